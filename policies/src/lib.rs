@@ -10,6 +10,7 @@
 mod choose;
 mod columns;
 mod elastic;
+pub mod eviction;
 pub mod gpu;
 mod index;
 mod kernel;

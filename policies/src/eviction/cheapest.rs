@@ -1,0 +1,86 @@
+//! The machine on which the evictions cost least, for one task after the other.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use plenum_model::Room;
+
+use super::{Eviction, EvictionRank, Tenants, Wanting, least};
+
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// There.
+    Here(Eviction),
+    /// On no machine.
+    Nowhere,
+    /// The tenants that were to be looked at were used up before it was found. The next question goes on.
+    Unsure,
+}
+
+/// Machines by what an eviction costs there at least. A cost depends on its own machine alone and, while tasks are placed, falls only where victims were chosen: so
+/// each machine is searched once, and those on which nobody of a low band has enough room never.
+#[derive(Clone, Debug, Default)]
+pub struct Cheapest {
+    heap: BinaryHeap<Reverse<(EvictionRank, u32)>>,
+    /// How many of the machines on which somebody was chosen it has heard of.
+    heard: usize,
+}
+
+impl Cheapest {
+    /// For equal tasks that may run on these machines, of each of which so much is free.
+    #[must_use]
+    pub fn new(tenants: &Tenants, machines: impl Iterator<Item = (u32, Room)>, wanting: &Wanting<'_>) -> Self {
+        let entries = machines.filter_map(|(machine, free)| at_least(tenants, machine, &free, wanting));
+        Self { heap: entries.map(|rank| Reverse((rank, rank.machine))).collect(), heard: tenants.touched.len() }
+    }
+
+    /// The best machine for one task. `free`: what is free there now, `None` where no further task may go. Looks at so many tenants and not many more, and
+    /// takes off `budget` what it looked at.
+    pub fn next(
+        &mut self,
+        tenants: &Tenants,
+        free: impl Fn(u32) -> Option<Room>,
+        wanting: &Wanting<'_>,
+        budget: &mut usize,
+    ) -> Found {
+        for &machine in tenants.touched.iter().skip(self.heard) {
+            self.add(tenants, machine, &free, wanting);
+        }
+        self.heard = tenants.touched.len();
+        while let Some(&Reverse((rank, machine))) = self.heap.peek() {
+            if *budget == 0 {
+                return Found::Unsure;
+            }
+            *budget = budget.saturating_sub(1 + tenants.on(machine).len());
+            self.heap.pop();
+            let Some(found) = free(machine).and_then(|free| least(tenants, machine, &free, wanting)) else { continue };
+            if found.rank <= rank || self.heap.peek().is_none_or(|Reverse((next, _))| found.rank <= *next) {
+                // Another task may go there, too. Where somebody was chosen, that is heard of.
+                if found.victims.is_empty() {
+                    self.heap.push(Reverse((found.rank, machine)));
+                }
+                return Found::Here(found);
+            }
+            self.heap.push(Reverse((found.rank, machine)));
+        }
+        Found::Nowhere
+    }
+
+    fn add(&mut self, tenants: &Tenants, machine: u32, free: &impl Fn(u32) -> Option<Room>, wanting: &Wanting<'_>) {
+        let rank = free(machine).and_then(|free| at_least(tenants, machine, &free, wanting));
+        self.heap.extend(rank.map(|rank| Reverse((rank, machine))));
+    }
+}
+
+/// What an eviction costs there at least; `None`: there is not enough to evict.
+fn at_least(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>) -> Option<EvictionRank> {
+    let coming = tenants.coming(machine, free);
+    let nobody = EvictionRank::nobody(machine);
+    if coming.shortage(wanting.resources).is_none() {
+        return Some(nobody);
+    }
+    let band = tenants.lowest_band(machine, &coming, wanting.resources, wanting.band)?;
+    let highest = band.saturating_mul(10).saturating_add(1);
+    Some(EvictionRank { band: band.saturating_add(1), highest, priorities: highest.into(), victims: 1, ..nobody })
+}

@@ -1,0 +1,266 @@
+//! Whom to evict on one machine.
+
+use std::cmp::{Ordering, Reverse};
+
+use plenum_model::{AllocationId, DIMENSIONS, Resource, Resources, Room, VICTIMS_MAX};
+
+use super::{Eviction, EvictionRank, Tenant, Tenants, Wanting};
+
+/// Steps of the search on one machine, beyond which the best that was found counts. Up to ten tenants that all differ are searched to the end; so is whatever many
+/// there are of a few kinds, as usual.
+const STEPS_MAX: u32 = 2_000;
+
+/// What is missing, and what somebody has of it, in each dimension that is asked for and short; nothing in others.
+type Parts = [i64; DIMENSIONS];
+
+/// Tenants that are as good victims as each other, but for their age.
+#[derive(Debug)]
+struct Kind {
+    parts: Parts,
+    /// The youngest first.
+    members: Vec<Tenant>,
+}
+
+/// The victims of least cost on a machine of which so much is free: less what is promised, and perhaps negative. `None`: the task would not fit without any
+/// of those that it may evict, or only without more than a claim may name.
+#[must_use]
+pub fn least(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>) -> Option<Eviction> {
+    let missing = missing(&tenants.coming(machine, free), wanting.resources);
+    let search = Search { machine, wanting, most: VICTIMS_MAX.saturating_sub(tenants.leaving(machine).len()) };
+    if search.is_enough(&missing, &[]) {
+        return Some(Eviction { rank: EvictionRank::nobody(machine), victims: Vec::new() });
+    }
+    let parts = |tenant: &Tenant| parts(tenants.room_of(tenant), &missing);
+    let may_go = |tenant: &&Tenant| {
+        let helps = parts(tenant).iter().any(|&part| part > 0) || (wanting.enough.is_some() && tenant.is_special);
+        tenant.priority / 10 < wanting.band && helps
+    };
+    let mut all: Vec<Tenant> = tenants.on(machine).iter().filter(may_go).copied().collect();
+    search.narrow(&mut all, &missing, parts)?;
+    let greedy = search.spare_the_dearest(&all, &missing, parts);
+    let kinds = kinds(&all, parts, wanting.enough.is_none());
+    let mut walk =
+        Walk { search: &search, kinds: &kinds, rest: rest(&kinds), best: None, chosen: Vec::new(), steps: 0 };
+    if greedy.len() <= search.most {
+        walk.best = Some((search.rank(&greedy), greedy));
+    }
+    walk.go(0, missing, EvictionRank::nobody(machine));
+    let (rank, mut victims) = walk.best?;
+    victims.sort_unstable_by_key(|tenant| (tenant.is_torn, tenant.priority, Reverse(tenant.created), tenant.id.slot));
+    Some(Eviction { rank, victims: victims.iter().map(|tenant| tenant.id).collect() })
+}
+
+fn missing(coming: &Room, need: &Resources) -> Parts {
+    let lack = coming.lack(need);
+    Resource::ALL.map(|resource| lack.get(resource).cast_signed())
+}
+
+/// What an amount gives of what is missing.
+fn parts(amount: &Resources, missing: &Parts) -> Parts {
+    let mut parts = Resource::ALL.map(|resource| amount.get(resource).cast_signed());
+    parts.iter_mut().zip(missing).for_each(|(part, &missing)| *part = if missing > 0 { *part } else { 0 });
+    parts
+}
+
+fn less(mut missing: Parts, parts: &Parts) -> Parts {
+    missing.iter_mut().zip(parts).for_each(|(missing, part)| *missing -= part);
+    missing
+}
+
+/// `room_alone`: what else they have is of no use.
+fn kinds(all: &[Tenant], parts: impl Fn(&Tenant) -> Parts, room_alone: bool) -> Vec<Kind> {
+    let key = |tenant: &Tenant| (tenant.is_torn, tenant.priority, tenant.is_service);
+    let mut sorted: Vec<(Parts, Tenant)> = all.iter().map(|tenant| (parts(tenant), *tenant)).collect();
+    // Those that give most of the cheapest come first: a good answer early rules others out.
+    sorted.sort_unstable_by(|(left, one), (right, other)| {
+        let by_age = other.created.cmp(&one.created).then(one.id.slot.cmp(&other.id.slot));
+        let by_use = if room_alone { Ordering::Equal } else { other.is_special.cmp(&one.is_special) };
+        key(one).cmp(&key(other)).then_with(|| right.cmp(left)).then(by_use).then(by_age)
+    });
+    let alike = |(left, one): &(Parts, Tenant), (right, other): &(Parts, Tenant)| {
+        let plain = room_alone || !(one.is_special || other.is_special);
+        plain && key(one) == key(other) && left == right
+    };
+    let kind = |alike: &[(Parts, Tenant)]| Kind {
+        parts: alike[0].0,
+        members: alike.iter().map(|(_, tenant)| *tenant).collect(),
+    };
+    sorted.chunk_by(alike).map(kind).collect()
+}
+
+/// What the kinds from one on can do.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rest {
+    /// All of them together.
+    sum: Parts,
+    /// The most that one tenant gives, in each dimension.
+    most: Parts,
+    /// The lowest priority, plus one.
+    lowest: u32,
+}
+
+impl Rest {
+    /// What victims of these add to a cost at least, where so much is missing.
+    fn at_least(&self, missing: &Parts, mut rank: EvictionRank) -> EvictionRank {
+        let short = missing.iter().zip(self.most).filter(|(missing, most)| **missing > 0 && *most > 0);
+        let victims = short.map(|(&missing, most)| (missing + most - 1) / most).max().unwrap_or(0);
+        let victims = u32::try_from(victims).unwrap_or(u32::MAX);
+        rank.priorities = rank.priorities.saturating_add(victims.saturating_mul(self.lowest));
+        rank.victims = rank.victims.saturating_add(victims);
+        rank
+    }
+}
+
+/// For each kind, the rest from it on; and an empty one.
+fn rest(kinds: &[Kind]) -> Vec<Rest> {
+    let mut rest = vec![Rest { lowest: u32::MAX, ..Rest::default() }; kinds.len() + 1];
+    for place in (0..kinds.len()).rev() {
+        let Kind { parts, members } = &kinds[place];
+        let count = i64::try_from(members.len()).unwrap_or(i64::MAX);
+        let Rest { mut sum, mut most, lowest } = rest[place + 1];
+        sum.iter_mut().zip(parts).for_each(|(sum, part)| *sum = sum.saturating_add(part.saturating_mul(count)));
+        most.iter_mut().zip(parts).for_each(|(most, &part)| *most = part.max(*most));
+        let lowest = members.iter().map(|tenant| u32::from(tenant.priority) + 1).fold(lowest, u32::min);
+        rest[place] = Rest { sum, most, lowest };
+    }
+    rest
+}
+
+/// What is searched for.
+struct Search<'a> {
+    machine: u32,
+    wanting: &'a Wanting<'a>,
+    /// Victims.
+    most: usize,
+}
+
+impl Search<'_> {
+    fn is_enough(&self, missing: &Parts, victims: &[Tenant]) -> bool {
+        missing.iter().all(|&missing| missing <= 0)
+            && self.wanting.enough.is_none_or(|enough| {
+                let ids: Vec<AllocationId> = victims.iter().map(|tenant| tenant.id).collect();
+                enough(self.machine, &ids)
+            })
+    }
+
+    fn rank(&self, victims: &[Tenant]) -> EvictionRank {
+        victims.iter().fold(EvictionRank::nobody(self.machine), EvictionRank::with)
+    }
+
+    /// Leaves those only that the best answer can have, of the cheapest first: nobody above the band up to which they are enough; nobody who is torn where the others
+    /// of these are, and then nobody above the priority up to which they are. `None`: all of them are not enough.
+    fn narrow(&self, all: &mut Vec<Tenant>, missing: &Parts, parts: impl Fn(&Tenant) -> Parts) -> Option<()> {
+        all.sort_unstable_by_key(|tenant| (tenant.priority, tenant.id.slot));
+        let (mut left, mut end) = (*missing, 0);
+        for alike in all.chunk_by(|one, other| one.priority / 10 == other.priority / 10) {
+            left = alike.iter().fold(left, |left, tenant| less(left, &parts(tenant)));
+            end += alike.len();
+            if self.is_enough(&left, &all[..end]) {
+                break;
+            }
+        }
+        all.truncate(end);
+        all.sort_unstable_by_key(|tenant| (tenant.is_torn, tenant.priority, tenant.id.slot));
+        let mut left = *missing;
+        let mut end = 0;
+        for alike in all.chunk_by(|one, other| (one.is_torn, one.priority) == (other.is_torn, other.priority)) {
+            left = alike.iter().fold(left, |left, tenant| less(left, &parts(tenant)));
+            end += alike.len();
+            if self.is_enough(&left, &all[..end]) {
+                // Of those who are torn, one of a high priority may do for two of a low one.
+                if !alike[0].is_torn {
+                    all.truncate(end);
+                }
+                return Some(());
+            }
+        }
+        None
+    }
+
+    /// All of them go but for those without whom it is enough still, asked from the dearest on, and of these from those that give least on.
+    fn spare_the_dearest(&self, all: &[Tenant], missing: &Parts, parts: impl Fn(&Tenant) -> Parts) -> Vec<Tenant> {
+        let mut order: Vec<(Parts, Tenant)> = all.iter().map(|tenant| (parts(tenant), *tenant)).collect();
+        let dear = |tenant: &Tenant| (tenant.is_torn, tenant.priority, tenant.is_service);
+        order.sort_unstable_by(|(left, one), (right, other)| {
+            let by_age = one.created.cmp(&other.created).then(one.id.slot.cmp(&other.id.slot));
+            dear(other).cmp(&dear(one)).then_with(|| left.cmp(right)).then(by_age)
+        });
+        let mut left = order.iter().fold(*missing, |left, (parts, _)| less(left, parts));
+        let mut victims: Vec<Tenant> = order.iter().map(|(_, tenant)| *tenant).collect();
+        let mut place = 0;
+        for (parts, tenant) in &order {
+            let mut without = left;
+            without.iter_mut().zip(parts).for_each(|(left, part)| *left += part);
+            let roomy = without.iter().all(|&missing| missing <= 0);
+            if roomy {
+                victims.remove(place);
+                if self.is_enough(&without, &victims) {
+                    left = without;
+                    continue;
+                }
+                victims.insert(place, *tenant);
+            }
+            place += 1;
+        }
+        victims
+    }
+}
+
+/// A search for something better, to the end or to the bound of its steps.
+struct Walk<'a> {
+    search: &'a Search<'a>,
+    kinds: &'a [Kind],
+    /// See [`rest`].
+    rest: Vec<Rest>,
+    best: Option<(EvictionRank, Vec<Tenant>)>,
+    chosen: Vec<Tenant>,
+    steps: u32,
+}
+
+impl Walk<'_> {
+    fn go(&mut self, place: usize, missing: Parts, rank: EvictionRank) {
+        self.steps += 1;
+        let best = self.best.as_ref().map(|(best, _)| *best);
+        let is_worse = |rank: &EvictionRank| best.is_some_and(|best| *rank >= best);
+        if self.steps > STEPS_MAX || is_worse(&rank) {
+            return;
+        }
+        if self.search.is_enough(&missing, &self.chosen) {
+            self.best = Some((rank, self.chosen.clone()));
+            return;
+        }
+        let Some(kind) = self.kinds.get(place) else { return };
+        let rest = &self.rest[place];
+        let never = missing.iter().zip(rest.sum).any(|(&missing, sum)| missing > sum);
+        if never || is_worse(&rest.at_least(&missing, rank)) {
+            return;
+        }
+        let room = self.search.most.saturating_sub(self.chosen.len());
+        let most = self.of_use(kind, &missing).min(kind.members.len()).min(room);
+        // As many as are of use first, and then ever fewer.
+        let ranks: Vec<EvictionRank> = kind.members[..most]
+            .iter()
+            .scan(rank, |rank, tenant| {
+                *rank = rank.with(tenant);
+                Some(*rank)
+            })
+            .collect();
+        for count in (0..=most).rev() {
+            let times = i64::try_from(count).unwrap_or(i64::MAX);
+            let left = less(missing, &kind.parts.map(|part| part.saturating_mul(times)));
+            let with = count.checked_sub(1).map_or(rank, |last| ranks[last]);
+            let before = self.chosen.len();
+            self.chosen.extend_from_slice(&kind.members[..count]);
+            self.go(place + 1, left, with);
+            self.chosen.truncate(before);
+        }
+    }
+
+    /// How many of a kind cover all that they can cover of what is missing.
+    fn of_use(&self, kind: &Kind, missing: &Parts) -> usize {
+        let covered = missing.iter().zip(kind.parts).filter(|(missing, part)| **missing > 0 && *part > 0);
+        let most = covered.map(|(&missing, part)| (missing + part - 1) / part).max().unwrap_or(0);
+        let special = kind.members.first().is_some_and(|tenant| tenant.is_special);
+        usize::try_from(most).unwrap_or(usize::MAX).max(usize::from(special && self.search.wanting.enough.is_some()))
+    }
+}

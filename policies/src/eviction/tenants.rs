@@ -1,0 +1,271 @@
+//! Who has room on which machine, of those who may be evicted or leave already.
+
+use std::collections::BTreeMap;
+
+use plenum_model::{AllocationId, AllocationRef, Cell, Job, JobKind, Resources, Revision, Room, VICTIMS_MAX};
+
+/// Leaving allocations of a machine that are counted on: as many victims can be named beside them.
+const LEAVING_MAX: usize = VICTIMS_MAX / 2;
+
+/// An allocation that may be evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// Which.
+    pub id: AllocationId,
+    /// When it was granted.
+    pub created: Revision,
+    /// The number of what it has.
+    pub(super) shape: u32,
+    /// Of its job.
+    pub priority: u8,
+    /// Of a gang, or of a job whose tasks share a machine.
+    pub is_torn: bool,
+    /// It runs for ever.
+    pub is_service: bool,
+    /// It has devices or ports: it is like no other.
+    pub is_special: bool,
+}
+
+/// A band of one machine.
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    band: u8,
+    /// What this band and those below it have. What was chosen since counts, too: it is for ruling machines out.
+    room: Room,
+}
+
+/// What leaves a machine, by itself or because it was chosen to.
+#[derive(Clone, Debug, Default)]
+struct Leaving {
+    ids: Vec<AllocationId>,
+    /// What of theirs nobody took over yet.
+    room: Room,
+}
+
+/// All of them, by machine: a walk over the allocations of a cell, some 30 ms for a million, which serves all tasks of one decision. What is chosen is
+/// counted as leaving from then on.
+#[derive(Clone, Debug, Default)]
+pub struct Tenants {
+    /// Of one machine next to each other.
+    all: Vec<Tenant>,
+    /// By machine: where its tenants begin, and how many of them there are still. Behind these stand those that were chosen, the last one first.
+    places: Vec<(u32, u32)>,
+    levels: Vec<Level>,
+    /// By machine: where its levels begin; one more than machines.
+    level_places: Vec<u32>,
+    leaving: BTreeMap<u32, Leaving>,
+    shapes: Vec<Resources>,
+    /// Machines on which somebody was chosen, one after the other.
+    pub(super) touched: Vec<u32>,
+}
+
+impl Tenants {
+    /// Reads those of a cell that a job of this band may evict, except for those that are `spoken` for: named in a transaction that was not answered.
+    #[must_use]
+    pub fn of(cell: &Cell, band: u8, spoken: impl Fn(AllocationId) -> bool) -> Self {
+        let rows = cell.machine_rows().len() as usize;
+        let mut tenants = Self {
+            places: vec![(0, 0); rows],
+            shapes: cell.shapes().to_vec(),
+            level_places: Vec::with_capacity(rows + 1),
+            ..Self::default()
+        };
+        if !(0..cell.job_slots().len()).filter_map(|slot| cell.job_in(slot)).any(|job| is_below(job, band)) {
+            tenants.level_places.resize(rows + 1, 0);
+            return tenants;
+        }
+        let mut found: Vec<(u32, Tenant)> = Vec::new();
+        for allocation in cell.allocations() {
+            let machine = allocation.row.machine;
+            let Some(place) = tenants.places.get_mut(machine as usize) else { continue };
+            // Who waits for others is no victim, and what it has is not there yet.
+            if allocation.extra.is_some_and(|extra| !extra.takes_over.is_empty()) {
+                continue;
+            }
+            if allocation.status.state.is_leaving() {
+                tenants.leave(machine, &allocation);
+            } else if let Some(tenant) = victim(cell, band, &allocation).filter(|tenant| !spoken(tenant.id)) {
+                place.1 += 1;
+                found.push((machine, tenant));
+            }
+        }
+        tenants.subtract_heirs(cell);
+        tenants.seat(&found);
+        tenants.sum_up();
+        tenants
+    }
+
+    /// Whether there is nobody to evict, and nobody leaves.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty() && self.leaving.is_empty()
+    }
+
+    /// Those of a machine that may be evicted, in no order, of whatever band.
+    #[must_use]
+    pub fn on(&self, machine: u32) -> &[Tenant] {
+        let (begin, count) = self.places.get(machine as usize).copied().unwrap_or_default();
+        &self.all[begin as usize..(begin + count) as usize]
+    }
+
+    /// What a tenant has.
+    #[must_use]
+    pub fn room_of(&self, tenant: &Tenant) -> &Resources {
+        const NOTHING: &Resources = &Resources::new(0, 0);
+        self.shapes.get(tenant.shape as usize).unwrap_or(NOTHING)
+    }
+
+    /// Who leaves a machine: first those who do anyway, then those who were chosen, in their order. To be named as victims of each claim there, at
+    /// most [`VICTIMS_MAX`].
+    #[must_use]
+    pub fn leaving(&self, machine: u32) -> &[AllocationId] {
+        self.leaving.get(&machine).map_or(&[], |leaving| &leaving.ids)
+    }
+
+    /// What is free on a machine, and what comes free when all have left who leave.
+    #[must_use]
+    pub fn coming(&self, machine: u32, free: &Room) -> Room {
+        let mut room = *free;
+        if let Some(leaving) = self.leaving.get(&machine) {
+            room.0.iter_mut().zip(leaving.room.0).for_each(|(sum, more)| *sum += more);
+        }
+        room
+    }
+
+    /// The lowest band without which, and without those below it, the room is enough; `None`: it is not even without all of them. At most as high as
+    /// the true answer.
+    pub(super) fn lowest_band(&self, machine: u32, coming: &Room, need: &Resources, below: u8) -> Option<u8> {
+        let ends = self.level_places.get(machine as usize..machine as usize + 2)?;
+        let levels = &self.levels[ends[0] as usize..ends[1] as usize];
+        let found = levels.iter().take_while(|level| level.band < below).find(|level| {
+            let mut room = *coming;
+            room.0.iter_mut().zip(level.room.0).for_each(|(sum, more)| *sum += more);
+            room.shortage(need).is_none()
+        });
+        found.map(|level| level.band)
+    }
+
+    /// Counts these as leaving, who were chosen on a machine.
+    pub fn choose(&mut self, machine: u32, victims: &[AllocationId]) {
+        let Some(&(begin, count)) = self.places.get(machine as usize) else { return };
+        let (begin, mut end) = (begin as usize, (begin + count) as usize);
+        for &victim in victims {
+            let Some(place) = self.all[begin..end].iter().position(|tenant| tenant.id == victim) else { continue };
+            end -= 1;
+            self.all.swap(begin + place, end);
+            let room = *self.room_of(&self.all[end]);
+            let leaving = self.leaving.entry(machine).or_default();
+            leaving.ids.push(victim);
+            leaving.room.add(&room);
+        }
+        self.places[machine as usize].1 = u32::try_from(end - begin).unwrap_or(0);
+        self.touched.push(machine);
+    }
+
+    /// Undoes the last [`Tenants::choose`] on a machine that was not undone, of so many victims.
+    pub fn spare(&mut self, machine: u32, victims: usize) {
+        for _ in 0..victims {
+            let Some((begin, count)) = self.places.get(machine as usize).copied() else { return };
+            let room = *self.room_of(&self.all[(begin + count) as usize]);
+            self.places[machine as usize].1 += 1;
+            if let Some(leaving) = self.leaving.get_mut(&machine) {
+                leaving.ids.pop();
+                leaving.room.take(&room);
+            }
+        }
+    }
+
+    /// Tenants of machines that are given by hand.
+    #[cfg(test)]
+    pub(super) fn made(machines: &[Vec<(Tenant, Resources)>]) -> Self {
+        let mut tenants = Self { places: vec![(0, 0); machines.len()], ..Self::default() };
+        let mut found = Vec::new();
+        for (machine, made) in (0..).zip(machines) {
+            for (tenant, resources) in made {
+                let shape = u32::try_from(tenants.shapes.len()).unwrap();
+                tenants.shapes.push(*resources);
+                tenants.places[machine as usize].1 += 1;
+                found.push((machine, Tenant { shape, ..*tenant }));
+            }
+        }
+        tenants.seat(&found);
+        tenants.sum_up();
+        tenants
+    }
+
+    fn leave(&mut self, machine: u32, allocation: &AllocationRef<'_>) {
+        let Some(room) = self.shapes.get(allocation.row.shape as usize).copied() else { return };
+        let leaving = self.leaving.entry(machine).or_default();
+        if leaving.ids.len() < LEAVING_MAX {
+            leaving.ids.push(allocation.id);
+            leaving.room.add(&room);
+        }
+    }
+
+    /// What others took over is theirs.
+    fn subtract_heirs(&mut self, cell: &Cell) {
+        for (&machine, leaving) in &mut self.leaving {
+            let heirs = cell.in_use(machine).into_iter().flat_map(|used| &used.heirs);
+            let extras = heirs.filter_map(|&slot| cell.extra(slot));
+            for entry in extras.flat_map(|extra| &extra.takes_over) {
+                if leaving.ids.contains(&entry.victim) {
+                    leaving.room.take(&entry.amount);
+                }
+            }
+        }
+    }
+
+    /// Puts those of one machine next to each other.
+    fn seat(&mut self, found: &[(u32, Tenant)]) {
+        let mut begin = 0;
+        for place in &mut self.places {
+            place.0 = begin;
+            begin += place.1;
+            place.1 = 0;
+        }
+        let Some(&(_, any)) = found.first() else { return };
+        self.all = vec![any; found.len()];
+        for &(machine, tenant) in found {
+            let place = &mut self.places[machine as usize];
+            self.all[(place.0 + place.1) as usize] = tenant;
+            place.1 += 1;
+        }
+    }
+
+    fn sum_up(&mut self) {
+        self.level_places.push(0);
+        for &(begin, count) in &self.places {
+            let mut bands = [None::<Room>; 26];
+            for tenant in &self.all[begin as usize..(begin + count) as usize] {
+                let room = bands[usize::from(tenant.priority / 10)].get_or_insert_default();
+                room.add(self.room_of(tenant));
+            }
+            let mut sum = Room::default();
+            for (band, room) in (0..).zip(bands) {
+                let Some(room) = room else { continue };
+                sum.0.iter_mut().zip(room.0).for_each(|(sum, more)| *sum += more);
+                self.levels.push(Level { band, room: sum });
+            }
+            self.level_places.push(u32::try_from(self.levels.len()).unwrap_or(u32::MAX));
+        }
+    }
+}
+
+/// Whether a job has tasks on machines, and a job of this band may evict them.
+fn is_below(job: &Job, band: u8) -> bool {
+    !job.state.is_final() && job.shape.priority / 10 < band
+}
+
+fn victim(cell: &Cell, band: u8, found: &AllocationRef<'_>) -> Option<Tenant> {
+    let job = cell.job(found.row.job()).filter(|job| job.shape.priority / 10 < band)?;
+    let group = job.shape.groups.get(usize::from(found.row.group));
+    Some(Tenant {
+        id: found.id,
+        created: found.row.created,
+        shape: found.row.shape,
+        priority: job.shape.priority,
+        is_torn: job.shape.same_machine || group.is_some_and(|group| group.min > 0),
+        is_service: job.shape.kind == JobKind::Forever,
+        is_special: found.extra.is_some_and(|extra| !(extra.devices.is_empty() && extra.ports.is_empty())),
+    })
+}

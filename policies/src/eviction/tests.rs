@@ -1,0 +1,164 @@
+//! Whom to evict, against a plain search of all sets of tenants.
+
+use proptest::prelude::*;
+
+use super::*;
+use plenum_model::Room;
+
+fn tenant(slot: u32, priority: u8, created: u64) -> Tenant {
+    Tenant {
+        id: AllocationId { slot, generation: 1 },
+        created: Revision(created),
+        shape: 0,
+        priority,
+        is_torn: false,
+        is_service: false,
+        is_special: false,
+    }
+}
+
+fn wanting(resources: &Resources, band: u8) -> Wanting<'_> {
+    Wanting { resources, band, enough: None }
+}
+
+fn room(cpu: i64, memory: i64) -> Room {
+    let mut room = Room::default();
+    (room.0[0], room.0[1]) = (cpu, memory);
+    room
+}
+
+/// The best of all sets of tenants of a machine, each judged by itself.
+fn plainly(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>) -> Option<EvictionRank> {
+    let all: Vec<Tenant> =
+        tenants.on(machine).iter().filter(|tenant| tenant.priority / 10 < wanting.band).copied().collect();
+    let sets =
+        (0_u32..1 << all.len()).map(|set| all.iter().enumerate().filter(move |(place, _)| set >> place & 1 == 1));
+    let fitting = sets.filter_map(|set| {
+        let victims: Vec<Tenant> = set.map(|(_, tenant)| *tenant).collect();
+        let mut room = tenants.coming(machine, free);
+        victims.iter().for_each(|victim| room.add(tenants.room_of(victim)));
+        let ids: Vec<AllocationId> = victims.iter().map(|victim| victim.id).collect();
+        let fits =
+            room.shortage(wanting.resources).is_none() && wanting.enough.is_none_or(|enough| enough(machine, &ids));
+        fits.then(|| victims.iter().fold(EvictionRank::nobody(machine), EvictionRank::with))
+    });
+    fitting.min()
+}
+
+/// Tenants with their room, and what is free beside them.
+type Made = (Vec<(Tenant, Resources)>, Room);
+
+fn made() -> impl Strategy<Value = Made> {
+    let one = (0_u64..4, 0_u64..4, 0_u8..35, 0_u64..9, 0_u8..8);
+    (prop::collection::vec(one, 0..8), -1_i64..3, -1_i64..3).prop_map(|(all, cpu, memory)| {
+        let tenants = all.into_iter().enumerate().map(|(slot, (cpu, memory, priority, created, flags))| {
+            let flags = [flags == 7, flags & 3 == 2, flags & 1 == 1];
+            let made = tenant(u32::try_from(slot).unwrap(), priority / 5 * 5, created);
+            let made = Tenant { is_torn: flags[0], is_service: flags[1], is_special: flags[2], ..made };
+            (made, Resources::new(cpu * 500, memory))
+        });
+        (tenants.collect(), room(cpu * 500, memory))
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nobody_finds_victims_of_less_cost_on_a_machine(made in made(), cpu in 0_u64..9, memory in 0_u64..9, band in 0_u8..4) {
+        let (all, free) = made;
+        let tenants = Tenants::made(&[all]);
+        let need = Resources::new(cpu * 500, memory);
+        for special in [false, true] {
+            // Two of those that have devices must go.
+            let enough = |_: u32, ids: &[AllocationId]| {
+                let special = |id: &&AllocationId| tenants.on(0).iter().any(|tenant| tenant.id == **id && tenant.is_special);
+                ids.iter().filter(special).count() >= 2
+            };
+            let wanting = Wanting { enough: special.then_some(&enough), ..wanting(&need, band) };
+            let found = least(&tenants, 0, &free, &wanting);
+            prop_assert_eq!(found.as_ref().map(|found| found.rank), plainly(&tenants, 0, &free, &wanting));
+            if let Some(found) = found {
+                prop_assert_eq!(found.rank.victims as usize, found.victims.len());
+            }
+        }
+    }
+
+    #[test]
+    fn each_task_goes_to_the_machine_of_least_cost_as_things_stand_then(
+        machines in prop::collection::vec(made(), 1..5), cpu in 1_u64..7, memory in 0_u64..5, band in 1_u8..4,
+    ) {
+        let (all, mut free): (Vec<_>, Vec<Room>) = machines.into_iter().unzip();
+        let mut tenants = Tenants::made(&all);
+        let need = Resources::new(cpu * 500, memory);
+        let wanting = wanting(&need, band);
+        let rooms = |free: &[Room]| (0..).zip(free.to_vec()).collect::<Vec<(u32, Room)>>();
+        let mut cheapest = Cheapest::new(&tenants, rooms(&free).into_iter(), &wanting);
+        for _ in 0..6 {
+            let best = rooms(&free).iter().filter_map(|(machine, free)| plainly(&tenants, *machine, free, &wanting)).min();
+            match cheapest.next(&tenants, |machine| Some(free[machine as usize]), &wanting, &mut 1_000) {
+                Found::Here(found) => {
+                    prop_assert_eq!(Some(found.rank), best);
+                    let machine = found.rank.machine;
+                    if !found.victims.is_empty() {
+                        tenants.choose(machine, &found.victims);
+                    }
+                    free[machine as usize].take(&need);
+                }
+                Found::Nowhere => prop_assert_eq!(best, None),
+                Found::Unsure => prop_assert!(false, "there was budget left"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_chosen_and_is_spared_stands_as_before(made in made(), cpu in 1_u64..9) {
+        let (all, free) = made;
+        let mut tenants = Tenants::made(&[all]);
+        let need = Resources::new(cpu * 500, 1);
+        let before = least(&tenants, 0, &free, &wanting(&need, 9));
+        if let Some(Eviction { victims, .. }) = &before {
+            tenants.choose(0, victims);
+            prop_assert_eq!(least(&tenants, 0, &free, &wanting(&need, 0)).map(|found| found.victims), Some(Vec::new()));
+            tenants.spare(0, victims.len());
+            prop_assert_eq!(least(&tenants, 0, &free, &wanting(&need, 9)), before);
+            prop_assert!(tenants.leaving(0).is_empty());
+        }
+    }
+}
+
+#[test]
+fn many_small_tenants_of_a_few_kinds_are_searched_quickly_and_to_the_end() {
+    let kinds = [(5, 100), (12, 250), (12, 400)];
+    let made = (0..120_u32).map(|slot| {
+        let (priority, cpu) = kinds[slot as usize % 3];
+        (tenant(slot, priority, u64::from(slot)), Resources::new(cpu, 1))
+    });
+    let tenants = Tenants::made(&[made.collect()]);
+    let need = Resources::new(4500, 1);
+    let found = least(&tenants, 0, &room(0, 1), &wanting(&need, 5)).unwrap();
+    // Forty of priority 5 have 4,000 only, so that some of 12 go: eleven of 400 and one of 100 cost least.
+    assert_eq!((found.rank.highest, found.rank.priorities, found.rank.victims), (13, 11 * 13 + 6, 12));
+}
+
+#[test]
+fn no_more_are_named_than_a_claim_may_name() {
+    let made = |count: u32| (0..count).map(|slot| (tenant(slot, 5, 1), Resources::new(100, 1))).collect();
+    let tenants = Tenants::made(&[made(64), made(65)]);
+    let evict = |machine, cpu| least(&tenants, machine, &room(0, 1), &wanting(&Resources::new(cpu, 1), 5));
+    assert_eq!(evict(0, 6_400).map(|found| found.victims.len()), Some(64));
+    assert_eq!(evict(1, 6_500), None);
+}
+
+#[test]
+fn who_may_look_no_further_goes_on_with_the_next_question() {
+    let machine = |priority| vec![(tenant(u32::from(priority), priority, 1), Resources::new(100, 1))];
+    let tenants = Tenants::made(&[machine(29), machine(28), machine(27)]);
+    let need = Resources::new(100, 1);
+    let wanting = wanting(&need, 5);
+    let mut cheapest = Cheapest::new(&tenants, (0..3).map(|machine| (machine, room(0, 1))), &wanting);
+    let mut ask = |mut budget| cheapest.next(&tenants, |_| Some(room(0, 1)), &wanting, &mut budget);
+    assert_eq!(ask(2), Found::Unsure);
+    let Found::Here(found) = ask(100) else { panic!("it goes on") };
+    assert_eq!(found.rank.machine, 2);
+}
