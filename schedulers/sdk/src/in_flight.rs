@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use plenum_model::{Device, JobId, Resources};
+use plenum_model::{AllocationId, Device, JobId, Resources};
 use plenum_proto::v1;
 
 use crate::plan::{Claim, Plan};
@@ -14,6 +14,8 @@ pub(crate) struct Sent {
     pub(crate) message: v1::Transaction,
     /// Each claim. Empty once the mirror shows what became of them.
     claims: Vec<Claim>,
+    /// Whom it may evict; empty then, too.
+    victims: Vec<AllocationId>,
     /// Jobs that it has claims for.
     pub(crate) jobs: BTreeSet<JobId>,
     /// What the scheduler knows it by.
@@ -27,13 +29,14 @@ impl Sent {
     }
 }
 
-/// All unanswered transactions. Invariant: `promised`, `tasks` and `homes` are the sums over the claims of all `sent`.
+/// All unanswered transactions. Invariant: `promised`, `tasks`, `homes` and `victims` are the sums over the claims of all `sent`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InFlight {
     sent: BTreeMap<u64, Sent>,
     promised: BTreeMap<u32, Resources>,
     tasks: BTreeMap<(JobId, u16, u32), u32>,
     homes: BTreeMap<JobId, u32>,
+    victims: BTreeSet<AllocationId>,
 }
 
 impl InFlight {
@@ -64,6 +67,11 @@ impl InFlight {
         self.homes.get(&job).copied()
     }
 
+    /// Whether one of them may evict an allocation.
+    pub(crate) fn may_evict(&self, allocation: AllocationId) -> bool {
+        self.victims.contains(&allocation)
+    }
+
     /// Machines that tasks of a group are promised to.
     pub(crate) fn machines_of(&self, job: JobId, group: u16) -> impl Iterator<Item = u32> {
         self.tasks.range((job, group, 0)..=(job, group, u32::MAX)).map(|(_, &machine)| machine)
@@ -80,13 +88,14 @@ impl InFlight {
     pub(crate) fn sent(plan: &Plan, message: v1::Transaction) -> Sent {
         let claims: Vec<_> = plan.each_claim().collect();
         let jobs = claims.iter().map(|claim| claim.job).collect();
-        Sent { message, claims, jobs, tag: plan.tag() }
+        Sent { message, claims, victims: plan.each_victim().collect(), jobs, tag: plan.tag() }
     }
 
     pub(crate) fn add(&mut self, sent: Sent) {
         for claim in &sent.claims {
             self.promise(claim);
         }
+        self.victims.extend(&sent.victims);
         self.sent.insert(sent.message.number, sent);
     }
 
@@ -105,6 +114,7 @@ impl InFlight {
         let Some(sent) = self.sent.get_mut(&number) else { return };
         if !sent.claims.is_empty() {
             sent.claims.clear();
+            sent.victims.clear();
             self.count_again();
         }
     }
@@ -127,6 +137,7 @@ impl InFlight {
         self.promised.clear();
         self.tasks.clear();
         self.homes.clear();
+        self.victims = self.sent.values().flat_map(|sent| &sent.victims).copied().collect();
         let claims: Vec<Claim> = self.sent.values().flat_map(|sent| sent.claims.iter().cloned()).collect();
         claims.iter().for_each(|claim| self.promise(claim));
     }

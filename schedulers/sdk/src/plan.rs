@@ -238,6 +238,12 @@ impl Plan {
         })
     }
 
+    /// Each allocation that may be evicted for it.
+    pub(crate) fn each_victim(&self) -> impl Iterator<Item = AllocationId> {
+        let preemptions = self.placements.iter().flat_map(|placed| &placed.placement.preemptions);
+        preemptions.map(|preemption| preemption.victim)
+    }
+
     /// The transaction, without what only the runtime knows. The highest attempt of its work counts.
     ///
     /// # Errors

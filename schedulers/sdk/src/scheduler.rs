@@ -95,9 +95,10 @@ impl Decision {
 
     /// Asks to be called again after so long, in microseconds, but never sooner than `pause_micros` of the settings, even if nothing
     /// waits: for schedulers that move, stop or evict what runs. It may be called before, as ever; what the newest decision asks for
-    /// counts.
+    /// counts, and of several times that it asks for the soonest.
     pub fn again_after(&mut self, micros: i64) {
-        self.again_after_micros = Some(micros.max(1));
+        let micros = micros.max(1);
+        self.again_after_micros = Some(self.again_after_micros.map_or(micros, |sooner| sooner.min(micros)));
     }
 
     /// Says why `tasks` of a group stay unplaced; whoever asks the cell why the job waits reads it. Cut at 255 bytes.

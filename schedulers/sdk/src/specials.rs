@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use plenum_model::{
-    Cell, Device, DeviceRoom, GroupCounts, GroupShape, Job, JobId, Machine, Obstacle, Requirement, Special, Spoken,
-    choose_devices, device_rooms, take_parts,
+    Cell, Device, DeviceRoom, GroupCounts, GroupShape, Job, JobId, Machine, Obstacle, Port, Requirement, Special,
+    Spoken, choose_devices, device_rooms, take_parts,
 };
 
 use crate::view::{View, Work};
@@ -97,6 +97,18 @@ impl Specials {
         let requirement =
             Requirement { resources: &shape.resources, classes: None, home: None, job: work.job.id, special };
         requirement.special_obstacle(cell, slot, &spoken)
+    }
+
+    /// Whether these ports can be had on a machine, besides those that are spoken for.
+    #[must_use]
+    pub fn has_ports(&self, cell: &Cell, slot: u32, ports: &[Port]) -> bool {
+        let shape = GroupShape { ports: ports.to_vec(), ..GroupShape::default() };
+        let special = Special::of(&shape, None);
+        let ports = self.machines.get(&slot).map(|taken| taken.ports.as_slice()).unwrap_or_default();
+        let spoken = Spoken { ports, ..Spoken::default() };
+        let requirement =
+            Requirement { resources: &shape.resources, classes: None, home: None, job: JobId::default(), special };
+        requirement.device_obstacle(cell, slot, &spoken).is_none()
     }
 
     /// Counts a group, so that its limits can be judged: a walk over its tasks, once.

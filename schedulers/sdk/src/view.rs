@@ -157,6 +157,12 @@ impl<'a> View<'a> {
         job.home.or_else(|| self.in_flight.home(job.id))
     }
 
+    /// Whether an own transaction in flight names this allocation as a victim: it may be leaving already, for another task.
+    #[must_use]
+    pub fn may_be_evicted(&self, allocation: AllocationId) -> bool {
+        self.in_flight.may_evict(allocation)
+    }
+
     /// How many tasks of a group each machine has, those in flight included, by slot.
     #[must_use]
     pub fn siblings(&self, job: &Job, group: u16) -> BTreeMap<u32, u32> {

@@ -36,6 +36,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let freed = freed || !delta.unknown.is_empty() || !delta.holds.is_empty();
         // Machines that were reserved are room, too, and so is a quota that was raised.
         let freed = freed || !delta.partitions.is_empty() || !delta.quotas.is_empty();
+        // And so are tasks of lower bands, for who was granted to evict them.
+        let freed = freed || !delta.rights.is_empty();
         let ends = delta.ends.iter().map(|end| end.slot);
         let leaves = delta.moves.iter().filter(|change| change.status.state.is_leaving()).map(|change| change.slot);
         // Quota comes back with the decision of an end, and room with the receipt.
