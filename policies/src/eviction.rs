@@ -38,7 +38,7 @@ pub struct EvictionRank {
     pub services: u32,
     /// How many.
     pub victims: u32,
-    /// The grant of the oldest one: of equal ones those go that have done least.
+    /// The grant of the oldest one: of equal ones on a machine those go that have done least.
     pub oldest: Reverse<Revision>,
     /// Breaks ties, so that a run can be replayed.
     pub machine: u32,
@@ -50,6 +50,12 @@ impl EvictionRank {
     pub const fn nobody(machine: u32) -> Self {
         let oldest = Reverse(Revision(u64::MAX));
         Self { band: 0, torn: 0, highest: 0, priorities: 0, services: 0, victims: 0, oldest, machine }
+    }
+
+    /// All that counts between machines. Ages don't: to compare them, each tenant of each machine that is as good as another would have to be looked at.
+    #[must_use]
+    pub const fn price(&self) -> (u8, u32, u8, u32, u32, u32) {
+        (self.band, self.torn, self.highest, self.priorities, self.services, self.victims)
     }
 
     /// One more.

@@ -3,9 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use plenum_model::Room;
+use plenum_model::{Resource, Room};
 
-use super::{Eviction, EvictionRank, Tenants, Wanting, least};
+use super::least::search;
+use super::{Eviction, EvictionRank, Tenants, Wanting};
 
 /// What came of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,7 +20,8 @@ pub enum Found {
 }
 
 /// Machines by what an eviction costs there at least. A cost depends on its own machine alone and, while tasks are placed, falls only where victims were chosen: so
-/// each machine is searched once, and those on which nobody of a low band has enough room never.
+/// hardly a machine is searched twice, and most are never: sums by band tell that they cost more, or have not enough. Of machines of equal price
+/// the first one that was found so is taken.
 #[derive(Clone, Debug, Default)]
 pub struct Cheapest {
     heap: BinaryHeap<Reverse<(EvictionRank, u32)>>,
@@ -35,8 +37,8 @@ impl Cheapest {
         Self { heap: entries.map(|rank| Reverse((rank, rank.machine))).collect(), heard: tenants.touched.len() }
     }
 
-    /// The best machine for one task. `free`: what is free there now, `None` where no further task may go. Looks at so many tenants and not many more, and
-    /// takes off `budget` what it looked at.
+    /// The best machine for one task. `free`: what is free there now, `None` where no further task may go. Looks at so many tenants, with the steps of searches among
+    /// them, and not many more, and takes off `budget` what it looked at.
     pub fn next(
         &mut self,
         tenants: &Tenants,
@@ -52,10 +54,13 @@ impl Cheapest {
             if *budget == 0 {
                 return Found::Unsure;
             }
-            *budget = budget.saturating_sub(1 + tenants.on(machine).len());
             self.heap.pop();
-            let Some(found) = free(machine).and_then(|free| least(tenants, machine, &free, wanting)) else { continue };
-            if found.rank <= rank || self.heap.peek().is_none_or(|Reverse((next, _))| found.rank <= *next) {
+            let Some(free) = free(machine) else { continue };
+            let (found, looked_at) = search(tenants, machine, &free, wanting);
+            *budget = budget.saturating_sub(looked_at);
+            let Some(found) = found else { continue };
+            let is_best = |Reverse((next, _)): &Reverse<(EvictionRank, u32)>| found.rank.price() <= next.price();
+            if found.rank.price() <= rank.price() || self.heap.peek().is_none_or(is_best) {
                 // Another task may go there, too. Where somebody was chosen, that is heard of.
                 if found.victims.is_empty() {
                     self.heap.push(Reverse((found.rank, machine)));
@@ -80,7 +85,17 @@ fn at_least(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>)
     if coming.shortage(wanting.resources).is_none() {
         return Some(nobody);
     }
-    let band = tenants.lowest_band(machine, &coming, wanting.resources, wanting.band)?;
-    let highest = band.saturating_mul(10).saturating_add(1);
-    Some(EvictionRank { band: band.saturating_add(1), highest, priorities: highest.into(), victims: 1, ..nobody })
+    let levels = tenants.levels(machine, &coming, wanting.resources, wanting.band)?;
+    let (first, last) = (levels.first()?, levels.last()?);
+    // Somebody of the last band goes, and as many in all as it takes when each has as much as the largest.
+    let lack = coming.lack(wanting.resources);
+    let victims = Resource::ALL.map(|resource| {
+        let most = u64::try_from(last.most.get(resource)).unwrap_or(0).max(1);
+        u32::try_from(lack.get(resource).div_ceil(most)).unwrap_or(u32::MAX)
+    });
+    let victims = victims.into_iter().max().unwrap_or(1).max(1);
+    let highest = last.lowest.saturating_add(1);
+    let others = (victims - 1).saturating_mul(u32::from(first.lowest) + 1);
+    let priorities = u32::from(highest).saturating_add(others);
+    Some(EvictionRank { band: last.band.saturating_add(1), highest, priorities, victims, ..nobody })
 }

@@ -25,6 +25,25 @@ struct Kind {
 /// of those that it may evict, or only without more than a claim may name.
 #[must_use]
 pub fn least(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>) -> Option<Eviction> {
+    search(tenants, machine, free, wanting).0
+}
+
+/// The same, and how many steps it took, and tenants it looked at.
+pub(super) fn search(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>) -> (Option<Eviction>, usize) {
+    let all = tenants.on(machine);
+    let mut steps = 0;
+    let found = least_of(all, tenants, machine, free, wanting, &mut steps);
+    (found, 1 + all.len() + steps as usize)
+}
+
+fn least_of(
+    all: &[Tenant],
+    tenants: &Tenants,
+    machine: u32,
+    free: &Room,
+    wanting: &Wanting<'_>,
+    steps: &mut u32,
+) -> Option<Eviction> {
     let missing = missing(&tenants.coming(machine, free), wanting.resources);
     let search = Search { machine, wanting, most: VICTIMS_MAX.saturating_sub(tenants.leaving(machine).len()) };
     if search.is_enough(&missing, &[]) {
@@ -35,7 +54,7 @@ pub fn least(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>
         let helps = parts(tenant).iter().any(|&part| part > 0) || (wanting.enough.is_some() && tenant.is_special);
         tenant.priority / 10 < wanting.band && helps
     };
-    let mut all: Vec<Tenant> = tenants.on(machine).iter().filter(may_go).copied().collect();
+    let mut all: Vec<Tenant> = all.iter().filter(may_go).copied().collect();
     search.narrow(&mut all, &missing, parts)?;
     let greedy = search.spare_the_dearest(&all, &missing, parts);
     let kinds = kinds(&all, parts, wanting.enough.is_none());
@@ -45,6 +64,7 @@ pub fn least(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>
         walk.best = Some((search.rank(&greedy), greedy));
     }
     walk.go(0, missing, EvictionRank::nobody(machine));
+    *steps = walk.steps;
     let (rank, mut victims) = walk.best?;
     victims.sort_unstable_by_key(|tenant| (tenant.is_torn, tenant.priority, Reverse(tenant.created), tenant.id.slot));
     Some(Eviction { rank, victims: victims.iter().map(|tenant| tenant.id).collect() })

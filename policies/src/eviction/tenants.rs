@@ -26,12 +26,16 @@ pub struct Tenant {
     pub is_special: bool,
 }
 
-/// A band of one machine.
+/// A band of one machine, with those below it. Who was chosen since counts, too: it is for ruling machines out.
 #[derive(Clone, Copy, Debug)]
-struct Level {
-    band: u8,
-    /// What this band and those below it have. What was chosen since counts, too: it is for ruling machines out.
+pub(super) struct Level {
+    pub(super) band: u8,
+    /// The lowest priority in this band.
+    pub(super) lowest: u8,
+    /// What all of them have.
     room: Room,
+    /// The most that one of them has, in each dimension.
+    pub(super) most: Room,
 }
 
 /// What leaves a machine, by itself or because it was chosen to.
@@ -132,17 +136,17 @@ impl Tenants {
         room
     }
 
-    /// The lowest band without which, and without those below it, the room is enough; `None`: it is not even without all of them. At most as high as
-    /// the true answer.
-    pub(super) fn lowest_band(&self, machine: u32, coming: &Room, need: &Resources, below: u8) -> Option<u8> {
+    /// The levels of a machine up to the lowest one without which the room is enough; `None`: it is not even without all of them. That level is at
+    /// most as high as the true one.
+    pub(super) fn levels(&self, machine: u32, coming: &Room, need: &Resources, below: u8) -> Option<&[Level]> {
         let ends = self.level_places.get(machine as usize..machine as usize + 2)?;
         let levels = &self.levels[ends[0] as usize..ends[1] as usize];
-        let found = levels.iter().take_while(|level| level.band < below).find(|level| {
+        let last = levels.iter().take_while(|level| level.band < below).position(|level| {
             let mut room = *coming;
             room.0.iter_mut().zip(level.room.0).for_each(|(sum, more)| *sum += more);
             room.shortage(need).is_none()
         });
-        found.map(|level| level.band)
+        last.map(|last| &levels[..=last])
     }
 
     /// Counts these as leaving, who were chosen on a machine.
@@ -235,16 +239,23 @@ impl Tenants {
     fn sum_up(&mut self) {
         self.level_places.push(0);
         for &(begin, count) in &self.places {
-            let mut bands = [None::<Room>; 26];
+            let mut bands = [None::<Level>; 26];
             for tenant in &self.all[begin as usize..(begin + count) as usize] {
-                let room = bands[usize::from(tenant.priority / 10)].get_or_insert_default();
-                room.add(self.room_of(tenant));
+                let band = tenant.priority / 10;
+                let none = || Level { band, lowest: u8::MAX, room: Room::default(), most: Room::default() };
+                let level = bands[usize::from(band)].get_or_insert_with(none);
+                let amount = Room::all_of(self.room_of(tenant));
+                level.lowest = level.lowest.min(tenant.priority);
+                level.room.0.iter_mut().zip(amount.0).for_each(|(sum, more)| *sum += more);
+                level.most.0.iter_mut().zip(amount.0).for_each(|(most, one)| *most = one.max(*most));
             }
-            let mut sum = Room::default();
-            for (band, room) in (0..).zip(bands) {
-                let Some(room) = room else { continue };
-                sum.0.iter_mut().zip(room.0).for_each(|(sum, more)| *sum += more);
-                self.levels.push(Level { band, room: sum });
+            let first = self.levels.len();
+            for mut level in bands.into_iter().flatten() {
+                if let Some(before) = self.levels[first..].last() {
+                    level.room.0.iter_mut().zip(before.room.0).for_each(|(sum, more)| *sum += more);
+                    level.most.0.iter_mut().zip(before.most.0).for_each(|(most, one)| *most = one.max(*most));
+                }
+                self.levels.push(level);
             }
             self.level_places.push(u32::try_from(self.levels.len()).unwrap_or(u32::MAX));
         }
