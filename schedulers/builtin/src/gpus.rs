@@ -228,6 +228,11 @@ impl Gpus {
         }
     }
 
+    /// Whether [`Gpus::prepare`] was called in this decision. Until then nobody needs to say what changed.
+    pub(crate) const fn is_up_to_date(&self) -> bool {
+        self.is_up_to_date
+    }
+
     /// The books of a machine changed: another task is claimed there, or is not after all.
     pub(crate) fn put(&mut self, books: Books<'_>, slot: u32) {
         self.read(books, slot);

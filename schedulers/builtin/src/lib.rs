@@ -8,6 +8,7 @@
 //! They see nothing of the core or the server.
 
 mod batch;
+mod evictions;
 mod gpus;
 mod placer;
 mod service;

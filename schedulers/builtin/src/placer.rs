@@ -11,6 +11,7 @@ use plenum_model::{
 use plenum_policies::{Beyond, Columns, Eligible, Index, Policy, Request, Settings, Suits, Unplaced, choose, explain};
 use plenum_sdk::{Decision, Plan, Quotas, Specials, View, Work};
 
+use crate::evictions::{self, Denied, Evictions, Seat};
 use crate::gpus::{Books, GpuPolicy, Gpus};
 use crate::shared_machine;
 
@@ -26,17 +27,19 @@ pub(crate) struct Placer {
     homes: BTreeMap<JobId, u32>,
     /// What did not fit in this decision, and why. Room only shrinks in the course of one, so what is equal doesn't either:
     /// a thousand equal jobs that wait cost one scan.
-    hopeless: BTreeMap<Need, String>,
+    hopeless: BTreeMap<Need, Hopeless>,
     /// Machines whose devices and ports a need is known not to get in this decision, one bit each.
     ruled_out: BTreeMap<Need, Vec<u64>>,
     /// Why jobs that share a machine found none in this decision.
-    homeless: BTreeMap<shared_machine::Need, String>,
+    homeless: BTreeMap<shared_machine::Need, Hopeless>,
     /// What no machine had enough devices and ports for at once in this decision.
     turns: BTreeSet<shared_machine::Need>,
     /// Devices, ports and limits; made when the first group asks for some.
     specials: Option<Specials>,
     /// What namespaces may still have.
     quotas: Quotas,
+    /// Who may be evicted.
+    evictions: Evictions,
     /// The picture of the GPUs, where a policy of their own ranks machines for them.
     gpus: Option<Gpus>,
     /// Machines that were judged one by one in this decision: what it costs beyond scans.
@@ -47,6 +50,23 @@ pub(crate) struct Placer {
 /// Most needs whose ruled-out machines are remembered: a bit for each machine.
 const RULED_OUT_MAX: usize = 64;
 
+/// Why nothing more of some need fits.
+#[derive(Clone, Debug)]
+struct Hopeless {
+    reason: String,
+    /// Others have what it lacks, and some machine is large enough.
+    others_have_it: bool,
+}
+
+impl Hopeless {
+    fn of(view: &View<'_>, job: &Job, why: &Unplaced) -> Self {
+        let is_too_small = |nearest: &plenum_policies::Nearest| nearest.missing_when_empty.is_some();
+        let others_have_it =
+            !why.ports.is_empty() || why.nearest.as_ref().is_some_and(|nearest| !is_too_small(nearest));
+        Self { reason: told(view.cell(), job, why), others_have_it }
+    }
+}
+
 /// Kind, model and thousandths of a device.
 pub(crate) type DeviceNeed = (Arc<str>, Arc<str>, u32);
 
@@ -56,7 +76,7 @@ pub(crate) fn device_need(device: &Device) -> DeviceNeed {
 
 /// Tasks with equal needs are equally hard to place, unless their group limits how they are spread.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Need {
+pub(crate) struct Need {
     resources: Resources,
     constraints: Vec<Constraint>,
     home: Option<u32>,
@@ -88,6 +108,14 @@ struct Chosen {
     named: Vec<(usize, Vec<Device>)>,
 }
 
+impl Chosen {
+    /// Those of the next so many tasks. Devices are named only where a group was placed by itself.
+    fn take(&mut self, tasks: usize) -> Self {
+        let rest = self.machines.split_off(tasks.min(self.machines.len()));
+        Self { machines: std::mem::replace(&mut self.machines, rest), named: std::mem::take(&mut self.named) }
+    }
+}
+
 impl Placer {
     pub(crate) fn new(policy: Policy) -> Self {
         Self {
@@ -102,6 +130,7 @@ impl Placer {
             turns: BTreeSet::new(),
             specials: None,
             quotas: Quotas::default(),
+            evictions: Evictions::default(),
             gpus: None,
             #[cfg(test)]
             judged: std::cell::Cell::default(),
@@ -125,6 +154,7 @@ impl Placer {
         self.turns.clear();
         self.specials = None;
         self.quotas = Quotas::default();
+        self.evictions.begin();
         #[cfg(test)]
         self.judged.set(0);
     }
@@ -220,26 +250,22 @@ impl Placer {
         decision: &mut Decision,
     ) -> usize {
         let Some(first) = equals.first() else { return 0 };
-        let give_up = |works: &[Work], reason: &str, decision: &mut Decision| {
-            works.iter().for_each(|work| decision.pass_over(work, work.tasks.len(), reason));
-            0
-        };
         let shape = first.shape();
         let home = match self.home(view, first) {
             Ok(home) => home,
-            Err(reason) => return give_up(equals, &reason, decision),
+            Err(reason) => {
+                equals.iter().for_each(|work| decision.pass_over(work, work.tasks.len(), &reason));
+                return 0;
+            }
         };
-        let least = first.least as usize;
-        let need = Need::of(shape, home, least);
+        let need = Need::of(shape, home, first.least as usize);
         // What a job holds is free for it alone.
         let hold = view.cell().hold(first.job.id);
-        if let Some(reason) = self.hopeless.get(&need).filter(|_| hold.is_none()) {
-            return give_up(equals, reason, decision);
-        }
+        let known = self.hopeless.get(&need).filter(|_| hold.is_none()).cloned();
         let scheduler = &first.job.shape.scheduler;
         let eligible = self.columns.eligible_for(scheduler, &shape.constraints, &shape.affinities, view.cell());
         let siblings = match self.policy {
-            Policy::Spread => view.siblings(&first.job, first.group),
+            Policy::Spread if known.is_none() => view.siblings(&first.job, first.group),
             _ => BTreeMap::new(),
         };
         let request = Request {
@@ -249,32 +275,124 @@ impl Placer {
             hold,
             ..Request::new(&shape.resources, self.settings)
         };
+        let (mut chosen, hopeless) = match known {
+            Some(known) => (Chosen::default(), Some(known)),
+            None => self.choose(view, equals, &request, (&need, eligible.as_ref())),
+        };
+        let mut placed = 0;
+        for work in equals {
+            let free = chosen.take(work.tasks.len());
+            placed += self.claim(view, (work, free), hopeless.as_ref(), (&request, &need), (plan, decision));
+        }
+        placed
+    }
+
+    /// Machines that have room for tasks of equal needs, booked; and why not for all of them.
+    fn choose(
+        &mut self,
+        view: &View<'_>,
+        equals: &[Work],
+        request: &Request<'_>,
+        (need, eligible): (&Need, Option<&Arc<Eligible>>),
+    ) -> (Chosen, Option<Hopeless>) {
+        let Some(first) = equals.first() else { return (Chosen::default(), None) };
+        let shape = first.shape();
         let count: usize = equals.iter().map(|work| work.tasks.len()).sum();
-        let special = Special::is_needed_by(shape);
-        let mut chosen = if special {
-            self.choose_one_by_one(view, first, &request, &need)
+        let chosen = if Special::is_needed_by(shape) {
+            self.choose_one_by_one(view, first, request, need)
         } else {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
-            let machines = self.index.choose(&self.columns, &request, eligible.as_ref(), self.policy, count);
+            let machines = self.index.choose(&self.columns, request, eligible, self.policy, count);
             machines.iter().for_each(|&machine| self.columns.take(machine, &shape.resources));
             Chosen { machines, ..Chosen::default() }
         };
-        let why = (chosen.machines.len() < count).then(|| self.why_no_more(view, first, &request));
+        let why = (chosen.machines.len() < count).then(|| self.why_no_more(view, first, request));
         // How a group's tasks are spread is its own affair; all else stands in the way of whoever needs the same.
         let for_all = !GroupCounts::are_needed_by(shape) || why.as_ref().is_some_and(|why| why.special() == 0);
-        let mut reason = why.map(|why| told(view.cell(), &first.job, &why));
-        if chosen.machines.len() < least {
-            // A part of a gang would be refused as mates: its room is left to others, who are not waiting for the rest.
-            self.give_back(view, first, std::mem::take(&mut chosen).machines);
-            self.ruled_out.remove(&need);
-            let why = reason.take().unwrap_or_default();
-            reason = Some(not_at_once(least, &why));
+        let hopeless = why.map(|why| Hopeless::of(view, &first.job, &why));
+        if let Some(hopeless) = hopeless.as_ref().filter(|_| for_all) {
+            self.hopeless.insert(need.clone(), hopeless.clone());
         }
-        claim(equals, &chosen, reason.as_deref(), plan, decision);
-        if let Some(reason) = reason.filter(|_| for_all) {
-            self.hopeless.insert(need, reason);
+        (chosen, hopeless)
+    }
+
+    /// Claims machines for one group: those that were chosen for it, and others where somebody is evicted. Says why there is nothing for the rest, and gives how many
+    /// tasks have one.
+    fn claim(
+        &mut self,
+        view: &View<'_>,
+        (work, mut free): (&Work, Chosen),
+        hopeless: Option<&Hopeless>,
+        (request, need): (&Request<'_>, &Need),
+        (plan, decision): (&mut Plan, &mut Decision),
+    ) -> usize {
+        let (least, missing) = (work.least as usize, work.tasks.len() - free.machines.len());
+        let others = hopeless.filter(|hopeless| hopeless.others_have_it && missing > 0);
+        let (mut seats, denied) = match others {
+            Some(_) => self.evict(view, work, (request, need), missing),
+            None => (Vec::new(), Denied::Nobody),
+        };
+        let mut reason = hopeless.map(|hopeless| denied.told(&work.job.shape.scheduler, &hopeless.reason));
+        if free.machines.len() + seats.len() < least {
+            // A part of a gang would be refused as mates: its room is left to others, who are not waiting for the rest. Nobody goes for it.
+            self.evictions.spare(work.shape(), &seats);
+            free.machines.extend(std::mem::take(&mut seats).iter().map(|seat| seat.machine));
+            self.give_back(view, work, std::mem::take(&mut free).machines);
+            self.ruled_out.remove(need);
+            reason = Some(not_at_once(least, &reason.unwrap_or_default()));
         }
-        chosen.machines.len()
+        for seat in seats.iter().cloned() {
+            if !seat.devices.is_empty() {
+                free.named.push((free.machines.len(), seat.devices));
+            }
+            free.machines.push(seat.machine);
+        }
+        let (placed, left) = work.tasks.split_at(free.machines.len());
+        plan.claim(work, placed, &free.machines);
+        for (position, devices) in &free.named {
+            plan.devices(placed[*position], devices);
+        }
+        let evicting: BTreeSet<u32> = seats.iter().map(|seat| seat.machine).collect();
+        for machine in evicting {
+            self.evictions.leaving(machine).iter().for_each(|&victim| {
+                plan.evict(machine, victim);
+            });
+        }
+        if let Some(reason) = reason.filter(|_| !left.is_empty()) {
+            decision.pass_over(work, left.len(), reason);
+        }
+        placed.len()
+    }
+
+    /// Machines for tasks of a group on which somebody is evicted for them, booked; and why there are no more.
+    fn evict(
+        &mut self,
+        view: &View<'_>,
+        work: &Work,
+        asked: (&Request<'_>, &Need),
+        tasks: usize,
+    ) -> (Vec<Seat>, Denied) {
+        let special = Special::is_needed_by(work.shape());
+        let specials = if special { Some(self.specials.get_or_insert_with(|| view.specials())) } else { None };
+        let books = evictions::Books { view, columns: &mut self.columns, specials };
+        let (seats, denied) = self.evictions.seats(books, work, asked, tasks);
+        let gpus = self.gpus.as_mut().filter(|gpus| gpus.is_up_to_date());
+        if let (Some(gpus), Some(specials)) = (gpus, self.specials.as_ref().filter(|_| special)) {
+            for seat in seats.iter().filter(|seat| !seat.devices.is_empty()) {
+                gpus.put(Books { cell: view.cell(), columns: &self.columns, specials }, seat.machine);
+            }
+        }
+        (seats, denied)
+    }
+
+    /// Whoever is placed from now on in this decision is not worth an eviction.
+    pub(crate) fn evict_no_more(&mut self) {
+        self.evictions.end();
+    }
+
+    /// When the next decision can go on with what was put off in this one, in microseconds.
+    pub(crate) fn goes_on_micros(&self, view: &View<'_>) -> Option<i64> {
+        self.evictions.goes_on_micros(view)
     }
 
     /// Takes back what tasks of a group were to get, the last first.
@@ -399,8 +517,8 @@ impl Placer {
         }
         let need = shared_machine::Need::of(view.cell(), &work.job);
         let hold = view.cell().hold(work.job.id);
-        if let Some(reason) = self.homeless.get(&need).filter(|_| hold.is_none()) {
-            return Err(reason.clone());
+        if let Some(hopeless) = self.homeless.get(&need).filter(|_| hold.is_none()).cloned() {
+            return self.home_of_others(view, work, &need, &hopeless).map(Some);
         }
         let specials = need.is_special().then(|| &*self.specials.get_or_insert_with(|| view.specials()));
         let known = (&need, hold.is_none() && self.turns.contains(&need));
@@ -412,29 +530,38 @@ impl Placer {
                 self.homes.insert(work.job.id, home.machine);
                 Ok(Some(home.machine))
             }
-            Err(reason) => {
+            Err(why) => {
                 self.count_judged(|| view.cell().machines().count());
-                self.homeless.insert(need, reason.clone());
-                Err(reason)
+                let hopeless = Hopeless::of(view, &work.job, &why);
+                self.homeless.insert(need.clone(), hopeless.clone());
+                self.home_of_others(view, work, &need, &hopeless).map(Some)
             }
         }
     }
-}
 
-/// Claims what was chosen, for one group after the other, and says why there is nothing for the rest of them.
-fn claim(equals: &[Work], chosen: &Chosen, reason: Option<&str>, plan: &mut Plan, decision: &mut Decision) {
-    let mut machines = &chosen.machines[..];
-    for work in equals {
-        let (placed, left) = work.tasks.split_at(machines.len().min(work.tasks.len()));
-        plan.claim(work, placed, &machines[..placed.len()]);
-        // Only where a group was placed by itself.
-        for (position, devices) in &chosen.named {
-            plan.devices(placed[*position], devices);
+    /// The machine on which others are evicted for a job whose tasks share one, as they need its room. By room alone: what asks for devices waits for them.
+    fn home_of_others(
+        &mut self,
+        view: &View<'_>,
+        work: &Work,
+        need: &shared_machine::Need,
+        hopeless: &Hopeless,
+    ) -> Result<u32, String> {
+        let mut denied = Denied::Nobody;
+        if hopeless.others_have_it && !need.is_special() {
+            let eligible = shared_machine::eligible(&mut self.columns, view.cell(), &work.job, need);
+            for resources in need.rooms() {
+                match self.evictions.home((view, &self.columns), work, eligible.as_deref(), resources) {
+                    Ok(home) => {
+                        self.homes.insert(work.job.id, home);
+                        return Ok(home);
+                    }
+                    Err(why) => denied = why,
+                }
+            }
         }
-        machines = &machines[placed.len()..];
-        if let Some(reason) = reason.filter(|_| !left.is_empty()) {
-            decision.pass_over(work, left.len(), reason);
-        }
+        let reason = denied.told(&work.job.shape.scheduler, &hopeless.reason);
+        Err(format!("its tasks share a machine: {reason}"))
     }
 }
 

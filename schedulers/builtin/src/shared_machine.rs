@@ -6,10 +6,10 @@ use std::sync::Arc;
 use plenum_model::{
     Affinity, Cell, Constraint, Device, GroupShape, Job, JobShape, Requirement, Resource, Resources, Special,
 };
-use plenum_policies::{Columns, Eligible, Policy, Request, Settings, Suits, choose, explain};
+use plenum_policies::{Columns, Eligible, Policy, Request, Settings, Suits, Unplaced, choose, explain};
 use plenum_sdk::{Specials, Work};
 
-use crate::placer::{DeviceNeed, beyond, device_need, told};
+use crate::placer::{DeviceNeed, beyond, device_need};
 
 /// Devices and ports that are judged together. More of them at once no machine has, or hardly any.
 const AT_ONCE_MAX: usize = 1024;
@@ -46,6 +46,11 @@ impl Need {
         }
     }
 
+    /// What its machine has to have: best all that may run side by side, or else its largest task.
+    pub(crate) fn rooms(&self) -> impl Iterator<Item = &Resources> {
+        self.at_once.iter().chain([&self.largest])
+    }
+
     /// Whether a group asks for more than room.
     pub(crate) fn is_special(&self) -> bool {
         !self.specials.is_empty()
@@ -60,7 +65,7 @@ impl Need {
 /// `takes_turns`: none is known to have as many devices and ports at once.
 ///
 /// # Errors
-/// Why there is none, for people.
+/// Why there is none.
 pub(crate) fn choose_home(
     columns: &mut Columns,
     specials: Option<&Specials>,
@@ -68,11 +73,9 @@ pub(crate) fn choose_home(
     job: &Arc<Job>,
     (need, takes_turns): (&Need, bool),
     settings: Settings,
-) -> Result<Home, String> {
-    let Need { at_once, largest, constraints, .. } = need;
-    let affinities: Vec<Affinity> =
-        job.shape.groups.iter().flat_map(|group| group.affinities.iter().cloned()).collect();
-    let eligible = columns.eligible_for(&job.shape.scheduler, constraints, &affinities, cell);
+) -> Result<Home, Box<Unplaced>> {
+    let Need { at_once, largest, .. } = need;
+    let eligible = eligible(columns, cell, job, need);
     let groups = (0..).zip(&job.shape.groups).filter(|(_, shape)| Special::is_needed_by(shape));
     let one_of_each: Vec<Work> =
         groups.map(|(group, _)| Work { job: job.clone(), group, tasks: Vec::new(), attempt: 1, least: 0 }).collect();
@@ -103,8 +106,14 @@ pub(crate) fn choose_home(
     let requirement = Requirement { resources: largest, classes, home: None, job: job.id, special: None };
     let devices: Vec<&[Device]> = one_of_each.iter().map(|work| &work.shape().devices[..]).collect();
     let beyond = |slot: u32| one_of_each.iter().find_map(|work| beyond(specials?, cell, work, slot));
-    let why = explain(columns, cell, &requirement, &devices, beyond);
-    Err(format!("its tasks share a machine: {}", told(cell, job, &why)))
+    Err(Box::new(explain(columns, cell, &requirement, &devices, beyond)))
+}
+
+/// Machines that satisfy the constraints of all groups of a job.
+pub(crate) fn eligible(columns: &mut Columns, cell: &Cell, job: &Job, need: &Need) -> Option<Arc<Eligible>> {
+    let affinities: Vec<Affinity> =
+        job.shape.groups.iter().flat_map(|group| group.affinities.iter().cloned()).collect();
+    columns.eligible_for(&job.shape.scheduler, &need.constraints, &affinities, cell)
 }
 
 /// A machine for a job.

@@ -65,7 +65,7 @@ fn a_gang_waits_until_its_minimum_fits_and_leaves_room_to_others() {
     stage.machine("m0", 2_000, &[]);
     let seat = stage.seat(Batch::default());
     let gang = stage.submit(&JobBuilder::new("gang", "batch").group("main", 4, 1000).min(3).priority(90));
-    let small = stage.submit(&JobBuilder::new("small", "batch").group("main", 1, 1000));
+    let small = stage.submit(&JobBuilder::new("small", "batch").group("main", 1, 1000).priority(90));
     stage.advance(1_000_000);
     assert_eq!((stage.placed(gang).len(), stage.placed(small).len()), (0, 1));
     assert!(

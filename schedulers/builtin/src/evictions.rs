@@ -1,0 +1,340 @@
+//! Whom to evict for tasks that fit nowhere: the choice is made by [`plenum_policies::eviction`], and this says for whom it is asked, and how often.
+//!
+//! Asked for is only what fits nowhere as things are, and whose job is of a higher band than somebody who runs. What leaves already comes first: a task
+//! is granted on top of it, and nobody else has to go.
+
+mod lent;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plenum_model::{
+    AllocationId, Cell, Device, GroupCounts, GroupShape, JobId, LogTime, Obstacle, Resources, Room, Special,
+};
+use plenum_policies::eviction::{Cheapest, Found, Tenants, Wanting};
+use plenum_policies::{Columns, Eligible, Request};
+use plenum_sdk::{Specials, View, Work};
+
+use crate::placer::Need;
+
+/// Allocations that one decision looks at, and steps of searches among them: some tenths of a second. What is left over has its turn in the next one.
+const LOOKS_MAX: usize = 4_000_000;
+
+/// Victims that one decision names; a transaction may name 16,384.
+const NAMED_MAX: usize = 12_000;
+
+/// Kinds of tasks that one decision asks for: each remembers a place for each machine.
+const KINDS_MAX: usize = 64;
+
+/// Rows of jobs and allocations of which a walk is made up for by a microsecond without one: a quarter of a second for a million, of which the walk takes some 75 ms.
+const ROWS_A_MICRO: i64 = 4;
+
+/// Why tasks got no machine by evictions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Denied {
+    /// There is nobody to evict.
+    Nobody,
+    /// Its scheduler may not.
+    Right,
+    /// On no machine there is enough of lower bands.
+    Enough,
+    /// It was not looked at to the end.
+    Later,
+}
+
+impl Denied {
+    /// What people are told of a task that waits for this `reason`.
+    pub(crate) fn told(self, scheduler: &str, reason: &str) -> String {
+        match self {
+            Self::Nobody => reason.to_owned(),
+            Self::Right => {
+                format!("{scheduler} may evict nobody (`plenum scheduler set {scheduler} --evict yes`); {reason}")
+            }
+            Self::Enough => format!("no lower band has enough on any machine to be evicted; {reason}"),
+            Self::Later => format!("whom to evict is looked for in a moment; {reason}"),
+        }
+    }
+}
+
+/// A machine for a task.
+#[derive(Clone, Debug)]
+pub(crate) struct Seat {
+    pub(crate) machine: u32,
+    /// The very ones, where it asks for some.
+    pub(crate) devices: Vec<Device>,
+    /// How many were chosen for it.
+    victims: usize,
+}
+
+/// What is asked for alike: the needs, the band, and whose it is where that matters.
+type Kind = (Need, u8, Option<(JobId, u16)>);
+
+/// What one decision knows of others' tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Evictions {
+    /// Nobody is evicted in the rest of this decision.
+    is_off: bool,
+    /// Read when the first one asks.
+    tenants: Option<Tenants>,
+    kinds: BTreeMap<Kind, Cheapest>,
+    looks: usize,
+    named: usize,
+    /// By machine, how many of them for the claims in hand, which name each once.
+    named_on: BTreeMap<u32, usize>,
+    /// Ports of those who leave that were given to somebody, by machine.
+    ports: BTreeSet<(u32, u16)>,
+    /// Something was put off.
+    is_later: bool,
+    /// When the allocations were walked over last, over all decisions.
+    walked: Option<LogTime>,
+    /// What found nobody then: until the next walk people are told the same.
+    denied: BTreeSet<Kind>,
+}
+
+/// Where claims are booked.
+pub(crate) struct Books<'a, 'v> {
+    pub(crate) view: &'a View<'v>,
+    pub(crate) columns: &'a mut Columns,
+    /// Made, where the group asks for more than room.
+    pub(crate) specials: Option<&'a mut Specials>,
+}
+
+impl Evictions {
+    /// Begins a decision.
+    pub(crate) fn begin(&mut self) {
+        let (walked, denied) = (self.walked, std::mem::take(&mut self.denied));
+        *self = Self { walked, denied, looks: LOOKS_MAX, ..Self::default() };
+    }
+
+    /// Whoever is placed from now on in this decision is not worth an eviction.
+    pub(crate) fn end(&mut self) {
+        self.is_off = true;
+    }
+
+    /// When the next decision can go on with what was put off in this one, in microseconds.
+    pub(crate) fn goes_on_micros(&self, view: &View<'_>) -> Option<i64> {
+        self.is_later.then(|| self.rest_micros(view).max(1))
+    }
+
+    /// How long it is until allocations may be walked over again. A walk serves one decision, and decisions can come each millisecond.
+    fn rest_micros(&self, view: &View<'_>) -> i64 {
+        let cell = view.cell();
+        let rest = (i64::from(cell.allocation_rows().len()) + i64::from(cell.job_slots().len())) / ROWS_A_MICRO;
+        let since = self.walked.map_or(rest, |walked| view.now().micros.saturating_sub(walked.micros));
+        // Of another cell the time may be an earlier one.
+        if (0..rest).contains(&since) { rest - since } else { 0 }
+    }
+
+    /// The tenants, if a task of this job may ask for some.
+    fn read(&mut self, view: &View<'_>, work: &Work) -> Result<(), Denied> {
+        let band = work.job.shape.priority / 10;
+        if self.is_off || band == 0 {
+            return Err(Denied::Nobody);
+        }
+        if !view.cell().rights_of(&work.job.shape.scheduler).evicts {
+            return Err(Denied::Right);
+        }
+        if self.tenants.is_none() {
+            if self.rest_micros(view) > 0 {
+                self.is_later = true;
+                return Err(Denied::Later);
+            }
+            self.walked = Some(view.now());
+            self.denied.clear();
+            self.tenants = Some(Tenants::of(view.cell(), band, |id| view.may_be_evicted(id)));
+        }
+        if self.tenants.as_ref().is_none_or(Tenants::is_empty) { Err(Denied::Nobody) } else { Ok(()) }
+    }
+
+    /// Machines for so many tasks of a group, which are booked; and if these are fewer, why.
+    pub(crate) fn seats(
+        &mut self,
+        mut books: Books<'_, '_>,
+        work: &Work,
+        (request, need): (&Request<'_>, &Need),
+        tasks: usize,
+    ) -> (Vec<Seat>, Denied) {
+        let mut seats = Vec::new();
+        let limited = GroupCounts::are_needed_by(work.shape());
+        let own = (limited || request.hold.is_some()).then_some((work.job.id, work.group));
+        let kind: Kind = (need.clone(), work.job.shape.priority / 10, own);
+        if let Err(denied) = self.read(books.view, work) {
+            let as_before = denied == Denied::Later && self.denied.contains(&kind);
+            return (seats, if as_before { Denied::Enough } else { denied });
+        }
+        if let Some(specials) = books.specials.as_mut().filter(|_| limited) {
+            specials.count(books.view.cell(), &work.job, work.group);
+        }
+        let known = self.kinds.remove(&kind);
+        if known.is_none() && self.kinds.len() >= KINDS_MAX {
+            self.is_later = true;
+            return (seats, Denied::Later);
+        }
+        let mut cheapest = known.unwrap_or_else(|| self.all_machines(&books, work, request));
+        let mut denied = Denied::Enough;
+        self.named_on.clear();
+        while seats.len() < tasks {
+            match self.seat(&mut books, work, request, &mut cheapest) {
+                Ok(seat) => seats.push(seat),
+                Err(why) => {
+                    denied = why;
+                    break;
+                }
+            }
+        }
+        self.is_later |= denied == Denied::Later;
+        if denied == Denied::Enough && seats.len() < tasks {
+            self.denied.insert(kind.clone());
+        }
+        self.kinds.insert(kind, cheapest);
+        (seats, denied)
+    }
+
+    fn all_machines(&self, books: &Books<'_, '_>, work: &Work, request: &Request<'_>) -> Cheapest {
+        let Some(tenants) = &self.tenants else { return Cheapest::default() };
+        let asked = Asked {
+            cell: books.view.cell(),
+            columns: books.columns,
+            specials: books.specials.as_deref(),
+            work,
+            request,
+        };
+        let wanting = Wanting { resources: &work.shape().resources, band: work.job.shape.priority / 10, enough: None };
+        let is_allowed = |slot: &u32| {
+            request.eligible.is_none_or(|eligible| eligible.contains(*slot))
+                && request.home.is_none_or(|home| home == *slot)
+        };
+        let machines = (0..books.columns.rows()).filter(is_allowed);
+        Cheapest::new(tenants, machines.filter_map(|slot| Some((slot, asked.free(slot)?))), &wanting)
+    }
+
+    /// A machine for one more task, booked.
+    fn seat(
+        &mut self,
+        books: &mut Books<'_, '_>,
+        work: &Work,
+        request: &Request<'_>,
+        cheapest: &mut Cheapest,
+    ) -> Result<Seat, Denied> {
+        let Some(tenants) = &mut self.tenants else { return Err(Denied::Nobody) };
+        let (cell, shape) = (books.view.cell(), work.shape());
+        let asked = Asked { cell, columns: books.columns, specials: books.specials.as_deref(), work, request };
+        let beyond = !(shape.devices.is_empty() && shape.ports.is_empty());
+        let enough = |slot: u32, victims: &[AllocationId]| {
+            let leaving = tenants.leaving(slot).iter().chain(victims);
+            let ports = || {
+                asked
+                    .specials
+                    .is_none_or(|specials| lent::has_ports((cell, specials), shape, slot, leaving.clone(), &self.ports))
+            };
+            asked.devices(slot, leaving.clone()).is_some() && ports()
+        };
+        let band = work.job.shape.priority / 10;
+        let wanting = Wanting { resources: &shape.resources, band, enough: if beyond { Some(&enough) } else { None } };
+        let found = match cheapest.next(tenants, |slot| asked.free(slot), &wanting, &mut self.looks) {
+            Found::Here(found) => found,
+            Found::Nowhere => return Err(Denied::Enough),
+            Found::Unsure => return Err(Denied::Later),
+        };
+        let machine = found.rank.machine;
+        let leaving = || tenants.leaving(machine).iter().chain(&found.victims);
+        let devices = asked.devices(machine, leaving()).unwrap_or_default();
+        let names = leaving().count();
+        let more = names - self.named_on.get(&machine).copied().unwrap_or(0).min(names);
+        if self.named + more > NAMED_MAX {
+            return Err(Denied::Later);
+        }
+        self.named += more;
+        self.named_on.insert(machine, names);
+        if !found.victims.is_empty() {
+            tenants.choose(machine, &found.victims);
+        }
+        books.columns.take(machine, &shape.resources);
+        if let Some(specials) = books.specials.as_mut().filter(|_| Special::is_needed_by(shape)) {
+            specials.take_named(cell, &work.job, work.group, machine, &devices);
+        }
+        self.ports.extend(shape.ports.iter().filter(|port| port.number > 0).map(|port| (machine, port.number)));
+        Ok(Seat { machine, devices, victims: found.victims.len() })
+    }
+
+    /// Whom to name as victims of claims on a machine.
+    pub(crate) fn leaving(&self, machine: u32) -> &[AllocationId] {
+        self.tenants.as_ref().map_or(&[], |tenants| tenants.leaving(machine))
+    }
+
+    /// Undoes [`Evictions::seats`], the last one, but for what is booked.
+    pub(crate) fn spare(&mut self, shape: &GroupShape, seats: &[Seat]) {
+        let Some(tenants) = &mut self.tenants else { return };
+        for seat in seats.iter().rev() {
+            tenants.spare(seat.machine, seat.victims);
+            shape.ports.iter().for_each(|port| {
+                self.ports.remove(&(seat.machine, port.number));
+            });
+        }
+        // What they know of these machines is more than there is to know.
+        self.kinds.clear();
+    }
+
+    /// The machine on which it would cost least to make this much room, for a job whose tasks share one.
+    pub(crate) fn home(
+        &mut self,
+        (view, columns): (&View<'_>, &Columns),
+        work: &Work,
+        eligible: Option<&Eligible>,
+        resources: &Resources,
+    ) -> Result<u32, Denied> {
+        self.read(view, work)?;
+        let Some(tenants) = &self.tenants else { return Err(Denied::Nobody) };
+        let request =
+            Request { eligible, hold: view.cell().hold(work.job.id), ..Request::new(resources, Default::default()) };
+        let asked = Asked { cell: view.cell(), columns, specials: None, work, request: &request };
+        let wanting = Wanting { resources, band: work.job.shape.priority / 10, enough: None };
+        let machines = (0..columns.rows()).filter(|slot| eligible.is_none_or(|eligible| eligible.contains(*slot)));
+        let machines = machines.filter_map(|slot| Some((slot, asked.free(slot)?)));
+        let mut cheapest = Cheapest::new(tenants, machines, &wanting);
+        match cheapest.next(tenants, |slot| asked.free(slot), &wanting, &mut self.looks) {
+            Found::Here(found) => Ok(found.rank.machine),
+            Found::Nowhere => Err(Denied::Enough),
+            Found::Unsure => {
+                self.is_later = true;
+                Err(Denied::Later)
+            }
+        }
+    }
+}
+
+/// What a machine has for a task, beside those who may be evicted.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    cell: &'a Cell,
+    columns: &'a Columns,
+    specials: Option<&'a Specials>,
+    work: &'a Work,
+    request: &'a Request<'a>,
+}
+
+impl Asked<'_> {
+    /// What is free; `None` where no task of the group may go.
+    fn free(&self, slot: u32) -> Option<Room> {
+        let mut room = *self.columns.room(slot)?;
+        if let Some(specials) = self.specials.filter(|_| GroupCounts::are_needed_by(self.work.shape())) {
+            let obstacle = specials.obstacle(self.cell, self.work, slot);
+            if matches!(obstacle, Some(Obstacle::PerMachine | Obstacle::Spread(_))) {
+                return None;
+            }
+        }
+        if let Some(hold) = self.request.hold.filter(|hold| hold.machines.binary_search(&slot).is_ok()) {
+            room.add(&hold.resources);
+        }
+        Some(room)
+    }
+
+    fn devices<'a>(&self, slot: u32, leaving: impl Iterator<Item = &'a AllocationId>) -> Option<Vec<Device>> {
+        match self.specials {
+            Some(specials) => lent::devices((self.cell, specials), self.work.shape(), slot, leaving),
+            None => Some(Vec::new()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
