@@ -20,6 +20,7 @@
 //! | `strangers` | tasks that a restored cell has never heard of |
 //! | `unfit` | machines whose agents want no tasks: asked to end, or without room |
 //! | `unheard` | parts whose logs nobody takes |
+//! | `evicts` | a full cell, and a job of a higher band |
 //! | `takes` | a gang that holds room, and jobs that are launched |
 //! | `listings` | what programs read, also of the past, also of lost races |
 #![allow(
@@ -35,6 +36,7 @@ mod backups;
 mod crash;
 mod disk;
 mod ends;
+mod evicts;
 mod governs;
 mod job_files;
 mod kills;

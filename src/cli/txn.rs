@@ -100,6 +100,10 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
     if !stopped.is_empty() {
         pairs.push(("stopped", some_of(&stopped, refusals_shown)));
     }
+    let evicted = output::evicted(view);
+    if !evicted.is_empty() {
+        pairs.push(("evicted", some_of(&evicted, refusals_shown)));
+    }
     if !decision.policy.is_empty() {
         let words = format!(
             "{}, attempt {}, queued {}, deciding {}",

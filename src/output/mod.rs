@@ -35,7 +35,7 @@ pub(crate) use refusal::{Names, sentence};
 pub(crate) use seen::{look_from, name_resources};
 pub(crate) use status::{cell_name, status_json, status_text};
 pub(crate) use table::{fields, table};
-pub(crate) use transaction::{granted, stopped};
+pub(crate) use transaction::{evicted, granted, stopped};
 
 use crate::failure::Failure;
 

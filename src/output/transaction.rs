@@ -47,6 +47,11 @@ pub(crate) fn stopped(view: &TransactionView) -> Vec<String> {
     stops.map(|(_, allocation)| allocation_id(*allocation)).collect()
 }
 
+/// The allocations that were evicted for it.
+pub(crate) fn evicted(view: &TransactionView) -> Vec<String> {
+    view.evicted.iter().map(|allocation| allocation_id(*allocation)).collect()
+}
+
 impl Row for TransactionView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
         (
@@ -106,10 +111,11 @@ impl Row for TransactionView {
             "divergences": outcome.divergences,
             "decision": decision,
         });
-        // Listings are told neither.
+        // Listings are told none of them.
         if self.transaction.is_some() {
             object["allocations"] = granted(self).into();
             object["stopped_allocations"] = stopped(self).into();
+            object["evicted_allocations"] = evicted(self).into();
         }
         object
     }

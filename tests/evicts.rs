@@ -1,0 +1,86 @@
+//! A full cell, and a job of a higher band: real parts, whose tasks are processes.
+
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, eventually};
+
+/// One task that has all of the machine's CPU, and ends when a file of its name is there.
+fn job(name: &str, priority: u32, cpu_millis: u64) -> String {
+    format!(
+        r#"
+name = "{name}"
+scheduler = "batch"
+priority = {priority}
+[group.wait]
+command = ["/bin/sh", "-c", "while ! [ -e $STAGE/$PLENUM_JOB ]; do sleep 0.1; done"]
+env = {{ STAGE = "$STAGE" }}
+resources = {{ cpu = "{cpu_millis}m", memory = "16MiB" }}
+kill_timeout = "1s"
+"#
+    )
+}
+
+#[test]
+fn a_job_of_a_higher_band_starts_on_a_full_cell_and_who_was_evicted_completes_later() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let (_scheduler, _agent) = (stage.scheduler(&server.address, "batch"), stage.agent(&server.address, "agent"));
+    let ask = |arguments: &[&str]| stage.ask(&server.address, arguments);
+    let cpu_millis = eventually("the machine is there", || {
+        let machines = stage.try_ask(&server.address, &["machine", "list"]).ok()?;
+        machines["items"][0]["capacity"]["cpu_millis"].as_u64()
+    });
+    let submit =
+        |name: &str, priority| stage.submit(&server.address, &format!("{name}.toml"), &job(name, priority, cpu_millis));
+    let stands = |name: &str, (state, running, waiting): (&str, u64, u64)| {
+        eventually(&format!("{name} is {state}, {running} of it run and {waiting} wait"), || {
+            let job = stage.try_ask(&server.address, &["job", "show", name]).ok()?;
+            let group = &job["groups"][0];
+            (job["state"] == state && group["running"] == running && group["waiting"] == waiting).then_some(job)
+        })
+    };
+    submit("low", 10);
+    stands("low", ("running", 1, 0));
+    let first = ask(&["alloc", "list", "--job", "low"])["items"][0]["id"].clone();
+    submit("high", 90);
+    stands("high", ("running", 1, 0));
+    let low = eventually("low says why it waits", || {
+        let job = ask(&["job", "show", "low"]);
+        job["waiting_reason"].as_str()?.contains("short of cpu").then_some(job)
+    });
+    assert_eq!((&low["groups"][0]["waiting"], &low["groups"][0]["failed"]), (&json!(1), &json!(0)), "{low:#}");
+
+    // Who went for whom is told from both sides.
+    let evicted = ask(&["alloc", "show", first.as_str().unwrap()]);
+    assert_eq!(
+        (&evicted["state"], &evicted["reason"]),
+        (&json!("evicted"), &json!("evicted for default/high")),
+        "{evicted:#}"
+    );
+    let txns = ask(&["txn", "list"]);
+    let told: Vec<Value> = txns["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|txn| ask(&["txn", "show", txn["id"].as_str().unwrap()]))
+        .collect();
+    let evictions: Vec<&Value> =
+        told.iter().map(|txn| &txn["evicted_allocations"]).filter(|ids| **ids != json!([])).collect();
+    assert_eq!(evictions, [&json!([first])], "{told:#?}");
+
+    // One of its own band waits, and is told that nobody goes for it.
+    submit("equal", 99);
+    let told = eventually("equal says why it waits", || {
+        let job = ask(&["job", "show", "equal"]);
+        job["waiting_reason"].as_str().filter(|reason| reason.contains("short of cpu")).map(str::to_owned)
+    });
+    assert!(!told.contains("evict"), "nobody of a lower band is left: {told}");
+    stage.file("high", "");
+    stands("high", ("complete", 0, 0));
+    stands("equal", ("running", 1, 0));
+    stage.file("equal", "");
+    stands("equal", ("complete", 0, 0));
+    stands("low", ("running", 1, 0));
+    stage.file("low", "");
+    stands("low", ("complete", 0, 0));
+}
