@@ -228,6 +228,8 @@ impl Resolver<'_> {
     }
 
     fn about<'a>(&self, terms: &'a Terms<'_>, machine: u32) -> About<'a> {
+        let victims = terms.victims_on(machine).to_vec();
+        let lenders = victims.iter().filter(|_| !terms.shape.devices.is_empty());
         About {
             machine,
             job: terms.job.id.slot,
@@ -239,7 +241,8 @@ impl Resolver<'_> {
             owner: terms.job.id,
             ended_holders: self.ended_holders(terms, machine).collect(),
             free: self.free_room(terms, machine),
-            victims: terms.victims_on(machine).to_vec(),
+            handed_over: lenders.filter_map(|victim| self.promised.specials.taken_over(victim.slot)).cloned().collect(),
+            victims,
         }
     }
 

@@ -53,7 +53,7 @@ impl Heirs {
     }
 
     /// What somebody can still give, before the transaction that is being resolved.
-    fn left_of(&self, cell: &Cell, found: &AllocationRef<'_>) -> Rc<TakeOver> {
+    pub(crate) fn left_of(&self, cell: &Cell, found: &AllocationRef<'_>) -> Rc<TakeOver> {
         self.left.borrow_mut().entry(found.id.slot).or_insert_with(|| Rc::new(self.count(cell, found))).clone()
     }
 

@@ -7,20 +7,28 @@ use std::sync::Arc;
 
 use plenum_model::rare;
 use plenum_model::{
-    AllocationId, AllocationRow, Cell, Culprit, Device, DeviceRoom, GroupShape, JobId, MachineState, NotWanted,
-    Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage, TransactionId,
-    choose_devices, device_rooms,
+    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, DeviceRoom, GroupShape, JobId, MachineState,
+    NotWanted, Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage,
+    TakeOver, TransactionId, choose_devices, device_rooms,
 };
 
 use crate::hindsight::{Hindsight, Past, Suspect, Suspects, Who};
 use crate::job_events::{JobEventKind, JobEvents};
 use crate::names::Names;
 use crate::newcomers::{Newcomer, Newcomers, Retagged};
-use crate::preempt::may_evict;
+use crate::preempt::{may_evict, subtract_devices};
 use crate::ring::{Change, Ring};
 
 /// Culprits that a refusal lists.
 const CULPRITS_LISTED: usize = 4;
+
+/// Adds devices to what is free.
+fn lend<'a>(rooms: &mut [DeviceRoom], devices: impl IntoIterator<Item = &'a Device>) {
+    for device in devices {
+        let room = rooms.iter_mut().find(|room| room.is(device));
+        room.into_iter().for_each(|room| room.free_millis += i64::from(device.millis));
+    }
+}
 
 /// What stands in a claim's way.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +96,8 @@ pub(crate) struct About<'a> {
     pub(crate) free: Room,
     /// Whom it would have evicted.
     pub(crate) victims: Vec<AllocationId>,
+    /// What earlier claims of the transaction took over from them; known where devices are asked for.
+    pub(crate) handed_over: Vec<TakeOver>,
 }
 
 impl Default for About<'_> {
@@ -104,6 +114,7 @@ impl Default for About<'_> {
             ended_holders: Vec::new(),
             free: Room::default(),
             victims: Vec::new(),
+            handed_over: Vec::new(),
         }
     }
 }
@@ -297,12 +308,8 @@ impl<'a> Judge<'a, '_> {
         let mut before = past.room_at_base(about.free, &owners);
         before.take(&about.promised);
         // Whom it would have evicted was there at the base, too; who has ended since gave its room back.
-        let owner = self.cell.job(about.owner);
-        for victim in about.victims.iter().filter_map(|&victim| self.cell.allocation(victim)) {
-            let could = owner.is_some_and(|owner| may_evict(self.cell, owner, &victim));
-            if victim.row.created <= self.base && (could || victim.status.state.is_leaving()) {
-                before.add(&self.cell.resources_of(victim.row));
-            }
+        for victim in self.victims(about).filter(|victim| victim.row.created <= self.base) {
+            before.add(&self.cell.resources_of(victim.row));
         }
         let once: BTreeSet<AllocationId> = about.victims.iter().copied().collect();
         once.into_iter().filter_map(|victim| past.released(victim)).for_each(|shape| before.add(&shape));
@@ -323,6 +330,14 @@ impl<'a> Judge<'a, '_> {
         if blamed.total < short.short_by { misfit } else { blamed }
     }
 
+    /// Whom a claim would have evicted and may, and who leaves already.
+    fn victims<'b>(&'b self, about: &'b About<'_>) -> impl Iterator<Item = AllocationRef<'b>> {
+        let owner = self.cell.job(about.owner);
+        about.victims.iter().filter_map(|&victim| self.cell.allocation(victim)).filter(move |victim| {
+            victim.status.state.is_leaving() || owner.is_some_and(|owner| may_evict(self.cell, owner, victim))
+        })
+    }
+
     fn no_device(&self, position: u16, about: &About<'_>) -> Facts {
         let facts = Facts::plain(RefusalKind::Misfit, RefusalReason::DeviceTaken);
         let wanted = about.shape.map(|shape| shape.devices.as_slice()).unwrap_or_default();
@@ -336,7 +351,20 @@ impl<'a> Judge<'a, '_> {
             room.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
         }
         let past = self.past(about.machine);
-        let fitted = choose_devices(&mut past.devices_at_base(&now), wanted).is_ok();
+        let mut before = past.devices_at_base(&now);
+        let heirs = self.hindsight.heirs(self.cell, about.machine);
+        for victim in self.victims(about) {
+            if victim.row.created <= self.base {
+                lend(&mut before, victim.extra.into_iter().flat_map(|extra| &extra.devices));
+            }
+            let mut left = heirs.left_of(self.cell, &victim).devices.clone();
+            let taken = about.handed_over.iter().filter(|entry| entry.victim == victim.id);
+            taken.for_each(|entry| subtract_devices(&mut left, &entry.devices));
+            lend(&mut now, &left);
+        }
+        // What a victim had that has ended since, nobody remembers; that the claim fitted on it is taken for granted.
+        let ended = about.victims.iter().any(|&victim| past.released(victim).is_some());
+        let fitted = ended || choose_devices(&mut before, wanted).is_ok();
         // What is short is judged after those that come before it in the list were served.
         let _ = choose_devices(&mut now, &wanted[..usize::from(position)]);
         let suits = |room: &&DeviceRoom| room.kind == want.kind && (want.model.is_empty() || want.model == room.model);

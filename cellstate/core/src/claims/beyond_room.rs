@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use plenum_model::{
     ClaimExtra, Device, DeviceChoice, DeviceRoom, GrantExtra, GroupShape, Obstacle, Port, PortChoice, RefusalKind,
-    RefusalReason, Requirement, Spoken, Transaction, device_rooms, devices_satisfy,
+    RefusalReason, Requirement, Room, Spoken, Transaction, device_rooms, devices_satisfy,
 };
 
 use super::{Claim, Terms};
@@ -46,11 +46,13 @@ impl Resolver<'_> {
             self.hindsight.heirs(self.cell, machine)
         };
         let mut hand_off = HandOff::new(self.cell, (self.promised, &heirs), terms.job, machine, named, victims);
-        if let Some(obstacle) = room {
+        if room.is_some() {
             let mut free = self.free_room(terms, machine);
             free.take(&self.promised.on(machine).0);
-            if !hand_off.take_room(&free.lack(&terms.need)).is_nothing() {
-                return Err(Trouble::Machine(obstacle));
+            // What is short is what those who leave don't have either.
+            let lacking = hand_off.take_room(&free.lack(&terms.need));
+            if let Some(short) = Room::default().shortage(&lacking) {
+                return Err(Trouble::Machine(Obstacle::NoRoom(short)));
             }
         }
         let (devices, own_devices) = self.devices(terms, asked, &mut hand_off)?;

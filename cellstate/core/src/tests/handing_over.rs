@@ -187,6 +187,55 @@ fn who_loses_the_race_for_a_victim_learns_who_took_its_room() {
     );
 }
 
+// What was short was told as if nobody left: more than the one who came between had, so that nobody was blamed, and the scheduler was told of a bug.
+#[test]
+fn who_comes_between_and_takes_what_victims_have_not_is_to_blame() {
+    check(
+        "
+        machine m1 cpu=4000
+        job low by batch tasks=3 cpu=1000 prio=10
+        job between by hpc tasks=1 cpu=1000 prio=10
+        job high by ml tasks=1 cpu=4000 prio=90
+        job higher by ml tasks=1 cpu=5000 prio=90
+        batch: claim low[0]@m1 low[1]@m1 low[2]@m1
+        snapshot
+        hpc: claim between[0]@m1
+        ml: claim high[0]@m1 victim=low[0] victim=low[1] victim=low[2]
+        ml: claim higher[0]@m1 victim=low[0] victim=low[1] victim=low[2]
+        ",
+        "
+        batch: committed; low[0] granted; low[1] granted; low[2] granted
+        hpc: committed; between[0] granted
+        ml: refused; high[0] conflict NoRoom short cpu_millis 1000 culprits hpc 1000 total 1000
+        ml: refused; higher[0] misfit NoRoom short cpu_millis 2000
+        ",
+    );
+}
+
+#[test]
+fn who_comes_between_and_takes_devices_that_victims_have_not_is_to_blame() {
+    check(
+        "
+        machine m1 cpu=4000 gpus=1
+        job low by batch tasks=1 cpu=100 gpus=500 prio=10
+        job between by hpc tasks=1 cpu=100 gpus=500 prio=10
+        job high by ml tasks=1 cpu=100 gpus=1000 prio=90
+        batch: claim low[0]@m1
+        snapshot
+        hpc: claim between[0]@m1
+        ml: claim high[0]@m1 victim=low[0]
+        snapshot
+        ml: claim high[0]@m1 victim=low[0]
+        ",
+        "
+        batch: committed; low[0] granted gpu0:500
+        hpc: committed; between[0] granted gpu0:500
+        ml: refused; high[0] conflict DeviceTaken short gpu 500 culprits hpc 500 total 500
+        ml: refused; high[0] misfit DeviceTaken short gpu 500
+        ",
+    );
+}
+
 #[test]
 fn a_victim_that_is_claimed_for_makes_no_sense() {
     check(
