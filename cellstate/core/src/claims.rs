@@ -229,7 +229,8 @@ impl Resolver<'_> {
 
     fn about<'a>(&self, terms: &'a Terms<'_>, machine: u32) -> About<'a> {
         let victims = terms.victims_on(machine).to_vec();
-        let lenders = victims.iter().filter(|_| !terms.shape.devices.is_empty());
+        let handed_over = victims.iter().filter_map(|victim| self.promised.specials.taken_over(victim.slot));
+        let goes = |slot: &u32| self.promised.specials.evicts(*slot) || self.promised.stops(*slot);
         About {
             machine,
             job: terms.job.id.slot,
@@ -241,7 +242,8 @@ impl Resolver<'_> {
             owner: terms.job.id,
             ended_holders: self.ended_holders(terms, machine).collect(),
             free: self.free_room(terms, machine),
-            handed_over: lenders.filter_map(|victim| self.promised.specials.taken_over(victim.slot)).cloned().collect(),
+            handed_over: handed_over.cloned().collect(),
+            going: victims.iter().map(|victim| victim.slot).filter(goes).collect(),
             victims,
         }
     }

@@ -96,8 +96,10 @@ pub(crate) struct About<'a> {
     pub(crate) free: Room,
     /// Whom it would have evicted.
     pub(crate) victims: Vec<AllocationId>,
-    /// What earlier claims of the transaction took over from them; known where devices are asked for.
+    /// What earlier claims of the transaction took over from them.
     pub(crate) handed_over: Vec<TakeOver>,
+    /// Slots of those of them whom the transaction evicts or stops anyway.
+    pub(crate) going: Vec<u32>,
 }
 
 impl Default for About<'_> {
@@ -115,6 +117,7 @@ impl Default for About<'_> {
             free: Room::default(),
             victims: Vec::new(),
             handed_over: Vec::new(),
+            going: Vec::new(),
         }
     }
 }
@@ -310,6 +313,8 @@ impl<'a> Judge<'a, '_> {
         // Whom it would have evicted was there at the base, too; who has ended since gave its room back.
         for victim in self.victims(about).filter(|victim| victim.row.created <= self.base) {
             before.add(&self.cell.resources_of(victim.row));
+            let taken = about.handed_over.iter().filter(|entry| entry.victim == victim.id);
+            taken.for_each(|entry| before.take(&entry.amount));
         }
         let once: BTreeSet<AllocationId> = about.victims.iter().copied().collect();
         once.into_iter().filter_map(|victim| past.released(victim)).for_each(|shape| before.add(&shape));
@@ -330,11 +335,13 @@ impl<'a> Judge<'a, '_> {
         if blamed.total < short.short_by { misfit } else { blamed }
     }
 
-    /// Whom a claim would have evicted and may, and who leaves already.
+    /// Whom a claim would have evicted and may, and who leaves anyway.
     fn victims<'b>(&'b self, about: &'b About<'_>) -> impl Iterator<Item = AllocationRef<'b>> {
         let owner = self.cell.job(about.owner);
         about.victims.iter().filter_map(|&victim| self.cell.allocation(victim)).filter(move |victim| {
-            victim.status.state.is_leaving() || owner.is_some_and(|owner| may_evict(self.cell, owner, victim))
+            victim.status.state.is_leaving()
+                || about.going.contains(&victim.id.slot)
+                || owner.is_some_and(|owner| may_evict(self.cell, owner, victim))
         })
     }
 

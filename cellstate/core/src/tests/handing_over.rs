@@ -212,6 +212,29 @@ fn who_comes_between_and_takes_what_victims_have_not_is_to_blame() {
     );
 }
 
+// What an earlier claim of the transaction leaves of its victim was not counted for one of the victim's own band.
+#[test]
+fn what_a_victim_of_an_earlier_claim_has_left_is_counted_also_for_who_could_not_evict_it() {
+    check(
+        "
+        machine m1 cpu=4000
+        job low by ml tasks=1 cpu=3000 prio=10
+        job between by hpc tasks=1 cpu=1000 prio=10
+        job high by ml tasks=1 cpu=2000 prio=90
+        job equal by ml tasks=1 cpu=2000 prio=10
+        ml: claim low[0]@m1
+        snapshot
+        hpc: claim between[0]@m1
+        ml: claim high[0]@m1 victim=low[0] claim equal[0]@m1 victim=low[0]
+        ",
+        "
+        ml: committed; low[0] granted
+        hpc: committed; between[0] granted
+        ml: partial; high[0] granted over low[0] 2000; equal[0] conflict NoRoom short cpu_millis 1000 culprits hpc 1000 total 1000
+        ",
+    );
+}
+
 #[test]
 fn who_comes_between_and_takes_devices_that_victims_have_not_is_to_blame() {
     check(
