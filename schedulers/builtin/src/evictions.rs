@@ -59,7 +59,7 @@ impl Denied {
 #[derive(Clone, Debug)]
 pub(crate) struct Seat {
     pub(crate) machine: u32,
-    /// The very ones, where it asks for some.
+    /// The ones that the cell is going to choose. To name them would be an error: when somebody ends before, it may choose one of these for another claim.
     pub(crate) devices: Vec<Device>,
     /// How many were chosen for it.
     victims: usize,

@@ -341,12 +341,7 @@ impl Placer {
             self.ruled_out.remove(need);
             reason = Some(not_at_once(least, &reason.unwrap_or_default()));
         }
-        for seat in seats.iter().cloned() {
-            if !seat.devices.is_empty() {
-                free.named.push((free.machines.len(), seat.devices));
-            }
-            free.machines.push(seat.machine);
-        }
+        free.machines.extend(seats.iter().map(|seat| seat.machine));
         let (placed, left) = work.tasks.split_at(free.machines.len());
         plan.claim(work, placed, &free.machines);
         for (position, devices) in &free.named {

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use plenum_model::{AllocationId, Cell, Device, GroupShape, Port, TakeOver, choose_devices, device_rooms, take_parts};
+use plenum_model::{AllocationId, Cell, Device, DeviceChoice, GroupShape, Port, TakeOver, device_rooms, take_parts};
 use plenum_sdk::Specials;
 
-/// The devices that a task of the group gets on a machine once these have left; `None`: too few.
+/// The devices that the cell chooses for a task of the group on a machine once these have left, of as few of whom as it takes; `None`: too few.
 pub(super) fn devices<'a>(
     (cell, specials): (&Cell, &Specials),
     shape: &GroupShape,
     machine: u32,
-    leaving: impl Iterator<Item = &'a AllocationId>,
+    mut leaving: impl Iterator<Item = &'a AllocationId>,
 ) -> Option<Vec<Device>> {
     if shape.devices.is_empty() {
         return Some(Vec::new());
@@ -19,16 +19,20 @@ pub(super) fn devices<'a>(
     // As the cell judges: of a device that has less than it lent, nothing is given.
     rooms.retain(|room| room.free_millis >= 0);
     take_parts(&mut rooms, specials.devices(machine));
-    for &id in leaving {
+    let mut choice = DeviceChoice::new(rooms, &shape.devices);
+    loop {
+        if let Some(chosen) = choice.choose_again() {
+            return Some(chosen);
+        }
+        let Some(&id) = leaving.next() else { return choice.choose().ok() };
         let Some(extra) = cell.allocation(id).and_then(|found| found.extra) else { continue };
         let parts = extra.devices.iter().map(|device| (device, 1));
         let taken = taken_over(cell, machine, id).flat_map(|entry| &entry.devices).map(|device| (device, -1));
         for (device, times) in parts.chain(taken) {
-            let room = rooms.iter_mut().find(|room| room.is(device));
+            let room = choice.rooms().iter_mut().find(|room| room.is(device));
             room.into_iter().for_each(|room| room.free_millis += times * i64::from(device.millis));
         }
     }
-    choose_devices(&mut rooms, &shape.devices).ok()
 }
 
 /// Whether a task of the group gets its ports on a machine once these have left. `taken`: ports of those who leave that others get, by machine.

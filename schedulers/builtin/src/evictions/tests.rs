@@ -232,6 +232,22 @@ fn devices_and_ports_of_lower_bands_are_taken_over() {
     assert_eq!((stage.placed(both).len(), stage.placed(again).len()), (1, 1));
 }
 
+// The victim's device was named. When the victim had ended before, the cell chose that one for another claim of the same transaction.
+#[test]
+fn a_victim_that_ends_before_its_device_is_claimed_is_in_nobodys_way() {
+    let mut stage = Stage::new();
+    stage.machine_with_gpus("m0", 8000, &[], 2);
+    let seat = stage.seat(Batch::default());
+    let low = submit(&mut stage, &job("low", 1, 100, 10).gpu(1000));
+    stage.hold(seat);
+    let high = submit(&mut stage, &job("high", 2, 100, 90).gpu(1000));
+    stage.finish(low, true);
+    stage.transcript();
+    stage.release(seat);
+    assert_eq!((stands(&stage, high), stage.runtime(seat).counters().claims_misfit), ((2, 0), 0));
+    assert_eq!(stage.transcript(), "batch: 2 of 2 granted\n");
+}
+
 fn machines(stage: &Stage, job: JobId) -> Vec<u32> {
     stage.placed(job).iter().map(|&(_, _, machine)| machine).collect()
 }
