@@ -80,7 +80,7 @@ impl Cheapest {
 
 /// What an eviction costs there at least; `None`: there is not enough to evict.
 fn at_least(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>) -> Option<EvictionRank> {
-    let coming = tenants.coming(machine, free);
+    let coming = tenants.coming(machine, free, wanting.band);
     let nobody = EvictionRank::nobody(machine);
     if coming.shortage(wanting.resources).is_none() {
         return Some(nobody);

@@ -2,7 +2,7 @@
 
 use std::cmp::{Ordering, Reverse};
 
-use plenum_model::{AllocationId, DIMENSIONS, Resource, Resources, Room, VICTIMS_MAX};
+use plenum_model::{AllocationId, DIMENSIONS, Resource, Resources, Room};
 
 use super::{Eviction, EvictionRank, Tenant, Tenants, Wanting};
 
@@ -44,8 +44,8 @@ fn least_of(
     wanting: &Wanting<'_>,
     steps: &mut u32,
 ) -> Option<Eviction> {
-    let missing = missing(&tenants.coming(machine, free), wanting.resources);
-    let search = Search { machine, wanting, most: VICTIMS_MAX.saturating_sub(tenants.leaving(machine).len()) };
+    let missing = missing(&tenants.coming(machine, free, wanting.band), wanting.resources);
+    let search = Search { machine, wanting, most: tenants.unnamed(machine) };
     if search.is_enough(&missing, &[]) {
         return Some(Eviction { rank: EvictionRank::nobody(machine), victims: Vec::new() });
     }

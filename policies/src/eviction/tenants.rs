@@ -41,9 +41,22 @@ pub(super) struct Level {
 /// What leaves a machine, by itself or because it was chosen to.
 #[derive(Clone, Debug, Default)]
 struct Leaving {
+    /// First those that leave by themselves.
     ids: Vec<AllocationId>,
-    /// What of theirs nobody took over yet.
+    /// What of these nobody took over yet.
     room: Room,
+    /// The bands of the others, and what they have.
+    chosen: Vec<(u8, Resources)>,
+}
+
+impl Leaving {
+    /// Those that a job of this band may count on, whatever becomes of other claims: who leaves by itself, or could be evicted for it as well.
+    fn ids(&self, band: u8) -> impl Iterator<Item = &AllocationId> + Clone {
+        let alone = self.ids.len() - self.chosen.len();
+        let (alone, chosen) = self.ids.split_at(alone);
+        let below = chosen.iter().zip(&self.chosen).filter(move |(_, (of, _))| *of < band);
+        alone.iter().chain(below.map(|(id, _)| id))
+    }
 }
 
 /// All of them, by machine: a walk over the allocations of a cell, some 30 ms for a million, which serves all tasks of one decision. What is chosen is
@@ -119,19 +132,24 @@ impl Tenants {
         self.shapes.get(tenant.shape as usize).unwrap_or(NOTHING)
     }
 
-    /// Who leaves a machine: first those who do anyway, then those who were chosen, in their order. To be named as victims of each claim there, at
-    /// most [`VICTIMS_MAX`].
-    #[must_use]
-    pub fn leaving(&self, machine: u32) -> &[AllocationId] {
-        self.leaving.get(&machine).map_or(&[], |leaving| &leaving.ids)
+    /// Who leaves a machine, of those that a job of this band may count on: first those who do anyway, then those who were chosen and whom it may evict, in their order. To
+    /// be named as victims of each claim there, at most [`VICTIMS_MAX`]. One that was chosen for a claim of a higher band stays if that is refused.
+    pub fn leaving(&self, machine: u32, band: u8) -> impl Iterator<Item = &AllocationId> + Clone {
+        self.leaving.get(&machine).into_iter().flat_map(move |leaving| leaving.ids(band))
     }
 
-    /// What is free on a machine, and what comes free when all have left who leave.
+    /// How many more victims a claim on a machine may name.
+    pub(super) fn unnamed(&self, machine: u32) -> usize {
+        VICTIMS_MAX.saturating_sub(self.leaving.get(&machine).map_or(0, |leaving| leaving.ids.len()))
+    }
+
+    /// What is free on a machine, and what comes free when all have left who leave and on whom a job of this band may count.
     #[must_use]
-    pub fn coming(&self, machine: u32, free: &Room) -> Room {
+    pub fn coming(&self, machine: u32, free: &Room, band: u8) -> Room {
         let mut room = *free;
         if let Some(leaving) = self.leaving.get(&machine) {
             room.0.iter_mut().zip(leaving.room.0).for_each(|(sum, more)| *sum += more);
+            leaving.chosen.iter().filter(|(of, _)| *of < band).for_each(|(_, amount)| room.add(amount));
         }
         room
     }
@@ -157,10 +175,10 @@ impl Tenants {
             let Some(place) = self.all[begin..end].iter().position(|tenant| tenant.id == victim) else { continue };
             end -= 1;
             self.all.swap(begin + place, end);
-            let room = *self.room_of(&self.all[end]);
+            let chosen = (self.all[end].priority / 10, *self.room_of(&self.all[end]));
             let leaving = self.leaving.entry(machine).or_default();
             leaving.ids.push(victim);
-            leaving.room.add(&room);
+            leaving.chosen.push(chosen);
         }
         self.places[machine as usize].1 = u32::try_from(end - begin).unwrap_or(0);
         self.touched.push(machine);
@@ -168,13 +186,11 @@ impl Tenants {
 
     /// Undoes the last [`Tenants::choose`] on a machine that was not undone, of so many victims.
     pub fn spare(&mut self, machine: u32, victims: usize) {
+        let Some(leaving) = self.leaving.get_mut(&machine) else { return };
         for _ in 0..victims {
-            let Some((begin, count)) = self.places.get(machine as usize).copied() else { return };
-            let room = *self.room_of(&self.all[(begin + count) as usize]);
-            self.places[machine as usize].1 += 1;
-            if let Some(leaving) = self.leaving.get_mut(&machine) {
+            if leaving.chosen.pop().is_some() {
                 leaving.ids.pop();
-                leaving.room.take(&room);
+                self.places[machine as usize].1 += 1;
             }
         }
     }

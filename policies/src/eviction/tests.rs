@@ -35,7 +35,7 @@ fn plainly(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>) 
         (0_u32..1 << all.len()).map(|set| all.iter().enumerate().filter(move |(place, _)| set >> place & 1 == 1));
     let fitting = sets.filter_map(|set| {
         let victims: Vec<Tenant> = set.map(|(_, tenant)| *tenant).collect();
-        let mut room = tenants.coming(machine, free);
+        let mut room = tenants.coming(machine, free, wanting.band);
         victims.iter().for_each(|victim| room.add(tenants.room_of(victim)));
         let ids: Vec<AllocationId> = victims.iter().map(|victim| victim.id).collect();
         let fits =
@@ -119,10 +119,10 @@ proptest! {
         let before = least(&tenants, 0, &free, &wanting(&need, 9));
         if let Some(Eviction { victims, .. }) = &before {
             tenants.choose(0, victims);
-            prop_assert_eq!(least(&tenants, 0, &free, &wanting(&need, 0)).map(|found| found.victims), Some(Vec::new()));
+            prop_assert_eq!(least(&tenants, 0, &free, &wanting(&need, 9)).map(|found| found.victims), Some(Vec::new()));
             tenants.spare(0, victims.len());
             prop_assert_eq!(least(&tenants, 0, &free, &wanting(&need, 9)), before);
-            prop_assert!(tenants.leaving(0).is_empty());
+            prop_assert_eq!(tenants.leaving(0, 9).count(), 0);
         }
     }
 }
@@ -181,4 +181,17 @@ fn of_machines_that_are_alike_one_is_looked_at_for_a_task() {
         }
         assert!(budget > 8_000, "{budget} of 10,000 looks are left");
     }
+}
+
+// If the claim of the higher band is refused, its victim stays.
+#[test]
+fn a_lower_band_does_not_count_on_victims_that_it_could_not_evict() {
+    let mut tenants = Tenants::made(&[vec![(tenant(0, 30, 1), Resources::new(1000, 1))]]);
+    let need = Resources::new(400, 1);
+    let evict = |tenants: &Tenants, band| least(tenants, 0, &room(-400, 1), &wanting(&need, band));
+    let high = evict(&tenants, 5).unwrap();
+    tenants.choose(0, &high.victims);
+    assert_eq!(evict(&tenants, 4).map(|found| found.victims), Some(Vec::new()), "it could evict it as well");
+    assert_eq!(evict(&tenants, 3), None);
+    assert_eq!((tenants.leaving(0, 4).count(), tenants.leaving(0, 3).count()), (1, 0));
 }

@@ -8,7 +8,7 @@ mod lent;
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{
-    AllocationId, Cell, Device, GroupCounts, GroupShape, JobId, LogTime, Obstacle, Resources, Room, Special,
+    AllocationId, Cell, Device, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Resources, Room, Special,
 };
 use plenum_policies::eviction::{Cheapest, Found, Tenants, Wanting};
 use plenum_policies::{Columns, Eligible, Request};
@@ -219,8 +219,9 @@ impl Evictions {
         let (cell, shape) = (books.view.cell(), work.shape());
         let asked = Asked { cell, columns: books.columns, specials: books.specials.as_deref(), work, request };
         let beyond = !(shape.devices.is_empty() && shape.ports.is_empty());
+        let band = work.job.shape.priority / 10;
         let enough = |slot: u32, victims: &[AllocationId]| {
-            let leaving = tenants.leaving(slot).iter().chain(victims);
+            let leaving = tenants.leaving(slot, band).chain(victims);
             let ports = || {
                 asked
                     .specials
@@ -228,7 +229,6 @@ impl Evictions {
             };
             asked.devices(slot, leaving.clone()).is_some() && ports()
         };
-        let band = work.job.shape.priority / 10;
         let wanting = Wanting { resources: &shape.resources, band, enough: if beyond { Some(&enough) } else { None } };
         let found = match cheapest.next(tenants, |slot| asked.free(slot), &wanting, &mut self.looks) {
             Found::Here(found) => found,
@@ -236,7 +236,7 @@ impl Evictions {
             Found::Unsure => return Err(Denied::Later),
         };
         let machine = found.rank.machine;
-        let leaving = || tenants.leaving(machine).iter().chain(&found.victims);
+        let leaving = || tenants.leaving(machine, band).chain(&found.victims);
         let devices = asked.devices(machine, leaving()).unwrap_or_default();
         let names = leaving().count();
         let more = names - self.named_on.get(&machine).copied().unwrap_or(0).min(names);
@@ -256,9 +256,10 @@ impl Evictions {
         Ok(Seat { machine, devices, victims: found.victims.len() })
     }
 
-    /// Whom to name as victims of claims on a machine.
-    pub(crate) fn leaving(&self, machine: u32) -> &[AllocationId] {
-        self.tenants.as_ref().map_or(&[], |tenants| tenants.leaving(machine))
+    /// Whom to name as victims of a job's claims on a machine.
+    pub(crate) fn leaving(&self, machine: u32, job: &Job) -> impl Iterator<Item = &AllocationId> {
+        let band = job.shape.priority / 10;
+        self.tenants.iter().flat_map(move |tenants| tenants.leaving(machine, band))
     }
 
     /// Undoes [`Evictions::seats`], the last one, but for what is booked.

@@ -349,7 +349,7 @@ impl Placer {
         }
         let evicting: BTreeSet<u32> = seats.iter().map(|seat| seat.machine).collect();
         for machine in evicting {
-            self.evictions.leaving(machine).iter().for_each(|&victim| {
+            self.evictions.leaving(machine, &work.job).for_each(|&victim| {
                 plan.evict(machine, victim);
             });
         }
