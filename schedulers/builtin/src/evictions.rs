@@ -317,6 +317,10 @@ impl Asked<'_> {
     /// What is free; `None` where no task of the group may go.
     fn free(&self, slot: u32) -> Option<Room> {
         let mut room = *self.columns.room(slot)?;
+        // A machine that shrank, or runs what nobody knew, has less than it gave: who leaves makes up for that first.
+        if self.cell.room(slot).0.iter().any(|&free| free < 0) {
+            return None;
+        }
         if let Some(specials) = self.specials.filter(|_| GroupCounts::are_needed_by(self.work.shape())) {
             let obstacle = specials.obstacle(self.cell, self.work, slot);
             if matches!(obstacle, Some(Obstacle::PerMachine | Obstacle::Spread(_))) {
