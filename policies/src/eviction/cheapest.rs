@@ -38,7 +38,7 @@ impl Cheapest {
     }
 
     /// The best machine for one task. `free`: what is free there now, `None` where no further task may go. Looks at so many tenants, with the steps of searches among
-    /// them, and not many more, and takes off `budget` what it looked at.
+    /// them, and not many more, and takes off `budget` what it looked at. Where that is not enough for the best one, it is the best of those that were looked at.
     pub fn next(
         &mut self,
         tenants: &Tenants,
@@ -50,9 +50,10 @@ impl Cheapest {
             self.add(tenants, machine, &free, wanting);
         }
         self.heard = tenants.touched.len();
+        let mut cheapest: Option<Eviction> = None;
         while let Some(&Reverse((rank, machine))) = self.heap.peek() {
             if *budget == 0 {
-                return Found::Unsure;
+                return cheapest.map_or(Found::Unsure, Found::Here);
             }
             self.heap.pop();
             let Some(free) = free(machine) else { continue };
@@ -68,6 +69,9 @@ impl Cheapest {
                 return Found::Here(found);
             }
             self.heap.push(Reverse((found.rank, machine)));
+            if cheapest.as_ref().is_none_or(|cheapest| found.rank.price() < cheapest.rank.price()) {
+                cheapest = Some(found);
+            }
         }
         Found::Nowhere
     }

@@ -10,6 +10,9 @@ use super::{Eviction, EvictionRank, Tenant, Tenants, Wanting};
 /// there are of a few kinds, as usual.
 const STEPS_MAX: u32 = 2_000;
 
+/// To ask whether devices and ports are enough takes as long as to look at so many tenants.
+const ENOUGH_LOOKS: usize = 16;
+
 /// What is missing, and what somebody has of it, in each dimension that is asked for and short; nothing in others.
 type Parts = [i64; DIMENSIONS];
 
@@ -33,7 +36,8 @@ pub(super) fn search(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wan
     let all = tenants.on(machine);
     let mut steps = 0;
     let found = least_of(all, tenants, machine, free, wanting, &mut steps);
-    (found, 1 + all.len() + steps as usize)
+    let each = if wanting.enough.is_some() { ENOUGH_LOOKS } else { 1 };
+    (found, 1 + (all.len() + steps as usize) * each)
 }
 
 fn least_of(
@@ -250,6 +254,10 @@ impl Walk<'_> {
             return;
         }
         let Some(kind) = self.kinds.get(place) else { return };
+        // There is room, and it is devices or ports that are short: who is left may not have them.
+        if missing.iter().all(|&missing| missing <= 0) && !self.would_be_enough(place, &missing) {
+            return;
+        }
         let rest = &self.rest[place];
         let never = missing.iter().zip(rest.sum).any(|(&missing, sum)| missing > sum);
         if never || is_worse(&rest.at_least(&missing, rank)) {
@@ -274,6 +282,17 @@ impl Walk<'_> {
             self.go(place + 1, left, with);
             self.chosen.truncate(before);
         }
+    }
+
+    /// Whether those who are chosen, and all who may still be, are enough.
+    fn would_be_enough(&mut self, place: usize, missing: &Parts) -> bool {
+        let before = self.chosen.len();
+        let kinds = self.kinds;
+        kinds[place..].iter().for_each(|kind| self.chosen.extend_from_slice(&kind.members));
+        self.steps += 1;
+        let enough = self.search.is_enough(missing, &self.chosen);
+        self.chosen.truncate(before);
+        enough
     }
 
     /// How many of a kind cover all that they can cover of what is missing.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{AllocationId, AllocationRef, Cell, Job, JobKind, Resources, Revision, Room, VICTIMS_MAX};
+use plenum_model::{AllocationId, AllocationRef, Cell, JobKind, Resources, Revision, Room, VICTIMS_MAX};
 
 /// Leaving allocations of a machine that are counted on: as many victims can be named beside them.
 const LEAVING_MAX: usize = VICTIMS_MAX / 2;
@@ -87,11 +87,12 @@ impl Tenants {
             level_places: Vec::with_capacity(rows + 1),
             ..Self::default()
         };
-        if !(0..cell.job_slots().len()).filter_map(|slot| cell.job_in(slot)).any(|job| is_below(job, band)) {
+        if Self::lowest_band(cell).is_none_or(|lowest| lowest >= band) {
             tenants.level_places.resize(rows + 1, 0);
             return tenants;
         }
         let mut found: Vec<(u32, Tenant)> = Vec::new();
+        let mut leaving = BTreeMap::<u32, BTreeMap<AllocationId, Room>>::new();
         for allocation in cell.allocations() {
             let machine = allocation.row.machine;
             let Some(place) = tenants.places.get_mut(machine as usize) else { continue };
@@ -100,16 +101,25 @@ impl Tenants {
                 continue;
             }
             if allocation.status.state.is_leaving() {
-                tenants.leave(machine, &allocation);
+                if let Some(room) = tenants.shapes.get(allocation.row.shape as usize) {
+                    leaving.entry(machine).or_default().insert(allocation.id, Room::all_of(room));
+                }
             } else if let Some(tenant) = victim(cell, band, &allocation).filter(|tenant| !spoken(tenant.id)) {
                 place.1 += 1;
                 found.push((machine, tenant));
             }
         }
-        tenants.subtract_heirs(cell);
+        tenants.leave(cell, leaving);
         tenants.seat(&found);
         tenants.sum_up();
         tenants
+    }
+
+    /// The lowest band of a job that is not over: nobody of this one or a lower one can evict anybody. A look at all jobs.
+    #[must_use]
+    pub fn lowest_band(cell: &Cell) -> Option<u8> {
+        let jobs = (0..cell.job_slots().len()).filter_map(|slot| cell.job_in(slot));
+        jobs.filter(|job| !job.state.is_final()).map(|job| job.shape.priority / 10).min()
     }
 
     /// Whether there is nobody to evict, and nobody leaves.
@@ -193,6 +203,12 @@ impl Tenants {
                 self.places[machine as usize].1 += 1;
             }
         }
+        self.touched.push(machine);
+    }
+
+    /// What was found on a machine is not taken: it is to be looked at again.
+    pub fn leave_be(&mut self, machine: u32) {
+        self.touched.push(machine);
     }
 
     /// Tenants of machines that are given by hand.
@@ -213,24 +229,31 @@ impl Tenants {
         tenants
     }
 
-    fn leave(&mut self, machine: u32, allocation: &AllocationRef<'_>) {
-        let Some(room) = self.shapes.get(allocation.row.shape as usize).copied() else { return };
-        let leaving = self.leaving.entry(machine).or_default();
-        if leaving.ids.len() < LEAVING_MAX {
-            leaving.ids.push(allocation.id);
-            leaving.room.add(&room);
-        }
-    }
-
-    /// What others took over is theirs.
-    fn subtract_heirs(&mut self, cell: &Cell) {
-        for (&machine, leaving) in &mut self.leaving {
+    /// Counts on those who leave anyway, as far as they can be named: on those first who have most that nobody took over.
+    fn leave(&mut self, cell: &Cell, all: BTreeMap<u32, BTreeMap<AllocationId, Room>>) {
+        for (machine, mut rooms) in all {
             let heirs = cell.in_use(machine).into_iter().flat_map(|used| &used.heirs);
             let extras = heirs.filter_map(|&slot| cell.extra(slot));
             for entry in extras.flat_map(|extra| &extra.takes_over) {
-                if leaving.ids.contains(&entry.victim) {
-                    leaving.room.take(&entry.amount);
+                if let Some(room) = rooms.get_mut(&entry.victim) {
+                    room.take(&entry.amount);
                 }
+            }
+            let has_more = |id: AllocationId| {
+                let extra = cell.allocation(id).and_then(|found| found.extra);
+                extra.is_some_and(|extra| !(extra.devices.is_empty() && extra.ports.is_empty()))
+            };
+            rooms.retain(|&id, room| room.0.iter().any(|&left| left > 0) || has_more(id));
+            let mut order: Vec<(AllocationId, Room)> = rooms.into_iter().collect();
+            order.sort_by(|(one, left), (other, right)| right.0.cmp(&left.0).then(one.slot.cmp(&other.slot)));
+            order.truncate(LEAVING_MAX);
+            let leaving = self.leaving.entry(machine).or_default();
+            for (id, room) in order {
+                leaving.ids.push(id);
+                leaving.room.0.iter_mut().zip(room.0).for_each(|(sum, more)| *sum += more);
+            }
+            if leaving.ids.is_empty() {
+                self.leaving.remove(&machine);
             }
         }
     }
@@ -276,11 +299,6 @@ impl Tenants {
             self.level_places.push(u32::try_from(self.levels.len()).unwrap_or(u32::MAX));
         }
     }
-}
-
-/// Whether a job has tasks on machines, and a job of this band may evict them.
-fn is_below(job: &Job, band: u8) -> bool {
-    !job.state.is_final() && job.shape.priority / 10 < band
 }
 
 fn victim(cell: &Cell, band: u8, found: &AllocationRef<'_>) -> Option<Tenant> {

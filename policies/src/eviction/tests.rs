@@ -183,6 +183,31 @@ fn of_machines_that_are_alike_one_is_looked_at_for_a_task() {
     }
 }
 
+// All sets of sixteen were searched, on each of all machines: what is short of devices only is not ruled out by room.
+#[test]
+fn where_all_devices_are_needed_no_other_sets_are_looked_at() {
+    let machine = |_| {
+        let special = |slot| (Tenant { is_special: true, ..tenant(slot, 12, 1) }, Resources::new(100, 1));
+        (0..16).map(special).collect::<Vec<_>>()
+    };
+    let tenants = Tenants::made(&(0..100).map(machine).collect::<Vec<_>>());
+    let need = Resources::new(100, 1);
+    let all = |_: u32, victims: &[AllocationId]| victims.len() == 16;
+    let wanting = Wanting { resources: &need, band: 5, enough: Some(&all) };
+    let free = || room(1000, 1000);
+    let mut cheapest = Cheapest::new(&tenants, (0..100).map(|machine| (machine, free())), &wanting);
+    let mut budget = 1_000_000;
+    let Found::Here(found) = cheapest.next(&tenants, |_| Some(free()), &wanting, &mut budget) else {
+        panic!("there is enough")
+    };
+    assert_eq!(found.victims.len(), 16);
+    assert!(budget > 800_000, "{budget} of a million looks are left");
+    // Who may not look at all of them takes the best of those that it saw, and does not begin anew for ever.
+    let mut few = 5_000;
+    let mut cheapest = Cheapest::new(&tenants, (0..100).map(|machine| (machine, free())), &wanting);
+    assert!(matches!(cheapest.next(&tenants, |_| Some(free()), &wanting, &mut few), Found::Here(_)));
+}
+
 // If the claim of the higher band is refused, its victim stays.
 #[test]
 fn a_lower_band_does_not_count_on_victims_that_it_could_not_evict() {

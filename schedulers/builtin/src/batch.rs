@@ -72,7 +72,7 @@ impl Scheduler for Batch {
         let mut plan = Plan::incremental().decided_by("best-fit", &[low, high, self.gpus as u8]);
         self.placer.place_all(view, view.work(), &mut plan, &mut decision);
         decision.commit(plan);
-        self.placer.goes_on_micros(view).into_iter().for_each(|micros| decision.again_after(micros));
+        self.placer.goes_on_micros().into_iter().for_each(|micros| decision.again_after(micros));
         decision
     }
 }

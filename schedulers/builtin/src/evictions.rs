@@ -8,7 +8,8 @@ mod lent;
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{
-    AllocationId, Cell, Device, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Resources, Room, Special,
+    AllocationId, Cell, Device, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Resources, Revision, Room,
+    Special,
 };
 use plenum_policies::eviction::{Cheapest, Found, Tenants, Wanting};
 use plenum_policies::{Columns, Eligible, Request};
@@ -22,8 +23,16 @@ const LOOKS_MAX: usize = 4_000_000;
 /// Victims that one decision names; a transaction may name 16,384.
 const NAMED_MAX: usize = 12_000;
 
-/// Kinds of tasks that one decision asks for: each remembers a place for each machine.
+/// Kinds of tasks that one decision finds machines for: each remembers a place for each machine.
 const KINDS_MAX: usize = 64;
+
+/// Kinds of tasks that are remembered to have found nobody.
+const DENIED_MAX: usize = 4096;
+
+/// What found nobody is asked for again after so many rests at least, so that others have their turn; and after more where there are many such kinds: of so many each
+/// has one. In a rest `KINDS_MAX` can be asked for, so that all have their turn, however many.
+const DENIED_RESTS: i64 = 8;
+const DENIED_PER_REST: i64 = 32;
 
 /// Rows of jobs and allocations of which a walk is made up for by a microsecond without one: a quarter of a second for a million, of which the walk takes some 75 ms.
 const ROWS_A_MICRO: i64 = 4;
@@ -37,6 +46,8 @@ pub(crate) enum Denied {
     Right,
     /// On no machine there is enough of lower bands.
     Enough,
+    /// For all that it needs at once more would have to go than a decision names.
+    Many,
     /// It was not looked at to the end.
     Later,
 }
@@ -50,6 +61,7 @@ impl Denied {
                 format!("{scheduler} may evict nobody (`plenum scheduler set {scheduler} --evict yes`); {reason}")
             }
             Self::Enough => format!("no lower band has enough on any machine to be evicted; {reason}"),
+            Self::Many => format!("more than {NAMED_MAX} would have to be evicted at once; {reason}"),
             Self::Later => format!("whom to evict is looked for in a moment; {reason}"),
         }
     }
@@ -63,6 +75,8 @@ pub(crate) struct Seat {
     pub(crate) devices: Vec<Device>,
     /// How many were chosen for it.
     victims: usize,
+    /// How many more are named for it.
+    named: usize,
 }
 
 /// What is asked for alike: the needs, the band, and whose it is where that matters.
@@ -82,12 +96,14 @@ pub(crate) struct Evictions {
     named_on: BTreeMap<u32, usize>,
     /// Ports of those who leave that were given to somebody, by machine.
     ports: BTreeSet<(u32, u16)>,
-    /// Something was put off.
-    is_later: bool,
-    /// When the allocations were walked over last, over all decisions.
-    walked: Option<LogTime>,
-    /// What found nobody then: until the next walk people are told the same.
-    denied: BTreeSet<Kind>,
+    /// When what was put off can be gone on with, in microseconds; `None`: nothing was.
+    later_micros: Option<i64>,
+    /// The lowest band of all jobs, once somebody asked.
+    lowest_band: Option<Option<u8>>,
+    /// When the allocations were walked over last, over all decisions, and at which revision.
+    walked: Option<(LogTime, Revision)>,
+    /// What found nobody, and when: it is not asked for again for a while, in which others have their turn, and people are told the same. Over all decisions.
+    denied: BTreeMap<Kind, LogTime>,
 }
 
 /// Where claims are booked.
@@ -111,17 +127,36 @@ impl Evictions {
     }
 
     /// When the next decision can go on with what was put off in this one, in microseconds.
-    pub(crate) fn goes_on_micros(&self, view: &View<'_>) -> Option<i64> {
-        self.is_later.then(|| self.rest_micros(view).max(1))
+    pub(crate) fn goes_on_micros(&self) -> Option<i64> {
+        self.later_micros
+    }
+
+    /// Something is put off for so long.
+    fn put_off(&mut self, micros: i64) {
+        let micros = micros.max(1);
+        self.later_micros = Some(self.later_micros.map_or(micros, |sooner| sooner.min(micros)));
     }
 
     /// How long it is until allocations may be walked over again. A walk serves one decision, and decisions can come each millisecond.
     fn rest_micros(&self, view: &View<'_>) -> i64 {
-        let cell = view.cell();
-        let rest = (i64::from(cell.allocation_rows().len()) + i64::from(cell.job_slots().len())) / ROWS_A_MICRO;
-        let since = self.walked.map_or(rest, |walked| view.now().micros.saturating_sub(walked.micros));
-        // Of another cell the time may be an earlier one.
-        if (0..rest).contains(&since) { rest - since } else { 0 }
+        let walked = self.walked.map(|(walked, _)| walked);
+        walked.map_or(0, |walked| left_of(rest_of(view.cell()), walked, view.now()))
+    }
+
+    /// Whether this kind found nobody not long ago.
+    fn is_denied(&mut self, view: &View<'_>, kind: &Kind) -> bool {
+        let Some(&at) = self.denied.get(kind) else { return false };
+        let rests = DENIED_RESTS.max(i64::try_from(self.denied.len()).unwrap_or(i64::MAX) / DENIED_PER_REST);
+        let left = left_of(rest_of(view.cell()).saturating_mul(rests), at, view.now());
+        if left == 0 {
+            self.denied.remove(kind);
+            return false;
+        }
+        // In a cell that stands still nothing is found later, either.
+        if self.walked.is_some_and(|(_, walked)| walked < view.cell().revision()) {
+            self.put_off(left);
+        }
+        true
     }
 
     /// The tenants, if a task of this job may ask for some.
@@ -130,16 +165,21 @@ impl Evictions {
         if self.is_off || band == 0 {
             return Err(Denied::Nobody);
         }
+        // Most cells have jobs of one band only: they are never walked over.
+        let lowest = *self.lowest_band.get_or_insert_with(|| Tenants::lowest_band(view.cell()));
+        if lowest.is_none_or(|lowest| lowest >= band) {
+            return Err(Denied::Nobody);
+        }
         if !view.cell().rights_of(&work.job.shape.scheduler).evicts {
             return Err(Denied::Right);
         }
         if self.tenants.is_none() {
-            if self.rest_micros(view) > 0 {
-                self.is_later = true;
+            let rest = self.rest_micros(view);
+            if rest > 0 {
+                self.put_off(rest);
                 return Err(Denied::Later);
             }
-            self.walked = Some(view.now());
-            self.denied.clear();
+            self.walked = Some((view.now(), view.cell().revision()));
             self.tenants = Some(Tenants::of(view.cell(), band, |id| view.may_be_evicted(id)));
         }
         if self.tenants.as_ref().is_none_or(Tenants::is_empty) { Err(Denied::Nobody) } else { Ok(()) }
@@ -157,20 +197,22 @@ impl Evictions {
         let limited = GroupCounts::are_needed_by(work.shape());
         let own = (limited || request.hold.is_some()).then_some((work.job.id, work.group));
         let kind: Kind = (need.clone(), work.job.shape.priority / 10, own);
+        if self.is_denied(books.view, &kind) {
+            return (seats, Denied::Enough);
+        }
         if let Err(denied) = self.read(books.view, work) {
-            let as_before = denied == Denied::Later && self.denied.contains(&kind);
-            return (seats, if as_before { Denied::Enough } else { denied });
+            return (seats, denied);
         }
         if let Some(specials) = books.specials.as_mut().filter(|_| limited) {
             specials.count(books.view.cell(), &work.job, work.group);
         }
         let known = self.kinds.remove(&kind);
         if known.is_none() && self.kinds.len() >= KINDS_MAX {
-            self.is_later = true;
+            self.put_off(rest_of(books.view.cell()));
             return (seats, Denied::Later);
         }
         let mut cheapest = known.unwrap_or_else(|| self.all_machines(&books, work, request));
-        let mut denied = Denied::Enough;
+        let (mut denied, named_before) = (Denied::Enough, self.named);
         self.named_on.clear();
         while seats.len() < tasks {
             match self.seat(&mut books, work, request, &mut cheapest) {
@@ -181,11 +223,23 @@ impl Evictions {
                 }
             }
         }
-        self.is_later |= denied == Denied::Later;
-        if denied == Denied::Enough && seats.len() < tasks {
-            self.denied.insert(kind.clone());
+        // What does not fit into a decision of its own never does.
+        if denied == Denied::Many && (named_before > 0 || seats.len() >= work.least.max(1) as usize) {
+            denied = Denied::Later;
         }
-        self.kinds.insert(kind, cheapest);
+        match denied {
+            _ if seats.len() >= tasks => drop(self.kinds.insert(kind, cheapest)),
+            Denied::Later => {
+                self.put_off(rest_of(books.view.cell()));
+                self.kinds.insert(kind, cheapest);
+            }
+            _ => {
+                if self.denied.len() >= DENIED_MAX {
+                    self.denied.clear();
+                }
+                self.denied.insert(kind, books.view.now());
+            }
+        }
         (seats, denied)
     }
 
@@ -241,7 +295,8 @@ impl Evictions {
         let names = leaving().count();
         let more = names - self.named_on.get(&machine).copied().unwrap_or(0).min(names);
         if self.named + more > NAMED_MAX {
-            return Err(Denied::Later);
+            tenants.leave_be(machine);
+            return Err(Denied::Many);
         }
         self.named += more;
         self.named_on.insert(machine, names);
@@ -253,7 +308,7 @@ impl Evictions {
             specials.take_named(cell, &work.job, work.group, machine, &devices);
         }
         self.ports.extend(shape.ports.iter().filter(|port| port.number > 0).map(|port| (machine, port.number)));
-        Ok(Seat { machine, devices, victims: found.victims.len() })
+        Ok(Seat { machine, devices, victims: found.victims.len(), named: more })
     }
 
     /// Whom to name as victims of a job's claims on a machine.
@@ -267,12 +322,11 @@ impl Evictions {
         let Some(tenants) = &mut self.tenants else { return };
         for seat in seats.iter().rev() {
             tenants.spare(seat.machine, seat.victims);
+            self.named -= seat.named.min(self.named);
             shape.ports.iter().for_each(|port| {
                 self.ports.remove(&(seat.machine, port.number));
             });
         }
-        // What they know of these machines is more than there is to know.
-        self.kinds.clear();
     }
 
     /// The machine on which it would cost least to make this much room, for a job whose tasks share one.
@@ -291,16 +345,28 @@ impl Evictions {
         let wanting = Wanting { resources, band: work.job.shape.priority / 10, enough: None };
         let machines = (0..columns.rows()).filter(|slot| eligible.is_none_or(|eligible| eligible.contains(*slot)));
         let machines = machines.filter_map(|slot| Some((slot, asked.free(slot)?)));
+        self.looks = self.looks.saturating_sub(columns.rows() as usize);
         let mut cheapest = Cheapest::new(tenants, machines, &wanting);
         match cheapest.next(tenants, |slot| asked.free(slot), &wanting, &mut self.looks) {
             Found::Here(found) => Ok(found.rank.machine),
             Found::Nowhere => Err(Denied::Enough),
             Found::Unsure => {
-                self.is_later = true;
+                self.put_off(rest_of(view.cell()));
                 Err(Denied::Later)
             }
         }
     }
+}
+
+/// The rest after a walk over the allocations of a cell, in microseconds.
+fn rest_of(cell: &Cell) -> i64 {
+    (i64::from(cell.allocation_rows().len()) + i64::from(cell.job_slots().len())) / ROWS_A_MICRO
+}
+
+/// What is left now of so long a time that began then, in microseconds. Of another cell it may have begun later than now.
+fn left_of(micros: i64, began: LogTime, now: LogTime) -> i64 {
+    let since = now.micros.saturating_sub(began.micros);
+    if (0..micros).contains(&since) { micros - since } else { 0 }
 }
 
 /// What a machine has for a task, beside those who may be evicted.
@@ -343,3 +409,5 @@ impl Asked<'_> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod turn_tests;

@@ -386,8 +386,8 @@ impl Placer {
     }
 
     /// When the next decision can go on with what was put off in this one, in microseconds.
-    pub(crate) fn goes_on_micros(&self, view: &View<'_>) -> Option<i64> {
-        self.evictions.goes_on_micros(view)
+    pub(crate) fn goes_on_micros(&self) -> Option<i64> {
+        self.evictions.goes_on_micros()
     }
 
     /// Takes back what tasks of a group were to get, the last first.
@@ -551,11 +551,21 @@ impl Placer {
                         self.homes.insert(work.job.id, home);
                         return Ok(home);
                     }
+                    // For room for its largest task it is bound to a machine only where none has more.
+                    Err(why) if why != Denied::Enough => {
+                        denied = why;
+                        break;
+                    }
                     Err(why) => denied = why,
                 }
             }
         }
         let reason = denied.told(&work.job.shape.scheduler, &hopeless.reason);
+        if denied == Denied::Enough && view.cell().hold(work.job.id).is_none() {
+            // Those behind it are of no higher band.
+            let known = Hopeless { reason: reason.clone(), others_have_it: false };
+            self.homeless.insert(need.clone(), known);
+        }
         Err(format!("its tasks share a machine: {reason}"))
     }
 }

@@ -50,7 +50,7 @@ impl Scheduler for Service {
             }
             decision.commit(plan);
         }
-        self.placer.goes_on_micros(view).into_iter().for_each(|micros| decision.again_after(micros));
+        self.placer.goes_on_micros().into_iter().for_each(|micros| decision.again_after(micros));
         // What moves runs: nobody has to go for it.
         self.placer.evict_no_more();
         self.moves.plan(&mut self.placer, view, &mut decision);

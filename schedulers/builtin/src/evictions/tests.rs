@@ -7,7 +7,7 @@ use plenum_testkit::{JobBuilder, Stage};
 use crate::batch::Batch;
 use crate::service::Service;
 
-fn job(name: &str, count: u32, cpu_millis: i64, priority: u32) -> JobBuilder {
+pub(super) fn job(name: &str, count: u32, cpu_millis: i64, priority: u32) -> JobBuilder {
     JobBuilder::new(name, "batch").group("main", count, cpu_millis).priority(priority)
 }
 
@@ -21,18 +21,18 @@ fn stage(machines: u32) -> Stage {
     stage
 }
 
-fn submit(stage: &mut Stage, job: &JobBuilder) -> JobId {
+pub(super) fn submit(stage: &mut Stage, job: &JobBuilder) -> JobId {
     let id = stage.submit(job);
     stage.advance(1_000_000);
     id
 }
 
 /// Tasks of a job on machines that don't leave, and those that are being evicted.
-fn stands(stage: &Stage, job: JobId) -> (usize, usize) {
+pub(super) fn stands(stage: &Stage, job: JobId) -> (usize, usize) {
     (stage.placed(job).len(), leaving(stage).filter(|found| found.row.job() == job).count())
 }
 
-fn leaving(stage: &Stage) -> impl Iterator<Item = AllocationRef<'_>> {
+pub(super) fn leaving(stage: &Stage) -> impl Iterator<Item = AllocationRef<'_>> {
     stage.cell().allocations().filter(|found| found.status.state.is_leaving())
 }
 
