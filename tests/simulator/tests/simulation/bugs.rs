@@ -6,7 +6,7 @@ use plenum_model::planted::Bug;
 use plenum_simulator::run_with;
 
 /// Seeds within which a planted bug is found.
-const SEEDS: Range<u64> = 0..120;
+const SEEDS: Range<u64> = 0..400;
 
 /// Bugs in what is not simulated, a server's threads, its start and its memory: they have their tests in `tests/checker`, `planted`.
 const OUTSIDE: &[Bug] = &[Bug::KeepsAllForWatchers, Bug::OverlooksFullDisks, Bug::HidesDamage, Bug::RecoversAnother];
