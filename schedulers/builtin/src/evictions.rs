@@ -16,6 +16,7 @@ use plenum_policies::{Columns, Eligible, Request};
 use plenum_sdk::{Specials, View, Work};
 
 use crate::placer::Need;
+use crate::shared_machine;
 
 /// Allocations that one decision looks at, and steps of searches among them: some tenths of a second. What is left over has its turn in the next one.
 const LOOKS_MAX: usize = 4_000_000;
@@ -82,6 +83,46 @@ pub(crate) struct Seat {
 /// What is asked for alike: the needs, the band, and whose it is where that matters.
 type Kind = (Need, u8, Option<(JobId, u16)>);
 
+/// That a kind found nobody.
+#[derive(Clone, Copy, Debug)]
+struct Past {
+    at: LogTime,
+    revision: Revision,
+    why: Denied,
+}
+
+/// What found nobody: it is not asked for again for a while, in which others have their turn, and people are told the same.
+#[derive(Debug)]
+struct Remembered<K>(BTreeMap<K, Past>);
+
+impl<K> Default for Remembered<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord> Remembered<K> {
+    fn put(&mut self, view: &View<'_>, kind: K, why: Denied) {
+        if self.0.len() >= DENIED_MAX {
+            self.0.clear();
+        }
+        self.0.insert(kind, Past { at: view.now(), revision: view.cell().revision(), why });
+    }
+
+    /// Why it found nobody, if that is not long ago, and what is left of that while if something has changed since.
+    fn get(&mut self, view: &View<'_>, kind: &K) -> Option<(Denied, Option<i64>)> {
+        let Past { at, revision, why } = *self.0.get(kind)?;
+        let rests = DENIED_RESTS.max(i64::try_from(self.0.len()).unwrap_or(i64::MAX) / DENIED_PER_REST);
+        let left = left_of(rest_of(view.cell()).saturating_mul(rests), at, view.now());
+        if left == 0 {
+            self.0.remove(kind);
+            return None;
+        }
+        // In a cell that stands still nothing is found later, either.
+        Some((why, (revision < view.cell().revision()).then_some(left)))
+    }
+}
+
 /// What one decision knows of others' tasks.
 #[derive(Debug, Default)]
 pub(crate) struct Evictions {
@@ -100,10 +141,12 @@ pub(crate) struct Evictions {
     later_micros: Option<i64>,
     /// The lowest band of all jobs, once somebody asked.
     lowest_band: Option<Option<u8>>,
-    /// When the allocations were walked over last, over all decisions, and at which revision.
-    walked: Option<(LogTime, Revision)>,
-    /// What found nobody, and when: it is not asked for again for a while, in which others have their turn, and people are told the same. Over all decisions.
-    denied: BTreeMap<Kind, LogTime>,
+    /// When the allocations were walked over last, over all decisions.
+    walked: Option<LogTime>,
+    /// Over all decisions.
+    denied: Remembered<Kind>,
+    /// The same of machines for jobs whose tasks share one, by what these need and their band.
+    homeless: Remembered<(shared_machine::Need, u8)>,
 }
 
 /// Where claims are booked.
@@ -117,8 +160,8 @@ pub(crate) struct Books<'a, 'v> {
 impl Evictions {
     /// Begins a decision.
     pub(crate) fn begin(&mut self) {
-        let (walked, denied) = (self.walked, std::mem::take(&mut self.denied));
-        *self = Self { walked, denied, looks: LOOKS_MAX, ..Self::default() };
+        let (denied, homeless) = (std::mem::take(&mut self.denied), std::mem::take(&mut self.homeless));
+        *self = Self { walked: self.walked, denied, homeless, looks: LOOKS_MAX, ..Self::default() };
     }
 
     /// Whoever is placed from now on in this decision is not worth an eviction.
@@ -139,24 +182,7 @@ impl Evictions {
 
     /// How long it is until allocations may be walked over again. A walk serves one decision, and decisions can come each millisecond.
     fn rest_micros(&self, view: &View<'_>) -> i64 {
-        let walked = self.walked.map(|(walked, _)| walked);
-        walked.map_or(0, |walked| left_of(rest_of(view.cell()), walked, view.now()))
-    }
-
-    /// Whether this kind found nobody not long ago.
-    fn is_denied(&mut self, view: &View<'_>, kind: &Kind) -> bool {
-        let Some(&at) = self.denied.get(kind) else { return false };
-        let rests = DENIED_RESTS.max(i64::try_from(self.denied.len()).unwrap_or(i64::MAX) / DENIED_PER_REST);
-        let left = left_of(rest_of(view.cell()).saturating_mul(rests), at, view.now());
-        if left == 0 {
-            self.denied.remove(kind);
-            return false;
-        }
-        // In a cell that stands still nothing is found later, either.
-        if self.walked.is_some_and(|(_, walked)| walked < view.cell().revision()) {
-            self.put_off(left);
-        }
-        true
+        self.walked.map_or(0, |walked| left_of(rest_of(view.cell()), walked, view.now()))
     }
 
     /// The tenants, if a task of this job may ask for some.
@@ -179,7 +205,7 @@ impl Evictions {
                 self.put_off(rest);
                 return Err(Denied::Later);
             }
-            self.walked = Some((view.now(), view.cell().revision()));
+            self.walked = Some(view.now());
             self.tenants = Some(Tenants::of(view.cell(), band, |id| view.may_be_evicted(id)));
         }
         if self.tenants.as_ref().is_none_or(Tenants::is_empty) { Err(Denied::Nobody) } else { Ok(()) }
@@ -197,8 +223,9 @@ impl Evictions {
         let limited = GroupCounts::are_needed_by(work.shape());
         let own = (limited || request.hold.is_some()).then_some((work.job.id, work.group));
         let kind: Kind = (need.clone(), work.job.shape.priority / 10, own);
-        if self.is_denied(books.view, &kind) {
-            return (seats, Denied::Enough);
+        if let Some((why, again)) = self.denied.get(books.view, &kind) {
+            again.into_iter().for_each(|micros| self.put_off(micros));
+            return (seats, why);
         }
         if let Err(denied) = self.read(books.view, work) {
             return (seats, denied);
@@ -233,12 +260,7 @@ impl Evictions {
                 self.put_off(rest_of(books.view.cell()));
                 self.kinds.insert(kind, cheapest);
             }
-            _ => {
-                if self.denied.len() >= DENIED_MAX {
-                    self.denied.clear();
-                }
-                self.denied.insert(kind, books.view.now());
-            }
+            why => self.denied.put(books.view, kind, why),
         }
         (seats, denied)
     }
@@ -329,8 +351,36 @@ impl Evictions {
         }
     }
 
-    /// The machine on which it would cost least to make this much room, for a job whose tasks share one.
+    /// The machine on which it would cost least to make room for a job whose tasks share one.
     pub(crate) fn home(
+        &mut self,
+        (view, columns): (&View<'_>, &Columns),
+        work: &Work,
+        eligible: Option<&Eligible>,
+        need: &shared_machine::Need,
+    ) -> Result<u32, Denied> {
+        let has_hold = view.cell().hold(work.job.id).is_some();
+        let kind = (need.clone(), work.job.shape.priority / 10);
+        if let Some((why, again)) = self.homeless.get(view, &kind).filter(|_| !has_hold) {
+            again.into_iter().for_each(|micros| self.put_off(micros));
+            return Err(why);
+        }
+        let mut denied = Denied::Nobody;
+        for resources in need.rooms() {
+            match self.home_with((view, columns), work, eligible, resources) {
+                // For room for its largest task it is bound to a machine only where none has more.
+                Err(Denied::Enough) => denied = Denied::Enough,
+                found => return found,
+            }
+        }
+        if !has_hold {
+            self.homeless.put(view, kind, denied);
+        }
+        Err(denied)
+    }
+
+    /// The one on which it would cost least to make this much room.
+    fn home_with(
         &mut self,
         (view, columns): (&View<'_>, &Columns),
         work: &Work,

@@ -545,19 +545,12 @@ impl Placer {
         let mut denied = Denied::Nobody;
         if hopeless.others_have_it && !need.is_special() {
             let eligible = shared_machine::eligible(&mut self.columns, view.cell(), &work.job, need);
-            for resources in need.rooms() {
-                match self.evictions.home((view, &self.columns), work, eligible.as_deref(), resources) {
-                    Ok(home) => {
-                        self.homes.insert(work.job.id, home);
-                        return Ok(home);
-                    }
-                    // For room for its largest task it is bound to a machine only where none has more.
-                    Err(why) if why != Denied::Enough => {
-                        denied = why;
-                        break;
-                    }
-                    Err(why) => denied = why,
+            match self.evictions.home((view, &self.columns), work, eligible.as_deref(), need) {
+                Ok(home) => {
+                    self.homes.insert(work.job.id, home);
+                    return Ok(home);
                 }
+                Err(why) => denied = why,
             }
         }
         let reason = denied.told(&work.job.shape.scheduler, &hopeless.reason);

@@ -70,3 +70,15 @@ fn of_many_who_leave_those_who_have_most_are_counted_on() {
     let high = submit(&mut stage, &job("high", 1, 1600, 90));
     assert_eq!((stands(&stage, high), stands(&stage, other)), ((1, 0), (1, 0)));
 }
+
+// What they need was looked for anew with each walk, and those behind them never had one.
+#[test]
+fn who_is_behind_jobs_that_share_a_machine_and_find_none_has_its_turn() {
+    let settings = Settings { tasks_max: 2, pause_micros: 0, ..Settings::default() };
+    let (mut stage, _) = stage(1, settings);
+    for number in 0..5 {
+        stage.submit(&job(&format!("wide-{number}"), 1, 4000, 90).same_machine());
+    }
+    let small = submit(&mut stage, &job("small", 1, 1000, 80));
+    assert_eq!((stands(&stage, small), leaving(&stage).count()), ((1, 0), 1));
+}
