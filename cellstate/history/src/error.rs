@@ -6,8 +6,8 @@ use std::path::PathBuf;
 /// What to do about a history that is damaged.
 macro_rules! remedy {
     () => {
-        "keep a copy of the directory; if the log in it still begins at revision 1, stop the server, move the history folder away and start \
-         again: history is rebuilt from the log; otherwise restore from a backup"
+        "keep a copy of the cell's directory, stop the server, move the folder `history` in it away, and start again: the cell goes on from its \
+         reserve and its log, and loses nothing but the past. Where it has no reserve yet and its log does not go back to the beginning, restore a backup"
     };
 }
 

@@ -45,27 +45,31 @@ fn read_header(disk: &dyn Disk, name: &str) -> Result<(u64, Option<SegmentHeader
     Ok((bytes, SegmentHeader::decode(&sector).ok()))
 }
 
-/// Makes kept segments part of the log again, where with those that join it the log goes back to its first revision; how many. Anything
-/// less nobody could begin with, and nothing is changed.
+/// Makes kept segments part of the log again, as many as it takes for the log to go back to a revision; how many. Where there are not
+/// enough that join it, nobody could begin with them, and nothing is changed.
 ///
 /// The newest first, so that the log has no gap whenever the power goes.
-pub(crate) fn rejoin(disk: &dyn Disk) -> Result<u64, DiskError> {
+pub(crate) fn rejoin(disk: &dyn Disk, from_revision: u64) -> Result<u64, DiskError> {
+    let goes_back = |name: &str| {
+        let (_, header) = read_header(disk, name)?;
+        Ok::<_, DiskError>(header.is_some_and(|header| header.first_revision <= from_revision))
+    };
     let oldest = disk.list()?.iter().filter_map(|name| segment::number_in(name)).min();
     let mut kept = numbers(disk)?;
     let mut expected = match oldest {
+        Some(oldest) if goes_back(&segment::name(oldest))? => return Ok(0),
         Some(oldest) => oldest.checked_sub(1),
         None => kept.last().copied(),
     };
     let mut joining = Vec::new();
     kept.retain(|number| expected.is_some_and(|expected| *number <= expected));
-    while let Some(number) = kept.pop().filter(|number| Some(*number) == expected) {
+    loop {
+        let Some(number) = kept.pop().filter(|number| Some(*number) == expected) else { return Ok(0) };
         joining.push(number);
         expected = number.checked_sub(1);
-    }
-    let Some(&first) = joining.last() else { return Ok(0) };
-    let (_, header) = read_header(disk, &segment::kept_name(first))?;
-    if header.is_none_or(|header| header.first_revision != 1) {
-        return Ok(0);
+        if goes_back(&segment::kept_name(number))? {
+            break;
+        }
     }
     for number in &joining {
         disk.rename(&segment::kept_name(*number), &segment::name(*number))?;

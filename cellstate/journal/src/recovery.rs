@@ -116,13 +116,13 @@ impl Claimed {
         self.identity
     }
 
-    /// Makes kept segments part of the log again, as far as they join it; gives how many. For when nobody knows any more what they hold:
-    /// what was made of them can be made again.
+    /// Makes kept segments part of the log again, as many as it takes for the log to go back to a revision (1: the beginning); gives how many.
+    /// None where they don't go back so far. For when nobody knows any more what they hold: what was made of them can be made again.
     ///
     /// # Errors
     /// When the disk fails; each segment then has one of its names, and the log has no gap.
-    pub fn rejoin_kept(&self) -> Result<u64, OpenError> {
-        Ok(kept::rejoin(&*self.disk)?)
+    pub fn rejoin_kept(&self, from_revision: u64) -> Result<u64, OpenError> {
+        Ok(kept::rejoin(&*self.disk, from_revision)?)
     }
 
     /// The second half of [`Journal::open`]: reads the whole log, and shows each whole frame as it passes, so that nobody who needs them

@@ -93,15 +93,20 @@ impl ShelfState {
 
     /// How many of the oldest segments, kept ones first, are to be used again or removed.
     fn recyclable(&self, keep: bool) -> usize {
+        self.recyclable_before(self.wanted_from, keep)
+    }
+
+    /// The same, if what is before this revision need not stay.
+    fn recyclable_before(&self, wanted_from: u64, keep: bool) -> usize {
         let begin = self.segments.front().map(|segment| segment.first_revision);
         let ends = self.kept.iter().skip(1).map(|after| after.first_revision).chain(begin);
         let ends = self.kept.iter().zip(ends);
-        let given_up = ends.take_while(|(_, after)| *after <= self.wanted_from).count();
+        let given_up = ends.take_while(|(_, after)| *after <= wanted_from).count();
         if given_up < self.kept.len() {
             return given_up;
         }
         let ends = self.segments.iter().skip(1).take(self.releasable());
-        given_up + ends.take_while(|after| !keep || after.first_revision <= self.wanted_from).count()
+        given_up + ends.take_while(|after| !keep || after.first_revision <= wanted_from).count()
     }
 
     /// How many of the oldest segments nobody needs.

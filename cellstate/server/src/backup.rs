@@ -8,9 +8,11 @@
 //! | `file` | the bytes of a backup: sealed records. Pure: it reads and writes streams |
 //! | `folder` | the directory of a stopped cell, also a damaged one: how far it can be followed, and what is lost |
 //! | `restore` | a new directory from a backup or from a folder |
+//! | `reserve` | a backup in the cell's own directory: the way to the present without its history |
 
 mod file;
 mod folder;
+pub(crate) mod reserve;
 pub(crate) mod restore;
 
 use std::path::{Path, PathBuf};
@@ -67,6 +69,16 @@ pub enum BackupError {
         offset: u64,
         /// What was expected and what was found.
         what: String,
+    },
+    /// A backup of another cell, or of this one before or after a restore, where its own is expected.
+    #[error("{} is of another cell or incarnation: expected incarnation {expected} of this cell, found {found}; move it away", path.display())]
+    OtherCell {
+        /// Which.
+        path: PathBuf,
+        /// The cell's incarnation.
+        expected: u64,
+        /// That of the file.
+        found: u64,
     },
     /// There is something already.
     #[error("{} is there already; nothing was overwritten: name a place where nothing is, or remove it", path.display())]
@@ -127,6 +139,7 @@ impl BackupError {
             Self::Io { .. } => "IO",
             Self::NotABackup { .. } | Self::Damaged { .. } | Self::NotSound { .. } => "DAMAGED_BACKUP",
             Self::OtherFormat { .. } => "OTHER_FORMAT",
+            Self::OtherCell { .. } => "OTHER_CELL",
             Self::Exists { .. } => "ALREADY_THERE",
             Self::Incarnation { .. } => "BAD_SETTING",
             Self::LossNotAccepted { .. } | Self::NothingToFollow { .. } => "DAMAGED_LOG",

@@ -59,9 +59,9 @@ pub enum ServerError {
         /// The directory.
         path: PathBuf,
     },
-    /// There is a history without a log: the log is what a cell is, and a new one beside it would be another cell.
+    /// There is a history or a reserve without a log: the log is what a cell is, and a new one beside it would be another cell.
     #[error(
-        "{} has a history, and no log; put the folder `log` back, or restore a backup into another directory",
+        "{} has a history or a reserve, and no log; put the folder `log` back, or restore a backup into another directory",
         path.display()
     )]
     NoLog {
@@ -123,12 +123,26 @@ pub enum ServerError {
     },
     /// A page of a checkpoint makes no sense.
     #[error(
-        "the checkpoint at revision {revision} can't be read: {what}; keep a copy of the directory, and move the history folder away if the log still begins at revision 1"
+        "the checkpoint at revision {revision} can't be read: {what}; keep a copy of the directory, move the folder `history` in it away, and start again: the cell goes on from its reserve, or from a log that goes back to the beginning"
     )]
     Checkpoint {
         /// Its revision.
         revision: u64,
         /// What is wrong.
+        what: String,
+    },
+    /// There is no history, the log does not go back to the beginning, and the reserve is not to be had either.
+    #[error(
+        "{} has no history, the log in it begins at revision {oldest}, and the reserve can't be used instead: {what}; put the folder `history` \
+         back, or restore a backup into another directory",
+        dir.display()
+    )]
+    NoReserve {
+        /// The cell's directory.
+        dir: PathBuf,
+        /// The oldest revision of the log.
+        oldest: u64,
+        /// What is wrong with the reserve.
         what: String,
     },
     /// Another set of named resources than the cell was made with.
@@ -208,9 +222,11 @@ impl ServerError {
             Self::AheadOfLog(_) | Self::NoLog { .. } => "DAMAGED_LOG",
             // It belongs to another user, or too many files are open.
             Self::ReadHistory(read) if read.may_be_sound() => "BAD_DIRECTORY",
-            Self::OpenHistory(_) | Self::ReadHistory(_) | Self::WriteHistory(_) | Self::Checkpoint { .. } => {
-                "DAMAGED_HISTORY"
-            }
+            Self::OpenHistory(_)
+            | Self::ReadHistory(_)
+            | Self::WriteHistory(_)
+            | Self::Checkpoint { .. }
+            | Self::NoReserve { .. } => "DAMAGED_HISTORY",
             Self::ReadJournal(_) | Self::MissingLog { .. } | Self::Unfoldable { .. } | Self::Mirror(_) => "DAMAGED_LOG",
             Self::Append(_) => "LOG_WRITE_FAILED",
             Self::Opening(_) | Self::Thread { .. } | Self::Serve(_) => "INTERNAL",

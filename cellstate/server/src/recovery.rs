@@ -2,6 +2,9 @@
 //!
 //! The newest checkpoint is folded forward with the deltas of the log, never with what was asked: a newer version does not decide
 //! history again. What the history has not got yet is left to its own thread, which reads it from the log while the server serves.
+//!
+//! Where there is no history (any more), one begins anew: of the log, where that goes back to the beginning with what was kept, and
+//! otherwise with the reserve.
 
 mod replay;
 
@@ -12,10 +15,11 @@ use plenum_history::{CheckpointInfo, History, ReadError, StartingPoint};
 use plenum_journal::{CellId, Claimed, Identity, Journal, RealDisk, Recovered};
 use plenum_model::{Cell, CellIdentity, Revision};
 
+use crate::backup::reserve::{self, RESERVE};
 use crate::backup::restore::DRAFT;
 use crate::checkpoint;
 use crate::engine::step_back;
-use crate::error::ServerError;
+use crate::error::{ServerError, told};
 use crate::frames::frames_in;
 use crate::options::ServerOptions;
 use crate::publish::Mirror;
@@ -50,29 +54,12 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     if draft.exists() && !options.dir.join(LOG).exists() {
         return Err(ServerError::HalfRestored { path: options.dir.clone() });
     }
-    let folder = options.dir.join(HISTORY);
-    if is_absent(&options.dir.join(LOG)) && !is_absent(&folder) {
+    let has_more = !is_absent(&options.dir.join(HISTORY)) || options.dir.join(RESERVE).exists();
+    if is_absent(&options.dir.join(LOG)) && has_more {
         return Err(ServerError::NoLog { path: options.dir.clone() });
     }
     let claimed = claim_journal(options, &options.dir.join(LOG))?;
-    let (log, history) = if folder.is_dir() {
-        match history_options(claimed.identity(), options).and_then(|settings| open_history(&folder, settings)) {
-            Ok(history) => {
-                if history.newest_revision() == 0 && history.newest_checkpoint().is_none() {
-                    rejoin_kept(&claimed)?;
-                }
-                (Log::Unread(Box::new(claimed)), history)
-            }
-            // What is wrong with the log counts more.
-            Err(error) => return Err(claimed.open(&mut |_| {}).map_or_else(ServerError::from, |_| error)),
-        }
-    } else {
-        rejoin_kept(&claimed)?;
-        // Nothing is made beside a log that is not sound.
-        let (journal, recovered) = claimed.open(&mut |_| {})?;
-        let history = open_history(&folder, history_options(recovered.identity, options)?)?;
-        (Log::Open(Box::new((journal, recovered))), history)
-    };
+    let (log, history) = open_both(claimed, options)?;
     let start = history.newest_checkpoint().map_or(0, |newest| newest.revision);
     let (journal, recovered, replayed) = replay::read(log, &options.dir, &history)?;
     let Replayed { mirror, checkpoint, unfed_bytes, .. } = replayed;
@@ -82,6 +69,69 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     tracing::info!(revision = %mirror.cell().revision(), term = identity.term, created = recovered.created, "recovered");
     let cut_bytes = recovered.cut.as_ref().map_or(0, |cut| cut.bytes);
     Ok(Opened { journal, history, mirror, identity, checkpoint, lag_bytes, cut_bytes })
+}
+
+/// Log and history. The log is not read yet, unless the history begins anew.
+fn open_both(claimed: Claimed, options: &ServerOptions) -> Result<(Log, History), ServerError> {
+    let (dir, folder) = (&options.dir, options.dir.join(HISTORY));
+    let mut history = None;
+    if folder.is_dir() {
+        match history_options(claimed.identity(), options).and_then(|settings| open_history(&folder, settings)) {
+            Ok(opened) if opened.newest_revision() > 0 || opened.newest_checkpoint().is_some() => {
+                return Ok((Log::Unread(Box::new(claimed)), opened));
+            }
+            Ok(empty) => history = Some(empty),
+            // What is wrong with the log counts more.
+            Err(error) => return Err(claimed.open(&mut |_| {}).map_or_else(ServerError::from, |_| error)),
+        }
+    }
+    rejoin_kept(&claimed, dir)?;
+    // Nothing is made beside a log that is not sound.
+    let (journal, recovered) = claimed.open(&mut |_| {})?;
+    let history = match history {
+        Some(empty) => empty,
+        None => open_history(&folder, history_options(recovered.identity, options)?)?,
+    };
+    if recovered.oldest_revision > 1 {
+        begin_with_reserve(&history, dir, &recovered)?;
+    }
+    Ok((Log::Open(Box::new((journal, recovered))), history))
+}
+
+/// What the log gave up, and kept for a history that is not there any more, is read as the log's again: the history is made anew of it, from
+/// the beginning, or else from the reserve.
+fn rejoin_kept(claimed: &Claimed, dir: &Path) -> Result<(), ServerError> {
+    let mut segments = claimed.rejoin_kept(1)?;
+    // What is wrong with a reserve that is needed is told when it is read.
+    if let (0, Ok(Some(revision))) = (segments, reserve::revision_in(dir, claimed.identity())) {
+        segments = claimed.rejoin_kept(revision.saturating_add(1))?;
+    }
+    if segments > 0 {
+        tracing::info!(segments, "there is no history: what was kept for it is read again");
+    }
+    Ok(())
+}
+
+/// The state before the log is known from the reserve alone: it becomes the first checkpoint of a history that has nothing.
+fn begin_with_reserve(history: &History, dir: &Path, recovered: &Recovered) -> Result<(), ServerError> {
+    let oldest = recovered.oldest_revision;
+    let refused = |what| Err(ServerError::NoReserve { dir: dir.to_owned(), oldest, what });
+    let cell = match reserve::read(dir, recovered.identity) {
+        Ok(Some(cell)) => cell,
+        Ok(None) => return refused("there is none".to_owned()),
+        Err(error) => return refused(told(&error)),
+    };
+    let revision = cell.revision().0;
+    if !(oldest.saturating_sub(1)..=recovered.tail.revision).contains(&revision) {
+        return refused(format!("it shows revision {revision}, which does not join the log"));
+    }
+    checkpoint::write(history, &cell, None).map_err(ServerError::WriteHistory)?;
+    history.persist().map_err(ServerError::WriteHistory)?;
+    tracing::error!(
+        revision,
+        "there is no history: the cell goes on from its reserve and the log; the past before that can't be read any more"
+    );
+    Ok(())
 }
 
 /// Whether there is no such folder, or nothing in it.
@@ -114,15 +164,6 @@ fn random_id() -> Result<[u8; 16], ServerError> {
     let read = std::fs::File::open(&path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut id));
     read.map_err(|source| ServerError::Directory { path, source })?;
     Ok(id)
-}
-
-/// What the log gave up, and kept for a history that is not there any more, is read as the log's again: the history is made anew of it.
-fn rejoin_kept(claimed: &Claimed) -> Result<(), ServerError> {
-    let segments = claimed.rejoin_kept()?;
-    if segments > 0 {
-        tracing::info!(segments, "there is no history: what was kept for it is read again");
-    }
-    Ok(())
 }
 
 /// Opens the history on a thread that has stepped back: those that the store starts for itself take after it.

@@ -14,7 +14,7 @@ use crate::commit::Committer;
 use crate::engine::{self, Apart, Feed, Threads};
 use crate::error::ServerError;
 use crate::options::ServerOptions;
-use crate::recovery::{self, LOG, Opened};
+use crate::recovery::{self, Opened};
 use crate::shared::{Parts, Shared};
 use crate::{api, listen, tasks};
 
@@ -239,9 +239,8 @@ fn begin(options: ServerOptions) -> Result<(Arc<Shared>, Threads), ServerError> 
     let core = Core::from_cell(mirror.cell().clone(), options.settings.core_options());
     let committer = Committer::new(core, options.settings.commit_options());
     let feed = Feed::new(history, lag_bytes);
-    let log_path = options.dir.join(LOG).display().to_string();
     let keeper = journal.keeper();
-    let parts = Parts { settings: options.settings, identity, keeper, feed, mirror, log_path, cut_bytes };
+    let parts = Parts { settings: options.settings, identity, keeper, feed, mirror, dir: options.dir, cut_bytes };
     let shared = Arc::new(Shared::new(parts));
     let threads = engine::start(&shared, committer, journal, checkpoint)?;
     Ok((shared, threads))

@@ -1,6 +1,7 @@
 //! What all threads and connections of a server share.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -27,7 +28,8 @@ use crate::notes::{Arrived, Notes};
 use crate::options::Settings;
 use crate::publish::{LoggedBatch, Recent};
 use crate::pulses::{Doing, Pulses};
-use crate::recovery;
+use crate::recovery::{self, LOG};
+
 use crate::sessions::Sessions;
 use crate::sync::Lending;
 
@@ -66,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) published: Backlog<Published>,
     pub(crate) picture: Arc<Picture>,
     pub(crate) feed: Feed,
+    /// The cell's directory.
+    pub(crate) dir: PathBuf,
     pub(crate) keeper: Keeper,
     pub(crate) keeping: Keeping,
     pub(crate) space: SpaceWatch,
@@ -113,13 +117,14 @@ pub(crate) struct Parts {
     pub(crate) keeper: Keeper,
     pub(crate) feed: Feed,
     pub(crate) mirror: crate::publish::Mirror,
-    pub(crate) log_path: String,
+    /// The cell's directory.
+    pub(crate) dir: PathBuf,
     pub(crate) cut_bytes: u64,
 }
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { settings, identity, keeper, feed, mirror, log_path, cut_bytes } = parts;
+        let Parts { settings, identity, keeper, feed, mirror, dir, cut_bytes } = parts;
         let cell = mirror.cell();
         let (revision, time) = (cell.revision(), cell.time());
         let clock = Clock::new(time);
@@ -143,7 +148,8 @@ impl Shared {
             feed,
             keeper,
             keeping: Keeping::default(),
-            space: SpaceWatch::new(log_path),
+            space: SpaceWatch::new(dir.join(LOG).display().to_string()),
+            dir,
             held_back: HeldBack::default(),
             hub,
             notes: Mutex::new(Notes::new(settings.notes)),

@@ -1,8 +1,8 @@
 //! `plenum verify`: the offline check of a stopped cell's directory.
 //!
 //! Everything that is wrong is listed, with its place; nothing is changed in the log. Four things are checked: the log by itself
-//! (frames, checksums, chain, high-water mark), what it keeps for the history included; that deltas fold, from the oldest state that is retained; that what was asked,
-//! decided again, gives the same bytes; and the invariants of the cell.
+//! (frames, checksums, chain, high-water mark), what it keeps for the history included; that deltas fold, from the oldest state that is retained, and come to what checkpoints
+//! and reserve show; that what was asked, decided again, gives the same bytes; and the invariants of the cell.
 
 mod audit;
 #[cfg(test)]
@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use plenum_history::{History, StartingPoint};
 use plenum_journal::{Damage, Frame, KeptReport, OpenError, RealDisk, Report};
-use plenum_model::Revision;
+use plenum_model::{Cell, Revision};
 
+use crate::backup::reserve::{self, RESERVE};
 use crate::checkpoint;
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
@@ -83,7 +84,8 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     let mut audit = Audit::default();
     judge_log(&report, &mut audit);
     let history = open_history(dir, &report, &mut audit);
-    let mut checkpoints = Checkpoints::of(history.as_ref(), &mut audit);
+    let reserve = read_reserve(dir, &report, &mut audit);
+    let mut checkpoints = Checkpoints::of(history.as_ref(), reserve, &mut audit);
     let from_revision = begin(&disk, history.as_ref(), &report, &mut checkpoints, &mut audit);
     let mut visit = |frame: &Frame<'_>| {
         resume_behind_damage(history.as_ref(), frame.first_revision, &mut checkpoints, &mut audit);
@@ -154,6 +156,14 @@ fn open_history(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Histor
             None
         }
     }
+}
+
+/// The cell of the reserve. Whether it is sound is asked here, and nowhere else while it is not needed.
+fn read_reserve(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Cell> {
+    reserve::read(dir, report.identity).unwrap_or_else(|error| {
+        audit.violation(Revision(0), RESERVE, told(&error));
+        None
+    })
 }
 
 /// Where frames before this one are lost, the history may have what they had, or a checkpoint behind them.
@@ -227,16 +237,18 @@ fn begin(
         Some(history) => fold_history(history, before_log, checkpoints, audit).map_err(Some),
     };
     if began.is_err() && audit.revision() == Revision(0) {
-        // As a start does it where the history is gone: what was kept for it may go back to the beginning.
-        let mut visit = |frame: &Frame<'_>| {
-            if frame.first_revision == audit.revision().0 + 1 {
-                fold_frame(frame, checkpoints, audit);
-            }
-        };
-        // What is wrong there is listed later.
-        let _ = plenum_journal::verify_kept(disk, Some(report.identity.cell), &mut visit);
-        if audit.revision().0 == before_log {
-            return 0;
+        // As a start does it where the history is gone: what was kept for it may go back to the beginning, or else to the reserve.
+        let mut from_revision = 0;
+        fold_kept(disk, report, checkpoints, audit);
+        let falls_short = audit.revision().0 < before_log;
+        let reserve = checkpoints.reserve.take_if(|cell| falls_short && cell.revision() > audit.revision());
+        if let Some(cell) = reserve {
+            from_revision = cell.revision().0;
+            audit.begin_with(cell);
+            fold_kept(disk, report, checkpoints, audit);
+        }
+        if audit.revision().0 >= before_log {
+            return from_revision;
         }
     }
     began.unwrap_or_else(|error| {
@@ -251,6 +263,16 @@ fn begin(
         audit.give_up();
         before_log
     })
+}
+
+/// Goes on with what was kept for the history, as far as it joins. What is wrong there is listed later.
+fn fold_kept(disk: &RealDisk, report: &Report, checkpoints: &mut Checkpoints<'_>, audit: &mut Audit) {
+    let mut visit = |frame: &Frame<'_>| {
+        if (frame.first_revision..=frame.last_revision).contains(&audit.revision().next().0) {
+            fold_frame(frame, checkpoints, audit);
+        }
+    };
+    let _ = plenum_journal::verify_kept(disk, Some(report.identity.cell), &mut visit);
 }
 
 /// Folds the history from its oldest state up to where the log begins.
@@ -286,9 +308,10 @@ fn fold_history(
 /// Checkpoints that are compared with what the deltas give: the newest, and so many before it.
 const CHECKPOINTS_COMPARED: usize = 4;
 
-/// Checkpoints that must show what the deltas give, each at its own revision.
+/// Checkpoints, and the reserve, that must show what the deltas give, each at its own revision.
 struct Checkpoints<'a> {
     history: Option<&'a History>,
+    reserve: Option<Cell>,
     revisions: Vec<u64>,
     /// The newest one that could not be read when it was to be gone on from it. Each try takes as long as its cell is large, and there may be
     /// very many frames in front of it.
@@ -296,7 +319,7 @@ struct Checkpoints<'a> {
 }
 
 impl<'a> Checkpoints<'a> {
-    fn of(history: Option<&'a History>, audit: &mut Audit) -> Self {
+    fn of(history: Option<&'a History>, reserve: Option<Cell>, audit: &mut Audit) -> Self {
         let mut revisions = Vec::new();
         let mut candidate = history.and_then(History::newest_checkpoint);
         while let (Some(checkpoint), Some(history)) = (candidate.take(), history) {
@@ -309,7 +332,7 @@ impl<'a> Checkpoints<'a> {
                 });
             }
         }
-        Self { history, revisions, unreadable: 0 }
+        Self { history, reserve, revisions, unreadable: 0 }
     }
 
     /// Goes on from one behind damage.
@@ -323,11 +346,14 @@ impl<'a> Checkpoints<'a> {
     /// Compares, if there is one at the revision that has been folded up to.
     fn compare(&mut self, audit: &mut Audit) {
         let revision = audit.revision().0;
+        if let Some(cell) = self.reserve.take_if(|cell| cell.revision().0 == revision) {
+            audit.compare(&cell, RESERVE);
+        }
         let Some(place) = self.revisions.iter().position(|&known| known == revision) else { return };
         self.revisions.swap_remove(place);
         let Some(history) = self.history else { return };
         match checkpoint::read(history, revision) {
-            Ok(cell) => audit.compare(&cell),
+            Ok(cell) => audit.compare(&cell, HISTORY),
             Err(error) => audit.unreadable(Revision(revision), HISTORY, told(&error), error),
         }
     }

@@ -368,7 +368,7 @@ fn a_damaged_row_is_named() {
     let error = history.entries(1, 300).unwrap().find_map(Result::err).unwrap();
     let ReadError::Store(StoreError::Damaged { key: named, .. }) = &error else { panic!("{error}") };
     assert_eq!(named, &crate::keys::describe(crate::keys::Shelf::Blocks, &key));
-    assert!(error.to_string().contains("move the history folder away"), "{error}");
+    assert!(error.to_string().contains("move the folder `history` in it away"), "{error}");
 }
 
 #[test]
@@ -498,7 +498,7 @@ fn missing_or_cut_files_of_the_store_are_named_as_damage() {
     assert!(matches!(gone, OpenError::Damaged { .. }), "{gone:?}");
     let cut = spoil("cut", "tables", |path| std::fs::write(path, b"PLENUM").unwrap());
     assert!(matches!(cut, OpenError::Damaged { .. }), "{cut:?}");
-    assert!(cut.to_string().contains("move the history folder away"), "{cut}");
+    assert!(cut.to_string().contains("move the folder `history` in it away"), "{cut}");
 }
 
 fn for_each_file(folder: &Path, visit: &mut impl FnMut(&Path)) {

@@ -75,6 +75,14 @@ impl Keeper {
         state.wanted_from = state.wanted_from.max(before_revision);
     }
 
+    /// Whether [`Keeper::give_up`] with this revision would let go of a whole segment that stays without it.
+    #[must_use]
+    pub fn would_give_up(&self, before_revision: u64) -> bool {
+        let state = self.0.state();
+        let keep = self.0.options().keep_released;
+        state.recyclable_before(before_revision, keep) > state.recyclable(keep)
+    }
+
     /// Where the frame that begins with a revision stands, if it is one of the newest, and released segments are kept. Otherwise a
     /// [`Frame`](crate::Frame) tells, too.
     #[must_use]

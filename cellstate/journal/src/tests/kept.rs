@@ -337,11 +337,45 @@ fn kept_segments_join_the_log_again_and_it_is_whole() {
     let (disk, journal, _) = log_that_keeps(60);
     drop(journal);
     let claimed = Journal::claim(Arc::new(disk.clone()), keeping()).unwrap();
-    assert!(claimed.rejoin_kept().unwrap() > 0);
-    assert_eq!(claimed.rejoin_kept().unwrap(), 0);
+    assert!(claimed.rejoin_kept(1).unwrap() > 0);
+    assert_eq!(claimed.rejoin_kept(1).unwrap(), 0);
     let (journal, recovered) = claimed.open(&mut |_| {}).unwrap();
     assert_eq!(recovered.oldest_revision, 1);
     assert_eq!((read_all(&journal), journal.keeper().kept_bytes()), (30, 0));
+}
+
+#[test]
+fn as_many_kept_segments_join_the_log_as_lead_on_from_a_revision() {
+    let (base, journal, _) = log_that_keeps(60);
+    let oldest = journal.keeper().oldest_revision();
+    drop(journal);
+    let joined = |from_revision: u64, gap: Option<u64>| {
+        let disk = base.copy();
+        gap.into_iter().for_each(|number| disk.erase(&segment::kept_name(number)));
+        let claimed = Journal::claim(Arc::new(disk.clone()), keeping()).unwrap();
+        let segments = claimed.rejoin_kept(from_revision).unwrap();
+        (segments, claimed.open(&mut |_| {}).unwrap().1.oldest_revision)
+    };
+    assert_eq!(joined(oldest, None), (0, oldest), "the log does so by itself");
+    let (one, from) = joined(oldest - 1, None);
+    assert!(one == 1 && from < oldest, "{one} {from}");
+    let (more, from) = joined(from - 1, None);
+    assert!(more == 2 && from > 1, "{more} {from}");
+    // What comes before is missing, and is not asked for.
+    assert_eq!(joined(from, Some(1)), (2, from));
+    assert_eq!(joined(1, Some(1)), (0, oldest));
+}
+
+#[test]
+fn it_is_known_whether_giving_up_would_let_go_of_a_segment() {
+    let (disk, journal, _) = log_that_keeps(60);
+    drop(disk);
+    let keeper = journal.keeper();
+    let begins = keeper.oldest_kept_revision();
+    assert!(!keeper.would_give_up(begins) && keeper.would_give_up(keeper.oldest_revision()));
+    keeper.give_up(keeper.oldest_revision());
+    // They may wait to be used again.
+    assert!(!keeper.would_give_up(keeper.oldest_revision()));
 }
 
 #[test]
@@ -351,7 +385,7 @@ fn kept_segments_behind_a_gap_do_not_join() {
     disk.erase(&segment::kept_name(2));
     let before = disk.names();
     let claimed = Journal::claim(Arc::new(disk.clone()), keeping()).unwrap();
-    assert_eq!(claimed.rejoin_kept().unwrap(), 0, "a log that begins in the middle is of no use to anybody");
+    assert_eq!(claimed.rejoin_kept(1).unwrap(), 0, "a log that begins in the middle is of no use to anybody");
     assert_eq!(disk.names(), before);
     let (journal, _) = claimed.open(&mut |_| {}).unwrap();
     assert!(journal.keeper().kept_bytes() > 0);
@@ -443,7 +477,7 @@ fn a_power_cut_at_every_step_of_joining_leaves_a_log_without_a_gap() {
         for seed in seeds() {
             let disk = base.copy();
             disk.crash_at_step(step, seed);
-            let joined = claimed(&disk).map(|claimed| claimed.rejoin_kept());
+            let joined = claimed(&disk).map(|claimed| claimed.rejoin_kept(1));
             drop(joined);
             // The cut may have been meant for a step that there was not.
             let disk = disk.fork();
@@ -452,7 +486,7 @@ fn a_power_cut_at_every_step_of_joining_leaves_a_log_without_a_gap() {
             read_all(&journal);
             drop(journal);
             let claimed = claimed(&disk).unwrap();
-            claimed.rejoin_kept().unwrap();
+            claimed.rejoin_kept(1).unwrap();
             let (journal, recovered) = claimed.open(&mut |_| {}).unwrap();
             assert_eq!((recovered.oldest_revision, read_all(&journal)), (1, 30), "step {step}, seed {seed}");
         }

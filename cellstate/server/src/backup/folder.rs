@@ -1,7 +1,7 @@
 //! The directory of a stopped cell, followed to its end without changing its log; also a damaged one, as far as it can be followed.
 //!
 //! The newest checkpoint of the history is folded forward with what the history has, then with the frames of the log that go on from
-//! there. The checkpoint is the history's own, its blocks are frames of the log: where a frame before the checkpoint is damaged, the
+//! there; where there is no history that can be read, the reserve is. The checkpoint is the history's own, its blocks are frames of the log: where a frame before the checkpoint is damaged, the
 //! cell is whole; one behind it ends what can be followed. Where the history does not come up to the log, the segments that were kept for
 //! it are followed first.
 
@@ -9,12 +9,12 @@ use std::path::Path;
 
 use bytes::Bytes;
 use plenum_history::History;
-use plenum_journal::{CellId, ChainHash, Frame, KeptReport, OpenError, RealDisk, Report, Tail};
+use plenum_journal::{CellId, ChainHash, Frame, Identity, KeptReport, OpenError, RealDisk, Report, Tail};
 use plenum_model::{Cell, Revision};
 use plenum_proto::{delta, v1};
 use prost::Message;
 
-use super::BackupError;
+use super::{BackupError, reserve};
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
 use crate::recovery::{self, HISTORY, LOG};
@@ -78,7 +78,7 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
     let identity = plenum_journal::identity(&disk).map_err(ServerError::OpenJournal)?;
     let (mut most, mut unfoldable) = (u64::MAX, None);
     loop {
-        let followed = match start(dir, &identity.cell.0, most) {
+        let followed = match start(dir, identity, most) {
             Ok((start, unread)) => {
                 let begun = (start.revision().0, start.identity().incarnation);
                 let (follower, report, kept) = follow_log(&disk, identity.cell, start, most)?;
@@ -135,15 +135,15 @@ struct Unfoldable {
     what: String,
 }
 
-/// The cell that the history shows at its end, or at a revision before it. One that can't be read shows an empty cell, and why: the log may
-/// go back to the beginning by itself. Where it can't be read to its end, what it shows is where that is, and why.
-fn start(dir: &Path, cell_id: &[u8], most: u64) -> Result<(Cell, Option<ServerError>), Unfoldable> {
+/// The cell that the history shows at its end, or at a revision before it. Where it can't be read that is the reserve's, or else an empty
+/// one, and why: the log may go back to the beginning by itself. Where it can't be read to its end, what it shows is where that is, and why.
+fn start(dir: &Path, identity: Identity, most: u64) -> Result<(Cell, Option<ServerError>), Unfoldable> {
     let folder = dir.join(HISTORY);
     if !folder.is_dir() {
-        return Ok((Cell::default(), None));
+        return Ok((reserved(dir, identity, most), None));
     }
     let begun = || {
-        let (history, opened) = History::open(&folder, recovery::read_options(dir, cell_id)?)?;
+        let (history, opened) = History::open(&folder, recovery::read_options(dir, &identity.cell.0)?)?;
         let (cell, start) = recovery::newest_cell(&history)?;
         // Its batches may end before its newest checkpoint.
         let last = opened.newest_revision.min(most);
@@ -161,7 +161,7 @@ fn start(dir: &Path, cell_id: &[u8], most: u64) -> Result<(Cell, Option<ServerEr
         Ok(begun) => begun,
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "the history can't be used");
-            return Ok((Cell::default(), Some(error)));
+            return Ok((reserved(dir, identity, most), Some(error)));
         }
     };
     for logged in entries.into_iter().flatten() {
@@ -177,6 +177,15 @@ fn start(dir: &Path, cell_id: &[u8], most: u64) -> Result<(Cell, Option<ServerEr
         apply(&mut cell, entry.revision, entry.delta)?;
     }
     Ok((cell, unread))
+}
+
+/// The reserve's cell, where it shows no later revision; otherwise an empty one.
+fn reserved(dir: &Path, identity: Identity, most: u64) -> Cell {
+    let read = reserve::read(dir, identity).unwrap_or_else(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the reserve can't be used");
+        None
+    });
+    read.filter(|cell| cell.revision().0 <= most).unwrap_or_default()
 }
 
 fn apply(cell: &mut Cell, revision: u64, encoded: Bytes) -> Result<(), Unfoldable> {

@@ -15,6 +15,7 @@ use plenum_proto::v1;
 
 use super::file::Decoder;
 use super::folder::{self, Followed, Loss};
+use super::reserve::{self, RESERVE};
 use super::{BackupError, manifest};
 use crate::checkpoint;
 use crate::error::ServerError;
@@ -133,7 +134,7 @@ fn parents_of_new(dir: &Path) -> Vec<PathBuf> {
     parents.map(|parent| parent.unwrap_or_else(|| Path::new(".")).to_owned()).collect()
 }
 
-type Source = (Cell, v1::BackupManifest, Option<Loss>);
+pub(super) type Source = (Cell, v1::BackupManifest, Option<Loss>);
 
 fn from_folder(from: &Path, accept_loss: bool) -> Result<Source, BackupError> {
     let Followed { cell, incarnation, tail, loss } = folder::follow(from, accept_loss)?;
@@ -141,7 +142,8 @@ fn from_folder(from: &Path, accept_loss: bool) -> Result<Source, BackupError> {
     Ok((cell, manifest, loss))
 }
 
-fn from_file(from: &Path) -> Result<Source, BackupError> {
+/// The cell of a backup, as it was.
+pub(super) fn from_file(from: &Path) -> Result<Source, BackupError> {
     let of = |fault| BackupError::of(from, fault);
     let file = fs::File::open(from).map_err(failed(from))?;
     let mut backup = Decoder::begin(BufReader::with_capacity(1 << 18, file)).map_err(of)?;
@@ -173,6 +175,7 @@ fn build(cell: &Cell, manifest: &v1::BackupManifest, incarnation: u64, draft: &P
     };
     let disk = RealDisk::open(draft.join(LOG)).map_err(|error| ServerError::OpenJournal(error.into()))?;
     plenum_journal::plant(&disk, identity, tail, &options).map_err(ServerError::OpenJournal)?;
+    reserve::write(draft, cell, incarnation)?;
     write_history(cell, &draft.join(HISTORY))
 }
 
@@ -189,18 +192,25 @@ fn write_history(cell: &Cell, folder: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// Gives history and log their names, the log last: with it, the directory is a cell. Without it nothing is left behind, so that
+/// Gives reserve, history and log their names, the log last: with it, the directory is a cell. Without it nothing is left behind, so that
 /// the restore can be tried again; once it is there, nothing is an error any more.
 fn put_in_place(draft: &Path, dir: &Path) -> Result<(), BackupError> {
-    let [history, log] = [HISTORY, LOG].map(|name| dir.join(name));
     sync_folder(&draft.join(HISTORY))?;
     sync_folder(&draft.join(LOG))?;
-    fs::rename(draft.join(HISTORY), &history).map_err(failed(&history))?;
-    let placed = sync_folder(dir).and_then(|()| fs::rename(draft.join(LOG), &log).map_err(failed(&log)));
-    if let Err(error) = placed {
-        if let Err(also) = fs::remove_dir_all(&history) {
-            tracing::warn!(error = %also, history = %history.display(), "what was made could not be removed");
+    let mut placed = Vec::new();
+    let mut place = |name: &str| {
+        let path = dir.join(name);
+        // A file would be replaced, other than a folder that has something in it.
+        if path.is_file() {
+            return Err(BackupError::Exists { path });
         }
+        fs::rename(draft.join(name), &path).map_err(failed(&path))?;
+        placed.push(path);
+        Ok(())
+    };
+    let made = place(HISTORY).and_then(|()| place(RESERVE)).and_then(|()| sync_folder(dir));
+    if let Err(error) = made.and_then(|()| place(LOG)) {
+        placed.iter().for_each(|path| remove_made(path));
         return Err(error);
     }
     let tidied = sync_folder(dir).and_then(|()| fs::remove_dir(draft).map_err(failed(draft)));
@@ -208,6 +218,13 @@ fn put_in_place(draft: &Path, dir: &Path) -> Result<(), BackupError> {
         tracing::warn!(%error, dir = %dir.display(), "the cell is restored, but may not outlive a loss of power yet");
     }
     Ok(())
+}
+
+fn remove_made(path: &Path) {
+    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    if let Err(error) = removed {
+        tracing::warn!(%error, made = %path.display(), "what was made could not be removed");
+    }
 }
 
 fn sync_folder(path: &Path) -> Result<(), BackupError> {
@@ -226,22 +243,23 @@ mod tests {
             fs::create_dir_all(draft.join(name)).unwrap();
             fs::write(draft.join(name).join("content"), name).unwrap();
         }
+        fs::write(draft.join(RESERVE), RESERVE).unwrap();
         (dir, draft)
     }
 
     // The history stayed when the log could not be put in its place, and who tried again was told that there is a cell already.
     #[test]
-    fn a_restore_without_its_log_leaves_no_history() {
+    fn a_restore_without_its_log_leaves_no_history_and_no_reserve() {
         let (dir, draft) = drafted();
         fs::remove_dir_all(draft.join(LOG)).unwrap();
         assert!(put_in_place(&draft, dir.path()).is_err());
-        assert!(!dir.path().join(HISTORY).exists());
+        assert!(!dir.path().join(HISTORY).exists() && !dir.path().join(RESERVE).exists());
 
         let (dir, draft) = drafted();
         let in_the_way = dir.path().join(LOG).join("in the way");
         fs::create_dir_all(&in_the_way).unwrap();
         assert!(put_in_place(&draft, dir.path()).is_err());
-        assert!(!dir.path().join(HISTORY).exists() && in_the_way.exists());
+        assert!(!dir.path().join(HISTORY).exists() && !dir.path().join(RESERVE).exists() && in_the_way.exists());
     }
 
     // Of two that were begun at once the one that failed took away what the other one had made.

@@ -13,13 +13,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use plenum_history::{EncodedBatch, LogPlace, Named, OpenError, WriteError};
-use plenum_journal::{FramePlace, ReadError, Reader};
+use plenum_journal::{CellId, FramePlace, Identity, ReadError, Reader};
 use plenum_model::{Cell, JobId, MachineId, Revision, SessionId};
 
 use super::feed::Stopped;
 use super::pace::{Pace, is_far_behind};
 use super::rest::Rest;
 use super::turns::step_back;
+use crate::backup::reserve::Reserve;
 use crate::checkpoint;
 use crate::options::Settings;
 use crate::publish::{LoggedBatch, NotABatch};
@@ -99,6 +100,9 @@ struct Feeder<'a> {
     retiring_due: Option<Instant>,
     /// When the next leap may be tried, after one for which no picture came.
     leap_due: Option<Instant>,
+    reserve: Reserve,
+    /// As `checkpoint_bytes`, of what the reserve shows; since the start, of one that was there.
+    reserve_bytes: u64,
     rest: Rest,
     /// Before the store is opened again, should a write fail.
     pause: Duration,
@@ -137,6 +141,8 @@ impl<'a> Feeder<'a> {
             changed_since: None,
             retiring_due: None,
             leap_due: None,
+            reserve: reserve_of(shared),
+            reserve_bytes: 0,
             rest: Rest::new(),
             pause: FIRST_PAUSE,
             reopened: None,
@@ -485,7 +491,8 @@ impl<'a> Feeder<'a> {
             }
         }
         let oldest = history.oldest_revision();
-        self.shared.keeper.give_up(oldest);
+        let wanted_from = self.wanted_from(oldest);
+        self.shared.keeper.give_up(wanted_from);
         if Revision(oldest) > self.shared.recent.read().oldest_readable() {
             self.shared.recent.write().compacted(Revision(oldest));
         }
@@ -493,6 +500,44 @@ impl<'a> Feeder<'a> {
             tracing::warn!(%error, "segments of the log could not be given back");
         }
     }
+
+    /// From which revision on the log is wanted: the history goes back to `oldest`, and the reserve has to be gone on from. So that one is
+    /// written anew, of the newest checkpoint, before what leads on from it is given up. Where that can't be done the past goes all the same,
+    /// as its room may be what is missing; it is tried again when the next segment is to go.
+    fn wanted_from(&mut self, oldest: u64) -> u64 {
+        let next = self.reserve.next_revision();
+        if oldest <= next {
+            return oldest;
+        }
+        let Some(cell) = self.before.as_ref().filter(|cell| cell.revision().0.saturating_add(1) >= oldest) else {
+            // It comes with the next checkpoint.
+            return next;
+        };
+        // However little is retained, not more is written of reserves than of the log.
+        let since_bytes = self.checkpoint_bytes.saturating_sub(self.reserve_bytes);
+        if since_bytes < self.reserve.bytes() || !self.shared.keeper.would_give_up(oldest) {
+            return next;
+        }
+        self.reserve_bytes = self.checkpoint_bytes;
+        if self.shared.space.is_read_only() {
+            tracing::warn!("there is no room for a reserve: the cell has its state in the history alone");
+            self.reserve.remove();
+        } else if let Err(error) = self.reserve.renew(cell) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "no reserve could be written: the cell has its state in the history alone");
+            self.reserve.remove();
+        } else {
+            tracing::info!(revision = cell.revision().0, "the reserve was written anew");
+        }
+        oldest
+    }
+}
+
+/// What there is of a reserve at the start.
+fn reserve_of(shared: &Shared) -> Reserve {
+    let (identity, keeper) = (&shared.identity, &shared.keeper);
+    let identity = Identity { cell: CellId(identity.cell_id), incarnation: identity.incarnation };
+    Reserve::find(&shared.dir, identity, keeper.oldest_kept_revision())
 }
 
 fn encoded(batch: &LoggedBatch, place: FramePlace) -> EncodedBatch {

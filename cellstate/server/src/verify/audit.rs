@@ -296,13 +296,13 @@ impl Audit {
     }
 
     /// Another way to the same revision must have led to the same cell.
-    pub(super) fn compare(&mut self, other: &Cell) {
+    pub(super) fn compare(&mut self, other: &Cell, place: &str) {
         if self.broken || other.revision() != self.cell.revision() {
             return;
         }
         if let Some(difference) = self.cell.first_difference(other) {
             let what = format!("a checkpoint shows something else than the deltas give: {difference}");
-            self.violation(other.revision(), super::HISTORY, what);
+            self.violation(other.revision(), place, what);
         }
     }
 

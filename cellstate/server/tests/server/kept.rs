@@ -14,7 +14,7 @@ type Inspect = v1::inspect_client::InspectClient<Channel>;
 type Jobs = v1::jobs_client::JobsClient<Channel>;
 
 /// A cell with small segments that are given up quickly.
-fn brisk(dir: &Path) -> ServerOptions {
+pub(crate) fn brisk(dir: &Path) -> ServerOptions {
     let mut brisk = options(dir);
     brisk.settings.segment_bytes = 256 << 10;
     brisk.settings.checkpoint_interval = Duration::from_millis(20);
@@ -30,7 +30,7 @@ fn kept(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Submits jobs with large bodies until it is so, and gives how many there are now. Each comes with a machine.
-async fn submit_until(channel: &Channel, mut jobs: u32, is_so: impl Fn(&v1::StatusResponse) -> bool) -> u32 {
+pub(crate) async fn submit_until(channel: &Channel, mut jobs: u32, is_so: impl Fn(&v1::StatusResponse) -> bool) -> u32 {
     let mut inspect = Inspect::new(channel.clone());
     for _ in 0..4000 {
         if is_so(&inspect.status(v1::StatusRequest {}).await.unwrap().into_inner()) {
@@ -48,7 +48,7 @@ async fn submit_until(channel: &Channel, mut jobs: u32, is_so: impl Fn(&v1::Stat
     panic!("it never came to that: {:?}", inspect.status(v1::StatusRequest {}).await);
 }
 
-async fn caught_up(channel: &Channel) {
+pub(crate) async fn caught_up(channel: &Channel) {
     let mut inspect = Inspect::new(channel.clone());
     for _ in 0..6000 {
         let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
@@ -61,14 +61,14 @@ async fn caught_up(channel: &Channel) {
 }
 
 /// The first revision of each job, as its history tells.
-async fn submitted(channel: &Channel, number: u32) -> Result<u64, tonic::Status> {
+pub(crate) async fn submitted(channel: &Channel, number: u32) -> Result<u64, tonic::Status> {
     let ask = v1::JobHistoryRequest { name: format!("job{number}"), ..Default::default() };
     let story = Jobs::new(channel.clone()).job_history(ask).await?.into_inner();
     assert_eq!(story.events[0].event, "submitted");
     Ok(story.events[0].revision)
 }
 
-async fn machines_at(channel: &Channel, revision: u64) -> Result<usize, tonic::Status> {
+pub(crate) async fn machines_at(channel: &Channel, revision: u64) -> Result<usize, tonic::Status> {
     let at = v1::ListRequest { at: Some(v1::At { revision, time_micros: 0 }), limit: 10_000, ..Default::default() };
     Ok(Inspect::new(channel.clone()).list_machines(at).await?.into_inner().machines.len())
 }
@@ -311,7 +311,7 @@ async fn a_cell_whose_newest_checkpoint_is_damaged_starts_from_what_was_before_i
     server.shutdown().await.unwrap();
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let (from, to) = (entry.as_ref().unwrap().path(), to.join(entry.unwrap().file_name()));

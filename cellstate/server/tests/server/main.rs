@@ -24,6 +24,7 @@ mod named;
 mod offline;
 mod pulses;
 mod read_back;
+mod reserve;
 mod returns;
 mod scaling;
 mod simple;

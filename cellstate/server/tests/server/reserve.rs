@@ -1,0 +1,205 @@
+//! The reserve: with it and the log a cell goes on when its history is gone, or can't be opened.
+
+use std::path::Path;
+use std::time::Duration;
+
+use plenum_proto::v1;
+use plenum_server::{RestoreOptions, Server, ServerError, ServerOptions};
+use tonic::transport::Channel;
+
+use crate::client::{code, connect, job, register, submit};
+use crate::kept::{brisk, caught_up, copy_folder, machines_at, submit_until, submitted};
+
+const RESERVE: &str = "reserve.backup";
+
+/// A cell that retains little, so that its log soon does not go back to the beginning.
+fn forgetful(dir: &Path) -> ServerOptions {
+    let mut forgetful = brisk(dir);
+    forgetful.settings.retain_bytes = 1 << 20;
+    forgetful
+}
+
+/// A stopped cell whose log begins in its middle, and how many jobs it has.
+async fn in_its_middle(dir: &Path) -> u32 {
+    let server = Server::start(forgetful(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    let jobs = submit_until(&channel, 0, |status| status.oldest_revision > 60 && dir.join(RESERVE).exists()).await;
+    server.shutdown().await.unwrap();
+    jobs
+}
+
+/// What a backup of the stopped cell is.
+fn backup_of(dir: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    plenum_server::back_up_folder(dir, &mut bytes, Path::new("memory")).unwrap();
+    bytes
+}
+
+async fn machines(channel: &Channel) -> u32 {
+    let all = v1::ListRequest { limit: 10_000, ..Default::default() };
+    let listed = v1::inspect_client::InspectClient::new(channel.clone()).list_machines(all).await.unwrap();
+    u32::try_from(listed.into_inner().machines.len()).unwrap()
+}
+
+async fn refused(dir: &Path) -> ServerError {
+    match Server::start(forgetful(dir)).await {
+        Ok(_) => panic!("it was started"),
+        Err(error) => error,
+    }
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+// Only a log that went back to the beginning could do without the history.
+#[tokio::test]
+async fn a_cell_whose_history_is_gone_goes_on_from_its_reserve_and_the_log() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let jobs = in_its_middle(dir).await;
+    let before = backup_of(dir);
+    let report = plenum_server::verify(dir).unwrap();
+    assert!(report.is_sound() && report.from_revision > 1, "{:?}", report.violations);
+    std::fs::remove_dir_all(dir.join("history")).unwrap();
+
+    // Who looks finds the same.
+    let without = plenum_server::verify(dir).unwrap();
+    assert_eq!((without.violations, without.to_revision), (vec![], report.to_revision));
+    assert!(without.folded > 0, "what the log has behind the reserve was folded");
+    assert_eq!(backup_of(dir), before);
+
+    let server = Server::start(forgetful(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    assert_eq!(machines(&channel).await, jobs);
+    submit(&channel, job("after", 1)).await;
+    register(&channel, "after", 1000).await;
+    caught_up(&channel).await;
+    assert_eq!(code(&machines_at(&channel, 1).await.unwrap_err()), "REVISION_RETIRED");
+    let last = submitted(&channel, jobs - 1).await.unwrap();
+    assert_eq!(machines_at(&channel, last).await.unwrap(), usize::try_from(jobs - 1).unwrap());
+    server.kill().await.unwrap();
+
+    let server = Server::start(forgetful(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    assert_eq!(machines(&channel).await, jobs + 1);
+    server.shutdown().await.unwrap();
+    let report = plenum_server::verify(dir).unwrap();
+    assert!(report.is_sound(), "{:?}", report.violations);
+}
+
+// Its newest checkpoint was nowhere else: such a cell went on from a backup only, also with `--accept-loss`.
+#[tokio::test]
+async fn a_history_that_can_not_be_opened_costs_the_past_and_nothing_of_the_present() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let jobs = in_its_middle(dir).await;
+    let before = backup_of(dir);
+    for entry in std::fs::read_dir(dir.join("history/store")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            std::fs::write(path, [0x5a; 100]).unwrap();
+        }
+    }
+    let error = refused(dir).await;
+    let told = std::iter::successors(std::error::Error::source(&error), |error| error.source());
+    let told = told.fold(error.to_string(), |told, error| format!("{told}: {error}"));
+    assert_eq!(error.code(), "DAMAGED_HISTORY");
+    assert!(told.contains("`history`") && told.contains("reserve"), "{told}");
+
+    let restored = dir.join("restored");
+    let loss = plenum_server::restore(dir, &restored, &RestoreOptions::default()).unwrap().loss;
+    assert_eq!(loss, None);
+    std::fs::rename(dir.join("history"), dir.join("history.damaged")).unwrap();
+    assert_eq!(backup_of(dir), before);
+    // A restored cell has no log yet that it could be made of.
+    std::fs::remove_dir_all(restored.join("history")).unwrap();
+    for dir in [dir, &restored] {
+        let server = Server::start(forgetful(dir)).await.unwrap();
+        assert_eq!(machines(&connect(&server).await).await, jobs);
+        server.shutdown().await.unwrap();
+        let report = plenum_server::verify(dir).unwrap();
+        assert!(report.is_sound(), "{:?}", report.violations);
+    }
+}
+
+#[tokio::test]
+async fn a_reserve_that_is_damaged_is_found_and_nothing_is_made_of_it() {
+    let temporary = tempfile::tempdir().unwrap();
+    let whole = temporary.path().join("whole");
+    in_its_middle(&whole).await;
+    let bytes = std::fs::metadata(whole.join(RESERVE)).unwrap().len();
+    let bytes = usize::try_from(bytes).unwrap();
+    for at in [0, 9, 40, bytes / 2, bytes - 1] {
+        let dir = temporary.path().join(at.to_string());
+        copy_folder(&whole, &dir);
+        flip(&dir.join(RESERVE), at);
+        let report = plenum_server::verify(&dir).unwrap();
+        assert_eq!(report.violations.len(), 1, "{at}: {:?}", report.violations);
+        assert_eq!(report.violations[0].place, RESERVE);
+        // As long as there is a history nobody needs it.
+        Server::start(forgetful(&dir)).await.unwrap().kill().await.unwrap();
+        std::fs::remove_dir_all(dir.join("history")).unwrap();
+        let error = refused(&dir).await;
+        assert!(error.code() == "DAMAGED_HISTORY" && error.to_string().contains(RESERVE), "{at}: {error}");
+    }
+    let dir = temporary.path().join("none");
+    copy_folder(&whole, &dir);
+    std::fs::remove_file(dir.join(RESERVE)).unwrap();
+    Server::start(forgetful(&dir)).await.unwrap().kill().await.unwrap();
+    std::fs::remove_dir_all(dir.join("history")).unwrap();
+    let error = refused(&dir).await;
+    assert!(error.to_string().contains("there is none"), "{error}");
+    // Put back, it is of use at once: whatever was tried in between.
+    std::fs::copy(whole.join(RESERVE), dir.join(RESERVE)).unwrap();
+    Server::start(forgetful(&dir)).await.unwrap().shutdown().await.unwrap();
+}
+
+// On a full disk, say: what is retained would grow without a bound, and fill it further.
+#[tokio::test]
+async fn a_reserve_that_can_not_be_written_keeps_nothing_of_the_past() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let obstacle = dir.join("reserve.tmp");
+    std::fs::create_dir(&obstacle).unwrap();
+    let server = Server::start(forgetful(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    let first = dir.join("log/00000000000000000001.kept");
+    let was_kept = |_: &v1::StatusResponse| first.exists();
+    let jobs = submit_until(&channel, 0, was_kept).await;
+    let jobs = submit_until(&channel, jobs, |_| !first.exists()).await;
+    assert!(!dir.join(RESERVE).exists());
+    std::fs::remove_dir(&obstacle).unwrap();
+    submit_until(&channel, jobs, |_| dir.join(RESERVE).exists()).await;
+    server.shutdown().await.unwrap();
+    std::fs::remove_dir_all(dir.join("history")).unwrap();
+    let server = Server::start(forgetful(dir)).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn reserve_and_log_lead_to_the_present_whenever_a_server_is_killed() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("cell");
+    let (mut jobs, mut in_the_middle) = (0, 0);
+    for life in 0..12_u32 {
+        let server = Server::start(forgetful(&dir)).await.unwrap();
+        let channel = connect(&server).await;
+        let left = std::cell::Cell::new(15 + life % 5);
+        jobs = submit_until(&channel, jobs, |_| left.replace(left.get() - 1) == 1).await;
+        server.kill().await.unwrap();
+        let copy = temporary.path().join(life.to_string());
+        copy_folder(&dir, &copy);
+        std::fs::remove_dir_all(copy.join("history")).unwrap();
+        let report = plenum_server::verify(&copy).unwrap();
+        assert!(report.is_sound(), "life {life}: {:?}", report.violations);
+        in_the_middle += u32::from(report.from_revision > 1);
+        let server = Server::start(forgetful(&copy)).await.unwrap();
+        assert_eq!(machines(&connect(&server).await).await, jobs, "life {life}");
+        server.kill().await.unwrap();
+    }
+    assert!(in_the_middle > 3, "{in_the_middle}");
+}
