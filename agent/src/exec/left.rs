@@ -80,17 +80,19 @@ impl Task {
         }
     }
 
-    /// The task first: with its shim, nobody would know where it comes from.
+    /// The task first: with its shim, nobody would know where it comes from. Of the task those above first, while its group still lets it
+    /// fork: a command that can't would end by itself, and its shim note an end that nobody brought about.
     fn kill(&self) {
+        let record = self.directory.record(self.spec.task.restart);
+        let recorded = durable::read::<ProcessIdentity>(&record).ok().flatten();
+        let shim = recorded.and_then(|identity| Some((identity.pid, identity.open().ok().flatten()?)));
+        if let Some((pid, _)) = &shim {
+            kill_listed(|| descendants(*pid));
+        }
         if let Some(cgroup) = &self.spec.cgroup {
             cgroup.kill();
         }
-        let record = self.directory.record(self.spec.task.restart);
-        let shim = durable::read::<ProcessIdentity>(&record).ok().flatten();
-        if let Some(identity) = shim
-            && let Ok(Some(shim)) = identity.open()
-        {
-            kill_listed(|| descendants(identity.pid));
+        if let Some((_, shim)) = &shim {
             // It may be gone by now.
             let _ = pidfd_send_signal(shim.as_fd(), Signal::KILL);
         }

@@ -181,6 +181,11 @@ impl Supervisor<'_> {
     }
 
     fn kill_all(&self) {
+        // First the child, as long as its number is its own. A command that lives on while others of its task are killed, or while its group lets
+        // nothing fork any more, fails by that and ends by itself: nobody would see that it was killed.
+        if self.child_ending.is_none() {
+            let _ = kill(self.child, Signal::SIGKILL);
+        }
         if let Some(cgroup) = &self.spec.cgroup {
             cgroup.kill();
         }

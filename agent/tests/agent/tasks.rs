@@ -156,6 +156,24 @@ async fn a_task_that_does_not_end_is_killed_after_its_timeout() {
     }
 }
 
+// In groups of version 1 nothing of a task may fork any more before all of it is killed. A shell that was about to do so said that it can't and ended by
+// itself, with an exit code that told of no kill.
+#[tokio::test]
+async fn a_task_that_is_killed_while_it_forks_tells_of_the_kill() {
+    for mut bench in [Bench::isolated(), Bench::bare()] {
+        for _ in 0..8 {
+            let mut task = bench.shell("trap '' TERM; echo ready; while :; do (:); done");
+            task.kill_timeout_ms = 20;
+            let allocation = task.allocation;
+            bench.start(task);
+            bench.started().await;
+            wait_for_output(&bench, allocation, "ready\n").await;
+            bench.stop(allocation);
+            assert_eq!(bench.ended().await.to_string(), "signal 9");
+        }
+    }
+}
+
 #[tokio::test]
 async fn plain_programs_end_at_once_when_stopped() {
     let mut bench = Bench::isolated();
