@@ -158,6 +158,19 @@ fn a_service_that_fails_again_and_again_says_how_often() {
     };
     says("task 0 failed once, `plenum job history crash` tells how");
     says("task 0 failed 2 times");
+    // And while the next try runs, which the list says of it, too.
+    stage.submit(&server.address, "three.toml", SERVICE);
+    let listed = |filter: &str| stage.ask(&server.address, &["job", "list", "--filter", filter])["items"].clone();
+    let (failing, sound) = (listed("state=running,failing=1"), listed("failing=0"));
+    assert_eq!((&failing[0]["name"], &failing[0]["groups"][0]["failing"]), (&"crash".into(), &1.into()), "{failing:#}");
+    assert!(failing[0]["groups"][0]["failures"].as_u64() >= Some(2), "{failing:#}");
+    assert_eq!((&sound[0]["name"], &sound[1]), (&"three".into(), &Value::Null), "{sound:#}");
+    let run = |words: &[&str]| stage.run(&[&["--addr", &server.address, "job"], words].concat()).out;
+    let table = run(&["list"]);
+    let crash = table.lines().find(|line| line.starts_with("crash ")).unwrap();
+    assert!(crash.contains("  running (failing)  ") && table.matches("(failing)").count() == 1, "{table}");
+    let shown = run(&["show", "crash"]);
+    assert!(shown.contains("main: 1 of 1, up to ") && shown.contains("running (failing)"), "{shown}");
 }
 
 #[test]

@@ -318,13 +318,14 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
         let launched = launches(&view, &shape);
         let mut pairs = vec![
             ("job", format!("{}/{}", shape.namespace, shape.name)),
-            ("state", output::job_state(view.state()).to_owned()),
+            ("state", output::job_state_words(&view)),
             ("version", view.version.to_string()),
             ("scheduler", shape.scheduler),
             ("priority", shape.priority.to_string()),
             ("submitted", format!("{} ago", output::ago(view.submitted_micros))),
         ];
         pairs.extend(launched);
+        pairs.extend(output::failing_words(&view).map(|words| ("failing", words)));
         for (name, words) in [("reason", &view.reason), ("waits because", &view.waiting_reason)] {
             if !words.is_empty() {
                 pairs.push((name, words.clone()));

@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 
 use super::{Row, ago, device, json_time, or_dash, or_null, quantity};
 
+/// The cell counts a task's failures no further.
+const FAILURES_TOLD_MAX: u32 = 255;
+
 /// The state's name.
 pub(crate) fn job_state(state: JobState) -> &'static str {
     match state {
@@ -16,6 +19,33 @@ pub(crate) fn job_state(state: JobState) -> &'static str {
         JobState::JobFailed => "failed",
         JobState::JobStopped => "stopped",
     }
+}
+
+/// The state, and whether tasks fail again and again: between two of its starts, such a job runs.
+pub(crate) fn state_words(job: &JobView) -> String {
+    let state = job_state(job.state());
+    if failing(job) == 0 { state.to_owned() } else { format!("{state} (failing)") }
+}
+
+/// Tasks that fail again and again.
+fn failing(job: &JobView) -> u64 {
+    sum(job, |group| group.failing)
+}
+
+/// Which groups have tasks that fail again and again, and where to read more; nothing where none does.
+pub(crate) fn failing_words(job: &JobView) -> Option<String> {
+    let name = job.shape.as_ref().map_or("", |shape| &shape.name);
+    let of_group = |group: &GroupView| {
+        let tasks = format!("{}: {} of {}", group.name, group.failing, group.count);
+        match group.failures {
+            0 | 1 => format!("{tasks}, restarted again and again"),
+            FAILURES_TOLD_MAX => format!("{tasks}, up to {FAILURES_TOLD_MAX} times or more"),
+            failures => format!("{tasks}, up to {failures} times"),
+        }
+    };
+    let groups: Vec<String> = job.groups.iter().filter(|group| group.failing > 0).map(of_group).collect();
+    let more = || format!("`plenum job history {name}` and `plenum alloc list --job {name} --all` tell how");
+    (!groups.is_empty()).then(|| format!("{}; {}", groups.join("; "), more()))
 }
 
 fn sum(job: &JobView, count: impl Fn(&GroupView) -> u32) -> u64 {
@@ -36,6 +66,8 @@ fn group_json(shape: Option<&JobShape>, position: usize, group: &GroupView) -> V
         "complete": group.done,
         "failed": group.failed,
         "attempts": group.attempts,
+        "failing": group.failing,
+        "failures": group.failures,
         "not_before": json_time(group.not_before_micros),
         "after": shape.map(|shape| shape.after.clone()).unwrap_or_default(),
         "resources": shape.map(wanted_json),
@@ -65,7 +97,7 @@ impl Row for JobView {
         vec![
             shape.name,
             shape.scheduler,
-            job_state(self.state()).to_owned(),
+            state_words(self),
             sum(self, |group| group.waiting).to_string(),
             sum(self, |group| group.granted + group.starting + group.running).to_string(),
             sum(self, |group| group.done).to_string(),
@@ -89,6 +121,7 @@ impl Row for JobView {
             "version": self.version,
             "scheduler": shape.map(|shape| &shape.scheduler),
             "state": job_state(self.state()),
+            "failing": failing(self),
             "priority": shape.map(|shape| shape.priority),
             "runs": shape.map(|shape| match shape.kind() {
                 JobKind::Forever => "forever",
@@ -117,7 +150,7 @@ impl Row for JobView {
     }
 
     fn unlogged(&self) -> String {
-        self.waiting_reason.clone()
+        format!("{} {}", failing(self), self.waiting_reason)
     }
 }
 
@@ -183,5 +216,36 @@ mod tests {
         );
         let plain = &object["groups"][1]["resources"];
         assert_eq!((&plain["devices"], &plain["ports"]), (&json!([]), &json!({})));
+    }
+
+    #[test]
+    fn a_job_whose_tasks_fail_again_and_again_says_so_beside_its_state() {
+        let group = |name: &str, count, failing, failures| GroupView {
+            name: name.to_owned(),
+            count,
+            failing,
+            failures,
+            ..GroupView::default()
+        };
+        let shape = JobShape { name: "web".to_owned(), ..JobShape::default() };
+        let running = JobView { shape: Some(shape), state: JobState::JobRunning.into(), ..JobView::default() };
+        let sound = JobView { groups: vec![group("main", 3, 0, 7)], ..running.clone() };
+        assert_eq!(
+            (state_words(&sound).as_str(), failing_words(&sound)),
+            ("running", None),
+            "what failed once upon a time"
+        );
+        let groups = vec![group("a", 3, 1, 255), group("b", 1, 0, 1), group("c", 2, 2, 5), group("d", 1, 1, 0)];
+        let failing = JobView { groups, ..running };
+        assert_eq!(failing.cells()[2], "running (failing)");
+        assert_eq!(
+            failing_words(&failing).unwrap(),
+            "a: 1 of 3, up to 255 times or more; c: 2 of 2, up to 5 times; d: 1 of 1, restarted again and again; \
+             `plenum job history web` and `plenum alloc list --job web --all` tell how"
+        );
+        let object = failing.to_json();
+        assert_eq!((&object["state"], &object["failing"]), (&json!("running"), &json!(4)), "programs know five states");
+        assert_eq!((&object["groups"][2]["failing"], &object["groups"][2]["failures"]), (&json!(2), &json!(5)));
+        assert_ne!(failing.unlogged(), sound.unlogged(), "who watches the list is told");
     }
 }

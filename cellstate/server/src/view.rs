@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use plenum_model::{
     AllocationRef, AllocationState, Cell, Delta, End, GroupRow, Job, JobKind, LogTime, Machine, Resources, Room,
-    TaskState,
+    TaskRow, TaskState,
 };
 use plenum_proto::v1;
 
@@ -123,7 +123,13 @@ pub(crate) fn add(total: &mut v1::Resources, more: &v1::Resources) {
     total.custom.iter_mut().zip(&more.custom).for_each(|(total, more)| *total = total.saturating_add(*more));
 }
 
-/// Live allocations of one group.
+/// From so many on, a task does not just fail, or is not just restarted: it does so again and again.
+const AGAIN_AND_AGAIN: u32 = 2;
+/// How long after a failure, and the rest that follows it, a task that runs again may still be about to fail again: ten minutes. Most that fail for
+/// ever do so within seconds.
+const DOUBTED_MICROS: i64 = 600 * 1_000_000;
+
+/// The tasks of one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct GroupCounts {
     granted: u32,
@@ -132,6 +138,9 @@ struct GroupCounts {
     stopping: u32,
     lost: u32,
     attempts: u32,
+    failing: u32,
+    /// Of the task that failed most often.
+    failures: u32,
 }
 
 impl GroupCounts {
@@ -153,29 +162,50 @@ impl GroupCounts {
     }
 }
 
-/// Counts allocations of groups, each by its tasks. Those that are leaving no task knows: as soon as some group has such, all of the
+/// Counts tasks and allocations of groups, each by its tasks. Those that are leaving no task knows: as soon as some group has such, all of the
 /// cell's are looked at, once.
 pub(crate) struct Counts<'a> {
     cell: &'a Cell,
+    now: LogTime,
     /// By group row.
     leaving: OnceCell<BTreeMap<u32, GroupCounts>>,
 }
 
 impl<'a> Counts<'a> {
-    pub(crate) fn new(cell: &'a Cell) -> Self {
-        Self { cell, leaving: OnceCell::new() }
+    /// What fails goes by `now`.
+    pub(crate) fn new(cell: &'a Cell, now: LogTime) -> Self {
+        Self { cell, now, leaving: OnceCell::new() }
     }
 
-    fn of(&self, number: u32, group: &GroupRow) -> GroupCounts {
+    /// How many tasks of a job fail again and again.
+    pub(crate) fn failing(&self, job: &Job) -> u64 {
+        let groups = (0_u16..).zip(&job.shape.groups);
+        let counts = groups.filter_map(|(position, _)| {
+            Some(self.of(job.group_row(position)?, self.cell.group(job, position)?, job.state.is_final()))
+        });
+        counts.map(|counts| u64::from(counts.failing)).sum()
+    }
+
+    fn of(&self, number: u32, group: &GroupRow, is_over: bool) -> GroupCounts {
         let leaving = || self.leaving.get_or_init(|| self.leaving()).get(&number).copied().unwrap_or_default();
         let mut counts = if group.leaving == 0 { GroupCounts::default() } else { leaving() };
         for task in (0..group.count).filter_map(|task| self.cell.task(group, task)) {
             counts.tried(task.attempts);
+            counts.failures = counts.failures.max(task.failures.into());
             if let Some(slot) = task.allocation.checked_sub(1) {
                 counts.add(self.cell.status(slot).state);
             }
+            counts.failing += u32::from(!is_over && (fails(&task, group, self.now) || self.is_restarted(&task)));
         }
         counts
+    }
+
+    /// Whether its agent restarts it again and again, and it is down at the moment: when it was restarted last, nobody but its agent knows.
+    fn is_restarted(&self, task: &TaskRow) -> bool {
+        let Some(slot) = task.allocation.checked_sub(1) else { return false };
+        let status = self.cell.status(slot);
+        let is_down = status.state == AllocationState::Running && !status.ready;
+        is_down && self.cell.extra(slot).is_some_and(|extra| extra.restarts >= AGAIN_AND_AGAIN)
     }
 
     fn leaving(&self) -> BTreeMap<u32, GroupCounts> {
@@ -192,12 +222,21 @@ impl<'a> Counts<'a> {
     }
 }
 
+/// Whether a task fails again and again: the last time, of those of its group, not long ago. It may run at the moment.
+fn fails(task: &TaskRow, group: &GroupRow, now: LogTime) -> bool {
+    // When it failed last is told of the group as a whole.
+    let is_recent = group.not_before.plus_micros(DOUBTED_MICROS) > now;
+    let may_fail = matches!(task.state, TaskState::Waiting | TaskState::Blocked | TaskState::Live);
+    may_fail && is_recent && u32::from(task.failures) >= AGAIN_AND_AGAIN
+}
+
 /// A job, with counts of its tasks. The body is left out: only some may read it.
 #[must_use]
 pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
     let groups = (0_u16..).zip(&job.shape.groups).map(|(position, shape)| {
         let row = cell.group(job, position).copied().unwrap_or_default();
-        let live = job.group_row(position).map(|number| counts.of(number, &row)).unwrap_or_default();
+        let live =
+            job.group_row(position).map(|number| counts.of(number, &row, job.state.is_final())).unwrap_or_default();
         v1::GroupView {
             name: shape.name.to_string(),
             count: row.count,
@@ -211,6 +250,8 @@ pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
             failed: row.tasks_in(TaskState::Failed),
             attempts: live.attempts,
             not_before_micros: row.not_before.micros,
+            failing: live.failing,
+            failures: live.failures,
         }
     });
     v1::JobView {
@@ -253,5 +294,22 @@ mod tests {
         let mut counts = GroupCounts::default();
         (0..70_000).for_each(|_| counts.tried(u16::MAX));
         assert_eq!(counts.attempts, u32::MAX);
+    }
+
+    // A job in a loop of crashes was listed as one that runs.
+    #[test]
+    fn a_task_fails_again_and_again_while_its_last_failure_is_not_long_ago() {
+        let group = GroupRow { not_before: LogTime::from_micros(1_000), ..GroupRow::default() };
+        let fails_at = |state, failures, micros| {
+            fails(&TaskRow { state, failures, ..TaskRow::default() }, &group, LogTime::from_micros(micros))
+        };
+        use TaskState::{Blocked, Cancelled, Done, Failed, Live, Waiting};
+        for state in [Waiting, Live, Blocked] {
+            assert!(fails_at(state, 2, 0), "while it waits for its next attempt");
+            assert!(fails_at(state, u8::MAX, 1_000 + DOUBTED_MICROS - 1), "and while it may fail again");
+            assert!(!fails_at(state, u8::MAX, 1_000 + DOUBTED_MICROS), "what has run for long does not");
+            assert!(!fails_at(state, 1, 0), "once is not again and again");
+        }
+        assert!([Done, Failed, Cancelled].iter().all(|&state| !fails_at(state, 9, 0)), "these are over");
     }
 }

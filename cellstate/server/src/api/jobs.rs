@@ -23,7 +23,7 @@ use crate::authorise::Role;
 use crate::shared::{Decided, Shared};
 use crate::view::{self, Counts};
 
-const JOB_FIELDS: &[&str] = &["name", "namespace", "scheduler", "state", "priority", "runs", "parent"];
+const JOB_FIELDS: &[&str] = &["name", "namespace", "scheduler", "state", "priority", "runs", "failing", "parent"];
 
 /// An agent that is started again needs about so long.
 const AGENT_RETRY: Duration = Duration::from_secs(1);
@@ -78,7 +78,8 @@ fn job_named<'a>(cell: &'a Cell, namespace: &str, name: &str) -> Result<&'a Arc<
 }
 
 fn list(shared: &Shared, cell: &Cell, wire: &v1::ListRequest, filter: &Filter, limit: usize) -> v1::ListJobsResponse {
-    let (counts, reasons) = (Counts::new(cell), Reasons::new(shared, wire.at, cell));
+    let reasons = Reasons::new(shared, wire.at, cell);
+    let counts = Counts::new(cell, reasons.now());
     let mut response = v1::ListJobsResponse { revision: cell.revision().0, ..Default::default() };
     let mut room = listing::Room::new(limit);
     for job in cell.jobs().filter(|job| wire.namespace.is_empty() || *job.shape.namespace == *wire.namespace) {
@@ -89,6 +90,7 @@ fn list(shared: &Shared, cell: &Cell, wire: &v1::ListRequest, filter: &Filter, l
             "state" => Some(job.state.word().to_owned()),
             "priority" => Some(job.shape.priority.to_string()),
             "runs" => Some(job.shape.kind.word().to_owned()),
+            "failing" => Some(counts.failing(job).to_string()),
             _ => Some(view::parent_of(cell, job).map(|parent| parent.shape.name.to_string()).unwrap_or_default()),
         });
         if !passes {
@@ -140,8 +142,9 @@ impl v1::jobs_server::Jobs for JobsService {
         // Who waits for a job asks often, and a job may have a million tasks.
         let got = cell.read(&self.shared.reads, move |cell| {
             let job = job_named(cell, &wire.namespace, &wire.name)?;
-            let mut view = view::job(cell, job, &Counts::new(cell));
-            view.waiting_reason = Reasons::new(&shared, wire.at, cell).of(job);
+            let reasons = Reasons::new(&shared, wire.at, cell);
+            let mut view = view::job(cell, job, &Counts::new(cell, reasons.now()));
+            view.waiting_reason = reasons.of(job);
             let body = job.body.as_deref().filter(|_| reads_body);
             view.body = body.and_then(|body| v1::JobBody::decode(body).ok());
             Ok(v1::GetJobResponse { revision: cell.revision().0, job: Some(view) })

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Cell, GroupShape, Job, JobKind, NotWanted, Resources, Sum, TaskState, group_is_wanted};
+use plenum_model::{Cell, GroupShape, Job, JobKind, LogTime, NotWanted, Resources, Sum, TaskState, group_is_wanted};
 use plenum_proto::v1;
 
 use super::past;
@@ -27,6 +27,11 @@ impl<'a> Reasons<'a> {
         Self { present, cell, used: OnceCell::new() }
     }
 
+    /// The time that what waits is held against.
+    pub(super) fn now(&self) -> LogTime {
+        self.present.map_or_else(|| self.cell.time(), |shared| shared.clock.now())
+    }
+
     /// Why this one's do; empty when none does.
     pub(super) fn of(&self, job: &Arc<Job>) -> String {
         if job.state.is_final() {
@@ -38,7 +43,7 @@ impl<'a> Reasons<'a> {
                 "nothing of a recurring job itself is placed; `plenum job launch {name}` launches one from it"
             );
         }
-        let now = self.present.map_or_else(|| self.cell.time(), |shared| shared.clock.now());
+        let now = self.now();
         let mut reasons = Vec::new();
         for (position, shape) in (0_u16..).zip(&job.shape.groups) {
             let tasks_in = |state| self.cell.group(job, position).map_or(0, |row| row.tasks_in(state));

@@ -20,6 +20,7 @@ mod inspection;
 mod job_stories;
 mod kept;
 mod large_jobs;
+mod loops;
 mod named;
 mod offline;
 mod pulses;
