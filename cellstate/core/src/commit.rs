@@ -1,13 +1,14 @@
 //! Commits: a transaction is checked as a whole, resolved, and turned into an outcome and a delta.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::session::Standing;
 use plenum_model::{
     AllocationState, AllocationStatus, Decision, Delta, GrantExtra, GrantedPorts, Grants, JobChange, JobState, LogTime,
-    Move, Outcome, Placement, Rejection, RejectionCode, SessionChange, Transaction, TransactionId, TransactionOutcome,
-    VICTIMS_MAX, counted, floor_of,
+    MachineState, Move, Outcome, Placement, Rejection, RejectionCode, SessionChange, Transaction, TransactionId,
+    TransactionOutcome, VICTIMS_MAX, counted, floor_of,
 };
 
 use crate::hindsight::Hindsight;
@@ -162,10 +163,11 @@ impl Core {
     ) -> (Outcome, Delta) {
         let mut delta = self.draft(now);
         delta.moves = self.derived.spare.moves.take(resolution.stops.len() + resolution.victims.len());
+        let mut moved = self.moved_off(txn, &resolution);
         for &slot in &resolution.stops {
             let restarts = self.cell.extra(slot).map_or(0, |extra| extra.restarts);
             let status = AllocationStatus { state: AllocationState::Stopping, ready: false };
-            delta.moves.push(Move { slot, status, restarts, reason: None });
+            delta.moves.push(Move { slot, status, restarts, reason: moved.remove(&slot) });
         }
         for &(slot, placement) in &resolution.victims {
             let restarts = self.cell.extra(slot).map_or(0, |extra| extra.restarts);
@@ -215,6 +217,32 @@ impl Core {
             divergences: resolution.divergences,
         };
         (outcome, delta)
+    }
+
+    /// Why allocations leave a drained machine that are stopped while their tasks are placed anew, by their slots: both with one transaction. Why
+    /// it stops others is its scheduler's to know.
+    fn moved_off(&self, txn: &Transaction, resolution: &Resolution) -> BTreeMap<u32, Arc<str>> {
+        let stopped = resolution.stops.iter().filter_map(|&slot| self.cell.allocation_in(slot));
+        let drained = stopped.filter_map(|found| Some((found, self.cell.machine_in(found.row.machine)?)));
+        let mut drained = drained.filter(|(_, machine)| machine.state == MachineState::Draining).peekable();
+        if drained.peek().is_none() {
+            return BTreeMap::new();
+        }
+        let placed = txn.placements.iter().zip(&resolution.granted).flat_map(|(placement, granted)| {
+            let task_of = |granted: &Granted| placement.tasks[granted.claim as usize];
+            granted.iter().map(move |granted| (placement.job.slot, placement.group, task_of(granted)))
+        });
+        let placed: BTreeSet<(u32, u16, u32)> = placed.collect();
+        let anew = drained.filter(|(found, _)| placed.contains(&(found.row.job_slot, found.row.group, found.row.task)));
+        let mut reasons = BTreeMap::<u32, Arc<str>>::new();
+        anew.map(|(found, machine)| {
+            let reason = reasons.entry(machine.id.slot);
+            (
+                found.id.slot,
+                reason.or_insert_with(|| format!("moved off {}, which is drained", machine.name).into()).clone(),
+            )
+        })
+        .collect()
     }
 
     fn grant_columns(

@@ -15,6 +15,7 @@ mod inspect;
 mod jobs;
 mod listing;
 mod missed;
+mod moved;
 mod names;
 pub(crate) mod past;
 pub mod probe;

@@ -17,7 +17,7 @@ use super::listing::{self, Filter};
 use super::past::{self, Moment};
 use super::story::{self, Hero, gone};
 use super::waiting::Reasons;
-use super::{allocations, principal};
+use super::{allocations, moved, principal};
 use crate::agents::{NoLogs, Reading};
 use crate::authorise::Role;
 use crate::shared::{Decided, Shared};
@@ -417,19 +417,30 @@ fn retired(id: AllocationId, oldest: u64) -> Failure {
     Failure::new(Code::NotFound, "ALLOCATION_RETIRED", message)
 }
 
-/// A live allocation's row, with the time of its grant where the picture or the history knows it.
+/// A live allocation's row, with the time of its grant where the picture or the history knows it, and with why its task was moved where the
+/// history does.
 async fn live(shared: &Arc<Shared>, moment: Moment, id: AllocationId) -> Result<v1::AllocationView, Failure> {
     let allocation = moment.allocation(id).ok_or_else(|| never_was(id, &moment))?;
     let created = shared.picture.time_of(allocation.row.created);
     let mut view = view::allocation(&moment, &allocation, created);
     // It may have a turn, and what follows waits for one.
+    let granted_at = allocation.row.created;
     drop(moment);
-    if created.is_none() {
+    // What was moved had another allocation before.
+    let may_be_moved = view.attempt > 1 && view.reason.is_empty() && past::reach(shared, granted_at).await.is_ok();
+    if created.is_none() || may_be_moved {
         let (history, revision) = (shared.feed.history().clone(), view.created_revision);
+        let read = move || {
+            let logged = history.entry(revision).map_err(|error| Failure::history(&error))?;
+            let moved =
+                if may_be_moved { moved::reason(&ended::delta_of(&logged)?, id.slot).map(str::to_owned) } else { None };
+            Ok((logged.time_micros, moved))
+        };
         // Not refused when many read: a row without its time would look like one of 1970.
-        let read =
-            past::patiently(&shared.reads, move || history.entry(revision).map_err(|error| Failure::history(&error)));
-        view.created_micros = read.await.map_or(0, |logged| logged.time_micros);
+        if let Ok((time_micros, moved)) = past::patiently(&shared.reads, read).await {
+            view.created_micros = time_micros;
+            view.reason = moved.unwrap_or(view.reason);
+        }
     }
     Ok(view)
 }

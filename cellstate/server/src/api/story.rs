@@ -17,7 +17,7 @@ use prost::Message;
 
 use super::ended::delta_of;
 use super::failure::{Failure, RETIRED};
-use super::{listing, names, past};
+use super::{listing, moved, names, past};
 
 pub(super) use governed::Governed;
 
@@ -313,7 +313,8 @@ impl<'a> Teller<'a> {
                 let task = grants.tasks.get(position).copied().unwrap_or_default();
                 let (job, group) = self.names(grants.job, grants.group);
                 let machine = self.machine_then(machine, delta.revision, delta.time.micros);
-                self.push(logged, "granted", format!("{job} {group}[{task}] on machine {machine}"))?;
+                let why = moved::reason(delta, id.slot).map_or_else(String::new, |reason| format!(": {reason}"));
+                self.push(logged, "granted", format!("{job} {group}[{task}] on machine {machine}{why}"))?;
             }
             self.over = generation <= id.generation;
             self.tenant = generation.checked_sub(1);

@@ -21,6 +21,7 @@ mod job_stories;
 mod kept;
 mod large_jobs;
 mod loops;
+mod moves;
 mod named;
 mod offline;
 mod pulses;

@@ -271,6 +271,18 @@ pub(super) const OTHERS: &[Situation] = &[
         stage.ask(Ask::DrainMachine(v1::DrainMachine { machine, deadline_micros: 0 }));
         stage.place("batch", job, &[slot], &[0]);
     }),
+    ("a task moves off a machine that is drained, and another one is only stopped there", |stage| {
+        let (slot, elsewhere) = (stage.machine(|_| {}).1, stage.machine(|_| {}).1);
+        let job = stage.job("batch", |_| {});
+        stage.place("batch", job, &[slot, slot], &[0, 1]);
+        let deadline_micros = stage.time + 60_000_000;
+        stage.ask(Ask::DrainMachine(v1::DrainMachine { machine: stage.machine_id(slot).0, deadline_micros }));
+        let mut moves = stage.transaction("batch", vec![placement(job, &[elsewhere], &[0])]);
+        moves.stops = vec![stage.allocation(job, 0), stage.allocation(job, 1)];
+        let stopped = moves.stops.clone();
+        stage.ask(Ask::Commit(moves));
+        stopped.into_iter().for_each(|each| stage.report(each, v1::AllocationState::Stopped));
+    }),
     ("tasks that the cell does not know are stopped by the deadline of a drain, adopted or not", |stage| {
         let (mut machine, slot) = stage.machine(|_| {});
         stage.incarnation = 2;

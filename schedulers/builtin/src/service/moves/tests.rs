@@ -130,6 +130,22 @@ fn tasks_leave_a_machine_that_is_drained_one_after_the_other_before_its_deadline
     assert_eq!(serving(&stage, job).len(), 3, "those that are elsewhere stay where they are");
 }
 
+// It was stopped without a word: why, one had to find out by its transaction.
+#[test]
+fn a_task_that_moves_says_off_which_machine() {
+    let (mut stage, _) = stage(&[4_000, 4_000]);
+    let job = running(&mut stage, &web(2));
+    drain(&mut stage, 0, 10 * MINUTE);
+    stage.advance(2 * SECOND);
+    let cell = stage.cell();
+    let stopping = cell.allocations().find(|found| found.status.state == AllocationState::Stopping).unwrap();
+    let reason = stopping.extra.and_then(|extra| extra.reason.as_deref());
+    assert_eq!((stopping.row.machine, reason), (0, Some("moved off m0, which is drained")));
+    let granted = cell.allocations().filter(|found| found.status.state == AllocationState::Granted).collect::<Vec<_>>();
+    assert_eq!(granted.len(), 1, "its task is placed elsewhere");
+    assert_eq!(placed(&stage, job), [1, 1]);
+}
+
 #[test]
 fn a_task_for_which_there_is_no_room_elsewhere_runs_on_until_the_deadline() {
     let (mut stage, seat) = stage(&[4_000, 400]);

@@ -1,0 +1,58 @@
+//! Tasks that were moved: what is said of those that left, and of those that came for them.
+
+use plenum_proto::v1;
+use tonic::transport::Channel;
+
+use crate::client::{Session, connect, job, placement, register, start, submit};
+
+type Jobs = v1::jobs_client::JobsClient<Channel>;
+
+async fn shown(channel: &Channel, allocation: u64) -> v1::AllocationView {
+    let ask = v1::GetAllocationRequest { allocation, ..Default::default() };
+    Jobs::new(channel.clone()).get_allocation(ask).await.unwrap().into_inner()
+}
+
+// Both had their transaction, and nothing else that would have told of the drain.
+#[tokio::test]
+async fn a_task_that_was_moved_off_a_drained_machine_says_so_where_it_left_and_where_it_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    register(&channel, "m2", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let work = submit(&channel, job("web", 2)).await;
+    session.reach(work.revision).await;
+    let first = session.transaction(1, vec![placement(work.job, vec![0, 0], vec![0, 1])]);
+    let before = session.commit(first).await.unwrap().placements[0].allocations.clone();
+    let drain = v1::DrainRequest { name: "m1".into(), undrain: false, within_micros: 600_000_000 };
+    let mut govern = v1::govern_client::GovernClient::new(channel.clone());
+    let drained = govern.drain_machine(drain).await.unwrap().into_inner();
+    session.reach(drained.revision).await;
+    let mut moves = session.transaction(2, vec![placement(work.job, vec![1], vec![0])]);
+    moves.stops = vec![before[0]];
+    let after = session.commit(moves).await.unwrap().placements[0].allocations[0];
+
+    let why = "moved off m1, which is drained";
+    let (left, came) = (shown(&channel, before[0]).await, shown(&channel, after).await);
+    assert_eq!((left.state(), left.reason.as_str()), (v1::AllocationState::Stopping, why));
+    assert_eq!((came.state(), came.reason.as_str()), (v1::AllocationState::Granted, why));
+    assert!(came.created_micros > 0 && came.machine == "m2", "{came:?}");
+    assert_eq!(shown(&channel, before[1]).await.reason, "", "that one stays where it is");
+    let ask = v1::AllocationHistoryRequest { allocation: after, ..Default::default() };
+    let story = Jobs::new(channel.clone()).allocation_history(ask).await.unwrap().into_inner();
+    assert_eq!(story.events[0].detail, format!("default/web work[0] on machine m2: {why}"));
+
+    // It is told in lists, too, and once it has ended.
+    let stopped =
+        v1::Transition { allocation: before[0], state: v1::AllocationState::Stopped.into(), ..Default::default() };
+    let (machine, epoch) = (machine.machine, machine.epoch);
+    let report = v1::ReportRequest { machine, epoch, transitions: vec![stopped], ..Default::default() };
+    v1::agents_client::AgentsClient::new(channel.clone()).report(report).await.unwrap();
+    let list = v1::ListAllocationsRequest { ended: true, ..Default::default() };
+    let listed = Jobs::new(channel.clone()).list_allocations(list).await.unwrap().into_inner().allocations;
+    let ended = listed.iter().find(|row| row.id == before[0]).unwrap();
+    assert_eq!((ended.state(), ended.reason.as_str()), (v1::AllocationState::Stopped, why));
+    assert_eq!(shown(&channel, before[0]).await.reason, why);
+    server.shutdown().await.unwrap();
+}
