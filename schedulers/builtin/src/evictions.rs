@@ -4,6 +4,7 @@
 //! is granted on top of it, and nobody else has to go.
 
 mod lent;
+mod pauses;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,7 @@ use plenum_policies::eviction::{Cheapest, Found, Tenants, Wanting};
 use plenum_policies::{Columns, Eligible, Request};
 use plenum_sdk::{Specials, View, Work};
 
+use self::pauses::Pauses;
 use crate::placer::Need;
 use crate::shared_machine;
 
@@ -51,6 +53,8 @@ pub(crate) enum Denied {
     Many,
     /// It was not looked at to the end.
     Later,
+    /// Its tasks failed after it had evicted others for them: it evicts nobody before then.
+    Fails(LogTime),
 }
 
 impl Denied {
@@ -64,6 +68,12 @@ impl Denied {
             Self::Enough => format!("no lower band has enough on any machine to be evicted; {reason}"),
             Self::Many => format!("more than {NAMED_MAX} would have to be evicted at once; {reason}"),
             Self::Later => format!("whom to evict is looked for in a moment; {reason}"),
+            Self::Fails(until) => {
+                format!(
+                    "it evicted others for tasks that failed, and evicts nobody before {}; {reason}",
+                    until.whole_second()
+                )
+            }
         }
     }
 }
@@ -147,6 +157,8 @@ pub(crate) struct Evictions {
     denied: Remembered<Kind>,
     /// The same of machines for jobs whose tasks share one, by what these need and their band.
     homeless: Remembered<(shared_machine::Need, u8)>,
+    /// Groups that evicted not long ago.
+    pauses: Pauses,
 }
 
 /// Where claims are booked.
@@ -161,7 +173,8 @@ impl Evictions {
     /// Begins a decision.
     pub(crate) fn begin(&mut self) {
         let (denied, homeless) = (std::mem::take(&mut self.denied), std::mem::take(&mut self.homeless));
-        *self = Self { walked: self.walked, denied, homeless, looks: LOOKS_MAX, ..Self::default() };
+        let pauses = std::mem::take(&mut self.pauses);
+        *self = Self { walked: self.walked, denied, homeless, pauses, looks: LOOKS_MAX, ..Self::default() };
     }
 
     /// Whoever is placed from now on in this decision is not worth an eviction.
@@ -226,6 +239,10 @@ impl Evictions {
         if let Some((why, again)) = self.denied.get(books.view, &kind) {
             again.into_iter().for_each(|micros| self.put_off(micros));
             return (seats, why);
+        }
+        if let Some(until) = self.pauses.until(books.view, work) {
+            self.put_off(until.micros.saturating_sub(books.view.now().micros));
+            return (seats, Denied::Fails(until));
         }
         if let Err(denied) = self.read(books.view, work) {
             return (seats, denied);
@@ -337,6 +354,13 @@ impl Evictions {
     pub(crate) fn leaving(&self, machine: u32, job: &Job) -> impl Iterator<Item = &AllocationId> {
         let band = job.shape.priority / 10;
         self.tenants.iter().flat_map(move |tenants| tenants.leaving(machine, band))
+    }
+
+    /// Those who are to go for these seats go: they are claimed.
+    pub(crate) fn claimed(&mut self, view: &View<'_>, work: &Work, seats: &[Seat]) {
+        if seats.iter().any(|seat| seat.victims > 0) {
+            self.pauses.begin(view, work);
+        }
     }
 
     /// Undoes [`Evictions::seats`], the last one, but for what is booked.
@@ -457,6 +481,8 @@ impl Asked<'_> {
     }
 }
 
+#[cfg(test)]
+mod pause_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

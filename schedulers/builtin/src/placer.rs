@@ -347,6 +347,7 @@ impl Placer {
         for (position, devices) in &free.named {
             plan.devices(placed[*position], devices);
         }
+        self.evictions.claimed(view, work, &seats);
         let evicting: BTreeSet<u32> = seats.iter().map(|seat| seat.machine).collect();
         for machine in evicting {
             self.evictions.leaving(machine, &work.job).for_each(|&victim| {

@@ -12,7 +12,7 @@ pub(super) fn job(name: &str, count: u32, cpu_millis: i64, priority: u32) -> Job
 }
 
 /// A cell of so many machines with two cores each, and the scheduler `batch`.
-fn stage(machines: u32) -> Stage {
+pub(super) fn stage(machines: u32) -> Stage {
     let mut stage = Stage::new();
     for number in 0..machines {
         stage.machine(&format!("m{number}"), 2000, &[]);
@@ -37,7 +37,7 @@ pub(super) fn leaving(stage: &Stage) -> impl Iterator<Item = AllocationRef<'_>> 
 }
 
 /// All that leaves has left.
-fn leave(stage: &mut Stage) {
+pub(super) fn leave(stage: &mut Stage) {
     let ended = |found: AllocationRef<'_>| {
         let machine = stage.cell().machine_in(found.row.machine).unwrap();
         Transition {

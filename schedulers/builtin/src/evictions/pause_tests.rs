@@ -1,0 +1,95 @@
+//! Stories of tasks that fail after others were evicted for them.
+
+use plenum_model::JobId;
+use plenum_testkit::{JobBuilder, Stage};
+
+use super::tests::{job, leave, leaving, stage, stands, submit};
+use crate::service::Service;
+
+fn web(count: u32) -> JobBuilder {
+    JobBuilder::new("web", "service").group("main", count, 2000).priority(90).forever()
+}
+
+/// A cell that a job of low priority fills, with so many machines.
+fn full(machines: u32) -> (Stage, JobId) {
+    let mut stage = stage(machines);
+    stage.seat(Service::default());
+    let low = submit(&mut stage, &job("low", machines, 2000, 10));
+    (stage, low)
+}
+
+/// For so many seconds what runs of the job fails in each, and who is evicted for it has left a second later; gives how many were.
+fn fail(stage: &mut Stage, job: JobId, seconds: u32) -> usize {
+    let (mut passed, mut evicted) = (0, 0);
+    while passed < seconds {
+        stage.finish(job, false);
+        stage.advance(1_000_000);
+        passed += 1;
+        let leaving = leaving(stage).count();
+        if leaving > 0 {
+            evicted += leaving;
+            leave(stage);
+            passed += 1;
+        }
+    }
+    evicted
+}
+
+// It took the place of the same task every two seconds, which began anew in between and never came to anything.
+#[test]
+fn what_fails_again_and_again_evicts_ever_more_seldom() {
+    let (mut stage, low) = full(1);
+    let web = submit(&mut stage, &web(1));
+    assert_eq!(stands(&stage, low), (0, 1));
+    leave(&mut stage);
+    assert_eq!(fail(&mut stage, web, 7), 0);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((0, 0), (1, 0)), "who was evicted is back meanwhile");
+    let told = stage.passed_over(web, 0).to_owned();
+    assert!(told.starts_with("it evicted others for tasks that failed, and evicts nobody before "), "{told}");
+    assert!(told.ends_with("short of cpu by 2000m"), "{told}");
+    assert_eq!(fail(&mut stage, web, 5), 1, "after ten seconds");
+    assert_eq!(fail(&mut stage, web, 15), 0);
+    assert_eq!(fail(&mut stage, web, 10), 1, "after twenty more");
+    assert_eq!(fail(&mut stage, web, 290), 3, "after 40, 80 and 160");
+    assert_eq!(fail(&mut stage, web, 1500), 5, "and then every five minutes");
+}
+
+#[test]
+fn what_failed_is_placed_at_once_where_there_is_room() {
+    let (mut stage, low) = full(2);
+    let web = submit(&mut stage, &web(1));
+    leave(&mut stage);
+    stage.machine("m2", 2000, &[]);
+    stage.advance(1_000_000);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((1, 0), (2, 0)));
+    stage.machine("m3", 2000, &[]);
+    stage.finish(web, false);
+    stage.advance(2_000_000);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((1, 0), (2, 0)));
+}
+
+#[test]
+fn what_ran_for_a_while_before_it_failed_evicts_at_once() {
+    let (mut stage, low) = full(1);
+    let web = submit(&mut stage, &web(1));
+    leave(&mut stage);
+    for _ in 0..3 {
+        stage.advance(20_000_000);
+        stage.finish(web, false);
+        stage.advance(2_000_000);
+        assert_eq!((stands(&stage, web).0, stands(&stage, low).0), (1, 0));
+        leave(&mut stage);
+    }
+}
+
+#[test]
+fn tasks_that_never_failed_do_not_wait() {
+    let (mut stage, low) = full(4);
+    let web = submit(&mut stage, &web(3));
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((3, 0), (1, 3)));
+    leave(&mut stage);
+    let lost = stage.placed(web)[0].2;
+    stage.remove(lost);
+    stage.advance(1_000_000);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((3, 0), (0, 1)));
+}
