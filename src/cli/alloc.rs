@@ -97,7 +97,13 @@ async fn show(context: &Context, id: &str, at: Option<At>, history: bool) -> Res
             "revision",
             "reason",
         ];
-        output::fields(&titles.into_iter().zip(view.cells()).collect::<Vec<_>>()) + &events
+        let mut pairs: Vec<_> = titles.into_iter().zip(view.cells()).collect();
+        // Only what was granted on room that others are leaving does.
+        let waits_for = output::waits_for(&view);
+        if !waits_for.is_empty() {
+            pairs.push(("waits for", format!("the end of {}", waits_for.join(", "))));
+        }
+        output::fields(&pairs) + &events
     };
     output::print(&output::object(context.format, &object, &view.name(), text))
 }

@@ -1,6 +1,7 @@
 //! `plenum job`: submit, list, show, stop, launch and scale, and what happened.
 
 use std::{
+    collections::BTreeSet,
     io::{self, IsTerminal},
     path::Path,
     process::ExitCode,
@@ -10,8 +11,8 @@ use std::{
 use plenum_model::LAUNCH_SCHEDULER_OPTION;
 use plenum_proto::error::code_of;
 use plenum_proto::v1::{
-    At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState, JobView, LaunchRequest,
-    ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, StopRequest, SubmitRequest,
+    AllocationView, At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState, JobView,
+    LaunchRequest, ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, StopRequest, SubmitRequest,
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -331,6 +332,7 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
                 pairs.push((name, words.clone()));
             }
         }
+        pairs.extend(waits_to_start(&listed.allocations).map(|words| ("starts later", words)));
         let groups = output::listing(context.format, revision, &view.groups, false);
         let allocations = output::listing(context.format, revision, &listed.allocations, false);
         format!("{}\n{groups}\n{allocations}", output::fields(&pairs))
@@ -338,6 +340,19 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
     output::print(&output::object(context.format, &object, &job.name, text))?;
     alloc::tell_of_more(context, &listed);
     Ok(())
+}
+
+/// How many tasks wait for others to leave their room, where there are any.
+fn waits_to_start(allocations: &[AllocationView]) -> Option<String> {
+    let waiting: Vec<_> = allocations.iter().filter(|allocation| !allocation.take_overs.is_empty()).collect();
+    let leaving: BTreeSet<String> = waiting.iter().copied().flat_map(output::waits_for).collect();
+    let tasks = match waiting.len() {
+        0 => return None,
+        1 => "1 task".to_owned(),
+        several => format!("{several} tasks"),
+    };
+    let others = if leaving.len() == 1 { "1 other has".to_owned() } else { format!("{} others have", leaving.len()) };
+    Some(format!("{tasks}, whose room {others} to leave first (`plenum alloc show` names them)"))
 }
 
 /// What a job was launched from, what was launched from it last, and its options: where there is any of that.
@@ -421,6 +436,8 @@ pub(super) fn tell_change(
 
 #[cfg(test)]
 mod tests {
+    use plenum_proto::v1::TakeOver;
+
     use super::*;
 
     #[test]
@@ -431,6 +448,20 @@ mod tests {
         assert_eq!(ended_text("p1", &view), "job p1 failed: task work[0] failed: exit code 3\n");
         view.reason = "command not found: /\u{1b}]0;x\u{7}".to_owned();
         assert_eq!(ended_text("p1", &view), "job p1 failed: command not found: / ]0;x \n");
+    }
+
+    // Tasks were `granted` for as long as those whom they evicted took to end, and nothing said why they did not start.
+    #[test]
+    fn a_job_whose_tasks_wait_for_others_to_leave_says_so() {
+        let granted = |victims: &[u64]| {
+            let take_overs = victims.iter().map(|&victim| TakeOver { victim, ..TakeOver::default() }).collect();
+            AllocationView { take_overs, ..AllocationView::default() }
+        };
+        assert_eq!(waits_to_start(&[granted(&[])]), None);
+        let one = waits_to_start(&[granted(&[]), granted(&[7 << 32 | 1])]);
+        assert_eq!(one.unwrap(), "1 task, whose room 1 other has to leave first (`plenum alloc show` names them)");
+        let two = waits_to_start(&[granted(&[1 << 32, 1 << 32 | 5]), granted(&[1 << 32, 1 << 32 | 9])]);
+        assert_eq!(two.unwrap(), "2 tasks, whose room 3 others have to leave first (`plenum alloc show` names them)");
     }
 
     // A wait for a job ended as failed while many others listed.

@@ -53,6 +53,11 @@ pub(crate) fn exit_code(allocation: &AllocationView) -> Option<i32> {
     (!is_unknown).then_some(allocation.exit_code)
 }
 
+/// Those on whose room it was granted and who still leave it: it is started once they have ended.
+pub(crate) fn waits_for(allocation: &AllocationView) -> Vec<String> {
+    allocation.take_overs.iter().map(|entry| allocation_id(entry.victim)).collect()
+}
+
 /// `http=20000, metrics=20001`
 fn ports(allocation: &AllocationView) -> String {
     let ports: Vec<String> = allocation.ports.iter().map(|port| format!("{}={}", port.name, port.number)).collect();
@@ -112,6 +117,7 @@ impl Row for AllocationView {
             "created_at": json_time(self.created_micros),
             "exit_code": exit_code(self),
             "reason": or_null(&self.reason),
+            "waits_for_allocations": waits_for(self),
             "ended_revision": if self.ended_revision == 0 { Value::Null } else { json!(self.ended_revision) },
             "ended_at": json_time(self.ended_micros),
         });

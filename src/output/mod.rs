@@ -24,7 +24,7 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-pub(crate) use allocation::allocation_id;
+pub(crate) use allocation::{allocation_id, waits_for};
 pub(crate) use conflict::key_columns;
 pub(crate) use device::device_lines;
 pub(crate) use job::{failing_words, job_state, state_words as job_state_words};
