@@ -15,6 +15,7 @@ mod least;
 mod tenants;
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use plenum_model::{AllocationId, Resources, Revision};
@@ -38,6 +39,8 @@ pub struct EvictionRank {
     pub services: u32,
     /// How many.
     pub victims: u32,
+    /// Tasks of the group on that machine, where they are to be spread.
+    pub siblings: u32,
     /// The grant of the oldest one: of equal ones on a machine those go that have done least.
     pub oldest: Reverse<Revision>,
     /// Breaks ties, so that a run can be replayed.
@@ -49,13 +52,13 @@ impl EvictionRank {
     #[must_use]
     pub const fn nobody(machine: u32) -> Self {
         let oldest = Reverse(Revision(u64::MAX));
-        Self { band: 0, torn: 0, highest: 0, priorities: 0, services: 0, victims: 0, oldest, machine }
+        Self { band: 0, torn: 0, highest: 0, priorities: 0, services: 0, victims: 0, siblings: 0, oldest, machine }
     }
 
     /// All that counts between machines. Ages don't: to compare them, each tenant of each machine that is as good as another would have to be looked at.
     #[must_use]
-    pub const fn price(&self) -> (u8, u32, u8, u32, u32, u32) {
-        (self.band, self.torn, self.highest, self.priorities, self.services, self.victims)
+    pub const fn price(&self) -> (u8, u32, u8, u32, u32, u32, u32) {
+        (self.band, self.torn, self.highest, self.priorities, self.services, self.victims, self.siblings)
     }
 
     /// One more.
@@ -85,6 +88,20 @@ pub struct Wanting<'a> {
     /// Whether the machine in a slot has what else it needs (devices, ports), when these leave besides those who do anyway. Holds of more of them, if it holds
     /// of some. Asked only where the room is enough.
     pub enough: Option<&'a Enough<'a>>,
+    /// Tasks of its group by machine, where they are to be spread: of equal machines one with the fewest is taken.
+    pub siblings: Option<&'a BTreeMap<u32, u32>>,
+}
+
+impl<'a> Wanting<'a> {
+    /// Room alone, wherever it is.
+    #[must_use]
+    pub const fn new(resources: &'a Resources, band: u8) -> Self {
+        Self { resources, band, enough: None, siblings: None }
+    }
+
+    fn siblings_on(&self, machine: u32) -> u32 {
+        self.siblings.and_then(|siblings| siblings.get(&machine)).copied().unwrap_or(0)
+    }
 }
 
 impl fmt::Debug for Wanting<'_> {

@@ -59,7 +59,9 @@ impl Cheapest {
             let Some(free) = free(machine) else { continue };
             let (found, looked_at) = search(tenants, machine, &free, wanting);
             *budget = budget.saturating_sub(looked_at);
-            let Some(found) = found else { continue };
+            let Some(mut found) = found else { continue };
+            // Nobody's are known before somebody asks: a group's siblings are its own, and the heap is of all that need the same.
+            found.rank.siblings = wanting.siblings_on(machine);
             let is_best = |Reverse((next, _)): &Reverse<(EvictionRank, u32)>| found.rank.price() <= next.price();
             if found.rank.price() <= rank.price() || self.heap.peek().is_none_or(is_best) {
                 // Another task may go there, too. Where somebody was chosen, that is heard of.

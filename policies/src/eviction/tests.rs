@@ -18,7 +18,7 @@ fn tenant(slot: u32, priority: u8, created: u64) -> Tenant {
 }
 
 fn wanting(resources: &Resources, band: u8) -> Wanting<'_> {
-    Wanting { resources, band, enough: None }
+    Wanting::new(resources, band)
 }
 
 fn room(cpu: i64, memory: i64) -> Room {
@@ -87,15 +87,21 @@ proptest! {
     #[test]
     fn each_task_goes_to_the_machine_of_least_cost_as_things_stand_then(
         machines in prop::collection::vec(made(), 1..5), cpu in 1_u64..7, memory in 0_u64..5, band in 1_u8..4,
+        siblings in prop::collection::vec(0_u32..3, 5), is_spread in any::<bool>(),
     ) {
         let (all, mut free): (Vec<_>, Vec<Room>) = machines.into_iter().unzip();
         let mut tenants = Tenants::made(&all);
         let need = Resources::new(cpu * 500, memory);
-        let wanting = wanting(&need, band);
+        let mut siblings: BTreeMap<u32, u32> = (0..).zip(siblings).collect();
         let rooms = |free: &[Room]| (0..).zip(free.to_vec()).collect::<Vec<(u32, Room)>>();
-        let mut cheapest = Cheapest::new(&tenants, rooms(&free).into_iter(), &wanting);
+        let mut cheapest = Cheapest::new(&tenants, rooms(&free).into_iter(), &wanting(&need, band));
         for _ in 0..6 {
-            let best = rooms(&free).iter().filter_map(|(machine, free)| plainly(&tenants, *machine, free, &wanting)).min();
+            let wanting = Wanting { siblings: is_spread.then_some(&siblings), ..wanting(&need, band) };
+            let ranks = rooms(&free).into_iter().filter_map(|(machine, free)| {
+                let rank = plainly(&tenants, machine, &free, &wanting)?;
+                Some(EvictionRank { siblings: wanting.siblings_on(machine), ..rank })
+            });
+            let best = ranks.min();
             match cheapest.next(&tenants, |machine| Some(free[machine as usize]), &wanting, &mut 1_000) {
                 Found::Here(found) => {
                     prop_assert_eq!(Some(found.rank.price()), best.map(|best| best.price()));
@@ -104,6 +110,7 @@ proptest! {
                         tenants.choose(machine, &found.victims);
                     }
                     free[machine as usize].take(&need);
+                    *siblings.entry(machine).or_default() += 1;
                 }
                 Found::Nowhere => prop_assert_eq!(best, None),
                 Found::Unsure => prop_assert!(false, "there was budget left"),
@@ -183,6 +190,31 @@ fn of_machines_that_are_alike_one_is_looked_at_for_a_task() {
     }
 }
 
+// Three tasks of a service went to one machine, as all were of equal price and it was the first.
+#[test]
+fn of_machines_of_equal_price_one_with_the_fewest_siblings_is_taken_and_nobody_dearer_goes_for_that() {
+    let machine = |priority| vec![(tenant(0, priority, 1), Resources::new(400, 1))];
+    let mut tenants = Tenants::made(&[machine(10), machine(10), machine(10), machine(11)]);
+    let need = Resources::new(100, 1);
+    let mut siblings = BTreeMap::from([(0, 1)]);
+    let mut cheapest = Cheapest::new(&tenants, (0..4).map(|machine| (machine, room(0, 1))), &wanting(&need, 5));
+    let mut seats = Vec::new();
+    for _ in 0..4 {
+        let wanting = Wanting { siblings: Some(&siblings), ..wanting(&need, 5) };
+        let Found::Here(found) = cheapest.next(&tenants, |_| Some(room(0, 1)), &wanting, &mut 1_000) else {
+            panic!("there is enough")
+        };
+        let machine = found.rank.machine;
+        if !found.victims.is_empty() {
+            tenants.choose(machine, &found.victims);
+        }
+        *siblings.entry(machine).or_default() += 1;
+        seats.push((machine, found.victims.len()));
+    }
+    // What the first victim leaves is enough for more than one: for that, nobody else goes.
+    assert_eq!(seats, [(1, 1), (1, 0), (1, 0), (1, 0)]);
+}
+
 // All sets of sixteen were searched, on each of all machines: what is short of devices only is not ruled out by room.
 #[test]
 fn where_all_devices_are_needed_no_other_sets_are_looked_at() {
@@ -193,7 +225,7 @@ fn where_all_devices_are_needed_no_other_sets_are_looked_at() {
     let tenants = Tenants::made(&(0..100).map(machine).collect::<Vec<_>>());
     let need = Resources::new(100, 1);
     let all = |_: u32, victims: &[AllocationId]| victims.len() == 16;
-    let wanting = Wanting { resources: &need, band: 5, enough: Some(&all) };
+    let wanting = Wanting { enough: Some(&all), ..wanting(&need, 5) };
     let free = || room(1000, 1000);
     let mut cheapest = Cheapest::new(&tenants, (0..100).map(|machine| (machine, free())), &wanting);
     let mut budget = 1_000_000;

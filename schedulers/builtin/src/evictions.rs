@@ -3,19 +3,20 @@
 //! Asked for is only what fits nowhere as things are, and whose job is of a higher band than somebody who runs. What leaves already comes first: a task
 //! is granted on top of it, and nobody else has to go.
 
+mod asked;
 mod lent;
 mod pauses;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{
-    AllocationId, Cell, Device, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Resources, Revision, Room,
-    Special,
+    AllocationId, Cell, Device, GroupCounts, GroupShape, Job, JobId, LogTime, Resources, Revision, Special,
 };
 use plenum_policies::eviction::{Cheapest, Found, Tenants, Wanting};
 use plenum_policies::{Columns, Eligible, Request};
 use plenum_sdk::{Specials, View, Work};
 
+use self::asked::Asked;
 use self::pauses::Pauses;
 use crate::placer::Need;
 use crate::shared_machine;
@@ -145,6 +146,8 @@ pub(crate) struct Evictions {
     named: usize,
     /// By machine, how many of them for the claims in hand, which name each once.
     named_on: BTreeMap<u32, usize>,
+    /// Tasks of the group in hand by machine, where they are to be spread.
+    siblings: Option<BTreeMap<u32, u32>>,
     /// Ports of those who leave that were given to somebody, by machine.
     ports: BTreeSet<(u32, u16)>,
     /// When what was put off can be gone on with, in microseconds; `None`: nothing was.
@@ -167,6 +170,8 @@ pub(crate) struct Books<'a, 'v> {
     pub(crate) columns: &'a mut Columns,
     /// Made, where the group asks for more than room.
     pub(crate) specials: Option<&'a mut Specials>,
+    /// Where tasks are to be spread: the machines that this decision has chosen for the group so far.
+    pub(crate) spread: Option<&'a [u32]>,
 }
 
 impl Evictions {
@@ -258,6 +263,11 @@ impl Evictions {
         let mut cheapest = known.unwrap_or_else(|| self.all_machines(&books, work, request));
         let (mut denied, named_before) = (Denied::Enough, self.named);
         self.named_on.clear();
+        self.siblings = books.spread.map(|chosen| {
+            let mut siblings = books.view.siblings(&work.job, work.group);
+            chosen.iter().for_each(|&machine| *siblings.entry(machine).or_default() += 1);
+            siblings
+        });
         while seats.len() < tasks {
             match self.seat(&mut books, work, request, &mut cheapest) {
                 Ok(seat) => seats.push(seat),
@@ -291,7 +301,7 @@ impl Evictions {
             work,
             request,
         };
-        let wanting = Wanting { resources: &work.shape().resources, band: work.job.shape.priority / 10, enough: None };
+        let wanting = Wanting::new(&work.shape().resources, work.job.shape.priority / 10);
         let is_allowed = |slot: &u32| {
             request.eligible.is_none_or(|eligible| eligible.contains(*slot))
                 && request.home.is_none_or(|home| home == *slot)
@@ -322,7 +332,11 @@ impl Evictions {
             };
             asked.devices(slot, leaving.clone()).is_some() && ports()
         };
-        let wanting = Wanting { resources: &shape.resources, band, enough: if beyond { Some(&enough) } else { None } };
+        let wanting = Wanting {
+            enough: if beyond { Some(&enough) } else { None },
+            siblings: self.siblings.as_ref(),
+            ..Wanting::new(&shape.resources, band)
+        };
         let found = match cheapest.next(tenants, |slot| asked.free(slot), &wanting, &mut self.looks) {
             Found::Here(found) => found,
             Found::Nowhere => return Err(Denied::Enough),
@@ -343,6 +357,9 @@ impl Evictions {
             tenants.choose(machine, &found.victims);
         }
         books.columns.take(machine, &shape.resources);
+        if let Some(siblings) = &mut self.siblings {
+            *siblings.entry(machine).or_default() += 1;
+        }
         if let Some(specials) = books.specials.as_mut().filter(|_| Special::is_needed_by(shape)) {
             specials.take_named(cell, &work.job, work.group, machine, &devices);
         }
@@ -416,7 +433,7 @@ impl Evictions {
         let request =
             Request { eligible, hold: view.cell().hold(work.job.id), ..Request::new(resources, Default::default()) };
         let asked = Asked { cell: view.cell(), columns, specials: None, work, request: &request };
-        let wanting = Wanting { resources, band: work.job.shape.priority / 10, enough: None };
+        let wanting = Wanting::new(resources, work.job.shape.priority / 10);
         let machines = (0..columns.rows()).filter(|slot| eligible.is_none_or(|eligible| eligible.contains(*slot)));
         let machines = machines.filter_map(|slot| Some((slot, asked.free(slot)?)));
         self.looks = self.looks.saturating_sub(columns.rows() as usize);
@@ -441,44 +458,6 @@ fn rest_of(cell: &Cell) -> i64 {
 fn left_of(micros: i64, began: LogTime, now: LogTime) -> i64 {
     let since = now.micros.saturating_sub(began.micros);
     if (0..micros).contains(&since) { micros - since } else { 0 }
-}
-
-/// What a machine has for a task, beside those who may be evicted.
-#[derive(Clone, Copy)]
-struct Asked<'a> {
-    cell: &'a Cell,
-    columns: &'a Columns,
-    specials: Option<&'a Specials>,
-    work: &'a Work,
-    request: &'a Request<'a>,
-}
-
-impl Asked<'_> {
-    /// What is free; `None` where no task of the group may go.
-    fn free(&self, slot: u32) -> Option<Room> {
-        let mut room = *self.columns.room(slot)?;
-        // A machine that shrank, or runs what nobody knew, has less than it gave: who leaves makes up for that first.
-        if self.cell.room(slot).0.iter().any(|&free| free < 0) {
-            return None;
-        }
-        if let Some(specials) = self.specials.filter(|_| GroupCounts::are_needed_by(self.work.shape())) {
-            let obstacle = specials.obstacle(self.cell, self.work, slot);
-            if matches!(obstacle, Some(Obstacle::PerMachine | Obstacle::Spread(_))) {
-                return None;
-            }
-        }
-        if let Some(hold) = self.request.hold.filter(|hold| hold.machines.binary_search(&slot).is_ok()) {
-            room.add(&hold.resources);
-        }
-        Some(room)
-    }
-
-    fn devices<'a>(&self, slot: u32, leaving: impl Iterator<Item = &'a AllocationId>) -> Option<Vec<Device>> {
-        match self.specials {
-            Some(specials) => lent::devices((self.cell, specials), self.work.shape(), slot, leaving),
-            None => Some(Vec::new()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -329,7 +329,7 @@ impl Placer {
         let (least, missing) = (work.least as usize, work.tasks.len() - free.machines.len());
         let others = hopeless.filter(|hopeless| hopeless.others_have_it && missing > 0);
         let (mut seats, denied) = match others {
-            Some(_) => self.evict(view, work, (request, need), missing),
+            Some(_) => self.evict(view, work, (request, need), (missing, &free.machines)),
             None => (Vec::new(), Denied::Nobody),
         };
         let mut reason = hopeless.map(|hopeless| denied.told(&work.job.shape.scheduler, &hopeless.reason));
@@ -366,11 +366,12 @@ impl Placer {
         view: &View<'_>,
         work: &Work,
         asked: (&Request<'_>, &Need),
-        tasks: usize,
+        (tasks, free): (usize, &[u32]),
     ) -> (Vec<Seat>, Denied) {
         let special = Special::is_needed_by(work.shape());
         let specials = if special { Some(self.specials.get_or_insert_with(|| view.specials())) } else { None };
-        let books = evictions::Books { view, columns: &mut self.columns, specials };
+        let spread = matches!(self.policy, Policy::Spread).then_some(free);
+        let books = evictions::Books { view, columns: &mut self.columns, specials, spread };
         let (seats, denied) = self.evictions.seats(books, work, asked, tasks);
         let gpus = self.gpus.as_mut().filter(|gpus| gpus.is_up_to_date());
         if let (Some(gpus), Some(specials)) = (gpus, self.specials.as_ref().filter(|_| special)) {

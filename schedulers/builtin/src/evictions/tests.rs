@@ -1,5 +1,7 @@
 //! Stories of full cells, against the real core.
 
+use std::collections::BTreeSet;
+
 use plenum_model::{AllocationRef, AllocationState, Command, JobId, Quota, Transition};
 use plenum_sdk::{Decision, Plan, Scheduler, View};
 use plenum_testkit::{JobBuilder, Stage};
@@ -291,6 +293,23 @@ fn who_may_evict_nobody_waits_and_evicts_when_it_may() {
     );
     grant_evictions(&mut stage, "batch", true);
     assert_eq!((stands(&stage, high), stands(&stage, low)), ((1, 0), (0, 1)));
+}
+
+// All of them went to the first machine, as it cost no more than the others: one machine's end was the service's.
+#[test]
+fn tasks_of_a_service_evict_on_different_machines_where_that_costs_no_more() {
+    let mut stage = stage(4);
+    stage.seat(Service::default());
+    submit(&mut stage, &job("low", 16, 500, 10));
+    stage.machine("m4", 500, &[]);
+    stage.advance(1_000_000);
+    let web = JobBuilder::new("web", "service").group("main", 5, 500).priority(90).forever();
+    let web = submit(&mut stage, &web);
+    assert_eq!(machines(&stage, web), [4, 0, 1, 2, 3], "one where it is free, and four others");
+    let more = JobBuilder::new("more", "service").group("main", 5, 500).priority(90).forever();
+    let more = submit(&mut stage, &more);
+    let on: BTreeSet<u32> = machines(&stage, more).into_iter().collect();
+    assert_eq!(on, [0, 1, 2, 3].into(), "one of them gets two");
 }
 
 #[test]

@@ -1,0 +1,49 @@
+//! What a machine has for a task of a group.
+
+use plenum_model::{AllocationId, Cell, Device, GroupCounts, Obstacle, Room};
+use plenum_policies::{Columns, Request};
+use plenum_sdk::{Specials, Work};
+
+use super::lent;
+
+/// What a machine has for a task, beside those who may be evicted.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) cell: &'a Cell,
+    pub(super) columns: &'a Columns,
+    pub(super) specials: Option<&'a Specials>,
+    pub(super) work: &'a Work,
+    pub(super) request: &'a Request<'a>,
+}
+
+impl Asked<'_> {
+    /// What is free; `None` where no task of the group may go.
+    pub(super) fn free(&self, slot: u32) -> Option<Room> {
+        let mut room = *self.columns.room(slot)?;
+        // A machine that shrank, or runs what nobody knew, has less than it gave: who leaves makes up for that first.
+        if self.cell.room(slot).0.iter().any(|&free| free < 0) {
+            return None;
+        }
+        if let Some(specials) = self.specials.filter(|_| GroupCounts::are_needed_by(self.work.shape())) {
+            let obstacle = specials.obstacle(self.cell, self.work, slot);
+            if matches!(obstacle, Some(Obstacle::PerMachine | Obstacle::Spread(_))) {
+                return None;
+            }
+        }
+        if let Some(hold) = self.request.hold.filter(|hold| hold.machines.binary_search(&slot).is_ok()) {
+            room.add(&hold.resources);
+        }
+        Some(room)
+    }
+
+    pub(super) fn devices<'a>(
+        &self,
+        slot: u32,
+        leaving: impl Iterator<Item = &'a AllocationId>,
+    ) -> Option<Vec<Device>> {
+        match self.specials {
+            Some(specials) => lent::devices((self.cell, specials), self.work.shape(), slot, leaving),
+            None => Some(Vec::new()),
+        }
+    }
+}
