@@ -50,6 +50,8 @@ pub(crate) enum Denied {
     Right,
     /// On no machine there is enough of lower bands.
     Enough,
+    /// On none to which more tasks of its group may go.
+    Limits,
     /// For all that it needs at once more would have to go than a decision names.
     Many,
     /// It was not looked at to the end.
@@ -67,6 +69,9 @@ impl Denied {
                 format!("{scheduler} may evict nobody (`plenum scheduler set {scheduler} --evict yes`); {reason}")
             }
             Self::Enough => format!("no lower band has enough on any machine to be evicted; {reason}"),
+            Self::Limits => {
+                format!("on no machine that its limits allow has a lower band enough to be evicted; {reason}")
+            }
             Self::Many => format!("more than {NAMED_MAX} would have to be evicted at once; {reason}"),
             Self::Later => format!("whom to evict is looked for in a moment; {reason}"),
             Self::Fails(until) => {
@@ -272,7 +277,7 @@ impl Evictions {
             match self.seat(&mut books, work, request, &mut cheapest) {
                 Ok(seat) => seats.push(seat),
                 Err(why) => {
-                    denied = why;
+                    denied = if limited && why == Denied::Enough { Denied::Limits } else { why };
                     break;
                 }
             }

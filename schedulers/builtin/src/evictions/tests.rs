@@ -275,6 +275,11 @@ fn limits_constraints_and_quotas_are_no_reason_to_evict() {
         (vec![0, 1], (2, 2)),
         "on each as many as it wants there"
     );
+    let told = stage.passed_over(one_each, 0);
+    assert!(
+        told.starts_with("on no machine that its limits allow has a lower band enough to be evicted; of 2"),
+        "{told}"
+    );
     let quick = submit(&mut stage, &job("quick", 2, 1000, 90).on("disk", "ssd"));
     assert_eq!(machines(&stage, quick), [0], "the other place is its own band's");
 }
