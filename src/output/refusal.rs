@@ -40,7 +40,7 @@ fn is_whole(refusal: &Refusal) -> bool {
 pub(crate) fn sentence(names: Names<'_>, refusal: &Refusal) -> String {
     let mut text = place(names, refusal);
     text.push_str(&format!(": {}, {}", kind_name(refusal.kind()), obstacle(refusal)));
-    let mut taken: Vec<String> = refusal.culprits.iter().map(|culprit| culprit_words(refusal, culprit)).collect();
+    let mut taken: Vec<String> = by_whom(refusal).iter().map(|culprit| culprit_words(refusal, culprit)).collect();
     let unlisted = unlisted_amount(refusal);
     if unlisted > 0 {
         taken.push(format!("and others ({})", in_smallest_unit(refusal, unlisted)));
@@ -51,6 +51,22 @@ pub(crate) fn sentence(names: Names<'_>, refusal: &Refusal) -> String {
         text.push_str(&format!("; {verb} {}", taken.join(", ")));
     }
     text
+}
+
+/// The culprits, each transaction once: every task that it placed there is one, and took a part.
+fn by_whom(refusal: &Refusal) -> Vec<Culprit> {
+    let mut all: Vec<Culprit> = Vec::new();
+    for culprit in &refusal.culprits {
+        let is_same = |other: &&mut Culprit| {
+            (other.revision, other.session, other.number) == (culprit.revision, culprit.session, culprit.number)
+                && other.event == culprit.event
+        };
+        match all.iter_mut().find(is_same) {
+            Some(known) => known.amount = known.amount.saturating_add(culprit.amount),
+            None => all.push(culprit.clone()),
+        }
+    }
+    all
 }
 
 /// Which claim it is about.
@@ -246,6 +262,22 @@ mod tests {
             sentence(Names(&view()), &refusal()),
             "claim 3: task shop/web[2] on machine-1: conflict, cpu short by 500m; taken by txn-12-7 (scheduler blue, \
              revision 41, 1000m)"
+        );
+    }
+
+    // Of one that had placed two tasks there it said `txn-12-7 (…, 1000m), txn-12-7 (…, 1000m)`.
+    #[test]
+    fn a_culprit_that_placed_several_tasks_is_named_once() {
+        let mut refusal = Refusal { culprits_total: 3500, ..refusal() };
+        let other = Culprit { number: 9, revision: 40, ..refusal.culprits[0].clone() };
+        refusal.culprits = vec![refusal.culprits[0].clone(), other, refusal.culprits[0].clone()];
+        let text = sentence(Names(&view()), &refusal);
+        assert!(
+            text.ends_with(
+                "taken by txn-12-7 (scheduler blue, revision 41, 2000m), txn-12-9 (scheduler blue, revision 40, 1000m), \
+                 and others (500m)"
+            ),
+            "{text}"
         );
     }
 
