@@ -222,6 +222,10 @@ impl Core {
     /// Why allocations leave a drained machine that are stopped while their tasks are placed anew, by their slots: both with one transaction. Why
     /// it stops others is its scheduler's to know.
     fn moved_off(&self, txn: &Transaction, resolution: &Resolution) -> BTreeMap<u32, Arc<str>> {
+        // Mostly none is, and then nothing is looked up.
+        if self.derived.drains.first().is_none() {
+            return BTreeMap::new();
+        }
         let stopped = resolution.stops.iter().filter_map(|&slot| self.cell.allocation_in(slot));
         let drained = stopped.filter_map(|found| Some((found, self.cell.machine_in(found.row.machine)?)));
         let mut drained = drained.filter(|(_, machine)| machine.state == MachineState::Draining).peekable();
