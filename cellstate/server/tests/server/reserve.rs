@@ -166,10 +166,9 @@ async fn a_reserve_that_can_not_be_written_keeps_nothing_of_the_past() {
     std::fs::create_dir(&obstacle).unwrap();
     let server = Server::start(forgetful(dir)).await.unwrap();
     let channel = connect(&server).await;
-    let first = dir.join("log/00000000000000000001.kept");
-    let was_kept = |_: &v1::StatusResponse| first.exists();
-    let jobs = submit_until(&channel, 0, was_kept).await;
-    let jobs = submit_until(&channel, jobs, |_| !first.exists()).await;
+    let first = ["segment", "kept"].map(|suffix| dir.join(format!("log/{:020}.{suffix}", 1)));
+    let is_gone = |status: &v1::StatusResponse| status.oldest_revision > 60 && !first.iter().any(|path| path.exists());
+    let jobs = submit_until(&channel, 0, is_gone).await;
     assert!(!dir.join(RESERVE).exists());
     std::fs::remove_dir(&obstacle).unwrap();
     submit_until(&channel, jobs, |_| dir.join(RESERVE).exists()).await;
