@@ -5,18 +5,19 @@
 
 mod draw;
 mod following;
+mod in_turn;
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 
 pub use following::choose_following;
+pub use in_turn::{choose_asking, choose_asking_by};
 
 use crate::columns::{Columns, Eligible, place};
 use crate::kernel::lanes;
 use crate::kernel::{Best, First, Place, Shortlist};
 use crate::policy::{Policy, WithScoring};
-use crate::request::{Judge, Request};
+use crate::request::{Judge, Request, Suits};
 use crate::scoring::Scoring;
 use crate::settings::{PARTS_MAX, Parts};
 
@@ -46,29 +47,25 @@ pub fn choose(columns: &Columns, request: &Request<'_>, policy: Policy, count: u
     }
 
     let chosen = policy.with(columns, Choose(columns, request, count));
-    chosen.unwrap_or_else(|| draw::choose(columns, request, count))
+    chosen.unwrap_or_else(|| draw::choose(columns, request, count, &mut once(request.suits)))
 }
 
 /// As [`choose`], by any scoring.
 #[must_use]
 pub fn choose_by<S: Scoring + ?Sized>(columns: &Columns, request: &Request<'_>, scoring: &S, count: u32) -> Vec<u32> {
     let judge = Judge::new(columns, request, scoring);
-    let mut chosen = Vec::new();
-    if let Some(home) = request.home {
-        return judge.fill(home, count);
+    let Request { home, suits, settings, .. } = request;
+    if count == 1 && home.is_none() && suits.is_none() && settings.sample.is_none() {
+        let best = parts(settings.parts).find_map(|part| Scan::new(&judge, part).best());
+        return best.into_iter().map(|place| judge.ask.order.slot(place.tie)).collect();
     }
-    if let Some(most) = request.settings.sample {
-        draw::choose_from_samples(&judge, most, count, &mut chosen);
-        return chosen;
-    }
-    for part in parts(request.settings.parts) {
-        let left = count.saturating_sub(u32::try_from(chosen.len()).unwrap_or(count));
-        if left == 0 {
-            break;
-        }
-        Scan::new(&judge, part).choose(left, &mut chosen);
-    }
-    chosen
+    judge.choose(count, &mut once(*suits))
+}
+
+/// Takes each machine that suits once, or any as often as it comes where nobody asks.
+fn once(suits: Option<Suits<'_>>) -> impl FnMut(u32) -> bool {
+    let mut asked = BTreeSet::new();
+    move |slot| suits.is_none_or(|suits| asked.insert(slot) && suits.0(slot))
 }
 
 /// The `most` best machines for one task, best first; fewer when it fits on no more. For alternates, and for showing how machines compare.
@@ -96,14 +93,6 @@ impl<S: Scoring + ?Sized> Judge<'_, S> {
 
     fn suits(&self, slot: u32) -> bool {
         self.request.suits.is_none_or(|suits| suits.0(slot))
-    }
-
-    /// As many of the tasks as fit on one machine.
-    fn fill(&self, slot: u32, count: u32) -> Vec<u32> {
-        let most = if self.request.suits.is_some() { count.min(1) } else { count };
-        let fits = |&placed: &u32| self.place(slot, placed).is_some();
-        let placed = if self.suits(slot) { (0..most).take_while(fits).count() } else { 0 };
-        vec![slot; placed]
     }
 }
 
@@ -136,17 +125,6 @@ impl<'a, S: Scoring + ?Sized> Scan<'a, S> {
         Self { judge, words, special }
     }
 
-    fn choose(&self, count: u32, chosen: &mut Vec<u32>) {
-        if self.judge.request.suits.is_some() {
-            self.choose_suiting(count, chosen);
-        } else if count == 1 {
-            chosen.extend(self.best().map(|place| self.judge.ask.order.slot(place.tie)));
-        } else {
-            let keys = self.first(count as usize);
-            place_in_turn(self.judge, &keys, count, chosen);
-        }
-    }
-
     fn special_places(&self) -> impl Iterator<Item = Place> {
         self.special.iter().filter_map(|&slot| self.judge.place(slot, 0))
     }
@@ -166,72 +144,6 @@ impl<'a, S: Scoring + ?Sized> Scan<'a, S> {
         let Judge { scoring, ask, .. } = *self.judge;
         lanes::run(First { scoring, rows: self.judge.rows(&self.words), ask, list: &mut list });
         list.sorted()
-    }
-
-    /// The best machines that suit, each once. Whether one suits is dear to know, so the best are asked first.
-    fn choose_suiting(&self, count: u32, chosen: &mut Vec<u32>) {
-        let wanted = chosen.len() + count as usize;
-        let (mut asked, mut most) = (0, (count as usize).max(16));
-        loop {
-            let keys = self.first(most);
-            for &key in keys.iter().skip(asked) {
-                let slot = self.judge.ranked(key).machine;
-                if self.judge.suits(slot) {
-                    chosen.push(slot);
-                }
-                if chosen.len() == wanted {
-                    return;
-                }
-            }
-            if keys.len() < most {
-                return;
-            }
-            (asked, most) = (keys.len(), most.saturating_mul(16));
-        }
-    }
-}
-
-/// The tasks one after the other, on the machines of these keys.
-///
-/// A cost depends on its own machine only, and changes only when a task goes there. So of the first k machines one is still untouched when the
-/// k-th task is placed, and no machine behind them is ever needed.
-pub(crate) fn place_in_turn<S: Scoring + ?Sized>(
-    judge: &Judge<'_, S>,
-    keys: &[u64],
-    count: u32,
-    chosen: &mut Vec<u32>,
-) {
-    let mut untouched = keys.iter().copied().peekable();
-    // Machines that have some of the tasks, and where they stand now.
-    let mut again: BinaryHeap<Reverse<(u64, u32)>> = BinaryHeap::new();
-    chosen.reserve(count as usize);
-    let mut left = count;
-    while left > 0 {
-        let touched = again.peek().map(|Reverse((key, _))| *key);
-        let (key, mut placed) = match (untouched.peek(), touched) {
-            (Some(&new), Some(old)) if old < new => again.pop().map_or((old, 0), |Reverse(entry)| entry),
-            (Some(&new), _) => {
-                untouched.next();
-                (new, 0)
-            }
-            (None, Some(old)) => again.pop().map_or((old, 0), |Reverse(entry)| entry),
-            (None, None) => return,
-        };
-        let slot = judge.ranked(key).machine;
-        // The same machine goes on while nobody else is better: a best fit fills it.
-        let rival = untouched.peek().copied().into_iter().chain(again.peek().map(|Reverse((key, _))| *key)).min();
-        loop {
-            chosen.push(slot);
-            (placed, left) = (placed + 1, left - 1);
-            if left == 0 {
-                return;
-            }
-            let Some(key) = judge.place(slot, placed).map(|place| place.key()) else { break };
-            if rival.is_some_and(|rival| rival < key) {
-                again.push(Reverse((key, placed)));
-                break;
-            }
-        }
     }
 }
 

@@ -4,8 +4,8 @@
 //! uses too. Decorrelation and sampling are settings, because many schedulers that all take the same best machine conflict needlessly. Nothing here
 //! knows transactions, sessions or the wire.
 //!
-//! [`Columns`] follow a cell, a [`Request`] says what tasks need, a [`Scoring`] what a machine costs; [`choose()`] gives machines for k tasks, [`rank`] the
-//! best ones for one, and an [`Index`] remembers what was found out between decisions.
+//! [`Columns`] follow a cell, a [`Request`] says what tasks need, a [`Scoring`] what a machine costs; [`choose()`] gives machines for k tasks, [`choose_asking`] for such
+//! that ask for more than room, [`rank`] the best ones for one, and an [`Index`] remembers what was found out between decisions.
 
 mod choose;
 mod columns;
@@ -22,7 +22,7 @@ mod settings;
 mod twin;
 mod unplaced;
 
-pub use choose::{Ranked, choose, choose_by, choose_following, rank};
+pub use choose::{Ranked, choose, choose_asking, choose_asking_by, choose_by, choose_following, rank};
 pub use columns::{Columns, Eligible};
 pub use elastic::{ElasticJob, ElasticPolicy, Idle};
 pub use index::Index;

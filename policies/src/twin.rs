@@ -1,5 +1,6 @@
 //! A dumb twin of the whole crate: sorts all machines anew for every task, with the judgement that the committer uses, on the cell itself.
 
+mod asking_tests;
 mod following_tests;
 mod tests;
 

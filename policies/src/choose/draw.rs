@@ -19,16 +19,17 @@ use crate::scoring::{FirstFit, Scoring};
 use crate::settings::Draws;
 
 use super::Scan;
+use super::in_turn::Take;
 
 /// Draws that may miss, for each one that must hit, before all machines are looked at: in a cell where one machine in 16 fits, one task in ten
 /// thousand comes to that.
 const MISSES: u32 = 128;
 
 /// Random machines for `count` tasks, each fitting when its turn comes.
-pub(super) fn choose(columns: &Columns, request: &Request<'_>, count: u32) -> Vec<u32> {
+pub(super) fn choose(columns: &Columns, request: &Request<'_>, count: u32, take: Take<'_>) -> Vec<u32> {
     let judge = Judge::new(columns, request, &FirstFit);
-    if let Some(home) = request.home {
-        return judge.fill(home, count);
+    if request.home.is_some() {
+        return judge.choose(count, take);
     }
     let mut placed: BTreeMap<u32, u32> = BTreeMap::new();
     let mut draws = Draws::of(&request.settings);
@@ -36,6 +37,10 @@ pub(super) fn choose(columns: &Columns, request: &Request<'_>, count: u32) -> Ve
     let mut pool = Pool::new(columns.rows());
     while chosen.len() < count as usize {
         let Some(slot) = pool.draw(&judge, &placed, &mut draws) else { break };
+        if !take(slot) {
+            pool.leave_out(slot);
+            continue;
+        }
         *placed.entry(slot).or_default() += 1;
         chosen.push(slot);
     }
@@ -78,7 +83,7 @@ impl Pool {
             // Few fit: they are found by looking at all, once.
             let all = Scan::new(judge, (0, 1)).first(usize::MAX);
             let slots = all.into_iter().map(|key| judge.ranked(key).machine);
-            *self = Self::Few(slots.filter(|&slot| fits(slot)).collect());
+            *self = Self::Few(slots.filter(|slot| !out.contains(slot) && fits(*slot)).collect());
         }
         let Self::Few(slots) = self else { return None };
         while !slots.is_empty() {
@@ -90,6 +95,14 @@ impl Pool {
         }
         None
     }
+
+    /// A machine is drawn no more.
+    fn leave_out(&mut self, slot: u32) {
+        match self {
+            Self::All { out, .. } => drop(out.insert(slot)),
+            Self::Few(slots) => slots.retain(|&other| other != slot),
+        }
+    }
 }
 
 /// Each task on the best of a few machines that were drawn from those on which it fits, until `count` are placed or nothing fits any more.
@@ -97,6 +110,7 @@ pub(super) fn choose_from_samples<S: Scoring + ?Sized>(
     judge: &Judge<'_, S>,
     most: u32,
     count: u32,
+    take: Take<'_>,
     chosen: &mut Vec<u32>,
 ) {
     let mut placed: BTreeMap<u32, u32> = BTreeMap::new();
@@ -108,6 +122,10 @@ pub(super) fn choose_from_samples<S: Scoring + ?Sized>(
         let best = places.reduce(|best, place| if place.is_before(&best) { place } else { best });
         let Some(Place { tie, .. }) = best else { return };
         let slot = judge.ask.order.slot(tie);
+        if !take(slot) {
+            pool.leave_out(slot);
+            continue;
+        }
         *placed.entry(slot).or_default() += 1;
         chosen.push(slot);
     }

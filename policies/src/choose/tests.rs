@@ -1,12 +1,13 @@
 //! Stories of single decisions.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use plenum_model::{MachineState, Resources};
 
 use super::*;
 use crate::twin::{MIB, Made, cell_of, followed, plain};
-use crate::{Amounts, Candidate, Settings, Ties};
+use crate::{Amounts, Candidate, Settings, Spread, Ties};
 
 fn check(machines: &[Made], policy: Policy, task: (u64, u64), count: u32, expected: &[u32]) {
     let columns = followed(&cell_of(machines), &BTreeMap::new());
@@ -188,4 +189,41 @@ fn a_scoring_may_bring_columns_of_its_own() {
     let request = Request::new(&resources, Settings::default());
     let coolest = Coolest { celsius: &[40.0, f32::NAN, f32::INFINITY, 30.0] };
     assert_eq!(choose_by(&columns, &request, &coolest, 9), [3, 0]);
+}
+
+/// Spreads, and counts how often it was asked.
+#[derive(Default)]
+struct Counted(AtomicUsize);
+
+impl Scoring for Counted {
+    fn name(&self) -> &str {
+        "counted"
+    }
+
+    fn cost(&self, candidate: &Candidate, task: &Amounts) -> f32 {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Spread.cost(candidate, task)
+    }
+}
+
+/// Each task looked at all machines, and by itself at each that had a sibling: a service of 10,000 tasks with a spread rule took four seconds to plan.
+#[test]
+fn tasks_that_are_limited_cost_one_look_at_all_machines_and_one_each() {
+    let columns = followed(&cell_of(&vec![plain(8000, 64); 1000]), &BTreeMap::new());
+    let resources = Resources::new(1000, MIB);
+    let siblings: BTreeMap<u32, u32> = (0..500).map(|slot| (slot, 1)).collect();
+    let request = Request { siblings: &siblings, ..Request::new(&resources, Settings::default()) };
+    let (scoring, mut racks, mut asked) = (Counted::default(), [0; 10], 0);
+    let chosen = choose_asking_by(&columns, &request, &scoring, 3000, &mut |slot| {
+        asked += 1;
+        let tasks = &mut racks[slot as usize % 10];
+        let has_room = *tasks < 200;
+        *tasks += i32::from(has_room);
+        has_room
+    });
+    assert_eq!((chosen.len(), racks), (2000, [200; 10]));
+    assert!(asked <= 3000, "{asked} questions for 2,000 tasks on 1,000 machines");
+    let costs = scoring.0.load(Ordering::Relaxed);
+    // A few scans in blocks of 64, and once for each task.
+    assert!(costs <= 3 * 1024 + 2000 + 500, "{costs} costs of 1,000 machines for 2,000 tasks");
 }

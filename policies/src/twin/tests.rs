@@ -7,7 +7,7 @@ use crate::kernel::{Best, First, Minima, Place, Shortlist, lanes};
 use crate::request::Judge;
 use crate::{Index, Parts, Suits, Ties, choose, choose_by, explain, rank};
 
-const OWNER: JobId = JobId { slot: 3, generation: 1 };
+pub(super) const OWNER: JobId = JobId { slot: 3, generation: 1 };
 const OTHER: JobId = JobId { slot: 4, generation: 1 };
 
 fn made() -> impl Strategy<Value = Made> {
@@ -24,7 +24,7 @@ fn made() -> impl Strategy<Value = Made> {
     })
 }
 
-fn amounts() -> impl Strategy<Value = Resources> {
+pub(super) fn amounts() -> impl Strategy<Value = Resources> {
     (0u64..4, 0u64..4, 0u64..3, 0u64..2, 0u64..2, prop::bool::weighted(0.2)).prop_map(
         |(cpu, memory, bytes, disk, custom, with_custom)| {
             let mut resources = Resources::new(cpu * 500, memory * 256 * MIB + bytes);
@@ -35,7 +35,7 @@ fn amounts() -> impl Strategy<Value = Resources> {
     )
 }
 
-fn settings() -> impl Strategy<Value = Settings> {
+pub(super) fn settings() -> impl Strategy<Value = Settings> {
     let parts = prop::option::weighted(0.3, (1u32..5, any::<u32>()));
     (any::<bool>(), any::<u64>(), prop::option::of(1u16..1500), parts).prop_map(|(seeded, seed, nearness, parts)| {
         Settings {
@@ -49,17 +49,17 @@ fn settings() -> impl Strategy<Value = Settings> {
     })
 }
 
-fn policies() -> impl Strategy<Value = Policy> {
+pub(super) fn policies() -> impl Strategy<Value = Policy> {
     prop::sample::select(Policy::ALL.into_iter().filter(|policy| *policy != Policy::Random).collect::<Vec<_>>())
 }
 
-fn affinities() -> impl Strategy<Value = Vec<Affinity>> {
+pub(super) fn affinities() -> impl Strategy<Value = Vec<Affinity>> {
     let one = (0u8..3, -100i32..=100).prop_filter("not 0", |(_, weight)| *weight != 0);
     prop::collection::vec(one.prop_map(|(rack, weight)| Affinity { rule: rack_at_most(rack), weight }), 0..3)
 }
 
 /// A cell with holds, and what is spoken for.
-fn world() -> impl Strategy<Value = (Cell, BTreeMap<u32, Resources>)> {
+pub(super) fn world() -> impl Strategy<Value = (Cell, BTreeMap<u32, Resources>)> {
     let machines = prop::collection::vec(made(), 0..150);
     let promised = prop::collection::btree_map(0u32..150, amounts(), 0..8);
     let hold = || (prop::collection::btree_set(0u32..150, 0..6), amounts());
