@@ -1,14 +1,17 @@
 //! Machines for groups of equal tasks, one group after the other, as all built-in schedulers find them.
 
+mod one_by_one;
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
     AllocationRef, Cell, Constraint, Device, GroupCounts, GroupShape, Job, JobId, Requirement, Resources, Special,
 };
-use plenum_policies::{Beyond, Columns, Eligible, Index, Policy, Request, Settings, Suits, Unplaced, choose, explain};
+use plenum_policies::{Beyond, Columns, Eligible, Index, Policy, Request, Settings, Unplaced, explain};
 use plenum_sdk::{Decision, Plan, Quotas, Specials, View, Work};
 
 use crate::evictions::{self, Denied, Evictions, Seat};
@@ -46,9 +49,6 @@ pub(crate) struct Placer {
     #[cfg(test)]
     pub(crate) judged: std::cell::Cell<usize>,
 }
-
-/// Most needs whose ruled-out machines are remembered: a bit for each machine.
-const RULED_OUT_MAX: usize = 64;
 
 /// Why nothing more of some need fits.
 #[derive(Clone, Debug)]
@@ -429,80 +429,6 @@ impl Placer {
     #[allow(clippy::unused_self, reason = "only tests count")]
     fn count_judged(&self, _: impl FnOnce() -> usize) {}
 
-    /// Machines for tasks that ask for more than room: each is judged on what those before it took.
-    ///
-    /// What a machine lacks it lacks for all tasks that follow, of this group and, where no limits are declared, of all with the same
-    /// need: nobody asks again.
-    fn choose_one_by_one(&mut self, view: &View<'_>, work: &Work, request: &Request<'_>, need: &Need) -> Chosen {
-        let specials = self.specials.get_or_insert_with(|| view.specials());
-        let limited = GroupCounts::are_needed_by(work.shape());
-        if limited {
-            specials.count(view.cell(), &work.job, work.group);
-        }
-        let mut ruled_out = self.ruled_out.remove(need).unwrap_or_default();
-        ruled_out.resize(view.cell().machine_rows().len().div_ceil(64) as usize, 0);
-        let gpu_task = self.gpus.as_mut().and_then(|gpus| gpus.task(work.shape()));
-        if let (Some(_), Some(gpus)) = (&gpu_task, &mut self.gpus) {
-            gpus.prepare(Books { cell: view.cell(), columns: &self.columns, specials });
-        }
-        // Those that can have no more of them are not looked at again for each task.
-        let mut siblings = request.siblings.clone();
-        siblings.retain(|&slot, _| {
-            let suits = specials.obstacle(view.cell(), work, slot).is_none();
-            if !suits {
-                rule_out(&mut ruled_out, slot);
-            }
-            suits
-        });
-        let mut chosen = Chosen::default();
-        let mut judged = 0;
-        for _ in &work.tasks {
-            let obstructed = RefCell::new(Vec::new());
-            let suits = |slot: u32| {
-                let suits = specials.obstacle(view.cell(), work, slot).is_none();
-                obstructed.borrow_mut().extend((!suits).then_some(slot));
-                suits
-            };
-            let request =
-                Request { siblings: &siblings, suits: Some(Suits(&suits)), without: Some(&ruled_out), ..*request };
-            let by_gpus = gpu_task.as_ref().zip(self.gpus.as_mut()).and_then(|(task, gpus)| {
-                gpus.choose(Books { cell: view.cell(), columns: &self.columns, specials }, &request, work, task)
-            });
-            let by_room = || choose(&self.columns, &request, self.policy, 1).first().map(|&slot| (slot, Vec::new()));
-            let machine = by_gpus.or_else(by_room);
-            let obstructed = obstructed.into_inner();
-            judged += obstructed.len() + usize::from(machine.is_some());
-            obstructed.into_iter().for_each(|slot| rule_out(&mut ruled_out, slot));
-            let Some((machine, named)) = machine else { break };
-            specials.take_named(view.cell(), &work.job, work.group, machine, &named);
-            self.columns.take(machine, &work.shape().resources);
-            if let Some(gpus) = self.gpus.as_mut().filter(|_| gpu_task.is_some()) {
-                gpus.put(Books { cell: view.cell(), columns: &self.columns, specials }, machine);
-            }
-            // To other policies each of them is only a row more to be judged by itself.
-            if matches!(self.policy, Policy::Spread) {
-                if specials.obstacle(view.cell(), work, machine).is_none() {
-                    *siblings.entry(machine).or_default() += 1;
-                } else {
-                    siblings.remove(&machine);
-                    rule_out(&mut ruled_out, machine);
-                }
-            }
-            if !named.is_empty() {
-                chosen.named.push((chosen.machines.len(), named));
-            }
-            chosen.machines.push(machine);
-        }
-        self.count_judged(|| judged);
-        if !limited {
-            if self.ruled_out.len() >= RULED_OUT_MAX {
-                self.ruled_out.clear();
-            }
-            self.ruled_out.insert(need.clone(), ruled_out);
-        }
-        chosen
-    }
-
     /// The machine that the job's tasks share, where they do; chosen now if it was not before.
     fn home(&mut self, view: &View<'_>, work: &Work) -> Result<Option<u32>, String> {
         if !work.job.shape.same_machine {
@@ -563,10 +489,6 @@ impl Placer {
         }
         Err(format!("its tasks share a machine: {reason}"))
     }
-}
-
-fn rule_out(ruled_out: &mut [u64], slot: u32) {
-    ruled_out.get_mut(slot as usize / 64).into_iter().for_each(|word| *word |= 1 << (slot % 64));
 }
 
 /// What stands between one more task of the group and a machine that has room, with what people need to know of it.
