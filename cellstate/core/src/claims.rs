@@ -142,7 +142,7 @@ impl Resolver<'_> {
 
     /// A hold of the job itself, which ends when it gets what it waits for, is not counted.
     fn allowance(&mut self, job: &Job, need: Resources) -> Option<Allowance> {
-        let budget = self.quotas.budget(self.cell, job, self.promised.ends_hold_of(job.id.slot))?;
+        let budget = Budget::of(self.quotas, self.cell, job, self.promised.ends_hold_of(job.id.slot))?;
         let left = budget.headroom(self.promised.given_back(budget.place), &need);
         Some(Allowance { budget, need, granted: 0, left })
     }

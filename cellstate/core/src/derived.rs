@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, Deadline, Delta, Device, GroupRow, Hold, Job, JobChange, JobId, LogTime, Machine, MachineState, Resources,
-    Revision, Room, STEPS_AHEAD, coming,
+    Cell, Deadline, Delta, Device, GroupRow, Hold, Job, JobChange, JobId, Leaver, LogTime, Machine, MachineState,
+    QuotaUse, Resources, Revision, Room, STEPS_AHEAD, collect_leavers, coming,
 };
 
 use crate::CoreOptions;
@@ -22,7 +22,6 @@ use crate::newcomers::{Newcomers, Retagged};
 use crate::numbers::Numbers;
 use crate::partitions::Reserved;
 use crate::promised::Promised;
-use crate::quotas::{Leaver, QuotaUse, collect_leavers};
 use crate::ring::{Holder, MachineEvent, Ring, UNKNOWN_ENDED, UNKNOWN_TASK};
 use crate::rules::Rules;
 use crate::slot_set::SlotBits;

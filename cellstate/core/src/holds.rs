@@ -11,6 +11,7 @@ use plenum_model::{
     Resources,
 };
 
+use crate::quotas::Budget;
 use crate::{Core, Handled, Verdict, accepted};
 
 /// All holds but one, as that one meets them on each of its machines: ranked once for all of these.
@@ -108,7 +109,7 @@ impl Core {
 
     fn check_hold_quota(&self, job: &Job, hold: &Hold) -> Result<(), Rejection> {
         let namespace = &job.shape.namespace;
-        let Some(budget) = self.derived.quotas.budget(&self.cell, job, false) else { return Ok(()) };
+        let Some(budget) = Budget::of(&self.derived.quotas, &self.cell, job, false) else { return Ok(()) };
         let mut wanted = plenum_model::Sum::default();
         wanted.add(&hold.resources, hold.machines.len());
         let short = budget.shortage(&GivenBack::default(), &wanted.total());

@@ -303,7 +303,7 @@ impl Core {
         #[cfg(debug_assertions)]
         {
             invariants::assert_cheap(&self.cell, delta);
-            let counted = quotas::QuotaUse::recount(&self.cell);
+            let counted = plenum_model::QuotaUse::recount(&self.cell);
             assert_eq!(self.derived.quotas, counted, "what is counted for quotas is not what is there");
             let counted = derived::count_shapes(&self.cell);
             assert!(self.derived.shapes.is_like(&counted), "what is counted of resources is not what groups have");

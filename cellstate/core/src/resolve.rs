@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, GroupCounts, Guard, JobId, LogTime, Obstacle,
-    Placement, Refusal, RefusalKind, RefusalReason, Resources, STEPS_AHEAD, Session, Transaction, coming,
+    AlikeAmounts, AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, GroupCounts, Guard, JobId, LogTime,
+    Obstacle, Placement, QuotaUse, Refusal, RefusalKind, RefusalReason, Resources, STEPS_AHEAD, Session, Transaction,
+    coming,
 };
 
 use crate::claims::Allowance;
@@ -16,7 +17,6 @@ use crate::job_events::JobEvents;
 use crate::names::Names;
 use crate::newcomers::{Newcomers, Retagged};
 use crate::promised::Promised;
-use crate::quotas::{Alike, QuotaUse};
 use crate::ring::Ring;
 use crate::room::{About, Facts, Judge, Trouble};
 use crate::rules::Rules;
@@ -245,7 +245,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn resolve_stops(&mut self, txn: &Transaction, resolution: &mut Resolution) {
-        let mut alike = Alike::default();
+        let mut alike = AlikeAmounts::default();
         for (position, &id) in (0..).zip(&txn.stops) {
             let next = coming(&txn.stops, position as usize, 2 * STEPS_AHEAD).iter().map(|id| id.slot);
             self.cell.warm(next.clone());
@@ -295,11 +295,11 @@ impl<'a> Resolver<'a> {
     /// So many that were of one job and shape leave; they stay after all where negative.
     fn give_back_of(&mut self, job_slot: u32, shape: u32, times: i64) {
         if let Some(place) = self.quotas.place_of(job_slot) {
-            self.give_back(Alike { place, shape, times });
+            self.give_back(AlikeAmounts { place, shape, times });
         }
     }
 
-    fn give_back(&mut self, alike: Alike) {
+    fn give_back(&mut self, alike: AlikeAmounts) {
         if alike.times != 0
             && let Some(shape) = self.cell.shapes().get(alike.shape as usize)
         {

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, JobShape, Machine, STEPS_AHEAD, coming,
+    Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, JobShape, Leaver, Machine, STEPS_AHEAD,
+    coming,
 };
-
-use crate::quotas::Leaver;
 
 /// Bitmaps of the constraints of groups, and counts of those that limit machines or spread: at most one for each group that
 /// declares some. A pure function of the cell: what is not there is derived when it is asked for.

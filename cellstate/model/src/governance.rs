@@ -48,10 +48,13 @@ impl Sum {
         amount.for_each_used(|dimension, amount| self.0[dimension] += u128::from(amount) * times as u128);
     }
 
-    /// Counts `amount` so many times less. It was counted before.
+    /// Counts `amount` so many times less. It was counted before; of what was not, as a delta from outside may say, nothing is left.
     #[inline]
     pub fn take(&mut self, amount: &Resources, times: usize) {
-        amount.for_each_used(|dimension, amount| self.0[dimension] -= u128::from(amount) * times as u128);
+        amount.for_each_used(|dimension, amount| {
+            let sum = &mut self.0[dimension];
+            *sum = sum.saturating_sub(u128::from(amount) * times as u128);
+        });
     }
 
     /// Counts what another one has counted.
@@ -226,6 +229,15 @@ mod tests {
         assert_eq!(differ(None, Some(&hold(&[2], 5))), [(2, nothing, some)]);
         assert_eq!(differ(Some(&hold(&[2], 5)), None), [(2, some, nothing)]);
         assert_eq!(differ(Some(&before), Some(&before)), []);
+    }
+
+    /// A mirror counts off what a server says; a sum below nothing would stop whoever follows it.
+    #[test]
+    fn more_than_was_counted_leaves_nothing() {
+        let mut sum = Sum::default();
+        sum.add(&Resources::new(1000, 5), 2);
+        sum.take(&Resources::new(1000, 1), 3);
+        assert_eq!(sum.total(), Resources::new(0, 7));
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod name_index;
 mod paged;
 mod plural;
 mod prefetch;
+mod quota_use;
 mod resources;
 mod tally;
 mod transaction;
@@ -53,6 +54,7 @@ pub use machine::{BootId, Deadline, Machine, MachineRow, MachineState, Unfit};
 pub use paged::Paged;
 pub use plural::{agreeing, counted};
 pub use prefetch::{STEPS_AHEAD, coming, prefetch};
+pub use quota_use::{AlikeAmounts, Leaver, QuotaUse, collect_leavers};
 pub use resources::{
     AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, DIMENSIONS, Resource, Resources, Room, Shortage, bytes, cpu,
 };

@@ -47,7 +47,7 @@ impl Player {
                 let namespace = words[1];
                 let jobs = self.core.cell().jobs().filter(|job| &*job.shape.namespace == namespace);
                 let used: u64 = jobs.map(|job| self.core.cell().use_of(job).total().cpu_millis).sum();
-                assert_eq!(self.core.derived.quotas.used(namespace).cpu_millis, used);
+                assert_eq!(self.core.derived.quotas.used(namespace).total().cpu_millis, used);
                 writeln!(self.said, "{namespace} uses {used}").expect("a string");
             }
             "hold" | "unhold" => self.hold(words),
