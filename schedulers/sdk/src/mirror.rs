@@ -1,6 +1,6 @@
 //! A scheduler's own copy of the cell state: built from a snapshot, folded forward by deltas, never by guesses.
 
-use plenum_model::{Cell, Delta, FoldError, LogTime, Revision};
+use plenum_model::{Cell, Delta, FoldError, Leaver, LogTime, QuotaUse, Revision, collect_leavers};
 
 /// How far log time is thought to be behind this process's clock. A batch carries the time at which it was begun, and the core
 /// judges by that: whoever claims at the very end of a backoff would be early.
@@ -10,6 +10,10 @@ const LAG_MICROS: i64 = 2_000;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mirror {
     cell: Option<Cell>,
+    /// What is used of quotas. Invariant: that of the cell; nothing where there is none.
+    quota_use: QuotaUse,
+    /// Who leaves with the delta that is folded; scratch.
+    leavers: Vec<Leaver>,
     changed: Changed,
     clock: Clock,
     oldest_readable: Option<Revision>,
@@ -43,9 +47,15 @@ impl Mirror {
         self.cell.as_ref().map_or_else(Revision::default, Cell::revision)
     }
 
+    /// What namespaces use of their quotas.
+    pub(crate) const fn quota_use(&self) -> &QuotaUse {
+        &self.quota_use
+    }
+
     /// Forgets everything.
     pub(crate) fn forget(&mut self) {
         self.cell = None;
+        self.quota_use = QuotaUse::default();
         self.changed = Changed::All;
         self.clock = Clock::default();
         self.oldest_readable = None;
@@ -54,6 +64,7 @@ impl Mirror {
     /// Starts anew from a snapshot.
     pub(crate) fn replace(&mut self, cell: Cell, now_micros: i64) {
         self.heard(cell.time(), now_micros);
+        self.quota_use = QuotaUse::recount(&cell);
         self.cell = Some(cell);
         self.changed = Changed::All;
     }
@@ -78,10 +89,16 @@ impl Mirror {
             slots.extend(delta.unknown.iter().map(|(id, _)| id.machine));
             bound(slots, cell.machine_rows().len());
         }
+        if self.quota_use.any() {
+            self.leavers.clear();
+            collect_leavers(delta, cell, &mut self.leavers);
+            self.quota_use.before(delta, &self.leavers, cell);
+        }
         if let Err(error) = cell.apply(delta) {
             self.forget();
             return Err(error);
         }
+        self.quota_use.after(delta, cell);
         self.heard(delta.time, now_micros);
         Ok(())
     }

@@ -7,13 +7,12 @@ use plenum_model::{AllocationId, Job, Shortage, Sum};
 
 use crate::view::{View, Work};
 
-/// Books of quotas: what is used of them in the mirror, by transactions in flight, and by the decision in the making.
+/// Books of quotas: what is used of them in the mirror, which keeps that as deltas come, by transactions in flight, and by the decision in the making.
 ///
-/// The first question about a namespace with a quota is a walk over all jobs, and over the tasks of those whose namespaces have one; all others
-/// cost next to nothing.
+/// The first question about a namespace with a quota is a walk over what is in flight; all others cost next to nothing.
 #[derive(Clone, Debug, Default)]
 pub struct Quotas {
-    /// By namespace, of those that have a quota. `None` before somebody asks.
+    /// By namespace, of those that have a quota and were asked about or have something in flight. `None` before somebody asks.
     used: Option<BTreeMap<Arc<str>, Sum>>,
     /// What was counted as given back.
     given: BTreeSet<AllocationId>,
@@ -89,21 +88,27 @@ impl Quotas {
 
     /// What is used of the quota of the job's namespace; `None` where it has none: who has no quota pays for nobody's.
     fn used_by(&mut self, view: &View<'_>, job: &Job) -> Option<&mut Sum> {
-        view.cell.quota(&job.shape.namespace)?;
-        self.used.get_or_insert_with(|| used_of_all(view)).get_mut(&job.shape.namespace)
+        let namespace = &job.shape.namespace;
+        view.cell.quota(namespace)?;
+        let used = self.used.get_or_insert_with(|| used_in_flight(view));
+        Some(sum_of(used, view, namespace))
     }
 }
 
-/// What is used of each quota, with what transactions in flight may take of it.
-fn used_of_all(view: &View<'_>) -> BTreeMap<Arc<str>, Sum> {
-    let mut used = view.cell.used_of_quotas();
+/// What is used of the quotas of which transactions in flight may take something, with that.
+fn used_in_flight(view: &View<'_>) -> BTreeMap<Arc<str>, Sum> {
+    let mut used = BTreeMap::new();
     for ((id, group), ..) in view.in_flight.placed() {
-        let job = view.cell.job(id);
-        let sum = job.and_then(|job| used.get_mut(&job.shape.namespace));
-        let shape = job.and_then(|job| job.shape.groups.get(usize::from(group)));
-        if let Some((sum, shape)) = sum.zip(shape) {
-            sum.add(&shape.resources, 1);
+        let limited = |job: &&Arc<Job>| view.cell.quota(&job.shape.namespace).is_some();
+        let Some(job) = view.cell.job(id).filter(limited) else { continue };
+        if let Some(shape) = job.shape.groups.get(usize::from(group)) {
+            sum_of(&mut used, view, &job.shape.namespace).add(&shape.resources, 1);
         }
     }
     used
+}
+
+/// What is used of a namespace's quota: at first what the mirror shows.
+fn sum_of<'u>(used: &'u mut BTreeMap<Arc<str>, Sum>, view: &View<'_>, namespace: &Arc<str>) -> &'u mut Sum {
+    used.entry(namespace.clone()).or_insert_with(|| view.quota_use.used(namespace))
 }

@@ -304,6 +304,12 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.mirror.cell()
     }
 
+    /// What namespaces use of their quotas in its mirror, kept as deltas come: [`plenum_model::QuotaUse::recount`] gives the same.
+    #[must_use]
+    pub const fn quota_use(&self) -> &plenum_model::QuotaUse {
+        self.mirror.quota_use()
+    }
+
     /// The oldest revision of the cell that can still be read, as [`View::oldest_readable`](crate::View::oldest_readable) has it.
     #[must_use]
     pub const fn oldest_readable(&self) -> Option<plenum_model::Revision> {

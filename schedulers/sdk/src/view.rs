@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Requirement,
-    Resources, Revision, Room, Shortage, Special,
+    AllocationId, Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, QuotaUse,
+    Requirement, Resources, Revision, Room, Shortage, Special,
 };
 
 use crate::in_flight::InFlight;
@@ -45,6 +45,7 @@ impl Work {
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
     pub(crate) cell: &'a Cell,
+    pub(crate) quota_use: &'a QuotaUse,
     pub(crate) now: LogTime,
     pub(crate) oldest_readable: Option<Revision>,
     pub(crate) work: &'a [Work],

@@ -1,6 +1,6 @@
 //! A scheduler's process: the production runtime, its connection and its timers.
 
-use plenum_model::Outcome;
+use plenum_model::{Outcome, QuotaUse};
 use plenum_proto::v1::{self, session_response::Tell};
 use plenum_schedulers::{Batch, Service};
 use plenum_sdk::{Backoff, Input, Notice, Output, Scheduler, SchedulerRuntime, Settings};
@@ -130,7 +130,15 @@ impl Seat {
     pub(crate) fn check_mirror(&self, world: &mut World) -> Checked {
         let Some(mirror) = self.mirror() else { return Ok(()) };
         world.tally.mirrors_compared += 1;
-        world.books.invariant_a_mirror_is_the_cell_at_its_revision(self.name, mirror)
+        world.books.invariant_a_mirror_is_the_cell_at_its_revision(self.name, mirror)?;
+        let kept = self.runtime.as_ref().is_none_or(|runtime| *runtime.quota_use() == QuotaUse::recount(mirror));
+        crate::books::hold(kept, "invariant_a_mirror_is_the_cell_at_its_revision", || {
+            format!(
+                "{}: at {} it has other sums of what quotas are used for than its mirror",
+                self.name,
+                mirror.revision()
+            )
+        })
     }
 
     /// The connection is over.

@@ -155,6 +155,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let seed = mix(self.settings.seed ^ self.session.0);
         let view = View {
             cell,
+            quota_use: self.mirror.quota_use(),
             now: self.mirror.log_time(now_micros),
             oldest_readable: self.mirror.oldest_readable(),
             work: &gathered.work,

@@ -1,6 +1,6 @@
 //! Random lives of a stage: whatever breaks on the way, mirrors stay true, and in the end everything is placed, once.
 
-use plenum_model::JobState;
+use plenum_model::{JobState, Quota, QuotaUse};
 use plenum_sdk::{Decision, Plan, Scheduler, Settings, View};
 use proptest::prelude::*;
 
@@ -31,11 +31,21 @@ impl Scheduler for Anywhere {
 }
 
 const NAMES: [&str; 2] = ["blue", "green"];
+const NAMESPACES: [&str; 2] = ["default", "lab"];
 
 #[derive(Clone, Debug)]
 enum Happening {
-    Submit { scheduler: usize, count: u32, cpu_millis: i64, same_machine: bool },
-    Finish { job: usize, success: bool },
+    Submit {
+        scheduler: usize,
+        namespace: usize,
+        count: u32,
+        cpu_millis: i64,
+        same_machine: bool,
+    },
+    Finish {
+        job: usize,
+        success: bool,
+    },
     Hold(usize),
     Release(usize),
     Cut(usize),
@@ -44,13 +54,24 @@ enum Happening {
     Advance(i64),
     Machine,
     Remove(usize),
+    /// What a namespace may have: nothing is said of it where `None`.
+    Quota {
+        namespace: usize,
+        cpu_millis: Option<u64>,
+    },
+    /// A job holds room on machines, or gives it back.
+    Room {
+        job: usize,
+        machines: usize,
+    },
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
     let seat = 0usize..3;
     prop_oneof![
-        4 => (0usize..2, 1u32..6, 1i64..4, any::<bool>()).prop_map(|(scheduler, count, cpu, same_machine)| {
-            Happening::Submit { scheduler, count, cpu_millis: cpu * 500, same_machine }
+        4 => (0usize..2, 0usize..2, 1u32..6, 1i64..4, any::<bool>()).prop_map(|submitted| {
+            let (scheduler, namespace, count, cpu, same_machine) = submitted;
+            Happening::Submit { scheduler, namespace, count, cpu_millis: cpu * 500, same_machine }
         }),
         3 => (any::<usize>(), prop::bool::weighted(0.8)).prop_map(|(job, success)| Happening::Finish { job, success }),
         2 => seat.clone().prop_map(Happening::Hold),
@@ -61,14 +82,19 @@ fn happening() -> impl Strategy<Value = Happening> {
         4 => (1i64..3_000_000).prop_map(Happening::Advance),
         1 => Just(Happening::Machine),
         1 => any::<usize>().prop_map(Happening::Remove),
+        2 => (0usize..2, prop::option::weighted(0.7, 0u64..20)).prop_map(|(namespace, cpu)| {
+            Happening::Quota { namespace, cpu_millis: cpu.map(|cpu| cpu * 500) }
+        }),
+        1 => (any::<usize>(), 0usize..3).prop_map(|(job, machines)| Happening::Room { job, machines }),
     ]
 }
 
 fn happen(stage: &mut Stage, seats: &[Seat], jobs: &mut Vec<JobId>, what: Happening) {
     match what {
-        Happening::Submit { scheduler, count, cpu_millis, same_machine } => {
+        Happening::Submit { scheduler, namespace, count, cpu_millis, same_machine } => {
             let name = format!("job{}", jobs.len());
-            let job = JobBuilder::new(&name, NAMES[scheduler]).group("first", count, cpu_millis);
+            let job = JobBuilder::new(&name, NAMES[scheduler]).namespace(NAMESPACES[namespace]);
+            let job = job.group("first", count, cpu_millis);
             let job = job.group("second", count, cpu_millis).after("first").forgiving();
             jobs.push(stage.submit(&if same_machine { job.same_machine() } else { job }));
         }
@@ -98,7 +124,26 @@ fn happen(stage: &mut Stage, seats: &[Seat], jobs: &mut Vec<JobId>, what: Happen
                 stage.remove(slot);
             }
         }
-        Happening::Finish { .. } => {}
+        Happening::Quota { namespace, cpu_millis } => set_quota(stage, NAMESPACES[namespace], cpu_millis),
+        Happening::Room { job, machines } if !jobs.is_empty() => {
+            let job = jobs[job % jobs.len()];
+            let machines: Vec<_> = stage.cell().machines().map(|machine| machine.id.slot).take(machines).collect();
+            let is_over = stage.cell().job(job).is_none_or(|job| job.state.is_final());
+            let deadline = stage.log_time().plus_micros(2_000_000);
+            let command = Command::TakeHold { job, machines, resources: Resources::new(100, 0), deadline };
+            if !is_over {
+                // Where there is no room for it, or nothing to give back, nothing is held.
+                stage.decide(&Request { principal: "owner".into(), namespace: "default".into(), command });
+            }
+        }
+        Happening::Finish { .. } | Happening::Room { .. } => {}
+    }
+}
+
+fn set_quota(stage: &mut Stage, namespace: &str, cpu_millis: Option<u64>) {
+    let limit = cpu_millis.map(|cpu| Quota { limits: [Some(cpu), None, None, None, None, None, None, None] });
+    if limit.is_some() || stage.cell().quota(namespace).is_some() {
+        stage.ask("operator", Command::SetQuota { namespace: namespace.into(), limit });
     }
 }
 
@@ -128,7 +173,12 @@ proptest! {
             for mirror in mirrors.filter(|mirror| mirror.revision() == truth.revision()) {
                 prop_assert_eq!(mirror.first_difference(&truth), None);
             }
+            for runtime in seats.iter().map(|&seat| stage.runtime(seat)) {
+                let counted = runtime.mirror().map(QuotaUse::recount).unwrap_or_default();
+                prop_assert_eq!(runtime.quota_use(), &counted, "what is used is kept as deltas come");
+            }
         }
+        NAMESPACES.iter().for_each(|namespace| set_quota(&mut stage, namespace, None));
         seats.iter().for_each(|&seat| stage.release(seat));
         // What is left waits for room, retries and connections only.
         for _ in 0..400 {
