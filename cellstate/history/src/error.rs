@@ -7,7 +7,7 @@ use std::path::PathBuf;
 macro_rules! remedy {
     () => {
         "keep a copy of the cell's directory, stop the server, move the folder `history` in it away, and start again: the cell goes on from its \
-         reserve and its log, and loses nothing but the past. Where it has no reserve yet and its log does not go back to the beginning, restore a backup"
+         fallback and its log, and loses nothing but the past. Where it has no fallback yet and its log does not go back to the beginning, restore a backup"
     };
 }
 

@@ -8,11 +8,11 @@
 //! | `file` | the bytes of a backup: sealed records. Pure: it reads and writes streams |
 //! | `folder` | the directory of a stopped cell, also a damaged one: how far it can be followed, and what is lost |
 //! | `restore` | a new directory from a backup or from a folder |
-//! | `reserve` | a backup in the cell's own directory: the way to the present without its history |
+//! | `fallback` | a backup in the cell's own directory: the way to the present without its history |
 
+pub(crate) mod fallback;
 mod file;
 mod folder;
-pub(crate) mod reserve;
 pub(crate) mod restore;
 
 use std::path::{Path, PathBuf};

@@ -59,9 +59,9 @@ pub enum ServerError {
         /// The directory.
         path: PathBuf,
     },
-    /// There is a history or a reserve without a log: the log is what a cell is, and a new one beside it would be another cell.
+    /// There is a history or a fallback without a log: the log is what a cell is, and a new one beside it would be another cell.
     #[error(
-        "{} has a history or a reserve, and no log; put the folder `log` back, or restore a backup into another directory",
+        "{} has a history or a fallback, and no log; put the folder `log` back, or restore a backup into another directory",
         path.display()
     )]
     NoLog {
@@ -123,7 +123,7 @@ pub enum ServerError {
     },
     /// A page of a checkpoint makes no sense.
     #[error(
-        "the checkpoint at revision {revision} can't be read: {what}; keep a copy of the directory, move the folder `history` in it away, and start again: the cell goes on from its reserve, or from a log that goes back to the beginning"
+        "the checkpoint at revision {revision} can't be read: {what}; keep a copy of the directory, move the folder `history` in it away, and start again: the cell goes on from its fallback, or from a log that goes back to the beginning"
     )]
     Checkpoint {
         /// Its revision.
@@ -131,18 +131,18 @@ pub enum ServerError {
         /// What is wrong.
         what: String,
     },
-    /// There is no history, the log does not go back to the beginning, and the reserve is not to be had either.
+    /// There is no history, the log does not go back to the beginning, and the fallback is not to be had either.
     #[error(
-        "{} has no history, the log in it begins at revision {oldest}, and the reserve can't be used instead: {what}; put the folder `history` \
+        "{} has no history, the log in it begins at revision {oldest}, and the fallback can't be used instead: {what}; put the folder `history` \
          back, or restore a backup into another directory",
         dir.display()
     )]
-    NoReserve {
+    NoFallback {
         /// The cell's directory.
         dir: PathBuf,
         /// The oldest revision of the log.
         oldest: u64,
-        /// What is wrong with the reserve.
+        /// What is wrong with the fallback.
         what: String,
     },
     /// Another set of named resources than the cell was made with.
@@ -226,7 +226,7 @@ impl ServerError {
             | Self::ReadHistory(_)
             | Self::WriteHistory(_)
             | Self::Checkpoint { .. }
-            | Self::NoReserve { .. } => "DAMAGED_HISTORY",
+            | Self::NoFallback { .. } => "DAMAGED_HISTORY",
             Self::ReadJournal(_) | Self::MissingLog { .. } | Self::Unfoldable { .. } | Self::Mirror(_) => "DAMAGED_LOG",
             Self::Append(_) => "LOG_WRITE_FAILED",
             Self::Opening(_) | Self::Thread { .. } | Self::Serve(_) => "INTERNAL",

@@ -4,7 +4,7 @@
 //! history again. What the history has not got yet is left to its own thread, which reads it from the log while the server serves.
 //!
 //! Where there is no history (any more), one begins anew: of the log, where that goes back to the beginning with what was kept, and
-//! otherwise with the reserve.
+//! otherwise with the fallback.
 
 mod replay;
 
@@ -15,7 +15,7 @@ use plenum_history::{CheckpointInfo, History, ReadError, StartingPoint};
 use plenum_journal::{CellId, Claimed, Identity, Journal, RealDisk, Recovered};
 use plenum_model::{Cell, CellIdentity, Revision};
 
-use crate::backup::reserve::{self, RESERVE};
+use crate::backup::fallback::{self, FALLBACK};
 use crate::backup::restore::DRAFT;
 use crate::checkpoint;
 use crate::engine::step_back;
@@ -54,7 +54,7 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     if draft.exists() && !options.dir.join(LOG).exists() {
         return Err(ServerError::HalfRestored { path: options.dir.clone() });
     }
-    let has_more = !is_absent(&options.dir.join(HISTORY)) || options.dir.join(RESERVE).exists();
+    let has_more = !is_absent(&options.dir.join(HISTORY)) || options.dir.join(FALLBACK).exists();
     if is_absent(&options.dir.join(LOG)) && has_more {
         return Err(ServerError::NoLog { path: options.dir.clone() });
     }
@@ -93,17 +93,17 @@ fn open_both(claimed: Claimed, options: &ServerOptions) -> Result<(Log, History)
         None => open_history(&folder, history_options(recovered.identity, options)?)?,
     };
     if recovered.oldest_revision > 1 {
-        begin_with_reserve(&history, dir, &recovered)?;
+        begin_with_fallback(&history, dir, &recovered)?;
     }
     Ok((Log::Open(Box::new((journal, recovered))), history))
 }
 
 /// What the log gave up, and kept for a history that is not there any more, is read as the log's again: the history is made anew of it, from
-/// the beginning, or else from the reserve.
+/// the beginning, or else from the fallback.
 fn rejoin_kept(claimed: &Claimed, dir: &Path) -> Result<(), ServerError> {
     let mut segments = claimed.rejoin_kept(1)?;
-    // What is wrong with a reserve that is needed is told when it is read.
-    if let (0, Ok(Some(revision))) = (segments, reserve::revision_in(dir, claimed.identity())) {
+    // What is wrong with a fallback that is needed is told when it is read.
+    if let (0, Ok(Some(revision))) = (segments, fallback::revision_in(dir, claimed.identity())) {
         segments = claimed.rejoin_kept(revision.saturating_add(1))?;
     }
     if segments > 0 {
@@ -112,11 +112,11 @@ fn rejoin_kept(claimed: &Claimed, dir: &Path) -> Result<(), ServerError> {
     Ok(())
 }
 
-/// The state before the log is known from the reserve alone: it becomes the first checkpoint of a history that has nothing.
-fn begin_with_reserve(history: &History, dir: &Path, recovered: &Recovered) -> Result<(), ServerError> {
+/// The state before the log is known from the fallback alone: it becomes the first checkpoint of a history that has nothing.
+fn begin_with_fallback(history: &History, dir: &Path, recovered: &Recovered) -> Result<(), ServerError> {
     let oldest = recovered.oldest_revision;
-    let refused = |what| Err(ServerError::NoReserve { dir: dir.to_owned(), oldest, what });
-    let cell = match reserve::read(dir, recovered.identity) {
+    let refused = |what| Err(ServerError::NoFallback { dir: dir.to_owned(), oldest, what });
+    let cell = match fallback::read(dir, recovered.identity) {
         Ok(Some(cell)) => cell,
         Ok(None) => return refused("there is none".to_owned()),
         Err(error) => return refused(told(&error)),
@@ -129,7 +129,7 @@ fn begin_with_reserve(history: &History, dir: &Path, recovered: &Recovered) -> R
     history.persist().map_err(ServerError::WriteHistory)?;
     tracing::error!(
         revision,
-        "there is no history: the cell goes on from its reserve and the log; the past before that can't be read any more"
+        "there is no history: the cell goes on from its fallback and the log; the past before that can't be read any more"
     );
     Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! Everything that is wrong is listed, with its place; nothing is changed in the log. Four things are checked: the log by itself
 //! (frames, checksums, chain, high-water mark), what it keeps for the history included; that deltas fold, from the oldest state that is retained, and come to what checkpoints
-//! and reserve show; that what was asked, decided again, gives the same bytes; and the invariants of the cell.
+//! and fallback show; that what was asked, decided again, gives the same bytes; and the invariants of the cell.
 
 mod audit;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use plenum_history::{History, StartingPoint};
 use plenum_journal::{Damage, Frame, KeptReport, OpenError, RealDisk, Report};
 use plenum_model::{Cell, Revision};
 
-use crate::backup::reserve::{self, RESERVE};
+use crate::backup::fallback::{self, FALLBACK};
 use crate::checkpoint;
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
@@ -84,8 +84,8 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     let mut audit = Audit::default();
     judge_log(&report, &mut audit);
     let history = open_history(dir, &report, &mut audit);
-    let reserve = read_reserve(dir, &report, &mut audit);
-    let mut checkpoints = Checkpoints::of(history.as_ref(), reserve, &mut audit);
+    let fallback = read_fallback(dir, &report, &mut audit);
+    let mut checkpoints = Checkpoints::of(history.as_ref(), fallback, &mut audit);
     let from_revision = begin(&disk, history.as_ref(), &report, &mut checkpoints, &mut audit);
     let mut visit = |frame: &Frame<'_>| {
         resume_behind_damage(history.as_ref(), frame.first_revision, &mut checkpoints, &mut audit);
@@ -158,10 +158,10 @@ fn open_history(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Histor
     }
 }
 
-/// The cell of the reserve. Whether it is sound is asked here, and nowhere else while it is not needed.
-fn read_reserve(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Cell> {
-    reserve::read(dir, report.identity).unwrap_or_else(|error| {
-        audit.violation(Revision(0), RESERVE, told(&error));
+/// The cell of the fallback. Whether it is sound is asked here, and nowhere else while it is not needed.
+fn read_fallback(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Cell> {
+    fallback::read(dir, report.identity).unwrap_or_else(|error| {
+        audit.violation(Revision(0), FALLBACK, told(&error));
         None
     })
 }
@@ -237,12 +237,12 @@ fn begin(
         Some(history) => fold_history(history, before_log, checkpoints, audit).map_err(Some),
     };
     if began.is_err() && audit.revision() == Revision(0) {
-        // As a start does it where the history is gone: what was kept for it may go back to the beginning, or else to the reserve.
+        // As a start does it where the history is gone: what was kept for it may go back to the beginning, or else to the fallback.
         let mut from_revision = 0;
         fold_kept(disk, report, checkpoints, audit);
         let falls_short = audit.revision().0 < before_log;
-        let reserve = checkpoints.reserve.take_if(|cell| falls_short && cell.revision() > audit.revision());
-        if let Some(cell) = reserve {
+        let fallback = checkpoints.fallback.take_if(|cell| falls_short && cell.revision() > audit.revision());
+        if let Some(cell) = fallback {
             from_revision = cell.revision().0;
             audit.begin_with(cell);
             fold_kept(disk, report, checkpoints, audit);
@@ -308,10 +308,10 @@ fn fold_history(
 /// Checkpoints that are compared with what the deltas give: the newest, and so many before it.
 const CHECKPOINTS_COMPARED: usize = 4;
 
-/// Checkpoints, and the reserve, that must show what the deltas give, each at its own revision.
+/// Checkpoints, and the fallback, that must show what the deltas give, each at its own revision.
 struct Checkpoints<'a> {
     history: Option<&'a History>,
-    reserve: Option<Cell>,
+    fallback: Option<Cell>,
     revisions: Vec<u64>,
     /// The newest one that could not be read when it was to be gone on from it. Each try takes as long as its cell is large, and there may be
     /// very many frames in front of it.
@@ -319,7 +319,7 @@ struct Checkpoints<'a> {
 }
 
 impl<'a> Checkpoints<'a> {
-    fn of(history: Option<&'a History>, reserve: Option<Cell>, audit: &mut Audit) -> Self {
+    fn of(history: Option<&'a History>, fallback: Option<Cell>, audit: &mut Audit) -> Self {
         let mut revisions = Vec::new();
         let mut candidate = history.and_then(History::newest_checkpoint);
         while let (Some(checkpoint), Some(history)) = (candidate.take(), history) {
@@ -332,7 +332,7 @@ impl<'a> Checkpoints<'a> {
                 });
             }
         }
-        Self { history, reserve, revisions, unreadable: 0 }
+        Self { history, fallback, revisions, unreadable: 0 }
     }
 
     /// Goes on from one behind damage.
@@ -346,8 +346,8 @@ impl<'a> Checkpoints<'a> {
     /// Compares, if there is one at the revision that has been folded up to.
     fn compare(&mut self, audit: &mut Audit) {
         let revision = audit.revision().0;
-        if let Some(cell) = self.reserve.take_if(|cell| cell.revision().0 == revision) {
-            audit.compare(&cell, RESERVE);
+        if let Some(cell) = self.fallback.take_if(|cell| cell.revision().0 == revision) {
+            audit.compare(&cell, FALLBACK);
         }
         let Some(place) = self.revisions.iter().position(|&known| known == revision) else { return };
         self.revisions.swap_remove(place);

@@ -1,7 +1,7 @@
 //! The directory of a stopped cell, followed to its end without changing its log; also a damaged one, as far as it can be followed.
 //!
 //! The newest checkpoint of the history is folded forward with what the history has, then with the frames of the log that go on from
-//! there; where there is no history that can be read, the reserve is. The checkpoint is the history's own, its blocks are frames of the log: where a frame before the checkpoint is damaged, the
+//! there; where there is no history that can be read, the fallback is. The checkpoint is the history's own, its blocks are frames of the log: where a frame before the checkpoint is damaged, the
 //! cell is whole; one behind it ends what can be followed. Where the history does not come up to the log, the segments that were kept for
 //! it are followed first.
 
@@ -14,7 +14,7 @@ use plenum_model::{Cell, Revision};
 use plenum_proto::{delta, v1};
 use prost::Message;
 
-use super::{BackupError, reserve};
+use super::{BackupError, fallback};
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
 use crate::recovery::{self, HISTORY, LOG};
@@ -135,12 +135,12 @@ struct Unfoldable {
     what: String,
 }
 
-/// The cell that the history shows at its end, or at a revision before it. Where it can't be read that is the reserve's, or else an empty
+/// The cell that the history shows at its end, or at a revision before it. Where it can't be read that is the fallback's, or else an empty
 /// one, and why: the log may go back to the beginning by itself. Where it can't be read to its end, what it shows is where that is, and why.
 fn start(dir: &Path, identity: Identity, most: u64) -> Result<(Cell, Option<ServerError>), Unfoldable> {
     let folder = dir.join(HISTORY);
     if !folder.is_dir() {
-        return Ok((reserved(dir, identity, most), None));
+        return Ok((fallen_back(dir, identity, most), None));
     }
     let begun = || {
         let (history, opened) = History::open(&folder, recovery::read_options(dir, &identity.cell.0)?)?;
@@ -161,7 +161,7 @@ fn start(dir: &Path, identity: Identity, most: u64) -> Result<(Cell, Option<Serv
         Ok(begun) => begun,
         Err(error) => {
             tracing::warn!(error = &error as &dyn std::error::Error, "the history can't be used");
-            return Ok((reserved(dir, identity, most), Some(error)));
+            return Ok((fallen_back(dir, identity, most), Some(error)));
         }
     };
     for logged in entries.into_iter().flatten() {
@@ -179,10 +179,10 @@ fn start(dir: &Path, identity: Identity, most: u64) -> Result<(Cell, Option<Serv
     Ok((cell, unread))
 }
 
-/// The reserve's cell, where it shows no later revision; otherwise an empty one.
-fn reserved(dir: &Path, identity: Identity, most: u64) -> Cell {
-    let read = reserve::read(dir, identity).unwrap_or_else(|error| {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the reserve can't be used");
+/// The fallback's cell, where it shows no later revision; otherwise an empty one.
+fn fallen_back(dir: &Path, identity: Identity, most: u64) -> Cell {
+    let read = fallback::read(dir, identity).unwrap_or_else(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the fallback can't be used");
         None
     });
     read.filter(|cell| cell.revision().0 <= most).unwrap_or_default()

@@ -13,9 +13,9 @@ use plenum_proto::pages;
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
 
+use super::fallback::{self, FALLBACK};
 use super::file::Decoder;
 use super::folder::{self, Followed, Loss};
-use super::reserve::{self, RESERVE};
 use super::{BackupError, manifest};
 use crate::checkpoint;
 use crate::error::ServerError;
@@ -175,7 +175,7 @@ fn build(cell: &Cell, manifest: &v1::BackupManifest, incarnation: u64, draft: &P
     };
     let disk = RealDisk::open(draft.join(LOG)).map_err(|error| ServerError::OpenJournal(error.into()))?;
     plenum_journal::plant(&disk, identity, tail, &options).map_err(ServerError::OpenJournal)?;
-    reserve::write(draft, cell, incarnation)?;
+    fallback::write(draft, cell, incarnation)?;
     write_history(cell, &draft.join(HISTORY))
 }
 
@@ -192,7 +192,7 @@ fn write_history(cell: &Cell, folder: &Path) -> Result<(), BackupError> {
     }
 }
 
-/// Gives reserve, history and log their names, the log last: with it, the directory is a cell. Without it nothing is left behind, so that
+/// Gives fallback, history and log their names, the log last: with it, the directory is a cell. Without it nothing is left behind, so that
 /// the restore can be tried again; once it is there, nothing is an error any more.
 fn put_in_place(draft: &Path, dir: &Path) -> Result<(), BackupError> {
     sync_folder(&draft.join(HISTORY))?;
@@ -208,7 +208,7 @@ fn put_in_place(draft: &Path, dir: &Path) -> Result<(), BackupError> {
         placed.push(path);
         Ok(())
     };
-    let made = place(HISTORY).and_then(|()| place(RESERVE)).and_then(|()| sync_folder(dir));
+    let made = place(HISTORY).and_then(|()| place(FALLBACK)).and_then(|()| sync_folder(dir));
     if let Err(error) = made.and_then(|()| place(LOG)) {
         placed.iter().for_each(|path| remove_made(path));
         return Err(error);
@@ -243,23 +243,23 @@ mod tests {
             fs::create_dir_all(draft.join(name)).unwrap();
             fs::write(draft.join(name).join("content"), name).unwrap();
         }
-        fs::write(draft.join(RESERVE), RESERVE).unwrap();
+        fs::write(draft.join(FALLBACK), FALLBACK).unwrap();
         (dir, draft)
     }
 
     // The history stayed when the log could not be put in its place, and who tried again was told that there is a cell already.
     #[test]
-    fn a_restore_without_its_log_leaves_no_history_and_no_reserve() {
+    fn a_restore_without_its_log_leaves_no_history_and_no_fallback() {
         let (dir, draft) = drafted();
         fs::remove_dir_all(draft.join(LOG)).unwrap();
         assert!(put_in_place(&draft, dir.path()).is_err());
-        assert!(!dir.path().join(HISTORY).exists() && !dir.path().join(RESERVE).exists());
+        assert!(!dir.path().join(HISTORY).exists() && !dir.path().join(FALLBACK).exists());
 
         let (dir, draft) = drafted();
         let in_the_way = dir.path().join(LOG).join("in the way");
         fs::create_dir_all(&in_the_way).unwrap();
         assert!(put_in_place(&draft, dir.path()).is_err());
-        assert!(!dir.path().join(HISTORY).exists() && !dir.path().join(RESERVE).exists() && in_the_way.exists());
+        assert!(!dir.path().join(HISTORY).exists() && !dir.path().join(FALLBACK).exists() && in_the_way.exists());
     }
 
     // Of two that were begun at once the one that failed took away what the other one had made.

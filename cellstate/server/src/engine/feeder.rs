@@ -20,7 +20,7 @@ use super::feed::Stopped;
 use super::pace::{Pace, is_far_behind};
 use super::rest::Rest;
 use super::turns::step_back;
-use crate::backup::reserve::Reserve;
+use crate::backup::fallback::Fallback;
 use crate::checkpoint;
 use crate::options::Settings;
 use crate::publish::{LoggedBatch, NotABatch};
@@ -100,9 +100,9 @@ struct Feeder<'a> {
     retiring_due: Option<Instant>,
     /// When the next leap may be tried, after one for which no picture came.
     leap_due: Option<Instant>,
-    reserve: Reserve,
-    /// As `checkpoint_bytes`, of what the reserve shows; since the start, of one that was there.
-    reserve_bytes: u64,
+    fallback: Fallback,
+    /// As `checkpoint_bytes`, of what the fallback shows; since the start, of one that was there.
+    fallback_bytes: u64,
     rest: Rest,
     /// Before the store is opened again, should a write fail.
     pause: Duration,
@@ -141,8 +141,8 @@ impl<'a> Feeder<'a> {
             changed_since: None,
             retiring_due: None,
             leap_due: None,
-            reserve: reserve_of(shared),
-            reserve_bytes: 0,
+            fallback: fallback_of(shared),
+            fallback_bytes: 0,
             rest: Rest::new(),
             pause: FIRST_PAUSE,
             reopened: None,
@@ -501,11 +501,11 @@ impl<'a> Feeder<'a> {
         }
     }
 
-    /// From which revision on the log is wanted: the history goes back to `oldest`, and the reserve has to be gone on from. So that one is
+    /// From which revision on the log is wanted: the history goes back to `oldest`, and the fallback has to be gone on from. So that one is
     /// written anew, of the newest checkpoint, before what leads on from it is given up. Where that can't be done the past goes all the same,
     /// as its room may be what is missing; it is tried again when the next segment is to go.
     fn wanted_from(&mut self, oldest: u64) -> u64 {
-        let next = self.reserve.next_revision();
+        let next = self.fallback.next_revision();
         if oldest <= next {
             return oldest;
         }
@@ -513,31 +513,31 @@ impl<'a> Feeder<'a> {
             // It comes with the next checkpoint.
             return next;
         };
-        // However little is retained, not more is written of reserves than of the log.
-        let since_bytes = self.checkpoint_bytes.saturating_sub(self.reserve_bytes);
-        if since_bytes < self.reserve.bytes() || !self.shared.keeper.would_give_up(oldest) {
+        // However little is retained, not more is written of fallbacks than of the log.
+        let since_bytes = self.checkpoint_bytes.saturating_sub(self.fallback_bytes);
+        if since_bytes < self.fallback.bytes() || !self.shared.keeper.would_give_up(oldest) {
             return next;
         }
-        self.reserve_bytes = self.checkpoint_bytes;
+        self.fallback_bytes = self.checkpoint_bytes;
         if self.shared.space.is_read_only() {
-            tracing::warn!("there is no room for a reserve: the cell has its state in the history alone");
-            self.reserve.remove();
-        } else if let Err(error) = self.reserve.renew(cell) {
+            tracing::warn!("there is no room for a fallback: the cell has its state in the history alone");
+            self.fallback.remove();
+        } else if let Err(error) = self.fallback.renew(cell) {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "no reserve could be written: the cell has its state in the history alone");
-            self.reserve.remove();
+            tracing::warn!(error, "no fallback could be written: the cell has its state in the history alone");
+            self.fallback.remove();
         } else {
-            tracing::info!(revision = cell.revision().0, "the reserve was written anew");
+            tracing::info!(revision = cell.revision().0, "the fallback was written anew");
         }
         oldest
     }
 }
 
-/// What there is of a reserve at the start.
-fn reserve_of(shared: &Shared) -> Reserve {
+/// What there is of a fallback at the start.
+fn fallback_of(shared: &Shared) -> Fallback {
     let (identity, keeper) = (&shared.identity, &shared.keeper);
     let identity = Identity { cell: CellId(identity.cell_id), incarnation: identity.incarnation };
-    Reserve::find(&shared.dir, identity, keeper.oldest_kept_revision())
+    Fallback::find(&shared.dir, identity, keeper.oldest_kept_revision())
 }
 
 fn encoded(batch: &LoggedBatch, place: FramePlace) -> EncodedBatch {

@@ -26,7 +26,7 @@ async fn a_history_without_its_log_becomes_no_new_cell() {
     std::fs::rename(&log, &aside).unwrap();
     let refused = Server::start(options(dir.path())).await.err().unwrap();
     assert_eq!(refused.code(), "DAMAGED_LOG", "{refused}");
-    assert!(refused.to_string().contains("a reserve, and no log"), "{refused}");
+    assert!(refused.to_string().contains("a fallback, and no log"), "{refused}");
     assert!(!log.exists(), "nothing was made");
     std::fs::rename(&aside, &log).unwrap();
     start(dir.path()).await.shutdown().await.unwrap();

@@ -25,11 +25,11 @@ async fn what_can_not_be_looked_at_now_is_neither_damaged_nor_given_up() {
     drop(in_the_way);
     assert_eq!(restore(dir.path(), &target, &options).unwrap().manifest.revision, last);
 
-    // Of a restored cell only history and reserve have the beginning.
-    let (reserve, away) = (target.join("reserve.backup"), dir.path().join("reserve.backup"));
+    // Of a restored cell only history and fallback have the beginning.
+    let (fallback, away) = (target.join("fallback.backup"), dir.path().join("fallback.backup"));
     let in_the_way = history(&target);
     back_up_folder(&target, &mut Vec::new(), Path::new("memory")).unwrap();
-    std::fs::rename(reserve, away).unwrap();
+    std::fs::rename(fallback, away).unwrap();
     let refused = back_up_folder(&target, &mut Vec::new(), Path::new("memory")).unwrap_err();
     assert_eq!(refused.code(), "DIRECTORY_LOCKED", "{refused}");
     drop(in_the_way);

@@ -1,4 +1,4 @@
-//! The reserve: with it and the log a cell goes on when its history is gone, or can't be opened.
+//! The fallback: with it and the log a cell goes on when its history is gone, or can't be opened.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 use crate::client::{code, connect, job, register, submit};
 use crate::kept::{brisk, caught_up, copy_folder, machines_at, submit_until, submitted};
 
-const RESERVE: &str = "reserve.backup";
+const FALLBACK: &str = "fallback.backup";
 
 /// A cell that retains little, so that its log soon does not go back to the beginning.
 fn forgetful(dir: &Path) -> ServerOptions {
@@ -23,7 +23,7 @@ fn forgetful(dir: &Path) -> ServerOptions {
 async fn in_its_middle(dir: &Path) -> u32 {
     let server = Server::start(forgetful(dir)).await.unwrap();
     let channel = connect(&server).await;
-    let jobs = submit_until(&channel, 0, |status| status.oldest_revision > 60 && dir.join(RESERVE).exists()).await;
+    let jobs = submit_until(&channel, 0, |status| status.oldest_revision > 60 && dir.join(FALLBACK).exists()).await;
     server.shutdown().await.unwrap();
     jobs
 }
@@ -56,7 +56,7 @@ fn flip(path: &Path, at: usize) {
 
 // Only a log that went back to the beginning could do without the history.
 #[tokio::test]
-async fn a_cell_whose_history_is_gone_goes_on_from_its_reserve_and_the_log() {
+async fn a_cell_whose_history_is_gone_goes_on_from_its_fallback_and_the_log() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     let jobs = in_its_middle(dir).await;
@@ -68,7 +68,7 @@ async fn a_cell_whose_history_is_gone_goes_on_from_its_reserve_and_the_log() {
     // Who looks finds the same.
     let without = plenum_server::verify(dir).unwrap();
     assert_eq!((without.violations, without.to_revision), (vec![], report.to_revision));
-    assert!(without.folded > 0, "what the log has behind the reserve was folded");
+    assert!(without.folded > 0, "what the log has behind the fallback was folded");
     assert_eq!(backup_of(dir), before);
 
     let server = Server::start(forgetful(dir)).await.unwrap();
@@ -107,7 +107,7 @@ async fn a_history_that_can_not_be_opened_costs_the_past_and_nothing_of_the_pres
     let told = std::iter::successors(std::error::Error::source(&error), |error| error.source());
     let told = told.fold(error.to_string(), |told, error| format!("{told}: {error}"));
     assert_eq!(error.code(), "DAMAGED_HISTORY");
-    assert!(told.contains("`history`") && told.contains("reserve"), "{told}");
+    assert!(told.contains("`history`") && told.contains("fallback"), "{told}");
 
     let restored = dir.join("restored");
     let loss = plenum_server::restore(dir, &restored, &RestoreOptions::default()).unwrap().loss;
@@ -126,52 +126,52 @@ async fn a_history_that_can_not_be_opened_costs_the_past_and_nothing_of_the_pres
 }
 
 #[tokio::test]
-async fn a_reserve_that_is_damaged_is_found_and_nothing_is_made_of_it() {
+async fn a_fallback_that_is_damaged_is_found_and_nothing_is_made_of_it() {
     let temporary = tempfile::tempdir().unwrap();
     let whole = temporary.path().join("whole");
     in_its_middle(&whole).await;
-    let bytes = std::fs::metadata(whole.join(RESERVE)).unwrap().len();
+    let bytes = std::fs::metadata(whole.join(FALLBACK)).unwrap().len();
     let bytes = usize::try_from(bytes).unwrap();
     for at in [0, 9, 40, bytes / 2, bytes - 1] {
         let dir = temporary.path().join(at.to_string());
         copy_folder(&whole, &dir);
-        flip(&dir.join(RESERVE), at);
+        flip(&dir.join(FALLBACK), at);
         let report = plenum_server::verify(&dir).unwrap();
         assert_eq!(report.violations.len(), 1, "{at}: {:?}", report.violations);
-        assert_eq!(report.violations[0].place, RESERVE);
+        assert_eq!(report.violations[0].place, FALLBACK);
         // As long as there is a history nobody needs it.
         Server::start(forgetful(&dir)).await.unwrap().kill().await.unwrap();
         std::fs::remove_dir_all(dir.join("history")).unwrap();
         let error = refused(&dir).await;
-        assert!(error.code() == "DAMAGED_HISTORY" && error.to_string().contains(RESERVE), "{at}: {error}");
+        assert!(error.code() == "DAMAGED_HISTORY" && error.to_string().contains(FALLBACK), "{at}: {error}");
     }
     let dir = temporary.path().join("none");
     copy_folder(&whole, &dir);
-    std::fs::remove_file(dir.join(RESERVE)).unwrap();
+    std::fs::remove_file(dir.join(FALLBACK)).unwrap();
     Server::start(forgetful(&dir)).await.unwrap().kill().await.unwrap();
     std::fs::remove_dir_all(dir.join("history")).unwrap();
     let error = refused(&dir).await;
     assert!(error.to_string().contains("there is none"), "{error}");
     // Put back, it is of use at once: whatever was tried in between.
-    std::fs::copy(whole.join(RESERVE), dir.join(RESERVE)).unwrap();
+    std::fs::copy(whole.join(FALLBACK), dir.join(FALLBACK)).unwrap();
     Server::start(forgetful(&dir)).await.unwrap().shutdown().await.unwrap();
 }
 
 // On a full disk, say: what is retained would grow without a bound, and fill it further.
 #[tokio::test]
-async fn a_reserve_that_can_not_be_written_keeps_nothing_of_the_past() {
+async fn a_fallback_that_can_not_be_written_keeps_nothing_of_the_past() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
-    let obstacle = dir.join("reserve.tmp");
+    let obstacle = dir.join("fallback.tmp");
     std::fs::create_dir(&obstacle).unwrap();
     let server = Server::start(forgetful(dir)).await.unwrap();
     let channel = connect(&server).await;
     let first = ["segment", "kept"].map(|suffix| dir.join(format!("log/{:020}.{suffix}", 1)));
     let is_gone = |status: &v1::StatusResponse| status.oldest_revision > 60 && !first.iter().any(|path| path.exists());
     let jobs = submit_until(&channel, 0, is_gone).await;
-    assert!(!dir.join(RESERVE).exists());
+    assert!(!dir.join(FALLBACK).exists());
     std::fs::remove_dir(&obstacle).unwrap();
-    submit_until(&channel, jobs, |_| dir.join(RESERVE).exists()).await;
+    submit_until(&channel, jobs, |_| dir.join(FALLBACK).exists()).await;
     server.shutdown().await.unwrap();
     std::fs::remove_dir_all(dir.join("history")).unwrap();
     let server = Server::start(forgetful(dir)).await.unwrap();
@@ -180,7 +180,7 @@ async fn a_reserve_that_can_not_be_written_keeps_nothing_of_the_past() {
 }
 
 #[tokio::test]
-async fn reserve_and_log_lead_to_the_present_whenever_a_server_is_killed() {
+async fn fallback_and_log_lead_to_the_present_whenever_a_server_is_killed() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path().join("cell");
     let (mut jobs, mut in_the_middle) = (0, 0);
