@@ -184,13 +184,14 @@ async fn what_is_beyond_the_retained_bytes_leaves_the_disk() {
     let server = Server::start(small.clone()).await.unwrap();
     let channel = connect(&server).await;
     let jobs = submit_until(&channel, 0, |status| status.oldest_revision > 100).await;
-    // Some eighty segments were written: of what is retained, of what stays to be used again, and of what is on its way there are fewer.
-    let jobs = submit_until(&channel, jobs, |status| status.revision > 800).await;
+    // Some 160 segments were written: of what is retained, of what stays to be used again, and of what is on its way there are fewer. All that is
+    // ever decided is in this cell's state, too, and so in its fallback: what leads on from that is at most as much.
+    let jobs = submit_until(&channel, jobs, |status| status.revision > 1600).await;
     caught_up(&channel).await;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
         let files = std::fs::read_dir(dir.join("log")).unwrap().count();
-        if files < 60 {
+        if files < 110 {
             break;
         }
         assert!(tokio::time::Instant::now() < deadline, "{files} files, {} of them kept", kept(dir).len());
