@@ -220,6 +220,12 @@ impl Stage {
                 found.push(Found { id, words });
             }
         }
+        // A shell that forked, and has not become what it starts yet, has the same words: it is gone in a moment.
+        let all = found.clone();
+        let is_fork = |one: &Found| {
+            one.parent().is_some_and(|parent| all.iter().any(|other| other.id == parent && other.words == one.words))
+        };
+        found.retain(|one| !is_fork(one));
         found
     }
 

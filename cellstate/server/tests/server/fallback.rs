@@ -23,7 +23,11 @@ fn forgetful(dir: &Path) -> ServerOptions {
 async fn in_its_middle(dir: &Path) -> u32 {
     let server = Server::start(forgetful(dir)).await.unwrap();
     let channel = connect(&server).await;
-    let jobs = submit_until(&channel, 0, |status| status.oldest_revision > 60 && dir.join(FALLBACK).exists()).await;
+    // The fallback is written before the first segment goes.
+    let first = dir.join(format!("log/{:020}.segment", 1));
+    let begins_in_its_middle = || !first.exists() && !first.with_extension("kept").exists();
+    let jobs = submit_until(&channel, 0, |status| status.oldest_revision > 60 && begins_in_its_middle()).await;
+    assert!(dir.join(FALLBACK).exists());
     server.shutdown().await.unwrap();
     jobs
 }
