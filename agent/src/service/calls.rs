@@ -19,7 +19,7 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::AgentError;
+use super::{AgentError, Clock};
 use crate::{
     isolation::Isolation,
     machine::Machine,
@@ -155,7 +155,9 @@ impl Calls {
     pub(super) fn register(&self, machine: &Machine, inventory: &[Item], revision: u64, incarnation: u64) {
         let named = machine.resources.iter().map(|(name, &value)| (name.clone(), amount(value))).collect();
         let machine = Some(registered_machine(machine, inventory));
-        let request = v1::RegisterRequest { machine, revision, incarnation, instance: self.instance.clone(), named };
+        let instance = self.instance.clone();
+        let asked_micros = u64::try_from(Clock::since_boot().as_micros()).unwrap_or(u64::MAX);
+        let request = v1::RegisterRequest { machine, revision, incarnation, instance, named, asked_micros };
         let (mut client, arrivals) = (self.client.clone(), self.arrivals.clone());
         let server = self.connector.endpoint.uri().to_string();
         drop(tokio::spawn(async move {

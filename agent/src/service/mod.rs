@@ -478,6 +478,7 @@ impl Clock {
         Self { base: Self::since_boot(), base_unix_ms: u64::try_from(since.as_millis()).unwrap_or(0) }
     }
 
+    /// By a clock that is never set, and doesn't stand still while the machine sleeps.
     fn since_boot() -> Duration {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);

@@ -75,6 +75,8 @@ pub enum Bug {
     TearsApart,
     /// The time in which a server stood still counts for leases, too.
     CountsItsSleep,
+    /// What an agent asked before it was killed counts, when it comes behind its successor's registration.
+    BelievesTheLate,
     /// Agents report that a task is gone when they have told it to stop.
     HastyReceipts,
     /// A transaction that took effect in part is said to be refused.
@@ -103,7 +105,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -136,6 +138,7 @@ impl Bug {
         Self::NeverTriesAgain,
         Self::TearsApart,
         Self::CountsItsSleep,
+        Self::BelievesTheLate,
         Self::HastyReceipts,
         Self::CallsPartsRefused,
         Self::DeniesConflicts,

@@ -1,21 +1,23 @@
 //! The agents' side of the server: what each machine shall run, leases, and what agents report.
 //!
-//! [`WantedIndex`], [`Follower`], [`Leases`] and [`Standstill`] are state machines without I/O; the hub ties them to the publishing thread and to the
+//! [`WantedIndex`], [`Follower`], [`Leases`], [`Registrations`] and [`Standstill`] are state machines without I/O; the hub ties them to the publishing thread and to the
 //! streams of agents.
 
 mod fitness;
 mod hub;
 mod leases;
 mod logs;
+mod registrations;
 mod reports;
 mod standstill;
 mod wanted;
 
-pub(crate) use hub::Hub;
+pub(crate) use hub::{Hub, Registering};
 #[cfg(test)]
 pub(crate) use leases::tests::machine;
 pub use leases::{Grant, Leases};
 pub(crate) use logs::{LogRelay, NoLogs, Reading};
+pub use registrations::{Asking, Hindrance, Registrations};
 pub(crate) use reports::Reports;
 pub use standstill::{Look, Standstill};
 pub use wanted::{EpochOver, Follower, WantedIndex};

@@ -37,6 +37,10 @@ pub(crate) struct Machine {
     /// The agent takes its leave, and the next one comes so much later.
     away_micros: Option<i64>,
     disk: fitness::Disk,
+    /// What the agent asks when it registers takes so much longer than anything else, and it does not live to see that.
+    late_micros: i64,
+    /// When the machine booted last.
+    booted_micros: i64,
     /// Incarnation and revision, as they are written down at each registration.
     remembered: (u64, u64),
     register: Option<ConnectionId>,
@@ -64,6 +68,8 @@ impl Machine {
             reconciler: None,
             away_micros: None,
             disk,
+            late_micros: 0,
+            booted_micros: -1,
             remembered: (0, 0),
             register: None,
             report: None,
@@ -118,7 +124,23 @@ impl Machine {
         self.ends(world, "is killed")
     }
 
+    /// A process of the agent begins, and is killed as soon as it has asked to register the machine.
+    pub(crate) fn dies_registering(&mut self, world: &mut World, late_micros: i64) -> Checked {
+        self.kill(world);
+        self.late_micros = late_micros;
+        self.start(world)?;
+        world.agenda.after(0, Event::AgentDies { agent: self.number, life: self.life });
+        Ok(())
+    }
+
+    pub(crate) fn dies(&mut self, world: &mut World, life: u64) {
+        if self.life == life {
+            self.kill(world);
+        }
+    }
+
     fn ends(&mut self, world: &mut World, how: &str) -> bool {
+        self.late_micros = 0;
         if self.reconciler.take().is_none() {
             return false;
         }
@@ -132,6 +154,7 @@ impl Machine {
     /// The machine boots, which takes a while: the agent and all tasks are gone.
     pub(crate) fn reboot(&mut self, world: &mut World, micros: i64) {
         self.up_at_micros = world.now() + micros;
+        self.booted_micros = self.up_at_micros - 1;
         self.kill(world);
         drop(self.driver.advance(Self::now_ms(world)));
         self.driver.reboot();
@@ -317,9 +340,11 @@ impl Machine {
                     machine: Some(self.found(&inventory)),
                     revision,
                     incarnation,
+                    asked_micros: (world.now() - self.booted_micros).unsigned_abs(),
                     ..v1::RegisterRequest::default()
                 };
-                self.register = Some(self.call(world, Purpose::Register, Message::Register(request)));
+                self.register =
+                    Some(self.call_slowly(world, Purpose::Register, Message::Register(request), self.late_micros));
             }
             Output::Follow { machine, epoch } => {
                 if let Some((earlier, _, _)) = self.follow.take() {
@@ -361,8 +386,12 @@ impl Machine {
     }
 
     fn call(&self, world: &mut World, purpose: Purpose, message: Message) -> ConnectionId {
+        self.call_slowly(world, purpose, message, 0)
+    }
+
+    fn call_slowly(&self, world: &mut World, purpose: Purpose, message: Message, micros: i64) -> ConnectionId {
         let id = world.connect(self.party(), purpose);
-        world.send(id, Side::Server, message);
+        world.send_slowly(id, Side::Server, message, micros);
         world.agenda.after(CALL_MICROS, Event::Closed { connection: id, side: Side::Client });
         id
     }

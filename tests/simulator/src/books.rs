@@ -95,6 +95,8 @@ pub(crate) struct Books {
     lost: BTreeSet<AllocationId>,
     /// Outcomes of cells before: they may still be on their way.
     earlier: BTreeSet<(TransactionId, Revision, Bytes)>,
+    /// When the registration that counts was asked for, by the machine's id and epoch.
+    asked: BTreeMap<(u64, u32), u64>,
 }
 
 impl Books {
@@ -115,6 +117,7 @@ impl Books {
             incarnation: 1,
             lost: BTreeSet::new(),
             earlier: BTreeSet::new(),
+            asked: BTreeMap::new(),
         }
     }
 
@@ -349,6 +352,20 @@ impl Books {
             })?;
         }
         Ok(())
+    }
+
+    /// A machine was registered by what its agent asked at that time since its boot.
+    pub(crate) fn invariant_the_agent_that_asked_last_counts(
+        &mut self,
+        registered: (u64, u32),
+        asked_micros: u64,
+    ) -> Checked {
+        let before = self.asked.insert(registered, asked_micros).unwrap_or(0);
+        hold(before <= asked_micros, "invariant_the_agent_that_asked_last_counts", || {
+            format!(
+                "machine and epoch {registered:?}: asked at {before}, and then counted what was asked at {asked_micros}"
+            )
+        })
     }
 
     /// An agent says that nothing of these runs any more.

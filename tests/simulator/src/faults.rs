@@ -72,10 +72,12 @@ faults! {
     StateUnwritable: "a machine on which nothing can be written",
     /// A machine stands in another rack from now on: its agent is started again, and says so. Its tasks go on.
     OtherRack: "a machine in another rack",
+    /// An agent is killed while it registers, and what it asked arrives when the next one has registered.
+    LateRegistration: "a registration that came too late",
 }
 
 /// Faults that are drawn from numbers of their own. A seed that draws none of them is the same run as if there were none of them.
-const APART: [Fault; 3] = [Fault::AgentLeaves, Fault::StateUnwritable, Fault::OtherRack];
+const APART: [Fault; 4] = [Fault::AgentLeaves, Fault::StateUnwritable, Fault::OtherRack, Fault::LateRegistration];
 /// How often one of these is in a mix, in thousandths.
 const APART_THOUSANDTHS: u64 = 300;
 

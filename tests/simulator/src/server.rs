@@ -15,7 +15,7 @@ use plenum_journal::{AppendError, BatchLabel, Journal, SimDisk};
 use plenum_model::planted::{self, Bug};
 use plenum_model::{CellIdentity, Command, Decision, LogTime, Revision, SessionId, Transition};
 use plenum_proto::v1;
-use plenum_server::agents::{Leases, Standstill, WantedIndex};
+use plenum_server::agents::{Asking, Leases, Registrations, Standstill, WantedIndex};
 use plenum_server::commit::{Answer, Asked, Batch, Committer, Input, Output, Published};
 use plenum_server::publish::{LoggedBatch, Mirror, Recent};
 use prost::Message as _;
@@ -55,6 +55,11 @@ enum Ticket {
     },
     Register {
         connection: ConnectionId,
+        /// The machine's name.
+        name: String,
+        asking: Asking,
+        /// No other one of that name is under way.
+        is_first: bool,
     },
     Reports {
         told: Vec<Told>,
@@ -81,6 +86,9 @@ pub(crate) struct Server {
     mirror: Mirror,
     index: WantedIndex,
     leases: Leases,
+    registrations: Registrations,
+    /// Those that were decided, each until the picture shows it.
+    registered: Vec<(Revision, String)>,
     standstill: Standstill,
     /// What shows whether that did its work.
     renewals: Renewals,
@@ -254,10 +262,18 @@ impl Server {
                 }
             }
         }
+        self.shown_are_over();
         self.follow_touched(world, &touched);
         self.plan_tick(world);
         self.pump_all(world);
         Ok(())
+    }
+
+    /// Registrations that the picture shows are no longer under way.
+    fn shown_are_over(&mut self) {
+        let shown = self.mirror.cell().revision();
+        let registrations = &mut self.registrations;
+        self.registered.extract_if(.., |(at, _)| *at <= shown).for_each(|(_, name)| registrations.end(&name));
     }
 
     fn answer(&mut self, world: &mut World, ticket: Ticket, at: Revision, answer: Answer) -> Checked {
@@ -273,7 +289,13 @@ impl Server {
             Ticket::Opening => self.open = true,
             Ticket::Session { connection, hello } => self.session_opened(world, connection, &hello, &decision),
             Ticket::Commit { connection, number } => self.committed(connection, number, at, decision),
-            Ticket::Register { connection } => self.registered(world, connection, at, &decision),
+            Ticket::Register { connection, name, asking, is_first } => {
+                if is_first {
+                    self.registered.push((at, name));
+                }
+                self.shown_are_over();
+                self.registered(world, connection, &asking, (at, &decision))?;
+            }
             Ticket::Reports { told } => self.reported(world, told, at),
             Ticket::Fitness { connection, revision } => Self::report_answered(world, connection, revision),
             Ticket::Ask { connection } => self.answered(world, connection, &decision),

@@ -334,6 +334,10 @@ impl Simulation {
             }
             Event::AgentLeaves { agent, away_micros } => machines[agent].leaves(world, away_micros)?,
             Event::AgentGivesUp { agent, life } => machines[agent].gives_up(world, life),
+            Event::AgentDiesRegistering { agent, late_micros } => {
+                machines[agent].dies_registering(world, late_micros)?;
+            }
+            Event::AgentDies { agent, life } => machines[agent].dies(world, life),
             Event::AgentProbes { agent } => machines[agent].probes(world)?,
             Event::MovesHome { agent } => machines[agent].moves_home(world),
             Event::OwnerAsks { wish } => owner.asks(world, wish),

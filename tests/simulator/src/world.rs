@@ -123,6 +123,8 @@ pub(crate) enum Event {
     AgentLeaves { agent: usize, away_micros: i64 },
     AgentGivesUp { agent: usize, life: u64 },
     AgentProbes { agent: usize },
+    AgentDiesRegistering { agent: usize, late_micros: i64 },
+    AgentDies { agent: usize, life: u64 },
     MovesHome { agent: usize },
     OwnerAsks { wish: usize },
     OwnerMeddles,
@@ -271,6 +273,11 @@ impl World {
 
     /// Sends to that side. Lost without a sound when the way is broken.
     pub(crate) fn send(&mut self, id: ConnectionId, to: Side, message: Message) {
+        self.send_slowly(id, to, message, 0);
+    }
+
+    /// The same, by a way that takes so much longer.
+    pub(crate) fn send_slowly(&mut self, id: ConnectionId, to: Side, message: Message, micros: i64) {
         let Some(party) = self.connections.get(&id).map(|connection| connection.party) else { return };
         let now = self.now();
         let cut = self.cut.get_mut(&(party, to)).filter(|cut| cut.until_micros > now);
@@ -287,7 +294,7 @@ impl World {
             return self.sever(id);
         }
         self.tally.messages_held += u64::from(cut.is_some());
-        let at = cut.map_or(now, |cut| cut.until_micros) + self.delay();
+        let at = cut.map_or(now, |cut| cut.until_micros) + self.delay() + micros;
         let Some(connection) = self.connections.get_mut(&id) else { return };
         if !connection.open[to as usize] {
             self.tally.messages_lost += 1;

@@ -9,7 +9,7 @@ use plenum_proto::v1;
 use tokio::sync::{Notify, watch};
 
 use super::fitness::Fitnesses;
-use super::{EpochOver, Follower, Grant, Leases, LogRelay, Reports, WantedIndex};
+use super::{Asking, EpochOver, Follower, Grant, Hindrance, Leases, LogRelay, Registrations, Reports, WantedIndex};
 
 /// Rows of deltas that are kept while the index is made: some 16 MiB.
 const MEANWHILE_ROWS_MAX: usize = 1 << 20;
@@ -18,8 +18,7 @@ const MEANWHILE_ROWS_MAX: usize = 1 << 20;
 pub(crate) struct Hub {
     books: Mutex<Books>,
     leases: Mutex<Leases>,
-    /// Registrations under way: machines' names, and the instance that each is for.
-    registering: Mutex<BTreeMap<String, String>>,
+    registering: Mutex<Registrations>,
     /// The next lease to run out may be another one.
     pub(crate) leases_changed: Notify,
     /// Last values of what machines use; one a machine.
@@ -68,7 +67,7 @@ impl Hub {
         Self {
             books: Mutex::new(Books { index: Index::NotNeeded, folded: cell.revision(), followed: BTreeMap::new() }),
             leases: Mutex::new(Leases::of_cell(cell, term_micros, now_micros)),
-            registering: Mutex::new(BTreeMap::new()),
+            registering: Mutex::default(),
             leases_changed: Notify::new(),
             telemetry: Mutex::new(BTreeMap::new()),
             fitnesses: Mutex::new(Fitnesses::new(cell.revision(), cell.machines().map(|machine| &**machine))),
@@ -178,19 +177,16 @@ impl Hub {
         follower.next(cell, &slots)
     }
 
-    /// An instance of an agent wants to register a machine of this name: `None` while another one does, too. To be kept until the
-    /// picture shows the machine, and to be followed by a look at who holds its lease.
-    pub(crate) fn registering(&self, name: &str, instance: &str) -> Option<Registering<'_>> {
-        let mut registering = self.registering.lock();
-        match registering.get(name) {
-            Some(other) if other != instance => None,
-            // The same agent asks again, as it had no answer: the first call is the one that ends it.
-            Some(_) => Some(Registering { hub: self, name: None }),
-            None => {
-                registering.insert(name.to_owned(), instance.to_owned());
-                Some(Registering { hub: self, name: Some(name.to_owned()) })
-            }
-        }
+    /// Somebody wants to register a machine of this name. To be kept until the picture shows the machine, and to be followed by a look
+    /// at who holds its lease.
+    pub(crate) fn registering(&self, name: &str, asking: &Asking) -> Result<Registering<'_>, Hindrance> {
+        let is_first = self.registering.lock().begin(name, asking)?;
+        Ok(Registering { hub: self, name: is_first.then(|| name.to_owned()) })
+    }
+
+    /// True if this was asked before the registration that counts, by the same instance in the same boot.
+    pub(crate) fn is_late(&self, machine: MachineId, asking: &Asking) -> bool {
+        self.leases.lock().is_late(machine, &asking.instance, asking.micros)
     }
 
     /// True while another instance of an agent holds the machine's lease.
@@ -217,10 +213,11 @@ impl Hub {
         machine: MachineId,
         epoch: u32,
         goes_on: bool,
-        instance: &str,
+        asking: &Asking,
         now_micros: i64,
     ) -> Grant {
-        let granted = self.leases.lock().grant(machine, epoch, goes_on, instance, now_micros);
+        let by = (asking.instance.as_str(), asking.micros);
+        let granted = self.leases.lock().grant(machine, epoch, goes_on, by, now_micros);
         self.leases_changed.notify_one();
         granted
     }
@@ -277,7 +274,7 @@ impl Hub {
     }
 }
 
-/// A registration under way: no other instance begins one of the same name meanwhile.
+/// A registration under way: no other instance begins one of the same name meanwhile, nor this one a later one.
 pub(crate) struct Registering<'a> {
     hub: &'a Hub,
     name: Option<String>,
@@ -286,7 +283,7 @@ pub(crate) struct Registering<'a> {
 impl Drop for Registering<'_> {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            self.hub.registering.lock().remove(name);
+            self.hub.registering.lock().end(name);
         }
     }
 }
@@ -415,13 +412,13 @@ mod tests {
     }
 
     #[test]
-    fn one_instance_registers_a_name_at_a_time() {
+    fn a_registration_is_under_way_until_the_call_that_began_it_ends() {
         let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
-        let first = hub.registering("m1", "a");
-        assert!(first.is_some() && hub.registering("m1", "b").is_none() && hub.registering("m2", "b").is_some());
-        drop(hub.registering("m1", "a").expect("the same one may ask again"));
-        assert!(hub.registering("m1", "b").is_none(), "its first call is still under way");
+        let asking = |instance: &str| Asking { instance: instance.to_owned(), ..Asking::default() };
+        let first = hub.registering("m1", &asking("a"));
+        drop(hub.registering("m1", &asking("a")).expect("the same one may ask again"));
+        assert!(hub.registering("m1", &asking("b")).is_err(), "its first call is still under way");
         drop(first);
-        assert!(hub.registering("m1", "b").is_some());
+        assert!(hub.registering("m1", &asking("b")).is_ok());
     }
 }

@@ -1,5 +1,7 @@
 //! Leases of agents: deadlines by a monotonic clock. Only that one ran out is ever logged.
 
+use std::num::NonZeroU64;
+
 use plenum_model::{Cell, Machine, MachineId, MachineState};
 
 /// The lease of the machine in a slot: 40 bytes a machine.
@@ -15,14 +17,25 @@ struct Lease {
 
 const _: () = assert!(size_of::<Lease>() <= 40, "there is one for each machine");
 
-/// An instance of an agent: 128 bits of the hash of its name. Nobody finds another name with the same ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Holder([u8; 16]);
+/// An instance of an agent, and the registration that counts.
+#[derive(Clone, Copy, Debug)]
+struct Holder {
+    /// 128 bits of the hash of the instance's name. Nobody finds another name with the same ones.
+    name: [u8; 16],
+    /// When it asked for that registration, in microseconds since its machine booted, and one more; 1: it didn't say, or only reports
+    /// have come since the server started.
+    asked: NonZeroU64,
+}
 
 impl Holder {
-    fn of(instance: &str) -> Self {
+    fn of(instance: &str, asked_micros: u64) -> Self {
         let hash = blake3::hash(instance.as_bytes());
-        Self(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes"))
+        let name = *hash.as_bytes().first_chunk().expect("a hash has 32 bytes");
+        Self { name, asked: NonZeroU64::MIN.saturating_add(asked_micros) }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.name == other.name
     }
 }
 
@@ -40,7 +53,7 @@ impl Lease {
     }
 
     fn is_of_another(&self, instance: &str) -> bool {
-        self.holder.is_some_and(|holder| holder != Holder::of(instance))
+        self.holder.is_some_and(|holder| !holder.is(&Holder::of(instance, 0)))
     }
 }
 
@@ -94,9 +107,16 @@ impl Leases {
         }
     }
 
-    /// A machine was registered in this epoch just now, by this instance of an agent; ignored if a later epoch is known. `goes_on`: it
-    /// was in this epoch before.
-    pub fn grant(&mut self, machine: MachineId, epoch: u32, goes_on: bool, instance: &str, now_micros: i64) -> Grant {
+    /// A machine was registered in this epoch just now, by this instance of an agent, which asked for it at that time since its machine
+    /// booted (0: unsaid); ignored if a later epoch is known. `goes_on`: it was in this epoch before.
+    pub fn grant(
+        &mut self,
+        machine: MachineId,
+        epoch: u32,
+        goes_on: bool,
+        (instance, asked_micros): (&str, u64),
+        now_micros: i64,
+    ) -> Grant {
         let known = self.known(machine.slot);
         if goes_on && known.is_none() {
             return Grant::Over;
@@ -105,7 +125,7 @@ impl Leases {
             return Grant::Another;
         }
         if !known.is_some_and(|lease| lease.is_newer_than(machine, epoch)) {
-            self.put(machine, epoch, Some(Holder::of(instance)), now_micros);
+            self.put(machine, epoch, Some(Holder::of(instance, asked_micros)), now_micros);
         }
         Grant::Held
     }
@@ -115,6 +135,16 @@ impl Leases {
     pub fn is_held_by_another(&self, machine: MachineId, instance: &str) -> bool {
         let known = self.known(machine.slot).filter(|lease| lease.generation == machine.generation);
         known.is_some_and(|lease| lease.is_of_another(instance))
+    }
+
+    /// True if an instance asked for a registration before it asked for the one that counts: since this boot of its machine, which is for the
+    /// caller to know.
+    #[must_use]
+    pub fn is_late(&self, machine: MachineId, instance: &str, asked_micros: u64) -> bool {
+        let known = self.known(machine.slot).filter(|lease| lease.generation == machine.generation);
+        let asks = Holder::of(instance, asked_micros);
+        let counts = known.and_then(|lease| lease.holder).filter(|holder| holder.is(&asks));
+        asked_micros > 0 && counts.is_some_and(|holder| asks.asked < holder.asked)
     }
 
     /// True while the machine's lease runs and no agent has spoken since the server started.
@@ -128,7 +158,7 @@ impl Leases {
     pub fn hold(&mut self, machine: MachineId, epoch: u32, instance: &str) {
         let known = self.by_slot.get_mut(machine.slot as usize);
         if let Some(lease) = known.filter(|lease| lease.is_there() && lease.is_of(machine, epoch)) {
-            lease.holder.get_or_insert_with(|| Holder::of(instance));
+            lease.holder.get_or_insert_with(|| Holder::of(instance, 0));
         }
     }
 
@@ -295,7 +325,7 @@ pub(crate) mod tests {
     #[test]
     fn a_lease_is_one_instances_until_it_runs_out() {
         let (mut leases, id) = (leases(10), MachineId { slot: 3, generation: 1 });
-        assert_eq!(leases.grant(id, 1, false, "a", 0), Grant::Held);
+        assert_eq!(leases.grant(id, 1, false, ("a", 0), 0), Grant::Held);
         // The delta of the registration comes by later, and changes nothing.
         leases.machine_changed(&machine(3, 1, MachineState::Ready), 1);
         assert!(leases.is_held_by_another(id, "b") && !leases.is_held_by_another(id, "a"));
@@ -314,7 +344,7 @@ pub(crate) mod tests {
         for earlier in [machine(3, 1, MachineState::Unreachable), machine(3, 1, MachineState::Cordoned)] {
             let (mut leases, id) = (leases(10), MachineId { slot: 3, generation: 1 });
             leases.machine_changed(&machine(3, 1, MachineState::Ready), 0);
-            assert_eq!(leases.grant(id, 2, false, "a", 5), Grant::Held);
+            assert_eq!(leases.grant(id, 2, false, ("a", 0), 5), Grant::Held);
             leases.machine_changed(&earlier, 6);
             leases.machine_changed(&machine(3, 2, MachineState::Ready), 7);
             assert!(leases.is_held_by_another(id, "b") && leases.renew(id, 2, "a", 8));
@@ -333,10 +363,24 @@ pub(crate) mod tests {
             if heard_of {
                 leases.machine_changed(&machine(3, 1, MachineState::Unreachable), 11);
             }
-            assert_eq!(leases.grant(id, 1, true, "a", 12), Grant::Over);
+            assert_eq!(leases.grant(id, 1, true, ("a", 0), 12), Grant::Over);
             assert!(!leases.renew(id, 1, "a", 13));
-            assert_eq!(leases.grant(id, 2, false, "a", 14), Grant::Held);
+            assert_eq!(leases.grant(id, 2, false, ("a", 0), 14), Grant::Held);
         }
+    }
+
+    // What an agent had sent before it was killed arrived behind what its successor had registered.
+    #[test]
+    fn what_was_asked_before_the_registration_that_counts_is_late() {
+        let (mut leases, id) = (leases(10), MachineId { slot: 3, generation: 1 });
+        assert!(!leases.is_late(id, "a", 5), "nobody has registered it");
+        assert_eq!(leases.grant(id, 1, false, ("a", 20), 0), Grant::Held);
+        assert!(leases.renew(id, 1, "a", 1));
+        assert_eq!([19, 20, 21].map(|asked| leases.is_late(id, "a", asked)), [true, false, false]);
+        assert!(!leases.is_late(id, "a", 0), "it does not say when it asked");
+        assert!(!leases.is_late(id, "b", 19), "another one's time is none of its own");
+        assert_eq!(leases.expire(11), [(id, 1)]);
+        assert!(!leases.is_late(id, "a", 19), "nobody holds it");
     }
 
     #[test]
@@ -355,15 +399,15 @@ pub(crate) mod tests {
         let (mut leases, id) = (leases(10), MachineId { slot: 3, generation: 1 });
         leases.machine_changed(&machine(3, 1, MachineState::Ready), 0);
         assert!(leases.renew(id, 1, "relayed", 1), "nobody has spoken for it yet");
-        assert_eq!(leases.grant(id, 1, true, "registers", 2), Grant::Another, "now somebody has");
+        assert_eq!(leases.grant(id, 1, true, ("registers", 0), 2), Grant::Another, "now somebody has");
         assert!(leases.renew(id, 1, "relayed", 3) && !leases.renew(id, 1, "registers", 3));
         // A new epoch is of the one who began it.
-        assert_eq!(leases.grant(id, 2, false, "registers", 4), Grant::Held);
+        assert_eq!(leases.grant(id, 2, false, ("registers", 0), 4), Grant::Held);
         assert!(!leases.renew(id, 1, "relayed", 5) && !leases.renew(id, 2, "relayed", 5));
         // Its delta may come by first, and somebody may guess the epoch before it is told.
         leases.machine_changed(&machine(3, 3, MachineState::Ready), 6);
         assert!(leases.renew(id, 3, "relayed", 6));
-        assert_eq!(leases.grant(id, 3, false, "registers", 7), Grant::Held);
+        assert_eq!(leases.grant(id, 3, false, ("registers", 0), 7), Grant::Held);
         assert!(!leases.renew(id, 3, "relayed", 8) && leases.renew(id, 3, "registers", 8));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use plenum_model::{
     BootId, Cell, Command, Decision, Inventory, Machine, MachineId, MachineState, RejectionCode, Revision,
@@ -16,7 +17,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::failure::Failure;
 use super::{past, principal};
-use crate::agents::{Follower, Grant};
+use crate::agents::{Asking, Follower, Grant, Hindrance, Registering};
 use crate::authorise::Principal;
 use crate::shared::Shared;
 
@@ -28,6 +29,9 @@ const INSTANCE_BYTES_MAX: usize = 64;
 const FITNESS_AT_ONCE: usize = 64;
 /// What a chunk of a log may have, in bytes: twice what our agents send. Some chunks wait for each reader, and those that nobody reads are kept.
 const LOG_CHUNK_BYTES_MAX: usize = 64 << 10;
+/// How often is looked whether an agent's earlier registration is decided, and for how long: agents give their calls ten seconds.
+const EARLIER_EVERY: Duration = Duration::from_millis(10);
+const EARLIER_WITHIN: Duration = Duration::from_secs(10);
 /// Messages between a stream and its connection: each may be a part of a large set.
 const MESSAGES_MAX: usize = 1;
 
@@ -107,6 +111,28 @@ impl AgentsService {
         let is_newcomer = seen == 0 && !instance.is_empty();
         hub.is_held_by_another(machine, instance)
             || is_newcomer && hub.awaits_its_holder(machine) && runs_something(cell, machine)
+    }
+
+    /// Begins to register a machine, behind what the same agent, or its predecessor, asked before: that might be decided after this one
+    /// otherwise, and count.
+    async fn registering(&self, name: &str, asking: &Asking) -> Result<Registering<'_>, Failure> {
+        let until = tokio::time::Instant::now() + EARLIER_WITHIN;
+        loop {
+            match self.shared.hub.registering(name, asking) {
+                Ok(registering) => return Ok(registering),
+                // The same boot in the same epoch would look like one agent, and both would start every task.
+                Err(Hindrance::Another) => return Err(taken(name)),
+                Err(Hindrance::Late) => return Err(late(name, asking)),
+                Err(Hindrance::Earlier) if tokio::time::Instant::now() < until => {
+                    tokio::time::sleep(EARLIER_EVERY).await;
+                }
+                Err(Hindrance::Earlier) => {
+                    let message =
+                        format!("an earlier registration of {name} by this agent is not decided yet; ask again");
+                    return Err(Failure::new(Code::Unavailable, "OUTCOME_UNKNOWN", message));
+                }
+            }
+        }
     }
 
     /// The answer to an agent that is to ask again, knowing of this revision.
@@ -254,6 +280,16 @@ fn taken(name: &str) -> Failure {
     Failure::new(Code::AlreadyExists, "MACHINE_TAKEN", message)
 }
 
+/// Its agent has gone, as a rule, and does not hear of this.
+fn late(name: &str, asking: &Asking) -> Failure {
+    let message = format!(
+        "machine {name} was registered by what its agent asked later than this, which it asked {:.6} s after the boot: too late; an agent \
+         that is there asks again",
+        Duration::from_micros(asking.micros).as_secs_f64()
+    );
+    Failure::new(Code::AlreadyExists, "MACHINE_TAKEN", message)
+}
+
 fn gone(id: MachineId) -> Failure {
     let message = format!("{id} was removed, or never registered; register again");
     Failure::not_found(plenum_model::RejectionCode::NoSuchMachine, message)
@@ -274,11 +310,16 @@ impl v1::agents_server::Agents for AgentsService {
         put_named(&mut machine, &wire.named, &self.shared.identity.custom_resources)?;
         self.has_seen_no_more(wire.incarnation, wire.revision)?;
         let hub = &self.shared.hub;
-        // The same boot in the same epoch would look like one agent, and both would start every task.
-        let registering = hub.registering(&machine.name, &instance).ok_or_else(|| taken(&machine.name))?;
+        let asking = Asking { instance, boot_id: machine.boot_id.clone(), micros: wire.asked_micros };
+        let registering = self.registering(&machine.name, &asking).await?;
         let cell = self.shared.snapshot().await;
-        let known = cell.machine_named(&machine.name).map(|known| (known.id, known.epoch));
-        if known.is_some_and(|(id, _)| self.is_anothers(&cell, id, &instance, wire.revision)) {
+        let found = cell.machine_named(&machine.name);
+        let known = found.map(|known| (known.id, known.epoch));
+        let same_boot = found.filter(|found| found.boot_id == BootId::from(asking.boot_id.as_str()));
+        if same_boot.is_some_and(|found| hub.is_late(found.id, &asking)) {
+            return Err(late(&machine.name, &asking).into());
+        }
+        if known.is_some_and(|(id, _)| self.is_anothers(&cell, id, &asking.instance, wire.revision)) {
             return Err(taken(&machine.name).into());
         }
         let name = machine.name.clone();
@@ -298,7 +339,7 @@ impl v1::agents_server::Agents for AgentsService {
         };
         let machine = MachineId::from_bits(id).ok_or_else(|| Failure::internal("registering gave no id"))?;
         let goes_on = known == Some((machine, epoch));
-        match hub.registered(machine, epoch, goes_on, &instance, self.shared.clock.monotonic_micros()) {
+        match hub.registered(machine, epoch, goes_on, &asking, self.shared.clock.monotonic_micros()) {
             Grant::Held => {}
             Grant::Another => return Err(taken(&name).into()),
             Grant::Over => {
@@ -317,7 +358,7 @@ impl v1::agents_server::Agents for AgentsService {
         };
         let unfit = found.unfit;
         let lease = self.shared.settings.lease;
-        let micros = |time: std::time::Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+        let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
         Ok(Response::new(v1::RegisterResponse {
             machine: id,
             epoch,

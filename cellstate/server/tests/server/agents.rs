@@ -461,6 +461,35 @@ async fn a_machine_is_served_by_one_agent_until_its_lease_ends() {
     server.shutdown().await.unwrap();
 }
 
+// What an agent had sent before it was killed arrived behind its successor's registration, and gave the machine the room and the attributes of
+// before.
+#[tokio::test]
+async fn what_an_agent_asked_before_it_asked_for_the_registration_that_counts_is_too_late() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let mut agents = v1::agents_client::AgentsClient::new(connect(&server).await);
+    let mut machines = v1::inspect_client::InspectClient::new(connect(&server).await);
+    let asked = |asked_micros: u64, cpu_millis: i64| {
+        let mut request = v1::RegisterRequest { asked_micros, ..registration("a") };
+        request.machine.as_mut().unwrap().capacity.as_mut().unwrap().cpu_millis = cpu_millis;
+        request
+    };
+    agents.register(asked(20, 8000)).await.unwrap();
+    let late = agents.register(asked(10, 4000)).await.unwrap_err();
+    assert_eq!((late.code(), code(&late).as_str()), (Code::AlreadyExists, "MACHINE_TAKEN"));
+    assert!(late.message().contains("asked 0.000010 s after the boot"), "{}", late.message());
+    let listed = machines.list_machines(v1::ListRequest::default()).await.unwrap().into_inner().machines;
+    assert_eq!(listed[0].capacity.as_ref().unwrap().cpu_millis, 8000);
+    // Later ones count, and those of who doesn't say when it asked.
+    agents.register(asked(30, 6000)).await.unwrap();
+    let registered = agents.register(asked(0, 7000)).await.unwrap().into_inner();
+    // After a boot the time begins anew.
+    let mut booted = v1::RegisterRequest { revision: registered.revision, incarnation: 1, ..asked(5, 9000) };
+    booted.machine.as_mut().unwrap().boot_id = "boot-2".to_owned();
+    assert_eq!(agents.register(booted).await.unwrap().into_inner().epoch, registered.epoch + 1);
+    server.shutdown().await.unwrap();
+}
+
 /// Waits for the next segment of the log, which is made behind whatever else goes on.
 async fn next_segment_is_made(inspect: &mut v1::inspect_client::InspectClient<Channel>) -> v1::StatusResponse {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);

@@ -1,6 +1,5 @@
 //! Machines that come back: late, restored, or in two hands at once.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ async fn a_registration_that_was_held_up_past_a_boot_takes_no_effect() {
     let mut ask = async |boot_id: &str, revision: u64| {
         let machine = Some(machine(boot_id, Vec::new()));
         let request =
-            v1::RegisterRequest { machine, revision, incarnation: 1, instance: "a".to_owned(), named: BTreeMap::new() };
+            v1::RegisterRequest { machine, revision, incarnation: 1, instance: "a".to_owned(), ..Default::default() };
         agents.register(request).await.unwrap().into_inner()
     };
     let first = ask("boot-1", 0).await;
@@ -102,7 +101,7 @@ async fn an_agent_that_has_seen_more_than_there_is_is_not_registered() {
     let mut ask = async |incarnation: u64, revision: u64| {
         let machine = Some(machine("boot-1", Vec::new()));
         let request =
-            v1::RegisterRequest { machine, revision, incarnation, instance: "a".to_owned(), named: BTreeMap::new() };
+            v1::RegisterRequest { machine, revision, incarnation, instance: "a".to_owned(), ..Default::default() };
         agents.register(request).await.map(|answer| answer.into_inner().revision).map_err(|status| code(&status))
     };
     let refused = Err("NO_SUCH_REVISION".to_owned());

@@ -1,15 +1,19 @@
 //! Calls: agents register and report, and the owner of jobs asks for this and that.
 
-use plenum_model::{Command, Decision, MachineId, RejectionCode, Request, Revision, Unfit};
+use plenum_model::planted::{self, Bug};
+use plenum_model::{BootId, Command, Decision, MachineId, RejectionCode, Request, Revision, Unfit};
 use plenum_proto::machines::{self, Fitness};
 use plenum_proto::v1;
+use plenum_server::agents::{Asking, Hindrance};
 use plenum_server::commit::Asked;
 
 use super::{Server, Ticket};
 use crate::books::Checked;
+use crate::faults::Fault;
 use crate::world::{ConnectionId, Message, Side, World};
 
 const INVALID_ARGUMENT: i32 = 3;
+const ALREADY_EXISTS: i32 = 6;
 const UNAVAILABLE: i32 = 14;
 /// Each machine of a simulated cell has one agent, which may be started again.
 const ONE_AGENT: &str = "";
@@ -57,18 +61,54 @@ impl Server {
             return self.fail_call(world, id, INVALID_ARGUMENT, "expected what was found");
         };
         machine.seen_revision = if request.incarnation == self.identity.incarnation { request.revision } else { 0 };
+        let (name, boot_id) = (machine.name.clone(), machine.boot_id.clone());
+        let asking = Asking { instance: ONE_AGENT.to_owned(), boot_id, micros: request.asked_micros };
+        let is_first = match self.may_register(&name, &asking) {
+            Ok(is_first) => is_first,
+            Err(Hindrance::Late) => {
+                world.tell(|| format!("server: {name} has asked later than for this registration"));
+                world.struck(Fault::LateRegistration);
+                return self.fail_call(world, id, ALREADY_EXISTS, "asked later");
+            }
+            Err(_) => return self.fail_call(world, id, UNAVAILABLE, "an earlier one is not decided yet"),
+        };
         match machines::register(machine) {
             Ok(command) => {
                 let request = Request { principal: Self::principal(), namespace: "".into(), command };
-                self.ask(Some(Ticket::Register { connection: id }), Asked::new(request));
+                let ticket = Ticket::Register { connection: id, name, asking, is_first };
+                self.ask(Some(ticket), Asked::new(request));
                 self.turn(world)
             }
-            Err(invalid) => self.fail_call(world, id, INVALID_ARGUMENT, &invalid.to_string()),
+            Err(invalid) => {
+                if is_first {
+                    self.registrations.end(&name);
+                }
+                self.fail_call(world, id, INVALID_ARGUMENT, &invalid.to_string())
+            }
         }
     }
 
+    /// Whether a registration may be decided now, and is to be taken out of those under way after that.
+    fn may_register(&mut self, name: &str, asking: &Asking) -> Result<bool, Hindrance> {
+        if planted::is(Bug::BelievesTheLate) {
+            return Ok(false);
+        }
+        let known = self.mirror.cell().machine_named(name);
+        let known = known.filter(|machine| machine.boot_id == BootId::from(asking.boot_id.as_str()));
+        if known.is_some_and(|machine| self.leases.is_late(machine.id, &asking.instance, asking.micros)) {
+            return Err(Hindrance::Late);
+        }
+        self.registrations.begin(name, asking)
+    }
+
     /// The answer to a registration. The lease begins before the picture shows the machine.
-    pub(super) fn registered(&mut self, world: &mut World, id: ConnectionId, at: Revision, decision: &Decision) {
+    pub(super) fn registered(
+        &mut self,
+        world: &mut World,
+        id: ConnectionId,
+        asking: &Asking,
+        (at, decision): (Revision, &Decision),
+    ) -> Checked {
         if let Decision::Rejected(rejection) = decision
             && rejection.code == RejectionCode::StaleEpoch
         {
@@ -76,16 +116,15 @@ impl Server {
             let again = v1::RegisterResponse { revision, incarnation, register_again: true, ..Default::default() };
             world.send(id, Side::Client, Message::Registered(again));
             world.hang_up(id, Side::Server);
-            return;
+            return Ok(());
         }
         let Decision::Accepted { id: machine, version: epoch } = *decision else {
-            // Nobody waits for more than an answer.
-            let refused = self.fail_call(world, id, INVALID_ARGUMENT, &format!("{decision:?}"));
-            return drop(refused);
+            return self.fail_call(world, id, INVALID_ARGUMENT, &format!("{decision:?}"));
         };
+        world.books.invariant_the_agent_that_asked_last_counts((machine, epoch), asking.micros)?;
         let known = MachineId::from_bits(machine);
         if let Some(machine) = known {
-            self.leases.grant(machine, epoch, false, ONE_AGENT, world.now());
+            self.leases.grant(machine, epoch, false, (&asking.instance, asking.micros), world.now());
             self.renewals.renewed(machine, epoch, world.now());
         }
         let response = v1::RegisterResponse {
@@ -101,6 +140,7 @@ impl Server {
         };
         world.send(id, Side::Client, Message::Registered(response));
         world.hang_up(id, Side::Server);
+        Ok(())
     }
 
     fn report(&mut self, world: &mut World, id: ConnectionId, request: v1::ReportRequest) -> Checked {

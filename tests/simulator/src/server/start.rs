@@ -9,7 +9,7 @@ use plenum_core::Core;
 use plenum_journal::{CellId, Identity, Journal, OpenError, Options, SimDisk};
 use plenum_model::{Cell, CellIdentity, Command, Delta, Revision, SessionId};
 use plenum_proto::delta;
-use plenum_server::agents::{Leases, Standstill, WantedIndex};
+use plenum_server::agents::{Leases, Registrations, Standstill, WantedIndex};
 use plenum_server::commit::{Asked, CommitOptions, Committer};
 use plenum_server::publish::{LoggedBatch, Mirror, Recent};
 
@@ -77,6 +77,8 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
         life,
         recent: Recent::new(cell.revision(), cell.time(), world.mix.recent_bytes),
         index: WantedIndex::of_cell(cell),
+        registrations: Registrations::default(),
+        registered: Vec::new(),
         leases: Leases::of_cell(cell, world.mix.lease_micros + LEASE_MARGIN_MICROS, now),
         standstill: Standstill::new(Duration::from_micros(world.mix.lease_micros.unsigned_abs()), now),
         renewals: Renewals::new(world.mix.lease_micros, now),

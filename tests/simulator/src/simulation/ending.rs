@@ -11,16 +11,13 @@ use crate::world::Event;
 const END_WITHIN_MICROS: i64 = 900_000_000;
 /// How often it is looked at whether all is done.
 const LOOK_MICROS: i64 = 500_000;
-/// From the end of faults until machines are put back where they began. By then all has arrived that was stuck: a registration of an earlier
-/// agent that comes after that of the present one, in the same epoch, would be believed.
-const HOME_MICROS: i64 = 20_000_000;
 
 impl Simulation {
     pub(super) fn faults_end(&mut self) {
         self.world.tell(|| "faults end".to_owned());
         self.world.heal();
         for agent in 0..self.machines.len() {
-            self.world.agenda.after(HOME_MICROS, Event::MovesHome { agent });
+            self.world.agenda.after(0, Event::MovesHome { agent });
         }
         self.phase = Phase::Calm;
         self.deadline_micros = self.world.now() + END_WITHIN_MICROS;
@@ -44,7 +41,12 @@ impl Simulation {
                 self.phase = Phase::Over;
                 self.check_end()
             }
-            _ => Ok(()),
+            Phase::Stopping => {
+                // What the owner had wished before may be asked for, or decided, only now.
+                self.owner.clears_the_way(&mut self.world);
+                Ok(())
+            }
+            Phase::Stormy | Phase::Over => Ok(()),
         }
     }
 

@@ -75,6 +75,10 @@ impl Simulation {
                 self.machines[agent].reboot(world, pause);
                 world.agenda.after(pause, Event::AgentStarts { agent });
             }
+            Fault::LateRegistration => {
+                world.agenda.after(0, Event::AgentDiesRegistering { agent, late_micros: pause });
+                world.agenda.after(pause / 4, Event::AgentStarts { agent });
+            }
             Fault::AgentLeaves => world.agenda.after(0, Event::AgentLeaves { agent, away_micros: pause }),
             Fault::StateUnwritable => self.machines[agent].fills_up(world, 2 * pause),
             _ => self.strikes_the_disk(fault, pause),

@@ -86,5 +86,6 @@ found! {
     a_log_that_is_not_what_was_shown_is_found: LogsAnotherTime by "invariant_the_log_is_a_prefix_of_what_was_sent";
     deltas_that_are_left_out_are_found: LeavesOutDeltas by "invariant_no_notice_is_a_bug";
     a_server_that_counts_its_sleep_is_found: CountsItsSleep by "invariant_no_lease_ends_by_its_server_s_sleep";
+    a_dead_agent_that_is_believed_is_found: BelievesTheLate by "invariant_the_agent_that_asked_last_counts";
     receipts_for_what_still_runs_are_found: HastyReceipts by "invariant_what_runs_is_live";
 }
