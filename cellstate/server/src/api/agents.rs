@@ -135,6 +135,25 @@ impl AgentsService {
         }
     }
 
+    /// The machine of this name and its epoch, if there is one. Fails if another agent serves it, or one that asked later than this.
+    fn is_its_own(
+        &self,
+        cell: &Cell,
+        name: &str,
+        asking: &Asking,
+        seen: u64,
+    ) -> Result<Option<(MachineId, u32)>, Failure> {
+        let Some(found) = cell.machine_named(name) else { return Ok(None) };
+        let same_boot = found.boot_id == BootId::from(asking.boot_id.as_str());
+        if same_boot && self.shared.hub.is_late(found.id, asking) {
+            return Err(late(name, asking));
+        }
+        if self.is_anothers(cell, found.id, &asking.instance, seen) {
+            return Err(taken(name));
+        }
+        Ok(Some((found.id, found.epoch)))
+    }
+
     /// The answer to an agent that is to ask again, knowing of this revision.
     fn register_again(&self, revision: Revision) -> v1::RegisterResponse {
         v1::RegisterResponse {
@@ -313,15 +332,7 @@ impl v1::agents_server::Agents for AgentsService {
         let asking = Asking { instance, boot_id: machine.boot_id.clone(), micros: wire.asked_micros };
         let registering = self.registering(&machine.name, &asking).await?;
         let cell = self.shared.snapshot().await;
-        let found = cell.machine_named(&machine.name);
-        let known = found.map(|known| (known.id, known.epoch));
-        let same_boot = found.filter(|found| found.boot_id == BootId::from(asking.boot_id.as_str()));
-        if same_boot.is_some_and(|found| hub.is_late(found.id, &asking)) {
-            return Err(late(&machine.name, &asking).into());
-        }
-        if known.is_some_and(|(id, _)| self.is_anothers(&cell, id, &asking.instance, wire.revision)) {
-            return Err(taken(&machine.name).into());
-        }
+        let known = self.is_its_own(&cell, &machine.name, &asking, wire.revision)?;
         let name = machine.name.clone();
         // What it has heard of another life of the cell says nothing of this one.
         machine.seen_revision = if wire.incarnation == self.shared.identity.incarnation { wire.revision } else { 0 };

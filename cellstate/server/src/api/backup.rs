@@ -1,12 +1,16 @@
 //! A backup of the running cell, as a stream: a snapshot at a durable revision, a page at a time.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use plenum_journal::{ReadError, Tail};
 use plenum_model::Cell;
 use plenum_proto::{pages, v1};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 use super::failure::Failure;
@@ -22,7 +26,31 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Snapshots that are tried, until one's last frame is still in the log.
 const TRIES: u32 = 5;
 
-pub(super) type Chunks = mpsc::Receiver<Result<v1::BackupChunk, Status>>;
+/// What is left of a backup for its reader. Why it ends early comes before the chunks that wait: who reads slowly would not hear of it any
+/// more while the server ends, which waits half a second for its connections, and what a backup lacks makes the rest of no use.
+pub(super) struct Chunks {
+    chunks: mpsc::Receiver<v1::BackupChunk>,
+    failed: oneshot::Receiver<Status>,
+}
+
+impl Stream for Chunks {
+    type Item = Result<v1::BackupChunk, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let failed = if self.failed.is_terminated() { Poll::Pending } else { Pin::new(&mut self.failed).poll(context) };
+        if let Poll::Ready(Ok(status)) = failed {
+            self.chunks.close();
+            while self.chunks.try_recv().is_ok() {}
+            return Poll::Ready(Some(Err(status)));
+        }
+        match self.chunks.poll_recv(context) {
+            Poll::Ready(Some(chunk)) => Poll::Ready(Some(Ok(chunk))),
+            // The reason is given before the chunks end, and may have come since it was looked for above.
+            Poll::Ready(None) => Poll::Ready(self.failed.try_recv().ok().map(Err)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
 
 /// Begins a backup.
 pub(super) async fn begin(shared: &Arc<Shared>) -> Result<Chunks, Failure> {
@@ -32,8 +60,9 @@ pub(super) async fn begin(shared: &Arc<Shared>) -> Result<Chunks, Failure> {
     })?;
     let (cell, tail) = consistent(shared).await?;
     let (out, chunks) = mpsc::channel(CHUNKS_MAX);
-    tokio::spawn(send(shared.clone(), cell, tail, out, permit));
-    Ok(chunks)
+    let (fails, failed) = oneshot::channel();
+    tokio::spawn(send(shared.clone(), cell, tail, (out, fails), permit));
+    Ok(Chunks { chunks, failed })
 }
 
 /// A snapshot, and the end of the log at its revision.
@@ -68,7 +97,7 @@ async fn send(
     shared: Arc<Shared>,
     cell: Cell,
     tail: Tail,
-    out: mpsc::Sender<Result<v1::BackupChunk, Status>>,
+    (out, fails): (mpsc::Sender<v1::BackupChunk>, oneshot::Sender<Status>),
     permit: OwnedSemaphorePermit,
 ) {
     let sent = send_all(&shared, &cell, tail, &out).await;
@@ -77,8 +106,8 @@ async fn send(
         Ok(()) => tracing::info!(revision = tail.revision, "a backup was taken"),
         Err(failure) => {
             tracing::warn!("a backup was not taken to its end: {}", failure.message);
-            // It comes after what waits already: a stream that ends without it looks like one that is whole.
-            drop(tokio::time::timeout(PATIENCE, out.send(Err(failure.into_status()))).await);
+            // Before the chunks come to their end: a stream that ends without it looks like one that is whole.
+            drop(fails.send(failure.into_status()));
         }
     }
 }
@@ -87,7 +116,7 @@ async fn send_all(
     shared: &Shared,
     cell: &Cell,
     tail: Tail,
-    out: &mpsc::Sender<Result<v1::BackupChunk, Status>>,
+    out: &mpsc::Sender<v1::BackupChunk>,
 ) -> Result<(), Failure> {
     let mut encoder = Encoder::begin(&manifest(cell, shared.identity.incarnation, tail));
     for (table, number) in pages::every(cell) {
@@ -101,16 +130,12 @@ async fn send_all(
 }
 
 /// Fails when nobody takes it.
-async fn hand_over(
-    shared: &Shared,
-    encoder: &mut Encoder,
-    out: &mpsc::Sender<Result<v1::BackupChunk, Status>>,
-) -> Result<(), Failure> {
+async fn hand_over(shared: &Shared, encoder: &mut Encoder, out: &mpsc::Sender<v1::BackupChunk>) -> Result<(), Failure> {
     let mut rest = encoder.take();
     while !rest.is_empty() {
         let data = rest.split_to(rest.len().min(CHUNK_BYTES));
         tokio::select! {
-            sent = tokio::time::timeout(PATIENCE, out.send(Ok(v1::BackupChunk { data }))) => {
+            sent = tokio::time::timeout(PATIENCE, out.send(v1::BackupChunk { data })) => {
                 if !matches!(sent, Ok(Ok(()))) {
                     let message = format!("nobody has read on for {PATIENCE:?}; take another one");
                     return Err(Failure::new(Code::DeadlineExceeded, "TIME_LIMIT", message));
@@ -120,4 +145,39 @@ async fn hand_over(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_stream::StreamExt;
+
+    use super::*;
+
+    /// It stood behind chunks that a slow reader had not taken when its server was gone: the reader saw a broken connection.
+    #[tokio::test]
+    async fn why_a_backup_ends_early_comes_before_the_chunks_that_wait() {
+        let (out, chunks) = mpsc::channel(CHUNKS_MAX);
+        let (fails, failed) = oneshot::channel();
+        let mut stream = Chunks { chunks, failed };
+        for _ in 0..2 {
+            out.send(v1::BackupChunk { data: "some".into() }).await.unwrap();
+        }
+        assert!(stream.next().await.is_some_and(|first| first.is_ok()));
+        fails.send(Failure::ending().into_status()).unwrap();
+        drop(out);
+        assert!(stream.next().await.is_some_and(|second| second.is_err()));
+        assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_backup_that_is_whole_ends_with_its_last_chunk() {
+        let (out, chunks) = mpsc::channel(CHUNKS_MAX);
+        let (fails, failed) = oneshot::channel::<Status>();
+        let mut stream = Chunks { chunks, failed };
+        out.send(v1::BackupChunk { data: "all".into() }).await.unwrap();
+        drop(fails);
+        assert!(stream.next().await.is_some_and(|chunk| chunk.is_ok()));
+        drop(out);
+        assert!(stream.next().await.is_none());
+    }
 }

@@ -7,7 +7,6 @@ use plenum_history::{GroupBy, History, LoggedTransaction, Lookup, Order, ReadErr
 use plenum_model::{AllocationId, AllocationState, Cell, Command, JobKind, Move, RejectionCode, Revision};
 use plenum_proto::{delta, v1};
 use prost::Message;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use super::failure::Failure;
@@ -44,10 +43,10 @@ pub(super) fn machine_named<'a>(cell: &'a Cell, name: &str) -> Result<&'a Arc<pl
 
 #[tonic::async_trait]
 impl v1::inspect_server::Inspect for InspectService {
-    type BackupStream = ReceiverStream<Result<v1::BackupChunk, Status>>;
+    type BackupStream = super::backup::Chunks;
 
     async fn backup(&self, _request: Request<v1::BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
-        Ok(Response::new(ReceiverStream::new(super::backup::begin(&self.shared).await?)))
+        Ok(Response::new(super::backup::begin(&self.shared).await?))
     }
 
     async fn status(&self, _request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
