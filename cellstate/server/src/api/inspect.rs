@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_history::{GroupBy, History, LoggedTransaction, Lookup, Order, ReadError};
-use plenum_model::{AllocationId, AllocationState, Cell, Command, JobKind, Move, RejectionCode, Revision};
+use plenum_model::{AllocationId, AllocationState, Cell, Command, JobKind, Machine, Move, RejectionCode, Revision};
 use plenum_proto::{delta, v1};
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
@@ -202,11 +202,12 @@ impl v1::inspect_server::Inspect for InspectService {
     }
 }
 
+/// By name: slots are given in the order in which machines came, and again.
 fn list_machines(cell: &Cell, filter: &Filter, limit: usize) -> v1::ListMachinesResponse {
     let mut response = v1::ListMachinesResponse { revision: cell.revision().0, ..Default::default() };
     let mut room = listing::Room::new(limit);
-    for machine in cell.machines() {
-        let passes = filter.passes(|field| match field {
+    let passes = |machine: &&Arc<Machine>| {
+        filter.passes(|field| match field {
             "name" => Some(machine.name.to_string()),
             "state" => Some(listing::machine_word(v1::MachineState::from(machine.state).into()).to_owned()),
             "epoch" => Some(machine.epoch.to_string()),
@@ -214,10 +215,11 @@ fn list_machines(cell: &Cell, filter: &Filter, limit: usize) -> v1::ListMachines
                 let name = attribute.strip_prefix("attr.").unwrap_or(attribute);
                 machine.attributes.get(name).map(ToString::to_string)
             }
-        });
-        if !passes {
-            continue;
-        }
+        })
+    };
+    let mut passing: Vec<_> = cell.machines().filter(passes).collect();
+    passing.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    for machine in passing {
         let view = view::machine(cell, machine);
         if !room.takes(&view) {
             response.truncated = true;
@@ -515,7 +517,7 @@ fn conflict(history: &History, cell: &Cell, row: plenum_history::ConflictRow) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_model::{Delta, LogTime, Machine, MachineId, MachineState, Revision};
+    use plenum_model::{Delta, LogTime, MachineId, MachineState};
 
     // It was refused with the number of its revision, as that was retired between the look for it and its reading.
     #[test]
@@ -526,6 +528,25 @@ mod tests {
         assert_eq!(retired.code, "NO_SUCH_TRANSACTION", "{}", retired.message);
         assert!(retired.message.contains("is retired: revisions from 4 on"), "{}", retired.message);
         assert_eq!(find_transaction(&history, 1, 4).unwrap().revision, 4);
+    }
+
+    // They were listed by slot: in the order in which they had registered first, with newer ones wherever one had been removed.
+    #[test]
+    fn machines_are_listed_by_name_also_where_not_all_of_them_are() {
+        let mut delta = Delta::new(Revision(1), LogTime::from_micros(1));
+        for (slot, name) in (0..).zip(["north-2", "west-1", "east-1", "north-10"]) {
+            let machine = crate::agents::machine(slot, 1, MachineState::Ready);
+            delta.machines.push(Arc::new(Machine { name: name.into(), ..machine }));
+        }
+        let mut cell = Cell::default();
+        cell.apply(&delta).unwrap();
+        let listed = |filter: &str, limit| {
+            let listed = list_machines(&cell, &Filter::parse(filter, MACHINE_FIELDS).unwrap(), limit);
+            (listed.machines.iter().map(|machine| machine.name.clone()).collect::<Vec<_>>().join(" "), listed.truncated)
+        };
+        assert_eq!(listed("", 9), ("east-1 north-10 north-2 west-1".to_owned(), false));
+        assert_eq!(listed("", 2), ("east-1 north-10".to_owned(), true));
+        assert_eq!(listed("name!=north-10", 2), ("east-1 north-2".to_owned(), true));
     }
 
     // When the newest one was decided was looked for in the log: a block of it was read for each of up to ten thousand rows.
