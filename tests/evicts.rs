@@ -63,16 +63,13 @@ fn a_job_of_a_higher_band_starts_on_a_full_cell_and_who_was_evicted_completes_la
         (&json!("evicted"), &json!("evicted for default/high")),
         "{evicted:#}"
     );
-    let txns = ask(&["txn", "list"]);
-    let told: Vec<Value> = txns["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|txn| ask(&["txn", "show", txn["id"].as_str().unwrap()]))
-        .collect();
-    let evictions: Vec<&Value> =
-        told.iter().map(|txn| &txn["evicted_allocations"]).filter(|ids| **ids != json!([])).collect();
-    assert_eq!(evictions, [&json!([first])], "{told:#?}");
+    let list = ask(&["txn", "list"]);
+    let evict: Vec<&Value> = list["items"].as_array().unwrap().iter().filter(|txn| txn["evicted"] != 0).collect();
+    let [txn] = evict[..] else { panic!("{list:#}") };
+    let txn = ask(&["txn", "show", txn["id"].as_str().unwrap()]);
+    let (ids, eviction) = (&txn["evicted_allocations"], &txn["evictions"][0]);
+    let told = (ids, &eviction["job"], &eviction["for"]["job"]);
+    assert_eq!(told, (&json!([first]), &json!("low"), &json!("high")), "{txn:#}");
 
     // One of its own band waits, and is told that nobody goes for it.
     submit("equal", 99);

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use plenum_proto::v1::{
-    GetTransactionRequest, ListRequest, ListTransactionsRequest, ListTransactionsResponse, Refusal, RefusalReason,
-    TransactionView,
+    GetTransactionRequest, ListRequest, ListTransactionsRequest, ListTransactionsResponse, Outcome, Refusal,
+    RefusalReason, TransactionView,
 };
 
 use super::{
@@ -84,11 +84,18 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
     let decision = view.decision.clone().unwrap_or_default();
     let mut pairs = vec![
         ("transaction", cells[0].clone()),
-        ("scheduler", format!("{} (principal {})", cells[1], cells[9])),
+        ("scheduler", format!("{} (principal {})", cells[1], output::or_dash(&view.principal))),
         ("outcome", format!("{}: {} of {} claims granted", cells[2], outcome.granted, outcome.claims)),
-        ("decided", format!("at revision {}, {} ago", outcome.revision, cells[8])),
+        ("decided", format!("at revision {}, {} ago", outcome.revision, output::ago(outcome.time_micros))),
         ("based on", format!("revision {} ({staleness} decided in between)", view.base_revision)),
-        ("rules", format!("check {}, {}", cells[10], if view.atomic { "atomic" } else { "not atomic" })),
+        (
+            "rules",
+            format!(
+                "check {}, {}",
+                output::check_name(view.check()),
+                if view.atomic { "atomic" } else { "not atomic" }
+            ),
+        ),
     ];
     if outcome.granted > 0 {
         pairs.push(("allocations", some_of(&output::granted(view), refusals_shown)));
@@ -100,9 +107,12 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
     if !stopped.is_empty() {
         pairs.push(("stopped", some_of(&stopped, refusals_shown)));
     }
-    let evicted = output::evicted(view);
-    if !evicted.is_empty() {
-        pairs.push(("evicted", some_of(&evicted, refusals_shown)));
+    let evictions = output::evictions(view);
+    for eviction in evictions.iter().take(refusals_shown) {
+        pairs.push(("evicted", eviction.clone()));
+    }
+    if let Some(hidden) = evictions.len().checked_sub(refusals_shown).filter(|hidden| *hidden > 0) {
+        pairs.push(("evicted", format!("and {hidden} more; `-o wide` shows all")));
     }
     if !decision.policy.is_empty() {
         let words = format!(
@@ -114,34 +124,38 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
         );
         pairs.push(("policy", words));
     }
-    let mut text = output::fields(&pairs);
-    if !outcome.refusals.is_empty() {
-        text.push('\n');
-        for refusal in outcome.refusals.iter().take(refusals_shown) {
-            text.push_str(&sentence(Names(view), refusal));
-            text.push('\n');
-        }
-        let hidden = outcome.refusals.len().saturating_sub(refusals_shown);
-        if hidden > 0 {
-            text.push_str(&format!("and {hidden} more; `-o wide` shows all\n"));
-        }
-        let reasons: BTreeSet<&str> = outcome.refusals.iter().map(|each| each.reason().as_str_name()).collect();
-        for reason in reasons {
-            text.push_str(&format!("\nmore: plenum explain {reason}"));
-        }
-        // As the server counts them: a claim at the very end of a job's backoff may be a moment early.
-        let is_early = |refusal: &Refusal| refusal.reason() == RefusalReason::NotWanted;
-        let at = |position: &u32| outcome.refusals.get(usize::try_from(*position).ok()?);
-        let divergences = outcome.divergences.iter().filter_map(at).filter(|refusal| !is_early(refusal)).count();
-        if divergences > 0 {
-            text.push_str(&format!(
-                "\ndivergence: {divergences} of these could be seen at revision {}; a scheduler that asks all the same has a bug, or the cell has",
-                view.base_revision
-            ));
-        }
+    output::fields(&pairs) + &refusals(view, &outcome, refusals_shown)
+}
+
+/// Why claims were refused, behind an empty line; nothing where none was.
+fn refusals(view: &TransactionView, outcome: &Outcome, shown: usize) -> String {
+    if outcome.refusals.is_empty() {
+        return String::new();
+    }
+    let mut text = String::from("\n");
+    for refusal in outcome.refusals.iter().take(shown) {
+        text.push_str(&sentence(Names(view), refusal));
         text.push('\n');
     }
-    text
+    let hidden = outcome.refusals.len().saturating_sub(shown);
+    if hidden > 0 {
+        text.push_str(&format!("and {hidden} more; `-o wide` shows all\n"));
+    }
+    let reasons: BTreeSet<&str> = outcome.refusals.iter().map(|each| each.reason().as_str_name()).collect();
+    for reason in reasons {
+        text.push_str(&format!("\nmore: plenum explain {reason}"));
+    }
+    // As the server counts them: a claim at the very end of a job's backoff may be a moment early.
+    let is_early = |refusal: &Refusal| refusal.reason() == RefusalReason::NotWanted;
+    let at = |position: &u32| outcome.refusals.get(usize::try_from(*position).ok()?);
+    let divergences = outcome.divergences.iter().filter_map(at).filter(|refusal| !is_early(refusal)).count();
+    if divergences > 0 {
+        text.push_str(&format!(
+            "\ndivergence: {divergences} of these could be seen at revision {}; a scheduler that asks all the same has a bug, or the cell has",
+            view.base_revision
+        ));
+    }
+    text + "\n"
 }
 
 /// The first few ids, and how many more there are.
@@ -155,7 +169,7 @@ fn some_of(ids: &[String], shown: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{Outcome, RefusalKind, TransactionOutcome};
+    use plenum_proto::v1::{RefusalKind, TransactionOutcome};
 
     use super::*;
 

@@ -35,7 +35,7 @@ pub(crate) use refusal::{Names, sentence};
 pub(crate) use seen::{look_from, name_resources};
 pub(crate) use status::{cell_name, status_json, status_text};
 pub(crate) use table::{fields, table};
-pub(crate) use transaction::{evicted, granted, stopped};
+pub(crate) use transaction::{check_name, evictions, granted, stopped};
 
 use crate::failure::Failure;
 
@@ -195,6 +195,6 @@ fn or_null(text: &str) -> Value {
 }
 
 /// A text for a cell of a table.
-fn or_dash(text: &str) -> String {
+pub(crate) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }

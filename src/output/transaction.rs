@@ -1,6 +1,6 @@
 //! Transactions, as listed and as read by programs.
 
-use plenum_proto::v1::{ConflictCheck, Outcome, TransactionOutcome, TransactionView};
+use plenum_proto::v1::{ConflictCheck, EvictionView, Outcome, TransactionOutcome, TransactionView};
 use serde_json::{Value, json};
 
 use super::{
@@ -19,7 +19,8 @@ fn outcome_name(outcome: TransactionOutcome) -> &'static str {
     }
 }
 
-fn check_name(check: ConflictCheck) -> &'static str {
+/// When it takes a claim for a conflict.
+pub(crate) fn check_name(check: ConflictCheck) -> &'static str {
     match check {
         ConflictCheck::Unspecified => "unknown",
         ConflictCheck::Fit => "fit",
@@ -48,14 +49,75 @@ pub(crate) fn stopped(view: &TransactionView) -> Vec<String> {
 }
 
 /// The allocations that were evicted for it.
-pub(crate) fn evicted(view: &TransactionView) -> Vec<String> {
+fn evicted(view: &TransactionView) -> Vec<String> {
     view.evicted.iter().map(|allocation| allocation_id(*allocation)).collect()
+}
+
+/// Whom it evicted, and for whom: a sentence each.
+pub(crate) fn evictions(view: &TransactionView) -> Vec<String> {
+    if view.evictions.is_empty() {
+        // A server of before tells no more than who they were.
+        return evicted(view);
+    }
+    view.evictions.iter().map(eviction).collect()
+}
+
+fn eviction(view: &EvictionView) -> String {
+    let task = |job: &str, group: &str, task: u32, priority: Option<u32>| {
+        let priority = priority.map_or_else(String::new, |priority| format!(", priority {priority}"));
+        format!("task {}/{group}[{task}]{priority}", own_name(job))
+    };
+    let id = allocation_id(view.allocation);
+    let who = match view.job.as_str() {
+        "" => id,
+        job => format!("{} ({id}) on {}", task(job, &view.group, view.task, view.priority), or_dash(&view.machine)),
+    };
+    let others = match view.other_heirs {
+        0 => String::new(),
+        others => format!(" and {others} more"),
+    };
+    let heir = match view.heir {
+        0 => String::new(),
+        heir => {
+            let words = task(&view.heir_job, &view.heir_group, view.heir_task, view.heir_priority);
+            format!(", for {words} ({}){others}", allocation_id(heir))
+        }
+    };
+    who + &heir
+}
+
+/// A job's name without its namespace, as refusals name it.
+fn own_name(job: &str) -> &str {
+    job.rsplit('/').next().unwrap_or(job)
+}
+
+fn eviction_json(view: &EvictionView) -> Value {
+    let (namespace, job) = view.job.split_once('/').unwrap_or(("", &view.job));
+    let (heir_namespace, heir_job) = view.heir_job.split_once('/').unwrap_or(("", &view.heir_job));
+    json!({
+        "allocation": allocation_id(view.allocation),
+        "namespace": or_null(namespace),
+        "job": or_null(job),
+        "group": or_null(&view.group),
+        "task_index": if view.job.is_empty() { Value::Null } else { json!(view.task) },
+        "machine": or_null(&view.machine),
+        "priority": view.priority,
+        "for": if view.heir == 0 { Value::Null } else { json!({
+            "allocation": allocation_id(view.heir),
+            "namespace": or_null(heir_namespace),
+            "job": or_null(heir_job),
+            "group": or_null(&view.heir_group),
+            "task_index": view.heir_task,
+            "priority": view.heir_priority,
+        }) },
+        "for_others": view.other_heirs,
+    })
 }
 
 impl Row for TransactionView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
         (
-            &["ID", "SCHEDULER", "OUTCOME", "CLAIMS", "GRANTED", "REFUSED", "BASE", "REVISION", "AGE"],
+            &["ID", "SCHEDULER", "OUTCOME", "CLAIMS", "GRANTED", "REFUSED", "EVICTED", "BASE", "REVISION", "AGE"],
             &["PRINCIPAL", "CHECK", "ATOMIC", "STOPS", "POLICY", "ATTEMPT"],
         )
     }
@@ -70,6 +132,7 @@ impl Row for TransactionView {
             outcome.claims.to_string(),
             outcome.granted.to_string(),
             outcome.refusals.len().to_string(),
+            self.evicted_total.to_string(),
             self.base_revision.to_string(),
             outcome.revision.to_string(),
             ago(outcome.time_micros),
@@ -107,6 +170,7 @@ impl Row for TransactionView {
             "claims": outcome.claims,
             "granted": outcome.granted,
             "stops": self.stops,
+            "evicted": self.evicted_total,
             "refusals": refusals,
             "divergences": outcome.divergences,
             "decision": decision,
@@ -116,6 +180,7 @@ impl Row for TransactionView {
             object["allocations"] = granted(self).into();
             object["stopped_allocations"] = stopped(self).into();
             object["evicted_allocations"] = evicted(self).into();
+            object["evictions"] = self.evictions.iter().map(eviction_json).collect();
         }
         object
     }
@@ -123,5 +188,49 @@ impl Row for TransactionView {
     fn name(&self) -> String {
         let outcome = outcome(self);
         transaction_id(outcome.session, outcome.number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // They were told by their ids: whom it had hit took a command for each, and for whom one more.
+    #[test]
+    fn an_eviction_tells_whom_it_hit_where_and_for_whom() {
+        let whole = EvictionView {
+            allocation: 1 << 32 | 3,
+            job: "default/low".to_owned(),
+            group: "work".to_owned(),
+            task: 2,
+            machine: "m1".to_owned(),
+            priority: Some(10),
+            heir: 1 << 32 | 7,
+            heir_job: "ml/high".to_owned(),
+            heir_group: "train".to_owned(),
+            heir_task: 0,
+            heir_priority: Some(90),
+            other_heirs: 0,
+        };
+        assert_eq!(
+            eviction(&whole),
+            "task low/work[2], priority 10 (alloc-3-1) on m1, for task high/train[0], priority 90 (alloc-7-1)"
+        );
+        assert!(eviction(&EvictionView { other_heirs: 2, ..whole.clone() }).ends_with("(alloc-7-1) and 2 more"));
+        let json = eviction_json(&whole);
+        assert_eq!((&json["machine"], &json["for"]["namespace"]), (&json!("m1"), &json!("ml")));
+        // Of whom nothing is retained any more.
+        let forgotten = EvictionView { job: String::new(), priority: None, ..whole };
+        assert!(eviction(&forgotten).starts_with("alloc-3-1, for task high"), "{}", eviction(&forgotten));
+        assert_eq!(eviction_json(&forgotten)["task_index"], Value::Null);
+    }
+
+    #[test]
+    fn a_listed_transaction_counts_whom_it_evicted() {
+        let view = TransactionView { evicted_total: 3, ..TransactionView::default() };
+        let (narrow, wide) = TransactionView::titles();
+        assert_eq!(view.cells().len(), narrow.len() + wide.len());
+        let column = narrow.iter().position(|title| *title == "EVICTED").unwrap_or_default();
+        assert_eq!((view.cells()[column].as_str(), &view.to_json()["evicted"]), ("3", &json!(3)));
     }
 }

@@ -105,13 +105,14 @@ const OUTCOME_PARTS: [(u64, super::Part); 4] = [
     (8, Numbers(1)),
     (11, Numbers(1)),
 ];
-const TRANSACTION_PARTS: [(u64, super::Part); 6] = [
+const TRANSACTION_PARTS: [(u64, super::Part); 7] = [
     (1, Once(&shape(&OUTCOME_PARTS))),
     (4, Once(&ASKED)),
     (9, Entry(1)),
     (10, Entry(1)),
     (11, Entry(1)),
     (13, Numbers(1)),
+    (15, Entry(1)),
 ];
 static TRANSACTION_VIEW: Shape = shape(&TRANSACTION_PARTS);
 static ASKED: Shape = shape(&[(7, Within(0, &PLACEMENT)), (8, Numbers(1)), (9, Entry(1))]);

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_history::{GroupBy, History, LoggedTransaction, Lookup, Order, ReadError};
-use plenum_model::{AllocationId, AllocationState, Cell, Command, JobKind, Machine, Move, RejectionCode, Revision};
-use plenum_proto::{delta, v1};
+use plenum_model::{Cell, Command, JobKind, Machine, RejectionCode, Revision};
+use plenum_proto::v1;
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
+use super::evictions::Evicted;
 use super::failure::Failure;
 use super::jobs::change;
 use super::listing::{self, Filter};
@@ -448,12 +449,15 @@ fn transaction(
     for refusal in &found.outcome.refusals {
         name_job(history, cell, (refusal.job, refusal.group), &mut jobs, &mut view);
     }
+    let evicted = Evicted::of(&asked, &found)?;
+    view.evicted_total = u32::try_from(evicted.ids.len()).unwrap_or(u32::MAX);
     if whole {
         for placement in &asked.placements {
             name_job(history, cell, (placement.job, placement.group), &mut jobs, &mut view);
             slots.extend(&placement.machines);
         }
-        view.evicted = evicted(&asked, &found)?;
+        view.evictions = evicted.views(history, cell)?;
+        view.evicted = evicted.ids;
         view.transaction = Some(asked);
     }
     for slot in slots {
@@ -462,22 +466,6 @@ fn transaction(
     }
     view.outcome = Some(found.outcome);
     Ok(view)
-}
-
-/// The victims of a transaction that had to go.
-fn evicted(asked: &v1::Transaction, found: &LoggedTransaction) -> Result<Vec<u64>, Failure> {
-    let named: Vec<u64> = asked.placements.iter().flat_map(|one| &one.preemptions).map(|one| one.victim).collect();
-    if named.is_empty() {
-        return Ok(named);
-    }
-    let delta = delta::decode(found.entry.delta.clone()).map_err(|error| {
-        Failure::internal(format!("what revision {} changed can't be read: {error}", found.revision))
-    })?;
-    let evicting = |change: &&Move| change.status.state == AllocationState::Evicting;
-    let went: BTreeSet<u32> = delta.moves.iter().filter(evicting).map(|change| change.slot).collect();
-    let mut told = BTreeSet::new();
-    let is_one = |id: &u64| AllocationId::from_bits(*id).is_some_and(|id| went.contains(&id.slot)) && told.insert(*id);
-    Ok(named.into_iter().filter(is_one).collect())
 }
 
 /// Names a job, and that one of its groups: a transaction may speak of very many jobs, each of which has many.

@@ -9,6 +9,7 @@ mod commits;
 mod crowded;
 mod decisions;
 mod directory;
+mod evictions;
 mod extremes;
 mod failing;
 mod fallback;
