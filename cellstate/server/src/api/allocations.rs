@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plenum_model::{AllocationId, AllocationRef, Cell};
+use plenum_model::{AllocationId, AllocationRef, Cell, Delta};
 use plenum_proto::v1;
 
 use super::failure::Failure;
 use super::listing::{self, Filter};
-use super::{ended, past};
+use super::{ended, moved, past};
 use crate::shared::Shared;
 use crate::view;
 
@@ -16,6 +16,8 @@ const FIELDS: &[&str] =
     &["id", "namespace", "job", "group", "machine", "scheduler", "state", "ready", "task_index", "attempt"];
 /// Times that one listing reads from the history.
 const TIMES_READ_MAX: usize = 256;
+/// Transactions that one listing reads for why they moved tasks.
+const MOVES_READ_MAX: usize = 64;
 
 /// Lists the live allocations that pass, and then those that ended last.
 pub(super) async fn list(
@@ -60,7 +62,7 @@ fn live(
 ) -> v1::ListAllocationsResponse {
     let mut response = v1::ListAllocationsResponse { revision: cell.revision().0, ..Default::default() };
     let Some(asked) = Asked::of(cell, wire) else { return response };
-    let mut times: BTreeMap<u64, i64> = BTreeMap::new();
+    let mut grants = Grants::new(shared);
     let passes = |allocation: &AllocationRef<'_>| {
         asked.passes(allocation) && filter.passes(|field| field_of_row(cell, allocation, field))
     };
@@ -72,7 +74,12 @@ fn live(
         let created = shared.picture.time_of(allocation.row.created);
         let mut row = view::allocation(cell, &allocation, created);
         if created.is_none() {
-            row.created_micros = created_micros(shared, &mut times, row.created_revision);
+            row.created_micros = grants.created_micros(row.created_revision);
+        }
+        // What was moved had another allocation before.
+        if row.attempt > 1 && row.reason.is_empty() {
+            let reason = grants.moved(row.created_revision, allocation.id.slot);
+            row.reason = reason.map(str::to_owned).unwrap_or_default();
         }
         if !room.takes(&row) {
             response.truncated = true;
@@ -120,18 +127,45 @@ impl Asked {
     }
 }
 
-/// When a revision was decided that the picture has forgotten. Read once for all allocations of a transaction.
-fn created_micros(shared: &Shared, times: &mut BTreeMap<u64, i64>, revision: u64) -> i64 {
-    if let Some(&known) = times.get(&revision) {
-        return known;
+/// What the log alone tells of grants: read once for all allocations of a transaction.
+struct Grants<'a> {
+    shared: &'a Shared,
+    times: BTreeMap<u64, i64>,
+    /// `None`: none can be read, or none moved anything.
+    deltas: BTreeMap<u64, Option<Delta>>,
+}
+
+impl<'a> Grants<'a> {
+    const fn new(shared: &'a Shared) -> Self {
+        Self { shared, times: BTreeMap::new(), deltas: BTreeMap::new() }
     }
-    // A listing of very many old transactions leaves the rest out, rather than to read all blocks there are.
-    if times.len() >= TIMES_READ_MAX {
-        return 0;
+
+    /// When a revision was decided that the picture has forgotten.
+    fn created_micros(&mut self, revision: u64) -> i64 {
+        if let Some(&known) = self.times.get(&revision) {
+            return known;
+        }
+        // A listing of very many old transactions leaves the rest out, rather than to read all blocks there are.
+        if self.times.len() >= TIMES_READ_MAX {
+            return 0;
+        }
+        let read = self.shared.feed.history().entry(revision).map_or(0, |logged| logged.time_micros);
+        self.times.insert(revision, read);
+        read
     }
-    let read = shared.feed.history().entry(revision).map_or(0, |logged| logged.time_micros);
-    times.insert(revision, read);
-    read
+
+    /// Why the task was moved that has this slot now, where it was and that is told.
+    fn moved(&mut self, revision: u64, slot: u32) -> Option<&str> {
+        if !self.deltas.contains_key(&revision) {
+            if self.deltas.len() >= MOVES_READ_MAX {
+                return None;
+            }
+            let read = self.shared.feed.history().entry(revision).ok();
+            let delta = read.and_then(|logged| ended::delta_of(&logged).ok());
+            self.deltas.insert(revision, delta.filter(|delta| !delta.moves.is_empty()));
+        }
+        moved::reason(self.deltas.get(&revision)?.as_ref()?, slot)
+    }
 }
 
 /// What [`field_of_view`] gives of the allocation's view, without building that.

@@ -16,7 +16,9 @@ use plenum_proto::v1;
 use prost::Message;
 
 use super::ended::delta_of;
+use super::evictions;
 use super::failure::{Failure, RETIRED};
+use super::tenants::Tenants;
 use super::{listing, moved, names, past};
 
 pub(super) use governed::Governed;
@@ -133,12 +135,15 @@ struct Teller<'a> {
     tenant: Option<u32>,
     /// Where tasks of the job were placed.
     slots: BTreeSet<u32>,
+    /// Whose the room was that some of them got.
+    tenants: Tenants<'a>,
 }
 
 impl<'a> Teller<'a> {
     fn new(history: &'a History, cell: &'a Cell) -> Self {
         let (events, machines, slots) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Self { history, cell, events, machines, over: false, submitted_after: None, tenant: None, slots }
+        let tenants = Tenants::new(history, cell);
+        Self { history, cell, events, machines, over: false, submitted_after: None, tenant: None, slots, tenants }
     }
 
     /// Whether what is older is not of this story.
@@ -242,15 +247,43 @@ impl<'a> Teller<'a> {
         }
         for grants in delta.grants.iter().rev().filter(|grants| grants.job == job.id) {
             self.slots.extend(&grants.slots);
-            self.push(logged, "placed", self.placed(job, grants, delta))?;
+            let placed = self.placed(job, grants, delta)?;
+            self.push(logged, "placed", placed)?;
         }
         Ok(())
     }
 
-    fn placed(&self, job: &Job, grants: &Grants, delta: &Delta) -> String {
+    fn placed(&mut self, job: &Job, grants: &Grants, delta: &Delta) -> Result<String, Failure> {
         let group = job.shape.groups.get(usize::from(grants.group)).map_or("", |group| &group.name);
         let on = self.on_machines(grants.machines.iter().copied(), delta.revision.0, delta.time.micros);
-        format!("{group}: {} on {on}", tasks_of(&grants.tasks))
+        let why = match grants.slots.first().and_then(|slot| moved::reason(delta, *slot)) {
+            Some(reason) => format!(": {reason}"),
+            None => self.in_place_of(grants, delta)?,
+        };
+        Ok(format!("{group}: {} on {on}{why}", tasks_of(&grants.tasks)))
+    }
+
+    /// Who was evicted for these: the first of them, and how many there are.
+    fn in_place_of(&mut self, grants: &Grants, delta: &Delta) -> Result<String, Failure> {
+        let evicted = evictions::evicted(delta);
+        let victims = grants.extras.iter().flat_map(|extra| &extra.takes_over).map(|entry| entry.victim);
+        let mut victims: Vec<AllocationId> = victims.filter(|victim| evicted.contains(&victim.slot)).collect();
+        let Some(&first) = victims.first() else { return Ok(String::new()) };
+        victims.sort_unstable();
+        victims.dedup();
+        let more = match victims.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let found = self.tenants.find([first].into(), delta.revision.0.saturating_sub(1))?;
+        let who = found.get(&first).map_or_else(
+            || first.to_string(),
+            |tenant| {
+                let (job, group) = self.names(tenant.job, tenant.group);
+                format!("{job} {group}[{}]", tenant.task)
+            },
+        );
+        Ok(format!(", in place of {who}{more}"))
     }
 
     /// The machine by its name, or how many they are.

@@ -84,3 +84,21 @@ async fn a_transaction_tells_whom_it_evicted_and_for_whom_also_when_others_have_
     assert_eq!(now.evictions, then.evictions);
     server.shutdown().await.unwrap();
 }
+
+// It told that the task was placed, and not that others had to go for it.
+#[tokio::test]
+async fn the_story_of_a_job_tells_in_whose_place_its_tasks_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    evict_two(&channel, &mut session).await;
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let story = jobs.job_history(v1::JobHistoryRequest { name: "high".into(), ..Default::default() }).await.unwrap();
+    let placed: Vec<String> = story.into_inner().events.into_iter().map(|event| event.detail).collect();
+    assert!(
+        placed.contains(&"work: task 0 on machine m1, in place of default/low work[0] and 1 more".to_owned()),
+        "{placed:?}"
+    );
+    server.shutdown().await.unwrap();
+}

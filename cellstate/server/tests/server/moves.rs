@@ -1,5 +1,7 @@
 //! Tasks that were moved: what is said of those that left, and of those that came for them.
 
+use std::collections::BTreeMap;
+
 use plenum_proto::v1;
 use tonic::transport::Channel;
 
@@ -43,6 +45,11 @@ async fn a_task_that_was_moved_off_a_drained_machine_says_so_where_it_left_and_w
     let story = Jobs::new(channel.clone()).allocation_history(ask).await.unwrap().into_inner();
     assert_eq!(story.events[0].detail, format!("default/web work[0] on machine m2: {why}"));
 
+    let ask = v1::JobHistoryRequest { name: "web".into(), ..Default::default() };
+    let story = Jobs::new(channel.clone()).job_history(ask).await.unwrap().into_inner();
+    let placed = story.events.iter().filter(|event| event.event == "placed").map(|event| event.detail.as_str());
+    assert_eq!(placed.last(), Some(format!("work: task 0 on machine m2: {why}").as_str()));
+
     // It is told in lists, too, and once it has ended.
     let stopped =
         v1::Transition { allocation: before[0], state: v1::AllocationState::Stopped.into(), ..Default::default() };
@@ -53,6 +60,8 @@ async fn a_task_that_was_moved_off_a_drained_machine_says_so_where_it_left_and_w
     let listed = Jobs::new(channel.clone()).list_allocations(list).await.unwrap().into_inner().allocations;
     let ended = listed.iter().find(|row| row.id == before[0]).unwrap();
     assert_eq!((ended.state(), ended.reason.as_str()), (v1::AllocationState::Stopped, why));
+    let reasons = listed.iter().filter(|row| row.ended_revision == 0).map(|row| (row.id, row.reason.as_str()));
+    assert_eq!(reasons.collect::<BTreeMap<_, _>>(), BTreeMap::from([(before[1], ""), (after, why)]));
     assert_eq!(shown(&channel, before[0]).await.reason, why);
     server.shutdown().await.unwrap();
 }
