@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_history::{BlockSummary, History, Logged, Order, Subject};
 use plenum_model::{
-    AllocationId, Cell, Delta, Grants, Job, JobChange, JobId, Machine, MachineId, MachineState, Revision, TaskState,
-    Unfit, counted,
+    AllocationId, AllocationState, Cell, Delta, End, Grants, Job, JobChange, JobId, Machine, MachineId, MachineState,
+    Move, Revision, TaskState, Unfit, counted,
 };
 use plenum_proto::v1;
 use prost::Message;
@@ -361,7 +361,7 @@ impl<'a> Teller<'a> {
             let restarts = moves.pop_if(|moved| moved.restarts > 0);
             let restarts = restarts.map_or_else(String::new, |moved| format!(", restarts {}", moved.restarts));
             let word = listing::allocation_word(v1::AllocationState::from(end.state).into());
-            let reason = end.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
+            let reason = why_it_ended(end).map_or_else(String::new, |reason| format!(": {reason}"));
             self.push(logged, word, format!("exit code {}{restarts}{reason}", end.exit_code))?;
         }
         for moved in moves.iter().rev() {
@@ -369,7 +369,7 @@ impl<'a> Teller<'a> {
             let mut facts = Vec::new();
             facts.extend(moved.status.ready.then(|| "ready".to_owned()));
             facts.extend((moved.restarts > 0).then(|| format!("restarts {}", moved.restarts)));
-            facts.extend(moved.reason.as_deref().map(str::to_owned));
+            facts.extend(why_it_moved(moved));
             self.push(logged, word, facts.join(", "))?;
         }
         Ok(())
@@ -413,6 +413,22 @@ impl<'a> Teller<'a> {
             self.events.push(event);
         }
     }
+}
+
+/// What an unreachable machine ran is lost in two steps, and the end of it has no words but those of the first: the machine is given up, and later,
+/// if ever, it tells that nothing of it is left.
+const GIVEN_UP: &str = " is unreachable";
+
+fn why_it_moved(moved: &Move) -> Option<String> {
+    let reason = moved.reason.as_deref()?;
+    let is_given_up = moved.status.state == AllocationState::Lost && reason.ends_with(GIVEN_UP);
+    Some(if is_given_up { format!("given up: {reason}") } else { reason.to_owned() })
+}
+
+fn why_it_ended(end: &End) -> Option<&str> {
+    let reason = end.reason.as_deref()?;
+    let was_given_up = end.state == AllocationState::EndedLost && reason.ends_with(GIVEN_UP);
+    Some(if was_given_up { "its machine is back, and it has ended for sure" } else { reason })
 }
 
 fn difference(before: Option<&Machine>, machine: &Machine, begins: bool) -> (&'static str, String) {

@@ -175,8 +175,9 @@ async fn ends_of_tasks_are_told_also_where_the_limit_leaves_their_beginning_out(
     server.shutdown().await.unwrap();
 }
 
+// Of one that was lost with its machine, and was known to have ended later, it told the same words twice.
 #[tokio::test]
-async fn tasks_that_are_lost_together_are_one_event() {
+async fn tasks_that_are_lost_together_are_one_event_and_their_ends_are_told_in_other_words() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
@@ -187,7 +188,7 @@ async fn tasks_that_are_lost_together_are_one_event() {
     let work = submit(&channel, fragile).await;
     session.reach(work.revision).await;
     let transaction = session.transaction(1, vec![placement(work.job, vec![0; 3], vec![0, 1, 2])]);
-    assert_eq!(session.commit(transaction).await.unwrap().granted, 3);
+    let granted = session.commit(transaction).await.unwrap().placements[0].allocations.clone();
     server.shutdown().await.unwrap();
     let server = start_with_leases_of(dir.path(), Duration::from_millis(150)).await;
     let channel = connect(&server).await;
@@ -201,7 +202,18 @@ async fn tasks_that_are_lost_together_are_one_event() {
         }
     };
     let told = tokio::time::timeout(Duration::from_secs(30), told).await.expect("they are lost");
-    assert_eq!(told, "lost work: 3 tasks on machine m1: m1 is unreachable by tick");
+    assert_eq!(told, "lost work: 3 tasks on machine m1: given up: m1 is unreachable by tick");
+
+    let machine = register(&channel, "m1", 4000).await;
+    report(&channel, &machine, granted[1], State::Stopped, 143, "").await;
+    let ended = lines(&story(&channel, "work", 0, 0).await).into_iter().rfind(|line| line.starts_with("lost"));
+    let why = "exit code 143: its machine is back, and it has ended for sure";
+    let expected = format!("lost work: task 1 ({}) on machine m1: {why} by report-status", name_of(granted[1]));
+    assert_eq!(ended, Some(expected));
+    let ask = v1::AllocationHistoryRequest { allocation: granted[1], ..Default::default() };
+    let own = Jobs::new(channel.clone()).allocation_history(ask).await.unwrap().into_inner();
+    let lost = own.events.into_iter().filter(|event| event.event == "lost").map(|event| event.detail);
+    assert_eq!(lost.collect::<Vec<_>>(), ["given up: m1 is unreachable", why]);
     server.shutdown().await.unwrap();
 }
 

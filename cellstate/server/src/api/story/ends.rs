@@ -11,7 +11,7 @@ use plenum_proto::v1;
 use super::super::ended::delta_of;
 use super::super::failure::Failure;
 use super::super::listing;
-use super::{READ_BYTES_MAX, Teller, tasks_of};
+use super::{READ_BYTES_MAX, Teller, tasks_of, why_it_ended, why_it_moved};
 
 /// What became of an allocation, before it is known whose its slot was.
 struct Change {
@@ -156,7 +156,7 @@ fn only_id(tenants: &[Tenant]) -> String {
 fn of_end(end: &End) -> (u32, AllocationState, String) {
     let has_none = matches!(end.state, AllocationState::Failed | AllocationState::EndedLost) && end.exit_code == 0;
     let code = format!("exit code {}", end.exit_code);
-    let reason = end.reason.as_deref().filter(|reason| *reason != code && !reason.is_empty());
+    let reason = why_it_ended(end).filter(|reason| *reason != code && !reason.is_empty());
     let facts: Vec<&str> = (!has_none).then_some(code.as_str()).into_iter().chain(reason).collect();
     (end.slot, end.state, facts.join(": "))
 }
@@ -166,5 +166,5 @@ fn slots_of(ends: &[End]) -> BTreeSet<u32> {
 }
 
 fn of_move(change: &Move) -> (u32, AllocationState, String) {
-    (change.slot, change.status.state, change.reason.as_deref().unwrap_or_default().to_owned())
+    (change.slot, change.status.state, why_it_moved(change).unwrap_or_default())
 }
