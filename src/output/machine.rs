@@ -40,6 +40,8 @@ fn state_words(view: &MachineView) -> String {
     let state = state_name(view.state());
     match unfit(view) {
         Some((reason, _)) if view.state() == MachineState::Cordoned => format!("{state} ({reason})"),
+        // A server of before does not say it.
+        _ if view.silent_since_micros > 0 => format!("{state} (silent for {})", ago(view.silent_since_micros)),
         _ => state.to_owned(),
     }
 }
@@ -101,6 +103,7 @@ impl Row for MachineView {
             "allocations": self.allocations,
             "devices": devices.collect::<Vec<_>>(),
             "since": json_time(self.since_micros),
+            "silent_since": json_time(self.silent_since_micros),
             "registered_at": json_time(self.registered_micros),
             "last_change_revision": self.last_change,
         })
@@ -127,6 +130,18 @@ mod tests {
         assert_eq!(by_agent.to_json()["unfit"], "state-unwritable");
         let away = MachineView { state: MachineState::Unreachable.into(), ..by_agent };
         assert_eq!(state_words(&away), "unreachable");
+    }
+
+    // It said that, and who wanted to know whether it was for a moment or since yesterday had to look for it.
+    #[test]
+    fn an_unreachable_machine_says_for_how_long_it_is_silent() {
+        super::super::look_from(60_000_000);
+        let state = MachineState::Unreachable.into();
+        let view =
+            MachineView { state, silent_since_micros: 46_900_000, since_micros: 50_000_000, ..Default::default() };
+        assert_eq!(view.cells()[1], "unreachable (silent for 13s)");
+        assert_eq!(view.to_json()["silent_since"], "1970-01-01T00:00:46.9Z");
+        assert_eq!(view.to_json()["state"], "unreachable");
     }
 
     // What is in use of GPUs was told nowhere, and people saw none at all.

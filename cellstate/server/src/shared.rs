@@ -122,14 +122,24 @@ pub(crate) struct Parts {
     pub(crate) cut_bytes: u64,
 }
 
+/// After so long without a word an agent's machine is unreachable.
+fn lease_micros(settings: &Settings) -> i64 {
+    let term = settings.lease + settings.lease_margin;
+    i64::try_from(term.as_micros()).unwrap_or(i64::MAX)
+}
+
 impl Shared {
+    /// After so long without a word an agent's machine is unreachable.
+    pub(crate) fn lease_micros(&self) -> i64 {
+        lease_micros(&self.settings)
+    }
+
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { settings, identity, keeper, feed, mirror, dir, cut_bytes } = parts;
         let cell = mirror.cell();
         let (revision, time) = (cell.revision(), cell.time());
         let clock = Clock::new(time);
-        let term = settings.lease + settings.lease_margin;
-        let term_micros = i64::try_from(term.as_micros()).unwrap_or(i64::MAX);
+        let term_micros = lease_micros(&settings);
         let logs = LogRelay::new(identity.term, settings.log_readers);
         let hub = Hub::new(cell, term_micros, clock.monotonic_micros(), logs);
         let sessions = Sessions::of_cell(cell, clock.monotonic_micros());

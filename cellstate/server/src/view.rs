@@ -4,8 +4,8 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use plenum_model::{
-    AllocationRef, AllocationState, Cell, Delta, End, GroupRow, Job, JobKind, LogTime, Machine, Resources, Room,
-    TaskRow, TaskState,
+    AllocationRef, AllocationState, Cell, Delta, End, GroupRow, Job, JobKind, LogTime, Machine, MachineState,
+    Resources, Room, TaskRow, TaskState,
 };
 use plenum_proto::v1;
 
@@ -66,9 +66,9 @@ pub(crate) fn ended(view: &mut v1::AllocationView, end: &End, delta: &Delta, res
     view.ended_micros = delta.time.micros;
 }
 
-/// A machine, with what is taken of it.
+/// A machine, with what is taken of it. Its lease is of so many microseconds.
 #[must_use]
-pub(crate) fn machine(cell: &Cell, machine: &Machine) -> v1::MachineView {
+pub(crate) fn machine(cell: &Cell, machine: &Machine, lease_micros: i64) -> v1::MachineView {
     let row = cell.machine_row(machine.id.slot);
     v1::MachineView {
         id: machine.id.to_bits(),
@@ -88,6 +88,15 @@ pub(crate) fn machine(cell: &Cell, machine: &Machine) -> v1::MachineView {
         drain_deadline_micros: machine.drain_deadline.map_or(0, |deadline| deadline.time().micros),
         unknown_tasks: u32::try_from(cell.unknown_on(machine.id.slot).count()).unwrap_or(u32::MAX),
         devices_used_millis: devices_used(cell, machine),
+        silent_since_micros: silent_since(machine, lease_micros),
+    }
+}
+
+/// When an unreachable machine was heard last: it counts as unreachable once its lease has run out since then.
+fn silent_since(machine: &Machine, lease_micros: i64) -> i64 {
+    match machine.state {
+        MachineState::Unreachable => machine.since.micros.saturating_sub(lease_micros),
+        _ => 0,
     }
 }
 

@@ -68,7 +68,8 @@ impl v1::inspect_server::Inspect for InspectService {
         let filter = Filter::parse(&wire.filter, MACHINE_FIELDS)?.with_words("state", listing::MACHINE_WORDS)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
-        let listed = cell.read(&self.shared.reads, move |cell| Ok(list_machines(cell, &filter, limit)));
+        let lease_micros = self.shared.lease_micros();
+        let listed = cell.read(&self.shared.reads, move |cell| Ok(list_machines(cell, &filter, limit, lease_micros)));
         Ok(Response::new(listed.await?))
     }
 
@@ -78,7 +79,7 @@ impl v1::inspect_server::Inspect for InspectService {
     ) -> Result<Response<v1::GetMachineResponse>, Status> {
         let wire = request.into_inner();
         let cell = past::cell(&self.shared, wire.at).await?;
-        let machine = view::machine(&cell, machine_named(&cell, &wire.name)?);
+        let machine = view::machine(&cell, machine_named(&cell, &wire.name)?, self.shared.lease_micros());
         Ok(Response::new(v1::GetMachineResponse { revision: cell.revision().0, machine: Some(machine) }))
     }
 
@@ -204,7 +205,7 @@ impl v1::inspect_server::Inspect for InspectService {
 }
 
 /// By name: slots are given in the order in which machines came, and again.
-fn list_machines(cell: &Cell, filter: &Filter, limit: usize) -> v1::ListMachinesResponse {
+fn list_machines(cell: &Cell, filter: &Filter, limit: usize, lease_micros: i64) -> v1::ListMachinesResponse {
     let mut response = v1::ListMachinesResponse { revision: cell.revision().0, ..Default::default() };
     let mut room = listing::Room::new(limit);
     let passes = |machine: &&Arc<Machine>| {
@@ -221,7 +222,7 @@ fn list_machines(cell: &Cell, filter: &Filter, limit: usize) -> v1::ListMachines
     let mut passing: Vec<_> = cell.machines().filter(passes).collect();
     passing.sort_unstable_by(|one, other| one.name.cmp(&other.name));
     for machine in passing {
-        let view = view::machine(cell, machine);
+        let view = view::machine(cell, machine, lease_micros);
         if !room.takes(&view) {
             response.truncated = true;
             break;
@@ -529,7 +530,7 @@ mod tests {
         let mut cell = Cell::default();
         cell.apply(&delta).unwrap();
         let listed = |filter: &str, limit| {
-            let listed = list_machines(&cell, &Filter::parse(filter, MACHINE_FIELDS).unwrap(), limit);
+            let listed = list_machines(&cell, &Filter::parse(filter, MACHINE_FIELDS).unwrap(), limit, 0);
             (listed.machines.iter().map(|machine| machine.name.clone()).collect::<Vec<_>>().join(" "), listed.truncated)
         };
         assert_eq!(listed("", 9), ("east-1 north-10 north-2 west-1".to_owned(), false));

@@ -123,9 +123,13 @@ async fn a_lease_that_is_not_renewed_runs_out_and_the_agent_registers_anew() {
     let unreachable = async {
         loop {
             let list = inspect.list_machines(v1::ListRequest::default()).await.unwrap().into_inner();
-            if list.machines[0].state() == v1::MachineState::Unreachable {
+            let machine = &list.machines[0];
+            if machine.state() == v1::MachineState::Unreachable {
+                // With the margin for clocks that differ.
+                assert_eq!(machine.since_micros - machine.silent_since_micros, 150_000 + 50_000);
                 return;
             }
+            assert_eq!(machine.silent_since_micros, 0);
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
