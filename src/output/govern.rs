@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     Row, ago, allocation_id, bytes, cpu, json_time, or_dash, quantity,
-    quantity::{part, span},
+    quantity::{part, span, whole_seconds},
     seen::seen_from_micros,
 };
 
@@ -99,22 +99,28 @@ impl Row for PartitionView {
 
 impl Row for SchedulerView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
-        (&["NAME", "STATE", "JOBS", "WAITING", "LIVE", "BUSY"], &["QUEUE", "BEHIND", "SESSIONS", "EVICTS", "PRIORITY"])
+        (
+            &["NAME", "STATE", "JOBS", "WAITING", "LIVE", "BUSY"],
+            &["QUEUE", "BEHIND", "SAID", "SESSIONS", "EVICTS", "PRIORITY"],
+        )
     }
 
     fn cells(&self) -> Vec<String> {
         let busy = self.busy_millis.map(|busy| format!("{}%", busy.div_ceil(10)));
         let queue = self.waiting_jobs.map(|jobs| jobs.to_string());
-        let behind = self.snapshot_age_micros.map(|age| span(i64::try_from(age).unwrap_or(i64::MAX)));
+        let length = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
+        let behind = self.snapshot_age_micros.map(|age| span(length(age)));
+        let said = self.pulse_age_micros.map(|age| format!("{} ago", whole_seconds(length(age))));
         vec![
             self.name.clone(),
-            or_dash(scheduler_state(self).unwrap_or_default()),
+            state_words(self),
             self.jobs.to_string(),
             self.waiting_tasks.to_string(),
             self.live_tasks.to_string(),
             or_dash(&busy.unwrap_or_default()),
             or_dash(&queue.unwrap_or_default()),
             or_dash(&behind.unwrap_or_default()),
+            or_dash(&said.unwrap_or_default()),
             match self.connected {
                 Some(connected) => format!("{connected}/{}", self.sessions),
                 None => self.sessions.to_string(),
@@ -139,6 +145,8 @@ impl Row for SchedulerView {
             "busy_ratio": self.busy_millis.map(|busy| f64::from(busy) / 1000.0),
             "waiting_jobs": self.waiting_jobs,
             "snapshot_age_micros": self.snapshot_age_micros,
+            "pulse_age_micros": self.pulse_age_micros,
+            "silent": self.silent,
         })
     }
 
@@ -147,7 +155,7 @@ impl Row for SchedulerView {
     }
 
     fn unlogged(&self) -> String {
-        format!("{:?} {:?} {:?}", self.connected, self.busy_millis, self.waiting_jobs)
+        format!("{:?} {:?} {:?} {:?}", self.connected, self.busy_millis, self.waiting_jobs, self.silent)
     }
 }
 
@@ -156,7 +164,16 @@ fn scheduler_state(view: &SchedulerView) -> Option<&'static str> {
     match view {
         SchedulerView { paused: true, .. } => Some("paused"),
         SchedulerView { connected: Some(0), .. } => Some("away"),
+        SchedulerView { connected: Some(connected), silent: Some(silent), .. } if silent >= connected => Some("silent"),
         SchedulerView { connected, .. } => connected.map(|_| "connected"),
+    }
+}
+
+/// The state, and whether some of its members have fallen silent.
+fn state_words(view: &SchedulerView) -> String {
+    match (scheduler_state(view), view.silent) {
+        (Some("connected"), Some(silent @ 1..)) => format!("connected ({silent} silent)"),
+        (state, _) => or_dash(state.unwrap_or_default()),
     }
 }
 
@@ -275,19 +292,24 @@ mod tests {
             |connected| SchedulerView { name: "ml".to_owned(), sessions: 2, connected, ..SchedulerView::default() };
         let states = [Some(0), Some(1), None].map(|connected| view(connected).cells().swap_remove(1));
         assert_eq!(states, ["away", "connected", "-"]);
+        let silent = |silent| SchedulerView { silent: Some(silent), ..view(Some(2)) };
+        let states = [0, 1, 2].map(|count| silent(count).cells().swap_remove(1));
+        assert_eq!(states, ["connected", "connected (1 silent)", "silent"]);
+        assert_eq!([1, 2].map(|count| silent(count).to_json()["state"].clone()), ["connected", "silent"]);
         assert_eq!(view(None).to_json()["connected"], Value::Null);
         assert_eq!(view(None).to_json()["state"], Value::Null);
-        assert_eq!([Some(1), None].map(|connected| view(connected).cells().swap_remove(8)), ["1/2", "2"]);
+        assert_eq!([Some(1), None].map(|connected| view(connected).cells().swap_remove(9)), ["1/2", "2"]);
     }
 
     #[test]
     fn a_scheduler_that_says_how_it_does_has_it_in_its_row() {
         let silent = SchedulerView { name: "ml".to_owned(), ..SchedulerView::default() };
-        assert_eq!(silent.cells()[5..8], ["-", "-", "-"]);
+        assert_eq!(silent.cells()[5..9], ["-", "-", "-", "-"]);
         assert_eq!(silent.to_json()["busy_ratio"], Value::Null);
         let (busy_millis, waiting_jobs, snapshot_age_micros) = (Some(1251), Some(3), Some(1500));
-        let busy = SchedulerView { busy_millis, waiting_jobs, snapshot_age_micros, ..silent.clone() };
-        assert_eq!(busy.cells()[5..8], ["126%", "3", "1.5ms"]);
+        let pulse_age_micros = Some(3_900_000);
+        let busy = SchedulerView { busy_millis, waiting_jobs, snapshot_age_micros, pulse_age_micros, ..silent.clone() };
+        assert_eq!(busy.cells()[5..9], ["126%", "3", "1.5ms", "3s ago"]);
         assert_eq!(busy.to_json()["busy_ratio"], json!(1.251));
         assert_ne!(busy.unlogged(), silent.unlogged(), "who watches the list is told");
     }

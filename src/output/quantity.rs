@@ -53,7 +53,12 @@ pub(crate) fn ago(micros: i64) -> String {
     if micros == 0 {
         return "-".to_owned();
     }
-    let seconds = seen_from_micros().saturating_sub(micros).max(0) / 1_000_000;
+    whole_seconds(seen_from_micros().saturating_sub(micros))
+}
+
+/// A length of time, in whole seconds.
+pub(super) fn whole_seconds(micros: i64) -> String {
+    let seconds = micros.max(0) / 1_000_000;
     if seconds < 10 { format!("{seconds}s") } else { span(seconds * 1_000_000) }
 }
 

@@ -29,6 +29,10 @@ pub(crate) struct Doing {
     pub(crate) waiting_jobs: u32,
     /// How old their mirrors are: the oldest.
     pub(crate) snapshot_age_micros: i64,
+    /// How many do not say so any more, while their mirrors grow old.
+    pub(crate) silent: u32,
+    /// How long ago they said so: the longest.
+    pub(crate) pulse_age_micros: i64,
 }
 
 impl Doing {
@@ -42,6 +46,8 @@ impl Doing {
         row.busy_millis = Some((self.busy_ratio * 1000.0).round() as u32);
         row.waiting_jobs = Some(self.waiting_jobs);
         row.snapshot_age_micros = Some(self.snapshot_age_micros.unsigned_abs());
+        row.silent = Some(self.silent);
+        row.pulse_age_micros = Some(self.pulse_age_micros.unsigned_abs());
     }
 
     /// Both together.
@@ -50,6 +56,8 @@ impl Doing {
             busy_ratio: self.busy_ratio + other.busy_ratio,
             waiting_jobs: self.waiting_jobs.saturating_add(other.waiting_jobs),
             snapshot_age_micros: self.snapshot_age_micros.max(other.snapshot_age_micros),
+            silent: self.silent.saturating_add(other.silent),
+            pulse_age_micros: self.pulse_age_micros.max(other.pulse_age_micros),
         }
     }
 }
@@ -92,11 +100,13 @@ impl Pulses {
         age_of: impl Fn(Revision) -> i64,
     ) -> impl Iterator<Item = (SessionId, Doing)> {
         self.last.iter().map(move |(&session, last)| {
-            let silent_micros = now_micros.saturating_sub(last.at_micros);
-            let is_silent = silent_micros > self.pause_micros.saturating_mul(SILENT_PAUSES);
-            let snapshot_age_micros = if is_silent { age_of(last.revision) } else { last.age_micros };
+            let pulse_age_micros = now_micros.saturating_sub(last.at_micros).max(0);
+            let most = self.pause_micros.saturating_mul(SILENT_PAUSES);
+            let snapshot_age_micros = if pulse_age_micros > most { age_of(last.revision) } else { last.age_micros };
+            // Whoever rested has nothing to say before something happens, and until a pause after that.
+            let silent = u32::from(pulse_age_micros > most && snapshot_age_micros > most);
             let Last { busy_ratio, waiting_jobs, .. } = *last;
-            (session, Doing { busy_ratio, waiting_jobs, snapshot_age_micros })
+            (session, Doing { busy_ratio, waiting_jobs, snapshot_age_micros, silent, pulse_age_micros })
         })
     }
 }
@@ -125,7 +135,8 @@ mod tests {
         pulses.put(SessionId(1), pulse(100, 25), 0, 0);
         pulses.put(SessionId(2), pulse(100, 50), 7, 0);
         let both = pulses.all(0, |_| 0).map(|(_, doing)| doing).reduce(Doing::and).unwrap();
-        assert_eq!(both, Doing { busy_ratio: 0.75, waiting_jobs: 4, snapshot_age_micros: 7 });
+        let expected = Doing { busy_ratio: 0.75, waiting_jobs: 4, snapshot_age_micros: 7, ..Doing::default() };
+        assert_eq!(both, expected);
         pulses.remove(SessionId(1));
         assert_eq!(first(&pulses, 0, 0).0, SessionId(2));
     }
@@ -147,5 +158,19 @@ mod tests {
         pulses.put(SessionId(1), pulse(100, 0), 7, 1000);
         let age = |now, lacks_for| first(&pulses, now, lacks_for).1.snapshot_age_micros;
         assert_eq!((age(1200, 0), age(1201, 0), age(1201, 90)), (7, 0, 90));
+    }
+
+    // One that was stopped, and one that had come back a moment ago, were both "connected" and so far behind.
+    #[test]
+    fn who_says_nothing_while_the_cell_goes_on_is_silent_and_who_rests_is_not() {
+        let mut pulses = Pulses::new(100);
+        pulses.put(SessionId(1), pulse(100, 0), 7, 1000);
+        let doing = |now, lacks_for| first(&pulses, now, lacks_for).1;
+        let silent = |now, lacks_for| doing(now, lacks_for).silent;
+        assert_eq!((silent(1200, 900), silent(1201, 200), silent(1201, 201), silent(9000, 0)), (0, 0, 1, 0));
+        assert_eq!(doing(1201, 201).pulse_age_micros, 201);
+        pulses.put(SessionId(1), pulse(100, 0), 300, 1300);
+        let back = first(&pulses, 1350, 0).1;
+        assert_eq!((back.silent, back.snapshot_age_micros, back.pulse_age_micros), (0, 300, 50));
     }
 }
