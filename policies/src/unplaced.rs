@@ -65,10 +65,15 @@ pub struct Lack {
 /// What stands in the way on a machine that has room.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Beyond {
-    /// As many tasks of the group as it wants on one machine.
-    PerMachine,
-    /// As many tasks of the group as it wants on machines with one value of this attribute; or the machine does not have it.
-    Spread(Arc<str>),
+    /// So many tasks of the group, which is as many as it wants on one machine.
+    PerMachine(u32),
+    /// As many tasks of the group as it wants on machines with one value of an attribute; or the machine does not have it.
+    Spread {
+        /// The attribute's name.
+        attribute: Arc<str>,
+        /// So many.
+        at_most: u32,
+    },
     /// Too little is left of its devices.
     Device(DeviceShortage),
     /// The port is in use; 0: too few are left of those that the cell chooses from.
@@ -80,10 +85,10 @@ impl Beyond {
     #[must_use]
     pub fn of(obstacle: Obstacle, shape: &GroupShape, rooms: impl FnOnce() -> Vec<DeviceRoom>) -> Option<Self> {
         match obstacle {
-            Obstacle::PerMachine => Some(Self::PerMachine),
+            Obstacle::PerMachine => Some(Self::PerMachine(shape.per_machine)),
             Obstacle::Spread(position) => {
-                let rule = shape.spread.get(usize::from(position));
-                Some(Self::Spread(rule.map(|rule| rule.attribute.clone()).unwrap_or_default()))
+                let rule = shape.spread.get(usize::from(position))?;
+                Some(Self::Spread { attribute: rule.attribute.clone(), at_most: rule.at_most })
             }
             Obstacle::Device(_) => device_shortage(rooms(), &shape.devices).map(Self::Device),
             Obstacle::Port(port) => Some(Self::Port(port)),
@@ -120,10 +125,12 @@ pub struct Unplaced {
     pub other_machine: u32,
     /// As many allocations as a machine can have.
     pub full: u32,
-    /// As many tasks of the group as it wants on one machine.
-    pub per_machine: u32,
-    /// Ruled out by how the group is spread over an attribute.
-    pub spread: BTreeMap<Arc<str>, u32>,
+    /// As many tasks of the group as it wants on one machine, by how many that are.
+    pub per_machine: BTreeMap<u32, u32>,
+    /// Ruled out by how the group is spread over an attribute, by that and by how many tasks may have one value.
+    pub spread: BTreeMap<(Arc<str>, u32), u32>,
+    /// Without an attribute over which the group is spread.
+    pub without: BTreeMap<Arc<str>, u32>,
     /// A port is in use; 0: too few are left of those that the cell chooses from.
     pub ports: BTreeMap<u16, u32>,
     /// Not enough room, or not enough of devices.
@@ -140,7 +147,8 @@ impl Unplaced {
     pub fn special(&self) -> u32 {
         let is_device = |(missing, _): &(&Missing, &Lack)| matches!(missing, Missing::Device { .. });
         let lacking = self.lacks.iter().filter(is_device).map(|(_, lack)| lack.machines);
-        self.per_machine + self.spread.values().chain(self.ports.values()).copied().chain(lacking).sum::<u32>()
+        let limits = self.per_machine.values().chain(self.spread.values()).chain(self.without.values());
+        limits.chain(self.ports.values()).copied().chain(lacking).sum()
     }
 
     fn count(&mut self, obstacle: Obstacle) {
@@ -159,11 +167,14 @@ impl Unplaced {
     }
 
     /// Devices are given back, as more is told of what is lacking.
-    fn count_beyond(&mut self, beyond: Option<Beyond>) -> Option<DeviceShortage> {
+    fn count_beyond(&mut self, machine: &Machine, beyond: Option<Beyond>) -> Option<DeviceShortage> {
         match beyond {
             None => self.fitting += 1,
-            Some(Beyond::PerMachine) => self.per_machine += 1,
-            Some(Beyond::Spread(attribute)) => *self.spread.entry(attribute).or_default() += 1,
+            Some(Beyond::PerMachine(most)) => *self.per_machine.entry(most).or_default() += 1,
+            Some(Beyond::Spread { attribute, .. }) if !machine.attributes.contains_key(&attribute) => {
+                *self.without.entry(attribute).or_default() += 1;
+            }
+            Some(Beyond::Spread { attribute, at_most }) => *self.spread.entry((attribute, at_most)).or_default() += 1,
             Some(Beyond::Port(port)) => *self.ports.entry(port).or_default() += 1,
             Some(Beyond::Device(short)) => return Some(short),
         }
@@ -180,13 +191,19 @@ impl Unplaced {
     /// The machines that limits and ports rule out.
     fn limits_and_ports(&self) -> Vec<String> {
         let mut parts = Vec::new();
-        if self.per_machine > 0 {
-            let have = agreeing(self.per_machine.into(), "has", "have");
-            parts.push(format!("{} {have} as many tasks of the group as one machine may have", self.per_machine));
+        for (most, &count) in &self.per_machine {
+            let have = agreeing(count.into(), "has", "have");
+            parts.push(format!("{count} {have} as many tasks of the group as per_machine allows: {most}"));
         }
-        for (attribute, &count) in &self.spread {
-            let are = agreeing(count.into(), "is", "are");
-            parts.push(format!("{count} {are} ruled out by the spread over attr.{attribute}"));
+        for ((attribute, most), &count) in &self.spread {
+            let have = agreeing(count.into(), "has", "have");
+            parts.push(format!(
+                "{count} {have} an attr.{attribute} with as many tasks of the group as spread allows: {most}"
+            ));
+        }
+        for (attribute, &count) in &self.without {
+            let have = agreeing(count.into(), "has", "have");
+            parts.push(format!("{count} {have} no attr.{attribute}, over which the group is spread"));
         }
         let fixed: Vec<(u16, u32)> =
             self.ports.iter().map(|(&port, &count)| (port, count)).filter(|(port, _)| *port > 0).collect();
@@ -225,7 +242,7 @@ pub fn explain(
         let slot = machine.id.slot;
         unplaced.machines += 1;
         let lacking = match requirement.obstacle(cell, slot, &columns.promised(slot)) {
-            None => unplaced.count_beyond(beyond(slot)).map(|short| {
+            None => unplaced.count_beyond(machine, beyond(slot)).map(|short| {
                 let (short_by, parts) = (short.short_by_millis, parts_of(short.short_by_millis, short.wanted_millis));
                 (Missing::devices(short), short_by, parts)
             }),

@@ -119,8 +119,8 @@ fn what_else_stands_in_the_way_is_told_apart_and_counted_as_such() {
     };
     let why = explain(&columns, &cell, &requirement, &[], |slot| match slot {
         0 => None,
-        1 | 2 => Some(Beyond::PerMachine),
-        3 => Some(Beyond::Spread("rack".into())),
+        1 | 2 => Some(Beyond::PerMachine(3)),
+        3 => Some(Beyond::Spread { attribute: "rack".into(), at_most: 2 }),
         4 => Some(Beyond::Port(0)),
         5..=8 => Some(Beyond::Port(8075 + u16::try_from(slot).unwrap())),
         9 => gpu(1000, 4000),
@@ -131,8 +131,8 @@ fn what_else_stands_in_the_way_is_told_apart_and_counted_as_such() {
     let told = why.to_string();
     assert_eq!(
         told,
-        "of 12 machines fits on 1, 3 lack gpu by at least 250m, 2 have as many tasks of the group as one machine may have, \
-         1 is ruled out by the spread over attr.rack, 4 have port 8080 or 8081 or others in use, \
+        "of 12 machines fits on 1, 3 lack gpu by at least 250m, 2 have as many tasks of the group as per_machine allows: 3, \
+         1 has no attr.rack, over which the group is spread, 4 have port 8080 or 8081 or others in use, \
          1 has too few ports left to choose from; nearest is m9, short of gpu by 1"
     );
 }

@@ -206,7 +206,7 @@ fn why_a_task_waits_counts_what_its_own_decision_took() {
     let limited = JobBuilder::new("words", "batch").group("main", 2, 100).per_machine(1);
     let reasons = [
         (gpu_job("words", 2), "of 1 machine 1 lacks gpu by at least 1; nearest is m0, short of gpu by 1"),
-        (limited, "of 1 machine 1 has as many tasks of the group as one machine may have"),
+        (limited, "of 1 machine 1 has as many tasks of the group as per_machine allows: 1"),
     ];
     for (job, reason) in reasons {
         let mut stage = Stage::new();
@@ -400,8 +400,12 @@ fn why_a_task_waits_tells_devices_ports_and_limits_apart() {
         ),
         (main("port", 4).port("http", 8080), "of 3 machines 3 have port 8080 in use"),
         (main("ports", 1).port("http", 8080).port("admin", 9090), "of 3 machines 3 have port 8080 in use"),
-        (main("limit", 4).per_machine(1), "of 3 machines 3 have as many tasks of the group as one machine may have"),
-        (main("spread", 3).spread("rack", 1), "of 3 machines 3 are ruled out by the spread over attr.rack"),
+        (main("limit", 4).per_machine(1), "of 3 machines 3 have as many tasks of the group as per_machine allows: 1"),
+        (
+            main("spread", 3).spread("rack", 1),
+            "of 3 machines 2 have an attr.rack with as many tasks of the group as spread allows: 1, \
+             1 has no attr.rack, over which the group is spread",
+        ),
         (main("busy", 5).gpu(1000), "of 3 machines 3 lack gpu by at least 1; nearest is m0, short of gpu by 1"),
         (
             main("full", 1).gpu(1000).gpu(1000),

@@ -5,7 +5,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Cell, GroupShape, Job, JobKind, LogTime, NotWanted, Resources, Sum, TaskState, group_is_wanted};
+use plenum_model::{
+    Cell, GroupShape, Job, JobKind, LogTime, NotWanted, Resource, Resources, Sum, TaskState, group_is_wanted,
+};
 use plenum_proto::v1;
 
 use super::past;
@@ -51,7 +53,7 @@ impl<'a> Reasons<'a> {
             if blocked > 0 {
                 let (group, name) = (&shape.name, &job.shape.name);
                 reasons.push(format!(
-                    "{group}: {blocked} waiting: of each only one may run, and the one before is not known to be gone; `plenum alloc list --job {name}` \
+                    "{group}: {blocked} waiting: of each only one may run (single_instance), and the one before is not known to be gone; `plenum alloc list --job {name}` \
                      says where it is"
                 ));
             }
@@ -117,12 +119,16 @@ impl<'a> Reasons<'a> {
         wanted.add(&shape.resources, at_once as usize);
         let wanted = wanted.total();
         let used = self.cell.used_beside(job.id, used.get(namespace).copied().unwrap_or_default());
-        let short = quota.shortage(&used.total(), &wanted)?;
-        let short = short.words_in(&self.cell.identity().custom_resources);
+        let used = used.total();
+        let shortage = quota.shortage(&used, &wanted)?;
+        let short = shortage.words_in(&self.cell.identity().custom_resources);
+        let resource = shortage.resource;
+        let limit = Resource::ALL.iter().zip(quota.limits).find_map(|(one, limit)| limit.filter(|_| *one == resource));
+        let (used, limit) = (resource.lack(used.get(resource)), resource.lack(limit.unwrap_or_default()));
         let what = if at_once > 1 { format!("the {at_once} that it starts with") } else { "one more".to_owned() };
         let beyond = quota.shortage(&Resources::default(), &wanted);
         let beyond = if beyond.is_some() { ", which is more than it has in all" } else { "" };
-        Some(format!("the quota of {namespace} is short of {short} for {what}{beyond}"))
+        Some(format!("the quota of {namespace} is short of {short} for {what}{beyond}: {used} of {limit} are used"))
     }
 }
 

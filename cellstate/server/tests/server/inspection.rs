@@ -282,7 +282,7 @@ async fn a_gang_that_its_quota_can_never_have_says_so() {
         jobs.get(get).await.unwrap().into_inner().job.unwrap().waiting_reason
     };
     let never = "work: 4 waiting: the quota of default is short of cpu by 500m for the 3 that it starts with, \
-                 which is more than it has in all";
+                 which is more than it has in all: 0m of 1000m are used";
     assert_eq!(reason(1000).await, never);
     // Its own hold is room for it, and no use of the quota.
     let mut cell = v1::cell_client::CellClient::new(channel.clone());

@@ -87,7 +87,7 @@ async fn a_resource_that_the_cell_named_has_its_name_wherever_it_is_told() {
     v1::govern_client::GovernClient::new(channel.clone()).set_quota(quota).await.unwrap();
     let get = v1::GetJobRequest { namespace: "default".to_owned(), name: "other".to_owned(), at: None };
     let waiting = v1::jobs_client::JobsClient::new(channel.clone()).get(get).await.unwrap().into_inner().job.unwrap();
-    let why = "the quota of default is short of seats by 1 for one more";
+    let why = "the quota of default is short of seats by 1 for one more: 2 of 3 are used";
     assert!(waiting.waiting_reason.contains(why), "{}", waiting.waiting_reason);
 
     let mut inspect = v1::inspect_client::InspectClient::new(channel);
