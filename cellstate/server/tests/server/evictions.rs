@@ -45,7 +45,7 @@ async fn a_transaction_tells_whom_it_evicted_and_for_whom_also_when_others_have_
     let ids = evict_two(&channel, &mut session).await;
     let mut inspect = Inspect::new(channel.clone());
     let get = v1::GetTransactionRequest { session: session.welcome.session, number: 2 };
-    let then = inspect.get_transaction(get.clone()).await.unwrap().into_inner();
+    let then = inspect.get_transaction(get).await.unwrap().into_inner();
     let eviction = |task: u32| v1::EvictionView {
         allocation: ids[task as usize],
         job: "default/low".into(),

@@ -47,8 +47,8 @@ async fn a_task_that_was_moved_off_a_drained_machine_says_so_where_it_left_and_w
 
     let ask = v1::JobHistoryRequest { name: "web".into(), ..Default::default() };
     let story = Jobs::new(channel.clone()).job_history(ask).await.unwrap().into_inner();
-    let placed = story.events.iter().filter(|event| event.event == "placed").map(|event| event.detail.as_str());
-    assert_eq!(placed.last(), Some(format!("work: task 0 on machine m2: {why}").as_str()));
+    let mut placed = story.events.iter().filter(|event| event.event == "placed").map(|event| event.detail.as_str());
+    assert_eq!(placed.next_back(), Some(format!("work: task 0 on machine m2: {why}").as_str()));
 
     // It is told in lists, too, and once it has ended.
     let stopped =
