@@ -34,6 +34,7 @@ impl Filter {
             };
             let field = field.trim();
             if !known.iter().any(|known| field == *known || (known.ends_with('.') && field.starts_with(known))) {
+                let known: Vec<String> = known.iter().map(|known| field_words(known)).collect();
                 let known = known.join(", ");
                 return Err(Failure::invalid(format!("filter: expected one of {known}, found {field:?}")));
             }
@@ -62,6 +63,11 @@ impl Filter {
     pub(super) fn passes(&self, value: impl Fn(&str) -> Option<String>) -> bool {
         self.terms.iter().all(|term| (value(&term.field).as_deref() == Some(&term.value)) == term.equal)
     }
+}
+
+/// A field as people write it.
+fn field_words(known: &str) -> String {
+    if known.ends_with('.') { format!("{known}NAME") } else { known.to_owned() }
 }
 
 /// How many rows: what was asked for, up to the server's own limit.
@@ -181,6 +187,8 @@ mod tests {
     fn an_unknown_field_is_told_with_those_there_are() {
         let failure = Filter::parse("colour=red", &["state", "name"]).unwrap_err();
         assert_eq!(failure.message, "filter: expected one of state, name, found \"colour\"");
+        let failure = Filter::parse("rack=r1", &["state", "attr."]).unwrap_err();
+        assert_eq!(failure.message, "filter: expected one of state, attr.NAME, found \"rack\"");
         assert!(Filter::parse("state", &["state"]).is_err());
         assert!(Filter::parse("", &[]).unwrap().passes(|_| None));
     }
