@@ -1,8 +1,8 @@
 //! `plenum alloc`: list, show, read the logs of, and stop allocations.
 
 use plenum_proto::v1::{
-    AllocationHistoryRequest, At, GetAllocationRequest, ListAllocationsRequest, ListAllocationsResponse, LogsRequest,
-    StopAllocationRequest,
+    AllocationHistoryRequest, At, GetAllocationRequest, ListAllocationsRequest, ListAllocationsResponse, ListRequest,
+    LogsRequest, StopAllocationRequest,
 };
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     watch::{self, Listed},
 };
 use crate::{
+    connect::Connection,
     failure::Failure,
     output::{self, Format, Row},
 };
@@ -37,7 +38,11 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
             };
             watch::print(context.format, listing.watch, async || {
                 let answer = connection.jobs().list_allocations(request.clone()).await?.into_inner();
-                Ok(Listed::of(context.format, answer.revision, &answer.allocations, answer.truncated, listing.limit))
+                let rows = &answer.allocations;
+                let listed = Listed::of(context.format, answer.revision, rows, answer.truncated, listing.limit);
+                let is_empty = rows.is_empty() && !answer.truncated && listing.filter.is_empty();
+                let hint = if is_empty { why_empty(&connection, &request).await } else { None };
+                Ok(Listed { hint, ..listed })
             })
             .await
         }
@@ -59,6 +64,37 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
             let answer = context.connect().await?.jobs().stop_allocation(request).await?.into_inner();
             tell_change(context, &answer, &id, "stopping", "is leaving or has ended already")
         }
+    }
+}
+
+/// Why nothing is listed of a job or a machine, where that can be told: a slip in the name looks like one that runs nothing.
+async fn why_empty(connection: &Connection, asked: &ListAllocationsRequest) -> Option<String> {
+    let named = |name: &str| {
+        let list = asked.list.clone().unwrap_or_default();
+        ListRequest { filter: format!("name={name}"), limit: 1, ..list }
+    };
+    let machines = ListRequest { namespace: String::new(), ..named(&asked.machine) };
+    let has_job = match asked.job.as_str() {
+        "" => true,
+        job => !connection.jobs().list(named(job)).await.ok()?.into_inner().jobs.is_empty(),
+    };
+    let has_machine = match asked.machine.as_str() {
+        "" => true,
+        _ => !connection.inspect().list_machines(machines).await.ok()?.into_inner().machines.is_empty(),
+    };
+    empty_words(asked, has_job, has_machine)
+}
+
+fn empty_words(asked: &ListAllocationsRequest, has_job: bool, has_machine: bool) -> Option<String> {
+    let ListAllocationsRequest { job, machine, ended, .. } = asked;
+    match (has_job, has_machine) {
+        (_, false) => Some(format!("there is no machine {machine}")),
+        (false, true) if *ended => Some(format!("there is no job {job}, and nothing is retained of one")),
+        (false, true) => Some(format!("there is no job {job}; of one that was there, --all lists what ended")),
+        (true, true) if !ended && !job.is_empty() => {
+            Some(format!("nothing of {job} is live; --all lists what ended, too"))
+        }
+        (true, true) => None,
     }
 }
 
@@ -112,6 +148,23 @@ async fn show(context: &Context, id: &str, at: Option<At>, history: bool) -> Res
 mod tests {
     use super::*;
     use crate::{cli::block_on, failure::EXIT_USAGE};
+
+    // Titles without rows were the answer to a slip in the job's name, and to a job that had completed.
+    #[test]
+    fn an_empty_list_of_a_job_or_a_machine_says_why() {
+        let told = |job: &str, machine: &str, ended, has_job, has_machine| {
+            let asked = ListAllocationsRequest { job: job.into(), machine: machine.into(), ended, list: None };
+            empty_words(&asked, has_job, has_machine).unwrap_or_default()
+        };
+        assert_eq!(told("wbe", "", true, false, true), "there is no job wbe, and nothing is retained of one");
+        assert!(told("wbe", "", false, false, true).starts_with("there is no job wbe; "));
+        assert!(told("web", "", false, true, true).starts_with("nothing of web is live; --all"));
+        assert_eq!(told("web", "m9", false, true, false), "there is no machine m9");
+        assert_eq!(
+            (told("web", "", true, true, true), told("", "m1", false, true, true)),
+            (String::new(), String::new())
+        );
+    }
 
     // It ended with 1 and told of the missing cell, where a slip in the id is wrong usage whether or not there is one.
     #[test]
