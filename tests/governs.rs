@@ -215,6 +215,10 @@ fn what_a_paused_scheduler_should_place_waits_and_what_it_placed_runs_on() {
     cell.stands("after", 0, 2);
     let again = cell.stage.run(&["--addr", &cell.server.address, "scheduler", "pause", "batch"]);
     assert!(again.out.contains("batch: is paused already") && again.err.is_empty(), "{again}");
+    // Titles without a row were the answer to a slip in the name.
+    let txns = |name: &str| cell.stage.run(&["--addr", &cell.server.address, "txn", "list", "--scheduler", name]);
+    txns("bacth").says(0, &["has never seen a scheduler named \"bacth\""]);
+    assert_eq!(txns("batch").err, "", "it has decided something");
     let pause = |name: &str| cell.stage.run(&["--addr", &cell.server.address, "scheduler", "pause", name]);
     pause("bacth").says(0, &["has never seen a scheduler named \"bacth\""]);
     pause("a b").says(2, &["error[USAGE]"]);

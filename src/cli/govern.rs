@@ -193,7 +193,7 @@ async fn pause(context: &Context, name: String, paused: bool) -> Result<(), Fail
 }
 
 /// True where the cell has seen a scheduler of this name, or where that can't be found out.
-async fn is_known(connection: &Connection, name: &str) -> bool {
+pub(super) async fn is_known(connection: &Connection, name: &str) -> bool {
     let request = ListRequest { filter: format!("name={name}"), ..ListRequest::default() };
     connection.govern().list_schedulers(request).await.map_or(true, |answer| !answer.into_inner().schedulers.is_empty())
 }

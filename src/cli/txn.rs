@@ -11,11 +11,13 @@ use super::{
     Context,
     args::Txn,
     at::up_to,
+    govern::is_known,
     job::list_request,
     target,
     watch::{self, Listed},
 };
 use crate::{
+    connect::Connection,
     failure::Failure,
     output::{self, Format, Names, Row, sentence, span},
 };
@@ -36,7 +38,10 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
             };
             watch::print(context.format, listing.watch, async || {
                 let answer = connection.inspect().list_transactions(request.clone()).await?.into_inner();
-                Ok(listed(context.format, &answer, listing.limit, oldest_first))
+                let listed = listed(context.format, &answer, listing.limit, oldest_first);
+                let is_empty = answer.transactions.is_empty() && !answer.truncated;
+                let hint = if is_empty { why_empty(&connection, &request.scheduler).await } else { None };
+                Ok(Listed { hint, ..listed })
             })
             .await
         }
@@ -48,6 +53,14 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
             output::print(&output::object(context.format, &view.to_json(), &id, || text(&view, shown)))
         }
     }
+}
+
+/// Why nothing is listed of a scheduler, where that is its name: a slip in it looks like one that has decided nothing.
+async fn why_empty(connection: &Connection, scheduler: &str) -> Option<String> {
+    if scheduler.is_empty() || is_known(connection, scheduler).await {
+        return None;
+    }
+    Some(format!("this cell has never seen a scheduler named \"{scheduler}\"; `plenum scheduler list` has their names"))
 }
 
 fn listed(format: Format, answer: &ListTransactionsResponse, limit: u32, oldest_first: bool) -> Listed {
