@@ -15,6 +15,7 @@
 //! | `replay` | recorded jobs on the production core and policies |
 //! | `traces` | real traces, read from where their owner keeps them |
 
+mod bare;
 mod cells;
 mod compare;
 mod disk;

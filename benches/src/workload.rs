@@ -29,7 +29,7 @@ const TASKS_OF_A_JOB: u32 = 1200;
 const RACK: usize = 40;
 
 /// Shape of the load.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) machines: u32,
     pub(crate) live: u32,

@@ -239,8 +239,7 @@ impl Cell {
     /// The newest grant on a machine after the base, where what stands in the way of a claim was free at the base: the chain of the machine is
     /// walked back to it. None where it never fitted, or the ring does not reach back.
     fn culprit(&self, machine: &Machine, transaction: &Transaction) -> Option<u64> {
-        let (mut cpu, mut memory) =
-            (i64::from(machine.free_cpu_millis), machine.free_memory_bytes.cast_signed());
+        let (mut cpu, mut memory) = (i64::from(machine.free_cpu_millis), machine.free_memory_bytes.cast_signed());
         let (mut entry, mut culprit) = (machine.last_entry, None);
         while entry > 0 && self.changes - entry < u32::try_from(RING).expect("it is small") {
             let change = &self.ring[entry as usize % RING];
@@ -321,19 +320,11 @@ impl Cell {
 }
 
 /// Appends to the ring, and to the chain of a machine.
-fn note(
-    ring: &mut [Change],
-    changes: &mut u32,
-    machine: &mut Machine,
-    revision: u64,
-    taken: (i32, i64),
-    number: u64,
-) {
+fn note(ring: &mut [Change], changes: &mut u32, machine: &mut Machine, revision: u64, taken: (i32, i64), number: u64) {
     *changes += 1;
     let previous = std::mem::replace(&mut machine.last_entry, *changes);
     machine.last_change = revision;
-    ring[*changes as usize % RING] =
-        Change { revision, previous, cpu_millis: taken.0, memory_bytes: taken.1, number };
+    ring[*changes as usize % RING] = Change { revision, previous, cpu_millis: taken.0, memory_bytes: taken.1, number };
 }
 
 /// A number in as few bytes as it needs, seven bits each.

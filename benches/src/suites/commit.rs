@@ -6,6 +6,7 @@
 //! directory: every acknowledged outcome must be there, and nothing else.
 
 mod agents;
+mod beside_bare;
 mod beside_etcd;
 pub(super) mod cell;
 pub(super) mod closed;
@@ -31,7 +32,7 @@ use crate::figure::{Case, Figure};
 use crate::progress::say;
 use crate::{Run, interrupt};
 use cell::Serving;
-use closed::{DiskTimes, Shape, Times};
+use closed::{DiskTimes, Shape, Times, Window};
 use ground::{Ground, Size};
 
 pub(crate) const NAME: &str = "commit";
@@ -138,11 +139,23 @@ async fn closed_loop(ground: &mut Ground, shape: Shape, place: &Place, options: 
     let (name, times) = (shape.name(), times(options));
     say(&name);
     let mut disk = DiskTimes::new(&place.scratch, SYNC_BYTES)?;
+    let mut bare = Vec::new();
     disk.look(SYNCS)?;
+    if beside_bare::is_wanted(shape) {
+        bare.extend(beside_bare::rates(place, shape, times, options)?);
+    }
     let seen = closed::run(ground, shape, times).await?;
+    if beside_bare::is_wanted(shape) {
+        bare.extend(beside_bare::rates(place, shape, times, options)?);
+    }
     disk.look(SYNCS)?;
     let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
     parameters.extend(seen.parameters);
     let case = Case { suite: NAME, case: &name, parameters };
-    closed::figures(&case, &seen.windows, &disk)
+    let mut figures = closed::figures(&case, &seen.windows, &disk)?;
+    if !bare.is_empty() {
+        let rates: Vec<f64> = seen.windows.iter().map(Window::claims_per_second).collect();
+        figures.extend(beside_bare::figures(&case, bare, &rates)?);
+    }
+    Ok(figures)
 }

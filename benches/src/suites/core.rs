@@ -15,6 +15,7 @@ use plenum_proto::delta;
 use serde_json::json;
 
 use super::Others;
+use crate::bare::{self, BARE};
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::memory;
 use crate::progress::say;
@@ -120,8 +121,14 @@ fn run_case(shape: &Shape, options: &Run) -> anyhow::Result<Vec<Figure>> {
         sample(&mut steady, batches, &mut snapshots)?;
     }
     let others = Others::look(vec![std::process::id()])?;
-    let samples = (0..if options.quick { 5 } else { 15 }).map(|_| sample(&mut steady, batches, &mut snapshots));
-    let samples = samples.collect::<anyhow::Result<Vec<_>>>()?;
+    let mut beside = if *shape == USUAL { Some(Bare::build(shape, batches, options.seed)?) } else { None };
+    let mut samples = Vec::new();
+    for _ in 0..if options.quick { 5 } else { 15 } {
+        samples.push(sample(&mut steady, batches, &mut snapshots)?);
+        if let Some(bare) = &mut beside {
+            bare.sample()?;
+        }
+    }
     let others = others.cores()?;
     let held = bytes_of(&mut snapshots);
     let cell = steady.cell();
@@ -142,10 +149,48 @@ fn run_case(shape: &Shape, options: &Run) -> anyhow::Result<Vec<Figure>> {
         case.figure(RATE_WITH_RECEIPTS, "1/s", Better::Higher, rate(both))?,
         case.figure("claims_per_wall_second", "1/s", Better::Higher, rate(|sample| sample.on_claims.wall))?,
     ];
+    if let Some(bare) = beside {
+        let rates = figures[0].samples.clone();
+        figures.extend(bare.figures(&case, &rates)?);
+    }
     if let Some(held) = held {
         figures.push(case.figure("snapshots_bytes", "B", Better::Lower, vec![held])?);
     }
     Ok(figures)
+}
+
+/// The bare resolver beside it, in turns: what this machine can do at most.
+struct Bare {
+    alone: bare::Alone,
+    shape: Shape,
+    batches: u32,
+    rates: Vec<f64>,
+}
+
+impl Bare {
+    /// Fills it, and lets allocations come and go as in the cell beside it.
+    fn build(shape: &Shape, batches: u32, seed: u64) -> anyhow::Result<Self> {
+        let alone = bare::Alone::build(shape.machines, seed)?;
+        let mut bare = Self { alone, shape: *shape, batches, rates: Vec::new() };
+        for _ in 0..WARM_UP_CLAIMS / SAMPLE_CLAIMS {
+            bare.sample()?;
+        }
+        bare.rates.clear();
+        Ok(bare)
+    }
+
+    fn sample(&mut self) -> anyhow::Result<()> {
+        self.rates.push(self.alone.rate(self.batches, self.shape.batch, self.shape.claims)?);
+        Ok(())
+    }
+
+    /// Its rate, and what part of it the cell's is, sample by sample.
+    fn figures(self, case: &Case<'_>, rates: &[f64]) -> anyhow::Result<[Figure; 2]> {
+        self.alone.check()?;
+        let ratios = rates.iter().zip(&self.rates).map(|(rate, bare)| rate / bare).collect();
+        let ratio = case.figure("claims_ratio_to_bare", "1", Better::Higher, ratios)?;
+        Ok([ratio, case.figure(RATE, "1/s", Better::Higher, self.rates)?.of(BARE)])
+    }
 }
 
 /// Heap bytes that snapshots have, beyond what the cell has by itself: what comes free when all of them go. None without any.
