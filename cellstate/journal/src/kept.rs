@@ -5,6 +5,7 @@
 //! between two others.
 
 use crate::disk::{Disk, DiskError, OpenMode};
+use crate::forgiving::is_lost;
 use crate::format::{CellId, SECTOR_BYTES, Sector, index};
 use crate::segment::{self, SegmentHeader};
 use crate::shelf::Segment;
@@ -51,7 +52,15 @@ fn read_header(disk: &dyn Disk, name: &str) -> Result<(u64, Option<SegmentHeader
 /// The newest first, so that the log has no gap whenever the power goes.
 pub(crate) fn rejoin(disk: &dyn Disk, from_revision: u64) -> Result<u64, DiskError> {
     let goes_back = |name: &str| {
-        let (_, header) = read_header(disk, name)?;
+        let header = match read_header(disk, name) {
+            Ok((_, header)) => header,
+            // A sector that is gone in one that may not be needed at all does not keep others from being read again.
+            Err(error) if is_lost(&error) && segment::kept_number_in(name).is_some() => {
+                tracing::warn!(file = name, %error, "a kept segment can't be read");
+                None
+            }
+            Err(error) => return Err(error),
+        };
         Ok::<_, DiskError>(header.is_some_and(|header| header.first_revision <= from_revision))
     };
     let oldest = disk.list()?.iter().filter_map(|name| segment::number_in(name)).min();

@@ -105,6 +105,18 @@ impl Keeper {
         self.0.state().kept.iter().map(|segment| segment.bytes).fold(0, u64::saturating_add)
     }
 
+    /// The size of all segments, kept ones too, that begin behind a revision, without the one that is being written: what there is of log since, to a
+    /// segment.
+    #[must_use]
+    pub fn bytes_behind(&self, revision: u64) -> u64 {
+        let state = self.0.state();
+        let whole = state.segments.len().saturating_sub(1);
+        let all = state.kept.iter().chain(state.segments.iter().take(whole));
+        all.filter(|segment| segment.first_revision > revision)
+            .map(|segment| segment.bytes)
+            .fold(0, u64::saturating_add)
+    }
+
     /// Reads frames of live and of kept segments by their place.
     #[must_use]
     pub fn archive(&self) -> Archive {

@@ -379,6 +379,21 @@ fn it_is_known_whether_giving_up_would_let_go_of_a_segment() {
 }
 
 #[test]
+fn how_much_log_there_is_behind_a_revision_is_counted_in_whole_segments() {
+    let (disk, journal, _) = log_that_keeps(60);
+    let keeper = journal.keeper();
+    let segment_bytes = keeping().segment_bytes;
+    let (all, live) = (keeper.bytes_behind(0), keeper.bytes_behind(keeper.oldest_revision() - 1));
+    assert_eq!(all, keeper.kept_bytes() + live, "all but the one that is being written");
+    assert!(live > 0 && keeper.kept_bytes() > 0);
+    assert_eq!(keeper.bytes_behind(1), all - segment_bytes, "the first one begins there");
+    assert_eq!(keeper.bytes_behind(journal.tail().revision), 0);
+    drop((journal, keeper));
+    let (journal, _) = open_keeping(&disk);
+    assert_eq!(journal.keeper().bytes_behind(0), all, "it is the log's, and not of who writes it");
+}
+
+#[test]
 fn kept_segments_behind_a_gap_do_not_join() {
     let (disk, journal, _) = log_that_keeps(60);
     drop(journal);

@@ -155,3 +155,22 @@ fn a_worn_mark_is_none() {
         assert!(matches!(report.refused, Some(OpenError::NoMark { .. })), "{:?}", report.refused);
     }
 }
+
+// A log that was to be read again from its fallback could not be opened for a segment that was not needed for that.
+#[test]
+fn a_kept_segment_that_can_not_be_read_does_not_keep_later_ones_from_joining_the_log() {
+    let disk = SimDisk::new(1);
+    let keeping = Options { keep_released: true, ..options() };
+    let (mut journal, _) = Journal::open(Arc::new(disk.clone()), keeping.clone()).unwrap();
+    for batch in 0..30 {
+        append(&mut journal, batch).unwrap();
+    }
+    journal.keeper().release(60);
+    journal.keeper().prepare().unwrap();
+    let oldest = journal.keeper().oldest_revision();
+    drop(journal);
+    let worn = vec![(segment::kept_name(1), 0..512)];
+    let claimed = Journal::claim(Arc::new(Worn { disk, worn }), keeping).unwrap();
+    assert_eq!(claimed.rejoin_kept(1).unwrap(), 0, "nobody knows whether it goes back so far");
+    assert_eq!(claimed.rejoin_kept(oldest - 1).unwrap(), 1);
+}
