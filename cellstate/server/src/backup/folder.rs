@@ -144,6 +144,10 @@ fn start(dir: &Path, identity: Identity, most: u64) -> Result<(Cell, Option<Serv
     }
     let begun = || {
         let (history, opened) = History::open(&folder, recovery::read_options(dir, &identity.cell.0)?)?;
+        // One that a start has made, and not got to fill: as a start would, the fallback is begun with.
+        if opened.newest_revision == 0 && history.newest_checkpoint().is_none() {
+            return Ok((fallen_back(dir, identity, most), None, None));
+        }
         let (cell, start) = recovery::newest_cell(&history)?;
         // Its batches may end before its newest checkpoint.
         let last = opened.newest_revision.min(most);

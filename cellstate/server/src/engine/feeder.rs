@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use plenum_history::{EncodedBatch, LogPlace, Named, OpenError, WriteError};
-use plenum_journal::{CellId, FramePlace, Identity, ReadError, Reader};
+use plenum_journal::{CellId, FramePlace, Identity, ReadError, Reader, Space};
 use plenum_model::{Cell, JobId, MachineId, Revision, SessionId};
 
 use super::feed::Stopped;
@@ -28,6 +28,9 @@ use crate::shared::Shared;
 
 /// Most bytes of batches that are written at a time.
 const ROUND_BYTES: usize = 4 << 20;
+
+/// What a fallback leaves free, beside what must be: for the log, which grows meanwhile.
+const SPARED_BYTES: u64 = 32 << 20;
 
 /// How long batches gather before they are fed: to be woken for each of them costs more than it does to write them.
 const GATHERING: Duration = Duration::from_millis(5);
@@ -101,8 +104,8 @@ struct Feeder<'a> {
     /// When the next leap may be tried, after one for which no picture came.
     leap_due: Option<Instant>,
     fallback: Fallback,
-    /// As `checkpoint_bytes`, of what the fallback shows; since the start, of one that was there.
-    fallback_bytes: u64,
+    /// As `checkpoint_bytes`, when a fallback was last tried to be written.
+    tried_at_bytes: u64,
     rest: Rest,
     /// Before the store is opened again, should a write fail.
     pause: Duration,
@@ -142,7 +145,7 @@ impl<'a> Feeder<'a> {
             retiring_due: None,
             leap_due: None,
             fallback: fallback_of(shared),
-            fallback_bytes: 0,
+            tried_at_bytes: 0,
             rest: Rest::new(),
             pause: FIRST_PAUSE,
             reopened: None,
@@ -503,26 +506,32 @@ impl<'a> Feeder<'a> {
 
     /// From which revision on the log is wanted: the history goes back to `oldest`, and the fallback has to be gone on from. So that one is
     /// written anew, of the newest checkpoint, before what leads on from it is given up. Where that can't be done the past goes all the same,
-    /// as its room may be what is missing; it is tried again when the next segment is to go.
+    /// as its room may be what is missing; it is tried again when the next segment is to go, and as much log has come as was tried to be written.
     fn wanted_from(&mut self, oldest: u64) -> u64 {
         let next = self.fallback.next_revision();
         if oldest <= next {
             return oldest;
         }
+        let unchanged = if self.fallback.is_given_up() { oldest } else { next };
         let Some(cell) = self.before.as_ref().filter(|cell| cell.revision().0.saturating_add(1) >= oldest) else {
             // It comes with the next checkpoint.
-            return next;
+            return unchanged;
         };
-        // However little is retained, not more is written of fallbacks than of the log.
-        let since_bytes = self.checkpoint_bytes.saturating_sub(self.fallback_bytes);
-        if since_bytes < self.fallback.bytes() || !self.shared.keeper.would_give_up(oldest) {
-            return next;
-        }
-        self.fallback_bytes = self.checkpoint_bytes;
         if self.shared.space.is_read_only() {
-            tracing::warn!("there is no room for a fallback: the cell has its state in the history alone");
-            self.fallback.remove();
-        } else if let Err(error) = self.fallback.renew(cell) {
+            if !self.fallback.is_given_up() {
+                tracing::warn!("there is no room for a fallback: the cell has its state in the history alone");
+                self.fallback.remove();
+            }
+            return oldest;
+        }
+        // However little is retained, not more is written of fallbacks than of the log.
+        if self.log_since_fallback() < self.fallback.bytes() || !self.shared.keeper.would_give_up(oldest) {
+            return unchanged;
+        }
+        self.tried_at_bytes = self.checkpoint_bytes;
+        let keeper = &self.shared.keeper;
+        let has_room = || matches!(keeper.space(), Ok(Space::Ok { free_bytes }) if free_bytes > keeper.needed_bytes().saturating_add(SPARED_BYTES));
+        if let Err(error) = self.fallback.renew(cell, &has_room) {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "no fallback could be written: the cell has its state in the history alone");
             self.fallback.remove();
@@ -530,6 +539,14 @@ impl<'a> Feeder<'a> {
             tracing::info!(revision = cell.revision().0, "the fallback was written anew");
         }
         oldest
+    }
+
+    /// Bytes of log since the fallback that there is: counted in the log, as servers come and go. Without one, since it was last tried.
+    fn log_since_fallback(&self) -> u64 {
+        match self.fallback.revision() {
+            Some(revision) => self.shared.keeper.bytes_behind(revision),
+            None => self.checkpoint_bytes.saturating_sub(self.tried_at_bytes),
+        }
     }
 }
 

@@ -211,3 +211,44 @@ async fn fallback_and_log_lead_to_the_present_whenever_a_server_is_killed() {
     }
     assert!(in_the_middle > 3, "{in_the_middle}");
 }
+
+// What of the log had come since the fallback was counted anew in each life of a server: in short ones it never came to as much as that, and
+// everything behind it was kept.
+#[tokio::test]
+async fn a_cell_that_is_often_started_again_keeps_no_more_log_than_one_that_runs_on() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let mut jobs = in_its_middle(dir).await;
+    let revision = |dir: &Path| plenum_server::verify(dir).unwrap().to_revision;
+    let written = || std::fs::read(dir.join(FALLBACK)).unwrap();
+    let (first, began) = (written(), revision(dir));
+    let mut lives = 0;
+    while written() == first {
+        assert!(lives < 60, "the fallback is as old as revision {began}, and the cell is at {}", revision(dir));
+        lives += 1;
+        let server = Server::start(forgetful(dir)).await.unwrap();
+        let channel = connect(&server).await;
+        jobs = submit_until(&channel, jobs, |status| status.revision > began + 20 * lives).await;
+        caught_up(&channel).await;
+        server.shutdown().await.unwrap();
+    }
+    let report = plenum_server::verify(dir).unwrap();
+    assert!(report.is_sound(), "{:?}", report.violations);
+}
+
+// A start that was killed while it made the history anew left an empty one: who asked for a backup then heard that there was nothing to follow.
+#[tokio::test]
+async fn an_empty_history_is_none_and_the_fallback_is_begun_with() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    in_its_middle(dir).await;
+    let before = backup_of(dir);
+    std::fs::rename(dir.join("history"), dir.join("history.damaged")).unwrap();
+    // It is refused, and has made a history by then.
+    let fallback = std::fs::read(dir.join(FALLBACK)).unwrap();
+    std::fs::remove_file(dir.join(FALLBACK)).unwrap();
+    assert_eq!(refused(dir).await.code(), "DAMAGED_HISTORY");
+    assert!(dir.join("history").is_dir());
+    std::fs::write(dir.join(FALLBACK), fallback).unwrap();
+    assert_eq!(backup_of(dir), before);
+}
