@@ -1,12 +1,15 @@
 //! The machine on which the evictions cost least, for one task after the other.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use plenum_model::{Resource, Room};
 
 use super::least::search;
 use super::{Eviction, EvictionRank, Tenants, Wanting};
+
+/// So many entries are gone through in the time of a look at a tenant.
+const ENTRIES_A_LOOK: usize = 16;
 
 /// What came of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub enum Found {
 #[derive(Clone, Debug, Default)]
 pub struct Cheapest {
     heap: BinaryHeap<Reverse<(EvictionRank, u32)>>,
+    /// Tasks of a group that the heap counts, by machine. Where the group that asks has fewer, it would be told that a machine costs more than it does.
+    siblings: BTreeMap<u32, u32>,
     /// How many of the machines on which somebody was chosen it has heard of.
     heard: usize,
 }
@@ -34,7 +39,11 @@ impl Cheapest {
     #[must_use]
     pub fn new(tenants: &Tenants, machines: impl Iterator<Item = (u32, Room)>, wanting: &Wanting<'_>) -> Self {
         let entries = machines.filter_map(|(machine, free)| at_least(tenants, machine, &free, wanting));
-        Self { heap: entries.map(|rank| Reverse((rank, rank.machine))).collect(), heard: tenants.touched.len() }
+        Self {
+            heap: entries.map(|rank| Reverse((rank, rank.machine))).collect(),
+            heard: tenants.touched.len(),
+            ..Self::default()
+        }
     }
 
     /// The best machine for one task. `free`: what is free there now, `None` where no further task may go. Looks at so many tenants, with the steps of searches among
@@ -51,31 +60,62 @@ impl Cheapest {
         }
         self.heard = tenants.touched.len();
         let mut cheapest: Option<Eviction> = None;
-        while let Some(&Reverse((rank, machine))) = self.heap.peek() {
+        let mut is_of_this_group = false;
+        while let Some(&Reverse((_, machine))) = self.heap.peek() {
             if *budget == 0 {
                 return cheapest.map_or(Found::Unsure, Found::Here);
             }
             self.heap.pop();
+            self.siblings.remove(&machine);
             let Some(free) = free(machine) else { continue };
             let (found, looked_at) = search(tenants, machine, &free, wanting);
             *budget = budget.saturating_sub(looked_at);
             let Some(mut found) = found else { continue };
             // Nobody's are known before somebody asks: a group's siblings are its own, and the heap is of all that need the same.
             found.rank.siblings = wanting.siblings_on(machine);
+            if found.rank.siblings > 0 && !is_of_this_group {
+                self.forget_others(wanting, budget);
+                is_of_this_group = true;
+            }
             let is_best = |Reverse((next, _)): &Reverse<(EvictionRank, u32)>| found.rank.price() <= next.price();
-            if found.rank.price() <= rank.price() || self.heap.peek().is_none_or(is_best) {
+            if self.heap.peek().is_none_or(is_best) {
                 // Another task may go there, too. Where somebody was chosen, that is heard of.
                 if found.victims.is_empty() {
-                    self.heap.push(Reverse((found.rank, machine)));
+                    self.put(found.rank);
                 }
                 return Found::Here(found);
             }
-            self.heap.push(Reverse((found.rank, machine)));
+            self.put(found.rank);
             if cheapest.as_ref().is_none_or(|cheapest| found.rank.price() < cheapest.rank.price()) {
                 cheapest = Some(found);
             }
         }
         Found::Nowhere
+    }
+
+    fn put(&mut self, rank: EvictionRank) {
+        if rank.siblings > 0 {
+            self.siblings.insert(rank.machine, rank.siblings);
+        }
+        self.heap.push(Reverse((rank, rank.machine)));
+    }
+
+    /// Counts nobody's siblings any more if the group that asks has fewer somewhere: they are another group's.
+    fn forget_others(&mut self, wanting: &Wanting<'_>, budget: &mut usize) {
+        let mut has = wanting.siblings.into_iter().flatten().peekable();
+        let mut looks = (self.siblings.len() + wanting.siblings.map_or(0, BTreeMap::len)) / ENTRIES_A_LOOK;
+        let are_its_own = self.siblings.iter().all(|(machine, count)| {
+            while has.next_if(|(other, _)| *other < machine).is_some() {}
+            has.next_if(|(other, _)| *other == machine).is_some_and(|(_, has)| has >= count)
+        });
+        if !are_its_own {
+            self.siblings.clear();
+            looks += self.heap.len() / ENTRIES_A_LOOK;
+            let entries = std::mem::take(&mut self.heap).into_iter();
+            let forget = |Reverse((rank, machine))| Reverse((EvictionRank { siblings: 0, ..rank }, machine));
+            self.heap = entries.map(forget).collect();
+        }
+        *budget = budget.saturating_sub(looks);
     }
 
     fn add(&mut self, tenants: &Tenants, machine: u32, free: &impl Fn(u32) -> Option<Room>, wanting: &Wanting<'_>) {

@@ -87,22 +87,25 @@ proptest! {
     #[test]
     fn each_task_goes_to_the_machine_of_least_cost_as_things_stand_then(
         machines in prop::collection::vec(made(), 1..5), cpu in 1_u64..7, memory in 0_u64..5, band in 1_u8..4,
-        siblings in prop::collection::vec(0_u32..3, 5), is_spread in any::<bool>(),
+        groups in prop::collection::vec(prop::collection::vec(0_u32..3, 5), 3),
+        turns in prop::collection::vec(0_usize..4, 8),
     ) {
         let (all, mut free): (Vec<_>, Vec<Room>) = machines.into_iter().unzip();
         let mut tenants = Tenants::made(&all);
         let need = Resources::new(cpu * 500, memory);
-        let mut siblings: BTreeMap<u32, u32> = (0..).zip(siblings).collect();
+        // Groups that need the same ask in turns; the last one is not to be spread.
+        let mut groups: Vec<BTreeMap<u32, u32>> =
+            groups.into_iter().map(|group| (0..).zip(group).filter(|(_, count)| *count > 0).collect()).collect();
         let rooms = |free: &[Room]| (0..).zip(free.to_vec()).collect::<Vec<(u32, Room)>>();
         let mut cheapest = Cheapest::new(&tenants, rooms(&free).into_iter(), &wanting(&need, band));
-        for _ in 0..6 {
-            let wanting = Wanting { siblings: is_spread.then_some(&siblings), ..wanting(&need, band) };
+        for turn in turns {
+            let wanting = Wanting { siblings: groups.get(turn), ..wanting(&need, band) };
             let ranks = rooms(&free).into_iter().filter_map(|(machine, free)| {
                 let rank = plainly(&tenants, machine, &free, &wanting)?;
                 Some(EvictionRank { siblings: wanting.siblings_on(machine), ..rank })
             });
             let best = ranks.min();
-            match cheapest.next(&tenants, |machine| Some(free[machine as usize]), &wanting, &mut 1_000) {
+            match cheapest.next(&tenants, |machine| Some(free[machine as usize]), &wanting, &mut 100_000) {
                 Found::Here(found) => {
                     prop_assert_eq!(Some(found.rank.price()), best.map(|best| best.price()));
                     let machine = found.rank.machine;
@@ -110,7 +113,7 @@ proptest! {
                         tenants.choose(machine, &found.victims);
                     }
                     free[machine as usize].take(&need);
-                    *siblings.entry(machine).or_default() += 1;
+                    groups.get_mut(turn).into_iter().for_each(|group| *group.entry(machine).or_default() += 1);
                 }
                 Found::Nowhere => prop_assert_eq!(best, None),
                 Found::Unsure => prop_assert!(false, "there was budget left"),
@@ -155,6 +158,27 @@ fn no_more_are_named_than_a_claim_may_name() {
     let evict = |machine, cpu| least(&tenants, machine, &room(0, 1), &wanting(&Resources::new(cpu, 1), 5));
     assert_eq!(evict(0, 6_400).map(|found| found.victims.len()), Some(64));
     assert_eq!(evict(1, 6_500), None);
+}
+
+// A service evicted on the machine that its task was on, as another one had a task where nobody of its own was.
+#[test]
+fn where_a_group_has_tasks_is_forgotten_when_another_one_asks() {
+    let machine = |_| vec![(tenant(0, 10, 1), Resources::new(100, 1))];
+    let mut tenants = Tenants::made(&(0..3).map(machine).collect::<Vec<_>>());
+    let need = Resources::new(100, 1);
+    let mut cheapest = Cheapest::new(&tenants, (0..3).map(|machine| (machine, room(0, 1))), &wanting(&need, 5));
+    let (mut seats, mut free) = (Vec::new(), [room(0, 1); 3]);
+    for siblings in [BTreeMap::from([(0, 1)]), BTreeMap::from([(2, 1)])] {
+        let wanting = Wanting { siblings: Some(&siblings), ..wanting(&need, 5) };
+        let Found::Here(found) = cheapest.next(&tenants, |machine| Some(free[machine as usize]), &wanting, &mut 1_000)
+        else {
+            panic!("there is enough")
+        };
+        tenants.choose(found.rank.machine, &found.victims);
+        free[found.rank.machine as usize].take(&need);
+        seats.push(found.rank.machine);
+    }
+    assert_eq!(seats, [1, 0]);
 }
 
 #[test]
