@@ -1,5 +1,8 @@
 //! Whom to evict on one machine.
 
+mod guess;
+mod narrow;
+
 use std::cmp::{Ordering, Reverse};
 
 use plenum_model::{AllocationId, DIMENSIONS, Resource, Resources, Room};
@@ -33,50 +36,13 @@ pub fn least(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>
 
 /// The same, and how many steps it took, and tenants it looked at.
 pub(super) fn search(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>) -> (Option<Eviction>, usize) {
-    let all = tenants.on(machine);
+    let lack = tenants.coming(machine, free, wanting.band).lack(wanting.resources);
+    let missing = Resource::ALL.map(|resource| lack.get(resource).cast_signed());
+    let search = Search { tenants, machine, wanting, missing, most: tenants.unnamed(machine) };
     let mut steps = 0;
-    let found = least_of(all, tenants, machine, free, wanting, &mut steps);
+    let found = search.least(&mut steps);
     let each = if wanting.enough.is_some() { ENOUGH_LOOKS } else { 1 };
-    (found, 1 + (all.len() + steps as usize) * each)
-}
-
-fn least_of(
-    all: &[Tenant],
-    tenants: &Tenants,
-    machine: u32,
-    free: &Room,
-    wanting: &Wanting<'_>,
-    steps: &mut u32,
-) -> Option<Eviction> {
-    let missing = missing(&tenants.coming(machine, free, wanting.band), wanting.resources);
-    let search = Search { machine, wanting, most: tenants.unnamed(machine) };
-    if search.is_enough(&missing, &[]) {
-        return Some(Eviction { rank: EvictionRank::nobody(machine), victims: Vec::new() });
-    }
-    let parts = |tenant: &Tenant| parts(tenants.room_of(tenant), &missing);
-    let may_go = |tenant: &&Tenant| {
-        let helps = parts(tenant).iter().any(|&part| part > 0) || (wanting.enough.is_some() && tenant.is_special);
-        tenant.priority / 10 < wanting.band && helps
-    };
-    let mut all: Vec<Tenant> = all.iter().filter(may_go).copied().collect();
-    search.narrow(&mut all, &missing, parts)?;
-    let greedy = search.spare_the_dearest(&all, &missing, parts);
-    let kinds = kinds(&all, parts, wanting.enough.is_none());
-    let mut walk =
-        Walk { search: &search, kinds: &kinds, rest: rest(&kinds), best: None, chosen: Vec::new(), steps: 0 };
-    if greedy.len() <= search.most {
-        walk.best = Some((search.rank(&greedy), greedy));
-    }
-    walk.go(0, missing, EvictionRank::nobody(machine));
-    *steps = walk.steps;
-    let (rank, mut victims) = walk.best?;
-    victims.sort_unstable_by_key(|tenant| (tenant.is_torn, tenant.priority, Reverse(tenant.created), tenant.id.slot));
-    Some(Eviction { rank, victims: victims.iter().map(|tenant| tenant.id).collect() })
-}
-
-fn missing(coming: &Room, need: &Resources) -> Parts {
-    let lack = coming.lack(need);
-    Resource::ALL.map(|resource| lack.get(resource).cast_signed())
+    (found, 1 + (tenants.on(machine).len() + steps as usize) * each)
 }
 
 /// What an amount gives of what is missing.
@@ -89,6 +55,15 @@ fn parts(amount: &Resources, missing: &Parts) -> Parts {
 fn less(mut missing: Parts, parts: &Parts) -> Parts {
     missing.iter_mut().zip(parts).for_each(|(missing, part)| *missing -= part);
     missing
+}
+
+fn more(mut missing: Parts, parts: &Parts) -> Parts {
+    missing.iter_mut().zip(parts).for_each(|(missing, part)| *missing += part);
+    missing
+}
+
+fn is_covered(missing: &Parts) -> bool {
+    missing.iter().all(|&missing| missing <= 0)
 }
 
 /// `room_alone`: what else they have is of no use.
@@ -124,6 +99,13 @@ struct Rest {
 }
 
 impl Rest {
+    /// Whether what is missing is more than so many victims of these can give.
+    fn is_never_enough(&self, missing: &Parts, victims: usize) -> bool {
+        let victims = i64::try_from(victims).unwrap_or(i64::MAX);
+        let most = self.sum.iter().zip(self.most).map(|(&sum, most)| sum.min(most.saturating_mul(victims)));
+        missing.iter().zip(most).any(|(&missing, most)| missing > most.max(0))
+    }
+
     /// What victims of these add to a cost at least, where so much is missing.
     fn at_least(&self, missing: &Parts, mut rank: EvictionRank) -> EvictionRank {
         let short = missing.iter().zip(self.most).filter(|(missing, most)| **missing > 0 && *most > 0);
@@ -152,81 +134,77 @@ fn rest(kinds: &[Kind]) -> Vec<Rest> {
 
 /// What is searched for.
 struct Search<'a> {
+    tenants: &'a Tenants,
     machine: u32,
     wanting: &'a Wanting<'a>,
+    /// While nobody is evicted.
+    missing: Parts,
     /// Victims.
     most: usize,
 }
 
 impl Search<'_> {
+    fn least(&self, steps: &mut u32) -> Option<Eviction> {
+        if self.is_enough(&self.missing, &[]) {
+            return Some(Eviction { rank: EvictionRank::nobody(self.machine), victims: Vec::new() });
+        }
+        let helps = |tenant: &Tenant| {
+            self.parts(tenant).iter().any(|&part| part > 0) || (self.wanting.enough.is_some() && tenant.is_special)
+        };
+        let may_go = |tenant: &&Tenant| tenant.priority / 10 < self.wanting.band && helps(tenant);
+        let mut all: Vec<Tenant> = self.tenants.on(self.machine).iter().filter(may_go).copied().collect();
+        all.sort_unstable_by_key(|tenant| (tenant.priority, tenant.id.slot));
+        let (rank, mut victims) = self.best(&all, steps)?;
+        victims
+            .sort_unstable_by_key(|tenant| (tenant.is_torn, tenant.priority, Reverse(tenant.created), tenant.id.slot));
+        Some(Eviction { rank, victims: victims.iter().map(|tenant| tenant.id).collect() })
+    }
+
+    /// Of those that the best answer can have; and where as many of these as can be named are not enough, of more and more bands. All have the steps of one search.
+    fn best(&self, all: &[Tenant], steps: &mut u32) -> Option<(EvictionRank, Vec<Tenant>)> {
+        let (few, mut end) = self.narrow(all)?;
+        let mut best = self.best_of(&few, steps);
+        let mut tried = few.len();
+        while best.is_none() && tried < all.len() {
+            if tried < end {
+                best = self.best_of(&all[..end], steps);
+                tried = end;
+            }
+            let band = all.get(end).map(|tenant| tenant.priority / 10);
+            end += all[end..].partition_point(|tenant| Some(tenant.priority / 10) == band);
+        }
+        best
+    }
+
+    fn best_of(&self, all: &[Tenant], steps: &mut u32) -> Option<(EvictionRank, Vec<Tenant>)> {
+        let guess = self.spare_the_dearest(all).or_else(|| self.take_the_largest(all));
+        let best = guess.map(|guess| (self.rank(&guess), guess));
+        let kinds = kinds(all, |tenant| self.parts(tenant), self.wanting.enough.is_none());
+        let rest = rest(&kinds);
+        let mut walk = Walk { search: self, kinds: &kinds, rest, best, chosen: Vec::new(), steps: *steps };
+        walk.go(0, self.missing, EvictionRank::nobody(self.machine));
+        *steps = walk.steps;
+        walk.best
+    }
+
+    fn parts(&self, tenant: &Tenant) -> Parts {
+        parts(self.tenants.room_of(tenant), &self.missing)
+    }
+
     fn is_enough(&self, missing: &Parts, victims: &[Tenant]) -> bool {
-        missing.iter().all(|&missing| missing <= 0)
-            && self.wanting.enough.is_none_or(|enough| {
-                let ids: Vec<AllocationId> = victims.iter().map(|tenant| tenant.id).collect();
-                enough(self.machine, &ids)
-            })
+        is_covered(missing) && self.has_else(victims)
+    }
+
+    /// Whether there is what else it needs when these leave.
+    fn has_else(&self, victims: &[Tenant]) -> bool {
+        self.wanting.enough.is_none_or(|enough| {
+            let ids: Vec<AllocationId> = victims.iter().map(|tenant| tenant.id).collect();
+            enough(self.machine, &ids)
+        })
     }
 
     fn rank(&self, victims: &[Tenant]) -> EvictionRank {
         victims.iter().fold(EvictionRank::nobody(self.machine), EvictionRank::with)
-    }
-
-    /// Leaves those only that the best answer can have, of the cheapest first: nobody above the band up to which they are enough; nobody who is torn where the others
-    /// of these are, and then nobody above the priority up to which they are. `None`: all of them are not enough.
-    fn narrow(&self, all: &mut Vec<Tenant>, missing: &Parts, parts: impl Fn(&Tenant) -> Parts) -> Option<()> {
-        all.sort_unstable_by_key(|tenant| (tenant.priority, tenant.id.slot));
-        let (mut left, mut end) = (*missing, 0);
-        for alike in all.chunk_by(|one, other| one.priority / 10 == other.priority / 10) {
-            left = alike.iter().fold(left, |left, tenant| less(left, &parts(tenant)));
-            end += alike.len();
-            if self.is_enough(&left, &all[..end]) {
-                break;
-            }
-        }
-        all.truncate(end);
-        all.sort_unstable_by_key(|tenant| (tenant.is_torn, tenant.priority, tenant.id.slot));
-        let mut left = *missing;
-        let mut end = 0;
-        for alike in all.chunk_by(|one, other| (one.is_torn, one.priority) == (other.is_torn, other.priority)) {
-            left = alike.iter().fold(left, |left, tenant| less(left, &parts(tenant)));
-            end += alike.len();
-            if self.is_enough(&left, &all[..end]) {
-                // Of those who are torn, one of a high priority may do for two of a low one.
-                if !alike[0].is_torn {
-                    all.truncate(end);
-                }
-                return Some(());
-            }
-        }
-        None
-    }
-
-    /// All of them go but for those without whom it is enough still, asked from the dearest on, and of these from those that give least on.
-    fn spare_the_dearest(&self, all: &[Tenant], missing: &Parts, parts: impl Fn(&Tenant) -> Parts) -> Vec<Tenant> {
-        let mut order: Vec<(Parts, Tenant)> = all.iter().map(|tenant| (parts(tenant), *tenant)).collect();
-        let dear = |tenant: &Tenant| (tenant.is_torn, tenant.priority, tenant.is_service);
-        order.sort_unstable_by(|(left, one), (right, other)| {
-            let by_age = one.created.cmp(&other.created).then(one.id.slot.cmp(&other.id.slot));
-            dear(other).cmp(&dear(one)).then_with(|| left.cmp(right)).then(by_age)
-        });
-        let mut left = order.iter().fold(*missing, |left, (parts, _)| less(left, parts));
-        let mut victims: Vec<Tenant> = order.iter().map(|(_, tenant)| *tenant).collect();
-        let mut place = 0;
-        for (parts, tenant) in &order {
-            let mut without = left;
-            without.iter_mut().zip(parts).for_each(|(left, part)| *left += part);
-            let roomy = without.iter().all(|&missing| missing <= 0);
-            if roomy {
-                victims.remove(place);
-                if self.is_enough(&without, &victims) {
-                    left = without;
-                    continue;
-                }
-                victims.insert(place, *tenant);
-            }
-            place += 1;
-        }
-        victims
     }
 }
 
@@ -255,15 +233,14 @@ impl Walk<'_> {
         }
         let Some(kind) = self.kinds.get(place) else { return };
         // There is room, and it is devices or ports that are short: who is left may not have them.
-        if missing.iter().all(|&missing| missing <= 0) && !self.would_be_enough(place, &missing) {
+        if is_covered(&missing) && !self.would_be_enough(place, &missing) {
             return;
         }
         let rest = &self.rest[place];
-        let never = missing.iter().zip(rest.sum).any(|(&missing, sum)| missing > sum);
-        if never || is_worse(&rest.at_least(&missing, rank)) {
+        let room = self.search.most.saturating_sub(self.chosen.len());
+        if rest.is_never_enough(&missing, room) || is_worse(&rest.at_least(&missing, rank)) {
             return;
         }
-        let room = self.search.most.saturating_sub(self.chosen.len());
         let most = self.of_use(kind, &missing).min(kind.members.len()).min(room);
         // As many as are of use first, and then ever fewer.
         let ranks: Vec<EvictionRank> = kind.members[..most]

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use plenum_model::Room;
+use plenum_model::{Room, VICTIMS_MAX};
 
 fn tenant(slot: u32, priority: u8, created: u64) -> Tenant {
     Tenant {
@@ -33,6 +33,7 @@ fn plainly(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>) 
         tenants.on(machine).iter().filter(|tenant| tenant.priority / 10 < wanting.band).copied().collect();
     let sets =
         (0_u32..1 << all.len()).map(|set| all.iter().enumerate().filter(move |(place, _)| set >> place & 1 == 1));
+    let sets = sets.filter(|set| set.clone().count() <= tenants.unnamed(machine));
     let fitting = sets.filter_map(|set| {
         let victims: Vec<Tenant> = set.map(|(_, tenant)| *tenant).collect();
         let mut room = tenants.coming(machine, free, wanting.band);
@@ -61,13 +62,27 @@ fn made() -> impl Strategy<Value = Made> {
     })
 }
 
+/// Tenants of machines on each of which only so `many` more victims can be named: others were chosen there, who had nothing.
+fn nameable(many: usize, mut machines: Vec<Vec<(Tenant, Resources)>>) -> Tenants {
+    let idle: Vec<Tenant> = (1_000..).take(VICTIMS_MAX - many).map(|slot| tenant(slot, 99, 1)).collect();
+    for machine in &mut machines {
+        machine.extend(idle.iter().map(|idle| (*idle, Resources::new(0, 0))));
+    }
+    let mut tenants = Tenants::made(&machines);
+    let ids: Vec<AllocationId> = idle.iter().map(|idle| idle.id).collect();
+    (0..).zip(&machines).for_each(|(machine, _)| tenants.choose(machine, &ids));
+    tenants
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn nobody_finds_victims_of_less_cost_on_a_machine(made in made(), cpu in 0_u64..9, memory in 0_u64..9, band in 0_u8..4) {
+    fn nobody_finds_victims_of_less_cost_on_a_machine(
+        made in made(), cpu in 0_u64..9, memory in 0_u64..9, band in 0_u8..5, most in 0_usize..9,
+    ) {
         let (all, free) = made;
-        let tenants = Tenants::made(&[all]);
+        let tenants = nameable(most, vec![all]);
         let need = Resources::new(cpu * 500, memory);
         for special in [false, true] {
             // Two of those that have devices must go.
@@ -87,11 +102,11 @@ proptest! {
     #[test]
     fn each_task_goes_to_the_machine_of_least_cost_as_things_stand_then(
         machines in prop::collection::vec(made(), 1..5), cpu in 1_u64..7, memory in 0_u64..5, band in 1_u8..4,
-        groups in prop::collection::vec(prop::collection::vec(0_u32..3, 5), 3),
+        most in 1_usize..12, groups in prop::collection::vec(prop::collection::vec(0_u32..3, 5), 3),
         turns in prop::collection::vec(0_usize..4, 8),
     ) {
         let (all, mut free): (Vec<_>, Vec<Room>) = machines.into_iter().unzip();
-        let mut tenants = Tenants::made(&all);
+        let mut tenants = nameable(most, all);
         let need = Resources::new(cpu * 500, memory);
         // Groups that need the same ask in turns; the last one is not to be spread.
         let mut groups: Vec<BTreeMap<u32, u32>> =
@@ -158,6 +173,35 @@ fn no_more_are_named_than_a_claim_may_name() {
     let evict = |machine, cpu| least(&tenants, machine, &room(0, 1), &wanting(&Resources::new(cpu, 1), 5));
     assert_eq!(evict(0, 6_400).map(|found| found.victims.len()), Some(64));
     assert_eq!(evict(1, 6_500), None);
+}
+
+// A hundred small ones of the lowest band had room enough together, so that nobody else was looked at; and more of them than a claim may name would have had to go.
+#[test]
+fn where_the_lowest_band_alone_would_be_too_many_a_dearer_one_goes_for_some_of_them() {
+    let small = |count: u32| (0..count).map(|slot| (tenant(slot, 10, u64::from(slot)), Resources::new(1_000, 1)));
+    let large = |slot, priority| (tenant(slot, priority, 1), Resources::new(28_000, 1));
+    let need = Resources::new(80_000, 1);
+    let victims = |all: Vec<(Tenant, Resources)>| {
+        let found = least(&Tenants::made(&[all]), 0, &room(0, 1), &wanting(&need, 9))?;
+        Some((found.rank.band, found.rank.highest, found.rank.victims))
+    };
+    assert_eq!(victims(small(100).chain([large(100, 20)]).collect()), Some((3, 21, 53)));
+    assert_eq!(victims(small(100).chain([large(100, 15)]).collect()), Some((2, 16, 53)), "inside of a band as well");
+    let torn = |slot, priority| (Tenant { is_torn: true, ..large(slot, priority).0 }, large(slot, priority).1);
+    assert_eq!(victims(small(100).chain([torn(100, 10)]).collect()), Some((2, 11, 53)), "a gang, too");
+    assert_eq!(victims(small(100).chain([large(100, 95)]).collect()), None);
+}
+
+// Sixty-four of those that give least, of many sizes, were tried in more ways than a search has steps.
+#[test]
+fn of_many_tenants_that_all_differ_the_largest_are_found_where_the_others_are_too_many() {
+    let small = (0..200).map(|slot| (tenant(slot, 10, u64::from(slot)), Resources::new(1_000 + u64::from(slot), 1)));
+    let large = (200..240).map(|slot| (tenant(slot, 20, 1), Resources::new(2_000 + u64::from(slot), 1)));
+    let tenants = Tenants::made(&[small.chain(large).collect()]);
+    let need = Resources::new(110_000, 1);
+    let found = least(&tenants, 0, &room(0, 1), &wanting(&need, 9)).unwrap();
+    assert!(found.victims.len() <= VICTIMS_MAX, "{:?}", found.rank);
+    assert_eq!(found.rank.band, 3);
 }
 
 // A service evicted on the machine that its task was on, as another one had a task where nobody of its own was.
