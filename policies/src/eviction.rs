@@ -86,7 +86,7 @@ pub struct Wanting<'a> {
     /// The band of its job, priority / 10: only lower ones are victims.
     pub band: u8,
     /// Whether the machine in a slot has what else it needs (devices, ports), when these leave besides those who do anyway. Holds of more of them, if it holds
-    /// of some. Asked only where the room is enough.
+    /// of some. Asked only where the room is enough, and about those alone who have devices or ports.
     pub enough: Option<&'a Enough<'a>>,
     /// Tasks of its group by machine, where they are to be spread: of equal machines one with the fewest is taken.
     pub siblings: Option<&'a BTreeMap<u32, u32>>,

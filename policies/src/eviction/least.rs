@@ -3,6 +3,7 @@
 mod guess;
 mod narrow;
 
+use std::cell::Cell;
 use std::cmp::{Ordering, Reverse};
 
 use plenum_model::{AllocationId, DIMENSIONS, Resource, Resources, Room};
@@ -13,8 +14,11 @@ use super::{Eviction, EvictionRank, Tenant, Tenants, Wanting};
 /// there are of a few kinds, as usual.
 const STEPS_MAX: u32 = 2_000;
 
-/// To ask whether devices and ports are enough takes as long as to look at so many tenants.
+/// To ask whether devices and ports are enough takes as long as to look at so many tenants, and at those that it is asked about.
 const ENOUGH_LOOKS: usize = 16;
+
+/// To gather so many tenants for a question is a step more.
+const TENANTS_A_STEP: usize = 64;
 
 /// What is missing, and what somebody has of it, in each dimension that is asked for and short; nothing in others.
 type Parts = [i64; DIMENSIONS];
@@ -34,15 +38,13 @@ pub fn least(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>
     search(tenants, machine, free, wanting).0
 }
 
-/// The same, and how many steps it took, and tenants it looked at.
+/// The same, and how many tenants it looked at, or what takes as long.
 pub(super) fn search(tenants: &Tenants, machine: u32, free: &Room, wanting: &Wanting<'_>) -> (Option<Eviction>, usize) {
     let lack = tenants.coming(machine, free, wanting.band).lack(wanting.resources);
     let missing = Resource::ALL.map(|resource| lack.get(resource).cast_signed());
-    let search = Search { tenants, machine, wanting, missing, most: tenants.unnamed(machine) };
-    let mut steps = 0;
-    let found = search.least(&mut steps);
-    let each = if wanting.enough.is_some() { ENOUGH_LOOKS } else { 1 };
-    (found, 1 + (tenants.on(machine).len() + steps as usize) * each)
+    let looks = Cell::new(1 + tenants.on(machine).len());
+    let search = Search { tenants, machine, wanting, missing, most: tenants.unnamed(machine), looks };
+    (search.least(), search.looks.get())
 }
 
 /// What an amount gives of what is missing.
@@ -141,10 +143,12 @@ struct Search<'a> {
     missing: Parts,
     /// Victims.
     most: usize,
+    /// At tenants, and what takes as long.
+    looks: Cell<usize>,
 }
 
 impl Search<'_> {
-    fn least(&self, steps: &mut u32) -> Option<Eviction> {
+    fn least(&self) -> Option<Eviction> {
         if self.is_enough(&self.missing, &[]) {
             return Some(Eviction { rank: EvictionRank::nobody(self.machine), victims: Vec::new() });
         }
@@ -154,20 +158,21 @@ impl Search<'_> {
         let may_go = |tenant: &&Tenant| tenant.priority / 10 < self.wanting.band && helps(tenant);
         let mut all: Vec<Tenant> = self.tenants.on(self.machine).iter().filter(may_go).copied().collect();
         all.sort_unstable_by_key(|tenant| (tenant.priority, tenant.id.slot));
-        let (rank, mut victims) = self.best(&all, steps)?;
+        let (rank, mut victims) = self.best(&all)?;
         victims
             .sort_unstable_by_key(|tenant| (tenant.is_torn, tenant.priority, Reverse(tenant.created), tenant.id.slot));
         Some(Eviction { rank, victims: victims.iter().map(|tenant| tenant.id).collect() })
     }
 
     /// Of those that the best answer can have; and where as many of these as can be named are not enough, of more and more bands. All have the steps of one search.
-    fn best(&self, all: &[Tenant], steps: &mut u32) -> Option<(EvictionRank, Vec<Tenant>)> {
+    fn best(&self, all: &[Tenant]) -> Option<(EvictionRank, Vec<Tenant>)> {
+        let mut steps = 0;
         let (few, mut end) = self.narrow(all)?;
-        let mut best = self.best_of(&few, steps);
+        let mut best = self.best_of(&few, &mut steps);
         let mut tried = few.len();
         while best.is_none() && tried < all.len() {
             if tried < end {
-                best = self.best_of(&all[..end], steps);
+                best = self.best_of(&all[..end], &mut steps);
                 tried = end;
             }
             let band = all.get(end).map(|tenant| tenant.priority / 10);
@@ -179,12 +184,21 @@ impl Search<'_> {
     fn best_of(&self, all: &[Tenant], steps: &mut u32) -> Option<(EvictionRank, Vec<Tenant>)> {
         let guess = self.spare_the_dearest(all).or_else(|| self.take_the_largest(all));
         let best = guess.map(|guess| (self.rank(&guess), guess));
+        // Nobody can be spared.
+        if best.as_ref().is_some_and(|(_, victims)| victims.len() == all.len()) {
+            return best;
+        }
         let kinds = kinds(all, |tenant| self.parts(tenant), self.wanting.enough.is_none());
         let rest = rest(&kinds);
         let mut walk = Walk { search: self, kinds: &kinds, rest, best, chosen: Vec::new(), steps: *steps };
         walk.go(0, self.missing, EvictionRank::nobody(self.machine));
+        self.look(walk.steps.saturating_sub(*steps) as usize);
         *steps = walk.steps;
         walk.best
+    }
+
+    fn look(&self, times: usize) {
+        self.looks.set(self.looks.get().saturating_add(times));
     }
 
     fn parts(&self, tenant: &Tenant) -> Parts {
@@ -192,13 +206,16 @@ impl Search<'_> {
     }
 
     fn is_enough(&self, missing: &Parts, victims: &[Tenant]) -> bool {
-        is_covered(missing) && self.has_else(victims)
+        is_covered(missing) && self.has_else(victims.iter())
     }
 
-    /// Whether there is what else it needs when these leave.
-    fn has_else(&self, victims: &[Tenant]) -> bool {
+    /// Whether there is what else it needs when these leave. Asked about are those alone who have any of it.
+    fn has_else<'b>(&self, victims: impl Iterator<Item = &'b Tenant>) -> bool {
         self.wanting.enough.is_none_or(|enough| {
-            let ids: Vec<AllocationId> = victims.iter().map(|tenant| tenant.id).collect();
+            let mut looks = ENOUGH_LOOKS;
+            let special = victims.inspect(|_| looks += 1).filter(|tenant| tenant.is_special);
+            let ids: Vec<AllocationId> = special.map(|tenant| tenant.id).collect();
+            self.look(looks);
             enough(self.machine, &ids)
         })
     }
@@ -266,7 +283,7 @@ impl Walk<'_> {
         let before = self.chosen.len();
         let kinds = self.kinds;
         kinds[place..].iter().for_each(|kind| self.chosen.extend_from_slice(&kind.members));
-        self.steps += 1;
+        self.steps += 1 + u32::try_from(self.chosen.len() / TENANTS_A_STEP).unwrap_or(STEPS_MAX);
         let enough = self.search.is_enough(missing, &self.chosen);
         self.chosen.truncate(before);
         enough

@@ -204,6 +204,45 @@ fn of_many_tenants_that_all_differ_the_largest_are_found_where_the_others_are_to
     assert_eq!(found.rank.band, 3);
 }
 
+// A job of sixty thousand small tasks on one machine made each search there move billions of bytes, before it turned out that more of them would have had to go than a claim may name.
+#[test]
+fn a_crowd_of_tenants_is_looked_at_once_where_too_many_of_them_would_have_to_go() {
+    let small = (0..60_000).map(|slot| (tenant(slot, 10, u64::from(slot)), Resources::new(1, 1)));
+    let tenants = Tenants::made(&[small.collect()]);
+    for special in [false, true] {
+        let enough = |_: u32, _: &[AllocationId]| panic!("the room alone rules it out");
+        let need = Resources::new(1_000, 1);
+        let wanting = Wanting { enough: if special { Some(&enough) } else { None }, ..wanting(&need, 5) };
+        let mut cheapest = Cheapest::new(&tenants, [(0, room(0, 1))].into_iter(), &wanting);
+        let mut budget = 1_000_000;
+        assert_eq!(cheapest.next(&tenants, |_| Some(room(0, 1)), &wanting, &mut budget), Found::Nowhere);
+        assert!(budget >= 939_000, "{budget} of a million looks are left");
+    }
+}
+
+// For each tenant that can stay all ids of the others were gathered, and the look at them was not counted.
+#[test]
+fn what_is_asked_of_a_crowd_is_counted_by_the_tenants_that_it_is_asked_about() {
+    let special = |slot| (Tenant { is_special: true, ..tenant(slot, 10, u64::from(slot)) }, Resources::new(1, 1));
+    let tenants = Tenants::made(&[(0..12_000).map(special).collect()]);
+    let (need, asked) = (Resources::new(1, 1), std::cell::Cell::new(0));
+    // The device that is wanted has one of them.
+    let enough = |_: u32, ids: &[AllocationId]| {
+        asked.set(asked.get() + ids.len());
+        ids.iter().any(|id| id.slot == 7_000)
+    };
+    let wanting = Wanting { enough: Some(&enough), ..wanting(&need, 5) };
+    let mut cheapest = Cheapest::new(&tenants, [(0, room(1, 1))].into_iter(), &wanting);
+    let mut budget = 4_000_000;
+    let Found::Here(found) = cheapest.next(&tenants, |_| Some(room(1, 1)), &wanting, &mut budget) else {
+        panic!("there is one")
+    };
+    assert_eq!(found.victims.iter().map(|id| id.slot).collect::<Vec<_>>(), [7_000]);
+    let looks = 4_000_000 - budget;
+    assert!(looks >= asked.get(), "{looks} looks, and {} ids were asked about", asked.get());
+    assert!(looks < 600_000, "{looks} looks");
+}
+
 // A service evicted on the machine that its task was on, as another one had a task where nobody of its own was.
 #[test]
 fn where_a_group_has_tasks_is_forgotten_when_another_one_asks() {

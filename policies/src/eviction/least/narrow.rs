@@ -40,7 +40,7 @@ impl Search<'_> {
                 }
             }
         }
-        let first = ends.partition_point(|&end| !self.has_else(&all[..end]));
+        let first = ends.partition_point(|&end| !self.has_else(all[..end].iter()));
         ends.get(first).copied()
     }
 }
