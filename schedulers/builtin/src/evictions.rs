@@ -6,18 +6,18 @@
 mod asked;
 mod lent;
 mod pauses;
+mod remembered;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use plenum_model::{
-    AllocationId, Cell, Device, GroupCounts, GroupShape, Job, JobId, LogTime, Resources, Revision, Special,
-};
+use plenum_model::{AllocationId, Cell, Device, GroupCounts, GroupShape, Job, JobId, LogTime, Resources, Special};
 use plenum_policies::eviction::{Cheapest, Found, Tenants, Wanting};
 use plenum_policies::{Columns, Eligible, Request};
 use plenum_sdk::{Specials, View, Work};
 
 use self::asked::Asked;
 use self::pauses::Pauses;
+use self::remembered::Remembered;
 use crate::placer::Need;
 use crate::shared_machine;
 
@@ -29,14 +29,6 @@ const NAMED_MAX: usize = 12_000;
 
 /// Kinds of tasks that one decision finds machines for: each remembers a place for each machine.
 const KINDS_MAX: usize = 64;
-
-/// Kinds of tasks that are remembered to have found nobody.
-const DENIED_MAX: usize = 4096;
-
-/// What found nobody is asked for again after so many rests at least, so that others have their turn; and after more where there are many such kinds: of so many each
-/// has one. In a rest `KINDS_MAX` can be asked for, so that all have their turn, however many.
-const DENIED_RESTS: i64 = 8;
-const DENIED_PER_REST: i64 = 32;
 
 /// Rows of jobs and allocations of which a walk is made up for by a microsecond without one: a quarter of a second for a million, of which the walk takes some 75 ms.
 const ROWS_A_MICRO: i64 = 4;
@@ -98,46 +90,6 @@ pub(crate) struct Seat {
 
 /// What is asked for alike: the needs, the band, and whose it is where that matters.
 type Kind = (Need, u8, Option<(JobId, u16)>);
-
-/// That a kind found nobody.
-#[derive(Clone, Copy, Debug)]
-struct Past {
-    at: LogTime,
-    revision: Revision,
-    why: Denied,
-}
-
-/// What found nobody: it is not asked for again for a while, in which others have their turn, and people are told the same.
-#[derive(Debug)]
-struct Remembered<K>(BTreeMap<K, Past>);
-
-impl<K> Default for Remembered<K> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
-    }
-}
-
-impl<K: Ord> Remembered<K> {
-    fn put(&mut self, view: &View<'_>, kind: K, why: Denied) {
-        if self.0.len() >= DENIED_MAX {
-            self.0.clear();
-        }
-        self.0.insert(kind, Past { at: view.now(), revision: view.cell().revision(), why });
-    }
-
-    /// Why it found nobody, if that is not long ago, and what is left of that while if something has changed since.
-    fn get(&mut self, view: &View<'_>, kind: &K) -> Option<(Denied, Option<i64>)> {
-        let Past { at, revision, why } = *self.0.get(kind)?;
-        let rests = DENIED_RESTS.max(i64::try_from(self.0.len()).unwrap_or(i64::MAX) / DENIED_PER_REST);
-        let left = left_of(rest_of(view.cell()).saturating_mul(rests), at, view.now());
-        if left == 0 {
-            self.0.remove(kind);
-            return None;
-        }
-        // In a cell that stands still nothing is found later, either.
-        Some((why, (revision < view.cell().revision()).then_some(left)))
-    }
-}
 
 /// What one decision knows of others' tasks.
 #[derive(Debug, Default)]
