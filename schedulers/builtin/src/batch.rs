@@ -49,6 +49,14 @@ impl Batch {
     }
 }
 
+#[cfg(test)]
+impl Batch {
+    pub(crate) fn evicting_within(bounds: crate::evictions::Bounds) -> Self {
+        let batch = Self::default();
+        Self { placer: batch.placer.evicting_within(bounds), ..batch }
+    }
+}
+
 impl Scheduler for Batch {
     fn name(&self) -> &str {
         NAME

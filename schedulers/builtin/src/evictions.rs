@@ -8,6 +8,7 @@ mod lent;
 mod pauses;
 mod remembered;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{AllocationId, Cell, Device, GroupCounts, GroupShape, Job, JobId, LogTime, Resources, Special};
@@ -17,7 +18,7 @@ use plenum_sdk::{Specials, View, Work};
 
 use self::asked::Asked;
 use self::pauses::Pauses;
-use self::remembered::Remembered;
+use self::remembered::{Begun, Remembered};
 use crate::placer::Need;
 use crate::shared_machine;
 
@@ -91,9 +92,22 @@ pub(crate) struct Seat {
 /// What is asked for alike: the needs, the band, and whose it is where that matters.
 type Kind = (Need, u8, Option<(JobId, u16)>);
 
+/// How much a decision may look at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) looks_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { looks_max: LOOKS_MAX }
+    }
+}
+
 /// What one decision knows of others' tasks.
 #[derive(Debug, Default)]
 pub(crate) struct Evictions {
+    bounds: Bounds,
     /// Nobody is evicted in the rest of this decision.
     is_off: bool,
     /// Read when the first one asks.
@@ -105,6 +119,8 @@ pub(crate) struct Evictions {
     named_on: BTreeMap<u32, usize>,
     /// Tasks of the group in hand by machine, where they are to be spread.
     siblings: Option<BTreeMap<u32, u32>>,
+    /// Machines on which the search that came to no end found nobody.
+    in_vain: Vec<u32>,
     /// Ports of those who leave that were given to somebody, by machine.
     ports: BTreeSet<(u32, u16)>,
     /// When what was put off can be gone on with, in microseconds; `None`: nothing was.
@@ -132,11 +148,18 @@ pub(crate) struct Books<'a, 'v> {
 }
 
 impl Evictions {
+    #[cfg(test)]
+    pub(crate) fn within(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
     /// Begins a decision.
-    pub(crate) fn begin(&mut self) {
-        let (denied, homeless) = (std::mem::take(&mut self.denied), std::mem::take(&mut self.homeless));
-        let pauses = std::mem::take(&mut self.pauses);
-        *self = Self { walked: self.walked, denied, homeless, pauses, looks: LOOKS_MAX, ..Self::default() };
+    pub(crate) fn begin(&mut self, view: &View<'_>) {
+        let last = std::mem::take(self);
+        let Self { bounds, walked, denied, homeless, pauses, .. } = last;
+        *self = Self { bounds, walked, denied, homeless, pauses, looks: bounds.looks_max, ..Self::default() };
+        self.denied.begin(view);
+        self.homeless.begin(view);
     }
 
     /// Whoever is placed from now on in this decision is not worth an eviction.
@@ -217,9 +240,11 @@ impl Evictions {
             self.put_off(rest_of(books.view.cell()));
             return (seats, Denied::Later);
         }
-        let mut cheapest = known.unwrap_or_else(|| self.all_machines(&books, work, request));
-        let (mut denied, named_before) = (Denied::Enough, self.named);
+        let begun = self.denied.take(&kind);
+        let mut cheapest = known.unwrap_or_else(|| self.all_machines(&books, work, request, begun.as_ref()));
+        let (mut denied, named_before, looks_before) = (Denied::Enough, self.named, self.looks);
         self.named_on.clear();
+        self.in_vain.clear();
         self.siblings = books.spread.map(|chosen| {
             let mut siblings = books.view.siblings(&work.job, work.group);
             chosen.iter().for_each(|&machine| *siblings.entry(machine).or_default() += 1);
@@ -238,18 +263,37 @@ impl Evictions {
         if denied == Denied::Many && (named_before > 0 || seats.len() >= work.least.max(1) as usize) {
             denied = Denied::Later;
         }
-        match denied {
-            _ if seats.len() >= tasks => drop(self.kinds.insert(kind, cheapest)),
-            Denied::Later => {
-                self.put_off(rest_of(books.view.cell()));
+        let looks = looks_before - self.looks;
+        if seats.len() >= tasks {
+            self.kinds.insert(kind, cheapest);
+        } else if denied != Denied::Later {
+            self.denied.put(books.view, kind, (denied, looks), begun);
+        } else {
+            self.put_off(rest_of(books.view.cell()));
+            if seats.len() >= work.least.max(1) as usize || !self.are_most(looks) {
                 self.kinds.insert(kind, cheapest);
+            } else {
+                let mut begun = begun.unwrap_or_else(|| Begun::at(books.view.cell().revision()));
+                self.in_vain.iter().for_each(|&slot| begun.add(slot));
+                self.denied.put(books.view, kind, (denied, looks), Some(begun));
             }
-            why => self.denied.put(books.view, kind, why),
         }
         (seats, denied)
     }
 
-    fn all_machines(&self, books: &Books<'_, '_>, work: &Work, request: &Request<'_>) -> Cheapest {
+    /// Who makes so many looks leaves none to others, if it does so in each decision.
+    fn are_most(&self, looks: usize) -> bool {
+        looks > self.bounds.looks_max / 2
+    }
+
+    /// All that may be asked, but for those that an earlier decision looked at for it.
+    fn all_machines(
+        &self,
+        books: &Books<'_, '_>,
+        work: &Work,
+        request: &Request<'_>,
+        begun: Option<&Begun>,
+    ) -> Cheapest {
         let Some(tenants) = &self.tenants else { return Cheapest::default() };
         let asked = Asked {
             cell: books.view.cell(),
@@ -262,6 +306,7 @@ impl Evictions {
         let is_allowed = |slot: &u32| {
             request.eligible.is_none_or(|eligible| eligible.contains(*slot))
                 && request.home.is_none_or(|home| home == *slot)
+                && begun.is_none_or(|begun| !begun.has(*slot))
         };
         let machines = (0..books.columns.rows()).filter(is_allowed);
         Cheapest::new(tenants, machines.filter_map(|slot| Some((slot, asked.free(slot)?))), &wanting)
@@ -294,10 +339,18 @@ impl Evictions {
             siblings: self.siblings.as_ref(),
             ..Wanting::new(&shape.resources, band)
         };
-        let found = match cheapest.next(tenants, |slot| asked.free(slot), &wanting, &mut self.looks) {
+        let looked_at = RefCell::new(Vec::new());
+        let free = |slot| {
+            looked_at.borrow_mut().push(slot);
+            asked.free(slot)
+        };
+        let found = match cheapest.next(tenants, free, &wanting, &mut self.looks) {
             Found::Here(found) => found,
             Found::Nowhere => return Err(Denied::Enough),
-            Found::Unsure => return Err(Denied::Later),
+            Found::Unsure => {
+                self.in_vain = looked_at.into_inner();
+                return Err(Denied::Later);
+            }
         };
         let machine = found.rank.machine;
         let leaving = || tenants.leaving(machine, band).chain(&found.victims);
@@ -363,16 +416,20 @@ impl Evictions {
             again.into_iter().for_each(|micros| self.put_off(micros));
             return Err(why);
         }
-        let mut denied = Denied::Nobody;
+        let (mut denied, looks_before) = (Denied::Nobody, self.looks);
         for resources in need.rooms() {
             match self.home_with((view, columns), work, eligible, resources) {
                 // For room for its largest task it is bound to a machine only where none has more.
                 Err(Denied::Enough) => denied = Denied::Enough,
+                Err(Denied::Later) if self.are_most(looks_before - self.looks) => denied = Denied::Later,
                 found => return found,
+            }
+            if denied == Denied::Later {
+                break;
             }
         }
         if !has_hold {
-            self.homeless.put(view, kind, denied);
+            self.homeless.put(view, kind, (denied, looks_before - self.looks), None);
         }
         Err(denied)
     }

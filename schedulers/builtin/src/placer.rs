@@ -142,6 +142,11 @@ impl Placer {
         Self { gpus: Gpus::new(gpus), ..Self::new(policy) }
     }
 
+    #[cfg(test)]
+    pub(crate) fn evicting_within(self, bounds: evictions::Bounds) -> Self {
+        Self { evictions: Evictions::within(bounds), ..self }
+    }
+
     /// Begins a decision.
     pub(crate) fn begin(&mut self, view: &View<'_>, settings: Settings) {
         self.columns.follow(view.cell(), view.changed_machines(), view.promised());
@@ -154,7 +159,7 @@ impl Placer {
         self.turns.clear();
         self.specials = None;
         self.quotas = Quotas::default();
-        self.evictions.begin();
+        self.evictions.begin(view);
         #[cfg(test)]
         self.judged.set(0);
     }

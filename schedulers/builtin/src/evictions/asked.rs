@@ -24,6 +24,9 @@ impl Asked<'_> {
         if self.cell.room(slot).0.iter().any(|&free| free < 0) {
             return None;
         }
+        if !self.could_have_devices(slot) {
+            return None;
+        }
         if let Some(specials) = self.specials.filter(|_| GroupCounts::are_needed_by(self.work.shape())) {
             let obstacle = specials.obstacle(self.cell, self.work, slot);
             if matches!(obstacle, Some(Obstacle::PerMachine | Obstacle::Spread(_))) {
@@ -34,6 +37,18 @@ impl Asked<'_> {
             room.add(&hold.resources);
         }
         Some(room)
+    }
+
+    /// Whether it has such devices, whoever uses them: else it would be asked for those of each of its tenants.
+    fn could_have_devices(&self, slot: u32) -> bool {
+        let wanted = &self.work.shape().devices;
+        let suits = |want: &Device, device: &Device| {
+            let is_of = device.kind == want.kind && (want.model.is_empty() || device.model == want.model);
+            is_of && device.millis >= want.millis
+        };
+        let has =
+            |want| self.cell.machine_in(slot).is_some_and(|found| found.devices.iter().any(|one| suits(want, one)));
+        wanted.iter().all(has)
     }
 
     pub(super) fn devices<'a>(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{LogTime, Revision};
+use plenum_model::{Cell, LogTime, Revision};
 use plenum_sdk::View;
 
 use super::{Denied, left_of, rest_of};
@@ -11,46 +11,134 @@ use super::{Denied, left_of, rest_of};
 const DENIED_MAX: usize = 4096;
 
 /// What found nobody is asked for again after so many rests at least, so that others have their turn; and after more where there are many such kinds: of so many each
-/// has one. In a rest `KINDS_MAX` can be asked for, so that all have their turn, however many.
+/// has one. In a rest `KINDS_MAX` can be asked for, so that all have their turn, as many as are remembered.
 const DENIED_RESTS: i64 = 8;
 const DENIED_PER_REST: i64 = 32;
 
+/// Looks of all searches that found nobody that are made up for by a microsecond more, in which as many can be made for others: a look takes some tenth of one.
+const LOOKS_A_MICRO: usize = 4;
+
+/// No more than this is made up for them: of what is not wanted any more they count until that is over.
+const LOOKS_MICROS_MAX: i64 = 60_000_000;
+
+/// Searches that came to no end of which is remembered how far they came: a bit for each machine.
+const BEGUN_MAX: usize = 64;
+
+/// For so long after it may be asked for again, and as long as it was not, it is of use how far the search for a kind came.
+const BEGUN_MICROS: i64 = 1_000_000;
+
+/// What a search that came to no end has looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Begun {
+    /// The cell's when it began.
+    revision: Revision,
+    /// The machines, one bit each.
+    machines: Vec<u64>,
+}
+
+impl Begun {
+    pub(super) fn at(revision: Revision) -> Self {
+        Self { revision, machines: Vec::new() }
+    }
+
+    pub(super) fn has(&self, slot: u32) -> bool {
+        self.machines.get(slot as usize / 64).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+    }
+
+    pub(super) fn add(&mut self, slot: u32) {
+        let word = slot as usize / 64;
+        if self.machines.len() <= word {
+            self.machines.resize(word + 1, 0);
+        }
+        self.machines[word] |= 1 << (slot % 64);
+    }
+}
+
 /// That a kind found nobody.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Past {
     at: LogTime,
+    /// The decision.
+    turn: u64,
+    /// Of the cell in which it found nobody.
     revision: Revision,
     why: Denied,
+    /// How many were made for it.
+    looks: usize,
+    /// Where its search came to no end.
+    begun: Option<Begun>,
 }
 
 /// What found nobody: it is not asked for again for a while, in which others have their turn, and people are told the same.
 #[derive(Debug)]
-pub(super) struct Remembered<K>(BTreeMap<K, Past>);
+pub(super) struct Remembered<K> {
+    all: BTreeMap<K, Past>,
+    /// Of all of them.
+    looks: usize,
+    /// Decisions that were begun.
+    turn: u64,
+}
 
 impl<K> Default for Remembered<K> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self { all: BTreeMap::new(), looks: 0, turn: 0 }
     }
 }
 
 impl<K: Ord> Remembered<K> {
-    pub(super) fn put(&mut self, view: &View<'_>, kind: K, why: Denied) {
-        if self.0.len() >= DENIED_MAX {
-            self.0.clear();
-        }
-        self.0.insert(kind, Past { at: view.now(), revision: view.cell().revision(), why });
+    /// Begins a decision: forgets what is over.
+    pub(super) fn begin(&mut self, view: &View<'_>) {
+        self.turn += 1;
+        let (micros, turn) = (self.micros(view.cell()), self.turn);
+        self.all.retain(|_, past| {
+            let more = if past.begun.is_some() { micros.saturating_add(BEGUN_MICROS) } else { 0 };
+            past.rests_in(turn) || left_of(micros.saturating_add(more), past.at, view.now()) > 0
+        });
+        self.looks = self.all.values().map(|past| past.looks).sum();
     }
 
-    /// Why it found nobody, if that is not long ago, and what is left of that while if something has changed since.
-    pub(super) fn get(&mut self, view: &View<'_>, kind: &K) -> Option<(Denied, Option<i64>)> {
-        let Past { at, revision, why } = *self.0.get(kind)?;
-        let rests = DENIED_RESTS.max(i64::try_from(self.0.len()).unwrap_or(i64::MAX) / DENIED_PER_REST);
-        let left = left_of(rest_of(view.cell()).saturating_mul(rests), at, view.now());
-        if left == 0 {
-            self.0.remove(kind);
+    /// It found nobody in so many looks. With `begun` it was not looked at to the end, and else on none of the machines, of which these were looked at before.
+    pub(super) fn put(&mut self, view: &View<'_>, kind: K, (why, looks): (Denied, usize), begun: Option<Begun>) {
+        if self.all.len() >= DENIED_MAX {
+            (self.all, self.looks) = (BTreeMap::new(), 0);
+        }
+        let revision = begun.as_ref().map_or_else(|| view.cell().revision(), |begun| begun.revision);
+        let are_many = || self.all.values().filter(|past| past.begun.is_some()).count() >= BEGUN_MAX;
+        let begun = begun.filter(|_| why == Denied::Later && !are_many());
+        self.looks += looks;
+        self.all.insert(kind, Past { at: view.now(), turn: self.turn, revision, why, looks, begun });
+    }
+
+    /// Why it found nobody, if that is not long ago, and what is left of that while if it may find somebody then.
+    pub(super) fn get(&self, view: &View<'_>, kind: &K) -> Option<(Denied, Option<i64>)> {
+        let past = self.all.get(kind)?;
+        let left = left_of(self.micros(view.cell()), past.at, view.now());
+        if left == 0 && !past.rests_in(self.turn) {
             return None;
         }
-        // In a cell that stands still nothing is found later, either.
-        Some((why, (revision < view.cell().revision()).then_some(left)))
+        // In a cell that stands still nothing is found later, either, where it was looked at to the end.
+        let may_find = past.why == Denied::Later || past.revision < view.cell().revision();
+        Some((past.why, may_find.then_some(left)))
+    }
+
+    /// How far the search for a kind came that is asked for again; it is forgotten.
+    pub(super) fn take(&mut self, kind: &K) -> Option<Begun> {
+        let past = self.all.remove(kind)?;
+        self.looks -= past.looks.min(self.looks);
+        past.begun
+    }
+
+    /// For how long it is not asked for again.
+    fn micros(&self, cell: &Cell) -> i64 {
+        let rests = DENIED_RESTS.max(i64::try_from(self.all.len()).unwrap_or(i64::MAX) / DENIED_PER_REST);
+        let looks = i64::try_from(self.looks / LOOKS_A_MICRO).unwrap_or(i64::MAX).min(LOOKS_MICROS_MAX);
+        rest_of(cell).saturating_mul(rests).saturating_add(looks)
+    }
+}
+
+impl Past {
+    /// Who used up the looks of a decision leaves those of the next one to others, however long that decision took.
+    fn rests_in(&self, turn: u64) -> bool {
+        self.why == Denied::Later && turn <= self.turn + 1
     }
 }

@@ -3,6 +3,7 @@
 use plenum_sdk::Settings;
 use plenum_testkit::{Seat, Stage};
 
+use super::Bounds;
 use super::tests::{job, leaving, stands, submit};
 use crate::batch::Batch;
 
@@ -81,4 +82,57 @@ fn who_is_behind_jobs_that_share_a_machine_and_find_none_has_its_turn() {
     }
     let small = submit(&mut stage, &job("small", 1, 1000, 80));
     assert_eq!((stands(&stage, small), leaving(&stage).count()), ((1, 0), 1));
+}
+
+/// Small machines full of low tasks, each with port 80 in use: on all but so many of the last ones by a task of the highest band. The scheduler looks at two of the machines in a
+/// decision.
+fn full_of_ports(machines: u32, of_low_tasks: u32) -> Stage {
+    let mut stage = Stage::new();
+    for number in 0..machines {
+        stage.machine(&format!("m{number}"), 2000, &[]);
+    }
+    // To ask one machine for ports takes 16 looks for each of its tenants and steps.
+    let bounds = Bounds { looks_max: 700 };
+    stage.seat_with(Batch::evicting_within(bounds), Settings { pause_micros: 0, ..Settings::default() });
+    submit(&mut stage, &job("keeps", machines - of_low_tasks, 100, 99).port("http", 80));
+    submit(&mut stage, &job("low-web", 1, 100, 10).port("http", 80));
+    submit(&mut stage, &job("low", machines * 20 - machines, 100, 10));
+    stage
+}
+
+// It used up the looks of each decision, and the next one spent its own on it again, as that alone was not remembered: nobody behind it evicted anybody as long as it waited.
+#[test]
+fn who_is_behind_one_whose_search_takes_all_looks_has_its_turn() {
+    let mut stage = full_of_ports(6, 0);
+    let wants = stage.submit(&job("wants", 1, 100, 95).port("http", 80));
+    let small = submit(&mut stage, &job("small", 1, 100, 80));
+    assert_eq!((stands(&stage, wants), stands(&stage, small)), ((0, 0), (1, 0)));
+    let told = stage.passed_over(wants, 0);
+    assert!(told.starts_with("no lower band has enough"), "{told}");
+}
+
+// Each decision began with the machines that the one before it had looked at, and came no further.
+#[test]
+fn a_search_that_came_to_no_end_goes_on_later() {
+    let mut stage = full_of_ports(6, 1);
+    let wants = submit(&mut stage, &job("wants", 1, 0, 95).port("http", 80));
+    assert_eq!((stands(&stage, wants), leaving(&stage).count()), ((1, 0), 1));
+}
+
+// It looked at all tenants of each machine that had none of the devices, at 16 times the cost of a look at one.
+#[test]
+fn machines_without_such_devices_are_not_looked_at() {
+    let mut stage = Stage::new();
+    for number in 0..20 {
+        stage.machine(&format!("m{number}"), 2000, &[]);
+    }
+    stage.machine_with_gpus("with", 2000, &[], 1);
+    let seat = stage.seat(Batch::evicting_within(Bounds { looks_max: 700 }));
+    submit(&mut stage, &job("train", 1, 100, 10).gpu(1000));
+    submit(&mut stage, &job("low", 21 * 19, 100, 10));
+    let before = *stage.runtime(seat).counters();
+    let wants = submit(&mut stage, &job("wants", 1, 0, 90).gpu(1000));
+    let after = *stage.runtime(seat).counters();
+    assert_eq!(stands(&stage, wants), (1, 0));
+    assert!(after.decisions - before.decisions <= 2, "{} decisions", after.decisions - before.decisions);
 }
