@@ -6,8 +6,9 @@
 //!
 //! Tasks that ask for GPUs go where these lose least of their worth to the work that is expected ([`GpuPolicy`]).
 
+use plenum_model::Outcome;
 use plenum_policies::{Parts, Policy, Settings, Ties};
-use plenum_sdk::{Decision, Plan, Scheduler, View};
+use plenum_sdk::{Decision, Scheduler, View};
 
 use crate::gpus::GpuPolicy;
 use crate::placer::Placer;
@@ -77,11 +78,15 @@ impl Scheduler for Batch {
         );
         let mut decision = Decision::default();
         let [low, high] = nearness_cpu_millis.to_le_bytes();
-        let mut plan = Plan::incremental().decided_by("best-fit", &[low, high, self.gpus as u8]);
+        let mut plan = self.placer.plan().decided_by("best-fit", &[low, high, self.gpus as u8]);
         self.placer.place_all(view, view.work(), &mut plan, &mut decision);
         decision.commit(plan);
         self.placer.goes_on_micros().into_iter().for_each(|micros| decision.again_after(micros));
         decision
+    }
+
+    fn answered(&mut self, tag: u64, outcome: &Outcome) {
+        self.placer.answered(tag, outcome);
     }
 }
 

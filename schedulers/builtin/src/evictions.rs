@@ -11,10 +11,12 @@ mod remembered;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use plenum_model::{AllocationId, Cell, Device, GroupCounts, GroupShape, Job, JobId, LogTime, Resources, Special};
+use plenum_model::{
+    AllocationId, Cell, Device, GroupCounts, GroupShape, Job, JobId, LogTime, Outcome, Resources, Special,
+};
 use plenum_policies::eviction::{Cheapest, Found, Tenants, Wanting};
 use plenum_policies::{Columns, Eligible, Request};
-use plenum_sdk::{Specials, View, Work};
+use plenum_sdk::{Plan, Specials, View, Work};
 
 use self::asked::Asked;
 use self::pauses::Pauses;
@@ -135,6 +137,8 @@ pub(crate) struct Evictions {
     homeless: Remembered<(shared_machine::Need, u8)>,
     /// Groups that evicted not long ago.
     pauses: Pauses,
+    /// Of the last plan, over all decisions.
+    tag: u64,
 }
 
 /// Where claims are booked.
@@ -156,8 +160,9 @@ impl Evictions {
     /// Begins a decision.
     pub(crate) fn begin(&mut self, view: &View<'_>) {
         let last = std::mem::take(self);
-        let Self { bounds, walked, denied, homeless, pauses, .. } = last;
-        *self = Self { bounds, walked, denied, homeless, pauses, looks: bounds.looks_max, ..Self::default() };
+        let Self { bounds, walked, denied, homeless, pauses, tag, .. } = last;
+        let looks = bounds.looks_max;
+        *self = Self { bounds, walked, denied, homeless, pauses, tag, looks, ..Self::default() };
         self.denied.begin(view);
         self.homeless.begin(view);
     }
@@ -383,11 +388,23 @@ impl Evictions {
         self.tenants.iter().flat_map(move |tenants| tenants.leaving(machine, band))
     }
 
-    /// Those who are to go for these seats go: they are claimed.
-    pub(crate) fn claimed(&mut self, view: &View<'_>, work: &Work, seats: &[Seat]) {
+    /// A tag for a plan, by which [`Evictions::answered`] knows it.
+    pub(crate) fn next_tag(&mut self) -> u64 {
+        self.tag += 1;
+        self.tag
+    }
+
+    /// These seats were claimed for these tasks, by the last claims of the plan.
+    pub(crate) fn claimed(&mut self, view: &View<'_>, work: &Work, (tasks, seats): (&[u32], &[Seat]), plan: &Plan) {
         if seats.iter().any(|seat| seat.victims > 0) {
-            self.pauses.begin(view, work);
+            let end = plan.claims();
+            self.pauses.ask(view, work, tasks, (plan.tag(), end - seats.len().min(end)..end));
         }
+    }
+
+    /// What became of a plan.
+    pub(crate) fn answered(&mut self, tag: u64, outcome: &Outcome) {
+        self.pauses.answered(tag, outcome);
     }
 
     /// Undoes [`Evictions::seats`], the last one, but for what is booked.

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationRef, Cell, Constraint, Device, GroupCounts, GroupShape, Job, JobId, Requirement, Resources, Special,
+    AllocationRef, Cell, Constraint, Device, GroupCounts, GroupShape, Job, JobId, Outcome, Requirement, Resources,
+    Special,
 };
 use plenum_policies::{Beyond, Columns, Eligible, Index, Policy, Request, Settings, Unplaced, explain};
 use plenum_sdk::{Decision, Plan, Quotas, Specials, View, Work};
@@ -352,9 +353,10 @@ impl Placer {
         for (position, devices) in &free.named {
             plan.devices(placed[*position], devices);
         }
-        self.evictions.claimed(view, work, &seats);
-        let evicting: BTreeSet<u32> = seats.iter().map(|seat| seat.machine).collect();
-        for machine in evicting {
+        let evicting = &placed[placed.len() - seats.len()..];
+        self.evictions.claimed(view, work, (evicting, &seats), plan);
+        let machines: BTreeSet<u32> = seats.iter().map(|seat| seat.machine).collect();
+        for machine in machines {
             self.evictions.leaving(machine, &work.job).for_each(|&victim| {
                 plan.evict(machine, victim);
             });
@@ -390,6 +392,16 @@ impl Placer {
     /// Whoever is placed from now on in this decision is not worth an eviction.
     pub(crate) fn evict_no_more(&mut self) {
         self.evictions.end();
+    }
+
+    /// A plan whose outcome [`Placer::answered`] is to be told.
+    pub(crate) fn plan(&mut self) -> Plan {
+        Plan::incremental().tagged(self.evictions.next_tag())
+    }
+
+    /// What became of a plan of [`Placer::plan`].
+    pub(crate) fn answered(&mut self, tag: u64, outcome: &Outcome) {
+        self.evictions.answered(tag, outcome);
     }
 
     /// When the next decision can go on with what was put off in this one, in microseconds.

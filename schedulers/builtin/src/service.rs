@@ -6,8 +6,9 @@
 
 mod moves;
 
+use plenum_model::Outcome;
 use plenum_policies::{Policy, Settings};
-use plenum_sdk::{Decision, Plan, Scheduler, View};
+use plenum_sdk::{Decision, Scheduler, View};
 
 use crate::placer::Placer;
 use moves::Moves;
@@ -44,7 +45,7 @@ impl Scheduler for Service {
         // transactions may be sent, as after the loss of a rack, they share: what is planned beyond the window is thrown away.
         let jobs: Vec<_> = view.work().chunk_by(|one, other| one.job.id == other.job.id).collect();
         for jobs in jobs.chunks(jobs.len().div_ceil(view.window()).max(1)) {
-            let mut plan = Plan::incremental().decided_by("spread", &[]);
+            let mut plan = self.placer.plan().decided_by("spread", &[]);
             for work in jobs.iter().copied().flatten() {
                 self.placer.place(view, std::slice::from_ref(work), &mut plan, &mut decision);
             }
@@ -55,6 +56,10 @@ impl Scheduler for Service {
         self.placer.evict_no_more();
         self.moves.plan(&mut self.placer, view, &mut decision);
         decision
+    }
+
+    fn answered(&mut self, tag: u64, outcome: &Outcome) {
+        self.placer.answered(tag, outcome);
     }
 }
 

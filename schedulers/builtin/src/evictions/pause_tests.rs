@@ -1,9 +1,9 @@
 //! Stories of tasks that fail after others were evicted for them.
 
-use plenum_model::JobId;
-use plenum_testkit::{JobBuilder, Stage};
+use plenum_model::{Command, JobId};
+use plenum_testkit::{JobBuilder, Seat, Stage};
 
-use super::tests::{job, leave, leaving, stage, stands, submit};
+use super::tests::{Rival, job, leave, leaving, stage, stands, submit};
 use crate::service::Service;
 
 fn web(count: u32) -> JobBuilder {
@@ -12,10 +12,15 @@ fn web(count: u32) -> JobBuilder {
 
 /// A cell that a job of low priority fills, with so many machines.
 fn full(machines: u32) -> (Stage, JobId) {
-    let mut stage = stage(machines);
-    stage.seat(Service::default());
-    let low = submit(&mut stage, &job("low", machines, 2000, 10));
+    let (stage, low, _) = full_with_seat(machines);
     (stage, low)
+}
+
+fn full_with_seat(machines: u32) -> (Stage, JobId, Seat) {
+    let mut stage = stage(machines);
+    let seat = stage.seat(Service::default());
+    let low = submit(&mut stage, &job("low", machines, 2000, 10));
+    (stage, low, seat)
 }
 
 /// For so many seconds what runs of the job fails in each, and who is evicted for it has left a second later; gives how many were.
@@ -92,4 +97,46 @@ fn tasks_that_never_failed_do_not_wait() {
     stage.remove(lost);
     stage.advance(1_000_000);
     assert_eq!((stands(&stage, web), stands(&stage, low)), ((3, 0), (0, 1)));
+}
+
+// The pause began with the plan: who lost a race for it had evicted nobody, and waited for ten seconds, or twice as long as the last time.
+#[test]
+fn who_lost_the_race_for_its_victim_evicts_another_at_once() {
+    let (mut stage, low, seat) = full_with_seat(3);
+    let web = submit(&mut stage, &web(1));
+    leave(&mut stage);
+    stage.seat(Rival);
+    stage.advance(11_000_000);
+    stage.finish(web, false);
+    stage.advance(500_000);
+    assert_eq!(stands(&stage, low), (3, 0), "in the place of the one that failed is another");
+    stage.hold(seat);
+    stage.advance(2_000_000);
+    submit(&mut stage, &JobBuilder::new("rival", "rival").group("main", 1, 2000).priority(95));
+    stage.transcript();
+    stage.release(seat);
+    stage.advance(1_000_000);
+    let told = stage.transcript();
+    assert!(told.contains("service: 0 of 1 granted\n  task 0 on m0: conflict NoRoom, culprit rival\n"), "{told}");
+    assert_eq!((stands(&stage, web), leaving(&stage).count()), ((1, 0), 2), "{told}");
+}
+
+// Each one made the pause twice as long, though nothing had failed: what failed first then waited for as long.
+#[test]
+fn evictions_for_what_never_failed_make_no_pause_longer() {
+    let (mut stage, low) = full(5);
+    let web = submit(&mut stage, &web(1));
+    for (count, seconds) in [(2, 15), (3, 25)] {
+        leave(&mut stage);
+        stage.advance(seconds * 1_000_000);
+        stage.ask("owner", Command::ScaleJob { job: web, version: None, group: 0, count });
+        stage.advance(1_000_000);
+        assert_eq!(stands(&stage, web), (count as usize, 0));
+    }
+    leave(&mut stage);
+    stage.finish(web, false);
+    stage.advance(2_000_000);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((0, 0), (5, 0)));
+    stage.advance(8_000_000);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((3, 0), (2, 3)), "ten seconds after the last one");
 }

@@ -1,8 +1,9 @@
 //! How often a group evicts for tasks that fail. What fails at once would evict the same one again and again, who came back each time and got nothing done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
-use plenum_model::{JobId, LogTime};
+use plenum_model::{JobId, LogTime, Outcome};
 use plenum_sdk::{View, Work};
 
 /// After an eviction the group's next one for tasks that failed waits for so long: as long as a crash loop of a second needs for five rounds.
@@ -14,54 +15,98 @@ const MAX_MICROS: i64 = 300_000_000;
 /// Groups that are remembered.
 const GROUPS_MAX: usize = 4096;
 
+/// Groups that are remembered to have asked for somebody in transactions that are not answered. Of some there is never an answer.
+const ASKING_MAX: usize = 65_536;
+
+/// A group and its job.
+type Group = (JobId, u16);
+
 #[derive(Clone, Copy, Debug)]
 struct Pause {
-    /// When the group evicted last.
-    began: LogTime,
+    /// Until then the group evicts nobody for what failed.
+    end: LogTime,
+    /// For how long it did not when it had evicted for what failed last.
     micros: i64,
 }
 
 impl Pause {
-    /// Until then it evicts nobody for what failed.
-    fn end(self) -> LogTime {
-        self.began.plus_micros(self.micros)
-    }
-
     /// Who asked for nobody for as long again begins anew. Of another cell it may have begun later than now.
     fn is_past(self, now: LogTime) -> bool {
-        now < self.began || self.end().plus_micros(self.micros) <= now
+        now < self.end.plus_micros(-self.micros) || self.end.plus_micros(self.micros) <= now
     }
+}
+
+/// A group whose claims in a transaction name somebody.
+#[derive(Clone, Debug)]
+struct Asking {
+    /// What the plan was tagged with.
+    tag: u64,
+    group: Group,
+    /// Which of the transaction's claims, all placements counted on.
+    claims: Range<usize>,
+    /// Some of these tasks had failed.
+    has_failed: bool,
 }
 
 /// The groups that evicted not long ago, over all decisions.
 #[derive(Debug, Default)]
-pub(super) struct Pauses(BTreeMap<(JobId, u16), Pause>);
+pub(super) struct Pauses {
+    all: BTreeMap<Group, Pause>,
+    /// What is not answered yet, in the order of the tags.
+    asking: VecDeque<Asking>,
+}
 
 impl Pauses {
-    /// Until when the group evicts nobody, as one of these tasks failed. A group none of whose tasks that wait failed does not wait: what was lost, stopped or evicted is placed again at once.
+    /// Until when the group evicts nobody, as one of these tasks failed. A group none of whose tasks that wait ever failed does not wait: what was lost, stopped or evicted is placed again at once.
     pub(super) fn until(&self, view: &View<'_>, work: &Work) -> Option<LogTime> {
-        let pause = self.0.get(&(work.job.id, work.group)).filter(|pause| !pause.is_past(view.now()))?;
-        let group = view.cell().group(&work.job, work.group)?;
-        let has_failed = |&task: &u32| view.cell().task(group, task).is_some_and(|row| row.failures > 0);
-        (view.now() < pause.end() && work.tasks.iter().any(has_failed)).then(|| pause.end())
+        let pause = self.all.get(&(work.job.id, work.group)).filter(|pause| !pause.is_past(view.now()))?;
+        (view.now() < pause.end && have_failed(view, work, &work.tasks)).then_some(pause.end)
     }
 
-    /// The group evicts somebody now.
-    pub(super) fn begin(&mut self, view: &View<'_>, work: &Work) {
-        let (now, key) = (view.now(), (work.job.id, work.group));
-        let known = self.0.get(&key).filter(|pause| !pause.is_past(now));
-        // One that is not over yet is that of tasks that did not fail.
+    /// These claims of a plan, which are for these tasks of the group, name somebody: who goes is known once it is answered.
+    pub(super) fn ask(&mut self, view: &View<'_>, work: &Work, tasks: &[u32], (tag, claims): (u64, Range<usize>)) {
+        if self.asking.len() >= ASKING_MAX {
+            self.asking.pop_front();
+        }
+        let has_failed = have_failed(view, work, tasks);
+        self.asking.push_back(Asking { tag, group: (work.job.id, work.group), claims, has_failed });
+    }
+
+    /// The plan became this transaction: groups that were granted such a claim evicted somebody.
+    pub(super) fn answered(&mut self, tag: u64, outcome: &Outcome) {
+        let granted: Vec<bool> = outcome.placements.iter().flatten().map(Option::is_some).collect();
+        let begin = self.asking.partition_point(|asking| asking.tag < tag);
+        let end = self.asking.partition_point(|asking| asking.tag <= tag);
+        let answered: Vec<Asking> = self.asking.drain(begin..end).collect();
+        for Asking { group, claims, has_failed, .. } in answered {
+            if granted.get(claims).is_some_and(|granted| granted.contains(&true)) {
+                self.begin(outcome.time, group, has_failed);
+            }
+        }
+    }
+
+    /// The group evicted somebody.
+    fn begin(&mut self, now: LogTime, group: Group, has_failed: bool) {
+        let known = self.all.get(&group).copied().filter(|pause| !pause.is_past(now));
         let micros = match known {
-            Some(pause) if pause.end() <= now => pause.micros.saturating_mul(2).min(MAX_MICROS),
+            Some(pause) if has_failed && pause.end <= now => pause.micros.saturating_mul(2).min(MAX_MICROS),
             Some(pause) => pause.micros,
             None => FIRST_MICROS,
         };
-        if self.0.len() >= GROUPS_MAX {
-            self.0.retain(|_, pause| !pause.is_past(now));
+        // That of tasks that did not fail is the first of another row at most.
+        let end = now.plus_micros(if has_failed { micros } else { FIRST_MICROS });
+        let end = known.map_or(end, |known| known.end.max(end));
+        if self.all.len() >= GROUPS_MAX {
+            self.all.retain(|_, pause| !pause.is_past(now));
         }
-        if self.0.len() >= GROUPS_MAX {
-            self.0.clear();
+        if self.all.len() >= GROUPS_MAX {
+            self.all.clear();
         }
-        self.0.insert(key, Pause { began: now, micros });
+        self.all.insert(group, Pause { end, micros });
     }
+}
+
+fn have_failed(view: &View<'_>, work: &Work, tasks: &[u32]) -> bool {
+    let Some(group) = view.cell().group(&work.job, work.group) else { return false };
+    tasks.iter().any(|&task| view.cell().task(group, task).is_some_and(|row| row.failures > 0))
 }

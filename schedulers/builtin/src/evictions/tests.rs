@@ -350,7 +350,7 @@ fn a_service_evicts_others_tasks_and_a_move_evicts_nobody() {
 }
 
 /// Evicts for its own task the one that stands on the first machine.
-struct Rival;
+pub(super) struct Rival;
 
 impl Scheduler for Rival {
     fn name(&self) -> &str {
