@@ -109,14 +109,16 @@ impl InFlight {
         }
     }
 
-    /// The mirror shows what became of a number: nothing is promised for it any more. Its outcome may still be on its way.
-    pub(crate) fn decided(&mut self, number: u64) {
-        let Some(sent) = self.sent.get_mut(&number) else { return };
+    /// The mirror shows what became of a number: nothing is promised for it any more. Its outcome may still be on its way. Gives whether it named victims.
+    pub(crate) fn decided(&mut self, number: u64) -> bool {
+        let Some(sent) = self.sent.get_mut(&number) else { return false };
+        let had_victims = !sent.victims.is_empty();
         if !sent.claims.is_empty() {
             sent.claims.clear();
             sent.victims.clear();
             self.count_again();
         }
+        had_victims
     }
 
     /// A number was answered.

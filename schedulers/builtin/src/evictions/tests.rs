@@ -413,6 +413,23 @@ fn whom_a_transaction_in_flight_names_no_other_one_names() {
     assert_eq!(stands(&stage, low), (0, 2));
 }
 
+// That it was granted was no occasion for who could not count on its victim, nor on what he leaves.
+#[test]
+fn who_found_nobody_hears_that_a_transaction_with_victims_was_decided() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 4000, &[]);
+    stage.seat(Service::default());
+    let seat = stage.seat(Batch::default());
+    submit(&mut stage, &JobBuilder::new("low", "service").group("main", 1, 4000).priority(25));
+    submit(&mut stage, &JobBuilder::new("lowest", "service").group("main", 1, 4000).priority(5));
+    stage.hold(seat);
+    submit(&mut stage, &job("first", 1, 3000, 90));
+    let second = submit(&mut stage, &job("second", 1, 1000, 21));
+    stage.release(seat);
+    stage.advance(1_000_000);
+    assert_eq!((stands(&stage, second), leaving(&stage).count()), ((1, 0), 1), "{}", stage.passed_over(second, 0));
+}
+
 #[test]
 fn sessions_that_share_the_jobs_evict_for_each_task_once() {
     let mut stage = Stage::new();

@@ -92,7 +92,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             match change {
                 SessionChange::Opened { .. } | SessionChange::Closed(_) => peers = true,
                 SessionChange::Number { session, number, .. } if *session == self.session => {
-                    self.in_flight.decided(*number);
+                    // Of its victims more may come free than it takes, and others can name them now.
+                    self.due |= self.in_flight.decided(*number) && self.hungry;
                 }
                 SessionChange::Number { session, .. } => self.due |= self.share.heard(*session, now_micros),
             }
