@@ -1,10 +1,11 @@
 //! Who has room on which machine, of those who may be evicted or leave already.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use plenum_model::{AllocationId, AllocationRef, Cell, JobKind, Resources, Revision, Room, VICTIMS_MAX};
 
-/// Leaving allocations of a machine that are counted on: as many victims can be named beside them.
+/// Leaving allocations of a machine that are counted on, with those that are spoken for: as many victims can be named beside them.
 const LEAVING_MAX: usize = VICTIMS_MAX / 2;
 
 /// An allocation that may be evicted.
@@ -41,7 +42,7 @@ pub(super) struct Level {
 /// What leaves a machine, by itself or because it was chosen to.
 #[derive(Clone, Debug, Default)]
 struct Leaving {
-    /// First those that leave by themselves.
+    /// First those that leave by themselves, then those that are spoken for, then those that were chosen since.
     ids: Vec<AllocationId>,
     /// What of these nobody took over yet.
     room: Room,
@@ -77,7 +78,8 @@ pub struct Tenants {
 }
 
 impl Tenants {
-    /// Reads those of a cell that a job of this band may evict, except for those that are `spoken` for: named in a transaction that was not answered.
+    /// Reads those of a cell that a job of this band may evict. Those that are `spoken` for, as a transaction that was not answered names them, count as chosen: what that
+    /// transaction claims is to be taken off what is free.
     #[must_use]
     pub fn of(cell: &Cell, band: u8, spoken: impl Fn(AllocationId) -> bool) -> Self {
         let rows = cell.machine_rows().len() as usize;
@@ -93,6 +95,7 @@ impl Tenants {
         }
         let mut found: Vec<(u32, Tenant)> = Vec::new();
         let mut leaving = BTreeMap::<u32, BTreeMap<AllocationId, Room>>::new();
+        let mut chosen = BTreeMap::<u32, Vec<Tenant>>::new();
         for allocation in cell.allocations() {
             let machine = allocation.row.machine;
             let Some(place) = tenants.places.get_mut(machine as usize) else { continue };
@@ -104,12 +107,19 @@ impl Tenants {
                 if let Some(room) = tenants.shapes.get(allocation.row.shape as usize) {
                     leaving.entry(machine).or_default().insert(allocation.id, Room::all_of(room));
                 }
-            } else if let Some(tenant) = victim(cell, band, &allocation).filter(|tenant| !spoken(tenant.id)) {
-                place.1 += 1;
-                found.push((machine, tenant));
+                continue;
+            }
+            match victim(cell, band, &allocation) {
+                Some(tenant) if spoken(tenant.id) => chosen.entry(machine).or_default().push(tenant),
+                Some(tenant) => {
+                    place.1 += 1;
+                    found.push((machine, tenant));
+                }
+                None => {}
             }
         }
         tenants.leave(cell, leaving);
+        tenants.speak(chosen);
         tenants.seat(&found);
         tenants.sum_up();
         tenants
@@ -256,6 +266,21 @@ impl Tenants {
                 self.leaving.remove(&machine);
             }
         }
+    }
+
+    /// Counts those as chosen that are spoken for, as far as they can be named beside those who leave anyway: on those first who have most.
+    fn speak(&mut self, all: BTreeMap<u32, Vec<Tenant>>) {
+        for (machine, mut tenants) in all {
+            tenants.sort_by_key(|tenant| (Reverse(Room::all_of(self.room_of(tenant)).0), tenant.id.slot));
+            let leaving = self.leaving.entry(machine).or_default();
+            tenants.truncate(LEAVING_MAX.saturating_sub(leaving.ids.len()));
+            for tenant in &tenants {
+                let room = self.shapes.get(tenant.shape as usize).copied().unwrap_or_default();
+                leaving.ids.push(tenant.id);
+                leaving.chosen.push((tenant.priority / 10, room));
+            }
+        }
+        self.leaving.retain(|_, leaving| !leaving.ids.is_empty());
     }
 
     /// Puts those of one machine next to each other.

@@ -330,8 +330,10 @@ impl Evictions {
         let asked = Asked { cell, columns: books.columns, specials: books.specials.as_deref(), work, request };
         let beyond = !(shape.devices.is_empty() && shape.ports.is_empty());
         let band = work.job.shape.priority / 10;
+        // What the cell will choose of those whom a transaction in flight names is not known.
+        let is_known = |id: &&AllocationId| !books.view.may_be_evicted(**id);
         let enough = |slot: u32, victims: &[AllocationId]| {
-            let leaving = tenants.leaving(slot, band).chain(victims);
+            let leaving = tenants.leaving(slot, band).filter(is_known).chain(victims);
             let ports = || {
                 asked
                     .specials
@@ -358,9 +360,9 @@ impl Evictions {
             }
         };
         let machine = found.rank.machine;
-        let leaving = || tenants.leaving(machine, band).chain(&found.victims);
-        let devices = asked.devices(machine, leaving()).unwrap_or_default();
-        let names = leaving().count();
+        let leaving = tenants.leaving(machine, band).filter(is_known).chain(&found.victims);
+        let devices = asked.devices(machine, leaving).unwrap_or_default();
+        let names = tenants.leaving(machine, band).count() + found.victims.len();
         let more = names - self.named_on.get(&machine).copied().unwrap_or(0).min(names);
         if self.named + more > NAMED_MAX {
             tenants.leave_be(machine);

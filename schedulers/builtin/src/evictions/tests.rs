@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use plenum_model::{AllocationRef, AllocationState, Command, JobId, Quota, Transition};
 use plenum_sdk::{Decision, Plan, Scheduler, View};
-use plenum_testkit::{JobBuilder, Stage};
+use plenum_testkit::{JobBuilder, Seat, Stage};
 
 use crate::batch::Batch;
 use crate::service::Service;
@@ -410,6 +410,59 @@ fn whom_a_transaction_in_flight_names_no_other_one_names() {
     stage.settle();
     assert_eq!(stage.transcript(), "batch: 1 of 1 granted\nbatch: 1 of 1 granted\n");
     assert!(jobs.iter().all(|&job| stands(&stage, job) == (1, 0)));
+    assert_eq!(stands(&stage, low), (0, 2));
+}
+
+/// A machine that these tasks of a service of low priority fill, and a held seat of `batch` that has evicted for a first task of a core and was not answered.
+fn first_in_flight(low: [i64; 2]) -> (Stage, Seat, JobId) {
+    let mut stage = Stage::new();
+    stage.machine("m0", low.iter().sum::<i64>().unsigned_abs(), &[]);
+    stage.seat(Service::default());
+    let seat = stage.seat(Batch::default());
+    for (number, cpu) in low.into_iter().enumerate() {
+        submit(&mut stage, &JobBuilder::new(&format!("low-{number}"), "service").group("main", 1, cpu).priority(10));
+    }
+    stage.hold(seat);
+    let first = submit(&mut stage, &job("first", 1, 4000, 90));
+    (stage, seat, first)
+}
+
+// Who was named in flight was left out, and what goes in his place was not: the second one lacked the room of both, was told that no lower band had enough, and heard nothing of the first one's
+// grant.
+#[test]
+fn what_a_transaction_in_flight_frees_and_takes_is_balanced_for_the_next() {
+    let (mut stage, seat, first) = first_in_flight([4000, 3000]);
+    let second = submit(&mut stage, &job("second", 1, 3000, 90));
+    stage.transcript();
+    stage.release(seat);
+    assert_eq!(stage.transcript(), "batch: 1 of 1 granted\nbatch: 1 of 1 granted\n");
+    assert_eq!((stands(&stage, first), stands(&stage, second), leaving(&stage).count()), ((1, 0), (1, 0), 2));
+}
+
+// It evicted another one, as what the first one leaves of his victim's room was not counted.
+#[test]
+fn what_is_left_of_a_victim_in_flight_is_taken_before_anybody_else_goes() {
+    let (mut stage, seat, first) = first_in_flight([6000, 1000]);
+    let second = submit(&mut stage, &job("second", 1, 1000, 90));
+    stage.release(seat);
+    stage.advance(1_000_000);
+    assert_eq!((stands(&stage, first), stands(&stage, second), leaving(&stage).count()), ((1, 0), (1, 0), 1));
+}
+
+#[test]
+fn a_device_of_a_victim_in_flight_is_counted_on_by_nobody_else() {
+    let mut stage = Stage::new();
+    stage.machine_with_gpus("m0", 8000, &[], 1);
+    stage.machine_with_gpus("m1", 8000, &[], 1);
+    let seat = stage.seat(Batch::default());
+    let low = submit(&mut stage, &job("low", 2, 100, 10).gpu(1000));
+    stage.transcript();
+    stage.hold(seat);
+    for name in ["first", "second"] {
+        submit(&mut stage, &job(name, 1, 100, 90).gpu(1000));
+    }
+    stage.release(seat);
+    assert_eq!(stage.transcript(), "batch: 1 of 1 granted\nbatch: 1 of 1 granted\n");
     assert_eq!(stands(&stage, low), (0, 2));
 }
 
