@@ -47,6 +47,8 @@ pub(crate) enum Denied {
     Enough,
     /// On none to which more tasks of its group may go.
     Limits,
+    /// On none of those that were asked, as it may not use all of them.
+    Usable,
     /// For all that it needs at once more would have to go than a decision names.
     Many,
     /// It was not looked at to the end.
@@ -67,6 +69,7 @@ impl Denied {
             Self::Limits => {
                 format!("on no machine that its limits allow has a lower band enough to be evicted; {reason}")
             }
+            Self::Usable => format!("on no machine that it may use has a lower band enough to be evicted; {reason}"),
             Self::Many => format!("more than {NAMED_MAX} would have to be evicted at once; {reason}"),
             Self::Later => format!("whom to evict is looked for in a moment; {reason}"),
             Self::Fails(until) => {
@@ -259,7 +262,7 @@ impl Evictions {
             match self.seat(&mut books, work, request, &mut cheapest) {
                 Ok(seat) => seats.push(seat),
                 Err(why) => {
-                    denied = if limited && why == Denied::Enough { Denied::Limits } else { why };
+                    denied = if why == Denied::Enough { on_none(books.view, request, limited) } else { why };
                     break;
                 }
             }
@@ -439,7 +442,7 @@ impl Evictions {
         for resources in need.rooms() {
             match self.home_with((view, columns), work, eligible, resources) {
                 // For room for its largest task it is bound to a machine only where none has more.
-                Err(Denied::Enough) => denied = Denied::Enough,
+                Err(why @ (Denied::Enough | Denied::Usable)) => denied = why,
                 Err(Denied::Later) if self.are_most(looks_before - self.looks) => denied = Denied::Later,
                 found => return found,
             }
@@ -473,12 +476,27 @@ impl Evictions {
         let mut cheapest = Cheapest::new(tenants, machines, &wanting);
         match cheapest.next(tenants, |slot| asked.free(slot), &wanting, &mut self.looks) {
             Found::Here(found) => Ok(found.rank.machine),
-            Found::Nowhere => Err(Denied::Enough),
+            Found::Nowhere => Err(on_none(view, &request, false)),
             Found::Unsure => {
                 self.put_off(rest_of(view.cell()));
                 Err(Denied::Later)
             }
         }
+    }
+}
+
+/// On which machines there was not enough.
+fn on_none(view: &View<'_>, request: &Request<'_>, limited: bool) -> Denied {
+    let (cell, rows) = (view.cell(), view.cell().machine_rows().len());
+    if request.eligible.is_some()
+        || request.home.is_some()
+        || (0..rows).any(|slot| asked::lacks_what_it_gave(cell, slot))
+    {
+        Denied::Usable
+    } else if limited {
+        Denied::Limits
+    } else {
+        Denied::Enough
     }
 }
 

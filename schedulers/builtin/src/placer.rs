@@ -499,7 +499,7 @@ impl Placer {
             }
         }
         let reason = denied.told(&work.job.shape.scheduler, &hopeless.reason);
-        if denied == Denied::Enough && view.cell().hold(work.job.id).is_none() {
+        if matches!(denied, Denied::Enough | Denied::Usable) && view.cell().hold(work.job.id).is_none() {
             // Those behind it are of no higher band.
             let known = Hopeless { reason: reason.clone(), others_have_it: false };
             self.homeless.insert(need.clone(), known);

@@ -6,6 +6,11 @@ use plenum_sdk::{Specials, Work};
 
 use super::lent;
 
+/// Whether a machine shrank, or runs what nobody knew, and has less than it gave: who leaves makes up for that first.
+pub(super) fn lacks_what_it_gave(cell: &Cell, slot: u32) -> bool {
+    cell.room(slot).0.iter().any(|&free| free < 0)
+}
+
 /// What a machine has for a task, beside those who may be evicted.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
@@ -20,8 +25,7 @@ impl Asked<'_> {
     /// What is free; `None` where no task of the group may go.
     pub(super) fn free(&self, slot: u32) -> Option<Room> {
         let mut room = *self.columns.room(slot)?;
-        // A machine that shrank, or runs what nobody knew, has less than it gave: who leaves makes up for that first.
-        if self.cell.room(slot).0.iter().any(|&free| free < 0) {
+        if lacks_what_it_gave(self.cell, slot) {
             return None;
         }
         if !self.could_have_devices(slot) {

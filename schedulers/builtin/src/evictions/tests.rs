@@ -282,6 +282,29 @@ fn limits_constraints_and_quotas_are_no_reason_to_evict() {
     );
     let quick = submit(&mut stage, &job("quick", 2, 1000, 90).on("disk", "ssd"));
     assert_eq!(machines(&stage, quick), [0], "the other place is its own band's");
+    let told = stage.passed_over(quick, 0);
+    assert!(told.starts_with("on no machine that it may use has a lower band enough to be evicted; of 2"), "{told}");
+    let shares = submit(&mut stage, &job("shares", 2, 1000, 90).on("disk", "ssd").same_machine());
+    let told = stage.passed_over(shares, 0);
+    assert!(told.contains("share a machine: on no machine that it may use has a lower band enough"), "{told}");
+}
+
+// The one that had less than it gave was not looked at, and was among those on none of which a lower band had enough.
+#[test]
+fn a_machine_that_has_less_than_it_gave_is_not_said_to_have_not_enough() {
+    let mut stage = stage(2);
+    let low = submit(&mut stage, &job("low", 2, 2000, 10));
+    submit(&mut stage, &job("even", 2, 2000, 95));
+    leave(&mut stage);
+    stage.machine("m2", 3000, &[]);
+    stage.advance(1_000_000);
+    assert_eq!(machines(&stage, low), [2]);
+    stage.machine("m2", 1900, &[]);
+    stage.advance(1_000_000);
+    let high = submit(&mut stage, &job("high", 1, 1900, 90));
+    assert_eq!((stands(&stage, high), stands(&stage, low)), ((0, 0), (1, 0)));
+    let told = stage.passed_over(high, 0);
+    assert!(told.starts_with("on no machine that it may use has a lower band enough to be evicted; of 3"), "{told}");
 }
 
 #[test]
