@@ -7,7 +7,8 @@ use plenum_sdk::View;
 
 use super::{Denied, left_of, rest_of};
 
-/// Kinds of tasks that are remembered to have found nobody.
+/// Kinds of tasks that are remembered to have found nobody. Where more of them wait, those that were asked for first are forgotten, and asked for again before those
+/// behind them in the queue: these have their turn only once others in front of them are placed or stopped.
 const DENIED_MAX: usize = 4096;
 
 /// What found nobody is asked for again after so many rests at least, so that others have their turn; and after more where there are many such kinds: of so many each
@@ -85,7 +86,7 @@ impl<K> Default for Remembered<K> {
     }
 }
 
-impl<K: Ord> Remembered<K> {
+impl<K: Ord + Clone> Remembered<K> {
     /// Begins a decision: forgets what is over.
     pub(super) fn begin(&mut self, view: &View<'_>) {
         self.turn += 1;
@@ -100,7 +101,7 @@ impl<K: Ord> Remembered<K> {
     /// It found nobody in so many looks. With `begun` it was not looked at to the end, and else on none of the machines, of which these were looked at before.
     pub(super) fn put(&mut self, view: &View<'_>, kind: K, (why, looks): (Denied, usize), begun: Option<Begun>) {
         if self.all.len() >= DENIED_MAX {
-            (self.all, self.looks) = (BTreeMap::new(), 0);
+            self.forget_oldest();
         }
         let revision = begun.as_ref().map_or_else(|| view.cell().revision(), |begun| begun.revision);
         let are_many = || self.all.values().filter(|past| past.begun.is_some()).count() >= BEGUN_MAX;
@@ -128,6 +129,11 @@ impl<K: Ord> Remembered<K> {
         past.begun
     }
 
+    fn forget_oldest(&mut self) {
+        let oldest = self.all.iter().min_by_key(|(_, past)| past.turn).map(|(kind, _)| kind.clone());
+        oldest.into_iter().for_each(|kind| drop(self.take(&kind)));
+    }
+
     /// For how long it is not asked for again.
     fn micros(&self, cell: &Cell) -> i64 {
         let rests = DENIED_RESTS.max(i64::try_from(self.all.len()).unwrap_or(i64::MAX) / DENIED_PER_REST);
@@ -140,5 +146,35 @@ impl Past {
     /// Who used up the looks of a decision leaves those of the next one to others, however long that decision took.
     fn rests_in(&self, turn: u64) -> bool {
         self.why == Denied::Later && turn <= self.turn + 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn past(turn: u64, looks: usize) -> Past {
+        let (at, revision) = (LogTime::default(), Revision::default());
+        Past { at, turn, revision, why: Denied::Enough, looks, begun: None }
+    }
+
+    // One kind too many made all be forgotten: as many searches began anew as there was room for.
+    #[test]
+    fn of_too_many_the_one_that_was_asked_for_first_is_forgotten() {
+        let all = BTreeMap::from([("new", past(3, 5)), ("old", past(1, 7)), ("between", past(2, 9))]);
+        let mut remembered = Remembered { all, looks: 21, turn: 3 };
+        remembered.forget_oldest();
+        assert_eq!(
+            (remembered.all.keys().copied().collect::<Vec<_>>(), remembered.looks),
+            (vec!["between", "new"], 14)
+        );
+    }
+
+    #[test]
+    fn machines_that_were_looked_at_are_known_one_by_one() {
+        let mut begun = Begun::at(Revision(1));
+        [0, 63, 64, 200].into_iter().for_each(|slot| begun.add(slot));
+        let known: Vec<u32> = (0..1000).filter(|&slot| begun.has(slot)).collect();
+        assert_eq!(known, [0, 63, 64, 200]);
     }
 }
