@@ -75,14 +75,18 @@ impl Heirs {
     }
 }
 
-/// Victims that a placement names, by machine, in the order of their ranks.
+/// Victims that a placement names, by machine, in the order of their ranks. Nobody stands there twice: what it has would count twice.
 pub(crate) type Victims = BTreeMap<u32, Vec<AllocationId>>;
 
-/// Groups the victims of a placement, so that a claim looks only at those of its machine.
+/// Groups the victims of a placement, so that a claim looks only at those of its machine: each once, with its first rank.
 pub(crate) fn victims_by_machine(placement: &Placement) -> Victims {
     let mut victims = Victims::new();
     for preemption in &placement.preemptions {
-        victims.entry(preemption.machine).or_default().push(preemption.victim);
+        // At most `VICTIMS_MAX` on a machine.
+        let of_machine = victims.entry(preemption.machine).or_default();
+        if !of_machine.contains(&preemption.victim) {
+            of_machine.push(preemption.victim);
+        }
     }
     victims
 }

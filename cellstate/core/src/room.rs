@@ -1,7 +1,6 @@
 //! Why a claim is refused: of which kind, and who came between.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -94,7 +93,7 @@ pub(crate) struct About<'a> {
     pub(crate) ended_holders: Vec<JobId>,
     /// What is free there beside them.
     pub(crate) free: Room,
-    /// Whom it would have evicted.
+    /// Whom it would have evicted, each once.
     pub(crate) victims: Vec<AllocationId>,
     /// What earlier claims of the transaction took over from them.
     pub(crate) handed_over: Vec<TakeOver>,
@@ -316,8 +315,7 @@ impl<'a> Judge<'a, '_> {
             let taken = about.handed_over.iter().filter(|entry| entry.victim == victim.id);
             taken.for_each(|entry| before.take(&entry.amount));
         }
-        let once: BTreeSet<AllocationId> = about.victims.iter().copied().collect();
-        once.into_iter().filter_map(|victim| past.released(victim)).for_each(|shape| before.add(&shape));
+        about.victims.iter().filter_map(|&victim| past.released(victim)).for_each(|shape| before.add(&shape));
         let fitted = before.shortage(&about.need).is_none();
         let facts = Facts {
             short: Some((resource, short.short_by)),

@@ -259,6 +259,34 @@ fn who_comes_between_and_takes_devices_that_victims_have_not_is_to_blame() {
     );
 }
 
+// What a victim has was lent twice: the device was short by nothing, and the claim was one that had never fitted.
+#[test]
+fn a_victim_that_is_named_twice_is_counted_once() {
+    let refused = |victims: &str| {
+        let story = format!(
+            "
+            machine m1 cpu=4000 gpus=1
+            job low by batch tasks=1 cpu=100 gpus=500 prio=10
+            job between by hpc tasks=1 cpu=100 gpus=500 prio=10
+            job high by ml tasks=1 cpu=100 gpus=1000 prio=90
+            batch: claim low[0]@m1
+            snapshot
+            hpc: claim between[0]@m1
+            ml: claim high[0]@m1 {victims}
+            "
+        );
+        check(
+            &story,
+            "
+            batch: committed; low[0] granted gpu0:500
+            hpc: committed; between[0] granted gpu0:500
+            ml: refused; high[0] conflict DeviceTaken short gpu 500 culprits hpc 500 total 500
+            ",
+        );
+    };
+    ["victim=low[0]", "victim=low[0] victim=low[0]"].into_iter().for_each(refused);
+}
+
 #[test]
 fn a_victim_that_is_claimed_for_makes_no_sense() {
     check(
