@@ -121,7 +121,8 @@ impl Core {
         Ok(())
     }
 
-    /// A task cannot be evicted and placed by the same transaction.
+    /// A task cannot be evicted and placed by the same transaction. One whose allocation leaves already may be placed: nobody is evicted then,
+    /// and who counts on room that becomes free names all who leave, whosever tasks they were.
     fn check_victims(&self, txn: &Transaction) -> Result<(), Rejection> {
         let claimed: BTreeSet<(u32, u16, u32)> = txn
             .placements
@@ -140,7 +141,8 @@ impl Core {
             }
         }
         let victims = txn.placements.iter().flat_map(|placement| &placement.preemptions);
-        for found in victims.filter_map(|preemption| self.cell.allocation(preemption.victim)) {
+        let named = victims.filter_map(|preemption| self.cell.allocation(preemption.victim));
+        for found in named.filter(|found| !found.status.state.is_leaving()) {
             let row = found.row;
             if claimed.contains(&(row.job_slot, row.group, row.task)) {
                 let message = format!(

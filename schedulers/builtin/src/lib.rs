@@ -10,6 +10,8 @@
 mod batch;
 mod evictions;
 mod gpus;
+#[cfg(test)]
+mod leaving_tests;
 mod placer;
 mod service;
 mod shared_machine;

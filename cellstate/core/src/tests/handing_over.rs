@@ -303,6 +303,48 @@ fn a_victim_that_is_claimed_for_makes_no_sense() {
     );
 }
 
+// Whoever counts on the room of those who leave names them all. With the task's own among them the whole transaction was refused, with
+// all other claims in it, and planned alike until the receipt came.
+#[test]
+fn a_task_gets_the_room_of_its_own_allocation_that_leaves() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job low by ml tasks=1 cpu=1000 prio=10
+        job next by ml tasks=1 cpu=1000 prio=10
+        ml: claim low[0]@m1
+        report low[0] running
+        stopid alloc-0-1
+        ml: claim low[0]@m1 victim=low[0] claim next[0]@m2
+        ",
+        "
+        ml: committed; low[0] granted
+        ml: committed; low[0] granted over low[0] 1000; next[0] granted
+        ",
+    );
+}
+
+#[test]
+fn who_leaves_makes_room_for_others_where_its_task_is_claimed_elsewhere() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job low by ml tasks=1 cpu=1000 prio=10
+        job high by ml tasks=1 cpu=1000 prio=90
+        ml: claim low[0]@m1
+        report low[0] running
+        stopid alloc-0-1
+        ml: claim high[0]@m1 victim=low[0] claim low[0]@m2
+        ",
+        "
+        ml: committed; low[0] granted
+        ml: committed; high[0] granted over low[0] 1000; low[0] granted
+        ",
+    );
+}
+
 #[test]
 fn a_lost_race_costs_no_second_trip_when_a_spare_machine_fits() {
     check(

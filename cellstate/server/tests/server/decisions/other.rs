@@ -444,4 +444,16 @@ pub(super) const OTHERS: &[Situation] = &[
             stage.claim("batch", v1::Placement { extras, ..placement(job, &[slot], &[0]) });
         }
     }),
+    ("a victim whose task is claimed, and one that leaves already", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let job = stage.job("batch", |job| job.groups[0].resources = Some(cpu(2000)));
+        stage.place("batch", job, &[slot], &[0]);
+        let victim = stage.allocation(job, 0);
+        stage.report(victim, v1::AllocationState::Running);
+        for _ in 0..2 {
+            let preemptions = vec![v1::Preemption { machine: slot, victim }];
+            stage.claim("batch", v1::Placement { preemptions, ..placement(job, &[slot], &[0]) });
+            stage.ask(Ask::StopAllocation(v1::StopAllocation { allocation: victim }));
+        }
+    }),
 ];
