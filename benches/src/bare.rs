@@ -1,8 +1,8 @@
-//! What this machine can do at most: a cell without rules, jobs, history, receipts or a protocol of its own, for ratios.
+//! A cell without rules, jobs, history, receipts or a protocol of its own, for ratios: about as much as this machine can do.
 //!
 //! A rate says as much about a machine as about a program: the same build decided twice as many claims a second on one virtual machine as on
 //! another of the same name. So the suites `core` and `commit` also measure a cell that does as little as anything can that grants claims,
-//! stops allocations, finds culprits and keeps a log, on the same machine in the same run. No figure of a cell that does more is above it.
+//! stops allocations, finds culprits and keeps a log, on the same machine in the same run. It is no proven bound, only simple and quick.
 //!
 //! It is not a part of Plenum, shares no code with it but the prefetch, and nobody should want it: what it leaves out is what Plenum is for.
 

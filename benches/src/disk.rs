@@ -37,6 +37,18 @@ pub(crate) fn file_system(folder: &Path) -> anyhow::Result<String> {
     Ok(known.map_or_else(|| format!("{:#x}", kind.0), |(_, name)| (*name).to_owned()))
 }
 
+/// A new file of so many pieces of zeros, durable: overwriting blocks that exist is all that is asked of the disk then.
+pub(crate) fn file_of_zeros(path: &Path, piece_bytes: usize, pieces: u64) -> anyhow::Result<std::fs::File> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
+    let file = file.with_context(|| format!("cannot make {}", path.display()))?;
+    let zeros = vec![0; piece_bytes];
+    for piece in 0..pieces {
+        file.write_all_at(&zeros, piece * piece_bytes as u64)?;
+    }
+    file.sync_all()?;
+    Ok(file)
+}
+
 /// A file of zeros, written before and overwritten in turn: what a log of recycled segments asks of the disk.
 pub(crate) struct SyncProbe {
     file: std::fs::File,
@@ -48,13 +60,7 @@ impl SyncProbe {
     /// Makes the file in this folder, and removes its name at once. Each write will have so many bytes.
     pub(crate) fn new(folder: &Path, write_bytes: usize) -> anyhow::Result<Self> {
         let path = folder.join("sync-probe");
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
-        let file = file.with_context(|| format!("cannot make {}", path.display()))?;
-        let zeros = vec![0; write_bytes];
-        for place in 0..PLACES {
-            file.write_all_at(&zeros, place * write_bytes as u64)?;
-        }
-        file.sync_all()?;
+        let file = file_of_zeros(&path, write_bytes, PLACES)?;
         std::fs::remove_file(&path)?;
         Ok(Self { file, block: vec![0x5a; write_bytes], next: 0 })
     }

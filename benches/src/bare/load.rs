@@ -11,7 +11,7 @@ const MEMORY_BYTES: u64 = 64 << 20;
 const TENANTS: u32 = 100;
 const FITTING: u32 = 168;
 /// Machines that the rival keeps full.
-const RACES: u32 = 8;
+pub(super) const RACES: u32 = 8;
 const LOSERS_PERCENT: u32 = 5;
 
 /// Draws transactions, and follows what becomes of them.

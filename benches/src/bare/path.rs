@@ -9,7 +9,7 @@
 //! who watches, and no frame of HTTP.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
@@ -21,8 +21,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use prost::Message;
 
+use super::load::RACES;
 use super::wire::{Outcome, Transaction};
 use super::{Cell, Load};
+use crate::disk;
 use crate::figure::number;
 
 /// The log's file.
@@ -87,7 +89,11 @@ pub(crate) fn run(shape: Shape, seed: u64, folder: &Path) -> anyhow::Result<Vec<
     // Where one part fails, the others lose their connections: the client's words are the least telling ones.
     let ((), cell, ()) = (joined.0?, joined.1?, joined.2?);
     let (rates, live) = rates?;
-    ensure!(cell.live() == live as u64 + 8, "{} allocations are live, and {live} of the load are known", cell.live());
+    ensure!(
+        cell.live() == live as u64 + u64::from(RACES),
+        "{} allocations are live, and {live} of the load are known",
+        cell.live()
+    );
     let (cpu, memory) = Load::capacity();
     cell.check((cpu.into(), memory))?;
     Ok(rates)
@@ -197,13 +203,7 @@ struct Log {
 
 impl Log {
     fn make(path: &Path) -> anyhow::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
-        let file = file.with_context(|| format!("cannot make {}", path.display()))?;
-        let zeros = vec![0; BATCH_BYTES];
-        for place in (0..LOG_BYTES).step_by(BATCH_BYTES) {
-            file.write_all_at(&zeros, place)?;
-        }
-        file.sync_all()?;
+        let file = disk::file_of_zeros(path, BATCH_BYTES, LOG_BYTES / BATCH_BYTES as u64)?;
         std::fs::remove_file(path)?;
         Ok(Self { file, at: 0, hash: blake3::hash(&[]), frame: Vec::new() })
     }

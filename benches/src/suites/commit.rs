@@ -139,15 +139,10 @@ async fn closed_loop(ground: &mut Ground, shape: Shape, place: &Place, options: 
     let (name, times) = (shape.name(), times(options));
     say(&name);
     let mut disk = DiskTimes::new(&place.scratch, SYNC_BYTES)?;
-    let mut bare = Vec::new();
     disk.look(SYNCS)?;
-    if beside_bare::is_wanted(shape) {
-        bare.extend(beside_bare::rates(place, shape, times, options)?);
-    }
+    let mut bare = beside_bare::rates(place, shape, times, options)?;
     let seen = closed::run(ground, shape, times).await?;
-    if beside_bare::is_wanted(shape) {
-        bare.extend(beside_bare::rates(place, shape, times, options)?);
-    }
+    bare.extend(beside_bare::rates(place, shape, times, options)?);
     disk.look(SYNCS)?;
     let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
     parameters.extend(seen.parameters);

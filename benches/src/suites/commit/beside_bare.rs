@@ -14,17 +14,16 @@ use crate::figure::{Better, Case, Figure, Parameters, median};
 const IN_FLIGHT: [(u32, usize); 2] = [(100, 256), (1000, 32)];
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// Whether a load is measured beside it.
-pub(super) fn is_wanted(shape: Shape) -> bool {
-    !shape.mirrors && shape.streams == 4 && in_flight(shape).is_some()
-}
-
+/// None for a load that is not measured beside it.
 fn in_flight(shape: Shape) -> Option<usize> {
+    if shape.mirrors || shape.streams != 4 {
+        return None;
+    }
     let known = IN_FLIGHT.iter().find(|(claims, _)| *claims == shape.claims);
     known.map(|(_, in_flight)| *in_flight)
 }
 
-/// Runs it for some windows as long as the cell's.
+/// Runs it for a window as long as the cell's, where that load is measured beside it.
 pub(super) fn rates(place: &Place, shape: Shape, times: Times, options: &Run) -> anyhow::Result<Vec<f64>> {
     let Some(in_flight) = in_flight(shape) else { return Ok(Vec::new()) };
     let bare = bare::Shape {

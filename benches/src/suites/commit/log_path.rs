@@ -1,19 +1,18 @@
 //! The log by itself: batches appended to the journal, and equal frames appended to a bare file, each with one `fdatasync`, in turns. The
 //! bare file is what no log can beat; the difference is the cost of checksums, of the chain of hashes and of segments.
 
-use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use plenum_journal::{BatchLabel, CellId, Journal, Keeper, Options, RealDisk};
 use serde_json::json;
 
 use super::Place;
 use crate::Run;
+use crate::disk;
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::progress::say;
 use crate::random::Random;
@@ -151,14 +150,8 @@ struct BareFile {
 
 impl BareFile {
     fn make(path: &Path, frame: usize) -> anyhow::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
-        let file = file.with_context(|| format!("cannot make {}", path.display()))?;
         let places = SEGMENT_BYTES / frame as u64;
-        let zeros = vec![0; frame];
-        for place in 0..places {
-            file.write_all_at(&zeros, place * frame as u64)?;
-        }
-        file.sync_all()?;
+        let file = disk::file_of_zeros(path, frame, places)?;
         Ok(Self { file, places, next: 0 })
     }
 
