@@ -111,34 +111,23 @@ impl<S: Scoring + ?Sized> lanes::Work for Best<'_, S> {
     #[inline(always)]
     fn run(self) -> Place {
         let Self { scoring, rows, ask } = self;
-        // One running minimum for each of the 64 positions in a block, so that none waits for another.
-        let mut costs = [f32::INFINITY; BLOCK];
-        let mut ties = [i32::MAX; BLOCK];
+        let (mut best, mut bound) = (Place::NONE, Place::NONE.cost);
         let mut seen = [0.0; BLOCK];
         for (block, &word) in rows.words.iter().enumerate() {
             if word == 0 {
                 continue;
             }
             score(scoring, &rows, block, word, &ask, &mut seen);
-            let first = ask.order.tie(first_of(block));
-            if ask.seeded {
-                for lane in 0..BLOCK {
-                    let tie = lane_tie(&ask, lane).wrapping_add(first);
-                    let better = (seen[lane] < costs[lane]) | ((seen[lane] == costs[lane]) & (tie < ties[lane]));
-                    ties[lane] = if better { tie } else { ties[lane] };
-                    costs[lane] = if better { seen[lane] } else { costs[lane] };
-                }
-            } else {
-                // Blocks come in rising order, so whoever was there first has the lower slot.
-                for lane in 0..BLOCK {
-                    let tie = lane_tie(&ask, lane).wrapping_add(first);
-                    let better = seen[lane] < costs[lane];
-                    ties[lane] = if better { tie } else { ties[lane] };
-                    costs[lane] = if better { seen[lane] } else { costs[lane] };
-                }
+            // Rarely, but where many cost the same: only then are ties looked at. Minima and ties that run along for each row of a block would be
+            // stored under masks, which takes some processors twenty cycles each.
+            if any_below(&seen, bound) {
+                let place = least(&seen, &ties_of(&ask, block));
+                best = if place.is_before(&best) { place } else { best };
+                // Blocks come in rising order, so whoever was there first has the lower slot; a seed may put others before it.
+                bound = if ask.seeded { best.cost.next_up() } else { best.cost };
             }
         }
-        least(&costs, &ties)
+        best
     }
 }
 
@@ -160,7 +149,6 @@ impl<S: Scoring + ?Sized> lanes::Work for Minima<'_, '_, S> {
     fn run(self) {
         let Self { scoring, rows, ask, blocks, minima } = self;
         let mut seen = [0.0; BLOCK];
-        let mut ties = [0; BLOCK];
         for &block in blocks {
             let block = block as usize;
             let word = rows.words[block];
@@ -169,11 +157,7 @@ impl<S: Scoring + ?Sized> lanes::Work for Minima<'_, '_, S> {
                 continue;
             }
             score(scoring, &rows, block, word, &ask, &mut seen);
-            let first = ask.order.tie(first_of(block));
-            for lane in 0..BLOCK {
-                ties[lane] = lane_tie(&ask, lane).wrapping_add(first);
-            }
-            minima[block] = least(&seen, &ties);
+            minima[block] = least(&seen, &ties_of(&ask, block));
         }
     }
 }
@@ -302,7 +286,8 @@ fn score<S: Scoring + ?Sized>(
     }
     if ask.least[2] > 0 {
         for lane in 0..BLOCK {
-            costs[lane] = if disk[lane] >= ask.least[2] { costs[lane] } else { f32::INFINITY };
+            // A sum, as a choice would become a store under a mask: see `Best`.
+            costs[lane] += if disk[lane] >= ask.least[2] { 0.0 } else { f32::INFINITY };
         }
     }
     if let Some(weights) = rows.weights {
@@ -356,6 +341,29 @@ const fn lane_tie(ask: &Ask<'_>, lane: usize) -> i32 {
 #[allow(clippy::cast_possible_truncation, reason = "the two halves of a word")]
 const fn halves(word: u64) -> [u32; 2] {
     [word as u32, (word >> 32) as u32]
+}
+
+/// The ties of a block's rows.
+#[inline(always)]
+fn ties_of(ask: &Ask<'_>, block: usize) -> [i32; BLOCK] {
+    let first = ask.order.tie(first_of(block));
+    std::array::from_fn(|lane| lane_tie(ask, lane).wrapping_add(first))
+}
+
+/// Whether any of 64 costs is below a bound. What is no number is not.
+#[inline(always)]
+fn any_below(costs: &[f32; BLOCK], bound: f32) -> bool {
+    let mut lows = [f32::INFINITY; 8];
+    for costs in costs.as_chunks::<8>().0 {
+        for lane in 0..8 {
+            lows[lane] = if costs[lane] < lows[lane] { costs[lane] } else { lows[lane] };
+        }
+    }
+    let mut any = 0;
+    for low in lows {
+        any |= u32::from(low < bound);
+    }
+    any > 0
 }
 
 /// The best of 64 places, in six rounds that each halve them.
