@@ -148,6 +148,16 @@ impl BackupError {
         }
     }
 
+    /// What keeps a fallback from being looked at, which may be sound; otherwise what is wrong with it.
+    pub(crate) fn obstacle(self) -> Result<ServerError, Self> {
+        let Self::Io { path, source } = self else { return Err(self) };
+        let failed = plenum_journal::DiskError { operation: "read", path: path.display().to_string(), source };
+        if failed.may_be_sound() {
+            return Ok(ServerError::ReadFallback(failed));
+        }
+        Err(Self::Io { path, source: failed.source })
+    }
+
     fn of(path: &Path, fault: Fault) -> Self {
         let path = path.to_owned();
         match fault {

@@ -145,6 +145,11 @@ pub enum ServerError {
         /// What is wrong with the fallback.
         what: String,
     },
+    /// The fallback is needed, and could not be looked at: it may be sound.
+    #[error(
+        "the fallback can't be read; nothing is said of it, and nothing was changed: give this user the right to read it, or what it lacks, and try again"
+    )]
+    ReadFallback(#[source] plenum_journal::DiskError),
     /// Another set of named resources than the cell was made with.
     #[error("the cell's named resources are {expected:?}, found {found:?} in the settings; give the same, or none")]
     CustomResources {
@@ -222,6 +227,7 @@ impl ServerError {
             Self::AheadOfLog(_) | Self::NoLog { .. } => "DAMAGED_LOG",
             // It belongs to another user, or too many files are open.
             Self::ReadHistory(read) if read.may_be_sound() => "BAD_DIRECTORY",
+            Self::ReadFallback(_) => "BAD_DIRECTORY",
             Self::OpenHistory(_)
             | Self::ReadHistory(_)
             | Self::WriteHistory(_)
@@ -249,7 +255,7 @@ impl ServerError {
             Self::OpenHistory(error) => error.may_be_sound(),
             Self::ReadHistory(error) => error.may_be_sound(),
             Self::WriteHistory(error) => error.may_be_sound(),
-            Self::OpenJournal(OpenError::Locked(_)) => true,
+            Self::OpenJournal(OpenError::Locked(_)) | Self::ReadFallback(_) => true,
             Self::OpenJournal(OpenError::Disk(failed)) => failed.may_be_sound(),
             Self::ReadJournal(plenum_journal::ReadError::Disk(failed)) => failed.may_be_sound(),
             _ => false,

@@ -119,7 +119,7 @@ fn begin_with_fallback(history: &History, dir: &Path, recovered: &Recovered) -> 
     let cell = match fallback::read(dir, recovered.identity) {
         Ok(Some(cell)) => cell,
         Ok(None) => return refused("there is none".to_owned()),
-        Err(error) => return refused(told(&error)),
+        Err(error) => return error.obstacle().map_or_else(|damaged| refused(told(&damaged)), Err),
     };
     let revision = cell.revision().0;
     if !(oldest.saturating_sub(1)..=recovered.tail.revision).contains(&revision) {

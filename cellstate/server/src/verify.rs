@@ -161,7 +161,10 @@ fn open_history(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Histor
 /// The cell of the fallback. Whether it is sound is asked here, and nowhere else while it is not needed.
 fn read_fallback(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Cell> {
     fallback::read(dir, report.identity).unwrap_or_else(|error| {
-        audit.violation(Revision(0), FALLBACK, told(&error));
+        match error.obstacle() {
+            Ok(obstacle) => audit.unreadable(Revision(0), FALLBACK, told(&obstacle), obstacle),
+            Err(damaged) => audit.violation(Revision(0), FALLBACK, told(&damaged)),
+        }
         None
     })
 }

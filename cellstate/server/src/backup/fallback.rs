@@ -129,10 +129,10 @@ pub(crate) fn revision_in(dir: &Path, identity: Identity) -> Result<Option<u64>,
 /// As [`revision_in`], and when it is damaged or its cell is not sound.
 pub(crate) fn read(dir: &Path, identity: Identity) -> Result<Option<Cell>, BackupError> {
     let path = dir.join(FALLBACK);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let (cell, manifest, _) = restore::from_file(&path)?;
+    let (cell, manifest, _) = match restore::from_file(&path) {
+        Err(BackupError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read?,
+    };
     expect_cell(&path, &manifest, identity)?;
     invariants::check_cell(&cell)
         .map_err(|violation| BackupError::NotSound { revision: manifest.revision, what: violation.to_string() })?;

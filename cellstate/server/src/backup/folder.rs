@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use plenum_history::History;
+use plenum_history::{Entries, History, ReadError};
 use plenum_journal::{CellId, ChainHash, Frame, Identity, KeptReport, OpenError, RealDisk, Report, Tail};
 use plenum_model::{Cell, Revision};
 use plenum_proto::{delta, v1};
@@ -83,9 +83,8 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
                 let begun = (start.revision().0, start.identity().incarnation);
                 let (follower, report, kept) = follow_log(&disk, identity.cell, start, most)?;
                 recovery::check_incarnation(dir, begun, (report.oldest_revision, identity.incarnation))?;
-                let before =
-                    kept.damages.iter().map(ToString::to_string).chain(unread.as_ref().map(|error| told(error)));
-                let before = before.collect();
+                let damages = kept.damages.iter().map(ToString::to_string);
+                let before = damages.chain(unread.iter().map(Unread::to_string)).collect();
                 follower.into_followed().map(|follower| (follower, report, before, unread))
             }
             Err(unfoldable) => Err(unfoldable),
@@ -95,10 +94,8 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
                 let concluded = conclude(dir, follower, (unfoldable, before), &report, accept_loss);
                 let is_whole = concluded.as_ref().is_ok_and(|followed| followed.loss.is_none());
                 // What could only not be looked at is not given up, and nobody is told that it is damaged.
-                return match unread.filter(|error| !is_whole && error.may_be_sound()) {
-                    Some(error) => Err(error.into()),
-                    None => concluded,
-                };
+                let mut obstacles = unread.into_iter().filter_map(Unread::into_obstacle).filter(|_| !is_whole);
+                return obstacles.next().map_or(concluded, |obstacle| Err(obstacle.into()));
             }
             // A cell into which a change was folded in part is none: it is made anew, up to there.
             Err(Unfoldable { revision, what }) => {
@@ -135,61 +132,95 @@ struct Unfoldable {
     what: String,
 }
 
-/// The cell that the history shows at its end, or at a revision before it. Where it can't be read that is the fallback's, or else an empty
-/// one, and why: the log may go back to the beginning by itself. Where it can't be read to its end, what it shows is where that is, and why.
-fn start(dir: &Path, identity: Identity, most: u64) -> Result<(Cell, Option<ServerError>), Unfoldable> {
-    let folder = dir.join(HISTORY);
-    if !folder.is_dir() {
-        return Ok((fallen_back(dir, identity, most), None));
+/// What could not be read of what a cell begins with.
+enum Unread {
+    History(ServerError),
+    Fallback(BackupError),
+}
+
+impl std::fmt::Display for Unread {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::History(error) => formatter.write_str(&told(error)),
+            Self::Fallback(error) => write!(formatter, "the fallback can't be used instead: {}", told(error)),
+        }
     }
-    let begun = || {
-        let (history, opened) = History::open(&folder, recovery::read_options(dir, &identity.cell.0)?)?;
-        // One that a start has made, and not got to fill: as a start would, the fallback is begun with.
-        if opened.newest_revision == 0 && history.newest_checkpoint().is_none() {
-            return Ok((fallen_back(dir, identity, most), None, None));
+}
+
+impl Unread {
+    /// What kept it from being looked at, where it may be sound.
+    fn into_obstacle(self) -> Option<ServerError> {
+        match self {
+            Self::History(error) => Some(error).filter(ServerError::may_be_sound),
+            Self::Fallback(error) => error.obstacle().ok(),
         }
-        let (cell, start) = recovery::newest_cell(&history)?;
-        // Its batches may end before its newest checkpoint.
-        let last = opened.newest_revision.min(most);
-        let entries = if last > start { history.entries(start + 1, last).map(Some) } else { Ok(None) };
-        let (entries, unread) = match entries {
-            Ok(entries) => (entries, None),
-            Err(error) => {
-                tracing::warn!(%error, "the history can be followed no further than its checkpoint");
-                (None, Some(ServerError::ReadHistory(error)))
-            }
-        };
-        Ok::<_, ServerError>((cell, entries, unread))
-    };
-    let (mut cell, entries, mut unread) = match begun() {
-        Ok(begun) => begun,
-        Err(error) => {
+    }
+}
+
+/// The cell that the history shows at its end, or at a revision before it; and what could not be read. Where the history can't be read that is
+/// the fallback's cell, or else an empty one: the log may go back to the beginning by itself. Where it can't be read to its end, what it shows is
+/// where that is.
+fn start(dir: &Path, identity: Identity, most: u64) -> Result<(Cell, Vec<Unread>), Unfoldable> {
+    let folder = dir.join(HISTORY);
+    let (mut unread, mut begun) = (Vec::new(), None);
+    if folder.is_dir() {
+        let opened = recovery::read_options(dir, &identity.cell.0)
+            .and_then(|options| begin_with_history(&folder, options, most));
+        begun = opened.unwrap_or_else(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "the history can't be used");
-            return Ok((fallen_back(dir, identity, most), Some(error)));
-        }
+            unread.push(Unread::History(error));
+            None
+        });
+    }
+    let Some((mut cell, entries)) = begun else {
+        let read = fallback::read(dir, identity).unwrap_or_else(|error| {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the fallback can't be used");
+            unread.push(Unread::Fallback(error));
+            None
+        });
+        return Ok((read.filter(|cell| cell.revision().0 <= most).unwrap_or_default(), unread));
     };
-    for logged in entries.into_iter().flatten() {
-        // Its blocks stand in the log, which may be damaged there: then the log is followed from here, as far as it goes.
-        let entry = match logged {
-            Ok(logged) => logged.entry,
-            Err(error) => {
-                tracing::warn!(%error, "the history can be followed no further");
-                unread = Some(ServerError::ReadHistory(error));
-                break;
+    // Its blocks stand in the log, which may be damaged there: then the log is followed from here, as far as it goes.
+    let mut further = |error: ReadError| {
+        tracing::warn!(%error, "the history can be followed no further");
+        unread.push(Unread::History(ServerError::ReadHistory(error)));
+    };
+    match entries.transpose() {
+        Err(error) => further(error),
+        Ok(entries) => {
+            for logged in entries.into_iter().flatten() {
+                match logged {
+                    Ok(logged) => apply(&mut cell, logged.entry.revision, logged.entry.delta)?,
+                    Err(error) => {
+                        further(error);
+                        break;
+                    }
+                }
             }
-        };
-        apply(&mut cell, entry.revision, entry.delta)?;
+        }
     }
     Ok((cell, unread))
 }
 
-/// The fallback's cell, where it shows no later revision; otherwise an empty one.
-fn fallen_back(dir: &Path, identity: Identity, most: u64) -> Cell {
-    let read = fallback::read(dir, identity).unwrap_or_else(|error| {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the fallback can't be used");
-        None
-    });
-    read.filter(|cell| cell.revision().0 <= most).unwrap_or_default()
+/// A cell, and what the history has behind it, if anything.
+type Begun = (Cell, Option<Result<Entries, ReadError>>);
+
+/// The cell of the history's newest checkpoint, and what comes after it; nothing where it has nothing: one that a start has made, and not
+/// got to fill.
+fn begin_with_history(
+    folder: &Path,
+    options: plenum_history::Options,
+    most: u64,
+) -> Result<Option<Begun>, ServerError> {
+    let (history, opened) = History::open(folder, options)?;
+    if opened.newest_revision == 0 && history.newest_checkpoint().is_none() {
+        return Ok(None);
+    }
+    let (cell, start) = recovery::newest_cell(&history)?;
+    // Its batches may end before its newest checkpoint.
+    let last = opened.newest_revision.min(most);
+    let entries = (last > start).then(|| history.entries(start + 1, last));
+    Ok(Some((cell, entries)))
 }
 
 fn apply(cell: &mut Cell, revision: u64, encoded: Bytes) -> Result<(), Unfoldable> {

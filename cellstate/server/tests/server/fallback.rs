@@ -153,6 +153,9 @@ async fn a_fallback_that_is_damaged_is_found_and_nothing_is_made_of_it() {
         std::fs::remove_dir_all(dir.join("history")).unwrap();
         let error = refused(&dir).await;
         assert!(error.code() == "DAMAGED_HISTORY" && error.to_string().contains(FALLBACK), "{at}: {error}");
+        let error =
+            plenum_server::restore(&dir, &temporary.path().join("new"), &RestoreOptions::default()).unwrap_err();
+        assert!(error.code() == "DAMAGED_LOG" && error.to_string().contains(FALLBACK), "{at}: {error}");
     }
     let dir = temporary.path().join("none");
     copy_folder(&whole, &dir);
@@ -163,6 +166,26 @@ async fn a_fallback_that_is_damaged_is_found_and_nothing_is_made_of_it() {
     assert!(error.to_string().contains("there is none"), "{error}");
     // Put back, it is of use at once: whatever was tried in between.
     std::fs::copy(whole.join(FALLBACK), dir.join(FALLBACK)).unwrap();
+    Server::start(forgetful(&dir)).await.unwrap().shutdown().await.unwrap();
+}
+
+// It belongs to somebody else, say, or too many files are open: told as damaged, it would be thrown away.
+#[tokio::test]
+async fn a_fallback_that_can_not_be_looked_at_is_not_called_damaged() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("cell");
+    in_its_middle(&dir).await;
+    std::fs::rename(dir.join(FALLBACK), temporary.path().join(FALLBACK)).unwrap();
+    std::os::unix::fs::symlink(FALLBACK, dir.join(FALLBACK)).unwrap();
+    let error = plenum_server::verify(&dir).unwrap_err();
+    assert_eq!(error.code(), "BAD_DIRECTORY", "{error}");
+    std::fs::remove_dir_all(dir.join("history")).unwrap();
+    let error = refused(&dir).await;
+    assert_eq!(error.code(), "BAD_DIRECTORY", "{error}");
+    let accepting = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
+    let error = plenum_server::restore(&dir, &temporary.path().join("new"), &accepting).unwrap_err();
+    assert_eq!(error.code(), "BAD_DIRECTORY", "{error}");
+    std::fs::rename(temporary.path().join(FALLBACK), dir.join(FALLBACK)).unwrap();
     Server::start(forgetful(&dir)).await.unwrap().shutdown().await.unwrap();
 }
 
