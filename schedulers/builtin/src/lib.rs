@@ -121,6 +121,8 @@ mod tests {
         let _batch = cell.scheduler(Batch::default());
         let _service = cell.scheduler(Service::default());
         cell.submit(&JobBuilder::new("web", "service").group("web", 2, 500).forever()).await;
+        // First: where `words` has filled a machine, the other one takes both.
+        cell.wait_for("web", |job| job.groups[0].running == 2).await;
         let words = JobBuilder::new("words", "batch")
             .same_machine()
             .group("split", 1, 500)
