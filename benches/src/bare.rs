@@ -8,6 +8,7 @@
 
 mod cell;
 mod load;
+mod pages;
 mod path;
 mod wire;
 

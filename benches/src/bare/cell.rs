@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use anyhow::{Context, ensure};
 use plenum_model::prefetch;
 
+use super::pages::Pages;
 use super::wire::{Outcome, Transaction};
 
 const MACHINES_A_PAGE: usize = 256;
@@ -75,9 +76,9 @@ pub(crate) struct Counted {
 
 /// The bare cell.
 pub(crate) struct Cell {
-    machines: Vec<Box<[Machine; MACHINES_A_PAGE]>>,
-    allocations: Vec<Box<[Allocation; ALLOCATIONS_A_PAGE]>>,
-    states: Vec<Box<[u8; STATES_A_PAGE]>>,
+    machines: Pages<Machine, MACHINES_A_PAGE>,
+    allocations: Pages<Allocation, ALLOCATIONS_A_PAGE>,
+    states: Pages<u8, STATES_A_PAGE>,
     /// By page of allocations, a bit for each free row.
     free: Vec<u64>,
     /// Pages that are worth filling, oldest first, and whether a page is among them.
@@ -101,11 +102,10 @@ impl Cell {
     /// A cell of machines that have so much each, without allocations.
     pub(crate) fn new(machines: u32, cpu_millis: u32, memory_bytes: u64) -> Self {
         let machine = Machine { free_cpu_millis: cpu_millis, free_memory_bytes: memory_bytes, ..Machine::default() };
-        let pages = (machines as usize).div_ceil(MACHINES_A_PAGE);
         Self {
-            machines: (0..pages).map(|_| Box::new([machine; MACHINES_A_PAGE])).collect(),
-            allocations: Vec::new(),
-            states: Vec::new(),
+            machines: Pages::filled(machines as usize, machine),
+            allocations: Pages::filled(0, Allocation::default()),
+            states: Pages::filled(0, FREE),
             free: Vec::new(),
             pages: VecDeque::new(),
             queued: Vec::new(),
@@ -159,15 +159,17 @@ impl Cell {
         put(delta, stops.len() as u64);
         for (step, &id) in stops.iter().enumerate() {
             if let Some(&coming) = stops.get(step + NAMED_AHEAD) {
-                self.ask_for(low(coming));
+                let coming = low(coming) as usize;
+                prefetch(&self.allocations[coming]);
+                prefetch(&self.states[coming]);
             }
             if let Some(&coming) = stops.get(step + FOUND_AHEAD) {
-                let machine = self.allocation(low(coming)).machine as usize;
-                prefetch(&self.machines[machine / MACHINES_A_PAGE][machine % MACHINES_A_PAGE]);
+                let machine = self.allocations[low(coming) as usize].machine;
+                prefetch(&self.machines[machine as usize]);
             }
             let slot = low(id) as usize;
-            let state = &mut self.states[slot / STATES_A_PAGE][slot % STATES_A_PAGE];
-            let row = self.allocations[slot / ALLOCATIONS_A_PAGE][slot % ALLOCATIONS_A_PAGE];
+            let state = &mut self.states[slot];
+            let row = self.allocations[slot];
             ensure!(*state == LIVE && u64::from(row.generation) == id >> 32, "a stop of what is not there");
             *state = FREE;
             self.live -= 1;
@@ -176,8 +178,7 @@ impl Cell {
             if self.free[page].count_ones() == WORTH_FILLING && !std::mem::replace(&mut self.queued[page], true) {
                 self.pages.push_back(u32::try_from(page).context("pages have 32 bits")?);
             }
-            let machine =
-                &mut self.machines[row.machine as usize / MACHINES_A_PAGE][row.machine as usize % MACHINES_A_PAGE];
+            let machine = &mut self.machines[row.machine as usize];
             machine.free_cpu_millis += row.cpu_millis;
             machine.free_memory_bytes += row.memory_bytes;
             machine.count -= 1;
@@ -194,10 +195,9 @@ impl Cell {
         put(delta, transaction.machines.len() as u64);
         for (step, (&number, &task)) in transaction.machines.iter().zip(&transaction.tasks).enumerate() {
             if let Some(&coming) = transaction.machines.get(step + FOUND_AHEAD) {
-                let coming = coming as usize;
-                prefetch(&self.machines[coming / MACHINES_A_PAGE][coming % MACHINES_A_PAGE]);
+                prefetch(&self.machines[coming as usize]);
             }
-            let machine = &self.machines[number as usize / MACHINES_A_PAGE][number as usize % MACHINES_A_PAGE];
+            let machine = &self.machines[number as usize];
             if machine.free_cpu_millis < cpu || machine.free_memory_bytes < memory {
                 counted.refused += 1;
                 counted.with_culprit += u64::from(self.culprit(machine, transaction).is_some());
@@ -205,13 +205,13 @@ impl Cell {
                 continue;
             }
             let slot = self.free_row();
-            let machine = &mut self.machines[number as usize / MACHINES_A_PAGE][number as usize % MACHINES_A_PAGE];
+            let machine = &mut self.machines[number as usize];
             machine.free_cpu_millis -= cpu;
             machine.free_memory_bytes -= memory;
             machine.count += 1;
             let taken = (cpu.cast_signed(), memory.cast_signed());
             note(&mut self.ring, &mut self.changes, machine, self.revision, taken, transaction.number);
-            let row = &mut self.allocations[slot / ALLOCATIONS_A_PAGE][slot % ALLOCATIONS_A_PAGE];
+            let row = &mut self.allocations[slot];
             let generation = row.generation + 1;
             *row = Allocation {
                 job: transaction.job,
@@ -224,7 +224,7 @@ impl Cell {
                 created: self.revision,
                 number: transaction.number,
             };
-            self.states[slot / STATES_A_PAGE][slot % STATES_A_PAGE] = LIVE;
+            self.states[slot] = LIVE;
             self.live += 1;
             counted.granted += 1;
             outcome.allocations.push(u64::from(generation) << 32 | slot as u64);
@@ -274,46 +274,33 @@ impl Cell {
     }
 
     fn new_page(&mut self) -> usize {
-        let page = self.allocations.len();
-        self.allocations.push(Box::new([Allocation::default(); ALLOCATIONS_A_PAGE]));
+        let page = self.free.len();
         self.free.push(u64::MAX);
         self.queued.push(false);
-        if self.states.len() * STATES_A_PAGE < self.allocations.len() * ALLOCATIONS_A_PAGE {
-            self.states.push(Box::new([FREE; STATES_A_PAGE]));
-        }
+        let rows = self.free.len() * ALLOCATIONS_A_PAGE;
+        self.allocations.reach(rows, Allocation::default());
+        self.states.reach(rows, FREE);
         page
-    }
-
-    fn allocation(&self, slot: u32) -> &Allocation {
-        &self.allocations[slot as usize / ALLOCATIONS_A_PAGE][slot as usize % ALLOCATIONS_A_PAGE]
-    }
-
-    fn ask_for(&self, slot: u32) {
-        prefetch(self.allocation(slot));
-        prefetch(&self.states[slot as usize / STATES_A_PAGE][slot as usize % STATES_A_PAGE]);
     }
 
     /// Whether what machines have less is what live allocations have, and as many are live as were granted and not stopped.
     pub(crate) fn check(&self, capacity: (u64, u64)) -> anyhow::Result<()> {
-        let states = self.states.iter().flat_map(|page| page.iter());
-        let rows = self.allocations.iter().flat_map(|page| page.iter());
-        let live = rows.zip(states).filter(|(_, state)| **state == LIVE);
+        let live = self.allocations.iter().zip(self.states.iter()).filter(|(_, state)| **state == LIVE);
         let (mut used, mut count) = ((0, 0), 0);
         for (row, _) in live {
             used.0 += u64::from(row.cpu_millis);
             used.1 += row.memory_bytes;
             count += 1;
         }
-        let machines = || self.machines.iter().flat_map(|page| page.iter());
-        let free: (u64, u64) = machines().fold((0, 0), |free, machine| {
+        let free: (u64, u64) = self.machines.iter().fold((0, 0), |free, machine| {
             (free.0 + u64::from(machine.free_cpu_millis), free.1 + machine.free_memory_bytes)
         });
         ensure!(count == self.live, "{count} rows are live, and {} were counted", self.live);
-        let all = self.machines.len() as u64 * MACHINES_A_PAGE as u64;
+        let all = self.machines.rows() as u64;
         let expected = (all * capacity.0, all * capacity.1);
         let found = (free.0 + used.0, free.1 + used.1);
         ensure!(expected == found, "machines have {expected:?}, and {found:?} is free or used");
-        let tenants: u64 = machines().map(|machine| u64::from(machine.count)).sum();
+        let tenants: u64 = self.machines.iter().map(|machine| u64::from(machine.count)).sum();
         ensure!(tenants == count, "machines count {tenants} allocations of {count}");
         Ok(())
     }
