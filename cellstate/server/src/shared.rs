@@ -246,7 +246,7 @@ impl Shared {
     /// For how long the cell has had more than a mirror at this revision; 0 for one at 0, which is none.
     fn mirror_age_micros(&self, has: Revision) -> i64 {
         let lacks = has > Revision(0) && has < self.durable_revision();
-        let since = if lacks { self.picture.time_of(has.next()) } else { None };
+        let since = if lacks { self.picture.about_when(has.next()) } else { None };
         since.map_or(0, |since| self.clock.now().micros.saturating_sub(since.micros).max(0))
     }
 

@@ -71,7 +71,7 @@ fn live(
             response.truncated = true;
             break;
         }
-        let created = shared.picture.time_of(allocation.row.created);
+        let created = shared.picture.about_when(allocation.row.created);
         let mut row = view::allocation(cell, &allocation, created);
         if created.is_none() {
             row.created_micros = grants.created_micros(row.created_revision);

@@ -68,7 +68,9 @@ fn at_its_end(
     let delta = delta_of(&logged)?;
     let change = delta.ends.iter().find(|change| change.slot == id.slot);
     let Some((allocation, change)) = before.allocation(id).zip(change) else { return Ok(None) };
-    let created = Times::new(history, picture).of(allocation.row.created);
+    let granted = allocation.row.created;
+    let mut times = Times::new(history, picture);
+    let created = picture.exactly_when(granted).or_else(|| times.read(granted)).or_else(|| times.of(granted));
     let mut row = view::allocation(&before, &allocation, created);
     view::ended(&mut row, change, &delta, &view::restarts(&delta));
     Ok(Some(row))
@@ -291,7 +293,7 @@ impl<'a> Times<'a> {
         if let Some(known) = self.known.get(&revision) {
             return Some(*known);
         }
-        let time = self.picture.time_of(revision).or_else(|| self.read(revision))?;
+        let time = self.picture.about_when(revision).or_else(|| self.read(revision))?;
         self.known.insert(revision, time);
         Some(time)
     }

@@ -421,8 +421,9 @@ fn retired(id: AllocationId, oldest: u64) -> Failure {
 /// history does.
 async fn live(shared: &Arc<Shared>, moment: Moment, id: AllocationId) -> Result<v1::AllocationView, Failure> {
     let allocation = moment.allocation(id).ok_or_else(|| never_was(id, &moment))?;
-    let created = shared.picture.time_of(allocation.row.created);
-    let mut view = view::allocation(&moment, &allocation, created);
+    let created = shared.picture.exactly_when(allocation.row.created);
+    let about = created.or_else(|| shared.picture.about_when(allocation.row.created));
+    let mut view = view::allocation(&moment, &allocation, about);
     // It may have a turn, and what follows waits for one.
     let granted_at = allocation.row.created;
     drop(moment);

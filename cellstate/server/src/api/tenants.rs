@@ -65,9 +65,12 @@ impl<'a> Tenants<'a> {
         Ok(found)
     }
 
-    /// A row stays when its allocation ends, until the slot is given away again.
+    /// A row stays when its allocation ends, until the slot is given away again: but of a free one images have the generation alone.
     fn by_row(&self, id: AllocationId) -> Option<Tenant> {
         let row = self.cell.allocation_rows().get(id.slot).filter(|row| row.generation == id.generation)?;
+        if row.job() == JobId::default() {
+            return None;
+        }
         Some(Tenant { job: row.job(), group: row.group, task: row.task, machine: row.machine })
     }
 }

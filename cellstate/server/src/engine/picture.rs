@@ -176,9 +176,14 @@ impl Picture {
         self.times.lock().push(first, time);
     }
 
-    /// When a revision was decided, as far as is remembered.
-    pub(crate) fn time_of(&self, revision: Revision) -> Option<LogTime> {
-        self.times.lock().of(revision)
+    /// When a revision was decided, as [`Times::about`] says.
+    pub(crate) fn about_when(&self, revision: Revision) -> Option<LogTime> {
+        self.times.lock().about(revision)
+    }
+
+    /// When a revision was decided, where that is remembered exactly.
+    pub(crate) fn exactly_when(&self, revision: Revision) -> Option<LogTime> {
+        self.times.lock().exactly(revision)
     }
 }
 

@@ -60,10 +60,10 @@ impl Mirror {
         &self.cell
     }
 
-    /// When a revision was decided; `None` before what is remembered.
+    /// When a revision was decided: of old ones too early by up to a thousandth of how long ago it was. `None` before what is remembered.
     #[must_use]
     pub fn time_of(&self, revision: Revision) -> Option<LogTime> {
-        self.times.of(revision)
+        self.times.about(revision)
     }
 
     /// When revisions were decided, as far as is remembered.

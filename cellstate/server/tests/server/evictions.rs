@@ -35,6 +35,28 @@ async fn evict_two(channel: &Channel, session: &mut Session) -> Vec<u64> {
     [victims, outcome.placements[0].allocations.clone()].concat()
 }
 
+// Of a free row a checkpoint has the generation alone: after a start they were tasks of job-0-0 on whatever machine was the first.
+#[tokio::test]
+async fn whom_a_transaction_evicted_is_told_alike_after_they_ended_and_the_server_was_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    evict_two(&channel, &mut session).await;
+    // The machine goes, and with it all that ran there; nobody comes into the slots.
+    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true };
+    Inspect::new(channel.clone()).remove_machine(remove).await.unwrap();
+    let get = v1::GetTransactionRequest { session: session.welcome.session, number: 2 };
+    let before = Inspect::new(channel).get_transaction(get).await.unwrap().into_inner();
+    assert_eq!(before.evictions.len(), 2);
+    server.shutdown().await.unwrap();
+
+    let server = start(dir.path()).await;
+    let after = Inspect::new(connect(&server).await).get_transaction(get).await.unwrap().into_inner();
+    assert_eq!(after.evictions, before.evictions);
+    server.shutdown().await.unwrap();
+}
+
 // They were told by their ids: whom it had hit took a command for each, and by then that could be another job's.
 #[tokio::test]
 async fn a_transaction_tells_whom_it_evicted_and_for_whom_also_when_others_have_come_into_their_slots() {
