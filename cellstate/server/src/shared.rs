@@ -269,10 +269,16 @@ impl Shared {
     ///
     /// The resolver's own cell is ahead of what is durable while a batch is being written. A write that does not come back, as when
     /// the disk is full, must not keep people from reading: then the cell is folded anew, once for all of them.
+    ///
+    /// To be awaited by who is polled whenever it can go on: others wait for turns that it takes.
     pub(crate) async fn snapshot(&self) -> Cell {
-        let revision = self.durable_revision();
+        self.snapshot_with(self.durable_revision()).await
+    }
+
+    /// The same, of a snapshot that has at least this durable revision.
+    pub(crate) async fn snapshot_with(&self, revision: Revision) -> Cell {
         loop {
-            if let Ok(cell) = tokio::time::timeout(STALLED, self.snapshot_of(revision)).await {
+            if let Ok(cell) = tokio::time::timeout(STALLED, self.picture_with(revision)).await {
                 return cell;
             }
             // Where much else goes on it may be late. The history can't be written on a full disk, either: it is not waited for longer.
@@ -280,7 +286,7 @@ impl Shared {
             // Nobody waits while it is folded, and what is shown to nobody is let go of again.
             let _kept = self.picture.keep();
             self.fold_for_readers(revision).await;
-            if let Ok(cell) = tokio::time::timeout(STALLED, self.snapshot_of(revision)).await {
+            if let Ok(cell) = tokio::time::timeout(STALLED, self.picture_with(revision)).await {
                 return cell;
             }
         }
@@ -309,8 +315,8 @@ impl Shared {
         drop(folding.await);
     }
 
-    /// A snapshot that has this durable revision.
-    pub(crate) async fn snapshot_of(&self, revision: Revision) -> Cell {
+    /// The resolver's picture, when it has this durable revision: for as long as a write does not come back, that may be never.
+    pub(crate) async fn picture_with(&self, revision: Revision) -> Cell {
         self.picture.at_least(revision, || self.ingress.want_snapshot()).await
     }
 

@@ -360,7 +360,7 @@ impl v1::agents_server::Agents for AgentsService {
             }
         }
         // From here on the next one to register this name sees who holds its lease.
-        let cell = self.shared.snapshot_of(self.shared.durable_revision()).await;
+        let cell = self.shared.snapshot().await;
         drop(registering);
         // What came by before the lease was in the books did not end it: somebody may have removed the machine.
         let is_there = |found: &&Arc<Machine>| found.epoch == epoch && found.state != MachineState::Unreachable;
@@ -489,7 +489,7 @@ impl v1::agents_server::Agents for AgentsService {
 /// Sees to it that the hub knows what runs where.
 async fn make_index(shared: &Arc<Shared>) -> Result<(), Failure> {
     while let Some(revision) = shared.hub.needs_index() {
-        let (cell, making) = (shared.snapshot_of(revision).await, shared.clone());
+        let (cell, making) = (shared.snapshot_with(revision).await, shared.clone());
         let made = past::counting(&shared.reads, move || {
             making.hub.make_index(&cell);
             Ok(())
@@ -522,7 +522,14 @@ async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<R
             let revision = *changes.borrow_and_update();
             // The picture is let go of before the message is sent: an agent that does not read must not keep it.
             let next = {
-                let cell = shared.snapshot_of(revision).await;
+                let cell = tokio::select! {
+                    cell = shared.snapshot_with(revision) => cell,
+                    () = out.closed() => break,
+                    () = ended.as_mut() => {
+                        drop(out.try_send(Err(Failure::ending().into_status())));
+                        break;
+                    }
+                };
                 shared.hub.next(&mut follower, &cell)
             };
             match next {

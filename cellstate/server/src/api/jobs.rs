@@ -230,7 +230,7 @@ impl v1::jobs_server::Jobs for JobsService {
             Decision::Rejected(rejection) => return Err(Failure::from(rejection).into()),
             Decision::Outcome(_) => return Err(Failure::internal("a launch gave an outcome").into()),
         };
-        let after = self.shared.snapshot_of(decided.at).await;
+        let after = self.shared.snapshot_with(decided.at).await;
         let child = JobId::from_bits(id).and_then(|id| after.job(id)).map(|job| job.shape.name.to_string());
         Ok(Response::new(v1::LaunchResponse {
             job: id,

@@ -1,5 +1,6 @@
 //! Streams of watchers: the shell around [`SyncSession`].
 
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -11,8 +12,8 @@ use plenum_proto::fields::{fields, number};
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
 use prost::Message;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Status, Streaming};
 
 use super::failure::Failure;
@@ -163,13 +164,14 @@ impl Watcher {
             }
             match last {
                 Last::NeedsSnapshot => {
-                    let cell = self.shared.snapshot().await;
-                    let now = self.shared.clock.monotonic_micros();
-                    let lent = Lent::new(cell, now);
-                    self.shared.lending.lend(&lent);
-                    self.sync.snapshot(lent, now);
+                    let lent = apart(lent(self.shared.clone())).await.ok_or(Gone)?;
+                    self.sync.snapshot(lent, self.shared.clock.monotonic_micros());
                 }
-                Last::NeedsMissed(after) => self.sync.missed(missed::after(&self.shared, after).await),
+                Last::NeedsMissed(after) => {
+                    let shared = self.shared.clone();
+                    let missed = apart(async move { missed::after(&shared, after).await }).await;
+                    self.sync.missed(missed.ok_or(Gone)?);
+                }
                 Last::Waits(until_micros) => {
                     wake.due = false;
                     if wake.micros != until_micros {
@@ -351,7 +353,9 @@ impl Watcher {
             Told::Refused(failure) => return self.refuse(number, &failure),
             Told::Other(answered) => answered,
         };
-        match self.shared.decision(answered).await {
+        let shared = self.shared.clone();
+        let decided = apart(async move { shared.decision(answered).await }).await;
+        match decided.unwrap_or_else(|| Err(Failure::ending())) {
             Ok(Decided { at, decision: Decision::Outcome(outcome), .. }) => {
                 self.sync.outcome(at, v1::Outcome::from(outcome.as_ref()).encode_to_vec().into());
             }
@@ -368,6 +372,28 @@ impl Watcher {
     fn refuse(&mut self, number: u64, failure: &Failure) {
         self.sync.error(Revision(0), error(number, failure));
     }
+}
+
+/// Waits for what is done on a task of its own; none when that ended without it. A stream is polled only while its connection has room: one whose
+/// watcher does not read must have no turn meanwhile that others wait for.
+async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    let (mut done, told) = oneshot::channel();
+    tokio::spawn(async move {
+        let outcome = tokio::select! {
+            outcome = work => outcome,
+            () = done.closed() => return,
+        };
+        drop(done.send(outcome));
+    });
+    told.await.ok()
+}
+
+/// A snapshot that is taken back from who reads it too slowly.
+async fn lent(shared: Arc<Shared>) -> Arc<Lent> {
+    let cell = shared.snapshot().await;
+    let lent = Lent::new(cell, shared.clock.monotonic_micros());
+    shared.lending.lend(&lent);
+    lent
 }
 
 /// When a stream looks whether there is something to send. That comes before anything is waited for: to wait for six things costs more
@@ -419,7 +445,7 @@ async fn take_notes(shared: Arc<Shared>) {
         let arrived = shared.arrived.lock().take();
         let Some(arrived) = arrived else { return };
         let cell = tokio::select! {
-            cell = shared.snapshot_of(shared.durable_revision()) => cell,
+            cell = shared.picture_with(shared.durable_revision()) => cell,
             () = shared.ended() => return,
         };
         let mut known = shared.notes.lock();
@@ -508,6 +534,48 @@ mod tests {
         encoding.join().unwrap().unwrap();
         assert_eq!(part, Ok(true));
         drop(shared);
+        server.shutdown().await.unwrap();
+    }
+
+    // It kept its turn for as long as it did not read, and everybody else who had to catch up waited for it, without an end.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_has_to_catch_up_does_not_wait_for_watchers_that_do_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = ServerOptions::new(dir.path());
+        options.settings.recent_bytes = 1;
+        let server = Server::start(options).await.unwrap();
+        let shared = server.shared().clone();
+        for name in ["a", "b", "c"] {
+            let open = Command::OpenSession { scheduler: name.into() };
+            shared.ask(Shared::request(&"local".into(), "default".into(), open)).await.unwrap();
+        }
+        let catch_up = || {
+            let hello = v1::Hello {
+                cell_id: shared.identity.cell_id.to_vec().into(),
+                incarnation: shared.identity.incarnation,
+                revision: 1,
+                ..Default::default()
+            };
+            let owner = Owner { principal: Principal::local(), namespace: "".into(), session: SessionId(0) };
+            let mut watcher = Watcher::new(shared.clone(), owner, &hello, mpsc::unbounded_channel().0).unwrap();
+            let mut wake = Wake { due: true, micros: i64::MAX, timer: Box::pin(tokio::time::sleep(Duration::MAX)) };
+            Box::pin(async move {
+                let (out, mut sent) = mpsc::channel(HANDFULS_MAX);
+                assert!(watcher.send_due(&out, &mut wake).await.is_ok());
+                let mut messages = 0;
+                while sent.try_recv().is_ok() {
+                    messages += 1;
+                }
+                messages
+            })
+        };
+        let mut stalled: Vec<_> = (0..8).map(|_| catch_up()).collect();
+        for watcher in &mut stalled {
+            assert_eq!(at_hand(watcher).await, None, "what it missed is read from the disk");
+        }
+        let messages = tokio::time::timeout(Duration::from_secs(10), catch_up()).await;
+        assert!(messages.expect("it has its turn") > 1);
+        drop((stalled, shared));
         server.shutdown().await.unwrap();
     }
 

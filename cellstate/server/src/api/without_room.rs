@@ -15,7 +15,7 @@ const AT_HAND: Duration = Duration::from_millis(100);
 
 /// The durable cell, if it is at hand: the resolver may wait for room itself.
 pub(super) async fn cell_at_hand(shared: &Shared) -> Option<Cell> {
-    tokio::time::timeout(AT_HAND, shared.snapshot_of(shared.durable_revision())).await.ok()
+    tokio::time::timeout(AT_HAND, shared.picture_with(shared.durable_revision())).await.ok()
 }
 
 /// The answer to a transaction, if the same was decided under its number.
