@@ -23,6 +23,18 @@ impl Default for QueueBounds {
     }
 }
 
+impl QueueBounds {
+    /// Which bound of all principals together has no room for so many bytes more, when so many requests and bytes wait.
+    fn full(&self, (requests, waiting_bytes): (usize, usize), bytes: usize, has_little: bool) -> Option<Full> {
+        let reserved = if has_little { (0, 0) } else { (self.requests.div_ceil(RESERVED), self.bytes / RESERVED) };
+        let (most, most_bytes) = (self.requests - reserved.0, self.bytes - reserved.1);
+        if requests >= most {
+            return Some(Full::Requests(most));
+        }
+        (requests > 0 && waiting_bytes + bytes > most_bytes).then_some(Full::Bytes(most_bytes))
+    }
+}
+
 /// Which bound was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
@@ -41,6 +53,12 @@ const REQUEST_BYTES: usize = 256;
 
 /// What a principal may ask for in one turn, in bytes: a few dozen claims. Less only changes turns more often.
 const TURN_BYTES: usize = 2048;
+
+/// One part in so many of all room is for principals of which hardly anything waits: those of which much does leave it to them. Two that ask without
+/// pause would otherwise keep everybody else out, and first of all who could have them paused.
+const RESERVED: usize = 8;
+/// Hardly anything is less than one part in so many of all room, or nothing at all.
+const LITTLE: usize = 64;
 
 /// Principals without requests whose places are kept, for up to so many requests each: a queue that runs empty all the time would else take
 /// memory for each request.
@@ -91,13 +109,12 @@ impl<T> FairQueue<T> {
     /// Queues a request; gives it back when there is no room. A request that is larger than all room there is goes in when the
     /// queue is empty.
     pub(crate) fn push(&mut self, principal: &Arc<str>, bytes: usize, request: T) -> Result<(), (Full, T)> {
-        if let Some(full) = self.full(bytes) {
-            return Err((full, request));
-        }
         let bounds = self.bounds;
+        let waits = (self.requests, self.bytes);
         match self.principals.get_mut(principal) {
             Some(own) => {
-                if let Some(full) = own.full(bounds, bytes) {
+                let full = own.full(bounds, bytes).or_else(|| bounds.full(waits, bytes, own.has_little(bounds)));
+                if let Some(full) = full {
                     return Err((full, request));
                 }
                 if own.waiting.is_empty() {
@@ -107,6 +124,9 @@ impl<T> FairQueue<T> {
                 own.bytes += bytes;
             }
             None => {
+                if let Some(full) = bounds.full(waits, bytes, true) {
+                    return Err((full, request));
+                }
                 let turn = turn_bytes(&self.priorities, principal);
                 let own = Own { waiting: VecDeque::from([(bytes, request)]), bytes, credit: 0, turn };
                 self.principals.insert(principal.clone(), own);
@@ -124,15 +144,6 @@ impl<T> FairQueue<T> {
             own.turn = turn_bytes(&priorities, principal);
         }
         self.priorities = priorities;
-    }
-
-    /// Which bound of all principals together has no room for so many bytes.
-    fn full(&self, bytes: usize) -> Option<Full> {
-        let QueueBounds { requests, bytes: most, .. } = self.bounds;
-        if self.requests >= requests {
-            return Some(Full::Requests(requests));
-        }
-        (self.requests > 0 && self.bytes + bytes > most).then_some(Full::Bytes(most))
     }
 
     /// Takes the next requests, until there are so many in `taken`. Looks principals up once a turn, not for each request.
@@ -169,6 +180,12 @@ fn turn_bytes(priorities: &BTreeMap<Arc<str>, u8>, principal: &Arc<str>) -> usiz
 }
 
 impl<T> Own<T> {
+    /// Whether hardly anything of it waits.
+    fn has_little(&self, bounds: QueueBounds) -> bool {
+        let is_little = self.waiting.len() < bounds.requests / LITTLE && self.bytes < bounds.bytes / LITTLE;
+        self.waiting.is_empty() || is_little
+    }
+
     fn full(&self, bounds: QueueBounds, bytes: usize) -> Option<Full> {
         let QueueBounds { principal_requests, principal_bytes, .. } = bounds;
         if self.waiting.is_empty() {
@@ -303,13 +320,36 @@ mod tests {
         let mut queue = queue(3, 10, 2);
         queue.bounds.principal_bytes = 5;
         queue.push(&ann, 1, 0).unwrap();
-        assert_eq!(queue.push(&ann, 10, 1), Err((Full::Bytes(10), 1)));
+        assert_eq!(queue.push(&ann, 10, 1), Err((Full::PrincipalBytes(5), 1)));
+        assert_eq!(queue.push(&bob, 10, 1), Err((Full::Bytes(10), 1)));
         assert_eq!(queue.push(&ann, 5, 1), Err((Full::PrincipalBytes(5), 1)));
         queue.push(&ann, 1, 2).unwrap();
         assert_eq!(queue.push(&ann, 1, 3), Err((Full::Principal(2), 3)));
         queue.push(&bob, 1, 4).unwrap();
-        assert_eq!(queue.push(&bob, 1, 5), Err((Full::Requests(3), 5)));
+        assert_eq!(queue.push(&bob, 1, 5), Err((Full::Requests(2), 5)));
+        assert_eq!(queue.push(&"eve".into(), 1, 5), Err((Full::Requests(3), 5)));
         assert_eq!(queue.len(), 3);
+    }
+
+    // Two filled all there was, each up to its own bound, and an operator could not even have them paused.
+    #[test]
+    fn who_asks_seldom_is_let_in_however_much_of_two_others_waits() {
+        for (requests, bytes, each_bytes) in [(64, 1 << 20, 1), (1 << 20, 64 << 10, 1000)] {
+            let mut queue = queue(requests, bytes, requests / 2);
+            queue.bounds.principal_bytes = bytes / 2;
+            let (ann, bob): (Arc<str>, Arc<str>) = ("ann".into(), "bob".into());
+            for greedy in [&ann, &bob, &ann] {
+                while queue.push(greedy, each_bytes, 0).is_ok() {}
+            }
+            assert!(matches!(queue.push(&bob, each_bytes, 0), Err((Full::Requests(_) | Full::Bytes(_), 0))));
+            for seldom in ["operator", "agent"] {
+                queue.push(&seldom.into(), each_bytes, 1).unwrap();
+            }
+            // What comes free is not theirs again as long as others have less.
+            assert_eq!(pop(&mut queue), Some(0));
+            assert!(queue.push(&ann, each_bytes, 0).is_err());
+            queue.push(&"user".into(), each_bytes, 1).unwrap();
+        }
     }
 
     #[test]
