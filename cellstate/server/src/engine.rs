@@ -5,7 +5,7 @@
 //!                              │ published
 //!                              ▼
 //!                          publisher ┈▶ feeder        (what agents shall run, metrics; the history, which nothing waits for)
-//! keeping: high-water mark, next segment, room on the disk
+//! keeping: next segment, room on the disk; marking: high-water mark
 //! ```
 
 mod backlog;
@@ -48,7 +48,7 @@ pub(crate) struct Threads {
     shared: Arc<Shared>,
     resolver: JoinHandle<()>,
     rest: Vec<JoinHandle<()>>,
-    keeping: JoinHandle<()>,
+    keeping: [JoinHandle<()>; 2],
 }
 
 /// Batches whose deltas are on their way back to the resolver. More are dropped: it has enough.
@@ -93,8 +93,17 @@ pub(crate) fn start(
         let shared = with(shared);
         move || keeping::run(&shared)
     })?;
+    let marking = spawn("marking", shared, {
+        let shared = with(shared);
+        move || keeping::mark(&shared)
+    })?;
     let resolver = spawn("resolver", shared, move || resolver.run())?;
-    Ok(Threads { shared: shared.clone(), resolver, rest: vec![journal, publisher, feeder], keeping })
+    Ok(Threads {
+        shared: shared.clone(),
+        resolver,
+        rest: vec![journal, publisher, feeder],
+        keeping: [keeping, marking],
+    })
 }
 
 impl Threads {
@@ -106,7 +115,7 @@ impl Threads {
         self.shared.published.close();
         self.rest.into_iter().for_each(ended);
         self.shared.keeping.stop();
-        ended(self.keeping);
+        self.keeping.into_iter().for_each(ended);
     }
 }
 

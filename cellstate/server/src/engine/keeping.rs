@@ -1,4 +1,6 @@
 //! Housekeeping of the log, off the commit path: the high-water mark, the next segment, and the room on the disk.
+//!
+//! The mark has a thread of its own: to make a segment takes as many syncs as it has half mebibytes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,18 +11,21 @@ use plenum_journal::{Keeper, Space};
 use crate::error::ServerError;
 use crate::shared::Shared;
 
-/// From a batch to the writing of its mark; the design allows 100 ms.
-const MARK_DELAY: Duration = Duration::from_millis(50);
+/// From a batch to the writing of its mark, and to a look at the next segment; the design allows 100 ms.
+const DELAY: Duration = Duration::from_millis(50);
+/// How long the mark is waited for while nothing is written: for ever.
+const QUIET: Duration = Duration::from_secs(3600);
 /// How often the room on the disk is looked at.
 const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 struct Signals {
-    written: bool,
+    /// Batches so far.
+    written: u64,
     stopping: bool,
 }
 
-/// Wakes the keeping thread.
+/// Wakes the threads that keep the log.
 #[derive(Default)]
 pub(crate) struct Keeping {
     signals: Mutex<Signals>,
@@ -30,25 +35,31 @@ pub(crate) struct Keeping {
 impl Keeping {
     /// Something was written.
     pub(crate) fn wake(&self) {
-        let mut signals = self.signals.lock();
-        if !signals.written {
-            signals.written = true;
-            self.changed.notify_one();
-        }
+        self.signals.lock().written += 1;
+        self.changed.notify_all();
     }
 
     pub(crate) fn stop(&self) {
         self.signals.lock().stopping = true;
-        self.changed.notify_one();
+        self.changed.notify_all();
     }
 
-    /// Waits for a batch, the end, or a time: whether something was written, and whether it is the end.
-    fn wait(&self, until: Instant) -> (bool, bool) {
-        let mut signals = self.signals.lock();
-        if !signals.written && !signals.stopping {
-            self.changed.wait_until(&mut signals, until);
+    /// Waits for a batch that was not seen, and for those that come soon after it; or for the end, or a time. Whether there is something new, and
+    /// whether it is the end.
+    fn wait(&self, seen: &mut u64, until: Instant) -> (bool, bool) {
+        let is_over = {
+            let mut signals = self.signals.lock();
+            while signals.written == *seen
+                && !signals.stopping
+                && !self.changed.wait_until(&mut signals, until).timed_out()
+            {}
+            signals.written == *seen || signals.stopping
+        };
+        if !is_over {
+            std::thread::sleep(DELAY);
         }
-        (std::mem::take(&mut signals.written), signals.stopping)
+        let signals = self.signals.lock();
+        (std::mem::replace(seen, signals.written) != signals.written, signals.stopping)
     }
 }
 
@@ -174,14 +185,11 @@ impl SpaceWatch {
     }
 }
 
-/// The keeping thread.
-pub(crate) fn run(shared: &Arc<Shared>) {
-    let mut space_due = Instant::now();
+/// The thread that writes the high-water mark.
+pub(crate) fn mark(shared: &Arc<Shared>) {
+    let mut seen = 0;
     loop {
-        let (written, stopping) = shared.keeping.wait(space_due);
-        if written && !stopping {
-            std::thread::sleep(MARK_DELAY);
-        }
+        let (written, stopping) = shared.keeping.wait(&mut seen, Instant::now() + QUIET);
         if (written || stopping)
             && !shared.has_failed()
             && let Err(error) = shared.keeper.high_water().flush()
@@ -189,6 +197,16 @@ pub(crate) fn run(shared: &Arc<Shared>) {
             tracing::warn!(%error, "the high-water mark could not be written");
         }
         if stopping {
+            return;
+        }
+    }
+}
+
+/// The keeping thread.
+pub(crate) fn run(shared: &Arc<Shared>) {
+    let (mut space_due, mut seen) = (Instant::now(), 0);
+    loop {
+        if shared.keeping.wait(&mut seen, space_due).1 {
             return;
         }
         let due = Instant::now() >= space_due;
@@ -234,6 +252,23 @@ mod tests {
         let revision = log.tail().revision + 1;
         let label = plenum_journal::BatchLabel { term: 1, first_revision: revision, last_revision: revision };
         log.append_and_sync(label, &[&[7; 50 << 10]]).unwrap();
+    }
+
+    // One thread did both: while it made a segment, of a gigabyte perhaps, no mark was written.
+    #[test]
+    fn whoever_is_busy_with_a_segment_keeps_the_mark_from_nothing() {
+        let keeping = Keeping::default();
+        let (mut busy, mut marks, soon) = (0, 0, || Instant::now() + Duration::from_millis(1));
+        keeping.wake();
+        assert_eq!(keeping.wait(&mut busy, soon()), (true, false));
+        for _ in 0..2 {
+            assert_eq!(keeping.wait(&mut marks, soon()), (true, false));
+            assert_eq!(keeping.wait(&mut marks, soon()), (false, false));
+            keeping.wake();
+        }
+        keeping.stop();
+        assert_eq!(keeping.wait(&mut marks, soon()), (true, true), "the last one is marked, too");
+        assert_eq!(keeping.wait(&mut busy, soon()), (true, true));
     }
 
     // The feeding thread made the segment before this one tried again, which then saw nothing to do: the cell was read-only until it was

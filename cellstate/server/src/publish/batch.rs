@@ -29,6 +29,8 @@ const OUTCOME: u64 = 2;
 /// Deltas that are less of their batch than one byte of so many are copied out of it: a watcher that does not read on holds what is on its
 /// way to it, and of a batch whose transactions were large and refused that would be nearly all for nothing. Most are more of theirs.
 const HELD_PER_BYTE: usize = 4;
+/// For so many sets of sections deltas are kept, those that were asked for last: nearly all watchers ask for one of two.
+const CUTS_MAX: usize = 4;
 
 /// Where the pieces of one entry stand in its batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -210,8 +212,8 @@ impl LoggedBatch {
         Some(self.bytes.slice(self.entry(revision)?.delta.clone()))
     }
 
-    /// The deltas for watchers of these sections, in order. Made once for each set of sections. Whoever holds them holds at most
-    /// four times their bytes.
+    /// The deltas for watchers of these sections, in order. Made once for each set of sections, as long as there are few of these. Whoever
+    /// holds them holds at most four times their bytes.
     #[must_use]
     pub fn deltas(&self, sections: Sections) -> Arc<[Bytes]> {
         let mut made = self.cut.lock();
@@ -223,6 +225,9 @@ impl LoggedBatch {
         let bytes: usize = deltas.iter().map(Bytes::len).sum();
         let are_little = bytes.saturating_mul(HELD_PER_BYTE) < self.held_bytes;
         let deltas: Arc<[Bytes]> = if are_little { together(&deltas, bytes) } else { deltas }.into();
+        if made.len() >= CUTS_MAX {
+            made.remove(0);
+        }
         made.push((sections, deltas.clone()));
         deltas
     }
@@ -334,6 +339,19 @@ mod tests {
         encoder.add(Revision(u64::MAX), b"asked", b"", b"delta");
         let batch = LoggedBatch::parse(encoder.finish()).unwrap();
         assert_eq!((batch.last(), batch.revisions().count()), (Revision(u64::MAX), 1));
+    }
+
+    // One principal's 64 watchers, each of other sections, had every batch kept some thirty times over.
+    #[test]
+    fn deltas_are_kept_for_few_sets_of_sections() {
+        let batch = LoggedBatch::parse(encoded()).unwrap();
+        let sections: Vec<i32> = (1..=6).filter(|section| v1::Section::try_from(*section).is_ok()).collect();
+        for set in 1..1_u32 << sections.len() {
+            let asked = (0..).zip(&sections).filter(|(bit, _)| set >> bit & 1 == 1).map(|(_, section)| *section);
+            let made = batch.deltas(Sections::from_wire(&asked.collect::<Vec<_>>()).unwrap());
+            assert!(batch.cut.lock().len() <= CUTS_MAX && made.len() == 2);
+        }
+        assert_eq!(sections.len(), 6);
     }
 
     // A watcher that did not read on held, with a message of some small deltas, all batches in memory that they stood in.
