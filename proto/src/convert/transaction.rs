@@ -65,6 +65,13 @@ pub fn encode(transaction: &Transaction) -> Bytes {
     v1::Transaction::from(transaction).encode_to_vec().into()
 }
 
+/// Bytes of the `SessionRequest` that commits this transaction: a server takes one of `Welcome.message_bytes_max` at most.
+#[must_use]
+pub fn commit_bytes(transaction: &v1::Transaction) -> usize {
+    const COMMIT: u32 = 2;
+    prost::encoding::message::encoded_len(COMMIT, transaction)
+}
+
 /// Of a transaction's content: the first 8 bytes, little endian, of the BLAKE3 hash of its encoding without `decision`.
 ///
 /// How long a decision took, and how often it was tried, are not content: the same claims under the same number, sent again

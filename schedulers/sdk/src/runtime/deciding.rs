@@ -6,11 +6,12 @@ use std::sync::Arc;
 use plenum_model::{
     Cell, Job, JobId, LogTime, NotWanted, Revision, TaskState, TransactionId, WantedGroup, group_is_wanted, wanted,
 };
+use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1::{self, session_request::Ask};
 
 use super::{Notice, Output, SchedulerRuntime, send};
 use crate::in_flight::InFlight;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlanError};
 use crate::queue::{Place, Standing};
 use crate::scheduler::{Decision, PassedOver, Scheduler};
 use crate::share::mix;
@@ -286,21 +287,37 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 
     /// Gives a plan its number, and sends it.
     fn commit(&mut self, now_micros: i64, plan: Plan, base: Revision, decided: (u64, i64), outputs: &mut Vec<Output>) {
-        let transaction = match plan.clone().into_transaction() {
-            Ok(transaction) => transaction,
+        match self.message(now_micros, &plan, base, decided) {
+            Ok(message) => {
+                self.number = message.number;
+                self.in_flight.add(InFlight::sent(&plan, message.clone()));
+                self.counters.transactions += 1;
+                outputs.push(send(Ask::Commit(message)));
+            }
             Err(error) => {
                 self.counters.dropped += 1;
+                if matches!(error, PlanError::TooManyBytes { .. }) {
+                    self.plan_less(now_micros, plan.claims());
+                }
                 let jobs: BTreeSet<_> = plan.claims_by_group().map(|((job, _), _)| job).collect();
                 let why = error.to_string();
                 jobs.into_iter().for_each(|job| self.refuse(now_micros, job, 0, &why));
                 self.due = true;
                 outputs.push(Output::Notice(Notice::Plan(error)));
-                return;
             }
-        };
-        let mut transaction = transaction;
-        self.number += 1;
-        transaction.id = TransactionId { session: self.session, number: self.number };
+        }
+    }
+
+    /// What is sent of a plan, under the next number.
+    fn message(
+        &self,
+        now_micros: i64,
+        plan: &Plan,
+        base: Revision,
+        decided: (u64, i64),
+    ) -> Result<v1::Transaction, PlanError> {
+        let mut transaction = plan.clone().into_transaction()?;
+        transaction.id = TransactionId { session: self.session, number: self.number + 1 };
         transaction.incarnation = self.seen.incarnation;
         transaction.base = base;
         let jobs = plan.claims_by_group().map(|((job, _), _)| job);
@@ -313,9 +330,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             metadata.policy = self.scheduler.name().into();
         }
         let message = v1::Transaction::from(&transaction);
-        self.in_flight.add(InFlight::sent(&plan, message.clone()));
-        self.counters.transactions += 1;
-        outputs.push(send(Ask::Commit(message)));
+        let (bytes, most) = (commit_bytes(&message), self.message_bytes_max);
+        // The server could not even read its number, and would end the stream instead of an answer.
+        if bytes > most { Err(PlanError::TooManyBytes { bytes, most }) } else { Ok(message) }
     }
 }
 
