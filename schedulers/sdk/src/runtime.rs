@@ -59,6 +59,8 @@ pub enum Output {
     },
     /// Close the connection. No [`Input::Disconnected`] shall follow.
     Disconnect,
+    /// End this session over the connection that there is; nobody waits for the answer.
+    Close(v1::CloseRequest),
     /// Give an [`Input::Tick`] then, and forget about earlier wishes.
     WakeAt {
         /// When, by the clock of the inputs.
@@ -270,6 +272,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                     self.due = true;
                 }
             }
+        }
+        if matches!(self.link, Link::Live) {
+            self.renew_session_if_used_up(&mut outputs);
         }
         if matches!(self.link, Link::Live) {
             self.decide_if_due(now_micros, &mut outputs);

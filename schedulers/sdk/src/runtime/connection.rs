@@ -1,6 +1,7 @@
 //! Greeting, resuming, and building the mirror.
 
 use bytes::Bytes;
+use plenum_model::session::NUMBER_MAX;
 use plenum_model::{LogTime, Outcome, RejectionCode, SessionId};
 use plenum_proto::bounds::REQUEST_BYTES_MAX;
 use plenum_proto::transaction::commit_bytes;
@@ -81,6 +82,18 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.number = 0;
         self.in_flight.clear();
         self.mirror.forget();
+    }
+
+    /// Goes on in another session once all numbers of this one are used up. Not before all have their answers: what became of a transaction is
+    /// told in its own session only.
+    pub(super) fn renew_session_if_used_up(&mut self, outputs: &mut Vec<Output>) {
+        if self.number < NUMBER_MAX || self.in_flight.len() > 0 {
+            return;
+        }
+        let reason = format!("all numbers of session {} are used up", self.session.0);
+        outputs.push(Output::Close(self.close()));
+        self.end_session();
+        self.leave(reason, 0, outputs);
     }
 
     /// Tries again after a while, `least_micros` at least.

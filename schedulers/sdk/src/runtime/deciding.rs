@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use plenum_model::session::NUMBER_MAX;
 use plenum_model::{
     Cell, Job, JobId, LogTime, NotWanted, Revision, TaskState, TransactionId, WantedGroup, group_is_wanted, wanted,
 };
@@ -106,7 +107,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     ///
     /// One pass over the queue may take several decisions, so that jobs behind many tasks that fit nowhere have their turn, too.
     pub(super) fn decide_if_due(&mut self, now_micros: i64, outputs: &mut Vec<Output>) {
-        if !(self.due || self.pass.is_some()) || self.in_flight.len() >= self.settings.window {
+        if !(self.due || self.pass.is_some()) || self.window() == 0 {
             return;
         }
         if now_micros < self.decide_not_before_micros {
@@ -142,16 +143,22 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
     }
 
+    /// How many transactions may be sent now: as many as the window has room for, and the session has numbers left.
+    fn window(&self) -> usize {
+        let numbers = usize::try_from(NUMBER_MAX.saturating_sub(self.number)).unwrap_or(usize::MAX);
+        self.settings.window.saturating_sub(self.in_flight.len()).min(numbers)
+    }
+
     /// When the next decision may be made that there is an occasion for already. Apart from `wake_micros`, whose time is an
     /// occasion by itself: going on with a pass is none to begin another one after it.
     pub(super) fn goes_on_micros(&self) -> Option<i64> {
-        let waits = (self.due || self.pass.is_some()) && self.in_flight.len() < self.settings.window;
+        let waits = (self.due || self.pass.is_some()) && self.window() > 0;
         waits.then_some(self.decide_not_before_micros)
     }
 
     /// Asks the scheduler, sends what it wants, and gives how long that took, in microseconds.
     fn decide(&mut self, now_micros: i64, gathered: &Gathered, outputs: &mut Vec<Output>) -> i64 {
-        let window = self.settings.window - self.in_flight.len();
+        let window = self.window();
         let Some(cell) = self.mirror.cell() else { return 0 };
         let seed = mix(self.settings.seed ^ self.session.0);
         let view = View {

@@ -2,6 +2,7 @@
 //! the testkit.
 
 use bytes::BytesMut;
+mod numbers;
 mod refusing;
 mod too_large;
 

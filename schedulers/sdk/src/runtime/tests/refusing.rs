@@ -130,7 +130,7 @@ pub(super) fn encoded_deltas(deltas: &[Delta]) -> impl Iterator<Item = Tell> {
 }
 
 /// What such a cell answers: the transaction is decided at `revision`, and each claim lost its race.
-fn refused(transaction: v1::Transaction, revision: u64) -> [Tell; 2] {
+pub(super) fn refused(transaction: v1::Transaction, revision: u64) -> [Tell; 2] {
     let transaction = Transaction::try_from(transaction).unwrap();
     let id: TransactionId = transaction.id;
     let mut delta = Delta::new(Revision(revision), LogTime::from_micros(5));

@@ -7,7 +7,7 @@ use super::*;
 use crate::plan::Plan;
 
 /// Claims a machine for each task in a transaction of its own, and names victims for the last one only, which makes it the largest.
-struct Apart;
+pub(super) struct Apart;
 
 impl Scheduler for Apart {
     fn name(&self) -> &str {
@@ -54,7 +54,7 @@ impl Scheduler for Wordy {
     }
 }
 
-fn given<S: Scheduler>(runtime: &mut SchedulerRuntime<S>, now: i64, tell: Tell) -> Vec<Output> {
+pub(super) fn given<S: Scheduler>(runtime: &mut SchedulerRuntime<S>, now: i64, tell: Tell) -> Vec<Output> {
     runtime.handle(now, Input::Received(v1::SessionResponse { tell: Some(tell) }))
 }
 
@@ -85,7 +85,7 @@ fn sent(outputs: &[Output]) -> Vec<(u64, usize)> {
     commits(outputs).map(|commit| (commit.number, claims_of(commit))).collect()
 }
 
-fn commits(outputs: &[Output]) -> impl Iterator<Item = &v1::Transaction> {
+pub(super) fn commits(outputs: &[Output]) -> impl Iterator<Item = &v1::Transaction> {
     outputs.iter().filter_map(|output| match output {
         Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(transaction)) }) => Some(transaction),
         _ => None,
