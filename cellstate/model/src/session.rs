@@ -8,6 +8,9 @@ use crate::{Revision, SessionId};
 /// Decided numbers that a session remembers, and so the most that may be in flight.
 pub const NUMBERS_KEPT: usize = 256;
 
+/// The last number that a session has for a transaction: rows keep it in 32 bits.
+pub const NUMBER_MAX: u64 = 0xFFFF_FFFF;
+
 /// A number that was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecidedNumber {

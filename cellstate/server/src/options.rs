@@ -191,7 +191,7 @@ impl Default for Settings {
             sync: SyncOptions::default(),
             recent_bytes: 16 << 20,
             backlog_bytes: 64 << 20,
-            message_bytes_max: 4 << 20,
+            message_bytes_max: plenum_proto::bounds::REQUEST_BYTES_MAX,
             streams_per_connection: 256,
             connections: 4096,
             greeting: Duration::from_secs(10),

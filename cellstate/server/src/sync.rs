@@ -105,6 +105,8 @@ pub struct SyncSession {
     /// A snapshot that was read to its end, to be let go of by the caller.
     read: Option<Box<PageWalk>>,
     resyncs: u64,
+    /// What its welcome says of the messages that are taken from it; 0: nothing.
+    message_bytes_max: u64,
 }
 
 #[derive(Debug)]
@@ -149,7 +151,15 @@ impl SyncSession {
             missed: None,
             read: None,
             resyncs: 0,
+            message_bytes_max: 0,
         }
+    }
+
+    /// Has its welcome say that messages of at most so many bytes are taken from it.
+    #[must_use]
+    pub fn taking(mut self, message_bytes_max: usize) -> Self {
+        self.message_bytes_max = message_bytes_max as u64;
+        self
     }
 
     /// Hands over what was asked for by [`Step::NeedSnapshot`]; ignored otherwise.
@@ -260,6 +270,7 @@ impl SyncSession {
             snapshot: !resumes,
             cell_id: Bytes::copy_from_slice(&self.identity.cell_id),
             pulse_micros: self.options.pulse_micros.unsigned_abs(),
+            message_bytes_max: self.message_bytes_max,
         })
     }
 

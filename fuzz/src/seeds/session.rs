@@ -52,6 +52,7 @@ fn welcome(revision: u64, snapshot: bool) -> v1::SessionResponse {
         snapshot,
         cell_id,
         pulse_micros: 5_000_000,
+        message_bytes_max: 0,
     }))
 }
 

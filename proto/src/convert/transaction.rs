@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use plenum_model::session::NUMBER_MAX;
 use plenum_model::{
     CLAIMS_MAX, ClaimExtra, Command, ConflictCheck, DecisionMetadata, Guard, Placement, Preemption, Revision,
     SessionId, Transaction, TransactionId,
@@ -63,6 +64,13 @@ pub fn commit_decoded(wire: &v1::Transaction) -> Result<Command, Invalid> {
 #[must_use]
 pub fn encode(transaction: &Transaction) -> Bytes {
     v1::Transaction::from(transaction).encode_to_vec().into()
+}
+
+/// Bytes of the `SessionRequest` that commits this transaction: a server takes one of `Welcome.message_bytes_max` at most.
+#[must_use]
+pub fn commit_bytes(transaction: &v1::Transaction) -> usize {
+    const COMMIT: u32 = 2;
+    prost::encoding::message::encoded_len(COMMIT, transaction)
 }
 
 /// Of a transaction's content: the first 8 bytes, little endian, of the BLAKE3 hash of its encoding without `decision`.
@@ -149,13 +157,13 @@ impl TryFrom<v1::Transaction> for Transaction {
     }
 }
 
-/// A transaction's name. Rows keep the number in 32 bits.
+/// A transaction's name.
 pub(super) fn transaction_id(session: u64, number: u64) -> Result<TransactionId, Invalid> {
     if session == 0 {
         return Err(Invalid::new("session", "the id of an open session, above 0", session));
     }
-    if !(1..=u64::from(u32::MAX)).contains(&number) {
-        return Err(Invalid::new("number", format!("1 to {}", u32::MAX), number));
+    if !(1..=NUMBER_MAX).contains(&number) {
+        return Err(Invalid::new("number", format!("1 to {NUMBER_MAX}"), number));
     }
     Ok(TransactionId { session: SessionId(session), number })
 }

@@ -72,6 +72,14 @@ proptest! {
     }
 
     #[test]
+    fn how_large_the_request_of_a_commit_is_can_be_told_before(any in strategies::transaction()) {
+        let wire = v1::Transaction::from(&any);
+        let bytes = transaction::commit_bytes(&wire);
+        let request = v1::SessionRequest { ask: Some(v1::session_request::Ask::Commit(wire)) };
+        prop_assert_eq!(bytes, request.encode_to_vec().len());
+    }
+
+    #[test]
     fn a_transaction_with_an_unknown_group_is_refused(any in strategies::transaction()) {
         // Fields 100, start and end of a group: whoever walks fields would stop there, and miss those behind.
         let mut bytes = b"\xa3\x06\xa4\x06".to_vec();

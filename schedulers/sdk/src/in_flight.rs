@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{AllocationId, Device, JobId, Resources};
+use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1;
 
 use crate::plan::{Claim, Plan};
@@ -53,6 +54,11 @@ impl InFlight {
     /// Their messages, in the order of their numbers.
     pub(crate) fn messages(&self) -> impl Iterator<Item = &v1::Transaction> {
         self.sent.values().map(|sent| &sent.message)
+    }
+
+    /// The number of the one with the longest message.
+    pub(crate) fn largest(&self) -> Option<u64> {
+        self.messages().max_by_key(|message| commit_bytes(message)).map(|message| message.number)
     }
 
     pub(crate) const fn promised(&self) -> &BTreeMap<u32, Resources> {

@@ -57,6 +57,14 @@ pub enum PlanError {
         /// How many stops.
         stops: usize,
     },
+    /// Claims within their bounds may still name more devices, ports and victims than one message holds.
+    #[error("a transaction has at most {most} bytes on the way to this cell; found {bytes}: plan less at once")]
+    TooManyBytes {
+        /// How many it would have.
+        bytes: usize,
+        /// What the server takes.
+        most: usize,
+    },
     /// Each claim needs a machine.
     #[error(
         "each task needs one machine; found {} and {}",

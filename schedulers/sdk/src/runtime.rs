@@ -10,6 +10,7 @@ mod events;
 use std::fmt;
 
 use plenum_model::{Outcome, Refusal, SessionId};
+use plenum_proto::bounds::REQUEST_BYTES_MAX;
 use plenum_proto::v1;
 
 use crate::counters::Counters;
@@ -58,6 +59,8 @@ pub enum Output {
     },
     /// Close the connection. No [`Input::Disconnected`] shall follow.
     Disconnect,
+    /// End this session over the connection that there is; nobody waits for the answer.
+    Close(v1::CloseRequest),
     /// Give an [`Input::Tick`] then, and forget about earlier wishes.
     WakeAt {
         /// When, by the clock of the inputs.
@@ -189,6 +192,8 @@ pub struct SchedulerRuntime<S> {
     pulses: Pulses,
     /// Most tasks of one decision: fewer than the settings say for a while, once the cell found a transaction too large.
     portion: Portion,
+    /// What the server takes as one message.
+    message_bytes_max: usize,
     /// Something happened since the last decision that may make another one useful.
     due: bool,
     /// Where the next decision goes on, when one could not be offered all there is to do.
@@ -235,6 +240,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             notes_not_before_micros: i64::MIN,
             pulses: Pulses::default(),
             portion,
+            message_bytes_max: REQUEST_BYTES_MAX,
             due: false,
             pass: None,
             trial: false,
@@ -256,7 +262,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             Input::Start => outputs.push(Output::ConnectAfter { micros: 0 }),
             Input::Connected => self.greet(&mut outputs),
             Input::Received(message) => self.receive(now_micros, message, &mut outputs),
-            Input::Disconnected { status, code, reason } => self.lose(status, &code, reason, &mut outputs),
+            Input::Disconnected { status, code, reason } => {
+                self.lose(now_micros, status, &code, reason, &mut outputs);
+            }
             Input::Tick => {
                 self.told_wake_micros = None;
                 if self.wake_micros.is_some_and(|wake| wake <= now_micros) {
@@ -264,6 +272,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                     self.due = true;
                 }
             }
+        }
+        if matches!(self.link, Link::Live) {
+            self.renew_session_if_used_up(&mut outputs);
         }
         if matches!(self.link, Link::Live) {
             self.decide_if_due(now_micros, &mut outputs);

@@ -208,6 +208,7 @@ impl<S: Scheduler> Shell<S> {
                 self.link = Link::Down { connect_at: Instant::now() + wait };
             }
             Output::Disconnect => self.link = Link::Down { connect_at: Instant::now() },
+            Output::Close(request) => self.end_session(request),
             Output::WakeAt { micros } => {
                 let wait = micros.saturating_sub(monotonic_micros()).max(0).unsigned_abs();
                 self.wake_at = Some(Instant::now() + Duration::from_micros(wait));
@@ -215,6 +216,14 @@ impl<S: Scheduler> Shell<S> {
             Output::Notice(notice) => self.log(&notice),
         }
         true
+    }
+
+    /// Ends a session from which the runtime goes on to another one. Unheard, it would be a silent one that the cell ends by itself.
+    fn end_session(&self, request: v1::CloseRequest) {
+        let Link::Up { called, .. } = &self.link else { return };
+        let mut client = called.client.clone();
+        let request = with_principal(Request::new(request), self.principal.as_ref());
+        tokio::spawn(async move { drop(tokio::time::timeout(CLOSE_TIMEOUT, client.close(request)).await) });
     }
 
     fn log(&self, notice: &Notice) {

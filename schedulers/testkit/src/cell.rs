@@ -10,7 +10,7 @@ use plenum_proto::v1::cell_client::CellClient;
 use plenum_proto::v1::inspect_client::InspectClient;
 use plenum_proto::v1::jobs_client::JobsClient;
 use plenum_sdk::{Options, Scheduler};
-use plenum_server::{Server, ServerOptions};
+use plenum_server::{Server, ServerOptions, Settings as ServerSettings};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -65,9 +65,15 @@ impl TestCell {
     /// # Panics
     /// When it cannot start: the test cannot either.
     pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// The same, with other settings of its server.
+    pub(crate) async fn start_with(change: impl FnOnce(&mut ServerSettings)) -> Self {
         let dir = TempDir::new().expect("temporary directories can be made");
         let mut options = ServerOptions::new(dir.path().join("cell"));
         options.settings.segment_bytes = SEGMENT_BYTES;
+        change(&mut options.settings);
         let (server, listens) = RunningServer::start(options.clone()).await;
         // The same port again after a restart, so that everybody finds it.
         options.listen = listens;

@@ -389,8 +389,8 @@ impl Stage {
 
     fn give(&mut self, seat: Seat, input: Input) {
         let now = self.now_micros;
-        let player = &mut self.seats[seat.0];
-        for output in player.runtime.handle(now, input) {
+        for output in self.seats[seat.0].runtime.handle(now, input) {
+            let player = &mut self.seats[seat.0];
             match output {
                 Output::Send(request) => {
                     if let Some(link) = &mut player.link {
@@ -399,6 +399,10 @@ impl Stage {
                 }
                 Output::ConnectAfter { micros } => player.connect_at = Some(now + micros),
                 Output::Disconnect => player.link = None,
+                Output::Close(request) => {
+                    let command = Command::CloseSession(SessionId(request.session));
+                    self.ask("local", command);
+                }
                 Output::WakeAt { micros } => player.wake_at = Some(micros),
                 Output::Notice(notice) => player.notices.push(notice),
             }

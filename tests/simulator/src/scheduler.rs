@@ -169,6 +169,8 @@ impl Seat {
                         world.hang_up(id, Side::Client);
                     }
                 }
+                // Unheard: the session lingers until the cell ends it by itself.
+                Output::Close(_) => {}
                 Output::WakeAt { micros } => {
                     self.wish += 1;
                     world.agenda.at(micros, Event::SchedulerWakes { seat, life, wish: self.wish });

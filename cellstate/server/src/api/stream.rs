@@ -91,7 +91,8 @@ impl Watcher {
         let resume = Resume { incarnation: hello.incarnation, revision: Revision(hello.revision) };
         let now = shared.clock.monotonic_micros();
         let sync =
-            SyncSession::new(shared.settings.sync, shared.identity.clone(), owner.session, sections, resume, now);
+            SyncSession::new(shared.settings.sync, shared.identity.clone(), owner.session, sections, resume, now)
+                .taking(shared.settings.message_bytes_max);
         Ok(Self { shared, owner, sync, answers, outstanding: 0, taken: Vec::new(), taken_bytes: 0 })
     }
 

@@ -296,6 +296,7 @@ async fn a_message_above_the_bound_ends_its_stream_with_the_reason() {
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
     let mut session = Session::open(&channel, "batch").await.unwrap();
+    assert_eq!(session.welcome.message_bytes_max, 4_194_304);
     let large = session.transaction(1, vec![placement(1 << 32, vec![u32::MAX; 1_000_000], Vec::new())]);
     session.asks.send(v1::SessionRequest { ask: Some(v1::session_request::Ask::Commit(large)) }).await.unwrap();
     let ended = loop {

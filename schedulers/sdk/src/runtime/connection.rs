@@ -1,7 +1,10 @@
 //! Greeting, resuming, and building the mirror.
 
 use bytes::Bytes;
+use plenum_model::session::NUMBER_MAX;
 use plenum_model::{LogTime, Outcome, RejectionCode, SessionId};
+use plenum_proto::bounds::REQUEST_BYTES_MAX;
+use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 
 use super::{Link, Notice, Output, SchedulerRuntime, Seen, send};
@@ -24,7 +27,7 @@ const OTHER_CELL: &str = "OTHER_CELL";
 /// fall silent for ever because a server errs.
 const HINT_MICROS_MAX: i64 = 60_000_000;
 
-/// What a cell of small segments says of a transaction of many claims.
+/// What a cell of small segments says of a transaction of many claims, and any server of a message above its bound.
 const TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
 
 impl<S: Scheduler> SchedulerRuntime<S> {
@@ -46,7 +49,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     }
 
     /// The connection is gone. The session, its numbers and the mirror stay, unless the server said that they are over.
-    pub(super) fn lose(&mut self, status: i32, code: &str, reason: String, outputs: &mut Vec<Output>) {
+    pub(super) fn lose(&mut self, now_micros: i64, status: i32, code: &str, reason: String, outputs: &mut Vec<Output>) {
         let refused = matches!(self.link, Link::Greeting);
         if refused && SESSION_IS_OVER.contains(&status) {
             self.end_session();
@@ -59,7 +62,18 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if is_behind {
             outputs.push(Output::Notice(Notice::Behind { seen: self.seen.standing(), offered: None }));
         }
-        self.reconnect(reason, if is_behind { self.settings.reconnect.most_micros } else { 0 }, outputs);
+        let is_too_large = !refused && code == TOO_LARGE;
+        let given_up = is_too_large && self.give_up_largest(now_micros, &reason, outputs);
+        let waits = is_behind || (is_too_large && !given_up);
+        self.reconnect(reason, if waits { self.settings.reconnect.most_micros } else { 0 }, outputs);
+    }
+
+    /// The server ended the stream at a message that it did not read, and can't say which one it was. Where any of those in flight is above its
+    /// bound, the largest one is: that one was not executed, and sent again would end the next stream, too. False: there is none.
+    fn give_up_largest(&mut self, now_micros: i64, reason: &str, outputs: &mut Vec<Output>) -> bool {
+        let largest = self.in_flight.largest();
+        largest.into_iter().for_each(|number| self.give_up(now_micros, number, true, 0, reason, outputs));
+        largest.is_some()
     }
 
     /// Forgets the session, and with it all transactions in flight: none of them can be decided any more.
@@ -68,6 +82,18 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.number = 0;
         self.in_flight.clear();
         self.mirror.forget();
+    }
+
+    /// Goes on in another session once all numbers of this one are used up. Not before all have their answers: what became of a transaction is
+    /// told in its own session only.
+    pub(super) fn renew_session_if_used_up(&mut self, outputs: &mut Vec<Output>) {
+        if self.number < NUMBER_MAX || self.in_flight.len() > 0 {
+            return;
+        }
+        let reason = format!("all numbers of session {} are used up", self.session.0);
+        outputs.push(Output::Close(self.close()));
+        self.end_session();
+        self.leave(reason, 0, outputs);
     }
 
     /// Tries again after a while, `least_micros` at least.
@@ -145,6 +171,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
         }
         self.see(welcome.revision);
+        self.message_bytes_max = match usize::try_from(welcome.message_bytes_max) {
+            Ok(0) => REQUEST_BYTES_MAX,
+            told => told.unwrap_or(usize::MAX),
+        };
         // A server also welcomes anew, in the middle of a stream, whoever fell behind its memory: then nothing was lost.
         let begins = matches!(self.link, Link::Greeting);
         if begins {
@@ -160,10 +190,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if begins {
             outputs.push(Output::Notice(Notice::Session { session: self.session, resumed }));
         }
-        // Repeated before anything new: a number below one that was decided is never executed.
-        let again: Vec<_> = self.in_flight.messages().filter(|_| begins).cloned().collect();
-        self.counters.sent_again += again.len() as u64;
-        outputs.extend(again.into_iter().map(|message| send(Ask::Commit(message))));
+        if begins {
+            self.send_again(now_micros, outputs);
+        }
         self.notes.tell_again();
         if welcome.snapshot {
             self.link = Link::Filling(mirror_decoder());
@@ -179,6 +208,20 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             let have = self.mirror.revision();
             self.renew_mirror(format!("at revision {have}, and offered to go on after {}", welcome.revision), outputs);
         }
+    }
+
+    /// Sends what was not answered before anything new: a number below one that was decided is never executed.
+    fn send_again(&mut self, now_micros: i64, outputs: &mut Vec<Output>) {
+        let most = self.message_bytes_max;
+        let (again, too_large): (Vec<_>, Vec<_>) =
+            self.in_flight.messages().cloned().partition(|message| commit_bytes(message) <= most);
+        // Only a server that was started anew, with a lower bound. Had it been executed before, the mirror shows its tasks as placed.
+        for message in too_large {
+            let reason = format!("{TOO_LARGE}: this server takes messages of at most {most} bytes by now");
+            self.give_up(now_micros, message.number, true, 0, &reason, outputs);
+        }
+        self.counters.sent_again += again.len() as u64;
+        outputs.extend(again.into_iter().map(|message| send(Ask::Commit(message))));
     }
 
     /// Where a stream goes on after the mirror's own revision, the server need not say how far it is itself.
@@ -288,19 +331,38 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if over || error.number == 0 {
             return self.leave(reason, hint_micros, outputs);
         }
-        outputs.push(Output::Notice(Notice::Rejected { number: error.number, reason: reason.clone() }));
-        let Some(sent) = self.in_flight.answered(error.number) else { return };
-        self.counters.rejected += 1;
         let too_large =
             error.code == TOO_LARGE || RejectionCode::parse(&error.code) == Some(RejectionCode::LimitReached);
-        // One that hardly claims anything is too large by its stops, and fewer tasks make it no smaller.
-        if too_large && sent.claims() > 1 {
-            self.portion.was_too_large(sent.claims(), now_micros);
+        self.give_up(now_micros, error.number, too_large, hint_micros, &reason, outputs);
+    }
+
+    /// A transaction was not executed, and never will be: what it was about is planned anew, under another number.
+    fn give_up(
+        &mut self,
+        now_micros: i64,
+        number: u64,
+        too_large: bool,
+        least_micros: i64,
+        reason: &str,
+        outputs: &mut Vec<Output>,
+    ) {
+        outputs.push(Output::Notice(Notice::Rejected { number, reason: reason.to_owned() }));
+        let Some(sent) = self.in_flight.answered(number) else { return };
+        self.counters.rejected += 1;
+        if too_large {
+            self.plan_less(now_micros, sent.claims());
         }
         for job in sent.jobs {
-            let least_micros = hint_micros.max(self.settings.reconnect.first_micros);
-            self.refuse(now_micros, job, least_micros, &reason);
+            let least_micros = least_micros.max(self.settings.reconnect.first_micros);
+            self.refuse(now_micros, job, least_micros, reason);
         }
         self.due = true;
+    }
+
+    /// So many claims were too large. Of one that hardly claims anything, it is what stands beside them: fewer tasks make it no smaller.
+    pub(super) fn plan_less(&mut self, now_micros: i64, claims: usize) {
+        if claims > 1 {
+            self.portion.was_too_large(claims, now_micros);
+        }
     }
 }

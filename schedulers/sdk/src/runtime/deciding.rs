@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use plenum_model::session::NUMBER_MAX;
 use plenum_model::{
     Cell, Job, JobId, LogTime, NotWanted, Revision, TaskState, TransactionId, WantedGroup, group_is_wanted, wanted,
 };
+use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1::{self, session_request::Ask};
 
 use super::{Notice, Output, SchedulerRuntime, send};
 use crate::in_flight::InFlight;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlanError};
 use crate::queue::{Place, Standing};
 use crate::scheduler::{Decision, PassedOver, Scheduler};
 use crate::share::mix;
@@ -105,7 +107,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     ///
     /// One pass over the queue may take several decisions, so that jobs behind many tasks that fit nowhere have their turn, too.
     pub(super) fn decide_if_due(&mut self, now_micros: i64, outputs: &mut Vec<Output>) {
-        if !(self.due || self.pass.is_some()) || self.in_flight.len() >= self.settings.window {
+        if !(self.due || self.pass.is_some()) || self.window() == 0 {
             return;
         }
         if now_micros < self.decide_not_before_micros {
@@ -141,16 +143,22 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
     }
 
+    /// How many transactions may be sent now: as many as the window has room for, and the session has numbers left.
+    fn window(&self) -> usize {
+        let numbers = usize::try_from(NUMBER_MAX.saturating_sub(self.number)).unwrap_or(usize::MAX);
+        self.settings.window.saturating_sub(self.in_flight.len()).min(numbers)
+    }
+
     /// When the next decision may be made that there is an occasion for already. Apart from `wake_micros`, whose time is an
     /// occasion by itself: going on with a pass is none to begin another one after it.
     pub(super) fn goes_on_micros(&self) -> Option<i64> {
-        let waits = (self.due || self.pass.is_some()) && self.in_flight.len() < self.settings.window;
+        let waits = (self.due || self.pass.is_some()) && self.window() > 0;
         waits.then_some(self.decide_not_before_micros)
     }
 
     /// Asks the scheduler, sends what it wants, and gives how long that took, in microseconds.
     fn decide(&mut self, now_micros: i64, gathered: &Gathered, outputs: &mut Vec<Output>) -> i64 {
-        let window = self.settings.window - self.in_flight.len();
+        let window = self.window();
         let Some(cell) = self.mirror.cell() else { return 0 };
         let seed = mix(self.settings.seed ^ self.session.0);
         let view = View {
@@ -286,21 +294,37 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 
     /// Gives a plan its number, and sends it.
     fn commit(&mut self, now_micros: i64, plan: Plan, base: Revision, decided: (u64, i64), outputs: &mut Vec<Output>) {
-        let transaction = match plan.clone().into_transaction() {
-            Ok(transaction) => transaction,
+        match self.message(now_micros, &plan, base, decided) {
+            Ok(message) => {
+                self.number = message.number;
+                self.in_flight.add(InFlight::sent(&plan, message.clone()));
+                self.counters.transactions += 1;
+                outputs.push(send(Ask::Commit(message)));
+            }
             Err(error) => {
                 self.counters.dropped += 1;
+                if matches!(error, PlanError::TooManyBytes { .. }) {
+                    self.plan_less(now_micros, plan.claims());
+                }
                 let jobs: BTreeSet<_> = plan.claims_by_group().map(|((job, _), _)| job).collect();
                 let why = error.to_string();
                 jobs.into_iter().for_each(|job| self.refuse(now_micros, job, 0, &why));
                 self.due = true;
                 outputs.push(Output::Notice(Notice::Plan(error)));
-                return;
             }
-        };
-        let mut transaction = transaction;
-        self.number += 1;
-        transaction.id = TransactionId { session: self.session, number: self.number };
+        }
+    }
+
+    /// What is sent of a plan, under the next number.
+    fn message(
+        &self,
+        now_micros: i64,
+        plan: &Plan,
+        base: Revision,
+        decided: (u64, i64),
+    ) -> Result<v1::Transaction, PlanError> {
+        let mut transaction = plan.clone().into_transaction()?;
+        transaction.id = TransactionId { session: self.session, number: self.number + 1 };
         transaction.incarnation = self.seen.incarnation;
         transaction.base = base;
         let jobs = plan.claims_by_group().map(|((job, _), _)| job);
@@ -313,9 +337,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             metadata.policy = self.scheduler.name().into();
         }
         let message = v1::Transaction::from(&transaction);
-        self.in_flight.add(InFlight::sent(&plan, message.clone()));
-        self.counters.transactions += 1;
-        outputs.push(send(Ask::Commit(message)));
+        let (bytes, most) = (commit_bytes(&message), self.message_bytes_max);
+        // The server could not even read its number, and would end the stream instead of an answer.
+        if bytes > most { Err(PlanError::TooManyBytes { bytes, most }) } else { Ok(message) }
     }
 }
 

@@ -2,7 +2,9 @@
 //! the testkit.
 
 use bytes::BytesMut;
+mod numbers;
 mod refusing;
+mod too_large;
 
 use plenum_model::{CellIdentity, Delta, LogTime, Revision, SessionChange};
 use plenum_proto::delta;
@@ -52,6 +54,7 @@ fn welcome(session: u64, incarnation: u64, revision: u64) -> Tell {
         snapshot: revision > 0,
         cell_id,
         pulse_micros: 0,
+        message_bytes_max: 0,
     })
 }
 

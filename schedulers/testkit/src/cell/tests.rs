@@ -113,6 +113,38 @@ async fn the_jobs_of_a_killed_scheduler_go_on_when_it_is_back() {
     }
 }
 
+/// Claims the first machine, and names it 150 times to fall back on: more than twenty claims of it come to more than 4 KiB.
+struct Anxious;
+
+impl Scheduler for Anxious {
+    fn name(&self) -> &str {
+        "first-fit"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut decision, mut plan) = (Decision::default(), Plan::incremental());
+        for work in view.work() {
+            for task in &work.tasks {
+                plan.claim(work, &[*task], &[0]).spare(&[0; 150]);
+            }
+        }
+        decision.commit(plan);
+        decision
+    }
+}
+
+/// The transaction ended its stream, was sent again over the next one, ended that, and so on.
+#[tokio::test]
+async fn what_no_message_has_room_for_is_placed_in_parts() {
+    let mut cell = TestCell::start_with(|settings| settings.message_bytes_max = 4096).await;
+    cell.machine("m1", 4000, SHORT).await;
+    let _scheduler = cell.scheduler(Anxious);
+    cell.submit(&JobBuilder::new("many", "first-fit").group("main", 60, 10)).await;
+    let done = cell.wait_until_complete("many").await;
+    assert_eq!(done.groups[0].done, 60);
+    assert!(cell.transactions("first-fit").await.len() >= 3, "parts of 15 tasks, and some that grew");
+}
+
 #[tokio::test]
 async fn why_a_job_waits_can_be_read() {
     let mut cell = TestCell::start().await;

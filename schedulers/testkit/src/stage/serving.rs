@@ -61,6 +61,7 @@ impl Stage {
             snapshot,
             cell_id: vec![7; 16].into(),
             pulse_micros: self.pulse_micros,
+            message_bytes_max: 0,
         })];
         if snapshot {
             let pages = self.pages();

@@ -14,7 +14,7 @@ use crate::plan::Plan;
 const MINUTE_MICROS: i64 = 60_000_000;
 
 /// Claims the first machine for all its work.
-struct Eager;
+pub(super) struct Eager;
 
 impl Scheduler for Eager {
     fn name(&self) -> &str {
@@ -71,7 +71,7 @@ impl Scheduler for Sweeping {
 }
 
 /// Server, session, a machine, and a job of two tasks: revisions 1 to 4.
-fn beginning() -> Vec<Delta> {
+pub(super) fn beginning() -> Vec<Delta> {
     let mut deltas: Vec<_> = (1..=4).map(|revision| Delta::new(Revision(revision), LogTime::from_micros(5))).collect();
     deltas[0].cell = Some(CellIdentity { cell_id: [1; 16], incarnation: 1, ..CellIdentity::default() });
     deltas[1].scheduler_names.push("idle".into());
@@ -120,8 +120,17 @@ fn beginning() -> Vec<Delta> {
     deltas
 }
 
+/// As a server tells them.
+pub(super) fn encoded_deltas(deltas: &[Delta]) -> impl Iterator<Item = Tell> {
+    deltas.iter().map(|delta| {
+        let mut bytes = BytesMut::new();
+        delta::encode(delta, &mut bytes);
+        Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] })
+    })
+}
+
 /// What such a cell answers: the transaction is decided at `revision`, and each claim lost its race.
-fn refused(transaction: v1::Transaction, revision: u64) -> [Tell; 2] {
+pub(super) fn refused(transaction: v1::Transaction, revision: u64) -> [Tell; 2] {
     let transaction = Transaction::try_from(transaction).unwrap();
     let id: TransactionId = transaction.id;
     let mut delta = Delta::new(Revision(revision), LogTime::from_micros(5));
@@ -165,11 +174,7 @@ fn a_scheduler_that_always_loses_tries_on_ever_more_slowly_and_never_hot() {
     let mut outputs = runtime.handle(now, Input::Start);
     outputs.extend(runtime.handle(now, Input::Connected));
     let mut inbox = vec![welcome(2, 1, 0)];
-    for delta in beginning() {
-        let mut bytes = BytesMut::new();
-        delta::encode(&delta, &mut bytes);
-        inbox.push(Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] }));
-    }
+    inbox.extend(encoded_deltas(&beginning()));
     let mut wake = None;
     while now < MINUTE_MICROS {
         for message in std::mem::take(&mut inbox) {
@@ -219,11 +224,7 @@ fn what_was_too_large_once_is_offered_again_after_a_while() {
     let mut outputs = runtime.handle(0, Input::Start);
     outputs.extend(runtime.handle(0, Input::Connected));
     let mut inbox = vec![welcome(2, 1, 0)];
-    inbox.extend(beginning().iter().map(|delta| {
-        let mut bytes = BytesMut::new();
-        delta::encode(delta, &mut bytes);
-        Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] })
-    }));
+    inbox.extend(encoded_deltas(&beginning()));
     let (mut revision, mut claims) = (4, Vec::new());
     for now in (0..2 * MINUTE_MICROS).step_by(100_000) {
         for message in std::mem::take(&mut inbox) {
@@ -256,7 +257,7 @@ fn who_stops_too_much_at_once_is_offered_no_fewer_tasks() {
     assert_eq!(claims[..2], [0, 2]);
 }
 
-fn claims_of(transaction: &v1::Transaction) -> usize {
+pub(super) fn claims_of(transaction: &v1::Transaction) -> usize {
     transaction.placements.iter().map(|placement| placement.machines.len()).sum()
 }
 
@@ -268,10 +269,8 @@ fn no_hint_when_to_try_again_is_followed_for_longer_than_a_minute() {
     runtime.handle(0, Input::Connected);
     let told = |tell| Input::Received(v1::SessionResponse { tell: Some(tell) });
     let mut outputs = runtime.handle(0, told(welcome(2, 1, 0)));
-    for delta in beginning() {
-        let mut bytes = BytesMut::new();
-        delta::encode(&delta, &mut bytes);
-        outputs.extend(runtime.handle(0, told(Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] }))));
+    for deltas in encoded_deltas(&beginning()) {
+        outputs.extend(runtime.handle(0, told(deltas)));
     }
     let is_commit = |output: &Output| matches!(output, Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(_)) }));
     assert!(outputs.iter().any(is_commit));
@@ -302,11 +301,7 @@ fn claims_while_refused(
     let mut outputs = runtime.handle(0, Input::Start);
     outputs.extend(runtime.handle(0, Input::Connected));
     let mut inbox = vec![welcome(2, 1, 0)];
-    for delta in beginning() {
-        let mut bytes = BytesMut::new();
-        delta::encode(&delta, &mut bytes);
-        inbox.push(Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] }));
-    }
+    inbox.extend(encoded_deltas(&beginning()));
     let mut claims = Vec::new();
     for now in 0..100 {
         for message in std::mem::take(&mut inbox) {
