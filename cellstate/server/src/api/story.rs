@@ -392,6 +392,8 @@ impl<'a> Teller<'a> {
                 let event = self.event(logged, "", String::new())?;
                 self.events.push(event.clone());
                 self.machines.push((event, machine.clone()));
+                // Where its first epoch began it came, whatever of its slot is retained.
+                self.over = machine.registered == delta.time && machine.epoch_began == delta.revision;
             }
         }
         Ok(())
@@ -562,6 +564,37 @@ mod tests {
         };
         assert_eq!(oldest(true), ("registered".to_owned(), true));
         assert_eq!(oldest(false), ("ready".to_owned(), false));
+    }
+
+    // Once anything had been retired, a machine in a slot that was never given before was told as "ready", and its story as one whose beginning
+    // is no longer retained.
+    #[test]
+    fn a_new_machine_registers_also_where_older_revisions_are_retired() {
+        let dir = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(dir.path(), plenum_history::Options::new(vec![1; 16])).unwrap();
+        let mut cell = with_a_job();
+        crate::checkpoint::write(&history, &cell, None).unwrap();
+        let revision = cell.revision().next();
+        let began = LogTime::from_micros(1);
+        let new =
+            Machine { registered: began, epoch_began: revision, ..crate::agents::machine(0, 7, MachineState::Ready) };
+        // One that had registered before, and is back in another epoch.
+        let back = Machine {
+            id: MachineId { slot: 1, generation: 1 },
+            name: "back".into(),
+            registered: LogTime::from_micros(0),
+            ..new.clone()
+        };
+        let mut delta = gone::tests::at(revision.0);
+        delta.machines = [&new, &back].map(|machine| Arc::new(machine.clone())).to_vec();
+        cell.apply(&delta).unwrap();
+        gone::tests::append(&history, &[delta]);
+        let told = |machine: &Machine| {
+            let story = tell(&history, &cell, &Hero::Machine(machine.id), 10).unwrap();
+            (story.events[0].event.clone(), story.oldest_revision)
+        };
+        assert_eq!(told(&new), ("registered".to_owned(), 0));
+        assert_eq!(told(&back), ("ready".to_owned(), revision.0));
     }
 
     // Who gave a drain another deadline read that the machine had changed, and not in what.

@@ -143,7 +143,7 @@ pub(in crate::api) fn machine(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::publish::BatchEncoder;
     use plenum_history::{EncodedBatch, Options};
@@ -154,6 +154,12 @@ mod tests {
     fn history_of(dir: &std::path::Path, deltas: &[Delta]) -> History {
         let options = Options { block_batches: 1, ..Options::new(vec![1; 16]) };
         let (history, _) = History::open(dir, options).unwrap();
+        append(&history, deltas);
+        history
+    }
+
+    /// Goes on with these deltas, each a batch of its own.
+    pub(in crate::api::story) fn append(history: &History, deltas: &[Delta]) {
         for change in deltas {
             let mut encoded = ::bytes::BytesMut::new();
             delta::encode(change, &mut encoded);
@@ -164,10 +170,9 @@ mod tests {
             let batch = EncodedBatch { first, last, time_micros: 1, bytes: encoder.finish(), place: None };
             history.append(&[batch]).unwrap();
         }
-        history
     }
 
-    fn at(revision: u64) -> Delta {
+    pub(in crate::api::story) fn at(revision: u64) -> Delta {
         Delta::new(Revision(revision), LogTime::from_micros(1))
     }
 
