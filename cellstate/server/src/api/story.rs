@@ -4,6 +4,7 @@
 mod ends;
 pub(super) mod gone;
 mod governed;
+pub(super) mod stay;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -44,19 +45,18 @@ pub(super) fn tell(
     hero: &Hero<'_>,
     limit: usize,
 ) -> Result<v1::HistoryResponse, Failure> {
-    tell_until(history, cell, hero, cell.revision(), limit)
+    tell_until(Teller::new(history, cell), hero, cell.revision(), limit)
 }
 
 /// The same up to an earlier revision than the cell's, which is asked for names only.
 fn tell_until(
-    history: &History,
-    cell: &Cell,
+    mut teller: Teller<'_>,
     hero: &Hero<'_>,
     until: Revision,
     limit: usize,
 ) -> Result<v1::HistoryResponse, Failure> {
     let subjects = subjects(hero);
-    let mut teller = Teller::new(history, cell);
+    let (history, cell) = (teller.history, teller.cell);
     if let Hero::Allocation(id) = hero {
         teller.tenant = cell.allocation_rows().get(id.slot).map(|row| row.generation);
     }
@@ -65,7 +65,7 @@ fn tell_until(
     // Up to where it was not looked at, because that would have been too much.
     let mut left_before = None;
     while !teller.is_at_the_beginning() {
-        let is_enough = teller.events.len() > limit || walk.read_bytes() > READ_BYTES_MAX;
+        let is_enough = teller.events.len() > limit || walk.read_bytes() > teller.read_bytes_max;
         if is_enough && !walk.rest().is_empty() {
             left_before = Some(*walk.rest().end());
             break;
@@ -123,6 +123,8 @@ fn subjects(hero: &Hero<'_>) -> Vec<Subject> {
 struct Teller<'a> {
     history: &'a History,
     cell: &'a Cell,
+    /// Most bytes of log that the story is read from.
+    read_bytes_max: u64,
     events: Vec<v1::HistoryEvent>,
     /// Rows of the machine, the newest first: what happened is what differs from the row before.
     machines: Vec<(v1::HistoryEvent, std::sync::Arc<Machine>)>,
@@ -143,7 +145,18 @@ impl<'a> Teller<'a> {
     fn new(history: &'a History, cell: &'a Cell) -> Self {
         let (events, machines, slots) = (Vec::new(), Vec::new(), BTreeSet::new());
         let tenants = Tenants::new(history, cell);
-        Self { history, cell, events, machines, over: false, submitted_after: None, tenant: None, slots, tenants }
+        Self {
+            history,
+            cell,
+            read_bytes_max: READ_BYTES_MAX,
+            events,
+            machines,
+            over: false,
+            submitted_after: None,
+            tenant: None,
+            slots,
+            tenants,
+        }
     }
 
     /// Whether what is older is not of this story.
@@ -332,45 +345,6 @@ impl<'a> Teller<'a> {
                 self.push(logged, "launched", child.unwrap_or_default())?;
             }
             _ => {}
-        }
-        Ok(())
-    }
-
-    fn allocation(&mut self, id: AllocationId, logged: &Logged, delta: &Delta) -> Result<(), Failure> {
-        // Backwards, a delta's grants come first: it ends before it grants.
-        for grants in &delta.grants {
-            let Some(position) = grants.slots.iter().position(|slot| *slot == id.slot) else { continue };
-            let generation = grants.generations.get(position).copied().unwrap_or_default();
-            if generation == id.generation {
-                let machine = grants.machines.get(position).copied().unwrap_or_default();
-                let task = grants.tasks.get(position).copied().unwrap_or_default();
-                let (job, group) = self.names(grants.job, grants.group);
-                let machine = self.machine_then(machine, delta.revision, delta.time.micros);
-                let why = moved::reason(delta, id.slot).map_or_else(String::new, |reason| format!(": {reason}"));
-                self.push(logged, "granted", format!("{job} {group}[{task}] on machine {machine}{why}"))?;
-            }
-            self.over = generation <= id.generation;
-            self.tenant = generation.checked_sub(1);
-        }
-        if self.over || self.tenant != Some(id.generation) {
-            return Ok(());
-        }
-        let mut moves: Vec<_> = delta.moves.iter().filter(|moved| moved.slot == id.slot).collect();
-        if let Some(end) = delta.ends.iter().find(|end| end.slot == id.slot) {
-            // That it stood where it stood says how often it was started again until its end, and no more.
-            let restarts = moves.pop_if(|moved| moved.restarts > 0);
-            let restarts = restarts.map_or_else(String::new, |moved| format!(", restarts {}", moved.restarts));
-            let word = listing::allocation_word(v1::AllocationState::from(end.state).into());
-            let reason = why_it_ended(end).map_or_else(String::new, |reason| format!(": {reason}"));
-            self.push(logged, word, format!("exit code {}{restarts}{reason}", end.exit_code))?;
-        }
-        for moved in moves.iter().rev() {
-            let word = listing::allocation_word(v1::AllocationState::from(moved.status.state).into());
-            let mut facts = Vec::new();
-            facts.extend(moved.status.ready.then(|| "ready".to_owned()));
-            facts.extend((moved.restarts > 0).then(|| format!("restarts {}", moved.restarts)));
-            facts.extend(why_it_moved(moved));
-            self.push(logged, word, facts.join(", "))?;
         }
         Ok(())
     }

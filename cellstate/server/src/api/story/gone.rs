@@ -92,7 +92,7 @@ pub(in crate::api) fn job(
     let retired = removal(&absent, id, bearer.revision, until)?.ok_or_else(|| absent.failure(true))?;
     let last = Revision(retired.entry.revision.saturating_sub(1));
     let job = job_at(history, last, id)?.ok_or_else(|| absent.failure(true))?;
-    let mut story = tell_until(history, cell, &Hero::Job(&job), last, limit.saturating_sub(1))?;
+    let mut story = tell_until(Teller::new(history, cell), &Hero::Job(&job), last, limit.saturating_sub(1))?;
     story.events.push(Teller::new(history, cell).event(&retired, "retired", String::new())?);
     story.revision = until;
     Ok(story)
@@ -151,7 +151,7 @@ pub(super) mod tests {
     use plenum_proto::delta;
 
     /// A history of these deltas, each in a block of its own.
-    fn history_of(dir: &std::path::Path, deltas: &[Delta]) -> History {
+    pub(in crate::api::story) fn history_of(dir: &std::path::Path, deltas: &[Delta]) -> History {
         let options = Options { block_batches: 1, ..Options::new(vec![1; 16]) };
         let (history, _) = History::open(dir, options).unwrap();
         append(&history, deltas);
