@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plenum_model::{AllocationId, Cell, Command, Decision, Job, JobId, Rejection, RejectionCode};
+use plenum_model::{AllocationId, Cell, Command, Decision, Job, JobId, Rejection, RejectionCode, floor_of};
 use plenum_proto::v1;
 use prost::Message;
 use tokio_stream::Stream;
@@ -406,7 +406,14 @@ fn unknown_to(cell: &Cell, id: AllocationId) -> Option<Failure> {
 }
 
 fn never_was(id: AllocationId, cell: &Cell) -> Failure {
-    let message = format!("there never was an {id} up to revision {}", cell.revision());
+    let now = cell.revision();
+    let message = if id.generation <= floor_of(cell.identity().incarnation) {
+        format!(
+            "there is no {id} at revision {now}, and nothing is known of one: the cell was restored, and has forgotten what was granted after its backup"
+        )
+    } else {
+        format!("there never was an {id} up to revision {now}")
+    };
     Failure::not_found(RejectionCode::NoSuchAllocation, message)
 }
 

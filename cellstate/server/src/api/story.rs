@@ -18,7 +18,7 @@ use prost::Message;
 
 use super::ended::delta_of;
 use super::evictions;
-use super::failure::{Failure, RETIRED};
+use super::failure::Failure;
 use super::tenants::Tenants;
 use super::{listing, moved, names, past};
 
@@ -56,17 +56,22 @@ fn tell_until(
     limit: usize,
 ) -> Result<v1::HistoryResponse, Failure> {
     let subjects = subjects(hero);
-    let (history, cell) = (teller.history, teller.cell);
-    if let Hero::Allocation(id) = hero {
-        teller.tenant = cell.allocation_rows().get(id.slot).map(|row| row.generation);
-    }
+    let history = teller.history;
     let up_to = until.0.min(history.newest_revision());
+    if let Hero::Allocation(id) = hero {
+        teller.begin_stay(*id, Revision(up_to));
+    }
     let mut walk = history.walk(1..=up_to, Order::NewestFirst);
     // Up to where it was not looked at, because that would have been too much.
     let mut left_before = None;
     while !teller.is_at_the_beginning() {
-        let is_enough = teller.events.len() > limit || walk.read_bytes() > teller.read_bytes_max;
-        if is_enough && !walk.rest().is_empty() {
+        let is_too_much = walk.read_bytes() > teller.read_bytes_max;
+        if let Hero::Allocation(id) = hero
+            && (is_too_much || teller.events.len() > limit)
+        {
+            teller.settle_stay(*id, *walk.rest().end())?;
+        }
+        if (is_too_much || teller.events.len() > limit) && !walk.rest().is_empty() {
             left_before = Some(*walk.rest().end());
             break;
         }
@@ -87,6 +92,9 @@ fn tell_until(
                 break;
             }
         }
+    }
+    if let Hero::Allocation(id) = hero {
+        teller.settle_stay(*id, *walk.rest().end())?;
     }
     teller.finish_machines(left_before.is_none());
     let mut events = std::mem::take(&mut teller.events);
@@ -133,7 +141,8 @@ struct Teller<'a> {
     /// The revision before the one at which the job was submitted again: from then on it has other rows, and those that it has now were
     /// others' before.
     submitted_after: Option<u64>,
-    /// Whose the slot is, at the revision that is looked at.
+    /// Whose the slot is, at the revision that is looked at: a generation. None: that is not known yet, and nor is whether the events are of the
+    /// allocation that is told of.
     tenant: Option<u32>,
     /// Where tasks of the job were placed.
     slots: BTreeSet<u32>,
@@ -189,16 +198,7 @@ impl<'a> Teller<'a> {
         if revision == 0 {
             return Ok(Cell::default());
         }
-        // After a leap the oldest revision is yet to come, and the cell of the newest one is there.
-        let oldest = || self.history.oldest_revision().min(self.history.newest_revision());
-        let mut known = oldest();
-        loop {
-            match past::fold(self.history, revision.max(known)) {
-                // It was retired meanwhile.
-                Err(failure) if failure.code == RETIRED && oldest() > known => known = oldest(),
-                folded => return folded,
-            }
-        }
+        past::fold_retained(self.history, revision)
     }
 
     fn push(&mut self, logged: &Logged, event: &str, detail: String) -> Result<(), Failure> {

@@ -19,7 +19,7 @@ async fn place(session: &mut Session, job: &v1::SubmitResponse, task: u32) -> u6
     session.commit(transaction).await.unwrap().placements[0].allocations[0]
 }
 
-async fn report(
+pub(crate) async fn report(
     channel: &Channel,
     machine: &v1::RegisterResponse,
     allocation: u64,
@@ -37,7 +37,7 @@ async fn report(
         .unwrap();
 }
 
-async fn stop(channel: &Channel, allocation: u64) {
+pub(crate) async fn stop(channel: &Channel, allocation: u64) {
     Jobs::new(channel.clone()).stop_allocation(v1::StopAllocationRequest { allocation }).await.unwrap();
 }
 
@@ -51,6 +51,12 @@ async fn story(channel: &Channel, name: &str, revision: u64, limit: u32) -> v1::
 fn lines(story: &v1::HistoryResponse) -> Vec<String> {
     let line = |event: &v1::HistoryEvent| format!("{} {} by {}", event.event, event.detail, event.command);
     story.events.iter().map(line).collect()
+}
+
+/// The story of an allocation.
+pub(crate) async fn own_story(channel: &Channel, allocation: u64) -> Result<v1::HistoryResponse, tonic::Status> {
+    let ask = v1::AllocationHistoryRequest { allocation, ..Default::default() };
+    Ok(Jobs::new(channel.clone()).allocation_history(ask).await?.into_inner())
 }
 
 fn name_of(allocation: u64) -> String {
@@ -210,8 +216,7 @@ async fn tasks_that_are_lost_together_are_one_event_and_their_ends_are_told_in_o
     let why = "exit code 143: its machine is back, and it has ended for sure";
     let expected = format!("lost work: task 1 ({}) on machine m1: {why} by report-status", name_of(granted[1]));
     assert_eq!(ended, Some(expected));
-    let ask = v1::AllocationHistoryRequest { allocation: granted[1], ..Default::default() };
-    let own = Jobs::new(channel.clone()).allocation_history(ask).await.unwrap().into_inner();
+    let own = own_story(&channel, granted[1]).await.unwrap();
     let lost = own.events.into_iter().filter(|event| event.event == "lost").map(|event| event.detail);
     assert_eq!(lost.collect::<Vec<_>>(), ["given up: m1 is unreachable", why]);
     server.shutdown().await.unwrap();
