@@ -93,7 +93,7 @@ pub(super) fn is_retired(history: &History, cell: &Cell, id: AllocationId) -> Re
 
 /// The revision at which an allocation ended, if it did and that is retained. It may be that of the tenant before the first grant that
 /// is retained: whether it was this one, the cell before tells.
-fn end_of(history: &History, at: Revision, id: AllocationId) -> Result<Option<Revision>, Failure> {
+pub(super) fn end_of(history: &History, at: Revision, id: AllocationId) -> Result<Option<Revision>, Failure> {
     let mut walk = history.walk(1..=at.0, Order::NewestFirst);
     let mut end = None;
     while let Some(entries) =

@@ -6,8 +6,8 @@ use plenum_model::{AllocationId, Cell, Delta, Revision, incarnation_of};
 use plenum_proto::v1;
 
 use super::super::failure::Failure;
-use super::super::{ended, listing, moved, story};
-use super::{Hero, Teller, why_it_ended, why_it_moved};
+use super::super::{ended, listing, moved};
+use super::{Hero, Teller, tell_until, why_it_ended, why_it_moved};
 
 /// What there is to say of an allocation.
 pub(in crate::api) enum Said {
@@ -23,12 +23,26 @@ pub(in crate::api) enum Said {
 
 /// The story of an allocation up to the cell's revision: its newest `limit` events.
 pub(in crate::api) fn tell(history: &History, cell: &Cell, id: AllocationId, limit: usize) -> Result<Said, Failure> {
+    say(|| Teller::new(history, cell), id, limit)
+}
+
+/// The same. `teller`: who tells it, at each try.
+fn say<'a>(teller: impl Fn() -> Teller<'a>, id: AllocationId, limit: usize) -> Result<Said, Failure> {
+    let Teller { history, cell, .. } = teller();
     if ended::newest_tenant(cell, id.slot) < id.generation {
         return Ok(Said::NeverWas);
     }
-    let story = story::tell(history, cell, &Hero::Allocation(id), limit)?;
+    let story = tell_until(teller(), &Hero::Allocation(id), cell.revision(), limit)?;
     if !story.events.is_empty() || cell.allocation(id).is_some() {
         return Ok(Said::Story(story));
+    }
+    let buried = if story.truncated { ended::end_of(history, Revision(story.older_at), id)? } else { None };
+    if let Some(end) = buried {
+        // All that may be read for a story was of later tenants of its slot.
+        let told = tell_until(teller(), &Hero::Allocation(id), end, limit)?;
+        if !told.events.is_empty() || told.truncated {
+            return Ok(Said::Story(v1::HistoryResponse { revision: story.revision, ..told }));
+        }
     }
     if story.revision < cell.revision().0 {
         return Ok(Said::Behind);
@@ -113,9 +127,10 @@ impl Teller<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::gone;
     use super::super::gone::tests::{append, at};
+    use super::super::{READ_BYTES_MAX, gone};
     use super::*;
+    use plenum_history::Order;
     use plenum_model::{
         AllocationRow, AllocationState, AllocationStatus, CellIdentity, End, Grants, JobId, LogTime, Move, Restore,
         RestoredAllocation,
@@ -149,13 +164,34 @@ mod tests {
         restore.finish().unwrap()
     }
 
-    fn words(history: &History, cell: &Cell, generation: u32) -> Vec<String> {
-        match tell(history, cell, AllocationId { slot: 0, generation }, 10).unwrap() {
+    fn words(history: &History, cell: &Cell, generation: u32, read_bytes_max: u64) -> Vec<String> {
+        let teller = || Teller { read_bytes_max, ..Teller::new(history, cell) };
+        match say(teller, AllocationId { slot: 0, generation }, 10).unwrap() {
             Said::Story(story) => story.events.into_iter().map(|event| event.event).collect(),
             Said::Behind => vec!["BEHIND".to_owned()],
             Said::Retired(_) => vec!["RETIRED".to_owned()],
             Said::NeverWas => vec!["NEVER".to_owned()],
         }
+    }
+
+    // It was said that there never was such an allocation, or that it is no longer retained.
+    #[test]
+    fn an_allocation_is_found_under_more_of_later_tenants_than_is_read_for_a_story() {
+        let dir = tempfile::tempdir().unwrap();
+        let deltas: Vec<Delta> =
+            (1..=8).flat_map(|tenant| [grant(2 * u64::from(tenant) - 1, tenant), end(2 * u64::from(tenant))]).collect();
+        let history = gone::tests::history_of(dir.path(), &deltas);
+        let cell = cell(16, 8, 15);
+        let mut two_blocks = history.walk(1..=2, Order::NewestFirst);
+        while two_blocks.next(|_| true).unwrap().is_some() {}
+        let told = |generation, read_bytes_max| words(&history, &cell, generation, read_bytes_max);
+        for tenant in 1..=8 {
+            assert_eq!(told(tenant, READ_BYTES_MAX), ["granted", "complete"]);
+            // Of the last but one the end is just within what is read, as it would be of any that is not buried.
+            let whole = if tenant == 7 { &["complete"][..] } else { &["granted", "complete"] };
+            assert_eq!(told(tenant, two_blocks.read_bytes()), whole, "{tenant}");
+        }
+        assert_eq!(told(9, 0), ["NEVER"]);
     }
 
     // Whose the slot is now was taken for whose it was at the newest revision that the history has.
@@ -165,7 +201,7 @@ mod tests {
         let history = gone::tests::history_of(dir.path(), &[grant(1, 1), runs(2)]);
         // Two more have come and gone.
         let cell = cell(6, 3, 5);
-        let told = |generation| words(&history, &cell, generation);
+        let told = |generation| words(&history, &cell, generation, READ_BYTES_MAX);
         assert_eq!(told(1), ["granted", "running"]);
         assert_eq!([told(2), told(3), told(4)], [["BEHIND"], ["BEHIND"], ["NEVER"]]);
     }
@@ -179,7 +215,7 @@ mod tests {
         let first = plenum_model::floor_of(2) + 1;
         append(&history, &[at(11), runs(12), runs(13), end(14), grant(15, first), end(16), grant(17, first + 1)]);
         let cell = cell(17, first + 1, 17);
-        let told = |generation| words(&history, &cell, generation);
+        let told = |generation| words(&history, &cell, generation, READ_BYTES_MAX);
         assert_eq!(told(5), ["running", "running", "complete"]);
         assert_eq!(told(4), ["RETIRED"], "it ended before");
         assert_eq!([told(6), told(first - 1)], [["NEVER"], ["NEVER"]], "this cell never gave them");
