@@ -148,6 +148,8 @@ struct Teller<'a> {
     slots: BTreeSet<u32>,
     /// Whose the room was that some of them got.
     tenants: Tenants<'a>,
+    /// What groups of jobs were called.
+    groups: names::Groups<'a>,
 }
 
 impl<'a> Teller<'a> {
@@ -165,6 +167,7 @@ impl<'a> Teller<'a> {
             tenant: None,
             slots,
             tenants,
+            groups: names::Groups::new(history, cell),
         }
     }
 
@@ -289,13 +292,9 @@ impl<'a> Teller<'a> {
             more => format!(" and {more} more"),
         };
         let found = self.tenants.find([first].into(), delta.revision.0.saturating_sub(1))?;
-        let who = found.get(&first).map_or_else(
-            || first.to_string(),
-            |tenant| {
-                let (job, group) = self.names(tenant.job, tenant.group);
-                format!("{job} {group}[{}]", tenant.task)
-            },
-        );
+        let who = found
+            .get(&first)
+            .map_or_else(|| first.to_string(), |tenant| self.task_name(delta, tenant.job, tenant.group, tenant.task));
         Ok(format!(", in place of {who}{more}"))
     }
 
@@ -312,7 +311,7 @@ impl<'a> Teller<'a> {
         match change {
             JobChange::Put { job: put, .. } if put.id == job.id => {
                 let first = put.version <= 1;
-                let parent = put.shape.parent.map(|parent| self.names(parent, 0).0);
+                let parent = put.shape.parent.map(|parent| self.job_name(parent));
                 let from = parent.map_or_else(String::new, |parent| format!(", launched from {parent}"));
                 self.push(
                     logged,
@@ -349,11 +348,14 @@ impl<'a> Teller<'a> {
         Ok(())
     }
 
-    fn names(&self, id: JobId, group: u16) -> (String, String) {
-        match names::job(self.history, self.cell, id.to_bits()) {
-            Some(found) => (found.job, found.groups.into_iter().nth(group.into()).unwrap_or_default()),
-            None => (id.to_string(), String::new()),
-        }
+    fn job_name(&self, id: JobId) -> String {
+        names::job(self.history, self.cell, id.to_bits()).unwrap_or_else(|| id.to_string())
+    }
+
+    /// A task by its job and its group as they were called then.
+    fn task_name(&self, delta: &Delta, job: JobId, group: u16, task: u32) -> String {
+        let group = self.groups.name(job, group, delta.revision.0, delta.time.micros);
+        format!("{} {group}[{task}]", self.job_name(job))
     }
 
     fn machine(&mut self, id: MachineId, logged: &Logged, delta: &Delta) -> Result<(), Failure> {

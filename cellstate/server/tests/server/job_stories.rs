@@ -121,6 +121,17 @@ async fn a_job_tells_of_its_tasks_stops_losses_and_failures_in_order_and_why() {
     server.shutdown().await.unwrap();
 }
 
+/// A job with these groups.
+fn job_of(groups: &[&str]) -> v1::JobSpec {
+    let mut spec = job("work", 1);
+    let (shape, body) = (spec.shape.as_mut().unwrap(), spec.body.as_mut().unwrap());
+    let named = |name: &&str| v1::GroupShape { name: (*name).to_owned(), ..shape.groups[0].clone() };
+    shape.groups = groups.iter().map(named).collect();
+    let named = |name: &&str| v1::GroupBody { name: (*name).to_owned(), ..body.groups[0].clone() };
+    body.groups = groups.iter().map(named).collect();
+    spec
+}
+
 /// Those of the last group were told first.
 #[tokio::test]
 async fn groups_that_are_placed_together_are_told_in_their_order() {
@@ -129,13 +140,7 @@ async fn groups_that_are_placed_together_are_told_in_their_order() {
     let channel = connect(&server).await;
     register(&channel, "m1", 4000).await;
     let mut session = Session::open(&channel, "batch").await.unwrap();
-    let mut spec = job("work", 1);
-    let (shape, body) = (spec.shape.as_mut().unwrap(), spec.body.as_mut().unwrap());
-    for name in ["second", "third"] {
-        shape.groups.push(v1::GroupShape { name: name.to_owned(), ..shape.groups[0].clone() });
-        body.groups.push(v1::GroupBody { name: name.to_owned(), ..body.groups[0].clone() });
-    }
-    let work = submit(&channel, spec).await;
+    let work = submit(&channel, job_of(&["work", "second", "third"])).await;
     session.reach(work.revision).await;
     let of = |group| v1::Placement { group, ..placement(work.job, vec![0], vec![0]) };
     let transaction = session.transaction(1, vec![of(0), of(1), of(2)]);
@@ -251,5 +256,46 @@ async fn a_job_that_was_submitted_again_tells_nothing_of_the_tasks_of_others() {
     ];
     assert_eq!(lines(&before), expected);
     assert_eq!((before.truncated, before.older_at), (false, 0));
+    server.shutdown().await.unwrap();
+}
+
+/// They had the names that are in their places in the job's newest version.
+#[tokio::test]
+async fn groups_of_a_job_that_was_submitted_again_are_called_as_they_were_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let first = submit(&channel, job_of(&["split", "map"])).await;
+    session.reach(first.revision).await;
+    let of = |group| v1::Placement { group, ..placement(first.job, vec![0], vec![0]) };
+    let transaction = session.transaction(1, vec![of(0), of(1)]);
+    let outcome = session.commit(transaction).await.unwrap();
+    let old: Vec<u64> = outcome.placements.iter().map(|placed| placed.allocations[0]).collect();
+    for allocation in &old {
+        report(&channel, &machine, *allocation, State::Complete, 0, "").await;
+    }
+    let again = submit(&channel, job_of(&["fetch", "split", "map"])).await;
+    assert_eq!((again.job, again.version), (first.job, 2));
+    session.reach(again.revision).await;
+    let placed = v1::Placement { job_version: 2, ..of(0) };
+    let transaction = session.transaction(2, vec![placed]);
+    let young = session.commit(transaction).await.unwrap().placements[0].allocations[0];
+
+    let mut granted = Vec::new();
+    for allocation in old.into_iter().chain([young]) {
+        granted.push(own_story(&channel, allocation).await.unwrap().events[0].detail.clone());
+    }
+    assert_eq!(granted, ["split", "map", "fetch"].map(|group| format!("default/work {group}[0] on machine m1")));
+    let mut groups = Vec::new();
+    for number in [1, 2] {
+        let ask = v1::GetTransactionRequest { session: session.welcome.session, number };
+        let names = Inspect::new(channel.clone()).get_transaction(ask).await.unwrap().into_inner().group_names;
+        let mut names: Vec<String> = names.into_values().collect();
+        names.sort();
+        groups.push(names);
+    }
+    assert_eq!(groups, [vec!["map", "split"], vec!["fetch"]]);
     server.shutdown().await.unwrap();
 }

@@ -143,7 +143,7 @@ pub(in crate::api) fn machine(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::api) mod tests {
     use super::*;
     use crate::publish::BatchEncoder;
     use plenum_history::{EncodedBatch, Options};
@@ -151,7 +151,7 @@ pub(super) mod tests {
     use plenum_proto::delta;
 
     /// A history of these deltas, each in a block of its own.
-    pub(in crate::api::story) fn history_of(dir: &std::path::Path, deltas: &[Delta]) -> History {
+    pub(in crate::api) fn history_of(dir: &std::path::Path, deltas: &[Delta]) -> History {
         let options = Options { block_batches: 1, ..Options::new(vec![1; 16]) };
         let (history, _) = History::open(dir, options).unwrap();
         append(&history, deltas);
@@ -159,7 +159,7 @@ pub(super) mod tests {
     }
 
     /// Goes on with these deltas, each a batch of its own.
-    pub(in crate::api::story) fn append(history: &History, deltas: &[Delta]) {
+    pub(in crate::api) fn append(history: &History, deltas: &[Delta]) {
         for change in deltas {
             let mut encoded = ::bytes::BytesMut::new();
             delta::encode(change, &mut encoded);
@@ -172,7 +172,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in crate::api::story) fn at(revision: u64) -> Delta {
+    pub(in crate::api) fn at(revision: u64) -> Delta {
         Delta::new(Revision(revision), LogTime::from_micros(1))
     }
 

@@ -89,10 +89,10 @@ impl Teller<'_> {
             if generation == id.generation {
                 let machine = grants.machines.get(position).copied().unwrap_or_default();
                 let task = grants.tasks.get(position).copied().unwrap_or_default();
-                let (job, group) = self.names(grants.job, grants.group);
+                let task = self.task_name(delta, grants.job, grants.group, task);
                 let machine = self.machine_then(machine, delta.revision, delta.time.micros);
                 let why = moved::reason(delta, id.slot).map_or_else(String::new, |reason| format!(": {reason}"));
-                self.push(logged, "granted", format!("{job} {group}[{task}] on machine {machine}{why}"))?;
+                self.push(logged, "granted", format!("{task} on machine {machine}{why}"))?;
             }
             if generation != id.generation {
                 // What was not known to be of whom was of this one.
