@@ -17,8 +17,10 @@ pub struct JobName {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// The names of its groups, in their order.
+    /// The names of its groups, in their order: those of its newest version.
     pub groups: Vec<String>,
+    /// The revision at which it was last submitted.
+    pub submitted: u64,
 }
 
 /// What a machine is or was called.
@@ -101,8 +103,10 @@ impl History {
     /// [`ReadError::Store`].
     pub fn job_name(&self, id: u64) -> Result<Option<JobName>, ReadError> {
         let found: Option<JobRecord> = self.message(&keys::job(id))?;
-        let name =
-            |record: JobRecord| JobName { namespace: record.namespace, name: record.name, groups: record.groups };
+        let name = |record: JobRecord| {
+            let JobRecord { namespace, name, groups, revision } = record;
+            JobName { namespace, name, groups, submitted: revision }
+        };
         Ok(found.map(name))
     }
 

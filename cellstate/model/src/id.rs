@@ -65,6 +65,12 @@ pub const fn last_of(incarnation: u64) -> u32 {
     floor_of(incarnation).saturating_add(1 << USES_BITS)
 }
 
+/// The incarnation that gives a generation, counted from 0. Of those beyond the bound nothing tells the last ones apart.
+#[must_use]
+pub const fn incarnation_of(generation: u32) -> u32 {
+    generation.saturating_sub(1) >> USES_BITS
+}
+
 macro_rules! generational_id {
     ($name:ident, $prefix:literal, $what:literal) => {
         #[doc = concat!("The id of ", $what, ": a slot of its table, and the generation of that slot.")]
@@ -193,5 +199,9 @@ mod tests {
         assert_eq!(floor_of(INCARNATIONS_MAX), floor_of(u64::MAX), "a cell is not restored that often");
         assert!((1..INCARNATIONS_MAX).all(|incarnation| last_of(incarnation) == floor_of(incarnation + 1)));
         assert_eq!(last_of(INCARNATIONS_MAX), u32::MAX, "the last one has one less");
+        for (number, incarnation) in (0..).zip(1..=INCARNATIONS_MAX) {
+            let ends = (incarnation_of(floor_of(incarnation) + 1), incarnation_of(last_of(incarnation)));
+            assert_eq!(ends, (number, number));
+        }
     }
 }

@@ -43,8 +43,8 @@ pub use devices::{
 pub use feasibility::{Obstacle, Requirement, Special, Spoken, shortages};
 pub use governance::{GivenBack, Hold, Partition, Quota, Rights, Sum, UnknownId, UnknownTask};
 pub use id::{
-    AllocationId, INCARNATIONS_MAX, JobId, LogTime, MachineId, Revision, SessionId, TransactionId, floor_of, is_name,
-    last_of,
+    AllocationId, INCARNATIONS_MAX, JobId, LogTime, MachineId, Revision, SessionId, TransactionId, floor_of,
+    incarnation_of, is_name, last_of,
 };
 pub use job::{
     Affinity, Device, GroupRow, GroupShape, Job, JobKind, JobShape, JobState, LAUNCH_SCHEDULER_OPTION, Port,

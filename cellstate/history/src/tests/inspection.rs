@@ -220,8 +220,8 @@ fn names_outlive_their_bearers_for_as_long_as_anything_speaks_of_them() {
     history.append(&[batch(SECOND, entries)]).unwrap();
     let machine = |slot, revision| history.machine_name(slot, revision).unwrap();
     let named = |id, name: &str| Some(MachineName { id, name: name.to_owned() });
-    let crunch =
-        JobName { namespace: "default".to_owned(), name: "crunch".to_owned(), groups: vec!["work".to_owned()] };
+    let (namespace, name) = ("default".to_owned(), "crunch".to_owned());
+    let crunch = JobName { namespace, name, groups: vec!["work".to_owned()], submitted: 3 };
     for round in 0..2 {
         assert_eq!(
             (machine(4, 1), machine(4, 4), machine(4, 5)),

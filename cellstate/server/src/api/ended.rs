@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
 use plenum_history::{History, Logged, Order, ReadError, Subject};
-use plenum_model::{AllocationId, Cell, Delta, End, LogTime, Revision};
+use plenum_model::{AllocationId, Cell, Delta, End, LogTime, Revision, incarnation_of};
 use plenum_proto::{delta, v1};
 use prost::Message;
 
@@ -25,9 +25,9 @@ const TIMES_READ_MAX: usize = 256;
 pub(super) enum Fate {
     /// It ended; this was it.
     Ended(Box<v1::AllocationView>),
-    /// It ended before the oldest revision that is retained.
+    /// It ended before the oldest revision that is retained, or may have.
     Retired(u64),
-    /// Its slot was never given so often.
+    /// Its slot was never given so often, or not to it.
     NeverWas,
 }
 
@@ -53,7 +53,7 @@ pub(super) fn fate(history: &History, picture: &Picture, cell: &Cell, id: Alloca
             Err(failure) => return Err(failure),
         }
     }
-    Ok(is_retired(history, cell, id).map_or(Fate::NeverWas, Fate::Retired))
+    Ok(is_retired(history, cell, id)?.map_or(Fate::NeverWas, Fate::Retired))
 }
 
 /// The final row of an allocation, if it is one that ended at this revision.
@@ -76,17 +76,26 @@ fn at_its_end(
     Ok(Some(row))
 }
 
+/// The generation of a slot's newest tenant.
+pub(super) fn newest_tenant(cell: &Cell, slot: u32) -> u32 {
+    cell.allocation_rows().get(slot).map_or(0, |row| row.generation)
+}
+
 /// Of an allocation that is neither live nor found: the oldest revision that is retained, if it may have ended before.
-pub(super) fn is_retired(history: &History, cell: &Cell, id: AllocationId) -> Option<u64> {
-    // Of a slot's tenants each has the next generation.
-    let given = cell.allocation_rows().get(id.slot).map_or(0, |row| row.generation);
-    let oldest = history.oldest_revision();
-    (given >= id.generation && oldest > 1).then_some(oldest)
+pub(super) fn is_retired(history: &History, cell: &Cell, id: AllocationId) -> Result<Option<u64>, Failure> {
+    let newest = newest_tenant(cell, id.slot);
+    if newest < id.generation || history.oldest_revision() <= 1 {
+        return Ok(None);
+    }
+    // Of a slot's tenants each has the next generation, but for the first one of an incarnation: those in between it never gave.
+    let was_there = incarnation_of(newest) == incarnation_of(id.generation)
+        || newest_tenant(&past::fold_retained(history, 0)?, id.slot) >= id.generation;
+    Ok(was_there.then(|| history.oldest_revision()))
 }
 
 /// The revision at which an allocation ended, if it did and that is retained. It may be that of the tenant before the first grant that
 /// is retained: whether it was this one, the cell before tells.
-fn end_of(history: &History, at: Revision, id: AllocationId) -> Result<Option<Revision>, Failure> {
+pub(super) fn end_of(history: &History, at: Revision, id: AllocationId) -> Result<Option<Revision>, Failure> {
     let mut walk = history.walk(1..=at.0, Order::NewestFirst);
     let mut end = None;
     while let Some(entries) =

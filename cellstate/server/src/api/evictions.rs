@@ -41,7 +41,8 @@ impl Evicted {
         let before = delta.revision.0.saturating_sub(1);
         let ids = self.ids.iter().copied().filter_map(AllocationId::from_bits).collect();
         let tenants = Tenants::new(history, cell).find(ids, before)?;
-        let then = Then { history, cell, before, time: delta.time, folded: OnceCell::new() };
+        let (groups, folded) = (names::Groups::new(history, cell), OnceCell::new());
+        let then = Then { history, cell, groups, before, time: delta.time, folded };
         let heirs = heirs(delta);
         let view = |&allocation: &u64| {
             let mut view = v1::EvictionView { allocation, ..v1::EvictionView::default() };
@@ -94,6 +95,7 @@ fn heirs(delta: &Delta) -> BTreeMap<AllocationId, (AllocationId, Tenant, u32)> {
 struct Then<'a> {
     history: &'a History,
     cell: &'a Cell,
+    groups: names::Groups<'a>,
     /// The revision before.
     before: u64,
     time: LogTime,
@@ -103,10 +105,8 @@ struct Then<'a> {
 
 impl Then<'_> {
     fn names(&self, tenant: &Tenant) -> (String, String, u32) {
-        let found = names::job(self.history, self.cell, tenant.job.to_bits());
-        let (job, groups) =
-            found.map_or_else(|| (tenant.job.to_string(), Vec::new()), |found| (found.job, found.groups));
-        let group = groups.into_iter().nth(tenant.group.into()).unwrap_or_else(|| format!("group {}", tenant.group));
+        let job = names::job(self.history, self.cell, tenant.job.to_bits()).unwrap_or_else(|| tenant.job.to_string());
+        let group = self.groups.name(tenant.job, tenant.group, self.before, self.time.micros);
         (job, group, tenant.task)
     }
 

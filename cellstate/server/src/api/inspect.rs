@@ -1,10 +1,10 @@
 //! For operators: the cell, its machines, its transactions and its conflicts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_history::{GroupBy, History, LoggedTransaction, Lookup, Order, ReadError};
-use plenum_model::{Cell, Command, JobKind, Machine, RejectionCode, Revision};
+use plenum_model::{Cell, Command, JobId, JobKind, Machine, RejectionCode, Revision};
 use plenum_proto::v1;
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
@@ -147,7 +147,7 @@ impl v1::inspect_server::Inspect for InspectService {
                 let behind = || Failure::history(&ReadError::NotThere { asked: cell.revision().0, newest });
                 if is_behind { behind() } else { failure }
             })?;
-            transaction(&history, cell, found, true)
+            transaction(&history, cell, &names::Groups::new(&history, cell), found, true)
         });
         Ok(Response::new(read.await?))
     }
@@ -378,6 +378,7 @@ async fn list_transactions(
         let revisions = after.saturating_add(1)..=to.0;
         let page = history.transactions(revisions, order, limit, passes).map_err(|error| Failure::history(&error))?;
         let mut room = listing::Room::new(limit);
+        let groups = names::Groups::new(&history, cell);
         let mut response = v1::ListTransactionsResponse {
             revision: to.0,
             resume_revision: page.resume.unwrap_or(0),
@@ -385,7 +386,7 @@ async fn list_transactions(
         };
         for found in page.transactions {
             let revision = found.revision;
-            let view = transaction(&history, cell, found, false)?;
+            let view = transaction(&history, cell, &groups, found, false)?;
             if !room.takes(&view) {
                 response.resume_revision = revision;
                 break;
@@ -425,6 +426,7 @@ fn find_transaction(history: &History, session: u64, number: u64) -> Result<Logg
 fn transaction(
     history: &History,
     cell: &Cell,
+    groups: &names::Groups<'_>,
     found: LoggedTransaction,
     whole: bool,
 ) -> Result<v1::TransactionView, Failure> {
@@ -446,20 +448,26 @@ fn transaction(
         ..v1::TransactionView::default()
     };
     let mut slots: BTreeSet<u32> = found.outcome.refusals.iter().map(|refusal| refusal.machine).collect();
-    let mut jobs = BTreeMap::new();
-    for refusal in &found.outcome.refusals {
-        name_job(history, cell, (refusal.job, refusal.group), &mut jobs, &mut view);
-    }
+    let mut spoken_of: BTreeSet<(u64, u32)> =
+        found.outcome.refusals.iter().map(|refusal| (refusal.job, refusal.group)).collect();
     let evicted = Evicted::of(&asked, &found)?;
     view.evicted_total = u32::try_from(evicted.ids.len()).unwrap_or(u32::MAX);
     if whole {
         for placement in &asked.placements {
-            name_job(history, cell, (placement.job, placement.group), &mut jobs, &mut view);
+            spoken_of.insert((placement.job, placement.group));
             slots.extend(&placement.machines);
         }
         view.evictions = evicted.views(history, cell)?;
         view.evicted = evicted.ids;
         view.transaction = Some(asked);
+    }
+    let jobs: BTreeSet<u64> = spoken_of.iter().map(|(job, _)| *job).collect();
+    view.job_names.extend(jobs.into_iter().filter_map(|job| Some((job, names::job(history, cell, job)?))));
+    // Of a job only those groups: a transaction may speak of very many jobs, each of which has many.
+    for (job, group) in spoken_of {
+        let Some((id, number)) = JobId::from_bits(job).zip(usize::try_from(group).ok()) else { continue };
+        let name = groups.known(id, number, found.revision, found.time_micros);
+        view.group_names.extend(name.map(|name| (format!("{job}/{group}"), name)));
     }
     for slot in slots {
         let name = names::machine_then(history, cell, slot, found.revision, found.time_micros);
@@ -469,25 +477,11 @@ fn transaction(
     Ok(view)
 }
 
-/// Names a job, and that one of its groups: a transaction may speak of very many jobs, each of which has many.
-fn name_job(
-    history: &History,
-    cell: &Cell,
-    (id, group): (u64, u32),
-    known: &mut BTreeMap<u64, Option<names::JobNames>>,
-    view: &mut v1::TransactionView,
-) {
-    let Some(found) = known.entry(id).or_insert_with(|| names::job(history, cell, id)) else { return };
-    view.job_names.entry(id).or_insert_with(|| found.job.clone());
-    let name = usize::try_from(group).ok().and_then(|group| found.groups.get(group));
-    view.group_names.extend(name.map(|name| (format!("{id}/{group}"), name.clone())));
-}
-
 fn conflict(history: &History, cell: &Cell, row: plenum_history::ConflictRow) -> v1::ConflictRow {
     let machine = row.group.machine;
     let machine =
         machine.and_then(|slot| names::machine_then(history, cell, slot, row.newest_revision, row.newest_micros));
-    let job = names::job(history, cell, row.group.job).map(|found| found.job);
+    let job = names::job(history, cell, row.group.job);
     v1::ConflictRow {
         loser: row.group.loser,
         winner: row.group.winner,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plenum_model::{AllocationId, Cell, Command, Decision, Job, JobId, Rejection, RejectionCode};
+use plenum_model::{AllocationId, Cell, Command, Decision, Job, JobId, Rejection, RejectionCode, floor_of};
 use plenum_proto::v1;
 use prost::Message;
 use tokio_stream::Stream;
@@ -15,6 +15,7 @@ use super::ended::{self, Fate};
 use super::failure::Failure;
 use super::listing::{self, Filter};
 use super::past::{self, Moment};
+use super::story::stay::{self, Said};
 use super::story::{self, Hero, gone};
 use super::waiting::Reasons;
 use super::{allocations, moved, principal};
@@ -284,18 +285,15 @@ impl v1::jobs_server::Jobs for JobsService {
         let id = allocation_id(wire.allocation)?;
         let cell = past::cell(&self.shared, wire.at).await?;
         let known = self.shared.clone();
-        let story = past::story(&self.shared, wire.at, cell, wire.limit, move |history, cell, limit| {
-            let story = story::tell(history, cell, &Hero::Allocation(id), limit)?;
-            if story.events.is_empty() && cell.allocation(id).is_none() {
-                // It may have all happened in what the history has not got yet.
-                if story.revision < cell.revision().0 {
-                    return Err(past::behind(&known, cell.revision()));
+        let story =
+            past::story(&self.shared, wire.at, cell, wire.limit, move |history, cell, limit| {
+                match stay::tell(history, cell, id, limit)? {
+                    Said::Story(story) => Ok(story),
+                    Said::Behind => Err(past::behind(&known, cell.revision())),
+                    Said::Retired(oldest) => Err(retired(id, oldest)),
+                    Said::NeverWas => Err(never_was(id, cell)),
                 }
-                let oldest = ended::is_retired(history, cell, id).ok_or_else(|| never_was(id, cell))?;
-                return Err(retired(id, oldest));
-            }
-            Ok(story)
-        });
+            });
         Ok(Response::new(story.await?))
     }
 
@@ -408,7 +406,14 @@ fn unknown_to(cell: &Cell, id: AllocationId) -> Option<Failure> {
 }
 
 fn never_was(id: AllocationId, cell: &Cell) -> Failure {
-    let message = format!("there never was an {id} up to revision {}", cell.revision());
+    let now = cell.revision();
+    let message = if id.generation <= floor_of(cell.identity().incarnation) {
+        format!(
+            "there is no {id} at revision {now}, and nothing is known of one: the cell was restored, and has forgotten what was granted after its backup"
+        )
+    } else {
+        format!("there never was an {id} up to revision {now}")
+    };
     Failure::not_found(RejectionCode::NoSuchAllocation, message)
 }
 

@@ -1,8 +1,14 @@
 //! Names for the numbers that transactions and deltas speak of: the cell's own or, of what it has no more, those that the history
 //! remembers.
 
-use plenum_history::{History, Lookup};
-use plenum_model::{Cell, JobId, SessionId};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use plenum_history::{BlockSummary, History, Logged, Lookup, Order, Subject};
+use plenum_model::{Cell, JobChange, JobId, SessionId};
+
+use super::ended::delta_of;
 
 /// The scheduler of a session, closed ones included, as far as the history goes; empty where it is not known.
 pub(super) fn scheduler(history: &History, cell: &Cell, session: u64) -> String {
@@ -31,21 +37,98 @@ pub(super) fn machine_then(
     machine.map(|machine| machine.name.to_string())
 }
 
-/// What a job and its groups are called.
-pub(super) struct JobNames {
-    /// With its namespace.
-    pub(super) job: String,
-    pub(super) groups: Vec<String>,
-}
-
-/// What a job and its groups are called, or were.
-pub(super) fn job(history: &History, cell: &Cell, id: u64) -> Option<JobNames> {
+/// What a job is called, or was, with its namespace.
+pub(super) fn job(history: &History, cell: &Cell, id: u64) -> Option<String> {
     if let Some(job) = JobId::from_bits(id).and_then(|id| cell.job(id)) {
-        let groups = job.shape.groups.iter().map(|group| group.name.to_string()).collect();
-        return Some(JobNames { job: format!("{}/{}", job.shape.namespace, job.shape.name), groups });
+        return Some(format!("{}/{}", job.shape.namespace, job.shape.name));
     }
     let found = history.job_name(id).ok().flatten()?;
-    Some(JobNames { job: format!("{}/{}", found.namespace, found.name), groups: found.groups })
+    Some(format!("{}/{}", found.namespace, found.name))
+}
+
+/// Most bytes of log that are read of one `Groups` for what groups were called. Those that are not found by then stay numbers.
+const READ_BYTES_MAX: u64 = 32 << 20;
+
+/// Names of jobs' groups as they were when something was decided. A job that is over and is submitted again keeps its id, and may have
+/// other groups then: a number is better than a wrong name.
+pub(super) struct Groups<'a> {
+    history: &'a History,
+    cell: &'a Cell,
+    past: RefCell<Past>,
+}
+
+/// What was read from the history.
+struct Past {
+    bytes_left: u64,
+    /// Of each job the version that was looked up last.
+    versions: BTreeMap<JobId, Version>,
+}
+
+/// A version of a job.
+struct Version {
+    /// At which revisions it was known to be the newest one.
+    revisions: RangeInclusive<u64>,
+    /// None where it is not known.
+    groups: Vec<String>,
+}
+
+impl<'a> Groups<'a> {
+    pub(super) const fn new(history: &'a History, cell: &'a Cell) -> Self {
+        let past = Past { bytes_left: READ_BYTES_MAX, versions: BTreeMap::new() };
+        Self { history, cell, past: RefCell::new(past) }
+    }
+
+    /// What a group was called at a revision, which was decided at that time, where that is known.
+    pub(super) fn known(&self, id: JobId, group: usize, revision: u64, time_micros: i64) -> Option<String> {
+        if let Some(job) = self.cell.job(id).filter(|job| job.submitted.micros <= time_micros) {
+            return job.shape.groups.get(group).map(|group| group.name.to_string());
+        }
+        self.past.borrow_mut().groups(self.history, id, revision).get(group).cloned()
+    }
+
+    /// The same; where it is not known, the group's number.
+    pub(super) fn name(&self, id: JobId, group: u16, revision: u64, time_micros: i64) -> String {
+        self.known(id, group.into(), revision, time_micros).unwrap_or_else(|| format!("group {group}"))
+    }
+}
+
+impl Past {
+    /// The groups of a job as it had been submitted last at a revision, as far as that is retained and may be read.
+    fn groups(&mut self, history: &History, id: JobId, revision: u64) -> &[String] {
+        if self.versions.get(&id).is_none_or(|version| !version.revisions.contains(&revision)) {
+            let version = self.read(history, id, revision);
+            self.versions.insert(id, version);
+        }
+        self.versions.get(&id).map_or(&[], |version| &version.groups)
+    }
+
+    fn read(&mut self, history: &History, id: JobId, revision: u64) -> Version {
+        let newest = history.job_name(id.to_bits()).ok().flatten();
+        if let Some(newest) = newest.filter(|newest| newest.submitted <= revision) {
+            return Version { revisions: newest.submitted..=revision, groups: newest.groups };
+        }
+        let mut walk = history.walk(1..=revision, Order::NewestFirst);
+        let mut found = None;
+        while found.is_none() && walk.read_bytes() < self.bytes_left {
+            let about = |block: &BlockSummary| block.may_tell_of(Subject::Job(id.to_bits()));
+            let Ok(Some(entries)) = walk.next(about) else { break };
+            found = entries.iter().find_map(|logged| Some((logged.entry.revision, submitted(logged, id)?)));
+        }
+        self.bytes_left = self.bytes_left.saturating_sub(walk.read_bytes());
+        // What was not found from there on is not looked for again.
+        let (from, groups) = found.unwrap_or_default();
+        Version { revisions: from..=revision, groups }
+    }
+}
+
+/// The groups of the job that an entry submits, if it has this id.
+fn submitted(logged: &Logged, id: JobId) -> Option<Vec<String>> {
+    delta_of(logged).ok()?.jobs.iter().find_map(|change| match change {
+        JobChange::Put { job, .. } if job.id == id => {
+            Some(job.shape.groups.iter().map(|group| group.name.to_string()).collect())
+        }
+        _ => None,
+    })
 }
 
 #[cfg(test)]
@@ -53,7 +136,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use plenum_model::{Delta, LogTime, Machine, MachineId, MachineState, Revision};
+    use crate::api::story::gone::tests::{append, at};
+    use plenum_model::{
+        Delta, GroupShape, Job, JobShape, JobState, LogTime, Machine, MachineId, MachineState, Revision,
+    };
 
     // A story named the machine that is in the slot now, also where it was told of one that was there before.
     #[test]
@@ -83,5 +169,48 @@ mod tests {
         assert_eq!(machine_then(&history, &cell, 3, 8, 99), None);
         assert_eq!(machine_then(&history, &cell, 3, 9, 100).as_deref(), Some("m2"));
         assert_eq!(machine_then(&history, &cell, 4, 9, 100), None);
+    }
+
+    /// Submits a job of these groups under the same id.
+    fn submits(revision: u64, groups: &[&str]) -> Delta {
+        let group = |name: &&str| GroupShape { name: (*name).into(), count: 1, ..GroupShape::default() };
+        let (name, namespace, scheduler) = ("work".into(), "default".into(), "batch".into());
+        let groups = groups.iter().map(group).collect::<Vec<_>>();
+        let task_bases = vec![0; groups.len()];
+        let job = Job {
+            id: JobId { slot: 3, generation: 1 },
+            version: 1,
+            shape: Arc::new(JobShape { name, namespace, scheduler, groups, ..JobShape::default() }),
+            body: Some(Arc::from([])),
+            body_digest: [0; 32],
+            submitted: LogTime::from_micros(1),
+            state: JobState::Waiting,
+            state_since: LogTime::from_micros(1),
+            reason: "".into(),
+            group_base: 0,
+            home: None,
+            last_instant_micros: None,
+        };
+        let mut delta = at(revision);
+        delta.jobs.push(JobChange::Put { job: Arc::new(job), task_bases });
+        delta
+    }
+
+    #[test]
+    fn groups_of_a_job_that_is_gone_are_called_as_they_were_and_by_number_where_that_is_not_retained() {
+        let (folder, id) = (tempfile::tempdir().unwrap(), JobId { slot: 3, generation: 1 });
+        let deltas = [submits(1, &["split", "map"]), at(2), submits(3, &["fetch", "split", "map"]), at(4)];
+        for (retained, first) in [(&deltas[..], ["split", "map"]), (&deltas[1..], ["group 0", "group 1"])] {
+            let folder = folder.path().join(first[1]);
+            let (history, _) = History::open(folder, plenum_history::Options::new(vec![7; 16])).unwrap();
+            append(&history, retained);
+            let cell = Cell::default();
+            let groups = Groups::new(&history, &cell);
+            let names = |revision| [0, 1].map(|group| groups.name(id, group, revision, 1));
+            assert_eq!(names(4), ["fetch", "split"]);
+            assert_eq!(names(2), first);
+            assert_eq!(names(3), ["fetch", "split"]);
+            assert_eq!(groups.name(id, 7, 4, 1), "group 7", "there are not so many");
+        }
     }
 }

@@ -311,6 +311,20 @@ pub(crate) fn fold(history: &History, revision: u64) -> Result<Cell, Failure> {
     }
 }
 
+/// The cell at a revision, or at the oldest one that is retained.
+pub(super) fn fold_retained(history: &History, revision: u64) -> Result<Cell, Failure> {
+    // After a leap the oldest revision is yet to come, and the cell of the newest one is there.
+    let oldest = || history.oldest_revision().min(history.newest_revision());
+    let mut known = oldest();
+    loop {
+        match fold(history, revision.max(known)) {
+            // It was retired meanwhile.
+            Err(failure) if failure.code == RETIRED && oldest() > known => known = oldest(),
+            folded => return folded,
+        }
+    }
+}
+
 fn fold_once(history: &History, revision: u64) -> Result<Cell, Failure> {
     let unstartable = |error| match error {
         Unstartable::Retired => {

@@ -4,6 +4,7 @@
 mod ends;
 pub(super) mod gone;
 mod governed;
+pub(super) mod stay;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +18,7 @@ use prost::Message;
 
 use super::ended::delta_of;
 use super::evictions;
-use super::failure::{Failure, RETIRED};
+use super::failure::Failure;
 use super::tenants::Tenants;
 use super::{listing, moved, names, past};
 
@@ -44,29 +45,33 @@ pub(super) fn tell(
     hero: &Hero<'_>,
     limit: usize,
 ) -> Result<v1::HistoryResponse, Failure> {
-    tell_until(history, cell, hero, cell.revision(), limit)
+    tell_until(Teller::new(history, cell), hero, cell.revision(), limit)
 }
 
 /// The same up to an earlier revision than the cell's, which is asked for names only.
 fn tell_until(
-    history: &History,
-    cell: &Cell,
+    mut teller: Teller<'_>,
     hero: &Hero<'_>,
     until: Revision,
     limit: usize,
 ) -> Result<v1::HistoryResponse, Failure> {
     let subjects = subjects(hero);
-    let mut teller = Teller::new(history, cell);
-    if let Hero::Allocation(id) = hero {
-        teller.tenant = cell.allocation_rows().get(id.slot).map(|row| row.generation);
-    }
+    let history = teller.history;
     let up_to = until.0.min(history.newest_revision());
+    if let Hero::Allocation(id) = hero {
+        teller.begin_stay(*id, Revision(up_to));
+    }
     let mut walk = history.walk(1..=up_to, Order::NewestFirst);
     // Up to where it was not looked at, because that would have been too much.
     let mut left_before = None;
     while !teller.is_at_the_beginning() {
-        let is_enough = teller.events.len() > limit || walk.read_bytes() > READ_BYTES_MAX;
-        if is_enough && !walk.rest().is_empty() {
+        let is_too_much = walk.read_bytes() > teller.read_bytes_max;
+        if let Hero::Allocation(id) = hero
+            && (is_too_much || teller.events.len() > limit)
+        {
+            teller.settle_stay(*id, *walk.rest().end())?;
+        }
+        if (is_too_much || teller.events.len() > limit) && !walk.rest().is_empty() {
             left_before = Some(*walk.rest().end());
             break;
         }
@@ -87,6 +92,9 @@ fn tell_until(
                 break;
             }
         }
+    }
+    if let Hero::Allocation(id) = hero {
+        teller.settle_stay(*id, *walk.rest().end())?;
     }
     teller.finish_machines(left_before.is_none());
     let mut events = std::mem::take(&mut teller.events);
@@ -123,6 +131,8 @@ fn subjects(hero: &Hero<'_>) -> Vec<Subject> {
 struct Teller<'a> {
     history: &'a History,
     cell: &'a Cell,
+    /// Most bytes of log that the story is read from.
+    read_bytes_max: u64,
     events: Vec<v1::HistoryEvent>,
     /// Rows of the machine, the newest first: what happened is what differs from the row before.
     machines: Vec<(v1::HistoryEvent, std::sync::Arc<Machine>)>,
@@ -131,19 +141,34 @@ struct Teller<'a> {
     /// The revision before the one at which the job was submitted again: from then on it has other rows, and those that it has now were
     /// others' before.
     submitted_after: Option<u64>,
-    /// Whose the slot is, at the revision that is looked at.
+    /// Whose the slot is, at the revision that is looked at: a generation. None: that is not known yet, and nor is whether the events are of the
+    /// allocation that is told of.
     tenant: Option<u32>,
     /// Where tasks of the job were placed.
     slots: BTreeSet<u32>,
     /// Whose the room was that some of them got.
     tenants: Tenants<'a>,
+    /// What groups of jobs were called.
+    groups: names::Groups<'a>,
 }
 
 impl<'a> Teller<'a> {
     fn new(history: &'a History, cell: &'a Cell) -> Self {
         let (events, machines, slots) = (Vec::new(), Vec::new(), BTreeSet::new());
         let tenants = Tenants::new(history, cell);
-        Self { history, cell, events, machines, over: false, submitted_after: None, tenant: None, slots, tenants }
+        Self {
+            history,
+            cell,
+            read_bytes_max: READ_BYTES_MAX,
+            events,
+            machines,
+            over: false,
+            submitted_after: None,
+            tenant: None,
+            slots,
+            tenants,
+            groups: names::Groups::new(history, cell),
+        }
     }
 
     /// Whether what is older is not of this story.
@@ -176,16 +201,7 @@ impl<'a> Teller<'a> {
         if revision == 0 {
             return Ok(Cell::default());
         }
-        // After a leap the oldest revision is yet to come, and the cell of the newest one is there.
-        let oldest = || self.history.oldest_revision().min(self.history.newest_revision());
-        let mut known = oldest();
-        loop {
-            match past::fold(self.history, revision.max(known)) {
-                // It was retired meanwhile.
-                Err(failure) if failure.code == RETIRED && oldest() > known => known = oldest(),
-                folded => return folded,
-            }
-        }
+        past::fold_retained(self.history, revision)
     }
 
     fn push(&mut self, logged: &Logged, event: &str, detail: String) -> Result<(), Failure> {
@@ -276,13 +292,9 @@ impl<'a> Teller<'a> {
             more => format!(" and {more} more"),
         };
         let found = self.tenants.find([first].into(), delta.revision.0.saturating_sub(1))?;
-        let who = found.get(&first).map_or_else(
-            || first.to_string(),
-            |tenant| {
-                let (job, group) = self.names(tenant.job, tenant.group);
-                format!("{job} {group}[{}]", tenant.task)
-            },
-        );
+        let who = found
+            .get(&first)
+            .map_or_else(|| first.to_string(), |tenant| self.task_name(delta, tenant.job, tenant.group, tenant.task));
         Ok(format!(", in place of {who}{more}"))
     }
 
@@ -299,7 +311,7 @@ impl<'a> Teller<'a> {
         match change {
             JobChange::Put { job: put, .. } if put.id == job.id => {
                 let first = put.version <= 1;
-                let parent = put.shape.parent.map(|parent| self.names(parent, 0).0);
+                let parent = put.shape.parent.map(|parent| self.job_name(parent));
                 let from = parent.map_or_else(String::new, |parent| format!(", launched from {parent}"));
                 self.push(
                     logged,
@@ -336,50 +348,14 @@ impl<'a> Teller<'a> {
         Ok(())
     }
 
-    fn allocation(&mut self, id: AllocationId, logged: &Logged, delta: &Delta) -> Result<(), Failure> {
-        // Backwards, a delta's grants come first: it ends before it grants.
-        for grants in &delta.grants {
-            let Some(position) = grants.slots.iter().position(|slot| *slot == id.slot) else { continue };
-            let generation = grants.generations.get(position).copied().unwrap_or_default();
-            if generation == id.generation {
-                let machine = grants.machines.get(position).copied().unwrap_or_default();
-                let task = grants.tasks.get(position).copied().unwrap_or_default();
-                let (job, group) = self.names(grants.job, grants.group);
-                let machine = self.machine_then(machine, delta.revision, delta.time.micros);
-                let why = moved::reason(delta, id.slot).map_or_else(String::new, |reason| format!(": {reason}"));
-                self.push(logged, "granted", format!("{job} {group}[{task}] on machine {machine}{why}"))?;
-            }
-            self.over = generation <= id.generation;
-            self.tenant = generation.checked_sub(1);
-        }
-        if self.over || self.tenant != Some(id.generation) {
-            return Ok(());
-        }
-        let mut moves: Vec<_> = delta.moves.iter().filter(|moved| moved.slot == id.slot).collect();
-        if let Some(end) = delta.ends.iter().find(|end| end.slot == id.slot) {
-            // That it stood where it stood says how often it was started again until its end, and no more.
-            let restarts = moves.pop_if(|moved| moved.restarts > 0);
-            let restarts = restarts.map_or_else(String::new, |moved| format!(", restarts {}", moved.restarts));
-            let word = listing::allocation_word(v1::AllocationState::from(end.state).into());
-            let reason = why_it_ended(end).map_or_else(String::new, |reason| format!(": {reason}"));
-            self.push(logged, word, format!("exit code {}{restarts}{reason}", end.exit_code))?;
-        }
-        for moved in moves.iter().rev() {
-            let word = listing::allocation_word(v1::AllocationState::from(moved.status.state).into());
-            let mut facts = Vec::new();
-            facts.extend(moved.status.ready.then(|| "ready".to_owned()));
-            facts.extend((moved.restarts > 0).then(|| format!("restarts {}", moved.restarts)));
-            facts.extend(why_it_moved(moved));
-            self.push(logged, word, facts.join(", "))?;
-        }
-        Ok(())
+    fn job_name(&self, id: JobId) -> String {
+        names::job(self.history, self.cell, id.to_bits()).unwrap_or_else(|| id.to_string())
     }
 
-    fn names(&self, id: JobId, group: u16) -> (String, String) {
-        match names::job(self.history, self.cell, id.to_bits()) {
-            Some(found) => (found.job, found.groups.into_iter().nth(group.into()).unwrap_or_default()),
-            None => (id.to_string(), String::new()),
-        }
+    /// A task by its job and its group as they were called then.
+    fn task_name(&self, delta: &Delta, job: JobId, group: u16, task: u32) -> String {
+        let group = self.groups.name(job, group, delta.revision.0, delta.time.micros);
+        format!("{} {group}[{task}]", self.job_name(job))
     }
 
     fn machine(&mut self, id: MachineId, logged: &Logged, delta: &Delta) -> Result<(), Failure> {
@@ -392,6 +368,8 @@ impl<'a> Teller<'a> {
                 let event = self.event(logged, "", String::new())?;
                 self.events.push(event.clone());
                 self.machines.push((event, machine.clone()));
+                // Where its first epoch began it came, whatever of its slot is retained.
+                self.over = machine.registered == delta.time && machine.epoch_began == delta.revision;
             }
         }
         Ok(())
@@ -562,6 +540,37 @@ mod tests {
         };
         assert_eq!(oldest(true), ("registered".to_owned(), true));
         assert_eq!(oldest(false), ("ready".to_owned(), false));
+    }
+
+    // Once anything had been retired, a machine in a slot that was never given before was told as "ready", and its story as one whose beginning
+    // is no longer retained.
+    #[test]
+    fn a_new_machine_registers_also_where_older_revisions_are_retired() {
+        let dir = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(dir.path(), plenum_history::Options::new(vec![1; 16])).unwrap();
+        let mut cell = with_a_job();
+        crate::checkpoint::write(&history, &cell, None).unwrap();
+        let revision = cell.revision().next();
+        let began = LogTime::from_micros(1);
+        let new =
+            Machine { registered: began, epoch_began: revision, ..crate::agents::machine(0, 7, MachineState::Ready) };
+        // One that had registered before, and is back in another epoch.
+        let back = Machine {
+            id: MachineId { slot: 1, generation: 1 },
+            name: "back".into(),
+            registered: LogTime::from_micros(0),
+            ..new.clone()
+        };
+        let mut delta = gone::tests::at(revision.0);
+        delta.machines = [&new, &back].map(|machine| Arc::new(machine.clone())).to_vec();
+        cell.apply(&delta).unwrap();
+        gone::tests::append(&history, &[delta]);
+        let told = |machine: &Machine| {
+            let story = tell(&history, &cell, &Hero::Machine(machine.id), 10).unwrap();
+            (story.events[0].event.clone(), story.oldest_revision)
+        };
+        assert_eq!(told(&new), ("registered".to_owned(), 0));
+        assert_eq!(told(&back), ("ready".to_owned(), revision.0));
     }
 
     // Who gave a drain another deadline read that the machine had changed, and not in what.

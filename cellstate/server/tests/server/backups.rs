@@ -10,6 +10,7 @@ use prost::Message;
 use tonic::transport::Channel;
 
 use crate::client::{Session, as_principal, code, connect, job, placement, register, start, submit};
+use crate::job_stories::{own_story, report, stop};
 
 /// Takes a backup of a running cell, and checks its seals.
 async fn back_up(channel: &Channel, to: &Path) -> v1::BackupManifest {
@@ -156,6 +157,59 @@ async fn a_restored_cell_goes_on_and_nobody_takes_it_for_the_old_one() {
     let report = verify(&target).unwrap();
     assert!(report.is_sound() && report.decided_again > 0, "{report:#?}");
     assert_eq!((report.from_revision, report.incarnation), (manifest.revision, 2));
+}
+
+/// The first grants of a new incarnation have generations far above those of the tenants before them, who were not told by the grant: what
+/// became of them was lost as soon as their slots were given again.
+#[tokio::test]
+async fn what_went_on_over_a_restore_tells_its_story_also_when_its_slot_is_given_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, channel, mut session, job) = busy_cell(dir.path(), 10).await;
+    grant(&mut session, 1, job, 0).await;
+    let old = session.cell.allocations().next().unwrap().id;
+    let file = dir.path().join("backup");
+    let manifest = back_up(&channel, &file).await;
+    drop((session, channel));
+    server.kill().await.unwrap();
+
+    let target = dir.path().join("restored");
+    restore(&file, &target, &RestoreOptions::default()).unwrap();
+    let server = start(&target).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 1_000_000).await;
+    stop(&channel, old.to_bits()).await;
+    report(&channel, &machine, old.to_bits(), v1::AllocationState::Stopped, 143, "").await;
+    let words = |story: &v1::HistoryResponse| -> Vec<String> {
+        story.events.iter().map(|event| format!("{} {}", event.event, event.detail)).collect()
+    };
+    let before = own_story(&channel, old.to_bits()).await.unwrap();
+    assert_eq!(
+        words(&before),
+        ["stopping stopped by a request", "stopped exit code 143: stopped by a request"],
+        "before its slot is given again"
+    );
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    for number in 1..=2 {
+        grant(&mut session, number, job, u32::try_from(number).unwrap()).await;
+        let young = session.cell.allocation_in(old.slot).unwrap().id;
+        assert!(young.generation > 1 << 26, "{young}");
+        let after = own_story(&channel, old.to_bits()).await.unwrap();
+        assert_eq!((&after.events, after.truncated), (&before.events, false), "{young}");
+        assert!(after.oldest_revision > manifest.revision, "its grant is not retained");
+        // Of the one after it nothing but what was its own.
+        assert_eq!(own_story(&channel, young.to_bits()).await.unwrap().events.len(), 1);
+        stop(&channel, young.to_bits()).await;
+        report(&channel, &machine, young.to_bits(), v1::AllocationState::Stopped, 0, "").await;
+    }
+    // One that this incarnation never gave: it may have been granted after the backup, and nobody knows of it here.
+    let forgotten = plenum_model::AllocationId { generation: old.generation + 1, ..old }.to_bits();
+    let refused = own_story(&channel, forgotten).await.unwrap_err();
+    assert_eq!(code(&refused), "NO_SUCH_ALLOCATION", "{refused}");
+    assert!(refused.message().contains("restored"), "{refused}");
+    let get = v1::GetAllocationRequest { allocation: forgotten, at: None };
+    let refused = v1::jobs_client::JobsClient::new(channel.clone()).get_allocation(get).await.unwrap_err();
+    assert_eq!(code(&refused), "NO_SUCH_ALLOCATION", "{refused}");
+    server.shutdown().await.unwrap();
 }
 
 async fn assert_old_session_is_over(channel: &Channel, old: &Session) {

@@ -19,7 +19,7 @@ async fn place(session: &mut Session, job: &v1::SubmitResponse, task: u32) -> u6
     session.commit(transaction).await.unwrap().placements[0].allocations[0]
 }
 
-async fn report(
+pub(crate) async fn report(
     channel: &Channel,
     machine: &v1::RegisterResponse,
     allocation: u64,
@@ -37,7 +37,7 @@ async fn report(
         .unwrap();
 }
 
-async fn stop(channel: &Channel, allocation: u64) {
+pub(crate) async fn stop(channel: &Channel, allocation: u64) {
     Jobs::new(channel.clone()).stop_allocation(v1::StopAllocationRequest { allocation }).await.unwrap();
 }
 
@@ -51,6 +51,12 @@ async fn story(channel: &Channel, name: &str, revision: u64, limit: u32) -> v1::
 fn lines(story: &v1::HistoryResponse) -> Vec<String> {
     let line = |event: &v1::HistoryEvent| format!("{} {} by {}", event.event, event.detail, event.command);
     story.events.iter().map(line).collect()
+}
+
+/// The story of an allocation.
+pub(crate) async fn own_story(channel: &Channel, allocation: u64) -> Result<v1::HistoryResponse, tonic::Status> {
+    let ask = v1::AllocationHistoryRequest { allocation, ..Default::default() };
+    Ok(Jobs::new(channel.clone()).allocation_history(ask).await?.into_inner())
 }
 
 fn name_of(allocation: u64) -> String {
@@ -115,6 +121,17 @@ async fn a_job_tells_of_its_tasks_stops_losses_and_failures_in_order_and_why() {
     server.shutdown().await.unwrap();
 }
 
+/// A job with these groups.
+fn job_of(groups: &[&str]) -> v1::JobSpec {
+    let mut spec = job("work", 1);
+    let (shape, body) = (spec.shape.as_mut().unwrap(), spec.body.as_mut().unwrap());
+    let named = |name: &&str| v1::GroupShape { name: (*name).to_owned(), ..shape.groups[0].clone() };
+    shape.groups = groups.iter().map(named).collect();
+    let named = |name: &&str| v1::GroupBody { name: (*name).to_owned(), ..body.groups[0].clone() };
+    body.groups = groups.iter().map(named).collect();
+    spec
+}
+
 /// Those of the last group were told first.
 #[tokio::test]
 async fn groups_that_are_placed_together_are_told_in_their_order() {
@@ -123,13 +140,7 @@ async fn groups_that_are_placed_together_are_told_in_their_order() {
     let channel = connect(&server).await;
     register(&channel, "m1", 4000).await;
     let mut session = Session::open(&channel, "batch").await.unwrap();
-    let mut spec = job("work", 1);
-    let (shape, body) = (spec.shape.as_mut().unwrap(), spec.body.as_mut().unwrap());
-    for name in ["second", "third"] {
-        shape.groups.push(v1::GroupShape { name: name.to_owned(), ..shape.groups[0].clone() });
-        body.groups.push(v1::GroupBody { name: name.to_owned(), ..body.groups[0].clone() });
-    }
-    let work = submit(&channel, spec).await;
+    let work = submit(&channel, job_of(&["work", "second", "third"])).await;
     session.reach(work.revision).await;
     let of = |group| v1::Placement { group, ..placement(work.job, vec![0], vec![0]) };
     let transaction = session.transaction(1, vec![of(0), of(1), of(2)]);
@@ -210,8 +221,7 @@ async fn tasks_that_are_lost_together_are_one_event_and_their_ends_are_told_in_o
     let why = "exit code 143: its machine is back, and it has ended for sure";
     let expected = format!("lost work: task 1 ({}) on machine m1: {why} by report-status", name_of(granted[1]));
     assert_eq!(ended, Some(expected));
-    let ask = v1::AllocationHistoryRequest { allocation: granted[1], ..Default::default() };
-    let own = Jobs::new(channel.clone()).allocation_history(ask).await.unwrap().into_inner();
+    let own = own_story(&channel, granted[1]).await.unwrap();
     let lost = own.events.into_iter().filter(|event| event.event == "lost").map(|event| event.detail);
     assert_eq!(lost.collect::<Vec<_>>(), ["given up: m1 is unreachable", why]);
     server.shutdown().await.unwrap();
@@ -246,5 +256,46 @@ async fn a_job_that_was_submitted_again_tells_nothing_of_the_tasks_of_others() {
     ];
     assert_eq!(lines(&before), expected);
     assert_eq!((before.truncated, before.older_at), (false, 0));
+    server.shutdown().await.unwrap();
+}
+
+/// They had the names that are in their places in the job's newest version.
+#[tokio::test]
+async fn groups_of_a_job_that_was_submitted_again_are_called_as_they_were_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let first = submit(&channel, job_of(&["split", "map"])).await;
+    session.reach(first.revision).await;
+    let of = |group| v1::Placement { group, ..placement(first.job, vec![0], vec![0]) };
+    let transaction = session.transaction(1, vec![of(0), of(1)]);
+    let outcome = session.commit(transaction).await.unwrap();
+    let old: Vec<u64> = outcome.placements.iter().map(|placed| placed.allocations[0]).collect();
+    for allocation in &old {
+        report(&channel, &machine, *allocation, State::Complete, 0, "").await;
+    }
+    let again = submit(&channel, job_of(&["fetch", "split", "map"])).await;
+    assert_eq!((again.job, again.version), (first.job, 2));
+    session.reach(again.revision).await;
+    let placed = v1::Placement { job_version: 2, ..of(0) };
+    let transaction = session.transaction(2, vec![placed]);
+    let young = session.commit(transaction).await.unwrap().placements[0].allocations[0];
+
+    let mut granted = Vec::new();
+    for allocation in old.into_iter().chain([young]) {
+        granted.push(own_story(&channel, allocation).await.unwrap().events[0].detail.clone());
+    }
+    assert_eq!(granted, ["split", "map", "fetch"].map(|group| format!("default/work {group}[0] on machine m1")));
+    let mut groups = Vec::new();
+    for number in [1, 2] {
+        let ask = v1::GetTransactionRequest { session: session.welcome.session, number };
+        let names = Inspect::new(channel.clone()).get_transaction(ask).await.unwrap().into_inner().group_names;
+        let mut names: Vec<String> = names.into_values().collect();
+        names.sort();
+        groups.push(names);
+    }
+    assert_eq!(groups, [vec!["map", "split"], vec!["fetch"]]);
     server.shutdown().await.unwrap();
 }

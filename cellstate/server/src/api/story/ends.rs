@@ -11,7 +11,7 @@ use plenum_proto::v1;
 use super::super::ended::delta_of;
 use super::super::failure::Failure;
 use super::super::listing;
-use super::{READ_BYTES_MAX, Teller, tasks_of, why_it_ended, why_it_moved};
+use super::{Teller, tasks_of, why_it_ended, why_it_moved};
 
 /// What became of an allocation, before it is known whose its slot was.
 struct Change {
@@ -44,7 +44,7 @@ pub(super) fn tell(
     let mut walk = teller.history.walk(revisions, Order::NewestFirst);
     let mut left_before = None;
     loop {
-        if walk.read_bytes() > READ_BYTES_MAX && !walk.rest().is_empty() {
+        if walk.read_bytes() > teller.read_bytes_max && !walk.rest().is_empty() {
             left_before = Some(*walk.rest().end());
             break;
         }

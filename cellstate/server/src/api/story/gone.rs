@@ -92,7 +92,7 @@ pub(in crate::api) fn job(
     let retired = removal(&absent, id, bearer.revision, until)?.ok_or_else(|| absent.failure(true))?;
     let last = Revision(retired.entry.revision.saturating_sub(1));
     let job = job_at(history, last, id)?.ok_or_else(|| absent.failure(true))?;
-    let mut story = tell_until(history, cell, &Hero::Job(&job), last, limit.saturating_sub(1))?;
+    let mut story = tell_until(Teller::new(history, cell), &Hero::Job(&job), last, limit.saturating_sub(1))?;
     story.events.push(Teller::new(history, cell).event(&retired, "retired", String::new())?);
     story.revision = until;
     Ok(story)
@@ -143,7 +143,7 @@ pub(in crate::api) fn machine(
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::api) mod tests {
     use super::*;
     use crate::publish::BatchEncoder;
     use plenum_history::{EncodedBatch, Options};
@@ -151,9 +151,15 @@ mod tests {
     use plenum_proto::delta;
 
     /// A history of these deltas, each in a block of its own.
-    fn history_of(dir: &std::path::Path, deltas: &[Delta]) -> History {
+    pub(in crate::api) fn history_of(dir: &std::path::Path, deltas: &[Delta]) -> History {
         let options = Options { block_batches: 1, ..Options::new(vec![1; 16]) };
         let (history, _) = History::open(dir, options).unwrap();
+        append(&history, deltas);
+        history
+    }
+
+    /// Goes on with these deltas, each a batch of its own.
+    pub(in crate::api) fn append(history: &History, deltas: &[Delta]) {
         for change in deltas {
             let mut encoded = ::bytes::BytesMut::new();
             delta::encode(change, &mut encoded);
@@ -164,10 +170,9 @@ mod tests {
             let batch = EncodedBatch { first, last, time_micros: 1, bytes: encoder.finish(), place: None };
             history.append(&[batch]).unwrap();
         }
-        history
     }
 
-    fn at(revision: u64) -> Delta {
+    pub(in crate::api) fn at(revision: u64) -> Delta {
         Delta::new(Revision(revision), LogTime::from_micros(1))
     }
 

@@ -1,0 +1,229 @@
+//! What happened to an allocation, a task's stay in a slot. Deltas speak of slots there; whose a slot was is told by the grant before, or by
+//! the cell of then where the grant is older than the story.
+
+use plenum_history::{History, Logged};
+use plenum_model::{AllocationId, Cell, Delta, Revision, incarnation_of};
+use plenum_proto::v1;
+
+use super::super::failure::Failure;
+use super::super::{ended, listing, moved};
+use super::{Hero, Teller, tell_until, why_it_ended, why_it_moved};
+
+/// What there is to say of an allocation.
+pub(in crate::api) enum Said {
+    /// What happened to it; of one that is live that may be nothing.
+    Story(v1::HistoryResponse),
+    /// Nothing is known of it, and it may have all happened in what the history has not got yet.
+    Behind,
+    /// It ended before the oldest revision that is retained, or may have.
+    Retired(u64),
+    /// Its slot was never given so often, or not to it.
+    NeverWas,
+}
+
+/// The story of an allocation up to the cell's revision: its newest `limit` events.
+pub(in crate::api) fn tell(history: &History, cell: &Cell, id: AllocationId, limit: usize) -> Result<Said, Failure> {
+    say(|| Teller::new(history, cell), id, limit)
+}
+
+/// The same. `teller`: who tells it, at each try.
+fn say<'a>(teller: impl Fn() -> Teller<'a>, id: AllocationId, limit: usize) -> Result<Said, Failure> {
+    let Teller { history, cell, .. } = teller();
+    if ended::newest_tenant(cell, id.slot) < id.generation {
+        return Ok(Said::NeverWas);
+    }
+    let story = tell_until(teller(), &Hero::Allocation(id), cell.revision(), limit)?;
+    if !story.events.is_empty() || cell.allocation(id).is_some() {
+        return Ok(Said::Story(story));
+    }
+    let buried = if story.truncated { ended::end_of(history, Revision(story.older_at), id)? } else { None };
+    if let Some(end) = buried {
+        // All that may be read for a story was of later tenants of its slot.
+        let told = tell_until(teller(), &Hero::Allocation(id), end, limit)?;
+        if !told.events.is_empty() || told.truncated {
+            return Ok(Said::Story(v1::HistoryResponse { revision: story.revision, ..told }));
+        }
+    }
+    if story.revision < cell.revision().0 {
+        return Ok(Said::Behind);
+    }
+    Ok(ended::is_retired(history, cell, id)?.map_or(Said::NeverWas, Said::Retired))
+}
+
+/// The generation before, of the tenant that a slot had before, if that is known: the first one of an incarnation follows whatever there was.
+fn before(generation: u32) -> Option<u32> {
+    let before = generation.saturating_sub(1);
+    (incarnation_of(before) == incarnation_of(generation)).then_some(before)
+}
+
+impl Teller<'_> {
+    /// Takes from the cell whose the slot is at a revision, the last one that the story is of, as far as it tells.
+    pub(super) fn begin_stay(&mut self, id: AllocationId, last: Revision) {
+        let row = self.cell.allocation_rows().get(id.slot);
+        // Of a slot that was free at the last start, nobody knows any more when it was given.
+        let has_it = |created: Revision| created > Revision(0) && created <= last;
+        self.tenant = row.filter(|row| last == self.cell.revision() || has_it(row.created)).map(|row| row.generation);
+    }
+
+    /// Finds out who was in the slot at a revision, down to which the story is told, where nothing has told it yet; what was told so far is let go of if
+    /// it was another one.
+    pub(super) fn settle_stay(&mut self, id: AllocationId, revision: u64) -> Result<(), Failure> {
+        // Each grant settles what is after it.
+        if self.over || self.tenant.is_some() || self.events.is_empty() {
+            return Ok(());
+        }
+        let tenant = self.then(revision)?.allocation_rows().get(id.slot).map_or(0, |row| row.generation);
+        self.tenant = Some(tenant);
+        if tenant != id.generation {
+            self.events.clear();
+        }
+        Ok(())
+    }
+
+    /// Tells of an entry what happened to the allocation. As long as it is not known whose the slot was, that may have been another one.
+    pub(super) fn allocation(&mut self, id: AllocationId, logged: &Logged, delta: &Delta) -> Result<(), Failure> {
+        // Backwards, a delta's grants come first: it ends before it grants.
+        for grants in &delta.grants {
+            let Some(position) = grants.slots.iter().position(|slot| *slot == id.slot) else { continue };
+            let generation = grants.generations.get(position).copied().unwrap_or_default();
+            if generation == id.generation {
+                let machine = grants.machines.get(position).copied().unwrap_or_default();
+                let task = grants.tasks.get(position).copied().unwrap_or_default();
+                let task = self.task_name(delta, grants.job, grants.group, task);
+                let machine = self.machine_then(machine, delta.revision, delta.time.micros);
+                let why = moved::reason(delta, id.slot).map_or_else(String::new, |reason| format!(": {reason}"));
+                self.push(logged, "granted", format!("{task} on machine {machine}{why}"))?;
+            }
+            if generation != id.generation {
+                // What was not known to be of whom was of this one.
+                self.events.clear();
+            }
+            self.over = generation <= id.generation;
+            self.tenant = before(generation);
+        }
+        if self.over || self.tenant.is_some_and(|tenant| tenant != id.generation) {
+            return Ok(());
+        }
+        let mut moves: Vec<_> = delta.moves.iter().filter(|moved| moved.slot == id.slot).collect();
+        if let Some(end) = delta.ends.iter().find(|end| end.slot == id.slot) {
+            // That it stood where it stood says how often it was started again until its end, and no more.
+            let restarts = moves.pop_if(|moved| moved.restarts > 0);
+            let restarts = restarts.map_or_else(String::new, |moved| format!(", restarts {}", moved.restarts));
+            let word = listing::allocation_word(v1::AllocationState::from(end.state).into());
+            let reason = why_it_ended(end).map_or_else(String::new, |reason| format!(": {reason}"));
+            self.push(logged, word, format!("exit code {}{restarts}{reason}", end.exit_code))?;
+        }
+        for moved in moves.iter().rev() {
+            let word = listing::allocation_word(v1::AllocationState::from(moved.status.state).into());
+            let mut facts = Vec::new();
+            facts.extend(moved.status.ready.then(|| "ready".to_owned()));
+            facts.extend((moved.restarts > 0).then(|| format!("restarts {}", moved.restarts)));
+            facts.extend(why_it_moved(moved));
+            self.push(logged, word, facts.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gone::tests::{append, at};
+    use super::super::{READ_BYTES_MAX, gone};
+    use super::*;
+    use plenum_history::Order;
+    use plenum_model::{
+        AllocationRow, AllocationState, AllocationStatus, CellIdentity, End, Grants, JobId, LogTime, Move, Restore,
+        RestoredAllocation,
+    };
+
+    /// A grant of the slot 0, the end of its tenant, and what he did meanwhile.
+    fn grant(revision: u64, generation: u32) -> Delta {
+        let (slots, generations) = (vec![0], vec![generation]);
+        let job = JobId { slot: 0, generation: 1 };
+        let grants = Grants { job, slots, generations, machines: vec![0], tasks: vec![0], ..Grants::default() };
+        Delta { grants: vec![grants], ..at(revision) }
+    }
+
+    fn end(revision: u64) -> Delta {
+        let end = End { slot: 0, state: AllocationState::Complete, exit_code: 0, reason: None };
+        Delta { ends: vec![end], ..at(revision) }
+    }
+
+    fn runs(revision: u64) -> Delta {
+        let status = AllocationStatus { state: AllocationState::Running, ready: true };
+        Delta { moves: vec![Move { slot: 0, status, restarts: 0, reason: None }], ..at(revision) }
+    }
+
+    /// A cell in which the slot 0 is free, after so many tenants, the last of whom was granted at that revision.
+    fn cell(revision: u64, generation: u32, created: u64) -> Cell {
+        let (identity, time) = (CellIdentity::default(), LogTime::from_micros(1));
+        let mut restore = Restore::new(Revision(revision), time, identity, Vec::new(), Vec::new(), None);
+        let row = AllocationRow { generation, created: Revision(created), ..AllocationRow::default() };
+        let status = AllocationStatus { state: AllocationState::Free, ready: false };
+        restore.allocation(RestoredAllocation { slot: 0, row, status, extra: None });
+        restore.finish().unwrap()
+    }
+
+    fn words(history: &History, cell: &Cell, generation: u32, read_bytes_max: u64) -> Vec<String> {
+        let teller = || Teller { read_bytes_max, ..Teller::new(history, cell) };
+        match say(teller, AllocationId { slot: 0, generation }, 10).unwrap() {
+            Said::Story(story) => story.events.into_iter().map(|event| event.event).collect(),
+            Said::Behind => vec!["BEHIND".to_owned()],
+            Said::Retired(_) => vec!["RETIRED".to_owned()],
+            Said::NeverWas => vec!["NEVER".to_owned()],
+        }
+    }
+
+    // It was said that there never was such an allocation, or that it is no longer retained.
+    #[test]
+    fn an_allocation_is_found_under_more_of_later_tenants_than_is_read_for_a_story() {
+        let dir = tempfile::tempdir().unwrap();
+        let deltas: Vec<Delta> =
+            (1..=8).flat_map(|tenant| [grant(2 * u64::from(tenant) - 1, tenant), end(2 * u64::from(tenant))]).collect();
+        let history = gone::tests::history_of(dir.path(), &deltas);
+        let cell = cell(16, 8, 15);
+        let mut two_blocks = history.walk(1..=2, Order::NewestFirst);
+        while two_blocks.next(|_| true).unwrap().is_some() {}
+        let told = |generation, read_bytes_max| words(&history, &cell, generation, read_bytes_max);
+        for tenant in 1..=8 {
+            assert_eq!(told(tenant, READ_BYTES_MAX), ["granted", "complete"]);
+            // Of the last but one the end is just within what is read, as it would be of any that is not buried.
+            let whole = if tenant == 7 { &["complete"][..] } else { &["granted", "complete"] };
+            assert_eq!(told(tenant, two_blocks.read_bytes()), whole, "{tenant}");
+        }
+        assert_eq!(told(9, 0), ["NEVER"]);
+    }
+
+    // Whose the slot is now was taken for whose it was at the newest revision that the history has.
+    #[test]
+    fn a_slot_that_is_given_again_in_what_the_history_lacks_was_somebody_elses_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = gone::tests::history_of(dir.path(), &[grant(1, 1), runs(2)]);
+        // Two more have come and gone.
+        let cell = cell(6, 3, 5);
+        let told = |generation| words(&history, &cell, generation, READ_BYTES_MAX);
+        assert_eq!(told(1), ["granted", "running"]);
+        assert_eq!([told(2), told(3), told(4)], [["BEHIND"], ["BEHIND"], ["NEVER"]]);
+    }
+
+    // The first grant of another incarnation was taken to tell who was there before.
+    #[test]
+    fn whoever_was_there_when_the_cell_was_restored_is_found_in_what_the_history_begins_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(dir.path(), plenum_history::Options::new(vec![1; 16])).unwrap();
+        crate::checkpoint::write(&history, &cell(10, 5, 0), None).unwrap();
+        let first = plenum_model::floor_of(2) + 1;
+        append(&history, &[at(11), runs(12), runs(13), end(14), grant(15, first), end(16), grant(17, first + 1)]);
+        let cell = cell(17, first + 1, 17);
+        let told = |generation| words(&history, &cell, generation, READ_BYTES_MAX);
+        assert_eq!(told(5), ["running", "running", "complete"]);
+        assert_eq!(told(4), ["RETIRED"], "it ended before");
+        assert_eq!([told(6), told(first - 1)], [["NEVER"], ["NEVER"]], "this cell never gave them");
+        assert_eq!(told(first), ["granted", "complete"]);
+        assert_eq!(told(first + 1), ["granted"]);
+        let id = AllocationId { slot: 0, generation: 5 };
+        let Said::Story(newest) = tell(&history, &cell, id, 2).unwrap() else { panic!("no story") };
+        let told: Vec<&str> = newest.events.iter().map(|event| &*event.event).collect();
+        assert_eq!((told, newest.truncated, newest.older_at), (vec!["running", "complete"], true, 12));
+    }
+}
