@@ -1,14 +1,11 @@
 //! What things were called, also after they are gone: as long as anything is retained that speaks of them.
 use crate::block::key_number;
-use crate::error::{ReadError, StoreError, WriteError};
+use crate::error::{ReadError, StoreError};
 use crate::history::History;
 use crate::keys::{self, Shelf};
 use crate::records::{JobBearer, JobRecord, MachineRecord};
 use crate::store::{Row, Store, decode};
 use prost::Message;
-
-/// About so many bytes of changes are committed at a time.
-const COMMIT_BYTES: u64 = 512 << 10;
 
 /// What a job is or was called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,50 +47,7 @@ pub enum Search {
     TooMany,
 }
 
-/// Something whose name is remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Named {
-    /// The job with this id.
-    Job(u64),
-    /// The machine with this id.
-    Machine(u64),
-    /// The session with this id.
-    Session(u64),
-}
-
 impl History {
-    /// Forgets the names of what is not there any more: for right after a leap, as it may have gone in what was left out, and nothing
-    /// else would ever say so. `is_there` tells whether something is in the cell that was leapt to.
-    ///
-    /// # Errors
-    ///
-    /// [`WriteError::Store`].
-    pub fn forget_names(&self, is_there: impl Fn(Named) -> bool) -> Result<(), WriteError> {
-        let mut writer = self.writer();
-        let store = self.store()?;
-        let ranges = [
-            keys::session(0)..=keys::session(u64::MAX),
-            keys::job(0)..=keys::job(u64::MAX),
-            keys::machine(0, 0)..=keys::machine(u32::MAX, u64::MAX),
-        ];
-        let mut changes = store.changes();
-        for row in ranges.into_iter().flat_map(|keys| store.rows(Shelf::Index, keys)) {
-            let row = row?;
-            if is_there(named(&row)?) {
-                continue;
-            }
-            changes.remove(Shelf::Index, row.key);
-            writer.cleaning.removed_index_rows += 1;
-            if changes.bytes() >= COMMIT_BYTES {
-                writer.rows_waiting_bytes += changes.bytes();
-                std::mem::replace(&mut changes, store.changes()).commit()?;
-            }
-        }
-        writer.rows_waiting_bytes += changes.bytes();
-        changes.commit()?;
-        Ok(())
-    }
-
     /// What the job with this id is or was called; nothing if that is not retained.
     ///
     /// # Errors
@@ -122,8 +76,8 @@ impl History {
             Some(row) => Some(row),
             None => {
                 let found = machine_row(&*self.store()?, slot, revision)?;
-                // Who was there before a leap may have gone since, unseen.
-                found.filter(|(from, _)| *from > base || revision <= base).map(|(_, row)| row)
+                // Who was there before a leap may have gone since, unseen; who was there at it has a row of then.
+                found.filter(|(from, _)| *from >= base || revision <= base).map(|(_, row)| row)
             }
         };
         Ok(found.map(|row| MachineName { id: row.id, name: row.name }))
@@ -195,19 +149,6 @@ impl History {
             None => self.store()?.message(Shelf::Index, key),
         }
     }
-}
-
-/// Whose row it is, of those with names.
-fn named(row: &Row) -> Result<Named, StoreError> {
-    let number = key_number(Shelf::Index, &row.key, 0)?;
-    if row.key == keys::session(number) {
-        return Ok(Named::Session(number));
-    }
-    if row.key == keys::job(number) {
-        return Ok(Named::Job(number));
-    }
-    let record: MachineRecord = decode(Shelf::Index, &row.key, row.value.clone())?;
-    Ok(Named::Machine(record.id))
 }
 
 /// The row of the machine that was in a slot at a revision, and from which one on.

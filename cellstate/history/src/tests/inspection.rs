@@ -1,7 +1,7 @@
 //! Transactions, sessions, conflicts, names, and finding what the log says about something.
 use super::*;
 use crate::keys::Shelf;
-use crate::{ConflictGroup, GroupBy, JobName, Lookup, MachineName, Named, Order, Subject};
+use crate::{ConflictGroup, GroupBy, JobName, Lookup, MachineName, Order, Subject};
 
 /// Sessions 1 (batch) and 2 (service), then transactions: odd numbers of 1, even ones of 2; every fifth lost claims.
 fn with_transactions(history: &History, last: u64) {
@@ -307,35 +307,6 @@ fn who_was_in_a_slot_before_a_leap_is_not_who_is_there_after_it() {
     let rows =
         history.store().unwrap().rows(Shelf::Index, crate::keys::machine(0, 0)..=crate::keys::machine(9, u64::MAX));
     assert_eq!(rows.count(), 1, "nothing of what was before stays for ever");
-}
-
-/// What ended in what a leap left out was never seen to end: each leap left the names of all of that, for ever.
-#[test]
-fn what_went_unseen_in_a_leap_leaves_no_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let (history, _) = open(folder.path());
-    let ready = v1::MachineState::Ready;
-    let put = |id| v1::job_change::Change::Put(v1::JobPut { id, ..Default::default() });
-    let entries = vec![
-        opening(1, "batch"),
-        opening(2, "service"),
-        job_change(3, put(70)),
-        job_change(4, put(71)),
-        machine_change(5, 1 << 32 | 4, "m4", ready),
-        machine_change(6, 1 << 32 | 5, "m5", ready),
-    ];
-    history.append(&[batch(SECOND, entries)]).unwrap();
-    history.checkpoint(30, 10 * SECOND, &[], []).unwrap();
-    history.leap_to(30).unwrap();
-    let there = [Named::Session(1), Named::Job(71), Named::Machine(1 << 32 | 5)];
-    history.forget_names(|named| there.contains(&named)).unwrap();
-    assert!(history.session(1).unwrap().found().is_some() && history.session(2).unwrap().found().is_none());
-    assert!(history.job_name(70).unwrap().is_none() && history.job_name(71).unwrap().is_some());
-    let machines =
-        || history.store().unwrap().rows(Shelf::Index, crate::keys::machine(0, 0)..=crate::keys::machine(9, u64::MAX));
-    assert_eq!(machines().map(|row| row.unwrap().key).collect::<Vec<_>>(), [crate::keys::machine(5, 6)]);
-    history.append(&[batch(11 * SECOND, vec![entry(31, 0)])]).unwrap();
-    assert_eq!(revisions(&history, 31, 31), [31]);
 }
 
 #[test]
