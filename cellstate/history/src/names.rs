@@ -66,21 +66,26 @@ impl History {
     ///
     /// [`ReadError::Store`].
     pub fn machine_name(&self, slot: u32, revision: u64) -> Result<Option<MachineName>, ReadError> {
+        let found = self.machine_then(slot, revision)?;
+        Ok(found.map(|(_, row)| MachineName { id: row.id, name: row.name }))
+    }
+
+    /// The row of the machine that was in a slot at a revision, and from which one on; nothing if that is not retained.
+    pub(crate) fn machine_then(&self, slot: u32, revision: u64) -> Result<Option<(u64, MachineRecord)>, StoreError> {
         let (gathering, base) = {
             let view = self.view();
             let rows = view.digest.rows.range(keys::machine(slot, 0)..=keys::machine(slot, revision));
-            let found = rows.last().and_then(|(_, value)| MachineRecord::decode(value.as_slice()).ok());
+            let found = rows.last().map(|(key, value)| Row { key: key.clone(), value: value.clone().into() });
             (found, view.base.unwrap_or(0))
         };
-        let found = match gathering {
-            Some(row) => Some(row),
+        match gathering {
+            Some(row) => machine_of(row).map(Some),
             None => {
                 let found = machine_row(&*self.store()?, slot, revision)?;
                 // Who was there before a leap may have gone since, unseen; who was there at it has a row of then.
-                found.filter(|(from, _)| *from >= base || revision <= base).map(|(_, row)| row)
+                Ok(found.filter(|(from, _)| *from >= base || revision <= base))
             }
-        };
-        Ok(found.map(|row| MachineName { id: row.id, name: row.name }))
+        }
     }
 
     /// The newest job of this name that was submitted up to a revision. Those that were retired are among them for as long as that is
@@ -153,9 +158,10 @@ impl History {
 
 /// The row of the machine that was in a slot at a revision, and from which one on.
 pub(crate) fn machine_row(store: &Store, slot: u32, revision: u64) -> Result<Option<(u64, MachineRecord)>, StoreError> {
-    let Some(row) = store.last(Shelf::Index, keys::machine(slot, 0)..=keys::machine(slot, revision))? else {
-        return Ok(None);
-    };
-    let from = crate::block::key_number(Shelf::Index, &row.key, 1)?;
-    Ok(Some((from, decode(Shelf::Index, &row.key, row.value)?)))
+    store.last(Shelf::Index, keys::machine(slot, 0)..=keys::machine(slot, revision))?.map(machine_of).transpose()
+}
+
+fn machine_of(row: Row) -> Result<(u64, MachineRecord), StoreError> {
+    let from = key_number(Shelf::Index, &row.key, 1)?;
+    Ok((from, decode(Shelf::Index, &row.key, row.value)?))
 }

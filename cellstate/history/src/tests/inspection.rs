@@ -109,6 +109,42 @@ fn check_conflicts(is_written: bool) {
     assert!(history.conflicts(11 * SECOND, u64::MAX, GroupBy::Pair, 10).unwrap().rows.is_empty());
 }
 
+// A slot is given again: what was lost on both machines stood under the name of the later one.
+#[test]
+fn conflicts_on_machines_that_had_one_slot_after_the_other_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    let (old, new) = (1 << 32 | 4, 2 << 32 | 4);
+    let (ready, gone) = (v1::MachineState::Ready, v1::MachineState::Gone);
+    let entries = vec![
+        opening(1, "batch"),
+        machine_change(2, old, "old", ready),
+        lost(3, 1, 1, &[("service", 4, 2)]),
+        machine_change(4, old, "old", v1::MachineState::Cordoned),
+        lost(5, 1, 1, &[("service", 4, 1), ("service", 9, 1)]),
+        machine_change(6, old, "", gone),
+        lost(7, 1, 1, &[("(removed)", 4, 1)]),
+        machine_change(8, new, "new", ready),
+        lost(9, 1, 1, &[("service", 4, 5)]),
+        lost(10, 1, 1, &[("service", 4, 6)]),
+    ];
+    history.append(&[batch(SECOND, entries)]).unwrap();
+    for is_written in [false, true] {
+        if is_written {
+            history.persist().unwrap();
+        }
+        let rows = history.conflicts(0, u64::MAX, GroupBy::Machine, 9).unwrap().rows;
+        let told = |row: &crate::ConflictRow| {
+            let name = history.machine_name(row.group.machine.unwrap(), row.newest_revision).unwrap();
+            (name.map(|found| found.name).unwrap_or_default(), row.transactions, row.claims, row.newest_revision)
+        };
+        let told: Vec<_> = rows.iter().map(told).collect();
+        let expected = [("new", 2, 11, 10), ("old", 3, 4, 7), ("", 1, 1, 5)];
+        assert_eq!(told, expected.map(|(name, transactions, claims, at)| (name.to_owned(), transactions, claims, at)));
+        assert_eq!(history.conflicts(0, 9, GroupBy::Machine, 9).unwrap().rows[0].claims, 5);
+    }
+}
+
 // Claims of groups that are not told apart were left out, and the listing seemed to be whole.
 #[test]
 fn conflicts_of_more_groups_than_are_told_apart_are_said_to_be_more() {
