@@ -134,7 +134,7 @@ impl History {
     }
 
     /// Starts to move rows and blocks to tables when enough of them wait in memory.
-    fn rotate_when_due(&self, writer: &mut Writer) -> Result<(), StoreError> {
+    pub(crate) fn rotate_when_due(&self, writer: &mut Writer) -> Result<(), StoreError> {
         if writer.rows_waiting_bytes >= self.options().memtable_bytes {
             self.rotate(writer, &Shelf::ABOUT_BLOCKS)?;
         }
@@ -183,7 +183,7 @@ impl History {
 
     /// Gives up the revisions between what is there and a newer checkpoint: for when the log they would be read from
     /// has grown too long, or is gone. Waits until that is durable. From then on the history continues after the
-    /// checkpoint, and what is before it is retired.
+    /// checkpoint, and what is before it is retired. It wants names then: see [`History::settle_names`].
     ///
     /// # Errors
     ///
@@ -198,7 +198,7 @@ impl History {
         };
         self.close_block(&mut writer)?;
         let mut changes = self.store()?.changes();
-        for key in [keys::BASE, keys::HEAD, keys::FLOOR] {
+        for key in [keys::BASE, keys::HEAD, keys::FLOOR, keys::UNNAMED] {
             changes.put_message(Shelf::Index, key, &NumberRecord { number: info.revision });
         }
         changes.commit()?;

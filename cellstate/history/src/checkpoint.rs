@@ -115,7 +115,7 @@ impl History {
     /// pages, at the first), in any order, and how many pages each table has. Waits until the checkpoint is durable.
     ///
     /// It may be ahead of the batches: then it serves recovery at once, and readers when they have come. A history without
-    /// any batch continues from its first checkpoint.
+    /// any batch continues from its first checkpoint, and wants names then: see [`History::settle_names`].
     ///
     /// # Errors
     ///
@@ -162,8 +162,9 @@ impl History {
         changes.put_message(Shelf::Pages, keys::checkpoint(revision), &record(&info));
         let begins = self.view().base.is_none();
         if begins {
-            changes.put_message(Shelf::Index, keys::BASE, &NumberRecord { number: revision });
-            changes.put_message(Shelf::Index, keys::HEAD, &NumberRecord { number: revision });
+            for key in [keys::BASE, keys::HEAD, keys::UNNAMED] {
+                changes.put_message(Shelf::Index, key, &NumberRecord { number: revision });
+            }
         }
         changes.commit()?;
         // Not synced: what goes to tables below is durable there, and nothing else of it is relied on. The journal is mostly deleted

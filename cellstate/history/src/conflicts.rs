@@ -34,8 +34,10 @@ pub struct ConflictGroup {
     pub loser: String,
     /// The scheduler that won; an event in parentheses where it was none.
     pub winner: String,
-    /// The machine's slot.
+    /// The machine's slot, which others had before, or have had since.
     pub machine: Option<u32>,
+    /// The id of the machine that was there at these conflicts; 0 if it is not known.
+    pub machine_id: u64,
     /// The loser's job; 0 if it is not told.
     pub job: u64,
     /// The number of a `ResourceName`.
@@ -97,7 +99,14 @@ impl History {
         if newest == 0 || oldest > newest {
             return Ok(table);
         }
-        let mut sums = Sums { by, groups: BTreeMap::new(), losers: BTreeMap::new(), count: 0, looked_at: None };
+        let mut sums = Sums {
+            by,
+            groups: BTreeMap::new(),
+            losers: BTreeMap::new(),
+            machines: BTreeMap::new(),
+            count: 0,
+            looked_at: None,
+        };
         let (gathering, from) = {
             let view = self.view();
             (view.digest.conflicts.clone(), view.gathering.first().map_or(u64::MAX, |batch| batch.first))
@@ -127,6 +136,9 @@ struct Sums {
     groups: BTreeMap<ConflictGroup, Sum>,
     /// The scheduler of each session that lost.
     losers: BTreeMap<u64, String>,
+    /// By slot, the id of the machine that was asked for last, and since when it was there. As the newest conflicts come first it is the one
+    /// of all further ones down to that revision.
+    machines: BTreeMap<u32, (u64, u64)>,
     count: usize,
     looked_at: Option<u64>,
 }
@@ -158,9 +170,51 @@ impl History {
             };
             sums.count += 1;
             sums.looked_at = Some(conflict.revision);
-            table.other_claims += add(&mut sums.groups, sums.by, loser, &conflict);
+            let machines = &mut sums.machines;
+            let group_of = |loss: &LossRecord| self.group_of(sums.by, machines, loser, (loss, conflict.revision));
+            table.other_claims += add(&mut sums.groups, group_of, &conflict)?;
         }
         Ok(false)
+    }
+
+    /// What a loss at a revision is added to.
+    fn group_of(
+        &self,
+        by: GroupBy,
+        machines: &mut BTreeMap<u32, (u64, u64)>,
+        loser: &str,
+        (loss, revision): (&LossRecord, u64),
+    ) -> Result<ConflictGroup, ReadError> {
+        let empty = ConflictGroup::default();
+        Ok(match by {
+            GroupBy::Pair => ConflictGroup { loser: loser.to_owned(), winner: loss.winner.clone(), ..empty },
+            GroupBy::Machine => {
+                let machine = loss.machine.checked_sub(1).and_then(|slot| u32::try_from(slot).ok());
+                let id = machine.map(|slot| self.machine_id_then(machines, slot, revision)).transpose()?;
+                ConflictGroup { machine, machine_id: id.unwrap_or_default(), ..empty }
+            }
+            GroupBy::Job => ConflictGroup { job: loss.job, ..empty },
+            GroupBy::Resource => ConflictGroup { resource: loss.resource, ..empty },
+        })
+    }
+
+    /// The id of the machine that was in a slot at a revision, which is not above that of any call before; 0 if it is not known.
+    fn machine_id_then(
+        &self,
+        machines: &mut BTreeMap<u32, (u64, u64)>,
+        slot: u32,
+        revision: u64,
+    ) -> Result<u64, ReadError> {
+        if let Some((id, _)) = machines.get(&slot).filter(|(_, from)| *from <= revision) {
+            return Ok(*id);
+        }
+        let (from, id) = self.machine_then(slot, revision)?.map_or((0, 0), |(from, row)| (from, row.id));
+        // Without bound they would be as many as the cell has machines.
+        if machines.len() >= GROUPS_MAX {
+            machines.clear();
+        }
+        machines.insert(slot, (id, from));
+        Ok(id)
     }
 }
 
@@ -194,11 +248,15 @@ impl Sum {
 }
 
 /// Adds a transaction to its groups; the newest transaction comes first. Gives the claims that found no group.
-fn add(groups: &mut BTreeMap<ConflictGroup, Sum>, by: GroupBy, loser: &str, conflict: &ConflictRecord) -> u64 {
+fn add(
+    groups: &mut BTreeMap<ConflictGroup, Sum>,
+    mut group_of: impl FnMut(&LossRecord) -> Result<ConflictGroup, ReadError>,
+    conflict: &ConflictRecord,
+) -> Result<u64, ReadError> {
     let mut seen = BTreeSet::new();
     let mut other_claims = 0;
     for loss in &conflict.losses {
-        let group = group_of(by, loser, loss);
+        let group = group_of(loss)?;
         if groups.len() >= GROUPS_MAX && !groups.contains_key(&group) {
             other_claims += u64::from(loss.claims);
             continue;
@@ -216,19 +274,7 @@ fn add(groups: &mut BTreeMap<ConflictGroup, Sum>, by: GroupBy, loser: &str, conf
         sum.claims += u64::from(loss.claims);
         sum.wasted_micros = sum.wasted_micros.saturating_add(wasted_micros(conflict, loss));
     }
-    other_claims
-}
-
-fn group_of(by: GroupBy, loser: &str, loss: &LossRecord) -> ConflictGroup {
-    let empty = ConflictGroup::default();
-    match by {
-        GroupBy::Pair => ConflictGroup { loser: loser.to_owned(), winner: loss.winner.clone(), ..empty },
-        GroupBy::Machine => {
-            ConflictGroup { machine: loss.machine.checked_sub(1).and_then(|slot| u32::try_from(slot).ok()), ..empty }
-        }
-        GroupBy::Job => ConflictGroup { job: loss.job, ..empty },
-        GroupBy::Resource => ConflictGroup { resource: loss.resource, ..empty },
-    }
+    Ok(other_claims)
 }
 
 fn wasted_micros(conflict: &ConflictRecord, loss: &LossRecord) -> i64 {

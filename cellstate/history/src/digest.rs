@@ -351,7 +351,7 @@ pub(crate) struct Machines<'a> {
     pub(crate) known: &'a mut KnownMachines,
     /// The id of the machine in a slot, and the revision of its row.
     pub(crate) read: &'a dyn Fn(u32) -> Option<(u64, u64)>,
-    /// The revision that the history continues from. What was in a slot before may have gone since, unseen.
+    /// The revision that the history continues from. What was in a slot before may have gone since, unseen; what was there then has a row of it.
     pub(crate) base: u64,
 }
 
@@ -378,7 +378,7 @@ impl Machines<'_> {
         let (generation, base) = (generation_of(id), self.base);
         let entry = self.entry(slot);
         let outdated = match *entry {
-            Known::Machine(known, from) if known == generation && from > base => return New::IsNot,
+            Known::Machine(known, from) if known == generation && from >= base => return New::IsNot,
             Known::Machine(_, from) => Some(from),
             Known::Unasked | Known::Nobody => None,
         };

@@ -54,6 +54,8 @@ pub(crate) const BASE: [u8; 2] = [SETTING, 2];
 pub(crate) const FLOOR: [u8; 2] = [SETTING, 3];
 /// What is older has no rows any more.
 pub(crate) const CLEANED: [u8; 2] = [SETTING, 4];
+/// The revision of a beginning, as long as the names of what was there are not all written.
+pub(crate) const UNNAMED: [u8; 2] = [SETTING, 5];
 
 fn key(tag: u8, numbers: &[u64]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + 8 * numbers.len());

@@ -20,6 +20,7 @@
 
 mod append;
 mod batch;
+mod beginnings;
 mod block;
 mod checkpoint;
 mod conflicts;
@@ -49,6 +50,7 @@ mod walk;
 mod tests;
 
 pub use batch::{ConflictNote, EncodedBatch, LOSSES_MAX, Loss};
+pub use beginnings::{Name, Named};
 pub use checkpoint::{CheckpointInfo, PageImage, StartingPoint, TablePages};
 pub use conflicts::{ConflictGroup, ConflictRow, ConflictTable, GroupBy};
 pub use entries::{Entries, Logged};
@@ -58,7 +60,7 @@ pub use frames::{Frames, FramesError, LogPlace, LogRange};
 pub use history::History;
 pub use identity::FORMATS;
 pub use images::PagesAt;
-pub use names::{Bearer, JobName, MachineName, Named, Search};
+pub use names::{Bearer, JobName, MachineName, Search};
 pub use options::{JournalSetAside, Opened, Options};
 pub use retire::Retirement;
 pub use sessions::Lookup;

@@ -1,14 +1,11 @@
 //! What things were called, also after they are gone: as long as anything is retained that speaks of them.
 use crate::block::key_number;
-use crate::error::{ReadError, StoreError, WriteError};
+use crate::error::{ReadError, StoreError};
 use crate::history::History;
 use crate::keys::{self, Shelf};
 use crate::records::{JobBearer, JobRecord, MachineRecord};
 use crate::store::{Row, Store, decode};
 use prost::Message;
-
-/// About so many bytes of changes are committed at a time.
-const COMMIT_BYTES: u64 = 512 << 10;
 
 /// What a job is or was called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,50 +49,7 @@ pub enum Search {
     TooMany,
 }
 
-/// Something whose name is remembered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Named {
-    /// The job with this id.
-    Job(u64),
-    /// The machine with this id.
-    Machine(u64),
-    /// The session with this id.
-    Session(u64),
-}
-
 impl History {
-    /// Forgets the names of what is not there any more: for right after a leap, as it may have gone in what was left out, and nothing
-    /// else would ever say so. `is_there` tells whether something is in the cell that was leapt to.
-    ///
-    /// # Errors
-    ///
-    /// [`WriteError::Store`].
-    pub fn forget_names(&self, is_there: impl Fn(Named) -> bool) -> Result<(), WriteError> {
-        let mut writer = self.writer();
-        let store = self.store()?;
-        let ranges = [
-            keys::session(0)..=keys::session(u64::MAX),
-            keys::job(0)..=keys::job(u64::MAX),
-            keys::machine(0, 0)..=keys::machine(u32::MAX, u64::MAX),
-        ];
-        let mut changes = store.changes();
-        for row in ranges.into_iter().flat_map(|keys| store.rows(Shelf::Index, keys)) {
-            let row = row?;
-            if is_there(named(&row)?) {
-                continue;
-            }
-            changes.remove(Shelf::Index, row.key);
-            writer.cleaning.removed_index_rows += 1;
-            if changes.bytes() >= COMMIT_BYTES {
-                writer.rows_waiting_bytes += changes.bytes();
-                std::mem::replace(&mut changes, store.changes()).commit()?;
-            }
-        }
-        writer.rows_waiting_bytes += changes.bytes();
-        changes.commit()?;
-        Ok(())
-    }
-
     /// What the job with this id is or was called; nothing if that is not retained.
     ///
     /// # Errors
@@ -116,21 +70,26 @@ impl History {
     ///
     /// [`ReadError::Store`].
     pub fn machine_name(&self, slot: u32, revision: u64) -> Result<Option<MachineName>, ReadError> {
+        let found = self.machine_then(slot, revision)?;
+        Ok(found.map(|(_, row)| MachineName { id: row.id, name: row.name }))
+    }
+
+    /// The row of the machine that was in a slot at a revision, and from which one on; nothing if that is not retained.
+    pub(crate) fn machine_then(&self, slot: u32, revision: u64) -> Result<Option<(u64, MachineRecord)>, StoreError> {
         let (gathering, base) = {
             let view = self.view();
             let rows = view.digest.rows.range(keys::machine(slot, 0)..=keys::machine(slot, revision));
-            let found = rows.last().and_then(|(_, value)| MachineRecord::decode(value.as_slice()).ok());
+            let found = rows.last().map(|(key, value)| Row { key: key.clone(), value: value.clone().into() });
             (found, view.base.unwrap_or(0))
         };
-        let found = match gathering {
-            Some(row) => Some(row),
+        match gathering {
+            Some(row) => machine_of(row).map(Some),
             None => {
                 let found = machine_row(&*self.store()?, slot, revision)?;
-                // Who was there before a leap may have gone since, unseen.
-                found.filter(|(from, _)| *from > base || revision <= base).map(|(_, row)| row)
+                // Who was there before a leap may have gone since, unseen; who was there at it has a row of then.
+                Ok(found.filter(|(from, _)| *from >= base || revision <= base))
             }
-        };
-        Ok(found.map(|row| MachineName { id: row.id, name: row.name }))
+        }
     }
 
     /// The newest job of this name that was submitted up to a revision. Those that were retired are among them for as long as that is
@@ -201,24 +160,12 @@ impl History {
     }
 }
 
-/// Whose row it is, of those with names.
-fn named(row: &Row) -> Result<Named, StoreError> {
-    let number = key_number(Shelf::Index, &row.key, 0)?;
-    if row.key == keys::session(number) {
-        return Ok(Named::Session(number));
-    }
-    if row.key == keys::job(number) {
-        return Ok(Named::Job(number));
-    }
-    let record: MachineRecord = decode(Shelf::Index, &row.key, row.value.clone())?;
-    Ok(Named::Machine(record.id))
-}
-
 /// The row of the machine that was in a slot at a revision, and from which one on.
 pub(crate) fn machine_row(store: &Store, slot: u32, revision: u64) -> Result<Option<(u64, MachineRecord)>, StoreError> {
-    let Some(row) = store.last(Shelf::Index, keys::machine(slot, 0)..=keys::machine(slot, revision))? else {
-        return Ok(None);
-    };
-    let from = crate::block::key_number(Shelf::Index, &row.key, 1)?;
-    Ok(Some((from, decode(Shelf::Index, &row.key, row.value)?)))
+    store.last(Shelf::Index, keys::machine(slot, 0)..=keys::machine(slot, revision))?.map(machine_of).transpose()
+}
+
+fn machine_of(row: Row) -> Result<(u64, MachineRecord), StoreError> {
+    let from = key_number(Shelf::Index, &row.key, 1)?;
+    Ok((from, decode(Shelf::Index, &row.key, row.value)?))
 }

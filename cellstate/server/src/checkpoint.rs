@@ -1,9 +1,10 @@
 //! A cell as a checkpoint of the history: images of the pages that changed are written, and those of all pages read back.
 
-use plenum_history::{CheckpointInfo, History, PageImage, TablePages, WriteError};
-use plenum_model::Cell;
+use plenum_history::{CheckpointInfo, History, JobName, Name, Named, PageImage, TablePages, WriteError};
+use plenum_model::{Cell, Job, JobId, MachineId, SessionId};
 use plenum_proto::pages::{self, PageError, Table};
 use plenum_proto::sections::Sections;
+use plenum_proto::v1;
 
 use crate::error::ServerError;
 
@@ -11,7 +12,7 @@ use crate::error::ServerError;
 const PAGES_AHEAD: usize = 256;
 
 /// Writes a checkpoint of this cell: images of the pages that differ from those `before`, the cell of the newest checkpoint; without it, or
-/// when the history wants them, of all.
+/// when the history wants them, of all. A history that begins with it is told the names of what is in the cell.
 pub(crate) fn write(history: &History, cell: &Cell, before: Option<&Cell>) -> Result<CheckpointInfo, WriteError> {
     let live = pages::tables(cell).map(|(table, pages)| TablePages { table: number_of(table), pages });
     let all = live.iter().map(|table| table.pages as usize).sum();
@@ -27,8 +28,45 @@ pub(crate) fn write(history: &History, cell: &Cell, before: Option<&Cell>) -> Re
         Some(changed) => history.checkpoint(revision, micros, &live, changed.into_iter().map(image))?,
         None => history.checkpoint_of_all(revision, micros, &live, pages::every(cell).map(image))?,
     };
+    if history.wants_names_of()? == Some(revision) {
+        settle_names(history, cell)?;
+    }
     tracing::debug!(revision = info.revision, images = info.images, bytes = info.image_bytes, "checkpoint");
     Ok(info)
+}
+
+/// Tells a history that begins with this cell, or has leapt to it, what is called how there.
+pub(crate) fn settle_names(history: &History, cell: &Cell) -> Result<(), WriteError> {
+    let jobs = cell.jobs().map(|job| job_name(cell, job));
+    let machines =
+        cell.machines().map(|machine| Name::Machine { id: machine.id.to_bits(), name: machine.name.to_string() });
+    let sessions = cell.sessions().map(|session| {
+        Name::Session(v1::SessionOpened {
+            id: session.id.0,
+            scheduler: session.scheduler.to_string(),
+            principal: session.principal.to_string(),
+            namespace: session.namespace.to_string(),
+        })
+    });
+    history.settle_names(jobs.chain(machines).chain(sessions), |named| match named {
+        Named::Job(id) => JobId::from_bits(id).is_some_and(|id| cell.job(id).is_some()),
+        Named::Machine(id) => MachineId::from_bits(id).is_some_and(|id| cell.machine(id).is_some()),
+        Named::Session(id) => cell.session(SessionId(id)).is_some(),
+    })
+}
+
+fn job_name(cell: &Cell, job: &Job) -> Name {
+    let (namespace, name) = (&job.shape.namespace, &job.shape.name);
+    let newest = cell.job_named(namespace, name);
+    Name::Job {
+        id: job.id.to_bits(),
+        name: JobName {
+            namespace: namespace.to_string(),
+            name: name.to_string(),
+            groups: job.shape.groups.iter().map(|group| group.name.to_string()).collect(),
+        },
+        is_newest: newest.is_none_or(|newest| newest.id == job.id),
+    }
 }
 
 fn number_of(table: Table) -> u8 {

@@ -39,7 +39,8 @@ pub struct VerifyReport {
     pub frames: u64,
     /// Revisions that were folded.
     pub folded: u64,
-    /// Revisions that were decided again, and gave the same bytes unless a violation says otherwise.
+    /// Revisions that were decided again, and gave the same bytes unless a violation says otherwise. Not among them are transactions that
+    /// were made up before a core began in the middle, which does not know what they depend on.
     pub decided_again: u64,
     /// Of these, how many were compared without the rows that were given out and without who took the room: those after a checkpoint or
     /// a violation, up to the next start of a server.

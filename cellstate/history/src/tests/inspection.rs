@@ -1,7 +1,7 @@
 //! Transactions, sessions, conflicts, names, and finding what the log says about something.
 use super::*;
 use crate::keys::Shelf;
-use crate::{ConflictGroup, GroupBy, JobName, Lookup, MachineName, Named, Order, Subject};
+use crate::{ConflictGroup, GroupBy, JobName, Lookup, MachineName, Order, Subject};
 
 /// Sessions 1 (batch) and 2 (service), then transactions: odd numbers of 1, even ones of 2; every fifth lost claims.
 fn with_transactions(history: &History, last: u64) {
@@ -107,6 +107,42 @@ fn check_conflicts(is_written: bool) {
     assert_eq!(recent.rows.iter().map(|row| row.claims).sum::<u64>(), 6);
     assert_eq!(history.conflicts(0, 5, GroupBy::Pair, 10).unwrap().rows.iter().map(|row| row.claims).sum::<u64>(), 4);
     assert!(history.conflicts(11 * SECOND, u64::MAX, GroupBy::Pair, 10).unwrap().rows.is_empty());
+}
+
+// A slot is given again: what was lost on both machines stood under the name of the later one.
+#[test]
+fn conflicts_on_machines_that_had_one_slot_after_the_other_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    let (old, new) = (1 << 32 | 4, 2 << 32 | 4);
+    let (ready, gone) = (v1::MachineState::Ready, v1::MachineState::Gone);
+    let entries = vec![
+        opening(1, "batch"),
+        machine_change(2, old, "old", ready),
+        lost(3, 1, 1, &[("service", 4, 2)]),
+        machine_change(4, old, "old", v1::MachineState::Cordoned),
+        lost(5, 1, 1, &[("service", 4, 1), ("service", 9, 1)]),
+        machine_change(6, old, "", gone),
+        lost(7, 1, 1, &[("(removed)", 4, 1)]),
+        machine_change(8, new, "new", ready),
+        lost(9, 1, 1, &[("service", 4, 5)]),
+        lost(10, 1, 1, &[("service", 4, 6)]),
+    ];
+    history.append(&[batch(SECOND, entries)]).unwrap();
+    for is_written in [false, true] {
+        if is_written {
+            history.persist().unwrap();
+        }
+        let rows = history.conflicts(0, u64::MAX, GroupBy::Machine, 9).unwrap().rows;
+        let told = |row: &crate::ConflictRow| {
+            let name = history.machine_name(row.group.machine.unwrap(), row.newest_revision).unwrap();
+            (name.map(|found| found.name).unwrap_or_default(), row.transactions, row.claims, row.newest_revision)
+        };
+        let told: Vec<_> = rows.iter().map(told).collect();
+        let expected = [("new", 2, 11, 10), ("old", 3, 4, 7), ("", 1, 1, 5)];
+        assert_eq!(told, expected.map(|(name, transactions, claims, at)| (name.to_owned(), transactions, claims, at)));
+        assert_eq!(history.conflicts(0, 9, GroupBy::Machine, 9).unwrap().rows[0].claims, 5);
+    }
 }
 
 // Claims of groups that are not told apart were left out, and the listing seemed to be whole.
@@ -307,35 +343,6 @@ fn who_was_in_a_slot_before_a_leap_is_not_who_is_there_after_it() {
     let rows =
         history.store().unwrap().rows(Shelf::Index, crate::keys::machine(0, 0)..=crate::keys::machine(9, u64::MAX));
     assert_eq!(rows.count(), 1, "nothing of what was before stays for ever");
-}
-
-/// What ended in what a leap left out was never seen to end: each leap left the names of all of that, for ever.
-#[test]
-fn what_went_unseen_in_a_leap_leaves_no_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let (history, _) = open(folder.path());
-    let ready = v1::MachineState::Ready;
-    let put = |id| v1::job_change::Change::Put(v1::JobPut { id, ..Default::default() });
-    let entries = vec![
-        opening(1, "batch"),
-        opening(2, "service"),
-        job_change(3, put(70)),
-        job_change(4, put(71)),
-        machine_change(5, 1 << 32 | 4, "m4", ready),
-        machine_change(6, 1 << 32 | 5, "m5", ready),
-    ];
-    history.append(&[batch(SECOND, entries)]).unwrap();
-    history.checkpoint(30, 10 * SECOND, &[], []).unwrap();
-    history.leap_to(30).unwrap();
-    let there = [Named::Session(1), Named::Job(71), Named::Machine(1 << 32 | 5)];
-    history.forget_names(|named| there.contains(&named)).unwrap();
-    assert!(history.session(1).unwrap().found().is_some() && history.session(2).unwrap().found().is_none());
-    assert!(history.job_name(70).unwrap().is_none() && history.job_name(71).unwrap().is_some());
-    let machines =
-        || history.store().unwrap().rows(Shelf::Index, crate::keys::machine(0, 0)..=crate::keys::machine(9, u64::MAX));
-    assert_eq!(machines().map(|row| row.unwrap().key).collect::<Vec<_>>(), [crate::keys::machine(5, 6)]);
-    history.append(&[batch(11 * SECOND, vec![entry(31, 0)])]).unwrap();
-    assert_eq!(revisions(&history, 31, 31), [31]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bearers;
+mod beginnings;
 mod checkpoints;
 mod crashes;
 mod feeding;

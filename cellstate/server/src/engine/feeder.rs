@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use plenum_history::{EncodedBatch, LogPlace, Named, OpenError, WriteError};
+use plenum_history::{EncodedBatch, LogPlace, OpenError, WriteError};
 use plenum_journal::{CellId, FramePlace, Identity, ReadError, Reader, Space};
-use plenum_model::{Cell, JobId, MachineId, Revision, SessionId};
+use plenum_model::{Cell, Revision};
 
 use super::feed::Stopped;
 use super::pace::{Pace, is_far_behind};
@@ -22,6 +22,7 @@ use super::rest::Rest;
 use super::turns::step_back;
 use crate::backup::fallback::Fallback;
 use crate::checkpoint;
+use crate::error::ServerError;
 use crate::options::Settings;
 use crate::publish::{LoggedBatch, NotABatch};
 use crate::shared::Shared;
@@ -64,6 +65,9 @@ enum FeedError {
     Batch(#[from] NotABatch),
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// What the history begins with could not be read.
+    #[error(transparent)]
+    Names(plenum_history::ReadError),
 }
 
 impl FeedError {
@@ -73,6 +77,7 @@ impl FeedError {
             Self::Write(error) => error.may_pass(),
             Self::Open(error) => error.may_pass(),
             Self::Read(ReadError::Disk(error)) => error.source.kind() != std::io::ErrorKind::NotFound,
+            Self::Names(error) => error.may_be_sound(),
             Self::Read(_) | Self::Batch(_) => false,
         }
     }
@@ -237,6 +242,7 @@ impl<'a> Feeder<'a> {
 
     fn run(&mut self) -> Result<(), FeedError> {
         let mut ending = None;
+        self.settle_names()?;
         loop {
             if self.shared.has_failed() {
                 return Ok(());
@@ -432,7 +438,7 @@ impl<'a> Feeder<'a> {
         // A history that had nothing at all has begun with that checkpoint.
         if let Some(info) = history.newest_checkpoint().filter(|info| info.revision > history.newest_revision()) {
             history.leap_to(info.revision)?;
-            self.forget_names(info.revision)?;
+            self.settle_names()?;
         }
         let now = history.newest_revision();
         if now > before {
@@ -454,15 +460,28 @@ impl<'a> Feeder<'a> {
         Ok(())
     }
 
-    /// Names of what is not in the cell that was leapt to: what went meanwhile is not seen to go.
-    fn forget_names(&self, revision: u64) -> Result<(), FeedError> {
-        let Some(cell) = self.before.as_ref().filter(|cell| cell.revision().0 == revision) else { return Ok(()) };
-        self.shared.feed.history().forget_names(|named| match named {
-            Named::Job(id) => JobId::from_bits(id).is_some_and(|id| cell.job(id).is_some()),
-            Named::Machine(id) => MachineId::from_bits(id).is_some_and(|id| cell.machine(id).is_some()),
-            Named::Session(id) => cell.session(SessionId(id)).is_some(),
-        })?;
-        Ok(())
+    /// Where the history has begun, or leapt, it is told what is called how in the cell of then, before it goes on: after a crash in
+    /// between, too.
+    fn settle_names(&self) -> Result<(), FeedError> {
+        let history = self.shared.feed.history();
+        let Some(revision) = history.wants_names_of().map_err(WriteError::from)? else { return Ok(()) };
+        if let Some(cell) = self.before.as_ref().filter(|cell| cell.revision().0 == revision) {
+            return Ok(checkpoint::settle_names(history, cell)?);
+        }
+        match checkpoint::read(history, revision) {
+            Ok(cell) => Ok(checkpoint::settle_names(history, &cell)?),
+            Err(ServerError::ReadHistory(error)) if error.may_be_sound() => Err(FeedError::Names(error)),
+            Err(error) => {
+                // A number is better than a name that was another one's.
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    error,
+                    revision,
+                    "what was there when the history began has no names in it: its checkpoint can't be read"
+                );
+                Ok(checkpoint::settle_names(history, &Cell::default())?)
+            }
+        }
     }
 
     /// The last round: what is there becomes durable, and the next start has little to do.
@@ -572,6 +591,7 @@ fn encoded(batch: &LoggedBatch, place: FramePlace) -> EncodedBatch {
 mod tests {
     use super::*;
     use crate::{Handle, Server, ServerOptions};
+    use plenum_proto::v1;
 
     /// A server whose history nobody feeds but the test.
     async fn without_feeder(dir: &std::path::Path) -> (Handle, Arc<Shared>) {
@@ -636,6 +656,66 @@ mod tests {
             (history.oldest_revision(), history.newest_checkpoint().map(|newest| newest.revision)),
             (1, Some(durable))
         );
+        drop(shared);
+        server.kill().await.unwrap();
+    }
+
+    fn submission(name: &str) -> plenum_model::Request {
+        let name = name.to_owned();
+        let group = v1::GroupShape {
+            name: name.clone(),
+            count: 1,
+            resources: Some(v1::Resources { cpu_millis: 1, ..Default::default() }),
+            ..Default::default()
+        };
+        let command = vec!["/bin/true".to_owned()];
+        let body = v1::GroupBody { name: name.clone(), driver: "exec".to_owned(), command, ..Default::default() };
+        let shape = v1::JobShape {
+            namespace: "default".to_owned(),
+            name,
+            scheduler: "batch".to_owned(),
+            kind: v1::JobKind::ToCompletion.into(),
+            groups: vec![group],
+            ..Default::default()
+        };
+        let spec = v1::JobSpec { shape: Some(shape), body: Some(v1::JobBody { groups: vec![body] }) };
+        Shared::request(&"local".into(), "default".into(), plenum_proto::jobs::submit(spec).unwrap())
+    }
+
+    /// Whether the history knows the names of what is in the cell.
+    fn knows_names(shared: &Shared, cell: &Cell) -> bool {
+        let history = shared.feed.history();
+        let sessions = cell.sessions().all(|session| {
+            let found = history.session(session.id.0).unwrap().found();
+            found.is_some_and(|opened| *opened.scheduler == *session.scheduler)
+        });
+        let jobs = cell.jobs().all(|job| history.job_name(job.id.to_bits()).unwrap().is_some());
+        assert!(cell.sessions().next().is_some() && cell.jobs().next().is_some());
+        history.wants_names_of().unwrap().is_none() && sessions && jobs
+    }
+
+    // A leap went over a session's opening: who lost was unknown though it was connected, and a crash left the names of what had gone.
+    #[tokio::test]
+    async fn what_a_leap_went_over_has_its_name_also_where_a_crash_came_between() {
+        let dir = tempfile::tempdir().unwrap();
+        let (server, shared) = without_feeder(dir.path()).await;
+        let ask = async |asked| drop(shared.ask(asked).await.unwrap());
+        let open = |name| plenum_proto::command::open_session("local", "default", name).unwrap();
+        ask(open("batch")).await;
+        ask(submission("web")).await;
+        let mut feeder = Feeder::new(&shared, None);
+        feeder.leap().unwrap();
+        assert!(knows_names(&shared, &shared.snapshot().await));
+
+        // The next one is not finished.
+        ask(open("service")).await;
+        ask(submission("shop")).await;
+        feeder.checkpoint().unwrap();
+        let (cell, history) = (shared.snapshot().await, shared.feed.history());
+        history.leap_to(history.newest_checkpoint().unwrap().revision).unwrap();
+        assert!(!knows_names(&shared, &cell));
+        Feeder::new(&shared, None).settle_names().unwrap();
+        assert!(knows_names(&shared, &cell));
         drop(shared);
         server.kill().await.unwrap();
     }

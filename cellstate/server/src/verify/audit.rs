@@ -6,7 +6,7 @@ use std::fmt;
 
 use plenum_core::{Core, CoreOptions, Decided, invariants};
 use plenum_journal::Report;
-use plenum_model::{Cell, Command, Decision, Delta, LogTime, RefusalKind, Request, Revision};
+use plenum_model::{Cell, Command, Decision, Delta, LogTime, RefusalKind, Rejection, RejectionCode, Request, Revision};
 use plenum_proto::{command, delta, v1};
 use prost::Message;
 
@@ -14,7 +14,7 @@ use super::VerifyReport;
 use crate::commit::bounds;
 use crate::error::ServerError;
 use crate::publish::LoggedBatch;
-use compare::{difference, is_alike};
+use compare::{difference, is_alike, is_same_change};
 
 /// Violations that are listed; a directory that is badly damaged has too many to read.
 const VIOLATIONS_MAX: usize = 1000;
@@ -54,6 +54,36 @@ struct Again {
     /// middle, from a checkpoint or behind a violation: what is granted, and what else changes, must be the same, but not the rows
     /// that are given out, and not what is said about who took the room.
     exact: bool,
+    /// The revision that it began with: what changed until then, of which answers can depend, it does not know.
+    began: Revision,
+}
+
+impl Again {
+    /// Whether it knows all that the answer depends on: what changed since the request was made up.
+    fn can_judge(&self, asked: &Request) -> bool {
+        match &asked.command {
+            Command::Commit(txn, _) => self.exact || txn.base >= self.began,
+            _ => true,
+        }
+    }
+
+    /// Goes on with what a transaction changed that it can't judge, where it comes to the same: as it was asked, or as if nobody had changed
+    /// anything since, as the server may have known. `None`: neither is what stands in the log, so what follows needs a core that begins there.
+    fn follow(mut self, asked: &Request, entry: &v1::LogEntry, now: LogTime) -> Option<Self> {
+        let mut asked = asked.clone();
+        for _ in 0..2 {
+            let accepts = |_: &Decision, delta: &Delta| match is_same_change(delta, entry) {
+                true => Ok(()),
+                false => Err(Rejection::new(RejectionCode::InvalidRequest, "the log has another change")),
+            };
+            if let Decided::Changed { .. } = self.core.decide_if(&asked, now, accepts) {
+                return Some(self);
+            }
+            let Command::Commit(txn, _) = &mut asked.command else { return None };
+            txn.base = self.core.cell().revision();
+        }
+        None
+    }
 }
 
 /// What has been found so far, and the cell so far.
@@ -225,15 +255,20 @@ impl Audit {
             return;
         };
         self.begin_core(asked, origin);
-        let Some(Again { mut core, exact }) = self.again.take() else { return };
-        let revision = Revision(entry.revision);
+        let Some(mut again) = self.again.take() else { return };
+        let (revision, now) = (Revision(entry.revision), LogTime::from_micros(origin.time_micros));
+        if !again.can_judge(asked) {
+            self.again = again.follow(asked, entry, now);
+            return;
+        }
+        let exact = again.exact;
         // What is due goes by when the server opened, too, and by what it did in its last minute: nobody knows that in the middle.
         let excused = !exact && matches!(asked.command, Command::Tick);
-        match core.decide(asked, LogTime::from_micros(origin.time_micros)) {
+        match again.core.decide(asked, now) {
             Decided::Changed { decision, delta } => {
                 self.decided_again += 1;
                 self.compared_loosely += u64::from(!exact);
-                self.check_step(asked, &decision, &delta, core.cell(), place);
+                self.check_step(asked, &decision, &delta, again.core.cell(), place);
                 let different = difference(&decision, &delta, entry);
                 let is_violation =
                     if exact { different.is_some() } else { !is_alike(&decision, &delta, entry, logged) };
@@ -241,8 +276,10 @@ impl Audit {
                     let what = different.clone().unwrap_or_else(|| "decided again, it comes out otherwise".to_owned());
                     self.violation(revision, place, what);
                 }
-                // What is different goes on from what stands in the log, in the middle.
-                self.again = different.is_none().then_some(Again { core, exact });
+                // What is different goes on from what stands in the log, in the middle. There another answer alone is no reason to
+                // begin anew, which costs what was known until then.
+                let goes_on = different.is_none() || (!exact && is_same_change(&delta, entry));
+                self.again = goes_on.then_some(again);
             }
             Decided::Unchanged(_) if excused => {}
             Decided::Unchanged(decision) => {
@@ -262,7 +299,8 @@ impl Audit {
         }
         self.begun += u32::from(!exact);
         let options = origin.core_options.as_ref().map_or_else(CoreOptions::default, bounds::from_wire);
-        self.again = Some(Again { core: Core::from_cell(self.cell.clone(), options), exact });
+        let began = self.cell.revision();
+        self.again = Some(Again { core: Core::from_cell(self.cell.clone(), options), exact, began });
     }
 
     /// Looking at a whole cell takes time in proportion to its rows: also to those of what only waits.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use plenum_proto::v1;
-use plenum_server::{Handle, Server, ServerOptions};
+use plenum_server::{Handle, RestoreOptions, Server, ServerOptions, back_up_folder, restore};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
@@ -47,12 +47,18 @@ fn lines(story: &v1::HistoryResponse) -> Vec<String> {
 /// Submits a job, stops it, and waits until the cell has it no more: the revision of its submission.
 async fn retire(channel: &Channel, name: &str) -> u64 {
     let submitted = submit(channel, job(name, 1)).await.revision;
+    stop(channel, name).await;
+    submitted
+}
+
+/// Stops a job, and waits until the cell has it no more.
+async fn stop(channel: &Channel, name: &str) {
     let mut jobs = Jobs::new(channel.clone());
     jobs.stop(v1::StopRequest { name: name.to_owned(), ..Default::default() }).await.unwrap();
     for _ in 0..3000 {
         let get = v1::GetJobRequest { name: name.to_owned(), ..Default::default() };
         if jobs.get(get).await.is_err_and(|status| code(&status) == "NO_SUCH_JOB") {
-            return submitted;
+            return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -178,5 +184,37 @@ async fn what_is_no_longer_retained_of_a_name_is_told_from_what_never_was() {
     let now = at(inspect.status(v1::StatusRequest {}).await.unwrap().into_inner().revision);
     retired(job_story(&channel, "crunch", now, 0).await.unwrap_err(), "NO_SUCH_JOB");
     retired(machine_story(&channel, "m1", now).await.unwrap_err(), "NO_SUCH_MACHINE");
+    server.shutdown().await.unwrap();
+}
+
+// What named them lay before the beginning of its history: it was said that nobody knows of them, though all of their end is retained.
+#[tokio::test]
+async fn what_a_restored_cell_began_with_is_found_by_its_name_when_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(hasty(dir.path())).await.unwrap();
+    let channel = connect(&server).await;
+    submit(&channel, job("web", 1)).await;
+    register(&channel, "m1", 4000).await;
+    register(&channel, "m2", 4000).await;
+    server.shutdown().await.unwrap();
+    let (file, target) = (dir.path().join("backup"), dir.path().join("restored"));
+    back_up_folder(dir.path(), &mut std::fs::File::create(&file).unwrap(), &file).unwrap();
+    let manifest = restore(&file, &target, &RestoreOptions::default()).unwrap().manifest;
+
+    let server = Server::start(hasty(&target)).await.unwrap();
+    let channel = connect(&server).await;
+    // A job of its name that comes later is another one.
+    stop(&channel, "web").await;
+    retire(&channel, "web").await;
+    let mut inspect = Inspect::new(channel.clone());
+    let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true };
+    inspect.remove_machine(as_principal("operator/ben", remove)).await.unwrap();
+    let newer = job_story(&channel, "web", None, 0).await.unwrap();
+    assert_eq!(lines(&newer), WHOLE);
+    let before = at(newer.events[0].revision - 1);
+    let web = job_story(&channel, "web", before, 0).await.unwrap();
+    assert_eq!(lines(&web), WHOLE[1..], "of the one of the backup all that came after the beginning");
+    assert!(web.events[0].revision > manifest.revision);
+    assert_eq!(lines(&machine_story(&channel, "m1", None).await.unwrap()), ["gone  by operator/ben"]);
     server.shutdown().await.unwrap();
 }

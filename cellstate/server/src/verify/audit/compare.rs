@@ -7,15 +7,20 @@ use prost::Message;
 /// How what was decided again differs from what stands in the log.
 pub(super) fn difference(decision: &Decision, delta: &Delta, entry: &v1::LogEntry) -> Option<String> {
     let decided = v1::Decision::from(decision).encode_to_vec();
-    let mut changed = bytes::BytesMut::new();
-    delta::encode(delta, &mut changed);
     if delta.revision.0 != entry.revision {
         return Some(format!("decided again, it is revision {}", delta.revision));
     }
     if decided != entry.decided {
         return Some(format!("decided again, the answer is another one: {decision:?}"));
     }
-    (changed != entry.delta).then(|| "decided again, other things change".to_owned())
+    (!is_same_change(delta, entry)).then(|| "decided again, other things change".to_owned())
+}
+
+/// True if the same changes, byte by byte, whatever the answer is.
+pub(super) fn is_same_change(delta: &Delta, entry: &v1::LogEntry) -> bool {
+    let mut changed = bytes::BytesMut::new();
+    delta::encode(delta, &mut changed);
+    changed == entry.delta
 }
 
 /// True if two decisions differ in nothing but rows that were given out, and in what is said about who took the room.

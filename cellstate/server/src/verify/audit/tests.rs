@@ -1,5 +1,7 @@
 //! Logs that are sound, and logs that are not.
 
+mod middle;
+
 use super::*;
 use crate::commit::{Asked, CommitOptions, Committer, Input, Output};
 use plenum_model::{CellIdentity, JobId};
@@ -55,10 +57,14 @@ fn another_answer_than_the_rules_give_is_a_violation_and_so_is_another_change() 
 }
 
 fn submit(count: u32) -> Asked {
+    submit_sized(count, 1)
+}
+
+fn submit_sized(count: u32, cpu_millis: i64) -> Asked {
     let group = v1::GroupShape {
         name: "work".to_owned(),
         count,
-        resources: Some(v1::Resources { cpu_millis: 1, ..v1::Resources::default() }),
+        resources: Some(v1::Resources { cpu_millis, ..v1::Resources::default() }),
         ..v1::GroupShape::default()
     };
     let body = v1::GroupBody {
