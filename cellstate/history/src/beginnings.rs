@@ -34,10 +34,8 @@ pub enum Name {
     Job {
         /// Its id.
         id: u64,
-        /// Its name.
+        /// Its name. When it was submitted nobody knows: at that revision, or at the one before where another one of its name came later.
         name: JobName,
-        /// False: there is another one of its name, which came later.
-        is_newest: bool,
     },
     /// A machine.
     Machine {
@@ -119,9 +117,8 @@ impl History {
 /// The row of what was there at a revision: of a machine it tells who is in its slot from then on.
 fn row_of(name: Name, revision: u64) -> (Vec<u8>, Vec<u8>) {
     match name {
-        Name::Job { id, name: JobName { namespace, name, groups }, is_newest } => {
-            // When it was put nobody knows; before that revision.
-            let revision = if is_newest { revision } else { revision.saturating_sub(1) };
+        Name::Job { id, name: JobName { namespace, name, groups, submitted } } => {
+            let revision = submitted.min(revision);
             (keys::job(id), JobRecord { namespace, name, groups, revision }.encode_to_vec())
         }
         Name::Machine { id, name } => {

@@ -57,15 +57,15 @@ pub(crate) fn settle_names(history: &History, cell: &Cell) -> Result<(), WriteEr
 
 fn job_name(cell: &Cell, job: &Job) -> Name {
     let (namespace, name) = (&job.shape.namespace, &job.shape.name);
-    let newest = cell.job_named(namespace, name);
+    let is_newest = cell.job_named(namespace, name).is_none_or(|newest| newest.id == job.id);
     Name::Job {
         id: job.id.to_bits(),
         name: JobName {
             namespace: namespace.to_string(),
             name: name.to_string(),
             groups: job.shape.groups.iter().map(|group| group.name.to_string()).collect(),
+            submitted: cell.revision().0.saturating_sub(u64::from(!is_newest)),
         },
-        is_newest: newest.is_none_or(|newest| newest.id == job.id),
     }
 }
 

@@ -15,7 +15,8 @@ fn session(id: u64, scheduler: &str) -> Name {
 
 fn job(id: u64, name: &str, is_newest: bool) -> Name {
     let groups = vec!["work".to_owned()];
-    Name::Job { id, name: JobName { namespace: "ml".to_owned(), name: name.to_owned(), groups }, is_newest }
+    let submitted = if is_newest { u64::MAX } else { 0 };
+    Name::Job { id, name: JobName { namespace: "ml".to_owned(), name: name.to_owned(), groups, submitted } }
 }
 
 fn machine(id: u64, name: &str) -> Name {
