@@ -412,3 +412,32 @@ fn what_an_entry_does_not_name_is_taken_over_as_it_is_lacking_and_of_what_it_nam
     assert_eq!(handed_over(Vec::new(), vec![gpu(0, 400)], first()).granted(), 0);
     assert_eq!(handed_over(Vec::new(), vec![gpu(0, 300); 2], first()).granted(), 0, "the other one is not named");
 }
+
+// Who may not evict was denied the room of victims, also of those who left already and whom nobody had to evict for it.
+#[test]
+fn who_may_not_evict_takes_over_from_named_victims_that_leave_already() {
+    check(
+        "
+        machine m1 cpu=4000
+        job low by batch tasks=2 cpu=2000 prio=10
+        job small by ml tasks=1 cpu=2000 prio=90
+        job high by ml tasks=1 cpu=4000 prio=90
+        batch: claim low[0]@m1 low[1]@m1
+        batch: stop low[0]
+        rights ml evicts=no
+        ml: claim high[0]@m1 victim=low[0] victim=low[1]
+        ml: claim small[0]@m1 victim=low[1] victim=low[0]
+        show low[1]
+        rights ml evicts=yes
+        ml: claim high[0]@m1 victim=low[0] victim=low[1]
+        ",
+        "
+        batch: committed; low[0] granted; low[1] granted
+        batch: committed
+        ml: refused; high[0] permission MayNotEvict
+        ml: committed; small[0] granted over low[0] 2000
+        low[1] Granted
+        ml: refused; high[0] misfit NoRoom short cpu_millis 2000
+        ",
+    );
+}
