@@ -441,3 +441,24 @@ fn who_may_not_evict_takes_over_from_named_victims_that_leave_already() {
         ",
     );
 }
+
+// Who left and a task that the cell does not know had one port, and whoever came next was given it while the unknown task still listened.
+#[test]
+fn a_port_that_an_unknown_task_has_too_is_taken_over_from_nobody() {
+    check(
+        "
+        machine m1 cpu=4000
+        job web by service tasks=1 cpu=1000 ports=http:80
+        service: claim web[0]@m1
+        machine m1 cpu=4000 runs=alloc-7-1 each=0 listening=80
+        service: stop web[0] claim web[0]@m1 over=web[0]
+        receipt m1 alloc-7-1
+        service: claim web[0]@m1 over=web[0]
+        ",
+        "
+        service: committed; web[0] granted http:80
+        service: partial; web[0] misfit PortTaken port 80
+        service: committed; web[0] granted over web[0] 0 port 80 http:80
+        ",
+    );
+}
