@@ -262,7 +262,7 @@ impl Resolver<'_> {
     }
 
     /// The first spare machine on which the claim can be granted. Those before it are used up: the tasks of a group are equal, and
-    /// room only shrinks within a transaction.
+    /// room only shrinks within a transaction. Quota does not: whom a later claim evicts may give some back.
     fn alternate(
         &mut self,
         txn: &Transaction,
@@ -273,10 +273,11 @@ impl Resolver<'_> {
         while let Some((&machine, rest)) = alternates.split_first() {
             // What the claim says of devices, ports and room to take over is about its own machine.
             let elsewhere = Claim { machine, extra: None, ..asked };
-            if let Ok(extra) = self.claim(txn, terms, elsewhere) {
-                return Some((machine, extra));
+            match self.claim(txn, terms, elsewhere) {
+                Ok(extra) => return Some((machine, extra)),
+                Err(trouble) if trouble.is_of_the_machine() => *alternates = rest,
+                Err(_) => return None,
             }
-            *alternates = rest;
         }
         None
     }

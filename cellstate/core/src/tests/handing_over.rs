@@ -462,3 +462,25 @@ fn a_port_that_an_unknown_task_has_too_is_taken_over_from_nobody() {
         ",
     );
 }
+
+// A spare machine was used up by a claim that the quota had nothing left for, and was not there for one behind an eviction that gave some back.
+#[test]
+fn a_spare_machine_is_not_used_up_by_a_quota_that_an_eviction_gives_back_later() {
+    check(
+        "
+        machine m1 cpu=600
+        machine m2 cpu=2000
+        machine m3 cpu=1000
+        job tiny by batch tasks=1 cpu=100 prio=10
+        job low by batch tasks=1 cpu=2000 prio=10
+        job high by ml tasks=3 cpu=1000 prio=90
+        batch: claim tiny[0]@m1 claim low[0]@m2
+        quota default cpu=2100
+        ml: claim high[0]@m1 high[1]@m2 high[2]@m1 victim=tiny[0] victim=low[0] or=m3
+        ",
+        "
+        batch: committed; tiny[0] granted; low[0] granted
+        ml: partial; high[0] misfit NoRoom short cpu_millis 400; high[1] granted over low[0] 1000; high[2] granted on m3
+        ",
+    );
+}
