@@ -12,7 +12,7 @@ use plenum_model::{
     Revision, Room, STEPS_AHEAD, Special, Spoken, TaskState, Transaction, coming, group_is_wanted, task_is_wanted,
 };
 
-use crate::preempt::{Victims, victims_by_machine};
+use crate::preempt::{Victims, leaves, victims_by_machine};
 use crate::quotas::Budget;
 use crate::resolve::{Granted, Resolution, Resolver, claims_of, refusal};
 use crate::room::{About, Trouble};
@@ -38,7 +38,7 @@ struct Terms<'a> {
     /// Nothing of all this: room on a machine of these classes is all that a claim needs.
     asks_for_room_alone: bool,
     victims: Victims,
-    /// Victims that the scheduler named and may not evict.
+    /// Victims that the scheduler named and may not evict, without those who leave already.
     spared: Victims,
 }
 
@@ -120,7 +120,7 @@ impl Resolver<'_> {
         let named = victims_by_machine(placement);
         let evicts =
             named.is_empty() || cell.rights_of(&self.session.scheduler).evicts || planted::is(Bug::EvictsWithoutRight);
-        let (victims, spared) = if evicts { (named, Victims::new()) } else { (Victims::new(), named) };
+        let (victims, spared) = if evicts { (named, Victims::new()) } else { self.without_whom_stays(named) };
         let group_row = job.group_row(placement.group).expect("its row was found");
         let (is_special, shares) = (Special::is_needed_by(shape), job.shape.same_machine);
         Ok(Terms {
@@ -138,6 +138,19 @@ impl Resolver<'_> {
             victims,
             spared,
         })
+    }
+
+    /// Of named victims those for whom nobody is evicted, as they leave already or are gone, and apart from them those who would be.
+    fn without_whom_stays(&self, named: Victims) -> (Victims, Victims) {
+        let (mut victims, mut spared) = (Victims::new(), Victims::new());
+        for (machine, named) in named {
+            for victim in named {
+                let stays = self.cell.allocation(victim).is_some_and(|found| !leaves(self.promised, &found));
+                let side = if stays { &mut spared } else { &mut victims };
+                side.entry(machine).or_default().push(victim);
+            }
+        }
+        (victims, spared)
     }
 
     /// A hold of the job itself, which ends when it gets what it waits for, is not counted.
@@ -249,7 +262,7 @@ impl Resolver<'_> {
     }
 
     /// The first spare machine on which the claim can be granted. Those before it are used up: the tasks of a group are equal, and
-    /// room only shrinks within a transaction.
+    /// room only shrinks within a transaction. Quota does not: whom a later claim evicts may give some back.
     fn alternate(
         &mut self,
         txn: &Transaction,
@@ -260,10 +273,11 @@ impl Resolver<'_> {
         while let Some((&machine, rest)) = alternates.split_first() {
             // What the claim says of devices, ports and room to take over is about its own machine.
             let elsewhere = Claim { machine, extra: None, ..asked };
-            if let Ok(extra) = self.claim(txn, terms, elsewhere) {
-                return Some((machine, extra));
+            match self.claim(txn, terms, elsewhere) {
+                Ok(extra) => return Some((machine, extra)),
+                Err(trouble) if trouble.is_of_the_machine() => *alternates = rest,
+                Err(_) => return None,
             }
-            *alternates = rest;
         }
         None
     }

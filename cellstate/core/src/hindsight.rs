@@ -72,6 +72,7 @@ pub(crate) struct Past<'a> {
     /// By word, the position of the newest event.
     words: OnceCell<BTreeMap<&'static str, usize>>,
     beside_holds: OnceCell<Option<usize>>,
+    beside_releases: OnceCell<Option<usize>>,
     lost_devices: OnceCell<Option<usize>>,
     newest_take: OnceCell<Option<usize>>,
     take_by_others: OnceCell<Option<usize>>,
@@ -120,6 +121,7 @@ impl<'a> Past<'a> {
             since,
             words: OnceCell::new(),
             beside_holds: OnceCell::new(),
+            beside_releases: OnceCell::new(),
             lost_devices: OnceCell::new(),
             newest_take: OnceCell::new(),
             take_by_others: OnceCell::new(),
@@ -148,9 +150,11 @@ impl<'a> Past<'a> {
         self.since.changes.iter().copied().filter(move |change| change.kind == kind)
     }
 
-    /// The newest event of the machine itself.
-    pub(crate) fn newest_event(&self) -> Option<(Revision, MachineEvent)> {
-        self.since.events.first().copied()
+    /// The newest event of the machine itself that did not only give something back.
+    pub(crate) fn newest_change(&self) -> Option<(Revision, MachineEvent)> {
+        let events = &self.since.events;
+        let position = self.beside_releases.get_or_init(|| events.iter().position(|(_, event)| !event.is_release()));
+        position.and_then(|position| events.get(position).copied())
     }
 
     /// The newest event with one of these words.

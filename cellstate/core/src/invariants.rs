@@ -9,8 +9,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationRef, Cell, Command, Decision, Delta, JobId, MachineId, Outcome, RefusalKind, RefusalReason,
-    Request, Resource, Revision, Room, TaskState, Transaction, TransactionOutcome, UnknownId,
+    AllocationId, AllocationRef, AllocationState, Cell, Command, Decision, Delta, JobId, MachineId, Outcome,
+    RefusalKind, RefusalReason, Request, Resource, Revision, Room, TaskState, Transaction, TransactionOutcome,
+    UnknownId,
 };
 
 pub use governing::{
@@ -203,7 +204,7 @@ pub fn check_step(before: &Cell, request: &Request, decided: &Decided, after: &C
     invariant_no_grant_or_hold_exceeds_a_quota(before, after, delta)?;
     if let (Command::Commit(txn, _), Decision::Outcome(outcome)) = (&request.command, decision) {
         invariant_conflicts_name_their_culprits(txn, outcome)?;
-        invariant_minimums_hold(txn, outcome)?;
+        invariant_minimums_hold(before, txn, outcome, delta)?;
         invariant_refused_has_no_effect(outcome, delta)?;
     }
     check_cell(after)
@@ -367,11 +368,16 @@ pub fn invariant_conflicts_name_their_culprits(txn: &Transaction, outcome: &Outc
     Ok(())
 }
 
-/// `min` and `atomic` hold.
+/// `min`, `atomic` and what groups declare as their minimums hold.
 ///
 /// # Errors
 /// The first placement where they do not.
-pub fn invariant_minimums_hold(txn: &Transaction, outcome: &Outcome) -> Result<(), Violation> {
+pub fn invariant_minimums_hold(
+    before: &Cell,
+    txn: &Transaction,
+    outcome: &Outcome,
+    delta: &Delta,
+) -> Result<(), Violation> {
     let granted = |claims: &Vec<Option<AllocationId>>| claims.iter().flatten().count();
     let effect = outcome.placements.iter().any(|claims| granted(claims) > 0);
     for (placement, (asked, claims)) in txn.placements.iter().zip(&outcome.placements).enumerate() {
@@ -380,7 +386,29 @@ pub fn invariant_minimums_hold(txn: &Transaction, outcome: &Outcome) -> Result<(
             return Err(Violation::MinimumBroken { revision: outcome.revision, placement });
         }
     }
-    Ok(())
+    let below = |(job, group)| txn.placements.iter().position(|asked| (asked.job, asked.group) == (job, group));
+    match group_below_its_minimum(before, delta).and_then(below) {
+        Some(placement) => Err(Violation::MinimumBroken { revision: outcome.revision, placement }),
+        None => Ok(()),
+    }
+}
+
+/// A group that was granted tasks and has fewer now than it declares. Who is evicted counts as there: it may go for a later placement.
+fn group_below_its_minimum(before: &Cell, delta: &Delta) -> Option<(JobId, u16)> {
+    let mut changes: BTreeMap<(JobId, u16), (u32, u32)> = BTreeMap::new();
+    for grants in &delta.grants {
+        changes.entry((grants.job, grants.group)).or_default().0 += crate::derived::rows(grants.slots.len());
+    }
+    let stopped = delta.moves.iter().filter(|change| change.status.state == AllocationState::Stopping);
+    for found in stopped.filter_map(|change| before.allocation_in(change.slot)) {
+        changes.entry((found.row.job(), found.row.group)).and_modify(|(_, stopped)| *stopped += 1);
+    }
+    let is_below = |&(&(id, group), &(come, stopped)): &(&(JobId, u16), &(u32, u32))| {
+        let Some(job) = before.job(id) else { return false };
+        let shape = job.shape.groups.get(usize::from(group)).zip(before.group(job, group));
+        shape.is_some_and(|(shape, row)| come < shape.least_beside(row, row.tasks_there().saturating_sub(stopped)))
+    };
+    changes.iter().find(is_below).map(|(&group, _)| group)
 }
 
 /// A refused transaction has no effect but its record.

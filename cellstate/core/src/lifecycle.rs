@@ -72,6 +72,8 @@ pub(crate) struct Consequences<'a> {
     homeless: BTreeSet<JobId>,
     /// Of jobs whose tasks share a machine, how many of these end there or begin to leave with this delta.
     departed: BTreeMap<JobId, u32>,
+    /// Of such jobs, how many allocations end with this delta, and whether one of them was told to.
+    vacated: BTreeMap<JobId, (u32, bool)>,
     slept: BTreeSet<u32>,
     ended_unknown: BTreeSet<UnknownId>,
 }
@@ -92,6 +94,7 @@ impl<'a> Consequences<'a> {
             failed: BTreeMap::new(),
             homeless: BTreeSet::new(),
             departed: BTreeMap::new(),
+            vacated: BTreeMap::new(),
             slept: BTreeSet::new(),
             ended_unknown: BTreeSet::new(),
         }
@@ -134,6 +137,7 @@ impl<'a> Consequences<'a> {
         if !leaving {
             self.end_task(row, state, exit_code, reason.as_deref());
         }
+        self.vacate(row, state);
         // Hardly any has a reason, and one that is passed on costs more than all the rest: it was written in halves, and is read as a whole.
         self.delta.ends.push(End { slot, state, exit_code, reason: None });
         if reason.is_some() {
@@ -177,6 +181,16 @@ impl<'a> Consequences<'a> {
         if is_lost {
             self.homeless.insert(job.id);
         }
+    }
+
+    /// An allocation of a job whose tasks share a machine ends, and with it perhaps the last one that binds the job to that machine. A
+    /// failure does not: what it left behind is there for the next attempt.
+    fn vacate(&mut self, row: &AllocationRow, state: AllocationState) {
+        let job = self.cell.job(row.job()).filter(|job| job.shape.same_machine && job.home.is_some());
+        let Some(job) = job.filter(|job| !job.state.is_final()) else { return };
+        let (ended, was_told) = self.vacated.entry(job.id).or_default();
+        *ended += 1;
+        *was_told |= !matches!(state, AllocationState::Failed | AllocationState::Complete);
     }
 
     fn change_task(&mut self, row: &AllocationRow, state: TaskState, more_failures: u8) {
@@ -272,6 +286,7 @@ impl<'a> Consequences<'a> {
         }
         keep_restarts(&mut delta.moves, reported);
         let unfinished = self.start_over(most, &mut delta);
+        self.give_up_empty_homes(&mut delta);
         self.succeeded.sort_unstable();
         self.succeeded.dedup();
         for &id in &self.succeeded {
@@ -300,6 +315,23 @@ impl<'a> Consequences<'a> {
             }
             !is_in_use
         });
+    }
+
+    /// Jobs that left the machine that their tasks share, the last of them as they were told to, and have nothing done there, may go
+    /// elsewhere: they would wait for ever for room that others took over.
+    fn give_up_empty_homes(&self, delta: &mut Delta) {
+        let over = |id: &JobId| self.failed.contains_key(id) || self.homeless.contains(id);
+        for (&id, &(ended, was_told)) in self.vacated.iter().filter(|(id, _)| !over(id)) {
+            let Some(job) = self.cell.job(id).filter(|_| was_told) else { continue };
+            let is_done = |row| self.done.contains_key(&row);
+            let mut groups = groups_of(self.cell, job);
+            let there = |group: &plenum_model::GroupRow| group.tasks_in(TaskState::Live) + group.leaving;
+            let is_empty = groups_of(self.cell, job).map(|(_, group)| there(&group)).sum::<u32>() == ended;
+            if is_empty && groups.all(|(row, group)| group.tasks_in(TaskState::Done) == 0 && !is_done(row)) {
+                rare!("a job gives up the machine that its tasks shared");
+                delta.jobs.push(JobChange::Home { id, machine: None });
+            }
+        }
     }
 
     /// The machines that jobs' tasks shared are lost, and what their done tasks left there too: all of them run again, elsewhere.

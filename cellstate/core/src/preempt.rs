@@ -91,6 +91,11 @@ pub(crate) fn victims_by_machine(placement: &Placement) -> Victims {
     victims
 }
 
+/// Whether an allocation leaves already, or with the transaction that is being resolved.
+pub(crate) fn leaves(promised: &Promised, found: &AllocationRef<'_>) -> bool {
+    found.status.state.is_leaving() || promised.stops(found.id.slot) || promised.specials.evicts(found.id.slot)
+}
+
 /// Whether a task of this job may evict an active allocation: of a strictly lower band, and not waiting for a victim itself.
 pub(crate) fn may_evict(cell: &Cell, job: &Job, victim: &AllocationRef<'_>) -> bool {
     let waits = victim.extra.is_some_and(|extra| !extra.takes_over.is_empty());
@@ -118,20 +123,14 @@ impl HandOff {
     ) -> Self {
         let mut hand_off = Self::default();
         for entry in named {
-            let leaves = |found: &AllocationRef<'_>| {
-                found.status.state.is_leaving()
-                    || promised.stops(found.id.slot)
-                    || promised.specials.evicts(found.id.slot)
-            };
-            if let Some(found) = cell.allocation(entry.victim).filter(leaves) {
+            if let Some(found) = cell.allocation(entry.victim).filter(|found| leaves(promised, found)) {
                 hand_off.add(cell, (&promised.specials, heirs), &found, machine, false, Some(entry));
             }
         }
         for &victim in victims {
             let Some(found) = cell.allocation(victim) else { continue };
             // One that leaves already gives its room without being evicted.
-            let leaves =
-                found.status.state.is_leaving() || promised.specials.evicts(victim.slot) || promised.stops(victim.slot);
+            let leaves = leaves(promised, &found);
             if leaves || may_evict(cell, job, &found) {
                 hand_off.add(cell, (&promised.specials, heirs), &found, machine, !leaves, None);
             }

@@ -37,6 +37,8 @@ pub(crate) struct Promised {
     stops: SlotSet,
     /// Rows of the groups that the transaction places tasks of.
     placed: SlotSet,
+    /// Of those that declare a minimum, by row: how many tasks are there with what was decided so far.
+    there: BTreeMap<u32, u32>,
     /// Jobs whose tasks share a machine, in the order in which they were promised one.
     homeless: Vec<u32>,
     /// By these jobs, that machine.
@@ -71,6 +73,7 @@ impl Promised {
         self.stamp += 1;
         self.stops.clear();
         self.placed.clear();
+        self.there.clear();
         self.rest.clear();
         self.homeless.clear();
         self.homes.clear();
@@ -162,6 +165,35 @@ impl Promised {
     /// Notes that tasks of a group are placed.
     pub(crate) fn place(&mut self, group_row: u32) {
         self.placed.insert(group_row);
+    }
+
+    /// Notes that tasks of a group with a minimum are placed, of which so many are there before anything is decided.
+    pub(crate) fn place_gang(&mut self, group_row: u32, there: u32) {
+        self.there.entry(group_row).or_insert(there);
+    }
+
+    /// So many tasks of a group come with this transaction. Only for those with a minimum this is counted.
+    pub(crate) fn come(&mut self, group_row: u32, tasks: u32) {
+        self.there.entry(group_row).and_modify(|there| *there = there.saturating_add(tasks));
+    }
+
+    /// A task of a group leaves with this transaction.
+    #[inline]
+    pub(crate) fn leave(&mut self, group_row: u32) {
+        if let Some(there) = self.there.get_mut(&group_row) {
+            *there = there.saturating_sub(1);
+        }
+    }
+
+    /// Whether tasks of a group with a minimum are placed.
+    #[inline]
+    pub(crate) fn places_gangs(&self) -> bool {
+        !self.there.is_empty()
+    }
+
+    /// How many tasks of a group with a minimum are there with what was decided so far.
+    pub(crate) fn there(&self, group_row: u32) -> u32 {
+        self.there.get(&group_row).copied().unwrap_or(0)
     }
 
     /// Whether tasks of a group are placed.

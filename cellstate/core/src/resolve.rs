@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    AlikeAmounts, AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, GroupCounts, Guard, JobId, LogTime,
-    Obstacle, Placement, QuotaUse, Refusal, RefusalKind, RefusalReason, Resources, STEPS_AHEAD, Session, Transaction,
-    coming,
+    AlikeAmounts, AllocationId, AllocationRow, Cell, ClassSet, Delta, GrantExtra, GroupCounts, GroupRow, GroupShape,
+    Guard, JobId, LogTime, Obstacle, Placement, QuotaUse, Refusal, RefusalKind, RefusalReason, Resources, STEPS_AHEAD,
+    Session, Transaction, coming,
 };
 
 use crate::claims::Allowance;
@@ -137,6 +137,7 @@ impl<'a> Resolver<'a> {
                 resolution.victims.extend(victims.iter().map(|&victim| (victim, number)));
                 if !granted.is_empty() {
                     self.end_hold(placement.job);
+                    self.note_come(placement, granted.len());
                 }
                 resolution.granted.push(granted);
             }
@@ -176,22 +177,47 @@ impl<'a> Resolver<'a> {
         }
         let rows = self.cell.allocation_rows();
         let victims = self.promised.specials.victims_since(before.specials).iter();
-        let gave: Vec<_> =
-            victims.filter_map(|&victim| rows.get(victim)).map(|row| (row.job_slot, row.shape)).collect();
-        gave.into_iter().for_each(|(job_slot, shape)| self.give_back_of(job_slot, shape, -1));
+        let gave: Vec<_> = victims
+            .filter_map(|&victim| rows.get(victim))
+            .map(|row| (row.job_slot, row.shape, row.group_row))
+            .collect();
+        for (job_slot, shape, group_row) in gave {
+            self.give_back_of(job_slot, shape, -1);
+            self.promised.come(group_row, 1);
+        }
         self.promised.specials.go_back(before.specials);
         self.rules.take_back(self.cell, before.attempts);
         self.newcomers.borrow_mut().take_back(before.attempts);
     }
 
     /// The fewest claims of a placement that may be granted: what it asks for, and what its group declares as long as fewer of its
-    /// tasks are there.
+    /// tasks are there, by what this transaction decided so far.
     fn least(&self, placement: &Placement) -> u32 {
-        let Some(job) = self.cell.job(placement.job) else { return placement.min };
-        let shape = job.shape.groups.get(usize::from(placement.group)).filter(|shape| shape.min > 0);
-        let declared =
-            shape.zip(self.cell.group(job, placement.group)).map_or(0, |(shape, row)| shape.least_at_once(row));
+        if !self.promised.places_gangs() {
+            return placement.min;
+        }
+        // Without what was decided so far, a gang that is stopped here would start anew with a part of it.
+        let declared = self
+            .gang(placement)
+            .map_or(0, |(group_row, shape, row)| shape.least_beside(row, self.promised.there(group_row)));
         placement.min.max(declared)
+    }
+
+    /// The group of a placement, with its row, where it declares a minimum.
+    #[inline]
+    fn gang(&self, placement: &Placement) -> Option<(u32, &'a GroupShape, &'a GroupRow)> {
+        let job = self.cell.job(placement.job)?;
+        let shape = job.shape.groups.get(usize::from(placement.group)).filter(|shape| shape.min > 0)?;
+        Some((job.group_row(placement.group)?, shape, self.cell.group(job, placement.group)?))
+    }
+
+    /// A placement was granted so many claims: its group has as many tasks more.
+    fn note_come(&mut self, placement: &Placement, granted: usize) {
+        if self.promised.places_gangs()
+            && let Some((group_row, ..)) = self.gang(placement)
+        {
+            self.promised.come(group_row, u32::try_from(granted).expect("bounded by CLAIMS_MAX"));
+        }
     }
 
     pub(crate) fn judge(&self, txn: &Transaction) -> Judge<'a, '_> {
@@ -287,8 +313,11 @@ impl<'a> Resolver<'a> {
     #[inline]
     fn count_off(&mut self, row: &AllocationRow) {
         // Nobody looks at what others than the groups of its placements have, while a transaction is resolved.
-        if self.promised.places(row.group_row) && self.rules.counts(row.group_row).is_some() {
-            self.rules.attempt(self.cell, row.group_row, row.machine, -1);
+        if self.promised.places(row.group_row) {
+            self.promised.leave(row.group_row);
+            if self.rules.counts(row.group_row).is_some() {
+                self.rules.attempt(self.cell, row.group_row, row.machine, -1);
+            }
         }
     }
 
@@ -311,6 +340,9 @@ impl<'a> Resolver<'a> {
         for placement in &txn.placements {
             let row = self.cell.job(placement.job).and_then(|job| job.group_row(placement.group));
             row.into_iter().for_each(|row| self.promised.place(row));
+            if let Some((group_row, _, row)) = self.gang(placement) {
+                self.promised.place_gang(group_row, row.tasks_there());
+            }
         }
     }
 

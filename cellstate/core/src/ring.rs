@@ -74,6 +74,14 @@ pub(crate) struct MachineEvent {
     pub(crate) lost_devices: bool,
 }
 
+impl MachineEvent {
+    /// Nothing but room comes back: a hold ends or shrinks, or an unknown task has ended.
+    pub(crate) fn is_release(&self) -> bool {
+        let gives = self.grown.0.iter().all(|&grown| grown >= 0);
+        gives && (self.holder.is_some() || self.word == UNKNOWN_ENDED)
+    }
+}
+
 /// A job that holds room, with the number of its scheduler's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
@@ -323,8 +331,8 @@ impl Ring {
         (base >= self.floor).then_some(taken)
     }
 
-    /// Whether anybody but this session, of this scheduler, whose number it is since `named`, granted, held or changed anything on a machine above `base`. Ends don't
-    /// count. `None`: too long ago to tell. With how many changes were gone through for it.
+    /// Whether anybody but this session, of this scheduler, whose number it is since `named`, granted, held or changed anything on a machine above `base`. Ends, also
+    /// of holds and of unknown tasks, don't count. `None`: too long ago to tell. With how many changes were gone through for it.
     pub(crate) fn changed_by_others(
         &self,
         machine: u32,
@@ -342,9 +350,10 @@ impl Ring {
             }
             match change.kind {
                 ChangeKind::Machine => {
-                    let holder = self.events.get(number).and_then(|event| event.holder);
+                    let event = self.events.get(number);
                     let own = |holder: Holder| holder.scheduler == Some(scheduler) && change.revision >= named;
-                    if !holder.is_some_and(own) {
+                    let is_own = event.and_then(|event| event.holder).is_some_and(own);
+                    if !is_own && !event.is_some_and(MachineEvent::is_release) {
                         return (Some(true), walked);
                     }
                     number = change.previous;

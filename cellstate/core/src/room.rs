@@ -249,7 +249,7 @@ impl<'a> Judge<'a, '_> {
 
     fn changed(&self, machine: u32, session: SessionId) -> Facts {
         let past = self.past(machine);
-        let event = past.newest_event().map(|(revision, event)| event_culprit(revision, event.word, 0));
+        let event = past.newest_change().map(|(revision, event)| event_culprit(revision, event.word, 0));
         let grant = past.take_by_others(session).map(|change| self.grant_culprit(change, 0));
         match grant.into_iter().chain(event).max_by_key(|culprit| culprit.revision) {
             Some(culprit) => Facts::caused(RefusalKind::Conflict, RefusalReason::MachineChanged, culprit),

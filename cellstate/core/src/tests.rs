@@ -315,3 +315,54 @@ fn the_culprit_of_a_changed_machine_is_somebody_else() {
         ",
     );
 }
+
+// What holds and unknown tasks gave back counted as a change: after it, whoever had checked each machine lost a race against nobody.
+#[test]
+fn the_coarse_check_does_not_count_what_is_given_back() {
+    check(
+        "
+        machine m1 cpu=8000
+        machine m2 cpu=8000
+        job gang by ml tasks=2 cpu=3000
+        job map by batch tasks=4 cpu=1000
+        restore
+        machine m2 cpu=8000 runs=alloc-7-1
+        hold gang m1 cpu=3000 for=10
+        snapshot
+        wait 11
+        receipt m2 alloc-7-1
+        batch: claim map[0]@m1 map[1]@m2 sequence
+        batch: claim map[2]@m1 map[3]@m2 sequence
+        ",
+        "
+        batch: committed; map[0] granted; map[1] granted
+        batch: committed; map[2] granted; map[3] granted
+        ",
+    );
+}
+
+// A hold that ended later than somebody else's grant was named in its place.
+#[test]
+fn what_is_given_back_is_no_culprit_of_a_changed_machine() {
+    check(
+        "
+        machine m1 cpu=8000
+        job gang by ml tasks=2 cpu=3000
+        job map by batch tasks=1 cpu=1000
+        job web by service tasks=1 cpu=1000
+        hold gang m1 cpu=3000 for=10
+        snapshot
+        service: claim web[0]@m1
+        wait 11
+        batch: claim map[0]@m1 sequence
+        hold gang m1 cpu=3000 for=10
+        wait 11
+        batch: claim map[0]@m1 sequence
+        ",
+        "
+        service: committed; web[0] granted
+        batch: refused; map[0] conflict MachineChanged culprits service 0 total 0
+        batch: refused; map[0] conflict MachineChanged culprits hold 0 total 0
+        ",
+    );
+}

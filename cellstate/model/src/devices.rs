@@ -252,6 +252,12 @@ impl<'a> PortChoice<'a> {
         self.used.is_some_and(|used| used.has_port(port))
     }
 
+    /// How many have a port in use: who took it over counts beside whom it was taken over from.
+    #[must_use]
+    pub fn users(&self, port: u16) -> usize {
+        self.used.map_or(0, |used| used.users_of(port))
+    }
+
     /// Whether a port is spoken for, or its own.
     #[must_use]
     pub fn is_spoken(&self, port: u16) -> bool {

@@ -243,7 +243,12 @@ impl GroupShape {
     /// scaled below its minimum starts with all that it has.
     #[must_use]
     pub fn least_at_once(&self, row: &GroupRow) -> u32 {
-        let there = row.tasks_in(TaskState::Live) + row.tasks_in(TaskState::Done);
+        self.least_beside(row, row.tasks_there())
+    }
+
+    /// The same, where other tasks are there than the row says: some leave or come with what is being decided.
+    #[must_use]
+    pub fn least_beside(&self, row: &GroupRow, there: u32) -> u32 {
         self.min.min(row.count).saturating_sub(there)
     }
 }
@@ -273,6 +278,12 @@ impl GroupRow {
     #[inline]
     pub const fn tasks_in(&self, state: TaskState) -> u32 {
         self.tasks[state as usize]
+    }
+
+    /// Tasks that are there for the others of the group: they have an allocation that is not leaving, or are done.
+    #[must_use]
+    pub const fn tasks_there(&self) -> u32 {
+        self.tasks_in(TaskState::Live) + self.tasks_in(TaskState::Done)
     }
 }
 

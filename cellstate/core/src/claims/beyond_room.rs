@@ -114,8 +114,13 @@ impl Resolver<'_> {
         ports.iter_mut().for_each(|port| port.number = named(port));
         // Those that have a number come first: else what this very task wants could be chosen for another port of it.
         for wanted in ports.iter().map(|port| port.number).filter(|&wanted| wanted > 0) {
-            let in_use = choice.is_used(wanted);
-            if choice.is_spoken(wanted) || (in_use && !hand_off.take_port(wanted)) {
+            let free = match choice.users(wanted) {
+                0 => true,
+                1 => hand_off.take_port(wanted),
+                // Whoever leaves has it, and a task that the cell does not know, or a successor: somebody listens on.
+                _ => false,
+            };
+            if choice.is_spoken(wanted) || !free {
                 return Err(Trouble::Machine(Obstacle::Port(wanted)));
             }
             choice.take(wanted);

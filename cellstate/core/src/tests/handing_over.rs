@@ -412,3 +412,75 @@ fn what_an_entry_does_not_name_is_taken_over_as_it_is_lacking_and_of_what_it_nam
     assert_eq!(handed_over(Vec::new(), vec![gpu(0, 400)], first()).granted(), 0);
     assert_eq!(handed_over(Vec::new(), vec![gpu(0, 300); 2], first()).granted(), 0, "the other one is not named");
 }
+
+// Who may not evict was denied the room of victims, also of those who left already and whom nobody had to evict for it.
+#[test]
+fn who_may_not_evict_takes_over_from_named_victims_that_leave_already() {
+    check(
+        "
+        machine m1 cpu=4000
+        job low by batch tasks=2 cpu=2000 prio=10
+        job small by ml tasks=1 cpu=2000 prio=90
+        job high by ml tasks=1 cpu=4000 prio=90
+        batch: claim low[0]@m1 low[1]@m1
+        batch: stop low[0]
+        rights ml evicts=no
+        ml: claim high[0]@m1 victim=low[0] victim=low[1]
+        ml: claim small[0]@m1 victim=low[1] victim=low[0]
+        show low[1]
+        rights ml evicts=yes
+        ml: claim high[0]@m1 victim=low[0] victim=low[1]
+        ",
+        "
+        batch: committed; low[0] granted; low[1] granted
+        batch: committed
+        ml: refused; high[0] permission MayNotEvict
+        ml: committed; small[0] granted over low[0] 2000
+        low[1] Granted
+        ml: refused; high[0] misfit NoRoom short cpu_millis 2000
+        ",
+    );
+}
+
+// Who left and a task that the cell does not know had one port, and whoever came next was given it while the unknown task still listened.
+#[test]
+fn a_port_that_an_unknown_task_has_too_is_taken_over_from_nobody() {
+    check(
+        "
+        machine m1 cpu=4000
+        job web by service tasks=1 cpu=1000 ports=http:80
+        service: claim web[0]@m1
+        machine m1 cpu=4000 runs=alloc-7-1 each=0 listening=80
+        service: stop web[0] claim web[0]@m1 over=web[0]
+        receipt m1 alloc-7-1
+        service: claim web[0]@m1 over=web[0]
+        ",
+        "
+        service: committed; web[0] granted http:80
+        service: partial; web[0] misfit PortTaken port 80
+        service: committed; web[0] granted over web[0] 0 port 80 http:80
+        ",
+    );
+}
+
+// A spare machine was used up by a claim that the quota had nothing left for, and was not there for one behind an eviction that gave some back.
+#[test]
+fn a_spare_machine_is_not_used_up_by_a_quota_that_an_eviction_gives_back_later() {
+    check(
+        "
+        machine m1 cpu=600
+        machine m2 cpu=2000
+        machine m3 cpu=1000
+        job tiny by batch tasks=1 cpu=100 prio=10
+        job low by batch tasks=1 cpu=2000 prio=10
+        job high by ml tasks=3 cpu=1000 prio=90
+        batch: claim tiny[0]@m1 claim low[0]@m2
+        quota default cpu=2100
+        ml: claim high[0]@m1 high[1]@m2 high[2]@m1 victim=tiny[0] victim=low[0] or=m3
+        ",
+        "
+        batch: committed; tiny[0] granted; low[0] granted
+        ml: partial; high[0] misfit NoRoom short cpu_millis 400; high[1] granted over low[0] 1000; high[2] granted on m3
+        ",
+    );
+}

@@ -398,3 +398,78 @@ fn a_job_whose_tasks_share_a_machine_is_never_lost_there_where_one_group_never_i
         ",
     );
 }
+
+// The machine stayed the job's for ever, though nothing of the job was left there: with its room gone to those who had evicted it, the job
+// waited until they ended.
+#[test]
+fn a_job_whose_tasks_share_a_machine_and_all_left_it_undone_may_go_elsewhere() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job wc by batch tasks=1 cpu=1000 prio=10 together
+        job web by service tasks=1 cpu=1000 prio=90 forever
+        batch: claim wc[0]@m1
+        service: claim web[0]@m1 victim=wc[0]
+        batch: claim wc[0]@m2
+        report wc[0] evicted
+        batch: claim wc[0]@m2
+        batch: stop wc[0]
+        report wc[0] stopped
+        stopjob web
+        report web[0] stopped
+        batch: claim wc[0]@m1
+        ",
+        "
+        batch: committed; wc[0] granted
+        service: committed; web[0] granted over wc[0] 1000
+        batch: refused; wc[0] misfit OtherMachine
+        batch: committed; wc[0] granted
+        batch: committed
+        batch: committed; wc[0] granted
+        ",
+    );
+}
+
+#[test]
+fn a_job_keeps_the_machine_where_a_task_of_it_is_done_runs_leaves_or_failed() {
+    check(
+        "
+        machine m1 cpu=2000
+        machine m2 cpu=2000
+        job done by batch tasks=2 cpu=1000 together
+        batch: claim done[0]@m1 done[1]@m1
+        report done[0] complete
+        batch: stop done[1]
+        report done[1] stopped
+        batch: claim done[1]@m2
+        stopjob done
+        job runs by batch tasks=2 cpu=1000 together
+        batch: claim runs[0]@m1 runs[1]@m1
+        batch: stop runs[0]
+        report runs[0] stopped
+        batch: claim runs[0]@m2
+        batch: stop runs[1]
+        batch: claim runs[0]@m2
+        report runs[1] stopped
+        batch: claim runs[0]@m2
+        job failed by batch tasks=1 cpu=1000 together retry=1
+        batch: claim failed[0]@m1
+        report failed[0] failed 1
+        batch: claim failed[0]@m2
+        ",
+        "
+        batch: committed; done[0] granted; done[1] granted
+        batch: committed
+        batch: refused; done[1] misfit OtherMachine
+        batch: committed; runs[0] granted; runs[1] granted
+        batch: committed
+        batch: refused; runs[0] misfit OtherMachine
+        batch: committed
+        batch: refused; runs[0] misfit OtherMachine
+        batch: committed; runs[0] granted
+        batch: committed; failed[0] granted
+        batch: refused; failed[0] misfit OtherMachine
+        ",
+    );
+}

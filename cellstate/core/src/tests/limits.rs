@@ -336,3 +336,70 @@ fn rows_of_tasks_that_were_scaled_away_serve_others_while_their_allocations_leav
         ",
     );
 }
+
+// Whom the transaction itself stopped counted as there: of a gang that moved as a whole one task started, and three did not.
+#[test]
+fn a_gang_that_its_own_transaction_stops_starts_anew_with_its_minimum_or_not_at_all() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=1000
+        job gang by ml tasks=4 cpu=1000 min=4
+        ml: claim gang[0]@m1 gang[1]@m1 gang[2]@m1 gang[3]@m1
+        ml: stop gang[0] gang[1] gang[2] gang[3] claim gang[0]@m2 gang[1]@m2 gang[2]@m2 gang[3]@m2 atomic
+        show gang[3]
+        ml: stop gang[0] gang[1] gang[2] gang[3] claim gang[0]@m2 gang[1]@m2 gang[2]@m2 gang[3]@m2
+        show gang[3]
+        ",
+        "
+        ml: committed; gang[0] granted; gang[1] granted; gang[2] granted; gang[3] granted
+        ml: refused; gang[0] mate MinimumMissed; gang[1] misfit NoRoom short cpu_millis 1000; gang[2] misfit NoRoom short cpu_millis 1000; gang[3] misfit NoRoom short cpu_millis 1000
+        gang[3] Granted
+        ml: partial; gang[0] mate MinimumMissed; gang[1] misfit NoRoom short cpu_millis 1000; gang[2] misfit NoRoom short cpu_millis 1000; gang[3] misfit NoRoom short cpu_millis 1000
+        gang[3] Stopping
+        ",
+    );
+}
+
+// Whom an earlier placement of the transaction evicts counted as there, too, and whom one would have evicted that was undone must not count
+// as gone.
+#[test]
+fn a_gang_whose_tasks_its_own_transaction_evicts_is_not_one_that_is_there() {
+    check(
+        "
+        machine m1 cpu=2000
+        machine m2 cpu=1000
+        job low by ml tasks=3 cpu=1000 prio=10 min=2
+        job high by ml tasks=2 cpu=1000 prio=90
+        ml: claim low[0]@m1 low[1]@m1
+        ml: claim high[0]@m1 high[1]@m1 victim=low[0] victim=low[1] min=3 claim low[2]@m2
+        ml: stop low[2]
+        report low[2] stopped
+        ml: claim high[0]@m1 high[1]@m1 victim=low[0] victim=low[1] claim low[2]@m2
+        ",
+        "
+        ml: committed; low[0] granted; low[1] granted
+        ml: partial; high[0] mate MinimumMissed; high[1] mate MinimumMissed; low[2] granted
+        ml: committed
+        ml: partial; high[0] granted over low[0] 1000; high[1] granted over low[1] 1000; low[2] mate MinimumMissed
+        ",
+    );
+}
+
+// What an earlier placement was granted did not count as there: the fifth task of a gang of four was refused for want of mates.
+#[test]
+fn what_an_earlier_placement_is_granted_counts_for_the_minimum_of_the_next() {
+    check(
+        "
+        machine m1 cpu=5000
+        machine m2 cpu=1000
+        job gang by ml tasks=5 cpu=1000 min=4
+        ml: claim gang[0]@m1 gang[1]@m1 gang[2]@m2 gang[3]@m2 claim gang[4]@m1
+        ml: claim gang[0]@m1 gang[1]@m1 gang[2]@m1 gang[3]@m1 claim gang[4]@m1
+        ",
+        "
+        ml: refused; gang[0] mate MinimumMissed; gang[1] mate MinimumMissed; gang[2] mate MinimumMissed; gang[3] misfit NoRoom short cpu_millis 1000; gang[4] mate MinimumMissed
+        ml: committed; gang[0] granted; gang[1] granted; gang[2] granted; gang[3] granted; gang[4] granted
+        ",
+    );
+}

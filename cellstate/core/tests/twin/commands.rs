@@ -161,7 +161,11 @@ fn submit(dice: &mut Dice) -> Command {
         groups.iter_mut().for_each(|group| group.count = dice.roll(6));
     }
     let kind = if shape.once_in(3) { JobKind::Forever } else { JobKind::ToCompletion };
-    submission(name, &scheduler(&mut shape), kind, shape.once_in(3), groups)
+    let (scheduler, same_machine) = (scheduler(&mut shape), shape.once_in(3));
+    for group in &mut groups {
+        group.min = if shape.once_in(3) { 1 + shape.roll(3) } else { 0 };
+    }
+    submission(name, &scheduler, kind, same_machine, groups)
 }
 
 fn scale(twin: &Twin, dice: &mut Dice) -> Command {

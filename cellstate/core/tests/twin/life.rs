@@ -24,6 +24,8 @@ struct Aftermath {
     succeeded: BTreeSet<JobId>,
     /// Jobs that lost the machine that their tasks share, or something of what they ran there.
     homeless: BTreeSet<JobId>,
+    /// Jobs of which something ended that was told to, or was lost.
+    vacated: BTreeSet<JobId>,
 }
 
 impl Twin {
@@ -61,6 +63,9 @@ impl Twin {
     /// A receipt: nothing of it runs any more.
     fn end(&mut self, id: AllocationId, reported: AllocationState, aftermath: &mut Aftermath) {
         let found = self.live.allocations.remove(&id).unwrap();
+        if found.state.is_leaving() || !matches!(reported, AllocationState::Failed | AllocationState::Complete) {
+            aftermath.vacated.insert(found.job);
+        }
         if found.state.is_leaving() {
             return;
         }
@@ -119,6 +124,14 @@ impl Twin {
                         task.state = TaskState::Waiting;
                     }
                 }
+            }
+        }
+        for id in aftermath.vacated.difference(&aftermath.homeless) {
+            let empty = !self.live.has_allocations(*id);
+            let Some(job) = self.live.jobs.get_mut(id).filter(|_| empty) else { continue };
+            let mut tasks = job.groups.iter().flat_map(|group| &group.tasks);
+            if !job.state.is_final() && tasks.all(|task| task.state != TaskState::Done) {
+                job.home = None;
             }
         }
         for id in &aftermath.succeeded {

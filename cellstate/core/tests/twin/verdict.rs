@@ -7,7 +7,7 @@ use plenum_model::{
     RefusalReason, Resource, Resources, Room, SessionId, TaskState, Transaction,
 };
 
-use crate::picture::{Picture, short};
+use crate::picture::{Allocation, Picture, Task, short};
 use crate::twin::Twin;
 
 /// What a refusal must say.
@@ -93,7 +93,7 @@ impl Twin {
                 self.judge_claim(txn, (number, position), Claim { placement, machine, task }, &mut draft, &mut verdict);
             }
             let granted = draft.granted.len() - before.granted.len();
-            if granted < placement.min as usize {
+            if granted < self.least(placement, &before) {
                 missed = true;
                 let lost: Vec<_> = draft.granted.drain(before.granted.len()..).map(|(claim, ..)| claim).collect();
                 let mates = lost.into_iter().map(mate);
@@ -112,6 +112,23 @@ impl Twin {
         verdict.homes = draft.homes;
         verdict.refused.sort_by_key(|refused| refused.claim);
         verdict
+    }
+
+    /// The fewest claims of a placement that may be granted: its own minimum, and what its group lacks of the one that it declares.
+    fn least(&self, placement: &Placement, draft: &Draft) -> usize {
+        let job = self.live.jobs.get(&placement.job);
+        let shape = job.and_then(|job| job.shape.groups.get(usize::from(placement.group)));
+        let Some((job, shape)) = job.zip(shape) else { return placement.min as usize };
+        let tasks = &job.groups[usize::from(placement.group)].tasks;
+        let is_there = |(task, found): &(u32, &Task)| {
+            let key = (placement.job, placement.group, *task);
+            let stays = |(id, _): (AllocationId, &Allocation)| !draft.stops.contains(&id);
+            found.state == TaskState::Done
+                || self.live.active(placement.job, placement.group, *task).is_some_and(stays)
+                || draft.granted.iter().any(|(_, granted, ..)| *granted == key)
+        };
+        let there = (0..).zip(tasks).filter(is_there).count();
+        (placement.min as usize).max((shape.min as usize).min(tasks.len()).saturating_sub(there))
     }
 
     fn judge_stops(&self, txn: &Transaction, draft: &mut Draft, verdict: &mut Verdict) {

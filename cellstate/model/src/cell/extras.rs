@@ -16,7 +16,7 @@ pub struct InUse {
     pub heirs: Vec<u32>,
     /// Thousandths, by position in the machine's devices; shorter where the last ones are free.
     pub devices: Vec<i64>,
-    /// Ports, rising; one that was taken over stands twice until its first holder has ended.
+    /// Ports, rising; one that was taken over stands twice until its first holder has ended, and one that an unknown task has too.
     pub ports: Vec<u16>,
 }
 
@@ -25,6 +25,13 @@ impl InUse {
     #[must_use]
     pub fn has_port(&self, port: u16) -> bool {
         self.ports.binary_search(&port).is_ok()
+    }
+
+    /// How many have the port in use.
+    #[must_use]
+    pub fn users_of(&self, port: u16) -> usize {
+        let first = self.ports.partition_point(|&other| other < port);
+        self.ports[first..].iter().take_while(|&&other| other == port).count()
     }
 
     /// Derives it from scratch: `tenants` are the slots of live allocations there that have something of it.

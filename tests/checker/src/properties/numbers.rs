@@ -25,7 +25,7 @@ pub fn property_minimums_hold(chronicle: &Chronicle, decided: &[Decided<'_>]) ->
             // Two placements may claim the same task: only the answer says whose a grant is, and it is compared with the delta elsewhere.
             let answered = one.outcome.placements.get(position).map(|answer| answer.allocations.as_slice());
             let count = answered.unwrap_or_default().iter().filter(|id| granted.contains(id)).count();
-            let min = least(chronicle, placement, revision);
+            let min = least(chronicle, one, placement, earlier_mates(one, position, &granted));
             missed |= count < min;
             if count > 0 && count < min {
                 broken(format!("placement {position} has {count} grants, and its minimum is {min}"));
@@ -42,9 +42,19 @@ pub fn property_minimums_hold(chronicle: &Chronicle, decided: &[Decided<'_>]) ->
     violations
 }
 
-/// What a placement asks for at least, and what its group declares as long as fewer of its tasks are there.
-fn least(chronicle: &Chronicle, placement: &v1::Placement, revision: u64) -> usize {
-    let asked = placement.min;
+/// What placements before this one were granted of its group.
+fn earlier_mates(one: &Decided<'_>, position: usize, granted: &BTreeSet<u64>) -> usize {
+    let group_of = |placement: &v1::Placement| (placement.job, placement.group);
+    let own = one.asked.placements.get(position).map(group_of);
+    let earlier = one.asked.placements.iter().zip(&one.outcome.placements).take(position);
+    let mates = earlier.filter(|(asked, _)| Some(group_of(asked)) == own);
+    mates.flat_map(|(_, answer)| &answer.allocations).filter(|id| granted.contains(id)).count()
+}
+
+/// What a placement asks for at least, and what its group declares as long as fewer of its tasks are there: without whom the transaction
+/// stops, and with `mates`, whom it placed before. Whom it evicts for others counts as there: that may be for a later placement.
+fn least(chronicle: &Chronicle, one: &Decided<'_>, placement: &v1::Placement, mates: usize) -> usize {
+    let (asked, revision) = (placement.min, one.outcome.revision);
     let declared = chronicle.group_at(placement.job, placement.group, revision - 1).map_or(0, |group| group.min);
     let before = if declared > 0 { chronicle.picture_at(revision - 1) } else { None };
     let Some(before) = before else { return asked as usize };
@@ -52,7 +62,12 @@ fn least(chronicle: &Chronicle, placement: &v1::Placement, revision: u64) -> usi
     let count = before.groups.get(&row).map_or(0, |group| group.count);
     // States 1 and 2: live, and done.
     let there = (0..count).filter(|&task| matches!(before.task(row, task).state, 1 | 2)).count();
-    (asked as usize).max((declared as usize).saturating_sub(there))
+    let stops: BTreeSet<u64> = one.asked.stops.iter().copied().collect();
+    let stopped = stops.iter().filter_map(|id| chronicle.allocations.get(id)).filter(|facts| {
+        (facts.granted.job, facts.granted.group) == (placement.job, placement.group) && facts.left == Some(revision)
+    });
+    let there = there.saturating_sub(stopped.count()) + mates;
+    (asked as usize).max((declared.min(count) as usize).saturating_sub(there))
 }
 
 /// Everything that somebody was told of is in the history, at that revision; and the history reaches as far as what was told.
