@@ -42,6 +42,24 @@ fn what_an_unknown_task_has_since_the_base_is_lost_to_it() {
     );
 }
 
+/// Only the unknown task had the device. While the device was away nothing counted there, and when it was back it counted as free.
+#[test]
+fn a_device_that_comes_back_is_still_in_the_hands_of_an_unknown_task() {
+    check(
+        "
+        machine m1 cpu=8000 gpus=1 runs=alloc-7-1 using=600
+        job one by ml tasks=1 cpu=100 gpus=700
+        machine m1 cpu=8000 runs=alloc-7-1 using=600
+        machine m1 cpu=8000 gpus=1 runs=alloc-7-1 using=600
+        snapshot
+        ml: claim one[0]@m1
+        ",
+        "
+        ml: refused; one[0] misfit DeviceTaken short gpu 300
+        ",
+    );
+}
+
 /// An agent came back with a device less, while a claim was under way: that was called a misfit, which is a bug of its scheduler.
 #[test]
 fn what_a_machine_has_no_more_since_the_base_is_lost_to_its_own_change() {

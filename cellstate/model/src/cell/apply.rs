@@ -212,7 +212,8 @@ impl Cell {
         if !gone && before.is_none_or(|before| before.name != machine.name) {
             self.machines_by_name.insert(slot, &machine.name, |slot| super::name_in(&self.machine_slots, slot));
         }
-        if self.in_use(slot).is_some() {
+        // A device that comes back may be in the hands of an unknown task alone, and then nothing was counted meanwhile.
+        if self.in_use(slot).is_some() || self.unknown_on(slot).next().is_some() {
             self.refresh_in_use(slot);
         }
     }
