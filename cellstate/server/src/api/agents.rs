@@ -510,8 +510,15 @@ async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<R
     if out.is_closed() {
         return;
     }
-    let mut changes = shared.hub.follow(machine);
-    let mut asked = shared.hub.logs.agent(machine);
+    tell(&shared, &mut follower, &out).await;
+    shared.hub.unfollow(machine);
+    shared.hub.logs.agent_left(machine);
+}
+
+/// What [`follow`] says, for as long as somebody listens.
+async fn tell(shared: &Shared, follower: &mut Follower, out: &mpsc::Sender<Result<v1::Assignments, Status>>) {
+    let mut changes = shared.hub.follow(follower.machine());
+    let mut asked = shared.hub.logs.agent(follower.machine());
     let mut ended = std::pin::pin!(shared.ended());
     let mut due = true;
     // What was told last goes on with another part.
@@ -524,20 +531,17 @@ async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<R
             let next = {
                 let cell = tokio::select! {
                     cell = shared.snapshot_with(revision) => cell,
-                    () = out.closed() => break,
-                    () = ended.as_mut() => {
-                        drop(out.try_send(Err(Failure::ending().into_status())));
-                        break;
-                    }
+                    () = out.closed() => return,
+                    () = ended.as_mut() => return say_ending(out),
                 };
-                shared.hub.next(&mut follower, &cell)
+                shared.hub.next(follower, &cell)
             };
             match next {
                 Ok(None) => {}
                 Ok(Some(part)) => {
                     let is_one_of_many = std::mem::replace(&mut more, part.more) || part.more;
                     if out.send(Ok(part)).await.is_err() {
-                        break;
+                        return;
                     }
                     if is_one_of_many {
                         // The rest follows at once; and what was asked for meanwhile, once that is told.
@@ -550,29 +554,28 @@ async fn follow(shared: Arc<Shared>, mut follower: Follower, out: mpsc::Sender<R
                     let over = Failure::new(Code::FailedPrecondition, "STALE_EPOCH", message).into_status();
                     // An agent that left needs no word of it.
                     drop(out.send(Err(over)).await);
-                    break;
+                    return;
                 }
             }
         }
         tokio::select! {
             changed = changes.changed() => match changed {
                 Ok(()) => due = true,
-                Err(_) => break,
+                Err(_) => return,
             },
             Some(logs) = asked.recv() => {
                 let message = v1::Assignments { revision: shared.durable_revision().0, logs: vec![logs], ..Default::default() };
                 if out.send(Ok(message)).await.is_err() {
-                    break;
+                    return;
                 }
             }
-            () = out.closed() => break,
-            () = ended.as_mut() => {
-                drop(out.try_send(Err(Failure::ending().into_status())));
-                break;
-            }
+            () = out.closed() => return,
+            () = ended.as_mut() => return say_ending(out),
         }
     }
-    drop((changes, asked));
-    shared.hub.unfollow(machine);
-    shared.hub.logs.agent_left(machine);
+}
+
+/// The last word of a cell that ends, if there is room for it.
+fn say_ending(out: &mpsc::Sender<Result<v1::Assignments, Status>>) {
+    drop(out.try_send(Err(Failure::ending().into_status())));
 }
