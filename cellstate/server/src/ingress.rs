@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::failure::Failure;
 use crate::commit::{Answer, Asked};
 use crate::publish::LoggedBatch;
+use crate::sessions::Queued;
 pub(crate) use queue::FairQueue;
 pub(crate) use queue::Full;
 pub use queue::QueueBounds;
@@ -95,6 +96,9 @@ pub(crate) enum NotQueued {
     Stopping,
 }
 
+/// Who waits for a request that was not queued, why it was not, and whether it may have been decided before, under the same number.
+pub(crate) type TurnedAway = (Reply, NotQueued, bool);
+
 /// What the resolver finds beside requests.
 #[derive(Debug)]
 pub(crate) struct Taken {
@@ -145,20 +149,31 @@ impl Ingress {
         Self { state: Mutex::new(state), arrived: Condvar::new(), is_written: AtomicBool::new(false) }
     }
 
-    /// Queues requests of somebody, in this order. Gives who waits for those that were not queued.
-    pub(crate) fn push_all(&self, requests: impl Iterator<Item = (Asked, Reply)>) -> Vec<(Reply, NotQueued)> {
+    /// Queues requests of somebody, in this order; transactions are of the session of which this was queued. Gives who waits for those that were
+    /// not queued.
+    pub(crate) fn push_all(
+        &self,
+        requests: impl Iterator<Item = (Asked, Reply)>,
+        session: Option<&Queued>,
+    ) -> Vec<TurnedAway> {
         let since = Instant::now();
         let mut state = self.state.lock();
         let mut refused = Vec::new();
         for (asked, reply) in requests {
+            let numbered = session.zip(asked.number());
+            let came_before = numbered.is_some_and(|(queued, number)| queued.has(number));
             if state.stopping {
-                refused.push((reply, NotQueued::Stopping));
+                refused.push((reply, NotQueued::Stopping, came_before));
                 continue;
             }
             let (principal, bytes) = (asked.request().principal.clone(), asked.encoded_bytes());
-            let queued = state.queue.push(&principal, bytes, Arrival { asked, reply: Some(reply), since });
-            if let Err((full, Arrival { reply: Some(reply), .. })) = queued {
-                refused.push((reply, NotQueued::Full(full)));
+            match state.queue.push(&principal, bytes, Arrival { asked, reply: Some(reply), since }) {
+                // Nobody takes it from the queue before the lock is given back.
+                Ok(()) => numbered.into_iter().for_each(|(queued, number)| queued.note(number)),
+                Err((full, Arrival { reply: Some(reply), .. })) => {
+                    refused.push((reply, NotQueued::Full(full), came_before));
+                }
+                Err(_) => {}
             }
         }
         self.wake(&state);
@@ -305,7 +320,7 @@ mod tests {
         };
         let reply = || Reply::Once(oneshot::channel().0);
         let principals: Vec<String> = (0..300).map(|number| format!("p{number}")).collect();
-        assert!(ingress.push_all(principals.iter().map(|principal| (asked(principal), reply()))).is_empty());
+        assert!(ingress.push_all(principals.iter().map(|principal| (asked(principal), reply())), None).is_empty());
         (0..16).for_each(|_| ingress.push_report(asked("agents"), reply()).unwrap());
         let mut taken = VecDeque::new();
         ingress.take(Some(&mut taken), false, None);
@@ -313,6 +328,29 @@ mod tests {
         assert_eq!((of_agents, taken.len()), (16, TAKEN_MAX));
         ingress.stop();
         assert!(matches!(ingress.push_report(asked("agents"), reply()), Err(NotQueued::Stopping)));
+    }
+
+    // Who had not heard what became of a transaction, and asked again when the queue was full, was told that it was not executed.
+    #[test]
+    fn a_number_that_was_queued_before_is_told_apart_from_a_new_one_while_the_queue_is_full() {
+        let ingress = Ingress::new(QueueBounds { requests: 3, principal_requests: 2, ..QueueBounds::default() });
+        let transaction = |number| {
+            let id = plenum_model::TransactionId { session: plenum_model::SessionId(7), number };
+            let transaction = plenum_model::Transaction { id, ..plenum_model::Transaction::default() };
+            let command = plenum_model::Command::Commit(Box::new(transaction), 0);
+            let request = plenum_model::Request { principal: "ann".into(), namespace: "".into(), command };
+            (Asked::new(request), Reply::Once(oneshot::channel().0))
+        };
+        let queued = crate::sessions::Queued::up_to(3);
+        let refused = |numbers: &[u64]| -> Vec<bool> {
+            let requests = numbers.iter().map(|&number| transaction(number));
+            ingress.push_all(requests, Some(&queued)).into_iter().map(|(_, _, came_before)| came_before).collect()
+        };
+        assert_eq!(refused(&[4, 5, 6, 5, 3, 7]), [false, true, true, false]);
+        ingress.take(Some(&mut VecDeque::new()), false, None);
+        assert_eq!(refused(&[8, 9, 6, 8, 10]), [true, true, false]);
+        ingress.stop();
+        assert_eq!(refused(&[9, 10]), [true, false]);
     }
 
     // Who had asked a server that failed waited until the connection was cut, and the server itself for ever.
@@ -325,7 +363,7 @@ mod tests {
             (asked, Reply::Once(sender), receiver)
         };
         let (asked, reply, mut queued) = ask();
-        assert!(ingress.push_all(std::iter::once((asked, reply))).is_empty());
+        assert!(ingress.push_all(std::iter::once((asked, reply)), None).is_empty());
         let (asked, reply, mut own) = ask();
         ingress.push_own(asked, Some(reply));
         ingress.give_up();

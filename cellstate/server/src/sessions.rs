@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use plenum_model::{Cell, Delta, Session, SessionChange, SessionId};
 
@@ -33,26 +34,60 @@ impl From<&Session> for Owner {
     }
 }
 
+/// The highest number of a session's transactions that was queued. Of those up to it one may have been decided, and its asker not have heard
+/// of that: the connection broke before.
+#[derive(Debug)]
+pub(crate) struct Queued(AtomicU64);
+
+impl Queued {
+    pub(crate) fn up_to(number: u64) -> Arc<Self> {
+        Arc::new(Self(AtomicU64::new(number)))
+    }
+
+    /// A transaction is queued. To be called before anybody can decide it.
+    pub(crate) fn note(&self, number: u64) {
+        // Hardly ever by two at a time, and read before it is written: a line that is not written stays where it is.
+        if !self.has(number) {
+            self.0.fetch_max(number, Ordering::AcqRel);
+        }
+    }
+
+    /// Whether the number, or a higher one, was queued before.
+    pub(crate) fn has(&self, number: u64) -> bool {
+        number <= self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A session that is open.
+#[derive(Debug)]
+struct Known {
+    owner: Owner,
+    queued: Arc<Queued>,
+}
+
 /// All sessions of the cell, as their streams see them.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     standings: BTreeMap<SessionId, Standing>,
     /// Of the sessions that were open at the start, and were opened since: so that a request in one needs no snapshot of the cell. One
     /// that was closed may still be here for a while; what is asked in it is rejected by the core.
-    owners: BTreeMap<SessionId, Owner>,
+    known: BTreeMap<SessionId, Known>,
 }
 
 impl Sessions {
     /// Sessions of a cell whose server starts now: nobody knows since when they are alone.
     pub(crate) fn of_cell(cell: &Cell, now_micros: i64) -> Self {
         let alone = |session: &Arc<Session>| (session.id, Standing::Alone(now_micros));
-        let owner = |session: &Arc<Session>| (session.id, Owner::from(&**session));
-        Self { standings: cell.sessions().map(alone).collect(), owners: cell.sessions().map(owner).collect() }
+        let known = |session: &Arc<Session>| {
+            let last = session.decided.back().map_or(0, |last| last.number);
+            (session.id, Known { owner: Owner::from(&**session), queued: Queued::up_to(last) })
+        };
+        Self { standings: cell.sessions().map(alone).collect(), known: cell.sessions().map(known).collect() }
     }
 
     /// A session was opened.
     pub(crate) fn opened(&mut self, session: SessionId, owner: Owner) {
-        self.owners.insert(session, owner);
+        self.known.entry(session).or_insert_with(|| Known { owner, queued: Queued::up_to(0) });
     }
 
     /// Takes what is published, in order: it comes later than the answers, and who asked may be gone by then. A session whose opener left
@@ -65,7 +100,7 @@ impl Sessions {
                     let (scheduler, principal, namespace) = (scheduler.clone(), principal.clone(), namespace.clone());
                     let owner = Owner { scheduler, principal, namespace };
                     self.standings.entry(session).or_insert(Standing::Alone(now_micros));
-                    self.owners.entry(session).or_insert(owner);
+                    self.opened(session, owner);
                 }
                 SessionChange::Closed(session) => {
                     self.closed(*session);
@@ -79,12 +114,17 @@ impl Sessions {
 
     /// A session was closed.
     pub(crate) fn closed(&mut self, session: SessionId) {
-        self.owners.remove(&session);
+        self.known.remove(&session);
     }
 
     /// Whose a session is; `None` for one that is not open, or is not known here.
     pub(crate) fn owner(&self, session: SessionId) -> Option<&Owner> {
-        self.owners.get(&session)
+        self.known.get(&session).map(|known| &known.owner)
+    }
+
+    /// What was queued of a session. Of one that is not known here anything may have been.
+    pub(crate) fn queued(&self, session: SessionId) -> Arc<Queued> {
+        self.known.get(&session).map_or_else(|| Queued::up_to(u64::MAX), |known| known.queued.clone())
     }
 
     /// A simple client opened or used the session.
@@ -180,6 +220,30 @@ mod tests {
         sessions.published(&changed(2, SessionChange::Closed(session)), 20);
         assert_eq!(sessions.owner(session), None);
         assert_eq!(sessions.overdue(1000, 100), []);
+    }
+
+    #[test]
+    fn what_was_queued_of_a_session_is_one_for_all_its_streams_and_goes_on_after_what_was_decided() {
+        let delta = changed(1, opened());
+        let mut cell = Cell::default();
+        cell.apply(&delta).unwrap();
+        let number =
+            |revision, number| changed(revision, SessionChange::Number { session: SessionId(1), number, digest: 0 });
+        cell.apply(&number(2, 5)).unwrap();
+        cell.apply(&number(3, 9)).unwrap();
+        let mut sessions = Sessions::of_cell(&cell, 0);
+        let (one, other) = (sessions.queued(SessionId(1)), sessions.queued(SessionId(1)));
+        assert_eq!([9, 10].map(|number| one.has(number)), [true, false]);
+        one.note(11);
+        one.note(10);
+        assert_eq!([11, 12].map(|number| other.has(number)), [true, false]);
+        // Known by its answer, and published then.
+        let owner = sessions.owner(SessionId(1)).unwrap().clone();
+        sessions.opened(SessionId(4), owner);
+        sessions.queued(SessionId(4)).note(1);
+        sessions.published(&changed(4, opened()), 0);
+        assert_eq!([1, 2].map(|number| sessions.queued(SessionId(4)).has(number)), [true, false]);
+        assert!(sessions.queued(SessionId(99)).has(u64::MAX), "nothing is known of it");
     }
 
     fn opened() -> SessionChange {

@@ -30,7 +30,7 @@ use crate::publish::{LoggedBatch, Recent};
 use crate::pulses::{Doing, Pulses};
 use crate::recovery::{self, LOG};
 
-use crate::sessions::Sessions;
+use crate::sessions::{Queued, Sessions};
 use crate::sync::Lending;
 
 /// A snapshot that has not come after so long is made otherwise.
@@ -324,17 +324,29 @@ impl Shared {
     /// a frame of the log holds.
     pub(crate) fn submit(&self, asked: Asked, reply: Reply) -> Result<(), Failure> {
         self.check_size(&asked)?;
-        self.submit_all(std::iter::once((asked, reply))).pop().map_or(Ok(()), |refused| Err(refused.failure))
+        self.submit_all(std::iter::once((asked, reply)), None).pop().map_or(Ok(()), |refused| Err(refused.failure))
     }
 
-    /// Queues requests of checked size, in this order, for which the queue is locked once. Gives those that were refused.
-    pub(crate) fn submit_all(&self, requests: impl Iterator<Item = (Asked, Reply)>) -> Vec<Refused> {
+    /// Queues requests of checked size, in this order, for which the queue is locked once; transactions are of the session of which this was
+    /// queued. Gives those that were refused.
+    pub(crate) fn submit_all(
+        &self,
+        requests: impl Iterator<Item = (Asked, Reply)>,
+        session: Option<&Queued>,
+    ) -> Vec<Refused> {
         if let Err(failure) = self.check_disk() {
-            let refused = |(asked, reply)| Refused { reply, failure: failure.clone(), asked: Some(asked) };
+            let refused = |(asked, reply): (Asked, Reply)| {
+                let came_before = session.zip(asked.number()).is_some_and(|(queued, number)| queued.has(number));
+                Refused { reply, failure: failure.clone().of_number(came_before), asked: Some(asked) }
+            };
             return requests.map(refused).collect();
         }
-        let refused = self.ingress.push_all(requests).into_iter();
-        refused.map(|(reply, refused)| Refused { reply, failure: failure_of(refused), asked: None }).collect()
+        let refused = self.ingress.push_all(requests, session).into_iter();
+        let refused = refused.map(|(reply, refused, came_before)| {
+            let failure = failure_of(refused).of_number(came_before);
+            Refused { reply, failure, asked: None }
+        });
+        refused.collect()
     }
 
     /// A request is refused while there is no room on the disk.

@@ -76,11 +76,12 @@ impl CellService {
             return Err(Failure::internal("a transaction became another request").into());
         };
         let namespace = self.used(&principal, transaction.id.session.0, transaction.incarnation).await?.namespace;
+        let queued = self.shared.sessions.lock().queued(transaction.id.session);
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let asked = Asked::committing(principal.text(), &namespace, command, &encoded);
         self.shared.check_size(&asked)?;
         let request = (asked, crate::ingress::Reply::Once(sender));
-        let answered = match self.shared.submit_all(std::iter::once(request)).pop() {
+        let answered = match self.shared.submit_all(std::iter::once(request), Some(&queued)).pop() {
             None => receiver.await.map_err(|_| Failure::outcome_unknown())?,
             Some(Refused { failure, asked: None, .. }) => return Err(failure.into()),
             Some(Refused { failure, asked: Some(asked), .. }) => {

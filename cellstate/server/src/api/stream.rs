@@ -24,6 +24,7 @@ use crate::authorise::Principal;
 use crate::commit::Asked;
 use crate::ingress::{Reply, Told};
 use crate::notes::Note;
+use crate::sessions::Queued;
 use crate::shared::{Decided, Shared};
 use crate::sync::{self, Lent, Resume, Step, SyncSession};
 
@@ -50,6 +51,8 @@ pub(super) struct Watcher {
     shared: Arc<Shared>,
     owner: Owner,
     sync: SyncSession,
+    /// What was queued of the session, by whatever stream.
+    queued: Arc<Queued>,
     /// Comes back with answers.
     answers: mpsc::UnboundedSender<(u64, Told)>,
     outstanding: usize,
@@ -93,7 +96,8 @@ impl Watcher {
         let sync =
             SyncSession::new(shared.settings.sync, shared.identity.clone(), owner.session, sections, resume, now)
                 .taking(shared.settings.message_bytes_max);
-        Ok(Self { shared, owner, sync, answers, outstanding: 0, taken: Vec::new(), taken_bytes: 0 })
+        let queued = shared.sessions.lock().queued(owner.session);
+        Ok(Self { shared, owner, sync, queued, answers, outstanding: 0, taken: Vec::new(), taken_bytes: 0 })
     }
 
     /// Serves until either side ends. `inbound` is missing for those who only watch.
@@ -232,7 +236,7 @@ impl Watcher {
         self.taken_bytes = 0;
         self.outstanding += taken.len();
         let mut no_room = Vec::new();
-        for refused in self.shared.submit_all(taken.into_iter()) {
+        for refused in self.shared.submit_all(taken.into_iter(), Some(&self.queued)) {
             if refused.asked.is_some() {
                 no_room.push(refused);
                 continue;

@@ -56,6 +56,14 @@ impl Asked {
         &self.request
     }
 
+    /// Of a transaction, its number in its session.
+    pub(crate) fn number(&self) -> Option<u64> {
+        match &self.request.command {
+            Command::Commit(transaction, _) => Some(transaction.id.number),
+            _ => None,
+        }
+    }
+
     /// As it will stand in the log.
     #[must_use]
     pub fn encoded(&self) -> Bytes {

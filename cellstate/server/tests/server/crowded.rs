@@ -20,8 +20,13 @@ const CLAIMS: u32 = 1_000;
 
 /// Sends transactions with these numbers, and behind them one that is refused as it comes in: what was sent before it is queued by then.
 async fn queue(session: &mut Session, numbers: RangeInclusive<u64>, placements: &[v1::Placement]) {
-    for number in numbers {
-        let transaction = session.transaction(number, placements.to_vec());
+    let transactions: Vec<_> = numbers.map(|number| session.transaction(number, placements.to_vec())).collect();
+    queue_all(session, transactions).await;
+}
+
+/// The same, of these transactions.
+async fn queue_all(session: &mut Session, transactions: Vec<v1::Transaction>) {
+    for transaction in transactions {
         session.asks.send(v1::SessionRequest { ask: Some(Ask::Commit(transaction)) }).await.unwrap();
     }
     let last = session.transaction(0, Vec::new());
@@ -72,6 +77,40 @@ async fn requests_above_the_bound_of_the_queue_are_refused_with_a_delay_and_nobo
     // It was not executed: under its number it still can be.
     let again = greedy.transaction(full[0].number, Vec::new());
     assert!(greedy.commit(again).await.unwrap().revision > 0);
+    server.shutdown().await.unwrap();
+}
+
+// Its asker was told that it was not executed, while the queue was full; and it had been, over a connection that broke.
+#[tokio::test]
+async fn a_number_that_was_decided_is_never_said_not_to_be_executed_while_the_queue_is_full() {
+    const SENT: u64 = 30;
+    let dir = tempfile::tempdir().unwrap();
+    let mut narrow = options(dir.path());
+    narrow.settings.queue.principal_requests = 2;
+    narrow.settings.queue.requests = 4;
+    let server = Server::start(narrow).await.unwrap();
+    let channel = connect(&server).await;
+    let mut greedy = Session::open_own(&channel, "greedy").await.unwrap();
+    let mut first = std::collections::BTreeMap::new();
+    let mut sent = Vec::new();
+    for number in 1..=SENT {
+        let transaction = greedy.transaction(number, Vec::new());
+        first.insert(number, greedy.commit(transaction.clone()).await.unwrap().revision);
+        sent.push(transaction);
+    }
+    let mut unknown = Vec::new();
+    while unknown.is_empty() {
+        queue_all(&mut greedy, sent.clone()).await;
+        let (repeated, refused) = answers(&mut greedy, sent.len() + 1).await;
+        assert!(repeated.iter().all(|revision| first.values().any(|first| first == revision)));
+        unknown = refused.into_iter().filter(|error| error.number > 0).collect();
+        assert!(unknown.iter().all(|error| error.code == "OUTCOME_UNKNOWN"), "{unknown:?}");
+    }
+    for error in unknown {
+        assert_eq!((Code::from(error.status), error.retry_after_micros), (Code::ResourceExhausted, 100_000));
+        let again = sent.iter().find(|transaction| transaction.number == error.number).unwrap();
+        assert_eq!(greedy.commit(again.clone()).await.unwrap().revision, first[&error.number]);
+    }
     server.shutdown().await.unwrap();
 }
 

@@ -156,8 +156,10 @@ async fn a_repeated_number_gets_its_outcome_also_while_the_cell_takes_no_changes
     let mut cell = v1::cell_client::CellClient::new(channel);
     assert_eq!(cell.commit(first.clone()).await.unwrap().into_inner(), outcome);
     assert_eq!(crate::client::code(&cell.commit(second.clone()).await.unwrap_err()), "READ_ONLY");
-    // Not another transaction under the same number.
+    // Not another transaction under the same number; but neither is it said that nothing was executed under it.
     let other = v1::Transaction { number: 1, ..second };
-    assert_eq!(session.commit(other).await.unwrap_err().code, "READ_ONLY");
+    let refused = session.commit(other).await.unwrap_err();
+    assert_eq!((refused.status, &*refused.code), (i32::from(tonic::Code::ResourceExhausted), "OUTCOME_UNKNOWN"));
+    assert!(refused.message.contains("came before") && refused.retry_after_micros > 0, "{refused:?}");
     server.shutdown().await.unwrap();
 }

@@ -30,6 +30,9 @@ const HINT_MICROS_MAX: i64 = 60_000_000;
 /// What a cell of small segments says of a transaction of many claims, and any server of a message above its bound.
 const TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
 
+/// What a cell says of a transaction whose number came before, when it has no room to look what became of it.
+const UNKNOWN: &str = "OUTCOME_UNKNOWN";
+
 impl<S: Scheduler> SchedulerRuntime<S> {
     /// Says who it is, and what it has.
     pub(super) fn greet(&mut self, outputs: &mut Vec<Output>) {
@@ -317,7 +320,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         true
     }
 
-    /// A request was not executed, or the session as a whole was refused.
+    /// A request was not executed, or nobody knows whether it was, or the session as a whole was refused.
     fn reject(&mut self, now_micros: i64, error: v1::RequestError, outputs: &mut Vec<Output>) {
         let reason = format!("{}: {}", error.code, error.message);
         let hint_micros = error.retry_after_micros.min(HINT_MICROS_MAX);
@@ -328,7 +331,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if over || (error.number == 0 && SESSION_IS_OVER.contains(&error.status)) {
             self.end_session();
         }
-        if over || error.number == 0 {
+        // What became of a transaction that was sent again was not looked up: it is sent once more, with all others, in their order.
+        if over || error.number == 0 || error.code == UNKNOWN {
             return self.leave(reason, hint_micros, outputs);
         }
         let too_large =

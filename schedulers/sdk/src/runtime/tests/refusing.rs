@@ -8,6 +8,7 @@ use plenum_model::{
     TransactionOutcome,
 };
 
+use super::too_large::commits;
 use super::*;
 use crate::plan::Plan;
 
@@ -284,6 +285,30 @@ fn no_hint_when_to_try_again_is_followed_for_longer_than_a_minute() {
     assert!(runtime.handle(70_000_000, Input::Tick).iter().any(is_commit));
     let outputs = runtime.handle(70_000_000, refused(0));
     assert!(matches!(outputs.last(), Some(Output::ConnectAfter { micros: MINUTE_MICROS })), "{outputs:?}");
+}
+
+// It was given up, as if it had not been executed, and its tasks were asked for again under another number.
+#[test]
+fn a_transaction_of_which_nobody_knows_what_became_is_sent_again_under_its_number() {
+    let mut runtime = SchedulerRuntime::new(Settings::default(), Eager).unwrap();
+    runtime.handle(0, Input::Start);
+    runtime.handle(0, Input::Connected);
+    let told = |tell| Input::Received(v1::SessionResponse { tell: Some(tell) });
+    let mut outputs = runtime.handle(0, told(welcome(2, 1, 0)));
+    for deltas in encoded_deltas(&beginning()) {
+        outputs.extend(runtime.handle(0, told(deltas)));
+    }
+    let sent = |outputs: &[Output]| -> Vec<u64> { commits(outputs).map(|commit| commit.number).collect() };
+    assert_eq!(sent(&outputs), [1]);
+    let Tell::Error(error) = rejected(1, "OUTCOME_UNKNOWN") else { panic!("an error") };
+    let outputs = runtime.handle(1000, told(Tell::Error(v1::RequestError { retry_after_micros: 700_000, ..error })));
+    assert!(outputs.contains(&Output::Disconnect), "{outputs:?}");
+    assert!(matches!(outputs.last(), Some(Output::ConnectAfter { micros: 700_000.. })), "{outputs:?}");
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Notice(Notice::Rejected { .. }))), "{outputs:?}");
+    runtime.handle(800_000, Input::Connected);
+    let Tell::Welcome(again) = welcome(2, 1, 4) else { panic!("a welcome") };
+    let outputs = runtime.handle(800_000, told(Tell::Welcome(v1::Welcome { snapshot: false, ..again })));
+    assert_eq!((sent(&outputs), runtime.counters().sent_again, runtime.counters().rejected), (vec![1], 1, 0));
 }
 
 fn rejected(number: u64, code: &str) -> Tell {
