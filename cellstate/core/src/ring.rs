@@ -389,8 +389,9 @@ fn detail_of_end(cell: &Cell, machine: u32, id: AllocationId, ended: &BTreeSet<u
     let own = cell.allocation(id).and_then(|found| found.extra);
     let still = |entry: &&TakeOver| !ended.contains(&entry.victim.slot);
     let own_entries = own.into_iter().flat_map(|extra| &extra.takes_over).filter(still);
-    let heirs = cell.in_use(machine).into_iter().flat_map(|used| &used.heirs).filter(|slot| !ended.contains(slot));
-    let others = heirs.filter_map(|&slot| cell.allocation_in(slot)?.extra).flat_map(|extra| &extra.takes_over);
+    let heirs = cell.in_use(machine).into_iter().flat_map(|used| used.heirs_of(id.slot));
+    let heirs = heirs.filter(|slot| !ended.contains(slot));
+    let others = heirs.filter_map(|slot| cell.allocation_in(slot)?.extra).flat_map(|extra| &extra.takes_over);
     let entries: Vec<&TakeOver> = own_entries.chain(others.filter(|entry| entry.victim == id)).collect();
     let devices = own.map(|extra| extra.devices.as_slice()).unwrap_or_default();
     Detail {

@@ -1,6 +1,7 @@
 //! What few allocations have: devices, ports, room of those who leave, restarts, reasons. And what that makes of their machines.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Cell;
@@ -14,6 +15,8 @@ pub struct InUse {
     pub tenants: Vec<u32>,
     /// Those of them that have take-overs, rising.
     pub heirs: Vec<u32>,
+    /// Slots of those who leave, each with one who takes over from it, rising: thousands may end at once, each with an heir of its own.
+    of_victims: Vec<(u32, u32)>,
     /// Thousandths, by position in the machine's devices; shorter where the last ones are free.
     pub devices: Vec<i64>,
     /// Ports, rising; one that was taken over stands twice until its first holder has ended, and one that an unknown task has too.
@@ -34,6 +37,18 @@ impl InUse {
         self.ports[first..].iter().take_while(|&&other| other == port).count()
     }
 
+    /// The slots of those who take over from the allocation in a slot, rising.
+    pub fn heirs_of(&self, victim: u32) -> impl Iterator<Item = u32> {
+        self.of_victims[self.range_of(victim)].iter().map(|&(_, heir)| heir)
+    }
+
+    /// Where the heirs of one who leaves stand.
+    fn range_of(&self, victim: u32) -> Range<usize> {
+        let first = self.of_victims.partition_point(|&(other, _)| other < victim);
+        let count = self.of_victims[first..].iter().take_while(|&&(other, _)| other == victim).count();
+        first..first + count
+    }
+
     /// Derives it from scratch: `tenants` are the slots of live allocations there that have something of it.
     fn of(cell: &Cell, machine: u32, tenants: Vec<u32>) -> Self {
         let mut used = Self::default();
@@ -41,6 +56,7 @@ impl InUse {
         for (slot, extra) in tenants.iter().filter_map(|&slot| Some((slot, cell.extra(slot)?))) {
             if !extra.takes_over.is_empty() {
                 used.heirs.push(slot);
+                used.of_victims.extend(victims_of(slot, extra));
             }
             used.count_devices(known, devices_of(extra));
             used.ports.extend(extra.ports.iter().map(|port| port.number));
@@ -52,6 +68,7 @@ impl InUse {
         used.tenants = tenants;
         used.trim();
         used.ports.sort_unstable();
+        used.of_victims.sort_unstable();
         used
     }
 
@@ -77,6 +94,7 @@ impl InUse {
         insert(&mut self.tenants, slot);
         if !own.takes_over.is_empty() {
             insert(&mut self.heirs, slot);
+            victims_of(slot, own).for_each(|pair| insert(&mut self.of_victims, pair));
         }
         self.count_devices(known, devices_of(own));
         own.ports.iter().for_each(|port| insert(&mut self.ports, port.number));
@@ -86,10 +104,16 @@ impl InUse {
     fn leave(&mut self, known: &[Device], slot: u32, own: &AllocationExtra) {
         remove(&mut self.tenants, slot);
         remove(&mut self.heirs, slot);
+        victims_of(slot, own).for_each(|pair| remove(&mut self.of_victims, pair));
         self.count_devices(known, devices_of(own).map(|(device, times)| (device, -times)));
         own.ports.iter().for_each(|port| remove(&mut self.ports, port.number));
         self.trim();
     }
+}
+
+/// The slots of those that somebody takes over from, each with the slot of who does.
+fn victims_of(slot: u32, own: &AllocationExtra) -> impl Iterator<Item = (u32, u32)> {
+    own.takes_over.iter().map(move |entry| (entry.victim.slot, slot))
 }
 
 /// The devices that an extra counts for, and how often: those that it takes over are its victim's still.
@@ -221,10 +245,7 @@ impl Cell {
     }
 
     fn leave_tenants(&mut self, machine: u32, id: AllocationId, own: Option<&AllocationExtra>) {
-        let names =
-            |slot: &u32| self.extra(*slot).is_some_and(|extra| extra.takes_over.iter().any(|entry| entry.victim == id));
-        let heirs = self.in_use(machine).into_iter().flat_map(|used| &used.heirs);
-        let heirs: Vec<u32> = heirs.copied().filter(|slot| *slot != id.slot).filter(names).collect();
+        let heirs: Vec<u32> = self.in_use(machine).into_iter().flat_map(|used| used.heirs_of(id.slot)).collect();
         let own = own.filter(|own| is_tenant(own));
         if own.is_none() && heirs.is_empty() {
             return;
@@ -234,6 +255,8 @@ impl Cell {
         // Changed in place, unless a snapshot has it.
         let changed = Arc::make_mut(&mut used);
         own.into_iter().for_each(|own| changed.leave(&devices, id.slot, own));
+        let of_it = changed.range_of(id.slot);
+        changed.of_victims.drain(of_it);
         for slot in heirs {
             let Some(mut extra) = self.extra(slot).cloned() else { continue };
             let gone: Vec<_> = extra.takes_over.extract_if(.., |entry| entry.victim == id).collect();
