@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, CellIdentity, ClaimExtra, Command, Decision, Device, GroupShape, JobId, JobShape, JobState,
-    LogTime, MachineId, Outcome, Placement, Port, Preemption, RefusalReason, Request, Resources, RetryPolicy, Spread,
-    TakeOver, Transaction, TransactionId, Transition,
+    AllocationId, AllocationState, CellIdentity, ClaimExtra, Command, Decision, Device, GroupShape, Inventory, JobId,
+    JobShape, JobState, LogTime, MachineId, Outcome, Placement, Port, Preemption, RefusalReason, Request, Resources,
+    RetryPolicy, Revision, Spread, TakeOver, TaskTraces, Transaction, TransactionId, Transition,
 };
 
 use crate::{Core, CoreOptions, Decided};
@@ -524,4 +524,60 @@ fn who_takes_over_from_one_that_ends_is_found_without_all_who_take_over() {
     };
     large.ask(Command::ReportStatus(victims.iter().flatten().map(end).collect()));
     assert_eq!((heirs(&large), large.in_state(AllocationState::Granted)), (0, COUNT as usize));
+}
+
+// With each unknown task that came or went, what all others on its machine had in use was counted anew: a machine that registered with
+// all these, as after a restore, kept a release build busy for more than four minutes, and their receipts were counted like that, too.
+#[test]
+fn unknown_tasks_that_come_and_go_together_are_counted_together() {
+    const COUNT: u32 = 4096;
+    const EACH: u32 = 62;
+    let mut large = Large::new(CoreOptions::default());
+    let device = |index: u32, millis| Device { kind: "gpu".into(), index, millis, model: "m".into() };
+    let found = |number: u32| {
+        let ports = (0..EACH).map(|port| Port {
+            name: format!("p{port}").into(),
+            number: u16::try_from(1 + number + port * 7).expect("small"),
+        });
+        let devices = (0..EACH).map(|step| device((number + step) % 256, 1)).collect();
+        let traces = TaskTraces { devices, ports: ports.collect(), ..TaskTraces::default() };
+        Inventory {
+            allocation: AllocationId { slot: number, generation: 1 },
+            state: AllocationState::Running,
+            exit_code: 0,
+            reason: "".into(),
+            restarts: 0,
+            task: Some(Arc::new(traces)),
+        }
+    };
+    let register = |inventory: Vec<Inventory>, seen| Command::RegisterMachine {
+        name: "m1".into(),
+        boot_id: "boot".into(),
+        capacity: Resources::new(1_000_000, 1 << 40),
+        attributes: Arc::default(),
+        devices: (0..256).map(|index| device(index, 1000)).collect(),
+        inventory,
+        seen,
+    };
+    let Decision::Accepted { id, .. } = large.ask(register((0..COUNT).map(found).collect(), Revision(0))) else {
+        panic!("registering is accepted")
+    };
+    let machine = MachineId::from_bits(id).expect("an id");
+    let used = large.core.cell().in_use(machine.slot).expect("they have some");
+    assert_eq!((used.ports.len(), used.devices.iter().sum::<i64>()), (253_952, 253_952));
+    let end = |slot| Transition {
+        machine,
+        epoch: 1,
+        allocation: AllocationId { slot, generation: 1 },
+        state: AllocationState::Complete,
+        ready: false,
+        exit_code: 0,
+        restarts: 0,
+        reason: "".into(),
+    };
+    large.ask(Command::ReportStatus((1..COUNT).map(end).collect()));
+    let used = large.core.cell().in_use(machine.slot).expect("one is left");
+    assert_eq!((used.ports.len(), used.devices.iter().sum::<i64>()), (62, 62));
+    large.ask(Command::ReportStatus(vec![end(0)]));
+    assert_eq!(large.core.cell().in_use(machine.slot), None);
 }

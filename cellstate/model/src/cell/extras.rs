@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Cell;
 use crate::delta::Subject;
-use crate::{AllocationExtra, AllocationId, Device, FoldError, GrantExtra, Grants, Resources, UnknownId};
+use crate::{AllocationExtra, AllocationId, Device, FoldError, GrantExtra, Grants, Resources, TaskTraces, UnknownId};
 
 /// Devices and ports of one machine that are in use: capacity − live + taken over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,7 +109,36 @@ impl InUse {
         own.ports.iter().for_each(|port| remove(&mut self.ports, port.number));
         self.trim();
     }
+
+    /// Unknown tasks come and go: as if it was derived again, at the cost of what they have and of one pass over the ports.
+    fn turn_over(&mut self, known: &[Device], OfMachine { came, went }: &OfMachine) {
+        let counted = came.iter().map(|traces| (traces, 1)).chain(went.iter().map(|traces| (traces, -1)));
+        for (traces, times) in counted {
+            self.count_devices(known, traces.devices.iter().map(|device| (device, times)));
+        }
+        let ports = |of: &[Arc<TaskTraces>]| -> Vec<u16> {
+            of.iter().flat_map(|traces| &traces.ports).map(|port| port.number).collect()
+        };
+        self.ports.extend(ports(came));
+        // Those that stand there rise already: a sort that finds runs only merges.
+        self.ports.sort();
+        let mut gone = ports(went);
+        gone.sort_unstable();
+        let mut gone = gone.into_iter().peekable();
+        self.ports.retain(|port| gone.next_if_eq(port).is_none());
+        self.trim();
+    }
 }
+
+/// Of unknown tasks that come to a machine and go, what they have.
+#[derive(Debug, Default)]
+pub(super) struct OfMachine {
+    pub(super) came: Vec<Arc<TaskTraces>>,
+    pub(super) went: Vec<Arc<TaskTraces>>,
+}
+
+/// By machine, the unknown tasks that come and go with one delta.
+pub(super) type Turnover = BTreeMap<u32, OfMachine>;
 
 /// The slots of those that somebody takes over from, each with the slot of who does.
 fn victims_of(slot: u32, own: &AllocationExtra) -> impl Iterator<Item = (u32, u32)> {
@@ -226,7 +255,24 @@ impl Cell {
         }
     }
 
-    /// The machine itself changed, or an unknown task on it: what is in use is derived again.
+    /// Counts unknown tasks that came and went.
+    pub(super) fn count_turnover(&mut self, turnover: Turnover) {
+        let has_some = |traces: &Arc<TaskTraces>| !(traces.devices.is_empty() && traces.ports.is_empty());
+        for (machine, of_machine) in turnover {
+            if !of_machine.came.iter().chain(&of_machine.went).any(has_some) {
+                continue;
+            }
+            let devices = self.machine_in(machine).map(|machine| machine.devices.clone()).unwrap_or_default();
+            let mut used = self.in_use.get_mut(machine).take().unwrap_or_default();
+            // Changed in place, unless a snapshot has it.
+            Arc::make_mut(&mut used).turn_over(&devices, &of_machine);
+            if *used != InUse::default() {
+                *self.in_use.get_mut(machine) = Some(used);
+            }
+        }
+    }
+
+    /// The machine itself changed: what is in use is derived again.
     pub(super) fn refresh_in_use(&mut self, machine: u32) {
         let tenants = self.in_use(machine).map(|used| used.tenants.clone()).unwrap_or_default();
         self.put_in_use(machine, tenants);

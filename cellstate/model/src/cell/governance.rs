@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Cell;
+use super::extras::Turnover;
 use crate::delta::Subject;
 use crate::planted::{self, Bug};
 use crate::{
@@ -53,11 +54,13 @@ impl Cell {
         for (name, partition) in &delta.partitions {
             put(Arc::make_mut(&mut self.partitions), name.clone(), partition.clone());
         }
+        let mut turnover = Turnover::default();
         for (id, task) in &delta.unknown {
             self.check_row(self.machines.len(), id.machine, Subject::Unknown(*id))?;
-            self.put_unknown(*id, task.as_ref())?;
+            self.put_unknown(*id, task.as_ref(), &mut turnover)?;
             self.machines.get_mut(id.machine).last_change = revision;
         }
+        self.count_turnover(turnover);
         for (scheduler, paused) in &delta.paused {
             let all = Arc::make_mut(&mut self.paused);
             if *paused {
@@ -89,20 +92,28 @@ impl Cell {
         put(Arc::make_mut(&mut self.holds), job, hold.cloned());
     }
 
-    pub(super) fn put_unknown(&mut self, id: UnknownId, task: Option<&Arc<UnknownTask>>) -> Result<(), FoldError> {
+    /// What that makes of what is in use on its machine is only noted: a machine may get thousands at once.
+    pub(super) fn put_unknown(
+        &mut self,
+        id: UnknownId,
+        task: Option<&Arc<UnknownTask>>,
+        turnover: &mut Turnover,
+    ) -> Result<(), FoldError> {
         let before = self.unknown.get(&id).cloned();
         if self.machine_row(id.machine).is_none() && task.is_some() {
             return self.fault(Subject::Unknown(id), "is on a machine that is not there");
         }
         let there = self.machine_row(id.machine).is_some();
-        if let Some(before) = before.filter(|_| there) {
+        if let Some(before) = before.as_ref().filter(|_| there) {
             self.give_amount(id.machine, &before.traces.resources);
         }
         if let Some(task) = task {
             self.take_amount(id.machine, &task.traces.resources);
         }
         put(Arc::make_mut(&mut self.unknown), id, task.cloned());
-        self.refresh_in_use(id.machine);
+        let of_machine = turnover.entry(id.machine).or_default();
+        of_machine.came.extend(task.map(|task| task.traces.clone()));
+        of_machine.went.extend(before.map(|before| before.traces.clone()));
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::extras::Turnover;
 use super::{Cell, JobSlot, JobsByName, MachineSlot};
 use crate::delta::Subject;
 use crate::{
@@ -163,12 +164,14 @@ impl Restore {
         cell.paused = Arc::new(governance.paused.into_iter().collect());
         cell.rights = Arc::new(governance.rights.into_iter().collect());
         governance.holds.iter().for_each(|(job, hold)| cell.put_hold(*job, Some(hold)));
+        let mut turnover = Turnover::default();
         for (id, task) in governance.unknown {
-            let there = cell.put_unknown(id, Some(&task)).is_ok();
+            let there = cell.put_unknown(id, Some(&task), &mut turnover).is_ok();
             if !there {
                 return fault(Subject::Unknown(id), "is on a machine that is not there");
             }
         }
+        cell.count_turnover(turnover);
         Ok(cell)
     }
 }
