@@ -15,7 +15,7 @@ use plenum_model::{
 use crate::preempt::{Victims, leaves, victims_by_machine};
 use crate::quotas::Budget;
 use crate::resolve::{Granted, Resolution, Resolver, claims_of, refusal};
-use crate::room::{About, Trouble};
+use crate::room::{About, Facts, Trouble};
 use beyond_room::Judged;
 
 /// What the claims of one placement share.
@@ -182,6 +182,7 @@ impl Resolver<'_> {
             }
         };
         self.obstacles.clear();
+        self.short_devices.clear();
         let mut granted = self.spare.granted.take(placement.machines.len());
         let mut alternates = &placement.alternates[..];
         for claim in claims_of(placement) {
@@ -206,8 +207,7 @@ impl Resolver<'_> {
             let (machine, extra) = match judged {
                 Ok(judged) => judged,
                 Err(trouble) => {
-                    let trouble = terms.as_permitted(machine, trouble);
-                    let facts = self.judge(txn).facts(trouble, &self.about(&terms, machine));
+                    let facts = self.facts(txn, &terms, machine, terms.as_permitted(machine, trouble));
                     resolution.refusals.push(refusal(Some((number, claim)), placement, facts));
                     continue;
                 }
@@ -240,8 +240,23 @@ impl Resolver<'_> {
         }
     }
 
-    fn about<'a>(&self, terms: &'a Terms<'_>, machine: u32) -> About<'a> {
-        let victims = terms.victims_on(machine).to_vec();
+    /// The facts of a claim that is refused.
+    fn facts(&mut self, txn: &Transaction, terms: &Terms<'_>, machine: u32, trouble: Trouble) -> Facts {
+        let Trouble::Machine(Obstacle::Device(position)) = trouble else {
+            return self.judge(txn).facts(trouble, &self.about(terms, machine));
+        };
+        // All devices of all victims are looked at for that: claims that lack the same one are told the same.
+        let known = self.short_devices.get(&machine).and_then(|positions| positions.get(&position));
+        if let Some(facts) = known {
+            return facts.clone();
+        }
+        let facts = self.judge(txn).facts(trouble, &self.about(terms, machine));
+        self.short_devices.entry(machine).or_default().insert(position, facts.clone());
+        facts
+    }
+
+    fn about<'a>(&'a self, terms: &'a Terms<'_>, machine: u32) -> About<'a> {
+        let victims = terms.victims_on(machine);
         let handed_over = victims.iter().filter_map(|victim| self.promised.specials.taken_over(victim.slot));
         let goes = |slot: &u32| self.promised.specials.evicts(*slot) || self.promised.stops(*slot);
         About {
@@ -250,12 +265,12 @@ impl Resolver<'_> {
             group_row: terms.group_row,
             need: terms.need,
             promised: self.promised.on(machine).0,
-            promised_devices: self.promised.specials.devices(machine).to_vec(),
+            promised_devices: self.promised.specials.devices(machine),
             shape: Some(terms.shape),
             owner: terms.job.id,
             ended_holders: self.ended_holders(terms, machine).collect(),
             free: self.free_room(terms, machine),
-            handed_over: handed_over.cloned().collect(),
+            handed_over: handed_over.collect(),
             going: victims.iter().map(|victim| victim.slot).filter(goes).collect(),
             victims,
         }
@@ -302,6 +317,12 @@ impl Resolver<'_> {
         }
         if let Some(extra) = &granted.extra {
             self.promised.specials.take_over(&extra.takes_over);
+            // Somebody may be named for another machine than his own, too.
+            if extra.takes_over.is_empty() {
+                self.short_devices.remove(&granted.machine);
+            } else {
+                self.short_devices.clear();
+            }
         }
         if terms.is_counted || terms.shares {
             self.obstacles.clear();

@@ -67,6 +67,7 @@ impl Core {
             ring: &self.derived.ring,
             hindsight: Hindsight::default(),
             obstacles: BTreeMap::new(),
+            short_devices: BTreeMap::new(),
             rules: &mut self.derived.rules,
             promised: &mut self.derived.promised,
             spare: &mut self.derived.spare,

@@ -66,6 +66,8 @@ pub(crate) struct Resolver<'a> {
     pub(crate) hindsight: Hindsight<'a>,
     /// What stood in the way of the placement in hand, by machine, where that took long to find.
     pub(crate) obstacles: BTreeMap<u32, Obstacle>,
+    /// What claims of the placement in hand were told that lack a device: by machine, and the device's position in the group's list.
+    pub(crate) short_devices: BTreeMap<u32, BTreeMap<u16, Facts>>,
     pub(crate) rules: &'a mut Rules,
     pub(crate) promised: &'a mut Promised,
     pub(crate) spare: &'a mut Spare,

@@ -8,14 +8,14 @@ use plenum_model::rare;
 use plenum_model::{
     AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, DeviceRoom, GroupShape, JobId, MachineState,
     NotWanted, Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage,
-    TakeOver, TransactionId, choose_devices, device_rooms,
+    TakeOver, TransactionId, choose_devices, device_rooms, take_parts,
 };
 
 use crate::hindsight::{Hindsight, Past, Suspect, Suspects, Who};
 use crate::job_events::{JobEventKind, JobEvents};
 use crate::names::Names;
 use crate::newcomers::{Newcomer, Newcomers, Retagged};
-use crate::preempt::{may_evict, subtract_devices};
+use crate::preempt::{find_from, may_evict, subtract_devices};
 use crate::ring::{Change, Ring};
 
 /// Culprits that a refusal lists.
@@ -23,9 +23,10 @@ const CULPRITS_LISTED: usize = 4;
 
 /// Adds devices to what is free.
 fn lend<'a>(rooms: &mut [DeviceRoom], devices: impl IntoIterator<Item = &'a Device>) {
+    let mut at = 0;
     for device in devices {
-        let room = rooms.iter_mut().find(|room| room.is(device));
-        room.into_iter().for_each(|room| room.free_millis += i64::from(device.millis));
+        let place = find_from(rooms, &mut at, |room| room.is(device));
+        place.into_iter().for_each(|place| rooms[place].free_millis += i64::from(device.millis));
     }
 }
 
@@ -84,7 +85,7 @@ pub(crate) struct About<'a> {
     /// What earlier claims of the transaction got on that machine.
     pub(crate) promised: Resources,
     /// Devices that they got there.
-    pub(crate) promised_devices: Vec<Device>,
+    pub(crate) promised_devices: &'a [Device],
     /// Its group.
     pub(crate) shape: Option<&'a GroupShape>,
     /// Its job: a hold of it is free room.
@@ -94,9 +95,9 @@ pub(crate) struct About<'a> {
     /// What is free there beside them.
     pub(crate) free: Room,
     /// Whom it would have evicted, each once.
-    pub(crate) victims: Vec<AllocationId>,
+    pub(crate) victims: &'a [AllocationId],
     /// What earlier claims of the transaction took over from them.
-    pub(crate) handed_over: Vec<TakeOver>,
+    pub(crate) handed_over: Vec<&'a TakeOver>,
     /// Slots of those of them whom the transaction evicts or stops anyway.
     pub(crate) going: Vec<u32>,
 }
@@ -109,12 +110,12 @@ impl Default for About<'_> {
             group_row: u32::MAX,
             need: Resources::default(),
             promised: Resources::default(),
-            promised_devices: Vec::new(),
+            promised_devices: &[],
             shape: None,
             owner: JobId::default(),
             ended_holders: Vec::new(),
             free: Room::default(),
-            victims: Vec::new(),
+            victims: &[],
             handed_over: Vec::new(),
             going: Vec::new(),
         }
@@ -122,7 +123,7 @@ impl Default for About<'_> {
 }
 
 /// A refusal's facts.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub(crate) kind: RefusalKind,
     pub(crate) reason: RefusalReason,
@@ -351,10 +352,7 @@ impl<'a> Judge<'a, '_> {
             return facts;
         };
         let mut now = device_rooms(self.cell, machine);
-        for device in &about.promised_devices {
-            let room = now.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
-            room.into_iter().for_each(|room| room.free_millis -= i64::from(device.millis));
-        }
+        take_parts(&mut now, about.promised_devices);
         let past = self.past(about.machine);
         let mut before = past.devices_at_base(&now);
         let heirs = self.hindsight.heirs(self.cell, about.machine);

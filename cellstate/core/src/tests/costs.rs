@@ -581,3 +581,27 @@ fn unknown_tasks_that_come_and_go_together_are_counted_together() {
     large.ask(Command::ReportStatus(vec![end(0)]));
     assert_eq!(large.core.cell().in_use(machine.slot), None);
 }
+
+// With each claim that lacks a device, each device of each victim was looked for among all of the machine, to tell who is to blame: this
+// one transaction took more than 19 seconds in a release build.
+#[test]
+fn claims_that_lack_the_same_device_are_told_so_at_the_cost_of_one() {
+    let mut large = Large::new(CoreOptions::default());
+    let device = |index: u32, millis, model: &str| Device { kind: "gpu".into(), index, millis, model: model.into() };
+    let id = large.machine_with("m1".to_owned(), (0..256).map(|index| device(index, 1000, "m")).collect());
+    let low = large.job(GroupShape { count: 64, devices: vec![device(0, 62, "m"); 64], ..GroupShape::default() });
+    // The last ones of the machine first.
+    let of_victim = |victim: u32| (0..64).map(move |step| device((victim + 1) % 4 * 64 + 63 - step, 62, "m")).collect();
+    let extras = (0..64).map(|victim| ClaimExtra { devices: of_victim(victim), ..ClaimExtra::default() }).collect();
+    let outcome = large.commit(vec![Placement { extras, ..placement(low, 0..64, |_| id.slot, 0) }]);
+    let victims = outcome.placements.concat().into_iter().flatten();
+    let preemptions: Vec<_> = victims.map(|victim| Preemption { machine: id.slot, victim }).collect();
+    assert_eq!(preemptions.len(), 64);
+    let mut devices = vec![device(0, 1, "m"); 63];
+    devices.push(device(0, 1, "another"));
+    let high = large.job_at(90, GroupShape { count: 16_384, devices, ..GroupShape::default() });
+    let claims = Placement { preemptions, ..placement(high, 0..16_384, |_| id.slot, 0) };
+    let outcome = large.commit(vec![claims]);
+    assert!(outcome.refusals.iter().all(|refusal| refusal.reason == RefusalReason::DeviceTaken));
+    assert_eq!(outcome.refusals.len(), 16_384);
+}
