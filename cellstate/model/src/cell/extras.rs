@@ -1,7 +1,6 @@
 //! What few allocations have: devices, ports, room of those who leave, restarts, reasons. And what that makes of their machines.
 
-use std::collections::BTreeMap;
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Cell;
@@ -15,8 +14,9 @@ pub struct InUse {
     pub tenants: Vec<u32>,
     /// Those of them that have take-overs, rising.
     pub heirs: Vec<u32>,
-    /// Slots of those who leave, each with one who takes over from it, rising: thousands may end at once, each with an heir of its own.
-    of_victims: Vec<(u32, u32)>,
+    /// Slots of those who leave, each with one who takes over from it: thousands may end at once, each with an heir of its own, and each heir
+    /// has many of them. Too many for a list: each that comes would move half of it.
+    of_victims: BTreeSet<(u32, u32)>,
     /// Thousandths, by position in the machine's devices; shorter where the last ones are free.
     pub devices: Vec<i64>,
     /// Ports, rising; one that was taken over stands twice until its first holder has ended, and one that an unknown task has too.
@@ -39,14 +39,7 @@ impl InUse {
 
     /// The slots of those who take over from the allocation in a slot, rising.
     pub fn heirs_of(&self, victim: u32) -> impl Iterator<Item = u32> {
-        self.of_victims[self.range_of(victim)].iter().map(|&(_, heir)| heir)
-    }
-
-    /// Where the heirs of one who leaves stand.
-    fn range_of(&self, victim: u32) -> Range<usize> {
-        let first = self.of_victims.partition_point(|&(other, _)| other < victim);
-        let count = self.of_victims[first..].iter().take_while(|&&(other, _)| other == victim).count();
-        first..first + count
+        self.of_victims.range((victim, 0)..=(victim, u32::MAX)).map(|&(_, heir)| heir)
     }
 
     /// Derives it from scratch: `tenants` are the slots of live allocations there that have something of it.
@@ -68,7 +61,6 @@ impl InUse {
         used.tenants = tenants;
         used.trim();
         used.ports.sort_unstable();
-        used.of_victims.sort_unstable();
         used
     }
 
@@ -94,7 +86,7 @@ impl InUse {
         insert(&mut self.tenants, slot);
         if !own.takes_over.is_empty() {
             insert(&mut self.heirs, slot);
-            victims_of(slot, own).for_each(|pair| insert(&mut self.of_victims, pair));
+            self.of_victims.extend(victims_of(slot, own));
         }
         self.count_devices(known, devices_of(own));
         own.ports.iter().for_each(|port| insert(&mut self.ports, port.number));
@@ -104,7 +96,9 @@ impl InUse {
     fn leave(&mut self, known: &[Device], slot: u32, own: &AllocationExtra) {
         remove(&mut self.tenants, slot);
         remove(&mut self.heirs, slot);
-        victims_of(slot, own).for_each(|pair| remove(&mut self.of_victims, pair));
+        for pair in victims_of(slot, own) {
+            self.of_victims.remove(&pair);
+        }
         self.count_devices(known, devices_of(own).map(|(device, times)| (device, -times)));
         own.ports.iter().for_each(|port| remove(&mut self.ports, port.number));
         self.trim();
@@ -301,20 +295,26 @@ impl Cell {
         // Changed in place, unless a snapshot has it.
         let changed = Arc::make_mut(&mut used);
         own.into_iter().for_each(|own| changed.leave(&devices, id.slot, own));
-        let of_it = changed.range_of(id.slot);
-        changed.of_victims.drain(of_it);
         for slot in heirs {
-            let Some(mut extra) = self.extra(slot).cloned() else { continue };
+            changed.of_victims.remove(&(id.slot, slot));
+            let Some(mut shared) = self.extra(slot).is_some().then(|| self.extras.get_mut(slot).take()).flatten()
+            else {
+                continue;
+            };
+            let extra = Arc::make_mut(&mut shared);
             let gone: Vec<_> = extra.takes_over.extract_if(.., |entry| entry.victim == id).collect();
             gone.iter().for_each(|entry| self.take_amount(machine, &entry.amount));
             changed.count_devices(&devices, gone.iter().flat_map(|entry| &entry.devices).map(|device| (device, 1)));
             if extra.takes_over.is_empty() {
                 remove(&mut changed.heirs, slot);
             }
-            if !is_tenant(&extra) {
+            if !is_tenant(extra) {
                 remove(&mut changed.tenants, slot);
             }
-            self.keep_extra(slot, extra);
+            // One that says nothing any more is not kept.
+            if !shared.is_empty() {
+                *self.extras.get_mut(slot) = Some(shared);
+            }
         }
         changed.trim();
         if *used != InUse::default() {
