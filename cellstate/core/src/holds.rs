@@ -65,8 +65,12 @@ impl Core {
         self.check_hold_quota(&job, &hold)?;
         let mut lost: BTreeMap<JobId, Vec<u32>> = BTreeMap::new();
         let queue = self.queue(&job, &hold);
+        // By class: thousands of machines may be alike, and a job has thousands of constraints.
+        let mut suiting: BTreeMap<u32, bool> = BTreeMap::new();
+        let mut suits =
+            |machine: &Machine, class: u32| *suiting.entry(class).or_insert_with(|| suits_some_group(&job, machine));
         for &machine in &hold.machines {
-            for loser in self.losers_of(&job, &hold, machine, &queue)? {
+            for loser in self.losers_of(&job, &hold, machine, &queue, &mut suits)? {
                 lost.entry(loser).or_default().push(machine);
             }
         }
@@ -142,8 +146,16 @@ impl Core {
         Queue { ranked: ranked.into_iter().map(|(_, other, resources)| (other, resources)).collect(), places, earlier }
     }
 
-    /// The jobs that lose their hold of a machine to this one; or why it cannot be held there.
-    fn losers_of(&mut self, job: &Job, hold: &Hold, slot: u32, queue: &Queue) -> Result<Vec<JobId>, Rejection> {
+    /// The jobs that lose their hold of a machine to this one; or why it cannot be held there. `suits`: whether tasks of some group may run
+    /// on a machine of a class.
+    fn losers_of(
+        &mut self,
+        job: &Job,
+        hold: &Hold,
+        slot: u32,
+        queue: &Queue,
+        suits: &mut impl FnMut(&Machine, u32) -> bool,
+    ) -> Result<Vec<JobId>, Rejection> {
         let refuse = |message: String| Err(Rejection::new(RejectionCode::NoRoomToHold, message));
         let Some(machine) = self.cell.machine_in(slot) else {
             return refuse(format!("there is no machine in slot {slot}"));
@@ -152,10 +164,10 @@ impl Core {
         if machine.state != MachineState::Ready {
             return refuse(format!("{name} takes no claims ({:?})", machine.state));
         }
-        if !suits_some_group(job, machine) {
+        let class = self.cell.machine_row(slot).map_or(u32::MAX, |row| row.class);
+        if !suits(machine, class) {
             return refuse(format!("{name} breaks the constraints of each group of {}", job.shape.name));
         }
-        let class = self.cell.machine_row(slot).map_or(u32::MAX, |row| row.class);
         let closed = self.derived.partitions.closed_to(&self.cell, &job.shape.scheduler);
         if closed.is_some_and(|closed| closed.contains(class)) && !planted::is(Bug::HoldsAnywhere) {
             return refuse(format!(

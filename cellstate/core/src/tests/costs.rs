@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationState, CellIdentity, ClaimExtra, Command, Decision, Device, GroupShape, Inventory, JobId,
-    JobShape, JobState, LogTime, MachineId, Outcome, Placement, Port, Preemption, RefusalReason, Request, Resources,
-    RetryPolicy, Revision, Spread, TakeOver, TaskTraces, Transaction, TransactionId, Transition,
+    AllocationId, AllocationState, CellIdentity, ClaimExtra, Command, Constraint, Decision, Device, GroupShape,
+    Inventory, JobId, JobShape, JobState, LogTime, MachineId, Operator, Outcome, Placement, Port, Preemption,
+    RefusalReason, Request, Resources, RetryPolicy, Revision, Spread, TakeOver, TaskTraces, Transaction, TransactionId,
+    Transition,
 };
 
 use crate::{Core, CoreOptions, Decided};
@@ -648,4 +649,39 @@ fn many_who_take_over_from_the_same_ones_cost_what_they_name() {
     };
     large.ask(Command::ReportStatus(take_overs.iter().map(end).collect()));
     assert_eq!((heirs(&large), large.in_state(AllocationState::Granted)), (0, HEIRS as usize + 1));
+}
+
+// All constraints of all groups were judged anew for each machine that is held: each of these requests took more than a second and a half
+// in a release build.
+#[test]
+fn what_a_job_is_constrained_by_is_judged_once_for_all_machines_alike() {
+    let mut large = Large::new(CoreOptions::default());
+    let machines: Vec<_> = (0..16_384).map(|number| large.machine(format!("m{number}")).slot).collect();
+    let is_in =
+        |rack: &str| Constraint { attribute: "rack".into(), operator: Operator::Equal, values: vec![rack.into()] };
+    // No machine is for any group but the last.
+    let group = |number: usize| GroupShape {
+        name: format!("g{number}").into(),
+        count: 1,
+        resources: Resources::new(1, 1),
+        constraints: (0..63).map(|_| is_in("r1")).chain([is_in(if number == 63 { "r1" } else { "r2" })]).collect(),
+        ..GroupShape::default()
+    };
+    let shape = JobShape {
+        namespace: "default".into(),
+        name: "job".into(),
+        scheduler: "batch".into(),
+        groups: (0..64).map(group).collect(),
+        ..JobShape::default()
+    };
+    let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+    let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
+    let job = JobId::from_bits(id).expect("an id");
+    for seconds in 1..9 {
+        let deadline = large.now.plus_micros(seconds * 1_000_000);
+        let machines = machines.clone();
+        let answer = large.ask(Command::TakeHold { job, machines, resources: Resources::new(1, 1), deadline });
+        assert!(matches!(answer, Decision::Accepted { .. }), "{answer:?}");
+    }
+    assert_eq!(large.core.cell().hold(job).map(|hold| hold.machines.len()), Some(machines.len()));
 }
