@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::api::failure::Failure;
 use crate::commit::{Answer, Asked};
 use crate::publish::LoggedBatch;
-use crate::sessions::Queued;
+use crate::sessions::HighestQueued;
 pub(crate) use queue::FairQueue;
 pub(crate) use queue::Full;
 pub use queue::QueueBounds;
@@ -96,8 +96,20 @@ pub(crate) enum NotQueued {
     Stopping,
 }
 
-/// Who waits for a request that was not queued, why it was not, and whether it may have been decided before, under the same number.
-pub(crate) type TurnedAway = (Reply, NotQueued, bool);
+/// A request that was not queued.
+#[derive(Debug)]
+pub(crate) struct TurnedAway {
+    /// Who waits for it.
+    pub(crate) reply: Reply,
+    pub(crate) why: NotQueued,
+    /// It may have been decided before, under the same number.
+    pub(crate) came_before: bool,
+}
+
+/// Whether a transaction of a session came before, or one with a higher number.
+pub(crate) fn came_before(asked: &Asked, session: Option<&HighestQueued>) -> bool {
+    session.zip(asked.number()).is_some_and(|(highest, number)| highest.covers(number))
+}
 
 /// What the resolver finds beside requests.
 #[derive(Debug)]
@@ -154,24 +166,23 @@ impl Ingress {
     pub(crate) fn push_all(
         &self,
         requests: impl Iterator<Item = (Asked, Reply)>,
-        session: Option<&Queued>,
+        session: Option<&HighestQueued>,
     ) -> Vec<TurnedAway> {
         let since = Instant::now();
         let mut state = self.state.lock();
         let mut refused = Vec::new();
         for (asked, reply) in requests {
-            let numbered = session.zip(asked.number());
-            let came_before = numbered.is_some_and(|(queued, number)| queued.has(number));
+            let (number, came_before) = (asked.number(), came_before(&asked, session));
             if state.stopping {
-                refused.push((reply, NotQueued::Stopping, came_before));
+                refused.push(TurnedAway { reply, why: NotQueued::Stopping, came_before });
                 continue;
             }
             let (principal, bytes) = (asked.request().principal.clone(), asked.encoded_bytes());
             match state.queue.push(&principal, bytes, Arrival { asked, reply: Some(reply), since }) {
                 // Nobody takes it from the queue before the lock is given back.
-                Ok(()) => numbered.into_iter().for_each(|(queued, number)| queued.note(number)),
+                Ok(()) => session.zip(number).into_iter().for_each(|(highest, number)| highest.raise(number)),
                 Err((full, Arrival { reply: Some(reply), .. })) => {
-                    refused.push((reply, NotQueued::Full(full), came_before));
+                    refused.push(TurnedAway { reply, why: NotQueued::Full(full), came_before });
                 }
                 Err(_) => {}
             }
@@ -341,10 +352,10 @@ mod tests {
             let request = plenum_model::Request { principal: "ann".into(), namespace: "".into(), command };
             (Asked::new(request), Reply::Once(oneshot::channel().0))
         };
-        let queued = crate::sessions::Queued::up_to(3);
+        let queued = HighestQueued::new(3);
         let refused = |numbers: &[u64]| -> Vec<bool> {
             let requests = numbers.iter().map(|&number| transaction(number));
-            ingress.push_all(requests, Some(&queued)).into_iter().map(|(_, _, came_before)| came_before).collect()
+            ingress.push_all(requests, Some(&queued)).into_iter().map(|turned_away| turned_away.came_before).collect()
         };
         assert_eq!(refused(&[4, 5, 6, 5, 3, 7]), [false, true, true, false]);
         ingress.take(Some(&mut VecDeque::new()), false, None);

@@ -37,23 +37,23 @@ impl From<&Session> for Owner {
 /// The highest number of a session's transactions that was queued. Of those up to it one may have been decided, and its asker not have heard
 /// of that: the connection broke before.
 #[derive(Debug)]
-pub(crate) struct Queued(AtomicU64);
+pub(crate) struct HighestQueued(AtomicU64);
 
-impl Queued {
-    pub(crate) fn up_to(number: u64) -> Arc<Self> {
+impl HighestQueued {
+    pub(crate) fn new(number: u64) -> Arc<Self> {
         Arc::new(Self(AtomicU64::new(number)))
     }
 
     /// A transaction is queued. To be called before anybody can decide it.
-    pub(crate) fn note(&self, number: u64) {
+    pub(crate) fn raise(&self, number: u64) {
         // Hardly ever by two at a time, and read before it is written: a line that is not written stays where it is.
-        if !self.has(number) {
+        if !self.covers(number) {
             self.0.fetch_max(number, Ordering::AcqRel);
         }
     }
 
     /// Whether the number, or a higher one, was queued before.
-    pub(crate) fn has(&self, number: u64) -> bool {
+    pub(crate) fn covers(&self, number: u64) -> bool {
         number <= self.0.load(Ordering::Acquire)
     }
 }
@@ -62,7 +62,7 @@ impl Queued {
 #[derive(Debug)]
 struct Known {
     owner: Owner,
-    queued: Arc<Queued>,
+    queued: Arc<HighestQueued>,
 }
 
 /// All sessions of the cell, as their streams see them.
@@ -80,14 +80,14 @@ impl Sessions {
         let alone = |session: &Arc<Session>| (session.id, Standing::Alone(now_micros));
         let known = |session: &Arc<Session>| {
             let last = session.decided.back().map_or(0, |last| last.number);
-            (session.id, Known { owner: Owner::from(&**session), queued: Queued::up_to(last) })
+            (session.id, Known { owner: Owner::from(&**session), queued: HighestQueued::new(last) })
         };
         Self { standings: cell.sessions().map(alone).collect(), known: cell.sessions().map(known).collect() }
     }
 
     /// A session was opened.
     pub(crate) fn opened(&mut self, session: SessionId, owner: Owner) {
-        self.known.entry(session).or_insert_with(|| Known { owner, queued: Queued::up_to(0) });
+        self.known.entry(session).or_insert_with(|| Known { owner, queued: HighestQueued::new(0) });
     }
 
     /// Takes what is published, in order: it comes later than the answers, and who asked may be gone by then. A session whose opener left
@@ -123,8 +123,8 @@ impl Sessions {
     }
 
     /// What was queued of a session. Of one that is not known here anything may have been.
-    pub(crate) fn queued(&self, session: SessionId) -> Arc<Queued> {
-        self.known.get(&session).map_or_else(|| Queued::up_to(u64::MAX), |known| known.queued.clone())
+    pub(crate) fn queued(&self, session: SessionId) -> Arc<HighestQueued> {
+        self.known.get(&session).map_or_else(|| HighestQueued::new(u64::MAX), |known| known.queued.clone())
     }
 
     /// A simple client opened or used the session.
@@ -233,17 +233,17 @@ mod tests {
         cell.apply(&number(3, 9)).unwrap();
         let mut sessions = Sessions::of_cell(&cell, 0);
         let (one, other) = (sessions.queued(SessionId(1)), sessions.queued(SessionId(1)));
-        assert_eq!([9, 10].map(|number| one.has(number)), [true, false]);
-        one.note(11);
-        one.note(10);
-        assert_eq!([11, 12].map(|number| other.has(number)), [true, false]);
+        assert_eq!([9, 10].map(|number| one.covers(number)), [true, false]);
+        one.raise(11);
+        one.raise(10);
+        assert_eq!([11, 12].map(|number| other.covers(number)), [true, false]);
         // Known by its answer, and published then.
         let owner = sessions.owner(SessionId(1)).unwrap().clone();
         sessions.opened(SessionId(4), owner);
-        sessions.queued(SessionId(4)).note(1);
+        sessions.queued(SessionId(4)).raise(1);
         sessions.published(&changed(4, opened()), 0);
-        assert_eq!([1, 2].map(|number| sessions.queued(SessionId(4)).has(number)), [true, false]);
-        assert!(sessions.queued(SessionId(99)).has(u64::MAX), "nothing is known of it");
+        assert_eq!([1, 2].map(|number| sessions.queued(SessionId(4)).covers(number)), [true, false]);
+        assert!(sessions.queued(SessionId(99)).covers(u64::MAX), "nothing is known of it");
     }
 
     fn opened() -> SessionChange {

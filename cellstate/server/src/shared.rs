@@ -22,7 +22,7 @@ use crate::api::past;
 use crate::commit::{Answer, Asked, Published};
 use crate::engine::{Backlog, Clock, Feed, HeldBack, Keeping, Picture, SpaceWatch};
 use crate::error::ServerError;
-use crate::ingress::{Answered, Ingress, NotQueued, Reply};
+use crate::ingress::{Answered, Ingress, NotQueued, Reply, TurnedAway, came_before};
 use crate::metrics::Metrics;
 use crate::notes::{Arrived, Notes};
 use crate::options::Settings;
@@ -30,7 +30,7 @@ use crate::publish::{LoggedBatch, Recent};
 use crate::pulses::{Doing, Pulses};
 use crate::recovery::{self, LOG};
 
-use crate::sessions::{Queued, Sessions};
+use crate::sessions::{HighestQueued, Sessions};
 use crate::sync::Lending;
 
 /// A snapshot that has not come after so long is made otherwise.
@@ -332,18 +332,18 @@ impl Shared {
     pub(crate) fn submit_all(
         &self,
         requests: impl Iterator<Item = (Asked, Reply)>,
-        session: Option<&Queued>,
+        session: Option<&HighestQueued>,
     ) -> Vec<Refused> {
         if let Err(failure) = self.check_disk() {
             let refused = |(asked, reply): (Asked, Reply)| {
-                let came_before = session.zip(asked.number()).is_some_and(|(queued, number)| queued.has(number));
-                Refused { reply, failure: failure.clone().of_number(came_before), asked: Some(asked) }
+                let failure = of_its_number(failure.clone(), came_before(&asked, session));
+                Refused { reply, failure, asked: Some(asked) }
             };
             return requests.map(refused).collect();
         }
         let refused = self.ingress.push_all(requests, session).into_iter();
-        let refused = refused.map(|(reply, refused, came_before)| {
-            let failure = failure_of(refused).of_number(came_before);
+        let refused = refused.map(|TurnedAway { reply, why, came_before }| {
+            let failure = of_its_number(failure_of(why), came_before);
             Refused { reply, failure, asked: None }
         });
         refused.collect()
@@ -443,6 +443,10 @@ impl Shared {
     pub(crate) fn request(principal: &Arc<str>, namespace: Arc<str>, command: Command) -> Request {
         Request { principal: principal.clone(), namespace, command }
     }
+}
+
+fn of_its_number(failure: Failure, came_before: bool) -> Failure {
+    if came_before { failure.of_a_number_that_came_before() } else { failure }
 }
 
 /// Why a request was not queued.

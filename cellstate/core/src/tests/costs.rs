@@ -99,6 +99,20 @@ pub(super) fn placement(job: JobId, tasks: std::ops::Range<u32>, machine: impl F
     Placement { job, job_version: 1, machines, tasks: tasks.collect(), min, ..Placement::default() }
 }
 
+/// An agent's report that an allocation is complete.
+fn complete(machine: MachineId, allocation: AllocationId) -> Transition {
+    Transition {
+        machine,
+        epoch: 1,
+        allocation,
+        state: AllocationState::Complete,
+        ready: false,
+        exit_code: 0,
+        restarts: 0,
+        reason: "".into(),
+    }
+}
+
 // All that was promised of ports was copied before each placement that has a minimum: at the most that one transaction may have, a
 // hundred million entries.
 #[test]
@@ -465,16 +479,7 @@ fn what_is_in_use_is_counted_for_those_who_come_and_go_alone() {
     let used =
         |large: &Large| large.core.cell().in_use(machine.slot).map(|used| (used.tenants.len(), used.ports.len()));
     assert_eq!(used(&large), Some((8000, 8000)));
-    let end = |&allocation: &plenum_model::AllocationId| Transition {
-        machine,
-        epoch: 1,
-        allocation,
-        state: AllocationState::Complete,
-        ready: false,
-        exit_code: 0,
-        restarts: 0,
-        reason: "".into(),
-    };
+    let end = |&allocation: &plenum_model::AllocationId| complete(machine, allocation);
     large.ask(Command::ReportStatus(ids[1..].iter().map(end).collect()));
     let port = large.core.cell().extra(ids[0].slot).map(|extra| extra.ports[0].number);
     let used = large.core.cell().in_use(machine.slot).expect("one is left");
@@ -513,16 +518,7 @@ fn who_takes_over_from_one_that_ends_is_found_without_all_who_take_over() {
     }
     let heirs = |large: &Large| large.core.cell().in_use(id.slot).map_or(0, |used| used.heirs.len());
     assert_eq!(heirs(&large), COUNT as usize);
-    let end = |&allocation: &plenum_model::AllocationId| Transition {
-        machine: id,
-        epoch: 1,
-        allocation,
-        state: AllocationState::Complete,
-        ready: false,
-        exit_code: 0,
-        restarts: 0,
-        reason: "".into(),
-    };
+    let end = |&allocation: &plenum_model::AllocationId| complete(id, allocation);
     large.ask(Command::ReportStatus(victims.iter().flatten().map(end).collect()));
     assert_eq!((heirs(&large), large.in_state(AllocationState::Granted)), (0, COUNT as usize));
 }
@@ -566,16 +562,7 @@ fn unknown_tasks_that_come_and_go_together_are_counted_together() {
     let machine = MachineId::from_bits(id).expect("an id");
     let used = large.core.cell().in_use(machine.slot).expect("they have some");
     assert_eq!((used.ports.len(), used.devices.iter().sum::<i64>()), (253_952, 253_952));
-    let end = |slot| Transition {
-        machine,
-        epoch: 1,
-        allocation: AllocationId { slot, generation: 1 },
-        state: AllocationState::Complete,
-        ready: false,
-        exit_code: 0,
-        restarts: 0,
-        reason: "".into(),
-    };
+    let end = |slot| complete(machine, AllocationId { slot, generation: 1 });
     large.ask(Command::ReportStatus((1..COUNT).map(end).collect()));
     let used = large.core.cell().in_use(machine.slot).expect("one is left");
     assert_eq!((used.ports.len(), used.devices.iter().sum::<i64>()), (62, 62));
@@ -637,16 +624,7 @@ fn many_who_take_over_from_the_same_ones_cost_what_they_name() {
     }
     let heirs = |large: &Large| large.core.cell().in_use(id.slot).map_or(0, |used| used.heirs.len());
     assert_eq!(heirs(&large), HEIRS as usize);
-    let end = |take_over: &TakeOver| Transition {
-        machine: id,
-        epoch: 1,
-        allocation: take_over.victim,
-        state: AllocationState::Complete,
-        ready: false,
-        exit_code: 0,
-        restarts: 0,
-        reason: "".into(),
-    };
+    let end = |take_over: &TakeOver| complete(id, take_over.victim);
     large.ask(Command::ReportStatus(take_overs.iter().map(end).collect()));
     assert_eq!((heirs(&large), large.in_state(AllocationState::Granted)), (0, HEIRS as usize + 1));
 }

@@ -275,13 +275,19 @@ impl Cell {
     /// An allocation has ended: what it had beyond room goes, and so does every entry that names it, at once.
     #[inline]
     pub(super) fn drop_extra(&mut self, machine: u32, id: AllocationId) {
-        let own = if self.extra(id.slot).is_some() { self.extras.get_mut(id.slot).take() } else { None };
+        let own = self.take_extra(id.slot);
         if let Some(own) = &own {
             own.takes_over.iter().for_each(|entry| self.take_amount(machine, &entry.amount));
         }
         if self.in_use(machine).is_some() {
             self.leave_tenants(machine, id, own.as_deref());
         }
+    }
+
+    /// Looked at before it is changed: a page that a snapshot has is copied for a change, and hardly any slot has one.
+    #[inline]
+    fn take_extra(&mut self, slot: u32) -> Option<Arc<AllocationExtra>> {
+        if self.extra(slot).is_some() { self.extras.get_mut(slot).take() } else { None }
     }
 
     fn leave_tenants(&mut self, machine: u32, id: AllocationId, own: Option<&AllocationExtra>) {
@@ -297,10 +303,7 @@ impl Cell {
         own.into_iter().for_each(|own| changed.leave(&devices, id.slot, own));
         for slot in heirs {
             changed.of_victims.remove(&(id.slot, slot));
-            let Some(mut shared) = self.extra(slot).is_some().then(|| self.extras.get_mut(slot).take()).flatten()
-            else {
-                continue;
-            };
+            let Some(mut shared) = self.take_extra(slot) else { continue };
             let extra = Arc::make_mut(&mut shared);
             let gone: Vec<_> = extra.takes_over.extract_if(.., |entry| entry.victim == id).collect();
             gone.iter().for_each(|entry| self.take_amount(machine, &entry.amount));

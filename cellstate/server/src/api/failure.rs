@@ -138,16 +138,13 @@ impl Failure {
         Self::new(Code::Unavailable, "OUTCOME_UNKNOWN", message).retry(Duration::from_secs(1))
     }
 
-    /// The same of a transaction; of one that `came_before`, over another connection, nobody said what became of it then.
-    pub(crate) fn of_number(self, came_before: bool) -> Self {
-        if !came_before {
-            return self;
-        }
+    /// The same of a transaction whose number came before, perhaps over a connection that broke: it may have been decided then.
+    pub(crate) fn of_a_number_that_came_before(self) -> Self {
         let message = format!(
             "{}; a transaction under this number or a higher one came before, and what became of it is not looked up now: ask again under the same number",
             self.message
         );
-        Self { code: "OUTCOME_UNKNOWN", ..Self::new(self.status, self.code, message).retry(self.retry_after) }
+        Self::new(self.status, "OUTCOME_UNKNOWN", message).retry(self.retry_after)
     }
 
     pub(crate) fn history(error: &plenum_history::ReadError) -> Self {

@@ -24,7 +24,7 @@ use crate::authorise::Principal;
 use crate::commit::Asked;
 use crate::ingress::{Reply, Told};
 use crate::notes::Note;
-use crate::sessions::Queued;
+use crate::sessions::HighestQueued;
 use crate::shared::{Decided, Shared};
 use crate::sync::{self, Lent, Resume, Step, SyncSession};
 
@@ -52,7 +52,7 @@ pub(super) struct Watcher {
     owner: Owner,
     sync: SyncSession,
     /// What was queued of the session, by whatever stream.
-    queued: Arc<Queued>,
+    queued: Arc<HighestQueued>,
     /// Comes back with answers.
     answers: mpsc::UnboundedSender<(u64, Told)>,
     outstanding: usize,

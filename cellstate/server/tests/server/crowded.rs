@@ -46,14 +46,19 @@ async fn answers(session: &mut Session, count: usize) -> (Vec<u64>, Vec<v1::Requ
     (decided, refused)
 }
 
+/// A cell of which the queue is full with four requests, or two of one principal.
+async fn narrow(dir: &std::path::Path) -> plenum_server::Handle {
+    let mut narrow = options(dir);
+    narrow.settings.queue.principal_requests = 2;
+    narrow.settings.queue.requests = 4;
+    Server::start(narrow).await.unwrap()
+}
+
 #[tokio::test]
 async fn requests_above_the_bound_of_the_queue_are_refused_with_a_delay_and_nobody_elses_are() {
     const SENT: usize = 30;
     let dir = tempfile::tempdir().unwrap();
-    let mut narrow = options(dir.path());
-    narrow.settings.queue.principal_requests = 2;
-    narrow.settings.queue.requests = 4;
-    let server = Server::start(narrow).await.unwrap();
+    let server = narrow(dir.path()).await;
     let channel = connect(&server).await;
     let mut greedy = Session::open_own(&channel, "greedy").await.unwrap();
     let mut modest = Session::open_own(&channel, "modest").await.unwrap();
@@ -85,10 +90,7 @@ async fn requests_above_the_bound_of_the_queue_are_refused_with_a_delay_and_nobo
 async fn a_number_that_was_decided_is_never_said_not_to_be_executed_while_the_queue_is_full() {
     const SENT: u64 = 30;
     let dir = tempfile::tempdir().unwrap();
-    let mut narrow = options(dir.path());
-    narrow.settings.queue.principal_requests = 2;
-    narrow.settings.queue.requests = 4;
-    let server = Server::start(narrow).await.unwrap();
+    let server = narrow(dir.path()).await;
     let channel = connect(&server).await;
     let mut greedy = Session::open_own(&channel, "greedy").await.unwrap();
     let mut first = std::collections::BTreeMap::new();

@@ -8,7 +8,7 @@ use plenum_model::{
     TransactionOutcome,
 };
 
-use super::too_large::commits;
+use super::too_large::{commits, given, welcome_of, with_work};
 use super::*;
 use crate::plan::Plan;
 
@@ -265,14 +265,8 @@ pub(super) fn claims_of(transaction: &v1::Transaction) -> usize {
 /// A hint of centuries was followed: the job was never tried again, and a refused session never opened.
 #[test]
 fn no_hint_when_to_try_again_is_followed_for_longer_than_a_minute() {
-    let mut runtime = SchedulerRuntime::new(Settings::default(), Eager).unwrap();
-    runtime.handle(0, Input::Start);
-    runtime.handle(0, Input::Connected);
+    let (mut runtime, outputs) = with_work(Eager, 0);
     let told = |tell| Input::Received(v1::SessionResponse { tell: Some(tell) });
-    let mut outputs = runtime.handle(0, told(welcome(2, 1, 0)));
-    for deltas in encoded_deltas(&beginning()) {
-        outputs.extend(runtime.handle(0, told(deltas)));
-    }
     let is_commit = |output: &Output| matches!(output, Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(_)) }));
     assert!(outputs.iter().any(is_commit));
     let refused = |number| {
@@ -290,24 +284,16 @@ fn no_hint_when_to_try_again_is_followed_for_longer_than_a_minute() {
 // It was given up, as if it had not been executed, and its tasks were asked for again under another number.
 #[test]
 fn a_transaction_of_which_nobody_knows_what_became_is_sent_again_under_its_number() {
-    let mut runtime = SchedulerRuntime::new(Settings::default(), Eager).unwrap();
-    runtime.handle(0, Input::Start);
-    runtime.handle(0, Input::Connected);
-    let told = |tell| Input::Received(v1::SessionResponse { tell: Some(tell) });
-    let mut outputs = runtime.handle(0, told(welcome(2, 1, 0)));
-    for deltas in encoded_deltas(&beginning()) {
-        outputs.extend(runtime.handle(0, told(deltas)));
-    }
+    let (mut runtime, outputs) = with_work(Eager, 0);
     let sent = |outputs: &[Output]| -> Vec<u64> { commits(outputs).map(|commit| commit.number).collect() };
     assert_eq!(sent(&outputs), [1]);
     let Tell::Error(error) = rejected(1, "OUTCOME_UNKNOWN") else { panic!("an error") };
-    let outputs = runtime.handle(1000, told(Tell::Error(v1::RequestError { retry_after_micros: 700_000, ..error })));
+    let outputs = given(&mut runtime, 1000, Tell::Error(v1::RequestError { retry_after_micros: 700_000, ..error }));
     assert!(outputs.contains(&Output::Disconnect), "{outputs:?}");
     assert!(matches!(outputs.last(), Some(Output::ConnectAfter { micros: 700_000.. })), "{outputs:?}");
     assert!(!outputs.iter().any(|output| matches!(output, Output::Notice(Notice::Rejected { .. }))), "{outputs:?}");
     runtime.handle(800_000, Input::Connected);
-    let Tell::Welcome(again) = welcome(2, 1, 4) else { panic!("a welcome") };
-    let outputs = runtime.handle(800_000, told(Tell::Welcome(v1::Welcome { snapshot: false, ..again })));
+    let outputs = given(&mut runtime, 800_000, welcome_of(4, 0));
     assert_eq!((sent(&outputs), runtime.counters().sent_again, runtime.counters().rejected), (vec![1], 1, 0));
 }
 

@@ -59,13 +59,13 @@ pub(super) fn given<S: Scheduler>(runtime: &mut SchedulerRuntime<S>, now: i64, t
 }
 
 /// What a server says of itself that takes messages up to so many bytes; 0 where it does not say. The stream goes on after `revision`.
-fn welcome_of(revision: u64, message_bytes_max: u64) -> Tell {
+pub(super) fn welcome_of(revision: u64, message_bytes_max: u64) -> Tell {
     let Tell::Welcome(welcome) = welcome(2, 1, revision) else { panic!("a welcome") };
     Tell::Welcome(v1::Welcome { snapshot: false, message_bytes_max, ..welcome })
 }
 
 /// A runtime with a job of two tasks before it, and what it did about them.
-fn with_work<S: Scheduler>(scheduler: S, message_bytes_max: u64) -> (SchedulerRuntime<S>, Vec<Output>) {
+pub(super) fn with_work<S: Scheduler>(scheduler: S, message_bytes_max: u64) -> (SchedulerRuntime<S>, Vec<Output>) {
     let mut runtime = SchedulerRuntime::new(Settings::default(), scheduler).unwrap();
     runtime.handle(0, Input::Start);
     runtime.handle(0, Input::Connected);
