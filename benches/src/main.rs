@@ -5,7 +5,7 @@
 //! | `suites` | what is measured, one module for each suite |
 //! | `workload` | the load of the resolver's suite |
 //! | `cells` | the scheduling simulator: architectures compared on one workload, around the production core |
-//! | `etcd` | a real etcd beside the cell |
+//! | `etcd`, `echo` | a real etcd beside the cell, and gRPC by itself |
 //! | `figure` | what a run leaves behind |
 //! | `inflation` | tasks arrive until they ask for more GPUs than there are |
 //! | `interrupt` | Ctrl-C keeps what was measured |
@@ -19,6 +19,7 @@ mod bare;
 mod cells;
 mod compare;
 mod disk;
+mod echo;
 mod etcd;
 mod event_loop;
 mod figure;

@@ -1,5 +1,5 @@
 //! Transactions of one claim, with a real etcd beside the cell: on the same disk, with the same durability, in turns (cell, etcd, cell,
-//! etcd, …), so that both see the same machine. While one is measured the other is idle.
+//! etcd, …), so that both see the same machine. While one is measured the other is idle. So is gRPC by itself: an echo of each message.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::closed::{self, DiskTimes, Shape, Times, Window};
 use super::ground::Ground;
 use crate::Run;
 use crate::disk;
+use crate::echo::{self, ECHO};
 use crate::etcd::{self, Burst, EtcdProcess};
 use crate::figure::{Better, Case, Figure, Parameters, median, number};
 use crate::latency;
@@ -57,6 +58,8 @@ impl Turns {
 struct OfShape {
     shape: Shape,
     turns: Vec<Vec<Window>>,
+    /// By turn, messages that an echo answers a second; none beside an idle client.
+    echo: Vec<f64>,
     disk: DiskTimes,
     parameters: Parameters,
 }
@@ -74,7 +77,7 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
     let mut cell = Vec::new();
     for shape in shapes {
         let disk = DiskTimes::new(&place.scratch, SYNC_BYTES)?;
-        cell.push(OfShape { shape: *shape, turns: Vec::new(), disk, parameters: Parameters::new() });
+        cell.push(OfShape { shape: *shape, turns: Vec::new(), echo: Vec::new(), disk, parameters: Parameters::new() });
     }
     let clients = if options.quick { &CLIENTS_QUICK[..] } else { &CLIENTS };
     let mut bursts: Vec<(u32, Vec<Burst>)> = clients.iter().map(|clients| (*clients, Vec::new())).collect();
@@ -85,6 +88,7 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
             let seen = closed::run(ground, of.shape, turns.cell).await?;
             of.turns.push(seen.windows);
             of.parameters = seen.parameters;
+            of.echo.extend(of_echo(of.shape, turns).await?);
         }
         if let Some(etcd) = &etcd {
             for (clients, bursts) in &mut bursts {
@@ -134,7 +138,16 @@ fn best(bursts: &[(u32, Vec<Burst>)], turns: u32) -> Vec<f64> {
     (0..turns).filter_map(|turn| rates(turn).max_by(f64::total_cmp)).collect()
 }
 
-/// By turn, how many times the peer's best the cell commits: the median of each turn's windows counts.
+/// What gRPC by itself has over as many connections; none beside an idle client, of whom the rate is not asked.
+async fn of_echo(shape: Shape, turns: Turns) -> anyhow::Result<Option<f64>> {
+    if shape.is_idle() {
+        return Ok(None);
+    }
+    let (warm_up, counted) = (turns.etcd_warm_up, turns.etcd);
+    echo::messages_per_second(shape.streams, shape.in_flight, warm_up, counted).await.map(Some)
+}
+
+/// By turn, how many times a peer's rate the cell commits: the median of each turn's windows counts.
 fn ratios(cell: &[Vec<f64>], best: &[f64]) -> Vec<f64> {
     let medians = cell.iter().map(|rates| {
         let mut sorted = rates.clone();
@@ -158,9 +171,16 @@ impl OfShape {
             (
                 "ratio",
                 json!(
-                    "transactions of which the claim was granted, a second, over etcd's best of all numbers of clients in the same turn"
+                    "transactions of which the claim was granted, a second, over etcd's best of all numbers of clients in the same turn, and over an echo's messages"
                 ),
             ),
+            (
+                "echo",
+                json!(
+                    "a server of gRPC that answers each message of a stream with the same one, over as many connections with as many under way: threads of one process"
+                ),
+            ),
+            ("echo_message_bytes", json!(echo::MESSAGE_BYTES)),
         ];
         parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let name = self.shape.name();
@@ -168,9 +188,14 @@ impl OfShape {
         let mut figures = closed::figures(&case, &windows, &self.disk)?;
         if self.shape.is_idle() {
             figures.push(above_the_disk(&case, &windows, &self.disk)?);
-        } else if !best.is_empty() {
+            return Ok(figures);
+        }
+        if !best.is_empty() {
             figures.push(case.figure("transactions_ratio_to_etcd", "1", Better::Higher, ratios(&rates, best))?);
         }
+        let to_echo = ratios(&rates, &self.echo);
+        figures.push(case.figure("transactions_ratio_to_echo", "1", Better::Higher, to_echo)?);
+        figures.push(case.figure("messages_per_second", "1/s", Better::Higher, self.echo)?.of(ECHO));
         Ok(figures)
     }
 }
