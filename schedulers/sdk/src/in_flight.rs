@@ -8,6 +8,9 @@ use plenum_proto::v1;
 
 use crate::plan::{Claim, Plan};
 
+/// A task: its job, group and index.
+type Task = (JobId, u16, u32);
+
 /// One unanswered transaction.
 #[derive(Clone, Debug)]
 pub(crate) struct Sent {
@@ -15,6 +18,8 @@ pub(crate) struct Sent {
     pub(crate) message: v1::Transaction,
     /// Each claim. Empty once the mirror shows what became of them.
     claims: Vec<Claim>,
+    /// Their tasks, from then on.
+    decided: Vec<Task>,
     /// Whom it may evict; empty then, too.
     victims: Vec<AllocationId>,
     /// Jobs that it has claims for.
@@ -30,12 +35,15 @@ impl Sent {
     }
 }
 
-/// All unanswered transactions. Invariant: `promised`, `tasks`, `homes` and `victims` are the sums over the claims of all `sent`.
+/// All unanswered transactions. Invariant: `promised`, `tasks`, `homes` and `victims` are the sums over the claims of all `sent`, and
+/// `decided` over what is decided of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InFlight {
     sent: BTreeMap<u64, Sent>,
     promised: BTreeMap<u32, Resources>,
-    tasks: BTreeMap<(JobId, u16, u32), u32>,
+    tasks: BTreeMap<Task, u32>,
+    /// The mirror shows what became of these, and nobody has heard yet why.
+    decided: BTreeSet<Task>,
     homes: BTreeMap<JobId, u32>,
     victims: BTreeSet<AllocationId>,
 }
@@ -65,8 +73,11 @@ impl InFlight {
         &self.promised
     }
 
+    /// Whether a task is claimed by one of them. What was refused of a transaction is, too, until its outcome is heard: that says when it may be
+    /// tried again.
     pub(crate) fn has_task(&self, job: JobId, group: u16, task: u32) -> bool {
-        self.tasks.contains_key(&(job, group, task))
+        let task = (job, group, task);
+        self.tasks.contains_key(&task) || self.decided.contains(&task)
     }
 
     pub(crate) fn home(&self, job: JobId) -> Option<u32> {
@@ -94,7 +105,7 @@ impl InFlight {
     pub(crate) fn sent(plan: &Plan, message: v1::Transaction) -> Sent {
         let claims: Vec<_> = plan.each_claim().collect();
         let jobs = claims.iter().map(|claim| claim.job).collect();
-        Sent { message, claims, victims: plan.each_victim().collect(), jobs, tag: plan.tag() }
+        Sent { message, claims, decided: Vec::new(), victims: plan.each_victim().collect(), jobs, tag: plan.tag() }
     }
 
     pub(crate) fn add(&mut self, sent: Sent) {
@@ -109,7 +120,7 @@ impl InFlight {
         let promised = self.promised.entry(claim.machine).or_default();
         // Far below any overflow: a window of transactions of 16,384 claims of at most 2^50 each.
         *promised = promised.checked_add(&claim.resources).unwrap_or(*promised);
-        self.tasks.insert((claim.job, claim.group, claim.task), claim.machine);
+        self.tasks.insert(claim.whose(), claim.machine);
         if claim.shares_machine {
             self.homes.insert(claim.job, claim.machine);
         }
@@ -120,8 +131,9 @@ impl InFlight {
         let Some(sent) = self.sent.get_mut(&number) else { return false };
         let had_victims = !sent.victims.is_empty();
         if !sent.claims.is_empty() {
-            sent.claims.clear();
+            sent.decided = sent.claims.drain(..).map(|claim| claim.whose()).collect();
             sent.victims.clear();
+            self.decided.extend(&sent.decided);
             self.count_again();
         }
         had_victims
@@ -130,6 +142,9 @@ impl InFlight {
     /// A number was answered.
     pub(crate) fn answered(&mut self, number: u64) -> Option<Sent> {
         let sent = self.sent.remove(&number)?;
+        for task in &sent.decided {
+            self.decided.remove(task);
+        }
         if !sent.claims.is_empty() {
             self.count_again();
         }
@@ -148,5 +163,25 @@ impl InFlight {
         self.victims = self.sent.values().flat_map(|sent| &sent.victims).copied().collect();
         let claims: Vec<Claim> = self.sent.values().flat_map(|sent| sent.claims.iter().cloned()).collect();
         claims.iter().for_each(|claim| self.promise(claim));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::work;
+
+    // It was offered again, and claimed again without a pause, where its outcome came a little after the mirror's news.
+    #[test]
+    fn a_refused_task_is_on_its_way_until_its_outcome_is_heard() {
+        let (mut in_flight, mut plan, work) = (InFlight::default(), Plan::incremental(), work());
+        plan.claim(&work, &[0, 1], &[5, 6]);
+        in_flight.add(InFlight::sent(&plan, v1::Transaction { number: 1, ..v1::Transaction::default() }));
+        in_flight.decided(1);
+        assert!(in_flight.has_task(work.job.id, 0, 0));
+        assert!(in_flight.promised().is_empty(), "the mirror has it, if it was granted");
+        assert_eq!(in_flight.machines_of(work.job.id, 0).count(), 0);
+        in_flight.answered(1);
+        assert!(!in_flight.has_task(work.job.id, 0, 0));
     }
 }

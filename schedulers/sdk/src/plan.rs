@@ -18,6 +18,8 @@ pub struct Plan {
     policy: Box<str>,
     configuration: Box<[u8]>,
     tag: u64,
+    /// The first that was said of no claim.
+    stray: Option<&'static str>,
 }
 
 /// Tasks of one group with their machines, and what the runtime must remember of them.
@@ -42,6 +44,13 @@ pub(crate) struct Claim {
     pub(crate) shares_machine: bool,
     /// The very devices, where the plan names them; empty where the cell chooses.
     pub(crate) devices: Vec<Device>,
+}
+
+impl Claim {
+    /// Whose it is: job, group and index of the task.
+    pub(crate) const fn whose(&self) -> (JobId, u16, u32) {
+        (self.job, self.group, self.task)
+    }
 }
 
 /// A plan that the cell would not even look at.
@@ -76,6 +85,12 @@ pub enum PlanError {
         tasks: usize,
         /// How many machines.
         machines: usize,
+    },
+    /// What is said of a claim must come after it, or it says nothing of anybody.
+    #[error("{what} is about the claims before it; found no claim that it could be about: claim first")]
+    AboutNoClaim {
+        /// The method.
+        what: &'static str,
     },
     /// A minimum that cannot be met.
     #[error("a gang's minimum is at most its tasks; found a minimum of {min} for {}", counted(*tasks as u64, "task"))]
@@ -128,49 +143,56 @@ impl Plan {
 
     /// Machines that the cell may take instead for claims of the last placement that lost their race, the best first.
     pub fn spare(&mut self, machines: &[u32]) -> &mut Self {
-        self.last(|placement| placement.alternates.extend_from_slice(machines))
+        self.last("spare", |placement| placement.alternates.extend_from_slice(machines))
     }
 
     /// An allocation on a machine of the last placement that may be evicted for it. The cell takes victims in the order in which they are
     /// named, only of lower bands, and only until the claims fit; none at all if the scheduler may not evict (`Cell::rights_of`). One that leaves
     /// already gives its room, whatever its band. Of one that does not, the same plan may not claim the task: it would be rejected as a whole.
     pub fn evict(&mut self, machine: u32, victim: AllocationId) -> &mut Self {
-        self.last(|placement| placement.preemptions.push(Preemption { machine, victim }))
+        self.last("evict", |placement| placement.preemptions.push(Preemption { machine, victim }))
     }
 
     /// Lets a task of the last placement have room, devices and ports of an allocation that leaves, or that this plan stops: as much as
     /// it lacks. It starts when that one has ended.
     pub fn take_over(&mut self, task: u32, victim: AllocationId) -> &mut Self {
         let amount = Resources::default();
-        self.extra(task, |extra| {
+        self.extra("take_over", task, |extra| {
             extra.take_overs.push(TakeOver { victim, amount, devices: Vec::new(), ports: Vec::new() });
         })
     }
 
     /// Names the very devices for a task of the last placement: as many and as much as its group declares. Without, the cell chooses.
     pub fn devices(&mut self, task: u32, devices: &[Device]) -> &mut Self {
-        self.extra(task, |extra| extra.devices.extend_from_slice(devices))
+        self.extra("devices", task, |extra| extra.devices.extend_from_slice(devices))
     }
 
     /// Names ports for a task of the last placement that its group leaves open. Without, the cell chooses.
     pub fn ports(&mut self, task: u32, ports: &[Port]) -> &mut Self {
-        self.extra(task, |extra| extra.ports.extend_from_slice(ports))
+        self.extra("ports", task, |extra| extra.ports.extend_from_slice(ports))
     }
 
-    fn last(&mut self, change: impl FnOnce(&mut Placement)) -> &mut Self {
-        if let Some(placed) = self.placements.last_mut() {
-            change(&mut placed.placement);
+    fn last(&mut self, what: &'static str, change: impl FnOnce(&mut Placement)) -> &mut Self {
+        match self.placements.last_mut() {
+            Some(placed) => change(&mut placed.placement),
+            None => self.stray = self.stray.or(Some(what)),
         }
         self
     }
 
-    /// Changes what a claim asks for beyond room. A task that the last placement does not claim is left alone.
-    fn extra(&mut self, task: u32, change: impl FnOnce(&mut ClaimExtra)) -> &mut Self {
-        self.last(|placement| {
-            let Some(claim) = placement.tasks.iter().position(|&one| one == task) else { return };
+    /// Changes what a claim asks for beyond room.
+    fn extra(&mut self, what: &'static str, task: u32, change: impl FnOnce(&mut ClaimExtra)) -> &mut Self {
+        let last = self.placements.last_mut().map(|placed| &mut placed.placement);
+        let found = last.and_then(|placement| {
+            let claim = placement.tasks.iter().position(|&one| one == task)?;
             placement.extras.resize_with(placement.tasks.len(), ClaimExtra::default);
-            change(&mut placement.extras[claim]);
-        })
+            placement.extras.get_mut(claim)
+        });
+        match found {
+            Some(extra) => change(extra),
+            None => self.stray = self.stray.or(Some(what)),
+        }
+        self
     }
 
     /// Stops an allocation.
@@ -262,6 +284,9 @@ impl Plan {
         if claims > CLAIMS_MAX || stops > CLAIMS_MAX {
             return Err(PlanError::TooLarge { claims, stops });
         }
+        if let Some(what) = self.stray {
+            return Err(PlanError::AboutNoClaim { what });
+        }
         for Placed { placement, .. } in &self.placements {
             let (tasks, machines) = (placement.tasks.len(), placement.machines.len());
             if tasks != machines {
@@ -288,13 +313,13 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use plenum_model::{GroupShape, Job, JobShape, JobState, LogTime};
 
     use super::*;
     use std::sync::Arc;
 
-    fn work() -> Work {
+    pub(crate) fn work() -> Work {
         let shape = JobShape { groups: vec![GroupShape::default()], ..JobShape::default() };
         let job = Job {
             id: JobId { slot: 0, generation: 1 },
@@ -345,6 +370,11 @@ mod tests {
         let many: Vec<u32> = (0..).take(CLAIMS_MAX + 1).collect();
         let large = fault(Plan::incremental().claim(&work(), &many, &many));
         assert_eq!(large, PlanError::TooLarge { claims: CLAIMS_MAX + 1, stops: 0 });
+        let early = fault(Plan::incremental().spare(&[6]).claim(&work(), &[0], &[5]));
+        assert_eq!(early, PlanError::AboutNoClaim { what: "spare" });
+        let victim = AllocationId { slot: 7, generation: 1 };
+        let elsewhere = fault(Plan::incremental().claim(&work(), &[0], &[5]).take_over(9, victim));
+        assert_eq!(elsewhere, PlanError::AboutNoClaim { what: "take_over" });
     }
 
     #[test]
@@ -356,7 +386,7 @@ mod tests {
     fn what_a_claim_asks_for_beyond_room_stands_beside_its_task() {
         let victim = AllocationId { slot: 7, generation: 1 };
         let mut plan = Plan::incremental();
-        plan.claim(&work(), &[0, 1], &[4, 5]).spare(&[6]).evict(5, victim).take_over(1, victim).take_over(9, victim);
+        plan.claim(&work(), &[0, 1], &[4, 5]).spare(&[6]).evict(5, victim).take_over(1, victim);
         let transaction = plan.into_transaction().unwrap();
         let placement = &transaction.placements[0];
         assert_eq!((placement.alternates.as_slice(), placement.preemptions[0].machine), (&[6][..], 5));
