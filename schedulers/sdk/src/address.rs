@@ -1,5 +1,6 @@
 //! Where a cell is, and who asks it: judged before anything is tried.
 
+use std::fmt;
 use std::time::Duration;
 
 use tonic::Request;
@@ -17,8 +18,8 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a silent connection is tried, and how long the other side may take to show that it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Why a scheduler, or a client, could not begin.
-#[derive(Debug, thiserror::Error)]
+/// Why a scheduler, or a client, could not begin. A `main` that returns it shows people what its `Debug` says: the same as `Display`.
+#[derive(thiserror::Error)]
 pub enum RunError {
     /// A setting is out of its bounds.
     #[error(transparent)]
@@ -45,6 +46,12 @@ pub enum RunError {
         /// What was there.
         found: String,
     },
+}
+
+impl fmt::Debug for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// An address that a connection can be tried at.

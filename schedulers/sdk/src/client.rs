@@ -66,6 +66,12 @@ impl Client {
         v1::inspect_client::InspectClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
+    /// Holds of room for gangs that starve; and sessions without a mirror, which a scheduler of this SDK needs none of.
+    #[must_use]
+    pub fn cell(&self) -> v1::cell_client::CellClient<Signed> {
+        v1::cell_client::CellClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
     /// Quotas, partitions, drains, pauses, rights.
     #[must_use]
     pub fn govern(&self) -> v1::govern_client::GovernClient<Signed> {

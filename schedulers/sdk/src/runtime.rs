@@ -9,7 +9,7 @@ mod events;
 
 use std::fmt;
 
-use plenum_model::{Outcome, Refusal, SessionId};
+use plenum_model::{Outcome, Refusal, SessionId, TransactionId};
 use plenum_proto::bounds::REQUEST_BYTES_MAX;
 use plenum_proto::v1;
 
@@ -82,6 +82,8 @@ pub enum Notice {
     },
     /// The connection is gone.
     Lost {
+        /// The cell answered, and does not let this scheduler in: it or its options have to change.
+        turned_away: bool,
         /// Why.
         reason: String,
         /// Until the next attempt.
@@ -109,7 +111,12 @@ pub enum Notice {
         reason: String,
     },
     /// A claim never fitted: planner and committer see different things, or the scheduler errs.
-    Misfit(Box<Refusal>),
+    Misfit {
+        /// Which transaction had it.
+        transaction: TransactionId,
+        /// What stood in its way.
+        refusal: Box<Refusal>,
+    },
 }
 
 impl fmt::Display for Notice {
@@ -117,8 +124,10 @@ impl fmt::Display for Notice {
         match self {
             Self::Session { session, resumed: true } => write!(f, "session {} goes on", session.0),
             Self::Session { session, resumed: false } => write!(f, "session {} begins", session.0),
-            Self::Lost { reason, retry_micros } => {
-                write!(f, "no connection to the cell: {reason}; next attempt in {} ms", retry_micros / 1000)
+            Self::Lost { turned_away, reason, retry_micros } => {
+                let what =
+                    if *turned_away { "the cell does not let this scheduler in" } else { "no connection to the cell" };
+                write!(f, "{what}: {reason}; next attempt in {} ms", retry_micros / 1000)
             }
             Self::Behind { seen, offered } => {
                 match offered {
@@ -137,7 +146,15 @@ impl fmt::Display for Notice {
             Self::Mirror { reason } => write!(f, "the mirror is fetched anew: {reason}"),
             Self::Plan(error) => error.fmt(f),
             Self::Rejected { number, reason } => write!(f, "transaction {number} was not executed: {reason}"),
-            Self::Misfit(refusal) => write!(f, "a claim that could never be granted: {refusal:?}"),
+            Self::Misfit { transaction, refusal } => {
+                let reason = v1::RefusalReason::from(refusal.reason).as_str_name();
+                write!(
+                    f,
+                    "a claim that could never be granted: {reason} for task {} of group {} of the job in slot {}, on the machine in slot {}; \
+                     `plenum txn show {transaction}` says more, and `plenum explain {reason}` what it means",
+                    refusal.task, refusal.group, refusal.job.slot, refusal.machine
+                )
+            }
         }
     }
 }

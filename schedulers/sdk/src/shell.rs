@@ -229,8 +229,8 @@ impl<S: Scheduler> Shell<S> {
     fn log(&self, notice: &Notice) {
         let scheduler = &*self.name;
         match notice {
-            Notice::Session { .. } | Notice::Lost { .. } => tracing::info!(scheduler, "{notice}"),
-            Notice::Behind { .. } => tracing::error!(scheduler, "{notice}"),
+            Notice::Session { .. } | Notice::Lost { turned_away: false, .. } => tracing::info!(scheduler, "{notice}"),
+            Notice::Behind { .. } | Notice::Lost { .. } => tracing::error!(scheduler, "{notice}"),
             _ => tracing::warn!(scheduler, "{notice}"),
         }
     }
@@ -256,7 +256,8 @@ fn disconnected(status: &Status) -> Input {
         // What the transport makes of a connection that broke, and the word for one that there is not, say no more.
         _ if status.source().is_some() => words(status),
         Code::Unavailable => words(status),
-        code => format!("{code}: {}", status.message()),
+        _ if !code.is_empty() => format!("{code}: {}", status.message()),
+        unnamed => format!("{unnamed}: {}", status.message()),
     };
     Input::Disconnected { status: i32::from(status.code()), code, reason }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, QuotaUse,
-    Requirement, Resources, Revision, Room, Shortage, Special,
+    Requirement, Resources, Revision, Room, SessionId, Shortage, Special,
 };
 
 use crate::in_flight::InFlight;
@@ -21,7 +21,8 @@ pub struct Work {
     pub job: Arc<Job>,
     /// The group's position in the job.
     pub group: u16,
-    /// Indexes of the tasks, rising; never empty, and none of them in flight.
+    /// Indexes of the tasks, rising; never empty, and none of them in flight. Perhaps not all of the group that wait: a decision has so many tasks at
+    /// most as the settings say, and others may be in flight.
     pub tasks: Vec<u32>,
     /// Which attempt at this job it is, from 1; back to 1 once something of it was granted.
     pub attempt: u32,
@@ -67,6 +68,12 @@ impl<'a> View<'a> {
     #[must_use]
     pub const fn cell(&self) -> &'a Cell {
         self.cell
+    }
+
+    /// The session in which is decided: who takes a hold (`Cell.TakeHold`) names it, with the incarnation of `cell().identity()`.
+    #[must_use]
+    pub const fn session(&self) -> SessionId {
+        self.share.own()
     }
 
     /// Log time, never ahead of the cell's own.
@@ -124,7 +131,8 @@ impl<'a> View<'a> {
     }
 
     /// Whether a job is this session's to look after: one that is not over, of its scheduler's name and its namespace, that no live peer owns.
-    /// Who moves or stops what runs asks for it; `work` is chosen so already.
+    /// Who moves or stops what runs asks for it. `work` is of such jobs, and now and then of one of a peer that has committed nothing for a while
+    /// ([`View::may_be_orphaned`]).
     #[must_use]
     pub fn is_own(&self, job: &Job) -> bool {
         self.queue.contains(job.id) && self.share.owner(job.id) == self.share.own()

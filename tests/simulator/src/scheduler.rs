@@ -187,7 +187,7 @@ impl Seat {
 fn invariant_no_notice_is_a_bug(world: &mut World, name: &str, notice: &Notice) -> Checked {
     world.tell(|| format!("{name}: {notice}"));
     let bug = match notice {
-        Notice::Misfit(_) => name != rival::NAME,
+        Notice::Misfit { .. } => name != rival::NAME,
         Notice::Behind { .. } | Notice::Mirror { .. } | Notice::Plan(_) => true,
         Notice::Rejected { reason, .. } => name != rival::NAME && makes_no_sense(reason),
         Notice::Session { .. } | Notice::Lost { .. } => false,

@@ -17,6 +17,10 @@ use crate::wire::{add_page, chain, decode_delta, mirror_decoder};
 /// cell that is behind what was seen shall not have a new session written into its log, which would let it catch up.
 const SESSION_IS_OVER: [i32; 4] = [5, 7, 9, 10];
 
+/// The codes of `google.rpc` with which who asks for a new session is turned away for what it says of itself: `INVALID_ARGUMENT`,
+/// `PERMISSION_DENIED`, `UNAUTHENTICATED`.
+const TURNED_AWAY: [i32; 3] = [3, 7, 16];
+
 /// Refuses who is ahead of the server.
 const OUT_OF_RANGE: i32 = 11;
 
@@ -54,6 +58,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     /// The connection is gone. The session, its numbers and the mirror stay, unless the server said that they are over.
     pub(super) fn lose(&mut self, now_micros: i64, status: i32, code: &str, reason: String, outputs: &mut Vec<Output>) {
         let refused = matches!(self.link, Link::Greeting);
+        let turned_away = refused && self.session == SessionId::default() && TURNED_AWAY.contains(&status);
         if refused && SESSION_IS_OVER.contains(&status) {
             self.end_session();
         }
@@ -68,7 +73,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let is_too_large = !refused && code == TOO_LARGE;
         let given_up = is_too_large && self.give_up_largest(now_micros, &reason, outputs);
         let waits = is_behind || (is_too_large && !given_up);
-        self.reconnect(reason, if waits { self.settings.reconnect.most_micros } else { 0 }, outputs);
+        let least_micros = if waits || turned_away { self.settings.reconnect.most_micros } else { 0 };
+        self.reconnect(reason, turned_away, least_micros, outputs);
     }
 
     /// The server ended the stream at a message that it did not read, and can't say which one it was. Where any of those in flight is above its
@@ -99,19 +105,19 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.leave(reason, 0, outputs);
     }
 
-    /// Tries again after a while, `least_micros` at least.
-    fn reconnect(&mut self, reason: String, least_micros: i64, outputs: &mut Vec<Output>) {
+    /// Tries again after a while, `least_micros` at least. `turned_away`: the cell answered, and does not want this scheduler.
+    fn reconnect(&mut self, reason: String, turned_away: bool, least_micros: i64, outputs: &mut Vec<Output>) {
         self.link = Link::Down;
         self.attempts = self.attempts.saturating_add(1);
         let micros = self.settings.reconnect.delay_micros(self.attempts, self.settings.seed).max(least_micros);
-        outputs.push(Output::Notice(Notice::Lost { reason, retry_micros: micros }));
+        outputs.push(Output::Notice(Notice::Lost { turned_away, reason, retry_micros: micros }));
         outputs.push(Output::ConnectAfter { micros });
     }
 
     /// Ends this connection from this side.
     fn leave(&mut self, reason: String, least_micros: i64, outputs: &mut Vec<Output>) {
         outputs.push(Output::Disconnect);
-        self.reconnect(reason, least_micros, outputs);
+        self.reconnect(reason, false, least_micros, outputs);
     }
 
     /// The mirror is of no use: fetches another one, in the same session.

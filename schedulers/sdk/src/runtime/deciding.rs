@@ -282,10 +282,12 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let is_late = |job, group| unsent.is_some_and(|unsent| self.queue.place(job, group) >= Some(unsent));
         let unsaid = left.into_iter().filter(|(group, _)| !said.contains(group)).map(|((job, group), tasks)| {
             let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
-            let reason = if is_late(job, group) {
-                "placed as soon as earlier transactions are answered".to_owned()
-            } else {
-                format!("the scheduler {} left them for later, and gave no reason", self.scheduler.name())
+            let standing = self.queue.get(job).filter(|standing| standing.refused > 0);
+            let reason = match standing {
+                _ if is_late(job, group) => "placed as soon as earlier transactions are answered".to_owned(),
+                // Part of it was claimed again: what the last attempt was refused for says more than that others were left.
+                Some(standing) => refused(standing),
+                None => format!("the scheduler {} left them for later, and gave no reason", self.scheduler.name()),
             };
             PassedOver { job, group, tasks, reason }
         });

@@ -135,7 +135,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         // What was granted needs no other decision; what was refused does, soon.
         self.due |= !outcome.refusals.is_empty() || std::mem::take(&mut self.held_back);
         for misfit in outcome.refusals.iter().filter(|refusal| self.is_divergence(refusal, outcome.time)) {
-            outputs.push(Output::Notice(Notice::Misfit(Box::new(misfit.clone()))));
+            let (transaction, refusal) = (outcome.id, Box::new(misfit.clone()));
+            outputs.push(Output::Notice(Notice::Misfit { transaction, refusal }));
         }
         let mut refused: BTreeMap<JobId, &Refusal> = BTreeMap::new();
         // That the mates of a claim were refused says nothing of why it was.

@@ -199,7 +199,7 @@ proptest! {
             let mirror = stage.runtime(seat).mirror().expect("it had ten seconds to come back");
             prop_assert_eq!(mirror.first_difference(&truth), None);
             prop_assert_eq!(stage.runtime(seat).jobs(), 0);
-            let misfits = stage.notices(seat).iter().filter(|notice| matches!(notice, Notice::Misfit(_)));
+            let misfits = stage.notices(seat).iter().filter(|notice| matches!(notice, Notice::Misfit { .. }));
             prop_assert_eq!(misfits.count(), 0, "planner and committer judge alike");
         }
     }

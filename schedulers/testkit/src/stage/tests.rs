@@ -401,7 +401,7 @@ fn a_scheduler_that_errs_is_told_so_and_slowed_down() {
     stage.settle();
     stage.advance(60_000_000);
     let counters = *stage.runtime(seat).counters();
-    assert!(stage.notices(seat).iter().any(|notice| matches!(notice, Notice::Misfit(_))));
+    assert!(stage.notices(seat).iter().any(|notice| matches!(notice, Notice::Misfit { .. })));
     assert!(counters.transactions > 10, "it goes on trying: {counters:?}");
     assert!(counters.transactions < 60, "and not in a tight loop: {counters:?}");
     assert_eq!(counters.claims_granted, 0);
