@@ -317,6 +317,7 @@ impl Resolver<'_> {
         }
         if let Some(extra) = &granted.extra {
             self.promised.specials.take_over(&extra.takes_over);
+            self.remains.take_over(&extra.takes_over);
             // Somebody may be named for another machine than his own, too.
             if extra.takes_over.is_empty() {
                 self.short_devices.remove(&granted.machine);

@@ -12,6 +12,7 @@ use plenum_model::{
 };
 
 use crate::hindsight::Hindsight;
+use crate::preempt::Remains;
 use crate::resolve::{Granted, Resolution, Resolver, granted_ids};
 use crate::sessions::no_such_session;
 use crate::{Core, Handled, Verdict};
@@ -68,6 +69,7 @@ impl Core {
             hindsight: Hindsight::default(),
             obstacles: BTreeMap::new(),
             short_devices: BTreeMap::new(),
+            remains: Remains::default(),
             rules: &mut self.derived.rules,
             promised: &mut self.derived.promised,
             spare: &mut self.derived.spare,

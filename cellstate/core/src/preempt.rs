@@ -17,10 +17,12 @@ use crate::specials::Specials;
 
 /// What one allocation can still give.
 #[derive(Clone, Debug)]
-struct Source {
+struct Source<'a> {
     slot: u32,
-    /// Copied only where something is taken from it.
+    /// Before the claim. Shared by all claims, so never changed by one: a copy would cost what all its devices cost.
     left: Rc<TakeOver>,
+    /// No more than the claim names: of what it names nothing of, it may have all.
+    most: Option<&'a TakeOver>,
     /// It must be evicted for that.
     is_victim: bool,
     taken: TakeOver,
@@ -28,8 +30,8 @@ struct Source {
 
 /// Everybody that one claim may take over from, in order.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct HandOff {
-    sources: Vec<Source>,
+pub(crate) struct HandOff<'a> {
+    sources: Vec<Source<'a>>,
 }
 
 /// What was taken over on one machine, before the transaction that is being resolved, and is not there yet: by whom it was taken over
@@ -75,6 +77,42 @@ impl Heirs {
     }
 }
 
+/// What allocations that were asked for can still give, by slot, after all that the transaction in hand promised of them: thousands of
+/// claims may name the same ones, and each changes few of them.
+#[derive(Debug, Default)]
+pub(crate) struct Remains(RefCell<BTreeMap<u32, Rc<TakeOver>>>);
+
+impl Remains {
+    fn of(&self, cell: &Cell, (specials, heirs): (&Specials, &Heirs), found: &AllocationRef<'_>) -> Rc<TakeOver> {
+        let count = || {
+            #[cfg(test)]
+            specials.counted.set(specials.counted.get() + 1);
+            let mut left = heirs.left_of(cell, found);
+            if let Some(entry) = specials.taken_over(found.id.slot) {
+                subtract(Rc::make_mut(&mut left), entry);
+            }
+            left
+        };
+        self.0.borrow_mut().entry(found.id.slot).or_insert_with(count).clone()
+    }
+
+    /// Notes what a claim is promised.
+    pub(crate) fn take_over(&mut self, entries: &[TakeOver]) {
+        for entry in entries {
+            if let Some(left) = self.0.get_mut().get_mut(&entry.victim.slot) {
+                subtract(Rc::make_mut(left), entry);
+            }
+        }
+    }
+
+    /// Forgets those in these slots: some of what was promised of them is taken back.
+    pub(crate) fn forget(&mut self, slots: impl Iterator<Item = u32>) {
+        slots.for_each(|slot| {
+            self.0.get_mut().remove(&slot);
+        });
+    }
+}
+
 /// Victims that a placement names, by machine, in the order of their ranks. Nobody stands there twice: what it has would count twice.
 pub(crate) type Victims = BTreeMap<u32, Vec<AllocationId>>;
 
@@ -107,24 +145,48 @@ pub(crate) fn nothing_of(victim: AllocationId) -> TakeOver {
     TakeOver { victim, amount: Resources::default(), devices: Vec::new(), ports: Vec::new() }
 }
 
-fn is_nothing(entry: &TakeOver) -> bool {
+pub(crate) fn is_nothing(entry: &TakeOver) -> bool {
     entry.amount.is_nothing() && entry.devices.is_empty() && entry.ports.is_empty()
 }
 
-impl HandOff {
+impl Source<'_> {
+    /// The room that it may give.
+    fn room(&self) -> Resources {
+        let most = self.most.map(|most| &most.amount).filter(|most| !most.is_nothing());
+        most.map_or(self.left.amount, |most| self.left.amount.at_most(most))
+    }
+
+    /// How much it may give of one of its devices.
+    fn lends(&self, device: &Device) -> u32 {
+        let of_it = |all: &[Device]| {
+            let same = all.iter().filter(|other| is_same(other, device));
+            same.fold(0_u32, |sum, other| sum.saturating_add(other.millis))
+        };
+        let most = self.most.filter(|most| !most.devices.is_empty());
+        most.map_or(device.millis, |most| device.millis.min(of_it(&most.devices)))
+    }
+
+    fn has_port(&self, port: u16) -> bool {
+        let named = self.most.is_none_or(|most| most.ports.is_empty() || most.ports.contains(&port));
+        named && self.left.ports.contains(&port) && !self.taken.ports.contains(&port)
+    }
+}
+
+impl<'a> HandOff<'a> {
     /// Collects who can give on a machine: first those that the claim names, then the placement's victims.
     pub(crate) fn new(
         cell: &Cell,
-        (promised, heirs): (&Promised, &Heirs),
+        (promised, heirs, remains): (&Promised, &Heirs, &Remains),
         job: &Job,
         machine: u32,
-        named: &[TakeOver],
+        named: &'a [TakeOver],
         victims: &[AllocationId],
     ) -> Self {
         let mut hand_off = Self::default();
+        let left = |found: &AllocationRef<'_>| remains.of(cell, (&promised.specials, heirs), found);
         for entry in named {
             if let Some(found) = cell.allocation(entry.victim).filter(|found| leaves(promised, found)) {
-                hand_off.add(cell, (&promised.specials, heirs), &found, machine, false, Some(entry));
+                hand_off.add(&found, machine, left, false, Some(entry));
             }
         }
         for &victim in victims {
@@ -132,7 +194,7 @@ impl HandOff {
             // One that leaves already gives its room without being evicted.
             let leaves = leaves(promised, &found);
             if leaves || may_evict(cell, job, &found) {
-                hand_off.add(cell, (&promised.specials, heirs), &found, machine, !leaves, None);
+                hand_off.add(&found, machine, left, !leaves, None);
             }
         }
         hand_off
@@ -140,26 +202,18 @@ impl HandOff {
 
     fn add(
         &mut self,
-        cell: &Cell,
-        (specials, heirs): (&Specials, &Heirs),
         found: &AllocationRef<'_>,
         machine: u32,
+        left: impl Fn(&AllocationRef<'_>) -> Rc<TakeOver>,
         is_victim: bool,
-        most: Option<&TakeOver>,
+        most: Option<&'a TakeOver>,
     ) {
         let known = self.sources.iter().any(|source| source.slot == found.id.slot);
         if known || found.row.machine != machine {
             return;
         }
-        let mut left = heirs.left_of(cell, found);
-        if let Some(entry) = specials.taken_over(found.id.slot) {
-            subtract(Rc::make_mut(&mut left), entry);
-        }
-        if let Some(most) = most.filter(|most| !is_nothing(most)) {
-            limit(Rc::make_mut(&mut left), most);
-        }
-        let taken = nothing_of(found.id);
-        self.sources.push(Source { slot: found.id.slot, left, is_victim, taken });
+        let (left, taken) = (left(found), nothing_of(found.id));
+        self.sources.push(Source { slot: found.id.slot, left, most, is_victim, taken });
     }
 
     /// Takes over what is lacking, and gives what is lacking still.
@@ -169,13 +223,9 @@ impl HandOff {
             if lacking.is_nothing() {
                 break;
             }
-            let part = source.left.amount.at_most(&lacking);
-            if !part.is_nothing() {
-                let left = Rc::make_mut(&mut source.left);
-                left.amount = left.amount.without(&part);
-                source.taken.amount = source.taken.amount.with(&part);
-                lacking = lacking.without(&part);
-            }
+            let part = source.room().without(&source.taken.amount).at_most(&lacking);
+            source.taken.amount = source.taken.amount.with(&part);
+            lacking = lacking.without(&part);
         }
         lacking
     }
@@ -187,7 +237,7 @@ impl HandOff {
         let mut at = 0;
         for device in &source.left.devices {
             let place = find_from(rooms, &mut at, |room| room.is(device));
-            place.into_iter().for_each(|place| rooms[place].free_millis += i64::from(device.millis));
+            place.into_iter().for_each(|place| rooms[place].free_millis += i64::from(source.lends(device)));
         }
         true
     }
@@ -212,10 +262,10 @@ impl HandOff {
                 if lacking == 0 {
                     break;
                 }
-                let Some(place) = source.left.devices.iter().position(|left| is_same(left, device)) else { continue };
-                let left = &mut Rc::make_mut(&mut source.left).devices[place];
-                let part = left.millis.min(lacking);
-                left.millis -= part;
+                let Some(left) = source.left.devices.iter().find(|left| is_same(left, device)) else { continue };
+                // A claim may be given one device twice.
+                let taken = source.taken.devices.iter().filter(|taken| is_same(taken, device));
+                let part = (source.lends(left) - taken.map(|taken| taken.millis).sum::<u32>()).min(lacking);
                 lacking -= part;
                 if part > 0 {
                     source.taken.devices.push(Device { millis: part, ..device.clone() });
@@ -227,9 +277,7 @@ impl HandOff {
 
     /// Takes over a port; false if nobody has it.
     pub(crate) fn take_port(&mut self, port: u16) -> bool {
-        let found = self.sources.iter_mut().find(|source| source.left.ports.contains(&port));
-        let Some(source) = found else { return false };
-        Rc::make_mut(&mut source.left).ports.retain(|&left| left != port);
+        let Some(source) = self.sources.iter_mut().find(|source| source.has_port(port)) else { return false };
         source.taken.ports.push(port);
         true
     }
@@ -282,27 +330,10 @@ pub(crate) fn subtract_devices(left: &mut Vec<Device>, devices: &[Device]) {
 }
 
 /// Takes one entry away from what is left.
-fn subtract(left: &mut TakeOver, entry: &TakeOver) {
+pub(crate) fn subtract(left: &mut TakeOver, entry: &TakeOver) {
     left.amount = left.amount.without(&entry.amount);
     subtract_devices(&mut left.devices, &entry.devices);
     left.ports.retain(|port| !entry.ports.contains(port));
-}
-
-/// Leaves no more than an entry of a claim names: of what it names nothing of, it may have all.
-fn limit(left: &mut TakeOver, most: &TakeOver) {
-    if !most.amount.is_nothing() {
-        left.amount = left.amount.at_most(&most.amount);
-    }
-    if !most.devices.is_empty() {
-        for device in &mut left.devices {
-            let named = most.devices.iter().filter(|named| is_same(named, device));
-            device.millis = device.millis.min(named.fold(0, |sum, named| sum.saturating_add(named.millis)));
-        }
-        left.devices.retain(|device| device.millis > 0);
-    }
-    if !most.ports.is_empty() {
-        left.ports.retain(|port| most.ports.contains(port));
-    }
 }
 
 /// What a claim names to take over from.

@@ -16,6 +16,7 @@ use crate::hindsight::Hindsight;
 use crate::job_events::JobEvents;
 use crate::names::Names;
 use crate::newcomers::{Newcomers, Retagged};
+use crate::preempt::Remains;
 use crate::promised::Promised;
 use crate::ring::Ring;
 use crate::room::{About, Facts, Judge, Trouble};
@@ -68,6 +69,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) obstacles: BTreeMap<u32, Obstacle>,
     /// What claims of the placement in hand were told that lack a device: by machine, and the device's position in the group's list.
     pub(crate) short_devices: BTreeMap<u32, BTreeMap<u16, Facts>>,
+    pub(crate) remains: Remains,
     pub(crate) rules: &'a mut Rules,
     pub(crate) promised: &'a mut Promised,
     pub(crate) spare: &'a mut Spare,
@@ -187,6 +189,7 @@ impl<'a> Resolver<'a> {
             self.give_back_of(job_slot, shape, -1);
             self.promised.come(group_row, 1);
         }
+        self.remains.forget(self.promised.specials.givers_since(before.specials));
         self.promised.specials.go_back(before.specials);
         self.rules.take_back(self.cell, before.attempts);
         self.newcomers.borrow_mut().take_back(before.attempts);

@@ -3,6 +3,7 @@
 //! A placement that misses its minimum is taken back step by step, so that what a minimum costs goes by what its own placement was
 //! promised, and not by what all those before it were.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{Device, TakeOver};
@@ -22,15 +23,18 @@ pub(crate) struct Specials {
     victims: SlotSet,
     /// How to take each step back, the last one first.
     steps: Vec<Step>,
+    /// How often it was counted anew what somebody has left.
+    #[cfg(test)]
+    pub(crate) counted: std::cell::Cell<u64>,
 }
 
-/// What there was before a promise.
+/// What a promise added. Not what there was before it: a sum may have hundreds of devices, and thousands of promises be made of it.
 #[derive(Debug)]
 enum Step {
-    /// These devices and ports of a machine less.
+    /// These devices and ports of a machine.
     Machine { machine: u32, devices: Vec<Device>, ports: Vec<u16> },
-    /// This was taken over from the allocation in a slot.
-    TakenOver { slot: u32, before: Option<TakeOver> },
+    /// This was taken over.
+    TakenOver(TakeOver),
 }
 
 /// How far promises had come.
@@ -61,9 +65,8 @@ impl Specials {
     /// Notes what a claim was promised of leaving allocations.
     pub(crate) fn take_over(&mut self, entries: &[TakeOver]) {
         for entry in entries {
-            let slot = entry.victim.slot;
-            self.steps.push(Step::TakenOver { slot, before: self.taken_over.get(&slot).cloned() });
-            let sum = self.taken_over.entry(slot).or_insert_with(|| nothing_of(entry.victim));
+            self.steps.push(Step::TakenOver(entry.clone()));
+            let sum = self.taken_over.entry(entry.victim.slot).or_insert_with(|| nothing_of(entry.victim));
             preempt::add(sum, entry);
         }
     }
@@ -104,6 +107,14 @@ impl Specials {
         &self.victims.members()[mark.victims..]
     }
 
+    /// Slots of those who were promised to give something since a mark.
+    pub(crate) fn givers_since(&self, mark: Mark) -> impl Iterator<Item = u32> {
+        self.steps[mark.steps..].iter().filter_map(|step| match step {
+            Step::TakenOver(entry) => Some(entry.victim.slot),
+            Step::Machine { .. } => None,
+        })
+    }
+
     /// Takes back what came after a mark.
     pub(crate) fn go_back(&mut self, mark: Mark) {
         for step in self.steps.drain(mark.steps..).rev() {
@@ -116,11 +127,13 @@ impl Specials {
                         }
                     }
                 }
-                Step::TakenOver { slot, before: Some(before) } => {
-                    self.taken_over.insert(slot, before);
-                }
-                Step::TakenOver { slot, before: None } => {
-                    self.taken_over.remove(&slot);
+                Step::TakenOver(entry) => {
+                    if let Entry::Occupied(mut sum) = self.taken_over.entry(entry.victim.slot) {
+                        preempt::subtract(sum.get_mut(), &entry);
+                        if preempt::is_nothing(sum.get()) {
+                            sum.remove();
+                        }
+                    }
                 }
             }
         }

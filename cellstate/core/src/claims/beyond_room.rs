@@ -45,7 +45,8 @@ impl Resolver<'_> {
         } else {
             self.hindsight.heirs(self.cell, machine)
         };
-        let mut hand_off = HandOff::new(self.cell, (self.promised, &heirs), terms.job, machine, named, victims);
+        let promises = (&*self.promised, &*heirs, &self.remains);
+        let mut hand_off = HandOff::new(self.cell, promises, terms.job, machine, named, victims);
         if room.is_some() {
             let mut free = self.free_room(terms, machine);
             free.take(&self.promised.on(machine).0);
@@ -66,7 +67,7 @@ impl Resolver<'_> {
         &self,
         terms: &Terms<'_>,
         asked: Claim<'_>,
-        hand_off: &mut HandOff,
+        hand_off: &mut HandOff<'_>,
     ) -> Result<(Vec<Device>, Vec<Device>), Trouble> {
         let declared = &terms.shape.devices;
         let machine = if declared.is_empty() { None } else { self.cell.machine_in(asked.machine) };
@@ -97,7 +98,7 @@ impl Resolver<'_> {
         txn: &Transaction,
         terms: &Terms<'_>,
         asked: Claim<'_>,
-        hand_off: &mut HandOff,
+        hand_off: &mut HandOff<'_>,
     ) -> Result<Vec<Port>, Trouble> {
         let (used, spoken) = (self.cell.in_use(asked.machine), self.promised.specials.ports(asked.machine));
         let mut choice = PortChoice::new(used, spoken);
@@ -148,7 +149,7 @@ fn take_named(
     free: &[DeviceRoom],
     named: &[Device],
     declared: &[Device],
-    hand_off: &HandOff,
+    hand_off: &HandOff<'_>,
 ) -> Result<Vec<Device>, usize> {
     let mut rooms = free.to_vec();
     let mut taken = Vec::with_capacity(named.len());
@@ -170,7 +171,7 @@ fn take_named(
 }
 
 /// The devices that suit, with what the first of those who leave lend: of as few of these as it takes.
-fn choose(free: &[DeviceRoom], declared: &[Device], hand_off: &HandOff) -> Result<Vec<Device>, usize> {
+fn choose(free: &[DeviceRoom], declared: &[Device], hand_off: &HandOff<'_>) -> Result<Vec<Device>, usize> {
     let mut choice = DeviceChoice::new(free.to_vec(), declared);
     for source in 0.. {
         if let Some(chosen) = choice.choose_again() {
