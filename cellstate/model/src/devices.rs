@@ -252,7 +252,7 @@ impl<'a> PortChoice<'a> {
         self.used.is_some_and(|used| used.has_port(port))
     }
 
-    /// How many have a port in use: who took it over counts beside whom it was taken over from.
+    /// How many have a port in use, two at most: who took it over counts beside whom it was taken over from.
     #[must_use]
     pub fn users(&self, port: u16) -> usize {
         self.used.map_or(0, |used| used.users_of(port))

@@ -30,11 +30,11 @@ impl InUse {
         self.ports.binary_search(&port).is_ok()
     }
 
-    /// How many have the port in use.
+    /// How many have the port in use; of more than two, two: thousands of unknown tasks may have it.
     #[must_use]
     pub fn users_of(&self, port: u16) -> usize {
         let first = self.ports.partition_point(|&other| other < port);
-        self.ports[first..].iter().take_while(|&&other| other == port).count()
+        self.ports[first..].iter().take(2).take_while(|&&other| other == port).count()
     }
 
     /// The slots of those who take over from the allocation in a slot, rising.
@@ -347,5 +347,17 @@ impl Cell {
         let first = UnknownId { machine, allocation: AllocationId { slot: 0, generation: 0 } };
         let last = UnknownId { machine, allocation: AllocationId { slot: u32::MAX, generation: u32::MAX } };
         self.unknown.range(first..=last).map(|(&id, task)| (id, task))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Thousands of unknown tasks may have one port, and all of them were counted for each claim that asks for it.
+    #[test]
+    fn of_many_users_of_a_port_two_are_counted() {
+        let used = InUse { ports: [vec![79, 80], vec![81; 4096]].concat(), ..InUse::default() };
+        assert_eq!([78, 79, 80, 81, 82].map(|port| used.users_of(port)), [0, 1, 1, 2, 0]);
     }
 }
