@@ -68,9 +68,6 @@ pub struct MachineSlot {
     pub machine: Option<Arc<Machine>>,
 }
 
-/// Namespace and name of each job.
-type JobsByName = BTreeMap<(Arc<str>, Arc<str>), JobId>;
-
 /// The cell at one revision.
 #[derive(Clone, Debug, Default)]
 pub struct Cell {
@@ -94,7 +91,7 @@ pub struct Cell {
     /// Not of the state: what machines had lately, so that others share it.
     pub(crate) alike: Arc<Alike>,
     pub(crate) jobs: Paged<JobSlot, { page_rows::JOBS }>,
-    pub(crate) jobs_by_name: Arc<JobsByName>,
+    pub(crate) jobs_by_name: NameIndex,
     pub(crate) groups: Paged<GroupRow, { page_rows::GROUPS }>,
     /// Written by grants and failures, as `task_states` is by everything that becomes of a task. Invariant: as long as that.
     pub(crate) tasks: Paged<TaskPast, { page_rows::TASKS }>,
@@ -124,6 +121,15 @@ pub struct Cell {
 /// The name of the machine in a slot; empty where none is.
 fn name_in(slots: &Paged<MachineSlot, { page_rows::MACHINES }>, slot: u32) -> &str {
     slots.get(slot).and_then(|slot| slot.machine.as_deref()).map_or("", |machine| &machine.name)
+}
+
+/// The namespace and the name of the job in a slot; empty where none is.
+fn job_name_in(jobs: &Paged<JobSlot, { page_rows::JOBS }>, slot: u32) -> (&str, &str) {
+    jobs.get(slot).and_then(|slot| slot.job.as_deref()).map_or(("", ""), name_of_job)
+}
+
+fn name_of_job(job: &Job) -> (&str, &str) {
+    (&job.shape.namespace, &job.shape.name)
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! A tree of names had each name a second time, and was copied whole by the first change after a snapshot; this costs some eight bytes a
 //! tenant, and a change copies a page of 4 KiB. Where a slot stands in the table depends on the order in which tenants came: nobody sees it.
 
+use std::hash::{Hash, Hasher};
+
 use crate::Paged;
 
 /// Rows a page of the table.
@@ -12,7 +14,7 @@ const ROWS_MIN: u32 = 64;
 /// A row for nobody.
 const EMPTY: u32 = 0;
 
-/// An open-addressing table with linear probing.
+/// An open-addressing table with linear probing. A name is a text, or several.
 ///
 /// Invariant: each tenant stands between its home row and the first empty row after that. At least a quarter of the rows is empty.
 #[derive(Clone, Debug, Default)]
@@ -26,8 +28,8 @@ pub(crate) struct NameIndex {
 
 impl NameIndex {
     /// The slot of the tenant with this name. `name_of` gives the name of a slot's tenant.
-    pub(crate) fn find<'a>(&self, name: &str, name_of: impl Fn(u32) -> &'a str) -> Option<u32> {
-        self.row_of(name, &name_of).map(|row| self.at(row) - 1)
+    pub(crate) fn find<N: Hash + Eq>(&self, name: N, name_of: impl Fn(u32) -> N) -> Option<u32> {
+        self.row_of(&name, &name_of).map(|row| self.at(row) - 1)
     }
 
     /// Tenants that it has.
@@ -36,17 +38,17 @@ impl NameIndex {
     }
 
     /// Takes a tenant in, whose name nobody has.
-    pub(crate) fn insert<'a>(&mut self, slot: u32, name: &str, name_of: impl Fn(u32) -> &'a str) {
+    pub(crate) fn insert<N: Hash + Eq>(&mut self, slot: u32, name: N, name_of: impl Fn(u32) -> N) {
         if u64::from(self.tenants + 1) * 4 > u64::from(self.rows) * 3 {
             self.rebuild((self.rows * 2).max(ROWS_MIN), &name_of);
         }
-        self.put(slot, hash(name));
+        self.put(slot, hash(&name));
         self.tenants += 1;
     }
 
     /// Lets the tenant with this name go, if it is there. All names must still be as they were.
-    pub(crate) fn remove<'a>(&mut self, name: &str, name_of: impl Fn(u32) -> &'a str) {
-        let Some(mut hole) = self.row_of(name, &name_of) else { return };
+    pub(crate) fn remove<N: Hash + Eq>(&mut self, name: N, name_of: impl Fn(u32) -> N) {
+        let Some(mut hole) = self.row_of(&name, &name_of) else { return };
         self.tenants -= 1;
         // Who stands behind moves up, unless its home is behind the hole: so no probe ends before it should.
         let mut row = hole;
@@ -56,7 +58,7 @@ impl NameIndex {
             if slot == EMPTY {
                 break;
             }
-            let home = self.home(hash(name_of(slot - 1)));
+            let home = self.home(hash(&name_of(slot - 1)));
             let from_home = row.wrapping_sub(home) & (self.rows - 1);
             let from_hole = row.wrapping_sub(hole) & (self.rows - 1);
             if from_home >= from_hole {
@@ -67,7 +69,7 @@ impl NameIndex {
         *self.table.get_mut(hole) = EMPTY;
     }
 
-    fn row_of<'a>(&self, name: &str, name_of: &impl Fn(u32) -> &'a str) -> Option<u32> {
+    fn row_of<N: Hash + Eq>(&self, name: &N, name_of: &impl Fn(u32) -> N) -> Option<u32> {
         if self.rows == 0 {
             return None;
         }
@@ -75,7 +77,7 @@ impl NameIndex {
         loop {
             match self.at(row) {
                 EMPTY => return None,
-                slot if name_of(slot - 1) == name => return Some(row),
+                slot if name_of(slot - 1) == *name => return Some(row),
                 _ => row = self.after(row),
             }
         }
@@ -89,11 +91,11 @@ impl NameIndex {
         *self.table.get_mut(row) = slot + 1;
     }
 
-    fn rebuild<'a>(&mut self, rows: u32, name_of: &impl Fn(u32) -> &'a str) {
+    fn rebuild<N: Hash + Eq>(&mut self, rows: u32, name_of: &impl Fn(u32) -> N) {
         let before = std::mem::take(&mut self.table);
         self.rows = rows;
         for &slot in before.iter().filter(|&&slot| slot != EMPTY) {
-            self.put(slot - 1, hash(name_of(slot - 1)));
+            self.put(slot - 1, hash(&name_of(slot - 1)));
         }
     }
 
@@ -112,10 +114,23 @@ impl NameIndex {
 }
 
 /// FNV-1a, and a multiplication that lets each bit of the name reach the low bits.
-fn hash(name: &str) -> u64 {
-    let fold = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    let hash = name.as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, fold);
-    (hash ^ hash >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+fn hash(name: &impl Hash) -> u64 {
+    let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);
+    name.hash(&mut fnv);
+    (fnv.0 ^ fnv.0 >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
+}
+
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        let fold = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        self.0 = bytes.iter().fold(self.0, fold);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[cfg(test)]
@@ -127,7 +142,7 @@ mod tests {
         let name_of = |slot: u32| names[slot as usize].as_str();
         assert_eq!(index.len() as usize, there.len());
         for name in names {
-            assert_eq!(index.find(name, name_of), there.get(name.as_str()).copied(), "{name}");
+            assert_eq!(index.find(name.as_str(), name_of), there.get(name.as_str()).copied(), "{name}");
         }
     }
 
@@ -166,5 +181,16 @@ mod tests {
         let snapshot = index.clone();
         index.remove("a", name_of);
         assert_eq!((index.find("a", name_of), snapshot.find("a", name_of)), (None, Some(0)));
+    }
+
+    #[test]
+    fn a_name_of_several_texts_is_another_one_when_they_are_divided_otherwise() {
+        let names = [("a", "bc"), ("ab", "c"), ("", "abc")];
+        let name_of = |slot: u32| names[slot as usize];
+        let mut index = NameIndex::default();
+        (0..).zip(names).for_each(|(slot, name)| index.insert(slot, name, name_of));
+        index.remove(("ab", "c"), name_of);
+        assert_eq!(names.map(|name| index.find(name, name_of)), [Some(0), None, Some(2)]);
+        assert_eq!(index.find(("abc", ""), name_of), None);
     }
 }

@@ -186,7 +186,7 @@ impl Cell {
         if let Some(before) = &before {
             room.take(&before.capacity);
             if before.name != machine.name || machine.state == MachineState::Gone {
-                self.machines_by_name.remove(&before.name, |slot| super::name_in(&self.machine_slots, slot));
+                self.machines_by_name.remove(&*before.name, |slot| super::name_in(&self.machine_slots, slot));
             }
         }
         let gone = machine.state == MachineState::Gone;
@@ -210,7 +210,7 @@ impl Cell {
         let tenant = (!gone).then(|| self.sharing(machine, class));
         *self.machine_slots.get_mut(slot) = MachineSlot { generation: machine.id.generation, machine: tenant };
         if !gone && before.is_none_or(|before| before.name != machine.name) {
-            self.machines_by_name.insert(slot, &machine.name, |slot| super::name_in(&self.machine_slots, slot));
+            self.machines_by_name.insert(slot, &*machine.name, |slot| super::name_in(&self.machine_slots, slot));
         }
         // A device that comes back may be in the hands of an unknown task alone, and then nothing was counted meanwhile.
         if self.in_use(slot).is_some() || self.unknown_on(slot).next().is_some() {

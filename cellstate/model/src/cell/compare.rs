@@ -1,7 +1,7 @@
 //! Whether two cells are the same, row by row: for recovery, replay and the simulators.
 
 use super::Cell;
-use crate::{MachineRow, Paged, Room};
+use crate::{Job, MachineRow, Paged, Room};
 
 impl Cell {
     /// Where this cell differs from another one first: the table and the row, in words. `None`: they are the same.
@@ -53,19 +53,27 @@ impl Cell {
             .or_else(|| (self.paused != other.paused).then(|| "paused schedulers".into()))
             .or_else(|| (self.rights != other.rights).then(|| "rights of schedulers".into()))
             .or_else(|| (self.sessions != other.sessions).then(|| "sessions".into()))
-            .or_else(|| (self.jobs_by_name != other.jobs_by_name).then(|| "names of jobs".into()))
             .or_else(|| self.unnamed().or_else(|| other.unnamed()))
     }
 }
 
 impl Cell {
-    /// A machine that is not found by its name, or a name whose machine is not there.
+    /// A machine or a job that is not found by its name, or a name of which there is none.
     fn unnamed(&self) -> Option<String> {
         let lost =
             self.machines().find(|machine| self.machine_named(&machine.name).map(|found| found.id) != Some(machine.id));
         let strangers = self.machines_by_name.len() as usize != self.machines().count();
         lost.map(|machine| format!("names of machines: {} is not found by its name", machine.id))
             .or_else(|| strangers.then(|| "names of machines: there is one more".into()))
+            .or_else(|| self.unnamed_job())
+    }
+
+    fn unnamed_job(&self) -> Option<String> {
+        let found = |job: &Job| self.job_named(&job.shape.namespace, &job.shape.name).map(|found| found.id);
+        let lost = self.jobs().find(|job| found(job) != Some(job.id));
+        let strangers = self.jobs_by_name.len() as usize != self.jobs().count();
+        lost.map(|job| format!("names of jobs: {} is not found by its name", job.id))
+            .or_else(|| strangers.then(|| "names of jobs: there is one more".into()))
     }
 }
 

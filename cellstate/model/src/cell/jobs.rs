@@ -53,6 +53,7 @@ impl Cell {
         }
         if let Some(before) = replaced {
             self.clear_groups(before)?;
+            self.forget_job_name(before.slot);
         }
         for ((row, group), &task_base) in (job.group_base..).zip(&job.shape.groups).zip(task_bases) {
             let tasks = [group.count, 0, 0, 0, 0, 0];
@@ -69,9 +70,14 @@ impl Cell {
                 .for_each(|task| self.put_task(task, TaskPast::default(), TaskState::default()));
         }
         *self.jobs.get_mut(job.id.slot) = JobSlot { generation: job.id.generation, job: Some(job.clone()) };
-        let name = (job.shape.namespace.clone(), job.shape.name.clone());
-        Arc::make_mut(&mut self.jobs_by_name).insert(name, job.id);
+        self.jobs_by_name.insert(job.id.slot, super::name_of_job(job), |slot| super::job_name_in(&self.jobs, slot));
         Ok(())
+    }
+
+    /// While the job is still in its slot.
+    fn forget_job_name(&mut self, slot: u32) {
+        let name_of = |slot| super::job_name_in(&self.jobs, slot);
+        self.jobs_by_name.remove(name_of(slot), name_of);
     }
 
     /// Gives the rows of a job's groups and tasks back.
@@ -91,10 +97,8 @@ impl Cell {
 
     fn remove_job(&mut self, id: crate::JobId) -> Result<(), FoldError> {
         self.clear_groups(id)?;
-        let slot = self.jobs.get_mut(id.slot);
-        let job = slot.job.take().expect("its groups were cleared");
-        let name = (job.shape.namespace.clone(), job.shape.name.clone());
-        Arc::make_mut(&mut self.jobs_by_name).remove(&name);
+        self.forget_job_name(id.slot);
+        self.jobs.get_mut(id.slot).job = None;
         Ok(())
     }
 

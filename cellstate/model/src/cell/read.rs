@@ -168,7 +168,7 @@ impl Cell {
     /// The job with this name.
     #[must_use]
     pub fn job_named(&self, namespace: &str, name: &str) -> Option<&Arc<Job>> {
-        self.job(*self.jobs_by_name.get(&(namespace.into(), name.into()))?)
+        self.job_in(self.jobs_by_name.find((namespace, name), |slot| super::job_name_in(&self.jobs, slot))?)
     }
 
     /// All jobs, by slot.

@@ -5,8 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::extras::Turnover;
-use super::{Cell, JobSlot, JobsByName, MachineSlot};
+use super::{Cell, JobSlot, MachineSlot};
 use crate::delta::Subject;
+use crate::name_index::NameIndex;
 use crate::{
     AllocationExtra, AllocationRow, AllocationState, AllocationStatus, Attributes, CellIdentity, GroupRow, Hold, Job,
     JobId, LogTime, Machine, MachineId, MachineRow, Partition, Quota, Resources, Revision, Rights, Session, TaskPast,
@@ -183,19 +184,21 @@ fn fault<T>(subject: Subject, fault: &'static str) -> Result<T, RestoreError> {
 /// Finds jobs by name. Of jobs and of machines each has one of its own.
 fn derive_names(cell: &mut Cell) -> Result<(), RestoreError> {
     let twice = "has the name of another one";
-    let mut names = JobsByName::default();
+    let mut names = NameIndex::default();
+    let name_of = |slot| super::job_name_in(&cell.jobs, slot);
     for job in cell.jobs() {
-        let name = (job.shape.namespace.clone(), job.shape.name.clone());
-        if names.insert(name, job.id).is_some() {
+        let name = super::name_of_job(job);
+        if names.find(name, name_of).is_some() {
             return fault(Subject::Job(job.id), twice);
         }
+        names.insert(job.id.slot, name, name_of);
     }
     let is_another =
         |machine: &&Arc<Machine>| cell.machine_named(&machine.name).map(|found| found.id) != Some(machine.id);
     if let Some(machine) = cell.machines().find(is_another) {
         return fault(Subject::Machine(machine.id), twice);
     }
-    cell.jobs_by_name = Arc::new(names);
+    cell.jobs_by_name = names;
     Ok(())
 }
 
