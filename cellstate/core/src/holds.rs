@@ -175,6 +175,12 @@ impl Core {
                 job.shape.scheduler
             ));
         }
+        // With room for all of them nobody comes before anybody: a thousand jobs may hold some of it.
+        let mut beside_all = self.cell.room_for(slot, job.id);
+        beside_all.take(&hold.resources);
+        if beside_all.0.iter().all(|&free| free >= 0) {
+            return Ok(Vec::new());
+        }
         let on_machine = queue.among(self.cell.held_by(slot));
         let (earlier, later) = on_machine.split_at(on_machine.partition_point(|&place| place < queue.earlier));
         let mut room = self.cell.room(slot);

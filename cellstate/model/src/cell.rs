@@ -108,9 +108,9 @@ pub struct Cell {
     pub(crate) live: u32,
     pub(crate) sessions: Arc<BTreeMap<SessionId, Arc<Session>>>,
     pub(crate) quotas: Arc<BTreeMap<Arc<str>, Quota>>,
-    pub(crate) holds: Arc<BTreeMap<JobId, Hold>>,
+    pub(crate) holds: Arc<BTreeMap<JobId, Arc<Hold>>>,
     /// By machine, the jobs that hold room there. Invariant: what `holds` say.
-    pub(crate) held: Arc<BTreeMap<u32, governance::Held>>,
+    pub(crate) held: Paged<Option<Arc<governance::Held>>, { page_rows::REST }>,
     pub(crate) partitions: Arc<BTreeMap<Arc<str>, Partition>>,
     pub(crate) unknown: Arc<BTreeMap<UnknownId, Arc<UnknownTask>>>,
     pub(crate) paused: Arc<BTreeSet<Arc<str>>>,

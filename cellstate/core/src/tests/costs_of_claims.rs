@@ -1,6 +1,6 @@
 //! What one transaction may cost, at sizes at which a square would take minutes.
 
-use plenum_model::{ClaimExtra, Device, GroupShape, Placement, Preemption};
+use plenum_model::{ClaimExtra, Command, Decision, Device, GroupShape, Placement, Preemption, Resources};
 
 use super::costs::{Large, placement};
 use crate::CoreOptions;
@@ -24,4 +24,22 @@ fn what_victims_have_left_is_counted_once_for_all_claims_that_take_over_from_the
     let outcome = large.commit(vec![Placement { preemptions, ..placement(high, 0..CLAIMS, |_| id.slot, 0) }]);
     assert_eq!((outcome.granted(), outcome.refusals.len()), (CLAIMS as usize, 0));
     assert_eq!(large.core.derived.promised.specials.counted.get(), 64);
+}
+
+// All who hold room on a machine were ranked there, and all holds were copied by the first change after each snapshot.
+#[test]
+fn who_finds_room_beside_all_holds_is_not_ranked_among_them() {
+    const HOLDERS: usize = 1024;
+    let mut large = Large::new(CoreOptions::default());
+    let machines: Vec<_> = (0..2048).map(|number| large.machine(format!("m{number}")).slot).collect();
+    let deadline = large.now.plus_micros(60_000_000);
+    for _ in 0..HOLDERS {
+        let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
+        let snapshot = large.core.cell().clone();
+        let machines = machines.clone();
+        let answer = large.ask(Command::TakeHold { job, machines, resources: Resources::new(1, 1), deadline });
+        assert!(matches!(answer, Decision::Accepted { .. }), "{answer:?}");
+        assert!(snapshot.hold(job).is_none());
+    }
+    assert!(machines.iter().all(|&machine| large.core.cell().held_by(machine).len() == HOLDERS));
 }

@@ -77,19 +77,19 @@ impl Cell {
     }
 
     pub(super) fn put_hold(&mut self, job: JobId, hold: Option<&Hold>) {
-        let held = Arc::make_mut(&mut self.held);
         // Mostly a hold loses one of its machines, or is renewed.
-        for (machine, was, is) in Hold::differences(self.holds.get(&job), hold) {
-            let there = held.entry(machine).or_default();
-            there.leave(job, &was);
+        for (machine, was, is) in Hold::differences(self.holds.get(&job).map(|hold| &**hold), hold) {
+            let row = self.held.get_mut(machine);
+            let held = Arc::make_mut(row.get_or_insert_default());
+            held.leave(job, &was);
             if !is.is_nothing() {
-                there.join(job, &is);
+                held.join(job, &is);
             }
-            if there.jobs.is_empty() {
-                held.remove(&machine);
+            if held.jobs.is_empty() {
+                *row = None;
             }
         }
-        put(Arc::make_mut(&mut self.holds), job, hold.cloned());
+        put(Arc::make_mut(&mut self.holds), job, hold.cloned().map(Arc::new));
     }
 
     /// What that makes of what is in use on its machine is only noted: a machine may get thousands at once.
@@ -178,12 +178,12 @@ impl Cell {
     /// The hold of a job.
     #[must_use]
     pub fn hold(&self, job: JobId) -> Option<&Hold> {
-        self.holds.get(&job)
+        self.holds.get(&job).map(|hold| &**hold)
     }
 
     /// All holds, by job.
     pub fn holds(&self) -> impl ExactSizeIterator<Item = (JobId, &Hold)> {
-        self.holds.iter().map(|(&job, hold)| (job, hold))
+        self.holds.iter().map(|(&job, hold)| (job, &**hold))
     }
 
     /// Whether any job holds room.
@@ -196,7 +196,11 @@ impl Cell {
     /// The jobs that hold room on a machine.
     #[must_use]
     pub fn held_by(&self, machine: u32) -> &[JobId] {
-        self.held.get(&machine).map_or(&[], |held| &held.jobs)
+        self.held_on(machine).map_or(&[], |held| &held.jobs)
+    }
+
+    fn held_on(&self, machine: u32) -> Option<&Held> {
+        self.held.get(machine)?.as_deref()
     }
 
     /// What is free on a machine for a job: holds of others are taken room.
@@ -205,7 +209,7 @@ impl Cell {
         let mut room = self.room(machine);
         if self.has_holds()
             && !planted::is(Bug::OverlooksHolds)
-            && let Some(held) = self.held.get(&machine)
+            && let Some(held) = self.held_on(machine)
         {
             (0..DIMENSIONS).for_each(|dimension| room.0[dimension] -= held.sum.0[dimension]);
             if held.jobs.binary_search(&job).is_ok()
