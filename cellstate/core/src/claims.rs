@@ -115,7 +115,8 @@ impl Resolver<'_> {
         }
         group_is_wanted(cell, job, placement.group, self.now).map_err(Trouble::NotWanted)?;
         let constrained = !shape.constraints.is_empty();
-        let classes = constrained.then(|| self.rules.classes(cell, job, placement.group, &shape.constraints).clone());
+        let rule = (placement.group, &shape.constraints[..]);
+        let classes = constrained.then(|| self.rules.classes(cell, job, rule, placement.all_machines()).clone());
         self.allowance = self.allowance(job, shape.resources);
         let named = victims_by_machine(placement);
         let evicts =

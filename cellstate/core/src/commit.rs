@@ -62,6 +62,7 @@ impl Core {
         self.may_commit(&session.scheduler)?;
         self.check(txn)?;
         let scheduler = self.derived.names.number(&session.scheduler).expect("named when its session was opened");
+        let machines = txn.placements.iter().flat_map(Placement::all_machines);
         let resolution = Resolver {
             scheduler,
             cell: &self.cell,
@@ -80,7 +81,7 @@ impl Core {
             retagged: &self.derived.retagged,
             quotas: &self.derived.quotas,
             allowance: None,
-            reserved: self.derived.partitions.closed_to(&self.cell, &session.scheduler),
+            reserved: self.derived.partitions.closed_to(&self.cell, &session.scheduler, machines),
             epochs_began: &self.derived.epochs_began,
             newest_epoch: self.derived.newest_epoch,
             opened: self.derived.opened,

@@ -168,12 +168,10 @@ impl Core {
         if !suits(machine, class) {
             return refuse(format!("{name} breaks the constraints of each group of {}", job.shape.name));
         }
-        let closed = self.derived.partitions.closed_to(&self.cell, &job.shape.scheduler);
+        let scheduler = &job.shape.scheduler;
+        let closed = self.derived.partitions.closed_to(&self.cell, scheduler, std::iter::once(slot));
         if closed.is_some_and(|closed| closed.contains(class)) && !planted::is(Bug::HoldsAnywhere) {
-            return refuse(format!(
-                "{name} is reserved for other schedulers than {} by a partition",
-                job.shape.scheduler
-            ));
+            return refuse(format!("{name} is reserved for other schedulers than {scheduler} by a partition"));
         }
         // With room for all of them nobody comes before anybody: a thousand jobs may hold some of it.
         let mut beside_all = self.cell.room_for(slot, job.id);

@@ -10,23 +10,31 @@ use crate::{Core, Handled, Verdict, accepted};
 /// Schedulers whose sets are remembered. Beyond them all are computed anew as they are asked for.
 const SETS_MAX: usize = 4096;
 
-/// By scheduler, the classes of machines that some partition reserves for others. Computed when first asked for, extended as classes
-/// appear, and forgotten when a partition changes: a set of bits for each name of a scheduler that is asked for.
+/// By scheduler, the classes of machines that some partition reserves for others. Each is judged when first asked for, and all are
+/// forgotten when a partition changes: a set of bits for each name of a scheduler that is asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Reserved(BTreeMap<Arc<str>, ClassSet>);
 
 impl Reserved {
-    /// The classes of machines on which this scheduler may not claim; `None`: it may everywhere.
-    pub(crate) fn closed_to(&mut self, cell: &Cell, scheduler: &Arc<str>) -> Option<&ClassSet> {
+    /// The classes of machines on which this scheduler may not claim, of those that these machines are of; `None`: it may everywhere.
+    pub(crate) fn closed_to(
+        &mut self,
+        cell: &Cell,
+        scheduler: &Arc<str>,
+        machines: impl Iterator<Item = u32>,
+    ) -> Option<&ClassSet> {
         let closes = |partition: &&Partition| !partition.is_open_to(scheduler);
         let mut closed = cell.partitions().map(|(_, partition)| partition).filter(closes).peekable();
         closed.peek()?;
-        let partitions: Vec<_> = closed.collect();
         if self.0.len() >= SETS_MAX && !self.0.contains_key(scheduler) {
             self.0.clear();
         }
         let set = self.0.entry(scheduler.clone()).or_default();
-        set.refresh_by(cell, |attributes| partitions.iter().any(|partition| has(partition, attributes)));
+        if !set.is_complete(cell) {
+            let partitions: Vec<_> = closed.collect();
+            let classes = cell.classes_of(machines);
+            set.judge_by(cell, classes, |attributes| partitions.iter().any(|partition| has(partition, attributes)));
+        }
         Some(set)
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, JobShape, Leaver, Machine, STEPS_AHEAD,
+    Attributes, Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, JobShape, Leaver, Machine, STEPS_AHEAD,
     coming,
 };
 
@@ -39,8 +39,15 @@ struct Counted {
 }
 
 impl Rules {
-    /// The classes of machines that satisfy the constraints of this group, as the job's version has them.
-    pub(crate) fn classes(&mut self, cell: &Cell, job: &Job, group: u16, constraints: &[Constraint]) -> &Arc<ClassSet> {
+    /// The classes of machines that satisfy the constraints of this group, as the job's version has them: of those that these machines
+    /// are of, and perhaps of others.
+    pub(crate) fn classes(
+        &mut self,
+        cell: &Cell,
+        job: &Job,
+        (group, constraints): (u16, &[Constraint]),
+        machines: impl Iterator<Item = u32>,
+    ) -> &Arc<ClassSet> {
         let place = job.group_row(group).map_or(0, |row| row as usize);
         if place >= self.known.len() {
             self.known.resize_with(place + 1, || None);
@@ -50,7 +57,8 @@ impl Rules {
             **known = Known { job: job.id, version: job.version, classes: Arc::default() };
         }
         if !known.classes.is_complete(cell) {
-            Arc::make_mut(&mut known.classes).refresh(constraints, cell);
+            let holds = |attributes: &Attributes| constraints.iter().all(|constraint| constraint.holds(attributes));
+            Arc::make_mut(&mut known.classes).judge_by(cell, cell.classes_of(machines), holds);
         }
         &known.classes
     }

@@ -116,10 +116,14 @@ fn split_number(text: &[u8]) -> (&[u8], &[u8]) {
     (&number[zeros..], rest)
 }
 
-/// Which classes of machines satisfy a list of constraints: one bit a class, computed once and extended as classes appear.
+/// Which classes of machines satisfy a list of constraints: two bits a class, each judged once, when it is asked for or with all others.
 #[derive(Clone, Debug, Default)]
 pub struct ClassSet {
+    /// Those that satisfy them.
     bits: Vec<u64>,
+    /// Those that were judged.
+    judged: Vec<u64>,
+    /// All below were.
     known: usize,
     /// What it knows is good for one numbering of the classes.
     numbering: u64,
@@ -140,19 +144,49 @@ impl ClassSet {
 
     /// Judges the classes of the cell that it has not judged yet by another rule; it must be the same one each time.
     pub fn refresh_by(&mut self, cell: &Cell, holds: impl Fn(&Attributes) -> bool) {
+        self.begin(cell);
+        while self.judge_next(cell, &holds) {}
+    }
+
+    /// Judges these classes of the cell, where it has not judged them yet, and as many more: in the end it has judged all of them, and
+    /// nobody who needs a few of a hundred thousand has waited for all. The rule must be the same one each time.
+    pub fn judge_by(&mut self, cell: &Cell, classes: impl IntoIterator<Item = u32>, holds: impl Fn(&Attributes) -> bool) {
+        self.begin(cell);
+        for class in classes {
+            self.judge(cell, class as usize, &holds);
+            self.judge_next(cell, &holds);
+        }
+    }
+
+    /// Forgets what it knows by other numbers.
+    fn begin(&mut self, cell: &Cell) {
         if self.numbering != cell.class_numbering() {
             *self = Self { numbering: cell.class_numbering(), ..Self::default() };
         }
-        let classes = cell.classes();
-        for (number, attributes) in classes.iter().enumerate().skip(self.known) {
-            if number % 64 == 0 {
-                self.bits.push(0);
-            }
-            if holds(attributes) {
-                self.bits[number / 64] |= 1 << (number % 64);
-            }
+    }
+
+    /// False: there is none left.
+    fn judge_next(&mut self, cell: &Cell, holds: &impl Fn(&Attributes) -> bool) -> bool {
+        let more = self.known < cell.classes().len();
+        if more {
+            self.judge(cell, self.known, holds);
+            self.known += 1;
         }
-        self.known = classes.len();
+        more
+    }
+
+    fn judge(&mut self, cell: &Cell, class: usize, holds: &impl Fn(&Attributes) -> bool) {
+        let (word, bit) = (class / 64, 1 << (class % 64));
+        let known = self.judged.get(word).is_some_and(|judged| judged & bit > 0);
+        let Some(attributes) = cell.classes().get(class).filter(|_| !known) else { return };
+        if word >= self.judged.len() {
+            self.judged.resize(word + 1, 0);
+            self.bits.resize(word + 1, 0);
+        }
+        self.judged[word] |= bit;
+        if holds(attributes) {
+            self.bits[word] |= bit;
+        }
     }
 
     /// Whether machines of this class satisfy the constraints. False for a class that was not judged.

@@ -94,6 +94,13 @@ pub struct ClaimExtra {
     pub take_overs: Vec<TakeOver>,
 }
 
+impl Placement {
+    /// Slots of the machines that its claims may be granted on; some perhaps more than once.
+    pub fn all_machines(&self) -> impl Iterator<Item = u32> {
+        self.machines.iter().chain(&self.alternates).copied()
+    }
+}
+
 impl ClaimExtra {
     /// Whether it says nothing: as if it were not there.
     #[must_use]

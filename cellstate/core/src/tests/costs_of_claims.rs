@@ -1,9 +1,29 @@
 //! What one transaction may cost, at sizes at which a square would take minutes.
 
-use plenum_model::{ClaimExtra, Command, Decision, Device, GroupShape, Placement, Preemption, Resources};
+use std::sync::Arc;
+
+use plenum_model::{
+    ClaimExtra, Command, Constraint, Decision, Device, GroupShape, MachineId, Operator, Placement, Preemption,
+    RefusalReason, Resources,
+};
 
 use super::costs::{Large, placement};
 use crate::CoreOptions;
+
+/// A machine whose attributes no other one has.
+fn numbered(large: &mut Large, number: u32) -> u32 {
+    let command = Command::RegisterMachine {
+        name: format!("m{number}").into(),
+        boot_id: "boot".into(),
+        capacity: Resources::new(1_000_000, 1 << 40),
+        attributes: Arc::new([("number".into(), number.to_string().into())].into_iter().collect()),
+        devices: Vec::new(),
+        inventory: Vec::new(),
+        seen: large.core.cell().revision(),
+    };
+    let Decision::Accepted { id, .. } = large.ask(command) else { panic!("registering is accepted") };
+    MachineId::from_bits(id).expect("an id").slot
+}
 
 fn gpu(index: u32, millis: u32) -> Device {
     Device { kind: "gpu".into(), index, millis, model: "m".into() }
@@ -42,4 +62,23 @@ fn who_finds_room_beside_all_holds_is_not_ranked_among_them() {
         assert!(snapshot.hold(job).is_none());
     }
     assert!(machines.iter().all(|&machine| large.core.cell().held_by(machine).len() == HOLDERS));
+}
+
+// All classes of machines were judged by all constraints of a job with its first claim, and by all partitions with the first one of a
+// scheduler. This would be hundreds of millions of constraints.
+#[test]
+fn only_the_machines_that_are_claimed_on_are_judged() {
+    const MACHINES: u32 = 16_384;
+    let mut large = Large::new(CoreOptions::default());
+    let machines: Vec<_> = (0..MACHINES).map(|number| numbered(&mut large, number)).collect();
+    let any = || Constraint { attribute: "number".into(), operator: Operator::GreaterOrEqual, values: vec!["7".into()] };
+    let constraints = vec![any(); 64];
+    for number in (8..MACHINES).step_by(4) {
+        let group = GroupShape { count: 2, constraints: constraints.clone(), ..GroupShape::default() };
+        let job = large.job(group);
+        let on = [machines[number as usize], machines[number as usize % 7]];
+        let outcome = large.commit(vec![placement(job, 0..2, |task| on[task as usize], 0)]);
+        assert_eq!((outcome.granted(), outcome.refusals.len()), (1, 1));
+        assert_eq!(outcome.refusals[0].reason, RefusalReason::Constraint);
+    }
 }

@@ -39,6 +39,11 @@ impl Cell {
         self.classes_in_use
     }
 
+    /// The classes of these machines; nothing for those that are not there.
+    pub fn classes_of(&self, machines: impl Iterator<Item = u32>) -> impl Iterator<Item = u32> {
+        machines.filter_map(|machine| self.machine_row(machine)).map(|row| row.class)
+    }
+
     /// How many machines have the attributes of a class.
     #[must_use]
     pub fn machines_of(&self, class: u32) -> u32 {
