@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::{
-    Attributes, Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, JobShape, Leaver, Machine, STEPS_AHEAD,
-    coming,
+    Attributes, Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, JobShape, Leaver, Machine,
+    STEPS_AHEAD, coming,
 };
 
 /// Bitmaps of the constraints of groups, and counts of those that limit machines or spread: at most one for each group that

@@ -150,7 +150,12 @@ impl ClassSet {
 
     /// Judges these classes of the cell, where it has not judged them yet, and as many more: in the end it has judged all of them, and
     /// nobody who needs a few of a hundred thousand has waited for all. The rule must be the same one each time.
-    pub fn judge_by(&mut self, cell: &Cell, classes: impl IntoIterator<Item = u32>, holds: impl Fn(&Attributes) -> bool) {
+    pub fn judge_by(
+        &mut self,
+        cell: &Cell,
+        classes: impl IntoIterator<Item = u32>,
+        holds: impl Fn(&Attributes) -> bool,
+    ) {
         self.begin(cell);
         for class in classes {
             self.judge(cell, class as usize, &holds);

@@ -71,7 +71,8 @@ fn only_the_machines_that_are_claimed_on_are_judged() {
     const MACHINES: u32 = 16_384;
     let mut large = Large::new(CoreOptions::default());
     let machines: Vec<_> = (0..MACHINES).map(|number| numbered(&mut large, number)).collect();
-    let any = || Constraint { attribute: "number".into(), operator: Operator::GreaterOrEqual, values: vec!["7".into()] };
+    let any =
+        || Constraint { attribute: "number".into(), operator: Operator::GreaterOrEqual, values: vec!["7".into()] };
     let constraints = vec![any(); 64];
     for number in (8..MACHINES).step_by(4) {
         let group = GroupShape { count: 2, constraints: constraints.clone(), ..GroupShape::default() };
