@@ -94,3 +94,33 @@ impl Echo for Same {
         Ok(Response::new(request.into_inner()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plenum_proto::v1;
+    use prost::Message as _;
+
+    #[test]
+    fn a_message_is_about_as_long_as_a_transaction_of_one_claim() {
+        let placement = v1::Placement {
+            job: (1 << 32) + 100,
+            job_version: 1,
+            machines: vec![5000],
+            tasks: vec![500],
+            ..v1::Placement::default()
+        };
+        let transaction = v1::Transaction {
+            session: 300,
+            number: 100_000,
+            incarnation: 1,
+            base_revision: 1_000_000,
+            placements: vec![placement],
+            stops: vec![(9 << 32) + 500_000],
+            decision: Some(v1::DecisionMetadata { attempt: 1, policy: "random".to_owned(), ..Default::default() }),
+            ..v1::Transaction::default()
+        };
+        let bytes = transaction.encoded_len();
+        assert!((MESSAGE_BYTES - 10..=MESSAGE_BYTES + 10).contains(&bytes), "{bytes}");
+    }
+}

@@ -116,7 +116,9 @@ mod tests {
             ("http://cell:", "port is not"),
             ("a cell", "found \"a cell\""),
         ] {
-            let error = endpoint(address).unwrap_err().to_string();
+            let error = endpoint(address).unwrap_err();
+            assert_eq!(format!("{error:?}"), error.to_string(), "a `main` that returns it shows people its `Debug`");
+            let error = error.to_string();
             assert!(error.contains(why) && error.contains("expected one like http://"), "{error}");
         }
     }

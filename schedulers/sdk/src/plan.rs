@@ -391,6 +391,6 @@ pub(crate) mod tests {
         let placement = &transaction.placements[0];
         assert_eq!((placement.alternates.as_slice(), placement.preemptions[0].machine), (&[6][..], 5));
         let entries: Vec<usize> = placement.extras.iter().map(|extra| extra.take_overs.len()).collect();
-        assert_eq!(entries, [0, 1], "one a claim, and nothing for a task that is not claimed");
+        assert_eq!(entries, [0, 1], "one a claim");
     }
 }

@@ -58,7 +58,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     /// The connection is gone. The session, its numbers and the mirror stay, unless the server said that they are over.
     pub(super) fn lose(&mut self, now_micros: i64, status: i32, code: &str, reason: String, outputs: &mut Vec<Output>) {
         let refused = matches!(self.link, Link::Greeting);
-        let turned_away = refused && self.session == SessionId::default() && TURNED_AWAY.contains(&status);
+        let is_new = self.session == SessionId::default() && code != OTHER_CELL;
+        let turned_away = refused && is_new && TURNED_AWAY.contains(&status);
         if refused && SESSION_IS_OVER.contains(&status) {
             self.end_session();
         }

@@ -106,6 +106,39 @@ fn the_first_greeting_asks_for_everything() {
     assert_eq!((hello.scheduler.as_str(), hello.session, hello.incarnation, hello.revision), ("idle", 0, 0, 0));
 }
 
+// It was told that there is no connection, as if the cell were away, and asked twenty times a second.
+#[test]
+fn who_is_not_let_in_is_told_so_and_asks_again_slowly() {
+    let mut runtime = begun();
+    greeting(&mut runtime);
+    let outputs = refuse(&mut runtime, 7, "NOT_PERMITTED");
+    let [Output::Notice(notice @ Notice::Lost { turned_away: true, .. }), Output::ConnectAfter { micros: 2_000_000 }] =
+        &outputs[..]
+    else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(notice.to_string(), "the cell does not let this scheduler in: gone; next attempt in 2000 ms");
+}
+
+#[test]
+fn who_was_let_in_and_may_not_resume_is_not_turned_away() {
+    for code in ["NOT_PERMITTED", "OTHER_CELL"] {
+        let mut runtime = at_five();
+        lose(&mut runtime, 14);
+        greeting(&mut runtime);
+        let outputs = refuse(&mut runtime, 7, code);
+        assert!(matches!(outputs[0], Output::Notice(Notice::Lost { turned_away: false, .. })), "{outputs:?}");
+    }
+}
+
+#[test]
+fn who_meets_another_cell_begins_anew_there_without_a_pause() {
+    let mut runtime = begun();
+    greeting(&mut runtime);
+    let outputs = refuse(&mut runtime, 7, "OTHER_CELL");
+    assert!(matches!(outputs[0], Output::Notice(Notice::Lost { turned_away: false, .. })), "{outputs:?}");
+}
+
 #[test]
 fn a_broken_connection_goes_on_with_what_the_mirror_has() {
     let mut runtime = at_five();

@@ -401,7 +401,9 @@ fn a_scheduler_that_errs_is_told_so_and_slowed_down() {
     stage.settle();
     stage.advance(60_000_000);
     let counters = *stage.runtime(seat).counters();
-    assert!(stage.notices(seat).iter().any(|notice| matches!(notice, Notice::Misfit { .. })));
+    let mut misfits = stage.notices(seat).iter().filter(|notice| matches!(notice, Notice::Misfit { .. }));
+    let told = misfits.next().expect("a misfit").to_string();
+    assert!(told.contains("plenum explain NO_ROOM") && told.contains("plenum txn show txn-"), "{told}");
     assert!(counters.transactions > 10, "it goes on trying: {counters:?}");
     assert!(counters.transactions < 60, "and not in a tight loop: {counters:?}");
     assert_eq!(counters.claims_granted, 0);

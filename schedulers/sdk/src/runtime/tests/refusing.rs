@@ -33,7 +33,26 @@ impl Scheduler for Eager {
     }
 }
 
-/// The same, and expects nothing to be promised to anybody.
+/// Claims the first machine for one task only, and says nothing of the other.
+struct Half;
+
+impl Scheduler for Half {
+    fn name(&self) -> &str {
+        "idle"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let mut decision = Decision::default();
+        for work in view.work() {
+            let mut plan = Plan::incremental();
+            plan.claim(work, &work.tasks[..1], &[0]);
+            decision.commit(plan);
+        }
+        decision
+    }
+}
+
+/// The same as the eager one, and expects nothing to be promised to anybody.
 struct Hopeful;
 
 impl Scheduler for Hopeful {
@@ -206,6 +225,34 @@ fn a_scheduler_that_always_loses_tries_on_ever_more_slowly_and_never_hot() {
     assert!((1_000_000..=2_000_000).contains(&last), "{last} µs between the last attempts");
     assert_eq!(runtime.counters().claims_conflict, 2 * attempts.len() as u64);
     assert_eq!(runtime.jobs(), 1, "it is still wanted");
+}
+
+/// People were told that the scheduler gave no reason, for as long as it claimed only a part of what waited.
+#[test]
+fn what_a_part_of_a_group_is_refused_for_is_not_hidden_by_the_part_that_nobody_claims() {
+    let (mut runtime, mut outputs) = with_work(Half, 0);
+    let (mut revision, mut reasons) = (4, Vec::new());
+    for now in (0..MINUTE_MICROS).step_by(100_000) {
+        let mut inbox = Vec::new();
+        for output in std::mem::take(&mut outputs) {
+            match output {
+                Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(transaction)) }) => {
+                    revision += 1;
+                    inbox.extend(refused(transaction, revision));
+                }
+                Output::Send(v1::SessionRequest { ask: Some(Ask::PassedOver(told)) }) => {
+                    reasons.extend(told.notes.into_iter().map(|note| note.reason));
+                }
+                _ => {}
+            }
+        }
+        for message in inbox {
+            outputs.extend(given(&mut runtime, now, message));
+        }
+        outputs.extend(runtime.handle(now, Input::Tick));
+    }
+    let last = reasons.last().expect("people are told why it waits");
+    assert_eq!(last, "refused at the commit, and tried again in a moment: NO_ROOM", "{reasons:?}");
 }
 
 /// A cell of small segments takes no transaction of more than one claim, and says so: as soon as it comes, or once it is decided and found
