@@ -80,6 +80,11 @@ impl InFlight {
         self.tasks.contains_key(&task) || self.decided.contains(&task)
     }
 
+    /// Tasks of a group of which the mirror shows what became of their claims, and whose outcomes are not heard yet.
+    pub(crate) fn unheard(&self, job: JobId, group: u16) -> impl Iterator<Item = u32> {
+        self.decided.range((job, group, 0)..=(job, group, u32::MAX)).map(|&(_, _, task)| task)
+    }
+
     pub(crate) fn home(&self, job: JobId) -> Option<u32> {
         self.homes.get(&job).copied()
     }

@@ -221,7 +221,7 @@ pub struct SchedulerRuntime<S> {
     trial_not_before_micros: i64,
     /// Some work stayed unplaced: room that comes free is an occasion.
     hungry: bool,
-    /// The rest of a gang was not offered, or as if more of it were needed at once than are, because of what is in flight: an answer is an occasion.
+    /// Something was not offered because of what is in flight, or as if more of a gang were needed at once than are: an answer is an occasion.
     held_back: bool,
     decide_not_before_micros: i64,
     /// The next time at which a decision is due by itself.

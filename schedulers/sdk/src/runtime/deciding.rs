@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use plenum_model::session::NUMBER_MAX;
 use plenum_model::{
-    Cell, Job, JobId, LogTime, NotWanted, Revision, TaskState, TransactionId, WantedGroup, group_is_wanted, wanted,
+    Cell, Job, JobId, LogTime, NotWanted, Revision, TaskState, TransactionId, WantedGroup, group_is_wanted,
+    task_is_wanted, wanted,
 };
 use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1::{self, session_request::Ask};
@@ -32,7 +33,7 @@ struct Gathered {
     wake_micros: Option<i64>,
     /// Why jobs are not even offered.
     notes: Vec<PassedOver>,
-    /// How many of a gang are needed at once depends on what becomes of those of it that are in flight.
+    /// Something waits for an answer: how many of a gang are needed at once, or a task whose outcome is not heard yet.
     held_back: bool,
 }
 
@@ -252,6 +253,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
             let begin = from.filter(|from| from.turn == standing.turn).map_or(0, |from| from.group);
             for group in groups.filter(|group| group.group >= begin) {
+                // What was granted may have ended already, and wait again: nothing but its outcome makes another decision then.
+                let mut unheard = self.in_flight.unheard(id, group.group);
+                gathered.held_back |= unheard.any(|task| task_is_wanted(cell, group.row, task).is_ok());
                 let free = |task: &u32| !self.in_flight.has_task(id, group.group, *task);
                 gathered.offer(job, standing, group, free, tasks_max);
                 if gathered.cut.is_some() {

@@ -5,6 +5,7 @@ use bytes::BytesMut;
 mod numbers;
 mod refusing;
 mod too_large;
+mod unheard;
 
 use plenum_model::{CellIdentity, Delta, LogTime, Revision, SessionChange};
 use plenum_proto::delta;
