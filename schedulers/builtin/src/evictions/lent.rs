@@ -43,15 +43,16 @@ pub(super) fn has_ports<'a>(
     leaving: impl Iterator<Item = &'a AllocationId> + Clone,
     taken: &BTreeSet<(u32, u16)>,
 ) -> bool {
-    let is_used = |port: &&Port| port.number > 0 && cell.in_use(machine).is_some_and(|used| used.has_port(port.number));
-    let (used, free): (Vec<&Port>, Vec<&Port>) = shape.ports.iter().partition(is_used);
+    let users = |port: &Port| cell.in_use(machine).map_or(0, |used| used.users_of(port.number));
+    let (used, free): (Vec<&Port>, Vec<&Port>) =
+        shape.ports.iter().partition(|port| port.number > 0 && users(port) > 0);
     let comes_free = |port: &&Port| {
         let has = |id: &AllocationId| {
             let extra = cell.allocation(*id).and_then(|found| found.extra);
             extra.is_some_and(|extra| extra.ports.iter().any(|held| held.number == port.number))
-                && !taken_over(cell, machine, *id).any(|entry| entry.ports.contains(&port.number))
         };
-        !taken.contains(&(machine, port.number)) && leaving.clone().any(has)
+        // As the cell judges: besides who leaves, a successor may have it, or a task that the cell does not know.
+        users(port) == 1 && !taken.contains(&(machine, port.number)) && leaving.clone().any(has)
     };
     let free: Vec<Port> = free.into_iter().cloned().collect();
     used.iter().all(comes_free) && (free.is_empty() || specials.has_ports(cell, machine, &free))
