@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use plenum_model::{AllocationRef, AllocationState, Command, JobId, Quota, Transition};
+use plenum_model::{
+    AllocationId, AllocationRef, AllocationState, Command, Inventory, JobId, Port, Quota, TaskTraces, Transition,
+};
 use plenum_sdk::{Decision, Plan, Scheduler, View};
 use plenum_testkit::{JobBuilder, Seat, Stage};
 
@@ -232,6 +234,45 @@ fn devices_and_ports_of_lower_bands_are_taken_over() {
     assert_eq!(stage.runtime(seat).counters().claims_misfit, 0);
     leave(&mut stage);
     assert_eq!((stage.placed(both).len(), stage.placed(again).len()), (1, 1));
+}
+
+// It was asked for at the expense of the one that could be evicted, and the cell refused that, again and again.
+#[test]
+fn nobody_is_evicted_for_a_port_that_a_task_unknown_to_the_cell_has_too() {
+    let mut stage = stage(1);
+    let low = submit(&mut stage, &job("low", 1, 100, 10).port("http", 80));
+    let known = stage.cell().allocations().next().unwrap().id;
+    let traces = TaskTraces {
+        namespace: "default".into(),
+        job: "old".into(),
+        group: "main".into(),
+        ports: vec![Port { name: "http".into(), number: 80 }],
+        ..TaskTraces::default()
+    };
+    let runs = |allocation, task: Option<TaskTraces>| Inventory {
+        allocation,
+        state: AllocationState::Running,
+        exit_code: 0,
+        reason: "".into(),
+        restarts: 0,
+        task: task.map(Into::into),
+    };
+    let unknown = AllocationId { slot: 7, generation: 1 };
+    let machine = stage.cell().machine_in(0).unwrap();
+    let command = Command::RegisterMachine {
+        name: machine.name.clone(),
+        boot_id: "boot".into(),
+        capacity: *machine.capacity,
+        attributes: machine.attributes.clone(),
+        devices: Vec::new(),
+        inventory: vec![runs(known, None), runs(unknown, Some(traces))],
+        seen: stage.cell().revision(),
+    };
+    stage.ask("agent", command);
+    let high = submit(&mut stage, &job("high", 1, 100, 90).port("http", 80));
+    assert_eq!((stands(&stage, high), stands(&stage, low)), ((0, 0), (1, 0)));
+    let told = stage.passed_over(high, 0);
+    assert!(told.starts_with("no lower band has enough"), "{told}");
 }
 
 // The victim's device was named. When the victim had ended before, the cell chose that one for another claim of the same transaction.

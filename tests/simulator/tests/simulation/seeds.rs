@@ -12,7 +12,8 @@ use plenum_simulator::{Failure, Tally, run, run_with};
 /// Seeds of the gate.
 const SEEDS: Range<u64> = 0..1000;
 
-/// Seeds that failed once, and what was wrong then.
+/// Seeds that failed once, and what was wrong then. A seed is another run as soon as the simulation draws anything else: each of these has a test
+/// of its own, too, where the mistake was.
 const FAILED_ONCE: [(u64, &str); 2] = [
     (3_007_458, "a task that waited again before its outcome was heard was not placed any more"),
     (3_007_829, "somebody was to be evicted for a port that a task unknown to the cell has, too"),
@@ -70,7 +71,8 @@ fn a_cell_survives_every_mix_of_faults() {
             std::fs::write(&path, &failure.story).expect("Cargo's folder for tests is writable");
             panic!(
                 "{failure}\nits story: {}; it becomes a test when it is copied to tests/stories, with words for what it tells, \
-                 and blessed: cargo xtask stories --bless",
+                 and blessed: cargo xtask stories --bless; where it is too long, write a test where the mistake is, and add \
+                 the seed to FAILED_ONCE",
                 path.display()
             );
         }
