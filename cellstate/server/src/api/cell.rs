@@ -13,7 +13,7 @@ use v1::command::Ask;
 
 use super::driven::Driven;
 use super::failure::Failure;
-use super::govern::held_job;
+use super::govern::{Holder, held_job};
 use super::jobs::change;
 use super::listing;
 use super::past;
@@ -165,16 +165,19 @@ impl v1::cell_server::Cell for CellService {
         let session = SessionId(wire.session);
         let is_operator = matches!(principal.role(), Role::Local | Role::Operator);
         let by_operator = wire.session == 0 && is_operator;
-        let namespace =
-            if by_operator { Arc::from("") } else { usable(&self.shared, &principal, session).await?.namespace };
-        let cell = self.shared.snapshot().await;
-        let scheduler = if by_operator {
-            None
+        let (namespace, holder, cell) = if by_operator {
+            (Arc::from(""), Holder::Operator, self.shared.snapshot().await)
         } else {
+            let owner = usable(&self.shared, &principal, session).await?;
+            let cell = self.shared.snapshot().await;
+            // What is known of sessions may be older than the cell.
+            if cell.session(session).is_none() {
+                return Err(no_such_session(session).into());
+            }
             self.shared.sessions.lock().used(session, self.shared.clock.monotonic_micros());
-            cell.session(session).map(|session| session.scheduler.clone())
+            (owner.namespace, Holder::Scheduler(owner.scheduler), cell)
         };
-        let job = held_job(&cell, scheduler.as_ref(), wire.job)?;
+        let job = held_job(&cell, &holder, wire.job)?;
         drop(cell);
         if wire.within_micros < 0 {
             let message = format!("within_micros: expected 0 or more, found {}", wire.within_micros);
@@ -304,11 +307,15 @@ async fn usable(shared: &Shared, principal: &Principal, session: SessionId) -> R
         None => shared.snapshot().await.session(session).map(|found| SessionOwner::from(&**found)),
     };
     let Some(owner) = owner else {
-        let message = format!("session {} is closed, or was never opened; open a new one", session.0);
-        return Err(Failure::not_found(plenum_model::RejectionCode::NoSuchSession, message));
+        return Err(no_such_session(session));
     };
     principal.may_use_session_of(&owner.principal)?;
     Ok(owner)
+}
+
+fn no_such_session(session: SessionId) -> Failure {
+    let message = format!("session {} is closed, or was never opened; open a new one", session.0);
+    Failure::not_found(plenum_model::RejectionCode::NoSuchSession, message)
 }
 
 /// A session's stream, for as long as it is there.

@@ -305,21 +305,30 @@ fn unknown_view(cell: &Cell, id: UnknownId, task: &UnknownTask) -> v1::UnknownTa
     }
 }
 
-/// A job of a session's scheduler; or of anybody's, where an operator asks without a session.
-pub(super) fn held_job(cell: &Cell, scheduler: Option<&Arc<str>>, bits: u64) -> Result<JobId, Failure> {
+/// Who asks for a hold.
+#[derive(Debug)]
+pub(super) enum Holder {
+    /// Without a session, for a job of anybody.
+    Operator,
+    /// A scheduler, for a job of its own.
+    Scheduler(Arc<str>),
+}
+
+/// A job that room may be held for.
+pub(super) fn held_job(cell: &Cell, holder: &Holder, bits: u64) -> Result<JobId, Failure> {
     let Some(id) = JobId::from_bits(bits) else {
         return Err(Failure::invalid(format!("job: expected an id with a generation above 0, found {bits}")));
     };
     let Some(job) = cell.job(id) else {
         return Err(Failure::not_found(RejectionCode::NoSuchJob, format!("{id} is retired or never was")));
     };
-    match scheduler {
-        Some(scheduler) if *scheduler != job.shape.scheduler => {
+    match holder {
+        Holder::Scheduler(scheduler) if *scheduler != job.shape.scheduler => {
             let message =
                 format!("{} belongs to the scheduler {}, and {scheduler} asks", job.shape.name, job.shape.scheduler);
             Err(Failure::new(tonic::Code::PermissionDenied, "NOT_PERMITTED", message))
         }
-        _ => Ok(id),
+        Holder::Scheduler(_) | Holder::Operator => Ok(id),
     }
 }
 

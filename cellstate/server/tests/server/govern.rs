@@ -299,3 +299,42 @@ async fn what_was_laid_down_is_told_with_who_asked_for_it() {
     assert_eq!(lines(&again), lab, "after a restart, too");
     server.shutdown().await.unwrap();
 }
+
+// While its session was being closed a scheduler was taken for an operator, who may hold room for anybody's job.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_scheduler_whose_session_is_being_closed_holds_no_room_for_jobs_of_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let foreign = submit(&channel, job("foreign", 1)).await.job;
+    let mut cell = v1::cell_client::CellClient::new(channel.clone());
+    for _ in 0..100 {
+        let open = v1::OpenRequest { scheduler: "a".into(), namespace: "default".into() };
+        let session = cell.open(as_principal("scheduler/a", open)).await.unwrap().into_inner().session;
+        let mut closing = cell.clone();
+        let close = tokio::spawn(async move {
+            closing.close(as_principal("scheduler/a", v1::CloseRequest { session, incarnation: 0 })).await
+        });
+        let holds: Vec<_> = (0..16)
+            .map(|_| {
+                let mut asking = cell.clone();
+                let hold = v1::TakeHoldRequest {
+                    session,
+                    job: foreign,
+                    machines: vec![0],
+                    resources: Some(v1::Resources { cpu_millis: 1000, ..Default::default() }),
+                    within_micros: 60_000_000,
+                    incarnation: 0,
+                };
+                tokio::spawn(async move { asking.take_hold(as_principal("scheduler/a", hold)).await })
+            })
+            .collect();
+        close.await.unwrap().unwrap();
+        for hold in holds {
+            let refused = code(&hold.await.unwrap().unwrap_err());
+            assert!(["NOT_PERMITTED", "NO_SUCH_SESSION"].contains(&refused.as_str()), "{refused}");
+        }
+    }
+    server.shutdown().await.unwrap();
+}
