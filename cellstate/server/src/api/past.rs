@@ -351,10 +351,12 @@ pub(super) mod tests {
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Blocks that are read where they stand. While the first one is, all but the newest revision is retired.
+    /// Blocks that are read where they stand. While one of them is, all but the newest revision is retired.
     #[derive(Default)]
     struct Retiring {
         batches: Mutex<BTreeMap<u64, bytes::Bytes>>,
+        /// When this one is read.
+        at: u64,
         retires: Mutex<Option<(History, Cell)>>,
     }
 
@@ -366,7 +368,8 @@ pub(super) mod tests {
 
     impl Frames for Retiring {
         fn read(&self, range: &LogRange) -> Result<Vec<bytes::Bytes>, FramesError> {
-            if let Some((history, cell)) = self.retires.lock().take() {
+            let is_due = self.at == 0 || self.at == range.first;
+            if let Some((history, cell)) = self.retires.lock().take_if(|_| is_due) {
                 crate::checkpoint::write(&history, &cell, None).unwrap();
                 assert_eq!(history.retire(cell.revision().0).unwrap().oldest, cell.revision().0);
             }
@@ -377,7 +380,14 @@ pub(super) mod tests {
 
     /// A history of four revisions, each a block, and a transaction of session 1 under the revision's number. While the first one that is asked for is read, all but the newest is retired.
     pub(in crate::api) fn retiring(dir: &std::path::Path) -> History {
-        let log = Arc::new(Retiring::default());
+        let deltas: Vec<_> = (1..=4).map(|revision| Delta::new(Revision(revision), LogTime::from_micros(1))).collect();
+        retiring_at(dir, &deltas, 0).0
+    }
+
+    /// A history of these deltas, each a block, and a transaction of session 1 under the revision's number; and the cell that they make. While the
+    /// block of a revision is read (0: any), all but the newest is retired.
+    pub(in crate::api) fn retiring_at(dir: &std::path::Path, deltas: &[Delta], at: u64) -> (History, Cell) {
+        let log = Arc::new(Retiring { at, ..Retiring::default() });
         let options = plenum_history::Options {
             frames: Some(log.clone()),
             block_batches: 1,
@@ -385,10 +395,10 @@ pub(super) mod tests {
         };
         let (history, _) = History::open(dir, options).unwrap();
         let mut cell = Cell::default();
-        for revision in 1..=4 {
-            let delta = Delta::new(Revision(revision), LogTime::from_micros(1));
+        for delta in deltas {
+            let revision = delta.revision.0;
             let mut encoded = bytes::BytesMut::new();
-            delta::encode(&delta, &mut encoded);
+            delta::encode(delta, &mut encoded);
             let mut encoder = BatchEncoder::default();
             encoder.begin(delta.time);
             let outcome = v1::Outcome { session: 1, number: revision, revision, ..Default::default() };
@@ -398,10 +408,10 @@ pub(super) mod tests {
             log.batches.lock().insert(revision, bytes.clone());
             let (first, last, time_micros) = (revision, revision, delta.time.micros);
             history.append(&[EncodedBatch { first, last, time_micros, bytes, place: Some(place) }]).unwrap();
-            cell.apply(&delta).unwrap();
+            cell.apply(delta).unwrap();
         }
-        *log.retires.lock() = Some((history.clone(), cell));
-        history
+        *log.retires.lock() = Some((history.clone(), cell.clone()));
+        (history, cell)
     }
 
     // It was refused as retired, with the number of another one, as what it had begun with went while it was being read.

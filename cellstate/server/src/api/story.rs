@@ -45,11 +45,31 @@ pub(super) fn tell(
     hero: &Hero<'_>,
     limit: usize,
 ) -> Result<v1::HistoryResponse, Failure> {
-    tell_until(Teller::new(history, cell), hero, cell.revision(), limit)
+    tell_until(|| Teller::new(history, cell), hero, cell.revision(), limit)
 }
 
-/// The same up to an earlier revision than the cell's, which is asked for names only.
-fn tell_until(
+/// The same up to an earlier revision than the cell's, which is asked for names only. `teller`: who tells it, at each try. What is retired between two
+/// readings would be missing without a word: the story is told anew then, of less of the log each time, so that it comes to an end.
+fn tell_until<'a>(
+    teller: impl Fn() -> Teller<'a>,
+    hero: &Hero<'_>,
+    until: Revision,
+    limit: usize,
+) -> Result<v1::HistoryResponse, Failure> {
+    let mut parts = 1;
+    loop {
+        let mut teller = teller();
+        teller.read_bytes_max /= parts;
+        let (history, oldest) = (teller.history, teller.history.oldest_revision());
+        let told = tell_once(teller, hero, until, limit);
+        if history.oldest_revision() == oldest {
+            return told;
+        }
+        parts = parts.saturating_mul(2);
+    }
+}
+
+fn tell_once(
     mut teller: Teller<'_>,
     hero: &Hero<'_>,
     until: Revision,
@@ -198,7 +218,8 @@ impl<'a> Teller<'a> {
 
     /// The cell at a revision, or at the oldest one that is retained.
     fn then(&self, revision: u64) -> Result<Cell, Failure> {
-        if revision == 0 {
+        // Where nothing is retired, nothing was before the first revision.
+        if revision == 0 && self.history.oldest_revision() <= 1 {
             return Ok(Cell::default());
         }
         past::fold_retained(self.history, revision)
@@ -511,18 +532,26 @@ mod tests {
     use plenum_model::{CellIdentity, Command, GroupShape, JobShape, LogTime, Request, Resources};
     use std::sync::Arc;
 
-    fn with_a_job() -> Cell {
+    /// A cell with a job, and what made it.
+    fn course_of_a_job() -> (Cell, Vec<Delta>) {
         let group = GroupShape { name: "g".into(), count: 1, resources: Resources::default(), ..GroupShape::default() };
         let (name, namespace) = ("early".into(), "default".into());
         let shape = JobShape { name, namespace, scheduler: "batch".into(), groups: vec![group], ..JobShape::default() };
         let submit = Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32] };
         let mut core = Core::new(CoreOptions::default());
-        for command in [Command::OpenServer(CellIdentity { term: 1, ..CellIdentity::default() }), submit] {
+        let commands = [Command::OpenServer(CellIdentity { term: 1, ..CellIdentity::default() }), submit];
+        let deltas = commands.map(|command| {
             let request = Request { principal: "local".into(), namespace: "default".into(), command };
-            let decided = core.decide(&request, LogTime::from_micros(1));
-            assert!(matches!(decided, plenum_core::Decided::Changed { .. }), "{decided:?}");
-        }
-        core.cell().clone()
+            match core.decide(&request, LogTime::from_micros(1)) {
+                plenum_core::Decided::Changed { delta, .. } => delta,
+                decided => panic!("{decided:?}"),
+            }
+        });
+        (core.cell().clone(), deltas.to_vec())
+    }
+
+    fn with_a_job() -> Cell {
+        course_of_a_job().0
     }
 
     // Where a story was cut because more of the log would have had to be read, its oldest event was called the registration.
@@ -607,5 +636,43 @@ mod tests {
         let job = cell.jobs().next().unwrap();
         let story = tell(&history, &cell, &Hero::Job(job), 10).unwrap();
         assert_eq!((story.events, story.oldest_revision), (Vec::new(), cell.revision().0 + 1));
+    }
+
+    // What became of its allocations was missing without a word, where it was retired after the rest of the story had been read.
+    #[test]
+    fn a_story_is_told_anew_when_something_is_retired_while_it_is_told() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (cell, mut deltas) = course_of_a_job();
+        let job = cell.jobs().next().unwrap().clone();
+        let (machine, grant, ended, newest) = (3, 4, 5, 6);
+        let mut came = gone::tests::at(machine);
+        came.machines = vec![Arc::new(crate::agents::machine(0, 7, MachineState::Ready))];
+        (came.scheduler_names, came.shapes) = (vec!["batch".into()], vec![Resources::default()]);
+        let grants = plenum_model::Grants {
+            job: job.id,
+            group_row: job.group_base,
+            slots: vec![0],
+            generations: vec![1],
+            machines: vec![0],
+            tasks: vec![0],
+            ..plenum_model::Grants::default()
+        };
+        let end = End { slot: 0, state: AllocationState::Failed, exit_code: 3, reason: None };
+        deltas.extend([
+            came,
+            Delta { grants: vec![grants], ..gone::tests::at(grant) },
+            Delta { ends: vec![end], ..gone::tests::at(ended) },
+            gone::tests::at(newest),
+        ]);
+        let told = |dir, retired_at| {
+            let (history, cell) = past::tests::retiring_at(dir, &deltas, retired_at);
+            let story = tell(&history, &cell, &Hero::Job(&job), 10).unwrap();
+            let words: Vec<_> = story.events.iter().map(|event| event.event.clone()).collect();
+            (words, story.oldest_revision)
+        };
+        let whole = ["submitted", "placed", "failed"].map(str::to_owned).to_vec();
+        assert_eq!(told(dir.path(), u64::MAX), (whole, 0));
+        // The submission is the last that is read before what became of allocations is looked for.
+        assert_eq!(told(other.path(), 2), (Vec::new(), newest));
     }
 }

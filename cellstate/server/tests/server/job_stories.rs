@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use plenum_proto::v1;
+use plenum_server::Server;
 use tonic::transport::Channel;
 use v1::AllocationState as State;
 
-use crate::client::{Session, connect, job, placement, register, start, start_with_leases_of, submit};
+use crate::client::{Session, connect, job, options, placement, register, start, start_with_leases_of, submit};
 
 type Jobs = v1::jobs_client::JobsClient<Channel>;
 type Inspect = v1::inspect_client::InspectClient<Channel>;
@@ -297,5 +298,37 @@ async fn groups_of_a_job_that_was_submitted_again_are_called_as_they_were_then()
         groups.push(names);
     }
     assert_eq!(groups, [vec!["map", "split"], vec!["fetch"]]);
+    server.shutdown().await.unwrap();
+}
+
+// As long as the oldest revision that is retained was one of the history's first block, what became of allocations from before it was not told, and
+// nothing said that it is missing.
+#[tokio::test]
+async fn what_becomes_of_allocations_is_told_where_the_first_block_is_retired_in_part() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut forgetful = options(dir.path());
+    forgetful.settings.segment_bytes = 64 << 10;
+    forgetful.settings.retain_bytes = 0;
+    forgetful.settings.checkpoint_interval = Duration::from_millis(20);
+    let server = Server::start(forgetful).await.unwrap();
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let crunch = submit(&channel, job("crunch", 1)).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let allocation = place(&mut session, &crunch, 0).await;
+    let mut inspect = Inspect::new(channel.clone());
+    for number in 0.. {
+        let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+        if status.oldest_revision > crunch.revision {
+            break;
+        }
+        let mut filler = job(&format!("filler{number}"), 1);
+        filler.body.as_mut().unwrap().groups[0].env.insert("FILL".into(), "x".repeat(4000));
+        submit(&channel, filler).await;
+        tokio::time::sleep(Duration::from_millis(60)).await;
+    }
+    report(&channel, &machine, allocation, State::Failed, 3, "").await;
+    let told = lines(&story(&channel, "crunch", 0, 0).await);
+    assert!(told.iter().any(|line| line.starts_with("failed ") && line.contains("exit code 3")), "{told:?}");
     server.shutdown().await.unwrap();
 }

@@ -92,7 +92,7 @@ pub(in crate::api) fn job(
     let retired = removal(&absent, id, bearer.revision, until)?.ok_or_else(|| absent.failure(true))?;
     let last = Revision(retired.entry.revision.saturating_sub(1));
     let job = job_at(history, last, id)?.ok_or_else(|| absent.failure(true))?;
-    let mut story = tell_until(Teller::new(history, cell), &Hero::Job(&job), last, limit.saturating_sub(1))?;
+    let mut story = tell_until(|| Teller::new(history, cell), &Hero::Job(&job), last, limit.saturating_sub(1))?;
     story.events.push(Teller::new(history, cell).event(&retired, "retired", String::new())?);
     story.revision = until;
     Ok(story)

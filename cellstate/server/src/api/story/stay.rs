@@ -32,14 +32,14 @@ fn say<'a>(teller: impl Fn() -> Teller<'a>, id: AllocationId, limit: usize) -> R
     if ended::newest_tenant(cell, id.slot) < id.generation {
         return Ok(Said::NeverWas);
     }
-    let story = tell_until(teller(), &Hero::Allocation(id), cell.revision(), limit)?;
+    let story = tell_until(&teller, &Hero::Allocation(id), cell.revision(), limit)?;
     if !story.events.is_empty() || cell.allocation(id).is_some() {
         return Ok(Said::Story(story));
     }
     let buried = if story.truncated { ended::end_of(history, Revision(story.older_at), id)? } else { None };
     if let Some(end) = buried {
         // All that may be read for a story was of later tenants of its slot.
-        let told = tell_until(teller(), &Hero::Allocation(id), end, limit)?;
+        let told = tell_until(&teller, &Hero::Allocation(id), end, limit)?;
         if !told.events.is_empty() || told.truncated {
             return Ok(Said::Story(v1::HistoryResponse { revision: story.revision, ..told }));
         }
