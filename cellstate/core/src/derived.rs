@@ -112,7 +112,7 @@ impl Derived {
             rules: Rules::default(),
             promised: Promised::default(),
             newcomers: RefCell::default(),
-            retagged: Retagged::default(),
+            retagged: Retagged::new(cell.revision()),
             marks: Marks::default(),
             job_events: JobEvents::rebuild(cell),
             final_jobs: SlotBits::default(),

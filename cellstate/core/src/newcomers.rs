@@ -3,10 +3,14 @@
 //!
 //! A group is walked once for each transaction that needs it, and not for each of its refused claims.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use plenum_model::{Cell, GroupShape, Machine, MachineState, Revision};
+use plenum_model::{Cell, GroupShape, Machine, MachineId, MachineState, Revision};
+
+/// Changes of attributes that are remembered: of as many machines as change one each within a few seconds, in the largest cells. Some
+/// 60 bytes each where they are of a few attributes, and at most 370, with its name, where each is of another one: 24 MB.
+pub(crate) const RETAGGED_MAX: usize = 1 << 16;
 
 /// The newest tasks of groups, by what they are limited by. Good for one transaction: the cell stays as it is meanwhile.
 #[derive(Debug, Default)]
@@ -22,9 +26,16 @@ pub(crate) struct Newcomers {
     pub(crate) walked: u64,
 }
 
-/// When attributes of machines changed last, by slot and attribute: of those that did since the server opened.
-#[derive(Debug, Default)]
-pub(crate) struct Retagged(BTreeMap<u32, BTreeMap<Arc<str>, Revision>>);
+/// When attributes of machines changed last. Bounded: the oldest change is forgotten first. It begins empty when a server opens, as the ring
+/// does. Invariant: it knows the last change of each attribute of each machine that came above `floor`.
+#[derive(Debug)]
+pub(crate) struct Retagged {
+    /// By attribute and machine.
+    last: BTreeMap<Arc<str>, BTreeMap<MachineId, Revision>>,
+    /// The same, oldest first, with those after which the same attribute changed again.
+    changes: VecDeque<(Revision, MachineId, Arc<str>)>,
+    floor: Revision,
+}
 
 /// The row of a group, the position of a spread rule, and a value.
 type Counted = (u32, u16, Arc<str>);
@@ -55,22 +66,55 @@ pub(crate) enum Newcomer {
 }
 
 impl Retagged {
+    pub(crate) const fn new(floor: Revision) -> Self {
+        Self { last: BTreeMap::new(), changes: VecDeque::new(), floor }
+    }
+
     /// Notes that a machine is about to change.
     pub(crate) fn before(&mut self, revision: Revision, machine: &Machine, before: Option<&Machine>) {
-        let slot = machine.id.slot;
-        if machine.state == MachineState::Gone {
-            self.0.remove(&slot);
-        } else if let Some(before) = before.filter(|before| before.attributes != machine.attributes) {
-            let names: BTreeSet<&Arc<str>> = before.attributes.keys().chain(machine.attributes.keys()).collect();
-            let changed =
-                names.into_iter().filter(|name| before.attributes.get(*name) != machine.attributes.get(*name));
-            self.0.entry(slot).or_default().extend(changed.map(|name| (name.clone(), revision)));
+        let changes = machine.state != MachineState::Gone;
+        let before = before.filter(|before| changes && before.attributes != machine.attributes);
+        let Some(before) = before else { return };
+        let names: BTreeSet<&Arc<str>> = before.attributes.keys().chain(machine.attributes.keys()).collect();
+        for name in names.into_iter().filter(|name| before.attributes.get(*name) != machine.attributes.get(*name)) {
+            self.last.entry(name.clone()).or_default().insert(machine.id, revision);
+            self.changes.push_back((revision, machine.id, name.clone()));
+        }
+        self.forget_oldest();
+    }
+
+    fn forget_oldest(&mut self) {
+        while self.changes.len() > RETAGGED_MAX
+            && let Some((revision, machine, name)) = self.changes.pop_front()
+        {
+            let Some(machines) = self.last.get_mut(&name) else { continue };
+            // What came after it tells those who ask as much.
+            if machines.get(&machine) == Some(&revision) {
+                machines.remove(&machine);
+                self.floor = revision;
+            }
+            if machines.is_empty() {
+                self.last.remove(&name);
+            }
         }
     }
 
-    /// When an attribute of a machine changed last, if that was after `base`.
-    fn since(&self, machine: u32, attribute: &str, base: Revision) -> Option<Revision> {
-        self.0.get(&machine)?.get(attribute).copied().filter(|&revision| revision > base)
+    /// Whether nothing was forgotten that came after `base`.
+    pub(crate) fn is_complete(&self, base: Revision) -> bool {
+        base >= self.floor
+    }
+
+    /// When an attribute of the machine in a slot changed last, if that is known, and was after `base`.
+    fn since(&self, cell: &Cell, machine: u32, attribute: &str, base: Revision) -> Option<Revision> {
+        // Mostly none has, and nothing is looked up.
+        self.changes.back().filter(|(newest, ..)| *newest > base)?;
+        let id = cell.machine_in(machine)?.id;
+        self.last.get(attribute)?.get(&id).copied().filter(|&revision| revision > base)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.changes.len().max(self.last.values().map(BTreeMap::len).sum())
     }
 }
 
@@ -93,7 +137,7 @@ impl Newcomers {
         (machine, attempts): (u32, usize),
     ) {
         for (rule, spread) in (0..).zip(&shape.spread) {
-            let Some(moved) = retagged.since(machine, &spread.attribute, base) else { continue };
+            let Some(moved) = retagged.since(cell, machine, &spread.attribute, base) else { continue };
             let Some(Limited::Value(value)) = limited_by(cell, Some(shape), Some(rule), machine) else { continue };
             let counted = (group_row, rule, value);
             let promised = self.promised.entry(counted.clone()).or_default();
@@ -123,7 +167,7 @@ impl Newcomers {
         let limited_by = |machine: u32| limited_by(cell, shape, rule, machine);
         // How many are on a machine does not depend on its attributes.
         let attribute = rule.and_then(|rule| Some(&*shape?.spread.get(usize::from(rule))?.attribute));
-        let moved = |machine: u32| retagged.since(machine, attribute?, base);
+        let moved = |machine: u32| retagged.since(cell, machine, attribute?, base);
         let known = self.groups.entry((group_row, rule)).or_insert_with(|| {
             let mut newest: BTreeMap<Limited, Newest> = BTreeMap::new();
             let group = cell.groups().get(group_row).copied().unwrap_or_default();

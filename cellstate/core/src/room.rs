@@ -418,8 +418,8 @@ impl<'a> Judge<'a, '_> {
                 rare!("a spread limit is reached by other attributes");
                 Facts::caused(RefusalKind::Conflict, reason, event_culprit(revision, "attributes", 0))
             }
-            // Grants stand in rows, and attributes of before the server opened nowhere.
-            None => self.unseen(rule.is_none() || self.base >= self.opened, reason),
+            // Grants stand in rows, and what attributes were before is soon forgotten.
+            None => self.unseen(rule.is_none() || self.retagged.is_complete(self.base), reason),
         }
     }
 }

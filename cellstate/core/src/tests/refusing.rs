@@ -2,14 +2,16 @@
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use plenum_model::{
-    ConflictCheck, Device, GroupShape, JobId, MachineId, Outcome, Port, Preemption, RefusalKind, RefusalReason,
-    Resource, Resources, Revision, Transaction,
+    Command, ConflictCheck, Decision, Device, GroupShape, JobId, MachineId, Outcome, Port, Preemption, RefusalKind,
+    RefusalReason, Resource, Resources, Revision, Spread, Transaction,
 };
 
 use super::costs::{Large, placement};
 use crate::CoreOptions;
+use crate::newcomers::RETAGGED_MAX;
 
 /// As much as a machine has.
 const ALL: Resources = Resources { cpu_millis: 1_000_000, memory_bytes: 1, ..Resources::new(0, 0) };
@@ -243,4 +245,45 @@ fn who_is_granted_something_on_a_machine_stands_in_the_way_of_the_next_claim_the
     let reasons = outcome.refusals.iter().map(|refusal| (refusal.machine, refusal.reason));
     let taken = RefusalReason::DeviceTaken;
     assert_eq!(reasons.collect::<Vec<_>>(), [(full, taken), (full, taken), (empty, taken), (full, taken)]);
+}
+
+/// A machine that registers, perhaps again, with these attributes, which all have one value.
+fn tagged(large: &mut Large, name: &str, attributes: impl Iterator<Item = String>) -> u32 {
+    let command = Command::RegisterMachine {
+        name: name.into(),
+        boot_id: "boot".into(),
+        capacity: Resources::new(1_000_000, 1 << 40),
+        attributes: Arc::new(attributes.map(|name| (name.into(), "x".into())).collect()),
+        devices: Vec::new(),
+        inventory: Vec::new(),
+        seen: large.core.cell().revision(),
+    };
+    let Decision::Accepted { id, .. } = large.ask(command) else { panic!("registering is accepted") };
+    MachineId::from_bits(id).expect("an id").slot
+}
+
+// Each attribute that a machine ever had was remembered until the machine was removed.
+#[test]
+fn changes_of_attributes_are_forgotten_beyond_a_bound_and_who_asks_about_them_is_stale() {
+    const NAMES: usize = 256;
+    let mut large = Large::new(CoreOptions::default());
+    let machine = tagged(&mut large, "m1", std::iter::once("rack".to_owned()));
+    let spread = vec![Spread { attribute: "rack".into(), at_most: 1 }];
+    let job = large.job(GroupShape { count: 2, spread, ..GroupShape::default() });
+    large.commit(vec![placement(job, 0..1, |_| machine, 0)]);
+    let base = large.core.cell().revision();
+    let kind = |large: &mut Large, base: Revision| {
+        let placements = vec![placement(job, 1..2, |_| machine, 0)];
+        let outcome = large.commit_on(Transaction { base, placements, ..Transaction::default() });
+        assert_eq!(outcome.refusals[0].reason, RefusalReason::SpreadLimit);
+        outcome.refusals[0].kind
+    };
+    assert_eq!(kind(&mut large, base), RefusalKind::Misfit);
+    for round in 0..RETAGGED_MAX / NAMES {
+        tagged(&mut large, "m2", (0..NAMES).map(|name| format!("{name} of {round}")));
+    }
+    assert_eq!(large.core.derived.retagged.len(), RETAGGED_MAX);
+    assert_eq!(kind(&mut large, base), RefusalKind::Stale);
+    let now = large.core.cell().revision();
+    assert_eq!(kind(&mut large, now), RefusalKind::Misfit);
 }
