@@ -12,10 +12,10 @@ use plenum_model::{
     Revision, Room, STEPS_AHEAD, Special, Spoken, TaskState, Transaction, coming, group_is_wanted, task_is_wanted,
 };
 
-use crate::preempt::{Victims, leaves, victims_by_machine};
+use crate::preempt::{Victims, leaves, named, victims_by_machine};
 use crate::quotas::Budget;
 use crate::resolve::{Granted, Resolution, Resolver, claims_of, refusal};
-use crate::room::{About, Facts, Trouble};
+use crate::room::{About, Facts, Trouble, Wanted};
 use beyond_room::Judged;
 
 /// What the claims of one placement share.
@@ -208,7 +208,7 @@ impl Resolver<'_> {
             let (machine, extra) = match judged {
                 Ok(judged) => judged,
                 Err(trouble) => {
-                    let facts = self.facts(txn, &terms, machine, terms.as_permitted(machine, trouble));
+                    let facts = self.facts(txn, &terms, asked, terms.as_permitted(machine, trouble));
                     resolution.refusals.push(refusal(Some((number, claim)), placement, facts));
                     continue;
                 }
@@ -242,23 +242,25 @@ impl Resolver<'_> {
     }
 
     /// The facts of a claim that is refused.
-    fn facts(&mut self, txn: &Transaction, terms: &Terms<'_>, machine: u32, trouble: Trouble) -> Facts {
-        let Trouble::Machine(Obstacle::Device(position)) = trouble else {
-            return self.judge(txn).facts(trouble, &self.about(terms, machine));
-        };
+    fn facts(&mut self, txn: &Transaction, terms: &Terms<'_>, asked: Claim<'_>, trouble: Trouble) -> Facts {
         // All devices of all victims are looked at for that: claims that lack the same one are told the same.
-        let known = self.short_devices.get(&machine).and_then(|positions| positions.get(&position));
+        let position = match trouble {
+            Trouble::Machine(Obstacle::Device(position)) if asked.extra.is_none() => position,
+            _ => return self.judge(txn).facts(trouble, &self.about(terms, asked)),
+        };
+        let known = self.short_devices.get(&asked.machine).and_then(|positions| positions.get(&position));
         if let Some(facts) = known {
             return facts.clone();
         }
-        let facts = self.judge(txn).facts(trouble, &self.about(terms, machine));
-        self.short_devices.entry(machine).or_default().insert(position, facts.clone());
+        let facts = self.judge(txn).facts(trouble, &self.about(terms, asked));
+        self.short_devices.entry(asked.machine).or_default().insert(position, facts.clone());
         facts
     }
 
-    fn about<'a>(&'a self, terms: &'a Terms<'_>, machine: u32) -> About<'a> {
-        let victims = terms.victims_on(machine);
-        let handed_over = victims.iter().filter_map(|victim| self.promised.specials.taken_over(victim.slot));
+    fn about<'a>(&'a self, terms: &'a Terms<'_>, asked: Claim<'a>) -> About<'a> {
+        let machine = asked.machine;
+        let sources = self.sources(terms, asked);
+        let slots = || sources.iter().map(|source| source.id.slot);
         let goes = |slot: &u32| self.promised.specials.evicts(*slot) || self.promised.stops(*slot);
         About {
             machine,
@@ -271,10 +273,26 @@ impl Resolver<'_> {
             owner: terms.job.id,
             ended_holders: self.ended_holders(terms, machine).collect(),
             free: self.free_room(terms, machine),
-            handed_over: handed_over.collect(),
-            going: victims.iter().map(|victim| victim.slot).filter(goes).collect(),
-            victims,
+            handed_over: slots().filter_map(|slot| self.promised.specials.taken_over(slot)).collect(),
+            going: slots().filter(goes).collect(),
+            devices: asked.extra.map_or(&[], |extra| &extra.devices),
+            sources,
         }
+    }
+
+    /// Whose room a claim wanted, as [`HandOff`](crate::preempt::HandOff) takes it: those that it names itself come first.
+    fn sources<'a>(&self, terms: &'a Terms<'_>, asked: Claim<'a>) -> Vec<Wanted<'a>> {
+        let mut sources = Vec::new();
+        let named = named(asked.extra).iter().map(|entry| Wanted { id: entry.victim, most: Some(entry) });
+        let victims = terms.victims_on(asked.machine).iter().map(|&id| Wanted { id, most: None });
+        let mut known = BTreeSet::new();
+        for wanted in named.chain(victims) {
+            let elsewhere = self.cell.allocation(wanted.id).is_some_and(|found| found.row.machine != asked.machine);
+            if !elsewhere && known.insert(wanted.id) {
+                sources.push(wanted);
+            }
+        }
+        sources
     }
 
     /// The first spare machine on which the claim can be granted. Those before it are used up: the tasks of a group are equal, and
@@ -471,7 +489,7 @@ impl Resolver<'_> {
                 let own = (self.session.id, (self.scheduler, self.names.since(self.scheduler)));
                 let changed = self.hindsight.changed_by_others(self.ring, machine, txn.base, own);
                 if changed != Some(false) {
-                    return Err(Trouble::Changed(self.session.id));
+                    return Err(Trouble::Changed(own.0, own.1));
                 }
             }
         }

@@ -72,7 +72,7 @@ pub(crate) struct Past<'a> {
     /// By word, the position of the newest event.
     words: OnceCell<BTreeMap<&'static str, usize>>,
     beside_holds: OnceCell<Option<usize>>,
-    beside_releases: OnceCell<Option<usize>>,
+    by_others: OnceCell<Option<usize>>,
     lost_devices: OnceCell<Option<usize>>,
     newest_take: OnceCell<Option<usize>>,
     take_by_others: OnceCell<Option<usize>>,
@@ -83,10 +83,13 @@ pub(crate) struct Past<'a> {
     rows: OnceCell<Vec<AllocationRef<'a>>>,
     unknown: OnceCell<Option<Found<'a>>>,
     devices: OnceCell<Vec<i64>>,
-    /// By kind of device, who has some.
-    device_takers: OnceCell<BTreeMap<Arc<str>, Suspects<'a>>>,
+    /// By kind of device, and by device, who has some.
+    device_takers: OnceCell<BTreeMap<DeviceKey, Suspects<'a>>>,
     ports: OnceCell<PortTakers>,
 }
+
+/// A kind of devices, all of them or the one with an index.
+type DeviceKey = (Arc<str>, Option<u32>);
 
 /// The unknown tasks of a machine, if the newest of them was found after the base. What any of them has counts as found then: the ring
 /// knows when there were more of them, not which.
@@ -121,7 +124,7 @@ impl<'a> Past<'a> {
             since,
             words: OnceCell::new(),
             beside_holds: OnceCell::new(),
-            beside_releases: OnceCell::new(),
+            by_others: OnceCell::new(),
             lost_devices: OnceCell::new(),
             newest_take: OnceCell::new(),
             take_by_others: OnceCell::new(),
@@ -150,10 +153,15 @@ impl<'a> Past<'a> {
         self.since.changes.iter().copied().filter(move |change| change.kind == kind)
     }
 
-    /// The newest event of the machine itself that did not only give something back.
-    pub(crate) fn newest_change(&self) -> Option<(Revision, MachineEvent)> {
+    /// The newest event of the machine itself that did not only give something back, nor was about a hold of the scheduler whose transaction it
+    /// is: that with a number, since a revision.
+    pub(crate) fn change_by_others(&self, (scheduler, named): (u16, Revision)) -> Option<(Revision, MachineEvent)> {
         let events = &self.since.events;
-        let position = self.beside_releases.get_or_init(|| events.iter().position(|(_, event)| !event.is_release()));
+        let by_others = |(revision, event): &(Revision, MachineEvent)| {
+            let is_own = event.holder.is_some_and(|holder| holder.scheduler == Some(scheduler)) && *revision >= named;
+            !is_own && !event.is_release()
+        };
+        let position = self.by_others.get_or_init(|| events.iter().position(by_others));
         position.and_then(|position| events.get(position).copied())
     }
 
@@ -285,15 +293,19 @@ impl<'a> Past<'a> {
         rooms
     }
 
-    /// Who has devices of a kind; `None`: nobody.
-    pub(crate) fn device_takers(&self, kind: &str) -> Option<&Suspects<'a>> {
+    /// Who has devices of a kind, or the one with an index; `None`: nobody.
+    pub(crate) fn device_takers(&self, kind: &Arc<str>, index: Option<u32>) -> Option<&Suspects<'a>> {
         let takers = self.device_takers.get_or_init(|| {
-            let mut takers: BTreeMap<Arc<str>, Vec<Suspect<'a>>> = BTreeMap::new();
+            let mut takers: BTreeMap<DeviceKey, Vec<Suspect<'a>>> = BTreeMap::new();
             let mut note = |devices: &mut dyn Iterator<Item = &Device>, revision: Revision, who: Who<'a>| {
-                let mut sums: BTreeMap<&Arc<str>, u64> = BTreeMap::new();
-                devices.for_each(|device| *sums.entry(&device.kind).or_default() += u64::from(device.millis));
-                for (kind, amount) in sums.into_iter().filter(|(_, amount)| *amount > 0) {
-                    takers.entry(kind.clone()).or_default().push(Suspect { revision, amount, who });
+                let mut sums: BTreeMap<(&Arc<str>, Option<u32>), u64> = BTreeMap::new();
+                for device in devices {
+                    for index in [None, Some(device.index)] {
+                        *sums.entry((&device.kind, index)).or_default() += u64::from(device.millis);
+                    }
+                }
+                for ((kind, index), amount) in sums.into_iter().filter(|(_, amount)| *amount > 0) {
+                    takers.entry((kind.clone(), index)).or_default().push(Suspect { revision, amount, who });
                 }
             };
             for found in self.rows() {
@@ -304,9 +316,9 @@ impl<'a> Past<'a> {
                 let mut devices = found.tasks.iter().flat_map(|task| &task.devices);
                 note(&mut devices, found.revision, Who::Event(UNKNOWN_TASK, None));
             }
-            takers.into_iter().map(|(kind, all)| (kind, Suspects::of(all))).collect()
+            takers.into_iter().map(|(device, all)| (device, Suspects::of(all))).collect()
         });
-        takers.get(kind)
+        takers.get(&(kind.clone(), index))
     }
 
     /// Who got a port last; 0 for any port.

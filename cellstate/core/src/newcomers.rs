@@ -105,7 +105,7 @@ impl Retagged {
     }
 
     /// When an attribute of the machine in a slot changed last, if that is known, and was after `base`.
-    fn since(&self, cell: &Cell, machine: u32, attribute: &str, base: Revision) -> Option<Revision> {
+    pub(crate) fn since(&self, cell: &Cell, machine: u32, attribute: &str, base: Revision) -> Option<Revision> {
         // Mostly none has, and nothing is looked up.
         self.changes.back().filter(|(newest, ..)| *newest > base)?;
         let id = cell.machine_in(machine)?.id;

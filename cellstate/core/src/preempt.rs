@@ -149,21 +149,31 @@ pub(crate) fn is_nothing(entry: &TakeOver) -> bool {
     entry.amount.is_nothing() && entry.devices.is_empty() && entry.ports.is_empty()
 }
 
+/// Of what somebody has, as much as is wanted of it: all, where no room is named.
+pub(crate) fn room_within(most: Option<&TakeOver>, has: &Resources) -> Resources {
+    let most = most.map(|most| &most.amount).filter(|most| !most.is_nothing());
+    most.map_or(*has, |most| has.at_most(most))
+}
+
+/// Of a device that somebody has, as much as is wanted of it: all, where no device is named.
+pub(crate) fn lent_within(most: Option<&TakeOver>, device: &Device) -> u32 {
+    let of_it = |all: &[Device]| {
+        let same = all.iter().filter(|other| is_same(other, device));
+        same.fold(0_u32, |sum, other| sum.saturating_add(other.millis))
+    };
+    let most = most.filter(|most| !most.devices.is_empty());
+    most.map_or(device.millis, |most| device.millis.min(of_it(&most.devices)))
+}
+
 impl Source<'_> {
     /// The room that it may give.
     fn room(&self) -> Resources {
-        let most = self.most.map(|most| &most.amount).filter(|most| !most.is_nothing());
-        most.map_or(self.left.amount, |most| self.left.amount.at_most(most))
+        room_within(self.most, &self.left.amount)
     }
 
     /// How much it may give of one of its devices.
     fn lends(&self, device: &Device) -> u32 {
-        let of_it = |all: &[Device]| {
-            let same = all.iter().filter(|other| is_same(other, device));
-            same.fold(0_u32, |sum, other| sum.saturating_add(other.millis))
-        };
-        let most = self.most.filter(|most| !most.devices.is_empty());
-        most.map_or(device.millis, |most| device.millis.min(of_it(&most.devices)))
+        lent_within(self.most, device)
     }
 
     fn has_port(&self, port: u16) -> bool {

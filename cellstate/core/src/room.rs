@@ -1,34 +1,27 @@
 //! Why a claim is refused: of which kind, and who came between.
 
+mod devices;
+
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use plenum_model::rare;
 use plenum_model::{
-    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, DeviceRoom, GroupShape, JobId, MachineState,
-    NotWanted, Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage,
-    TakeOver, TransactionId, choose_devices, device_rooms, take_parts,
+    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, GroupShape, JobId, MachineState, NotWanted,
+    Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage, TakeOver,
+    TransactionId,
 };
 
 use crate::hindsight::{Hindsight, Past, Suspect, Suspects, Who};
 use crate::job_events::{JobEventKind, JobEvents};
 use crate::names::Names;
 use crate::newcomers::{Newcomer, Newcomers, Retagged};
-use crate::preempt::{find_from, may_evict, subtract_devices};
+use crate::preempt::{may_evict, room_within};
 use crate::ring::{Change, Ring};
 
 /// Culprits that a refusal lists.
 const CULPRITS_LISTED: usize = 4;
-
-/// Adds devices to what is free.
-fn lend<'a>(rooms: &mut [DeviceRoom], devices: impl IntoIterator<Item = &'a Device>) {
-    let mut at = 0;
-    for device in devices {
-        let place = find_from(rooms, &mut at, |room| room.is(device));
-        place.into_iter().for_each(|place| rooms[place].free_millis += i64::from(device.millis));
-    }
-}
 
 /// What stands in a claim's way.
 #[derive(Clone, Copy, Debug)]
@@ -37,8 +30,8 @@ pub(crate) enum Trouble {
     Machine(Obstacle),
     /// The machine registered, or began an epoch, at this revision, after the base.
     NewMachine(Revision, u32),
-    /// Check `sequence`: somebody else than this session changed the machine, or nobody can tell any more.
-    Changed(SessionId),
+    /// Check `sequence`: somebody else than this session, of the scheduler with this number since then, changed the machine, or nobody can tell any more.
+    Changed(SessionId, (u16, Revision)),
     /// The task or its group.
     NotWanted(NotWanted),
     /// The task has this allocation.
@@ -59,7 +52,7 @@ impl Trouble {
     /// Whether another machine could be the answer.
     pub(crate) fn is_of_the_machine(self) -> bool {
         match self {
-            Self::Machine(_) | Self::NewMachine(..) | Self::Changed(_) => true,
+            Self::Machine(_) | Self::NewMachine(..) | Self::Changed(..) => true,
             Self::Never(_, reason) => matches!(reason, RefusalReason::NotPermitted | RefusalReason::MayNotEvict),
             Self::NotWanted(_)
             | Self::Taken(_)
@@ -94,12 +87,21 @@ pub(crate) struct About<'a> {
     pub(crate) ended_holders: Vec<JobId>,
     /// What is free there beside them.
     pub(crate) free: Room,
-    /// Whom it would have evicted, each once.
-    pub(crate) victims: &'a [AllocationId],
+    /// Whose room it wanted beside that, each once.
+    pub(crate) sources: Vec<Wanted<'a>>,
     /// What earlier claims of the transaction took over from them.
     pub(crate) handed_over: Vec<&'a TakeOver>,
     /// Slots of those of them whom the transaction evicts or stops anyway.
     pub(crate) going: Vec<u32>,
+    /// The very devices that it names.
+    pub(crate) devices: &'a [Device],
+}
+
+/// Somebody whose room a claim wanted: one that it named itself, with what it wants of it, or one whom it would have evicted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) id: AllocationId,
+    pub(crate) most: Option<&'a TakeOver>,
 }
 
 impl Default for About<'_> {
@@ -115,9 +117,10 @@ impl Default for About<'_> {
             owner: JobId::default(),
             ended_holders: Vec::new(),
             free: Room::default(),
-            victims: &[],
+            sources: Vec::new(),
             handed_over: Vec::new(),
             going: Vec::new(),
+            devices: &[],
         }
     }
 }
@@ -186,8 +189,9 @@ impl<'a> Judge<'a, '_> {
             Trouble::Machine(Obstacle::Port(port)) => self.no_port(port, about),
             Trouble::Machine(Obstacle::PerMachine) => self.limit(None, about),
             Trouble::Machine(Obstacle::Spread(rule)) => self.limit(Some(rule), about),
+            Trouble::Machine(Obstacle::Constraint) => self.constraint(about),
             Trouble::Machine(obstacle) => self.machine_facts(obstacle, about.machine),
-            Trouble::Changed(session) => self.changed(about.machine, session),
+            Trouble::Changed(session, scheduler) => self.changed(about.machine, session, scheduler),
             Trouble::Taken(slot) => self.taken(slot),
             Trouble::NotWanted(why) => self.job_facts(about.job, JobEventKind::behind(why), RefusalReason::NotWanted),
             Trouble::Predecessor => self.job_facts(about.job, &[JobEventKind::Left], RefusalReason::Predecessor),
@@ -227,9 +231,9 @@ impl<'a> Judge<'a, '_> {
             Obstacle::NotReady(MachineState::Unreachable) => (RefusalReason::MachineNotReady, &["expired"]),
             Obstacle::NotReady(MachineState::Draining) => (RefusalReason::MachineNotReady, &["draining"]),
             Obstacle::NotReady(_) => (RefusalReason::MachineNotReady, &["cordoned"]),
-            Obstacle::Constraint => (RefusalReason::Constraint, &["attributes"]),
             Obstacle::Full => (RefusalReason::PerMachineLimit, &[]),
             Obstacle::OtherMachine
+            | Obstacle::Constraint
             | Obstacle::NoRoom(_)
             | Obstacle::PerMachine
             | Obstacle::Spread(_)
@@ -248,9 +252,26 @@ impl<'a> Judge<'a, '_> {
         self.unseen(past.is_complete(), reason)
     }
 
-    fn changed(&self, machine: u32, session: SessionId) -> Facts {
+    /// What an attribute was before nobody remembers: the one that a failing constraint is about did suit if it has changed since. One that failed at
+    /// the base already is not made good by a change of others.
+    fn constraint(&self, about: &About<'_>) -> Facts {
+        let attributes = self.cell.machine_in(about.machine).map(|machine| &*machine.attributes);
+        let constraints = about.shape.map(|shape| shape.constraints.as_slice()).unwrap_or_default();
+        let failing = constraints.iter().filter(|constraint| !attributes.is_some_and(|has| constraint.holds(has)));
+        let changed =
+            failing.map(|failing| self.retagged.since(self.cell, about.machine, &failing.attribute, self.base));
+        match changed.collect::<Option<Vec<_>>>().and_then(|changed| changed.into_iter().max()) {
+            Some(revision) => {
+                let culprit = event_culprit(revision, "attributes", 0);
+                Facts::caused(RefusalKind::Conflict, RefusalReason::Constraint, culprit)
+            }
+            None => self.unseen(self.retagged.is_complete(self.base), RefusalReason::Constraint),
+        }
+    }
+
+    fn changed(&self, machine: u32, session: SessionId, scheduler: (u16, Revision)) -> Facts {
         let past = self.past(machine);
-        let event = past.newest_change().map(|(revision, event)| event_culprit(revision, event.word, 0));
+        let event = past.change_by_others(scheduler).map(|(revision, event)| event_culprit(revision, event.word, 0));
         let grant = past.take_by_others(session).map(|change| self.grant_culprit(change, 0));
         match grant.into_iter().chain(event).max_by_key(|culprit| culprit.revision) {
             Some(culprit) => Facts::caused(RefusalKind::Conflict, RefusalReason::MachineChanged, culprit),
@@ -310,13 +331,14 @@ impl<'a> Judge<'a, '_> {
         let owners: Vec<JobId> = about.ended_holders.iter().copied().chain([about.owner]).collect();
         let mut before = past.room_at_base(about.free, &owners);
         before.take(&about.promised);
-        // Whom it would have evicted was there at the base, too; who has ended since gave its room back.
-        for victim in self.victims(about).filter(|victim| victim.row.created <= self.base) {
-            before.add(&self.cell.resources_of(victim.row));
-            let taken = about.handed_over.iter().filter(|entry| entry.victim == victim.id);
-            taken.for_each(|entry| before.take(&entry.amount));
+        // Whose room it wanted was there at the base, too; who has ended since gave its room back.
+        for (source, wanted) in self.sources(about).filter(|(source, _)| source.row.created <= self.base) {
+            let taken = about.handed_over.iter().filter(|entry| entry.victim == source.id);
+            let has = taken.fold(self.cell.resources_of(source.row), |has, entry| has.without(&entry.amount));
+            before.add(&room_within(wanted.most, &has));
         }
-        about.victims.iter().filter_map(|&victim| past.released(victim)).for_each(|shape| before.add(&shape));
+        let ended = about.sources.iter().filter_map(|wanted| Some((wanted, past.released(wanted.id)?)));
+        ended.for_each(|(wanted, shape)| before.add(&room_within(wanted.most, &shape)));
         let fitted = before.shortage(&about.need).is_none();
         let facts = Facts {
             short: Some((resource, short.short_by)),
@@ -330,65 +352,19 @@ impl<'a> Judge<'a, '_> {
         }
         let misfit = Facts { short: facts.short, ..Facts::plain(facts.kind, facts.reason) };
         let blamed = self.blame(facts, past.takers(resource), short.short_by, &past.holders_among(&owners));
-        // Without victims that cannot be: what was free at the base and is not now was taken since.
+        // Without such sources that cannot be: what was free at the base and is not now was taken since.
         if blamed.total < short.short_by { misfit } else { blamed }
     }
 
-    /// Whom a claim would have evicted and may, and who leaves anyway.
-    fn victims<'b>(&'b self, about: &'b About<'_>) -> impl Iterator<Item = AllocationRef<'b>> {
+    /// Of those whose room a claim wanted, who leaves anyway, and whom it would have evicted and may.
+    fn sources<'b>(&'b self, about: &'b About<'_>) -> impl Iterator<Item = (AllocationRef<'b>, &'b Wanted<'b>)> {
         let owner = self.cell.job(about.owner);
-        about.victims.iter().filter_map(|&victim| self.cell.allocation(victim)).filter(move |victim| {
-            victim.status.state.is_leaving()
-                || about.going.contains(&victim.id.slot)
-                || owner.is_some_and(|owner| may_evict(self.cell, owner, victim))
+        let live = about.sources.iter().filter_map(|wanted| Some((self.cell.allocation(wanted.id)?, wanted)));
+        live.filter(move |(source, wanted)| {
+            source.status.state.is_leaving()
+                || about.going.contains(&source.id.slot)
+                || (wanted.most.is_none() && owner.is_some_and(|owner| may_evict(self.cell, owner, source)))
         })
-    }
-
-    fn no_device(&self, position: u16, about: &About<'_>) -> Facts {
-        let facts = Facts::plain(RefusalKind::Misfit, RefusalReason::DeviceTaken);
-        let wanted = about.shape.map(|shape| shape.devices.as_slice()).unwrap_or_default();
-        let (Some(want), Some(machine)) = (wanted.get(usize::from(position)), self.cell.machine_in(about.machine))
-        else {
-            return facts;
-        };
-        let mut now = device_rooms(self.cell, machine);
-        take_parts(&mut now, about.promised_devices);
-        let past = self.past(about.machine);
-        let mut before = past.devices_at_base(&now);
-        let heirs = self.hindsight.heirs(self.cell, about.machine);
-        for victim in self.victims(about) {
-            if victim.row.created <= self.base {
-                lend(&mut before, victim.extra.into_iter().flat_map(|extra| &extra.devices));
-            }
-            let mut left = heirs.left_of(self.cell, &victim).devices.clone();
-            let taken = about.handed_over.iter().filter(|entry| entry.victim == victim.id);
-            taken.for_each(|entry| subtract_devices(&mut left, &entry.devices));
-            lend(&mut now, &left);
-        }
-        // What a victim had that has ended since, nobody remembers; that the claim fitted on it is taken for granted.
-        let ended = about.victims.iter().any(|&victim| past.released(victim).is_some());
-        let fitted = ended || choose_devices(&mut before, wanted).is_ok();
-        // What is short is judged after those that come before it in the list were served.
-        let _ = choose_devices(&mut now, &wanted[..usize::from(position)]);
-        let suits = |room: &&DeviceRoom| room.kind == want.kind && (want.model.is_empty() || want.model == room.model);
-        let best = now.iter().filter(suits).map(|room| room.free_millis.max(0)).max();
-        let short_by = u64::from(want.millis).saturating_sub(best.unwrap_or(0).unsigned_abs());
-        let facts = Facts { short_device: Some((want.kind.clone(), short_by)), ..facts };
-        if !past.is_complete() {
-            return Facts { kind: RefusalKind::Stale, ..facts };
-        }
-        // The claim may have named other devices than the best: then nobody is to blame for what those lack.
-        let misfit = Facts { short_device: facts.short_device.clone(), ..Facts::plain(facts.kind, facts.reason) };
-        let takers = past.device_takers(&want.kind).filter(|_| fitted);
-        let blamed = takers.map(|takers| self.blame(facts, takers, short_by, &[]));
-        let blamed = blamed.filter(|blamed| !blamed.culprits.is_empty() && blamed.total >= short_by);
-        // Which devices it had before nobody remembers; that the claim fitted on those is taken for granted.
-        let lost = past.loss_of_devices().map(|(revision, event)| event_culprit(revision, event.word, short_by));
-        match (blamed, lost) {
-            (Some(blamed), _) => blamed,
-            (None, Some(lost)) => misfit.blame(vec![lost], short_by),
-            (None, None) => misfit,
-        }
     }
 
     /// Port 0: all dynamic ones are in use, and whoever came last took one of them.

@@ -1,5 +1,6 @@
 //! Stories of the core: what it grants and refuses, and why.
 
+mod blaming;
 mod costs;
 mod costs_of_claims;
 mod devices;

@@ -268,6 +268,15 @@ impl Player {
         self.submit(shape);
     }
 
+    /// `task`, or `task@machine`: named for a machine that it may not be on.
+    fn victim(&self, text: &str) -> Preemption {
+        let (task, machine) = text.split_once('@').map_or((text, None), |(task, machine)| (task, Some(machine)));
+        let (slot, cell) = (self.task(task).3.expect("a victim"), self.core.cell());
+        let found = cell.allocation_in(slot).expect("it is live");
+        let named = machine.map(|machine| cell.machine_named(machine).expect("a machine").id.slot);
+        Preemption { machine: named.unwrap_or(found.row.machine), victim: found.id }
+    }
+
     /// `job[task]` or `job.group[task]`: names, and the slot of its allocation.
     fn task(&self, text: &str) -> (plenum_model::JobId, u16, u32, Option<u32>) {
         let (name, task) = text.trim_end_matches(']').split_once('[').expect("job[task]");
@@ -348,9 +357,7 @@ impl Player {
                     placement.extras.last_mut().expect("as many as tasks").take_overs.push(nothing);
                 }
                 _ if word.starts_with("victim=") => {
-                    let slot = self.task(&word[7..]).3.expect("a victim");
-                    let found = self.core.cell().allocation_in(slot).expect("it is live");
-                    let preemption = Preemption { machine: found.row.machine, victim: found.id };
+                    let preemption = self.victim(&word[7..]);
                     txn.placements.last_mut().expect("a claim").preemptions.push(preemption);
                 }
                 _ if word.starts_with("or=") => {

@@ -1,0 +1,121 @@
+//! Why a claim is refused for its devices, and who took them.
+
+use plenum_model::{
+    Device, DeviceRoom, GroupShape, Machine, RefusalKind, RefusalReason, choose_devices, device_rooms, take_parts,
+};
+
+use super::{About, Facts, Judge, event_culprit};
+use crate::preempt::{add_device, find_from, lent_within, subtract_devices};
+
+impl Judge<'_, '_> {
+    /// A claim gets no device for the one at this position of what its group declares.
+    pub(super) fn no_device(&self, position: u16, about: &About<'_>) -> Facts {
+        let facts = Facts::plain(RefusalKind::Misfit, RefusalReason::DeviceTaken);
+        let wants =
+            Wants { declared: about.shape.map_or(&[], |shape: &GroupShape| &shape.devices), named: about.devices };
+        let (Some(want), Some(machine)) =
+            (wants.declared.get(usize::from(position)), self.cell.machine_in(about.machine))
+        else {
+            return facts;
+        };
+        let past = self.past(about.machine);
+        let (mut before, mut now) = self.rooms(machine, about);
+        // What a source had that has ended since, nobody remembers; that the claim fitted on it is taken for granted.
+        let ended = about.sources.iter().any(|wanted| past.released(wanted.id).is_some());
+        let fitted = ended || wants.fit(&mut before);
+        let (best, is_there) = wants.best(usize::from(position), want, &mut now);
+        let short_by = u64::from(want.millis).saturating_sub(best);
+        let facts = Facts { short_device: Some((want.kind.clone(), short_by)), ..facts };
+        if !past.is_complete() {
+            return Facts { kind: RefusalKind::Stale, ..facts };
+        }
+        // What is not short was refused for its model.
+        let misfit = Facts { short_device: facts.short_device.clone(), ..Facts::plain(facts.kind, facts.reason) };
+        let index = wants.named.get(usize::from(position)).map(|named| named.index);
+        let takers = past.device_takers(&want.kind, index).filter(|_| fitted && short_by > 0);
+        let blamed = takers.map(|takers| self.blame(facts, takers, short_by, &[]));
+        let blamed = blamed.filter(|blamed| !blamed.culprits.is_empty() && blamed.total >= short_by);
+        // Which devices it had before nobody remembers; that the claim fitted on those is taken for granted.
+        let lost = past.loss_of_devices().filter(|_| index.is_none() || !is_there);
+        let lost = lost.map(|(revision, event)| event_culprit(revision, event.word, short_by));
+        match (blamed, lost) {
+            (Some(blamed), _) => blamed,
+            (None, Some(lost)) => misfit.blame(vec![lost], short_by),
+            (None, None) => misfit,
+        }
+    }
+
+    /// The devices that there were for the claim at the base, and that there are, each with what those lend whose room it wanted.
+    fn rooms(&self, machine: &Machine, about: &About<'_>) -> (Vec<DeviceRoom>, Vec<DeviceRoom>) {
+        let mut now = device_rooms(self.cell, machine);
+        take_parts(&mut now, about.promised_devices);
+        let mut before = self.past(about.machine).devices_at_base(&now);
+        let heirs = self.hindsight.heirs(self.cell, about.machine);
+        for (source, wanted) in self.sources(about) {
+            let (mut had, mut left) = (Vec::new(), heirs.left_of(self.cell, &source).devices.clone());
+            // It may have one device twice.
+            let devices = source.extra.into_iter().flat_map(|extra| &extra.devices);
+            devices.for_each(|device| add_device(&mut had, device));
+            for taken in about.handed_over.iter().filter(|entry| entry.victim == source.id) {
+                subtract_devices(&mut had, &taken.devices);
+                subtract_devices(&mut left, &taken.devices);
+            }
+            let lends = |device: &Device| lent_within(wanted.most, device);
+            if source.row.created <= self.base {
+                lend(&mut before, &had, lends);
+            }
+            lend(&mut now, &left, lends);
+        }
+        (before, now)
+    }
+}
+
+/// The devices that a claim wants: those that its group declares, or the very ones that it names for them.
+struct Wants<'a> {
+    declared: &'a [Device],
+    named: &'a [Device],
+}
+
+impl Wants<'_> {
+    /// Whether there is enough for all of them.
+    fn fit(&self, rooms: &mut [DeviceRoom]) -> bool {
+        if self.named.is_empty() {
+            return choose_devices(rooms, self.declared).is_ok();
+        }
+        self.named.iter().zip(self.declared).all(|(named, declared)| {
+            let room = rooms.iter_mut().find(|room| room.is(named) && suits(room, named) && suits(room, declared));
+            room.is_some_and(|room| {
+                room.free_millis -= i64::from(named.millis);
+                room.free_millis >= 0
+            })
+        })
+    }
+
+    /// The most that there is of one device for the one at this position, once those that come before it were served; and whether there
+    /// is such a device.
+    fn best(&self, position: usize, want: &Device, rooms: &mut [DeviceRoom]) -> (u64, bool) {
+        let named = self.named.get(position);
+        if named.is_some() {
+            take_parts(rooms, &self.named[..position]);
+        } else {
+            let _ = choose_devices(rooms, &self.declared[..position]);
+        }
+        let is_meant = |room: &&DeviceRoom| named.map_or_else(|| suits(room, want), |named| room.is(named));
+        let best = rooms.iter().filter(is_meant).map(|room| room.free_millis.max(0)).max();
+        (best.unwrap_or(0).unsigned_abs(), best.is_some())
+    }
+}
+
+/// Whether a device is of a kind, and of a model where one is given.
+fn suits(room: &DeviceRoom, want: &Device) -> bool {
+    room.kind == want.kind && (want.model.is_empty() || want.model == room.model)
+}
+
+/// Adds to what is free how much is lent of each of these devices.
+fn lend(rooms: &mut [DeviceRoom], devices: &[Device], lends: impl Fn(&Device) -> u32) {
+    let mut at = 0;
+    for device in devices {
+        let place = find_from(rooms, &mut at, |room| room.is(device));
+        place.into_iter().for_each(|place| rooms[place].free_millis += i64::from(lends(device)));
+    }
+}

@@ -1,0 +1,167 @@
+//! Stories of refused claims: of which kind they are, and who is to blame.
+
+use std::sync::Arc;
+
+use plenum_model::{
+    ClaimExtra, Command, Constraint, Decision, Device, GroupShape, MachineId, Operator, Placement, RefusalKind,
+    Resources, Transaction,
+};
+
+use super::check;
+use super::costs::{Large, placement};
+use crate::CoreOptions;
+
+// Who named whom to take over from, and came second, was told that the claim had never fitted.
+#[test]
+fn room_that_was_to_be_taken_over_and_went_to_somebody_else_is_a_conflict() {
+    check(
+        "
+        machine m1 cpu=1000
+        job old by service tasks=1 cpu=1000
+        job a by batch tasks=1 cpu=1000
+        job b by ml tasks=1 cpu=1000
+        service: claim old[0]@m1
+        stopjob old
+        snapshot
+        batch: claim a[0]@m1 over=old[0]
+        ml: claim b[0]@m1 over=old[0]
+        ",
+        "
+        service: committed; old[0] granted
+        batch: committed; a[0] granted over old[0] 1000
+        ml: refused; b[0] conflict NoRoom short cpu_millis 1000 culprits batch 1000 total 1000
+        ",
+    );
+}
+
+#[test]
+fn a_device_that_was_to_be_taken_over_and_went_to_somebody_else_is_a_conflict() {
+    check(
+        "
+        machine m1 cpu=4000 gpus=1
+        job old by service tasks=1 cpu=1000 gpus=1000
+        job a by batch tasks=1 cpu=1000 gpus=1000
+        job b by ml tasks=1 cpu=1000 gpus=1000
+        service: claim old[0]@m1
+        stopjob old
+        snapshot
+        batch: claim a[0]@m1 over=old[0]
+        ml: claim b[0]@m1 over=old[0]
+        ",
+        "
+        service: committed; old[0] granted gpu0:1000
+        batch: committed; a[0] granted over old[0] 0 gpu0:1000 gpu0:1000
+        ml: refused; b[0] conflict DeviceTaken short gpu 1000 culprits batch 1000 total 1000
+        ",
+    );
+}
+
+// A victim of another machine counted as room that the machine had at the base, and whoever came last there was blamed.
+#[test]
+fn a_victim_on_another_machine_gives_no_room() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job old by batch tasks=1 cpu=400
+        job low by batch tasks=2 cpu=1000 prio=10
+        job high by ml tasks=1 cpu=1000 prio=90
+        batch: claim old[0]@m1
+        batch: claim low[0]@m2
+        snapshot
+        report old[0] complete
+        batch: claim low[1]@m1
+        ml: claim high[0]@m1 victim=low[0]@m1
+        ",
+        "
+        batch: committed; old[0] granted
+        batch: committed; low[0] granted
+        batch: committed; low[1] granted
+        ml: refused; high[0] misfit NoRoom short cpu_millis 1000
+        ",
+    );
+}
+
+// The hold of the very scheduler whose claim it was counted as what came between.
+#[test]
+fn a_machine_that_somebody_else_changed_is_not_blamed_on_an_own_hold() {
+    check(
+        "
+        machine m1 cpu=8000
+        job gang by ml tasks=2 cpu=3000
+        job web by service tasks=1 cpu=1000
+        ml: claim gang[1]@m1
+        snapshot
+        service: claim web[0]@m1
+        hold gang m1 cpu=3000 for=10
+        ml: claim gang[0]@m1 sequence
+        ",
+        "
+        ml: committed; gang[1] granted
+        service: committed; web[0] granted
+        ml: refused; gang[0] conflict MachineChanged culprits service 0 total 0
+        ",
+    );
+}
+
+// As another one was free, the claim was said to lack nothing of it, and never to have fitted.
+#[test]
+fn a_named_device_that_was_taken_since_the_base_is_a_conflict_with_who_took_it() {
+    let gpu = |index| Device { kind: "gpu".into(), index, millis: 1000, model: "".into() };
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine_with("m".into(), vec![gpu(0), gpu(1)]);
+    let jobs = [0; 3].map(|_| large.job(GroupShape { count: 1, devices: vec![gpu(0)], ..GroupShape::default() }));
+    let base = large.core.cell().revision();
+    let claim = |job, index| {
+        let extras = vec![ClaimExtra { devices: vec![gpu(index)], ..ClaimExtra::default() }];
+        let placements = vec![Placement { extras, ..placement(job, 0..1, |_| machine.slot, 0) }];
+        Transaction { base, placements, ..Transaction::default() }
+    };
+    let taker = large.commit_on(claim(jobs[0], 0));
+    let told = |large: &mut Large, index| {
+        let outcome = large.commit_on(claim(jobs[1], index));
+        let refusal = outcome.refusals[0].clone();
+        let culprits: Vec<_> = refusal.culprits.iter().map(|culprit| culprit.revision).collect();
+        (refusal.kind, refusal.short_device, culprits)
+    };
+    let short_by = |millis| Some((Arc::<str>::from("gpu"), millis));
+    assert_eq!(told(&mut large, 0), (RefusalKind::Conflict, short_by(1000), vec![taker.revision]));
+    assert_eq!(told(&mut large, 7), (RefusalKind::Misfit, short_by(1000), Vec::new()), "there never was one");
+}
+
+// Any other attribute that had changed made it a conflict, and nobody saw that a scheduler does not look at constraints.
+#[test]
+fn a_constraint_that_failed_at_the_base_already_is_a_misfit_whatever_else_changed() {
+    let mut large = Large::new(CoreOptions::default());
+    let register = |large: &mut Large, rack: &str, zone: &str| {
+        let attributes = [("rack".into(), rack.into()), ("zone".into(), zone.into())];
+        let command = Command::RegisterMachine {
+            name: "m".into(),
+            boot_id: "boot".into(),
+            capacity: Resources::new(1000, 1000),
+            attributes: Arc::new(attributes.into_iter().collect()),
+            devices: Vec::new(),
+            inventory: Vec::new(),
+            seen: large.core.cell().revision(),
+        };
+        let Decision::Accepted { id, .. } = large.ask(command) else { panic!("registering is accepted") };
+        MachineId::from_bits(id).expect("an id").slot
+    };
+    let machine = register(&mut large, "r1", "z1");
+    let is = |attribute: &str, value: &str| Constraint {
+        attribute: attribute.into(),
+        operator: Operator::Equal,
+        values: vec![value.into()],
+    };
+    let mut job = |constraints| large.job(GroupShape { count: 1, constraints, ..GroupShape::default() });
+    let (other_rack, here, both) =
+        (job(vec![is("rack", "r2")]), job(vec![is("zone", "z1")]), job(vec![is("rack", "r2"), is("zone", "z1")]));
+    let base = large.core.cell().revision();
+    register(&mut large, "r1", "z2");
+    let mut kind = |job| {
+        let placements = vec![placement(job, 0..1, |_| machine, 0)];
+        large.commit_on(Transaction { base, placements, ..Transaction::default() }).refusals[0].kind
+    };
+    let kinds = [other_rack, here, both].map(&mut kind);
+    assert_eq!(kinds, [RefusalKind::Misfit, RefusalKind::Conflict, RefusalKind::Misfit]);
+}
