@@ -252,8 +252,13 @@ impl<'a> HandOff<'a> {
         true
     }
 
-    /// Takes over what `chosen` devices lack in `free`, from the first sources that have it. Gives what was not taken over.
-    pub(crate) fn take_devices(&mut self, chosen: &[Device], free: &[DeviceRoom]) -> Vec<Device> {
+    /// Whether a source stays as long as nothing more is taken over from it.
+    pub(crate) fn stays(&self, source: usize) -> bool {
+        self.sources.get(source).is_some_and(|source| source.is_victim && is_nothing(&source.taken))
+    }
+
+    /// Takes over what `chosen` devices lack in `free`, from the first of these sources that have it. Gives what was not taken over.
+    pub(crate) fn take_devices(&mut self, chosen: &[Device], free: &[DeviceRoom], lenders: &[usize]) -> Vec<Device> {
         let mut free = free.to_vec();
         let mut own = Vec::new();
         let mut at = 0;
@@ -268,10 +273,11 @@ impl<'a> HandOff<'a> {
                 own.push(Device { millis: there, ..device.clone() });
             }
             let mut lacking = device.millis - there;
-            for source in &mut self.sources {
+            for &lender in lenders {
                 if lacking == 0 {
                     break;
                 }
+                let source = &mut self.sources[lender];
                 let Some(left) = source.left.devices.iter().find(|left| is_same(left, device)) else { continue };
                 // A claim may be given one device twice.
                 let taken = source.taken.devices.iter().filter(|taken| is_same(taken, device));

@@ -205,6 +205,71 @@ impl<'a> DeviceChoice<'a> {
     }
 }
 
+/// Chooses devices with what lenders have of them beside what is free: with the first lenders, until that is enough, and then without each
+/// of them that is not needed. Gives the devices, and the positions of those who lend something of them, in the order in which they do.
+///
+/// The tightest fit takes a small part that is lent before some of a larger device that is free: so who was asked before there was
+/// enough may lend what was not lacking. Those that `stay` where they lend nothing are asked after the others, and tried is without
+/// the last ones first. `lend` adds what the lender in a position has; false where there is no such lender.
+///
+/// # Errors
+/// The position of the first entry that nothing is left for, whoever lends.
+pub fn choose_lent(
+    free: &[DeviceRoom],
+    wanted: &[Device],
+    lend: impl Fn(usize, &mut [DeviceRoom]) -> bool,
+    stay: impl Fn(usize) -> bool,
+) -> Result<(Vec<Device>, Vec<usize>), usize> {
+    let mut choice = DeviceChoice::new(free.to_vec(), wanted);
+    let mut lenders = Vec::new();
+    let mut chosen = loop {
+        if let Some(chosen) = choice.choose_again() {
+            break chosen;
+        }
+        if !lend(lenders.len(), choice.rooms()) {
+            return choice.choose().map(|chosen| (chosen, lenders));
+        }
+        lenders.push(lenders.len());
+    };
+    if lenders.len() < 2 {
+        return Ok((chosen, lenders));
+    }
+    lenders.sort_by_key(|&lender| stay(lender));
+    lenders = who_gives(free, &chosen, lenders.into_iter(), &lend);
+    for lender in lenders.clone().into_iter().rev() {
+        // With nobody there was not enough.
+        if lenders.len() < 2 || !lenders.contains(&lender) {
+            continue;
+        }
+        let others = lenders.iter().copied().filter(|&other| other != lender);
+        choice.rooms.iter_mut().zip(free).for_each(|(room, free)| room.free_millis = free.free_millis);
+        others.clone().for_each(|other| _ = lend(other, choice.rooms()));
+        if let Some(without) = choice.choose_again() {
+            lenders = who_gives(free, &without, others, &lend);
+            chosen = without;
+        }
+    }
+    Ok((chosen, lenders))
+}
+
+/// Of lenders those who give something of what `chosen` devices lack in `free`, where each gives what those before it have not.
+fn who_gives(
+    free: &[DeviceRoom],
+    chosen: &[Device],
+    lenders: impl Iterator<Item = usize>,
+    lend: impl Fn(usize, &mut [DeviceRoom]) -> bool,
+) -> Vec<usize> {
+    let mut left = free.to_vec();
+    left.iter_mut().for_each(|room| room.free_millis = room.free_millis.max(0));
+    take_parts(&mut left, chosen);
+    let mut gives = |lender: &usize| {
+        let lacking: Vec<i64> = left.iter().map(|room| room.free_millis.min(0)).collect();
+        lend(*lender, &mut left);
+        left.iter().zip(lacking).any(|(room, lacking)| lacking < 0 && room.free_millis > lacking)
+    };
+    lenders.filter(|lender| gives(lender)).collect()
+}
+
 /// Whether a device is of the wanted kind, and of the wanted model.
 #[must_use]
 pub(crate) fn is_of(room: &DeviceRoom, want: &Device) -> bool {
@@ -417,6 +482,52 @@ mod tests {
             }
         }
         assert!(chosen > 1000 && failed > 1000 && passed_by > 1000, "{chosen} {failed} {passed_by}");
+    }
+
+    // Whoever was asked before there was enough could lend a small part that nobody lacked, where a larger device was free.
+    #[test]
+    fn nobody_lends_a_device_that_is_chosen_without_him_as_well() {
+        let mut state = 11_u32;
+        let mut below = move |bound: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) % bound
+        };
+        let (mut few, mut left_out) = (0, 0);
+        for _ in 0..3000 {
+            let whole = |index| DeviceRoom { index, ..DeviceRoom::all_of(&device("gpu", 0, "")) };
+            let room = |free_millis, room| DeviceRoom { free_millis, ..room };
+            let free: Vec<DeviceRoom> = (0..4).map(|index| room(i64::from(below(5) * 100), whole(index))).collect();
+            let parts: Vec<(usize, i64)> =
+                (0..4).map(|_| (below(4) as usize, i64::from(100 + below(9) * 100))).collect();
+            let wanted: Vec<Device> = (0..1 + below(3)).map(|_| device("gpu", 100 + below(9) * 100, "")).collect();
+            let lend = |lender: usize, rooms: &mut [DeviceRoom]| {
+                parts.get(lender).map(|&(place, millis)| rooms[place].free_millis += millis).is_some()
+            };
+            let with = |lenders: &[usize]| {
+                let mut rooms = free.clone();
+                lenders.iter().for_each(|&lender| assert!(lend(lender, &mut rooms)));
+                rooms
+            };
+            let least = (0..=4).find(|&count| choose_devices(&mut with(&[0, 1, 2, 3][..count]), &wanted).is_ok());
+            let found = choose_lent(&free, &wanted, lend, |lender| lender % 2 == 0);
+            let Some(least) = least else {
+                assert_eq!(found, choose_devices(&mut with(&[0, 1, 2, 3]), &wanted).map(|chosen| (chosen, vec![])));
+                continue;
+            };
+            let (chosen, lenders) = found.expect("there is enough");
+            assert!(devices_satisfy(&chosen, &wanted) && lenders.iter().all(|&lender| lender < least));
+            let mut left = with(&lenders);
+            take_parts(&mut left, &chosen);
+            assert!(left.iter().all(|room| room.free_millis >= 0), "{chosen:?} of {free:?} with {lenders:?}");
+            for lender in &lenders {
+                let others: Vec<usize> = lenders.iter().copied().filter(|other| other != lender).collect();
+                let without = choose_devices(&mut with(&others), &wanted);
+                assert!(without.is_err(), "{lender} of {parts:?} lends {chosen:?} of {free:?}");
+            }
+            few += usize::from(lenders.len() == 1 && least == 1);
+            left_out += usize::from(lenders.len() < least);
+        }
+        assert!(few > 100 && left_out > 100, "{few} {left_out}");
     }
 
     #[test]

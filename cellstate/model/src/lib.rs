@@ -37,7 +37,7 @@ pub use constraint::{Attributes, ClassSet, Constraint, Operator, compare_values}
 pub use counts::GroupCounts;
 pub use delta::{CellIdentity, Delta, End, GrantExtra, Grants, JobChange, Move, SessionChange, TaskChange};
 pub use devices::{
-    DeviceChoice, DeviceRoom, DeviceShortage, PortChoice, choose_devices, device_rooms, device_shortage,
+    DeviceChoice, DeviceRoom, DeviceShortage, PortChoice, choose_devices, choose_lent, device_rooms, device_shortage,
     devices_satisfy, take_parts,
 };
 pub use feasibility::{Obstacle, Requirement, Special, Spoken, shortages};

@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use plenum_model::{
-    ClaimExtra, Device, DeviceChoice, DeviceRoom, GrantExtra, GroupShape, Obstacle, Port, PortChoice, RefusalKind,
-    RefusalReason, Requirement, Room, Spoken, Transaction, device_rooms, devices_satisfy,
+    ClaimExtra, Device, DeviceRoom, GrantExtra, GroupShape, Obstacle, Port, PortChoice, RefusalKind, RefusalReason,
+    Requirement, Room, Spoken, Transaction, choose_lent, device_rooms, devices_satisfy,
 };
 
 use super::{Claim, Terms};
@@ -84,11 +84,16 @@ impl Resolver<'_> {
         let named = asked.extra.map(|extra| extra.devices.as_slice()).filter(|named| !named.is_empty());
         let chosen = match named {
             Some(named) => take_named(&free, named, declared, hand_off),
-            None => choose(&free, declared, hand_off),
+            None => choose_lent(
+                &free,
+                declared,
+                |source, rooms| hand_off.lend_devices(source, rooms),
+                |source| hand_off.stays(source),
+            ),
         };
-        let chosen = chosen
+        let (chosen, lenders) = chosen
             .map_err(|position| Trouble::Machine(Obstacle::Device(u16::try_from(position).unwrap_or(u16::MAX))))?;
-        let own = hand_off.take_devices(&chosen, &free);
+        let own = hand_off.take_devices(&chosen, &free, &lenders);
         Ok((chosen, own))
     }
 
@@ -144,42 +149,29 @@ fn is_what_was_declared(shape: &GroupShape, extra: Option<&ClaimExtra>) -> bool 
     (extra.devices.is_empty() || devices_satisfy(&extra.devices, &shape.devices)) && extra.ports.iter().all(known)
 }
 
-/// The very devices that a claim names, with what the first of those who leave lend of them: no more of these than needed.
+/// The very devices that a claim names, with what the first of those who leave lend of them: no more of these than needed. And who lends.
 fn take_named(
     free: &[DeviceRoom],
     named: &[Device],
     declared: &[Device],
     hand_off: &HandOff<'_>,
-) -> Result<Vec<Device>, usize> {
+) -> Result<(Vec<Device>, Vec<usize>), usize> {
     let mut rooms = free.to_vec();
     let mut taken = Vec::with_capacity(named.len());
-    let (mut sources, mut at) = (0.., 0);
+    let (mut lenders, mut at) = (Vec::new(), 0);
     for (position, device) in named.iter().enumerate() {
         let models = [&device.model, declared.get(position).map_or(&device.model, |declared| &declared.model)];
         let is_of = |room: &DeviceRoom| models.iter().all(|model| model.is_empty() || **model == room.model);
         let place = find_from(&rooms, &mut at, |room| room.is(device)).filter(|&place| is_of(&rooms[place]));
         let place = place.ok_or(position)?;
         while rooms[place].free_millis < device.millis.into() {
-            if !sources.next().is_some_and(|source| hand_off.lend_devices(source, &mut rooms)) {
+            if !hand_off.lend_devices(lenders.len(), &mut rooms) {
                 return Err(position);
             }
+            lenders.push(lenders.len());
         }
         rooms[place].free_millis -= i64::from(device.millis);
         taken.push(Device { model: rooms[place].model.clone(), ..device.clone() });
     }
-    Ok(taken)
-}
-
-/// The devices that suit, with what the first of those who leave lend: of as few of these as it takes.
-fn choose(free: &[DeviceRoom], declared: &[Device], hand_off: &HandOff<'_>) -> Result<Vec<Device>, usize> {
-    let mut choice = DeviceChoice::new(free.to_vec(), declared);
-    for source in 0.. {
-        if let Some(chosen) = choice.choose_again() {
-            return Ok(chosen);
-        }
-        if !hand_off.lend_devices(source, choice.rooms()) {
-            break;
-        }
-    }
-    choice.choose()
+    Ok((taken, lenders))
 }

@@ -233,3 +233,64 @@ fn what_a_victim_has_of_a_device_in_two_parts_is_taken_over_as_one() {
         ",
     );
 }
+
+// Who was asked first had a part that fitted more tightly than what was free of another device: it was evicted for that, though a device
+// that only the next one had was all that was lacking.
+#[test]
+fn a_victim_whose_device_is_not_lacking_stays() {
+    check(
+        "
+        machine m1 cpu=8000 gpus=3
+        job keep by batch tasks=1 cpu=100 gpus=600 prio=90
+        job whole by batch tasks=1 cpu=100 gpus=1000 prio=10
+        job more by batch tasks=1 cpu=100 gpus=700 prio=90
+        job part by batch tasks=1 cpu=100 gpus=300 prio=10
+        job high by ml tasks=1 cpu=100 gpus=300,1000 prio=90
+        batch: claim keep[0]@m1
+        batch: claim whole[0]@m1
+        batch: claim more[0]@m1
+        batch: claim part[0]@m1
+        ml: claim high[0]@m1 victim=part[0] victim=whole[0]
+        show part[0]
+        ",
+        "
+        batch: committed; keep[0] granted gpu0:600
+        batch: committed; whole[0] granted gpu1:1000
+        batch: committed; more[0] granted gpu2:700
+        batch: committed; part[0] granted gpu2:300
+        ml: committed; high[0] granted over whole[0] 0 gpu1:1000 gpu0:300 gpu1:1000
+        part[0] Granted
+        ",
+    );
+}
+
+// The device of one that leaves anyway was asked for only after those of victims that were named before it.
+#[test]
+fn nobody_is_evicted_for_a_device_of_one_that_leaves_anyway() {
+    check(
+        "
+        machine m1 cpu=8000 gpus=2
+        job stays by batch tasks=1 cpu=100 gpus=400 prio=10
+        job goes by batch tasks=1 cpu=100 gpus=300 prio=10
+        job rest by batch tasks=1 cpu=100 gpus=300 prio=90
+        job whole by batch tasks=1 cpu=100 gpus=1000 prio=10
+        job high by ml tasks=1 cpu=100 gpus=300,1000 prio=90
+        batch: claim stays[0]@m1
+        batch: claim goes[0]@m1
+        batch: claim rest[0]@m1
+        batch: claim whole[0]@m1
+        batch: stop goes[0]
+        ml: claim high[0]@m1 victim=stays[0] victim=goes[0] victim=whole[0]
+        show stays[0]
+        ",
+        "
+        batch: committed; stays[0] granted gpu0:400
+        batch: committed; goes[0] granted gpu0:300
+        batch: committed; rest[0] granted gpu0:300
+        batch: committed; whole[0] granted gpu1:1000
+        batch: committed
+        ml: committed; high[0] granted over goes[0] 0 gpu0:300 over whole[0] 0 gpu1:1000 gpu0:300 gpu1:1000
+        stays[0] Granted
+        ",
+    );
+}
