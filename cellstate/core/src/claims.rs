@@ -320,7 +320,10 @@ impl Resolver<'_> {
     fn promise(&mut self, txn: &Transaction, terms: &Terms<'_>, granted: &Granted) {
         match &granted.extra {
             None => self.promised.add(granted.machine, &terms.need),
-            Some(_) => self.promised.add(granted.machine, &granted.net(&terms.need)),
+            Some(_) => {
+                self.promised.add(granted.machine, &granted.net(&terms.need));
+                self.promised.make_good(granted.machine, &granted.beyond(&terms.need));
+            }
         }
         if terms.shares && terms.job.home.is_none() {
             self.promised.set_home(terms.job.id.slot, granted.machine);
@@ -376,7 +379,7 @@ impl Resolver<'_> {
         if terms.asks_for_room_alone && asked.extra.is_none() {
             return match terms.requirement(None, None).obstacle_on(self.cell, machine, row, &promised) {
                 None if live < ALLOCATIONS_MAX => Ok(None),
-                obstacle => match full_or(self.beside_ended_holds(terms, machine, obstacle), live) {
+                obstacle => match full_or(self.unless_freed(terms, machine, obstacle), live) {
                     None => Ok(None),
                     Some(obstacle) => Err(Trouble::Machine(obstacle)),
                 },
@@ -402,7 +405,7 @@ impl Resolver<'_> {
         let counts = if terms.is_counted { self.rules.counts(terms.group_row) } else { None };
         let requirement = terms.requirement(home, counts);
         let obstacle = requirement.obstacle_on(self.cell, machine, row, promised);
-        let obstacle = full_or(self.beside_ended_holds(terms, machine, obstacle), live);
+        let obstacle = full_or(self.unless_freed(terms, machine, obstacle), live);
         let alone = terms.victims.is_empty() && asked.extra.is_none();
         match obstacle {
             None if !terms.is_special && alone => Ok(None),
@@ -531,9 +534,13 @@ impl Resolver<'_> {
         short.map_or(Ok(()), |short| Err(Trouble::Quota(short)))
     }
 
-    /// Holds that end with this transaction, because earlier placements were granted what their jobs waited for, are in nobody's way.
-    fn beside_ended_holds(&self, terms: &Terms<'_>, machine: u32, obstacle: Option<Obstacle>) -> Option<Obstacle> {
-        if !self.promised.ends_holds() || !matches!(obstacle, Some(Obstacle::NoRoom(_))) {
+    /// Holds that end with this transaction, because earlier placements were granted what their jobs waited for, are in nobody's way. Nor
+    /// is what a machine lacked of what it gave, once earlier claims made that good.
+    fn unless_freed(&self, terms: &Terms<'_>, machine: u32, obstacle: Option<Obstacle>) -> Option<Obstacle> {
+        if !matches!(obstacle, Some(Obstacle::NoRoom(_))) {
+            return obstacle;
+        }
+        if !self.promised.ends_holds() && self.promised.made_good(machine).is_none() {
             return obstacle;
         }
         let mut room = self.free_room(terms, machine);
@@ -548,11 +555,12 @@ impl Resolver<'_> {
         others.filter(|holder| self.promised.ends_hold_of(holder.slot))
     }
 
-    /// What is free on a machine for the placement in hand, without what this transaction promised there.
+    /// What is free on a machine for the placement in hand, without what this transaction promised there, and with what it made good.
     fn free_room(&self, terms: &Terms<'_>, machine: u32) -> Room {
         let mut room = self.cell.room_for(machine, terms.job.id);
         let holds = self.ended_holders(terms, machine).filter_map(|holder| self.cell.hold(holder));
         holds.for_each(|hold| room.add(&hold.resources));
+        self.promised.made_good(machine).into_iter().for_each(|beyond| room.add(beyond));
         room
     }
 }

@@ -52,6 +52,48 @@ fn only_what_free_room_lacks_is_taken_over() {
     );
 }
 
+// Each claim of a transaction made good anew what a machine that shrank lacked: the second one was refused, or evicted one more.
+#[test]
+fn what_a_machine_has_less_than_it_gave_is_made_good_once() {
+    check(
+        "
+        machine m1 cpu=2000
+        job low by batch tasks=4 cpu=500 prio=10
+        job high by ml tasks=2 cpu=450 prio=90
+        job next by ml tasks=1 cpu=400 prio=90
+        batch: claim low[0]@m1 low[1]@m1 low[2]@m1 low[3]@m1
+        machine m1 cpu=1900
+        ml: claim high[0]@m1 high[1]@m1 victim=low[0] victim=low[1] claim next[0]@m1
+        show low[2]
+        ",
+        "
+        batch: committed; low[0] granted; low[1] granted; low[2] granted; low[3] granted
+        ml: partial; high[0] granted over low[0] 500 over low[1] 50; high[1] granted over low[1] 450; next[0] misfit NoRoom short cpu_millis 400
+        low[2] Granted
+        ",
+    );
+}
+
+#[test]
+fn what_a_placement_made_good_is_lacking_again_when_it_misses_its_minimum() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=100
+        job low by batch tasks=2 cpu=500 prio=10
+        job gang by ml tasks=2 cpu=400 prio=90
+        job high by ml tasks=1 cpu=400 prio=90
+        batch: claim low[0]@m1 low[1]@m1
+        machine m1 cpu=900
+        ml: claim gang[0]@m1 gang[1]@m2 victim=low[0] min=2 claim high[0]@m1 victim=low[0]
+        ",
+        "
+        batch: committed; low[0] granted; low[1] granted
+        ml: partial; gang[0] mate MinimumMissed; gang[1] misfit NoRoom short cpu_millis 300; high[0] granted over low[0] 500
+        ",
+    );
+}
+
 #[test]
 fn a_successor_that_ends_first_leaves_its_victim_all_of_its_room() {
     check(
