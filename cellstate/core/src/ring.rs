@@ -312,6 +312,15 @@ impl Ring {
         since
     }
 
+    /// What happened on all machines above `base`, newest first, and whether that is all: no more than so many of the newest changes.
+    pub(crate) fn all_since(&self, base: Revision, most: usize) -> (Vec<&Change>, bool) {
+        let newest = (self.oldest()..self.next).rev().map(|number| &self.changes[self.place(number)]);
+        let mut newest = newest.take_while(|change| change.revision > base);
+        let changes: Vec<&Change> = newest.by_ref().take(most).collect();
+        self.note_walked(changes.len());
+        (changes, base >= self.floor && newest.next().is_none())
+    }
+
     /// Slots of allocations that were granted on a machine above `base`, newest first, whatever became of them; `None`: too long ago
     /// to tell.
     pub(crate) fn taken_since(&self, machine: u32, base: Revision) -> Option<Vec<u32>> {

@@ -379,12 +379,13 @@ impl<'a> Judge<'a, '_> {
     }
 
     /// A limit of a machine, or of the machines with one value, is reached. Who was granted after the base is to blame, or else who
-    /// brought tasks to that value, or the machine to them; without anybody, it was reached at the base already, as far as is known.
+    /// brought tasks to that value, or the machine to them; without anybody, it was reached at the base already.
     fn limit(&self, rule: Option<u16>, about: &About<'_>) -> Facts {
         let reason = if rule.is_some() { RefusalReason::SpreadLimit } else { RefusalReason::PerMachineLimit };
         let facts = Facts::plain(RefusalKind::Misfit, reason);
         let limit = (about.group_row, about.shape, rule);
-        let newest = self.newcomers.borrow_mut().newest(self.cell, self.retagged, self.base, limit, about.machine);
+        let sources = (self.cell, self.ring, self.retagged);
+        let newest = self.newcomers.borrow_mut().newest(sources, self.base, limit, about.machine);
         match newest {
             Some(Newcomer::Granted(slot)) => match self.cell.allocation_in(slot) {
                 Some(found) => facts.blame(vec![self.row_culprit(found.row, found.id, 1)], 1),
@@ -394,8 +395,8 @@ impl<'a> Judge<'a, '_> {
                 rare!("a spread limit is reached by other attributes");
                 Facts::caused(RefusalKind::Conflict, reason, event_culprit(revision, "attributes", 0))
             }
-            // Grants stand in rows, and what attributes were before is soon forgotten.
-            None => self.unseen(rule.is_none() || self.retagged.is_complete(self.base), reason),
+            Some(Newcomer::Forgotten) => self.unseen(false, reason),
+            None => self.unseen(true, reason),
         }
     }
 }

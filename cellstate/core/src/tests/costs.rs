@@ -159,7 +159,11 @@ fn a_group_is_walked_once_for_all_claims_that_are_refused_over_one_rule() {
     let machine = large.machine("m1".to_owned()).slot;
     let spread = vec![Spread { attribute: "rack".into(), at_most: 10 }];
     let job = large.job(GroupShape { count: 5000, spread, ..GroupShape::default() });
-    let outcome = large.commit(vec![placement(job, 0..5000, |_| machine, 0)]);
+    let base = large.core.cell().revision();
+    // What the ring knew is forgotten.
+    large.ask(Command::OpenServer(CellIdentity { incarnation: 1, term: 2, ..CellIdentity::default() }));
+    let placements = vec![placement(job, 0..5000, |_| machine, 0)];
+    let outcome = large.commit_on(Transaction { base, placements, ..Transaction::default() });
     assert_eq!((outcome.granted(), outcome.refusals.len()), (10, 4990));
     assert_eq!(large.core.derived.newcomers.borrow().walked, 5000);
 }

@@ -117,7 +117,7 @@ fn a_rack_that_the_transaction_itself_filled_is_the_fault_of_who_moved_the_machi
 }
 
 #[test]
-fn nobody_knows_whether_attributes_changed_before_the_server_opened() {
+fn nobody_knows_what_came_to_a_machine_before_the_server_opened() {
     check(
         "
         machine m1 cpu=8000 rack=r1
@@ -130,7 +130,7 @@ fn nobody_knows_whether_attributes_changed_before_the_server_opened() {
         ",
         "
         service: committed; web[0] granted; cache[0] granted
-        service: refused; web[1] stale SpreadLimit; cache[1] misfit PerMachineLimit
+        service: refused; web[1] stale SpreadLimit; cache[1] stale PerMachineLimit
         ",
     );
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::{
-    Command, ConflictCheck, Decision, Device, GroupShape, JobId, MachineId, Outcome, Port, Preemption, RefusalKind,
-    RefusalReason, Resource, Resources, Revision, Spread, Transaction,
+    AllocationId, Command, ConflictCheck, Decision, Device, GroupShape, JobId, MachineId, Outcome, Port, Preemption,
+    RefusalKind, RefusalReason, Resource, Resources, Revision, Spread, Transaction,
 };
 
 use super::costs::{Large, placement};
 use crate::CoreOptions;
-use crate::newcomers::RETAGGED_MAX;
+use crate::newcomers::{LOOKED_AT_MAX, RETAGGED_MAX};
 
 /// As much as a machine has.
 const ALL: Resources = Resources { cpu_millis: 1_000_000, memory_bytes: 1, ..Resources::new(0, 0) };
@@ -286,4 +286,93 @@ fn changes_of_attributes_are_forgotten_beyond_a_bound_and_who_asks_about_them_is
     assert_eq!(kind(&mut large, base), RefusalKind::Stale);
     let now = large.core.cell().revision();
     assert_eq!(kind(&mut large, now), RefusalKind::Misfit);
+}
+
+/// More tasks than are looked at for one transaction.
+const MANY: u32 = 16_385;
+const _: () = assert!(MANY as usize == LOOKED_AT_MAX + 1);
+
+/// A claim for the second task of a group on a machine, and what it is told: it is refused over a limit.
+fn told(large: &mut Large, job: JobId, machine: u32, base: Revision) -> (RefusalKind, Option<AllocationId>) {
+    let placements = vec![placement(job, 1..2, |_| machine, 0)];
+    let mut outcome = large.commit_on(Transaction { base, placements, ..Transaction::default() });
+    let refusal = outcome.refusals.pop().expect("it is refused");
+    assert!(matches!(refusal.reason, RefusalReason::SpreadLimit | RefusalReason::PerMachineLimit));
+    assert!(large.core.derived.newcomers.borrow().walked <= LOOKED_AT_MAX);
+    (refusal.kind, refusal.culprits.first().and_then(|culprit| culprit.allocation))
+}
+
+// Each transaction with such a refusal walked all tasks of its group: 23 ms where they are a million.
+#[test]
+fn who_came_last_of_a_large_group_is_found_among_what_happened_since_the_base() {
+    for limits in ["machine", "rack"] {
+        let mut large = Large::new(CoreOptions::default());
+        let [machine, other] = ["m1", "m2"].map(|name| tagged(&mut large, name, std::iter::once("rack".to_owned())));
+        let spread = vec![Spread { attribute: "rack".into(), at_most: 1 }];
+        let group = match limits {
+            "machine" => GroupShape { per_machine: 1, ..GroupShape::default() },
+            _ => GroupShape { spread, ..GroupShape::default() },
+        };
+        let job = large.job(GroupShape { count: MANY, ..group });
+        let base = large.core.cell().revision();
+        let first = large.commit(vec![placement(job, 0..1, |_| machine, 0)]).placements[0][0];
+        let granted = large.core.cell().revision();
+        assert_eq!(told(&mut large, job, machine, base), (RefusalKind::Conflict, first));
+        assert_eq!(told(&mut large, job, machine, granted), (RefusalKind::Misfit, None));
+        // What another group was granted since is nobody's fault.
+        let beside = large.job(GroupShape { count: MANY, ..GroupShape::default() });
+        large.commit(vec![placement(beside, 0..1, |_| machine, 0)]);
+        assert_eq!(told(&mut large, job, machine, granted), (RefusalKind::Misfit, None));
+        // Whether the machine that came to the rack brought some of so many tasks takes too long to find out.
+        tagged(&mut large, "m2", ["zone"].map(str::to_owned).into_iter());
+        tagged(&mut large, "m2", ["zone", "rack"].map(str::to_owned).into_iter());
+        let (kind, _) = told(&mut large, job, machine, granted);
+        assert_eq!(kind, if limits == "rack" { RefusalKind::Stale } else { RefusalKind::Misfit });
+        if limits == "rack" {
+            assert_eq!(told(&mut large, job, other, granted), (RefusalKind::Conflict, None));
+        }
+        let now = large.core.cell().revision();
+        assert_eq!(told(&mut large, job, machine, now), (RefusalKind::Misfit, None));
+        assert_eq!(large.core.derived.newcomers.borrow().walked, 0);
+    }
+}
+
+#[test]
+fn who_came_behind_more_changes_than_are_looked_at_is_found_only_in_a_small_group() {
+    let mut large = Large::new(CoreOptions::default());
+    let [machine, other] = ["m1", "m2"].map(|name| large.machine(name.to_owned()).slot);
+    let spread = vec![Spread { attribute: "rack".into(), at_most: 1 }];
+    let [few, many] =
+        [2, MANY].map(|count| large.job(GroupShape { count, spread: spread.clone(), ..GroupShape::default() }));
+    let base = large.core.cell().revision();
+    let first = large.commit(vec![placement(few, 0..1, |_| machine, 0)]).placements[0][0];
+    large.commit(vec![placement(many, 0..1, |_| machine, 0)]);
+    let crowd = large.job(GroupShape { count: MANY, ..GroupShape::default() });
+    large.commit(vec![placement(crowd, 0..MANY - 1, |_| other, 0)]);
+    large.core.derived.ring.walked.set(0);
+    assert_eq!(told(&mut large, few, machine, base), (RefusalKind::Conflict, first));
+    assert_eq!(large.core.derived.newcomers.borrow().walked, 2);
+    assert_eq!(told(&mut large, many, machine, base), (RefusalKind::Stale, None));
+    assert_eq!(large.core.derived.newcomers.borrow().walked, 0);
+    assert_eq!(large.core.derived.ring.walked.get(), 2 * LOOKED_AT_MAX);
+}
+
+// The tasks of as many groups as one transaction names were walked.
+#[test]
+fn one_transaction_walks_no_more_tasks_than_it_may_have_claims_however_many_groups_it_names() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = tagged(&mut large, "m1", std::iter::once("rack".to_owned()));
+    let spread = vec![Spread { attribute: "rack".into(), at_most: 1 }];
+    let count = MANY / 4;
+    let jobs = [(); 6].map(|()| large.job(GroupShape { count, spread: spread.clone(), ..GroupShape::default() }));
+    large.commit(jobs.map(|job| placement(job, 0..1, |_| machine, 0)).into());
+    let base = large.core.cell().revision();
+    tagged(&mut large, "m2", ["zone"].map(str::to_owned).into_iter());
+    tagged(&mut large, "m2", ["zone", "rack"].map(str::to_owned).into_iter());
+    let placements = jobs.map(|job| placement(job, 1..2, |_| machine, 0)).into();
+    let outcome = large.commit_on(Transaction { base, placements, ..Transaction::default() });
+    let kinds = outcome.refusals.iter().map(|refusal| refusal.kind);
+    let (misfit, stale) = (RefusalKind::Misfit, RefusalKind::Stale);
+    assert_eq!(kinds.collect::<Vec<_>>(), [misfit, misfit, misfit, misfit, stale, stale]);
+    assert_eq!(large.core.derived.newcomers.borrow().walked, 4 * count as usize);
 }
