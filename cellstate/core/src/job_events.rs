@@ -87,6 +87,15 @@ impl JobEvents {
         self.events[slot][kind as usize] = event;
     }
 
+    /// What happened to the job that had the slot before is in nobody's way, but that it is gone is in that of those who still want it.
+    fn forget_earlier_tenant(&mut self, slot: u32) {
+        if let Some(events) = self.events.get_mut(slot as usize) {
+            let retired = events[JobEventKind::Retired as usize];
+            *events = [Event::default(); KINDS];
+            events[JobEventKind::Retired as usize] = retired;
+        }
+    }
+
     /// Notes what a delta did to jobs. `cell` has taken it already.
     pub(crate) fn note_delta(&mut self, delta: &Delta, cell: &Cell) {
         let grants = delta.grants.first();
@@ -101,6 +110,9 @@ impl JobEvents {
             let (slot, kind) = match change {
                 JobChange::Put { job, .. } => {
                     self.has_single_instances |= job.shape.groups.iter().any(|group| group.single_instance);
+                    if job.version == 1 {
+                        self.forget_earlier_tenant(job.id.slot);
+                    }
                     (job.id.slot, JobEventKind::Submitted)
                 }
                 JobChange::State { id, state, .. } if state.is_final() => (id.slot, JobEventKind::Over),
@@ -159,5 +171,53 @@ impl JobEvents {
             amount: 0,
             allocation: None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plenum_model::{Job, JobId, JobState, LogTime};
+    use std::sync::Arc;
+
+    // A refused claim of a new job was blamed on what had become of the one that had its slot before.
+    #[test]
+    fn a_new_job_has_no_events_of_the_one_that_had_its_slot() {
+        let (cell, names, mut events) = (Cell::default(), Names::rebuild(&Cell::default()), JobEvents::default());
+        let at = |revision| Delta::new(Revision(revision), LogTime::from_micros(1));
+        let put = |revision, generation, version| {
+            let job = Job {
+                id: JobId { slot: 0, generation },
+                version,
+                shape: Arc::default(),
+                body: None,
+                body_digest: [0; 32],
+                submitted: LogTime::from_micros(1),
+                state: JobState::Waiting,
+                state_since: LogTime::from_micros(1),
+                reason: "".into(),
+                group_base: 0,
+                home: None,
+                last_instant_micros: None,
+            };
+            Delta { jobs: vec![JobChange::Put { job: Arc::new(job), task_bases: Vec::new() }], ..at(revision) }
+        };
+        events.note_delta(&put(1, 1, 1), &cell);
+        let over = JobChange::State {
+            id: JobId { slot: 0, generation: 1 },
+            state: JobState::Failed,
+            reason: "it failed".into(),
+        };
+        events.note_delta(&Delta { jobs: vec![over], ..at(2) }, &cell);
+        let removed = JobChange::Removed(JobId { slot: 0, generation: 1 });
+        events.note_delta(&Delta { jobs: vec![removed], ..at(3) }, &cell);
+        events.note_delta(&put(4, 2, 1), &cell);
+        let culprit = |events: &JobEvents, kind| {
+            events.culprit((&cell, &names), 0, &[kind], Revision(1)).map(|culprit| culprit.event.to_string())
+        };
+        assert_eq!(culprit(&events, JobEventKind::Over).as_deref(), Some("submitted"));
+        assert_eq!(culprit(&events, JobEventKind::Retired).as_deref(), Some("retired"));
+        events.note_delta(&put(5, 2, 2), &cell);
+        assert_eq!(culprit(&events, JobEventKind::Over).as_deref(), Some("submitted"));
     }
 }
