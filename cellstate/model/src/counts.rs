@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use crate::prefetch::prefetch;
 use crate::tally::Tally;
-use crate::{Attributes, Cell, GroupShape, Job, TaskState};
+use crate::{Cell, GroupShape, Job, TaskState};
 
 /// Tasks of a group that have an allocation which is not leaving, by machine and by the values of its spread rules, as far as it
 /// limits them.
 ///
-/// Signed, so that one of them can stand for a change of another. Values are looked up once for each class of machines: what is
-/// counted for a grant or a stop is an index and an addition.
+/// Signed, so that one of them can stand for a change of another. Values are looked up once for each class of machines that tasks are
+/// counted on, and for no other one: what is counted for a grant or a stop is an index and an addition.
 #[derive(Clone, Debug, Default)]
 pub struct GroupCounts {
     machines: Tally,
@@ -21,8 +21,8 @@ pub struct GroupCounts {
 
 #[derive(Clone, Debug, Default)]
 struct RuleCounts {
-    /// By class of machines: the place of its value, + 1; 0: it has no such attribute.
-    places: Vec<u32>,
+    /// By class of machines: the place of its value, + 2; 1: it has no such attribute; 0: it was not looked up.
+    places: Tally,
     /// Which numbers of classes these are by.
     numbering: u64,
     /// Values, with their places: each machine may have another one.
@@ -31,24 +31,33 @@ struct RuleCounts {
 }
 
 impl RuleCounts {
-    /// Whether it knows the value of each class.
+    /// The place of the value of a class, or that it has none; `None`: it was not looked up.
     #[inline]
-    fn is_complete(&self, cell: &Cell) -> bool {
-        self.places.len() >= cell.classes().len() && self.numbering == cell.class_numbering()
+    fn known(&self, cell: &Cell, class: u32) -> Option<Option<u32>> {
+        let found = if self.numbering == cell.class_numbering() { self.places.get(class) } else { 0 };
+        (found > 0).then(|| u32::try_from(found - 2).ok())
     }
 
-    /// Looks up the values of classes that are new.
-    fn refresh(&mut self, attribute: &str, cell: &Cell) {
+    #[inline]
+    fn place(&mut self, attribute: &str, cell: &Cell, class: u32) -> Option<u32> {
+        match self.known(cell, class) {
+            Some(place) => place,
+            None => self.look_up(attribute, cell, class),
+        }
+    }
+
+    #[cold]
+    fn look_up(&mut self, attribute: &str, cell: &Cell, class: u32) -> Option<u32> {
         if self.numbering != cell.class_numbering() {
             self.numbering = cell.class_numbering();
-            self.places.clear();
+            self.places = Tally::default();
             self.forget_empty_values();
         }
-        let classes: &[Arc<Attributes>] = cell.classes();
-        for class in &classes[self.places.len().min(classes.len())..] {
-            let place = class.get(attribute).map_or(0, |value| self.place_of(value) + 1);
-            self.places.push(place);
-        }
+        let value = cell.classes().get(class as usize)?.get(attribute);
+        let place = value.map(|value| self.place_of(value));
+        let number = place.map(|place| i32::try_from(place).expect("each value took a registration"));
+        self.places.add(class, number.map_or(1, |number| number + 2));
+        place
     }
 
     /// Values that no task counts for: most of them no machine has any more.
@@ -105,10 +114,7 @@ impl GroupCounts {
     pub fn warm(&self, cell: &Cell, machine: u32) {
         self.machines.warm(machine);
         let class = if self.rules.is_empty() { None } else { cell.machine_row(machine).map(|row| row.class) };
-        if let Some(class) = class {
-            let places = self.rules.iter().filter_map(|counts| counts.places.get(class as usize));
-            places.for_each(prefetch);
-        }
+        class.into_iter().for_each(|class| self.rules.iter().for_each(|counts| counts.places.warm(class)));
     }
 
     /// See `warm`.
@@ -116,8 +122,7 @@ impl GroupCounts {
     pub fn warm_beside(&self, cell: &Cell, machine: u32) {
         let class = if self.rules.is_empty() { None } else { cell.machine_row(machine).map(|row| row.class) };
         for counts in &self.rules {
-            let place =
-                class.and_then(|class| counts.places.get(class as usize)).and_then(|place| place.checked_sub(1));
+            let place = class.and_then(|class| counts.known(cell, class).flatten());
             place.and_then(|place| counts.tasks.get(place as usize)).into_iter().for_each(prefetch);
         }
     }
@@ -135,10 +140,7 @@ impl GroupCounts {
             self.rules.resize_with(shape.spread.len(), RuleCounts::default);
         }
         for (rule, counts) in shape.spread.iter().zip(&mut self.rules) {
-            if !counts.is_complete(cell) {
-                counts.refresh(&rule.attribute, cell);
-            }
-            if let Some(place) = counts.places.get(row.class as usize).and_then(|place| place.checked_sub(1)) {
+            if let Some(place) = counts.place(&rule.attribute, cell, row.class) {
                 counts.tasks[place as usize] += tasks;
             }
         }
@@ -155,15 +157,20 @@ impl GroupCounts {
     pub fn beside(&self, cell: &Cell, shape: &GroupShape, machine: u32, rule: usize) -> Option<i64> {
         let class = cell.machine_row(machine)?.class;
         let Some(counts) = self.rules.get(rule) else { return value(cell, shape, class, rule).map(|_| 0) };
-        let known = counts.places.get(class as usize).filter(|_| counts.numbering == cell.class_numbering());
-        match known {
-            Some(place) => Some(counts.tasks[place.checked_sub(1)? as usize]),
-            // A class that came after the last count.
+        match counts.known(cell, class) {
+            Some(place) => Some(counts.tasks[place? as usize]),
+            // A class that no task was counted on.
             None => {
                 let value = value(cell, shape, class, rule)?;
                 Some(counts.values.get(value).map_or(0, |&place| counts.tasks[place as usize]))
             }
         }
+    }
+
+    /// Classes that were looked up, for all rules.
+    #[cfg(test)]
+    pub(crate) fn classes_known(&self) -> usize {
+        self.rules.iter().map(|counts| counts.places.len()).sum()
     }
 }
 

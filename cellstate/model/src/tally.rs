@@ -1,4 +1,4 @@
-//! A small table of counts by number: what is looked up for each claim of a group that limits its tasks.
+//! A small table of counts by number, or of places: what is looked up for each claim of a group that limits its tasks.
 //!
 //! Open addressing with linear probing (Knuth, The Art of Computer Programming 3, 6.4, algorithms L and R): one or two neighbouring
 //! words a look-up, where a tree walks down its levels. Nothing reads it in order, so that the order of its places is never seen.
@@ -67,6 +67,12 @@ impl Tally {
                 _ => place = self.after(place),
             }
         }
+    }
+
+    /// Numbers that have a place.
+    #[cfg(test)]
+    pub(crate) const fn len(&self) -> usize {
+        self.taken
     }
 
     /// Where a key would stand if it were alone: Fibonacci hashing, whose high bits are mixed best.

@@ -206,6 +206,27 @@ mod tests {
         assert!(cell.class_numbering() > 1);
     }
 
+    // The values of all classes were looked up for each rule of each group that has tasks, and stood in a table of its own: 18 ms for the
+    // first claim of a job where 20,000 machines differ.
+    #[test]
+    fn values_of_those_classes_only_are_looked_up_that_tasks_are_counted_on() {
+        let mut cell = Cell::default();
+        (0..300)
+            .for_each(|slot| put(&mut cell, slot, MachineState::Ready, &attributes(slot as usize, slot as usize % 3)));
+        let rule = |attribute: &str| Spread { attribute: attribute.into(), at_most: 9 };
+        let shape = GroupShape { spread: vec![rule("rack"), rule("zone")], ..GroupShape::default() };
+        let mut counts = GroupCounts::default();
+        for (slot, tasks) in [(7, 1), (8, 2), (7, 1), (10, 1)] {
+            counts.add(&cell, &shape, slot, tasks);
+        }
+        assert_eq!(counts.classes_known(), 2 * 3);
+        for (slot, beside) in [(7, 3), (8, 2), (9, 0), (298, 3), (299, 2)] {
+            assert_eq!(counts.beside(&cell, &shape, slot, 0), Some(beside));
+            assert_eq!(counts.beside(&cell, &shape, slot, 1), None, "no machine has a zone");
+        }
+        assert_eq!(counts.classes_known(), 2 * 3);
+    }
+
     #[test]
     fn a_snapshot_keeps_the_numbers_of_its_own_classes() {
         let mut cell = Cell::default();
