@@ -63,9 +63,9 @@ impl Rules {
         &known.classes
     }
 
-    /// Counts a group, if it was not counted yet: a walk over its tasks, once.
+    /// Counts a group, if it was not counted yet: a walk over its tasks, once. One whose job is over is granted nothing any more.
     pub(crate) fn count(&mut self, cell: &Cell, job: &Job, group: u16) {
-        let Some(row) = job.group_row(group) else { return };
+        let Some(row) = job.group_row(group).filter(|_| !job.state.is_final()) else { return };
         let place = row as usize;
         if self.counts.get(place).is_some_and(Option::is_some) {
             return;
@@ -117,7 +117,7 @@ impl Rules {
         }
     }
 
-    /// The job is gone.
+    /// The job is gone, or is over and is never granted anything again.
     pub(crate) fn forget(&mut self, job: &Job) {
         for row in (job.group_base as usize..).take(job.shape.groups.len()) {
             self.known.get_mut(row).into_iter().for_each(|known| *known = None);
@@ -145,11 +145,12 @@ impl Rules {
             }
         }
         for change in &delta.jobs {
-            if let JobChange::Put { job, .. } = change
-                && let Some(replaced) = cell.job_in(job.id.slot)
-            {
-                self.forget(replaced);
-            }
+            let ended = match change {
+                JobChange::Put { job, .. } => cell.job_in(job.id.slot),
+                JobChange::State { id, state, .. } if state.is_final() => cell.job(*id),
+                _ => None,
+            };
+            ended.into_iter().for_each(|job| self.forget(job));
         }
     }
 

@@ -155,7 +155,7 @@ fn a_machine_that_gets_other_attributes_takes_its_tasks_along() {
         service: claim web[4]@m1
         machine m4 cpu=8000 rack=r3
         service: claim web[0]@m4 web[1]@m4
-        stopjob web
+        service: stop web[0] web[1]
         machine m4 cpu=8000 rack=r1
         counted?
         ",
@@ -167,7 +167,41 @@ fn a_machine_that_gets_other_attributes_takes_its_tasks_along() {
         service: partial; web[2] granted; web[3] granted; web[4] misfit SpreadLimit
         service: refused; web[4] misfit SpreadLimit
         service: committed; web[0] granted; web[1] granted
+        service: committed
         1 groups counted
+        ",
+    );
+}
+
+// What was counted stayed until the job was retired.
+#[test]
+fn tasks_of_a_job_that_is_over_are_counted_no_more() {
+    check(
+        "
+        machine m1 cpu=8000 rack=r1
+        job web by service tasks=3 cpu=100 spread=rack:2 per=2
+        job map by batch tasks=2 cpu=100 per=1
+        service: claim web[0]@m1
+        batch: claim map[0]@m1
+        counted?
+        stopjob web
+        service: claim web[1]@m1
+        counted?
+        report web[0] stopped
+        counted?
+        job web by service tasks=3 cpu=100 spread=rack:2 per=2
+        service: claim web[0]@m1 web[1]@m1 web[2]@m1
+        counted?
+        ",
+        "
+        service: committed; web[0] granted
+        batch: committed; map[0] granted
+        2 groups counted
+        service: refused; web[1] misfit NotWanted
+        1 groups counted
+        1 groups counted
+        service: partial; web[0] granted; web[1] granted; web[2] misfit PerMachineLimit
+        2 groups counted
         ",
     );
 }
