@@ -120,7 +120,8 @@ impl Core {
         }
         sweeps.stop_some(&self.cell, stops.left(), &mut consequences);
         let resets_max = self.options.stops_max.saturating_mul(RESETS_PER_STOP);
-        let (delta, unfinished) = consequences.conclude_within(resets_max);
+        let (delta, unfinished) =
+            consequences.conclude_within(resets_max, |machine| tenants.live_on(&self.cell, ring, machine));
         for &slot in &unfinished {
             if losers.iter().any(|&(loser, _)| loser == slot) {
                 self.derived.put_loss(slot, Some(now));

@@ -10,6 +10,7 @@ use plenum_model::{
     JobState, LogTime, Move, STEPS_AHEAD, TaskChange, TaskState, Transition, UnknownId, coming,
 };
 
+use crate::derived::Derived;
 use crate::jobs::{groups_of, stop_live_tasks, stop_move};
 use crate::slot_set::SlotSet;
 use crate::sweeps::MATE_FAILED;
@@ -72,7 +73,7 @@ pub(crate) struct Consequences<'a> {
     homeless: BTreeSet<JobId>,
     /// Of jobs whose tasks share a machine, how many of these end there or begin to leave with this delta.
     departed: BTreeMap<JobId, u32>,
-    /// Of such jobs, how many allocations end with this delta, and whether one of them was told to.
+    /// Of such jobs, how many allocations end with this delta, and whether one that was on that machine was told to.
     vacated: BTreeMap<JobId, (u32, bool)>,
     slept: BTreeSet<u32>,
     ended_unknown: BTreeSet<UnknownId>,
@@ -190,7 +191,9 @@ impl<'a> Consequences<'a> {
         let Some(job) = job.filter(|job| !job.state.is_final()) else { return };
         let (ended, was_told) = self.vacated.entry(job.id).or_default();
         *ended += 1;
-        *was_told |= !matches!(state, AllocationState::Failed | AllocationState::Complete);
+        // A receipt of one that was lost elsewhere says nothing of what is left on the machine that they share now.
+        let is_at_home = job.home == Some(row.machine);
+        *was_told |= is_at_home && !matches!(state, AllocationState::Failed | AllocationState::Complete);
     }
 
     fn change_task(&mut self, row: &AllocationRow, state: TaskState, more_failures: u8) {
@@ -266,14 +269,18 @@ impl<'a> Consequences<'a> {
         self.homeless.insert(job);
     }
 
-    /// Draws the consequences for jobs.
-    pub(crate) fn conclude(self) -> Delta {
-        self.conclude_within(usize::MAX).0
+    /// Draws the consequences for jobs. `tenants`: slots of the live allocations of a machine, before this delta.
+    pub(crate) fn conclude(self, tenants: impl FnMut(u32) -> Vec<u32>) -> Delta {
+        self.conclude_within(usize::MAX, tenants).0
     }
 
     /// The same, with so much at most for jobs that start over: one for each of their done tasks, and what they cost besides. Gives
     /// the machines that jobs still share of which something is left.
-    pub(crate) fn conclude_within(mut self, most: usize) -> (Delta, BTreeSet<u32>) {
+    pub(crate) fn conclude_within(
+        mut self,
+        most: usize,
+        tenants: impl FnMut(u32) -> Vec<u32>,
+    ) -> (Delta, BTreeSet<u32>) {
         let (cell, mut delta) = (self.cell, std::mem::take(&mut self.delta));
         self.keep_homes_in_use();
         let reported = delta.moves.len();
@@ -286,7 +293,7 @@ impl<'a> Consequences<'a> {
         }
         keep_restarts(&mut delta.moves, reported);
         let unfinished = self.start_over(most, &mut delta);
-        self.give_up_empty_homes(&mut delta);
+        self.give_up_empty_homes(tenants, &mut delta);
         self.succeeded.sort_unstable();
         self.succeeded.dedup();
         for &id in &self.succeeded {
@@ -318,20 +325,37 @@ impl<'a> Consequences<'a> {
     }
 
     /// Jobs that left the machine that their tasks share, the last of them as they were told to, and have nothing done there, may go
-    /// elsewhere: they would wait for ever for room that others took over.
-    fn give_up_empty_homes(&self, delta: &mut Delta) {
+    /// elsewhere: they would wait for ever for room that others took over. What was lost on another machine before may leave there yet.
+    fn give_up_empty_homes(&self, mut tenants: impl FnMut(u32) -> Vec<u32>, delta: &mut Delta) {
         let over = |id: &JobId| self.failed.contains_key(id) || self.homeless.contains(id);
+        let mut staying: BTreeMap<u32, BTreeSet<JobId>> = BTreeMap::new();
         for (&id, &(ended, was_told)) in self.vacated.iter().filter(|(id, _)| !over(id)) {
             let Some(job) = self.cell.job(id).filter(|_| was_told) else { continue };
-            let is_done = |row| self.done.contains_key(&row);
-            let mut groups = groups_of(self.cell, job);
-            let there = |group: &plenum_model::GroupRow| group.tasks_in(TaskState::Live) + group.leaving;
-            let is_empty = groups_of(self.cell, job).map(|(_, group)| there(&group)).sum::<u32>() == ended;
-            if is_empty && groups.all(|(row, group)| group.tasks_in(TaskState::Done) == 0 && !is_done(row)) {
+            let (mut live, mut leaving, mut has_done) = (0, 0, false);
+            for (row, group) in groups_of(self.cell, job) {
+                (live, leaving) = (live + group.tasks_in(TaskState::Live), leaving + group.leaving);
+                has_done |= group.tasks_in(TaskState::Done) > 0 || self.done.contains_key(&row);
+            }
+            if has_done || live > self.departed.get(&id).copied().unwrap_or(0) {
+                continue;
+            }
+            let is_empty = live + leaving == ended
+                || job.home.is_some_and(|home| {
+                    // Once for all jobs that share one.
+                    let there = staying.entry(home).or_insert_with(|| self.jobs_of_the_rest(&tenants(home)));
+                    !there.contains(&id)
+                });
+            if is_empty {
                 rare!("a job gives up the machine that its tasks shared");
                 delta.jobs.push(JobChange::Home { id, machine: None });
             }
         }
+    }
+
+    /// The jobs of those allocations that do not end with this delta.
+    fn jobs_of_the_rest(&self, slots: &[u32]) -> BTreeSet<JobId> {
+        let rest = slots.iter().copied().filter(|&slot| !self.marks.has_ended(slot));
+        rest.filter_map(|slot| self.cell.allocation_in(slot)).map(|found| found.row.job()).collect()
     }
 
     /// The machines that jobs' tasks shared are lost, and what their done tasks left there too: all of them run again, elsewhere.
@@ -399,7 +423,7 @@ impl Core {
         let mut draft = self.draft(now);
         let ends = transitions.iter().filter(|transition| transition.state.is_end()).count();
         draft.ends = self.derived.spare.ends.take(ends);
-        let marks = &mut self.derived.marks;
+        let Derived { marks, tenants, ring, .. } = &mut self.derived;
         let mut consequences = Consequences::new(&self.cell, marks, draft, self.options.stops_max);
         let mut newest: BTreeMap<u32, (AllocationStatus, u32)> = BTreeMap::new();
         for (number, transition) in transitions.iter().enumerate() {
@@ -441,7 +465,7 @@ impl Core {
         if consequences.is_empty() {
             return Verdict::Answer(accepted(0, 0));
         }
-        Verdict::Change(accepted(0, 0), consequences.conclude())
+        Verdict::Change(accepted(0, 0), consequences.conclude(|machine| tenants.live_on(&self.cell, ring, machine)))
     }
 }
 

@@ -138,7 +138,7 @@ impl Core {
                 }
             }
         }
-        Ok(Verdict::Change(answer, consequences.conclude()))
+        Ok(Verdict::Change(answer, consequences.conclude(|machine| tenants.live_on(&self.cell, ring, machine))))
     }
 
     /// A registration that was sent before the present epoch began comes too late: from before a boot, it would tell that nothing runs
@@ -249,7 +249,10 @@ impl Core {
         }
         // Also of those jobs that run nothing just now.
         homes.on(id.slot).for_each(|job| consequences.lose_home_of(job));
-        Ok(Verdict::Change(accepted(id.to_bits(), machine.epoch), consequences.conclude()))
+        Ok(Verdict::Change(
+            accepted(id.to_bits(), machine.epoch),
+            consequences.conclude(|machine| tenants.live_on(&self.cell, ring, machine)),
+        ))
     }
 }
 

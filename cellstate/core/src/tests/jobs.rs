@@ -473,3 +473,68 @@ fn a_job_keeps_the_machine_where_a_task_of_it_is_done_runs_leaves_or_failed() {
         ",
     );
 }
+
+// The receipt of what was lost elsewhere before gave up the machine that the job had since: what failed there found nothing of its own
+// when it was tried again.
+#[test]
+fn a_receipt_from_a_machine_that_a_job_lost_leaves_it_the_one_that_it_has() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        machine m3 cpu=1000
+        job wc by batch tasks=1 cpu=1000 together retry=1
+        batch: claim wc[0]@m1
+        expire m1
+        wait 61
+        batch: claim wc[0]@m2
+        report wc[0] failed 1
+        machine m1 cpu=1000
+        receipt m1 alloc-0-1
+        batch: claim wc[0]@m3
+        batch: claim wc[0]@m2
+        ",
+        "
+        batch: committed; wc[0] granted
+        batch: committed; wc[0] granted
+        batch: refused; wc[0] misfit OtherMachine
+        batch: committed; wc[0] granted
+        ",
+    );
+}
+
+// Whatever of it still left counted, wherever: the machine stayed the job's until the receipt of what was lost elsewhere, which may never come.
+#[test]
+fn a_job_that_left_its_machine_goes_on_though_something_of_it_still_leaves_one_that_it_lost() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        machine m3 cpu=1000
+        job wc by batch tasks=2 cpu=500 together
+        batch: claim wc[0]@m1 wc[1]@m1
+        expire m1
+        wait 61
+        batch: claim wc[0]@m2 wc[1]@m2
+        batch: stop wc[0]
+        batch: stop wc[1]
+        receipt m2 alloc-2-1
+        batch: claim wc[0]@m3
+        receipt m2 alloc-3-1
+        batch: claim wc[0]@m3
+        machine m1 cpu=1000
+        receipt m1 alloc-0-1
+        receipt m1 alloc-1-1
+        batch: claim wc[1]@m3
+        ",
+        "
+        batch: committed; wc[0] granted; wc[1] granted
+        batch: committed; wc[0] granted; wc[1] granted
+        batch: committed
+        batch: committed
+        batch: refused; wc[0] misfit OtherMachine
+        batch: committed; wc[0] granted
+        batch: committed; wc[1] granted
+        ",
+    );
+}

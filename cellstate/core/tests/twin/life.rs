@@ -8,7 +8,7 @@ use plenum_model::{
     TaskState, Transition,
 };
 
-use crate::picture::{Job, Picture};
+use crate::picture::{Allocation, Job, Picture};
 use crate::twin::{Expected, Twin};
 
 /// Finished jobs stay for so long in these tests.
@@ -24,7 +24,7 @@ struct Aftermath {
     succeeded: BTreeSet<JobId>,
     /// Jobs that lost the machine that their tasks share, or something of what they ran there.
     homeless: BTreeSet<JobId>,
-    /// Jobs of which something ended that was told to, or was lost.
+    /// Jobs of which something ended that was told to, or was lost, on the machine that their tasks share.
     vacated: BTreeSet<JobId>,
 }
 
@@ -63,7 +63,8 @@ impl Twin {
     /// A receipt: nothing of it runs any more.
     fn end(&mut self, id: AllocationId, reported: AllocationState, aftermath: &mut Aftermath) {
         let found = self.live.allocations.remove(&id).unwrap();
-        if found.state.is_leaving() || !matches!(reported, AllocationState::Failed | AllocationState::Complete) {
+        let told = found.state.is_leaving() || !matches!(reported, AllocationState::Failed | AllocationState::Complete);
+        if told && self.live.jobs[&found.job].home == Some(found.machine) {
             aftermath.vacated.insert(found.job);
         }
         if found.state.is_leaving() {
@@ -127,8 +128,12 @@ impl Twin {
             }
         }
         for id in aftermath.vacated.difference(&aftermath.homeless) {
-            let empty = !self.live.has_allocations(*id);
-            let Some(job) = self.live.jobs.get_mut(id).filter(|_| empty) else { continue };
+            let home = self.live.jobs[id].home;
+            let is_there = |found: &Allocation| found.job == *id && Some(found.machine) == home;
+            if self.live.allocations.values().any(is_there) {
+                continue;
+            }
+            let job = self.live.jobs.get_mut(id).unwrap();
             let mut tasks = job.groups.iter().flat_map(|group| &group.tasks);
             if !job.state.is_final() && tasks.all(|task| task.state != TaskState::Done) {
                 job.home = None;
