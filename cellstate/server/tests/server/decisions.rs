@@ -279,7 +279,7 @@ fn what_the_core_decides_changes_only_with_its_version() {
 }
 
 /// Of which kinds refusals for each reason can be. What is left out can't occur: nobody loses a race for what contradicts itself, for one.
-/// That a machine has as many allocations as it can count, which is a `PER_MACHINE_LIMIT` too and can be stale, takes 65,535 of them.
+/// That a machine has as many allocations as it can count, which is a `PER_MACHINE_LIMIT` too, takes 65,535 of them.
 const REFUSALS: &[(&str, &[&str])] = &[
     ("NO_ROOM", &["CONFLICT", "MISFIT", "STALE"]),
     ("TASK_TAKEN", &["CONFLICT", "MISFIT"]),
@@ -297,7 +297,7 @@ const REFUSALS: &[(&str, &[&str])] = &[
     ("DEVICE_TAKEN", &["CONFLICT", "MISFIT", "STALE"]),
     ("PORT_TAKEN", &["CONFLICT", "MISFIT", "STALE"]),
     ("SPREAD_LIMIT", &["CONFLICT", "MISFIT", "STALE"]),
-    ("PER_MACHINE_LIMIT", &["CONFLICT", "MISFIT"]),
+    ("PER_MACHINE_LIMIT", &["CONFLICT", "MISFIT", "STALE"]),
     ("QUOTA_EXCEEDED", &["QUOTA"]),
     ("NOT_PERMITTED", &["PERMISSION"]),
     ("PREDECESSOR", &["CONFLICT", "MISFIT", "STALE"]),
