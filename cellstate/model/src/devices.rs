@@ -221,16 +221,8 @@ pub fn choose_lent(
     stay: impl Fn(usize) -> bool,
 ) -> Result<(Vec<Device>, Vec<usize>), usize> {
     let mut choice = DeviceChoice::new(free.to_vec(), wanted);
-    let mut lenders = Vec::new();
-    let mut chosen = loop {
-        if let Some(chosen) = choice.choose_again() {
-            break chosen;
-        }
-        if !lend(lenders.len(), choice.rooms()) {
-            return choice.choose().map(|chosen| (chosen, lenders));
-        }
-        lenders.push(lenders.len());
-    };
+    let (mut chosen, count) = with_first_lenders(&mut choice, &lend)?;
+    let mut lenders: Vec<usize> = (0..count).collect();
     if lenders.len() < 2 {
         return Ok((chosen, lenders));
     }
@@ -250,6 +242,27 @@ pub fn choose_lent(
         }
     }
     Ok((chosen, lenders))
+}
+
+/// Whether [`choose_lent`] finds devices.
+pub fn is_enough_lent(free: &[DeviceRoom], wanted: &[Device], lend: impl Fn(usize, &mut [DeviceRoom]) -> bool) -> bool {
+    with_first_lenders(&mut DeviceChoice::new(free.to_vec(), wanted), lend).is_ok()
+}
+
+/// Devices, with those of as many of the first lenders as it takes; and how many these are.
+fn with_first_lenders(
+    choice: &mut DeviceChoice<'_>,
+    lend: impl Fn(usize, &mut [DeviceRoom]) -> bool,
+) -> Result<(Vec<Device>, usize), usize> {
+    for lender in 0.. {
+        if let Some(chosen) = choice.choose_again() {
+            return Ok((chosen, lender));
+        }
+        if !lend(lender, choice.rooms()) {
+            break;
+        }
+    }
+    choice.choose().map(|chosen| (chosen, 0))
 }
 
 /// Of lenders those who give something of what `chosen` devices lack in `free`, where each gives what those before it have not.

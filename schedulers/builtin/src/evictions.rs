@@ -336,13 +336,15 @@ impl Evictions {
         // What the cell will choose of those whom a transaction in flight names is not known.
         let is_known = |id: &&AllocationId| !books.view.may_be_evicted(**id);
         let enough = |slot: u32, victims: &[AllocationId]| {
-            let leaving = tenants.leaving(slot, band).filter(is_known).chain(victims);
+            let leave = tenants.leaving(slot, band).filter(is_known);
+            let has_devices = || asked.lent(slot, (leave.clone(), victims)).is_none_or(|lent| lent.is_enough());
+            let leaving = leave.clone().chain(victims);
             let ports = || {
                 asked
                     .specials
                     .is_none_or(|specials| lent::has_ports((cell, specials), shape, slot, leaving.clone(), &self.ports))
             };
-            asked.devices(slot, leaving.clone()).is_some() && ports()
+            has_devices() && ports()
         };
         let wanting = Wanting {
             enough: if beyond { Some(&enough) } else { None },
@@ -363,8 +365,8 @@ impl Evictions {
             }
         };
         let machine = found.rank.machine;
-        let leaving = tenants.leaving(machine, band).filter(is_known).chain(&found.victims);
-        let devices = asked.devices(machine, leaving).unwrap_or_default();
+        let lent = asked.lent(machine, (tenants.leaving(machine, band).filter(is_known), &found.victims));
+        let devices = lent.and_then(|lent| lent.choose()).unwrap_or_default();
         let names = tenants.leaving(machine, band).count() + found.victims.len();
         let more = names - self.named_on.get(&machine).copied().unwrap_or(0).min(names);
         if self.named + more > NAMED_MAX {

@@ -4,7 +4,7 @@ use plenum_model::{AllocationId, Cell, Device, GroupCounts, Obstacle, Room};
 use plenum_policies::{Columns, Request};
 use plenum_sdk::{Specials, Work};
 
-use super::lent;
+use super::lent::Lent;
 
 /// Whether a machine shrank, or runs what nobody knew, and has less than it gave: who leaves makes up for that first.
 pub(super) fn lacks_what_it_gave(cell: &Cell, slot: u32) -> bool {
@@ -55,14 +55,12 @@ impl Asked<'_> {
         wanted.iter().all(has)
     }
 
-    pub(super) fn devices<'a>(
-        &self,
+    /// Its devices, with those of who leaves and of who would; `None` where none matter.
+    pub(super) fn lent<'a>(
+        &'a self,
         slot: u32,
-        leaving: impl Iterator<Item = &'a AllocationId>,
-    ) -> Option<Vec<Device>> {
-        match self.specials {
-            Some(specials) => lent::devices((self.cell, specials), self.work.shape(), slot, leaving),
-            None => Some(Vec::new()),
-        }
+        who: (impl Iterator<Item = &'a AllocationId>, &[AllocationId]),
+    ) -> Option<Lent<'a>> {
+        Some(Lent::new((self.cell, self.specials?), self.work.shape(), slot, who))
     }
 }

@@ -2,36 +2,65 @@
 
 use std::collections::BTreeSet;
 
-use plenum_model::{AllocationId, Cell, Device, DeviceChoice, GroupShape, Port, TakeOver, device_rooms, take_parts};
+use plenum_model::{
+    AllocationId, Cell, Device, DeviceRoom, GroupShape, Port, TakeOver, choose_lent, device_rooms, is_enough_lent,
+    take_parts,
+};
 use plenum_sdk::Specials;
 
-/// The devices that the cell chooses for a task of the group on a machine once these have left, of as few of whom as it takes; `None`: too few.
-pub(super) fn devices<'a>(
-    (cell, specials): (&Cell, &Specials),
-    shape: &GroupShape,
+/// The devices of a machine for tasks of a group, and who lends some of theirs, in the order in which they are asked.
+pub(super) struct Lent<'a> {
+    cell: &'a Cell,
+    wanted: &'a [Device],
     machine: u32,
-    mut leaving: impl Iterator<Item = &'a AllocationId>,
-) -> Option<Vec<Device>> {
-    if shape.devices.is_empty() {
-        return Some(Vec::new());
-    }
-    let mut rooms = device_rooms(cell, cell.machine_in(machine)?);
-    // As the cell judges: of a device that has less than it lent, nothing is given.
-    rooms.retain(|room| room.free_millis >= 0);
-    take_parts(&mut rooms, specials.devices(machine));
-    let mut choice = DeviceChoice::new(rooms, &shape.devices);
-    loop {
-        if let Some(chosen) = choice.choose_again() {
-            return Some(chosen);
+    free: Vec<DeviceRoom>,
+    lenders: Vec<AllocationId>,
+    /// So many of these leave, whoever is chosen.
+    leave: usize,
+}
+
+impl<'a> Lent<'a> {
+    pub(super) fn new(
+        (cell, specials): (&'a Cell, &Specials),
+        shape: &'a GroupShape,
+        machine: u32,
+        (leaving, victims): (impl Iterator<Item = &'a AllocationId>, &[AllocationId]),
+    ) -> Self {
+        let (mut free, mut lenders) = (Vec::new(), Vec::new());
+        if let Some(found) = cell.machine_in(machine).filter(|_| !shape.devices.is_empty()) {
+            free = device_rooms(cell, found);
+            // As the cell judges: of a device that has less than it lent, nothing is given.
+            free.retain(|room| room.free_millis >= 0);
+            take_parts(&mut free, specials.devices(machine));
+            lenders.extend(leaving);
         }
-        let Some(&id) = leaving.next() else { return choice.choose().ok() };
-        let Some(extra) = cell.allocation(id).and_then(|found| found.extra) else { continue };
-        let parts = extra.devices.iter().map(|device| (device, 1));
-        let taken = taken_over(cell, machine, id).flat_map(|entry| &entry.devices).map(|device| (device, -1));
+        let leave = lenders.len();
+        lenders.extend_from_slice(victims);
+        Self { cell, wanted: &shape.devices, machine, free, lenders, leave }
+    }
+
+    /// Whether there is enough.
+    pub(super) fn is_enough(&self) -> bool {
+        self.wanted.is_empty() || is_enough_lent(&self.free, self.wanted, |lender, rooms| self.lend(lender, rooms))
+    }
+
+    /// What the cell chooses, of as few of those who lend as it takes; `None`: too few.
+    pub(super) fn choose(&self) -> Option<Vec<Device>> {
+        let lend = |lender, rooms: &mut [DeviceRoom]| self.lend(lender, rooms);
+        choose_lent(&self.free, self.wanted, lend, |lender| lender >= self.leave).ok().map(|(chosen, _)| chosen)
+    }
+
+    fn lend(&self, lender: usize, rooms: &mut [DeviceRoom]) -> bool {
+        let Some(&id) = self.lenders.get(lender) else { return false };
+        let devices =
+            self.cell.allocation(id).and_then(|found| found.extra).into_iter().flat_map(|extra| &extra.devices);
+        let parts = devices.map(|device| (device, 1));
+        let taken = taken_over(self.cell, self.machine, id).flat_map(|entry| &entry.devices).map(|device| (device, -1));
         for (device, times) in parts.chain(taken) {
-            let room = choice.rooms().iter_mut().find(|room| room.is(device));
+            let room = rooms.iter_mut().find(|room| room.is(device));
             room.into_iter().for_each(|room| room.free_millis += times * i64::from(device.millis));
         }
+        true
     }
 }
 

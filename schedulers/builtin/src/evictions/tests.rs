@@ -291,6 +291,23 @@ fn a_victim_that_ends_before_its_device_is_claimed_is_in_nobodys_way() {
     assert_eq!(stage.transcript(), "batch: 2 of 2 granted\n");
 }
 
+// The scheduler foresaw the device of one that leaves, where the cell gives what is free, and claimed that for another task besides.
+#[test]
+fn of_devices_that_are_lent_those_are_foreseen_that_the_cell_gives() {
+    let mut stage = Stage::new();
+    stage.machine_with_gpus("m0", 8000, &[], 3);
+    let seat = stage.seat(Batch::default());
+    submit(&mut stage, &job("keep", 1, 100, 90).gpu(600));
+    let whole = submit(&mut stage, &job("whole", 1, 100, 10).gpu(1000));
+    submit(&mut stage, &job("more", 1, 100, 90).gpu(700));
+    let part = submit(&mut stage, &job("part", 1, 100, 10).gpu(300));
+    stage.ask("operator", Command::StopJob(part));
+    let high = job("high", 1, 100, 90).gpu(300).gpu(1000).group("second", 1, 100).gpu(400);
+    let high = submit(&mut stage, &high);
+    assert_eq!((stands(&stage, whole), stage.placed(high)), ((0, 1), vec![(0, 0, 0)]));
+    assert_eq!(stage.runtime(seat).counters().claims_misfit, 0);
+}
+
 fn machines(stage: &Stage, job: JobId) -> Vec<u32> {
     stage.placed(job).iter().map(|&(_, _, machine)| machine).collect()
 }
