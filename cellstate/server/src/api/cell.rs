@@ -20,7 +20,7 @@ use super::past;
 use super::principal;
 use super::session::{self, Ask as SessionAsk};
 use super::simple;
-use super::stream::{self, HANDFULS_MAX, NOTES_MAX, Out, Owner, Watcher, unreadable};
+use super::stream::{self, HANDFULS_MAX, NOTES_MAX, Out, Owner, Watcher, apart, unreadable};
 use super::without_room;
 use crate::authorise::{Principal, Role};
 use crate::commit::Asked;
@@ -299,12 +299,20 @@ async fn open_session(
     }
 }
 
-/// Whose a session is that the principal may use. A snapshot, which makes pages be copied, is taken only for what is not known.
-async fn usable(shared: &Shared, principal: &Principal, session: SessionId) -> Result<SessionOwner, Failure> {
+/// Whose a session is that the principal may use. A snapshot, which makes pages be copied, is taken only for what is not known, and apart: a
+/// stream is polled only while its connection has room.
+async fn usable(shared: &Arc<Shared>, principal: &Principal, session: SessionId) -> Result<SessionOwner, Failure> {
     let known = shared.sessions.lock().owner(session).cloned();
     let owner = match known {
         Some(known) => Some(known),
-        None => shared.snapshot().await.session(session).map(|found| SessionOwner::from(&**found)),
+        None => {
+            let shared = shared.clone();
+            let found =
+                apart(
+                    async move { shared.snapshot().await.session(session).map(|found| SessionOwner::from(&**found)) },
+                );
+            found.await.ok_or_else(Failure::ending)?
+        }
     };
     let Some(owner) = owner else {
         return Err(no_such_session(session));

@@ -381,7 +381,7 @@ impl Watcher {
 
 /// Waits for what is done on a task of its own; none when that ended without it. A stream is polled only while its connection has room: one whose
 /// watcher does not read must have no turn meanwhile that others wait for.
-async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
+pub(super) async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Option<T> {
     let (mut done, told) = oneshot::channel();
     tokio::spawn(async move {
         let outcome = tokio::select! {
