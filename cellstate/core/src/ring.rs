@@ -410,12 +410,15 @@ fn detail_of_end(cell: &Cell, machine: u32, id: AllocationId, ended: &BTreeSet<u
     }
 }
 
-/// Devices without those that were taken over.
+/// Devices, one of which may stand there twice, without those that were taken over.
 fn without<'a>(devices: &[Device], taken: impl Iterator<Item = &'a Device>) -> Vec<Device> {
     let mut left = devices.to_vec();
     for taken in taken {
-        let same = left.iter_mut().find(|left| left.kind == taken.kind && left.index == taken.index);
-        same.into_iter().for_each(|left| left.millis = left.millis.saturating_sub(taken.millis));
+        let mut more = taken.millis;
+        for same in left.iter_mut().filter(|left| left.kind == taken.kind && left.index == taken.index) {
+            let part = same.millis.min(more);
+            (same.millis, more) = (same.millis - part, more - part);
+        }
     }
     left.retain(|device| device.millis > 0);
     left

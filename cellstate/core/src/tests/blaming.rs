@@ -82,6 +82,29 @@ fn a_victim_on_another_machine_gives_no_room() {
     );
 }
 
+// Of two parts of one device that were handed over one counted as given back, and so the machine as fuller at the base than it was.
+#[test]
+fn a_device_that_was_handed_over_in_parts_was_not_free_after_its_first_tenant() {
+    check(
+        "
+        machine m1 cpu=5000 gpus=2
+        job low by batch tasks=4 cpu=1400 gpus=300,300 prio=10
+        job high by ml tasks=1 cpu=500 gpus=1000 prio=90
+        batch: claim low[0]@m1 low[1]@m1 low[2]@m1
+        report low[1] complete
+        snapshot
+        ml: claim high[0]@m1 victim=low[0]
+        report low[0] stopped
+        batch: claim low[3]@m1
+        ",
+        "
+        batch: committed; low[0] granted gpu0:300 gpu0:300; low[1] granted gpu0:300 gpu1:300; low[2] granted gpu1:300 gpu1:300
+        ml: committed; high[0] granted over low[0] 0 gpu0:600 gpu0:1000
+        batch: refused; low[3] conflict DeviceTaken short gpu 200 culprits ml 1000 total 1000
+        ",
+    );
+}
+
 // The hold of the very scheduler whose claim it was counted as what came between.
 #[test]
 fn a_machine_that_somebody_else_changed_is_not_blamed_on_an_own_hold() {
