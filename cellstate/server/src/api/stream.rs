@@ -543,26 +543,26 @@ mod tests {
     }
 
     // It kept its turn for as long as it did not read, and everybody else who had to catch up waited for it, without an end.
-    #[tokio::test(flavor = "multi_thread")]
+    // On one thread, so that nothing is read before they wait for it.
+    #[tokio::test]
     async fn who_has_to_catch_up_does_not_wait_for_watchers_that_do_not_read() {
         let dir = tempfile::tempdir().unwrap();
         let mut options = ServerOptions::new(dir.path());
         options.settings.recent_bytes = 1;
         let server = Server::start(options).await.unwrap();
         let shared = server.shared().clone();
+        let before = shared.snapshot().await;
         for name in ["a", "b", "c"] {
             let open = Command::OpenSession { scheduler: name.into() };
             shared.ask(Shared::request(&"local".into(), "default".into(), open)).await.unwrap();
         }
         let catch_up = || {
-            let hello = v1::Hello {
-                cell_id: shared.identity.cell_id.to_vec().into(),
-                incarnation: shared.identity.incarnation,
-                revision: 1,
-                ..Default::default()
-            };
             let owner = Owner { principal: Principal::local(), namespace: "".into(), session: SessionId(0) };
-            let mut watcher = Watcher::new(shared.clone(), owner, &hello, mpsc::unbounded_channel().0).unwrap();
+            let mut watcher =
+                Watcher::new(shared.clone(), owner, &v1::Hello::default(), mpsc::unbounded_channel().0).unwrap();
+            assert!(matches!(watcher.step(), Step::Send(_)));
+            assert!(matches!(watcher.step(), Step::NeedSnapshot));
+            watcher.sync.snapshot(Lent::new(before.clone(), 0), 0);
             let mut wake = Wake { due: true, micros: i64::MAX, timer: Box::pin(tokio::time::sleep(Duration::MAX)) };
             Box::pin(async move {
                 let (out, mut sent) = mpsc::channel(HANDFULS_MAX);
