@@ -246,20 +246,22 @@ impl Resolver<'_> {
         // All devices of all victims are looked at for that: claims that lack the same one are told the same.
         let position = match trouble {
             Trouble::Machine(Obstacle::Device(position)) if asked.extra.is_none() => position,
-            _ => return self.judge(txn).facts(trouble, &self.about(terms, asked)),
+            _ => return self.judge(txn).facts(trouble, &self.about(terms, asked, trouble)),
         };
         let known = self.short_devices.get(&asked.machine).and_then(|positions| positions.get(&position));
         if let Some(facts) = known {
             return facts.clone();
         }
-        let facts = self.judge(txn).facts(trouble, &self.about(terms, asked));
+        let facts = self.judge(txn).facts(trouble, &self.about(terms, asked, trouble));
         self.short_devices.entry(asked.machine).or_default().insert(position, facts.clone());
         facts
     }
 
-    fn about<'a>(&'a self, terms: &'a Terms<'_>, asked: Claim<'a>) -> About<'a> {
+    fn about<'a>(&'a self, terms: &'a Terms<'_>, asked: Claim<'a>, trouble: Trouble) -> About<'a> {
         let machine = asked.machine;
-        let sources = self.sources(terms, asked);
+        // Thousands of claims may name as many: they are only gone through where they could have given what is lacking.
+        let lacks = matches!(trouble, Trouble::Machine(Obstacle::NoRoom(_) | Obstacle::Device(_)));
+        let sources = if lacks { self.sources(terms, asked) } else { Vec::new() };
         let slots = || sources.iter().map(|source| source.id.slot);
         let goes = |slot: &u32| self.promised.specials.evicts(*slot) || self.promised.stops(*slot);
         About {
@@ -282,13 +284,21 @@ impl Resolver<'_> {
 
     /// Whose room a claim wanted, as [`HandOff`](crate::preempt::HandOff) takes it: those that it names itself come first.
     fn sources<'a>(&self, terms: &'a Terms<'_>, asked: Claim<'a>) -> Vec<Wanted<'a>> {
-        let mut sources = Vec::new();
-        let named = named(asked.extra).iter().map(|entry| Wanted { id: entry.victim, most: Some(entry) });
+        let is_here = |wanted: &Wanted<'_>| {
+            self.cell.allocation(wanted.id).is_none_or(|found| found.row.machine == asked.machine)
+        };
+        let mut sources: Vec<Wanted<'a>> = Vec::new();
+        for entry in named(asked.extra) {
+            let wanted = Wanted { id: entry.victim, most: Some(entry) };
+            if is_here(&wanted) && !sources.iter().any(|known| known.id == wanted.id) {
+                sources.push(wanted);
+            }
+        }
+        // Victims stand there once.
+        let of_claim = sources.len();
         let victims = terms.victims_on(asked.machine).iter().map(|&id| Wanted { id, most: None });
-        let mut known = BTreeSet::new();
-        for wanted in named.chain(victims) {
-            let elsewhere = self.cell.allocation(wanted.id).is_some_and(|found| found.row.machine != asked.machine);
-            if !elsewhere && known.insert(wanted.id) {
+        for wanted in victims.filter(is_here) {
+            if !sources[..of_claim].iter().any(|known| known.id == wanted.id) {
                 sources.push(wanted);
             }
         }
