@@ -307,11 +307,9 @@ async fn usable(shared: &Arc<Shared>, principal: &Principal, session: SessionId)
         Some(known) => Some(known),
         None => {
             let shared = shared.clone();
-            let found =
-                apart(
-                    async move { shared.snapshot().await.session(session).map(|found| SessionOwner::from(&**found)) },
-                );
-            found.await.ok_or_else(Failure::ending)?
+            let of_cell =
+                async move { shared.snapshot().await.session(session).map(|found| SessionOwner::from(&**found)) };
+            apart(of_cell).await.ok_or_else(Failure::ending)?
         }
     };
     let Some(owner) = owner else {
