@@ -109,6 +109,31 @@ fn waiting_for_a_job_ends_with_its_result() {
     assert_eq!(dev.stop().code(), Some(0));
 }
 
+// A cell that keeps finished jobs for a moment only had retired it before it was looked at again: the job had completed, and whoever waited
+// for it read that there is no such job.
+#[test]
+fn who_waits_for_a_job_learns_how_it_ended_though_it_is_retired_at_once() {
+    let stage = Stage::new();
+    let settings = stage.file("server.toml", "retire_after = \"1ms\"\n");
+    let server = stage.server("cell", None, &["--config", &settings]);
+    let (_scheduler, _agent) = (stage.scheduler(&server.address, "batch"), stage.agent(&server.address, "agent"));
+    let asked = ["--addr", &server.address, "-o", "json", "job"];
+    let ends = |name: &str, words: &[&str], code, state| {
+        let done = stage.run(&[&asked, words, &["--wait"]].concat());
+        assert_eq!((done.code(), done.json()["state"].as_str()), (Some(code), Some(state)), "{done}");
+        eventually("it is retired", || stage.try_ask(&server.address, &["job", "show", name]).err());
+    };
+    // Long enough to be looked at seldom by then.
+    for (script, code, state) in [("sleep 2", 0, "complete"), ("sleep 2; exit 3", 1, "failed")] {
+        let file = stage.file("job.toml", &once(state, &format!(r#""/bin/sh", "-c", "{script}""#)));
+        ends(state, &["run", &file], code, state);
+    }
+    let recurring = "scheduler = \"cron\"\nruns = \"recurring\"\noptions = { \"launch.scheduler\" = \"batch\" }\n";
+    let nightly = once("nightly", "\"/bin/true\"").replace("scheduler = \"batch\"\n", recurring);
+    stage.submit(&server.address, "nightly.toml", &nightly);
+    ends("nightly-1794798000", &["launch", "nightly", "--at", "2026-11-16T03:00:00Z"], 0, "complete");
+}
+
 #[test]
 fn who_waits_for_a_job_waits_through_a_restart_of_the_cell() {
     let stage = Stage::new();

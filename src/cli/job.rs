@@ -22,6 +22,7 @@ use super::{
     args::{Job, Listing, Told},
     at::up_to,
     history,
+    retired::get_job_to_its_end,
     target::{self, JobName},
     watch::{self, Listed},
 };
@@ -155,7 +156,7 @@ fn unattended(shape: &JobShape) -> String {
     format!("warning: no scheduler named \"{scheduler}\" is connected; {waits} ({what})")
 }
 
-/// Waits for the end of the job that was submitted at revision `since`, and exits with its result.
+/// Waits for the end of the job that was submitted at revision `since`, and exits with its result, also where it is retired by then.
 async fn wait_for(
     context: &Context,
     connection: &Connection,
@@ -170,7 +171,7 @@ async fn wait_for(
         let left = deadline.map_or(ANSWER_MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
         // A server that is there and does not answer is as far away as one that is gone.
         let patience = left.clamp(WAIT_PERIOD_MAX, ANSWER_MAX);
-        let answer = tokio::time::timeout(patience, get_job(connection, job, None)).await;
+        let answer = tokio::time::timeout(patience, get_job_to_its_end(connection, job, since)).await;
         let answer = answer.unwrap_or_else(|_| Err(Failure::new("UNAVAILABLE", "the cell does not answer")));
         let Some((revision, view)) = found(answer, &mut silent_since)? else {
             rest(job, state, &mut period, deadline).await?;

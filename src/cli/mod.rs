@@ -12,6 +12,7 @@ mod history;
 mod job;
 mod logs;
 mod machine;
+mod retired;
 mod target;
 mod txn;
 mod watch;
