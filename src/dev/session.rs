@@ -17,7 +17,7 @@ use super::{
     summary::{self, Times},
 };
 use crate::{
-    cli::{JobName, get_job, number_resources},
+    cli::{JobName, get_job, get_job_to_its_end, number_resources},
     connect::Connection,
     failure::Failure,
     output::span,
@@ -42,11 +42,13 @@ pub(super) enum Ended {
     Interrupted,
 }
 
-/// Jobs that were submitted, and the revision at which the last of them was.
-#[derive(Debug, Default)]
+/// A job that was submitted.
+#[derive(Debug)]
 struct Submitted {
-    jobs: Vec<JobName>,
+    name: JobName,
     revision: u64,
+    /// How it was when it had ended: the cell keeps a finished job for a while only, and this run may go on for longer.
+    ended: Option<JobView>,
 }
 
 /// What a run needs to know.
@@ -75,7 +77,7 @@ impl Session<'_> {
                 return std::future::pending().await;
             }
             let submitted = self.submit(&connection, &machines).await?;
-            self.follow(&connection, &submitted).await
+            self.follow(&connection, submitted).await
         };
         tokio::select! {
             result = work => result,
@@ -136,7 +138,7 @@ impl Session<'_> {
     }
 
     /// Submits all files, or none if one fits no machine.
-    async fn submit(&self, connection: &Connection, machines: &[MachineView]) -> Result<Submitted, Failure> {
+    async fn submit(&self, connection: &Connection, machines: &[MachineView]) -> Result<Vec<Submitted>, Failure> {
         let mut specs = Vec::with_capacity(self.plan.jobs.len());
         for job in &self.plan.jobs {
             let numbered = number_resources(connection, job.clone()).await?;
@@ -146,18 +148,18 @@ impl Session<'_> {
             }
             specs.push(numbered.spec);
         }
-        let mut submitted = Submitted::default();
+        let mut submitted = Vec::with_capacity(specs.len());
         for spec in specs {
             let shape = spec.shape.clone().unwrap_or_default();
-            let answer = connection.jobs().submit(SubmitRequest { spec: Some(spec) }).await?.into_inner();
-            submitted.jobs.push(JobName { namespace: shape.namespace, name: shape.name });
-            submitted.revision = submitted.revision.max(answer.revision);
+            let revision = connection.jobs().submit(SubmitRequest { spec: Some(spec) }).await?.into_inner().revision;
+            let name = JobName { namespace: shape.namespace, name: shape.name };
+            submitted.push(Submitted { name, revision, ended: None });
         }
         Ok(submitted)
     }
 
     /// Tells how the jobs go. Comes back when all have ended, if that is waited for.
-    async fn follow(&self, connection: &Connection, submitted: &Submitted) -> Result<Ended, Failure> {
+    async fn follow(&self, connection: &Connection, mut submitted: Vec<Submitted>) -> Result<Ended, Failure> {
         // A server writes it anew with each start.
         let address_file = parts::address_file(&self.folder.server());
         let begun = written(&address_file);
@@ -165,12 +167,17 @@ impl Session<'_> {
         let mut first_start = None;
         let mut last_answer = Instant::now();
         loop {
-            let views = match look(connection, submitted).await {
+            let views = match look(connection, &mut submitted).await {
                 Ok(views) => views,
                 // The server may be on its way back; the jobs are in its log.
                 Err(failure) if is_passing(&failure) && last_answer.elapsed() < AWAY_MAX => {
                     changes.next().await;
                     continue;
+                }
+                // That the cell tells no more of a job is no reason to end what else runs there.
+                Err(failure) if failure.code == "NO_SUCH_JOB" && !self.plan.until_done => {
+                    self.progress.say(&format!("{}: how jobs go is not told any more", failure.message));
+                    return std::future::pending().await;
                 }
                 Err(failure) => return Err(failure),
             };
@@ -191,17 +198,34 @@ impl Session<'_> {
     }
 }
 
-/// The jobs as they are now; none of them while the picture is older than their submission.
-async fn look(connection: &Connection, submitted: &Submitted) -> Result<Vec<JobView>, Failure> {
-    let mut views = Vec::with_capacity(submitted.jobs.len());
-    for job in &submitted.jobs {
-        let (revision, view) = get_job(connection, job, None).await?;
-        if revision < submitted.revision {
-            return Ok(Vec::new());
-        }
+/// The jobs as they are now, or as they were when they had ended; none of them while the picture is older than the submission of one.
+async fn look(connection: &Connection, submitted: &mut [Submitted]) -> Result<Vec<JobView>, Failure> {
+    let mut views = Vec::with_capacity(submitted.len());
+    for job in submitted {
+        let Some(view) = job.look(connection).await? else { return Ok(Vec::new()) };
         views.push(view);
     }
     Ok(views)
+}
+
+impl Submitted {
+    /// Nothing while the picture is older than the submission.
+    async fn look(&mut self, connection: &Connection) -> Result<Option<JobView>, Failure> {
+        let found = match &self.ended {
+            // Somebody may have submitted it again.
+            Some(_) => get_job(connection, &self.name, None).await,
+            None => get_job_to_its_end(connection, &self.name, self.revision).await,
+        };
+        match found {
+            Ok((revision, _)) if revision < self.revision => Ok(None),
+            Ok((_, view)) => {
+                self.ended = Some(view.clone()).filter(has_ended);
+                Ok(Some(view))
+            }
+            Err(failure) if failure.code == "NO_SUCH_JOB" && self.ended.is_some() => Ok(self.ended.clone()),
+            Err(failure) => Err(failure),
+        }
+    }
 }
 
 fn is_passing(failure: &Failure) -> bool {
@@ -216,7 +240,13 @@ fn ended(jobs: &[JobView]) -> Ended {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use plenum_proto::v1::{JobState, StopRequest};
+    use plenum_server::{Server, ServerOptions};
+
     use super::*;
+    use crate::job_file::JobFile;
 
     // The run ended, and its jobs with it, where the server was asked to end and would have been started again, and while many others
     // listed.
@@ -226,5 +256,41 @@ mod tests {
             assert!(is_passing(&Failure::new(code, "later")), "{code}");
         }
         assert!(!is_passing(&Failure::new("NO_SUCH_JOB", "no")));
+    }
+
+    // An hour after the first of its jobs had ended the whole cell was stopped, with all that still ran there: there was no such job.
+    #[tokio::test]
+    async fn a_job_that_has_ended_and_left_the_cell_is_as_it_was_at_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut options = ServerOptions::new(folder.path());
+        options.settings.core.retire_after_micros = 300_000;
+        let server = Server::start(options).await.unwrap();
+        let connection = Connection::open(&server.address().to_string()).await.unwrap();
+        let mut submitted = Vec::new();
+        for name in ["seen", "unseen", "goes-on"] {
+            let text = format!(
+                "name = \"{name}\"\nscheduler = \"batch\"\n[group.main]\ncommand = [\"/bin/true\"]\n\
+                 resources = {{ cpu = \"1\", memory = \"16MiB\" }}\n"
+            );
+            let spec = Some(JobFile::parse("job.toml", &text).unwrap().spec);
+            let revision = connection.jobs().submit(SubmitRequest { spec }).await.unwrap().into_inner().revision;
+            let name = JobName { namespace: "default".to_owned(), name: name.to_owned() };
+            submitted.push(Submitted { name, revision, ended: None });
+        }
+        for Submitted { name: JobName { namespace, name }, .. } in &submitted[..2] {
+            let stop = StopRequest { namespace: namespace.clone(), name: name.clone() };
+            connection.jobs().stop(stop).await.unwrap();
+        }
+        let states = [JobState::JobStopped, JobState::JobStopped, JobState::JobWaiting];
+        let seen = look(&connection, &mut submitted).await.unwrap();
+        assert!(seen.iter().map(JobView::state).eq(states), "{seen:?}");
+        // One whose end was not seen while it was there is gone, too.
+        submitted[1].ended = None;
+        while get_job(&connection, &submitted[1].name, None).await.is_ok() {
+            sleep(MACHINES_PERIOD).await;
+        }
+        let told = look(&connection, &mut submitted).await.unwrap();
+        assert!(told.iter().map(JobView::state).eq(states), "{told:?}");
+        server.shutdown().await.unwrap();
     }
 }
