@@ -14,7 +14,7 @@ use super::{
     machines::Machines,
     plan::{Plan, shape},
     progress::Progress,
-    summary::{self, Times},
+    summary::{Summary, Times},
 };
 use crate::{
     cli::{JobName, get_job, get_job_to_its_end, number_resources},
@@ -188,9 +188,9 @@ impl Session<'_> {
             views.iter().for_each(|view| self.progress.show(view));
             if self.plan.until_done && !views.is_empty() && views.iter().all(has_ended) {
                 self.progress.finish();
-                let server_restarted = written(&address_file) != begun;
-                let times = Times { first_start, whole: self.started.elapsed(), server_restarted };
-                summary::print(connection, &views, times, self.progress).await?;
+                let times = Times { first_start, whole: self.started.elapsed() };
+                let summary = Summary { connection, progress: self.progress, until: Instant::now() + AWAY_MAX };
+                summary.print(&views, times, || written(&address_file) != begun).await?;
                 return Ok(ended(&views));
             }
             changes.next().await;
@@ -228,7 +228,8 @@ impl Submitted {
     }
 }
 
-fn is_passing(failure: &Failure) -> bool {
+/// Whether a server that dies and is started again, or has too much to do, answers so.
+pub(super) fn is_passing(failure: &Failure) -> bool {
     let passing = ["UNAVAILABLE", "UNKNOWN", "CANCELLED", "INTERNAL", "SERVER_ENDING", "QUEUE_FULL"];
     passing.contains(&failure.code.as_str())
 }

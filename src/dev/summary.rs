@@ -1,10 +1,11 @@
 //! What `plenum dev --until-done` says at the end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use plenum_proto::v1::{AllocationState, AllocationView, JobState, JobView, StatusRequest};
+use plenum_proto::v1::{AllocationState, AllocationView, JobState, JobView, StatusRequest, StatusResponse};
+use tokio::time::sleep;
 
-use super::{logs, progress::Progress};
+use super::{logs, progress::Progress, session::is_passing};
 use crate::{
     connect::Connection,
     failure::Failure,
@@ -15,57 +16,121 @@ use crate::{
 const FAILED_SHOWN: usize = 3;
 const STDERR_LINES: usize = 10;
 
+/// How often what cannot be read at the moment is asked for again.
+const PERIOD: Duration = Duration::from_millis(200);
+
 /// When things happened, counted from the start of the command.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     pub(super) first_start: Option<Duration>,
     pub(super) whole: Duration,
-    /// The server died and was started again: it counts what it decided since then.
-    pub(super) server_restarted: bool,
 }
 
-/// Prints the jobs' last lines on standard output, and what it took on standard error.
-pub(super) async fn print(
-    connection: &Connection,
-    jobs: &[JobView],
-    times: Times,
-    progress: &Progress,
-) -> Result<(), Failure> {
-    for job in jobs {
-        let Some(shape) = &job.shape else { continue };
-        let allocations = logs::allocations(connection, job).await?;
-        if job.state() == JobState::JobComplete {
-            for group in logs::final_groups(shape) {
-                let tail = async |allocation, lines| logs::tail(connection, allocation, false, lines).await;
-                let (text, unread) = logs::last_lines(group, &allocations, tail).await;
-                output::print_and_go_on(&text)?;
-                if let Some(why) = unread {
-                    progress.say(&format!("{}: not all that {group} printed can be read: {}", job.name(), why.message));
-                }
-            }
-            continue;
+/// Where the summary is read, also while the server is on its way back, and told.
+pub(super) struct Summary<'run> {
+    pub(super) connection: &'run Connection,
+    pub(super) progress: &'run Progress,
+    /// Until then a server that is away is waited for. What became of the jobs is known without it.
+    pub(super) until: Instant,
+}
+
+/// Transactions that the server decided, those with conflicts, and whether these are only the ones since it was started again.
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    transactions: u64,
+    conflicts: u64,
+    server_restarted: bool,
+}
+
+impl Summary<'_> {
+    /// Prints the jobs' last lines on standard output, and what it took on standard error. What can't be read is told, and no failure.
+    ///
+    /// # Errors
+    ///
+    /// `IO` where standard output takes nothing more.
+    pub(super) async fn print(
+        &self,
+        jobs: &[JobView],
+        times: Times,
+        server_restarted: impl Fn() -> bool,
+    ) -> Result<(), Failure> {
+        for job in jobs {
+            self.print_job(job).await?;
         }
-        for allocation in last_failed(&allocations) {
-            progress.say(&format!(
-                "{}: task {}[{}], attempt {} on {}: {} ({})",
-                job.name(),
-                allocation.group,
-                allocation.task,
-                allocation.attempt,
-                allocation.machine,
-                failure_words(allocation),
-                allocation_id(allocation.id)
-            ));
-            // What it printed helps; that it cannot be read any more is no further failure.
-            let printed = logs::tail(connection, allocation.id, true, STDERR_LINES).await.unwrap_or_default();
-            for line in String::from_utf8_lossy(&printed).lines() {
-                progress.say(&format!("    {line}"));
+        let status =
+            self.ask(async || Ok(self.connection.inspect().status(StatusRequest {}).await?.into_inner())).await;
+        let counts = status.map(|StatusResponse { transactions, conflicts, .. }| Counts {
+            transactions,
+            conflicts,
+            server_restarted: server_restarted(),
+        });
+        self.progress.say(&text(jobs, times, counts));
+        Ok(())
+    }
+
+    async fn print_job(&self, job: &JobView) -> Result<(), Failure> {
+        let Some(shape) = &job.shape else { return Ok(()) };
+        let tell_unread = |of: &str, why: &Failure| {
+            self.progress.say(&format!("{}: not all that {of} printed can be read: {}", job.name(), why.message));
+        };
+        let allocations = match self.ask(async || logs::allocations(self.connection, job).await).await {
+            Ok(allocations) => allocations,
+            Err(why) => {
+                tell_unread("its tasks", &why);
+                return Ok(());
+            }
+        };
+        if job.state() != JobState::JobComplete {
+            for allocation in last_failed(&allocations) {
+                self.tell_failed(job, allocation).await;
+            }
+            return Ok(());
+        }
+        for group in logs::final_groups(shape) {
+            let tail = async |allocation, lines| {
+                self.ask(async || logs::tail(self.connection, allocation, false, lines).await).await
+            };
+            let (text, unread) = logs::last_lines(group, &allocations, tail).await;
+            output::print_and_go_on(&text)?;
+            if let Some(why) = unread {
+                tell_unread(group, &why);
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell_failed(&self, job: &JobView, allocation: &AllocationView) {
+        self.progress.say(&format!(
+            "{}: task {}[{}], attempt {} on {}: {} ({})",
+            job.name(),
+            allocation.group,
+            allocation.task,
+            allocation.attempt,
+            allocation.machine,
+            failure_words(allocation),
+            allocation_id(allocation.id)
+        ));
+        // What it printed helps; that it cannot be read any more is no further failure.
+        let tail = async || logs::tail(self.connection, allocation.id, true, STDERR_LINES).await;
+        let printed = self.ask(tail).await.unwrap_or_default();
+        for line in String::from_utf8_lossy(&printed).lines() {
+            self.progress.say(&format!("    {line}"));
+        }
+    }
+
+    /// Asks again while the server is away, or an agent that comes back to it.
+    async fn ask<T>(&self, mut ask: impl AsyncFnMut() -> Result<T, Failure>) -> Result<T, Failure> {
+        loop {
+            match ask().await {
+                Err(failure)
+                    if (is_passing(&failure) || failure.code == "AGENT_GONE") && Instant::now() < self.until =>
+                {
+                    sleep(PERIOD).await;
+                }
+                answer => return answer,
             }
         }
     }
-    let status = connection.inspect().status(StatusRequest {}).await?.into_inner();
-    progress.say(&text(jobs, times, status.transactions, status.conflicts));
-    Ok(())
 }
 
 /// The last failed allocations, in the order of their grants.
@@ -94,26 +159,33 @@ fn counted(count: u64, noun: &str) -> String {
 }
 
 /// The summary in two lines.
-fn text(jobs: &[JobView], times: Times, transactions: u64, conflicts: u64) -> String {
+fn text(jobs: &[JobView], times: Times, counts: Result<Counts, Failure>) -> String {
     let groups = || jobs.iter().flat_map(|job| &job.groups);
     let done: u64 = groups().map(|group| u64::from(group.done)).sum();
     let attempts: u64 = groups().map(|group| u64::from(group.attempts)).sum();
     let ended: Vec<String> = jobs.iter().map(|job| format!("{} {}", job.name(), job_state(job.state()))).collect();
     let first =
         times.first_start.map_or_else(String::new, |time| format!(", the first started after {}", span_of(time)));
-    let since = if times.server_restarted { ", since the server was last started" } else { "" };
+    let decided = match counts {
+        Ok(Counts { transactions, conflicts, server_restarted }) => {
+            let since = if server_restarted { ", since the server was last started" } else { "" };
+            format!("{}, {conflicts} with conflicts{since}", counted(transactions, "transaction"))
+        }
+        Err(why) => format!("its transactions can't be read: {}", why.message),
+    };
     format!(
-        "{} in {}\n{} run in {}{first}; {}, {conflicts} with conflicts{since}",
+        "{} in {}\n{} run in {}{first}; {decided}",
         ended.join(", "),
         span_of(times.whole),
         counted(done, "task"),
         counted(attempts, "allocation"),
-        counted(transactions, "transaction"),
     )
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use plenum_proto::v1::{GroupView, JobShape};
 
     use super::*;
@@ -134,20 +206,50 @@ mod tests {
         assert_eq!(words[2], "exit code 7");
     }
 
-    #[test]
-    fn the_summary_says_what_was_run_and_what_it_took() {
-        let job = JobView {
+    fn complete() -> JobView {
+        JobView {
             shape: Some(JobShape { name: "words".to_owned(), ..JobShape::default() }),
             state: JobState::JobComplete.into(),
             groups: vec![GroupView { done: 10, attempts: 11, ..GroupView::default() }],
             ..JobView::default()
-        };
+        }
+    }
+
+    #[test]
+    fn the_summary_says_what_was_run_and_what_it_took() {
         let (first_start, whole) = (Some(Duration::from_millis(412)), Duration::from_millis(3_250));
-        let times = Times { first_start, whole, server_restarted: false };
-        let words = "words complete in 3.2s\n10 tasks run in 11 allocations, the first started after 412.0ms; 34 transactions, 2 \
-                     with conflicts";
-        assert_eq!(text(std::slice::from_ref(&job), times, 34, 2), words);
-        let restarted = Times { server_restarted: true, ..times };
-        assert_eq!(text(&[job], restarted, 34, 2), format!("{words}, since the server was last started"));
+        let times = Times { first_start, whole };
+        let said = |counts| text(&[complete()], times, counts);
+        let run = "words complete in 3.2s\n10 tasks run in 11 allocations, the first started after 412.0ms; ";
+        let counts = Counts { transactions: 34, conflicts: 2, server_restarted: false };
+        assert_eq!(said(Ok(counts)), format!("{run}34 transactions, 2 with conflicts"));
+        let since = Counts { server_restarted: true, ..counts };
+        assert_eq!(
+            said(Ok(since)),
+            format!("{run}34 transactions, 2 with conflicts, since the server was last started")
+        );
+        let unread = Failure::new("UNAVAILABLE", "no cell answers");
+        assert_eq!(said(Err(unread)), format!("{run}its transactions can't be read: no cell answers"));
+    }
+
+    // All jobs had completed, and the run ended with 1 and said nothing of them, where the server died in the moment in which it was asked
+    // what they had printed.
+    #[tokio::test]
+    async fn what_cannot_be_read_at_the_end_is_asked_for_again_and_missing_in_the_end() {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let connection = Connection::open(&nobody.local_addr().unwrap().to_string()).await.unwrap();
+        drop(nobody);
+        let progress = Progress::quiet();
+        let until = Instant::now() + 2 * PERIOD;
+        let summary = Summary { connection: &connection, progress: &progress, until };
+        let mut asked = 0;
+        let read = summary.ask(async || {
+            asked += 1;
+            if asked < 2 { Err(Failure::new("UNAVAILABLE", "it is started again")) } else { Ok(asked) }
+        });
+        assert_eq!(read.await, Ok(2));
+        let times = Times { first_start: None, whole: Duration::from_secs(1) };
+        summary.print(&[complete()], times, || true).await.unwrap();
+        assert!(Instant::now() >= until, "it was not waited for");
     }
 }
