@@ -347,6 +347,14 @@ fn each_setting_is_in_the_table_of_its_part() {
 }
 
 #[test]
+fn schedulers_to_run_and_what_to_do_with_them_are_not_named_together() {
+    let stage = Stage::new();
+    let words = ["error[USAGE]", "`plenum scheduler batch` runs schedulers", "name either"];
+    stage.run(&["scheduler", "batch", "list"]).says(2, &words);
+    stage.run(&["scheduler", "batch", "pause", "batch"]).says(2, &words);
+}
+
+#[test]
 fn a_scheduler_that_nobody_knows_is_told() {
     let stage = Stage::new();
     stage.run(&["scheduler", "astrology"]).says(1, &["error[NO_SUCH_SCHEDULER]", "astrology", "batch"]);

@@ -195,6 +195,21 @@ mod tests {
         }
     }
 
+    // They were taken for names of built-in schedulers, of which there is none called `list`.
+    #[test]
+    fn flags_of_all_commands_may_stand_before_a_command_of_schedulers() {
+        for line in [
+            "plenum scheduler -o json list",
+            "plenum scheduler --addr http://127.0.0.1:7071 pause batch",
+            "plenum scheduler --namespace ml history",
+            "plenum scheduler list -o json",
+        ] {
+            let read = Arguments::try_parse_from(line.split(' ')).unwrap();
+            let Command::Scheduler(scheduler) = read.command else { panic!("{line}") };
+            assert!(scheduler.command.is_some(), "{line}: taken for names: {:?}", scheduler.names);
+        }
+    }
+
     #[test]
     fn wrong_usage_is_refused() {
         for line in [
@@ -205,6 +220,8 @@ mod tests {
             "plenum conflicts --by colour",
             "plenum job list --at 1 --watch",
             "plenum job scale web many",
+            "plenum scheduler",
+            "plenum scheduler -o json",
         ] {
             assert_eq!(Arguments::try_parse_from(line.split(' ')).unwrap_err().exit_code(), 2, "{line}");
         }

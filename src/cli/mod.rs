@@ -184,6 +184,11 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Dev(dev) => dev::run(&context, &dev),
         Command::Server(server) => parts::server(&server).map(|()| ExitCode::SUCCESS),
+        Command::Scheduler(Scheduler { command: Some(_), names, .. }) if !names.is_empty() => {
+            let what =
+                format!("`plenum scheduler {}` runs schedulers, and a command stands behind it", names.join(" "));
+            Err(Failure::usage(what).with_hint("name either schedulers to run, or a command such as `list`"))
+        }
         Command::Scheduler(Scheduler { command: Some(command), .. }) => {
             block_on(govern::scheduler(&context, command))?.map(|()| ExitCode::SUCCESS)
         }

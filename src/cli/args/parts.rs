@@ -55,7 +55,7 @@ pub(crate) struct Server {
 
 /// `plenum scheduler`
 #[derive(Clone, Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(subcommand_precedence_over_arg = true, subcommand_negates_reqs = true)]
 pub(crate) struct Scheduler {
     #[command(subcommand)]
     pub(crate) command: Option<Schedulers>,
