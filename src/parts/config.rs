@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, path::PathBuf,
 
 use plenum_model::{AMOUNT_MAX, CUSTOM_RESOURCES, Device};
 use plenum_proto::{
-    bounds::{self, DEVICES_MAX, TEXT_BYTES_MAX},
+    bounds::{self, DEVICES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX},
     names,
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error};
@@ -123,8 +123,10 @@ impl AgentFile {
         if self.resources.len() > CUSTOM_RESOURCES {
             return wrong(format!("resources are {}; expected at most {CUSTOM_RESOURCES}", self.resources.len()));
         }
-        match self.devices.iter().find(|(_, devices)| devices.model.len() > TEXT_BYTES_MAX) {
-            Some((kind, _)) => wrong(format!("devices.{kind}.model: expected at most {TEXT_BYTES_MAX} bytes")),
+        match self.devices.iter().find(|(_, devices)| devices.model.len() > NAME_BYTES_MAX) {
+            Some((kind, Devices { model, .. })) => {
+                wrong(format!("devices.{kind}.model has {} bytes; expected at most {NAME_BYTES_MAX}", model.len()))
+            }
             None => Ok(()),
         }
     }
@@ -212,7 +214,10 @@ mod tests {
             ("[attributes]\n\"a b\" = \"c\"\n".to_owned(), "attributes: expected 1 to 63 bytes"),
             (format!("attributes.rack = {:?}\n", "x".repeat(256)), "attributes.rack has 256 bytes"),
             ("[devices.\"g p u\"]\ncount = 1\n".to_owned(), "devices: expected 1 to 63 bytes"),
-            (format!("[devices.gpu]\ncount = 1\nmodel = {:?}\n", "x".repeat(256)), "devices.gpu.model: expected"),
+            (
+                format!("[devices.gpu]\ncount = 1\nmodel = {:?}\n", "x".repeat(64)),
+                "devices.gpu.model has 64 bytes; expected at most 63",
+            ),
             ("[resources]\n\"a b\" = 1\n".to_owned(), "resources: expected 1 to 63 bytes"),
             (format!("resources.seats = {}\n", AMOUNT_MAX + 1), "resources.seats is"),
             (
@@ -229,6 +234,17 @@ mod tests {
         let devices = parse::<AgentFile>(&kinds).unwrap().each_device().unwrap_err();
         assert!(devices.message.contains("320 in all; expected at most 256"), "{devices}");
         assert!(parse::<AgentFile>("attributes.rack = \"r1\"\n[devices.gpu]\ncount = 1\n").unwrap().check().is_ok());
+    }
+
+    // It was taken up to 255 bytes, of which the cell takes 63.
+    #[test]
+    fn a_model_of_a_device_is_as_long_as_a_cell_takes_it() {
+        for bytes in [NAME_BYTES_MAX, NAME_BYTES_MAX + 1] {
+            let file: AgentFile =
+                parse(&format!("[devices.gpu]\ncount = 1\nmodel = {:?}\n", "x".repeat(bytes))).unwrap();
+            let sent = plenum_proto::v1::Device::from(&file.each_device().unwrap()[0]);
+            assert_eq!(file.check().is_ok(), Device::try_from(sent).is_ok(), "{bytes} bytes");
+        }
     }
 
     #[test]
