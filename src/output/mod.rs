@@ -178,15 +178,21 @@ pub(crate) fn tell(text: &str) {
 /// they would have found the answer.
 pub(crate) fn tell_failure(format: Format, failure: &Failure) {
     if matches!(format, Format::Json | Format::Yaml) {
-        // On one line, so that it is found among other lines, such as a log's. JSON is YAML, too. Who can't be told on
-        // standard output may still be on standard error.
-        let _ = io::stdout().lock().write_all(one_line_of(&failure.to_json()).as_bytes());
+        // Who can't be told on standard output may still be on standard error.
+        let _ = io::stdout().lock().write_all(failure_for_programs(format, failure).as_bytes());
     }
     let mut text = format!("error[{}]: {}", failure.code, failure.message);
     if let Some(hint) = &failure.hint {
         text.push_str(&format!("\nhint: {hint}"));
     }
     tell(&text);
+}
+
+/// On one line, so that it is found among other lines, such as a log's. JSON is YAML, too: a document of its own, as there may be others before
+/// it, such as what a listing showed that was watched.
+fn failure_for_programs(format: Format, failure: &Failure) -> String {
+    let begin = if format == Format::Yaml { "---\n" } else { "" };
+    format!("{begin}{}", one_line_of(&failure.to_json()))
 }
 
 /// A text, or nothing.
@@ -197,4 +203,18 @@ fn or_null(text: &str) -> Value {
 /// A text for a cell of a table.
 pub(crate) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A watched listing that failed in the end was no YAML: the error stood behind the fields of the last document.
+    #[test]
+    fn a_failure_is_a_document_of_its_own() {
+        let failure = Failure::new("UNAVAILABLE", "gone");
+        let line = "{\"error\":{\"code\":\"UNAVAILABLE\",\"hint\":null,\"message\":\"gone\"}}\n";
+        assert_eq!(failure_for_programs(Format::Json, &failure), line);
+        assert_eq!(failure_for_programs(Format::Yaml, &failure), format!("---\n{line}"));
+    }
 }
