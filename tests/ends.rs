@@ -108,6 +108,26 @@ fn jobs_that_were_to_be_waited_for_and_were_interrupted_did_not_complete() {
     nothing_is_left(&stage);
 }
 
+// A cell that was started with `nohup` was stopped all the same, with all that ran in it, when its terminal went away.
+#[test]
+fn a_cell_that_is_to_outlive_its_terminal_does() {
+    let mut stage = Stage::new();
+    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "100ms"));
+    let mut ends = |prefix: &[&str]| {
+        stage.prefix = prefix.iter().map(|&word| word.to_owned()).collect();
+        let mut dev = stage.dev(&["--no-isolation", &file]);
+        both_run(&stage);
+        dev.process.signal(Signal::SIGHUP);
+        std::thread::sleep(Duration::from_millis(300));
+        let is_told = stage.text("dev.err").contains("stopping tasks");
+        dev.process.signal(Signal::SIGTERM);
+        assert_eq!(dev.process.ended().code(), Some(0));
+        nothing_is_left(&stage);
+        is_told
+    };
+    assert_eq!((ends(&["nohup"]), ends(&[])), (false, true));
+}
+
 // With `| head`, the cell ended as if nothing had been: its parts were left to find out, its folder stayed, and a job that had failed
 // was said to have done well.
 #[test]

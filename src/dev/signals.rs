@@ -8,25 +8,58 @@ use crate::failure::Failure;
 pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
-    hang_up: Signal,
+    /// None where whoever started this has it ignored, as `nohup` does.
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
     pub(super) fn listen() -> Result<Self, Failure> {
+        // Before anybody listens: listening is the end of ignoring.
+        let hang_up_ignored = is_ignored(SignalKind::hangup());
         let listen = |kind| signal(kind).map_err(|error| Failure::io("cannot listen for signals", &error));
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
-            hang_up: listen(SignalKind::hangup())?,
+            hang_up: if hang_up_ignored { None } else { Some(listen(SignalKind::hangup())?) },
         })
     }
 
     /// Waits for the next of them.
     pub(super) async fn next(&mut self) {
+        let hang_up = async {
+            match &mut self.hang_up {
+                Some(hang_up) => hang_up.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
-            _ = self.hang_up.recv() => {}
+            _ = hang_up => {}
         }
+    }
+}
+
+/// Whether this process was started with the signal ignored. Where that can't be read, it was not: most are not.
+fn is_ignored(kind: SignalKind) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.is_some_and(|mask| has_signal(mask.trim(), kind.as_raw_value()))
+}
+
+/// Whether the number of a signal, counted from 1, is in a set of them in hexadecimal digits.
+fn has_signal(mask: &str, number: i32) -> bool {
+    let bit = number.checked_sub(1).and_then(|bit| 1_u64.checked_shl(bit.try_into().ok()?));
+    u64::from_str_radix(mask, 16).is_ok_and(|mask| bit.is_some_and(|bit| mask & bit != 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_are_counted_from_one_in_a_set_of_them() {
+        assert!(has_signal("0000000000001001", 1) && has_signal("0000000000001001", 13));
+        assert!(!has_signal("0000000000001000", 1) && !has_signal("", 1) && !has_signal("1", 0));
     }
 }
