@@ -68,6 +68,31 @@ fn pages_can_be_read_whatever_is_wrong_with_the_users_file() {
     assert_eq!(stage.run(&["version"]).code(), Some(0));
 }
 
+// A slip in what a user's commands read stopped the user's server, too, and checks and copies of stopped cells.
+#[test]
+fn what_asks_no_cell_and_what_is_told_its_address_does_without_the_users_file() {
+    let stage = Stage::new();
+    fs::create_dir_all(stage.path("home/.config/plenum")).unwrap();
+    stage.file("home/.config/plenum/config.toml", "adr = 3\n");
+    let dev = stage.dev(&[]);
+    eventually("its agent registers", || {
+        let status = stage.ask(&dev.address, &["status"]);
+        (status["machines"]["ready"] == 1).then_some(())
+    });
+    assert_eq!(dev.stop().code(), Some(0));
+    let (cell, copy, new) = (stage.word("cell/server"), stage.word("copy"), stage.word("new"));
+    for words in [
+        &["verify", "--dir", &cell][..],
+        &["backup", "--dir", &cell, "--out", &copy],
+        &["restore", "--from", &copy, "--dir", &new],
+    ] {
+        stage.run(words).says(0, &[]);
+    }
+    assert_eq!(stage.server("new", None, &[]).stop().code(), Some(0));
+    let file = stage.file("web.toml", FOREVER);
+    stage.run(&["dev", &file]).says(1, &["error[CONFIG]"]);
+}
+
 #[test]
 fn parts_take_the_addresses_that_commands_take() {
     let stage = Stage::new();
@@ -208,6 +233,8 @@ fn variables_stand_for_flags_and_a_flag_comes_first() {
     assert!(code == Some(1) && told.contains("http://127.0.0.1:2"), "{told}");
     let (code, told) = by(&[("PLENUM_NAMESPACE", "../up")], &["job", "list"]);
     assert!(code == Some(2) && told.contains("namespace"), "{told}");
+    let (code, told) = by(&[("PLENUM_NAMESPACE", "../up")], &["version"]);
+    assert!(code == Some(0), "it has no use for one: {told}");
     let (_, told) = by(nowhere, &["job", "list", "--help"]);
     assert!(told.contains("Usage: plenum job list [OPTIONS]\n") && told.contains("PLENUM_ADDR"), "{told}");
 }

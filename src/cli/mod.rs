@@ -54,20 +54,57 @@ pub(crate) struct Context {
     pub(crate) format: Format,
 }
 
+/// What a command has to know of what is meant, where it is not said by a flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Needs {
+    /// It asks no cell: neither the environment nor the user's file can be in its way.
+    Nothing,
+    Address,
+    AddressAndNamespace,
+}
+
+impl Needs {
+    fn of(command: &Command) -> Self {
+        match command {
+            // Its jobs go to the namespace in which other commands look for them.
+            Command::Dev(dev) if !dev.files.is_empty() => Self::AddressAndNamespace,
+            Command::Dev(_)
+            | Command::Server(_)
+            | Command::Shim { .. }
+            | Command::Verify { .. }
+            | Command::Backup { dir: Some(_), .. }
+            | Command::Restore(_)
+            | Command::Explain { .. }
+            | Command::Completion { .. }
+            | Command::Version => Self::Nothing,
+            Command::Agent(_)
+            | Command::Scheduler(Scheduler { command: None, .. })
+            | Command::Backup { dir: None, .. }
+            | Command::Status => Self::Address,
+            _ => Self::AddressAndNamespace,
+        }
+    }
+}
+
 impl Context {
-    fn of(global: &Global, preferences: Preferences) -> Result<Self, Failure> {
+    /// Flags before environment before file, as far as they are needed.
+    fn of(global: &Global, needs: Needs) -> Result<Self, Failure> {
+        let address_flag = global.addr.clone();
+        let namespace_flag = valid_namespace(global.namespace.clone().filter(|name| !name.is_empty()))?;
         // An empty variable is how shells unset one for a single command. Read here: what is given to clap as a variable's value makes its usage
         // show the flag as one that is needed.
-        let given = |flag: &Option<String>, variable: &str| {
-            let value = flag.clone().map_or_else(|| variable_of(variable), |value| Ok(Some(value)))?;
-            Ok::<_, Failure>(value.filter(|value| !value.is_empty()))
+        let given = |flag: Option<String>, variable: &str, needed: bool| match flag {
+            None if needed => Ok(variable_of(variable)?.filter(|value| !value.is_empty())),
+            flag => Ok::<_, Failure>(flag.filter(|value| !value.is_empty())),
         };
-        let address_given = given(&global.addr, "PLENUM_ADDR")?;
+        let has_namespace = needs == Needs::AddressAndNamespace;
+        let address_given = given(address_flag, "PLENUM_ADDR", needs != Needs::Nothing)?;
+        let namespace_given = given(namespace_flag, "PLENUM_NAMESPACE", has_namespace)?;
+        // Parts are started with an address: what is wrong in the file of whoever starts them is of no matter to them.
+        let reads_file = has_namespace || (needs == Needs::Address && address_given.is_none());
+        let preferences = if reads_file { Preferences::read()? } else { Preferences::default() };
         let address = address_given.clone().or(preferences.addr).unwrap_or_else(|| ADDRESS_DEFAULT.to_owned());
-        let namespace = given(&global.namespace, "PLENUM_NAMESPACE")?.or(preferences.namespace);
-        if let Some(what) = namespace.as_deref().and_then(crate::job_file::name_fault) {
-            return Err(Failure::usage(format!("the namespace {what}")));
-        }
+        let namespace = if has_namespace { valid_namespace(namespace_given.or(preferences.namespace))? } else { None };
         Ok(Self { address, address_given, namespace, format: global.output })
     }
 
@@ -97,6 +134,13 @@ impl Context {
     /// The namespace of something named on the command line.
     fn namespace(&self) -> String {
         self.namespace.clone().unwrap_or_else(|| "default".to_owned())
+    }
+}
+
+fn valid_namespace(namespace: Option<String>) -> Result<Option<String>, Failure> {
+    match namespace.as_deref().and_then(crate::job_file::name_fault) {
+        Some(what) => Err(Failure::usage(format!("the namespace {what}"))),
+        None => Ok(namespace),
     }
 }
 
@@ -174,13 +218,7 @@ fn heeds_address(command: &Command) -> Result<(), Failure> {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let context = match arguments.command {
-        // What has no cell needs no file that names one; a page may be about what is wrong there.
-        Command::Explain { .. } | Command::Completion { .. } | Command::Version => {
-            Context::of(&arguments.global, Preferences::default())?
-        }
-        _ => Context::of(&arguments.global, Preferences::read()?)?,
-    };
+    let context = Context::of(&arguments.global, Needs::of(&arguments.command))?;
     match arguments.command {
         Command::Dev(dev) => dev::run(&context, &dev),
         Command::Server(server) => parts::server(&server).map(|()| ExitCode::SUCCESS),
