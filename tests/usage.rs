@@ -93,6 +93,15 @@ fn what_asks_no_cell_and_what_is_told_its_address_does_without_the_users_file() 
     stage.run(&["dev", &file]).says(1, &["error[CONFIG]"]);
 }
 
+// What asked for a variable that was not set asked another cell than the one of PLENUM_ADDR, which was passed over: that at the usual port.
+#[test]
+fn an_empty_flag_is_none_that_was_left_out() {
+    let stage = Stage::new();
+    for flag in ["--addr", "--namespace"] {
+        stage.run(&[flag, "", "job", "list"]).says(2, &["error[USAGE]", &format!("{flag} is empty"), "leave"]);
+    }
+}
+
 #[test]
 fn parts_take_the_addresses_that_commands_take() {
     let stage = Stage::new();

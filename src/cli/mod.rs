@@ -89,13 +89,13 @@ impl Needs {
 impl Context {
     /// Flags before environment before file, as far as they are needed.
     fn of(global: &Global, needs: Needs) -> Result<Self, Failure> {
-        let address_flag = global.addr.clone();
-        let namespace_flag = valid_namespace(global.namespace.clone().filter(|name| !name.is_empty()))?;
+        let address_flag = full("--addr", global.addr.clone())?;
+        let namespace_flag = valid_namespace(full("--namespace", global.namespace.clone())?)?;
         // An empty variable is how shells unset one for a single command. Read here: what is given to clap as a variable's value makes its usage
         // show the flag as one that is needed.
         let given = |flag: Option<String>, variable: &str, needed: bool| match flag {
             None if needed => Ok(variable_of(variable)?.filter(|value| !value.is_empty())),
-            flag => Ok::<_, Failure>(flag.filter(|value| !value.is_empty())),
+            flag => Ok::<_, Failure>(flag),
         };
         let has_namespace = needs == Needs::AddressAndNamespace;
         let address_given = given(address_flag, "PLENUM_ADDR", needs != Needs::Nothing)?;
@@ -134,6 +134,17 @@ impl Context {
     /// The namespace of something named on the command line.
     fn namespace(&self) -> String {
         self.namespace.clone().unwrap_or_else(|| "default".to_owned())
+    }
+}
+
+/// What a flag says. Nothing is no answer to what it asks: most often it comes from a variable that is not set, and what stands in the flag's place
+/// then, another variable or the default, would be another cell than was meant.
+fn full(flag: &str, value: Option<String>) -> Result<Option<String>, Failure> {
+    match value {
+        Some(value) if value.is_empty() => {
+            Err(Failure::usage(format!("{flag} is empty; expected a value")).with_hint(format!("leave {flag} out")))
+        }
+        value => Ok(value),
     }
 }
 
