@@ -42,6 +42,8 @@ pub(super) const KNOWN: &[&str] = &[
     "check",
 ];
 pub(super) const KNOWN_RESOURCES: &[&str] = &["cpu", "memory", "disk", "gpu", "ports"];
+/// Those without which nothing is placed.
+const NEEDED_RESOURCES: &[&str] = &["cpu", "memory"];
 
 const TASKS_MAX: u32 = 1_000_000;
 /// Tasks that one transaction can place.
@@ -72,7 +74,17 @@ pub(super) struct Group<'file> {
     /// `None`: what it comes after could not be read.
     pub(super) order: Option<GroupOrder<'file>>,
     /// Amounts of resources that only a cell can number.
-    pub(super) custom: Vec<(String, i64, Range<usize>)>,
+    pub(super) custom: Vec<Custom>,
+}
+
+/// An amount of a resource that the cell named, if it is one. Its place in the wire's list is the cell's to say.
+#[derive(Clone, Debug)]
+pub(super) struct Custom {
+    pub(super) resource: String,
+    pub(super) amount: i64,
+    pub(super) at: Range<usize>,
+    /// What is told where the cell has none of that name, which looks like a slip in another one.
+    pub(super) slip: Option<Fault>,
 }
 
 /// Reads a group, also behind what is wrong in it. `None`: it is none, or has no name to speak of.
@@ -340,10 +352,7 @@ struct Amounts {
     ports: Vec<Port>,
 }
 
-/// Amounts of resources that only a cell can number: name, amount, place.
-type CustomAmounts = Vec<(String, i64, Range<usize>)>;
-
-fn resources(fields: &Fields<'_>, faults: &mut Faults) -> (Amounts, CustomAmounts) {
+fn resources(fields: &Fields<'_>, faults: &mut Faults) -> (Amounts, Vec<Custom>) {
     let example = "for example: resources = { cpu = \"500m\", memory = \"64MiB\" }";
     let path = fields.path_of("resources");
     let node = fields.node("resources").ok_or_else(|| missing(fields, "resources").with_hint(example));
@@ -376,18 +385,20 @@ fn resources(fields: &Fields<'_>, faults: &mut Faults) -> (Amounts, CustomAmount
 }
 
 /// An amount of a resource that the cell named.
-fn custom(entry: &Entry, table: &Fields<'_>, path: &str) -> Result<(String, i64, Range<usize>), Fault> {
-    match entry.node.value {
-        // One edit away from a known name is a slip, not a resource of the cell.
-        Value::Integer(amount) if KNOWN_RESOURCES.iter().all(|known| super::nearest::edits(&entry.name, known) > 1) => {
-            if u64::try_from(amount).is_ok_and(|amount| amount <= AMOUNT_MAX) {
-                return Ok((entry.name.clone(), amount, entry.name_at.clone()));
-            }
-            let what = format!("`{}` is {amount}; expected 0 to {AMOUNT_MAX}", table.path_of(&entry.name));
-            Err(Fault::value(entry.node.at.clone(), what))
-        }
-        _ => Err(fields::unknown(path, entry, KNOWN_RESOURCES)),
+fn custom(entry: &Entry, table: &Fields<'_>, path: &str) -> Result<Custom, Fault> {
+    let unknown = || fields::unknown(path, entry, KNOWN_RESOURCES);
+    let Value::Integer(amount) = entry.node.value else { return Err(unknown()) };
+    // One edit away from a known name is a slip, unless the cell has a resource of that name.
+    let near = KNOWN_RESOURCES.iter().find(|known| super::nearest::edits(&entry.name, known) <= 1);
+    if near.is_some_and(|known| NEEDED_RESOURCES.contains(known) && table.node(known).is_none()) {
+        return Err(unknown());
     }
+    if u64::try_from(amount).is_ok_and(|amount| amount <= AMOUNT_MAX) {
+        let (resource, at) = (entry.name.clone(), entry.name_at.clone());
+        return Ok(Custom { resource, amount, at, slip: near.map(|_| unknown()) });
+    }
+    let what = format!("`{}` is {amount}; expected 0 to {AMOUNT_MAX}", table.path_of(&entry.name));
+    Err(Fault::value(entry.node.at.clone(), what))
 }
 
 /// A quantity, written as a text or as a number.

@@ -7,10 +7,9 @@ use plenum_proto::v1::{JobBody, JobKind, JobShape, JobSpec};
 use prost::Message;
 
 use super::{
-    CustomAmount,
     fault::{Fault, Faults},
     fields::{self, Fields},
-    group::{self, JobFacts},
+    group::{self, Custom, JobFacts},
     order,
     tree::Node,
     units,
@@ -42,7 +41,8 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 pub(super) struct Job {
     pub(super) spec: JobSpec,
     pub(super) names_namespace: bool,
-    pub(super) custom: Vec<CustomAmount>,
+    /// Each with the place of its group.
+    pub(super) custom: Vec<(usize, Custom)>,
 }
 
 /// Reads the whole tree, also behind what is wrong in it.
@@ -105,12 +105,7 @@ fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job, faults: &mut Faul
         orders.extend(group.order);
         shapes.push(group.shape);
         bodies.push(group.body);
-        job.custom.extend(group.custom.into_iter().map(|(resource, amount, at)| CustomAmount {
-            group: position,
-            resource,
-            amount,
-            at,
-        }));
+        job.custom.extend(group.custom.into_iter().map(|custom| (position, custom)));
     }
     // A group that could not be read may be the one that others come after.
     if orders.len() == count {

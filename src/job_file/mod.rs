@@ -22,11 +22,11 @@ pub(crate) use fault::JobFileError;
 pub(crate) use nearest::nearest;
 pub(crate) use units::{bytes, cpu_millis, duration_micros, name_fault};
 
-use std::{io::Read, ops::Range, path::Path};
+use std::{io::Read, path::Path};
 
 use plenum_proto::v1::{JobKind, JobShape, JobSpec};
 
-use self::fault::Faults;
+use self::{fault::Faults, group::Custom};
 
 use crate::failure::Failure;
 
@@ -43,17 +43,9 @@ pub(crate) struct JobFile {
     pub(crate) spec: JobSpec,
     /// True when the file itself named the namespace.
     names_namespace: bool,
-    custom: Vec<CustomAmount>,
+    /// Each with the place of its group.
+    custom: Vec<(usize, Custom)>,
     source: Source,
-}
-
-/// An amount of one of the cell's named resources. Its place in the wire's list is the cell's to say.
-#[derive(Clone, Debug)]
-struct CustomAmount {
-    group: usize,
-    resource: String,
-    amount: i64,
-    at: Range<usize>,
 }
 
 /// What a job does instead of ending by itself, in words; nothing of one that ends.
@@ -147,15 +139,16 @@ impl JobFile {
     ///
     /// # Errors
     ///
-    /// `NO_SUCH_RESOURCE` when the cell has none of that name.
+    /// `NO_SUCH_RESOURCE` when the cell has none of that name; `JOB_FILE_UNKNOWN_FIELD` when it looks like a slip in a name of all cells.
     pub(crate) fn with_custom_resources(mut self, cell: &[String]) -> Result<Self, JobFileError> {
         let mut faults = Faults::default();
-        for custom in &self.custom {
+        for (group, custom) in &self.custom {
             let Some(place) = cell.iter().position(|name| *name == custom.resource) else {
-                faults.add_with(|| job::no_such_resource(&custom.resource, cell, custom.at.clone()));
+                let absent = || job::no_such_resource(&custom.resource, cell, custom.at.clone());
+                faults.add_with(|| custom.slip.clone().unwrap_or_else(absent));
                 continue;
             };
-            let group = self.spec.shape.as_mut().and_then(|shape| shape.groups.get_mut(custom.group));
+            let group = self.spec.shape.as_mut().and_then(|shape| shape.groups.get_mut(*group));
             if let Some(resources) = group.and_then(|group| group.resources.as_mut()) {
                 if resources.custom.len() <= place {
                     resources.custom.resize(place + 1, 0);

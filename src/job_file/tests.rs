@@ -174,6 +174,23 @@ fn a_slip_in_a_resource_is_no_custom_resource() {
     check(&text, "JOB_FILE_UNKNOWN_FIELD", &["`licences`"]);
 }
 
+// Servers took these names, and no job could ask for one of them.
+#[test]
+fn a_resource_of_the_cell_may_look_like_one_of_all_cells() {
+    for (name, known) in [("disk2", "disk"), ("gpus", "gpu"), ("cpus", "cpu"), ("port", "ports"), ("mem-ory", "memory")]
+    {
+        let text = format!(
+            "{HEAD}[group.main]\ncommand = [\"x\"]\nresources = {{ cpu = 1, memory = \"1GiB\", {name} = 2 }}\n"
+        );
+        let file = read(&text);
+        let slip = file.clone().with_custom_resources(&["licences".to_owned()]).expect_err("the cell has none");
+        assert_eq!(slip.code, "JOB_FILE_UNKNOWN_FIELD");
+        assert!(slip.message.contains(&format!("did you mean `{known}`?")), "{slip}");
+        let file = file.with_custom_resources(&[name.to_owned()]).unwrap();
+        assert_eq!(file.spec.shape.unwrap().groups[0].resources.clone().unwrap().custom, [2]);
+    }
+}
+
 #[test]
 fn a_custom_resource_takes_its_place_in_the_cells_order() {
     let text = "[group.main]\ncommand = [\"x\"]\nresources = { cpu = 1, memory = \"1GiB\", licences = 2 }\n";
