@@ -11,7 +11,7 @@ use crate::job_file::JobFileError;
 pub(crate) const EXIT_FAILED: u8 = 1;
 /// The exit code of wrong usage.
 pub(crate) const EXIT_USAGE: u8 = 2;
-/// The exit code of a wait that reached its time limit.
+/// The exit code of a wait that reached the time limit that it was given: what is waited for goes on.
 pub(crate) const EXIT_UNFINISHED: u8 = 3;
 
 /// Why a command did not work.
@@ -107,7 +107,6 @@ impl From<Status> for Failure {
             // What people typed, read by the cell.
             Code::InvalidArgument if failure.message.starts_with("filter: ") => failure.with_exit(EXIT_USAGE),
             Code::Unavailable if !is_of_others => failure.with_hint("the cell may be starting or gone; try again"),
-            Code::DeadlineExceeded => failure.with_exit(EXIT_UNFINISHED),
             _ if crate::cli::has_page(&code) => failure.with_hint(format!("`plenum explain {code}` tells more")),
             _ => failure,
         }
@@ -171,6 +170,14 @@ mod tests {
             Failure::from(Status::not_found("")).message,
             "the cell answered some requested entity was not found"
         );
+    }
+
+    // A backup that nobody read fast enough ended with 3, as if it had been accepted and were under way.
+    #[test]
+    fn a_time_limit_of_the_cells_own_is_no_wait_that_reached_its_limit() {
+        let mut status = Status::deadline_exceeded("the backup was not read in time");
+        status.metadata_mut().insert(plenum_proto::error::CODE_KEY, "TIME_LIMIT".parse().unwrap());
+        assert_eq!(Failure::from(status).exit, EXIT_FAILED);
     }
 
     #[test]
