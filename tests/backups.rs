@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::stage::{Stage, eventually};
+use crate::stage::{Process, Stage, eventually};
 
 /// Two tasks that wait for a file of the test's folder.
 const WAITING: &str = r#"
@@ -171,4 +171,31 @@ fn a_development_cell_goes_on_from_its_backup_with_the_machines_that_it_has_now(
     assert!(began.elapsed() < std::time::Duration::from_secs(15), "no lease was waited for");
     let server = stage.server("later/server", None, &[]);
     assert_eq!(machines(&server.address), ["machine-1"]);
+}
+
+// Whoever interrupted a backup was left with a file of a name that no listing shows, as large as what had come by then.
+#[test]
+fn a_backup_that_is_interrupted_leaves_nothing() {
+    let stage = Stage::new();
+    // It takes connections, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    std::fs::create_dir(stage.path("backups")).unwrap();
+    let drafts = || std::fs::read_dir(stage.path("backups")).unwrap().count();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let words = ["--addr", &address, "backup", "--out", &stage.word("backups")];
+        let mut backup = stage.start("backup", &words);
+        eventually("it has begun", || (drafts() == 1 && listens(&backup)).then_some(()));
+        backup.signal(signal);
+        assert_eq!((backup.ended().code(), drafts()), (Some(1), 0));
+        assert!(stage.text("backup.err").contains("the backup was interrupted"), "{}", stage.text("backup.err"));
+    }
+}
+
+/// Whether a process has handlers for being asked to end.
+fn listens(process: &Process) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    let asked = (1 << (Signal::SIGINT as u32 - 1)) | (1 << (Signal::SIGTERM as u32 - 1));
+    u64::from_str_radix(caught.trim(), 16).unwrap() & asked == asked
 }

@@ -15,13 +15,14 @@ use serde_json::{Value, json};
 use super::{causes, server};
 use crate::{
     cli::{self, Context},
-    failure::Failure,
-    output::{self, json_time},
+    failure::{EXIT_FAILED, Failure},
+    output::{self, Format, json_time},
 };
 
 /// Writes a backup of a running cell, or of the directory of a stopped one.
 pub(crate) fn backup(context: &Context, out: &Path, dir: Option<&Path>) -> Result<ExitCode, Failure> {
     let mut draft = Draft::begin(out)?;
+    remove_when_asked_to_end(draft.path.clone(), context.format);
     match dir {
         Some(dir) => {
             let dir = super::server_folder(dir.to_owned());
@@ -41,6 +42,20 @@ pub(crate) fn backup(context: &Context, out: &Path, dir: Option<&Path>) -> Resul
     };
     output::print(&output::object(context.format, &value, &path.display().to_string(), text))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Removes a draft when this process is asked to end, and ends it: whatever it does then, such as to read back what was written, is of no use any more.
+/// On a thread of its own, as most of that is no matter of waiting.
+fn remove_when_asked_to_end(draft: PathBuf, format: Format) {
+    std::thread::spawn(move || {
+        if cli::block_on(super::asked_to_end()).is_err() {
+            return;
+        }
+        // Nothing can be done about a failure, as in `Draft::drop`. What has its name by now stays.
+        let _ = fs::remove_file(draft);
+        output::tell_failure(format, &Failure::new("CANCELLED", "the backup was interrupted"));
+        std::process::exit(EXIT_FAILED.into());
+    });
 }
 
 async fn receive(context: &Context, draft: &mut Draft) -> Result<(), Failure> {
