@@ -1,6 +1,6 @@
 //! `plenum conflicts`: who loses against whom, where, how stale, and what it cost.
 
-use plenum_proto::v1::{At, ListConflictsRequest};
+use plenum_proto::v1::{At, ListConflictsRequest, ListConflictsResponse};
 
 use super::{
     Context,
@@ -21,18 +21,24 @@ pub(super) async fn run(context: &Context, command: &Conflicts) -> Result<(), Fa
         let by = command.by.clone();
         let request = ListConflictsRequest { by, since_micros, limit: command.limit, at: command.at };
         let answer = connection.inspect().list_conflicts(request).await?.into_inner();
-        let text = match context.format {
-            Format::Table | Format::Wide if answer.rows.is_empty() => "no conflicts\n".to_owned(),
-            Format::Table | Format::Wide => {
-                let (titles, cells) = key_columns(&answer.rows);
-                output::table(&titles, cells)
-            }
-            format => output::listing(format, answer.revision, &answer.rows, answer.truncated),
-        };
-        let missing = watch::missing(answer.rows.len(), answer.truncated, command.limit, "--since");
-        Ok(Listed { revision: answer.revision, unlogged: String::new(), text, missing, hint: None })
+        Ok(listed(context.format, command, &answer))
     })
     .await
+}
+
+fn listed(format: Format, command: &Conflicts, answer: &ListConflictsResponse) -> Listed {
+    let text = match format {
+        Format::Table | Format::Wide if answer.rows.is_empty() => "no conflicts\n".to_owned(),
+        Format::Table | Format::Wide => {
+            let (titles, cells) = key_columns(&answer.rows);
+            output::table(&titles, cells)
+        }
+        format => output::listing(format, answer.revision, &answer.rows, answer.truncated),
+    };
+    // What was lately is no more after a while, though the cell stands still.
+    let unlogged = if command.since.is_some() { text.clone() } else { String::new() };
+    let missing = watch::missing(answer.rows.len(), answer.truncated, command.limit, "--since");
+    Listed { revision: answer.revision, unlogged, text, missing, hint: None }
 }
 
 /// Since when conflicts count: so long before the moment up to which they do; 0 for all.
@@ -53,7 +59,21 @@ fn since_micros(command: &Conflicts, now_micros: i64) -> Result<i64, Failure> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use plenum_proto::v1::ConflictRow;
+
     use super::*;
+
+    // A watched list of the last ten minutes went on showing what was older, until something happened in the cell.
+    #[test]
+    fn what_is_no_longer_of_the_last_time_is_another_listing_at_the_same_revision() {
+        let command = Conflicts { by: "pair".into(), since: Some(600), limit: 0, watch: true, at: None };
+        let mark = |rows: Vec<ConflictRow>| {
+            let answer = ListConflictsResponse { revision: 7, rows, ..ListConflictsResponse::default() };
+            listed(Format::Table, &command, &answer).mark()
+        };
+        assert_ne!(mark(vec![ConflictRow::default()]), mark(Vec::new()));
+        assert_eq!(mark(vec![ConflictRow::default()]), mark(vec![ConflictRow::default()]));
+    }
 
     // It counted back from now: up to an hour ago there were no conflicts of the last ten minutes, ever.
     #[test]

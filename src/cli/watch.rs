@@ -35,7 +35,7 @@ impl Listed {
     }
 
     /// What it is known by: one that has the same says the same, but for ages.
-    fn mark(&self) -> (u64, String) {
+    pub(super) fn mark(&self) -> (u64, String) {
         (self.revision, self.unlogged.clone())
     }
 }
