@@ -66,6 +66,12 @@ impl Failure {
         )
     }
 
+    /// Whether a server that dies and is started again, or has too much to do, answers so: asked again later, it may answer.
+    pub(crate) fn is_passing(&self) -> bool {
+        let passing = ["UNAVAILABLE", "UNKNOWN", "CANCELLED", "INTERNAL", "SERVER_ENDING", "QUEUE_FULL"];
+        passing.contains(&self.code.as_str())
+    }
+
     /// The error as the interface promises it to programs.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         serde_json::json!({"error": {"code": self.code, "message": self.message, "hint": self.hint}})
@@ -170,6 +176,16 @@ mod tests {
             Failure::from(Status::not_found("")).message,
             "the cell answered some requested entity was not found"
         );
+    }
+
+    // A run of `plenum dev` ended, and its jobs with it, where the server was asked to end and would have been started again, and while many others
+    // listed.
+    #[test]
+    fn a_server_that_ends_or_has_too_much_to_do_is_waited_for_as_one_that_is_away() {
+        for code in ["UNAVAILABLE", "SERVER_ENDING", "QUEUE_FULL"] {
+            assert!(Failure::new(code, "later").is_passing(), "{code}");
+        }
+        assert!(!Failure::new("NO_SUCH_JOB", "no").is_passing());
     }
 
     // A backup that nobody read fast enough ended with 3, as if it had been accepted and were under way.

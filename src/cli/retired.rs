@@ -16,28 +16,27 @@ pub(crate) async fn get_job_to_its_end(
     job: &JobName,
     since: u64,
 ) -> Result<(u64, JobView), Failure> {
-    match get_job(connection, job, None).await {
-        Err(absent) if absent.code == "NO_SUCH_JOB" => {
-            let Some(last) = last_revision(connection, job, since).await? else {
-                return Err(absent.with_hint("the cell has retired it, and does not tell how it ended"));
-            };
-            get_job(connection, job, Some(At { revision: last, time_micros: 0 })).await
-        }
-        found => found,
+    let absent = match get_job(connection, job, None).await {
+        Err(absent) if absent.code == "NO_SUCH_JOB" => absent,
+        found => return found,
+    };
+    match last(connection, job, since).await {
+        Ok(Some(found)) => Ok(found),
+        Err(failure) if failure.is_passing() => Err(failure),
+        // Whatever else keeps it from being told: it is the job that is missing.
+        Ok(None) | Err(_) => Err(absent.with_hint("the cell has retired it, and does not tell how it ended")),
     }
 }
 
-/// The last revision at which the cell had a job that it retired after `since`.
-async fn last_revision(connection: &Connection, job: &JobName, since: u64) -> Result<Option<u64>, Failure> {
+/// How the cell last had a job that it retired after `since`, and at which revision.
+async fn last(connection: &Connection, job: &JobName, since: u64) -> Result<Option<(u64, JobView)>, Failure> {
     let JobName { namespace, name } = job.clone();
     // Events of what comes before its end are not looked at.
     let request = JobHistoryRequest { namespace, name, at: None, limit: 2 };
-    match connection.jobs().job_history(request).await.map_err(Failure::from) {
-        Ok(story) => {
-            let retired = story.into_inner().events.pop().filter(|event| event.event == "retired");
-            Ok(retired.map(|event| event.revision).filter(|revision| *revision > since).map(|revision| revision - 1))
-        }
-        Err(failure) if matches!(failure.code.as_str(), "NO_SUCH_JOB" | "TOO_MUCH_TO_READ") => Ok(None),
-        Err(failure) => Err(failure),
-    }
+    let story = connection.jobs().job_history(request).await?.into_inner();
+    let Some(retired) = story.events.last().filter(|event| event.event == "retired" && event.revision > since) else {
+        return Ok(None);
+    };
+    let at = At { revision: retired.revision - 1, time_micros: 0 };
+    get_job(connection, job, Some(at)).await.map(Some)
 }

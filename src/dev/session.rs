@@ -170,7 +170,7 @@ impl Session<'_> {
             let views = match look(connection, &mut submitted).await {
                 Ok(views) => views,
                 // The server may be on its way back; the jobs are in its log.
-                Err(failure) if is_passing(&failure) && last_answer.elapsed() < AWAY_MAX => {
+                Err(failure) if failure.is_passing() && last_answer.elapsed() < AWAY_MAX => {
                     changes.next().await;
                     continue;
                 }
@@ -228,12 +228,6 @@ impl Submitted {
     }
 }
 
-/// Whether a server that dies and is started again, or has too much to do, answers so.
-pub(super) fn is_passing(failure: &Failure) -> bool {
-    let passing = ["UNAVAILABLE", "UNKNOWN", "CANCELLED", "INTERNAL", "SERVER_ENDING", "QUEUE_FULL"];
-    passing.contains(&failure.code.as_str())
-}
-
 fn ended(jobs: &[JobView]) -> Ended {
     let is_complete = |job: &JobView| job.state() == plenum_proto::v1::JobState::JobComplete;
     if jobs.iter().all(is_complete) { Ended::Complete } else { Ended::Failed }
@@ -248,16 +242,6 @@ mod tests {
 
     use super::*;
     use crate::job_file::JobFile;
-
-    // The run ended, and its jobs with it, where the server was asked to end and would have been started again, and while many others
-    // listed.
-    #[test]
-    fn a_server_that_ends_or_has_too_much_to_do_is_waited_for_as_one_that_is_away() {
-        for code in ["UNAVAILABLE", "SERVER_ENDING", "QUEUE_FULL"] {
-            assert!(is_passing(&Failure::new(code, "later")), "{code}");
-        }
-        assert!(!is_passing(&Failure::new("NO_SUCH_JOB", "no")));
-    }
 
     // An hour after the first of its jobs had ended the whole cell was stopped, with all that still ran there: there was no such job.
     #[tokio::test]

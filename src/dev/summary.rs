@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use plenum_proto::v1::{AllocationState, AllocationView, JobState, JobView, StatusRequest, StatusResponse};
 use tokio::time::sleep;
 
-use super::{logs, progress::Progress, session::is_passing};
+use super::{logs, progress::Progress};
 use crate::{
     connect::Connection,
     failure::Failure,
@@ -123,7 +123,7 @@ impl Summary<'_> {
         loop {
             match ask().await {
                 Err(failure)
-                    if (is_passing(&failure) || failure.code == "AGENT_GONE") && Instant::now() < self.until =>
+                    if (failure.is_passing() || failure.code == "AGENT_GONE") && Instant::now() < self.until =>
                 {
                     sleep(PERIOD).await;
                 }
