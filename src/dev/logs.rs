@@ -24,8 +24,15 @@ pub(super) async fn allocations(connection: &Connection, job: &JobView) -> Resul
     let shape = job.shape.clone().unwrap_or_default();
     let list = ListRequest { namespace: shape.namespace, ..ListRequest::default() };
     let request = ListAllocationsRequest { list: Some(list), job: shape.name, machine: String::new(), ended: true };
-    let mut allocations = connection.jobs().list_allocations(request).await?.into_inner().allocations;
+    all_of(job, connection.jobs().list_allocations(request).await?.into_inner().allocations)
+}
+
+/// Those of the job; a failure where it had some and has none: they leave the cell with it.
+fn all_of(job: &JobView, mut allocations: Vec<AllocationView>) -> Result<Vec<AllocationView>, Failure> {
     allocations.retain(|allocation| is_of(job, allocation));
+    if allocations.is_empty() && job.groups.iter().any(|group| group.attempts > 0) {
+        return Err(Failure::new("ALLOCATION_RETIRED", "the cell keeps them no longer"));
+    }
     Ok(allocations)
 }
 
@@ -99,7 +106,9 @@ fn line_count(text: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::GroupShape;
+    #![allow(clippy::unwrap_used)]
+
+    use plenum_proto::v1::{GroupShape, GroupView};
 
     use super::*;
 
@@ -119,6 +128,15 @@ mod tests {
         let job = JobView { id: 7, version: 2, ..JobView::default() };
         let of = |job_id, job_version| AllocationView { job_id, job_version, ..AllocationView::default() };
         assert_eq!([of(7, 2), of(7, 1), of(6, 2)].map(|allocation| is_of(&job, &allocation)), [true, false, false]);
+    }
+
+    #[test]
+    fn allocations_that_have_left_the_cell_are_missed() {
+        let job =
+            |attempts| JobView { groups: vec![GroupView { attempts, ..GroupView::default() }], ..JobView::default() };
+        assert_eq!(all_of(&job(0), Vec::new()), Ok(Vec::new()));
+        assert_eq!(all_of(&job(3), Vec::new()).unwrap_err().code, "ALLOCATION_RETIRED");
+        assert!(all_of(&job(3), vec![AllocationView::default()]).is_ok());
     }
 
     // A job of 500 tasks that printed nothing was complete, and the run failed with NO_LOGS: an agent keeps the output of 256.
