@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use plenum_model::{Cell, Job, JobId, LogTime};
@@ -81,10 +82,11 @@ impl Queue {
         }
     }
 
-    /// Jobs in the order of their turn, from a place on: that of its first job included, whose groups before the place had their turn.
-    pub(crate) fn jobs(&self, from: Option<Place>) -> impl Iterator<Item = JobId> {
-        let turns = from.map_or_else(|| self.turns.range(..), |from| self.turns.range(from.turn..));
-        turns.map(|turn| turn.job)
+    /// Jobs in the order of their turn, from a place on and up to another one, which is not before it: the jobs of both are included.
+    pub(crate) fn jobs(&self, from: Option<Place>, until: Option<Place>) -> impl Iterator<Item = JobId> {
+        let from = from.map_or(Bound::Unbounded, |from| Bound::Included(from.turn));
+        let until = until.map_or(Bound::Unbounded, |until| Bound::Included(until.turn));
+        self.turns.range((from, until)).map(|turn| turn.job)
     }
 
     /// The place of a job's group.

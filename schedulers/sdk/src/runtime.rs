@@ -215,6 +215,10 @@ pub struct SchedulerRuntime<S> {
     due: bool,
     /// Where the next decision goes on, when one could not be offered all there is to do.
     pass: Option<Place>,
+    /// The next decision of the pass is without the first in the queue: the last one had no room for anybody else.
+    firsts_wait: bool,
+    /// Something happened in the middle of the pass: another one follows it.
+    another_pass: bool,
     /// In this pass overdue jobs of peers are tried, too.
     trial: bool,
     /// When a pass may be such a one again.
@@ -260,6 +264,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             message_bytes_max: REQUEST_BYTES_MAX,
             due: false,
             pass: None,
+            firsts_wait: false,
+            another_pass: false,
             trial: false,
             trial_not_before_micros: i64::MIN,
             hungry: false,

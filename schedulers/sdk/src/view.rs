@@ -91,7 +91,9 @@ impl<'a> View<'a> {
     }
 
     /// What this scheduler may place now: highest priority first, then the job that was submitted first, then groups in their
-    /// order. At most so many tasks as the settings say; the others come next time.
+    /// order. At most so many tasks as the settings say; the others come next time, until all had their turn. Where something happens before that, the
+    /// next decision begins with the first in the queue again, who get half of it, and goes on with those whose turn it is: what comes free is not
+    /// for whoever happens to be there.
     #[must_use]
     pub const fn work(&self) -> &'a [Work] {
         self.work

@@ -377,3 +377,29 @@ fn what_was_a_gang_only_while_others_were_in_flight_is_placed_in_what_room_there
     assert_eq!(stage.placed(gang).len(), 6);
     assert!(!stage.passed_over(gang, 0).contains("at once"), "{}", stage.passed_over(gang, 0));
 }
+
+/// The room went to jobs of the lowest priority: 24,576 tasks that wait are six decisions, a millisecond apart, and where others run something ends in
+/// each of these.
+#[test]
+fn of_more_tasks_than_one_decision_takes_those_of_the_highest_priority_have_what_comes_free() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 12_000, &[]);
+    stage.seat(Batch::default());
+    let job =
+        |name: &str, count, priority| JobBuilder::new(name, "batch").group("main", count, 1000).priority(priority);
+    let running: Vec<_> = (0..12).map(|number| stage.submit(&job(&format!("old-{number}"), 1, 50))).collect();
+    stage.advance(1_000_000);
+    assert!(running.iter().all(|&job| stage.placed(job).len() == 1));
+    (0..48).for_each(|number| {
+        stage.submit(&job(&format!("low-{number}"), 512, 50));
+    });
+    let high = stage.submit(&job("high", 12, 59));
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(high), []);
+    for &job in &running {
+        stage.finish(job, true);
+        stage.advance(1_500);
+    }
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(high).len(), 12);
+}

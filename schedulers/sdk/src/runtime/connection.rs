@@ -284,7 +284,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if self.again_micros.is_none() && self.scheduler.decides_unasked() {
             self.again_micros = Some(now_micros);
         }
-        self.pass = None;
+        (self.pass, self.firsts_wait, self.another_pass) = (None, false, false);
         self.wake_micros = None;
         self.told_wake_micros = None;
         self.decide_not_before_micros = self.decide_not_before_micros.min(now_micros);

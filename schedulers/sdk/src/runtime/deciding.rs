@@ -29,6 +29,10 @@ struct Gathered {
     tasks: usize,
     /// Where there was more than one decision may have.
     cut: Option<Cut>,
+    /// So many of `work` are of the first in the queue, in a pass that is beyond them.
+    firsts: usize,
+    /// There was more of these than their part of a decision.
+    firsts_cut: bool,
     /// When something that is not wanted yet will be.
     wake_micros: Option<i64>,
     /// Why jobs are not even offered.
@@ -98,6 +102,17 @@ impl Gathered {
         });
     }
 
+    /// Beside the first in the queue there was no room for any of those whose turn it is.
+    fn is_all_of_firsts(&self) -> bool {
+        self.firsts > 0 && self.work.len() == self.firsts && self.cut.is_some()
+    }
+
+    /// All that the first in the queue were offered is on its way, and more of them wait: there may be room for these, too.
+    fn has_room_for_more_firsts(&self, left: &Left) -> bool {
+        let is_placed = |work: &Work| !left.contains_key(&(work.job.id, work.group));
+        self.firsts_cut && self.work.iter().take(self.firsts).all(is_placed)
+    }
+
     fn wake_by(&mut self, micros: i64) {
         self.wake_micros = Some(self.wake_micros.map_or(micros, |wake| wake.min(micros)));
     }
@@ -106,7 +121,9 @@ impl Gathered {
 impl<S: Scheduler> SchedulerRuntime<S> {
     /// Decides, if there was an occasion and a transaction may be sent.
     ///
-    /// One pass over the queue may take several decisions, so that jobs behind many tasks that fit nowhere have their turn, too.
+    /// One pass over the queue may take several decisions, so that jobs behind many tasks that fit nowhere have their turn, too. Where something
+    /// happens in the middle of one, the next decision has the first in the queue as well: what came free would otherwise go to whoever's turn it
+    /// just is. Not by a pass that begins anew: where something happens all the time, none would ever come to its end.
     pub(super) fn decide_if_due(&mut self, now_micros: i64, outputs: &mut Vec<Output>) {
         if !(self.due || self.pass.is_some()) || self.window() == 0 {
             return;
@@ -115,6 +132,13 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             return;
         }
         let from = self.pass.take();
+        let with_firsts = from.is_some() && self.due && !self.firsts_wait;
+        self.firsts_wait = false;
+        if with_firsts {
+            // Those between them and the place have their turn in another pass, which also takes back what this one said of whom it places now.
+            self.due = false;
+            self.another_pass = true;
+        }
         if from.is_none() {
             self.due = false;
             self.hungry = false;
@@ -122,7 +146,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.trial = now_micros >= self.trial_not_before_micros;
             self.notes.begin();
         }
-        let mut gathered = self.gather(now_micros, from);
+        let mut gathered = self.gather(now_micros, from, with_firsts);
         gathered.wake_micros.into_iter().for_each(|micros| self.wake_by(micros));
         self.held_back |= gathered.held_back;
         let (cell, revision) = (self.mirror.cell(), self.mirror.revision());
@@ -131,7 +155,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.again_micros.filter(|_| !is_asked_for).into_iter().for_each(|again| self.wake_by(again));
         if !gathered.work.is_empty() || is_asked_for {
             let number = self.number;
-            let took_micros = self.decide(now_micros, &gathered, outputs);
+            let took_micros = self.decide(now_micros, &gathered, from, outputs);
             // Who only looked, and wants nothing, holds up nothing that comes then; the next look makes the pause.
             let is_idle = gathered.work.is_empty() && self.number == number;
             let pause_micros = if is_idle { 0 } else { self.settings.pause_micros };
@@ -141,6 +165,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
         if self.pass.is_none() {
             self.notes.end();
+            self.due |= std::mem::take(&mut self.another_pass);
         }
     }
 
@@ -157,8 +182,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         waits.then_some(self.decide_not_before_micros)
     }
 
-    /// Asks the scheduler, sends what it wants, and gives how long that took, in microseconds.
-    fn decide(&mut self, now_micros: i64, gathered: &Gathered, outputs: &mut Vec<Output>) -> i64 {
+    /// Asks the scheduler, sends what it wants, and gives how long that took, in microseconds. The pass was at `from`.
+    fn decide(&mut self, now_micros: i64, gathered: &Gathered, from: Option<Place>, outputs: &mut Vec<Output>) -> i64 {
         let window = self.window();
         let Some(cell) = self.mirror.cell() else { return 0 };
         let seed = mix(self.settings.seed ^ self.session.0);
@@ -196,7 +221,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let unsent = late.iter().flat_map(Plan::claims_by_group);
         let unsent = unsent.filter_map(|((job, group), _)| self.queue.place(job, group)).min();
         // Another pass takes back what is said of them now.
-        self.due |= !late.is_empty();
+        self.due |= !late.is_empty() || gathered.has_room_for_more_firsts(&left);
+        self.firsts_wait = gathered.is_all_of_firsts() && late.is_empty();
         let behind = gathered.cut.map(|Cut { mut place, offered }| {
             // Where all was claimed there may be room for more of the same; where not, only others may have better luck: the
             // next group of the same job, too. A group that came when there was no room left in this decision has not had its turn.
@@ -204,8 +230,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             place.group = place.group.saturating_add(u16::from(unlucky));
             place
         });
-        // What was planned beyond the window has its turn before all that is behind it.
-        self.pass = unsent.or(behind);
+        // What was planned beyond the window has its turn before all that is behind it; of the first in the queue, as it is due.
+        self.pass = unsent.map(|unsent| from.map_or(unsent, |from| from.max(unsent))).or(behind);
         self.note(left, unsent, passed_over, base);
         for plan in plans {
             self.commit(now_micros, plan, base, (seed, deciding_micros), outputs);
@@ -213,16 +239,33 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         deciding_micros
     }
 
-    /// Own tasks that may be placed now, in the order of their turn.
-    fn gather(&mut self, now_micros: i64, from: Option<Place>) -> Gathered {
+    /// Own tasks that may be placed now, in the order of their turn: from a place on, and before them half as many of the first in the queue, if
+    /// these have a part in it.
+    fn gather(&mut self, now_micros: i64, from: Option<Place>, with_firsts: bool) -> Gathered {
         let mut gathered = Gathered::default();
         let tasks_max = self.portion.tasks(now_micros);
-        let Some(cell) = self.mirror.cell() else { return gathered };
+        if with_firsts {
+            self.gather_between(now_micros, (None, from), tasks_max.div_ceil(2), &mut gathered);
+            (gathered.firsts, gathered.firsts_cut) = (gathered.work.len(), gathered.cut.take().is_some());
+        }
+        self.gather_between(now_micros, (from, None), tasks_max, &mut gathered);
+        gathered
+    }
+
+    /// Those between two places, up to so many tasks in all.
+    fn gather_between(
+        &mut self,
+        now_micros: i64,
+        (from, until): (Option<Place>, Option<Place>),
+        tasks_max: usize,
+        gathered: &mut Gathered,
+    ) {
+        let Some(cell) = self.mirror.cell() else { return };
         let log_time = self.mirror.log_time(now_micros);
-        let turns: Vec<_> = self.queue.jobs(from).collect();
+        let turns: Vec<_> = self.queue.jobs(from, until).collect();
         for id in turns {
             let Some(job) = cell.job(id) else { continue };
-            wake_after_backoff(cell, job, log_time, now_micros, &mut gathered);
+            wake_after_backoff(cell, job, log_time, now_micros, gathered);
             let Some(standing) = self.queue.get_mut(id) else { continue };
             let mut groups = wanted(cell, job, log_time).peekable();
             if groups.peek().is_none() {
@@ -232,6 +275,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             let since = *standing.waiting_since_micros.get_or_insert(now_micros);
             let owner = self.share.owner(id);
             if owner != self.session {
+                if until.is_some() {
+                    // It was tried when the pass was there, or was not to be tried in this pass.
+                    continue;
+                }
                 // That a peer's job waits says nothing of the peer while no job finds room. So it is tried here, now and then;
                 // the peer is thought dead when there was room.
                 let silence_micros = self.settings.peer_silence_micros;
@@ -252,18 +299,18 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 continue;
             }
             let begin = from.filter(|from| from.turn == standing.turn).map_or(0, |from| from.group);
-            for group in groups.filter(|group| group.group >= begin) {
+            let end = until.filter(|until| until.turn == standing.turn).map_or(u16::MAX, |until| until.group);
+            for group in groups.filter(|group| (begin..end).contains(&group.group)) {
                 // What was granted may have ended already, and wait again: nothing but its outcome makes another decision then.
                 let mut unheard = self.in_flight.unheard(id, group.group);
                 gathered.held_back |= unheard.any(|task| task_is_wanted(cell, group.row, task).is_ok());
                 let free = |task: &u32| !self.in_flight.has_task(id, group.group, *task);
                 gathered.offer(job, standing, group, free, tasks_max);
                 if gathered.cut.is_some() {
-                    return gathered;
+                    return;
                 }
             }
         }
-        gathered
     }
 
     /// Own jobs with tasks that may be placed now, and are not on their way.
@@ -277,7 +324,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             };
             cell.job(*id).is_some_and(|job| wanted(cell, job, log_time).any(is_free))
         };
-        self.queue.jobs(None).filter(|id| self.share.owner(*id) == self.session).filter(waits).count()
+        self.queue.jobs(None, None).filter(|id| self.share.owner(*id) == self.session).filter(waits).count()
     }
 
     /// Remembers why work stays unplaced. Where the scheduler gave no reason, that is said.
