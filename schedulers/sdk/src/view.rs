@@ -190,10 +190,17 @@ impl<'a> View<'a> {
         siblings
     }
 
-    /// What is free on a machine, less what is promised.
+    /// What is free on a machine for whoever holds nothing there, less what is promised.
     #[must_use]
     pub fn room(&self, slot: u32) -> Room {
-        let mut room = self.cell.room(slot);
+        self.room_for(slot, JobId::default())
+    }
+
+    /// What is free on a machine for a job, less what is promised: as the cell judges a claim, room that other jobs hold is taken, and that of the
+    /// job's own hold is not.
+    #[must_use]
+    pub fn room_for(&self, slot: u32, job: JobId) -> Room {
+        let mut room = self.cell.room_for(slot, job);
         if let Some(promised) = self.promised().get(&slot) {
             room.take(promised);
         }

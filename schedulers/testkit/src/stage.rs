@@ -435,6 +435,8 @@ impl Stage {
 #[cfg(test)]
 mod ended_tests;
 #[cfg(test)]
+mod hold_tests;
+#[cfg(test)]
 mod pass_tests;
 #[cfg(test)]
 mod pulse_tests;
