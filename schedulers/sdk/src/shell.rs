@@ -185,14 +185,20 @@ impl<S: Scheduler> Shell<S> {
         let mut input = Some(input);
         while let Some(next) = input.take() {
             for output in self.runtime.handle(monotonic_micros(), next) {
+                // It leaves the connection by itself, and would only be told what it knows.
+                let leaves = matches!(output, Output::ConnectAfter { .. });
                 if !self.carry_out(output) {
                     input = Some(gone("too much waits to be sent"));
+                } else if leaves {
+                    input = None;
                 }
             }
         }
     }
 
-    /// False when the connection is of no use any more.
+    /// False when the connection is of no use any more, and ended: nothing goes out over it from then on. There could be room again for what is
+    /// next, and once that is decided the transaction before it, which was left out, is never executed. The runtime sends all of them again, in their
+    /// order, over the next connection.
     fn carry_out(&mut self, output: Output) -> bool {
         match output {
             Output::Send(request) => {
@@ -201,7 +207,10 @@ impl<S: Scheduler> Shell<S> {
                     Link::Down { .. } => return true,
                 };
                 // A closed queue means a broken connection, which is heard of by receiving.
-                return !matches!(sends.try_send(request), Err(TrySendError::Full(_)));
+                if matches!(sends.try_send(request), Err(TrySendError::Full(_))) {
+                    self.link = Link::Down { connect_at: Instant::now() };
+                    return false;
+                }
             }
             Output::ConnectAfter { micros } => {
                 let wait = Duration::from_micros(micros.max(0).unsigned_abs());
@@ -265,4 +274,49 @@ fn disconnected(status: &Status) -> Input {
 /// A connection that ends without an answer.
 fn gone(reason: &str) -> Input {
     Input::Disconnected { status: 0, code: String::new(), reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_proto::v1::session_request::Ask;
+
+    use super::*;
+    use crate::scheduler::Decision;
+    use crate::view::View;
+
+    struct Idle;
+
+    impl Scheduler for Idle {
+        fn name(&self) -> &str {
+            "idle"
+        }
+
+        fn decide(&mut self, _: &View<'_>) -> Decision {
+            Decision::default()
+        }
+    }
+
+    fn commit(number: u64) -> Output {
+        let transaction = v1::Transaction { number, ..v1::Transaction::default() };
+        Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(transaction)) })
+    }
+
+    /// The writer took some of the queue meanwhile, and the next transaction went out without the one before it, which the cell then never executed.
+    #[test]
+    fn nothing_goes_out_behind_what_there_was_no_room_for() {
+        let (sends, mut queued) = mpsc::channel(1);
+        let mut shell = Shell {
+            runtime: SchedulerRuntime::new(Settings::default(), Idle).unwrap(),
+            name: "idle".into(),
+            endpoint: endpoint("http://127.0.0.1:7070").unwrap(),
+            principal: None,
+            link: Link::Calling { sends, call: Box::pin(std::future::pending()) },
+            wake_at: None,
+        };
+        assert!(shell.carry_out(commit(1)));
+        assert!(!shell.carry_out(commit(2)), "the queue is full");
+        assert!(queued.try_recv().is_ok(), "and then it is not");
+        shell.carry_out(commit(3));
+        assert!(queued.try_recv().is_err());
+    }
 }
