@@ -17,6 +17,13 @@ const KEPT_MAX: usize = 10_000;
 /// Longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 255;
 
+/// Most bytes of a note without its reason: 3 for its own key and length, 3 for those of the reason, 11 for each of two numbers of 64 bits and 6 for each of
+/// three of 32.
+const NOTE_BYTES: usize = 3 + 3 + 2 * 11 + 3 * 6;
+
+/// Most bytes of what is around the notes of a message: a key and a length.
+const ENVELOPE_BYTES: usize = 6;
+
 type Group = (JobId, u16);
 
 /// How many tasks, why, and of which version of the job: what is said of the next one is news, be it in the same words.
@@ -104,11 +111,10 @@ impl Notes {
         !self.fresh.is_empty()
     }
 
-    /// What is to be told now; whether there is more, [`Notes::has_news`] says. Notes that are gone are taken back where the job is `is_own`.
-    pub(crate) fn news(&mut self, is_own: impl Fn(JobId) -> bool) -> v1::PassedOver {
-        let behind = self.last.map_or(Bound::Unbounded, Bound::Excluded);
-        let all = self.fresh.range((behind, Bound::Unbounded)).chain(&self.fresh);
-        let some: Vec<Group> = all.take(NOTES_MAX.min(self.fresh.len())).copied().collect();
+    /// What is to be told now, in a message that the server takes; whether there is more, [`Notes::has_news`] says. Notes that are gone are taken back
+    /// where the job is `is_own`.
+    pub(crate) fn news(&mut self, bytes_max: usize, is_own: impl Fn(JobId) -> bool) -> v1::PassedOver {
+        let some = self.next(bytes_max);
         self.last = some.last().copied();
         let mut notes = Vec::new();
         for group in some {
@@ -128,6 +134,24 @@ impl Notes {
         }
         v1::PassedOver { notes }
     }
+
+    /// Whose notes are the next ones: as many as a message has room for, and one at least. It ends the stream of a server that does not even take that, and
+    /// so would any transaction.
+    fn next(&self, bytes_max: usize) -> Vec<Group> {
+        let behind = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+        let all = self.fresh.range((behind, Bound::Unbounded)).chain(&self.fresh);
+        let (mut some, mut left) = (Vec::new(), bytes_max.saturating_sub(ENVELOPE_BYTES));
+        for group in all.take(NOTES_MAX.min(self.fresh.len())) {
+            let note = self.groups.get(group).and_then(|said| said.now.as_ref());
+            let bytes = NOTE_BYTES + note.map_or(0, |(_, reason, _)| reason.len());
+            if bytes > left && !some.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(bytes);
+            some.push(*group);
+        }
+        some
+    }
 }
 
 #[cfg(test)]
@@ -145,8 +169,12 @@ mod tests {
     }
 
     fn told(notes: &mut Notes) -> Vec<(u64, u32, String)> {
+        told_in(notes, usize::MAX)
+    }
+
+    fn told_in(notes: &mut Notes, bytes_max: usize) -> Vec<(u64, u32, String)> {
         let low = |job: u64| job & 0xFFFF_FFFF;
-        notes.news(|_| true).notes.into_iter().map(|note| (low(note.job), note.tasks, note.reason)).collect()
+        notes.news(bytes_max, |_| true).notes.into_iter().map(|note| (low(note.job), note.tasks, note.reason)).collect()
     }
 
     #[test]
@@ -168,7 +196,7 @@ mod tests {
         put(&mut notes, vec![note(1, "no room"), note(2, "no room")], 5);
         told(&mut notes);
         put(&mut notes, vec![], 6);
-        let news = notes.news(|job| job.slot == 2);
+        let news = notes.news(usize::MAX, |job| job.slot == 2);
         assert_eq!(news.notes.len(), 1);
         put(&mut notes, vec![], 7);
         assert!(!notes.has_news());
@@ -200,6 +228,17 @@ mod tests {
         let mut jobs: Vec<u64> = messages.into_iter().flatten().map(|(job, ..)| job).collect();
         jobs.sort_unstable();
         assert_eq!(jobs, (0..600).collect::<Vec<_>>());
+    }
+
+    // They ended the stream of a server that takes little, were told again over the next one, and ended that.
+    #[test]
+    fn a_message_has_no_more_bytes_than_the_server_takes() {
+        let mut notes = Notes::default();
+        put(&mut notes, (0..20).map(|slot| note(slot, &"x".repeat(100))), 5);
+        let sizes = [1000, 444, 443, 50, 0, usize::MAX];
+        let messages = sizes.map(|bytes_max| told_in(&mut notes, bytes_max).len());
+        assert_eq!(messages, [6, 3, 2, 1, 1, 7], "146 bytes each, and one at least");
+        assert!(!notes.has_news());
     }
 
     #[test]
@@ -250,12 +289,12 @@ mod tests {
         notes.begin();
         notes.add([note(1, "no room")], Revision(6), |_| 1);
         notes.end();
-        assert_eq!(notes.news(|_| true).notes[0].job_version, 1);
+        assert_eq!(notes.news(usize::MAX, |_| true).notes[0].job_version, 1);
         notes.begin();
         notes.add([note(1, "no room")], Revision(7), |_| 2);
         notes.end();
         assert!(notes.has_news());
-        assert_eq!(notes.news(|_| true).notes[0].job_version, 2);
+        assert_eq!(notes.news(usize::MAX, |_| true).notes[0].job_version, 2);
         assert!(!notes.has_news());
     }
 }

@@ -145,6 +145,21 @@ async fn what_no_message_has_room_for_is_placed_in_parts() {
     assert!(cell.transactions("first-fit").await.len() >= 3, "parts of 15 tasks, and some that grew");
 }
 
+/// All notes came in one message, which ended its stream, and the next one, and so on: nothing was placed any more, and no reason was ever told.
+#[tokio::test]
+async fn why_more_jobs_wait_than_one_message_has_room_for_can_be_read() {
+    let mut cell = TestCell::start_with(|settings| settings.message_bytes_max = 2048).await;
+    cell.machine("m1", 500, SHORT).await;
+    let _scheduler = cell.scheduler(FirstFit(|| {}));
+    let names: Vec<_> = (0..60).map(|number| format!("wide-{number}")).collect();
+    for name in &names {
+        cell.submit(&job(name, 1)).await;
+    }
+    for name in &names {
+        cell.wait_for(name, |job| job.waiting_reason.contains("left them for later")).await;
+    }
+}
+
 #[tokio::test]
 async fn why_a_job_waits_can_be_read() {
     let mut cell = TestCell::start().await;
