@@ -1,5 +1,6 @@
 //! More than there is room for: what is refused is told when to come again, and who asks little is not kept waiting by who asks much.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
@@ -215,6 +216,26 @@ async fn requests_that_begin_and_do_not_end_have_a_bounded_number_of_bytes_and_l
     server.shutdown().await.unwrap();
 }
 
+/// Answers to eight calls with this message, whose connection takes no more of them than it must.
+async fn answers_unread(server: SocketAddr, method: &'static str, message: Vec<u8>) -> impl Sized {
+    let lazy = tonic::transport::Endpoint::from_shared(format!("http://{server}")).unwrap();
+    let lazy = lazy.initial_stream_window_size(1 << 16).initial_connection_window_size(1 << 16);
+    let mut lazy = lazy.connect().await.unwrap();
+    let mut framed = vec![0];
+    framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    framed.extend(message);
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        std::future::poll_fn(|context| lazy.poll_ready(context)).await.unwrap();
+        let request = tonic::codegen::http::Request::post(method)
+            .header("content-type", "application/grpc")
+            .body(tonic::body::Body::new(axum::body::Body::from(framed.clone())))
+            .unwrap();
+        unread.push(lazy.call(request).await.unwrap());
+    }
+    (unread, lazy)
+}
+
 // Each call of a connection could be answered by 64 MiB that stayed in the server's memory until they were read.
 #[tokio::test]
 async fn answers_that_nobody_reads_have_a_bounded_number_of_bytes_and_leave_room_for_small_ones() {
@@ -229,19 +250,7 @@ async fn answers_that_nobody_reads_have_a_bounded_number_of_bytes_and_leave_room
         wordy.shape.as_mut().unwrap().options = (0..64).map(option).collect();
         submit(&channel, wordy).await;
     }
-    let lazy = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
-    let lazy = lazy.initial_stream_window_size(1 << 16).initial_connection_window_size(1 << 16);
-    let mut lazy = lazy.connect().await.unwrap();
-    let mut unread = Vec::new();
-    for _ in 0..8 {
-        std::future::poll_fn(|context| lazy.poll_ready(context)).await.unwrap();
-        // An empty message.
-        let request = tonic::codegen::http::Request::post("/plenum.v1.Jobs/List")
-            .header("content-type", "application/grpc")
-            .body(tonic::body::Body::new(axum::body::Body::from(&[0; 5][..])))
-            .unwrap();
-        unread.push(lazy.call(request).await.unwrap());
-    }
+    let unread = answers_unread(server.address(), "/plenum.v1.Jobs/List", Vec::new()).await;
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     // The last of them may be on its way.
     let refused = loop {
@@ -255,7 +264,7 @@ async fn answers_that_nobody_reads_have_a_bounded_number_of_bytes_and_leave_room
     assert_eq!(refused.metadata().get("plenum-retry-after-micros").unwrap(), "1000000");
     let one = v1::ListRequest { limit: 1, ..v1::ListRequest::default() };
     assert_eq!(jobs.list(one).await.unwrap().into_inner().jobs.len(), 1);
-    drop((unread, lazy));
+    drop(unread);
     let listed = loop {
         match jobs.list(v1::ListRequest::default()).await {
             Ok(listed) => break listed.into_inner(),
@@ -263,5 +272,40 @@ async fn answers_that_nobody_reads_have_a_bounded_number_of_bytes_and_leave_room
         }
     };
     assert_eq!((listed.jobs.len(), listed.truncated), (20, false));
+    server.shutdown().await.unwrap();
+}
+
+// They were not counted, and may be as large.
+#[tokio::test]
+async fn what_is_wanted_and_not_read_is_bounded_like_every_listing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut narrow = options(dir.path());
+    narrow.settings.unread_bytes = 4 << 20;
+    let server = Server::start(narrow).await.unwrap();
+    let channel = connect(&server).await;
+    for number in 0..20 {
+        let mut wordy = job(&format!("wordy{number}"), 1);
+        let rule = |rule: u32| v1::Constraint {
+            attribute: format!("a{rule}"),
+            operator: v1::Operator::In.into(),
+            values: vec!["x".repeat(255); 15],
+        };
+        wordy.shape.as_mut().unwrap().groups[0].constraints = (0..60).map(rule).collect();
+        submit(&channel, wordy).await;
+    }
+    let mut cell = v1::cell_client::CellClient::new(channel.clone()).max_decoding_message_size(64 << 20);
+    let opened = v1::OpenRequest { scheduler: "batch".to_owned(), namespace: String::new() };
+    let v1::OpenResponse { session, incarnation, .. } = cell.open(opened).await.unwrap().into_inner();
+    let wanted = v1::WantedRequest { session, incarnation, limit: 0 };
+    let unread =
+        answers_unread(server.address(), "/plenum.v1.Cell/Wanted", prost::Message::encode_to_vec(&wanted)).await;
+    let refused = loop {
+        match cell.wanted(wanted).await {
+            Err(status) => break status,
+            Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+        }
+    };
+    assert_eq!((refused.code(), &*code(&refused)), (Code::ResourceExhausted, "QUEUE_FULL"), "{refused:?}");
+    drop(unread);
     server.shutdown().await.unwrap();
 }
