@@ -177,7 +177,8 @@ fn after(outcome: &Outcome) -> v1::Outcome {
 }
 
 fn ports_of(outcome: &Outcome, number: u32) -> Vec<v1::GrantedPorts> {
-    let granted = outcome.ports.iter().filter(|found| found.placement == number);
+    let first = outcome.ports.partition_point(|found| found.placement < number);
+    let granted = outcome.ports[first..].iter().take_while(|found| found.placement == number);
     granted.map(|found| v1::GrantedPorts { ports: list(&found.ports), claim: found.claim }).collect()
 }
 
