@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plenum_model::{AllocationId, AllocationRef, Cell, Delta};
+use plenum_model::{AllocationId, AllocationRef, Cell};
 use plenum_proto::v1;
 
 use super::failure::Failure;
@@ -78,7 +78,7 @@ fn live(
         }
         // What was moved had another allocation before.
         if row.attempt > 1 && row.reason.is_empty() {
-            let reason = grants.moved(row.created_revision, allocation.id.slot);
+            let reason = grants.moved(row.created_revision);
             row.reason = reason.map(str::to_owned).unwrap_or_default();
         }
         if !room.takes(&row) {
@@ -131,13 +131,13 @@ impl Asked {
 struct Grants<'a> {
     shared: &'a Shared,
     times: BTreeMap<u64, i64>,
-    /// `None`: none can be read, or none moved anything.
-    deltas: BTreeMap<u64, Option<Delta>>,
+    /// By transaction, why it moved all that it granted; `None`: it can't be read, or moved nothing for certain.
+    moves: BTreeMap<u64, Option<String>>,
 }
 
 impl<'a> Grants<'a> {
     const fn new(shared: &'a Shared) -> Self {
-        Self { shared, times: BTreeMap::new(), deltas: BTreeMap::new() }
+        Self { shared, times: BTreeMap::new(), moves: BTreeMap::new() }
     }
 
     /// When a revision was decided that the picture has forgotten.
@@ -154,17 +154,18 @@ impl<'a> Grants<'a> {
         read
     }
 
-    /// Why the task was moved that has this slot now, where it was and that is told.
-    fn moved(&mut self, revision: u64, slot: u32) -> Option<&str> {
-        if !self.deltas.contains_key(&revision) {
-            if self.deltas.len() >= MOVES_READ_MAX {
+    /// Why what this revision granted was moved, where it was and that is told.
+    fn moved(&mut self, revision: u64) -> Option<&str> {
+        if !self.moves.contains_key(&revision) {
+            if self.moves.len() >= MOVES_READ_MAX {
                 return None;
             }
             let read = self.shared.feed.history().entry(revision).ok();
             let delta = read.and_then(|logged| ended::delta_of(&logged).ok());
-            self.deltas.insert(revision, delta.filter(|delta| !delta.moves.is_empty()));
+            let reason = delta.as_ref().and_then(moved::reason_of_all).map(str::to_owned);
+            self.moves.insert(revision, reason);
         }
-        moved::reason(self.deltas.get(&revision)?.as_ref()?, slot)
+        self.moves.get(&revision)?.as_deref()
     }
 }
 

@@ -5,18 +5,21 @@ use std::collections::BTreeSet;
 
 use plenum_model::{AllocationState, Delta};
 
-/// Why the task of the allocation that was granted this slot was moved there, if that is told for certain: where as many tasks were placed as were
-/// moved, each of them was, and all for the one reason.
+/// Why the task of the allocation that was granted this slot was moved there, if that is told for certain.
 pub(super) fn reason(delta: &Delta, slot: u32) -> Option<&str> {
-    let granted = || delta.grants.iter().flat_map(|grants| &grants.slots);
-    if !granted().any(|found| *found == slot) {
-        return None;
-    }
+    let was_granted = delta.grants.iter().any(|grants| grants.slots.contains(&slot));
+    reason_of_all(delta).filter(|_| was_granted)
+}
+
+/// Why the task of each allocation that this delta grants was moved, if that is told for certain: where as many tasks were placed as were moved,
+/// each of them was, and all for the one reason.
+pub(super) fn reason_of_all(delta: &Delta) -> Option<&str> {
+    let granted: usize = delta.grants.iter().map(|grants| grants.slots.len()).sum();
     // Transactions give a reason to what they stop only where they place its task anew.
     let stopped = delta.moves.iter().filter(|moved| moved.status.state == AllocationState::Stopping);
     let reasons: Vec<&str> = stopped.filter_map(|moved| moved.reason.as_deref()).collect();
     let distinct: BTreeSet<&str> = reasons.iter().copied().collect();
-    let is_certain = reasons.len() == granted().count() && distinct.len() == 1;
+    let is_certain = reasons.len() == granted && distinct.len() == 1;
     reasons.first().copied().filter(|_| is_certain)
 }
 
