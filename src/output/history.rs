@@ -41,16 +41,11 @@ impl Row for HistoryEvent {
     }
 }
 
-/// What is told of it. The server begins an end's words with its exit code, also where the reason says the same, and where there was none.
+/// What is told of it.
 fn detail(event: &HistoryEvent) -> String {
-    let words = event.detail.as_str();
-    let has_none = matches!(event.event.as_str(), "failed" | "lost");
-    match words.split_once(": ") {
-        Some(("exit code 0", reason)) if has_none => reason.to_owned(),
-        Some((code, reason)) if code.starts_with("exit code ") && code == reason => code.to_owned(),
+    match event.detail.split_once(": ") {
         Some((group, "1 tasks wanted")) => format!("{group}: 1 task wanted"),
-        None if has_none && words == "exit code 0" => String::new(),
-        _ => words.to_owned(),
+        _ => event.detail.clone(),
     }
 }
 
@@ -68,18 +63,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_exit_code_is_told_once_and_only_where_there_was_one() {
-        let told = |event: &str, words: &str| {
-            detail(&HistoryEvent { event: event.into(), detail: words.into(), ..Default::default() })
-        };
-        assert_eq!(told("failed", "exit code 3: exit code 3"), "exit code 3");
-        assert_eq!(told("failed", "exit code 0: nobody saw its end"), "nobody saw its end");
-        assert_eq!(told("failed", "exit code 137: out of memory"), "exit code 137: out of memory");
-        assert_eq!(
-            (told("complete", "exit code 0").as_str(), told("lost", "exit code 0").as_str()),
-            ("exit code 0", "")
-        );
-        assert_eq!(told("submitted", "work: 3 tasks wanted"), "work: 3 tasks wanted");
-        assert_eq!(told("submitted", "work: 1 tasks wanted"), "work: 1 task wanted");
+    fn one_wanted_task_is_no_plural() {
+        let told = |words: &str| detail(&HistoryEvent { detail: words.into(), ..Default::default() });
+        assert_eq!(told("work: 3 tasks wanted"), "work: 3 tasks wanted");
+        assert_eq!(told("work: 1 tasks wanted"), "work: 1 task wanted");
     }
 }

@@ -152,13 +152,21 @@ fn only_id(tenants: &[Tenant]) -> String {
     }
 }
 
-/// An exit code is told where there may have been one, and once.
 fn of_end(end: &End) -> (u32, AllocationState, String) {
+    (end.slot, end.state, told_of(end, None))
+}
+
+/// An exit code is told where there may have been one, and once; behind it how often the allocation was started again, where that is first told
+/// with its end.
+pub(super) fn told_of(end: &End, restarts: Option<u32>) -> String {
     let has_none = matches!(end.state, AllocationState::Failed | AllocationState::EndedLost) && end.exit_code == 0;
     let code = format!("exit code {}", end.exit_code);
     let reason = why_it_ended(end).filter(|reason| *reason != code && !reason.is_empty());
-    let facts: Vec<&str> = (!has_none).then_some(code.as_str()).into_iter().chain(reason).collect();
-    (end.slot, end.state, facts.join(": "))
+    let restarts = restarts.map(|restarts| format!("restarts {restarts}"));
+    let counts: Vec<String> = (!has_none).then_some(code).into_iter().chain(restarts).collect();
+    let counts = Some(counts.join(", ")).filter(|counts| !counts.is_empty());
+    let facts: Vec<&str> = counts.as_deref().into_iter().chain(reason).collect();
+    facts.join(": ")
 }
 
 fn slots_of(ends: &[End]) -> BTreeSet<u32> {
@@ -167,4 +175,25 @@ fn slots_of(ends: &[End]) -> BTreeSet<u32> {
 
 fn of_move(change: &Move) -> (u32, AllocationState, String) {
     (change.slot, change.status.state, why_it_moved(change).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // That of an allocation that was killed and first said to have been started again with its end was `exit code 0, restarts 1: …`.
+    #[test]
+    fn an_exit_code_is_told_once_and_only_where_there_was_one() {
+        use AllocationState::{Complete, EndedLost, Failed};
+        let told = |state, exit_code, restarts: Option<u32>, reason: Option<&str>| {
+            told_of(&End { slot: 1, state, exit_code, reason: reason.map(Into::into) }, restarts)
+        };
+        assert_eq!(told(Failed, 3, None, Some("exit code 3")), "exit code 3");
+        assert_eq!(told(Failed, 0, None, Some("nobody saw its end")), "nobody saw its end");
+        assert_eq!(told(Failed, 137, None, Some("out of memory")), "exit code 137: out of memory");
+        assert_eq!((told(Complete, 0, None, None), told(EndedLost, 0, None, None)), ("exit code 0".into(), "".into()));
+        assert_eq!(told(Failed, 0, Some(1), Some("nobody saw its end")), "restarts 1: nobody saw its end");
+        assert_eq!(told(Failed, 3, Some(1), Some("exit code 3")), "exit code 3, restarts 1");
+        assert_eq!(told(Complete, 0, Some(2), None), "exit code 0, restarts 2");
+    }
 }

@@ -7,7 +7,7 @@ use plenum_proto::v1;
 
 use super::super::failure::Failure;
 use super::super::{ended, listing, moved};
-use super::{Hero, Teller, tell_until, why_it_ended, why_it_moved};
+use super::{Hero, Teller, ends, tell_until, why_it_moved};
 
 /// What there is to say of an allocation.
 pub(in crate::api) enum Said {
@@ -108,10 +108,8 @@ impl Teller<'_> {
         if let Some(end) = delta.ends.iter().find(|end| end.slot == id.slot) {
             // That it stood where it stood says how often it was started again until its end, and no more.
             let restarts = moves.pop_if(|moved| moved.restarts > 0);
-            let restarts = restarts.map_or_else(String::new, |moved| format!(", restarts {}", moved.restarts));
             let word = listing::allocation_word(v1::AllocationState::from(end.state).into());
-            let reason = why_it_ended(end).map_or_else(String::new, |reason| format!(": {reason}"));
-            self.push(logged, word, format!("exit code {}{restarts}{reason}", end.exit_code))?;
+            self.push(logged, word, ends::told_of(end, restarts.map(|moved| moved.restarts)))?;
         }
         for moved in moves.iter().rev() {
             let word = listing::allocation_word(v1::AllocationState::from(moved.status.state).into());
