@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     or_dash,
-    seen::{given_name, given_name_of, seen_from_micros},
+    seen::{given_name, given_name_of, names_given, seen_from_micros},
 };
 
 /// Thousandths of a core, as job files write them.
@@ -78,7 +78,10 @@ pub(super) fn json_resources(resources: Option<&Resources>) -> Value {
         "memory_bytes": resources.memory_bytes,
         "disk_bytes": resources.disk_bytes,
     });
-    put_custom(&mut object, resources.custom.iter().map(|amount| json!(amount)));
+    // The wire leaves out what is 0 behind the last one that is not.
+    let places = resources.custom.len().max(names_given());
+    let amount = |place| resources.custom.get(place).copied().unwrap_or(0);
+    put_custom(&mut object, (0..places).map(|place| json!(amount(place))));
     object
 }
 
@@ -191,6 +194,9 @@ mod tests {
         assert_eq!(named_amount(ResourceName::Custom3, 7).0, "custom_3");
         let object = json_resources(Some(&resources));
         assert_eq!((&object["custom_2"], &object["custom"]), (&json!(3), &json!({"seats": 0, "licences": 3})));
+        // A program that looked for one which nobody used found nothing.
+        let unused = json_resources(Some(&Resources::default()));
+        assert_eq!((&unused["custom_1"], &unused["custom"]), (&json!(0), &json!({"seats": 0, "licences": 0})));
         let all = Resources { custom: vec![0, 8, 1], ..Resources::default() };
         assert_eq!(custom_cell(Some(&resources), Some(&all)), "licences=3/8,custom_3=0/1");
         assert_eq!(custom_cell(None, None), "-");

@@ -29,6 +29,11 @@ pub(crate) fn name_resources(names: Vec<String>) {
     CUSTOM_RESOURCES.replace(names);
 }
 
+/// How many resources the operator gave names to, as far as that is known.
+pub(super) fn names_given() -> usize {
+    CUSTOM_RESOURCES.with_borrow(Vec::len)
+}
+
 /// The name that the operator gave to the resource at a place of `Resources.custom`, where it is known.
 pub(super) fn given_name(place: usize) -> Option<String> {
     CUSTOM_RESOURCES.with_borrow(|names| names.get(place).cloned())
