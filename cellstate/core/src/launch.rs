@@ -23,8 +23,9 @@ impl Core {
         if job.shape.kind != JobKind::Recurring {
             return invalid(format!("{} is not recurring; only jobs that are can be launched from", job.shape.name));
         }
-        if instant_micros < 0 {
-            return invalid(format!("instant: expected 0 or more microseconds since 1970, found {instant_micros}"));
+        // 0 is what a job has that was launched for none.
+        if instant_micros <= 0 {
+            return invalid(format!("instant: expected 1 or more microseconds since 1970, found {instant_micros}"));
         }
         let passed = job.last_instant_micros.filter(|&last| instant_micros <= last);
         if let Some(last) = passed.filter(|_| !planted::is(Bug::LaunchesAgain)) {

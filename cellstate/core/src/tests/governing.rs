@@ -436,6 +436,7 @@ fn each_instant_is_launched_once_and_in_order() {
         jobs?
         launch nightly-4 5000000
         launch nightly -1
+        launch nightly 0
         ",
         "
         INSTANT_PASSED: nightly was launched for 3000000 µs; expected a later instant, found 2000000 µs
@@ -454,7 +455,8 @@ fn each_instant_is_launched_once_and_in_order() {
         nightly-3600000 cron Waiting
         nightly-4 cron Waiting
         INVALID_REQUEST: nightly-4 is not recurring; only jobs that are can be launched from
-        INVALID_REQUEST: instant: expected 0 or more microseconds since 1970, found -1
+        INVALID_REQUEST: instant: expected 1 or more microseconds since 1970, found -1
+        INVALID_REQUEST: instant: expected 1 or more microseconds since 1970, found 0
         ",
     );
 }

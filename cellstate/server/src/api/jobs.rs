@@ -210,9 +210,9 @@ impl v1::jobs_server::Jobs for JobsService {
         // What was launched is answered, however far ahead it is, and whoever is paused.
         if job.last_instant_micros.is_none_or(|last| instant_micros > last) {
             let latest = now.saturating_add(AHEAD_MICROS_MAX);
-            if !(0..=latest).contains(&instant_micros) {
+            if !(1..=latest).contains(&instant_micros) {
                 let message = format!(
-                    "instant_micros: expected 0 µs to {latest} µs, an hour from now, as what is launched starts at once, and no earlier \
+                    "instant_micros: expected 1 µs to {latest} µs, an hour from now, as what is launched starts at once, and no earlier \
                      instant is launched after it; found {instant_micros} µs"
                 );
                 return Err(Failure::invalid(message).into());
