@@ -7,14 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use plenum_model::Revision;
+use plenum_model::{Decision, Revision};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::failure::Failure;
 use crate::commit::{Answer, Asked};
-use crate::publish::LoggedBatch;
 use crate::sessions::HighestQueued;
 pub(crate) use queue::FairQueue;
 pub(crate) use queue::Full;
@@ -30,10 +28,10 @@ pub(crate) struct Answered {
 /// What a session's stream hears of its transaction.
 #[derive(Debug)]
 pub(crate) enum Told {
-    /// Its outcome, encoded, and the revision at which it was decided.
-    Outcome(Revision, Bytes),
-    /// What is not in the batch that was just published: rejections, dry runs, repeated numbers.
-    Other(Answered),
+    /// Its outcome stands where all that was decided at this revision does. Nothing of it is held for who does not read.
+    Decided(Revision),
+    /// What stands nowhere, and the revision at which it was judged: rejections and dry runs.
+    Other(Revision, Decision),
     /// It was not queued.
     Refused(Box<Failure>),
 }
@@ -50,21 +48,17 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    /// Answers, with what the published batch has of the answer. An asker who left does not mind. Gives the answer back if nobody
-    /// needs it any more.
-    pub(crate) fn send(self, answered: Answered, published: Option<&LoggedBatch>) -> Option<Answer> {
+    /// Answers. An asker who left does not mind. Gives the answer back if nobody needs it any more.
+    pub(crate) fn send(self, answered: Answered) -> Option<Answer> {
         match self {
             Self::Once(to) => to.send(answered).err().map(|answered| answered.answer),
             Self::Session { number, to } => {
-                // Encoded when it was decided. The decided one stays on the resolver's thread, for its memory: what is taken by
-                // one thread and given back by another costs both.
-                let encoded = match &answered.answer {
-                    Answer::Changed(_) => published.and_then(|batch| batch.outcome(answered.at)),
-                    Answer::Unchanged(_) | Answer::Repeated(_) => None,
-                };
-                let (told, spent) = match encoded {
-                    Some(encoded) => (Told::Outcome(answered.at, encoded), Some(answered.answer)),
-                    None => (Told::Other(answered), None),
+                // What was decided stays on the resolver's thread, for its memory: what is taken by one thread and given back by another
+                // costs both.
+                let (told, spent) = match answered.answer {
+                    changed @ Answer::Changed(_) => (Told::Decided(answered.at), Some(changed)),
+                    Answer::Unchanged(decision) => (Told::Other(answered.at, decision), None),
+                    Answer::Repeated(at) => (Told::Decided(at), None),
                 };
                 drop(to.send((number, told)));
                 spent

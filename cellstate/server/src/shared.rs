@@ -424,7 +424,8 @@ impl Shared {
         }
     }
 
-    async fn read_back(&self, revision: Revision) -> Result<Decision, Failure> {
+    /// What was decided at a revision, from where it stands.
+    pub(crate) async fn read_back(&self, revision: Revision) -> Result<Decision, Failure> {
         let recent = self.recent.read().decided(revision);
         let encoded = match recent {
             Some(encoded) => encoded,

@@ -10,8 +10,9 @@
 //!
 //! - The deltas after a `Welcome` continue at its revision, or at the snapshot's, without gaps, each revision once.
 //! - An answer that was judged at revision r comes after the deltas up to r, or after a snapshot at r or later.
-//! - A watcher holds a position and the answers that wait for it, never deltas: those are shared, in [`Recent`]. When they are gone
-//!   before it came to read them, it begins anew with a `Welcome` and a snapshot. So a slow one costs no memory.
+//! - A watcher holds a position and the numbers of the answers that wait for it, never deltas or outcomes: those are shared, in [`Recent`].
+//!   When deltas are gone before it came to read them, it begins anew with a `Welcome` and a snapshot; outcomes are read back. So a slow one
+//!   costs no memory.
 //! - A snapshot may take longer to read than deltas are recent. What follows it is read from where it is kept for long, until the watcher
 //!   has come to recent ones: otherwise a slow one would begin anew for ever.
 //! - The pages of a snapshot are [`Lent`]: one that nothing more is wanted of is taken back, and its watcher begins anew.
@@ -80,6 +81,13 @@ pub enum Step {
     NeedSnapshot,
     /// Hand over the deltas after this revision, [`SyncSession::missed`], which [`Recent`] has not got any more.
     NeedMissed(Revision),
+    /// Hand over what was answered to a transaction, [`SyncSession::read_back`], which [`Recent`] has not got any more.
+    NeedAnswer {
+        /// When it was decided.
+        at: Revision,
+        /// Its number in the session.
+        number: u64,
+    },
     /// Nothing, before something is published or answered, or this time has come, in microseconds of the caller's clock.
     Wait {
         /// When the next heartbeat is due.
@@ -111,6 +119,8 @@ pub struct SyncSession {
 
 #[derive(Debug)]
 enum Answer {
+    /// Of the transaction of this number: its outcome stands where all that was decided at the revision does.
+    Decided(u64),
     Outcome(Bytes),
     Error(Box<v1::RequestError>),
 }
@@ -175,6 +185,18 @@ impl SyncSession {
     /// a message, or none if they are not to be had any more. Those that [`Recent`] has not got yet are left out.
     pub fn missed(&mut self, deltas: Vec<Bytes>) {
         self.missed = Some(deltas);
+    }
+
+    /// Sends the outcome of the transaction of this number, which was decided at `at`, once the deltas up to that were sent.
+    pub fn decided(&mut self, at: Revision, number: u64) {
+        self.answers.push_back((at, Answer::Decided(number)));
+    }
+
+    /// Hands over what was asked for by [`Step::NeedAnswer`]: an encoded `Outcome`, or why there is none.
+    pub fn read_back(&mut self, answer: Result<Bytes, v1::RequestError>) {
+        if let Some((_, waiting @ Answer::Decided(_))) = self.answers.front_mut() {
+            *waiting = answer.map_or_else(|error| Answer::Error(Box::new(error)), Answer::Outcome);
+        }
     }
 
     /// Sends this encoded `Outcome` once the deltas up to `at` were sent.
@@ -275,10 +297,8 @@ impl SyncSession {
     }
 
     fn follow(&mut self, position: Revision, now_micros: i64, recent: &Recent) -> Step {
-        match self.take_answer(position) {
-            Some((_, Answer::Outcome(encoded))) => return Step::SendOutcome(encoded),
-            Some((_, Answer::Error(error))) => return Step::Send(response(Tell::Error(*error))),
-            None => {}
+        if let Some(step) = self.answer(position, recent) {
+            return step;
         }
         let missed = self.missed.take();
         // Also between deltas: a busy watcher behind a slow line needs to know how old its mirror is.
@@ -333,8 +353,19 @@ impl SyncSession {
         Step::Send(response(tell))
     }
 
-    fn take_answer(&mut self, position: Revision) -> Option<(Revision, Answer)> {
-        if self.answers.front().is_some_and(|(at, _)| *at <= position) { self.answers.pop_front() } else { None }
+    /// The first answer, if it need not wait for deltas.
+    fn answer(&mut self, position: Revision, recent: &Recent) -> Option<Step> {
+        let at = self.answers.front().map(|(at, _)| *at).filter(|at| *at <= position)?;
+        if let Some((_, Answer::Decided(number))) = self.answers.front() {
+            let Some(outcome) = recent.outcome(at) else { return Some(Step::NeedAnswer { at, number: *number }) };
+            self.answers.pop_front();
+            return Some(Step::SendOutcome(outcome));
+        }
+        match self.answers.pop_front()?.1 {
+            Answer::Outcome(encoded) => Some(Step::SendOutcome(encoded)),
+            Answer::Error(error) => Some(Step::Send(response(Tell::Error(*error)))),
+            Answer::Decided(_) => None,
+        }
     }
 
     /// Whole deltas from the next revision on, until there are no more or the message is full.

@@ -171,8 +171,7 @@ impl Server {
             }
         }
         self.plan_tick(world);
-        self.pump_all(world);
-        Ok(())
+        self.pump_all(world)
     }
 
     fn write(&mut self, world: &mut World, batch: Batch) -> Checked {
@@ -265,8 +264,7 @@ impl Server {
         self.shown_are_over();
         self.follow_touched(world, &touched);
         self.plan_tick(world);
-        self.pump_all(world);
-        Ok(())
+        self.pump_all(world)
     }
 
     /// Registrations that the picture shows are no longer under way.
@@ -278,6 +276,18 @@ impl Server {
 
     fn answer(&mut self, world: &mut World, ticket: Ticket, at: Revision, answer: Answer) -> Checked {
         world.books.answered(at)?;
+        if let Ticket::Commit { connection, number } = ticket {
+            let (at, decision) = match answer {
+                Answer::Changed(_) => (at, None),
+                Answer::Unchanged(decision) => (at, Some(decision)),
+                Answer::Repeated(first) => {
+                    world.tally.repeated += 1;
+                    (first, None)
+                }
+            };
+            self.committed(connection, number, at, decision);
+            return Ok(());
+        }
         let (at, decision) = match answer {
             Answer::Changed(decision) | Answer::Unchanged(decision) => (at, decision),
             Answer::Repeated(first) => {
@@ -288,7 +298,7 @@ impl Server {
         match ticket {
             Ticket::Opening => self.open = true,
             Ticket::Session { connection, hello } => self.session_opened(world, connection, &hello, &decision),
-            Ticket::Commit { connection, number } => self.committed(connection, number, at, decision),
+            Ticket::Commit { .. } => {}
             Ticket::Register { connection, name, asking, is_first } => {
                 if is_first {
                     self.registered.push((at, name));

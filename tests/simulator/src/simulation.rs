@@ -322,7 +322,7 @@ impl Simulation {
                 server.iter_mut().for_each(|server| server.keep(world));
             }
             Event::Pump { life, connection } if of_life(life, server) => {
-                server.iter_mut().for_each(|server| server.pump(world, connection));
+                server.iter_mut().try_for_each(|server| server.pump(world, connection))?;
             }
             Event::SchedulerStarts { seat } if !seats[seat].runs() => seats[seat].start(world)?,
             Event::SchedulerConnects { seat, life } => seats[seat].connects(world, life)?,
@@ -379,10 +379,10 @@ impl Simulation {
             (Party::Owner, Purpose::Ask { wish }) => self.owner.receive(&mut self.world, id, wish, &message),
             (Party::Owner, _) => {}
         }
-        if let Some(server) = &mut self.server {
-            server.room_on(&mut self.world, id);
+        match &mut self.server {
+            Some(server) => server.room_on(&mut self.world, id),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn closed(&mut self, id: ConnectionId, side: Side) -> Checked {

@@ -23,7 +23,8 @@ use super::simple;
 use super::stream::{self, HANDFULS_MAX, NOTES_MAX, Out, Owner, Watcher, apart, unreadable};
 use super::without_room;
 use crate::authorise::{Principal, Role};
-use crate::commit::Asked;
+use crate::commit::{Answer, Asked};
+use crate::ingress::Answered;
 use crate::sessions::Owner as SessionOwner;
 use crate::shared::{Refused, Shared};
 
@@ -87,7 +88,9 @@ impl CellService {
             Some(Refused { failure, asked: Some(asked), .. }) => {
                 let cell = without_room::cell_at_hand(&self.shared).await;
                 let incarnation = self.shared.identity.incarnation;
-                cell.and_then(|cell| without_room::decided_before(&cell, incarnation, &asked)).ok_or(failure)?
+                let at =
+                    cell.and_then(|cell| without_room::decided_before(&cell, incarnation, &asked)).ok_or(failure)?;
+                Answered { at, answer: Answer::Repeated(at) }
             }
         };
         match self.shared.decision(answered).await?.decision {

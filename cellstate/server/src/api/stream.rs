@@ -25,7 +25,7 @@ use crate::commit::Asked;
 use crate::ingress::{Reply, Told};
 use crate::notes::Note;
 use crate::sessions::HighestQueued;
-use crate::shared::{Decided, Shared};
+use crate::shared::Shared;
 use crate::sync::{self, Lent, Resume, Step, SyncSession};
 
 /// Handfuls of messages between a stream and its connection: with the largest message this bounds what a slow reader holds.
@@ -131,10 +131,10 @@ impl Watcher {
                     wake.due |= self.sync.answers_waiting() > 0;
                 }
                 Some((number, told)) = answers.recv() => {
-                    self.answered(number, told).await;
+                    self.answered(number, told);
                     // All that have come are sent before anything else is looked at.
                     while let Ok((number, told)) = answers.try_recv() {
-                        self.answered(number, told).await;
+                        self.answered(number, told);
                     }
                     wake.due = true;
                 }
@@ -176,6 +176,11 @@ impl Watcher {
                     let shared = self.shared.clone();
                     let missed = apart(async move { missed::after(&shared, after).await }).await;
                     self.sync.missed(missed.ok_or(Gone)?);
+                }
+                Last::NeedsAnswer(at, number) => {
+                    let shared = self.shared.clone();
+                    let decision = apart(async move { shared.read_back(at).await }).await.ok_or(Gone)?;
+                    self.sync.read_back(decision.and_then(outcome_of).map_err(|failure| error(number, &failure)));
                 }
                 Last::Waits(until_micros) => {
                     wake.due = false;
@@ -269,6 +274,7 @@ impl Watcher {
                 }
                 Step::NeedSnapshot => return (handful, Last::NeedsSnapshot),
                 Step::NeedMissed(after) => return (handful, Last::NeedsMissed(after)),
+                Step::NeedAnswer { at, number } => return (handful, Last::NeedsAnswer(at, number)),
                 Step::Wait { until_micros } => return (handful, Last::Waits(until_micros)),
             }
         }
@@ -351,26 +357,15 @@ impl Watcher {
         pass_over(&self.shared, self.owner.session, notes);
     }
 
-    async fn answered(&mut self, number: u64, told: Told) {
+    fn answered(&mut self, number: u64, told: Told) {
         self.outstanding -= 1;
-        let answered = match told {
-            Told::Outcome(at, encoded) => return self.sync.outcome(at, encoded),
-            Told::Refused(failure) => return self.refuse(number, &failure),
-            Told::Other(answered) => answered,
-        };
-        let shared = self.shared.clone();
-        let decided = apart(async move { shared.decision(answered).await }).await;
-        match decided.unwrap_or_else(|| Err(Failure::ending())) {
-            Ok(Decided { at, decision: Decision::Outcome(outcome), .. }) => {
-                self.sync.outcome(at, v1::Outcome::from(outcome.as_ref()).encode_to_vec().into());
-            }
-            Ok(Decided { at, decision: Decision::Rejected(rejection), .. }) => {
-                self.sync.error(at, error(number, &rejection.into()));
-            }
-            Ok(Decided { at, decision: Decision::Accepted { .. }, .. }) => {
-                self.sync.error(at, error(number, &Failure::internal("a transaction was accepted without an outcome")));
-            }
-            Err(failure) => self.refuse(number, &failure),
+        match told {
+            Told::Decided(at) => self.sync.decided(at, number),
+            Told::Refused(failure) => self.refuse(number, &failure),
+            Told::Other(at, decision) => match outcome_of(decision) {
+                Ok(encoded) => self.sync.outcome(at, encoded),
+                Err(failure) => self.sync.error(at, error(number, &failure)),
+            },
         }
     }
 
@@ -421,6 +416,8 @@ enum Last {
     NeedsSnapshot,
     /// The deltas after this revision, which are not recent any more.
     NeedsMissed(Revision),
+    /// It needs what was decided then, of the transaction of this number, which is not recent any more.
+    NeedsAnswer(Revision, u64),
     /// It has nothing to say before this time, or before something happens.
     Waits(i64),
 }
@@ -498,6 +495,15 @@ async fn next(inbound: &mut Option<Streaming<Request>>) -> Result<Option<Request
     match inbound {
         Some(inbound) => inbound.message().await,
         None => Ok(None),
+    }
+}
+
+/// An encoded `Outcome`, or why a transaction has none.
+fn outcome_of(decision: Decision) -> Result<Bytes, Failure> {
+    match decision {
+        Decision::Outcome(outcome) => Ok(v1::Outcome::from(outcome.as_ref()).encode_to_vec().into()),
+        Decision::Rejected(rejection) => Err(rejection.into()),
+        Decision::Accepted { .. } => Err(Failure::internal("a transaction was accepted without an outcome")),
     }
 }
 
@@ -581,6 +587,48 @@ mod tests {
         let messages = tokio::time::timeout(Duration::from_secs(10), catch_up()).await;
         assert!(messages.expect("it has its turn") > 1);
         drop((stalled, shared));
+        server.shutdown().await.unwrap();
+    }
+
+    // The batches of up to 256 outcomes stayed in memory for a session that did not read.
+    #[tokio::test]
+    async fn an_outcome_that_is_recent_no_more_is_read_from_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = ServerOptions::new(dir.path());
+        options.settings.recent_bytes = 1;
+        let server = Server::start(options).await.unwrap();
+        let shared = server.shared().clone();
+        let ask =
+            async |command| shared.ask(Shared::request(&"local".into(), "default".into(), command)).await.unwrap();
+        let Decision::Accepted { id: session, .. } =
+            ask(Command::OpenSession { scheduler: "batch".into() }).await.decision
+        else {
+            panic!("no session")
+        };
+        let id = plenum_model::TransactionId { session: SessionId(session), number: 1 };
+        let idle = plenum_model::AllocationId { slot: 7, generation: 1 };
+        let incarnation = shared.identity.incarnation;
+        let content = plenum_model::Transaction { id, incarnation, stops: vec![idle], ..Default::default() };
+        let decided = ask(Command::Commit(Box::new(content), 1)).await;
+        ask(Command::OpenSession { scheduler: "other".into() }).await;
+        assert_eq!(shared.recent.read().outcome(decided.at), None);
+        let owner = Owner { principal: Principal::local(), namespace: "".into(), session: SessionId(session) };
+        let hello = v1::Hello { sections: vec![v1::Section::Outcomes.into()], ..v1::Hello::default() };
+        let mut watcher = Watcher::new(shared.clone(), owner, &hello, mpsc::unbounded_channel().0).unwrap();
+        watcher.outstanding = 1;
+        watcher.answered(1, Told::Decided(decided.at));
+        let (out, mut sent) = mpsc::channel(HANDFULS_MAX);
+        let mut wake = Wake { due: true, micros: i64::MAX, timer: Box::pin(tokio::time::sleep(Duration::MAX)) };
+        assert!(watcher.send_due(&out, &mut wake).await.is_ok());
+        let mut told = Vec::new();
+        while let Ok(handful) = sent.try_recv() {
+            told.extend(handful.into_iter().map(|message| message.unwrap().decoded().unwrap().tell.unwrap()));
+        }
+        let [v1::session_response::Tell::Welcome(_), v1::session_response::Tell::Outcome(outcome)] = &told[..] else {
+            panic!("a welcome and an outcome were expected: {told:?}")
+        };
+        assert_eq!((outcome.number, outcome.revision), (1, decided.at.0));
+        drop((watcher, shared));
         server.shutdown().await.unwrap();
     }
 

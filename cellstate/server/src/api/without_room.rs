@@ -4,10 +4,10 @@ use std::future::Future;
 use std::time::Duration;
 
 use plenum_model::session::Standing;
-use plenum_model::{Cell, Command};
+use plenum_model::{Cell, Command, Revision};
 
-use crate::commit::{Answer, Asked};
-use crate::ingress::{Answered, Reply, Told};
+use crate::commit::Asked;
+use crate::ingress::{Reply, Told};
 use crate::shared::{Refused, Shared};
 
 /// How long the durable cell is waited for: it is of use only if it is at hand.
@@ -18,13 +18,13 @@ pub(super) async fn cell_at_hand(shared: &Shared) -> Option<Cell> {
     tokio::time::timeout(AT_HAND, shared.picture_with(shared.durable_revision())).await.ok()
 }
 
-/// The answer to a transaction, if the same was decided under its number.
-pub(super) fn decided_before(cell: &Cell, incarnation: u64, asked: &Asked) -> Option<Answered> {
+/// When a transaction was decided, if the same was decided under its number.
+pub(super) fn decided_before(cell: &Cell, incarnation: u64, asked: &Asked) -> Option<Revision> {
     let Command::Commit(transaction, digest) = &asked.request().command else { return None };
     let session = cell.session(transaction.id.session)?;
     match session.standing(transaction.id.number) {
         Standing::Decided(decided) if decided.digest == *digest && transaction.incarnation == incarnation => {
-            Some(Answered { at: cell.revision(), answer: Answer::Repeated(decided.revision) })
+            Some(decided.revision)
         }
         _ => None,
     }
@@ -37,7 +37,7 @@ pub(super) async fn tell(refused: Vec<Refused>, incarnation: u64, cell: impl Fut
     for Refused { reply, failure, asked } in refused {
         let Reply::Session { number, to } = reply else { continue };
         let before = cell.as_ref().zip(asked).and_then(|(cell, asked)| decided_before(cell, incarnation, &asked));
-        drop(to.send((number, before.map_or_else(|| Told::Refused(Box::new(failure)), Told::Other))));
+        drop(to.send((number, before.map_or_else(|| Told::Refused(Box::new(failure)), Told::Decided))));
     }
 }
 

@@ -108,8 +108,19 @@ impl Recent {
     /// The batch of a revision.
     #[must_use]
     pub fn batch(&self, revision: Revision) -> Option<&Arc<LoggedBatch>> {
+        // Most ask for what was published just now.
+        if let Some(newest) = self.batches.back().filter(|newest| newest.first() <= revision) {
+            return Some(newest).filter(|newest| revision <= newest.last());
+        }
         let after = self.batches.partition_point(|batch| batch.first() <= revision);
         self.batches.get(after.checked_sub(1)?).filter(|batch| revision <= batch.last())
+    }
+
+    /// The outcome that was answered at a revision: an encoded `Outcome`, apart from its batch, which goes when it is recent no more, whoever
+    /// has yet to read this. `None` where it was another answer, or is not here (any more).
+    pub(crate) fn outcome(&self, revision: Revision) -> Option<Bytes> {
+        let outcome = self.batch(revision)?.outcome(revision)?;
+        Some(Bytes::copy_from_slice(&outcome))
     }
 
     /// What was answered at a revision: an encoded `Decision`; `None` where it is not here (any more).

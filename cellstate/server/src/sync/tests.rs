@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use plenum_core::{Core, CoreOptions};
-use plenum_model::{Attributes, Cell, CellIdentity, Command, LogTime, Request, Resources, Revision, SessionId};
+use plenum_model::{
+    AllocationId, Attributes, Cell, CellIdentity, Command, LogTime, Request, Resources, Revision, SessionId,
+    Transaction, TransactionId,
+};
 use plenum_proto::pages::Decoder;
 use plenum_proto::sections::Sections;
 use plenum_proto::{delta, v1};
+use prost::Message as _;
 use v1::session_response::Tell;
 
 use super::{Lending, LendingBounds, Lent, Resume, Step, SyncOptions, SyncSession};
@@ -20,6 +24,7 @@ struct Source {
     recent: Recent,
     mirror: Mirror,
     machines: u32,
+    session: SessionId,
     /// What is kept for long; nothing in a source that forgets.
     log: Option<Vec<Arc<LoggedBatch>>>,
     /// What is durable, and not shown yet; `None`: it is shown at once.
@@ -33,6 +38,7 @@ impl Source {
             recent: Recent::new(Revision(0), LogTime::default(), recent_bytes),
             mirror: Mirror::new(Cell::default()),
             machines: 0,
+            session: SessionId(0),
             log: None,
             unshown: None,
         };
@@ -70,6 +76,19 @@ impl Source {
             inventory: Vec::new(),
             seen: plenum_model::Revision::default(),
         });
+    }
+
+    /// A transaction of this number, the first of which opens its session; gives when it was decided.
+    fn transaction(&mut self, number: u64) -> Revision {
+        if number == 1 {
+            self.commit(Command::OpenSession { scheduler: "batch".into() });
+            self.session = SessionId(self.recent.newest().0);
+        }
+        let id = TransactionId { session: self.session, number };
+        let idle = AllocationId { slot: 7, generation: 1 };
+        let content = Transaction { id, incarnation: 1, stops: vec![idle], ..Transaction::default() };
+        self.commit(Command::Commit(Box::new(content), number));
+        self.recent.newest()
     }
 
     fn lent(&self, now_micros: i64) -> Arc<Lent> {
@@ -151,6 +170,7 @@ fn drain(session: &mut SyncSession, source: &Source, watcher: &mut Watcher, now_
             Step::SendOutcome(_) => watcher.story.push("outcome"),
             Step::NeedSnapshot => session.snapshot(source.lent(now_micros), now_micros),
             Step::NeedMissed(after) => session.missed(source.missed(after)),
+            Step::NeedAnswer { .. } => session.read_back(Ok(Bytes::new())),
             Step::Wait { .. } => return,
         }
     }
@@ -313,6 +333,49 @@ fn an_outcome_comes_after_the_deltas_up_to_it() {
     (0..3).for_each(|_| source.machine());
     drain(&mut session, &source, &mut watcher, 0);
     assert_eq!(watcher.story, ["welcome+snapshot", "part", "deltas", "outcome"]);
+}
+
+// Each outcome kept its whole batch in memory, of up to 256 transactions of each session, until it was read.
+#[test]
+fn an_outcome_that_waits_for_its_reader_holds_no_batch() {
+    let mut source = Source::new(1 << 20);
+    let mut session = source.follow(Sections::OUTCOMES, Resume::default());
+    let mut watcher = Watcher::default();
+    drain(&mut session, &source, &mut watcher, 0);
+    let at = source.transaction(1);
+    session.decided(at, 1);
+    let is_held = |source: &Source| !source.recent.batch(at).unwrap().bytes().is_unique();
+    assert!(!is_held(&source));
+    let Step::SendOutcome(sent) = session.poll(0, &source.recent) else { panic!("it is recent") };
+    assert!(!is_held(&source));
+    let outcome = v1::Outcome::decode(sent).unwrap();
+    assert_eq!((outcome.number, outcome.idle_stops), (1, vec![0]));
+}
+
+#[test]
+fn answers_that_are_recent_no_more_are_read_back_and_come_in_order() {
+    let mut source = Source::new(200);
+    let mut session = source.follow(Sections::OUTCOMES, Resume::default());
+    let mut watcher = Watcher::default();
+    drain(&mut session, &source, &mut watcher, 0);
+    for number in 1..=3 {
+        let at = source.transaction(number);
+        session.decided(at, number);
+    }
+    (0..50).for_each(|_| source.machine());
+    let error = v1::RequestError { number: 2, code: "REVISION_RETIRED".to_owned(), ..Default::default() };
+    let kept = [Ok(Bytes::from_static(b"first")), Err(error.clone()), Ok(Bytes::from_static(b"third"))];
+    for (expected, answer) in (1..).zip(kept) {
+        let Step::NeedAnswer { number, .. } = session.poll(0, &source.recent) else { panic!("it is not recent") };
+        assert_eq!((number, session.answers_waiting()), (expected, 4 - usize::try_from(expected).unwrap()));
+        session.read_back(answer.clone());
+        match (session.poll(0, &source.recent), answer) {
+            (Step::SendOutcome(sent), Ok(outcome)) => assert_eq!(sent, outcome),
+            (Step::Send(sent), Err(error)) => assert_eq!(sent.tell, Some(Tell::Error(error))),
+            other => panic!("another answer than was read back: {other:?}"),
+        }
+    }
+    assert_eq!(session.answers_waiting(), 0);
 }
 
 #[test]

@@ -24,6 +24,7 @@ const INVALID_ARGUMENT: i32 = 3;
 const FAILED_PRECONDITION: i32 = 9;
 const ABORTED: i32 = 10;
 const OUT_OF_RANGE: i32 = 11;
+const INTERNAL: i32 = 13;
 
 /// A scheduler's stream.
 pub(super) struct Watching {
@@ -87,8 +88,7 @@ impl Server {
                 self.serve(world, id, session, namespace, &hello);
             }
         }
-        self.pump_all(world);
-        Ok(())
+        self.pump_all(world)
     }
 
     /// The answer to a session's opening.
@@ -149,25 +149,13 @@ impl Server {
         self.turn(world)
     }
 
-    /// The answer to a transaction.
-    pub(super) fn committed(&mut self, id: ConnectionId, number: u64, at: Revision, decision: Decision) {
+    /// The answer to a transaction: with the decision where that stands nowhere.
+    pub(super) fn committed(&mut self, id: ConnectionId, number: u64, at: Revision, decision: Option<Decision>) {
         let Some(watching) = self.watching.get_mut(&id) else { return };
-        match decision {
-            Decision::Outcome(outcome) => {
-                watching.sync.outcome(at, v1::Outcome::from(outcome.as_ref()).encode_to_vec().into());
-            }
-            Decision::Rejected(rejection) => {
-                let status = match rejection.code.as_str() {
-                    "NO_SUCH_SESSION" => NOT_FOUND,
-                    "OTHER_INCARNATION" => ABORTED,
-                    "SCHEDULER_PAUSED" => UNAVAILABLE,
-                    _ => INVALID_ARGUMENT,
-                };
-                let (code, message) = (rejection.code.as_str().to_owned(), rejection.message);
-                let error = v1::RequestError { number, status, code, message, retry_after_micros: 0 };
-                watching.sync.error(at, error);
-            }
-            Decision::Accepted { .. } => self.failed = Some("a transaction was accepted without an outcome".into()),
+        match decision.map(|decision| answer_of(number, decision)) {
+            None => watching.sync.decided(at, number),
+            Some(Ok(outcome)) => watching.sync.outcome(at, outcome),
+            Some(Err(error)) => watching.sync.error(at, error),
         }
     }
 
@@ -177,15 +165,15 @@ impl Server {
     }
 
     /// Sends what there is to send on all streams.
-    pub(crate) fn pump_all(&mut self, world: &mut World) {
+    pub(crate) fn pump_all(&mut self, world: &mut World) -> Checked {
         let ids: Vec<ConnectionId> = self.watching.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.pump(world, id));
+        ids.into_iter().try_for_each(|id| self.pump(world, id))
     }
 
     /// Sends what there is to send on a stream, as far as its connection takes it.
-    pub(crate) fn pump(&mut self, world: &mut World, id: ConnectionId) {
-        let Some(watching) = self.watching.get_mut(&id) else { return };
+    pub(crate) fn pump(&mut self, world: &mut World, id: ConnectionId) -> Checked {
         while world.in_flight(id) < MESSAGES_MAX {
+            let Some(watching) = self.watching.get_mut(&id) else { return Ok(()) };
             drop(watching.sync.take_read(false));
             match watching.sync.poll(world.now(), &self.recent) {
                 Step::Send(message) => world.send(id, Side::Client, Message::Told(message)),
@@ -201,6 +189,10 @@ impl Server {
                 }
                 // Nothing is kept for long here: so watchers that fall behind begin anew.
                 Step::NeedMissed(_) => watching.sync.missed(Vec::new()),
+                Step::NeedAnswer { at, number } => {
+                    let answer = answer_of(number, self.read_back(world, at)?);
+                    self.watching.get_mut(&id).into_iter().for_each(|watching| watching.sync.read_back(answer.clone()));
+                }
                 Step::Wait { until_micros } => {
                     if watching.pumped_at_micros != until_micros {
                         watching.pumped_at_micros = until_micros;
@@ -210,14 +202,18 @@ impl Server {
                 }
             }
         }
-        world.tally.resyncs += watching.sync.resyncs() - watching.resyncs;
-        watching.resyncs = watching.sync.resyncs();
+        if let Some(watching) = self.watching.get_mut(&id) {
+            world.tally.resyncs += watching.sync.resyncs() - watching.resyncs;
+            watching.resyncs = watching.sync.resyncs();
+        }
+        Ok(())
     }
 
     /// Something that was sent has arrived: there is room for more.
-    pub(crate) fn room_on(&mut self, world: &mut World, id: ConnectionId) {
-        self.pump(world, id);
+    pub(crate) fn room_on(&mut self, world: &mut World, id: ConnectionId) -> Checked {
+        self.pump(world, id)?;
         self.follow(world, id);
+        Ok(())
     }
 
     /// A stream ended.
@@ -274,5 +270,29 @@ impl Server {
                 self.refuse(world, id, FAILED_PRECONDITION, "the machine's epoch is over; register again");
             }
         }
+    }
+}
+
+/// What a transaction's stream is told: an encoded outcome, or why there is none.
+fn answer_of(number: u64, decision: Decision) -> Result<bytes::Bytes, v1::RequestError> {
+    let error = |status, code: &str, message| v1::RequestError {
+        number,
+        status,
+        code: code.to_owned(),
+        message,
+        retry_after_micros: 0,
+    };
+    match decision {
+        Decision::Outcome(outcome) => Ok(v1::Outcome::from(outcome.as_ref()).encode_to_vec().into()),
+        Decision::Rejected(rejection) => {
+            let status = match rejection.code.as_str() {
+                "NO_SUCH_SESSION" => NOT_FOUND,
+                "OTHER_INCARNATION" => ABORTED,
+                "SCHEDULER_PAUSED" => UNAVAILABLE,
+                _ => INVALID_ARGUMENT,
+            };
+            Err(error(status, rejection.code.as_str(), rejection.message))
+        }
+        Decision::Accepted { .. } => Err(error(INTERNAL, "INTERNAL", "accepted without an outcome".to_owned())),
     }
 }
