@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use plenum_proto::v1::{
-    GetTransactionRequest, ListRequest, ListTransactionsRequest, ListTransactionsResponse, Outcome, Refusal,
-    RefusalReason, TransactionView,
+    GetTransactionRequest, ListRequest, ListTransactionsRequest, ListTransactionsResponse, Outcome, TransactionView,
 };
 
 use super::{
@@ -158,10 +157,8 @@ fn refusals(view: &TransactionView, outcome: &Outcome, shown: usize) -> String {
     for reason in reasons {
         text.push_str(&format!("\nmore: plenum explain {reason}"));
     }
-    // As the server counts them: a claim at the very end of a job's backoff may be a moment early.
-    let is_early = |refusal: &Refusal| refusal.reason() == RefusalReason::NotWanted;
     let at = |position: &u32| outcome.refusals.get(usize::try_from(*position).ok()?);
-    let divergences = outcome.divergences.iter().filter_map(at).filter(|refusal| !is_early(refusal)).count();
+    let divergences = outcome.divergences.iter().filter_map(at).filter(|refusal| !refusal.may_be_early()).count();
     if divergences > 0 {
         text.push_str(&format!(
             "\ndivergence: {divergences} of these could be seen at revision {}; a scheduler that asks all the same has a bug, or the cell has",
@@ -182,7 +179,7 @@ fn some_of(ids: &[String], shown: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{RefusalKind, TransactionOutcome};
+    use plenum_proto::v1::{Refusal, RefusalKind, RefusalReason, TransactionOutcome};
 
     use super::*;
 

@@ -1,12 +1,13 @@
 //! Refusals in words: which claim, what stood in the way, by how much, and who took the room.
 
-use plenum_proto::v1::{Culprit, Refusal, RefusalKind, RefusalReason, TransactionView};
+use plenum_model::{LogTime, NotWanted};
+use plenum_proto::v1::{Culprit, NotWantedCause, Refusal, RefusalKind, RefusalReason, TransactionView};
 use serde_json::{Value, json};
 
 use super::{
     allocation::{allocation_id, transaction_id},
     or_null,
-    quantity::{named_amount, resource_key},
+    quantity::{json_time, named_amount, resource_key},
     seen::given_name_of,
 };
 
@@ -21,9 +22,9 @@ impl Names<'_> {
         self.0.job_names.get(&refusal.job).cloned().unwrap_or_else(id)
     }
 
-    fn group(self, refusal: &Refusal) -> String {
-        let key = format!("{}/{}", refusal.job, refusal.group);
-        self.0.group_names.get(&key).cloned().unwrap_or_else(|| format!("group {}", refusal.group))
+    fn group(self, job: u64, group: u32) -> String {
+        let key = format!("{job}/{group}");
+        self.0.group_names.get(&key).cloned().unwrap_or_else(|| format!("group {group}"))
     }
 
     fn machine(self, refusal: &Refusal) -> String {
@@ -39,7 +40,7 @@ fn is_whole(refusal: &Refusal) -> bool {
 /// The refusal as one sentence.
 pub(crate) fn sentence(names: Names<'_>, refusal: &Refusal) -> String {
     let mut text = place(names, refusal);
-    text.push_str(&format!(": {}, {}", kind_name(refusal.kind()), obstacle(refusal)));
+    text.push_str(&format!(": {}, {}", kind_name(refusal.kind()), obstacle(names, refusal)));
     let mut taken: Vec<String> = by_whom(refusal).iter().map(|culprit| culprit_words(refusal, culprit)).collect();
     let unlisted = unlisted_amount(refusal);
     if unlisted > 0 {
@@ -81,7 +82,7 @@ fn place(names: Names<'_>, refusal: &Refusal) -> String {
     format!(
         "{placement}claim {}: task {job}/{}[{}] on {}",
         refusal.claim,
-        names.group(refusal),
+        names.group(refusal.job, refusal.group),
         refusal.task,
         names.machine(refusal)
     )
@@ -120,7 +121,7 @@ fn culprit_transaction(culprit: &Culprit) -> Option<String> {
 }
 
 /// What stood in the way, in words.
-fn obstacle(refusal: &Refusal) -> String {
+fn obstacle(names: Names<'_>, refusal: &Refusal) -> String {
     let short = || {
         let (resource, _) = named_amount(refusal.resource(), 0);
         format!("{resource} short by {}", in_smallest_unit(refusal, refusal.short_by))
@@ -130,7 +131,7 @@ fn obstacle(refusal: &Refusal) -> String {
         RefusalReason::QuotaExceeded if refusal.short_by > 0 => return format!("the namespace's quota: {}", short()),
         RefusalReason::Unspecified => "for a reason that this version does not know",
         RefusalReason::TaskTaken => "the task has an allocation already",
-        RefusalReason::NotWanted => "the task may not be placed now",
+        RefusalReason::NotWanted => return unwanted(names, refusal),
         RefusalReason::NoSuchMachine => "there is no such machine",
         RefusalReason::MachineNotReady => "the machine takes no claims",
         RefusalReason::Constraint => "a constraint of the group fails there",
@@ -157,6 +158,30 @@ fn obstacle(refusal: &Refusal) -> String {
         RefusalReason::Predecessor => "its predecessor has not ended yet (single_instance)",
         RefusalReason::OtherScheduler => "the job belongs to another scheduler",
         RefusalReason::MayNotEvict => "somebody would have to be evicted, and the scheduler may not do that",
+    };
+    words.to_owned()
+}
+
+/// Why the task may not be placed.
+fn unwanted(names: Names<'_>, refusal: &Refusal) -> String {
+    let words = match refusal.not_wanted() {
+        NotWantedCause::Unspecified => "the task may not be placed now",
+        NotWantedCause::JobIsComplete => "the job is complete",
+        NotWantedCause::JobHasFailed => "the job has failed",
+        NotWantedCause::JobIsStopped => "the job is stopped",
+        NotWantedCause::AfterGroup => {
+            return format!("{} must be done first", names.group(refusal.job, refusal.after_group));
+        }
+        NotWantedCause::InBackoff => {
+            let until = LogTime::from_micros(refusal.backoff_until_micros);
+            return NotWanted::Backoff(until).to_string();
+        }
+        NotWantedCause::TaskIsDone => "the task is done",
+        NotWantedCause::TaskHasFailed => "the task has failed for good",
+        NotWantedCause::TaskIsCancelled => "the task is cancelled",
+        NotWantedCause::NoTaskOfIndex => "the group has no such task",
+        NotWantedCause::NoGroupAtPosition => "the job has no such group",
+        NotWantedCause::JobIsRecurring => "nothing of a recurring job itself is placed",
     };
     words.to_owned()
 }
@@ -195,13 +220,14 @@ fn culprit_json(culprit: &Culprit) -> Value {
 pub(super) fn refusal_json(names: Names<'_>, refusal: &Refusal) -> Value {
     let is_short = matches!(refusal.reason(), RefusalReason::NoRoom | RefusalReason::QuotaExceeded);
     let is_device = !refusal.device.is_empty();
+    let cause = Some(refusal.not_wanted()).filter(|cause| *cause != NotWantedCause::Unspecified);
     let culprits: Vec<Value> = refusal.culprits.iter().map(culprit_json).collect();
     let claim = |value: Value| if is_whole(refusal) { Value::Null } else { value };
     json!({
         "placement": claim(json!(refusal.placement)),
         "claim": claim(json!(refusal.claim)),
         "job": claim(json!(names.job(refusal).rsplit('/').next())),
-        "group": claim(json!(names.group(refusal))),
+        "group": claim(json!(names.group(refusal.job, refusal.group))),
         "task_index": claim(json!(refusal.task)),
         "machine": claim(json!(names.machine(refusal))),
         "kind": kind_name(refusal.kind()),
@@ -209,6 +235,9 @@ pub(super) fn refusal_json(names: Names<'_>, refusal: &Refusal) -> Value {
         "resource": resource_key(refusal.resource()),
         "resource_name": given_name_of(refusal.resource()),
         "short_by": if is_short { json!(refusal.short_by) } else { Value::Null },
+        "not_wanted": cause.map(|cause| cause.as_str_name()),
+        "after_group": (cause == Some(NotWantedCause::AfterGroup)).then(|| names.group(refusal.job, refusal.after_group)),
+        "backoff_until": json_time(refusal.backoff_until_micros),
         "device": or_null(&refusal.device),
         "device_short_by_millis": if is_device { json!(refusal.device_short_by_millis) } else { Value::Null },
         "culprit": culprits.first().cloned(),
@@ -314,6 +343,35 @@ mod tests {
         let text = sentence(Names(&view()), &refusal);
         assert!(text.contains("conflict, the device is taken;"), "{text}");
         assert_eq!(refusal_json(Names(&view()), &refusal)["device_short_by_millis"], Value::Null);
+    }
+
+    // All that a task may not be placed for was told in the same words.
+    #[test]
+    fn a_task_that_may_not_be_placed_has_a_cause() {
+        let refusal = |cause: NotWantedCause| Refusal {
+            reason: RefusalReason::NotWanted.into(),
+            kind: RefusalKind::Misfit.into(),
+            resource: ResourceName::Unspecified.into(),
+            short_by: 0,
+            culprits: Vec::new(),
+            culprits_total: 0,
+            not_wanted: cause.into(),
+            ..refusal()
+        };
+        let text = |refusal: &Refusal| sentence(Names(&view()), refusal);
+        let done = refusal(NotWantedCause::TaskIsDone);
+        assert_eq!(text(&done), "claim 3: task shop/web[2] on machine-1: misfit, the task is done");
+        let object = refusal_json(Names(&view()), &done);
+        assert_eq!(
+            (&object["not_wanted"], &object["after_group"], &object["backoff_until"]),
+            (&json!("TASK_IS_DONE"), &Value::Null, &Value::Null)
+        );
+        let after = Refusal { group: 1, after_group: 0, ..refusal(NotWantedCause::AfterGroup) };
+        assert!(text(&after).ends_with("misfit, web must be done first"), "{}", text(&after));
+        assert_eq!(refusal_json(Names(&view()), &after)["after_group"], json!("web"));
+        let backoff = Refusal { backoff_until_micros: 7_000_000, ..refusal(NotWantedCause::InBackoff) };
+        assert!(text(&backoff).ends_with("waits after a failure until 1970-01-01T00:00:07Z"), "{}", text(&backoff));
+        assert_eq!(refusal_json(Names(&view()), &backoff)["backoff_until"], json!("1970-01-01T00:00:07Z"));
     }
 
     #[test]

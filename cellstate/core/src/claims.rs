@@ -105,7 +105,7 @@ impl Resolver<'_> {
         }
         let shape = job.shape.groups.get(usize::from(placement.group));
         let (Some(shape), Some(group)) = (shape, cell.group(job, placement.group)) else {
-            return never(RefusalKind::Misfit, RefusalReason::NotWanted);
+            return Err(Trouble::NotWanted(NotWanted::NoSuchGroup));
         };
         if placement.resources.is_some_and(|resources| resources != shape.resources) {
             return never(RefusalKind::Misfit, RefusalReason::ResourcesDiffer);

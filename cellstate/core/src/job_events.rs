@@ -33,13 +33,14 @@ const KINDS: usize = 7;
 const WORDS: [&str; KINDS] = ["submitted", "over", "group", "task", "home", "retired", "leaving"];
 
 impl JobEventKind {
-    /// The kinds of events that can make a task unwanted so.
+    /// The kinds of events that can make a task unwanted so; none where nothing does that to a job of the same version.
     pub(crate) fn behind(not_wanted: NotWanted) -> &'static [Self] {
         match not_wanted {
             NotWanted::JobOver(_) => &[Self::Over],
             NotWanted::Recurring => &[Self::Submitted],
             NotWanted::Backoff(_) | NotWanted::NoSuchTask => &[Self::Group],
             NotWanted::Task(_) => &[Self::Task],
+            NotWanted::NoSuchGroup => &[],
             // Predecessors that were done stay so, unless they were scaled up or the job has to start over elsewhere.
             NotWanted::After(_) => &[Self::Home, Self::Group],
         }

@@ -440,6 +440,7 @@ pub(crate) fn refusal(claim: Option<(u32, u32)>, placement: &Placement, facts: F
         short: facts.short,
         short_device: facts.short_device,
         port: facts.port,
+        not_wanted: facts.not_wanted,
         culprits: facts.culprits,
         culprits_total: facts.total,
     }

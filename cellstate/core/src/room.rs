@@ -133,13 +133,23 @@ pub(crate) struct Facts {
     pub(crate) short: Option<(Resource, u64)>,
     pub(crate) short_device: Option<(Arc<str>, u64)>,
     pub(crate) port: Option<u16>,
+    pub(crate) not_wanted: Option<NotWanted>,
     pub(crate) culprits: Vec<Culprit>,
     pub(crate) total: u64,
 }
 
 impl Facts {
     pub(crate) fn plain(kind: RefusalKind, reason: RefusalReason) -> Self {
-        Self { kind, reason, short: None, short_device: None, port: None, culprits: Vec::new(), total: 0 }
+        Self {
+            kind,
+            reason,
+            short: None,
+            short_device: None,
+            port: None,
+            not_wanted: None,
+            culprits: Vec::new(),
+            total: 0,
+        }
     }
 
     fn caused(kind: RefusalKind, reason: RefusalReason, culprit: Culprit) -> Self {
@@ -193,7 +203,7 @@ impl<'a> Judge<'a, '_> {
             Trouble::Machine(obstacle) => self.machine_facts(obstacle, about.machine),
             Trouble::Changed(session, scheduler) => self.changed(about.machine, session, scheduler),
             Trouble::Taken(slot) => self.taken(slot),
-            Trouble::NotWanted(why) => self.job_facts(about.job, JobEventKind::behind(why), RefusalReason::NotWanted),
+            Trouble::NotWanted(why) => Facts { not_wanted: Some(why), ..self.unwanted(why, about.job) },
             Trouble::Predecessor => self.job_facts(about.job, &[JobEventKind::Left], RefusalReason::Predecessor),
             Trouble::Quota(short) => Facts {
                 short: Some((short.resource, short.short_by)),
@@ -201,6 +211,14 @@ impl<'a> Judge<'a, '_> {
             },
             Trouble::Job(reason) => self.job_facts(about.job, JobEventKind::of_reason(reason), reason),
             Trouble::Guard(job, machine) => self.guard(job, machine),
+        }
+    }
+
+    fn unwanted(&self, why: NotWanted, job_slot: u32) -> Facts {
+        match JobEventKind::behind(why) {
+            // The version that the claim names never had it.
+            [] => Facts::plain(RefusalKind::Misfit, RefusalReason::NotWanted),
+            kinds => self.job_facts(job_slot, kinds, RefusalReason::NotWanted),
         }
     }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    AllocationId, Device, JobId, LogTime, MachineId, Port, Resource, Resources, Revision, TakeOver, TransactionId,
+    AllocationId, Device, JobId, LogTime, MachineId, NotWanted, Port, Resource, Resources, Revision, TakeOver,
+    TransactionId,
 };
 
 /// Most claims of one transaction, and most stops.
@@ -186,7 +187,7 @@ pub struct Outcome {
     pub refusals: Vec<Refusal>,
     /// Positions in `stops` of allocations that were leaving, ended or never there.
     pub idle_stops: Vec<u32>,
-    /// Ports of granted claims that asked for some, dynamic ones chosen.
+    /// Ports of granted claims that asked for some, dynamic ones chosen; in the order of the placements.
     pub ports: Vec<GrantedPorts>,
     /// Positions in `refusals` of misfits that the scheduler could have seen at its base: a bug, because planner and committer judge
     /// with the same code.
@@ -309,6 +310,8 @@ pub struct Refusal {
     pub short_device: Option<(Arc<str>, u64)>,
     /// The port that was in use.
     pub port: Option<u16>,
+    /// Which of its causes `RefusalReason::NotWanted` had.
+    pub not_wanted: Option<NotWanted>,
     /// Who came between, newest first; at most 4.
     pub culprits: Vec<Culprit>,
     /// What all culprits took, unlisted ones too, in the unit of what was short; ports and tasks count as 1.

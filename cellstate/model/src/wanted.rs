@@ -17,6 +17,8 @@ pub enum NotWanted {
     Task(TaskState),
     /// The group has no such task.
     NoSuchTask,
+    /// The job has no such group.
+    NoSuchGroup,
     /// Nothing of a recurring job is placed, only of what is launched from it.
     Recurring,
 }
@@ -29,6 +31,7 @@ impl fmt::Display for NotWanted {
             Self::Backoff(until) => write!(f, "waits after a failure until {}", until.whole_second()),
             Self::Task(state) => write!(f, "the task does not wait ({state:?})"),
             Self::NoSuchTask => f.write_str("no such task"),
+            Self::NoSuchGroup => f.write_str("no such group"),
             Self::Recurring => f.write_str("nothing of a recurring job itself is placed"),
         }
     }
@@ -46,14 +49,14 @@ pub fn group_is_wanted(cell: &Cell, job: &Job, group: u16, now: LogTime) -> Resu
     if job.shape.kind == JobKind::Recurring {
         return Err(NotWanted::Recurring);
     }
-    let shape = job.shape.groups.get(usize::from(group)).ok_or(NotWanted::NoSuchTask)?;
+    let shape = job.shape.groups.get(usize::from(group)).ok_or(NotWanted::NoSuchGroup)?;
     for &before in &shape.after {
         let done = cell.group(job, before).is_some_and(|row| row.tasks_in(TaskState::Done) == row.count);
         if !done {
             return Err(NotWanted::After(before));
         }
     }
-    let row = cell.group(job, group).ok_or(NotWanted::NoSuchTask)?;
+    let row = cell.group(job, group).ok_or(NotWanted::NoSuchGroup)?;
     if row.not_before > now { Err(NotWanted::Backoff(row.not_before)) } else { Ok(()) }
 }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Culprit, JobId, Refusal, RefusalKind, RefusalReason, Revision, SessionId, TransactionId,
+    AllocationId, Culprit, JobId, JobState, LogTime, NotWanted, Refusal, RefusalKind, RefusalReason, Revision,
+    SessionId, TaskState, TransactionId,
 };
+use v1::NotWantedCause;
 
 use super::each;
 use super::enums::Known;
@@ -39,8 +41,66 @@ impl From<&Refusal> for v1::Refusal {
             device: refusal.short_device.as_ref().map_or_else(String::new, |(kind, _)| kind.to_string()),
             device_short_by_millis: refusal.short_device.as_ref().map_or(0, |(_, millis)| signed(*millis)),
             port: refusal.port.unwrap_or(0).into(),
+            not_wanted: refusal.not_wanted.map_or(NotWantedCause::Unspecified, cause).into(),
+            after_group: refusal.not_wanted.map_or(0, after_group),
+            backoff_until_micros: refusal.not_wanted.map_or(0, backoff_until_micros),
         }
     }
+}
+
+fn cause(why: NotWanted) -> NotWantedCause {
+    match why {
+        NotWanted::JobOver(JobState::Complete) => NotWantedCause::JobIsComplete,
+        NotWanted::JobOver(JobState::Failed) => NotWantedCause::JobHasFailed,
+        NotWanted::JobOver(JobState::Stopped) => NotWantedCause::JobIsStopped,
+        NotWanted::After(_) => NotWantedCause::AfterGroup,
+        NotWanted::Backoff(_) => NotWantedCause::InBackoff,
+        NotWanted::Task(TaskState::Done) => NotWantedCause::TaskIsDone,
+        NotWanted::Task(TaskState::Failed) => NotWantedCause::TaskHasFailed,
+        NotWanted::Task(TaskState::Cancelled) => NotWantedCause::TaskIsCancelled,
+        NotWanted::NoSuchTask => NotWantedCause::NoTaskOfIndex,
+        NotWanted::NoSuchGroup => NotWantedCause::NoGroupAtPosition,
+        NotWanted::Recurring => NotWantedCause::JobIsRecurring,
+        // A job that is not over, and a task that waits, is live or blocked, have reasons of their own or none.
+        NotWanted::JobOver(_) | NotWanted::Task(_) => NotWantedCause::Unspecified,
+    }
+}
+
+fn after_group(why: NotWanted) -> u32 {
+    if let NotWanted::After(group) = why { group.into() } else { 0 }
+}
+
+fn backoff_until_micros(why: NotWanted) -> i64 {
+    if let NotWanted::Backoff(until) = why { until.micros } else { 0 }
+}
+
+impl v1::Refusal {
+    /// Whether the claim may have come a moment before the end of its group's backoff, which is nobody's bug: a batch has the time at
+    /// which it was begun, and log time stands still after a start with a clock that was set back.
+    #[must_use]
+    pub fn may_be_early(&self) -> bool {
+        // Earlier versions did not say which cause it was.
+        let causes = [NotWantedCause::Unspecified, NotWantedCause::InBackoff];
+        self.reason() == v1::RefusalReason::NotWanted && causes.contains(&self.not_wanted())
+    }
+}
+
+/// Which cause a refusal had; none where it has another reason, or is of a version that did not say.
+fn not_wanted(wire: &v1::Refusal) -> Result<Option<NotWanted>, Invalid> {
+    Ok(Some(match NotWantedCause::try_from(wire.not_wanted).unwrap_or_default() {
+        NotWantedCause::Unspecified => return Ok(None),
+        NotWantedCause::JobIsComplete => NotWanted::JobOver(JobState::Complete),
+        NotWantedCause::JobHasFailed => NotWanted::JobOver(JobState::Failed),
+        NotWantedCause::JobIsStopped => NotWanted::JobOver(JobState::Stopped),
+        NotWantedCause::AfterGroup => NotWanted::After(bounds::group("after_group", wire.after_group)?),
+        NotWantedCause::InBackoff => NotWanted::Backoff(LogTime::from_micros(wire.backoff_until_micros)),
+        NotWantedCause::TaskIsDone => NotWanted::Task(TaskState::Done),
+        NotWantedCause::TaskHasFailed => NotWanted::Task(TaskState::Failed),
+        NotWantedCause::TaskIsCancelled => NotWanted::Task(TaskState::Cancelled),
+        NotWantedCause::NoTaskOfIndex => NotWanted::NoSuchTask,
+        NotWantedCause::NoGroupAtPosition => NotWanted::NoSuchGroup,
+        NotWantedCause::JobIsRecurring => NotWanted::Recurring,
+    }))
 }
 
 /// As the message above, without making one: under load, one claim in twenty is refused.
@@ -64,6 +124,11 @@ impl Fields for Refusal {
             to.number(14, word(signed(*millis)));
         }
         to.number(15, self.port.unwrap_or(0).into());
+        if let Some(why) = self.not_wanted {
+            to.number(16, word(i32::from(cause(why)).into()));
+            to.number(17, after_group(why).into());
+            to.number(18, word(backoff_until_micros(why)));
+        }
     }
 }
 
@@ -77,6 +142,7 @@ impl TryFrom<v1::Refusal> for Refusal {
 
     fn try_from(wire: v1::Refusal) -> Result<Self, Invalid> {
         bounds::at_most("culprits", "culprits", wire.culprits.len(), CULPRITS_MAX)?;
+        let not_wanted = not_wanted(&wire)?;
         let short_by = unsigned("short_by", wire.short_by)?;
         Ok(Self {
             kind: RefusalKind::known("kind", wire.kind)?,
@@ -101,6 +167,7 @@ impl TryFrom<v1::Refusal> for Refusal {
                 0 => None,
                 port => Some(port),
             },
+            not_wanted,
         })
     }
 }

@@ -4,9 +4,9 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::delta::wire::{Column, delimited_bytes, number_bytes, put_length, put_number, varint_bytes};
+use super::delta::wire::{Column, delimited_bytes, key_bytes, put_length, put_number, varint_bytes};
 
-/// What has the fields of a message. Their numbers are below 16, and rise, as those of generated code do.
+/// What has the fields of a message. Their numbers rise, as those of generated code do, and are below 16 but for those of numbers.
 pub(super) trait Fields {
     /// Says each field once, in order; what is 0 or empty is left out by who takes it.
     fn put(&self, to: &mut impl Sink);
@@ -43,8 +43,10 @@ impl Size {
 }
 
 impl Sink for Size {
-    fn number(&mut self, _: u8, number: u64) {
-        self.0 += number_bytes(number);
+    fn number(&mut self, field: u8, number: u64) {
+        if number > 0 {
+            self.0 += key_bytes(field) + varint_bytes(number);
+        }
     }
 
     fn text(&mut self, _: u8, text: &str) {

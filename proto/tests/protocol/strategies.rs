@@ -420,8 +420,8 @@ fn refusal() -> impl Strategy<Value = Refusal> {
     let of = prop_oneof![Just(JobId::default()), job_id()];
     let place = (option::of((any::<u32>(), 0..u32::MAX)), of, any::<u16>(), any::<u32>(), any::<u32>());
     let short = option::of((select(Resource::ALL.to_vec()), amount()));
-    ((kind, reason), place, short, vec(culprit, 0..=4), amount()).prop_map(
-        |(why, place, short, culprits, culprits_total)| Refusal {
+    ((kind, reason), place, short, (vec(culprit, 0..=4), option::of(not_wanted())), amount()).prop_map(
+        |(why, place, short, (culprits, not_wanted), culprits_total)| Refusal {
             kind: why.0,
             reason: why.1,
             claim: place.0,
@@ -434,8 +434,19 @@ fn refusal() -> impl Strategy<Value = Refusal> {
             culprits_total,
             short_device: (culprits_total % 3 == 0).then(|| ("gpu".into(), culprits_total)),
             port: u16::try_from(culprits_total % 7).ok().filter(|&port| port > 0),
+            not_wanted,
         },
     )
+}
+
+fn not_wanted() -> impl Strategy<Value = NotWanted> {
+    prop_oneof![
+        select(vec![JobState::Complete, JobState::Failed, JobState::Stopped]).prop_map(NotWanted::JobOver),
+        any::<u16>().prop_map(NotWanted::After),
+        time().prop_map(NotWanted::Backoff),
+        select(vec![TaskState::Done, TaskState::Failed, TaskState::Cancelled]).prop_map(NotWanted::Task),
+        select(vec![NotWanted::NoSuchTask, NotWanted::NoSuchGroup, NotWanted::Recurring]),
+    ]
 }
 
 pub(crate) fn decision() -> impl Strategy<Value = Decision> {

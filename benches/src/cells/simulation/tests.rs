@@ -240,6 +240,7 @@ fn a_claim_whose_picture_is_too_old_to_tell_why_it_lost_counts_as_a_conflict() {
         short: None,
         short_device: None,
         port: None,
+        not_wanted: None,
         culprits: Vec::new(),
         culprits_total: 0,
     };

@@ -63,7 +63,7 @@ fn what_ends_by_itself_may_do_so_until_the_deadline_of_a_drain() {
         map[0] gone
         map[1] Running
         map[1] Stopping
-        batch: partial; map[0] misfit NotWanted; map[1] granted
+        batch: partial; map[0] misfit NotWanted (the task does not wait (Done)); map[1] granted
         ",
     );
 }

@@ -19,7 +19,7 @@ fn a_group_waits_for_the_groups_before_it() {
         job? wc
         ",
         "
-        batch: refused; wc.reduce[0] misfit NotWanted
+        batch: refused; wc.reduce[0] misfit NotWanted (group 0 is not done)
         batch: committed; wc[0] granted
         batch: committed; wc.reduce[0] granted
         wc Complete
@@ -46,7 +46,7 @@ fn the_failure_after_the_last_retry_fails_the_job_and_stops_the_rest() {
         ",
         "
         batch: committed; map[0] granted; map[1] granted
-        batch: refused; map[0] misfit NotWanted
+        batch: refused; map[0] misfit NotWanted (waits after a failure until 1970-01-01T00:00:06Z)
         batch: committed; map[0] granted
         map Failed task main[0] failed: exit code 7
         map[1] Stopping
@@ -205,7 +205,7 @@ fn a_group_shrinks_by_its_waiting_tasks() {
         ",
         "
         batch: committed; map[0] granted
-        batch: refused; map[1] misfit NotWanted
+        batch: refused; map[1] misfit NotWanted (no such task)
         ",
     );
 }

@@ -197,7 +197,7 @@ fn tasks_of_a_job_that_is_over_are_counted_no_more() {
         service: committed; web[0] granted
         batch: committed; map[0] granted
         2 groups counted
-        service: refused; web[1] misfit NotWanted
+        service: refused; web[1] misfit NotWanted (the job is over (stopped))
         1 groups counted
         1 groups counted
         service: partial; web[0] granted; web[1] granted; web[2] misfit PerMachineLimit

@@ -415,6 +415,9 @@ impl Player {
                 let refusal = refusal.expect("a refused claim has a refusal");
                 let kind = format!("{:?}", refusal.kind).to_lowercase();
                 write!(line, "{kind} {:?}", refusal.reason).expect("a string");
+                if let Some(why) = refusal.not_wanted {
+                    write!(line, " ({why})").expect("a string");
+                }
                 if let Some((resource, by)) = refusal.short {
                     write!(line, " short {resource} {by}").expect("a string");
                 }

@@ -450,6 +450,8 @@ fn transaction(
     let mut slots: BTreeSet<u32> = found.outcome.refusals.iter().map(|refusal| refusal.machine).collect();
     let mut spoken_of: BTreeSet<(u64, u32)> =
         found.outcome.refusals.iter().map(|refusal| (refusal.job, refusal.group)).collect();
+    let waits = |refusal: &&v1::Refusal| refusal.not_wanted() == v1::NotWantedCause::AfterGroup;
+    spoken_of.extend(found.outcome.refusals.iter().filter(waits).map(|refusal| (refusal.job, refusal.after_group)));
     let evicted = Evicted::of(&asked, &found)?;
     view.evicted_total = u32::try_from(evicted.ids.len()).unwrap_or(u32::MAX);
     if whole {

@@ -37,12 +37,9 @@ pub(crate) struct Divergence {
 
 impl Divergence {
     fn of_outcome(outcome: &v1::Outcome, base_revision: u64) -> Option<Self> {
-        // A claim at the very end of a job's backoff may be too early without a bug: log time stands still after a start with a clock
-        // that was set back.
-        let is_early = |refusal: &v1::Refusal| refusal.reason() == v1::RefusalReason::NotWanted;
         let position = |position: &u32| usize::try_from(*position).ok();
         let divergent = outcome.divergences.iter().filter_map(position).filter_map(|at| outcome.refusals.get(at));
-        let mut divergent = divergent.filter(|refusal| !is_early(refusal)).peekable();
+        let mut divergent = divergent.filter(|refusal| !refusal.may_be_early()).peekable();
         let reason = divergent.peek()?.reason().as_str_name();
         Some(Self {
             transaction: TransactionId { session: SessionId(outcome.session), number: outcome.number },
@@ -148,9 +145,16 @@ mod tests {
             number: 5,
             revision: 9,
             refusals: vec![
-                refusal(v1::RefusalReason::NotWanted),
+                v1::Refusal {
+                    not_wanted: v1::NotWantedCause::InBackoff.into(),
+                    ..refusal(v1::RefusalReason::NotWanted)
+                },
                 refusal(v1::RefusalReason::Constraint),
                 refusal(v1::RefusalReason::NoRoom),
+                v1::Refusal {
+                    not_wanted: v1::NotWantedCause::TaskIsDone.into(),
+                    ..refusal(v1::RefusalReason::NotWanted)
+                },
             ],
             divergences,
             ..Default::default()
@@ -160,6 +164,9 @@ mod tests {
         let expected = Divergence { transaction, revision: 9, base_revision: 6, claims: 2, reason };
         assert_eq!(Divergence::of_outcome(&outcome(vec![0, 1, 2]), 6), Some(expected));
         assert_eq!(Divergence::of_outcome(&outcome(vec![0]), 6), None, "it came too early");
+        // It was taken for early, whatever stood in its way.
+        let done = Divergence::of_outcome(&outcome(vec![3]), 6).expect("the task was done at the base");
+        assert_eq!((done.claims, done.reason), (1, v1::RefusalReason::NotWanted.as_str_name()));
         assert_eq!(Divergence::of_outcome(&outcome(Vec::new()), 6), None);
     }
 }

@@ -46,13 +46,23 @@ fn put_long_varint(out: &mut BytesMut, mut number: u64) {
     out.put_slice(&bytes[..=length]);
 }
 
-/// The key of a field: below 16 it is one byte.
-fn key(field: u8, wire_type: u8) -> u8 {
-    assert!(field < 16, "only fields with a key of one byte are written here");
-    field << 3 | wire_type
+/// The key of a field: below 16 it is one byte, else two.
+#[inline]
+fn put_key(out: &mut BytesMut, field: u8, wire_type: u8) {
+    match field {
+        0..16 => out.put_u8(field << 3 | wire_type),
+        // Seven bits of the key, and the rest.
+        _ => out.put_slice(&[(field & 15) << 3 | wire_type | 0x80, field >> 4]),
+    }
 }
 
-/// Bytes of a field that holds a number; 0 is not written.
+/// Bytes of the key of a field.
+#[inline]
+pub(in super::super) fn key_bytes(field: u8) -> usize {
+    if field < 16 { 1 } else { 2 }
+}
+
+/// Bytes of a field below 16 that holds a number; 0 is not written.
 pub(in super::super) fn number_bytes(number: u64) -> usize {
     if number == 0 { 0 } else { 1 + varint_bytes(number) }
 }
@@ -60,7 +70,7 @@ pub(in super::super) fn number_bytes(number: u64) -> usize {
 /// A field that holds a number; 0 is not written.
 pub(in super::super) fn put_number(out: &mut BytesMut, field: u8, number: u64) {
     if number > 0 {
-        out.put_u8(key(field, NUMBER));
+        put_key(out, field, NUMBER);
         put_varint(out, number);
     }
 }
@@ -72,11 +82,7 @@ pub(in super::super) fn delimited_bytes(bytes: usize) -> usize {
 
 /// The beginning of a field of so many bytes, which must follow.
 pub(in super::super) fn put_length(out: &mut BytesMut, field: u8, bytes: usize) {
-    match field {
-        0..16 => out.put_u8(key(field, DELIMITED)),
-        // Seven bits of the key, and the rest.
-        _ => out.put_slice(&[(field & 15) << 3 | DELIMITED | 0x80, field >> 4]),
-    }
+    put_key(out, field, DELIMITED);
     put_varint(out, bytes as u64);
 }
 

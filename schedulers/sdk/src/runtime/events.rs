@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationRef, Delta, End, JobChange, JobId, LogTime, Outcome, Refusal, RefusalKind, RefusalReason, SessionChange,
+    AllocationRef, Delta, End, JobChange, JobId, NotWanted, Outcome, Refusal, RefusalKind, SessionChange,
 };
 
 use plenum_proto::v1;
@@ -134,7 +134,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let Some(sent) = self.in_flight.answered(outcome.id.number) else { return };
         // What was granted needs no other decision; what was refused does, soon.
         self.due |= !outcome.refusals.is_empty() || std::mem::take(&mut self.held_back);
-        for misfit in outcome.refusals.iter().filter(|refusal| self.is_divergence(refusal, outcome.time)) {
+        for misfit in outcome.refusals.iter().filter(|refusal| is_divergence(refusal)) {
             let (transaction, refusal) = (outcome.id, Box::new(misfit.clone()));
             outputs.push(Output::Notice(Notice::Misfit { transaction, refusal }));
         }
@@ -157,14 +157,6 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
         }
         self.tell_outcome(sent.tag, outcome);
-    }
-
-    /// A misfit that only a bug explains. A claim at the very end of a backoff may be early without one: a batch has the time at
-    /// which it was begun, and log time stands still after a start with a clock that was set back, while this side's goes on.
-    fn is_divergence(&self, refusal: &Refusal, decided: LogTime) -> bool {
-        let row = self.mirror.cell().and_then(|cell| cell.group(cell.job(refusal.job)?, refusal.group));
-        let early = refusal.reason == RefusalReason::NotWanted && row.is_some_and(|row| row.not_before > decided);
-        refusal.kind == RefusalKind::Misfit && !early
     }
 
     fn grant(&mut self, now_micros: i64, job: JobId) {
@@ -194,5 +186,42 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             standing.not_before_micros =
                 self.settings.retry.next_micros(now_micros, least_micros, standing.refused, seed, phase);
         }
+    }
+}
+
+/// A misfit that only a bug explains. A claim at the very end of a backoff may be early without one: a batch has the time at which it was
+/// begun, and log time stands still after a start with a clock that was set back, while this side's goes on.
+fn is_divergence(refusal: &Refusal) -> bool {
+    refusal.kind == RefusalKind::Misfit && !matches!(refusal.not_wanted, Some(NotWanted::Backoff(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plenum_model::{LogTime, RefusalReason, TaskState};
+
+    // Whatever stood in the way, a task that may not be placed was no bug as long as its group waited after a failure.
+    #[test]
+    fn only_the_end_of_a_backoff_may_be_missed_without_a_bug() {
+        let refusal = |kind, why| Refusal {
+            kind,
+            reason: RefusalReason::NotWanted,
+            claim: Some((0, 0)),
+            job: JobId::default(),
+            group: 0,
+            task: 0,
+            machine: 0,
+            short: None,
+            short_device: None,
+            port: None,
+            not_wanted: Some(why),
+            culprits: Vec::new(),
+            culprits_total: 0,
+        };
+        let early = NotWanted::Backoff(LogTime::from_micros(5));
+        assert!(!is_divergence(&refusal(RefusalKind::Misfit, early)));
+        let done = NotWanted::Task(TaskState::Done);
+        assert!(is_divergence(&refusal(RefusalKind::Misfit, done)));
+        assert!(!is_divergence(&refusal(RefusalKind::Conflict, done)));
     }
 }

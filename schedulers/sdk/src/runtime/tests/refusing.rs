@@ -171,6 +171,7 @@ pub(super) fn refused(transaction: v1::Transaction, revision: u64) -> [Tell; 2] 
         culprits_total: 0,
         short_device: None,
         port: None,
+        not_wanted: None,
     };
     let outcome = Outcome {
         id,
