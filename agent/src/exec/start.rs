@@ -38,8 +38,6 @@ const SHIM_OVERDUE_AFTER: Duration = Duration::from_secs(10);
 const RUNNING_LOOKED_FOR_EVERY: Duration = Duration::from_millis(50);
 /// How soon it is tried again to find out where a task stands.
 const LOOKED_AGAIN_AFTER: Duration = Duration::from_millis(250);
-/// Far away enough to stand for never.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Where a start begins its life in this agent.
 pub(super) enum Start {
@@ -281,17 +279,16 @@ async fn watch_shim(
     let directory = options.directory.allocation(spec.task.allocation);
     let (allocation, restart) = (spec.task.allocation, spec.task.restart);
     let shim = watchable(shim, allocation).await;
-    let mut overdue_at = Instant::now() + NEVER;
+    let mut overdue_at = None;
     let (mut told, mut is_dropped) = (Asked::Run, false);
     loop {
         let asked = *stop.borrow();
         if asked > told {
             told = asked;
-            let (signal, patience_ms) =
-                if asked == Asked::Kill { (Signal::QUIT, 0) } else { (Signal::TERM, spec.task.kill_timeout_ms) };
+            let signal = if asked == Asked::Kill { Signal::QUIT } else { Signal::TERM };
             // It may be gone already.
             let _ = pidfd_send_signal(shim.get_ref(), signal);
-            overdue_at = Instant::now() + Duration::from_millis(patience_ms) + SHIM_OVERDUE_AFTER;
+            overdue_at = overdue_since(asked, Instant::now(), spec.task.kill_timeout_ms);
         }
         let looking = !*started_told && notice.is_none();
         tokio::select! {
@@ -314,9 +311,9 @@ async fn watch_shim(
             }
             // When the driver was dropped, the task goes on, and so does watching it as long as the runtime lives.
             changed = stop.changed(), if !is_dropped => is_dropped = changed.is_err(),
-            () = sleep_until(overdue_at) => {
+            () = reached(overdue_at) => {
                 tracing::warn!(%allocation, "a shim didn't end its task in time: killing both");
-                overdue_at = Instant::now() + NEVER;
+                overdue_at = None;
                 if let Some(cgroup) = &spec.cgroup {
                     cgroup.kill();
                 }
@@ -326,6 +323,24 @@ async fn watch_shim(
     }
     let status = child.as_mut().and_then(|child| child.wait().ok());
     (status, spec)
+}
+
+/// When a shim has had its time that was asked at `asked_at` to end its task. One that nobody asked has all the time there is.
+fn overdue_since(asked: Asked, asked_at: Instant, kill_timeout_ms: u64) -> Option<Instant> {
+    let patience_ms = match asked {
+        Asked::Run => return None,
+        Asked::Stop => kill_timeout_ms,
+        Asked::Kill => 0,
+    };
+    Some(asked_at + Duration::from_millis(patience_ms) + SHIM_OVERDUE_AFTER)
+}
+
+/// Comes back then; where there is no such time, never.
+async fn reached(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The shim, to be waited for: as soon as the kernel has the memory that this takes. Until then nobody would hear of its end, and it of no stop.
@@ -420,6 +435,19 @@ mod tests {
 
     use super::*;
     use crate::{directories::AgentDirectory, exec::ShimProgram, isolation::Isolation};
+
+    // Who was asked nothing had a year, as if that were never: then its agent killed it, and the cell heard of a lost task.
+    #[tokio::test]
+    async fn who_was_not_asked_to_end_is_never_overdue() {
+        let now = Instant::now();
+        assert_eq!(overdue_since(Asked::Run, now, 1000), None);
+        let second = Duration::from_secs(1);
+        assert_eq!(overdue_since(Asked::Stop, now, 1000), Some(now + second + SHIM_OVERDUE_AFTER));
+        assert_eq!(overdue_since(Asked::Kill, now, 1000), Some(now + SHIM_OVERDUE_AFTER));
+        reached(Some(now)).await;
+        let never = tokio::time::timeout(Duration::from_millis(20), reached(None)).await;
+        assert!(never.is_err());
+    }
 
     // On a full disk a start that an earlier agent's shim could still take was told as ended.
     #[test]
