@@ -59,6 +59,10 @@ pub enum FailureKind {
     Booted,
 }
 
+/// The longest message of a failure. It has names in it that a job gave, which may be as long as it liked, and whoever
+/// reads it has no room without end: 1 KiB is four times what the cell takes of it.
+const MESSAGE_BYTES_MAX: usize = 1 << 10;
+
 /// A [`FailureKind`] with the facts, in words for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -69,9 +73,11 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure of `kind` because of `message`.
+    /// A failure of `kind` because of `message`, of which it keeps the first KiB.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        let mut message = message.into();
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        Self { kind, message }
     }
 }
 
@@ -210,4 +216,17 @@ pub trait Driver {
 
     /// The cell knows of the allocation's end: what is kept of it is for readers of its logs only.
     fn forget(&mut self, allocation: AllocationId);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_between_two_characters() {
+        let of = |message: &str| Failure::new(FailureKind::Setup, message).message;
+        assert_eq!(of("no cgroup"), "no cgroup");
+        assert_eq!(of(&"\"".repeat(40_000)), "\"".repeat(MESSAGE_BYTES_MAX));
+        assert_eq!(of(&format!("a{}", "é".repeat(MESSAGE_BYTES_MAX))), format!("a{}", "é".repeat(511)));
+    }
 }

@@ -3,9 +3,9 @@
 
 use std::{
     convert::Infallible,
-    ffi::{CString, OsString},
+    ffi::{CStr, CString, OsStr, OsString},
     fs::{self, File},
-    io::{Read, Write},
+    io::{self, Read, Write},
     os::{
         fd::OwnedFd,
         unix::ffi::{OsStrExt, OsStringExt},
@@ -42,6 +42,10 @@ use crate::{
 
 /// Where programs are looked up when the task doesn't say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What is read of a program to find out whether its disk fails. It may be a file of any length with nothing in it; what the kernel reads before
+/// it runs one stands at its beginning as a rule.
+const PROGRAM_READ_BYTES_MAX: u64 = 16 << 20;
 
 /// What a root task keeps: files of others, other users for its own processes, low ports. Nothing that reaches the
 /// kernel, its devices, its clock or its network.
@@ -145,7 +149,7 @@ impl Command {
         let mut found = None;
         for candidate in candidates {
             let Err(error) = execve(&candidate, &self.arguments, &self.environment);
-            if is_of_machine(error) {
+            if is_of_machine(error, &candidate) {
                 // What comes later in its path is another program.
                 return setup(format!("executing {}: {}", candidate.to_string_lossy(), error.desc()));
             }
@@ -171,8 +175,18 @@ impl Command {
 }
 
 /// What the machine, and not the task, has to mend before its program can be executed: the disk, memory, files, processes.
-fn is_of_machine(error: Errno) -> bool {
-    matches!(error, Errno::EIO | Errno::ENOMEM | Errno::ENFILE | Errno::EMFILE | Errno::EAGAIN)
+fn is_of_machine(error: Errno, program: &CStr) -> bool {
+    match error {
+        // Also what the kernel says of a program that names places in itself which it does not have.
+        Errno::EIO => !can_be_read(Path::new(OsStr::from_bytes(program.to_bytes()))),
+        other => matches!(other, Errno::ENOMEM | Errno::ENFILE | Errno::EMFILE | Errno::EAGAIN),
+    }
+}
+
+/// True when the disk gives the beginning of a file, or another reason than itself for not giving it.
+fn can_be_read(program: &Path) -> bool {
+    let read = File::open(program).and_then(|file| io::copy(&mut file.take(PROGRAM_READ_BYTES_MAX), &mut io::sink()));
+    !matches!(read, Err(error) if error.raw_os_error() == Some(libc::EIO))
 }
 
 fn why_not_executed(error: Errno) -> String {
@@ -180,6 +194,7 @@ fn why_not_executed(error: Errno) -> String {
         Errno::EACCES => "permission denied (is it a file with its x bit set, on a mount that allows it?)".to_owned(),
         Errno::ENOENT => "the interpreter or loader that it names was not found".to_owned(),
         Errno::ENOEXEC => "not a program for this machine, and no #! line".to_owned(),
+        Errno::EIO => "not a whole program: it names places in its file that are not there".to_owned(),
         other => other.desc().to_owned(),
     }
 }
@@ -462,6 +477,19 @@ fn close_on_exec_all() {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    // A program that can't be executed is the task's own fault: a machine with a broken disk failed one task after the other, and got the next ones.
+    // And one that names places behind its end gets the same answer of the kernel, on any machine.
+    #[test]
+    fn only_a_program_that_the_disk_does_not_give_is_the_machines_fault() {
+        let place = tempfile::tempdir().unwrap();
+        let sound = CString::new(place.path().join("program").into_os_string().into_vec()).unwrap();
+        fs::write(place.path().join("program"), "x").unwrap();
+        assert!(!is_of_machine(Errno::EIO, &sound) && !is_of_machine(Errno::EIO, c"/no/such/program"));
+        // The kernel has nothing to give at the beginning of that, and says so as a disk does.
+        assert!(is_of_machine(Errno::EIO, c"/proc/self/mem"));
+        assert!(is_of_machine(Errno::EMFILE, &sound) && !is_of_machine(Errno::ENOEXEC, &sound));
+    }
 
     #[test]
     fn only_what_spares_a_task_is_given_up() {
