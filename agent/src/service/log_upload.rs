@@ -83,6 +83,14 @@ impl LogUploads {
         }
     }
 
+    /// The stream through which they were asked for is replaced, and with it the cell forgets its readers: it won't say of any that it left. One that
+    /// follows a quiet log would never hear of it, and keep its place for ever.
+    pub(super) fn end_all(&mut self) {
+        for upload in std::mem::take(&mut self.running).into_values() {
+            upload.task.abort();
+        }
+    }
+
     /// Answers it, or stops answering. [`Self::look`] is to follow.
     pub(super) fn asked(&mut self, asked: &v1::LogsAsked) {
         self.running.retain(|_, upload| !upload.task.is_finished());

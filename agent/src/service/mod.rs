@@ -430,7 +430,10 @@ impl Agent {
                 Output::Register { inventory, revision, incarnation } => {
                     self.calls.register(&self.machine, &inventory, revision, incarnation);
                 }
-                Output::Follow { machine, epoch } => self.calls.follow(machine, epoch),
+                Output::Follow { machine, epoch } => {
+                    self.log_uploads.end_all();
+                    self.calls.follow(machine, epoch);
+                }
                 Output::Report { number, machine, epoch, transitions, running, unfit } => {
                     self.calls.report(number, (machine, epoch), transitions, running, unfit);
                 }

@@ -325,6 +325,31 @@ async fn who_follows_a_log_is_answered_before_there_is_a_line() {
     assert!(agent.terminate().await.success());
 }
 
+// Whoever followed a quiet log when the stream of assignments ended kept its place for ever: the cell has forgotten its reader by then, and says
+// so only to an agent that sends something.
+#[tokio::test]
+async fn readers_of_a_stream_that_ended_take_no_places_from_later_ones() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    follower.send(full(vec![assignment(1, "sleep 1000")])).await.unwrap();
+    stage.reported(1, v1::AllocationState::Running).await;
+    // As many as there are places.
+    for request in 1..=64 {
+        follower.send(followed(request, 1)).await.unwrap();
+        stage.until("an answer", |heard| heard.answered.contains(&request).then_some(())).await;
+    }
+    // As at the end of an epoch.
+    drop(follower);
+    let follower = stage.follower().await;
+    follower.send(full(vec![assignment(1, "sleep 1000")])).await.unwrap();
+    follower.send(followed(65, 1)).await.unwrap();
+    stage.until("an answer", |heard| heard.answered.contains(&65).then_some(())).await;
+    let refused = stage.cell.0.lock().unwrap().logs[&65].1.clone();
+    assert!(agent.terminate().await.success());
+    assert_eq!(refused, None);
+}
+
 // A call that failed was taken for a reader that had left. The reader waited for ever.
 #[tokio::test]
 async fn a_reader_is_told_when_its_log_can_not_be_sent() {
