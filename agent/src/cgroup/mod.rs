@@ -5,6 +5,7 @@
 //! The mount points come in as an argument, so that a fake tree tests what is written.
 
 mod task;
+mod tree;
 
 use std::{
     collections::BTreeMap,
@@ -183,8 +184,8 @@ impl AgentCgroup {
     pub fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for parent in self.parents.values() {
-            let children = task::children(parent)?;
-            names.extend(children.iter().filter_map(|child| Some(child.file_name()?.to_str()?.to_owned())));
+            let children = tree::children(parent)?;
+            names.extend(children.into_iter().filter_map(|child| child.into_string().ok()));
         }
         names.sort();
         names.dedup();

@@ -9,10 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::{Controller, Version};
+use super::{Controller, Version, tree};
 use crate::process::kill_listed;
 
 /// The period in which a quota of processor time is counted: 100 ms, the kernel's default.
@@ -131,7 +130,7 @@ impl TaskCgroup {
     /// When that can't be found out, such as without a descriptor left. What can't be looked at is not empty.
     pub fn is_empty(&self) -> io::Result<bool> {
         for directory in self.distinct_directories() {
-            if !pids_below(directory).map_err(|error| about(directory, &error))?.is_empty() {
+            if !tree::pids_below(directory).map_err(|error| about(directory, &error))?.is_empty() {
                 return Ok(false);
             }
         }
@@ -151,7 +150,7 @@ impl TaskCgroup {
             let _ = write(&directory.join("pids.max"), 0);
         }
         for directory in self.distinct_directories() {
-            kill_listed(|| pids_below(directory).unwrap_or_default());
+            kill_listed(|| tree::pids_below(directory).unwrap_or_default());
         }
     }
 
@@ -183,7 +182,7 @@ impl TaskCgroup {
         let deadline = Instant::now() + REMOVE_WITHIN;
         for directory in self.distinct_directories() {
             // The kernel says busy for a moment after the last process left.
-            while let Err(error) = remove_below(directory) {
+            while let Err(error) = tree::remove_below(directory) {
                 if error.kind() != ErrorKind::ResourceBusy || Instant::now() >= deadline {
                     return Err(about(directory, &error));
                 }
@@ -207,48 +206,6 @@ impl TaskCgroup {
         // In version 2 all controllers name the same directory.
         let count = if self.version == Version::V2 { 1 } else { usize::MAX };
         self.directories.values().take(count).map(PathBuf::as_path)
-    }
-}
-
-fn remove_below(directory: &Path) -> io::Result<()> {
-    for child in children(directory)? {
-        remove_below(&child)?;
-    }
-    match fs::remove_dir(directory) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
-}
-
-fn pids_below(directory: &Path) -> io::Result<Vec<i32>> {
-    let own = unless_gone(fs::read_to_string(directory.join("cgroup.procs")))?;
-    let mut pids: Vec<i32> = own.lines().filter_map(|line| line.trim().parse().ok()).collect();
-    for child in children(directory)? {
-        pids.extend(pids_below(&child)?);
-    }
-    Ok(pids)
-}
-
-pub(super) fn children(directory: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut children = Vec::new();
-    for entry in unless_gone(fs::read_dir(directory).map(Some))?.into_iter().flatten() {
-        let entry = entry?;
-        match entry.file_type() {
-            Ok(kind) if kind.is_dir() => children.push(entry.path()),
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(children)
-}
-
-/// What was read of a group. There is nothing of one that is gone, or was removed while it was read; nor in a group of threads, whose
-/// processes are listed above it.
-fn unless_gone<T: Default>(read: io::Result<T>) -> io::Result<T> {
-    let gone = [Errno::NOENT, Errno::NODEV, Errno::OPNOTSUPP];
-    match read {
-        Err(error) if gone.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) => Ok(T::default()),
-        other => other,
     }
 }
 

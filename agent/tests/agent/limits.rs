@@ -1,5 +1,7 @@
 //! Limits that hold. Left out, and said so, where the kernel gives no controllers.
 
+use std::{io::Write, time::Duration};
+
 use plenum_agent::driver::FailureKind;
 
 use crate::bench::{Bench, limits_are_testable};
@@ -64,4 +66,26 @@ async fn a_root_task_can_not_lift_its_own_limits() {
     assert!(bench.run(task).await.succeeded());
     let output = bench.output(allocation);
     assert!(!output.contains("lifted") && !output.contains("mounted"), "{output}");
+}
+
+// No path was short enough to name the last of its groups. Its shim could not look into that one, and waited for ever; so did each later agent of
+// the machine, before it registered.
+#[tokio::test]
+async fn a_task_that_nests_its_groups_ends_all_the_same() {
+    if !limits_are_testable("a_task_that_nests_its_groups_ends_all_the_same") {
+        return;
+    }
+    let mut bench = Bench::isolated();
+    let name = "x".repeat(200);
+    let task = bench.shell(&format!(
+        "mkdir groups; unshare --user --keep-caps --mount --cgroup sh -c '(mount -t cgroup -o pids none groups || mount -t cgroup2 none groups) && \
+         cd groups && i=0; while [ $i -lt 30 ]; do mkdir {name} && cd -P {name} || break; i=$((i+1)); done; echo $i' 2>&1"
+    ));
+    let allocation = task.allocation;
+    bench.start(task);
+    let ended = tokio::time::timeout(Duration::from_secs(20), bench.ended()).await;
+    assert!(ended.is_ok(), "it did not end; nested: {}", bench.output(allocation));
+    if bench.output(allocation) != "30\n" {
+        let _ = writeln!(std::io::stderr(), "LEFT OUT: a task can't nest groups here: {}", bench.output(allocation));
+    }
 }
