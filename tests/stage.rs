@@ -304,6 +304,7 @@ impl Drop for Stage {
         }
         for agent in self.cgroups() {
             for task in fs::read_dir(&agent).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(task.path().join("command"));
                 let _ = fs::remove_dir(task.path());
             }
             let _ = fs::remove_dir(agent);

@@ -1,4 +1,7 @@
 //! The control group of one task: made before its command runs, killed and removed after its end.
+//!
+//! It has the limits, and the command runs in another one below it. A task of root may make a namespace of control groups and mount them there;
+//! what it finds at the root of that mount is the group that it is in, with its files. The one with the limits lies above.
 
 use std::{
     collections::BTreeMap,
@@ -20,6 +23,9 @@ const CPU_PERIOD_MICROS: u64 = 100_000;
 const CPU_QUOTA_MICROS_MIN: u64 = 1_000;
 /// How long a group that was just emptied may still say that it is busy.
 const REMOVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// The group below the one with the limits, in which the command runs. An agent of an earlier version had none: its tasks are in the upper one.
+const COMMAND_GROUP: &str = "command";
 
 /// What a task may use at most. A zero leaves that resource unlimited: nothing was claimed of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,17 +50,18 @@ impl TaskCgroup {
         Self { version, directories }
     }
 
-    /// Makes the group and sets its limits. One that is there already (of an earlier restart) is used again.
+    /// Makes the group, sets its limits, and makes the one below it for the command. Those that are there already (of an earlier restart) are used
+    /// again.
     ///
     /// # Errors
     /// The message names the file that refused and what was to be written.
     pub fn create(&self, limits: &Limits) -> io::Result<()> {
-        for directory in self.distinct_directories() {
-            match fs::create_dir(directory) {
-                Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(about(directory, &error)),
-                _ => {}
-            }
+        self.distinct_directories().try_for_each(make_unless_there)?;
+        if let Some(directory) = self.directories.get(&Controller::Memory).filter(|_| self.version == Version::V1) {
+            count_what_is_below(directory)?;
         }
+        // In version 2 no controller is handed down to it: it has no limits, and what is used in it counts as the upper one's.
+        self.distinct_directories().try_for_each(|directory| make_unless_there(&directory.join(COMMAND_GROUP)))?;
         for (&controller, directory) in &self.directories {
             match controller {
                 Controller::Cpu => self.limit_cpu(directory, limits.cpu_millis)?,
@@ -100,14 +107,14 @@ impl TaskCgroup {
         }
     }
 
-    /// The files to which a process writes `0` to enter the group, opened before it loses sight of them.
+    /// The files to which the command writes `0` to enter its group, opened before it loses sight of them.
     ///
     /// # Errors
     /// When one can't be opened; the message names it.
     pub fn open_entries(&self) -> io::Result<Vec<File>> {
         self.distinct_directories()
             .map(|directory| {
-                let path = directory.join("cgroup.procs");
+                let path = directory.join(COMMAND_GROUP).join("cgroup.procs");
                 OpenOptions::new().write(true).open(&path).map_err(|error| about(&path, &error))
             })
             .collect()
@@ -117,11 +124,15 @@ impl TaskCgroup {
     #[must_use]
     pub fn oom_kills(&self) -> u64 {
         let Some(directory) = self.directories.get(&Controller::Memory) else { return 0 };
-        let file = match self.version {
-            Version::V1 => "memory.oom_control",
-            Version::V2 => "memory.events",
-        };
-        fs::read_to_string(directory.join(file)).ok().and_then(|text| keyed_value(&text, "oom_kill")).unwrap_or(0)
+        let counted = |text: &str| keyed_value(text, "oom_kill").unwrap_or(0);
+        match self.version {
+            // Counts where the process was, whichever group's limit it died of.
+            Version::V1 => {
+                let texts = tree::contents_below(directory, "memory.oom_control").unwrap_or_default();
+                texts.iter().map(|text| counted(text)).sum()
+            }
+            Version::V2 => fs::read_to_string(directory.join("memory.events")).map_or(0, |text| counted(&text)),
+        }
     }
 
     /// True when no process is in it, nor in any group that the task made below it.
@@ -206,6 +217,22 @@ impl TaskCgroup {
         // In version 2 all controllers name the same directory.
         let count = if self.version == Version::V2 { 1 } else { usize::MAX };
         self.directories.values().take(count).map(PathBuf::as_path)
+    }
+}
+
+fn make_unless_there(directory: &Path) -> io::Result<()> {
+    match fs::create_dir(directory) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(about(directory, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Before Linux 5.11 a version 1 group did not have to answer for the memory of those below it, unless it was told to before there were any.
+fn count_what_is_below(directory: &Path) -> io::Result<()> {
+    let file = directory.join("memory.use_hierarchy");
+    match fs::read_to_string(&file) {
+        Ok(text) if text.trim() == "0" => write(&file, 1),
+        _ => Ok(()),
     }
 }
 

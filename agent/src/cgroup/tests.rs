@@ -32,6 +32,39 @@ fn version_one_gets_a_directory_and_limits_in_each_hierarchy() {
     let memory = mount("memory").join("plenum/m1/7-1");
     fs::write(memory.join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n").unwrap();
     assert_eq!(task.oom_kills(), 3);
+    fs::write(memory.join("command/memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n").unwrap();
+    assert_eq!(task.oom_kills(), 7, "each group counts its own");
+}
+
+// Before Linux 5.11 a group did not answer for those below it unless it was told to: the memory of a command below it had no limit.
+#[test]
+fn a_version_one_group_answers_for_the_memory_of_its_command() {
+    let tree = tempfile::tempdir().unwrap();
+    let mounts = Mounts::per_controller(BTreeMap::from([(Controller::Memory, tree.path().join("memory"))]));
+    let agent = AgentCgroup::prepare(&mounts, "m1").0.unwrap();
+    let directory = tree.path().join("memory/plenum/m1/1-0");
+    fs::create_dir(&directory).unwrap();
+    for (before, after) in [("0\n", "1"), ("1\n", "1\n")] {
+        fs::write(directory.join("memory.use_hierarchy"), before).unwrap();
+        agent.task("1-0").create(&LIMITS).unwrap();
+        assert_eq!(read(&directory.join("memory.use_hierarchy")), after);
+    }
+}
+
+// What stands at the root of a task's namespace of control groups it can write. Those were its limits.
+#[test]
+fn a_command_enters_a_group_below_its_limits() {
+    let tree = tempfile::tempdir().unwrap();
+    fs::write(tree.path().join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+    let agent = AgentCgroup::prepare(&Mounts::unified(tree.path()).unwrap(), "m1").0.unwrap();
+    let task = agent.task("1-0");
+    task.create(&LIMITS).unwrap();
+    let directory = tree.path().join("plenum/m1/1-0");
+    let refused = task.open_entries().unwrap_err().to_string();
+    assert!(refused.contains("plenum/m1/1-0/command/cgroup.procs"), "{refused}");
+    let inside: Vec<_> = fs::read_dir(directory.join("command")).unwrap().collect();
+    assert!(inside.is_empty(), "no limit is written there, and no controller handed down: {inside:?}");
+    assert!(!directory.join("cgroup.subtree_control").exists());
 }
 
 #[test]

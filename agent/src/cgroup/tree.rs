@@ -22,13 +22,21 @@ use rustix::{
 /// # Errors
 /// When one can't be looked at, such as without a descriptor left.
 pub(super) fn pids_below(root: &Path) -> io::Result<Vec<i32>> {
-    let mut pids = Vec::new();
+    let texts = contents_below(root, "cgroup.procs")?;
+    Ok(texts.iter().flat_map(|text| text.lines()).filter_map(|line| line.trim().parse().ok()).collect())
+}
+
+/// What stands in that file of a group and of all groups below it; nothing where it is not there.
+///
+/// # Errors
+/// When one can't be read, such as without a descriptor left.
+pub(super) fn contents_below(root: &Path, file: &str) -> io::Result<Vec<String>> {
+    let mut texts = Vec::new();
     walk(root, |group| {
-        let text = read(group, "cgroup.procs")?;
-        pids.extend(text.lines().filter_map(|line| line.trim().parse::<i32>().ok()));
+        texts.push(read(group, file)?);
         Ok(())
     })?;
-    Ok(pids)
+    Ok(texts)
 }
 
 /// The names of the groups right below one.

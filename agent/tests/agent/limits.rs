@@ -1,10 +1,11 @@
 //! Limits that hold. Left out, and said so, where the kernel gives no controllers.
 
-use std::{io::Write, time::Duration};
+use std::{collections::BTreeMap, io::Write, path::PathBuf, time::Duration};
 
 use plenum_agent::driver::FailureKind;
+use plenum_model::AllocationId;
 
-use crate::bench::{Bench, limits_are_testable};
+use crate::bench::{Bench, allocation_directory, limits_are_testable};
 
 #[tokio::test]
 async fn too_much_memory_ends_a_task_and_is_named() {
@@ -66,6 +67,55 @@ async fn a_root_task_can_not_lift_its_own_limits() {
     assert!(bench.run(task).await.succeeded());
     let output = bench.output(allocation);
     assert!(!output.contains("lifted") && !output.contains("mounted"), "{output}");
+}
+
+/// What the agent wrote into the groups of a task, by the names of the files.
+fn written_limits(bench: &Bench, allocation: AllocationId) -> BTreeMap<String, String> {
+    let spec = allocation_directory(bench.directory.path(), allocation).join("spec.json");
+    let spec: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(spec).unwrap()).unwrap();
+    let groups = spec["cgroup"]["directories"].as_object().unwrap().values();
+    let groups: Vec<PathBuf> = groups.map(|path| path.as_str().unwrap().into()).collect();
+    let files = [
+        "pids.max",
+        "memory.max",
+        "cpu.max",
+        "memory.limit_in_bytes",
+        "memory.memsw.limit_in_bytes",
+        "cpu.cfs_quota_us",
+    ];
+    let read = |file: &str| groups.iter().find_map(|group| std::fs::read_to_string(group.join(file)).ok());
+    files.iter().filter_map(|&file| Some((file.to_owned(), read(file)?))).collect()
+}
+
+// The group that a task is in is the root of its own namespace of control groups, and what it mounts there it may write. That one had its limits.
+#[tokio::test]
+async fn a_root_task_can_not_lift_its_own_limits_by_a_namespace_of_its_own() {
+    if !limits_are_testable("a_root_task_can_not_lift_its_own_limits_by_a_namespace_of_its_own") {
+        return;
+    }
+    let mut bench = Bench::isolated();
+    let lift = "for group in pids memory cpu; do mkdir $group; mount -t cgroup -o $group none $group || mount -t cgroup2 none $group; done; \
+         for file in pids/pids.max memory/memory.max cpu/cpu.max; do echo max > $file; done; \
+         for file in memory/memory.memsw.limit_in_bytes memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us; do echo -1 > $file; done; \
+         test -e pids/cgroup.procs && echo mounted; echo tried; exec sleep 100";
+    let task = bench.shell(&format!(
+        "unshare --user --keep-caps --mount --cgroup sh -c '{lift}' 2>/dev/null || echo tried; sleep 100"
+    ));
+    let allocation = task.allocation;
+    bench.start(task);
+    bench.started().await;
+    let before = written_limits(&bench, allocation);
+    while !bench.output(allocation).contains("tried") {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let after = written_limits(&bench, allocation);
+    bench.stop(allocation);
+    bench.ended().await;
+    assert_eq!(after, before);
+    assert_eq!(before["pids.max"], "64\n");
+    if !bench.output(allocation).contains("mounted") {
+        let _ = writeln!(std::io::stderr(), "LEFT OUT: a task can't mount its groups here");
+    }
 }
 
 // No path was short enough to name the last of its groups. Its shim could not look into that one, and waited for ever; so did each later agent of
