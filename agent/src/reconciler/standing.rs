@@ -183,6 +183,10 @@ impl AgentReconciler {
         let Some(under_way) = self.report.under_way.take() else { return };
         self.see(revision);
         if register {
+            // Who asked already, or is about to, knows it from elsewhere, and has the answer of that one to wait for.
+            if !matches!(self.standing, Standing::Present(_)) {
+                return;
+            }
             // Not at once: a server that doesn't see yet what it registered a moment ago would be asked without a pause.
             let register_at_ms = now_ms + self.backoff_ms(0);
             self.standing = Standing::Away { register_at_ms, failures: 0 };

@@ -362,6 +362,25 @@ fn a_task_that_waits_for_its_restart_is_not_ready() {
     assert_eq!(standing(&story), Some((Running, false)), "nor to the next agent");
 }
 
+// The stream and the report under way both said that the epoch was over, as they do when a lease ran out. The second word took back the registration
+// that the first one had brought about: its answer was not used, and another one was sent that knew nothing of it.
+#[test]
+fn an_agent_that_registers_already_is_not_told_to_by_an_older_report() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    let [Output::Report { number, .. }] = story.take(|output| matches!(output, Output::Report { .. }))[..] else {
+        panic!("one report is under way")
+    };
+    story.input(Input::FollowRefused { machine: MACHINE, epoch: 1 });
+    story.pass_ms(200, false);
+    assert_eq!(story.sent.iter().filter(|output| matches!(output, Output::Register { .. })).count(), 1);
+    story.input(Input::ReportAnswered { number, revision: 7, register: true });
+    story.epoch = 2;
+    story.registered();
+    assert!(story.agent.is_in(MACHINE, 2));
+}
+
 #[test]
 fn restarts_outside_the_window_do_not_count() {
     let mut story = Story::new(|_| Fate::exits_after_ms(10_000, 3));
