@@ -191,6 +191,9 @@ pub struct Recovered {
     pub restart: u32,
     /// When its earlier starts ended, in milliseconds since 1970, oldest first; of very many, the latest.
     pub earlier_ends_unix_ms: Vec<u64>,
+    /// One of these earlier starts ran.
+    #[serde(default)]
+    pub ran_before: bool,
     /// Where the latest start stands.
     pub found: Found,
     /// Where it comes from, as it was kept.

@@ -59,6 +59,7 @@ struct FakeTask {
     ended_at_ms: u64,
     told: Told,
     earlier_ends_unix_ms: Vec<u64>,
+    ran_before: bool,
     forgotten: bool,
 }
 
@@ -204,6 +205,7 @@ impl Driver for FakeDriver {
                 allocation,
                 restart: task.task.restart,
                 earlier_ends_unix_ms: task.earlier_ends_unix_ms.clone(),
+                ran_before: task.ran_before,
                 found,
                 traces: task.task.traces.clone(),
             });
@@ -214,7 +216,7 @@ impl Driver for FakeDriver {
     fn start(&mut self, task: TaskSpec) {
         // What was forgotten has left no trace.
         let known = self.tasks.get_mut(&task.allocation).filter(|known| !known.forgotten);
-        let earlier_ends_unix_ms = match known {
+        let (earlier_ends_unix_ms, ran_before) = match known {
             Some(known) if known.task.restart == task.restart => {
                 known.told = Told::Nothing;
                 return;
@@ -222,9 +224,10 @@ impl Driver for FakeDriver {
             Some(known) => {
                 let mut ends = known.earlier_ends_unix_ms.clone();
                 ends.push(known.ended_at_ms);
-                ends
+                let ran = known.exit.as_ref().is_some_and(|exit| exit.started_unix_ms.is_some());
+                (ends, known.ran_before || ran)
             }
-            None => Vec::new(),
+            None => (Vec::new(), false),
         };
         self.starts.push((task.allocation, task.restart));
         let fate = (self.fate)(&task);
@@ -241,6 +244,7 @@ impl Driver for FakeDriver {
             ended_at_ms: 0,
             told: Told::Nothing,
             earlier_ends_unix_ms,
+            ran_before,
             forgotten: false,
             fate,
             task,

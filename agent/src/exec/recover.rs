@@ -128,6 +128,7 @@ struct Looked {
     /// `None`: its spec is damaged.
     start: Option<(ShimSpec, Trace)>,
     earlier_ends_unix_ms: Vec<u64>,
+    ran_before: bool,
 }
 
 /// Reads what is there, and changes nothing that runs.
@@ -140,26 +141,29 @@ fn look_at_one(directory: AllocationDirectory, allocation: AllocationId) -> io::
             return Ok(None);
         }
         Read::Damaged => {
-            return Ok(Some(Looked { allocation, directory, start: None, earlier_ends_unix_ms: Vec::new() }));
+            let earlier_ends_unix_ms = Vec::new();
+            return Ok(Some(Looked { allocation, directory, start: None, earlier_ends_unix_ms, ran_before: false }));
         }
     };
     let restart = spec.task.restart;
-    let mut earlier_ends_unix_ms = Vec::new();
+    let (mut earlier_ends_unix_ms, mut ran_before) = (Vec::new(), false);
     for earlier in restart.saturating_sub(ENDS_KEPT)..restart {
-        earlier_ends_unix_ms.extend(read_exit(&directory, earlier)?.map(|exit| exit.ended_unix_ms));
+        let Some(exit) = read_exit(&directory, earlier)? else { continue };
+        earlier_ends_unix_ms.push(exit.ended_unix_ms);
+        ran_before |= exit.started_unix_ms.is_some();
     }
     let trace = look(&directory, restart)?;
-    Ok(Some(Looked { allocation, directory, start: Some((spec, trace)), earlier_ends_unix_ms }))
+    Ok(Some(Looked { allocation, directory, start: Some((spec, trace)), earlier_ends_unix_ms, ran_before }))
 }
 
 fn recover_one(looked: Looked) -> (Recovered, Option<Adopted>) {
-    let Looked { allocation, directory, start, earlier_ends_unix_ms } = looked;
+    let Looked { allocation, directory, start, earlier_ends_unix_ms, ran_before } = looked;
     let Some((spec, trace)) = start else {
         // As a rule the machine crashed over a start, which is nothing that the task did.
         let message = "what it was to run can't be read any more, as after a crash of the machine";
         let failure = Failure::new(FailureKind::Booted, message);
         let found = Found::Ended(Exit::failed(failure, unix_ms()));
-        return (Recovered { allocation, restart: 0, earlier_ends_unix_ms, found, traces: None }, None);
+        return (Recovered { allocation, restart: 0, earlier_ends_unix_ms, ran_before, found, traces: None }, None);
     };
     let (restart, traces) = (spec.task.restart, spec.task.traces.clone());
     let (found, adopted) = match trace {
@@ -174,7 +178,7 @@ fn recover_one(looked: Looked) -> (Recovered, Option<Adopted>) {
         Trace::None if spec.boot_id == boot_id() => (Found::NotStarted, None),
         Trace::None | Trace::Vanished => (Found::Ended(lost_track(&directory, &spec, None)), None),
     };
-    (Recovered { allocation, restart, earlier_ends_unix_ms, found, traces }, adopted)
+    (Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces }, adopted)
 }
 
 /// Kills what is left of a start whose shim vanished, and writes down that it ended so. `status`: how the shim ended, where that is known.

@@ -56,7 +56,7 @@ pub(super) struct Held {
     /// The driver has written a start of it down: the next agent finds it.
     pub(super) is_recorded: bool,
     /// Its command ran, in this start or in an earlier one.
-    has_run: bool,
+    pub(super) has_run: bool,
     /// The number of its latest start.
     pub(super) restart: u32,
     pub(super) restarted_at_ms: Vec<u64>,

@@ -370,7 +370,7 @@ impl AgentReconciler {
     }
 
     fn recover(&mut self, now_millis: u64, recovered: Recovered) {
-        let Recovered { allocation, restart, earlier_ends_unix_ms, found, traces } = recovered;
+        let Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces } = recovered;
         let phase = match found {
             Found::NotStarted => Phase::Waiting { recorded: true },
             Found::Alive { running: false } => Phase::Starting,
@@ -379,6 +379,7 @@ impl AgentReconciler {
         };
         let mut held = Held::new(now_millis, phase);
         held.is_recorded = true;
+        held.has_run |= ran_before;
         held.restart = restart;
         held.restarted_at_ms = earlier_ends_unix_ms;
         held.traces = traces;

@@ -299,7 +299,8 @@ fn what_this_agent_can_not_run_fails_with_the_reason() {
 fn what_an_earlier_agent_wrote_down_and_this_one_can_not_run_is_given_up_before_it_fails() {
     let mut story = Story::new(|_| Fate::runs_for_ever());
     let (restart, found) = (0, Found::NotStarted);
-    let recorded = Recovered { allocation: id(1), restart, earlier_ends_unix_ms: vec![], found, traces: None };
+    let (earlier_ends_unix_ms, ran_before) = (vec![], false);
+    let recorded = Recovered { allocation: id(1), restart, earlier_ends_unix_ms, ran_before, found, traces: None };
     story.agent = AgentReconciler::new(Settings::default(), 0, 0);
     story.sent.clear();
     story.input(Input::Recovered(vec![recorded]));
@@ -362,6 +363,24 @@ fn a_task_that_waits_for_its_restart_is_not_ready() {
     assert_eq!(standing(&story), Some((Running, false)), "nor to the next agent");
 }
 
+// The next agent took it for a first start. The cell, which takes no step back, went on to think that it is ready.
+#[test]
+fn a_task_whose_restart_is_on_its_way_is_not_ready_to_the_next_agent_either() {
+    let mut story = Story::new(|task| match task.restart {
+        0 => Fate::exits_after_ms(10, 3),
+        _ => Fate { starts_after_ms: 60_000, ..Fate::runs_for_ever() },
+    });
+    story.registered();
+    let policy = RestartPolicy { attempts: 1, delay_ms: 0, within_ms: 0 };
+    story.assignments(true, vec![with_restarts(1, policy)], &[]);
+    story.pass_ms(100, true);
+    let standing = |story: &Story| story.status(1).map(|status| (status.state, status.ready));
+    assert_eq!((story.starts(), story.reported(1)), (vec![(1, 0), (1, 1)], vec![Running]), "told that it is ready");
+    assert_eq!(standing(&story), Some((Running, false)));
+    story.crash();
+    assert_eq!(standing(&story), Some((Running, false)), "nor to the next agent");
+}
+
 // The stream and the report under way both said that the epoch was over, as they do when a lease ran out. The second word took back the registration
 // that the first one had brought about: its answer was not used, and another one was sent that knew nothing of it.
 #[test]
@@ -399,8 +418,8 @@ fn restarts_that_a_clock_put_into_the_future_do_not_count() {
     let mut found = |earlier_ends_unix_ms: Vec<u64>| {
         let exit = Exit { code: Some(3), ..Exit::default() };
         let restart = u32::try_from(earlier_ends_unix_ms.len()).unwrap();
-        let found = Found::Ended(exit);
-        let recovered = Recovered { allocation: id(1), restart, earlier_ends_unix_ms, found, traces: None };
+        let (ran_before, found) = (true, Found::Ended(exit));
+        let recovered = Recovered { allocation: id(1), restart, earlier_ends_unix_ms, ran_before, found, traces: None };
         story.crash();
         story.input(Input::Recovered(vec![recovered]));
         story.registered();

@@ -461,6 +461,23 @@ async fn a_start_that_fails_is_not_made_by_a_shim_that_is_late() {
     assert_eq!((late.code(), bench.directory.path().join("jobs/job-9-1-v1/up").exists()), (Some(3), false));
 }
 
+#[tokio::test]
+async fn of_a_restart_the_next_agent_hears_whether_the_task_ran_before() {
+    for (command, ran) in [("false", true), ("no-such-program", false)] {
+        let mut bench = Bench::bare();
+        let first = bench.task(&[command]);
+        assert!(!bench.run(first.clone()).await.succeeded());
+        assert!(!bench.next_agent()[0].ran_before, "this is its first start");
+        let second = TaskSpec { restart: 1, command: ["sleep", "100"].map(str::to_owned).to_vec(), ..first };
+        bench.start(second.clone());
+        bench.started().await;
+        let found = bench.next_agent();
+        assert_eq!((found[0].restart, found[0].ran_before), (1, ran));
+        bench.stop(second.allocation);
+        assert!(bench.ended().await.stop_requested);
+    }
+}
+
 async fn wait_for_output(bench: &Bench, allocation: AllocationId, expected: &str) {
     for _ in 0..2000 {
         if bench.output(allocation) == expected {
