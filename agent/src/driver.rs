@@ -177,6 +177,11 @@ pub enum Found {
         /// Its command was started.
         running: bool,
     },
+    /// Whoever watched it is gone, and something of it is left that is being killed; its end follows.
+    Leaving {
+        /// Its command was started.
+        ran: bool,
+    },
     /// It ended meanwhile; nothing of it is left.
     Ended(Exit),
 }

@@ -211,9 +211,9 @@ impl ExecDriver {
 impl Driver for ExecDriver {
     fn recover(&mut self) -> io::Result<Vec<Recovered>> {
         let mut all = Vec::new();
-        for (recovered, alive) in recover::recover(&self.options)? {
-            if let Some(adopted) = alive {
-                self.watch_start(recovered.allocation, start::Start::Adopted(Box::new(adopted)));
+        for (recovered, there) in recover::recover(&self.options)? {
+            if let Some(start) = there {
+                self.watch_start(recovered.allocation, start);
             } else if recovered.found == crate::driver::Found::NotStarted {
                 self.unstarted.insert(recovered.allocation, recovered.restart);
             }

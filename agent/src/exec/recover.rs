@@ -1,10 +1,21 @@
 //! What earlier agents left: reading it, and cleaning up what nobody watches.
 
-use std::{fs, io, os::fd::OwnedFd, path::Path, process::ExitStatus, time::Duration};
+use std::{
+    fs, io,
+    os::fd::OwnedFd,
+    path::Path,
+    process::ExitStatus,
+    thread,
+    time::{Duration, Instant},
+};
 
 use serde::de::DeserializeOwned;
 
-use super::{ExecOptions, clean::ENDS_KEPT, start::Adopted};
+use super::{
+    ExecOptions,
+    clean::ENDS_KEPT,
+    start::{Adopted, Start},
+};
 use plenum_model::{AllocationId, is_name};
 
 use crate::{
@@ -19,6 +30,9 @@ use crate::{
 
 /// How long to wait at once for killed processes to be gone, before it is said in the log that they hang.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
+/// How long an agent that begins waits in all for what it kills. A process that hangs in the kernel must keep it neither from registering nor from
+/// hearing that it is to end; what is gone by then, the cell is told of with the registration.
+const RECOVERED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What is there of one start.
 pub(super) enum Trace {
@@ -91,12 +105,12 @@ pub(super) fn allocations(directory: &AgentDirectory) -> io::Result<Vec<Allocati
     Ok(keys)
 }
 
-/// Everything that has not been forgotten, with the shims of what lives. Cgroups that belong to nothing of it are emptied
-/// and removed.
+/// Everything that has not been forgotten, with what is to be watched of it. Cgroups that belong to nothing of it are emptied and removed, on
+/// another thread where that takes long.
 ///
 /// # Errors
 /// When something can't be read that may run. Nothing was killed then.
-pub(super) fn recover(options: &ExecOptions) -> io::Result<Vec<(Recovered, Option<Adopted>)>> {
+pub(super) fn recover(options: &ExecOptions) -> io::Result<Vec<(Recovered, Option<Start>)>> {
     let mut looked = Vec::new();
     for allocation in allocations(&options.directory)? {
         let directory = options.directory.allocation(allocation);
@@ -105,20 +119,43 @@ pub(super) fn recover(options: &ExecOptions) -> io::Result<Vec<(Recovered, Optio
         }
     }
     let names = options.cgroup.as_ref().map_or_else(|| Ok(Vec::new()), AgentCgroup::names)?;
-    let found: Vec<_> = looked.into_iter().map(recover_one).collect();
+    let deadline = Instant::now() + RECOVERED_WITHIN;
+    let found: Vec<_> = looked.into_iter().map(|looked| recover_one(looked, deadline)).collect();
+    let mut left = Vec::new();
     if let Some(parent) = &options.cgroup {
         for name in names {
-            let alive = |(recovered, adopted): &(Recovered, Option<Adopted>)| {
-                (adopted.is_some() || recovered.found == Found::NotStarted) && recovered.allocation.to_string() == name
+            let is_there = |(recovered, there): &(Recovered, Option<Start>)| {
+                (there.is_some() || recovered.found == Found::NotStarted) && recovered.allocation.to_string() == name
             };
-            if is_name(&name, false) && !found.iter().any(alive) {
-                let left = parent.task(&name);
-                is_emptied(&left, &name);
-                log_if_failed(left.remove());
+            if is_name(&name, false) && !found.iter().any(is_there) {
+                let group = parent.task(&name);
+                if !is_removed(&group, deadline) {
+                    left.push((name, group));
+                }
             }
         }
     }
+    if !left.is_empty() {
+        let directory = options.directory.clone();
+        drop(tokio::task::spawn_blocking(move || remove_patiently(&directory, left)));
+    }
     Ok(found)
+}
+
+/// Empties and removes groups of which nothing else is here any more.
+fn remove_patiently(directory: &AgentDirectory, mut groups: Vec<(String, TaskCgroup)>) {
+    while !groups.is_empty() {
+        groups.retain(|(name, group)| {
+            // A cell that was restored may have it started again.
+            let directory = AllocationId::parse(name).map(|allocation| directory.allocation(allocation));
+            let is_used = directory.is_some_and(|one| one.spec().exists() && !one.ended().exists());
+            if is_used || !is_emptied(group, name) {
+                return !is_used;
+            }
+            log_if_failed(group.remove());
+            false
+        });
+    }
 }
 
 /// An allocation with whatever is there of it.
@@ -156,7 +193,7 @@ fn look_at_one(directory: AllocationDirectory, allocation: AllocationId) -> io::
     Ok(Some(Looked { allocation, directory, start: Some((spec, trace)), earlier_ends_unix_ms, ran_before }))
 }
 
-fn recover_one(looked: Looked) -> (Recovered, Option<Adopted>) {
+fn recover_one(looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) {
     let Looked { allocation, directory, start, earlier_ends_unix_ms, ran_before } = looked;
     let Some((spec, trace)) = start else {
         // As a rule the machine crashed over a start, which is nothing that the task did.
@@ -166,24 +203,51 @@ fn recover_one(looked: Looked) -> (Recovered, Option<Adopted>) {
         return (Recovered { allocation, restart: 0, earlier_ends_unix_ms, ran_before, found, traces: None }, None);
     };
     let (restart, traces) = (spec.task.restart, spec.task.traces.clone());
-    let (found, adopted) = match trace {
-        Trace::Alive(shim) => {
-            (Found::Alive { running: directory.running(restart).exists() }, Some(Adopted { spec, shim }))
-        }
-        Trace::Exit(exit) => {
-            remove_cgroup(&spec);
-            (Found::Ended(exit), None)
-        }
+    let running = directory.running(restart).exists();
+    let (found, there) = match trace {
+        Trace::Alive(shim) => (Found::Alive { running }, Some(Start::Adopted(Box::new(Adopted { spec, shim })))),
         // In another boot somebody may have started it, and only the record of that be lost.
         Trace::None if spec.boot_id == boot_id() => (Found::NotStarted, None),
-        Trace::None | Trace::Vanished => (Found::Ended(lost_track(&directory, &spec, None)), None),
+        Trace::Exit(exit) if spec.cgroup.as_ref().is_none_or(|cgroup| is_removed(cgroup, deadline)) => {
+            (Found::Ended(exit), None)
+        }
+        Trace::None | Trace::Vanished if is_cleared(&directory, &spec, deadline) => {
+            (Found::Ended(write_lost(&directory, &spec, None)), None)
+        }
+        trace => {
+            let ran = running || matches!(&trace, Trace::Exit(exit) if exit.started_unix_ms.is_some());
+            tracing::warn!(%allocation, "what is left of a task whose shim is gone was killed, and doesn't go away yet");
+            (Found::Leaving { ran }, Some(Start::Leaving(Box::new(spec))))
+        }
     };
-    (Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces }, adopted)
+    (Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces }, there)
+}
+
+/// Waits until nothing is left of a start whose shim is gone, and says how it ended.
+///
+/// # Errors
+/// When that can't be found out.
+pub(super) fn outlast(directory: &AllocationDirectory, spec: &ShimSpec) -> io::Result<Exit> {
+    Ok(match look(directory, spec.task.restart)? {
+        Trace::Exit(exit) => {
+            remove_cgroup(spec);
+            exit
+        }
+        _ => lost_track(directory, spec, None),
+    })
 }
 
 /// Kills what is left of a start whose shim vanished, and writes down that it ended so. `status`: how the shim ended, where that is known.
 pub(super) fn lost_track(directory: &AllocationDirectory, spec: &ShimSpec, status: Option<ExitStatus>) -> Exit {
-    kill_what_is_left(directory, spec);
+    remove_cgroup(spec);
+    while spec.cgroup.is_none() && !is_cleared(directory, spec, Instant::now() + KILLED_WITHIN) {
+        let allocation = spec.task.allocation;
+        tracing::warn!(%allocation, "what is left of a task hangs in the kernel, or can't be looked at: waits for its end");
+    }
+    write_lost(directory, spec, status)
+}
+
+fn write_lost(directory: &AllocationDirectory, spec: &ShimSpec, status: Option<ExitStatus>) -> Exit {
     let (kind, message) = if spec.boot_id != boot_id() {
         (FailureKind::Booted, "the machine was booted while it ran")
     } else if status.is_some_and(|status| status.code().is_some()) {
@@ -208,29 +272,35 @@ pub(super) fn remove_cgroup(spec: &ShimSpec) {
     }
 }
 
-/// Comes back when nothing runs of a start whose shim vanished.
-fn kill_what_is_left(directory: &AllocationDirectory, spec: &ShimSpec) {
-    remove_cgroup(spec);
-    if spec.cgroup.is_some() {
-        return;
+/// Kills what is left of a start whose shim vanished, and waits for its end until `deadline`. True: nothing of it is there.
+fn is_cleared(directory: &AllocationDirectory, spec: &ShimSpec, deadline: Instant) -> bool {
+    if let Some(cgroup) = &spec.cgroup {
+        return is_removed(cgroup, deadline);
     }
     // With a pid namespace the kernel is killing it already, which takes a moment. Without one, nobody is. Each task of
     // this agent has a directory of its own, so this names exactly one.
     let mark = format!("PLENUM_TASK_DIR={}", directory.task().display());
-    let mut told = false;
     loop {
         match with_environment_entry(&mark) {
-            Ok(left) if left.is_empty() => return,
-            Ok(_) => {
-                kill_listed(|| with_environment_entry(&mark).unwrap_or_default());
-            }
-            Err(error) if !std::mem::replace(&mut told, true) => {
-                tracing::warn!(%error, mark, "can't find out which processes are left of a task: tries again");
-            }
+            Ok(left) if left.is_empty() => return true,
+            Ok(_) => drop(kill_listed(|| with_environment_entry(&mark).unwrap_or_default())),
             Err(_) => {}
         }
-        std::thread::sleep(Duration::from_millis(5));
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(5));
     }
+}
+
+/// Kills what is in a group until `deadline`, and removes it once it is empty. True: nothing is in it.
+fn is_removed(cgroup: &TaskCgroup, deadline: Instant) -> bool {
+    let within = deadline.saturating_duration_since(Instant::now());
+    let is_empty = matches!(cgroup.kill_until_empty(within), Ok(true));
+    if is_empty {
+        log_if_failed(cgroup.remove());
+    }
+    is_empty
 }
 
 /// Kills what is in a group, and waits a while. True: it is empty; or else the log says why it is not known to be.

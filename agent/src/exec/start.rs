@@ -47,6 +47,8 @@ pub(super) enum Start {
         is_known: bool,
     },
     Adopted(Box<Adopted>),
+    /// Its shim is gone, and something of it is left.
+    Leaving(Box<ShimSpec>),
     /// Recorded, never started, and not wanted any more.
     Void {
         allocation: AllocationId,
@@ -92,12 +94,19 @@ pub(super) async fn live(
     let (allocation, restart) = match &start {
         Start::New { task, .. } => (task.allocation, task.restart),
         Start::Adopted(adopted) => (adopted.spec.task.allocation, adopted.spec.task.restart),
+        Start::Leaving(spec) => (spec.task.allocation, spec.task.restart),
         Start::Void { allocation, restart } => (*allocation, *restart),
     };
     let is_known = matches!(&start, Start::New { is_known: true, .. });
+    // That what leaves ran is told with where it was found.
+    let mut started_told = matches!(&start, Start::Leaving(_));
     let mut prepared = match start {
         Start::Adopted(adopted) => {
             Prepared::Watched(Box::new(Watched { spec: adopted.spec, shim: adopted.shim, child: None }))
+        }
+        Start::Leaving(spec) => {
+            let (directory, spec) = (options.directory.allocation(allocation), Arc::from(spec));
+            patiently(None, allocation, move || recover::outlast(&directory, &spec).map(Prepared::Ended)).await
         }
         Start::Void { .. } => {
             let options = Arc::clone(&options);
@@ -122,7 +131,6 @@ pub(super) async fn live(
             prepared
         }
     };
-    let mut started_told = false;
     let exit = loop {
         match prepared {
             Prepared::Ended(exit) => break exit,

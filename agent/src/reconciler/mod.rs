@@ -371,15 +371,17 @@ impl AgentReconciler {
 
     fn recover(&mut self, now_millis: u64, recovered: Recovered) {
         let Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces } = recovered;
+        let ran = matches!(found, Found::Leaving { ran: true });
         let phase = match found {
             Found::NotStarted => Phase::Waiting { recorded: true },
-            Found::Alive { running: false } => Phase::Starting,
+            // What leaves is there, and not ready, until its end is told.
+            Found::Alive { running: false } | Found::Leaving { .. } => Phase::Starting,
             Found::Alive { running: true } => Phase::Running,
             Found::Ended(exit) => Phase::Exited { exit, gone: true },
         };
         let mut held = Held::new(now_millis, phase);
         held.is_recorded = true;
-        held.has_run |= ran_before;
+        held.has_run |= ran || ran_before;
         held.restart = restart;
         held.restarted_at_ms = earlier_ends_unix_ms;
         held.traces = traces;

@@ -141,11 +141,16 @@ impl Stage {
     }
 
     fn agent(&self) -> Agent {
+        self.agent_with(&["--stop-tasks-on-exit"])
+    }
+
+    fn agent_with(&self, flags: &[&str]) -> Agent {
         let path = self.path();
         let process = Command::new(PROGRAM)
             .args(["run", &self.address])
             .arg(path)
-            .args(["trial", "--stop-tasks-on-exit"])
+            .arg("trial")
+            .args(flags)
             .kill_on_drop(true)
             .spawn()
             .unwrap();
@@ -224,6 +229,55 @@ fn assignment(slot: u32, script: &str) -> v1::Assignment {
 
 fn full(wanted: Vec<v1::Assignment>) -> Result<v1::Assignments, Status> {
     Ok(v1::Assignments { revision: 1, full: true, wanted, ..v1::Assignments::default() })
+}
+
+/// Makes a process hang as in the kernel: it takes no signal, SIGKILL included, until it is thawed.
+struct Freezer(PathBuf);
+
+impl Freezer {
+    fn make(test: &str) -> Option<Self> {
+        let group = PathBuf::from(format!("/sys/fs/cgroup/freezer/plenum-{test}-{}", std::process::id()));
+        if std::fs::create_dir(&group).is_err() || !group.join("freezer.state").exists() {
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "LEFT OUT: {test}: needs root and a version 1 freezer");
+            return None;
+        }
+        Some(Self(group))
+    }
+
+    /// Freezes the one process that sleeps for so many seconds.
+    fn freeze(&self, seconds: &str) {
+        let line = format!("sleep\0{seconds}\0");
+        let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+            let is_it = std::fs::read(entry.path().join("cmdline")).ok()? == line.as_bytes();
+            is_it.then(|| entry.file_name().into_string().unwrap())
+        });
+        std::fs::write(self.0.join("cgroup.procs"), found.unwrap()).unwrap();
+        std::fs::write(self.0.join("freezer.state"), "FROZEN").unwrap();
+    }
+
+    fn thaw(&self) {
+        std::fs::write(self.0.join("freezer.state"), "THAWED").unwrap();
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        self.thaw();
+        for _ in 0..100 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn kill_shim(stage: &Stage, allocation: &str) {
+    let record = std::fs::read_to_string(stage.path().join(format!("allocs/{allocation}/record-0"))).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    let shim = nix::unistd::Pid::from_raw(i32::try_from(record["pid"].as_i64().unwrap()).unwrap());
+    nix::sys::signal::kill(shim, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
 fn cgroups_of(agent: &Path) -> Vec<PathBuf> {
@@ -348,6 +402,39 @@ async fn readers_of_a_stream_that_ended_take_no_places_from_later_ones() {
     let refused = stage.cell.0.lock().unwrap().logs[&65].1.clone();
     assert!(agent.terminate().await.success());
     assert_eq!(refused, None);
+}
+
+// An agent waited for all that it had killed before it did anything else: one process that hung kept it from registering and from heeding signals.
+#[tokio::test]
+async fn what_hangs_of_an_earlier_agent_keeps_the_next_one_from_nothing() {
+    let Some(freezer) = Freezer::make("what-hangs") else { return };
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    follower.send(full(vec![assignment(1, "exec sleep 7654321")])).await.unwrap();
+    stage.reported(1, v1::AllocationState::Running).await;
+    freezer.freeze("7654321");
+    agent.kill().await;
+    kill_shim(&stage, "alloc-1-1");
+    let agent = stage.agent_with(&[]);
+    let again = stage.until("a second registration", |heard| heard.registrations.get(1).cloned()).await;
+    assert_eq!(again.machine.unwrap().inventory[0].state(), v1::AllocationState::Running);
+    let follower = stage.follower().await;
+    let ended = tokio::time::timeout(Duration::from_secs(15), agent.terminate()).await;
+    assert!(ended.unwrap().success());
+    drop(follower);
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    follower.send(full(vec![assignment(1, "exec sleep 7654321"), assignment(2, "true")])).await.unwrap();
+    stage.reported(2, v1::AllocationState::Complete).await;
+    let is_there = |one: &v1::Transition| {
+        one.allocation == id(1).to_bits() && one.state() == v1::AllocationState::Running && !one.ready
+    };
+    stage.until("word that it is not ready", |heard| heard.transitions.iter().any(is_there).then_some(())).await;
+    freezer.thaw();
+    let told = stage.reported(1, v1::AllocationState::Failed).await;
+    assert!(told.reason.starts_with("its shim was killed"), "{}", told.reason);
+    assert!(agent.terminate().await.success());
 }
 
 // A call that failed was taken for a reader that had left. The reader waited for ever.
