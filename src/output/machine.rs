@@ -30,7 +30,7 @@ pub(crate) fn unfit(view: &MachineView) -> Option<(&'static str, &'static str)> 
         )),
         Unfit::SetupFails => Some((
             "setup-fails",
-            "its agent could not set several tasks up, one after another: `plenum alloc list --all` and its log tell why; it is tried again after a while",
+            "its agent could not set several tasks up, one after another, or what is to end does not: `plenum alloc list --all` and its log tell why; it is tried again after a while",
         )),
     }
 }

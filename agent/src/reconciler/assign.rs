@@ -39,6 +39,7 @@ impl AgentReconciler {
             // The first set of this registration. What may have been placed elsewhere meanwhile goes first.
             let leaving = self.held.iter().filter(|(_, held)| held.stop.is_some() && !held.is_ended());
             self.fence = leaving.map(|(&allocation, _)| allocation).collect();
+            self.fenced_at_ms = now_ms;
             if !self.fence.is_empty() {
                 plenum_model::rare!("an agent stops what leaves before it starts anything");
             }

@@ -35,6 +35,9 @@ use crate::{
 const ENDS_REMEMBERED_MAX: usize = 4096;
 /// A task that is still starting after this long is reported so; most run sooner, and one report does.
 const STARTING_REPORTED_AFTER_MS: u64 = 500;
+/// How long after a registration what is to end may keep others from starting before the machine takes no more of them: three times the usual
+/// kill timeout. What is there still hangs, or has very much time to end.
+const HELD_UP_AFTER_MS: u64 = 30_000;
 /// The longest reason that the cell takes.
 const REASON_BYTES_MAX: usize = 255;
 
@@ -259,6 +262,7 @@ pub struct AgentReconciler {
     report: Report,
     /// What must be gone before anything starts in this registration.
     fence: BTreeSet<AllocationId>,
+    fenced_at_ms: u64,
     /// The newest revision seen, and of which incarnation.
     seen: (u64, u64),
     leases_lost: u64,
@@ -286,6 +290,7 @@ impl AgentReconciler {
             asked_again: false,
             report: Report::default(),
             fence: BTreeSet::new(),
+            fenced_at_ms: 0,
             seen: (incarnation, revision),
             leases_lost: 0,
             now_ms: 0,
@@ -336,7 +341,8 @@ impl AgentReconciler {
     pub fn next_wake_millis(&self) -> Option<u64> {
         // What was due already waits for something else than time.
         let standing = self.standing_wakes_at_ms().into_iter().flatten().filter(|at_ms| *at_ms > self.now_ms);
-        let rested = self.setups.wakes_at_ms().filter(|at_ms| *at_ms > self.now_ms);
+        let held_up = (!self.fence.is_empty()).then(|| self.fenced_at_ms.saturating_add(HELD_UP_AFTER_MS));
+        let rested = self.setups.wakes_at_ms().into_iter().chain(held_up).filter(|at_ms| *at_ms > self.now_ms);
         self.held.values().filter_map(|held| held.wakes_at_ms(self.now_ms)).chain(standing).chain(rested).min()
     }
 
@@ -453,7 +459,7 @@ impl AgentReconciler {
 
     /// Why the machine shall get no new tasks.
     fn fitness(&self) -> Option<Unfit> {
-        let fails = || self.setups.fail(self.now_ms).then_some(Unfit::SetupFails);
+        let fails = || (self.setups.fail(self.now_ms) || self.is_held_up()).then_some(Unfit::SetupFails);
         if self.leaving { Some(Unfit::AgentLeaves) } else { self.unfit.or_else(fails) }
     }
 
@@ -461,6 +467,12 @@ impl AgentReconciler {
     #[must_use]
     pub fn fails_setups(&self) -> bool {
         self.setups.fail(self.now_ms)
+    }
+
+    /// True while this machine takes no tasks because something that is to end has kept it from starting any for long.
+    #[must_use]
+    pub fn is_held_up(&self) -> bool {
+        !self.fence.is_empty() && self.now_ms >= self.fenced_at_ms.saturating_add(HELD_UP_AFTER_MS)
     }
 
     /// Hears whether there is room for tasks.

@@ -215,8 +215,9 @@ struct Agent {
     /// It was said already that another agent serves this machine.
     is_taken_told: bool,
     finished_at: Option<Instant>,
-    /// What was told of it last.
+    /// What was told of these last.
     fails_setups: bool,
+    is_held_up: bool,
 }
 
 impl Agent {
@@ -272,6 +273,7 @@ impl Agent {
             is_taken_told: false,
             finished_at: None,
             fails_setups: false,
+            is_held_up: false,
         })
     }
 
@@ -448,6 +450,7 @@ impl Agent {
             }
         }
         self.tell_of_setups();
+        self.tell_of_what_hangs();
         self.log_uploads.look(|allocation| self.reconciler.holds(allocation));
     }
 
@@ -463,6 +466,22 @@ impl Agent {
             );
         } else {
             tracing::info!("tasks are set up here again, or it is tried: this machine takes tasks");
+        }
+    }
+
+    /// Says so when nothing is started here for what does not end, and when that is over.
+    fn tell_of_what_hangs(&mut self) {
+        let is_held_up = self.reconciler.is_held_up();
+        if is_held_up == std::mem::replace(&mut self.is_held_up, is_held_up) {
+            return;
+        }
+        if is_held_up {
+            tracing::error!(
+                "tasks that are to end are still there (do their processes hang?): nothing is started before they are gone, and this machine \
+                 takes no tasks"
+            );
+        } else {
+            tracing::info!("what was to end is gone: this machine takes tasks");
         }
     }
 }

@@ -31,7 +31,8 @@ pub enum Unfit {
     AgentLeaves = 1,
     /// It can't write down what it needs to start tasks: as a rule its disk is full.
     StateUnwritable = 2,
-    /// It could not set several tasks up one after another: no cgroup, no mount, no process. It tries again after a while.
+    /// It could not set several tasks up one after another (no cgroup, no mount, no process), or what is to end does not, and nothing is started
+    /// before. It tries again after a while.
     SetupFails = 3,
 }
 

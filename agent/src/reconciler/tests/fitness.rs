@@ -109,3 +109,29 @@ fn a_machine_that_sets_no_task_up_takes_none_for_a_while() {
     fail(&mut story, 4);
     assert!(story.agent.fails_setups(), "one is enough now");
 }
+
+/// A process that hung, and was to end, kept its agent from starting anything after a registration. The machine stood as ready, and got the next ones.
+#[test]
+fn a_machine_on_which_something_does_not_end_takes_no_tasks_until_it_is_gone() {
+    let mut story = Story::new(|task| match task.allocation.slot {
+        1 => Fate { stops_after_ms: 100_000, ..Fate::runs_for_ever() },
+        _ => Fate::runs_for_ever(),
+    });
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.answer_reports();
+    story.crash();
+    story.registered();
+    story.assignments(true, vec![assignment(2)], &[]);
+    story.pass_ms(29_000, true);
+    assert!(!story.agent.is_held_up(), "it may have that long");
+    let wakes_at_ms = story.agent.next_wake_millis().unwrap();
+    assert!(wakes_at_ms <= story.now_ms + 1000);
+    story.pass_ms(1000, false);
+    assert_eq!((said(&mut story).1, story.starts()), (Some(Unfit::SetupFails), vec![(1, 0)]));
+    story.sent.clear();
+    story.agent.handle(story.now_ms, Input::ReportFailed { number: story.agent.report_number() });
+    story.pass_ms(80_000, true);
+    assert!(!story.agent.is_held_up());
+    assert_eq!((story.running(), story.starts()), (vec![2], vec![(1, 0), (2, 0)]));
+}
