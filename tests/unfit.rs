@@ -134,10 +134,8 @@ fn a_machine_that_can_set_no_task_up_takes_none_for_a_while_and_says_so() {
     let jobs = stage.path("agent/jobs");
     std::fs::remove_dir_all(&jobs).unwrap();
     std::fs::write(&jobs, "").unwrap();
-    // Tasks of one group might be at fault themselves.
-    for name in ["one", "two", "three"] {
-        stage.submit(&address, &format!("{name}.toml"), &job(name));
-    }
+    let several = job("several").replace("[group.wait]", "[group.wait]\ncount = 3");
+    stage.submit(&address, "several.toml", &several);
     let broken = machine(&stage, &address, "cordoned");
     assert_eq!((&broken["unfit"], &broken["cordoned"]), (&json!("setup-fails"), &json!(false)), "{broken:#}");
     let list = stage.run(&["--addr", &address, "machine", "list"]).out;

@@ -1,8 +1,8 @@
 //! Whether tasks can be set up on this machine, as far as the ones that were tried tell.
 //!
 //! A machine on which no cgroup, no mount or no process can be made fails its tasks within milliseconds, and has room again at once: left
-//! alone, it would get the next ones, and use up the attempts of all that waits in the cell. So it takes none for a while once the set-up of tasks of several
-//! different groups failed in a row, and is tried again then. One group alone says little, however many tasks it has: what they ask for may be at fault.
+//! alone, it would get the next ones, and use up the attempts of all that waits in the cell. So it takes none for a while once the set-up of several
+//! different tasks failed in a row, and is tried again then. One task alone says little: what it asks for may be at fault.
 
 use plenum_model::AllocationId;
 
@@ -11,7 +11,7 @@ use crate::{
     traces::Traces,
 };
 
-/// Different groups of whose tasks the set-up fails in a row before the machine takes no more.
+/// Different tasks whose set-up fails in a row before the machine takes no more.
 const FAILURES: usize = 3;
 /// For how long it takes none; each time that it fails again after that, twice as long.
 const PAUSE_MS_MIN: u64 = 30_000;
@@ -34,12 +34,11 @@ impl Setups {
         *self = Self::default();
     }
 
-    /// A start ended, of a task that says where it comes from: each attempt and each index of its group is an allocation of its own, and asks for the
-    /// same.
+    /// A start ended, of a task that says where it comes from: each of its attempts is an allocation of its own, and the same task.
     pub(super) fn ended(&mut self, now_ms: u64, allocation: AllocationId, traces: Option<&Traces>, exit: &Exit) {
         match exit.failure.as_ref().map(|failure| failure.kind) {
             Some(FailureKind::Setup) => {
-                let named = |of: &Traces| format!("{}/{}/{}", of.namespace, of.job, of.group);
+                let named = |of: &Traces| format!("{}/{}/{}/{}", of.namespace, of.job, of.group, of.task);
                 self.failed(now_ms, traces.map_or_else(|| allocation.to_string(), named));
             }
             Some(FailureKind::CommandNotFound | FailureKind::NotExecutable | FailureKind::OutOfMemory) => self.done(),
@@ -50,12 +49,12 @@ impl Setups {
         }
     }
 
-    fn failed(&mut self, now_ms: u64, group: String) {
+    fn failed(&mut self, now_ms: u64, task: String) {
         // What was granted before fails, too, and says nothing new.
-        if self.fail(now_ms) || self.failed.contains(&group) {
+        if self.fail(now_ms) || self.failed.contains(&task) {
             return;
         }
-        self.failed.push(group);
+        self.failed.push(task);
         if self.failed.len() >= FAILURES || self.rests > 0 {
             let pause_ms = PAUSE_MS_MIN.saturating_mul(1 << self.rests.min(16)).min(PAUSE_MS_MAX);
             *self = Self {
@@ -91,14 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn tasks_of_several_different_groups_have_to_fail_in_a_row() {
+    fn several_different_tasks_have_to_fail_in_a_row() {
         let mut setups = Setups::default();
         let exit = failed(FailureKind::Setup);
         for _ in 0..10 {
             setups.ended(0, id(1), None, &exit);
         }
+        let again = Traces { job: "again".to_owned(), ..Traces::default() };
         for slot in 10..20 {
-            let again = Traces { job: "again".to_owned(), task: slot % 5, ..Traces::default() };
             setups.ended(0, id(slot), Some(&again), &exit);
         }
         assert!(!setups.fail(0), "one of two may be at fault itself, however often it is placed");

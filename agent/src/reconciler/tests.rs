@@ -24,10 +24,6 @@ fn id(slot: u32) -> AllocationId {
     AllocationId { slot, generation: 1 }
 }
 
-fn traces() -> Traces {
-    Traces { namespace: "default".to_owned(), ..Traces::default() }
-}
-
 fn assignment(slot: u32) -> Assignment {
     let task = TaskSpec {
         allocation: id(slot),
@@ -40,7 +36,7 @@ fn assignment(slot: u32) -> Assignment {
         memory_bytes: 1 << 20,
         pids_max: 10,
         kill_timeout_ms: 1000,
-        traces: Some(Box::new(Traces { group: format!("group-{slot}"), task: slot, ..traces() })),
+        traces: Some(Box::new(Traces { namespace: "default".to_owned(), task: slot, ..Traces::default() })),
     };
     let work = Work { task, restart: RestartPolicy::default() };
     Assignment { allocation: id(slot), takes_over: Vec::new(), may_start: true, work: Ok(Arc::new(work)) }
