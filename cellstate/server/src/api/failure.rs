@@ -147,6 +147,12 @@ impl Failure {
         Self::new(self.status, "OUTCOME_UNKNOWN", message).retry(self.retry_after)
     }
 
+    /// The same of a transaction that was decided, where only what is in the way of reading its outcome may pass. Who was told anything else
+    /// would take it for one that was not executed.
+    pub(crate) fn of_what_was_decided(self) -> Self {
+        if self.status == Code::Unavailable { self.of_a_number_that_came_before() } else { self }
+    }
+
     pub(crate) fn history(error: &plenum_history::ReadError) -> Self {
         use plenum_history::ReadError as Read;
         let (status, code) = match error {
@@ -311,6 +317,15 @@ mod tests {
         // Of a revision that it had before its store was opened again there was none, for good.
         let behind = Failure::history(&ReadError::NotThere { asked: 9, newest: 8 });
         assert_eq!((behind.status, behind.code), (Code::Unavailable, "HISTORY_BEHIND"));
+    }
+
+    // Its scheduler gave it up, as one that was not executed and never will be.
+    #[test]
+    fn the_outcome_of_what_was_decided_is_unknown_while_it_can_not_be_read() {
+        use plenum_history::ReadError;
+        let code_of = |error: ReadError| Failure::history(&error).of_what_was_decided().code;
+        assert_eq!(code_of(ReadError::NotThere { asked: 9, newest: 8 }), "OUTCOME_UNKNOWN");
+        assert_eq!(code_of(ReadError::BeforeFirst), "NO_SUCH_REVISION");
     }
 
     #[test]

@@ -179,8 +179,9 @@ impl Watcher {
                 }
                 Last::NeedsAnswer(at, number) => {
                     let shared = self.shared.clone();
-                    let decision = apart(async move { shared.read_back(at).await }).await.ok_or(Gone)?;
-                    self.sync.read_back(decision.and_then(outcome_of).map_err(|failure| error(number, &failure)));
+                    let read = apart(async move { shared.read_back(at).await }).await.ok_or(Gone)?;
+                    let answer = read.map_err(Failure::of_what_was_decided).and_then(outcome_of);
+                    self.sync.read_back(answer.map_err(|failure| error(number, &failure)));
                 }
                 Last::Waits(until_micros) => {
                     wake.due = false;
