@@ -190,6 +190,10 @@ impl Server {
                 // Nothing is kept for long here: so watchers that fall behind begin anew.
                 Step::NeedMissed(_) => watching.sync.missed(Vec::new()),
                 Step::NeedAnswer { at, number } => {
+                    if self.is_dead() {
+                        // There is no disk to read it from, and in a moment no server.
+                        break;
+                    }
                     let answer = answer_of(number, self.read_back(world, at)?);
                     self.watching.get_mut(&id).into_iter().for_each(|watching| watching.sync.read_back(answer.clone()));
                 }
