@@ -355,17 +355,19 @@ impl SyncSession {
 
     /// The first answer, if it need not wait for deltas.
     fn answer(&mut self, position: Revision, recent: &Recent) -> Option<Step> {
-        let at = self.answers.front().map(|(at, _)| *at).filter(|at| *at <= position)?;
-        if let Some((_, Answer::Decided(number))) = self.answers.front() {
-            let Some(outcome) = recent.outcome(at) else { return Some(Step::NeedAnswer { at, number: *number }) };
-            self.answers.pop_front();
-            return Some(Step::SendOutcome(outcome));
-        }
-        match self.answers.pop_front()?.1 {
-            Answer::Outcome(encoded) => Some(Step::SendOutcome(encoded)),
-            Answer::Error(error) => Some(Step::Send(response(Tell::Error(*error)))),
-            Answer::Decided(_) => None,
-        }
+        self.answers.front().filter(|(at, _)| *at <= position)?;
+        let (at, answer) = self.answers.pop_front()?;
+        Some(match answer {
+            Answer::Decided(number) => match recent.outcome(at) {
+                Some(outcome) => Step::SendOutcome(outcome),
+                None => {
+                    self.answers.push_front((at, answer));
+                    Step::NeedAnswer { at, number }
+                }
+            },
+            Answer::Outcome(encoded) => Step::SendOutcome(encoded),
+            Answer::Error(error) => Step::Send(response(Tell::Error(*error))),
+        })
     }
 
     /// Whole deltas from the next revision on, until there are no more or the message is full.

@@ -524,7 +524,17 @@ fn error(number: u64, failure: &Failure) -> v1::RequestError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Server, ServerOptions};
+    use crate::{Handle, Server, ServerOptions};
+
+    /// A cell in which nothing but the last batch is recent.
+    async fn that_forgets() -> (tempfile::TempDir, Handle, Arc<Shared>) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = ServerOptions::new(dir.path());
+        options.settings.recent_bytes = 1;
+        let server = Server::start(options).await.unwrap();
+        let shared = server.shared().clone();
+        (dir, server, shared)
+    }
 
     // Pages were encoded while what is recent was held, and the resolver waited for each of them to show what it had committed.
     #[tokio::test(flavor = "multi_thread")]
@@ -553,11 +563,7 @@ mod tests {
     // On one thread, so that nothing is read before they wait for it.
     #[tokio::test]
     async fn who_has_to_catch_up_does_not_wait_for_watchers_that_do_not_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut options = ServerOptions::new(dir.path());
-        options.settings.recent_bytes = 1;
-        let server = Server::start(options).await.unwrap();
-        let shared = server.shared().clone();
+        let (_dir, server, shared) = that_forgets().await;
         let before = shared.snapshot().await;
         for name in ["a", "b", "c"] {
             let open = Command::OpenSession { scheduler: name.into() };
@@ -594,11 +600,7 @@ mod tests {
     // The batches of up to 256 outcomes stayed in memory for a session that did not read.
     #[tokio::test]
     async fn an_outcome_that_is_recent_no_more_is_read_from_the_log() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut options = ServerOptions::new(dir.path());
-        options.settings.recent_bytes = 1;
-        let server = Server::start(options).await.unwrap();
-        let shared = server.shared().clone();
+        let (_dir, server, shared) = that_forgets().await;
         let ask =
             async |command| shared.ask(Shared::request(&"local".into(), "default".into(), command)).await.unwrap();
         let Decision::Accepted { id: session, .. } =

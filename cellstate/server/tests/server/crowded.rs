@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use bytes::Bytes;
 use plenum_proto::v1;
-use plenum_server::Server;
+use plenum_server::{Handle, Server};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -236,9 +236,8 @@ async fn answers_unread(server: SocketAddr, method: &'static str, message: Vec<u
     (unread, lazy)
 }
 
-// Each call of a connection could be answered by 64 MiB that stayed in the server's memory until they were read.
-#[tokio::test]
-async fn answers_that_nobody_reads_have_a_bounded_number_of_bytes_and_leave_room_for_small_ones() {
+/// A cell with room for 4 MiB of answers that nobody reads, and twenty jobs to be told of, each with much to say.
+async fn with_twenty_jobs(say_much: impl Fn(&mut v1::JobShape)) -> (tempfile::TempDir, Handle, Channel) {
     let dir = tempfile::tempdir().unwrap();
     let mut narrow = options(dir.path());
     narrow.settings.unread_bytes = 4 << 20;
@@ -246,10 +245,20 @@ async fn answers_that_nobody_reads_have_a_bounded_number_of_bytes_and_leave_room
     let channel = connect(&server).await;
     for number in 0..20 {
         let mut wordy = job(&format!("wordy{number}"), 1);
-        let option = |option: u32| (format!("o{option:02}"), "x".repeat(1000));
-        wordy.shape.as_mut().unwrap().options = (0..64).map(option).collect();
+        say_much(wordy.shape.as_mut().unwrap());
         submit(&channel, wordy).await;
     }
+    (dir, server, channel)
+}
+
+// Each call of a connection could be answered by 64 MiB that stayed in the server's memory until they were read.
+#[tokio::test]
+async fn answers_that_nobody_reads_have_a_bounded_number_of_bytes_and_leave_room_for_small_ones() {
+    let (_dir, server, channel) = with_twenty_jobs(|shape| {
+        let option = |option: u32| (format!("o{option:02}"), "x".repeat(1000));
+        shape.options = (0..64).map(option).collect();
+    })
+    .await;
     let unread = answers_unread(server.address(), "/plenum.v1.Jobs/List", Vec::new()).await;
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     // The last of them may be on its way.
@@ -278,21 +287,15 @@ async fn answers_that_nobody_reads_have_a_bounded_number_of_bytes_and_leave_room
 // They were not counted, and may be as large.
 #[tokio::test]
 async fn what_is_wanted_and_not_read_is_bounded_like_every_listing() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut narrow = options(dir.path());
-    narrow.settings.unread_bytes = 4 << 20;
-    let server = Server::start(narrow).await.unwrap();
-    let channel = connect(&server).await;
-    for number in 0..20 {
-        let mut wordy = job(&format!("wordy{number}"), 1);
+    let (_dir, server, channel) = with_twenty_jobs(|shape| {
         let rule = |rule: u32| v1::Constraint {
             attribute: format!("a{rule}"),
             operator: v1::Operator::In.into(),
             values: vec!["x".repeat(255); 15],
         };
-        wordy.shape.as_mut().unwrap().groups[0].constraints = (0..60).map(rule).collect();
-        submit(&channel, wordy).await;
-    }
+        shape.groups[0].constraints = (0..60).map(rule).collect();
+    })
+    .await;
     let mut cell = v1::cell_client::CellClient::new(channel.clone()).max_decoding_message_size(64 << 20);
     let opened = v1::OpenRequest { scheduler: "batch".to_owned(), namespace: String::new() };
     let v1::OpenResponse { session, incarnation, .. } = cell.open(opened).await.unwrap().into_inner();
