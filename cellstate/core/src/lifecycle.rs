@@ -418,7 +418,7 @@ fn keep_restarts(moves: &mut [Move], first: usize) {
 }
 
 impl Core {
-    /// What happened to allocations on any number of machines. Old epochs, unknown allocations and repetitions have no effect.
+    /// What happened to allocations on any number of machines. Old epochs, which the answer counts, unknown allocations and repetitions have no effect.
     pub(crate) fn report_status(&mut self, transitions: &[Transition], now: LogTime) -> Verdict {
         let mut draft = self.draft(now);
         let ends = transitions.iter().filter(|transition| transition.state.is_end()).count();
@@ -426,6 +426,7 @@ impl Core {
         let Derived { marks, tenants, ring, .. } = &mut self.derived;
         let mut consequences = Consequences::new(&self.cell, marks, draft, self.options.stops_max);
         let mut newest: BTreeMap<u32, (AllocationStatus, u32)> = BTreeMap::new();
+        let mut passed_over = 0;
         for (number, transition) in transitions.iter().enumerate() {
             let next = coming(transitions, number, 2 * STEPS_AHEAD);
             self.cell.warm(next.iter().map(|transition| transition.allocation.slot));
@@ -433,6 +434,7 @@ impl Core {
             self.cell.warm_machines(next.iter().map(|transition| transition.machine.slot));
             if !self.cell.is_current(transition.machine, transition.epoch) {
                 rare!("a report of an old epoch is ignored");
+                passed_over += 1;
                 continue;
             }
             let found = self.cell.allocation(transition.allocation);
@@ -463,9 +465,10 @@ impl Core {
             }
         }
         if consequences.is_empty() {
-            return Verdict::Answer(accepted(0, 0));
+            return Verdict::Answer(accepted(0, passed_over));
         }
-        Verdict::Change(accepted(0, 0), consequences.conclude(|machine| tenants.live_on(&self.cell, ring, machine)))
+        let changes = consequences.conclude(|machine| tenants.live_on(&self.cell, ring, machine));
+        Verdict::Change(accepted(0, passed_over), changes)
     }
 }
 

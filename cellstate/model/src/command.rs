@@ -90,7 +90,8 @@ pub enum Command {
         /// Why not; `None`: it does.
         unfit: Option<Unfit>,
     },
-    /// What happened to allocations, on any number of machines.
+    /// What happened to allocations, on any number of machines. Those of an epoch that is over have no effect, and the answer counts them: their agents
+    /// are to tell them again.
     ReportStatus(Vec<Transition>),
     /// Takes no new claims, or takes them again.
     CordonMachine {
@@ -236,7 +237,7 @@ pub enum Decision {
     Accepted {
         /// What was made or changed; 0 if nothing was.
         id: u64,
-        /// Its version or epoch.
+        /// Its version or epoch. Of a report: how many of its transitions were passed over, as their epoch is over.
         version: u32,
     },
     /// A transaction's answer.

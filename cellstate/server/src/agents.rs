@@ -18,6 +18,6 @@ pub(crate) use leases::tests::machine;
 pub use leases::{Grant, Leases};
 pub(crate) use logs::{LogRelay, NoLogs, Reading};
 pub use registrations::{Asking, Hindrance, Registrations};
-pub(crate) use reports::Reports;
+pub(crate) use reports::{Booked, Reports};
 pub use standstill::{Look, Standstill};
 pub use wanted::{EpochOver, Follower, WantedIndex};

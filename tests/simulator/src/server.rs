@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use plenum_journal::{AppendError, BatchLabel, Journal, SimDisk};
 use plenum_model::planted::{self, Bug};
-use plenum_model::{CellIdentity, Command, Decision, LogTime, Revision, SessionId, Transition};
+use plenum_model::{CellIdentity, Command, Decision, LogTime, MachineId, Revision, SessionId, Transition};
 use plenum_proto::v1;
 use plenum_server::agents::{Asking, Leases, Registrations, Standstill, WantedIndex};
 use plenum_server::commit::{Answer, Asked, Batch, Committer, Input, Output, Published};
@@ -60,6 +60,12 @@ enum Ticket {
         asking: Asking,
         /// No other one of that name is under way.
         is_first: bool,
+        /// The machine of that name and its epoch, as the picture had them when it was asked.
+        known: Option<(MachineId, u32)>,
+    },
+    /// A machine whose lease ran out while it was registered in the same epoch: its agent asks again.
+    Expiry {
+        connection: ConnectionId,
     },
     Reports {
         told: Vec<Told>,
@@ -299,14 +305,15 @@ impl Server {
             Ticket::Opening => self.open = true,
             Ticket::Session { connection, hello } => self.session_opened(world, connection, &hello, &decision),
             Ticket::Commit { .. } => {}
-            Ticket::Register { connection, name, asking, is_first } => {
+            Ticket::Register { connection, name, asking, is_first, known } => {
                 if is_first {
                     self.registered.push((at, name));
                 }
                 self.shown_are_over();
-                self.registered(world, connection, &asking, (at, &decision))?;
+                self.registered(world, connection, (&asking, known), (at, &decision))?;
             }
-            Ticket::Reports { told } => self.reported(world, told, at),
+            Ticket::Expiry { connection } => self.register_again(world, connection, at),
+            Ticket::Reports { told } => self.reported(world, told, at, &decision),
             Ticket::Fitness { connection, revision } => Self::report_answered(world, connection, revision),
             Ticket::Ask { connection } => self.answered(world, connection, &decision),
         }

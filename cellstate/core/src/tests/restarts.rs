@@ -149,3 +149,24 @@ fn restarts_of_those_who_leave_come_with_their_end_too() {
     folded.apply(&delta).expect("it folds");
     assert!(folded.allocation(ids[0]).is_none());
 }
+
+// It was answered like any other: an agent that took this for its receipt forgot how its task had ended, and the next one, which found no trace
+// of it, started it a second time.
+#[test]
+fn a_report_says_how_much_of_it_is_of_an_epoch_that_is_over() {
+    let (mut large, away, ids) = granted();
+    let here = large.machine("m2".to_owned());
+    large.ask(Command::ExpireMachine { machine: away, epoch: 1 });
+    assert_eq!(large.machine("m1".to_owned()), away);
+    let of_the_past = told(away, ids[0], AllocationState::Complete, 0);
+    let report = |large: &mut Large, transitions| large.ask(Command::ReportStatus(transitions));
+    assert_eq!(report(&mut large, vec![of_the_past.clone(); 2]), Decision::Accepted { id: 0, version: 2 });
+    assert!(large.core.cell().allocation(ids[0]).is_some());
+
+    let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
+    let other =
+        large.commit(vec![placement(job, 0..1, |_| here.slot, 0)]).placements.concat()[0].expect("it is granted");
+    let ends = told(here, other, AllocationState::Complete, 0);
+    assert_eq!(report(&mut large, vec![of_the_past, ends]), Decision::Accepted { id: 0, version: 1 });
+    assert!(large.core.cell().allocation(other).is_none());
+}

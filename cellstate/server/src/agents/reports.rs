@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use plenum_model::{Command, Decision, Transition};
+use plenum_model::{Command, Decision, Revision, Transition};
 use plenum_proto::bounds::TRANSITIONS_MAX;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
@@ -30,8 +30,17 @@ const COMMANDS_MAX: usize = 16;
 /// Whom the log names for them.
 const PRINCIPAL: &str = "agents";
 
-/// Told the revision at which what it reported is in the books, or why it is not.
-type Waiter = oneshot::Sender<Result<u64, Failure>>;
+/// Told where what it reported is in the books, or why it is not.
+type Waiter = oneshot::Sender<Result<Booked, Failure>>;
+
+/// What became of reports that were decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Booked {
+    /// At this revision they are in the books.
+    pub(crate) at: Revision,
+    /// But some transitions are not, of these reports or of others that were decided with them: when they were decided, their machines' epochs were over.
+    pub(crate) some_passed_over: bool,
+}
 
 #[derive(Default)]
 struct Waiting {
@@ -48,7 +57,7 @@ pub(crate) struct Reports {
 
 impl Reports {
     /// Takes a report, and waits until it is durable.
-    pub(crate) async fn report(&self, transitions: Vec<Transition>) -> Result<u64, Failure> {
+    pub(crate) async fn report(&self, transitions: Vec<Transition>) -> Result<Booked, Failure> {
         let (waiter, answered) = oneshot::channel();
         {
             let mut waiting = self.waiting.lock();
@@ -109,7 +118,7 @@ fn tell(answer: &Answer, waiters: Vec<(usize, Waiter)>) {
     let mut begins = 0;
     for (transitions, waiter) in waiters {
         let rejected = answer.rejected.range(begins..begins + transitions).next();
-        let told = rejected.map_or_else(|| answer.at.clone(), |(_, failure)| Err(failure.clone()));
+        let told = rejected.map_or_else(|| answer.booked.clone(), |(_, failure)| Err(failure.clone()));
         begins += transitions;
         // An agent that left will report again.
         drop(waiter.send(told));
@@ -118,9 +127,9 @@ fn tell(answer: &Answer, waiters: Vec<(usize, Waiter)>) {
 
 /// What became of reports.
 struct Answer {
-    /// The revision at which they are in the books; or why they are not, which holds for all: who reported tries again, and what was decided
-    /// before has no effect a second time.
-    at: Result<u64, Failure>,
+    /// Where they are in the books; or why they are not, which holds for all: who reported tries again, and what was decided before has no
+    /// effect a second time.
+    booked: Result<Booked, Failure>,
     /// By their position, transitions that the cell takes in no command, however small: what follows from one may come to more than the log
     /// has room for.
     rejected: BTreeMap<usize, Failure>,
@@ -129,7 +138,8 @@ struct Answer {
 /// Asks for what was reported, in one command if the log has room for that. One that is rejected is asked for in halves, so that nobody hears of
 /// what others reported.
 async fn ask(shared: &Shared, transitions: Vec<Transition>, bytes_max: usize) -> Answer {
-    let (mut at, mut rejected) = (None, BTreeMap::new());
+    let (mut booked, mut rejected) = (None, BTreeMap::new());
+    let mut some_passed_over = false;
     let mut left = vec![(0, transitions)];
     while let Some((begins, mut transitions)) = left.pop() {
         let rest = transitions.split_off(first_within(&transitions, bytes_max));
@@ -150,12 +160,15 @@ async fn ask(shared: &Shared, transitions: Vec<Transition>, bytes_max: usize) ->
                     left.push((begins, transitions));
                 }
             }
-            Ok(decided) => at = Some(decided.at.0),
-            Err(failure) => return Answer { at: Err(failure), rejected },
+            Ok(Decided { decision, at, .. }) => {
+                some_passed_over |= matches!(decision, Decision::Accepted { version: 1.., .. });
+                booked = Some(Booked { at, some_passed_over });
+            }
+            Err(failure) => return Answer { booked: Err(failure), rejected },
         }
     }
     // Where all of it was rejected, each has its own reason.
-    Answer { at: at.ok_or_else(Failure::ending), rejected }
+    Answer { booked: booked.ok_or_else(Failure::ending), rejected }
 }
 
 /// What was asked for, from the bytes in which it would be logged: to keep a copy of it costs more than to read back the rare one that is

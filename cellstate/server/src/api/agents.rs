@@ -1,12 +1,12 @@
 //! For agents: registering, following, reporting, and logs of tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use plenum_model::{
-    BootId, Cell, Command, Decision, Inventory, Machine, MachineId, MachineState, RejectionCode, Revision,
+    BootId, Cell, Command, Decision, Inventory, Machine, MachineId, MachineState, RejectionCode, Revision, Transition,
 };
 use plenum_proto::machines::Fitness;
 use plenum_proto::v1;
@@ -17,7 +17,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::failure::Failure;
 use super::{past, principal};
-use crate::agents::{Asking, Follower, Grant, Hindrance, Registering};
+use crate::agents::{Asking, Booked, Follower, Grant, Hindrance, Registering};
 use crate::authorise::Principal;
 use crate::shared::Shared;
 
@@ -68,6 +68,25 @@ impl AgentsService {
             principal.may_speak_for_machine(&machine.name)?;
         }
         Ok(())
+    }
+
+    /// Takes what agents report, and says at which revision it is in the books, and of which machines it is not, as their epochs were over when
+    /// it was decided: told that all is well, an agent would forget how tasks ended of which the cell has not heard.
+    async fn book(&self, reported: Vec<Transition>) -> Result<(u64, BTreeSet<MachineId>), Failure> {
+        let mut passed_over = BTreeSet::new();
+        if reported.is_empty() {
+            return Ok((self.shared.durable_revision().0, passed_over));
+        }
+        let mut told_of: Vec<_> = reported.iter().map(|one| (one.machine, one.epoch)).collect();
+        told_of.dedup();
+        let Booked { at, some_passed_over } = self.shared.hub.reports.report(reported).await?;
+        if some_passed_over {
+            // An epoch that is over stays so. Whose epoch ended since then registers a moment earlier than it would have.
+            let cell = self.shared.snapshot_with(at).await;
+            told_of.retain(|&(machine, epoch)| !cell.is_current(machine, epoch));
+            passed_over.extend(told_of.into_iter().map(|(machine, _)| machine));
+        }
+        Ok((at.0, passed_over))
     }
 
     /// Takes what agents say of their machines' fitness. Each report says it again: where the cell takes no changes, or an epoch is over
@@ -427,13 +446,9 @@ impl v1::agents_server::Agents for AgentsService {
         if let Some(telemetry) = telemetry {
             self.shared.hub.telemetry(machine, telemetry);
         }
-        let revision = if transitions.is_empty() {
-            self.shared.durable_revision().0
-        } else {
-            self.shared.hub.reports.report(transitions).await?
-        };
+        let (revision, passed_over) = self.book(transitions).await?;
         self.take_fitness(&principal, vec![Fitness { machine, epoch, unfit }]).await;
-        Ok(Response::new(v1::ReportResponse { revision, register }))
+        Ok(Response::new(v1::ReportResponse { revision, register: !passed_over.is_empty() }))
     }
 
     async fn report_many(
@@ -459,13 +474,10 @@ impl v1::agents_server::Agents for AgentsService {
             !self.is_of_the_past(of.epoch) && hub.renew(of.machine, of.epoch, &of.instance, now)
         })
         .map_err(Failure::from)?;
-        let revision = if many.transitions.is_empty() {
-            self.shared.durable_revision().0
-        } else {
-            hub.reports.report(many.transitions).await?
-        };
+        let (revision, passed_over) = self.book(many.transitions).await?;
         self.take_fitness(&principal, many.fitness).await;
-        let register = many.refused.into_iter().map(|of| of.machine.to_bits()).collect();
+        let refused = many.refused.into_iter().map(|of| of.machine);
+        let register = refused.chain(passed_over).map(MachineId::to_bits).collect();
         Ok(Response::new(v1::ReportManyResponse { revision, register }))
     }
 
@@ -578,4 +590,53 @@ async fn tell(shared: &Shared, follower: &mut Follower, out: &mpsc::Sender<Resul
 /// The last word of a cell that ends, if there is room for it.
 fn say_ending(out: &mpsc::Sender<Result<v1::Assignments, Status>>) {
     drop(out.try_send(Err(Failure::ending().into_status())));
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_model::{AllocationId, AllocationState};
+
+    use super::*;
+
+    // Its lease ran out while it waited to be decided, and its agent registered again. It was answered like any other, and how its task had ended was
+    // forgotten.
+    #[tokio::test]
+    async fn a_report_that_is_decided_after_its_epoch_is_to_be_told_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = crate::Server::start(crate::ServerOptions::new(dir.path())).await.unwrap();
+        let shared = server.shared();
+        let service = AgentsService::new(shared.clone());
+        let register = async |name: &str| {
+            let found = v1::RegisterMachine {
+                name: name.to_owned(),
+                boot_id: "boot".to_owned(),
+                capacity: Some(v1::Resources { cpu_millis: 1000, memory_bytes: 1 << 30, ..Default::default() }),
+                seen_revision: shared.durable_revision().0,
+                ..Default::default()
+            };
+            let command = plenum_proto::machines::register(found).unwrap();
+            let decided = shared.ask(Shared::request(&"local".into(), "".into(), command)).await.unwrap();
+            let Decision::Accepted { id, version } = decided.decision else { panic!("{:?}", decided.decision) };
+            (MachineId::from_bits(id).unwrap(), version)
+        };
+        let (here, away) = (register("m1").await, register("m2").await);
+        shared.ask_own(Command::ExpireMachine { machine: away.0, epoch: away.1 }).await.unwrap();
+        let back = register("m2").await;
+        assert_eq!(back, (away.0, away.1 + 1));
+
+        let ended = |(machine, epoch): (MachineId, u32)| Transition {
+            machine,
+            epoch,
+            allocation: AllocationId { slot: 0, generation: 1 },
+            state: AllocationState::Complete,
+            ready: false,
+            exit_code: 0,
+            restarts: 0,
+            reason: "".into(),
+        };
+        let passed_over = async |reported| service.book(reported).await.unwrap().1;
+        assert_eq!(passed_over(vec![ended(here), ended(away), ended(away)]).await, BTreeSet::from([away.0]));
+        assert_eq!(passed_over(vec![ended(here), ended(back)]).await, BTreeSet::new());
+        server.shutdown().await.unwrap();
+    }
 }

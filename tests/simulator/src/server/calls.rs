@@ -4,7 +4,7 @@ use plenum_model::planted::{self, Bug};
 use plenum_model::{BootId, Command, Decision, MachineId, RejectionCode, Request, Revision, Unfit};
 use plenum_proto::machines::{self, Fitness};
 use plenum_proto::v1;
-use plenum_server::agents::{Asking, Hindrance};
+use plenum_server::agents::{Asking, Grant, Hindrance};
 use plenum_server::commit::Asked;
 
 use super::{Server, Ticket};
@@ -72,10 +72,11 @@ impl Server {
             }
             Err(_) => return self.fail_call(world, id, UNAVAILABLE, "an earlier one is not decided yet"),
         };
+        let known = self.mirror.cell().machine_named(&name).map(|machine| (machine.id, machine.epoch));
         match machines::register(machine) {
             Ok(command) => {
                 let request = Request { principal: Self::principal(), namespace: "".into(), command };
-                let ticket = Ticket::Register { connection: id, name, asking, is_first };
+                let ticket = Ticket::Register { connection: id, name, asking, is_first, known };
                 self.ask(Some(ticket), Asked::new(request));
                 self.turn(world)
             }
@@ -106,16 +107,13 @@ impl Server {
         &mut self,
         world: &mut World,
         id: ConnectionId,
-        asking: &Asking,
+        (asking, was): (&Asking, Option<(MachineId, u32)>),
         (at, decision): (Revision, &Decision),
     ) -> Checked {
         if let Decision::Rejected(rejection) = decision
             && rejection.code == RejectionCode::StaleEpoch
         {
-            let (revision, incarnation) = (at.0, self.identity.incarnation);
-            let again = v1::RegisterResponse { revision, incarnation, register_again: true, ..Default::default() };
-            world.send(id, Side::Client, Message::Registered(again));
-            world.hang_up(id, Side::Server);
+            self.register_again(world, id, at);
             return Ok(());
         }
         let Decision::Accepted { id: machine, version: epoch } = *decision else {
@@ -124,7 +122,12 @@ impl Server {
         world.books.invariant_the_agent_that_asked_last_counts((machine, epoch), asking.micros)?;
         let known = MachineId::from_bits(machine);
         if let Some(machine) = known {
-            self.leases.grant(machine, epoch, false, (&asking.instance, asking.micros), world.now());
+            let (goes_on, by) = (was == Some((machine, epoch)), (asking.instance.as_str(), asking.micros));
+            if self.leases.grant(machine, epoch, goes_on, by, world.now()) == Grant::Over {
+                let expire = Asked::by_server(Command::ExpireMachine { machine, epoch });
+                self.ask(Some(Ticket::Expiry { connection: id }), expire);
+                return Ok(());
+            }
             self.renewals.renewed(machine, epoch, world.now());
         }
         let response = v1::RegisterResponse {
@@ -141,6 +144,14 @@ impl Server {
         world.send(id, Side::Client, Message::Registered(response));
         world.hang_up(id, Side::Server);
         Ok(())
+    }
+
+    /// The answer to an agent that is to ask again, knowing of this revision.
+    pub(super) fn register_again(&self, world: &mut World, id: ConnectionId, at: Revision) {
+        let (revision, incarnation) = (at.0, self.identity.incarnation);
+        let again = v1::RegisterResponse { revision, incarnation, register_again: true, ..Default::default() };
+        world.send(id, Side::Client, Message::Registered(again));
+        world.hang_up(id, Side::Server);
     }
 
     fn report(&mut self, world: &mut World, id: ConnectionId, request: v1::ReportRequest) -> Checked {
@@ -160,9 +171,7 @@ impl Server {
         };
         let told = Told { connection: id, fitness };
         if !known {
-            let revision = self.committer.durable().0;
-            world.send(id, Side::Client, Message::Reported(v1::ReportResponse { revision, register: true }));
-            world.hang_up(id, Side::Server);
+            Self::register_first(world, id, self.committer.durable());
             return Ok(());
         }
         if transitions.is_empty() {
@@ -186,10 +195,16 @@ impl Server {
         self.ask(Some(Ticket::Reports { told }), Asked::new(request));
     }
 
-    /// The answer to gathered reports.
-    pub(super) fn reported(&mut self, world: &mut World, told: Vec<Told>, at: Revision) {
+    /// The answer to gathered reports. Of machines whose epochs were over by then nothing is in the books.
+    pub(super) fn reported(&mut self, world: &mut World, told: Vec<Told>, at: Revision, decision: &Decision) {
+        let some_passed_over = matches!(decision, Decision::Accepted { version: 1.., .. });
         for told in told {
-            self.takes_fitness(world, told, at);
+            let Fitness { machine, epoch, .. } = told.fitness;
+            if some_passed_over && !self.undurable_cell().is_current(machine, epoch) {
+                Self::register_first(world, told.connection, at);
+            } else {
+                self.takes_fitness(world, told, at);
+            }
         }
         self.reporting = false;
         self.gather();
@@ -208,6 +223,12 @@ impl Server {
             Self::report_answered(world, connection, revision);
         }
         is_news
+    }
+
+    /// The answer to a report of an epoch that is over.
+    fn register_first(world: &mut World, id: ConnectionId, at: Revision) {
+        world.send(id, Side::Client, Message::Reported(v1::ReportResponse { revision: at.0, register: true }));
+        world.hang_up(id, Side::Server);
     }
 
     pub(super) fn report_answered(world: &mut World, id: ConnectionId, revision: Revision) {

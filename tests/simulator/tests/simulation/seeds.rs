@@ -14,11 +14,12 @@ const SEEDS: Range<u64> = 0..1000;
 
 /// Seeds that failed once, and what was wrong then. A seed is another run as soon as the simulation draws anything else: each of these has a test
 /// of its own, too, where the mistake was.
-const FAILED_ONCE: [(u64, &str); 4] = [
+const FAILED_ONCE: [(u64, &str); 5] = [
     (3_007_458, "a task that waited again before its outcome was heard was not placed any more"),
     (3_007_829, "somebody was to be evicted for a port that a task unknown to the cell has, too"),
     (3_025_644, "a claim that lost a device since its base was told that it never fitted"),
     (3_036_077, "an outcome was read back from a disk that had died, for a server that was to follow it"),
+    (3_052_706, "an agent forgot an end that had come too late for its epoch, and the task was started again"),
 ];
 
 /// The seeds that were asked for; `None`: those of the gate.
