@@ -80,8 +80,22 @@ pub struct ConflictTable {
     pub cut_at_revision: Option<u64>,
 }
 
+/// A conflict about one machine, job and resource, as [`Counts`] is asked about it: with all that it can be grouped by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Grouped by everything at once.
+    pub group: ConflictGroup,
+    /// When it was decided.
+    pub revision: u64,
+    /// As log time, in microseconds.
+    pub time_micros: i64,
+}
+
+/// Says which conflicts count; `None`: all.
+pub type Counts<'a> = Option<&'a mut dyn FnMut(&Lost) -> bool>;
+
 impl History {
-    /// Groups the conflicts since a log time and up to a revision, and gives the `limit` groups that lost most claims.
+    /// Groups the conflicts that count, since a log time and up to a revision, and gives the `limit` groups that lost most claims.
     ///
     /// # Errors
     ///
@@ -92,6 +106,7 @@ impl History {
         up_to: u64,
         by: GroupBy,
         limit: usize,
+        counts: Counts<'_>,
     ) -> Result<ConflictTable, ReadError> {
         let (oldest, newest, _) = self.extent();
         let newest = newest.min(up_to);
@@ -101,6 +116,7 @@ impl History {
         }
         let mut sums = Sums {
             by,
+            counts,
             groups: BTreeMap::new(),
             losers: BTreeMap::new(),
             machines: BTreeMap::new(),
@@ -131,8 +147,9 @@ impl History {
 }
 
 /// What adding up has come to.
-struct Sums {
+struct Sums<'a> {
     by: GroupBy,
+    counts: Counts<'a>,
     groups: BTreeMap<ConflictGroup, Sum>,
     /// The scheduler of each session that lost.
     losers: BTreeMap<u64, String>,
@@ -147,7 +164,7 @@ impl History {
     /// Adds conflicts up, the newest first. True when the rest is too old, or too much.
     fn add_conflicts(
         &self,
-        sums: &mut Sums,
+        sums: &mut Sums<'_>,
         table: &mut ConflictTable,
         conflicts: Vec<ConflictRecord>,
         revisions: RangeInclusive<u64>,
@@ -170,32 +187,47 @@ impl History {
             };
             sums.count += 1;
             sums.looked_at = Some(conflict.revision);
+            let (revision, time_micros) = (conflict.revision, conflict.time_micros);
             let machines = &mut sums.machines;
-            let group_of = |loss: &LossRecord| self.group_of(sums.by, machines, loser, (loss, conflict.revision));
+            let group_of = |loss: &LossRecord| {
+                if let Some(counts) = &mut sums.counts {
+                    let group = self.group_of(None, machines, loser, (loss, revision))?;
+                    if !counts(&Lost { group, revision, time_micros }) {
+                        return Ok(None);
+                    }
+                }
+                self.group_of(Some(sums.by), machines, loser, (loss, revision)).map(Some)
+            };
             table.other_claims += add(&mut sums.groups, group_of, &conflict)?;
         }
         Ok(false)
     }
 
-    /// What a loss at a revision is added to.
+    /// What a loss at a revision is added to, where losses are grouped so; `None`: by everything at once.
     fn group_of(
         &self,
-        by: GroupBy,
+        by: Option<GroupBy>,
         machines: &mut BTreeMap<u32, (u64, u64)>,
         loser: &str,
         (loss, revision): (&LossRecord, u64),
     ) -> Result<ConflictGroup, ReadError> {
-        let empty = ConflictGroup::default();
-        Ok(match by {
-            GroupBy::Pair => ConflictGroup { loser: loser.to_owned(), winner: loss.winner.clone(), ..empty },
-            GroupBy::Machine => {
-                let machine = loss.machine.checked_sub(1).and_then(|slot| u32::try_from(slot).ok());
-                let id = machine.map(|slot| self.machine_id_then(machines, slot, revision)).transpose()?;
-                ConflictGroup { machine, machine_id: id.unwrap_or_default(), ..empty }
-            }
-            GroupBy::Job => ConflictGroup { job: loss.job, ..empty },
-            GroupBy::Resource => ConflictGroup { resource: loss.resource, ..empty },
-        })
+        let is_by = |one: GroupBy| by.is_none_or(|by| by == one);
+        let mut group = ConflictGroup::default();
+        if is_by(GroupBy::Pair) {
+            (group.loser, group.winner) = (loser.to_owned(), loss.winner.clone());
+        }
+        if is_by(GroupBy::Machine) {
+            group.machine = loss.machine.checked_sub(1).and_then(|slot| u32::try_from(slot).ok());
+            let id = group.machine.map(|slot| self.machine_id_then(machines, slot, revision)).transpose()?;
+            group.machine_id = id.unwrap_or_default();
+        }
+        if is_by(GroupBy::Job) {
+            group.job = loss.job;
+        }
+        if is_by(GroupBy::Resource) {
+            group.resource = loss.resource;
+        }
+        Ok(group)
     }
 
     /// The id of the machine that was in a slot at a revision, which is not above that of any call before; 0 if it is not known.
@@ -247,16 +279,16 @@ impl Sum {
     }
 }
 
-/// Adds a transaction to its groups; the newest transaction comes first. Gives the claims that found no group.
+/// Adds what counts of a transaction to its groups; the newest transaction comes first. Gives the claims that found no group.
 fn add(
     groups: &mut BTreeMap<ConflictGroup, Sum>,
-    mut group_of: impl FnMut(&LossRecord) -> Result<ConflictGroup, ReadError>,
+    mut group_of: impl FnMut(&LossRecord) -> Result<Option<ConflictGroup>, ReadError>,
     conflict: &ConflictRecord,
 ) -> Result<u64, ReadError> {
     let mut seen = BTreeSet::new();
     let mut other_claims = 0;
     for loss in &conflict.losses {
-        let group = group_of(loss)?;
+        let Some(group) = group_of(loss)? else { continue };
         if groups.len() >= GROUPS_MAX && !groups.contains_key(&group) {
             other_claims += u64::from(loss.claims);
             continue;

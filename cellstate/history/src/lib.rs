@@ -52,7 +52,7 @@ mod tests;
 pub use batch::{ConflictNote, EncodedBatch, LOSSES_MAX, Loss};
 pub use beginnings::{Name, Named};
 pub use checkpoint::{CheckpointInfo, PageImage, StartingPoint, TablePages};
-pub use conflicts::{ConflictGroup, ConflictRow, ConflictTable, GroupBy};
+pub use conflicts::{ConflictGroup, ConflictRow, ConflictTable, Counts, GroupBy, Lost};
 pub use entries::{Entries, Logged};
 pub use error::{OpenError, ReadError, StoreError, WriteError};
 pub use filter::Subject;

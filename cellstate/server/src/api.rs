@@ -5,6 +5,7 @@ mod allocations;
 pub(crate) mod arriving;
 mod backup;
 mod cell;
+mod conflicts;
 mod driven;
 mod ended;
 mod evictions;

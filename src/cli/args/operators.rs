@@ -179,6 +179,9 @@ pub(crate) struct Conflicts {
     /// List again whenever something changed, until interrupted
     #[arg(short, long)]
     pub(crate) watch: bool,
+    /// Only what was lost with these values, whatever it is grouped by: FIELD=VALUE or FIELD!=VALUE, joined by commas
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) filter: String,
     /// Up to a revision, or a time such as 2026-11-20T08:00:00Z or -10m
     #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true, conflicts_with = "watch")]
     pub(crate) at: Option<At>,

@@ -77,7 +77,7 @@ fn what_is_there_at_the_beginning_has_a_name_until_its_end_is_retired() {
         if is_written {
             history.persist().unwrap();
         }
-        let losers = history.conflicts(0, u64::MAX, GroupBy::Pair, 9).unwrap().rows;
+        let losers = history.conflicts(0, u64::MAX, GroupBy::Pair, 9, None).unwrap().rows;
         assert_eq!(losers.iter().map(|row| row.group.loser.as_str()).collect::<Vec<_>>(), ["batch"]);
         assert_eq!(find_job(&history, "web"), Search::Found(Bearer { id: 5, revision: 30 }));
         assert_eq!(history.job_name(5).unwrap().unwrap().groups, ["work"]);

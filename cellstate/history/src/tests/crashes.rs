@@ -324,7 +324,7 @@ fn what_was_written_of_blocks_that_a_power_cut_took_is_forgotten() {
         history.append(some).unwrap();
         history.persist().unwrap();
     }
-    let table = history.conflicts(0, u64::MAX, GroupBy::Pair, 10).unwrap();
+    let table = history.conflicts(0, u64::MAX, GroupBy::Pair, 10, None).unwrap();
     assert_eq!((table.rows[0].transactions, table.rows[0].claims), (199, 199));
     for order in [Order::OldestFirst, Order::NewestFirst] {
         let mut walk = history.walk(1..=u64::MAX, order);

@@ -155,7 +155,7 @@ impl Twin {
         let since = self.at(from.min(newest)).0;
         let losses = (oldest.max(1)..=to.min(newest))
             .filter(|revision| matches!(self.at(*revision), (time, What::Transaction(_, true)) if time >= since));
-        let table = history.conflicts(since, to, GroupBy::Resource, 10).unwrap();
+        let table = history.conflicts(since, to, GroupBy::Resource, 10, None).unwrap();
         assert_eq!(table.rows.iter().map(|row| row.transactions).sum::<u64>(), losses.count() as u64);
     }
 }

@@ -1,7 +1,7 @@
 //! Transactions, sessions, conflicts, names, and finding what the log says about something.
 use super::*;
 use crate::keys::Shelf;
-use crate::{ConflictGroup, GroupBy, JobName, Lookup, MachineName, Order, Subject};
+use crate::{ConflictGroup, GroupBy, JobName, Lookup, Lost, MachineName, Order, Subject};
 
 /// Sessions 1 (batch) and 2 (service), then transactions: odd numbers of 1, even ones of 2; every fifth lost claims.
 fn with_transactions(history: &History, last: u64) {
@@ -81,7 +81,7 @@ fn check_conflicts(is_written: bool) {
         history.persist().unwrap();
     }
 
-    let table = history.conflicts(0, u64::MAX, GroupBy::Pair, 10).unwrap();
+    let table = history.conflicts(0, u64::MAX, GroupBy::Pair, 10, None).unwrap();
     let rows: Vec<_> = table
         .rows
         .iter()
@@ -97,16 +97,24 @@ fn check_conflicts(is_written: bool) {
     assert_eq!((table.rows[1].newest_revision, table.rows[1].session, table.rows[1].number), (5, 1, 5));
     assert_eq!(table.rows[1].newest_micros, history.entry(5).unwrap().time_micros);
 
-    let by_machine = history.conflicts(0, u64::MAX, GroupBy::Machine, 1).unwrap();
+    let by_machine = history.conflicts(0, u64::MAX, GroupBy::Machine, 1, None).unwrap();
     assert_eq!(by_machine.rows[0].group, ConflictGroup { machine: Some(2), ..Default::default() });
     assert_eq!((by_machine.rows[0].transactions, by_machine.rows[0].claims, by_machine.truncated), (2, 6, true));
-    assert_eq!(history.conflicts(0, u64::MAX, GroupBy::Job, 9).unwrap().rows[0].group.job, 7);
-    assert_eq!(history.conflicts(0, u64::MAX, GroupBy::Resource, 9).unwrap().rows[0].claims, 10);
+    assert_eq!(history.conflicts(0, u64::MAX, GroupBy::Job, 9, None).unwrap().rows[0].group.job, 7);
+    assert_eq!(history.conflicts(0, u64::MAX, GroupBy::Resource, 9, None).unwrap().rows[0].claims, 10);
 
-    let recent = history.conflicts(10 * SECOND, u64::MAX, GroupBy::Pair, 10).unwrap();
+    // What they are grouped by is one thing, and which of them count another.
+    let mut counts = |lost: &Lost| lost.group.machine == Some(1) && lost.group.loser == "batch" && lost.revision == 4;
+    let rows = history.conflicts(0, u64::MAX, GroupBy::Job, 9, Some(&mut counts)).unwrap().rows;
+    assert_eq!(rows.iter().map(|row| (row.transactions, row.claims)).collect::<Vec<_>>(), [(1, 2)]);
+
+    let recent = history.conflicts(10 * SECOND, u64::MAX, GroupBy::Pair, 10, None).unwrap();
     assert_eq!(recent.rows.iter().map(|row| row.claims).sum::<u64>(), 6);
-    assert_eq!(history.conflicts(0, 5, GroupBy::Pair, 10).unwrap().rows.iter().map(|row| row.claims).sum::<u64>(), 4);
-    assert!(history.conflicts(11 * SECOND, u64::MAX, GroupBy::Pair, 10).unwrap().rows.is_empty());
+    assert_eq!(
+        history.conflicts(0, 5, GroupBy::Pair, 10, None).unwrap().rows.iter().map(|row| row.claims).sum::<u64>(),
+        4
+    );
+    assert!(history.conflicts(11 * SECOND, u64::MAX, GroupBy::Pair, 10, None).unwrap().rows.is_empty());
 }
 
 // A slot is given again: what was lost on both machines stood under the name of the later one.
@@ -133,7 +141,7 @@ fn conflicts_on_machines_that_had_one_slot_after_the_other_are_told_apart() {
         if is_written {
             history.persist().unwrap();
         }
-        let rows = history.conflicts(0, u64::MAX, GroupBy::Machine, 9).unwrap().rows;
+        let rows = history.conflicts(0, u64::MAX, GroupBy::Machine, 9, None).unwrap().rows;
         let told = |row: &crate::ConflictRow| {
             let name = history.machine_name(row.group.machine.unwrap(), row.newest_revision).unwrap();
             (name.map(|found| found.name).unwrap_or_default(), row.transactions, row.claims, row.newest_revision)
@@ -141,7 +149,7 @@ fn conflicts_on_machines_that_had_one_slot_after_the_other_are_told_apart() {
         let told: Vec<_> = rows.iter().map(told).collect();
         let expected = [("new", 2, 11, 10), ("old", 3, 4, 7), ("", 1, 1, 5)];
         assert_eq!(told, expected.map(|(name, transactions, claims, at)| (name.to_owned(), transactions, claims, at)));
-        assert_eq!(history.conflicts(0, 9, GroupBy::Machine, 9).unwrap().rows[0].claims, 5);
+        assert_eq!(history.conflicts(0, 9, GroupBy::Machine, 9, None).unwrap().rows[0].claims, 5);
     }
 }
 
@@ -156,7 +164,7 @@ fn conflicts_of_more_groups_than_are_told_apart_are_said_to_be_more() {
         let each = (first..=last)
             .map(|revision| lost(revision, 1, revision, &[("service", u32::try_from(revision).unwrap(), 1)]));
         history.append(&[batch(SECOND, each.collect())]).unwrap();
-        let table = history.conflicts(0, u64::MAX, GroupBy::Machine, usize::MAX).unwrap();
+        let table = history.conflicts(0, u64::MAX, GroupBy::Machine, usize::MAX, None).unwrap();
         assert_eq!((table.rows.len(), table.truncated), (10_000, last > 10_001));
     }
 }
@@ -356,7 +364,7 @@ fn a_batch_that_a_crash_took_is_not_shown() {
         let last = batch(9 * SECOND, vec![opening(7, "batch"), lost(8, 7, 1, &[("service", 1, 1)])]);
         history.append(&[last]).unwrap();
         assert_eq!(history.transaction(7, 8).unwrap(), Lookup::Found(8));
-        assert_eq!(history.conflicts(0, u64::MAX, GroupBy::Pair, 5).unwrap().rows[0].group.loser, "batch");
+        assert_eq!(history.conflicts(0, u64::MAX, GroupBy::Pair, 5, None).unwrap().rows[0].group.loser, "batch");
         history.newest_revision()
     };
     assert_eq!(newest, 8);
@@ -364,7 +372,7 @@ fn a_batch_that_a_crash_took_is_not_shown() {
     assert_eq!(opened.newest_revision, 6);
     assert_eq!(history.transaction(7, 8).unwrap(), Lookup::NeverWas);
     assert_eq!(history.session(7).unwrap(), Lookup::NeverWas);
-    assert!(history.conflicts(0, u64::MAX, GroupBy::Pair, 5).unwrap().rows.is_empty());
+    assert!(history.conflicts(0, u64::MAX, GroupBy::Pair, 5, None).unwrap().rows.is_empty());
     history.check_against_log(6).unwrap();
 }
 

@@ -61,7 +61,7 @@ fn retiring_moves_to_a_checkpoint_and_keeps_what_follows() {
     assert_eq!(history.session(2).unwrap(), Lookup::Retired { oldest: 1488 });
     let listed = history.transactions(0..=u64::MAX, Order::OldestFirst, 1, |_| true).unwrap();
     assert_eq!(listed.transactions[0].revision, 1488);
-    assert_eq!(history.conflicts(0, u64::MAX, GroupBy::Pair, 1).unwrap().rows[0].transactions, 3000 - 1488 + 1);
+    assert_eq!(history.conflicts(0, u64::MAX, GroupBy::Pair, 1, None).unwrap().rows[0].transactions, 3000 - 1488 + 1);
 }
 
 #[test]

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use plenum_history::{GroupBy, History, LoggedTransaction, Lookup, Order, ReadError};
+use plenum_history::{History, LoggedTransaction, Lookup, Order, ReadError};
 use plenum_model::{Cell, Command, JobId, JobKind, Machine, RejectionCode, Revision};
 use plenum_proto::v1;
 use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
+use super::conflicts::Conflicts;
 use super::evictions::Evicted;
 use super::failure::Failure;
 use super::jobs::change;
@@ -16,7 +17,6 @@ use super::listing::{self, Filter};
 use super::past::{self, Moment};
 use super::story::{self, Hero, gone};
 use super::{names, principal};
-use crate::metrics;
 use crate::shared::Shared;
 use crate::view;
 
@@ -157,29 +157,11 @@ impl v1::inspect_server::Inspect for InspectService {
         request: Request<v1::ListConflictsRequest>,
     ) -> Result<Response<v1::ListConflictsResponse>, Status> {
         let wire = request.into_inner();
-        let by = match wire.by.as_str() {
-            "" | "pair" => GroupBy::Pair,
-            "machine" => GroupBy::Machine,
-            "job" => GroupBy::Job,
-            "resource" => GroupBy::Resource,
-            other => {
-                let message = format!("by: expected pair, machine, job or resource, found {other:?}");
-                return Err(Failure::invalid(message).into());
-            }
-        };
-        let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
+        let asked = Conflicts::read(&wire, self.shared.settings.listing_rows, &self.shared.identity.custom_resources)?;
         let cell = past::cell(&self.shared, wire.at).await?;
         past::reach_for(&self.shared, wire.at, cell.revision()).await?;
         let history = self.shared.feed.history().clone();
-        let since = wire.since_micros;
-        let revision = cell.revision().0;
-        let rows = cell.read(&self.shared.reads, move |cell| {
-            // Of the present it may lack the end.
-            let revision = revision.min(history.newest_revision());
-            let table = history.conflicts(since, revision, by, limit).map_err(|error| Failure::history(&error))?;
-            let rows = table.rows.into_iter().map(|row| conflict(&history, cell, row)).collect();
-            Ok(v1::ListConflictsResponse { revision, rows, truncated: table.truncated })
-        });
+        let rows = cell.read(&self.shared.reads, move |cell| asked.list(&history, cell));
         Ok(Response::new(rows.await?))
     }
 
@@ -479,30 +461,10 @@ fn transaction(
     Ok(view)
 }
 
-fn conflict(history: &History, cell: &Cell, row: plenum_history::ConflictRow) -> v1::ConflictRow {
-    let machine = row.group.machine;
-    let machine =
-        machine.and_then(|slot| names::machine_then(history, cell, slot, row.newest_revision, row.newest_micros));
-    let job = names::job(history, cell, row.group.job);
-    v1::ConflictRow {
-        loser: row.group.loser,
-        winner: row.group.winner,
-        machine: machine.unwrap_or_default(),
-        job: job.unwrap_or_default(),
-        resource: metrics::resource(row.group.resource).to_owned(),
-        transactions: row.transactions,
-        claims: row.claims,
-        median_staleness_revisions: row.median_staleness_revisions,
-        wasted_micros: row.wasted_micros,
-        session: row.session,
-        number: row.number,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_model::{Delta, LogTime, MachineId, MachineState};
+    use plenum_model::{Delta, LogTime, MachineState};
 
     // It was refused with the number of its revision, as that was retired between the look for it and its reading.
     #[test]
@@ -532,48 +494,5 @@ mod tests {
         assert_eq!(listed("", 9), ("east-1 north-10 north-2 west-1".to_owned(), false));
         assert_eq!(listed("", 2), ("east-1 north-10".to_owned(), true));
         assert_eq!(listed("name!=north-10", 2), ("east-1 north-2".to_owned(), true));
-    }
-
-    // When the newest one was decided was looked for in the log: a block of it was read for each of up to ten thousand rows.
-    #[test]
-    fn the_machine_of_a_conflict_is_named_without_a_look_into_the_log() {
-        let folder = tempfile::tempdir().unwrap();
-        let (history, _) = History::open(folder.path(), plenum_history::Options::new(vec![7; 16])).unwrap();
-        let machine = Machine {
-            id: MachineId { slot: 3, generation: 1 },
-            name: "m1".into(),
-            state: MachineState::Ready,
-            epoch: 1,
-            capacity: Arc::default(),
-            attributes: Arc::default(),
-            devices: Arc::default(),
-            boot_id: "boot".into(),
-            since: LogTime::from_micros(100),
-            drain_deadline: None,
-            registered: LogTime::from_micros(100),
-            cordoned: false,
-            unfit: None,
-            epoch_began: Revision(1),
-        };
-        let mut delta = Delta::new(Revision(1), LogTime::from_micros(100));
-        delta.machines.push(Arc::new(machine));
-        let mut cell = Cell::default();
-        cell.apply(&delta).unwrap();
-        let named = |newest_micros| {
-            let group = plenum_history::ConflictGroup { machine: Some(3), ..Default::default() };
-            let row = plenum_history::ConflictRow {
-                group,
-                transactions: 1,
-                claims: 1,
-                median_staleness_revisions: 0,
-                wasted_micros: 0,
-                newest_revision: 9,
-                newest_micros,
-                session: 1,
-                number: 1,
-            };
-            conflict(&history, &cell, row).machine
-        };
-        assert_eq!((named(100), named(99)), ("m1".to_owned(), String::new()));
     }
 }

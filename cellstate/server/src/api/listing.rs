@@ -46,6 +46,14 @@ impl Filter {
         Ok(Self { terms })
     }
 
+    /// Puts the word that rows have in place of a field's values that people have other names for.
+    pub(super) fn reworded(mut self, field: &str, word: impl Fn(&str) -> Option<&'static str>) -> Self {
+        for term in self.terms.iter_mut().filter(|term| term.field == field) {
+            term.value = word(&term.value).map_or_else(|| std::mem::take(&mut term.value), str::to_owned);
+        }
+        self
+    }
+
     /// Refuses values of a field that no row has: a slip would look like a cell in which there is nothing of the kind.
     pub(super) fn with_words(self, field: &str, known: &[&str]) -> Result<Self, Failure> {
         let slip = self.terms.iter().find(|term| term.field == field && !known.contains(&term.value.as_str()));
@@ -54,13 +62,18 @@ impl Filter {
         Err(Failure::invalid(format!("filter: expected {field} to be one of {known}, found {:?}", slip.value)))
     }
 
+    /// Whether everything passes.
+    pub(super) fn is_empty(&self) -> bool {
+        self.terms.is_empty()
+    }
+
     /// Whether a field is asked for at all.
     pub(super) fn asks_for(&self, field: &str) -> bool {
         self.terms.iter().any(|term| term.field == field)
     }
 
     /// Whether a row passes. `value` gives the row's value of a field; none differs from everything.
-    pub(super) fn passes(&self, value: impl Fn(&str) -> Option<String>) -> bool {
+    pub(super) fn passes(&self, mut value: impl FnMut(&str) -> Option<String>) -> bool {
         self.terms.iter().all(|term| (value(&term.field).as_deref() == Some(&term.value)) == term.equal)
     }
 }

@@ -44,6 +44,18 @@ async fn a_lost_race_is_listed_with_who_won_it() {
     let by = v1::ListConflictsRequest { by: "machine".into(), ..Default::default() };
     let rows = inspect.list_conflicts(by).await.unwrap().into_inner().rows;
     assert_eq!((rows.len(), rows[0].machine.as_str(), rows[0].claims), (1, "m1", 1));
+    let filtered = async |filter: &str| {
+        let request = v1::ListConflictsRequest { filter: filter.to_owned(), ..Default::default() };
+        let answer = inspect.clone().list_conflicts(request).await;
+        answer.map(|answer| answer.into_inner().rows.len()).map_err(|status| status.message().to_owned())
+    };
+    let of_it = "loser=batch,winner=batch,machine=m1,job=default/other,resource=cpu_millis";
+    assert_eq!(filtered(of_it).await, Ok(1));
+    for term in of_it.split(',') {
+        assert_eq!(filtered(&term.replace('=', "!=")).await, Ok(0), "{term}");
+    }
+    assert!(filtered("resource=gpu").await.unwrap_err().contains("cpu_millis, memory_bytes"));
+    assert!(filtered("task=1").await.unwrap_err().contains("expected one of loser, winner, machine, job, resource"));
     let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
     assert_eq!((status.transactions, status.conflicts, status.machines["ready"]), (2, 1, 1));
     assert_eq!(status.allocated.unwrap().cpu_millis, 1000);

@@ -1,0 +1,169 @@
+//! Conflicts as they are listed: those that pass a filter, grouped, under the names of their time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plenum_history::{ConflictRow, Counts, GroupBy, History, Lost};
+use plenum_model::Cell;
+use plenum_proto::v1;
+
+use super::failure::Failure;
+use super::listing::{self, Filter};
+use super::names;
+use crate::metrics;
+
+/// What a conflict has a word for, whatever it is grouped by.
+const FIELDS: &[&str] = &["loser", "winner", "machine", "job", "resource"];
+/// Names of machines and of jobs that are remembered while a filter is held against conflicts.
+const NAMES_MAX: usize = 10_000;
+
+/// What is asked for.
+#[derive(Debug)]
+pub(super) struct Conflicts {
+    by: GroupBy,
+    filter: Filter,
+    since_micros: i64,
+    limit: usize,
+}
+
+impl Conflicts {
+    /// Reads what is asked for. `rows_max` is the server's own limit; `given` are the names that its operator gave to resources.
+    pub(super) fn read(wire: &v1::ListConflictsRequest, rows_max: u32, given: &[Arc<str>]) -> Result<Self, Failure> {
+        let by = match wire.by.as_str() {
+            "" | "pair" => GroupBy::Pair,
+            "machine" => GroupBy::Machine,
+            "job" => GroupBy::Job,
+            "resource" => GroupBy::Resource,
+            other => {
+                let message = format!("by: expected pair, machine, job or resource, found {other:?}");
+                return Err(Failure::invalid(message));
+            }
+        };
+        // The first one stands for none: what was lost for another reason than room.
+        let resources: Vec<_> = (0..=v1::ResourceName::Custom5 as i32).map(metrics::resource).collect();
+        let word = |name: &str| (v1::ResourceName::Custom1 as i32..).zip(given).find(|(_, given)| ***given == *name);
+        let filter = Filter::parse(&wire.filter, FIELDS)?
+            .reworded("resource", |name| word(name).map(|(number, _)| metrics::resource(number)))
+            .with_words("resource", &resources)?;
+        let limit = listing::limit(wire.limit, rows_max);
+        Ok(Self { by, filter, since_micros: wire.since_micros, limit })
+    }
+
+    /// Lists what was lost up to the cell's revision, as far as the history has come.
+    pub(super) fn list(&self, history: &History, cell: &Cell) -> Result<v1::ListConflictsResponse, Failure> {
+        // Of the present it may lack the end.
+        let revision = cell.revision().0.min(history.newest_revision());
+        let mut names = Names { history, cell, machines: BTreeMap::new(), jobs: BTreeMap::new() };
+        let mut passes = |lost: &Lost| self.filter.passes(|field| Some(names.of(lost, field)));
+        let counts: Counts<'_> = if self.filter.is_empty() { None } else { Some(&mut passes) };
+        let table = history.conflicts(self.since_micros, revision, self.by, self.limit, counts);
+        let table = table.map_err(|error| Failure::history(&error))?;
+        let rows = table.rows.into_iter().map(|row| in_words(history, cell, row)).collect();
+        Ok(v1::ListConflictsResponse { revision, rows, truncated: table.truncated })
+    }
+}
+
+fn in_words(history: &History, cell: &Cell, row: ConflictRow) -> v1::ConflictRow {
+    let machine = row.group.machine;
+    let machine =
+        machine.and_then(|slot| names::machine_then(history, cell, slot, row.newest_revision, row.newest_micros));
+    let job = names::job(history, cell, row.group.job);
+    v1::ConflictRow {
+        loser: row.group.loser,
+        winner: row.group.winner,
+        machine: machine.unwrap_or_default(),
+        job: job.unwrap_or_default(),
+        resource: metrics::resource(row.group.resource).to_owned(),
+        transactions: row.transactions,
+        claims: row.claims,
+        median_staleness_revisions: row.median_staleness_revisions,
+        wasted_micros: row.wasted_micros,
+        session: row.session,
+        number: row.number,
+    }
+}
+
+/// What machines and jobs are called in the rows, each looked up once.
+struct Names<'a> {
+    history: &'a History,
+    cell: &'a Cell,
+    /// By slot and id: a slot has others after each other.
+    machines: BTreeMap<(u32, u64), String>,
+    jobs: BTreeMap<u64, String>,
+}
+
+impl Names<'_> {
+    /// The word of what was lost for one of [`FIELDS`]; empty as in a row.
+    fn of(&mut self, lost: &Lost, field: &str) -> String {
+        let (history, cell, group) = (self.history, self.cell, &lost.group);
+        match field {
+            "loser" => group.loser.clone(),
+            "winner" => group.winner.clone(),
+            "resource" => metrics::resource(group.resource).to_owned(),
+            "job" => once(&mut self.jobs, group.job, || names::job(history, cell, group.job)),
+            _ => {
+                let Some(slot) = group.machine else { return String::new() };
+                let name = || names::machine_then(history, cell, slot, lost.revision, lost.time_micros);
+                once(&mut self.machines, (slot, group.machine_id), name)
+            }
+        }
+    }
+}
+
+fn once<K: Ord>(known: &mut BTreeMap<K, String>, key: K, name: impl FnOnce() -> Option<String>) -> String {
+    if known.len() >= NAMES_MAX {
+        known.clear();
+    }
+    known.entry(key).or_insert_with(|| name().unwrap_or_default()).clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_history::ConflictGroup;
+    use plenum_model::{Delta, LogTime, Machine, MachineId, MachineState, Revision};
+
+    use super::*;
+
+    // When the newest one was decided was looked for in the log: a block of it was read for each of up to ten thousand rows.
+    #[test]
+    fn the_machine_of_a_conflict_is_named_without_a_look_into_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(folder.path(), plenum_history::Options::new(vec![7; 16])).unwrap();
+        let machine = Machine {
+            id: MachineId { slot: 3, generation: 1 },
+            name: "m1".into(),
+            state: MachineState::Ready,
+            epoch: 1,
+            capacity: Arc::default(),
+            attributes: Arc::default(),
+            devices: Arc::default(),
+            boot_id: "boot".into(),
+            since: LogTime::from_micros(100),
+            drain_deadline: None,
+            registered: LogTime::from_micros(100),
+            cordoned: false,
+            unfit: None,
+            epoch_began: Revision(1),
+        };
+        let mut delta = Delta::new(Revision(1), LogTime::from_micros(100));
+        delta.machines.push(Arc::new(machine));
+        let mut cell = Cell::default();
+        cell.apply(&delta).unwrap();
+        let named = |newest_micros| {
+            let group = ConflictGroup { machine: Some(3), ..Default::default() };
+            let row = ConflictRow {
+                group,
+                transactions: 1,
+                claims: 1,
+                median_staleness_revisions: 0,
+                wasted_micros: 0,
+                newest_revision: 9,
+                newest_micros,
+                session: 1,
+                number: 1,
+            };
+            in_words(&history, &cell, row).machine
+        };
+        assert_eq!((named(100), named(99)), ("m1".to_owned(), String::new()));
+    }
+}
