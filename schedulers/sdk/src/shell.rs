@@ -1,5 +1,7 @@
 //! The thin part: a connection, a clock, a timer. Decides nothing.
 
+mod repeats;
+
 use std::error::Error;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
@@ -16,6 +18,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
+use self::repeats::Repeats;
 use crate::address::{CALL_TIMEOUT, RunError, endpoint, principal, with_principal};
 use crate::runtime::{Input, Notice, Output, SchedulerRuntime};
 use crate::scheduler::Scheduler;
@@ -72,6 +75,7 @@ pub async fn run<S: Scheduler>(
         principal,
         link: Link::Down { connect_at: Instant::now() },
         wake_at: None,
+        repeats: Repeats::default(),
     };
     shell.handle(Input::Start);
     let mut shutdown = pin!(shutdown);
@@ -100,6 +104,7 @@ struct Shell<S> {
     principal: Option<MetadataValue<Ascii>>,
     link: Link,
     wake_at: Option<Instant>,
+    repeats: Repeats,
 }
 
 enum Link {
@@ -235,9 +240,17 @@ impl<S: Scheduler> Shell<S> {
         tokio::spawn(async move { drop(tokio::time::timeout(CLOSE_TIMEOUT, client.close(request)).await) });
     }
 
-    fn log(&self, notice: &Notice) {
+    fn log(&mut self, notice: &Notice) {
         let scheduler = &*self.name;
         match notice {
+            Notice::Rejected { reason, .. } => {
+                let code = reason.split(':').next().unwrap_or_default();
+                match self.repeats.says(code, Instant::now()) {
+                    Some(0) => tracing::warn!(scheduler, "{notice}"),
+                    Some(left_out) => tracing::warn!(scheduler, left_out, "{notice}"),
+                    None => tracing::debug!(scheduler, "{notice}"),
+                }
+            }
             Notice::Session { .. } | Notice::Lost { turned_away: false, .. } => tracing::info!(scheduler, "{notice}"),
             Notice::Behind { .. } | Notice::Lost { .. } => tracing::error!(scheduler, "{notice}"),
             _ => tracing::warn!(scheduler, "{notice}"),
@@ -312,6 +325,7 @@ mod tests {
             principal: None,
             link: Link::Calling { sends, call: Box::pin(std::future::pending()) },
             wake_at: None,
+            repeats: Repeats::default(),
         };
         assert!(shell.carry_out(commit(1)));
         assert!(!shell.carry_out(commit(2)), "the queue is full");

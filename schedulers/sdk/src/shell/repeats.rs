@@ -1,0 +1,62 @@
+//! What is said again and again: once a minute, with how often it was not said.
+//!
+//! A scheduler that is paused, or whose cell takes no changes, is refused whatever it plans, for as long as that lasts, some dozen times a second. The
+//! disk that has no room for the cell's log is often the one that has the scheduler's.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a kind of message is not said again.
+const QUIET: Duration = Duration::from_secs(60);
+/// Kinds that are told apart; some servers may have many.
+const KINDS_MAX: usize = 64;
+
+/// Which kinds of messages were said lately.
+#[derive(Debug, Default)]
+pub(super) struct Repeats {
+    /// When each was said last, and how often it was not since.
+    said: BTreeMap<String, (Instant, u64)>,
+}
+
+impl Repeats {
+    /// Whether a message of this kind is to be said now: how many like it were not, since the one before.
+    pub(super) fn says(&mut self, kind: &str, now: Instant) -> Option<u64> {
+        if let Some((said_at, left_out)) = self.said.get_mut(kind) {
+            if now.saturating_duration_since(*said_at) < QUIET {
+                *left_out += 1;
+                return None;
+            }
+            *said_at = now;
+            return Some(std::mem::take(left_out));
+        }
+        if self.said.len() >= KINDS_MAX {
+            self.said.clear();
+        }
+        self.said.insert(kind.to_owned(), (now, 0));
+        Some(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A scheduler that was paused wrote twelve lines a second, and 200 MB a day, that said so.
+    #[test]
+    fn what_goes_on_is_said_once_a_minute_with_how_often_it_was_not() {
+        let (mut repeats, begin) = (Repeats::default(), Instant::now());
+        let mut says = |kind: &str, seconds: u64| repeats.says(kind, begin + Duration::from_secs(seconds));
+        let paused: Vec<_> = (0..150).filter_map(|second| Some((second, says("SCHEDULER_PAUSED", second)?))).collect();
+        assert_eq!(paused, [(0, 0), (60, 59), (120, 59)]);
+        assert_eq!((says("READ_ONLY", 150), says("READ_ONLY", 151)), (Some(0), None), "another one is news");
+    }
+
+    #[test]
+    fn kinds_without_end_take_no_memory_without_end() {
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        (0..10_000).for_each(|number: u32| assert_eq!(repeats.says(&number.to_string(), now), Some(0)));
+        assert!(repeats.said.len() <= KINDS_MAX);
+    }
+}
