@@ -185,6 +185,8 @@ impl Shared {
     /// Shows a durable batch to everybody who looks.
     pub(crate) fn show(&self, batch: Arc<LoggedBatch>) {
         let last = batch.last();
+        // Before anybody sees what was granted in it, and asks when that was.
+        self.picture.note_time(batch.first(), batch.time());
         self.recent.write().push(batch);
         self.newest.store(last.0, Ordering::Release);
     }
@@ -520,6 +522,38 @@ mod tests {
         let first = sessions(&cells[0]);
         assert!(!first.is_empty() && cells.iter().all(|cell| cell.revision() == durable));
         assert!(cells.iter().all(|cell| Arc::ptr_eq(&sessions(cell)[0], &first[0])));
+        drop(shared);
+        server.shutdown().await.unwrap();
+    }
+
+    // The publishing thread noted it: until then, what was granted in a batch had the time of the batch before, by as much too early as the cell had
+    // stood still.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn when_a_batch_was_decided_is_known_as_soon_as_it_is_shown() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Server::start(ServerOptions::new(dir.path())).await.unwrap();
+        let shared = server.shared().clone();
+        let when = async || {
+            let open = Command::OpenSession { scheduler: "batch".into() };
+            let decided = shared.ask(Shared::request(&"local".into(), "default".into(), open)).await.unwrap();
+            shared.picture.exactly_when(decided.at).unwrap()
+        };
+        // The publishing thread comes as far as the first one, and waits.
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let (stuck, is_stuck) = oneshot::channel();
+        let holding = shared.clone();
+        let holder = std::thread::spawn(move || {
+            let sessions = holding.sessions.lock();
+            stuck.send(()).unwrap();
+            assert!(held.recv().is_err());
+            drop(sessions);
+        });
+        is_stuck.await.unwrap();
+        when().await;
+        let before = shared.clock.now();
+        assert!(when().await >= before);
+        drop(hold);
+        holder.join().unwrap();
         drop(shared);
         server.shutdown().await.unwrap();
     }

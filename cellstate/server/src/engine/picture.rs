@@ -171,7 +171,7 @@ impl Picture {
         self.shows.send_modify(|count| *count += 1);
     }
 
-    /// A batch was published.
+    /// A batch is durable, and begins with this revision.
     pub(crate) fn note_time(&self, first: Revision, time: LogTime) {
         self.times.lock().push(first, time);
     }

@@ -76,7 +76,6 @@ pub(crate) fn run(shared: &Arc<Shared>, done: &Sender<Vec<Delta>>) {
 }
 
 fn fold(shared: &Arc<Shared>, published: Published, divergences: &mut Divergences) -> Result<Vec<Delta>, ServerError> {
-    shared.picture.note_time(published.batch.first(), published.batch.time());
     shared.picture.tidy();
     let losses = losses(&published).map_err(ServerError::Mirror)?;
     shared.metrics.decided(&published.transactions, &losses);
