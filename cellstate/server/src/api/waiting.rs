@@ -139,6 +139,11 @@ fn scheduler_says(shared: &Shared, cell: &Cell, job: &Job, group: u16) -> String
     let scheduler = &job.shape.scheduler;
     let mut of_it = cell.sessions().filter(|session| job.shape.is_served_by(&session.scheduler, &session.namespace));
     let connected = of_it.any(|session| sessions.is_connected(session.id, now));
+    let start_one = if shared.space.is_read_only() {
+        "the cell is read-only and lets in none that begins now; `plenum status` says why"
+    } else {
+        "start one"
+    };
     match (connected, note) {
         (true, Some(note)) => format!("{} (at revision {})", note.reason, note.revision),
         (true, None) => format!(
@@ -146,10 +151,10 @@ fn scheduler_says(shared: &Shared, cell: &Cell, job: &Job, group: u16) -> String
         ),
         (false, Some(note)) => {
             format!(
-                "no scheduler {scheduler} is connected; start one (it said at revision {}: {})",
+                "no scheduler {scheduler} is connected; {start_one} (it said at revision {}: {})",
                 note.revision, note.reason
             )
         }
-        (false, None) => format!("no scheduler {scheduler} is connected; start one"),
+        (false, None) => format!("no scheduler {scheduler} is connected; {start_one}"),
     }
 }
