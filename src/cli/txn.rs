@@ -39,8 +39,8 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
                 let answer = connection.inspect().list_transactions(request.clone()).await?.into_inner();
                 let listed = listed(context.format, &answer, listing.limit, oldest_first);
                 let is_empty = answer.transactions.is_empty() && !answer.truncated;
-                let hint = if is_empty { why_empty(&connection, &request.scheduler).await } else { None };
-                Ok(Listed { hint, ..listed })
+                let why_empty = if is_empty { why_empty(&connection, &request.scheduler).await } else { None };
+                Ok(Listed { hint: why_empty.or_else(|| retired(&answer)), ..listed })
             })
             .await
         }
@@ -62,9 +62,16 @@ async fn why_empty(connection: &Connection, scheduler: &str) -> Option<String> {
     Some(format!("this cell has never seen a scheduler named \"{scheduler}\"; `plenum scheduler list` has their names"))
 }
 
+/// That some of what was asked for is there no more.
+fn retired(listed: &ListTransactionsResponse) -> Option<String> {
+    let oldest = Some(listed.oldest_revision).filter(|oldest| *oldest > 0)?;
+    Some(format!("nothing from before revision {oldest} is retained"))
+}
+
 fn listed(format: Format, answer: &ListTransactionsResponse, limit: u32, oldest_first: bool) -> Listed {
-    let ListTransactionsResponse { revision, transactions, truncated, resume_revision } = answer;
-    let text = output::resumable(format, *revision, transactions, *truncated, *resume_revision);
+    let ListTransactionsResponse { revision, transactions, truncated, resume_revision, oldest_revision } = answer;
+    let revisions = [("resume_revision", *resume_revision), ("oldest_revision", *oldest_revision)];
+    let text = output::listing_with(format, *revision, transactions, *truncated, &revisions);
     Listed {
         revision: *revision,
         unlogged: String::new(),

@@ -72,16 +72,16 @@ pub(crate) trait Row {
 
 /// A listing in the format asked for.
 pub(crate) fn listing<R: Row>(format: Format, revision: u64, rows: &[R], truncated: bool) -> String {
-    resumable(format, revision, rows, truncated, 0)
+    listing_with(format, revision, rows, truncated, &[])
 }
 
-/// The same, of one that is gone on with at a revision; 0: it is not.
-pub(crate) fn resumable<R: Row>(
+/// The same, with revisions that programs read besides: by their names, where they are not 0.
+pub(crate) fn listing_with<R: Row>(
     format: Format,
     revision: u64,
     rows: &[R],
     truncated: bool,
-    resume_revision: u64,
+    revisions: &[(&str, u64)],
 ) -> String {
     match format {
         Format::Table | Format::Wide => rows_table(format, rows),
@@ -91,8 +91,8 @@ pub(crate) fn resumable<R: Row>(
             if truncated {
                 whole["truncated"] = json!(true);
             }
-            if resume_revision > 0 {
-                whole["resume_revision"] = json!(resume_revision);
+            for (name, revision) in revisions.iter().filter(|(_, revision)| *revision > 0) {
+                whole[*name] = json!(revision);
             }
             value(format, &whole)
         }

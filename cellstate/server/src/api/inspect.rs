@@ -342,6 +342,10 @@ async fn list_transactions(
     let cell = past::cell(shared, list.at).await?;
     let to = cell.revision();
     past::reach_for(shared, list.at, to).await?;
+    // Who saw it saw another copy of the cell, and would wait for ever for what comes after.
+    if !past::is_asked(list.at) {
+        past::yet_to_come(shared, Revision(wire.after_revision))?;
+    }
     let order = if wire.oldest_first { Order::OldestFirst } else { Order::NewestFirst };
     let (refused, scheduler, after) = (wire.refused, wire.scheduler, wire.after_revision);
     let history = shared.feed.history().clone();
@@ -376,6 +380,10 @@ async fn list_transactions(
             response.transactions.push(view);
         }
         response.truncated = response.resume_revision > 0;
+        // Looked at last: what was retired while the log was read is missing, too.
+        let oldest = history.oldest_revision();
+        let is_missing = oldest > after.saturating_add(1) && (order == Order::OldestFirst || !response.truncated);
+        response.oldest_revision = if is_missing { oldest } else { 0 };
         Ok(response)
     });
     read.await

@@ -114,7 +114,7 @@ async fn revision_of(shared: &Arc<Shared>, at: v1::At) -> Result<u64, Failure> {
 }
 
 /// An error for a revision that nobody can have seen.
-fn yet_to_come(shared: &Shared, revision: Revision) -> Result<(), Failure> {
+pub(super) fn yet_to_come(shared: &Shared, revision: Revision) -> Result<(), Failure> {
     let now = shared.durable_revision();
     if revision <= now {
         return Ok(());

@@ -271,6 +271,14 @@ async fn what_is_retired_is_told_from_what_never_was() {
     assert_eq!((past.code(), code(&past).as_str()), (Code::OutOfRange, "REVISION_RETIRED"), "{past}");
     let future = inspect.list_machines(at(1 << 40)).await.unwrap_err();
     assert_eq!((future.code(), code(&future).as_str()), (Code::OutOfRange, "NO_SUCH_REVISION"), "{future}");
+    let mut listed = async |after_revision, oldest_first| {
+        let request = v1::ListTransactionsRequest { after_revision, oldest_first, ..Default::default() };
+        inspect.list_transactions(request).await.map(|listed| listed.into_inner().oldest_revision)
+    };
+    // What was missing from a list looked as if it had never been.
+    assert!(listed(0, true).await.unwrap() > last && listed(0, false).await.unwrap() > last);
+    assert_eq!(listed(status(&channel).await.revision, true).await.unwrap(), 0);
+    assert_eq!(code(&listed(1 << 40, true).await.unwrap_err()), "NO_SUCH_REVISION");
     let get = |session, number| v1::GetTransactionRequest { session, number };
     let number = session.cell.session(plenum_model::SessionId(session.welcome.session)).unwrap().decided[0].number;
     let gone = inspect.get_transaction(get(session.welcome.session, number)).await.unwrap_err();
