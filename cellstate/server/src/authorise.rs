@@ -52,6 +52,11 @@ pub enum Denied {
         /// What was there, cut and escaped.
         found: String,
     },
+    /// There is no such method; newer servers may have it.
+    NoMethod {
+        /// What.
+        method: String,
+    },
     /// Its role may not call the method.
     Method {
         /// Who asked.
@@ -75,8 +80,12 @@ impl fmt::Display for Denied {
         match self {
             Self::NoSuchPrincipal { found } => write!(
                 f,
-                "expected a principal such as local, operator/NAME, user/NAME, scheduler/NAME or agent/MACHINE, found {found}"
+                "expected a principal such as local, operator/NAME, user/NAME, scheduler/NAME or agent/MACHINE, with names of up to 63 characters of \
+                 a-z, 0-9, - and ., found {found}"
             ),
+            Self::NoMethod { method } => {
+                write!(f, "this server, of version {}, has no method {method}", env!("CARGO_PKG_VERSION"))
+            }
             Self::Method { principal, method } => {
                 let may: Vec<&str> =
                     row(method).map_or(&[][..], |row| row.roles).iter().map(|role| role.as_str()).collect();
@@ -139,13 +148,13 @@ impl Principal {
     /// Whether it may call a method, by its path: `/plenum.v1.Cell/Commit`.
     ///
     /// # Errors
-    /// [`Denied::Method`], also for methods that have no row.
+    /// [`Denied::Method`]; [`Denied::NoMethod`] for those that have no row.
     pub fn may_call(&self, path: &str) -> Result<(), Denied> {
         let method = path.trim_start_matches('/');
-        if row(method).is_some_and(|row| row.roles.contains(&self.role)) {
-            Ok(())
-        } else {
-            Err(Denied::Method { principal: self.text.clone(), method: method.to_owned() })
+        match row(method) {
+            None => Err(Denied::NoMethod { method: method.chars().take(80).collect() }),
+            Some(row) if row.roles.contains(&self.role) => Ok(()),
+            Some(_) => Err(Denied::Method { principal: self.text.clone(), method: method.to_owned() }),
         }
     }
 
@@ -347,7 +356,9 @@ mod tests {
             assert!(!may(principal, &format!("/plenum.v1.{forbidden}")), "{principal} {forbidden}");
         }
         assert!(methods().iter().all(|method| may("local", method)));
-        assert!(!may("local", "/plenum.v1.Cell/Unknown"));
+        // Of a newer server: it is not there, which nobody has forbidden.
+        let unknown = Principal::local().may_call("/plenum.v1.Cell/Unknown").unwrap_err();
+        assert_eq!(unknown, Denied::NoMethod { method: "plenum.v1.Cell/Unknown".to_owned() });
     }
 
     #[test]

@@ -245,6 +245,7 @@ impl From<Denied> for Failure {
     fn from(denied: Denied) -> Self {
         let (status, code) = match denied {
             Denied::NoSuchPrincipal { .. } => (Code::Unauthenticated, "NO_SUCH_PRINCIPAL"),
+            Denied::NoMethod { .. } => (Code::Unimplemented, "UNIMPLEMENTED"),
             Denied::Method { .. } | Denied::Object { .. } => (Code::PermissionDenied, "NOT_PERMITTED"),
         };
         Self::new(status, code, denied.to_string())
