@@ -32,6 +32,8 @@ const AGENT_RETRY: Duration = Duration::from_secs(1);
 /// How far ahead of the server's clock an instant may be: what is launched starts at once, and a day or a unit that was mistaken would keep the
 /// job from being launched for all instants until then.
 const AHEAD_MICROS_MAX: i64 = 3600 * 1_000_000;
+/// The year 2000: what is earlier was meant in other units.
+const INSTANT_MICROS_MIN: i64 = 946_684_800 * 1_000_000;
 
 /// When a reader of logs too many tries again: nobody tells it that another one is done.
 const READERS_RETRY: Duration = Duration::from_secs(1);
@@ -210,10 +212,10 @@ impl v1::jobs_server::Jobs for JobsService {
         // What was launched is answered, however far ahead it is, and whoever is paused.
         if job.last_instant_micros.is_none_or(|last| instant_micros > last) {
             let latest = now.saturating_add(AHEAD_MICROS_MAX);
-            if !(1..=latest).contains(&instant_micros) {
+            if !(INSTANT_MICROS_MIN..=latest).contains(&instant_micros) {
                 let message = format!(
-                    "instant_micros: expected 1 µs to {latest} µs, an hour from now, as what is launched starts at once, and no earlier \
-                     instant is launched after it; found {instant_micros} µs"
+                    "instant_micros: expected microseconds since 1970, from {INSTANT_MICROS_MIN} µs to {latest} µs, an hour from now, as what is launched \
+                     starts at once, and no earlier instant is launched after it; found {instant_micros} µs"
                 );
                 return Err(Failure::invalid(message).into());
             }

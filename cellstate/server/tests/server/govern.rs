@@ -177,20 +177,22 @@ async fn holds_are_taken_by_their_jobs_own_scheduler_and_recurring_jobs_are_laun
     nightly.shape.as_mut().unwrap().kind = v1::JobKind::Recurring.into();
     submit(&channel, nightly).await;
     let mut jobs = JobsClient::new(channel.clone());
-    let launch =
-        v1::LaunchRequest { namespace: "default".into(), name: "nightly".into(), instant_micros: Some(5_000_000) };
+    let instant_micros = Some(1_000_000_005_000_000);
+    let launch = v1::LaunchRequest { namespace: "default".into(), name: "nightly".into(), instant_micros };
     let first = jobs.launch(launch.clone()).await.unwrap().into_inner();
-    assert_eq!((first.name.as_str(), first.changed), ("nightly-5", true));
+    assert_eq!((first.name.as_str(), first.changed), ("nightly-1000000005", true));
     let again = jobs.launch(launch.clone()).await.unwrap().into_inner();
-    assert_eq!((again.job, again.name.as_str(), again.changed), (first.job, "nightly-5", false));
-    let passed = jobs.launch(v1::LaunchRequest { instant_micros: Some(4_000_000), ..launch }).await.unwrap_err();
+    assert_eq!((again.job, again.name.as_str(), again.changed), (first.job, "nightly-1000000005", false));
+    let passed =
+        jobs.launch(v1::LaunchRequest { instant_micros: Some(1_000_000_004_000_000), ..launch }).await.unwrap_err();
     assert_eq!((passed.code(), code(&passed).as_str()), (Code::FailedPrecondition, "INSTANT_PASSED"));
     let user = as_principal("user/ann", v1::SetQuota { namespace: "default".into(), limit: None });
     assert_eq!(govern.set_quota(user).await.unwrap_err().code(), Code::PermissionDenied);
     server.shutdown().await.unwrap();
 }
 
-// An instant in nanoseconds was taken for one in fifty thousand years, and no later one ever came; nor did one for a year after a wrong year.
+// An instant in nanoseconds was taken for one in fifty thousand years, and no later one ever came; nor did one for a year after a wrong year. One in
+// seconds was of 1970, and what it launched had the name that belongs to that second of today.
 #[tokio::test]
 async fn a_recurring_job_is_not_launched_for_an_instant_after_which_there_is_none() {
     let dir = tempfile::tempdir().unwrap();
@@ -204,7 +206,8 @@ async fn a_recurring_job_is_not_launched_for_an_instant_after_which_there_is_non
         |instant_micros| v1::LaunchRequest { namespace: "default".into(), name: "nightly".into(), instant_micros };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let tomorrow = i64::try_from(now.as_micros()).unwrap() + 24 * 3600 * 1_000_000;
-    for instant in [tomorrow, 1_700_000_000_000_000_000, i64::MAX] {
+    let (seconds, millis) = (tomorrow / 1_000_000, tomorrow / 1_000);
+    for instant in [tomorrow, 1_700_000_000_000_000_000, i64::MAX, seconds, millis, 0, -1] {
         let refused = jobs.launch(launch(Some(instant))).await.unwrap_err();
         assert_eq!((refused.code(), code(&refused).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
         assert!(refused.message().ends_with(&format!("found {instant} µs")), "{}", refused.message());
