@@ -57,10 +57,11 @@ pub(crate) async fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflect
     health.set_serving::<v1::inspect_server::InspectServer<inspect::InspectService>>().await;
     health.set_serving::<v1::govern_server::GovernServer<govern::GovernService>>().await;
     health.set_serving::<v1::agents_server::AgentsServer<agents::AgentsService>>().await;
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(plenum_proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(plenum_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
     let cell = cell::CellService::new(shared.clone());
     let jobs = jobs::JobsService::new(shared.clone());
     let inspect = inspect::InspectService::new(shared.clone());
@@ -73,7 +74,9 @@ pub(crate) async fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflect
         .add_service(v1::govern_server::GovernServer::new(govern).max_decoding_message_size(most))
         .add_service(v1::agents_server::AgentsServer::new(agents).max_decoding_message_size(most))
         .add_service(serving)
-        .add_service(reflection)
+        .add_service(reflection().build_v1()?)
+        // What clients such as Python's know by now.
+        .add_service(reflection().build_v1alpha()?)
         .into_axum_router()
         .layer(middleware::from_fn_with_state(shared.clone(), authorise));
     Ok(Routes::from(router).prepare())
@@ -153,7 +156,7 @@ fn say_what_was_unreadable(headers: &mut axum::http::HeaderMap, method: &str, mo
 fn meant_for_another(headers: &axum::http::HeaderMap, cell_id: &[u8]) -> Option<tonic::Status> {
     let meant = headers.get(CELL)?.to_str().unwrap_or("?");
     let own = failure::hexadecimal(cell_id);
-    if meant == own {
+    if meant.eq_ignore_ascii_case(&own) {
         return None;
     }
     let mut status = Failure::other_cell(cell_id).into_status();
