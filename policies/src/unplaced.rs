@@ -294,7 +294,7 @@ struct Distance {
 }
 
 fn missing_parts(columns: &Columns, cell: &Cell, requirement: &Requirement<'_>, slot: u32) -> u128 {
-    let mut room: Room = cell.room(slot);
+    let mut room: Room = cell.room_for(slot, requirement.job);
     room.take(&columns.promised(slot));
     let missing = |&resource: &Resource| {
         let need = requirement.resources.get(resource);

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, Delta, DeviceShortage, LogTime, Machine, MachineId, MachineState, Requirement, Resources, Revision,
+    Cell, Delta, DeviceShortage, Hold, JobId, LogTime, Machine, MachineId, MachineState, Requirement, Resources,
+    Revision,
 };
 
 use crate::{Beyond, Columns, explain};
@@ -77,6 +78,27 @@ fn a_machine_that_only_has_to_become_free_is_nearer_than_one_that_is_too_small()
         &[(1, 3000)],
         "of 2 machines 2 lack cpu by at least 1m; nearest is m1, short of cpu by 3000m",
     );
+}
+
+// How short it is was reckoned with what others hold, and how near without: it named an empty machine of which nothing could be had.
+#[test]
+fn a_machine_whose_room_another_job_holds_is_no_nearer_for_that() {
+    let mut cell = cell(&[(4000, MachineState::Ready); 2]);
+    let resources = Resources::new(4000, 1);
+    let mut delta = Delta::new(Revision(2), LogTime::from_micros(2));
+    let hold = Hold { machines: vec![0], resources, deadline: LogTime::default(), first_wait: Revision(2) };
+    let holder = JobId { slot: 9, generation: 1 };
+    delta.holds = vec![(holder, Some(hold))];
+    cell.apply(&delta).unwrap();
+    let mut columns = Columns::default();
+    columns.follow(&cell, None, &BTreeMap::from([(0, Resources::new(50, 0)), (1, Resources::new(100, 0))]));
+    let nearest = |job: JobId| {
+        let requirement = Requirement { resources: &resources, classes: None, home: None, job, special: None };
+        let nearest = explain(&columns, &cell, &requirement, &[], |_| None).nearest.unwrap();
+        (nearest.machine.to_string(), nearest.short_by)
+    };
+    assert_eq!(nearest(JobId::default()), ("m1".into(), 100));
+    assert_eq!(nearest(holder), ("m0".into(), 50), "for itself it is free");
 }
 
 // People read `custom_1`, and had to look up which resource of theirs that is.
