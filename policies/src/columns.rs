@@ -36,8 +36,10 @@ pub struct Columns {
     classes: Vec<u32>,
     /// Which numbers of classes these are.
     class_numbering: u64,
-    /// The largest amount of each resource on any machine.
+    /// The largest amount of each resource on any machine. Invariant: no machine has more; and some machine has as much, unless `may_be_less`.
     largest: Amounts,
+    /// A machine that had as much has less now: whether another one has as much is not known before all rows are read.
+    may_be_less: bool,
     /// Room that is spoken for, by machine slot. Invariant: `rooms` have it subtracted.
     promised: BTreeMap<u32, Resources>,
     /// Rows whose promise came from `take`: they are read again when the columns follow the cell next time.
@@ -47,6 +49,9 @@ pub struct Columns {
     /// For each block, the stamp of its last change.
     pub(crate) changed: Vec<u64>,
     sets: EligibleSets,
+    /// Looks at all machines for the largest amounts.
+    #[cfg(test)]
+    pub(crate) looks: u32,
 }
 
 impl Columns {
@@ -68,9 +73,9 @@ impl Columns {
             *self = Self { promised, stamp: self.stamp, class_numbering, ..Self::default() };
             self.resize(rows);
             (0..rows).for_each(|slot| self.read(cell, slot));
-            return;
+            return self.know_largest(&Amounts::default());
         };
-        let known = self.rows;
+        let (known, largest) = (self.rows, self.largest);
         self.resize(rows);
         (known..rows).for_each(|slot| self.read(cell, slot));
         for &slot in changed {
@@ -80,6 +85,7 @@ impl Columns {
         for &slot in taken.iter().chain(before.keys()).chain(promised.keys()) {
             self.read(cell, slot);
         }
+        self.know_largest(&largest);
     }
 
     /// Says that something about a machine changed that a scoring's own columns have, and these do not.
@@ -230,22 +236,29 @@ impl Columns {
         };
         write(&mut self.capacity, capacity);
         write(&mut self.per_capacity, &capacity.inverse());
-        let was_largest = before.upper(&self.largest) == self.largest && {
-            let Amounts { cpu_millis, memory_mib, disk_mib } = self.largest;
-            before.cpu_millis == cpu_millis || before.memory_mib == memory_mib || before.disk_mib == disk_mib
-        };
-        let largest = if was_largest && before != Amounts::default() {
-            (0..self.rows).fold(Amounts::default(), |most, slot| most.upper(&self.capacities(slot)[0]))
-        } else {
-            self.largest.upper(capacity)
-        };
-        if largest != self.largest {
+        let Amounts { cpu_millis, memory_mib, disk_mib } = self.largest;
+        let shrinks = |before: f32, now: f32, most: f32| before == most && now < before;
+        self.may_be_less |= shrinks(before.cpu_millis, capacity.cpu_millis, cpu_millis)
+            || shrinks(before.memory_mib, capacity.memory_mib, memory_mib)
+            || shrinks(before.disk_mib, capacity.disk_mib, disk_mib);
+        self.largest = self.largest.upper(capacity);
+        self.touch(slot);
+    }
+
+    /// Brings the largest amounts up to date, which were `before` when rows began to be read: one look at all machines, however many have less now.
+    fn know_largest(&mut self, before: &Amounts) {
+        if std::mem::take(&mut self.may_be_less) {
+            let amounts = |slot: u32| self.capacities(slot)[0];
+            self.largest = (0..self.rows).fold(Amounts::default(), |most, slot| most.upper(&amounts(slot)));
+            #[cfg(test)]
+            {
+                self.looks += 1;
+            }
+        }
+        if self.largest != *before {
             // What whole machines are worth depends on it, and so do costs of all.
-            self.largest = largest;
             self.stamp += 1;
             self.changed.fill(self.stamp);
-        } else {
-            self.touch(slot);
         }
     }
 }

@@ -294,3 +294,28 @@ fn machines_that_get_other_attributes_again_and_again_are_told_apart() {
     }
     assert!(cell.class_numbering() > 1);
 }
+
+/// Each machine that changed was a walk over all of them, be it for a resource that none has, or of which it has more now: the square of their number, when
+/// all agents are upgraded.
+#[test]
+fn capacities_that_change_at_once_cost_one_look_at_all_machines_and_most_cost_none() {
+    let large = plain(4000, 16);
+    let mut cell = cell_of(&vec![large.clone(); 200]);
+    let mut columns = followed(&cell, &BTreeMap::new());
+    let mut looks = |columns: &mut Columns, changes: &[(u32, Made)]| {
+        let before = columns.looks;
+        put(&mut cell, &changes.iter().cloned().collect(), &[]);
+        let slots: Vec<u32> = changes.iter().map(|&(slot, _)| slot).collect();
+        columns.follow(&cell, Some(&slots), &BTreeMap::new());
+        assert_eq!(columns.largest(), followed(&cell, &BTreeMap::new()).largest());
+        columns.looks - before
+    };
+    let all = |made: &Made| (0..200).map(|slot| (slot, made.clone())).collect::<Vec<_>>();
+    assert_eq!(looks(&mut columns, &all(&plain(4000, 15))), 1, "all of them shrink");
+    assert_eq!(looks(&mut columns, &all(&large)), 0, "they grow");
+    assert_eq!(looks(&mut columns, &[(7, plain(5000, 16))]), 0, "one is the largest");
+    assert_eq!(looks(&mut columns, &[(8, plain(3000, 17))]), 0, "what is less is not the most");
+    assert_eq!(looks(&mut columns, &[(8, plain(2000, 17))]), 0, "nor is it here");
+    assert_eq!(looks(&mut columns, &[(6, plain(6000, 1)), (7, large.clone())]), 0, "another one is larger");
+    assert_eq!(looks(&mut columns, &[(6, large.clone())]), 1, "it was the largest");
+}
