@@ -89,11 +89,14 @@ pub(crate) fn choose_home(
                 .iter()
                 .all(|(specials, levels)| levels.iter().all(|level| specials.obstacle(cell, level, slot).is_none()))
     };
+    // How near costs are that count as equal is said of best fits. Of shares of a machine, which are below one, it would make all equal.
+    let exactly = Settings { nearness: 0.0, ..settings };
+    let best = [(at_once.as_ref(), Policy::BestFit, settings), (Some(largest), Policy::Spread, exactly)];
     let by_room = specials.is_none().then_some((None, false));
     let all = together.is_some().then_some((Some(Suits(&has_all)), false));
     let some = specials.is_some().then_some((Some(Suits(&has_some)), true));
     for (suits, takes_turns) in [by_room, all, some].into_iter().flatten() {
-        for (resources, policy) in [(at_once.as_ref(), Policy::BestFit), (Some(largest), Policy::Spread)] {
+        for (resources, policy, settings) in best {
             let Some(resources) = resources else { continue };
             let hold = cell.hold(job.id);
             let request = Request { eligible: eligible.as_deref(), hold, suits, ..Request::new(resources, settings) };

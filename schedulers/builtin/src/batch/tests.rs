@@ -187,6 +187,31 @@ fn a_job_too_wide_for_any_machine_takes_turns_on_the_emptiest() {
     assert_eq!(stage.placed(job), [(0, 4, 1)]);
 }
 
+/// Where the tasks of a job go that is too wide for any machine: to one of seven equal ones, or to the last.
+fn machines_of_too_wide(last_cpu_millis: u64, last_disk: &str) -> Vec<u32> {
+    let mut stage = Stage::new();
+    (0..7).for_each(|number| {
+        stage.machine(&format!("m{number}"), 1_500, &[("disk", "hdd")]);
+    });
+    stage.machine("m7", last_cpu_millis, &[("disk", last_disk)]);
+    stage.seat(Batch::default());
+    let words = JobBuilder::new("words", "batch").same_machine().group("map", 5, 1000).wish("disk", "ssd", 100);
+    let job = stage.submit(&words);
+    stage.settle();
+    machines(&stage.placed(job))
+}
+
+/// What is about as good for a best fit, a quarter of a core, was asked of shares of machines, too: all were equal, and any was taken.
+#[test]
+fn of_many_machines_a_job_too_wide_for_any_takes_the_emptiest() {
+    assert_eq!(machines_of_too_wide(4_000, "hdd"), [7, 7, 7, 7]);
+}
+
+#[test]
+fn a_job_too_wide_for_any_machine_has_its_wishes_weighed() {
+    assert_eq!(machines_of_too_wide(1_500, "ssd"), [7]);
+}
+
 #[test]
 fn batch_schedulers_on_one_snapshot_keep_out_of_each_others_way() {
     let mut stage = Stage::new();
