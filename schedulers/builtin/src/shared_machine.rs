@@ -24,8 +24,8 @@ pub(crate) struct Need {
     specials: Vec<(Vec<DeviceNeed>, Vec<u16>)>,
     /// Attributes that its machine must have, for the sake of spread rules.
     spread: Vec<Arc<str>>,
-    /// Of each group that asks for more than room: how deep it stands, and how many tasks it has.
-    layout: Vec<(usize, u32)>,
+    /// Of each group that asks for more than room: how deep it stands, how many tasks it has, and how many of them one machine may have.
+    layout: Vec<(usize, u32, u32)>,
 }
 
 impl Need {
@@ -42,7 +42,7 @@ impl Need {
             constraints: groups.iter().flat_map(|group| group.constraints.iter().cloned()).collect(),
             specials: specials.collect(),
             spread: groups.iter().flat_map(|group| group.spread.iter().map(|rule| rule.attribute.clone())).collect(),
-            layout: layout.map(|(_, depth, count)| (*depth, *count)).collect(),
+            layout: layout.map(|(group, depth, count)| (*depth, *count, group.per_machine)).collect(),
         }
     }
 

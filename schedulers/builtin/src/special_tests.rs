@@ -271,6 +271,21 @@ fn a_job_that_shares_a_machine_goes_where_the_devices_of_all_that_run_side_by_si
     assert_eq!(stage.runtime(seat).counters().claims_misfit, 0);
 }
 
+/// That no machine has all for a group of which one machine may have but one task was taken for true of groups without that limit.
+#[test]
+fn a_limit_of_machines_makes_no_other_job_take_turns() {
+    let mut stage = Stage::new();
+    for (name, cpu_millis, gpus) in [("m0", 4_000, 1), ("m1", 4_000, 1), ("m2", 16_000, 2)] {
+        stage.machine_with_gpus(name, cpu_millis, &[], gpus);
+    }
+    stage.seat(Batch::default());
+    let pair = |name: &str| JobBuilder::new(name, "batch").same_machine().group("main", 2, 1000).gpu(1000);
+    let apart = stage.submit(&pair("apart").per_machine(1));
+    let together = stage.submit(&pair("together"));
+    stage.settle();
+    assert_eq!((stage.placed(apart).len(), machines(&stage.placed(together))), (1, vec![2, 2]));
+}
+
 #[test]
 fn equal_jobs_that_find_no_machine_to_share_cost_one_look_at_the_machines() {
     let wide = |number: u32| JobBuilder::new(&format!("wide{number}"), "batch").same_machine().group("main", 2, 90_000);
