@@ -187,20 +187,23 @@ impl Placer {
     /// Claims machines for as many tasks of all the work as fit, and says why the others do not.
     ///
     /// Groups that need the same and stand next to each other are placed in one scan of the machines: to a best fit their tasks are
-    /// all alike, and many small jobs are often copies of one.
+    /// all alike, and many small jobs are often copies of one. Where their namespace has a quota each is placed by itself: what finds no room leaves its
+    /// quota to those behind it.
     pub(crate) fn place_all(&mut self, view: &View<'_>, works: &[Work], plan: &mut Plan, decision: &mut Decision) {
         let alike = |one: &Work, other: &Work| {
             let (left, right) = (one.shape(), other.shape());
             let shared = one.job.shape.same_machine || other.job.shape.same_machine;
             let holds = |work: &Work| view.cell().hold(work.job.id).is_some();
-            let plain = |work: &Work| !Special::is_needed_by(work.shape()) && work.shape().min == 0 && !holds(work);
+            let limited = |work: &Work| view.cell().quota(&work.job.shape.namespace).is_some();
+            let plain = |work: &Work| {
+                !Special::is_needed_by(work.shape()) && work.shape().min == 0 && !holds(work) && !limited(work)
+            };
             !shared
                 && plain(one)
                 && plain(other)
                 && left.resources == right.resources
                 && left.constraints == right.constraints
                 && left.affinities == right.affinities
-                && Quotas::are_shared(view, &one.job, &other.job)
         };
         if let Some(gpus) = &mut self.gpus {
             works.iter().for_each(|work| gpus.expect(view.cell(), work));
@@ -208,7 +211,7 @@ impl Placer {
         works.chunk_by(alike).for_each(|equals| self.place(view, equals, plan, decision));
     }
 
-    /// Claims machines for groups of equal needs; with [`Policy::Spread`] one group only, as its siblings count.
+    /// Claims machines for groups of equal needs; with [`Policy::Spread`] one group only, as its siblings count, and so where the namespace has a quota.
     pub(crate) fn place(&mut self, view: &View<'_>, equals: &[Work], plan: &mut Plan, decision: &mut Decision) {
         // Of a gang of which too few wait nothing is placed, whatever room and quota there is.
         if let Some(gang) = equals.iter().find(|work| work.tasks.len() < work.least as usize) {

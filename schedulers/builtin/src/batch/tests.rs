@@ -301,6 +301,21 @@ fn what_finds_no_room_leaves_its_quota_to_others_and_a_gang_has_it_at_once_or_no
     assert_eq!((placed(&stage), stage.runtime(seat).counters().claims_other), ([0, 2, 5], 0));
 }
 
+/// What the first might have had of the quota was gone for those that were asked about with it, and they were told that it is short.
+#[test]
+fn equal_jobs_that_find_no_room_are_all_told_so_and_not_that_their_quota_is_short() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 500, &[]);
+    limit(&mut stage, 2000);
+    stage.seat(Batch::default());
+    let jobs = ["first", "second"].map(|name| stage.submit(&JobBuilder::new(name, "batch").group("main", 2, 1000)));
+    stage.advance(2_000_000);
+    for job in jobs {
+        let why = stage.passed_over(job, 0);
+        assert!(why.starts_with("of 1 machine 1 lacks cpu by at least 500m"), "{why}");
+    }
+}
+
 /// How many it needs at once was read from a mirror that did not show those in flight: the rest was no gang, was given up, and nothing was an
 /// occasion to look again.
 #[test]

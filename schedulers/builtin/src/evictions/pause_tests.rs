@@ -1,6 +1,6 @@
 //! Stories of tasks that fail after others were evicted for them.
 
-use plenum_model::{Command, JobId};
+use plenum_model::{Command, JobId, Quota};
 use plenum_testkit::{JobBuilder, Seat, Stage};
 
 use super::tests::{Rival, job, leave, leaving, stage, stands, submit};
@@ -139,4 +139,22 @@ fn evictions_for_what_never_failed_make_no_pause_longer() {
     assert_eq!((stands(&stage, web), stands(&stage, low)), ((0, 0), (5, 0)));
     stage.advance(8_000_000);
     assert_eq!((stands(&stage, web), stands(&stage, low)), ((3, 0), (2, 3)), "ten seconds after the last one");
+}
+
+// Both were asked about at once, and their quota went to the first, for which there was no room and nobody to evict.
+#[test]
+fn what_evicts_nobody_for_now_leaves_its_quota_to_an_equal_one() {
+    let mut stage = stage(1);
+    let mut limits = Quota::default().limits;
+    limits[0] = Some(2000);
+    stage.ask("operator", Command::SetQuota { namespace: "prod".into(), limit: Some(Quota { limits }) });
+    let low = submit(&mut stage, &job("low", 1, 2000, 10).forgiving());
+    let high = |name: &str| job(name, 1, 2000, 90).namespace("prod").forgiving();
+    let first = submit(&mut stage, &high("first"));
+    leave(&mut stage);
+    stage.finish(first, false);
+    stage.advance(2_000_000);
+    assert_eq!((stands(&stage, first), stands(&stage, low)), ((0, 0), (1, 0)));
+    let second = submit(&mut stage, &high("second"));
+    assert_eq!((stands(&stage, second), stands(&stage, low)), ((1, 0), (0, 1)), "{}", stage.passed_over(second, 0));
 }
