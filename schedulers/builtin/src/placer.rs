@@ -316,10 +316,11 @@ impl Placer {
             Chosen { machines, ..Chosen::default() }
         };
         let why = (chosen.machines.len() < count).then(|| self.why_no_more(view, first, request));
-        // How a group's tasks are spread is its own affair; all else stands in the way of whoever needs the same.
-        let for_all = !GroupCounts::are_needed_by(shape) || why.as_ref().is_some_and(|why| why.special() == 0);
+        // How a group's tasks are spread is its own affair, and so is what it lacks beside what its job holds; all else stands in the way of whoever needs
+        // the same.
+        let is_limited = GroupCounts::are_needed_by(shape) && why.as_ref().is_none_or(|why| why.special() > 0);
         let hopeless = why.map(|why| Hopeless::of(view, &first.job, &why));
-        if let Some(hopeless) = hopeless.as_ref().filter(|_| for_all) {
+        if let Some(hopeless) = hopeless.as_ref().filter(|_| !is_limited && request.hold.is_none()) {
             self.hopeless.insert(need.clone(), hopeless.clone());
         }
         (chosen, hopeless)
@@ -476,7 +477,9 @@ impl Placer {
             Err(why) => {
                 self.count_judged(|| view.cell().machines().count());
                 let hopeless = Hopeless::of(view, &work.job, &why);
-                self.homeless.insert(need.clone(), hopeless.clone());
+                if hold.is_none() {
+                    self.homeless.insert(need.clone(), hopeless.clone());
+                }
                 self.home_of_others(view, work, &need, &hopeless).map(Some)
             }
         }

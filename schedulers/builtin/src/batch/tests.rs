@@ -235,6 +235,32 @@ fn batch_schedulers_on_one_snapshot_keep_out_of_each_others_way() {
     assert_eq!(conflicts, 0, "of 16 claims, on 64 equal machines of which each scheduler has a part of its own");
 }
 
+/// What it lacks beside what it holds was told of others, which lack more.
+#[test]
+fn why_a_job_that_holds_room_waits_is_told_of_no_other() {
+    for shared in [false, true] {
+        let mut stage = Stage::new();
+        let machine = stage.machine("m1", 8_000, &[]);
+        let seat = stage.seat(Batch::default());
+        stage.submit(&JobBuilder::new("fill", "batch").group("main", 1, 4000));
+        stage.advance(1_000_000);
+        stage.hold(seat);
+        let submit = |stage: &mut Stage, name: &str| {
+            let job = JobBuilder::new(name, "batch").group("main", 1, 6000);
+            stage.submit(&if shared { job.same_machine() } else { job })
+        };
+        let holder = submit(&mut stage, "holder");
+        let (resources, deadline) = (Resources::new(4000, 1), stage.cell().time().plus_micros(600_000_000));
+        stage.ask("gang", Command::TakeHold { job: holder, machines: vec![machine], resources, deadline });
+        let other = submit(&mut stage, "other");
+        stage.release(seat);
+        stage.advance(5_000_000);
+        for (job, short) in [(holder, "short of cpu by 2000m"), (other, "short of cpu by 6000m")] {
+            assert!(stage.passed_over(job, 0).contains(short), "{}", stage.passed_over(job, 0));
+        }
+    }
+}
+
 #[test]
 fn equal_jobs_are_served_in_their_order_when_room_is_short() {
     let mut stage = Stage::new();
