@@ -2,7 +2,8 @@
 //!
 //! Takes jobs by priority, then by age; within a decision a job that does not fit lets smaller ones behind it pass, for idle
 //! room is lost and a short task gives it back soon. Batch schedulers that share the jobs each begin with a part of the machines
-//! of their own, and take machines that fit about equally well in an order of their own, so that they do not all claim the same one.
+//! of their own, where a task wishes for none in particular, and take machines that fit about equally well in an order of their own,
+//! so that they do not all claim the same one.
 //!
 //! Tasks that ask for GPUs go where these lose least of their worth to the work that is expected ([`GpuPolicy`]).
 

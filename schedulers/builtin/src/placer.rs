@@ -282,7 +282,7 @@ impl Placer {
             home,
             siblings: &siblings,
             hold,
-            ..Request::new(&shape.resources, self.settings)
+            ..Request::new(&shape.resources, self.settings_of([shape]))
         };
         let (mut chosen, hopeless) = match known {
             Some(known) => (Chosen::default(), Some(known)),
@@ -294,6 +294,12 @@ impl Placer {
             placed += self.claim(view, (work, free), hopeless.as_ref(), (&request, &need), (plan, decision));
         }
         placed
+    }
+
+    /// How machines are looked for. Those that a group wishes for may all be in the parts of others: then there are no parts.
+    fn settings_of<'g>(&self, groups: impl IntoIterator<Item = &'g GroupShape>) -> Settings {
+        let wishes = groups.into_iter().any(|group| !group.affinities.is_empty());
+        Settings { parts: self.settings.parts.filter(|_| !wishes), ..self.settings }
     }
 
     /// Machines that have room for tasks of equal needs, booked; and why not for all of them.
@@ -464,9 +470,10 @@ impl Placer {
         if let Some(hopeless) = self.homeless.get(&need).filter(|_| hold.is_none()).cloned() {
             return self.home_of_others(view, work, &need, &hopeless).map(Some);
         }
+        let settings = self.settings_of(&work.job.shape.groups);
         let specials = need.is_special().then(|| &*self.specials.get_or_insert_with(|| view.specials()));
         let known = (&need, hold.is_none() && self.turns.contains(&need));
-        match shared_machine::choose_home(&mut self.columns, specials, view.cell(), &work.job, known, self.settings) {
+        match shared_machine::choose_home(&mut self.columns, specials, view.cell(), &work.job, known, settings) {
             Ok(home) => {
                 if home.takes_turns && hold.is_none() {
                     self.turns.insert(need);

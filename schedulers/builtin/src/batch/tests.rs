@@ -235,6 +235,26 @@ fn batch_schedulers_on_one_snapshot_keep_out_of_each_others_way() {
     assert_eq!(conflicts, 0, "of 16 claims, on 64 equal machines of which each scheduler has a part of its own");
 }
 
+/// Who began with a part that has any machine that fits never looked at the one that the job wishes for.
+#[test]
+fn a_wish_outweighs_the_part_of_the_machines_that_a_scheduler_begins_with() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 16_000, &[("disk", "hdd")]);
+    stage.machine("m1", 16_000, &[("disk", "ssd")]);
+    (0..2).for_each(|_| {
+        stage.seat(Batch::default());
+    });
+    let jobs: Vec<_> = (0..12)
+        .map(|number| {
+            let job = JobBuilder::new(&format!("job{number}"), "batch").group("main", 1, 1000).wish("disk", "ssd", 100);
+            stage.submit(&if number % 2 == 0 { job } else { job.same_machine() })
+        })
+        .collect();
+    stage.advance(3_000_000);
+    let placed: Vec<u32> = jobs.iter().flat_map(|&job| machines(&stage.placed(job))).collect();
+    assert_eq!(placed, [1; 12]);
+}
+
 /// What it lacks beside what it holds was told of others, which lack more.
 #[test]
 fn why_a_job_that_holds_room_waits_is_told_of_no_other() {
