@@ -1,5 +1,5 @@
-//! Which machines a group may run on, and which it would rather have: one bit and one weight a machine. Machines that a partition reserves for
-//! other schedulers are none of them: each claim on one would be refused.
+//! Which machines a group may run on, and which it would rather have: one bit and one weight a machine. Asked for a scheduler, machines that a partition
+//! reserves for others are none of them: each claim on one would be refused.
 //!
 //! Constraints and affinities are judged once for each class of equal attributes, and spread over the machines once for each list of them.
 //! From then on only machines whose class changed are looked at again. Cordoned machines are not ruled out here: their columns are closed.
@@ -124,7 +124,7 @@ impl EligibleSets {
 
 impl Columns {
     /// The machines that satisfy all of `constraints`, with the weights of `affinities`; `None` when there are neither. `cell` is the one that the
-    /// columns followed last.
+    /// columns followed last. For whom is not asked: who is to claim there takes [`Columns::eligible_for`].
     ///
     /// Judged once for each list, and again only for classes and machines that are new: a look-up, as a rule.
     pub fn eligible(
