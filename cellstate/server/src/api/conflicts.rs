@@ -104,7 +104,11 @@ impl Names<'_> {
             _ => {
                 let Some(slot) = group.machine else { return String::new() };
                 let name = || names::machine_then(history, cell, slot, lost.revision, lost.time_micros);
-                once(&mut self.machines, (slot, group.machine_id), name)
+                match group.machine_id {
+                    // It may be another one each time.
+                    0 => name().unwrap_or_default(),
+                    id => once(&mut self.machines, (slot, id), name),
+                }
             }
         }
     }
