@@ -317,16 +317,16 @@ fn check_options(options: &Options) -> Result<(), OpenError> {
 }
 
 /// Brings the shelves to the same revision, and what a crash left in memory to tables; and looks what there is then. Where the store takes no
-/// writes because something of it is damaged, what can be read is there all the same, and nothing of it counts as durable.
-fn settle(store: &Arc<Store>) -> Result<View, StoreError> {
+/// writes, because the disk is full or something of it is damaged, what can be read is there all the same, and nothing of it counts as durable.
+pub(crate) fn settle(store: &Arc<Store>) -> Result<View, StoreError> {
     let head = number(store, &keys::HEAD)?.unwrap_or(0);
     let base = number(store, &keys::BASE)?;
     let floor = number(store, &keys::FLOOR)?.unwrap_or(0);
     let is_settled = match bring_to_order(store, head, base) {
         Ok(()) => true,
-        // Its worker merges tables from the moment on that the store is open. Whether it meets the damage before all is written here must not
-        // decide about a start: whoever writes next learns of it in any case.
-        Err(StoreError::Poisoned) if is_damaged(store) => false,
+        // A cell starts on a full disk; and whether the store's worker, which merges tables from the moment on that it is open, meets damage
+        // before all is written here must not decide about a start. Whoever writes next learns of it, and opens the store again.
+        Err(error) if error.may_pass() && store.is_poisoned() => false,
         Err(error) => return Err(error),
     };
     let newest = newest_block_until(store, head)?.map(|block| block.last).max(base).unwrap_or(0);
@@ -348,11 +348,6 @@ fn bring_to_order(store: &Arc<Store>, head: u64, base: Option<u64>) -> Result<()
     forget_rows_after(store, newest)?;
     store.rotate(&Shelf::ALL)?;
     store.catch_up()
-}
-
-/// Whether something of a store can't be read, and never will be. It does not say why it takes no writes.
-fn is_damaged(store: &Store) -> bool {
-    store.read_all(|| true).is_err_and(|error| !error.may_be_sound())
 }
 
 /// Removes what was written of blocks that are not there: the same batches may be cut into other blocks next time, and would be told of

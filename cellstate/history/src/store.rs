@@ -143,6 +143,11 @@ impl Store {
         Shelf::ALL.iter().all(|shelf| self.keyspace(*shelf).sealed_memtable_count() == 0)
     }
 
+    /// Whether it takes no more writes since one failed. It does not say why.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        matches!(self.database.persist(PersistMode::Buffer), Err(fjall::Error::Poisoned))
+    }
+
     /// Waits until everything that was rotated is in tables, and not too many of them wait to be merged.
     pub(crate) fn catch_up(&self) -> Result<(), StoreError> {
         let behind = || {

@@ -2,7 +2,9 @@
 //!
 //! A write fails when there is something in the way of the tables that come next: files of their names. Who opens the store removes them.
 use super::*;
+use crate::history::{View, settle};
 use crate::keys::Shelf;
+use crate::store::Store;
 use crate::{OpenError, StoreError, WriteError};
 use std::fs::File;
 use std::sync::Arc;
@@ -71,6 +73,28 @@ fn a_store_that_a_failed_write_has_closed_goes_on_when_it_is_opened_again() {
     let (history, opened) = open(folder.path());
     assert_eq!((opened.newest_revision, opened.journal_set_aside.is_none()), (last + 300, true));
     assert_eq!(revisions(&history, 1, last + 300).len() as u64, last + 300);
+}
+
+/// A full disk at a start kept the cell from being read, though its log had room left.
+#[test]
+fn a_history_that_can_not_be_written_when_it_is_opened_is_read_and_goes_on_when_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let (live, copy) = (folder.path().join("live"), folder.path().join("copy"));
+    let (history, _) = open(&live);
+    history.append(&batches(1, 90, 300)).unwrap();
+    history.persist().unwrap();
+    // In the store's journal alone: to be brought to tables by who opens it.
+    history.append(&batches(91, 180, 300)).unwrap();
+    copy_of(&history, &live, &copy);
+    let store = Arc::new(Store::open(&copy, &options()).unwrap().0);
+    put_in_the_way(&copy);
+    let view = settle(&store).unwrap();
+    assert!(view.newest >= 90 && view.durable == 0, "{} to {}", view.durable, view.newest);
+    assert!(store.is_poisoned() && matches!(settle(&store), Ok(View { durable: 0, .. })));
+    drop(store);
+    let (history, opened) = open(&copy);
+    assert_eq!(opened.newest_revision, history.durable_revision());
+    assert_eq!(revisions(&history, 1, view.newest).len() as u64, view.newest);
 }
 
 /// What a reader sees keeps the store from being opened: it goes on reading, and who opens tries again later.
