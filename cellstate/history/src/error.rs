@@ -136,13 +136,16 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// There is something in the folder, but no history.
-    #[error("{} holds no history of a cell and is not empty; name another folder", path.display())]
+    #[error("{} holds no history of a cell and is not empty; {}", path.display(), remedy!())]
     NotAHistory {
         /// The folder.
         path: PathBuf,
     },
     /// The history is of another cell.
-    #[error("{} is the history of cell {found}, not of {expected}; name the right folder", path.display())]
+    #[error(
+        "{} is the history of cell {found}, not of {expected}; put back the one that was with this log, or {}",
+        path.display(), remedy!()
+    )]
     OtherCell {
         /// The folder.
         path: PathBuf,

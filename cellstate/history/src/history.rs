@@ -115,7 +115,6 @@ impl History {
     pub fn open(folder: impl AsRef<Path>, options: Options) -> Result<(Self, Opened), OpenError> {
         let folder = folder.as_ref();
         check_options(&options)?;
-        identity::claim(folder, &options.cell_id)?;
         let Found { store, view, writer, opened } = find(folder, &options)?;
         let shared = Shared {
             folder: folder.to_owned(),
@@ -247,8 +246,9 @@ struct Found {
     opened: Opened,
 }
 
-/// Opens the store in a folder, and looks what there is.
+/// Opens the store in a folder, which becomes the cell's, and looks what there is.
 fn find(folder: &Path, options: &Options) -> Result<Found, OpenError> {
+    identity::claim(folder, &options.cell_id)?;
     let (store, journal_set_aside) = Store::open(folder, options)?;
     let store = Arc::new(store);
     let view = settle(&store)?;

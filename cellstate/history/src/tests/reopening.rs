@@ -112,6 +112,23 @@ fn a_store_is_not_opened_again_under_who_reads() {
     assert_eq!(history.reopen().unwrap().newest_revision, 90 - 90 % 48);
 }
 
+/// What was made in its place had no identity, and the next start refused it.
+#[test]
+fn a_history_whose_folder_was_moved_away_is_begun_anew_as_this_cell_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let live = folder.path().join("live");
+    let (history, _) = open(&live);
+    history.append(&batches(1, 90, 0)).unwrap();
+    std::fs::rename(&live, folder.path().join("away")).unwrap();
+    assert_eq!(history.reopen().unwrap().newest_revision, 0);
+    history.append(&batches(1, 90, 0)).unwrap();
+    history.persist().unwrap();
+    drop(history);
+    assert_eq!(open(&live).1.newest_revision, 90);
+    let stranger = History::open(&live, Options { cell_id: b"another".to_vec(), ..options() }).err().unwrap();
+    assert!(stranger.to_string().contains("move the folder `history` in it away"), "{stranger}");
+}
+
 /// Who read was told for good to try again in a moment.
 #[test]
 fn who_reads_a_history_that_damage_has_closed_is_told_of_the_damage() {
