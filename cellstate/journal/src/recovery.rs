@@ -208,14 +208,20 @@ fn enter(disk: &dyn Disk, expect: Option<CellId>) -> Result<Entrance, OpenError>
 /// The high-water mark, and the file that it stands in; or why there is none.
 pub(crate) type Marked = Result<(Mark, MarkFile), OpenError>;
 
+/// The names in a directory that is a cell's.
+pub(crate) fn names_in_cell(disk: &dyn Disk) -> Result<Vec<String>, OpenError> {
+    let names = disk.list()?;
+    if names.iter().any(|name| name == identity::NAME) {
+        return Ok(names);
+    }
+    Err(OpenError::NoCell { directory: disk.place(), file: identity::NAME })
+}
+
 /// Reads the identity, and the mark as far as there is one: without it a log can't be opened, but looked at.
 pub(crate) fn admit(disk: &dyn Disk, expect: Option<CellId>) -> Result<(Identity, Marked), OpenError> {
     let directory = disk.place();
     let at = |file: &str, flaw| Damage { file: file.to_owned(), offset: 0, revision: 0, flaw, followed_by: None };
-    let names = disk.list()?;
-    if !names.iter().any(|name| name == identity::NAME) {
-        return Err(OpenError::NoCell { directory, file: identity::NAME });
-    }
+    let names = names_in_cell(disk)?;
     let identity = match Identity::read(disk)? {
         Ok(identity) => identity,
         Err(Flaw::OtherFormat { expected, found }) => {

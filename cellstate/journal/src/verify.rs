@@ -1,13 +1,13 @@
 //! The offline check of a whole log, and of what it kept: everything that is wrong, each with its place.
 
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskLock};
 use crate::flaw::{Damage, Flaw};
 use crate::forgiving::is_lost;
 use crate::format::CellId;
 use crate::identity::Identity;
 use crate::mark::{self, Mark};
 use crate::reader::Frame;
-use crate::recovery::{Cut, LOCK, Marked, OpenError, admit, judge};
+use crate::recovery::{Cut, LOCK, Marked, OpenError, admit, judge, names_in_cell};
 use crate::scan::Tail;
 use crate::segment;
 use crate::survey::Surveyor;
@@ -54,7 +54,7 @@ impl Report {
 /// When there is nothing to walk: no cell, a cell of another id or version, a running server, a disk that fails as a whole.
 /// A damaged log is no error but a [`Report`], and so is one of which some sectors can't be read.
 pub fn verify(disk: &dyn Disk, expect: Option<CellId>, visit: &mut dyn FnMut(&Frame<'_>)) -> Result<Report, OpenError> {
-    let _lock = disk.lock(LOCK)?;
+    let _lock = lock(disk)?;
     let (identity, marked) = admit(disk, expect)?;
     let At { mark, flaws, refused } = mark_of(disk, marked)?;
     let survey = Surveyor::new(disk, identity, mark, visit).forgiving().walk()?;
@@ -88,6 +88,12 @@ pub fn verify(disk: &dyn Disk, expect: Option<CellId>, visit: &mut dyn FnMut(&Fr
         mark_damages: mark_damages.collect(),
         refused,
     })
+}
+
+/// Takes the lock of a directory that is a cell's. In another one nothing is made, not even that: it would not look empty any more.
+fn lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>, OpenError> {
+    names_in_cell(disk)?;
+    Ok(disk.lock(LOCK)?)
 }
 
 /// How far a log had come, as far as that is known.
@@ -134,7 +140,7 @@ pub fn verify_kept(
     expect: Option<CellId>,
     visit: &mut dyn FnMut(&Frame<'_>),
 ) -> Result<KeptReport, OpenError> {
-    let _lock = disk.lock(LOCK)?;
+    let _lock = lock(disk)?;
     let (identity, marked) = admit(disk, expect)?;
     let At { mark, .. } = mark_of(disk, marked)?;
     // Without any segment of the log there is no cell, which is `verify`'s to say.

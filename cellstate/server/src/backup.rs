@@ -70,9 +70,15 @@ pub enum BackupError {
         /// What was expected and what was found.
         what: String,
     },
-    /// A backup of another cell, or of this one before or after a restore, where its own is expected.
-    #[error("{} is of another cell or incarnation: expected incarnation {expected} of this cell, found {found}; move it away", path.display())]
+    /// A backup of another cell, where its own is expected.
+    #[error("{} is of another cell; move it away, as it may be the last copy of that one's state", path.display())]
     OtherCell {
+        /// Which.
+        path: PathBuf,
+    },
+    /// A backup of this cell before or after a restore, where its own is expected.
+    #[error("{} is of another incarnation: expected {expected}, found {found}; move it away", path.display())]
+    OtherIncarnation {
         /// Which.
         path: PathBuf,
         /// The cell's incarnation.
@@ -139,7 +145,7 @@ impl BackupError {
             Self::Io { .. } => "IO",
             Self::NotABackup { .. } | Self::Damaged { .. } | Self::NotSound { .. } => "DAMAGED_BACKUP",
             Self::OtherFormat { .. } => "OTHER_FORMAT",
-            Self::OtherCell { .. } => "OTHER_CELL",
+            Self::OtherCell { .. } | Self::OtherIncarnation { .. } => "OTHER_CELL",
             Self::Exists { .. } => "ALREADY_THERE",
             Self::Incarnation { .. } => "BAD_SETTING",
             Self::LossNotAccepted { .. } | Self::NothingToFollow { .. } => "DAMAGED_LOG",

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plenum_history::{CheckpointInfo, History, ReadError, StartingPoint};
-use plenum_journal::{CellId, Claimed, Identity, Journal, RealDisk, Recovered};
+use plenum_journal::{CellId, Claimed, Identity, Journal, OpenError, RealDisk, Recovered};
 use plenum_model::{Cell, CellIdentity, Revision};
 
 use crate::backup::fallback::{self, FALLBACK};
@@ -55,10 +55,14 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
         return Err(ServerError::HalfRestored { path: options.dir.clone() });
     }
     let has_more = !is_absent(&options.dir.join(HISTORY)) || options.dir.join(FALLBACK).exists();
+    let no_log = || ServerError::NoLog { path: options.dir.clone() };
     if is_absent(&options.dir.join(LOG)) && has_more {
-        return Err(ServerError::NoLog { path: options.dir.clone() });
+        return Err(no_log());
     }
-    let claimed = claim_journal(options, &options.dir.join(LOG))?;
+    let claimed = claim_journal(options, &options.dir.join(LOG), !has_more).map_err(|error| match error {
+        ServerError::OpenJournal(OpenError::NoCell { .. }) => no_log(),
+        error => error,
+    })?;
     let (log, history) = open_both(claimed, options)?;
     let start = history.newest_checkpoint().map_or(0, |newest| newest.revision);
     let (journal, recovered, replayed) = replay::read(log, &options.dir, &history)?;
@@ -140,14 +144,15 @@ fn is_absent(folder: &Path) -> bool {
         .map_or_else(|error| error.kind() == std::io::ErrorKind::NotFound, |mut entries| entries.next().is_none())
 }
 
-fn claim_journal(options: &ServerOptions, log: &Path) -> Result<Claimed, ServerError> {
-    let disk = RealDisk::open(log).map_err(plenum_journal::OpenError::from)?;
+/// Takes the log. One that is not there is made only where that may be: a lock or a file system's own folder is no log.
+fn claim_journal(options: &ServerOptions, log: &Path, may_create: bool) -> Result<Claimed, ServerError> {
+    let disk = RealDisk::open(log).map_err(OpenError::from)?;
     let create = match options.cell_id {
         Some(id) => id,
         None => random_id()?,
     };
     let settings = plenum_journal::Options {
-        create: Some(CellId(create)),
+        create: may_create.then_some(CellId(create)),
         expect: options.cell_id.map(CellId),
         segment_bytes: options.settings.segment_bytes,
         frame_bytes_max: options.settings.frame_bytes_max(),
@@ -191,7 +196,7 @@ fn history_options(identity: Identity, options: &ServerOptions) -> Result<plenum
 
 /// How the history of a cell's directory is opened by who only reads it: beside its log.
 pub(crate) fn read_options(dir: &Path, cell_id: &[u8]) -> Result<plenum_history::Options, ServerError> {
-    let frames = frames_in(&dir.join(LOG)).map_err(plenum_journal::OpenError::from)?;
+    let frames = frames_in(&dir.join(LOG)).map_err(OpenError::from)?;
     Ok(plenum_history::Options { frames: Some(frames), ..plenum_history::Options::new(cell_id.to_vec()) })
 }
 

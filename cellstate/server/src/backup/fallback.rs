@@ -35,6 +35,8 @@ pub(crate) struct Fallback {
     written: Option<(u64, u64)>,
     /// There is none, and what would lead on from the beginning is given up.
     is_given_up: bool,
+    /// There is one of another cell, which may be the last copy of that one's state: it is neither replaced nor removed.
+    is_foreign: bool,
     /// Bytes of the last one that could not be written to its end.
     tried_bytes: u64,
 }
@@ -47,16 +49,19 @@ impl Fallback {
     pub(crate) fn find(dir: &Path, identity: Identity, oldest: u64) -> Self {
         // Of a server that was killed while it wrote. Nobody else has the directory.
         remove_file(&dir.join(DRAFT));
+        let mut is_foreign = false;
         let revision = revision_in(dir, identity).unwrap_or_else(|error| {
+            is_foreign = matches!(error, BackupError::OtherCell { .. });
+            let what = if is_foreign { "it stays, and none is written" } else { "it will be written anew" };
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the fallback can't be used; it will be written anew");
+            tracing::warn!(error, "the fallback can't be used; {what}");
             None
         });
         let bytes = fs::metadata(dir.join(FALLBACK)).map_or(0, |file| file.len());
         let written =
             revision.filter(|revision| revision.saturating_add(1) >= oldest).map(|revision| (revision, bytes));
         let is_given_up = written.is_none() && oldest > 1;
-        Self { dir: dir.to_owned(), identity, written, is_given_up, tried_bytes: 0 }
+        Self { dir: dir.to_owned(), identity, written, is_given_up, is_foreign, tried_bytes: 0 }
     }
 
     /// The revision that it shows, if there is one.
@@ -81,6 +86,9 @@ impl Fallback {
 
     /// Writes it anew, as long as there is room. Where that fails there is the one of before.
     pub(crate) fn renew(&mut self, cell: &Cell, has_room: HasRoom<'_>) -> Result<(), BackupError> {
+        if self.is_foreign {
+            return Err(BackupError::OtherCell { path: self.dir.join(FALLBACK) });
+        }
         let written = write_while(&self.dir, cell, self.identity.incarnation, has_room);
         let bytes = written.map_err(|(tried_bytes, source)| {
             self.tried_bytes = tried_bytes;
@@ -94,7 +102,9 @@ impl Fallback {
     /// Removes it: what leads on from it will be given up, and its room may be needed.
     pub(crate) fn remove(&mut self) {
         (self.written, self.is_given_up) = (None, true);
-        remove_file(&self.dir.join(FALLBACK));
+        if !self.is_foreign {
+            remove_file(&self.dir.join(FALLBACK));
+        }
         remove_file(&self.dir.join(DRAFT));
     }
 }
@@ -140,10 +150,11 @@ pub(crate) fn read(dir: &Path, identity: Identity) -> Result<Option<Cell>, Backu
 }
 
 fn expect_cell(path: &Path, manifest: &v1::BackupManifest, identity: Identity) -> Result<(), BackupError> {
-    if manifest.cell_id[..] == identity.cell.0 && manifest.incarnation == identity.incarnation {
-        return Ok(());
+    let (path, expected, found) = (path.to_owned(), identity.incarnation, manifest.incarnation);
+    if manifest.cell_id[..] != identity.cell.0 {
+        return Err(BackupError::OtherCell { path });
     }
-    Err(BackupError::OtherCell { path: path.to_owned(), expected: identity.incarnation, found: manifest.incarnation })
+    if found == expected { Ok(()) } else { Err(BackupError::OtherIncarnation { path, expected, found }) }
 }
 
 /// Writes a fallback into a directory, in place of one that is there; its bytes.
@@ -226,10 +237,25 @@ mod tests {
     fn a_fallback_of_another_incarnation_or_one_that_the_log_does_not_go_on_from_is_none() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &Cell::default(), 1).unwrap();
-        assert!(matches!(read(dir.path(), identity(2)), Err(BackupError::OtherCell { expected: 2, found: 1, .. })));
+        assert!(matches!(
+            read(dir.path(), identity(2)),
+            Err(BackupError::OtherIncarnation { expected: 2, found: 1, .. })
+        ));
         let bytes = |incarnation, oldest| Fallback::find(dir.path(), identity(incarnation), oldest).bytes();
         let written = fs::metadata(dir.path().join(FALLBACK)).unwrap().len();
         assert_eq!([bytes(2, 1), bytes(1, 2), bytes(1, 1)], [0, 0, written]);
+    }
+
+    // It was the last copy of that cell's state.
+    #[test]
+    fn a_fallback_of_another_cell_is_neither_replaced_nor_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), &Cell::default(), 1).unwrap();
+        let before = fs::read(dir.path().join(FALLBACK)).unwrap();
+        let mut fallback = Fallback::find(dir.path(), Identity { cell: CellId([7; 16]), incarnation: 1 }, 1);
+        assert!(matches!(fallback.renew(&Cell::default(), &|| true), Err(BackupError::OtherCell { .. })));
+        fallback.remove();
+        assert_eq!(fs::read(dir.path().join(FALLBACK)).unwrap(), before);
     }
 
     // A disk that is full, for example.

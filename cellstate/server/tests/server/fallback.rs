@@ -277,3 +277,21 @@ async fn an_empty_history_is_none_and_the_fallback_is_begun_with() {
     std::fs::write(dir.join(FALLBACK), fallback).unwrap();
     assert_eq!(backup_of(dir), before);
 }
+
+/// Who looked had made a lock there, and a new disk has a folder of its own: that was taken for a log to be made.
+#[tokio::test]
+async fn no_cell_is_made_beside_a_fallback_whatever_is_where_the_log_was() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("cell");
+    let (server, log) = (Server::start(brisk(&dir)).await.unwrap(), dir.join("log"));
+    submit_until(&connect(&server).await, 0, |status| status.revision > 20).await;
+    server.shutdown().await.unwrap();
+    std::fs::remove_dir_all(&log).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    assert_eq!(plenum_server::verify(&dir).unwrap_err().code(), "NO_CELL");
+    assert_eq!(std::fs::read_dir(&log).unwrap().count(), 0, "nothing is made by who only looks");
+    std::fs::create_dir(log.join("lost+found")).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(refused(&dir).await, ServerError::NoLog { .. }));
+    }
+}
