@@ -88,7 +88,8 @@ pub enum ServerError {
     AheadOfLog(plenum_history::WriteError),
     /// The log does not go back to where the history ends.
     #[error(
-        "the log in {} begins at revision {oldest}, and the history ends at {known}: what is between is missing; restore the directory from a copy",
+        "the log in {} begins at revision {oldest}, and the history ends at {known}: what is between is missing; put back the history that was with \
+         this log. Where that is lost, keep a copy, and move the folder `history` away: the cell goes on from its fallback, if that joins the log",
         dir.display()
     )]
     MissingLog {

@@ -81,7 +81,8 @@ fn open_both(claimed: Claimed, options: &ServerOptions) -> Result<(Log, History)
     let mut history = None;
     if folder.is_dir() {
         match history_options(claimed.identity(), options).and_then(|settings| open_history(&folder, settings)) {
-            Ok(opened) if opened.newest_revision() > 0 || opened.newest_checkpoint().is_some() => {
+            Ok(opened) if has_anything(&opened) => {
+                rejoin_behind(&claimed, &opened)?;
                 return Ok((Log::Unread(Box::new(claimed)), opened));
             }
             Ok(empty) => history = Some(empty),
@@ -100,6 +101,31 @@ fn open_both(claimed: Claimed, options: &ServerOptions) -> Result<(Log, History)
         begin_with_fallback(&history, dir, &recovered)?;
     }
     Ok((Log::Open(Box::new((journal, recovered))), history))
+}
+
+/// Whether there is anything in a history: one that a start has made, and not got to fill, is none.
+pub(crate) fn has_anything(history: &History) -> bool {
+    history.newest_revision() > 0 || history.newest_checkpoint().is_some()
+}
+
+/// A history that was put back may end before the log begins. What the log gave up since, and kept, is read as the log's again: from the
+/// history's end on, or else from its newest checkpoint on.
+fn rejoin_behind(claimed: &Claimed, history: &History) -> Result<(), ServerError> {
+    let newest = history.newest_revision();
+    let checkpoint = history.newest_checkpoint().map_or(0, |checkpoint| checkpoint.revision);
+    let mut segments = claimed.rejoin_kept(newest.saturating_add(1))?;
+    if segments == 0 && checkpoint > newest {
+        segments = claimed.rejoin_kept(checkpoint.saturating_add(1))?;
+    }
+    if segments > 0 {
+        tracing::info!(
+            segments,
+            newest,
+            checkpoint,
+            "the history ends before the log: what was kept for it is read again"
+        );
+    }
+    Ok(())
 }
 
 /// What the log gave up, and kept for a history that is not there any more, is read as the log's again: the history is made anew of it, from

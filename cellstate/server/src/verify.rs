@@ -20,7 +20,7 @@ use crate::backup::fallback::{self, FALLBACK};
 use crate::checkpoint;
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
-use crate::recovery::{HISTORY, LOG, read_options};
+use crate::recovery::{HISTORY, LOG, has_anything, read_options};
 pub use audit::Violation;
 use audit::{Audit, Origin};
 
@@ -235,10 +235,10 @@ fn begin(
     audit: &mut Audit,
 ) -> u64 {
     let before_log = report.oldest_revision.saturating_sub(1);
-    let began = match history {
+    let began = match history.filter(|history| has_anything(history)) {
         None if before_log == 0 => Ok(0),
         None => Err(None),
-        Some(history) => fold_history(history, before_log, checkpoints, audit).map_err(Some),
+        Some(history) => fold_history(disk, history, report, checkpoints, audit).map_err(Some),
     };
     if began.is_err() && audit.revision() == Revision(0) {
         // As a start does it where the history is gone: what was kept for it may go back to the beginning, or else to the fallback.
@@ -252,6 +252,10 @@ fn begin(
             fold_kept(disk, report, checkpoints, audit);
         }
         if audit.revision().0 >= before_log {
+            // A start does so only where there is none.
+            if let Err(Some(error)) = began {
+                audit.unreadable(Revision(before_log), HISTORY, told(&error), error);
+            }
             return from_revision;
         }
     }
@@ -279,19 +283,23 @@ fn fold_kept(disk: &RealDisk, report: &Report, checkpoints: &mut Checkpoints<'_>
     let _ = plenum_journal::verify_kept(disk, Some(report.identity.cell), &mut visit);
 }
 
-/// Folds the history from its oldest state up to where the log begins.
+/// Folds the history from its oldest state up to where the log begins; one that ends before that goes on with what was kept for it.
 fn fold_history(
+    disk: &RealDisk,
     history: &History,
-    before_log: u64,
+    report: &Report,
     checkpoints: &mut Checkpoints<'_>,
     audit: &mut Audit,
 ) -> Result<u64, ServerError> {
+    let before_log = report.oldest_revision.saturating_sub(1);
     if before_log == 0 {
         return Ok(0);
     }
     // The log may reach back further than what the history retains: then it begins with the oldest checkpoint, within the log.
     let (oldest, newest) = (history.oldest_revision(), history.newest_revision());
-    let start = if oldest <= newest {
+    let start = if newest == 0 {
+        Ok(history.newest_checkpoint().map_or(StartingPoint::Empty, StartingPoint::Checkpoint))
+    } else if oldest <= newest {
         history.start_for(oldest)
     } else {
         // What it retains begins behind all that was durable in it at its end, and is in the log.
@@ -305,7 +313,14 @@ fn fold_history(
     if start > 0 {
         audit.begin_with(checkpoint::read(history, start)?);
     }
-    fold_entries(history, start + 1..=before_log, checkpoints, audit)?;
+    fold_entries(history, start + 1..=before_log.min(newest), checkpoints, audit)?;
+    if audit.revision().0 < before_log && !audit.is_broken() {
+        fold_kept(disk, report, checkpoints, audit);
+    }
+    if audit.revision().0 < before_log && !audit.is_broken() {
+        // What is not there either is told as what the history lacks.
+        fold_entries(history, audit.revision().0 + 1..=before_log, checkpoints, audit)?;
+    }
     Ok(start)
 }
 

@@ -295,3 +295,28 @@ async fn no_cell_is_made_beside_a_fallback_whatever_is_where_the_log_was() {
         assert!(matches!(refused(&dir).await, ServerError::NoLog { .. }));
     }
 }
+
+/// Log and fallback had all that it needs, but a start begins with the history as long as that is there: it was refused, and `verify` had called
+/// the directory sound.
+#[tokio::test]
+async fn a_history_that_verify_has_to_do_without_is_named() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (dir, older) = (temporary.path().join("cell"), temporary.path().join("older"));
+    let (jobs, history) = (in_its_middle(&dir).await, dir.join("history"));
+    copy_folder(&history, &older);
+    let segments = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let last = segments.filter(|path| path.extension().is_some_and(|suffix| suffix == "segment")).max().unwrap();
+    let server = Server::start(forgetful(&dir)).await.unwrap();
+    let is_given_up = || !last.exists() && !last.with_extension("kept").exists();
+    submit_until(&connect(&server).await, jobs, |_| is_given_up()).await;
+    server.shutdown().await.unwrap();
+    assert!(plenum_server::verify(&dir).unwrap().is_sound());
+    std::fs::remove_dir_all(&history).unwrap();
+    std::fs::rename(older, &history).unwrap();
+    assert!(matches!(refused(&dir).await, ServerError::MissingLog { .. }));
+    let report = plenum_server::verify(&dir).unwrap();
+    assert!(report.violations.iter().any(|violation| violation.what.contains("history")), "{:?}", report.violations);
+    std::fs::remove_dir_all(&history).unwrap();
+    assert!(plenum_server::verify(&dir).unwrap().is_sound());
+    Server::start(brisk(&dir)).await.unwrap().shutdown().await.unwrap();
+}

@@ -329,6 +329,31 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// It was refused for what was missing between them, though all of it was kept, and `verify` had found it.
+#[tokio::test]
+async fn what_an_older_history_lacks_is_read_from_what_was_kept() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (dir, older) = (temporary.path().join("cell"), temporary.path().join("older"));
+    let server = Server::start(brisk(&dir)).await.unwrap();
+    let channel = connect(&server).await;
+    let jobs = submit_until(&channel, 0, |status| status.revision > 20).await;
+    caught_up(&channel).await;
+    server.shutdown().await.unwrap();
+    copy_folder(&dir.join("history"), &older);
+    let server = Server::start(brisk(&dir)).await.unwrap();
+    let jobs = submit_until(&connect(&server).await, jobs, |status| status.log_kept_bytes > 2 << 20).await;
+    server.shutdown().await.unwrap();
+    std::fs::remove_dir_all(dir.join("history")).unwrap();
+    std::fs::rename(older, dir.join("history")).unwrap();
+    let report = plenum_server::verify(&dir).unwrap();
+    assert!(report.is_sound() && report.from_revision == 0, "{report:?}");
+    let server = Server::start(brisk(&dir)).await.unwrap();
+    let channel = connect(&server).await;
+    assert_eq!(machines(&channel).await, jobs);
+    assert_past_is_there(&channel, jobs).await;
+    server.shutdown().await.unwrap();
+}
+
 /// Only what was read on the way of folding and deciding was looked at.
 #[tokio::test]
 async fn damage_of_any_table_of_the_history_is_named_by_verify() {
