@@ -81,9 +81,21 @@ fn text(report: &VerifyReport) -> String {
     } else {
         let all = report.violations_unlisted.saturating_add(report.violations.len() as u64);
         let what = if all == 1 { "violation" } else { "violations" };
-        format!("\nnot sound: {all} {what}; `plenum explain DAMAGED_LOG` tells what to do\n")
+        format!("\nnot sound: {all} {what}; {}\n", what_to_do(report))
     });
     text
+}
+
+/// What is wrong with the log counts most: without it, nobody knows what history and fallback are worth.
+fn what_to_do(report: &VerifyReport) -> &'static str {
+    let is_wrong = |part| report.violations.iter().any(|violation| violation.place.starts_with(part));
+    if is_wrong("log") || report.violations.is_empty() {
+        "`plenum explain DAMAGED_LOG` tells what to do"
+    } else if is_wrong("history") {
+        "`plenum explain DAMAGED_HISTORY` tells what to do"
+    } else {
+        "the cell starts without its fallback: move `fallback.backup` away, and the server writes it anew"
+    }
 }
 
 /// How many, and of how many of them rows and culprits were not compared.
@@ -108,5 +120,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let failure = verify(Format::Table, Some(folder.path().to_owned())).unwrap_err();
         assert_eq!((failure.code.as_str(), failure.exit), ("BAD_DIRECTORY", EXIT_FAILED));
+    }
+
+    // Whatever was wrong, the page of a damaged log was named, which says that the history must stay where it is.
+    #[test]
+    fn what_is_wrong_decides_what_is_to_be_done() {
+        let what_to_do = |places: &[&str]| {
+            let violation = |place: &&str| Violation {
+                revision: Default::default(),
+                place: (*place).to_owned(),
+                what: String::new(),
+            };
+            let violations = places.iter().map(violation).collect();
+            super::what_to_do(&VerifyReport { violations, ..VerifyReport::default() })
+        };
+        assert!(what_to_do(&["fallback.backup", "history", "log: segment 1, offset 0"]).contains("DAMAGED_LOG"));
+        assert!(what_to_do(&["fallback.backup", "history"]).contains("DAMAGED_HISTORY"));
+        assert!(what_to_do(&["fallback.backup"]).contains("move `fallback.backup` away"));
     }
 }

@@ -25,7 +25,7 @@ pub use audit::Violation;
 use audit::{Audit, Origin};
 
 /// What `verify` found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct VerifyReport {
     /// The cell's id, in hex.
     pub cell_id: String,
