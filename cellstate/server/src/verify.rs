@@ -20,7 +20,7 @@ use crate::backup::fallback::{self, FALLBACK};
 use crate::checkpoint;
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
-use crate::recovery::{HISTORY, LOG, has_anything, read_options};
+use crate::recovery::{HISTORY, LOG, check_incarnation, has_anything, read_options};
 pub use audit::Violation;
 use audit::{Audit, Origin};
 
@@ -146,9 +146,15 @@ fn open_history(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Histor
         .and_then(|options| History::open(&folder, options).map_err(ServerError::from));
     match opened {
         Ok((history, _)) => {
+            if let Err(error) = expect_incarnation(dir, &history, report) {
+                audit.unreadable(report_tail(report), HISTORY, told(&error), error);
+                return None;
+            }
             if let Err(error) = history.check_against_log(report.tail.revision) {
                 let error = ServerError::against_log(error);
-                audit.unreadable(report_tail(report), HISTORY, told(&error), error);
+                // Where the log has lost its end, that is what is wrong, and the history is to stay.
+                let place = if matches!(error, ServerError::AheadOfLog(_)) { LOG } else { HISTORY };
+                audit.unreadable(report_tail(report), place, told(&error), error);
             }
             Some(history)
         }
@@ -157,6 +163,14 @@ fn open_history(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Histor
             None
         }
     }
+}
+
+/// As at a start: a history from before or after a restore goes with another log. Whether its checkpoint can be read is judged later.
+fn expect_incarnation(dir: &Path, history: &History, report: &Report) -> Result<(), ServerError> {
+    let newest = history.newest_checkpoint().and_then(|newest| checkpoint::read(history, newest.revision).ok());
+    let Some(cell) = newest else { return Ok(()) };
+    let found = (cell.revision().0, cell.identity().incarnation);
+    check_incarnation(dir, found, (report.oldest_revision, report.identity.incarnation))
 }
 
 /// The cell of the fallback. Whether it is sound is asked here, and nowhere else while it is not needed.

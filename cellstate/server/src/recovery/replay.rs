@@ -78,14 +78,14 @@ pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, 
     let newest = history.newest_checkpoint();
     let start = newest.as_ref().map_or(0, |newest| newest.revision);
     let (journal, recovered, replayed) = read_from(log, dir, history, Start::Checkpoint(start))?;
-    // A history that is ahead of the log, or of another one, is another mistake than what comes of folding them.
-    history.check_against_log(recovered.tail.revision).map_err(ServerError::against_log)?;
+    // A history of another log, or one that is ahead of it, is another mistake than what comes of folding them.
     let begun = match &replayed {
         Ok(replayed) => replayed.begun,
         Err(Failed::Checkpoint(_)) => (0, 0),
         Err(Failed::Other(_)) => moment(&checkpoint::read(history, start).unwrap_or_default()),
     };
     check_incarnation(dir, begun, (recovered.oldest_revision, recovered.identity.incarnation))?;
+    history.check_against_log(recovered.tail.revision).map_err(ServerError::against_log)?;
     let (journal, recovered, replayed) = match (replayed, newest) {
         (Err(Failed::Checkpoint(error)), Some(newest)) => {
             let (cell, revision) = super::cell_before(history, &newest, error)?;

@@ -111,3 +111,29 @@ async fn the_history_of_before_a_restore_does_not_go_with_the_log_of_after_it() 
     start(&new).await.shutdown().await.unwrap();
     assert!(verify(&new).unwrap().is_sound());
 }
+
+// The log was said to have lost its end, and what was told to do then was refused.
+#[tokio::test]
+async fn a_longer_history_of_before_a_restore_is_told_from_a_log_that_has_lost_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let (server, channel, session, _) = busy_cell(&old, 1).await;
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    restore(&old, &new, &RestoreOptions::default()).unwrap();
+    for (cell, machines) in [(&old, 20), (&new, 1)] {
+        let server = start(cell).await;
+        let channel = connect(&server).await;
+        for machine in 0..machines {
+            register(&channel, &format!("{machine}.of.{machines}"), 1000).await;
+        }
+        server.shutdown().await.unwrap();
+    }
+    std::fs::rename(new.join("history"), dir.path().join("own")).unwrap();
+    std::fs::rename(old.join("history"), new.join("history")).unwrap();
+    let refused = plenum_server::Server::start(options(&new)).await.err().unwrap();
+    assert_eq!(refused.code(), "OTHER_CELL", "{refused}");
+    let report = verify(&new).unwrap();
+    let told: Vec<_> = report.violations.iter().map(ToString::to_string).collect();
+    assert!(told.len() == 1 && told[0].contains("incarnation 1, and the log of 2"), "{told:#?}");
+}
