@@ -10,7 +10,7 @@ use crate::format::{
 };
 
 /// The name of the identity file.
-pub(crate) const NAME: &str = "CELL";
+pub const NAME: &str = "CELL";
 
 const DRAFT: &str = "CELL.tmp";
 const MAGIC: [u8; 8] = *b"PLENUMID";

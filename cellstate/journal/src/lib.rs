@@ -61,7 +61,7 @@ pub use disk::{
 };
 pub use flaw::{Damage, Flaw, Proof};
 pub use format::{CellId, ChainHash, FORMAT_VERSION, SECTOR_BYTES};
-pub use identity::Identity;
+pub use identity::{Identity, NAME as IDENTITY_FILE};
 pub use journal::{AppendError, BatchLabel, Journal};
 pub use mark::{HighWater, Mark};
 pub use options::{Options, OptionsError};

@@ -195,7 +195,7 @@ pub(crate) fn manifest(cell: &Cell, incarnation: u64, tail: Tail) -> v1::BackupM
 /// opened, as it would for a server.
 ///
 /// # Errors
-/// [`BackupError`]: a running server, a damaged log, a disk that fails.
+/// [`BackupError`]: a running server, another user's directory, a damaged log, a disk that fails.
 pub fn back_up_folder(
     dir: &Path,
     out: &mut dyn std::io::Write,

@@ -53,6 +53,20 @@ pub enum ServerError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Another user's cell: what is made in its directory would be this user's, and the server that runs as the other one could not use it.
+    #[error(
+        "{} belongs to user {owner}, and this is user {user}: run it as that user. Nothing was changed; what this user makes there the server could \
+         not use any more",
+        path.display()
+    )]
+    OtherUser {
+        /// The directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who looked.
+        user: u32,
+    },
     /// A restore into the directory did not come to its end: what is there is no cell, and must not become an empty one.
     #[error("a restore into {} did not come to its end; remove that directory, and restore again", path.display())]
     HalfRestored {
@@ -199,7 +213,10 @@ impl ServerError {
             Self::NotLoopback { .. } => "NOT_LOOPBACK",
             Self::AddressInUse { .. } => "ADDRESS_IN_USE",
             Self::Listen { .. } => "LISTEN_FAILED",
-            Self::Directory { .. } | Self::HalfRestored { .. } | Self::DirectoryGone { .. } => "BAD_DIRECTORY",
+            Self::Directory { .. }
+            | Self::OtherUser { .. }
+            | Self::HalfRestored { .. }
+            | Self::DirectoryGone { .. } => "BAD_DIRECTORY",
             Self::OpenJournal(open) => match open {
                 plenum_journal::OpenError::Locked(_) => "DIRECTORY_LOCKED",
                 plenum_journal::OpenError::OtherCell { .. } => "OTHER_CELL",

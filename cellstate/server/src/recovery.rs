@@ -8,6 +8,7 @@
 
 mod replay;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -218,6 +219,19 @@ fn history_options(identity: Identity, options: &ServerOptions) -> Result<plenum
         retain_bytes: settings.retain_bytes,
         ..read_options(&options.dir, &identity.cell.0)?
     })
+}
+
+/// Makes sure that a cell's directory is this user's, before its history is opened, also by who only reads it: the store writes when it is, and
+/// what another user's process makes there, even root's, the server can't use any more.
+pub(crate) fn expect_owner(dir: &Path) -> Result<(), ServerError> {
+    let user = rustix::process::geteuid().as_raw();
+    // Where there is none, there is no cell, which is found out otherwise.
+    match std::fs::metadata(dir.join(LOG).join(plenum_journal::IDENTITY_FILE)) {
+        Ok(found) if found.uid() != user => {
+            Err(ServerError::OtherUser { path: dir.to_owned(), owner: found.uid(), user })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How the history of a cell's directory is opened by who only reads it: beside its log.

@@ -20,7 +20,7 @@ use crate::backup::fallback::{self, FALLBACK};
 use crate::checkpoint;
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
-use crate::recovery::{HISTORY, LOG, check_incarnation, has_anything, read_options};
+use crate::recovery::{HISTORY, LOG, check_incarnation, expect_owner, has_anything, read_options};
 pub use audit::Violation;
 use audit::{Audit, Origin};
 
@@ -72,7 +72,7 @@ impl VerifyReport {
 /// Checks the directory of a stopped cell. Takes its lock meanwhile.
 ///
 /// # Errors
-/// When there is nothing to check: no cell, another version's, a running server; and when something could not be looked at, as on a full
+/// When there is nothing to check: no cell, another version's or another user's, a running server; and when something could not be looked at, as on a full
 /// disk or for want of open files: it may be sound. What is damaged is no error, but in the report.
 pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     let log = dir.join(LOG);
@@ -80,6 +80,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
         let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such folder");
         return Err(ServerError::Directory { path: log, source });
     }
+    expect_owner(dir)?;
     let disk = RealDisk::open(&log).map_err(plenum_journal::OpenError::from)?;
     let report = plenum_journal::verify(&disk, None, &mut |_| {})?;
     let mut audit = Audit::default();

@@ -76,6 +76,7 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
     let disk = RealDisk::existing(&log).map_err(|error| ServerError::OpenJournal(error.into()))?;
     // Whose it is, before its history is looked at; the lock is held while the log is walked.
     let identity = plenum_journal::identity(&disk).map_err(ServerError::OpenJournal)?;
+    recovery::expect_owner(dir)?;
     let (mut most, mut unfoldable) = (u64::MAX, None);
     loop {
         let followed = match start(dir, identity, most) {

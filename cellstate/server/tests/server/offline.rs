@@ -137,3 +137,26 @@ async fn a_longer_history_of_before_a_restore_is_told_from_a_log_that_has_lost_i
     let told: Vec<_> = report.violations.iter().map(ToString::to_string).collect();
     assert!(told.len() == 1 && told[0].contains("incarnation 1, and the log of 2"), "{told:#?}");
 }
+
+// What root looked at, a server that ran as another user could not open any more. Only root can give files to another user.
+#[tokio::test]
+async fn who_only_looks_makes_nothing_in_the_directory_of_another_user() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, channel, session, _) = busy_cell(dir.path(), 1).await;
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    let identity = dir.path().join("log/CELL");
+    if std::os::unix::fs::chown(&identity, Some(12_345), None).is_err() {
+        return;
+    }
+    std::fs::remove_dir_all(dir.path().join("history")).unwrap();
+    std::fs::create_dir(dir.path().join("history")).unwrap();
+    let target = dir.path().join("new");
+    let refused = [
+        verify(dir.path()).unwrap_err().to_string(),
+        back_up_folder(dir.path(), &mut Vec::new(), Path::new("memory")).unwrap_err().to_string(),
+        restore(dir.path(), &target, &RestoreOptions::default()).unwrap_err().to_string(),
+    ];
+    assert!(refused.iter().all(|refused| refused.contains("belongs to user 12345")), "{refused:#?}");
+    assert_eq!(std::fs::read_dir(dir.path().join("history")).unwrap().count(), 0);
+}
