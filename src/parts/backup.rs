@@ -258,7 +258,7 @@ fn loss_text(loss: &Loss) -> String {
     }
     if loss.revisions() == 0 {
         if !loss.may_be_more {
-            text.push_str("\nnothing is lost: the history had what the log lost");
+            text.push_str(&format!("\nnothing is lost: all revisions up to {} are there", loss.kept_revision));
         }
         return text;
     }
@@ -358,7 +358,8 @@ mod tests {
         assert!(text.contains("LOST revisions 11 to 13, 3 in all"), "{text}");
         assert!(text.contains("\n  12 transaction 5 of session 4 (scheduler/batch)"), "{text}");
         let none = Loss { last_known_revision: 10, readable: Vec::new(), ..loss };
-        assert!(loss_text(&none).contains("nothing is lost"));
+        // Where a header alone was damaged there was no history that had had anything.
+        assert!(loss_text(&none).ends_with("\nnothing is lost: all revisions up to 10 are there"));
         let unknown = Loss { may_be_more: true, ..none };
         let text = loss_text(&unknown);
         assert!(text.contains("there may have been revisions") && !text.contains("nothing is lost"), "{text}");
