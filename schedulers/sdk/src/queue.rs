@@ -26,9 +26,9 @@ pub(crate) struct Place {
 #[derive(Clone, Debug)]
 pub(crate) struct Standing {
     pub(crate) turn: Turn,
-    /// Attempts that were refused since something was granted last.
+    /// Attempts that were refused, or not even sent, since something was granted last.
     pub(crate) refused: u32,
-    /// Why it was refused last, for people; empty if it was not.
+    /// What people are told of the last one of them; empty if there is none. Not how often: a reason stays the same as long as it is the same.
     pub(crate) why_refused: Arc<str>,
     /// It is not tried before.
     pub(crate) not_before_micros: i64,

@@ -7,6 +7,7 @@ use plenum_proto::bounds::REQUEST_BYTES_MAX;
 use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 
+use super::events::AT_THE_COMMIT;
 use super::{Link, Notice, Output, SchedulerRuntime, Seen, send};
 use crate::portion::Portion;
 use crate::scheduler::Scheduler;
@@ -365,7 +366,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
         for job in sent.jobs {
             let least_micros = least_micros.max(self.settings.reconnect.first_micros);
-            self.refuse(now_micros, job, least_micros, reason);
+            self.refuse(now_micros, job, least_micros, AT_THE_COMMIT, reason);
         }
         self.due = true;
     }

@@ -89,7 +89,7 @@ impl Gathered {
         if standing.refused > 0 {
             // Whether it is granted this time is not known yet.
             let waiting = group.row.tasks_in(TaskState::Waiting);
-            let (job, group, reason) = (job.id, group.group, refused(standing));
+            let (job, group, reason) = (job.id, group.group, standing.why_refused.to_string());
             self.notes.push(PassedOver { job, group, tasks: waiting, reason });
         }
         self.tasks += offered.len();
@@ -294,7 +294,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 gathered.wake_by(standing.not_before_micros);
                 for WantedGroup { group, row, .. } in groups {
                     let tasks = row.tasks_in(TaskState::Waiting);
-                    gathered.notes.push(PassedOver { job: id, group, tasks, reason: refused(standing) });
+                    gathered.notes.push(PassedOver { job: id, group, tasks, reason: standing.why_refused.to_string() });
                 }
                 continue;
             }
@@ -337,7 +337,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             let reason = match standing {
                 _ if is_late(job, group) => "placed as soon as earlier transactions are answered".to_owned(),
                 // Part of it was claimed again: what the last attempt was refused for says more than that others were left.
-                Some(standing) => refused(standing),
+                Some(standing) => standing.why_refused.to_string(),
                 None => format!("the scheduler {} left them for later, and gave no reason", self.scheduler.name()),
             };
             PassedOver { job, group, tasks, reason }
@@ -361,7 +361,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 }
                 let jobs: BTreeSet<_> = plan.claims_by_group().map(|((job, _), _)| job).collect();
                 let why = error.to_string();
-                jobs.into_iter().for_each(|job| self.refuse(now_micros, job, 0, &why));
+                jobs.into_iter().for_each(|job| self.refuse(now_micros, job, 0, "not sent", &why));
                 self.due = true;
                 outputs.push(Output::Notice(Notice::Plan(error)));
             }
@@ -399,11 +399,6 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 /// The versions of jobs in a mirror; 0 of those that it does not have.
 fn version_in(cell: Option<&Cell>) -> impl Fn(JobId) -> u32 {
     move |job| cell.and_then(|cell| cell.job(job)).map_or(0, |job| job.version)
-}
-
-/// What people are told of a job that was refused. Not how often: a reason stays the same as long as it is the same.
-fn refused(standing: &Standing) -> String {
-    format!("refused at the commit, and tried again in a moment: {}", standing.why_refused)
 }
 
 /// Tasks of each group that were offered and not claimed.

@@ -12,6 +12,9 @@ use plenum_proto::v1;
 use super::{Notice, Output, SchedulerRuntime};
 use crate::scheduler::{Ended, Scheduler};
 
+/// What became of claims that the cell was sent and did not grant.
+pub(super) const AT_THE_COMMIT: &str = "refused at the commit";
+
 impl<S: Scheduler> SchedulerRuntime<S> {
     /// Reads all jobs anew.
     pub(super) fn read_queue(&mut self) {
@@ -153,7 +156,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 self.grant(now_micros, job);
             } else if let Some(refusal) = refused.get(&job) {
                 let why = v1::RefusalReason::from(refusal.reason).as_str_name();
-                self.refuse(now_micros, job, 0, why);
+                self.refuse(now_micros, job, 0, AT_THE_COMMIT, why);
             }
         }
         self.tell_outcome(sent.tag, outcome);
@@ -176,12 +179,12 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
     }
 
-    /// Nothing of a job was granted: it waits a little, longer each time.
-    pub(super) fn refuse(&mut self, now_micros: i64, job: JobId, least_micros: i64, why: &str) {
+    /// Nothing of a job was granted: it waits a little, longer each time. People are told what became of its claims, and why.
+    pub(super) fn refuse(&mut self, now_micros: i64, job: JobId, least_micros: i64, what: &str, why: &str) {
         let seed = self.settings.seed ^ self.session.0 ^ job.to_bits();
         if let Some(standing) = self.queue.get_mut(job) {
             standing.refused = standing.refused.saturating_add(1);
-            standing.why_refused = why.into();
+            standing.why_refused = format!("{what}, and tried again in a moment: {why}").into();
             let phase = self.settings.seed ^ self.session.0;
             standing.not_before_micros =
                 self.settings.retry.next_micros(now_micros, least_micros, standing.refused, seed, phase);

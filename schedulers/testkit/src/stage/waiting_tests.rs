@@ -154,10 +154,11 @@ fn a_job_whose_plan_is_none_says_so_and_is_tried_again() {
     let seat = stage.seat(Muddled);
     let muddled = stage.submit(&job("words", "muddled", 1));
     stage.advance(10_000_000);
-    let why = stage.passed_over(muddled, 0);
-    assert!(why.contains("each task needs one machine; found 1 task and 2 machines"), "{why}");
-    let dropped = stage.runtime(seat).counters().dropped;
-    assert!((5..60).contains(&dropped), "tried again, and not in a tight loop: {dropped}");
+    let why = "not sent, and tried again in a moment: each task needs one machine; found 1 task and 2 machines";
+    assert_eq!(stage.passed_over(muddled, 0), why, "it was not refused: the cell has heard nothing of it");
+    let counters = stage.runtime(seat).counters();
+    assert_eq!(counters.transactions, 0);
+    assert!((5..60).contains(&counters.dropped), "tried again, and not in a tight loop: {counters:?}");
 }
 
 #[test]
