@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use plenum_proto::v1;
 
-/// A job in the making: namespace `default`, priority 50, to completion, groups of one task with 100 millis and 1 MiB that run
-/// `true`.
+/// A job in the making: namespace `default`, priority 50, to completion, groups whose tasks have 1 MiB and run `true`, are tried three times more after a
+/// second each, and are lost a minute after the last sign of their machine.
 #[derive(Clone, Debug)]
 pub struct JobBuilder {
     shape: v1::JobShape,
@@ -153,12 +153,33 @@ impl JobBuilder {
         self.forgiving()
     }
 
+    /// Tasks of the last group are tried again after so many failures each, and after a pause. 0: the first failure of one is the job's.
+    #[must_use]
+    pub fn retry(mut self, attempts: u32, delay_micros: i64) -> Self {
+        self.last().retry = Some(v1::RetryPolicy { attempts, delay_micros });
+        self
+    }
+
+    /// A task of the last group is lost so long after the last sign of its machine; -1: never by itself.
+    #[must_use]
+    pub fn lost_after(mut self, micros: i64) -> Self {
+        self.last().lost_after_micros = micros;
+        self
+    }
+
     /// Its tasks are tried again however often they fail, after a second.
     #[must_use]
     pub fn forgiving(mut self) -> Self {
         for group in &mut self.shape.groups {
             group.retry = Some(v1::RetryPolicy { attempts: u32::MAX, delay_micros: 1_000_000 });
         }
+        self
+    }
+
+    /// An option of its scheduler, as in `[options]` of a job file.
+    #[must_use]
+    pub fn option(mut self, name: &str, value: &str) -> Self {
+        self.shape.options.insert(name.into(), value.into());
         self
     }
 

@@ -138,10 +138,17 @@ impl Stage {
 
     /// Submits a job.
     pub fn submit(&mut self, job: &JobBuilder) -> JobId {
-        let spec = job.spec();
-        let shape = spec.shape.as_ref().expect("a builder makes a shape");
+        self.submit_spec(job.spec())
+    }
+
+    /// Submits a job that says more than a builder can, as a program would over the API.
+    ///
+    /// # Panics
+    /// When the cell would not take it.
+    pub fn submit_spec(&mut self, spec: v1::JobSpec) -> JobId {
+        let shape = spec.shape.as_ref().expect("a job has a shape");
         let (namespace, name) = (shape.namespace.clone(), shape.name.clone());
-        let command = jobs::submit(spec).expect("a builder makes valid jobs");
+        let command = jobs::submit(spec).expect("the job of a test is valid");
         self.ask("owner", command);
         self.cell().job_named(&namespace, &name).expect("it was just submitted").id
     }
@@ -263,24 +270,36 @@ impl Stage {
         let ended = if success { AllocationState::Complete } else { AllocationState::Failed };
         let all: Vec<_> = active.map(|found| (found.id, found.row.machine)).collect();
         for state in [AllocationState::Running, ended] {
-            let transitions = all.iter().map(|&(id, machine)| self.transition(id, machine, state)).collect();
+            let exit_code = i32::from(state == AllocationState::Failed);
+            let transitions = all.iter().map(|&(id, machine)| self.transition(id, machine, state, exit_code)).collect();
             self.ask("agent", Command::ReportStatus(transitions));
         }
         self.settle();
     }
 
-    fn transition(&self, allocation: AllocationId, machine: u32, state: AllocationState) -> Transition {
+    /// The agent of one allocation tells how that stands: it is `Running` (and ready); it ended by itself, `Complete` or `Failed`, with an exit code; or
+    /// it ended as it was told to, `Stopped`, `Evicted` or `EndedLost`, mostly without one: 0.
+    ///
+    /// # Panics
+    /// When the allocation is not there, or has ended already.
+    pub fn report(&mut self, allocation: AllocationId, state: AllocationState, exit_code: i32) {
+        let found = self.cell().allocation(allocation).expect("a live allocation of the test");
+        let transition = self.transition(allocation, found.row.machine, state, exit_code);
+        self.ask("agent", Command::ReportStatus(vec![transition]));
+        self.settle();
+    }
+
+    fn transition(&self, allocation: AllocationId, machine: u32, state: AllocationState, exit_code: i32) -> Transition {
         let machine = self.cell().machine_in(machine).expect("it has an allocation");
-        let failed = state == AllocationState::Failed;
         Transition {
             machine: machine.id,
             epoch: machine.epoch,
             allocation,
             state,
             ready: state == AllocationState::Running,
-            exit_code: i32::from(failed),
+            exit_code,
             restarts: 0,
-            reason: if failed { "exit code 1".into() } else { "".into() },
+            reason: if exit_code == 0 { "".into() } else { format!("exit code {exit_code}").into() },
         }
     }
 

@@ -396,22 +396,6 @@ fn a_gang_of_more_tasks_than_one_decision_has_is_placed_whole() {
     assert_eq!(stage.placed(gang).len(), 5000);
 }
 
-/// A receipt of a task that was told to stop.
-fn stopped(stage: &mut Stage, allocation: AllocationId, machine: u32) {
-    let machine = stage.cell().machine_in(machine).unwrap();
-    let transition = Transition {
-        machine: machine.id,
-        epoch: machine.epoch,
-        allocation,
-        state: AllocationState::Stopped,
-        ready: false,
-        exit_code: 0,
-        restarts: 0,
-        reason: "".into(),
-    };
-    stage.ask("agent", Command::ReportStatus(vec![transition]));
-}
-
 /// Two of its four could be placed, and were given up as a gang for which there is no room, without a word; and so was every equal one.
 #[test]
 fn a_gang_that_waits_for_its_predecessors_keeps_no_equal_one_from_starting() {
@@ -426,11 +410,11 @@ fn a_gang_that_waits_for_its_predecessors_keeps_no_equal_one_from_starting() {
     (4..12).for_each(|number| {
         stage.machine(&format!("m{number}"), 1000, &[]);
     });
-    let placed: Vec<_> = stage.cell().allocations().map(|found| (found.id, found.row.machine)).collect();
-    for &(allocation, _) in &placed {
+    let placed: Vec<_> = stage.cell().allocations().map(|found| found.id).collect();
+    for &allocation in &placed {
         stage.ask("owner", Command::StopAllocation(allocation));
     }
-    placed[..2].iter().for_each(|&(allocation, machine)| stopped(&mut stage, allocation, machine));
+    placed[..2].iter().for_each(|&allocation| stage.report(allocation, AllocationState::Stopped, 0));
     stage.advance(10_000);
     let second = stage.submit(&gang("second"));
     stage.advance(1_000_000);
@@ -442,7 +426,7 @@ fn a_gang_that_waits_for_its_predecessors_keeps_no_equal_one_from_starting() {
     limit(&mut stage, 100_000);
     stage.advance(1_000_000);
     assert_eq!(stage.passed_over(first, 0), why);
-    placed[2..].iter().for_each(|&(allocation, machine)| stopped(&mut stage, allocation, machine));
+    placed[2..].iter().for_each(|&allocation| stage.report(allocation, AllocationState::Stopped, 0));
     stage.advance(1_000_000);
     assert_eq!(stage.placed(first).len(), 4);
 }

@@ -409,18 +409,7 @@ fn a_service_evicts_others_tasks_and_a_move_evicts_nobody() {
     leave(&mut stage);
     let machine = stage.cell().machine_in(machines(&stage, web)[0]).unwrap().id;
     let run = stage.cell().allocations().find(|found| found.row.job() == web).map(|found| found.id).unwrap();
-    let epoch = stage.cell().machine_in(machine.slot).unwrap().epoch;
-    let running = Transition {
-        machine,
-        epoch,
-        allocation: run,
-        state: AllocationState::Running,
-        ready: true,
-        exit_code: 0,
-        restarts: 0,
-        reason: "".into(),
-    };
-    stage.ask("agent", Command::ReportStatus(vec![running]));
+    stage.report(run, AllocationState::Running, 0);
     let deadline = stage.cell().time().plus_micros(60_000_000);
     stage.ask("operator", Command::DrainMachine { machine, deadline: Some(deadline) });
     stage.advance(20_000_000);

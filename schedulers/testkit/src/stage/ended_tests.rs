@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use plenum_model::JobState;
 use plenum_sdk::{Decision, Ended, Scheduler, View};
 
 use super::tests::{FirstFit, job};
@@ -57,9 +58,74 @@ fn a_scheduler_hears_how_allocations_of_its_jobs_end_also_of_those_that_are_over
     stage.ask("operator", Command::StopJob(stopped));
     stage.settle();
     assert_eq!(*heard.borrow(), [], "it is told to stop, and has not ended");
-    let receipt = stage.transition(granted, machine, AllocationState::Stopped);
-    stage.ask("agent", Command::ReportStatus(vec![receipt]));
-    stage.settle();
+    stage.report(granted, AllocationState::Stopped, 0);
     let ended = heard.borrow()[0].clone();
     assert_eq!((ended.allocation, ended.machine, ended.state), (granted, machine, AllocationState::Stopped));
+}
+
+/// The ids of a job's live allocations, and where each stands.
+fn standing(stage: &Stage, job: JobId) -> Vec<(AllocationId, AllocationState, bool)> {
+    let own = stage.cell().allocations().filter(|found| found.row.job() == job);
+    own.map(|found| (found.id, found.status.state, found.status.ready)).collect()
+}
+
+/// Only all tasks of a job could run, and end, at once: whatever looks at the slowest one could not be told.
+#[test]
+fn one_allocation_runs_and_ends_and_its_mates_stay_as_they_are() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 8000, &[]);
+    let heard: Rc<RefCell<Vec<Ended>>> = Rc::default();
+    stage.seat(Hearing { inner: FirstFit("blue"), heard: heard.clone() });
+    let words = stage.submit(&job("words", "blue", 3).retry(1, 2_000_000));
+    stage.settle();
+    let [(first, ..), (second, ..), third] = standing(&stage, words)[..] else { panic!("three are placed") };
+    stage.report(first, AllocationState::Running, 0);
+    let runs = (first, AllocationState::Running, true);
+    assert_eq!(standing(&stage, words), [runs, (second, AllocationState::Granted, false), third]);
+
+    stage.report(second, AllocationState::Failed, 3);
+    assert_eq!(standing(&stage, words), [runs, third]);
+    let ended = heard.borrow()[0].clone();
+    assert_eq!((ended.allocation, ended.state, ended.exit_code), (second, AllocationState::Failed, 3));
+    assert_eq!(ended.reason.as_deref(), Some("exit code 3"));
+    stage.advance(1_900_000);
+    assert_eq!(stage.placed(words).len(), 2, "it rests");
+    stage.advance(200_000);
+    let again = standing(&stage, words).into_iter().map(|(id, ..)| id).find(|id| ![first, third.0].contains(id));
+    stage.report(again.expect("it was tried again"), AllocationState::Failed, 1);
+    assert_eq!(stage.cell().job(words).unwrap().state, JobState::Failed, "once more, and not twice");
+}
+
+#[test]
+fn a_task_is_lost_so_long_after_its_machine_as_its_job_says() {
+    let mut stage = Stage::new();
+    let machine = stage.machine("m1", 8000, &[]);
+    stage.seat(FirstFit("blue"));
+    let soon = stage.submit(&job("soon", "blue", 1).lost_after(5_000_000));
+    let never = stage.submit(&job("never", "blue", 1).lost_after(-1));
+    stage.settle();
+    stage.expire(machine);
+    stage.advance(4_900_000);
+    assert_eq!((stage.placed(soon).len(), stage.placed(never).len()), (1, 1));
+    stage.advance(200_000);
+    assert_eq!((stage.placed(soon).len(), stage.placed(never).len()), (0, 1));
+    stage.advance(600_000_000);
+    assert_eq!(stage.placed(never).len(), 1);
+}
+
+#[test]
+fn a_job_on_the_stage_says_whatever_a_job_can_say() {
+    let mut stage = Stage::new();
+    let words = job("words", "blue", 1).option("workers", "2").option("speculate", "1s");
+    let submitted = stage.submit(&words);
+    let options: Vec<_> = stage.cell().job(submitted).unwrap().shape.options.clone().into_iter().collect();
+    assert_eq!(
+        options,
+        [("speculate", "1s"), ("workers", "2")].map(|(name, value)| (name.to_owned(), value.to_owned()))
+    );
+    let mut spec = job("large", "blue", 1).spec();
+    let groups = &mut spec.shape.as_mut().unwrap().groups;
+    groups[0].resources.as_mut().unwrap().disk_bytes = 1 << 30;
+    let submitted = stage.submit_spec(spec);
+    assert_eq!(stage.cell().job(submitted).unwrap().shape.groups[0].resources.disk_bytes, 1 << 30);
 }
