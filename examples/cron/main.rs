@@ -62,7 +62,7 @@ async fn launch_all(client: &Client) -> Result<(), Status> {
     Ok(())
 }
 
-#[tokio::main(flavor = "current_thread")]
+#[tokio::main]
 async fn main() -> Result<(), RunError> {
     let address = std::env::var("PLENUM_ADDR").unwrap_or_else(|_| "http://127.0.0.1:7070".to_owned());
     // Whoever is this principal may read all jobs, and launch from those of this scheduler.

@@ -84,7 +84,7 @@ fn cheaper(one: &Machine, other: &Machine) -> Ordering {
     by_price.then_with(|| one.name.cmp(&other.name))
 }
 
-#[tokio::main(flavor = "current_thread")]
+#[tokio::main]
 async fn main() -> Result<(), RunError> {
     // What the runtime has to say, such as that no cell answers, it says as events of `tracing`: without this nobody hears it.
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();

@@ -67,7 +67,7 @@ impl Scheduler for Team {
     }
 }
 
-#[tokio::main(flavor = "current_thread")]
+#[tokio::main]
 async fn main() -> ExitCode {
     let Some(name) = std::env::args().nth(1) else {
         eprintln!("expected the name of a team: two-teams blue");

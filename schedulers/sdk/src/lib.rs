@@ -29,7 +29,7 @@
 //!     }
 //! }
 //!
-//! # #[tokio::main(flavor = "current_thread")]
+//! # #[tokio::main]
 //! # async fn main() -> Result<(), plenum_sdk::RunError> {
 //! run(Options::new("http://127.0.0.1:7070"), FirstFit, async { tokio::signal::ctrl_c().await.unwrap_or(()) }).await
 //! # }

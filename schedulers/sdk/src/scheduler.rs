@@ -17,7 +17,11 @@ pub trait Scheduler {
     /// Decides what to commit, on the snapshot in `view`.
     ///
     /// Called again by itself when room was refused or lost, when a backoff is over, and when room comes free while some of
-    /// the work is still unplaced. With nothing to place it is called only at a time that it asked for ([`Decision::again_after`]). Taking long is allowed: others commit meanwhile, and what they took comes back as a conflict.
+    /// the work is still unplaced. With nothing to place it is called only at a time that it asked for ([`Decision::again_after`]).
+    ///
+    /// Taking long is allowed: others commit meanwhile, and what they took comes back as a conflict. But the thread that awaits [`run`](crate::run) does
+    /// nothing else meanwhile. With more than a few seconds tokio's runtime must have others, as that of `#[tokio::main]` has: on one of a single thread
+    /// nobody answers the cell's pings, and after 20 to 40 seconds the scheduler counts as away. What it decided is sent when it is back.
     fn decide(&mut self, view: &View<'_>) -> Decision;
 
     /// Whether it wants to be called as soon as it has a mirror, even with nothing to place: one that moves or stops what runs. From then on
