@@ -15,7 +15,7 @@ use crate::settings::{Order, Settings, Ties};
 pub struct Request<'a> {
     /// What each task gets.
     pub resources: &'a Resources,
-    /// The machines that satisfy the constraints, from [`Columns::eligible`]; `None`: all of them.
+    /// The machines that satisfy the constraints, from [`Columns::eligible_for`]; `None`: all of them.
     pub eligible: Option<&'a Eligible>,
     /// The machine that the job's tasks share, once one was chosen.
     pub home: Option<u32>,

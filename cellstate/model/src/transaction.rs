@@ -183,7 +183,7 @@ pub struct Outcome {
     pub outcome: TransactionOutcome,
     /// For each placement, for each claim: what was granted, `None` where refused.
     pub placements: Vec<Vec<Option<AllocationId>>>,
-    /// One for each refused claim, and one for each failed guard on the whole.
+    /// One for each refused claim, one for each refused stop, and one for each failed guard on the whole.
     pub refusals: Vec<Refusal>,
     /// Positions in `stops` of allocations that were leaving, ended or never there.
     pub idle_stops: Vec<u32>,

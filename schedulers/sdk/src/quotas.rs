@@ -19,13 +19,6 @@ pub struct Quotas {
 }
 
 impl Quotas {
-    /// Whether two jobs draw on the same quota, or both on none.
-    #[must_use]
-    pub fn are_shared(view: &View<'_>, one: &Job, other: &Job) -> bool {
-        let names = (&one.shape.namespace, &other.shape.namespace);
-        names.0 == names.1 || (view.cell.quota(names.0).is_none() && view.cell.quota(names.1).is_none())
-    }
-
     /// What the quota of the job's namespace is short of for `tasks` more of the group, on whatever machines; `None` if it may have them.
     pub fn shortage(&mut self, view: &View<'_>, work: &Work, tasks: usize) -> Option<Shortage> {
         let quota = view.cell.quota(&work.job.shape.namespace)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plenum_model::{AllocationId, AllocationState, Command, Inventory, Quota, Resources, TaskTraces, Transition};
+use plenum_model::{AllocationId, AllocationState, Command, Inventory, Quota, Resources, TaskTraces};
 use plenum_testkit::{JobBuilder, Stage};
 
 use super::*;
