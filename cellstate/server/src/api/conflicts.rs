@@ -39,8 +39,8 @@ impl Conflicts {
                 return Err(Failure::invalid(message));
             }
         };
-        // The first one stands for none: what was lost for another reason than room.
-        let resources: Vec<_> = (0..=v1::ResourceName::Custom5 as i32).map(metrics::resource).collect();
+        // The last one stands for none: what was lost for another reason than room.
+        let resources: Vec<_> = (1..=v1::ResourceName::Custom5 as i32).map(metrics::resource).chain([""]).collect();
         let word = |name: &str| (v1::ResourceName::Custom1 as i32..).zip(given).find(|(_, given)| ***given == *name);
         let filter = Filter::parse(&wire.filter, FIELDS)?
             .reworded("resource", |name| word(name).map(|(number, _)| metrics::resource(number)))

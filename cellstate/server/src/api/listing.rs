@@ -58,6 +58,7 @@ impl Filter {
     pub(super) fn with_words(self, field: &str, known: &[&str]) -> Result<Self, Failure> {
         let slip = self.terms.iter().find(|term| term.field == field && !known.contains(&term.value.as_str()));
         let Some(slip) = slip else { return Ok(self) };
+        let known: Vec<&str> = known.iter().map(|word| if word.is_empty() { "nothing" } else { *word }).collect();
         let known = known.join(", ");
         Err(Failure::invalid(format!("filter: expected {field} to be one of {known}, found {:?}", slip.value)))
     }

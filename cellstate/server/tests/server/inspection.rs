@@ -54,7 +54,7 @@ async fn a_lost_race_is_listed_with_who_won_it() {
     for term in of_it.split(',') {
         assert_eq!(filtered(&term.replace('=', "!=")).await, Ok(0), "{term}");
     }
-    assert!(filtered("resource=gpu").await.unwrap_err().contains("cpu_millis, memory_bytes"));
+    assert!(filtered("resource=gpu").await.unwrap_err().contains("custom_5, nothing, found"));
     assert!(filtered("task=1").await.unwrap_err().contains("expected one of loser, winner, machine, job, resource"));
     let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
     assert_eq!((status.transactions, status.conflicts, status.machines["ready"]), (2, 1, 1));

@@ -31,40 +31,41 @@ async fn a_framework_submits_and_launches_as_whom_it_says_and_may_repeat_both() 
     let again = owner.jobs().submit(once()).await.unwrap().into_inner();
     assert_eq!((again.version, again.changed), (2, true));
 
-    let launch = |instant_micros| v1::LaunchRequest {
+    let micros = |second: i64| (1_000_000_000 + second) * 1_000_000;
+    let launch = |second| v1::LaunchRequest {
         namespace: "default".into(),
         name: "nightly".into(),
-        instant_micros: Some(instant_micros),
+        instant_micros: Some(micros(second)),
     };
-    let first = cron.jobs().launch(launch(60_000_000)).await.unwrap().into_inner();
+    let first = cron.jobs().launch(launch(60)).await.unwrap().into_inner();
     // The connection breaks, and with it perhaps an answer.
     cell.restart().await;
     let again = loop {
-        match cron.jobs().launch(launch(60_000_000)).await {
+        match cron.jobs().launch(launch(60)).await {
             Ok(answer) => break answer.into_inner(),
             Err(status) => assert_eq!(code_of(&status), "", "{status}"),
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
-    assert_eq!((&*first.name, first.changed), ("nightly-60", true));
+    assert_eq!((&*first.name, first.changed), ("nightly-1000000060", true));
     assert_eq!((again.name, again.job, again.changed), (first.name, first.job, false));
-    let late = cron.jobs().launch(launch(59_000_000)).await.unwrap_err();
+    let late = cron.jobs().launch(launch(59)).await.unwrap_err();
     assert_eq!(code_of(&late), "INSTANT_PASSED");
-    assert_eq!(cell.job("nightly").await.last_instant_micros, Some(60_000_000), "it was not launched again");
-    let child = cell.job("nightly-60").await;
+    assert_eq!(cell.job("nightly").await.last_instant_micros, Some(micros(60)), "it was not launched again");
+    let child = cell.job("nightly-1000000060").await;
     assert_eq!((&*child.parent, child.shape.unwrap().scheduler), ("nightly", "cron".to_owned()));
     let pause = |paused| v1::PauseScheduler { scheduler: "cron".into(), paused };
     let operator = Client::new(cell.address(), "operator/op").unwrap();
     operator.govern().pause_scheduler(pause(true)).await.unwrap();
-    let paused = cron.jobs().launch(launch(90_000_000)).await.unwrap_err();
+    let paused = cron.jobs().launch(launch(90)).await.unwrap_err();
     assert_eq!((paused.code(), code_of(&paused)), (tonic::Code::Unavailable, "SCHEDULER_PAUSED"));
-    let known = cron.jobs().launch(launch(60_000_000)).await.unwrap().into_inner();
-    assert_eq!((known.name.as_str(), known.changed), ("nightly-60", false), "what was launched is answered");
-    assert!(owner.jobs().launch(launch(90_000_000)).await.is_ok(), "by hand it is launched");
+    let known = cron.jobs().launch(launch(60)).await.unwrap().into_inner();
+    assert_eq!((known.name.as_str(), known.changed), ("nightly-1000000060", false), "what was launched is answered");
+    assert!(owner.jobs().launch(launch(90)).await.is_ok(), "by hand it is launched");
     operator.govern().pause_scheduler(pause(false)).await.unwrap();
-    assert!(cron.jobs().launch(launch(91_000_000)).await.is_ok());
+    assert!(cron.jobs().launch(launch(91)).await.is_ok());
     let other = Client::new(cell.address(), "scheduler/batch").unwrap();
-    let denied = other.jobs().launch(launch(120_000_000)).await.unwrap_err();
+    let denied = other.jobs().launch(launch(120)).await.unwrap_err();
     assert_eq!(code_of(&denied), "NOT_PERMITTED");
 }
 
