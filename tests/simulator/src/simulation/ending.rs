@@ -42,8 +42,11 @@ impl Simulation {
                 self.check_end()
             }
             Phase::Stopping => {
-                // What the owner had wished before may be asked for, or decided, only now.
+                // What the owner had wished before may be asked for, or decided, only now; and a job that is submitted once more when it is over runs again.
                 self.owner.clears_the_way(&mut self.world);
+                if self.owner.is_answered() {
+                    self.owner.stops_all(&mut self.world);
+                }
                 Ok(())
             }
             Phase::Stormy | Phase::Over => Ok(()),
