@@ -483,6 +483,24 @@ mod tests {
     use super::*;
     use crate::{Server, ServerOptions};
 
+    /// Has a thread take something of the server's, and keep it until the sender is dropped: it is taken when this returns.
+    async fn hold(
+        shared: &Arc<Shared>,
+        take: fn(&Shared, &mut dyn FnMut()),
+    ) -> (std::sync::mpsc::Sender<()>, std::thread::JoinHandle<()>) {
+        let (hold, held) = std::sync::mpsc::channel::<()>();
+        let (taken, is_taken) = oneshot::channel();
+        let (shared, mut taken) = (shared.clone(), Some(taken));
+        let holder = std::thread::spawn(move || {
+            take(&shared, &mut || {
+                taken.take().unwrap().send(()).unwrap();
+                assert!(held.recv().is_err());
+            });
+        });
+        is_taken.await.unwrap();
+        (hold, holder)
+    }
+
     // Each of them folded a cell of its own, and all of these were kept until something was published again.
     #[tokio::test(flavor = "multi_thread")]
     async fn who_reads_while_nothing_is_written_shares_one_cell_that_was_folded() {
@@ -495,16 +513,12 @@ mod tests {
         let durable = shared.durable_revision();
         assert!(shared.feed.reaches(durable, Duration::from_secs(60)).await);
         // The resolver can't show the next batch, as if its write did not come back.
-        let (hold, held) = std::sync::mpsc::channel::<()>();
-        let (stuck, is_stuck) = oneshot::channel();
-        let holding = shared.clone();
-        let holder = std::thread::spawn(move || {
-            let recent = holding.recent.read();
-            stuck.send(()).unwrap();
-            assert!(held.recv().is_err());
+        let (hold, holder) = hold(&shared, |shared, wait| {
+            let recent = shared.recent.read();
+            wait();
             drop(recent);
-        });
-        is_stuck.await.unwrap();
+        })
+        .await;
         let (sender, receiver) = oneshot::channel();
         shared.submit(Asked::new(request()), Reply::Once(sender)).unwrap();
         let readers = (0..16).map(|_| {
@@ -539,16 +553,12 @@ mod tests {
             shared.picture.exactly_when(decided.at).unwrap()
         };
         // The publishing thread comes as far as the first one, and waits.
-        let (hold, held) = std::sync::mpsc::channel::<()>();
-        let (stuck, is_stuck) = oneshot::channel();
-        let holding = shared.clone();
-        let holder = std::thread::spawn(move || {
-            let sessions = holding.sessions.lock();
-            stuck.send(()).unwrap();
-            assert!(held.recv().is_err());
+        let (hold, holder) = hold(&shared, |shared, wait| {
+            let sessions = shared.sessions.lock();
+            wait();
             drop(sessions);
-        });
-        is_stuck.await.unwrap();
+        })
+        .await;
         when().await;
         let before = shared.clock.now();
         assert!(when().await >= before);

@@ -77,8 +77,9 @@ impl AgentsService {
         if reported.is_empty() {
             return Ok((self.shared.durable_revision().0, passed_over));
         }
-        let mut told_of: Vec<_> = reported.iter().map(|one| (one.machine, one.epoch)).collect();
-        told_of.dedup();
+        // One for each machine, as a rule: what happened there stands together.
+        let of_one = reported.chunk_by(|one, next| (one.machine, one.epoch) == (next.machine, next.epoch));
+        let mut told_of: Vec<_> = of_one.map(|of| (of[0].machine, of[0].epoch)).collect();
         let Booked { at, some_passed_over } = self.shared.hub.reports.report(reported).await?;
         if some_passed_over {
             // An epoch that is over stays so. Whose epoch ended since then registers a moment earlier than it would have.

@@ -124,7 +124,7 @@ fn once<K: Ord>(known: &mut BTreeMap<K, String>, key: K, name: impl FnOnce() -> 
 #[cfg(test)]
 mod tests {
     use plenum_history::ConflictGroup;
-    use plenum_model::{Delta, LogTime, Machine, MachineId, MachineState, Revision};
+    use plenum_model::{Delta, LogTime, Machine, MachineState, Revision};
 
     use super::*;
 
@@ -133,23 +133,9 @@ mod tests {
     fn the_machine_of_a_conflict_is_named_without_a_look_into_the_log() {
         let folder = tempfile::tempdir().unwrap();
         let (history, _) = History::open(folder.path(), plenum_history::Options::new(vec![7; 16])).unwrap();
-        let machine = Machine {
-            id: MachineId { slot: 3, generation: 1 },
-            name: "m1".into(),
-            state: MachineState::Ready,
-            epoch: 1,
-            capacity: Arc::default(),
-            attributes: Arc::default(),
-            devices: Arc::default(),
-            boot_id: "boot".into(),
-            since: LogTime::from_micros(100),
-            drain_deadline: None,
-            registered: LogTime::from_micros(100),
-            cordoned: false,
-            unfit: None,
-            epoch_began: Revision(1),
-        };
-        let mut delta = Delta::new(Revision(1), LogTime::from_micros(100));
+        let registered = LogTime::from_micros(100);
+        let machine = Machine { name: "m1".into(), registered, ..crate::agents::machine(3, 1, MachineState::Ready) };
+        let mut delta = Delta::new(Revision(1), registered);
         delta.machines.push(Arc::new(machine));
         let mut cell = Cell::default();
         cell.apply(&delta).unwrap();

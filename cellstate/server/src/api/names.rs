@@ -146,22 +146,10 @@ mod tests {
     fn a_machine_that_came_later_is_not_the_one_that_was_meant() {
         let folder = tempfile::tempdir().unwrap();
         let (history, _) = History::open(folder.path(), plenum_history::Options::new(vec![7; 16])).unwrap();
-        let machine = Machine {
-            id: MachineId { slot: 3, generation: 2 },
-            name: "m2".into(),
-            state: MachineState::Ready,
-            epoch: 1,
-            capacity: Arc::default(),
-            attributes: Arc::default(),
-            devices: Arc::default(),
-            boot_id: "boot".into(),
-            since: LogTime::from_micros(100),
-            drain_deadline: None,
-            registered: LogTime::from_micros(100),
-            cordoned: false,
-            unfit: None,
-            epoch_began: Revision(9),
-        };
+        let registered = LogTime::from_micros(100);
+        let id = MachineId { slot: 3, generation: 2 };
+        let machine =
+            Machine { id, name: "m2".into(), registered, ..crate::agents::machine(3, 1, MachineState::Ready) };
         let mut delta = Delta::new(Revision(1), LogTime::from_micros(100));
         delta.machines.push(Arc::new(machine));
         let mut cell = Cell::default();

@@ -80,17 +80,13 @@ async fn a_checkpoint_that_can_not_be_read_is_told_of_once() {
     assert_eq!(told, 1, "{:#?}", report.violations);
 }
 
-// Somebody put the history of before a restore into the restored cell, to keep the past: what had happened since the backup, in a cell that
-// was no more, was there again, under what had happened in the new one.
-#[tokio::test]
-async fn the_history_of_before_a_restore_does_not_go_with_the_log_of_after_it() {
-    let dir = tempfile::tempdir().unwrap();
-    let (old, new, own) = (dir.path().join("old"), dir.path().join("new"), dir.path().join("own"));
-    let (server, channel, session, _) = busy_cell(&old, 1).await;
+/// A cell, and one that was restored from it; then both go on, with so many machines more.
+async fn restore_beside(old: &Path, new: &Path, machines: [u32; 2]) {
+    let (server, channel, session, _) = busy_cell(old, 1).await;
     drop((session, channel));
     server.shutdown().await.unwrap();
-    restore(&old, &new, &RestoreOptions::default()).unwrap();
-    for (cell, machines) in [(&old, 1), (&new, 20)] {
+    restore(old, new, &RestoreOptions::default()).unwrap();
+    for (cell, machines) in [old, new].into_iter().zip(machines) {
         let server = start(cell).await;
         let channel = connect(&server).await;
         for machine in 0..machines {
@@ -98,6 +94,15 @@ async fn the_history_of_before_a_restore_does_not_go_with_the_log_of_after_it() 
         }
         server.shutdown().await.unwrap();
     }
+}
+
+// Somebody put the history of before a restore into the restored cell, to keep the past: what had happened since the backup, in a cell that
+// was no more, was there again, under what had happened in the new one.
+#[tokio::test]
+async fn the_history_of_before_a_restore_does_not_go_with_the_log_of_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new, own) = (dir.path().join("old"), dir.path().join("new"), dir.path().join("own"));
+    restore_beside(&old, &new, [1, 20]).await;
     std::fs::rename(new.join("history"), &own).unwrap();
     std::fs::rename(old.join("history"), new.join("history")).unwrap();
     let refused = plenum_server::Server::start(options(&new)).await.err().unwrap();
@@ -117,18 +122,7 @@ async fn the_history_of_before_a_restore_does_not_go_with_the_log_of_after_it() 
 async fn a_longer_history_of_before_a_restore_is_told_from_a_log_that_has_lost_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let (old, new) = (dir.path().join("old"), dir.path().join("new"));
-    let (server, channel, session, _) = busy_cell(&old, 1).await;
-    drop((session, channel));
-    server.shutdown().await.unwrap();
-    restore(&old, &new, &RestoreOptions::default()).unwrap();
-    for (cell, machines) in [(&old, 20), (&new, 1)] {
-        let server = start(cell).await;
-        let channel = connect(&server).await;
-        for machine in 0..machines {
-            register(&channel, &format!("{machine}.of.{machines}"), 1000).await;
-        }
-        server.shutdown().await.unwrap();
-    }
+    restore_beside(&old, &new, [20, 1]).await;
     std::fs::rename(new.join("history"), dir.path().join("own")).unwrap();
     std::fs::rename(old.join("history"), new.join("history")).unwrap();
     let refused = plenum_server::Server::start(options(&new)).await.err().unwrap();
