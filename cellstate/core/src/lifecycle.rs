@@ -187,7 +187,11 @@ impl<'a> Consequences<'a> {
     /// An allocation of a job whose tasks share a machine ends, and with it perhaps the last one that binds the job to that machine. A
     /// failure does not: what it left behind is there for the next attempt.
     fn vacate(&mut self, row: &AllocationRow, state: AllocationState) {
-        let job = self.cell.job(row.job()).filter(|job| job.shape.same_machine && job.home.is_some());
+        // Asked of the group first: of a random allocation neither its job nor what that declares is in the cache.
+        if !self.cell.groups().get(row.group_row).is_some_and(|group| group.same_machine) {
+            return;
+        }
+        let job = self.cell.job(row.job()).filter(|job| job.home.is_some());
         let Some(job) = job.filter(|job| !job.state.is_final()) else { return };
         let (ended, was_told) = self.vacated.entry(job.id).or_default();
         *ended += 1;
@@ -432,6 +436,8 @@ impl Core {
             self.cell.warm(next.iter().map(|transition| transition.allocation.slot));
             consequences.marks.warm(next.iter().map(|transition| transition.allocation.slot));
             self.cell.warm_machines(next.iter().map(|transition| transition.machine.slot));
+            let next = coming(transitions, number, STEPS_AHEAD);
+            self.cell.warm_groups(next.iter().map(|transition| transition.allocation.slot));
             if !self.cell.is_current(transition.machine, transition.epoch) {
                 rare!("a report of an old epoch is ignored");
                 passed_over += 1;

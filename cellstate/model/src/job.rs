@@ -270,6 +270,8 @@ pub struct GroupRow {
     pub leaving: u32,
     /// A task whose allocation leaves is blocked until it has ended; as the job's shape has it.
     pub single_instance: bool,
+    /// All tasks of its job share one machine; as the job's shape has it.
+    pub same_machine: bool,
 }
 
 impl GroupRow {

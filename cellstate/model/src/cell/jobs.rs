@@ -64,6 +64,7 @@ impl Cell {
                 job_slot: job.id.slot,
                 tasks,
                 single_instance: group.single_instance,
+                same_machine: job.shape.same_machine,
                 ..GroupRow::default()
             };
             (task_base..task_base + group.count)

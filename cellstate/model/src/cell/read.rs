@@ -348,6 +348,12 @@ impl Cell {
         }
     }
 
+    /// Brings the groups of these allocations into the cache: reads what `warm` asked for.
+    #[inline]
+    pub fn warm_groups(&self, slots: impl Iterator<Item = u32>) {
+        slots.filter_map(|slot| self.allocations.get(slot)).for_each(|row| self.groups.prefetch(row.group_row));
+    }
+
     #[inline]
     fn warm_task(&self, row: &AllocationRow) {
         if let Some(group) = self.groups.get(row.group_row) {

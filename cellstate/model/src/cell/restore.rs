@@ -226,6 +226,7 @@ fn derive_groups(cell: &mut Cell) -> Result<(), RestoreError> {
             row.job_slot = job.id.slot;
             row.tasks = tasks;
             row.single_instance = shape.single_instance;
+            row.same_machine = job.shape.same_machine;
         }
     }
     Ok(())
