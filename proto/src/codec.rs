@@ -5,6 +5,7 @@
 //! a pointer that moves.
 use std::marker::PhantomData;
 
+use bytes::buf::UninitSlice;
 use bytes::{Buf, BufMut};
 use prost::Message;
 use tonic::Status;
@@ -72,7 +73,7 @@ impl<T: Message> Encoder for Writer<T> {
     type Error = Status;
 
     fn encode(&mut self, message: T, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        let mut room = self.apart.as_mut_slice();
+        let mut room = Room { bytes: &mut self.apart, written: 0 };
         // It asks for the room first, so that the length of a message is counted once.
         if let Err(lack) = message.encode(&mut room) {
             let bytes = lack.required_capacity();
@@ -82,9 +83,45 @@ impl<T: Message> Encoder for Writer<T> {
             self.apart.resize(bytes.next_power_of_two(), 0);
             return self.encode(message, into);
         }
-        let left = room.len();
-        into.put_slice(&self.apart[..self.apart.len() - left]);
+        let written = room.written;
+        into.put_slice(&self.apart[..written]);
         Ok(())
+    }
+}
+
+/// Room for a message. A slice is such room, too, but becomes another one with each byte.
+struct Room<'a> {
+    bytes: &'a mut [u8],
+    written: usize,
+}
+
+// SAFETY: what is left to write is what `chunk_mut` gives and `remaining_mut` counts, and all of it is initialised; `written` never passes the end.
+#[allow(unsafe_code, reason = "prost writes to no other kind of buffer")]
+unsafe impl BufMut for Room<'_> {
+    #[inline]
+    fn remaining_mut(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+
+    unsafe fn advance_mut(&mut self, count: usize) {
+        assert!(count <= self.remaining_mut(), "expected {} bytes at most, found {count}", self.remaining_mut());
+        self.written += count;
+    }
+
+    fn chunk_mut(&mut self) -> &mut UninitSlice {
+        UninitSlice::new(&mut self.bytes[self.written..])
+    }
+
+    #[inline]
+    fn put_slice(&mut self, bytes: &[u8]) {
+        self.bytes[self.written..][..bytes.len()].copy_from_slice(bytes);
+        self.written += bytes.len();
+    }
+
+    #[inline]
+    fn put_u8(&mut self, byte: u8) {
+        self.bytes[self.written] = byte;
+        self.written += 1;
     }
 }
 
