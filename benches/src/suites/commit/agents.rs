@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use plenum_model::{STEPS_AHEAD, coming, prefetch};
 use plenum_proto::v1;
 use plenum_proto::v1::agents_client::AgentsClient;
 use tokio::task::{JoinHandle, JoinSet};
@@ -189,7 +190,13 @@ impl Relays {
 
     /// Gives each relay what stopped on its machines.
     fn sort(&mut self) {
-        for (allocation, machine) in self.stopped.take() {
+        let stopped = self.stopped.take();
+        for (step, &(allocation, machine)) in stopped.iter().enumerate() {
+            // Where the next ones go comes from memory meanwhile.
+            for &(_, next) in coming(&stopped, step, STEPS_AHEAD) {
+                let ended = &self.racks[next as usize / RACK].ended;
+                ended.last().into_iter().for_each(prefetch);
+            }
             let machine = machine as usize;
             let position = u32::try_from(machine % RACK).expect("a rack has few machines");
             self.racks[machine / RACK].ended.push((allocation, position));

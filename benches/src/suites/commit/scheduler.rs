@@ -281,10 +281,12 @@ impl Scheduler {
         let known = self.share.live.len() + self.misplaced.len() + self.claims_in_flight;
         let count = (known + claims).saturating_sub(self.share.aim).min(claims);
         let mut victims = self.misplaced.split_off(self.misplaced.len() - count.min(self.misplaced.len()));
-        while victims.len() < count && !self.share.live.is_empty() {
-            let victim = self.random.below(u32::try_from(self.share.live.len()).expect("rows have 32 bits"));
-            victims.push(self.share.live.swap_remove(victim as usize));
-        }
+        // All are drawn before any is taken, so that their rows come from memory together.
+        let live = &mut self.share.live;
+        let first = u32::try_from(live.len()).expect("rows have 32 bits");
+        let drawn = (0..first).rev().take(count - victims.len()).map(|last| self.random.below(last + 1) as usize);
+        let drawn: Vec<usize> = drawn.inspect(|&victim| plenum_model::prefetch(&live[victim])).collect();
+        victims.extend(drawn.into_iter().map(|victim| live.swap_remove(victim)));
         victims
     }
 
