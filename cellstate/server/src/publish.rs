@@ -7,7 +7,6 @@ mod batch;
 mod losses;
 mod mirror;
 mod recent;
-mod sections;
 mod times;
 
 pub use batch::{LoggedBatch, NotABatch};
@@ -16,5 +15,4 @@ pub use recent::Recent;
 
 pub(crate) use batch::BatchEncoder;
 pub(crate) use losses::{Divergence, Losses, losses};
-pub(crate) use sections::cut;
 pub(crate) use times::Times;

@@ -34,11 +34,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use plenum_model::planted::{self, Bug};
 use plenum_model::{CellIdentity, Revision, SessionId};
+use plenum_proto::delta::cut;
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
 use v1::session_response::Tell;
 
-use crate::publish::{Recent, cut};
+use crate::publish::Recent;
 pub use lent::{Lending, LendingBounds, Lent};
 use pages::PageWalk;
 pub use seen::{Unknown, check};

@@ -436,8 +436,8 @@ impl Stage {
         match self.core.decide(request, self.log_time()) {
             Decided::Changed { decision, delta: changed } => {
                 let mut bytes = BytesMut::new();
-                let spans = delta::encode(&changed, &mut bytes);
-                self.deltas.insert(changed.revision, spans.select(&bytes.freeze(), Sections::MIRROR));
+                delta::encode(&changed, &mut bytes);
+                self.deltas.insert(changed.revision, delta::cut(Sections::MIRROR, bytes.freeze()));
                 decision
             }
             Decided::Unchanged(decision) => decision,

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use plenum_model::{LogTime, Revision};
+use plenum_proto::delta::cut;
 use plenum_proto::fields::{self as wire, Malformed};
 use plenum_proto::log;
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
 use prost::Message;
-
-use super::sections::cut;
 
 const CORE_VERSION: u64 = 1;
 const TIME: u64 = 2;

@@ -30,6 +30,7 @@ mod pulses;
 mod read_back;
 mod returns;
 mod scaling;
+mod sections;
 mod simple;
 mod sizes;
 mod stalled;

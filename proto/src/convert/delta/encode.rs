@@ -1,8 +1,8 @@
-//! Writing a delta, and cutting out of the written bytes what a watcher asked for.
+//! Writing a delta.
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use plenum_model::{Delta, End, Grants, Move, Resources};
 use prost::Message;
 
@@ -11,110 +11,36 @@ use super::super::governance::{
 };
 use super::rows::{cell_to_wire, grant_extra_to_wire, job_change_to_wire, reasons, session_to_wire, task_changes};
 use super::wire::{Column, delimited_bytes, number_bytes, put_length, put_number, zigzag};
-use crate::sections::Sections;
 use crate::v1;
 
-/// Spans of a delta.
-const SPANS: usize = 11;
-
-/// The section of each span but the first and the last, which everybody gets.
-const SECTIONS: [v1::Section; SPANS - 2] = [
-    v1::Section::Machines,
-    v1::Section::Jobs,
-    v1::Section::Allocations,
-    v1::Section::Jobs,
-    v1::Section::Sessions,
-    v1::Section::Quotas,
-    v1::Section::Allocations,
-    v1::Section::Bodies,
-    v1::Section::Allocations,
-];
-
-/// Where the sections are in the bytes of one encoded delta.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spans {
-    /// Where each span ends, from the delta's first byte.
-    ends: [u32; SPANS],
-}
-
-impl Spans {
-    /// Bytes of the whole delta.
-    #[must_use]
-    pub const fn total(&self) -> u32 {
-        self.ends[SPANS - 1]
-    }
-
-    /// What a watcher of these sections gets: a delta of its own, since a message is the concatenation of its fields.
-    ///
-    /// `delta` is the whole delta that these spans came with. Nothing is copied when what is left out is empty.
-    #[must_use]
-    pub fn select(&self, delta: &Bytes, sections: Sections) -> Bytes {
-        let mut begin = self.ends[0];
-        let kept = |span: usize| SECTIONS.get(span - 1).is_none_or(|&section| sections.has(section));
-        let left_out = (1..SPANS).any(|span| !kept(span) && self.ends[span] > self.ends[span - 1]);
-        if !left_out {
-            return delta.clone();
-        }
-        let mut selected = BytesMut::with_capacity(delta.len());
-        selected.extend_from_slice(&delta[..begin as usize]);
-        for span in 1..SPANS {
-            let end = self.ends[span];
-            if kept(span) {
-                selected.extend_from_slice(&delta[begin as usize..end as usize]);
-            }
-            begin = end;
-        }
-        selected.freeze()
-    }
-}
-
-/// Appends the bytes of a delta, a `v1::Delta` with all its sections, and says where they are.
-pub fn encode(delta: &Delta, out: &mut BytesMut) -> Spans {
-    let start = out.len();
-    let mut ends = [0; SPANS];
-    let mut next = 0;
-    let mut end = |out: &BytesMut| {
-        ends[next] = u32::try_from(out.len() - start).expect("a delta is far below 4 GiB: its command is bounded");
-        next += 1;
-    };
+/// Appends the bytes of a delta, a `v1::Delta` with all its sections.
+pub fn encode(delta: &Delta, out: &mut BytesMut) {
     put_header(delta, out);
-    end(out);
     if !delta.machines.is_empty() {
         let machines = delta.machines.iter().map(|machine| machine.as_ref().into()).collect();
         put(&v1::Delta { machines, ..v1::Delta::default() }, out);
     }
-    end(out);
     if !delta.jobs.is_empty() {
         let jobs = delta.jobs.iter().map(job_change_to_wire).collect();
         put(&v1::Delta { jobs, ..v1::Delta::default() }, out);
     }
-    end(out);
     delta.grants.iter().for_each(|grants| put_grants(grants, out));
     put_moves(&delta.moves, out);
     put_ends(&delta.ends, out);
-    end(out);
     if !delta.tasks.is_empty() {
         task_changes(&delta.tasks).iter().for_each(|changes| put_message(out, 11, changes));
     }
-    end(out);
     delta.sessions.iter().for_each(|change| put_message(out, 12, &session_to_wire(change, delta.revision)));
-    end(out);
     if !delta.quotas.is_empty() {
         let quotas = delta.quotas.iter().map(|(namespace, quota)| quota_to_wire(namespace, quota.as_ref())).collect();
         put(&v1::Delta { quotas, ..v1::Delta::default() }, out);
     }
-    end(out);
     put_holds_and_partitions(delta, out);
-    end(out);
     if !delta.jobs.is_empty() {
         put(&v1::Delta { bodies: super::rows::bodies(&delta.jobs), ..v1::Delta::default() }, out);
     }
-    end(out);
     put_unknown_and_paused(delta, out);
-    end(out);
     put_given_away(delta, out);
-    end(out);
-    Spans { ends }
 }
 
 /// Appends a message.
