@@ -156,8 +156,13 @@ impl Hub {
     /// wanted so far: nobody would tell it again.
     pub(crate) fn follow(&self, machine: MachineId) -> watch::Receiver<Revision> {
         let mut books = self.books.lock();
-        let Books { folded, followed, .. } = &mut *books;
-        followed.entry(machine.slot).or_insert_with(|| watch::Sender::new(*folded)).subscribe()
+        let Books { index, folded, followed } = &mut *books;
+        // An index of a snapshot that is ahead of what came by has more than a picture of that: it tells nobody what comes by up to it.
+        let told = match index {
+            Index::Made(_, of) => (*of).max(*folded),
+            Index::NotNeeded | Index::Making { .. } => *folded,
+        };
+        followed.entry(machine.slot).or_insert_with(|| watch::Sender::new(told)).subscribe()
     }
 
     /// The stream of an agent ended.
@@ -304,6 +309,21 @@ mod tests {
         );
         let machine = MachineId { slot: 3, generation: 1 };
         assert_eq!(*hub.follow(machine).borrow(), Revision(2));
+    }
+
+    // A picture from between the two lacks a grant that is told to nobody any more.
+    #[test]
+    fn a_stream_that_begins_while_the_index_is_ahead_asks_for_a_picture_of_all_that_the_index_has() {
+        let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
+        assert_eq!(hub.needs_index(), Some(Revision(0)));
+        let mut cell = Cell::default();
+        for revision in 1..=2 {
+            cell.apply(&Delta::new(Revision(revision), LogTime::from_micros(1))).unwrap();
+        }
+        hub.make_index(&cell);
+        let changes = hub.follow(MachineId { slot: 3, generation: 1 });
+        hub.fold(&[granted(1, 0, 3), granted(2, 1, 3)], 0);
+        assert_eq!(*changes.borrow(), Revision(2));
     }
 
     // It was in the sums until the server was started again.
