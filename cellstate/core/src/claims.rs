@@ -12,7 +12,7 @@ use plenum_model::{
     Revision, Room, STEPS_AHEAD, Special, Spoken, TaskState, Transaction, coming, group_is_wanted, task_is_wanted,
 };
 
-use crate::preempt::{Victims, leaves, named, victims_by_machine};
+use crate::preempt::{Victims, leaves, may_evict, named, victims_by_machine};
 use crate::quotas::Budget;
 use crate::resolve::{Granted, Resolution, Resolver, claims_of, refusal};
 use crate::room::{About, Facts, Trouble, Wanted};
@@ -121,7 +121,7 @@ impl Resolver<'_> {
         let named = victims_by_machine(placement);
         let evicts =
             named.is_empty() || cell.rights_of(&self.session.scheduler).evicts || planted::is(Bug::EvictsWithoutRight);
-        let (victims, spared) = if evicts { (named, Victims::new()) } else { self.without_whom_stays(named) };
+        let (victims, spared) = if evicts { (named, Victims::new()) } else { self.without_whom_stays(job, named) };
         let group_row = job.group_row(placement.group).expect("its row was found");
         let (is_special, shares) = (Special::is_needed_by(shape), job.shape.same_machine);
         Ok(Terms {
@@ -141,13 +141,18 @@ impl Resolver<'_> {
         })
     }
 
-    /// Of named victims those for whom nobody is evicted, as they leave already or are gone, and apart from them those who would be.
-    fn without_whom_stays(&self, named: Victims) -> (Victims, Victims) {
+    /// Of named victims those for whom nobody is evicted, as they leave already or are gone, and apart from them those whom a scheduler with
+    /// the right to evict would evict for this job.
+    fn without_whom_stays(&self, job: &Job, named: Victims) -> (Victims, Victims) {
         let (mut victims, mut spared) = (Victims::new(), Victims::new());
         for (machine, named) in named {
             for victim in named {
-                let stays = self.cell.allocation(victim).is_some_and(|found| !leaves(self.promised, &found));
-                let side = if stays { &mut spared } else { &mut victims };
+                let side = match self.cell.allocation(victim).filter(|found| !leaves(self.promised, found)) {
+                    None => &mut victims,
+                    Some(stays) if may_evict(self.cell, job, &stays) => &mut spared,
+                    // The right to evict would change nothing.
+                    Some(_) => continue,
+                };
                 side.entry(machine).or_default().push(victim);
             }
         }

@@ -187,7 +187,9 @@ impl<'a> Judge<'a, '_> {
         match trouble {
             Trouble::Never(kind, reason) => Facts::plain(kind, reason),
             Trouble::NewMachine(revision, epoch) => {
-                let word = if epoch == 1 { "registered" } else { "epoch" };
+                let known =
+                    self.past(about.machine).event_of(&["registered", "epoch"]).filter(|(at, _)| *at == revision);
+                let word = known.map_or(if epoch == 1 { "registered" } else { "epoch" }, |(_, event)| event.word);
                 let culprit = event_culprit(revision, word, 0);
                 Facts::caused(RefusalKind::Conflict, RefusalReason::MachineChanged, culprit)
             }

@@ -72,8 +72,10 @@ impl Core {
         }
         let mut before: BTreeSet<AllocationId> = BTreeSet::new();
         let (mut kept, mut cpu_millis) = (found.len(), 0_u64);
-        for item in found.values() {
-            cpu_millis += item.task.as_ref().map_or(0, |task| task.resources.cpu_millis);
+        for (&allocation, item) in &found {
+            // One that is known has the room that was counted when it was found, whatever its agent says of it now.
+            let known = self.cell.unknown_task(UnknownId { machine: slot, allocation }).map(|task| &task.traces);
+            cpu_millis += known.or(item.task.as_ref()).map_or(0, |task| task.resources.cpu_millis);
         }
         for (id, task) in self.cell.unknown_on(slot) {
             before.insert(id.allocation);

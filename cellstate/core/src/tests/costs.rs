@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationState, CellIdentity, ClaimExtra, Command, Constraint, Decision, Device, GroupShape,
-    Inventory, JobId, JobShape, JobState, LogTime, MachineId, Operator, Outcome, Placement, Port, Preemption,
-    RefusalReason, Request, Resources, RetryPolicy, Revision, Spread, TakeOver, TaskTraces, Transaction, TransactionId,
-    Transition,
+    AllocationId, AllocationState, CPU_MILLIS_MAX, CellIdentity, ClaimExtra, Command, Constraint, Decision, Device,
+    GroupShape, Inventory, JobId, JobShape, JobState, LogTime, MachineId, Operator, Outcome, Placement, Port,
+    Preemption, RefusalReason, RejectionCode, Request, Resources, RetryPolicy, Revision, Spread, TakeOver, TaskTraces,
+    Transaction, TransactionId, Transition,
 };
 
+use crate::invariants::check_cell;
 use crate::{Core, CoreOptions, Decided};
 
 /// A core with one session of the scheduler `batch`.
@@ -529,6 +530,39 @@ fn who_takes_over_from_one_that_ends_is_found_without_all_who_take_over() {
 
 // With each unknown task that came or went, what all others on its machine had in use was counted anew: a machine that registered with
 // all these, as after a restore, kept a release build busy for more than four minutes, and their receipts were counted like that, too.
+fn registers_with(large: &mut Large, tasks: &[(u32, u64)]) -> Decision {
+    let item = |&(slot, cpu_millis): &(u32, u64)| Inventory {
+        allocation: AllocationId { slot, generation: 1 },
+        state: AllocationState::Running,
+        exit_code: 0,
+        reason: "".into(),
+        restarts: 0,
+        task: Some(Arc::new(TaskTraces { resources: Resources::new(cpu_millis, 0), ..TaskTraces::default() })),
+    };
+    large.ask(Command::RegisterMachine {
+        name: "m".into(),
+        boot_id: "boot".into(),
+        capacity: Resources::new(1000, 1 << 30),
+        attributes: Arc::default(),
+        devices: Vec::new(),
+        inventory: tasks.iter().map(item).collect(),
+        seen: large.core.cell().revision(),
+    })
+}
+
+// What its agent says of it now was added up, and what it said first was taken: a machine's free cores went over the end of their number, and
+// came back as cores that are not there.
+#[test]
+fn an_unknown_task_counts_with_what_was_taken_for_it_whatever_its_agent_says_later() {
+    let mut large = Large::new(CoreOptions::default());
+    let accepted = |decision: &Decision| matches!(decision, Decision::Accepted { .. });
+    assert!(accepted(&registers_with(&mut large, &[(1, CPU_MILLIS_MAX)])));
+    let more = registers_with(&mut large, &[(1, 0), (2, CPU_MILLIS_MAX)]);
+    assert!(matches!(&more, Decision::Rejected(why) if why.code == RejectionCode::LimitReached), "{more:?}");
+    assert!(accepted(&registers_with(&mut large, &[(1, 0), (2, 0)])));
+    check_cell(large.core.cell()).unwrap();
+}
+
 #[test]
 fn unknown_tasks_that_come_and_go_together_are_counted_together() {
     const COUNT: u32 = 4096;

@@ -497,6 +497,48 @@ fn a_recurring_job_that_was_scaled_to_nothing_is_not_launched() {
     );
 }
 
+// Where nobody could be evicted what is short was left out, and the right to evict asked for in vain.
+#[test]
+fn the_right_to_evict_is_not_what_is_missing_where_nobody_could_be_evicted() {
+    check(
+        "
+        machine m1 cpu=1000
+        job same by batch tasks=1 cpu=1000 prio=50
+        job gang by ml tasks=1 cpu=1000 prio=50
+        batch: claim same[0]@m1
+        ml: claim gang[0]@m1 victim=same[0]
+        rights ml evicts=no
+        ml: claim gang[0]@m1 victim=same[0]
+        ",
+        "
+        batch: committed; same[0] granted
+        ml: refused; gang[0] misfit NoRoom short cpu_millis 1000
+        ml: refused; gang[0] misfit NoRoom short cpu_millis 1000
+        ",
+    );
+}
+
+// Epochs go on behind those of the life before: the first one of a new machine is not the first of all.
+#[test]
+fn a_new_machine_of_a_restored_cell_is_said_to_have_registered() {
+    check(
+        "
+        machine m9 cpu=1000
+        restore
+        job web by service tasks=2 cpu=1000
+        snapshot
+        machine m1 cpu=1000
+        machine m9 cpu=1000
+        service: claim web[0]@m1
+        service: claim web[1]@m9
+        ",
+        "
+        service: refused; web[0] conflict MachineChanged culprits registered 0 total 0
+        service: refused; web[1] conflict MachineChanged culprits epoch 0 total 0
+        ",
+    );
+}
+
 // The victim's part of the quota was not seen: its better was refused though nothing would have grown.
 #[test]
 fn a_scheduler_that_may_not_evict_gets_what_is_free_and_no_more() {
