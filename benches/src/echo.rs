@@ -1,18 +1,26 @@
 //! gRPC by itself: a server that answers each message of a stream with the same one, and clients that send the next when one was
-//! answered. No cell has more transactions a second over as many connections: it would have to do nothing.
+//! answered. No cell has more transactions a second over as many connections: it would have to do nothing. And the same with a log: a
+//! message is answered when it was written and synced, with all that came meanwhile. No durable cell has more.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use crossbeam_channel::{Receiver, Sender};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio_stream::Stream;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::disk;
 use wire::Message;
 use wire::echo_client::EchoClient;
 use wire::echo_server::{Echo, EchoServer};
@@ -23,24 +31,39 @@ mod wire {
     tonic::include_proto!("plenum.bench.v1");
 }
 
-/// The name of this peer in figures.
+/// The names of these peers in figures.
 pub(crate) const ECHO: &str = "echo";
+pub(crate) const SYNCED_ECHO: &str = "synced-echo";
 /// Bytes of each message: about what a transaction of one claim has, and its outcome.
 pub(crate) const MESSAGE_BYTES: usize = 50;
 
+/// Messages that wait for the log at a time: what comes beyond them waits on its connection.
+const BATCH_MAX: usize = 4096;
+/// Messages of a connection that can be under way.
+const UNDER_WAY_MAX: usize = 64;
+/// The log is a file that was written before, and is written again from its beginning when it is full.
+const LOG_BYTES: u64 = 64 << 20;
+const LOG_PIECE_BYTES: usize = 1 << 20;
+
 /// Messages answered a second, over so many connections with so many under way on each: counted after a while that does not count. The
-/// server has threads of its own in this process, as many as that of a cell.
+/// server has threads of its own in this process, as many as that of a cell. With `log` they are written to a file in that folder first.
 pub(crate) async fn messages_per_second(
     connections: u32,
     in_flight: u32,
     warm_up: Duration,
     counted: Duration,
+    log: Option<&Path>,
 ) -> anyhow::Result<f64> {
+    ensure!(
+        in_flight as usize <= UNDER_WAY_MAX,
+        "an echo has {UNDER_WAY_MAX} messages of a connection under way at most"
+    );
+    let log = log.map(writer).transpose()?;
     let serving = plenum_server::event_loop()?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no port for an echo server")?;
     let address = listener.local_addr()?;
     let accepting = TcpListenerStream::new(listener);
-    let server = Server::builder().tcp_nodelay(true).add_service(EchoServer::new(Same));
+    let server = Server::builder().tcp_nodelay(true).add_service(EchoServer::new(Echoing { log }));
     let served = serving.spawn(server.serve_with_incoming(accepting));
     let shared = Arc::new(Shared::default());
     let mut running = Vec::new();
@@ -84,14 +107,62 @@ async fn client(server: SocketAddr, in_flight: u32, shared: Arc<Shared>) -> anyh
     Ok(())
 }
 
-struct Same;
+/// A message, and whom it is answered to.
+type Due = (Message, mpsc::Sender<Result<Message, Status>>);
+
+/// The least that keeps what it answers: appends all that came meanwhile to a file of zeros, with one sync, and answers then. On a thread of
+/// its own, as long as somebody sends.
+fn write_and_answer(file: &File, due: &Receiver<Due>) -> std::io::Result<()> {
+    let (mut batch, mut bytes, mut at) = (Vec::new(), Vec::new(), 0);
+    while let Ok(first) = due.recv() {
+        batch.push(first);
+        batch.extend(due.try_iter().take(BATCH_MAX));
+        bytes.clear();
+        batch.iter().for_each(|(message, _)| bytes.extend_from_slice(&message.content));
+        if at + bytes.len() as u64 > LOG_BYTES {
+            at = 0;
+        }
+        file.write_all_at(&bytes, at)?;
+        file.sync_data()?;
+        at += bytes.len() as u64;
+        for (message, to) in batch.drain(..) {
+            // One whose client has gone is answered to nobody.
+            drop(to.try_send(Ok(message)));
+        }
+    }
+    Ok(())
+}
+
+/// What is sent here is written, synced and answered.
+fn writer(folder: &Path) -> anyhow::Result<Sender<Due>> {
+    let path = folder.join("echo-log");
+    let file = disk::file_of_zeros(&path, LOG_PIECE_BYTES, LOG_BYTES / LOG_PIECE_BYTES as u64)?;
+    std::fs::remove_file(&path)?;
+    let (sender, due) = crossbeam_channel::bounded(BATCH_MAX);
+    let work = move || write_and_answer(&file, &due).expect("a file that was written before is written again");
+    std::thread::Builder::new().name("echo-writer".to_owned()).spawn(work)?;
+    Ok(sender)
+}
+
+struct Echoing {
+    /// Where messages are written; `None`: they are answered at once.
+    log: Option<Sender<Due>>,
+}
 
 #[tonic::async_trait]
-impl Echo for Same {
-    type AnswerStream = Streaming<Message>;
+impl Echo for Echoing {
+    type AnswerStream = Pin<Box<dyn Stream<Item = Result<Message, Status>> + Send>>;
 
     async fn answer(&self, request: Request<Streaming<Message>>) -> Result<Response<Self::AnswerStream>, Status> {
-        Ok(Response::new(request.into_inner()))
+        let mut messages = request.into_inner();
+        let Some(log) = self.log.clone() else { return Ok(Response::new(Box::pin(messages))) };
+        let (sender, answers) = mpsc::channel(UNDER_WAY_MAX);
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = messages.message().await
+                && log.send((message, sender.clone())).is_ok()
+            {}
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 }
 

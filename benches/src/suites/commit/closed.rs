@@ -86,13 +86,8 @@ pub(crate) struct Seen {
 
 /// Runs one load on this ground.
 pub(crate) async fn run(ground: &mut Ground, shape: Shape, times: Times) -> anyhow::Result<Seen> {
-    // Beside one idle client nobody else is at work, as with the peer.
-    ground.race(!shape.is_idle());
-    ground.agents().rest(shape.is_idle());
     let running = ground.begin(shape.manner(), shape.streams, Vec::new()).await?;
-    let seen = watch(ground, &running, times).await;
-    ground.agents().rest(false);
-    let seen = seen?;
+    let seen = watch(ground, &running, times).await?;
     finish(ground, running, seen).await
 }
 

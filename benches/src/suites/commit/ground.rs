@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -24,6 +24,8 @@ pub(crate) const SPARE_TASKS: u32 = 200;
 /// Room of a machine, in tasks for each one that is live there on average: what was stopped keeps its room until its receipt.
 const ROOM: u32 = 5;
 /// How the cell is filled.
+/// Between two looks at whether the agents have reported everything.
+const LOOK: Duration = Duration::from_millis(10);
 const FILLING: Manner = Manner { claims: 4000, in_flight: 2, mirrors: false, pace: Pace::Fill };
 const FILLING_STREAMS: u32 = 4;
 
@@ -159,7 +161,6 @@ impl Ground {
         self.end(filling).await.context("while the cell was filled")?;
         let found = self.whole.live.len();
         ensure!(found == live as usize, "expected {live} live allocations in the filled cell, found {found}");
-        self.rival.race().want(true);
         Ok(())
     }
 
@@ -174,7 +175,6 @@ impl Ground {
         let agents = Agents::start(process.address(), machines.clone()).await?;
         let own = machines[size.machines as usize..].to_vec();
         let rival = Rival::start(process.address(), own, size.machines).await?;
-        rival.race().want(true);
         Ok(Self { dir, serving, process, size, machines, agents, rival, whole, revision, seed })
     }
 
@@ -200,12 +200,8 @@ impl Ground {
         &self.agents
     }
 
-    /// Lets claims lose races, or not.
-    pub(crate) fn race(&self, wanted: bool) {
-        self.rival.race().want(wanted);
-    }
-
-    /// Starts so many schedulers. With `dues` each has its own: they send when a transaction is due.
+    /// Starts so many schedulers, and sets agents and rival to work: beside one idle client neither, while the cell is filled agents alone.
+    /// With `dues` each scheduler has its own: they send when a transaction is due.
     pub(crate) async fn begin(&mut self, manner: Manner, streams: u32, dues: Vec<Due>) -> anyhow::Result<Running> {
         self.seed = self.seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
         let (stopped, race) = (self.agents.stopped(), self.rival.race());
@@ -214,6 +210,8 @@ impl Ground {
         let shares = deal(std::mem::take(&mut self.whole), streams, self.size.live);
         let mut dues = dues.into_iter();
         let alone = streams == 1 && manner.in_flight == 1;
+        self.agents.rest(alone);
+        self.rival.race().want(!alone && manner.pace != Pace::Fill);
         let on = if alone { event_loop::of_one_client()? } else { Handle::current() };
         let mut opened = Vec::new();
         for (number, share) in (0..streams).zip(shares) {
@@ -229,10 +227,10 @@ impl Ground {
     /// Whether everybody is still at work.
     pub(crate) fn check(&self, running: &Running) -> anyhow::Result<()> {
         if let Some(failure) = running.load.failure() {
-            anyhow::bail!(failure);
+            bail!(failure);
         }
         if let Some(failure) = self.agents.failure() {
-            anyhow::bail!("the agents gave up: {failure}");
+            bail!("the agents gave up: {failure}");
         }
         ensure!(!self.rival.has_failed(), "the rival gave up");
         Ok(())
@@ -245,7 +243,7 @@ impl Ground {
     }
 
     /// Ends a load, and checks that what it was told adds up. Gives transactions that were due and never sent. A filling load ends
-    /// by itself.
+    /// by itself. Nobody is at work on this cell then, until the next load: what is measured beside it has the machine for itself.
     pub(crate) async fn end(&mut self, running: Running) -> anyhow::Result<u64> {
         if running.load.manner.pace != Pace::Fill {
             running.load.stop();
@@ -262,7 +260,22 @@ impl Ground {
         let expected = running.live_before as u64 + granted - stopped;
         let found = self.whole.live.len() as u64;
         ensure!(expected == found, "granted less stopped is {expected} live allocations, the load knows {found}");
+        self.rest().await?;
         Ok(unsent)
+    }
+
+    /// Lets the rival rest, and the agents as soon as they have reported all that was stopped.
+    async fn rest(&self) -> anyhow::Result<()> {
+        self.rival.race().want(false);
+        self.agents.rest(false);
+        while self.agents.stopped().leaving() > 0 {
+            if let Some(failure) = self.agents.failure() {
+                bail!("the agents gave up: {failure}");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        self.agents.rest(true);
+        Ok(())
     }
 
     /// Kills the server (SIGKILL), starts it again on its directory, and checks that exactly what was acknowledged is live there. Gives

@@ -32,10 +32,10 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
     let mut parameters = Parameters::new();
     for turn in 1..=TURNS {
         say(&format!("{CASE}: turn {turn} of {TURNS}"));
-        let seen = turn_of(&mut with, &without, true).await?;
+        let seen = turn_of(&mut with, true).await?;
         rates_with.push(rate(&seen.windows));
         parameters = seen.parameters;
-        rates_without.push(rate(&turn_of(&mut without, &with, false).await?.windows));
+        rates_without.push(rate(&turn_of(&mut without, false).await?.windows));
     }
     with.kill_and_check().await?;
     without.kill_and_check().await?;
@@ -56,15 +56,10 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
     ])
 }
 
-/// Loads one cell while the agents of the other one rest.
-async fn turn_of(loaded: &mut Ground, resting: &Ground, has_history: bool) -> anyhow::Result<Seen> {
-    loaded.race(true);
-    resting.race(false);
-    resting.agents().rest(true);
+/// Loads one cell. The other one rests.
+async fn turn_of(loaded: &mut Ground, has_history: bool) -> anyhow::Result<Seen> {
     let running = loaded.begin(LOAD.manner(), LOAD.streams, Vec::new()).await?;
-    let seen = closed::watch(loaded, &running, TIMES).await;
-    resting.agents().rest(false);
-    let seen = seen?;
+    let seen = closed::watch(loaded, &running, TIMES).await?;
     if has_history {
         return closed::finish(loaded, running, seen).await;
     }

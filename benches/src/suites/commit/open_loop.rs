@@ -60,7 +60,6 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
         say(&name);
         let mut disk = DiskTimes::new(&place.scratch, super::SYNC_BYTES)?;
         disk.look(super::SYNCS)?;
-        ground.race(true);
         let (running, pacer) = begin(ground, rate).await?;
         let seen = closed::watch(ground, &running, times).await?;
         drop(pacer);

@@ -131,7 +131,6 @@ async fn rows(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Resul
 
 async fn rows_at(ground: &mut Ground, rate: u32, times: Times) -> anyhow::Result<Rows> {
     let watchers = Watchers::start(ground, MIRRORS).await?;
-    ground.race(true);
     let (running, pacer) = open_loop::begin(ground, rate).await?;
     ground.wait(&running, times.warm_up).await?;
     let (mut told, mut claims) = (Vec::new(), Vec::new());
@@ -158,7 +157,6 @@ async fn rows_at(ground: &mut Ground, rate: u32, times: Times) -> anyhow::Result
 async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Result<Vec<Figure>> {
     say(TIMED_CASE);
     let watchers = Watchers::start(ground, TIMED).await?;
-    ground.race(true);
     let (running, pacer) = open_loop::begin(ground, TIMED_RATE).await?;
     ground.wait(&running, times.warm_up).await?;
     watchers.take_ages();
@@ -200,7 +198,6 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
 /// The server's memory for each watcher that reads nothing. The samples are in the order of time: memory that grew would show.
 async fn stalled(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Result<Figure> {
     say(STALLED_CASE);
-    ground.race(true);
     let (running, pacer) = open_loop::begin(ground, TIMED_RATE).await?;
     ground.wait(&running, times.warm_up).await?;
     let before = memory(ground, times.window).await?;
