@@ -26,7 +26,7 @@ pub(crate) struct Results {
     pub(crate) started: String,
     /// Fewer samples and cases than usual, none of them smaller.
     pub(crate) quick: bool,
-    /// Somebody stopped the run before its end: cases are missing.
+    /// The run did not come to its end, or has not yet: cases are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) stopped: bool,
     /// Suites that ended with an error: all their figures are missing.

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::figure::{Figure, Parameters, Results};
+use crate::figure::{self, Figure, Parameters, Results};
 use crate::plot::{self, Bar};
 
+/// The report's own files.
+const PAGES: [&str; 2] = ["report.md", "report.html"];
 /// Bars of more cases than this say nothing that the table does not.
 const BARS_MAX: usize = 48;
 /// Lines of more cases cannot be told apart.
@@ -69,9 +71,38 @@ pub(crate) fn write(results: &Results, folder: &Path) -> anyhow::Result<Vec<Path
         let plain = !name.contains('/') && Path::new(name).extension().is_some_and(|extension| extension == "svg");
         plain.then(|| std::fs::read_to_string(folder.join(name)).ok()).flatten()
     });
-    save("report.md".to_owned(), page)?;
-    save("report.html".to_owned(), html)?;
+    for (name, text) in PAGES.into_iter().zip([page, html]) {
+        save(name.to_owned(), text)?;
+    }
     Ok(files)
+}
+
+/// Removes what a run of these suites before left in its folder and a report would take for this one's: pages, plots, and the report itself.
+/// A folder without a run's results is left as it is.
+pub(crate) fn remove(suites: &[String], folder: &Path) -> anyhow::Result<()> {
+    if !folder.join(figure::FILE).exists() {
+        return Ok(());
+    }
+    let is_of_a_suite = |name: &str| suites.iter().any(|suite| is_page_of(suite, name) || is_plot_of(suite, name));
+    for name in names_in(folder)? {
+        if PAGES.contains(&name.as_str()) || is_of_a_suite(&name) {
+            let path = folder.join(name);
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether this is the name of a page of a suite.
+fn is_page_of(suite: &str, name: &str) -> bool {
+    let rest = name.strip_prefix(suite).and_then(|rest| rest.strip_suffix(".md"));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+/// Whether this is the name of a plot of a suite.
+fn is_plot_of(suite: &str, name: &str) -> bool {
+    let rest = name.strip_prefix(suite).and_then(|rest| rest.strip_suffix(".svg"));
+    rest.is_some_and(|rest| rest.starts_with('-'))
 }
 
 /// Names of the files of a folder, sorted.
@@ -89,13 +120,12 @@ fn names_in(folder: &Path) -> anyhow::Result<Vec<String>> {
 fn left_by(suite: &str, there: &[String], own_plots: &BTreeSet<String>, folder: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     let prefix = format!("{suite}-");
-    let page = format!("{suite}.md");
-    for name in there.iter().filter(|name| name.ends_with(".md") && (name.starts_with(&prefix) || **name == page)) {
+    for name in there.iter().filter(|name| is_page_of(suite, name)) {
         let path = folder.join(name);
         let words = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let _ = write!(text, "\n{}\n", words.trim());
     }
-    for name in there.iter().filter(|name| name.starts_with(&prefix) && name.ends_with(".svg")) {
+    for name in there.iter().filter(|name| is_plot_of(suite, name)) {
         if !own_plots.contains(name) && !text.contains(&format!("({name})")) {
             let words = name.trim_start_matches(&prefix).trim_end_matches(".svg").replace('-', " ");
             let _ = write!(text, "\n![{words}]({name})\n");
@@ -120,7 +150,7 @@ fn head(results: &Results) -> String {
         results.plenum,
         machine.cpu_model,
         machine.cores,
-        quantity(crate::figure::number(machine.memory_bytes), "B"),
+        quantity(figure::number(machine.memory_bytes), "B"),
         machine.kernel,
         results.started,
         results.seed,

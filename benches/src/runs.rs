@@ -12,7 +12,8 @@ use crate::machine::Machine;
 use crate::progress::{print, say};
 use crate::{Run, interrupt, report, suites};
 
-/// Runs the suites that were asked for. Gives 0, or 130 when Ctrl-C ended it early with figures, or 1 when a suite failed.
+/// Runs the suites that were asked for. Gives 0, or 130 when Ctrl-C ended it early, or 1 when a suite failed. Whatever came of it, the
+/// folder tells of this run afterwards, and not of one before.
 ///
 /// # Errors
 /// When nothing was measured although no suite failed, or what was measured cannot be written.
@@ -42,14 +43,9 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
         let suite = suites::SUITES.iter().find(|suite| suite.name == name).context("a suite of the list")?;
         (suite.run)(options)
     })?;
-    if results.figures.is_empty() {
-        if !results.failed.is_empty() {
-            return Ok(ExitCode::FAILURE);
-        }
-        ensure!(!results.stopped, "stopped before anything was measured");
-        anyhow::bail!("no case of {names} has {:?} in its name", options.case.as_deref().unwrap_or_default());
-    }
     report::write(&results, &folder)?;
+    let asked_for_none = results.figures.is_empty() && results.failed.is_empty() && !results.stopped;
+    ensure!(!asked_for_none, "no case of {names} has {:?} in its name", options.case.as_deref().unwrap_or_default());
     for figure in &results.figures {
         print(&report::line(figure))?;
     }
@@ -66,17 +62,20 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Runs suites by their names until Ctrl-C, and writes the results so far after each that measured something.
+/// Runs suites by their names until Ctrl-C, and writes the results so far before the first one and after each. Until all have run they
+/// say that they are not whole: nobody may be there to say it when the harness is killed.
 fn each(
     names: &[String],
     results: &mut Results,
     folder: &Path,
     mut suite: impl FnMut(&str) -> anyhow::Result<Vec<Figure>>,
 ) -> anyhow::Result<()> {
+    results.stopped = true;
+    report::remove(names, folder)?;
+    results.write(folder)?;
     for name in names {
-        results.stopped = interrupt::asked();
-        if results.stopped {
-            break;
+        if interrupt::asked() {
+            return Ok(());
         }
         match suite(name) {
             Ok(figures) => results.figures.extend(figures),
@@ -86,12 +85,10 @@ fn each(
                 results.failed.push(Failed { suite: name.clone(), error });
             }
         }
-        results.stopped = interrupt::asked();
-        if !results.figures.is_empty() {
-            results.write(folder)?;
-        }
+        results.write(folder)?;
     }
-    Ok(())
+    results.stopped = interrupt::asked();
+    results.write(folder)
 }
 
 #[cfg(test)]
@@ -121,5 +118,46 @@ mod tests {
         let suites: Vec<&str> = written.figures.iter().map(|figure| figure.suite.as_str()).collect();
         assert_eq!(suites, ["core", "dev"]);
         assert_eq!(written.failed, [Failed { suite: "commit".into(), error: "no etcd".into() }]);
+        assert!(!written.stopped);
+    }
+
+    #[test]
+    fn a_run_that_fails_leaves_nothing_of_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let there = |name: &str| folder.path().join(name).exists();
+        let case = Case { suite: "core", case: "yesterday", parameters: Parameters::new() };
+        let figures = (1..=2).map(|_| case.figure("seconds", "s", Better::Lower, vec![1.0, 2.0, 3.0]).unwrap());
+        let before = Results::of(figures.collect());
+        before.write(folder.path()).unwrap();
+        for name in ["core.md", "core-own.md", "core-own.svg", "core-notes.txt", "commit-own.svg"] {
+            std::fs::write(folder.path().join(name), "yesterday").unwrap();
+        }
+        report::write(&before, folder.path()).unwrap();
+        assert!(there("core-seconds.svg") && there("core-seconds-samples.svg") && there("report.html"));
+
+        let mut results = Results::of(Vec::new());
+        each(&["core".to_owned()], &mut results, folder.path(), |_| {
+            // One that is killed meanwhile leaves a run that did not come to its end.
+            let written = Results::read(folder.path()).unwrap();
+            assert!(written.stopped && written.figures.is_empty());
+            anyhow::bail!("no disk")
+        })
+        .unwrap();
+        let written = Results::read(folder.path()).unwrap();
+        assert!(written.figures.is_empty() && !written.stopped);
+        assert_eq!(written.failed, [Failed { suite: "core".into(), error: "no disk".into() }]);
+        for name in ["core.md", "core-own.md", "core-own.svg", "core-seconds.svg", "report.md", "report.html"] {
+            assert!(!there(name), "{name}");
+        }
+        // What is not of a report, or of other suites, is nobody's to take away.
+        assert!(there("core-notes.txt") && there("commit-own.svg"));
+    }
+
+    #[test]
+    fn a_folder_in_which_no_run_left_results_is_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("core-plans.md"), "of somebody").unwrap();
+        each(&["core".to_owned()], &mut Results::of(Vec::new()), folder.path(), |_| Ok(Vec::new())).unwrap();
+        assert!(folder.path().join("core-plans.md").exists());
     }
 }
