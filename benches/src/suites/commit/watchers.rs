@@ -1,5 +1,6 @@
 //! Watchers of the cell beside a load: how many rows they are told of, how old their pictures are, and what those cost who do not read.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -153,18 +154,18 @@ async fn rows_at(ground: &mut Ground, rate: u32, times: Times) -> anyhow::Result
     Ok(Rows { claims_due: rate, told, claims, resyncs })
 }
 
-/// How old a picture is when a delta has come in.
+/// How old pictures are.
 async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Result<Vec<Figure>> {
     say(TIMED_CASE);
     let watchers = Watchers::start(ground, TIMED).await?;
     let (running, pacer) = open_loop::begin(ground, TIMED_RATE).await?;
     ground.wait(&running, times.warm_up).await?;
-    watchers.take_ages();
+    watchers.take_ages()?;
     let (mut p50, mut p99, mut most) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..times.windows {
         ground.wait(&running, times.window).await?;
-        watchers.check()?;
-        let ages = watchers.take_ages();
+        watchers.check_whole()?;
+        let ages = watchers.take_ages()?;
         ensure!(!ages.is_empty(), "no delta came within {:?}", times.window);
         p50.push(latency::seconds(&ages, 0.5));
         p99.push(latency::seconds(&ages, 0.99));
@@ -173,16 +174,15 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
     drop(pacer);
     ground.end(running).await?;
     let newest = status(ground.address()).await?.revision;
-    let resyncs = watchers.finish(newest).await?;
+    check_resyncs(watchers.finish(newest).await?)?;
     let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
     let more = [
         ("mirrors", json!(TIMED)),
         ("claims_due_per_second", json!(TIMED_RATE)),
-        ("began_anew", json!(resyncs)),
         (
             "staleness",
             json!(
-                "when a message of deltas was decoded, less the time of its oldest batch: waiting, deciding, syncing, sending and decoding"
+                "by revision and watcher: when the message with it was decoded, less its time: waiting, deciding, syncing, sending and decoding; what others were told of and a watcher was not when a window ended counts as old as it was then"
             ),
         ),
     ];
@@ -249,12 +249,28 @@ struct Told {
     resyncs: AtomicU64,
     finishing: AtomicBool,
     newest: AtomicU64,
+    /// Revisions that somebody was told of, in order, with their times in microseconds: by these is known what others lack.
+    revisions: Mutex<VecDeque<(u64, i64)>>,
+}
+
+/// What one watcher was told of.
+struct Picture {
+    /// Everything up to here.
+    revision: u64,
+    /// How old each revision was when the picture had it, in microseconds.
+    ages: Histogram<u64>,
+}
+
+impl Picture {
+    fn shared(revision: u64) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self { revision, ages: latency::histogram() }))
+    }
 }
 
 /// Watchers that read.
 struct Watchers {
     told: Arc<Told>,
-    ages: Vec<Arc<Mutex<Histogram<u64>>>>,
+    pictures: Vec<Arc<Mutex<Picture>>>,
     tasks: Vec<JoinHandle<anyhow::Result<()>>>,
 }
 
@@ -263,17 +279,16 @@ impl Watchers {
     async fn start(ground: &Ground, count: u32) -> anyhow::Result<Self> {
         let hello = resume(ground.address()).await?;
         let told = Arc::new(Told::default());
-        let (mut all_ages, mut tasks) = (Vec::new(), Vec::new());
+        let (mut pictures, mut tasks) = (Vec::new(), Vec::new());
         for _ in 0..count {
             let mut client = client(connect(ground.address()).await?);
             let stream = client.watch(hello.clone()).await?.into_inner();
-            let own = Arc::new(Mutex::new(latency::histogram()));
-            let (told, ages, hello) = (told.clone(), own.clone(), hello.clone());
-            let watcher = Watcher { client, stream, told, ages, hello };
-            all_ages.push(own);
+            let picture = Picture::shared(hello.revision);
+            pictures.push(picture.clone());
+            let watcher = Watcher { client, stream, told: told.clone(), picture, hello: hello.clone() };
             tasks.push(tokio::spawn(watcher.run()));
         }
-        Ok(Self { told, ages: all_ages, tasks })
+        Ok(Self { told, pictures, tasks })
     }
 
     fn rows(&self) -> u64 {
@@ -284,21 +299,35 @@ impl Watchers {
         self.told.resyncs.load(Ordering::Relaxed)
     }
 
-    /// How old pictures were since this was asked last, in microseconds.
-    fn take_ages(&self) -> Histogram<u64> {
-        let mut all = latency::histogram();
-        for ages in &self.ages {
-            let mut ages = ages.lock().expect("nobody panics while holding it");
-            all.add(&*ages).expect("they have the same bounds");
-            ages.reset();
+    /// How old pictures were since this was asked last, in microseconds: one age for each revision and watcher. What somebody was told of and
+    /// a watcher still lacks counts as old as it is by now, so that one that hangs is not younger than others.
+    fn take_ages(&self) -> anyhow::Result<Histogram<u64>> {
+        let (mut all, mut least) = (latency::histogram(), u64::MAX);
+        let mut revisions = self.told.revisions.lock().expect("nobody panics while holding it");
+        let now = now_micros()?;
+        for picture in &self.pictures {
+            let mut picture = picture.lock().expect("nobody panics while holding it");
+            all.add(&picture.ages).expect("they have the same bounds");
+            picture.ages.reset();
+            for (_, time) in revisions.iter().rev().take_while(|(revision, _)| *revision > picture.revision) {
+                all.saturating_record(age(now, *time));
+            }
+            least = least.min(picture.revision);
         }
-        all
+        revisions.retain(|(revision, _)| *revision > least);
+        Ok(all)
     }
 
     fn check(&self) -> anyhow::Result<()> {
         let ended = self.tasks.iter().any(JoinHandle::is_finished);
         ensure!(!ended || self.resyncs() > 0, "a watcher ended before its time");
         Ok(())
+    }
+
+    /// Whether all of them have seen everything so far.
+    fn check_whole(&self) -> anyhow::Result<()> {
+        self.check()?;
+        check_resyncs(self.resyncs())
     }
 
     /// Lets all of them come to this revision, and ends them. Gives how often one fell behind and began anew.
@@ -312,11 +341,17 @@ impl Watchers {
     }
 }
 
+/// Who begins anew has not seen what came before: how old his picture was meanwhile, nobody can tell.
+fn check_resyncs(resyncs: u64) -> anyhow::Result<()> {
+    ensure!(resyncs == 0, "{resyncs} times a watcher fell behind and began anew: pictures were older than can be told");
+    Ok(())
+}
+
 struct Watcher {
     client: CellClient<Channel>,
     stream: Streaming<v1::SessionResponse>,
     told: Arc<Told>,
-    ages: Arc<Mutex<Histogram<u64>>>,
+    picture: Arc<Mutex<Picture>>,
     /// How it would follow from here: with the revision up to which it was told everything.
     hello: v1::Hello,
 }
@@ -331,12 +366,13 @@ impl Watcher {
                 return Ok(());
             };
             match message.tell.context("a message that says nothing")? {
-                Tell::Deltas(deltas) => self.deltas(deltas)?,
+                Tell::Deltas(deltas) => self.hello.revision = self.told.take(deltas, &self.picture)?,
                 // It fell behind, which is counted. Its snapshot would be as large as the cell, and say nothing of deltas: it goes on
                 // with what comes now.
                 Tell::Welcome(welcome) if welcome.snapshot => {
                     self.told.resyncs.fetch_add(1, Ordering::Relaxed);
                     self.hello.revision = welcome.revision;
+                    self.picture.lock().expect("nobody panics while holding it").revision = welcome.revision;
                     self.stream = self.client.watch(self.hello.clone()).await?.into_inner();
                 }
                 _ => {}
@@ -348,23 +384,46 @@ impl Watcher {
     fn is_done(&self) -> bool {
         self.told.finishing.load(Ordering::Acquire) && self.hello.revision >= self.told.newest.load(Ordering::Acquire)
     }
+}
 
-    fn deltas(&mut self, deltas: v1::Deltas) -> anyhow::Result<()> {
-        let (mut rows, mut oldest) = (0, i64::MAX);
+impl Told {
+    /// Takes the next message of deltas of one watcher. Gives the revision up to which it was told everything now.
+    fn take(&self, deltas: v1::Deltas, picture: &Mutex<Picture>) -> anyhow::Result<u64> {
+        let mut revision = picture.lock().expect("nobody panics while holding it").revision;
+        let mut rows = 0;
+        let mut times = Vec::with_capacity(deltas.deltas.len());
         for bytes in deltas.deltas {
             let delta = delta::decode(bytes).context("a delta")?;
-            let (expected, found) = (self.hello.revision + 1, delta.revision.0);
+            let (expected, found) = (revision + 1, delta.revision.0);
             ensure!(expected == found, "a watcher was told revision {found} where {expected} is next");
-            self.hello.revision = found;
+            revision = found;
             rows += rows_of(&delta);
-            oldest = oldest.min(delta.time.micros);
+            times.push((revision, delta.time.micros));
         }
-        self.told.rows.fetch_add(rows, Ordering::Relaxed);
-        let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?;
-        let age = Duration::from_micros(u64::try_from(now.saturating_sub(oldest)).unwrap_or(0));
-        self.ages.lock().expect("nobody panics while holding it").saturating_record(latency::micros(age));
-        Ok(())
+        self.rows.fetch_add(rows, Ordering::Relaxed);
+        let now = now_micros()?;
+        {
+            let mut picture = picture.lock().expect("nobody panics while holding it");
+            picture.revision = revision;
+            for (_, time) in &times {
+                picture.ages.saturating_record(age(now, *time));
+            }
+        }
+        let mut revisions = self.revisions.lock().expect("nobody panics while holding it");
+        let newest = revisions.back().map_or(0, |(revision, _)| *revision);
+        revisions.extend(times.into_iter().filter(|(revision, _)| *revision > newest));
+        Ok(revision)
     }
+}
+
+/// The time as the cell has it, in microseconds.
+fn now_micros() -> anyhow::Result<i64> {
+    Ok(i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros())?)
+}
+
+/// How old that is which was decided at this time, as a histogram takes it.
+fn age(now_micros: i64, time_micros: i64) -> u64 {
+    latency::micros(Duration::from_micros(u64::try_from(now_micros.saturating_sub(time_micros)).unwrap_or(0)))
 }
 
 /// Rows that a delta tells of.
@@ -387,6 +446,68 @@ mod tests {
         assert!(rows(120.0, 0).is_better_than(Some(&best)));
         assert!(!rows(105.0, 0).is_better_than(Some(&best)));
         assert!(!rows(500.0, 1).is_better_than(Some(&best)));
+    }
+
+    /// Watchers whose pictures are at revision 0, without connections.
+    fn watchers(count: u32) -> Watchers {
+        let pictures = (0..count).map(|_| Picture::shared(0)).collect();
+        Watchers { told: Arc::default(), pictures, tasks: Vec::new() }
+    }
+
+    /// A message with these revisions, which are so old.
+    fn message(revisions: std::ops::RangeInclusive<u64>, seconds: i64) -> v1::Deltas {
+        let time = LogTime::from_micros(now_micros().unwrap() - seconds * 1_000_000);
+        let deltas = revisions.map(|revision| {
+            let mut encoded = bytes::BytesMut::new();
+            delta::encode(&Delta::new(Revision(revision), time), &mut encoded);
+            encoded.freeze()
+        });
+        v1::Deltas { deltas: deltas.collect() }
+    }
+
+    fn tell(watchers: &Watchers, watcher: usize, deltas: v1::Deltas) {
+        watchers.told.take(deltas, &watchers.pictures[watcher]).unwrap();
+    }
+
+    #[test]
+    fn a_stall_weighs_as_many_revisions_as_came_late() {
+        let watchers = watchers(1);
+        for revision in 1..=10 {
+            tell(&watchers, 0, message(revision..=revision, 0));
+        }
+        // All that was decided during a stall comes in one message.
+        tell(&watchers, 0, message(11..=100, 2));
+        let ages = watchers.take_ages().unwrap();
+        assert_eq!(ages.len(), 100);
+        assert!(latency::seconds(&ages, 0.05) < 1.0 && latency::seconds(&ages, 0.15) > 1.9);
+        assert_eq!(watchers.take_ages().unwrap().len(), 0, "each counts once");
+    }
+
+    #[test]
+    fn a_watcher_that_hangs_is_not_left_out() {
+        let watchers = watchers(2);
+        tell(&watchers, 0, message(1..=60, 3));
+        tell(&watchers, 1, message(1..=20, 3));
+        // Forty are known by the other one, and are at least so old for this one.
+        let ages = watchers.take_ages().unwrap();
+        assert_eq!(ages.len(), 120);
+        assert!(latency::seconds(&ages, 0.0) > 2.9);
+        // They still are when nothing else came, and with what came since.
+        assert_eq!(watchers.take_ages().unwrap().len(), 40);
+        tell(&watchers, 0, message(61..=70, 0));
+        tell(&watchers, 1, message(21..=70, 3));
+        assert_eq!(watchers.take_ages().unwrap().len(), 60);
+        assert_eq!(watchers.take_ages().unwrap().len(), 0);
+        assert!(watchers.told.revisions.lock().unwrap().is_empty(), "what all have is forgotten");
+    }
+
+    #[test]
+    fn a_picture_that_began_anew_is_no_figure() {
+        let watchers = watchers(1);
+        assert!(watchers.check_whole().is_ok());
+        watchers.told.resyncs.fetch_add(1, Ordering::Relaxed);
+        assert!(watchers.check_whole().is_err());
+        assert!(watchers.check().is_ok(), "with a rate that is too high it is what is looked for");
     }
 
     #[test]
