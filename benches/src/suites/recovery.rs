@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde_json::json;
 
 use super::commit::cell::{self, Serving};
@@ -45,6 +45,8 @@ const RARELY: Serving = Serving::checkpoint_after(1 << 40);
 const RATE: u32 = 100_000;
 /// Between two looks at its length.
 const LOOK: Duration = Duration::from_millis(200);
+/// How often memory is measured, until nothing has happened meanwhile.
+const LOOKS_MAX: u32 = 5;
 /// Memory is compared between so many live allocations in a hundred and all of them: tables with a bound are full by then, and cancel out.
 const PART_PERCENT: u32 = 60;
 
@@ -138,16 +140,39 @@ async fn machines(options: &Run, dir: &Path) -> anyhow::Result<Vec<f64>> {
     Ok(samples)
 }
 
-/// The server's memory when nothing is under way.
+/// The server's memory when nothing is under way: those who work beside a load rest meanwhile.
 async fn memory(ground: &Ground) -> anyhow::Result<f64> {
-    cell::history_caught_up(ground.address()).await?;
-    Ok(number(ground.memory_bytes().await?))
+    ground.race(false);
+    ground.agents().rest(true);
+    let revision = async || {
+        cell::history_caught_up(ground.address()).await?;
+        Ok(cell::status(ground.address()).await?.revision)
+    };
+    let bytes = at_rest(revision, async || ground.memory_bytes().await).await;
+    ground.agents().rest(false);
+    Ok(number(bytes?))
+}
+
+/// What was measured while the cell stood still, which the revision tells: the first measurements may come while others end what they do.
+async fn at_rest(
+    mut revision: impl AsyncFnMut() -> anyhow::Result<u64>,
+    mut measure: impl AsyncFnMut() -> anyhow::Result<u64>,
+) -> anyhow::Result<u64> {
+    for _ in 0..LOOKS_MAX {
+        let before = revision().await?;
+        let measured = measure().await?;
+        if revision().await? == before {
+            return Ok(measured);
+        }
+    }
+    bail!("expected a cell at rest, but something happened each of the {LOOKS_MAX} times that its memory was measured")
 }
 
 /// Loads the cell until its log has grown by so much, and kills it. Gives what must be found, by how much it has grown, and how many
 /// revisions that is.
 async fn make_tail(mut ground: Ground, bytes: u64) -> anyhow::Result<(Left, u64, u64)> {
     let before = cell::status(ground.address()).await?;
+    ground.race(true);
     let (running, pacer) = open_loop::begin(&mut ground, RATE).await?;
     let grown = loop {
         ground.wait(&running, LOOK).await?;
@@ -210,7 +235,31 @@ impl Measured {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+
+    #[tokio::test]
+    async fn memory_counts_that_was_measured_while_nothing_happened() {
+        // The first measurement has a revision within it, the second one has none.
+        let revisions = Cell::new([7, 8, 8, 8].iter());
+        let next = async || {
+            let mut left = revisions.take();
+            let revision = left.next().copied().context("asked too often");
+            revisions.set(left);
+            revision
+        };
+        let measured = Cell::new(0);
+        let count = async || {
+            measured.set(measured.get() + 1);
+            Ok(measured.get())
+        };
+        assert_eq!(at_rest(next, count).await.unwrap(), 2);
+
+        let busy = Cell::new(0);
+        let moves = async || Ok(busy.replace(busy.get() + 1));
+        assert!(at_rest(moves, async || Ok(1)).await.is_err(), "a cell that never rests has no such figure");
+    }
 
     #[test]
     fn a_folder_is_copied_whole() {
