@@ -24,7 +24,7 @@ pub(crate) struct Results {
     pub(crate) seed: u64,
     /// RFC 3339, UTC.
     pub(crate) started: String,
-    /// Fewer samples and cases than usual, none of them smaller.
+    /// Fewer samples and cases than usual: of the same size, with shorter windows of time.
     pub(crate) quick: bool,
     /// The run did not come to its end, or has not yet: cases are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

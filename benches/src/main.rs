@@ -114,7 +114,7 @@ pub(crate) struct Run {
     /// Their names
     #[arg(value_parser = suites::NAMES, required = true, value_name = "SUITE")]
     suites: Vec<String>,
-    /// Fewer samples and cases, none of them smaller
+    /// Fewer samples and cases; they have the same size, and shorter windows of time
     #[arg(long)]
     pub(crate) quick: bool,
     /// Where results.json goes [default: bench-results/SUITE; of several suites their names joined by "-"]
