@@ -22,12 +22,15 @@ const TAIL_PERCENT: f64 = 2.5;
 pub(crate) struct Comparison {
     /// A table for people.
     pub(crate) text: String,
-    /// Figures that are worse by more than the threshold, and not by chance.
+    /// Figures of ours that are worse by more than the threshold, and not by chance.
     pub(crate) regressions: usize,
+    /// Suites that failed in B, of which A has figures.
+    pub(crate) lost: usize,
 }
 
 /// Compares what both runs have, and lists what only one has. `threshold` is the part by which a figure may be worse: 0.1 lets 2.0 fall to
-/// 1.8, and rise to 2.2 where less is better. One that is worse by more is a regression, unless its interval has 1 in it.
+/// 1.8, and rise to 2.2 where less is better. One that is worse by more is a regression, unless its interval has 1 in it. What is no work of
+/// Plenum, peers and the disk, is compared and is none.
 ///
 /// # Errors
 /// When they share no figure, or the threshold is negative or no number.
@@ -50,7 +53,11 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
         regressions += usize::from(verdict == Verdict::Worse);
         rows.push(row(old, new, interval, verdict));
     }
-    ensure!(!rows.is_empty(), "expected figures of the same suites and cases in both runs, found none in common");
+    let lost = b.failed.iter().filter(|failed| a.figures.iter().any(|old| old.suite == failed.suite)).count();
+    ensure!(
+        !rows.is_empty() || lost > 0,
+        "expected figures of the same suites and cases in both runs, found none in common"
+    );
     let only_in_b: Vec<String> =
         b.figures.iter().filter(|new| !a.figures.iter().any(|old| old.key() == new.key())).map(name).collect();
     let mut text = table(&rows);
@@ -76,7 +83,7 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
     }
     let _ =
         writeln!(text, "load average at the start: {} and {}", a.machine.load_average[0], b.machine.load_average[0]);
-    Ok(Comparison { text, regressions })
+    Ok(Comparison { text, regressions, lost })
 }
 
 fn name(figure: &Figure) -> String {
@@ -90,6 +97,8 @@ enum Verdict {
     Same,
     /// Worse by more than the threshold, and perhaps by chance.
     Unsure,
+    /// Worse by more than the threshold, and none of our doing.
+    NotOurs,
     Worse,
 }
 
@@ -117,16 +126,29 @@ fn percentile(sorted: &[f64], percent: f64) -> f64 {
 }
 
 fn verdict(old: &Figure, new: &Figure, interval: Option<(f64, f64)>, threshold: f64) -> Verdict {
-    let (lower, upper) = (old.value * (1.0 - threshold), old.value * (1.0 + threshold));
+    let step = if is_difference(old) || is_difference(new) { threshold } else { old.value.abs() * threshold };
+    let (lower, upper) = (old.value - step, old.value + step);
     let (rose, fell) = (new.value > upper, new.value < lower);
     // Without an interval, ranges that overlap may differ by chance, but one sample may as well be all there is: it counts.
     let sure = interval.is_none_or(|(low, high)| low > 1.0 || high < 1.0);
     match (old.better, rose, fell) {
         (Better::Higher, true, _) | (Better::Lower, _, true) => Verdict::Better,
+        (Better::Higher, _, true) | (Better::Lower, true, _) if !is_ours(old) => Verdict::NotOurs,
         (Better::Higher, _, true) | (Better::Lower, true, _) if sure => Verdict::Worse,
         (Better::Higher, _, true) | (Better::Lower, true, _) => Verdict::Unsure,
         _ => Verdict::Same,
     }
+}
+
+/// Whether it says anything about Plenum: a peer is measured beside it, and so is the disk.
+fn is_ours(figure: &Figure) -> bool {
+    figure.system.is_none() && !figure.metric.starts_with("disk_sync_")
+}
+
+/// Whether it is a part of something else that may as well be below 0, as what a history costs: parts of such a figure say nothing, and it may be
+/// worse by so much of the whole.
+fn is_difference(figure: &Figure) -> bool {
+    figure.unit == "1" && figure.min < 0.0
 }
 
 fn row(old: &Figure, new: &Figure, interval: Option<(f64, f64)>, verdict: Verdict) -> [String; 7] {
@@ -136,6 +158,7 @@ fn row(old: &Figure, new: &Figure, interval: Option<(f64, f64)>, verdict: Verdic
         Verdict::Same => "",
         Verdict::Better => "better",
         Verdict::Unsure => "worse, perhaps by chance",
+        Verdict::NotOurs => "worse, not ours",
         Verdict::Worse => "WORSE",
     };
     let of = old.system.as_ref().map_or_else(String::new, |system| format!(" ({system})"));
@@ -159,7 +182,7 @@ fn table(rows: &[[String; 7]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figure::{Case, Parameters};
+    use crate::figure::{Case, Failed, Parameters};
 
     fn results(value: f64, better: Better) -> Results {
         of_samples(vec![value], better)
@@ -181,6 +204,49 @@ mod tests {
         assert_eq!(regressions(100.0, 80.0, Better::Lower), 0);
         assert_eq!(regressions(100.0, 120.0, Better::Lower), 1);
         assert_eq!(regressions(100.0, 120.0, Better::Higher), 0);
+    }
+
+    #[test]
+    fn what_peers_and_the_disk_do_is_no_regression_of_ours() {
+        let pair = |change: fn(&mut Figure)| {
+            let (mut a, mut b) = (results(100.0, Better::Higher), results(50.0, Better::Higher));
+            a.figures.iter_mut().chain(&mut b.figures).for_each(change);
+            compare(&a, &b, 0.1).unwrap()
+        };
+        let peer = pair(|figure| figure.system = Some("etcd".to_owned()));
+        assert_eq!(peer.regressions, 0, "{}", peer.text);
+        assert!(peer.text.contains("worse, not ours"), "{}", peer.text);
+        assert_eq!(pair(|figure| figure.metric = "disk_sync_seconds_p99".to_owned()).regressions, 0);
+        assert_eq!(pair(|_| {}).regressions, 1);
+    }
+
+    #[test]
+    fn around_zero_a_part_is_worse_by_so_much_of_the_whole() {
+        let verdict = |old: f64, new: f64| {
+            let mut both = [results(old, Better::Lower), results(new, Better::Lower)];
+            both.iter_mut().for_each(|results| results.figures[0].unit = "1".to_owned());
+            let compared = compare(&both[0], &both[1], 0.1).unwrap();
+            (compared.regressions, compared.text.contains("better"))
+        };
+        assert_eq!(verdict(-0.02, -0.02), (0, false));
+        assert_eq!(verdict(-0.02, -0.0175), (0, false));
+        assert_eq!(verdict(-0.02, 0.05), (0, false));
+        assert_eq!(verdict(-0.02, 0.09), (1, false));
+        assert_eq!(verdict(0.05, -0.06), (0, true));
+        // Of a count of which there is none, one is worse.
+        assert_eq!(verdict(0.0, 1.0), (1, false));
+    }
+
+    #[test]
+    fn a_suite_that_fails_in_the_run_to_judge_is_lost() {
+        let (a, mut b) = (results(1.0, Better::Higher), results(1.0, Better::Higher));
+        let failed = |suite: &str| Failed { suite: suite.to_owned(), error: "no disk".to_owned() };
+        b.failed = vec![failed("commit")];
+        assert_eq!(compare(&a, &b, 0.1).unwrap().lost, 0, "A has nothing of it either");
+        b.figures[0].suite = "policy".to_owned();
+        b.failed.push(failed("core"));
+        // Nothing else is there to be compared.
+        assert_eq!(compare(&a, &b, 0.1).unwrap().lost, 1);
     }
 
     #[test]

@@ -67,7 +67,8 @@ enum Command {
     List,
     /// Run suites; writes results.json, report.md and plots
     Run(Box<Run>),
-    /// Two runs side by side; ends with 1 when a figure of B is worse than that of A by more than the threshold
+    /// Two runs side by side; ends with 1 when a figure of B is worse than that of A by more than the threshold, or a suite failed in B
+    /// of which A has figures
     Compare {
         /// The folder of the run to compare with
         a: PathBuf,
@@ -179,7 +180,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Compare { a, b, threshold } => {
             let comparison = compare::compare(&Results::read(&a)?, &Results::read(&b)?, threshold / 100.0)?;
             print(comparison.text.trim_end())?;
-            return Ok(if comparison.regressions > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+            return Ok(if comparison.regressions + comparison.lost > 0 {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            });
         }
         Command::Report { dir } => {
             for file in report::write(&Results::read(&dir)?, &dir)? {
