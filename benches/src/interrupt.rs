@@ -1,4 +1,5 @@
-//! Ctrl-C keeps what was measured: the first one asks the suite to come to an end, the second one ends the program at once.
+//! Ctrl-C keeps what was measured: the first one asks the suite to come to an end, the second one ends the program at once. So does a single
+//! SIGTERM. Either way programs that were started end with this one.
 //!
 //! The harness listens from its beginning. A suite looks at [`asked`] between its cases (and inside long ones), and gives the figures that it has. Programs that
 //! it started are out of a terminal's reach ([`spared`]): a server that ended at Ctrl-C would end the measurement with an error.
@@ -10,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::progress::say;
 
@@ -20,8 +22,10 @@ static CHILDREN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 
 /// What a shell gives for a program that Ctrl-C ended: 128 and the signal's number.
 pub(crate) const EXIT_CODE: u8 = 130;
+/// The same for one that was told to end.
+const EXIT_CODE_TERMINATED: u8 = 143;
 
-/// From now on Ctrl-C asks. Before, it ends the program as usual.
+/// From now on Ctrl-C asks, and SIGTERM ends what was started, too. Before, both end the program as usual.
 ///
 /// # Errors
 /// When no signal can be waited for.
@@ -32,18 +36,25 @@ pub(crate) fn listen() -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().build().context("cannot wait for signals")?;
     // Made here, so that a Ctrl-C after this call is not lost.
-    let mut signals = {
+    let (mut interrupts, mut terminates) = {
         let _inside = runtime.enter();
-        tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt()).context("cannot wait for Ctrl-C")?
+        let interrupts = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
+        (interrupts, signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?)
     };
     let wait = move || {
         runtime.block_on(async {
-            while signals.recv().await.is_some() {
-                if ASKED.swap(true, Ordering::Relaxed) {
-                    end_children();
-                    std::process::exit(EXIT_CODE.into());
+            loop {
+                let code = tokio::select! {
+                    Some(()) = interrupts.recv() => EXIT_CODE,
+                    Some(()) = terminates.recv() => EXIT_CODE_TERMINATED,
+                    else => return,
+                };
+                if code == EXIT_CODE && !ASKED.swap(true, Ordering::Relaxed) {
+                    say("stopping: what was measured so far is kept; Ctrl-C again ends at once");
+                    continue;
                 }
-                say("stopping: what was measured so far is kept; Ctrl-C again ends at once");
+                end_children();
+                std::process::exit(code.into());
             }
         });
     };
@@ -56,7 +67,7 @@ pub(crate) fn asked() -> bool {
     ASKED.load(Ordering::Relaxed)
 }
 
-/// Starts a program that a Ctrl-C on the terminal does not reach; the second one kills it. Who has it in hand calls [`ended`] when it is waited for.
+/// Starts a program that a Ctrl-C on the terminal does not reach; the second one kills it, and a SIGTERM to this program. Who has it in hand calls [`ended`] when it is waited for.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -83,9 +94,11 @@ fn end_children() {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Stdio;
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::processes;
 
     #[test]
     fn the_first_interrupt_asks_and_does_not_end_the_program() {
@@ -96,6 +109,44 @@ mod tests {
         while !asked() {
             assert!(Instant::now() < deadline, "the signal was never seen");
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Set for this program itself, run again: it starts a program, says which, and waits to be ended.
+    const TO_BE_ENDED: &str = "PLENUM_BENCH_TO_BE_ENDED";
+
+    #[test]
+    fn a_program_that_is_spared_ends_when_this_one_is_told_to_end() {
+        if let Some(file) = std::env::var_os(TO_BE_ENDED) {
+            listen().unwrap();
+            let mut child = spared(Command::new("sleep").arg("60")).unwrap();
+            std::fs::write(&file, child.id().to_string()).unwrap();
+            child.wait().unwrap();
+            // Whoever ended it ends this program, too.
+            std::thread::sleep(Duration::from_secs(60));
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("process");
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "interrupt::tests::a_program_that_is_spared_ends_when_this_one_is_told_to_end"]);
+        let mut again = again.env(TO_BE_ENDED, &file).stdout(Stdio::null()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let wait = |what: &str| {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let process: u32 = loop {
+            match std::fs::read_to_string(&file).unwrap_or_default().parse() {
+                Ok(process) => break process,
+                Err(_) => wait("it never said which program it started"),
+            }
+        };
+        let harness = nix::unistd::Pid::from_raw(again.id().try_into().unwrap());
+        nix::sys::signal::kill(harness, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert_eq!(again.wait().unwrap().code(), Some(EXIT_CODE_TERMINATED.into()));
+        while processes::runs(process) {
+            wait("what it started still runs");
         }
     }
 

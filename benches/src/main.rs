@@ -8,7 +8,7 @@
 //! | `etcd`, `echo` | a real etcd beside the cell, and gRPC by itself |
 //! | `figure` | what a run leaves behind |
 //! | `inflation` | tasks arrive until they ask for more GPUs than there are |
-//! | `interrupt` | Ctrl-C keeps what was measured |
+//! | `interrupt` | Ctrl-C keeps what was measured, and what was started ends with the harness |
 //! | `report`, `plot` | the page and the plots, made from the results alone |
 //! | `compare` | two runs side by side |
 //! | `runs` | a run: its suites one after the other |
