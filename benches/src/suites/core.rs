@@ -30,6 +30,9 @@ const RATE: &str = "claims_per_second";
 /// Beside it: with the agents' receipts, one for each claim, which the same thread decides.
 const RATE_WITH_RECEIPTS: &str = "claims_with_receipts_per_second";
 
+/// The parameter that says how busy others were; of a ratio, beside that of its two cases beside which they were busier.
+const OTHERS: &str = "cores_of_others";
+
 /// Claims of one sample, about a fifth of a second.
 const SAMPLE_CLAIMS: u32 = 320_000;
 /// Claims that are decided before the first sample: so many allocations come and go until the pages are as mixed as they will be.
@@ -105,7 +108,10 @@ fn ratio(figures: &[Figure], of: &Shape, to: &Shape) -> anyhow::Result<Option<Fi
         figures.iter().find(|figure| figure.case == name && figure.metric == RATE)
     };
     let (Some(of), Some(to)) = (find(of), find(to)) else { return Ok(None) };
-    let parameters = [("of", &of.case), ("to", &to.case)].map(|(name, case)| (name.to_owned(), json!(case)));
+    let others = [of, to].into_iter().filter_map(|figure| figure.parameters.get(OTHERS)?.as_f64());
+    let others = json!(others.fold(0.0, f64::max));
+    let parameters = [("of", json!(of.case)), ("to", json!(to.case)), (OTHERS, others)];
+    let parameters = parameters.map(|(name, value)| (name.to_owned(), value));
     let name = format!("{} over {}", of.case, to.case);
     let case = Case { suite: NAME, case: &name, parameters: parameters.into_iter().collect() };
     Ok(Some(case.figure("claims_per_second_ratio", "1", Better::Lower, vec![of.value / to.value])?))
@@ -234,7 +240,7 @@ fn parameters(shape: &Shape, batches: u32, [granted, refused, stopped]: [u64; 3]
             }),
         ),
         ("snapshots_alive", json!(shape.snapshots)),
-        ("cores_of_others", json!(others)),
+        (OTHERS, json!(others)),
     ];
     all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
@@ -317,12 +323,14 @@ mod tests {
     #[test]
     fn a_ratio_is_there_when_both_cells_were_measured() {
         let figure = |shape: &Shape, value: f64| {
-            let name = name(shape);
-            let case = Case { suite: NAME, case: &name, parameters: Parameters::new() };
+            let (name, parameters) = (name(shape), [(OTHERS.to_owned(), json!(value / 100.0))].into());
+            let case = Case { suite: NAME, case: &name, parameters };
             case.figure(RATE, "1/s", Better::Higher, vec![value]).unwrap()
         };
         let both = [figure(&SMALL, 6.0), figure(&LARGE, 4.0)];
-        assert_eq!(ratio(&both, &SMALL, &LARGE).unwrap().unwrap().value, 1.5);
+        let measured = ratio(&both, &SMALL, &LARGE).unwrap().unwrap();
+        assert_eq!(measured.value, 1.5);
+        assert_eq!(measured.parameters[OTHERS], 0.06, "others were busier beside the one than beside the other");
         assert!(ratio(&both[..1], &SMALL, &LARGE).unwrap().is_none());
     }
 }

@@ -16,6 +16,7 @@ use crate::disk;
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::progress::say;
 use crate::random::Random;
+use crate::suites::Others;
 
 /// Sizes of a frame: a batch of a few small transactions, what a busy cell syncs at a time, and the largest batch.
 const FRAMES: [usize; 3] = [64 << 10, 4 << 10, 1 << 20];
@@ -48,6 +49,7 @@ fn case(place: &Place, options: &Run, frame: usize) -> anyhow::Result<Vec<Figure
     let mut random = Random::new(options.seed);
     let bytes: Vec<u8> = (0..frame.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).collect();
     let turns = if options.quick { 3 } else { 10 };
+    let others = Others::look(vec![std::process::id()])?;
     let (mut logged, mut written) = (Vec::new(), Vec::new());
     for turn in 0..=turns {
         let pair = [log.append(&bytes)?, bare.append(&bytes[..frame])?];
@@ -57,6 +59,7 @@ fn case(place: &Place, options: &Run, frame: usize) -> anyhow::Result<Vec<Figure
             written.push(number(FRAMES_A_TURN.into()) / pair[1]);
         }
     }
+    let others = others.cores()?;
     let revision = log.journal.tail().revision;
     anyhow::ensure!(revision == u64::from(FRAMES_A_TURN * (turns + 1)), "the log ends at revision {revision}");
     let ratios = logged.iter().zip(&written).map(|(logged, written)| logged / written).collect();
@@ -70,6 +73,7 @@ fn case(place: &Place, options: &Run, frame: usize) -> anyhow::Result<Vec<Figure
             json!("zeros written before; frames of the same size and content, one pwrite and one fdatasync each"),
         ),
         ("background", json!("the log's next segment and its high-water mark are written meanwhile, as in the server")),
+        ("cores_of_others", json!(others)),
     ];
     let parameters: Parameters = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let name = name(frame);

@@ -25,6 +25,7 @@ use crate::figure::{Better, Case, Figure, median, number};
 use crate::latency;
 use crate::processes;
 use crate::progress::say;
+use crate::suites::Others;
 
 /// Who counts rows, and the loads beside them in claims a second: one after the other, for as long as more of them is told.
 const MIRRORS: u32 = 256;
@@ -81,6 +82,7 @@ struct Rows {
     told: Vec<f64>,
     claims: Vec<f64>,
     resyncs: u64,
+    cores_of_others: f64,
 }
 
 impl Rows {
@@ -109,12 +111,13 @@ async fn rows(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Resul
             break;
         }
     }
-    let Rows { claims_due, told, claims, resyncs } = best.context("no rate was tried")?;
+    let Rows { claims_due, told, claims, resyncs, cores_of_others } = best.context("no rate was tried")?;
     let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
     let more = [
         ("mirrors", json!(MIRRORS)),
         ("claims_due_per_second", json!(claims_due)),
         ("began_anew", json!(resyncs)),
+        ("cores_of_others", json!(cores_of_others)),
         (
             "row_update",
             json!(
@@ -134,6 +137,7 @@ async fn rows_at(ground: &mut Ground, rate: u32, times: Times) -> anyhow::Result
     let watchers = Watchers::start(ground, MIRRORS).await?;
     let (running, pacer) = open_loop::begin(ground, rate).await?;
     ground.wait(&running, times.warm_up).await?;
+    let others = others(ground)?;
     let (mut told, mut claims) = (Vec::new(), Vec::new());
     for window in 0..times.windows {
         let (rows, counted, began) = (watchers.rows(), running.load.counters(), Instant::now());
@@ -147,11 +151,12 @@ async fn rows_at(ground: &mut Ground, rate: u32, times: Times) -> anyhow::Result
         told.push(number(watchers.rows() - rows) / seconds);
         claims.push(number(running.load.counters().since(counted).granted) / seconds);
     }
+    let cores_of_others = others.cores()?;
     drop(pacer);
     ground.end(running).await?;
     let newest = status(ground.address()).await?.revision;
     let resyncs = watchers.finish(newest).await?;
-    Ok(Rows { claims_due: rate, told, claims, resyncs })
+    Ok(Rows { claims_due: rate, told, claims, resyncs, cores_of_others })
 }
 
 /// How old pictures are.
@@ -161,6 +166,7 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
     let (running, pacer) = open_loop::begin(ground, TIMED_RATE).await?;
     ground.wait(&running, times.warm_up).await?;
     watchers.take_ages()?;
+    let others = others(ground)?;
     let (mut p50, mut p99, mut most) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..times.windows {
         ground.wait(&running, times.window).await?;
@@ -171,6 +177,7 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
         p99.push(latency::seconds(&ages, 0.99));
         most.push(latency::seconds(&ages, 1.0));
     }
+    let cores_of_others = others.cores()?;
     drop(pacer);
     ground.end(running).await?;
     let newest = status(ground.address()).await?.revision;
@@ -178,6 +185,7 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
     let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
     let more = [
         ("mirrors", json!(TIMED)),
+        ("cores_of_others", json!(cores_of_others)),
         ("claims_due_per_second", json!(TIMED_RATE)),
         (
             "staleness",
@@ -207,23 +215,31 @@ async fn stalled(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Re
         silent.push(client(connect(ground.address()).await?).watch(hello.clone()).await?);
     }
     ground.wait(&running, times.warm_up).await?;
+    let others = others(ground)?;
     let mut bytes = Vec::new();
     for _ in 0..times.windows {
         bytes.push((memory(ground, times.window).await? - before).max(1.0) / f64::from(STALLED));
         ground.check(&running)?;
     }
+    let cores_of_others = others.cores()?;
     drop(silent);
     drop(pacer);
     ground.end(running).await?;
     let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
     let more = [
         ("stalled", json!(STALLED)),
+        ("cores_of_others", json!(cores_of_others)),
         ("claims_due_per_second", json!(TIMED_RATE)),
         ("memory", json!("proportional set size of the server with them less that before they came, for each of them")),
     ];
     parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
     let case = Case { suite: super::NAME, case: STALLED_CASE, parameters };
     case.figure("stalled_watcher_bytes", "B", Better::Lower, bytes)
+}
+
+/// How busy others keep the machine from now on.
+fn others(ground: &Ground) -> anyhow::Result<Others> {
+    Others::look(vec![std::process::id(), ground.process()])
 }
 
 /// The mean of the server's memory over a time.
@@ -439,8 +455,13 @@ mod tests {
 
     #[test]
     fn a_higher_rate_counts_when_more_is_told_and_nobody_falls_behind() {
-        let rows =
-            |told: f64, resyncs: u64| Rows { claims_due: 1, told: vec![told, 0.0, 9e9], claims: vec![1.0], resyncs };
+        let rows = |told: f64, resyncs: u64| Rows {
+            claims_due: 1,
+            told: vec![told, 0.0, 9e9],
+            claims: vec![1.0],
+            resyncs,
+            cores_of_others: 0.0,
+        };
         let best = rows(100.0, 0);
         assert!(best.is_better_than(None));
         assert!(rows(120.0, 0).is_better_than(Some(&best)));
