@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::machine::Machine;
+use crate::progress::say;
 
 /// The name of the file in a run's folder.
 pub(crate) const FILE: &str = "results.json";
@@ -113,6 +114,17 @@ impl Figure {
     pub(crate) fn of(self, system: &str) -> Self {
         Self { system: Some(system.to_owned()), ..self }
     }
+
+    /// The same, as a difference that cannot be below 0: none when its median is not above that. Then it is less than what was measured
+    /// scatters by, and nobody can tell how much it is.
+    pub(crate) fn if_told(self) -> Option<Self> {
+        let told = self.value > 0.0;
+        if !told {
+            let Self { case, metric, .. } = &self;
+            say(&format!("{case}: {metric} will be missing: it is less than what was measured scatters by"));
+        }
+        told.then_some(self)
+    }
 }
 
 /// Figures of one case.
@@ -172,6 +184,17 @@ mod tests {
         assert_eq!((figure.value, figure.min, figure.max), (2.0, 1.0, 3.0));
         let even = case().figure("claims_per_second", "1/s", Better::Higher, vec![4.0, 1.0, 2.0, 3.0]).unwrap();
         assert_eq!(even.value, 2.5);
+    }
+
+    #[test]
+    fn a_difference_that_cannot_be_told_is_no_figure() {
+        let told = |samples: &[f64]| {
+            let figure = case().figure("bytes", "B", Better::Lower, samples.to_vec()).unwrap();
+            figure.if_told().map(|figure| figure.value)
+        };
+        assert_eq!(told(&[30.0, -10.0, 20.0]), Some(20.0));
+        assert_eq!(told(&[-30.0, -10.0, 20.0]), None);
+        assert_eq!(told(&[0.0]), None);
     }
 
     #[test]

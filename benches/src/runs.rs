@@ -44,8 +44,9 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
         (suite.run)(options)
     })?;
     report::write(&results, &folder)?;
-    let asked_for_none = results.figures.is_empty() && results.failed.is_empty() && !results.stopped;
-    ensure!(!asked_for_none, "no case of {names} has {:?} in its name", options.case.as_deref().unwrap_or_default());
+    let has_nothing = results.figures.is_empty() && results.failed.is_empty() && !results.stopped;
+    let text = options.case.as_deref().unwrap_or_default();
+    ensure!(!has_nothing, "no case of {names} has {text:?} in its name, or none of its figures can be told");
     for figure in &results.figures {
         print(&report::line(figure))?;
     }

@@ -70,7 +70,7 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
         let parameters = [("live_allocations", json!(LIVE)), ("bytes", json!(BYTES))];
         let parameters = parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let case = Case { suite: NAME, case: &name, parameters };
-        figures.push(case.figure("bytes_per_machine", "B", Better::Lower, samples)?);
+        figures.extend(case.figure("bytes_per_machine", "B", Better::Lower, samples)?.if_told());
     }
     let further = if options.quick { None } else { Some(FURTHER) };
     for shape in [QUICK].into_iter().chain(further).filter(|shape| options.has_case(&shape.name())) {
@@ -132,7 +132,7 @@ async fn machines(options: &Run, dir: &Path) -> anyhow::Result<Vec<f64>> {
         let [of_few, of_many] = of_few_and_many;
         let bytes = (of_many - of_few) / f64::from(many - few);
         say(&format!("{bytes:.0} bytes a machine"));
-        samples.push(bytes.max(1.0));
+        samples.push(bytes);
         if interrupt::asked() {
             break;
         }
@@ -226,10 +226,9 @@ impl Measured {
         let parameters: Parameters = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let name = shape.name();
         let case = Case { suite: NAME, case: &name, parameters };
-        Ok(vec![
-            case.figure("recovery_seconds", "s", Better::Lower, self.recovery_seconds)?,
-            case.figure("bytes_per_allocation", "B", Better::Lower, vec![self.bytes_per_allocation.max(1.0)])?,
-        ])
+        let bytes = case.figure("bytes_per_allocation", "B", Better::Lower, vec![self.bytes_per_allocation])?;
+        let seconds = case.figure("recovery_seconds", "s", Better::Lower, self.recovery_seconds)?;
+        Ok(std::iter::once(seconds).chain(bytes.if_told()).collect())
     }
 }
 

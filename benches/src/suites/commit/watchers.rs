@@ -71,7 +71,7 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
         figures.extend(staleness(ground, place, times).await?);
     }
     if is_case(options, STALLED_CASE) {
-        figures.push(stalled(ground, place, times).await?);
+        figures.extend(stalled(ground, place, times).await?);
     }
     Ok(figures)
 }
@@ -204,7 +204,7 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
 }
 
 /// The server's memory for each watcher that reads nothing. The samples are in the order of time: memory that grew would show.
-async fn stalled(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Result<Figure> {
+async fn stalled(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Result<Option<Figure>> {
     say(STALLED_CASE);
     let (running, pacer) = open_loop::begin(ground, TIMED_RATE).await?;
     ground.wait(&running, times.warm_up).await?;
@@ -218,7 +218,7 @@ async fn stalled(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Re
     let others = others(ground)?;
     let mut bytes = Vec::new();
     for _ in 0..times.windows {
-        bytes.push((memory(ground, times.window).await? - before).max(1.0) / f64::from(STALLED));
+        bytes.push((memory(ground, times.window).await? - before) / f64::from(STALLED));
         ground.check(&running)?;
     }
     let cores_of_others = others.cores()?;
@@ -234,7 +234,7 @@ async fn stalled(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Re
     ];
     parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
     let case = Case { suite: super::NAME, case: STALLED_CASE, parameters };
-    case.figure("stalled_watcher_bytes", "B", Better::Lower, bytes)
+    Ok(case.figure("stalled_watcher_bytes", "B", Better::Lower, bytes)?.if_told())
 }
 
 /// How busy others keep the machine from now on.
