@@ -142,15 +142,11 @@ async fn machines(options: &Run, dir: &Path) -> anyhow::Result<Vec<f64>> {
 
 /// The server's memory when nothing is under way: those who work beside a load rest meanwhile.
 async fn memory(ground: &Ground) -> anyhow::Result<f64> {
-    ground.race(false);
-    ground.agents().rest(true);
     let revision = async || {
         cell::history_caught_up(ground.address()).await?;
         Ok(cell::status(ground.address()).await?.revision)
     };
-    let bytes = at_rest(revision, async || ground.memory_bytes().await).await;
-    ground.agents().rest(false);
-    Ok(number(bytes?))
+    Ok(number(at_rest(revision, async || ground.memory_bytes().await).await?))
 }
 
 /// What was measured while the cell stood still, which the revision tells: the first measurements may come while others end what they do.
@@ -172,7 +168,6 @@ async fn at_rest(
 /// revisions that is.
 async fn make_tail(mut ground: Ground, bytes: u64) -> anyhow::Result<(Left, u64, u64)> {
     let before = cell::status(ground.address()).await?;
-    ground.race(true);
     let (running, pacer) = open_loop::begin(&mut ground, RATE).await?;
     let grown = loop {
         ground.wait(&running, LOOK).await?;
