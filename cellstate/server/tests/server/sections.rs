@@ -49,12 +49,8 @@ async fn a_watcher_of_allocations_folds_to_what_the_next_one_gets_as_its_snapsho
     let mut govern = v1::govern_client::GovernClient::new(channel.clone());
     let sections = [v1::Section::Allocations.into()];
     let mut first = watch(&channel, &sections).await;
-    let rule = v1::Constraint {
-        attribute: "rack".into(),
-        operator: v1::Operator::Equal.into(),
-        values: vec!["a".into()],
-        ..Default::default()
-    };
+    let rule =
+        v1::Constraint { attribute: "rack".into(), operator: v1::Operator::Equal.into(), values: vec!["a".into()] };
     let partition = v1::SetPartition { name: "p".into(), machines: vec![rule], ..Default::default() };
     govern.set_partition(as_principal("operator/op", partition)).await.unwrap();
     let paused = v1::PauseScheduler { scheduler: "batch".into(), paused: true };
