@@ -14,6 +14,12 @@ use crate::stream::{BadStream, Recording};
 /// Rows of a listing that are asked for at once.
 const ROWS_MAX: u32 = 10_000;
 
+/// So long a connection may take.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// A server lists up to 64 MiB; a delta may be larger, and no message of a cell is larger than this.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 256 << 20;
+
 /// Why watching ended.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
@@ -41,6 +47,8 @@ impl From<Status> for WatchError {
 #[derive(Debug)]
 pub struct Watcher {
     channel: Channel,
+    /// For questions: answers must not wait until a stream is read.
+    questions: Channel,
     stream: Option<Streaming<v1::SessionResponse>>,
     /// What was heard so far.
     pub recording: Recording,
@@ -57,8 +65,15 @@ impl Watcher {
         let endpoint = Endpoint::from_shared(address.to_owned())?
             .initial_stream_window_size(64 << 10)
             .initial_connection_window_size(64 << 10)
-            .connect_timeout(Duration::from_secs(10));
-        Ok(Self { channel: endpoint.connect_lazy(), stream: None, recording: Recording::new(name), raw: None })
+            .connect_timeout(CONNECT);
+        let questions = Endpoint::from_shared(address.to_owned())?.connect_timeout(CONNECT);
+        Ok(Self {
+            channel: endpoint.connect_lazy(),
+            questions: questions.connect_lazy(),
+            stream: None,
+            recording: Recording::new(name),
+            raw: None,
+        })
     }
 
     /// Keeps the messages too, to be written to a file.
@@ -83,7 +98,8 @@ impl Watcher {
             None => (self.status().await?.incarnation, 1),
         };
         let hello = v1::Hello { incarnation, revision, ..v1::Hello::default() };
-        self.stream = Some(CellClient::new(self.channel.clone()).watch(hello).await?.into_inner());
+        let mut cell = CellClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        self.stream = Some(cell.watch(hello).await?.into_inner());
         Ok(())
     }
 
@@ -131,10 +147,14 @@ impl Watcher {
     /// # Errors
     /// When it does not answer.
     pub async fn status(&self) -> Result<v1::StatusResponse, WatchError> {
-        Ok(InspectClient::new(self.channel.clone()).status(v1::StatusRequest {}).await?.into_inner())
+        Ok(self.inspect().status(v1::StatusRequest {}).await?.into_inner())
     }
 
-    /// All its machines, now or at a revision.
+    fn inspect(&self) -> InspectClient<Channel> {
+        InspectClient::new(self.questions.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// Its machines, now or at a revision; of more than a cell lists at once, the first ones.
     ///
     /// # Errors
     /// When it does not answer.
@@ -142,16 +162,19 @@ impl Watcher {
         let incarnation = self.status().await?.incarnation;
         let at = at.map(|revision| v1::At { revision, time_micros: 0 });
         let request = v1::ListRequest { at, limit: ROWS_MAX, ..v1::ListRequest::default() };
-        let answer = InspectClient::new(self.channel.clone()).list_machines(request).await?.into_inner();
-        Ok(Listing { incarnation, revision: answer.revision, machines: answer.machines })
+        let answer = self.inspect().list_machines(request).await?.into_inner();
+        let (revision, truncated) = (answer.revision, answer.truncated);
+        Ok(Listing { incarnation, revision, machines: answer.machines, truncated })
     }
 
-    /// All transactions of the cell's history, as they were asked and answered, oldest first.
+    /// All transactions of the cell's history up to now, as they were asked and answered, oldest first; and perhaps some that come meanwhile.
     ///
     /// # Errors
     /// When it does not answer.
     pub async fn transactions(&self) -> Result<Vec<v1::TransactionView>, WatchError> {
-        let mut inspect = InspectClient::new(self.channel.clone());
+        let mut inspect = self.inspect();
+        // A busy cell decides more than is read here.
+        let end = self.status().await?.revision;
         let mut all: Vec<v1::TransactionView> = Vec::new();
         let mut after_revision = 0;
         loop {
@@ -165,11 +188,11 @@ impl Watcher {
                 let request = v1::GetTransactionRequest { session, number };
                 all.push(inspect.get_transaction(request).await?.into_inner());
             }
-            if !answer.truncated {
-                return Ok(all);
-            }
             let newest = all.last().and_then(|view| view.outcome.as_ref()).map_or(0, |outcome| outcome.revision);
             after_revision = newest.max(answer.resume_revision.saturating_sub(1));
+            if !answer.truncated || after_revision >= end {
+                return Ok(all);
+            }
         }
     }
 }

@@ -295,7 +295,8 @@ impl Bench {
                 ..v1::MachineView::default()
             }
         });
-        let listing = Listing { incarnation: INCARNATION, revision: cell.revision().0, machines: machines.collect() };
+        let (revision, machines) = (cell.revision().0, machines.collect());
+        let listing = Listing { incarnation: INCARNATION, revision, machines, truncated: false };
         self.evidence.listings.push(listing);
     }
 

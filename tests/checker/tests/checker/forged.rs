@@ -218,6 +218,11 @@ fn culprits_that_did_not_do_it_are_found() {
 fn a_machine_that_is_listed_with_other_sums_is_found() {
     let mut evidence = run();
     assert_eq!(property_used_is_the_sum(&chronicle(&evidence), &evidence.listings), []);
+    let mut shortened = evidence.listings.clone();
+    shortened[1].machines.pop();
+    assert_eq!(property_used_is_the_sum(&chronicle(&evidence), &shortened).len(), 1);
+    shortened[1].truncated = true;
+    assert_eq!(property_used_is_the_sum(&chronicle(&evidence), &shortened), []);
     evidence.listings[1].machines[0].allocated.as_mut().unwrap().cpu_millis += 500;
     assert_eq!(property_used_is_the_sum(&chronicle(&evidence), &evidence.listings).len(), 1);
 }

@@ -124,6 +124,13 @@ async fn a_served_cell_under_rivals_restarts_and_crashes_keeps_every_promise() {
     assert!(verdict.folded as u64 + 60 > target.unwrap(), "hardly anything was folded: {verdict:?}");
 }
 
+/// The checker's program: how it ended, and what it said.
+async fn program(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_plenum-checker"));
+    let output = within("the program", command.args(arguments).kill_on_drop(true).output()).await.unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
 /// The program as people start it: it ends with 0 where all holds, and with 1 and all that does not where something does not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_program_watches_records_and_judges() {
@@ -134,30 +141,70 @@ async fn the_program_watches_records_and_judges() {
         client.commit().await;
     }
     let (calls, record) = (served.dir.path().join("anna.calls"), served.dir.path().join("heard"));
-    let program = async |arguments: &[&str]| {
-        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_plenum-checker"));
-        let output = within("the program", command.args(arguments).kill_on_drop(true).output()).await.unwrap();
-        (output.status.code(), String::from_utf8(output.stdout).unwrap())
-    };
     let (calls, heard) = (calls.to_str().unwrap(), record.to_str().unwrap());
     let (code, said) = program(&["watch", "--addr", &served.address(), "--calls", calls, "--record", heard]).await;
     assert_eq!(code, Some(0), "{said}");
     assert!(said.starts_with("0 violations;") && !said.contains(" 0 transactions"), "{said}");
     assert_eq!(program(&["offline", heard, "--calls", calls]).await.0, Some(0));
     // Somebody else was told of a transaction that nobody decided.
+    let forged = forged_log(&served, calls, |outcome| outcome.revision += 1);
+    let (code, said) = program(&["offline", heard, "--calls", calls, forged.to_str().unwrap()]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("violation: durability: bob was told of"), "{said}");
+}
+
+/// A log of somebody else, who was told something else of the first transaction of this one.
+fn forged_log(served: &Served, calls: &str, change: impl Fn(&mut v1::Outcome)) -> std::path::PathBuf {
     let text = std::fs::read_to_string(calls).unwrap();
     let forged = served.dir.path().join("bob.calls");
     let line = text.lines().find(|line| line.starts_with("outcome")).unwrap();
     let asked = text.lines().find(|line| line.contains("transaction")).unwrap();
     let bytes = line.rsplit_once(' ').unwrap().1;
     let mut outcome = <v1::Outcome as prost::Message>::decode(from_hex(bytes).as_slice()).unwrap();
-    outcome.revision += 1;
+    change(&mut outcome);
     let hex: String = prost::Message::encode_to_vec(&outcome).iter().map(|byte| format!("{byte:02x}")).collect();
     let transaction = asked.rsplit_once(' ').unwrap().1;
     std::fs::write(&forged, format!("called 1 5 transaction {transaction}\noutcome 1 9 {hex}\n")).unwrap();
-    let (code, said) = program(&["offline", heard, "--calls", calls, forged.to_str().unwrap()]).await;
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("violation: durability: bob was told of"), "{said}");
+    forged
+}
+
+/// More than four MiB, which is what a client takes that was not told otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_reads_a_history_of_large_transactions() {
+    let served = Served::start(|options| options.settings.segment_bytes = 32 << 20).await;
+    served.machine().await;
+    let channel = tonic::transport::Endpoint::from_shared(served.address()).unwrap().connect_lazy();
+    let spec = JobBuilder::new("large", "anna").group("main", 16_000, 1000).forever().spec();
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let job = jobs.submit(v1::SubmitRequest { spec: Some(spec) }).await.unwrap().into_inner().job;
+    let mut cell = v1::cell_client::CellClient::new(channel).max_decoding_message_size(64 << 20);
+    let open = v1::OpenRequest { scheduler: "anna".into(), namespace: "default".into() };
+    let opened = cell.open(open).await.unwrap().into_inner();
+    let mut answered = 0;
+    for number in 1..=14 {
+        let placement = v1::Placement {
+            job,
+            job_version: 1,
+            // There is none, and so each claim is refused.
+            machines: vec![u32::MAX - 1; 15_000],
+            tasks: (500..15_500).collect(),
+            ..v1::Placement::default()
+        };
+        let transaction = v1::Transaction {
+            session: opened.session,
+            number,
+            incarnation: opened.incarnation,
+            base_revision: opened.revision,
+            check: v1::ConflictCheck::Fit.into(),
+            placements: vec![placement],
+            ..v1::Transaction::default()
+        };
+        let outcome = within("an outcome", cell.commit(transaction)).await.unwrap().into_inner();
+        answered += prost::Message::encoded_len(&outcome);
+    }
+    assert!(answered > 4 << 20, "only {answered} bytes were answered");
+    let (code, said) = program(&["watch", "--addr", &served.address()]).await;
+    assert_eq!(code, Some(0), "{said}");
 }
 
 fn from_hex(text: &str) -> Vec<u8> {
