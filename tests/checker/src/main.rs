@@ -4,16 +4,20 @@ use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
+use plenum_checker::stream::Event;
 use plenum_checker::watch::{WatchError, Watcher};
 use plenum_checker::{Evidence, Recording, calls, check};
 use prost::Message;
 
 /// Between two attempts to reach the cell.
 const RETRY: Duration = Duration::from_millis(200);
+
+/// A cell that says for so long that it is behind what a client was told has lost it: nobody is told of what is not durable yet.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Parser)]
 #[command(version, about = "Checks from outside what a cell promises; shares no code with it")]
@@ -24,7 +28,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Follow a cell, through restarts, until a revision; then check all of it
+    /// Follow a cell, through restarts, until a revision and what clients and its history know of by then; then check all of it
     Watch {
         /// Where the cell is
         #[arg(long, default_value = "http://127.0.0.1:7070", env = "PLENUM_ADDR")]
@@ -32,7 +36,7 @@ enum Command {
         /// Logs of clients' calls, read at the end
         #[arg(long, num_args = 1..)]
         calls: Vec<PathBuf>,
-        /// The last revision to wait for; without it, the highest one that a client was told of, or the cell's at the start
+        /// A revision to wait for; without it, the highest one that a client was told of at the start, or the cell's
         #[arg(long)]
         until_revision: Option<u64>,
         /// Keep what was heard in this file, for `offline`
@@ -91,35 +95,69 @@ async fn watch(
         watcher = watcher.keeping_messages();
     }
     watcher.connect().await?;
-    let until = match until_revision {
-        Some(revision) => revision,
+    match until_revision {
+        Some(revision) => follow(&mut watcher, revision, None, &mut file).await?,
         None => {
-            let told = read_calls(logs)?.iter().filter_map(calls::Call::revision).max();
-            told.unwrap_or(watcher.status().await?.revision)
+            // Clients may not have begun yet.
+            let begun: Vec<PathBuf> = logs.iter().filter(|path| path.exists()).cloned().collect();
+            let told = read_calls(&begun)?.iter().filter_map(calls::Call::revision).max();
+            let until = told.unwrap_or(watcher.status().await?.revision);
+            follow(&mut watcher, until, Some(PATIENCE), &mut file).await?;
         }
-    };
-    loop {
+    }
+    let transactions = watcher.transactions().await?;
+    let calls = read_calls(logs)?;
+    // The cell went on meanwhile, and its clients were told of that.
+    let decided = transactions.iter().filter_map(|view| Some(view.outcome.as_ref()?.revision));
+    let told = calls.iter().filter_map(calls::Call::revision).chain(decided).max();
+    follow(&mut watcher, told.unwrap_or(0), Some(PATIENCE), &mut file).await?;
+    let listings = vec![watcher.listing(watcher.recording.position().map(|(_, revision)| revision)).await?];
+    let recordings = vec![watcher.recording];
+    Ok(Evidence { recordings, calls, transactions, listings, sightings: Vec::new() })
+}
+
+/// Follows until a revision was heard, over however many connections; or, where there is a patience, until the cell has said for so long
+/// that it is not there.
+async fn follow(
+    watcher: &mut Watcher,
+    until: u64,
+    patience: Option<Duration>,
+    file: &mut Option<File>,
+) -> Result<(), Problem> {
+    let mut behind: Option<Instant> = None;
+    while watcher.recording.position().is_none_or(|(_, revision)| revision < until) {
         let heard = watcher.next().await;
         for message in watcher.take_messages() {
-            if let Some(file) = &mut file {
+            if let Some(file) = file {
                 file.write_all(&message.encode_length_delimited_to_vec())?;
             }
         }
         match heard {
+            Ok(()) => {}
             Err(WatchError::Bad(error)) => return Err(error.into()),
+            // A message that is too large to be read would be so again. That is said on this side: the cell gives a code of its own with all it says.
+            Err(WatchError::Refused(status))
+                if status.code() == tonic::Code::OutOfRange && status.metadata().get("plenum-code").is_none() =>
+            {
+                return Err(WatchError::Refused(status).into());
+            }
             // It ends and comes back: that is part of what is watched.
             Err(_) => {
+                behind = None;
                 tokio::time::sleep(RETRY).await;
                 let _ = watcher.connect().await;
+                continue;
             }
-            Ok(()) if watcher.recording.position().is_some_and(|(_, revision)| revision >= until) => break,
-            Ok(()) => {}
+        }
+        if let Some(Event::Heartbeat(heartbeat)) = watcher.recording.events.last() {
+            behind = if heartbeat.revision < until { behind.or_else(|| Some(Instant::now())) } else { None };
+        }
+        let waited = behind.zip(patience).is_some_and(|(since, patience)| since.elapsed() >= patience);
+        if waited && watcher.status().await.is_ok_and(|status| status.revision < until) {
+            break;
         }
     }
-    let transactions = watcher.transactions().await?;
-    let listings = vec![watcher.listing(watcher.recording.position().map(|(_, revision)| revision)).await?];
-    let recordings = vec![watcher.recording];
-    Ok(Evidence { recordings, calls: read_calls(logs)?, transactions, listings, sightings: Vec::new() })
+    Ok(())
 }
 
 fn read_calls(logs: &[PathBuf]) -> Result<Vec<calls::Call>, Problem> {

@@ -168,6 +168,46 @@ fn forged_log(served: &Served, calls: &str, change: impl Fn(&mut v1::Outcome)) -
     forged
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_tells_of_an_acknowledged_revision_that_the_cell_does_not_reach() {
+    let served = Served::start(|_| {}).await;
+    served.machine().await;
+    served.client("anna").await.commit().await;
+    let calls = served.dir.path().join("anna.calls");
+    let forged = forged_log(&served, calls.to_str().unwrap(), |outcome| outcome.revision += 1000);
+    let (code, said) = program(&["watch", "--addr", &served.address(), "--calls", forged.to_str().unwrap()]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("violation: durability: bob was told of") && said.contains("the cell ends at"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_checks_a_cell_that_goes_on_and_clients_that_have_not_begun() {
+    let served = Served::start(|_| {}).await;
+    served.machine().await;
+    let begun = Watcher::new("main", &served.address()).unwrap().status().await.unwrap().revision;
+    let (address, dir) = (served.address(), served.dir.path().to_owned());
+    let at_work = tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut client = Client::open(&address, "anna", log_in(&dir, "anna", Clock::start()), 5).await;
+        loop {
+            client.commit().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    let (calls, until) = (served.dir.path().join("anna.calls"), (begun + 60).to_string());
+    let (address, calls) = (served.address(), calls.to_str().unwrap());
+    let first = program(&["watch", "--addr", &address, "--until-revision", &until, "--calls", calls]).await;
+    let second = program(&["watch", "--addr", &address, "--calls", calls]).await;
+    at_work.abort();
+    for (code, said) in [first, second] {
+        assert_eq!(code, Some(0), "{said}");
+        assert!(!said.contains(" 0 transactions"), "{said}");
+    }
+    let missing = served.dir.path().join("carl.calls");
+    let (code, said) = program(&["watch", "--addr", &address, "--calls", missing.to_str().unwrap()]).await;
+    assert!(code == Some(2) && said.contains("carl.calls"), "a log that never came is none: {said}");
+}
+
 /// More than four MiB, which is what a client takes that was not told otherwise.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_program_reads_a_history_of_large_transactions() {
