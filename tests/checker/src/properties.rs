@@ -7,7 +7,7 @@
 //! | 2 | [`property_culprits_are_true`] |
 //! | 3 | [`property_minimums_hold`] |
 //! | 4 | [`property_revisions_have_no_gaps`] |
-//! | 5 | [`property_acknowledged_is_durable`] |
+//! | 5 | [`property_acknowledged_is_durable`], [`property_the_history_reaches_what_was_told`] |
 //! | 6 | [`property_a_number_takes_effect_once`] |
 //! | 7 | [`property_used_is_the_sum`] |
 //! | 8 | [`property_snapshots_equal_the_fold`] |
@@ -38,7 +38,7 @@ pub use governed::{
 };
 pub use numbers::{
     property_a_number_takes_effect_once, property_acknowledged_is_durable, property_minimums_hold,
-    property_replies_equal_the_fold,
+    property_replies_equal_the_fold, property_the_history_reaches_what_was_told,
 };
 pub use order::property_real_time_order_holds;
 pub use outside::{
@@ -124,6 +124,7 @@ pub fn check(evidence: &Evidence) -> Verdict {
             return verdict;
         }
     };
+    verdict.violations.extend(property_the_history_reaches_what_was_told(&chronicles, &evidence.calls));
     for chronicle in &chronicles {
         let decided: Vec<_> = evidence.decided().filter(|one| one.asked.incarnation == chronicle.incarnation).collect();
         verdict.folded += chronicle.folded();

@@ -131,6 +131,18 @@ pub enum Violation {
         /// What the history says.
         what: String,
     },
+    /// The history does not reach as far as what somebody was told of.
+    #[error("durability: {client} was told of revision {revision} ({asked}), but the cell ends at revision {newest}")]
+    LostRevision {
+        /// Who.
+        client: String,
+        /// What was asked.
+        asked: String,
+        /// At which revision.
+        revision: u64,
+        /// The last one of the history.
+        newest: u64,
+    },
     /// A number took effect twice, or was answered in two ways.
     #[error("numbers: {session}/{number}: {what}")]
     NumberTwice {

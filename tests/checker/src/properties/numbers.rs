@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use plenum_proto::v1;
 
 use super::Decided;
+use crate::calls::{Asked, Call, Reply};
 use crate::chronicle::Chronicle;
 use crate::violation::Violation;
 
@@ -70,7 +71,7 @@ fn least(chronicle: &Chronicle, one: &Decided<'_>, placement: &v1::Placement, ma
     (asked as usize).max((declared.min(count) as usize).saturating_sub(there))
 }
 
-/// Everything that somebody was told of is in the history, at that revision; and the history reaches as far as what was told.
+/// Every transaction that somebody was told of is in the history, at that revision.
 #[must_use]
 pub fn property_acknowledged_is_durable(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
     let mut violations = Vec::new();
@@ -87,6 +88,28 @@ pub fn property_acknowledged_is_durable(chronicle: &Chronicle, decided: &[Decide
         violations.push(Violation::Lost { client: one.told_by.to_owned(), session, number, revision, what });
     }
     violations
+}
+
+/// The history reaches as far as all else that somebody was told of: what was written, such as jobs and machines, and what was read, since
+/// nobody sees what could still be lost. Where clients or watchers knew several incarnations, nobody can say of which one a revision is.
+#[must_use]
+pub fn property_the_history_reaches_what_was_told(chronicles: &[Chronicle], calls: &[Call]) -> Vec<Violation> {
+    let [chronicle] = chronicles else { return Vec::new() };
+    let of_another = |call: &Call| match &call.asked {
+        Asked::Transaction(asked) => asked.incarnation != chronicle.incarnation,
+        Asked::Write(_) | Asked::Read(_) => false,
+    };
+    if calls.iter().any(of_another) {
+        return Vec::new();
+    }
+    let newest = chronicle.newest();
+    let lost = calls.iter().filter_map(|call| match (&call.asked, &call.reply) {
+        (Asked::Write(asked) | Asked::Read(asked), &Reply::Revision(revision)) if revision > newest => {
+            Some(Violation::LostRevision { client: call.client.clone(), asked: asked.clone(), revision, newest })
+        }
+        _ => None,
+    });
+    lost.collect()
 }
 
 /// A session's number takes effect at most once, numbers rise, every grant is of a number that was decided with it, and whoever asked

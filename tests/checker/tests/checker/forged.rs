@@ -8,7 +8,7 @@ use plenum_checker::properties::{
     property_culprits_are_true, property_damage_is_named, property_declared_rules_hold,
     property_no_room_is_overcommitted, property_quotas_and_priorities_hold, property_real_time_order_holds,
     property_replies_equal_the_fold, property_revisions_have_no_gaps, property_slow_watchers_cost_nobody,
-    property_snapshots_equal_the_fold, property_used_is_the_sum,
+    property_snapshots_equal_the_fold, property_the_history_reaches_what_was_told, property_used_is_the_sum,
 };
 use plenum_checker::stream::Event;
 use plenum_checker::{Chronicle, Evidence, Recording, Violation};
@@ -148,6 +148,33 @@ fn an_acknowledged_transaction_that_the_cell_does_not_have_is_lost() {
         decided.map(|number| number.number += 1_000_000).is_some()
     });
     assert_eq!(told(&evidence), 2);
+}
+
+#[test]
+fn an_acknowledged_write_that_the_cell_does_not_have_is_lost() {
+    let mut evidence = run();
+    let newest = chronicle(&evidence).newest();
+    let told = |evidence: &Evidence| {
+        let chronicles = Chronicle::of(&evidence.recordings).unwrap();
+        property_the_history_reaches_what_was_told(&chronicles, &evidence.calls)
+    };
+    let write = |revision: u64| Call {
+        client: "anna".into(),
+        called_nanos: 1,
+        replied_nanos: Some(2),
+        asked: Asked::Write("submit job-9".into()),
+        reply: Reply::Revision(revision),
+    };
+    evidence.calls.push(write(newest));
+    assert_eq!(told(&evidence), []);
+    evidence.calls.push(write(newest + 1));
+    assert!(matches!(&told(&evidence)[..], [Violation::LostRevision { client, .. }] if client == "anna"));
+    // A cell that was restored from a backup is another one, and may have less.
+    let Some(Asked::Transaction(asked)) = evidence.calls.first_mut().map(|call| &mut call.asked) else {
+        panic!("clients begin with transactions");
+    };
+    asked.incarnation -= 1;
+    assert_eq!(told(&evidence), []);
 }
 
 #[test]
