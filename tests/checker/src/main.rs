@@ -168,7 +168,7 @@ fn read_calls(logs: &[PathBuf]) -> Result<Vec<calls::Call>, Problem> {
     Ok(all)
 }
 
-/// Prints what was checked and everything that does not hold; 1 if anything does not.
+/// Prints what was checked and everything that does not hold; 1 if anything does not, 2 if there was nothing to check.
 fn report(evidence: &Evidence) -> ExitCode {
     let verdict = check(evidence);
     for violation in &verdict.violations {
@@ -180,7 +180,14 @@ fn report(evidence: &Evidence) -> ExitCode {
         verdict.violations.len(),
         evidence.calls.len()
     ));
-    if verdict.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    match (verdict.violations.is_empty(), folded) {
+        (false, _) => ExitCode::from(1),
+        (true, 0) => {
+            say("error: nothing was folded, and so nothing was checked");
+            ExitCode::from(2)
+        }
+        (true, _) => ExitCode::SUCCESS,
+    }
 }
 
 #[allow(clippy::print_stdout, reason = "the one place where the program speaks")]

@@ -7,6 +7,10 @@ use prost::Message;
 
 use crate::pages::restore;
 use crate::picture::Picture;
+use crate::watch::MESSAGE_BYTES_MAX;
+
+/// Bytes of the longest length of a message.
+const LENGTH_BYTES_MAX: usize = 10;
 
 /// One thing that a watcher was told.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,14 +115,21 @@ impl Recording {
     /// When something in it can't be read.
     pub fn read(name: &str, mut file: Bytes) -> Result<Self, BadStream> {
         let mut recording = Self::new(name);
-        while let Ok(length) = prost::decode_length_delimiter(file.clone()) {
+        let bad = |what: String| BadStream { watcher: name.to_owned(), what };
+        while !file.is_empty() {
+            let length = match prost::decode_length_delimiter(file.clone()) {
+                Ok(length) if length <= MESSAGE_BYTES_MAX => length,
+                Ok(length) => return Err(bad(format!("no message has {length} bytes"))),
+                // A length goes on where a byte has its highest bit.
+                Err(_) if file.len() < LENGTH_BYTES_MAX && file.iter().all(|byte| *byte >= 0x80) => break,
+                Err(error) => return Err(bad(error.to_string())),
+            };
             let whole = prost::length_delimiter_len(length).saturating_add(length);
             if whole > file.len() {
                 break;
             }
             let message = v1::SessionResponse::decode_length_delimited(file.split_to(whole));
-            let message = message.map_err(|error| BadStream { watcher: name.to_owned(), what: error.to_string() })?;
-            recording.take(message)?;
+            recording.take(message.map_err(|error| bad(error.to_string()))?)?;
         }
         Ok(recording)
     }

@@ -178,6 +178,22 @@ fn an_acknowledged_write_that_the_cell_does_not_have_is_lost() {
 }
 
 #[test]
+fn a_recording_that_is_cut_short_is_read_and_one_that_makes_no_sense_is_not() {
+    let heartbeat = v1::Heartbeat { revision: 7, time_micros: 1 << 40, ..v1::Heartbeat::default() };
+    let message = v1::SessionResponse { tell: Some(v1::session_response::Tell::Heartbeat(heartbeat)) };
+    let whole = message.encode_length_delimited_to_vec();
+    let read = |bytes: &[u8]| Recording::read("heard", Bytes::copy_from_slice(bytes));
+    for rest in [&whole[..3], &[0x80], &[]] {
+        let file: Vec<u8> = whole.iter().chain(rest).copied().collect();
+        assert_eq!(read(&file).unwrap().events.len(), 1, "{rest:?}");
+    }
+    for rest in [&[0xff; 64][..], &[0xff, 0xff, 0xff, 0xff, 0x7f], &[3, 0xff, 0xff, 0xff]] {
+        let file: Vec<u8> = whole.iter().chain(rest).copied().collect();
+        assert!(read(&file).is_err(), "{rest:?}");
+    }
+}
+
+#[test]
 fn a_reply_that_names_other_allocations_than_the_delta_is_found() {
     let mut evidence = run();
     let found = |evidence: &Evidence| {

@@ -146,6 +146,10 @@ async fn the_program_watches_records_and_judges() {
     assert_eq!(code, Some(0), "{said}");
     assert!(said.starts_with("0 violations;") && !said.contains(" 0 transactions"), "{said}");
     assert_eq!(program(&["offline", heard, "--calls", calls]).await.0, Some(0));
+    let empty = served.dir.path().join("empty");
+    std::fs::write(&empty, []).unwrap();
+    let (code, said) = program(&["offline", empty.to_str().unwrap()]).await;
+    assert_eq!(code, Some(2), "nothing was checked: {said}");
     // Somebody else was told of a transaction that nobody decided.
     let forged = forged_log(&served, calls, |outcome| outcome.revision += 1);
     let (code, said) = program(&["offline", heard, "--calls", calls, forged.to_str().unwrap()]).await;
