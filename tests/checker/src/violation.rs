@@ -63,6 +63,16 @@ pub enum Violation {
         /// What it leaves; nothing, if it does not leave.
         leaves: Amounts,
     },
+    /// A device or a port was taken over that nobody leaves.
+    #[error("over-commit: revision {revision} takes over from {victim:#x} {what}")]
+    TakenOverOther {
+        /// At which revision.
+        revision: u64,
+        /// From whom.
+        victim: u64,
+        /// Which, and what the victim has.
+        what: String,
+    },
     /// A refusal gives a kind that the history contradicts.
     #[error("culprits: {claim} was refused as {kind:?}, but {what}")]
     WrongKind {

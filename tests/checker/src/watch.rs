@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use plenum_proto::v1;
 use plenum_proto::v1::cell_client::CellClient;
+use plenum_proto::v1::govern_client::GovernClient;
 use plenum_proto::v1::inspect_client::InspectClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
@@ -154,7 +155,7 @@ impl Watcher {
         InspectClient::new(self.questions.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// Its machines, now or at a revision; of more than a cell lists at once, the first ones.
+    /// Its machines and quotas, now or at a revision; of more than a cell lists at once, the first ones.
     ///
     /// # Errors
     /// When it does not answer.
@@ -164,7 +165,11 @@ impl Watcher {
         let request = v1::ListRequest { at, limit: ROWS_MAX, ..v1::ListRequest::default() };
         let answer = self.inspect().list_machines(request).await?.into_inner();
         let (revision, truncated) = (answer.revision, answer.truncated);
-        Ok(Listing { incarnation, revision, machines: answer.machines, truncated })
+        let at = Some(v1::At { revision, time_micros: 0 });
+        let request = v1::ListRequest { at, limit: ROWS_MAX, ..v1::ListRequest::default() };
+        let mut govern = GovernClient::new(self.questions.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let quotas = govern.list_quotas(request).await?.into_inner().quotas;
+        Ok(Listing { incarnation, revision, machines: answer.machines, truncated, quotas })
     }
 
     /// All transactions of the cell's history up to now, as they were asked and answered, oldest first; and perhaps some that come meanwhile.

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_proto::v1;
 
+use super::rules;
 use crate::amounts::{Amounts, NAMES};
 use crate::chronicle::{Chronicle, Visitor};
-use crate::picture::{Picture, slot_of};
+use crate::picture::{Allocation, Picture, slot_of};
 use crate::room;
 use crate::violation::Violation;
 
-/// Machines as the cell listed them at a revision.
+/// Machines and quotas as the cell listed them at a revision.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// Which incarnation.
@@ -21,6 +22,8 @@ pub struct Listing {
     pub machines: Vec<v1::MachineView>,
     /// There are more.
     pub truncated: bool,
+    /// Quotas with what is used of them, as far as they were listed.
+    pub quotas: Vec<v1::QuotaView>,
 }
 
 /// No grant makes free room negative, counted as capacity − live + taken over, less what others hold, in any resource, device or port;
@@ -99,7 +102,35 @@ impl Overcommit {
         if elsewhere || !taken.fits_in(&leaves) {
             self.0.push(Violation::TakenOverTooMuch { revision, victim, taken, leaves });
         }
+        if let Some(what) = leaving.and_then(|leaving| other_devices_or_ports(picture, leaving)) {
+            self.0.push(Violation::TakenOverOther { revision, victim, what });
+        }
     }
+}
+
+/// What all heirs of somebody together take over of devices and ports that it has not.
+fn other_devices_or_ports(picture: &Picture, victim: &Allocation) -> Option<String> {
+    let mut devices: BTreeMap<(&str, u32), i64> = BTreeMap::new();
+    for device in &victim.devices {
+        *devices.entry((&device.kind, device.index)).or_default() += i64::from(device.millis);
+    }
+    let mut ports: BTreeSet<u32> = victim.ports.iter().map(|port| port.number).collect();
+    for entry in picture.on_machine(victim.machine).flat_map(|heir| &heir.take_overs) {
+        if entry.victim != victim.id {
+            continue;
+        }
+        for device in &entry.devices {
+            let left = devices.entry((&device.kind, device.index)).or_default();
+            *left -= i64::from(device.millis);
+            if *left < 0 {
+                return Some(format!("{} millis of {} {} too much", -*left, device.kind, device.index));
+            }
+        }
+        if let Some(port) = entry.ports.iter().find(|port| !ports.remove(port)) {
+            return Some(format!("port {port}, which it has not, or others took over"));
+        }
+    }
+    None
 }
 
 /// Used equals the sum over live allocations: in what the cell lists, and in the rows of tasks.
@@ -110,6 +141,14 @@ pub fn property_used_is_the_sum(chronicle: &Chronicle, listings: &[Listing]) -> 
         let Some(picture) = chronicle.picture_at(listing.revision) else { continue };
         for machine in &listing.machines {
             if let Some(what) = wrong_machine(&picture, machine) {
+                violations.push(Violation::WrongSum { revision: listing.revision, what });
+            }
+        }
+        for quota in &listing.quotas {
+            let used = rules::used_by(&picture, &quota.namespace);
+            let listed = Amounts::of_optional(quota.used.as_ref());
+            if listed != used {
+                let what = format!("namespace {}: {listed} is listed, and {used} is used", quota.namespace);
                 violations.push(Violation::WrongSum { revision: listing.revision, what });
             }
         }
@@ -144,8 +183,26 @@ fn wrong_machine(picture: &Picture, view: &v1::MachineView) -> Option<String> {
         let (of, found) = (view.allocations, count);
         return Some(format!("machine {name}: {listed} by {of} allocations is listed, and {used} by {found} is used"));
     }
+    if let Some(what) = wrong_devices(picture, machine, view) {
+        return Some(format!("machine {name}: {what}"));
+    }
     let listed = Amounts::of_optional(view.capacity.as_ref());
     (listed != capacity).then(|| format!("machine {name}: capacity {listed} is listed, and {capacity} is there"))
+}
+
+/// What is used of a machine's devices is told in their order, where it is told.
+fn wrong_devices(picture: &Picture, machine: &v1::MachineChange, view: &v1::MachineView) -> Option<String> {
+    if view.devices_used_millis.is_empty() {
+        return None;
+    }
+    let free = room::free_devices(picture, slot_of(machine.id));
+    let used = machine.devices.iter().map(|device| {
+        let free = free.get(&(device.kind.clone(), device.index)).copied().unwrap_or(0);
+        i64::from(device.millis) - free
+    });
+    let used: Vec<i64> = used.collect();
+    let listed = &view.devices_used_millis;
+    (*listed != used).then(|| format!("{listed:?} millis of its devices are listed, and {used:?} are used"))
 }
 
 /// Every task that is live names the allocation that names it, and no other one does.

@@ -309,7 +309,8 @@ fn held(hold: &v1::HoldChange) -> Amounts {
     sum
 }
 
-fn used_by(picture: &Picture, namespace: &str) -> Amounts {
+/// What a namespace uses of its quota: by allocations that don't leave, and by holds.
+pub(super) fn used_by(picture: &Picture, namespace: &str) -> Amounts {
     let mut used = Amounts::default();
     for allocation in picture.allocations.values().filter(|allocation| !allocation.is_leaving()) {
         if namespace_of(picture, allocation.job).as_deref() == Some(namespace) {

@@ -292,11 +292,18 @@ impl Bench {
                 capacity: Some(resources(&machine.capacity)),
                 allocated: Some(allocated),
                 allocations: cell.machine_row(machine.id.slot).map_or(0, |row| row.allocations.into()),
+                devices_used_millis: used_millis(cell, machine),
                 ..v1::MachineView::default()
             }
         });
-        let (revision, machines) = (cell.revision().0, machines.collect());
-        let listing = Listing { incarnation: INCARNATION, revision, machines, truncated: false };
+        let used = cell.used_of_quotas();
+        let quotas = cell.quotas().map(|(namespace, limit)| v1::QuotaView {
+            namespace: namespace.to_string(),
+            limit: Some(limit.into()),
+            used: used.get(namespace).map(|sum| resources(&sum.total())),
+        });
+        let (revision, machines, quotas) = (cell.revision().0, machines.collect(), quotas.collect());
+        let listing = Listing { incarnation: INCARNATION, revision, machines, truncated: false, quotas };
         self.evidence.listings.push(listing);
     }
 
@@ -309,6 +316,13 @@ impl Bench {
         self.now.micros += micros;
         self.ask(Command::Tick);
     }
+}
+
+/// As the server does: of each device, also of those at the end that nobody has.
+fn used_millis(cell: &Cell, machine: &plenum_model::Machine) -> Vec<i64> {
+    let mut used = cell.in_use(machine.id.slot).map(|used| used.devices.clone()).unwrap_or_default();
+    used.resize(machine.devices.len(), 0);
+    used
 }
 
 fn resources(of: &Resources) -> v1::Resources {

@@ -22,13 +22,13 @@ fn run() -> Evidence {
     run_of(140)
 }
 
-fn run_of(steps: usize) -> Evidence {
+pub(crate) fn run_of(steps: usize) -> Evidence {
     let mut traffic = Traffic::new(11);
     traffic.run(steps);
     traffic.bench.evidence
 }
 
-fn chronicle(evidence: &Evidence) -> Chronicle {
+pub(crate) fn chronicle(evidence: &Evidence) -> Chronicle {
     Chronicle::of(&evidence.recordings).unwrap().pop().unwrap()
 }
 

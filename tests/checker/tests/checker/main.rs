@@ -6,6 +6,7 @@
 //! | `traffic` | clients that make conflicts on purpose, from a seed |
 //! | `green` | the core's runs, checked |
 //! | `forged` | streams, replies and logs that were changed on their way to the checker |
+//! | `untrue` | grants and refusals that say what is not so |
 //! | `client`, `scenes`, `served` | the real server over real connections: rivals, restarts, slow watchers, a full disk, a damaged log |
 #![allow(clippy::unwrap_used)]
 
@@ -16,3 +17,4 @@ mod green;
 mod scenes;
 mod served;
 mod traffic;
+mod untrue;

@@ -1,0 +1,103 @@
+//! Grants and refusals that say what is not so: runs of the core, changed on their way to the checker. Nothing in them contradicts itself;
+//! only who looks at the rest of the history sees it.
+
+use bytes::Bytes;
+use plenum_checker::picture::{Allocation, slot_of};
+use plenum_checker::properties::{property_no_room_is_overcommitted, property_used_is_the_sum};
+use plenum_checker::stream::Event;
+use plenum_checker::{Chronicle, Evidence, Violation};
+use plenum_proto::v1;
+use prost::Message;
+
+use crate::forged::{chronicle, run_of};
+
+fn change_all(evidence: &mut Evidence, mut change: impl FnMut(&mut v1::Delta)) {
+    evidence.recordings.truncate(1);
+    for event in &mut evidence.recordings[0].events {
+        let Event::Delta { bytes, delta } = event else { continue };
+        change(delta);
+        *bytes = Bytes::from(delta.encode_to_vec());
+    }
+}
+
+/// The extras of the grant of an allocation, if it is in this delta.
+fn extras_of(delta: &mut v1::Delta, allocation: u64) -> Option<&mut v1::GrantExtras> {
+    let slot = slot_of(allocation);
+    let generation = u32::try_from(allocation >> 32).unwrap();
+    for grants in &mut delta.grants {
+        let mut ids = grants.slots.iter().zip(&grants.generations);
+        let Some(claim) = ids.position(|(&found, &of)| (found, of) == (slot, generation)) else { continue };
+        let claim = u32::try_from(claim).unwrap();
+        let at = grants.extras.partition_point(|extra| extra.claim < claim);
+        if grants.extras.get(at).is_none_or(|extra| extra.claim != claim) {
+            grants.extras.insert(at, v1::GrantExtras { claim, ..v1::GrantExtras::default() });
+        }
+        return grants.extras.get_mut(at);
+    }
+    None
+}
+
+/// A grant, and who leaves that machine and who stays there, all the while: with the revision.
+fn grant_beside(chronicle: &Chronicle) -> (u64, Allocation, Allocation, Allocation) {
+    let mut picture = chronicle.segments[0].start.clone();
+    for delta in &chronicle.segments[0].deltas {
+        let before = picture.clone();
+        picture.fold(delta).unwrap();
+        let granted = picture.allocations.values().filter(|found| found.created == delta.revision);
+        for heir in granted.filter(|heir| heir.take_overs.is_empty()) {
+            let others = || before.on_machine(heir.machine).filter(|found| picture.allocation(found.id).is_some());
+            let (leaving, holder) = (others().find(|it| it.is_leaving()), others().find(|it| !it.is_leaving()));
+            if let (Some(leaving), Some(holder)) = (leaving, holder) {
+                return (delta.revision, heir.clone(), leaving.clone(), holder.clone());
+            }
+        }
+    }
+    panic!("nothing was granted beside somebody who leaves and somebody who stays");
+}
+
+#[test]
+fn a_device_or_port_of_two_tasks_is_found_whatever_the_second_says_that_it_took_over() {
+    let evidence = run_of(600);
+    let (revision, heir, victim, holder) = grant_beside(&chronicle(&evidence));
+    let fpga = || v1::Device { kind: "fpga".into(), index: 0, millis: 1000, model: String::new() };
+    let port = || v1::Port { name: "http".into(), number: 81 };
+    let shared = |devices: Vec<v1::Device>, ports: Vec<v1::Port>| {
+        let mut evidence = evidence.clone();
+        change_all(&mut evidence, |delta| {
+            let here = delta.machines.iter_mut().filter(|row| slot_of(row.id) == heir.machine);
+            here.for_each(|row| row.devices.push(fpga()));
+            let numbers = ports.iter().map(|port| port.number).collect();
+            let entry = v1::TakeOver { victim: victim.id, devices: devices.clone(), ports: numbers, amount: None };
+            for allocation in [heir.id, holder.id] {
+                let Some(extras) = extras_of(delta, allocation) else { continue };
+                extras.devices.extend(devices.clone());
+                extras.ports.extend(ports.clone());
+                if allocation == heir.id {
+                    extras.take_overs.push(entry.clone());
+                }
+            }
+        });
+        let mut found = property_no_room_is_overcommitted(&chronicle(&evidence));
+        found.retain(|one| matches!(one, Violation::TakenOverOther { revision: at, .. } if *at == revision));
+        found.len()
+    };
+    // The victim never had them.
+    assert_eq!(shared(Vec::new(), Vec::new()), 0);
+    assert_eq!(shared(vec![fpga()], Vec::new()), 1);
+    assert_eq!(shared(Vec::new(), vec![port()]), 1);
+}
+
+#[test]
+fn devices_and_quotas_that_are_listed_with_other_sums_are_found() {
+    let mut evidence = run_of(600);
+    let chronicle = chronicle(&evidence);
+    assert_eq!(property_used_is_the_sum(&chronicle, &evidence.listings), []);
+    let all = evidence.listings.iter_mut().flat_map(|listing| &mut listing.machines);
+    let used = all.flat_map(|machine| &mut machine.devices_used_millis).find(|used| **used > 0);
+    *used.unwrap() -= 1;
+    assert_eq!(property_used_is_the_sum(&chronicle, &evidence.listings).len(), 1);
+    let all = evidence.listings.iter_mut().flat_map(|listing| &mut listing.quotas);
+    let used = all.filter_map(|quota| quota.used.as_mut()).find(|used| used.cpu_millis > 0);
+    used.unwrap().cpu_millis += 500;
+    assert_eq!(property_used_is_the_sum(&chronicle, &evidence.listings).len(), 2);
+}
