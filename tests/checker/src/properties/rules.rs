@@ -72,6 +72,9 @@ fn broken_rule(picture: &Picture, allocation: &Allocation) -> Option<String> {
     if Amounts::of_optional(group.resources.as_ref()) != picture.amounts_of(allocation.shape) {
         return Some("its group declares other resources".into());
     }
+    if let Some(what) = not_as_declared(allocation, group) {
+        return Some(what);
+    }
     if let Some(constraint) = group.constraints.iter().find(|constraint| !holds(constraint, &machine.attributes)) {
         return Some(format!("{constraint:?} fails there"));
     }
@@ -79,6 +82,25 @@ fn broken_rule(picture: &Picture, allocation: &Allocation) -> Option<String> {
         return Some(format!("it is in partition {name}, which is for others than {}", shape.scheduler));
     }
     too_early(picture, allocation, shape).or_else(|| too_many(picture, allocation, group, shape.same_machine))
+}
+
+/// A task gets one device for each that its group declares, and each port by its name.
+fn not_as_declared(allocation: &Allocation, group: &v1::GroupShape) -> Option<String> {
+    let suits = |(has, declared): (&v1::Device, &v1::Device)| {
+        let model = declared.model.is_empty() || has.model == declared.model;
+        has.kind == declared.kind && has.millis == declared.millis && model
+    };
+    let devices = (&allocation.devices, &group.devices);
+    if devices.0.len() != devices.1.len() || !devices.0.iter().zip(devices.1).all(suits) {
+        return Some(format!("its group declares devices {:?}, and it has {:?}", devices.1, devices.0));
+    }
+    let has = |declared: &v1::Port| {
+        let port = allocation.ports.iter().find(|port| port.name == declared.name);
+        port.is_some_and(|port| port.number > 0 && (declared.number == 0 || port.number == declared.number))
+    };
+    let ports = (&allocation.ports, &group.ports);
+    let all = ports.0.len() == ports.1.len() && ports.1.iter().all(has);
+    (!all).then(|| format!("its group declares ports {:?}, and it has {:?}", ports.1, ports.0))
 }
 
 /// The partition that keeps a scheduler from a machine.
@@ -123,7 +145,10 @@ fn too_many(picture: &Picture, allocation: &Allocation, group: &v1::GroupShape, 
         picture.machines.get(&machine).and_then(|machine| machine.attributes.get(attribute))
     };
     for spread in &group.spread {
-        let value = value_of(allocation.machine, &spread.attribute);
+        let Some(value) = value_of(allocation.machine, &spread.attribute) else {
+            return Some(format!("its group is spread by {}, which the machine has not", spread.attribute));
+        };
+        let value = Some(value);
         let equal = |other: &&&Allocation| value_of(other.machine, &spread.attribute) == value;
         let count = here.iter().filter(of_group).filter(equal).count();
         if count > spread.at_most as usize {
@@ -201,7 +226,7 @@ impl Once {
 }
 
 /// No grant and no hold brings a namespace above its quota, which counts what neither leaves nor is lost; and whoever is evicted is of
-/// a strictly lower band than somebody who is granted that room in the same revision, by a scheduler that may evict.
+/// a strictly lower band than somebody who takes its room over in the same revision, by a scheduler that may evict.
 #[must_use]
 pub fn property_quotas_and_priorities_hold(chronicle: &Chronicle) -> Vec<Violation> {
     let mut check = Limits::default();
@@ -257,18 +282,25 @@ impl Limits {
         let evicted: Vec<u32> = evicted.map(|(&slot, _)| slot).collect();
         for victim in evicted.iter().filter_map(|slot| picture.allocations.get(slot)) {
             let band = |job: u64| picture.jobs.get(&job).and_then(|job| Some(job.shape.as_ref()?.priority / 10));
-            let heirs: Vec<&Allocation> =
-                picture.on_machine(victim.machine).filter(|heir| heir.created == delta.revision).collect();
-            let what = match (band(victim.job), heirs.iter().filter_map(|heir| band(heir.job)).max()) {
-                (_, None) => "nobody was granted anything there".to_owned(),
-                (Some(own), Some(above)) if above <= own => {
-                    format!("its band is {own}, and of those granted there {above}")
-                }
-                _ if !heirs.iter().any(|heir| may_evict(picture, heir.job)) => {
-                    "no scheduler that was granted anything there may evict".to_owned()
-                }
-                _ if !victim.take_overs.is_empty() => "it has entries of its own, and is no victim yet".to_owned(),
-                _ => continue,
+            let takes_over = |heir: &&Allocation| {
+                let of_it = heir.take_overs.iter().any(|entry| entry.victim == victim.id);
+                heir.created == delta.revision && of_it
+            };
+            let heirs: Vec<&Allocation> = picture.on_machine(victim.machine).filter(takes_over).collect();
+            let (own, bands) = (band(victim.job), heirs.iter().map(|heir| band(heir.job)));
+            let above: Vec<&Allocation> =
+                heirs.iter().copied().filter(|heir| own.is_none() || band(heir.job) > own).collect();
+            let what = if heirs.is_empty() {
+                "nobody was granted what it leaves".to_owned()
+            } else if above.is_empty() {
+                let (own, above) = (own.unwrap_or_default(), bands.max().flatten().unwrap_or_default());
+                format!("its band is {own}, and of those who got its room {above}")
+            } else if !above.iter().any(|heir| may_evict(picture, heir.job)) {
+                "no scheduler that was granted its room may evict".to_owned()
+            } else if !victim.take_overs.is_empty() {
+                "it has entries of its own, and is no victim yet".to_owned()
+            } else {
+                continue;
             };
             self.violations.push(Violation::WrongVictim { revision: delta.revision, victim: victim.id, what });
         }

@@ -3,7 +3,10 @@
 
 use bytes::Bytes;
 use plenum_checker::picture::{Allocation, slot_of};
-use plenum_checker::properties::{property_no_room_is_overcommitted, property_used_is_the_sum};
+use plenum_checker::properties::{
+    property_declared_rules_hold, property_no_room_is_overcommitted, property_quotas_and_priorities_hold,
+    property_used_is_the_sum,
+};
 use plenum_checker::stream::Event;
 use plenum_checker::{Chronicle, Evidence, Violation};
 use plenum_proto::v1;
@@ -85,6 +88,55 @@ fn a_device_or_port_of_two_tasks_is_found_whatever_the_second_says_that_it_took_
     assert_eq!(shared(Vec::new(), Vec::new()), 0);
     assert_eq!(shared(vec![fpga()], Vec::new()), 1);
     assert_eq!(shared(Vec::new(), vec![port()]), 1);
+}
+
+#[test]
+fn grants_without_the_devices_or_ports_that_their_group_declares_are_found() {
+    let found = |sign: &str, change: fn(&mut v1::GrantExtras)| {
+        let mut evidence = run_of(300);
+        change_all(&mut evidence, |delta| {
+            delta.grants.iter_mut().flat_map(|grants| &mut grants.extras).for_each(change);
+        });
+        let found = property_declared_rules_hold(&chronicle(&evidence));
+        found.iter().filter(|one| one.to_string().contains(sign)).count()
+    };
+    assert_eq!(found("declares", |_| ()), 0);
+    assert!(found("declares devices", |extra| extra.devices.clear()) > 0);
+    assert!(found("declares devices", |extra| extra.devices.iter_mut().for_each(|device| device.millis -= 1)) > 0);
+    assert!(found("declares ports", |extra| extra.ports.clear()) > 0);
+    assert!(found("declares ports", |extra| extra.ports.iter_mut().for_each(|port| port.number += 1)) > 0);
+}
+
+/// `docs/job-files.md`: a machine without the attribute takes none.
+#[test]
+fn a_task_that_is_spread_by_an_attribute_that_its_machine_has_not_is_found() {
+    let mut evidence = run_of(600);
+    let first = chronicle(&evidence);
+    let spread =
+        |it: &&Allocation| first.group_at(it.job, it.group, it.created).is_some_and(|group| !group.spread.is_empty());
+    let placed = first.allocations.values().map(|facts| &facts.granted).find(spread).unwrap().clone();
+    change_all(&mut evidence, |delta| {
+        let here = delta.machines.iter_mut().filter(|row| slot_of(row.id) == placed.machine);
+        here.for_each(|row| drop(row.attributes.remove("rack")));
+    });
+    let found = property_declared_rules_hold(&chronicle(&evidence));
+    let is_it = |one: &Violation| matches!(one, Violation::RuleBroken { allocation, what, .. } if *allocation == placed.id && what.contains("spread by"));
+    assert!(found.iter().any(is_it), "{found:?}");
+}
+
+/// Others that were granted something on that machine with the same revision are no excuse.
+#[test]
+fn a_victim_whose_room_nobody_of_a_higher_band_took_over_is_found() {
+    let mut evidence = run_of(900);
+    assert_eq!(property_quotas_and_priorities_hold(&chronicle(&evidence)), []);
+    change_all(&mut evidence, |delta| {
+        for extra in delta.grants.iter_mut().flat_map(|grants| &mut grants.extras) {
+            extra.take_overs.clear();
+        }
+    });
+    let found = property_quotas_and_priorities_hold(&chronicle(&evidence));
+    let nobody = |one: &Violation| matches!(one, Violation::WrongVictim { what, .. } if what.contains("nobody"));
+    assert!(found.iter().any(nobody), "{found:?}");
 }
 
 #[test]
