@@ -43,7 +43,8 @@ pub struct Chronicle {
     pub allocations: BTreeMap<u64, Facts>,
     /// Ids that were granted at each revision.
     pub granted: BTreeMap<u64, Vec<u64>>,
-    /// Revisions at which anything of an allocation, a machine or a job changed, apart from the record of a number.
+    /// Revisions at which anything of an allocation, a machine, a job, a hold, a task that nobody knows, or of what operators set changed,
+    /// apart from the record of a number.
     pub effects: BTreeSet<u64>,
     /// Revisions at which a number of a session was decided.
     pub numbers: BTreeMap<(u64, u64), Vec<u64>>,
@@ -55,8 +56,8 @@ pub struct Chronicle {
     pub job_changes: BTreeMap<u64, BTreeSet<u64>>,
     /// What each job declared, from each revision on.
     pub shapes: BTreeMap<u64, Vec<(u64, v1::JobShape)>>,
-    /// Revisions at which a hold was taken, renewed or given back, by job.
-    pub hold_changes: BTreeMap<u64, BTreeSet<u64>>,
+    /// Revisions at which a hold of room of each machine changed.
+    pub held_changes: BTreeMap<u32, BTreeSet<u64>>,
     /// Whether somebody held room of each machine, from each revision on.
     pub held: BTreeMap<u32, Vec<(u64, bool)>>,
 }
@@ -252,6 +253,12 @@ impl Chronicle {
         let mut touched: BTreeSet<u32> = delta.machines.iter().map(|machine| slot_of(machine.id)).collect();
         touched.extend(delta.grants.iter().flat_map(|grants| grants.machines.iter().copied()));
         touched.extend(delta.unknown_tasks.iter().map(|row| slot_of(row.machine)));
+        for hold in &delta.holds {
+            let had = before.holds.get(&hold.job).map(|had| had.machines.as_slice()).unwrap_or_default();
+            for machine in had.iter().chain(&hold.machines) {
+                self.held_changes.entry(*machine).or_default().insert(revision);
+            }
+        }
         let moved = delta.moves.iter().flat_map(|moves| moves.slots.iter().map(|slot| (slot, false)));
         let ended = delta.ends.iter().flat_map(|ends| ends.slots.iter().map(|slot| (slot, true)));
         for (slot, ends) in moved.chain(ended) {
@@ -301,8 +308,7 @@ impl Chronicle {
                 self.numbers.entry((number.session, number.number)).or_default().push(revision);
             }
         }
-        let acts = !(delta.grants.is_empty() && delta.machines.is_empty() && delta.jobs.is_empty());
-        if acts || delta.moves.is_some() || delta.ends.is_some() || !delta.tasks.is_empty() {
+        if has_effect(delta) {
             self.effects.insert(revision);
         }
         touched.into_iter().for_each(|slot| self.note_free(after, slot));
@@ -332,9 +338,6 @@ impl Chronicle {
         if !delta.holds.is_empty() {
             self.note_held(after);
         }
-        for hold in &delta.holds {
-            self.hold_changes.entry(hold.job).or_default().insert(delta.revision);
-        }
     }
 
     fn note_held(&mut self, picture: &Picture) {
@@ -356,6 +359,16 @@ impl Chronicle {
             history.push((picture.revision, free));
         }
     }
+}
+
+/// Whether a delta says more than that a number was decided. Sessions, and numbers of names and shapes, are no effects.
+fn has_effect(delta: &v1::Delta) -> bool {
+    let grants = !delta.grants.is_empty() || delta.moves.is_some() || delta.ends.is_some();
+    let rows = !(delta.machines.is_empty() && delta.jobs.is_empty() && delta.tasks.is_empty());
+    let room = !(delta.holds.is_empty() && delta.unknown_tasks.is_empty());
+    let set = !(delta.quotas.is_empty() && delta.partitions.is_empty());
+    let of_schedulers = !(delta.paused.is_empty() && delta.rights.is_empty());
+    grants || rows || room || set || of_schedulers
 }
 
 /// The job that a row of the table of groups is of.

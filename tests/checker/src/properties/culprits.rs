@@ -5,7 +5,7 @@ use plenum_proto::v1::{RefusalKind, RefusalReason};
 
 use super::Decided;
 use crate::amounts::Amounts;
-use crate::chronicle::Chronicle;
+use crate::chronicle::{Chronicle, Facts};
 use crate::violation::{ClaimName, Violation};
 
 /// Culprits that a refusal lists at most.
@@ -49,8 +49,8 @@ impl Judge<'_> {
                     violations.push(self.wrong_kind("it names nobody"));
                 }
                 violations.extend(refusal.culprits.iter().filter_map(|culprit| self.false_culprit(culprit)));
-                if refusal.reason() == RefusalReason::NoRoom {
-                    violations.extend(self.wrong_sums());
+                if let Some(short_by) = self.short_by() {
+                    violations.extend(self.wrong_sums(short_by));
                 }
             }
             RefusalKind::Unspecified => violations.push(self.wrong_kind("there is no such kind")),
@@ -83,7 +83,8 @@ impl Judge<'_> {
             return found("that transaction was not decided there".into());
         }
         if culprit.allocation == 0 {
-            return None;
+            let takes = self.short_by().map(|_| "it names no allocation that took anything".into());
+            return takes.and_then(found);
         }
         let Some(facts) = self.chronicle.allocations.get(&culprit.allocation) else {
             return found(format!("allocation {:#x} never was", culprit.allocation));
@@ -101,8 +102,7 @@ impl Judge<'_> {
         if self.is_of_the_machine() && !self.machines().contains(&facts.granted.machine) {
             return found(format!("allocation {:#x} is on machine slot {}", culprit.allocation, facts.granted.machine));
         }
-        if self.refusal.reason() == RefusalReason::NoRoom {
-            let amount = facts.amounts.get(self.refusal.resource());
+        if let Some(amount) = self.amount_of(facts) {
             if culprit.amount <= 0 || i128::from(culprit.amount) > amount {
                 return found(format!("it is charged with {} of the {amount} that it got", culprit.amount));
             }
@@ -111,6 +111,29 @@ impl Judge<'_> {
             }
         }
         None
+    }
+
+    /// What was short, where somebody took it: room, a device, or a port, which counts as 1.
+    fn short_by(&self) -> Option<i64> {
+        match self.refusal.reason() {
+            RefusalReason::NoRoom => Some(self.refusal.short_by),
+            RefusalReason::DeviceTaken => Some(self.refusal.device_short_by_millis),
+            RefusalReason::PortTaken => Some(1),
+            _ => None,
+        }
+    }
+
+    /// How much an allocation got of what was short. Port 0 stands for any: none was left.
+    fn amount_of(&self, facts: &Facts) -> Option<i128> {
+        let (refusal, granted) = (self.refusal, &facts.granted);
+        let devices = granted.devices.iter().filter(|device| device.kind == refusal.device);
+        let mut ports = granted.ports.iter();
+        match refusal.reason() {
+            RefusalReason::NoRoom => Some(facts.amounts.get(refusal.resource())),
+            RefusalReason::DeviceTaken => Some(devices.map(|device| i128::from(device.millis)).sum()),
+            RefusalReason::PortTaken => Some(ports.any(|port| refusal.port == 0 || port.number == refusal.port).into()),
+            _ => None,
+        }
     }
 
     /// Whether what stood in the way is on the machine itself: a spread, or a job's home, may be decided elsewhere.
@@ -127,27 +150,30 @@ impl Judge<'_> {
         alternates.iter().copied().chain([self.refusal.machine]).collect()
     }
 
-    /// What is wrong with an event that is named: something must have happened to the machine, the job, a hold or a session then.
+    /// What is wrong with an event that is named: something must have happened then to the machine, or to a hold or an unknown task there;
+    /// or, where the machine is not what stood in the way, to the job, or anywhere.
     fn false_event(&self, culprit: &v1::Culprit) -> Option<String> {
         if culprit.event.is_empty() {
             return Some("it names neither a transaction nor an event".into());
         }
+        if self.refusal.reason() == RefusalReason::NoRoom && culprit.amount <= 0 {
+            return Some(format!("it is charged with {}", culprit.amount));
+        }
         let (chronicle, revision) = (self.chronicle, culprit.revision);
-        let machine = self.machines().iter().any(|machine| has(chronicle.machine_changes.get(machine), revision));
+        let here = |machine: &u32| {
+            let changes = [chronicle.machine_changes.get(machine), chronicle.held_changes.get(machine)];
+            changes.into_iter().any(|changes| has(changes, revision))
+        };
+        let machine = self.machines().iter().any(here);
         let job = has(chronicle.job_changes.get(&self.refusal.job), revision);
-        let hold = chronicle.hold_changes.values().any(|revisions| revisions.contains(&revision));
-        let other = chronicle.effects.contains(&revision)
-            && !matches!(
-                culprit.event.as_str(),
-                "registered" | "epoch" | "capacity" | "cordoned" | "expired" | "draining" | "attributes"
-            );
-        (!(machine || job || hold || other)).then(|| format!("nothing happened there that is called {}", culprit.event))
+        let elsewhere = !self.is_of_the_machine() && (job || chronicle.effects.contains(&revision));
+        (!(machine || elsewhere)).then(|| format!("nothing happened there that is called {}", culprit.event))
     }
 
-    fn wrong_sums(&self) -> Option<Violation> {
+    fn wrong_sums(&self, short_by: i64) -> Option<Violation> {
         let refusal = self.refusal;
-        if refusal.culprits_total < refusal.short_by {
-            let (short_by, total) = (refusal.short_by, refusal.culprits_total);
+        if refusal.culprits_total < short_by {
+            let total = refusal.culprits_total;
             return Some(Violation::CulpritsTooSmall { claim: self.name(), short_by, total });
         }
         let listed: i128 = refusal.culprits.iter().map(|culprit| i128::from(culprit.amount)).sum();

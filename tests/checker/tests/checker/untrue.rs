@@ -2,10 +2,11 @@
 //! only who looks at the rest of the history sees it.
 
 use bytes::Bytes;
+use plenum_checker::calls::{Asked, Reply};
 use plenum_checker::picture::{Allocation, slot_of};
 use plenum_checker::properties::{
-    property_declared_rules_hold, property_no_room_is_overcommitted, property_quotas_and_priorities_hold,
-    property_used_is_the_sum,
+    property_culprits_are_true, property_declared_rules_hold, property_minimums_hold,
+    property_no_room_is_overcommitted, property_quotas_and_priorities_hold, property_used_is_the_sum,
 };
 use plenum_checker::stream::Event;
 use plenum_checker::{Chronicle, Evidence, Violation};
@@ -13,6 +14,7 @@ use plenum_proto::v1;
 use prost::Message;
 
 use crate::forged::{chronicle, run_of};
+use crate::traffic::Traffic;
 
 fn change_all(evidence: &mut Evidence, mut change: impl FnMut(&mut v1::Delta)) {
     evidence.recordings.truncate(1);
@@ -124,6 +126,30 @@ fn a_task_that_is_spread_by_an_attribute_that_its_machine_has_not_is_found() {
     assert!(found.iter().any(is_it), "{found:?}");
 }
 
+#[test]
+fn a_refused_transaction_that_sets_a_quota_or_gives_a_hold_away_is_found() {
+    let evidence = run_of(300);
+    let refused =
+        evidence.decided().find(|one| one.outcome.outcome() == v1::TransactionOutcome::Refused).unwrap().outcome;
+    let revision = refused.revision;
+    let with = |change: &dyn Fn(&mut v1::Delta)| {
+        let mut evidence = evidence.clone();
+        change_all(&mut evidence, |delta| {
+            if delta.revision == revision {
+                change(delta);
+            }
+        });
+        let decided: Vec<_> = evidence.decided().collect();
+        property_minimums_hold(&chronicle(&evidence), &decided).len()
+    };
+    let limit = || Some(v1::Quota { cpu_millis: Some(1 << 40), ..v1::Quota::default() });
+    let quota = || v1::QuotaChange { namespace: "elsewhere".into(), limit: limit() };
+    let hold = || v1::HoldChange { job: 1 << 32, removed: true, ..v1::HoldChange::default() };
+    assert_eq!(with(&|_| ()), 0);
+    assert_eq!(with(&|delta| delta.quotas.push(quota())), 1);
+    assert_eq!(with(&|delta| delta.holds.push(hold())), 1);
+}
+
 /// Others that were granted something on that machine with the same revision are no excuse.
 #[test]
 fn a_victim_whose_room_nobody_of_a_higher_band_took_over_is_found() {
@@ -152,4 +178,104 @@ fn devices_and_quotas_that_are_listed_with_other_sums_are_found() {
     let used = all.filter_map(|quota| quota.used.as_mut()).find(|used| used.cpu_millis > 0);
     used.unwrap().cpu_millis += 500;
     assert_eq!(property_used_is_the_sum(&chronicle, &evidence.listings).len(), 2);
+}
+
+/// The first conflict that is wanted of a few runs, changed; and what is found then.
+fn with_conflict(
+    wanted: impl Fn(&Chronicle, &v1::Transaction, &v1::Outcome, &v1::Refusal) -> bool,
+    change: impl Fn(&Chronicle, &v1::Transaction, u64, &mut v1::Refusal),
+) -> Vec<String> {
+    for seed in 0..12 {
+        let mut traffic = Traffic::new(seed);
+        traffic.run(900);
+        let mut evidence = traffic.bench.evidence;
+        let chronicle = chronicle(&evidence);
+        for call in &mut evidence.calls {
+            let (Asked::Transaction(asked), Reply::Outcome(outcome)) = (&call.asked, &mut call.reply) else { continue };
+            let is_wanted = |refusal: &v1::Refusal| {
+                let conflict = refusal.kind() == v1::RefusalKind::Conflict;
+                conflict && asked.base_revision > 1 && !asked.dry_run && wanted(&chronicle, asked, outcome, refusal)
+            };
+            let Some(at) = outcome.refusals.iter().position(is_wanted) else { continue };
+            let revision = outcome.revision;
+            change(&chronicle, asked, revision, &mut outcome.refusals[at]);
+            let decided: Vec<_> = evidence.decided().collect();
+            return property_culprits_are_true(&chronicle, &decided).iter().map(ToString::to_string).collect();
+        }
+    }
+    panic!("there is no such conflict");
+}
+
+fn is_about_room(refusal: &v1::Refusal) -> bool {
+    refusal.reason() == v1::RefusalReason::NoRoom
+}
+
+/// A revision between the base and the decision at which something happened, and nothing to that machine.
+fn elsewhere(chronicle: &Chronicle, base: u64, at: u64, machine: u32) -> Option<u64> {
+    let has = |changes: Option<&std::collections::BTreeSet<u64>>, revision| {
+        changes.is_some_and(|changes| changes.contains(&revision))
+    };
+    (base + 1..at).find(|revision| {
+        let changed = has(chronicle.machine_changes.get(&machine), *revision);
+        chronicle.effects.contains(revision) && !changed && !has(chronicle.held_changes.get(&machine), *revision)
+    })
+}
+
+#[test]
+fn an_event_elsewhere_that_is_blamed_for_room_that_somebody_took_is_found() {
+    let wanted = |chronicle: &Chronicle, asked: &v1::Transaction, outcome: &v1::Outcome, refusal: &v1::Refusal| {
+        let plain = asked.placements[refusal.placement as usize].alternates.is_empty();
+        let revision = elsewhere(chronicle, asked.base_revision, outcome.revision, refusal.machine);
+        is_about_room(refusal) && plain && revision.is_some()
+    };
+    let found = with_conflict(wanted, |chronicle, asked, at, refusal| {
+        let revision = elsewhere(chronicle, asked.base_revision, at, refusal.machine).unwrap();
+        let amount = refusal.short_by;
+        refusal.culprits = vec![v1::Culprit { revision, event: "moon".into(), amount, ..v1::Culprit::default() }];
+        refusal.culprits_total = amount;
+    });
+    assert!(matches!(&found[..], [one] if one.contains("called moon")), "{found:?}");
+}
+
+#[test]
+fn somebody_without_a_device_or_port_who_is_blamed_for_it_is_found() {
+    let has_none = |chronicle: &Chronicle, culprit: &v1::Culprit| {
+        let facts = chronicle.allocations.get(&culprit.allocation);
+        facts.is_some_and(|facts| facts.granted.ports.is_empty() && facts.granted.devices.is_empty())
+    };
+    let wanted = |chronicle: &Chronicle, _: &v1::Transaction, _: &v1::Outcome, refusal: &v1::Refusal| {
+        is_about_room(refusal) && has_none(chronicle, &refusal.culprits[0])
+    };
+    for (reason, short_by) in [(v1::RefusalReason::PortTaken, 1), (v1::RefusalReason::DeviceTaken, 300)] {
+        let found = with_conflict(wanted, |_, _, _, refusal| {
+            refusal.culprits.truncate(1);
+            refusal.set_reason(reason);
+            (refusal.port, refusal.device, refusal.device_short_by_millis) = (80, "gpu".into(), 300);
+            (refusal.culprits[0].amount, refusal.culprits_total) = (short_by, short_by);
+        });
+        assert!(matches!(&found[..], [one] if one.contains("of the 0 that it got")), "{reason:?}: {found:?}");
+    }
+}
+
+#[test]
+fn culprits_who_took_less_of_a_device_than_was_short_are_found() {
+    let of_gpus = |chronicle: &Chronicle, culprit: &v1::Culprit| {
+        let devices = chronicle.allocations.get(&culprit.allocation).map(|facts| &facts.granted.devices);
+        devices.into_iter().flatten().map(|device| i64::from(device.millis)).sum::<i64>()
+    };
+    let wanted = |chronicle: &Chronicle, _: &v1::Transaction, _: &v1::Outcome, refusal: &v1::Refusal| {
+        is_about_room(refusal) && of_gpus(chronicle, &refusal.culprits[0]) > 0
+    };
+    let found = |more: i64| {
+        with_conflict(wanted, |chronicle, _, _, refusal| {
+            refusal.culprits.truncate(1);
+            refusal.set_reason(v1::RefusalReason::DeviceTaken);
+            let took = of_gpus(chronicle, &refusal.culprits[0]);
+            (refusal.device, refusal.device_short_by_millis) = ("gpu".into(), took + more);
+            (refusal.culprits[0].amount, refusal.culprits_total) = (took, took);
+        })
+    };
+    assert_eq!(found(0), [""; 0]);
+    let found = found(1);
+    assert!(matches!(&found[..], [one] if one.contains("its culprits took")), "{found:?}");
 }
