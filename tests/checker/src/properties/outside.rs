@@ -39,8 +39,10 @@ pub fn property_a_full_disk_only_refuses(events: &[FullDisk]) -> Vec<Violation> 
             FullDisk::Commit(reply) if full => match reply {
                 Reply::Failed { status: RESOURCE_EXHAUSTED, message, .. } => {
                     refused = true;
-                    let numbers = message.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty()).count();
-                    if numbers < 2 || !message.contains('/') {
+                    // A path may have digits, too.
+                    let (paths, words): (Vec<_>, Vec<_>) = message.split_whitespace().partition(|it| it.contains('/'));
+                    let numbers = words.iter().filter(|word| word.starts_with(|first: char| first.is_ascii_digit()));
+                    if paths.is_empty() || numbers.count() < 2 {
                         found(format!("a refusal names no path, free and needed bytes: {message}"));
                     }
                 }
@@ -91,7 +93,8 @@ pub enum Made {
 }
 
 /// Damage to a log either takes nothing that was acknowledged, and then the cell is at a prefix of its history; or the start fails
-/// and names file, offset and revision. Never a shorter history, never another one, never a crash.
+/// and names file, offset and revision. Never a shorter history, never another one or a longer one, never a crash. The chronicle is to reach
+/// the last revision of the stopped cell.
 #[must_use]
 pub fn property_damage_is_named(chronicle: &Chronicle, damages: &[Damage]) -> Vec<Violation> {
     let mut violations = Vec::new();
@@ -118,6 +121,9 @@ fn other_history(chronicle: &Chronicle, picture: &Picture, acknowledged: u64) ->
     let recovered = picture.revision - 1;
     if recovered < acknowledged {
         return Some(format!("revision {acknowledged} was acknowledged, and the cell came back at {recovered}"));
+    }
+    if recovered > chronicle.newest() {
+        return Some(format!("the cell came back at {recovered}, and had ended at {}", chronicle.newest()));
     }
     let folded = chronicle.picture_at(recovered)?;
     // A start changes nothing but the time.

@@ -402,6 +402,7 @@ fn a_full_disk_that_takes_commits_or_stops_readers_is_found() {
         (4, FullDisk::Status(String::new())),
         (6, FullDisk::Status("low on space".into())),
         (7, refused("/var/cell/log: 10 bytes are free, and 4096 are needed")),
+        (2, refused("/srv/cell-1/data-2: there is no room")),
     ];
     for (at, event) in broken {
         let mut bad = good.to_vec();
@@ -426,6 +427,8 @@ fn damage_that_shortens_the_history_or_is_not_named_is_found() {
     let named = "segment-7, offset 4096, revision 12: expected checksum 0x12, found 0x13; restore it";
     assert_eq!(found(started(newest)) + found(started(newest - 3)) + found(Made::Refused(named.into())), 0);
     assert_eq!(found(started(newest - 4)), 1);
+    let never_was = plenum_checker::picture::Picture { revision: newest + 2, ..Default::default() };
+    assert_eq!(found(Made::Started(Box::new(never_was))), 1);
     assert_eq!(found(Made::Refused("it is broken".into())), 1);
     assert_eq!(found(Made::Crashed("index out of bounds".into())), 1);
     let Made::Started(mut other) = started(newest) else { unreachable!() };
