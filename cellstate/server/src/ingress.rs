@@ -80,6 +80,8 @@ pub(crate) struct Arrival {
     pub(crate) asked: Asked,
     pub(crate) reply: Option<Reply>,
     pub(crate) since: Instant,
+    /// It comes before all that principals ask.
+    comes_first: bool,
 }
 
 /// Why a request was not queued.
@@ -118,6 +120,10 @@ pub(crate) struct Taken {
 /// Most requests that the resolver takes at a time.
 const TAKEN_MAX: usize = 256;
 
+/// No more are taken once those of principals have so many bytes: whoever asks next, an operator perhaps, waits until these are decided, and each of
+/// the large ones may fill a batch with its answer. Sixty-four transactions of a hundred claims have no more.
+const TAKEN_BYTES_MAX: usize = 128 << 10;
+
 /// How often a server that stops looks whether its journal has failed.
 const STOPPING_LOOK: Duration = Duration::from_millis(20);
 
@@ -140,6 +146,8 @@ pub(crate) struct Ingress {
     arrived: Condvar,
     /// [`State::written`] has something: looked at between two requests, without the lock that all connections want.
     is_written: AtomicBool,
+    /// [`State::own`] has something: looked at in the same way.
+    has_own: AtomicBool,
 }
 
 impl Ingress {
@@ -152,7 +160,8 @@ impl Ingress {
             stopping: false,
             waits: false,
         };
-        Self { state: Mutex::new(state), arrived: Condvar::new(), is_written: AtomicBool::new(false) }
+        let (is_written, has_own) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { state: Mutex::new(state), arrived: Condvar::new(), is_written, has_own }
     }
 
     /// Queues requests of somebody, in this order; transactions are of the session of which this was queued. Gives who waits for those that were
@@ -172,7 +181,8 @@ impl Ingress {
                 continue;
             }
             let (principal, bytes) = (asked.request().principal.clone(), asked.encoded_bytes());
-            match state.queue.push(&principal, bytes, Arrival { asked, reply: Some(reply), since }) {
+            match state.queue.push(&principal, bytes, Arrival { asked, reply: Some(reply), since, comes_first: false })
+            {
                 // Nobody takes it from the queue before the lock is given back.
                 Ok(()) => session.zip(number).into_iter().for_each(|(highest, number)| highest.raise(number)),
                 Err((full, Arrival { reply: Some(reply), .. })) => {
@@ -191,8 +201,7 @@ impl Ingress {
         if state.stopping {
             return;
         }
-        state.own.push_back(Arrival { asked, reply, since: Instant::now() });
-        self.wake(&state);
+        self.push_first(&mut state, asked, reply);
     }
 
     /// Queues what agents report, before all that principals ask: it makes room for that. With a principal's turns it would come late just
@@ -202,9 +211,14 @@ impl Ingress {
         if state.stopping {
             return Err(NotQueued::Stopping);
         }
-        state.own.push_back(Arrival { asked, reply: Some(reply), since: Instant::now() });
-        self.wake(&state);
+        self.push_first(&mut state, asked, Some(reply));
         Ok(())
+    }
+
+    fn push_first(&self, state: &mut State, asked: Asked, reply: Option<Reply>) {
+        state.own.push_back(Arrival { asked, reply, since: Instant::now(), comes_first: true });
+        self.has_own.store(true, Ordering::Release);
+        self.wake(state);
     }
 
     /// The journal's thread is done with its batch.
@@ -221,6 +235,18 @@ impl Ingress {
             return None;
         }
         self.state.lock().written.take()
+    }
+
+    /// Puts what comes before all that principals ask, and has come since, before what was taken of them. Without it, and while some of it waits
+    /// there already, it looks no further.
+    pub(crate) fn take_first(&self, arrivals: &mut VecDeque<Arrival>) {
+        if !self.has_own.load(Ordering::Acquire) || arrivals.front().is_some_and(|arrival| arrival.comes_first) {
+            return;
+        }
+        let mut state = self.state.lock();
+        let own = state.own.len().min(TAKEN_MAX);
+        state.own.drain(..own).rev().for_each(|arrival| arrivals.push_front(arrival));
+        self.has_own.store(!state.own.is_empty(), Ordering::Relaxed);
     }
 
     /// Somebody wants a snapshot.
@@ -243,7 +269,7 @@ impl Ingress {
         let mut state = self.state.lock();
         state.stopping = true;
         unheard.append(&mut state.own);
-        state.queue.take(usize::MAX, &mut unheard);
+        state.queue.take(usize::MAX, usize::MAX, &mut unheard);
         self.wake(&state);
         drop(state);
         drop(unheard);
@@ -305,7 +331,8 @@ impl Ingress {
         if let Some(arrivals) = room {
             let own = state.own.len().min(TAKEN_MAX);
             arrivals.extend(state.own.drain(..own));
-            state.queue.take(TAKEN_MAX, arrivals);
+            self.has_own.store(!state.own.is_empty(), Ordering::Relaxed);
+            state.queue.take(TAKEN_MAX, TAKEN_BYTES_MAX, arrivals);
         }
         Taken { written, stopping: state.stopping, drained: state.own.is_empty() && state.queue.len() == 0 }
     }
@@ -333,6 +360,32 @@ mod tests {
         assert_eq!((of_agents, taken.len()), (16, TAKEN_MAX));
         ingress.stop();
         assert!(matches!(ingress.push_report(asked("agents"), reply()), Err(NotQueued::Stopping)));
+    }
+
+    // It waited for up to two hundred transactions of others, and for the syncs of their batches.
+    #[test]
+    fn what_agents_report_comes_also_before_what_was_taken_of_principals_and_in_its_own_order() {
+        let ingress = Ingress::new(QueueBounds::default());
+        let asked = |principal: &str| {
+            let (principal, command) = (principal.into(), plenum_model::Command::ReportStatus(Vec::new()));
+            Asked::new(plenum_model::Request { principal, namespace: "".into(), command })
+        };
+        let reply = || Reply::Once(oneshot::channel().0);
+        let principals = ["p1", "p2"];
+        assert!(ingress.push_all(principals.iter().map(|principal| (asked(principal), reply())), None).is_empty());
+        let mut taken = VecDeque::new();
+        ingress.take(Some(&mut taken), false, None);
+        for principal in ["r1", "r2"] {
+            ingress.push_report(asked(principal), reply()).unwrap();
+        }
+        let mut next = || {
+            ingress.take_first(&mut taken);
+            taken.pop_front().map(|arrival| arrival.asked.request().principal.to_string())
+        };
+        assert_eq!(next().as_deref(), Some("r1"));
+        ingress.push_report(asked("r3"), reply()).unwrap();
+        let rest: Vec<String> = std::iter::from_fn(next).collect();
+        assert_eq!(rest, ["r2", "r3", "p1", "p2"]);
     }
 
     // Who had not heard what became of a transaction, and asked again when the queue was full, was told that it was not executed.

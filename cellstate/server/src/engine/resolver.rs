@@ -133,6 +133,7 @@ impl Resolver {
                     self.committer.warm(pending.iter().take(WARM_AHEAD).map(|arrival| &arrival.asked));
                 }
                 decided += 1;
+                self.shared.ingress.take_first(pending);
                 let Some(arrival) = pending.pop_front() else { break };
                 self.decide(arrival);
             }

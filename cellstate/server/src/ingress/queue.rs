@@ -146,17 +146,21 @@ impl<T> FairQueue<T> {
         self.priorities = priorities;
     }
 
-    /// Takes the next requests, until there are so many in `taken`. Looks principals up once a turn, not for each request.
-    pub(crate) fn take(&mut self, most: usize, taken: &mut VecDeque<T>) {
-        while taken.len() < most {
+    /// Takes the next requests, until there are so many in `taken`, or those that it took have so many bytes. Looks principals up once a turn, not
+    /// for each request.
+    pub(crate) fn take(&mut self, most: usize, bytes_most: usize, taken: &mut VecDeque<T>) {
+        let mut bytes_left = bytes_most;
+        while taken.len() < most && bytes_left > 0 {
             let alone = self.turns.len() == 1;
             let Some(principal) = self.turns.front() else { return };
             let own = self.principals.get_mut(principal).expect("who has a turn has requests");
             while taken.len() < most
+                && bytes_left > 0
                 && let Some((bytes, request)) = own.next(alone)
             {
                 self.requests -= 1;
                 self.bytes -= bytes;
+                bytes_left = bytes_left.saturating_sub(bytes);
                 taken.push_back(request);
             }
             if own.waiting.is_empty() {
@@ -167,7 +171,7 @@ impl<T> FairQueue<T> {
                     self.principals.remove(principal);
                 }
                 self.turns.pop_front();
-            } else if taken.len() < most {
+            } else if taken.len() < most && bytes_left > 0 {
                 own.credit += own.turn;
                 self.turns.rotate_left(1);
             }
@@ -221,7 +225,7 @@ mod tests {
 
     fn pop(queue: &mut FairQueue<u32>) -> Option<u32> {
         let mut taken = VecDeque::new();
-        queue.take(1, &mut taken);
+        queue.take(1, usize::MAX, &mut taken);
         taken.pop_front()
     }
 
@@ -269,14 +273,37 @@ mod tests {
             }
             queue
         };
-        let (mut one_by_one, mut many) = (fill(), fill());
+        let (mut one_by_one, mut many, mut bounded) = (fill(), fill(), fill());
         let mut taken = VecDeque::new();
         for most in [1, 2, 40, 41, 300] {
-            many.take(most, &mut taken);
+            many.take(most, usize::MAX, &mut taken);
             assert_eq!(taken.len(), most);
         }
-        many.take(301, &mut taken);
-        assert_eq!(taken, drain(&mut one_by_one));
+        many.take(301, usize::MAX, &mut taken);
+        let of_one_by_one = drain(&mut one_by_one);
+        assert_eq!(taken, of_one_by_one);
+        let mut taken = VecDeque::new();
+        while bounded.len() > 0 {
+            bounded.take(usize::MAX, 5000, &mut taken);
+        }
+        assert_eq!(taken, of_one_by_one);
+    }
+
+    // Whoever was alone for a moment had two hundred large ones taken at once, and who came next waited for all of them.
+    #[test]
+    fn no_more_bytes_are_taken_at_once_of_who_is_alone_either_but_always_a_request() {
+        let mut queue = queue(1000, 1 << 30, 1000);
+        let ann: Arc<str> = "ann".into();
+        (0..5).for_each(|number| queue.push(&ann, 400, number).unwrap());
+        queue.push(&ann, 2000, 5).unwrap();
+        let mut taken_at_once = |most| {
+            let mut taken = VecDeque::new();
+            queue.take(most, 1000, &mut taken);
+            Vec::from(taken)
+        };
+        assert_eq!(taken_at_once(100), [0, 1, 2]);
+        assert_eq!(taken_at_once(1), [3]);
+        assert_eq!(taken_at_once(100), [4, 5]);
     }
 
     #[test]

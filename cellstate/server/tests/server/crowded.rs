@@ -152,6 +152,43 @@ async fn one_request_does_not_wait_for_all_that_another_principal_has_queued() {
     panic!("in {ROUNDS} rounds the one request came after all that was queued before");
 }
 
+// All that one had queued while it was alone was taken at once, and whoever came next waited for two hundred large transactions.
+#[tokio::test]
+async fn who_asks_later_does_not_wait_for_all_that_another_principal_had_queued_while_it_was_alone() {
+    const ROUNDS: u64 = 5;
+    const HEAVY: u64 = 60;
+    const CLAIMS: u32 = 4096;
+    let dir = tempfile::tempdir().unwrap();
+    let mut roomy = options(dir.path());
+    roomy.settings.segment_bytes = 16 << 20;
+    let server = Server::start(roomy).await.unwrap();
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let mut large = job("large", CLAIMS);
+    large.shape.as_mut().unwrap().scheduler = "greedy".to_owned();
+    let large = submit(&channel, large).await.job;
+    let heavy = [placement(large, vec![0; CLAIMS as usize], (0..CLAIMS).collect())];
+    let mut greedy = Session::open_own(&channel, "greedy").await.unwrap();
+    let mut modest = Session::open_own(&channel, "modest").await.unwrap();
+    let inspect = v1::inspect_client::InspectClient::new(connect(&server).await);
+    let revision = async || inspect.clone().status(v1::StatusRequest {}).await.unwrap().into_inner().revision;
+    for round in 0..ROUNDS {
+        let begun = revision().await;
+        queue(&mut greedy, round * HEAVY + 1..=(round + 1) * HEAVY, &heavy).await;
+        // They came in parts: the first of them were taken by themselves, and by now the others wait or were taken, too.
+        let mut before = begun;
+        while before < begun + 10 {
+            before = revision().await;
+        }
+        let decided = modest.commit(modest.transaction(round + 1, Vec::new())).await.unwrap().revision;
+        let (of_greedy, _) = answers(&mut greedy, usize::try_from(HEAVY).unwrap() + 1).await;
+        if decided - before <= 25 && of_greedy.iter().max() > Some(&decided) {
+            return server.shutdown().await.unwrap();
+        }
+    }
+    panic!("in {ROUNDS} rounds the one request came after all that was queued before");
+}
+
 /// A call to submit a job whose message is said to have so many bytes, of which so many come and no more while the sender is there.
 fn begin(channel: &Channel, whole: u32, sent: usize) -> (mpsc::Sender<Bytes>, tokio::task::JoinHandle<Option<Status>>) {
     let mut head = vec![0];
