@@ -93,7 +93,7 @@ impl CellService {
                 Answered { at, answer: Answer::Repeated(at) }
             }
         };
-        match self.shared.decision(answered).await?.decision {
+        match self.shared.decision(answered).await.map_err(Failure::of_what_was_decided)?.decision {
             Decision::Outcome(outcome) => Ok(Response::new(outcome.as_ref().into())),
             Decision::Rejected(rejection) => Err(Failure::from(rejection).into()),
             Decision::Accepted { .. } => Err(Failure::internal("a transaction was accepted without an outcome").into()),

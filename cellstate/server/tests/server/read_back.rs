@@ -163,3 +163,31 @@ async fn a_repeated_number_gets_its_outcome_also_while_the_cell_takes_no_changes
     assert!(refused.message.contains("came before") && refused.retry_after_micros > 0, "{refused:?}");
     server.shutdown().await.unwrap();
 }
+
+// By a call, who asked again was told that the history was behind, and took the transaction for one that was not executed.
+#[tokio::test]
+async fn by_a_call_as_on_a_stream_the_outcome_of_a_repeated_number_is_unknown_while_it_can_not_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut forgetful = options(dir.path());
+    forgetful.settings.recent_bytes = 1;
+    forgetful.settings.history = false;
+    let server = Server::start(forgetful).await.unwrap();
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let work = submit(&channel, job("work", 4)).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let first = session.transaction(1, vec![placement(work, vec![0], vec![0])]);
+    session.commit(first.clone()).await.unwrap();
+    submit(&channel, job("other", 1)).await;
+    // The log can't be read for a moment, as for want of open files.
+    for file in std::fs::read_dir(dir.path().join("log")).unwrap().map(|file| file.unwrap().path()) {
+        if file.extension().is_some_and(|extension| extension == "segment") {
+            std::fs::rename(&file, file.with_extension("away")).unwrap();
+        }
+    }
+    let by_stream = session.commit(first.clone()).await.unwrap_err();
+    assert_eq!(by_stream.code, "OUTCOME_UNKNOWN", "{by_stream:?}");
+    let by_call = v1::cell_client::CellClient::new(channel).commit(first).await.unwrap_err();
+    assert_eq!(crate::client::code(&by_call), "OUTCOME_UNKNOWN", "{by_call}");
+    server.kill().await.unwrap();
+}
