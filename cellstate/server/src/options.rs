@@ -115,6 +115,8 @@ const SECTOR_BYTES: u64 = 512;
 const UNREAD_BYTES_MIN: usize = 1 << 20;
 /// Agents count terms in milliseconds and renew after a third: the shortest that a reply on a busy machine keeps.
 const LEASE_MIN: Duration = Duration::from_millis(100);
+/// A simple client has no stream, and its session must be there from one of its calls to the next.
+const SESSION_LINGER_MIN: Duration = Duration::from_secs(1);
 /// Largest frames: what the history takes.
 const FRAME_BYTES_MAX: u64 = 64 << 20;
 /// Of a segment, what is no frame; of a frame, what is no batch.
@@ -128,6 +130,9 @@ impl Settings {
             (found < least).then(|| (name, format!("at least {least}"), found.to_string()))
         };
         let size = |name, least: usize, found: usize| whole(name, least as u64, found as u64);
+        let span = |name, least: Duration, found: Duration| {
+            (found < least).then(|| (name, format!("at least {least:?}"), format!("{found:?}")))
+        };
         let segments = SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX;
         let is_segment = segments.contains(&self.segment_bytes) && self.segment_bytes.is_multiple_of(SECTOR_BYTES);
         let segment_rule = || format!("a multiple of {SECTOR_BYTES} from {} to {}", segments.start(), segments.end());
@@ -137,10 +142,8 @@ impl Settings {
             .or_else(|| size("unread_bytes", UNREAD_BYTES_MIN, self.unread_bytes))
             .or_else(|| size("connections", 1, self.connections))
             .or_else(|| whole("listing_rows", 1, self.listing_rows.into()))
-            .or_else(|| {
-                let (least, found) = (format!("at least {LEASE_MIN:?}"), format!("{:?}", self.lease));
-                (self.lease < LEASE_MIN).then_some(("lease", least, found))
-            });
+            .or_else(|| span("lease", LEASE_MIN, self.lease))
+            .or_else(|| span("session_linger", SESSION_LINGER_MIN, self.session_linger));
         wrong.map_or(Ok(()), |(name, expected, found)| Err(ServerError::Setting { name, expected, found }))
     }
 
@@ -235,7 +238,8 @@ mod tests {
         }
     }
 
-    // With most of these a server began and served nobody: it took no connection, listed nothing, or gave leases that no agent keeps.
+    // With most of these a server began and served nobody: it took no connection, listed nothing, gave leases that no agent keeps, or closed the
+    // sessions of simple clients at once.
     // Odd sizes of segments were told as a damaged log.
     #[test]
     fn settings_with_which_nobody_is_served_are_refused_at_the_start() {
@@ -249,6 +253,7 @@ mod tests {
             (Settings { connections: 0, ..usual() }, "connections: expected at least 1, found 0"),
             (Settings { listing_rows: 0, ..usual() }, "listing_rows: expected at least 1, found 0"),
             (Settings { lease: Duration::ZERO, ..usual() }, "lease: expected at least 100ms, found 0ns"),
+            (Settings { session_linger: Duration::ZERO, ..usual() }, "session_linger: expected at least 1s, found 0ns"),
         ] {
             let error = settings.check().unwrap_err();
             assert!(error.code() == "BAD_SETTING" && error.to_string().contains(told), "{error}");

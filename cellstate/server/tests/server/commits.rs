@@ -163,7 +163,7 @@ async fn a_simple_client_opens_commits_and_closes() {
 async fn a_session_that_nobody_uses_any_more_is_closed() {
     let dir = tempfile::tempdir().unwrap();
     let mut short = options(dir.path());
-    short.settings.session_linger = Duration::from_millis(500);
+    short.settings.session_linger = Duration::from_secs(1);
     let server = Server::start(short).await.unwrap();
     let channel = connect(&server).await;
     let left = Session::open(&channel, "left").await.unwrap();
