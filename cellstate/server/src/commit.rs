@@ -23,6 +23,7 @@
 mod asked;
 pub(crate) mod bounds;
 mod building;
+mod held;
 mod room;
 
 #[cfg(test)]
@@ -40,6 +41,8 @@ use crate::planted_bugs;
 use crate::publish::LoggedBatch;
 pub use asked::{Asked, SERVER};
 use building::Building;
+use held::held_bytes;
+pub(crate) use held::outcome_bytes;
 pub(crate) use room::{first_within, reports_within, stops_within};
 
 /// Bounds of a batch.
@@ -192,6 +195,8 @@ pub struct Committer<T> {
     durable: Revision,
     /// Answers that wait for their revision to be durable. Invariant: revisions never fall.
     waiting: VecDeque<Waiting<T>>,
+    /// What they hold that stands in no batch.
+    waiting_bytes: usize,
     outputs: VecDeque<Output<T>>,
     /// The due time at which a tick changed nothing: no reason to tick again.
     idle_tick: Option<LogTime>,
@@ -221,6 +226,7 @@ impl<T> Committer<T> {
             in_flight: None,
             durable,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             outputs: VecDeque::new(),
             idle_tick: None,
             tick: Asked::by_server(Command::Tick),
@@ -260,11 +266,13 @@ impl<T> Committer<T> {
         self.building.len_bytes()
     }
 
-    /// Whether a request may be handed over now. False while a full batch waits for the one in flight, and after a failure.
+    /// Whether a request may be handed over now. False while a full batch waits for the one in flight, or as much as a batch waits for it
+    /// that goes into none, and after a failure.
     #[must_use]
     pub fn has_room(&self) -> bool {
         !self.failed
             && self.building.len_bytes() < self.options.batch_bytes
+            && self.waiting_bytes < self.options.batch_bytes
             && self.waiting.len() < 2 * self.options.batch_requests
             && self.building.requests() < self.options.batch_requests
     }
@@ -461,6 +469,7 @@ impl<T> Committer<T> {
         if waiting.at <= self.durable {
             self.outputs.push_back(waiting.into_output());
         } else {
+            self.waiting_bytes += held_bytes(&waiting.answer);
             self.waiting.push_back(waiting);
         }
     }
@@ -473,8 +482,11 @@ impl<T> Committer<T> {
         self.durable = published.batch.last();
         self.outputs.push_back(Output::Publish(published));
         self.show_snapshot();
-        while self.waiting.front().is_some_and(|waiting| waiting.at <= self.durable) {
-            self.outputs.extend(self.waiting.pop_front().map(Waiting::into_output));
+        while self.waiting.front().is_some_and(|waiting| waiting.at <= self.durable)
+            && let Some(waiting) = self.waiting.pop_front()
+        {
+            self.waiting_bytes -= held_bytes(&waiting.answer);
+            self.outputs.push_back(waiting.into_output());
         }
     }
 
@@ -482,6 +494,7 @@ impl<T> Committer<T> {
         self.failed = true;
         self.in_flight = None;
         self.waiting.clear();
+        self.waiting_bytes = 0;
         self.outputs.clear();
         self.snapshot = Snapshot::NotWanted;
     }

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use plenum_model::{Decision, Revision};
+use plenum_model::{Decision, Outcome, Revision};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::api::arriving::{Arriving, Room};
 use crate::api::failure::Failure;
-use crate::commit::{Answer, Asked};
+use crate::commit::{Answer, Asked, outcome_bytes};
 use crate::sessions::HighestQueued;
 pub(crate) use queue::FairQueue;
 pub(crate) use queue::Full;
@@ -30,8 +31,10 @@ pub(crate) struct Answered {
 pub(crate) enum Told {
     /// Its outcome stands where all that was decided at this revision does. Nothing of it is held for who does not read.
     Decided(Revision),
-    /// What stands nowhere, and the revision at which it was judged: rejections and dry runs.
+    /// What stands nowhere, and is short; and the revision at which it was judged.
     Other(Revision, Decision),
+    /// The same of a dry run: its outcome may be large, and has its room among what was not read.
+    DryRun(Revision, Box<Outcome>, Room),
     /// It was not queued.
     Refused(Box<Failure>),
 }
@@ -40,7 +43,7 @@ pub(crate) enum Told {
 #[derive(Debug)]
 pub(crate) enum Reply {
     Once(oneshot::Sender<Answered>),
-    /// Bounded by the session: it admits only so many unanswered numbers.
+    /// Bounded by the session, which admits only so many unanswered numbers; and in bytes by the room that answers have which nobody has read.
     Session {
         number: u64,
         to: mpsc::UnboundedSender<(u64, Told)>,
@@ -48,8 +51,9 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    /// Answers. An asker who left does not mind. Gives the answer back if nobody needs it any more.
-    pub(crate) fn send(self, answered: Answered) -> Option<Answer> {
+    /// Answers. An asker who left does not mind. Gives the answer back if nobody needs it any more. What a stream is told that it need not read at
+    /// once has its room here, or is not told.
+    pub(crate) fn send(self, answered: Answered, unread: &Arc<Arriving>) -> Option<Answer> {
         match self {
             Self::Once(to) => to.send(answered).err().map(|answered| answered.answer),
             Self::Session { number, to } => {
@@ -57,6 +61,7 @@ impl Reply {
                 // costs both.
                 let (told, spent) = match answered.answer {
                     changed @ Answer::Changed(_) => (Told::Decided(answered.at), Some(changed)),
+                    Answer::Unchanged(Decision::Outcome(outcome)) => (dry_run(answered.at, outcome, unread), None),
                     Answer::Unchanged(decision) => (Told::Other(answered.at, decision), None),
                     Answer::Repeated(at) => (Told::Decided(at), None),
                 };
@@ -64,6 +69,14 @@ impl Reply {
                 spent
             }
         }
+    }
+}
+
+/// A dry run can be asked for again: nothing of it was executed.
+fn dry_run(at: Revision, outcome: Box<Outcome>, unread: &Arc<Arriving>) -> Told {
+    match Room::take(unread, outcome_bytes(&outcome)) {
+        Some(room) => Told::DryRun(at, outcome, room),
+        None => Told::Refused(Box::new(Failure::too_much_unread(unread.most()))),
     }
 }
 
@@ -341,6 +354,45 @@ impl Ingress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // A stream that was not read kept 256 of them, which may be a gigabyte, and there was no bound over all streams.
+    #[test]
+    fn the_outcome_of_a_dry_run_is_told_to_a_stream_as_long_as_there_is_room_among_what_was_not_read() {
+        let unread = Arc::new(Arriving::new(1 << 20));
+        let (to, mut told) = mpsc::unbounded_channel();
+        let send = |number: u64| {
+            let outcome = Outcome {
+                id: plenum_model::TransactionId::default(),
+                revision: Revision(1),
+                time: plenum_model::LogTime::default(),
+                outcome: plenum_model::TransactionOutcome::Refused,
+                placements: vec![vec![None; 20_000]],
+                refusals: Vec::new(),
+                idle_stops: Vec::new(),
+                ports: Vec::new(),
+                divergences: Vec::new(),
+            };
+            let answer = Answer::Unchanged(Decision::Outcome(Box::new(outcome)));
+            let reply = Reply::Session { number, to: to.clone() };
+            assert!(reply.send(Answered { at: Revision(1), answer }, &unread).is_none());
+        };
+        let mut held = Vec::new();
+        for number in 0..9 {
+            send(number);
+            match told.try_recv().unwrap().1 {
+                Told::DryRun(_, _, room) => held.push(room),
+                Told::Refused(failure) => {
+                    assert!((failure.code, failure.retry_after.is_zero()) == ("QUEUE_FULL", false));
+                    break;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!((2..5).contains(&held.len()), "{} of 240 kB in a mebibyte", held.len());
+        held.pop();
+        send(9);
+        assert!(matches!(told.try_recv().unwrap(), (9, Told::DryRun(..))));
+    }
 
     // They took turns with principals: the more of these there were, the later came the receipts that make room for what they ask.
     #[test]

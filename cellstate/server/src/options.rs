@@ -44,7 +44,8 @@ impl ServerOptions {
 pub struct Settings {
     /// Bytes of requests that have begun to arrive, of everybody: at least twice [`Settings::message_bytes_max`].
     pub arriving_bytes: usize,
-    /// Bytes of answers that their callers have not read, of everybody: of listings and whatever else only reads.
+    /// Bytes of answers that their callers have not read, of everybody: of listings and whatever else only reads, of dry runs, and of
+    /// transactions by a call of their own.
     pub unread_bytes: usize,
     /// Requests that wait for the resolver.
     pub queue: QueueBounds,

@@ -35,7 +35,7 @@ impl Arriving {
     }
 
     /// The bound.
-    pub(super) fn most(&self) -> usize {
+    pub(crate) fn most(&self) -> usize {
         self.most
     }
 
@@ -48,6 +48,32 @@ impl Arriving {
         let most = if of_message <= SMALL_BYTES { self.most } else { self.most - self.most / 4 };
         let more = |held: usize| held.checked_add(bytes).filter(|sum| *sum <= most);
         self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+}
+
+/// Room for something whole; given back with it.
+#[derive(Debug)]
+pub(crate) struct Room {
+    of: Arc<Arriving>,
+    bytes: usize,
+}
+
+impl Room {
+    /// For so many bytes, if there is so much.
+    pub(crate) fn take(of: &Arc<Arriving>, bytes: usize) -> Option<Self> {
+        of.take(bytes, bytes).then(|| Self { of: of.clone(), bytes })
+    }
+
+    /// Gives back what is more than this.
+    pub(crate) fn keep(&mut self, bytes: usize) {
+        self.of.give_back(self.bytes.saturating_sub(bytes));
+        self.bytes = self.bytes.min(bytes);
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.keep(0);
     }
 }
 

@@ -21,6 +21,7 @@ use super::principal;
 use super::session::{self, Ask as SessionAsk};
 use super::simple;
 use super::stream::{self, HANDFULS_MAX, NOTES_MAX, Out, Owner, Watcher, apart, unreadable};
+use super::unread::Effect;
 use super::without_room;
 use crate::authorise::{Principal, Role};
 use crate::commit::{Answer, Asked};
@@ -76,6 +77,7 @@ impl CellService {
         let Command::Commit(transaction, _) = &command else {
             return Err(Failure::internal("a transaction became another request").into());
         };
+        let effect = if transaction.dry_run { Effect::Nothing } else { Effect::Decided };
         let namespace = self.used(&principal, transaction.id.session.0, transaction.incarnation).await?.namespace;
         let queued = self.shared.sessions.lock().queued(transaction.id.session);
         let (sender, receiver) = tokio::sync::oneshot::channel();
@@ -94,7 +96,11 @@ impl CellService {
             }
         };
         match self.shared.decision(answered).await.map_err(Failure::of_what_was_decided)?.decision {
-            Decision::Outcome(outcome) => Ok(Response::new(outcome.as_ref().into())),
+            Decision::Outcome(outcome) => {
+                let mut response = Response::new(outcome.as_ref().into());
+                response.extensions_mut().insert(effect);
+                Ok(response)
+            }
             Decision::Rejected(rejection) => Err(Failure::from(rejection).into()),
             Decision::Accepted { .. } => Err(Failure::internal("a transaction was accepted without an outcome").into()),
         }

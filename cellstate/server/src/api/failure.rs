@@ -108,11 +108,19 @@ impl Failure {
     }
 
     /// Others have not read their answers.
-    pub(super) fn too_much_unread(most: usize) -> Self {
+    pub(crate) fn too_much_unread(most: usize) -> Self {
         let message = format!(
             "there is room for {most} bytes of answers that nobody has read yet; try again later, or ask for less"
         );
         Self::new(Code::ResourceExhausted, "QUEUE_FULL", message).retry(Duration::from_secs(1))
+    }
+
+    /// The same of the outcome of a transaction, which was decided.
+    pub(super) fn no_room_for_what_was_decided(most: usize) -> Self {
+        let message = format!(
+            "the transaction was decided, and there is no room for its outcome among the {most} bytes of answers that nobody has read yet: ask again under the same number"
+        );
+        Self::new(Code::ResourceExhausted, "OUTCOME_UNKNOWN", message).retry(Duration::from_secs(1))
     }
 
     /// Too much waits already.

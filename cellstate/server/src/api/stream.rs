@@ -16,6 +16,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Status, Streaming};
 
+use super::arriving::Room;
 use super::failure::Failure;
 use super::missed;
 use super::session::{Ask, Request, Response};
@@ -363,6 +364,11 @@ impl Watcher {
         match told {
             Told::Decided(at) => self.sync.decided(at, number),
             Told::Refused(failure) => self.refuse(number, &failure),
+            Told::DryRun(at, outcome, mut room) => {
+                let encoded = v1::Outcome::from(&*outcome).encode_to_vec();
+                room.keep(encoded.len());
+                self.sync.outcome(at, Bytes::from_owner(Unsent { encoded, _room: room }));
+            }
             Told::Other(at, decision) => match outcome_of(decision) {
                 Ok(encoded) => self.sync.outcome(at, encoded),
                 Err(failure) => self.sync.error(at, error(number, &failure)),
@@ -372,6 +378,18 @@ impl Watcher {
 
     fn refuse(&mut self, number: u64, failure: &Failure) {
         self.sync.error(Revision(0), error(number, failure));
+    }
+}
+
+/// An encoded outcome that stands nowhere else, and has its room until it goes into a message.
+struct Unsent {
+    encoded: Vec<u8>,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Unsent {
+    fn as_ref(&self) -> &[u8] {
+        &self.encoded
     }
 }
 
@@ -631,6 +649,42 @@ mod tests {
             panic!("a welcome and an outcome were expected: {told:?}")
         };
         assert_eq!((outcome.number, outcome.revision), (1, decided.at.0));
+        drop((watcher, shared));
+        server.shutdown().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_outcome_of_a_dry_run_has_its_room_until_it_goes_into_a_message() {
+        let (_dir, server, shared) = that_forgets().await;
+        let outcome = plenum_model::Outcome {
+            id: plenum_model::TransactionId::default(),
+            revision: Revision(1),
+            time: plenum_model::LogTime::default(),
+            outcome: plenum_model::TransactionOutcome::Refused,
+            placements: vec![vec![None; 1000]],
+            refusals: Vec::new(),
+            idle_stops: Vec::new(),
+            ports: Vec::new(),
+            divergences: Vec::new(),
+        };
+        let unread = Arc::new(super::super::arriving::Arriving::new(60_000));
+        let room = Room::take(&unread, 60_000).unwrap();
+        let has_room = |bytes| Room::take(&unread, bytes).is_some();
+        let owner = Owner { principal: Principal::local(), namespace: "".into(), session: SessionId(1) };
+        let hello = v1::Hello { sections: vec![v1::Section::Outcomes.into()], ..v1::Hello::default() };
+        let mut watcher = Watcher::new(shared.clone(), owner, &hello, mpsc::unbounded_channel().0).unwrap();
+        watcher.outstanding = 1;
+        watcher.answered(1, Told::DryRun(Revision(0), Box::new(outcome), room));
+        assert!(has_room(58_000) && !has_room(59_500), "encoded it has a kilobyte");
+        let (out, mut sent) = mpsc::channel(HANDFULS_MAX);
+        let mut wake = Wake { due: true, micros: i64::MAX, timer: Box::pin(tokio::time::sleep(Duration::MAX)) };
+        assert!(watcher.send_due(&out, &mut wake).await.is_ok());
+        assert!(!has_room(59_500), "it waits for its connection");
+        let mut told = 0;
+        while let Ok(handful) = sent.try_recv() {
+            told += handful.into_iter().map(|message| message.unwrap().encode_to_vec().len()).sum::<usize>();
+        }
+        assert!(told > 1000 && has_room(60_000));
         drop((watcher, shared));
         server.shutdown().await.unwrap();
     }

@@ -1,7 +1,8 @@
 //! Answers that their callers have not read: counted, and bounded in all.
 //!
 //! An answer is in memory until its last bytes have gone out, and who asks need not read: a listing has up to 64 MiB, and a connection
-//! room for hundreds of calls. Streams are bounded by themselves: nothing more is made for who does not read.
+//! room for hundreds of calls. Streams are bounded by themselves: nothing more is made for who does not read. But for the outcomes of dry runs:
+//! they stand nowhere to be looked up again, and are counted from the resolver on.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,23 +17,42 @@ use super::arriving::Arriving;
 use super::failure::Failure;
 
 /// Whether a method only reads, and answers at once: its answer may be large, and can be refused as nothing was changed. What changes
-/// something is answered by a little more than it was asked with.
+/// something is answered by a little more than it was asked with; transactions are not, and say so themselves by an [`Effect`].
 fn reads(method: &str) -> bool {
     let name = method.rsplit('/').next().unwrap_or_default();
     name.starts_with("List") || name.starts_with("Get") || name.ends_with("History") || name == "Wanted"
 }
 
-/// The answer to a call of this method, counted if it may be large.
-pub(super) fn counted(unread: &Arc<Arriving>, method: &str, response: Response<Body>) -> Response<Body> {
-    if !reads(method) {
-        return response;
+/// What came of a call whose answer may be large.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Effect {
+    /// Nothing was changed.
+    Nothing,
+    /// A transaction was decided; asked again under its number, it gets its outcome.
+    Decided,
+}
+
+impl Effect {
+    /// What its caller is told when there is no room for the answer.
+    fn without_room(self, most: usize) -> Failure {
+        match self {
+            Self::Nothing => Failure::too_much_unread(most),
+            Self::Decided => Failure::no_room_for_what_was_decided(most),
+        }
     }
-    response.map(|body| Body::new(Unread { body, unread: unread.clone(), bytes: 0, is_refused: false }))
+}
+
+/// The answer to a call of this method, counted if it may be large.
+pub(super) fn counted(unread: &Arc<Arriving>, method: &str, mut response: Response<Body>) -> Response<Body> {
+    let of_reads = || reads(method).then_some(Effect::Nothing);
+    let Some(effect) = response.extensions_mut().remove::<Effect>().or_else(of_reads) else { return response };
+    response.map(|body| Body::new(Unread { body, unread: unread.clone(), effect, bytes: 0, is_refused: false }))
 }
 
 struct Unread {
     body: Body,
     unread: Arc<Arriving>,
+    effect: Effect,
     bytes: usize,
     is_refused: bool,
 }
@@ -56,7 +76,7 @@ impl HttpBody for Unread {
         self.body = Body::empty();
         let mut trailers = HeaderMap::new();
         // What is written here is all ASCII.
-        let _ = Failure::too_much_unread(self.unread.most()).into_status().add_header(&mut trailers);
+        let _ = self.effect.without_room(self.unread.most()).into_status().add_header(&mut trailers);
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 

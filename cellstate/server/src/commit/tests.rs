@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use plenum_core::{Core, CoreOptions};
 use plenum_journal::{BatchLabel, CellId, Journal, Options, SimDisk};
-use plenum_model::{Attributes, Cell, CellIdentity, Command, Decision, LogTime, Request, Resources, Revision};
+use plenum_model::{
+    Attributes, Cell, CellIdentity, Command, Decision, LogTime, Placement, Request, Resources, Revision, SessionId,
+    Transaction, TransactionId,
+};
 
 use super::{Answer, Asked, Batch, CommitOptions, Committer, Input, Output, Published};
 use crate::publish::{LoggedBatch, Mirror};
@@ -138,6 +141,45 @@ fn a_full_batch_takes_no_more_until_it_is_in_flight() {
     committer.handle(LogTime::default(), Input::Durable);
     assert_eq!(hear(&mut committer).writes.len(), 1);
     assert!(committer.has_room());
+}
+
+// Dry runs go into no batch, and thousands of their outcomes waited for a write that did not come back.
+#[test]
+fn no_more_is_decided_while_the_outcomes_of_dry_runs_that_wait_come_to_as_much_as_a_batch() {
+    let mut committer = committer();
+    request(&mut committer, 1, open_server());
+    request(&mut committer, 2, ask(Command::OpenSession { scheduler: "batch".into() }));
+    hear(&mut committer);
+    committer.handle(LogTime::default(), Input::Durable);
+    let Answer::Changed(Decision::Accepted { id: session, .. }) = hear(&mut committer).answers.remove(1).2 else {
+        panic!("no session")
+    };
+    let dry_run = |number| {
+        let claims = 10_000;
+        let placement = Placement { machines: vec![0; claims], tasks: vec![0; claims], ..Placement::default() };
+        let transaction = Transaction {
+            id: TransactionId { session: SessionId(session), number },
+            incarnation: 1,
+            placements: vec![placement],
+            dry_run: true,
+            ..Transaction::default()
+        };
+        ask(Command::Commit(Box::new(transaction), number))
+    };
+    request(&mut committer, 3, machine("m1"));
+    assert_eq!(hear(&mut committer).writes.len(), 1);
+    let before = (10..100).take_while(|ticket| {
+        let room = committer.has_room();
+        if room {
+            request(&mut committer, *ticket, dry_run(u64::from(*ticket)));
+        }
+        room
+    });
+    assert_eq!(before.count(), 1, "ten thousand refusals are more than a batch");
+    committer.handle(LogTime::default(), Input::Durable);
+    assert!(committer.has_room());
+    let answers = hear(&mut committer).answers;
+    assert!(matches!(&answers[..], [(3, ..), (10, _, Answer::Unchanged(Decision::Outcome(_)))]), "{answers:?}");
 }
 
 #[test]

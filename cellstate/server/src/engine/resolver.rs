@@ -195,7 +195,7 @@ impl Resolver {
                 Output::Answer { ticket, at, answer } => {
                     let now = *now.get_or_insert_with(Instant::now);
                     self.shared.metrics.answered(now.saturating_duration_since(ticket.since));
-                    let spent = ticket.reply.send(Answered { at, answer });
+                    let spent = ticket.reply.send(Answered { at, answer }, &self.shared.unread);
                     spent.into_iter().for_each(|answer| self.committer.reuse_answer(answer));
                 }
                 Output::Write(batch) => {

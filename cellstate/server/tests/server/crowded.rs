@@ -349,3 +349,52 @@ async fn what_is_wanted_and_not_read_is_bounded_like_every_listing() {
     drop(unread);
     server.shutdown().await.unwrap();
 }
+
+/// A cell with room for 1 MiB of answers that nobody reads, and a placement of which each claim is refused: the answer has a quarter of that.
+async fn with_little_room() -> (tempfile::TempDir, Handle, Channel, v1::Placement) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut narrow = options(dir.path());
+    narrow.settings.unread_bytes = 1 << 20;
+    narrow.settings.segment_bytes = 16 << 20;
+    let server = Server::start(narrow).await.unwrap();
+    let channel = connect(&server).await;
+    let job = submit(&channel, job("wide", 10_000)).await.job;
+    // There is no such machine.
+    (dir, server, channel, placement(job, vec![7; 10_000], (0..10_000).collect()))
+}
+
+// What was asked for with some bytes a claim was answered with hundreds, and not counted.
+#[tokio::test]
+async fn the_outcomes_of_commits_that_nobody_reads_are_bounded_and_no_decided_one_is_said_not_to_be_executed() {
+    let (_dir, server, channel, refused) = with_little_room().await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let first = session.transaction(1, vec![refused]);
+    let message = prost::Message::encode_to_vec(&first);
+    let unread = answers_unread(server.address(), "/plenum.v1.Cell/Commit", message).await;
+    let mut cell = v1::cell_client::CellClient::new(channel.clone());
+    let second = v1::Transaction { number: 2, ..first.clone() };
+    // The last of the others may be on its way.
+    let unknown = loop {
+        match cell.commit(second.clone()).await {
+            Err(status) => break status,
+            Ok(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+        }
+    };
+    assert_eq!((unknown.code(), &*code(&unknown)), (Code::ResourceExhausted, "OUTCOME_UNKNOWN"), "{unknown:?}");
+    assert!(unknown.message().contains("was decided") && unknown.metadata().contains_key("plenum-retry-after-micros"));
+    let dry_run = v1::Transaction { number: 3, dry_run: true, ..first.clone() };
+    let full = cell.commit(dry_run).await.unwrap_err();
+    assert_eq!((full.code(), &*code(&full)), (Code::ResourceExhausted, "QUEUE_FULL"), "{full:?}");
+    let small = session.transaction(4, Vec::new());
+    cell.commit(small).await.unwrap();
+    drop(unread);
+    let outcome = loop {
+        match cell.commit(second.clone()).await {
+            Ok(outcome) => break outcome.into_inner(),
+            Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+        }
+    };
+    assert_eq!((outcome.number, outcome.refusals.len()), (2, 10_000));
+    assert_eq!(session.commit(second).await.unwrap(), outcome);
+    server.shutdown().await.unwrap();
+}
