@@ -23,9 +23,9 @@ const JOB_TASKS: u32 = 1000;
 pub(crate) const SPARE_TASKS: u32 = 200;
 /// Room of a machine, in tasks for each one that is live there on average: what was stopped keeps its room until its receipt.
 const ROOM: u32 = 5;
-/// How the cell is filled.
 /// Between two looks at whether the agents have reported everything.
 const LOOK: Duration = Duration::from_millis(10);
+/// How the cell is filled.
 const FILLING: Manner = Manner { claims: 4000, in_flight: 2, mirrors: false, pace: Pace::Fill };
 const FILLING_STREAMS: u32 = 4;
 

@@ -1,9 +1,10 @@
 //! Cutting what a watcher asked for from encoded deltas. A snapshot of the same sections has the tables of the same things (`Sections::has_table`).
 
+use bytes::Bytes;
+
 use crate::fields;
 use crate::sections::Sections;
 use crate::v1::Section;
-use bytes::Bytes;
 
 /// Whether a top field of a `Delta` belongs to what was asked for.
 fn has_field(sections: Sections, number: u64) -> bool {
