@@ -355,6 +355,15 @@ impl Ingress {
 mod tests {
     use super::*;
 
+    fn asked(principal: &str) -> Asked {
+        let (principal, command) = (principal.into(), plenum_model::Command::ReportStatus(Vec::new()));
+        Asked::new(plenum_model::Request { principal, namespace: "".into(), command })
+    }
+
+    fn reply() -> Reply {
+        Reply::Once(oneshot::channel().0)
+    }
+
     // A stream that was not read kept 256 of them, which may be a gigabyte, and there was no bound over all streams.
     #[test]
     fn the_outcome_of_a_dry_run_is_told_to_a_stream_as_long_as_there_is_room_among_what_was_not_read() {
@@ -398,11 +407,6 @@ mod tests {
     #[test]
     fn what_agents_report_comes_before_all_that_principals_ask_and_keeps_nobody_out() {
         let ingress = Ingress::new(QueueBounds::default());
-        let asked = |principal: &str| {
-            let (principal, command) = (principal.into(), plenum_model::Command::ReportStatus(Vec::new()));
-            Asked::new(plenum_model::Request { principal, namespace: "".into(), command })
-        };
-        let reply = || Reply::Once(oneshot::channel().0);
         let principals: Vec<String> = (0..300).map(|number| format!("p{number}")).collect();
         assert!(ingress.push_all(principals.iter().map(|principal| (asked(principal), reply())), None).is_empty());
         (0..16).for_each(|_| ingress.push_report(asked("agents"), reply()).unwrap());
@@ -418,11 +422,6 @@ mod tests {
     #[test]
     fn what_agents_report_comes_also_before_what_was_taken_of_principals_and_in_its_own_order() {
         let ingress = Ingress::new(QueueBounds::default());
-        let asked = |principal: &str| {
-            let (principal, command) = (principal.into(), plenum_model::Command::ReportStatus(Vec::new()));
-            Asked::new(plenum_model::Request { principal, namespace: "".into(), command })
-        };
-        let reply = || Reply::Once(oneshot::channel().0);
         let principals = ["p1", "p2"];
         assert!(ingress.push_all(principals.iter().map(|principal| (asked(principal), reply())), None).is_empty());
         let mut taken = VecDeque::new();

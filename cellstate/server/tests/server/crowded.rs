@@ -47,6 +47,15 @@ async fn answers(session: &mut Session, count: usize) -> (Vec<u64>, Vec<v1::Requ
     (decided, refused)
 }
 
+/// A session of `greedy`, and so many claims on one machine of which few have room.
+async fn with_large_claims(channel: &Channel, claims: u32) -> (Session, [v1::Placement; 1]) {
+    let mut large = job("large", claims);
+    large.shape.as_mut().unwrap().scheduler = "greedy".to_owned();
+    let large = submit(channel, large).await.job;
+    let heavy = [placement(large, vec![0; claims as usize], (0..claims).collect())];
+    (Session::open_own(channel, "greedy").await.unwrap(), heavy)
+}
+
 /// A cell of which the queue is full with four requests, or two of one principal.
 async fn narrow(dir: &std::path::Path) -> plenum_server::Handle {
     let mut narrow = options(dir);
@@ -128,11 +137,7 @@ async fn one_request_does_not_wait_for_all_that_another_principal_has_queued() {
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
     register(&channel, "m1", 4000).await;
-    let mut large = job("large", CLAIMS);
-    large.shape.as_mut().unwrap().scheduler = "greedy".to_owned();
-    let large = submit(&channel, large).await.job;
-    let heavy = [placement(large, vec![0; CLAIMS as usize], (0..CLAIMS).collect())];
-    let mut greedy = Session::open_own(&channel, "greedy").await.unwrap();
+    let (mut greedy, heavy) = with_large_claims(&channel, CLAIMS).await;
     let mut other = Session::open_own(&channel, "greedy").await.unwrap();
     let mut modest = Session::open_own(&channel, "modest").await.unwrap();
     for round in 0..ROUNDS {
@@ -157,18 +162,13 @@ async fn one_request_does_not_wait_for_all_that_another_principal_has_queued() {
 async fn who_asks_later_does_not_wait_for_all_that_another_principal_had_queued_while_it_was_alone() {
     const ROUNDS: u64 = 5;
     const HEAVY: u64 = 60;
-    const CLAIMS: u32 = 4096;
     let dir = tempfile::tempdir().unwrap();
     let mut roomy = options(dir.path());
     roomy.settings.segment_bytes = 16 << 20;
     let server = Server::start(roomy).await.unwrap();
     let channel = connect(&server).await;
     register(&channel, "m1", 4000).await;
-    let mut large = job("large", CLAIMS);
-    large.shape.as_mut().unwrap().scheduler = "greedy".to_owned();
-    let large = submit(&channel, large).await.job;
-    let heavy = [placement(large, vec![0; CLAIMS as usize], (0..CLAIMS).collect())];
-    let mut greedy = Session::open_own(&channel, "greedy").await.unwrap();
+    let (mut greedy, heavy) = with_large_claims(&channel, 4096).await;
     let mut modest = Session::open_own(&channel, "modest").await.unwrap();
     let inspect = v1::inspect_client::InspectClient::new(connect(&server).await);
     let revision = async || inspect.clone().status(v1::StatusRequest {}).await.unwrap().into_inner().revision;
