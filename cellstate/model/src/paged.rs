@@ -16,13 +16,18 @@ const NODE_PAGES: usize = 64;
 
 type Page<T, const ROWS: usize> = Arc<[T; ROWS]>;
 
-/// Where the rows of a page are.
+/// Where the rows of a page are, and whose they are: side by side, as whoever writes needs both.
 #[derive(Debug)]
-struct Place<T, const ROWS: usize>(NonNull<[T; ROWS]>);
+struct Place<T, const ROWS: usize> {
+    rows: NonNull<[T; ROWS]>,
+    /// The epoch in which the column became the page's only owner. Invariant: if it is the current epoch, then no other column holds the page
+    /// or its node, because only `clone` shares them, and it begins a new epoch.
+    owned: u32,
+}
 
 impl<T, const ROWS: usize> Place<T, ROWS> {
     fn of(page: &Page<T, ROWS>) -> Self {
-        Self(NonNull::new(Arc::as_ptr(page).cast_mut()).expect("never null"))
+        Self { rows: NonNull::new(Arc::as_ptr(page).cast_mut()).expect("never null"), owned: NEVER }
     }
 }
 
@@ -41,16 +46,14 @@ pub struct Paged<T, const ROWS: usize> {
     nodes: Vec<Arc<[Page<T, ROWS>; NODE_PAGES]>>,
     /// By page, where its rows are. Invariant: empty, as in a clone that was not written yet, or those of each page of `nodes`, which keep them there.
     places: Vec<Place<T, ROWS>>,
-    /// By page, as far as any was owned: the epoch in which this column became its only owner. Invariant: if it is the current epoch, then no other
-    /// column holds the page or its node, because only `clone` shares them, and it begins a new epoch.
-    owned: Vec<u32>,
     epoch: AtomicU32,
     /// Rows in use: one more than the highest that was ever written.
     len: u32,
     empty: Page<T, ROWS>,
 }
 
-/// Epochs begin here; a page that was never owned has epoch 0.
+/// The epoch of a page that was never owned, or that nobody knows to be; the first one comes after it.
+const NEVER: u32 = 0;
 const FIRST_EPOCH: u32 = 1;
 
 impl<T, const ROWS: usize> Clone for Paged<T, ROWS> {
@@ -62,7 +65,6 @@ impl<T, const ROWS: usize> Clone for Paged<T, ROWS> {
         Self {
             nodes: self.nodes.clone(),
             places: Vec::new(),
-            owned: Vec::new(),
             epoch: AtomicU32::new(FIRST_EPOCH),
             len: self.len,
             empty: self.empty.clone(),
@@ -75,7 +77,6 @@ impl<T: Clone + Default, const ROWS: usize> Default for Paged<T, ROWS> {
         Self {
             nodes: Vec::new(),
             places: Vec::new(),
-            owned: Vec::new(),
             epoch: AtomicU32::new(FIRST_EPOCH),
             len: 0,
             empty: Arc::new(std::array::from_fn(|_| T::default())),
@@ -110,7 +111,7 @@ impl<T: Clone + Default, const ROWS: usize> Paged<T, ROWS> {
         let rows = match self.places.get(row / ROWS) {
             // SAFETY: the page is one of this column's (the invariant of `places`), which is borrowed: nobody writes the page or lets it go.
             #[allow(unsafe_code, reason = "the way through the node takes twice as many instructions")]
-            Some(place) => unsafe { place.0.as_ref() },
+            Some(place) => unsafe { place.rows.as_ref() },
             None => self.page_of(row / ROWS),
         };
         Some(&rows[row % ROWS])
@@ -144,33 +145,31 @@ impl<T: Clone + Default, const ROWS: usize> Paged<T, ROWS> {
         }
         let row = row as usize;
         let page = row / ROWS;
-        if self.owned.get(page) != Some(self.epoch.get_mut()) {
-            self.own(page);
-        }
+        let epoch = *self.epoch.get_mut();
+        let mut rows = match self.places.get(page) {
+            Some(place) if place.owned == epoch => place.rows,
+            _ => self.own(page),
+        };
         // SAFETY: this is where the page is (the invariant of `places`), and it is owned in this epoch (the invariant of `owned`, made true by
         // `own` otherwise): this column holds the only reference to it, through a node that nobody else holds, and `&mut self` keeps others
         // from reading it meanwhile.
         #[allow(unsafe_code, reason = "an atomic reference count for each write doubles its cost")]
-        let rows = unsafe { self.places[page].0.as_mut() };
+        let rows = unsafe { rows.as_mut() };
         &mut rows[row % ROWS]
     }
 
-    /// Becomes the only owner of a page, by copying it and its node if anybody else holds them.
+    /// Becomes the only owner of a page, by copying it and its node if anybody else holds them. Gives where its rows are now.
     #[cold]
-    fn own(&mut self, page: usize) {
+    fn own(&mut self, page: usize) -> NonNull<[T; ROWS]> {
         let node = Arc::make_mut(&mut self.nodes[page / NODE_PAGES]);
         let own = &mut node[page % NODE_PAGES];
         Arc::make_mut(own);
-        let place = Place::of(own);
+        let (rows, epoch) = (Place::of(own).rows, *self.epoch.get_mut());
         if self.places.is_empty() {
             self.find_pages();
         }
-        self.places[page] = place;
-        let epoch = *self.epoch.get_mut();
-        if page >= self.owned.len() {
-            self.owned.resize(page + 1, 0);
-        }
-        self.owned[page] = if epoch == u32::MAX { 0 } else { epoch };
+        self.places[page] = Place { rows, owned: if epoch == u32::MAX { NEVER } else { epoch } };
+        rows
     }
 
     /// Notes where the pages of all nodes are that it does not know yet.
