@@ -1,9 +1,11 @@
-//! Reads a record of an agent's directory whatever it holds: the way in for the fuzzer, which has no directory.
+//! Reads a record of an agent's directory, or what a server answers, whatever it holds: the way in for the fuzzer, which has neither.
 
+use plenum_proto::v1;
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::reconciler::Registration;
 use crate::{
-    driver::Exit, durable, isolation::Isolation, process::ProcessIdentity, service::Remembered, shim::ShimSpec,
+    driver::Exit, durable, isolation::Isolation, process::ProcessIdentity, service, service::Remembered, shim::ShimSpec,
 };
 
 /// Reads a file as each kind of record there is, and gives how many kinds it could be.
@@ -30,4 +32,10 @@ fn is<T: Serialize + DeserializeOwned>(text: &[u8]) -> bool {
     let again = serde_json::to_vec(&again).expect("a record that was read can be written");
     assert!(again == written, "a record is another one when it is read again: {}", String::from_utf8_lossy(&written));
     true
+}
+
+/// Reads the answer to a registration; `None` where it says something that can't be.
+#[must_use]
+pub fn registration(answer: &v1::RegisterResponse) -> Option<Registration> {
+    service::answered(answer)
 }

@@ -56,7 +56,7 @@ const WORDS: [&str; 20] = [
 ];
 
 /// Inputs are never made longer than this.
-pub const BYTES_MAX: usize = 8192;
+pub const BYTES_MAX: usize = 24 << 10;
 
 /// Changes an input in one to four places; pieces of `other` may come into it.
 pub fn mutate(input: &mut Vec<u8>, other: &[u8], random: &mut Random) {

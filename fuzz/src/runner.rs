@@ -94,7 +94,7 @@ pub fn search(
     Ok(fed)
 }
 
-/// Inputs that one exploration keeps at most: with the longest input, 32 MiB.
+/// Inputs that one exploration keeps at most: with the longest input, 96 MiB.
 const POOL_MAX: usize = 4096;
 
 /// What an exploration came to.

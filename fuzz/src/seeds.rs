@@ -1,6 +1,7 @@
 //! Valid inputs, from which the corpus is made. The same each time: no seed comes from a clock.
 
 mod files;
+mod large;
 mod session;
 
 use bytes::{Bytes, BytesMut};
@@ -29,17 +30,19 @@ const BYTES_MAX: usize = 1500;
 #[must_use]
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
-        "delta" => some(strategies::delta(), |delta| encoded(&delta)),
+        "delta" => [some(strategies::delta(), |delta| encoded(&delta)), vec![large::delta()]].concat(),
         "command" => some(strategies::request(), |request| command::encode(&request)),
         "decision" => some(strategies::decision(), |decision| v1::Decision::from(&decision).encode_to_vec().into()),
         "transaction" => {
-            some(strategies::transaction(), |transaction| v1::Transaction::from(&transaction).encode_to_vec().into())
+            let encode = |transaction| v1::Transaction::from(&transaction).encode_to_vec().into();
+            [some(strategies::transaction(), encode), vec![large::transaction()]].concat()
         }
         "job" => jobs(),
         "agent" => agents(),
         "session_request" => session::requests(),
         "session_responses" => session::responses(),
         "assignments" => session::assignments(),
+        "registrations" => session::registrations(),
         "records" => files::records(),
         "filter" => texts(&[
             "name=web",
@@ -53,7 +56,9 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "configuration" => texts(files::CONFIGURATIONS),
         "pages" => worlds().iter().map(snapshot).collect(),
         "batch" => worlds().iter().map(batch).collect(),
-        "log" => logs(),
+        "large" => large::messages(),
+        "log" | "sealed_log" => logs(),
+        "archive" => kept(),
         "frames" => frames(),
         "history" => history(),
         "backup" => files::backups().into_iter().map(|(whole, _)| whole).collect(),
@@ -79,6 +84,10 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             "a-name",
             "a..b",
             "9",
+            "local",
+            "scheduler/batch",
+            "agent/m-1.rack",
+            "operator/../x",
         ]),
         other => panic!("there is no target {other}"),
     }
@@ -187,6 +196,16 @@ fn agents() -> Vec<Vec<u8>> {
 fn logs() -> Vec<Vec<u8>> {
     let files = crate::targets::log_files().iter().enumerate();
     files.map(|(number, (_, image))| [&[u8::try_from(number).unwrap_or(0)], image.as_slice()].concat()).collect()
+}
+
+/// The first segment of the log, of which all or a part is asked for.
+fn kept() -> Vec<Vec<u8>> {
+    let segments = crate::targets::log_files().iter().filter(|(name, _)| name.ends_with(".segment"));
+    let (_, image) = segments.min().expect("a log has segments");
+    // A batch of two revisions takes two sectors, from the second sector on.
+    let asked: [[u8; 5]; 6] =
+        [[0, 1, 2, 1, 2], [0, 3, 2, 3, 4], [0, 1, 6, 1, 6], [0, 1, 2, 1, 3], [0, 2, 2, 1, 2], [1, 1, 2, 7, 8]];
+    asked.iter().map(|asked| [&asked[..], image].concat()).collect()
 }
 
 /// Payloads, each behind its length in eights.

@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 
 use bytes::buf::UninitSlice;
-use bytes::{Buf, BufMut};
+use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
 use tonic::Status;
 use tonic::codec::{DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -137,17 +137,27 @@ impl<U: Message + Default> Decoder for Reader<U> {
     type Error = Status;
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        let message = from.copy_to_bytes(from.remaining());
-        if let Some(census) = self.census {
-            census.check(&message)?;
-        }
-        U::decode(message).map(Some).map_err(|error| Status::internal(error.to_string()))
+        counted(self.census, from.copy_to_bytes(from.remaining())).map(Some)
     }
+}
+
+/// Reads a message as all services do: one that has lists is counted before it is decoded.
+///
+/// # Errors
+/// When there is too much of something in it, or the bytes are no such message.
+pub fn read<U: Message + Default + 'static>(message: Bytes) -> Result<U, Status> {
+    counted(Census::of::<U>(), message)
+}
+
+fn counted<U: Message + Default>(census: Option<&Census>, message: Bytes) -> Result<U, Status> {
+    if let Some(census) = census {
+        census.check(&message)?;
+    }
+    U::decode(message).map_err(|error| Status::internal(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use tonic::codec::{Codec as _, EncodeBody, Streaming};
     use tonic::codegen::Body;
 

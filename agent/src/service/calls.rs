@@ -300,7 +300,7 @@ pub(super) async fn within<T>(
 }
 
 /// `None` when something in it can't be.
-pub(super) fn registration(response: &v1::RegisterResponse) -> Option<Registration> {
+pub(crate) fn registration(response: &v1::RegisterResponse) -> Option<Registration> {
     let millis = |micros: i64| u64::try_from(micros / 1000).ok().filter(|ms| *ms > 0);
     Some(Registration {
         machine: MachineId::from_bits(response.machine)?,

@@ -27,6 +27,7 @@ use tokio::{
     time::sleep_until,
 };
 
+pub(crate) use self::calls::registration as answered;
 use self::{
     calls::{Arrival, Calls},
     lock::Lock,

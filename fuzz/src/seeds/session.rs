@@ -109,6 +109,24 @@ pub(super) fn assignments() -> Vec<Vec<u8>> {
     ]
 }
 
+pub(super) fn registrations() -> Vec<Vec<u8>> {
+    let answer = v1::RegisterResponse {
+        machine: 1 << 32 | 1,
+        epoch: 3,
+        lease_micros: 15_000_000,
+        renew_micros: 5_000_000,
+        revision: 4711,
+        incarnation: 1,
+        cell_id: vec![0xce; 16].into(),
+        ..v1::RegisterResponse::default()
+    };
+    let again = v1::RegisterResponse { register_again: true, revision: 4712, incarnation: 2, ..Default::default() };
+    let unfit = v1::RegisterResponse { unfit: v1::Unfit::AgentLeaves.into(), epoch: 4, ..answer.clone() };
+    let soon = v1::RegisterResponse { lease_micros: 999, renew_micros: i64::MAX, ..answer.clone() };
+    let long = v1::RegisterResponse { lease_micros: i64::MAX, renew_micros: 1_000, ..answer.clone() };
+    vec![row(std::slice::from_ref(&answer)), row(&[answer.clone(), again, unfit]), row(&[soon, long, answer])]
+}
+
 fn assignment(slot: u64, state: v1::AllocationState) -> v1::Assignment {
     let resources = v1::Resources { cpu_millis: 500, memory_bytes: 1 << 26, ..v1::Resources::default() };
     let body = v1::GroupBody {

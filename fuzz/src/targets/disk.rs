@@ -3,7 +3,9 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use plenum_journal::{BatchLabel, CellId, Journal, Options, SimDisk, verify};
+use plenum_journal::{
+    Archive, BatchLabel, CellId, FrameRange, Journal, Options, SECTOR_BYTES, SimDisk, verify, verify_kept,
+};
 
 const CELL: CellId = CellId(*b"a cell to damage");
 
@@ -62,6 +64,75 @@ fn read_log(disk: &SimDisk) -> bool {
 pub(super) fn log(input: &[u8]) -> bool {
     let Some((choice, content)) = input.split_first() else { return false };
     read_log(&disk_with(usize::from(*choice) % files().len(), content.to_vec()))
+}
+
+/// The same, once all checksums in it are right: what heads say is then taken at its word.
+pub(super) fn sealed_log(input: &[u8]) -> bool {
+    let Some((choice, content)) = input.split_first() else { return false };
+    read_log(&disk_with(usize::from(*choice) % files().len(), sealed(content.to_vec())))
+}
+
+/// Makes the checksums right of whatever begins like a frame or like one of the other records, where `frame.rs` and `segment.rs` of the journal
+/// say that they stand.
+fn sealed(mut content: Vec<u8>) -> Vec<u8> {
+    const SECTOR: usize = 512;
+    let put = |bytes: &mut [u8], at: usize, sum: u32| bytes[at..at + 4].copy_from_slice(&sum.to_le_bytes());
+    for at in (0..content.len()).step_by(SECTOR) {
+        let bytes = &mut content[at..];
+        if bytes.len() >= SECTOR && bytes.starts_with(b"PLENUM") {
+            let sum = crc32fast::hash(&bytes[..508]);
+            put(bytes, 508, sum);
+        } else if bytes.len() >= SECTOR && bytes.starts_with(b"PLFR") {
+            let sum = crc32fast::hash(&bytes[..72]);
+            put(bytes, 72, sum);
+            let payload = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) as usize;
+            let whole = (80 + payload).next_multiple_of(SECTOR);
+            if let Some(frame) = bytes.get_mut(..whole) {
+                let mut sum = crc32fast::Hasher::new();
+                sum.update(&frame[..76]);
+                sum.update(&frame[80..]);
+                put(frame, 76, sum.finalize());
+            }
+        }
+    }
+    content
+}
+
+/// A segment that is kept, and what is read of it by its place: a byte for its number, for where, how much, and from which revision to which, in
+/// sectors and revisions; then its content, whose checksums are right.
+pub(super) fn archive(input: &[u8]) -> bool {
+    let [number, from, sectors, first, last, content @ ..] = input else { return false };
+    let segments = files().iter().filter(|(name, _)| name.ends_with(".segment"));
+    let disk = SimDisk::new(1);
+    files().iter().for_each(|(name, image)| disk.put(name, image.clone()));
+    // The oldest is given up, and has another content.
+    let oldest = segments.map(|(name, _)| name).min().expect("a log has segments");
+    disk.erase(oldest);
+    disk.put(&oldest.replace(".segment", ".kept"), sealed(content.to_vec()));
+    let oldest: u64 = oldest.trim_end_matches(".segment").parse().expect("its name is its number");
+    let range = FrameRange {
+        segment: oldest + u64::from(*number),
+        offset: u64::from(*from) * SECTOR_BYTES,
+        bytes: u64::from(*sectors) * SECTOR_BYTES,
+        // Revisions begin with 1.
+        first_revision: u64::from(*first).max(1),
+        last_revision: (*last).into(),
+    };
+    let read = Archive::new(Arc::new(disk.clone())).read(&range);
+    if let Ok(read) = &read {
+        let mut next = range.first_revision;
+        for (first, last, payload) in &read.frames {
+            assert_eq!(*first, next, "a gap was read");
+            assert!(payload.end <= read.bytes.len() && first <= last, "a frame without an end was read");
+            next = last + 1;
+        }
+        assert_eq!(next, range.last_revision + 1, "another end was read");
+    }
+    let mut shown = 0;
+    let kept = verify_kept(&disk, None, &mut |frame| shown += frame.payload.len());
+    // What is kept can't keep the log from being opened.
+    let _ = Journal::open(Arc::new(disk), options()).expect("the log itself is whole");
+    read.is_ok() | kept.is_ok_and(|report| report.damages.is_empty() && shown > 0)
 }
 
 /// Payloads of batches, as somebody else's program might append them: lengths of one byte, each times eight.

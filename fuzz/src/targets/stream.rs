@@ -107,6 +107,26 @@ pub(super) fn assignments(input: &[u8]) -> bool {
     read
 }
 
+/// What a server answers to registrations, to the agent's own state machine, whose time goes on meanwhile.
+pub(super) fn registrations(input: &[u8]) -> bool {
+    let mut agent = AgentReconciler::new(reconciler::Settings::default(), 0, 0);
+    let _ = agent.handle(0, reconciler::Input::Recovered(Vec::new()));
+    let mut read = false;
+    for (now_ms, bytes) in (1..).step_by(5000).zip(messages(input)) {
+        let Ok(answer) = v1::RegisterResponse::decode(bytes) else { continue };
+        let taken = match plenum_agent::probe::registration(&answer) {
+            Some(registration) => reconciler::Input::Registered(registration),
+            None => reconciler::Input::RegisterFailed,
+        };
+        read |= matches!(taken, reconciler::Input::Registered(_));
+        for input in [taken, reconciler::Input::Tick] {
+            let _ = agent.handle(now_ms, input);
+        }
+        let _ = agent.handle(now_ms + 4000, reconciler::Input::Tick);
+    }
+    read
+}
+
 /// What a driver says that does what it is told at once.
 fn obeyed(output: reconciler::Output) -> Vec<DriverEvent> {
     match output {

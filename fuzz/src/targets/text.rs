@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use plenum_model::{AllocationId, TransactionId};
+use plenum_server::authorise::Principal;
 
-use crate::at::parse_at;
+use crate::at::{parse_at, parse_instant};
 use crate::config::{AgentFile, ServerFile};
 use crate::job_file::{JobFile, duration_micros, name_fault};
 
@@ -31,7 +32,9 @@ pub(super) fn moment(input: &[u8]) -> bool {
     if let Ok(at) = &at {
         assert!(at.revision == 0 || at.time_micros == 0, "{at:?} is two moments");
     }
-    at.is_ok() | duration_micros(text).is_ok()
+    let instant = parse_instant(text);
+    assert!(instant.as_ref().is_ok_and(|micros| *micros >= 0) || instant.is_err(), "{instant:?} is before 1970");
+    at.is_ok() | duration_micros(text).is_ok() | instant.is_ok()
 }
 
 pub(super) fn ids(input: &[u8]) -> bool {
@@ -45,7 +48,11 @@ pub(super) fn ids(input: &[u8]) -> bool {
     }
     let is_name = name_fault(text).is_none();
     assert_eq!(is_name, plenum_model::is_name(text, false));
-    allocation.is_some() || transaction.is_some() || is_name
+    let principal = Principal::parse(text);
+    if let Ok(principal) = &principal {
+        assert_eq!(Principal::parse(principal.text()).as_ref(), Ok(principal));
+    }
+    allocation.is_some() || transaction.is_some() || is_name || principal.is_ok()
 }
 
 pub(super) fn filter(input: &[u8]) -> bool {

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use plenum_model::{Cell, Decision, Delta};
 use plenum_proto::{
-    command as commands, delta as deltas, jobs, log, machines, pages as images, transaction as commits, v1,
+    codec, command as commands, delta as deltas, jobs, log, machines, pages as images, transaction as commits, v1,
 };
 use plenum_server::publish::LoggedBatch;
 use prost::Message;
@@ -89,6 +89,31 @@ pub(super) fn agent(input: &[u8]) -> bool {
         }
     }
     read
+}
+
+/// A message that the census knows, as the edge reads it; the first byte chooses which. Only those of more than 16 KiB are counted.
+pub(super) fn large(input: &[u8]) -> bool {
+    const READERS: [fn(Bytes) -> bool; 8] = [
+        is_read::<v1::SessionRequest>,
+        is_read::<v1::PassOverRequest>,
+        is_read::<v1::SubmitRequest>,
+        is_read::<v1::SetPartition>,
+        is_read::<v1::RegisterRequest>,
+        is_read::<v1::ReportRequest>,
+        is_read::<v1::ReportManyRequest>,
+        is_read::<v1::Assignments>,
+    ];
+    let Some((choice, message)) = input.split_first() else { return false };
+    READERS[usize::from(*choice) % READERS.len()](owned(message))
+}
+
+/// What is read may be written and read again: what was counted in pieces is not more as a whole.
+fn is_read<T: Message + Default + 'static>(message: Bytes) -> bool {
+    let Ok(read) = codec::read::<T>(message) else { return false };
+    let written = read.encode_to_vec();
+    let again = codec::read::<T>(written.clone().into()).expect("what was read and counted is read again");
+    assert!(again.encode_to_vec() == written, "what is read is not what was written");
+    true
 }
 
 fn survives_the_log(command: plenum_model::Command) {
