@@ -58,7 +58,7 @@ impl Turns {
 struct OfShape {
     shape: Shape,
     turns: Vec<Vec<Window>>,
-    /// By turn, messages that an echo answers a second, without and with a log; none beside an idle client.
+    /// By turn, messages that an echo answers a second, without and with a log.
     echo: Vec<[f64; 2]>,
     disk: DiskTimes,
     parameters: Parameters,
@@ -89,7 +89,7 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
             of.turns.push(seen.windows);
             of.disk.look(SYNCS)?;
             of.parameters = seen.parameters;
-            of.echo.extend(of_echo(of.shape, turns, &place.scratch).await?);
+            of.echo.push(of_echo(of.shape, turns, &place.scratch).await?);
         }
         if let Some(etcd) = &etcd {
             for (clients, bursts) in &mut bursts {
@@ -139,14 +139,11 @@ fn best(bursts: &[(u32, Vec<Burst>)], turns: u32) -> Vec<f64> {
     (0..turns).filter_map(|turn| rates(turn).max_by(f64::total_cmp)).collect()
 }
 
-/// What gRPC by itself has over as many connections, without and with a log; none beside an idle client, of whom the rate is not asked.
-async fn of_echo(shape: Shape, turns: Turns, folder: &Path) -> anyhow::Result<Option<[f64; 2]>> {
-    if shape.is_idle() {
-        return Ok(None);
-    }
+/// What gRPC by itself has over as many connections, without and with a log.
+async fn of_echo(shape: Shape, turns: Turns, folder: &Path) -> anyhow::Result<[f64; 2]> {
     let (warm_up, counted) = (turns.etcd_warm_up, turns.etcd);
     let rate = |log| echo::messages_per_second(shape.streams, shape.in_flight, warm_up, counted, log);
-    Ok(Some([rate(None).await?, rate(Some(folder)).await?]))
+    Ok([rate(None).await?, rate(Some(folder)).await?])
 }
 
 /// By turn, how many times a peer's rate the cell commits: the median of each turn's windows counts.
@@ -194,9 +191,7 @@ impl OfShape {
         let mut figures = closed::figures(&case, &windows, &self.disk)?;
         if self.shape.is_idle() {
             figures.extend(above_the_disk(&case, &windows, &self.disk)?);
-            return Ok(figures);
-        }
-        if !best.is_empty() {
+        } else if !best.is_empty() {
             figures.push(case.figure("transactions_ratio_to_etcd", "1", Better::Higher, ratios(&rates, best))?);
         }
         let of_echo = |log: usize| self.echo.iter().map(|rates| rates[log]).collect::<Vec<f64>>();
