@@ -6,6 +6,7 @@
 pub mod invariants;
 
 mod claims;
+mod class_sets;
 mod clock;
 mod commit;
 mod derived;

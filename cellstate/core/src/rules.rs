@@ -4,16 +4,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::{
-    Attributes, Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, JobShape, Leaver, Machine,
-    STEPS_AHEAD, coming,
+    Cell, ClassSet, Constraint, Delta, GroupCounts, Job, JobChange, JobId, JobShape, Leaver, Machine, STEPS_AHEAD,
+    coming,
 };
+
+use crate::class_sets::ClassSets;
 
 /// Bitmaps of the constraints of groups, and counts of those that limit machines or spread: at most one for each group that
 /// declares some. A pure function of the cell: what is not there is derived when it is asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Rules {
-    /// By group row: what its job's version has of constraints.
-    known: Vec<Option<Box<Known>>>,
+    /// By group row, whose set its job's version has.
+    known: Vec<Option<Known>>,
+    sets: ClassSets,
     /// By group row, where its tasks are counted.
     counts: Vec<Option<Box<Counted>>>,
     /// How many are.
@@ -24,11 +27,12 @@ pub(crate) struct Rules {
     moving: Vec<(u32, u32)>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Known {
     job: JobId,
     version: u32,
-    classes: Arc<ClassSet>,
+    /// The number of the set of its constraints.
+    set: u32,
 }
 
 #[derive(Debug)]
@@ -50,17 +54,22 @@ impl Rules {
     ) -> &Arc<ClassSet> {
         let place = job.group_row(group).map_or(0, |row| row as usize);
         if place >= self.known.len() {
-            self.known.resize_with(place + 1, || None);
+            self.known.resize(place + 1, None);
         }
-        let known = self.known[place].get_or_insert_default();
-        if (known.job, known.version) != (job.id, job.version) {
-            **known = Known { job: job.id, version: job.version, classes: Arc::default() };
+        let known = self.known[place].filter(|known| (known.job, known.version) == (job.id, job.version));
+        let known = known.unwrap_or_else(|| {
+            self.let_go(place);
+            let known = Known { job: job.id, version: job.version, set: self.sets.join(constraints) };
+            *self.known[place].insert(known)
+        });
+        self.sets.of(known.set, cell, machines)
+    }
+
+    /// What was known of a group's constraints is of a job or a version that is gone.
+    fn let_go(&mut self, place: usize) {
+        if let Some(known) = self.known.get_mut(place).and_then(Option::take) {
+            self.sets.leave(known.set);
         }
-        if !known.classes.is_complete(cell) {
-            let holds = |attributes: &Attributes| constraints.iter().all(|constraint| constraint.holds(attributes));
-            Arc::make_mut(&mut known.classes).judge_by(cell, cell.classes_of(machines), holds);
-        }
-        &known.classes
     }
 
     /// Counts a group, if it was not counted yet: a walk over its tasks, once. One whose job is over is granted nothing any more.
@@ -120,7 +129,7 @@ impl Rules {
     /// The job is gone, or is over and is never granted anything again.
     pub(crate) fn forget(&mut self, job: &Job) {
         for row in (job.group_base as usize..).take(job.shape.groups.len()) {
-            self.known.get_mut(row).into_iter().for_each(|known| *known = None);
+            self.let_go(row);
             let counted = self.counts.get_mut(row).and_then(Option::take);
             self.counted -= usize::from(counted.is_some());
         }
