@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -17,6 +17,8 @@ use crate::{directories::AgentDirectory, durable::FILE_BYTES_MAX, reconciler::In
 
 /// How often it is tried.
 const EVERY: Duration = Duration::from_secs(5);
+/// After so many of these periods without an answer the disk counts as one that can't be written: what is started would wait as long.
+const PATIENCE_PERIODS: u32 = 3;
 /// What there must be room for: the largest file that a start writes.
 const ROOM_BYTES: u64 = FILE_BYTES_MAX;
 /// What there must be room for before tasks are wanted again: more than it takes to be without at once.
@@ -24,36 +26,68 @@ const ROOM_AGAIN_BYTES: u64 = 4 * FILE_BYTES_MAX;
 
 /// Tries it for as long as somebody hears of it. Each time it is told, so that who forgot it hears it again.
 pub(super) async fn watch(directory: AgentDirectory, arrivals: mpsc::Sender<Arrival>) {
+    let path = directory.probe();
+    watch_by(directory.root(), move |bytes| probe(&path, bytes), EVERY, &arrivals).await;
+}
+
+async fn watch_by<P>(directory: &Path, probe: P, every: Duration, arrivals: &mpsc::Sender<Arrival>)
+where
+    P: Fn(u64) -> io::Result<()> + Clone + Send + 'static,
+{
     let mut unfit = None;
     loop {
         let bytes = if unfit.is_none() { ROOM_BYTES } else { ROOM_AGAIN_BYTES };
-        let path = directory.probe();
-        // A disk that does not answer keeps this thread waiting, and no other.
-        let tried = tokio::task::spawn_blocking(move || probe(&path, bytes)).await;
-        let found = match tried.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok(()) => None,
-            Err(error) => {
-                if unfit.is_none() {
-                    let directory = directory.root().display();
-                    tracing::error!(%error, %directory, bytes, "can't write what starting a task takes: this machine takes none until it can");
+        let probe = probe.clone();
+        // A disk that does not answer keeps this thread waiting, and no other. It is waited for, however long: another try would keep another one.
+        let mut trying = tokio::task::spawn_blocking(move || probe(bytes));
+        let tried = loop {
+            let Ok(tried) = tokio::time::timeout(every * PATIENCE_PERIODS, &mut trying).await else {
+                let error = io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
+                unfit = heed(Err(error), unfit, directory);
+                if !is_heard(unfit, arrivals).await {
+                    return;
                 }
-                Some(Unfit::StateUnwritable)
-            }
+                continue;
+            };
+            break tried.unwrap_or_else(|error| Err(io::Error::other(error)));
         };
-        if unfit.is_some() && found.is_none() {
-            tracing::info!("there is room again: this machine takes tasks");
-        }
-        unfit = found;
-        if arrivals.send(Arrival::Input(Input::Fitness(unfit))).await.is_err() {
+        unfit = heed(tried, unfit, directory);
+        if !is_heard(unfit, arrivals).await {
             return;
         }
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(every).await;
     }
 }
 
-/// Writes so many bytes, and takes them away again: as a rule before they reach the disk.
+/// What the machine is after a try, told in the log where it was something else before.
+fn heed(tried: io::Result<()>, before: Option<Unfit>, directory: &Path) -> Option<Unfit> {
+    match tried {
+        Ok(()) => {
+            if before.is_some() {
+                tracing::info!("what starting a task takes can be written again: this machine takes tasks");
+            }
+            None
+        }
+        Err(error) => {
+            if before.is_none() {
+                let directory = directory.display();
+                tracing::error!(%error, %directory, "can't write what starting a task takes: this machine takes none until it can");
+            }
+            Some(Unfit::StateUnwritable)
+        }
+    }
+}
+
+async fn is_heard(unfit: Option<Unfit>, arrivals: &mpsc::Sender<Arrival>) -> bool {
+    arrivals.send(Arrival::Input(Input::Fitness(unfit))).await.is_ok()
+}
+
+/// Writes so many bytes, and takes them away again: most of them before they reach the disk. The first ones must reach it, as what a start
+/// writes down must: memory takes bytes for a while on behalf of a disk that does not answer.
 fn probe(path: &PathBuf, bytes: u64) -> io::Result<()> {
     let written = File::create(path).and_then(|mut file| {
+        file.write_all(&[1])?;
+        file.sync_all()?;
         let piece = [1; 1 << 16];
         for _ in 0..bytes.div_ceil(piece.len() as u64) {
             file.write_all(&piece)?;
@@ -69,6 +103,36 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    async fn told(arrivals: &mut mpsc::Receiver<Arrival>) -> Option<Unfit> {
+        let arrival = tokio::time::timeout(Duration::from_secs(20), arrivals.recv()).await;
+        match arrival.expect("something is told").unwrap() {
+            Arrival::Input(Input::Fitness(unfit)) => unfit,
+            _ => panic!("something else is told"),
+        }
+    }
+
+    // The try waited for the disk, and so did whoever was to hear of it: the machine stayed ready, and what was placed there never began.
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_keeps_tasks_away_until_it_does() {
+        let (answer, answers) = std::sync::mpsc::channel();
+        let answers = std::sync::Arc::new(std::sync::Mutex::new(answers));
+        let probe = move |_| answers.lock().unwrap().recv().map_err(io::Error::other)?;
+        let (sender, mut arrivals) = mpsc::channel(1);
+        let watching =
+            tokio::spawn(async move { watch_by(Path::new("/place"), probe, Duration::from_millis(20), &sender).await });
+        answer.send(Ok(())).unwrap();
+        assert_eq!(told(&mut arrivals).await, None);
+        for _ in 0..2 {
+            assert_eq!(told(&mut arrivals).await, Some(Unfit::StateUnwritable), "who forgot it hears it again");
+        }
+        answer.send(Ok(())).unwrap();
+        while told(&mut arrivals).await.is_some() {}
+        answer.send(Err(io::Error::other("full"))).unwrap();
+        assert_eq!(told(&mut arrivals).await, Some(Unfit::StateUnwritable));
+        watching.abort();
+        drop(answer);
+    }
 
     #[test]
     fn a_probe_leaves_nothing_behind_and_fails_where_nothing_can_be_written() {
