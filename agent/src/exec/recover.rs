@@ -30,6 +30,9 @@ use crate::{
 
 /// How long to wait at once for killed processes to be gone, before it is said in the log that they hang.
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
+/// How long the end of one task is waited for at once. There are only so many threads for that: what hangs in the kernel must not keep
+/// them from tasks that don't.
+const GONE_WITHIN: Duration = Duration::from_secs(1);
 /// How long an agent that begins waits in all for what it kills. A process that hangs in the kernel must keep it neither from registering nor from
 /// hearing that it is to end; what is gone by then, the cell is told of with the registration.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(2);
@@ -223,28 +226,36 @@ fn recover_one(looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) 
     (Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces }, there)
 }
 
-/// Waits until nothing is left of a start whose shim is gone, and says how it ended.
+/// Sees to it that nothing is left of a start whose shim is gone, and says how it ended.
 ///
 /// # Errors
-/// When that can't be found out.
+/// When that can't be found out, or something is left still.
 pub(super) fn outlast(directory: &AllocationDirectory, spec: &ShimSpec) -> io::Result<Exit> {
-    Ok(match look(directory, spec.task.restart)? {
-        Trace::Exit(exit) => {
-            remove_cgroup(spec);
-            exit
-        }
+    match look(directory, spec.task.restart)? {
+        Trace::Exit(exit) => remove_cgroup(spec).map(|()| exit),
         _ => lost_track(directory, spec, None),
-    })
+    }
 }
 
 /// Kills what is left of a start whose shim vanished, and writes down that it ended so. `status`: how the shim ended, where that is known.
-pub(super) fn lost_track(directory: &AllocationDirectory, spec: &ShimSpec, status: Option<ExitStatus>) -> Exit {
-    remove_cgroup(spec);
-    while spec.cgroup.is_none() && !is_cleared(directory, spec, Instant::now() + KILLED_WITHIN) {
-        let allocation = spec.task.allocation;
-        tracing::warn!(%allocation, "what is left of a task hangs in the kernel, or can't be looked at: waits for its end");
+///
+/// # Errors
+/// When something is left still after a while, or that can't be found out.
+pub(super) fn lost_track(
+    directory: &AllocationDirectory,
+    spec: &ShimSpec,
+    status: Option<ExitStatus>,
+) -> io::Result<Exit> {
+    remove_cgroup(spec)?;
+    if spec.cgroup.is_none() && !is_cleared(directory, spec, Instant::now() + GONE_WITHIN) {
+        return Err(is_left());
     }
-    write_lost(directory, spec, status)
+    Ok(write_lost(directory, spec, status))
+}
+
+fn is_left() -> io::Error {
+    let what = "what was killed of it is not gone: it hangs in the kernel, or can't be looked at";
+    io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
 fn write_lost(directory: &AllocationDirectory, spec: &ShimSpec, status: Option<ExitStatus>) -> Exit {
@@ -264,12 +275,17 @@ fn write_lost(directory: &AllocationDirectory, spec: &ShimSpec, status: Option<E
     exit
 }
 
-/// Removes the cgroup of a start whose shim ended. Where that ended as it should, both are gone already.
-pub(super) fn remove_cgroup(spec: &ShimSpec) {
-    if let Some(cgroup) = &spec.cgroup {
-        while !is_emptied(cgroup, &spec.task.allocation.to_string()) {}
-        log_if_failed(cgroup.remove());
+/// Empties and removes the cgroup of a start whose shim ended. Where that ended as it should, both are gone already.
+///
+/// # Errors
+/// When something is in it still after a while, or that can't be found out.
+pub(super) fn remove_cgroup(spec: &ShimSpec) -> io::Result<()> {
+    let Some(cgroup) = &spec.cgroup else { return Ok(()) };
+    if !cgroup.kill_until_empty(GONE_WITHIN)? {
+        return Err(is_left());
     }
+    log_if_failed(cgroup.remove());
+    Ok(())
 }
 
 /// Kills what is left of a start whose shim vanished, and waits for its end until `deadline`. True: nothing of it is there.
@@ -316,5 +332,66 @@ fn is_emptied(cgroup: &TaskCgroup, name: &str) -> bool {
 fn log_if_failed(removed: io::Result<()>) {
     if let Err(error) = removed {
         tracing::warn!(%error, "can't remove a cgroup");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{collections::BTreeMap, sync::mpsc};
+
+    use plenum_model::JobId;
+
+    use super::*;
+    use crate::{cgroup::Mounts, driver::TaskSpec, isolation::Isolation};
+
+    // Each task that hung in the kernel without its shim kept a thread for ever. There are 512: after as many of them nothing was started, and
+    // nothing was written to any disk.
+    #[test]
+    fn what_hangs_in_the_kernel_keeps_no_thread() {
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+        let parent = AgentCgroup::prepare(&Mounts::unified(place.path()).unwrap(), "m1").0.unwrap();
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let group = place.path().join("plenum/m1").join(allocation.to_string());
+        fs::create_dir(&group).unwrap();
+        // A number that no process has, and that does not go away.
+        fs::write(group.join("cgroup.procs"), format!("{}\n", i32::MAX)).unwrap();
+        let task = TaskSpec {
+            allocation,
+            restart: 0,
+            job: JobId { slot: 3, generation: 1 },
+            job_version: 1,
+            command: vec!["true".to_owned()],
+            env: BTreeMap::new(),
+            cpu_millis: 0,
+            memory_bytes: 0,
+            pids_max: 0,
+            kill_timeout_ms: 0,
+            traces: None,
+        };
+        let spec = ShimSpec {
+            task,
+            boot_id: String::new(),
+            job_directory: place.path().join("job"),
+            cgroup: Some(parent.task(&allocation.to_string())),
+            isolation: Isolation::default(),
+            log_file_bytes_max: 1024,
+            open_files: None,
+        };
+        let directory = AgentDirectory::new(place.path().join("agent")).allocation(allocation);
+        fs::create_dir_all(directory.root()).unwrap();
+        let (sender, tried) = mpsc::channel();
+        let try_once = {
+            let (directory, spec) = (directory.clone(), spec.clone());
+            move || drop(sender.send(outlast(&directory, &spec)))
+        };
+        drop(thread::spawn(try_once));
+        let exit = tried.recv_timeout(KILLED_WITHIN / 2).expect("the thread is free again");
+        assert!(exit.is_err_and(|error| error.to_string().contains("hangs in the kernel")));
+        assert!(!directory.exit(0).exists(), "it has not ended");
+        fs::write(group.join("cgroup.procs"), "").unwrap();
+        let exit = outlast(&directory, &spec).unwrap();
+        assert_eq!(exit.failure.unwrap().kind, FailureKind::Booted);
     }
 }

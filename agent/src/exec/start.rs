@@ -38,6 +38,8 @@ const SHIM_OVERDUE_AFTER: Duration = Duration::from_secs(10);
 const RUNNING_LOOKED_FOR_EVERY: Duration = Duration::from_millis(50);
 /// How soon it is tried again to find out where a task stands.
 const LOOKED_AGAIN_AFTER: Duration = Duration::from_millis(250);
+/// Each time later, up to this: what hangs in the kernel may do so for days.
+const LOOKED_AGAIN_AFTER_MAX: Duration = Duration::from_secs(2);
 
 /// Where a start begins its life in this agent.
 pub(super) enum Start {
@@ -150,14 +152,14 @@ pub(super) async fn live(
     let _ = events.send(DriverEvent::Gone { allocation, restart }).await;
 }
 
-/// What `work` finds, as soon as it can be found out where the task stands. It has one of the `slots` while it looks and works, and
-/// none while it waits: what can't be looked at for long must not keep others from being started.
+/// What `work` finds, as soon as it can be found out where the task stands. It has a thread and one of the `slots` while it looks and works,
+/// and neither while it waits: what can't be looked at for long, or hangs in the kernel, must not keep others from being started.
 async fn patiently(
     slots: Option<&Semaphore>,
     allocation: AllocationId,
     work: impl Fn() -> io::Result<Prepared> + Clone + Send + 'static,
 ) -> Prepared {
-    let mut told = false;
+    let (mut told, mut pause) = (false, LOOKED_AGAIN_AFTER);
     loop {
         let slot = match slots {
             Some(slots) => slots.acquire().await.ok(),
@@ -171,7 +173,8 @@ async fn patiently(
             Err(_) => {}
         }
         drop(slot);
-        tokio::time::sleep(LOOKED_AGAIN_AFTER).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOKED_AGAIN_AFTER_MAX);
     }
 }
 
@@ -205,7 +208,7 @@ fn prepare(options: &ExecOptions, task: &TaskSpec, recording: &Recording, is_kno
     match recover::look(&directory, spec.task.restart)? {
         recover::Trace::Exit(exit) => return Ok(Prepared::Ended(exit)),
         recover::Trace::Alive(shim) => return Ok(Prepared::Watched(Box::new(Watched { spec, shim, child: None }))),
-        recover::Trace::Vanished => return Ok(Prepared::Ended(recover::lost_track(&directory, &spec, None))),
+        recover::Trace::Vanished => return recover::lost_track(&directory, &spec, None).map(Prepared::Ended),
         recover::Trace::None => {}
     }
     // It may have ended here before, in an earlier life of the cell, without ever having run: what begins now has not.
@@ -380,7 +383,7 @@ async fn wait_for_notice(notice: &mut Option<pipe::Receiver>) -> bool {
 /// Finds out how a start ended whose shim is gone, and sees to it that nothing is left.
 ///
 /// # Errors
-/// When that can't be found out.
+/// When that can't be found out, or something is left still.
 fn after_shim(
     options: &ExecOptions,
     spec: &ShimSpec,
@@ -390,14 +393,14 @@ fn after_shim(
     let directory = options.directory.allocation(spec.task.allocation);
     Ok(match recover::look(&directory, spec.task.restart)? {
         recover::Trace::Exit(exit) => {
-            recover::remove_cgroup(spec);
+            recover::remove_cgroup(spec)?;
             Prepared::Ended(exit)
         }
         // An earlier agent's shim was faster than ours.
         recover::Trace::Alive(shim) => Prepared::Watched(Box::new(Watched { spec: spec.clone(), shim, child: None })),
-        recover::Trace::Vanished => Prepared::Ended(recover::lost_track(&directory, spec, status)),
+        recover::Trace::Vanished => Prepared::Ended(recover::lost_track(&directory, spec, status)?),
         recover::Trace::None => {
-            recover::remove_cgroup(spec);
+            recover::remove_cgroup(spec)?;
             let how = status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string());
             let allocation = spec.task.allocation;
             tracing::warn!(%allocation, how, "a task could not be set up on this machine: its shim ended before it");
