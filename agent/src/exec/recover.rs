@@ -33,6 +33,9 @@ const KILLED_WITHIN: Duration = Duration::from_secs(10);
 /// How long the end of one task is waited for at once. There are only so many threads for that: what hangs in the kernel must not keep
 /// them from tasks that don't.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
+/// How soon it is looked again for what has no control group, each time later: that reads of all processes of the machine.
+const CLEARED_PAUSE_MIN: Duration = Duration::from_millis(5);
+const CLEARED_PAUSE_MAX: Duration = Duration::from_millis(500);
 /// How long an agent that begins waits in all for what it kills. A process that hangs in the kernel must keep it neither from registering nor from
 /// hearing that it is to end; what is gone by then, the cell is told of with the registration.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(2);
@@ -296,16 +299,19 @@ fn is_cleared(directory: &AllocationDirectory, spec: &ShimSpec, deadline: Instan
     // With a pid namespace the kernel is killing it already, which takes a moment. Without one, nobody is. Each task of
     // this agent has a directory of its own, so this names exactly one.
     let mark = format!("PLENUM_TASK_DIR={}", directory.task().display());
+    let mut pause = CLEARED_PAUSE_MIN;
     loop {
         match with_environment_entry(&mark) {
             Ok(left) if left.is_empty() => return true,
             Ok(_) => drop(kill_listed(|| with_environment_entry(&mark).unwrap_or_default())),
             Err(_) => {}
         }
-        if Instant::now() >= deadline {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
             return false;
         }
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(pause.min(left));
+        pause = (pause * 2).min(CLEARED_PAUSE_MAX);
     }
 }
 

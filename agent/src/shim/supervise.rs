@@ -29,8 +29,11 @@ use crate::{
     process::{descendants, kill_listed},
 };
 
-/// What was to die and didn't is killed again after this long: it may have forked in between.
+/// What was to die and didn't is killed again after this long, each time later: it may have forked in between.
 const KILL_AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// What hangs in the kernel may do so for days, and without a pid namespace each look for what is left of it is one at all processes of the machine.
+/// Half of this is how late it is noticed, on average, that it is gone.
+const KILL_AGAIN_AFTER_MAX: Duration = Duration::from_secs(2);
 /// How soon it is tried again to mark that the command runs: the disk may be full for a while.
 const MARKED_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Longer than any report of a child.
@@ -53,6 +56,8 @@ struct Supervisor<'a> {
     stop_requested: bool,
     /// When to kill, or to kill again.
     kill_at: Option<Instant>,
+    /// How long after the next time it is killed again.
+    kill_again_after: Duration,
 }
 
 /// Comes back when the command ended and nothing that it left runs any more.
@@ -80,6 +85,7 @@ pub(super) fn supervise(started: Started, spec: &ShimSpec, directory: &Allocatio
         failure: None,
         stop_requested: false,
         kill_at: None,
+        kill_again_after: KILL_AGAIN_AFTER,
     };
     supervisor.watch();
     supervisor.kill_what_is_left();
@@ -104,7 +110,8 @@ impl Supervisor<'_> {
             }
             if self.kill_at.is_some_and(|at| at <= Instant::now()) {
                 self.kill_all();
-                self.kill_at = Some(Instant::now() + KILL_AGAIN_AFTER);
+                self.kill_at = Some(Instant::now() + self.kill_again_after);
+                self.kill_again_after = longer(self.kill_again_after);
             }
         }
     }
@@ -189,7 +196,10 @@ impl Supervisor<'_> {
         if let Some(cgroup) = &self.spec.cgroup {
             cgroup.kill();
         }
-        kill_listed(|| descendants(Pid::this().as_raw()));
+        // Of a pid namespace the kernel kills all with the first process, which the child is.
+        if !self.spec.isolation.pid {
+            kill_listed(|| descendants(Pid::this().as_raw()));
+        }
     }
 
     /// We are the subreaper: as long as anything of the task is left, it is or becomes a child of ours.
@@ -210,7 +220,7 @@ impl Supervisor<'_> {
             self.kill_all();
             std::thread::sleep(pause);
             // A process that hangs in the kernel can't be killed. Until it is gone its room isn't free, so we wait.
-            pause = (pause * 2).min(Duration::from_millis(100));
+            pause = longer(pause);
         }
     }
 
@@ -249,6 +259,10 @@ impl Supervisor<'_> {
     }
 }
 
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).min(KILL_AGAIN_AFTER_MAX)
+}
+
 fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
     let mut descriptors = [PollFd::new(descriptor, PollFlags::POLLIN)];
     matches!(poll(&mut descriptors, PollTimeout::ZERO), Ok(1..))
@@ -258,5 +272,20 @@ fn set_nonblocking(descriptor: BorrowedFd<'_>) {
     if let Ok(flags) = fcntl(descriptor, FcntlArg::F_GETFL) {
         let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
         let _ = fcntl(descriptor, FcntlArg::F_SETFL(flags));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A task that hung in the kernel had its shim read of all processes of the machine ten times a second, for as long as it hung.
+    #[test]
+    fn what_does_not_die_is_killed_more_and_more_seldom() {
+        let (mut pause, mut passed, mut kills) = (KILL_AGAIN_AFTER, Duration::ZERO, 0);
+        while passed < Duration::from_secs(60) {
+            (passed, pause, kills) = (passed + pause, longer(pause), kills + 1);
+        }
+        assert!((20..40).contains(&kills) && longer(pause) == KILL_AGAIN_AFTER_MAX, "{kills} in a minute");
     }
 }
