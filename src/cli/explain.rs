@@ -62,6 +62,7 @@ pages! {
     MACHINE_TAKEN,
     MESSAGE_TOO_LARGE,
     MINIMUM_MISSED,
+    NOT_DRAINING,
     NOT_LOOPBACK,
     MAY_NOT_EVICT,
     NOT_PERMITTED,
@@ -184,9 +185,9 @@ mod tests {
     }
 
     #[test]
-    fn every_code_in_the_servers_sources_has_a_page() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("cellstate/server/src");
-        let (mut folders, mut codes) = (vec![root], BTreeSet::new());
+    fn every_code_in_the_sources_of_server_and_commands_has_a_page() {
+        let roots = ["cellstate/server/src", "src"].map(|root| Path::new(env!("CARGO_MANIFEST_DIR")).join(root));
+        let (mut folders, mut codes) = (roots.to_vec(), BTreeSet::new());
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
@@ -194,15 +195,18 @@ mod tests {
                     folders.push(path);
                 } else {
                     let text = std::fs::read_to_string(&path).unwrap();
-                    let is_code =
-                        |word: &&str| word.contains('_') && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+                    let is_letter = |c: char| c.is_ascii_uppercase();
+                    let is_code = |word: &&str| {
+                        word.contains('_') && word.contains(is_letter) && word.chars().all(|c| is_letter(c) || c == '_')
+                    };
                     codes.extend(text.split('"').filter(is_code).map(str::to_owned));
                 }
             }
         }
-        // Variables of the environment have the same form.
-        let is_variable = |code: &String| ["CARGO_", "MIMALLOC_"].iter().any(|prefix| code.starts_with(prefix));
-        let is_missing = |code: &String| !is_variable(code) && !has_page(code);
+        // Variables of the environment have the same form, and so has why a task is not wanted, which stands beside its code.
+        let others = ["CARGO_", "MIMALLOC_", "NO_COLOR", "PLENUM_", "TASK_IS_DONE", "XDG_"];
+        let is_other = |code: &String| others.iter().any(|prefix| code.starts_with(prefix));
+        let is_missing = |code: &String| !is_other(code) && !has_page(code);
         assert!(codes.len() > 15, "codes are found");
         assert_eq!(codes.into_iter().filter(is_missing).collect::<Vec<_>>(), Vec::<String>::new());
     }
