@@ -205,7 +205,7 @@ async fn rest(job: &JobName, state: JobState, period: &mut Duration, deadline: O
     if left.is_some_and(|left| left.is_zero()) {
         let what = format!("job {} is {} at the time limit", job.name, output::job_state(state));
         return Err(Failure::new("TIME_LIMIT", what)
-            .with_hint(format!("it goes on; see `plenum job show {}`", job.name))
+            .with_hint(format!("it goes on; see `plenum job show {}/{}`", job.namespace, job.name))
             .with_exit(EXIT_UNFINISHED));
     }
     tokio::time::sleep(left.map_or(*period, |left| left.min(*period))).await;

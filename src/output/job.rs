@@ -34,7 +34,7 @@ fn failing(job: &JobView) -> u64 {
 
 /// Which groups have tasks that fail again and again, and where to read more; nothing where none does.
 pub(crate) fn failing_words(job: &JobView) -> Option<String> {
-    let name = job.shape.as_ref().map_or("", |shape| &shape.name);
+    let name = job.name();
     let of_group = |group: &GroupView| {
         let tasks = format!("{}: {} of {}", group.name, group.failing, group.count);
         match group.failures {
@@ -243,6 +243,9 @@ mod tests {
             "a: 1 of 3, up to 255 times or more; c: 2 of 2, up to 5 times; d: 1 of 1, restarted again and again; \
              `plenum job history web` and `plenum alloc list --job web --all` tell how"
         );
+        let shape = failing.shape.clone().map(|shape| JobShape { namespace: "ml".to_owned(), ..shape });
+        let told = failing_words(&JobView { shape, ..failing.clone() }).unwrap();
+        assert!(told.contains("`plenum job history ml/web` and `plenum alloc list --job ml/web --all`"), "{told}");
         let object = failing.to_json();
         assert_eq!((&object["state"], &object["failing"]), (&json!("running"), &json!(4)), "programs know five states");
         assert_eq!((&object["groups"][2]["failing"], &object["groups"][2]["failures"]), (&json!(2), &json!(5)));
