@@ -228,6 +228,26 @@ fn a_cell_that_is_ending_is_waited_for_by_its_successor() {
     nothing_is_left(&stage);
 }
 
+// Its machine was waited for until it could be used, and the cell ended after that. Nobody could uncordon it: the cell had to run for that.
+#[test]
+fn a_cell_whose_machine_was_cordoned_or_drained_starts_again_and_says_so() {
+    let stage = Stage::new();
+    for (word, back) in [("cordon", "uncordon"), ("drain", "undrain")] {
+        let dev = stage.dev(&["--no-isolation"]);
+        let machine = |address: &str| stage.try_ask(address, &["machine", "show", "machine-1"]).ok();
+        eventually("the machine is ready", || machine(&dev.address).filter(|machine| machine["state"] == "ready"));
+        stage.ask(&dev.address, &["machine", word, "machine-1"]);
+        assert_eq!(dev.stop().code(), Some(0));
+        let dev = stage.dev(&["--no-isolation"]);
+        let hint = format!("machine {back} machine-1` ends that");
+        eventually("it says what ends that", || stage.text("dev.err").contains(&hint).then_some(()));
+        stage.ask(&dev.address, &["machine", back, "machine-1"]);
+        eventually("the machine is ready", || machine(&dev.address).filter(|machine| machine["state"] == "ready"));
+        assert_eq!(dev.stop().code(), Some(0));
+    }
+    nothing_is_left(&stage);
+}
+
 // A script that ended a part and started it again at once was told that the directory is locked, by the very process that it had asked to end.
 #[test]
 fn a_server_or_an_agent_that_is_ending_is_waited_for_by_its_successor() {

@@ -5,10 +5,10 @@
 
 use std::{fs, path::PathBuf};
 
-use plenum_proto::v1::{ListRequest, MachineState, MachineView, RemoveMachineRequest};
+use plenum_proto::v1::{ListRequest, MachineState, MachineView, RemoveMachineRequest, Unfit};
 
 use super::folder::{Folder, written};
-use crate::{connect::Connection, failure::Failure};
+use crate::{connect::Connection, failure::Failure, output};
 
 /// How the names of a development cell's machines begin.
 const NAME: &str = "machine-";
@@ -29,6 +29,27 @@ struct Agent {
     machine: String,
     directory: PathBuf,
     before: Option<(u64, i64, i64)>,
+}
+
+/// Whether an agent serves the machine that did not leave it.
+fn is_served(machine: &MachineView) -> bool {
+    let is_there = !matches!(machine.state(), MachineState::Unreachable | MachineState::Gone);
+    is_there && machine.unfit() != Unfit::AgentLeaves
+}
+
+/// Why a machine that is served takes no tasks, and what ends that, where somebody has to. `flag`: what commands need to find the cell.
+pub(super) fn unused_words(machine: &MachineView, flag: &str) -> Option<String> {
+    let name = &machine.name;
+    match (machine.state(), output::unfit(machine)) {
+        (MachineState::Draining, _) => {
+            Some(format!("{name} is drained: `plenum{flag} machine undrain {name}` ends that"))
+        }
+        (MachineState::Cordoned, _) if machine.cordoned => {
+            Some(format!("{name} is cordoned: `plenum{flag} machine uncordon {name}` ends that"))
+        }
+        (MachineState::Cordoned, Some((_, why))) => Some(format!("{name} takes no tasks: {why}")),
+        _ => None,
+    }
 }
 
 impl Machines {
@@ -56,7 +77,8 @@ impl Machines {
         known
     }
 
-    /// What the agents offer, once all of them have registered and can be used; until then how many have.
+    /// What the agents offer, once all of them have registered; until then how many have. A machine that was cordoned or drained stays so, which is
+    /// no reason to wait for it.
     pub(super) async fn ready(&self, connection: &Connection) -> Result<Vec<MachineView>, usize> {
         let (registered, revision) = self.registered();
         if registered < self.agents.len() {
@@ -64,11 +86,11 @@ impl Machines {
         }
         let answer = connection.inspect().list_machines(ListRequest::default()).await;
         let answer = answer.map(tonic::Response::into_inner).unwrap_or_default();
-        let mut ready = answer.machines;
-        ready.retain(|machine| machine.state() == MachineState::Ready && !self.is_earlier(&machine.name));
-        let is_served = |agent: &Agent| ready.iter().any(|machine| machine.name == agent.machine);
-        let served = self.agents.iter().filter(|agent| is_served(agent)).count();
-        if answer.revision < revision || served < self.agents.len() { Err(served) } else { Ok(ready) }
+        let mut there = answer.machines;
+        there.retain(|machine| is_served(machine) && !self.is_earlier(&machine.name));
+        let has_registered = |agent: &Agent| there.iter().any(|machine| machine.name == agent.machine);
+        let served = self.agents.iter().filter(|agent| has_registered(agent)).count();
+        if answer.revision < revision || served < self.agents.len() { Err(served) } else { Ok(there) }
     }
 
     /// True for a machine of an earlier run with more of them.
@@ -99,5 +121,34 @@ impl Machines {
             connection.inspect().remove_machine(request).await?;
         }
         Ok(stay)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_no_tasks_says_why_and_what_ends_that() {
+        let view = |state: MachineState, cordoned, unfit: Unfit| MachineView {
+            name: "m1".to_owned(),
+            state: state.into(),
+            cordoned,
+            unfit: unfit.into(),
+            ..MachineView::default()
+        };
+        let (ready, cordoned) = (MachineState::Ready, MachineState::Cordoned);
+        let told = |view: &MachineView| unused_words(view, " --addr A").unwrap_or_default();
+        assert_eq!(told(&view(ready, false, Unfit::Unspecified)), "");
+        let by_somebody = told(&view(cordoned, true, Unfit::Unspecified));
+        assert_eq!(by_somebody, "m1 is cordoned: `plenum --addr A machine uncordon m1` ends that");
+        let drained = told(&view(MachineState::Draining, true, Unfit::Unspecified));
+        assert_eq!(drained, "m1 is drained: `plenum --addr A machine undrain m1` ends that");
+        let unfit = view(cordoned, false, Unfit::StateUnwritable);
+        assert!(told(&unfit).starts_with("m1 takes no tasks: its agent can't write its state"));
+        // Such as the word of an earlier agent, until the next one has said that it is there.
+        let leaves = view(cordoned, false, Unfit::AgentLeaves);
+        let gone = view(MachineState::Gone, false, Unfit::Unspecified);
+        assert_eq!([&unfit, &leaves, &gone].map(is_served), [true, false, false]);
     }
 }

@@ -11,7 +11,7 @@ use super::{
     changes::Changes,
     fit,
     folder::{Folder, written},
-    machines::Machines,
+    machines::{self, Machines},
     plan::{Plan, shape},
     progress::Progress,
     summary::{Summary, Times},
@@ -72,6 +72,9 @@ impl Session<'_> {
             self.tell_address(&address);
             self.remove_earlier(&machines, &connection).await;
             let machines = self.ready(&machines, &connection).await?;
+            let flag = flag(&address);
+            let unused = machines.iter().filter_map(|machine| machines::unused_words(machine, &flag));
+            unused.for_each(|line| self.progress.say(&line));
             self.tell_missing_isolation(&Folder::printed_since(&agents_log, printed_from, AGENT_LOG_BYTES_MAX));
             if self.plan.jobs.is_empty() {
                 return std::future::pending().await;
@@ -95,8 +98,7 @@ impl Session<'_> {
             self.folder.path().display()
         ));
         if self.plan.jobs.is_empty() {
-            let flag =
-                if address == crate::connect::ADDRESS_DEFAULT { String::new() } else { format!(" --addr {address}") };
+            let flag = flag(address);
             self.progress.say(&format!("submit jobs with `plenum{flag} job run FILE`; Ctrl-C stops the cell"));
         }
     }
@@ -196,6 +198,11 @@ impl Session<'_> {
             changes.next().await;
         }
     }
+}
+
+/// What commands need to find the cell.
+fn flag(address: &str) -> String {
+    if address == crate::connect::ADDRESS_DEFAULT { String::new() } else { format!(" --addr {address}") }
 }
 
 /// The jobs as they are now, or as they were when they had ended; none of them while the picture is older than the submission of one.
