@@ -70,6 +70,31 @@ fn a_second_ctrl_c_does_not_wait_and_leaves_nothing_behind_either() {
     nothing_is_left(&stage);
 }
 
+// Only the files that were named when it was started told how long tasks are given. Those of all other jobs were killed after as long.
+#[test]
+fn tasks_of_jobs_that_were_submitted_later_have_their_time_to_end() {
+    let stage = Stage::new();
+    let hasty =
+        STUBBORN.replace("[group.good]", "[group.good]\nkill_timeout = \"100ms\"").replace("KILL_TIMEOUT", "100ms");
+    let file = stage.file("hasty.toml", &hasty);
+    let mut dev = stage.dev(&["--no-isolation", &file]);
+    both_run(&stage);
+    let script =
+        "trap 'sleep 7; echo flushed > $STAGE/said; exit 0' TERM; echo up > $STAGE/said; while :; do sleep 0.1; done";
+    let job = format!(
+        "name = \"db\"\nscheduler = \"service\"\n[group.main]\ncommand = [\"/bin/sh\", \"-c\", \"{script}\"]\n\
+         env = {{ STAGE = \"$STAGE\" }}\nkill_timeout = \"50s\"\nresources = {{ cpu = \"10m\", memory = \"16MiB\" }}\n"
+    );
+    stage.submit(&dev.address, "db.toml", &job);
+    eventually("the later one runs", || (stage.text("said") == "up\n").then_some(()));
+    dev.process.signal(Signal::SIGINT);
+    assert_eq!(dev.process.ended().code(), Some(0));
+    let told = stage.text("dev.err");
+    assert_eq!(stage.text("said"), "flushed\n", "{told}");
+    assert!(told.contains("tasks are still ending: each is given its kill_timeout"), "{told}");
+    nothing_is_left(&stage);
+}
+
 // The shims stood still. Their agent was killed after a while, as it had not ended either, and the tasks went on for ever.
 #[test]
 fn tasks_whose_shims_stand_still_end_with_their_cell() {

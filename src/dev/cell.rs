@@ -15,7 +15,7 @@ use plenum_agent::exec::Left;
 use tokio::{
     sync::mpsc,
     task::spawn_blocking,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 use super::{
@@ -36,7 +36,7 @@ const PORTS_TRIED: u32 = 5;
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often the address file is looked for. A look costs microseconds; waiting costs the first task its start.
 const READY_PERIOD: Duration = Duration::from_millis(3);
-/// What schedulers and the server are given to end; for agents it is added to what their tasks are given.
+/// What schedulers and the server are given to end, and agents whose tasks were to be killed.
 const GRACE: Duration = Duration::from_secs(5);
 /// How long the end of tasks is waited for that were killed without their agent.
 const LEFT_MAX: Duration = Duration::from_secs(5);
@@ -203,23 +203,36 @@ impl<'dev> DevCell<'dev> {
 
     /// Ends everything: agents with their tasks first, so that what happened to them is still told to the server. Another
     /// signal kills instead of asking: the tasks by their agents, as nobody else knows them, then the parts.
+    ///
+    /// Until then agents have all the time there is. Each kills its tasks when they have had what their jobs give them, which nobody here knows of
+    /// jobs that were submitted later, or by an earlier run.
     pub(super) async fn stop(&mut self, signals: &mut Signals) {
-        let tasks = self.tasks_grace();
+        let told_after = self.tasks_grace() + GRACE;
         // Where another cell lives, its agents may be the ones that are being started there.
         let own = if self.folder.is_alone() { self.agents.len() } else { 0 };
         let machines: Vec<String> = machines::names(self.plan.machines).take(own).collect();
         let log = |machine: &String| self.folder.log(&format!("agent-{machine}"));
         let printed: Vec<u64> = machines.iter().map(|machine| Folder::log_bytes(&log(machine))).collect();
-        stop(&mut self.agents, tasks + GRACE, signals).await;
+        tokio::select! {
+            () = stop(&mut self.agents, None, signals) => {}
+            () = tell_later(&self.progress, told_after) => {}
+        }
         for (machine, from) in machines.iter().zip(printed) {
             // What the agents themselves had to kill stands in logs that most often end with the cell.
             let killed = parts::tasks_killed(&Folder::printed_since(&log(machine), from, LOG_BYTES_MAX));
             let left = left_by_agent(self.folder.agent(machine), killed).await;
             left_words(machine, left).iter().for_each(|line| self.progress.say(line));
         }
-        stop(&mut self.schedulers, GRACE, signals).await;
-        stop(&mut self.server, GRACE, signals).await;
+        stop(&mut self.schedulers, Some(GRACE), signals).await;
+        stop(&mut self.server, Some(GRACE), signals).await;
     }
+}
+
+/// Says after a while what is waited for. Never comes back.
+async fn tell_later(progress: &Progress, after: Duration) {
+    sleep(after).await;
+    progress.say("tasks are still ending: each is given its kill_timeout (Ctrl-C or SIGTERM kills them)");
+    std::future::pending().await
 }
 
 /// Ends what runs of an agent's tasks though that one has ended, and gives how many did not end by themselves: `killed` by the agent, and those.
@@ -248,23 +261,24 @@ fn left_words(machine: &str, left: std::io::Result<Left>) -> Vec<String> {
     }
 }
 
-/// Asks parts to end, insists, and kills them.
-async fn stop(parts: &mut [Keeper], grace: Duration, signals: &mut Signals) {
+/// Asks parts to end, insists, and kills them. Without a `grace`, it insists when another signal comes.
+async fn stop(parts: &mut [Keeper], grace: Option<Duration>, signals: &mut Signals) {
     parts.iter().for_each(Keeper::stop);
     if end_within(grace, parts, signals).await {
         return;
     }
     parts.iter().for_each(Keeper::hurry);
-    if !end_within(GRACE, parts, signals).await {
+    if !end_within(Some(GRACE), parts, signals).await {
         parts.iter().for_each(Keeper::kill);
         all_ended(parts).await;
     }
 }
 
-/// True when all parts end within this time, and before another signal.
-async fn end_within(grace: Duration, parts: &mut [Keeper], signals: &mut Signals) -> bool {
+/// True when all parts end within this time, where there is one, and before another signal.
+async fn end_within(grace: Option<Duration>, parts: &mut [Keeper], signals: &mut Signals) -> bool {
     tokio::select! {
-        ended = timeout(grace, all_ended(parts)) => ended.is_ok(),
+        () = all_ended(parts) => true,
+        () = sleep(grace.unwrap_or_default()), if grace.is_some() => false,
         () = signals.next() => false,
     }
 }
