@@ -473,3 +473,33 @@ fn of_more_tasks_than_one_decision_takes_those_of_the_highest_priority_have_what
     stage.advance(1_000_000);
     assert_eq!(stage.placed(high).len(), 12);
 }
+
+/// What gave its machine up said nothing else, and nobody looked: the job waited until something else happened.
+#[test]
+fn a_job_that_waits_for_a_shared_machine_goes_elsewhere_once_that_is_given_up() {
+    for drains in [true, false] {
+        let mut stage = Stage::new();
+        stage.machine("m0", 2000, &[]);
+        stage.seat(Batch::default());
+        let job = stage.submit(&JobBuilder::new("shared", "batch").same_machine().group("main", 1, 1000));
+        stage.settle();
+        assert_eq!(stage.placed(job), [(0, 0, 0)]);
+        stage.machine("m1", 2000, &[]);
+        if drains {
+            let deadline = Some(stage.cell().time().plus_micros(10_000_000));
+            let machine = stage.cell().machine_in(0).unwrap().id;
+            stage.ask("operator", Command::DrainMachine { machine, deadline });
+            stage.settle();
+        }
+        stage.finish(job, false);
+        if drains {
+            stage.advance(9_000_000);
+        } else {
+            stage.expire(0);
+        }
+        assert_eq!(stage.cell().job(job).unwrap().home, Some(0), "its machine may take it again");
+        stage.advance(3_600_000_000);
+        assert_eq!(stage.cell().job(job).unwrap().home, Some(1), "drains: {drains}");
+        assert_eq!((stage.placed(job), stage.passed_over(job, 0)), (vec![(0, 0, 1)], ""));
+    }
+}

@@ -120,9 +120,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         };
         match cell.job(id) {
             Some(job) if job.shape.is_served_by(self.scheduler.name(), &self.settings.namespace) => {
-                // That a job got a home or began to run is the work of its own grants, and nothing to decide on.
+                // That a job got a home or began to run is the work of its own grants, and nothing to decide on. That its home was given up is
+                // none of anybody's grants: it may go anywhere now.
                 let began = matches!(change, JobChange::State { .. }) && !job.state.is_final();
-                self.due |= !began && !matches!(change, JobChange::Home { .. });
+                let settled = matches!(change, JobChange::Home { machine: Some(_), .. });
+                self.due |= !began && !settled;
                 self.queue.put(job);
             }
             _ => self.queue.remove(id),

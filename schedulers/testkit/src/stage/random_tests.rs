@@ -115,12 +115,9 @@ fn happen(stage: &mut Stage, seats: &[Seat], jobs: &mut Vec<JobId>, what: Happen
             stage.machine(&name, 3000, &[]);
         }
         Happening::Remove(machine) => {
-            // A job whose tasks share a machine waits for that one, even after it is gone while nothing of the job runs there.
-            let homes: Vec<_> =
-                stage.cell().jobs().filter(|job| !job.state.is_final()).filter_map(|job| job.home).collect();
             let slots: Vec<_> = stage.cell().machines().map(|machine| machine.id.slot).collect();
             let slot = slots[machine % slots.len()];
-            if slots.len() > 1 && !homes.contains(&slot) {
+            if slots.len() > 1 {
                 stage.remove(slot);
             }
         }
