@@ -6,6 +6,10 @@ use plenum_model::{Cell, Delta, FoldError, Leaver, LogTime, QuotaUse, Revision, 
 /// judges by that: whoever claims at the very end of a backoff would be early.
 const LAG_MICROS: i64 = 2_000;
 
+/// Log time that was found to be so far ahead of what was thought is news: whatever was to be done at a time in the log is due sooner. Some times
+/// the lag, so that messages which come now a little later and now a little sooner are none.
+const LEAP_MICROS: i64 = 10_000;
+
 /// The mirror, and what changed in it since somebody last looked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mirror {
@@ -69,11 +73,11 @@ impl Mirror {
         self.changed = Changed::All;
     }
 
-    /// Folds a delta in.
+    /// Folds a delta in. Gives whether log time leapt with it.
     ///
     /// # Errors
     /// When it does not fit. The mirror is then forgotten: half a delta is no picture.
-    pub(crate) fn fold(&mut self, delta: &Delta, now_micros: i64) -> Result<(), FoldError> {
+    pub(crate) fn fold(&mut self, delta: &Delta, now_micros: i64) -> Result<bool, FoldError> {
         let Some(cell) = &mut self.cell else {
             return Err(FoldError::Revision { expected: Revision::default(), found: delta.revision });
         };
@@ -99,8 +103,7 @@ impl Mirror {
             return Err(error);
         }
         self.quota_use.after(delta, cell);
-        self.heard(delta.time, now_micros);
-        Ok(())
+        Ok(self.heard(delta.time, now_micros))
     }
 
     /// A connection begins, maybe to a server that was started with another clock: the time of the last delta is all that is sure.
@@ -109,11 +112,14 @@ impl Mirror {
         self.clock = Clock { log_micros, local_micros: now_micros };
     }
 
-    /// The server said what time it is in the log.
-    pub(crate) fn heard(&mut self, time: LogTime, now_micros: i64) {
-        if time.micros >= self.log_time(now_micros).micros {
+    /// The server said what time it is in the log. Gives whether that is far later than was thought, as it is once a server of the same clock was
+    /// heard again: what was reckoned by the time before is to be reckoned anew.
+    pub(crate) fn heard(&mut self, time: LogTime, now_micros: i64) -> bool {
+        let thought_micros = self.log_time(now_micros).micros;
+        if time.micros >= thought_micros {
             self.clock = Clock { log_micros: time.micros, local_micros: now_micros };
         }
+        time.micros.saturating_sub(thought_micros) > LEAP_MICROS
     }
 
     /// The server said what the oldest revision is that can be read; 0 is said by one that doesn't tell.
@@ -200,5 +206,20 @@ mod tests {
         assert_eq!(mirror.log_time(later).micros, 1_500);
         mirror.estimate_anew(later);
         assert_eq!(mirror.log_time(later + LAG_MICROS + 100).micros, 1_100);
+    }
+
+    #[test]
+    fn log_time_leaps_where_it_was_thought_to_be_far_behind() {
+        let mut mirror = Mirror::default();
+        mirror.replace(Cell::default(), 0);
+        let second = |second: i64| second * 1_000_000;
+        mirror.fold(&Delta::new(Revision(1), LogTime::from_micros(second(1))), 0).unwrap();
+        let mut heard = |log_micros, now_micros| mirror.heard(LogTime::from_micros(log_micros), now_micros);
+        assert!(!heard(second(2), second(1)), "just as was thought");
+        assert!(!heard(second(3) - LAG_MICROS, second(2)), "a message that took longer");
+        mirror.estimate_anew(second(3));
+        let mut heard = |log_micros, now_micros| mirror.heard(LogTime::from_micros(log_micros), now_micros);
+        assert!(heard(second(5), second(4)), "thought to be a second after the last delta");
+        assert!(!heard(second(6), second(5)));
     }
 }

@@ -151,7 +151,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             },
             Some(Tell::Heartbeat(beat)) => {
                 self.see(beat.revision);
-                self.mirror.heard(LogTime::from_micros(beat.time_micros), now_micros);
+                // The ends of backoffs were reckoned by the time before.
+                self.due |= self.mirror.heard(LogTime::from_micros(beat.time_micros), now_micros);
                 self.mirror.heard_of_oldest(beat.oldest_revision);
             }
             Some(Tell::Error(error)) => self.reject(now_micros, error, outputs),
@@ -317,9 +318,12 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         };
         self.notice_before(&delta);
         let ends = self.ends_in(&delta);
-        if let Err(error) = self.mirror.fold(&delta, now_micros) {
-            self.renew_mirror(format!("a delta that does not fit: {error}"), outputs);
-            return false;
+        match self.mirror.fold(&delta, now_micros) {
+            Ok(leapt) => self.due |= leapt,
+            Err(error) => {
+                self.renew_mirror(format!("a delta that does not fit: {error}"), outputs);
+                return false;
+            }
         }
         self.see(delta.revision.0);
         self.counters.deltas += 1;

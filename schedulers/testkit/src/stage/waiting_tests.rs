@@ -244,3 +244,28 @@ fn each_group_of_a_job_that_is_refused_has_its_reason_all_the_time() {
         }
     }
 }
+
+/// With a new connection log time is thought to be that of the last delta, and the end of a backoff was reckoned from that once: nine minutes late.
+#[test]
+fn a_backoff_is_over_in_time_whatever_becomes_of_the_connection() {
+    for cuts in [false, true] {
+        let mut stage = Stage::new();
+        stage.machine("m1", 4000, &[]);
+        let seat = stage.seat(FirstFit("blue"));
+        let job = stage.submit(&job("words", "blue", 1).retry(3, 600_000_000));
+        stage.settle();
+        stage.finish(job, false);
+        let mut seconds = 0;
+        while stage.placed(job).is_empty() && seconds < 3600 {
+            if cuts && seconds == 540 {
+                stage.cut(seat);
+            }
+            stage.advance(1_000_000);
+            // As a server does each second.
+            stage.beat(seat);
+            stage.settle();
+            seconds += 1;
+        }
+        assert!(seconds <= 602, "after {seconds} s, and not after 600: {cuts}");
+    }
+}
