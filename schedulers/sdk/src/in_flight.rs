@@ -33,6 +33,11 @@ impl Sent {
     pub(crate) fn claims(&self) -> usize {
         self.message.placements.iter().map(|placement| placement.machines.len()).sum()
     }
+
+    /// Whether any of them may go to another machine than the one that it names.
+    fn has_spares(&self) -> bool {
+        self.message.placements.iter().any(|placement| !placement.alternates.is_empty())
+    }
 }
 
 /// All unanswered transactions. Invariant: `promised`, `tasks`, `homes` and `victims` are the sums over the claims of all `sent`, and
@@ -131,17 +136,18 @@ impl InFlight {
         }
     }
 
-    /// The mirror shows what became of a number: nothing is promised for it any more. Its outcome may still be on its way. Gives whether it named victims.
+    /// The mirror shows what became of a number: nothing is promised for it any more. Its outcome may still be on its way. Gives whether more may be
+    /// free now than what it took, all of it granted: it named victims, or spare machines to go to from those that were promised.
     pub(crate) fn decided(&mut self, number: u64) -> bool {
         let Some(sent) = self.sent.get_mut(&number) else { return false };
-        let had_victims = !sent.victims.is_empty();
+        let may_leave_room = !sent.victims.is_empty() || sent.has_spares();
         if !sent.claims.is_empty() {
             sent.decided = sent.claims.drain(..).map(|claim| claim.whose()).collect();
             sent.victims.clear();
             self.decided.extend(&sent.decided);
             self.count_again();
         }
-        had_victims
+        may_leave_room
     }
 
     /// A number was answered.

@@ -245,6 +245,55 @@ fn each_group_of_a_job_that_is_refused_has_its_reason_all_the_time() {
     }
 }
 
+/// Claims the first machine that fits, and names all others to fall back on.
+struct Sparing(&'static str);
+
+impl Scheduler for Sparing {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut decision, mut plan, mut ledger) = (Decision::default(), Plan::incremental(), view.ledger());
+        for work in view.work() {
+            let slots = || view.cell().machines().map(|machine| machine.id.slot);
+            for &task in &work.tasks {
+                match slots().find(|&slot| ledger.take(work, slot)) {
+                    Some(slot) => {
+                        plan.claim(work, &[task], &[slot]);
+                        plan.spare(&slots().filter(|&other| other != slot).collect::<Vec<_>>());
+                    }
+                    None => decision.pass_over(work, 1, "no room"),
+                }
+            }
+        }
+        decision.commit(plan);
+        decision
+    }
+}
+
+/// What it was promised was offered to nobody once it had gone elsewhere: all of it was granted, and nothing had come free.
+#[test]
+fn room_that_a_claim_left_for_a_spare_machine_is_offered_to_who_waits() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 1000, &[("name", "m0")]);
+    stage.machine("m1", 1000, &[("name", "m1")]);
+    let blue = stage.seat(Sparing("blue"));
+    stage.seat(FirstFit("green"));
+    stage.hold(blue);
+    let big = stage.submit(&JobBuilder::new("big", "blue").group("main", 1, 1000).priority(90));
+    stage.settle();
+    let small = stage.submit(&JobBuilder::new("small", "blue").group("main", 1, 500).on("name", "m0"));
+    stage.advance(10_000);
+    assert_eq!(stage.runtime(blue).counters().transactions, 1, "the room for it is promised");
+    let rival = stage.submit(&JobBuilder::new("rival", "green").group("main", 1, 400).on("name", "m0"));
+    stage.settle();
+    stage.release(blue);
+    stage.advance(1_000_000);
+    assert_eq!((stage.placed(rival), stage.placed(big)), (vec![(0, 0, 0)], vec![(0, 0, 1)]));
+    assert_eq!(stage.placed(small), [(0, 0, 0)], "{}", stage.passed_over(small, 0));
+}
+
 /// With a new connection log time is thought to be that of the last delta, and the end of a backoff was reckoned from that once: nine minutes late.
 #[test]
 fn a_backoff_is_over_in_time_whatever_becomes_of_the_connection() {
