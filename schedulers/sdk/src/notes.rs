@@ -11,7 +11,8 @@ use crate::scheduler::PassedOver;
 /// Most notes of one message: what there is more of is told with the next ones.
 const NOTES_MAX: usize = 256;
 
-/// Groups of which notes are kept, some 400 bytes each: as many as a server keeps of jobs, unless it is told otherwise.
+/// Groups of which something is said in one pass, some 400 bytes each: as many as a server keeps of jobs, unless it is told otherwise. Twice as many
+/// are kept: those of the pass before have their places until it is over, and until what was told of them is taken back.
 const KEPT_MAX: usize = 10_000;
 
 /// Longest reason, in bytes.
@@ -39,6 +40,8 @@ pub(crate) struct Notes {
     last: Option<Group>,
     /// Passes over the queue.
     pass: u64,
+    /// Groups of which something was said in this one.
+    said: usize,
 }
 
 /// What is said of a group. Invariant: one of the two notes is there.
@@ -56,6 +59,7 @@ impl Notes {
     /// A new pass over the queue begins.
     pub(crate) fn begin(&mut self) {
         self.pass += 1;
+        self.said = 0;
     }
 
     /// Notes of a decision on the snapshot of `revision`, in which jobs have the versions that `version_of` tells.
@@ -67,8 +71,13 @@ impl Notes {
     ) {
         for PassedOver { job, group, tasks, mut reason } in notes {
             let (version, group) = (version_of(job), (job, group));
-            if self.groups.len() >= KEPT_MAX && !self.groups.contains_key(&group) {
-                continue;
+            let said_in = self.groups.get(&group).map(|said| said.pass);
+            if said_in != Some(self.pass) {
+                // Who comes first in the pass, and not who was there before: notes of a full queue would keep the first in it from having any.
+                if self.said >= KEPT_MAX || (said_in.is_none() && self.groups.len() >= 2 * KEPT_MAX) {
+                    continue;
+                }
+                self.said += 1;
             }
             reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
             let said = self.groups.entry(group).or_default();
@@ -276,10 +285,25 @@ mod tests {
         let mut notes = Notes::default();
         put(&mut notes, (0..20_000).map(|slot| note(slot, "no room")), 5);
         assert_eq!(notes.groups.len(), KEPT_MAX);
-        put(&mut notes, (10_000..30_000).map(|slot| note(slot, "no room")), 5);
-        assert!(notes.groups.is_empty(), "those of the pass before still had their places");
-        put(&mut notes, (10_000..30_000).map(|slot| note(slot, "no room")), 6);
-        assert_eq!(notes.groups.len(), KEPT_MAX);
+        while !told(&mut notes).is_empty() {}
+        for pass in 1..5 {
+            notes.begin();
+            notes.add((pass * 10_000..pass * 10_000 + 20_000).map(|slot| note(slot, "no room")), Revision(5), |_| 1);
+            assert!(notes.groups.len() <= 2 * KEPT_MAX, "{} in pass {pass}", notes.groups.len());
+            notes.end();
+        }
+        while !told(&mut notes).is_empty() {}
+        assert!(notes.groups.len() <= KEPT_MAX, "what was told is taken back");
+    }
+
+    // Ten thousand others were there before it, and all of them were said again in each pass.
+    #[test]
+    fn the_first_in_a_crowded_queue_has_a_reason() {
+        let mut notes = Notes::default();
+        put(&mut notes, (1..=10_001).map(|slot| note(slot, "no room")), 5);
+        put(&mut notes, (0..=10_001).map(|slot| note(slot, "no room")), 6);
+        assert!(notes.groups.contains_key(&(JobId { slot: 0, generation: 1 }, 0)), "it is first in the pass");
+        assert!(!notes.groups.contains_key(&(JobId { slot: 10_000, generation: 1 }, 0)), "and others are last");
     }
 
     // The server lets go of what was said of the version before, and heard nothing of this one: the words were the same.
