@@ -7,6 +7,9 @@ use plenum_model::{
 
 use crate::view::Work;
 
+/// What stands beside the claims of a transaction, as `plenum_proto` counts it before it reads any of it.
+const ENTRIES_MAX: usize = 16 * CLAIMS_MAX;
+
 /// Claims, stops and guards that shall be decided together. The runtime adds number, base revision and metadata.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -56,17 +59,17 @@ impl Claim {
 /// A plan that the cell would not even look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// Claims and stops have a bound each.
-    #[error(
-        "a transaction has at most {CLAIMS_MAX} claims and as many stops; found {claims} claims and {stops} stops: plan less at once"
-    )]
+    /// Claims, stops, and what stands beside them have a bound each.
+    #[error("a transaction has at most {most} {what}; found {found}: plan less at once")]
     TooLarge {
-        /// How many claims.
-        claims: usize,
-        /// How many stops.
-        stops: usize,
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        most: usize,
+        /// How many there are.
+        found: usize,
     },
-    /// Claims within their bounds may still name more devices, ports and victims than one message holds.
+    /// What is within its bounds may still come to more than one message holds.
     #[error("a transaction has at most {most} bytes on the way to this cell; found {bytes}: plan less at once")]
     TooManyBytes {
         /// How many it would have.
@@ -275,14 +278,28 @@ impl Plan {
         preemptions.map(|preemption| preemption.victim)
     }
 
+    /// What it has more of than the cell reads in one transaction, be it in however few bytes.
+    fn too_large(&self) -> Option<PlanError> {
+        let total = |of: fn(&Placement) -> usize| self.placements.iter().map(|placed| of(&placed.placement)).sum();
+        let counts = [
+            ("claims", CLAIMS_MAX, self.claims()),
+            ("stops", CLAIMS_MAX, self.stops.len()),
+            ("spare machines", CLAIMS_MAX, total(|placement| placement.alternates.len())),
+            ("victims", CLAIMS_MAX, total(|placement| placement.preemptions.len())),
+            ("guards", CLAIMS_MAX, self.guards.len()),
+            ("entries that name devices, ports and whose room is taken over", ENTRIES_MAX, total(entries)),
+        ];
+        let above = counts.into_iter().find(|&(_, most, found)| found > most);
+        above.map(|(what, most, found)| PlanError::TooLarge { what, most, found })
+    }
+
     /// The transaction, without what only the runtime knows. The highest attempt of its work counts.
     ///
     /// # Errors
     /// When the cell would reject it whatever its state.
     pub(crate) fn into_transaction(self) -> Result<Transaction, PlanError> {
-        let (claims, stops) = (self.claims(), self.stops.len());
-        if claims > CLAIMS_MAX || stops > CLAIMS_MAX {
-            return Err(PlanError::TooLarge { claims, stops });
+        if let Some(too_large) = self.too_large() {
+            return Err(too_large);
         }
         if let Some(what) = self.stray {
             return Err(PlanError::AboutNoClaim { what });
@@ -312,9 +329,16 @@ impl Plan {
     }
 }
 
+/// What a placement has beside its columns: job, group, version and minimum, victims, and an entry for each claim with what stands in it.
+fn entries(placement: &Placement) -> usize {
+    // Of each that room is taken over from: itself, who it is, and how much.
+    let beside = |extra: &ClaimExtra| 1 + extra.devices.len() + extra.ports.len() + 3 * extra.take_overs.len();
+    4 + placement.preemptions.len() + placement.extras.iter().map(beside).sum::<usize>()
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
-    use plenum_model::{GroupShape, Job, JobShape, JobState, LogTime};
+    use plenum_model::{GroupShape, Job, JobShape, JobState, LogTime, SessionId, TransactionId};
 
     use super::*;
     use std::sync::Arc;
@@ -369,7 +393,7 @@ pub(crate) mod tests {
         assert_eq!(minimum, PlanError::Minimum { min: 2, tasks: 1 });
         let many: Vec<u32> = (0..).take(CLAIMS_MAX + 1).collect();
         let large = fault(Plan::incremental().claim(&work(), &many, &many));
-        assert_eq!(large, PlanError::TooLarge { claims: CLAIMS_MAX + 1, stops: 0 });
+        assert_eq!(large, PlanError::TooLarge { what: "claims", most: CLAIMS_MAX, found: CLAIMS_MAX + 1 });
         let early = fault(Plan::incremental().spare(&[6]).claim(&work(), &[0], &[5]));
         assert_eq!(early, PlanError::AboutNoClaim { what: "spare" });
         let victim = AllocationId { slot: 7, generation: 1 };
@@ -380,6 +404,59 @@ pub(crate) mod tests {
     #[test]
     fn nothing_claimed_is_nothing_planned() {
         assert!(Plan::incremental().claim(&work(), &[], &[]).is_empty());
+    }
+
+    /// Whether the cell reads it, and what the plan itself says of it.
+    fn is_read(plan: &Plan) -> (bool, Option<PlanError>) {
+        let transaction = Transaction {
+            id: TransactionId { session: SessionId(1), number: 1 },
+            incarnation: 1,
+            placements: plan.placements.iter().map(|placed| placed.placement.clone()).collect(),
+            guards: plan.guards.clone(),
+            ..Transaction::default()
+        };
+        let is_read = plenum_proto::transaction::commit_decoded(&(&transaction).into()).is_ok();
+        (is_read, plan.too_large())
+    }
+
+    // Only claims and stops were counted here. Of all others the cell refused what was too much, and the same was planned again, for ever.
+    #[test]
+    fn a_plan_has_as_much_beside_its_claims_as_the_cell_reads() {
+        let victim = AllocationId { slot: 7, generation: 1 };
+        let guard = || Guard::JobVersion { job: work().job.id, version: 1 };
+        for what in ["spare machines", "victims", "guards"] {
+            let mut plan = Plan::incremental();
+            plan.claim(&work(), &[0], &[5]);
+            let one_more = |plan: &mut Plan| match what {
+                "spare machines" => plan.spare(&[6]).is_empty(),
+                "victims" => plan.evict(5, victim).is_empty(),
+                _ => plan.guard(guard()).is_empty(),
+            };
+            (0..CLAIMS_MAX).for_each(|_| assert!(!one_more(&mut plan)));
+            assert_eq!(is_read(&plan), (true, None), "{what}");
+            assert!(!one_more(&mut plan));
+            let fault = PlanError::TooLarge { what, most: CLAIMS_MAX, found: CLAIMS_MAX + 1 };
+            assert_eq!(is_read(&plan), (false, Some(fault)));
+        }
+    }
+
+    // 4,096 claims of 64 ports each, as much as one may name, come to more entries than a transaction may have, and to less than 4 MiB.
+    #[test]
+    fn a_plan_names_as_much_for_its_claims_in_all_as_the_cell_reads() {
+        let tasks: Vec<u32> = (0..4096).collect();
+        let named: Vec<Port> = (1..=64).map(|number| Port { name: format!("p{number}").into(), number }).collect();
+        let mut plan = Plan::incremental();
+        plan.claim(&work(), &tasks, &tasks);
+        for placed in &mut plan.placements {
+            placed.placement.extras =
+                tasks.iter().map(|_| ClaimExtra { ports: named.clone(), ..ClaimExtra::default() }).collect();
+        }
+        let (is_good, fault) = is_read(&plan);
+        assert!(!is_good && matches!(fault, Some(PlanError::TooLarge { most: ENTRIES_MAX, .. })), "{fault:?}");
+        for placed in &mut plan.placements {
+            placed.placement.extras.iter_mut().for_each(|extra| extra.ports.truncate(62));
+        }
+        assert_eq!(is_read(&plan), (true, None));
     }
 
     #[test]

@@ -356,7 +356,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
             Err(error) => {
                 self.counters.dropped += 1;
-                if matches!(error, PlanError::TooManyBytes { .. }) {
+                if matches!(error, PlanError::TooManyBytes { .. } | PlanError::TooLarge { .. }) {
                     self.plan_less(now_micros, plan.claims());
                 }
                 let jobs: BTreeSet<_> = plan.claims_by_group().map(|((job, _), _)| job).collect();

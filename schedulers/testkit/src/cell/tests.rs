@@ -145,6 +145,17 @@ async fn what_no_message_has_room_for_is_placed_in_parts() {
     assert!(cell.transactions("first-fit").await.len() >= 3, "parts of 15 tasks, and some that grew");
 }
 
+/// The transaction was refused as a whole, and the same was planned again, for ever.
+#[tokio::test]
+async fn more_spare_machines_than_one_transaction_may_name_are_planned_in_parts() {
+    let mut cell = TestCell::start().await;
+    cell.machine("m1", 4000, SHORT).await;
+    let _scheduler = cell.scheduler(Anxious);
+    cell.submit(&JobBuilder::new("many", "first-fit").group("main", 120, 10)).await;
+    let done = cell.wait_until_complete("many").await;
+    assert_eq!(done.groups[0].done, 120);
+}
+
 /// All notes came in one message, which ended its stream, and the next one, and so on: nothing was placed any more, and no reason was ever told.
 #[tokio::test]
 async fn why_more_jobs_wait_than_one_message_has_room_for_can_be_read() {
