@@ -18,7 +18,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
-use self::repeats::Repeats;
+use self::repeats::{Repeats, kind_of};
 use crate::address::{CALL_TIMEOUT, RunError, endpoint, principal, with_principal};
 use crate::runtime::{Input, Notice, Output, SchedulerRuntime};
 use crate::scheduler::Scheduler;
@@ -242,15 +242,15 @@ impl<S: Scheduler> Shell<S> {
 
     fn log(&mut self, notice: &Notice) {
         let scheduler = &*self.name;
-        match notice {
-            Notice::Rejected { reason, .. } => {
-                let code = reason.split(':').next().unwrap_or_default();
-                match self.repeats.says(code, Instant::now()) {
-                    Some(0) => tracing::warn!(scheduler, "{notice}"),
-                    Some(left_out) => tracing::warn!(scheduler, left_out, "{notice}"),
-                    None => tracing::debug!(scheduler, "{notice}"),
-                }
+        if let Some(kind) = kind_of(notice) {
+            match self.repeats.says(&kind, Instant::now()) {
+                Some(0) => tracing::warn!(scheduler, "{notice}"),
+                Some(left_out) => tracing::warn!(scheduler, left_out, "{notice}"),
+                None => tracing::debug!(scheduler, "{notice}"),
             }
+            return;
+        }
+        match notice {
             Notice::Session { .. } | Notice::Lost { turned_away: false, .. } => tracing::info!(scheduler, "{notice}"),
             Notice::Behind { .. } | Notice::Lost { .. } => tracing::error!(scheduler, "{notice}"),
             _ => tracing::warn!(scheduler, "{notice}"),

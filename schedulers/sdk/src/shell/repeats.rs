@@ -1,17 +1,34 @@
 //! What is said again and again: once a minute, with how often it was not said.
 //!
-//! A scheduler that is paused, or whose cell takes no changes, is refused whatever it plans, for as long as that lasts, some dozen times a second. The
-//! disk that has no room for the cell's log is often the one that has the scheduler's.
+//! A scheduler that is paused, or whose cell takes no changes, is refused whatever it plans, for as long as that lasts, some dozen times a second. One
+//! that errs has up to 16,384 claims refused in each transaction, again and again. The disk that has no room for the cell's log is often the one that
+//! has the scheduler's.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use plenum_proto::v1;
 use tokio::time::Instant;
+
+use crate::runtime::Notice;
 
 /// How long a kind of message is not said again.
 const QUIET: Duration = Duration::from_secs(60);
 /// Kinds that are told apart; some servers may have many.
 const KINDS_MAX: usize = 64;
+
+/// What a notice has in common with others like it, of those that come as often as the scheduler plans; `None` of all others.
+pub(super) fn kind_of(notice: &Notice) -> Option<String> {
+    match notice {
+        Notice::Rejected { reason, .. } => Some(reason.split(':').next().unwrap_or_default().to_owned()),
+        Notice::Misfit { refusal, .. } => {
+            Some(format!("misfit {}", v1::RefusalReason::from(refusal.reason).as_str_name()))
+        }
+        // What was found follows what should be.
+        Notice::Plan(error) => Some(format!("plan {}", error.to_string().split(';').next().unwrap_or_default())),
+        Notice::Session { .. } | Notice::Lost { .. } | Notice::Behind { .. } | Notice::Mirror { .. } => None,
+    }
+}
 
 /// Which kinds of messages were said lately.
 #[derive(Debug, Default)]
@@ -41,7 +58,43 @@ impl Repeats {
 
 #[cfg(test)]
 mod tests {
+    use plenum_model::{JobId, Refusal, RefusalKind, RefusalReason, TransactionId};
+
     use super::*;
+    use crate::plan::PlanError;
+
+    fn misfit(task: u32, reason: RefusalReason) -> Notice {
+        let refusal = Refusal {
+            kind: RefusalKind::Misfit,
+            reason,
+            claim: Some((0, 0)),
+            job: JobId::default(),
+            group: 0,
+            task,
+            machine: 0,
+            short: None,
+            short_device: None,
+            port: None,
+            not_wanted: None,
+            culprits: Vec::new(),
+            culprits_total: 0,
+        };
+        Notice::Misfit { transaction: TransactionId::default(), refusal: Box::new(refusal) }
+    }
+
+    // Each of 4,096 claims that could never be granted was a line of the log, every two seconds: half a megabyte a second.
+    #[test]
+    fn what_a_scheduler_does_wrong_with_each_claim_and_each_plan_is_said_once_a_minute() {
+        let (mut repeats, now) = (Repeats::default(), Instant::now());
+        let misfits = (0..4096).map(|task| misfit(task, RefusalReason::NoRoom));
+        let others = (0..10).map(|task| misfit(task, RefusalReason::NotWanted));
+        let unequal = (0..10).map(|tasks| Notice::Plan(PlanError::Unequal { tasks, machines: 0 }));
+        let large = (5..15).map(|found| Notice::Plan(PlanError::TooLarge { what: "stops", most: 4, found }));
+        let all = misfits.chain(others).chain(unequal).chain(large);
+        let said = all.filter(|notice| repeats.says(&kind_of(notice).unwrap(), now).is_some());
+        let said: Vec<_> = said.map(|notice| notice.to_string()).collect();
+        assert_eq!(said.len(), 4, "one of each kind: {said:?}");
+    }
 
     // A scheduler that was paused wrote twelve lines a second, and 200 MB a day, that said so.
     #[test]
