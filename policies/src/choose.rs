@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 pub use following::choose_following;
+use in_turn::Untouched;
 pub use in_turn::{choose_asking, choose_asking_by};
 
 use crate::columns::{Columns, Eligible, place};
@@ -76,10 +77,15 @@ pub fn rank<S: Scoring + ?Sized>(columns: &Columns, request: &Request<'_>, scori
     let judge = Judge::new(columns, request, scoring);
     let mut ranked = Vec::new();
     for part in parts(request.settings.parts) {
-        let keys = Scan::new(&judge, part).first(most - ranked.len());
-        ranked.extend(keys.into_iter().map(|key| judge.ranked(key)));
         if ranked.len() >= most {
             break;
+        }
+        let scan = Scan::new(&judge, part);
+        let mut best = Untouched::new(&scan, most - ranked.len());
+        while ranked.len() < most
+            && let Some(key) = best.pop()
+        {
+            ranked.extend(Some(judge.ranked(key)).filter(|ranked| judge.suits(ranked.machine)));
         }
     }
     ranked
@@ -152,6 +158,11 @@ fn words<'a>(columns: &Columns, request: &Request<'a>, part: (u32, u32)) -> Cow<
     let mut words = words_of_part(columns, request, part);
     if let Some(without) = request.without {
         words.to_mut().iter_mut().zip(without).for_each(|(word, without)| *word &= !without);
+    }
+    if let Some(home) = request.home {
+        let (home, lane) = place(home);
+        let keep = |(block, word): (usize, &mut u64)| *word &= u64::from(block == home) << lane;
+        words.to_mut().iter_mut().enumerate().for_each(keep);
     }
     words
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{Cell, Delta, LogTime, Machine, MachineId, MachineState, Resources, Revision};
-use plenum_policies::{Amounts, BestFit, Candidate, Columns, Index, Request, Scoring, Settings, choose_by, rank};
+use plenum_policies::{
+    Amounts, BestFit, Candidate, Columns, FirstFit, Following, Index, Request, Scoring, Settings, Suits, choose_by,
+    choose_following, rank,
+};
 
 /// As best fit, and each degree above 40 °C counts as much as a core.
 struct CoolestFit<'a> {
@@ -76,4 +79,52 @@ fn an_index_hears_which_rows_of_such_columns_changed() {
     celsius[130] = 30.0;
     columns.touch(130);
     assert_eq!(coolest(&columns, &celsius), [130]);
+}
+
+// Both machines were ranked that the request rules out, and the best of them was named to fall back on.
+#[test]
+fn only_machines_that_the_request_allows_are_ranked() {
+    let mut columns = Columns::default();
+    columns.follow(&cell(&[4000; 70]), None, &BTreeMap::new());
+    let resources = Resources::new(1000, 1 << 20);
+    let suits = |slot: u32| slot > 60;
+    let shared = |home| Request { home: Some(home), ..Request::new(&resources, Settings::default()) };
+    let suiting = Request { suits: Some(Suits(&suits)), ..Request::new(&resources, Settings::default()) };
+    let ranked = |request: &Request<'_>, most| -> Vec<u32> {
+        rank(&columns, request, &FirstFit, most).into_iter().map(|ranked| ranked.machine).collect()
+    };
+    for home in [1, 66] {
+        assert_eq!(ranked(&shared(home), 9), [home]);
+        assert_eq!(ranked(&shared(home), 9), choose_by(&columns, &shared(home), &FirstFit, 1));
+    }
+    assert_eq!(ranked(&suiting, 3), [61, 62, 63], "the first look found none of these");
+    assert_eq!(ranked(&suiting, 99), [61, 62, 63, 64, 65, 66, 67, 68, 69]);
+    assert_eq!(ranked(&suiting, 0), []);
+}
+
+/// The machine in the first slot, and a placement changes nothing.
+struct First;
+
+impl Scoring for First {
+    fn name(&self) -> &str {
+        "first"
+    }
+
+    fn cost(&self, candidate: &Candidate, _: &Amounts) -> f32 {
+        if candidate.machine == 0 { 0.0 } else { 1.0 }
+    }
+}
+
+impl Following for First {
+    fn placed(&mut self, _: u32, _: &mut Vec<u32>) {}
+}
+
+#[test]
+fn a_scoring_that_follows_keeps_to_the_machine_that_the_tasks_of_a_job_share() {
+    let mut columns = Columns::default();
+    columns.follow(&cell(&[4000; 3]), None, &BTreeMap::new());
+    let resources = Resources::new(1000, 1 << 20);
+    let shared = Request { home: Some(1), ..Request::new(&resources, Settings::default()) };
+    assert_eq!(choose_by(&columns, &shared, &First, 2), [1, 1]);
+    assert_eq!(choose_following(&columns, &shared, &mut First, 2), [1, 1]);
 }

@@ -84,7 +84,7 @@ impl<S: Scoring + ?Sized> Judge<'_, S> {
 }
 
 /// Machines without any of the tasks, best first. Looked for as they are needed.
-struct Untouched<'s, 'a, S: ?Sized> {
+pub(super) struct Untouched<'s, 'a, S: ?Sized> {
     scan: &'s Scan<'a, S>,
     /// So many were looked for.
     most: usize,
@@ -93,8 +93,8 @@ struct Untouched<'s, 'a, S: ?Sized> {
 }
 
 impl<'s, 'a, S: Scoring + ?Sized> Untouched<'s, 'a, S> {
-    fn new(scan: &'s Scan<'a, S>, count: u32) -> Self {
-        let most = (count as usize).max(FIRST_LOOK);
+    pub(super) fn new(scan: &'s Scan<'a, S>, count: usize) -> Self {
+        let most = count.max(FIRST_LOOK);
         Self { scan, most, keys: scan.first(most), next: 0 }
     }
 
@@ -105,13 +105,19 @@ impl<'s, 'a, S: Scoring + ?Sized> Untouched<'s, 'a, S> {
         }
         self.keys.get(self.next).copied()
     }
+
+    pub(super) fn pop(&mut self) -> Option<u64> {
+        let key = self.peek()?;
+        self.next += 1;
+        Some(key)
+    }
 }
 
 impl<S: Scoring + ?Sized> Scan<'_, S> {
     /// Machines for `count` tasks, of those of this part. While all say yes the first scan has enough: of the first k machines one is still untouched when
     /// the k-th task is placed.
     fn choose_in_turn(&self, count: u32, take: Take<'_>, chosen: &mut Vec<u32>) {
-        let mut untouched = Untouched::new(self, count);
+        let mut untouched = Untouched::new(self, count as usize);
         // Machines that have some of the tasks, and where they stand now.
         let mut again: BinaryHeap<Reverse<(u64, u32)>> = BinaryHeap::new();
         chosen.reserve(count as usize);
