@@ -383,7 +383,7 @@ impl Evictions {
             *siblings.entry(machine).or_default() += 1;
         }
         if let Some(specials) = books.specials.as_mut().filter(|_| Special::is_needed_by(shape)) {
-            specials.take_named(cell, &work.job, work.group, machine, &devices);
+            specials.take_named(cell, &work.job, work.group, machine, (&devices, &[]));
         }
         self.ports.extend(shape.ports.iter().filter(|port| port.number > 0).map(|port| (machine, port.number)));
         Ok(Seat { machine, devices, victims: found.victims.len(), named: more })

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use plenum_model::{AllocationId, Device, JobId, Resources};
+use plenum_model::{AllocationId, JobId, Resources};
 use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1;
 
@@ -104,11 +104,9 @@ impl InFlight {
         self.tasks.range((job, group, 0)..=(job, group, u32::MAX)).map(|(_, &machine)| machine)
     }
 
-    /// Each task that is claimed, in the order in which the cell comes to it: its job and group, its machine, and the devices that were
-    /// named for it.
-    pub(crate) fn placed(&self) -> impl Iterator<Item = ((JobId, u16), u32, &[Device])> {
-        let claims = self.sent.values().flat_map(|sent| &sent.claims);
-        claims.map(|claim| ((claim.job, claim.group), claim.machine, claim.devices.as_slice()))
+    /// Each claim, in the order in which the cell comes to it.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = &Claim> {
+        self.sent.values().flat_map(|sent| &sent.claims)
     }
 
     /// What a plan claims, to be given to `add` once its number is known.

@@ -47,6 +47,8 @@ pub(crate) struct Claim {
     pub(crate) shares_machine: bool,
     /// The very devices, where the plan names them; empty where the cell chooses.
     pub(crate) devices: Vec<Device>,
+    /// The same of ports.
+    pub(crate) ports: Vec<Port>,
 }
 
 impl Claim {
@@ -260,14 +262,18 @@ impl Plan {
     pub(crate) fn each_claim(&self) -> impl Iterator<Item = Claim> {
         self.placements.iter().flat_map(|Placed { placement, resources, shares_machine, .. }| {
             let columns = placement.tasks.iter().zip(&placement.machines).enumerate();
-            columns.map(|(position, (&task, &machine))| Claim {
-                job: placement.job,
-                group: placement.group,
-                task,
-                machine,
-                resources: *resources,
-                shares_machine: *shares_machine,
-                devices: placement.extras.get(position).map(|extra| extra.devices.clone()).unwrap_or_default(),
+            columns.map(|(position, (&task, &machine))| {
+                let extra = placement.extras.get(position);
+                Claim {
+                    job: placement.job,
+                    group: placement.group,
+                    task,
+                    machine,
+                    resources: *resources,
+                    shares_machine: *shares_machine,
+                    devices: extra.map(|extra| extra.devices.clone()).unwrap_or_default(),
+                    ports: extra.map(|extra| extra.ports.clone()).unwrap_or_default(),
+                }
             })
         })
     }
@@ -401,11 +407,6 @@ pub(crate) mod tests {
         assert_eq!(elsewhere, PlanError::AboutNoClaim { what: "take_over" });
     }
 
-    #[test]
-    fn nothing_claimed_is_nothing_planned() {
-        assert!(Plan::incremental().claim(&work(), &[], &[]).is_empty());
-    }
-
     /// Whether the cell reads it, and what the plan itself says of it.
     fn is_read(plan: &Plan) -> (bool, Option<PlanError>) {
         let transaction = Transaction {
@@ -457,6 +458,11 @@ pub(crate) mod tests {
             placed.placement.extras.iter_mut().for_each(|extra| extra.ports.truncate(62));
         }
         assert_eq!(is_read(&plan), (true, None));
+    }
+
+    #[test]
+    fn nothing_claimed_is_nothing_planned() {
+        assert!(Plan::incremental().claim(&work(), &[], &[]).is_empty());
     }
 
     #[test]

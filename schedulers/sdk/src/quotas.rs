@@ -91,10 +91,10 @@ impl Quotas {
 /// What is used of the quotas of which transactions in flight may take something, with that.
 fn used_in_flight(view: &View<'_>) -> BTreeMap<Arc<str>, Sum> {
     let mut used = BTreeMap::new();
-    for ((id, group), ..) in view.in_flight.placed() {
+    for claim in view.in_flight.placed() {
         let limited = |job: &&Arc<Job>| view.cell.quota(&job.shape.namespace).is_some();
-        let Some(job) = view.cell.job(id).filter(limited) else { continue };
-        if let Some(shape) = job.shape.groups.get(usize::from(group)) {
+        let Some(job) = view.cell.job(claim.job).filter(limited) else { continue };
+        if let Some(shape) = job.shape.groups.get(usize::from(claim.group)) {
             sum_of(&mut used, view, &job.shape.namespace).add(&shape.resources, 1);
         }
     }

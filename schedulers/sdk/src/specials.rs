@@ -30,6 +30,8 @@ struct Taken {
     parts: Vec<Device>,
     /// Ports, rising; 0 for each that the cell is going to choose.
     ports: Vec<u16>,
+    /// The same, one after the other as they were taken.
+    ports_in_turn: Vec<u16>,
 }
 
 impl Taken {
@@ -38,15 +40,18 @@ impl Taken {
         Self { devices: devices.collect(), ..Self::default() }
     }
 
-    fn take(&mut self, parts: Vec<Device>, shape: &GroupShape) {
+    fn take(&mut self, parts: Vec<Device>, shape: &GroupShape, named: &[Port]) {
         for part in &parts {
             let sum = self.sum_of(part);
             sum.into_iter().for_each(|sum| *sum = sum.saturating_add(part.millis));
         }
         self.parts.extend(parts);
         for port in &shape.ports {
-            let place = self.ports.partition_point(|&other| other < port.number);
-            self.ports.insert(place, port.number);
+            let chosen = named.iter().find(|named| port.number == 0 && named.name == port.name);
+            let number = chosen.unwrap_or(port).number;
+            let place = self.ports.partition_point(|&other| other < number);
+            self.ports.insert(place, number);
+            self.ports_in_turn.push(number);
         }
     }
 
@@ -57,8 +62,8 @@ impl Taken {
             let sum = self.sum_of(part);
             sum.into_iter().for_each(|sum| *sum = sum.saturating_sub(part.millis));
         }
-        for port in &shape.ports {
-            self.ports.binary_search(&port.number).into_iter().for_each(|place| {
+        for number in self.ports_in_turn.split_off(self.ports_in_turn.len().saturating_sub(shape.ports.len())) {
+            self.ports.binary_search(&number).into_iter().for_each(|place| {
                 self.ports.remove(place);
             });
         }
@@ -75,11 +80,11 @@ impl Specials {
     #[must_use]
     pub fn of(view: &View<'_>) -> Self {
         let mut specials = Self::default();
-        for ((id, group), machine, named) in view.in_flight.placed() {
-            let job = view.cell.job(id);
-            let special = job.and_then(|job| job.shape.groups.get(usize::from(group)));
+        for claim in view.in_flight.placed() {
+            let job = view.cell.job(claim.job);
+            let special = job.and_then(|job| job.shape.groups.get(usize::from(claim.group)));
             if let Some(job) = job.filter(|_| special.is_some_and(Special::is_needed_by)) {
-                specials.take_named(view.cell, job, group, machine, named);
+                specials.take_named(view.cell, job, claim.group, claim.machine, (&claim.devices, &claim.ports));
             }
         }
         specials
@@ -139,11 +144,19 @@ impl Specials {
 
     /// Takes what one task of the group gets on a machine.
     pub fn take(&mut self, cell: &Cell, job: &Job, group: u16, slot: u32) {
-        self.take_named(cell, job, group, slot, &[]);
+        self.take_named(cell, job, group, slot, (&[], &[]));
     }
 
-    /// As [`Specials::take`], of a task whose claim names its devices, as [`Plan::devices`](crate::Plan::devices) does.
-    pub fn take_named(&mut self, cell: &Cell, job: &Job, group: u16, slot: u32, named: &[Device]) {
+    /// As [`Specials::take`], of a task whose claim names its devices, as [`Plan::devices`](crate::Plan::devices) does, and ports, as
+    /// [`Plan::ports`](crate::Plan::ports): nothing where the cell chooses.
+    pub fn take_named(
+        &mut self,
+        cell: &Cell,
+        job: &Job,
+        group: u16,
+        slot: u32,
+        (devices, ports): (&[Device], &[Port]),
+    ) {
         let Some(shape) = job.shape.groups.get(usize::from(group)) else { return };
         if GroupCounts::are_needed_by(shape) {
             self.count(cell, job, group);
@@ -151,12 +164,12 @@ impl Specials {
             counts.into_iter().for_each(|(_, change)| change.add(cell, shape, slot, 1));
         }
         let Some(machine) = cell.machine_in(slot) else { return };
-        let chosen = if named.is_empty() && !shape.devices.is_empty() {
+        let chosen = if devices.is_empty() && !shape.devices.is_empty() {
             choose_devices(&mut self.device_rooms(cell, slot), &shape.devices).unwrap_or_default()
         } else {
-            named.to_vec()
+            devices.to_vec()
         };
-        self.machines.entry(slot).or_insert_with(|| Taken::nothing_of(machine)).take(chosen, shape);
+        self.machines.entry(slot).or_insert_with(|| Taken::nothing_of(machine)).take(chosen, shape, ports);
     }
 
     /// A task of the group is stopped on a machine, in the transaction in the making: the group's limits count it no more. What it has of the

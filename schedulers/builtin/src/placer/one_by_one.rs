@@ -63,7 +63,7 @@ impl Placer {
             judged += obstructed.len() + usize::from(found.is_some());
             obstructed.into_iter().for_each(|slot| rule_out(ruled_out, slot));
             let Some((machine, named)) = found else { break };
-            specials.take_named(view.cell(), &work.job, work.group, machine, &named);
+            specials.take_named(view.cell(), &work.job, work.group, machine, (&named, &[]));
             self.columns.take(machine, &work.shape().resources);
             gpus.put(Books { cell: view.cell(), columns: &self.columns, specials }, machine);
             if !named.is_empty() {

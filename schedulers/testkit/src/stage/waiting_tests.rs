@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use plenum_model::Port;
 use plenum_sdk::{Decision, Plan, Scheduler, Settings, View};
 
 use super::quota_tests::quota;
@@ -292,6 +293,52 @@ fn room_that_a_claim_left_for_a_spare_machine_is_offered_to_who_waits() {
     stage.advance(1_000_000);
     assert_eq!((stage.placed(rival), stage.placed(big)), (vec![(0, 0, 0)], vec![(0, 0, 1)]));
     assert_eq!(stage.placed(small), [(0, 0, 0)], "{}", stage.passed_over(small, 0));
+}
+
+/// Names the same port for each of its plans, where the books say that it is free.
+struct Naming(&'static str);
+
+impl Scheduler for Naming {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let mut decision = Decision::default();
+        for work in view.work() {
+            let (cell, port) = (view.cell(), [Port { name: "http".into(), number: 25_000 }]);
+            let (mut specials, mut plan) = (view.specials(), Plan::incremental());
+            if !specials.has_ports(cell, 0, &port) {
+                decision.pass_over(work, 1, "its port is in use");
+                continue;
+            }
+            specials.take_named(cell, &work.job, work.group, 0, (&[], &port));
+            assert!(!specials.has_ports(cell, 0, &port), "it is spoken for");
+            specials.give(cell, &work.job, work.group, 0);
+            assert!(specials.has_ports(cell, 0, &port), "and given back");
+            plan.claim(work, &work.tasks[..1], &[0]).ports(work.tasks[0], &port);
+            decision.commit(plan);
+        }
+        decision
+    }
+}
+
+/// It was claimed once more as long as the first claim was on its way, and refused.
+#[test]
+fn a_port_that_a_claim_on_its_way_names_is_spoken_for() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 8000, &[]);
+    let seat = stage.seat(Naming("blue"));
+    stage.hold(seat);
+    let first = stage.submit(&JobBuilder::new("first", "blue").group("main", 1, 100).port("http", 0));
+    stage.settle();
+    let second = stage.submit(&JobBuilder::new("second", "blue").group("main", 1, 100).port("http", 0));
+    stage.advance(10_000);
+    stage.release(seat);
+    stage.advance(1_000_000);
+    let counters = *stage.runtime(seat).counters();
+    assert_eq!((counters.claims_granted, counters.claims_conflict, counters.claims_misfit), (1, 0, 0));
+    assert_eq!((stage.placed(first).len(), stage.passed_over(second, 0)), (1, "its port is in use"));
 }
 
 /// With a new connection log time is thought to be that of the last delta, and the end of a backoff was reckoned from that once: nine minutes late.
