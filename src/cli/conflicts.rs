@@ -33,12 +33,21 @@ fn listed(format: Format, command: &Conflicts, answer: &ListConflictsResponse) -
             let (titles, cells) = key_columns(&answer.rows);
             output::table(&titles, cells)
         }
-        format => output::listing(format, answer.revision, &answer.rows, answer.truncated),
+        format => {
+            let revisions = [("oldest_revision", answer.oldest_revision)];
+            output::listing_with(format, answer.revision, &answer.rows, answer.truncated, &revisions)
+        }
     };
     // What was lately is no more after a while, though the cell stands still.
     let unlogged = if command.since.is_some() { text.clone() } else { String::new() };
     let missing = watch::missing(answer.rows.len(), answer.truncated, command.limit, "--since");
-    Listed { revision: answer.revision, unlogged, text, missing, hint: None }
+    Listed { revision: answer.revision, unlogged, text, missing, hint: retired(answer) }
+}
+
+/// That some of what was asked for is there no more.
+fn retired(listed: &ListConflictsResponse) -> Option<String> {
+    let oldest = Some(listed.oldest_revision).filter(|oldest| *oldest > 0)?;
+    Some(format!("nothing from before revision {oldest} is retained"))
 }
 
 /// Since when conflicts count: so long before the moment up to which they do; 0 for all.
@@ -74,6 +83,21 @@ mod tests {
         };
         assert_ne!(mark(vec![ConflictRow::default()]), mark(Vec::new()));
         assert_eq!(mark(vec![ConflictRow::default()]), mark(vec![ConflictRow::default()]));
+    }
+
+    // "No conflicts" was all that it said of days that the cell does not retain.
+    #[test]
+    fn that_older_conflicts_are_not_retained_is_said() {
+        let command =
+            Conflicts { by: "pair".into(), since: None, limit: 0, watch: false, filter: String::new(), at: None };
+        let told = |oldest_revision, format| {
+            let answer = ListConflictsResponse { revision: 7, oldest_revision, ..ListConflictsResponse::default() };
+            listed(format, &command, &answer)
+        };
+        assert_eq!(told(0, Format::Table).hint, None);
+        assert_eq!(told(5, Format::Table).hint.unwrap(), "nothing from before revision 5 is retained");
+        let json: serde_json::Value = serde_json::from_str(&told(5, Format::Json).text).unwrap();
+        assert_eq!(json["oldest_revision"], 5);
     }
 
     // It counted back from now: up to an hour ago there were no conflicts of the last ten minutes, ever.

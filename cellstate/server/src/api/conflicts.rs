@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_history::{ConflictRow, Counts, GroupBy, History, Lost};
+use plenum_history::{ConflictRow, Counts, GroupBy, History, Lost, ReadError};
 use plenum_model::Cell;
 use plenum_proto::v1;
 
@@ -59,7 +59,21 @@ impl Conflicts {
         let table = history.conflicts(self.since_micros, revision, self.by, self.limit, counts);
         let table = table.map_err(|error| Failure::history(&error))?;
         let rows = table.rows.into_iter().map(|row| in_words(history, cell, row)).collect();
-        Ok(v1::ListConflictsResponse { revision, rows, truncated: table.truncated })
+        // Looked at last: what was retired meanwhile is missing, too.
+        let oldest_revision = if self.is_missing_some(history)? { history.oldest_revision() } else { 0 };
+        Ok(v1::ListConflictsResponse { revision, rows, truncated: table.truncated, oldest_revision })
+    }
+
+    /// Whether something of the time that is asked for is not retained any more.
+    fn is_missing_some(&self, history: &History) -> Result<bool, Failure> {
+        if self.since_micros == 0 {
+            return Ok(history.oldest_revision() > 1);
+        }
+        match history.revision_at_time(self.since_micros.saturating_sub(1)) {
+            Ok(_) | Err(ReadError::BeforeFirst) => Ok(false),
+            Err(ReadError::TimeRetired { .. }) => Ok(true),
+            Err(error) => Err(Failure::history(&error)),
+        }
     }
 }
 
@@ -127,6 +141,22 @@ mod tests {
     use plenum_model::{Delta, LogTime, Machine, MachineState, Revision};
 
     use super::*;
+
+    // It said that there were no conflicts, also of days that are not retained.
+    #[test]
+    fn conflicts_from_before_what_is_retained_are_told_to_be_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = crate::api::past::tests::retiring(dir.path());
+        let asked = |since_micros| {
+            let wire = v1::ListConflictsRequest { since_micros, ..Default::default() };
+            let conflicts = Conflicts::read(&wire, 10, &[]).unwrap();
+            conflicts.list(&history, &Cell::default()).unwrap().oldest_revision
+        };
+        assert_eq!((asked(0), asked(1)), (0, 0));
+        // All of them are of the first microsecond, and with this all but the last one are retired.
+        history.entry(4).unwrap();
+        assert_eq!((history.oldest_revision(), asked(0), asked(1), asked(2)), (4, 4, 4, 0));
+    }
 
     // When the newest one was decided was looked for in the log: a block of it was read for each of up to ten thousand rows.
     #[test]
