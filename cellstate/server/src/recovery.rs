@@ -27,7 +27,7 @@ use crate::publish::Mirror;
 #[cfg(test)]
 pub(crate) use replay::delta_of;
 use replay::{Log, Replayed};
-pub(crate) use replay::{check_incarnation, present};
+pub(crate) use replay::{check_incarnation, present, retained};
 
 /// The folder of the log's segments.
 pub(crate) const LOG: &str = "log";

@@ -20,7 +20,7 @@ use crate::backup::fallback::{self, FALLBACK};
 use crate::checkpoint;
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
-use crate::recovery::{HISTORY, LOG, check_incarnation, expect_owner, has_anything, read_options};
+use crate::recovery::{HISTORY, LOG, check_incarnation, expect_owner, has_anything, read_options, retained};
 pub use audit::Violation;
 use audit::{Audit, Origin};
 
@@ -171,7 +171,7 @@ fn expect_incarnation(dir: &Path, history: &History, report: &Report) -> Result<
     let newest = history.newest_checkpoint().and_then(|newest| checkpoint::read(history, newest.revision).ok());
     let Some(cell) = newest else { return Ok(()) };
     let found = (cell.revision().0, cell.identity().incarnation);
-    check_incarnation(dir, found, (report.oldest_revision, report.identity.incarnation))
+    check_incarnation(dir, found, retained(history), (report.oldest_revision, report.identity.incarnation))
 }
 
 /// The cell of the fallback. Whether it is sound is asked here, and nowhere else while it is not needed.

@@ -80,10 +80,10 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
     let (mut most, mut unfoldable) = (u64::MAX, None);
     loop {
         let followed = match start(dir, identity, most) {
-            Ok((start, unread)) => {
-                let begun = (start.revision().0, start.identity().incarnation);
-                let (follower, report, kept) = follow_log(&disk, identity.cell, start, most)?;
-                recovery::check_incarnation(dir, begun, (report.oldest_revision, identity.incarnation))?;
+            Ok(Start { cell, unread, retained }) => {
+                let begun = (cell.revision().0, cell.identity().incarnation);
+                let (follower, report, kept) = follow_log(&disk, identity.cell, cell, most)?;
+                recovery::check_incarnation(dir, begun, retained, (report.oldest_revision, identity.incarnation))?;
                 let damages = kept.damages.iter().map(ToString::to_string);
                 let before = damages.chain(unread.iter().map(Unread::to_string)).collect();
                 follower.into_followed().map(|follower| (follower, report, before, unread))
@@ -158,10 +158,19 @@ impl Unread {
     }
 }
 
+/// What a cell begins with.
+struct Start {
+    cell: Cell,
+    /// What could not be read of history and fallback.
+    unread: Vec<Unread>,
+    /// The oldest revision that the history has the batch of, if it is the history's cell and it has any.
+    retained: Option<u64>,
+}
+
 /// The cell that the history shows at its end, or at a revision before it; and what could not be read. Where the history can't be read that is
 /// the fallback's cell, or else an empty one: the log may go back to the beginning by itself. Where it can't be read to its end, what it shows is
 /// where that is.
-fn start(dir: &Path, identity: Identity, most: u64) -> Result<(Cell, Vec<Unread>), Unfoldable> {
+fn start(dir: &Path, identity: Identity, most: u64) -> Result<Start, Unfoldable> {
     let folder = dir.join(HISTORY);
     let (mut unread, mut begun) = (Vec::new(), None);
     if folder.is_dir() {
@@ -173,13 +182,14 @@ fn start(dir: &Path, identity: Identity, most: u64) -> Result<(Cell, Vec<Unread>
             None
         });
     }
-    let Some((mut cell, entries)) = begun else {
+    let Some((mut cell, entries, retained)) = begun else {
         let read = fallback::read(dir, identity).unwrap_or_else(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "the fallback can't be used");
             unread.push(Unread::Fallback(error));
             None
         });
-        return Ok((read.filter(|cell| cell.revision().0 <= most).unwrap_or_default(), unread));
+        let cell = read.filter(|cell| cell.revision().0 <= most).unwrap_or_default();
+        return Ok(Start { cell, unread, retained: None });
     };
     // Its blocks stand in the log, which may be damaged there: then the log is followed from here, as far as it goes.
     let mut further = |error: ReadError| {
@@ -200,11 +210,11 @@ fn start(dir: &Path, identity: Identity, most: u64) -> Result<(Cell, Vec<Unread>
             }
         }
     }
-    Ok((cell, unread))
+    Ok(Start { cell, unread, retained })
 }
 
-/// A cell, and what the history has behind it, if anything.
-type Begun = (Cell, Option<Result<Entries, ReadError>>);
+/// A cell, what the history has behind it, if anything, and the oldest revision that it has the batch of.
+type Begun = (Cell, Option<Result<Entries, ReadError>>, Option<u64>);
 
 /// The cell of the history's newest checkpoint, and what comes after it; nothing where it has nothing: one that a start has made, and not
 /// got to fill.
@@ -221,7 +231,7 @@ fn begin_with_history(
     // Its batches may end before its newest checkpoint.
     let last = opened.newest_revision.min(most);
     let entries = (last > start).then(|| history.entries(start + 1, last));
-    Ok(Some((cell, entries)))
+    Ok(Some((cell, entries, recovery::retained(&history))))
 }
 
 fn apply(cell: &mut Cell, revision: u64, encoded: Bytes) -> Result<(), Unfoldable> {

@@ -84,7 +84,8 @@ pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, 
         Err(Failed::Checkpoint(_)) => (0, 0),
         Err(Failed::Other(_)) => moment(&checkpoint::read(history, start).unwrap_or_default()),
     };
-    check_incarnation(dir, begun, (recovered.oldest_revision, recovered.identity.incarnation))?;
+    let log = (recovered.oldest_revision, recovered.identity.incarnation);
+    check_incarnation(dir, begun, retained(history), log)?;
     history.check_against_log(recovered.tail.revision).map_err(ServerError::against_log)?;
     let (journal, recovered, replayed) = match (replayed, newest) {
         (Err(Failed::Checkpoint(error)), Some(newest)) => {
@@ -95,7 +96,7 @@ pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, 
         (replayed, _) => (journal, recovered, replayed),
     };
     let mut replayed = replayed.map_err(|(Failed::Checkpoint(error) | Failed::Other(error))| error)?;
-    check_incarnation(dir, replayed.begun, (recovered.oldest_revision, recovered.identity.incarnation))?;
+    check_incarnation(dir, replayed.begun, retained(history), log)?;
     // A log without any batch has the history's up to where it begins.
     let next = replayed.mirror.cell().revision().0 + 1;
     for delta in from_history(history, dir, next, recovered.oldest_revision)? {
@@ -109,18 +110,26 @@ pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, 
     Ok((journal, recovered, replayed))
 }
 
-/// A checkpoint (its revision, its incarnation) at a revision that the log has must be of the incarnation of the log (its oldest revision,
-/// its incarnation): in another one other things were given that revision. Only the checkpoint that a restored cell begins with is of the
-/// one before, and its log begins behind it.
+/// The checkpoint that a cell begins with (its revision, its incarnation) must be of the incarnation of the log (its oldest revision, its
+/// incarnation): in another one other things were given the revisions behind it. Only the checkpoint that a restored cell begins with is of
+/// the one before: the log begins behind it, and so does what the history has besides (its oldest revision, if any).
 pub(crate) fn check_incarnation(
     dir: &Path,
     (revision, found): (u64, u64),
+    retained: Option<u64>,
     (oldest, expected): (u64, u64),
 ) -> Result<(), ServerError> {
-    if revision < oldest.max(1) || found == expected {
+    let is_restored = revision < oldest.max(1) && retained.is_none_or(|retained| retained > revision);
+    // Nothing at all is of no incarnation.
+    if revision == 0 || is_restored || found == expected {
         return Ok(());
     }
     Err(ServerError::OtherIncarnation { dir: dir.to_owned(), expected, found })
+}
+
+/// The oldest revision that a history has the batch of, if it has any.
+pub(crate) fn retained(history: &History) -> Option<u64> {
+    Some(history.oldest_revision()).filter(|_| history.newest_revision() > 0)
 }
 
 /// What is folded forward.

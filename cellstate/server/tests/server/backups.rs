@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use plenum_history::{History, StartingPoint};
 use plenum_model::Cell;
 use plenum_proto::{delta, pages, v1};
-use plenum_server::{BackupError, Handle, RestoreOptions, back_up_folder, check_backup, restore, verify};
+use plenum_server::{BackupError, Handle, RestoreOptions, Server, back_up_folder, check_backup, restore, verify};
 use prost::Message;
 use tonic::transport::Channel;
 
 use crate::client::{Session, as_principal, code, connect, job, placement, register, start, submit};
 use crate::job_stories::{own_story, report, stop};
+use crate::kept::{brisk, caught_up, copy_folder, submit_until};
 
 /// Takes a backup of a running cell, and checks its seals.
 async fn back_up(channel: &Channel, to: &Path) -> v1::BackupManifest {
@@ -504,4 +505,44 @@ async fn a_directory_that_was_half_restored_becomes_no_empty_cell() {
     assert_eq!(error.code(), "BAD_DIRECTORY");
     assert!(error.to_string().contains("did not come to its end"), "{error}");
     assert!(!dir.path().join("cell/log").exists(), "nothing was made there");
+}
+
+/// After a clean stop its checkpoint is where the restored log begins, as that of a restored cell is: it was taken for one, and told the past of
+/// another incarnation in part.
+#[tokio::test]
+async fn a_history_from_before_a_restore_does_not_go_with_the_restored_log() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (dir, new) = (temporary.path().join("cell"), temporary.path().join("new"));
+    let server = Server::start(brisk(&dir)).await.unwrap();
+    let channel = connect(&server).await;
+    submit_until(&channel, 0, |status| status.revision > 40).await;
+    caught_up(&channel).await;
+    server.shutdown().await.unwrap();
+    let restored = restore(&dir, &new, &RestoreOptions::default()).unwrap();
+    let own = temporary.path().join("own");
+    std::fs::rename(new.join("history"), &own).unwrap();
+    copy_folder(&dir.join("history"), &new.join("history"));
+
+    let Err(error) = Server::start(brisk(&new)).await else { panic!("it started") };
+    assert!(matches!(error, plenum_server::ServerError::OtherIncarnation { .. }), "{error}");
+    let report = plenum_server::verify(&new).unwrap();
+    assert!(
+        report.violations.iter().any(|violation| violation.what.contains("incarnation")),
+        "{:?}",
+        report.violations
+    );
+    let refused = plenum_server::back_up_folder(&new, &mut Vec::new(), Path::new("memory")).unwrap_err();
+    assert_eq!(refused.code(), "OTHER_CELL", "{refused}");
+
+    std::fs::remove_dir_all(new.join("history")).unwrap();
+    std::fs::rename(&own, new.join("history")).unwrap();
+    let before = restored.manifest.revision;
+    for _ in 0..3 {
+        let server = Server::start(brisk(&new)).await.unwrap();
+        let channel = connect(&server).await;
+        caught_up(&channel).await;
+        server.shutdown().await.unwrap();
+        assert!(plenum_server::verify(&new).unwrap().is_sound());
+        assert!(plenum_server::back_up_folder(&new, &mut Vec::new(), Path::new("memory")).unwrap().revision > before);
+    }
 }
