@@ -14,7 +14,7 @@ use thiserror::Error;
 
 /// An operation of the file system that failed. The cause is in `source()`.
 #[derive(Debug, Error)]
-#[error("{operation} of {path} failed")]
+#[error("{operation} of {path} failed{}", read_only(source))]
 pub struct DiskError {
     /// What was asked for, as a word: `write`, `sync`, `rename` …
     pub operation: &'static str,
@@ -22,6 +22,12 @@ pub struct DiskError {
     pub path: String,
     /// What the system answered.
     pub source: io::Error,
+}
+
+/// What to do where the disk can only be read. Whoever only looks locks the directory as well.
+fn read_only(source: &io::Error) -> &'static str {
+    let is_so = source.kind() == io::ErrorKind::ReadOnlyFilesystem;
+    if is_so { " (its disk can only be read: copy the directory to one that can be written)" } else { "" }
 }
 
 impl DiskError {

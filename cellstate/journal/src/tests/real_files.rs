@@ -126,3 +126,15 @@ fn a_torn_end_on_real_files_is_cut_and_reported() {
     assert_eq!(recovered.cut.unwrap().damage.offset, offset);
     assert_eq!(read_all(&journal), 3);
 }
+
+// "Read-only file system" was all that it said to who wanted to look at a log whose disk the system had made so.
+#[test]
+fn of_a_disk_that_can_only_be_read_it_is_told_what_to_do() {
+    let told = |kind: std::io::ErrorKind| {
+        let (operation, path) = ("opening", "/cell/log/LOCK".to_owned());
+        LockError::from(DiskError { operation, path, source: kind.into() }).to_string()
+    };
+    let read_only = told(std::io::ErrorKind::ReadOnlyFilesystem);
+    assert!(read_only.contains("copy the directory to one that can be written"), "{read_only}");
+    assert_eq!(told(std::io::ErrorKind::PermissionDenied), "opening of /cell/log/LOCK failed");
+}
