@@ -56,7 +56,9 @@ impl Scheduler for Thrifty {
             plan.claim(work, placed, &claimed);
             if !left.is_empty() {
                 // Whoever asks why the job waits reads this. We are called again when room comes free.
-                decision.pass_over(work, left.len(), "no machine has room, at any price");
+                let is_over = ledger.quota_shortage(work).is_some();
+                let why = if is_over { "its quota allows no more of it" } else { "no machine takes it, at any price" };
+                decision.pass_over(work, left.len(), why);
             }
         }
         decision.commit(plan);

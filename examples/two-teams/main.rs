@@ -48,7 +48,9 @@ impl Scheduler for Team {
             let (placed, left) = work.tasks.split_at(claimed.len());
             plan.claim(work, placed, &claimed);
             if !left.is_empty() {
-                decision.pass_over(work, left.len(), "all machines are full");
+                let is_over = ledger.quota_shortage(work).is_some();
+                let why = if is_over { "its quota allows no more of it" } else { "no machine takes more of it" };
+                decision.pass_over(work, left.len(), why);
             }
         }
         decision.commit(plan);
