@@ -134,8 +134,10 @@ impl Audit {
         self.unlisted += violations;
     }
 
+    /// Begins with this state, whatever was folded before: what was decided again up to there does not lead on to it.
     pub(super) fn begin_with(&mut self, cell: Cell) {
         self.cell = cell;
+        self.again = None;
     }
 
     /// The state that deltas are to be folded into is not known (any more).
