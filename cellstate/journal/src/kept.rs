@@ -5,10 +5,14 @@
 //! between two others.
 
 use crate::disk::{Disk, DiskError, OpenMode};
+use crate::flaw::{Damage, Flaw};
 use crate::forgiving::is_lost;
 use crate::format::{CellId, SECTOR_BYTES, Sector, index};
+use crate::identity::Identity;
+use crate::mark::Mark;
 use crate::segment::{self, SegmentHeader};
 use crate::shelf::Segment;
+use crate::survey::Surveyor;
 use std::collections::VecDeque;
 
 /// The kept segments of a directory that come before a segment, oldest first. Reads the first sector of each.
@@ -47,10 +51,37 @@ fn read_header(disk: &dyn Disk, name: &str) -> Result<(u64, Option<SegmentHeader
 }
 
 /// Makes kept segments part of the log again, as many as it takes for the log to go back to a revision; how many. Where there are not
-/// enough that join it, nobody could begin with them, and nothing is changed.
+/// enough that join it, nobody could begin with them, and where one of them is damaged, the log could not be opened any more: then nothing
+/// is changed. So all that they hold is read before.
 ///
 /// The newest first, so that the log has no gap whenever the power goes.
-pub(crate) fn rejoin(disk: &dyn Disk, from_revision: u64) -> Result<u64, DiskError> {
+pub(crate) fn rejoin(
+    disk: &dyn Disk,
+    (identity, mark): (Identity, Mark),
+    from_revision: u64,
+) -> Result<u64, DiskError> {
+    let oldest = disk.list()?.iter().filter_map(|name| segment::number_in(name)).min();
+    let joining = joining(disk, oldest, from_revision)?;
+    if joining.is_empty() {
+        return Ok(0);
+    }
+    let rising = joining.iter().rev().copied().collect();
+    let survey = Surveyor::new(disk, identity, mark, &mut |_| {}).walk_joining(rising, oldest)?;
+    let first_of_log = oldest.map(segment::name).unwrap_or_default();
+    if let Some(damage) = survey.damages.iter().find(|damage| concerns(damage, &first_of_log)) {
+        tracing::warn!(%damage, from_revision, "what was kept is damaged: it can't be read as the log's again from there on");
+        return Ok(0);
+    }
+    for number in &joining {
+        disk.rename(&segment::kept_name(*number), &segment::name(*number))?;
+        disk.sync_dir()?;
+    }
+    Ok(crate::format::count(joining.len()))
+}
+
+/// The kept segments that it takes for the log, with this oldest segment, to go back to a revision, falling; none where they don't go back
+/// so far without a gap, or the log does by itself.
+fn joining(disk: &dyn Disk, oldest: Option<u64>, from_revision: u64) -> Result<Vec<u64>, DiskError> {
     let goes_back = |name: &str| {
         let header = match read_header(disk, name) {
             Ok((_, header)) => header,
@@ -63,28 +94,29 @@ pub(crate) fn rejoin(disk: &dyn Disk, from_revision: u64) -> Result<u64, DiskErr
         };
         Ok::<_, DiskError>(header.is_some_and(|header| header.first_revision <= from_revision))
     };
-    let oldest = disk.list()?.iter().filter_map(|name| segment::number_in(name)).min();
     let mut kept = numbers(disk)?;
     let mut expected = match oldest {
-        Some(oldest) if goes_back(&segment::name(oldest))? => return Ok(0),
+        Some(oldest) if goes_back(&segment::name(oldest))? => return Ok(Vec::new()),
         Some(oldest) => oldest.checked_sub(1),
         None => kept.last().copied(),
     };
     let mut joining = Vec::new();
     kept.retain(|number| expected.is_some_and(|expected| *number <= expected));
     loop {
-        let Some(number) = kept.pop().filter(|number| Some(*number) == expected) else { return Ok(0) };
+        let Some(number) = kept.pop().filter(|number| Some(*number) == expected) else { return Ok(Vec::new()) };
         joining.push(number);
         expected = number.checked_sub(1);
         if goes_back(&segment::kept_name(number))? {
-            break;
+            return Ok(joining);
         }
     }
-    for number in &joining {
-        disk.rename(&segment::kept_name(*number), &segment::name(*number))?;
-        disk.sync_dir()?;
-    }
-    Ok(crate::format::count(joining.len()))
+}
+
+/// Whether damage that a walk of kept segments met is theirs. Of the log's first segment only the beginning counts, which must follow on
+/// what is kept.
+pub(crate) fn concerns(damage: &Damage, first_of_log: &str) -> bool {
+    let of_joint = matches!(damage.flaw, Flaw::FirstRevision { .. } | Flaw::Chain { .. } | Flaw::Term { .. });
+    damage.file != first_of_log || (damage.offset == 0 && of_joint)
 }
 
 /// The numbers of all kept segments, rising.

@@ -117,12 +117,12 @@ impl Claimed {
     }
 
     /// Makes kept segments part of the log again, as many as it takes for the log to go back to a revision (1: the beginning); gives how many.
-    /// None where they don't go back so far. For when nobody knows any more what they hold: what was made of them can be made again.
+    /// None where they don't go back so far, or not all that they hold is whole. For when nobody knows any more what they hold: what was made of them can be made again.
     ///
     /// # Errors
-    /// When the disk fails; each segment then has one of its names, and the log has no gap.
+    /// When the disk fails, other than that it has lost what is kept; each segment then has one of its names, and the log has no gap.
     pub fn rejoin_kept(&self, from_revision: u64) -> Result<u64, OpenError> {
-        Ok(kept::rejoin(&*self.disk, from_revision)?)
+        Ok(kept::rejoin(&*self.disk, (self.identity, self.mark), from_revision)?)
     }
 
     /// The second half of [`Journal::open`]: reads the whole log, and shows each whole frame as it passes, so that nobody who needs them

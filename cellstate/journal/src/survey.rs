@@ -5,7 +5,7 @@
 
 use crate::disk::{Disk, DiskError, DiskFile, OpenMode};
 use crate::flaw::{Damage, Flaw, Proof};
-use crate::forgiving::{Forgiving, LostRange};
+use crate::forgiving::{Forgiving, LostRange, is_lost};
 use crate::format::{FORMAT_VERSION, SECTOR_BYTES, Sector, index, is_zero};
 use crate::identity::Identity;
 use crate::kept;
@@ -87,6 +87,8 @@ pub(crate) struct Surveyor<'a> {
     log_from: u64,
     /// Sectors that the disk can't read are damage, and not the end of the walk.
     forgives: bool,
+    /// Kept segments are to join the log: one that could only not be looked at is no damage, but the end of the walk.
+    joins: bool,
 }
 
 /// What the first sector of a segment says.
@@ -115,6 +117,7 @@ impl<'a> Surveyor<'a> {
             torn: None,
             log_from: 0,
             forgives: false,
+            joins: false,
         }
     }
 
@@ -142,6 +145,13 @@ impl<'a> Surveyor<'a> {
         self.walk_through(numbers)
     }
 
+    /// Walks kept segments that are to join the log, rising, and that header as well: `log_from` is the oldest segment of the log, if there
+    /// is any.
+    pub(crate) fn walk_joining(self, mut numbers: Vec<u64>, log_from: Option<u64>) -> Result<Survey, DiskError> {
+        numbers.extend(log_from);
+        Self { log_from: log_from.unwrap_or(u64::MAX), joins: true, ..self }.walk_through(numbers)
+    }
+
     fn name(&self, number: u64) -> String {
         if number < self.log_from { segment::kept_name(number) } else { segment::name(number) }
     }
@@ -155,7 +165,9 @@ impl<'a> Surveyor<'a> {
             }
             match self.segment(number) {
                 // The past that it holds is lost, and that of the others is not.
-                Err(error) if number < self.log_from => self.unreadable(number, &error),
+                Err(error) if number < self.log_from && (!self.joins || is_lost(&error)) => {
+                    self.unreadable(number, &error)
+                }
                 walked => walked?,
             }
             expected = number.saturating_add(1);

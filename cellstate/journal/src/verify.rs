@@ -5,6 +5,7 @@ use crate::flaw::{Damage, Flaw};
 use crate::forgiving::is_lost;
 use crate::format::CellId;
 use crate::identity::Identity;
+use crate::kept;
 use crate::mark::{self, Mark};
 use crate::reader::Frame;
 use crate::recovery::{Cut, LOCK, Marked, OpenError, admit, judge, names_in_cell};
@@ -150,10 +151,7 @@ pub fn verify_kept(
     let survey = Surveyor::new(disk, identity, mark, visit).walk_kept(log_from)?;
     let first_of_log = segment::name(log_from);
     let mut damages = survey.damages;
-    // What is wrong with the log itself is in the other report: of it only the beginning counts, which must follow on what is kept.
-    damages.retain(|damage| {
-        let of_joint = matches!(damage.flaw, Flaw::FirstRevision { .. } | Flaw::Chain { .. } | Flaw::Term { .. });
-        damage.file != first_of_log || (damage.offset == 0 && of_joint)
-    });
+    // What is wrong with the log itself is in the other report.
+    damages.retain(|damage| kept::concerns(damage, &first_of_log));
     Ok(KeptReport { damages, damages_unlisted: survey.damages_unlisted })
 }

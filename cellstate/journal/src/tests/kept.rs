@@ -2,6 +2,7 @@
 
 use super::crashes::seeds;
 use super::*;
+use crate::disk::SimOperation;
 use crate::segment;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -364,6 +365,61 @@ fn as_many_kept_segments_join_the_log_as_lead_on_from_a_revision() {
     // What comes before is missing, and is not asked for.
     assert_eq!(joined(from, Some(1)), (2, from));
     assert_eq!(joined(1, Some(1)), (0, oldest));
+}
+
+// They were joined by what their headers said, and a log that begins with damage is not opened any more: for good, though nobody needed what
+// was damaged.
+#[test]
+fn kept_segments_join_the_log_only_where_all_that_they_hold_is_whole() {
+    let (base, journal, places) = log_that_keeps(60);
+    let oldest = journal.keeper().oldest_revision();
+    drop(journal);
+    let begins = |number| *places.iter().find(|(_, place)| place.segment == number).unwrap().0;
+    let is_kept = |place: &&FramePlace| base.names().contains(&segment::kept_name(place.segment));
+    let last_kept = *places.values().rfind(is_kept).unwrap();
+    let joined = |damage: &dyn Fn(&SimDisk), from_revisions: &[u64]| {
+        let disk = base.copy();
+        damage(&disk);
+        let before = disk.names();
+        let claimed = Journal::claim(Arc::new(disk.clone()), keeping()).unwrap();
+        for from in from_revisions {
+            if claimed.rejoin_kept(*from).unwrap() > 0 {
+                break;
+            }
+            assert_eq!(disk.names(), before, "nothing is changed");
+        }
+        claimed.open(&mut |_| {}).unwrap().1.oldest_revision
+    };
+    let second = label(begins(2)).first_revision;
+    assert_eq!(joined(&|_| {}, &[1, second]), 1);
+    for place in places.values().filter(|place| place.segment == 1) {
+        let name = segment::kept_name(place.segment);
+        assert_eq!(joined(&|disk| disk.flip_bit(&name, place.offset + 70, 3), &[1, second]), second);
+    }
+    // A whole segment, but for its last frame: that of the log does not go on from there.
+    let zeros = vec![0; usize::try_from(last_kept.bytes).unwrap()];
+    let cut = |disk: &SimDisk| disk.overwrite(&segment::kept_name(last_kept.segment), last_kept.offset, &zeros);
+    assert_eq!(joined(&cut, &[1, second, oldest - 1]), oldest);
+}
+
+#[test]
+fn kept_segments_that_could_only_not_be_read_now_are_not_done_without() {
+    let (base, journal, _) = log_that_keeps(60);
+    drop(journal);
+    let (mut failed, mut joined) = (0, 0);
+    for reads in 0..200 {
+        let disk = base.copy();
+        let claimed = Journal::claim(Arc::new(disk.clone()), keeping()).unwrap();
+        disk.fail(SimOperation::Read, reads, std::io::ErrorKind::Other);
+        match claimed.rejoin_kept(1) {
+            Err(_) => failed += 1,
+            Ok(segments) => {
+                assert!(segments > 0, "after {reads} reads");
+                joined += 1;
+            }
+        }
+    }
+    assert!(failed > 10 && joined > 10, "{failed} {joined}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use plenum_server::{RestoreOptions, Server, ServerError, ServerOptions};
 use tonic::transport::Channel;
 
 use crate::client::{code, connect, job, register, submit};
-use crate::kept::{brisk, caught_up, copy_folder, machines_at, submit_until, submitted};
+use crate::kept::{brisk, caught_up, copy_folder, kept, machines_at, submit_until, submitted};
 
 const FALLBACK: &str = "fallback.backup";
 
@@ -319,4 +319,39 @@ async fn a_history_that_verify_has_to_do_without_is_named() {
     std::fs::remove_dir_all(&history).unwrap();
     assert!(plenum_server::verify(&dir).unwrap().is_sound());
     Server::start(brisk(&dir)).await.unwrap().shutdown().await.unwrap();
+}
+
+/// It was read again as the log's, and a log that begins with damage is not opened: neither then nor once the history was back.
+#[tokio::test]
+async fn damage_in_a_kept_segment_from_before_the_fallback_keeps_no_cell_from_going_on_without_its_history() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (dir, copy) = (&temporary.path().join("cell"), temporary.path().join("copy"));
+    let log = dir.join("log");
+    let server = Server::start(brisk(dir)).await.unwrap();
+    let jobs = submit_until(&connect(&server).await, 0, |_| kept(dir).len() >= 8).await;
+    server.shutdown().await.unwrap();
+    copy_folder(&log, &copy);
+    let first = kept(dir).swap_remove(0);
+    let server = Server::start(forgetful(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    let jobs = submit_until(&channel, jobs, |_| dir.join(FALLBACK).exists() && !first.exists()).await;
+    server.shutdown().await.unwrap();
+    // As if those that were given up had not been used again yet.
+    for entry in std::fs::read_dir(copy).unwrap() {
+        let (from, to) = (entry.as_ref().unwrap().path(), log.join(entry.unwrap().file_name()).with_extension("kept"));
+        let is_segment = from.extension().is_some_and(|suffix| suffix == "kept" || suffix == "segment");
+        if is_segment && !to.exists() && !to.with_extension("segment").exists() {
+            std::fs::copy(from, to).unwrap();
+        }
+    }
+    flip(&first, 100 << 10);
+    std::fs::rename(dir.join("history"), dir.join("history.away")).unwrap();
+    let report = plenum_server::verify(dir).unwrap();
+    let name = first.file_name().unwrap().to_str().unwrap();
+    assert!(report.violations.iter().all(|violation| violation.what.contains(name)), "{:?}", report.violations);
+    assert_eq!(report.violations.len(), 1);
+
+    let server = Server::start(forgetful(dir)).await.unwrap();
+    assert_eq!(machines(&connect(&server).await).await, jobs);
+    server.shutdown().await.unwrap();
 }

@@ -22,7 +22,7 @@ pub(crate) fn brisk(dir: &Path) -> ServerOptions {
 }
 
 /// The files of kept segments, oldest first.
-fn kept(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn kept(dir: &Path) -> Vec<PathBuf> {
     let names = std::fs::read_dir(dir.join("log")).unwrap().map(|entry| entry.unwrap().path());
     let mut kept: Vec<_> = names.filter(|path| path.extension().is_some_and(|suffix| suffix == "kept")).collect();
     kept.sort();
