@@ -154,12 +154,13 @@ fn touch(directory: &Path) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::collections::BTreeMap;
-
     use plenum_model::{AllocationId, JobId};
 
     use super::*;
-    use crate::{driver::TaskSpec, exec::ShimProgram, isolation::Isolation};
+    use crate::{
+        exec::{self, ShimProgram},
+        isolation::Isolation,
+    };
 
     const JOB: JobId = JobId { slot: 9, generation: 1 };
 
@@ -200,28 +201,8 @@ mod tests {
         fn record(&self, slot: u32) -> AllocationDirectory {
             let allocation = AllocationId { slot, generation: 1 };
             let directory = self.options.directory.allocation(allocation);
-            let task = TaskSpec {
-                allocation,
-                restart: 0,
-                job: JOB,
-                job_version: 1,
-                command: vec!["true".to_owned()],
-                env: BTreeMap::new(),
-                cpu_millis: 0,
-                memory_bytes: 0,
-                pids_max: 0,
-                kill_timeout_ms: 0,
-                traces: None,
-            };
-            let spec = ShimSpec {
-                task,
-                boot_id: String::new(),
-                job_directory: self.job(),
-                cgroup: None,
-                isolation: Isolation::default(),
-                log_file_bytes_max: 1024,
-                open_files: None,
-            };
+            let mut spec = exec::shim_spec(allocation, self.job());
+            spec.task.job = JOB;
             record(&directory, &spec, &self.recording).unwrap();
             directory
         }

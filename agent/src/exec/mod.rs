@@ -271,6 +271,33 @@ fn void_record() -> ProcessIdentity {
     ProcessIdentity { pid: 0, start_ticks: 0, boot_id: String::new() }
 }
 
+/// A start of a command that ends at once, as tests record it.
+#[cfg(test)]
+fn shim_spec(allocation: AllocationId, job_directory: PathBuf) -> crate::shim::ShimSpec {
+    let task = TaskSpec {
+        allocation,
+        restart: 0,
+        job: plenum_model::JobId { slot: 3, generation: 1 },
+        job_version: 1,
+        command: vec!["true".to_owned()],
+        env: std::collections::BTreeMap::new(),
+        cpu_millis: 0,
+        memory_bytes: 0,
+        pids_max: 0,
+        kill_timeout_ms: 0,
+        traces: None,
+    };
+    crate::shim::ShimSpec {
+        task,
+        boot_id: String::new(),
+        job_directory,
+        cgroup: None,
+        isolation: Isolation::default(),
+        log_file_bytes_max: 1024,
+        open_files: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;

@@ -344,12 +344,10 @@ fn log_if_failed(removed: io::Result<()>) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::{collections::BTreeMap, sync::mpsc};
-
-    use plenum_model::JobId;
+    use std::sync::mpsc;
 
     use super::*;
-    use crate::{cgroup::Mounts, driver::TaskSpec, isolation::Isolation};
+    use crate::{cgroup::Mounts, exec};
 
     // Each task that hung in the kernel without its shim kept a thread for ever. There are 512: after as many of them nothing was started, and
     // nothing was written to any disk.
@@ -363,28 +361,8 @@ mod tests {
         fs::create_dir(&group).unwrap();
         // A number that no process has, and that does not go away.
         fs::write(group.join("cgroup.procs"), format!("{}\n", i32::MAX)).unwrap();
-        let task = TaskSpec {
-            allocation,
-            restart: 0,
-            job: JobId { slot: 3, generation: 1 },
-            job_version: 1,
-            command: vec!["true".to_owned()],
-            env: BTreeMap::new(),
-            cpu_millis: 0,
-            memory_bytes: 0,
-            pids_max: 0,
-            kill_timeout_ms: 0,
-            traces: None,
-        };
-        let spec = ShimSpec {
-            task,
-            boot_id: String::new(),
-            job_directory: place.path().join("job"),
-            cgroup: Some(parent.task(&allocation.to_string())),
-            isolation: Isolation::default(),
-            log_file_bytes_max: 1024,
-            open_files: None,
-        };
+        let cgroup = Some(parent.task(&allocation.to_string()));
+        let spec = ShimSpec { cgroup, ..exec::shim_spec(allocation, place.path().join("job")) };
         let directory = AgentDirectory::new(place.path().join("agent")).allocation(allocation);
         fs::create_dir_all(directory.root()).unwrap();
         let (sender, tried) = mpsc::channel();

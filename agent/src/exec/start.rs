@@ -440,12 +440,14 @@ fn void(options: &ExecOptions, allocation: AllocationId, restart: u32) -> io::Re
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::{collections::BTreeMap, fs};
-
-    use plenum_model::JobId;
+    use std::fs;
 
     use super::*;
-    use crate::{directories::AgentDirectory, exec::ShimProgram, isolation::Isolation};
+    use crate::{
+        directories::AgentDirectory,
+        exec::{self, ShimProgram},
+        isolation::Isolation,
+    };
 
     // Who was asked nothing had a year, as if that were never: then its agent killed it, and the cell heard of a lost task.
     #[tokio::test]
@@ -473,28 +475,8 @@ mod tests {
             ended_kept_max: 0,
         };
         let allocation = AllocationId { slot: 1, generation: 1 };
-        let task = TaskSpec {
-            allocation,
-            restart: 2,
-            job: JobId { slot: 3, generation: 1 },
-            job_version: 1,
-            command: vec!["true".to_owned()],
-            env: BTreeMap::new(),
-            cpu_millis: 0,
-            memory_bytes: 0,
-            pids_max: 0,
-            kill_timeout_ms: 0,
-            traces: None,
-        };
-        let spec = ShimSpec {
-            task,
-            boot_id: String::new(),
-            job_directory: place.path().join("job"),
-            cgroup: None,
-            isolation: Isolation::default(),
-            log_file_bytes_max: 1024,
-            open_files: None,
-        };
+        let mut spec = exec::shim_spec(allocation, place.path().join("job"));
+        spec.task.restart = 2;
         let directory = options.directory.allocation(allocation);
         fs::create_dir_all(directory.root()).unwrap();
         durable::write_atomically(&directory.spec(), &spec).unwrap();
