@@ -9,6 +9,9 @@ use crate::error::Invalid;
 
 pub use plenum_model::CLAIMS_MAX;
 
+/// Messages within all placements of a transaction, such as named devices: some dozens of bytes each when decoded.
+pub const TRANSACTION_ENTRIES_MAX: usize = 16 * CLAIMS_MAX;
+
 /// Groups of a job.
 pub const GROUPS_MAX: usize = 64;
 /// Tasks of a group.

@@ -8,7 +8,7 @@ use super::Part::{Entry, Numbers, Once, Within};
 use super::{Census, Shape, Total};
 use crate::bounds::{
     ATTRIBUTES_MAX, BODY_BYTES_MAX, CLAIMS_MAX, CUSTOM_MAX, DEVICES_MAX, GROUPS_MAX, LIST_MAX, REPORTED_MACHINES_MAX,
-    SPREAD_MAX, TRANSITIONS_MAX,
+    SPREAD_MAX, TRANSACTION_ENTRIES_MAX, TRANSITIONS_MAX,
 };
 use crate::v1;
 
@@ -32,9 +32,6 @@ pub(super) const fn shape(parts: &'static [(u64, super::Part)]) -> Shape {
     Shape { parts, others: None }
 }
 
-/// Messages within all placements of a transaction: some dozens of bytes each when decoded.
-const ENTRIES_MAX: usize = 16 * CLAIMS_MAX;
-
 pub(crate) static TRANSACTION: Census = Census {
     message: "a Transaction",
     totals: &[
@@ -42,7 +39,7 @@ pub(crate) static TRANSACTION: Census = Census {
         total("placements", "claims in a transaction", CLAIMS_MAX),
         total("placements", "tasks in a transaction", CLAIMS_MAX),
         total("placements", "alternates in a transaction", CLAIMS_MAX),
-        total("placements", "entries in all placements", ENTRIES_MAX),
+        total("placements", "entries in all placements", TRANSACTION_ENTRIES_MAX),
         total("guards", "guards in a transaction", CLAIMS_MAX),
         total("stops", "stops in a transaction", CLAIMS_MAX),
     ],

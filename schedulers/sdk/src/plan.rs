@@ -4,11 +4,9 @@ use plenum_model::{
     AllocationId, CLAIMS_MAX, ClaimExtra, ConflictCheck, Device, Guard, JobId, Placement, Port, Preemption, Resources,
     TakeOver, Transaction, counted,
 };
+use plenum_proto::bounds::TRANSACTION_ENTRIES_MAX;
 
 use crate::view::Work;
-
-/// What stands beside the claims of a transaction, as `plenum_proto` counts it before it reads any of it.
-const ENTRIES_MAX: usize = 16 * CLAIMS_MAX;
 
 /// Claims, stops and guards that shall be decided together. The runtime adds number, base revision and metadata.
 #[derive(Clone, Debug, Default)]
@@ -293,7 +291,7 @@ impl Plan {
             ("spare machines", CLAIMS_MAX, total(|placement| placement.alternates.len())),
             ("victims", CLAIMS_MAX, total(|placement| placement.preemptions.len())),
             ("guards", CLAIMS_MAX, self.guards.len()),
-            ("entries that name devices, ports and whose room is taken over", ENTRIES_MAX, total(entries)),
+            ("entries that name devices, ports and whose room is taken over", TRANSACTION_ENTRIES_MAX, total(entries)),
         ];
         let above = counts.into_iter().find(|&(_, most, found)| found > most);
         above.map(|(what, most, found)| PlanError::TooLarge { what, most, found })
@@ -453,7 +451,10 @@ pub(crate) mod tests {
                 tasks.iter().map(|_| ClaimExtra { ports: named.clone(), ..ClaimExtra::default() }).collect();
         }
         let (is_good, fault) = is_read(&plan);
-        assert!(!is_good && matches!(fault, Some(PlanError::TooLarge { most: ENTRIES_MAX, .. })), "{fault:?}");
+        assert!(
+            !is_good && matches!(fault, Some(PlanError::TooLarge { most: TRANSACTION_ENTRIES_MAX, .. })),
+            "{fault:?}"
+        );
         for placed in &mut plan.placements {
             placed.placement.extras.iter_mut().for_each(|extra| extra.ports.truncate(62));
         }
