@@ -41,13 +41,7 @@ fn listed(format: Format, command: &Conflicts, answer: &ListConflictsResponse) -
     // What was lately is no more after a while, though the cell stands still.
     let unlogged = if command.since.is_some() { text.clone() } else { String::new() };
     let missing = watch::missing(answer.rows.len(), answer.truncated, command.limit, "--since");
-    Listed { revision: answer.revision, unlogged, text, missing, hint: retired(answer) }
-}
-
-/// That some of what was asked for is there no more.
-fn retired(listed: &ListConflictsResponse) -> Option<String> {
-    let oldest = Some(listed.oldest_revision).filter(|oldest| *oldest > 0)?;
-    Some(format!("nothing from before revision {oldest} is retained"))
+    Listed { revision: answer.revision, unlogged, text, missing, hint: output::retired(answer.oldest_revision) }
 }
 
 /// Since when conflicts count: so long before the moment up to which they do; 0 for all.

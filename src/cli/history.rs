@@ -59,8 +59,8 @@ fn tell_missing(context: &Context, story: &HistoryResponse, flag: impl Fn(u64) -
     if let Some(hint) = where_older(story, flag) {
         output::tell(&hint);
     }
-    if story.oldest_revision > 0 {
-        output::tell(&format!("nothing from before revision {} is retained", story.oldest_revision));
+    if let Some(retired) = output::retired(story.oldest_revision) {
+        output::tell(&retired);
     }
 }
 

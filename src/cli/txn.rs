@@ -40,7 +40,7 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
                 let listed = listed(context.format, &answer, listing.limit, oldest_first);
                 let is_empty = answer.transactions.is_empty() && !answer.truncated;
                 let why_empty = if is_empty { why_empty(&connection, &request.scheduler).await } else { None };
-                Ok(Listed { hint: why_empty.or_else(|| retired(&answer)), ..listed })
+                Ok(Listed { hint: why_empty.or_else(|| output::retired(answer.oldest_revision)), ..listed })
             })
             .await
         }
@@ -60,12 +60,6 @@ async fn why_empty(connection: &Connection, scheduler: &str) -> Option<String> {
         return None;
     }
     Some(format!("this cell has never seen a scheduler named \"{scheduler}\"; `plenum scheduler list` has their names"))
-}
-
-/// That some of what was asked for is there no more.
-fn retired(listed: &ListTransactionsResponse) -> Option<String> {
-    let oldest = Some(listed.oldest_revision).filter(|oldest| *oldest > 0)?;
-    Some(format!("nothing from before revision {oldest} is retained"))
 }
 
 fn listed(format: Format, answer: &ListTransactionsResponse, limit: u32, oldest_first: bool) -> Listed {

@@ -70,6 +70,12 @@ pub(crate) trait Row {
     }
 }
 
+/// That some of what was asked for is there no more; `oldest_revision` is 0 where nothing is missing.
+pub(crate) fn retired(oldest_revision: u64) -> Option<String> {
+    let oldest = Some(oldest_revision).filter(|oldest| *oldest > 0)?;
+    Some(format!("nothing from before revision {oldest} is retained"))
+}
+
 /// A listing in the format asked for.
 pub(crate) fn listing<R: Row>(format: Format, revision: u64, rows: &[R], truncated: bool) -> String {
     listing_with(format, revision, rows, truncated, &[])
