@@ -17,6 +17,8 @@ const SAMPLES_MIN: usize = 3;
 const RESAMPLES: usize = 2000;
 /// Of a hundred ratios so many lie below the interval, and as many above.
 const TAIL_PERCENT: f64 = 2.5;
+/// What metrics of the machine by itself begin with.
+const OF_THE_MACHINE: [&str; 2] = ["disk_sync_", "core_stall_"];
 
 /// What came of it.
 pub(crate) struct Comparison {
@@ -140,9 +142,9 @@ fn verdict(old: &Figure, new: &Figure, interval: Option<(f64, f64)>, threshold: 
     }
 }
 
-/// Whether it says anything about Plenum: a peer is measured beside it, and so is the disk.
+/// Whether it says anything about Plenum: a peer is measured beside it, and so is the machine.
 fn is_ours(figure: &Figure) -> bool {
-    figure.system.is_none() && !figure.metric.starts_with("disk_sync_")
+    figure.system.is_none() && !OF_THE_MACHINE.iter().any(|start| figure.metric.starts_with(start))
 }
 
 /// Whether it is a part of something else that may as well be below 0, as what a history costs: parts of such a figure say nothing, and it may be
@@ -207,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_peers_and_the_disk_do_is_no_regression_of_ours() {
+    fn what_peers_and_the_machine_do_is_no_regression_of_ours() {
         let pair = |change: fn(&mut Figure)| {
             let (mut a, mut b) = (results(100.0, Better::Higher), results(50.0, Better::Higher));
             a.figures.iter_mut().chain(&mut b.figures).for_each(change);
@@ -217,6 +219,7 @@ mod tests {
         assert_eq!(peer.regressions, 0, "{}", peer.text);
         assert!(peer.text.contains("worse, not ours"), "{}", peer.text);
         assert_eq!(pair(|figure| figure.metric = "disk_sync_seconds_p99".to_owned()).regressions, 0);
+        assert_eq!(pair(|figure| figure.metric = "core_stall_ratio".to_owned()).regressions, 0);
         assert_eq!(pair(|_| {}).regressions, 1);
     }
 

@@ -36,6 +36,7 @@ mod random;
 mod replay;
 mod report;
 mod runs;
+mod stalls;
 mod suites;
 mod thread_time;
 mod traces;

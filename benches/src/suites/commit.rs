@@ -14,6 +14,7 @@ pub(super) mod ground;
 mod history_cost;
 mod load;
 mod log_path;
+mod machine_times;
 mod mirror;
 pub(super) mod open_loop;
 mod rival;
@@ -32,14 +33,15 @@ use crate::figure::{Case, Figure};
 use crate::progress::say;
 use crate::{Run, interrupt};
 use cell::Serving;
-use closed::{DiskTimes, Shape, Times, Window};
+use closed::{Shape, Times, Window};
 use ground::{Ground, Size};
+use machine_times::MachineTimes;
 
 pub(crate) const NAME: &str = "commit";
 
 /// The cell that all loads run on.
 const SIZE: Size = Size { machines: 10_000, live: 1_000_000 };
-/// Writes of the disk's own figure, before each load and after it, and what each has: with many in flight, batches are large.
+/// Writes of the disk's own figures, before each load and after it, and what each has: with many in flight, batches are large.
 const SYNCS: usize = 250;
 const SYNC_BYTES: usize = 64 << 10;
 /// Threads of the clients' event loop.
@@ -134,20 +136,20 @@ async fn on_one_cell(place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>
     Ok(figures)
 }
 
-/// One closed loop, with the disk before it and after it.
+/// One closed loop, with the machine by itself before it and after it.
 async fn closed_loop(ground: &mut Ground, shape: Shape, place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>> {
     let (name, times) = (shape.name(), times(options));
     say(&name);
-    let mut disk = DiskTimes::new(&place.scratch, SYNC_BYTES)?;
-    disk.look(SYNCS)?;
+    let mut alone = MachineTimes::new(&place.scratch, SYNC_BYTES)?;
+    alone.look(SYNCS)?;
     let mut bare = beside_bare::rates(place, shape, times, options)?;
     let seen = closed::run(ground, shape, times).await?;
     bare.extend(beside_bare::rates(place, shape, times, options)?);
-    disk.look(SYNCS)?;
+    alone.look(SYNCS)?;
     let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
     parameters.extend(seen.parameters);
     let case = Case { suite: NAME, case: &name, parameters };
-    let mut figures = closed::figures(&case, &seen.windows, &disk)?;
+    let mut figures = closed::figures(&case, &seen.windows, &alone)?;
     if !bare.is_empty() {
         let rates: Vec<f64> = seen.windows.iter().map(Window::claims_per_second).collect();
         figures.extend(beside_bare::figures(&case, bare, &rates)?);

@@ -19,6 +19,7 @@ use crate::bare::{self, BARE};
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::memory;
 use crate::progress::say;
+use crate::stalls::Stalls;
 use crate::thread_time::Stopwatch;
 use crate::workload::{Shape, Steady};
 use crate::{Run, interrupt};
@@ -128,13 +129,14 @@ fn run_case(shape: &Shape, options: &Run) -> anyhow::Result<Vec<Figure>> {
     }
     let others = Others::look(vec![std::process::id()])?;
     let mut beside = if *shape == USUAL { Some(Bare::build(shape, batches, options.seed)?) } else { None };
-    let mut samples = Vec::new();
+    let (mut samples, mut stalls) = (Vec::new(), vec![Stalls::look()?]);
     for _ in 0..if options.quick { 5 } else { 15 } {
         samples.push(sample(&mut steady, batches, &mut snapshots)?);
         if let Some(bare) = &mut beside {
             bare.sample()?;
         }
     }
+    stalls.push(Stalls::look()?);
     let others = others.cores()?;
     let held = bytes_of(&mut snapshots);
     let cell = steady.cell();
@@ -159,6 +161,7 @@ fn run_case(shape: &Shape, options: &Run) -> anyhow::Result<Vec<Figure>> {
         let rates = figures[0].samples.clone();
         figures.extend(bare.figures(&case, &rates)?);
     }
+    figures.extend(Stalls::figures(&case, &stalls)?);
     if let Some(held) = held {
         figures.push(case.figure("snapshots_bytes", "B", Better::Lower, vec![held])?);
     }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::Place;
-use super::closed::{self, DiskTimes, Shape, Times, Window};
+use super::closed::{self, Shape, Times, Window};
 use super::ground::Ground;
+use super::machine_times::MachineTimes;
 use crate::Run;
 use crate::disk;
 use crate::echo::{self, ECHO, SYNCED_ECHO};
@@ -28,7 +29,7 @@ const CLIENTS: [u32; 4] = [1, 16, 64, 256];
 const CLIENTS_QUICK: [u32; 3] = [1, 64, 256];
 /// The name of the peer in figures.
 const ETCD: &str = "etcd";
-/// Writes of the disk's own figure, in each turn. An idle client's batch is small.
+/// Writes of the disk's own figures, in each turn. An idle client's batch is small.
 const SYNCS: usize = 100;
 const SYNC_BYTES: usize = 4 << 10;
 
@@ -60,7 +61,7 @@ struct OfShape {
     turns: Vec<Vec<Window>>,
     /// By turn, messages that an echo answers a second, without and with a log.
     echo: Vec<[f64; 2]>,
-    disk: DiskTimes,
+    alone: MachineTimes,
     parameters: Parameters,
 }
 
@@ -76,18 +77,18 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
     let shapes = SHAPES.iter().filter(|shape| options.has_case(&shape.name()));
     let mut cell = Vec::new();
     for shape in shapes {
-        let disk = DiskTimes::new(&place.scratch, SYNC_BYTES)?;
-        cell.push(OfShape { shape: *shape, turns: Vec::new(), echo: Vec::new(), disk, parameters: Parameters::new() });
+        let alone = MachineTimes::new(&place.scratch, SYNC_BYTES)?;
+        cell.push(OfShape { shape: *shape, turns: Vec::new(), echo: Vec::new(), alone, parameters: Parameters::new() });
     }
     let clients = if options.quick { &CLIENTS_QUICK[..] } else { &CLIENTS };
     let mut bursts: Vec<(u32, Vec<Burst>)> = clients.iter().map(|clients| (*clients, Vec::new())).collect();
     for turn in 1..=turns.count {
         say(&format!("transactions of one claim, turn {turn} of {}", turns.count));
         for of in &mut cell {
-            of.disk.look(SYNCS)?;
+            of.alone.look(SYNCS)?;
             let seen = closed::run(ground, of.shape, turns.cell).await?;
             of.turns.push(seen.windows);
-            of.disk.look(SYNCS)?;
+            of.alone.look(SYNCS)?;
             of.parameters = seen.parameters;
             of.echo.push(of_echo(of.shape, turns, &place.scratch).await?);
         }
@@ -188,9 +189,9 @@ impl OfShape {
         parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let name = self.shape.name();
         let case = Case { suite: super::NAME, case: &name, parameters };
-        let mut figures = closed::figures(&case, &windows, &self.disk)?;
+        let mut figures = closed::figures(&case, &windows, &self.alone)?;
         if self.shape.is_idle() {
-            figures.extend(above_the_disk(&case, &windows, &self.disk)?);
+            figures.extend(above_the_disk(&case, &windows, &self.alone)?);
         } else if !best.is_empty() {
             figures.push(case.figure("transactions_ratio_to_etcd", "1", Better::Higher, ratios(&rates, best))?);
         }
@@ -209,8 +210,8 @@ impl OfShape {
 
 /// What a commit costs beyond the disk's sync, with nobody else at work: medians, in seconds. None where the disk by itself took as long, as on a
 /// busy machine.
-fn above_the_disk(case: &Case<'_>, windows: &[Window], disk: &DiskTimes) -> anyhow::Result<Option<Figure>> {
-    let mut syncs = disk.percentiles(50);
+fn above_the_disk(case: &Case<'_>, windows: &[Window], alone: &MachineTimes) -> anyhow::Result<Option<Figure>> {
+    let mut syncs = alone.syncs(50);
     syncs.sort_by(f64::total_cmp);
     let sync = median(&syncs);
     let some = windows.iter().filter(|window| !window.latency_micros.is_empty());

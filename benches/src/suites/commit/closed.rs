@@ -10,7 +10,7 @@ use serde_json::json;
 use super::cell;
 use super::ground::{Ground, Running, Size};
 use super::load::{Counters, Manner, Pace};
-use crate::disk::{self, SyncProbe};
+use super::machine_times::MachineTimes;
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::latency;
 use crate::processes;
@@ -200,30 +200,8 @@ pub(crate) fn parameters(size: Size, times: Times, file_system: &str) -> Paramet
     all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// What the disk takes by itself, for writes of this size.
-pub(crate) struct DiskTimes {
-    probe: SyncProbe,
-    /// Sorted, one list for each time it was asked.
-    seconds: Vec<Vec<f64>>,
-}
-
-impl DiskTimes {
-    pub(crate) fn new(folder: &std::path::Path, bytes: usize) -> anyhow::Result<Self> {
-        Ok(Self { probe: SyncProbe::new(folder, bytes)?, seconds: Vec::new() })
-    }
-
-    pub(crate) fn look(&mut self, writes: usize) -> anyhow::Result<()> {
-        self.seconds.push(self.probe.seconds(writes)?);
-        Ok(())
-    }
-
-    pub(crate) fn percentiles(&self, percent: usize) -> Vec<f64> {
-        self.seconds.iter().map(|sorted| disk::percentile(sorted, percent)).collect()
-    }
-}
-
 /// The figures of a closed loop.
-pub(crate) fn figures(case: &Case<'_>, windows: &[Window], disk: &DiskTimes) -> anyhow::Result<Vec<Figure>> {
+pub(crate) fn figures(case: &Case<'_>, windows: &[Window], alone: &MachineTimes) -> anyhow::Result<Vec<Figure>> {
     let rate = |of: fn(&Counters) -> u64| {
         windows.iter().map(|window| number(of(&window.counted)) / window.seconds).collect::<Vec<_>>()
     };
@@ -231,12 +209,12 @@ pub(crate) fn figures(case: &Case<'_>, windows: &[Window], disk: &DiskTimes) -> 
         let some = windows.iter().filter(|window| !window.latency_micros.is_empty());
         some.map(|window| latency::seconds(&window.latency_micros, part)).collect::<Vec<_>>()
     };
-    Ok(vec![
+    let mut figures = vec![
         case.figure("claims_per_second", "1/s", Better::Higher, rate(|counted| counted.granted))?,
         case.figure("transactions_per_second", "1/s", Better::Higher, rate(|counted| counted.answered))?,
         case.figure("commit_seconds_p50", "s", Better::Lower, quantile(0.5))?,
         case.figure("commit_seconds_p99", "s", Better::Lower, quantile(0.99))?,
-        case.figure("disk_sync_seconds_p50", "s", Better::Lower, disk.percentiles(50))?,
-        case.figure("disk_sync_seconds_p99", "s", Better::Lower, disk.percentiles(99))?,
-    ])
+    ];
+    figures.extend(alone.figures(case)?);
+    Ok(figures)
 }

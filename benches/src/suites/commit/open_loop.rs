@@ -10,9 +10,10 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::Place;
-use super::closed::{self, DiskTimes, Seen, Times};
+use super::closed::{self, Seen, Times};
 use super::ground::{Ground, Running};
 use super::load::{Manner, Pace};
+use super::machine_times::MachineTimes;
 use super::scheduler::Due;
 use crate::figure::{Better, Case, Figure, number};
 use crate::latency;
@@ -58,13 +59,13 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
     for rate in rates(options).into_iter().take_while(|_| !interrupt::asked()) {
         let name = name(rate);
         say(&name);
-        let mut disk = DiskTimes::new(&place.scratch, super::SYNC_BYTES)?;
-        disk.look(super::SYNCS)?;
+        let mut alone = MachineTimes::new(&place.scratch, super::SYNC_BYTES)?;
+        alone.look(super::SYNCS)?;
         let (running, pacer) = begin(ground, rate).await?;
         let seen = closed::watch(ground, &running, times).await?;
         drop(pacer);
         let seen = closed::finish(ground, running, seen).await?;
-        disk.look(super::SYNCS)?;
+        alone.look(super::SYNCS)?;
         let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
         let more = [
             ("claims_due_per_second", json!(rate)),
@@ -78,7 +79,7 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
         parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
         parameters.extend(seen.parameters.clone());
         let case = Case { suite: super::NAME, case: &name, parameters };
-        figures.extend(closed::figures(&case, &seen.windows, &disk)?);
+        figures.extend(closed::figures(&case, &seen.windows, &alone)?);
         figures.extend(tails(&case, &seen)?);
         if keeps_up(&seen, rate) {
             break;

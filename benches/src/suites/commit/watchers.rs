@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 use super::cell::{client, connect, status};
 use super::closed::{self, Times};
 use super::ground::Ground;
+use super::machine_times::MachineTimes;
 use super::{Place, open_loop};
 use crate::Run;
 use crate::figure::{Better, Case, Figure, median, number};
@@ -162,6 +163,8 @@ async fn rows_at(ground: &mut Ground, rate: u32, times: Times) -> anyhow::Result
 /// How old pictures are.
 async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Result<Vec<Figure>> {
     say(TIMED_CASE);
+    let mut alone = MachineTimes::new(&place.scratch, super::SYNC_BYTES)?;
+    alone.look(super::SYNCS)?;
     let watchers = Watchers::start(ground, TIMED).await?;
     let (running, pacer) = open_loop::begin(ground, TIMED_RATE).await?;
     ground.wait(&running, times.warm_up).await?;
@@ -184,6 +187,7 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
     if !is_whole(watchers.finish(newest).await?) {
         return Ok(Vec::new());
     }
+    alone.look(super::SYNCS)?;
     let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
     let more = [
         ("mirrors", json!(TIMED)),
@@ -198,11 +202,13 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
     ];
     parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
     let case = Case { suite: super::NAME, case: TIMED_CASE, parameters };
-    Ok(vec![
+    let mut figures = vec![
         case.figure("staleness_seconds_p50", "s", Better::Lower, p50)?,
         case.figure("staleness_seconds_p99", "s", Better::Lower, p99)?,
         case.figure("staleness_seconds_max", "s", Better::Lower, most)?,
-    ])
+    ];
+    figures.extend(alone.figures(&case)?);
+    Ok(figures)
 }
 
 /// The server's memory for each watcher that reads nothing. The samples are in the order of time: memory that grew would show.
