@@ -179,7 +179,9 @@ impl Resolver<'_> {
         let terms = match self.terms(cell, placement) {
             Ok(terms) => terms,
             Err(trouble) => {
-                let about = About { job: placement.job.slot, ..About::default() };
+                let group_row = cell.job(placement.job).and_then(|job| job.group_row(placement.group));
+                let group_row = group_row.unwrap_or(u32::MAX);
+                let about = About { job: placement.job.slot, group_row, ..About::default() };
                 for claim in claims_of(placement) {
                     let facts = self.judge(txn).facts(trouble, &about);
                     resolution.refusals.push(refusal(Some((number, claim)), placement, facts));
@@ -273,6 +275,7 @@ impl Resolver<'_> {
             machine,
             job: terms.job.id.slot,
             group_row: terms.group_row,
+            task: asked.task,
             need: terms.need,
             promised: self.promised.on(machine).0,
             promised_devices: self.promised.specials.devices(machine),

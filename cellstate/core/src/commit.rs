@@ -77,6 +77,7 @@ impl Core {
             next_rows: self.derived.allocation_slots.next_rows(),
             names: &self.derived.names,
             job_events: &self.derived.job_events,
+            group_events: &self.derived.group_events,
             newcomers: &self.derived.newcomers,
             retagged: &self.derived.retagged,
             quotas: &self.derived.quotas,

@@ -14,6 +14,7 @@ use plenum_model::{
 use crate::CoreOptions;
 use crate::clock;
 use crate::due::Due;
+use crate::group_events::GroupEvents;
 use crate::homes::Homes;
 use crate::job_events::JobEvents;
 use crate::lifecycle::Marks;
@@ -47,6 +48,7 @@ pub(crate) struct Derived {
     pub(crate) marks: Marks,
     /// By job slot.
     pub(crate) job_events: JobEvents,
+    pub(crate) group_events: GroupEvents,
     /// By machine slot: the revision at which its epoch began.
     pub(crate) epochs_began: Vec<u64>,
     /// The newest of these.
@@ -115,6 +117,7 @@ impl Derived {
             retagged: Retagged::new(cell.revision()),
             marks: Marks::default(),
             job_events: JobEvents::rebuild(cell),
+            group_events: GroupEvents::new(cell.revision()),
             final_jobs: SlotBits::default(),
             final_job_count: 0,
             epochs_began: vec![0; machine_end as usize],
@@ -230,6 +233,7 @@ impl Derived {
             self.note_job(delta, change, cell, options);
         }
         self.job_events.note_delta(delta, cell);
+        self.group_events.note_delta(delta);
         self.quotas.after(delta, cell);
         self.unknown_due.after(delta);
         for (id, _) in delta.unknown.iter().filter(|(_, task)| task.as_ref().is_some_and(|task| !task.stopping)) {

@@ -17,6 +17,7 @@ use plenum_model::{
 };
 
 pub(crate) use self::suspects::{Suspect, Suspects, Who};
+use crate::group_events::{Changed, GroupEvents};
 use crate::preempt::Heirs;
 use crate::ring::{Change, ChangeKind, MachineEvent, Ring, Since, UNKNOWN_TASK};
 
@@ -30,6 +31,7 @@ pub(crate) struct Hindsight<'a> {
     /// Whether others changed a machine, where that took a long walk.
     changed: RefCell<BTreeMap<u32, Option<bool>>>,
     heirs: RefCell<BTreeMap<u32, Rc<Heirs>>>,
+    groups: OnceCell<Option<Changed>>,
 }
 
 impl<'a> Hindsight<'a> {
@@ -55,6 +57,11 @@ impl<'a> Hindsight<'a> {
             self.changed.borrow_mut().insert(machine, changed);
         }
         changed
+    }
+
+    /// The groups and tasks that changed above `base`, of all jobs; `None` where some of that is forgotten.
+    pub(crate) fn groups(&self, events: &GroupEvents, base: Revision) -> Option<&Changed> {
+        self.groups.get_or_init(|| events.since(base)).as_ref()
     }
 
     /// Who takes over from whom on a machine, by what was decided before this transaction.

@@ -33,6 +33,10 @@ const KINDS: usize = 7;
 const WORDS: [&str; KINDS] = ["submitted", "over", "group", "task", "home", "retired", "leaving"];
 
 impl JobEventKind {
+    pub(crate) const fn word(self) -> &'static str {
+        WORDS[self as usize]
+    }
+
     /// The kinds of events that can make a task unwanted so; none where nothing does that to a job of the same version.
     pub(crate) fn behind(not_wanted: NotWanted) -> &'static [Self] {
         match not_wanted {
@@ -168,7 +172,7 @@ impl JobEvents {
             revision: Revision(event.revision),
             transaction,
             scheduler: scheduler.into(),
-            event: if transaction.is_some() { "".into() } else { WORDS[kind as usize].into() },
+            event: if transaction.is_some() { "".into() } else { kind.word().into() },
             amount: 0,
             allocation: None,
         })

@@ -11,6 +11,7 @@ mod clock;
 mod commit;
 mod derived;
 mod due;
+mod group_events;
 mod hindsight;
 mod holds;
 mod homes;
@@ -46,7 +47,7 @@ use plenum_model::{Cell, Command, Decision, Delta, LogTime, Outcome, Rejection, 
 use derived::Derived;
 
 /// The version of the rules: batches of another one are folded, not decided again.
-pub const CORE_VERSION: u32 = 23;
+pub const CORE_VERSION: u32 = 24;
 
 /// Rows that any table may have: whoever reads a delta refuses to grow one further.
 pub const ROWS_MAX: u32 = 1 << 26;

@@ -12,6 +12,7 @@ use plenum_model::{
 };
 
 use crate::claims::Allowance;
+use crate::group_events::GroupEvents;
 use crate::hindsight::Hindsight;
 use crate::job_events::JobEvents;
 use crate::names::Names;
@@ -77,6 +78,7 @@ pub(crate) struct Resolver<'a> {
     pub(crate) next_rows: NextRows<'a>,
     pub(crate) names: &'a Names,
     pub(crate) job_events: &'a JobEvents,
+    pub(crate) group_events: &'a GroupEvents,
     /// Behind a cell: judging a refusal changes nothing but this.
     pub(crate) newcomers: &'a RefCell<Newcomers>,
     pub(crate) retagged: &'a Retagged,
@@ -232,6 +234,7 @@ impl<'a> Resolver<'a> {
             hindsight: &self.hindsight,
             names: self.names,
             job_events: self.job_events,
+            group_events: self.group_events,
             newcomers: self.newcomers,
             retagged: self.retagged,
             base: txn.base,

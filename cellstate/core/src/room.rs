@@ -13,6 +13,7 @@ use plenum_model::{
     TransactionId,
 };
 
+use crate::group_events::GroupEvents;
 use crate::hindsight::{Hindsight, Past, Suspect, Suspects, Who};
 use crate::job_events::{JobEventKind, JobEvents};
 use crate::names::Names;
@@ -73,6 +74,8 @@ pub(crate) struct About<'a> {
     pub(crate) job: u32,
     /// Its group's row.
     pub(crate) group_row: u32,
+    /// Its task's index.
+    pub(crate) task: u32,
     /// The room that it needs.
     pub(crate) need: Resources,
     /// What earlier claims of the transaction got on that machine.
@@ -110,6 +113,7 @@ impl Default for About<'_> {
             machine: u32::MAX,
             job: u32::MAX,
             group_row: u32::MAX,
+            task: u32::MAX,
             need: Resources::default(),
             promised: Resources::default(),
             promised_devices: &[],
@@ -156,6 +160,13 @@ impl Facts {
         Self { total: culprit.amount, culprits: vec![culprit], ..Self::plain(kind, reason) }
     }
 
+    /// The same; where the last event of these kinds is blamed, of any group or task of the job, it was that of this revision.
+    fn dated(mut self, kinds: &[JobEventKind], revision: Revision) -> Self {
+        let is_of_kind = |culprit: &&mut Culprit| kinds.iter().any(|kind| *culprit.event == *kind.word());
+        self.culprits.iter_mut().filter(is_of_kind).for_each(|culprit| culprit.revision = revision);
+        self
+    }
+
     /// A conflict with these, who took so much.
     fn blame(self, culprits: Vec<Culprit>, total: u64) -> Self {
         Self { kind: RefusalKind::Conflict, culprits, total, ..self }
@@ -169,6 +180,7 @@ pub(crate) struct Judge<'a, 'b> {
     pub(crate) hindsight: &'b Hindsight<'a>,
     pub(crate) names: &'a Names,
     pub(crate) job_events: &'a JobEvents,
+    pub(crate) group_events: &'a GroupEvents,
     pub(crate) newcomers: &'a RefCell<Newcomers>,
     pub(crate) retagged: &'a Retagged,
     pub(crate) base: Revision,
@@ -205,7 +217,7 @@ impl<'a> Judge<'a, '_> {
             Trouble::Machine(obstacle) => self.machine_facts(obstacle, about.machine),
             Trouble::Changed(session, scheduler) => self.changed(about.machine, session, scheduler),
             Trouble::Taken(slot) => self.taken(slot),
-            Trouble::NotWanted(why) => Facts { not_wanted: Some(why), ..self.unwanted(why, about.job) },
+            Trouble::NotWanted(why) => Facts { not_wanted: Some(why), ..self.unwanted(why, about) },
             Trouble::Predecessor => self.job_facts(about.job, &[JobEventKind::Left], RefusalReason::Predecessor),
             Trouble::Quota(short) => Facts {
                 short: Some((short.resource, short.short_by)),
@@ -216,11 +228,20 @@ impl<'a> Judge<'a, '_> {
         }
     }
 
-    fn unwanted(&self, why: NotWanted, job_slot: u32) -> Facts {
-        match JobEventKind::behind(why) {
+    fn unwanted(&self, why: NotWanted, about: &About<'_>) -> Facts {
+        let facts = |kinds| self.job_facts(about.job, kinds, RefusalReason::NotWanted);
+        let part = match why {
             // The version that the claim names never had it.
-            [] => Facts::plain(RefusalKind::Misfit, RefusalReason::NotWanted),
-            kinds => self.job_facts(job_slot, kinds, RefusalReason::NotWanted),
+            NotWanted::NoSuchGroup => return Facts::plain(RefusalKind::Misfit, RefusalReason::NotWanted),
+            NotWanted::Task(_) => Some((about.group_row, Some(about.task))),
+            NotWanted::NoSuchTask | NotWanted::Backoff(_) => Some((about.group_row, None)),
+            NotWanted::JobOver(_) | NotWanted::Recurring | NotWanted::After(_) => None,
+        };
+        let kinds = JobEventKind::behind(why);
+        match part.and_then(|part| Some((part, self.hindsight.groups(self.group_events, self.base)?))) {
+            None => facts(kinds),
+            // Where it did not change, it was so at the base, unless all of the job is younger.
+            Some((part, changed)) => changed.get(&part).map_or_else(|| facts(&[]), |at| facts(kinds).dated(kinds, *at)),
         }
     }
 

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    ClaimExtra, Command, Constraint, Decision, Device, GroupShape, MachineId, Operator, Placement, RefusalKind,
-    Resources, Transaction,
+    ClaimExtra, Command, Constraint, Decision, Device, GroupShape, MachineId, Operator, Placement, Refusal,
+    RefusalKind, Resources, Transaction,
 };
 
 use super::check;
-use super::costs::{Large, placement};
+use super::costs::{Large, complete, placement};
 use crate::CoreOptions;
 
 // Who named whom to take over from, and came second, was told that the claim had never fitted.
@@ -187,4 +187,25 @@ fn a_constraint_that_failed_at_the_base_already_is_a_misfit_whatever_else_change
     };
     let kinds = [other_rack, here, both].map(&mut kind);
     assert_eq!(kinds, [RefusalKind::Misfit, RefusalKind::Conflict, RefusalKind::Misfit]);
+}
+
+#[test]
+fn a_task_that_ended_since_the_base_is_told_with_its_own_end_and_not_that_of_another_one() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m".into());
+    let job = large.job(GroupShape { count: 3, ..GroupShape::default() });
+    let claims = || vec![placement(job, 0..2, |_| machine.slot, 0)];
+    let granted = large.commit(claims()).placements[0].clone();
+    let base = large.core.cell().revision();
+    let ended = [0, 1].map(|task| {
+        large.ask(Command::ReportStatus(vec![complete(machine, granted[task].unwrap())]));
+        large.core.cell().revision()
+    });
+    let outcome = large.commit_on(Transaction { base, placements: claims(), ..Transaction::default() });
+    let told = |refusal: &Refusal| {
+        let revisions: Vec<_> = refusal.culprits.iter().map(|culprit| culprit.revision).collect();
+        (refusal.kind, refusal.culprits[0].event.to_string(), revisions)
+    };
+    let expected = ended.map(|revision| (RefusalKind::Conflict, "task".to_owned(), vec![revision]));
+    assert_eq!(outcome.refusals.iter().map(told).collect::<Vec<_>>(), expected);
 }

@@ -101,7 +101,7 @@ pub(super) fn placement(job: JobId, tasks: std::ops::Range<u32>, machine: impl F
 }
 
 /// An agent's report that an allocation is complete.
-fn complete(machine: MachineId, allocation: AllocationId) -> Transition {
+pub(super) fn complete(machine: MachineId, allocation: AllocationId) -> Transition {
     Transition {
         machine,
         epoch: 1,

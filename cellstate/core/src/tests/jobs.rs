@@ -538,3 +538,45 @@ fn a_job_that_left_its_machine_goes_on_though_something_of_it_still_leaves_one_t
         ",
     );
 }
+
+// The job's last event of any task counted, and a scheduler that erred was sent around once more.
+#[test]
+fn a_claim_on_a_task_that_was_done_is_a_misfit_whatever_others_of_the_job_do_meanwhile() {
+    check(
+        "
+        machine m1 cpu=4000
+        job map by batch tasks=3 cpu=1000
+        batch: claim map[0]@m1 map[1]@m1
+        report map[0] running
+        report map[1] running
+        report map[0] complete
+        snapshot
+        report map[1] complete
+        batch: claim map[0]@m1 map[1]@m1 map[2]@m1
+        ",
+        "
+        batch: committed; map[0] granted; map[1] granted
+        batch: partial; map[0] misfit NotWanted (the task does not wait (Done)); map[1] conflict NotWanted (the task does not wait (Done)) culprits task 0 total 0; map[2] granted
+        ",
+    );
+}
+
+// As with tasks: that another group was scaled counted.
+#[test]
+fn a_claim_on_a_task_that_there_never_was_is_a_misfit_whatever_becomes_of_other_groups() {
+    check(
+        "
+        machine m1 cpu=4000
+        job wc by batch tasks=2 cpu=1000
+        group wc reduce tasks=2 cpu=1000
+        snapshot
+        scale wc 1
+        batch: claim wc.reduce[2]@m1
+        batch: claim wc[1]@m1
+        ",
+        "
+        batch: refused; wc.reduce[2] misfit NotWanted (no such task)
+        batch: refused; wc[1] conflict NotWanted (no such task) culprits group 0 total 0
+        ",
+    );
+}
