@@ -34,9 +34,10 @@ impl Sent {
         self.message.placements.iter().map(|placement| placement.machines.len()).sum()
     }
 
-    /// Whether any of them may go to another machine than the one that it names.
-    fn has_spares(&self) -> bool {
-        self.message.placements.iter().any(|placement| !placement.alternates.is_empty())
+    /// Whether any of them may take something else than what is promised to it: a spare machine, or other devices.
+    fn has_choices(&self) -> bool {
+        let spares = self.message.placements.iter().any(|placement| !placement.alternates.is_empty());
+        spares || self.claims.iter().any(|claim| claim.leaves_devices_open)
     }
 }
 
@@ -135,10 +136,10 @@ impl InFlight {
     }
 
     /// The mirror shows what became of a number: nothing is promised for it any more. Its outcome may still be on its way. Gives whether more may be
-    /// free now than what it took, all of it granted: it named victims, or spare machines to go to from those that were promised.
+    /// free now than what it took, all of it granted: it named victims, or may have taken something else than what was promised.
     pub(crate) fn decided(&mut self, number: u64) -> bool {
         let Some(sent) = self.sent.get_mut(&number) else { return false };
-        let may_leave_room = !sent.victims.is_empty() || sent.has_spares();
+        let may_leave_room = !sent.victims.is_empty() || sent.has_choices();
         if !sent.claims.is_empty() {
             sent.decided = sent.claims.drain(..).map(|claim| claim.whose()).collect();
             sent.victims.clear();

@@ -30,6 +30,7 @@ struct Placed {
     resources: Resources,
     attempt: u32,
     shares_machine: bool,
+    has_devices: bool,
 }
 
 /// One claim of a plan, as the books need it.
@@ -45,6 +46,8 @@ pub(crate) struct Claim {
     pub(crate) shares_machine: bool,
     /// The very devices, where the plan names them; empty where the cell chooses.
     pub(crate) devices: Vec<Device>,
+    /// It has devices, and the cell chooses them.
+    pub(crate) leaves_devices_open: bool,
     /// The same of ports.
     pub(crate) ports: Vec<Port>,
 }
@@ -140,7 +143,8 @@ impl Plan {
         };
         let resources = work.shape().resources;
         let shares_machine = work.job.shape.same_machine;
-        self.placements.push(Placed { placement, resources, attempt: work.attempt, shares_machine });
+        let has_devices = !work.shape().devices.is_empty();
+        self.placements.push(Placed { placement, resources, attempt: work.attempt, shares_machine, has_devices });
         self
     }
 
@@ -258,7 +262,7 @@ impl Plan {
 
     /// Each claim.
     pub(crate) fn each_claim(&self) -> impl Iterator<Item = Claim> {
-        self.placements.iter().flat_map(|Placed { placement, resources, shares_machine, .. }| {
+        self.placements.iter().flat_map(|Placed { placement, resources, shares_machine, has_devices, .. }| {
             let columns = placement.tasks.iter().zip(&placement.machines).enumerate();
             columns.map(|(position, (&task, &machine))| {
                 let extra = placement.extras.get(position);
@@ -269,6 +273,7 @@ impl Plan {
                     machine,
                     resources: *resources,
                     shares_machine: *shares_machine,
+                    leaves_devices_open: *has_devices && extra.is_none_or(|extra| extra.devices.is_empty()),
                     devices: extra.map(|extra| extra.devices.clone()).unwrap_or_default(),
                     ports: extra.map(|extra| extra.ports.clone()).unwrap_or_default(),
                 }

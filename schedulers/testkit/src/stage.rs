@@ -104,14 +104,27 @@ impl Stage {
 
     /// Adds a machine with so many whole GPUs.
     pub fn machine_with_gpus(&mut self, name: &str, cpu_millis: u64, attributes: &[(&str, &str)], gpus: u32) -> u32 {
-        let gpu = |index| Device { kind: "gpu".into(), index, millis: 1000, model: "".into() };
+        let models = vec![""; gpus as usize];
+        self.machine_with_models(name, cpu_millis, attributes, &models)
+    }
+
+    /// Adds a machine with a whole GPU of each of these models.
+    pub fn machine_with_models(
+        &mut self,
+        name: &str,
+        cpu_millis: u64,
+        attributes: &[(&str, &str)],
+        models: &[&str],
+    ) -> u32 {
+        let gpu =
+            |(index, model): (u32, &&str)| Device { kind: "gpu".into(), index, millis: 1000, model: (*model).into() };
         let attributes = attributes.iter().map(|&(name, value)| (name.into(), value.into())).collect();
         let command = Command::RegisterMachine {
             name: name.into(),
             boot_id: "boot".into(),
             capacity: Resources::new(cpu_millis, 1 << 34),
             attributes: std::sync::Arc::new(attributes),
-            devices: (0..gpus).map(gpu).collect(),
+            devices: (0..).zip(models).map(gpu).collect(),
             inventory: Vec::new(),
             seen: plenum_model::Revision::default(),
         };

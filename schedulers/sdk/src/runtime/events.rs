@@ -96,7 +96,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 SessionChange::Opened { .. } | SessionChange::Closed(_) => peers = true,
                 SessionChange::Number { session, number, .. } if *session == self.session => {
                     // Of its victims more may come free than it takes, and others can name them now. Of its claims some may have gone to spare
-                    // machines, and left what was promised to them.
+                    // machines, or got other devices, and left what was promised to them.
                     self.due |= self.in_flight.decided(*number) && self.hungry;
                 }
                 SessionChange::Number { session, .. } => self.due |= self.share.heard(*session, now_micros),

@@ -295,6 +295,27 @@ fn room_that_a_claim_left_for_a_spare_machine_is_offered_to_who_waits() {
     assert_eq!(stage.placed(small), [(0, 0, 0)], "{}", stage.passed_over(small, 0));
 }
 
+/// The books take the devices that the cell would choose by what the mirror shows; where a rival was faster it chooses others.
+#[test]
+fn a_device_that_the_cell_chose_another_one_for_is_offered_to_who_waits() {
+    let mut stage = Stage::new();
+    stage.machine_with_models("m0", 4000, &[], &["old", "new"]);
+    let blue = stage.seat(FirstFit("blue"));
+    stage.seat(FirstFit("green"));
+    stage.hold(blue);
+    let any = stage.submit(&JobBuilder::new("any", "blue").group("main", 1, 100).gpu(1000).priority(90));
+    stage.settle();
+    let picky = stage.submit(&JobBuilder::new("picky", "blue").group("main", 1, 100).gpu_of("old", 600));
+    stage.advance(10_000);
+    assert_eq!(stage.runtime(blue).counters().transactions, 1, "the only one of its model is spoken for");
+    let rival = stage.submit(&JobBuilder::new("rival", "green").group("main", 1, 100).gpu_of("old", 100));
+    stage.settle();
+    stage.release(blue);
+    stage.advance(1_000_000);
+    assert_eq!((stage.placed(rival).len(), stage.placed(any).len()), (1, 1));
+    assert_eq!(stage.placed(picky), [(0, 0, 0)], "{}", stage.passed_over(picky, 0));
+}
+
 /// Names the same port for each of its plans, where the books say that it is free.
 struct Naming(&'static str);
 
