@@ -40,7 +40,7 @@ impl<'a> Reasons<'a> {
             return String::new();
         }
         if job.shape.kind == JobKind::Recurring {
-            let name = &job.shape.name;
+            let name = named(job);
             return format!(
                 "nothing of a recurring job itself is placed; `plenum job launch {name}` launches one from it"
             );
@@ -52,8 +52,10 @@ impl<'a> Reasons<'a> {
             let blocked = tasks_in(TaskState::Blocked);
             if blocked > 0 {
                 let (group, name) = (&shape.name, &job.shape.name);
+                let namespace = own_namespace(job).map(|namespace| format!("--namespace {namespace} "));
+                let namespace = namespace.unwrap_or_default();
                 reasons.push(format!(
-                    "{group}: {blocked} waiting: of each only one may run (single_instance), and the one before is not known to be gone; `plenum alloc list --job {name}` \
+                    "{group}: {blocked} waiting: of each only one may run (single_instance), and the one before is not known to be gone; `plenum alloc list {namespace}--job {name}` \
                      says where it is"
                 ));
             }
@@ -78,7 +80,7 @@ impl<'a> Reasons<'a> {
             reasons.push(format!("{}: {waiting} waiting: {reason}", shape.name));
         }
         if reasons.is_empty() && self.asks_for_nothing(job) {
-            return format!("none of its groups has a task; `plenum job scale {} COUNT` asks for some", job.shape.name);
+            return format!("none of its groups has a task; `plenum job scale {} COUNT` asks for some", named(job));
         }
         reasons.join("; ")
     }
@@ -94,7 +96,7 @@ impl<'a> Reasons<'a> {
             u8::MAX => format!("{failures} times or more"),
             _ => format!("{failures} times"),
         };
-        format!("task {task} failed {times}, `plenum job history {}` tells how", job.shape.name)
+        format!("task {task} failed {times}, `plenum job history {}` tells how", named(job))
     }
 
     /// A job that has nothing to do, and is not over: it waits to be scaled.
@@ -130,6 +132,17 @@ impl<'a> Reasons<'a> {
         let beyond = if beyond.is_some() { ", which is more than it has in all" } else { "" };
         Some(format!("the quota of {namespace} is short of {short} for {what}{beyond}: {used} of {limit} are used"))
     }
+}
+
+/// Its namespace, unless that is the usual one.
+fn own_namespace(job: &Job) -> Option<&str> {
+    let namespace = &*job.shape.namespace;
+    (!["", "default"].contains(&namespace)).then_some(namespace)
+}
+
+/// A job as commands take it, whichever namespace whoever reads it is in by default.
+fn named(job: &Job) -> String {
+    own_namespace(job).map_or_else(|| job.shape.name.to_string(), |namespace| format!("{namespace}/{}", job.shape.name))
 }
 
 /// The scheduler's last word of this version of the job; of one that is gone it says nothing of today.

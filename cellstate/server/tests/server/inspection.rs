@@ -493,14 +493,19 @@ async fn a_machine_that_came_later_does_not_lend_its_name_to_the_past() {
 }
 
 #[tokio::test]
-async fn a_job_without_tasks_says_that_it_waits_to_be_scaled() {
+async fn a_job_without_tasks_says_that_it_waits_to_be_scaled_under_a_name_that_commands_find() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
-    submit(&channel, job("nothing", 0)).await;
-    let get = v1::GetJobRequest { namespace: "default".into(), name: "nothing".into(), ..Default::default() };
-    let job = v1::jobs_client::JobsClient::new(channel).get(get).await.unwrap().into_inner().job.unwrap();
-    assert!(job.waiting_reason.contains("plenum job scale nothing COUNT"), "{}", job.waiting_reason);
+    for (namespace, named) in [("default", "nothing"), ("team", "team/nothing")] {
+        let mut spec = job("nothing", 0);
+        spec.shape.as_mut().unwrap().namespace = namespace.into();
+        submit(&channel, spec).await;
+        let get = v1::GetJobRequest { namespace: namespace.into(), name: "nothing".into(), ..Default::default() };
+        let job = v1::jobs_client::JobsClient::new(channel.clone()).get(get).await.unwrap().into_inner().job.unwrap();
+        let command = format!("`plenum job scale {named} COUNT`");
+        assert!(job.waiting_reason.contains(&command), "{}", job.waiting_reason);
+    }
     server.shutdown().await.unwrap();
 }
 
