@@ -23,7 +23,7 @@ pub enum StoreError {
     /// Bytes are not what was written.
     #[error("{key} in the history is damaged: {what}; {}", remedy!())]
     Damaged {
-        /// Which row.
+        /// Which row, or which table.
         key: String,
         /// What is wrong with it.
         what: String,

@@ -160,7 +160,7 @@ impl History {
     ///
     /// # Errors
     ///
-    /// [`StoreError`] of the first row that can't be read.
+    /// [`StoreError`] of the first row that can't be read, or of a table that is not as it was written.
     pub fn read_all(&self, goes_on: impl Fn() -> bool) -> Result<(), StoreError> {
         self.store()?.read_all(goes_on)
     }

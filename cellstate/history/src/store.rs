@@ -23,6 +23,7 @@ use bytes::Bytes;
 use fjall::{AbstractTree, Database, Keyspace, OwnedWriteBatch, PersistMode, Readable};
 use prost::Message;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::sleep;
@@ -208,11 +209,21 @@ impl Store {
         self.keyspace(shelf).tree.current_version().iter_tables().any(|table| **table.metadata.key_range.max() >= *key)
     }
 
-    /// Reads all rows of all shelves, as long as `goes_on`: the first one that can't be read is the error.
+    /// Reads all rows of all shelves, and then their tables as files, as long as `goes_on`: what can't be read first, or is not as it was
+    /// written, is the error. Rows go first, as their errors tell more; but who reads one after the other passes by the filters of
+    /// tables, by which rows are looked for.
     pub(crate) fn read_all(&self, goes_on: impl Fn() -> bool) -> Result<(), StoreError> {
         for shelf in Shelf::ALL {
             for guard in self.keyspace(shelf).iter() {
                 row(shelf, guard)?;
+                if !goes_on() {
+                    return Ok(());
+                }
+            }
+            // While it is held, none of its tables is deleted.
+            let version = self.keyspace(shelf).tree.current_version();
+            for table in version.iter_tables() {
+                check_table(&table.path, table.checksum().into_u128())?;
                 if !goes_on() {
                     return Ok(());
                 }
@@ -361,6 +372,18 @@ impl Store {
         });
         if crowded { self.catch_up() } else { Ok(()) }
     }
+}
+
+/// Compares a table with the sum that the list of tables has of it, and at which fjall does not look.
+fn check_table(path: &Path, sum: u128) -> Result<(), StoreError> {
+    let bytes = std::fs::read(path).map_err(|error| StoreError::Failed(error.into()))?;
+    if xxhash_rust::xxh3::xxh3_128(&bytes) == sum {
+        return Ok(());
+    }
+    Err(StoreError::Damaged {
+        key: format!("the table {}", path.display()),
+        what: "it is not as it was written".to_owned(),
+    })
 }
 
 /// Deletes the tables that have no key outside of a range.

@@ -5,6 +5,7 @@ mod bearers;
 mod beginnings;
 mod checkpoints;
 mod crashes;
+mod damage;
 mod feeding;
 mod found;
 mod governing;
