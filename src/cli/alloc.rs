@@ -38,11 +38,10 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
             };
             watch::print(context.format, listing.watch, async || {
                 let answer = connection.jobs().list_allocations(request.clone()).await?.into_inner();
-                let rows = &answer.allocations;
-                let listed = Listed::of(context.format, answer.revision, rows, answer.truncated, listing.limit);
-                let is_empty = rows.is_empty() && !answer.truncated && listing.filter.is_empty();
-                let hint = if is_empty { why_empty(&connection, &request).await } else { None };
-                Ok(Listed { hint, ..listed })
+                let listed = listed(context.format, &answer, listing.limit);
+                let is_empty = answer.allocations.is_empty() && !answer.truncated && listing.filter.is_empty();
+                let why_empty = if is_empty { why_empty(&connection, &request).await } else { None };
+                Ok(Listed { hint: why_empty.or(listed.hint), ..listed })
             })
             .await
         }
@@ -65,6 +64,14 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
             tell_change(context, &answer, &id, "stopping", "is leaving or has ended already")
         }
     }
+}
+
+fn listed(format: Format, answer: &ListAllocationsResponse, limit: u32) -> Listed {
+    let ListAllocationsResponse { revision, allocations, truncated, oldest_revision } = answer;
+    let text =
+        output::listing_with(format, *revision, allocations, *truncated, &[("oldest_revision", *oldest_revision)]);
+    let hint = output::retired(*oldest_revision);
+    Listed { text, hint, ..Listed::of(format, *revision, allocations, *truncated, limit) }
 }
 
 /// Why nothing is listed of a job or a machine, where that can be told: a slip in the name looks like one that runs nothing.
@@ -164,6 +171,19 @@ mod tests {
             (told("web", "", true, true, true), told("", "m1", false, true, true)),
             (String::new(), String::new())
         );
+    }
+
+    // It was a list like any other, as if nothing had ever ended before.
+    #[test]
+    fn that_what_ended_longer_ago_is_not_retained_is_said() {
+        let told = |oldest_revision, format| {
+            let answer = ListAllocationsResponse { revision: 7, oldest_revision, ..ListAllocationsResponse::default() };
+            listed(format, &answer, 0)
+        };
+        assert_eq!(told(0, Format::Table).hint, None);
+        assert_eq!(told(5, Format::Table).hint.unwrap(), "nothing from before revision 5 is retained");
+        let json = |oldest| serde_json::from_str::<serde_json::Value>(&told(oldest, Format::Json).text).unwrap();
+        assert_eq!((json(5)["oldest_revision"].as_u64(), json(0).get("oldest_revision")), (Some(5), None));
     }
 
     // It ended with 1 and told of the missing cell, where a slip in the id is wrong usage whether or not there is one.

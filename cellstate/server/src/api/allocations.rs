@@ -47,6 +47,10 @@ pub(super) async fn list(
             let (rows, truncated) = ended::list(history, &known.picture, cell.revision(), &mut room, passes)?;
             response.truncated = truncated || behind;
             response.allocations.extend(rows);
+            // Looked at last: what was retired while the log was read is missing, too.
+            let oldest = history.oldest_revision();
+            let is_missing = oldest > 1 && !response.truncated;
+            response.oldest_revision = if is_missing { oldest } else { 0 };
         }
         Ok(response)
     });

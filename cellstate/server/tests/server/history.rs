@@ -286,6 +286,34 @@ async fn what_is_retired_is_told_from_what_never_was() {
     server.shutdown().await.unwrap();
 }
 
+// It was a list like any other, as if nothing had ever ended before.
+#[tokio::test]
+async fn a_list_with_ended_allocations_says_from_when_on_these_are_retained() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    run_one(&channel, &mut session, &machine, "first").await;
+    let last = status(&channel).await.revision;
+    let listed = async |channel: &Channel, ended| {
+        let list = v1::ListAllocationsRequest { ended, ..Default::default() };
+        let listed = Jobs::new(channel.clone()).list_allocations(list).await.unwrap().into_inner();
+        (listed.allocations.len(), listed.oldest_revision)
+    };
+    assert_eq!(listed(&channel, true).await, (1, 0));
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+
+    let server = Server::start(forgetful(dir.path())).await.unwrap();
+    let channel = connect(&server).await;
+    until(&channel, |status| status.oldest_revision > last).await;
+    assert_eq!(listed(&channel, false).await, (0, 0));
+    let (rows, oldest) = listed(&channel, true).await;
+    assert!(rows == 0 && oldest > last, "{rows} rows, from {oldest} on");
+    server.shutdown().await.unwrap();
+}
+
 // The oldest revision that could be read was its end: it was refused with another revision, and not as retired.
 #[tokio::test]
 async fn what_ended_at_the_oldest_revision_that_is_retained_is_retired() {
