@@ -8,6 +8,7 @@ mod client;
 mod commits;
 mod crowded;
 mod decisions;
+mod dice;
 mod directory;
 mod evictions;
 mod extremes;

@@ -6,29 +6,7 @@ use plenum_proto::v1;
 use prost::Message;
 use v1::command::Ask;
 
-/// Numbers from a seed: xorshift with 64 bits of state.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % sides.max(1)
-    }
-
-    fn small(&mut self, sides: u32) -> u32 {
-        u32::try_from(self.roll(sides.into())).unwrap()
-    }
-
-    fn once_in(&mut self, sides: u64) -> bool {
-        self.roll(sides) == 0
-    }
-
-    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
-        if from.is_empty() { None } else { from.get(usize::try_from(self.roll(from.len() as u64)).unwrap()).cloned() }
-    }
-}
+use crate::dice::Dice;
 
 const SCHEDULERS: [&str; 3] = ["batch", "service", "gang"];
 const MACHINES: u64 = 6;
@@ -52,7 +30,7 @@ pub(super) struct Course {
 
 impl Course {
     pub(super) fn new(seed: u64) -> Self {
-        let dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let dice = Dice::new(seed);
         Self { dice, step: 0, time: 1_700_000_000_000_000, incarnation: 1, term: 0, jobs: 0, sessions: Vec::new() }
     }
 
