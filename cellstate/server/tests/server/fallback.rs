@@ -355,3 +355,30 @@ async fn damage_in_a_kept_segment_from_before_the_fallback_keeps_no_cell_from_go
     assert_eq!(machines(&connect(&server).await).await, jobs);
     server.shutdown().await.unwrap();
 }
+
+/// A start takes files of the log as wholes. Who restores takes frames, and needs none from before the fallback.
+#[tokio::test]
+async fn damage_before_the_fallback_in_the_very_file_that_goes_on_from_it_costs_a_restore_and_no_revision() {
+    let temporary = tempfile::tempdir().unwrap();
+    let (dir, new) = (temporary.path().join("cell"), temporary.path().join("new"));
+    let server = Server::start(brisk(&dir)).await.unwrap();
+    let jobs = submit_until(&connect(&server).await, 0, |status| status.revision > 3).await;
+    server.shutdown().await.unwrap();
+    let fallback = backup_of(&dir);
+    let server = Server::start(brisk(&dir)).await.unwrap();
+    let jobs = submit_until(&connect(&server).await, jobs, |_| kept(&dir).len() >= 3).await;
+    server.shutdown().await.unwrap();
+    std::fs::write(dir.join(FALLBACK), fallback).unwrap();
+    std::fs::remove_dir_all(dir.join("history")).unwrap();
+    // In one of the frames that the fallback has already.
+    flip(&kept(&dir)[0], 4096 + 100);
+
+    let error = refused(&dir).await;
+    assert!(matches!(error, ServerError::NoFallback { .. }), "{error}");
+    assert!(!plenum_server::verify(&dir).unwrap().is_sound());
+    let loss = plenum_server::restore(&dir, &new, &RestoreOptions::default()).unwrap().loss;
+    assert_eq!(loss, None);
+    let server = Server::start(brisk(&new)).await.unwrap();
+    assert_eq!(machines(&connect(&server).await).await, jobs);
+    server.shutdown().await.unwrap();
+}
