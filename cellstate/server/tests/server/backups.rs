@@ -14,7 +14,7 @@ use crate::job_stories::{own_story, report, stop};
 use crate::kept::{brisk, caught_up, copy_folder, submit_until};
 
 /// Takes a backup of a running cell, and checks its seals.
-async fn back_up(channel: &Channel, to: &Path) -> v1::BackupManifest {
+pub(crate) async fn back_up(channel: &Channel, to: &Path) -> v1::BackupManifest {
     let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
     let mut chunks = inspect.backup(v1::BackupRequest {}).await.unwrap().into_inner();
     let mut bytes = Vec::new();

@@ -23,6 +23,7 @@ mod inspection;
 mod job_stories;
 mod kept;
 mod large_jobs;
+mod lives;
 mod loops;
 mod moves;
 mod named;
