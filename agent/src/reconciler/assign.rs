@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{AllocationId, AllocationState};
 
 use super::{
@@ -74,7 +75,7 @@ impl AgentReconciler {
             if held.stop.is_none() && !held.is_ended() {
                 held.assign(assignment);
             }
-        } else if !self.repeat_end(now_ms, assignment.allocation) {
+        } else if planted::is(Bug::StartsAgain) || !self.repeat_end(now_ms, assignment.allocation) {
             let mut held = Held::new(now_ms, Phase::Waiting { recorded: false });
             let allocation = assignment.allocation;
             held.assign(assignment);

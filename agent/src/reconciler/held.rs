@@ -205,7 +205,7 @@ impl Held {
             // A shim may still be on its way to it.
             Err(_) if recorded => self.stop = Some(Stop::Unfit),
             Err(why) => *self = Self::ended(now_ms, AllocationState::Failed, why),
-            Ok(_) if !assignment.may_start && !recorded => {
+            Ok(_) if !assignment.may_start && !recorded && !planted::is(Bug::StartsAgain) => {
                 let why = "it was started here before, and there is no trace of it any more";
                 *self = Self::ended(now_ms, AllocationState::Failed, why);
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{
     AllocationId, AllocationState, AllocationStatus, Cell, Decision, Delta, GroupShape, Job, JobChange, JobId, JobKind,
     JobShape, JobState, LogTime, Move, Rejection, RejectionCode, TaskState, agreeing, counted,
@@ -173,6 +174,10 @@ impl Core {
         let mut free = self.derived.shapes.free().filter(|number| !own.contains(number));
         let (most, spare) = (self.options.shapes_max, self.options.shapes_spare);
         for resources in new.map(|group| group.resources) {
+            if planted::is(Bug::GivesUsedNumbers) && !self.cell.shapes().is_empty() {
+                delta.reshaped.push((0, resources));
+                continue;
+            }
             let numbers = self.cell.shapes().len() + delta.shapes.len();
             let waiting = self.derived.shapes.free_count() - delta.reshaped.len();
             let given = if numbers >= most || waiting > spare { free.next() } else { None };

@@ -42,6 +42,7 @@ mod tenants;
 mod undo;
 mod unknown;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{Cell, Command, Decision, Delta, LogTime, Outcome, Rejection, Request, Revision};
 
 use derived::Derived;
@@ -300,7 +301,9 @@ impl Core {
     /// Folds a delta into the state, and into what is derived from it.
     fn take_effect(&mut self, delta: &Delta) {
         self.derived.before(delta, &self.cell, &self.options);
-        self.cell.apply_decided(delta).expect("a delta of this core fits its own cell");
+        self.cell
+            .apply_decided(&planted::folded(delta, Bug::KeepsAnother))
+            .expect("a delta of this core fits its own cell");
         self.derived.after(delta, &self.cell, &self.options);
         #[cfg(debug_assertions)]
         self.assert_counts(delta);
@@ -309,6 +312,9 @@ impl Core {
     /// What is counted on the way is what there is. In a large cell it is counted anew now and then, as that takes as long as the cell is large.
     #[cfg(debug_assertions)]
     fn assert_counts(&self, delta: &Delta) {
+        if planted::any() {
+            return;
+        }
         invariants::assert_cheap(&self.cell, delta);
         let rows = self.cell.job_slots().len() + self.cell.allocation_rows().len();
         if delta.revision.0.is_multiple_of(u64::from(rows) / 1024 + 1) {

@@ -211,7 +211,7 @@ impl<'a> Consequences<'a> {
         let shape = &job.shape.groups[usize::from(row.group)];
         let group = self.cell.groups().get(row.group_row).copied().unwrap_or_default();
         let failures = u32::from(self.cell.task(&group, row.task).map_or(0, |task| task.failures)) + 1;
-        if shape.retry.attempts.is_none_or(|attempts| failures <= attempts) {
+        if shape.retry.attempts.is_none_or(|attempts| failures <= attempts) && !planted::is(Bug::GivesUpAtOnce) {
             self.change_task(row, TaskState::Waiting, 1);
             let not_before = self.now.plus_micros(shape.retry.delay_micros);
             if not_before > group.not_before && self.slept.insert(row.group_row) {

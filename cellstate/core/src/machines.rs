@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::rare;
 use plenum_model::{
     AllocationState, Attributes, BootId, Deadline, Device, Inventory, LogTime, Machine, MachineId, MachineState,
@@ -170,6 +171,9 @@ impl Core {
         let answer = accepted(id.to_bits(), epoch);
         if machine.state == MachineState::Unreachable {
             return Ok(Verdict::Answer(answer));
+        }
+        if planted::is(Bug::FreesAtExpiry) {
+            return self.remove_machine(id, false, now);
         }
         let mut delta = self.draft(now);
         let next = Machine { state: MachineState::Unreachable, since: now, ..(*machine).clone() };

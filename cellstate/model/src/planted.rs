@@ -101,11 +101,39 @@ pub enum Bug {
     HidesDamage,
     /// A start makes another cell of its log than the one that wrote it.
     RecoversAnother,
+    /// The end of a batch is not written.
+    CutsBatches,
+    /// Schedulers are not told what was refused.
+    TellsAnotherOutcome,
+    /// A sector of the disk that rotted reads as zeros.
+    RotReadsAsZeros,
+    /// A mirror folds something else than what it was sent.
+    MirrorsAnother,
+    /// A machine whose lease ran out is taken to be gone, and all that ran there with it.
+    FreesAtExpiry,
+    /// What the core keeps is not what its delta says.
+    KeepsAnother,
+    /// A backup has pages of an earlier one.
+    TearsBackups,
+    /// What was decided is answered before it is durable.
+    AnswersAtOnce,
+    /// A job fails with the first failure of a task, whatever attempts it may have.
+    GivesUpAtOnce,
+    /// An outcome is told before the deltas up to it.
+    TellsOutcomesFirst,
+    /// A group goes on to count what has left.
+    MiscountsTheLeaving,
+    /// A number that stands for somebody's resources is given to others.
+    GivesUsedNumbers,
+    /// An agent starts once more what has ended there.
+    StartsAgain,
+    /// A registration is answered with a revision from before it.
+    TellsOldRevisions,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 59] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -151,6 +179,20 @@ impl Bug {
         Self::OverlooksFullDisks,
         Self::HidesDamage,
         Self::RecoversAnother,
+        Self::CutsBatches,
+        Self::TellsAnotherOutcome,
+        Self::RotReadsAsZeros,
+        Self::MirrorsAnother,
+        Self::FreesAtExpiry,
+        Self::KeepsAnother,
+        Self::TearsBackups,
+        Self::AnswersAtOnce,
+        Self::GivesUpAtOnce,
+        Self::TellsOutcomesFirst,
+        Self::MiscountsTheLeaving,
+        Self::GivesUsedNumbers,
+        Self::StartsAgain,
+        Self::TellsOldRevisions,
     ];
 }
 
@@ -230,10 +272,10 @@ mod there {
         Cow::Owned(clouded)
     }
 
-    /// A delta as a start reads it: see [`Bug::RecoversAnother`].
+    /// A delta, or another one where this bug is planted: for whoever folds something else than what was decided.
     #[must_use]
-    pub fn recovered(delta: &Delta) -> Cow<'_, Delta> {
-        if !is(Bug::RecoversAnother) {
+    pub fn folded(delta: &Delta, bug: Bug) -> Cow<'_, Delta> {
+        if !is(bug) {
             return Cow::Borrowed(delta);
         }
         let mut other = delta.clone();
@@ -258,7 +300,7 @@ mod there {
 }
 
 #[cfg(feature = "planted-bugs")]
-pub use there::{any, clouded, is, plant, plant_everywhere, recovered, strikes, taken, took};
+pub use there::{any, clouded, folded, is, plant, plant_everywhere, strikes, taken, took};
 
 /// Whether this bug is planted: never, without the feature.
 #[cfg(not(feature = "planted-bugs"))]
@@ -296,7 +338,7 @@ pub const fn clouded(delta: &crate::Delta) -> std::borrow::Cow<'_, crate::Delta>
 #[cfg(not(feature = "planted-bugs"))]
 #[must_use]
 #[inline(always)]
-pub const fn recovered(delta: &crate::Delta) -> std::borrow::Cow<'_, crate::Delta> {
+pub const fn folded(delta: &crate::Delta, _bug: Bug) -> std::borrow::Cow<'_, crate::Delta> {
     std::borrow::Cow::Borrowed(delta)
 }
 

@@ -25,7 +25,22 @@ pub(crate) fn logged(batch: &LoggedBatch) -> Bytes {
         wire.time_micros += 1;
         return wire.encode_to_vec().into();
     }
+    if planted::strikes(Bug::CutsBatches, 7) {
+        return batch.bytes().slice(..batch.bytes().len() - 1);
+    }
     batch.bytes().clone()
+}
+
+/// An encoded outcome, as schedulers are told it.
+#[inline(always)]
+pub(crate) fn outcome(encoded: Bytes) -> Bytes {
+    if planted::is(Bug::TellsAnotherOutcome)
+        && let Ok(mut wire) = v1::Outcome::decode(encoded.clone())
+    {
+        wire.refusals.clear();
+        return wire.encode_to_vec().into();
+    }
+    encoded
 }
 
 /// What is to be written now, to a log that ends at this revision: this batch, or the one before it, if there was one.

@@ -1,5 +1,6 @@
 //! A scheduler's own copy of the cell state: built from a snapshot, folded forward by deltas, never by guesses.
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{Cell, Delta, FoldError, Leaver, LogTime, QuotaUse, Revision, collect_leavers};
 
 /// How far log time is thought to be behind this process's clock. A batch carries the time at which it was begun, and the core
@@ -98,7 +99,7 @@ impl Mirror {
             collect_leavers(delta, cell, &mut self.leavers);
             self.quota_use.before(delta, &self.leavers, cell);
         }
-        if let Err(error) = cell.apply(delta) {
+        if let Err(error) = cell.apply(&planted::folded(delta, Bug::MirrorsAnother)) {
             self.forget();
             return Err(error);
         }

@@ -455,16 +455,6 @@ impl Books {
         })
     }
 
-    /// When all is over, no machine has anything in use.
-    pub(crate) fn invariant_nothing_is_used_when_all_is_over(&self) -> Checked {
-        let live: Vec<AllocationId> = self.cell.allocations().map(|found| found.id).collect();
-        let full = |slot: u32, capacity| self.cell.room(slot) == plenum_model::Room::all_of(capacity);
-        let used = self.cell.machines().find(|machine| !full(machine.id.slot, &machine.capacity));
-        hold(live.is_empty() && used.is_none(), "invariant_nothing_is_used_when_all_is_over", || {
-            format!("live: {live:?}; a machine with something in use: {used:?}")
-        })
-    }
-
     /// Machines that take claims.
     pub(crate) fn machines_ready(&self) -> usize {
         self.cell.machines().filter(|machine| machine.state == MachineState::Ready).count()

@@ -22,6 +22,11 @@ impl Checkpoint {
         Self { revision: cell.revision(), pages: pages.collect() }
     }
 
+    /// Puts every other page of an earlier one in place of its own: see `Bug::TearsBackups`.
+    pub(crate) fn tear(&mut self, earlier: &Self) {
+        self.pages.iter_mut().zip(&earlier.pages).step_by(2).for_each(|(page, other)| page.clone_from(other));
+    }
+
     /// The cell again.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use plenum_model::{AllocationId, Command, Constraint, JobKind, JobState, Machine
 use plenum_proto::{jobs, v1};
 use plenum_testkit::JobBuilder;
 
-use crate::books::{Checked, Violation, hold};
+use crate::books::{Checked, hold};
 use crate::describe;
 use crate::random::Random;
 use crate::rival;
@@ -100,21 +100,17 @@ pub(crate) struct Owner {
 
 impl Owner {
     /// Thinks up jobs, to be submitted in the course of time. `cpu_millis` is what the smallest machine has.
-    pub(crate) fn plan(&mut self, world: &mut World, cpu_millis: i64) -> Checked {
+    pub(crate) fn plan(&mut self, world: &mut World, cpu_millis: i64) {
         let count = world.mix.jobs;
         for number in 0..count {
             let spec = self.think_up(&mut world.random, number, cpu_millis, world.mix.lost_after_micros);
-            let command = jobs::submit(spec).map_err(|error| Violation {
-                invariant: "invariant_jobs_of_the_simulation_are_valid",
-                facts: error.to_string(),
-            })?;
+            let command = jobs::submit(spec).expect("the owner thinks of nothing that is no job");
             let at = world.random.between(0, world.mix.quiet_at_micros * 3 / 4);
             self.wish(world, at, command);
         }
         if world.mix.meddles_micros > 0 {
             world.agenda.after(world.mix.meddles_micros, Event::OwnerMeddles);
         }
-        Ok(())
     }
 
     fn think_up(&mut self, random: &mut Random, number: usize, cpu: i64, lost_after_micros: i64) -> v1::JobSpec {

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use plenum_journal::{Journal, OpenError, Recovered, SimDisk};
+use plenum_journal::{Journal, OpenError, Recovered, SECTOR_BYTES, SimDisk};
+use plenum_model::planted::{self, Bug};
 
 use crate::books::{Checked, hold};
 use crate::random::Random;
@@ -31,6 +32,15 @@ impl Place {
         Some(Self { name, offset, bit })
     }
 
+    /// Flips it on a disk that is tried.
+    fn rots(&self, trial: &SimDisk) {
+        if planted::is(Bug::RotReadsAsZeros) {
+            let sector = self.offset - self.offset % SECTOR_BYTES;
+            return trial.overwrite(&self.name, sector, &vec![0; usize::try_from(SECTOR_BYTES).unwrap_or(0)]);
+        }
+        self.flip(trial);
+    }
+
     /// Flips it, or flips it back.
     pub(crate) fn flip(&self, disk: &SimDisk) {
         disk.flip_bit(&self.name, self.offset, self.bit);
@@ -50,7 +60,7 @@ pub(crate) fn judge(disk: &SimDisk, place: &Place) -> Result<Option<Verdict>, cr
     let open = |flipped: Option<&Place>| {
         let trial = disk.fork();
         trial.set_capacity(None);
-        flipped.into_iter().for_each(|place| place.flip(&trial));
+        flipped.into_iter().for_each(|place| place.rots(&trial));
         Journal::open(Arc::new(trial.reboot()), server::options()).map(|(_, recovered)| recovered)
     };
     let Ok(before) = open(None) else { return Ok(None) };
@@ -69,7 +79,7 @@ fn invariant_only_the_last_frame_is_cut(place: &Place, before: &Recovered, after
 }
 
 fn invariant_damage_is_named(place: &Place, error: &OpenError) -> Checked {
-    let text = error.to_string();
+    let text = if planted::is(Bug::HidesDamage) { "it is broken".to_owned() } else { error.to_string() };
     hold(!matches!(error, OpenError::Disk(_)) && text.contains(&place.name), "invariant_damage_is_named", || {
         format!("{place:?}: {text}")
     })

@@ -52,8 +52,7 @@ impl Seat {
         let tasks_max = if world.random.chance(300) { 2 } else { 4096 };
         let reconnect = Backoff { first_micros: 50_000, most_micros: 1_000_000 };
         let settings = Settings { seed, tasks_max, reconnect, ..Settings::default() };
-        let runtime = SchedulerRuntime::new(settings, scheduler)
-            .map_err(|error| Violation { invariant: "invariant_a_scheduler_begins", facts: error.to_string() })?;
+        let runtime = SchedulerRuntime::new(settings, scheduler).expect("the settings are within their bounds");
         self.runtime = Some(runtime);
         world.tell(|| format!("{}: begins", self.name));
         self.give(world, Input::Start)

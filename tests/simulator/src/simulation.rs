@@ -187,7 +187,7 @@ impl Simulation {
 
     fn run(&mut self) -> Checked {
         self.world.tally.runs = 1;
-        self.owner.plan(&mut self.world, 4000)?;
+        self.owner.plan(&mut self.world, 4000);
         self.world.agenda.at(0, Event::ServerStarts);
         for seat in 0..self.seats.len() {
             self.world.agenda.at(1_000, Event::SchedulerStarts { seat });

@@ -14,7 +14,8 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use bytes::{Bytes, BytesMut};
 use plenum_history::History;
 use plenum_journal::{Claimed, Frame, Journal, Keeper, Recovered};
-use plenum_model::{Cell, Delta, Revision, STEPS_AHEAD, planted};
+use plenum_model::planted::{self, Bug};
+use plenum_model::{Cell, Delta, Revision, STEPS_AHEAD};
 use plenum_proto::delta;
 
 use crate::checkpoint;
@@ -375,5 +376,7 @@ fn first(column: &[u32]) -> &[u32] {
 }
 
 fn advance(mirror: &mut Mirror, delta: &Delta) -> Result<(), ServerError> {
-    mirror.advance(&planted::recovered(delta)).map_err(|error| ServerError::unfoldable(delta.revision, &error))
+    mirror
+        .advance(&planted::folded(delta, Bug::RecoversAnother))
+        .map_err(|error| ServerError::unfoldable(delta.revision, &error))
 }

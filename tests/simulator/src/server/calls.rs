@@ -135,7 +135,7 @@ impl Server {
             epoch,
             lease_micros: world.mix.lease_micros,
             renew_micros: world.mix.lease_micros / 3,
-            revision: at.0,
+            revision: if planted::is(Bug::TellsOldRevisions) { self.mirror.cell().revision().0 } else { at.0 },
             incarnation: self.identity.incarnation,
             cell_id: bytes::Bytes::copy_from_slice(&self.identity.cell_id),
             unfit: machines::unfit_to_wire(known.and_then(|machine| self.fitness_of(machine))),
