@@ -45,6 +45,13 @@ pub(crate) fn spoil(mut handled: Handled) -> Handled {
             let conflicts = outcome.refusals.iter_mut().filter(|refusal| refusal.kind == RefusalKind::Conflict);
             conflicts.for_each(|refusal| refusal.culprits.clear());
         }
+        if planted::is(Bug::BlamesEvents)
+            && let Decision::Outcome(outcome) = decision
+        {
+            for culprit in outcome.refusals.iter_mut().flat_map(|refusal| &mut refusal.culprits) {
+                (culprit.transaction, culprit.allocation, culprit.event) = (None, None, "cordoned".into());
+            }
+        }
         if planted::is(Bug::DeniesConflicts)
             && let Decision::Outcome(outcome) = decision
         {

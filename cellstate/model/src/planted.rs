@@ -19,6 +19,8 @@ pub enum Bug {
     OverlooksFitness,
     /// A conflict names no culprit.
     BlamesNobody,
+    /// A conflict names an event that did not happen.
+    BlamesEvents,
     /// A placement that missed its minimum keeps what it was granted.
     ForgetsMinimums,
     /// The picture that readers get leaves out what moved.
@@ -133,11 +135,12 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 59] = [
+    pub const ALL: [Self; 60] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
         Self::BlamesNobody,
+        Self::BlamesEvents,
         Self::ForgetsMinimums,
         Self::PicturesHalf,
         Self::AnswersBeforeSync,

@@ -4,6 +4,7 @@
 //! purpose.
 
 mod governing;
+mod happened;
 mod rules;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -14,6 +15,7 @@ use plenum_model::{
     Outcome, Refusal, RefusalKind, RefusalReason, Request, Resources, Revision, TaskState, Transaction, TransactionId,
 };
 
+use self::happened::Happened;
 use crate::books::{Checked, Violation, hold};
 
 /// What was once granted.
@@ -48,6 +50,7 @@ pub(crate) struct Judge {
     granted: BTreeMap<AllocationId, Granted>,
     /// Whose room was granted to whom.
     victims: BTreeMap<AllocationId, Vec<AllocationId>>,
+    happened: Happened,
 }
 
 impl Judge {
@@ -85,6 +88,7 @@ impl Judge {
     /// The cell goes on from this revision: what was granted after it was never granted.
     pub(crate) fn restored(&mut self, revision: Revision) {
         self.granted.retain(|_, granted| granted.at <= revision);
+        self.happened.restored(revision);
     }
 
     /// Those in whose room this one was granted.
@@ -93,6 +97,7 @@ impl Judge {
     }
 
     fn note(&mut self, step: &Step<'_>) {
+        self.happened.note(step);
         for grants in &step.delta.grants {
             let resources = step.after.shapes().get(grants.shape as usize).copied().unwrap_or_default();
             let transaction = TransactionId { session: grants.session, number: grants.number.into() };
@@ -110,7 +115,7 @@ impl Judge {
     }
 
     /// Each culprit was there: a grant on that machine, later than the base, of at least that amount; or another command later than
-    /// the base. Together they took at least what was short.
+    /// the base, which did to the machine or the job what it is said to have done. Together they took at least what was short.
     fn invariant_conflicts_name_true_culprits(
         &self,
         step: &Step<'_>,
@@ -126,7 +131,7 @@ impl Judge {
         hold(refusal.culprits.is_sorted_by(|one, other| one.revision >= other.revision), name, facts)?;
         for culprit in &refusal.culprits {
             hold(culprit.revision > txn.base && culprit.revision < outcome.revision, name, facts)?;
-            hold(self.is_true(step, refusal, culprit), name, || format!("{culprit:?} is not true: {}", facts()))?;
+            hold(self.is_true(step, txn, refusal, culprit), name, || format!("{culprit:?} is not true: {}", facts()))?;
         }
         let (RefusalReason::NoRoom, Some((_, short_by)), true) = (refusal.reason, refusal.short, conflict) else {
             return Ok(());
@@ -137,8 +142,8 @@ impl Judge {
         hold(total >= short_by && listed <= total && (!all_listed || listed == total), name, facts)
     }
 
-    fn is_true(&self, step: &Step<'_>, refusal: &Refusal, culprit: &Culprit) -> bool {
-        let Some(id) = culprit.allocation else { return !culprit.event.is_empty() || culprit.transaction.is_some() };
+    fn is_true(&self, step: &Step<'_>, txn: &Transaction, refusal: &Refusal, culprit: &Culprit) -> bool {
+        let Some(id) = culprit.allocation else { return self.happened.is_true(txn, refusal, culprit) };
         let Some(granted) = self.granted.get(&id) else { return false };
         let took = refusal.short.filter(|_| refusal.reason == RefusalReason::NoRoom);
         let enough = took.is_none_or(|(resource, _)| culprit.amount <= granted.resources.get(resource));

@@ -1,0 +1,123 @@
+//! What happened to machines and jobs at each revision, by the words in which refusals name it: taken from deltas alone, without the
+//! core's tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plenum_model::{
+    AllocationState, Cell, Command, Culprit, Decision, JobChange, Machine, MachineState, Refusal, RefusalReason,
+    Revision, Transaction, TransactionId,
+};
+
+use super::Step;
+
+/// See the module. Of a cell that was restored, what was before the backup.
+#[derive(Debug, Default)]
+pub(super) struct Happened {
+    steps: BTreeMap<Revision, What>,
+}
+
+/// What one step did, machines and jobs by slot.
+#[derive(Debug, Default)]
+struct What {
+    transaction: Option<TransactionId>,
+    machines: BTreeSet<(u32, &'static str)>,
+    jobs: BTreeSet<(u32, &'static str)>,
+}
+
+impl Happened {
+    pub(super) fn note(&mut self, step: &Step<'_>) {
+        self.steps.insert(step.delta.revision, What::of(step));
+    }
+
+    pub(super) fn restored(&mut self, revision: Revision) {
+        self.steps.retain(|at, _| *at <= revision);
+    }
+
+    /// Whether what a culprit without an allocation did is in the way of that claim: it happened at its revision, to a machine that the
+    /// claim could have had, or to its job. What others spread or guard may be anywhere.
+    pub(super) fn is_true(&self, txn: &Transaction, refusal: &Refusal, culprit: &Culprit) -> bool {
+        let Some(what) = self.steps.get(&culprit.revision) else { return false };
+        let (word, anywhere) = (&*culprit.event, refusal.reason == RefusalReason::GuardFailed);
+        let of_job = |slot: u32| slot == refusal.job.slot || anywhere;
+        if culprit.transaction.is_some() {
+            return culprit.transaction == what.transaction && what.jobs.iter().any(|&(slot, _)| of_job(slot));
+        }
+        let placement = refusal.claim.and_then(|(placement, _)| txn.placements.get(placement as usize));
+        let alternates = placement.map(|placement| placement.alternates.as_slice()).unwrap_or_default();
+        let anywhere = anywhere || refusal.reason == RefusalReason::SpreadLimit;
+        let on_it = |slot: u32| slot == refusal.machine || alternates.contains(&slot) || anywhere;
+        let is_word = |told: &str| told == word;
+        what.machines.iter().any(|&(slot, told)| is_word(told) && on_it(slot))
+            || what.jobs.iter().any(|&(slot, told)| is_word(told) && of_job(slot))
+    }
+}
+
+impl What {
+    fn of(step: &Step<'_>) -> Self {
+        let transaction = match (&step.request.command, step.decision()) {
+            (Command::Commit(txn, _), Some(Decision::Outcome(_))) => Some(txn.id),
+            _ => None,
+        };
+        let mut what = Self { transaction, ..Self::default() };
+        for machine in &step.delta.machines {
+            let slot = machine.id.slot;
+            what.machines.extend(words(step.before.machine_in(slot), machine).map(|word| (slot, word)));
+        }
+        for (job, hold) in &step.delta.holds {
+            let holds = step.before.hold(*job).into_iter().chain(hold);
+            what.machines.extend(holds.flat_map(|hold| &hold.machines).map(|&slot| (slot, "hold")));
+        }
+        for (id, task) in &step.delta.unknown {
+            let word = if task.is_some() { "unknown task" } else { "unknown task ended" };
+            what.machines.insert((id.machine, word));
+        }
+        what.jobs = of_jobs(step);
+        what
+    }
+}
+
+/// All that a change of a machine may be called.
+fn words(before: Option<&std::sync::Arc<Machine>>, machine: &Machine) -> impl Iterator<Item = &'static str> {
+    let differs = |differs: fn(&Machine, &Machine) -> bool| before.is_none_or(|before| differs(before, machine));
+    let begins = differs(|before, machine| before.epoch != machine.epoch);
+    let turns = differs(|before, machine| before.state != machine.state);
+    let is = |state: MachineState| turns && machine.state == state;
+    let all = [
+        ("registered", begins),
+        ("epoch", begins),
+        ("capacity", true),
+        ("attributes", differs(|before, machine| before.attributes != machine.attributes)),
+        ("ready", is(MachineState::Ready)),
+        ("cordoned", is(MachineState::Cordoned)),
+        ("draining", is(MachineState::Draining)),
+        ("expired", is(MachineState::Unreachable)),
+        ("removed", is(MachineState::Gone)),
+    ];
+    all.into_iter().filter_map(|(word, holds)| holds.then_some(word))
+}
+
+fn of_jobs(step: &Step<'_>) -> BTreeSet<(u32, &'static str)> {
+    let mut jobs = BTreeSet::new();
+    let slots = |row: u32| {
+        let of = |cell: &Cell| cell.groups().get(row).map(|group| group.job_slot);
+        [of(step.before), of(step.after)].into_iter().flatten()
+    };
+    for change in &step.delta.jobs {
+        match change {
+            JobChange::Put { job, .. } => jobs.extend([(job.id.slot, "submitted")]),
+            JobChange::State { id, state, .. } if state.is_final() => jobs.extend([(id.slot, "over")]),
+            JobChange::State { .. } | JobChange::Launched { .. } => {}
+            JobChange::Group { row, .. } => jobs.extend(slots(*row).map(|slot| (slot, "group"))),
+            JobChange::Removed(id) => jobs.extend([(id.slot, "retired")]),
+            JobChange::Home { id, .. } => jobs.extend([(id.slot, "home")]),
+        }
+    }
+    for change in &step.delta.tasks {
+        jobs.extend(slots(change.group_row).map(|slot| (slot, "task")));
+    }
+    let leaves = |state: AllocationState| state.is_leaving();
+    for change in step.delta.moves.iter().filter(|change| leaves(change.status.state)) {
+        jobs.extend(step.before.allocation_in(change.slot).map(|found| (found.row.job_slot, "leaving")));
+    }
+    jobs
+}
