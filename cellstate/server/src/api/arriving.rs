@@ -61,7 +61,12 @@ pub(crate) struct Room {
 impl Room {
     /// For so many bytes, if there is so much.
     pub(crate) fn take(of: &Arc<Arriving>, bytes: usize) -> Option<Self> {
-        of.take(bytes, bytes).then(|| Self { of: of.clone(), bytes })
+        Self::of_message(of, bytes, bytes)
+    }
+
+    /// The same, for a part of a message that has so many bytes with it.
+    pub(super) fn of_message(of: &Arc<Arriving>, bytes: usize, of_message: usize) -> Option<Self> {
+        of.take(bytes, of_message).then(|| Self { of: of.clone(), bytes })
     }
 
     /// Gives back what is more than this.

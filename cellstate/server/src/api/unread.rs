@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, Response};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
-use super::arriving::Arriving;
+use super::arriving::{Arriving, Room};
 use super::failure::Failure;
 
 /// Whether a method only reads, and answers at once: its answer may be large, and can be refused as nothing was changed. What changes
@@ -53,8 +53,21 @@ struct Unread {
     body: Body,
     unread: Arc<Arriving>,
     effect: Effect,
+    /// That were let out.
     bytes: usize,
     is_refused: bool,
+}
+
+/// Bytes of an answer, and their room: whoever sends them, and keeps them until they are sent, gives both back together.
+struct Held {
+    data: Bytes,
+    _room: Room,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.data
+    }
 }
 
 impl HttpBody for Unread {
@@ -65,11 +78,18 @@ impl HttpBody for Unread {
         if self.is_refused {
             return Poll::Ready(None);
         }
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref()).map_or(0, Bytes::len);
-        if self.unread.take(bytes, self.bytes + bytes) {
-            self.bytes += bytes;
-            return Poll::Ready(frame);
+        let data = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => data,
+                // The end of what has its room.
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            },
+            end => return Poll::Ready(end),
+        };
+        let bytes = self.bytes + data.len();
+        if let Some(room) = Room::of_message(&self.unread, data.len(), bytes) {
+            self.bytes = bytes;
+            return Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(Held { data, _room: room })))));
         }
         // The headers may be on their way: an error stands behind them.
         self.is_refused = true;
@@ -90,12 +110,6 @@ impl HttpBody for Unread {
     }
 }
 
-impl Drop for Unread {
-    fn drop(&mut self) {
-        self.unread.give_back(self.bytes);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +126,43 @@ mod tests {
             assert!(!(tells && reads(method.name())), "{}", method.name());
         }
         assert_eq!(methods.iter().filter(|method| reads(method.name())).count(), 20);
+    }
+
+    /// What it is made of, one after the other.
+    struct Frames(std::collections::VecDeque<Frame<Bytes>>);
+
+    impl HttpBody for Frames {
+        type Data = Bytes;
+        type Error = axum::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+            Poll::Ready(self.0.pop_front().map(Ok))
+        }
+    }
+
+    // Its end was refused where others had taken the last quarter meanwhile; and its room was given back when all had been let out.
+    #[test]
+    fn an_answer_that_had_room_is_ended_and_has_it_until_its_bytes_are_gone() {
+        let room = Arc::new(Arriving::new(1 << 20));
+        let frames = [Frame::data(Bytes::from(vec![0; 700 << 10])), Frame::trailers(HeaderMap::new())];
+        let answer = Response::new(Body::new(Frames(frames.into())));
+        let mut body = counted(&room, "/plenum.v1.Jobs/List", answer).into_body();
+        let next = |body: &mut Body| {
+            let polled = Pin::new(body).poll_frame(&mut Context::from_waker(std::task::Waker::noop()));
+            let Poll::Ready(Some(Ok(frame))) = polled else { panic!("{polled:?}") };
+            frame
+        };
+        let data = next(&mut body).into_data().unwrap();
+        let small = || room.take(60 << 10, 60 << 10);
+        assert!((0..5).all(|_| small()), "they may have the last quarter");
+        let end = next(&mut body).into_trailers().unwrap();
+        assert!(end.is_empty(), "{end:?}");
+        drop(body);
+        assert!(!small(), "nobody has read it");
+        drop(data);
+        assert!(small());
     }
 }

@@ -398,3 +398,31 @@ async fn the_outcomes_of_commits_that_nobody_reads_are_bounded_and_no_decided_on
     assert_eq!(session.commit(second).await.unwrap(), outcome);
     server.shutdown().await.unwrap();
 }
+
+// Their room was given back once they were handed on to be sent, which is when a stream's window has a single byte: 255 MiB were held.
+#[tokio::test]
+async fn answers_that_nobody_reads_are_counted_whatever_the_windows_of_who_asks() {
+    let (_dir, server, channel) = with_twenty_jobs(|shape| {
+        let option = |option: u32| (format!("o{option:02}"), "x".repeat(1000));
+        shape.options = (0..64).map(option).collect();
+    })
+    .await;
+    // As tonic's clients have it by default for the connection, and for its streams what gRPC has.
+    let lazy = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
+    let lazy = lazy.initial_stream_window_size(1 << 12).initial_connection_window_size(5 << 20);
+    let mut lazy = lazy.connect().await.unwrap();
+    let mut unread = Vec::new();
+    for _ in 0..200 {
+        std::future::poll_fn(|context| lazy.poll_ready(context)).await.unwrap();
+        let request = tonic::codegen::http::Request::post("/plenum.v1.Jobs/List")
+            .header("content-type", "application/grpc")
+            .body(tonic::body::Body::new(axum::body::Body::from(vec![0_u8; 5])))
+            .unwrap();
+        unread.push(lazy.call(request).await.unwrap());
+    }
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let listed = jobs.list(v1::ListRequest::default()).await;
+    assert_eq!(code(&listed.expect_err("4 MiB of answers wait to be read")), "QUEUE_FULL");
+    drop(unread);
+    server.shutdown().await.unwrap();
+}
