@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use plenum_model::{
     BootId, Cell, Command, Decision, Inventory, Machine, MachineId, MachineState, RejectionCode, Revision, Transition,
 };
@@ -17,7 +18,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::failure::Failure;
 use super::{past, principal};
-use crate::agents::{Asking, Booked, Follower, Grant, Hindrance, Registering};
+use crate::agents::{Asking, Booked, Follower, Grant, Hindrance, LogRelay, Registering};
 use crate::authorise::Principal;
 use crate::shared::Shared;
 
@@ -195,7 +196,7 @@ impl AgentsService {
         &self,
         principal: &Principal,
         chunks: &mut Streaming<v1::SendLogsRequest>,
-        sending: &mut Option<u64>,
+        Sending { request: sending, .. }: &mut Sending<'_>,
     ) -> Result<(), Status> {
         let logs = &self.shared.hub.logs;
         let mut allowed = None;
@@ -223,6 +224,8 @@ impl AgentsService {
             }
             *sending = Some(chunk.request);
             let v1::SendLogsRequest { data, skipped, next, .. } = chunk;
+            // A copy: the bytes share the memory of the whole message that they came in.
+            let data = Bytes::copy_from_slice(&data);
             let piece =
                 if chunk.error.is_empty() { Ok(v1::LogChunk { data, skipped, next }) } else { Err(chunk.error) };
             let last = chunk.end || piece.is_err();
@@ -488,14 +491,21 @@ impl v1::agents_server::Agents for AgentsService {
     ) -> Result<Response<v1::SendLogsResponse>, Status> {
         let principal = principal(&request)?;
         let mut chunks = request.into_inner();
-        // What is being sent, and not at its end.
-        let mut sending = None;
-        let sent = self.relay_logs(&principal, &mut chunks, &mut sending).await;
-        if let Some(request) = sending {
-            self.shared.hub.logs.broken_off(request);
-        }
-        sent?;
+        let mut sending = Sending { logs: &self.shared.hub.logs, request: None };
+        self.relay_logs(&principal, &mut chunks, &mut sending).await?;
         Ok(Response::new(v1::SendLogsResponse {}))
+    }
+}
+
+/// What is being sent, and not at its end. Its reader hears of it however the call ends: a call that breaks is dropped where it waits.
+struct Sending<'a> {
+    logs: &'a LogRelay,
+    request: Option<u64>,
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.request.into_iter().for_each(|request| self.logs.broken_off(request));
     }
 }
 

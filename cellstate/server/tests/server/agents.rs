@@ -562,3 +562,53 @@ async fn a_reader_of_logs_too_many_is_told_when_to_come_again() {
     assert_eq!(refused.metadata().get("plenum-retry-after-micros").unwrap(), "1000000");
     server.shutdown().await.unwrap();
 }
+
+// The call ended where it waited for the reader, without a word, and the reader waited for ever.
+#[tokio::test]
+async fn a_reader_that_is_behind_hears_that_its_agent_broke_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let crunch = submit(&channel, job("crunch", 1)).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])]);
+    let allocation = session.commit(transaction).await.unwrap().placements[0].allocations[0];
+    let mut agents = v1::agents_client::AgentsClient::new(connect(&server).await);
+    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+    let mut told = agents.follow(follow).await.unwrap().into_inner();
+    assert!(told.message().await.unwrap().unwrap().full);
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
+    let narrow = endpoint.initial_stream_window_size(1 << 16).initial_connection_window_size(1 << 16);
+    let mut jobs = v1::jobs_client::JobsClient::new(narrow.connect().await.unwrap());
+    let mut reader = jobs.logs(v1::LogsRequest { allocation, ..Default::default() }).await.unwrap().into_inner();
+    let asked = asked_of(&mut told).await;
+    let (chunks, sent) = tokio::sync::mpsc::channel(1);
+    let uploads = connect(&server).await;
+    let call = tokio::spawn(async move {
+        v1::agents_client::AgentsClient::new(uploads).send_logs(ReceiverStream::new(sent)).await
+    });
+    // More than the reader has room for.
+    let filling = async {
+        loop {
+            let data = vec![b'x'; 60 << 10].into();
+            let chunk = v1::SendLogsRequest { request: asked.request, data, ..Default::default() };
+            chunks.send(chunk).await.unwrap();
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(3), filling).await.is_err());
+    // The call is reset; its agent goes on following.
+    call.abort();
+    let reading = async {
+        loop {
+            match reader.message().await {
+                Ok(Some(_)) => {}
+                end => return end.map_err(|status| code(&status)),
+            }
+        }
+    };
+    let end = tokio::time::timeout(Duration::from_secs(20), reading).await;
+    assert_eq!(end.expect("the reader hears of it"), Err("AGENT_GONE".to_owned()));
+    drop(told);
+    server.shutdown().await.unwrap();
+}
