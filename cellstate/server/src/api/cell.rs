@@ -256,6 +256,8 @@ async fn serve_session(
     let (answers, answered) = mpsc::unbounded_channel();
     let owner = Owner { principal, namespace, session };
     let watcher = Watcher::new(shared.clone(), owner, &hello, answers)?;
+    // It may be large, and the stream goes on for days.
+    drop(hello);
     let connection = Connection::new(shared, session);
     watcher.run(Some(inbound), answered, out.clone()).await;
     drop(connection);
