@@ -1,5 +1,7 @@
 //! Refusals tell the truth: who took what, and whether it ever fitted.
 
+use std::collections::BTreeMap;
+
 use plenum_proto::v1;
 use plenum_proto::v1::{RefusalKind, RefusalReason};
 
@@ -17,8 +19,8 @@ const LISTED_MAX: usize = 4;
 pub fn property_culprits_are_true(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
     let mut violations = Vec::new();
     for one in decided.iter().filter(|one| one.outcome.revision > 0) {
-        for refusal in &one.outcome.refusals {
-            Judge { chronicle, one, refusal }.judge(&mut violations);
+        for (refusal, earlier) in one.outcome.refusals.iter().zip(claimed_before(chronicle, one)) {
+            Judge { chronicle, one, refusal, earlier }.judge(&mut violations);
         }
     }
     violations
@@ -28,6 +30,8 @@ struct Judge<'a> {
     chronicle: &'a Chronicle,
     one: &'a Decided<'a>,
     refusal: &'a v1::Refusal,
+    /// What all claims before it on that machine asked for: at most so much was promised to them.
+    earlier: Amounts,
 }
 
 impl Judge<'_> {
@@ -197,10 +201,10 @@ impl Judge<'_> {
         if self.one.asked.placements.iter().any(shifts) || self.chronicle.was_held(refusal.machine, base, at - 1) {
             return None;
         }
-        let need = self.need(refusal.job, refusal.group)?;
+        let need = need(self.chronicle, self.one, refusal.job, refusal.group)?;
         let resource = refusal.resource();
         let before = self.chronicle.free_at(refusal.machine, at - 1);
-        let earlier = self.claimed_before();
+        let earlier = self.earlier;
         let room = need.get(resource) - i128::from(refusal.short_by);
         if refusal.short_by <= 0 || room > before.get(resource) || room < before.get(resource) - earlier.get(resource) {
             let free = before.get(resource);
@@ -219,26 +223,37 @@ impl Judge<'_> {
             _ => None,
         }
     }
+}
 
-    fn need(&self, job: u64, group: u32) -> Option<Amounts> {
-        let before = self.one.outcome.revision - 1;
-        self.chronicle.group_at(job, group, before)?.resources.as_ref().map(Amounts::of)
-    }
+fn need(chronicle: &Chronicle, one: &Decided<'_>, job: u64, group: u32) -> Option<Amounts> {
+    chronicle.group_at(job, group, one.outcome.revision - 1)?.resources.as_ref().map(Amounts::of)
+}
 
-    /// What all claims before it on that machine asked for: at most so much was promised to them.
-    fn claimed_before(&self) -> Amounts {
-        let mut sum = Amounts::default();
-        for (number, placement) in (0..).zip(&self.one.asked.placements) {
-            let Some(need) = self.need(placement.job, placement.group) else { continue };
-            for (claim, &machine) in (0..).zip(&placement.machines) {
-                let earlier = (number, claim) < (self.refusal.placement, self.refusal.claim);
-                if machine == self.refusal.machine && earlier {
-                    sum.add(&need);
-                }
-            }
+/// For each refusal for want of room, what the claims before it on its machine asked for. All claims are walked once, however many were
+/// refused: a transaction may have very many of both.
+fn claimed_before(chronicle: &Chronicle, one: &Decided<'_>) -> Vec<Amounts> {
+    let refusals = &one.outcome.refusals;
+    let place = |at: usize| (refusals[at].placement, refusals[at].claim);
+    let mut due: Vec<usize> =
+        (0..refusals.len()).filter(|&at| refusals[at].reason() == RefusalReason::NoRoom).collect();
+    due.sort_unstable_by_key(|&at| place(at));
+    let mut due = due.into_iter().peekable();
+    let (mut sums, mut on) = (vec![Amounts::default(); refusals.len()], BTreeMap::<u32, Amounts>::new());
+    let sum_on = |on: &BTreeMap<u32, Amounts>, at: usize| on.get(&refusals[at].machine).copied().unwrap_or_default();
+    for (number, placement) in (0..).zip(&one.asked.placements) {
+        if due.peek().is_none() {
+            break;
         }
-        sum
+        let need = need(chronicle, one, placement.job, placement.group).unwrap_or_default();
+        for (claim, &machine) in (0..).zip(&placement.machines) {
+            while let Some(at) = due.next_if(|&at| place(at) <= (number, claim)) {
+                sums[at] = sum_on(&on, at);
+            }
+            on.entry(machine).or_default().add(&need);
+        }
     }
+    due.for_each(|at| sums[at] = sum_on(&on, at));
+    sums
 }
 
 fn has(revisions: Option<&std::collections::BTreeSet<u64>>, revision: u64) -> bool {

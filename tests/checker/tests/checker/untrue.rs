@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 use plenum_checker::calls::{Asked, Reply};
-use plenum_checker::picture::{Allocation, slot_of};
+use plenum_checker::chronicle::Segment;
+use plenum_checker::picture::{Allocation, Picture, slot_of};
 use plenum_checker::properties::{
-    property_culprits_are_true, property_declared_rules_hold, property_minimums_hold,
+    Decided, property_culprits_are_true, property_declared_rules_hold, property_minimums_hold,
     property_no_room_is_overcommitted, property_quotas_and_priorities_hold, property_used_is_the_sum,
 };
 use plenum_checker::stream::Event;
@@ -278,4 +279,45 @@ fn culprits_who_took_less_of_a_device_than_was_short_are_found() {
     assert_eq!(found(0), [""; 0]);
     let found = found(1);
     assert!(matches!(&found[..], [one] if one.contains("its culprits took")), "{found:?}");
+}
+
+/// A transaction with so many claims on one machine that has no room, one a placement; each is short of all that the claims before it
+/// asked for, too, so that none of them could be granted.
+fn crowd(claims: u32) -> (Chronicle, v1::Transaction, v1::Outcome) {
+    let resources = v1::Resources { cpu_millis: 1, ..v1::Resources::default() };
+    let group = v1::GroupShape { resources: Some(resources), ..v1::GroupShape::default() };
+    let shape = v1::JobShape { groups: vec![group], ..v1::JobShape::default() };
+    let start = Picture { revision: 1, ..Picture::default() };
+    let segment = Segment { start, deltas: vec![v1::Delta { revision: 2, ..v1::Delta::default() }] };
+    let shapes = [(7, vec![(1, shape)])].into();
+    let chronicle = Chronicle { segments: vec![segment], shapes, ..Chronicle::default() };
+    let placement = v1::Placement { job: 7, machines: vec![3], ..v1::Placement::default() };
+    let refusal = |number: u32| v1::Refusal {
+        placement: number,
+        machine: 3,
+        job: 7,
+        kind: v1::RefusalKind::Misfit.into(),
+        reason: v1::RefusalReason::NoRoom.into(),
+        resource: v1::ResourceName::CpuMillis.into(),
+        short_by: i64::from(number) + 1,
+        ..v1::Refusal::default()
+    };
+    let placements = (0..claims).map(|_| placement.clone()).collect();
+    let asked = v1::Transaction { base_revision: 1, placements, ..v1::Transaction::default() };
+    let refusals = (0..claims).rev().map(refusal).collect();
+    (chronicle, asked, v1::Outcome { revision: 2, refusals, ..v1::Outcome::default() })
+}
+
+// For each refusal all claims before it were walked, which took minutes.
+#[test]
+fn a_crowd_of_refusals_is_judged_in_one_walk_over_its_claims() {
+    let (chronicle, asked, mut outcome) = crowd(20_000);
+    let found = |outcome: &v1::Outcome| {
+        property_culprits_are_true(&chronicle, &[Decided { asked: &asked, outcome, told_by: "a client" }])
+    };
+    let began = std::time::Instant::now();
+    assert_eq!(found(&outcome), []);
+    assert!(began.elapsed() < std::time::Duration::from_secs(10), "it took {:?}", began.elapsed());
+    outcome.refusals[5_000].short_by += 1;
+    assert_eq!(found(&outcome).len(), 1);
 }
