@@ -10,6 +10,7 @@ mod job_file;
 mod output;
 mod parent;
 mod parts;
+mod preferences;
 
 use plenum_server::allocator::Allocator;
 

@@ -37,6 +37,10 @@ mod at;
 #[path = "../../src/parts/config.rs"]
 mod config;
 
+#[allow(dead_code, reason = "only a part of it is fed")]
+#[path = "../../src/preferences.rs"]
+mod preferences;
+
 /// What the parsers of the command line know of its failures.
 mod failure {
     use std::fmt;

@@ -54,6 +54,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             ",,name=,",
         ]),
         "configuration" => texts(files::CONFIGURATIONS),
+        "preferences" => texts(files::PREFERENCES),
         "pages" => worlds().iter().map(snapshot).collect(),
         "batch" => worlds().iter().map(batch).collect(),
         "large" => large::messages(),

@@ -95,6 +95,12 @@ pub const TARGETS: &[Target] = &[
         run: text::configuration,
         briefly: 4000,
     },
+    Target {
+        name: "preferences",
+        about: "what a user wrote down for all commands",
+        run: text::preferences,
+        briefly: 4000,
+    },
     Target { name: "ids", about: "ids and names, as people type them", run: text::ids, briefly: 4000 },
 ];
 

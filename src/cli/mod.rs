@@ -33,11 +33,12 @@ pub(crate) use retired::get_job_to_its_end;
 pub(crate) use target::JobName;
 
 use crate::{
-    connect::{ADDRESS_DEFAULT, Connection, Preferences},
+    connect::{ADDRESS_DEFAULT, Connection},
     dev,
     failure::{EXIT_USAGE, Failure},
     output::{self, Format},
     parts,
+    preferences::Preferences,
 };
 use args::{Arguments, Command, Global};
 

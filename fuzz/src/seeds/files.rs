@@ -137,3 +137,14 @@ pub(super) const CONFIGURATIONS: &[&str] = &[
     "share = 0\nlog_file_bytes_max = 4095\nended_kept_max = 0\n",
     "lisen = \"127.0.0.1:7171\"\n",
 ];
+
+/// `config.toml` of users: with both, with either, with none; the last two are not read.
+pub(super) const PREFERENCES: &[&str] = &[
+    "",
+    "addr = \"http://127.0.0.1:7171\"\n",
+    "addr = \"[::1]:7171\"\nnamespace = \"ml\"\n",
+    "# mine\nnamespace = 'a-b.c'\n",
+    "namespace = \"\"\"\nml\\u0007\\\n  \\U0001F600\"\"\"\n",
+    "adr = \"127.0.0.1:7171\"\n",
+    "namespace = 3\n",
+];

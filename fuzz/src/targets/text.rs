@@ -8,6 +8,7 @@ use plenum_server::authorise::Principal;
 use crate::at::{parse_at, parse_instant};
 use crate::config::{AgentFile, ServerFile};
 use crate::job_file::{JobFile, duration_micros, name_fault};
+use crate::preferences::Preferences;
 
 /// Both formats, whatever the text looks like.
 pub(super) fn job_file(input: &[u8]) -> bool {
@@ -76,4 +77,29 @@ pub(super) fn configuration(input: &[u8]) -> bool {
         }
     }
     server.is_ok() || agent.is_ok()
+}
+
+/// What was read and is written again is read as the same.
+pub(super) fn preferences(input: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(input) else { return false };
+    let read = match toml::from_str::<Preferences>(text) {
+        Ok(read) => read,
+        Err(error) => {
+            assert!(!error.to_string().is_empty(), "an error says nothing");
+            return false;
+        }
+    };
+    let line = |name: &str, value: &Option<String>| match value {
+        Some(value) => format!("{name} = {}\n", quoted(value)),
+        None => String::new(),
+    };
+    let text = line("addr", &read.addr) + &line("namespace", &read.namespace);
+    let again: Preferences = toml::from_str(&text).expect("it was written from what had been read");
+    assert_eq!((again.addr, again.namespace), (read.addr, read.namespace));
+    true
+}
+
+/// As a string of TOML: one of JSON, but for one character that is written out here.
+fn quoted(value: &str) -> String {
+    serde_json::Value::from(value).to_string().replace('\u{7f}', "\\u007f")
 }
