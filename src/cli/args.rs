@@ -7,7 +7,7 @@ mod parts;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use plenum_proto::v1::At;
 
@@ -51,6 +51,11 @@ pub(crate) struct Global {
     pub(crate) output: Format,
 }
 
+/// In place of the address, for what asks no cell: read, so that it can be refused with what to say instead, and not in its help.
+fn address_of_no_use() -> Arg {
+    Arg::new("addr").long("addr").value_name("URL").global(true).hide(true)
+}
+
 /// What every listing takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Listing {
@@ -86,8 +91,10 @@ pub(crate) struct Told {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// A whole cell on this machine: server, schedulers and agents; runs the jobs of the files
+    #[command(arg = address_of_no_use())]
     Dev(Dev),
     /// The cell state's server
+    #[command(arg = address_of_no_use())]
     Server(Server),
     /// Built-in schedulers, by name; or lists, pauses, resumes and sets schedulers, and tells who did
     Scheduler(Scheduler),
@@ -126,6 +133,7 @@ pub(crate) enum Command {
     /// The cell in a few lines
     Status,
     /// Checks the log of a stopped cell: decides it again and compares
+    #[command(arg = address_of_no_use())]
     Verify {
         /// The cell's directory, or that of `plenum dev` [default: $XDG_STATE_HOME/plenum]
         #[arg(long, value_name = "DIR")]
@@ -141,6 +149,7 @@ pub(crate) enum Command {
         dir: Option<PathBuf>,
     },
     /// Makes a new cell directory from a backup: the same cell, in a new incarnation
+    #[command(arg = address_of_no_use())]
     Restore(Restore),
     /// The page of an error or refusal code
     Explain {
@@ -207,6 +216,23 @@ mod tests {
             let read = Arguments::try_parse_from(line.split(' ')).unwrap();
             let Command::Scheduler(scheduler) = read.command else { panic!("{line}") };
             assert!(scheduler.command.is_some(), "{line}: taken for names: {:?}", scheduler.names);
+        }
+    }
+
+    // The help of what refuses an address told of one.
+    #[test]
+    fn an_address_is_in_the_help_of_those_alone_that_ask_a_cell() {
+        for command in ["dev", "server", "verify", "restore"] {
+            let help = Arguments::try_parse_from(["plenum", command, "--help"]).unwrap_err().to_string();
+            assert!(help.contains("--output") && !help.contains("--addr"), "{help}");
+        }
+        for command in ["status", "agent", "backup", "scheduler"] {
+            let help = Arguments::try_parse_from(["plenum", command, "--help"]).unwrap_err().to_string();
+            assert!(help.contains("--addr"), "{help}");
+        }
+        for line in ["plenum dev --addr a:1", "plenum --addr a:1 dev", "plenum verify --addr a:1"] {
+            let read = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(read.global.addr.as_deref(), Some("a:1"), "{line}");
         }
     }
 
