@@ -15,6 +15,8 @@ struct Stat {
     state: String,
     parent: u32,
     ticks: u64,
+    /// Of children that ended and were waited for, and of theirs.
+    children_ticks: u64,
 }
 
 /// Ticks of the kernel's accounting as seconds.
@@ -26,6 +28,11 @@ pub(crate) fn seconds(ticks: u64) -> f64 {
 /// CPU time of a process so far, all its threads included, also those that ended; its children are not.
 pub(crate) fn cpu_seconds(process: u32) -> anyhow::Result<f64> {
     Ok(seconds(stat(Path::new(&format!("/proc/{process}/stat")))?.ticks))
+}
+
+/// CPU time of a process's children that ended and were waited for, with all below them of which that is so, too.
+pub(crate) fn children_cpu_seconds(process: u32) -> anyhow::Result<f64> {
+    Ok(seconds(stat(Path::new(&format!("/proc/{process}/stat")))?.children_ticks))
 }
 
 /// CPU time of the threads of a process so far in nanoseconds, by thread, for those that hardly use any.
@@ -105,7 +112,8 @@ fn parse(text: &str) -> Option<Stat> {
     let fields: Vec<&str> = tail.split_whitespace().collect();
     let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
     let state = (*fields.first()?).to_owned();
-    Some(Stat { name, state, parent: fields.get(1)?.parse().ok()?, ticks: ticks(11)? + ticks(12)? })
+    let parent = fields.get(1)?.parse().ok()?;
+    Some(Stat { name, state, parent, ticks: ticks(11)? + ticks(12)?, children_ticks: ticks(13)? + ticks(14)? })
 }
 
 #[cfg(test)]
@@ -114,8 +122,9 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_is_read_whole() {
-        let stat = parse("7 (a) (b) S 3 0 0 0 0 0 0 0 0 0 20 5 0 0").unwrap();
+        let stat = parse("7 (a) (b) S 3 0 0 0 0 0 0 0 0 0 20 5 4 2").unwrap();
         assert_eq!((stat.name.as_str(), stat.parent, stat.ticks), ("a) (b", 3, 25));
+        assert_eq!(stat.children_ticks, 6);
     }
 
     #[test]

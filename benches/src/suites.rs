@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::figure::Figure;
+use crate::figure::{Figure, number};
 use crate::{Run, machine, processes};
 
 /// A suite by its name.
@@ -98,9 +98,24 @@ impl Others {
 
     /// Cores that others kept busy since, on average. Both counts are in hundredths of a second, so a little below 0 is possible.
     fn cores(&self) -> anyhow::Result<f64> {
-        let own = Self::own_seconds(&self.own)? - self.own_seconds;
+        self.cores_beside(0.0)
+    }
+
+    /// The same, where processes of ours that did not run during the whole time used so many seconds of it.
+    fn cores_beside(&self, ours_seconds: f64) -> anyhow::Result<f64> {
+        let own = Self::own_seconds(&self.own)? - self.own_seconds + ours_seconds;
         let busy = machine::busy_seconds()? - self.busy_seconds;
         let cores = (busy - own) / self.began.elapsed().as_secs_f64();
-        Ok((cores.max(0.0) * 100.0).round() / 100.0)
+        Ok(in_hundredths(cores.max(0.0)))
     }
+}
+
+/// Of several looks, on average.
+fn cores_of_all(looks: &[f64]) -> f64 {
+    in_hundredths(looks.iter().sum::<f64>() / number(u64::try_from(looks.len()).unwrap_or(u64::MAX).max(1)))
+}
+
+/// More is not known of it.
+fn in_hundredths(cores: f64) -> f64 {
+    (cores * 100.0).round() / 100.0
 }

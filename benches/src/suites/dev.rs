@@ -14,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::beside_this_program;
+use super::{Others, beside_this_program, cores_of_all};
 use crate::disk;
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::processes;
@@ -79,24 +79,45 @@ fn first_task(
 ) -> anyhow::Result<Option<Figure>> {
     let job = scratch.join("first.toml");
     std::fs::write(&job, JOB)?;
-    let mut samples = Vec::new();
+    let (mut samples, mut others) = (Vec::new(), Vec::new());
     // The first one warms the page cache: a program that was just built or installed has been read before.
     for number in 0..if options.quick { 4 } else { 11 } {
         if interrupt::asked() {
             break;
         }
+        let look = Look::begin()?;
         let seconds = first_task_seconds(plenum, &job, &scratch.join(format!("first-{number}")))?;
+        others.extend((number > 0).then_some(look.cores()?));
         say(&format!("tasks=1: first task after {seconds:.3} s{}", if number == 0 { " (not counted)" } else { "" }));
         samples.extend((number > 0).then_some(seconds));
     }
     let counted =
         "from the start of `plenum dev FILE --until-done`, the cell being new, to what `date` printed as the task";
     parameters.insert("counted".to_owned(), json!(counted));
+    parameters.insert("cores_of_others".to_owned(), json!(cores_of_all(&others)));
     let case = Case { suite: NAME, case: "tasks=1", parameters };
     if samples.is_empty() {
         return Ok(None);
     }
     case.figure("first_task_seconds", "s", Better::Lower, samples).map(Some)
+}
+
+/// Looks how busy this machine is with the work of others while a cell is started, and until all of it that is waited for has ended.
+struct Look {
+    others: Others,
+    children_seconds: f64,
+}
+
+impl Look {
+    fn begin() -> anyhow::Result<Self> {
+        let own = std::process::id();
+        Ok(Self { others: Others::look(vec![own])?, children_seconds: processes::children_cpu_seconds(own)? })
+    }
+
+    fn cores(&self) -> anyhow::Result<f64> {
+        let children = processes::children_cpu_seconds(std::process::id())? - self.children_seconds;
+        self.others.cores_beside(children)
+    }
 }
 
 fn first_task_seconds(plenum: &Path, job: &Path, dir: &Path) -> anyhow::Result<f64> {
@@ -118,15 +139,18 @@ fn idle(plenum: &Path, scratch: &Path, options: &Run, mut parameters: Parameters
     dev.processes()?;
     std::thread::sleep(SETTLING);
     let mut count = 0;
-    let (mut memory, mut cpu) = (Vec::new(), Vec::new());
+    let (mut memory, mut cpu, mut others) = (Vec::new(), Vec::new(), Vec::new());
     let mut parts = serde_json::Map::new();
     for _ in 0..if options.quick { 2 } else { 6 } {
         let (before, began) = (Used::by(&dev.processes()?)?, Instant::now());
+        let look = Others::look(vec![std::process::id()])?;
         std::thread::sleep(IDLE_WINDOW);
         // Looked up each time: parts of a cell start a process for a moment, and that one has no memory afterwards.
         let processes = dev.processes()?;
-        let cores = Used::by(&processes)?.since(&before) / began.elapsed().as_secs_f64();
+        let seconds = Used::by(&processes)?.since(&before);
+        let cores = seconds / began.elapsed().as_secs_f64();
         cpu.push(cores);
+        others.push(look.cores_beside(seconds)?);
         let (mut total, mut looked_at) = (0, 0);
         for process in &processes {
             if let Some((name, bytes)) = of_running(*process, processes::proportional_bytes)? {
@@ -148,6 +172,7 @@ fn idle(plenum: &Path, scratch: &Path, options: &Run, mut parameters: Parameters
         ("processes", json!(count)),
         ("bytes_by_process", json!(parts)),
         ("seconds_per_sample", json!(IDLE_WINDOW.as_secs())),
+        ("cores_of_others", json!(cores_of_all(&others))),
         (
             "counted",
             json!(
@@ -273,6 +298,17 @@ impl Drop for Dev {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_cell_used_itself_until_it_ended_is_not_the_work_of_others() {
+        let look = Look::begin().unwrap();
+        let script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done";
+        assert!(Command::new("sh").args(["-c", script]).status().unwrap().success());
+        let used = processes::children_cpu_seconds(std::process::id()).unwrap() - look.children_seconds;
+        assert!(used >= 0.05, "the shell used {used} s");
+        let (all, others) = (look.others.cores().unwrap(), look.cores().unwrap());
+        assert!(others < all, "{others} cores of others, of {all} beside this process");
+    }
 
     #[test]
     fn a_process_that_has_ended_used_nothing_and_is_no_error() {

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::commit::cell::{self, Serving};
 use super::commit::ground::{Ground, Left, Size};
 use super::commit::{open_loop, runtime, scratch};
+use super::cores_of_all;
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::progress::say;
 use crate::{Run, interrupt};
@@ -88,6 +89,7 @@ struct Measured {
     tail_bytes: u64,
     revisions: u64,
     recovery_seconds: Vec<f64>,
+    cores_of_others: f64,
 }
 
 async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Measured> {
@@ -101,17 +103,20 @@ async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Meas
     let bytes_per_allocation = (memory(&ground).await? - before) / f64::from(shape.size.live - part);
     let ground = ground.restart(RARELY).await?;
     let (left, tail_bytes, revisions) = make_tail(ground, shape.tail_mib << 20).await?;
-    let mut recovery_seconds = Vec::new();
+    let (mut recovery_seconds, mut others) = (Vec::new(), Vec::new());
     for sample in 0..samples {
         let copy = dir.join(format!("copy-{sample}"));
         copy_folder(&cell, &copy)?;
-        recovery_seconds.push(left.check(&copy, Serving::usual()).await?);
+        let again = left.check(&copy, Serving::usual()).await?;
+        recovery_seconds.push(again.seconds);
+        others.push(again.cores_of_others);
         std::fs::remove_dir_all(&copy)?;
         if interrupt::asked() {
             break;
         }
     }
-    Ok(Measured { bytes_per_allocation, tail_bytes, revisions, recovery_seconds })
+    let cores_of_others = cores_of_all(&others);
+    Ok(Measured { bytes_per_allocation, tail_bytes, revisions, recovery_seconds, cores_of_others })
 }
 
 /// Bytes that the server has for each machine: what it has more with many of them than with few. Both cells have the same load afterwards, so
@@ -216,6 +221,7 @@ impl Measured {
                 ),
             ),
             ("bytes", json!(BYTES)),
+            ("cores_of_others", json!(self.cores_of_others)),
             ("checked", json!("live allocations of each recovered cell are exactly the acknowledged ones")),
         ];
         let parameters: Parameters = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
@@ -253,6 +259,19 @@ mod tests {
         let busy = Cell::new(0);
         let moves = async || Ok(busy.replace(busy.get() + 1));
         assert!(at_rest(moves, async || Ok(1)).await.is_err(), "a cell that never rests has no such figure");
+    }
+
+    #[test]
+    fn how_busy_others_were_stands_beside_the_seconds() {
+        let cores_of_others = cores_of_all(&[0.0, 0.25, 0.05]);
+        let recovery_seconds = vec![1.0, 2.0, 1.5];
+        let measured =
+            Measured { bytes_per_allocation: 50.0, tail_bytes: 1, revisions: 1, recovery_seconds, cores_of_others };
+        let figures = measured.figures(QUICK, "ext4").unwrap();
+        assert_eq!(
+            (figures[0].metric.as_str(), &figures[0].parameters["cores_of_others"]),
+            ("recovery_seconds", &json!(0.1))
+        );
     }
 
     #[test]

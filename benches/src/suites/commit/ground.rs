@@ -14,8 +14,9 @@ use super::cell::{self, CellProcess, Registered, Serving};
 use super::load::{Counters, Load, Manner, Pace};
 use super::rival::{self, Rival};
 use super::scheduler::{self, Due, Ended, Scheduler};
-use crate::event_loop;
 use crate::progress::say;
+use crate::suites::Others;
+use crate::{event_loop, processes};
 
 /// Live tasks of one job when all are placed, …
 const JOB_TASKS: u32 = 1000;
@@ -278,9 +279,8 @@ impl Ground {
         Ok(())
     }
 
-    /// Kills the server (SIGKILL), starts it again on its directory, and checks that exactly what was acknowledged is live there. Gives
-    /// the seconds from the start to serving.
-    pub(crate) async fn kill_and_check(self) -> anyhow::Result<f64> {
+    /// Kills the server (SIGKILL), starts it again on its directory, and checks that exactly what was acknowledged is live there.
+    pub(crate) async fn kill_and_check(self) -> anyhow::Result<Again> {
         let (dir, serving) = (self.dir.clone(), self.serving);
         let left = self.kill().await?;
         left.check(&dir, serving).await
@@ -297,6 +297,14 @@ impl Ground {
     }
 }
 
+/// How a server that was killed began again.
+pub(crate) struct Again {
+    /// From its start to serving.
+    pub(crate) seconds: f64,
+    /// Cores that others kept busy meanwhile.
+    pub(crate) cores_of_others: f64,
+}
+
 /// What was acknowledged before a server was killed.
 pub(crate) struct Left {
     live: Vec<u64>,
@@ -304,17 +312,18 @@ pub(crate) struct Left {
 }
 
 impl Left {
-    /// Starts a server on this directory, checks that exactly what was acknowledged is live there, and kills it. Gives the seconds from
-    /// its start to serving.
-    pub(crate) async fn check(&self, dir: &Path, serving: Serving) -> anyhow::Result<f64> {
+    /// Starts a server on this directory, checks that exactly what was acknowledged is live there, and kills it.
+    pub(crate) async fn check(&self, dir: &Path, serving: Serving) -> anyhow::Result<Again> {
+        let others = Others::look(vec![std::process::id()])?;
         let began = Instant::now();
         let mut again = CellProcess::start(dir, serving).await?;
         let seconds = began.elapsed().as_secs_f64();
+        let cores_of_others = others.cores_beside(processes::cpu_seconds(again.id())?)?;
         let mut live = self.live.clone();
         cell::check(again.address(), &mut live, self.revision).await.context("after kill -9 and a restart")?;
         again.kill().await?;
         say(&format!("killed; serves again after {seconds:.1} s, and all {} live allocations are there", live.len()));
-        Ok(seconds)
+        Ok(Again { seconds, cores_of_others })
     }
 }
 
