@@ -130,12 +130,14 @@ impl Server {
             }
             self.renewals.renewed(machine, epoch, world.now());
         }
+        let row = known.and_then(|machine| self.undurable_cell().machine(machine));
+        let told = row.filter(|_| planted::is(Bug::TellsOldRevisions)).map_or(at, |row| row.epoch_began);
         let response = v1::RegisterResponse {
             machine,
             epoch,
             lease_micros: world.mix.lease_micros,
             renew_micros: world.mix.lease_micros / 3,
-            revision: if planted::is(Bug::TellsOldRevisions) { self.mirror.cell().revision().0 } else { at.0 },
+            revision: told.0,
             incarnation: self.identity.incarnation,
             cell_id: bytes::Bytes::copy_from_slice(&self.identity.cell_id),
             unfit: machines::unfit_to_wire(known.and_then(|machine| self.fitness_of(machine))),
