@@ -19,7 +19,8 @@ const LISTED_MAX: usize = 4;
 pub fn property_culprits_are_true(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
     let mut violations = Vec::new();
     for one in decided.iter().filter(|one| one.outcome.revision > 0) {
-        for (refusal, earlier) in one.outcome.refusals.iter().zip(claimed_before(chronicle, one)) {
+        let earlier = claimed_before(one, |job, group| need(chronicle, one, job, group));
+        for (refusal, earlier) in one.outcome.refusals.iter().zip(earlier) {
             Judge { chronicle, one, refusal, earlier }.judge(&mut violations);
         }
     }
@@ -229,9 +230,9 @@ fn need(chronicle: &Chronicle, one: &Decided<'_>, job: u64, group: u32) -> Optio
     chronicle.group_at(job, group, one.outcome.revision - 1)?.resources.as_ref().map(Amounts::of)
 }
 
-/// For each refusal for want of room, what the claims before it on its machine asked for. All claims are walked once, however many were
-/// refused: a transaction may have very many of both.
-fn claimed_before(chronicle: &Chronicle, one: &Decided<'_>) -> Vec<Amounts> {
+/// For each refusal for want of room, what the claims before it on its machine asked for, given what a claim of a group of a job does. All claims
+/// are walked once, however many were refused: a transaction may have very many of both.
+fn claimed_before(one: &Decided<'_>, mut need: impl FnMut(u64, u32) -> Option<Amounts>) -> Vec<Amounts> {
     let refusals = &one.outcome.refusals;
     let place = |at: usize| (refusals[at].placement, refusals[at].claim);
     let mut due: Vec<usize> =
@@ -244,7 +245,7 @@ fn claimed_before(chronicle: &Chronicle, one: &Decided<'_>) -> Vec<Amounts> {
         if due.peek().is_none() {
             break;
         }
-        let need = need(chronicle, one, placement.job, placement.group).unwrap_or_default();
+        let need = need(placement.job, placement.group).unwrap_or_default();
         for (claim, &machine) in (0..).zip(&placement.machines) {
             while let Some(at) = due.next_if(|&at| place(at) <= (number, claim)) {
                 sums[at] = sum_on(&on, at);
@@ -258,4 +259,34 @@ fn claimed_before(chronicle: &Chronicle, one: &Decided<'_>) -> Vec<Amounts> {
 
 fn has(revisions: Option<&std::collections::BTreeSet<u64>>, revision: u64) -> bool {
     revisions.is_some_and(|revisions| revisions.contains(&revision))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // For each refusal all claims before it were walked, which took minutes.
+    #[test]
+    fn the_claims_of_a_transaction_are_walked_once_however_many_were_refused() {
+        const CLAIMS: u32 = 1000;
+        let placement = v1::Placement { machines: vec![3], ..v1::Placement::default() };
+        let refusal = |placement: u32| v1::Refusal {
+            placement,
+            machine: 3,
+            reason: RefusalReason::NoRoom.into(),
+            ..v1::Refusal::default()
+        };
+        let asked = v1::Transaction { placements: vec![placement; CLAIMS as usize], ..v1::Transaction::default() };
+        let outcome = v1::Outcome { refusals: (0..CLAIMS).rev().map(refusal).collect(), ..v1::Outcome::default() };
+        let mut walked = 0;
+        let sums = claimed_before(&Decided { asked: &asked, outcome: &outcome, told_by: "a client" }, |_, _| {
+            walked += 1;
+            Some(Amounts::of(&v1::Resources { cpu_millis: 1, ..v1::Resources::default() }))
+        });
+        let expected = |placement: u32| {
+            Amounts::of(&v1::Resources { cpu_millis: i64::from(placement), ..v1::Resources::default() })
+        };
+        assert!(sums.into_iter().eq((0..CLAIMS).rev().map(expected)));
+        assert_eq!(walked, CLAIMS);
+    }
 }
