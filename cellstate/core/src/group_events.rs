@@ -1,18 +1,18 @@
 //! The last changes of groups, and of tasks that are done, failed, or to be run again: so that a claim on a task that is not wanted is told
 //! whether that came about after its base. A job's own events ([`crate::job_events`]) are of all its groups and tasks together.
 //!
-//! Derived, like the ring: it begins empty when a server opens. Noting a change costs a few nanoseconds, as most are never asked about; who is
-//! refused looks for those above its base once for a transaction.
+//! Derived, like the ring: it begins empty when a server opens. Changes are only put in line, as most are never asked about: who is refused
+//! looks for those above its base, once for a transaction.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use plenum_model::{Delta, JobChange, Revision};
 
 /// Changes that are remembered, in 24 bytes each.
-pub(crate) const CHANGES_MAX: usize = 1 << 14;
+const CHANGES_MAX: usize = 1 << 14;
 
 /// The row of a group and a task's index; without one, the group itself was scaled, or has to sleep over a failure.
-pub(crate) type Part = (u32, Option<u32>);
+type Part = (u32, Option<u32>);
 
 /// When each changed last.
 pub(crate) type Changed = BTreeMap<Part, Revision>;

@@ -229,15 +229,17 @@ impl<'a> Judge<'a, '_> {
     }
 
     fn unwanted(&self, why: NotWanted, about: &About<'_>) -> Facts {
-        let facts = |kinds| self.job_facts(about.job, kinds, RefusalReason::NotWanted);
-        let part = match why {
+        let kinds = JobEventKind::behind(why);
+        if kinds.is_empty() {
             // The version that the claim names never had it.
-            NotWanted::NoSuchGroup => return Facts::plain(RefusalKind::Misfit, RefusalReason::NotWanted),
+            return Facts::plain(RefusalKind::Misfit, RefusalReason::NotWanted);
+        }
+        let part = match why {
             NotWanted::Task(_) => Some((about.group_row, Some(about.task))),
             NotWanted::NoSuchTask | NotWanted::Backoff(_) => Some((about.group_row, None)),
-            NotWanted::JobOver(_) | NotWanted::Recurring | NotWanted::After(_) => None,
+            _ => None,
         };
-        let kinds = JobEventKind::behind(why);
+        let facts = |kinds| self.job_facts(about.job, kinds, RefusalReason::NotWanted);
         match part.and_then(|part| Some((part, self.hindsight.groups(self.group_events, self.base)?))) {
             None => facts(kinds),
             // Where it did not change, it was so at the base, unless all of the job is younger.
