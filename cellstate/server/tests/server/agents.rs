@@ -568,16 +568,7 @@ async fn a_reader_of_logs_too_many_is_told_when_to_come_again() {
 async fn a_reader_that_is_behind_hears_that_its_agent_broke_off() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
-    let channel = connect(&server).await;
-    let machine = register(&channel, "m1", 4000).await;
-    let crunch = submit(&channel, job("crunch", 1)).await;
-    let mut session = Session::open(&channel, "batch").await.unwrap();
-    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])]);
-    let allocation = session.commit(transaction).await.unwrap().placements[0].allocations[0];
-    let mut agents = v1::agents_client::AgentsClient::new(connect(&server).await);
-    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
-    let mut told = agents.follow(follow).await.unwrap().into_inner();
-    assert!(told.message().await.unwrap().unwrap().full);
+    let (allocation, mut told) = followed(&connect(&server).await).await;
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
     let narrow = endpoint.initial_stream_window_size(1 << 16).initial_connection_window_size(1 << 16);
     let mut jobs = v1::jobs_client::JobsClient::new(narrow.connect().await.unwrap());

@@ -255,14 +255,25 @@ async fn requests_that_begin_and_do_not_end_have_a_bounded_number_of_bytes_and_l
 
 /// Answers to eight calls with this message, whose connection takes no more of them than it must.
 async fn answers_unread(server: SocketAddr, method: &'static str, message: Vec<u8>) -> impl Sized {
+    calls_unread(8, [1 << 16; 2], server, method, message).await
+}
+
+/// Answers to so many calls with this message that nobody reads, within windows of a stream and of its connection.
+async fn calls_unread(
+    calls: usize,
+    [of_stream, of_connection]: [u32; 2],
+    server: SocketAddr,
+    method: &'static str,
+    message: Vec<u8>,
+) -> impl Sized {
     let lazy = tonic::transport::Endpoint::from_shared(format!("http://{server}")).unwrap();
-    let lazy = lazy.initial_stream_window_size(1 << 16).initial_connection_window_size(1 << 16);
+    let lazy = lazy.initial_stream_window_size(of_stream).initial_connection_window_size(of_connection);
     let mut lazy = lazy.connect().await.unwrap();
     let mut framed = vec![0];
     framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
     framed.extend(message);
     let mut unread = Vec::new();
-    for _ in 0..8 {
+    for _ in 0..calls {
         std::future::poll_fn(|context| lazy.poll_ready(context)).await.unwrap();
         let request = tonic::codegen::http::Request::post(method)
             .header("content-type", "application/grpc")
@@ -271,6 +282,12 @@ async fn answers_unread(server: SocketAddr, method: &'static str, message: Vec<u
         unread.push(lazy.call(request).await.unwrap());
     }
     (unread, lazy)
+}
+
+/// Some 64 KB of them.
+fn with_many_options(shape: &mut v1::JobShape) {
+    let option = |option: u32| (format!("o{option:02}"), "x".repeat(1000));
+    shape.options = (0..64).map(option).collect();
 }
 
 /// A cell with room for 4 MiB of answers that nobody reads, and twenty jobs to be told of, each with much to say.
@@ -291,11 +308,7 @@ async fn with_twenty_jobs(say_much: impl Fn(&mut v1::JobShape)) -> (tempfile::Te
 // Each call of a connection could be answered by 64 MiB that stayed in the server's memory until they were read.
 #[tokio::test]
 async fn answers_that_nobody_reads_have_a_bounded_number_of_bytes_and_leave_room_for_small_ones() {
-    let (_dir, server, channel) = with_twenty_jobs(|shape| {
-        let option = |option: u32| (format!("o{option:02}"), "x".repeat(1000));
-        shape.options = (0..64).map(option).collect();
-    })
-    .await;
+    let (_dir, server, channel) = with_twenty_jobs(with_many_options).await;
     let unread = answers_unread(server.address(), "/plenum.v1.Jobs/List", Vec::new()).await;
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     // The last of them may be on its way.
@@ -402,24 +415,10 @@ async fn the_outcomes_of_commits_that_nobody_reads_are_bounded_and_no_decided_on
 // Their room was given back once they were handed on to be sent, which is when a stream's window has a single byte: 255 MiB were held.
 #[tokio::test]
 async fn answers_that_nobody_reads_are_counted_whatever_the_windows_of_who_asks() {
-    let (_dir, server, channel) = with_twenty_jobs(|shape| {
-        let option = |option: u32| (format!("o{option:02}"), "x".repeat(1000));
-        shape.options = (0..64).map(option).collect();
-    })
-    .await;
-    // As tonic's clients have it by default for the connection, and for its streams what gRPC has.
-    let lazy = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
-    let lazy = lazy.initial_stream_window_size(1 << 12).initial_connection_window_size(5 << 20);
-    let mut lazy = lazy.connect().await.unwrap();
-    let mut unread = Vec::new();
-    for _ in 0..200 {
-        std::future::poll_fn(|context| lazy.poll_ready(context)).await.unwrap();
-        let request = tonic::codegen::http::Request::post("/plenum.v1.Jobs/List")
-            .header("content-type", "application/grpc")
-            .body(tonic::body::Body::new(axum::body::Body::from(vec![0_u8; 5])))
-            .unwrap();
-        unread.push(lazy.call(request).await.unwrap());
-    }
+    let (_dir, server, channel) = with_twenty_jobs(with_many_options).await;
+    // That of the connection as tonic's clients have it by default; in that of a stream nearly nothing of an answer has room.
+    let windows = [1 << 12, 5 << 20];
+    let unread = calls_unread(200, windows, server.address(), "/plenum.v1.Jobs/List", Vec::new()).await;
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     let listed = jobs.list(v1::ListRequest::default()).await;
     assert_eq!(code(&listed.expect_err("4 MiB of answers wait to be read")), "QUEUE_FULL");
