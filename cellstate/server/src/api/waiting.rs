@@ -140,7 +140,7 @@ fn own_namespace(job: &Job) -> Option<&str> {
     (!["", "default"].contains(&namespace)).then_some(namespace)
 }
 
-/// A job as commands take it, whichever namespace whoever reads it is in by default.
+/// A job as commands take it.
 fn named(job: &Job) -> String {
     own_namespace(job).map_or_else(|| job.shape.name.to_string(), |namespace| format!("{namespace}/{}", job.shape.name))
 }
