@@ -242,9 +242,18 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Misfits of a scheduler that had seen the last change of everything it claims on.
+    /// Misfits of a scheduler that had seen the last change of everything it claims on. Not those behind a claim that lost a race, or that went
+    /// to another machine for it: what these have or leave there instead may be what stands in the way.
     fn find_divergences(&self, txn: &Transaction, resolution: &mut Resolution) {
-        let misfits = (0..).zip(&resolution.refusals).filter(|(_, refusal)| refusal.kind == RefusalKind::Misfit);
+        let elsewhere = |(placement, granted): (&Placement, &Vec<Granted>)| {
+            granted.iter().any(|granted| placement.machines.get(granted.claim as usize) != Some(&granted.machine))
+        };
+        if txn.placements.iter().zip(&resolution.granted).any(elsewhere) {
+            return;
+        }
+        let raced = |refusal: &Refusal| matches!(refusal.kind, RefusalKind::Conflict | RefusalKind::Stale);
+        let before = (0..).zip(&resolution.refusals).take_while(|(_, refusal)| !raced(refusal));
+        let misfits = before.filter(|(_, refusal)| refusal.kind == RefusalKind::Misfit);
         let seen = |refusal: &Refusal| {
             let machine = self.cell.machine_row(refusal.machine).map(|row| row.last_change);
             machine.is_none_or(|last| last <= txn.base) && self.job_events.newest(refusal.job.slot) <= txn.base

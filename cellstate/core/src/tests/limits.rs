@@ -116,6 +116,40 @@ fn a_rack_that_the_transaction_itself_filled_is_the_fault_of_who_moved_the_machi
     );
 }
 
+// A claim went to its spare machine, as another scheduler had taken its first one, and took the room there that a later claim was to have: that was
+// called a bug of a scheduler that did nothing wrong.
+#[test]
+fn what_follows_from_a_lost_race_is_no_divergence() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        machine m3 cpu=1000
+        job web by service tasks=1 cpu=1000
+        job map by batch tasks=2 cpu=1000
+        job red by batch tasks=1 cpu=1000
+        job big by batch tasks=1 cpu=2000
+        snapshot
+        service: claim web[0]@m1
+        batch: claim map[0]@m1 or=m2 claim red[0]@m2
+        divergences?
+        batch: claim map[1]@m1 claim big[0]@m3
+        divergences?
+        batch: claim big[0]@m3 claim map[1]@m1
+        divergences?
+        ",
+        "
+        service: committed; web[0] granted
+        batch: partial; map[0] granted on m2; red[0] misfit NoRoom short cpu_millis 1000
+        divergences []
+        batch: refused; map[1] conflict NoRoom short cpu_millis 1000 culprits service 1000 total 1000; big[0] misfit NoRoom short cpu_millis 1000
+        divergences []
+        batch: refused; big[0] misfit NoRoom short cpu_millis 1000; map[1] conflict NoRoom short cpu_millis 1000 culprits service 1000 total 1000
+        divergences [0]
+        ",
+    );
+}
+
 #[test]
 fn nobody_knows_what_came_to_a_machine_before_the_server_opened() {
     check(

@@ -38,6 +38,8 @@ struct Player {
     sessions: BTreeMap<String, (SessionId, u64)>,
     shapes: BTreeMap<String, JobShape>,
     last: Option<Request>,
+    /// Of the last transaction.
+    divergences: Vec<u32>,
     said: String,
 }
 
@@ -61,6 +63,7 @@ impl Player {
             sessions: BTreeMap::new(),
             shapes: BTreeMap::new(),
             last: None,
+            divergences: Vec::new(),
             said: String::new(),
         };
         player.ask(Command::OpenServer(CellIdentity { incarnation: 1, term: 1, ..CellIdentity::default() }));
@@ -173,6 +176,7 @@ impl Player {
                 assert!(matches!(decided, Decided::Repeated(_)), "{decided:?}");
                 self.said.push_str("service: repeated\n");
             }
+            "divergences?" => writeln!(self.said, "divergences {:?}", self.divergences).expect("a string"),
             "show" => self.show(words[1]),
             "counted?" => {
                 let counted = self.core.derived.rules.check_counts(self.core.cell());
@@ -395,6 +399,7 @@ impl Player {
         }
         let Decided::Changed { decision: Decision::Outcome(outcome), .. } = decided else { panic!("{decided:?}") };
         self.tell(scheduler, &txn, &outcome);
+        self.divergences = outcome.divergences;
     }
 
     fn tell(&mut self, scheduler: &str, txn: &Transaction, outcome: &Outcome) {
