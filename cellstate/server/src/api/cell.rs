@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use plenum_model::{Command, Decision, SessionId};
+use plenum_model::{Command, Decision, Rejection, RejectionCode, SessionId};
 use plenum_proto::bounds::SPAN_MICROS_MAX;
 use plenum_proto::v1;
 use tokio::sync::mpsc;
@@ -187,6 +187,14 @@ impl v1::cell_server::Cell for CellService {
             (owner.namespace, Holder::Scheduler(owner.scheduler), cell)
         };
         let job = held_job(&cell, &holder, wire.job)?;
+        // What it holds it may give back.
+        if let Holder::Scheduler(name) = &holder
+            && !wire.machines.is_empty()
+            && cell.is_paused(name)
+        {
+            let message = format!("the scheduler {name} is paused by an operator");
+            return Err(Failure::from(Rejection::new(RejectionCode::SchedulerPaused, message)).into());
+        }
         drop(cell);
         if wire.within_micros < 0 {
             let message = format!("within_micros: expected 0 or more, found {}", wire.within_micros);

@@ -47,6 +47,39 @@ async fn quotas_and_partitions_are_set_listed_and_removed() {
     server.shutdown().await.unwrap();
 }
 
+// It set aside room for jobs that could not be placed, and went on renewing that.
+#[tokio::test]
+async fn a_paused_scheduler_takes_no_holds_and_gives_back_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let gang = submit(&channel, job("gang", 1)).await;
+    let mut cell = CellClient::new(channel.clone());
+    let open = v1::OpenRequest { scheduler: "batch".into(), namespace: "default".into() };
+    let session = cell.open(open).await.unwrap().into_inner().session;
+    let take = |session, machines| v1::TakeHoldRequest {
+        session,
+        job: gang.job,
+        machines,
+        resources: Some(v1::Resources { cpu_millis: 1000, ..Default::default() }),
+        within_micros: 60_000_000,
+        incarnation: 0,
+    };
+    cell.take_hold(take(session, vec![0])).await.unwrap();
+    let mut govern = GovernClient::new(channel.clone());
+    let pause = v1::PauseScheduler { scheduler: "batch".into(), paused: true };
+    govern.pause_scheduler(pause).await.unwrap();
+    let refused = cell.take_hold(take(session, vec![0])).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (Code::Unavailable, "SCHEDULER_PAUSED"));
+    cell.take_hold(take(session, Vec::new())).await.unwrap();
+    assert!(govern.list_holds(list()).await.unwrap().into_inner().holds.is_empty());
+    // An operator is paused by nobody.
+    cell.take_hold(take(0, vec![0])).await.unwrap();
+    assert_eq!(govern.list_holds(list()).await.unwrap().into_inner().holds.len(), 1);
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_paused_scheduler_is_told_when_to_try_again_and_a_drained_machine_by_when() {
     let dir = tempfile::tempdir().unwrap();
