@@ -62,7 +62,6 @@ impl Core {
             deadline: deadline.min(now.plus_micros(self.options.hold_micros_max)),
             first_wait: before.as_ref().map_or(delta.revision, |hold| hold.first_wait),
         };
-        self.check_hold_quota(&job, &hold)?;
         let mut lost: BTreeMap<JobId, Vec<u32>> = BTreeMap::new();
         let queue = self.queue(&job, &hold);
         // By class: thousands of machines may be alike, and a job has thousands of constraints.
@@ -74,6 +73,7 @@ impl Core {
                 lost.entry(loser).or_default().push(machine);
             }
         }
+        self.check_hold_quota(&job, &hold, &lost)?;
         if before.as_ref() == Some(&hold) {
             return Ok(Verdict::Answer(answer));
         }
@@ -111,12 +111,19 @@ impl Core {
         Ok(())
     }
 
-    fn check_hold_quota(&self, job: &Job, hold: &Hold) -> Result<(), Rejection> {
+    /// What others lose to it is given back to the quota: two gangs of one namespace would block each other for ever otherwise.
+    fn check_hold_quota(&self, job: &Job, hold: &Hold, lost: &BTreeMap<JobId, Vec<u32>>) -> Result<(), Rejection> {
         let namespace = &job.shape.namespace;
-        let Some(budget) = Budget::of(&self.derived.quotas, &self.cell, job, false) else { return Ok(()) };
+        let quotas = &self.derived.quotas;
+        let Some(budget) = Budget::of(quotas, &self.cell, job, false) else { return Ok(()) };
+        let mut given = GivenBack::default();
+        for (loser, machines) in lost.iter().filter(|(loser, _)| quotas.place_of(loser.slot) == Some(budget.place)) {
+            let held = self.cell.hold(*loser).expect("it holds room there");
+            given.add_times(&held.resources, i64::try_from(machines.len()).expect("machines have slots of 32 bits"));
+        }
         let mut wanted = plenum_model::Sum::default();
         wanted.add(&hold.resources, hold.machines.len());
-        let short = budget.shortage(&GivenBack::default(), &wanted.total());
+        let short = budget.shortage(&given, &wanted.total());
         let short = short.filter(|_| !planted::is(Bug::HoldsBeyondQuotas));
         let Some(short) = short else { return Ok(()) };
         let short = self.words_of(short);

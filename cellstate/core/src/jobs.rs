@@ -49,8 +49,8 @@ impl Core {
                 (job.id, job.version + 1)
             }
         };
-        // A recurring job that is submitted again goes on where it stood: no instant twice.
-        let last = before.as_ref().filter(|_| shape.kind == JobKind::Recurring).and_then(|job| job.last_instant_micros);
+        // A recurring job that is submitted again goes on where it stood, whatever its name was meanwhile: no instant twice.
+        let last = before.as_ref().and_then(|job| job.last_instant_micros);
         self.check_tasks(shape.groups.iter().map(|group| u64::from(group.count)).sum())?;
         let (mark, mut delta) = (self.mark(), self.draft(now));
         self.intern_shapes(shape, &mut delta)?;

@@ -96,9 +96,7 @@ impl Core {
         }
         let new = found.into_iter().filter(|(allocation, _)| !before.contains(allocation));
         for (allocation, item) in new.filter(|_| !planted::is(Bug::ForgetsUnknownTasks)) {
-            // What was granted in this life of the cell, it has known: it has ended here, as with a machine that was removed. Nobody
-            // can want to adopt that.
-            let ended_here = allocation.generation > floor_of(self.cell.identity().incarnation);
+            let ended_here = self.has_ended_here(allocation);
             let until = if ended_here { delta.time } else { delta.time.plus_micros(self.options.unknown_micros) };
             let task = UnknownTask {
                 machine: machine.id,
@@ -110,6 +108,14 @@ impl Core {
             delta.unknown.push((UnknownId { machine: slot, allocation }, Some(Arc::new(task))));
         }
         Ok(())
+    }
+
+    /// Whether the cell has known an allocation that it does not have: what was granted in this life of it has ended here, as with a machine that
+    /// was removed, and so has what came with the backup that it was restored of, as far as its row still tells. Nobody can want to adopt that.
+    fn has_ended_here(&self, allocation: AllocationId) -> bool {
+        let floor = floor_of(self.cell.identity().incarnation);
+        let tenant = self.cell.allocation_rows().get(allocation.slot).map_or(0, |row| row.generation);
+        allocation.generation > floor || (allocation.generation..=floor).contains(&tenant)
     }
 
     /// None of them can run any more: the machine booted, or is taken out of the cell.

@@ -107,6 +107,38 @@ fn an_earlier_hold_takes_room_from_a_later_one_which_keeps_its_place() {
     );
 }
 
+// The quota that the later one would give back was missing to the earlier one, and both kept what they had for ever.
+#[test]
+fn two_half_fitting_gangs_of_one_namespace_do_not_block_each_other_by_its_quota() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        machine m3 cpu=1000
+        quota default cpu=2000
+        job a by ml tasks=2 cpu=1000
+        job b by ml tasks=2 cpu=1000
+        hold a m1 cpu=1000
+        hold b m2 cpu=1000
+        hold b m1,m2 cpu=1000
+        hold a m1,m3 cpu=1000
+        hold a m1,m2 cpu=1000
+        hold? a
+        hold? b
+        used? default
+        hold a m1,m2,m3 cpu=1000
+        ",
+        "
+        NO_ROOM_TO_HOLD: m1 is short of cpu by 1000m for b beside the holds that come first
+        NO_ROOM_TO_HOLD: the quota of default is short of cpu by 1000m for a to hold that
+        a holds [m1 m2] for 60
+        b holds [] for 60
+        default uses 2000
+        NO_ROOM_TO_HOLD: the quota of default is short of cpu by 1000m for a to hold that
+        ",
+    );
+}
+
 #[test]
 fn a_hold_without_machines_still_keeps_its_place() {
     check(
@@ -221,6 +253,31 @@ fn a_task_that_the_cell_does_not_know_occupies_its_room_until_its_receipt() {
         ",
         "
         m1 alloc-7-1 stopping; free 3000
+        ",
+    );
+}
+
+// What came with the backup, and ended here, ran on for 15 minutes beside its replacement when its machine came back.
+#[test]
+fn what_a_restored_cell_knew_and_gave_up_is_stopped_at_once() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job web by service tasks=1 cpu=1000
+        job api by service tasks=1 cpu=1000
+        service: claim web[0]@m1
+        restore
+        machine m1 cpu=4000 runs=alloc-0-1
+        machine m2 cpu=4000
+        expire m1
+        remove m1 unless-alive
+        machine m1 cpu=4000 runs=alloc-0-1,alloc-0-2,alloc-1-1
+        unknown? m1
+        ",
+        "
+        service: committed; web[0] granted
+        m1 alloc-0-1 stopping; alloc-0-2 until 900; alloc-1-1 until 900; free 1000
         ",
     );
 }
@@ -402,6 +459,31 @@ fn a_registration_from_before_a_boot_comes_too_late() {
         STALE_EPOCH: m1 began its epoch at revision 4, and this agent has heard of 3 only; register again with what it heard now
         web[0] Granted
         web[0] gone
+        ",
+    );
+}
+
+// What its name stood for in between had no instants, and the next version began without any.
+#[test]
+fn a_recurring_job_goes_on_where_it_stood_whatever_its_name_was_meanwhile() {
+    check(
+        "
+        machine m1 cpu=4000
+        job nightly by cron tasks=1 cpu=1000 recurring
+        launch nightly 3000000
+        stopjob nightly
+        job nightly by cron tasks=1 cpu=1000
+        stopjob nightly
+        job nightly by cron tasks=1 cpu=1000 recurring
+        launch nightly 2000000
+        launch nightly 4000000
+        jobs?
+        ",
+        "
+        INSTANT_PASSED: nightly was launched for 3000000 µs; expected a later instant, found 2000000 µs
+        nightly cron Waiting
+        nightly-3 cron Waiting
+        nightly-4 cron Waiting
         ",
     );
 }
