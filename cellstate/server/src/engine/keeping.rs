@@ -15,6 +15,8 @@ use crate::shared::Shared;
 const DELAY: Duration = Duration::from_millis(50);
 /// How long the mark is waited for while nothing is written: for ever.
 const QUIET: Duration = Duration::from_secs(3600);
+/// From a mark that could not be written to the next try, where nothing else is written.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How often the room on the disk is looked at.
 const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -187,14 +189,22 @@ impl SpaceWatch {
 
 /// The thread that writes the high-water mark.
 pub(crate) fn mark(shared: &Arc<Shared>) {
-    let mut seen = 0;
+    let flush = || {
+        let flushed = shared.keeper.high_water().flush();
+        flushed.inspect_err(|error| tracing::warn!(%error, "the high-water mark could not be written")).is_ok()
+    };
+    keep_marking(&shared.keeping, || shared.has_failed() || flush());
+}
+
+/// Flushes the mark after what is written, and at the end; and again where that failed: in a cell in which nothing more
+/// happens, nothing else would. `flush` says whether it is done with.
+fn keep_marking(keeping: &Keeping, mut flush: impl FnMut() -> bool) {
+    let (mut seen, mut is_done) = (0, true);
     loop {
-        let (written, stopping) = shared.keeping.wait(&mut seen, Instant::now() + QUIET);
-        if (written || stopping)
-            && !shared.has_failed()
-            && let Err(error) = shared.keeper.high_water().flush()
-        {
-            tracing::warn!(%error, "the high-water mark could not be written");
+        let until = Instant::now() + if is_done { QUIET } else { AGAIN };
+        let (written, stopping) = keeping.wait(&mut seen, until);
+        if written || stopping || !is_done {
+            is_done = flush();
         }
         if stopping {
             return;
@@ -269,6 +279,22 @@ mod tests {
         keeping.stop();
         assert_eq!(keeping.wait(&mut marks, soon()), (true, true), "the last one is marked, too");
         assert_eq!(keeping.wait(&mut busy, soon()), (true, true));
+    }
+
+    // It was tried again with the next batch only. In a cell that stood still from then on it stayed behind, and with
+    // it the proof of what had been acknowledged: damage there would have been taken for a write that a crash tore.
+    #[test]
+    fn a_mark_that_could_not_be_written_is_written_later_though_nothing_else_is() {
+        let (keeping, mut flushes) = (Keeping::default(), 0);
+        keeping.wake();
+        keep_marking(&keeping, || {
+            flushes += 1;
+            if flushes == 2 {
+                keeping.stop();
+            }
+            flushes > 1
+        });
+        assert_eq!(flushes, 3, "one that failed, one again, and one at the end");
     }
 
     // The feeding thread made the segment before this one tried again, which then saw nothing to do: the cell was read-only until it was
