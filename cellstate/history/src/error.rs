@@ -341,6 +341,8 @@ mod tests {
         // A failed read, a damaged file system; too many open files, a full disk, no right to it.
         for (code, may_be_sound) in [(5, false), (117, false), (24, true), (28, true), (13, true)] {
             assert_eq!((failed(code).may_pass(), failed(code).may_be_sound()), (true, may_be_sound), "{code}");
+            let opening = OpenError::from(failed(code));
+            assert_eq!((opening.may_pass(), opening.may_be_sound()), (true, may_be_sound), "{code}, while opening");
         }
         assert!(!failed(2).may_be_sound(), "a file that is gone");
         assert!(

@@ -237,8 +237,8 @@ impl ServerError {
             }
             Self::OpenHistory(plenum_history::OpenError::Folder { .. }) => "BAD_DIRECTORY",
             Self::OpenHistory(plenum_history::OpenError::Locked { .. }) => "DIRECTORY_LOCKED",
-            // A start writes, too: on a full disk what is there is as sound as it was.
-            Self::OpenHistory(open) if open.may_pass() => "HISTORY_WRITE_FAILED",
+            // A start writes, too: on a full disk what is there is as sound as it was. What the disk can't read is not.
+            Self::OpenHistory(open) if open.may_be_sound() => "HISTORY_WRITE_FAILED",
             Self::WriteHistory(plenum_history::WriteError::Store(StoreError::Failed(_) | StoreError::Poisoned)) => {
                 "HISTORY_WRITE_FAILED"
             }
@@ -336,5 +336,21 @@ mod tests {
         };
         assert_eq!(folder(std::io::ErrorKind::PermissionDenied), "BAD_DIRECTORY");
         assert_eq!(folder(std::io::ErrorKind::StorageFull), "NO_SPACE");
+    }
+
+    // It was told apart from damage, as on a full disk: an operator was to make room, at each start again, and not told
+    // that the cell can do without its history.
+    #[test]
+    fn a_history_that_the_disk_can_not_read_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || plenum_history::History::open(dir.path(), plenum_history::Options::new(vec![7])).map(drop);
+        open().unwrap();
+        let list = dir.path().join("store/keyspaces/1/current");
+        std::fs::remove_file(&list).unwrap();
+        // Where there is no memory the system answers as for a sector that can't be read.
+        std::os::unix::fs::symlink("/proc/self/mem", &list).unwrap();
+        let error = ServerError::OpenHistory(open().unwrap_err());
+        assert!(told(&error).contains("os error 5"), "{}", told(&error));
+        assert_eq!(error.code(), "DAMAGED_HISTORY");
     }
 }
