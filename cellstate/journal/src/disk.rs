@@ -67,8 +67,9 @@ pub trait DiskLock: Send + Sync {
     /// Tells others that it is about to be dropped: they wait for it a while.
     fn ends(&self);
 
-    /// Whether its file was removed, mostly with the directory: what is written is lost then, and another may have the lock. False where the
-    /// system can't tell.
+    /// Whether its file was removed, mostly with the directory, or is elsewhere and another one in its place: what is
+    /// written is lost then, or gets into another's directory, and another may have the lock. False where the system
+    /// can't tell.
     fn is_removed(&self) -> bool;
 }
 

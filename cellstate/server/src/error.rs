@@ -175,8 +175,9 @@ pub enum ServerError {
     },
     /// The log's directory was taken away under the server.
     #[error(
-        "{path} was removed under the server, or its file LOCK was: what is decided now would be lost, or be written beside another server; \
-         start again where the rest of it is there, and restore a backup where it is not"
+        "{path} was removed under the server, or its file LOCK was, or another directory is in its place: what is \
+         decided now would be lost, or be written beside another server; start again where the rest of it is there, \
+         and restore a backup where it is not"
     )]
     DirectoryGone {
         /// The log's directory.

@@ -131,8 +131,8 @@ impl Keeper {
         reader(&self.0, from_revision)
     }
 
-    /// Whether the lock of the directory was removed, mostly with all of it. To be asked about once a second: what is written then is lost,
-    /// and another server may have the directory.
+    /// Whether the lock of the directory was removed, mostly with all of it, or another directory is in its place. To
+    /// be asked about once a second: what is written then is lost, and another server may have the directory.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         self.0.lock.is_removed()

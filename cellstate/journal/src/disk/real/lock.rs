@@ -4,9 +4,9 @@ use super::{DiskLock, LockError, failed, options};
 use crate::format::count;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// The longest text that is read from a lock file: a process id is far shorter.
@@ -26,13 +26,17 @@ const SIGKILL: u64 = 1 << 8;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// The lock goes with the open file, also when the process is killed.
-pub(super) struct RealLock(File);
+pub(super) struct RealLock {
+    file: File,
+    /// Where it was taken.
+    path: PathBuf,
+}
 
 impl RealLock {
     fn tell(&self, more: &str) -> std::io::Result<()> {
         let text = format!("{}{more}\n", std::process::id());
-        self.0.write_all_at(text.as_bytes(), 0)?;
-        self.0.set_len(count(text.len()))
+        self.file.write_all_at(text.as_bytes(), 0)?;
+        self.file.set_len(count(text.len()))
     }
 }
 
@@ -43,7 +47,11 @@ impl DiskLock for RealLock {
     }
 
     fn is_removed(&self) -> bool {
-        self.0.metadata().is_ok_and(|found| found.nlink() == 0)
+        let Ok(held) = self.file.metadata() else { return false };
+        // Files are opened by their names: where another directory has this one's, they would be that one's. Where none
+        // has it they are not opened at all.
+        let is_another = |there: Metadata| (there.dev(), there.ino()) != (held.dev(), held.ino());
+        held.nlink() == 0 || std::fs::metadata(&self.path).is_ok_and(is_another)
     }
 }
 
@@ -74,7 +82,7 @@ pub(super) fn take(path: &Path) -> Result<RealLock, LockError> {
         }
         std::thread::sleep(PAUSE);
     }
-    let lock = RealLock(file);
+    let lock = RealLock { file, path: path.to_owned() };
     lock.tell("").map_err(failed("write", path))?;
     Ok(lock)
 }
@@ -110,6 +118,25 @@ mod tests {
         assert!(!lock.is_removed(), "it is only elsewhere");
         std::fs::remove_file(home.path().join("moved")).unwrap();
         assert!(lock.is_removed());
+    }
+
+    // Its next segments were written into the cell that had been made in its directory's old place, beside those of
+    // that one's server.
+    #[test]
+    fn a_lock_that_was_moved_is_as_good_as_removed_once_another_is_in_its_place() {
+        let home = tempfile::tempdir().unwrap();
+        let (log, moved) = (home.path().join("log"), home.path().join("moved"));
+        std::fs::create_dir(&log).unwrap();
+        let lock = take(&log.join("LOCK")).unwrap();
+        assert!(!lock.is_removed());
+        std::fs::rename(&log, &moved).unwrap();
+        std::fs::create_dir(&log).unwrap();
+        assert!(!lock.is_removed(), "nobody else is there yet");
+        let other = take(&log.join("LOCK")).unwrap();
+        assert_eq!((lock.is_removed(), other.is_removed()), (true, false));
+        std::fs::remove_dir_all(&log).unwrap();
+        std::fs::rename(&moved, &log).unwrap();
+        assert_eq!((lock.is_removed(), other.is_removed()), (false, true), "it is back in its place");
     }
 
     #[test]
