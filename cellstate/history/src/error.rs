@@ -262,8 +262,9 @@ pub enum WriteError {
     },
     /// The history has revisions that the log doesn't have.
     #[error(
-        "the history has revisions up to {history}, and the log ends at {log}: the log has lost its end. Keep the history, which has it: \
-         `plenum restore --from DIR --dir NEW --accept-loss` goes on from there"
+        "the history has revisions up to {history}, and the log ends at {log}: the log has lost its end. Keep the \
+         history: `plenum restore --from DIR --dir NEW --accept-loss` goes on from what it shows by itself, its newest \
+         checkpoint, and says what is lost"
     )]
     AheadOfLog {
         /// The newest revision of which the history has a trace.

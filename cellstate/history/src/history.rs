@@ -191,6 +191,18 @@ impl History {
         self.store().map_or(0, |store| store.table_bytes())
     }
 
+    /// The newest revision of which there is a trace, also where it can't be read: of its batch, or of a checkpoint; 0
+    /// if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError`].
+    pub fn newest_known(&self) -> Result<u64, StoreError> {
+        let head = number(&*self.store()?, &keys::HEAD)?.unwrap_or(0);
+        let checkpoint = self.newest_checkpoint().map_or(0, |checkpoint| checkpoint.revision);
+        Ok(head.max(checkpoint).max(self.newest_revision()))
+    }
+
     /// Makes sure that the history doesn't know of revisions that the log, which ends at `log_newest`, has lost.
     ///
     /// To be called once, after opening and before the first append: revisions that were lost are given again, to
@@ -200,9 +212,7 @@ impl History {
     ///
     /// [`WriteError::AheadOfLog`] if it does; [`WriteError::Store`].
     pub fn check_against_log(&self, log_newest: u64) -> Result<(), WriteError> {
-        let trace = number(&*self.store()?, &keys::HEAD)?.unwrap_or(0).max(self.view().newest);
-        let checkpoint = self.newest_checkpoint().map_or(0, |checkpoint| checkpoint.revision);
-        let history = trace.max(checkpoint);
+        let history = self.newest_known()?;
         if history > log_newest { Err(WriteError::AheadOfLog { history, log: log_newest }) } else { Ok(()) }
     }
 

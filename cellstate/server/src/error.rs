@@ -97,7 +97,7 @@ pub enum ServerError {
     /// The history could not be written.
     #[error("the history could not be written")]
     WriteHistory(#[source] plenum_history::WriteError),
-    /// The log has lost its end, and the history has it.
+    /// The log has lost its end, of which the history knows.
     #[error(transparent)]
     AheadOfLog(plenum_history::WriteError),
     /// The log does not go back to where the history ends.
@@ -316,7 +316,7 @@ mod tests {
         let failed = ServerError::WriteHistory(WriteError::Store(StoreError::Poisoned));
         assert_eq!(failed.code(), "HISTORY_WRITE_FAILED");
         let ahead = ServerError::against_log(WriteError::AheadOfLog { history: 9, log: 8 });
-        assert_eq!(ahead.code(), "DAMAGED_LOG", "the history has what the log lost");
+        assert_eq!(ahead.code(), "DAMAGED_LOG", "it is the log that lost something");
         // Nothing was to be written.
         let told = told(&ahead);
         assert!(told.starts_with("the history has revisions up to 9"), "{told}");

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use plenum_history::{Entries, History, ReadError};
+use plenum_history::{Entries, History, ReadError, WriteError};
 use plenum_journal::{CellId, ChainHash, Frame, Identity, KeptReport, OpenError, RealDisk, Report, Tail};
 use plenum_model::{Cell, Revision};
 use plenum_proto::{delta, v1};
@@ -27,10 +27,11 @@ const NAMED_MAX: usize = 1000;
 pub struct Loss {
     /// The last revision that is kept.
     pub kept_revision: u64,
-    /// The last revision that is known to have been there: from the log's high-water mark, or from what stands behind the damage. There
-    /// may have been more, within the last 100 ms.
+    /// The last revision that is known to have been there: from the log's high-water mark, from what stands behind the
+    /// damage, or from a trace in the history. There may have been more, within the last 100 ms.
     pub last_known_revision: u64,
-    /// The high-water mark is lost as well: nobody knows how far the log had come, and there may have been more of it.
+    /// The high-water mark is lost as well, or older than what the history knows of: nobody knows how far the log had
+    /// come, and there may have been more of it.
     pub may_be_more: bool,
     /// All damage of the log, each with its place.
     pub damages: Vec<String>,
@@ -80,19 +81,19 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
     let (mut most, mut unfoldable) = (u64::MAX, None);
     loop {
         let followed = match start(dir, identity, most) {
-            Ok(Start { cell, unread, retained }) => {
+            Ok(Start { cell, unread, retained, known }) => {
                 let begun = (cell.revision().0, cell.identity().incarnation);
                 let (follower, report, kept) = follow_log(&disk, identity.cell, cell, most)?;
                 recovery::check_incarnation(dir, begun, retained, (report.oldest_revision, identity.incarnation))?;
                 let damages = kept.damages.iter().map(ToString::to_string);
                 let before = damages.chain(unread.iter().map(Unread::to_string)).collect();
-                follower.into_followed().map(|follower| (follower, report, before, unread))
+                follower.into_followed().map(|follower| (follower, (report, known), before, unread))
             }
             Err(unfoldable) => Err(unfoldable),
         };
         match followed {
-            Ok((follower, report, before, unread)) => {
-                let concluded = conclude(dir, follower, (unfoldable, before), &report, accept_loss);
+            Ok((follower, (report, known), before, unread)) => {
+                let concluded = conclude(dir, follower, (unfoldable, before), (&report, known), accept_loss);
                 let is_whole = concluded.as_ref().is_ok_and(|followed| followed.loss.is_none());
                 // What could only not be looked at is not given up, and nobody is told that it is damaged.
                 let mut obstacles = unread.into_iter().filter_map(Unread::into_obstacle).filter(|_| !is_whole);
@@ -165,6 +166,8 @@ struct Start {
     unread: Vec<Unread>,
     /// The oldest revision that the history has the batch of, if it is the history's cell and it has any.
     retained: Option<u64>,
+    /// The newest revision of which the history has a trace; 0 where it can't be opened.
+    known: u64,
 }
 
 /// The cell that the history shows at its end, or at a revision before it; and what could not be read. Where the history can't be read that is
@@ -172,14 +175,14 @@ struct Start {
 /// where that is.
 fn start(dir: &Path, identity: Identity, most: u64) -> Result<Start, Unfoldable> {
     let folder = dir.join(HISTORY);
-    let (mut unread, mut begun) = (Vec::new(), None);
+    let (mut unread, mut begun, mut known) = (Vec::new(), None, 0);
     if folder.is_dir() {
         let opened = recovery::read_options(dir, &identity.cell.0)
             .and_then(|options| begin_with_history(&folder, options, most));
-        begun = opened.unwrap_or_else(|error| {
+        (begun, known) = opened.unwrap_or_else(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "the history can't be used");
             unread.push(Unread::History(error));
-            None
+            (None, 0)
         });
     }
     let Some((mut cell, entries, retained)) = begun else {
@@ -189,7 +192,7 @@ fn start(dir: &Path, identity: Identity, most: u64) -> Result<Start, Unfoldable>
             None
         });
         let cell = read.filter(|cell| cell.revision().0 <= most).unwrap_or_default();
-        return Ok(Start { cell, unread, retained: None });
+        return Ok(Start { cell, unread, retained: None, known });
     };
     // Its blocks stand in the log, which may be damaged there: then the log is followed from here, as far as it goes.
     let mut further = |error: ReadError| {
@@ -210,28 +213,29 @@ fn start(dir: &Path, identity: Identity, most: u64) -> Result<Start, Unfoldable>
             }
         }
     }
-    Ok(Start { cell, unread, retained })
+    Ok(Start { cell, unread, retained, known })
 }
 
 /// A cell, what the history has behind it, if anything, and the oldest revision that it has the batch of.
 type Begun = (Cell, Option<Result<Entries, ReadError>>, Option<u64>);
 
 /// The cell of the history's newest checkpoint, and what comes after it; nothing where it has nothing: one that a start has made, and not
-/// got to fill.
+/// got to fill. And the newest revision of which it has a trace.
 fn begin_with_history(
     folder: &Path,
     options: plenum_history::Options,
     most: u64,
-) -> Result<Option<Begun>, ServerError> {
+) -> Result<(Option<Begun>, u64), ServerError> {
     let (history, opened) = History::open(folder, options)?;
+    let known = history.newest_known().map_err(|error| ServerError::ReadHistory(error.into()))?;
     if opened.newest_revision == 0 && history.newest_checkpoint().is_none() {
-        return Ok(None);
+        return Ok((None, known));
     }
     let (cell, start) = recovery::newest_cell(&history)?;
     // Its batches may end before its newest checkpoint.
     let last = opened.newest_revision.min(most);
     let entries = (last > start).then(|| history.entries(start + 1, last));
-    Ok(Some((cell, entries, recovery::retained(&history))))
+    Ok((Some((cell, entries, recovery::retained(&history))), known))
 }
 
 fn apply(cell: &mut Cell, revision: u64, encoded: Bytes) -> Result<(), Unfoldable> {
@@ -245,7 +249,7 @@ fn conclude(
     dir: &Path,
     follower: Follower,
     (unfoldable, before): (Option<String>, Vec<String>),
-    report: &Report,
+    (report, known): (&Report, u64),
     accept_loss: bool,
 ) -> Result<Followed, BackupError> {
     let Follower { cell, tail, readable, readable_unlisted, last_seen, .. } = follower;
@@ -255,8 +259,10 @@ fn conclude(
         let why = before.into_iter().last().unwrap_or_else(|| "the history does not go back to it".to_owned());
         return nothing(format!("the log begins at revision {}, and {why}", report.oldest_revision));
     }
-    // Of what the log has, nothing is missing; that the history has more than the log is no loss, but the log's.
-    let reached = kept_revision >= report.tail.revision.max(report.mark.revision) && unfoldable.is_none();
+    // Of what log and history know of, nothing is missing; that the history shows more than the log has is no loss, but
+    // the log's.
+    let logged = report.tail.revision.max(report.mark.revision);
+    let reached = kept_revision >= logged.max(known) && unfoldable.is_none();
     let refused = report.refused.as_ref().map(ToString::to_string).or(unfoldable);
     if refused.is_none() && reached {
         if kept_revision == 0 {
@@ -266,7 +272,11 @@ fn conclude(
     }
     let joins_not =
         || before.first().cloned().unwrap_or_else(|| "what the history has does not join the log".to_owned());
-    let refused = refused.unwrap_or_else(joins_not);
+    // What the history knows of may be in no frame of the log any more, nor in its mark: nobody knows how far it had
+    // come then.
+    let is_ahead = known > logged.max(last_seen);
+    let ahead = || is_ahead.then(|| WriteError::AheadOfLog { history: known, log: report.tail.revision }.to_string());
+    let refused = refused.or_else(ahead).unwrap_or_else(joins_not);
     if kept_revision == 0 {
         return nothing(format!("nothing in front of the damage tells how the cell began: {refused}"));
     }
@@ -278,9 +288,8 @@ fn conclude(
     if damages.is_empty() {
         damages.push(refused);
     }
-    let last_known_revision = [kept_revision, report.mark.revision, report.tail.revision, last_seen].into_iter().max();
-    let last_known_revision = last_known_revision.unwrap_or(kept_revision);
-    let may_be_more = matches!(report.refused, Some(OpenError::NoMark { .. }));
+    let last_known_revision = kept_revision.max(logged).max(last_seen).max(known);
+    let may_be_more = is_ahead || matches!(report.refused, Some(OpenError::NoMark { .. }));
     let loss = Loss { kept_revision, last_known_revision, may_be_more, damages, readable, readable_unlisted };
     Ok(Followed { cell, incarnation: report.identity.incarnation, tail, loss: Some(loss) })
 }

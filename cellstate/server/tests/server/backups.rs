@@ -375,6 +375,44 @@ async fn what_the_log_lost_and_the_history_has_is_not_lost() {
     server.shutdown().await.unwrap();
 }
 
+/// A log was put back from a copy that was older than the history. A start refused it, but who restored of it was told
+/// that nothing is lost: the history has no batches, only where they stood in the log.
+#[tokio::test]
+async fn what_only_the_history_knows_of_is_lost_and_counted() {
+    let temporary = tempfile::tempdir().unwrap();
+    let [dir, older, new] = ["cell", "older", "new"].map(|name| temporary.path().join(name));
+    let (server, channel, session, _) = busy_cell(&dir, 1).await;
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    copy_folder(&dir.join("log"), &older);
+    // Of what comes now there is no checkpoint, and it is killed after the first of its blocks of batches, which end
+    // with a segment or after 1024 of them.
+    let mut options = crate::client::options(&dir);
+    options.settings.checkpoint_interval = std::time::Duration::from_secs(3600);
+    let server = Server::start(options.clone()).await.unwrap();
+    let channel = connect(&server).await;
+    for number in 0..1100 {
+        register(&channel, &format!("n{number}"), 1000).await;
+    }
+    caught_up(&channel).await;
+    drop(channel);
+    server.kill().await.unwrap();
+    std::fs::remove_dir_all(dir.join("log")).unwrap();
+    std::fs::rename(&older, dir.join("log")).unwrap();
+
+    let refused = Server::start(options).await.err().unwrap();
+    assert!(refused.code() == "DAMAGED_LOG" && refused.to_string().contains("lost its end"), "{refused}");
+    let refused = restore(&dir, &new, &RestoreOptions::default()).unwrap_err();
+    assert!(matches!(refused, BackupError::LossNotAccepted { .. }), "{refused}");
+    assert!(refused.to_string().contains("lost its end"), "{refused}");
+    let refused = back_up_folder(&dir, &mut Vec::new(), Path::new("memory")).unwrap_err();
+    assert!(matches!(refused, BackupError::LossNotAccepted { .. }), "{refused}");
+    let accept = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
+    let loss = restore(&dir, &new, &accept).unwrap().loss.unwrap();
+    assert!(loss.revisions() >= 500 && loss.may_be_more && !loss.damages.is_empty(), "{loss:?}");
+    start(&new).await.shutdown().await.unwrap();
+}
+
 // Neither `verify` nor `restore --accept-loss` looked at such a log, and the second ended with the advice to use it.
 #[tokio::test]
 async fn a_log_whose_mark_is_gone_is_gone_on_from_and_nobody_says_that_nothing_is_lost() {
