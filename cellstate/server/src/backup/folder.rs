@@ -1,8 +1,9 @@
 //! The directory of a stopped cell, followed to its end without changing its log; also a damaged one, as far as it can be followed.
 //!
 //! The newest checkpoint of the history is folded forward with what the history has, then with the frames of the log that go on from
-//! there; where there is no history that can be read, the fallback is. The checkpoint is the history's own, its blocks are frames of the log: where a frame before the checkpoint is damaged, the
-//! cell is whole; one behind it ends what can be followed. Where the history does not come up to the log, the segments that were kept for
+//! there; where there is no history that can be read, or none that leads as far as the fallback shows, the fallback is.
+//! The checkpoint is the history's own, its blocks are frames of the log: where a frame before the checkpoint is damaged,
+//! the cell is whole; one behind it ends what can be followed. Where the history does not come up to the log, the segments that were kept for
 //! it are followed first.
 
 use std::path::Path;
@@ -71,6 +72,14 @@ pub(super) struct Followed {
     pub(super) loss: Option<Loss>,
 }
 
+/// A directory that is looked at.
+struct Directory<'a> {
+    path: &'a Path,
+    /// Its log's.
+    disk: RealDisk,
+    identity: Identity,
+}
+
 /// Follows the directory of a stopped cell. A damaged one is refused unless the loss is accepted.
 pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupError> {
     let log = dir.join(LOG);
@@ -78,21 +87,12 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
     // Whose it is, before its history is looked at; the lock is held while the log is walked.
     let identity = plenum_journal::identity(&disk).map_err(ServerError::OpenJournal)?;
     recovery::expect_owner(dir)?;
+    let directory = Directory { path: dir, disk, identity };
     let (mut most, mut unfoldable) = (u64::MAX, None);
     loop {
-        let followed = match start(dir, identity, most) {
-            Ok(Start { cell, unread, retained, known }) => {
-                let begun = (cell.revision().0, cell.identity().incarnation);
-                let (follower, report, kept) = follow_log(&disk, identity.cell, cell, most)?;
-                recovery::check_incarnation(dir, begun, retained, (report.oldest_revision, identity.incarnation))?;
-                let damages = kept.damages.iter().map(ToString::to_string);
-                let before = damages.chain(unread.iter().map(Unread::to_string)).collect();
-                follower.into_followed().map(|follower| (follower, (report, known), before, unread))
-            }
-            Err(unfoldable) => Err(unfoldable),
-        };
-        match followed {
-            Ok((follower, (report, known), before, unread)) => {
+        match furthest(&directory, most) {
+            Ok(Attempt { follower, report, before, unread, known }) => {
+                let before = before.into_iter().chain(unread.iter().map(Unread::to_string)).collect();
                 let concluded = conclude(dir, follower, (unfoldable, before), (&report, known), accept_loss);
                 let is_whole = concluded.as_ref().is_ok_and(|followed| followed.loss.is_none());
                 // What could only not be looked at is not given up, and nobody is told that it is damaged.
@@ -100,12 +100,73 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
                 return obstacles.next().map_or(concluded, |obstacle| Err(obstacle.into()));
             }
             // A cell into which a change was folded in part is none: it is made anew, up to there.
-            Err(Unfoldable { revision, what }) => {
+            Err(Stopped::Unfoldable(Unfoldable { revision, what })) => {
                 most = revision.saturating_sub(1);
                 unfoldable.get_or_insert(what);
             }
+            Err(Stopped::Failed(error)) => return Err(error),
         }
     }
+}
+
+/// How far the directory can be followed from what one cell begins with.
+struct Attempt {
+    follower: Follower,
+    report: Report,
+    /// Damage of what is kept for the history.
+    before: Vec<String>,
+    /// As in [`Start`].
+    unread: Vec<Unread>,
+    known: u64,
+}
+
+/// Why there is none.
+enum Stopped {
+    Unfoldable(Unfoldable),
+    Failed(BackupError),
+}
+
+impl From<Unfoldable> for Stopped {
+    fn from(unfoldable: Unfoldable) -> Self {
+        Self::Unfoldable(unfoldable)
+    }
+}
+
+impl From<BackupError> for Stopped {
+    fn from(error: BackupError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Follows the directory from what the history shows; and from the fallback instead, where that shows more than the
+/// history leads to, as of one that ends before the log begins.
+fn furthest(directory: &Directory<'_>, most: u64) -> Result<Attempt, Stopped> {
+    let start = start(directory, most)?;
+    let shows_history = start.shows_history;
+    let mut attempt = follow_from(directory, start, most)?;
+    let reached = attempt.follower.cell.revision().0;
+    if !shows_history || reached >= last_known(&attempt.report, attempt.follower.last_seen, attempt.known) {
+        return Ok(attempt);
+    }
+    let fallback = read_fallback(directory, most, &mut attempt.unread);
+    let Some(cell) = fallback.filter(|cell| cell.revision().0 > reached) else { return Ok(attempt) };
+    let Attempt { unread, known, .. } = attempt;
+    follow_from(directory, Start { cell, unread, retained: None, known, shows_history: false }, most)
+}
+
+/// The last revision that is known to have been there: to the log and its mark, by any frame, or to the history.
+fn last_known(report: &Report, last_seen: u64, known: u64) -> u64 {
+    report.tail.revision.max(report.mark.revision).max(last_seen).max(known)
+}
+
+fn follow_from(directory: &Directory<'_>, start: Start, most: u64) -> Result<Attempt, Stopped> {
+    let Start { cell, unread, retained, known, .. } = start;
+    let (begun, identity) = ((cell.revision().0, cell.identity().incarnation), directory.identity);
+    let (follower, report, kept) = follow_log(&directory.disk, identity.cell, cell, most)?;
+    recovery::check_incarnation(directory.path, begun, retained, (report.oldest_revision, identity.incarnation))
+        .map_err(BackupError::from)?;
+    let before = kept.damages.iter().map(ToString::to_string).collect();
+    Ok(Attempt { follower: follower.into_followed()?, report, before, unread, known })
 }
 
 /// Follows the log from a state on; what is kept for the history before it, where the state does not come up to the log.
@@ -168,16 +229,18 @@ struct Start {
     retained: Option<u64>,
     /// The newest revision of which the history has a trace; 0 where it can't be opened.
     known: u64,
+    /// Whether it is the history's cell.
+    shows_history: bool,
 }
 
 /// The cell that the history shows at its end, or at a revision before it; and what could not be read. Where the history can't be read that is
 /// the fallback's cell, or else an empty one: the log may go back to the beginning by itself. Where it can't be read to its end, what it shows is
 /// where that is.
-fn start(dir: &Path, identity: Identity, most: u64) -> Result<Start, Unfoldable> {
-    let folder = dir.join(HISTORY);
+fn start(directory: &Directory<'_>, most: u64) -> Result<Start, Unfoldable> {
+    let folder = directory.path.join(HISTORY);
     let (mut unread, mut begun, mut known) = (Vec::new(), None, 0);
     if folder.is_dir() {
-        let opened = recovery::read_options(dir, &identity.cell.0)
+        let opened = recovery::read_options(directory.path, &directory.identity.cell.0)
             .and_then(|options| begin_with_history(&folder, options, most));
         (begun, known) = opened.unwrap_or_else(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "the history can't be used");
@@ -186,13 +249,8 @@ fn start(dir: &Path, identity: Identity, most: u64) -> Result<Start, Unfoldable>
         });
     }
     let Some((mut cell, entries, retained)) = begun else {
-        let read = fallback::read(dir, identity).unwrap_or_else(|error| {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the fallback can't be used");
-            unread.push(Unread::Fallback(error));
-            None
-        });
-        let cell = read.filter(|cell| cell.revision().0 <= most).unwrap_or_default();
-        return Ok(Start { cell, unread, retained: None, known });
+        let cell = read_fallback(directory, most, &mut unread).unwrap_or_default();
+        return Ok(Start { cell, unread, retained: None, known, shows_history: false });
     };
     // Its blocks stand in the log, which may be damaged there: then the log is followed from here, as far as it goes.
     let mut further = |error: ReadError| {
@@ -213,7 +271,17 @@ fn start(dir: &Path, identity: Identity, most: u64) -> Result<Start, Unfoldable>
             }
         }
     }
-    Ok(Start { cell, unread, retained, known })
+    Ok(Start { cell, unread, retained, known, shows_history: true })
+}
+
+/// The fallback's cell, if there is one that can be read, and of no later revision than this.
+fn read_fallback(directory: &Directory<'_>, most: u64, unread: &mut Vec<Unread>) -> Option<Cell> {
+    let read = fallback::read(directory.path, directory.identity).unwrap_or_else(|error| {
+        tracing::warn!(error = &error as &dyn std::error::Error, "the fallback can't be used");
+        unread.push(Unread::Fallback(error));
+        None
+    });
+    read.filter(|cell| cell.revision().0 <= most)
 }
 
 /// A cell, what the history has behind it, if anything, and the oldest revision that it has the batch of.
@@ -288,7 +356,7 @@ fn conclude(
     if damages.is_empty() {
         damages.push(refused);
     }
-    let last_known_revision = kept_revision.max(logged).max(last_seen).max(known);
+    let last_known_revision = kept_revision.max(last_known(report, last_seen, known));
     let may_be_more = is_ahead || matches!(report.refused, Some(OpenError::NoMark { .. }));
     let loss = Loss { kept_revision, last_known_revision, may_be_more, damages, readable, readable_unlisted };
     Ok(Followed { cell, incarnation: report.identity.incarnation, tail, loss: Some(loss) })

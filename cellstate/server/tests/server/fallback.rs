@@ -309,11 +309,18 @@ async fn a_history_that_verify_has_to_do_without_is_named() {
     caught_up(&channel).await;
     server.shutdown().await.unwrap();
     copy_folder(&history, &older);
-    in_its_middle(&dir).await;
+    let jobs = in_its_middle(&dir).await;
     assert!(plenum_server::verify(&dir).unwrap().is_sound());
     std::fs::remove_dir_all(&history).unwrap();
     std::fs::rename(older, &history).unwrap();
     assert!(matches!(refused(&dir).await, ServerError::MissingLog { .. }));
+    // Nor does who restores: what the history does not lead to was given up, though the fallback does.
+    let accept = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
+    let new = temporary.path().join("new");
+    assert_eq!(plenum_server::restore(&dir, &new, &accept).unwrap().loss, None);
+    let server = Server::start(brisk(&new)).await.unwrap();
+    assert_eq!(machines(&connect(&server).await).await, jobs + 1);
+    server.shutdown().await.unwrap();
     let report = plenum_server::verify(&dir).unwrap();
     assert!(report.violations.iter().any(|violation| violation.what.contains("history")), "{:?}", report.violations);
     std::fs::remove_dir_all(&history).unwrap();
