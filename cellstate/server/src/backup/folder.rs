@@ -327,10 +327,11 @@ fn conclude(
         let why = before.into_iter().last().unwrap_or_else(|| "the history does not go back to it".to_owned());
         return nothing(format!("the log begins at revision {}, and {why}", report.oldest_revision));
     }
-    // Of what log and history know of, nothing is missing; that the history shows more than the log has is no loss, but
-    // the log's.
     let logged = report.tail.revision.max(report.mark.revision);
-    let reached = kept_revision >= logged.max(known) && unfoldable.is_none();
+    // What the history knows of may be in no frame of the log any more, nor in its mark: nobody knows how far it had
+    // come then, though the history shows all that it knows of.
+    let is_ahead = known > logged.max(last_seen);
+    let reached = kept_revision >= logged.max(known) && !is_ahead && unfoldable.is_none();
     let refused = report.refused.as_ref().map(ToString::to_string).or(unfoldable);
     if refused.is_none() && reached {
         if kept_revision == 0 {
@@ -340,9 +341,6 @@ fn conclude(
     }
     let joins_not =
         || before.first().cloned().unwrap_or_else(|| "what the history has does not join the log".to_owned());
-    // What the history knows of may be in no frame of the log any more, nor in its mark: nobody knows how far it had
-    // come then.
-    let is_ahead = known > logged.max(last_seen);
     let ahead = || is_ahead.then(|| WriteError::AheadOfLog { history: known, log: report.tail.revision }.to_string());
     let refused = refused.or_else(ahead).unwrap_or_else(joins_not);
     if kept_revision == 0 {

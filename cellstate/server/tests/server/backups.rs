@@ -413,6 +413,33 @@ async fn what_only_the_history_knows_of_is_lost_and_counted() {
     start(&new).await.shutdown().await.unwrap();
 }
 
+// Nothing that anybody knows of is missing, and a restore said so; but how far the log had come nobody knows.
+#[tokio::test]
+async fn a_log_that_ends_before_the_newest_checkpoint_is_given_up_only_when_asked() {
+    let temporary = tempfile::tempdir().unwrap();
+    let [dir, older, new] = ["cell", "older", "new"].map(|name| temporary.path().join(name));
+    let (server, channel, session, _) = busy_cell(&dir, 1).await;
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    copy_folder(&dir.join("log"), &older);
+    let server = start(&dir).await;
+    register(&connect(&server).await, "later", 1000).await;
+    server.shutdown().await.unwrap();
+    std::fs::remove_dir_all(dir.join("log")).unwrap();
+    std::fs::rename(&older, dir.join("log")).unwrap();
+
+    let refused = restore(&dir, &new, &RestoreOptions::default()).unwrap_err();
+    assert!(matches!(refused, BackupError::LossNotAccepted { .. }), "{refused}");
+    let accept = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
+    let loss = restore(&dir, &new, &accept).unwrap().loss.unwrap();
+    assert_eq!((loss.revisions(), loss.may_be_more), (0, true));
+    let server = start(&new).await;
+    let mut inspect = v1::inspect_client::InspectClient::new(connect(&server).await);
+    let machines = inspect.list_machines(v1::ListRequest::default()).await.unwrap();
+    assert!(machines.into_inner().machines.iter().any(|machine| machine.name == "later"));
+    server.shutdown().await.unwrap();
+}
+
 // Neither `verify` nor `restore --accept-loss` looked at such a log, and the second ended with the advice to use it.
 #[tokio::test]
 async fn a_log_whose_mark_is_gone_is_gone_on_from_and_nobody_says_that_nothing_is_lost() {
