@@ -228,6 +228,10 @@ pub struct SchedulerRuntime<S> {
     /// Something was not offered because of what is in flight, or as if more of a gang were needed at once than are: an answer is an occasion.
     held_back: bool,
     decide_not_before_micros: i64,
+    /// What was sent or was to be sent came to nothing so often in a row, and claimed for no job that could be left for later.
+    fruitless: u32,
+    /// Nothing is decided before, for that.
+    rests_until_micros: i64,
     /// The next time at which a decision is due by itself.
     wake_micros: Option<i64>,
     /// What the shell was last told.
@@ -271,6 +275,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             hungry: false,
             held_back: false,
             decide_not_before_micros: i64::MIN,
+            fruitless: 0,
+            rests_until_micros: i64::MIN,
             wake_micros: None,
             told_wake_micros: None,
             again_micros: None,

@@ -158,7 +158,12 @@ impl Failure {
     /// The same of a transaction that was decided, where only what is in the way of reading its outcome may pass. Who was told anything else
     /// would take it for one that was not executed.
     pub(crate) fn of_what_was_decided(self) -> Self {
-        if self.status == Code::Unavailable { self.of_a_number_that_came_before() } else { self }
+        if self.status != Code::Unavailable {
+            return self;
+        }
+        // A client that is told of no delay asks again at once, over a new connection.
+        let after = self.retry_after.max(Duration::from_secs(1));
+        self.of_a_number_that_came_before().retry(after)
     }
 
     pub(crate) fn history(error: &plenum_history::ReadError) -> Self {
@@ -332,9 +337,11 @@ mod tests {
     #[test]
     fn the_outcome_of_what_was_decided_is_unknown_while_it_can_not_be_read() {
         use plenum_history::ReadError;
-        let code_of = |error: ReadError| Failure::history(&error).of_what_was_decided().code;
-        assert_eq!(code_of(ReadError::NotThere { asked: 9, newest: 8 }), "OUTCOME_UNKNOWN");
-        assert_eq!(code_of(ReadError::BeforeFirst), "NO_SUCH_REVISION");
+        let of = |error: ReadError| Failure::history(&error).of_what_was_decided();
+        let unknown = of(ReadError::NotThere { asked: 9, newest: 8 });
+        // Who was told of no delay asked again 20 times a second, over a new connection each time.
+        assert_eq!((unknown.code, unknown.retry_after), ("OUTCOME_UNKNOWN", Duration::from_secs(1)));
+        assert_eq!(of(ReadError::BeforeFirst).code, "NO_SUCH_REVISION");
     }
 
     #[test]

@@ -27,13 +27,13 @@ impl Filter {
     pub(super) fn parse(text: &str, known: &[&str]) -> Result<Self, Failure> {
         let mut terms = Vec::new();
         for part in text.split(',').filter(|part| !part.trim().is_empty()) {
-            let found = part.split_once("!=").map(|(field, value)| (field, false, value));
-            let found = found.or_else(|| part.split_once('=').map(|(field, value)| (field, true, value)));
-            let Some((field, equal, value)) = found else {
+            // At the first of them: a value may have more.
+            let Some((before, value)) = part.split_once('=') else {
                 return Err(Failure::invalid(format!("filter: expected field=value or field!=value, found {part:?}")));
             };
+            let (field, equal) = before.strip_suffix('!').map_or((before, true), |field| (field, false));
             let field = field.trim();
-            if !known.iter().any(|known| field == *known || (known.ends_with('.') && field.starts_with(known))) {
+            if !known.iter().any(|known| is_field(field, known)) {
                 let known: Vec<String> = known.iter().map(|known| field_words(known)).collect();
                 let known = known.join(", ");
                 return Err(Failure::invalid(format!("filter: expected one of {known}, found {field:?}")));
@@ -77,6 +77,14 @@ impl Filter {
     pub(super) fn passes(&self, mut value: impl FnMut(&str) -> Option<String>) -> bool {
         self.terms.iter().all(|term| (value(&term.field).as_deref() == Some(&term.value)) == term.equal)
     }
+}
+
+/// Whether a field is a known one, or one of those that have names of their own: what no attribute can be called is a slip, and no row has it.
+fn is_field(field: &str, known: &str) -> bool {
+    if !known.ends_with('.') {
+        return field == known;
+    }
+    field.strip_prefix(known).is_some_and(|name| plenum_proto::names::attribute("filter", name).is_ok())
 }
 
 /// A field as people write it.
@@ -195,6 +203,20 @@ mod tests {
         };
         assert!(filter.passes(row("ready", Some("r2"))) && filter.passes(row("ready", None)));
         assert!(!filter.passes(row("ready", Some("r1"))) && !filter.passes(row("gone", None)));
+    }
+
+    // All machines passed for `attr.rack=r1 attr.zone!=b`, where a comma was meant: none has an attribute of that name.
+    #[test]
+    fn a_field_ends_at_the_first_sign_and_is_a_name() {
+        let slip = Filter::parse("attr.rack=r1 attr.zone!=b", &["attr."]).unwrap();
+        assert!(!slip.passes(|field| Some(if field == "attr.rack" { "r1".to_owned() } else { "a".to_owned() })));
+        let note = Filter::parse("attr.note=a!=b", &["attr."]).unwrap();
+        assert!(note.passes(|_| Some("a!=b".to_owned())) && !note.passes(|_| Some("a".to_owned())));
+        let unlike = Filter::parse("attr.note!=a=b", &["attr."]).unwrap();
+        assert!(unlike.passes(|_| Some("a".to_owned())) && !unlike.passes(|_| Some("a=b".to_owned())));
+        for wrong in ["attr.=x", "attr.a b=x", "attr.rack <=x", "attr.!=x"] {
+            assert!(Filter::parse(wrong, &["attr."]).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -368,8 +368,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if too_large {
             self.plan_less(now_micros, sent.claims());
         }
+        let least_micros = least_micros.max(self.settings.reconnect.first_micros);
+        if sent.jobs.is_empty() {
+            self.rest(now_micros, least_micros);
+        }
         for job in sent.jobs {
-            let least_micros = least_micros.max(self.settings.reconnect.first_micros);
             self.refuse(now_micros, job, least_micros, AT_THE_COMMIT, reason);
         }
         self.due = true;

@@ -128,7 +128,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if !(self.due || self.pass.is_some()) || self.window() == 0 {
             return;
         }
-        if now_micros < self.decide_not_before_micros {
+        if now_micros < self.not_before_micros() {
             return;
         }
         let from = self.pass.take();
@@ -179,7 +179,19 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     /// occasion by itself: going on with a pass is none to begin another one after it.
     pub(super) fn goes_on_micros(&self) -> Option<i64> {
         let waits = (self.due || self.pass.is_some()) && self.window() > 0;
-        waits.then_some(self.decide_not_before_micros)
+        waits.then_some(self.not_before_micros())
+    }
+
+    fn not_before_micros(&self) -> i64 {
+        self.decide_not_before_micros.max(self.rests_until_micros)
+    }
+
+    /// What claimed for no job came to nothing: nothing is decided for a while, longer each time in a row. Jobs are left for later one by one; this
+    /// would come again at once, for as long as anything waits.
+    pub(super) fn rest(&mut self, now_micros: i64, least_micros: i64) {
+        self.fruitless = self.fruitless.saturating_add(1);
+        let seed = self.settings.seed ^ self.session.0;
+        self.rests_until_micros = self.settings.retry.next_micros(now_micros, least_micros, self.fruitless, seed, seed);
     }
 
     /// Asks the scheduler, sends what it wants, and gives how long that took, in microseconds. The pass was at `from`.
@@ -360,6 +372,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                     self.plan_less(now_micros, plan.claims());
                 }
                 let jobs: BTreeSet<_> = plan.claims_by_group().map(|((job, _), _)| job).collect();
+                if jobs.is_empty() {
+                    self.rest(now_micros, 0);
+                }
                 let why = error.to_string();
                 jobs.into_iter().for_each(|job| self.refuse(now_micros, job, 0, "not sent", &why));
                 self.due = true;

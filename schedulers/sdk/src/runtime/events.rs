@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationRef, Delta, End, JobChange, JobId, NotWanted, Outcome, Refusal, RefusalKind, SessionChange,
+    TransactionOutcome,
 };
 
 use plenum_proto::v1;
@@ -140,6 +141,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let Some(sent) = self.in_flight.answered(outcome.id.number) else { return };
         // What was granted needs no other decision; what was refused does, soon.
         self.due |= !outcome.refusals.is_empty() || std::mem::take(&mut self.held_back);
+        if outcome.outcome != TransactionOutcome::Refused {
+            (self.fruitless, self.rests_until_micros) = (0, i64::MIN);
+        } else if sent.jobs.is_empty() {
+            self.rest(now_micros, 0);
+        }
         for misfit in divergences(&sent.message, outcome) {
             let (transaction, refusal) = (outcome.id, Box::new(misfit.clone()));
             outputs.push(Output::Notice(Notice::Misfit { transaction, refusal }));
@@ -212,7 +218,7 @@ fn is_divergence(refusal: &Refusal) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_model::{LogTime, RefusalReason, Revision, TaskState, TransactionId, TransactionOutcome};
+    use plenum_model::{LogTime, RefusalReason, Revision, TaskState, TransactionId};
 
     fn refusal(kind: RefusalKind, why: NotWanted) -> Refusal {
         Refusal {

@@ -382,3 +382,50 @@ fn claims_while_refused(
     }
     claims
 }
+
+/// Stops what runs, to make room for what waits, and claims nothing.
+struct Clearing;
+
+impl Scheduler for Clearing {
+    fn name(&self) -> &str {
+        "idle"
+    }
+
+    fn decide(&mut self, _: &View<'_>) -> Decision {
+        let (mut plan, mut decision) = (Plan::incremental(), Decision::default());
+        plan.stop(AllocationId { slot: 0, generation: 1 });
+        decision.commit(plan);
+        decision
+    }
+}
+
+/// How many transactions it sends in a second, of which each is answered so.
+fn sent_in_a_second(answer: impl Fn(u64) -> Tell) -> usize {
+    let (mut runtime, mut outputs) = with_work(Clearing, 0);
+    let mut sent = 0;
+    for now in (0..1_000_000).step_by(1_000) {
+        let numbers: Vec<u64> = commits(&outputs).map(|commit| commit.number).collect();
+        outputs = runtime.handle(now, Input::Tick);
+        for number in numbers {
+            sent += 1;
+            outputs.extend(given(&mut runtime, now, answer(number)));
+        }
+    }
+    sent
+}
+
+// Only jobs were left for later: a plan without claims was decided and sent anew a thousand times a second, by who was paused as well.
+#[test]
+fn who_only_stops_waits_as_long_as_the_cell_says() {
+    let paused = |number| {
+        let Tell::Error(error) = rejected(number, "SCHEDULER_PAUSED") else { panic!("an error") };
+        Tell::Error(v1::RequestError { retry_after_micros: 1_000_000, ..error })
+    };
+    assert_eq!(sent_in_a_second(paused), 1);
+}
+
+#[test]
+fn who_only_stops_and_has_no_success_tries_less_and_less_often() {
+    let sent = sent_in_a_second(|number| rejected(number, "LIMIT_REACHED"));
+    assert!((4..30).contains(&sent), "{sent}");
+}
