@@ -8,7 +8,7 @@ mod recover;
 mod start;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs::{self, File},
     io,
@@ -23,7 +23,7 @@ use plenum_model::AllocationId;
 
 use crate::{
     cgroup::AgentCgroup,
-    directories::AgentDirectory,
+    directories::{AgentDirectory, AllocationDirectory},
     driver::{Driver, DriverEvent, Recovered, TaskSpec},
     isolation::{Isolation, Probed},
     open_files,
@@ -38,6 +38,9 @@ pub(crate) use self::left::end_left;
 const STARTS_AT_ONCE_MAX: usize = 4;
 /// What is removed at once, each on a thread: a task may leave a million files, and all that waits for the disk shares its threads.
 const REMOVALS_AT_ONCE_MAX: usize = 2;
+/// Ends that are marked at once. On a disk that answers one takes no time, and on one that does not, more would only
+/// hold more threads.
+const MARKS_AT_ONCE_MAX: usize = 1;
 /// After an end, the directory is cleaned if it wasn't for this long; sooner after many.
 const CLEANED_EVERY: Duration = Duration::from_secs(3600);
 
@@ -100,6 +103,10 @@ pub struct ExecDriver {
     unstarted: BTreeMap<AllocationId, u32>,
     slots: Arc<Semaphore>,
     removals: Arc<Semaphore>,
+    marks: Arc<Semaphore>,
+    unmarked: Arc<Unmarked>,
+    /// True while starts may be made.
+    gate: Option<watch::Receiver<bool>>,
     recording: Arc<clean::Recording>,
     ended_since_cleaning: usize,
     cleaned_at: Instant,
@@ -143,6 +150,9 @@ impl ExecDriver {
             unstarted: BTreeMap::new(),
             slots: Arc::new(Semaphore::new(STARTS_AT_ONCE_MAX)),
             removals: Arc::new(Semaphore::new(REMOVALS_AT_ONCE_MAX)),
+            marks: Arc::new(Semaphore::new(MARKS_AT_ONCE_MAX)),
+            unmarked: Arc::default(),
+            gate: None,
             recording: Arc::default(),
             ended_since_cleaning: 0,
             cleaned_at: Instant::now(),
@@ -160,13 +170,24 @@ impl ExecDriver {
         Arc::make_mut(&mut self.options).isolation = isolation;
     }
 
+    /// Makes no start while `gate` says false, or once nobody can say true any more. Before the first call all are made
+    /// at once.
+    pub(crate) fn start_through(&mut self, gate: watch::Receiver<bool>) {
+        self.gate = Some(gate);
+    }
+
+    /// Comes back when all that was forgotten is marked, so that the next agent doesn't find it.
+    pub(crate) async fn marked(&self) {
+        drop(self.unmarked.subscribe().wait_for(BTreeSet::is_empty).await);
+    }
+
     /// Removes what is kept of ended allocations.
     fn discard_ended(&mut self) {
         let listed = recover::allocations(&self.options.directory)
             .inspect_err(|error| tracing::warn!(%error, "can't list what is kept of ended allocations"));
         for allocation in listed.unwrap_or_default() {
             let directory = self.options.directory.allocation(allocation);
-            if directory.ended().exists() {
+            if directory.ended().exists() || self.unmarked.borrow().contains(&allocation) {
                 clean::remove_allocation(&directory);
             }
         }
@@ -195,6 +216,8 @@ impl ExecDriver {
             options: Arc::clone(&self.options),
             slots: Arc::clone(&self.slots),
             recording: Arc::clone(&self.recording),
+            unmarked: Arc::clone(&self.unmarked),
+            gate: self.gate.clone(),
         };
         drop(tokio::spawn(start::live(start, shared, self.events.clone(), stopped)));
         self.starts.insert(allocation, Handle { stop });
@@ -241,11 +264,11 @@ impl Driver for ExecDriver {
     fn forget(&mut self, allocation: AllocationId) {
         self.starts.remove(&allocation);
         let directory = self.options.directory.allocation(allocation);
-        if directory.root().exists()
-            && let Err(error) = File::create(directory.ended())
-        {
-            // Recovery will report it once more, which does no harm.
-            tracing::warn!(%allocation, %error, "can't mark an ended allocation");
+        // Aside: who waited here for a disk that does not answer would lose its lease, and its tasks would run
+        // elsewhere, too.
+        if self.unmarked.send_if_modified(|all| all.insert(allocation)) {
+            let (directory, unmarked) = (directory.clone(), Arc::clone(&self.unmarked));
+            in_background(&self.marks, move || mark(&directory, allocation, &unmarked));
         }
         // Its output is kept for readers, its files are not: the cell may give their room away.
         in_background(&self.removals, move || drop(remove_tree(&directory.task())));
@@ -255,6 +278,20 @@ impl Driver for ExecDriver {
             self.clean();
         }
     }
+}
+
+/// What was forgotten and is not marked yet.
+type Unmarked = watch::Sender<BTreeSet<AllocationId>>;
+
+/// Marks an allocation as forgotten, where something of it is kept.
+fn mark(directory: &AllocationDirectory, allocation: AllocationId, unmarked: &Unmarked) {
+    if directory.root().exists()
+        && let Err(error) = File::create(directory.ended())
+    {
+        // Recovery will report it once more, which does no harm.
+        tracing::warn!(%allocation, %error, "can't mark an ended allocation");
+    }
+    unmarked.send_if_modified(|all| all.remove(&allocation));
 }
 
 /// Does it on another thread, when it is its turn: starts and receipts don't wait for it. What an agent does not come to, the next one removes.

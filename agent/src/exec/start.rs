@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Asked, ExecOptions,
+    Asked, ExecOptions, Unmarked,
     clean::{Recording, record},
     recover, void_record,
 };
@@ -64,6 +64,9 @@ pub(super) struct Shared {
     /// Taken while a start is prepared.
     pub(super) slots: Arc<Semaphore>,
     pub(super) recording: Arc<Recording>,
+    pub(super) unmarked: Arc<Unmarked>,
+    /// See [`ExecDriver::start_through`](super::ExecDriver::start_through).
+    pub(super) gate: Option<watch::Receiver<bool>>,
 }
 
 /// A start that another process of ours made.
@@ -92,7 +95,7 @@ pub(super) async fn live(
     events: mpsc::Sender<DriverEvent>,
     mut stop: watch::Receiver<Asked>,
 ) {
-    let Shared { options, slots, recording } = shared;
+    let Shared { options, slots, recording, unmarked, gate } = shared;
     let (allocation, restart) = match &start {
         Start::New { task, .. } => (task.allocation, task.restart),
         Start::Adopted(adopted) => (adopted.spec.task.allocation, adopted.spec.task.restart),
@@ -116,14 +119,15 @@ pub(super) async fn live(
         }
         Start::New { task, .. } => {
             let (options, stop) = (Arc::clone(&options), stop.clone());
-            let (task, recording) = (Arc::new(*task), Arc::clone(&recording));
+            let task = Arc::new(*task);
+            opened(gate).await;
             let work = move || {
                 // Told to stop while it waited for its turn.
                 let is_void = *stop.borrow() > Asked::Run;
                 if is_void {
                     void(&options, allocation, restart)
                 } else {
-                    prepare(&options, &task, &recording, is_known)
+                    prepare(&options, &task, &recording, &unmarked, is_known)
                 }
             };
             let prepared = patiently(Some(&slots), allocation, work).await;
@@ -150,6 +154,16 @@ pub(super) async fn live(
     drop(stop);
     let _ = events.send(DriverEvent::Exited { allocation, restart, exit }).await;
     let _ = events.send(DriverEvent::Gone { allocation, restart }).await;
+}
+
+/// Comes back when a start may be made.
+async fn opened(gate: Option<watch::Receiver<bool>>) {
+    let Some(mut gate) = gate else { return };
+    let is_open = gate.wait_for(|is_open| *is_open).await.is_ok();
+    if !is_open {
+        // The agent ends.
+        std::future::pending::<()>().await;
+    }
 }
 
 /// What `work` finds, as soon as it can be found out where the task stands. It has a thread and one of the `slots` while it looks and works,
@@ -194,7 +208,13 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 ///
 /// # Errors
 /// When that can't be found out. Nothing was written then.
-fn prepare(options: &ExecOptions, task: &TaskSpec, recording: &Recording, is_known: bool) -> io::Result<Prepared> {
+fn prepare(
+    options: &ExecOptions,
+    task: &TaskSpec,
+    recording: &Recording,
+    unmarked: &Unmarked,
+    is_known: bool,
+) -> io::Result<Prepared> {
     let directory = options.directory.allocation(task.allocation);
     let spec = ShimSpec {
         boot_id: boot_id().to_owned(),
@@ -210,6 +230,11 @@ fn prepare(options: &ExecOptions, task: &TaskSpec, recording: &Recording, is_kno
         recover::Trace::Alive(shim) => return Ok(Prepared::Watched(Box::new(Watched { spec, shim, child: None }))),
         recover::Trace::Vanished => return recover::lost_track(&directory, &spec, None).map(Prepared::Ended),
         recover::Trace::None => {}
+    }
+    if unmarked.borrow().contains(&task.allocation) {
+        // A mark that came after this start would hide it from the next agent.
+        let what = "an earlier end of it is still being marked";
+        return Err(io::Error::new(io::ErrorKind::WouldBlock, what));
     }
     // It may have ended here before, in an earlier life of the cell, without ever having run: what begins now has not.
     drop(std::fs::remove_file(directory.ended()));

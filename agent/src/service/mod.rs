@@ -8,6 +8,7 @@ mod instance;
 mod left;
 mod lock;
 mod log_upload;
+mod memory;
 mod namespaces;
 mod options;
 mod surroundings;
@@ -32,6 +33,7 @@ use self::{
     calls::{Arrival, Calls},
     lock::Lock,
     log_upload::LogUploads,
+    memory::Memory,
 };
 pub use self::{left::end_tasks_left, options::Options, surroundings::Surroundings};
 use crate::{
@@ -49,6 +51,8 @@ use crate::{
 const QUEUE_MAX: usize = 256;
 /// At the end, how long to wait for the cell to answer for it.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
+/// At the end, how long to wait for what is being written. What the next agent misses then, it hears again.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why an agent can't run, or can't go on.
 #[derive(Debug, thiserror::Error)]
@@ -164,7 +168,9 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
     let outcome = runtime.block_on(async {
         let mut agent = Agent::begin(options, directory, machine, &surroundings, (remembered, instance))?;
         let outcome = agent.turn(&lock).await;
-        outcome.map(|()| agent.driver.active() == 0)
+        let outcome = outcome.map(|()| agent.driver.active() == 0);
+        agent.written().await;
+        outcome
     });
     // Watchers of tasks that go on would hold it up.
     runtime.shutdown_background();
@@ -211,6 +217,7 @@ struct Agent {
     arrivals: mpsc::Receiver<Arrival>,
     log_uploads: LogUploads,
     remembered: Remembered,
+    memory: Memory,
     /// How often it was asked to end.
     end_requests: u32,
     /// It was said already that another agent serves this machine.
@@ -245,7 +252,10 @@ impl Agent {
             ended_kept_max: options.ended_kept_max,
         };
         let path = directory.root().to_owned();
-        let driver = ExecDriver::new(exec, event_sender).map_err(|source| AgentError::Directory { path, source })?;
+        let mut driver = ExecDriver::new(exec, event_sender).map_err(|source| AgentError::Directory { path, source })?;
+        let memory = Memory::at(remembered_file(&directory));
+        // Of what is started in a cell, the next agent must know which cell that is.
+        driver.start_through(memory.gate());
         let (arrival_sender, arrivals) = mpsc::channel(QUEUE_MAX);
         drop(tokio::spawn(fitness::watch(directory.clone(), arrival_sender.clone())));
         if surroundings.hindrance.is_some() {
@@ -270,6 +280,7 @@ impl Agent {
             calls,
             arrivals,
             remembered,
+            memory,
             end_requests: 0,
             is_taken_told: false,
             finished_at: None,
@@ -408,14 +419,23 @@ impl Agent {
         Ok(())
     }
 
-    /// Writes down the cell whose registration was accepted, and what was seen of it. Nothing was started in it yet.
+    /// Has the cell written down whose registration was accepted, and what was seen of it. Nothing was started in it
+    /// yet, nor is before that is done.
     fn remember(&mut self, cell_id: String) {
         let (incarnation, revision) = self.reconciler.seen();
         self.calls.mean(&cell_id);
         self.remembered = Remembered { cell_id, incarnation, revision };
-        if let Err(error) = durable::write_surely(&remembered_file(&self.directory), &self.remembered) {
-            tracing::warn!(%error, "can't write down which cell this agent belongs to");
-        }
+        self.memory.keep(self.remembered.clone());
+    }
+
+    /// Waits for what the next agent needs to be written down, unless the disk does not answer.
+    async fn written(self) {
+        let Self { driver, memory, .. } = self;
+        let written = async {
+            driver.marked().await;
+            memory.end().await;
+        };
+        let _ = tokio::time::timeout(WRITTEN_WITHIN, written).await;
     }
 
     fn handle(&mut self, input: Input) {
