@@ -82,6 +82,7 @@ fn work(allocation: AllocationId, wire: v1::Assignment, defaults: &Defaults) -> 
         pids_max: defaults.pids_max,
         kill_timeout_ms: millis("kill_timeout_micros", body.kill_timeout_micros)?,
         traces: Some(Box::new(Traces::of(&wire))),
+        policy: None,
     };
     let restart = match &body.restart {
         None => RestartPolicy::default(),

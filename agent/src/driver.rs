@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, io};
 use plenum_model::{AllocationId, JobId};
 use serde::{Deserialize, Serialize};
 
-use crate::{directories::id_as_number, traces::Traces};
+use crate::{directories::id_as_number, reconciler::RestartPolicy, traces::Traces};
 
 /// One start of one task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,9 @@ pub struct TaskSpec {
     /// Where it comes from; kept with it. `None`: written by an agent that kept none.
     #[serde(default)]
     pub traces: Option<Box<Traces>>,
+    /// What follows its failures; nothing to the driver, which keeps it. `None`: written by an agent that kept none.
+    #[serde(default)]
+    pub policy: Option<RestartPolicy>,
 }
 
 /// Why a task could not be run, or was ended by something else than itself.
@@ -204,6 +207,12 @@ pub struct Recovered {
     /// Where it comes from, as it was kept.
     #[serde(default)]
     pub traces: Option<Box<Traces>>,
+    /// What follows its failures, as it was kept.
+    #[serde(default)]
+    pub policy: Option<RestartPolicy>,
+    /// The machine was booted since the latest start was written down.
+    #[serde(default)]
+    pub booted: bool,
 }
 
 /// Something that runs tasks. Nothing here waits: what comes of a call comes as events, to the place that the driver was

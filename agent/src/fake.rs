@@ -61,6 +61,8 @@ struct FakeTask {
     earlier_ends_unix_ms: Vec<u64>,
     ran_before: bool,
     forgotten: bool,
+    /// The machine was booted since it was started.
+    booted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -146,7 +148,10 @@ impl FakeDriver {
     /// The machine boots: nothing runs any more, not even what was about to go, and traces stay.
     pub fn reboot(&mut self) {
         let now_ms = self.now_ms;
-        self.tasks.values_mut().for_each(|task| task.fate.gone_after_ms = 0);
+        for task in self.tasks.values_mut() {
+            task.booted = true;
+            task.fate.gone_after_ms = 0;
+        }
         for task in self.tasks.values_mut().filter(|task| task.exit.is_none()) {
             let failure = Failure::new(FailureKind::Booted, "the machine was booted while it ran");
             task.exit = Some(Exit::failed(failure, now_ms));
@@ -208,6 +213,8 @@ impl Driver for FakeDriver {
                 ran_before: task.ran_before,
                 found,
                 traces: task.task.traces.clone(),
+                policy: task.task.policy,
+                booted: task.booted,
             });
         }
         Ok(all)
@@ -246,6 +253,7 @@ impl Driver for FakeDriver {
             earlier_ends_unix_ms,
             ran_before,
             forgotten: false,
+            booted: false,
             fate,
             task,
         };

@@ -323,6 +323,7 @@ fn shim_spec(allocation: AllocationId, job_directory: PathBuf) -> crate::shim::S
         pids_max: 0,
         kill_timeout_ms: 0,
         traces: None,
+        policy: None,
     };
     crate::shim::ShimSpec {
         task,

@@ -206,14 +206,18 @@ fn recover_one(looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) 
         let message = "what it was to run can't be read any more, as after a crash of the machine";
         let failure = Failure::new(FailureKind::Booted, message);
         let found = Found::Ended(Exit::failed(failure, unix_ms()));
-        return (Recovered { allocation, restart: 0, earlier_ends_unix_ms, ran_before, found, traces: None }, None);
+        let (restart, traces, policy, booted) = (0, None, None, false);
+        let recovered =
+            Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces, policy, booted };
+        return (recovered, None);
     };
-    let (restart, traces) = (spec.task.restart, spec.task.traces.clone());
+    let (restart, traces, policy) = (spec.task.restart, spec.task.traces.clone(), spec.task.policy);
+    let booted = spec.boot_id != boot_id();
     let running = directory.running(restart).exists();
     let (found, there) = match trace {
         Trace::Alive(shim) => (Found::Alive { running }, Some(Start::Adopted(Box::new(Adopted { spec, shim })))),
         // In another boot somebody may have started it, and only the record of that be lost.
-        Trace::None if spec.boot_id == boot_id() => (Found::NotStarted, None),
+        Trace::None if !booted => (Found::NotStarted, None),
         Trace::Exit(exit) if spec.cgroup.as_ref().is_none_or(|cgroup| is_removed(cgroup, deadline)) => {
             (Found::Ended(exit), None)
         }
@@ -226,7 +230,7 @@ fn recover_one(looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) 
             (Found::Leaving { ran }, Some(Start::Leaving(Box::new(spec))))
         }
     };
-    (Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces }, there)
+    (Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces, policy, booted }, there)
 }
 
 /// Sees to it that nothing is left of a start whose shim is gone, and says how it ended.
@@ -347,7 +351,33 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::{cgroup::Mounts, exec};
+    use crate::{cgroup::Mounts, exec, isolation::Isolation, reconciler::RestartPolicy};
+
+    #[test]
+    fn what_ended_before_a_boot_is_found_so_with_what_follows_its_failures() {
+        let place = tempfile::tempdir().unwrap();
+        let options = ExecOptions {
+            directory: AgentDirectory::new(place.path().join("agent")),
+            shim: exec::ShimProgram { program: "shim".into(), arguments: Vec::new() },
+            cgroup: None,
+            isolation: Isolation::default(),
+            log_file_bytes_max: 1024,
+            ended_kept_max: 0,
+        };
+        let policy = Some(RestartPolicy { attempts: 2, delay_ms: 1, within_ms: 0 });
+        for (slot, boot) in [(1, "an-earlier-one"), (2, boot_id())] {
+            let allocation = AllocationId { slot, generation: 1 };
+            let mut spec = exec::shim_spec(allocation, place.path().join("job"));
+            (spec.boot_id, spec.task.policy) = (boot.to_owned(), policy);
+            let directory = options.directory.allocation(allocation);
+            fs::create_dir_all(directory.root()).unwrap();
+            durable::write_atomically(&directory.spec(), &spec).unwrap();
+            durable::write_atomically(&directory.exit(0), &Exit { code: Some(3), ..Exit::default() }).unwrap();
+        }
+        let found = recover(&options).unwrap();
+        let found: Vec<_> = found.iter().map(|(one, _)| (one.allocation.slot, one.booted, one.policy)).collect();
+        assert_eq!(found, [(1, true, policy), (2, false, policy)]);
+    }
 
     // Each task that hung in the kernel without its shim kept a thread for ever. There are 512: after as many of them nothing was started, and
     // nothing was written to any disk.

@@ -262,6 +262,7 @@ fn assignment(allocation: AllocationId, row: &Row) -> Assignment {
         pids_max: 1,
         kill_timeout_ms: 100,
         traces: None,
+        policy: None,
     };
     let restart = RestartPolicy { attempts: allocation.slot % 3, delay_ms: 200, within_ms: 0 };
     let takes_over = row.takes_over.iter().copied().collect();

@@ -11,6 +11,10 @@ use crate::{
     traces::Traces,
 };
 
+/// As numbers, on all that Linux runs on.
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+
 /// Why it shall end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
@@ -62,6 +66,8 @@ pub(super) struct Held {
     pub(super) restarted_at_ms: Vec<u64>,
     /// Where it comes from, as far as anybody said.
     pub(super) traces: Option<Box<Traces>>,
+    /// What was to follow its failures, where its latest start was before a boot: the cell does not say that any more.
+    pub(super) policy_before_boot: Option<RestartPolicy>,
     /// What the cell answered for.
     pub(super) acknowledged: Option<Status>,
 }
@@ -84,6 +90,7 @@ impl Held {
             restart: 0,
             restarted_at_ms: Vec::new(),
             traces: None,
+            policy_before_boot: None,
             acknowledged: None,
         }
     }
@@ -231,6 +238,14 @@ impl Held {
             } else {
                 self.end(now_ms, AllocationState::Failed, exit, why_failed(exit));
             }
+        } else if let Some(policy) = self.policy_before_boot.filter(|_| !is_perhaps_of_a_shutdown(exit)) {
+            // With the registration it must be told: what that does not have as ended is lost.
+            if self.may_restart(exit.ended_unix_ms, &policy) {
+                let why = format!("the machine was booted before its next start ({exit})");
+                self.end(now_ms, AllocationState::EndedLost, &Exit::default(), why);
+            } else {
+                self.end(now_ms, AllocationState::Failed, exit, why_failed(exit));
+            }
         }
     }
 
@@ -287,12 +302,18 @@ impl Held {
             _ => return None,
         }
         self.enter(now_ms, Phase::Starting);
-        Some(TaskSpec { restart: self.restart, ..work.task.clone() })
+        Some(TaskSpec { restart: self.restart, policy: Some(work.restart), ..work.task.clone() })
     }
 }
 
 fn why_failed(exit: &Exit) -> String {
     if exit.succeeded() { format!("it was told to end by others than its cell ({exit})") } else { exit.to_string() }
+}
+
+/// A machine that shuts down asks all processes to end, and then ends them, in no order: a task may be gone before its
+/// shim hears of it.
+fn is_perhaps_of_a_shutdown(exit: &Exit) -> bool {
+    exit.stop_requested || (exit.failure.is_none() && matches!(exit.signal, Some(SIGKILL | SIGTERM)))
 }
 
 /// Doing the same again here can't find a command, and can't find a lost shim.

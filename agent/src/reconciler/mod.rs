@@ -20,6 +20,7 @@ use std::{
 };
 
 use plenum_model::{AllocationId, AllocationState, MachineId, Unfit};
+use serde::{Deserialize, Serialize};
 
 use self::{
     held::{Held, Phase},
@@ -61,7 +62,7 @@ impl Default for Settings {
 }
 
 /// Restarts within one allocation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartPolicy {
     /// At most this many within the window.
     pub attempts: u32,
@@ -87,7 +88,7 @@ pub struct Assignment {
 /// What an allocation runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Work {
-    /// Its first start.
+    /// Its first start; each is told its policy besides.
     pub task: TaskSpec,
     /// What follows failures.
     pub restart: RestartPolicy,
@@ -376,7 +377,8 @@ impl AgentReconciler {
     }
 
     fn recover(&mut self, now_millis: u64, recovered: Recovered) {
-        let Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces } = recovered;
+        let Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces, policy, booted } =
+            recovered;
         let ran = matches!(found, Found::Leaving { ran: true });
         let phase = match found {
             Found::NotStarted => Phase::Waiting { recorded: true },
@@ -391,6 +393,7 @@ impl AgentReconciler {
         held.restart = restart;
         held.restarted_at_ms = earlier_ends_unix_ms;
         held.traces = traces;
+        held.policy_before_boot = policy.filter(|_| booted);
         self.held.insert(allocation, held);
     }
 

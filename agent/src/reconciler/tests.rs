@@ -37,6 +37,7 @@ fn assignment(slot: u32) -> Assignment {
         pids_max: 10,
         kill_timeout_ms: 1000,
         traces: Some(Box::new(Traces { namespace: "default".to_owned(), task: slot, ..Traces::default() })),
+        policy: None,
     };
     let work = Work { task, restart: RestartPolicy::default() };
     Assignment { allocation: id(slot), takes_over: Vec::new(), may_start: true, work: Ok(Arc::new(work)) }
@@ -47,6 +48,12 @@ fn with_restarts(slot: u32, restart: RestartPolicy) -> Assignment {
     let task = assignment.work.clone().unwrap().task.clone();
     assignment.work = Ok(Arc::new(Work { task, restart }));
     assignment
+}
+
+/// What is found of the first one in the boot in which it was started.
+fn recovered(restart: u32, earlier_ends_unix_ms: Vec<u64>, ran_before: bool, found: Found) -> Recovered {
+    let (allocation, traces, policy, booted) = (id(1), None, None, false);
+    Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces, policy, booted }
 }
 
 /// An agent and its driver. Calls to the cell gather in `sent`, until the test answers them.
@@ -296,7 +303,7 @@ fn what_an_earlier_agent_wrote_down_and_this_one_can_not_run_is_given_up_before_
     let mut story = Story::new(|_| Fate::runs_for_ever());
     let (restart, found) = (0, Found::NotStarted);
     let (earlier_ends_unix_ms, ran_before) = (vec![], false);
-    let recorded = Recovered { allocation: id(1), restart, earlier_ends_unix_ms, ran_before, found, traces: None };
+    let recorded = recovered(restart, earlier_ends_unix_ms, ran_before, found);
     story.agent = AgentReconciler::new(Settings::default(), 0, 0);
     story.sent.clear();
     story.input(Input::Recovered(vec![recorded]));
@@ -415,7 +422,7 @@ fn restarts_that_a_clock_put_into_the_future_do_not_count() {
         let exit = Exit { code: Some(3), ..Exit::default() };
         let restart = u32::try_from(earlier_ends_unix_ms.len()).unwrap();
         let (ran_before, found) = (true, Found::Ended(exit));
-        let recovered = Recovered { allocation: id(1), restart, earlier_ends_unix_ms, ran_before, found, traces: None };
+        let recovered = recovered(restart, earlier_ends_unix_ms, ran_before, found);
         story.crash();
         story.input(Input::Recovered(vec![recovered]));
         story.registered();
@@ -611,6 +618,40 @@ fn each_registration_after_a_boot_tells_what_had_ended_before_and_what_is_lost()
         story.input(Input::RegisterFailed);
         story.pass_ms(Settings::default().retry_ms_max, false);
     }
+}
+
+/// What the first registration after a boot says of a task that had ended so, and that may be restarted that often.
+fn told_after_a_boot(exit: Exit, attempts: u32) -> (AllocationState, i32) {
+    let mut story = Story::new(move |_| Fate { exit: exit.clone(), ..Fate::succeeds_after_ms(100) });
+    story.registered();
+    let policy = RestartPolicy { attempts, delay_ms: 60_000, within_ms: 0 };
+    story.assignments(true, vec![with_restarts(1, policy)], &[]);
+    story.now_ms += 200;
+    story.driver.advance(story.now_ms);
+    story.driver.reboot();
+    story.crash();
+    let [Output::Register { inventory, .. }] = &story.take(|_| true)[..] else { panic!("{:?}", story.sent) };
+    (inventory[0].status.state, inventory[0].status.exit_code)
+}
+
+// Nobody knew any more how often it might be restarted, so the registration had it as running: the cell took it for
+// lost with its machine, and a job that was to run once ran again.
+#[test]
+fn a_task_that_had_failed_for_good_before_a_boot_has_failed() {
+    let failed = Fate::exits_after_ms(0, 3).exit;
+    assert_eq!(told_after_a_boot(failed.clone(), 0), (Failed, 3));
+    assert_eq!(told_after_a_boot(failed, 1), (EndedLost, 0), "it was to be started again");
+}
+
+#[test]
+fn what_a_shutdown_may_have_ended_is_left_to_the_cell_as_lost_with_its_machine() {
+    let killed = |signal| Exit { code: None, signal: Some(signal), ..Fate::runs_for_ever().exit };
+    for signal in [9, 15] {
+        assert_eq!(told_after_a_boot(killed(signal), 0), (Running, 0));
+    }
+    assert_eq!(told_after_a_boot(killed(11), 0), (Failed, 139));
+    let told = Exit { stop_requested: true, ..Fate::exits_after_ms(0, 3).exit };
+    assert_eq!(told_after_a_boot(told, 0), (Running, 0));
 }
 
 // A machine was shut down: its shims were told to end, and a task that ended well then, in the middle of its work, counted as complete after

@@ -214,6 +214,7 @@ pub(crate) fn task(number: u32, command: &[&str]) -> TaskSpec {
         pids_max: 64,
         kill_timeout_ms: 10_000,
         traces: None,
+        policy: None,
     }
 }
 

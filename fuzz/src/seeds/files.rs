@@ -99,6 +99,7 @@ pub(super) fn records() -> Vec<Vec<u8>> {
         pids_max: 64,
         kill_timeout_ms: 10_000,
         traces: None,
+        policy: None,
     };
     let traced = TaskSpec { traces: Some(Box::default()), ..task.clone() };
     let spec = |task: TaskSpec| {
