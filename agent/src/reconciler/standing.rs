@@ -87,7 +87,10 @@ impl AgentReconciler {
     /// After [`Input::Leave`](super::Input::Leave): the cell knows, or it does not answer.
     #[must_use]
     pub fn has_left(&self) -> bool {
-        let is_heard = self.report.heard == Some(Unfit::AgentLeaves);
+        // It may have heard that from the agent before, while what this one said first is under way.
+        let leaves = |one: &UnderWay| one.unfit == Some(Unfit::AgentLeaves);
+        let is_last = self.report.under_way.as_ref().is_none_or(leaves);
+        let is_heard = self.report.heard == Some(Unfit::AgentLeaves) && is_last;
         !matches!(self.standing, Standing::Present(_)) || is_heard || self.report.failures > 0
     }
 

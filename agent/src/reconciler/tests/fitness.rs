@@ -64,6 +64,25 @@ fn who_leaves_says_so_after_what_is_under_way_and_starts_nothing_more() {
     assert_eq!(story.running(), [1], "it goes on, and no other was begun");
 }
 
+// The agent before it had left, and its own first word was under way when it was told to leave: it ended with that, and
+// the machine stood as ready.
+#[test]
+fn who_leaves_right_after_it_came_back_says_so_itself() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.heard_unfit = Some(Unfit::AgentLeaves);
+    story.registered();
+    let (number, unfit) = said(&mut story);
+    assert_eq!(unfit, None);
+    story.input(Input::Leave);
+    assert!(!story.agent.has_left(), "the cell is being told that it is here");
+    answer(&mut story, number);
+    let (number, unfit) = said(&mut story);
+    assert_eq!(unfit, Some(Unfit::AgentLeaves));
+    assert!(!story.agent.has_left());
+    answer(&mut story, number);
+    assert!(story.agent.has_left());
+}
+
 #[test]
 fn who_leaves_does_not_wait_for_a_cell_that_does_not_answer() {
     let mut story = Story::new(|_| Fate::runs_for_ever());
