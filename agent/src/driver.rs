@@ -54,7 +54,7 @@ pub enum FailureKind {
     NotExecutable,
     /// The machine could not give what the task needs; another one may.
     Setup,
-    /// It used more memory than it may.
+    /// The kernel killed it for want of memory: its own, or the machine's.
     OutOfMemory,
     /// Its shim vanished without leaving word; what was left of it has been killed.
     LostTrack,
@@ -117,14 +117,21 @@ impl Exit {
     }
 }
 
-/// Says how it ended in a line for people: `exit code 3`, `signal 9`, or the failure's message.
+/// Says how it ended in a line for people: `exit code 3`, `signal 9`, or the failure's message. Without a failure it
+/// says as well how many of its processes were killed for want of memory, which may be why.
 impl fmt::Display for Exit {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.failure, self.code, self.signal) {
+        let written = match (&self.failure, self.code, self.signal) {
             (Some(failure), _, _) => formatter.write_str(&failure.message),
             (None, Some(code), _) => write!(formatter, "exit code {code}"),
             (None, None, Some(signal)) => write!(formatter, "signal {signal}"),
             (None, None, None) => formatter.write_str("ended without a status"),
+        };
+        match (&self.failure, self.oom_kills) {
+            (None, kills @ 1..) if written.is_ok() => {
+                write!(formatter, " ({kills} of its processes had been killed for want of memory)")
+            }
+            _ => written,
         }
     }
 }
@@ -238,6 +245,16 @@ pub trait Driver {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_end_says_how_many_processes_were_killed_for_want_of_memory() {
+        let exit = Exit { code: Some(137), ..Exit::default() };
+        assert_eq!(exit.to_string(), "exit code 137");
+        let exit = Exit { oom_kills: 1, ..exit };
+        assert_eq!(exit.to_string(), "exit code 137 (1 of its processes had been killed for want of memory)");
+        let failure = Some(Failure::new(FailureKind::OutOfMemory, "out of memory"));
+        assert_eq!(Exit { failure, ..exit }.to_string(), "out of memory", "that says it");
+    }
 
     #[test]
     fn a_long_message_is_cut_between_two_characters() {

@@ -135,6 +135,21 @@ impl TaskCgroup {
         }
     }
 
+    /// True when it wanted more memory than its limit at some time. Otherwise what was killed in it died of another
+    /// one's.
+    #[must_use]
+    pub fn has_reached_memory_limit(&self) -> bool {
+        let Some(directory) = self.directories.get(&Controller::Memory) else { return false };
+        let text = |file: &str| fs::read_to_string(directory.join(file)).unwrap_or_default();
+        match self.version {
+            // Where the kernel counts swap, the limit of both together is the same, and is looked at first.
+            Version::V1 => ["memory.failcnt", "memory.memsw.failcnt"]
+                .into_iter()
+                .any(|file| text(file).trim().parse::<u64>().is_ok_and(|failures| failures > 0)),
+            Version::V2 => keyed_value(&text("memory.events"), "oom").is_some_and(|times| times > 0),
+        }
+    }
+
     /// True when no process is in it, nor in any group that the task made below it.
     ///
     /// # Errors

@@ -90,6 +90,35 @@ fn version_two_hands_controllers_down_and_writes_one_directory() {
     assert_eq!(task.oom_kills(), 2);
 }
 
+// The kernel counts what it killed in a group, also where the whole machine was out of memory: tasks were said to have
+// come to their limit that were far from it.
+#[test]
+fn a_group_tells_whether_it_came_to_its_own_limit_of_memory() {
+    let tree = tempfile::tempdir().unwrap();
+    let mounts = Mounts::per_controller(BTreeMap::from([(Controller::Memory, tree.path().join("memory"))]));
+    let task = AgentCgroup::prepare(&mounts, "m1").0.unwrap().task("1-0");
+    task.create(&LIMITS).unwrap();
+    assert!(!task.has_reached_memory_limit());
+    let directory = tree.path().join("memory/plenum/m1/1-0");
+    for file in ["memory.failcnt", "memory.memsw.failcnt"] {
+        for (failures, has_reached) in [("0\n", false), ("3\n", true), ("0\n", false)] {
+            fs::write(directory.join(file), failures).unwrap();
+            assert_eq!(task.has_reached_memory_limit(), has_reached, "{file} {failures}");
+        }
+    }
+
+    let tree = tempfile::tempdir().unwrap();
+    fs::write(tree.path().join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+    let task = AgentCgroup::prepare(&Mounts::unified(tree.path()).unwrap(), "m1").0.unwrap().task("1-0");
+    task.create(&LIMITS).unwrap();
+    assert!(!task.has_reached_memory_limit());
+    let events = tree.path().join("plenum/m1/1-0/memory.events");
+    for (text, has_reached) in [("max 7\noom 0\noom_kill 1\n", false), ("max 7\noom 1\noom_kill 1\n", true)] {
+        fs::write(&events, text).unwrap();
+        assert_eq!((task.oom_kills(), task.has_reached_memory_limit()), (1, has_reached), "{text}");
+    }
+}
+
 // A group whose processes could not be listed, as without a descriptor left, counted as empty: the cell was told that nothing was left of
 // a task that ran on.
 #[test]

@@ -24,6 +24,7 @@ use super::{
     unix_ms,
 };
 use crate::{
+    cgroup::TaskCgroup,
     directories::AllocationDirectory,
     driver::{Exit, Failure, FailureKind},
     process::{descendants, kill_listed},
@@ -231,7 +232,8 @@ impl Supervisor<'_> {
         }
         let told: Option<Ending> = self.spec.isolation.pid.then(|| self.read_ending()).flatten();
         let ending = told.or(self.child_ending).unwrap_or_default();
-        let oom_kills = self.spec.cgroup.as_ref().map_or(0, crate::cgroup::TaskCgroup::oom_kills);
+        let cgroup = self.spec.cgroup.as_ref();
+        let oom_kills = cgroup.map_or(0, TaskCgroup::oom_kills);
         let mut exit = Exit {
             code: ending.code,
             signal: ending.signal,
@@ -244,10 +246,10 @@ impl Supervisor<'_> {
         if exit.failure.is_some() {
             // The code of a child that never became the command means nothing.
             (exit.code, exit.signal) = (None, None);
-        } else if oom_kills > 0 && !exit.succeeded() {
-            let limit = self.spec.task.memory_bytes;
-            let message = format!("out of memory: its limit is {limit} bytes ({exit})");
-            exit.failure = Some(Failure::new(FailureKind::OutOfMemory, message));
+        } else {
+            let has_limit = |bytes: &u64| *bytes > 0 && cgroup.is_some_and(TaskCgroup::has_reached_memory_limit);
+            let limit = Some(self.spec.task.memory_bytes).filter(has_limit);
+            exit.failure = killed_for_memory(&exit, limit);
         }
         exit
     }
@@ -257,6 +259,18 @@ impl Supervisor<'_> {
         (&mut self.ending).take(REPORT_BYTES_MAX).read_to_end(&mut text).ok()?;
         serde_json::from_slice(&text).ok()
     }
+}
+
+/// The failure of a command that the kernel killed for want of memory; `None` where only others of its processes were.
+/// `limit`: its own, where it had come to that.
+fn killed_for_memory(exit: &Exit, limit: Option<u64>) -> Option<Failure> {
+    let is_kill = |signal: &i32| Signal::try_from(*signal) == Ok(Signal::SIGKILL);
+    let signal = exit.signal.filter(is_kill).filter(|_| exit.oom_kills > 0)?;
+    let message = match limit {
+        Some(limit) => format!("out of memory: its limit is {limit} bytes (signal {signal})"),
+        None => format!("killed as the machine was out of memory (signal {signal})"),
+    };
+    Some(Failure::new(FailureKind::OutOfMemory, message))
 }
 
 fn longer(pause: Duration) -> Duration {
@@ -278,6 +292,23 @@ fn set_nonblocking(descriptor: BorrowedFd<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Whatever had been killed, and whichever memory was short, it was told that the task had come to its limit.
+    #[test]
+    fn only_who_was_killed_at_its_own_limit_is_told_to_have_come_to_it() {
+        let ended = |code, signal, oom_kills| Exit { code, signal, oom_kills, ..Exit::default() };
+        let told = |exit: &Exit, limit| killed_for_memory(exit, limit).map(|failure| failure.message);
+        let killed = ended(None, Some(9), 2);
+        let own = told(&killed, Some(64));
+        assert_eq!(own.as_deref(), Some("out of memory: its limit is 64 bytes (signal 9)"));
+        let others = told(&killed, None);
+        assert_eq!(others.as_deref(), Some("killed as the machine was out of memory (signal 9)"));
+        let of_something_else =
+            [ended(None, Some(9), 0), ended(None, Some(11), 1), ended(Some(137), None, 1), ended(Some(0), None, 1)];
+        for exit in of_something_else {
+            assert_eq!(told(&exit, Some(64)), None, "{exit:?}");
+        }
+    }
 
     // A task that hung in the kernel had its shim read of all processes of the machine ten times a second, for as long as it hung.
     #[test]
