@@ -209,7 +209,7 @@ fn crowd() -> (Large, JobId, Vec<MachineId>) {
 }
 
 impl Large {
-    fn in_state(&self, state: AllocationState) -> usize {
+    pub(super) fn in_state(&self, state: AllocationState) -> usize {
         self.core.cell().allocations().filter(|found| found.status.state == state).count()
     }
 

@@ -1,6 +1,10 @@
 //! Stories of machines that are lost, found rebooted, removed or cordoned.
 
+use plenum_model::{AllocationState, Command, GroupShape};
+
+use super::costs::{Large, placement};
 use super::story::check;
+use crate::CoreOptions;
 
 #[test]
 fn what_an_unreachable_machine_ran_is_lost_after_a_time_and_placed_elsewhere() {
@@ -28,6 +32,37 @@ fn what_an_unreachable_machine_ran_is_lost_after_a_time_and_placed_elsewhere() {
         web[0] Granted
         ",
     );
+}
+
+/// How many of so many machines are lost in each of three minutes, where all are silent and nobody has set how many may be.
+fn lost_by_minute(machines: u32) -> [usize; 3] {
+    let mut large = Large::new(CoreOptions::default());
+    let ids: Vec<_> = (0..machines).map(|number| large.machine(format!("m{number}"))).collect();
+    let job = large.job(GroupShape { count: machines, lost_after_micros: Some(60_000_000), ..GroupShape::default() });
+    let on = |task: u32| ids[task as usize].slot;
+    assert_eq!(large.commit(vec![placement(job, 0..machines, on, 0)]).granted(), machines as usize);
+    for &machine in &ids {
+        large.ask(Command::ExpireMachine { machine, epoch: 1 });
+    }
+    let mut lost_before = 0;
+    [(); 3].map(|()| {
+        large.now = large.now.plus_micros(60_000_000);
+        while large.core.next_due().is_some_and(|due| due <= large.now) {
+            large.ask(Command::Tick);
+        }
+        // Each runs one task.
+        let lost = large.in_state(AllocationState::Lost) - lost_before;
+        lost_before += lost;
+        lost
+    })
+}
+
+#[test]
+fn a_twentieth_of_the_machines_is_lost_a_minute_and_at_least_one() {
+    assert_eq!(lost_by_minute(40), [2, 2, 2]);
+    assert_eq!(lost_by_minute(39), [1, 1, 1]);
+    assert_eq!(lost_by_minute(5), [1, 1, 1]);
+    assert_eq!(lost_by_minute(200), [10, 10, 10]);
 }
 
 // The server was down for an hour. The first thing it did was to give up machines that had been away when it stopped, though their agents
