@@ -682,6 +682,30 @@ mod tests {
         Shared::request(&"local".into(), "default".into(), plenum_proto::jobs::submit(spec).unwrap())
     }
 
+    // It would be as right with images of the whole cell each time, and write twenty times as much.
+    #[tokio::test]
+    async fn a_checkpoint_has_images_of_what_changed_since_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (server, shared) = without_feeder(dir.path()).await;
+        let submit = async |number: u32| drop(shared.ask(submission(&format!("job-{number}"))).await.unwrap());
+        for number in 0..600 {
+            submit(number).await;
+        }
+        let mut feeder = Feeder::new(&shared, None);
+        let images = |feeder: &mut Feeder<'_>| {
+            assert!(feeder.checkpoint().unwrap());
+            shared.feed.history().newest_checkpoint().unwrap().images
+        };
+        let whole = images(&mut feeder);
+        submit(600).await;
+        let changed = images(&mut feeder);
+        submit(601).await;
+        let again = images(&mut feeder);
+        assert!(changed.max(again) * 4 <= whole, "{whole} images, {changed}, and {again}");
+        drop(shared);
+        server.kill().await.unwrap();
+    }
+
     /// Whether the history knows the names of what is in the cell.
     fn knows_names(shared: &Shared, cell: &Cell) -> bool {
         let history = shared.feed.history();
