@@ -1,0 +1,108 @@
+//! What `/metrics` serves: names and labels that other people's dashboards rely on.
+
+use std::time::Duration;
+
+use plenum_proto::v1;
+use v1::session_request::Ask;
+
+use crate::client::{Session, connect, job, placement, register, start, start_with_leases_of, submit};
+use crate::inspection::page;
+use crate::stalled::shows;
+
+/// What is promised, with its labels; of a histogram its count.
+const PROMISED: &[(&str, &[&str])] = &[
+    ("transactions_total", &["scheduler", "outcome"]),
+    ("claims_total", &["scheduler", "outcome", "kind"]),
+    ("conflicts_total", &["loser", "winner", "resource"]),
+    ("transaction_staleness_revisions_count", &[]),
+    ("commit_duration_seconds_count", &["stage"]),
+    ("snapshot_age_seconds", &["scheduler"]),
+    ("scheduler_busy_ratio", &["scheduler"]),
+    ("scheduler_queue_jobs", &["scheduler"]),
+    ("job_wait_seconds_count", &["scheduler"]),
+    ("gang_wait_seconds_count", &[]),
+    ("allocations", &["state"]),
+    ("machine_resource_capacity", &["resource"]),
+    ("machine_resource_allocated", &["resource"]),
+    ("machine_resource_used", &["resource"]),
+    ("divergences_total", &[]),
+    ("journal_sync_seconds_count", &[]),
+    ("queue_depth", &["queue"]),
+    ("agent_lease_lost_total", &[]),
+    ("placement_gap_ratio", &[]),
+];
+
+/// What is promised and not there yet is said to be missing.
+const LIMITS: &str = include_str!("../../../../docs/limits.md");
+
+fn is_excused(name: &str) -> bool {
+    LIMITS.contains(&format!("`{name}` is not measured yet"))
+}
+
+/// The names of the labels of each line of a metric.
+fn labels_of<'a>(metrics: &'a str, name: &str) -> Vec<Vec<&'a str>> {
+    let of_line = |line: &'a str| {
+        let (series, _value) = line.rsplit_once(' ')?;
+        let series = series.strip_prefix("plenum_")?.strip_prefix(name)?;
+        if series.is_empty() {
+            return Some(Vec::new());
+        }
+        let labels = series.strip_prefix('{')?.strip_suffix('}')?;
+        labels.split(',').map(|label| Some(label.split_once('=')?.0)).collect()
+    };
+    metrics.lines().filter_map(of_line).collect()
+}
+
+#[tokio::test]
+async fn everything_that_is_promised_is_served_under_its_name_and_labels_or_said_to_be_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 1000).await;
+    let (won, lost) = (submit(&channel, job("won", 1)).await, submit(&channel, job("lost", 1)).await);
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    session.reach(lost.revision).await;
+    // Both are of the same picture, and one finds the room taken.
+    let first = session.transaction(1, vec![placement(won.job, vec![0], vec![0])]);
+    let second = session.transaction(2, vec![placement(lost.job, vec![0], vec![0])]);
+    assert_eq!(session.commit(first).await.unwrap().granted, 1);
+    assert_eq!(session.commit(second).await.unwrap().refusals[0].kind(), v1::RefusalKind::Conflict);
+    let pulse = v1::Pulse { over_micros: 4, busy_micros: 1, waiting_jobs: 1, revision: session.cell.revision().0 };
+    session.asks.send(v1::SessionRequest { ask: Some(Ask::Pulse(pulse)) }).await.unwrap();
+    for line in [
+        "plenum_scheduler_queue_jobs{scheduler=\"batch\"} 1",
+        "plenum_transactions_total{scheduler=\"batch\",outcome=\"committed\"} 1",
+        "plenum_transactions_total{scheduler=\"batch\",outcome=\"refused\"} 1",
+        "plenum_claims_total{scheduler=\"batch\",outcome=\"refused\",kind=\"conflict\"} 1",
+        "plenum_conflicts_total{loser=\"batch\",winner=\"batch\",resource=\"cpu_millis\"} 1",
+        "plenum_transaction_staleness_revisions_count 1",
+        "plenum_allocations{state=\"granted\"} 1",
+    ] {
+        shows(&server, line).await;
+    }
+    let metrics = page(server.address(), "/metrics").await;
+    for (name, labels) in PROMISED {
+        let served = labels_of(&metrics, name);
+        if is_excused(name) {
+            assert!(served.is_empty(), "{name} is served: docs/limits.md need not say more");
+            continue;
+        }
+        assert!(!served.is_empty() && served.iter().all(|found| found == labels), "{name}: {served:?} in {metrics}");
+    }
+    let stages =
+        ["queue", "durable"].map(|stage| format!("plenum_commit_duration_seconds_count{{stage=\"{stage}\"}} "));
+    assert!(stages.iter().all(|stage| metrics.contains(stage)), "{metrics}");
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_that_says_nothing_any_more_is_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start_with_leases_of(dir.path(), Duration::from_millis(200)).await;
+    let channel = connect(&server).await;
+    shows(&server, "plenum_agent_lease_lost_total 0").await;
+    register(&channel, "m1", 1000).await;
+    shows(&server, "plenum_agent_lease_lost_total 1").await;
+    shows(&server, "plenum_machines{state=\"unreachable\"} 1").await;
+    server.shutdown().await.unwrap();
+}
