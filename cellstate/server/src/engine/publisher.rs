@@ -97,3 +97,93 @@ fn note_sessions(shared: &Shared, deltas: &[Delta], now_micros: i64) {
         shared.sessions.lock().published(delta, now_micros);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fmt::Debug;
+
+    use parking_lot::Mutex;
+    use plenum_model::{SessionId, TransactionId};
+    use tracing::field::{Field, Visit};
+    use tracing::{Event, Level, Metadata, Subscriber, span};
+
+    use super::*;
+
+    /// A line of the log: its fields by name, the text under `message`.
+    #[derive(Default)]
+    struct Line(BTreeMap<&'static str, String>);
+
+    impl Visit for Line {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            self.0.insert(field.name(), format!("{value:?}"));
+        }
+    }
+
+    /// Keeps warnings.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<Line>>>);
+
+    impl Subscriber for Log {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            *metadata.level() == Level::WARN
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            let mut line = Line::default();
+            event.record(&mut line);
+            self.0.lock().push(line);
+        }
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    fn divergence(number: u64, claims: u64) -> Divergence {
+        let transaction = TransactionId { session: SessionId(4), number };
+        Divergence { transaction, revision: 90, base_revision: 80, claims, reason: "NO_ROOM" }
+    }
+
+    #[test]
+    fn the_first_divergence_is_told_at_once_and_those_of_the_next_ten_seconds_are_counted() {
+        assert_eq!(DIVERGENCES_PAUSE, Duration::from_secs(10), "as operators are told");
+        let (log, mut divergences) = (Log::default(), Divergences::default());
+        tracing::subscriber::with_default(log.clone(), || {
+            divergences.note("batch", &divergence(1, 3));
+            divergences.note("batch", &divergence(2, 5));
+            divergences.note("service", &divergence(3, 7));
+            assert_eq!((log.0.lock().len(), divergences.untold), (1, 12));
+            let told = divergences.told.expect("the first one was told");
+            divergences.told = told.checked_sub(Duration::from_secs(10));
+            divergences.note("service", &divergence(4, 1));
+            divergences.note("service", &divergence(5, 1));
+        });
+        assert_eq!(divergences.untold, 1, "what was told of is counted anew");
+        let lines = log.0.lock();
+        let told = |line: &Line, field| line.0[field].trim_matches('"').to_owned();
+        let [first, next] = &lines[..] else { panic!("two lines") };
+        for (field, expected) in [
+            ("scheduler", "batch"),
+            ("transaction", "txn-4-1"),
+            ("revision", "90"),
+            ("base_revision", "80"),
+            ("claims", "3"),
+            ("reason", "NO_ROOM"),
+            ("untold", "0"),
+        ] {
+            assert_eq!(told(first, field), expected, "{field}");
+        }
+        let text = told(first, "message");
+        assert!(text.starts_with("divergence: ") && text.contains("`plenum txn show txn-4-1` has"), "{text}");
+        assert_eq!((told(next, "transaction"), told(next, "untold")), ("txn-4-4".to_owned(), "12".to_owned()));
+    }
+}
