@@ -222,4 +222,34 @@ mod tests {
         picture.tidy();
         assert!(picture.wait_for(Revision(0), || ()).is_some());
     }
+
+    // While one is alive, pages that change are copied: without the pause the whole cell was, again and again.
+    #[test]
+    fn a_snapshot_is_taken_when_one_is_wanted_and_a_pause_after_the_one_before() {
+        let pause = Duration::from_secs(3600);
+        let picture = Picture::new(Cell::default(), Times::default(), pause);
+        assert_eq!(picture.due(usize::MAX), None, "nobody wants one");
+        let want = || assert!(picture.look(Revision(1)).is_err());
+        want();
+        assert!(picture.due(usize::MAX).is_some_and(|due| due <= Instant::now()), "the first at once");
+        let before = Instant::now();
+        picture.taking();
+        let after = Instant::now();
+        assert_eq!(picture.due(usize::MAX), None, "nobody wants another");
+        want();
+        let due = picture.due(LITTLE_BYTES + 1).expect("it is wanted");
+        assert!((before + pause..=after + pause).contains(&due));
+        want();
+        assert_eq!(picture.due(usize::MAX), Some(due), "who wants it, too, makes it neither sooner nor later");
+        let little = picture.due(LITTLE_BYTES).expect("it is wanted");
+        assert!(little <= Instant::now(), "hardly any page was copied");
+    }
+
+    #[tokio::test]
+    async fn the_pictures_of_a_server_that_is_told_nothing_are_five_milliseconds_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = crate::Server::start(crate::ServerOptions::new(dir.path())).await.unwrap();
+        assert_eq!(server.shared().picture.pause, Duration::from_millis(5));
+        server.kill().await.unwrap();
+    }
 }
