@@ -150,6 +150,125 @@ async fn what_a_scheduler_is_granted_is_listed_kept_over_a_restart_and_for_opera
     server.shutdown().await.unwrap();
 }
 
+fn listed_at(revision: u64) -> v1::ListRequest {
+    v1::ListRequest { at: Some(v1::At { revision, time_micros: 0 }), ..list() }
+}
+
+#[tokio::test]
+async fn quotas_and_what_was_used_of_them_are_listed_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let mut govern = GovernClient::new(channel.clone());
+    let mut set = async |limit| {
+        let quota = v1::SetQuota { namespace: "default".into(), limit };
+        govern.set_quota(quota).await.unwrap().into_inner().revision
+    };
+    let first = set(Some(limit_of(3000))).await;
+    let crunch = submit(&channel, job("crunch", 1)).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    session.commit(session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])])).await.unwrap();
+    let second = set(Some(limit_of(2000))).await;
+    let removed = set(None).await;
+    let amounts = |quotas: Vec<v1::QuotaView>| -> Vec<_> {
+        let cpu = |quota: v1::QuotaView| (quota.limit.unwrap().cpu_millis, quota.used.unwrap().cpu_millis);
+        quotas.into_iter().map(cpu).collect()
+    };
+    for (revision, expected) in [
+        (first - 1, vec![]),
+        (first, vec![(Some(3000), 0)]),
+        (second - 1, vec![(Some(3000), 1000)]),
+        (second, vec![(Some(2000), 1000)]),
+        (removed, vec![]),
+    ] {
+        let listed = govern.list_quotas(listed_at(revision)).await.unwrap().into_inner();
+        assert_eq!((listed.revision, amounts(listed.quotas)), (revision, expected));
+    }
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn partitions_and_their_machines_are_listed_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut govern = GovernClient::new(channel.clone());
+    let mut set = async |racks: &[&str], schedulers: &[&str]| {
+        let of_rack = |rack: &&str| v1::Constraint {
+            attribute: "rack".into(),
+            operator: v1::Operator::Equal.into(),
+            values: vec![rack.to_string()],
+        };
+        let schedulers = schedulers.iter().map(ToString::to_string).collect();
+        let machines = racks.iter().map(of_rack).collect();
+        let lab = v1::SetPartition { name: "lab".into(), machines, schedulers };
+        govern.set_partition(lab).await.unwrap().into_inner().revision
+    };
+    let first = set(&["a"], &["ml"]).await;
+    let machine = v1::RegisterMachine {
+        name: "m1".into(),
+        boot_id: "boot-1".into(),
+        capacity: Some(v1::Resources { cpu_millis: 1000, ..Default::default() }),
+        attributes: [("rack".to_owned(), "a".to_owned())].into(),
+        ..Default::default()
+    };
+    let register = v1::RegisterRequest { machine: Some(machine), ..Default::default() };
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let machine = agents.register(register).await.unwrap().into_inner().revision;
+    let second = set(&["b"], &["batch"]).await;
+    let removed = set(&[], &[]).await;
+    let told = |partitions: Vec<v1::PartitionView>| -> Vec<_> {
+        let row = |row: v1::PartitionView| (row.rules[0].values.join(","), row.schedulers.join(","), row.machines);
+        partitions.into_iter().map(row).collect()
+    };
+    let lab = |rack: &str, scheduler: &str, machines| vec![(rack.to_owned(), scheduler.to_owned(), machines)];
+    for (revision, expected) in [
+        (first - 1, vec![]),
+        (first, lab("a", "ml", 0)),
+        (machine, lab("a", "ml", 1)),
+        (second, lab("b", "batch", 0)),
+        (removed, vec![]),
+    ] {
+        let listed = govern.list_partitions(listed_at(revision)).await.unwrap().into_inner();
+        assert_eq!((listed.revision, told(listed.partitions)), (revision, expected));
+    }
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn holds_are_listed_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let gang = submit(&channel, job("gang", 1)).await.job;
+    let mut cell = CellClient::new(channel.clone());
+    // An operator's, as no session is named.
+    let mut take = async |machines, cpu_millis| {
+        let resources = Some(v1::Resources { cpu_millis, ..Default::default() });
+        let within_micros = 60_000_000;
+        let hold = v1::TakeHoldRequest { job: gang, machines, resources, within_micros, ..Default::default() };
+        cell.take_hold(hold).await.unwrap().into_inner().revision
+    };
+    let first = take(vec![0], 1000).await;
+    let second = take(vec![0], 2000).await;
+    let given_back = take(Vec::new(), 0).await;
+    let mut govern = GovernClient::new(channel.clone());
+    assert!(govern.list_holds(list()).await.unwrap().into_inner().holds.is_empty());
+    let told = |holds: Vec<v1::HoldView>| -> Vec<_> {
+        holds.into_iter().map(|hold| (hold.job, hold.machines.join(","), hold.resources.unwrap().cpu_millis)).collect()
+    };
+    let hold = |cpu_millis| ("gang".to_owned(), "m1".to_owned(), cpu_millis);
+    for (revision, expected) in
+        [(first - 1, vec![]), (first, vec![hold(1000)]), (second, vec![hold(2000)]), (given_back, vec![])]
+    {
+        let listed = govern.list_holds(listed_at(revision)).await.unwrap().into_inner();
+        assert_eq!((listed.revision, told(listed.holds)), (revision, expected));
+    }
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn who_was_connected_in_the_past_is_not_made_up() {
     let dir = tempfile::tempdir().unwrap();
