@@ -179,6 +179,7 @@ async fn sessions_that_are_not_ones_own_to_use_are_refused() {
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
     let session = Session::open(&channel, "batch").await.unwrap();
+    let before = standing(&server, &channel).await;
     let resume = v1::Hello {
         session: session.welcome.session,
         incarnation: session.welcome.incarnation,
@@ -205,14 +206,18 @@ async fn sessions_that_are_not_ones_own_to_use_are_refused() {
     let close = v1::CloseRequest { session: session.welcome.session, incarnation: session.welcome.incarnation };
     let foreign = client.close(as_principal("scheduler/other", close)).await.unwrap_err();
     assert_eq!(refusal(&foreign), of(Code::PermissionDenied, "NOT_PERMITTED"));
+    assert_eq!(standing(&server, &channel).await, before, "it is open, and nothing was decided");
 
     // Its stream is still there when the session ends.
     let mut left = session;
     client.close(close).await.unwrap();
+    let closed = standing(&server, &channel).await;
+    assert_eq!((closed.0, closed.1), (before.0 + 1, 0));
     let ended = left.commit(transaction.clone()).await.unwrap_err();
     assert_eq!((ended.number, on_stream(&ended)), (1, of(Code::NotFound, "NO_SUCH_SESSION")));
     assert_eq!(hello(&channel, resume).await, of(Code::NotFound, "NO_SUCH_SESSION"));
     assert_eq!(refusal(&client.close(close).await.unwrap_err()), of(Code::NotFound, "NO_SUCH_SESSION"));
+    assert_eq!(standing(&server, &channel).await, closed);
     server.shutdown().await.unwrap();
 }
 
@@ -224,28 +229,33 @@ async fn numbers_that_are_no_new_ones_take_no_effect() {
     register(&channel, "m1", 4000).await;
     let job = submit(&channel, job("crunch", 2)).await.job;
     let mut session = Session::open(&channel, "batch").await.unwrap();
+    let before = standing(&server, &channel).await;
     for number in [0, 1 << 32] {
         let bad = session.transaction(number, Vec::new());
         let error = session.commit(bad).await.unwrap_err();
         assert_eq!((error.number, on_stream(&error)), (number, of(Code::InvalidArgument, "INVALID_REQUEST")));
         assert!(error.message.starts_with("number:"), "{}", error.message);
     }
+    assert_eq!(standing(&server, &channel).await, before);
     let first = session.transaction(1, vec![placement(job, vec![0], vec![0])]);
     let outcome = session.commit(first.clone()).await.unwrap();
+    let before = standing(&server, &channel).await;
     // How it was decided is not content, and may differ.
     let again =
         v1::Transaction { decision: Some(v1::DecisionMetadata { attempt: 2, ..Default::default() }), ..first.clone() };
     assert_eq!(session.commit(again).await.unwrap(), outcome);
     let other = v1::Transaction { placements: vec![placement(job, vec![0], vec![1])], ..first.clone() };
     assert_eq!(on_stream(&session.commit(other).await.unwrap_err()), of(Code::InvalidArgument, "NUMBER_REUSED"));
+    assert_eq!(standing(&server, &channel).await, before, "neither of them was decided");
     // A session remembers its last 256.
     for number in 2..=257 {
         let next = session.transaction(number, Vec::new());
         session.commit(next).await.unwrap();
     }
-    let revision = session.cell.revision();
+    let before = standing(&server, &channel).await;
     assert_eq!(on_stream(&session.commit(first).await.unwrap_err()), of(Code::FailedPrecondition, "NUMBER_RETIRED"));
-    assert_eq!((session.cell.revision(), session.cell.live()), (revision, 1));
+    assert_eq!(standing(&server, &channel).await, before);
+    assert_eq!((session.cell.revision().0, session.cell.live()), (before.0, 1));
     server.shutdown().await.unwrap();
 }
 

@@ -93,7 +93,8 @@ async fn a_paused_scheduler_is_told_when_to_try_again_and_a_drained_machine_by_w
     assert!(govern.pause_scheduler(pause(true)).await.unwrap().into_inner().changed);
     let refused =
         session.commit(session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])])).await.unwrap_err();
-    assert_eq!((refused.code.as_str(), refused.retry_after_micros > 0), ("SCHEDULER_PAUSED", true));
+    let told = (Code::from(refused.status), refused.code.as_str(), refused.retry_after_micros > 0);
+    assert_eq!(told, (Code::Unavailable, "SCHEDULER_PAUSED", true));
     let rows = govern.list_schedulers(list()).await.unwrap().into_inner().schedulers;
     let batch = rows.iter().find(|row| row.name == "batch").unwrap();
     assert_eq!((batch.paused, batch.connected, batch.jobs, batch.waiting_tasks), (true, Some(1), 1, 1));
