@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use plenum_model::planted::Bug;
 use plenum_simulator::{Failure, Tally, run, run_with};
@@ -68,7 +69,9 @@ fn play(seeds: Range<u64>) -> Result<Tally, Box<Failure>> {
 
 #[test]
 fn a_cell_survives_every_mix_of_faults() {
-    let tally = match play(asked().unwrap_or(SEEDS)) {
+    let seeds = asked().unwrap_or(SEEDS);
+    let (count, started) = (seeds.end - seeds.start, Instant::now());
+    let tally = match play(seeds) {
         Ok(tally) => tally,
         Err(failure) => {
             let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("seed-{}.txt", failure.seed));
@@ -81,7 +84,9 @@ fn a_cell_survives_every_mix_of_faults() {
             );
         }
     };
-    println!("{tally}");
+    // Not asserted: the machine may be busy.
+    let (seconds, number) = (started.elapsed().as_secs_f64(), f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+    println!("{tally}\n{count} seeds took {seconds:.1} s, {:.1} a second", number / seconds);
     // A few seeds that somebody asks for need not see everything.
     if asked().is_none() {
         let rare = marked_paths().into_iter().filter(|path| !tally.rare.contains_key(path));
