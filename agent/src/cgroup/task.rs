@@ -135,17 +135,20 @@ impl TaskCgroup {
         }
     }
 
-    /// True when it wanted more memory than its limit at some time. Otherwise what was killed in it died of another
-    /// one's.
+    /// True when it came to its limit of memory at some time, where what was killed in it may have died of that.
+    /// Otherwise it was another one's. Groups of version 1 also come to it by reading files.
     #[must_use]
     pub fn has_reached_memory_limit(&self) -> bool {
         let Some(directory) = self.directories.get(&Controller::Memory) else { return false };
         let text = |file: &str| fs::read_to_string(directory.join(file)).unwrap_or_default();
         match self.version {
-            // Where the kernel counts swap, the limit of both together is the same, and is looked at first.
-            Version::V1 => ["memory.failcnt", "memory.memsw.failcnt"]
-                .into_iter()
-                .any(|file| text(file).trim().parse::<u64>().is_ok_and(|failures| failures > 0)),
+            // Not its count of failures: where swap is counted, too, the limit of both together comes first, and newer
+            // kernels count none of those.
+            Version::V1 => {
+                let bytes = |file| text(file).trim().parse::<u64>().ok();
+                let limit = bytes("memory.limit_in_bytes");
+                limit.is_some_and(|limit| bytes("memory.max_usage_in_bytes").is_some_and(|most| most >= limit))
+            }
             Version::V2 => keyed_value(&text("memory.events"), "oom").is_some_and(|times| times > 0),
         }
     }

@@ -100,11 +100,10 @@ fn a_group_tells_whether_it_came_to_its_own_limit_of_memory() {
     task.create(&LIMITS).unwrap();
     assert!(!task.has_reached_memory_limit());
     let directory = tree.path().join("memory/plenum/m1/1-0");
-    for file in ["memory.failcnt", "memory.memsw.failcnt"] {
-        for (failures, has_reached) in [("0\n", false), ("3\n", true), ("0\n", false)] {
-            fs::write(directory.join(file), failures).unwrap();
-            assert_eq!(task.has_reached_memory_limit(), has_reached, "{file} {failures}");
-        }
+    fs::write(directory.join("memory.limit_in_bytes"), "33554432\n").unwrap();
+    for (most, has_reached) in [("33550336\n", false), ("33554432\n", true)] {
+        fs::write(directory.join("memory.max_usage_in_bytes"), most).unwrap();
+        assert_eq!(task.has_reached_memory_limit(), has_reached, "{most}");
     }
 
     let tree = tempfile::tempdir().unwrap();

@@ -252,7 +252,8 @@ impl Agent {
             ended_kept_max: options.ended_kept_max,
         };
         let path = directory.root().to_owned();
-        let mut driver = ExecDriver::new(exec, event_sender).map_err(|source| AgentError::Directory { path, source })?;
+        let mut driver =
+            ExecDriver::new(exec, event_sender).map_err(|source| AgentError::Directory { path, source })?;
         let memory = Memory::at(remembered_file(&directory));
         // Of what is started in a cell, the next agent must know which cell that is.
         driver.start_through(memory.gate());
