@@ -1,6 +1,7 @@
 //! What always holds, as one list of checks with typed violations: asserted in the core after each command, and used by the
 //! simulators, by `plenum verify` and by the checkers of the tests.
 
+mod culprits;
 mod governing;
 mod special;
 
@@ -9,11 +10,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationRef, AllocationState, Cell, Command, Decision, Delta, JobId, MachineId, Outcome,
-    RefusalKind, RefusalReason, Request, Resource, Revision, Room, TaskState, Transaction, TransactionOutcome,
-    UnknownId,
+    AllocationId, AllocationRef, AllocationState, Cell, Command, Decision, Delta, JobId, MachineId, Outcome, Request,
+    Resource, Revision, Room, TaskState, Transaction, TransactionOutcome, UnknownId,
 };
 
+pub use culprits::invariant_conflicts_name_their_culprits;
 pub use governing::{
     invariant_holds_are_of_live_jobs_on_machines_that_are_there, invariant_no_grant_or_hold_exceeds_a_quota,
     invariant_unknown_tasks_are_unknown,
@@ -83,7 +84,7 @@ pub enum Violation {
         /// Its row.
         group_row: u32,
     },
-    /// A conflict over room names culprits that took less than what was short.
+    /// A conflict over room, a device or a port names culprits that took less than what was short.
     CulpritsTooSmall {
         /// At which revision.
         revision: Revision,
@@ -91,6 +92,13 @@ pub enum Violation {
         short_by: u64,
         /// What they took.
         total: u64,
+    },
+    /// A conflict over room, a device or a port names an allocation that is not there, or has nothing of it.
+    CulpritTookNothing {
+        /// At which revision.
+        revision: Revision,
+        /// Whom.
+        allocation: AllocationId,
     },
     /// A conflict without a culprit, or with one that is not later than the base.
     CulpritNotLater {
@@ -204,7 +212,7 @@ pub fn check_step(before: &Cell, request: &Request, decided: &Decided, after: &C
     invariant_victims_make_room_for_their_betters(before, after, delta)?;
     invariant_no_grant_or_hold_exceeds_a_quota(before, after, delta)?;
     if let (Command::Commit(txn, _), Decision::Outcome(outcome)) = (&request.command, decision) {
-        invariant_conflicts_name_their_culprits(txn, outcome)?;
+        invariant_conflicts_name_their_culprits(before, txn, outcome)?;
         invariant_minimums_hold(before, txn, outcome, delta)?;
         invariant_refused_has_no_effect(outcome, delta)?;
     }
@@ -344,26 +352,6 @@ pub fn invariant_tasks_that_share_a_machine_stay_together(before: &Cell, after: 
         if !known {
             let home = after.job(allocation.row.job()).and_then(|job| job.home);
             return Err(Violation::Apart { allocation: allocation.id, machine: allocation.row.machine, home });
-        }
-    }
-    Ok(())
-}
-
-/// A conflict over room names culprits whose total is at least what was short; each culprit is later than the base.
-///
-/// # Errors
-/// The first conflict that does not.
-pub fn invariant_conflicts_name_their_culprits(txn: &Transaction, outcome: &Outcome) -> Result<(), Violation> {
-    let (revision, base) = (outcome.revision, txn.base);
-    for refusal in outcome.refusals.iter().filter(|refusal| refusal.kind == RefusalKind::Conflict) {
-        let later = refusal.culprits.iter().all(|culprit| culprit.revision > base);
-        if refusal.culprits.is_empty() || !later {
-            return Err(Violation::CulpritNotLater { revision, base });
-        }
-        if let (RefusalReason::NoRoom, Some((_, short_by))) = (refusal.reason, refusal.short)
-            && refusal.culprits_total < short_by
-        {
-            return Err(Violation::CulpritsTooSmall { revision, short_by, total: refusal.culprits_total });
         }
     }
     Ok(())

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    ClaimExtra, Command, Constraint, Decision, Device, GroupShape, MachineId, Operator, Placement, Refusal,
+    ClaimExtra, Command, Constraint, Decision, Device, GroupShape, MachineId, Operator, Placement, Port, Refusal,
     RefusalKind, Resources, Transaction,
 };
 
 use super::check;
 use super::costs::{Large, complete, placement};
 use crate::CoreOptions;
+use crate::invariants::{Violation, invariant_conflicts_name_their_culprits};
 
 // Who named whom to take over from, and came second, was told that the claim had never fitted.
 #[test]
@@ -208,4 +209,48 @@ fn a_task_that_ended_since_the_base_is_told_with_its_own_end_and_not_that_of_ano
     };
     let expected = ended.map(|revision| (RefusalKind::Conflict, "task".to_owned(), vec![revision]));
     assert_eq!(outcome.refusals.iter().map(told).collect::<Vec<_>>(), expected);
+}
+
+/// Of room, a device and a port: who took too little, who is elsewhere, who has nothing of it, and who was there at the base.
+#[test]
+fn a_conflict_whose_culprits_did_not_take_what_is_short_is_found() {
+    let gpu = || Device { kind: "gpu".into(), index: 0, millis: 1000, model: "".into() };
+    let mut large = Large::new(CoreOptions::default());
+    let machines = ["m1", "m2"].map(|name| large.machine_with(name.to_owned(), vec![gpu()]).slot);
+    let no_cpu = || GroupShape { count: 2, resources: Resources::new(0, 1), ..GroupShape::default() };
+    let groups = || {
+        [
+            GroupShape { resources: Resources::new(900_000, 1), ..no_cpu() },
+            GroupShape { devices: vec![gpu()], ..no_cpu() },
+            GroupShape { ports: vec![Port { name: "http".into(), number: 80 }], ..no_cpu() },
+        ]
+    };
+    let [takers, rivals] = [(); 2].map(|()| groups().map(|group| large.job_at(0, group)));
+    let base = large.core.cell().revision();
+    let on = |job, tasks| {
+        let placements = vec![placement(job, tasks, |task| machines[task as usize], 0)];
+        Transaction { base, placements, ..Transaction::default() }
+    };
+    let taken = takers.map(|job| large.commit_on(on(job, 0..2)).placements.concat());
+    let before = large.core.cell().clone();
+    for (number, (job, short_by)) in rivals.into_iter().zip([800_000, 1000, 1]).enumerate() {
+        let txn = on(job, 0..1);
+        let outcome = large.commit_on(txn.clone());
+        let found = |change: &dyn Fn(&mut Refusal)| {
+            let mut told = outcome.clone();
+            change(&mut told.refusals[0]);
+            invariant_conflicts_name_their_culprits(&before, &txn, &told)
+        };
+        assert_eq!(found(&|_| ()), Ok(()), "{:?}", outcome.refusals);
+        let (revision, total) = (outcome.revision, short_by - 1);
+        let too_small = Err(Violation::CulpritsTooSmall { revision, short_by, total });
+        assert_eq!(found(&|refusal| refusal.culprits_total = total), too_small);
+        let (elsewhere, has_none) = (taken[number][1], taken[(number + 1) % 3][0]);
+        for allocation in [elsewhere, has_none].map(|id| id.expect("it was granted")) {
+            let nothing = Err(Violation::CulpritTookNothing { revision, allocation });
+            assert_eq!(found(&|refusal| refusal.culprits[0].allocation = Some(allocation)), nothing);
+        }
+        let not_later = Err(Violation::CulpritNotLater { revision, base });
+        assert_eq!(found(&|refusal| refusal.culprits[0].revision = base), not_later);
+    }
 }
