@@ -52,6 +52,11 @@ pub(crate) fn spoil(mut handled: Handled) -> Handled {
                 (culprit.transaction, culprit.allocation, culprit.event) = (None, None, "cordoned".into());
             }
         }
+        if planted::is(Bug::HalvesBlame)
+            && let Decision::Outcome(outcome) = decision
+        {
+            outcome.refusals.iter_mut().for_each(|refusal| refusal.culprits_total /= 2);
+        }
         if planted::is(Bug::DeniesConflicts)
             && let Decision::Outcome(outcome) = decision
         {

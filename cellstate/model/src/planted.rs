@@ -21,6 +21,8 @@ pub enum Bug {
     BlamesNobody,
     /// A conflict names an event that did not happen.
     BlamesEvents,
+    /// A conflict says that all its culprits took half of what they took.
+    HalvesBlame,
     /// A placement that missed its minimum keeps what it was granted.
     ForgetsMinimums,
     /// The picture that readers get leaves out what moved.
@@ -135,12 +137,13 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 60] = [
+    pub const ALL: [Self; 61] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
         Self::BlamesNobody,
         Self::BlamesEvents,
+        Self::HalvesBlame,
         Self::ForgetsMinimums,
         Self::PicturesHalf,
         Self::AnswersBeforeSync,

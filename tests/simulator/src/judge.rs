@@ -3,6 +3,7 @@
 //! It sees the cell before and after, the request and the answer, and what the books know of all earlier grants. It is slow and dumb on
 //! purpose.
 
+mod culprits;
 mod governing;
 mod happened;
 mod rules;
@@ -11,20 +12,22 @@ use std::collections::{BTreeMap, VecDeque};
 
 use plenum_core::{Decided, invariants};
 use plenum_model::{
-    AllocationId, AllocationState, Cell, Command, Culprit, Decision, Delta, Grants, JobId, JobState, MachineState,
-    Outcome, Refusal, RefusalKind, RefusalReason, Request, Resources, Revision, TaskState, Transaction, TransactionId,
+    AllocationId, AllocationState, Cell, Command, Decision, Delta, Device, Grants, JobId, JobState, MachineState,
+    Request, Resources, Revision, TaskState, TransactionId,
 };
 
 use self::happened::Happened;
 use crate::books::{Checked, Violation, hold};
 
 /// What was once granted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Granted {
     at: Revision,
     transaction: TransactionId,
     machine: u32,
     resources: Resources,
+    devices: Vec<Device>,
+    ports: Vec<u16>,
 }
 
 /// A step: what was asked, what came of it, and the cell before and after.
@@ -70,8 +73,14 @@ impl Judge {
             let base = snapshots.iter().rfind(|cell| cell.revision() == txn.base);
             for refusal in &outcome.refusals {
                 self.invariant_conflicts_name_true_culprits(step, txn, outcome, refusal)?;
+                self.invariant_culprits_took_what_was_short(step, txn, refusal)?;
                 if let Some(base) = base {
-                    invariant_conflict_fitted_at_the_base_and_misfit_did_not(base, txn, refusal)?;
+                    culprits::invariant_conflict_fitted_at_the_base_and_misfit_did_not(
+                        base,
+                        step.before,
+                        txn,
+                        refusal,
+                    )?;
                 }
             }
         }
@@ -103,53 +112,22 @@ impl Judge {
             let transaction = TransactionId { session: grants.session, number: grants.number.into() };
             for (claim, &machine) in grants.machines.iter().enumerate() {
                 let id = AllocationId { slot: grants.slots[claim], generation: grants.generations[claim] };
-                let granted = Granted { at: step.delta.revision, transaction, machine, resources };
-                self.granted.insert(id, granted);
+                let (at, devices, ports) = (step.delta.revision, Vec::new(), Vec::new());
+                self.granted.insert(id, Granted { at, transaction, machine, resources, devices, ports });
             }
-            for extra in grants.extras.iter().filter(|extra| !extra.takes_over.is_empty()) {
+            for extra in &grants.extras {
                 let claim = extra.claim as usize;
                 let id = AllocationId { slot: grants.slots[claim], generation: grants.generations[claim] };
+                if let Some(granted) = self.granted.get_mut(&id) {
+                    granted.devices.clone_from(&extra.devices);
+                    granted.ports.extend(extra.ports.iter().map(|port| port.number));
+                }
+                if extra.takes_over.is_empty() {
+                    continue;
+                }
                 self.victims.insert(id, extra.takes_over.iter().map(|entry| entry.victim).collect());
             }
         }
-    }
-
-    /// Each culprit was there: a grant on that machine, later than the base, of at least that amount; or another command later than
-    /// the base, which did to the machine or the job what it is said to have done. Together they took at least what was short.
-    fn invariant_conflicts_name_true_culprits(
-        &self,
-        step: &Step<'_>,
-        txn: &Transaction,
-        outcome: &Outcome,
-        refusal: &Refusal,
-    ) -> Checked {
-        let name = "invariant_conflicts_name_true_culprits";
-        let facts = || format!("{} at {} on base {}: {refusal:?}", txn.id, outcome.revision, txn.base);
-        let conflict = refusal.kind == RefusalKind::Conflict;
-        hold(!conflict || !refusal.culprits.is_empty(), name, facts)?;
-        hold(refusal.culprits.len() <= 4, name, facts)?;
-        hold(refusal.culprits.is_sorted_by(|one, other| one.revision >= other.revision), name, facts)?;
-        for culprit in &refusal.culprits {
-            hold(culprit.revision > txn.base && culprit.revision < outcome.revision, name, facts)?;
-            hold(self.is_true(step, txn, refusal, culprit), name, || format!("{culprit:?} is not true: {}", facts()))?;
-        }
-        let (RefusalReason::NoRoom, Some((_, short_by)), true) = (refusal.reason, refusal.short, conflict) else {
-            return Ok(());
-        };
-        let listed: u64 = refusal.culprits.iter().map(|culprit| culprit.amount).sum();
-        let all_listed = refusal.culprits.len() < 4;
-        let total = refusal.culprits_total;
-        hold(total >= short_by && listed <= total && (!all_listed || listed == total), name, facts)
-    }
-
-    fn is_true(&self, step: &Step<'_>, txn: &Transaction, refusal: &Refusal, culprit: &Culprit) -> bool {
-        let Some(id) = culprit.allocation else { return self.happened.is_true(txn, refusal, culprit) };
-        let Some(granted) = self.granted.get(&id) else { return false };
-        let took = refusal.short.filter(|_| refusal.reason == RefusalReason::NoRoom);
-        let enough = took.is_none_or(|(resource, _)| culprit.amount <= granted.resources.get(resource));
-        let here = refusal.reason != RefusalReason::NoRoom || granted.machine == refusal.machine;
-        let there = step.before.allocation(id).is_some() || refusal.reason != RefusalReason::NoRoom;
-        granted.at == culprit.revision && culprit.transaction == Some(granted.transaction) && enough && here && there
     }
 }
 
@@ -198,33 +176,6 @@ fn invariant_every_grant_was_valid_at_its_revision(step: &Step<'_>, grants: &Gra
     hold(fresh, name, || facts("its allocation was there before"))?;
     let home = step.after.job(grants.job).and_then(|job| job.home);
     hold(!job.shape.same_machine || home == Some(machine), name, || facts(&format!("its job's home is {home:?}")))
-}
-
-/// A claim that lost its room had it at the base; one that never fitted had not. Looked at where nothing else of the transaction
-/// touches that machine.
-fn invariant_conflict_fitted_at_the_base_and_misfit_did_not(
-    base: &Cell,
-    txn: &Transaction,
-    refusal: &Refusal,
-) -> Checked {
-    let name = "invariant_conflict_fitted_at_the_base_and_misfit_did_not";
-    let Some((placement, claim)) = refusal.claim else { return Ok(()) };
-    let Some(asked) = txn.placements.get(placement as usize) else { return Ok(()) };
-    // Also where an earlier claim may have found its room when it had none on its own machine.
-    let named = txn.placements.iter().flat_map(|placement| placement.machines.iter().chain(&placement.alternates));
-    let on_it = named.filter(|&&slot| slot == refusal.machine);
-    let alone = on_it.count() == 1 && txn.stops.is_empty();
-    let plain = asked.extras.is_empty() && asked.preemptions.is_empty() && asked.alternates.is_empty();
-    if refusal.reason != RefusalReason::NoRoom || !alone || !plain || refusal.kind == RefusalKind::Stale {
-        return Ok(());
-    }
-    let Some(job) = base.job(asked.job) else { return Ok(()) };
-    let Some(shape) = job.shape.groups.get(usize::from(asked.group)) else { return Ok(()) };
-    let fitted = base.room_for(refusal.machine, asked.job).shortage(&shape.resources).is_none();
-    hold(fitted == (refusal.kind == RefusalKind::Conflict), name, || {
-        let room = base.room(refusal.machine);
-        format!("{} claim {claim} on base {}: room there was {room:?}, {refusal:?}", txn.id, txn.base)
-    })
 }
 
 /// The checkers that the core shares, by the names that they have there.

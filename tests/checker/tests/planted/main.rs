@@ -77,6 +77,11 @@ fn forgotten_minimums_are_found() {
 }
 
 #[test]
+fn culprits_that_took_less_than_what_is_short_are_found() {
+    is_found(Bug::HalvesBlame, |found| matches!(found, Violation::CulpritsTooSmall { .. }));
+}
+
+#[test]
 fn forgotten_numbers_are_found_as_taking_effect_twice() {
     is_found(Bug::ForgetsNumbers, |found| matches!(found, Violation::NumberTwice { .. }));
 }

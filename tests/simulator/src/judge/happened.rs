@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{
-    AllocationState, Cell, Command, Culprit, Decision, JobChange, Machine, MachineState, Refusal, RefusalReason,
-    Revision, Transaction, TransactionId,
+    AllocationState, Cell, Command, Culprit, Decision, Device, JobChange, Machine, MachineState, Refusal,
+    RefusalReason, Revision, Transaction, TransactionId,
 };
 
 use super::Step;
@@ -21,6 +21,8 @@ pub(super) struct Happened {
 struct What {
     transaction: Option<TransactionId>,
     machines: BTreeSet<(u32, &'static str)>,
+    /// Machines that have less of some device than before, or another model of it.
+    lose_devices: BTreeSet<u32>,
     jobs: BTreeSet<(u32, &'static str)>,
 }
 
@@ -50,6 +52,17 @@ impl Happened {
         what.machines.iter().any(|&(slot, told)| is_word(told) && on_it(slot))
             || what.jobs.iter().any(|&(slot, told)| is_word(told) && of_job(slot))
     }
+
+    /// Whether what a culprit is said to have done was done to that very machine.
+    pub(super) fn was_to_machine(&self, culprit: &Culprit, slot: u32) -> bool {
+        let what = self.steps.get(&culprit.revision);
+        what.is_some_and(|what| what.machines.iter().any(|&(of, word)| of == slot && *word == *culprit.event))
+    }
+
+    /// Whether a machine had less of some device after that revision than before.
+    pub(super) fn took_devices_off(&self, at: Revision, slot: u32) -> bool {
+        self.steps.get(&at).is_some_and(|what| what.lose_devices.contains(&slot))
+    }
 }
 
 impl What {
@@ -61,7 +74,11 @@ impl What {
         let mut what = Self { transaction, ..Self::default() };
         for machine in &step.delta.machines {
             let slot = machine.id.slot;
-            what.machines.extend(words(step.before.machine_in(slot), machine).map(|word| (slot, word)));
+            let before = step.before.machine_in(slot);
+            what.machines.extend(words(before, machine).map(|word| (slot, word)));
+            if before.is_some_and(|before| before.devices.iter().any(|device| !has(machine, device))) {
+                what.lose_devices.insert(slot);
+            }
         }
         for (job, hold) in &step.delta.holds {
             let holds = step.before.hold(*job).into_iter().chain(hold);
@@ -74,6 +91,12 @@ impl What {
         what.jobs = of_jobs(step);
         what
     }
+}
+
+/// Whether a machine has as much of a device as this, of the same model.
+fn has(machine: &Machine, device: &Device) -> bool {
+    let mut same = machine.devices.iter().filter(|other| (&other.kind, other.index) == (&device.kind, device.index));
+    same.any(|found| found.model == device.model && found.millis >= device.millis)
 }
 
 /// All that a change of a machine may be called.

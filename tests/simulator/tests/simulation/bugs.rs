@@ -76,6 +76,8 @@ found! {
         OverlooksFitness by "invariant_every_grant_was_valid_at_its_revision";
     conflicts_without_a_culprit_are_found: BlamesNobody by "invariant_conflicts_name_true_culprits";
     conflicts_with_an_event_that_never_was_are_found: BlamesEvents by "invariant_conflicts_name_true_culprits";
+    culprits_that_took_less_than_what_is_short_are_found:
+        HalvesBlame by "invariant_culprits_took_what_was_short";
     half_a_gang_is_found: ForgetsMinimums by "invariant_minimums_hold";
     a_picture_that_is_not_the_fold_is_found: PicturesHalf by "invariant_everybody_has_the_same_cell";
     answers_before_the_sync_are_found: AnswersBeforeSync by "invariant_acknowledged_survives_any_crash";

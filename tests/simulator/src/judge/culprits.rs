@@ -1,0 +1,202 @@
+//! Whether refusals say what happened: who took what was short, how much of it, and whether it was there at the base.
+
+use plenum_model::{
+    Cell, Culprit, Device, GroupShape, Machine, Outcome, Placement, Refusal, RefusalKind, RefusalReason, Transaction,
+    device_rooms,
+};
+
+use super::{Granted, Judge, Step};
+use crate::books::{Checked, hold};
+
+/// Culprits that a refusal lists.
+const LISTED: usize = 4;
+
+impl Judge {
+    /// Each culprit was there: a grant on that machine, later than the base, of that amount of what was short; or another command later
+    /// than the base, which did to the machine or the job what it is said to have done.
+    pub(super) fn invariant_conflicts_name_true_culprits(
+        &self,
+        step: &Step<'_>,
+        txn: &Transaction,
+        outcome: &Outcome,
+        refusal: &Refusal,
+    ) -> Checked {
+        let name = "invariant_conflicts_name_true_culprits";
+        let facts = || format!("{} at {} on base {}: {refusal:?}", txn.id, outcome.revision, txn.base);
+        let conflict = refusal.kind == RefusalKind::Conflict;
+        hold(!conflict || !refusal.culprits.is_empty(), name, facts)?;
+        hold(refusal.culprits.len() <= LISTED, name, facts)?;
+        hold(refusal.culprits.is_sorted_by(|one, other| one.revision >= other.revision), name, facts)?;
+        for culprit in &refusal.culprits {
+            hold(culprit.revision > txn.base && culprit.revision < outcome.revision, name, facts)?;
+            hold(self.is_true(step, txn, refusal, culprit), name, || format!("{culprit:?} is not true: {}", facts()))?;
+        }
+        Ok(())
+    }
+
+    /// The culprits of what was short of room, a device or a port took at least that together, those that are not listed included.
+    pub(super) fn invariant_culprits_took_what_was_short(
+        &self,
+        step: &Step<'_>,
+        txn: &Transaction,
+        refusal: &Refusal,
+    ) -> Checked {
+        if refusal.kind != RefusalKind::Conflict || !is_of_what_is_taken(refusal.reason) {
+            return Ok(());
+        }
+        let listed: u64 = refusal.culprits.iter().map(|culprit| culprit.amount).sum();
+        let (total, all_listed) = (refusal.culprits_total, refusal.culprits.len() < LISTED);
+        let enough = short_by(refusal).is_some_and(|short_by| total >= short_by);
+        let adds_up = listed <= total && (!all_listed || listed == total);
+        hold(enough && adds_up, "invariant_culprits_took_what_was_short", || {
+            format!("{} at {} on base {}: {refusal:?}", txn.id, step.after.revision(), txn.base)
+        })
+    }
+
+    fn is_true(&self, step: &Step<'_>, txn: &Transaction, refusal: &Refusal, culprit: &Culprit) -> bool {
+        let of_what_is_taken = is_of_what_is_taken(refusal.reason);
+        let Some(id) = culprit.allocation else {
+            let happened = self.happened.is_true(txn, refusal, culprit);
+            return happened && (!of_what_is_taken || self.event_took(step, txn, refusal, culprit));
+        };
+        let Some(granted) = self.granted.get(&id) else { return false };
+        let there = granted.machine == refusal.machine && step.before.allocation(id).is_some();
+        let took = !of_what_is_taken || (there && took(granted, txn, refusal, culprit.amount));
+        granted.at == culprit.revision && culprit.transaction == Some(granted.transaction) && took
+    }
+
+    /// Whether an event took so much of a device, or that port: of unknown tasks all that are there count as found then. How much of its
+    /// devices a machine lost is not told: as much as is short. Nor how much room.
+    fn event_took(&self, step: &Step<'_>, txn: &Transaction, refusal: &Refusal, culprit: &Culprit) -> bool {
+        let slot = refusal.machine;
+        let here = self.happened.was_to_machine(culprit, slot);
+        let unknown = || step.before.unknown_on(slot).map(|(_, task)| &task.traces);
+        let by_unknown = here && &*culprit.event == "unknown task";
+        match refusal.reason {
+            RefusalReason::DeviceTaken if by_unknown => {
+                let devices: Vec<Device> = unknown().flat_map(|traces| traces.devices.iter().cloned()).collect();
+                is_of_devices(&devices, txn, refusal, culprit.amount)
+            }
+            RefusalReason::DeviceTaken => {
+                let lost = here && self.happened.took_devices_off(culprit.revision, slot);
+                lost && Some(culprit.amount) == short_by(refusal)
+            }
+            RefusalReason::PortTaken => {
+                let mut ports = unknown().flat_map(|traces| &traces.ports);
+                by_unknown && culprit.amount == 1 && ports.any(|port| is_meant(refusal, port.number))
+            }
+            _ => true,
+        }
+    }
+}
+
+/// What is short was there and is taken, by somebody and so much: of other reasons only the last command is known.
+fn is_of_what_is_taken(reason: RefusalReason) -> bool {
+    matches!(reason, RefusalReason::NoRoom | RefusalReason::DeviceTaken | RefusalReason::PortTaken)
+}
+
+/// How much was short, in the unit of its culprits: a port counts as 1.
+fn short_by(refusal: &Refusal) -> Option<u64> {
+    match refusal.reason {
+        RefusalReason::NoRoom => refusal.short.map(|(_, short_by)| short_by),
+        RefusalReason::DeviceTaken => refusal.short_device.as_ref().map(|(_, short_by)| *short_by),
+        RefusalReason::PortTaken => refusal.port.map(|_| 1),
+        _ => None,
+    }
+}
+
+/// Whether a grant got so much of what was short.
+fn took(granted: &Granted, txn: &Transaction, refusal: &Refusal, amount: u64) -> bool {
+    match refusal.reason {
+        RefusalReason::NoRoom => {
+            refusal.short.is_some_and(|(resource, _)| amount > 0 && amount <= granted.resources.get(resource))
+        }
+        RefusalReason::DeviceTaken => is_of_devices(&granted.devices, txn, refusal, amount),
+        RefusalReason::PortTaken => amount == 1 && granted.ports.iter().any(|&port| is_meant(refusal, port)),
+        _ => true,
+    }
+}
+
+/// Port 0 is any: none was left.
+fn is_meant(refusal: &Refusal, port: u16) -> bool {
+    refusal.port.is_some_and(|asked| asked == 0 || asked == port)
+}
+
+/// Whether this is how much of these devices is of the kind that was short, or of the very one that the claim named.
+fn is_of_devices(devices: &[Device], txn: &Transaction, refusal: &Refusal, amount: u64) -> bool {
+    let Some((kind, _)) = &refusal.short_device else { return false };
+    let sum = |index: Option<u32>| -> u64 {
+        let meant =
+            devices.iter().filter(|device| device.kind == *kind && index.is_none_or(|index| device.index == index));
+        meant.map(|device| u64::from(device.millis)).sum()
+    };
+    let named = asked(txn, refusal).and_then(|(placement, claim)| placement.extras.get(claim));
+    let named = named.map_or(&[][..], |extra| &extra.devices);
+    let any = named.is_empty() && sum(None) == amount;
+    let of_kind = named.iter().filter(|device| device.kind == *kind);
+    amount > 0 && (any || of_kind.into_iter().any(|device| sum(Some(device.index)) == amount))
+}
+
+fn asked<'a>(txn: &'a Transaction, refusal: &Refusal) -> Option<(&'a Placement, usize)> {
+    let (placement, claim) = refusal.claim?;
+    Some((txn.placements.get(placement as usize)?, claim as usize))
+}
+
+/// A claim that lost its room or a device had it at the base; one that never fitted had not. Looked at where nothing else of the
+/// transaction touches that machine. Of ports only misfits are: whoever got one since is to blame, also where somebody else had it at the
+/// base.
+pub(super) fn invariant_conflict_fitted_at_the_base_and_misfit_did_not(
+    base: &Cell,
+    now: &Cell,
+    txn: &Transaction,
+    refusal: &Refusal,
+) -> Checked {
+    let name = "invariant_conflict_fitted_at_the_base_and_misfit_did_not";
+    let Some((asked, claim)) = asked(txn, refusal) else { return Ok(()) };
+    // Also where an earlier claim may have found its room when it had none on its own machine.
+    let named = txn.placements.iter().flat_map(|placement| placement.machines.iter().chain(&placement.alternates));
+    let on_it = named.filter(|&&slot| slot == refusal.machine);
+    let alone = on_it.count() == 1 && txn.stops.is_empty();
+    let plain = asked.extras.is_empty() && asked.preemptions.is_empty() && asked.alternates.is_empty();
+    if !alone || !plain || refusal.kind == RefusalKind::Stale {
+        return Ok(());
+    }
+    let Some(job) = base.job(asked.job) else { return Ok(()) };
+    let Some(shape) = job.shape.groups.get(usize::from(asked.group)) else { return Ok(()) };
+    let fitted = match refusal.reason {
+        RefusalReason::NoRoom => Some(base.room_for(refusal.machine, asked.job).shortage(&shape.resources).is_none()),
+        RefusalReason::DeviceTaken if job.version == asked.job_version => {
+            same_machine(base, now, refusal).and_then(|machine| had_device(base, machine, shape))
+        }
+        RefusalReason::PortTaken if refusal.kind == RefusalKind::Misfit => {
+            let port = refusal.port.filter(|&port| port > 0 && same_machine(base, now, refusal).is_some());
+            port.map(|port| !base.in_use(refusal.machine).is_some_and(|used| used.has_port(port)))
+        }
+        _ => None,
+    };
+    let Some(fitted) = fitted else { return Ok(()) };
+    hold(fitted == (refusal.kind == RefusalKind::Conflict), name, || {
+        let room = base.room(refusal.machine);
+        format!("{} claim {claim} on base {}: room there was {room:?}, {refusal:?}", txn.id, txn.base)
+    })
+}
+
+/// The machine, where its devices are now what they were at the base, and no unknown task is or was there: what there was of others,
+/// the core takes for granted to have been enough.
+fn same_machine<'a>(base: &'a Cell, now: &Cell, refusal: &Refusal) -> Option<&'a Machine> {
+    let slot = refusal.machine;
+    let (before, after) = (base.machine_in(slot)?, now.machine_in(slot)?);
+    let same = before.id == after.id && before.devices == after.devices;
+    let known = [base, now].into_iter().all(|cell| cell.unknown_on(slot).next().is_none());
+    let by_grants = refusal.culprits.iter().all(|culprit| culprit.allocation.is_some());
+    (same && known && by_grants).then_some(&**before)
+}
+
+/// Whether the base had the device that a group declares. `None`: of several, which one is short goes by who got the others.
+fn had_device(base: &Cell, machine: &Machine, shape: &GroupShape) -> Option<bool> {
+    let [want] = &shape.devices[..] else { return None };
+    let suits = |model: &str| want.model.is_empty() || *want.model == *model;
+    let rooms = device_rooms(base, machine);
+    let mut rooms = rooms.iter().filter(|room| room.kind == want.kind && suits(&room.model));
+    Some(rooms.any(|room| room.free_millis >= i64::from(want.millis)))
+}
