@@ -357,7 +357,8 @@ pub fn invariant_tasks_that_share_a_machine_stay_together(before: &Cell, after: 
     Ok(())
 }
 
-/// `min`, `atomic` and what groups declare as their minimums hold.
+/// `min`, `atomic` and what groups declare as their minimums hold: of a transaction that is atomic and missed one, nothing is left, stops
+/// neither.
 ///
 /// # Errors
 /// The first placement where they do not.
@@ -368,7 +369,7 @@ pub fn invariant_minimums_hold(
     delta: &Delta,
 ) -> Result<(), Violation> {
     let granted = |claims: &Vec<Option<AllocationId>>| claims.iter().flatten().count();
-    let effect = outcome.placements.iter().any(|claims| granted(claims) > 0);
+    let effect = outcome.placements.iter().any(|claims| granted(claims) > 0) || has_effect(delta);
     for (placement, (asked, claims)) in txn.placements.iter().zip(&outcome.placements).enumerate() {
         let missed = granted(claims) < asked.min as usize;
         if missed && (granted(claims) > 0 || (txn.atomic && effect)) {
@@ -405,10 +406,13 @@ fn group_below_its_minimum(before: &Cell, delta: &Delta) -> Option<(JobId, u16)>
 /// # Errors
 /// When one has.
 pub fn invariant_refused_has_no_effect(outcome: &Outcome, delta: &Delta) -> Result<(), Violation> {
-    let effect =
-        !delta.grants.is_empty() || !delta.moves.is_empty() || !delta.ends.is_empty() || !delta.jobs.is_empty();
     let refused = outcome.outcome == TransactionOutcome::Refused;
-    if refused && effect { Err(Violation::RefusedHadEffect { revision: outcome.revision }) } else { Ok(()) }
+    if refused && has_effect(delta) { Err(Violation::RefusedHadEffect { revision: outcome.revision }) } else { Ok(()) }
+}
+
+/// Whether a transaction changed more than its session.
+fn has_effect(delta: &Delta) -> bool {
+    !(delta.grants.is_empty() && delta.moves.is_empty() && delta.ends.is_empty() && delta.jobs.is_empty())
 }
 
 /// The cheap checks, after each command of a debug build.

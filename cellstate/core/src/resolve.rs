@@ -398,9 +398,11 @@ impl<'a> Resolver<'a> {
             self.undo(number, placement, granted, 0, resolution);
         }
         resolution.granted = txn.placements.iter().map(|_| Vec::new()).collect();
-        resolution.stops.clear();
         resolution.victims.clear();
-        resolution.refused = true;
+        if !planted::is(Bug::ForgetsAtomic) {
+            resolution.stops.clear();
+            resolution.refused = true;
+        }
     }
 
     fn need(&self, placement: &Placement) -> Resources {

@@ -25,6 +25,8 @@ pub enum Bug {
     HalvesBlame,
     /// A placement that missed its minimum keeps what it was granted.
     ForgetsMinimums,
+    /// A transaction that is atomic, and undone, keeps its stops.
+    ForgetsAtomic,
     /// The picture that readers get leaves out what moved.
     PicturesHalf,
     /// The server answers when a batch is written, and syncs it later.
@@ -137,7 +139,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 61] = [
+    pub const ALL: [Self; 62] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -145,6 +147,7 @@ impl Bug {
         Self::BlamesEvents,
         Self::HalvesBlame,
         Self::ForgetsMinimums,
+        Self::ForgetsAtomic,
         Self::PicturesHalf,
         Self::AnswersBeforeSync,
         Self::LyingDisk,

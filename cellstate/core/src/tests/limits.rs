@@ -1,6 +1,11 @@
 //! Stories of what groups declare: limits of machines, spread, single instances, minimums.
 
+use plenum_model::{AllocationState, AllocationStatus, Decision, Delta, GroupShape, Move, Transaction};
+
 use super::check;
+use super::costs::{Large, placement};
+use crate::invariants::{Violation, invariant_minimums_hold};
+use crate::{CoreOptions, Decided};
 
 #[test]
 fn a_group_limits_its_tasks_on_one_machine() {
@@ -470,4 +475,32 @@ fn what_an_earlier_placement_is_granted_counts_for_the_minimum_of_the_next() {
         ml: committed; gang[0] granted; gang[1] granted; gang[2] granted; gang[3] granted; gang[4] granted
         ",
     );
+}
+
+// Grants alone were looked for.
+#[test]
+fn an_atomic_transaction_that_missed_a_minimum_and_keeps_its_stops_is_found() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m1".to_owned()).slot;
+    let [old, new] = [(); 2].map(|()| large.job(GroupShape { count: 1, ..GroupShape::default() }));
+    let granted = large.commit(vec![placement(old, 0..1, |_| machine, 0)]).placements.concat();
+    let stops: Vec<_> = granted.into_iter().flatten().collect();
+    let before = large.core.cell().clone();
+    let txn = Transaction {
+        base: before.revision(),
+        atomic: true,
+        stops: stops.clone(),
+        placements: vec![placement(new, 0..1, |_| machine + 1, 1)],
+        ..Transaction::default()
+    };
+    let Decided::Changed { decision: Decision::Outcome(outcome), delta } = large.decide_commit(txn.clone()) else {
+        panic!("it is decided")
+    };
+    let found = |delta: &Delta| invariant_minimums_hold(&before, &txn, &outcome, delta);
+    assert_eq!(found(&delta), Ok(()));
+    let status = AllocationStatus { state: AllocationState::Stopping, ready: false };
+    let moves = vec![Move { slot: stops[0].slot, status, restarts: 0, reason: None }];
+    let kept = Delta { moves, ..delta };
+    let broken = Violation::MinimumBroken { revision: outcome.revision, placement: 0 };
+    assert_eq!(found(&kept), Err(broken));
 }

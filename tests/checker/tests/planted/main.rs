@@ -73,12 +73,23 @@ fn conflicts_that_blame_nobody_are_found() {
 
 #[test]
 fn forgotten_minimums_are_found() {
-    is_found(Bug::ForgetsMinimums, |found| matches!(found, Violation::MinimumBroken { .. }));
+    is_found(
+        Bug::ForgetsMinimums,
+        |found| matches!(found, Violation::MinimumBroken { what, .. } if what.contains("and its minimum is")),
+    );
 }
 
 #[test]
 fn culprits_that_took_less_than_what_is_short_are_found() {
     is_found(Bug::HalvesBlame, |found| matches!(found, Violation::CulpritsTooSmall { .. }));
+}
+
+#[test]
+fn an_atomic_transaction_that_keeps_its_stops_is_found() {
+    is_found(
+        Bug::ForgetsAtomic,
+        |found| matches!(found, Violation::MinimumBroken { what, .. } if what.starts_with("it is atomic")),
+    );
 }
 
 #[test]

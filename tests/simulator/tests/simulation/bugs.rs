@@ -79,6 +79,7 @@ found! {
     culprits_that_took_less_than_what_is_short_are_found:
         HalvesBlame by "invariant_culprits_took_what_was_short";
     half_a_gang_is_found: ForgetsMinimums by "invariant_minimums_hold";
+    an_atomic_transaction_that_keeps_its_stops_is_found: ForgetsAtomic by "invariant_minimums_hold";
     a_picture_that_is_not_the_fold_is_found: PicturesHalf by "invariant_everybody_has_the_same_cell";
     answers_before_the_sync_are_found: AnswersBeforeSync by "invariant_acknowledged_survives_any_crash";
     a_disk_that_lies_about_syncs_is_found: LyingDisk by "invariant_a_crash_is_no_damage";
