@@ -3,12 +3,14 @@
 
 use bytes::Bytes;
 use plenum_checker::calls::{Asked, Call, Reply};
+use plenum_checker::picture::{Allocation, slot_of};
 use plenum_checker::properties::{
-    Damage, FullDisk, Made, SlowWatchers, property_a_full_disk_only_refuses, property_acknowledged_is_durable,
-    property_culprits_are_true, property_damage_is_named, property_declared_rules_hold,
-    property_no_room_is_overcommitted, property_quotas_and_priorities_hold, property_real_time_order_holds,
-    property_replies_equal_the_fold, property_revisions_have_no_gaps, property_slow_watchers_cost_nobody,
-    property_snapshots_equal_the_fold, property_the_history_reaches_what_was_told, property_used_is_the_sum,
+    Damage, FullDisk, Made, SlowWatchers, property_a_full_disk_only_refuses, property_a_task_has_one_allocation,
+    property_acknowledged_is_durable, property_culprits_are_true, property_damage_is_named,
+    property_declared_rules_hold, property_no_room_is_overcommitted, property_quotas_and_priorities_hold,
+    property_real_time_order_holds, property_replies_equal_the_fold, property_revisions_have_no_gaps,
+    property_slow_watchers_cost_nobody, property_snapshots_equal_the_fold, property_the_history_reaches_what_was_told,
+    property_used_is_the_sum,
 };
 use plenum_checker::stream::Event;
 use plenum_checker::{Chronicle, Evidence, Recording, Violation};
@@ -377,6 +379,48 @@ fn room_that_is_taken_over_from_somebody_who_stays_is_found() {
     });
     let found = property_no_room_is_overcommitted(&chronicle);
     assert!(matches!(found[0], Violation::TakenOverTooMuch { .. }), "{found:?}");
+}
+
+/// A grant of a task that somebody who leaves had before: its revision, and both.
+fn grant_anew(chronicle: &Chronicle) -> (u64, u64, u64) {
+    let task = |found: &Allocation| (found.job, found.group, found.task);
+    let mut picture = chronicle.segments[0].start.clone();
+    for delta in &chronicle.segments[0].deltas {
+        picture.fold(delta).unwrap();
+        for heir in picture.allocations.values().filter(|found| found.created == delta.revision) {
+            let mut leaving = picture.allocations.values().filter(|found| found.is_leaving());
+            if let Some(before) = leaving.find(|found| task(found) == task(heir)) {
+                return (delta.revision, before.id, heir.id);
+            }
+        }
+    }
+    panic!("no task was granted anew before who had it was gone");
+}
+
+#[test]
+fn a_task_that_is_granted_while_who_had_it_stays_is_found_as_twice_there() {
+    let mut evidence = run_of(300);
+    let (revision, before, heir) = grant_anew(&chronicle(&evidence));
+    assert_eq!(property_a_task_has_one_allocation(&chronicle(&evidence)), []);
+    let main = &mut evidence.recordings[0];
+    change_delta(main, |delta| {
+        let changes = delta.revision == revision;
+        if changes {
+            let moves = delta.moves.get_or_insert_default();
+            moves.slots.push(slot_of(before));
+            moves.states.push(v1::AllocationState::Running as u32);
+            moves.ready.push(0);
+        }
+        changes
+    });
+    main.events.truncate(position_of(main, revision) + 1);
+    evidence.recordings.truncate(1);
+    let found = property_a_task_has_one_allocation(&chronicle(&evidence));
+    assert!(
+        matches!(&found[..], [Violation::TaskTwice { revision: at, first, second }]
+            if *at == revision && [before, heir].iter().all(|id| id == first || id == second)),
+        "{found:?}"
+    );
 }
 
 #[test]
