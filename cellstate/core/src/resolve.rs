@@ -245,6 +245,9 @@ impl<'a> Resolver<'a> {
     /// Misfits of a scheduler that had seen the last change of everything it claims on. Not those behind a claim that lost a race, or that went
     /// to another machine for it: what these have or leave there instead may be what stands in the way.
     fn find_divergences(&self, txn: &Transaction, resolution: &mut Resolution) {
+        if resolution.refusals.is_empty() {
+            return;
+        }
         let elsewhere = |(placement, granted): (&Placement, &Vec<Granted>)| {
             granted.iter().any(|granted| placement.machines.get(granted.claim as usize) != Some(&granted.machine))
         };
