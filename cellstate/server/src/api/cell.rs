@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use plenum_model::{Command, Decision, Rejection, RejectionCode, SessionId};
+use plenum_model::{Command, Decision, SessionId};
 use plenum_proto::bounds::SPAN_MICROS_MAX;
 use plenum_proto::v1;
 use tokio::sync::mpsc;
@@ -192,8 +192,7 @@ impl v1::cell_server::Cell for CellService {
             && !wire.machines.is_empty()
             && cell.is_paused(name)
         {
-            let message = format!("the scheduler {name} is paused by an operator");
-            return Err(Failure::from(Rejection::new(RejectionCode::SchedulerPaused, message)).into());
+            return Err(Failure::paused(name).into());
         }
         drop(cell);
         if wire.within_micros < 0 {

@@ -146,6 +146,12 @@ impl Failure {
         Self::new(Code::Unavailable, "OUTCOME_UNKNOWN", message).retry(Duration::from_secs(1))
     }
 
+    /// Of what else than transactions a paused scheduler asks for: those are the core's to refuse.
+    pub(crate) fn paused(scheduler: &str) -> Self {
+        let message = format!("the scheduler {scheduler} is paused by an operator");
+        Rejection::new(RejectionCode::SchedulerPaused, message).into()
+    }
+
     /// The same of a transaction whose number came before, perhaps over a connection that broke: it may have been decided then.
     pub(crate) fn of_a_number_that_came_before(self) -> Self {
         let message = format!(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plenum_model::{AllocationId, Cell, Command, Decision, Job, JobId, Rejection, RejectionCode, floor_of};
+use plenum_model::{AllocationId, Cell, Command, Decision, Job, JobId, RejectionCode, floor_of};
 use plenum_proto::v1;
 use prost::Message;
 use tokio_stream::Stream;
@@ -221,8 +221,7 @@ impl v1::jobs_server::Jobs for JobsService {
             }
             // Who pauses a framework wants it to launch nothing.
             if principal.role() == Role::Scheduler && cell.is_paused(&job.shape.scheduler) {
-                let message = format!("the scheduler {} is paused by an operator", job.shape.scheduler);
-                return Err(Failure::from(Rejection::new(RejectionCode::SchedulerPaused, message)).into());
+                return Err(Failure::paused(&job.shape.scheduler).into());
             }
         }
         let command = Command::Launch { parent: job.id, instant_micros };

@@ -375,16 +375,25 @@ async fn what_the_log_lost_and_the_history_has_is_not_lost() {
     server.shutdown().await.unwrap();
 }
 
+async fn stopped_cell_with_a_copy_of_its_log(dir: &Path, copy: &Path) {
+    let (server, channel, session, _) = busy_cell(dir, 1).await;
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    copy_folder(&dir.join("log"), copy);
+}
+
+fn put_log_back(dir: &Path, copy: &Path) {
+    std::fs::remove_dir_all(dir.join("log")).unwrap();
+    std::fs::rename(copy, dir.join("log")).unwrap();
+}
+
 /// A log was put back from a copy that was older than the history. A start refused it, but who restored of it was told
 /// that nothing is lost: the history has no batches, only where they stood in the log.
 #[tokio::test]
 async fn what_only_the_history_knows_of_is_lost_and_counted() {
     let temporary = tempfile::tempdir().unwrap();
     let [dir, older, new] = ["cell", "older", "new"].map(|name| temporary.path().join(name));
-    let (server, channel, session, _) = busy_cell(&dir, 1).await;
-    drop((session, channel));
-    server.shutdown().await.unwrap();
-    copy_folder(&dir.join("log"), &older);
+    stopped_cell_with_a_copy_of_its_log(&dir, &older).await;
     // Of what comes now there is no checkpoint, and it is killed after the first of its blocks of batches, which end
     // with a segment or after 1024 of them.
     let mut options = crate::client::options(&dir);
@@ -397,8 +406,7 @@ async fn what_only_the_history_knows_of_is_lost_and_counted() {
     caught_up(&channel).await;
     drop(channel);
     server.kill().await.unwrap();
-    std::fs::remove_dir_all(dir.join("log")).unwrap();
-    std::fs::rename(&older, dir.join("log")).unwrap();
+    put_log_back(&dir, &older);
 
     let refused = Server::start(options).await.err().unwrap();
     assert!(refused.code() == "DAMAGED_LOG" && refused.to_string().contains("lost its end"), "{refused}");
@@ -418,15 +426,11 @@ async fn what_only_the_history_knows_of_is_lost_and_counted() {
 async fn a_log_that_ends_before_the_newest_checkpoint_is_given_up_only_when_asked() {
     let temporary = tempfile::tempdir().unwrap();
     let [dir, older, new] = ["cell", "older", "new"].map(|name| temporary.path().join(name));
-    let (server, channel, session, _) = busy_cell(&dir, 1).await;
-    drop((session, channel));
-    server.shutdown().await.unwrap();
-    copy_folder(&dir.join("log"), &older);
+    stopped_cell_with_a_copy_of_its_log(&dir, &older).await;
     let server = start(&dir).await;
     register(&connect(&server).await, "later", 1000).await;
     server.shutdown().await.unwrap();
-    std::fs::remove_dir_all(dir.join("log")).unwrap();
-    std::fs::rename(&older, dir.join("log")).unwrap();
+    put_log_back(&dir, &older);
 
     let refused = restore(&dir, &new, &RestoreOptions::default()).unwrap_err();
     assert!(matches!(refused, BackupError::LossNotAccepted { .. }), "{refused}");
