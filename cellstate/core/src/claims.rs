@@ -220,6 +220,7 @@ impl Resolver<'_> {
                     continue;
                 }
             };
+            resolution.went_elsewhere |= machine != asked.machine;
             let one = Granted { claim, machine, extra };
             self.promise(txn, &terms, &one);
             seen.iter_mut().for_each(|seen| {
@@ -267,7 +268,7 @@ impl Resolver<'_> {
     fn about<'a>(&'a self, terms: &'a Terms<'_>, asked: Claim<'a>, trouble: Trouble) -> About<'a> {
         let machine = asked.machine;
         // Thousands of claims may name as many: they are only gone through where they could have given what is lacking.
-        let lacks = matches!(trouble, Trouble::Machine(Obstacle::NoRoom(_) | Obstacle::Device(_)));
+        let lacks = matches!(trouble, Trouble::Machine(Obstacle::NoRoom(_) | Obstacle::Device(_) | Obstacle::Port(_)));
         let sources = if lacks { self.sources(terms, asked) } else { Vec::new() };
         let slots = || sources.iter().map(|source| source.id.slot);
         let goes = |slot: &u32| self.promised.specials.evicts(*slot) || self.promised.stops(*slot);

@@ -39,6 +39,8 @@ pub(crate) struct Resolution {
     pub(crate) victims: Vec<(u32, u32)>,
     /// Positions in `refusals` of misfits that could have been seen at the base.
     pub(crate) divergences: Vec<u32>,
+    /// A claim went to one of its spare machines, whatever became of its placement then.
+    pub(crate) went_elsewhere: bool,
     /// No effect at all, by `atomic` or by a guard.
     pub(crate) refused: bool,
 }
@@ -242,19 +244,13 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Misfits of a scheduler that had seen the last change of everything it claims on. Not those behind a claim that lost a race, or that went
-    /// to another machine for it: what these have or leave there instead may be what stands in the way.
+    /// Misfits of a scheduler that had seen the last change of everything it claims on. Not those behind a claim that was refused for what
+    /// others did, or that went to another machine for it: what these have or leave there instead may be what stands in the way.
     fn find_divergences(&self, txn: &Transaction, resolution: &mut Resolution) {
-        if resolution.refusals.is_empty() {
+        if resolution.refusals.is_empty() || resolution.went_elsewhere {
             return;
         }
-        let elsewhere = |(placement, granted): (&Placement, &Vec<Granted>)| {
-            granted.iter().any(|granted| placement.machines.get(granted.claim as usize) != Some(&granted.machine))
-        };
-        if txn.placements.iter().zip(&resolution.granted).any(elsewhere) {
-            return;
-        }
-        let raced = |refusal: &Refusal| matches!(refusal.kind, RefusalKind::Conflict | RefusalKind::Stale);
+        let raced = |refusal: &Refusal| !matches!(refusal.kind, RefusalKind::Misfit | RefusalKind::Mate);
         let before = (0..).zip(&resolution.refusals).take_while(|(_, refusal)| !raced(refusal));
         let misfits = before.filter(|(_, refusal)| refusal.kind == RefusalKind::Misfit);
         let seen = |refusal: &Refusal| {

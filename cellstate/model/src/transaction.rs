@@ -183,14 +183,14 @@ pub struct Outcome {
     pub outcome: TransactionOutcome,
     /// For each placement, for each claim: what was granted, `None` where refused.
     pub placements: Vec<Vec<Option<AllocationId>>>,
-    /// One for each refused claim, one for each refused stop, and one for each failed guard on the whole.
+    /// One for each refused claim and for each refused stop, and one for the first guard on the whole that failed.
     pub refusals: Vec<Refusal>,
     /// Positions in `stops` of allocations that were leaving, ended or never there.
     pub idle_stops: Vec<u32>,
     /// Ports of granted claims that asked for some, dynamic ones chosen; in the order of the placements.
     pub ports: Vec<GrantedPorts>,
     /// Positions in `refusals` of misfits that the scheduler could have seen at its base: a bug, because planner and committer judge
-    /// with the same code. None behind a claim that lost a race, nor where one went to a spare machine.
+    /// with the same code. None behind a claim that was refused for what others did, nor where one went to a spare machine.
     pub divergences: Vec<u32>,
 }
 

@@ -155,6 +155,29 @@ fn what_follows_from_a_lost_race_is_no_divergence() {
     );
 }
 
+// A gang of which one had gone to its spare machine was undone as the other then had no room there, and that one was called a bug: what was
+// undone was not seen to have gone anywhere.
+#[test]
+fn what_follows_from_a_lost_race_of_a_gang_that_is_undone_is_no_divergence() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job web by service tasks=1 cpu=1000
+        job map by batch tasks=2 cpu=1000
+        snapshot
+        service: claim web[0]@m1
+        batch: claim map[0]@m1 map[1]@m2 or=m2 min=2
+        divergences?
+        ",
+        "
+        service: committed; web[0] granted
+        batch: refused; map[0] mate MinimumMissed; map[1] misfit NoRoom short cpu_millis 1000
+        divergences []
+        ",
+    );
+}
+
 #[test]
 fn nobody_knows_what_came_to_a_machine_before_the_server_opened() {
     check(

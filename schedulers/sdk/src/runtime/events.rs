@@ -201,10 +201,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     }
 }
 
-/// Misfits that only a bug explains: not those behind a claim that lost a race, or that may have gone to another machine for it.
+/// Misfits that only a bug explains: not those behind a claim that was refused for what others did, or that may have gone to another machine for
+/// it.
 fn divergences<'a>(sent: &v1::Transaction, outcome: &'a Outcome) -> impl Iterator<Item = &'a Refusal> {
     let stays = sent.placements.iter().all(|placement| placement.alternates.is_empty());
-    let raced = |refusal: &&Refusal| matches!(refusal.kind, RefusalKind::Conflict | RefusalKind::Stale);
+    let raced = |refusal: &&Refusal| !matches!(refusal.kind, RefusalKind::Misfit | RefusalKind::Mate);
     let before = outcome.refusals.iter().take_while(move |refusal| stays && !raced(refusal));
     before.filter(|refusal| is_divergence(refusal))
 }
@@ -271,6 +272,11 @@ mod tests {
         let (misfit, conflict, mate) = (RefusalKind::Misfit, RefusalKind::Conflict, RefusalKind::Mate);
         assert_eq!(kinds(&sent, &[misfit, mate, misfit, conflict, misfit]), 2);
         assert_eq!(kinds(&sent, &[RefusalKind::Stale, misfit]), 0);
+        assert_eq!(
+            kinds(&sent, &[RefusalKind::Quota, misfit]),
+            0,
+            "who was to be evicted for the other is still there"
+        );
         sent.placements[0].alternates.push(3);
         assert_eq!(kinds(&sent, &[misfit]), 0);
     }
