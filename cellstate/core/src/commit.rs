@@ -6,9 +6,9 @@ use std::sync::Arc;
 use plenum_model::planted::{self, Bug};
 use plenum_model::session::Standing;
 use plenum_model::{
-    AllocationState, AllocationStatus, Decision, Delta, GrantExtra, GrantedPorts, Grants, JobChange, JobState, LogTime,
-    MachineState, Move, Outcome, Placement, Rejection, RejectionCode, SessionChange, Transaction, TransactionId,
-    TransactionOutcome, VICTIMS_MAX, counted, floor_of,
+    AllocationId, AllocationState, AllocationStatus, Decision, Delta, GrantExtra, GrantedPorts, Grants, JobChange,
+    JobState, LogTime, MachineState, Move, Outcome, Placement, Rejection, RejectionCode, SessionChange, Transaction,
+    TransactionId, TransactionOutcome, VICTIMS_MAX, counted, floor_of,
 };
 
 use crate::hindsight::Hindsight;
@@ -126,8 +126,8 @@ impl Core {
         Ok(())
     }
 
-    /// A task cannot be evicted and placed by the same transaction. One whose allocation leaves already may be placed: nobody is evicted then,
-    /// and who counts on room that becomes free names all who leave, whosever tasks they were.
+    /// A task cannot be evicted and placed by the same transaction. One whose allocation leaves already, or is stopped with it, may be placed:
+    /// nobody is evicted then, and who counts on room that becomes free names all who leave, whosever tasks they were.
     fn check_victims(&self, txn: &Transaction) -> Result<(), Rejection> {
         let claimed: BTreeSet<(u32, u16, u32)> = txn
             .placements
@@ -146,7 +146,9 @@ impl Core {
             }
         }
         let victims = txn.placements.iter().flat_map(|placement| &placement.preemptions);
-        let named = victims.filter_map(|preemption| self.cell.allocation(preemption.victim));
+        let stopped: BTreeSet<AllocationId> = txn.stops.iter().copied().collect();
+        let evicted = victims.filter(|preemption| !stopped.contains(&preemption.victim));
+        let named = evicted.filter_map(|preemption| self.cell.allocation(preemption.victim));
         for found in named.filter(|found| !found.status.state.is_leaving()) {
             let row = found.row;
             if claimed.contains(&(row.job_slot, row.group, row.task)) {

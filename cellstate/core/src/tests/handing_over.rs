@@ -345,6 +345,23 @@ fn a_victim_that_is_claimed_for_makes_no_sense() {
     );
 }
 
+// It was refused with the advice to stop it, which it did.
+#[test]
+fn a_victim_that_is_stopped_with_the_transaction_may_be_claimed_for() {
+    check(
+        "
+        machine m1 cpu=1000
+        job low by ml tasks=1 cpu=1000 prio=10
+        ml: claim low[0]@m1
+        ml: stop low[0] claim low[0]@m1 victim=low[0]
+        ",
+        "
+        ml: committed; low[0] granted
+        ml: committed; low[0] granted over low[0] 1000
+        ",
+    );
+}
+
 // Whoever counts on the room of those who leave names them all. With the task's own among them the whole transaction was refused, with
 // all other claims in it, and planned alike until the receipt came.
 #[test]
