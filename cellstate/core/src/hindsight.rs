@@ -12,8 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationRef, Cell, DIMENSIONS, Device, DeviceRoom, JobId, Resource, Resources, Revision, Room,
-    SessionId, TaskTraces, device_rooms,
+    AllocationId, AllocationRef, Cell, DIMENSIONS, DYNAMIC_PORTS, Device, DeviceRoom, JobId, Resource, Resources,
+    Revision, Room, SessionId, TaskTraces, device_rooms,
 };
 
 pub(crate) use self::suspects::{Suspect, Suspects, Who};
@@ -90,13 +90,21 @@ pub(crate) struct Past<'a> {
     rows: OnceCell<Vec<AllocationRef<'a>>>,
     unknown: OnceCell<Option<Found<'a>>>,
     devices: OnceCell<Vec<i64>>,
-    /// By kind of device, and by device, who has some.
-    device_takers: OnceCell<BTreeMap<DeviceKey, Suspects<'a>>>,
+    /// By kind of device, by model, and by device, who has some.
+    device_takers: OnceCell<BTreeMap<Devices, Suspects<'a>>>,
     ports: OnceCell<PortTakers>,
+    /// By port, who had it at the base, as far as allocations go.
+    port_holders: OnceCell<BTreeMap<u16, Vec<AllocationId>>>,
+    fewer_ports: OnceCell<bool>,
 }
 
-/// A kind of devices, all of them or the one with an index.
-type DeviceKey = (Arc<str>, Option<u32>);
+/// Devices of a kind: all of them, those of a model, or the one with an index.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Devices {
+    Of(Arc<str>),
+    OfModel(Arc<str>, Arc<str>),
+    One(Arc<str>, u32),
+}
 
 /// The unknown tasks of a machine, if the newest of them was found after the base. What any of them has counts as found then: the ring
 /// knows when there were more of them, not which.
@@ -117,6 +125,7 @@ struct RoomTaken {
 /// Positions in the rows of those who were granted last of all who have a port.
 #[derive(Debug, Default)]
 struct PortTakers {
+    /// A dynamic one.
     any: Option<usize>,
     by_port: BTreeMap<u16, usize>,
     /// Those that unknown tasks have, which were found after the base.
@@ -143,6 +152,8 @@ impl<'a> Past<'a> {
             devices: OnceCell::new(),
             device_takers: OnceCell::new(),
             ports: OnceCell::new(),
+            port_holders: OnceCell::new(),
+            fewer_ports: OnceCell::new(),
         }
     }
 
@@ -300,19 +311,29 @@ impl<'a> Past<'a> {
         rooms
     }
 
-    /// Who has devices of a kind, or the one with an index; `None`: nobody.
-    pub(crate) fn device_takers(&self, kind: &Arc<str>, index: Option<u32>) -> Option<&Suspects<'a>> {
+    /// Who has some of these devices; `None`: nobody.
+    pub(crate) fn device_takers(&self, devices: &Devices) -> Option<&Suspects<'a>> {
         let takers = self.device_takers.get_or_init(|| {
-            let mut takers: BTreeMap<DeviceKey, Vec<Suspect<'a>>> = BTreeMap::new();
+            let known =
+                self.cell.machine_in(self.machine).map(|machine| machine.devices.as_slice()).unwrap_or_default();
+            let model = |device: &Device| {
+                let known = known.iter().find(|known| known.kind == device.kind && known.index == device.index);
+                known.unwrap_or(device).model.clone()
+            };
+            let mut takers: BTreeMap<Devices, Vec<Suspect<'a>>> = BTreeMap::new();
             let mut note = |devices: &mut dyn Iterator<Item = &Device>, revision: Revision, who: Who<'a>| {
-                let mut sums: BTreeMap<(&Arc<str>, Option<u32>), u64> = BTreeMap::new();
-                for device in devices {
-                    for index in [None, Some(device.index)] {
-                        *sums.entry((&device.kind, index)).or_default() += u64::from(device.millis);
-                    }
+                let mut sums: BTreeMap<Devices, u64> = BTreeMap::new();
+                for device in devices.filter(|device| device.millis > 0) {
+                    let kind = || device.kind.clone();
+                    let those = [
+                        Devices::Of(kind()),
+                        Devices::OfModel(kind(), model(device)),
+                        Devices::One(kind(), device.index),
+                    ];
+                    those.into_iter().for_each(|those| *sums.entry(those).or_default() += u64::from(device.millis));
                 }
-                for ((kind, index), amount) in sums.into_iter().filter(|(_, amount)| *amount > 0) {
-                    takers.entry((kind.clone(), index)).or_default().push(Suspect { revision, amount, who });
+                for (those, amount) in sums {
+                    takers.entry(those).or_default().push(Suspect { revision, amount, who });
                 }
             };
             for found in self.rows() {
@@ -323,18 +344,63 @@ impl<'a> Past<'a> {
                 let mut devices = found.tasks.iter().flat_map(|task| &task.devices);
                 note(&mut devices, found.revision, Who::Event(UNKNOWN_TASK, None));
             }
-            takers.into_iter().map(|(device, all)| (device, Suspects::of(all))).collect()
+            takers.into_iter().map(|(those, all)| (those, Suspects::of(all))).collect()
         });
-        takers.get(&(kind.clone(), index))
+        takers.get(devices)
     }
 
-    /// Who got a port last; 0 for any port.
+    /// Who had each port at the base: allocations that are there still, and those that have ended since. Of unknown tasks that have ended
+    /// nobody remembers the ports.
+    fn port_holders(&self) -> &BTreeMap<u16, Vec<AllocationId>> {
+        self.port_holders.get_or_init(|| {
+            let taken: BTreeSet<AllocationId> = self.changes(ChangeKind::Take).map(Change::allocation).collect();
+            let mut holders: BTreeMap<u16, Vec<AllocationId>> = BTreeMap::new();
+            let mut note = |id: AllocationId, ports: &mut dyn Iterator<Item = u16>| {
+                if !taken.contains(&id) {
+                    ports.for_each(|port| holders.entry(port).or_default().push(id));
+                }
+            };
+            for (position, detail) in &self.since.details {
+                let change = self.since.changes[*position];
+                if change.kind == ChangeKind::Release {
+                    note(change.allocation(), &mut detail.ports.iter().copied());
+                }
+            }
+            let tenants = self.cell.in_use(self.machine).map(|used| used.tenants.as_slice()).unwrap_or_default();
+            for found in tenants.iter().filter_map(|&slot| self.cell.allocation_in(slot)) {
+                let ports = found.extra.into_iter().flat_map(|extra| &extra.ports);
+                note(found.id, &mut ports.map(|port| port.number));
+            }
+            holders
+        })
+    }
+
+    /// Who had a port at the base.
+    pub(crate) fn holders_of(&self, port: u16) -> &[AllocationId] {
+        self.port_holders().get(&port).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Whether more of the dynamic ports are in use than at the base.
+    pub(crate) fn has_fewer_ports(&self) -> bool {
+        *self.fewer_ports.get_or_init(|| {
+            let unknown = self.cell.unknown_on(self.machine).flat_map(|(_, task)| &task.traces.ports);
+            let unknown = unknown.filter(|_| self.unknown().is_none()).map(|port| port.number);
+            let had: BTreeSet<u16> = self.port_holders().keys().copied().chain(unknown).collect();
+            let mut has = self.cell.in_use(self.machine).map(|used| used.ports.clone()).unwrap_or_default();
+            has.dedup();
+            has.iter().filter(|port| DYNAMIC_PORTS.contains(port)).count() > had.range(DYNAMIC_PORTS).count()
+        })
+    }
+
+    /// Who got a port last; 0 for any dynamic one.
     pub(crate) fn port_taker(&self, port: u16) -> Option<Suspect<'a>> {
         let PortTakers { any, by_port, unknown } = self.ports.get_or_init(|| {
             let mut takers = PortTakers::default();
             for (position, found) in self.rows().iter().enumerate() {
                 for port in found.extra.into_iter().flat_map(|extra| &extra.ports) {
-                    takers.any.get_or_insert(position);
+                    if DYNAMIC_PORTS.contains(&port.number) {
+                        takers.any.get_or_insert(position);
+                    }
                     takers.by_port.entry(port.number).or_insert(position);
                 }
             }
@@ -348,7 +414,7 @@ impl<'a> Past<'a> {
             amount: 1,
             who: Who::Row(*found),
         });
-        let has = if port == 0 { !unknown.is_empty() } else { unknown.contains(&port) };
+        let has = if port == 0 { unknown.range(DYNAMIC_PORTS).next().is_some() } else { unknown.contains(&port) };
         let unknown = self.unknown().filter(|_| has).map(|found| Suspect {
             revision: found.revision,
             amount: 1,

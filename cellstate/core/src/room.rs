@@ -401,24 +401,44 @@ impl<'a> Judge<'a, '_> {
 
     /// Of those whose room a claim wanted, who leaves anyway, and whom it would have evicted and may.
     fn sources<'b>(&'b self, about: &'b About<'_>) -> impl Iterator<Item = (AllocationRef<'b>, &'b Wanted<'b>)> {
-        let owner = self.cell.job(about.owner);
         let live = about.sources.iter().filter_map(|wanted| Some((self.cell.allocation(wanted.id)?, wanted)));
-        live.filter(move |(source, wanted)| {
-            source.status.state.is_leaving()
-                || about.going.contains(&source.id.slot)
-                || (wanted.most.is_none() && owner.is_some_and(|owner| may_evict(self.cell, owner, source)))
-        })
+        live.filter(|(source, wanted)| self.gives(about, source, wanted))
+    }
+
+    fn gives(&self, about: &About<'_>, source: &AllocationRef<'_>, wanted: &Wanted<'_>) -> bool {
+        source.status.state.is_leaving()
+            || about.going.contains(&source.id.slot)
+            || (wanted.most.is_none()
+                && self.cell.job(about.owner).is_some_and(|owner| may_evict(self.cell, owner, source)))
     }
 
     /// Port 0: all dynamic ones are in use, and whoever came last took one of them.
     fn no_port(&self, port: u16, about: &About<'_>) -> Facts {
         let facts = Facts { port: Some(port), ..Facts::plain(RefusalKind::Misfit, RefusalReason::PortTaken) };
         let past = self.past(about.machine);
-        match (past.port_taker(port), past.is_complete()) {
-            (Some(taker), _) => facts.blame(vec![self.culprit(&taker)], taker.amount),
-            (None, true) => facts,
-            (None, false) => Facts { kind: RefusalKind::Stale, ..facts },
+        if !past.is_complete() {
+            return Facts { kind: RefusalKind::Stale, ..facts };
         }
+        let was_there = if port == 0 { past.has_fewer_ports() } else { self.had_port(port, about, &past) };
+        match past.port_taker(port).filter(|_| was_there) {
+            Some(taker) => facts.blame(vec![self.culprit(&taker)], taker.amount),
+            None => facts,
+        }
+    }
+
+    /// Whether a claim would have got a port at the base: nobody had it then, or one from whom the claim wanted it.
+    fn had_port(&self, port: u16, about: &About<'_>, past: &Past<'_>) -> bool {
+        let holder = match past.holders_of(port) {
+            [] => return true,
+            &[holder] => holder,
+            _ => return false,
+        };
+        let of_it = |most: &TakeOver| most.ports.is_empty() || most.ports.contains(&port);
+        let wanted = about.sources.iter().find(|wanted| wanted.id == holder && wanted.most.is_none_or(of_it));
+        wanted.is_some_and(|wanted| {
+            let live = self.cell.allocation(holder);
+            live.map_or_else(|| past.released(holder).is_some(), |source| self.gives(about, &source, wanted))
+        })
     }
 
     /// A limit of a machine, or of the machines with one value, is reached. Who was granted after the base is to blame, or else who

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::{Cell, Device, InUse, Machine, Port};
 
 /// Dynamic ports are chosen from these. Below stands what services ask for by number, above what kernels give to clients.
-const DYNAMIC_PORTS: std::ops::Range<u16> = 20_000..32_000;
+pub const DYNAMIC_PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// What is free of one device of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -50,6 +50,11 @@ impl<'a> Suspects<'a> {
         Self { sums: sums.collect(), all }
     }
 
+    /// How much all of them took.
+    pub(crate) fn total(&self) -> u64 {
+        self.sums.last().copied().unwrap_or(0)
+    }
+
     /// The newest ones that together took what is short, or all of them, beside the holds of these jobs, which are sorted: the first
     /// few, and how much all of them took.
     pub(crate) fn newest(&self, short_by: u64, owners: &[JobId], few: usize) -> (Vec<Suspect<'a>>, u64) {

@@ -1,6 +1,8 @@
 //! What always holds of those whom conflicts name.
 
-use plenum_model::{AllocationId, Cell, Outcome, Refusal, RefusalKind, RefusalReason, Transaction};
+use plenum_model::{
+    AllocationId, Cell, DYNAMIC_PORTS, Device, Outcome, Refusal, RefusalKind, RefusalReason, Transaction,
+};
 
 use super::Violation;
 
@@ -42,7 +44,7 @@ fn taken_from(refusal: &Refusal) -> Option<u64> {
     }
 }
 
-/// Whether an allocation is on the machine that was refused, with some of what was short there. Port 0 stands for any.
+/// Whether an allocation is on the machine that was refused, with some of what was short there. Port 0 stands for any dynamic one.
 fn has_what_is_short(before: &Cell, refusal: &Refusal, id: AllocationId) -> bool {
     let Some(found) = before.allocation(id).filter(|found| found.row.machine == refusal.machine) else { return false };
     let mut devices = found.extra.into_iter().flat_map(|extra| &extra.devices);
@@ -51,10 +53,20 @@ fn has_what_is_short(before: &Cell, refusal: &Refusal, id: AllocationId) -> bool
         RefusalReason::NoRoom => {
             refusal.short.is_some_and(|(resource, _)| before.resources_of(found.row).get(resource) > 0)
         }
-        RefusalReason::DeviceTaken => {
-            let is_short = |kind| refusal.short_device.as_ref().is_some_and(|(short, _)| short == kind);
-            devices.any(|device| device.millis > 0 && is_short(&device.kind))
-        }
-        _ => ports.any(|port| refusal.port.is_some_and(|asked| asked == 0 || asked == port.number)),
+        RefusalReason::DeviceTaken => devices.any(|device| device.millis > 0 && is_short(before, refusal, device)),
+        _ => ports.any(|port| {
+            refusal.port.is_some_and(|asked| match asked {
+                0 => DYNAMIC_PORTS.contains(&port.number),
+                asked => asked == port.number,
+            })
+        }),
     }
+}
+
+/// Whether a device is of the kind that was short, and of a model that the group of the claim declares of it.
+fn is_short(before: &Cell, refusal: &Refusal, device: &Device) -> bool {
+    let group = before.job(refusal.job).and_then(|job| job.shape.groups.get(usize::from(refusal.group)));
+    let mut declared = group.into_iter().flat_map(|group| &group.devices).filter(|want| want.kind == device.kind);
+    let is_of_kind = refusal.short_device.as_ref().is_some_and(|(kind, _)| *kind == device.kind);
+    is_of_kind && declared.any(|want| want.model.is_empty() || want.model == device.model)
 }

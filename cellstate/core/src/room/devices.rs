@@ -5,6 +5,7 @@ use plenum_model::{
 };
 
 use super::{About, Facts, Judge, event_culprit};
+use crate::hindsight::{Devices, Suspects};
 use crate::preempt::{add_device, find_from, lent_within, subtract_devices};
 
 impl Judge<'_, '_> {
@@ -22,17 +23,20 @@ impl Judge<'_, '_> {
         let (mut before, mut now) = self.rooms(machine, about);
         // What a source had that has ended since, nobody remembers; that the claim fitted on it is taken for granted.
         let ended = about.sources.iter().any(|wanted| past.released(wanted.id).is_some());
-        let fitted = ended || wants.fit(&mut before);
+        let is_seen = wants.fit(&mut before);
         let (best, is_there) = wants.best(usize::from(position), want, &mut now);
-        let short_by = u64::from(want.millis).saturating_sub(best);
+        let lacking = u64::from(want.millis).saturating_sub(best);
+        let index = wants.named.get(usize::from(position)).map(|named| named.index);
+        let takers = past.device_takers(&meant(want, index)).filter(|_| (ended || is_seen) && lacking > 0);
+        // Of several devices, those before it may lie elsewhere than they did: no more is short than was taken of all.
+        let most = takers.filter(|_| is_seen).map_or(lacking, Suspects::total);
+        let short_by = lacking.min(most);
         let facts = Facts { short_device: Some((want.kind.clone(), short_by)), ..facts };
         if !past.is_complete() {
             return Facts { kind: RefusalKind::Stale, ..facts };
         }
         // What is not short was refused for its model.
         let misfit = Facts { short_device: facts.short_device.clone(), ..Facts::plain(facts.kind, facts.reason) };
-        let index = wants.named.get(usize::from(position)).map(|named| named.index);
-        let takers = past.device_takers(&want.kind, index).filter(|_| fitted && short_by > 0);
         let blamed = takers.map(|takers| self.blame(facts, takers, short_by, &[]));
         let blamed = blamed.filter(|blamed| !blamed.culprits.is_empty() && blamed.total >= short_by);
         // Which devices it had before nobody remembers; that the claim fitted on those is taken for granted.
@@ -48,6 +52,7 @@ impl Judge<'_, '_> {
     /// The devices that there were for the claim at the base, and that there are, each with what those lend whose room it wanted.
     fn rooms(&self, machine: &Machine, about: &About<'_>) -> (Vec<DeviceRoom>, Vec<DeviceRoom>) {
         let mut now = device_rooms(self.cell, machine);
+        let short: Vec<bool> = now.iter().map(|room| room.free_millis < 0).collect();
         take_parts(&mut now, about.promised_devices);
         let mut before = self.past(about.machine).devices_at_base(&now);
         let heirs = self.hindsight.heirs(self.cell, about.machine);
@@ -66,6 +71,8 @@ impl Judge<'_, '_> {
             }
             lend(&mut now, &left, lends);
         }
+        // Of a device that has less than it lent, nothing is given until its tenants have gone.
+        now.iter_mut().zip(short).filter(|(_, short)| *short).for_each(|(room, _)| room.free_millis = 0);
         (before, now)
     }
 }
@@ -103,6 +110,15 @@ impl Wants<'_> {
         let is_meant = |room: &&DeviceRoom| named.map_or_else(|| suits(room, want), |named| room.is(named));
         let best = rooms.iter().filter(is_meant).map(|room| room.free_millis.max(0)).max();
         (best.unwrap_or(0).unsigned_abs(), best.is_some())
+    }
+}
+
+/// The devices that are meant by one that a group declares, or by its index.
+fn meant(want: &Device, index: Option<u32>) -> Devices {
+    match index {
+        Some(index) => Devices::One(want.kind.clone(), index),
+        None if want.model.is_empty() => Devices::Of(want.kind.clone()),
+        None => Devices::OfModel(want.kind.clone(), want.model.clone()),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    ClaimExtra, Command, Constraint, Decision, Device, GroupShape, MachineId, Operator, Placement, Port, Refusal,
-    RefusalKind, Resources, Transaction,
+    ClaimExtra, Command, Constraint, Decision, Device, GroupShape, MachineId, Operator, Outcome, Placement, Port,
+    Refusal, RefusalKind, Resources, Transaction,
 };
 
 use super::check;
@@ -151,6 +151,29 @@ fn a_named_device_that_was_taken_since_the_base_is_a_conflict_with_who_took_it()
     let short_by = |millis| Some((Arc::<str>::from("gpu"), millis));
     assert_eq!(told(&mut large, 0), (RefusalKind::Conflict, short_by(1000), vec![taker.revision]));
     assert_eq!(told(&mut large, 7), (RefusalKind::Misfit, short_by(1000), Vec::new()), "there never was one");
+}
+
+// Whoever took any device of the kind last was blamed, and who had taken those of the model was not named.
+#[test]
+fn a_device_of_a_model_is_lost_to_who_took_one_of_that_model() {
+    let gpu = |index, model: &str| Device { kind: "gpu".into(), index, millis: 1000, model: model.into() };
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine_with("m".into(), vec![gpu(0, "a100"), gpu(1, "h100")]);
+    let jobs = ["a100", "h100", "a100", ""].map(|model| {
+        let shape = GroupShape { count: 1, devices: vec![gpu(0, model)], ..GroupShape::default() };
+        large.job(shape)
+    });
+    let base = large.core.cell().revision();
+    let mut claim = |job| {
+        let placements = vec![placement(job, 0..1, |_| machine.slot, 0)];
+        large.commit_on(Transaction { base, placements, ..Transaction::default() })
+    };
+    let [of_model, other, lost, any] = jobs.map(&mut claim);
+    let blamed = |outcome: &Outcome| -> Vec<_> {
+        assert_eq!(outcome.refusals[0].kind, RefusalKind::Conflict);
+        outcome.refusals[0].culprits.iter().map(|culprit| culprit.revision).collect()
+    };
+    assert_eq!((blamed(&lost), blamed(&any)), (vec![of_model.revision], vec![other.revision]));
 }
 
 // Any other attribute that had changed made it a conflict, and nobody saw that a scheduler does not look at constraints.

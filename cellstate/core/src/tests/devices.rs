@@ -146,6 +146,111 @@ fn a_fixed_port_is_given_once_and_dynamic_ones_as_there_are() {
     );
 }
 
+// Whoever got it last was blamed, and so its scheduler told to try once more what had never fitted.
+#[test]
+fn a_port_that_somebody_else_had_at_the_base_is_no_lost_race() {
+    check(
+        "
+        machine m1 cpu=8000
+        job web by service tasks=1 cpu=100 ports=http:8080
+        job new by service tasks=1 cpu=100 ports=http:8080
+        job two by edge tasks=1 cpu=100 ports=http:8080
+        service: claim web[0]@m1
+        snapshot
+        service: stop web[0]
+        report web[0] stopped
+        service: claim new[0]@m1
+        edge: claim two[0]@m1
+        edge: claim two[0]@m1 over=alloc-0-1
+        ",
+        "
+        service: committed; web[0] granted http:8080
+        service: committed
+        service: committed; new[0] granted http:8080
+        edge: refused; two[0] misfit PortTaken port 8080
+        edge: refused; two[0] conflict PortTaken port 8080 culprits service 1 total 1
+        ",
+    );
+}
+
+#[test]
+fn a_port_that_is_handed_on_since_the_base_is_no_lost_race() {
+    check(
+        "
+        machine m1 cpu=8000
+        job web by service tasks=1 cpu=100 ports=http:8080
+        job new by service tasks=1 cpu=100 ports=http:8080
+        job two by edge tasks=1 cpu=100 ports=http:8080
+        service: claim web[0]@m1
+        snapshot
+        service: stop web[0] claim new[0]@m1 over=web[0]
+        edge: claim two[0]@m1
+        edge: claim two[0]@m1 over=web[0]
+        report web[0] stopped
+        edge: claim two[0]@m1
+        edge: claim two[0]@m1 over=alloc-0-1
+        ",
+        "
+        service: committed; web[0] granted http:8080
+        service: committed; new[0] granted over web[0] 0 port 8080 http:8080
+        edge: refused; two[0] misfit PortTaken port 8080
+        edge: refused; two[0] conflict PortTaken port 8080 culprits service 1 total 1
+        edge: refused; two[0] misfit PortTaken port 8080
+        edge: refused; two[0] conflict PortTaken port 8080 culprits service 1 total 1
+        ",
+    );
+}
+
+// A device that has less than nothing left gives nothing to whoever takes over from its tenants: the claim was said to lack nothing.
+#[test]
+fn a_device_that_an_unknown_task_spoils_is_lost_to_it_also_for_who_takes_over() {
+    check(
+        "
+        machine m1 cpu=8000 gpus=1
+        job low by ml tasks=1 cpu=100 gpus=1000
+        job next by ml tasks=1 cpu=100 gpus=400
+        ml: claim low[0]@m1
+        ml: stop low[0]
+        snapshot
+        machine m1 cpu=8000 gpus=1 runs=alloc-0-1,alloc-7-1 using=500
+        ml: claim next[0]@m1 over=low[0]
+        ",
+        "
+        ml: committed; low[0] granted gpu0:1000
+        ml: committed
+        ml: refused; next[0] conflict DeviceTaken short gpu 400 culprits unknown task 500 total 500
+        ",
+    );
+}
+
+// With less of one device free, the first of both goes elsewhere, and far more is short of the other than was taken of any.
+#[test]
+fn devices_that_fitted_together_at_the_base_are_a_lost_race() {
+    check(
+        "
+        machine m1 cpu=8000 gpus=2
+        job one by batch tasks=1 cpu=100 gpus=600
+        job two by batch tasks=1 cpu=100 gpus=500
+        job bit by batch tasks=1 cpu=100 gpus=10
+        job both by ml tasks=1 cpu=100 gpus=400,500
+        batch: claim one[0]@m1
+        batch: claim two[0]@m1
+        snapshot
+        batch: claim bit[0]@m1
+        ml: claim both[0]@m1
+        snapshot
+        ml: claim both[0]@m1
+        ",
+        "
+        batch: committed; one[0] granted gpu0:600
+        batch: committed; two[0] granted gpu1:500
+        batch: committed; bit[0] granted gpu0:10
+        ml: refused; both[0] conflict DeviceTaken short gpu 10 culprits batch 10 total 10
+        ml: refused; both[0] misfit DeviceTaken short gpu 110
+        ",
+    );
+}
+
 // Where the search for a dynamic port began with the number that another port of the task has, the task was refused its own port.
 #[test]
 fn a_dynamic_port_is_none_that_the_task_itself_asks_for_by_number() {

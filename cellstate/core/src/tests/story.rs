@@ -281,6 +281,15 @@ impl Player {
         Preemption { machine: named.unwrap_or(found.row.machine), victim: found.id }
     }
 
+    /// `task`, or `alloc-5-3`: one that may have ended.
+    fn taken_over(&self, text: &str) -> plenum_model::AllocationId {
+        if text.starts_with("alloc-") {
+            return governance::task_id(text);
+        }
+        let slot = self.task(text).3.expect("an allocation to take over from");
+        self.core.cell().allocation_in(slot).expect("it is live").id
+    }
+
     /// `job[task]` or `job.group[task]`: names, and the slot of its allocation.
     fn task(&self, text: &str) -> (plenum_model::JobId, u16, u32, Option<u32>) {
         let (name, task) = text.trim_end_matches(']').split_once('[').expect("job[task]");
@@ -353,8 +362,7 @@ impl Player {
                     txn.stops.push(self.core.cell().allocation_in(slot).expect("it is live").id);
                 }
                 _ if word.starts_with("over=") => {
-                    let slot = self.task(&word[5..]).3.expect("an allocation to take over from");
-                    let victim = self.core.cell().allocation_in(slot).expect("it is live").id;
+                    let victim = self.taken_over(&word[5..]);
                     let placement = txn.placements.last_mut().expect("a claim");
                     placement.extras.resize_with(placement.tasks.len(), ClaimExtra::default);
                     let nothing = TakeOver { victim, amount: Resources::default(), devices: vec![], ports: vec![] };

@@ -2,7 +2,7 @@
 
 use plenum_model::{
     Cell, Culprit, Device, GroupShape, Machine, Outcome, Placement, Refusal, RefusalKind, RefusalReason, Transaction,
-    device_rooms,
+    choose_devices, device_rooms,
 };
 
 use super::{Granted, Judge, Step};
@@ -142,9 +142,8 @@ fn asked<'a>(txn: &'a Transaction, refusal: &Refusal) -> Option<(&'a Placement, 
     Some((txn.placements.get(placement as usize)?, claim as usize))
 }
 
-/// A claim that lost its room or a device had it at the base; one that never fitted had not. Looked at where nothing else of the
-/// transaction touches that machine. Of ports only misfits are: whoever got one since is to blame, also where somebody else had it at the
-/// base.
+/// A claim that lost its room, its devices or a port had it at the base; one that never fitted had not. Looked at where nothing else of the
+/// transaction touches that machine.
 pub(super) fn invariant_conflict_fitted_at_the_base_and_misfit_did_not(
     base: &Cell,
     now: &Cell,
@@ -166,9 +165,9 @@ pub(super) fn invariant_conflict_fitted_at_the_base_and_misfit_did_not(
     let fitted = match refusal.reason {
         RefusalReason::NoRoom => Some(base.room_for(refusal.machine, asked.job).shortage(&shape.resources).is_none()),
         RefusalReason::DeviceTaken if job.version == asked.job_version => {
-            same_machine(base, now, refusal).and_then(|machine| had_device(base, machine, shape))
+            same_machine(base, now, refusal).map(|machine| had_devices(base, machine, shape))
         }
-        RefusalReason::PortTaken if refusal.kind == RefusalKind::Misfit => {
+        RefusalReason::PortTaken => {
             let port = refusal.port.filter(|&port| port > 0 && same_machine(base, now, refusal).is_some());
             port.map(|port| !base.in_use(refusal.machine).is_some_and(|used| used.has_port(port)))
         }
@@ -192,11 +191,7 @@ fn same_machine<'a>(base: &'a Cell, now: &Cell, refusal: &Refusal) -> Option<&'a
     (same && known && by_grants).then_some(&**before)
 }
 
-/// Whether the base had the device that a group declares. `None`: of several, which one is short goes by who got the others.
-fn had_device(base: &Cell, machine: &Machine, shape: &GroupShape) -> Option<bool> {
-    let [want] = &shape.devices[..] else { return None };
-    let suits = |model: &str| want.model.is_empty() || *want.model == *model;
-    let rooms = device_rooms(base, machine);
-    let mut rooms = rooms.iter().filter(|room| room.kind == want.kind && suits(&room.model));
-    Some(rooms.any(|room| room.free_millis >= i64::from(want.millis)))
+/// Whether the base had the devices that a group declares.
+fn had_devices(base: &Cell, machine: &Machine, shape: &GroupShape) -> bool {
+    choose_devices(&mut device_rooms(base, machine), &shape.devices).is_ok()
 }

@@ -192,6 +192,6 @@ impl Player {
     }
 }
 
-fn task_id(text: &str) -> AllocationId {
+pub(super) fn task_id(text: &str) -> AllocationId {
     AllocationId::parse(text).expect("the id of an allocation")
 }
