@@ -2,10 +2,12 @@
 
 use std::any::TypeId;
 
+use plenum_model::cell::page_rows;
+
 use super::Part::{Entry, Numbers, Once, Within};
 use super::requests::{shape, total};
 use super::{Census, Shape, Total};
-use crate::bounds::{CLAIMS_MAX, LIST_MAX};
+use crate::bounds::{CLAIMS_MAX, LIST_MAX, SHAPE_BYTES_MAX};
 use crate::v1;
 
 /// The answers that are counted as they come in, by their name and their type.
@@ -54,8 +56,9 @@ static SESSION: Census = Census {
 /// Rows of one page or one delta, some hundreds of bytes each when decoded: a report of as many failures as there may be changes three for each.
 const ROWS_MAX: usize = 1 << 19;
 
-/// What is in all rows together, some dozens of bytes each.
-const ENTRIES_MAX: usize = 1 << 22;
+/// What is in all rows together, some dozens of bytes each when decoded: as much as a page of the largest jobs can have, of which no entry has
+/// less than two bytes.
+const ENTRIES_MAX: usize = page_rows::JOBS * SHAPE_BYTES_MAX / 2;
 
 /// The pages of a snapshot, where they come from a server.
 pub static PAGE: Census = Census {

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
+use plenum_model::cell::page_rows;
+
 use super::*;
+use crate::bounds::{LIST_MAX, SHAPE_BYTES_MAX};
 use crate::fields::number;
 use crate::{FILE_DESCRIPTOR_SET, v1};
 
@@ -190,6 +193,27 @@ fn what_agents_and_people_are_told_is_counted_too() {
         let told = census(listing).check(&listed).unwrap_err().to_string();
         assert_eq!(told, "expected at most 4194304 rows, found 4194305");
     }
+}
+
+// Some thirty such jobs kept each mirror from being built: a page with them was refused by who got it, again and again.
+#[test]
+fn pages_and_listings_of_the_largest_jobs_are_not_too_much_for_who_gets_them() {
+    let constraint = v1::Constraint {
+        attribute: "a".to_owned(),
+        operator: v1::Operator::In.into(),
+        values: vec![String::new(); LIST_MAX],
+    };
+    let group = v1::GroupShape { constraints: vec![constraint; LIST_MAX], ..Default::default() };
+    let shape = v1::JobShape { groups: vec![group; 29], ..Default::default() };
+    assert!((SHAPE_BYTES_MAX - 10_000..=SHAPE_BYTES_MAX).contains(&shape.encoded_len()));
+    let put = v1::JobPut { shape: Some(shape.clone()), ..Default::default() };
+    let row = v1::JobRow { put: Some(put), ..Default::default() };
+    let jobs = v1::JobPage { jobs: vec![row; page_rows::JOBS], ..Default::default() };
+    let page = v1::Page { jobs: Some(jobs), ..Default::default() };
+    assert_eq!(PAGE.check(&page.encode_to_vec()), Ok(()));
+    let job = v1::JobView { shape: Some(shape), ..Default::default() };
+    let listed = v1::ListJobsResponse { jobs: vec![job; (64 << 20) / SHAPE_BYTES_MAX], ..Default::default() };
+    assert_eq!(census("ListJobsResponse").check(&listed.encode_to_vec()), Ok(()));
 }
 
 #[test]

@@ -17,8 +17,8 @@ const LOGS_MAX: usize = 1 << 12;
 
 /// Rows of a listing, with messages in them that are as large, such as a job's groups: a listing has 64 MiB, and hardly a row 16 bytes.
 const ROWS_MAX: usize = 1 << 22;
-/// What else is in all rows together, some dozens of bytes each.
-const ENTRIES_MAX: usize = 1 << 24;
+/// What else is in all rows together, some dozens of bytes each when decoded: within 64 MiB there are no more, as none has less than two.
+const ENTRIES_MAX: usize = 1 << 25;
 
 /// What agents are told, by its name and its type.
 pub(super) static ASSIGNMENTS: (&str, fn() -> TypeId, &Census) = (
