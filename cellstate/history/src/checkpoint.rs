@@ -260,13 +260,15 @@ impl History {
         Ok((images, image_bytes))
     }
 
-    /// The newest complete checkpoint at or before a revision.
+    /// The newest complete checkpoint at or before a revision, of those that are retained.
     ///
     /// # Errors
     ///
     /// [`ReadError::Store`].
     pub fn checkpoint_at_or_before(&self, revision: u64) -> Result<Option<CheckpointInfo>, ReadError> {
-        Ok(at_or_before(&*self.store()?, revision)?)
+        let floor = self.view().floor;
+        // What is retired may stand there still: a power cut may bring it back.
+        Ok(at_or_before(&*self.store()?, revision)?.filter(|found| found.revision >= floor))
     }
 
     /// Where to start from to get the cell at a revision.
