@@ -264,6 +264,9 @@ impl<'a> Feeder<'a> {
                 continue;
             }
             self.checkpoint_when_due()?;
+            if self.retiring_due.is_some_and(|due| due <= Instant::now()) {
+                self.give_up();
+            }
             if idle {
                 self.wait();
             }
@@ -357,8 +360,6 @@ impl<'a> Feeder<'a> {
             if !self.shared.feed.is_closing() {
                 std::thread::sleep(GATHERING);
             }
-        } else if self.retiring_due.is_some_and(|due| due <= Instant::now()) {
-            self.give_up();
         }
         self.rest.give_back_when_due();
     }
