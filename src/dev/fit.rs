@@ -1,9 +1,9 @@
-//! Whether a job could ever run on these machines; if not, which comes nearest and what lacks there.
+//! Whether a job could ever run on these machines; if not, which comes nearest and what lacks there, or which limit is in the way.
 
-use std::slice;
+use std::{collections::BTreeMap, iter, slice};
 
 use plenum_model::{Attributes, Constraint, Device, DeviceRoom, Resource, Resources, choose_devices, shortages};
-use plenum_proto::v1::{self, GroupShape, JobShape, MachineView};
+use plenum_proto::v1::{self, GroupShape, JobShape, MachineView, Spread};
 
 use crate::output;
 
@@ -17,6 +17,44 @@ pub(super) fn misfit(job: &JobShape, machines: &[MachineView]) -> Option<String>
         lacking(group, slice::from_ref(group), machines)
             .map(|what| format!("no machine fits group `{}`: {what}", group.name))
     })
+}
+
+/// Says which limit of a group never lets as many of its tasks be there at once as its `min` demands; nothing if each group's do. To be asked
+/// of what is no [`misfit`]. Whether there is room for so many is not looked at.
+pub(super) fn too_few(job: &JobShape, machines: &[MachineView]) -> Option<String> {
+    job.groups.iter().find_map(|group| {
+        let fits = |machine: &&MachineView| judge(group, slice::from_ref(group), machine).1.is_empty();
+        let mut fitting: Vec<&MachineView> = machines.iter().filter(fits).collect();
+        let places = match fitting.len() {
+            _ if job.same_machine => "the one machine of the job".to_owned(),
+            1 => "the one machine that fits".to_owned(),
+            several => format!("the {several} machines that fit"),
+        };
+        if job.same_machine {
+            fitting.truncate(1);
+        }
+        let on_each = if group.per_machine == 0 { u64::MAX } else { u64::from(group.per_machine) };
+        let on_all = ("`per_machine`".to_owned(), on_each.saturating_mul(fitting.len() as u64));
+        let over = |rule: &Spread| {
+            (
+                format!("`spread` over `attr.{}`", rule.attribute),
+                most_over(&rule.attribute, rule.at_most, on_each, &fitting),
+            )
+        };
+        let mut limits = iter::once(on_all).chain(group.spread.iter().map(over));
+        let (limit, most) = limits.find(|(_, most)| *most < u64::from(group.min))?;
+        let (name, min) = (&group.name, group.min);
+        Some(format!("group `{name}` never has its `min` of {min} tasks at once: {limit} allows {most} on {places}"))
+    })
+}
+
+/// The most tasks on these machines with `at_most` beside each value of the attribute, and `on_each` machine.
+fn most_over(attribute: &str, at_most: u32, on_each: u64, machines: &[&MachineView]) -> u64 {
+    let mut machines_with: BTreeMap<&str, u64> = BTreeMap::new();
+    for value in machines.iter().filter_map(|machine| machine.attributes.get(attribute)) {
+        *machines_with.entry(value.as_str()).or_default() += 1;
+    }
+    machines_with.values().map(|count| on_each.saturating_mul(*count).min(u64::from(at_most))).sum()
 }
 
 /// What the one machine of the job must have: the most that any group asks for, and what all of them demand.
@@ -41,6 +79,7 @@ fn together(job: &JobShape) -> GroupShape {
 /// How far a machine is from a group. The smallest comes nearest; compared from the top.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Distance {
+    /// With attributes that `spread` needs.
     constraints: usize,
     resources: usize,
     /// Sum over resources of what lacks, in thousandths of what is asked for.
@@ -74,6 +113,9 @@ fn judge(group: &GroupShape, groups: &[GroupShape], machine: &MachineView) -> (D
             let (attribute, values) = text.split_once(' ').unwrap_or((&text, ""));
             lacks.push(format!("`{attribute}` is not {values} ({found})"));
         }
+    }
+    for rule in group.spread.iter().filter(|rule| !machine.attributes.contains_key(&rule.attribute)) {
+        lacks.push(format!("`attr.{}`, over which it is spread, is missing", rule.attribute));
     }
     let constraints = lacks.len();
     // Both were validated when they were read; what is not an amount counts as none.
@@ -183,6 +225,52 @@ mod tests {
         let what = misfit(&job("", lines), &[machine("m1", 4000, "5.10")]).unwrap();
         assert!(what.contains("`attr.kernel` is not >= \"7.0\" (it is \"5.10\")"), "{what}");
         assert!(what.contains("`attr.gpu` is not in [\"a\"] (it has none)"), "{what}");
+    }
+
+    // It was submitted, and the run waited for ever: no task may be where the attribute is missing.
+    #[test]
+    fn a_spread_over_an_attribute_that_no_machine_has_fits_none() {
+        let lines = "resources = { cpu = 1, memory = \"1MiB\" }\nspread = [{ by = \"attr.rack\", at_most = 2 }]";
+        let mut machines = [machine("m1", 4000, "5.10")];
+        let expected =
+            "no machine fits group `map`: m1 comes nearest, where `attr.rack`, over which it is spread, is missing";
+        assert_eq!(misfit(&job("", lines), &machines).unwrap(), expected);
+        machines[0].attributes.insert("rack".to_owned(), "r1".to_owned());
+        assert_eq!(misfit(&job("", lines), &machines), None);
+    }
+
+    // So did one whose minimum was above what its own limits allow.
+    #[test]
+    fn a_minimum_above_what_the_limits_of_a_group_allow_is_told() {
+        let told = |head: &str, lines: &str, machines: &[MachineView]| {
+            let job = job(head, &format!("resources = {{ cpu = 1, memory = \"1MiB\" }}\ncount = 6\n{lines}"));
+            assert_eq!(misfit(&job, machines), None);
+            too_few(&job, machines).unwrap_or_default()
+        };
+        let mut machines = vec![machine("m1", 4000, "5.10"), machine("m2", 4000, "5.10"), machine("m3", 100, "5.4")];
+        assert_eq!(
+            told("", "min = 4\nper_machine = 1", &machines),
+            "group `map` never has its `min` of 4 tasks at once: `per_machine` allows 2 on the 2 machines that fit"
+        );
+        assert_eq!(told("", "min = 4\nper_machine = 2", &machines), "");
+        assert_eq!(told("", "per_machine = 1", &machines), "", "the others come later");
+        assert_eq!(told("", "min = 4", &machines), "");
+
+        let one = told("same_machine = true\n", "min = 4\nper_machine = 2", &machines);
+        assert!(one.ends_with("`per_machine` allows 2 on the one machine of the job"), "{one}");
+        assert_eq!(told("same_machine = true\n", "min = 4\nper_machine = 4", &machines), "");
+
+        let spread = |min: u32, at_most: u32| {
+            let rule = format!("spread = [{{ by = \"attr.kernel\", at_most = {at_most} }}]");
+            format!("min = {min}\nper_machine = 2\n{rule}")
+        };
+        let over = told("", &spread(4, 3), &machines);
+        assert!(over.ends_with("`spread` over `attr.kernel` allows 3 on the 2 machines that fit"), "{over}");
+        assert_eq!(told("", &spread(4, 4), &machines), "");
+        machines.push(machine("m4", 4000, "5.15"));
+        assert_eq!(told("", &spread(4, 3), &machines), "", "each value of the attribute has its own");
+        let over = told("", &spread(6, 3), &machines);
+        assert!(over.ends_with("allows 5 on the 3 machines that fit"), "one machine of a value has no more: {over}");
     }
 
     // It was submitted, and the run waited for ever.

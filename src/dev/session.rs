@@ -144,9 +144,14 @@ impl Session<'_> {
         let mut specs = Vec::with_capacity(self.plan.jobs.len());
         for job in &self.plan.jobs {
             let numbered = number_resources(connection, job.clone()).await?;
-            if let Some(what) = fit::misfit(shape(&numbered), machines) {
+            let shape = shape(&numbered);
+            let misfit = fit::misfit(shape, machines)
+                .map(|what| (what, "ask for less, or run with fewer --machines: each offers an equal share"));
+            let too_few =
+                || fit::too_few(shape, machines).map(|what| (what, "make `min` smaller, or the limit greater"));
+            if let Some((what, hint)) = misfit.or_else(too_few) {
                 let failure = Failure::new("NO_MACHINE_FITS", format!("{}: {what}", job.name()));
-                return Err(failure.with_hint("ask for less, or run with fewer --machines: each offers an equal share"));
+                return Err(failure.with_hint(hint));
             }
             specs.push(numbered.spec);
         }
