@@ -189,6 +189,20 @@ fn a_file_means_the_job_of_the_namespace_in_which_it_was_submitted() {
     assert!(in_prod(&["job", "stop", "web"]).says(0, &[]).out.contains("web: has ended already"));
     let own = stage.file("own.toml", &FOREVER.replace("name = \"web\"", "name = \"web\"\nnamespace = \"mine\""));
     in_prod(&["job", "stop", &own]).says(2, &["names the namespace `mine`", "`prod`"]);
+    // What each command calls a job leads to that one: it was the name alone, which means another one's.
+    let named = |words: &[&str]| stage.run(&[&["--addr", &server.address, "-o", "name"], words].concat()).out;
+    for words in [&["run", &own][..], &["show", "mine/web"], &["scale", "mine/web", "2"], &["stop", "mine/web"]] {
+        assert_eq!(named(&[&["job"], words].concat()), "mine/web\n", "{words:?}");
+    }
+    assert_eq!(named(&["job", "stop", "mine/web"]), "mine/web\n", "also where it is over");
+    assert_eq!(named(&["job", "show", "default/web"]), "web\n");
+    let again = stage.ask(&server.address, &["job", "run", &own]);
+    assert_eq!((&again["name"], &again["namespace"]), (&"web".into(), &"mine".into()), "programs read both");
+    assert_eq!(stage.ask(&server.address, &["job", "stop", "mine/web"])["name"], "web");
+    let launched = FOREVER.replace("name = \"web\"", "name = \"tick\"\nnamespace = \"mine\"\nruns = \"recurring\"");
+    stage.submit(&server.address, "tick.toml", &launched);
+    let child = named(&["job", "launch", "mine/tick"]);
+    assert!(child.starts_with("mine/tick-"), "{child}");
     assert_eq!(server.stop().code(), Some(0));
 }
 

@@ -57,16 +57,17 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
             history::tell_how_it_was(context, &story, &shown);
         }
         Job::Stop { job } => {
-            let JobName { namespace, name } = target::job(context, &job)?;
-            let request = StopRequest { namespace, name: name.clone() };
+            let job = target::job(context, &job)?;
+            let request = StopRequest { namespace: job.namespace.clone(), name: job.name.clone() };
             let answer = context.connect().await?.jobs().stop(request).await;
             match answer {
-                Ok(answer) => tell_change(context, &answer.into_inner(), &name, "stopping", "has ended already")?,
+                Ok(answer) => tell_job_change(context, &answer.into_inner(), &job, "stopping", "has ended already")?,
                 // What was asked for is so.
                 Err(status) if code_of(&status) == "JOB_OVER" => {
-                    let object = json!({"name": name, "revision": null, "changed": false});
-                    let text = || format!("{name}: has ended already\n");
-                    output::print(&output::object(context.format, &object, &name, text))?;
+                    let object = json!({"name": job.name, "revision": null, "changed": false});
+                    let called = job.called();
+                    let text = || format!("{called}: has ended already\n");
+                    output::print(&output::object(context.format, &object, &called, text))?;
                 }
                 Err(status) => return Err(status.into()),
             }
@@ -103,7 +104,7 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     warn_unattended(&connection, &shape).await;
     if wait {
         if let Some(endless) = job_file::endless(&shape).filter(|_| timeout.is_none()) {
-            output::tell(&format!("job {} {endless}: waiting until it fails or is stopped", shape.name));
+            output::tell(&format!("job {} {endless}: waiting until it fails or is stopped", job.called()));
         }
         return wait_for(context, &connection.patient(), &job, answer.revision, deadline(timeout)).await;
     }
@@ -112,8 +113,9 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
         "changed": answer.changed,
     });
     let words = if answer.changed { "submitted" } else { "is there already, unchanged" };
-    let text = || format!("job {} {words} (version {}, revision {})\n", job.name, answer.version, answer.revision);
-    output::print(&output::object(context.format, &object, &job.name, text))?;
+    let called = job.called();
+    let text = || format!("job {called} {words} (version {}, revision {})\n", answer.version, answer.revision);
+    output::print(&output::object(context.format, &object, &called, text))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -181,8 +183,9 @@ async fn wait_for(
         let has_ended = matches!(state, JobState::JobComplete | JobState::JobFailed | JobState::JobStopped);
         // A picture from before the submission may show the end of an earlier run of the job.
         if has_ended && revision >= since {
-            let text = || ended_text(&job.name, &view);
-            let printed = output::object(context.format, &view.to_json(), &job.name, text);
+            let called = job.called();
+            let text = || ended_text(&called, &view);
+            let printed = output::object(context.format, &view.to_json(), &called, text);
             output::print_and_go_on(printed.as_bytes())?;
             point_to_logs(context, connection, job, &view).await;
             let code = if state == JobState::JobComplete { 0 } else { EXIT_FAILED };
@@ -203,7 +206,7 @@ fn ended_text(name: &str, view: &JobView) -> String {
 async fn rest(job: &JobName, state: JobState, period: &mut Duration, deadline: Option<Instant>) -> Result<(), Failure> {
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     if left.is_some_and(|left| left.is_zero()) {
-        let what = format!("job {} is {} at the time limit", job.name, output::job_state(state));
+        let what = format!("job {} is {} at the time limit", job.called(), output::job_state(state));
         return Err(Failure::new("TIME_LIMIT", what)
             .with_hint(format!("it goes on; see `plenum job show {}/{}`", job.namespace, job.name))
             .with_exit(EXIT_UNFINISHED));
@@ -338,7 +341,7 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
         let allocations = output::listing(context.format, revision, &listed.allocations, false);
         format!("{}\n{groups}\n{allocations}", output::fields(&pairs))
     };
-    output::print(&output::object(context.format, &object, &job.name, text))?;
+    output::print(&output::object(context.format, &object, &job.called(), text))?;
     alloc::tell_of_more(context, &listed);
     Ok(())
 }
@@ -384,7 +387,7 @@ async fn scale(context: &Context, job: &str, count: u32, group: Option<String>) 
                 [only] => only.name.clone(),
                 several => {
                     let names: Vec<&str> = several.iter().map(|group| group.name.as_str()).collect();
-                    let what = format!("job {} has the groups {}; name one", job.name, names.join(", "));
+                    let what = format!("job {} has the groups {}; name one", job.called(), names.join(", "));
                     return Err(Failure::usage(what).with_hint("for example --group NAME"));
                 }
             }
@@ -394,7 +397,7 @@ async fn scale(context: &Context, job: &str, count: u32, group: Option<String>) 
         ScaleRequest { namespace: job.namespace.clone(), name: job.name.clone(), group: group.clone(), count };
     let answer = connection.jobs().scale(request).await?.into_inner();
     let done = format!("group {group} scaled to {count}");
-    tell_change(context, &answer, &job.name, &done, &format!("group {group} has {count} tasks already"))
+    tell_job_change(context, &answer, &job, &done, &format!("group {group} has {count} tasks already"))
 }
 
 /// Launches from a recurring job; with `wait`, until the deadline if there is one, waits for the end of what was launched.
@@ -407,17 +410,18 @@ async fn launch(
     let connection = context.connect().await?;
     let request = LaunchRequest { namespace: job.namespace.clone(), name: job.name.clone(), instant_micros };
     let answer = connection.jobs().launch(request).await?.into_inner();
+    let child = JobName { namespace: job.namespace.clone(), name: answer.name };
     if let Some(deadline) = wait {
-        let child = JobName { namespace: job.namespace.clone(), name: answer.name };
         return wait_for(context, &connection.patient(), &child, answer.revision, deadline).await;
     }
     let object = json!({
-        "name": answer.name, "namespace": job.namespace, "parent": job.name,
+        "name": child.name, "namespace": child.namespace, "parent": job.name,
         "instant": output::json_time(answer.instant_micros), "revision": answer.revision, "changed": answer.changed,
     });
     let words = if answer.changed { "launched" } else { "was launched before" };
-    let text = || format!("job {} {words} from {} (revision {})\n", answer.name, job.name, answer.revision);
-    output::print(&output::object(context.format, &object, &answer.name, text))?;
+    let called = child.called();
+    let text = || format!("job {called} {words} from {} (revision {})\n", job.called(), answer.revision);
+    output::print(&output::object(context.format, &object, &called, text))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -429,10 +433,32 @@ pub(super) fn tell_change(
     done: &str,
     idle: &str,
 ) -> Result<(), Failure> {
+    tell_change_of(context, answer, (name, name), done, idle)
+}
+
+/// The same of a job. Programs read its name by itself.
+fn tell_job_change(
+    context: &Context,
+    answer: &ChangeResponse,
+    job: &JobName,
+    done: &str,
+    idle: &str,
+) -> Result<(), Failure> {
+    tell_change_of(context, answer, (job.name.as_str(), job.called().as_str()), done, idle)
+}
+
+/// Of what has a name, and is called something on the command line.
+fn tell_change_of(
+    context: &Context,
+    answer: &ChangeResponse,
+    (name, called): (&str, &str),
+    done: &str,
+    idle: &str,
+) -> Result<(), Failure> {
     let object = json!({"name": name, "revision": answer.revision, "changed": answer.changed});
     let words = if answer.changed { done } else { idle };
-    let text = || format!("{name}: {words} (revision {})\n", answer.revision);
-    output::print(&output::object(context.format, &object, name, text))
+    let text = || format!("{called}: {words} (revision {})\n", answer.revision);
+    output::print(&output::object(context.format, &object, called, text))
 }
 
 #[cfg(test)]

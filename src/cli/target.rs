@@ -8,6 +8,7 @@ use super::Context;
 use crate::{
     failure::Failure,
     job_file::{self, JobFile},
+    output,
 };
 
 /// A job's namespace and name.
@@ -15,6 +16,13 @@ use crate::{
 pub(crate) struct JobName {
     pub(crate) namespace: String,
     pub(crate) name: String,
+}
+
+impl JobName {
+    /// What leads to this job, and to no other, as long as neither a flag nor a variable names a namespace for all names.
+    pub(super) fn called(&self) -> String {
+        output::job_called(&self.namespace, &self.name)
+    }
 }
 
 /// A job that is named, perhaps with its namespace as listings of several have it; or whose file is: then in the namespace in which `job run`

@@ -4,7 +4,7 @@ use plenum_proto::v1::{Constraint, HoldView, PartitionView, Quota, QuotaView, Sc
 use serde_json::{Value, json};
 
 use super::{
-    Row, ago, allocation_id, bytes, cpu, json_time, or_dash, quantity,
+    Row, ago, allocation_id, bytes, cpu, job_called, json_time, or_dash, quantity,
     quantity::{part, span, whole_seconds},
     seen::seen_from_micros,
 };
@@ -207,7 +207,7 @@ impl Row for HoldView {
     }
 
     fn name(&self) -> String {
-        self.job.clone()
+        job_called(&self.namespace, &self.job)
     }
 }
 
@@ -312,6 +312,17 @@ mod tests {
         assert_eq!(busy.cells()[5..9], ["126%", "3", "1.5ms", "3s ago"]);
         assert_eq!(busy.to_json()["busy_ratio"], json!(1.251));
         assert_ne!(busy.unlogged(), silent.unlogged(), "who watches the list is told");
+    }
+
+    // `plenum hold list -o name` named a job of another namespace.
+    #[test]
+    fn a_hold_is_called_as_its_job_is() {
+        let hold = |namespace: &str| HoldView {
+            namespace: namespace.to_owned(),
+            job: "web".to_owned(),
+            ..HoldView::default()
+        };
+        assert_eq!([hold("default").name(), hold("ml").name()], ["web", "ml/web"]);
     }
 
     #[test]

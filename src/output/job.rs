@@ -9,6 +9,14 @@ use super::{Row, ago, device, json_time, or_dash, or_null, quantity};
 /// The cell counts a task's failures no further.
 const FAILURES_TOLD_MAX: u32 = 255;
 
+/// What a job is called on the command line: with its namespace, unless that is the usual one.
+pub(crate) fn job_called(namespace: &str, name: &str) -> String {
+    match namespace {
+        "" | "default" => name.to_owned(),
+        namespace => format!("{namespace}/{name}"),
+    }
+}
+
 /// The state's name.
 pub(crate) fn job_state(state: JobState) -> &'static str {
     match state {
@@ -140,13 +148,8 @@ impl Row for JobView {
         })
     }
 
-    /// With its namespace, unless that is the usual one.
     fn name(&self) -> String {
-        let Some(shape) = &self.shape else { return String::new() };
-        match shape.namespace.as_str() {
-            "" | "default" => shape.name.clone(),
-            namespace => format!("{namespace}/{}", shape.name),
-        }
+        self.shape.as_ref().map_or_else(String::new, |shape| job_called(&shape.namespace, &shape.name))
     }
 
     fn unlogged(&self) -> String {
