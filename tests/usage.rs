@@ -206,6 +206,38 @@ fn a_file_means_the_job_of_the_namespace_in_which_it_was_submitted() {
     assert_eq!(server.stop().code(), Some(0));
 }
 
+// `plenum job show` said to list the allocations of `ml/web`, and the list that there is no such job.
+#[test]
+fn allocations_are_listed_of_a_job_by_what_it_is_called() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let _parts = (stage.scheduler(&server.address, "service"), stage.agent(&server.address, "agent"));
+    stage.submit(&server.address, "web.toml", FOREVER);
+    let of_ml = FOREVER.replace("name = \"web\"", "name = \"web\"\nnamespace = \"ml\"");
+    stage.submit(&server.address, "ml.toml", &of_ml);
+    let namespaces = |words: &[&str]| -> Vec<String> {
+        let listed = stage.ask(&server.address, &[&["alloc", "list", "--job"], words].concat());
+        let items = listed["items"].as_array().unwrap();
+        items.iter().map(|each| each["namespace"].as_str().unwrap().to_owned()).collect()
+    };
+    eventually("both have a task that is live", || (namespaces(&["web"]).len() == 2).then_some(()));
+    assert_eq!(namespaces(&["ml/web"]), ["ml"]);
+    assert_eq!(namespaces(&["default/web"]), ["default"]);
+    assert_eq!(namespaces(&["web", "--namespace", "ml"]), ["ml"]);
+    assert_eq!(namespaces(&["ml/web", "--namespace", "ml"]), ["ml"]);
+
+    let list = |words: &[&str]| stage.run(&[&["--addr", &server.address, "alloc", "list", "--job"], words].concat());
+    list(&["ml/wbe"]).says(0, &["there is no job ml/wbe"]);
+    list(&["ml/web", "--namespace", "prod"]).says(2, &["error[USAGE]", "names the namespace `ml`", "`prod`"]);
+    list(&["../web"]).says(2, &["error[USAGE]", "the namespace", "looks like a path"]);
+    list(&["ml/a/b"]).says(2, &["error[USAGE]", "the job's name", "looks like a path"]);
+    // What stands for all names gives way to one that says more.
+    let words = ["--addr", &server.address, "alloc", "list", "--job", "ml/web", "-o", "name"];
+    let in_prod = |command: &mut std::process::Command| (command.env("PLENUM_NAMESPACE", "prod").spawn().unwrap(), ());
+    let (mut process, ()) = stage.start_by("in-prod", &words, in_prod);
+    assert_eq!((process.ended().code(), stage.text("in-prod.out").lines().count()), (Some(0), 1));
+}
+
 #[test]
 fn every_code_that_people_are_told_has_a_page() {
     let stage = Stage::new();

@@ -29,10 +29,15 @@ pub(super) fn tell_of_more(context: &Context, listed: &ListAllocationsResponse) 
 pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure> {
     match command {
         Alloc::List { job, machine, all, listing } => {
+            let mut list = list_request(context, &listing);
+            let job = job.map(|job| target::listed_job(context, &job)).transpose()?;
+            if let Some(job) = &job {
+                list.namespace.clone_from(&job.namespace);
+            }
             let connection = context.connect_to_read(listing.at).await?;
             let request = ListAllocationsRequest {
-                list: Some(list_request(context, &listing)),
-                job: job.unwrap_or_default(),
+                list: Some(list),
+                job: job.map(|job| job.name).unwrap_or_default(),
                 machine: machine.unwrap_or_default(),
                 ended: all,
             };
@@ -93,12 +98,13 @@ async fn why_empty(connection: &Connection, asked: &ListAllocationsRequest) -> O
 }
 
 fn empty_words(asked: &ListAllocationsRequest, has_job: bool, has_machine: bool) -> Option<String> {
-    let ListAllocationsRequest { job, machine, ended, .. } = asked;
+    let ListAllocationsRequest { list, job, machine, ended } = asked;
+    let job = output::job_called(list.as_ref().map_or("", |list| list.namespace.as_str()), job);
     match (has_job, has_machine) {
         (_, false) => Some(format!("there is no machine {machine}")),
         (false, true) if *ended => Some(format!("there is no job {job}, and nothing is retained of one")),
         (false, true) => Some(format!("there is no job {job}; of one that was there, --all lists what ended")),
-        (true, true) if !ended && !job.is_empty() => {
+        (true, true) if !ended && !asked.job.is_empty() => {
             Some(format!("nothing of {job} is live; --all lists what ended, too"))
         }
         (true, true) => None,
@@ -167,6 +173,10 @@ mod tests {
         assert!(told("wbe", "", false, false, true).starts_with("there is no job wbe; "));
         assert!(told("web", "", false, true, true).starts_with("nothing of web is live; --all"));
         assert_eq!(told("web", "m9", false, true, false), "there is no machine m9");
+        let list = Some(ListRequest { namespace: "ml".into(), ..ListRequest::default() });
+        let asked = ListAllocationsRequest { job: "web".into(), list, ..ListAllocationsRequest::default() };
+        assert!(empty_words(&asked, true, true).unwrap().starts_with("nothing of ml/web is live;"));
+        assert_eq!(empty_words(&ListAllocationsRequest { job: String::new(), ..asked }, true, true), None);
         assert_eq!(
             (told("web", "", true, true, true), told("", "m1", false, true, true)),
             (String::new(), String::new())
@@ -190,7 +200,8 @@ mod tests {
     #[test]
     fn an_id_that_is_none_is_told_before_a_missing_cell() {
         let address = "http://127.0.0.1:1".to_owned();
-        let context = Context { address, address_given: None, namespace: None, format: Format::Table };
+        let context =
+            Context { address, address_given: None, namespace: None, namespace_flag: None, format: Format::Table };
         let id = || "web".to_owned();
         for command in [
             Alloc::Show { id: id(), at: None, history: false },

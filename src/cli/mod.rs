@@ -51,6 +51,8 @@ pub(crate) struct Context {
     pub(crate) address_given: Option<String>,
     /// The namespace, if anybody named one.
     pub(crate) namespace: Option<String>,
+    /// The same where the flag said it: a variable or a file gives way to a name that has its namespace with it.
+    pub(crate) namespace_flag: Option<String>,
     /// How results are printed.
     pub(crate) format: Format,
 }
@@ -100,13 +102,13 @@ impl Context {
         };
         let has_namespace = needs == Needs::AddressAndNamespace;
         let address_given = given(address_flag, "PLENUM_ADDR", needs != Needs::Nothing)?;
-        let namespace_given = given(namespace_flag, "PLENUM_NAMESPACE", has_namespace)?;
+        let namespace_given = given(namespace_flag.clone(), "PLENUM_NAMESPACE", has_namespace)?;
         // Parts are started with an address: what is wrong in the file of whoever starts them is of no matter to them.
         let reads_file = has_namespace || (needs == Needs::Address && address_given.is_none());
         let preferences = if reads_file { Preferences::read()? } else { Preferences::default() };
         let address = address_given.clone().or(preferences.addr).unwrap_or_else(|| ADDRESS_DEFAULT.to_owned());
         let namespace = if has_namespace { valid_namespace(namespace_given.or(preferences.namespace))? } else { None };
-        Ok(Self { address, address_given, namespace, format: global.output })
+        Ok(Self { address, address_given, namespace, namespace_flag, format: global.output })
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection, Failure> {

@@ -47,6 +47,25 @@ pub(super) fn job(context: &Context, text: &str) -> Result<JobName, Failure> {
     }
 }
 
+/// A job of which alone something is listed. Its namespace is empty where any job of that name is meant.
+pub(super) fn listed_job(context: &Context, text: &str) -> Result<JobName, Failure> {
+    let Some((namespace, name)) = text.split_once('/') else {
+        return Ok(JobName { namespace: context.namespace.clone().unwrap_or_default(), name: text.to_owned() });
+    };
+    for (part, what) in [(namespace, "the namespace"), (name, "the job's name")] {
+        if let Some(fault) = job_file::name_fault(part) {
+            return Err(Failure::usage(format!("{what} {fault}")));
+        }
+    }
+    match &context.namespace_flag {
+        Some(other) if other != namespace => {
+            let what = format!("`{text}` names the namespace `{namespace}`, but the command line names `{other}`");
+            Err(Failure::usage(what).with_hint("leave one of them out"))
+        }
+        _ => Ok(JobName { namespace: namespace.to_owned(), name: name.to_owned() }),
+    }
+}
+
 /// An allocation's id in 64 bits.
 pub(super) fn allocation(text: &str) -> Result<u64, Failure> {
     let id = AllocationId::parse(text).map(AllocationId::to_bits);

@@ -102,6 +102,7 @@ mod tests {
             address: ADDRESS_DEFAULT.to_owned(),
             address_given: given.map(str::to_owned),
             namespace: None,
+            namespace_flag: None,
             format: Format::Table,
         };
         let in_file = || Some("http://127.0.0.1:1".to_owned());

@@ -81,7 +81,7 @@ pub(crate) enum Job {
 pub(crate) enum Alloc {
     /// Lists allocations
     List {
-        /// Only of this job
+        /// Only of this job, or with `NAMESPACE/NAME` only of that namespace's
         #[arg(long, value_name = "NAME")]
         job: Option<String>,
         /// Only on this machine
