@@ -267,6 +267,18 @@ fn a_drained_machine_is_empty_at_its_deadline_and_takes_claims_again_when_told()
     assert_eq!(leaving.ended().code(), Some(130));
     assert!(cell.stage.text("leaving.err").contains("the drain of m1 goes on"), "{}", cell.stage.text("leaving.err"));
 
+    // Who names no deadline leaves the one that is there: it was put off to ten minutes from then, without a word.
+    let deadline = || cell.ask(&["machine", "show", "m1"])["drain_deadline"].as_str().unwrap().to_owned();
+    let before = deadline();
+    let already = format!("m1: is draining already, with the deadline {before}");
+    let again =
+        |more: &[&str]| cell.stage.run(&[&["--addr", &cell.server.address, "machine", "drain", "m1"], more].concat());
+    let told = again(&["--no-wait"]);
+    assert!(told.code() == Some(0) && told.out.contains(&already), "{told}");
+    again(&["--timeout", "100ms"]).says(3, &["error[TIME_LIMIT]", &already]);
+    assert_eq!(cell.ask(&["machine", "drain", "m1", "--no-wait"])["changed"], false);
+    assert_eq!(deadline(), before);
+
     // An earlier deadline, and this time somebody waits for it.
     let drained =
         cell.stage.run(&["--addr", &cell.server.address, "-o", "json", "machine", "drain", "m1", "--deadline", "3s"]);

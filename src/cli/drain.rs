@@ -1,8 +1,8 @@
-//! Waiting for a drain: what is left, each time it changed, until the machine is empty.
+//! Beginning a drain, and waiting for it: what is left, each time it changed, until the machine is empty.
 
 use std::time::Duration;
 
-use plenum_proto::v1::{GetMachineRequest, MachineState, MachineView};
+use plenum_proto::v1::{ChangeResponse, DrainRequest, GetMachineRequest, MachineState, MachineView};
 use serde_json::json;
 use tonic::Code;
 
@@ -13,12 +13,39 @@ use crate::{
     output::{self, now_micros, span},
 };
 
+/// From now to the deadline of a drain that is begun without one.
+const WITHIN_MICROS_DEFAULT: i64 = 10 * 60 * 1_000_000;
+
 /// How often the machine is asked for: first often, then seldom.
 const PERIOD_MIN: Duration = Duration::from_millis(50);
 const PERIOD_MAX: Duration = Duration::from_secs(1);
 
 /// What shells end with after Ctrl-C.
 const EXIT_INTERRUPTED: i32 = 130;
+
+/// Drains a machine. One that is draining is left alone where no deadline is named: the usual one, counted from now, would put off that of
+/// somebody else. Gives the answer with what is said where nothing changed.
+pub(super) async fn begin(
+    connection: &Connection,
+    name: &str,
+    within_micros: Option<i64>,
+) -> Result<(ChangeResponse, String), Failure> {
+    const IDLE: &str = "is draining already";
+    if within_micros.is_none() {
+        let request = GetMachineRequest { name: name.to_owned(), at: None };
+        let found = connection.inspect().get_machine(request).await?.into_inner();
+        let deadline_micros = found.machine.map_or(0, |view| view.drain_deadline_micros);
+        if deadline_micros > 0 {
+            let deadline = output::json_time(deadline_micros);
+            let idle = format!("{IDLE}, with the deadline {}", deadline.as_str().unwrap_or("-"));
+            return Ok((ChangeResponse { revision: found.revision, changed: false }, idle));
+        }
+    }
+    let within_micros = within_micros.unwrap_or(WITHIN_MICROS_DEFAULT);
+    let request = DrainRequest { name: name.to_owned(), undrain: false, within_micros };
+    let answer = connection.govern().drain_machine(request).await?.into_inner();
+    Ok((answer, IDLE.to_owned()))
+}
 
 /// Waits until nothing is left on a machine that is drained since revision `since`. Interrupting the command leaves the drain as it is, and
 /// says so.

@@ -43,10 +43,12 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
         Machine::Cordon { name } => cordon(context, connection, name, true).await,
         Machine::Uncordon { name } => cordon(context, connection, name, false).await,
         Machine::Drain { name, deadline, no_wait, timeout } => {
-            let request = DrainRequest { name: name.clone(), undrain: false, within_micros: deadline };
-            let answer = connection.govern().drain_machine(request).await?.into_inner();
+            let (answer, idle) = drain::begin(&connection, &name, deadline).await?;
             if no_wait {
-                return tell_change(context, &answer, &name, "draining", "is draining already");
+                return tell_change(context, &answer, &name, "draining", &idle);
+            }
+            if !answer.changed {
+                output::tell(&format!("{name}: {idle}"));
             }
             drain::wait(context, &connection, &name, answer.revision, timeout).await
         }

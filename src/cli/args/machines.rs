@@ -36,9 +36,9 @@ pub(crate) enum Machine {
     Drain {
         /// The machine's name
         name: String,
-        /// When what is left is stopped, such as 10m
-        #[arg(long, default_value = "10m", value_name = "TIME", value_parser = crate::job_file::duration_micros)]
-        deadline: i64,
+        /// When what is left is stopped, such as 20m [default: 10m; a drain that goes on keeps the one that it has]
+        #[arg(long, value_name = "TIME", value_parser = crate::job_file::duration_micros)]
+        deadline: Option<i64>,
         /// Do not wait
         #[arg(long)]
         no_wait: bool,
