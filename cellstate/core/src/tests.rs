@@ -16,6 +16,7 @@ mod restarts;
 mod reuse;
 mod sizes;
 mod story;
+mod violations;
 
 use story::check;
 

@@ -7,6 +7,8 @@ mod culprits;
 mod governing;
 mod happened;
 mod rules;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 

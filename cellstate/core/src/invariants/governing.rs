@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Cell, Delta, Resources, Sum};
+use plenum_model::{Cell, Delta, Hold, Resources, Sum};
 
 use super::Violation;
 
@@ -59,8 +59,9 @@ pub fn invariant_no_grant_or_hold_exceeds_a_quota(before: &Cell, after: &Cell, d
     }
     for (job, hold) in &delta.holds {
         let Some(hold) = hold else { continue };
-        let grows = before.hold(*job).is_none_or(|known| known.machines.len() < hold.machines.len());
-        ask(*job, &hold.resources, if grows { hold.machines.len() } else { 0 });
+        // One that is renewed asks for what it has more than before; one that lost machines for nothing.
+        let known = before.hold(*job).map(held).unwrap_or_default();
+        ask(*job, &held(hold).without(&known), 1);
     }
     for (namespace, asked) in asked {
         let Some(quota) = before.quota(&namespace) else { continue };
@@ -77,4 +78,11 @@ pub fn invariant_no_grant_or_hold_exceeds_a_quota(before: &Cell, after: &Cell, d
         }
     }
     Ok(())
+}
+
+/// What a hold sets aside, on all its machines.
+fn held(hold: &Hold) -> Resources {
+    let mut sum = Sum::default();
+    sum.add(&hold.resources, hold.machines.len());
+    sum.total()
 }

@@ -113,11 +113,14 @@ pub(super) fn invariant_no_grant_exceeds_a_quota(step: &Step<'_>) -> Checked {
         let granted = step.delta.grants.iter().filter(|grants| of_it(grants.job));
         let shapes = granted.filter_map(|grants| step.after.shapes().get(grants.shape as usize));
         let asked = shapes.fold(Resources::default(), |sum, shape| sum.with(shape));
-        let asked = step.delta.holds.iter().filter(|(job, _)| of_it(*job)).fold(asked, |sum, (job, hold)| {
-            let machines = |hold: Option<&Hold>| hold.map_or(0, |hold| hold.machines.len());
-            let larger = machines(hold.as_ref()) > machines(step.before.hold(*job));
-            hold.as_ref().filter(|_| larger).map_or(sum, |hold| sum.with(&hold.resources))
-        });
+        // On all its machines. Of a hold that was there before, what it has more now.
+        let all = |hold: Option<&Hold>| {
+            let each = hold.into_iter().flat_map(|hold| hold.machines.iter().map(|_| hold.resources));
+            each.fold(Resources::default(), |sum, held| sum.with(&held))
+        };
+        let held = step.delta.holds.iter().filter(|(job, _)| of_it(*job));
+        let asked =
+            held.fold(asked, |sum, (job, hold)| sum.with(&all(hold.as_ref()).without(&all(step.before.hold(*job)))));
         let active = step.after.allocations().filter(|found| found.status.state.is_active() && of_it(found.row.job()));
         let used = active.fold(Resources::default(), |sum, found| sum.with(&step.after.resources_of(found.row)));
         let holds = step.after.holds().filter(|(job, _)| of_it(*job));
