@@ -20,8 +20,9 @@ pub use governing::{
     invariant_unknown_tasks_are_unknown,
 };
 pub use special::{
-    invariant_declared_limits_hold, invariant_granted_devices_were_free, invariant_ports_are_held_once,
-    invariant_room_is_taken_over_from_those_who_leave, invariant_victims_make_room_for_their_betters,
+    invariant_declared_limits_hold, invariant_granted_devices_were_free, invariant_no_unknown_task_has_a_granted_port,
+    invariant_ports_are_held_once, invariant_room_is_taken_over_from_those_who_leave,
+    invariant_victims_make_room_for_their_betters,
 };
 
 use crate::Decided;
@@ -207,6 +208,7 @@ pub fn check_step(before: &Cell, request: &Request, decided: &Decided, after: &C
     invariant_revisions_have_no_gaps(before, after)?;
     invariant_no_grant_makes_room_negative(after, delta)?;
     invariant_granted_devices_were_free(after, delta)?;
+    invariant_no_unknown_task_has_a_granted_port(after, delta)?;
     invariant_declared_limits_hold(after, delta)?;
     invariant_tasks_that_share_a_machine_stay_together(before, after)?;
     invariant_victims_make_room_for_their_betters(before, after, delta)?;

@@ -1,6 +1,6 @@
 //! What always holds of what few allocations have: devices, ports, room that was taken over, declared limits, victims.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{
     AllocationId, AllocationRef, AllocationState, Cell, Delta, Device, Grants, GroupCounts, Resources, Revision,
@@ -110,6 +110,26 @@ pub fn invariant_granted_devices_were_free(after: &Cell, delta: &Delta) -> Resul
                 if room.is_none_or(|room| room.free_millis < 0) {
                     return Err(broken(delta.revision, &found, "got more of a device than was free"));
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// No grant takes a port that an unknown task has. One that an agent tells of later may have it all the same.
+///
+/// # Errors
+/// The first grant that does.
+pub fn invariant_no_unknown_task_has_a_granted_port(after: &Cell, delta: &Delta) -> Result<(), Violation> {
+    for grants in &delta.grants {
+        for extra in grants.extras.iter().filter(|extra| !extra.ports.is_empty()) {
+            let slot = grants.slots.get(extra.claim as usize);
+            let Some(found) = slot.and_then(|&slot| after.allocation_in(slot)) else { continue };
+            let unknown = after.unknown_on(found.row.machine);
+            let taken: BTreeSet<u16> =
+                unknown.flat_map(|(_, task)| task.traces.ports.iter().map(|port| port.number)).collect();
+            if extra.ports.iter().any(|port| taken.contains(&port.number)) {
+                return Err(broken(delta.revision, &found, "got a port that an unknown task has"));
             }
         }
     }

@@ -1,10 +1,17 @@
 //! Steps that the core would never decide: what must always hold finds each of them.
 
-use plenum_model::{Cell, Command, Delta, GroupShape, Hold, LogTime, Quota, Resource, Resources};
+use std::sync::Arc;
 
-use super::costs::Large;
-use crate::CoreOptions;
-use crate::invariants::{Violation, invariant_no_grant_or_hold_exceeds_a_quota};
+use plenum_model::{
+    AllocationId, Cell, Command, Delta, GroupShape, Hold, LogTime, Port, Quota, Resource, Resources, TaskTraces,
+    Transaction, UnknownId, UnknownTask,
+};
+
+use super::costs::{Large, placement};
+use crate::invariants::{
+    Violation, invariant_no_grant_or_hold_exceeds_a_quota, invariant_no_unknown_task_has_a_granted_port,
+};
+use crate::{CoreOptions, Decided};
 
 /// The delta that comes next, without any change yet.
 fn next(cell: &Cell) -> Delta {
@@ -41,4 +48,33 @@ fn a_hold_that_is_renewed_with_more_than_its_quota_allows_is_found() {
     assert_eq!(found(&machines, Resources::new(1000, 11)), Ok(()), "it has more of what has no limit");
     assert_eq!(found(&machines, Resources::new(1001, 10)), exceeded(2002));
     assert_eq!(found(&machines[..1], Resources::new(2001, 10)), exceeded(2001), "on fewer machines, and more in all");
+}
+
+// Only ports of allocations were compared.
+#[test]
+fn a_grant_of_a_port_that_an_unknown_task_has_is_found() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m1".to_owned());
+    let ports = |number| vec![Port { name: "http".into(), number }];
+    let job = large.job(GroupShape { count: 1, ports: ports(8080), ..GroupShape::default() });
+    let before = large.core.cell().clone();
+    let placements = vec![placement(job, 0..1, |_| machine.slot, 0)];
+    let txn = Transaction { base: before.revision(), placements, ..Transaction::default() };
+    let Decided::Changed { delta: granted, .. } = large.decide_commit(txn) else { panic!("it is decided") };
+    let allocation = large.core.cell().allocations().next().expect("it was granted").id;
+    // As if the cell had heard of the task before the claim.
+    let found = |number| {
+        let id = UnknownId { machine: machine.slot, allocation: AllocationId { slot: 7, generation: 1 } };
+        let traces = Arc::new(TaskTraces { ports: ports(number), ..TaskTraces::default() });
+        let task = UnknownTask { machine, traces, since: before.time(), until: None, stopping: false };
+        let mut cell = before.clone();
+        let heard = Delta { unknown: vec![(id, Some(Arc::new(task)))], ..next(&cell) };
+        cell.apply(&heard).expect("it folds");
+        let granted = Delta { revision: cell.revision().next(), ..granted.clone() };
+        cell.apply(&granted).expect("it folds");
+        invariant_no_unknown_task_has_a_granted_port(&cell, &granted)
+    };
+    assert_eq!(found(8081), Ok(()));
+    let (revision, rule) = (before.revision().next().next(), "got a port that an unknown task has");
+    assert_eq!(found(8080), Err(Violation::Special { revision, machine: machine.slot, allocation, rule }));
 }

@@ -1,6 +1,6 @@
 //! Rules that claims of others and operators lay down: declared limits, partitions, quotas, bands; and the exact hand-off of room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{AllocationId, AllocationRef, AllocationState, Cell, Device, Grants, Hold, Resource, Resources};
 
@@ -74,13 +74,15 @@ fn invariant_room_is_handed_over_once(after: &Cell) -> Checked {
     Ok(())
 }
 
-/// On machines where something was granted: devices have their thousandths once, ports one holder, taken over ones apart.
+/// On machines where something was granted: devices have their thousandths once, ports one holder, taken over ones apart; and no task that
+/// nobody knows has a port that was granted just now. Of one that is found later, nobody could know.
 fn invariant_no_device_or_port_is_given_twice(step: &Step<'_>) -> Checked {
     let name = "invariant_no_device_or_port_is_given_twice";
     let special = step.delta.grants.iter().filter(|grants| !grants.extras.is_empty());
     for &slot in special.flat_map(|grants| &grants.machines) {
         let Some(machine) = step.after.machine_in(slot) else { continue };
         let (mut millis, mut ports) = (BTreeMap::<(&str, u32), i64>::new(), BTreeMap::<u16, i64>::new());
+        let mut granted = BTreeSet::<u16>::new();
         let mut count = |device: &Device, sign: i64| {
             let known = machine.devices.iter().find(|known| known.kind == device.kind && known.index == device.index);
             let key = known.map_or(("", device.index), |known| (&*known.kind, known.index));
@@ -91,6 +93,9 @@ fn invariant_no_device_or_port_is_given_twice(step: &Step<'_>) -> Checked {
             extra.devices.iter().for_each(|device| count(device, 1));
             extra.takes_over.iter().flat_map(|entry| &entry.devices).for_each(|device| count(device, -1));
             extra.ports.iter().for_each(|port| *ports.entry(port.number).or_default() += 1);
+            if found.row.created == step.delta.revision {
+                granted.extend(extra.ports.iter().map(|port| port.number));
+            }
             let over = extra.takes_over.iter().flat_map(|entry| &entry.ports);
             over.for_each(|&port| *ports.entry(port).or_default() -= 1);
         }
@@ -102,6 +107,10 @@ fn invariant_no_device_or_port_is_given_twice(step: &Step<'_>) -> Checked {
         }
         let twice = ports.into_iter().find(|(_, holders)| *holders > 1);
         hold(twice.is_none(), name, || facts(format!("port and holders: {twice:?}")))?;
+        let unknown = step.after.unknown_tasks().filter(|(id, _)| id.machine == slot);
+        let mut taken = unknown.flat_map(|(_, task)| task.traces.ports.iter().map(|port| port.number));
+        let heard = taken.find(|port| granted.contains(port));
+        hold(heard.is_none(), name, || facts(format!("a task that nobody knows has port {heard:?}")))?;
     }
     Ok(())
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    Cell, CellIdentity, Command, Decision, Delta, GroupShape, Hold, JobId, JobShape, LogTime, MachineId, Quota,
-    Request, Resources,
+    AllocationId, Cell, CellIdentity, Command, Decision, Delta, GroupShape, Hold, JobId, JobShape, LogTime, MachineId,
+    Placement, Port, Quota, Request, Resources, SessionId, TaskTraces, Transaction, TransactionId, UnknownId,
+    UnknownTask,
 };
 
 use super::{Step, rules};
@@ -61,6 +62,25 @@ impl Stage {
         id
     }
 
+    /// Places the task: the cell before, and what was granted.
+    fn place(&mut self) -> (Cell, Delta) {
+        let session = SessionId(self.ask(Command::OpenSession { scheduler: "batch".into() }));
+        let (before, machines) = (self.core.cell().clone(), vec![self.machine.slot]);
+        let claim = Placement { job: self.job, job_version: 1, machines, tasks: vec![0], ..Placement::default() };
+        let txn = Transaction {
+            id: TransactionId { session, number: 1 },
+            incarnation: 1,
+            base: before.revision(),
+            placements: vec![claim],
+            ..Transaction::default()
+        };
+        self.ask(Command::Commit(Box::new(txn), 1));
+        match &self.last {
+            Some((_, Decided::Changed { delta, .. })) if !delta.grants.is_empty() => (before, delta.clone()),
+            other => panic!("{other:?}"),
+        }
+    }
+
     /// A check's word on a step from one cell to another, whatever was asked.
     fn judged(&self, before: &Cell, after: &Cell, delta: &Delta, check: impl Fn(&Step<'_>) -> Checked) -> Checked {
         let (request, decided) = self.last.as_ref().expect("something was asked");
@@ -97,4 +117,29 @@ fn a_hold_that_is_renewed_with_more_than_its_quota_allows_is_found() {
     assert!(!found(&[], resources), "it lost its machine");
     assert!(!found(&machines, Resources::new(1000, 11)), "it has more of what has no limit");
     assert!(found(&machines, Resources::new(1001, 10)));
+}
+
+// Only ports of allocations were counted.
+#[test]
+fn a_grant_of_a_port_that_an_unknown_task_has_is_found() {
+    let ports = |number| vec![Port { name: "http".into(), number }];
+    let mut stage = Stage::new(GroupShape { ports: ports(8080), ..GroupShape::default() });
+    let (before, granted) = stage.place();
+    // As if the cell had heard of the task before the claim.
+    let judged = |number| {
+        let machine = stage.machine;
+        let id = UnknownId { machine: machine.slot, allocation: AllocationId { slot: 7, generation: 1 } };
+        let traces = Arc::new(TaskTraces { ports: ports(number), ..TaskTraces::default() });
+        let task = UnknownTask { machine, traces, since: NOW, until: None, stopping: false };
+        let mut before = before.clone();
+        let heard = Delta { unknown: vec![(id, Some(Arc::new(task)))], ..next(&before) };
+        before.apply(&heard).expect("it folds");
+        let granted = Delta { revision: before.revision().next(), ..granted.clone() };
+        let mut after = before.clone();
+        after.apply(&granted).expect("it folds");
+        stage.judged(&before, &after, &granted, rules::check)
+    };
+    assert_eq!(judged(8081), Ok(()));
+    let violation = judged(8080).expect_err("both listen on it");
+    assert!(violation.facts.ends_with("has port Some(8080)"), "{violation}");
 }
