@@ -22,7 +22,7 @@ pub use governing::{
 pub use special::{
     invariant_declared_limits_hold, invariant_granted_devices_were_free, invariant_no_unknown_task_has_a_granted_port,
     invariant_ports_are_held_once, invariant_room_is_taken_over_from_those_who_leave,
-    invariant_victims_make_room_for_their_betters,
+    invariant_single_instances_wait_for_their_predecessors, invariant_victims_make_room_for_their_betters,
 };
 
 use crate::Decided;
@@ -120,7 +120,7 @@ pub enum Violation {
         /// At which revision.
         revision: Revision,
     },
-    /// What few allocations have breaks a rule: devices, ports, room that was taken over, declared limits.
+    /// What few allocations have breaks a rule: devices, ports, room that was taken over, declared limits, single instances.
     Special {
         /// At which revision.
         revision: Revision,
@@ -210,6 +210,7 @@ pub fn check_step(before: &Cell, request: &Request, decided: &Decided, after: &C
     invariant_granted_devices_were_free(after, delta)?;
     invariant_no_unknown_task_has_a_granted_port(after, delta)?;
     invariant_declared_limits_hold(after, delta)?;
+    invariant_single_instances_wait_for_their_predecessors(after, delta)?;
     invariant_tasks_that_share_a_machine_stay_together(before, after)?;
     invariant_victims_make_room_for_their_betters(before, after, delta)?;
     invariant_no_grant_or_hold_exceeds_a_quota(before, after, delta)?;

@@ -45,6 +45,8 @@ pub enum Bug {
     OverlooksPartitions,
     /// Thousandths of a device are granted although somebody has them.
     OverlooksDevices,
+    /// A task of which only one may run waits no more for the one before, which leaves.
+    OverlooksPredecessors,
     /// A claim is granted in room that is held for others.
     OverlooksHolds,
     /// A hold takes room from those that came first, too.
@@ -139,7 +141,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 62] = [
+    pub const ALL: [Self; 63] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -157,6 +159,7 @@ impl Bug {
         Self::OverlooksQuotas,
         Self::OverlooksPartitions,
         Self::OverlooksDevices,
+        Self::OverlooksPredecessors,
         Self::OverlooksHolds,
         Self::JumpsTheQueue,
         Self::HoldsBeyondQuotas,

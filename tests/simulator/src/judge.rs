@@ -14,8 +14,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use plenum_core::{Decided, invariants};
 use plenum_model::{
-    AllocationId, AllocationState, Cell, Command, Decision, Delta, Device, Grants, JobId, JobState, MachineState,
-    Request, Resources, Revision, TaskState, TransactionId,
+    AllocationId, AllocationRef, AllocationState, Cell, Command, Decision, Delta, Device, Grants, JobId, JobState,
+    MachineState, Request, Resources, Revision, TaskState, TransactionId,
 };
 
 use self::happened::Happened;
@@ -142,8 +142,8 @@ fn why_it_takes_none(cell: &Cell, slot: u32) -> Option<String> {
     }
 }
 
-/// The machine took claims, the job was there in that version and belonged to that scheduler, the task was to be placed, and the
-/// allocation is a new one.
+/// The machine took claims, the job was there in that version and belonged to that scheduler, the task was to be placed, nothing was left of
+/// it where only one may run, and the allocation is a new one.
 fn invariant_every_grant_was_valid_at_its_revision(step: &Step<'_>, grants: &Grants, claim: usize) -> Checked {
     let name = "invariant_every_grant_was_valid_at_its_revision";
     let (before, revision) = (step.before, step.delta.revision);
@@ -173,6 +173,12 @@ fn invariant_every_grant_was_valid_at_its_revision(step: &Step<'_>, grants: &Gra
     };
     let waits = task < row.count && (standing.state == TaskState::Waiting || stopped());
     hold(waits, name, || facts(&format!("the task is {standing:?} of {}", row.count)))?;
+    let of_it = |found: &AllocationRef<'_>| {
+        let of = (found.row.job(), found.row.group, found.row.task);
+        of == (grants.job, grants.group, task) && found.id.slot != slot
+    };
+    let left = if shape.single_instance { step.after.allocations().find(of_it) } else { None };
+    hold(left.is_none(), name, || facts(&format!("only one may run, and {:?} is left", left.map(|left| left.id))))?;
     let used = before.allocation_rows().get(slot).map_or(0, |row| row.generation);
     let fresh = before.allocation_in(slot).is_none() && grants.generations[claim] > used;
     hold(fresh, name, || facts("its allocation was there before"))?;

@@ -1,4 +1,4 @@
-//! What always holds of what few allocations have: devices, ports, room that was taken over, declared limits, victims.
+//! What always holds of what few allocations have: devices, ports, room that was taken over, declared limits, single instances, victims.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -159,6 +159,28 @@ pub fn invariant_declared_limits_hold(after: &Cell, delta: &Delta) -> Result<(),
                     return Err(broken(delta.revision, &found, "is one more with that value than its group wants"));
                 }
             }
+        }
+    }
+    Ok(())
+}
+
+/// A task of a group with single instances is granted only when no allocation of it is left: what leaves may still run.
+///
+/// # Errors
+/// The first allocation that leaves, and whose task was granted again.
+pub fn invariant_single_instances_wait_for_their_predecessors(after: &Cell, delta: &Delta) -> Result<(), Violation> {
+    for grants in &delta.grants {
+        let shape = after.job(grants.job).and_then(|job| job.shape.groups.get(usize::from(grants.group)));
+        if shape.is_none_or(|shape| !shape.single_instance) {
+            continue;
+        }
+        let tasks: BTreeSet<u32> = grants.tasks.iter().copied().collect();
+        let is_of = |found: &AllocationRef<'_>| {
+            (found.row.job(), found.row.group) == (grants.job, grants.group) && tasks.contains(&found.row.task)
+        };
+        let mut leaving = after.allocations().filter(|found| found.status.state.is_leaving());
+        if let Some(found) = leaving.find(is_of) {
+            return Err(broken(delta.revision, &found, "still leaves, and its task was granted again"));
         }
     }
     Ok(())

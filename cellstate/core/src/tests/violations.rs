@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Cell, Command, Delta, GroupShape, Hold, LogTime, Port, Quota, Resource, Resources, TaskTraces,
-    Transaction, UnknownId, UnknownTask,
+    AllocationId, Cell, Command, Delta, Grants, GroupShape, Hold, LogTime, Port, Quota, Resource, Resources,
+    TaskTraces, Transaction, UnknownId, UnknownTask,
 };
 
-use super::costs::{Large, placement};
+use super::costs::{Large, complete, placement};
 use crate::invariants::{
     Violation, invariant_no_grant_or_hold_exceeds_a_quota, invariant_no_unknown_task_has_a_granted_port,
+    invariant_single_instances_wait_for_their_predecessors,
 };
 use crate::{CoreOptions, Decided};
 
@@ -77,4 +78,29 @@ fn a_grant_of_a_port_that_an_unknown_task_has_is_found() {
     assert_eq!(found(8081), Ok(()));
     let (revision, rule) = (before.revision().next().next(), "got a port that an unknown task has");
     assert_eq!(found(8080), Err(Violation::Special { revision, machine: machine.slot, allocation, rule }));
+}
+
+// That the task was to be placed was all that was looked at, and what leaves was taken to keep it from that.
+#[test]
+fn a_grant_beside_a_predecessor_that_leaves_is_found() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m1".to_owned());
+    for single_instance in [false, true] {
+        let job = large.job(GroupShape { count: 2, single_instance, ..GroupShape::default() });
+        let granted = large.commit(vec![placement(job, 0..2, |_| machine.slot, 0)]).placements.concat();
+        let allocation = granted[0].expect("it was granted");
+        large.ask(Command::StopAllocation(allocation));
+        let found = |cell: &Cell, task| {
+            let grants = Grants { job, tasks: vec![task], ..Grants::default() };
+            let delta = Delta { grants: vec![grants], ..next(cell) };
+            invariant_single_instances_wait_for_their_predecessors(cell, &delta)
+        };
+        let cell = large.core.cell();
+        let (revision, rule) = (cell.revision().next(), "still leaves, and its task was granted again");
+        let broken = Err(Violation::Special { revision, machine: machine.slot, allocation, rule });
+        assert_eq!(found(cell, 0), if single_instance { broken } else { Ok(()) });
+        assert_eq!(found(cell, 1), Ok(()), "nothing of that one leaves");
+        large.ask(Command::ReportStatus(vec![complete(machine, allocation)]));
+        assert_eq!(found(large.core.cell(), 0), Ok(()), "it has ended");
+    }
 }

@@ -362,7 +362,8 @@ impl Cell {
     #[inline]
     fn leave_task(&mut self, group_row: u32, task: u32, leaving: bool) {
         let group = self.groups.get_mut(group_row);
-        let state = if leaving && group.single_instance { TaskState::Blocked } else { TaskState::Waiting };
+        let waits_for_it = leaving && group.single_instance && !planted::is(Bug::OverlooksPredecessors);
+        let state = if waits_for_it { TaskState::Blocked } else { TaskState::Waiting };
         group.tasks[TaskState::Live as usize] -= 1;
         group.tasks[state as usize] += 1;
         group.leaving += u32::from(leaving);

@@ -153,6 +153,14 @@ fn overlooked_limits_are_found() {
     );
 }
 
+/// The checker's fold blocks such a task: a picture says otherwise, or it is granted and does not wait.
+#[test]
+fn second_instances_beside_those_that_leave_are_found_by_folding() {
+    is_found(Bug::OverlooksPredecessors, |found| {
+        matches!(found, Violation::OtherPicture { .. } | Violation::NoHistory { .. })
+    });
+}
+
 #[test]
 fn overlooked_partitions_are_found() {
     is_found(
