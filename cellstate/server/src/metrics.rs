@@ -216,8 +216,11 @@ impl Metrics {
             }
         }
         let mut sums: BTreeMap<(&Arc<str>, &'static str), u64> = BTreeMap::new();
-        for (lost, refusal) in losses.iter().flat_map(|lost| lost.refusals.iter().map(move |refusal| (lost, refusal))) {
-            *sums.entry((&lost.scheduler, kind(refusal.kind()))).or_default() += 1;
+        for lost in losses {
+            // Failed guards of whole transactions and refused stops are refusals, too.
+            for refusal in lost.refusals.iter().filter(|refusal| refusal.is_of_claim()) {
+                *sums.entry((&lost.scheduler, kind(refusal.kind()))).or_default() += 1;
+            }
         }
         for ((scheduler, kind), claims) in sums {
             let labels = ClaimLabels { scheduler: self.name(scheduler), outcome: "refused", kind };
@@ -330,5 +333,34 @@ pub(crate) fn resource(number: i32) -> &'static str {
         Ok(v1::ResourceName::Custom4) => "custom_4",
         Ok(v1::ResourceName::Custom5) => "custom_5",
         Ok(v1::ResourceName::Unspecified) | Err(_) => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Of a transaction with one claim and a guard that had failed, two claims were counted as refused.
+    #[test]
+    fn a_guard_of_a_whole_transaction_is_not_counted_as_a_claim_that_was_refused() {
+        let refused = |kind: v1::RefusalKind, placement, claim| v1::Refusal {
+            kind: kind.into(),
+            placement,
+            claim,
+            ..Default::default()
+        };
+        let refusals = vec![
+            refused(v1::RefusalKind::Guard, u32::MAX, u32::MAX),
+            refused(v1::RefusalKind::Guard, 0, 0),
+            // A stop of an allocation of another scheduler.
+            refused(v1::RefusalKind::Permission, u32::MAX, u32::MAX),
+        ];
+        let metrics = Metrics::new(Vec::new());
+        let lost = Losses { scheduler: "batch".into(), refusals, conflicts: None, divergence: None };
+        metrics.decided(&[], &[lost]);
+        let text = metrics.render(&[], &[]);
+        let of_claims: Vec<_> = text.lines().filter(|line| line.starts_with("plenum_claims_total")).collect();
+        let expected = "plenum_claims_total{scheduler=\"batch\",outcome=\"refused\",kind=\"guard\"} 1";
+        assert_eq!(of_claims, [expected], "{text}");
     }
 }

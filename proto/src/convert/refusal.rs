@@ -75,6 +75,12 @@ fn backoff_until_micros(why: NotWanted) -> i64 {
 }
 
 impl v1::Refusal {
+    /// Whether a claim was refused, and not a guard on the transaction itself, or a stop.
+    #[must_use]
+    pub fn is_of_claim(&self) -> bool {
+        (self.placement, self.claim) != (WHOLE, WHOLE)
+    }
+
     /// Whether the claim may have come a moment before the end of its group's backoff, which is nobody's bug: a batch has the time at
     /// which it was begun, and log time stands still after a start with a clock that was set back.
     #[must_use]
@@ -147,7 +153,7 @@ impl TryFrom<v1::Refusal> for Refusal {
         Ok(Self {
             kind: RefusalKind::known("kind", wire.kind)?,
             reason: RefusalReason::known("reason", wire.reason)?,
-            claim: ((wire.placement, wire.claim) != (WHOLE, WHOLE)).then_some((wire.placement, wire.claim)),
+            claim: wire.is_of_claim().then_some((wire.placement, wire.claim)),
             // A refusal of the whole is about no job.
             job: if wire.job == 0 { JobId::default() } else { bounds::job("job", wire.job)? },
             group: bounds::group("group", wire.group)?,
