@@ -1,0 +1,156 @@
+//! The feeding thread, step by step: nobody feeds but the test.
+
+use super::*;
+use crate::{Handle, Server, ServerOptions};
+use plenum_proto::v1;
+
+/// A server whose history nobody feeds but the test.
+async fn without_feeder(dir: &std::path::Path) -> (Handle, Arc<Shared>) {
+    let mut options = ServerOptions::new(dir);
+    options.settings.history = false;
+    let server = Server::start(options).await.unwrap();
+    let shared = server.shared().clone();
+    (server, shared)
+}
+
+// The disk was full, and the lag of a history that lacked as much as before read 0.
+#[tokio::test]
+async fn a_leap_for_which_no_picture_comes_makes_up_for_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, shared) = without_feeder(dir.path()).await;
+    while shared.feed.lag_bytes() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    shared.picture.close();
+    let lag_bytes = shared.feed.lag_bytes();
+    let mut feeder = Feeder::new(&shared, None);
+    feeder.leap().unwrap();
+    assert_eq!(shared.feed.lag_bytes(), lag_bytes);
+    assert!(feeder.leap_due.is_some(), "what there is is fed before it is tried again");
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
+// While nothing was fed, it was tried again at once, without end and with a warning each time.
+#[tokio::test]
+async fn what_can_not_be_cleared_away_is_tried_again_after_a_while() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, shared) = without_feeder(dir.path()).await;
+    // Its store can't be opened again.
+    let lock = dir.path().join("history/store/lock");
+    std::fs::remove_file(&lock).unwrap();
+    std::fs::create_dir(&lock).unwrap();
+    assert!(shared.feed.history().reopen().is_err());
+    let mut feeder = Feeder::new(&shared, None);
+    feeder.retiring_due = Some(Instant::now());
+    feeder.give_up();
+    assert!(feeder.retiring_due.is_some_and(|due| due > Instant::now() + RETIRING_PAUSE));
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
+// A full disk tore the store's journal before anything of a young cell was in tables: opened again, its history began with the present.
+#[tokio::test]
+async fn a_history_that_has_lost_all_it_had_begins_where_the_log_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, shared) = without_feeder(dir.path()).await;
+    let durable = shared.durable_revision().0;
+    let mut feeder = Feeder::new(&shared, None);
+    shared.feed.tell(durable);
+    feeder.checkpoint_again().unwrap();
+    let batches = feeder.next_batches().unwrap();
+    feeder.feed(batches).unwrap();
+    let history = shared.feed.history();
+    assert_eq!((history.oldest_revision(), history.newest_revision()), (1, durable));
+    feeder.checkpoint_again().unwrap();
+    assert_eq!(
+        (history.oldest_revision(), history.newest_checkpoint().map(|newest| newest.revision)),
+        (1, Some(durable))
+    );
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
+fn submission(name: &str) -> plenum_model::Request {
+    let name = name.to_owned();
+    let group = v1::GroupShape {
+        name: name.clone(),
+        count: 1,
+        resources: Some(v1::Resources { cpu_millis: 1, ..Default::default() }),
+        ..Default::default()
+    };
+    let command = vec!["/bin/true".to_owned()];
+    let body = v1::GroupBody { name: name.clone(), driver: "exec".to_owned(), command, ..Default::default() };
+    let shape = v1::JobShape {
+        namespace: "default".to_owned(),
+        name,
+        scheduler: "batch".to_owned(),
+        kind: v1::JobKind::ToCompletion.into(),
+        groups: vec![group],
+        ..Default::default()
+    };
+    let spec = v1::JobSpec { shape: Some(shape), body: Some(v1::JobBody { groups: vec![body] }) };
+    Shared::request(&"local".into(), "default".into(), plenum_proto::jobs::submit(spec).unwrap())
+}
+
+// It would be as right with images of the whole cell each time, and write twenty times as much.
+#[tokio::test]
+async fn a_checkpoint_has_images_of_what_changed_since_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, shared) = without_feeder(dir.path()).await;
+    let submit = async |number: u32| drop(shared.ask(submission(&format!("job-{number}"))).await.unwrap());
+    for number in 0..600 {
+        submit(number).await;
+    }
+    let mut feeder = Feeder::new(&shared, None);
+    let images = |feeder: &mut Feeder<'_>| {
+        assert!(feeder.checkpoint().unwrap());
+        shared.feed.history().newest_checkpoint().unwrap().images
+    };
+    let whole = images(&mut feeder);
+    submit(600).await;
+    let changed = images(&mut feeder);
+    submit(601).await;
+    let again = images(&mut feeder);
+    assert!(changed.max(again) * 4 <= whole, "{whole} images, {changed}, and {again}");
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
+/// Whether the history knows the names of what is in the cell.
+fn knows_names(shared: &Shared, cell: &Cell) -> bool {
+    let history = shared.feed.history();
+    let sessions = cell.sessions().all(|session| {
+        let found = history.session(session.id.0).unwrap().found();
+        found.is_some_and(|opened| *opened.scheduler == *session.scheduler)
+    });
+    let jobs = cell.jobs().all(|job| history.job_name(job.id.to_bits()).unwrap().is_some());
+    assert!(cell.sessions().next().is_some() && cell.jobs().next().is_some());
+    history.wants_names_of().unwrap().is_none() && sessions && jobs
+}
+
+// A leap went over a session's opening: who lost was unknown though it was connected, and a crash left the names of what had gone.
+#[tokio::test]
+async fn what_a_leap_went_over_has_its_name_also_where_a_crash_came_between() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, shared) = without_feeder(dir.path()).await;
+    let ask = async |asked| drop(shared.ask(asked).await.unwrap());
+    let open = |name| plenum_proto::command::open_session("local", "default", name).unwrap();
+    ask(open("batch")).await;
+    ask(submission("web")).await;
+    let mut feeder = Feeder::new(&shared, None);
+    feeder.leap().unwrap();
+    assert!(knows_names(&shared, &shared.snapshot().await));
+
+    // The next one is not finished.
+    ask(open("service")).await;
+    ask(submission("shop")).await;
+    feeder.checkpoint().unwrap();
+    let (cell, history) = (shared.snapshot().await, shared.feed.history());
+    history.leap_to(history.newest_checkpoint().unwrap().revision).unwrap();
+    assert!(!knows_names(&shared, &cell));
+    Feeder::new(&shared, None).settle_names().unwrap();
+    assert!(knows_names(&shared, &cell));
+    drop(shared);
+    server.kill().await.unwrap();
+}
