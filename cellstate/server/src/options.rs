@@ -81,7 +81,8 @@ pub struct Settings {
     pub snapshot_patience: Duration,
     /// A snapshot for readers is used again until it is so old, if its revision suffices.
     pub snapshot_age: Duration,
-    /// The log is kept for a history that is behind until it has so many bytes; then what the history has not got is given up.
+    /// Whole segments of the log are kept for a history that is behind until they have so many bytes; then what the history has not got is
+    /// given up.
     pub log_bytes_max: u64,
     /// Whether anything goes into the history. Without, the past can't be read, no checkpoint is written, and the log keeps everything:
     /// to measure what the history costs, and for nothing else.

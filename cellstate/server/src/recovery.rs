@@ -43,7 +43,7 @@ pub(crate) struct Opened {
     pub(crate) identity: CellIdentity,
     /// The cell of the newest checkpoint.
     pub(crate) checkpoint: Option<Cell>,
-    /// Bytes of the log that the history has not got, or a little more.
+    /// Bytes of batches that the log has, and the history has not.
     pub(crate) lag_bytes: u64,
     /// Bytes that were cut off the end of the log: a write that nobody was promised, torn by a crash.
     pub(crate) cut_bytes: u64,
@@ -65,11 +65,8 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
         error => error,
     })?;
     let (log, history) = open_both(claimed, options)?;
-    let start = history.newest_checkpoint().map_or(0, |newest| newest.revision);
     let (journal, recovered, replayed) = replay::read(log, &options.dir, &history)?;
-    let Replayed { mirror, checkpoint, unfed_bytes, .. } = replayed;
-    // What is before the checkpoint was not read.
-    let lag_bytes = if history.newest_revision() < start { journal.keeper().size_bytes() } else { unfed_bytes };
+    let Replayed { mirror, checkpoint, unfed_bytes: lag_bytes, .. } = replayed;
     let identity = identity(options, &recovered, mirror.cell())?;
     tracing::info!(revision = %mirror.cell().revision(), term = identity.term, created = recovered.created, "recovered");
     let cut_bytes = recovered.cut.as_ref().map_or(0, |cut| cut.bytes);

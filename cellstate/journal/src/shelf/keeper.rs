@@ -117,6 +117,18 @@ impl Keeper {
             .fold(0, u64::saturating_add)
     }
 
+    /// The size of all segments of the log, without the one that is being written, that [`Keeper::release`] up to a revision does not let go of: what
+    /// is there for those who have not got further.
+    #[must_use]
+    pub fn held_bytes(&self, released_revision: u64) -> u64 {
+        let state = self.0.state();
+        let whole = state.segments.iter().zip(state.segments.iter().skip(1));
+        whole
+            .filter(|(_, after)| after.first_revision > released_revision.saturating_add(1))
+            .map(|(segment, _)| segment.bytes)
+            .fold(0, u64::saturating_add)
+    }
+
     /// Reads frames of live and of kept segments by their place.
     #[must_use]
     pub fn archive(&self) -> Archive {

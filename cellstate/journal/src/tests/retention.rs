@@ -130,6 +130,27 @@ fn only_whole_segments_below_the_released_revision_go() {
 }
 
 #[test]
+fn what_is_held_for_who_has_not_got_it_is_counted_in_whole_segments() {
+    let (_disk, journal) = log_of(20);
+    let keeper = journal.keeper();
+    keeper.prepare().unwrap();
+    let mut ends = std::collections::BTreeMap::new();
+    let mut reader = keeper.reader(1).unwrap();
+    while let Some(frame) = reader.next_frame().unwrap() {
+        ends.insert(frame.segment, frame.last_revision);
+    }
+    ends.pop_last();
+    assert!(ends.len() > 2, "{ends:?}");
+    let segment_bytes = options().segment_bytes;
+    assert_eq!(keeper.held_bytes(0), keeper.size_bytes() - 2 * segment_bytes, "one is written, one is ready");
+    for released in 0..=60 {
+        let held = ends.values().filter(|last| **last > released).count() as u64;
+        assert_eq!(keeper.held_bytes(released), held * segment_bytes, "released up to {released}");
+    }
+    assert_eq!(keeper.held_bytes(u64::MAX), 0);
+}
+
+#[test]
 fn a_reader_keeps_what_it_still_needs() {
     let (_disk, mut journal) = log_of(12);
     let keeper = journal.keeper();

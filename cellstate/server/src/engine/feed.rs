@@ -1,11 +1,12 @@
 //! The history, and the way of batches into it: nobody waits there.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use plenum_history::History;
 use plenum_model::Revision;
 use tokio::sync::watch;
@@ -33,6 +34,9 @@ pub(crate) struct Feed {
     /// Bytes of the log, counted from somewhere: up to its durable end, and up to what the history has got.
     durable_bytes: AtomicU64,
     fed_bytes: AtomicU64,
+    /// What the history has had: its newest revision, and `fed_bytes` then. The first one stays whatever happens, those behind it are not
+    /// durable yet.
+    had: Mutex<VecDeque<(u64, u64)>>,
     /// Revisions that were given up because the log had grown to its bound.
     given_up: AtomicU64,
     /// Why nothing is written, if so. The log then keeps everything.
@@ -51,7 +55,8 @@ pub(crate) enum Stopped {
 impl Feed {
     /// `lag_bytes` are those of batches that the log has, and the history has not.
     pub(crate) fn new(history: History, lag_bytes: u64) -> Self {
-        let newest = watch::Sender::new(Revision(history.newest_revision()));
+        let had = history.newest_revision();
+        let newest = watch::Sender::new(Revision(had));
         let (batches, received) = crossbeam_channel::bounded(BATCHES_WAITING_MAX);
         Self {
             history,
@@ -63,6 +68,7 @@ impl Feed {
             told: AtomicU64::new(0),
             durable_bytes: AtomicU64::new(lag_bytes),
             fed_bytes: AtomicU64::new(0),
+            had: Mutex::new(VecDeque::from([(had, 0)])),
             given_up: AtomicU64::new(0),
             stopped: RwLock::new(None),
         }
@@ -146,8 +152,22 @@ impl Feed {
 
     /// The history has got so many bytes more.
     pub(super) fn fed(&self, bytes: u64) {
-        self.fed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.fed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.has(before + bytes);
         self.newest.send_replace(Revision(self.history.newest_revision()));
+    }
+
+    /// Remembers that the history has so many bytes, as far as it may come back to that.
+    fn has(&self, fed_bytes: u64) {
+        let (newest, durable) = (self.history.newest_revision(), self.history.durable_revision());
+        let mut had = self.had.lock();
+        if had.back().is_some_and(|(revision, _)| *revision == newest) {
+            had.pop_back();
+        }
+        had.push_back((newest, fed_bytes));
+        while had.get(1).is_some_and(|(revision, _)| *revision <= durable) {
+            had.pop_front();
+        }
     }
 
     /// So many revisions were given up.
@@ -160,16 +180,24 @@ impl Feed {
         *self.stopped.write() = Some(why);
     }
 
-    /// It is written again, after what it has now: of the log, which has so many bytes, that may be nothing.
+    /// It is written again, after what it has now. Where it has lost even what was durable, that may be nothing of the log, which has at most
+    /// so many bytes.
     pub(super) fn goes_on(&self, log_bytes: u64) {
         *self.stopped.write() = None;
-        self.fed_bytes.store(self.durable_bytes().saturating_sub(log_bytes), Ordering::Relaxed);
+        let newest = self.history.newest_revision();
+        let mut had = self.had.lock();
+        had.retain(|(revision, _)| *revision <= newest);
+        let fed_bytes = had.back().map_or(0, |(_, fed_bytes)| *fed_bytes);
+        drop(had);
+        let before_log = self.durable_bytes().saturating_sub(log_bytes);
+        self.fed_bytes.store(fed_bytes.max(before_log), Ordering::Relaxed);
         self.fed(0);
     }
 
     /// The history had everything when the log's end was counted so.
     pub(super) fn caught_up(&self, durable_bytes: u64) {
         self.fed_bytes.store(durable_bytes, Ordering::Relaxed);
+        self.has(durable_bytes);
     }
 
     /// Waits until the history has a revision; false when it did not come in time.
@@ -184,32 +212,76 @@ impl Feed {
 mod tests {
     use super::*;
     use crate::publish::BatchEncoder;
+    use plenum_history::EncodedBatch;
     use plenum_model::LogTime;
+    use std::ops::RangeInclusive;
+    use std::path::Path;
 
-    // What was fed again was counted twice, and the history counted as one that has everything while it was far behind.
+    /// The way into a history that begins in a folder.
+    fn begun(folder: &Path) -> Feed {
+        let (history, _) = History::open(folder, plenum_history::Options::new(vec![1; 16])).unwrap();
+        Feed::new(history, 0)
+    }
+
+    /// A batch of one revision, of a kilobyte.
+    fn batch(revision: u64) -> Arc<LoggedBatch> {
+        let mut encoder = BatchEncoder::default();
+        encoder.begin(LogTime::default());
+        encoder.add(Revision(revision), &[7; 1000], b"", b"");
+        Arc::new(LoggedBatch::parse(encoder.finish()).unwrap())
+    }
+
+    fn write(feed: &Feed, revisions: RangeInclusive<u64>) {
+        for revision in revisions {
+            let bytes = batch(revision).bytes().clone();
+            let length = bytes.len() as u64;
+            let encoded = EncodedBatch { first: revision, last: revision, time_micros: 0, bytes, place: None };
+            feed.history().append(&[encoded]).unwrap();
+            feed.fed(length);
+        }
+    }
+
+    // What was fed again was counted twice, and the history counted as one that has everything while it was far behind. Then all files of
+    // the log counted as not fed, however little was lacking: of large ones so much that all of the past was given up.
     #[test]
-    fn what_a_store_that_was_opened_again_may_lack_counts_as_not_fed() {
+    fn what_a_store_that_was_opened_again_lacks_counts_as_not_fed_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
-        let (history, _) = History::open(dir.path(), plenum_history::Options::new(vec![1; 16])).unwrap();
-        let feed = Feed::new(history, 0);
-        let batch = |revision| {
-            let mut encoder = BatchEncoder::default();
-            encoder.begin(LogTime::default());
-            encoder.add(Revision(revision), &[7; 1000], b"", b"");
-            Arc::new(LoggedBatch::parse(encoder.finish()).unwrap())
-        };
+        let feed = begun(dir.path());
         let bytes = batch(1).bytes().len() as u64;
         (1..=4).for_each(|revision| feed.send(batch(revision)));
         assert_eq!(feed.lag_bytes(), 4 * bytes);
-        feed.fed(4 * bytes);
-        // The log has the last two, which were not durable in the history.
-        feed.goes_on(2 * bytes);
+        write(&feed, 1..=2);
+        feed.history().persist().unwrap();
+        write(&feed, 3..=4);
+        assert_eq!(feed.lag_bytes(), 0);
+        // The last two were in memory alone.
+        assert_eq!(feed.history().reopen().unwrap().newest_revision, 2);
+        feed.goes_on(1 << 40);
         assert_eq!(feed.lag_bytes(), 2 * bytes);
-        feed.fed(2 * bytes);
+        write(&feed, 3..=4);
         feed.send(batch(5));
         assert_eq!(feed.lag_bytes(), bytes);
-        // Never more than there is.
+        feed.caught_up(5 * bytes);
+        assert_eq!(feed.history().reopen().unwrap().newest_revision, 2);
         feed.goes_on(1 << 40);
-        assert_eq!(feed.lag_bytes(), 5 * bytes);
+        assert_eq!(feed.lag_bytes(), 3 * bytes, "how often it is opened again makes no difference");
+    }
+
+    #[test]
+    fn a_history_that_has_lost_what_was_durable_lacks_what_the_log_has_and_not_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let live = dir.path().join("live");
+        let feed = begun(&live);
+        let bytes = batch(1).bytes().len() as u64;
+        (1..=4).for_each(|revision| feed.send(batch(revision)));
+        write(&feed, 1..=2);
+        feed.history().persist().unwrap();
+        write(&feed, 3..=4);
+        std::fs::rename(&live, dir.path().join("away")).unwrap();
+        assert_eq!(feed.history().reopen().unwrap().newest_revision, 0);
+        feed.goes_on(1 << 40);
+        assert_eq!(feed.lag_bytes(), 4 * bytes);
+        feed.goes_on(3 * bytes);
+        assert_eq!(feed.lag_bytes(), 3 * bytes);
     }
 }

@@ -424,11 +424,19 @@ impl<'a> Feeder<'a> {
         if self.leap_due.is_some_and(|due| Instant::now() < due) {
             return Ok(());
         }
-        let log_bytes = self.shared.keeper.size_bytes();
-        if log_bytes <= self.settings.log_bytes_max || !is_far_behind(self.settings, self.shared.feed.lag_bytes()) {
+        // The segment that is written and the one that is ready are there in any case: a leap would let go of neither, however large they are.
+        let held_bytes = self.shared.keeper.held_bytes(self.releasable());
+        if held_bytes < self.settings.log_bytes_max || !is_far_behind(self.settings, self.shared.feed.lag_bytes()) {
             return Ok(());
         }
         self.leap()
+    }
+
+    /// Up to which revision the history needs nothing of the log.
+    fn releasable(&self) -> u64 {
+        let history = self.shared.feed.history();
+        let checkpoint = history.newest_checkpoint().map_or(0, |checkpoint| checkpoint.revision);
+        history.durable_revision().min(checkpoint)
     }
 
     /// Goes on from a checkpoint of the present: what lies between is retired.
@@ -494,8 +502,7 @@ impl<'a> Feeder<'a> {
     /// Lets go of what is not needed any more: segments of the log, and old history.
     fn give_up(&mut self) {
         let history = self.shared.feed.history();
-        let checkpoint = history.newest_checkpoint().map_or(0, |checkpoint| checkpoint.revision);
-        self.shared.keeper.release(history.durable_revision().min(checkpoint));
+        self.shared.keeper.release(self.releasable());
         let oldest = history.oldest_revision();
         let retired = history
             .retention_floor(self.shared.clock.now().micros)

@@ -41,7 +41,7 @@ pub(super) struct Replayed {
     pub(super) mirror: Mirror,
     /// The cell of the newest checkpoint, unless hardly anything of it is left.
     pub(super) checkpoint: Option<Cell>,
-    /// Bytes of batches behind the checkpoint that the history has not got.
+    /// Bytes of batches that the log has, and the history has not.
     pub(super) unfed_bytes: u64,
     /// Revision and incarnation of what was begun with.
     begun: (u64, u64),
@@ -150,33 +150,34 @@ fn read_from(
 ) -> Result<(Journal, Recovered, Result<Replayed, Failed>), ServerError> {
     let (Start::Checkpoint(next) | Start::Cell(_, next)) = start;
     let next = next + 1;
+    let known = history.newest_revision();
     let (pieces, to_decode) = sync_channel(PIECES_AHEAD);
     let (emptied, empty) = channel();
     let (decoded, to_fold) = sync_channel(PIECES_AHEAD);
     let (walked, replayed) = std::thread::scope(|scope| {
-        let walking = scope.spawn(move || walk(log, next, Pieces::new(pieces, empty, next)));
+        let walking = scope.spawn(move || walk(log, Pieces::new(pieces, empty, (next, known))));
         let decoding = scope.spawn(move || decode(to_decode, &emptied, dir, history, next, &decoded));
         let folded = fold(to_fold, history, start);
         let decoded = decoding.join().unwrap_or_else(|_| Err(panicked("while decoding the log")));
         let walked = walking.join().unwrap_or_else(|_| Err(panicked("while reading the log")));
         (walked, decoded.map_err(Failed::from).and(folded))
     });
-    let (journal, recovered) = walked?;
-    Ok((journal, recovered, replayed))
+    let (journal, recovered, unfed_bytes) = walked?;
+    Ok((journal, recovered, replayed.map(|replayed| Replayed { unfed_bytes, ..replayed })))
 }
 
 fn panicked(when: &str) -> ServerError {
     ServerError::Thread { name: "recovery", what: format!("it panicked {when}") }
 }
 
-/// Shows the batches from a revision on.
-fn walk(log: Log, from: u64, mut pieces: Pieces) -> Result<(Journal, Recovered), ServerError> {
+/// Shows the batches of the log, and gives the bytes of those that the history has not got.
+fn walk(log: Log, mut pieces: Pieces) -> Result<(Journal, Recovered, u64), ServerError> {
     let (journal, recovered) = match log {
         Log::Unread(claimed) => claimed.open(&mut |frame| pieces.add(frame)).map_err(planted_bugs::told)?,
         Log::Open(open) => {
             let (journal, recovered) = *open;
             let keeper = journal.keeper();
-            let from = keeper.oldest_revision().max(from);
+            let from = keeper.oldest_revision().max(pieces.needed_from());
             if keeper.tail().revision >= from {
                 let mut reader = keeper.reader(from).map_err(ServerError::ReadJournal)?;
                 while let Some(frame) = reader.next_frame().map_err(ServerError::ReadJournal)? {
@@ -187,7 +188,7 @@ fn walk(log: Log, from: u64, mut pieces: Pieces) -> Result<(Journal, Recovered),
         }
     };
     pieces.send();
-    Ok((journal, recovered))
+    Ok((journal, recovered, pieces.unfed_bytes))
 }
 
 /// Some batches of the log, one after the other.
@@ -200,6 +201,10 @@ struct Piece {
 /// Gathers batches into pieces.
 struct Pieces {
     from: u64,
+    /// The newest revision that the history has. It may end before the checkpoint: a crash takes what it had in memory.
+    known: u64,
+    /// Of batches behind that.
+    unfed_bytes: u64,
     piece: Piece,
     /// `None` once nobody takes any more.
     sender: Option<SyncSender<Piece>>,
@@ -208,11 +213,20 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn new(sender: SyncSender<Piece>, empty: Receiver<BytesMut>, from: u64) -> Self {
-        Self { from, piece: Piece::default(), sender: Some(sender), empty }
+    /// Of what is from a revision on; `known` is the newest one that the history has.
+    fn new(sender: SyncSender<Piece>, empty: Receiver<BytesMut>, (from, known): (u64, u64)) -> Self {
+        Self { from, known, unfed_bytes: 0, piece: Piece::default(), sender: Some(sender), empty }
+    }
+
+    /// The first revision that is to be shown, or counted.
+    fn needed_from(&self) -> u64 {
+        self.from.min(self.known.saturating_add(1))
     }
 
     fn add(&mut self, frame: &Frame<'_>) {
+        if frame.last_revision > self.known {
+            self.unfed_bytes += frame.payload.len() as u64;
+        }
         if frame.last_revision < self.from || self.sender.is_none() {
             return;
         }
@@ -241,7 +255,6 @@ impl Pieces {
 struct Decoded {
     deltas: Vec<Delta>,
     log_bytes: u64,
-    unfed_bytes: u64,
 }
 
 /// Decodes what is from a revision on: what the log has no more comes from the history. Ends when nobody takes it any more.
@@ -253,7 +266,6 @@ fn decode(
     from: u64,
     sender: &SyncSender<Decoded>,
 ) -> Result<(), ServerError> {
-    let known = history.newest_revision();
     let mut is_first = true;
     for Piece { bytes, batches } in pieces {
         let bytes = bytes.freeze();
@@ -270,9 +282,7 @@ fn decode(
             for revision in batch.revisions().filter(|revision| revision.0 >= from) {
                 decoded.deltas.push(delta_of(&batch, revision)?);
             }
-            let length = batch.bytes().len() as u64;
-            decoded.log_bytes += length;
-            decoded.unfed_bytes += if batch.last().0 > known { length } else { 0 };
+            decoded.log_bytes += batch.bytes().len() as u64;
         }
         if sender.send(decoded).is_err() {
             return Ok(());
@@ -343,9 +353,10 @@ fn fold(decoded: Receiver<Decoded>, history: &History, start: Start) -> Result<R
         Start::Cell(cell, _) => (*cell, None),
     };
     let begun = moment(&cell);
+    // How much the history lacks is known to who reads the log.
     let mut replayed = Replayed { mirror: Mirror::new(cell), checkpoint, unfed_bytes: 0, begun };
     let mut folded_bytes = 0;
-    for Decoded { deltas, log_bytes, unfed_bytes } in decoded {
+    for Decoded { deltas, log_bytes } in decoded {
         folded_bytes += log_bytes;
         if folded_bytes > KEPT_BYTES_MAX {
             replayed.checkpoint = None;
@@ -354,7 +365,6 @@ fn fold(decoded: Receiver<Decoded>, history: &History, start: Start) -> Result<R
             deltas.get(at + 1).into_iter().for_each(|next| warm(replayed.mirror.cell(), next));
             advance(&mut replayed.mirror, delta)?;
         }
-        replayed.unfed_bytes += unfed_bytes;
     }
     Ok(replayed)
 }

@@ -486,3 +486,33 @@ async fn a_history_that_is_too_far_behind_leaps_and_says_what_it_gave_up() {
     let report = plenum_server::verify(dir.path()).unwrap();
     assert!(report.is_sound(), "{:?}", report.violations);
 }
+
+// What is kept for it is counted in whole segments: the one that is written is there in any case.
+#[tokio::test]
+async fn a_history_leaps_once_whole_segments_that_are_kept_for_it_come_to_the_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let small = |log_bytes_max| {
+        let mut small = options(dir.path());
+        small.settings.segment_bytes = 256 << 10;
+        small.settings.log_bytes_max = log_bytes_max;
+        small
+    };
+    let mut without = small(0);
+    without.settings.history = false;
+    let server = Server::start(without).await.unwrap();
+    let channel = connect(&server).await;
+    // One is written, one may be ready: at least four are whole.
+    let enough = |status: &v1::StatusResponse| status.log_bytes >= 6 * (256 << 10);
+    crate::kept::submit_until(&channel, 0, enough).await;
+    let before = status(&channel).await.revision;
+    server.kill().await.unwrap();
+
+    let server = Server::start(small(4 * (256 << 10))).await.unwrap();
+    let channel = connect(&server).await;
+    let told = |status: &v1::StatusResponse| status.history_revision >= status.revision;
+    let after = until(&channel, told).await;
+    assert!(after.oldest_revision > before && after.history_given_up >= before, "{after:?}");
+    server.shutdown().await.unwrap();
+    let report = plenum_server::verify(dir.path()).unwrap();
+    assert!(report.is_sound(), "{:?}", report.violations);
+}

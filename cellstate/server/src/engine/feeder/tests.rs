@@ -31,6 +31,78 @@ async fn a_leap_for_which_no_picture_comes_makes_up_for_nothing() {
     server.kill().await.unwrap();
 }
 
+/// Settings with which hardly anything but whole segments fits the log's bound.
+fn tight(dir: &std::path::Path, log_bytes_max: u64) -> ServerOptions {
+    let mut tight = ServerOptions::new(dir);
+    tight.settings.segment_bytes = 1 << 20;
+    tight.settings.log_bytes_max = log_bytes_max;
+    tight
+}
+
+// The sizes of the log's files, which are made beforehand, counted as what a history lacked whose newest checkpoint was ahead of its
+// batches, as it is after a crash of a quiet cell: with segments of a gibibyte all of the past was given up for a few kilobytes.
+#[tokio::test]
+async fn a_history_that_lacks_hardly_anything_does_not_leap_however_large_segments_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut unfed = tight(dir.path(), 1 << 20);
+    unfed.settings.history = false;
+    let server = Server::start(unfed).await.unwrap();
+    let shared = server.shared().clone();
+    while !shared.keeper.is_ready() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let durable = shared.durable_revision().0;
+    let mut feeder = Feeder::new(&shared, None);
+    shared.feed.tell(durable);
+    let batches = feeder.next_batches().unwrap();
+    feeder.feed(batches).unwrap();
+    assert!(feeder.checkpoint().unwrap());
+    drop(feeder);
+    drop(shared);
+    server.kill().await.unwrap();
+
+    let opened = crate::recovery::open(&tight(dir.path(), 1 << 20)).unwrap();
+    let checkpoint = opened.history.newest_checkpoint().map(|newest| newest.revision);
+    assert_eq!((checkpoint, opened.history.newest_revision()), (Some(durable), 0), "its batches were in memory");
+    let keeper = opened.journal.keeper();
+    let mut reader = keeper.reader(1).unwrap();
+    let mut unfed_bytes = 0;
+    while let Some(frame) = reader.next_frame().unwrap() {
+        unfed_bytes += frame.payload.len() as u64;
+    }
+    assert_eq!((opened.lag_bytes, keeper.size_bytes()), (unfed_bytes, 2 << 20));
+    drop((reader, keeper, opened));
+
+    let server = Server::start(tight(dir.path(), 1 << 20)).await.unwrap();
+    let shared = server.shared().clone();
+    let history = shared.feed.history();
+    while history.newest_revision() < shared.durable_revision().0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!((history.oldest_revision(), shared.feed.given_up()), (1, 0));
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
+// As much was given up as soon as it was lacking, though it stood in the segment that was being written.
+#[tokio::test]
+async fn a_leap_that_would_let_go_of_no_segment_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut unfed = tight(dir.path(), 2);
+    unfed.settings.history = false;
+    let server = Server::start(unfed).await.unwrap();
+    let shared = server.shared().clone();
+    while !is_far_behind(&shared.settings, shared.feed.lag_bytes()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut feeder = Feeder::new(&shared, None);
+    feeder.leap_when_due().unwrap();
+    let history = shared.feed.history();
+    assert_eq!((history.newest_checkpoint(), history.newest_revision(), shared.feed.given_up()), (None, 0, 0));
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
 // While nothing was fed, it was tried again at once, without end and with a warning each time.
 #[tokio::test]
 async fn what_can_not_be_cleared_away_is_tried_again_after_a_while() {
