@@ -294,23 +294,51 @@ fn fail(report: OwnedFd, failure: &Failure) -> ! {
 }
 
 /// The first process of a pid namespace: hands SIGTERM on, buries orphans, and tells how the command ended. When it
-/// leaves, the kernel kills whatever is left.
+/// leaves, the kernel kills whatever is left. It leaves with a command that ends by itself; after one that the shim asked to end it waits for those
+/// who were asked with it, until the shim kills it.
 ///
 /// The command isn't it, because signals without a handler don't reach a first process: no plain program would stop.
 fn first_of_namespace(command: Pid, ending: OwnedFd) -> ! {
     let signals = watched_signals();
+    // The former until the command ended: then its number may become another's.
+    let (mut ending, mut is_asked) = (Some(File::from(ending)), false);
     loop {
         while let Ok(Some((pid, how))) = ended_child() {
-            if pid == command {
+            if pid == command
+                && let Some(mut ending) = ending.take()
+            {
                 let text = serde_json::to_vec(&how).unwrap_or_default();
-                let _ = File::from(ending).write_all(&text);
-                exit_now(0);
+                let _ = ending.write_all(&text);
+                if !is_asked {
+                    exit_now(0);
+                }
             }
         }
-        if signals.wait() == Ok(Signal::SIGTERM) {
+        if ending.is_none() && !has_group(command) {
+            exit_now(0);
+        }
+        let (signal, is_from_outside) = next_signal(&signals);
+        if signal == libc::SIGTERM && ending.is_some() {
+            is_asked |= is_from_outside;
             terminate(command);
         }
     }
+}
+
+/// Waits for a signal, and says which one came, and whether from outside of this pid namespace: whoever sent it has no number in here then. A task
+/// may send some, too; of those the shim does not know, and gives nobody a time to end in.
+fn next_signal(signals: &SigSet) -> (libc::c_int, bool) {
+    let signals: &libc::sigset_t = signals.as_ref();
+    // SAFETY: it is made of numbers, which may all be zero.
+    #[allow(unsafe_code)]
+    let mut information: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: both live during the call.
+    #[allow(unsafe_code)]
+    let signal = unsafe { libc::sigwaitinfo(signals, &raw mut information) };
+    // SAFETY: the kernel writes there who sent a signal that somebody sent; of others it is some number that is not used.
+    #[allow(unsafe_code)]
+    let sender = unsafe { information.si_pid() };
+    (signal, sender == 0)
 }
 
 /// Asks a command to end: its whole process group, or itself as long as it has none.
@@ -318,6 +346,12 @@ pub(super) fn terminate(command: Pid) {
     if killpg(command, Signal::SIGTERM).is_err() {
         let _ = kill(command, Signal::SIGTERM);
     }
+}
+
+/// Whether anybody is left of the process group of a command, which it leads, and whose number is given to nobody else before that. Those who left
+/// the group were not asked to end by [`terminate`] either.
+pub(super) fn has_group(command: Pid) -> bool {
+    killpg(command, None::<Signal>).is_ok()
 }
 
 fn become_command(

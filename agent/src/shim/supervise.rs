@@ -19,7 +19,7 @@ use nix::{
 
 use super::{
     ShimSpec,
-    command::{Ending, Started, ended_child, terminate},
+    command::{Ending, Started, ended_child, has_group, terminate},
     output::Output,
     unix_ms,
 };
@@ -57,6 +57,8 @@ struct Supervisor<'a> {
     stop_requested: bool,
     /// When to kill, or to kill again.
     kill_at: Option<Instant>,
+    /// That time came.
+    has_killed: bool,
     /// How long after the next time it is killed again.
     kill_again_after: Duration,
 }
@@ -86,6 +88,7 @@ pub(super) fn supervise(started: Started, spec: &ShimSpec, directory: &Allocatio
         failure: None,
         stop_requested: false,
         kill_at: None,
+        has_killed: false,
         kill_again_after: KILL_AGAIN_AFTER,
     };
     supervisor.watch();
@@ -98,7 +101,7 @@ impl Supervisor<'_> {
         for output in &self.outputs {
             set_nonblocking(output.source());
         }
-        while self.child_ending.is_none() {
+        while self.child_ending.is_none() || self.others_have_time() {
             self.wait();
             self.read_signals();
             self.reap();
@@ -110,11 +113,18 @@ impl Supervisor<'_> {
                 output.pump();
             }
             if self.kill_at.is_some_and(|at| at <= Instant::now()) {
+                self.has_killed = true;
                 self.kill_all();
                 self.kill_at = Some(Instant::now() + self.kill_again_after);
                 self.kill_again_after = longer(self.kill_again_after);
             }
         }
+    }
+
+    /// Whoever was asked to end with the command has its time for that also when the command needs less of it. A command that ends by itself takes all
+    /// others with it. In a pid namespace its first process waits for them, which the child is.
+    fn others_have_time(&self) -> bool {
+        self.stop_requested && !self.has_killed && !self.spec.isolation.pid && has_group(self.child)
     }
 
     /// Until something happened, or it is time to kill.

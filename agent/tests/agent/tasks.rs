@@ -162,6 +162,72 @@ async fn a_task_that_does_not_end_is_killed_after_its_timeout() {
     }
 }
 
+// A shell that obeyed took with it, in the same moment, whoever it had started: a server that was told to end, and was saving what it had.
+#[tokio::test]
+async fn who_was_asked_with_its_command_has_the_time_to_end_too() {
+    for mut bench in [Bench::isolated(), Bench::bare()] {
+        let mut task = bench.shell(
+            "sh -c 'trap \"sleep 0.3; echo saved; exit 0\" TERM; echo ready; while :; do sleep 0.05; done'; echo never",
+        );
+        task.kill_timeout_ms = 50_000;
+        let allocation = task.allocation;
+        bench.start(task);
+        bench.started().await;
+        wait_for_output(&bench, allocation, "ready\n").await;
+        bench.stop(allocation);
+        let exit = bench.ended().await;
+        assert_eq!((exit.signal, exit.stop_requested), (Some(15), true));
+        assert_eq!(bench.output(allocation), "ready\nsaved\n");
+    }
+}
+
+#[tokio::test]
+async fn who_was_asked_with_its_command_and_does_not_end_is_killed_after_the_timeout() {
+    for mut bench in [Bench::isolated(), Bench::bare()] {
+        let mut task = bench.shell("sh -c 'trap \"\" TERM; echo ready; while :; do sleep 0.05; done'; echo never");
+        task.kill_timeout_ms = 300;
+        let allocation = task.allocation;
+        bench.start(task);
+        bench.started().await;
+        wait_for_output(&bench, allocation, "ready\n").await;
+        let asked = Instant::now();
+        bench.stop(allocation);
+        let exit = bench.ended().await;
+        assert_eq!((exit.signal, exit.stop_requested), (Some(15), true), "that of the command");
+        assert!(asked.elapsed() >= Duration::from_millis(300));
+    }
+}
+
+// Nobody told it to end: it would keep its task's room for the whole time.
+#[tokio::test]
+async fn who_left_the_group_of_its_command_is_not_waited_for() {
+    for mut bench in [Bench::isolated(), Bench::bare()] {
+        let mut task = bench.shell("setsid sh -c 'echo ready; exec sleep 600' & sleep 601; echo never");
+        task.kill_timeout_ms = 600_000;
+        let allocation = task.allocation;
+        bench.start(task);
+        bench.started().await;
+        wait_for_output(&bench, allocation, "ready\n").await;
+        bench.stop(allocation);
+        assert_eq!(bench.ended().await.signal, Some(15));
+    }
+}
+
+// No agent asked for it, so that no shim bounds it.
+#[tokio::test]
+async fn a_task_that_asks_itself_to_end_leaves_nobody_behind() {
+    let mut bench = Bench::isolated();
+    if !crate::bench::shim().probe().isolation.pid {
+        return;
+    }
+    // Not to the first process of the machine, should that be the one that it sees.
+    let task = bench.shell(
+        "test $$ = 2 || exit 9; sh -c 'trap \"\" TERM; kill -TERM 1; while :; do sleep 0.05; done' & sleep 600; echo never",
+    );
+    let exit = bench.run(task).await;
+    assert_eq!((exit.code, exit.signal, exit.stop_requested), (None, Some(15), false));
+}
+
 // In groups of version 1 nothing of a task may fork any more before all of it is killed. A shell that was about to do so said that it can't and ended by
 // itself, with an exit code that told of no kill.
 #[tokio::test]
