@@ -3,6 +3,8 @@
 use std::{
     io,
     os::fd::OwnedFd,
+    path::PathBuf,
+    pin::pin,
     process::{Child, Command, ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
@@ -315,6 +317,8 @@ async fn watch_shim(
     let directory = options.directory.allocation(spec.task.allocation);
     let (allocation, restart) = (spec.task.allocation, spec.task.restart);
     let shim = watchable(shim, allocation).await;
+    // Kept over whatever else happens: a disk that does not answer has one thread of each start.
+    let mut marked = pin!(marked(directory.running(restart)));
     let mut overdue_at = None;
     let (mut told, mut is_dropped) = (Asked::Run, false);
     loop {
@@ -339,11 +343,9 @@ async fn watch_shim(
                     let _ = events.send(DriverEvent::Started { allocation, restart }).await;
                 }
             }
-            () = tokio::time::sleep(RUNNING_LOOKED_FOR_EVERY), if looking => {
-                if directory.running(restart).exists() {
-                    *started_told = true;
-                    let _ = events.send(DriverEvent::Started { allocation, restart }).await;
-                }
+            () = &mut marked, if looking => {
+                *started_told = true;
+                let _ = events.send(DriverEvent::Started { allocation, restart }).await;
             }
             // When the driver was dropped, the task goes on, and so does watching it as long as the runtime lives.
             changed = stop.changed(), if !is_dropped => is_dropped = changed.is_err(),
@@ -395,6 +397,17 @@ async fn watchable(mut shim: OwnedFd, allocation: AllocationId) -> AsyncFd<Owned
             tracing::error!(%allocation, %error, "can't watch a shim: tries again");
         }
         tokio::time::sleep(LOOKED_AGAIN_AFTER).await;
+    }
+}
+
+/// Comes back when that file is there. It is looked for on another thread: on this one the agent keeps its lease.
+async fn marked(running: PathBuf) {
+    loop {
+        tokio::time::sleep(RUNNING_LOOKED_FOR_EVERY).await;
+        let running = running.clone();
+        if blocking(move || running.exists()).await {
+            return;
+        }
     }
 }
 
@@ -485,6 +498,26 @@ mod tests {
         reached(Some(now)).await;
         let never = tokio::time::timeout(Duration::from_millis(20), reached(None)).await;
         assert!(never.is_err());
+    }
+
+    // The agent asked its disk on the thread on which it keeps its lease. Where that did not answer, its tasks ran elsewhere, too.
+    #[test]
+    fn that_an_adopted_task_runs_is_looked_for_on_another_thread() {
+        let place = tempfile::tempdir().unwrap();
+        let running = place.path().join("running-0");
+        fs::write(&running, "").unwrap();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let (answer, disk) = std::sync::mpsc::channel::<()>();
+            // The only thread that may wait for the disk does so until the sender is gone.
+            drop(tokio::task::spawn_blocking(move || disk.recv()));
+            let mut marked = pin!(marked(running));
+            let waited = tokio::time::timeout(4 * RUNNING_LOOKED_FOR_EVERY, &mut marked).await;
+            assert!(waited.is_err(), "the disk was asked on the only thread of the agent");
+            drop(answer);
+            marked.await;
+        });
     }
 
     // On a full disk a start that an earlier agent's shim could still take was told as ended.

@@ -173,7 +173,7 @@ async fn send(
         return Ok(());
     }
     let nothing_kept = || Err(format!("{allocation}: nothing of it is kept on this machine (any more)"));
-    if !asked.follow && !files.root().exists() {
+    if !asked.follow && !is_there(root.clone()).await {
         return nothing_kept();
     }
     let asked_at = Instant::now();
@@ -181,9 +181,10 @@ async fn send(
     let until = if asked.follow { u64::MAX } else { there.end };
     loop {
         // Looked at first: what was printed before the end is read after it.
-        let ended = match *standing.borrow() {
-            Standing::Held => has_ended(&files),
-            Standing::Unknown => has_ended(&files) || asked_at.elapsed() > AWAITED_FOR,
+        let now = *standing.borrow();
+        let ended = match now {
+            Standing::Held => has_ended(&files).await,
+            Standing::Unknown => has_ended(&files).await || asked_at.elapsed() > AWAITED_FOR,
             Standing::Over => true,
         };
         let from = root.clone();
@@ -203,7 +204,7 @@ async fn send(
                 return Ok(());
             }
         } else if !asked.follow || ended {
-            return if files.root().exists() { Ok(()) } else { nothing_kept() };
+            return if is_there(root.clone()).await { Ok(()) } else { nothing_kept() };
         } else {
             tokio::time::sleep(LOOKED_FOR_EVERY).await;
             if chunks.is_closed() {
@@ -213,10 +214,15 @@ async fn send(
     }
 }
 
-fn has_ended(files: &AllocationDirectory) -> bool {
-    files.ended().exists()
+async fn has_ended(files: &AllocationDirectory) -> bool {
+    is_there(files.ended()).await
 }
 
+async fn is_there(path: PathBuf) -> bool {
+    read(move || Ok(path.exists())).await.unwrap_or_default()
+}
+
+/// Asks the disk on another thread. It may not answer, and on this one the agent keeps its lease.
 async fn read<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
@@ -339,6 +345,31 @@ mod tests {
         }
         sending.await.unwrap().unwrap();
         assert_eq!(received, 3000 * line.len());
+    }
+
+    // Whoever followed a log on a file server that was gone silenced the agent. Its lease ran out, and its tasks ran elsewhere, too.
+    #[test]
+    fn who_waits_for_a_disk_that_does_not_answer_keeps_no_others_waiting() {
+        let place = tempfile::tempdir().unwrap();
+        let files = AgentDirectory::new(place.path().to_owned()).allocation(AllocationId { slot: 1, generation: 1 });
+        fs::create_dir_all(files.root()).unwrap();
+        fs::write(files.ended(), "").unwrap();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let (answer, disk) = std::sync::mpsc::channel::<()>();
+            // The only thread that may wait for the disk does so until the sender is gone.
+            drop(tokio::task::spawn_blocking(move || disk.recv()));
+            let mut ended = std::pin::pin!(has_ended(&files));
+            let has_waited = tokio::select! {
+                biased;
+                _ = &mut ended => true,
+                () = std::future::ready(()) => false,
+            };
+            assert!(!has_waited, "the disk was asked on the only thread of the agent");
+            drop(answer);
+            assert!(ended.await);
+        });
     }
 
     // It took two questions, for the last line and for what follows: a line that was printed in between looked like the old one where both
