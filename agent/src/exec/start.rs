@@ -209,7 +209,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// Writes the record of what is to be started, and starts a shim for it, unless an earlier agent did.
 ///
 /// # Errors
-/// When that can't be found out. Nothing was written then.
+/// When that can't be found out, or something is left still of what had begun.
 fn prepare(
     options: &ExecOptions,
     task: &TaskSpec,
@@ -243,14 +243,23 @@ fn prepare(
     let spawned = record(&directory, &spec, recording).and_then(|()| spawn_shim(options, &directory));
     match spawned {
         Ok((shim, child)) => Ok(Prepared::Watched(Box::new(Watched { spec, shim, child: Some(child) }))),
-        Err(error) => {
-            // What the machine lacks, its operator has to mend: tasks go on failing here.
-            let (allocation, directory) = (task.allocation, options.directory.root().display());
-            tracing::warn!(%allocation, %error, %directory, "a task could not be set up on this machine");
-            let failure = Failure::new(FailureKind::Setup, format!("starting a shim: {error}"));
-            never_made(options, &spec.task, failure, is_known)
-        }
+        Err(error) => not_watched(options, &spec, &error, is_known),
     }
+}
+
+/// What becomes of a start for which no shim could be started, or none that could be watched: that one was killed, and may have begun before.
+///
+/// # Errors
+/// When that can't be found out, or something is left still.
+fn not_watched(options: &ExecOptions, spec: &ShimSpec, error: &io::Error, is_known: bool) -> io::Result<Prepared> {
+    if let Some(begun) = begun(options, spec, None)? {
+        return Ok(begun);
+    }
+    // What the machine lacks, its operator has to mend: tasks go on failing here.
+    let (allocation, directory) = (spec.task.allocation, options.directory.root().display());
+    tracing::warn!(%allocation, %error, %directory, "a task could not be set up on this machine");
+    let failure = Failure::new(FailureKind::Setup, format!("starting a shim: {error}"));
+    never_made(options, &spec.task, failure, is_known)
 }
 
 /// The end of a start that could not be made. Where a shim of an earlier agent may still be on its way to it, that one is kept from it before
@@ -428,24 +437,34 @@ fn after_shim(
     status: Option<ExitStatus>,
     is_known: bool,
 ) -> io::Result<Prepared> {
+    if let Some(begun) = begun(options, spec, status)? {
+        return Ok(begun);
+    }
+    recover::remove_cgroup(spec)?;
+    let how = status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string());
+    let allocation = spec.task.allocation;
+    tracing::warn!(%allocation, how, "a task could not be set up on this machine: its shim ended before it");
+    let failure = Failure::new(FailureKind::Setup, format!("its shim ended before it started the task ({how})"));
+    never_made(options, &spec.task, failure, is_known)
+}
+
+/// What became of a start that a shim took; `None`: none did. `status`: how ours ended, where that is known.
+///
+/// # Errors
+/// When that can't be found out, or something is left still.
+fn begun(options: &ExecOptions, spec: &ShimSpec, status: Option<ExitStatus>) -> io::Result<Option<Prepared>> {
     let directory = options.directory.allocation(spec.task.allocation);
     Ok(match recover::look(&directory, spec.task.restart)? {
         recover::Trace::Exit(exit) => {
             recover::remove_cgroup(spec)?;
-            Prepared::Ended(exit)
+            Some(Prepared::Ended(exit))
         }
         // An earlier agent's shim was faster than ours.
-        recover::Trace::Alive(shim) => Prepared::Watched(Box::new(Watched { spec: spec.clone(), shim, child: None })),
-        recover::Trace::Vanished => Prepared::Ended(recover::lost_track(&directory, spec, status)?),
-        recover::Trace::None => {
-            recover::remove_cgroup(spec)?;
-            let how = status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string());
-            let allocation = spec.task.allocation;
-            tracing::warn!(%allocation, how, "a task could not be set up on this machine: its shim ended before it");
-            let failure =
-                Failure::new(FailureKind::Setup, format!("its shim ended before it started the task ({how})"));
-            never_made(options, &spec.task, failure, is_known)?
+        recover::Trace::Alive(shim) => {
+            Some(Prepared::Watched(Box::new(Watched { spec: spec.clone(), shim, child: None })))
         }
+        recover::Trace::Vanished => Some(Prepared::Ended(recover::lost_track(&directory, spec, status)?)),
+        recover::Trace::None => None,
     })
 }
 
@@ -478,7 +497,7 @@ fn void(options: &ExecOptions, allocation: AllocationId, restart: u32) -> io::Re
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::fs;
+    use std::{fs, path::Path};
 
     use super::*;
     use crate::{
@@ -520,18 +539,49 @@ mod tests {
         });
     }
 
-    // On a full disk a start that an earlier agent's shim could still take was told as ended.
-    #[test]
-    fn a_start_that_cannot_be_made_void_has_not_ended() {
-        let place = tempfile::tempdir().unwrap();
-        let options = ExecOptions {
-            directory: AgentDirectory::new(place.path().to_owned()),
+    fn options_at(place: &Path) -> ExecOptions {
+        ExecOptions {
+            directory: AgentDirectory::new(place.to_owned()),
             shim: ShimProgram { program: "shim".into(), arguments: Vec::new() },
             cgroup: None,
             isolation: Isolation::default(),
             log_file_bytes_max: 1024,
             ended_kept_max: 0,
+        }
+    }
+
+    // Its agent had no descriptor left to watch a shim by, and killed it. The task had run, and was told as one that could not be set up: it was
+    // made again somewhere, and the machine was held to be broken.
+    #[test]
+    fn a_task_whose_shim_could_not_be_watched_is_lost_if_that_had_begun() {
+        let place = tempfile::tempdir().unwrap();
+        let options = options_at(place.path());
+        let spec = exec::shim_spec(AllocationId { slot: 1, generation: 1 }, place.path().join("job"));
+        let spec = ShimSpec { boot_id: boot_id().to_owned(), ..spec };
+        let directory = options.directory.allocation(spec.task.allocation);
+        fs::create_dir_all(directory.root()).unwrap();
+        let told = || {
+            let prepared = not_watched(&options, &spec, &io::Error::other("no descriptor left"), false).unwrap();
+            let Prepared::Ended(exit) = prepared else { panic!("its shim lives") };
+            exit.failure.unwrap()
         };
+        let failure = told();
+        assert_eq!(
+            (failure.kind, failure.message.as_str()),
+            (FailureKind::Setup, "starting a shim: no descriptor left")
+        );
+        // Of that number there never is a process.
+        let gone = ProcessIdentity { pid: i32::MAX, start_ticks: 1, boot_id: boot_id().to_owned() };
+        assert!(durable::write_once(&directory.record(0), &gone).unwrap());
+        assert_eq!(told().kind, FailureKind::LostTrack);
+        assert!(directory.exit(0).exists(), "the next agent comes to the same end");
+    }
+
+    // On a full disk a start that an earlier agent's shim could still take was told as ended.
+    #[test]
+    fn a_start_that_cannot_be_made_void_has_not_ended() {
+        let place = tempfile::tempdir().unwrap();
+        let options = options_at(place.path());
         let allocation = AllocationId { slot: 1, generation: 1 };
         let mut spec = exec::shim_spec(allocation, place.path().join("job"));
         spec.task.restart = 2;
