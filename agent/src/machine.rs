@@ -10,6 +10,9 @@ use plenum_model::{Device, is_name};
 
 use crate::{cgroup::Version, process};
 
+/// One part in this many is what file systems set aside for root, unless they are told otherwise.
+const SET_ASIDE_PART: u64 = 20;
+
 /// A machine as its agent found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
@@ -122,8 +125,16 @@ fn memory_bytes() -> io::Result<u64> {
 /// second time, and makes another machine of each registration.
 fn disk_bytes(directory: &Path) -> io::Result<u64> {
     let file_system = rustix::fs::statvfs(directory)?;
-    let set_aside = file_system.f_bfree.saturating_sub(file_system.f_bavail);
-    Ok(file_system.f_blocks.saturating_sub(set_aside).saturating_mul(file_system.f_frsize))
+    let blocks = offered_blocks(file_system.f_blocks, file_system.f_bfree, file_system.f_bavail);
+    Ok(blocks.saturating_mul(file_system.f_frsize))
+}
+
+/// All blocks but those that are set aside for root. How many these are shows in what is free for root only, as long as anything is free for others:
+/// after that root uses them up. Then it is taken to be as many as usual, or else a disk would be the larger the fuller it is.
+fn offered_blocks(all: u64, free: u64, free_for_others: u64) -> u64 {
+    let for_root = free.saturating_sub(free_for_others);
+    let set_aside = if free_for_others > 0 { for_root } else { for_root.max(all / SET_ASIDE_PART) };
+    all.saturating_sub(set_aside)
 }
 
 #[cfg(test)]
@@ -152,6 +163,17 @@ mod tests {
         assert_eq!(half.cpu_millis, whole.cpu_millis / 2);
         assert_eq!(half.memory_bytes, whole.memory_bytes / 2);
         assert_eq!((whole.attributes["cgroup"].as_str(), whole.attributes["rack"].as_str()), ("v1", "r1"));
+    }
+
+    // On a disk that was filled beyond what is set aside for root, each registration offered more than the last one.
+    #[test]
+    fn a_full_disk_is_no_larger_than_an_empty_one() {
+        let offered = [(1000, 950), (400, 350), (51, 1), (50, 0), (20, 0), (0, 0)]
+            .map(|(free, free_for_others)| offered_blocks(1000, free, free_for_others));
+        assert_eq!(offered, [950; 6]);
+        assert_eq!(offered_blocks(1000, 400, 400), 1000, "nothing is set aside");
+        assert_eq!(offered_blocks(1000, 80, 0), 920, "at least that much is");
+        assert_eq!(offered_blocks(0, 0, 0), 0);
     }
 
     #[test]
