@@ -26,17 +26,32 @@ struct Log {
 pub(super) async fn print(context: &Context, request: LogsRequest) -> Result<(), Failure> {
     let connection = context.connect().await?;
     let mut log = Log { asked: request, lines: gaps::Lines::default(), is_placeless: false };
-    let mut away = Away::default();
-    while let Err(failure) = log.read(&connection, &mut away).await {
-        if !request.follow || log.is_placeless {
-            return Err(failure);
-        }
-        away.wait(&connection, request.allocation, failure).await?;
-    }
-    output::print_bytes(&log.lines.rest())
+    let outcome = log.read_on(&connection).await;
+    finish(log.lines, outcome, output::print_bytes)
+}
+
+/// Prints what is left, also where the log broke off: it had come.
+fn finish(
+    lines: gaps::Lines,
+    outcome: Result<(), Failure>,
+    print: impl FnOnce(&[u8]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let printed = print(&lines.rest());
+    outcome.and(printed)
 }
 
 impl Log {
+    async fn read_on(&mut self, connection: &Connection) -> Result<(), Failure> {
+        let mut away = Away::default();
+        while let Err(failure) = self.read(connection, &mut away).await {
+            if !self.asked.follow || self.is_placeless {
+                return Err(failure);
+            }
+            away.wait(connection, self.asked.allocation, failure).await?;
+        }
+        Ok(())
+    }
+
     async fn read(&mut self, connection: &Connection, away: &mut Away) -> Result<(), Failure> {
         let mut chunks = connection.jobs().logs(self.asked).await?.into_inner();
         *away = Away::default();
@@ -131,5 +146,22 @@ mod tests {
         assert_eq!(note(chunk("", Some(70))), (Some(70), false));
         assert_eq!(note(chunk("one\n", Some(74))), (Some(74), false));
         assert_eq!(note(chunk("two\n", None)), (Some(74), true), "an agent of before");
+    }
+
+    // What had come behind a gap, up to 64 KiB, was held back for a line to begin in it, and gone when the log broke off before one did.
+    #[test]
+    fn what_was_held_back_is_printed_when_the_log_breaks_off() {
+        let mut printed = Vec::new();
+        for outcome in [Ok(()), Err(Failure::new("AGENT_GONE", "it is away"))] {
+            let mut lines = gaps::Lines::default();
+            let chunk = LogChunk { data: "10%\r20%".into(), skipped: 7, next: None };
+            assert!(lines.of(&chunk).1.is_empty(), "it is held back");
+            let finished = finish(lines, outcome, |bytes| {
+                printed.push(String::from_utf8_lossy(bytes).into_owned());
+                Ok(())
+            });
+            printed.push(finished.map_or_else(|failure| failure.code, |()| "its end".to_owned()));
+        }
+        assert_eq!(printed, ["10%\r20%", "its end", "10%\r20%", "AGENT_GONE"]);
     }
 }
