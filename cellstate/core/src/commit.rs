@@ -31,7 +31,9 @@ fn not_new(id: TransactionId, standing: Standing) -> Rejection {
             ),
         ),
         Standing::Retired | Standing::New => {
-            let message = format!("{id} is older than what is remembered, and was not executed");
+            let message = format!(
+                "{id} is older than what is remembered: it is not executed now, and nobody can tell whether it was before"
+            );
             Rejection::new(RejectionCode::NumberRetired, message)
         }
     }

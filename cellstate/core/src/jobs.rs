@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    AllocationId, AllocationState, AllocationStatus, Cell, Decision, Delta, GroupShape, Job, JobChange, JobId, JobKind,
-    JobShape, JobState, LogTime, Move, Rejection, RejectionCode, TaskState, agreeing, counted,
+    AllocationId, AllocationState, AllocationStatus, Cell, Decision, Delta, GroupRow, GroupShape, Job, JobChange,
+    JobId, JobKind, JobShape, JobState, LogTime, Move, Rejection, RejectionCode, TaskRow, TaskState, agreeing, counted,
 };
 
 use crate::derived::rows;
@@ -46,7 +46,8 @@ impl Core {
             None => (self.new_job_id()?, 1),
             Some(job) => {
                 self.nothing_leaves(job)?;
-                (job.id, job.version + 1)
+                // Agents may still have files of a version that a restored cell has forgotten.
+                (job.id, self.generation_after(job.version))
             }
         };
         // A recurring job that is submitted again goes on where it stood, whatever its name was meanwhile: no instant twice.
@@ -158,6 +159,7 @@ impl Core {
         self.check_rows(mark, &delta)?;
         if !delta.jobs.is_empty() {
             self.complete_if_done(job, &mut delta);
+            self.give_up_home(job, &mut delta);
         }
         let answer = accepted(job.id.to_bits(), job.version);
         Ok(if delta.jobs.is_empty() { Verdict::Answer(answer) } else { Verdict::Change(answer, delta) })
@@ -249,6 +251,7 @@ impl Core {
         self.scale_group(row, count, &mut delta);
         self.check_rows(mark, &delta)?;
         self.complete_if_done(&job, &mut delta);
+        self.give_up_home(&job, &mut delta);
         Ok(Verdict::Change(accepted(id.to_bits(), job.version), delta))
     }
 
@@ -283,22 +286,40 @@ impl Core {
     /// A job is complete when the tasks that scaling took away were the last that were not done, and some are left: one that is left
     /// without any has not done what was asked, but waits to be scaled up, as one does that was submitted so.
     fn complete_if_done(&self, job: &Job, delta: &mut Delta) {
-        let scaled = |row: u32| {
-            delta.jobs.iter().find_map(|change| match change {
-                JobChange::Group { row: found, count, .. } if *found == row => Some(*count),
-                _ => None,
-            })
-        };
-        let count_of = |row: u32, group: &plenum_model::GroupRow| scaled(row).unwrap_or(group.count);
-        let done = |(row, group): (u32, plenum_model::GroupRow)| {
-            (0..count_of(row, &group))
-                .all(|task| self.cell.task(&group, task).is_some_and(|task| task.state == TaskState::Done))
-        };
-        let has_tasks = groups_of(&self.cell, job).any(|(row, group)| count_of(row, &group) > 0);
-        if job.shape.kind == JobKind::ToCompletion && has_tasks && groups_of(&self.cell, job).all(done) {
+        let mut tasks = self.tasks_left(job, delta).peekable();
+        let has_tasks = tasks.peek().is_some();
+        let is_done = |task: Option<TaskRow>| task.is_some_and(|task| task.state == TaskState::Done);
+        if job.shape.kind == JobKind::ToCompletion && has_tasks && tasks.all(is_done) {
             let state = JobState::Complete;
             delta.jobs.push(JobChange::State { id: job.id, state, reason: "".into() });
         }
+    }
+
+    /// A job of which scaling took away all that bound it to the machine that its tasks share may go elsewhere. Where something of it still runs or
+    /// leaves, its end may let it go; a task that failed tries again where it was.
+    fn give_up_home(&self, job: &Job, delta: &mut Delta) {
+        let is_over = delta.jobs.iter().any(|change| matches!(change, JobChange::State { .. }));
+        if job.home.is_none() || is_over || groups_of(&self.cell, job).any(|(_, group)| group.leaving > 0) {
+            return;
+        }
+        let is_bound =
+            |task: Option<TaskRow>| task.is_some_and(|task| task.state != TaskState::Waiting || task.failures > 0);
+        let is_scaled_away = |(row, group): (u32, GroupRow)| {
+            (count_left(row, &group, delta)..group.count).any(|task| is_bound(self.cell.task(&group, task)))
+        };
+        let was_bound = delta.moves.is_empty() && groups_of(&self.cell, job).any(is_scaled_away);
+        if was_bound && !self.tasks_left(job, delta).any(is_bound) {
+            plenum_model::rare!("a job is scaled away from the machine that its tasks shared");
+            delta.jobs.push(JobChange::Home { id: job.id, machine: None });
+        }
+    }
+
+    /// The tasks of a job, with this delta; `None` of those that come with it.
+    fn tasks_left<'a>(&'a self, job: &Job, delta: &Delta) -> impl Iterator<Item = Option<TaskRow>> + use<'a> {
+        let left = groups_of(&self.cell, job).map(|(row, group)| (count_left(row, &group, delta), group));
+        let left: Vec<_> = left.collect();
+        let cell = &self.cell;
+        left.into_iter().flat_map(move |(count, group)| (0..count).map(move |task| cell.task(&group, task)))
     }
 
     pub(crate) fn stop_allocation(&mut self, id: AllocationId, now: LogTime) -> Handled {
@@ -324,12 +345,18 @@ fn may_be_submitted(shape: &JobShape) -> Result<(), Rejection> {
 }
 
 /// Groups of a job, with their rows.
-pub(crate) fn groups_of<'a>(
-    cell: &'a Cell,
-    job: &Job,
-) -> impl Iterator<Item = (u32, plenum_model::GroupRow)> + use<'a> {
+pub(crate) fn groups_of<'a>(cell: &'a Cell, job: &Job) -> impl Iterator<Item = (u32, GroupRow)> + use<'a> {
     let rows = job.group_base..job.group_base + rows(job.shape.groups.len());
     rows.filter_map(|row| cell.groups().get(row).map(|group| (row, *group)))
+}
+
+/// How many tasks a group has with this delta.
+fn count_left(row: u32, group: &GroupRow, delta: &Delta) -> u32 {
+    let scaled = delta.jobs.iter().find_map(|change| match change {
+        JobChange::Group { row: found, count, .. } if *found == row => Some(*count),
+        _ => None,
+    });
+    scaled.unwrap_or(group.count)
 }
 
 /// A live allocation is told to stop.

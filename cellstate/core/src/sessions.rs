@@ -126,7 +126,7 @@ pub(crate) fn no_such_session(id: SessionId) -> Rejection {
 mod tests {
     use super::*;
     use crate::{CoreOptions, Decided};
-    use plenum_model::{Command, Decision, MachineId, Resources, TransactionId, floor_of};
+    use plenum_model::{Command, Decision, GroupShape, JobId, JobShape, MachineId, Resources, TransactionId, floor_of};
 
     const NOW: LogTime = LogTime::from_micros(1);
 
@@ -222,5 +222,33 @@ mod tests {
         assert_eq!((new.generation, epoch), (floor_of(2) + 1, floor_of(2) + 1));
         assert_eq!(register(&mut core, "old"), (old, floor_of(2) + 1), "an agent that was away all the time");
         assert_eq!(register(&mut core, "old"), (old, floor_of(2) + 1), "and again, after a restart of its own");
+    }
+
+    fn submit(core: &mut Core) -> (JobId, u32) {
+        let group = GroupShape { name: "main".into(), count: 1, ..GroupShape::default() };
+        let shape = JobShape {
+            namespace: "default".into(),
+            name: "build".into(),
+            scheduler: "batch".into(),
+            groups: vec![group],
+            ..JobShape::default()
+        };
+        let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+        let Decision::Accepted { id, version } = ask(core, command) else { panic!("submitting is accepted") };
+        (JobId::from_bits(id).expect("an id"), version)
+    }
+
+    // Files of a version that the backup did not know were there for the one that got its number, and tasks of it wrote among them.
+    #[test]
+    fn a_restored_cell_gives_no_version_of_a_job_again() {
+        let mut core = Core::new(CoreOptions::default());
+        open_server(&mut core, 1, 1);
+        let (job, version) = submit(&mut core);
+        ask(&mut core, Command::StopJob(job));
+        let backup = core.cell().clone();
+        assert_eq!((version, submit(&mut core)), (1, (job, 2)));
+        let mut restored = Core::from_cell(backup, CoreOptions::default());
+        open_server(&mut restored, 2, 2);
+        assert_eq!(submit(&mut restored), (job, floor_of(2) + 1));
     }
 }

@@ -580,3 +580,37 @@ fn a_claim_on_a_task_that_there_never_was_is_a_misfit_whatever_becomes_of_other_
         ",
     );
 }
+
+// Its done task was scaled away, nothing of it was anywhere, and it waited without end for room on the machine where that had been.
+#[test]
+fn a_job_that_is_scaled_away_from_its_machine_may_go_elsewhere() {
+    let plays = |scales: &str, granted: &str| {
+        check(
+            &format!(
+                "
+                machine m1 cpu=1000
+                machine m2 cpu=1000
+                job wc by batch tasks=2 cpu=1000 prio=10 retry=3 together
+                job web by service tasks=1 cpu=1000 prio=90 forever
+                batch: claim wc[1]@m1
+                report wc[1] complete
+                batch: claim wc[0]@m1
+                service: claim web[0]@m1 victim=wc[0]
+                report wc[0] evicted
+                {scales}
+                batch: claim wc[0]@m2
+                "
+            ),
+            &format!(
+                "
+                batch: committed; wc[1] granted
+                batch: committed; wc[0] granted
+                service: committed; web[0] granted over wc[0] 1000
+                batch: {granted}
+                "
+            ),
+        );
+    };
+    plays("scale wc 1", "committed; wc[0] granted");
+    plays("scale wc 3", "refused; wc[0] misfit OtherMachine");
+}

@@ -36,6 +36,14 @@ pub(crate) struct Job {
     pub(crate) groups: Vec<Group>,
 }
 
+impl Job {
+    /// Whether it has tasks that may need what is on the machine that they share.
+    pub(crate) fn is_bound(&self) -> bool {
+        let mut tasks = self.groups.iter().flat_map(|group| &group.tasks);
+        tasks.any(|task| task.state != TaskState::Waiting || task.failures > 0)
+    }
+}
+
 /// One live allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Allocation {

@@ -260,8 +260,10 @@ impl Twin {
         if scaled.is_empty() {
             return Expected::Unchanged;
         }
+        let was_bound = self.live.jobs[&id].is_bound();
         scaled.into_iter().for_each(|(group, count)| self.resize(id, group, count));
         self.complete_if_done(id);
+        self.give_up_home(id, was_bound);
         Expected::Changed
     }
 
@@ -289,8 +291,10 @@ impl Twin {
         if tasks == count as usize {
             return Expected::Unchanged;
         }
+        let was_bound = self.live.jobs[&id].is_bound();
         self.resize(id, group, count);
         self.complete_if_done(id);
+        self.give_up_home(id, was_bound);
         Expected::Changed
     }
 
@@ -311,6 +315,15 @@ impl Twin {
         let done = tasks.peek().is_some() && tasks.all(|task| task.state == TaskState::Done);
         if done && job.shape.kind == JobKind::ToCompletion {
             (job.state, job.since) = (JobState::Complete, now);
+        }
+    }
+
+    /// What bound a job to its machine was scaled away.
+    fn give_up_home(&mut self, id: JobId, was_bound: bool) {
+        let is_there = self.live.has_allocations(id);
+        let job = self.live.jobs.get_mut(&id).unwrap();
+        if was_bound && !job.is_bound() && !is_there && !job.state.is_final() {
+            job.home = None;
         }
     }
 
