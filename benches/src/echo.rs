@@ -20,7 +20,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::disk;
+use crate::{disk, event_loop};
 use wire::Message;
 use wire::echo_client::EchoClient;
 use wire::echo_server::{Echo, EchoServer};
@@ -66,9 +66,10 @@ pub(crate) async fn messages_per_second(
     let server = Server::builder().tcp_nodelay(true).add_service(EchoServer::new(Echoing { log }));
     let served = serving.spawn(server.serve_with_incoming(accepting));
     let shared = Arc::new(Shared::default());
+    let on = event_loop::of_clients(connections, in_flight)?;
     let mut running = Vec::new();
     for _ in 0..connections {
-        running.push(tokio::spawn(client(address, in_flight, shared.clone())));
+        running.push(on.spawn(client(address, in_flight, shared.clone())));
     }
     tokio::time::sleep(warm_up).await;
     let (began, before) = (Instant::now(), shared.answered.load(Ordering::Relaxed));

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use hdrhistogram::Histogram;
-use tokio::runtime::Handle;
 
 use super::wire::kv_client::KvClient;
 use super::wire::{Compare, PutRequest, RequestOp, TxnRequest, compare, request_op};
@@ -38,7 +37,7 @@ pub(crate) async fn commit(
     counted: Duration,
 ) -> anyhow::Result<Burst> {
     let shared = Arc::new(Shared::default());
-    let on = if clients == 1 { event_loop::of_one_client()? } else { Handle::current() };
+    let on = event_loop::of_clients(clients, 1)?;
     let mut running = Vec::new();
     for number in 0..clients {
         let kv = KvClient::new(on.spawn(connect(etcd.address.clone())).await??);

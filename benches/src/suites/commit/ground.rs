@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
-use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::agents::Agents;
@@ -213,7 +212,7 @@ impl Ground {
         let alone = streams == 1 && manner.in_flight == 1;
         self.agents.rest(alone);
         self.rival.race().want(!alone && manner.pace != Pace::Fill);
-        let on = if alone { event_loop::of_one_client()? } else { Handle::current() };
+        let on = event_loop::of_clients(streams, manner.in_flight)?;
         let mut opened = Vec::new();
         for (number, share) in (0..streams).zip(shares) {
             let seed = self.seed.wrapping_add(number.into());
