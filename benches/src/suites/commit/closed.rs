@@ -44,10 +44,9 @@ impl Shape {
         Manner { claims, in_flight, mirrors, pace: Pace::Closed }
     }
 
-    /// Nobody else is at work: an idle cell with one client, and one claim. Agents may rest then: what so few claims stop leaves room enough
-    /// for those that come.
+    /// Nobody else is at work.
     pub(crate) fn is_idle(&self) -> bool {
-        (self.claims, self.streams, self.in_flight) == (1, 1, 1)
+        self.manner().is_idle(self.streams)
     }
 }
 

@@ -200,7 +200,7 @@ impl Ground {
         &self.agents
     }
 
-    /// Starts so many schedulers, and sets agents and rival to work: beside one idle client neither, while the cell is filled agents alone.
+    /// Starts so many schedulers, and sets agents and rival to work: beside an idle cell's client neither, while the cell is filled agents alone.
     /// With `dues` each scheduler has its own: they send when a transaction is due.
     pub(crate) async fn begin(&mut self, manner: Manner, streams: u32, dues: Vec<Due>) -> anyhow::Result<Running> {
         self.seed = self.seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
@@ -209,9 +209,8 @@ impl Ground {
         let live_before = self.whole.live.len();
         let shares = deal(std::mem::take(&mut self.whole), streams, self.size.live);
         let mut dues = dues.into_iter();
-        let alone = streams == 1 && manner.in_flight == 1;
-        self.agents.rest(alone);
-        self.rival.race().want(!alone && manner.pace != Pace::Fill);
+        self.agents.rest(manner.is_idle(streams));
+        self.rival.race().want(manner.has_rival(streams));
         let on = event_loop::of_clients(streams, manner.in_flight)?;
         let mut opened = Vec::new();
         for (number, share) in (0..streams).zip(shares) {

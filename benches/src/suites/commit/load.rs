@@ -33,6 +33,19 @@ pub(crate) struct Manner {
     pub(crate) pace: Pace,
 }
 
+impl Manner {
+    /// Nobody else is at work beside so many schedulers: an idle cell with one client, and one claim. Agents may rest then: what so few claims stop
+    /// leaves room enough for those that come. With more claims in a transaction it would not, and without receipts they would be another load.
+    pub(crate) fn is_idle(self, streams: u32) -> bool {
+        (self.claims, streams, self.in_flight) == (1, 1, 1)
+    }
+
+    /// Whether some of the claims of so many schedulers lose to a rival: none do while the cell is filled.
+    pub(crate) fn has_rival(self, streams: u32) -> bool {
+        self.pace != Pace::Fill && !self.is_idle(streams)
+    }
+}
+
 /// Claims of a hundred that lose a race, where there is one.
 pub(crate) const LOSERS_PERCENT: u32 = 5;
 
@@ -167,6 +180,18 @@ mod tests {
     fn load() -> Load {
         let manner = Manner { claims: 1, in_flight: 1, mirrors: false, pace: Pace::Closed };
         Load::new(manner, 2, 1, Arc::<Stopped>::default(), Arc::default())
+    }
+
+    #[test]
+    fn agents_and_rival_rest_beside_one_client_with_one_claim_alone() {
+        let manner = |claims, in_flight| Manner { claims, in_flight, mirrors: false, pace: Pace::Closed };
+        assert!(manner(1, 1).is_idle(1) && !manner(1, 1).has_rival(1));
+        // One client that waits for each answer is not idle with a hundred claims in each transaction.
+        for (manner, streams) in [(manner(100, 1), 1), (manner(1, 1), 64), (manner(1, 16), 1)] {
+            assert!(!manner.is_idle(streams) && manner.has_rival(streams), "{manner:?} streams={streams}");
+        }
+        let filling = Manner { pace: Pace::Fill, ..manner(4000, 2) };
+        assert!(!filling.is_idle(4) && !filling.has_rival(4), "while the cell is filled agents are alone at work");
     }
 
     #[test]
