@@ -183,7 +183,7 @@ async fn make_tail(mut ground: Ground, bytes: u64) -> anyhow::Result<(Left, u64,
         }
     };
     drop(pacer);
-    ground.end(running).await?;
+    ground.end_before_its_history(running).await?;
     let revisions = cell::status(ground.address()).await?.revision - before.revision;
     Ok((ground.kill().await?, grown, revisions))
 }

@@ -65,6 +65,11 @@ impl Serving {
         Self { no_history: true, ..Self::usual() }
     }
 
+    /// Whether a history is kept.
+    pub(crate) const fn has_history(self) -> bool {
+        !self.no_history
+    }
+
     fn arguments(self) -> Vec<String> {
         let checkpoints = self.checkpoint_bytes.map(|bytes| format!("--checkpoint-bytes={bytes}"));
         let history = self.no_history.then(|| "--no-history".to_owned());
@@ -77,7 +82,7 @@ pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).context("cannot follow the harness")?;
     let runtime = plenum_server::event_loop()?;
     let mut options = ServerOptions::new(dir);
-    options.settings.history = !serving.no_history;
+    options.settings.history = serving.has_history();
     options.settings.lease = LEASE;
     if let Some(bytes) = serving.checkpoint_bytes {
         options.settings.checkpoint_bytes = bytes;

@@ -7,8 +7,7 @@ use anyhow::ensure;
 use hdrhistogram::Histogram;
 use serde_json::json;
 
-use super::cell;
-use super::ground::{Ground, Running, Size};
+use super::ground::{Ground, Over, Running, Size};
 use super::load::{Counters, Manner, Pace};
 use super::machine_times::MachineTimes;
 use crate::figure::{Better, Case, Figure, Parameters, number};
@@ -22,6 +21,9 @@ use crate::suites::Others;
 const REFUSED_PERCENT_USUAL: u64 = 10;
 /// Where more are refused than this, what is measured is not what the case says: that is no figure.
 const REFUSED_PERCENT_MAX: u64 = 25;
+
+/// How long the history took to have a load, too, after its end.
+const HISTORY_CAUGHT_UP: &str = "history_caught_up_after_seconds";
 
 /// One load.
 #[derive(Clone, Copy, Debug)]
@@ -90,25 +92,29 @@ pub(crate) async fn run(ground: &mut Ground, shape: Shape, times: Times) -> anyh
     finish(ground, running, seen).await
 }
 
-/// Ends a load that was watched, waits until the history has it all, and notes what that took.
+/// Ends a load that was watched, and notes what is known then.
 pub(crate) async fn finish(ground: &mut Ground, running: Running, mut seen: Seen) -> anyhow::Result<Seen> {
     let other = running.load.other_refusal();
     let load = running.load.clone();
-    let unsent = ground.end(running).await?;
-    let behind = cell::history_caught_up(ground.address()).await?;
+    let over = ground.end(running).await?;
     // What was due and never sent is found at the end only.
     if let Some(last) = seen.windows.last_mut() {
         last.latency_micros.add(load.take_latencies())?;
     }
-    let more = [
-        ("history_caught_up_after_seconds", json!((behind * 100.0).round() / 100.0)),
-        ("transactions_due_and_never_sent", json!(unsent)),
-    ];
-    seen.parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    seen.parameters.extend(at_the_end(&over));
     if let Some(other) = other {
         seen.parameters.insert("refused_also_for".to_owned(), json!(other));
     }
     Ok(seen)
+}
+
+/// Of a cell without a history nobody says how long that took to catch up.
+fn at_the_end(over: &Over) -> Parameters {
+    let mut parameters = Parameters::from([("transactions_due_and_never_sent".to_owned(), json!(over.unsent))]);
+    if let Some(seconds) = over.history_caught_up_after {
+        parameters.insert(HISTORY_CAUGHT_UP.to_owned(), json!((seconds * 100.0).round() / 100.0));
+    }
+    parameters
 }
 
 /// Lets a load run, and looks at it.
@@ -216,4 +222,17 @@ pub(crate) fn figures(case: &Case<'_>, windows: &[Window], alone: &MachineTimes)
     ];
     figures.extend(alone.figures(case)?);
     Ok(figures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_where_a_history_is_kept_it_is_said_how_long_it_took() {
+        let of = |history_caught_up_after| at_the_end(&Over { unsent: 3, history_caught_up_after });
+        assert_eq!(of(Some(0.126)).get(HISTORY_CAUGHT_UP), Some(&json!(0.13)));
+        assert_eq!(of(None).get(HISTORY_CAUGHT_UP), None);
+        assert_eq!(of(None).get("transactions_due_and_never_sent"), Some(&json!(3)));
+    }
 }

@@ -118,6 +118,14 @@ pub(crate) struct Running {
     live_before: usize,
 }
 
+/// What is known of a load when it is over.
+pub(crate) struct Over {
+    /// Transactions that were due and never sent.
+    pub(crate) unsent: u64,
+    /// How long the history took until it had the load, too; `None` where none is kept.
+    pub(crate) history_caught_up_after: Option<f64>,
+}
+
 impl Ground {
     /// Starts a cell in this directory, which must not be there, and fills it.
     pub(crate) async fn prepare(dir: &Path, size: Size, serving: Serving, seed: u64) -> anyhow::Result<Self> {
@@ -241,9 +249,18 @@ impl Ground {
         self.check(running)
     }
 
-    /// Ends a load, and checks that what it was told adds up. Gives transactions that were due and never sent. A filling load ends
-    /// by itself. Nobody is at work on this cell then, until the next load: what is measured beside it has the machine for itself.
-    pub(crate) async fn end(&mut self, running: Running) -> anyhow::Result<u64> {
+    /// Ends a load, and waits until the history has it all, where one is kept. Nobody is at work on this cell then, until the next load, its server
+    /// neither: what is measured beside it has the machine for itself.
+    pub(crate) async fn end(&mut self, running: Running) -> anyhow::Result<Over> {
+        let unsent = self.end_before_its_history(running).await?;
+        let history_caught_up_after =
+            if self.serving.has_history() { Some(cell::history_caught_up(self.address()).await?) } else { None };
+        Ok(Over { unsent, history_caught_up_after })
+    }
+
+    /// Ends a load, and checks that what it was told adds up; what the history still lacks of it the server goes on to write. Gives transactions that
+    /// were due and never sent. A filling load ends by itself.
+    pub(crate) async fn end_before_its_history(&mut self, running: Running) -> anyhow::Result<u64> {
         if running.load.manner.pace != Pace::Fill {
             running.load.stop();
         }

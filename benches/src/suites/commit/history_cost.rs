@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::cell::Serving;
-use super::closed::{self, Seen, Shape, Times, Window};
+use super::closed::{self, Shape, Times, Window};
 use super::ground::Ground;
 use super::{Place, SIZE};
 use crate::Run;
@@ -23,7 +23,7 @@ pub(super) fn is_wanted(options: &Run) -> bool {
     !options.quick && options.has_case(CASE)
 }
 
-/// Measures both in turns.
+/// Measures both in turns. While one cell is loaded the other one rests.
 pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>> {
     let mut with = Ground::prepare(&place.scratch.join("with"), SIZE, Serving::usual(), options.seed).await?;
     let without = Serving::without_history();
@@ -32,10 +32,10 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
     let mut parameters = Parameters::new();
     for turn in 1..=TURNS {
         say(&format!("{CASE}: turn {turn} of {TURNS}"));
-        let seen = turn_of(&mut with, true).await?;
+        let seen = closed::run(&mut with, LOAD, TIMES).await?;
         rates_with.push(rate(&seen.windows));
         parameters = seen.parameters;
-        rates_without.push(rate(&turn_of(&mut without, false).await?.windows));
+        rates_without.push(rate(&closed::run(&mut without, LOAD, TIMES).await?.windows));
     }
     with.kill_and_check().await?;
     without.kill_and_check().await?;
@@ -54,17 +54,6 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
         case.figure("claims_per_second", "1/s", Better::Higher, rates_with)?,
         case.figure("claims_per_second_without_history", "1/s", Better::Higher, rates_without)?,
     ])
-}
-
-/// Loads one cell. The other one rests.
-async fn turn_of(loaded: &mut Ground, has_history: bool) -> anyhow::Result<Seen> {
-    let running = loaded.begin(LOAD.manner(), LOAD.streams, Vec::new()).await?;
-    let seen = closed::watch(loaded, &running, TIMES).await?;
-    if has_history {
-        return closed::finish(loaded, running, seen).await;
-    }
-    loaded.end(running).await?;
-    Ok(seen)
 }
 
 fn rate(windows: &[Window]) -> f64 {
