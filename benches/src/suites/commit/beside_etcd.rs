@@ -62,7 +62,8 @@ struct OfShape {
     /// By turn, messages that an echo answers a second, without and with a log.
     echo: Vec<[f64; 2]>,
     alone: MachineTimes,
-    parameters: Parameters,
+    /// What was seen beside them, by turn.
+    seen: Vec<Parameters>,
 }
 
 /// Whether one of its cases was asked for.
@@ -78,7 +79,7 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
     let mut cell = Vec::new();
     for shape in shapes {
         let alone = MachineTimes::new(&place.scratch, SYNC_BYTES)?;
-        cell.push(OfShape { shape: *shape, turns: Vec::new(), echo: Vec::new(), alone, parameters: Parameters::new() });
+        cell.push(OfShape { shape: *shape, turns: Vec::new(), echo: Vec::new(), alone, seen: Vec::new() });
     }
     let clients = if options.quick { &CLIENTS_QUICK[..] } else { &CLIENTS };
     let mut bursts: Vec<(u32, Vec<Burst>)> = clients.iter().map(|clients| (*clients, Vec::new())).collect();
@@ -89,7 +90,7 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
             let seen = closed::run(ground, of.shape, turns.cell).await?;
             of.turns.push(seen.windows);
             of.alone.look(SYNCS)?;
-            of.parameters = seen.parameters;
+            of.seen.push(seen.parameters);
             of.echo.push(of_echo(of.shape, turns, &place.scratch).await?);
         }
         if let Some(etcd) = &etcd {
@@ -163,7 +164,7 @@ impl OfShape {
             self.turns.iter().map(|windows| windows.iter().map(Window::effective_per_second).collect()).collect();
         let windows: Vec<Window> = self.turns.into_iter().flatten().collect();
         let mut parameters = closed::parameters(ground.size(), turns.cell, &place.file_system);
-        parameters.extend(self.parameters);
+        parameters.extend(closed::parameters_of_turns(self.seen));
         let more = [
             ("turns", json!(turns.count)),
             ("seconds_of_warm_up", json!(turns.cell.warm_up.as_secs_f64())),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use hdrhistogram::Histogram;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ground::{Ground, Over, Running, Size};
 use super::load::{Counters, Manner, Pace};
@@ -114,6 +114,14 @@ fn at_the_end(over: &Over) -> Parameters {
     if let Some(seconds) = over.history_caught_up_after {
         parameters.insert(HISTORY_CAUGHT_UP.to_owned(), json!((seconds * 100.0).round() / 100.0));
     }
+    parameters
+}
+
+/// What was seen beside a load that is measured in turns: that of the last turn, and of each how long the history took.
+pub(crate) fn parameters_of_turns(mut turns: Vec<Parameters>) -> Parameters {
+    let caught_up: Vec<Value> = turns.iter().filter_map(|turn| turn.get(HISTORY_CAUGHT_UP).cloned()).collect();
+    let mut parameters = turns.pop().unwrap_or_default();
+    parameters.insert(HISTORY_CAUGHT_UP.to_owned(), Value::Array(caught_up));
     parameters
 }
 
@@ -234,5 +242,13 @@ mod tests {
         assert_eq!(of(Some(0.126)).get(HISTORY_CAUGHT_UP), Some(&json!(0.13)));
         assert_eq!(of(None).get(HISTORY_CAUGHT_UP), None);
         assert_eq!(of(None).get("transactions_due_and_never_sent"), Some(&json!(3)));
+    }
+
+    #[test]
+    fn of_each_turn_it_is_said_how_long_the_history_took() {
+        let turn = |unsent, seconds| at_the_end(&Over { unsent, history_caught_up_after: Some(seconds) });
+        let parameters = parameters_of_turns(vec![turn(1, 0.5), turn(2, 7.25), turn(3, 0.0)]);
+        assert_eq!(parameters[HISTORY_CAUGHT_UP], json!([0.5, 7.25, 0.0]));
+        assert_eq!(parameters["transactions_due_and_never_sent"], json!(3));
     }
 }

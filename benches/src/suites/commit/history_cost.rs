@@ -9,7 +9,7 @@ use super::closed::{self, Shape, Times, Window};
 use super::ground::Ground;
 use super::{Place, SIZE};
 use crate::Run;
-use crate::figure::{Better, Case, Figure, Parameters, median};
+use crate::figure::{Better, Case, Figure, median};
 use crate::progress::say;
 
 const LOAD: Shape = Shape { claims: 100, streams: 4, in_flight: 16, mirrors: false };
@@ -29,16 +29,17 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
     let without = Serving::without_history();
     let mut without = Ground::prepare(&place.scratch.join("without"), SIZE, without, options.seed).await?;
     let (mut rates_with, mut rates_without) = (Vec::new(), Vec::new());
-    let mut parameters = Parameters::new();
+    let mut seen_in_turns = Vec::new();
     for turn in 1..=TURNS {
         say(&format!("{CASE}: turn {turn} of {TURNS}"));
         let seen = closed::run(&mut with, LOAD, TIMES).await?;
         rates_with.push(rate(&seen.windows));
-        parameters = seen.parameters;
+        seen_in_turns.push(seen.parameters);
         rates_without.push(rate(&closed::run(&mut without, LOAD, TIMES).await?.windows));
     }
     with.kill_and_check().await?;
     without.kill_and_check().await?;
+    let mut parameters = closed::parameters_of_turns(seen_in_turns);
     parameters.extend(closed::parameters(SIZE, TIMES, &place.file_system));
     let more = [
         ("turns", json!(TURNS)),
