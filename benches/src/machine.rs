@@ -5,6 +5,8 @@ use std::fs;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
+use crate::processes::seconds;
+
 /// What stands beside every figure.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Machine {
@@ -37,15 +39,28 @@ impl Machine {
     }
 }
 
-/// Seconds of CPU time that all processes of the machine have used since it started.
-pub(crate) fn busy_seconds() -> anyhow::Result<f64> {
-    let stat = read("/proc/stat")?;
+/// CPU time of all cores since the machine started, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct CpuSeconds {
+    /// Used by processes and interrupts of this system.
+    pub(crate) busy: f64,
+    /// Given to others by a hypervisor that tells of it (steal), while somebody here wanted to run. 0 where none tells.
+    pub(crate) stolen: f64,
+}
+
+/// So far.
+pub(crate) fn cpu_seconds() -> anyhow::Result<CpuSeconds> {
+    cpu_seconds_of(&read("/proc/stat")?)
+}
+
+fn cpu_seconds_of(stat: &str) -> anyhow::Result<CpuSeconds> {
     let line =
         stat.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("/proc/stat: expected cpu first")?;
     let ticks = line.split_whitespace().map(str::parse).collect::<Result<Vec<u64>, _>>()?;
     // user, nice, system, idle, iowait, irq, softirq, steal; guests are in user already.
-    let busy = ticks.iter().take(8).enumerate().filter(|(column, _)| !matches!(column, 3 | 4)).map(|(_, ticks)| ticks);
-    Ok(crate::processes::seconds(busy.sum()))
+    let busy = ticks.iter().take(7).enumerate().filter(|(column, _)| !matches!(column, 3 | 4)).map(|(_, ticks)| ticks);
+    let stolen = ticks.get(7).copied().unwrap_or(0);
+    Ok(CpuSeconds { busy: seconds(busy.sum()), stolen: seconds(stolen) })
 }
 
 fn read(path: &str) -> anyhow::Result<String> {
@@ -64,6 +79,15 @@ mod tests {
     fn this_machine_can_be_told() {
         let machine = Machine::this().unwrap();
         assert!(machine.cores > 0 && machine.memory_bytes > 1 << 20 && !machine.kernel.is_empty());
-        assert!(busy_seconds().unwrap() > 0.0);
+        assert!(cpu_seconds().unwrap().busy > 0.0);
+    }
+
+    #[test]
+    fn what_a_hypervisor_took_is_not_the_work_of_others() {
+        let stat = "cpu  100 20 300 9000 700 4 6 5000 40 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(cpu_seconds_of(stat).unwrap(), CpuSeconds { busy: 4.3, stolen: 50.0 });
+        let old = "cpu  100 20 300 9000 700 4 6\n";
+        assert_eq!(cpu_seconds_of(old).unwrap().stolen, 0.0);
+        assert!(cpu_seconds_of("intr 1 2 3\n").is_err());
     }
 }

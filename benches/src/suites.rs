@@ -79,7 +79,7 @@ fn beside_this_program() -> anyhow::Result<PathBuf> {
 /// Looks how busy this machine is with the work of others.
 struct Others {
     began: std::time::Instant,
-    busy_seconds: f64,
+    all: machine::CpuSeconds,
     own_seconds: f64,
     /// Processes of ours that run during the whole time.
     own: Vec<u32>,
@@ -89,7 +89,7 @@ impl Others {
     /// Begins to look.
     fn look(own: Vec<u32>) -> anyhow::Result<Self> {
         let own_seconds = Self::own_seconds(&own)?;
-        Ok(Self { began: std::time::Instant::now(), busy_seconds: machine::busy_seconds()?, own_seconds, own })
+        Ok(Self { began: std::time::Instant::now(), all: machine::cpu_seconds()?, own_seconds, own })
     }
 
     fn own_seconds(own: &[u32]) -> anyhow::Result<f64> {
@@ -104,9 +104,15 @@ impl Others {
     /// The same, where processes of ours that did not run during the whole time used so many seconds of it.
     fn cores_beside(&self, ours_seconds: f64) -> anyhow::Result<f64> {
         let own = Self::own_seconds(&self.own)? - self.own_seconds + ours_seconds;
-        let busy = machine::busy_seconds()? - self.busy_seconds;
+        let busy = machine::cpu_seconds()?.busy - self.all.busy;
         let cores = (busy - own) / self.began.elapsed().as_secs_f64();
         Ok(in_hundredths(cores.max(0.0)))
+    }
+
+    /// Cores that a hypervisor took from this machine since, on average, as far as it tells.
+    fn cores_stolen(&self) -> anyhow::Result<f64> {
+        let stolen = machine::cpu_seconds()?.stolen - self.all.stolen;
+        Ok(in_hundredths(stolen / self.began.elapsed().as_secs_f64()))
     }
 }
 

@@ -137,7 +137,7 @@ fn run_case(shape: &Shape, options: &Run) -> anyhow::Result<Vec<Figure>> {
         }
     }
     stalls.push(Stalls::look()?);
-    let others = others.cores()?;
+    let (others, stolen) = (others.cores()?, others.cores_stolen()?);
     let held = bytes_of(&mut snapshots);
     let cell = steady.cell();
     invariants::check_cell(cell).map_err(|violation| anyhow::anyhow!("{name}: the cell is not sound: {violation}"))?;
@@ -146,8 +146,9 @@ fn run_case(shape: &Shape, options: &Run) -> anyhow::Result<Vec<Figure>> {
     let total = |of: fn(&Sample) -> u64| samples.iter().map(of).sum::<u64>();
     let (granted, refused, stopped) = (total(|s| s.granted), total(|s| s.refused), total(|s| s.stopped));
     say(&format!("{name}: {granted} claims granted, {refused} refused, {stopped} stopped; others used {others} cores"));
-    let case =
-        Case { suite: NAME, case: &name, parameters: parameters(shape, batches, [granted, refused, stopped], others) };
+    let mut parameters = parameters(shape, batches, [granted, refused, stopped], others);
+    parameters.insert("cores_stolen".to_owned(), json!(stolen));
+    let case = Case { suite: NAME, case: &name, parameters };
     let rate = |of: fn(&Sample) -> std::time::Duration| {
         samples.iter().map(|sample| number(sample.granted) / of(sample).as_secs_f64()).collect()
     };

@@ -171,6 +171,7 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
         ("cores_of_server", cores(served - cpu_before[1])),
         ("cores_of_server_by_thread", json!(threads)),
         ("cores_of_others", json!(others.cores()?)),
+        ("cores_stolen", json!(others.cores_stolen()?)),
         ("granted", json!(all.granted)),
         ("refused", json!(all.refused)),
         ("stopped", json!(all.stopped)),
