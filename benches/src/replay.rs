@@ -119,7 +119,7 @@ impl<'a> Replay<'a> {
             self.arrive()?;
             self.place_queue()?;
         }
-        self.ledger.close(&self.ground);
+        self.ledger.close(&self.ground, &self.asked);
         self.ground.settle().context("after the replay")?;
         Ok(Some(Replayed { ledger: self.ledger, placements: self.placements }))
     }

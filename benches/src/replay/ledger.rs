@@ -47,14 +47,18 @@ pub(crate) struct Ledger {
     pub(crate) records: Vec<Record>,
     pub(crate) moments: Vec<Moment>,
     capacity: Sums,
-    /// Sums count from the first submission to the last one: before and behind it a cell fills and drains.
+    /// From the first submission to the last one.
     pub(crate) from_micros: i64,
     pub(crate) to_micros: i64,
+    /// Sums count from the first submission to here. That is the last one: before and behind it a cell fills and drains. Where all were submitted at
+    /// once it is the last event so far: nothing would count otherwise.
+    sums_to_micros: i64,
     /// Resource times seconds that were used, and that were idle while as much was asked for.
     used: Sums,
     lost: Sums,
-    /// What was used at the end.
-    at_end: Sums,
+    /// What was used at the end, and what was idle then while as much was asked for.
+    used_at_end: Sums,
+    lost_at_end: Sums,
     /// Needs of tasks, with the part of all tasks that have them.
     needs: Vec<(Resources, f64)>,
     tasks: Vec<u32>,
@@ -80,9 +84,11 @@ impl Ledger {
             capacity: *ground.capacity(),
             from_micros,
             to_micros,
+            sums_to_micros: to_micros,
             used: Sums::default(),
             lost: Sums::default(),
-            at_end: Sums::default(),
+            used_at_end: Sums::default(),
+            lost_at_end: Sums::default(),
             needs: needs(jobs),
             tasks: jobs.iter().map(|job| job.tasks).collect(),
             next_moment: from_micros,
@@ -95,8 +101,11 @@ impl Ledger {
 
     /// Nothing changes from `from` to `to`: so much is asked for by so many jobs that wait.
     pub(super) fn pass(&mut self, from: i64, to: i64, ground: &Ground, asked: &Sums, waiting: u64) {
-        let seconds =
-            seconds(to.clamp(self.from_micros, self.to_micros) - from.clamp(self.from_micros, self.to_micros));
+        if self.from_micros == self.to_micros {
+            self.sums_to_micros = self.sums_to_micros.max(to);
+        }
+        let counted = |at: i64| at.clamp(self.from_micros, self.sums_to_micros);
+        let seconds = seconds(counted(to) - counted(from));
         let moment = self.next_moment < to && self.next_moment <= self.to_micros;
         if seconds <= 0.0 && !moment {
             return;
@@ -104,7 +113,7 @@ impl Ledger {
         let free = ground.free();
         for resource in 0..free.len() {
             self.used[resource] += (self.capacity[resource] - free[resource]) * seconds;
-            self.lost[resource] += free[resource].min(asked[resource]).max(0.0) * seconds;
+            self.lost[resource] += idle(free[resource], asked[resource]) * seconds;
         }
         if moment {
             self.write_down(to, ground, waiting);
@@ -162,37 +171,43 @@ impl Ledger {
         }
     }
 
-    /// Nothing happens any more.
-    pub(super) fn close(&mut self, ground: &Ground) {
-        let parts = self.capacity.iter().zip(ground.free()).map(|(capacity, free)| capacity - free);
-        self.at_end.iter_mut().zip(parts).for_each(|(at_end, used)| *at_end = used);
+    /// Nothing happens any more: so much is asked for by jobs that wait for ever.
+    pub(super) fn close(&mut self, ground: &Ground, asked: &Sums) {
+        let free = ground.free();
+        for resource in 0..free.len() {
+            self.used_at_end[resource] = self.capacity[resource] - free[resource];
+            self.lost_at_end[resource] = idle(free[resource], asked[resource]);
+        }
     }
 
-    /// The part of a resource that was used between the first submission and the last one, or at the end where all were submitted at once; `None`
-    /// where there is none of it.
+    /// The part of a resource that was used between the first submission and the last one; where all were submitted at once, until the last event, or
+    /// at the end if nothing ever ended. `None` where there is none of it.
     pub(crate) fn utilisation(&self, resource: Resource) -> Option<f64> {
-        let (at_end, whole) = (self.at_end[resource.index()], self.capacity[resource.index()]);
-        if self.from_micros == self.to_micros {
-            return (whole > 0.0).then(|| at_end / whole);
-        }
-        self.part(self.used[resource.index()], resource)
+        self.part(&self.used, &self.used_at_end, resource)
     }
 
     /// The part of a resource that was idle while at least as much was asked for: the loss of capacity of Zhang and others (IPDPS 2001). What a
-    /// discipline or a policy could still win.
+    /// discipline or a policy could still win. Of the same time.
     pub(crate) fn lost(&self, resource: Resource) -> Option<f64> {
-        self.part(self.lost[resource.index()], resource)
+        self.part(&self.lost, &self.lost_at_end, resource)
     }
 
-    fn part(&self, sum: f64, resource: Resource) -> Option<f64> {
-        let whole = self.capacity[resource.index()] * seconds(self.to_micros - self.from_micros);
-        (whole > 0.0).then(|| sum / whole)
+    fn part(&self, sums: &Sums, at_end: &Sums, resource: Resource) -> Option<f64> {
+        let (index, time) = (resource.index(), seconds(self.sums_to_micros - self.from_micros));
+        let (part, whole) =
+            if time > 0.0 { (sums[index], self.capacity[index] * time) } else { (at_end[index], self.capacity[index]) };
+        (whole > 0.0).then(|| part / whole)
     }
 
     /// GPUs where there are some, CPU otherwise.
     pub(crate) fn scarce(&self) -> Resource {
         scarce(&self.capacity)
     }
+}
+
+/// So much of what is free is asked for.
+fn idle(free: f64, asked: f64) -> f64 {
+    free.min(asked).max(0.0)
 }
 
 fn scarce(capacity: &Sums) -> Resource {

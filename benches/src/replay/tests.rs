@@ -139,6 +139,27 @@ fn utilisation_counts_from_the_first_submission_to_the_last() {
 }
 
 #[test]
+fn what_comes_at_once_is_used_while_it_runs() {
+    let (jobs, replayed) = replay("a 0 100 100 4", 4, 1, Discipline::Fifo);
+    let summary = summary::summarise(&jobs, &replayed, summary::Classes::Size);
+    assert_eq!((summary.cpu_used, summary.lost, summary.makespan_seconds), (1.0, 0.0, 100.0));
+    // Three of four cores for 100 s while b waits for two, then two of four for 10 s.
+    let (jobs, replayed) = replay("a 0 100 100 3\nb 0 10 10 2", 4, 1, Discipline::Fifo);
+    let summary = summary::summarise(&jobs, &replayed, summary::Classes::Size);
+    assert!((summary.cpu_used - 320.0 / 440.0).abs() < 1e-12, "{}", summary.cpu_used);
+    assert!((summary.lost - 100.0 / 440.0).abs() < 1e-12, "{}", summary.lost);
+}
+
+#[test]
+fn what_waits_for_ever_beside_idle_machines_loses_them() {
+    let mut jobs = jobs("a 0 1 1 2\nb 0 1 1 4");
+    jobs.iter_mut().for_each(|job| job.run_micros = None);
+    let replayed = Replay::new(&jobs, ground(4, 1), Discipline::Fifo).run().unwrap().unwrap();
+    let summary = summary::summarise(&jobs, &replayed, summary::Classes::Size);
+    assert_eq!((summary.cpu_used, summary.lost, summary.never_started), (0.5, 0.5, 1));
+}
+
+#[test]
 fn of_what_is_there_from_the_beginning_and_never_ends_the_end_counts() {
     let mut jobs = jobs("a 0 1 1 2\nb 0 1 1 4 elastic");
     jobs.iter_mut().for_each(|job| job.run_micros = None);
