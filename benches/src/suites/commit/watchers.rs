@@ -99,20 +99,28 @@ impl Rows {
     }
 }
 
-/// Rows that all watchers together are told of, a second: the most that they can be, of all rates of claims.
+/// Keeps what a rate gave if that is better than the best so far. Whether it was.
+fn keep_if_better(best: &mut Option<Rows>, rows: Rows) -> bool {
+    let better = rows.is_better_than(best.as_ref());
+    if better {
+        *best = Some(rows);
+    }
+    better
+}
+
+/// Rows that all watchers together are told of, a second: the most that they can be, of all rates of claims at which none falls behind.
 async fn rows(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Result<Vec<Figure>> {
     let mut best: Option<Rows> = None;
     for rate in MIRRORS_RATES {
         say(&format!("{MIRRORS_CASE}, {rate} claims a second"));
-        let rows = rows_at(ground, rate, times).await?;
-        if rows.is_better_than(best.as_ref()) {
-            best = Some(rows);
-        } else {
-            best.get_or_insert(rows);
+        if !keep_if_better(&mut best, rows_at(ground, rate, times).await?) {
             break;
         }
     }
-    let Rows { claims_due, told, claims, resyncs, cores_of_others } = best.context("no rate was tried")?;
+    let Some(Rows { claims_due, told, claims, resyncs, cores_of_others }) = best else {
+        say(&format!("{MIRRORS_CASE}: rows will be missing: a watcher fell behind at the lowest rate already"));
+        return Ok(Vec::new());
+    };
     let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
     let more = [
         ("mirrors", json!(MIRRORS)),
@@ -472,6 +480,23 @@ mod tests {
         assert!(rows(120.0, 0).is_better_than(Some(&best)));
         assert!(!rows(105.0, 0).is_better_than(Some(&best)));
         assert!(!rows(500.0, 1).is_better_than(Some(&best)));
+    }
+
+    #[test]
+    fn a_rate_at_which_somebody_fell_behind_is_no_figure_even_if_it_is_the_first() {
+        let rows = |claims_due: u32, resyncs: u64| Rows {
+            claims_due,
+            told: vec![f64::from(claims_due)],
+            claims: vec![1.0],
+            resyncs,
+            cores_of_others: 0.0,
+        };
+        let mut best = None;
+        assert!(!keep_if_better(&mut best, rows(5000, 1)));
+        assert!(best.is_none());
+        assert!(keep_if_better(&mut best, rows(5000, 0)) && keep_if_better(&mut best, rows(10_000, 0)));
+        assert!(!keep_if_better(&mut best, rows(20_000, 1)));
+        assert_eq!(best.unwrap().claims_due, 10_000);
     }
 
     /// Watchers whose pictures are at revision 0, without connections.
