@@ -147,6 +147,7 @@ async fn closed_loop(ground: &mut Ground, shape: Shape, place: &Place, options: 
     bare.extend(beside_bare::rates(place, shape, times, options)?);
     alone.look(SYNCS)?;
     let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
+    parameters.extend(alone.parameters());
     parameters.extend(seen.parameters);
     let case = Case { suite: NAME, case: &name, parameters };
     let mut figures = closed::figures(&case, &seen.windows, &alone)?;

@@ -164,11 +164,11 @@ impl OfShape {
             self.turns.iter().map(|windows| windows.iter().map(Window::effective_per_second).collect()).collect();
         let windows: Vec<Window> = self.turns.into_iter().flatten().collect();
         let mut parameters = closed::parameters(ground.size(), turns.cell, &place.file_system);
+        parameters.extend(self.alone.parameters());
         parameters.extend(closed::parameters_of_turns(self.seen));
         let more = [
             ("turns", json!(turns.count)),
             ("seconds_of_warm_up", json!(turns.cell.warm_up.as_secs_f64())),
-            ("disk_sync_bytes", json!(SYNC_BYTES)),
             (
                 "ratio",
                 json!(

@@ -77,6 +77,7 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
             ),
         ];
         parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        parameters.extend(alone.parameters());
         parameters.extend(seen.parameters.clone());
         let case = Case { suite: super::NAME, case: &name, parameters };
         figures.extend(closed::figures(&case, &seen.windows, &alone)?);

@@ -197,6 +197,7 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
     }
     alone.look(super::SYNCS)?;
     let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
+    parameters.extend(alone.parameters());
     let more = [
         ("mirrors", json!(TIMED)),
         ("cores_of_others", json!(cores_of_others)),
