@@ -38,7 +38,7 @@ pub struct TestCell {
     _dir: TempDir,
 }
 
-/// A scheduler that runs beside the cell, on a thread of its own: it may think as long as it likes. Killed when dropped.
+/// A scheduler that runs beside the cell, on a thread of its own, and its connection on another one: it may think as long as it likes. Killed when dropped.
 pub struct RunningScheduler {
     stop: oneshot::Sender<End>,
     ended: oneshot::Receiver<()>,
@@ -111,7 +111,8 @@ impl TestCell {
         self.server = Some(RunningServer::start(self.options.clone()).await.0);
     }
 
-    /// Adds a machine whose tasks end after `task_time`, with success; tasks of jobs that run for ever never end.
+    /// Adds a machine whose tasks end after `task_time`, with success. A task whose command has the word `infinity` never ends by itself, as those
+    /// of `JobBuilder::forever`; what kind of job it is of is not asked.
     pub async fn machine(&mut self, name: &str, cpu_millis: i64, task_time: Duration) {
         let agent = FakeAgent::start(self.channel.clone(), name, cpu_millis, task_time).await;
         self.agents.insert(name.to_owned(), agent);
@@ -135,7 +136,7 @@ impl TestCell {
         let (stop, stopped) = oneshot::channel();
         let (ending, ended) = oneshot::channel();
         std::thread::spawn(move || {
-            let runtime = one_thread();
+            let runtime = thinking_apart();
             let (ask, asked) = oneshot::channel::<()>();
             let running = plenum_sdk::run(options, scheduler, async { drop(asked.await) });
             runtime.block_on(async {
@@ -272,6 +273,12 @@ impl RunningServer {
         let _ = self.stop.send(how);
         self.thread.join().expect("the server's thread does not panic");
     }
+}
+
+/// For who is waited for on his own thread (`block_on`) and may hold that up: connections are served on another one meanwhile.
+fn thinking_apart() -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.expect("a runtime with a thread beside its caller's can be built")
 }
 
 fn one_thread() -> tokio::runtime::Runtime {

@@ -79,6 +79,26 @@ async fn a_lost_race_names_its_culprit_and_is_run_again() {
     cell.wait_until_complete("slow").await;
 }
 
+/// Nobody answered the cell's pings meanwhile, and it cut the connection of a scheduler that thought for long.
+#[tokio::test]
+async fn a_connection_is_served_while_its_scheduler_thinks() {
+    let mut cell = TestCell::start().await;
+    cell.machine("m1", 1000, SHORT).await;
+    let (says, said) = mpsc::channel();
+    // What its runtime is given comes to its end before the decision does.
+    let _scheduler = cell.scheduler(FirstFit(move || {
+        let (ends, ended) = mpsc::channel();
+        tokio::spawn(async move {
+            let _ = ends.send(());
+        });
+        let _ = says.send(ended.recv_timeout(PATIENCE).is_ok());
+    }));
+    cell.submit(&job("words", 1)).await;
+    let served = tokio::task::spawn_blocking(move || said.recv().unwrap()).await.unwrap();
+    assert!(served, "nothing else was done while the scheduler thought");
+    cell.wait_until_complete("words").await;
+}
+
 #[tokio::test]
 async fn a_scheduler_finds_its_cell_again_after_a_crash_and_nothing_is_placed_twice() {
     let mut cell = TestCell::start().await;
