@@ -136,9 +136,23 @@ async fn revision_at(shared: &Arc<Shared>, micros: i64) -> Result<u64, Failure> 
     if micros >= shared.recent.read().time().micros {
         return Ok(now.0);
     }
+    let history = shared.feed.history().clone();
+    if let Some(revision) = blocking(&shared.reads, move || Ok(settled_at(&history, micros))).await? {
+        return Ok(revision);
+    }
     reach(shared, now).await?;
     let history = shared.feed.history().clone();
     blocking(&shared.reads, move || history.revision_at_time(micros).map_err(|error| Failure::history(&error))).await
+}
+
+/// The newest revision that is not after a time, where the history has a later one as well: what it lacks, it may be for long, makes no difference
+/// then.
+fn settled_at(history: &History, micros: i64) -> Option<u64> {
+    let before = history.newest_revision();
+    let found = history.revision_at_time(micros).ok()?;
+    // Opened again meanwhile, it has less than before.
+    let newest = before.min(history.newest_revision());
+    (found < newest).then_some(found)
 }
 
 /// The cell, and the history up to it; of the present the history may lack the end, which is not waited for long.
@@ -422,6 +436,18 @@ pub(super) mod tests {
         assert_eq!(fold(&history, 4).unwrap().revision(), Revision(4));
         let retired = fold(&history, 3).unwrap_err();
         assert_eq!((retired.code, retired.message.contains("revision 3 is")), (RETIRED, true), "{}", retired.message);
+    }
+
+    #[test]
+    fn what_the_history_lacks_matters_only_to_times_since_the_newest_that_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let deltas: Vec<_> = (1..=4_u64)
+            .map(|revision| Delta::new(Revision(revision), LogTime::from_micros(10 * revision.cast_signed())))
+            .collect();
+        // Of a revision that there is not: nothing is retired.
+        let (history, _) = retiring_at(dir.path(), &deltas, 9);
+        let settled = [9, 10, 19, 20, 39, 40, 41].map(|micros| settled_at(&history, micros));
+        assert_eq!(settled, [None, Some(1), Some(1), Some(2), Some(3), None, None]);
     }
 
     // As many listings as callers, up to 512, ran at once, and those whose callers had left ran on.

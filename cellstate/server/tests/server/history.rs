@@ -435,6 +435,38 @@ async fn of_an_allocation_that_the_history_has_not_heard_of_yet_nothing_is_said(
     server.shutdown().await.unwrap();
 }
 
+// Any time of the past was refused until the history had the newest revision, also one that it had long had.
+#[tokio::test]
+async fn a_time_that_the_history_has_is_told_of_however_far_behind_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let first = submit(&channel, job("first", 1)).await.revision;
+    let second = submit(&channel, job("second", 1)).await.revision;
+    until(&channel, |status| status.history_revision >= status.revision).await;
+    server.shutdown().await.unwrap();
+
+    let mut without = options(dir.path());
+    without.settings.history = false;
+    let server = Server::start(without).await.unwrap();
+    let channel = connect(&server).await;
+    submit(&channel, job("third", 1)).await;
+    submit(&channel, job("fourth", 1)).await;
+    let mut jobs = Jobs::new(channel);
+    let get = |name: &str, at| v1::GetJobRequest { name: name.into(), at, ..Default::default() };
+    let then = |revision, time_micros| Some(v1::At { revision, time_micros });
+    let submitted = |got: &v1::GetJobResponse| got.job.as_ref().unwrap().submitted_micros;
+    let by_revision = jobs.get(get("first", then(first, 0))).await.unwrap().into_inner();
+    // The second one was submitted when the first one was decided, in a later batch.
+    let by_time = jobs.get(get("first", then(0, submitted(&by_revision)))).await.unwrap().into_inner();
+    assert!((first..second).contains(&by_time.revision), "{} of {first} to {second}", by_time.revision);
+    // Which was the newest one then, only who has all of that time can tell.
+    let third = jobs.get(get("third", None)).await.unwrap().into_inner();
+    let behind = jobs.get(get("third", then(0, submitted(&third)))).await.unwrap_err();
+    assert_eq!((behind.code(), code(&behind).as_str()), (Code::Unavailable, "HISTORY_BEHIND"), "{behind}");
+    server.kill().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_history_that_is_too_far_behind_leaps_and_says_what_it_gave_up() {
     let dir = tempfile::tempdir().unwrap();
