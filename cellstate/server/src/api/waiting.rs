@@ -15,9 +15,11 @@ use crate::shared::Shared;
 
 /// Why tasks of jobs wait: what the cell itself knows, or else what their schedulers said last.
 pub(super) struct Reasons<'a> {
-    /// `None`: of the past the cell alone tells, by its own clock; what was said and who was connected then is kept nowhere.
+    /// `None`: of the past the cell alone tells; what was said and who was connected then is kept nowhere.
     present: Option<&'a Shared>,
     cell: &'a Cell,
+    /// When it was as it is, where it is of the past.
+    then: LogTime,
     /// What is used of each quota, by namespace: summed once, as soon as somebody asks.
     used: OnceCell<BTreeMap<Arc<str>, Sum>>,
 }
@@ -26,12 +28,12 @@ impl<'a> Reasons<'a> {
     /// What waits in the cell as it was `at` a moment, or as it is.
     pub(super) fn new(shared: &'a Shared, at: Option<v1::At>, cell: &'a Cell) -> Self {
         let present = if past::is_asked(at) { None } else { Some(shared) };
-        Self { present, cell, used: OnceCell::new() }
+        Self { present, cell, then: then(at.unwrap_or_default(), cell), used: OnceCell::new() }
     }
 
     /// The time that what waits is held against.
     pub(super) fn now(&self) -> LogTime {
-        self.present.map_or_else(|| self.cell.time(), |shared| shared.clock.now())
+        self.present.map_or(self.then, |shared| shared.clock.now())
     }
 
     /// Why this one's do; empty when none does.
@@ -134,6 +136,12 @@ impl<'a> Reasons<'a> {
     }
 }
 
+/// When a moment was that this cell is of: its time, which may be long after the last change, or that of the revision that was asked for.
+fn then(at: v1::At, cell: &Cell) -> LogTime {
+    let is_of_time = at.time_micros != 0 && (at.revision == 0 || cell.revision().0 < at.revision);
+    if is_of_time { cell.time().max(LogTime::from_micros(at.time_micros)) } else { cell.time() }
+}
+
 /// Its namespace, unless that is the usual one.
 fn own_namespace(job: &Job) -> Option<&str> {
     let namespace = &*job.shape.namespace;
@@ -169,5 +177,24 @@ fn scheduler_says(shared: &Shared, cell: &Cell, job: &Job, group: u16) -> String
             )
         }
         (false, None) => format!("no scheduler {scheduler} is connected; {start_one}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plenum_model::{Delta, Revision};
+
+    // Of a cell that stood still it was told for hours that a task was about to fail again, and that another one waited for its next attempt.
+    #[test]
+    fn what_waits_is_held_against_the_time_that_was_asked_for_and_not_that_of_the_last_change() {
+        let mut cell = Cell::default();
+        cell.apply(&Delta::new(Revision(1), LogTime::from_micros(1))).unwrap();
+        let micros = |revision, time_micros| then(v1::At { revision, time_micros }, &cell).micros;
+        assert_eq!(micros(0, 700_000_000), 700_000_000);
+        // Of both it is the earlier one: here the time, then the revision.
+        assert_eq!(micros(2, 700_000_000), 700_000_000);
+        assert_eq!(micros(1, 700_000_000), 1);
+        assert_eq!(micros(1, 0), 1);
     }
 }
