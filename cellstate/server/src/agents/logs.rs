@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use plenum_model::MachineId;
 use plenum_proto::v1;
 use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Chunks that wait for a reader.
 const CHUNKS_MAX: usize = 16;
@@ -57,12 +58,19 @@ pub(crate) struct Reading {
     pub(crate) request: u64,
     pub(crate) chunks: mpsc::Receiver<Chunk>,
     complete: Arc<AtomicBool>,
+    /// It counts as a reader until it has read all that waits for it, or left, also where its agent has sent all.
+    admitted: Option<OwnedSemaphorePermit>,
 }
 
 impl Reading {
     /// Once `chunks` is at its end: whether that is the log's. Otherwise the agent left in the middle of it.
     pub(crate) fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Acquire)
+    }
+
+    /// Nothing waits for it any more: another one may read.
+    pub(crate) fn end(&mut self) {
+        drop(self.admitted.take());
     }
 }
 
@@ -92,6 +100,8 @@ struct Relay {
 pub(crate) struct LogRelay {
     relay: Mutex<Relay>,
     readers_max: usize,
+    /// How many more there may be.
+    admits: Arc<Semaphore>,
 }
 
 impl LogRelay {
@@ -99,7 +109,8 @@ impl LogRelay {
     pub(crate) fn new(term: u64, readers_max: usize) -> Self {
         // An agent may still answer what a server before this one asked: no number may be given twice.
         let last = term << 32;
-        Self { relay: Mutex::new(Relay { last, readers: BTreeMap::new(), agents: BTreeMap::new() }), readers_max }
+        let relay = Mutex::new(Relay { last, readers: BTreeMap::new(), agents: BTreeMap::new() });
+        Self { relay, readers_max, admits: Arc::new(Semaphore::new(readers_max.min(Semaphore::MAX_PERMITS))) }
     }
 
     /// An agent follows: it is asked through this. The one before it, if any, is not asked any more.
@@ -123,10 +134,8 @@ impl LogRelay {
 
     /// Asks a machine's agent for a log.
     pub(crate) fn read(&self, machine: u32, mut asked: v1::LogsAsked) -> Result<Reading, NoLogs> {
+        let admitted = Arc::clone(&self.admits).try_acquire_owned().map_err(|_| NoLogs::TooMany(self.readers_max))?;
         let mut relay = self.relay.lock();
-        if relay.readers.len() >= self.readers_max {
-            return Err(NoLogs::TooMany(self.readers_max));
-        }
         let agent = relay.agents.get(&machine).ok_or(NoLogs::AgentGone)?;
         let place = || agent.clone().try_reserve_owned().map_err(|full| no_place(&full));
         let (leaving, asking) = (place()?, place()?);
@@ -137,7 +146,7 @@ impl LogRelay {
         let (chunks, receiver) = mpsc::channel(CHUNKS_MAX);
         let complete = Arc::<AtomicBool>::default();
         relay.readers.insert(request, Reader { machine, chunks, complete: Arc::clone(&complete), leaving });
-        Ok(Reading { request, chunks: receiver, complete })
+        Ok(Reading { request, chunks: receiver, complete, admitted: Some(admitted) })
     }
 
     /// A reader left, or has all.
@@ -204,5 +213,30 @@ mod tests {
             heard.iter().filter(|(_, cancelled)| *cancelled).map(|(request, _)| *request).collect();
         assert_eq!(cancelled, left);
         assert!(read().is_ok());
+    }
+
+    // A log that its agent had sent counted as read, and what waited of it for a slow reader was bounded by nothing.
+    #[test]
+    fn who_has_not_read_all_counts_as_a_reader_also_when_the_agent_has_sent_it() {
+        let relay = LogRelay::new(1, 1);
+        let mut asked = relay.agent(MACHINE);
+        let read = || relay.read(MACHINE.slot, v1::LogsAsked::default());
+        let send_all = |request| {
+            let writing = relay.writing(request).unwrap();
+            (0..CHUNKS_MAX).for_each(|_| writing.chunks.try_send(Ok(v1::LogChunk::default())).unwrap());
+            relay.ended(request, &writing);
+        };
+        let mut first = read().unwrap();
+        send_all(first.request);
+        assert_eq!(read().err(), Some(NoLogs::TooMany(1)));
+        first.end();
+        let second = read().unwrap();
+        assert_eq!(waiting(&mut asked).len(), 2);
+        // Nor does it go with its agent.
+        drop(asked);
+        relay.agent_left(MACHINE);
+        assert_eq!(read().err(), Some(NoLogs::TooMany(1)));
+        drop(second);
+        assert_eq!(read().err(), Some(NoLogs::AgentGone));
     }
 }

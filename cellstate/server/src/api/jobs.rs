@@ -362,6 +362,8 @@ impl Stream for Reader {
             None => Some(broken_off()),
         };
         self.has_ended = true;
+        // Before its caller hears of the end, and perhaps reads the next one.
+        self.reading.end();
         Poll::Ready(failed.map(|failure| Err(failure.into_status())))
     }
 }
