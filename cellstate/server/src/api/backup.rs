@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use plenum_journal::{ReadError, Tail};
 use plenum_model::Cell;
 use plenum_proto::{pages, v1};
@@ -26,11 +27,23 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Snapshots that are tried, until one's last frame is still in the log.
 const TRIES: u32 = 5;
 
+/// The turn of the one backup that is being taken: over when nothing is left of it, or nobody has read on for too long.
+type Turn = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
+
 /// What is left of a backup for its reader. Why it ends early comes before the chunks that wait: who reads slowly would not hear of it any
 /// more while the server ends, which waits half a second for its connections, and what a backup lacks makes the rest of no use.
 pub(super) struct Chunks {
     chunks: mpsc::Receiver<v1::BackupChunk>,
     failed: oneshot::Receiver<Status>,
+    turn: Turn,
+}
+
+impl Chunks {
+    /// The reader is told the end next: from then on another backup may begin.
+    fn end(&mut self) {
+        drop(self.turn.lock().take());
+        self.failed.close();
+    }
 }
 
 impl Stream for Chunks {
@@ -41,12 +54,17 @@ impl Stream for Chunks {
         if let Poll::Ready(Ok(status)) = failed {
             self.chunks.close();
             while self.chunks.try_recv().is_ok() {}
+            self.end();
             return Poll::Ready(Some(Err(status)));
         }
         match self.chunks.poll_recv(context) {
             Poll::Ready(Some(chunk)) => Poll::Ready(Some(Ok(chunk))),
             // The reason is given before the chunks end, and may have come since it was looked for above.
-            Poll::Ready(None) => Poll::Ready(self.failed.try_recv().ok().map(Err)),
+            Poll::Ready(None) => {
+                let failed = self.failed.try_recv().ok();
+                self.end();
+                Poll::Ready(failed.map(Err))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -61,8 +79,9 @@ pub(super) async fn begin(shared: &Arc<Shared>) -> Result<Chunks, Failure> {
     let (cell, tail) = consistent(shared).await?;
     let (out, chunks) = mpsc::channel(CHUNKS_MAX);
     let (fails, failed) = oneshot::channel();
-    tokio::spawn(send(shared.clone(), cell, tail, (out, fails), permit));
-    Ok(Chunks { chunks, failed })
+    let turn = Arc::new(Mutex::new(Some(permit)));
+    tokio::spawn(send(shared.clone(), cell, tail, (out, fails), turn.clone()));
+    Ok(Chunks { chunks, failed, turn })
 }
 
 /// A snapshot, and the end of the log at its revision.
@@ -97,11 +116,19 @@ async fn send(
     shared: Arc<Shared>,
     cell: Cell,
     tail: Tail,
-    (out, fails): (mpsc::Sender<v1::BackupChunk>, oneshot::Sender<Status>),
-    permit: OwnedSemaphorePermit,
+    (out, mut fails): (mpsc::Sender<v1::BackupChunk>, oneshot::Sender<Status>),
+    turn: Turn,
 ) {
-    let sent = send_all(&shared, &cell, tail, &out).await;
-    drop((shared, cell, permit));
+    let sent = send_all(&shared, cell, tail, &out).await;
+    let sent = match sent {
+        Ok(()) => {
+            drop(out);
+            end_is_read(&shared, &mut fails).await
+        }
+        failed => failed,
+    };
+    drop(shared);
+    drop(turn.lock().take());
     match sent {
         Ok(()) => tracing::info!(revision = tail.revision, "a backup was taken"),
         Err(failure) => {
@@ -112,21 +139,23 @@ async fn send(
     }
 }
 
-async fn send_all(
-    shared: &Shared,
-    cell: &Cell,
-    tail: Tail,
-    out: &mpsc::Sender<v1::BackupChunk>,
-) -> Result<(), Failure> {
-    let mut encoder = Encoder::begin(&manifest(cell, shared.identity.incarnation, tail));
-    for (table, number) in pages::every(cell) {
-        encoder.page(&pages::encode_page(cell, table, number));
+/// Returns when all was taken from the queue, as far as it is read at all: what waits in it for nobody is memory.
+async fn send_all(shared: &Shared, cell: Cell, tail: Tail, out: &mpsc::Sender<v1::BackupChunk>) -> Result<(), Failure> {
+    let mut encoder = Encoder::begin(&manifest(&cell, shared.identity.incarnation, tail));
+    for (table, number) in pages::every(&cell) {
+        encoder.page(&pages::encode_page(&cell, table, number));
         if encoder.pending_bytes() >= CHUNK_BYTES {
             hand_over(shared, &mut encoder, out).await?;
         }
     }
     encoder.end();
-    hand_over(shared, &mut encoder, out).await
+    // No page is copied any more for what is read slowly.
+    drop(cell);
+    hand_over(shared, &mut encoder, out).await?;
+    for free in 1..=CHUNKS_MAX {
+        drop(patiently(shared, out.reserve_many(free)).await?.map_err(|_| nobody_reads())?);
+    }
+    Ok(())
 }
 
 /// Fails when nobody takes it.
@@ -134,17 +163,30 @@ async fn hand_over(shared: &Shared, encoder: &mut Encoder, out: &mpsc::Sender<v1
     let mut rest = encoder.take();
     while !rest.is_empty() {
         let data = rest.split_to(rest.len().min(CHUNK_BYTES));
-        tokio::select! {
-            sent = tokio::time::timeout(PATIENCE, out.send(v1::BackupChunk { data })) => {
-                if !matches!(sent, Ok(Ok(()))) {
-                    let message = format!("nobody has read on for {PATIENCE:?}; take another one");
-                    return Err(Failure::new(Code::DeadlineExceeded, "TIME_LIMIT", message));
-                }
-            }
-            () = shared.ended() => return Err(Failure::ending()),
-        }
+        patiently(shared, out.send(v1::BackupChunk { data })).await?.map_err(|_| nobody_reads())?;
     }
     Ok(())
+}
+
+/// What waits for the reader, for as long as that may take.
+async fn patiently<T>(shared: &Shared, taken: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::select! {
+        taken = tokio::time::timeout(PATIENCE, taken) => taken.map_err(|_| nobody_reads()),
+        () = shared.ended() => Err(Failure::ending()),
+    }
+}
+
+/// Waits until the stream was read to its end, or left; fails when nobody does. When the server ends, what is on its way may still arrive.
+async fn end_is_read(shared: &Shared, fails: &mut oneshot::Sender<Status>) -> Result<(), Failure> {
+    tokio::select! {
+        closed = tokio::time::timeout(PATIENCE, fails.closed()) => closed.map_err(|_| nobody_reads()),
+        () = shared.ended() => Ok(()),
+    }
+}
+
+fn nobody_reads() -> Failure {
+    let message = format!("nobody has read on for {PATIENCE:?}; take another one");
+    Failure::new(Code::DeadlineExceeded, "TIME_LIMIT", message)
 }
 
 #[cfg(test)]
@@ -153,12 +195,39 @@ mod tests {
 
     use super::*;
 
+    /// The stream of a backup, and what goes into it.
+    fn stream() -> (mpsc::Sender<v1::BackupChunk>, oneshot::Sender<Status>, Chunks) {
+        let (out, chunks) = mpsc::channel(CHUNKS_MAX);
+        let (fails, failed) = oneshot::channel();
+        (out, fails, Chunks { chunks, failed, turn: Turn::default() })
+    }
+
+    /// A small one was over when the server had put it aside for its reader, and callers that read nothing had as many as they asked for.
+    #[tokio::test]
+    async fn a_backup_is_being_taken_until_its_caller_has_read_all_or_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = crate::ServerOptions::new(dir.path());
+        options.settings.segment_bytes = 1 << 20;
+        let server = crate::Server::start(options).await.unwrap();
+        let shared = server.shared();
+        let mut first = begin(shared).await.unwrap();
+        // All there is of a cell that has just begun, but for its end.
+        assert!(first.next().await.is_some_and(|chunk| chunk.is_ok()));
+        assert_eq!(begin(shared).await.err().unwrap().code, "BACKUP_RUNNING");
+        assert!(first.next().await.is_none());
+        let second = begin(shared).await.unwrap();
+        assert_eq!(begin(shared).await.err().unwrap().code, "BACKUP_RUNNING");
+        drop(second);
+        while begin(shared).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        server.shutdown().await.unwrap();
+    }
+
     /// It stood behind chunks that a slow reader had not taken when its server was gone: the reader saw a broken connection.
     #[tokio::test]
     async fn why_a_backup_ends_early_comes_before_the_chunks_that_wait() {
-        let (out, chunks) = mpsc::channel(CHUNKS_MAX);
-        let (fails, failed) = oneshot::channel();
-        let mut stream = Chunks { chunks, failed };
+        let (out, fails, mut stream) = stream();
         for _ in 0..2 {
             out.send(v1::BackupChunk { data: "some".into() }).await.unwrap();
         }
@@ -171,9 +240,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_backup_that_is_whole_ends_with_its_last_chunk() {
-        let (out, chunks) = mpsc::channel(CHUNKS_MAX);
-        let (fails, failed) = oneshot::channel::<Status>();
-        let mut stream = Chunks { chunks, failed };
+        let (out, fails, mut stream) = stream();
         out.send(v1::BackupChunk { data: "all".into() }).await.unwrap();
         drop(fails);
         assert!(stream.next().await.is_some_and(|chunk| chunk.is_ok()));
