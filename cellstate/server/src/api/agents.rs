@@ -33,6 +33,8 @@ const LOG_CHUNK_BYTES_MAX: usize = 64 << 10;
 /// How often is looked whether an agent's earlier registration is decided, and for how long: agents give their calls ten seconds.
 const EARLIER_EVERY: Duration = Duration::from_millis(10);
 const EARLIER_WITHIN: Duration = Duration::from_secs(10);
+/// When it asks again, if it is not decided by then.
+const EARLIER_RETRY: Duration = Duration::from_secs(1);
 /// Messages between a stream and its connection: each may be a part of a large set.
 const MESSAGES_MAX: usize = 1;
 
@@ -150,7 +152,8 @@ impl AgentsService {
                 Err(Hindrance::Earlier) => {
                     let message =
                         format!("an earlier registration of {name} by this agent is not decided yet; ask again");
-                    return Err(Failure::new(Code::Unavailable, "OUTCOME_UNKNOWN", message));
+                    let unknown = Failure::new(Code::Unavailable, "OUTCOME_UNKNOWN", message);
+                    return Err(unknown.retry(EARLIER_RETRY));
                 }
             }
         }

@@ -21,8 +21,14 @@ pub(crate) const RETRY: &str = "plenum-retry-after-micros";
 /// Of a revision, or a time, that was there and can't be read any more.
 pub(crate) const RETIRED: &str = "REVISION_RETIRED";
 
+/// Of what the history has not got, or can't look at now.
+pub(super) const HISTORY_BEHIND: &str = "HISTORY_BEHIND";
+
 /// Bytes of a message: it may repeat what was asked for, which may be megabytes, and travels in headers, of which a client takes some 16 KiB.
 const MESSAGE_BYTES_MAX: usize = 2 << 10;
+
+/// When the history is asked again for what it has not got yet, or could not look at.
+const HISTORY_RETRY: Duration = Duration::from_secs(1);
 
 /// When a paused scheduler tries again: nobody tells it that it was resumed.
 const PAUSED_RETRY: Duration = Duration::from_secs(1);
@@ -172,15 +178,20 @@ impl Failure {
         self.of_a_number_that_came_before().retry(after)
     }
 
+    /// The history has not got it, or can't be looked at, and will be asked again.
+    pub(super) fn history_behind(message: impl Into<String>) -> Self {
+        Self::new(Code::Unavailable, HISTORY_BEHIND, message).retry(HISTORY_RETRY)
+    }
+
     pub(crate) fn history(error: &plenum_history::ReadError) -> Self {
         use plenum_history::ReadError as Read;
         let (status, code) = match error {
             Read::Retired { .. } | Read::TimeRetired { .. } => (Code::OutOfRange, RETIRED),
             // What nobody can have seen was refused before: it has it not yet, or, after it was opened again, not any more.
-            Read::NotThere { asked, .. } if *asked > 0 => (Code::Unavailable, "HISTORY_BEHIND"),
+            Read::NotThere { asked, .. } if *asked > 0 => return Self::history_behind(told(error)),
             Read::NotThere { .. } | Read::BeforeFirst => (Code::OutOfRange, "NO_SUCH_REVISION"),
             // It may be as it was written, and is to be had when what is in the way has passed.
-            Read::Store(error) if error.may_be_sound() => (Code::Unavailable, "HISTORY_BEHIND"),
+            Read::Store(store) if store.may_be_sound() => return Self::history_behind(told(error)),
             Read::Store(_) => (Code::Internal, "DAMAGED_HISTORY"),
         };
         Self::new(status, code, told(error))
@@ -332,11 +343,13 @@ mod tests {
         let what = || "too many open files".to_owned();
         let unread = of(StoreError::LogUnread { first: 1, what: what() });
         assert_eq!((unread.status, unread.code), (Code::Unavailable, "HISTORY_BEHIND"));
+        assert_eq!(unread.retry_after, Duration::from_secs(1));
         assert!(unread.message.contains("open files"), "{}", unread.message);
         assert_eq!(of(StoreError::Log { first: 1, what: what() }).code, "DAMAGED_HISTORY");
         // Of a revision that it had before its store was opened again there was none, for good.
         let behind = Failure::history(&ReadError::NotThere { asked: 9, newest: 8 });
         assert_eq!((behind.status, behind.code), (Code::Unavailable, "HISTORY_BEHIND"));
+        assert_eq!(behind.retry_after, Duration::from_secs(1));
     }
 
     // Its scheduler gave it up, as one that was not executed and never will be.

@@ -333,7 +333,7 @@ impl v1::jobs_server::Jobs for JobsService {
                 NoLogs::TooMany(_) | NoLogs::AgentBusy => {
                     Failure::new(Code::ResourceExhausted, "TOO_MANY_READERS", message).retry(READERS_RETRY)
                 }
-                NoLogs::AgentGone => Failure::new(Code::Unavailable, "AGENT_GONE", message),
+                NoLogs::AgentGone => Failure::new(Code::Unavailable, "AGENT_GONE", message).retry(AGENT_RETRY),
             }
         })?;
         Ok(Response::new(Box::pin(Reader { shared: self.shared.clone(), reading, has_ended: false })))

@@ -10,7 +10,7 @@ use plenum_proto::{delta, v1};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
-use super::failure::{Failure, RETIRED};
+use super::failure::{Failure, HISTORY_BEHIND, RETIRED};
 use super::listing;
 use crate::engine::Stopped;
 use crate::error::ServerError;
@@ -187,14 +187,20 @@ pub(super) async fn reach(shared: &Shared, revision: Revision) -> Result<(), Fai
 
 /// The history has not got a revision.
 pub(super) fn behind(shared: &Shared, revision: Revision) -> Failure {
-    let message = match shared.feed.stopped() {
+    match shared.feed.stopped() {
+        // To ask again before that is of no use.
         Some(Stopped::ForGood(why)) => {
-            format!("the history takes nothing more until the server starts again: {why}")
+            let message = format!("the history takes nothing more until the server starts again: {why}");
+            Failure::new(Code::Unavailable, HISTORY_BEHIND, message)
         }
-        Some(Stopped::ForNow(why)) => format!("the history can't be written now, and goes on by itself: {why}"),
-        None => format!("the history has not got revision {revision} yet; try again in a moment"),
-    };
-    Failure::new(Code::Unavailable, "HISTORY_BEHIND", message)
+        Some(Stopped::ForNow(why)) => {
+            Failure::history_behind(format!("the history can't be written now, and goes on by itself: {why}"))
+        }
+        None => {
+            let message = format!("the history has not got revision {revision} yet; try again in a moment");
+            Failure::history_behind(message)
+        }
+    }
 }
 
 /// Reads that are under way at a time: each has a thread, and may keep a picture of the cell or a cell of the past.

@@ -207,7 +207,9 @@ async fn logs_are_relayed_from_the_agent_to_the_reader() {
 
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     let ask = v1::LogsRequest { allocation, tail_lines: 5, ..Default::default() };
-    assert_eq!(code(&jobs.logs(ask).await.unwrap_err()), "AGENT_GONE");
+    let gone = jobs.logs(ask).await.unwrap_err();
+    assert_eq!(code(&gone), "AGENT_GONE");
+    assert_eq!(gone.metadata().get("plenum-retry-after-micros").unwrap(), "1000000");
 
     let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
     let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };

@@ -87,6 +87,7 @@ async fn a_history_that_could_not_be_written_goes_on_by_itself_and_the_log_is_re
     let error = jobs.job_history(ask()).await.unwrap_err();
     assert_eq!(code(&error), "HISTORY_BEHIND", "{error}");
     assert!(error.message().contains("goes on by itself"), "{error}");
+    assert_eq!(error.metadata().get("plenum-retry-after-micros").unwrap(), "1000000");
     for _ in 0..200 {
         more().await;
     }
@@ -208,10 +209,14 @@ async fn a_history_that_fails_again_looks_for_damage_and_names_it() {
             crate::kept::damage_images(dir);
         }
         failing.end();
+        let mut is_told_to_ask_again = true;
         for _ in 0..400 {
             let ask = v1::JobHistoryRequest { name: "job-0".into(), ..Default::default() };
             match Jobs::new(channel.clone()).job_history(ask).await {
-                Err(error) => told = error.message().to_owned(),
+                Err(error) => {
+                    told = error.message().to_owned();
+                    is_told_to_ask_again = error.metadata().contains_key("plenum-retry-after-micros");
+                }
                 Ok(_) if !is_stopped(&server).await => break,
                 // It failed, or ended, when it had got all there is, which can be read: now it lacks something.
                 Ok(_) => {
@@ -221,6 +226,7 @@ async fn a_history_that_fails_again_looks_for_damage_and_names_it() {
             }
             if told.contains("until the server starts again") {
                 assert!(told.contains("hecksum"), "{told}");
+                assert!(!is_told_to_ask_again, "it is of no use");
                 submit(&channel, job("after", 1)).await;
                 return server.shutdown().await.unwrap();
             }

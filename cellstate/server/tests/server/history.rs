@@ -57,6 +57,12 @@ async fn until(channel: &Channel, is_so: impl Fn(&v1::StatusResponse) -> bool) -
     panic!("it never came to that: {:?}", status(channel).await);
 }
 
+/// The history has not come so far, and whoever asks is told when to ask again.
+fn assert_behind(refused: &tonic::Status) {
+    assert_eq!((refused.code(), code(refused).as_str()), (Code::Unavailable, "HISTORY_BEHIND"), "{refused}");
+    assert_eq!(refused.metadata().get("plenum-retry-after-micros").unwrap(), "1000000");
+}
+
 #[tokio::test]
 async fn a_job_an_allocation_and_a_machine_tell_what_happened_and_who_asked() {
     let dir = tempfile::tempdir().unwrap();
@@ -431,7 +437,7 @@ async fn of_an_allocation_that_the_history_has_not_heard_of_yet_nothing_is_said(
     let ended = run_one(&channel, &mut session, &machine, "first").await;
     let ask = v1::AllocationHistoryRequest { allocation: ended, ..Default::default() };
     let behind = Jobs::new(channel).allocation_history(ask).await.unwrap_err();
-    assert_eq!((behind.code(), code(&behind).as_str()), (Code::Unavailable, "HISTORY_BEHIND"), "{behind}");
+    assert_behind(&behind);
     server.shutdown().await.unwrap();
 }
 
@@ -463,7 +469,7 @@ async fn a_time_that_the_history_has_is_told_of_however_far_behind_it_is() {
     // Which was the newest one then, only who has all of that time can tell.
     let third = jobs.get(get("third", None)).await.unwrap().into_inner();
     let behind = jobs.get(get("third", then(0, submitted(&third)))).await.unwrap_err();
-    assert_eq!((behind.code(), code(&behind).as_str()), (Code::Unavailable, "HISTORY_BEHIND"), "{behind}");
+    assert_behind(&behind);
     server.kill().await.unwrap();
 }
 
