@@ -95,6 +95,8 @@ impl Failure {
             ),
             // There is too much of something in it: said where it was counted.
             Code::InvalidArgument => Some(Self::invalid(status.message())),
+            // It is compressed, and no method takes such.
+            Code::Unimplemented => Some(Self::new(Code::Unimplemented, "UNIMPLEMENTED", status.message())),
             _ => None,
         }
     }

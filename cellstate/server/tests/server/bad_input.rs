@@ -107,6 +107,29 @@ async fn bytes_that_are_no_message_are_bad_input_and_no_fault_of_the_server() {
     server.shutdown().await.unwrap();
 }
 
+// It was refused without a code of ours, and so looked like a fault on the way.
+#[tokio::test]
+async fn a_compressed_call_is_refused_as_what_no_method_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let before = standing(&server, &channel).await;
+    for method in ["Cell/Commit", "Cell/Session", "Jobs/Submit", "Inspect/Status", "Agents/SendLogs"] {
+        let path = format!("/plenum.v1.{method}");
+        let mut client = tonic::client::Grpc::new(channel.clone());
+        client.ready().await.unwrap();
+        let codec = Codec::<Nonsense, Nonsense>::default();
+        let mut compressed = tonic::Request::new(tokio_stream::once(Nonsense));
+        compressed.metadata_mut().insert("grpc-encoding", "gzip".parse().unwrap());
+        let refused = client.streaming(compressed, path.parse().unwrap(), codec).await.expect_err("it is refused");
+        assert_eq!(refusal(&refused), of(Code::Unimplemented, "UNIMPLEMENTED"), "{path}: {refused}");
+        assert!(refused.message().contains("gzip"), "{refused}");
+        assert_eq!(refused.metadata().get("grpc-accept-encoding").unwrap(), "identity");
+    }
+    assert_eq!(standing(&server, &channel).await, before);
+    server.shutdown().await.unwrap();
+}
+
 /// A request on a session's stream, or bytes that are none.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Asked {
