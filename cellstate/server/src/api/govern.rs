@@ -236,7 +236,8 @@ fn partition_view(cell: &Cell, name: &Arc<str>, partition: &Partition) -> v1::Pa
     view
 }
 
-/// Everybody who schedules: has a session, jobs, unusual rights, or is paused. Of the past nobody knows who was connected: `present` is none then.
+/// Everybody who schedules: has a session, jobs, unusual rights, or is paused. And who had a session or jobs, as long as the cell knows the name: by that
+/// the command line tells a scheduler that is away from a slip in its name. Of the past nobody knows who was connected: `present` is none then.
 fn scheduler_views(present: Option<&Shared>, cell: &Cell) -> BTreeMap<String, v1::SchedulerView> {
     let mut views: BTreeMap<String, v1::SchedulerView> = BTreeMap::new();
     let mut view = |name: &str, change: &mut dyn FnMut(&mut v1::SchedulerView)| {

@@ -296,6 +296,20 @@ async fn who_was_connected_in_the_past_is_not_made_up() {
     server.shutdown().await.unwrap();
 }
 
+// By its row the command line tells it from a name that was never heard.
+#[tokio::test]
+async fn a_scheduler_that_has_left_is_listed_with_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let session = Session::open(&channel, "batch").await.unwrap().welcome.session;
+    CellClient::new(channel.clone()).close(v1::CloseRequest { session, incarnation: 0 }).await.unwrap();
+    let listed = GovernClient::new(channel).list_schedulers(list()).await.unwrap().into_inner();
+    let rows: Vec<_> = listed.schedulers.iter().map(|row| (row.name.as_str(), row.sessions, row.jobs)).collect();
+    assert_eq!(rows, [("batch", 0, 0)]);
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn holds_are_taken_by_their_jobs_own_scheduler_and_recurring_jobs_are_launched() {
     let dir = tempfile::tempdir().unwrap();
