@@ -105,7 +105,7 @@ async fn watch(
             follow(&mut watcher, until, Some(PATIENCE), &mut file).await?;
         }
     }
-    let transactions = watcher.transactions().await?;
+    let (transactions, listed) = watcher.transactions().await?;
     let calls = read_calls(logs)?;
     // The cell went on meanwhile, and its clients were told of that.
     let decided = transactions.iter().filter_map(|view| Some(view.outcome.as_ref()?.revision));
@@ -113,7 +113,7 @@ async fn watch(
     follow(&mut watcher, told.unwrap_or(0), Some(PATIENCE), &mut file).await?;
     let listings = vec![watcher.listing(watcher.recording.position().map(|(_, revision)| revision)).await?];
     let recordings = vec![watcher.recording];
-    Ok(Evidence { recordings, calls, transactions, listings, sightings: Vec::new() })
+    Ok(Evidence { recordings, calls, transactions, listed: Some(listed), listings, sightings: Vec::new() })
 }
 
 /// Follows until a revision was heard, over however many connections; or, where there is a patience, until the cell has said for so long
@@ -180,6 +180,10 @@ fn report(evidence: &Evidence) -> ExitCode {
         verdict.violations.len(),
         evidence.calls.len()
     ));
+    if verdict.unchecked > 0 {
+        let count = verdict.unchecked;
+        say(&format!("{count} transactions could not be checked: neither deltas nor a list tell of them"));
+    }
     match (verdict.violations.is_empty(), folded) {
         (false, _) => ExitCode::from(1),
         (true, 0) => {

@@ -7,7 +7,7 @@
 //! | 2 | [`property_culprits_are_true`] |
 //! | 3 | [`property_minimums_hold`] |
 //! | 4 | [`property_revisions_have_no_gaps`] |
-//! | 5 | [`property_acknowledged_is_durable`], [`property_the_history_reaches_what_was_told`] |
+//! | 5 | [`property_acknowledged_is_durable`], [`property_acknowledged_is_listed`], [`property_the_history_reaches_what_was_told`] |
 //! | 6 | [`property_a_number_takes_effect_once`] |
 //! | 7 | [`property_used_is_the_sum`] |
 //! | 8 | [`property_snapshots_equal_the_fold`] |
@@ -37,8 +37,9 @@ pub use governed::{
     Sighting, property_each_instant_is_launched_once, property_holds_keep_their_order, property_what_runs_has_room,
 };
 pub use numbers::{
-    property_a_number_takes_effect_once, property_acknowledged_is_durable, property_minimums_hold,
-    property_replies_equal_the_fold, property_the_history_reaches_what_was_told,
+    count_of_unchecked, property_a_number_takes_effect_once, property_acknowledged_is_durable,
+    property_acknowledged_is_listed, property_minimums_hold, property_replies_equal_the_fold,
+    property_the_history_reaches_what_was_told,
 };
 pub use order::property_real_time_order_holds;
 pub use outside::{
@@ -67,10 +68,31 @@ pub struct Evidence {
     pub calls: Vec<Call>,
     /// Transactions as the cell's history has them.
     pub transactions: Vec<v1::TransactionView>,
+    /// How much of the history they are all of; `None`: nobody asked for them.
+    pub listed: Option<Listed>,
     /// What the cell said of its machines.
     pub listings: Vec<Listing>,
     /// What ran on its machines.
     pub sightings: Vec<Sighting>,
+}
+
+/// Revisions of which a cell listed all transactions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Of which incarnation the cell was then.
+    pub incarnation: u64,
+    /// The first one: what is older is retired.
+    pub from: u64,
+    /// The last one.
+    pub to: u64,
+}
+
+impl Listed {
+    /// Whether a transaction of this revision would be listed.
+    #[must_use]
+    pub fn covers(&self, revision: u64) -> bool {
+        (self.from..=self.to).contains(&revision)
+    }
 }
 
 /// A transaction that was decided, wherever that is known from.
@@ -96,6 +118,11 @@ impl Evidence {
         });
         by_clients.chain(by_history).filter(|decided| !decided.asked.dry_run)
     }
+
+    /// The same, of one incarnation.
+    pub fn decided_in(&self, incarnation: u64) -> impl Iterator<Item = Decided<'_>> {
+        self.decided().filter(move |one| one.asked.incarnation == incarnation)
+    }
 }
 
 /// What was checked, and what does not hold.
@@ -107,6 +134,8 @@ pub struct Verdict {
     pub folded: usize,
     /// Transactions that were looked at.
     pub transactions: usize,
+    /// Those of which nobody can say whether they are there: of revisions whose deltas are not known, and that no list was read of.
+    pub unchecked: usize,
     /// The last revision that was folded.
     pub newest: u64,
 }
@@ -125,16 +154,21 @@ pub fn check(evidence: &Evidence) -> Verdict {
         }
     };
     verdict.violations.extend(property_the_history_reaches_what_was_told(&chronicles, &evidence.calls));
+    let is_watched = |incarnation: u64| chronicles.iter().any(|chronicle| chronicle.incarnation == incarnation);
+    verdict.unchecked = evidence.decided().filter(|one| !is_watched(one.asked.incarnation)).count();
     for chronicle in &chronicles {
-        let decided: Vec<_> = evidence.decided().filter(|one| one.asked.incarnation == chronicle.incarnation).collect();
+        let decided: Vec<_> = evidence.decided_in(chronicle.incarnation).collect();
+        let unchecked = count_of_unchecked(chronicle, evidence);
         verdict.folded += chronicle.folded();
-        verdict.transactions += decided.len();
+        verdict.transactions += decided.len() - unchecked;
+        verdict.unchecked += unchecked;
         verdict.newest = chronicle.newest();
         let violations = [
             property_no_room_is_overcommitted(chronicle),
             property_culprits_are_true(chronicle, &decided),
             property_minimums_hold(chronicle, &decided),
             property_acknowledged_is_durable(chronicle, &decided),
+            property_acknowledged_is_listed(chronicle, evidence),
             property_a_number_takes_effect_once(chronicle, &decided),
             property_used_is_the_sum(chronicle, &evidence.listings),
             property_snapshots_equal_the_fold(chronicle, &evidence.recordings),

@@ -9,7 +9,7 @@ use plenum_proto::v1::inspect_client::InspectClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
-use crate::properties::Listing;
+use crate::properties::{Listed, Listing};
 use crate::stream::{BadStream, Recording};
 
 /// Rows of a listing that are asked for at once.
@@ -173,20 +173,23 @@ impl Watcher {
     }
 
     /// All transactions of the cell's history up to now, as they were asked and answered, oldest first; and perhaps some that come meanwhile.
+    /// With them, of which revisions they are all.
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn transactions(&self) -> Result<Vec<v1::TransactionView>, WatchError> {
+    pub async fn transactions(&self) -> Result<(Vec<v1::TransactionView>, Listed), WatchError> {
         let mut inspect = self.inspect();
         // A busy cell decides more than is read here.
-        let end = self.status().await?.revision;
+        let status = self.status().await?;
         let mut all: Vec<v1::TransactionView> = Vec::new();
         let mut after_revision = 0;
+        let mut from = 1;
         loop {
             let list = Some(v1::ListRequest { limit: ROWS_MAX, ..v1::ListRequest::default() });
             let request =
                 v1::ListTransactionsRequest { list, oldest_first: true, after_revision, ..Default::default() };
             let answer = inspect.list_transactions(request).await?.into_inner();
+            from = from.max(answer.oldest_revision);
             for view in answer.transactions {
                 let (session, number) =
                     view.outcome.as_ref().map_or((0, 0), |outcome| (outcome.session, outcome.number));
@@ -195,8 +198,10 @@ impl Watcher {
             }
             let newest = all.last().and_then(|view| view.outcome.as_ref()).map_or(0, |outcome| outcome.revision);
             after_revision = newest.max(answer.resume_revision.saturating_sub(1));
-            if !answer.truncated || after_revision >= end {
-                return Ok(all);
+            if !answer.truncated || after_revision >= status.revision {
+                // The history may lack the end.
+                let to = status.revision.min(answer.revision);
+                return Ok((all, Listed { incarnation: status.incarnation, from, to }));
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_proto::v1;
 
-use super::Decided;
+use super::{Decided, Evidence, Listed};
 use crate::calls::{Asked, Call, Reply};
 use crate::chronicle::Chronicle;
 use crate::violation::Violation;
@@ -88,6 +88,54 @@ pub fn property_acknowledged_is_durable(chronicle: &Chronicle, decided: &[Decide
         violations.push(Violation::Lost { client: one.told_by.to_owned(), session, number, revision, what });
     }
     violations
+}
+
+/// Where the delta of a revision is not known, the cell's list of transactions has those that somebody was told of, as far as it was read.
+#[must_use]
+pub fn property_acknowledged_is_listed(chronicle: &Chronicle, evidence: &Evidence) -> Vec<Violation> {
+    let Some(listed) = listed_of(chronicle, evidence) else { return Vec::new() };
+    let found = in_the_list(evidence);
+    let missing = evidence.decided_in(chronicle.incarnation).filter(|one| {
+        let revision = one.outcome.revision;
+        !deltas_tell(chronicle, revision) && listed.covers(revision) && !found.contains(&name_of(one.outcome))
+    });
+    let lost = missing.map(|one| {
+        let (session, number, revision) = name_of(one.outcome);
+        let what = format!("the list of transactions from revision {} on has it not", listed.from);
+        Violation::Lost { client: one.told_by.to_owned(), session, number, revision, what }
+    });
+    lost.collect()
+}
+
+/// How much of what somebody was told of can neither be there nor be missing: its delta is not known, and no list was read that would have it.
+#[must_use]
+pub fn count_of_unchecked(chronicle: &Chronicle, evidence: &Evidence) -> usize {
+    let (listed, found) = (listed_of(chronicle, evidence), in_the_list(evidence));
+    let unchecked = evidence.decided_in(chronicle.incarnation).filter(|one| {
+        let revision = one.outcome.revision;
+        let is_listed = listed.is_some_and(|listed| listed.covers(revision)) || found.contains(&name_of(one.outcome));
+        !deltas_tell(chronicle, revision) && !is_listed
+    });
+    unchecked.count()
+}
+
+/// Whether what was heard says if a revision is there: its delta is known, or all of them end before it.
+fn deltas_tell(chronicle: &Chronicle, revision: u64) -> bool {
+    revision > chronicle.newest() || chronicle.has_delta(revision)
+}
+
+/// What was read of the list is that of one incarnation: another one may have lost, or never had, what this one has.
+fn listed_of<'a>(chronicle: &Chronicle, evidence: &'a Evidence) -> Option<&'a Listed> {
+    evidence.listed.as_ref().filter(|listed| listed.incarnation == chronicle.incarnation)
+}
+
+fn in_the_list(evidence: &Evidence) -> BTreeSet<(u64, u64, u64)> {
+    evidence.transactions.iter().filter_map(|view| view.outcome.as_ref()).map(name_of).collect()
+}
+
+/// Session, number and revision.
+fn name_of(outcome: &v1::Outcome) -> (u64, u64, u64) {
+    (outcome.session, outcome.number, outcome.revision)
 }
 
 /// The history reaches as far as all else that somebody was told of: what was written, such as jobs and machines, and what was read, since

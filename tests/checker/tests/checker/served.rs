@@ -113,7 +113,8 @@ async fn a_served_cell_under_rivals_restarts_and_crashes_keeps_every_promise() {
     for revision in [target.unwrap() / 2, target.unwrap()] {
         evidence.listings.push(fresh.listing(Some(revision)).await.unwrap());
     }
-    evidence.transactions = fresh.transactions().await.unwrap();
+    let (transactions, listed) = fresh.transactions().await.unwrap();
+    (evidence.transactions, evidence.listed) = (transactions, Some(listed));
     evidence.recordings = vec![main.recording, other.recording, fresh.recording, streamed];
     for name in names {
         evidence.calls.extend(calls::read(&folder.path().join(format!("{name}.calls"))).unwrap());
@@ -121,6 +122,7 @@ async fn a_served_cell_under_rivals_restarts_and_crashes_keeps_every_promise() {
     is_worth_looking_at(&evidence);
     let verdict = check(&evidence);
     assert_eq!(verdict.violations, []);
+    assert_eq!(verdict.unchecked, 0, "all of it is in the history: {listed:?}");
     assert!(verdict.folded as u64 + 60 > target.unwrap(), "hardly anything was folded: {verdict:?}");
 }
 
