@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use plenum_journal::{Journal, OpenError, Recovered, SECTOR_BYTES, SimDisk};
+use plenum_journal::{ChainHash, Frame, Journal, OpenError, Recovered, SECTOR_BYTES, SimDisk};
 use plenum_model::planted::{self, Bug};
 
-use crate::books::{Checked, hold};
+use crate::books::{Checked, Violation, hold};
 use crate::random::Random;
 use crate::server;
 
@@ -55,27 +55,76 @@ pub(crate) enum Verdict {
     Harmless,
 }
 
+/// What the log is once it was opened.
+struct Opened {
+    recovered: Recovered,
+    frames: Vec<Kept>,
+}
+
+/// A frame as whoever opens a log is shown it.
+#[derive(PartialEq)]
+struct Kept {
+    term: u64,
+    first_revision: u64,
+    last_revision: u64,
+    hash: ChainHash,
+    payload: Vec<u8>,
+}
+
+impl Kept {
+    fn of(frame: &Frame<'_>) -> Self {
+        let Frame { term, first_revision, last_revision, hash, payload, .. } = *frame;
+        Self { term, first_revision, last_revision, hash, payload: payload.to_vec() }
+    }
+}
+
 /// What the log makes of this flip, on a disk that nobody uses. `None`: it does not even open without.
-pub(crate) fn judge(disk: &SimDisk, place: &Place) -> Result<Option<Verdict>, crate::books::Violation> {
-    let open = |flipped: Option<&Place>| {
+pub(crate) fn judge(disk: &SimDisk, place: &Place) -> Result<Option<Verdict>, Violation> {
+    let open = |flipped: Option<&Place>| -> Result<Opened, OpenError> {
         let trial = disk.fork();
         trial.set_capacity(None);
         flipped.into_iter().for_each(|place| place.rots(&trial));
-        Journal::open(Arc::new(trial.reboot()), server::options()).map(|(_, recovered)| recovered)
+        let mut frames = Vec::new();
+        let claimed = Journal::claim(Arc::new(trial.reboot()), server::options())?;
+        let (_, recovered) = claimed.open(&mut |frame: &Frame<'_>| frames.push(Kept::of(frame)))?;
+        Ok(Opened { recovered, frames })
     };
     let Ok(before) = open(None) else { return Ok(None) };
     match open(Some(place)) {
-        Ok(after) if after.tail == before.tail => Ok(Some(Verdict::Harmless)),
-        Ok(after) => invariant_only_the_last_frame_is_cut(place, &before, &after).map(|()| Some(Verdict::Cut)),
+        Ok(after) => compare(place, &before, &after).map(Some),
         Err(error) => invariant_damage_is_named(place, &error).map(|()| Some(Verdict::Refused)),
     }
 }
 
-fn invariant_only_the_last_frame_is_cut(place: &Place, before: &Recovered, after: &Recovered) -> Checked {
-    let last_only = after.cut.is_some() && after.frames + 1 >= before.frames;
-    hold(last_only && after.tail.revision >= before.mark.revision, "invariant_only_the_last_frame_is_cut", || {
-        format!("{place:?}: {before:?} became {after:?}")
+/// What a flip made of a log that opens in spite of it. The mark may be another one: of its two slots the older one counts as well.
+fn compare(place: &Place, before: &Opened, after: &Opened) -> Result<Verdict, Violation> {
+    let told = |opened: &Opened| {
+        let Recovered { identity, created, oldest_revision, tail, ref cut, mark: _, frames } = opened.recovered;
+        (identity, created, oldest_revision, tail, cut.clone(), frames)
+    };
+    if told(before) == told(after) && before.frames == after.frames {
+        return Ok(Verdict::Harmless);
+    }
+    invariant_only_the_last_frame_is_cut(place, before, after).map(|()| Verdict::Cut)
+}
+
+/// And what is left of the log is what it was: the cut is the end of a write, or was nothing yet.
+fn invariant_only_the_last_frame_is_cut(place: &Place, before: &Opened, after: &Opened) -> Checked {
+    let (was, is) = (&before.recovered, &after.recovered);
+    let is_same_log = (was.identity, was.created, was.oldest_revision) == (is.identity, is.created, is.oldest_revision);
+    let last_only = is.cut.is_some() && after.frames.len() + 1 >= before.frames.len();
+    let is_as_it_was = is_same_log && before.frames.starts_with(&after.frames) && is_told(before) && is_told(after);
+    let is_acknowledged = is.tail.revision >= was.mark.revision;
+    hold(last_only && is_as_it_was && is_acknowledged, "invariant_only_the_last_frame_is_cut", || {
+        format!("{place:?}: {was:?} became {is:?}")
     })
+}
+
+/// Whether a log says of its end and its length what its frames are.
+fn is_told(opened: &Opened) -> bool {
+    let Recovered { tail, frames, .. } = &opened.recovered;
+    let ends_so = |last: &Kept| (last.last_revision, last.term, last.hash) == (tail.revision, tail.term, tail.hash);
+    *frames == opened.frames.len() as u64 && opened.frames.last().is_none_or(ends_so)
 }
 
 fn invariant_damage_is_named(place: &Place, error: &OpenError) -> Checked {
@@ -83,4 +132,87 @@ fn invariant_damage_is_named(place: &Place, error: &OpenError) -> Checked {
     hold(!matches!(error, OpenError::Disk(_)) && text.contains(&place.name), "invariant_damage_is_named", || {
         format!("{place:?}: {text}")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use plenum_journal::{CellId, Cut, Damage, Flaw, Identity, Mark, Tail};
+
+    use super::*;
+
+    const PLACE_OF_THE_CUT: u64 = 8192;
+
+    fn place() -> Place {
+        Place { name: "1.segment".into(), offset: PLACE_OF_THE_CUT, bit: 3 }
+    }
+
+    /// A log of so many frames, of one revision each, of which the first two were acknowledged.
+    fn log(count: u8, cut: bool) -> Opened {
+        let frame = |number: u8| Kept {
+            term: 1,
+            first_revision: number.into(),
+            last_revision: number.into(),
+            hash: ChainHash([number; 32]),
+            payload: vec![number],
+        };
+        let damage = || Damage {
+            file: place().name,
+            offset: PLACE_OF_THE_CUT,
+            revision: u64::from(count) + 1,
+            flaw: Flaw::Missing,
+            followed_by: None,
+        };
+        let recovered = Recovered {
+            identity: Identity { cell: CellId([7; 16]), incarnation: 1 },
+            created: false,
+            oldest_revision: 1,
+            tail: Tail { revision: count.into(), term: 1, hash: ChainHash([count; 32]) },
+            cut: cut.then(|| Cut { damage: damage(), bytes: SECTOR_BYTES }),
+            mark: Mark { revision: 2, hash: ChainHash([2; 32]) },
+            frames: count.into(),
+        };
+        Opened { recovered, frames: (1..=count).map(frame).collect() }
+    }
+
+    #[test]
+    fn a_flip_that_changes_nothing_is_harmless_whichever_mark_counts() {
+        let mut after = log(4, false);
+        after.recovered.mark = Mark { revision: 1, hash: ChainHash([1; 32]) };
+        assert_eq!(compare(&place(), &log(4, false), &after).unwrap(), Verdict::Harmless);
+    }
+
+    #[test]
+    fn the_last_frame_may_be_cut_and_so_may_what_is_behind_it() {
+        let before = log(4, false);
+        assert_eq!(compare(&place(), &before, &log(3, true)).unwrap(), Verdict::Cut);
+        assert_eq!(compare(&place(), &before, &log(4, true)).unwrap(), Verdict::Cut);
+        for (before, after) in [(4, log(2, true)), (4, log(3, false)), (3, log(4, true)), (2, log(1, true))] {
+            assert!(compare(&place(), &log(before, false), &after).is_err(), "{before}: {:?}", after.recovered);
+        }
+    }
+
+    /// All these leave the end of the log alone.
+    #[test]
+    fn a_log_that_ends_as_it_did_and_is_another_one_is_found() {
+        let changes: [fn(&mut Opened); 8] = [
+            |after| after.recovered.identity.incarnation += 1,
+            |after| after.recovered.created = true,
+            |after| after.recovered.oldest_revision += 1,
+            |after| after.recovered.frames -= 1,
+            |after| after.frames[1].payload[0] ^= 1,
+            |after| after.frames[1].term += 1,
+            |after| after.frames.swap(0, 1),
+            |after| drop(after.frames.remove(0)),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            // Also where something was cut.
+            for cut in [false, true] {
+                let mut after = log(4, cut);
+                change(&mut after);
+                let found = compare(&place(), &log(4, false), &after).unwrap_err();
+                assert_eq!(found.invariant, "invariant_only_the_last_frame_is_cut", "{number} {cut}");
+            }
+        }
+    }
 }
