@@ -15,7 +15,7 @@ use super::{
     cell::CrashCell,
     warden::{Call, Kind, Verdict},
 };
-use crate::stage::Stage;
+use crate::stage::{Stage, eventually};
 
 /// Kills in the making of a cell; `cargo xtask crash --makings N` does more.
 const MAKINGS: u64 = 12;
@@ -25,6 +25,8 @@ const SYNCS: u64 = 24;
 const TEARS: u64 = 30;
 /// Transactions answered at most in one run.
 const ANSWERED: usize = 100_000;
+/// Transactions that a server answers after a sync has failed that it lives on without.
+const ANSWERED_AFTER: usize = 300;
 
 /// Gives a verdict on the n-th call of those that are looked at, and lets all others pass.
 pub(super) fn at(
@@ -54,23 +56,28 @@ fn is_write_of_a_segment(call: &Call) -> bool {
 fn a_cell_is_made_whatever_sync_of_its_making_it_dies_at() {
     let all = syncs_of_the_making();
     let makings = budget("MAKINGS", MAKINGS).min(2 * all);
-    let mut cells = 0;
+    let hits = Arc::new(AtomicU64::new(0));
     // Spread evenly over all, before and after them in turn; with twice as many as there are syncs, each in both ways.
     for number in 0..makings {
         let (n, after) =
             if makings > all { (number / 2, number % 2 == 1) } else { (number * all / makings, number % 2 == 1) };
         let verdict = if after { Verdict::KillAfter } else { Verdict::Kill };
         let mut cell = CrashCell::new(n);
-        if let Ok(mut up) = cell.start_under(at(n + 1, is_sync, move |_| verdict)) {
-            up.process.kill();
-        }
+        let struck = hits.clone();
+        let judge = at(n + 1, is_sync, move |_| {
+            struck.fetch_add(1, Ordering::SeqCst);
+            verdict
+        });
+        // Not each making syncs as often: what is short of it comes with the first work.
+        run_until_it_dies(&mut cell, judge);
         let mut up = cell.start();
         cell.load.examine(&up.address).unwrap();
         up.process.kill();
-        cells += 1;
     }
-    eprintln!("{cells} cells killed at some of the {all} syncs of their making");
-    assert!(all > 20 && cells == makings);
+    let kills = hits.load(Ordering::SeqCst);
+    eprintln!("{kills} cells killed at some of the {all} syncs of their making");
+    assert!(all > 20, "a making syncs again and again: {all}");
+    assert_eq!(kills, makings, "each died where it should");
 }
 
 /// How often a new cell syncs before it can be reached.
@@ -210,16 +217,35 @@ fn a_failed_sync_of_the_log_ends_the_server_and_the_next_one_knows_what_is_durab
 /// Whatever of the store fails to sync, nothing that was acknowledged is lost, and nobody has to repair anything.
 #[test]
 fn a_failed_sync_of_anything_else_loses_nothing() {
+    let failures = budget("FAILURES", 12);
     let mut ended = 0;
     let mut cell = CrashCell::new(5);
     cell.start().process.kill();
-    for n in 1..=budget("FAILURES", 12) {
-        let judge = at(n, |call| is_sync(call) && !call.is_of(".segment"), |_| Verdict::Fail(nix::libc::EIO));
+    let hits = Arc::new(Mutex::new(BTreeMap::<Synced, u64>::new()));
+    let struck = || hits.lock().unwrap().values().sum::<u64>();
+    for n in 1..=failures {
+        let failed = hits.clone();
+        let judge = at(
+            n,
+            |call| is_sync(call) && !call.is_of(".segment"),
+            move |call| {
+                *failed.lock().unwrap().entry(Synced::of(call)).or_default() += 1;
+                Verdict::Fail(nix::libc::EIO)
+            },
+        );
         let status = match cell.start_under(judge) {
             Err(status) => Some(status),
             Ok(mut up) => {
                 cell.load.examine(&up.address).unwrap();
-                let round = cell.work(&mut up, 300);
+                let round = cell.work(&mut up, 0);
+                eventually("the sync that fails comes, or one before it has ended the server", || {
+                    (struck() >= n || up.process.has_ended().is_some()).then_some(())
+                });
+                let enough = cell.load.ticks.decided() + ANSWERED_AFTER;
+                eventually("the server goes on, or ends", || {
+                    let goes_on = cell.load.ticks.decided() >= enough;
+                    (goes_on || up.process.has_ended().is_some()).then_some(())
+                });
                 let status = up.process.has_ended();
                 up.process.kill();
                 cell.join(round);
@@ -233,7 +259,8 @@ fn a_failed_sync_of_anything_else_loses_nothing() {
         }
     }
     let summary = cell.conclude();
-    eprintln!("{ended} of the failures ended the server: {summary:?}");
+    eprintln!("{ended} of the failures, which were of {:?}, ended the server: {summary:?}", hits.lock().unwrap());
+    assert_eq!(struck(), failures, "each failed that should");
 }
 
 #[test]
