@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    process::ExitStatus,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -95,7 +96,7 @@ fn syncs_of_the_making() -> u64 {
 
 /// What a server syncs once its cell is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Synced {
+pub(super) enum Synced {
     Segment,
     Mark,
     History,
@@ -107,7 +108,7 @@ impl Synced {
     /// Each run syncs all of these again and again.
     const ALWAYS: [Self; 4] = [Self::Segment, Self::Mark, Self::History, Self::Folder];
 
-    fn of(call: &Call) -> Self {
+    pub(super) fn of(call: &Call) -> Self {
         if call.path.components().any(|part| part.as_os_str() == "history") {
             Self::History
         } else if call.path.is_dir() {
@@ -154,14 +155,24 @@ fn what_was_acknowledged_is_there_whatever_sync_the_server_dies_at() {
 
 /// Starts the server, works with it until it dies as the judge wants it, and looks what is left when it is next started.
 #[track_caller]
-pub(super) fn run_until_it_dies(cell: &mut CrashCell, judge: impl FnMut(&Call) -> Verdict + Send + 'static) {
-    let Ok(mut up) = cell.start_under(judge) else { return };
+fn run_until_it_dies(cell: &mut CrashCell, judge: impl FnMut(&Call) -> Verdict + Send + 'static) {
+    if let Some(status) = run_until_it_ends(cell, judge) {
+        assert_eq!(status.code(), None, "it was killed, and did not end by itself: {status} {}", cell.told());
+    }
+}
+
+/// The same, however it ends; how, if it could be reached before.
+#[track_caller]
+pub(super) fn run_until_it_ends(
+    cell: &mut CrashCell,
+    judge: impl FnMut(&Call) -> Verdict + Send + 'static,
+) -> Option<ExitStatus> {
+    let mut up = cell.start_under(judge).ok()?;
     if cell.load.examine(&up.address).is_ok() {
         let round = cell.work(&mut up, ANSWERED);
         cell.join(round);
     }
-    let status = up.process.ended();
-    assert_eq!(status.code(), None, "it was killed, and did not end by itself: {status} {}", cell.told());
+    Some(up.process.ended())
 }
 
 #[test]
