@@ -190,11 +190,8 @@ fn wrong_machine(picture: &Picture, view: &v1::MachineView) -> Option<String> {
     (listed != capacity).then(|| format!("machine {name}: capacity {listed} is listed, and {capacity} is there"))
 }
 
-/// What is used of a machine's devices is told in their order, where it is told.
+/// What is used of a machine's devices is told in their order, of each of them. Cells that do not tell are older than this checker.
 fn wrong_devices(picture: &Picture, machine: &v1::MachineChange, view: &v1::MachineView) -> Option<String> {
-    if view.devices_used_millis.is_empty() {
-        return None;
-    }
     let free = room::free_devices(picture, slot_of(machine.id));
     let used = machine.devices.iter().map(|device| {
         let free = free.get(&(device.kind.clone(), device.index)).copied().unwrap_or(0);

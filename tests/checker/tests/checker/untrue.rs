@@ -181,6 +181,17 @@ fn devices_and_quotas_that_are_listed_with_other_sums_are_found() {
     assert_eq!(property_used_is_the_sum(&chronicle, &evidence.listings).len(), 2);
 }
 
+#[test]
+fn a_machine_with_devices_that_is_listed_without_what_is_used_of_them_is_found() {
+    let mut evidence = run_of(600);
+    let chronicle = chronicle(&evidence);
+    let mut all = evidence.listings.iter_mut().flat_map(|listing| &mut listing.machines);
+    let machine = all.find(|machine| !machine.devices_used_millis.is_empty());
+    machine.unwrap().devices_used_millis.clear();
+    let found = property_used_is_the_sum(&chronicle, &evidence.listings);
+    assert!(matches!(&found[..], [Violation::WrongSum { what, .. }] if what.contains("of its devices")), "{found:?}");
+}
+
 /// The first conflict that is wanted of a few runs, changed; and what is found then.
 fn with_conflict(
     wanted: impl Fn(&Chronicle, &v1::Transaction, &v1::Outcome, &v1::Refusal) -> bool,
