@@ -30,7 +30,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::leftovers::Traces;
 use crate::programs::need_program;
 use crate::watch::{Output, duration, watch};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, forget_settings};
 
 /// The longest example takes seconds; a loaded machine may take ten times as long.
 const EXAMPLE_LIMIT: Duration = Duration::from_secs(180);
@@ -176,6 +176,7 @@ fn command(workspace: &Workspace, example: &Example, folder: &Path) -> Result<Co
 
 /// What every script of an example finds around it.
 fn set_surroundings(command: &mut Command, workspace: &Workspace, folder: &Path) {
+    forget_settings(command);
     let mut path = OsString::from(workspace.release_folder());
     if let Some(rest) = env::var_os("PATH") {
         path.push(":");

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::watch::watch;
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, forget_settings};
 
 /// The suites that are quick enough for the gate, with what narrows them down: of the Omega paper's experiments one variant on each of the cells, which needs no data.
 const SUITES: &[(&str, &[&str])] = &[
@@ -53,6 +53,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<String> {
     for (suite, narrowed) in SUITES {
         let folder = workspace.scratch(&format!("harness-{suite}"))?;
         let mut command = Command::new(workspace.release_folder().join("plenum-bench"));
+        forget_settings(&mut command);
         command.args(["run", suite, "--quick", "--out"]).arg(&folder).args(*narrowed).current_dir(&workspace.root);
         let mut without_etcd = None;
         let status = watch(command, &format!("the suite {suite}"), SUITE_LIMIT, |_, line| {

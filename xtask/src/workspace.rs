@@ -2,7 +2,7 @@
 //! settings for all steps, so that no step builds again what another has built.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{IsTerminal, stderr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,10 +35,11 @@ impl Workspace {
         Ok(Self { root, target: target.into() })
     }
 
-    /// A `cargo` that runs in the project's folder.
+    /// A `cargo` that runs in the project's folder, and knows nothing of what somebody has set for tests: see [`forget_settings`].
     pub(crate) fn cargo<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(cargo_program());
         command.args(arguments).current_dir(&self.root);
+        forget_settings(&mut command);
         // What is built once and thrown away needs no incremental state: it costs time and half the disk.
         if in_ci() && env::var_os("CARGO_INCREMENTAL").is_none() {
             command.env("CARGO_INCREMENTAL", "0");
@@ -71,13 +72,32 @@ impl Workspace {
     }
 }
 
+/// Files that are no part of the project: where somebody has them, a test more has something to do.
+const KEPT: &str = "PLENUM_TRACES";
+
+/// Takes from a command all variables with which somebody has changed what tests do, or where a client goes: fewer seeds, a bug, files
+/// that are written anew instead of compared, another cell. Forgotten in a shell, each would let the gate pass without having looked.
+/// What is set after this is kept.
+pub(crate) fn forget_settings(command: &mut Command) {
+    forget(command, env::vars_os().map(|(name, _)| name));
+}
+
+fn forget(command: &mut Command, names: impl Iterator<Item = OsString>) {
+    for name in names {
+        let is_ours = name.as_encoded_bytes().starts_with(b"PLENUM_") || name == "BLESS";
+        if is_ours && name != KEPT {
+            command.env_remove(name);
+        }
+    }
+}
+
 /// True in continuous integration, where all common services set `CI`.
 pub(crate) fn in_ci() -> bool {
     env::var("CI").is_ok_and(|value| !matches!(value.as_str(), "" | "0" | "false"))
 }
 
 /// The very Cargo that runs us, so that a toolchain that was chosen on the command line holds for every step.
-fn cargo_program() -> std::ffi::OsString {
+fn cargo_program() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
@@ -86,4 +106,22 @@ pub(crate) fn colours() -> bool {
     stderr().is_terminal()
         && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && env::var_os("TERM").is_none_or(|value| value != "dumb")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_has_set_for_tests_reaches_no_step_and_what_a_step_sets_does() {
+        let names =
+            ["PLENUM_SEEDS", "PLENUM_BLESS", "PLENUM_CRASH_CUTS", "PLENUM_ADDR", "BLESS", KEPT, "PLENUM", "PATH"];
+        let mut command = Command::new("cargo");
+        forget(&mut command, names.into_iter().map(OsString::from));
+        command.env("PLENUM_SEEDS", "0..1000");
+        let is_removed = |name: &str| command.get_envs().any(|(of, value)| of == name && value.is_none());
+        let removed: Vec<&str> = names.into_iter().filter(|name| is_removed(name)).collect();
+        assert_eq!(removed, ["PLENUM_BLESS", "PLENUM_CRASH_CUTS", "PLENUM_ADDR", "BLESS"]);
+        assert!(command.get_envs().any(|(_, value)| value.is_some_and(|value| value == "0..1000")));
+    }
 }
