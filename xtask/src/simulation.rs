@@ -85,7 +85,14 @@ pub(crate) fn stories(workspace: &Workspace, bless: bool) -> Result<bool> {
     if bless {
         command.env("PLENUM_BLESS", "1");
     }
-    Ok(watch(command, "the stories", LIMIT, |_, _| {})?.success())
+    let mut tally = Tally::default();
+    let status = watch(command, "the stories", LIMIT, |_, line| tally.read(line))?;
+    // As above.
+    ensure!(
+        !status.success() || tally.passed > 0,
+        "no test ran: is there still a test `stories::every_story…` in tests/simulator?"
+    );
+    Ok(status.success())
 }
 
 #[cfg(test)]
