@@ -28,7 +28,9 @@ impl<'a> Reasons<'a> {
     /// What waits in the cell as it was `at` a moment, or as it is.
     pub(super) fn new(shared: &'a Shared, at: Option<v1::At>, cell: &'a Cell) -> Self {
         let present = if past::is_asked(at) { None } else { Some(shared) };
-        Self { present, cell, then: then(at.unwrap_or_default(), cell), used: OnceCell::new() }
+        // A time that is yet to come is taken for now.
+        let then = then(at.unwrap_or_default(), cell).min(shared.clock.now());
+        Self { present, cell, then, used: OnceCell::new() }
     }
 
     /// The time that what waits is held against.
