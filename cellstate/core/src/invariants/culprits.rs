@@ -67,6 +67,8 @@ fn has_what_is_short(before: &Cell, refusal: &Refusal, id: AllocationId) -> bool
 fn is_short(before: &Cell, refusal: &Refusal, device: &Device) -> bool {
     let group = before.job(refusal.job).and_then(|job| job.shape.groups.get(usize::from(refusal.group)));
     let mut declared = group.into_iter().flat_map(|group| &group.devices).filter(|want| want.kind == device.kind);
+    let known = before.machine_in(refusal.machine).map(|machine| machine.devices.as_slice()).unwrap_or_default();
+    let device = known.iter().find(|known| known.kind == device.kind && known.index == device.index).unwrap_or(device);
     let is_of_kind = refusal.short_device.as_ref().is_some_and(|(kind, _)| *kind == device.kind);
     is_of_kind && declared.any(|want| want.model.is_empty() || want.model == device.model)
 }

@@ -27,7 +27,8 @@ impl Judge<'_, '_> {
         let (best, is_there) = wants.best(usize::from(position), want, &mut now);
         let lacking = u64::from(want.millis).saturating_sub(best);
         let index = wants.named.get(usize::from(position)).map(|named| named.index);
-        let takers = past.device_takers(&meant(want, index)).filter(|_| (ended || is_seen) && lacking > 0);
+        let takers =
+            past.device_takers(&wants.meant(usize::from(position), want)).filter(|_| (ended || is_seen) && lacking > 0);
         // Of several devices, those before it may lie elsewhere than they did: no more is short than was taken of all.
         let most = takers.filter(|_| is_seen).map_or(lacking, Suspects::total);
         let short_by = lacking.min(most);
@@ -98,6 +99,17 @@ impl Wants<'_> {
         })
     }
 
+    /// The devices, of which somebody who took some may be to blame for the one at this position. Whoever took any of the kind may have pushed one
+    /// that comes before it, of whatever model, onto the last of its own.
+    fn meant(&self, position: usize, want: &Device) -> Devices {
+        let is_any = |device: &Device| device.kind == want.kind && device.model.is_empty();
+        match self.named.get(position) {
+            Some(named) => Devices::One(want.kind.clone(), named.index),
+            None if self.declared[..=position].iter().any(is_any) => Devices::Of(want.kind.clone()),
+            None => Devices::OfModel(want.kind.clone(), want.model.clone()),
+        }
+    }
+
     /// The most that there is of one device for the one at this position, once those that come before it were served; and whether there
     /// is such a device.
     fn best(&self, position: usize, want: &Device, rooms: &mut [DeviceRoom]) -> (u64, bool) {
@@ -110,15 +122,6 @@ impl Wants<'_> {
         let is_meant = |room: &&DeviceRoom| named.map_or_else(|| suits(room, want), |named| room.is(named));
         let best = rooms.iter().filter(is_meant).map(|room| room.free_millis.max(0)).max();
         (best.unwrap_or(0).unsigned_abs(), best.is_some())
-    }
-}
-
-/// The devices that are meant by one that a group declares, or by its index.
-fn meant(want: &Device, index: Option<u32>) -> Devices {
-    match index {
-        Some(index) => Devices::One(want.kind.clone(), index),
-        None if want.model.is_empty() => Devices::Of(want.kind.clone()),
-        None => Devices::OfModel(want.kind.clone(), want.model.clone()),
     }
 }
 
