@@ -208,12 +208,24 @@ fn pages_and_listings_of_the_largest_jobs_are_not_too_much_for_who_gets_them() {
     assert!((SHAPE_BYTES_MAX - 10_000..=SHAPE_BYTES_MAX).contains(&shape.encoded_len()));
     let put = v1::JobPut { shape: Some(shape.clone()), ..Default::default() };
     let row = v1::JobRow { put: Some(put), ..Default::default() };
-    let jobs = v1::JobPage { jobs: vec![row; page_rows::JOBS], ..Default::default() };
-    let page = v1::Page { jobs: Some(jobs), ..Default::default() };
-    assert_eq!(PAGE.check(&page.encode_to_vec()), Ok(()));
-    let job = v1::JobView { shape: Some(shape), ..Default::default() };
-    let listed = v1::ListJobsResponse { jobs: vec![job; (64 << 20) / SHAPE_BYTES_MAX], ..Default::default() };
-    assert_eq!(census("ListJobsResponse").check(&listed.encode_to_vec()), Ok(()));
+    // A list is as many of its entries, one behind the other.
+    let rows = v1::JobPage { jobs: vec![row], ..Default::default() }.encode_to_vec().repeat(page_rows::JOBS);
+    let page = [key_and_length(5, rows.len()), rows].concat();
+    assert_eq!(PAGE.check(&page), Ok(()));
+    let listed = v1::ListJobsResponse {
+        jobs: vec![v1::JobView { shape: Some(shape), ..Default::default() }],
+        ..Default::default()
+    };
+    let listed = listed.encode_to_vec().repeat((64 << 20) / SHAPE_BYTES_MAX);
+    assert_eq!(census("ListJobsResponse").check(&listed), Ok(()));
+}
+
+/// What comes before the bytes of a message that is the field with this number.
+fn key_and_length(number: u32, length: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, &mut bytes);
+    prost::encoding::encode_varint(length as u64, &mut bytes);
+    bytes
 }
 
 #[test]
