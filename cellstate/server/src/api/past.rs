@@ -137,7 +137,7 @@ async fn revision_at(shared: &Arc<Shared>, micros: i64) -> Result<u64, Failure> 
         return Ok(now.0);
     }
     let history = shared.feed.history().clone();
-    if let Some(revision) = blocking(&shared.reads, move || Ok(settled_at(&history, micros))).await? {
+    if let Some(revision) = blocking(&shared.reads, move || settled_at(&history, micros)).await? {
         return Ok(revision);
     }
     reach(shared, now).await?;
@@ -145,14 +145,18 @@ async fn revision_at(shared: &Arc<Shared>, micros: i64) -> Result<u64, Failure> 
     blocking(&shared.reads, move || history.revision_at_time(micros).map_err(|error| Failure::history(&error))).await
 }
 
-/// The newest revision that is not after a time, where the history has a later one as well: what it lacks, it may be for long, makes no difference
-/// then.
-fn settled_at(history: &History, micros: i64) -> Option<u64> {
-    let before = history.newest_revision();
-    let found = history.revision_at_time(micros).ok()?;
-    // Opened again meanwhile, it has less than before.
-    let newest = before.min(history.newest_revision());
-    (found < newest).then_some(found)
+/// The newest revision that is not after a time, where the history has the next one as well: what it lacks, it may be for long, makes no
+/// difference then.
+fn settled_at(history: &History, micros: i64) -> Result<Option<u64>, Failure> {
+    match history.revision_at_time(micros) {
+        Ok(found) => {
+            let next = history.entry(found.saturating_add(1));
+            Ok(next.is_ok_and(|next| next.time_micros > micros).then_some(found))
+        }
+        // However much it lacks.
+        Err(retired @ ReadError::TimeRetired { .. }) => Err(Failure::history(&retired)),
+        Err(_) => Ok(None),
+    }
 }
 
 /// The cell, and the history up to it; of the present the history may lack the end, which is not waited for long.
@@ -452,7 +456,7 @@ pub(super) mod tests {
             .collect();
         // Of a revision that there is not: nothing is retired.
         let (history, _) = retiring_at(dir.path(), &deltas, 9);
-        let settled = [9, 10, 19, 20, 39, 40, 41].map(|micros| settled_at(&history, micros));
+        let settled = [9, 10, 19, 20, 39, 40, 41].map(|micros| settled_at(&history, micros).unwrap());
         assert_eq!(settled, [None, Some(1), Some(1), Some(2), Some(3), None, None]);
     }
 
