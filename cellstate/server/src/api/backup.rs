@@ -27,15 +27,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Snapshots that are tried, until one's last frame is still in the log.
 const TRIES: u32 = 5;
 
-/// The turn of the one backup that is being taken: over when nothing is left of it, or nobody has read on for too long.
-type Turn = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
+/// The turn of the one backup that is being taken, with the chunks that wait for its reader: gone when nothing is left of them, or nobody has read on
+/// for too long.
+type Turn = Arc<Mutex<Option<(OwnedSemaphorePermit, mpsc::Receiver<v1::BackupChunk>)>>>;
 
 /// What is left of a backup for its reader. Why it ends early comes before the chunks that wait: who reads slowly would not hear of it any
 /// more while the server ends, which waits half a second for its connections, and what a backup lacks makes the rest of no use.
 pub(super) struct Chunks {
-    chunks: mpsc::Receiver<v1::BackupChunk>,
-    failed: oneshot::Receiver<Status>,
     turn: Turn,
+    failed: oneshot::Receiver<Status>,
 }
 
 impl Chunks {
@@ -52,20 +52,19 @@ impl Stream for Chunks {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let failed = if self.failed.is_terminated() { Poll::Pending } else { Pin::new(&mut self.failed).poll(context) };
         if let Poll::Ready(Ok(status)) = failed {
-            self.chunks.close();
-            while self.chunks.try_recv().is_ok() {}
             self.end();
             return Poll::Ready(Some(Err(status)));
         }
-        match self.chunks.poll_recv(context) {
-            Poll::Ready(Some(chunk)) => Poll::Ready(Some(Ok(chunk))),
+        let polled = self.turn.lock().as_mut().map(|(_, chunks)| chunks.poll_recv(context));
+        match polled {
+            Some(Poll::Ready(Some(chunk))) => Poll::Ready(Some(Ok(chunk))),
+            Some(Poll::Pending) => Poll::Pending,
             // The reason is given before the chunks end, and may have come since it was looked for above.
-            Poll::Ready(None) => {
+            Some(Poll::Ready(None)) | None => {
                 let failed = self.failed.try_recv().ok();
                 self.end();
                 Poll::Ready(failed.map(Err))
             }
-            Poll::Pending => Poll::Pending,
         }
     }
 }
@@ -79,9 +78,9 @@ pub(super) async fn begin(shared: &Arc<Shared>) -> Result<Chunks, Failure> {
     let (cell, tail) = consistent(shared).await?;
     let (out, chunks) = mpsc::channel(CHUNKS_MAX);
     let (fails, failed) = oneshot::channel();
-    let turn = Arc::new(Mutex::new(Some(permit)));
+    let turn = Arc::new(Mutex::new(Some((permit, chunks))));
     tokio::spawn(send(shared.clone(), cell, tail, (out, fails), turn.clone()));
-    Ok(Chunks { chunks, failed, turn })
+    Ok(Chunks { turn, failed })
 }
 
 /// A snapshot, and the end of the log at its revision.
@@ -128,7 +127,6 @@ async fn send(
         failed => failed,
     };
     drop(shared);
-    drop(turn.lock().take());
     match sent {
         Ok(()) => tracing::info!(revision = tail.revision, "a backup was taken"),
         Err(failure) => {
@@ -137,6 +135,7 @@ async fn send(
             drop(fails.send(failure.into_status()));
         }
     }
+    drop(turn.lock().take());
 }
 
 /// Returns when all was taken from the queue, as far as it is read at all: what waits in it for nobody is memory.
@@ -199,7 +198,8 @@ mod tests {
     fn stream() -> (mpsc::Sender<v1::BackupChunk>, oneshot::Sender<Status>, Chunks) {
         let (out, chunks) = mpsc::channel(CHUNKS_MAX);
         let (fails, failed) = oneshot::channel();
-        (out, fails, Chunks { chunks, failed, turn: Turn::default() })
+        let permit = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+        (out, fails, Chunks { turn: Arc::new(Mutex::new(Some((permit, chunks)))), failed })
     }
 
     /// A small one was over when the server had put it aside for its reader, and callers that read nothing had as many as they asked for.
