@@ -205,7 +205,7 @@ impl Client {
             }
             let is_ending = *ending.borrow();
             while is_greeted && !is_ending && self.in_flight < WINDOW && self.picture.is_whole() {
-                let Some(transaction) = self.claim_something(ticks) else { break };
+                let transaction = self.claim_something(ticks);
                 send(&sender, Ask::Commit(transaction)).await?;
             }
             if is_greeted && is_ending && self.in_flight == 0 {
@@ -273,7 +273,7 @@ impl Client {
     }
 
     /// The next transaction, remembered before it is sent.
-    fn claim_something(&mut self, ticks: &Ticks) -> Option<v1::Transaction> {
+    fn claim_something(&mut self, ticks: &Ticks) -> v1::Transaction {
         let number = self.said.keys().next_back().map_or(1, |last| last + 1);
         let mut transaction = v1::Transaction {
             session: self.session,
@@ -283,19 +283,24 @@ impl Client {
             check: v1::ConflictCheck::Fit.into(),
             ..v1::Transaction::default()
         };
-        match self.dice.below(10) {
+        let placement = match self.dice.below(10) {
             0..5 => {
                 let count = 1 + self.dice.below(3);
-                transaction.placements = vec![self.own_claims(count, false)?]
+                self.own_claims(count, false)
             }
-            5 => transaction.placements = vec![self.own_claims(2, true)?],
-            6 | 7 => transaction.placements = vec![self.contested_claim()?],
-            _ => transaction.stops = self.some_granted(),
+            5 => self.own_claims(2, true),
+            6 | 7 => self.contested_claim(),
+            _ => None,
+        };
+        match placement {
+            Some(placement) => transaction.placements = vec![placement],
+            // Also where no task is left to claim: a load that ended would let whoever waits for a sync wait for ever.
+            None => transaction.stops = self.some_granted(),
         }
         let asked = transaction.clone();
         self.said.insert(number, Said { asked, called: ticks.next(), answer: Answer::Open, found: None });
         self.in_flight += 1;
-        Some(transaction)
+        transaction
     }
 
     /// Claims for tasks that nobody else claims; where `misses`, the first one on the machine without room.
