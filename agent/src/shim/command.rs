@@ -11,6 +11,7 @@ use std::{
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use nix::{
@@ -22,6 +23,7 @@ use nix::{
         prctl,
         signal::{SigHandler, SigSet, Signal, kill, killpg, signal},
         stat::{Mode, umask},
+        time::TimeSpec,
     },
     unistd::{ForkResult, Pid, Uid, chdir, dup2_stderr, dup2_stdin, dup2_stdout, execve, fork, pipe2, setsid},
 };
@@ -317,7 +319,7 @@ fn first_of_namespace(command: Pid, ending: OwnedFd) -> ! {
         if ending.is_none() && !has_group(command) {
             exit_now(0);
         }
-        let (signal, is_from_outside) = next_signal(&signals);
+        let (signal, is_from_outside) = next_signal(&signals, ending.is_none());
         if signal == libc::SIGTERM && ending.is_some() {
             is_asked |= is_from_outside;
             terminate(command);
@@ -325,16 +327,22 @@ fn first_of_namespace(command: Pid, ending: OwnedFd) -> ! {
     }
 }
 
+/// How soon it is looked again whether anybody is left of a command's group, where no signal tells.
+pub(super) const LOOKED_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Waits for a signal, and says which one came, and whether from outside of this pid namespace: whoever sent it has no number in here then. A task
-/// may send some, too; of those the shim does not know, and gives nobody a time to end in.
-fn next_signal(signals: &SigSet) -> (libc::c_int, bool) {
+/// may send some, too; of those the shim does not know, and gives nobody a time to end in. Where a task has sent the same one just before, that is
+/// all that comes. For so long only, where it `looks_again`: that one of the command's group ends is told to nobody here while its parent lives.
+fn next_signal(signals: &SigSet, looks_again: bool) -> (libc::c_int, bool) {
     let signals: &libc::sigset_t = signals.as_ref();
     // SAFETY: it is made of numbers, which may all be zero.
     #[allow(unsafe_code)]
     let mut information: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    // SAFETY: both live during the call.
+    let within = TimeSpec::from_duration(LOOKED_AGAIN_AFTER);
+    let timeout: *const libc::timespec = if looks_again { within.as_ref() } else { std::ptr::null() };
+    // SAFETY: all live during the call.
     #[allow(unsafe_code)]
-    let signal = unsafe { libc::sigwaitinfo(signals, &raw mut information) };
+    let signal = unsafe { libc::sigtimedwait(signals, &raw mut information, timeout) };
     // SAFETY: the kernel writes there who sent a signal that somebody sent; of others it is some number that is not used.
     #[allow(unsafe_code)]
     let sender = unsafe { information.si_pid() };

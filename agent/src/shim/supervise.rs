@@ -19,7 +19,7 @@ use nix::{
 
 use super::{
     ShimSpec,
-    command::{Ending, Started, ended_child, has_group, terminate},
+    command::{Ending, LOOKED_AGAIN_AFTER, Started, ended_child, has_group, terminate},
     output::Output,
     unix_ms,
 };
@@ -135,7 +135,8 @@ impl Supervisor<'_> {
         let mut descriptors: Vec<PollFd<'_>> =
             watched.into_iter().map(|one| PollFd::new(one, PollFlags::POLLIN)).collect();
         let mark_at = self.is_unmarked.then(|| Instant::now() + MARKED_AGAIN_AFTER);
-        let timeout = self.kill_at.into_iter().chain(mark_at).min().map_or(PollTimeout::NONE, |at| {
+        let look_at = self.child_ending.is_some().then(|| Instant::now() + LOOKED_AGAIN_AFTER);
+        let timeout = self.kill_at.into_iter().chain(mark_at).chain(look_at).min().map_or(PollTimeout::NONE, |at| {
             // Rounded up, so that the last millisecond isn't spent spinning.
             let left_ms = at.saturating_duration_since(Instant::now()).as_millis() + 1;
             PollTimeout::try_from(left_ms).unwrap_or(PollTimeout::MAX)
