@@ -111,7 +111,8 @@ impl Others {
 
     /// Cores that a hypervisor took from this machine since, on average, as far as it tells.
     fn cores_stolen(&self) -> anyhow::Result<f64> {
-        let stolen = machine::cpu_seconds()?.stolen - self.all.stolen;
+        // A guest that moves to another host may count from less.
+        let stolen = (machine::cpu_seconds()?.stolen - self.all.stolen).max(0.0);
         Ok(in_hundredths(stolen / self.began.elapsed().as_secs_f64()))
     }
 }

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::programs;
 use crate::watch::{duration, watch};
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, forget_settings};
 
 /// What a package has.
 const PROGRAMS: [&str; 2] = ["plenum", BENCH];
@@ -140,6 +140,7 @@ fn count(workspace: &Workspace, built: &Path, suite: &str, narrowed: &[&str], in
     let mut command = Command::new(built.join("plenum-bench"));
     command.args(["run", suite, "--quick"]).args(narrowed).current_dir(&workspace.root);
     command.arg("--out").arg(workspace.scratch(&format!("package-{suite}"))?);
+    forget_settings(&mut command);
     command.env("LLVM_PROFILE_FILE", into.join("%p.profraw"));
     let status = watch(command, &format!("the suite {suite}"), SUITE_LIMIT, |_, _| {})?;
     ensure!(status.success(), "the suite {suite} ended with {status} in the build that counts");

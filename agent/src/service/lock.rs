@@ -76,7 +76,7 @@ mod tests {
         let path = place.path().join("lock");
         let first = Lock::take(&path, true).unwrap();
         let letting_go = std::thread::spawn(move || {
-            sleep(HEARING_MAX / 3);
+            sleep(HEARING_MAX / 10);
             // Asked twice, it says so twice.
             first.ends();
             first.ends();
