@@ -19,7 +19,7 @@ pub(crate) struct JobName {
 }
 
 impl JobName {
-    /// What leads to this job, and to no other, as long as neither a flag nor a variable names a namespace for all names.
+    /// What leads to this job, and to no other, as long as neither a flag, nor a variable, nor the user's file names a namespace for all names.
     pub(super) fn called(&self) -> String {
         output::job_called(&self.namespace, &self.name)
     }
