@@ -19,6 +19,7 @@ use std::{
     sync::Arc,
 };
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{AllocationId, AllocationState, MachineId, Unfit};
 use serde::{Deserialize, Serialize};
 
@@ -457,7 +458,8 @@ impl AgentReconciler {
     }
 
     fn may_start(&self, now_millis: u64) -> bool {
-        !self.leaving && self.fence.is_empty() && self.standing.is_current(now_millis)
+        let is_alone = self.fence.is_empty() || planted::is(Bug::StartsBesideTheFenced);
+        !self.leaving && is_alone && (self.standing.is_current(now_millis) || planted::is(Bug::StartsWithoutLease))
     }
 
     /// Why the machine shall get no new tasks.

@@ -137,11 +137,15 @@ pub enum Bug {
     StartsAgain,
     /// A registration is answered with a revision from before it.
     TellsOldRevisions,
+    /// An agent starts tasks although its lease has run out.
+    StartsWithoutLease,
+    /// An agent that came back starts tasks while others still run that were placed elsewhere meanwhile.
+    StartsBesideTheFenced,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 65] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -205,6 +209,8 @@ impl Bug {
         Self::GivesUsedNumbers,
         Self::StartsAgain,
         Self::TellsOldRevisions,
+        Self::StartsWithoutLease,
+        Self::StartsBesideTheFenced,
     ];
 }
 

@@ -1,6 +1,7 @@
 //! A machine: its tasks, which live by themselves, and its agent, whose processes come and go.
 
 mod fitness;
+mod heard;
 
 use plenum_agent::assignments::{self, Defaults};
 use plenum_agent::driver::{Driver, DriverEvent, TaskSpec};
@@ -11,6 +12,7 @@ use plenum_model::planted::{self, Bug};
 use plenum_model::{AllocationId, MachineId, Unfit};
 use plenum_proto::{machines, v1};
 
+use self::heard::Heard;
 use crate::books::{Checked, hold};
 use crate::random::Random;
 use crate::server::BEGIN_MICROS;
@@ -44,7 +46,9 @@ pub(crate) struct Machine {
     /// Incarnation and revision, as they are written down at each registration.
     remembered: (u64, u64),
     register: Option<ConnectionId>,
-    report: Option<(ConnectionId, u64)>,
+    /// The report that is under way, its number, and when it was sent.
+    report: Option<(ConnectionId, u64, u64)>,
+    heard: Heard,
     follow: Option<(ConnectionId, MachineId, u32)>,
     wish: u64,
     /// In which incarnation each start was made: what a cell has forgotten, it may ask for again.
@@ -73,6 +77,7 @@ impl Machine {
             remembered: (0, 0),
             register: None,
             report: None,
+            heard: Heard::default(),
             follow: None,
             wish: 0,
             started_in: Vec::new(),
@@ -146,6 +151,7 @@ impl Machine {
         }
         world.tell(|| format!("{}: the agent {how}", self.name));
         (self.register, self.report, self.follow, self.away_micros) = (None, None, None, None);
+        self.heard = Heard::default();
         let party = self.party();
         world.drop_connections(Side::Client, |of| of == party);
         true
@@ -245,16 +251,21 @@ impl Machine {
                 self.registered(world, &response)?;
             }
             Message::Reported(response) => {
-                if let Some((_, number)) = self.report.take_if(|(of, _)| *of == id) {
+                if let Some((_, number, sent_ms)) = self.report.take_if(|(of, ..)| *of == id) {
                     world.hang_up(id, Side::Client);
                     let (revision, register) = (response.revision, response.register);
+                    if !register {
+                        self.heard.renewed(sent_ms);
+                    }
                     self.give(world, Input::ReportAnswered { number, revision, register })?;
                 }
             }
             Message::Assignments(message) => {
                 if let Some((_, machine, epoch)) = self.follow.filter(|(of, _, _)| *of == id) {
                     let defaults = Defaults { machine: self.name.clone(), pids_max: 64 };
-                    self.give(world, assignments::read(machine, epoch, message, &defaults))?;
+                    let input = assignments::read(machine, epoch, message, &defaults);
+                    self.heard.told(&input, self.driver.running());
+                    self.give(world, input)?;
                 }
             }
             Message::Refused { status, .. } => {
@@ -285,6 +296,7 @@ impl Machine {
         };
         world.tell(|| format!("{}: registered as {machine}, epoch {}", self.name, registration.epoch));
         self.remembered = (registration.incarnation, registration.revision);
+        self.heard.registered(&registration);
         self.give(world, Input::Registered(registration))
     }
 
@@ -295,7 +307,7 @@ impl Machine {
         }
         if self.register.take_if(|of| *of == id).is_some() {
             self.give(world, Input::RegisterFailed)?;
-        } else if let Some((_, number)) = self.report.take_if(|(of, _)| *of == id) {
+        } else if let Some((_, number, _)) = self.report.take_if(|(of, ..)| *of == id) {
             // The codes of `google.rpc` for: no such machine, another epoch.
             let input = match status {
                 5 | 9 => Input::ReportAnswered { number, revision: 0, register: true },
@@ -328,6 +340,7 @@ impl Machine {
                 world.tell(|| format!("{}: starts {}, restart {}", self.name, task.allocation, task.restart));
                 let running = self.driver.running();
                 world.books.invariant_a_successor_waits_for_its_victims(&self.name, task.allocation, running)?;
+                self.heard.check_start(&self.name, Self::now_ms(world), &task, self.driver.running())?;
                 // The driver's start fails where there is none.
                 self.disk.has_room(world);
                 self.driver.start(task);
@@ -336,6 +349,7 @@ impl Machine {
             Output::Stop(allocation) => self.driver.stop(allocation),
             Output::Forget(allocation) => self.driver.forget(allocation),
             Output::Register { inventory, revision, incarnation } => {
+                self.heard.asks(Self::now_ms(world));
                 let request = v1::RegisterRequest {
                     machine: Some(self.found(&inventory)),
                     revision,
@@ -366,7 +380,8 @@ impl Machine {
                     telemetry: Some(v1::MachineTelemetry { used: None, tasks: running }),
                     unfit: machines::unfit_to_wire(unfit),
                 };
-                self.report = Some((self.call(world, Purpose::Report { number }, Message::Report(request)), number));
+                let id = self.call(world, Purpose::Report { number }, Message::Report(request));
+                self.report = Some((id, number, Self::now_ms(world)));
             }
             Output::Refuse { offered, seen } => {
                 return hold(false, "invariant_a_server_never_offers_less", || {
