@@ -47,6 +47,19 @@ impl Fate {
     }
 }
 
+/// How the latest start of an allocation ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended<'a> {
+    /// Which start it was.
+    pub restart: u32,
+    /// How.
+    pub exit: &'a Exit,
+    /// The machine was booted since then, or while it ran.
+    pub booted: bool,
+    /// The cell knows: the next agent does not find it.
+    pub forgotten: bool,
+}
+
 #[derive(Clone, Debug)]
 struct FakeTask {
     task: TaskSpec,
@@ -137,6 +150,14 @@ impl FakeDriver {
     #[must_use]
     pub fn starts(&self) -> &[(AllocationId, u32)] {
         &self.starts
+    }
+
+    /// How the latest start of an allocation ended; `None`: it did not, or there was none.
+    #[must_use]
+    pub fn ended(&self, allocation: AllocationId) -> Option<Ended<'_>> {
+        let task = self.tasks.get(&allocation)?;
+        let exit = task.exit.as_ref()?;
+        Some(Ended { restart: task.task.restart, exit, booted: task.booted, forgotten: task.forgotten })
     }
 
     /// What runs now.

@@ -29,7 +29,7 @@ use self::{
     standing::{Report, Standing},
 };
 use crate::{
-    driver::{DriverEvent, Found, Recovered, TaskSpec},
+    driver::{DriverEvent, Exit, Found, Recovered, TaskSpec},
     traces::Item,
 };
 
@@ -386,6 +386,7 @@ impl AgentReconciler {
             // What leaves is there, and not ready, until its end is told.
             Found::Alive { running: false } | Found::Leaving { .. } => Phase::Starting,
             Found::Alive { running: true } => Phase::Running,
+            Found::Ended(_) if planted::is(Bug::ForgetsExits) => Phase::Exited { exit: Exit::default(), gone: true },
             Found::Ended(exit) => Phase::Exited { exit, gone: true },
         };
         let mut held = Held::new(now_millis, phase);

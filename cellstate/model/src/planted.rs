@@ -141,11 +141,13 @@ pub enum Bug {
     StartsWithoutLease,
     /// An agent that came back starts tasks while others still run that were placed elsewhere meanwhile.
     StartsBesideTheFenced,
+    /// An agent does not know how that did end which ended while no agent was there.
+    ForgetsExits,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 65] = [
+    pub const ALL: [Self; 66] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -211,6 +213,7 @@ impl Bug {
         Self::TellsOldRevisions,
         Self::StartsWithoutLease,
         Self::StartsBesideTheFenced,
+        Self::ForgetsExits,
     ];
 }
 

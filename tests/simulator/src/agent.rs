@@ -1,5 +1,6 @@
 //! A machine: its tasks, which live by themselves, and its agent, whose processes come and go.
 
+mod ends;
 mod fitness;
 mod heard;
 
@@ -237,6 +238,11 @@ impl Machine {
         Ok(())
     }
 
+    /// What the cell is told of ends is what the driver did.
+    fn check_ends<'a>(&self, mut told: impl Iterator<Item = (AllocationId, &'a Status)>) -> Checked {
+        told.try_for_each(|(id, status)| ends::check(&self.name, id, status, self.driver.ended(id)))
+    }
+
     /// Nothing runs here that the cell thinks is gone.
     pub(crate) fn check_running(&self, world: &World) -> Checked {
         self.driver.running().try_for_each(|running| world.books.invariant_what_runs_is_live(&self.name, running))
@@ -341,6 +347,7 @@ impl Machine {
                 let running = self.driver.running();
                 world.books.invariant_a_successor_waits_for_its_victims(&self.name, task.allocation, running)?;
                 self.heard.check_start(&self.name, Self::now_ms(world), &task, self.driver.running())?;
+                ends::check_start(&self.name, &task, self.driver.ended(task.allocation))?;
                 // The driver's start fails where there is none.
                 self.disk.has_room(world);
                 self.driver.start(task);
@@ -350,6 +357,7 @@ impl Machine {
             Output::Forget(allocation) => self.driver.forget(allocation),
             Output::Register { inventory, revision, incarnation } => {
                 self.heard.asks(Self::now_ms(world));
+                self.check_ends(inventory.iter().map(|item| (item.allocation, &item.status)))?;
                 let request = v1::RegisterRequest {
                     machine: Some(self.found(&inventory)),
                     revision,
@@ -370,6 +378,7 @@ impl Machine {
                 self.follow = Some((id, machine, epoch));
             }
             Output::Report { number, machine, epoch, transitions, running, unfit } => {
+                self.check_ends(transitions.iter().map(|(allocation, status)| (*allocation, status)))?;
                 for (allocation, status) in transitions.iter().filter(|(_, status)| status.state.is_end()) {
                     world.books.reported(*allocation, status.state);
                 }

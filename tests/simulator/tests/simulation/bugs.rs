@@ -144,4 +144,5 @@ found! {
     a_start_after_the_lease_is_found: StartsWithoutLease by "invariant_nothing_starts_without_a_lease";
     a_start_beside_what_was_placed_elsewhere_is_found:
         StartsBesideTheFenced by "invariant_nothing_starts_beside_what_is_fenced";
+    an_end_that_is_told_as_another_is_found: ForgetsExits by "invariant_ends_are_told_as_they_were";
 }
