@@ -57,6 +57,13 @@ pub(crate) fn spoil(mut handled: Handled) -> Handled {
         {
             outcome.refusals.iter_mut().for_each(|refusal| refusal.culprits_total /= 2);
         }
+        if planted::is(Bug::BlamesOlder)
+            && let Decision::Outcome(outcome) = decision
+        {
+            for refusal in outcome.refusals.iter_mut().filter(|refusal| refusal.culprits.len() > 1) {
+                refusal.culprits_total -= refusal.culprits.remove(0).amount;
+            }
+        }
         if planted::is(Bug::DeniesConflicts)
             && let Decision::Outcome(outcome) = decision
         {

@@ -23,6 +23,8 @@ pub enum Bug {
     BlamesEvents,
     /// A conflict says that all its culprits took half of what they took.
     HalvesBlame,
+    /// A conflict leaves out the newest of several culprits.
+    BlamesOlder,
     /// A placement that missed its minimum keeps what it was granted.
     ForgetsMinimums,
     /// A transaction that is atomic, and undone, keeps its stops.
@@ -147,13 +149,14 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 66] = [
+    pub const ALL: [Self; 67] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
         Self::BlamesNobody,
         Self::BlamesEvents,
         Self::HalvesBlame,
+        Self::BlamesOlder,
         Self::ForgetsMinimums,
         Self::ForgetsAtomic,
         Self::PicturesHalf,

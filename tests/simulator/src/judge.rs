@@ -76,6 +76,7 @@ impl Judge {
             for refusal in &outcome.refusals {
                 self.invariant_conflicts_name_true_culprits(step, txn, outcome, refusal)?;
                 self.invariant_culprits_took_what_was_short(step, txn, refusal)?;
+                self.invariant_culprits_are_the_newest(step, txn, refusal)?;
                 if let Some(base) = base {
                     culprits::invariant_conflict_fitted_at_the_base_and_misfit_did_not(
                         base,

@@ -1,8 +1,8 @@
 //! Whether refusals say what happened: who took what was short, how much of it, and whether it was there at the base.
 
 use plenum_model::{
-    Cell, Culprit, Device, GroupShape, Machine, Outcome, Placement, Refusal, RefusalKind, RefusalReason, Transaction,
-    choose_devices, device_rooms,
+    AllocationId, Cell, Culprit, DYNAMIC_PORTS, Device, GroupShape, Machine, Outcome, Placement, Refusal, RefusalKind,
+    RefusalReason, Transaction, choose_devices, device_rooms,
 };
 
 use super::{Granted, Judge, Step};
@@ -53,6 +53,30 @@ impl Judge {
         })
     }
 
+    /// Each culprit is named once; and where several took what was short, the newest are named: none is left out of those that are still there
+    /// and came later than the last one that is named. Of room that changed hands, whoever took it over counts with all that it has.
+    pub(super) fn invariant_culprits_are_the_newest(
+        &self,
+        step: &Step<'_>,
+        txn: &Transaction,
+        refusal: &Refusal,
+    ) -> Checked {
+        let name = "invariant_culprits_are_the_newest";
+        let (all, slot) = (refusal.culprits.as_slice(), refusal.machine);
+        let facts = |what: &str| format!("{} at {}: {what}: {refusal:?}", txn.id, step.after.revision());
+        let twice = (1..all.len()).find(|&at| all[..at].iter().any(|other| is_same(other, &all[at])));
+        hold(twice.is_none(), name, || facts("somebody is named twice"))?;
+        let Some(last) = all.last().filter(|_| is_of_what_is_taken(refusal.reason)) else { return Ok(()) };
+        let here = step.before.allocations().filter(|found| found.row.machine == slot);
+        let mut others = here.filter(|found| all.iter().all(|culprit| culprit.allocation != Some(found.id)));
+        let left_out = others.find(|found| {
+            let granted = self.granted.get(&found.id);
+            granted.is_some_and(|granted| granted.at > last.revision && is_suspect(step, granted, txn, refusal))
+        });
+        let left_out = left_out.map(|found| (found.id, found.row.created));
+        hold(left_out.is_none(), name, || facts(&format!("{left_out:?} is left out")))
+    }
+
     fn is_true(&self, step: &Step<'_>, txn: &Transaction, refusal: &Refusal, culprit: &Culprit) -> bool {
         let of_what_is_taken = is_of_what_is_taken(refusal.reason);
         let Some(id) = culprit.allocation else {
@@ -62,6 +86,7 @@ impl Judge {
         let Some(granted) = self.granted.get(&id) else { return false };
         let there = granted.machine == refusal.machine && step.before.allocation(id).is_some();
         let took = !of_what_is_taken || (there && took(granted, txn, refusal, culprit.amount));
+        let took = took && (refusal.reason != RefusalReason::TaskTaken || is_of_task(step, refusal, id));
         granted.at == culprit.revision && culprit.transaction == Some(granted.transaction) && took
     }
 
@@ -117,6 +142,34 @@ fn took(granted: &Granted, txn: &Transaction, refusal: &Refusal, amount: u64) ->
     }
 }
 
+/// Of unknown tasks and holds several may have come together.
+fn is_same(one: &Culprit, other: &Culprit) -> bool {
+    let of_many = one.allocation.is_none() && matches!(&*one.event, "unknown task" | "hold");
+    !of_many && (one.allocation, one.revision, &one.event) == (other.allocation, other.revision, &other.event)
+}
+
+/// Whether a grant took some of what was short. Of devices only where any of that kind would have done, and no loss of the machine is to blame.
+fn is_suspect(step: &Step<'_>, granted: &Granted, txn: &Transaction, refusal: &Refusal) -> bool {
+    match refusal.reason {
+        RefusalReason::NoRoom => refusal.short.is_some_and(|(resource, _)| granted.resources.get(resource) > 0),
+        RefusalReason::PortTaken => granted.ports.iter().any(|port| match refusal.port {
+            Some(0) => DYNAMIC_PORTS.contains(port),
+            meant => meant == Some(*port),
+        }),
+        RefusalReason::DeviceTaken => {
+            let Some((kind, _)) = &refusal.short_device else { return false };
+            let named = asked(txn, refusal).and_then(|(placement, claim)| placement.extras.get(claim));
+            let is_named = named.is_some_and(|extra| !extra.devices.is_empty());
+            let group = step.before.job(refusal.job).and_then(|job| job.shape.groups.get(usize::from(refusal.group)));
+            let of_model = group.is_none_or(|group| group.devices.iter().any(|device| !device.model.is_empty()));
+            let lost = refusal.culprits.iter().any(|culprit| culprit.allocation.is_none());
+            let has = granted.devices.iter().any(|device| device.kind == *kind && device.millis > 0);
+            has && !is_named && !of_model && !lost
+        }
+        _ => false,
+    }
+}
+
 /// Port 0 is any: none was left.
 fn is_meant(refusal: &Refusal, port: u16) -> bool {
     refusal.port.is_some_and(|asked| asked == 0 || asked == port)
@@ -135,6 +188,14 @@ fn is_of_devices(devices: &[Device], txn: &Transaction, refusal: &Refusal, amoun
     let any = named.is_empty() && sum(None) == amount;
     let of_kind = named.iter().filter(|device| device.kind == *kind);
     amount > 0 && (any || of_kind.into_iter().any(|device| sum(Some(device.index)) == amount))
+}
+
+/// Whether that allocation is of the task that was claimed.
+fn is_of_task(step: &Step<'_>, refusal: &Refusal, id: AllocationId) -> bool {
+    let Refusal { job, group, task, .. } = *refusal;
+    step.before
+        .allocation(id)
+        .is_some_and(|found| (found.row.job(), found.row.group, found.row.task) == (job, group, task))
 }
 
 fn asked<'a>(txn: &'a Transaction, refusal: &Refusal) -> Option<(&'a Placement, usize)> {

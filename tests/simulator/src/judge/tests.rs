@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    AllocationId, Cell, CellIdentity, Command, Decision, Delta, GroupShape, Hold, JobId, JobShape, LogTime, MachineId,
-    Placement, Port, Quota, Request, Resources, SessionId, TaskTraces, Transaction, TransactionId, UnknownId,
-    UnknownTask,
+    AllocationId, Cell, CellIdentity, Command, Culprit, Decision, Delta, GroupShape, Hold, JobId, JobShape, LogTime,
+    MachineId, Outcome, Placement, Port, Quota, Refusal, RefusalKind, RefusalReason, Request, Resource, Resources,
+    Revision, SessionId, TaskTraces, Transaction, TransactionId, TransactionOutcome, UnknownId, UnknownTask,
 };
 
-use super::{Step, rules};
+use super::{Judge, Step, rules};
 use crate::books::Checked;
 
 const NOW: LogTime = LogTime::from_micros(1);
@@ -142,4 +142,86 @@ fn a_grant_of_a_port_that_an_unknown_task_has_is_found() {
     assert_eq!(judged(8081), Ok(()));
     let violation = judged(8080).expect_err("both listen on it");
     assert!(violation.facts.ends_with("has port Some(8080)"), "{violation}");
+}
+
+/// A judge that saw the task being placed, and the grant as a culprit.
+fn judge_of_a_grant(stage: &mut Stage) -> (Judge, Delta, Culprit) {
+    let (before, granted) = stage.place();
+    let (request, decided) = stage.last.as_ref().expect("something was asked");
+    let (after, mut judge) = (stage.core.cell(), Judge::default());
+    judge.note(&Step { before: &before, request, decided, after, delta: &granted });
+    let found = after.allocations().next().expect("it was placed");
+    let transaction = TransactionId { session: SessionId(found.row.session), number: found.row.number.into() };
+    let grant = Culprit { transaction: Some(transaction), allocation: Some(found.id), ..event("", granted.revision.0) };
+    (judge, granted, grant)
+}
+
+fn event(event: &str, revision: u64) -> Culprit {
+    let (revision, scheduler, event) = (Revision(revision), "".into(), event.into());
+    Culprit { revision, transaction: None, scheduler, event, amount: 1, allocation: None }
+}
+
+fn conflict(stage: &Stage, reason: RefusalReason, culprits: &[&Culprit]) -> Refusal {
+    Refusal {
+        kind: RefusalKind::Conflict,
+        reason,
+        claim: Some((0, 0)),
+        job: stage.job,
+        group: 0,
+        task: 0,
+        machine: stage.machine.slot,
+        short: None,
+        short_device: None,
+        port: None,
+        not_wanted: None,
+        culprits: culprits.iter().copied().cloned().collect(),
+        culprits_total: culprits.len() as u64,
+    }
+}
+
+// Nobody looked whether culprits were told twice, or newer ones left out.
+#[test]
+fn culprits_that_are_named_twice_or_left_out_are_found() {
+    let mut stage = Stage::new(GroupShape::default());
+    let (judge, granted, grant) = judge_of_a_grant(&mut stage);
+    let (after, txn) = (stage.core.cell(), Transaction::default());
+    let found = |short: Resource, culprits: &[&Culprit]| {
+        let refusal = Refusal { short: Some((short, 1)), ..conflict(&stage, RefusalReason::NoRoom, culprits) };
+        let check = |step: &Step<'_>| judge.invariant_culprits_are_the_newest(step, &txn, &refusal);
+        stage.judged(after, after, &granted, check).is_err()
+    };
+    let (cpu, older) = (Resource::CpuMillis, event("capacity", 2));
+    assert!(!found(cpu, &[&grant]) && !found(cpu, &[&grant, &older]));
+    assert!(found(cpu, &[&grant, &grant]) && found(cpu, &[&grant, &older, &older]), "named twice");
+    assert!(found(cpu, &[&older]), "left out");
+    assert!(!found(Resource::DiskBytes, &[&older]), "it took none of that");
+    let holds = event("hold", granted.revision.0);
+    assert!(!found(cpu, &[&grant, &holds, &holds]), "two jobs may have got their holds together");
+}
+
+// Any grant was taken for that of a task that had one already.
+#[test]
+fn a_culprit_that_took_another_task_is_found() {
+    let mut stage = Stage::new(GroupShape::default());
+    let (judge, granted, grant) = judge_of_a_grant(&mut stage);
+    let after = stage.core.cell();
+    let txn = Transaction { base: Revision(granted.revision.0 - 1), ..Transaction::default() };
+    let outcome = Outcome {
+        id: txn.id,
+        revision: after.revision().next(),
+        time: NOW,
+        outcome: TransactionOutcome::Refused,
+        placements: Vec::new(),
+        refusals: Vec::new(),
+        idle_stops: Vec::new(),
+        ports: Vec::new(),
+        divergences: Vec::new(),
+    };
+    let judged = |task: u32| {
+        let refusal = Refusal { task, ..conflict(&stage, RefusalReason::TaskTaken, &[&grant]) };
+        let check = |step: &Step<'_>| judge.invariant_conflicts_name_true_culprits(step, &txn, &outcome, &refusal);
+        stage.judged(after, after, &granted, check)
+    };
+    assert_eq!(judged(0), Ok(()));
+    assert!(judged(1).is_err(), "it is of task 0");
 }

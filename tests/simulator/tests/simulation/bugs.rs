@@ -78,6 +78,7 @@ found! {
     conflicts_with_an_event_that_never_was_are_found: BlamesEvents by "invariant_conflicts_name_true_culprits";
     culprits_that_took_less_than_what_is_short_are_found:
         HalvesBlame by "invariant_culprits_took_what_was_short";
+    culprits_that_are_not_the_newest_are_found: BlamesOlder by "invariant_culprits_are_the_newest";
     half_a_gang_is_found: ForgetsMinimums by "invariant_minimums_hold";
     an_atomic_transaction_that_keeps_its_stops_is_found: ForgetsAtomic by "invariant_minimums_hold";
     a_picture_that_is_not_the_fold_is_found: PicturesHalf by "invariant_everybody_has_the_same_cell";
