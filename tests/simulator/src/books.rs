@@ -182,12 +182,17 @@ impl Books {
         self.invariant_everybody_has_the_same_cell("recovery", mirror)
     }
 
-    /// The cell goes on from a backup, in a new incarnation: what was decided after it, never was.
+    /// The cell goes on from a backup, in a new incarnation: what was decided after it, never was. It is what the cell was then, if that
+    /// is still known.
     pub(crate) fn restored(&mut self, cell: Cell, endings: &Endings, incarnation: u64) -> Checked {
-        invariants::check_cell(&cell).map_err(|violation| Violation {
-            invariant: "invariant_a_backup_is_sound",
-            facts: violation.to_string(),
-        })?;
+        let name = "invariant_a_backup_is_sound";
+        invariants::check_cell(&cell)
+            .map_err(|violation| Violation { invariant: name, facts: violation.to_string() })?;
+        if let Some(snapshot) = self.snapshot_of(&cell) {
+            let difference = snapshot.first_difference(&cell);
+            let difference = difference.or_else(|| first_different_page(snapshot, &cell, Sections::ALL));
+            hold(difference.is_none(), name, || format!("revision {}: {difference:?}", cell.revision()))?;
+        }
         for (id, at) in std::mem::take(&mut self.decided) {
             let decided = self.entry(at).map(|entry| entry.decided.clone()).unwrap_or_default();
             self.earlier.insert((id, at, decided));
@@ -204,6 +209,12 @@ impl Books {
         self.core = Core::from_cell(cell.clone(), self.options.clone());
         self.cell = cell;
         Ok(())
+    }
+
+    /// What the cell was at the revision of another one, in the same incarnation.
+    fn snapshot_of(&self, other: &Cell) -> Option<&Cell> {
+        let of = |cell: &Cell| (cell.revision(), cell.identity().incarnation);
+        self.snapshots.iter().rfind(|cell| of(cell) == of(other))
     }
 
     /// The encoded answer of a revision, as the history would have it.
@@ -433,15 +444,11 @@ impl Books {
     /// A mirror shows what the cell was at its revision, in the sections that mirrors have. Nothing where that is too long ago.
     pub(crate) fn invariant_a_mirror_is_the_cell_at_its_revision(&self, whose: &str, mirror: &Cell) -> Checked {
         let name = "invariant_a_mirror_is_the_cell_at_its_revision";
-        let incarnation = |cell: &Cell| cell.identity().incarnation;
-        let of_before = incarnation(mirror) < self.incarnation;
+        let of_before = mirror.identity().incarnation < self.incarnation;
         hold(of_before || mirror.revision() <= self.cell.revision(), name, || {
             format!("{whose} is at {}, published is {}", mirror.revision(), self.cell.revision())
         })?;
-        let same = |cell: &&Cell| (cell.revision(), incarnation(cell)) == (mirror.revision(), incarnation(mirror));
-        let Some(snapshot) = self.snapshots.iter().rfind(same) else {
-            return Ok(());
-        };
+        let Some(snapshot) = self.snapshot_of(mirror) else { return Ok(()) };
         let difference = first_different_page(snapshot, mirror, Sections::MIRROR);
         hold(difference.is_none(), name, || format!("{whose} at {}: {difference:?}", mirror.revision()))
     }
@@ -490,3 +497,6 @@ fn first_different_page(one: &Cell, other: &Cell, sections: Sections) -> Option<
     });
     differing.next().map(|(table, number)| format!("page {number} of {table:?}"))
 }
+
+#[cfg(test)]
+mod tests;
