@@ -93,7 +93,8 @@ impl Core {
         }
         .resolve(txn);
         // A dry run is not logged, so it must leave no trace in what replay derives: not even in the order of free rows.
-        let untouched = (txn.dry_run || only_answers).then(|| self.derived.allocation_slots.clone());
+        let is_dry = txn.dry_run && !planted::is(Bug::LogsDryRuns);
+        let untouched = (is_dry || only_answers).then(|| self.derived.allocation_slots.clone());
         let (outcome, mut delta) = self.conclude(txn, resolution, scheduler, now);
         if let Some(untouched) = untouched {
             self.derived.allocation_slots = untouched;

@@ -139,6 +139,8 @@ pub enum Bug {
     StartsAgain,
     /// A registration is answered with a revision from before it.
     TellsOldRevisions,
+    /// A dry run is written down, and takes effect.
+    LogsDryRuns,
     /// An agent starts tasks although its lease has run out.
     StartsWithoutLease,
     /// An agent that came back starts tasks while others still run that were placed elsewhere meanwhile.
@@ -149,7 +151,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 67] = [
+    pub const ALL: [Self; 68] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -214,6 +216,7 @@ impl Bug {
         Self::GivesUsedNumbers,
         Self::StartsAgain,
         Self::TellsOldRevisions,
+        Self::LogsDryRuns,
         Self::StartsWithoutLease,
         Self::StartsBesideTheFenced,
         Self::ForgetsExits,

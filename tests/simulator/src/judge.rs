@@ -62,6 +62,9 @@ impl Judge {
     /// All that can be said of one step.
     pub(crate) fn check(&mut self, step: &Step<'_>, snapshots: &VecDeque<Cell>) -> Checked {
         let revision = step.after.revision();
+        if let Command::Commit(txn, _) = &step.request.command {
+            hold(!txn.dry_run, "invariant_a_dry_run_changes_nothing", || format!("revision {revision}: {}", txn.id))?;
+        }
         if let (Command::Commit(txn, _), Decided::Changed { decision: Decision::Outcome(outcome), .. }) =
             (&step.request.command, step.decided)
         {

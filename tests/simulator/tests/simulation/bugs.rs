@@ -142,6 +142,7 @@ found! {
         GivesUsedNumbers by "invariant_allocations_have_what_their_groups_declare";
     a_second_start_is_found: StartsAgain by "invariant_at_most_one_start";
     a_server_that_tells_old_revisions_is_found: TellsOldRevisions by "invariant_a_server_never_offers_less";
+    a_dry_run_that_takes_effect_is_found: LogsDryRuns by "invariant_a_dry_run_changes_nothing";
     a_start_after_the_lease_is_found: StartsWithoutLease by "invariant_nothing_starts_without_a_lease";
     a_start_beside_what_was_placed_elsewhere_is_found:
         StartsBesideTheFenced by "invariant_nothing_starts_beside_what_is_fenced";
