@@ -36,4 +36,4 @@ pub use books::Violation;
 pub use report::Tally;
 #[cfg(feature = "planted-bugs")]
 pub use simulation::run_with;
-pub use simulation::{Failure, run};
+pub use simulation::{Failure, run, story};

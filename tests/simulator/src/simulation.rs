@@ -74,6 +74,15 @@ pub fn run(seed: u64) -> Result<Tally, Box<Failure>> {
     }
 }
 
+/// Plays one seed, and tells all that happened, whether anything went wrong or not.
+#[must_use]
+pub fn story(seed: u64) -> String {
+    let mut simulation = Simulation::new(seed, true);
+    // Whoever asks for it wants to know how far it came.
+    drop(catch_unwind(AssertUnwindSafe(|| simulation.run())));
+    simulation.world.story.text()
+}
+
 /// Plays one seed with a bug that was put in on purpose.
 ///
 /// # Errors

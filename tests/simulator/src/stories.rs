@@ -63,15 +63,50 @@ pub fn play(story: &str) -> Result<String, Violation> {
     Ok(told)
 }
 
-/// The settings with which a core plays a run again, as lines of a story.
-pub(crate) fn settings(options: &CoreOptions) -> [String; 5] {
-    [
-        format!("! ring_changes: {}", options.ring_changes),
-        format!("! hold_micros_max: {}", options.hold_micros_max),
-        format!("! unknown_micros: {}", options.unknown_micros),
-        format!("! stops_max: {}", options.stops_max),
-        format!("! shapes_spare: {}", options.shapes_spare),
-    ]
+/// What a core can be told, by the names of its fields. A new bound does not compile before it is here: a run is decided otherwise without.
+macro_rules! settings {
+    ($($name:ident),* $(,)?) => {
+        /// The settings with which a core plays a run again, as lines of a story.
+        pub(crate) fn settings(options: &CoreOptions) -> Vec<String> {
+            let CoreOptions { $($name),* } = options;
+            vec![$(format!("! {}: {}", stringify!($name), $name)),*]
+        }
+
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+
+        /// Sets what has that name; `None`: nothing has it, or that is no value of it.
+        fn set(options: &mut CoreOptions, name: &str, value: &str) -> Option<()> {
+            match name {
+                $(stringify!($name) => options.$name = value.parse().ok()?,)*
+                _ => return None,
+            }
+            Some(())
+        }
+    };
+}
+
+settings! {
+    ring_changes,
+    sessions_max,
+    sessions_of_principal_max,
+    sessions_of_scheduler_max,
+    machines_max,
+    jobs_max,
+    tasks_max,
+    shapes_max,
+    shapes_spare,
+    schedulers_max,
+    schedulers_spare,
+    classes_max,
+    quotas_max,
+    partitions_max,
+    holds_max,
+    hold_micros_max,
+    unknown_micros,
+    retire_after_micros,
+    finished_jobs_max,
+    stops_max,
+    lost_millis_a_minute,
 }
 
 fn step(line: &str) -> Result<(LogTime, bytes::Bytes), String> {
@@ -101,24 +136,14 @@ impl Player {
 
     /// A line that begins with an exclamation mark: a setting, before the first step; or a restore.
     fn sets(&mut self, line: &str) -> Result<(), String> {
-        let expected = || {
-            format!(
-                "expected `! NAME: NUMBER` with ring_changes, hold_micros_max, unknown_micros, stops_max, shapes_spare or restored; found {line}"
-            )
-        };
+        let expected = || format!("expected `! NAME: NUMBER` with restored, or one of {NAMES:?}; found {line}");
         let (name, value) = line.trim_start_matches('!').split_once(':').ok_or_else(expected)?;
-        let number: u64 = value.trim().parse().map_err(|_| expected())?;
-        let micros = i64::try_from(number).map_err(|_| expected())?;
-        let mut options = self.options.clone();
-        match name.trim() {
-            "ring_changes" => options.ring_changes = usize::try_from(number).map_err(|_| expected())?,
-            "hold_micros_max" => options.hold_micros_max = micros,
-            "unknown_micros" => options.unknown_micros = micros,
-            "stops_max" => options.stops_max = usize::try_from(number).map_err(|_| expected())?,
-            "shapes_spare" => options.shapes_spare = usize::try_from(number).map_err(|_| expected())?,
-            "restored" => return self.restore(Revision(number)),
-            _ => return Err(expected()),
+        let (name, value) = (name.trim(), value.trim());
+        if name == "restored" {
+            return self.restore(Revision(value.parse().map_err(|_| expected())?));
         }
+        let mut options = self.options.clone();
+        set(&mut options, name, value).ok_or_else(expected)?;
         *self = Self::new(options);
         Ok(())
     }
@@ -152,5 +177,28 @@ impl Player {
         hold(difference.is_none(), "invariant_a_snapshot_is_the_fold_of_all_deltas", || format!("{difference:?}"))?;
         self.snapshots.push_back(self.mirror.clone());
         Ok(describe::decided(decision, Some(delta), &before))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Five of them were told: the others were those of a cell of nobody.
+    #[test]
+    fn every_setting_of_a_core_comes_back_from_a_story() {
+        let odd = |text: &str| -> String {
+            let (name, value) = text.split_once(": ").expect("a setting");
+            format!("{name}: {}", value.parse::<u32>().map_or(7, |value| value / 2 + 3))
+        };
+        let usual = settings(&CoreOptions::default());
+        let lines: Vec<String> = usual.iter().map(|line| odd(line)).collect();
+        let mut player = Player::new(CoreOptions::default());
+        lines.iter().for_each(|line| player.sets(line).expect("a setting"));
+        assert_eq!(settings(&player.options), lines);
+        assert!(lines.iter().zip(&usual).all(|(line, usual)| line != usual), "{lines:?}");
+        for wrong in ["! ring_changes: -1", "! machines_max: 4294967296", "! no_such_thing: 1", "! stops_max 1"] {
+            assert!(player.sets(wrong).is_err(), "{wrong}");
+        }
     }
 }

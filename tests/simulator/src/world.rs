@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{Command, Decision};
+use plenum_model::{Cell, Command, Decision};
 use plenum_proto::{delta, v1};
 use plenum_server::publish::LoggedBatch;
 use prost::Message as _;
@@ -213,7 +213,7 @@ impl World {
     }
 
     /// A line for each revision of a batch.
-    pub(crate) fn tell_batch(&mut self, batch: &LoggedBatch) {
+    pub(crate) fn tell_batch(&mut self, batch: &LoggedBatch, before: &mut Cell) {
         if !self.story.is_told() {
             return;
         }
@@ -224,8 +224,12 @@ impl World {
             let delta = delta::decode(batch.delta(revision).unwrap_or_default()).ok();
             self.story.step(describe::asked(batch.time(), &asked));
             if let (Some(decided), Some(delta)) = (decided, delta) {
-                let lines = describe::decided(&decided, Some(&delta), self.books.cell());
+                let lines = describe::decided(&decided, Some(&delta), before);
                 lines.into_iter().for_each(|line| self.story.step(line));
+                // A checker is about to say so.
+                if before.apply(&delta).is_err() {
+                    return;
+                }
             }
         }
     }

@@ -56,9 +56,10 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
     let set = if world.random.chance(200) { world.random.between(-2_000_000, 5_000_000) } else { 0 };
     let skew = set.max(mirror.cell().time().micros - BEGIN_MICROS - world.now());
     world.tell(|| format!("server: life {life} begins at revision {kept}, its clock is off by {skew} µs"));
-    let published = world.books.cell().revision();
+    let mut told = world.books.cell().clone();
+    let published = told.revision();
     for batch in batches.iter().filter(|batch| batch.first() > published) {
-        world.tell_batch(batch);
+        world.tell_batch(batch, &mut told);
     }
     world.books.recovered(&batches, mirror.cell(), &mut world.tally)?;
     let identity = CellIdentity {
