@@ -64,12 +64,13 @@ pub(crate) fn spoil(mut handled: Handled) -> Handled {
                 refusal.culprits_total -= refusal.culprits.remove(0).amount;
             }
         }
-        if planted::is(Bug::DeniesConflicts)
+        if (planted::is(Bug::DeniesConflicts) || planted::is(Bug::CallsStale))
             && let Decision::Outcome(outcome) = decision
         {
             let conflicts = outcome.refusals.iter_mut().filter(|refusal| refusal.kind == RefusalKind::Conflict);
+            let kind = if planted::is(Bug::CallsStale) { RefusalKind::Stale } else { RefusalKind::Misfit };
             conflicts.for_each(|refusal| {
-                refusal.kind = RefusalKind::Misfit;
+                refusal.kind = kind;
                 refusal.culprits.clear();
                 refusal.culprits_total = 0;
             });

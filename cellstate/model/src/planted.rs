@@ -93,6 +93,8 @@ pub enum Bug {
     CallsPartsRefused,
     /// A claim that lost its room to others is said never to have fitted.
     DeniesConflicts,
+    /// A claim that lost its room to others is said to be too old to tell.
+    CallsStale,
     /// A number that is repeated is answered by what the cell is now.
     AnswersAnew,
     /// A batch that was decided is not written.
@@ -151,7 +153,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 68] = [
+    pub const ALL: [Self; 69] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -193,6 +195,7 @@ impl Bug {
         Self::HastyReceipts,
         Self::CallsPartsRefused,
         Self::DeniesConflicts,
+        Self::CallsStale,
         Self::AnswersAnew,
         Self::LosesBatches,
         Self::ForgetsToPublish,

@@ -109,7 +109,7 @@ impl Books {
             snapshots: VecDeque::from([Cell::default()]),
             decided: BTreeMap::new(),
             told: BTreeMap::new(),
-            judge: Judge::default(),
+            judge: Judge::of(&options),
             endings: Endings::default(),
             receipts: BTreeSet::new(),
             removed: BTreeSet::new(),

@@ -6,19 +6,21 @@
 mod culprits;
 mod governing;
 mod happened;
+mod memory;
 mod rules;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use plenum_core::{Decided, invariants};
+use plenum_core::{CoreOptions, Decided, invariants};
 use plenum_model::{
     AllocationId, AllocationRef, AllocationState, Cell, Command, Decision, Delta, Device, Grants, JobId, JobState,
     MachineState, Request, Resources, Revision, TaskState, TransactionId,
 };
 
 use self::happened::Happened;
+use self::memory::Memory;
 use crate::books::{Checked, Violation, hold};
 
 /// What was once granted.
@@ -56,9 +58,15 @@ pub(crate) struct Judge {
     /// Whose room was granted to whom.
     victims: BTreeMap<AllocationId, Vec<AllocationId>>,
     happened: Happened,
+    memory: Memory,
 }
 
 impl Judge {
+    /// Of a core with these bounds.
+    pub(crate) fn of(options: &CoreOptions) -> Self {
+        Self { memory: Memory::of(options), ..Self::default() }
+    }
+
     /// All that can be said of one step.
     pub(crate) fn check(&mut self, step: &Step<'_>, snapshots: &VecDeque<Cell>) -> Checked {
         let revision = step.after.revision();
@@ -80,6 +88,7 @@ impl Judge {
                 self.invariant_conflicts_name_true_culprits(step, txn, outcome, refusal)?;
                 self.invariant_culprits_took_what_was_short(step, txn, refusal)?;
                 self.invariant_culprits_are_the_newest(step, txn, refusal)?;
+                self.memory.invariant_stale_is_what_nobody_remembers(txn, refusal)?;
                 if let Some(base) = base {
                     culprits::invariant_conflict_fitted_at_the_base_and_misfit_did_not(
                         base,
@@ -113,6 +122,7 @@ impl Judge {
 
     fn note(&mut self, step: &Step<'_>) {
         self.happened.note(step);
+        self.memory.note(step);
         for grants in &step.delta.grants {
             let resources = step.after.shapes().get(grants.shape as usize).copied().unwrap_or_default();
             let transaction = TransactionId { session: grants.session, number: grants.number.into() };

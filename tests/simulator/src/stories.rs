@@ -130,7 +130,7 @@ struct Player {
 impl Player {
     fn new(options: CoreOptions) -> Self {
         let core = Core::new(options.clone());
-        let (mirror, judge) = (Cell::default(), Judge::default());
+        let (mirror, judge) = (Cell::default(), Judge::of(&options));
         Self { snapshots: [mirror.clone()].into(), core, mirror, judge, options }
     }
 

@@ -113,6 +113,7 @@ found! {
     a_refused_transaction_with_an_effect_is_found: CallsPartsRefused by "invariant_refused_has_no_effect";
     a_conflict_that_is_denied_is_found:
         DeniesConflicts by "invariant_conflict_fitted_at_the_base_and_misfit_did_not";
+    a_conflict_that_is_said_to_be_too_old_is_found: CallsStale by "invariant_stale_is_what_nobody_remembers";
     another_answer_to_a_repeated_number_is_found:
         AnswersAnew by "invariant_a_repeated_number_gets_the_same_answer";
     a_batch_that_is_not_written_is_found: LosesBatches by "invariant_revisions_have_no_gaps";
