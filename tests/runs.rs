@@ -38,6 +38,18 @@ fn words_are_counted_right_and_the_log_of_it_is_sound() {
     assert_eq!(verified.json()["violations"], serde_json::json!([]), "{verified}");
 }
 
+// Where a system has no such folder all was done, with 0, and no words were found.
+#[test]
+fn words_of_a_folder_without_texts_are_not_counted_as_none() {
+    let stage = Stage::new();
+    fs::create_dir(stage.path("empty")).unwrap();
+    let text = word_count().replace("/usr/share/common-licenses", "$STAGE/empty");
+    let text = text.replace("[group.split]\n", "[group.split]\nretry = { attempts = 0 }\n");
+    let file = stage.file("word-count.toml", &text);
+    let done = stage.run(&["dev", &file, "--until-done"]);
+    done.says(1, &["word-count: failed", "split[0], attempt 1", "there are no texts in", "/empty"]);
+}
+
 #[test]
 fn an_ordinary_user_runs_a_job_and_is_told_what_isolation_is_missing() {
     let mut stage = Stage::new();
