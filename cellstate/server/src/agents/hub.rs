@@ -267,12 +267,12 @@ impl Hub {
         }
     }
 
-    /// What all machines use, as far as they have said.
-    pub(crate) fn used(&self) -> v1::Resources {
-        let mut total = v1::Resources::default();
+    /// What all machines use, as far as they have said; `None` where none has, as 0 would be an answer.
+    pub(crate) fn used(&self) -> Option<v1::Resources> {
+        let mut total: Option<v1::Resources> = None;
         for telemetry in self.telemetry.lock().values() {
             if let Some(used) = &telemetry.used {
-                crate::view::add(&mut total, used);
+                crate::view::add(total.get_or_insert_default(), used);
             }
         }
         total
@@ -339,13 +339,28 @@ mod tests {
         let report = || {
             let used = Some(v1::Resources { cpu_millis: 700, ..Default::default() });
             hub.telemetry(id, v1::MachineTelemetry { used, ..Default::default() });
-            hub.used().cpu_millis
+            hub.used().map(|used| used.cpu_millis)
         };
         hub.fold(&[machine(plenum_model::MachineState::Ready)], 0);
-        assert_eq!(report(), 700);
+        assert_eq!(report(), Some(700));
         // The report was judged before, and is remembered afterwards.
         hub.fold(&[machine(plenum_model::MachineState::Gone)], 0);
-        assert_eq!(report(), 0);
+        assert_eq!(report(), None);
+    }
+
+    // Agents say nothing of it: by the metrics, machines used nothing at all.
+    #[test]
+    fn what_machines_use_is_not_known_before_one_has_said_it() {
+        let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
+        let id = MachineId { slot: 3, generation: 1 };
+        let machine = crate::agents::machine(3, 1, plenum_model::MachineState::Ready);
+        let delta = Delta { machines: vec![machine.into()], ..Delta::new(Revision(1), LogTime::from_micros(1)) };
+        hub.fold(&[delta], 0);
+        hub.telemetry(id, v1::MachineTelemetry { used: None, tasks: 3 });
+        assert_eq!(hub.used(), None);
+        let nothing = v1::Resources::default();
+        hub.telemetry(id, v1::MachineTelemetry { used: Some(nothing.clone()), tasks: 3 });
+        assert_eq!(hub.used(), Some(nothing));
     }
 
     fn granted(revision: u64, slot: u32, machine: u32) -> Delta {

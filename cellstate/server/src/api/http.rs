@@ -82,7 +82,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     for (name, amounts) in [
         ("machine_resource_capacity", status.capacity.as_ref()),
         ("machine_resource_allocated", status.allocated.as_ref()),
-        ("machine_resource_used", Some(&used)),
+        ("machine_resource_used", used.as_ref()),
     ] {
         gauges
             .push((name, amounts.map(|amounts| amount_values(amounts, &status.custom_resources)).unwrap_or_default()));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use plenum_proto::v1;
+use tonic::transport::Channel;
 use v1::session_request::Ask;
 
 use crate::client::{Session, connect, job, placement, register, start, start_with_leases_of, submit};
@@ -53,12 +54,22 @@ fn labels_of<'a>(metrics: &'a str, name: &str) -> Vec<Vec<&'a str>> {
     metrics.lines().filter_map(of_line).collect()
 }
 
+/// Nothing is served of it before.
+async fn says_what_it_uses(channel: &Channel, machine: &v1::RegisterResponse) {
+    let used = Some(v1::Resources { cpu_millis: 250, ..Default::default() });
+    let telemetry = Some(v1::MachineTelemetry { used, tasks: 1 });
+    let (machine, epoch) = (machine.machine, machine.epoch);
+    let said = v1::ReportRequest { machine, epoch, telemetry, ..Default::default() };
+    v1::agents_client::AgentsClient::new(channel.clone()).report(said).await.unwrap();
+}
+
 #[tokio::test]
 async fn everything_that_is_promised_is_served_under_its_name_and_labels_or_said_to_be_missing() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
-    register(&channel, "m1", 1000).await;
+    let machine = register(&channel, "m1", 1000).await;
+    says_what_it_uses(&channel, &machine).await;
     let (won, lost) = (submit(&channel, job("won", 1)).await, submit(&channel, job("lost", 1)).await);
     let mut session = Session::open(&channel, "batch").await.unwrap();
     session.reach(lost.revision).await;
