@@ -294,6 +294,29 @@ fn variables_stand_for_flags_and_a_flag_comes_first() {
     assert!(told.contains("Usage: plenum job list [OPTIONS]\n") && told.contains("PLENUM_ADDR"), "{told}");
 }
 
+// It was passed over: whoever had set it was taken for anybody else, and not told so.
+#[test]
+fn a_token_is_refused_by_what_asks_a_cell() {
+    let stage = Stage::new();
+    let by = |token: &str, words: &[&str]| {
+        let start = |command: &mut std::process::Command| (command.env("PLENUM_TOKEN", token).spawn().unwrap(), ());
+        let (mut process, ()) = stage.start_by("by", words, start);
+        (process.ended().code(), stage.text("by.out") + &stage.text("by.err"))
+    };
+    let nowhere = ["--addr", "http://127.0.0.1:1"];
+    for words in [&["status"][..], &["job", "list"], &["scheduler", "batch"], &["agent"]] {
+        let (code, told) = by("hush", &[&nowhere, words].concat());
+        assert!(code == Some(1) && told.contains("error[UNIMPLEMENTED]: PLENUM_TOKEN"), "{words:?}: {told}");
+        assert!(!told.contains("hush"), "it is a secret: {told}");
+    }
+    let (code, told) = by("hush", &["dev"]);
+    assert!(code == Some(1) && told.contains("UNIMPLEMENTED"), "what it starts would be refused: {told}");
+    let (_, told) = by("", &[&nowhere[..], &["status"]].concat());
+    assert!(told.contains("UNAVAILABLE"), "an empty one is none: {told}");
+    let (code, told) = by("hush", &["version"]);
+    assert!(code == Some(0), "it has no use for one: {told}");
+}
+
 #[test]
 fn a_log_is_printed_as_it_is_or_not_at_all() {
     let stage = Stage::new();

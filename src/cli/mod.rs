@@ -231,8 +231,22 @@ fn heeds_address(command: &Command) -> Result<(), Failure> {
     Err(Failure::usage(format!("`plenum {word}` asks no cell, so that --addr is of no use to it")).with_hint(instead))
 }
 
+/// Refuses to go on as somebody who is known by a token: no cell takes one, and whoever says so would be taken for anybody else.
+fn heeds_no_token() -> Result<(), Failure> {
+    if std::env::var_os("PLENUM_TOKEN").is_none_or(|token| token.is_empty()) {
+        return Ok(());
+    }
+    let what = "PLENUM_TOKEN is set, and this version of Plenum knows no tokens: a cell trusts whoever reaches it";
+    Err(Failure::new("UNIMPLEMENTED", what).with_hint("unset PLENUM_TOKEN"))
+}
+
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let context = Context::of(&arguments.global, Needs::of(&arguments.command))?;
+    let needs = Needs::of(&arguments.command);
+    // What `plenum dev` starts asks its cell, in the same environment.
+    if needs != Needs::Nothing || matches!(arguments.command, Command::Dev(_)) {
+        heeds_no_token()?;
+    }
+    let context = Context::of(&arguments.global, needs)?;
     match arguments.command {
         Command::Dev(dev) => dev::run(&context, &dev),
         Command::Server(server) => parts::server(&server).map(|()| ExitCode::SUCCESS),
