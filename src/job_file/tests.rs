@@ -517,6 +517,9 @@ fn the_schema_for_editors_knows_the_same_names() {
     // It refused what the reader takes long since.
     let most = |name: &str| group["properties"][name]["maximum"].as_u64();
     assert_eq!([most("min"), most("count")], [Some(16_384), Some(1_000_000)]);
+    // It took a wish of no weight, which the reader refuses.
+    let weight = &group["properties"]["affinities"]["items"]["properties"]["weight"];
+    assert_eq!(weight["not"], serde_json::json!({ "const": 0 }));
 }
 
 // One mistake was told at a time: a file with five of them was mended and refused five times. A slip in a name was told without what
