@@ -28,7 +28,7 @@ use crate::output::Format;
     version,
     max_term_width = 100,
     after_help = "Exit codes: 0 done, 1 it did not work, 2 wrong \
-    usage, 3 not finished at the time limit."
+    usage, 3 not finished at the time limit, 130 a wait for a drain that was interrupted."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
