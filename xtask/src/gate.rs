@@ -57,7 +57,7 @@ const STEPS: &[Step] = &[
     Step { name: "examples", about: "each example runs for real and prints what it should", run: run_examples },
     Step {
         name: "harness",
-        about: "the benchmarks do their work (core, commit, policy, recovery, trace; --quick)",
+        about: "the benchmarks do their work (core, commit, policy, recovery, omega, trace; --quick)",
         run: run_harness,
     },
 ];
