@@ -22,6 +22,38 @@ use crate::publish::Losses;
 /// Most schedulers, winners and losers that labels tell apart; others are `other`. Names come from clients.
 const NAMES_MAX: usize = 64;
 
+/// What the values say that are read when somebody asks for them.
+const HELP: &[(&str, &str)] = &[
+    ("allocations", "Allocations that have not ended, by state"),
+    ("machines", "Machines by state; of those that are unreachable, agents do not answer"),
+    ("jobs", "Jobs by state, those that are over until they are retired"),
+    ("machine_resource_capacity", "What all machines have"),
+    ("machine_resource_allocated", "What allocations hold of it: near the capacity, jobs wait for room"),
+    ("machine_resource_used", "What machines use, as far as their agents say so"),
+    ("scheduler_busy_ratio", "Part of its time that a scheduler decides: near the number of its members, add one"),
+    (
+        "scheduler_queue_jobs",
+        "Jobs with tasks to place: many, and little busy, is no room or constraints that nothing meets",
+    ),
+    ("snapshot_age_seconds", "How old the oldest mirror of a scheduler is: beyond its longest decision, it hangs"),
+    (
+        "machines_held_back",
+        "Machines that are not given up yet as many vanished at once: above 0, rather the network failed",
+    ),
+    ("revision", "The newest revision"),
+    ("journal_bytes", "The log that the cell needs"),
+    ("journal_kept_bytes", "Segments beyond that, which the history reads, or which wait to be used again"),
+    ("journal_disk_free_bytes", "What is free on the log's disk"),
+    ("journal_disk_needed_bytes", "What has to be free there: with less the cell is read-only"),
+    ("journal_cut_bytes", "What was cut off the log's end at this start: a write that nobody was promised"),
+    ("journal_mark_behind_revisions", "Newest revisions that the high-water mark does not guard yet"),
+    ("read_only", "1 where the cell takes nothing, as there is too little room on its disk"),
+    ("history_revision", "The newest revision that the history has"),
+    ("history_oldest_revision", "The oldest revision that can be read"),
+    ("history_given_up_revisions", "Revisions that cannot be read any more as the history was too far behind"),
+    ("history_stopped", "1 where the history takes nothing, as its store failed"),
+];
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TransactionLabels {
     scheduler: String,
@@ -283,6 +315,9 @@ impl Metrics {
         let end = text.rfind("# EOF").unwrap_or(text.len());
         text.truncate(end);
         for (name, values) in gauges {
+            if let Some((_, help)) = HELP.iter().find(|(known, _)| known == name) {
+                let _ = writeln!(text, "# HELP plenum_{name} {help}.");
+            }
             let _ = writeln!(text, "# TYPE plenum_{name} gauge");
             for (labels, value) in values {
                 let _ = writeln!(text, "plenum_{name}{labels} {value}");

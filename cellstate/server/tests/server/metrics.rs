@@ -54,6 +54,18 @@ fn labels_of<'a>(metrics: &'a str, name: &str) -> Vec<Vec<&'a str>> {
     metrics.lines().filter_map(of_line).collect()
 }
 
+/// The name of a metric in a line of that kind.
+fn name_of<'a>(line: &'a str, kind: &str) -> Option<&'a str> {
+    line.strip_prefix(kind)?.split(' ').next()
+}
+
+/// The metrics that have a type, and not a text before it that says what they are.
+fn without_help(metrics: &str) -> Vec<&str> {
+    let lines: Vec<&str> = metrics.lines().collect();
+    let typed = lines.windows(2).filter_map(|pair| Some((name_of(pair[0], "# HELP "), name_of(pair[1], "# TYPE ")?)));
+    typed.filter(|(helped, name)| *helped != Some(*name)).map(|(_, name)| name).collect()
+}
+
 /// Nothing is served of it before.
 async fn says_what_it_uses(channel: &Channel, machine: &v1::RegisterResponse) {
     let used = Some(v1::Resources { cpu_millis: 250, ..Default::default() });
@@ -103,6 +115,7 @@ async fn everything_that_is_promised_is_served_under_its_name_and_labels_or_said
     let stages =
         ["queue", "durable"].map(|stage| format!("plenum_commit_duration_seconds_count{{stage=\"{stage}\"}} "));
     assert!(stages.iter().all(|stage| metrics.contains(stage)), "{metrics}");
+    assert_eq!(without_help(&metrics), [""; 0]);
     server.shutdown().await.unwrap();
 }
 
