@@ -27,8 +27,13 @@ impl Judge<'_, '_> {
         let (best, is_there) = wants.best(usize::from(position), want, &mut now);
         let lacking = u64::from(want.millis).saturating_sub(best);
         let index = wants.named.get(usize::from(position)).map(|named| named.index);
-        let takers =
-            past.device_takers(&wants.meant(usize::from(position), want)).filter(|_| (ended || is_seen) && lacking > 0);
+        let place = usize::from(position);
+        let mut takers = past.device_takers(&wants.meant(place, want));
+        if takers.is_none_or(|takers| takers.total() < lacking) && wants.follows_any(place, want) {
+            // Whoever took any of the kind may have pushed one that comes before it, of whatever model, onto the last of its own.
+            takers = past.device_takers(&Devices::Of(want.kind.clone()));
+        }
+        let takers = takers.filter(|_| (ended || is_seen) && lacking > 0);
         // Of several devices, those before it may lie elsewhere than they did: no more is short than was taken of all.
         let most = takers.filter(|_| is_seen).map_or(lacking, Suspects::total);
         let short_by = lacking.min(most);
@@ -99,15 +104,19 @@ impl Wants<'_> {
         })
     }
 
-    /// The devices, of which somebody who took some may be to blame for the one at this position. Whoever took any of the kind may have pushed one
-    /// that comes before it, of whatever model, onto the last of its own.
+    /// The devices, of which somebody who took some may be to blame for the one at this position.
     fn meant(&self, position: usize, want: &Device) -> Devices {
-        let is_any = |device: &Device| device.kind == want.kind && device.model.is_empty();
         match self.named.get(position) {
             Some(named) => Devices::One(want.kind.clone(), named.index),
-            None if self.declared[..=position].iter().any(is_any) => Devices::Of(want.kind.clone()),
+            None if want.model.is_empty() => Devices::Of(want.kind.clone()),
             None => Devices::OfModel(want.kind.clone(), want.model.clone()),
         }
+    }
+
+    /// Whether one that comes before the one at this position may be given any device of its kind.
+    fn follows_any(&self, position: usize, want: &Device) -> bool {
+        let mut before = self.declared[..position].iter();
+        self.named.is_empty() && before.any(|device| device.kind == want.kind && device.model.is_empty())
     }
 
     /// The most that there is of one device for the one at this position, once those that come before it were served; and whether there

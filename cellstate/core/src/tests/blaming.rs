@@ -194,6 +194,23 @@ fn a_device_of_a_model_onto_which_another_of_the_task_was_pushed_is_a_lost_race(
     assert_eq!(lost.refusals[0].culprits[0].revision, won.revision);
 }
 
+// As one of any model was wanted, too, whoever took any last was blamed, without whom the claim would have lost as well.
+#[test]
+fn a_device_of_a_model_is_lost_to_who_took_one_of_that_model_also_beside_one_of_any() {
+    let gpu = |index, model: &str| Device { kind: "gpu".into(), index, millis: 1000, model: model.into() };
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine_with("m".into(), vec![gpu(0, "b"), gpu(1, "b"), gpu(2, "a")]);
+    let mut job = |devices| large.job(GroupShape { count: 1, devices, ..GroupShape::default() });
+    let jobs = [job(vec![gpu(0, "a")]), job(vec![gpu(0, "b")]), job(vec![gpu(0, ""), gpu(0, "a")])];
+    let base = large.core.cell().revision();
+    let [of_model, _, lost] = jobs.map(|job| {
+        let placements = vec![placement(job, 0..1, |_| machine.slot, 0)];
+        large.commit_on(Transaction { base, placements, ..Transaction::default() })
+    });
+    let culprits: Vec<_> = lost.refusals[0].culprits.iter().map(|culprit| culprit.revision).collect();
+    assert_eq!((lost.refusals[0].kind, culprits), (RefusalKind::Conflict, vec![of_model.revision]));
+}
+
 // Any other attribute that had changed made it a conflict, and nobody saw that a scheduler does not look at constraints.
 #[test]
 fn a_constraint_that_failed_at_the_base_already_is_a_misfit_whatever_else_changed() {
