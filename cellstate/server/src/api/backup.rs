@@ -46,6 +46,16 @@ impl Chunks {
     }
 }
 
+impl Drop for Chunks {
+    /// Who sends hears at once that nobody reads any more. The turn is over when that has let go of its snapshot.
+    fn drop(&mut self) {
+        if let Some((_, chunks)) = self.turn.lock().as_mut() {
+            chunks.close();
+            while chunks.try_recv().is_ok() {}
+        }
+    }
+}
+
 impl Stream for Chunks {
     type Item = Result<v1::BackupChunk, Status>;
 
@@ -218,9 +228,12 @@ mod tests {
         let second = begin(shared).await.unwrap();
         assert_eq!(begin(shared).await.err().unwrap().code, "BACKUP_RUNNING");
         drop(second);
-        while begin(shared).await.is_err() {
-            tokio::task::yield_now().await;
-        }
+        let began_again = async {
+            while begin(shared).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE / 3, began_again).await.unwrap();
         server.shutdown().await.unwrap();
     }
 
