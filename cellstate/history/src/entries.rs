@@ -100,19 +100,25 @@ impl History {
     /// [`ReadError::BeforeFirst`] if the cell has none, [`ReadError::TimeRetired`] if it is not retained any more,
     /// [`ReadError::Store`].
     pub fn revision_at_time(&self, micros: i64) -> Result<u64, ReadError> {
-        let (gathering, newest, oldest, base, from_the_start) = {
+        let (gathering, newest, oldest) = {
             let view = self.view();
-            let base = view.base.filter(|base| *base > 0 && *base >= view.floor);
-            let from_the_start = view.floor == 0 && view.base.is_none_or(|base| base == 0);
-            (view.gathering.clone(), view.newest, view.oldest(), base, from_the_start)
+            (view.gathering.clone(), view.newest, view.oldest())
         };
         if let Some(revision) = newest_until(&gathering, micros) {
             return Ok(revision);
         }
-        let earlier = || match self.beginning(base, micros)? {
-            Some(revision) => Ok(revision),
-            None if from_the_start => Err(ReadError::BeforeFirst),
-            None => Err(ReadError::TimeRetired { oldest }),
+        // As it is by then: more may be retired meanwhile.
+        let earlier = || {
+            let (oldest, base, from_the_start) = {
+                let view = self.view();
+                let base = view.base.filter(|base| *base > 0 && *base >= view.floor);
+                (view.oldest(), base, view.floor == 0 && view.base.is_none_or(|base| base == 0))
+            };
+            match self.beginning(base, micros)? {
+                Some(revision) => Ok(revision),
+                None if from_the_start => Err(ReadError::BeforeFirst),
+                None => Err(ReadError::TimeRetired { oldest }),
+            }
         };
         let rows = keys::time(i64::MIN, 0)..=keys::time(micros, u64::MAX);
         // Others may have come since: what gathered in memory is a block by now, or there are newer ones.

@@ -458,6 +458,12 @@ pub(super) mod tests {
         let (history, _) = retiring_at(dir.path(), &deltas, 9);
         let settled = [9, 10, 19, 20, 39, 40, 41].map(|micros| settled_at(&history, micros).unwrap());
         assert_eq!(settled, [None, Some(1), Some(1), Some(2), Some(3), None, None]);
+        // What is retired is so whatever it lacks.
+        let dir = tempfile::tempdir().unwrap();
+        let (history, _) = retiring_at(dir.path(), &deltas, 3);
+        let _ = history.entry(3);
+        assert_eq!(settled_at(&history, 10).unwrap_err().code, RETIRED);
+        assert_eq!(settled_at(&history, 40).unwrap(), None);
     }
 
     // As many listings as callers, up to 512, ran at once, and those whose callers had left ran on.
