@@ -242,7 +242,9 @@ impl Server {
     fn publish(&mut self, world: &mut World, published: Published) -> Checked {
         let (first, last) = (published.batch.first(), published.batch.last());
         world.tell(|| format!("server: revisions {first} to {last} are durable"));
-        world.tell_batch(&published.batch, &mut world.books.cell().clone());
+        if world.story.is_told() {
+            world.tell_batch(&published.batch, &mut world.books.cell().clone());
+        }
         world.books.published(&published.batch, &mut world.tally)?;
         self.recent.push(published.batch.clone());
         self.unfolded.push_back(published);
