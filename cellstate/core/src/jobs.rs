@@ -309,7 +309,6 @@ impl Core {
         };
         let was_bound = delta.moves.is_empty() && groups_of(&self.cell, job).any(is_scaled_away);
         if was_bound && !self.tasks_left(job, delta).any(is_bound) {
-            plenum_model::rare!("a job is scaled away from the machine that its tasks shared");
             delta.jobs.push(JobChange::Home { id: job.id, machine: None });
         }
     }
