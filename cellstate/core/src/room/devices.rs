@@ -12,11 +12,10 @@ impl Judge<'_, '_> {
     /// A claim gets no device for the one at this position of what its group declares.
     pub(super) fn no_device(&self, position: u16, about: &About<'_>) -> Facts {
         let facts = Facts::plain(RefusalKind::Misfit, RefusalReason::DeviceTaken);
+        let place = usize::from(position);
         let wants =
             Wants { declared: about.shape.map_or(&[], |shape: &GroupShape| &shape.devices), named: about.devices };
-        let (Some(want), Some(machine)) =
-            (wants.declared.get(usize::from(position)), self.cell.machine_in(about.machine))
-        else {
+        let (Some(want), Some(machine)) = (wants.declared.get(place), self.cell.machine_in(about.machine)) else {
             return facts;
         };
         let past = self.past(about.machine);
@@ -24,10 +23,9 @@ impl Judge<'_, '_> {
         // What a source had that has ended since, nobody remembers; that the claim fitted on it is taken for granted.
         let ended = about.sources.iter().any(|wanted| past.released(wanted.id).is_some());
         let is_seen = wants.fit(&mut before);
-        let (best, is_there) = wants.best(usize::from(position), want, &mut now);
+        let (best, is_there) = wants.best(place, want, &mut now);
         let lacking = u64::from(want.millis).saturating_sub(best);
-        let index = wants.named.get(usize::from(position)).map(|named| named.index);
-        let place = usize::from(position);
+        let index = wants.named.get(place).map(|named| named.index);
         let mut takers = past.device_takers(&wants.meant(place, want));
         if takers.is_none_or(|takers| takers.total() < lacking) && wants.follows_any(place, want) {
             // Whoever took any of the kind may have pushed one that comes before it, of whatever model, onto the last of its own.
