@@ -134,10 +134,7 @@ async fn tasks_of_a_job_share_its_directory_and_each_has_one_of_its_own() {
 async fn a_stopped_task_may_end_by_itself() {
     for mut bench in [Bench::isolated(), Bench::bare()] {
         let task = bench.shell("trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; done");
-        let allocation = task.allocation;
-        bench.start(task);
-        bench.started().await;
-        wait_for_output(&bench, allocation, "ready\n").await;
+        let allocation = until_ready(&mut bench, task).await;
         bench.stop(allocation);
         let exit = bench.ended().await;
         assert_eq!((exit.code, exit.stop_requested), (Some(3), true));
@@ -150,10 +147,7 @@ async fn a_task_that_does_not_end_is_killed_after_its_timeout() {
     for mut bench in [Bench::isolated(), Bench::bare()] {
         let mut task = bench.shell("trap '' TERM; echo ready; while :; do sleep 0.05; done");
         task.kill_timeout_ms = 300;
-        let allocation = task.allocation;
-        bench.start(task);
-        bench.started().await;
-        wait_for_output(&bench, allocation, "ready\n").await;
+        let allocation = until_ready(&mut bench, task).await;
         let asked = Instant::now();
         bench.stop(allocation);
         let exit = bench.ended().await;
@@ -170,10 +164,7 @@ async fn who_was_asked_with_its_command_has_the_time_to_end_too() {
             "sh -c 'trap \"sleep 0.3; echo saved; exit 0\" TERM; echo ready; while :; do sleep 0.05; done'; echo never",
         );
         task.kill_timeout_ms = 50_000;
-        let allocation = task.allocation;
-        bench.start(task);
-        bench.started().await;
-        wait_for_output(&bench, allocation, "ready\n").await;
+        let allocation = until_ready(&mut bench, task).await;
         bench.stop(allocation);
         let exit = bench.ended().await;
         assert_eq!((exit.signal, exit.stop_requested), (Some(15), true));
@@ -186,10 +177,7 @@ async fn who_was_asked_with_its_command_and_does_not_end_is_killed_after_the_tim
     for mut bench in [Bench::isolated(), Bench::bare()] {
         let mut task = bench.shell("sh -c 'trap \"\" TERM; echo ready; while :; do sleep 0.05; done'; echo never");
         task.kill_timeout_ms = 300;
-        let allocation = task.allocation;
-        bench.start(task);
-        bench.started().await;
-        wait_for_output(&bench, allocation, "ready\n").await;
+        let allocation = until_ready(&mut bench, task).await;
         let asked = Instant::now();
         bench.stop(allocation);
         let exit = bench.ended().await;
@@ -204,10 +192,7 @@ async fn who_left_the_group_of_its_command_is_not_waited_for() {
     for mut bench in [Bench::isolated(), Bench::bare()] {
         let mut task = bench.shell("setsid sh -c 'echo ready; exec sleep 600' & sleep 601; echo never");
         task.kill_timeout_ms = 600_000;
-        let allocation = task.allocation;
-        bench.start(task);
-        bench.started().await;
-        wait_for_output(&bench, allocation, "ready\n").await;
+        let allocation = until_ready(&mut bench, task).await;
         bench.stop(allocation);
         assert_eq!(bench.ended().await.signal, Some(15));
     }
@@ -554,6 +539,15 @@ async fn of_a_restart_the_next_agent_hears_whether_the_task_ran_before() {
         bench.stop(second.allocation);
         assert!(bench.ended().await.stop_requested);
     }
+}
+
+/// Starts a task, which says when it can be asked to end.
+async fn until_ready(bench: &mut Bench, task: TaskSpec) -> AllocationId {
+    let allocation = task.allocation;
+    bench.start(task);
+    bench.started().await;
+    wait_for_output(bench, allocation, "ready\n").await;
+    allocation
 }
 
 async fn wait_for_output(bench: &Bench, allocation: AllocationId, expected: &str) {
