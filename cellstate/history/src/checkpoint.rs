@@ -4,9 +4,9 @@
 //! set is needed to read its checkpoints: so sets are retired as wholes, which costs nothing, and as they follow each other their tables
 //! are hardly ever merged.
 //!
-//! An image is the truth about its page at its revision, whether a record follows or not. So images are written in
-//! pieces, and only the record makes them a checkpoint: a crash before it leaves the one before valid, and images that
-//! are merely true.
+//! Images are written in pieces, and only the record makes them a checkpoint: a crash before it leaves the one before valid. Images that were
+//! left without a record are the truth about their revision, and of no use for a later one: a page that was changed, and changed back, is
+//! no page that differs from the checkpoint before, and theirs would be taken for it. So nothing is added to a set that has such images.
 use crate::block::key_number;
 use crate::error::{ReadError, StoreError, WriteError};
 use crate::history::{History, Writer};
@@ -64,6 +64,13 @@ pub struct CheckpointInfo {
     pub(crate) set: ImageSet,
 }
 
+impl CheckpointInfo {
+    /// How many pages a table has; none if it knows of no such table.
+    fn pages_of(&self, table: u8) -> Option<u32> {
+        self.live.iter().find(|had| had.table == table).map(|had| had.pages)
+    }
+}
+
 /// Images that come and go together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ImageSet {
@@ -85,13 +92,49 @@ pub enum StartingPoint {
 }
 
 impl History {
-    /// Whether the next checkpoint should have images of all pages, and begin a set with them: when there is none to add to, when most
-    /// pages have changed, or when what was added comes to as much as the set began with. So what is written is at most some
-    /// twice of what changes.
+    /// Whether the next checkpoint, of tables with as many pages as `live` says, of which `changed` differ, should have images of all pages, and
+    /// begin a set with them: when there is none to add to, when most pages have changed, or when what was added comes to as much as the
+    /// set began with. So what is written is at most some twice of what changes. Besides where a table is there that the version that
+    /// wrote the newest checkpoint had not, and in a set with images of a checkpoint that was cut off, for which
+    /// the set is looked through once after each opening.
     #[must_use]
-    pub fn wants_all_pages(&self, changed: usize, all: usize) -> bool {
-        self.newest_checkpoint().is_none_or(|CheckpointInfo { set, .. }| {
-            set.began == 0 || changed.saturating_mul(2) >= all || set.added_bytes >= set.whole_bytes
+    pub fn wants_all_pages(&self, changed: usize, live: &[TablePages]) -> bool {
+        let all = live.iter().fold(0_usize, |all, table| all.saturating_add(table.pages as usize));
+        self.newest_checkpoint().is_none_or(|newest| {
+            newest.set.began == 0
+                || changed.saturating_mul(2) >= all
+                || newest.set.added_bytes >= newest.set.whole_bytes
+                || live.iter().any(|table| newest.pages_of(table.table).is_none())
+                || !self.may_add_to(&newest, &mut self.writer())
+        })
+    }
+
+    /// Whether all images of a checkpoint's set are of checkpoints up to it, which is the newest one.
+    fn may_add_to(&self, newest: &CheckpointInfo, writer: &mut Writer) -> bool {
+        let set = newest.set.began;
+        if writer.sound_set != Some(set) {
+            match self.newest_image_of(set) {
+                Ok(image) if image <= newest.revision => writer.sound_set = Some(set),
+                Ok(image) => {
+                    let revision = newest.revision;
+                    tracing::info!(image, revision, "a checkpoint was cut off; the next one is of all pages");
+                }
+                // A set of its own needs nothing that can't be read.
+                Err(error) => {
+                    let cause = &error as &dyn std::error::Error;
+                    tracing::warn!(cause, "images can't be read; the next checkpoint is of all pages");
+                }
+            }
+        }
+        writer.sound_set == Some(set)
+    }
+
+    /// The newest revision that an image of a set is of; 0 if it has none.
+    fn newest_image_of(&self, set: u64) -> Result<u64, StoreError> {
+        let keys = ImageKey::first_of(set).encode()..=ImageKey::last_of(set).encode();
+        self.store()?.snapshot().images(set, keys).try_fold(0, |newest, row| {
+            let image = ImageKey::decode(&row?.key).map_or(u64::MAX, |image| image.revision);
+            Ok(image.max(newest))
         })
     }
 
@@ -112,7 +155,7 @@ impl History {
     }
 
     /// Records the cell as it is at `revision`: images of all pages that changed since the last checkpoint (of all
-    /// pages, at the first), in any order, and how many pages each table has. Waits until the checkpoint is durable.
+    /// pages, at the first, and where [`History::wants_all_pages`] says so), in any order, and how many pages each table has. Waits until the checkpoint is durable.
     ///
     /// It may be ahead of the batches: then it serves recovery at once, and readers when they have come. A history without
     /// any batch continues from its first checkpoint, and wants names then: see [`History::settle_names`].
@@ -130,6 +173,7 @@ impl History {
         pages: impl IntoIterator<Item = PageImage>,
     ) -> Result<CheckpointInfo, WriteError> {
         let before = self.newest_checkpoint().filter(|before| before.set.began > 0);
+        let before = before.filter(|before| self.may_add_to(before, &mut self.writer()));
         self.add_checkpoint(before, revision, time_micros, live, pages)
     }
 
@@ -147,6 +191,8 @@ impl History {
         let mut missing = new_pages(before.as_ref(), live);
         let fresh = ImageSet { began: revision, ..ImageSet::default() };
         let mut set = before.map_or(fresh, |before| before.set);
+        // Until there is a record of them.
+        writer.sound_set = None;
         let (images, image_bytes) = self.write_images(&mut writer, (set.began, revision), live, pages, &mut missing)?;
         if let Some((table, page)) = missing.pop_first() {
             return Err(WriteError::PageMissing { revision, table, page });
@@ -186,6 +232,7 @@ impl History {
             writer.rotated_to = None;
         }
         self.note_durable(&mut writer);
+        writer.sound_set = Some(info.set.began);
         self.change_view(|view| view.checkpoint = Some(info.clone()));
         Ok(info)
     }
@@ -370,8 +417,7 @@ fn much_waits(writer: &Writer) -> bool {
 
 /// Pages that the checkpoint before didn't have.
 fn new_pages(before: Option<&CheckpointInfo>, live: &[TablePages]) -> BTreeSet<(u8, u32)> {
-    let had =
-        |table: u8| before.and_then(|info| info.live.iter().find(|had| had.table == table)).map_or(0, |had| had.pages);
+    let had = |table: u8| before.and_then(|info| info.pages_of(table)).unwrap_or(0);
     live.iter().flat_map(|table| (had(table.table)..table.pages).map(|page| (table.table, page))).collect()
 }
 

@@ -98,6 +98,8 @@ pub(crate) struct Writer {
     pub(crate) log_waiting_bytes: u64,
     /// What becomes durable when the store has caught up.
     pub(crate) rotated_to: Option<u64>,
+    /// The set of images of which it is known that all are of checkpoints.
+    pub(crate) sound_set: Option<u64>,
     pub(crate) cleaning: Cleaning,
     /// The machine of each slot, as far as it was asked about. As many as the cell has machines.
     pub(crate) machines: KnownMachines,
@@ -274,6 +276,7 @@ fn find(folder: &Path, options: &Options) -> Result<Found, OpenError> {
         images_waiting_bytes: 0,
         log_waiting_bytes: 0,
         rotated_to: None,
+        sound_set: None,
         cleaning: Cleaning::default(),
         machines: KnownMachines::default(),
     };

@@ -15,9 +15,8 @@ const PAGES_AHEAD: usize = 256;
 /// when the history wants them, of all. A history that begins with it is told the names of what is in the cell.
 pub(crate) fn write(history: &History, cell: &Cell, before: Option<&Cell>) -> Result<CheckpointInfo, WriteError> {
     let live = pages::tables(cell).map(|(table, pages)| TablePages { table: number_of(table), pages });
-    let all = live.iter().map(|table| table.pages as usize).sum();
     let changed = before.map(|before| pages::changed(before, cell));
-    let changed = changed.filter(|changed| !history.wants_all_pages(changed.len(), all));
+    let changed = changed.filter(|changed| !history.wants_all_pages(changed.len(), &live));
     let image = |(table, number): (Table, u32)| PageImage {
         table: number_of(table),
         number,

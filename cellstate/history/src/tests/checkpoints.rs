@@ -47,6 +47,45 @@ fn a_page_with_many_images_hides_none_of_its_neighbours() {
     }
 }
 
+/// A page that was changed, and changed back, was shown as it was in between: the image of the checkpoint that was cut off was the newest one.
+#[test]
+fn images_that_got_no_record_are_in_no_later_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let live = [pages(1, 4)];
+    {
+        let (history, _) = open(folder.path());
+        history.append(&batches(1, 30, 0)).unwrap();
+        history.checkpoint_of_all(10, 0, &live, (0..4).map(|number| page(1, number, "old"))).unwrap();
+        let cut_off = history.checkpoint(20, 0, &[pages(1, 4), pages(2, 1)], [page(1, 0, "between")]);
+        assert!(matches!(cut_off, Err(WriteError::PageMissing { table: 2, .. })));
+        assert!(history.wants_all_pages(1, &live), "in the same process, too");
+        history.persist().unwrap();
+    }
+    let (history, opened) = open(folder.path());
+    assert_eq!(opened.newest_checkpoint.unwrap().revision, 10);
+    history.append(&batches(1, 30, 0)).unwrap();
+    // Page 0 is again as it was at 10.
+    let missing = history.checkpoint(30, 0, &live, [page(1, 1, "new")]).unwrap_err();
+    assert!(matches!(missing, WriteError::PageMissing { table: 1, page: 0, .. }), "{missing}");
+    assert!(history.wants_all_pages(1, &live));
+    let now = ["old", "new", "old", "old"];
+    history.checkpoint_of_all(30, 0, &live, (0..).zip(now).map(|(number, text)| page(1, number, text))).unwrap();
+    assert_eq!(images(&history, 30), ["1/0=old", "1/1=new", "1/2=old", "1/3=old"]);
+    assert_eq!(images(&history, 10), ["1/0=old", "1/1=old", "1/2=old", "1/3=old"]);
+    assert!(!history.wants_all_pages(1, &live), "to the new set is added");
+}
+
+/// A cell of a version that had no such table has none of its pages among those that changed: its history ended at the first checkpoint.
+#[test]
+fn a_table_that_the_checkpoint_before_knew_nothing_of_wants_all_pages() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 30, 0)).unwrap();
+    history.checkpoint_of_all(10, 0, &[pages(1, 4), pages(3, 0)], (0..4).map(|number| page(1, number, "a"))).unwrap();
+    assert!(!history.wants_all_pages(1, &[pages(1, 4), pages(3, 1)]), "a table that was empty has pages that changed");
+    assert!(history.wants_all_pages(1, &[pages(1, 4), pages(2, 1)]));
+}
+
 #[test]
 fn a_table_that_shrank_and_grew_again_needs_its_new_pages() {
     let folder = tempfile::tempdir().unwrap();

@@ -81,7 +81,7 @@ impl Twin {
         let changes =
             |key: &(u8, u32)| self.imaged.as_ref().is_none_or(|before| text(before, *key) != text(&now, *key));
         let changed: Vec<PageImage> = all.clone().filter(changes).map(image).collect();
-        if history.wants_all_pages(changed.len(), all.clone().count()) {
+        if history.wants_all_pages(changed.len(), &live) {
             history.checkpoint_of_all(revision, 0, &live, all.map(image)).unwrap();
         } else {
             history.checkpoint(revision, 0, &live, changed).unwrap();
