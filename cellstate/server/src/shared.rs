@@ -84,7 +84,7 @@ pub(crate) struct Shared {
     /// Pictures on their way to watchers.
     pub(crate) lending: Lending,
     /// Watchers that read what they missed, at a time.
-    pub(crate) catching_up: Semaphore,
+    pub(crate) catching_up: Arc<Semaphore>,
     /// Who reads much of the cell or the disk.
     pub(crate) reads: past::Reads,
     /// One at a time folds the cell anew for readers, while the resolver shows none. When it was told last that it could not be.
@@ -168,7 +168,7 @@ impl Shared {
             pulses: Mutex::new(Pulses::new(settings.sync.pulse_micros)),
             metrics: Metrics::new(identity.custom_resources.clone()),
             lending: Lending::default(),
-            catching_up: Semaphore::new(CATCHING_UP_MAX),
+            catching_up: Arc::new(Semaphore::new(CATCHING_UP_MAX)),
             reads: past::Reads::default(),
             folding: Arc::default(),
             backups: Arc::new(Semaphore::new(1)),

@@ -27,11 +27,16 @@ enum Unavailable {
 /// The deltas after a revision, in order and without gaps: at least one, and as many more as go into a message. None when they can't be
 /// had. It takes turns, so that many who are behind do not take the disk from those who commit.
 pub(super) async fn after(shared: &Arc<Shared>, after: Revision) -> Vec<Bytes> {
-    let Ok(_turn) = shared.catching_up.acquire().await else { return Vec::new() };
+    let Ok(turn) = shared.catching_up.clone().acquire_owned().await else { return Vec::new() };
     let reading = shared.clone();
-    let read = tokio::task::spawn_blocking(move || match from_log(&reading, after) {
-        Err(Unavailable::Log(LogError::Retired { .. })) => from_history(&reading, after),
-        found => found,
+    let read = tokio::task::spawn_blocking(move || {
+        let found = match from_log(&reading, after) {
+            Err(Unavailable::Log(LogError::Retired { .. })) => from_history(&reading, after),
+            found => found,
+        };
+        // Not before, though its watcher may have left meanwhile.
+        drop(turn);
+        found
     });
     match read.await {
         Ok(Ok(deltas)) => deltas,
@@ -105,5 +110,35 @@ mod tests {
         assert_eq!(taken, [true, true, false]);
         assert_eq!(message.deltas, [&[7; 40][..]; 2]);
         assert!(frames.iter().all(Bytes::is_unique));
+    }
+
+    // Its turn was given back at once, and it was read for nobody: whoever came and left again and again had any number of reads at a time.
+    #[test]
+    fn what_is_read_for_a_watcher_that_has_left_keeps_its_turn_until_it_was_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
+        runtime.block_on(async {
+            let server = crate::Server::start(crate::ServerOptions::new(dir.path())).await.unwrap();
+            let shared = server.shared().clone();
+            let turns = shared.catching_up.available_permits();
+            let (answer, disk) = std::sync::mpsc::channel::<()>();
+            // The only thread that may wait for the disk does so until the sender is gone.
+            drop(tokio::task::spawn_blocking(move || disk.recv()));
+            let catching_up = shared.clone();
+            let watcher = tokio::spawn(async move { after(&catching_up, Revision(0)).await });
+            while shared.catching_up.available_permits() == turns {
+                tokio::task::yield_now().await;
+            }
+            watcher.abort();
+            assert!(watcher.await.unwrap_err().is_cancelled());
+            assert_eq!(shared.catching_up.available_permits(), turns - 1);
+            drop(answer);
+            while shared.catching_up.available_permits() < turns {
+                tokio::task::yield_now().await;
+            }
+            drop(shared);
+            server.shutdown().await.unwrap();
+        });
     }
 }
