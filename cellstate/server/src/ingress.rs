@@ -115,7 +115,7 @@ pub(crate) struct TurnedAway {
     pub(crate) came_before: bool,
 }
 
-/// Whether a transaction of a session came before, or one with a higher number.
+/// Whether a transaction of a session came before, or one with a higher number. None of that matters to a dry run, of which nothing is executed.
 pub(crate) fn came_before(asked: &Asked, session: Option<&HighestQueued>) -> bool {
     session.zip(asked.number()).is_some_and(|(highest, number)| highest.covers(number))
 }
@@ -364,6 +364,14 @@ mod tests {
         Reply::Once(oneshot::channel().0)
     }
 
+    fn transaction(number: u64, dry_run: bool) -> (Asked, Reply) {
+        let id = plenum_model::TransactionId { session: plenum_model::SessionId(7), number };
+        let transaction = plenum_model::Transaction { id, dry_run, ..plenum_model::Transaction::default() };
+        let command = plenum_model::Command::Commit(Box::new(transaction), 0);
+        let request = plenum_model::Request { principal: "ann".into(), namespace: "".into(), command };
+        (Asked::new(request), reply())
+    }
+
     // A stream that was not read kept 256 of them, which may be a gigabyte, and there was no bound over all streams.
     #[test]
     fn the_outcome_of_a_dry_run_is_told_to_a_stream_as_long_as_there_is_room_among_what_was_not_read() {
@@ -443,16 +451,9 @@ mod tests {
     #[test]
     fn a_number_that_was_queued_before_is_told_apart_from_a_new_one_while_the_queue_is_full() {
         let ingress = Ingress::new(QueueBounds { requests: 3, principal_requests: 2, ..QueueBounds::default() });
-        let transaction = |number| {
-            let id = plenum_model::TransactionId { session: plenum_model::SessionId(7), number };
-            let transaction = plenum_model::Transaction { id, ..plenum_model::Transaction::default() };
-            let command = plenum_model::Command::Commit(Box::new(transaction), 0);
-            let request = plenum_model::Request { principal: "ann".into(), namespace: "".into(), command };
-            (Asked::new(request), Reply::Once(oneshot::channel().0))
-        };
         let queued = HighestQueued::new(3);
         let refused = |numbers: &[u64]| -> Vec<bool> {
-            let requests = numbers.iter().map(|&number| transaction(number));
+            let requests = numbers.iter().map(|&number| transaction(number, false));
             ingress.push_all(requests, Some(&queued)).into_iter().map(|turned_away| turned_away.came_before).collect()
         };
         assert_eq!(refused(&[4, 5, 6, 5, 3, 7]), [false, true, true, false]);
@@ -460,6 +461,18 @@ mod tests {
         assert_eq!(refused(&[8, 9, 6, 8, 10]), [true, true, false]);
         ingress.stop();
         assert_eq!(refused(&[9, 10]), [true, false]);
+    }
+
+    // Who had tried a transaction, and committed it under the same number when the queue was full, was told that it may have been executed.
+    #[test]
+    fn a_dry_run_that_was_queued_uses_no_number_up_and_one_that_was_not_was_never_executed() {
+        let ingress = Ingress::new(QueueBounds { requests: 3, principal_requests: 2, ..QueueBounds::default() });
+        let queued = HighestQueued::new(3);
+        let requests = [(4, true), (9, true), (9, true), (3, true), (4, false), (3, false)];
+        let requests = requests.into_iter().map(|(number, dry_run)| transaction(number, dry_run));
+        let refused = ingress.push_all(requests, Some(&queued)).into_iter();
+        let came_before: Vec<bool> = refused.map(|turned_away| turned_away.came_before).collect();
+        assert_eq!(came_before, [false, false, false, true]);
     }
 
     // Who had asked a server that failed waited until the connection was cut, and the server itself for ever.

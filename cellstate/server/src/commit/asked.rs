@@ -56,10 +56,10 @@ impl Asked {
         &self.request
     }
 
-    /// Of a transaction, its number in its session.
+    /// The number that it uses up in its session: a transaction that is no dry run.
     pub(crate) fn number(&self) -> Option<u64> {
         match &self.request.command {
-            Command::Commit(transaction, _) => Some(transaction.id.number),
+            Command::Commit(transaction, _) if !transaction.dry_run => Some(transaction.id.number),
             _ => None,
         }
     }
