@@ -52,6 +52,7 @@ pub struct LoggedBatch {
     held_bytes: usize,
     entries: Vec<Entry>,
     /// Deltas without the sections that somebody did not ask for, made when first wanted: each once, whoever watches.
+    /// In the order in which they were asked for last.
     cut: Mutex<Vec<(Sections, Arc<[Bytes]>)>>,
 }
 
@@ -216,8 +217,10 @@ impl LoggedBatch {
     #[must_use]
     pub fn deltas(&self, sections: Sections) -> Arc<[Bytes]> {
         let mut made = self.cut.lock();
-        if let Some((_, deltas)) = made.iter().find(|(of, _)| *of == sections) {
-            return deltas.clone();
+        if let Some(place) = made.iter().position(|(of, _)| *of == sections) {
+            // Behind the others: the first one goes when there is no room for another.
+            made[place..].rotate_left(1);
+            return made[made.len() - 1].1.clone();
         }
         let deltas: Vec<Bytes> =
             self.entries.iter().map(|entry| cut(sections, self.bytes.slice(entry.delta.clone()))).collect();
@@ -351,6 +354,24 @@ mod tests {
             assert!(batch.cut.lock().len() <= CUTS_MAX && made.len() == 2);
         }
         assert_eq!(sections.len(), 6);
+    }
+
+    // Those that had been made first went: what nearly all watch was made again and again where some few watched other things.
+    #[test]
+    fn deltas_are_kept_that_were_asked_for_last() {
+        let batch = LoggedBatch::parse(encoded()).unwrap();
+        let of = |section: v1::Section| Sections::from_wire(&[section.into()]).unwrap();
+        let [machines, sessions, quotas] = [v1::Section::Machines, v1::Section::Sessions, v1::Section::Quotas].map(of);
+        let first = batch.deltas(Sections::MIRROR);
+        let others = [machines, sessions, quotas].map(|sections| batch.deltas(sections));
+        assert!(Arc::ptr_eq(&first, &batch.deltas(Sections::MIRROR)));
+        let newest = batch.deltas(Sections::ALL);
+        for (sections, made) in
+            [(Sections::MIRROR, &first), (Sections::ALL, &newest), (sessions, &others[1]), (quotas, &others[2])]
+        {
+            assert!(Arc::ptr_eq(made, &batch.deltas(sections)), "{sections:?}");
+        }
+        assert!(!Arc::ptr_eq(&others[0], &batch.deltas(machines)));
     }
 
     // A watcher that did not read on held, with a message of some small deltas, all batches in memory that they stood in.
