@@ -52,6 +52,13 @@ pub(super) fn unused_words(machine: &MachineView, flag: &str) -> Option<String> 
     }
 }
 
+/// That a machine of an earlier run stays because of its tasks, and what ends that: in this cell, as another one may have a machine of that name.
+pub(super) fn stays_words(name: &str, flag: &str) -> String {
+    format!(
+        "{name} of an earlier run has tasks, and no agent now: `plenum{flag} machine remove {name} --force` gives them up"
+    )
+}
+
 impl Machines {
     /// To be made before the agents are started.
     pub(super) fn before_agents(folder: &Folder, count: u32) -> Self {
@@ -150,5 +157,13 @@ mod tests {
         let leaves = view(cordoned, false, Unfit::AgentLeaves);
         let gone = view(MachineState::Gone, false, Unfit::Unspecified);
         assert_eq!([&unfit, &leaves, &gone].map(is_served), [true, false, false]);
+    }
+
+    // The cell was not named: who did as told gave up the tasks of whichever cell had the default address.
+    #[test]
+    fn what_gives_tasks_up_names_the_cell() {
+        let told = stays_words("machine-3", " --addr A");
+        assert!(told.ends_with("`plenum --addr A machine remove machine-3 --force` gives them up"), "{told}");
+        assert!(stays_words("machine-3", "").contains("`plenum machine remove machine-3 --force`"));
     }
 }

@@ -70,9 +70,9 @@ impl Session<'_> {
         let work = async {
             let connection = Connection::open(&address).await?;
             self.tell_address(&address);
-            self.remove_earlier(&machines, &connection).await;
-            let machines = self.ready(&machines, &connection).await?;
             let flag = flag(&address);
+            self.remove_earlier(&machines, &connection, &flag).await;
+            let machines = self.ready(&machines, &connection).await?;
             let unused = machines.iter().filter_map(|machine| machines::unused_words(machine, &flag));
             unused.for_each(|line| self.progress.say(&line));
             self.tell_missing_isolation(&Folder::printed_since(&agents_log, printed_from, AGENT_LOG_BYTES_MAX));
@@ -111,14 +111,10 @@ impl Session<'_> {
     }
 
     /// Machines that only an earlier run had are no reason to end this one.
-    async fn remove_earlier(&self, machines: &Machines, connection: &Connection) {
+    async fn remove_earlier(&self, machines: &Machines, connection: &Connection, flag: &str) {
         match machines.remove_earlier(self.folder, connection).await {
             Err(failure) => self.progress.say(&format!("machines of earlier runs stay: {}", failure.message)),
-            Ok(stay) => stay.iter().for_each(|name| {
-                self.progress.say(&format!(
-                    "{name} of an earlier run has tasks, and no agent now: `plenum machine remove {name} --force` gives them up"
-                ));
-            }),
+            Ok(stay) => stay.iter().for_each(|name| self.progress.say(&machines::stays_words(name, flag))),
         }
     }
 
