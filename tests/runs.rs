@@ -240,6 +240,38 @@ fn a_service_keeps_its_number_and_one_that_crashes_comes_back() {
     assert_eq!(dev.stop().code(), Some(0));
 }
 
+// It was told to stop the job first, in a cell that had just ended; and the file before it had been submitted all the same.
+#[test]
+fn a_file_that_was_changed_between_two_runs_in_a_directory_says_where_its_job_is_stopped() {
+    let stage = Stage::new();
+    let service = |name: &str, seconds: u32| {
+        let text = format!(
+            "name = \"{name}\"\nscheduler = \"service\"\n[group.main]\ncommand = [\"/bin/sleep\", \"{seconds}\"]\n\
+             env = {{ STAGE = \"$STAGE\" }}\nresources = {{ cpu = \"10m\", memory = \"16MiB\" }}\n"
+        );
+        stage.file(&format!("{name}.toml"), &text)
+    };
+    let web = service("web", 1004);
+    let dev = stage.dev(&["--no-isolation", &web]);
+    eventually("the job is there", || stage.try_ask(&dev.address, &["job", "show", "web"]).ok());
+    assert_eq!(dev.stop().code(), Some(0));
+
+    let (db, web, dir) = (service("db", 1005), service("web", 1006), stage.word("cell"));
+    let starts = format!("an earlier run left it in {dir}: `plenum dev --dir {dir}` without files");
+    let done = stage.run(&["dev", "--dir", &dir, "--no-isolation", &db, &web]);
+    done.says(1, &["error[JOB_CHANGED]", &starts, "`plenum job stop default/web`"]);
+
+    let dev = stage.dev(&["--no-isolation"]);
+    let listed = stage.ask(&dev.address, &["job", "list"])["items"].clone();
+    assert_eq!(
+        (&listed[0]["name"], &listed[1]),
+        (&"web".into(), &Value::Null),
+        "nothing new was submitted: {listed:#}"
+    );
+    assert_eq!(stage.ask(&dev.address, &["job", "stop", "web"])["changed"], true);
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
 impl Stage {
     /// From now on everything is run as the user `nobody`, who owns the folder.
     fn become_nobody(&mut self) {

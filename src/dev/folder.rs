@@ -76,6 +76,11 @@ impl Folder {
         self.lock.is_some()
     }
 
+    /// Whether nothing of it is left at the end.
+    pub(super) const fn is_temporary(&self) -> bool {
+        self.is_temporary
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use plenum_proto::v1::{JobView, MachineView, SubmitRequest};
+use plenum_proto::v1::{JobShape, JobView, MachineView, SubmitRequest};
 use tokio::time::sleep;
 
 use super::{
@@ -135,7 +135,8 @@ impl Session<'_> {
         }
     }
 
-    /// Submits all files, or none if one fits no machine.
+    /// Submits all files, or none if one fits no machine. Jobs that live here first: of those, an earlier run's, one may be refused because its file
+    /// describes others now, and then nothing new is begun in a cell that ends.
     async fn submit(&self, connection: &Connection, machines: &[MachineView]) -> Result<Vec<Submitted>, Failure> {
         let mut specs = Vec::with_capacity(self.plan.jobs.len());
         for job in &self.plan.jobs {
@@ -149,16 +150,33 @@ impl Session<'_> {
                 let failure = Failure::new("NO_MACHINE_FITS", format!("{}: {what}", job.name()));
                 return Err(failure.with_hint(hint));
             }
-            specs.push(numbered.spec);
+            let JobShape { namespace, name, .. } = shape.clone();
+            let known = get_job(connection, &JobName { namespace, name }, None).await;
+            let lives = known.is_ok_and(|(_, view)| !has_ended(&view));
+            specs.push((!lives, numbered.spec));
         }
+        specs.sort_by_key(|(is_new, _)| *is_new);
         let mut submitted = Vec::with_capacity(specs.len());
-        for spec in specs {
+        for (_, spec) in specs {
             let shape = spec.shape.clone().unwrap_or_default();
-            let revision = connection.jobs().submit(SubmitRequest { spec: Some(spec) }).await?.into_inner().revision;
             let name = JobName { namespace: shape.namespace, name: shape.name };
-            submitted.push(Submitted { name, revision, ended: None });
+            let answer = connection.jobs().submit(SubmitRequest { spec: Some(spec) }).await;
+            let answer = answer.map_err(|status| self.of_earlier(status.into(), &name))?;
+            submitted.push(Submitted { name, revision: answer.into_inner().revision, ended: None });
         }
         Ok(submitted)
+    }
+
+    /// A job that an earlier run left in a named directory can be stopped in its cell only, which ends with this failure.
+    fn of_earlier(&self, failure: Failure, job: &JobName) -> Failure {
+        if failure.code != "JOB_CHANGED" || self.folder.is_temporary() {
+            return failure;
+        }
+        let dir = self.folder.path().display();
+        failure.with_hint(format!(
+            "an earlier run left it in {dir}: `plenum dev --dir {dir}` without files starts that cell, then `plenum job stop {}/{}`",
+            job.namespace, job.name
+        ))
     }
 
     /// Tells how the jobs go. Comes back when all have ended, if that is waited for.
