@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    folder::{Folder, written},
+    folder::{Folder, LOG_SHOWN_BYTES, not_ready, written},
     keeper::{Keeper, PartSpec},
     machines,
     plan::Plan,
@@ -117,6 +117,8 @@ impl<'dev> DevCell<'dev> {
             "--listen".into(),
             format!("127.0.0.1:{port}").into(),
         ]);
+        let log = self.folder.log("server");
+        let printed_from = Folder::log_bytes(&log);
         let keeper = self.start("server", arguments, Vec::new(), GRACE);
         self.server.push(keeper);
         let deadline = Instant::now() + READY_TIMEOUT;
@@ -129,9 +131,8 @@ impl<'dev> DevCell<'dev> {
             }
             if Instant::now() > deadline {
                 let what = format!("the server cannot be reached after {} s", READY_TIMEOUT.as_secs());
-                return Err(
-                    Failure::new("PART_FAILED", what).with_hint(format!("see {}", self.folder.log("server").display()))
-                );
+                let said = Folder::printed_since(&log, printed_from, LOG_SHOWN_BYTES);
+                return Err(not_ready(self.folder, &what, &said));
             }
             tokio::select! {
                 failure = self.given_up() => return Err(failure),

@@ -12,6 +12,9 @@ use std::{
 
 use crate::{failure::Failure, output};
 
+/// What is shown of the log of a part that does not stay up, or is not ready in time.
+pub(super) const LOG_SHOWN_BYTES: u64 = 2000;
+
 /// How the names of temporary directories begin; then come the process that made it, and a number.
 pub(super) const TEMPORARY: &str = "plenum-dev-";
 
@@ -143,6 +146,19 @@ impl Folder {
     }
 }
 
+/// A part that runs and was not ready in time, as `what` says, with what it `said`: of a temporary cell, its log is gone before this is read.
+pub(super) fn not_ready(folder: &Folder, what: &str, said: &str) -> Failure {
+    let said = match said.trim_end() {
+        "" => "its log says nothing".to_owned(),
+        said => format!("its log says:\n{said}"),
+    };
+    let hint = match folder.is_temporary {
+        true => "`--dir DIR` keeps the logs".to_owned(),
+        false => format!("see the logs in {}", folder.path.join("logs").display()),
+    };
+    Failure::new("PART_FAILED", format!("{what}; {said}")).with_hint(hint)
+}
+
 fn locked(path: &Path) -> Option<File> {
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).ok()?;
     let (begun, mut told) = (Instant::now(), false);
@@ -197,6 +213,21 @@ mod tests {
         assert!(path.join("server").is_dir());
         folder.close();
         assert!(!path.exists());
+    }
+
+    // The log that it named had been removed with the cell.
+    #[test]
+    fn a_part_that_is_not_ready_in_time_is_told_with_what_it_said() {
+        let named = tempfile::tempdir().unwrap();
+        let (kept, temporary) = (Folder::open(Some(named.path())).unwrap(), Folder::open(None).unwrap());
+        let failure = not_ready(&kept, "the server cannot be reached", "recovering\nno space left\n");
+        let told = "the server cannot be reached; its log says:\nrecovering\nno space left";
+        assert_eq!((failure.code.as_str(), failure.message.as_str()), ("PART_FAILED", told));
+        assert_eq!(failure.hint, Some(format!("see the logs in {}", named.path().join("logs").display())));
+        let failure = not_ready(&temporary, "the server cannot be reached", "\n");
+        assert_eq!(failure.message, "the server cannot be reached; its log says nothing");
+        assert_eq!(failure.hint.as_deref(), Some("`--dir DIR` keeps the logs"));
+        temporary.close();
     }
 
     #[test]

@@ -18,7 +18,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{folder::Folder, progress::Progress};
+use super::{
+    folder::{Folder, LOG_SHOWN_BYTES},
+    progress::Progress,
+};
 use crate::failure::Failure;
 
 /// A part that lived this long was well; the next death starts the count again.
@@ -29,8 +32,6 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(3);
 /// How often it is tried whether an earlier part has let go of its directory.
 const LOCKED_PERIOD: Duration = Duration::from_millis(100);
-/// What is shown of a part's log when it does not stay up.
-const LOG_SHOWN_BYTES: u64 = 2000;
 
 /// How a part is started.
 #[derive(Clone, Debug)]

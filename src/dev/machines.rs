@@ -24,11 +24,13 @@ pub(super) struct Machines {
     count: u32,
 }
 
-/// An agent's directory, and what it had written of its last registration.
+/// An agent's directory, what it had written of its last registration, and its log, with how much earlier ones had printed.
 struct Agent {
     machine: String,
     directory: PathBuf,
     before: Option<(u64, i64, i64)>,
+    log: PathBuf,
+    printed_from: u64,
 }
 
 /// Whether an agent serves the machine that did not leave it.
@@ -65,39 +67,46 @@ impl Machines {
         let agent = |machine: String| {
             let directory = folder.agent(&machine);
             let before = written(&plenum_agent::registration(&directory).0);
-            Agent { machine, directory, before }
+            let log = folder.log(&format!("agent-{machine}"));
+            let printed_from = Folder::log_bytes(&log);
+            Agent { machine, directory, before, log, printed_from }
         };
         Self { agents: names(count).map(agent).collect(), count }
     }
 
-    /// The agents that have registered, and a revision at which the cell knows what all of them offer.
-    fn registered(&self) -> (usize, u64) {
-        let mut known = (0, 0);
+    /// What the agent of a machine has printed, at most its last `most` bytes.
+    pub(super) fn printed(&self, machine: &str, most: u64) -> String {
+        let agent = self.agents.iter().find(|agent| agent.machine == machine);
+        agent.map(|agent| Folder::printed_since(&agent.log, agent.printed_from, most)).unwrap_or_default()
+    }
+
+    /// The machines whose agents have not registered, and a revision at which the cell knows what all others offer.
+    fn missing(&self) -> (Vec<String>, u64) {
+        let mut known = (Vec::new(), 0);
         for agent in &self.agents {
             let (file, revision) = plenum_agent::registration(&agent.directory);
-            if written(&file) != agent.before
-                && let Some(revision) = revision
-            {
-                known = (known.0 + 1, known.1.max(revision));
+            match revision.filter(|_| written(&file) != agent.before) {
+                Some(revision) => known.1 = revision.max(known.1),
+                None => known.0.push(agent.machine.clone()),
             }
         }
         known
     }
 
-    /// What the agents offer, once all of them have registered; until then how many have. A machine that was cordoned or drained stays so, which is
-    /// no reason to wait for it.
-    pub(super) async fn ready(&self, connection: &Connection) -> Result<Vec<MachineView>, usize> {
-        let (registered, revision) = self.registered();
-        if registered < self.agents.len() {
-            return Err(registered);
+    /// What the agents offer, once all of them have registered; until then the machines whose agents have not. A machine that was cordoned or
+    /// drained stays so, which is no reason to wait for it.
+    pub(super) async fn ready(&self, connection: &Connection) -> Result<Vec<MachineView>, Vec<String>> {
+        let (missing, revision) = self.missing();
+        if !missing.is_empty() {
+            return Err(missing);
         }
         let answer = connection.inspect().list_machines(ListRequest::default()).await;
         let answer = answer.map(tonic::Response::into_inner).unwrap_or_default();
         let mut there = answer.machines;
         there.retain(|machine| is_served(machine) && !self.is_earlier(&machine.name));
-        let has_registered = |agent: &Agent| there.iter().any(|machine| machine.name == agent.machine);
-        let served = self.agents.iter().filter(|agent| has_registered(agent)).count();
-        if answer.revision < revision || served < self.agents.len() { Err(served) } else { Ok(there) }
+        let is_missing = |agent: &&Agent| there.iter().all(|machine| machine.name != agent.machine);
+        let missing: Vec<String> = self.agents.iter().filter(is_missing).map(|agent| agent.machine.clone()).collect();
+        if answer.revision < revision || !missing.is_empty() { Err(missing) } else { Ok(there) }
     }
 
     /// True for a machine of an earlier run with more of them.

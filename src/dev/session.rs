@@ -10,7 +10,7 @@ use super::{
     cell::DevCell,
     changes::Changes,
     fit,
-    folder::{Folder, written},
+    folder::{Folder, LOG_SHOWN_BYTES, not_ready, written},
     machines::{self, Machines},
     plan::{Plan, shape},
     progress::Progress,
@@ -63,8 +63,6 @@ impl Session<'_> {
     /// Starts everything, submits the files, and follows the jobs.
     pub(super) async fn run(&self, cell: &mut DevCell<'_>) -> Result<Ended, Failure> {
         let address = cell.start_server().await?;
-        let agents_log = self.folder.log("agent-machine-1");
-        let printed_from = Folder::log_bytes(&agents_log);
         let machines = Machines::before_agents(self.folder, self.plan.machines);
         cell.start_others(&address);
         let work = async {
@@ -72,14 +70,14 @@ impl Session<'_> {
             self.tell_address(&address);
             let flag = flag(&address);
             self.remove_earlier(&machines, &connection, &flag).await;
-            let machines = self.ready(&machines, &connection).await?;
-            let unused = machines.iter().filter_map(|machine| machines::unused_words(machine, &flag));
+            let ready = self.ready(&machines, &connection).await?;
+            let unused = ready.iter().filter_map(|machine| machines::unused_words(machine, &flag));
             unused.for_each(|line| self.progress.say(&line));
-            self.tell_missing_isolation(&Folder::printed_since(&agents_log, printed_from, AGENT_LOG_BYTES_MAX));
+            self.tell_missing_isolation(&machines.printed("machine-1", AGENT_LOG_BYTES_MAX));
             if self.plan.jobs.is_empty() {
                 return std::future::pending().await;
             }
-            let submitted = self.submit(&connection, &machines).await?;
+            let submitted = self.submit(&connection, &ready).await?;
             self.follow(&connection, submitted).await
         };
         tokio::select! {
@@ -122,14 +120,15 @@ impl Session<'_> {
     async fn ready(&self, machines: &Machines, connection: &Connection) -> Result<Vec<MachineView>, Failure> {
         let deadline = Instant::now() + MACHINES_TIMEOUT;
         loop {
-            let registered = match machines.ready(connection).await {
+            let missing = match machines.ready(connection).await {
                 Ok(ready) => return Ok(ready),
-                Err(registered) => registered,
+                Err(missing) => missing,
             };
             if Instant::now() > deadline {
-                let what = format!("{registered} of {} agents have registered in time", self.plan.machines);
-                let hint = format!("see the logs in {}", self.folder.path().join("logs").display());
-                return Err(Failure::new("PART_FAILED", what).with_hint(hint));
+                let first = missing.first().map_or("machine-1", String::as_str);
+                let (count, all) = (missing.len(), self.plan.machines);
+                let what = format!("{count} of {all} agents have not registered in time, as that of {first}");
+                return Err(not_ready(self.folder, &what, &machines.printed(first, LOG_SHOWN_BYTES)));
             }
             sleep(MACHINES_PERIOD).await;
         }
