@@ -1,8 +1,10 @@
 //! What the end of `plenum dev` leaves behind, however it comes: nothing but the directory that was named.
 
-use std::{fs, time::Duration};
+use std::{fs, io::Read, os::unix::fs::OpenOptionsExt, process::Stdio, time::Duration};
 
 use nix::{
+    fcntl::OFlag,
+    pty::{grantpt, posix_openpt, ptsname_r, unlockpt},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -153,11 +155,48 @@ fn a_cell_that_is_to_outlive_its_terminal_does() {
     assert_eq!((ends(&["nohup"]), ends(&[])), (false, true));
 }
 
+// The first line about a part that had died ended whoever watched over that one, and the next line the whole cell: its agent was killed, and its
+// tasks went on without.
+#[test]
+fn a_cell_whose_bars_have_lost_their_terminal_goes_on() {
+    let stage = Stage::new();
+    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "100ms"));
+    // It is nobody's controlling terminal: no signal tells that it has gone.
+    let mut screen = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
+    grantpt(&screen).unwrap();
+    unlockpt(&screen).unwrap();
+    let terminal = ptsname_r(&screen).unwrap();
+    let terminal = fs::OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(terminal);
+    let dir = stage.word("cell");
+    let (mut dev, ()) = stage.start_by("dev", &["dev", "--dir", &dir, "--no-isolation", &file], |command| {
+        (command.env("TERM", "xterm").stderr(Stdio::from(terminal.unwrap())).spawn().unwrap(), ())
+    });
+    let (mut shown, mut read) = (String::new(), [0; 4096]);
+    while !shown.contains("stubborn [") {
+        let count = screen.read(&mut read).unwrap();
+        shown.push_str(&String::from_utf8_lossy(&read[..count]));
+    }
+    drop(screen);
+    both_run(&stage);
+    for part in [" scheduler service", " server --dir", " scheduler service"] {
+        let killed = stage.process(part);
+        killed.kill();
+        eventually(&format!("there is another{part}"), || {
+            assert!(dev.has_ended().is_none(), "dev ended");
+            stage.processes(part).into_iter().find(|found| found.id != killed.id)
+        });
+    }
+    both_run(&stage);
+    dev.signal(Signal::SIGTERM);
+    assert_eq!(dev.ended().code(), Some(0));
+    nothing_is_left(&stage);
+}
+
 // With `| head`, the cell ended as if nothing had been: its parts were left to find out, its folder stayed, and a job that had failed
 // was said to have done well.
 #[test]
 fn a_reader_that_goes_away_changes_neither_the_end_nor_the_exit_code() {
-    use std::{io::pipe, process::Stdio};
+    use std::io::pipe;
     let stage = Stage::new();
     let tasks = |second: &str| {
         let group = |name: &str, script: &str| {

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plenum_proto::v1::JobView;
 
 use super::board::{Board, done_of, under_way};
@@ -59,10 +59,23 @@ impl Progress {
     pub(super) fn say(&self, line: &str) {
         match &self.voice {
             // Bars that are finished stay above what is said later.
-            Voice::Bars(bars) if !self.is_finished.load(Ordering::Relaxed) => bars.suspend(|| output::tell(line)),
+            Voice::Bars(bars) if !self.is_finished.load(Ordering::Relaxed) => self.say_above(bars, line),
             Voice::Bars(_) | Voice::Lines => output::tell(line),
             #[cfg(test)]
             Voice::Quiet => {}
+        }
+    }
+
+    /// What `MultiProgress::suspend` does, which panics where its terminal is gone. The new target looks whether it is: then nothing is drawn any more.
+    fn say_above(&self, bars: &MultiProgress, line: &str) {
+        // Held, so that nobody draws meanwhile.
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = bars.clear();
+        output::tell(line);
+        bars.set_draw_target(ProgressDrawTarget::stderr());
+        // One of them draws all.
+        if let Some(bar) = jobs.bars.values().next() {
+            bar.tick();
         }
     }
 
@@ -72,6 +85,10 @@ impl Progress {
         let Voice::Bars(bars) = &self.voice else {
             return jobs.board.lines(job, self.began.elapsed()).iter().for_each(|line| self.say(line));
         };
+        if !io::stderr().is_terminal() {
+            // It has gone away, and what is drawn would be kept for it.
+            bars.set_draw_target(ProgressDrawTarget::hidden());
+        }
         let name = job.name();
         let (done, all) = done_of(job);
         let bar = jobs
