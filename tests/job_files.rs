@@ -99,10 +99,10 @@ fn what_fits_no_machine_is_told_with_the_machine_that_comes_nearest() {
     let done = stage.run(&["dev", &file, "--until-done", "--machines", "2"]);
     let lacks =
         ["error[NO_MACHINE_FITS]", "group `main`", "machine-1 comes nearest", "cpu is short by", "memory is short by"];
-    done.says(1, &lacks).says(1, &["asked for 900TiB", "hint:"]);
+    done.says(1, &lacks).says(1, &["asked for 900TiB", "hint: ask for less, or run with fewer --machines"]);
 
     let file = stage.file("picky.toml", &format!("{HEAD}{GROUP}constraints = ['attr.os == \"plan9\"']\n"));
-    let lacks = ["NO_MACHINE_FITS", "`attr.os` is not == \"plan9\" (it is \"linux\")"];
+    let lacks = ["NO_MACHINE_FITS", "`attr.os` is not == \"plan9\" (it is \"linux\")", "`plenum agent --config FILE`"];
     stage.run(&["dev", &file, "--until-done"]).says(1, &lacks);
     assert_eq!(stage.processes(""), [], "nothing goes on");
 }

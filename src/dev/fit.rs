@@ -7,23 +7,46 @@ use plenum_proto::v1::{self, GroupShape, JobShape, MachineView, Spread};
 
 use crate::output;
 
-/// Says why no machine could ever run the job; nothing if each group has one.
-pub(super) fn misfit(job: &JobShape, machines: &[MachineView]) -> Option<String> {
-    if job.same_machine && job.groups.len() > 1 {
-        return lacking(&together(job), &job.groups, machines)
-            .map(|what| format!("no machine fits all groups of the job: {what}"));
+/// Why no machine could ever run a job.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Misfit {
+    pub(super) what: String,
+    /// The nearest machine lacks nothing else but room of the kinds that each has some of.
+    only_room: bool,
+}
+
+impl Misfit {
+    /// What to do about it, where the machines have equal shares of one.
+    pub(super) const fn hint(&self, machines: u32) -> &'static str {
+        match (self.only_room, machines) {
+            (true, 0..=1) => "ask for less: the machine offers all that there is here",
+            (true, _) => "ask for less, or run with fewer --machines: each offers an equal share",
+            (false, _) => {
+                "correct what is asked for; or start the cell with `plenum dev`, beside it an agent with a file that \
+                 says what its machine has (`plenum agent --config FILE`), and then the job with `plenum job run FILE`"
+            }
+        }
     }
-    job.groups.iter().find_map(|group| {
-        lacking(group, slice::from_ref(group), machines)
-            .map(|what| format!("no machine fits group `{}`: {what}", group.name))
-    })
+}
+
+/// Says why no machine could ever run the job; nothing if each group has one.
+pub(super) fn misfit(job: &JobShape, machines: &[MachineView]) -> Option<Misfit> {
+    let told = |lacking: Option<Misfit>, whom: &str| {
+        lacking.map(|Misfit { what, only_room }| Misfit { what: format!("no machine fits {whom}: {what}"), only_room })
+    };
+    if job.same_machine && job.groups.len() > 1 {
+        return told(lacking(&together(job), &job.groups, machines), "all groups of the job");
+    }
+    job.groups
+        .iter()
+        .find_map(|group| told(lacking(group, slice::from_ref(group), machines), &format!("group `{}`", group.name)))
 }
 
 /// Says which limit of a group never lets as many of its tasks be there at once as its `min` demands; nothing if each group's do. To be asked
 /// of what is no [`misfit`]. Whether there is room for so many is not looked at.
 pub(super) fn too_few(job: &JobShape, machines: &[MachineView]) -> Option<String> {
     job.groups.iter().find_map(|group| {
-        let fits = |machine: &&MachineView| judge(group, slice::from_ref(group), machine).1.is_empty();
+        let fits = |machine: &&MachineView| judge(group, slice::from_ref(group), machine).lacks.is_empty();
         let mut fitting: Vec<&MachineView> = machines.iter().filter(fits).collect();
         let places = match fitting.len() {
             _ if job.same_machine => "the one machine of the job".to_owned(),
@@ -86,20 +109,31 @@ struct Distance {
     short_permille: i64,
 }
 
+/// What lacks on a machine, in words, and how far that is.
+struct Judged {
+    distance: Distance,
+    lacks: Vec<String>,
+    /// As [`Misfit::only_room`].
+    only_room: bool,
+}
+
 /// `groups` are those that `group` stands for: devices are not added up, and there is no most of them.
-fn lacking(group: &GroupShape, groups: &[GroupShape], machines: &[MachineView]) -> Option<String> {
+fn lacking(group: &GroupShape, groups: &[GroupShape], machines: &[MachineView]) -> Option<Misfit> {
     let judged: Vec<_> = machines.iter().map(|machine| judge(group, groups, machine)).collect();
-    if judged.iter().any(|(_, lacks)| lacks.is_empty()) {
+    if judged.iter().any(|judged| judged.lacks.is_empty()) {
         return None;
     }
-    let nearest = judged.iter().zip(machines).min_by_key(|((distance, _), machine)| (*distance, machine.name.clone()));
+    let nearest = judged.iter().zip(machines).min_by_key(|(judged, machine)| (judged.distance, machine.name.clone()));
     Some(match nearest {
-        Some(((_, lacks), machine)) => format!("{} comes nearest, where {}", machine.name, lacks.join(" and ")),
-        None => "the cell has no machines".to_owned(),
+        Some((Judged { lacks, only_room, .. }, machine)) => {
+            let what = format!("{} comes nearest, where {}", machine.name, lacks.join(" and "));
+            Misfit { what, only_room: *only_room }
+        }
+        None => Misfit { what: "the cell has no machines".to_owned(), only_room: false },
     })
 }
 
-fn judge(group: &GroupShape, groups: &[GroupShape], machine: &MachineView) -> (Distance, Vec<String>) {
+fn judge(group: &GroupShape, groups: &[GroupShape], machine: &MachineView) -> Judged {
     let attributes: Attributes =
         machine.attributes.iter().map(|(name, value)| (name.as_str().into(), value.as_str().into())).collect();
     let mut lacks: Vec<String> = Vec::new();
@@ -123,8 +157,11 @@ fn judge(group: &GroupShape, groups: &[GroupShape], machine: &MachineView) -> (D
         |wire: &Option<v1::Resources>| Resources::try_from(wire.clone().unwrap_or_default()).unwrap_or_default();
     let (need, capacity) = (amounts(&group.resources), amounts(&machine.capacity));
     let short = shortages(&capacity, &need);
+    let mut only_room = constraints == 0;
     let mut short_permille: i64 = 0;
     for shortage in &short {
+        // Others are what an agent's own file says.
+        only_room &= !matches!(shortage.resource, Resource::Custom(_));
         let (asked, there) = (need.get(shortage.resource), capacity.get(shortage.resource));
         let permille = u128::from(shortage.short_by) * 1000 / u128::from(asked.max(1));
         short_permille = short_permille.saturating_add(i64::try_from(permille).unwrap_or(i64::MAX));
@@ -138,11 +175,13 @@ fn judge(group: &GroupShape, groups: &[GroupShape], machine: &MachineView) -> (D
         ));
     }
     for device in groups.iter().filter_map(|group| lacking_device(group, machine)) {
+        only_room = false;
         if !lacks.contains(&device) {
             lacks.push(device);
         }
     }
-    (Distance { constraints, resources: lacks.len() - constraints, short_permille }, lacks)
+    let distance = Distance { constraints, resources: lacks.len() - constraints, short_permille };
+    Judged { distance, lacks, only_room }
 }
 
 /// The kind of device of which an empty machine has too little for one task of a group, in words.
@@ -184,6 +223,11 @@ mod tests {
     use super::*;
     use crate::job_file::JobFile;
 
+    /// The words alone.
+    fn misfit(job: &JobShape, machines: &[MachineView]) -> Option<String> {
+        super::misfit(job, machines).map(|misfit| misfit.what)
+    }
+
     fn machine(name: &str, cpu_millis: i64, kernel: &str) -> MachineView {
         let capacity = v1::Resources { cpu_millis, memory_bytes: 1 << 30, disk_bytes: 0, custom: Vec::new() };
         MachineView {
@@ -217,6 +261,28 @@ mod tests {
             "no machine fits group `map`: m2 comes nearest, where cpu is short by 1500m (asked for 4, the machine has \
              2500m) and memory is short by 1GiB (asked for 2GiB, the machine has 1GiB)"
         );
+    }
+
+    // Whatever lacked, fewer machines were advised; of the one that there is by itself, that is wrong usage.
+    #[test]
+    fn what_helps_goes_by_what_lacks() {
+        let hint = |head: &str, lines: &str, machines: u32| {
+            super::misfit(&job(head, lines), &[machine("m1", 1000, "5.10")]).unwrap().hint(machines)
+        };
+        let large = "resources = { cpu = 2, memory = \"1MiB\" }";
+        assert!(hint("", large, 2).contains("fewer --machines"));
+        assert!(hint("same_machine = true\n", large, 2).contains("fewer --machines"));
+        let alone = hint("", large, 1);
+        assert!(alone.starts_with("ask for less") && !alone.contains("--machines"), "{alone}");
+        let small = "resources = { cpu = 1, memory = \"1MiB\" }";
+        for lines in [
+            format!("{large}\nconstraints = ['attr.kernel >= \"7.0\"']"),
+            format!("{small}\nspread = [{{ by = \"attr.rack\", at_most = 2 }}]"),
+            "resources = { cpu = 1, memory = \"1MiB\", gpu = 1 }".to_owned(),
+        ] {
+            let hint = hint("", &lines, 2);
+            assert!(hint.contains("`plenum agent --config FILE`") && !hint.contains("--machines"), "{lines}: {hint}");
+        }
     }
 
     #[test]

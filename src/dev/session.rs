@@ -141,8 +141,10 @@ impl Session<'_> {
         for job in &self.plan.jobs {
             let numbered = number_resources(connection, job.clone()).await?;
             let shape = shape(&numbered);
-            let misfit = fit::misfit(shape, machines)
-                .map(|what| (what, "ask for less, or run with fewer --machines: each offers an equal share"));
+            let misfit = fit::misfit(shape, machines).map(|misfit| {
+                let hint = misfit.hint(self.plan.machines);
+                (misfit.what, hint)
+            });
             let too_few =
                 || fit::too_few(shape, machines).map(|what| (what, "make `min` smaller, or the limit greater"));
             if let Some((what, hint)) = misfit.or_else(too_few) {
