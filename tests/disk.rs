@@ -237,6 +237,9 @@ fn damage_in_the_middle_of_the_log_is_named_and_nothing_is_lost_silently() {
     for words in ["00000000000000000001.segment", &place, "revision"] {
         assert!(told.contains(words), "expected {words:?} in: {verified}");
     }
+    // With `| head`, a damaged cell was as good as a sound one.
+    assert!(verified.out.contains("not sound"), "{verified}");
+    assert_eq!(stage.unread(&["verify", "--dir", &stage.word("cell")]), Some(1));
     assert!(fs::read(&path).unwrap() == damaged_log, "neither of them changed the log");
 
     write_at(&path, damaged + 200, &[before[damaged + 200]]);

@@ -196,7 +196,6 @@ fn a_cell_whose_bars_have_lost_their_terminal_goes_on() {
 // was said to have done well.
 #[test]
 fn a_reader_that_goes_away_changes_neither_the_end_nor_the_exit_code() {
-    use std::io::pipe;
     let stage = Stage::new();
     let tasks = |second: &str| {
         let group = |name: &str, script: &str| {
@@ -207,23 +206,15 @@ fn a_reader_that_goes_away_changes_neither_the_end_nor_the_exit_code() {
         };
         format!("name = \"words\"\nscheduler = \"batch\"\n{}{}", group("one", "echo one"), group("two", second))
     };
-    let unread = |words: &[&str]| {
-        let (mut process, ()) = stage.start_by("unread", words, |command| {
-            let (reader, writer) = pipe().unwrap();
-            drop(reader);
-            (command.stdout(Stdio::from(writer)).spawn().unwrap(), ())
-        });
-        process.ended().code()
-    };
     let good = stage.file("good.toml", &tasks("echo two"));
-    assert_eq!(unread(&["dev", &good, "--until-done"]), Some(0));
+    assert_eq!(stage.unread(&["dev", &good, "--until-done"]), Some(0));
     assert!(stage.text("unread.err").contains("2 tasks run in 2 allocations"), "{}", stage.text("unread.err"));
     nothing_is_left(&stage);
 
     let server = stage.server("cell", None, &[]);
     let bad = stage.file("bad.toml", &tasks("exit 3"));
     let (_scheduler, _agent) = (stage.scheduler(&server.address, "batch"), stage.agent(&server.address, "agent"));
-    assert_eq!(unread(&["--addr", &server.address, "job", "run", &bad, "--wait"]), Some(1));
+    assert_eq!(stage.unread(&["--addr", &server.address, "job", "run", &bad, "--wait"]), Some(1));
 }
 
 #[test]

@@ -139,6 +139,17 @@ impl Stage {
         }
     }
 
+    /// Runs the binary to its end while nobody reads what it prints, and gives its exit code; what it says is in `unread.err`.
+    #[track_caller]
+    pub(crate) fn unread(&self, arguments: &[&str]) -> Option<i32> {
+        let (mut process, ()) = self.start_by("unread", arguments, |command| {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            (command.stdout(Stdio::from(writer)).spawn().unwrap(), ())
+        });
+        process.ended().code()
+    }
+
     /// Asks a cell, and gives the JSON that it answers with.
     #[track_caller]
     pub(crate) fn ask(&self, address: &str, arguments: &[&str]) -> Value {
