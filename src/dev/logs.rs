@@ -1,5 +1,7 @@
 //! The last lines that tasks printed, for the end of a run.
 
+use std::cmp::Reverse;
+
 use plenum_proto::v1::{
     AllocationState, AllocationView, JobShape, JobView, ListAllocationsRequest, ListRequest, LogsRequest,
 };
@@ -40,8 +42,9 @@ fn is_of(job: &JobView, allocation: &AllocationView) -> bool {
     (allocation.job_id, allocation.job_version) == (job.id, job.version)
 }
 
-/// The last lines that a group's tasks printed, in the order of the tasks; of each task, its successful allocation. What can't be read, such as
-/// because its agent keeps it no longer, is missing, and the first reason is told: the job has ended well all the same.
+/// The last lines that a group's tasks printed, in the order of the tasks; of each task, its last successful allocation: where one machine has all
+/// tasks of a job and was lost, what was done is done again. What can't be read, such as because its agent keeps it no longer, is missing, and the
+/// first reason is told: the job has ended well all the same.
 pub(super) async fn last_lines(
     group: &str,
     allocations: &[AllocationView],
@@ -51,10 +54,12 @@ pub(super) async fn last_lines(
         .iter()
         .filter(|allocation| allocation.group == group && allocation.state() == AllocationState::Complete)
         .collect();
-    tasks.sort_by_key(|allocation| (allocation.task, allocation.attempt));
+    // The last one first.
+    tasks.sort_by_key(|allocation| Reverse((allocation.task, allocation.attempt)));
+    tasks.dedup_by_key(|allocation| allocation.task);
     let (mut printed, mut unread): (Vec<Vec<u8>>, _) = (Vec::new(), None);
     // From the last task backwards, as far as is needed: a group may have thousands.
-    for allocation in tasks.iter().rev().take(ASKED_MAX) {
+    for allocation in tasks.iter().take(ASKED_MAX) {
         let have: usize = printed.iter().map(|text| line_count(text)).sum();
         if have >= LINES {
             break;
@@ -162,6 +167,23 @@ mod tests {
         let Ok((text, Some(unread))) = read else { panic!("some could not be read") };
         assert_eq!((text.as_slice(), unread.message.as_str()), (b"490\n".as_slice(), "nothing of 399 is kept"));
         assert!(asked.iter().copied().eq((244..500).rev()), "the last ones, and not all");
+    }
+
+    // What a job printed was told twice.
+    #[test]
+    fn of_a_task_that_was_done_again_the_last_attempt_is_told() {
+        let complete = |task: u32, attempt: u32, id: u64| AllocationView {
+            id,
+            task,
+            attempt,
+            group: "main".to_owned(),
+            state: AllocationState::Complete.into(),
+            ..AllocationView::default()
+        };
+        let allocations = [complete(0, 1, 1), complete(1, 2, 4), complete(0, 2, 2), complete(1, 1, 3)];
+        let read =
+            crate::cli::block_on(last_lines("main", &allocations, async |id, _| Ok(format!("{id}\n").into_bytes())));
+        assert_eq!(read, Ok((b"2\n4\n".to_vec(), None)));
     }
 
     #[test]
