@@ -1,5 +1,7 @@
 //! What programs read: the least fields of each object, also of the past, also of lost races.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::{
@@ -108,9 +110,14 @@ fn objects_have_the_fields_that_programs_rely_on() {
     }
     assert_eq!((&machine["state"], &machine["attributes"]["rack"]), (&"ready".into(), &"r1".into()));
     assert_eq!(machine["allocated"]["cpu_millis"], 4000);
-    assert_eq!(race.ask(&["machine", "show", "m1"])["id"], machine["id"]);
+    let shown = race.ask(&["machine", "show", "m1"]);
+    assert_eq!((&shown["id"], &shown["allocations"]), (&machine["id"], &4.into()));
 
     let allocations = race.ask(&["alloc", "list"]);
+    let ids = |rows: &Value| -> BTreeSet<String> {
+        rows.as_array().unwrap().iter().map(|row| row["id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids(&shown["live"]), ids(&allocations["items"]), "what lives on the only machine is all there is");
     let items = allocations["items"].as_array().unwrap();
     assert_eq!(items.len(), 4);
     let fields = ["id", "namespace", "job", "group", "task_index", "attempt", "machine", "scheduler", "state", "ready"];

@@ -282,7 +282,7 @@ async fn list(context: &Context, listing: &Listing) -> Result<(), Failure> {
 
 /// Two answers that show the same revision, and that one: what changed between them is asked for again. In a cell that never stands still
 /// they are as close as they come.
-async fn of_one_revision<A, B>(
+pub(super) async fn of_one_revision<A, B>(
     mut first: impl AsyncFnMut() -> Result<(u64, A), Failure>,
     mut second: impl AsyncFnMut() -> Result<(u64, B), Failure>,
 ) -> Result<(u64, A, B), Failure> {

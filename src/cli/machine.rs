@@ -1,17 +1,17 @@
 //! `plenum machine`: list, show, cordon, drain and remove machines.
 
-use plenum_proto::error::code_of;
 use plenum_proto::v1::{
-    AdoptTaskRequest, At, CordonRequest, DrainRequest, GetMachineRequest, ListAllocationsRequest, ListRequest,
-    MachineHistoryRequest, MachineState, MachineView, RemoveMachineRequest, UnknownTaskView,
+    AdoptTaskRequest, At, CordonRequest, DrainRequest, GetMachineRequest, ListAllocationsRequest,
+    ListAllocationsResponse, ListRequest, ListUnknownTasksResponse, MachineHistoryRequest, MachineState, MachineView,
+    RemoveMachineRequest,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Context, alloc,
     args::Machine,
     drain, history,
-    job::{list_request, tell_change},
+    job::{list_request, of_one_revision, tell_change},
     target,
     watch::{self, Listed},
 };
@@ -83,30 +83,27 @@ async fn show(
     at: Option<At>,
     history: bool,
 ) -> Result<(), Failure> {
-    let request = GetMachineRequest { name: name.clone(), at };
-    let answer = match connection.inspect().get_machine(request).await {
-        Err(status) if code_of(&status) == "NO_SUCH_MACHINE" && history => {
+    let list = Some(ListRequest { at, ..ListRequest::default() });
+    let request = ListAllocationsRequest { list, machine: name.clone(), ..ListAllocationsRequest::default() };
+    let allocations = async || {
+        let listed = connection.jobs().list_allocations(request.clone()).await?.into_inner();
+        Ok((listed.revision, listed))
+    };
+    let shown = of_one_revision(async || with_unknown(connection, &name, at).await, allocations).await;
+    let (revision, (view, unknown), listed) = match shown {
+        Err(failure) if failure.code == "NO_SUCH_MACHINE" && history => {
             return show_removed(context, connection, &name, at).await;
         }
-        Err(status) if code_of(&status) == "NO_SUCH_MACHINE" => {
+        Err(failure) if failure.code == "NO_SUCH_MACHINE" => {
             let hint = format!("if it was removed, `plenum machine show {name} --history` tells of it");
-            return Err(Failure::from(status).with_hint(hint));
+            return Err(failure.with_hint(hint));
         }
-        answer => answer?.into_inner(),
+        shown => shown?,
     };
-    let Some(view) = answer.machine else {
-        return Err(Failure::new("NO_SUCH_MACHINE", format!("there is no machine {name}")));
-    };
-    let list = Some(ListRequest { at, ..ListRequest::default() });
-    let request = ListAllocationsRequest { list, machine: name, ..ListAllocationsRequest::default() };
-    let listed = connection.jobs().list_allocations(request).await?.into_inner();
-    let unknown = unknown_on(connection, &view, at).await?;
-    let mut object = view.to_json();
-    object["revision"] = answer.revision.into();
-    object["unknown"] = unknown.iter().map(Row::to_json).collect();
+    let mut object = to_json(revision, &view, &listed, &unknown);
     let mut rest = String::new();
-    if !unknown.is_empty() {
-        rest = format!("\n{}", output::listing(context.format, answer.revision, &unknown, false));
+    if !unknown.tasks.is_empty() {
+        rest = format!("\n{}", output::listing(context.format, revision, &unknown.tasks, false));
     }
     if history {
         let request = MachineHistoryRequest { name: view.name.clone(), at, limit: 0 };
@@ -116,12 +113,29 @@ async fn show(
         history::tell_what_is_missing(context, &story);
     }
     let text = || {
-        let rows = output::listing(context.format, answer.revision, &listed.allocations, false);
+        let rows = output::listing(context.format, revision, &listed.allocations, false);
         format!("{}\n{rows}{rest}", fields(&view))
     };
     output::print(&output::object(context.format, &object, &view.name(), text))?;
     alloc::tell_of_more(context, &listed);
     Ok(())
+}
+
+/// What programs read. `allocations` is how many there are, as in lists; of so many not all may stand here.
+fn to_json(
+    revision: u64,
+    view: &MachineView,
+    listed: &ListAllocationsResponse,
+    unknown: &ListUnknownTasksResponse,
+) -> Value {
+    let mut object = view.to_json();
+    object["revision"] = json!(revision);
+    object["live"] = listed.allocations.iter().map(Row::to_json).collect();
+    object["unknown"] = unknown.tasks.iter().map(Row::to_json).collect();
+    if listed.truncated || unknown.truncated {
+        object["truncated"] = json!(true);
+    }
+    object
 }
 
 /// The story of a machine that is not there any more; there is nothing else to show of it.
@@ -140,17 +154,29 @@ async fn show_removed(context: &Context, connection: &Connection, name: &str, at
     Ok(())
 }
 
-/// Tasks on a machine that the cell does not know.
-async fn unknown_on(
+/// A machine, and the tasks on it that the cell does not know, as they are at one revision.
+async fn with_unknown(
     connection: &Connection,
-    view: &MachineView,
+    name: &str,
     at: Option<At>,
-) -> Result<Vec<UnknownTaskView>, Failure> {
+) -> Result<(u64, (MachineView, ListUnknownTasksResponse)), Failure> {
+    let machine = async || {
+        let answer = connection.inspect().get_machine(GetMachineRequest { name: name.to_owned(), at }).await?;
+        let answer = answer.into_inner();
+        let missing = || Failure::new("NO_SUCH_MACHINE", format!("there is no machine {name}"));
+        Ok::<_, Failure>((answer.revision, answer.machine.ok_or_else(missing)?))
+    };
+    let (revision, view) = machine().await?;
     if view.unknown_tasks == 0 {
-        return Ok(Vec::new());
+        return Ok((revision, (view, ListUnknownTasksResponse::default())));
     }
-    let request = ListRequest { at, filter: format!("machine={}", view.name), ..ListRequest::default() };
-    Ok(connection.govern().list_unknown_tasks(request).await?.into_inner().tasks)
+    let request = ListRequest { at, filter: format!("machine={name}"), ..ListRequest::default() };
+    let unknown = async || {
+        let listed = connection.govern().list_unknown_tasks(request.clone()).await?.into_inner();
+        Ok((listed.revision, listed))
+    };
+    let (revision, view, unknown) = of_one_revision(machine, unknown).await?;
+    Ok((revision, (view, unknown)))
 }
 
 async fn cordon(context: &Context, connection: Connection, name: String, cordoned: bool) -> Result<(), Failure> {
@@ -202,9 +228,24 @@ fn fields(view: &MachineView) -> String {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::Unfit;
+    use plenum_proto::v1::{AllocationView, Unfit};
 
     use super::*;
+
+    // Programs read how many allocations there are, and none of them; nor that people saw a part alone.
+    #[test]
+    fn programs_read_what_lives_on_a_machine_and_whether_that_is_all() {
+        let view = MachineView { allocations: 7, ..MachineView::default() };
+        let mut listed =
+            ListAllocationsResponse { allocations: vec![AllocationView::default(); 2], ..Default::default() };
+        let read = |listed: &ListAllocationsResponse| to_json(9, &view, listed, &ListUnknownTasksResponse::default());
+        let object = read(&listed);
+        assert_eq!((&object["allocations"], &object["revision"]), (&json!(7), &json!(9)));
+        assert_eq!((&object["live"][1], &object["unknown"]), (&AllocationView::default().to_json(), &json!([])));
+        assert_eq!(object.get("truncated"), None);
+        listed.truncated = true;
+        assert_eq!(read(&listed)["truncated"], true);
+    }
 
     // Who uncordoned a machine that was drained read that it takes claims again, and at the deadline all its tasks were stopped.
     #[test]
