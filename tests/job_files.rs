@@ -106,3 +106,16 @@ fn what_fits_no_machine_is_told_with_the_machine_that_comes_nearest() {
     stage.run(&["dev", &file, "--until-done"]).says(1, &lacks);
     assert_eq!(stage.processes(""), [], "nothing goes on");
 }
+
+// What finds it out was tested by itself, and not that `dev` asks it before it submits the job, which would wait for ever.
+#[test]
+fn a_minimum_that_can_never_be_reached_is_told() {
+    let stage = Stage::new();
+    let file = stage.file("gang.toml", &format!("{HEAD}{GROUP}count = 2\nmin = 2\nper_machine = 1\n"));
+    let told =
+        "group `main` never has its `min` of 2 tasks at once: `per_machine` allows 1 on the one machine that fits";
+    let done = stage.run(&["dev", &file, "--until-done"]);
+    done.says(1, &["error[NO_MACHINE_FITS]", "gang.toml: ", told, "hint: make `min` smaller, or the limit greater"]);
+    assert!(!done.err.contains("story: "), "it was not submitted: {done}");
+    assert_eq!(stage.processes(""), [], "nothing goes on");
+}
