@@ -257,6 +257,11 @@ mod tests {
         assert_eq!(enough.value, 6.0);
         let page = std::fs::read_to_string(folder.path().join("trace-capacity.md")).unwrap();
         assert!(page.contains("**6 machines (") && page.contains("| +0% | 10 | all |"), "{page}");
+        // Of far too many machines so few are found as well: one percent of these would be ten.
+        let more = ["--experiment", "capacity", "--jobs", jobs, "--machines", "1000x1", "--wait-limit", "0"];
+        let figures = run(&options(folder.path(), &more)).unwrap();
+        let enough = figures.iter().find(|figure| figure.metric == "machines_enough").unwrap();
+        assert_eq!(enough.value, 6.0);
     }
 
     #[test]

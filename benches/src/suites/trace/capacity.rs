@@ -20,9 +20,10 @@ use machines::{By, Change};
 const STEPS: [f64; 7] = [-40.0, -20.0, -10.0, 0.0, 10.0, 20.0, 40.0];
 const QUICK_STEPS: [f64; 3] = [-20.0, 0.0, 20.0];
 
-/// The search for how many are enough ends at this part of the machines, in percent, and begins at these bounds.
+/// The search for how many are enough ends at this part of the cell that was found, in percent, or at one machine; and begins at these bounds. At the
+/// lower one no machine is left, which is never enough.
 const SEARCH_STEP_PERCENT: f64 = 1.0;
-const SEARCH_FROM_PERCENT: f64 = -95.0;
+const SEARCH_FROM_PERCENT: f64 = -100.0;
 const SEARCH_TO_PERCENT: f64 = 400.0;
 
 /// What one size of the cell comes to.
@@ -92,6 +93,15 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// So many percent more of every class.
+fn of_all(percent: f64) -> Change {
+    Change { class: None, by: By::Percent(percent) }
+}
+
+fn count(machines: &[MachineClass]) -> u64 {
+    machines.iter().map(|class| u64::from(class.count)).sum()
+}
+
 impl Question<'_> {
     fn case(&self, size: &str) -> String {
         format!("jobs={} queue={} policy={} size={size}", self.trace.name, self.queue.name(), self.policy)
@@ -99,8 +109,14 @@ impl Question<'_> {
 
     /// What comes of a cell of so many percent more machines; `None` when somebody stopped it, or no machine is left.
     fn at(&self, percent: f64) -> anyhow::Result<Option<Tried>> {
-        let change = Change { class: None, by: By::Percent(percent) };
-        self.of(format!("{percent:+.0}%"), Some(percent), &[change])
+        // Parts of a percent where it was looked that closely.
+        let digits = if percent.fract() == 0.0 { 0 } else { 2 };
+        self.of(format!("{percent:+.digits$}%"), Some(percent), &[of_all(percent)])
+    }
+
+    /// How many machines that are; 0 where none is left.
+    fn machines_at(&self, percent: f64) -> u64 {
+        machines::changed(self.base, &[of_all(percent)]).map_or(0, |machines| count(&machines))
     }
 
     fn of(&self, name: String, percent: Option<f64>, changes: &[Change]) -> anyhow::Result<Option<Tried>> {
@@ -111,7 +127,7 @@ impl Question<'_> {
         }
         let Some((jobs, replayed)) = setup.once(0, 0)? else { return Ok(None) };
         let summary = summarise(&jobs, &replayed, self.options.trace.classes());
-        let machines = machines.iter().map(|class| u64::from(class.count)).sum();
+        let machines = count(&machines);
         let records = jobs.iter().zip(&replayed.ledger.records);
         let left = records.filter(|(_, record)| record.all_started.is_none());
         let left = left.map(|(job, _)| job.name.clone()).take(NAMED_MAX).collect();
@@ -131,7 +147,7 @@ impl Question<'_> {
         summary.too_large == 0 && summary.never_started == 0 && summary.all.p99 <= self.options.trace.wait_limit
     }
 
-    /// The smallest cell that is enough, to [`SEARCH_STEP_PERCENT`]: by halving, so where more machines make somebody wait longer (backfilling has
+    /// The smallest cell that is enough, to [`SEARCH_STEP_PERCENT`] of it or one machine: by halving, so where more machines make somebody wait longer (backfilling has
     /// such cases) a smaller one may be enough, too. `None` when none is within the bounds, or somebody stopped it.
     fn enough(&self) -> anyhow::Result<Option<Tried>> {
         let (mut low, mut high) = (SEARCH_FROM_PERCENT, SEARCH_TO_PERCENT);
@@ -139,11 +155,13 @@ impl Question<'_> {
             say(&format!("not even {high:+.0}% of the machines are enough"));
             return Ok(None);
         };
-        while high - low > SEARCH_STEP_PERCENT {
-            let middle = f64::midpoint(low, high).round();
-            if middle <= low || middle >= high {
-                break;
-            }
+        while high - low > SEARCH_STEP_PERCENT * (100.0 + high) / 100.0
+            && self.machines_at(high) > self.machines_at(low) + 1
+        {
+            let middle = f64::midpoint(low, high);
+            // Whole percents as long as there are some between.
+            let whole = middle.round();
+            let middle = if whole > low && whole < high { whole } else { middle };
             match self.at(middle)? {
                 Some(tried) if self.is_enough(&tried) => (best, high) = (tried, middle),
                 _ if interrupt::asked() => return Ok(None),
