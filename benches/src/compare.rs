@@ -19,6 +19,11 @@ const RESAMPLES: usize = 2000;
 const TAIL_PERCENT: f64 = 2.5;
 /// What metrics of the machine by itself begin with.
 const OF_THE_MACHINE: [&str; 2] = ["disk_sync_", "core_stall_"];
+/// Differences that a run leaves out where they are less than what was measured scatters by: better could hardly be.
+const LEFT_OUT_WHEN_SMALL: [&str; 4] =
+    ["bytes_per_allocation", "bytes_per_machine", "stalled_watcher_bytes", "commit_less_sync_seconds_p50"];
+/// Between a metric and the peer that it is a part of.
+const PART_OF: &str = "_ratio_to_";
 
 /// What came of it.
 pub(crate) struct Comparison {
@@ -26,13 +31,13 @@ pub(crate) struct Comparison {
     pub(crate) text: String,
     /// Figures of ours that are worse by more than the threshold, and not by chance.
     pub(crate) regressions: usize,
-    /// Suites that failed in B, of which A has figures.
+    /// Suites that failed in B, of which A has figures; and figures of ours besides that B should have as A has them.
     pub(crate) lost: usize,
 }
 
 /// Compares what both runs have, and lists what only one has. `threshold` is the part by which a figure may be worse: 0.1 lets 2.0 fall to
 /// 1.8, and rise to 2.2 where less is better. One that is worse by more is a regression, unless its interval has 1 in it. What is no work of
-/// Plenum, peers and the disk, is compared and is none.
+/// Plenum, peers and the disk, is compared and is none. A figure of ours that B has not, although the same was to be measured, is lost.
 ///
 /// # Errors
 /// When they share no figure, or the threshold is negative or no number.
@@ -44,10 +49,11 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
     );
     let mut rows = Vec::new();
     let mut regressions = 0;
-    let mut only_in_a = Vec::new();
+    let (mut only_in_a, mut missing) = (Vec::new(), 0);
     for old in &a.figures {
         let Some(new) = b.figures.iter().find(|new| new.key() == old.key()) else {
             only_in_a.push(name(old));
+            missing += usize::from(is_missed(old, a, b));
             continue;
         };
         let interval = interval(old, new);
@@ -55,9 +61,9 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
         regressions += usize::from(verdict == Verdict::Worse);
         rows.push(row(old, new, interval, verdict));
     }
-    let lost = b.failed.iter().filter(|failed| a.figures.iter().any(|old| old.suite == failed.suite)).count();
+    let failed = b.failed.iter().filter(|failed| a.figures.iter().any(|old| old.suite == failed.suite)).count();
     ensure!(
-        !rows.is_empty() || lost > 0,
+        !rows.is_empty() || failed > 0,
         "expected figures of the same suites and cases in both runs, found none in common"
     );
     let only_in_b: Vec<String> =
@@ -69,6 +75,9 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
         }
     }
     let _ = writeln!(text, "{regressions} of {} figures are worse by more than {:.0}%", rows.len(), threshold * 100.0);
+    if missing > 0 {
+        let _ = writeln!(text, "{missing} figures that only A has are missing in B, which was to measure the same");
+    }
     for (run, results) in [("A", a), ("B", b)] {
         if results.stopped {
             let _ = writeln!(text, "{run} was stopped before its end");
@@ -85,7 +94,29 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
     }
     let _ =
         writeln!(text, "load average at the start: {} and {}", a.machine.load_average[0], b.machine.load_average[0]);
-    Ok(Comparison { text, regressions, lost })
+    Ok(Comparison { text, regressions, lost: failed + missing })
+}
+
+/// Whether B should have this figure of A. A run that did not come to its end should have whatever its suites have, and one that came to it what one
+/// of the same form has, with the same cases asked for.
+fn is_missed(old: &Figure, a: &Results, b: &Results) -> bool {
+    let suite = old.suite.as_str();
+    let has = |results: &Results| results.figures.iter().any(|figure| figure.suite == suite);
+    // Without its list, the suites of a run are those of which it has figures.
+    let was_asked_for = if b.suites.is_empty() { has(b) } else { b.suites.iter().any(|name| name == suite) };
+    let has_failed = b.failed.iter().any(|failed| failed.suite == suite);
+    let same = a.quick == b.quick && a.case == b.case;
+    is_ours(old) && was_asked_for && !has_failed && (b.stopped || same) && !may_be_missing(old, b)
+}
+
+/// Whether a run may lack a figure and nothing be wrong with Plenum.
+fn may_be_missing(old: &Figure, b: &Results) -> bool {
+    // No etcd could be had, or it was not wanted.
+    let without_its_peer = old.metric.split_once(PART_OF).is_some_and(|(_, peer)| {
+        let is_of_it = |system: &String| system.replace('-', "_") == peer;
+        !b.figures.iter().any(|figure| figure.suite == old.suite && figure.system.as_ref().is_some_and(is_of_it))
+    });
+    LEFT_OUT_WHEN_SMALL.contains(&old.metric.as_str()) || without_its_peer
 }
 
 fn name(figure: &Figure) -> String {
@@ -250,6 +281,46 @@ mod tests {
         b.failed.push(failed("core"));
         // Nothing else is there to be compared.
         assert_eq!(compare(&a, &b, 0.1).unwrap().lost, 1);
+    }
+
+    /// A has two figures of the suite `core`, of which B has the first.
+    fn with_one_gone() -> (Results, Results) {
+        let (mut a, b) = (results(1.0, Better::Higher), results(1.0, Better::Higher));
+        a.figures.push(Figure { metric: "commit_seconds_p50".into(), ..a.figures[0].clone() });
+        (a, b)
+    }
+
+    #[test]
+    fn a_figure_that_is_gone_is_lost_where_the_same_was_to_be_measured() {
+        let (a, b) = with_one_gone();
+        let compared = compare(&a, &b, 0.1).unwrap();
+        assert_eq!((compared.regressions, compared.lost), (0, 1), "{}", compared.text);
+        assert!(compared.text.contains("1 figures that only A has are missing in B"), "{}", compared.text);
+        let lost = |b: &Results| compare(&a, b, 0.1).unwrap().lost;
+        let (long, one_case) = (Results { quick: false, ..b.clone() }, Results { case: Some("x".into()), ..b.clone() });
+        assert_eq!((lost(&long), lost(&one_case)), (0, 0), "other cases were asked for");
+        // A run that somebody stopped has not shown that nothing is worse, whatever it was asked for.
+        assert_eq!(lost(&Results { stopped: true, ..long }), 1);
+        let suites = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
+        assert_eq!(lost(&Results { suites: suites(&["dev", "core"]), ..b.clone() }), 1);
+        assert_eq!(lost(&Results { suites: suites(&["dev"]), stopped: true, ..b }), 0, "nobody asked for `core`");
+    }
+
+    #[test]
+    fn a_figure_that_is_not_ours_or_cannot_be_told_is_not_lost() {
+        let lost = |change: fn(&mut Figure), peers: &[&str]| {
+            let (mut a, mut b) = with_one_gone();
+            change(&mut a.figures[1]);
+            let one = b.figures[0].clone();
+            b.figures.extend(peers.iter().map(|peer| Figure { metric: "rate".into(), ..one.clone() }.of(peer)));
+            compare(&a, &b, 0.1).unwrap().lost
+        };
+        assert_eq!(lost(|figure| figure.system = Some("etcd".into()), &[]), 0);
+        assert_eq!(lost(|figure| figure.metric = "core_stall_ratio".into(), &[]), 0);
+        assert_eq!(lost(|figure| figure.metric = "bytes_per_machine".into(), &[]), 0);
+        let to_a_peer = |figure: &mut Figure| figure.metric = "transactions_ratio_to_synced_echo".into();
+        assert_eq!(lost(to_a_peer, &["etcd"]), 0, "nothing to compare with");
+        assert_eq!(lost(to_a_peer, &["synced-echo"]), 1);
     }
 
     #[test]

@@ -27,6 +27,12 @@ pub(crate) struct Results {
     pub(crate) started: String,
     /// Fewer samples and cases than usual: of the same size, with shorter windows of time.
     pub(crate) quick: bool,
+    /// The suites that were asked for; results of before they were written down have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) suites: Vec<String>,
+    /// Only cases with this text in their names were asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) case: Option<String>,
     /// The run did not come to its end, or has not yet: cases are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) stopped: bool,
@@ -46,6 +52,8 @@ impl Results {
             seed: 1,
             started: "2026-11-20T09:00:00Z".into(),
             quick: true,
+            suites: Vec::new(),
+            case: None,
             stopped: false,
             failed: Vec::new(),
             figures,

@@ -68,8 +68,8 @@ enum Command {
     List,
     /// Run suites; writes results.json, report.md and plots
     Run(Box<Run>),
-    /// Two runs side by side; ends with 1 when a figure of B is worse than that of A by more than the threshold, or a suite failed in B
-    /// of which A has figures
+    /// Two runs side by side; ends with 1 when a figure of B is worse than that of A by more than the threshold, or is missing where the same was
+    /// to be measured, or a suite failed in B of which A has figures
     Compare {
         /// The folder of the run to compare with
         a: PathBuf,

@@ -34,6 +34,8 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
         seed: options.seed,
         started: jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string(),
         quick: options.quick,
+        suites: options.suites.clone(),
+        case: options.case.clone(),
         stopped: false,
         failed: Vec::new(),
         figures: Vec::new(),
