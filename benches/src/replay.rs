@@ -119,7 +119,7 @@ impl<'a> Replay<'a> {
             self.arrive()?;
             self.place_queue()?;
         }
-        self.ledger.close(&self.ground, &self.asked);
+        self.ledger.close(&self.ground, &self.asked, self.queue.len() as u64);
         self.ground.settle().context("after the replay")?;
         Ok(Some(Replayed { ledger: self.ledger, placements: self.placements }))
     }

@@ -121,22 +121,27 @@ impl Ledger {
     }
 
     fn write_down(&mut self, to: i64, ground: &Ground, jobs_waiting: u64) {
+        let moment = self.moment(ground, jobs_waiting);
+        let every = ((self.to_micros - self.from_micros) / MOMENTS).max(1);
+        while self.next_moment < to && self.next_moment <= self.to_micros {
+            self.moments.push(Moment { at_micros: self.next_moment, ..moment });
+            self.next_moment += every;
+        }
+    }
+
+    /// The state as it is now, for the next moment.
+    fn moment(&self, ground: &Ground, jobs_waiting: u64) -> Moment {
         let used = |resource: Resource| {
             let (free, all) = (ground.free()[resource.index()], self.capacity[resource.index()]);
             if all > 0.0 { 1.0 - free / all } else { 0.0 }
         };
-        let moment = Moment {
+        Moment {
             at_micros: self.next_moment,
             cpu_used: used(Resource::CpuMillis),
             memory_used: used(Resource::MemoryBytes),
             gpus_used: used(scarce(&self.capacity)),
             jobs_waiting,
             fragmented: self.fragmented(ground),
-        };
-        let every = ((self.to_micros - self.from_micros) / MOMENTS).max(1);
-        while self.next_moment < to && self.next_moment <= self.to_micros {
-            self.moments.push(Moment { at_micros: self.next_moment, ..moment });
-            self.next_moment += every;
         }
     }
 
@@ -171,8 +176,13 @@ impl Ledger {
         }
     }
 
-    /// Nothing happens any more: so much is asked for by jobs that wait for ever.
-    pub(super) fn close(&mut self, ground: &Ground, asked: &Sums) {
+    /// Nothing happens any more: so much is asked for by so many jobs that wait for ever. Where no time passed at all, because everything came at once
+    /// and nothing ended, what stands then is the only moment there is.
+    pub(super) fn close(&mut self, ground: &Ground, asked: &Sums, waiting: u64) {
+        if self.moments.is_empty() {
+            let last = self.moment(ground, waiting);
+            self.moments.push(last);
+        }
         let free = ground.free();
         for resource in 0..free.len() {
             self.used_at_end[resource] = self.capacity[resource] - free[resource];

@@ -138,6 +138,22 @@ fn utilisation_counts_from_the_first_submission_to_the_last() {
     assert_eq!((summary.lost, summary.makespan_seconds), (0.0, 25.0));
 }
 
+/// A live cell is such a trace: all its jobs come at once and stay.
+#[test]
+fn what_comes_at_once_and_never_ends_leaves_one_moment_to_judge_by() {
+    let mut all = jobs("a 0 1 1 2\nb 0 1 1 1");
+    for job in &mut all {
+        (job.run_micros, job.estimate_micros, job.each) = (None, None, resources(2000, 0, 0));
+    }
+    let replayed = Replay::new(&all, ground(2, 3), Discipline::Fifo).run().unwrap().unwrap();
+    let moments = &replayed.ledger.moments;
+    assert_eq!((moments.len(), moments[0].at_micros, moments[0].jobs_waiting), (1, 0, 1));
+    let summary = summary::summarise(&all, &replayed, summary::Classes::Size);
+    // Two machines have a core left each, of which nobody who wants two has any use.
+    assert!((summary.cpu_used - 4.0 / 6.0).abs() < 1e-12, "{}", summary.cpu_used);
+    assert!((summary.fragmented - 1.0).abs() < 1e-12, "{}", summary.fragmented);
+}
+
 #[test]
 fn what_comes_at_once_is_used_while_it_runs() {
     let (jobs, replayed) = replay("a 0 100 100 4", 4, 1, Discipline::Fifo);
