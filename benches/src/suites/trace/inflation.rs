@@ -28,10 +28,10 @@ pub(super) struct InflationFlags {
     /// inflation: lists of tasks to draw from, joined by ","
     #[arg(long, value_name = "FILES", value_delimiter = ',', requires = "nodes")]
     pods: Vec<PathBuf>,
-    /// inflation: names of tasks as they arrive, one a line, for one list and seed [default: drawn by seed]
+    /// inflation: names of tasks as they arrive, one a line, for one list and the one seed of --seeds [default: drawn by seed]
     #[arg(long, value_name = "FILE", requires = "pods")]
     arrivals: Option<PathBuf>,
-    /// inflation: names of machines, one a line: the first wins a tie [default: drawn by seed]
+    /// inflation: names of machines, one a line, for the one seed of --seeds: the first wins a tie [default: drawn by seed]
     #[arg(long, value_name = "FILE", requires = "pods")]
     node_order: Option<PathBuf>,
     /// inflation: a folder in which arrivals/LIST.seedN.txt and node_order/LIST.seedN.txt give the orders of seed N of each list
@@ -48,6 +48,28 @@ const SEEDS_QUICK: &str = "42..44";
 
 /// Machines of a generated cell.
 const GENERATED_MACHINES: u32 = 300;
+
+/// Who drew the orders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Orders {
+    /// Both are given.
+    Given,
+    ArrivalsGiven,
+    MachinesGiven,
+    /// Both are drawn by seed.
+    Own,
+}
+
+impl Orders {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Given => "given",
+            Self::ArrivalsGiven => "arrivals given",
+            Self::MachinesGiven => "node order given",
+            Self::Own => "own",
+        }
+    }
+}
 
 /// All runs of one policy on one list.
 struct Runs {
@@ -77,6 +99,7 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let policies = if flags.policy.is_empty() { POLICIES.map(str::to_owned).to_vec() } else { flags.policy.clone() };
     policies.iter().try_for_each(|policy| check_policy(policy))?;
     let seeds = seeds(flags.seeds.as_deref().unwrap_or(if options.quick { SEEDS_QUICK } else { SEEDS }))?;
+    own.check_seeds(&seeds)?;
     let folder = options.folder();
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut all = Vec::new();
@@ -109,7 +132,7 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
             }
         }
     }
-    let reference = Reference::beside(own.pods.first().map(PathBuf::as_path), own.given())?;
+    let reference = Reference::beside(own.pods.first().map(PathBuf::as_path), own.given_orders())?;
     pages::write(&all, &reference, &folder)?;
     let figures = all.iter().map(|runs| figures(runs, own)).collect::<anyhow::Result<Vec<_>>>()?;
     Ok(figures.into_iter().flatten().collect())
@@ -126,9 +149,24 @@ impl InflationFlags {
         (self.nodes, self.pods) = (Some(nodes), pods);
     }
 
-    /// Whether orders are given, and not drawn.
-    fn given(&self) -> bool {
-        self.orders.is_some() || (self.arrivals.is_some() && self.node_order.is_some())
+    /// Whose orders.
+    fn given_orders(&self) -> Orders {
+        match (self.orders.is_some() || self.arrivals.is_some(), self.orders.is_some() || self.node_order.is_some()) {
+            (true, true) => Orders::Given,
+            (true, false) => Orders::ArrivalsGiven,
+            (false, true) => Orders::MachinesGiven,
+            (false, false) => Orders::Own,
+        }
+    }
+
+    /// A file gives the order of one run: with several seeds it would be run as often, and pass for so many orders.
+    fn check_seeds(&self, seeds: &[u64]) -> anyhow::Result<()> {
+        ensure!(
+            (self.arrivals.is_none() && self.node_order.is_none()) || seeds.len() == 1,
+            "--arrivals and --node-order give one order: expected --seeds with one number, found {} seeds",
+            seeds.len()
+        );
+        Ok(())
     }
 }
 
@@ -196,7 +234,7 @@ fn figures(runs: &Runs, own: &InflationFlags) -> anyhow::Result<Vec<Figure>> {
     let seeds = runs.by_seed.iter().map(|(seed, _)| *seed).collect::<Vec<_>>();
     let parameters: Parameters = [
         ("seeds", json!(seeds)),
-        ("orders", json!(if own.given() { "given" } else { "own" })),
+        ("orders", json!(own.given_orders().words())),
         ("through_core", json!(own.through_core)),
     ]
     .map(|(name, value)| (name.to_owned(), value))
@@ -225,4 +263,33 @@ fn deviation(samples: &[f64]) -> f64 {
     let Some(middle) = mean(samples) else { return 0.0 };
     let squares = samples.iter().map(|sample| (sample - middle).powi(2)).collect::<Vec<_>>();
     mean(&squares).map_or(0.0, f64::sqrt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_given_order_is_one_run_and_is_told_from_drawn_ones() {
+        let given = |arrivals: bool, machines: bool| InflationFlags {
+            nodes: None,
+            pods: Vec::new(),
+            arrivals: arrivals.then(|| "arrivals.txt".into()),
+            node_order: machines.then(|| "order.txt".into()),
+            orders: None,
+            through_core: false,
+        };
+        let words = |arrivals, machines| given(arrivals, machines).given_orders().words();
+        assert_eq!((words(false, false), words(true, true)), ("own", "given"));
+        assert_eq!((words(true, false), words(false, true)), ("arrivals given", "node order given"));
+        let of_a_folder = InflationFlags { orders: Some("DIR".into()), ..given(false, false) };
+        assert_eq!(of_a_folder.given_orders(), Orders::Given);
+
+        assert!(of_a_folder.check_seeds(&[42, 43]).is_ok() && given(false, false).check_seeds(&[42, 43]).is_ok());
+        for flags in [given(true, false), given(false, true), given(true, true)] {
+            assert!(flags.check_seeds(&[42]).is_ok());
+            let error = flags.check_seeds(&[42, 43, 44]).unwrap_err().to_string();
+            assert!(error.contains("expected --seeds with one number, found 3 seeds"), "{error}");
+        }
+    }
 }

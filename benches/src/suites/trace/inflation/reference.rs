@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::Orders;
 use crate::traces::table::{Layout, Table};
 
 /// What the policies are called there.
@@ -76,13 +77,18 @@ const SUMMARY: [&str; 11] = [
 ];
 
 impl Reference {
-    /// Of the folder in which the list lies; nothing when it is not there.
+    /// Of the folder in which the list lies; nothing when it is not there, nor for orders of which one is given and the other drawn.
     ///
     /// # Errors
     /// When what is there is not what it should be.
-    pub(super) fn beside(list: Option<&Path>, given_orders: bool) -> anyhow::Result<Self> {
+    pub(super) fn beside(list: Option<&Path>, orders: Orders) -> anyhow::Result<Self> {
         let Some(folder) = list.and_then(Path::parent) else { return Ok(Self::default()) };
-        let path = if given_orders { folder.join("replay_reference.csv") } else { folder.join("expected/summary.csv") };
+        let given_orders = orders == Orders::Given;
+        let path = match orders {
+            Orders::Given => folder.join("replay_reference.csv"),
+            Orders::Own => folder.join("expected/summary.csv"),
+            Orders::ArrivalsGiven | Orders::MachinesGiven => return Ok(Self::default()),
+        };
         if !path.exists() {
             return Ok(Self::default());
         }
@@ -132,15 +138,18 @@ mod tests {
     fn means_are_found_beside_the_list_and_nothing_is_when_nothing_is_there() {
         let folder = tempfile::tempdir().unwrap();
         let list = folder.path().join("list.csv");
-        assert!(Reference::beside(Some(&list), false).unwrap().of("a", "fgd", &[42]).is_none());
+        assert!(Reference::beside(Some(&list), Orders::Own).unwrap().of("a", "fgd", &[42]).is_none());
         std::fs::create_dir(folder.path().join("expected")).unwrap();
         let text = format!("{}\na,FGD,10,80.0,94.0,95.5,0.1,95,96,4.5,1\n", SUMMARY.join(","));
         std::fs::write(folder.path().join("expected/summary.csv"), text).unwrap();
-        let reference = Reference::beside(Some(&list), false).unwrap();
+        let reference = Reference::beside(Some(&list), Orders::Own).unwrap();
         let expected = reference.of("a", "fgd", &[42]).unwrap();
         assert_eq!((expected.at, expected.off_max), ([94.0, 95.5], MEANS));
         // A deviation of 0.1 over ten seeds.
         assert!((expected.error - 0.031_62).abs() < 1e-4, "{}", expected.error);
         assert_eq!(reference.of("a", "worth", &[42]), None);
+        // Means over drawn orders say nothing about one that is given.
+        let half_given = Reference::beside(Some(&list), Orders::ArrivalsGiven).unwrap();
+        assert_eq!(half_given.of("a", "fgd", &[42]), None);
     }
 }
