@@ -86,6 +86,9 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
             let _ = writeln!(text, "{run} has no figures of suite {}, which failed: {}", failed.suite, failed.error);
         }
     }
+    if a.seed != b.seed {
+        let _ = writeln!(text, "the seeds differ: {} and {}", a.seed, b.seed);
+    }
     if a.quick != b.quick {
         let _ = writeln!(text, "one run is of the quick form, the other of the long one");
     }

@@ -32,8 +32,8 @@ use pool::Done;
 use reference::Cells;
 
 use crate::cells::bound::Packing;
-use crate::cells::row::COLUMNS;
-use crate::cells::settings::{Arch, Settings};
+use crate::cells::row::{COLUMNS, plain};
+use crate::cells::settings::{Arch, Choice, PAPER, Settings};
 use crate::cells::stage::seconds;
 use crate::cells::workload;
 use crate::figure::{Better, Case, Figure, Parameters, number};
@@ -87,12 +87,11 @@ fn run_single(settings: Settings, folder: &Path) -> anyhow::Result<Vec<Figure>> 
         save(folder, "omega-conflicts.svg", &map_of("Refused claims by machine and time", &done).svg())?;
     }
     let cells = Cells::of(&line);
-    let name = case_name(&cells);
+    let name = case_name(&cells, &done.row.settings);
     let case = Case { suite: NAME, case: &name, parameters: parameters(&done.row.settings) };
     let mut figures = Vec::new();
     for column in COLUMNS.split(',').skip(14) {
-        let better = if column.ends_with("_fully") || column.ends_with("_ok") { Better::Higher } else { Better::Lower };
-        figures.push(case.figure(column, unit(column), better, vec![cells.number(column)])?);
+        figures.push(case.figure(column, unit(column), better(column), vec![cells.number(column)])?);
     }
     figures.extend(speed(&case, std::iter::once(&done))?);
     Ok(figures)
@@ -102,13 +101,55 @@ fn unit(column: &str) -> &'static str {
     if column.ends_with("_s") { "s" } else { "1" }
 }
 
-fn case_name(cells: &Cells) -> String {
+/// What grows when more is placed is good, and so is time that was not in vain; waits, conflicts and what is left over are not, and with the same jobs
+/// the less schedulers are busy the better.
+fn better(column: &str) -> Better {
+    const USED: [&str; 2] = ["cpu_util", "mem_util"];
+    const DONE: [&str; 6] = ["_jobs", "_attempted", "_fully", "_ok", "_busy_useful", "_busy_noconflict"];
+    let is_good = USED.contains(&column) || DONE.iter().any(|end| column.ends_with(end));
+    if is_good { Better::Higher } else { Better::Lower }
+}
+
+/// The name of a single run. Whatever of its settings is not as usual is part of it: runs with others are not compared.
+fn case_name(cells: &Cells, settings: &Settings) -> String {
     let text = |column: &str| cells.text(column);
     let mut name = format!("arch={} workload={}", text("arch"), text("workload"));
     if text("arch") == "omega" {
         name.push_str(&format!(" conflict={} commit={}", text("conflict_mode"), text("txn_mode")));
     }
+    for ((what, value), (_, usual)) in told(settings).into_iter().zip(told(&plan::usual(settings.cell, 24.0))) {
+        if value != usual {
+            name.push_str(&format!(" {what}={value}"));
+        }
+    }
     name
+}
+
+/// Settings as they are told in names.
+fn told(settings: &Settings) -> [(&'static str, String); 14] {
+    let time = |micros: i64| plain(seconds(micros));
+    let beyond = &settings.beyond;
+    let choice = match beyond.choice {
+        Choice::RandomFirstFit => "random-first-fit",
+        Choice::BestFit => "best-fit",
+        Choice::BestFitDecorrelated => "best-fit-decorrelated",
+    };
+    [
+        ("batch_schedulers", settings.batch_schedulers.to_string()),
+        ("tjob_batch", time(settings.batch.job_micros)),
+        ("ttask_batch", time(settings.batch.task_micros)),
+        ("tjob_service", time(settings.service.job_micros)),
+        ("ttask_service", time(settings.service.task_micros)),
+        ("lambda", plain(settings.rate)),
+        ("horizon", time(settings.horizon_micros)),
+        ("workload_seed", settings.workload_seed.to_string()),
+        ("scheduler_seed", settings.scheduler_seed.to_string()),
+        ("rules", if settings.retrying == PAPER { "paper" } else { "reference" }.to_owned()),
+        ("alternates", beyond.alternates_percent.to_string()),
+        ("own_first", beyond.own_first.to_string()),
+        ("constrained", beyond.constraints.to_string()),
+        ("choice", choice.to_owned()),
+    ]
 }
 
 fn parameters(settings: &Settings) -> Parameters {
@@ -332,4 +373,41 @@ fn figures(measured: &[Measured], outcomes: &[Outcome], shapes: &[shapes::Shape]
         figures.push(case.figure("machines_over_bound", "1", Better::Lower, vec![over])?);
     }
     Ok(figures)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reference::tests::row;
+    use super::*;
+    use crate::cells::settings::{Beyond, Cost};
+    use crate::cells::workload::R1;
+
+    #[test]
+    fn more_work_done_is_better_and_more_waiting_is_not() {
+        let good: Vec<&str> = COLUMNS.split(',').skip(14).filter(|column| better(column) == Better::Higher).collect();
+        let of_a_stream = ["jobs", "attempted", "fully", "busy_useful", "busy_noconflict", "txn_ok", "task_ok"];
+        let streams = ["batch", "service"];
+        let of_streams = streams.iter().flat_map(|stream| of_a_stream.map(|column| format!("{stream}_{column}")));
+        let expected: Vec<String> = ["cpu_util", "mem_util"].map(str::to_owned).into_iter().chain(of_streams).collect();
+        assert_eq!(good, expected);
+    }
+
+    #[test]
+    fn a_single_run_is_named_by_what_is_not_as_usual() {
+        let cells = row(&[
+            ("arch", "omega"),
+            ("workload", "R1"),
+            ("conflict_mode", "resource-fit"),
+            ("txn_mode", "incremental"),
+        ]);
+        let usual = plan::usual(&R1, 24.0);
+        let name = "arch=omega workload=R1 conflict=resource-fit commit=incremental";
+        assert_eq!(case_name(&cells, &usual), name);
+        let slow = Settings { service: Cost { job_micros: 10_000_000, ..usual.service }, rate: 2.0, ..usual.clone() };
+        assert_eq!(case_name(&cells, &slow), format!("{name} tjob_service=10 lambda=2"));
+        let beyond = Beyond { alternates_percent: 50, own_first: true, ..usual.beyond };
+        let short = Settings { horizon_micros: 3_600_000_000, workload_seed: 7, retrying: PAPER, beyond, ..usual };
+        let more = "horizon=3600 workload_seed=7 rules=paper alternates=50 own_first=true";
+        assert_eq!(case_name(&cells, &short), format!("{name} {more}"));
+    }
 }

@@ -28,6 +28,10 @@ use crate::traces::{backup, open, work::Trace};
 /// The name of the suite.
 pub(super) const NAME: &str = "trace";
 
+/// By how much arrivals are moved, and how long jobs may wait, unless it is said.
+const JITTER_SECONDS: u32 = 60;
+const WAIT_LIMIT_SECONDS: f64 = 600.0;
+
 /// What the suite `trace` does.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Suite trace")]
@@ -59,13 +63,13 @@ pub(crate) struct Flags {
     #[arg(long, value_name = "SEEDS")]
     seeds: Option<String>,
     /// By how much seeds above 0 move arrivals, at most
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = JITTER_SECONDS)]
     jitter: u32,
     /// How waits are told apart
     #[arg(long, value_enum, default_value = "size")]
     classes: ClassesFlag,
     /// Capacity: machines are enough when 99 of 100 jobs wait no longer
-    #[arg(long, value_name = "SECONDS", default_value_t = 600.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = WAIT_LIMIT_SECONDS)]
     wait_limit: f64,
     /// Drawn jobs: the part of the machines that they would use if none ever waited
     #[arg(long, default_value_t = 0.8)]
@@ -149,6 +153,13 @@ impl Flags {
             || !self.policy.is_empty()
             || !self.queue.is_empty()
             || self.inflation.says_anything()
+    }
+
+    /// What was said of machines, for names of cases: on others the same jobs are another case.
+    fn machines_mark(&self) -> String {
+        let machines = self.machines.as_ref().map(|machines| format!(" machines={machines}"));
+        let cell = self.cell.as_ref().map(|cell| format!(" cell={}", cell.display()));
+        machines.into_iter().chain(cell).collect()
     }
 
     fn classes(&self) -> Classes {
@@ -282,6 +293,8 @@ mod tests {
             "best-fit",
         ];
         let figures = run(&options(folder.path(), &more)).unwrap();
+        // On other machines it is another case.
+        assert_eq!(figures[0].case, "jobs=jobs.csv queue=fifo policy=best-fit machines=2x1");
         let value = |metric: &str| figures.iter().find(|figure| figure.metric == metric).map(|figure| figure.value);
         // Waits 0, 99, 198 and 0.
         assert_eq!((value("wait_seconds_mean"), value("makespan_seconds")), (Some(74.25), Some(310.0)));

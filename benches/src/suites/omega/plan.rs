@@ -34,7 +34,7 @@ fn cost(job: f64, task: f64) -> Cost {
 }
 
 /// The usual settings: Omega, fine and incremental, one scheduler of each kind.
-fn usual(cell: &'static CellShape, hours: f64) -> Settings {
+pub(super) fn usual(cell: &'static CellShape, hours: f64) -> Settings {
     Settings {
         cell,
         horizon_micros: micros(hours * 3600.0),

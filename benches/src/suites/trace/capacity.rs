@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 
 use super::replay::Setup;
-use super::{NAME, machines};
+use super::{NAME, WAIT_LIMIT_SECONDS, machines};
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::plot::{Axis, Chart, Point, Series};
 use crate::progress::say;
@@ -48,6 +48,8 @@ struct Question<'a> {
     policy: &'a str,
     queue: crate::replay::Discipline,
     options: &'a Run,
+    /// What was said of the machines that sizes are told of.
+    mark: String,
 }
 
 /// Runs the experiment.
@@ -70,7 +72,9 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     // Said before anything runs.
     machines::changed(&asked.machines, &asked.changes)?;
     say(&format!("{}: {} jobs on {}", trace.name, trace.jobs.len(), machines::words(&asked.machines)));
-    let question = Question { trace: &trace, base: &asked.machines, policy, queue: *queue, options };
+    // Changes are a size of their own, and leave the others as they are.
+    let mark = if asked.changes.is_empty() { flags.machines_mark() } else { String::new() };
+    let question = Question { trace: &trace, base: &asked.machines, policy, queue: *queue, options, mark };
     let mut tried = Vec::new();
     if !asked.changes.is_empty() {
         let name = format!("as asked ({})", flags.machines.as_deref().unwrap_or_default());
@@ -85,7 +89,7 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
         figures.extend(question.figures(one)?);
     }
     if let Some(enough) = &enough {
-        let name = question.case("enough");
+        let name = question.case_of_enough();
         let case = Case { suite: NAME, case: &name, parameters: question.parameters() };
         figures.push(case.figure("machines_enough", "machines", Better::Lower, vec![number(enough.machines)])?);
     }
@@ -104,7 +108,15 @@ fn count(machines: &[MachineClass]) -> u64 {
 
 impl Question<'_> {
     fn case(&self, size: &str) -> String {
-        format!("jobs={} queue={} policy={} size={size}", self.trace.name, self.queue.name(), self.policy)
+        let (queue, mark) = (self.queue.name(), &self.mark);
+        format!("jobs={} queue={queue} policy={}{mark} size={size}", self.trace.name, self.policy)
+    }
+
+    /// Of another limit, something else is enough.
+    fn case_of_enough(&self) -> String {
+        let limit = self.options.trace.wait_limit;
+        let usual = limit.to_bits() == WAIT_LIMIT_SECONDS.to_bits();
+        self.case(&if usual { "enough".to_owned() } else { format!("enough wait_limit={limit}") })
     }
 
     /// What comes of a cell of so many percent more machines; `None` when somebody stopped it, or no machine is left.

@@ -75,6 +75,7 @@ impl Orders {
 struct Runs {
     list: String,
     policy: String,
+    orders: Orders,
     limit_percent: f64,
     by_seed: Vec<(u64, Inflated)>,
 }
@@ -85,12 +86,14 @@ impl Runs {
     }
 
     fn case(&self) -> String {
-        case(&self.policy, &self.list)
+        case(&self.policy, &self.list, self.orders)
     }
 }
 
-fn case(policy: &str, list: &str) -> String {
-    format!("policy={policy} pods={list}")
+/// Orders that are given make another case than those that are drawn.
+fn case(policy: &str, list: &str, orders: Orders) -> String {
+    let mark = if orders == Orders::Own { String::new() } else { format!(" orders={}", orders.words()) };
+    format!("policy={policy} pods={list}{mark}")
 }
 
 pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
@@ -100,21 +103,23 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     policies.iter().try_for_each(|policy| check_policy(policy))?;
     let seeds = seeds(flags.seeds.as_deref().unwrap_or(if options.quick { SEEDS_QUICK } else { SEEDS }))?;
     own.check_seeds(&seeds)?;
+    let orders = own.given_orders();
     let folder = options.folder();
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut all = Vec::new();
     for workload in workloads(own, options)? {
-        if !policies.iter().any(|policy| options.has_case(&case(policy, &workload.name))) {
+        if !policies.iter().any(|policy| options.has_case(&case(policy, &workload.name, orders))) {
             continue;
         }
         let conditions = conditions(&workload, flags, &seeds)?;
         for policy in &policies {
-            if interrupt::asked() || !options.has_case(&case(policy, &workload.name)) {
+            if interrupt::asked() || !options.has_case(&case(policy, &workload.name, orders)) {
                 continue;
             }
             let mut runs = Runs {
                 list: workload.name.clone(),
                 policy: policy.clone(),
+                orders,
                 limit_percent: workload.mix_limit_percent(),
                 by_seed: Vec::new(),
             };
@@ -132,7 +137,7 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
             }
         }
     }
-    let reference = Reference::beside(own.pods.first().map(PathBuf::as_path), own.given_orders())?;
+    let reference = Reference::beside(own.pods.first().map(PathBuf::as_path), orders)?;
     pages::write(&all, &reference, &folder)?;
     let figures = all.iter().map(|runs| figures(runs, own)).collect::<anyhow::Result<Vec<_>>>()?;
     Ok(figures.into_iter().flatten().collect())
@@ -232,14 +237,11 @@ fn conditions(workload: &Workload, flags: &Flags, seeds: &[u64]) -> anyhow::Resu
 fn figures(runs: &Runs, own: &InflationFlags) -> anyhow::Result<Vec<Figure>> {
     let name = runs.case();
     let seeds = runs.by_seed.iter().map(|(seed, _)| *seed).collect::<Vec<_>>();
-    let parameters: Parameters = [
-        ("seeds", json!(seeds)),
-        ("orders", json!(own.given_orders().words())),
-        ("through_core", json!(own.through_core)),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into_iter()
-    .collect();
+    let parameters: Parameters =
+        [("seeds", json!(seeds)), ("orders", json!(runs.orders.words())), ("through_core", json!(own.through_core))]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
+            .collect();
     let case = Case { suite: NAME, case: &name, parameters };
     let of = |value: fn(&Inflated) -> f64| runs.by_seed.iter().map(|(_, run)| value(run)).collect::<Vec<_>>();
     let mut figures = vec![

@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use serde_json::json;
 
-use super::{NAME, machines, seeds};
+use super::{JITTER_SECONDS, NAME, machines, seeds};
 use crate::Run;
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::plot::{Axis, Chart, Point, Series};
@@ -40,8 +40,15 @@ impl Setup<'_> {
         Ok(replayed.map(|replayed| (jobs, replayed)))
     }
 
-    fn case(&self) -> String {
-        format!("jobs={} queue={} policy={}", self.trace.name, self.queue.name(), self.policy)
+    /// What is not as usual is part of the name: with other machines or arrivals it is another case.
+    fn case(&self, options: &Run) -> String {
+        let flags = &options.trace;
+        let jitter = match flags.jitter {
+            JITTER_SECONDS => String::new(),
+            other => format!(" jitter={other}"),
+        };
+        let machines = flags.machines_mark();
+        format!("jobs={} queue={} policy={}{machines}{jitter}", self.trace.name, self.queue.name(), self.policy)
     }
 }
 
@@ -64,7 +71,7 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     for queue in &queues {
         for policy in &policies {
             let setup = Setup { trace: &trace, machines: &machines, policy, queue: *queue };
-            if !options.has_case(&setup.case()) {
+            if !options.has_case(&setup.case(options)) {
                 continue;
             }
             let Some(runs) = run_case(&setup, &seeds, options)? else { break };
@@ -106,7 +113,7 @@ fn run_case(setup: &Setup<'_>, seeds: &[u64], options: &Run) -> anyhow::Result<O
     );
     say(&format!(
         "{}: {} seeds, {:.1}% used, mean wait {:.0} s, {} jobs too large, {:.1} s of wall time each",
-        setup.case(),
+        setup.case(options),
         runs.len(),
         summary.cpu_used * 100.0,
         summary.all.mean,
@@ -117,7 +124,7 @@ fn run_case(setup: &Setup<'_>, seeds: &[u64], options: &Run) -> anyhow::Result<O
 }
 
 fn of_case(setup: &Setup<'_>, runs: &[OneRun], options: &Run) -> anyhow::Result<Vec<Figure>> {
-    let name = setup.case();
+    let name = setup.case(options);
     let case = Case { suite: NAME, case: &name, parameters: parameters(setup, &runs[0].summary, options) };
     let mut figures = Vec::new();
     let mut figure = |metric: &str, unit: &str, better: Better, of: &dyn Fn(&OneRun) -> Option<f64>| {
@@ -148,15 +155,15 @@ fn of_case(setup: &Setup<'_>, runs: &[OneRun], options: &Run) -> anyhow::Result<
     })?;
     let classes = runs.iter().flat_map(|run| run.summary.by_class.keys()).collect::<std::collections::BTreeSet<_>>();
     for class in classes {
-        figures.extend(of_class(setup, class, runs)?);
+        figures.extend(of_class(&name, class, runs)?);
     }
     Ok(figures)
 }
 
-fn of_class(setup: &Setup<'_>, class: &str, runs: &[OneRun]) -> anyhow::Result<[Figure; 2]> {
+fn of_class(case: &str, class: &str, runs: &[OneRun]) -> anyhow::Result<[Figure; 2]> {
     let waits = || runs.iter().filter_map(|run| run.summary.by_class.get(class));
     let jobs = waits().map(|waits| waits.jobs).max().unwrap_or(0);
-    let name = format!("{} class:{class}", setup.case());
+    let name = format!("{case} class:{class}");
     let case = Case { suite: NAME, case: &name, parameters: Parameters::from([("jobs".to_owned(), json!(jobs))]) };
     let samples = |of: fn(&Waits) -> f64| waits().map(of).collect::<Vec<f64>>();
     Ok([
