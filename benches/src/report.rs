@@ -53,8 +53,9 @@ pub(crate) fn write(results: &Results, folder: &Path) -> anyhow::Result<Vec<Path
                 save(bars_name.clone(), plot::bars(metric, &bars))?;
                 let _ = write!(plots, "\n![{metric} in {unit}]({bars_name})\n");
             }
-            let runs: Vec<(&str, &[f64])> =
-                of_metric.iter().map(|figure| (figure.case.as_str(), figure.samples.as_slice())).collect();
+            let names: Vec<String> = of_metric.iter().map(|figure| label(figure)).collect();
+            let samples = of_metric.iter().map(|figure| figure.samples.as_slice());
+            let runs: Vec<(&str, &[f64])> = names.iter().map(String::as_str).zip(samples).collect();
             // Of more cases than colours, lines cannot be told apart.
             if runs.len() <= LINES_MAX && runs.iter().any(|(_, samples)| samples.len() > 2) {
                 save(samples_name.clone(), plot::lines(&format!("{metric}: the samples in order"), unit, &runs))?;
@@ -219,10 +220,15 @@ fn in_order<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     texts.filter(|text| seen.insert(*text)).collect()
 }
 
-fn bar(figure: &Figure) -> Bar {
+/// Its case, and whose it is where it is not ours: a peer has the case that it stands beside.
+fn label(figure: &Figure) -> String {
     let of = figure.system.as_ref().map_or_else(String::new, |system| format!(" ({system})"));
+    format!("{}{of}", figure.case)
+}
+
+fn bar(figure: &Figure) -> Bar {
     Bar {
-        label: format!("{}{of}", figure.case),
+        label: label(figure),
         value: figure.value,
         range: (figure.min, figure.max),
         text: quantity(figure.value, &figure.unit),
@@ -295,6 +301,16 @@ mod tests {
         // Made again, it is the same.
         write(&results, folder.path()).unwrap();
         assert_eq!(markdown, read("report.md"));
+    }
+
+    #[test]
+    fn samples_of_a_peer_are_told_from_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let case = Case { suite: "core", case: "machines=1", parameters: Parameters::new() };
+        let figure = || case.figure("rate", "1/s", Better::Higher, vec![1.0, 2.0, 3.0]).unwrap();
+        write(&Results::of(vec![figure(), figure().of("bare")]), folder.path()).unwrap();
+        let svg = std::fs::read_to_string(folder.path().join("core-rate-samples.svg")).unwrap();
+        assert!(svg.contains(">machines=1</text>") && svg.contains(">machines=1 (bare)</text>"), "{svg}");
     }
 
     #[test]
