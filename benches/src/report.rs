@@ -84,14 +84,45 @@ pub(crate) fn remove(suites: &[String], folder: &Path) -> anyhow::Result<()> {
     if !folder.join(figure::FILE).exists() {
         return Ok(());
     }
-    let is_of_a_suite = |name: &str| suites.iter().any(|suite| is_page_of(suite, name) || is_plot_of(suite, name));
     for name in names_in(folder)? {
-        if PAGES.contains(&name.as_str()) || is_of_a_suite(&name) {
+        if is_left(suites, &name) {
             let path = folder.join(name);
             std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }
     Ok(())
+}
+
+/// What lay in a run's folder before another one began: to be put back when that one measured nothing.
+pub(crate) struct Before {
+    files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Before {
+    /// Reads the results, and what [`remove`] would take away.
+    pub(crate) fn of(suites: &[String], folder: &Path) -> anyhow::Result<Self> {
+        let mut files = Vec::new();
+        if folder.join(figure::FILE).exists() {
+            for name in names_in(folder)?.into_iter().filter(|name| name == figure::FILE || is_left(suites, name)) {
+                let path = folder.join(name);
+                let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                files.push((path, text));
+            }
+        }
+        Ok(Self { files })
+    }
+
+    /// Writes it again.
+    pub(crate) fn put_back(&self) -> anyhow::Result<()> {
+        self.files.iter().try_for_each(|(path, text)| {
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+        })
+    }
+}
+
+/// Whether a run of these suites left it for a report, or the report itself.
+fn is_left(suites: &[String], name: &str) -> bool {
+    PAGES.contains(&name) || suites.iter().any(|suite| is_page_of(suite, name) || is_plot_of(suite, name))
 }
 
 /// Whether this is the name of a page of a suite.

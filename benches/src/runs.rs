@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 
 use crate::figure::{Failed, Figure, Results};
 use crate::machine::Machine;
@@ -13,7 +13,7 @@ use crate::progress::{print, say};
 use crate::{Run, interrupt, report, suites};
 
 /// Runs the suites that were asked for. Gives 0, or 130 when Ctrl-C ended it early, or 1 when a suite failed. Whatever came of it, the
-/// folder tells of this run afterwards, and not of one before.
+/// folder tells of this run afterwards, and not of one before; but for a run that has nothing to measure, which leaves what was there.
 ///
 /// # Errors
 /// When nothing was measured although no suite failed, or what was measured cannot be written.
@@ -41,14 +41,11 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
         figures: Vec::new(),
     };
     let folder = options.folder();
-    each(&options.suites, &mut results, &folder, |name| {
+    each_or_none(&options.suites, &mut results, &folder, |name| {
         let suite = suites::SUITES.iter().find(|suite| suite.name == name).context("a suite of the list")?;
         (suite.run)(options)
     })?;
     report::write(&results, &folder)?;
-    let has_nothing = results.figures.is_empty() && results.failed.is_empty() && !results.stopped;
-    let text = options.case.as_deref().unwrap_or_default();
-    ensure!(!has_nothing, "no case of {names} has {text:?} in its name, or none of its figures can be told");
     for figure in &results.figures {
         print(&report::line(figure))?;
     }
@@ -63,6 +60,24 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// The same as [`each`]; but when nothing was measured although nobody stopped it and nothing failed, as when no case has such a name, the folder is
+/// as it was before.
+fn each_or_none(
+    names: &[String],
+    results: &mut Results,
+    folder: &Path,
+    suite: impl FnMut(&str) -> anyhow::Result<Vec<Figure>>,
+) -> anyhow::Result<()> {
+    let before = report::Before::of(names, folder)?;
+    each(names, results, folder, suite)?;
+    if results.figures.is_empty() && results.failed.is_empty() && !results.stopped {
+        before.put_back()?;
+        let (names, text) = (names.join(" "), results.case.as_deref().unwrap_or_default());
+        bail!("no case of {names} has {text:?} in its name, or none of its figures can be told");
+    }
+    Ok(())
 }
 
 /// Runs suites by their names until Ctrl-C, and writes the results so far before the first one and after each. Until all have run they
@@ -154,6 +169,23 @@ mod tests {
         }
         // What is not of a report, or of other suites, is nobody's to take away.
         assert!(there("core-notes.txt") && there("commit-own.svg"));
+    }
+
+    #[test]
+    fn a_run_that_has_nothing_to_measure_leaves_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let case = Case { suite: "core", case: "yesterday", parameters: Parameters::new() };
+        let before = Results::of(vec![case.figure("seconds", "s", Better::Lower, vec![1.0]).unwrap()]);
+        before.write(folder.path()).unwrap();
+        report::write(&before, folder.path()).unwrap();
+        std::fs::write(folder.path().join("core-own.svg"), "yesterday").unwrap();
+
+        let mut results = Results { case: Some("machnes".into()), ..Results::of(Vec::new()) };
+        let error = each_or_none(&["core".to_owned()], &mut results, folder.path(), |_| Ok(Vec::new())).unwrap_err();
+        assert!(error.to_string().contains("no case of core has \"machnes\" in its name"), "{error}");
+        assert_eq!(Results::read(folder.path()).unwrap().figures[0].case, "yesterday");
+        let own = std::fs::read_to_string(folder.path().join("core-own.svg")).unwrap();
+        assert!(own == "yesterday" && folder.path().join("report.html").exists());
     }
 
     #[test]

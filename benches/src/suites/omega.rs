@@ -73,7 +73,7 @@ fn save(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
 
 /// One run: its row as a file and as figures, one a column.
 fn run_single(settings: Settings, folder: &Path) -> anyhow::Result<Vec<Figure>> {
-    let task = Task { exp: "single".into(), check_name: None, settings, quick: true, map: true };
+    let task = Task { exp: "single".into(), check_name: None, settings, quick: true, map: true, variant: None };
     let done = pool::run_one(&task, true)?;
     if !done.whole {
         say(&format!(
@@ -208,11 +208,17 @@ fn run_set(options: &Run, folder: &Path) -> anyhow::Result<Vec<Figure>> {
     let data = options.data.clone().unwrap_or_else(|| PathBuf::from("."));
     let mut measured = Vec::new();
     for mut experiment in plan::experiments() {
-        experiment.tasks.retain(|task| (task.quick || !options.quick) && options.has_case(&task.exp));
+        experiment.tasks.retain(|task| task.quick || !options.quick);
+        experiment.keep(|name| options.has_case(name));
         if experiment.tasks.is_empty() || interrupt::asked() {
             continue;
         }
         measured.push(measure(experiment, options.quick)?);
+    }
+    let with_mapreduce = ["E7_mapreduce", "e7_mapreduce"].iter().any(|name| options.has_case(name));
+    // Nothing of a run before is overwritten by one that measures nothing.
+    if measured.is_empty() && !with_mapreduce {
+        return Ok(Vec::new());
     }
     let mut outcomes = Vec::new();
     for one in &measured {
@@ -225,7 +231,7 @@ fn run_set(options: &Run, folder: &Path) -> anyhow::Result<Vec<Figure>> {
     let mut pictures = draw::pictures(&rows, &reference);
     draw::maps(&mut pictures, "e8", "Refused claims by machine and time", &maps_of(&measured));
     let mut sections = Vec::new();
-    if !interrupt::asked() && options.has_case("E7_mapreduce") {
+    if !interrupt::asked() && with_mapreduce {
         let section = mapreduce::section(options.quick, options.seed)?;
         save(folder, "e7_mapreduce.csv", &section.csv)?;
         pictures.extend(section.pictures);
@@ -353,21 +359,14 @@ fn figures(measured: &[Measured], outcomes: &[Outcome], shapes: &[shapes::Shape]
         figures.push(case.figure("claims_that_fail", "1", Better::Lower, vec![number(failed as u64)])?);
     }
     for variant in page::variants(outcomes) {
-        let name = format!("variant={} at={}", variant.name, plan::CONTESTED[variant.place]);
+        let name = plan::variant_case(variant.name, variant.place);
         let case = Case { suite: NAME, case: &name, parameters: Parameters::new() };
         figures.push(case.figure("conflict_fraction", "1", Better::Lower, vec![variant.conflicts])?);
         figures.push(case.figure("conflicts_as_part_of_the_papers", "1", Better::Lower, vec![variant.ratio])?);
         figures.push(case.figure("busy", "1", Better::Lower, vec![variant.busy])?);
     }
     for (task, packing) in packings(measured) {
-        let settings = &task.settings;
-        let name = format!(
-            "variant={} workload={} lambda={} batch_schedulers={}",
-            task.exp.trim_start_matches("E8_"),
-            settings.cell.name,
-            settings.rate,
-            settings.batch_schedulers
-        );
+        let name = task.packing_case();
         let case = Case { suite: NAME, case: &name, parameters: Parameters::new() };
         let over = number(packing.in_use) / number(packing.bound);
         figures.push(case.figure("machines_over_bound", "1", Better::Lower, vec![over])?);

@@ -273,6 +273,26 @@ mod tests {
         let figures = run(&options(folder.path(), &more)).unwrap();
         let enough = figures.iter().find(|figure| figure.metric == "machines_enough").unwrap();
         assert_eq!(enough.value, 6.0);
+        // Asked for by its name, one size is all that is tried.
+        let more = ["--experiment", "capacity", "--jobs", jobs, "--machines", "10x1", "--case", "size=+20%"];
+        let figures = run(&options(folder.path(), &more)).unwrap();
+        assert!(figures.iter().all(|figure| figure.case.ends_with("size=+20%")) && figures.len() == 5, "{figures:?}");
+    }
+
+    #[test]
+    fn a_run_of_no_case_leaves_the_pages_of_others_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let pages = ["trace-capacity.md", "trace-replay-used.svg", "trace-inflation.md", "inflation.csv"];
+        for page in pages {
+            std::fs::write(folder.path().join(page), "before").unwrap();
+        }
+        for experiment in ["capacity", "replay", "inflation"] {
+            let more = ["--experiment", experiment, "--case", "no such case"];
+            assert!(run(&options(folder.path(), &more)).unwrap().is_empty(), "{experiment}");
+        }
+        for page in pages {
+            assert_eq!(std::fs::read_to_string(folder.path().join(page)).unwrap(), "before", "{page}");
+        }
     }
 
     #[test]

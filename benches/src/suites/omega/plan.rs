@@ -17,6 +17,36 @@ pub(super) struct Task {
     pub(super) quick: bool,
     /// Where and when it conflicts is drawn.
     pub(super) map: bool,
+    /// Its name and place, where it is one of [`VARIANTS`] at one of [`CONTESTED`].
+    pub(super) variant: Option<(&'static str, usize)>,
+}
+
+impl Task {
+    /// Names by which it can be asked for: that of its rows, of its file, and those of its cases in the results.
+    pub(super) fn names(&self, file: &str) -> Vec<String> {
+        let mut names = vec![self.exp.clone(), file.to_owned()];
+        if let Some((name, place)) = self.variant {
+            names.extend([variant_case(name, place), self.packing_case()]);
+        }
+        names
+    }
+
+    /// The case of how densely its last placements are packed.
+    pub(super) fn packing_case(&self) -> String {
+        let settings = &self.settings;
+        format!(
+            "variant={} workload={} lambda={} batch_schedulers={}",
+            self.exp.trim_start_matches("E8_"),
+            settings.cell.name,
+            settings.rate,
+            settings.batch_schedulers
+        )
+    }
+}
+
+/// The case of a variant's conflicts.
+pub(super) fn variant_case(name: &str, place: usize) -> String {
+    format!("variant={name} at={}", CONTESTED[place])
 }
 
 /// Rows of one file.
@@ -25,6 +55,19 @@ pub(super) struct Experiment {
     pub(super) file: &'static str,
     pub(super) about: &'static str,
     pub(super) tasks: Vec<Task>,
+}
+
+impl Experiment {
+    /// Keeps what is asked for by any of its names; and beside variants what they are told as a part of.
+    pub(super) fn keep(&mut self, is_asked_for: impl Fn(&str) -> bool) {
+        let file = self.file;
+        let asked = |task: &Task| task.names(file).iter().any(|name| is_asked_for(name));
+        let places = self.tasks.iter().filter(|task| asked(task)).filter_map(|task| Some(task.variant?.1));
+        let places: Vec<usize> = places.collect();
+        let is_measure =
+            |task: &Task| task.variant.is_some_and(|(name, place)| name == VARIANTS[0].0 && places.contains(&place));
+        self.tasks.retain(|task| asked(task) || is_measure(task));
+    }
 }
 
 const TJOBS: [f64; 9] = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0];
@@ -53,7 +96,7 @@ pub(super) fn usual(cell: &'static CellShape, hours: f64) -> Settings {
 }
 
 fn task(exp: &str, quick: bool, settings: Settings) -> Task {
-    Task { exp: exp.to_owned(), check_name: None, settings, quick, map: false }
+    Task { exp: exp.to_owned(), check_name: None, settings, quick, map: false, variant: None }
 }
 
 /// All experiments.
@@ -240,7 +283,7 @@ fn beyond() -> Vec<Task> {
             // An exact scan for each of a million tasks is no quick form.
             let quick = place != 4 || beyond.choice == Choice::RandomFirstFit;
             let map = place >= 3 && ["as-the-paper", "own-first", "best-fit"].contains(&name);
-            tasks.push(Task { map, ..task(&format!("E8_{name}"), quick, settings) });
+            tasks.push(Task { map, variant: Some((name, place)), ..task(&format!("E8_{name}"), quick, settings) });
         }
     }
     tasks
@@ -251,6 +294,25 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn rows_are_asked_for_by_the_names_that_files_and_results_have() {
+        let kept = |text: &str| {
+            let mut kept: BTreeSet<String> = BTreeSet::new();
+            for mut experiment in experiments() {
+                experiment.keep(|name| name.contains(text));
+                kept.extend(experiment.tasks.into_iter().map(|task| task.exp));
+            }
+            kept.into_iter().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(kept("E1_tjob"), "E1_tjob");
+        assert_eq!(kept("e1_tjob_sweep"), "E1_tjob");
+        assert_eq!(kept("e3_lambda"), "E3_lambda_x_nsched E3b_lambda_x_nsched_coarse");
+        // A variant comes with what it is a part of, at the same place.
+        assert_eq!(kept("variant=own-first at=R1 t_job 30"), "E8_as-the-paper E8_own-first");
+        assert_eq!(kept("variant=constraints workload=R2 lambda=16 "), "E8_as-the-paper E8_constraints");
+        assert_eq!(kept("e9"), "");
+    }
 
     #[test]
     fn the_experiments_are_all_different_rows() {

@@ -78,13 +78,18 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let mut tried = Vec::new();
     if !asked.changes.is_empty() {
         let name = format!("as asked ({})", flags.machines.as_deref().unwrap_or_default());
-        tried.extend(question.of(name, None, &asked.changes)?);
+        tried.extend(question.if_asked_for(name, None, &asked.changes)?);
     }
     for percent in if options.quick { &QUICK_STEPS[..] } else { &STEPS } {
-        tried.extend(question.at(*percent)?);
+        tried.extend(question.if_asked_for(size(*percent), Some(*percent), &[of_all(*percent)])?);
     }
-    let enough = question.enough()?;
+    let searched = options.has_case(&question.case_of_enough());
+    let enough = if searched { question.enough()? } else { None };
     let mut figures = Vec::new();
+    // Nothing of a run before is overwritten by one that measures nothing.
+    if tried.is_empty() && !searched {
+        return Ok(figures);
+    }
     for one in &tried {
         figures.extend(question.figures(one)?);
     }
@@ -93,13 +98,19 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
         let case = Case { suite: NAME, case: &name, parameters: question.parameters() };
         figures.push(case.figure("machines_enough", "machines", Better::Lower, vec![number(enough.machines)])?);
     }
-    question.write(&tried, enough.as_ref())?;
+    question.write(&tried, enough.as_ref(), searched)?;
     Ok(figures)
 }
 
 /// So many percent more of every class.
 fn of_all(percent: f64) -> Change {
     Change { class: None, by: By::Percent(percent) }
+}
+
+/// The name of that size: with parts of a percent where it was looked that closely.
+fn size(percent: f64) -> String {
+    let digits = if percent.fract() == 0.0 { 0 } else { 2 };
+    format!("{percent:+.digits$}%")
 }
 
 fn count(machines: &[MachineClass]) -> u64 {
@@ -121,9 +132,12 @@ impl Question<'_> {
 
     /// What comes of a cell of so many percent more machines; `None` when somebody stopped it, or no machine is left.
     fn at(&self, percent: f64) -> anyhow::Result<Option<Tried>> {
-        // Parts of a percent where it was looked that closely.
-        let digits = if percent.fract() == 0.0 { 0 } else { 2 };
-        self.of(format!("{percent:+.digits$}%"), Some(percent), &[of_all(percent)])
+        self.of(size(percent), Some(percent), &[of_all(percent)])
+    }
+
+    /// What comes of a size that is a case of its own; `None` also when others were asked for.
+    fn if_asked_for(&self, name: String, percent: Option<f64>, changes: &[Change]) -> anyhow::Result<Option<Tried>> {
+        if self.options.has_case(&self.case(&name)) { self.of(name, percent, changes) } else { Ok(None) }
     }
 
     /// How many machines that are; 0 where none is left.
@@ -210,7 +224,7 @@ impl Question<'_> {
     }
 
     /// A table, and a chart of waits and use over sizes.
-    fn write(&self, tried: &[Tried], enough: Option<&Tried>) -> anyhow::Result<()> {
+    fn write(&self, tried: &[Tried], enough: Option<&Tried>, searched: bool) -> anyhow::Result<()> {
         let limit = self.options.trace.wait_limit;
         let mut text = format!(
             "### How many machines are enough for {}\n\nFrom {}.\n\n",
@@ -237,7 +251,8 @@ impl Question<'_> {
             || format!("No size up to {SEARCH_TO_PERCENT:+.0}% was found to be enough"),
             |one| format!("**{} machines ({}) are enough**", one.machines, one.name),
         );
-        let _ = writeln!(text, "\n{words}. Enough: every job is started, and 99 of 100 wait at most {limit} s.");
+        let words = if searched { format!("{words}. ") } else { String::new() };
+        let _ = writeln!(text, "\n{words}Enough: every job is started, and 99 of 100 wait at most {limit} s.");
         // Those that do not even start on the largest cell that was tried wait for something else than machines.
         if let Some(largest) = tried.iter().max_by_key(|one| one.machines).filter(|one| !one.left.is_empty()) {
             let names = largest.left.join(", ");

@@ -137,6 +137,10 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
             }
         }
     }
+    // Nothing of a run before is overwritten by one that measures nothing.
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
     let reference = Reference::beside(own.pods.first().map(PathBuf::as_path), orders)?;
     pages::write(&all, &reference, &folder)?;
     let figures = all.iter().map(|runs| figures(runs, own)).collect::<anyhow::Result<Vec<_>>>()?;
