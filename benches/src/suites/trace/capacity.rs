@@ -38,6 +38,28 @@ struct Tried {
     left: Vec<String>,
 }
 
+/// What the search for how many are enough came to.
+enum Search {
+    /// Other cases were asked for.
+    NotAsked,
+    /// Somebody stopped it, or what came before it.
+    Stopped,
+    /// Nothing within its bounds.
+    Nothing,
+    Found(Box<Tried>),
+}
+
+impl Search {
+    fn words(&self) -> String {
+        match self {
+            Self::NotAsked => String::new(),
+            Self::Stopped => "The search for how many are enough was stopped before its end. ".to_owned(),
+            Self::Nothing => format!("No size up to {SEARCH_TO_PERCENT:+.0}% was found to be enough. "),
+            Self::Found(one) => format!("**{} machines ({}) are enough**. ", one.machines, one.name),
+        }
+    }
+}
+
 /// So many jobs that do not fit are named.
 const NAMED_MAX: usize = 10;
 
@@ -83,22 +105,27 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     for percent in if options.quick { &QUICK_STEPS[..] } else { &STEPS } {
         tried.extend(question.if_asked_for(size(*percent), Some(*percent), &[of_all(*percent)])?);
     }
-    let searched = options.has_case(&question.case_of_enough());
-    let enough = if searched { question.enough()? } else { None };
+    let search = if options.has_case(&question.case_of_enough()) {
+        question.search()?
+    } else if interrupt::asked() {
+        Search::Stopped
+    } else {
+        Search::NotAsked
+    };
     let mut figures = Vec::new();
     // Nothing of a run before is overwritten by one that measures nothing.
-    if tried.is_empty() && !searched {
+    if tried.is_empty() && matches!(search, Search::NotAsked | Search::Stopped) {
         return Ok(figures);
     }
     for one in &tried {
         figures.extend(question.figures(one)?);
     }
-    if let Some(enough) = &enough {
+    if let Search::Found(enough) = &search {
         let name = question.case_of_enough();
         let case = Case { suite: NAME, case: &name, parameters: question.parameters() };
         figures.push(case.figure("machines_enough", "machines", Better::Lower, vec![number(enough.machines)])?);
     }
-    question.write(&tried, enough.as_ref(), searched)?;
+    question.write(&tried, &search)?;
     Ok(figures)
 }
 
@@ -174,12 +201,16 @@ impl Question<'_> {
     }
 
     /// The smallest cell that is enough, to [`SEARCH_STEP_PERCENT`] of it or one machine: by halving, so where more machines make somebody wait longer (backfilling has
-    /// such cases) a smaller one may be enough, too. `None` when none is within the bounds, or somebody stopped it.
-    fn enough(&self) -> anyhow::Result<Option<Tried>> {
+    /// such cases) a smaller one may be enough, too.
+    fn search(&self) -> anyhow::Result<Search> {
         let (mut low, mut high) = (SEARCH_FROM_PERCENT, SEARCH_TO_PERCENT);
-        let Some(mut best) = self.at(high)?.filter(|tried| self.is_enough(tried)) else {
-            say(&format!("not even {high:+.0}% of the machines are enough"));
-            return Ok(None);
+        let mut best = match self.at(high)? {
+            Some(tried) if self.is_enough(&tried) => tried,
+            _ if interrupt::asked() => return Ok(Search::Stopped),
+            _ => {
+                say(&format!("not even {high:+.0}% of the machines are enough"));
+                return Ok(Search::Nothing);
+            }
         };
         while high - low > SEARCH_STEP_PERCENT * (100.0 + high) / 100.0
             && self.machines_at(high) > self.machines_at(low) + 1
@@ -190,11 +221,11 @@ impl Question<'_> {
             let middle = if whole > low && whole < high { whole } else { middle };
             match self.at(middle)? {
                 Some(tried) if self.is_enough(&tried) => (best, high) = (tried, middle),
-                _ if interrupt::asked() => return Ok(None),
+                _ if interrupt::asked() => return Ok(Search::Stopped),
                 _ => low = middle,
             }
         }
-        Ok(Some(best))
+        Ok(Search::Found(Box::new(best)))
     }
 
     fn parameters(&self) -> Parameters {
@@ -224,7 +255,7 @@ impl Question<'_> {
     }
 
     /// A table, and a chart of waits and use over sizes.
-    fn write(&self, tried: &[Tried], enough: Option<&Tried>, searched: bool) -> anyhow::Result<()> {
+    fn write(&self, tried: &[Tried], search: &Search) -> anyhow::Result<()> {
         let limit = self.options.trace.wait_limit;
         let mut text = format!(
             "### How many machines are enough for {}\n\nFrom {}.\n\n",
@@ -232,6 +263,7 @@ impl Question<'_> {
             machines::words(self.base)
         );
         text.push_str("| size | machines | fits | CPU used | mean wait | 99 of 100 wait at most | enough |\n|---|---|---|---|---|---|---|\n");
+        let enough = if let Search::Found(one) = search { Some(one.as_ref()) } else { None };
         for one in tried.iter().chain(enough) {
             let summary = &one.summary;
             let fits = match summary.too_large + summary.never_started {
@@ -247,11 +279,7 @@ impl Question<'_> {
                 one.name, one.machines
             );
         }
-        let words = enough.map_or_else(
-            || format!("No size up to {SEARCH_TO_PERCENT:+.0}% was found to be enough"),
-            |one| format!("**{} machines ({}) are enough**", one.machines, one.name),
-        );
-        let words = if searched { format!("{words}. ") } else { String::new() };
+        let words = search.words();
         let _ = writeln!(text, "\n{words}Enough: every job is started, and 99 of 100 wait at most {limit} s.");
         // Those that do not even start on the largest cell that was tried wait for something else than machines.
         if let Some(largest) = tried.iter().max_by_key(|one| one.machines).filter(|one| !one.left.is_empty()) {
@@ -276,5 +304,19 @@ impl Question<'_> {
             std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_that_was_stopped_does_not_say_that_nothing_is_enough() {
+        let nothing = Search::Nothing.words();
+        assert!(nothing.contains("No size up to +400% was found to be enough"), "{nothing}");
+        let stopped = Search::Stopped.words();
+        assert!(stopped.contains("was stopped before its end") && !stopped.contains("No size"), "{stopped}");
+        assert_eq!(Search::NotAsked.words(), "");
     }
 }
