@@ -154,9 +154,30 @@ impl Run {
         self.out.clone().unwrap_or_else(default)
     }
 
+    /// Whether data is where it is said to be.
+    ///
+    /// # Errors
+    /// When `--data` is no folder: nothing would be found there, and suites would run without.
+    pub(crate) fn check_data(&self) -> anyhow::Result<()> {
+        if let Some(data) = &self.data {
+            anyhow::ensure!(data.is_dir(), "--data: expected a folder, found none at {}", data.display());
+        }
+        Ok(())
+    }
+
     /// Whether a case was asked for, and nobody asked to stop.
     pub(crate) fn has_case(&self, case: &str) -> bool {
         !interrupt::asked() && self.case.as_ref().is_none_or(|text| case.contains(text))
+    }
+}
+
+#[cfg(test)]
+impl Run {
+    /// What these words behind `run` ask for.
+    pub(crate) fn of(words: &[&str]) -> Self {
+        let words = ["plenum-bench", "run"].into_iter().chain(words.iter().copied());
+        let Command::Run(run) = Arguments::parse_from(words).command else { panic!("`run` is asked for") };
+        *run
     }
 }
 
@@ -213,5 +234,14 @@ mod tests {
     #[test]
     fn no_two_suites_want_the_same_flag() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn data_that_is_nowhere_is_not_taken_without_a_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |path: &Path| Run::of(&["trace", "--data", path.to_str().unwrap()]).check_data();
+        assert!(at(folder.path()).is_ok() && Run::of(&["trace"]).check_data().is_ok());
+        let error = at(&folder.path().join("dtaa")).unwrap_err().to_string();
+        assert!(error.starts_with("--data: expected a folder") && error.ends_with("dtaa"), "{error}");
     }
 }

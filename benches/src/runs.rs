@@ -23,6 +23,7 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
         !cfg!(debug_assertions) || cfg!(test),
         "figures of a debug build say nothing: expected `cargo run --release -p plenum-bench -- run {names}`"
     );
+    options.check_data()?;
     interrupt::listen()?;
     let began = Instant::now();
     let machine = Machine::this()?;

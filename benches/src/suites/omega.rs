@@ -29,7 +29,7 @@ pub(crate) use flags::Flags;
 use page::Outcome;
 use plan::{Experiment, Task};
 use pool::Done;
-use reference::Cells;
+use reference::{Cells, Reference};
 
 use crate::cells::bound::Packing;
 use crate::cells::row::{COLUMNS, plain};
@@ -200,20 +200,32 @@ fn maps_of(measured: &[Measured]) -> Vec<HeatMap> {
 /// The rows of one experiment that were reached.
 struct Measured {
     experiment: Experiment,
+    reference: Reference,
     /// By task that was reached, all its seeds.
     runs: Vec<(usize, Vec<Done>)>,
 }
 
-fn run_set(options: &Run, folder: &Path) -> anyhow::Result<Vec<Figure>> {
+/// The experiments that were asked for, with what they are compared with: all of it is read before the first of them runs, which takes long.
+fn planned(options: &Run) -> anyhow::Result<Vec<(Experiment, Reference)>> {
     let data = options.data.clone().unwrap_or_else(|| PathBuf::from("."));
-    let mut measured = Vec::new();
+    let mut planned = Vec::new();
     for mut experiment in plan::experiments() {
         experiment.tasks.retain(|task| task.quick || !options.quick);
         experiment.keep(|name| options.has_case(name));
-        if experiment.tasks.is_empty() || interrupt::asked() {
-            continue;
+        if !experiment.tasks.is_empty() {
+            let reference = reference::read(&data, experiment.file)?;
+            planned.push((experiment, reference));
         }
-        measured.push(measure(experiment, options.quick)?);
+    }
+    Ok(planned)
+}
+
+fn run_set(options: &Run, folder: &Path) -> anyhow::Result<Vec<Figure>> {
+    let mut measured = Vec::new();
+    for (experiment, reference) in planned(options)? {
+        if !interrupt::asked() {
+            measured.push(measure(experiment, reference, options.quick)?);
+        }
     }
     let with_mapreduce = ["E7_mapreduce", "e7_mapreduce"].iter().any(|name| options.has_case(name));
     // Nothing of a run before is overwritten by one that measures nothing.
@@ -222,7 +234,7 @@ fn run_set(options: &Run, folder: &Path) -> anyhow::Result<Vec<Figure>> {
     }
     let mut outcomes = Vec::new();
     for one in &measured {
-        outcomes.push(conclude(one, &data, folder)?);
+        outcomes.push(conclude(one, folder)?);
     }
     let rows: Vec<Cells> =
         outcomes.iter().flat_map(|outcome| outcome.rows.iter().map(|seeds| seeds[0].clone())).collect();
@@ -282,7 +294,7 @@ fn has_chance(task: &Task) -> bool {
     !placed_always && !task.exp.starts_with("E6")
 }
 
-fn measure(experiment: Experiment, quick: bool) -> anyhow::Result<Measured> {
+fn measure(experiment: Experiment, reference: Reference, quick: bool) -> anyhow::Result<Measured> {
     say(&format!("omega: {}: {}", experiment.file, experiment.about));
     let further = if quick { FURTHER_SEEDS_QUICK } else { FURTHER_SEEDS };
     let mut tasks = Vec::new();
@@ -303,13 +315,13 @@ fn measure(experiment: Experiment, quick: bool) -> anyhow::Result<Measured> {
             None => runs.push((number, vec![done])),
         }
     }
-    Ok(Measured { experiment, runs })
+    Ok(Measured { experiment, reference, runs })
 }
 
 /// Writes the rows of an experiment, and judges them.
-fn conclude(measured: &Measured, data: &Path, folder: &Path) -> anyhow::Result<Outcome> {
+fn conclude(measured: &Measured, folder: &Path) -> anyhow::Result<Outcome> {
     let experiment = &measured.experiment;
-    let reference = reference::read(data, experiment.file)?;
+    let reference = measured.reference.clone();
     let mut rows: Vec<Vec<Cells>> = Vec::new();
     for (number, runs) in &measured.runs {
         let task = &experiment.tasks[*number];
@@ -389,6 +401,20 @@ mod tests {
         let of_streams = streams.iter().flat_map(|stream| of_a_stream.map(|column| format!("{stream}_{column}")));
         let expected: Vec<String> = ["cpu_util", "mem_util"].map(str::to_owned).into_iter().chain(of_streams).collect();
         assert_eq!(good, expected);
+    }
+
+    #[test]
+    fn a_reference_that_cannot_be_read_is_told_before_anything_runs() {
+        let data = tempfile::tempdir().unwrap();
+        std::fs::create_dir(data.path().join("omega-reference")).unwrap();
+        std::fs::write(data.path().join("omega-reference/e4_conflict_modes.csv"), "exp,arch\n").unwrap();
+        let count = |case: &str| {
+            let options = Run::of(&["omega", "--case", case, "--data", data.path().to_str().unwrap()]);
+            planned(&options).map(|planned| planned.len())
+        };
+        let error = format!("{:#}", count("E4_conflict_modes").unwrap_err());
+        assert!(error.contains("e4_conflict_modes.csv") && error.contains("line 1"), "{error}");
+        assert_eq!(count("E5_batch_schedulers").unwrap(), 1);
     }
 
     #[test]

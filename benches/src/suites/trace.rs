@@ -6,15 +6,15 @@
 //! | `capacity` | what would fit on more or fewer machines, and how many are enough |
 //! | `inflation` | how much of a cell's GPUs is allocated when more is asked for than there is |
 //!
-//! Without `--experiment` the replay runs; and if nothing is said of jobs and machines either, the inflation as well, on the known files below `--data` or on what is
-//! generated.
+//! Without `--experiment` the replay runs; and if nothing is said of jobs and machines either, the inflation as well. For what no file is named, the known ones below `--data`
+//! are taken, or some are generated.
 
 mod capacity;
 mod inflation;
 mod machines;
 mod replay;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
@@ -40,8 +40,8 @@ pub(crate) struct Flags {
     /// Only this experiment
     #[arg(long, value_enum)]
     experiment: Option<Experiment>,
-    /// Jobs to replay: a log in the Standard Workload Format, CSV of one's own or a published trace (docs/traces.md) [default: drawn after a
-    /// published distribution]
+    /// Jobs to replay: a log in the Standard Workload Format, CSV of one's own or a published trace (docs/traces.md) [default: the known log below
+    /// --data, or drawn after a published distribution]
     #[arg(long, value_name = "FILE")]
     jobs: Option<PathBuf>,
     /// The machines: a number, NxCORES, NxCORESxGIB or NxCORESxGIBxGPUS, a CSV file, or changes of those there are: +20%, -3, CLASS=+20%, several joined by ","
@@ -99,8 +99,14 @@ enum ClassesFlag {
 /// Runs the suite.
 pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let flags = &options.trace;
+    let is_plain = !flags.says_anything();
+    let options = &with_known_data(options);
     match flags.experiment {
-        None if !flags.says_anything() => usual(options),
+        None if is_plain => {
+            let mut figures = replay::run(options)?;
+            figures.extend(inflation::run(options)?);
+            Ok(figures)
+        }
         None | Some(Experiment::Replay) => replay::run(options),
         Some(Experiment::Capacity) => capacity::run(options),
         Some(Experiment::Inflation) => inflation::run(options),
@@ -126,22 +132,21 @@ const LISTS: [&str; 13] = [
     "multigpu50",
 ];
 
-/// Replay and inflation, on what is known of the data that is there.
-fn usual(options: &Run) -> anyhow::Result<Vec<Figure>> {
+/// The same with what is known of the data that is there, for all that no file is named.
+fn with_known_data(options: &Run) -> Run {
     let mut options = options.clone();
-    let there = |data: &Path, name: &str| Some(data.join(name)).filter(|path| path.exists());
-    if let Some(data) = options.data.clone() {
-        options.trace.jobs = there(&data, LOG);
-        let lists = LISTS.iter().take(if options.quick { 1 } else { LISTS.len() });
-        let lists: Vec<PathBuf> =
-            lists.filter_map(|list| there(&data, &format!("fgd/openb_pod_list_{list}.csv"))).collect();
-        if let (Some(nodes), false) = (there(&data, NODES), lists.is_empty()) {
-            options.trace.inflation.take_lists(nodes, lists);
-        }
+    let Some(data) = options.data.clone() else { return options };
+    let there = |name: &str| Some(data.join(name)).filter(|path| path.exists());
+    let flags = &mut options.trace;
+    if flags.jobs.is_none() && flags.backup.is_none() {
+        flags.jobs = there(LOG);
     }
-    let mut figures = replay::run(&options)?;
-    figures.extend(inflation::run(&options)?);
-    Ok(figures)
+    let lists = LISTS.iter().take(if options.quick { 1 } else { LISTS.len() });
+    let lists: Vec<PathBuf> = lists.filter_map(|list| there(&format!("fgd/openb_pod_list_{list}.csv"))).collect();
+    if let (false, Some(nodes), false) = (flags.inflation.says_anything(), there(NODES), lists.is_empty()) {
+        flags.inflation.take_lists(nodes, lists);
+    }
+    options
 }
 
 impl Flags {
@@ -238,6 +243,27 @@ mod tests {
         for wrong in ["", "a", "5..1", "1..", "0..5000"] {
             assert!(seeds(wrong).unwrap_err().to_string().starts_with("--seeds: expected FIRST..LAST"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_lies_below_data_is_taken_by_every_experiment_that_names_no_files() {
+        let data = tempfile::tempdir().unwrap();
+        for name in [LOG, NODES, "fgd/openb_pod_list_default.csv"] {
+            let path = data.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let taken = |more: &[&str]| {
+            let words = ["trace", "--data", data.path().to_str().unwrap()];
+            let flags = with_known_data(&Run::of(&[&words[..], more].concat())).trace;
+            (flags.jobs, flags.inflation.says_anything())
+        };
+        let log = Some(data.path().join(LOG));
+        for experiment in ["inflation", "replay", "capacity"] {
+            assert_eq!(taken(&["--experiment", experiment]), (log.clone(), true), "{experiment}");
+        }
+        assert_eq!(taken(&["--jobs", "own.csv"]).0, Some("own.csv".into()));
+        assert_eq!(taken(&["--backup", "cell.backup"]).0, None);
     }
 
     /// Flags of a run that leaves its files in `folder`.

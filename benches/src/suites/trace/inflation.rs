@@ -22,7 +22,7 @@ use reference::Reference;
 /// What only this experiment wants to know.
 #[derive(Clone, Debug, Args)]
 pub(super) struct InflationFlags {
-    /// inflation: the machines (docs/gpu-placement.md) [default: generated ones]
+    /// inflation: the machines (docs/gpu-placement.md) [default: the known ones below --data, or generated ones]
     #[arg(long, value_name = "FILE", requires = "pods")]
     nodes: Option<PathBuf>,
     /// inflation: lists of tasks to draw from, joined by ","
@@ -104,6 +104,8 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let seeds = seeds(flags.seeds.as_deref().unwrap_or(if options.quick { SEEDS_QUICK } else { SEEDS }))?;
     own.check_seeds(&seeds)?;
     let orders = own.given_orders();
+    // Before anything runs, which takes long.
+    let reference = Reference::beside(own.pods.first().map(PathBuf::as_path), orders)?;
     let folder = options.folder();
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut all = Vec::new();
@@ -141,7 +143,6 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     if all.is_empty() {
         return Ok(Vec::new());
     }
-    let reference = Reference::beside(own.pods.first().map(PathBuf::as_path), orders)?;
     pages::write(&all, &reference, &folder)?;
     let figures = all.iter().map(|runs| figures(runs, own)).collect::<anyhow::Result<Vec<_>>>()?;
     Ok(figures.into_iter().flatten().collect())
