@@ -53,6 +53,17 @@ impl Workload {
         self.nodes.iter().map(|node| u64::from(node.gpus) * u64::from(WHOLE)).sum()
     }
 
+    /// The last column that so much reaches. Where one GPU of a task more may be too much, that is the end: so the tasks of a seed are drawn.
+    fn last_column(&self, arrived_millis: u64) -> usize {
+        let most = self.capacity_millis() * ARRIVED_PERCENT as u64 / 100;
+        let largest = self.pods.iter().map(|pod| u64::from(pod.gpu_millis)).max().unwrap_or(0);
+        if arrived_millis + largest > most {
+            ARRIVED_PERCENT
+        } else {
+            column(100.0 * number(arrived_millis) / number(self.capacity_millis()))
+        }
+    }
+
     /// What the policies that want to know expect: the list as it is, not the order in which it comes.
     pub(crate) fn target(&self) -> Target {
         let mut models = self.numbers();
@@ -198,9 +209,17 @@ impl Columns {
         }
     }
 
-    fn means(self) -> Vec<Option<f64>> {
-        let mean = |(sum, count): (f64, u32)| (count > 0).then(|| sum / f64::from(count));
-        self.0.into_iter().map(mean).take(ARRIVED_PERCENT + 1).collect()
+    /// Of each column to this one. A column in which nobody arrived has the value of the one before: nothing changed since. Where a task asks for more
+    /// than a percent of the cell there are such.
+    fn means(self, last: usize) -> Vec<Option<f64>> {
+        let mut before = None;
+        let mean = |(column, (sum, count)): (usize, (f64, u32))| {
+            if count > 0 {
+                before = Some(sum / f64::from(count));
+            }
+            before.filter(|_| count > 0 || column <= last)
+        };
+        self.0.into_iter().enumerate().map(mean).take(ARRIVED_PERCENT + 1).collect()
     }
 }
 
@@ -252,7 +271,8 @@ pub(crate) fn inflate(workload: &Workload, policy: &str, conditions: &Conditions
     }
     inflated.decision_seconds /= number(conditions.arrivals.len().max(1) as u64);
     inflated.commit_seconds /= number(inflated.placed.max(1));
-    (inflated.allocated, inflated.fragmentation) = (allocated.means(), fragmentation.means());
+    let last = workload.last_column(inflated.arrived_millis);
+    (inflated.allocated, inflated.fragmentation) = (allocated.means(last), fragmentation.means(last));
     Ok(inflated)
 }
 

@@ -53,6 +53,38 @@ fn what_is_allocated_is_what_arrived_until_somebody_fits_nowhere() {
     assert!(end < 100.0 && inflated.fragmented > 0.0);
 }
 
+/// One task was 25% of such a cell: nothing can arrive between 125% and 150%, and the run was told to have asked for too little.
+#[test]
+fn on_a_few_gpus_a_curve_goes_on_where_nobody_arrives() {
+    let node = |number: u32| Node {
+        name: format!("node-{number}"),
+        cpu_millis: 8000,
+        memory_mib: 1024,
+        gpus: 1,
+        model: "m".into(),
+    };
+    let pod = |number: u32| Pod {
+        name: format!("pod-{number}"),
+        cpu_millis: 1000,
+        memory_mib: 1,
+        gpus: 1,
+        gpu_millis: WHOLE,
+        models: String::new(),
+    };
+    let nodes = (0..4).map(node).collect();
+    let workload = Workload { name: "four".into(), nodes, pods: (0..3).map(pod).collect() };
+    let own = conditions(&workload, 1);
+    let inflated = inflate(&workload, "best-fit", &own).unwrap();
+    assert_eq!((inflated.placed, inflated.failed), (4, 1));
+    let at = |percent| inflated.allocated_at(percent);
+    assert_eq!([at(0), at(24), at(25), at(49), at(75)], [None, None, Some(25.0), Some(25.0), Some(75.0)]);
+    assert_eq!([at(100), at(125), at(ARRIVED_PERCENT)], [Some(100.0); 3]);
+    // An order that ends early says nothing of what comes behind it.
+    let short = Conditions { arrivals: own.arrivals[..3].to_vec(), ..own };
+    let inflated = inflate(&workload, "best-fit", &short).unwrap();
+    assert_eq!([75, 76, ARRIVED_PERCENT].map(|percent| inflated.allocated_at(percent)), [Some(75.0), None, None]);
+}
+
 #[test]
 fn random_is_the_floor_and_worth_does_not_lose_to_the_gradient_on_lists_nobody_looked_at() {
     let mean = |policy: &str| {
