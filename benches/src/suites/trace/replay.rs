@@ -74,9 +74,9 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
             if !options.has_case(&setup.case(options)) {
                 continue;
             }
-            let Some(runs) = run_case(&setup, &seeds, options)? else { break };
+            let Some((first, runs)) = run_case(&setup, &seeds, options)? else { break };
             figures.extend(of_case(&setup, &runs, options)?);
-            drawn.add(&setup, &runs);
+            drawn.add(&setup, &first);
         }
     }
     if !figures.is_empty() {
@@ -87,29 +87,37 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
 
 /// One seed's result.
 struct OneRun {
-    jobs: Vec<TraceJob>,
-    replayed: Replayed,
     summary: Summary,
     wall_seconds: f64,
 }
 
-fn run_case(setup: &Setup<'_>, seeds: &[u64], options: &Run) -> anyhow::Result<Option<Vec<OneRun>>> {
+/// The first seed in full, for what is drawn and listed. Of the others only sums are kept: a thousand seeds of a long trace would not fit in memory.
+struct InFull {
+    jobs: Vec<TraceJob>,
+    replayed: Replayed,
+    has_gpus: bool,
+}
+
+fn run_case(setup: &Setup<'_>, seeds: &[u64], options: &Run) -> anyhow::Result<Option<(InFull, Vec<OneRun>)>> {
     let mut runs = Vec::new();
+    let mut in_full = None;
     for seed in seeds {
         let began = Instant::now();
         let Some((jobs, replayed)) = setup.once(*seed, options.trace.jitter_micros())? else { return Ok(None) };
         let wall_seconds = began.elapsed().as_secs_f64();
         let summary = summarise(&jobs, &replayed, options.trace.classes());
-        runs.push(OneRun { jobs, replayed, summary, wall_seconds });
+        let has_gpus = summary.gpus_used.is_some();
+        in_full.get_or_insert(InFull { jobs, replayed, has_gpus });
+        runs.push(OneRun { summary, wall_seconds });
     }
-    let Some(first) = runs.first() else { return Ok(None) };
+    let (Some(in_full), Some(first)) = (in_full, runs.first()) else { return Ok(None) };
     let summary = &first.summary;
     ensure!(
         summary.all.jobs > 0,
         "no job of {} fits {}, not even alone: the first one asks for {}",
         setup.trace.name,
         machines::words(setup.machines),
-        runs[0].jobs.first().map_or_else(String::new, |job| format!("{:?}", job.each))
+        in_full.jobs.first().map_or_else(String::new, |job| format!("{:?}", job.each))
     );
     say(&format!(
         "{}: {} seeds, {:.1}% used, mean wait {:.0} s, {} jobs too large, {:.1} s of wall time each",
@@ -120,7 +128,7 @@ fn run_case(setup: &Setup<'_>, seeds: &[u64], options: &Run) -> anyhow::Result<O
         summary.too_large,
         first.wall_seconds
     ));
-    Ok(Some(runs))
+    Ok(Some((in_full, runs)))
 }
 
 fn of_case(setup: &Setup<'_>, runs: &[OneRun], options: &Run) -> anyhow::Result<Vec<Figure>> {
@@ -200,8 +208,7 @@ struct Drawn {
 }
 
 impl Drawn {
-    fn add(&mut self, setup: &Setup<'_>, runs: &[OneRun]) {
-        let Some(run) = runs.first() else { return };
+    fn add(&mut self, setup: &Setup<'_>, run: &InFull) {
         let name = format!("{} {}", setup.queue.name(), setup.policy);
         let ledger = &run.replayed.ledger;
         let over_time = |of: &dyn Fn(&Moment) -> f64| {
@@ -209,8 +216,7 @@ impl Drawn {
                 |moment: &Moment| Point::at(seconds(moment.at_micros - ledger.from_micros) / 86_400.0, of(moment));
             Series::new(&name, ledger.moments.iter().map(point).collect()).in_steps()
         };
-        let gpus = run.summary.gpus_used.is_some();
-        let used = |moment: &Moment| 100.0 * if gpus { moment.gpus_used } else { moment.cpu_used };
+        let used = |moment: &Moment| 100.0 * if run.has_gpus { moment.gpus_used } else { moment.cpu_used };
         self.used.push(over_time(&used));
         self.waiting.push(over_time(&|moment| number(moment.jobs_waiting)));
         self.waits.push(Series::new(&name, distribution(run)).in_steps());
@@ -263,7 +269,7 @@ impl Drawn {
 }
 
 /// For waits of some lengths, how many of a hundred jobs wait no longer.
-fn distribution(run: &OneRun) -> Vec<Point> {
+fn distribution(run: &InFull) -> Vec<Point> {
     let waited = run.jobs.iter().zip(&run.replayed.ledger.records);
     let mut waits: Vec<f64> =
         waited.filter_map(|(job, record)| Some(seconds(record.all_started? - job.submit_micros))).collect();
