@@ -36,18 +36,23 @@ pub(super) fn pictures(rows: &[Cells], reference: &Reference) -> Vec<Picture> {
 
 const SURFACES: &str = "Busyness of service scheduling; empty where more than 1% of the jobs are left over (R1)";
 
+/// The file of a picture: by the name of the suite, the next run in the same folder knows what this one left.
+fn file(name: &str) -> String {
+    format!("{}-{name}.svg", super::NAME)
+}
+
 /// A picture of these charts, if there are any, two beside each other.
 pub(super) fn charts(pictures: &mut Vec<Picture>, name: &str, title: &str, charts: &[Chart]) {
     let drawn: Vec<Chart> = charts.iter().filter(|chart| !chart.series.is_empty()).cloned().collect();
     if !drawn.is_empty() {
-        pictures.push(Picture { name: format!("{name}.svg"), svg: plot::charts(title, 2, &drawn) });
+        pictures.push(Picture { name: file(name), svg: plot::charts(title, 2, &drawn) });
     }
 }
 
 /// The same of maps.
 pub(super) fn maps(pictures: &mut Vec<Picture>, name: &str, title: &str, maps: &[HeatMap]) {
     if !maps.is_empty() {
-        pictures.push(Picture { name: format!("{name}.svg"), svg: plot::maps(title, 2, maps) });
+        pictures.push(Picture { name: file(name), svg: plot::maps(title, 2, maps) });
     }
 }
 
@@ -216,5 +221,21 @@ pub(super) fn conflict_map(title: &str, refusals: &[(i64, u32)], machines: u32, 
             .collect(),
         values: counts.iter().map(|row| row.iter().map(|&count| Some(f64::from(count))).collect()).collect(),
         colour: Axis::linear("refused claims"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_named_after_their_suite() {
+        let series = vec![Series::new("one", vec![Point::at(0.0, 1.0)])];
+        let chart = Chart { title: "t".into(), x: Axis::linear("x"), y: Axis::linear("y"), series };
+        let mut pictures = Vec::new();
+        charts(&mut pictures, "e1-R1", "title", &[chart]);
+        maps(&mut pictures, "e8", "title", &[conflict_map("map", &[(0, 0)], 10, 1_000_000)]);
+        let names: Vec<&str> = pictures.iter().map(|picture| picture.name.as_str()).collect();
+        assert_eq!(names, ["omega-e1-R1.svg", "omega-e8.svg"]);
     }
 }

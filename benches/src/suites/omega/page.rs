@@ -44,7 +44,10 @@ pub(super) fn page(outcomes: &[Outcome], shapes: &[Shape], pictures: &[Picture],
     for outcome in outcomes {
         let _ = write!(text, "\n## {}\n\n{} (`{}.csv`)\n\n", outcome.file, outcome.about, outcome.file);
         let prefix = outcome.file.split_once('_').map_or(outcome.file, |(prefix, _)| prefix);
-        let of_it = |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with(['-', '.']));
+        let of_it = |name: &str| {
+            let own = name.strip_prefix(super::NAME).and_then(|name| name.strip_prefix('-'));
+            own.and_then(|own| own.strip_prefix(prefix)).is_some_and(|rest| rest.starts_with(['-', '.']))
+        };
         for picture in pictures.iter().filter(|picture| of_it(&picture.name)) {
             let _ = writeln!(text, "![{}]({})", picture.name.trim_end_matches(".svg"), picture.name);
         }
