@@ -350,6 +350,21 @@ mod tests {
     }
 
     #[test]
+    fn the_list_of_jobs_has_their_own_classes_and_survives_their_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let jobs = folder.path().join("jobs.csv");
+        let text = "job,submit_s,run_s,tasks,cpu_millis,memory_mib,user,class\n\
+            \"the \"\"big\"\" one\",0,10,1,1000,1,ann,\"night, long\"\n";
+        std::fs::write(&jobs, text).unwrap();
+        let jobs = jobs.to_str().unwrap();
+        let more = ["--jobs", jobs, "--machines", "2x1", "--queue", "fifo", "--seeds", "0", "--classes", "own"];
+        run(&options(folder.path(), &more)).unwrap();
+        let list = std::fs::read_to_string(folder.path().join("trace-replay-fifo-best-fit.csv")).unwrap();
+        let row = "\"the \"\"big\"\" one\",\"ann\",\"night, long\",1,0.000,0.000,10.000\n";
+        assert!(list.ends_with(row), "{list}");
+    }
+
+    #[test]
     fn parameters_out_of_range_are_told_before_anything_runs() {
         let folder = tempfile::tempdir().unwrap();
         let told = |more: &[&str]| run(&options(folder.path(), more)).unwrap_err().to_string();

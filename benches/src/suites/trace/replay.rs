@@ -12,7 +12,7 @@ use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::plot::{Axis, Chart, Point, Series};
 use crate::progress::say;
 use crate::replay::placing::Placing;
-use crate::replay::summary::{Summary, Waits, class, summarise};
+use crate::replay::summary::{Classes, Summary, Waits, class, summarise};
 use crate::replay::{Discipline, Ground, Moment, Replay, Replayed, resampled, seconds};
 use crate::traces::work::{MachineClass, Trace, TraceJob};
 
@@ -76,7 +76,7 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
             }
             let Some((first, runs)) = run_case(&setup, &seeds, options)? else { break };
             figures.extend(of_case(&setup, &runs, options)?);
-            drawn.add(&setup, &first);
+            drawn.add(&setup, &first, options.trace.classes());
         }
     }
     if !figures.is_empty() {
@@ -208,7 +208,7 @@ struct Drawn {
 }
 
 impl Drawn {
-    fn add(&mut self, setup: &Setup<'_>, run: &InFull) {
+    fn add(&mut self, setup: &Setup<'_>, run: &InFull, classes: Classes) {
         let name = format!("{} {}", setup.queue.name(), setup.policy);
         let ledger = &run.replayed.ledger;
         let over_time = |of: &dyn Fn(&Moment) -> f64| {
@@ -223,9 +223,12 @@ impl Drawn {
         let mut list = "job,user,class,tasks,submit_s,start_s,end_s\n".to_owned();
         for (job, record) in run.jobs.iter().zip(&ledger.records) {
             let time = |at: Option<i64>| at.map_or_else(String::new, |at| format!("{:.3}", seconds(at)));
-            let class = class(job, crate::replay::summary::Classes::Size);
+            let class = class(job, classes);
+            // Ours need no quotes; those of a trace may be anything.
+            let class = if classes == Classes::Own { quoted(&class) } else { class };
             let (submit, start, end) = (seconds(job.submit_micros), time(record.all_started), time(record.end));
-            let _ = writeln!(list, "\"{}\",\"{}\",{class},{},{submit:.3},{start},{end}", job.name, job.user, job.tasks);
+            let (name, user) = (quoted(&job.name), quoted(&job.user));
+            let _ = writeln!(list, "{name},{user},{class},{},{submit:.3},{start},{end}", job.tasks);
         }
         self.lists.push((format!("trace-replay-{}-{}.csv", setup.queue.name(), setup.policy), list));
     }
@@ -266,6 +269,11 @@ impl Drawn {
         }
         Ok(())
     }
+}
+
+/// A field of CSV, whatever stands in it (RFC 4180).
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
 }
 
 /// For waits of some lengths, how many of a hundred jobs wait no longer.
