@@ -135,7 +135,8 @@ pub(crate) struct Run {
     /// Only cases with this text in their names
     #[arg(long, value_name = "TEXT")]
     pub(crate) case: Option<String>,
-    /// Of the load's random choices
+    /// Of the load's random choices. In the suite omega only MapReduce jobs are drawn by it: rows have the seeds of their reference, and a single run has
+    /// --workload-seed and --scheduler-seed
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     /// Where data of others is kept that runs read or are compared with; none of it is part of Plenum

@@ -60,7 +60,7 @@ pub(crate) struct Flags {
     /// Retries and giving up: as the public simulator does it, or as the paper says [default: reference]
     #[arg(long, value_parser = ["reference", "paper"])]
     rules: Option<String>,
-    /// Spare machines that a transaction names, in percent of its claims [default: 0]
+    /// Spare machines that a transaction names, in percent of its claims; of --arch omega [default: 0]
     #[arg(long, value_name = "PERCENT")]
     alternates: Option<u32>,
     /// Schedulers draw from machines of their own first
@@ -113,6 +113,11 @@ impl Flags {
         ensure!(
             shared || (self.conflict.is_none() && self.commit.is_none()),
             "--conflict and --commit are of --arch omega: with {} nobody conflicts",
+            arch.name()
+        );
+        ensure!(
+            shared || self.alternates.is_none(),
+            "--alternates is of --arch omega: with {} no claim is refused, so no spare machine is ever taken",
             arch.name()
         );
         let whole = !matches!(arch, Arch::Partitioned | Arch::Mesos);
@@ -235,6 +240,8 @@ mod tests {
             (Flags { arch: Some("mesos".into()), conflict: Some("fit".into()), ..Flags::default() }, "--conflict"),
             (Flags { arch: Some("mono-single".into()), tjob_batch: Some(2.0), ..Flags::default() }, "alike"),
             (Flags { arch: Some("partitioned".into()), batch_schedulers: Some(3), ..Flags::default() }, "has one"),
+            (Flags { arch: Some("mono-multi".into()), alternates: Some(50), ..Flags::default() }, "--alternates"),
+            (Flags { arch: Some("partitioned".into()), alternates: Some(50), ..Flags::default() }, "--alternates"),
             (Flags { lambda: Some(2.0), ..Flags::default() }, "--arch"),
             (Flags { arch: Some("mesos".into()), choice: Some("best-fit".into()), ..Flags::default() }, "--choice"),
             (
