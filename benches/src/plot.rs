@@ -31,32 +31,35 @@ pub(crate) struct Bar {
     pub(crate) text: String,
 }
 
-/// Bars from 0, one below the other, each with the range of its samples.
+/// Bars from 0, one below the other, each with the range of its samples. Those of values below 0 go to the left.
 pub(crate) fn bars(title: &str, bars: &[Bar]) -> String {
     const ROW: f64 = 34.0;
     const RIGHT: f64 = 110.0;
     let left = room_for_labels(bars.iter().map(|bar| bar.label.chars().count()).max().unwrap_or(0));
     let most = bars.iter().map(|bar| bar.range.1.max(bar.value)).fold(f64::MIN_POSITIVE, f64::max);
-    let length = |value: f64| (WIDTH - left - RIGHT) * value / most;
+    let least = bars.iter().map(|bar| bar.range.0.min(bar.value)).fold(0.0, f64::min);
+    let place = |value: f64| left + (WIDTH - left - RIGHT) * (value - least) / (most - least);
     let mut y = 40.0;
     let mut body = String::new();
     for bar in bars {
         let middle = y + ROW / 2.0;
         let _ = writeln!(body, "{}", label(left - 8.0, middle, "end", &bar.label));
-        let (top, height, end) = (y + 6.0, ROW - 12.0, length(bar.value));
+        let (top, height) = (y + 6.0, ROW - 12.0);
+        let (start, end) = (place(bar.value.min(0.0)), place(bar.value.max(0.0)));
+        let width = end - start;
         let colour = COLOURS[0];
         let _ = writeln!(
             body,
-            r#"<rect x="{left:.1}" y="{top:.1}" width="{end:.1}" height="{height:.1}" rx="2" fill="{colour}" fill-opacity="0.8"/>"#
+            r#"<rect x="{start:.1}" y="{top:.1}" width="{width:.1}" height="{height:.1}" rx="2" fill="{colour}" fill-opacity="0.8"/>"#
         );
-        let (from, to) = (left + length(bar.range.0), left + length(bar.range.1));
+        let (from, to) = (place(bar.range.0), place(bar.range.1));
         let _ = writeln!(
             body,
             r#"<path d="M{from:.1} {middle:.1}H{to:.1}M{from:.1} {:.1}v8M{to:.1} {:.1}v8" stroke="{INK}" stroke-width="1.5" fill="none"/>"#,
             middle - 4.0,
             middle - 4.0
         );
-        let _ = writeln!(body, "{}", label(to.max(left + end) + 8.0, middle, "start", &bar.text));
+        let _ = writeln!(body, "{}", label(to.max(end) + 8.0, middle, "start", &bar.text));
         y += ROW;
     }
     page(title, y + 10.0, &body)
@@ -68,18 +71,20 @@ fn room_for_labels(characters: usize) -> f64 {
     (count(characters) * CHARACTER + 16.0).clamp(250.0, 440.0)
 }
 
-/// Samples in their order, one line for each case, from 0 up.
+/// Samples in their order, one line for each case, from 0 up; or from the least of them, where that is below 0.
 pub(crate) fn lines(title: &str, unit: &str, runs: &[(&str, &[f64])]) -> String {
     const TOP: f64 = 44.0;
     const BOTTOM: f64 = 244.0;
     const LEFT: f64 = 90.0;
     const RIGHT: f64 = 700.0;
     let most = runs.iter().flat_map(|(_, samples)| samples.iter()).fold(f64::MIN_POSITIVE, |most, one| most.max(*one));
+    let least = runs.iter().flat_map(|(_, samples)| samples.iter()).fold(0.0, |least: f64, one| least.min(*one));
     let mut body = String::new();
     for part in [0.0, 0.5, 1.0] {
         let y = BOTTOM - (BOTTOM - TOP) * part;
+        let value = least + (most - least) * part;
         let _ = writeln!(body, r#"<path d="M{LEFT} {y:.1}H{RIGHT}" stroke="{INK}" stroke-opacity="0.3"/>"#);
-        let _ = writeln!(body, "{}", label(LEFT - 8.0, y, "end", &crate::report::quantity(most * part, unit)));
+        let _ = writeln!(body, "{}", label(LEFT - 8.0, y, "end", &crate::report::quantity(value, unit)));
     }
     let mut y = BOTTOM + 22.0;
     for ((case, samples), colour) in runs.iter().zip(COLOURS.iter().cycle()) {
@@ -87,7 +92,7 @@ pub(crate) fn lines(title: &str, unit: &str, runs: &[(&str, &[f64])]) -> String 
         let mut path = String::new();
         for (number, sample) in samples.iter().enumerate() {
             let x = LEFT + (RIGHT - LEFT) * count(number) / count(last);
-            let up = (BOTTOM - TOP) * sample / most;
+            let up = (BOTTOM - TOP) * (sample - least) / (most - least);
             let _ = write!(path, "{}{x:.1} {:.1}", if number == 0 { "M" } else { "L" }, BOTTOM - up);
         }
         let _ = writeln!(body, r#"<path d="{path}" stroke="{colour}" stroke-width="2" fill="none"/>"#);
@@ -197,6 +202,18 @@ mod tests {
         let svg = bars("claims & more", &[bar(1.0), bar(2.0)]);
         assert!(svg.contains(r#"width="360.0""#) && svg.contains(r#"width="180.0""#), "{svg}");
         assert!(svg.contains("a&lt;b") && svg.contains("claims &amp; more") && !svg.contains("a<b"));
+    }
+
+    /// What a history costs is at times less than what the rates scatter by.
+    #[test]
+    fn values_below_zero_are_within_the_page() {
+        let bar = |value: f64| Bar { label: "a".into(), value, range: (value, value), text: format!("{value}") };
+        let svg = bars("history_cost_ratio", &[bar(-1.0), bar(3.0)]);
+        // 360 for four: 0 lies at 90, from where one goes to the left and the other to the right.
+        assert!(svg.contains(r#"<rect x="250.0" y="46.0" width="90.0""#), "{svg}");
+        assert!(svg.contains(r#"<rect x="340.0" y="80.0" width="270.0""#), "{svg}");
+        let svg = lines("history_cost_ratio", "1", &[("one", &[-1.0, 0.0, 1.0])]);
+        assert!(svg.contains(r#"d="M90.0 244.0L395.0 144.0L700.0 44.0""#), "{svg}");
     }
 
     #[test]

@@ -294,6 +294,9 @@ mod tests {
         assert_eq!(enough.value, 6.0);
         let page = std::fs::read_to_string(folder.path().join("trace-capacity.md")).unwrap();
         assert!(page.contains("**6 machines (") && page.contains("| +0% | 10 | all |"), "{page}");
+        // Nobody waits on ten machines, and still the lines go on there.
+        let chart = std::fs::read_to_string(folder.path().join("trace-capacity.svg")).unwrap();
+        assert!(chart.contains("99 of 100 wait at most: 1.00 at 10.0"), "{chart}");
         // Of far too many machines so few are found as well: one percent of these would be ten.
         let more = ["--experiment", "capacity", "--jobs", jobs, "--machines", "1000x1", "--wait-limit", "0"];
         let figures = run(&options(folder.path(), &more)).unwrap();

@@ -289,13 +289,14 @@ impl Question<'_> {
         let mut sizes: Vec<&Tried> = tried.iter().filter(|one| one.percent.is_some()).collect();
         sizes.sort_by_key(|one| one.machines);
         let line = |of: fn(&Summary) -> f64| {
-            sizes.iter().map(|one| Point::at(number(one.machines), of(&one.summary))).collect()
+            // Who waits not at all has a place, too.
+            sizes.iter().map(|one| Point::at(number(one.machines), of(&one.summary).max(1.0))).collect()
         };
         let series = vec![
             Series::new("mean wait", line(|summary| summary.all.mean)),
             Series::new("99 of 100 wait at most", line(|summary| summary.all.p99)),
         ];
-        let (x, y) = (Axis::linear("machines"), Axis::log("wait (s)"));
+        let (x, y) = (Axis::linear("machines"), Axis::log("wait (s), at least 1"));
         let chart = Chart { title: "Waits by the size of the cell".to_owned(), x, y, series }.svg();
         let folder = self.options.folder();
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
