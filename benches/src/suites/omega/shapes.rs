@@ -191,22 +191,54 @@ fn modes(cell: &str, rows: &[Cells]) -> Option<Shape> {
 }
 
 fn three_schedulers(rows: &[Cells]) -> Option<Shape> {
-    let saturates = |count: &str| {
-        let rows = pick(rows, &[("exp", "E5_batch_schedulers"), ("n_batch_scheds", count)]);
+    let of = |count: &str| pick(rows, &[("exp", "E5_batch_schedulers"), ("n_batch_scheds", count)]);
+    let times = |rows: &[&Cells]| rows.iter().map(|row| row.text("tjob_batch").to_owned()).collect::<Vec<_>>();
+    let (one, three) = (of("1"), of("3"));
+    // Only where both were simulated at the same times, or somebody stopped it.
+    if one.is_empty() || times(&one) != times(&three) {
+        return None;
+    }
+    let saturates = |rows: &[&Cells]| {
         rows.iter().find(|row| row.number("batch_pct_unsched") > 1.0).map(|row| row.number("tjob_batch"))
     };
-    let (one, three) = (saturates("1")?, saturates("3")?);
-    let times = three / one;
+    let (one, three) = (saturates(&one), saturates(&three));
+    // Whoever never saturates does not do so at three times anything.
+    let holds = one.zip(three).is_some_and(|(one, three)| (2.0..=4.5).contains(&(three / one)));
+    let first = |at: Option<f64>| at.map_or_else(|| "none".to_owned(), |at| format!("{at} s"));
     Some(Shape {
         claim: "R2: three batch schedulers saturate at about three times the decision time of one".to_owned(),
-        holds: (2.0..=4.5).contains(&times),
-        seen: format!("{one} and {three} s are the first that saturate"),
+        holds,
+        seen: format!("the first that saturate: {} of one, {} of three", first(one), first(three)),
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::reference::tests::row;
     use super::*;
+
+    #[test]
+    fn schedulers_that_never_saturate_bear_no_claim_out_and_are_told() {
+        let rows = |count: &str, left: [&str; 3]| {
+            let at = ["1.00000", "3.00000", "10.0000"].into_iter().zip(left);
+            let row = |(time, left): (&str, &str)| {
+                row(&[
+                    ("exp", "E5_batch_schedulers"),
+                    ("n_batch_scheds", count),
+                    ("tjob_batch", time),
+                    ("batch_pct_unsched", left),
+                ])
+            };
+            at.map(row).collect::<Vec<Cells>>()
+        };
+        let (one, three, never) = (rows("1", ["0", "9", "9"]), rows("3", ["0", "0", "9"]), rows("3", ["0", "0", "0"]));
+        let shape = |three: &[Cells]| three_schedulers(&[&one[..], three].concat());
+        assert!(shape(&three).unwrap().holds);
+        let fails = shape(&never).unwrap();
+        assert!(!fails.holds && fails.seen.ends_with("3 s of one, none of three"), "{}", fails.seen);
+        // Of a run that was stopped nobody knows.
+        assert!(shape(&never[..2]).is_none() && shape(&[]).is_none());
+    }
 
     #[test]
     fn a_single_path_saturates_where_the_closed_form_says() {
