@@ -265,16 +265,24 @@ fn mean(samples: &[f64]) -> Option<f64> {
     (!samples.is_empty()).then(|| samples.iter().sum::<f64>() / crate::figure::number(samples.len() as u64))
 }
 
-/// How far samples lie from their mean, as the square root of the mean square.
+/// How far samples lie from their mean: the standard deviation of what they are drawn from, estimated with one less than their number, since the mean is
+/// theirs. 0 of fewer than two.
 fn deviation(samples: &[f64]) -> f64 {
-    let Some(middle) = mean(samples) else { return 0.0 };
-    let squares = samples.iter().map(|sample| (sample - middle).powi(2)).collect::<Vec<_>>();
-    mean(&squares).map_or(0.0, f64::sqrt)
+    let Some(middle) = mean(samples).filter(|_| samples.len() > 1) else { return 0.0 };
+    let squares: f64 = samples.iter().map(|sample| (sample - middle).powi(2)).sum();
+    (squares / crate::figure::number(samples.len() as u64 - 1)).sqrt()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn deviations_are_those_of_what_was_drawn_from() {
+        // Squares of 4, 0 and 4, over two.
+        assert_eq!(deviation(&[1.0, 3.0, 5.0]), 2.0);
+        assert_eq!((deviation(&[7.0]), deviation(&[])), (0.0, 0.0));
+    }
 
     #[test]
     fn a_given_order_is_one_run_and_is_told_from_drawn_ones() {
