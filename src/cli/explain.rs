@@ -29,6 +29,7 @@ pages! {
     BACKUP_RUNNING,
     BAD_DIRECTORY,
     BAD_SETTING,
+    CANCELLED,
     COMMAND_NOT_FOUND,
     CONFIG,
     CONSTRAINT,
@@ -196,10 +197,12 @@ mod tests {
                 } else {
                     let text = std::fs::read_to_string(&path).unwrap();
                     let is_letter = |c: char| c.is_ascii_uppercase();
-                    let is_code = |word: &&str| {
-                        word.contains('_') && word.contains(is_letter) && word.chars().all(|c| is_letter(c) || c == '_')
-                    };
-                    codes.extend(text.split('"').filter(is_code).map(str::to_owned));
+                    let is_code =
+                        |word: &&str| word.contains(is_letter) && word.chars().all(|c| is_letter(c) || c == '_');
+                    let of_several_words = text.split('"').filter(|word| word.contains('_'));
+                    // Words are much else than codes, but for where a failure is made.
+                    let of_failures = text.split("::new(\"").skip(1).filter_map(|rest| rest.split('"').next());
+                    codes.extend(of_several_words.chain(of_failures).filter(is_code).map(str::to_owned));
                 }
             }
         }
