@@ -9,7 +9,7 @@ use plenum_model::{
     JobId, JobKind, JobShape, JobState, LogTime, Move, Rejection, RejectionCode, TaskRow, TaskState, agreeing, counted,
 };
 
-use crate::derived::rows;
+use crate::derived::{Derived, rows};
 use crate::launch::check_recurring;
 use crate::sweeps::JOB_STOPPED;
 use crate::undo::Mark;
@@ -296,10 +296,10 @@ impl Core {
     }
 
     /// A job of which scaling took away all that bound it to the machine that its tasks share may go elsewhere. Where something of it still runs or
-    /// leaves, its end may let it go; a task that failed tries again where it was.
-    fn give_up_home(&self, job: &Job, delta: &mut Delta) {
+    /// leaves there, its end may let it go; a task that failed tries again where it was.
+    fn give_up_home(&mut self, job: &Job, delta: &mut Delta) {
         let is_over = delta.jobs.iter().any(|change| matches!(change, JobChange::State { .. }));
-        if job.home.is_none() || is_over || groups_of(&self.cell, job).any(|(_, group)| group.leaving > 0) {
+        if job.home.is_none() || is_over || !delta.moves.is_empty() {
             return;
         }
         let is_bound =
@@ -307,10 +307,22 @@ impl Core {
         let is_scaled_away = |(row, group): (u32, GroupRow)| {
             (count_left(row, &group, delta)..group.count).any(|task| is_bound(self.cell.task(&group, task)))
         };
-        let was_bound = delta.moves.is_empty() && groups_of(&self.cell, job).any(is_scaled_away);
-        if was_bound && !self.tasks_left(job, delta).any(is_bound) {
+        let was_bound = groups_of(&self.cell, job).any(is_scaled_away);
+        let is_free = was_bound && !self.tasks_left(job, delta).any(is_bound);
+        if is_free && !self.leaves_home(job) {
             delta.jobs.push(JobChange::Home { id: job.id, machine: None });
         }
+    }
+
+    /// Whether something of a job leaves the machine that its tasks share. What was lost on another one may leave there yet, and binds it to neither.
+    fn leaves_home(&mut self, job: &Job) -> bool {
+        if groups_of(&self.cell, job).all(|(_, group)| group.leaving == 0) {
+            return false;
+        }
+        let Derived { tenants, ring, .. } = &mut self.derived;
+        let there = job.home.map(|home| tenants.live_on(&self.cell, ring, home)).unwrap_or_default();
+        let mut there = there.into_iter().filter_map(|slot| self.cell.allocation_in(slot));
+        there.any(|found| found.row.job() == job.id)
     }
 
     /// The tasks of a job, with this delta; `None` of those that come with it.

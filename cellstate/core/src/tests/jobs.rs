@@ -614,3 +614,58 @@ fn a_job_that_is_scaled_away_from_its_machine_may_go_elsewhere() {
     plays("scale wc 1", "committed; wc[0] granted");
     plays("scale wc 3", "refused; wc[0] misfit OtherMachine");
 }
+
+// What was lost elsewhere counted as if it left the machine that the job has now. When that had ended, nobody looked again.
+#[test]
+fn a_job_that_is_scaled_away_goes_elsewhere_though_something_of_it_still_leaves_a_machine_that_it_lost() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        machine m3 cpu=1000
+        job wc by batch tasks=2 cpu=500 together
+        batch: claim wc[0]@m1
+        expire m1
+        wait 61
+        batch: claim wc[1]@m2
+        report wc[1] complete
+        batch: claim wc[0]@m3
+        scale wc 1
+        batch: claim wc[0]@m3
+        machine m1 cpu=1000
+        receipt m1 alloc-0-1
+        batch: claim wc[0]@m2
+        ",
+        "
+        batch: committed; wc[0] granted
+        batch: committed; wc[1] granted
+        batch: refused; wc[0] misfit OtherMachine
+        batch: committed; wc[0] granted
+        batch: refused; wc[0] misfit TaskTaken
+        ",
+    );
+}
+
+#[test]
+fn a_job_that_is_scaled_keeps_the_machine_that_something_of_it_still_leaves() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=1000
+        job wc by batch tasks=2 cpu=500 together
+        batch: claim wc[0]@m1 wc[1]@m1
+        report wc[1] complete
+        batch: stop wc[0]
+        scale wc 1
+        batch: claim wc[0]@m2
+        report wc[0] stopped
+        batch: claim wc[0]@m2
+        ",
+        "
+        batch: committed; wc[0] granted; wc[1] granted
+        batch: committed
+        batch: refused; wc[0] misfit OtherMachine
+        batch: committed; wc[0] granted
+        ",
+    );
+}

@@ -320,7 +320,9 @@ impl Twin {
 
     /// What bound a job to its machine was scaled away.
     fn give_up_home(&mut self, id: JobId, was_bound: bool) {
-        let is_there = self.live.has_allocations(id);
+        let home = self.live.jobs[&id].home;
+        let is_its = |found: &Allocation| found.job == id && Some(found.machine) == home;
+        let is_there = self.live.allocations.values().any(is_its);
         let job = self.live.jobs.get_mut(&id).unwrap();
         if was_bound && !job.is_bound() && !is_there && !job.state.is_final() {
             job.home = None;
