@@ -73,7 +73,7 @@ pub(crate) struct Consequences<'a> {
     homeless: BTreeSet<JobId>,
     /// Of jobs whose tasks share a machine, how many of these end there or begin to leave with this delta.
     departed: BTreeMap<JobId, u32>,
-    /// Of such jobs, how many allocations end with this delta, and whether one that was on that machine was told to.
+    /// Of such jobs, how many allocations end with this delta, and whether the last one that was on that machine was told to.
     vacated: BTreeMap<JobId, (u32, bool)>,
     slept: BTreeSet<u32>,
     ended_unknown: BTreeSet<UnknownId>,
@@ -196,8 +196,9 @@ impl<'a> Consequences<'a> {
         let (ended, was_told) = self.vacated.entry(job.id).or_default();
         *ended += 1;
         // A receipt of one that was lost elsewhere says nothing of what is left on the machine that they share now.
-        let is_at_home = job.home == Some(row.machine);
-        *was_told |= is_at_home && !matches!(state, AllocationState::Failed | AllocationState::Complete);
+        if job.home == Some(row.machine) {
+            *was_told = !matches!(state, AllocationState::Failed | AllocationState::Complete);
+        }
     }
 
     fn change_task(&mut self, row: &AllocationRow, state: TaskState, more_failures: u8) {

@@ -7,7 +7,7 @@ use plenum_model::{
     RejectionCode, Request, Resources, TaskState, Transition,
 };
 
-use super::costs::{Large, placement};
+use super::costs::{Large, complete, placement};
 use crate::{Core, CoreOptions, Decided};
 
 fn request(command: Command) -> Request {
@@ -143,6 +143,34 @@ fn a_job_of_which_a_part_is_lost_keeps_the_machine_that_its_tasks_share() {
     large.now = large.now.plus_micros(60_000_000);
     assert_eq!(large.tick_all(), 3);
     assert_eq!((large.tasks_in(job, TaskState::Waiting), large.home(job)), (25, None));
+}
+
+// One report of both gave the machine up, and two reports of one each kept it: where what failed was tried again was up to how its agent
+// sends reports.
+#[test]
+fn a_failure_that_comes_last_keeps_the_machine_also_in_one_report_with_an_end_that_was_asked_for() {
+    let plays = |failed_first: bool, reports: usize| {
+        let mut large = Large::new(CoreOptions::default());
+        let machine = large.machine("m0".to_owned());
+        let job = large.submit(submit("one", JobShape { same_machine: true, ..JobShape::default() }, &[2]));
+        let ids = large.commit(vec![placement(job, 0..2, |_| machine.slot, 0)]).placements.concat();
+        let [stopped, failed] = [0, 1].map(|task: usize| ids[task].expect("it was granted"));
+        large.ask(Command::StopAllocation(stopped));
+        let end = |allocation, state| Transition { state, ..complete(machine, allocation) };
+        let mut ends = [end(stopped, AllocationState::Stopped), end(failed, AllocationState::Failed)];
+        if failed_first {
+            ends.reverse();
+        }
+        for told in ends.chunks(2 / reports) {
+            large.ask(Command::ReportStatus(told.to_vec()));
+        }
+        assert_eq!(large.tasks_in(job, TaskState::Waiting), 2);
+        large.home(job) == Some(machine.slot)
+    };
+    for reports in [1, 2] {
+        assert!(plays(false, reports), "{reports} reports");
+        assert!(!plays(true, reports), "{reports} reports, of which an end that was asked for is the last");
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ struct Aftermath {
     succeeded: BTreeSet<JobId>,
     /// Jobs that lost the machine that their tasks share, or something of what they ran there.
     homeless: BTreeSet<JobId>,
-    /// Jobs of which something ended that was told to, or was lost, on the machine that their tasks share.
+    /// Jobs of which the last that ended on the machine that their tasks share was told to, or was lost.
     vacated: BTreeSet<JobId>,
 }
 
@@ -64,8 +64,12 @@ impl Twin {
     fn end(&mut self, id: AllocationId, reported: AllocationState, aftermath: &mut Aftermath) {
         let found = self.live.allocations.remove(&id).unwrap();
         let told = found.state.is_leaving() || !matches!(reported, AllocationState::Failed | AllocationState::Complete);
-        if told && self.live.jobs[&found.job].home == Some(found.machine) {
-            aftermath.vacated.insert(found.job);
+        if self.live.jobs[&found.job].home == Some(found.machine) {
+            if told {
+                aftermath.vacated.insert(found.job);
+            } else {
+                aftermath.vacated.remove(&found.job);
+            }
         }
         if found.state.is_leaving() {
             return;
