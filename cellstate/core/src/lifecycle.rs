@@ -363,14 +363,15 @@ impl<'a> Consequences<'a> {
         rest.filter_map(|slot| self.cell.allocation_in(slot)).map(|found| found.row.job()).collect()
     }
 
-    /// The machines that jobs' tasks shared are lost, and what their done tasks left there too: all of them run again, elsewhere.
+    /// The machines that jobs' tasks shared are lost, and what their done tasks left there too: all of them run again, elsewhere. What
+    /// failed with it counts as a failure all the same.
     fn start_over(&self, most: usize, delta: &mut Delta) -> BTreeSet<u32> {
         let jobs = self.homeless.iter().filter(|id| !self.failed.contains_key(id));
         let jobs: Vec<_> = jobs.filter_map(|&id| self.cell.job(id)).collect();
         if !delta.tasks.is_empty() {
             let again: BTreeSet<u32> =
                 jobs.iter().flat_map(|job| groups_of(self.cell, job)).map(|(row, _)| row).collect();
-            delta.tasks.retain(|change| !again.contains(&change.group_row));
+            delta.tasks.retain(|change| change.state != TaskState::Done || !again.contains(&change.group_row));
         }
         let (mut left, mut unfinished) = (most, BTreeSet::new());
         for job in jobs {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, Command, Decision, GroupShape, JobId, JobKind, JobShape, LogTime, MachineId, Rejection,
+    AllocationState, Command, Decision, GroupShape, Inventory, JobId, JobKind, JobShape, LogTime, MachineId, Rejection,
     RejectionCode, Request, Resources, TaskState, Transition,
 };
 
@@ -171,6 +171,36 @@ fn a_failure_that_comes_last_keeps_the_machine_also_in_one_report_with_an_end_th
         assert!(plays(false, reports), "{reports} reports");
         assert!(!plays(true, reports), "{reports} reports, of which an end that was asked for is the last");
     }
+}
+
+// What its job did there was undone with the machine, and the failure with it: told with the registration it was none, and a task that
+// fails at each boot was tried for ever.
+#[test]
+fn a_failure_that_is_told_with_a_registration_counts_also_where_a_mate_was_lost_with_the_boot() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m0".to_owned());
+    let job = large.submit(submit("one", JobShape { same_machine: true, ..JobShape::default() }, &[4]));
+    let ids = large.commit(vec![placement(job, 0..4, |_| machine.slot, 0)]).placements.concat();
+    let [done, told_done, failed] = [0, 1, 2].map(|task: usize| ids[task].expect("it was granted"));
+    large.ask(Command::ReportStatus(vec![complete(machine, done)]));
+    let item =
+        |allocation, state| Inventory { allocation, state, exit_code: 1, reason: "".into(), restarts: 0, task: None };
+    let inventory = vec![item(told_done, AllocationState::Complete), item(failed, AllocationState::Failed)];
+    let before = large.core.cell().machine(machine).expect("it is there").clone();
+    large.ask(Command::RegisterMachine {
+        name: before.name.clone(),
+        boot_id: "another".into(),
+        capacity: *before.capacity,
+        attributes: before.attributes.clone(),
+        devices: before.devices.to_vec(),
+        inventory,
+        seen: large.core.cell().revision(),
+    });
+    assert_eq!((large.tasks_in(job, TaskState::Waiting), large.home(job)), (4, None));
+    let cell = large.core.cell();
+    let group = cell.groups().get(cell.job(job).expect("it is there").group_base).expect("its group");
+    let failures: Vec<_> = (0..4).map(|task| cell.task(group, task).expect("it is there").failures).collect();
+    assert_eq!(failures, [0, 0, 1, 0]);
 }
 
 #[test]

@@ -57,7 +57,7 @@ impl Twin {
         let homeless = before.jobs.iter().filter(|(_, job)| shares(job) && !job.state.is_final());
         aftermath.homeless.extend(homeless.map(|(&id, _)| id));
         ends.into_iter().for_each(|(id, reported)| self.end(id, reported, &mut aftermath));
-        self.conclude(&before, aftermath);
+        self.conclude(aftermath);
     }
 
     /// A receipt: nothing of it runs any more.
@@ -111,7 +111,7 @@ impl Twin {
     }
 
     /// Jobs fail, start over elsewhere, or are complete.
-    fn conclude(&mut self, before: &Picture, mut aftermath: Aftermath) {
+    fn conclude(&mut self, mut aftermath: Aftermath) {
         let now = self.now;
         aftermath.homeless.retain(|&job| !self.live.runs(job));
         for &id in &aftermath.failed {
@@ -122,14 +122,8 @@ impl Twin {
         for id in aftermath.homeless.difference(&aftermath.failed) {
             let job = self.live.jobs.get_mut(id).unwrap();
             job.home = None;
-            for (group, known) in job.groups.iter_mut().zip(&before.jobs[id].groups) {
-                for (task, known) in group.tasks.iter_mut().zip(&known.tasks) {
-                    task.failures = known.failures;
-                    if task.state == TaskState::Done {
-                        task.state = TaskState::Waiting;
-                    }
-                }
-            }
+            let tasks = job.groups.iter_mut().flat_map(|group| &mut group.tasks);
+            tasks.filter(|task| task.state == TaskState::Done).for_each(|task| task.state = TaskState::Waiting);
         }
         for id in aftermath.vacated.difference(&aftermath.homeless) {
             let home = self.live.jobs[id].home;
@@ -187,7 +181,7 @@ impl Twin {
                 assert_eq!(told, restarts, "restarts of {id}, which ended");
             }
         }
-        self.conclude(&before, aftermath);
+        self.conclude(aftermath);
         if changed { Expected::Changed } else { Expected::Unchanged }
     }
 
@@ -263,7 +257,7 @@ impl Twin {
             moved.len(),
             self.live.allocations.iter().filter(|(id, found)| before.allocations[id] != **found).count()
         );
-        self.conclude(&before, aftermath);
+        self.conclude(aftermath);
     }
 }
 
