@@ -178,6 +178,7 @@ impl Derived {
         for change in &delta.jobs {
             self.free_rows(delta.revision, change, cell, options);
         }
+        self.job_events.note_delta(delta, cell, &mut self.group_events);
         self.quotas.before(delta, &self.leavers, cell);
         self.unknown_due.before(delta, cell);
     }
@@ -232,8 +233,6 @@ impl Derived {
         for change in &delta.jobs {
             self.note_job(delta, change, cell, options);
         }
-        self.job_events.note_delta(delta, cell);
-        self.group_events.note_delta(delta);
         self.quotas.after(delta, cell);
         self.unknown_due.after(delta);
         for (id, _) in delta.unknown.iter().filter(|(_, task)| task.as_ref().is_some_and(|task| !task.stopping)) {

@@ -1,27 +1,40 @@
-//! The last changes of groups, and of tasks that are done, failed, or to be run again: so that a claim on a task that is not wanted is told
-//! whether that came about after its base. A job's own events ([`crate::job_events`]) are of all its groups and tasks together.
+//! The last changes of groups, and of tasks that are done, failed, or to be run again, or leave a single instance: so that a claim on a task that is
+//! not wanted is told whether that came about after its base, and who did it. A job's own events ([`crate::job_events`]) are of all its groups and
+//! tasks together.
 //!
 //! Derived, like the ring: it begins empty when a server opens. Changes are only put in line, as most are never asked about: who is refused
 //! looks for those above its base, once for a transaction.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use plenum_model::{Delta, JobChange, Revision};
+use plenum_model::Revision;
 
-/// Changes that are remembered, in 24 bytes each.
+use crate::job_events::{Event, JobEventKind};
+
+/// Changes that are remembered, in 40 bytes each.
 const CHANGES_MAX: usize = 1 << 14;
 
-/// The row of a group and a task's index; without one, the group itself was scaled, or has to sleep over a failure.
-type Part = (u32, Option<u32>);
+/// What changes of a group, which is known by its row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// How many tasks it has.
+    Count(u32),
+    /// Until when it sleeps over a failure.
+    Backoff(u32),
+    /// Whether all of its tasks are done: noted when they are not any more.
+    Done(u32),
+    /// The task with this index.
+    Task(u32, u32),
+}
 
-/// When each changed last.
-pub(crate) type Changed = BTreeMap<Part, Revision>;
+/// What happened to each last.
+pub(crate) type Changed = BTreeMap<Part, (JobEventKind, Event)>;
 
 /// The last changes of groups and tasks, of all jobs.
 #[derive(Debug)]
 pub(crate) struct GroupEvents {
     /// Oldest first.
-    changes: VecDeque<(Revision, Part)>,
+    changes: VecDeque<(Part, JobEventKind, Event)>,
     /// Of what came up to here some is forgotten.
     floor: Revision,
 }
@@ -31,39 +44,31 @@ impl GroupEvents {
         Self { changes: VecDeque::new(), floor }
     }
 
-    pub(crate) fn note_delta(&mut self, delta: &Delta) {
-        let groups = delta.jobs.iter().filter_map(|change| match change {
-            JobChange::Group { row, .. } => Some((*row, None)),
-            _ => None,
-        });
-        let tasks = delta.tasks.iter().map(|change| (change.group_row, Some(change.task)));
-        for part in groups.chain(tasks) {
-            if self.changes.len() == CHANGES_MAX
-                && let Some((forgotten, ..)) = self.changes.pop_front()
-            {
-                self.floor = forgotten;
-            }
-            self.changes.push_back((delta.revision, part));
+    pub(crate) fn note(&mut self, part: Part, kind: JobEventKind, event: Event) {
+        if self.changes.len() == CHANGES_MAX
+            && let Some((_, _, forgotten)) = self.changes.pop_front()
+        {
+            self.floor = Revision(forgotten.revision);
         }
+        self.changes.push_back((part, kind, event));
     }
 
     /// What changed after `base`; `None` if some of that is forgotten.
     pub(crate) fn since(&self, base: Revision) -> Option<Changed> {
-        let first = self.changes.partition_point(|(revision, ..)| *revision <= base);
-        (base >= self.floor).then(|| self.changes.range(first..).map(|&(revision, part)| (part, revision)).collect())
+        let first = self.changes.partition_point(|(_, _, event)| event.revision <= base.0);
+        let changes = self.changes.range(first..).map(|&(part, kind, event)| (part, (kind, event)));
+        (base >= self.floor).then(|| changes.collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_model::{LogTime, TaskChange, TaskState};
+    use plenum_model::{Delta, LogTime};
 
     fn note(events: &mut GroupEvents, revision: u64, tasks: std::ops::Range<u32>) {
-        let mut delta = Delta::new(Revision(revision), LogTime::from_micros(1));
-        let change = |task| TaskChange { group_row: 7, task, state: TaskState::Done, failures: 0 };
-        delta.tasks.extend(tasks.map(change));
-        events.note_delta(&delta);
+        let event = Event::of(&Delta::new(Revision(revision), LogTime::from_micros(1)));
+        tasks.for_each(|task| events.note(Part::Task(7, task), JobEventKind::Task, event));
     }
 
     #[test]
@@ -71,9 +76,12 @@ mod tests {
         let mut events = GroupEvents::new(Revision(2));
         note(&mut events, 3, 0..2);
         note(&mut events, 5, 1..3);
-        let since = |base| events.since(Revision(base)).map(|changed| changed.into_iter().collect::<Vec<_>>());
+        let since = |base| {
+            let changed = events.since(Revision(base))?.into_iter();
+            Some(changed.map(|(part, (_, event))| (part, event.revision)).collect::<Vec<_>>())
+        };
         assert_eq!(since(1), None, "the server opened later");
-        let all = [(0, 3), (1, 5), (2, 5)].map(|(task, revision)| ((7, Some(task)), Revision(revision)));
+        let all = [(0, 3), (1, 5), (2, 5)].map(|(task, revision)| (Part::Task(7, task), revision));
         assert_eq!(since(2), Some(all.to_vec()));
         assert_eq!(since(4), Some(all[1..].to_vec()));
         assert_eq!(since(5), Some(Vec::new()));

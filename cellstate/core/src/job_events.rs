@@ -3,9 +3,11 @@
 //! Derived, like the ring: it begins empty when a server opens.
 
 use plenum_model::{
-    Cell, Culprit, Delta, JobChange, Move, NotWanted, RefusalReason, Revision, SessionId, TransactionId,
+    Cell, Culprit, Delta, GroupRow, JobChange, Move, NotWanted, RefusalReason, Revision, SessionId, TaskState,
+    TransactionId,
 };
 
+use crate::group_events::{GroupEvents, Part};
 use crate::names::Names;
 
 /// What can happen to a job that stands in the way of claims.
@@ -15,7 +17,7 @@ pub(crate) enum JobEventKind {
     Submitted = 0,
     /// Complete, failed or stopped.
     Over = 1,
-    /// A group was scaled, or has to sleep over a failure.
+    /// A group was scaled.
     Group = 2,
     /// A task is done, or failed for good, or is to run again.
     Task = 3,
@@ -25,12 +27,16 @@ pub(crate) enum JobEventKind {
     Retired = 5,
     /// The allocation of a task that has a single instance began to leave.
     Left = 6,
+    /// A group has to sleep over a failure.
+    Backoff = 7,
+    /// A group that was done is not any more: it was scaled up, or its tasks are to run again.
+    Undone = 8,
 }
 
-const KINDS: usize = 7;
+const KINDS: usize = 9;
 
 /// Words for people, by kind.
-const WORDS: [&str; KINDS] = ["submitted", "over", "group", "task", "home", "retired", "leaving"];
+const WORDS: [&str; KINDS] = ["submitted", "over", "group", "task", "home", "retired", "leaving", "backoff", "undone"];
 
 impl JobEventKind {
     pub(crate) const fn word(self) -> &'static str {
@@ -42,11 +48,11 @@ impl JobEventKind {
         match not_wanted {
             NotWanted::JobOver(_) => &[Self::Over],
             NotWanted::Recurring => &[Self::Submitted],
-            NotWanted::Backoff(_) | NotWanted::NoSuchTask => &[Self::Group],
+            NotWanted::Backoff(_) => &[Self::Backoff],
+            NotWanted::NoSuchTask => &[Self::Group],
             NotWanted::Task(_) => &[Self::Task],
             NotWanted::NoSuchGroup => &[],
-            // Predecessors that were done stay so, unless they were scaled up or the job has to start over elsewhere.
-            NotWanted::After(_) => &[Self::Home, Self::Group],
+            NotWanted::After(_) => &[Self::Undone],
         }
     }
 
@@ -61,13 +67,42 @@ impl JobEventKind {
 }
 
 /// One event, in 24 bytes.
-#[derive(Clone, Copy, Debug, Default)]
-struct Event {
-    revision: u64,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) revision: u64,
     /// Of the transaction that it came with; 0 where it was none.
     session: u64,
     number: u32,
     scheduler: u16,
+}
+
+impl Event {
+    /// What a delta does.
+    pub(crate) fn of(delta: &Delta) -> Self {
+        let grants = delta.grants.first();
+        Self {
+            revision: delta.revision.0,
+            session: grants.map_or(0, |grants| grants.session.0),
+            number: grants.map_or(0, |grants| grants.number),
+            scheduler: grants.map_or(0, |grants| grants.scheduler),
+        }
+    }
+
+    /// Who is to blame for it, as an event of this kind.
+    pub(crate) fn culprit(self, kind: JobEventKind, (cell, names): (&Cell, &Names)) -> Culprit {
+        let transaction =
+            (self.session > 0).then(|| TransactionId { session: SessionId(self.session), number: self.number.into() });
+        let named = || names.name_at(cell, self.scheduler, Revision(self.revision));
+        let scheduler = if transaction.is_some() { named() } else { "" };
+        Culprit {
+            revision: Revision(self.revision),
+            transaction,
+            scheduler: scheduler.into(),
+            event: if transaction.is_some() { "".into() } else { kind.word().into() },
+            amount: 0,
+            allocation: None,
+        }
+    }
 }
 
 /// The last events of all jobs, by slot.
@@ -101,16 +136,9 @@ impl JobEvents {
         }
     }
 
-    /// Notes what a delta did to jobs. `cell` has taken it already.
-    pub(crate) fn note_delta(&mut self, delta: &Delta, cell: &Cell) {
-        let grants = delta.grants.first();
-        let event = Event {
-            revision: delta.revision.0,
-            session: grants.map_or(0, |grants| grants.session.0),
-            number: grants.map_or(0, |grants| grants.number),
-            scheduler: grants.map_or(0, |grants| grants.scheduler),
-        };
-        let slot_of = |row: u32| cell.groups().get(row).map_or(0, |group| group.job_slot);
+    /// Notes what a delta does to jobs, and to each group and task of them. `cell` has not taken it yet.
+    pub(crate) fn note_delta(&mut self, delta: &Delta, cell: &Cell, groups: &mut GroupEvents) {
+        let event = Event::of(delta);
         for change in &delta.jobs {
             let (slot, kind) = match change {
                 JobChange::Put { job, .. } => {
@@ -122,24 +150,54 @@ impl JobEvents {
                 }
                 JobChange::State { id, state, .. } if state.is_final() => (id.slot, JobEventKind::Over),
                 JobChange::State { .. } | JobChange::Launched { .. } => continue,
-                JobChange::Group { row, .. } => (slot_of(*row), JobEventKind::Group),
+                JobChange::Group { row, count, not_before, .. } => {
+                    let Some(group) = cell.groups().get(*row) else { continue };
+                    let parts = [
+                        (JobEventKind::Group, Part::Count(*row), *count != group.count),
+                        (JobEventKind::Backoff, Part::Backoff(*row), *not_before != group.not_before),
+                        (JobEventKind::Undone, Part::Done(*row), *count > group.count && is_done(group)),
+                    ];
+                    for (kind, part, _) in parts.into_iter().filter(|(_, _, changes)| *changes) {
+                        self.note(group.job_slot, kind, event);
+                        groups.note(part, kind, event);
+                    }
+                    continue;
+                }
                 JobChange::Removed(id) => (id.slot, JobEventKind::Retired),
                 JobChange::Home { id, .. } => (id.slot, JobEventKind::Home),
             };
             self.note(slot, kind, event);
         }
+        self.note_tasks(delta, cell, event, groups);
+        if self.has_single_instances {
+            self.note_leaving(delta, cell, event, groups);
+        }
+    }
+
+    fn note_tasks(&mut self, delta: &Delta, cell: &Cell, event: Event, groups: &mut GroupEvents) {
+        let mut undone = None;
         for change in &delta.tasks {
-            self.note(slot_of(change.group_row), JobEventKind::Task, event);
+            let row = change.group_row;
+            let Some(group) = cell.groups().get(row) else { continue };
+            self.note(group.job_slot, JobEventKind::Task, event);
+            groups.note(Part::Task(row, change.task), JobEventKind::Task, event);
+            // Those of one group follow each other.
+            if change.state != TaskState::Done && undone != Some(row) && is_done(group) {
+                undone = Some(row);
+                self.note(group.job_slot, JobEventKind::Undone, event);
+                groups.note(Part::Done(row), JobEventKind::Undone, event);
+            }
         }
-        if !self.has_single_instances {
-            return;
-        }
-        // One that ends with the same delta has left before: what is told of it are its restarts.
-        let leaves = |change: &&Move| change.status.state.is_leaving() && cell.status(change.slot).state.is_leaving();
-        for change in delta.moves.iter().filter(leaves) {
+    }
+
+    /// Tasks of groups with single instances whose allocations begin to leave: no other one may take their place yet.
+    fn note_leaving(&mut self, delta: &Delta, cell: &Cell, event: Event, groups: &mut GroupEvents) {
+        let begins = |change: &&Move| change.status.state.is_leaving() && cell.is_active(change.slot);
+        for change in delta.moves.iter().filter(begins) {
             let Some(row) = cell.allocation_rows().get(change.slot) else { continue };
             if cell.groups().get(row.group_row).is_some_and(|group| group.single_instance) {
                 self.note(row.job_slot, JobEventKind::Left, event);
+                groups.note(Part::Task(row.group_row, row.task), JobEventKind::Left, event);
             }
         }
     }
@@ -164,19 +222,18 @@ impl JobEvents {
         let newest = newest.filter(|kind| events[*kind as usize].revision > base.0);
         let kind = newest.unwrap_or(JobEventKind::Submitted);
         let event = events[kind as usize];
-        let transaction = (event.session > 0)
-            .then(|| TransactionId { session: SessionId(event.session), number: event.number.into() });
-        let named = || names.name_at(cell, event.scheduler, Revision(event.revision));
-        let scheduler = if transaction.is_some() { named() } else { "" };
-        (event.revision > base.0).then(|| Culprit {
-            revision: Revision(event.revision),
-            transaction,
-            scheduler: scheduler.into(),
-            event: if transaction.is_some() { "".into() } else { kind.word().into() },
-            amount: 0,
-            allocation: None,
-        })
+        (event.revision > base.0).then(|| event.culprit(kind, (cell, names)))
     }
+
+    /// When the job was submitted, or got its present version; 0 where nobody knows any more.
+    pub(crate) fn submitted(&self, slot: u32) -> u64 {
+        self.events.get(slot as usize).map_or(0, |events| events[JobEventKind::Submitted as usize].revision)
+    }
+}
+
+/// Whether what comes after a group may be placed.
+const fn is_done(group: &GroupRow) -> bool {
+    group.tasks_in(TaskState::Done) == group.count
 }
 
 #[cfg(test)]
@@ -188,7 +245,8 @@ mod tests {
     // A refused claim of a new job was blamed on what had become of the one that had its slot before.
     #[test]
     fn a_new_job_has_no_events_of_the_one_that_had_its_slot() {
-        let (cell, names, mut events) = (Cell::default(), Names::rebuild(&Cell::default()), JobEvents::default());
+        let (cell, names) = (Cell::default(), Names::rebuild(&Cell::default()));
+        let (mut events, mut groups) = (JobEvents::default(), GroupEvents::new(Revision(0)));
         let at = |revision| Delta::new(Revision(revision), LogTime::from_micros(1));
         let put = |revision, generation, version| {
             let job = Job {
@@ -207,22 +265,22 @@ mod tests {
             };
             Delta { jobs: vec![JobChange::Put { job: Arc::new(job), task_bases: Vec::new() }], ..at(revision) }
         };
-        events.note_delta(&put(1, 1, 1), &cell);
+        events.note_delta(&put(1, 1, 1), &cell, &mut groups);
         let over = JobChange::State {
             id: JobId { slot: 0, generation: 1 },
             state: JobState::Failed,
             reason: "it failed".into(),
         };
-        events.note_delta(&Delta { jobs: vec![over], ..at(2) }, &cell);
+        events.note_delta(&Delta { jobs: vec![over], ..at(2) }, &cell, &mut groups);
         let removed = JobChange::Removed(JobId { slot: 0, generation: 1 });
-        events.note_delta(&Delta { jobs: vec![removed], ..at(3) }, &cell);
-        events.note_delta(&put(4, 2, 1), &cell);
+        events.note_delta(&Delta { jobs: vec![removed], ..at(3) }, &cell, &mut groups);
+        events.note_delta(&put(4, 2, 1), &cell, &mut groups);
         let culprit = |events: &JobEvents, kind| {
             events.culprit((&cell, &names), 0, &[kind], Revision(1)).map(|culprit| culprit.event.to_string())
         };
         assert_eq!(culprit(&events, JobEventKind::Over).as_deref(), Some("submitted"));
         assert_eq!(culprit(&events, JobEventKind::Retired).as_deref(), Some("retired"));
-        events.note_delta(&put(5, 2, 2), &cell);
+        events.note_delta(&put(5, 2, 2), &cell, &mut groups);
         assert_eq!(culprit(&events, JobEventKind::Over).as_deref(), Some("submitted"));
     }
 }

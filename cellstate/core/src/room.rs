@@ -13,7 +13,7 @@ use plenum_model::{
     TransactionId,
 };
 
-use crate::group_events::GroupEvents;
+use crate::group_events::{GroupEvents, Part};
 use crate::hindsight::{Hindsight, Past, Suspect, Suspects, Who};
 use crate::job_events::{JobEventKind, JobEvents};
 use crate::names::Names;
@@ -160,13 +160,6 @@ impl Facts {
         Self { total: culprit.amount, culprits: vec![culprit], ..Self::plain(kind, reason) }
     }
 
-    /// The same; where the last event of these kinds is blamed, of any group or task of the job, it was that of this revision.
-    fn dated(mut self, kinds: &[JobEventKind], revision: Revision) -> Self {
-        let is_of_kind = |culprit: &&mut Culprit| kinds.iter().any(|kind| *culprit.event == *kind.word());
-        self.culprits.iter_mut().filter(is_of_kind).for_each(|culprit| culprit.revision = revision);
-        self
-    }
-
     /// A conflict with these, who took so much.
     fn blame(self, culprits: Vec<Culprit>, total: u64) -> Self {
         Self { kind: RefusalKind::Conflict, culprits, total, ..self }
@@ -218,7 +211,10 @@ impl<'a> Judge<'a, '_> {
             Trouble::Changed(session, scheduler) => self.changed(about.machine, session, scheduler),
             Trouble::Taken(slot) => self.taken(slot),
             Trouble::NotWanted(why) => Facts { not_wanted: Some(why), ..self.unwanted(why, about) },
-            Trouble::Predecessor => self.job_facts(about.job, &[JobEventKind::Left], RefusalReason::Predecessor),
+            Trouble::Predecessor => {
+                let part = Part::Task(about.group_row, about.task);
+                self.part_facts(part, about.job, &[JobEventKind::Left], RefusalReason::Predecessor)
+            }
             Trouble::Quota(short) => Facts {
                 short: Some((short.resource, short.short_by)),
                 ..Facts::plain(RefusalKind::Quota, RefusalReason::QuotaExceeded)
@@ -235,15 +231,31 @@ impl<'a> Judge<'a, '_> {
             return Facts::plain(RefusalKind::Misfit, RefusalReason::NotWanted);
         }
         let part = match why {
-            NotWanted::Task(_) => Some((about.group_row, Some(about.task))),
-            NotWanted::NoSuchTask | NotWanted::Backoff(_) => Some((about.group_row, None)),
-            _ => None,
+            NotWanted::Task(_) => Some(Part::Task(about.group_row, about.task)),
+            NotWanted::NoSuchTask => Some(Part::Count(about.group_row)),
+            NotWanted::Backoff(_) => Some(Part::Backoff(about.group_row)),
+            NotWanted::After(group) => self.cell.job_in(about.job).and_then(|job| job.group_row(group)).map(Part::Done),
+            NotWanted::JobOver(_) | NotWanted::Recurring | NotWanted::NoSuchGroup => None,
         };
-        let facts = |kinds| self.job_facts(about.job, kinds, RefusalReason::NotWanted);
-        match part.and_then(|part| Some((part, self.hindsight.groups(self.group_events, self.base)?))) {
-            None => facts(kinds),
-            // Where it did not change, it was so at the base, unless all of the job is younger.
-            Some((part, changed)) => changed.get(&part).map_or_else(|| facts(&[]), |at| facts(kinds).dated(kinds, *at)),
+        match part {
+            Some(part) => self.part_facts(part, about.job, kinds, RefusalReason::NotWanted),
+            None => self.job_facts(about.job, kinds, RefusalReason::NotWanted),
+        }
+    }
+
+    /// Where this part of a job did not change, it was so at the base, unless all of the job is younger. What happened to the row of its group
+    /// before the job had it is in nobody's way.
+    fn part_facts(&self, part: Part, job_slot: u32, kinds: &[JobEventKind], reason: RefusalReason) -> Facts {
+        let Some(changed) = self.hindsight.groups(self.group_events, self.base) else {
+            return self.job_facts(job_slot, kinds, reason);
+        };
+        let submitted = self.job_events.submitted(job_slot);
+        match changed.get(&part).filter(|(_, event)| event.revision > submitted) {
+            None => self.job_facts(job_slot, &[], reason),
+            Some(&(kind, event)) => {
+                let culprit = event.culprit(kind, (self.cell, self.names));
+                Facts::caused(RefusalKind::Conflict, reason, culprit)
+            }
         }
     }
 

@@ -312,3 +312,123 @@ fn a_conflict_whose_culprits_did_not_take_what_is_short_is_found() {
         assert_eq!(found(&|refusal| refusal.culprits[0].revision = base), not_later);
     }
 }
+
+// Any task of the job that began to leave counted, and a scheduler that erred was sent around once more.
+#[test]
+fn a_claim_on_a_task_whose_predecessor_left_before_is_a_misfit_whatever_else_of_the_job_leaves() {
+    check(
+        "
+        machine m1 cpu=8000
+        job db by service tasks=2 cpu=100 single
+        service: claim db[0]@m1 db[1]@m1
+        service: stop db[0]
+        snapshot
+        service: stop db[1]
+        service: claim db[0]@m1
+        service: claim db[1]@m1
+        ",
+        "
+        service: committed; db[0] granted; db[1] granted
+        service: committed
+        service: committed
+        service: refused; db[0] misfit Predecessor
+        service: refused; db[1] conflict Predecessor culprits leaving 0 total 0
+        ",
+    );
+}
+
+// Whatever of the job left last was blamed.
+#[test]
+fn of_several_that_left_a_claim_is_told_who_made_its_own_predecessor_leave() {
+    check(
+        "
+        machine m1 cpu=8000
+        machine m2 cpu=1000
+        job db by service tasks=2 cpu=1000 prio=10 single
+        job web by other tasks=1 cpu=1000 prio=90
+        service: claim db[0]@m1 db[1]@m2
+        snapshot
+        other: claim web[0]@m2 victim=db[1]
+        service: stop db[0]
+        service: claim db[1]@m1
+        ",
+        "
+        service: committed; db[0] granted; db[1] granted
+        other: committed; web[0] granted over db[1] 1000
+        service: committed
+        service: refused; db[1] conflict Predecessor culprits other 0 total 0
+        ",
+    );
+}
+
+// That a job got its machine, that a group slept over a failure or was scaled: all of that counted, though nothing of it keeps a group from being
+// done that was done at the base.
+#[test]
+fn a_claim_on_a_group_whose_predecessors_were_never_done_is_a_misfit() {
+    let plays = |shares: &str, meanwhile: &str, said: &str| {
+        let story = format!(
+            "
+            machine m1 cpu=4000
+            job wc by batch tasks=1 cpu=1000 retry=3 {shares}
+            group wc reduce after=main tasks=1 cpu=1000
+            snapshot
+            {meanwhile}
+            batch: claim wc.reduce[0]@m1
+            "
+        );
+        check(&story, &format!("{said}\nbatch: refused; wc.reduce[0] misfit NotWanted (group 0 is not done)"));
+    };
+    let granted = "batch: committed; wc[0] granted";
+    plays("together", "batch: claim wc[0]@m1", granted);
+    plays("", "batch: claim wc[0]@m1\nreport wc[0] failed 1", granted);
+    plays("", "scale wc 2", "");
+}
+
+#[test]
+fn a_claim_on_a_group_whose_predecessor_was_done_is_a_conflict_with_what_undid_that() {
+    let plays = |shares: &str, meanwhile: &str| {
+        let story = format!(
+            "
+            machine m1 cpu=4000
+            machine m2 cpu=4000
+            job wc by batch tasks=1 cpu=1000 {shares}
+            group wc reduce after=main tasks=1 cpu=1000
+            batch: claim wc[0]@m1
+            report wc[0] complete
+            snapshot
+            {meanwhile}
+            batch: claim wc.reduce[0]@m2
+            "
+        );
+        let said = "
+            batch: committed; wc[0] granted
+            batch: refused; wc.reduce[0] conflict NotWanted (group 0 is not done) culprits undone 0 total 0
+            ";
+        check(&story, said);
+    };
+    plays("", "scale wc 2");
+    plays("together", "expire m1\nwait 61");
+}
+
+// That the group slept over a failure counted as if it had been scaled.
+#[test]
+fn a_failure_is_to_blame_for_the_sleep_over_it_and_for_no_task_that_there_never_was() {
+    check(
+        "
+        machine m1 cpu=4000
+        job map by batch tasks=1 cpu=1000 retry=3
+        job late by batch tasks=1 cpu=1000 retry=3 delay=5
+        batch: claim map[0]@m1 claim late[0]@m1
+        snapshot
+        report map[0] failed 1
+        report late[0] failed 1
+        batch: claim map[1]@m1
+        batch: claim late[0]@m1
+        ",
+        "
+        batch: committed; map[0] granted; late[0] granted
+        batch: refused; map[1] misfit NotWanted (no such task)
+        batch: refused; late[0] conflict NotWanted (waits after a failure until 1970-01-01T00:00:06Z) culprits backoff 0 total 0
+        ",
+    );
+}

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{
-    AllocationState, Cell, Command, Culprit, Decision, Device, JobChange, Machine, MachineState, Refusal,
-    RefusalReason, Revision, Transaction, TransactionId,
+    AllocationState, Cell, Command, Culprit, Decision, Device, GroupRow, JobChange, Machine, MachineState, Refusal,
+    RefusalReason, Revision, TaskState, Transaction, TransactionId,
 };
 
 use super::Step;
@@ -130,17 +130,31 @@ fn of_jobs(step: &Step<'_>) -> BTreeSet<(u32, &'static str)> {
             JobChange::Put { job, .. } => jobs.extend([(job.id.slot, "submitted")]),
             JobChange::State { id, state, .. } if state.is_final() => jobs.extend([(id.slot, "over")]),
             JobChange::State { .. } | JobChange::Launched { .. } => {}
-            JobChange::Group { row, .. } => jobs.extend(slots(*row).map(|slot| (slot, "group"))),
+            JobChange::Group { row, .. } => jobs.extend(of_group(step, *row)),
             JobChange::Removed(id) => jobs.extend([(id.slot, "retired")]),
             JobChange::Home { id, .. } => jobs.extend([(id.slot, "home")]),
         }
     }
     for change in &step.delta.tasks {
         jobs.extend(slots(change.group_row).map(|slot| (slot, "task")));
+        jobs.extend(of_group(step, change.group_row));
     }
     let leaves = |state: AllocationState| state.is_leaving();
     for change in step.delta.moves.iter().filter(|change| leaves(change.status.state)) {
         jobs.extend(step.before.allocation_in(change.slot).map(|found| (found.row.job_slot, "leaving")));
     }
     jobs
+}
+
+/// All that a change of a group may be called.
+fn of_group(step: &Step<'_>, row: u32) -> Vec<(u32, &'static str)> {
+    let (before, after) = (step.before.groups().get(row), step.after.groups().get(row));
+    let (Some(before), Some(after)) = (before, after) else { return Vec::new() };
+    let is_done = |group: &GroupRow| group.tasks_in(TaskState::Done) == group.count;
+    let all = [
+        ("group", before.count != after.count),
+        ("backoff", before.not_before != after.not_before),
+        ("undone", is_done(before) && !is_done(after)),
+    ];
+    all.into_iter().filter(|(_, holds)| *holds).map(|(word, _)| (after.job_slot, word)).collect()
 }
