@@ -63,28 +63,49 @@ pub fn take_parts(rooms: &mut [DeviceRoom], taken: &[Device]) {
     }
 }
 
-/// Chooses devices for a request, one for each entry of `wanted`, and takes them from `rooms`.
+/// Chooses devices for a request, one for each entry of `wanted` and in its order, and takes them from `rooms`.
 ///
-/// Each entry wants thousandths of one device of its kind, and of its model where one is given; its index does not count. Of
-/// those with enough, the one with least left is taken, so that whole devices stay whole; among equals the first.
+/// Each entry wants thousandths of one device of its kind, and of its model where one is given; its index does not count. Those
+/// with a model choose first, as what may have any would take the only one of theirs; else they choose in their order. Of
+/// devices with enough, the one with least left is taken, so that whole devices stay whole; among equals the first.
 /// A device may serve two entries when both fit into it, unless they ask for whole ones.
 ///
 /// # Errors
-/// The position of the first entry that nothing is left for; `rooms` are then changed in part.
+/// The position of the first entry, as they choose, that nothing is left for; `rooms` are then changed in part.
 pub fn choose_devices(rooms: &mut [DeviceRoom], wanted: &[Device]) -> Result<Vec<Device>, usize> {
-    let mut chosen = Vec::with_capacity(wanted.len());
+    let mut places = vec![0; wanted.len()];
     let mut suiting: Vec<usize> = Vec::new();
-    for (position, want) in wanted.iter().enumerate() {
+    let mut before: Option<&Device> = None;
+    for position in in_turn(wanted) {
+        let want = &wanted[position];
         // Most groups want several of one kind.
-        if position == 0 || !wants_the_same(want, &wanted[position - 1]) {
+        if before.is_none_or(|before| !wants_the_same(want, before)) {
             suiting.clear();
             suiting.extend(places_of(rooms, want));
         }
+        before = Some(want);
         let best = tightest(suiting.iter().map(|&place| (place, rooms[place].free_millis)), want).ok_or(position)?;
         rooms[best].free_millis -= i64::from(want.millis);
-        chosen.push(rooms[best].part(want.millis));
+        places[position] = best;
     }
-    Ok(chosen)
+    Ok(parts_of(rooms, &places, wanted))
+}
+
+/// Positions in what is wanted, in the order in which its entries choose.
+fn in_turn(wanted: &[Device]) -> impl Iterator<Item = usize> {
+    let of_model = (0..wanted.len()).filter(move |&position| !wanted[position].model.is_empty());
+    let of_any = (0..wanted.len()).filter(move |&position| wanted[position].model.is_empty());
+    of_model.chain(of_any)
+}
+
+/// Those of the entries of `wanted` that choose before the one in a position, in the order in which they do.
+pub fn choosing_before(wanted: &[Device], position: usize) -> impl Iterator<Item = &Device> {
+    in_turn(wanted).take_while(move |&other| other != position).map(move |other| &wanted[other])
+}
+
+/// What the entries of `wanted` get of the devices in these places, of which each has one.
+fn parts_of(rooms: &[DeviceRoom], places: &[usize], wanted: &[Device]) -> Vec<Device> {
+    places.iter().zip(wanted).map(|(&place, want)| rooms[place].part(want.millis)).collect()
 }
 
 /// What is not enough of devices for a task, for telling people.
@@ -144,7 +165,7 @@ pub struct DeviceChoice<'a> {
     rooms: Vec<DeviceRoom>,
     /// Places of devices that suit each entry; entries of one kind and model share theirs.
     suiting: Vec<Rc<[usize]>>,
-    /// The first entry that nothing was left for, when all were looked at last.
+    /// The first entry, as they choose, that nothing was left for, when all were looked at last.
     failed: Option<usize>,
 }
 
@@ -176,19 +197,20 @@ impl<'a> DeviceChoice<'a> {
     /// Chooses.
     ///
     /// # Errors
-    /// The position of the first entry that nothing is left for.
+    /// The position of the first entry, as they choose, that nothing is left for.
     pub fn choose(&mut self) -> Result<Vec<Device>, usize> {
         let mut free: Vec<i64> = self.rooms.iter().map(|room| room.free_millis).collect();
-        let mut places = Vec::with_capacity(self.wanted.len());
-        for (position, want) in self.wanted.iter().enumerate() {
+        let mut places = vec![0; self.wanted.len()];
+        for position in in_turn(self.wanted) {
+            let want = &self.wanted[position];
             let Some(best) = tightest(self.suiting[position].iter().map(|&place| (place, free[place])), want) else {
                 self.failed = Some(position);
                 return Err(position);
             };
             free[best] -= i64::from(want.millis);
-            places.push(best);
+            places[position] = best;
         }
-        Ok(places.into_iter().zip(self.wanted).map(|(place, want)| self.rooms[place].part(want.millis)).collect())
+        Ok(parts_of(&self.rooms, &places, self.wanted))
     }
 
     /// Whether devices have room for as many parts as this entry's, or larger ones, as are wanted of its kind and model.
@@ -456,6 +478,32 @@ mod tests {
         assert_eq!(short(&two, &of_model), Some(("h100".to_owned(), 1000, 1000)));
         // What is left counts once.
         assert_eq!(short(&[("", 500)], &[any(1000), any(500)]), Some((String::new(), 1000, 1500)));
+    }
+
+    // The one of any model took the only one of the other's, and the task waited beside a machine that had both.
+    #[test]
+    fn who_wants_a_model_chooses_before_who_takes_any_wherever_it_stands() {
+        let rooms = |models: &[&str]| -> Vec<DeviceRoom> {
+            let room =
+                |(index, model): (u32, &&str)| DeviceRoom { index, ..DeviceRoom::all_of(&device("gpu", 1000, model)) };
+            (0..).zip(models).map(room).collect()
+        };
+        let chosen = |models: &[&str], wanted: &[&str]| -> Result<Vec<u32>, usize> {
+            let wanted: Vec<Device> = wanted.iter().map(|model| device("gpu", 1000, model)).collect();
+            let all = choose_devices(&mut rooms(models), &wanted);
+            assert_eq!(DeviceChoice::new(rooms(models), &wanted).choose(), all);
+            let chosen = all?;
+            assert!(devices_satisfy(&chosen, &wanted), "{chosen:?} in the order of {wanted:?}");
+            assert_eq!(device_shortage(rooms(models), &wanted), None);
+            Ok(chosen.iter().map(|device| device.index).collect())
+        };
+        assert_eq!(chosen(&["a100", "v100"], &["", "a100"]), Ok(vec![1, 0]));
+        assert_eq!(chosen(&["a100", "v100"], &["a100", ""]), Ok(vec![0, 1]));
+        assert_eq!(chosen(&["b", "a", "a", "b"], &["", "a", "", "b"]), Ok(vec![2, 1, 3, 0]));
+        // Who gets none is named by the position that it was declared in.
+        assert_eq!(chosen(&["a100"], &["", "a100"]), Err(0));
+        assert_eq!(chosen(&["v100", "v100"], &["", "a100"]), Err(1));
+        assert_eq!(chosen(&["a100", "v100"], &["", "a100", "a100"]), Err(2));
     }
 
     // All devices were looked at again for all entries, with each of 64 that lend some: 16,000 claims on one machine took two minutes.

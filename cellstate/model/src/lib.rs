@@ -37,8 +37,8 @@ pub use constraint::{Attributes, ClassSet, Constraint, Operator, compare_values}
 pub use counts::GroupCounts;
 pub use delta::{CellIdentity, Delta, End, GrantExtra, Grants, JobChange, Move, SessionChange, TaskChange};
 pub use devices::{
-    DYNAMIC_PORTS, DeviceChoice, DeviceRoom, DeviceShortage, PortChoice, choose_devices, choose_lent, device_rooms,
-    device_shortage, devices_satisfy, is_enough_lent, take_parts,
+    DYNAMIC_PORTS, DeviceChoice, DeviceRoom, DeviceShortage, PortChoice, choose_devices, choose_lent, choosing_before,
+    device_rooms, device_shortage, devices_satisfy, is_enough_lent, take_parts,
 };
 pub use feasibility::{Obstacle, Requirement, Special, Spoken, shortages};
 pub use governance::{GivenBack, Hold, Partition, Quota, Rights, Sum, UnknownId, UnknownTask};

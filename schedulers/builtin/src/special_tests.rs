@@ -33,6 +33,20 @@ fn gpus_are_shared_up_to_the_last_thousandth_and_no_further() {
     );
 }
 
+/// The GPU of any model took the only one of the model that the other names, and the task waited for ever beside an idle machine.
+#[test]
+fn a_task_with_a_gpu_of_any_model_and_one_of_a_named_model_gets_both_of_a_machine_that_has_them() {
+    for models in [["a100", "v100"], ["v100", "a100"]] {
+        let mut stage = Stage::new();
+        stage.machine_with_models("m1", 8_000, &[], &models);
+        stage.seat(Batch::default());
+        let both = JobBuilder::new("both", "batch").group("main", 1, 100).gpu(1000).gpu_of("a100", 1000);
+        let both = stage.submit(&both);
+        stage.advance(1_000_000);
+        assert_eq!(stage.placed(both).len(), 1, "{}", stage.passed_over(both, 0));
+    }
+}
+
 #[test]
 fn a_fixed_port_puts_each_task_on_a_machine_of_its_own() {
     let mut stage = Stage::new();

@@ -1,7 +1,8 @@
 //! Why a claim is refused for its devices, and who took them.
 
 use plenum_model::{
-    Device, DeviceRoom, GroupShape, Machine, RefusalKind, RefusalReason, choose_devices, device_rooms, take_parts,
+    Device, DeviceRoom, GroupShape, Machine, RefusalKind, RefusalReason, choose_devices, choosing_before, device_rooms,
+    take_parts,
 };
 
 use super::{About, Facts, Judge, event_culprit};
@@ -26,11 +27,7 @@ impl Judge<'_, '_> {
         let (best, is_there) = wants.best(place, want, &mut now);
         let lacking = u64::from(want.millis).saturating_sub(best);
         let index = wants.named.get(place).map(|named| named.index);
-        let mut takers = past.device_takers(&wants.meant(place, want));
-        if takers.is_none_or(|takers| takers.total() < lacking) && wants.follows_any(place, want) {
-            // Whoever took any of the kind may have pushed one that comes before it, of whatever model, onto the last of its own.
-            takers = past.device_takers(&Devices::Of(want.kind.clone()));
-        }
+        let takers = past.device_takers(&wants.meant(place, want));
         let takers = takers.filter(|_| (ended || is_seen) && lacking > 0);
         // Of several devices, those before it may lie elsewhere than they did: no more is short than was taken of all.
         let most = takers.filter(|_| is_seen).map_or(lacking, Suspects::total);
@@ -111,12 +108,6 @@ impl Wants<'_> {
         }
     }
 
-    /// Whether one that comes before the one at this position may be given any device of its kind.
-    fn follows_any(&self, position: usize, want: &Device) -> bool {
-        let mut before = self.declared[..position].iter();
-        self.named.is_empty() && before.any(|device| device.kind == want.kind && device.model.is_empty())
-    }
-
     /// The most that there is of one device for the one at this position, once those that come before it were served; and whether there
     /// is such a device.
     fn best(&self, position: usize, want: &Device, rooms: &mut [DeviceRoom]) -> (u64, bool) {
@@ -124,7 +115,8 @@ impl Wants<'_> {
         if named.is_some() {
             take_parts(rooms, &self.named[..position]);
         } else {
-            let _ = choose_devices(rooms, &self.declared[..position]);
+            let before: Vec<Device> = choosing_before(self.declared, position).cloned().collect();
+            let _ = choose_devices(rooms, &before);
         }
         let is_meant = |room: &&DeviceRoom| named.map_or_else(|| suits(room, want), |named| room.is(named));
         let best = rooms.iter().filter(is_meant).map(|room| room.free_millis.max(0)).max();

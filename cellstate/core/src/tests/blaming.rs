@@ -176,9 +176,9 @@ fn a_device_of_a_model_is_lost_to_who_took_one_of_that_model() {
     assert_eq!((blamed(&lost), blamed(&any)), (vec![of_model.revision], vec![other.revision]));
 }
 
-// Only who had taken one of that model counted, and nobody had: the claim was said never to have fitted.
+// The one of any model was pushed onto the only one of the other's, of which nobody had taken any: the claim was said never to have fitted.
 #[test]
-fn a_device_of_a_model_onto_which_another_of_the_task_was_pushed_is_a_lost_race() {
+fn a_device_of_any_model_beside_one_of_a_model_is_lost_to_who_took_the_other_that_there_was() {
     let gpu = |index, model: &str| Device { kind: "gpu".into(), index, millis: 1000, model: model.into() };
     let mut large = Large::new(CoreOptions::default());
     let machine = large.machine_with("m".into(), vec![gpu(0, "b"), gpu(1, "a")]);
@@ -190,8 +190,8 @@ fn a_device_of_a_model_onto_which_another_of_the_task_was_pushed_is_a_lost_race(
         large.commit_on(Transaction { base, placements, ..Transaction::default() })
     };
     let (won, lost) = (claim(rival), claim(both));
-    assert_eq!(lost.refusals[0].kind, RefusalKind::Conflict);
-    assert_eq!(lost.refusals[0].culprits[0].revision, won.revision);
+    let culprits: Vec<_> = lost.refusals[0].culprits.iter().map(|culprit| culprit.revision).collect();
+    assert_eq!((lost.refusals[0].kind, culprits), (RefusalKind::Conflict, vec![won.revision]));
 }
 
 // As one of any model was wanted, too, whoever took any last was blamed, without whom the claim would have lost as well.
