@@ -14,6 +14,8 @@ PAUSE_SECONDS = 0.3
 AVOID_SECONDS = 60
 # There are no more groups than tasks, and a request has at most 4,096 notes, of which each group gets one.
 TASKS_MAX = 4096
+# Of one transaction. A gang that is told of whole may bring more.
+CLAIMS_MAX = 16384
 UNJUDGED = ("constraints", "spread", "per_machine", "devices", "ports")
 
 
@@ -91,9 +93,13 @@ class Scheduler:
         if time.monotonic() - self.avoided_since > AVOID_SECONDS:
             self.avoided, self.avoided_since = {}, time.monotonic()
         # What came after the older one of the two answers counts as a race, and not as a mistake.
-        base, placements, notes = min(wanted.revision, listed.revision), [], {}
+        base, placements, notes, claims_left = min(wanted.revision, listed.revision), [], {}, CLAIMS_MAX
         for group in wanted.groups:
-            slots, reason = self.choose(group, rooms)
+            if len(group.tasks) <= claims_left:
+                slots, reason = self.choose(group, rooms)
+            else:
+                slots, reason = [], "its turn is in the next transaction"
+            claims_left -= len(slots)
             about = {"job": group.job, "job_version": group.job_version, "group": group.group}
             # A note stays until the next one about its group, so that one without a reason is due where all fit.
             left = len(group.tasks) - len(slots)

@@ -9,7 +9,8 @@ use plenum_proto::v1;
 use super::listing::Room;
 use crate::sessions::Owner;
 
-/// What a scheduler may place: of its jobs, in the order of their turn, at most so many tasks.
+/// What a scheduler may place: of its jobs, in the order of their turn, at most so many tasks, and one group that needs more at once than is left of
+/// these.
 pub(super) fn wanted_of(cell: &Cell, owner: &Owner, now: LogTime, tasks_max: usize) -> v1::WantedResponse {
     let is_own = |job: &Job| job.shape.is_served_by(&owner.scheduler, &owner.namespace);
     let cut = |response| v1::WantedResponse { truncated: true, ..response };
@@ -17,7 +18,7 @@ pub(super) fn wanted_of(cell: &Cell, owner: &Owner, now: LogTime, tasks_max: usi
     let mut jobs: Vec<&Arc<Job>> = cell.jobs().filter(|job| is_own(job)).collect();
     jobs.sort_unstable_by_key(|job| turn(job));
     let mut response = v1::WantedResponse { revision: cell.revision().0, ..Default::default() };
-    let (mut tasks_left, mut room) = (tasks_max, Room::new(usize::MAX));
+    let (mut tasks_left, mut room, mut has_larger) = (tasks_max, Room::new(usize::MAX), false);
     for job in jobs {
         let mut shapes = None;
         for group in wanted(cell, job, now) {
@@ -27,14 +28,21 @@ pub(super) fn wanted_of(cell: &Cell, owner: &Owner, now: LogTime, tasks_max: usi
             if group.row.tasks_in(TaskState::Waiting) < least {
                 continue;
             }
-            let mut tasks = group.tasks();
-            let most = tasks_left.max(if response.groups.is_empty() { least as usize } else { 0 });
-            let told: Vec<u32> = tasks.by_ref().take(most).collect();
-            // A part of what is needed at once is of no use. It has its turn in an answer of its own.
-            if told.len() < (least as usize).max(1) {
+            if tasks_left == 0 {
                 return cut(response);
             }
-            tasks_left = tasks_left.saturating_sub(told.len());
+            // A part of what is needed at once is of no use. The first group that needs more than is left comes whole: what is before it may fit nowhere,
+            // for ever. It counts as one task, so that there are no more groups than tasks were asked for. Further ones of its kind, of which each may have as
+            // many tasks as a transaction has claims, come once it is placed; those behind them need not wait for that.
+            let is_larger = least as usize > tasks_left;
+            if is_larger && has_larger {
+                response.truncated = true;
+                continue;
+            }
+            has_larger |= is_larger;
+            let mut tasks = group.tasks();
+            let told: Vec<u32> = tasks.by_ref().take(tasks_left.max(least as usize)).collect();
+            tasks_left -= if is_larger { 1 } else { told.len() };
             let shapes = shapes.get_or_insert_with(|| v1::JobShape::from(&*job.shape).groups);
             let row = v1::WantedGroup {
                 job: job.id.to_bits(),
@@ -54,9 +62,7 @@ pub(super) fn wanted_of(cell: &Cell, owner: &Owner, now: LogTime, tasks_max: usi
                 return cut(response);
             }
             response.groups.push(row);
-            if has_more {
-                return cut(response);
-            }
+            response.truncated |= has_more;
         }
     }
     response

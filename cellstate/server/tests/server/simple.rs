@@ -130,13 +130,47 @@ async fn what_is_wanted_is_bounded_and_a_gang_is_named_whole_or_not_at_all() {
     assert_eq!((told(&all), all.truncated), (vec![("first", &[0, 1, 2][..], 0)], false));
 
     submit(&channel, changed(job("gang", 4), |shape| shape.groups[0].min = 4)).await;
-    let cut = simple.wanted(5).await;
+    let cut = simple.wanted(3).await;
     assert_eq!((told(&cut), cut.truncated), (vec![("first", &[0, 1, 2][..], 0)], true));
+    let both = simple.wanted(5).await;
+    let gang = ("gang", &[0, 1, 2, 3][..], 4);
+    assert_eq!((told(&both), both.truncated), (vec![("first", &[0, 1, 2][..], 0), gang], false));
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     let stop = v1::StopRequest { namespace: "default".to_owned(), name: "first".to_owned() };
     jobs.stop(stop).await.unwrap();
     let whole = simple.wanted(1).await;
-    assert_eq!((told(&whole), whole.truncated), (vec![("gang", &[0, 1, 2, 3][..], 4)], false));
+    assert_eq!((told(&whole), whole.truncated), (vec![gang], false));
+    server.shutdown().await.unwrap();
+}
+
+/// One task that fitted nowhere was named, the gang behind it would have been more than was asked for, and so neither it nor what came behind it was
+/// ever named.
+#[tokio::test]
+async fn a_gang_that_is_more_than_what_is_left_is_named_and_hides_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let gang = |name, count, least| changed(job(name, count), |shape| shape.groups[0].min = least);
+    submit(&channel, job("first", 1)).await;
+    submit(&channel, gang("gang", 4, 4)).await;
+    submit(&channel, job("behind", 1)).await;
+    let mut simple = Simple::open(&channel, "default").await;
+    let three: [(&str, &[u32], u32); 3] = [("first", &[0], 0), ("gang", &[0, 1, 2, 3], 4), ("behind", &[0], 0)];
+    let wanted = simple.wanted(4).await;
+    assert_eq!((told(&wanted), wanted.truncated), (three.to_vec(), false));
+
+    // One answer has one such gang, with no more tasks than it needs at once.
+    submit(&channel, gang("wide", 3, 2)).await;
+    submit(&channel, gang("wider", 3, 3)).await;
+    submit(&channel, job("last", 1)).await;
+    let wanted = simple.wanted(4).await;
+    let mut all = told(&wanted);
+    assert_eq!((all.pop(), &all[..], wanted.truncated), (Some(("last", &[0][..], 0)), &three[..], true));
+    let wanted = simple.wanted(3).await;
+    assert_eq!((told(&wanted), wanted.truncated), (three.to_vec(), true), "no more groups than tasks were asked for");
+    let wanted = simple.wanted(7).await;
+    let mut all = told(&wanted);
+    assert_eq!((all.pop(), &all[..], wanted.truncated), (Some(("wide", &[0, 1][..], 2)), &three[..], true));
     server.shutdown().await.unwrap();
 }
 
