@@ -236,7 +236,7 @@ pub struct SchedulerRuntime<S> {
     wake_micros: Option<i64>,
     /// What the shell was last told.
     told_wake_micros: Option<i64>,
-    /// When the scheduler asked to be called, also with nothing to place.
+    /// When the scheduler is to be called, also with nothing to place: it asked for it, or planned beyond the window.
     again_micros: Option<i64>,
     counters: Counters,
 }

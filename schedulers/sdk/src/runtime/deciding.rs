@@ -222,12 +222,14 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let base = cell.revision();
         self.counters.decisions += 1;
         self.pulses.decided(now_micros, deciding_micros);
-        let after = |micros: i64| micros.max(self.settings.pause_micros.saturating_add(deciding_micros));
-        self.again_micros = again_after_micros.map(|micros| now_micros.saturating_add(after(micros)));
-        self.again_micros.into_iter().for_each(|again| self.wake_by(again));
-        self.mirror.looked();
         let late = plans.split_off(window.min(plans.len()));
         self.counters.dropped += late.len() as u64;
+        // What moves or stops what runs is of no work that would be offered again.
+        let asked = again_after_micros.into_iter().chain((!late.is_empty()).then_some(0)).min();
+        let after = |micros: i64| micros.max(self.settings.pause_micros.saturating_add(deciding_micros));
+        self.again_micros = asked.map(|micros| now_micros.saturating_add(after(micros)));
+        self.again_micros.into_iter().for_each(|again| self.wake_by(again));
+        self.mirror.looked();
         let left = left_over(&gathered.work, &plans);
         self.hungry |= !left.is_empty();
         let unsent = late.iter().flat_map(Plan::claims_by_group);

@@ -3,8 +3,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use plenum_model::Port;
-use plenum_sdk::{Decision, Plan, Scheduler, Settings, View};
+use plenum_model::{AllocationRef, Port};
+use plenum_sdk::{Decision, Plan, Scheduler, Settings, View, Work};
 
 use super::quota_tests::quota;
 use super::tests::{FirstFit, OneByOne, job};
@@ -45,6 +45,57 @@ fn what_the_window_cut_off_goes_before_all_that_is_behind_it() {
     stage.advance(1_000_000);
     let placed: Vec<_> = jobs.iter().map(|&job| stage.placed(job).len()).collect();
     assert_eq!(placed, [1, 1, 1, 1, 0, 0]);
+}
+
+/// Places on the first machine, and moves what it finds there to the second one, once there is one. Asks for nothing, but to be called as it begins.
+struct Moving;
+
+impl Scheduler for Moving {
+    fn name(&self) -> &str {
+        "blue"
+    }
+
+    fn decides_unasked(&self) -> bool {
+        true
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut decision, mut plan) = (Decision::default(), Plan::incremental());
+        for work in view.work() {
+            plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
+        }
+        decision.commit(plan);
+        let cell = view.cell();
+        let stays = |found: &AllocationRef<'_>| found.row.machine == 0 && found.status.state.is_active();
+        for found in cell.allocations().filter(|found| cell.machine_in(1).is_some() && stays(found)) {
+            let job = cell.job(found.row.job()).expect("a job of the test").clone();
+            let work = Work { job, group: found.row.group, tasks: vec![found.row.task], attempt: 1, least: 0 };
+            let mut plan = Plan::all_or_nothing();
+            plan.claim(&work, &work.tasks, &[1]).stop(found.id);
+            decision.commit(plan);
+        }
+        decision
+    }
+}
+
+/// The second move was dropped, as one transaction may be in flight; nothing waited, so that nobody asked for it again, and the task stayed.
+#[test]
+fn a_move_beyond_the_window_is_asked_for_again_once_there_is_an_answer() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[]);
+    let seat = stage.seat_with(Moving, Settings { window: 1, ..Settings::default() });
+    let words = stage.submit(&job("words", "blue", 2));
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(words), [(0, 0, 0), (0, 1, 0)]);
+    stage.machine("m2", 4000, &[]);
+    stage.settle();
+    stage.cut(seat);
+    stage.advance(5_000_000);
+    assert_eq!(stage.placed(words), [(0, 0, 1), (0, 1, 1)]);
+    assert_eq!(stage.runtime(seat).counters().dropped, 1);
+    let decisions = stage.runtime(seat).counters().decisions;
+    stage.advance(60_000_000);
+    assert_eq!(stage.runtime(seat).counters().decisions, decisions, "then there is rest");
 }
 
 /// Claims the first machine for everything, and judges nothing.
