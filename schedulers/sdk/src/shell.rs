@@ -241,19 +241,22 @@ impl<S: Scheduler> Shell<S> {
     }
 
     fn log(&mut self, notice: &Notice) {
-        let scheduler = &*self.name;
-        if let Some(kind) = kind_of(notice) {
-            match self.repeats.says(&kind, Instant::now()) {
-                Some(0) => tracing::warn!(scheduler, "{notice}"),
-                Some(left_out) => tracing::warn!(scheduler, left_out, "{notice}"),
-                None => tracing::debug!(scheduler, "{notice}"),
-            }
-            return;
+        if matches!(notice, Notice::Session { .. }) {
+            self.repeats.connected();
         }
+        let scheduler = &*self.name;
+        let left_out = match kind_of(notice) {
+            Some(kind) => self.repeats.says(&kind, Instant::now()),
+            None => Some(0),
+        };
+        let Some(left_out) = left_out else { return tracing::debug!(scheduler, "{notice}") };
+        let left_out = (left_out > 0).then_some(left_out);
         match notice {
-            Notice::Session { .. } | Notice::Lost { turned_away: false, .. } => tracing::info!(scheduler, "{notice}"),
-            Notice::Behind { .. } | Notice::Lost { .. } => tracing::error!(scheduler, "{notice}"),
-            _ => tracing::warn!(scheduler, "{notice}"),
+            Notice::Session { .. } | Notice::Lost { turned_away: false, .. } => {
+                tracing::info!(scheduler, left_out, "{notice}");
+            }
+            Notice::Behind { .. } | Notice::Lost { .. } => tracing::error!(scheduler, left_out, "{notice}"),
+            _ => tracing::warn!(scheduler, left_out, "{notice}"),
         }
     }
 

@@ -1,8 +1,8 @@
 //! What is said again and again: once a minute, with how often it was not said.
 //!
 //! A scheduler that is paused, or whose cell takes no changes, is refused whatever it plans, for as long as that lasts, some dozen times a second. One
-//! that errs has up to 16,384 claims refused in each transaction, again and again. The disk that has no room for the cell's log is often the one that
-//! has the scheduler's.
+//! that errs has up to 16,384 claims refused in each transaction, again and again. Where no cell answers it is asked for every two seconds, be it for
+//! days. The disk that has no room for the cell's log is often the one that has the scheduler's.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,10 @@ const QUIET: Duration = Duration::from_secs(60);
 /// Kinds that are told apart; some servers may have many.
 const KINDS_MAX: usize = 64;
 
-/// What a notice has in common with others like it, of those that come as often as the scheduler plans; `None` of all others.
+/// How the kinds of a lost connection begin.
+const LOST: &str = "lost";
+
+/// What a notice has in common with others like it, of those that come as often as the scheduler plans or connects; `None` of all others.
 pub(super) fn kind_of(notice: &Notice) -> Option<String> {
     match notice {
         Notice::Rejected { reason, .. } => Some(reason.split(':').next().unwrap_or_default().to_owned()),
@@ -26,8 +29,16 @@ pub(super) fn kind_of(notice: &Notice) -> Option<String> {
         }
         // What was found follows what should be.
         Notice::Plan(error) => Some(format!("plan {}", error.to_string().split(';').next().unwrap_or_default())),
-        Notice::Session { .. } | Notice::Lost { .. } | Notice::Behind { .. } | Notice::Mirror { .. } => None,
+        Notice::Lost { turned_away, reason, .. } => Some(format!("{LOST} {turned_away} {}", without_numbers(reason))),
+        Notice::Behind { .. } => Some("behind".to_owned()),
+        Notice::Mirror { reason } => Some(format!("mirror {}", without_numbers(reason))),
+        Notice::Session { .. } => None,
     }
+}
+
+/// A reason names revisions and bytes that are others each time.
+fn without_numbers(reason: &str) -> String {
+    reason.chars().filter(|character| !character.is_ascii_digit()).collect()
 }
 
 /// Which kinds of messages were said lately.
@@ -38,6 +49,11 @@ pub(super) struct Repeats {
 }
 
 impl Repeats {
+    /// The session stands: when it is lost next, that is news.
+    pub(super) fn connected(&mut self) {
+        self.said.retain(|kind, _| !kind.starts_with(LOST));
+    }
+
     /// Whether a message of this kind is to be said now: how many like it were not, since the one before.
     pub(super) fn says(&mut self, kind: &str, now: Instant) -> Option<u64> {
         if let Some((said_at, left_out)) = self.said.get_mut(kind) {
@@ -58,7 +74,7 @@ impl Repeats {
 
 #[cfg(test)]
 mod tests {
-    use plenum_model::{JobId, Refusal, RefusalKind, RefusalReason, TransactionId};
+    use plenum_model::{JobId, Refusal, RefusalKind, RefusalReason, SessionId, TransactionId};
 
     use super::*;
     use crate::plan::PlanError;
@@ -104,6 +120,36 @@ mod tests {
         let paused: Vec<_> = (0..150).filter_map(|second| Some((second, says("SCHEDULER_PAUSED", second)?))).collect();
         assert_eq!(paused, [(0, 0), (60, 59), (120, 59)]);
         assert_eq!((says("READ_ONLY", 150), says("READ_ONLY", 151)), (Some(0), None), "another one is news");
+    }
+
+    // A cell that was away for a day was 43,000 lines of the log of each of its schedulers.
+    #[test]
+    fn what_each_attempt_to_connect_finds_is_said_once_a_minute() {
+        let (mut repeats, begin) = (Repeats::default(), Instant::now());
+        let lost = |turned_away, reason: &str, retry_micros| Notice::Lost {
+            turned_away,
+            reason: reason.to_owned(),
+            retry_micros,
+        };
+        let mut says = |notice: Notice, seconds: u64| {
+            if matches!(notice, Notice::Session { .. }) {
+                repeats.connected();
+            }
+            let kind = kind_of(&notice);
+            kind.is_none_or(|kind| repeats.says(&kind, begin + Duration::from_secs(seconds)).is_some())
+        };
+        let said = (0..150).filter(|&second| says(lost(false, "nobody answers", 50_000), second));
+        assert_eq!(said.collect::<Vec<_>>(), [0, 60, 120]);
+        assert!(says(lost(true, "nobody answers", 5), 150), "it is turned away now");
+        assert!(says(lost(false, "no answer within 5 s", 5), 150), "another reason is news");
+        let behind = |revision| Notice::Behind { seen: (1, 5), offered: Some((1, revision)) };
+        assert!(says(behind(2), 150) && !says(behind(3), 151));
+        let mirror = |found: u64| Notice::Mirror { reason: format!("expected revision 6, found {found}") };
+        assert!(says(mirror(7), 150) && !says(mirror(8), 151));
+        let session = Notice::Session { session: SessionId(2), resumed: true };
+        assert!(says(session.clone(), 152) && says(session, 152), "each one");
+        assert!(says(lost(false, "nobody answers", 5), 153), "it was there in between");
+        assert!(!says(mirror(9), 153));
     }
 
     #[test]
