@@ -39,6 +39,8 @@ impl Scheduler for Thrifty {
 
         // Work: tasks that may be placed now, most important first. Those of one group are all alike.
         for work in view.work() {
+            // Only so many of a gang as start at once are of use: what fewer would take is put back into the books.
+            let before = (work.least > 1).then(|| ledger.clone());
             let mut candidates = machines.iter().map(|machine| machine.id.slot).peekable();
             let mut claimed = Vec::new();
             while claimed.len() < work.tasks.len()
@@ -51,6 +53,12 @@ impl Scheduler for Thrifty {
                 } else {
                     candidates.next();
                 }
+            }
+            if claimed.len() < work.least as usize {
+                let why = format!("there is room for {} of the {} that start at once", claimed.len(), work.least);
+                decision.pass_over(work, work.tasks.len(), why);
+                ledger = before.unwrap_or(ledger);
+                continue;
             }
             let (placed, left) = work.tasks.split_at(claimed.len());
             plan.claim(work, placed, &claimed);

@@ -17,12 +17,18 @@
 //!     fn decide(&mut self, view: &View<'_>) -> Decision {
 //!         let (mut decision, mut plan, mut ledger) = (Decision::default(), Plan::incremental(), view.ledger());
 //!         for work in view.work() {
-//!             for &task in &work.tasks {
+//!             let (before, mut machines) = ((work.least > 1).then(|| ledger.clone()), Vec::new());
+//!             for _ in &work.tasks {
 //!                 let mut slots = view.cell().machines().map(|machine| machine.id.slot);
-//!                 if let Some(slot) = slots.find(|&slot| ledger.take(work, slot)) {
-//!                     plan.claim(work, &[task], &[slot]);
-//!                 }
+//!                 machines.extend(slots.find(|&slot| ledger.take(work, slot)));
 //!             }
+//!             if machines.len() < work.least as usize {
+//!                 // A gang starts with so many at once, or not at all: what fewer would take is left to others.
+//!                 decision.pass_over(work, work.tasks.len(), "no room for all that start at once");
+//!                 ledger = before.unwrap_or(ledger);
+//!                 continue;
+//!             }
+//!             plan.claim(work, &work.tasks[..machines.len()], &machines);
 //!         }
 //!         decision.commit(plan);
 //!         decision
