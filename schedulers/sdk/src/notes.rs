@@ -55,6 +55,25 @@ struct Said {
     revision: Revision,
 }
 
+/// What one decision says of a group in several notes, in one: part of it may wait for something else than the rest.
+pub(crate) fn joined(notes: impl IntoIterator<Item = PassedOver>) -> Vec<PassedOver> {
+    let (mut joined, mut places) = (Vec::<PassedOver>::new(), BTreeMap::new());
+    for note in notes {
+        let place = *places.entry((note.job, note.group)).or_insert(joined.len());
+        let Some(first) = joined.get_mut(place) else {
+            joined.push(note);
+            continue;
+        };
+        first.tasks = first.tasks.saturating_add(note.tasks);
+        // What is beyond the bound is cut anyway.
+        if first.reason.len() < REASON_BYTES_MAX && !first.reason.contains(&note.reason) {
+            first.reason.push_str("; ");
+            first.reason.push_str(&note.reason);
+        }
+    }
+    joined
+}
+
 impl Notes {
     /// A new pass over the queue begins.
     pub(crate) fn begin(&mut self) {
@@ -209,6 +228,17 @@ mod tests {
         assert_eq!(news.notes.len(), 1);
         put(&mut notes, vec![], 7);
         assert!(!notes.has_news());
+    }
+
+    // Of a group of which part was beyond its quota and part found no room, people were told of the latter alone, and of no more tasks than those.
+    #[test]
+    fn several_notes_of_one_decision_about_a_group_are_one() {
+        let other = PassedOver { group: 1, ..note(1, "no room") };
+        let all = [note(2, "quota"), note(1, "no room"), note(2, "no room"), other.clone(), note(2, "quota")];
+        let one = PassedOver { tasks: 6, ..note(2, "quota; no room") };
+        assert_eq!(joined(all), [one, note(1, "no room"), other], "in the order in which they came first");
+        let many = joined((0..10_000).map(|number| note(1, &format!("reason {number}"))));
+        assert!(many[0].tasks == 20_000 && many[0].reason.len() < 2 * REASON_BYTES_MAX, "{many:?}");
     }
 
     #[test]

@@ -107,7 +107,8 @@ impl Decision {
         self.again_after_micros = Some(self.again_after_micros.map_or(micros, |sooner| sooner.min(micros)));
     }
 
-    /// Says why `tasks` of a group stay unplaced; whoever asks the cell why the job waits reads it. Cut at 255 bytes.
+    /// Says why `tasks` of a group stay unplaced; whoever asks the cell why the job waits reads it. Where different tasks of it wait for different reasons,
+    /// it is said once for each: the tasks are counted together, and the reasons joined. Cut at 255 bytes.
     pub fn pass_over(&mut self, work: &Work, tasks: usize, reason: impl Display) {
         let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
         self.passed_over.push(PassedOver { job: work.job.id, group: work.group, tasks, reason: reason.to_string() });

@@ -347,6 +347,21 @@ fn what_finds_no_room_leaves_its_quota_to_others_and_a_gang_has_it_at_once_or_no
     assert_eq!((placed(&stage), stage.runtime(seat).counters().claims_other), ([0, 2, 5], 0));
 }
 
+/// Only the last was told: that they lack room, and not that one of them could not have it for the quota.
+#[test]
+fn a_group_that_waits_for_quota_and_for_room_says_both() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 1500, &[]);
+    limit(&mut stage, 3000);
+    stage.seat(Batch::default());
+    let job = stage.submit(&JobBuilder::new("words", "batch").group("main", 4, 1000));
+    stage.advance(2_000_000);
+    assert_eq!(stage.placed(job).len(), 1);
+    let why = stage.passed_over(job, 0);
+    assert!(why.starts_with("the quota of default is short of cpu by "), "{why}");
+    assert!(why.contains("; of 1 machine 1 lacks cpu by at least 500m"), "{why}");
+}
+
 /// What the first might have had of the quota was gone for those that were asked about with it, and they were told that it is short.
 #[test]
 fn equal_jobs_that_find_no_room_are_all_told_so_and_not_that_their_quota_is_short() {

@@ -13,6 +13,7 @@ use plenum_proto::v1::{self, session_request::Ask};
 
 use super::{Notice, Output, SchedulerRuntime, send};
 use crate::in_flight::InFlight;
+use crate::notes::joined;
 use crate::plan::{Plan, PlanError};
 use crate::queue::{Place, Standing};
 use crate::scheduler::{Decision, PassedOver, Scheduler};
@@ -343,6 +344,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 
     /// Remembers why work stays unplaced. Where the scheduler gave no reason, that is said.
     fn note(&mut self, left: Left, unsent: Option<Place>, passed_over: Vec<PassedOver>, base: Revision) {
+        let passed_over = joined(passed_over);
         let said: BTreeSet<_> = passed_over.iter().map(|note| (note.job, note.group)).collect();
         let is_late = |job, group| unsent.is_some_and(|unsent| self.queue.place(job, group) >= Some(unsent));
         let unsaid = left.into_iter().filter(|(group, _)| !said.contains(group)).map(|((job, group), tasks)| {
