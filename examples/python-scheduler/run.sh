@@ -92,5 +92,14 @@ echo "allocations: $("$plenum" alloc list --all -o name | wc -l)"
 is_explained() { "$plenum" job show too-large | grep -q 'does not judge'; }
 until_true is_explained
 "$plenum" job show too-large
+
+echo "== an operator pauses the scheduler, and lets it go on"
+"$plenum" scheduler pause spread
+submit fifth
+is_kept_out() { grep -q 'claims nothing: SCHEDULER_PAUSED' "$folder/scheduler.log"; }
+until_true is_kept_out
+"$plenum" scheduler resume spread
+until_true is_complete fifth
+"$plenum" job list --filter name=fifth
 echo "== what the scheduler said"
 cat "$folder/scheduler.log"

@@ -23,6 +23,10 @@ class SessionOver(Exception):
     """The cell knows no such session any more."""
 
 
+class Paused(Exception):
+    """An operator keeps the scheduler's transactions out, until it is resumed."""
+
+
 def amounts(resources) -> list[int]:
     # Of the five that a cell may name itself, the last ones may be left out.
     custom = [*resources.custom, 0, 0, 0, 0, 0][:5]
@@ -53,6 +57,10 @@ class Scheduler:
                 if code in ("NO_SUCH_SESSION", "OTHER_INCARNATION"):
                     raise SessionOver(code) from error
                 after_micros = int(trailing.get("plenum-retry-after-micros", 0))
+                if code == "SCHEDULER_PAUSED":
+                    # That may last for days: the same would be asked, and nothing be said of what comes meanwhile.
+                    time.sleep(after_micros / 1e6)
+                    raise Paused(f"{code}: {error.details()}") from error
                 # Without an answer, or when the cell says so, it makes sense to ask again. All else is a mistake of this program.
                 if not after_micros and error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                     raise
@@ -107,20 +115,30 @@ class Scheduler:
             if slots:
                 placements.append(commit.Placement(machines=slots, tasks=group.tasks[:len(slots)], min=group.least, **about))
         if placements:
-            self.number += 1
-            outcome = self.ask(self.cell.Commit, commit.Transaction(
-                number=self.number, base_revision=base, check=commit.FIT, placements=placements, **self.session))
-            print(f"transaction {outcome.number}: {outcome.granted} of {outcome.claims} claims granted", flush=True)
-            # What was refused is wanted again in the next turn, which sees what has come between.
-            for refusal in outcome.refusals:
-                note, why = notes[refusal.job, refusal.group], commit.RefusalReason.Name(refusal.reason)
-                note.tasks += 1
-                # Of a gang, also what would have fitted is refused: as MATE, which is not the cause.
-                if refusal.kind != commit.MATE:
-                    note.reason = f"refused: {why}"
-                if refusal.kind in (commit.MISFIT, commit.PERMISSION):
-                    self.avoided[refusal.job, refusal.group, refusal.machine] = why
+            try:
+                self.claim(base, placements, notes)
+            except Paused as paused:
+                print(f"claims nothing: {paused}", flush=True)
+                for placement in placements:
+                    note = notes[placement.job, placement.group]
+                    note.tasks, note.reason = note.tasks + len(placement.tasks), str(paused)
         self.ask(self.cell.PassOver, api.PassOverRequest(passed_over=api.PassedOver(notes=notes.values()), **self.session))
+
+    def claim(self, base: int, placements: list, notes: dict):
+        """Claims, and puts what is refused into the notes."""
+        self.number += 1
+        outcome = self.ask(self.cell.Commit, commit.Transaction(
+            number=self.number, base_revision=base, check=commit.FIT, placements=placements, **self.session))
+        print(f"transaction {outcome.number}: {outcome.granted} of {outcome.claims} claims granted", flush=True)
+        # What was refused is wanted again in the next turn, which sees what has come between.
+        for refusal in outcome.refusals:
+            note, why = notes[refusal.job, refusal.group], commit.RefusalReason.Name(refusal.reason)
+            note.tasks += 1
+            # Of a gang, also what would have fitted is refused: as MATE, which is not the cause.
+            if refusal.kind != commit.MATE:
+                note.reason = f"refused: {why}"
+            if refusal.kind in (commit.MISFIT, commit.PERMISSION):
+                self.avoided[refusal.job, refusal.group, refusal.machine] = why
 
     def run(self):
         while True:
