@@ -369,7 +369,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.plan_less(now_micros, sent.claims());
         }
         let least_micros = least_micros.max(self.settings.reconnect.first_micros);
-        if sent.jobs.is_empty() {
+        if !self.can_leave_any(&sent.jobs) {
             self.rest(now_micros, least_micros);
         }
         for job in sent.jobs {

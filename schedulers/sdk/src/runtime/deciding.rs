@@ -187,8 +187,13 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.decide_not_before_micros.max(self.rests_until_micros)
     }
 
-    /// What claimed for no job came to nothing: nothing is decided for a while, longer each time in a row. Jobs are left for later one by one; this
-    /// would come again at once, for as long as anything waits.
+    /// Whether any of these jobs can be left for later: those of others can't.
+    pub(super) fn can_leave_any(&self, jobs: &BTreeSet<JobId>) -> bool {
+        jobs.iter().any(|job| self.queue.contains(*job))
+    }
+
+    /// What claimed for no job of the queue came to nothing: nothing is decided for a while, longer each time in a row. Jobs are left for later one by
+    /// one; this would come again at once, for as long as anything waits.
     pub(super) fn rest(&mut self, now_micros: i64, least_micros: i64) {
         self.fruitless = self.fruitless.saturating_add(1);
         let seed = self.settings.seed ^ self.session.0;
@@ -376,7 +381,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                     self.plan_less(now_micros, plan.claims());
                 }
                 let jobs: BTreeSet<_> = plan.claims_by_group().map(|((job, _), _)| job).collect();
-                if jobs.is_empty() {
+                if !self.can_leave_any(&jobs) {
                     self.rest(now_micros, 0);
                 }
                 let why = error.to_string();

@@ -143,7 +143,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.due |= !outcome.refusals.is_empty() || std::mem::take(&mut self.held_back);
         if outcome.outcome != TransactionOutcome::Refused {
             (self.fruitless, self.rests_until_micros) = (0, i64::MIN);
-        } else if sent.jobs.is_empty() {
+        } else if !self.can_leave_any(&sent.jobs) {
             self.rest(now_micros, 0);
         }
         for misfit in divergences(&sent.message, outcome) {

@@ -11,6 +11,7 @@ use plenum_model::{
 use super::too_large::{commits, given, welcome_of, with_work};
 use super::*;
 use crate::plan::Plan;
+use crate::view::Work;
 
 const MINUTE_MICROS: i64 = 60_000_000;
 
@@ -399,16 +400,38 @@ impl Scheduler for Clearing {
     }
 }
 
+/// Claims for a job of somebody else as many tasks as wait of its own one, and for that one nothing.
+struct Helpful;
+
+impl Scheduler for Helpful {
+    fn name(&self) -> &str {
+        "idle"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut plan, mut decision) = (Plan::incremental(), Decision::default());
+        for work in view.work() {
+            let job = Job { id: JobId { slot: 9, generation: 1 }, ..(*work.job).clone() };
+            let other = Work { job: Arc::new(job), ..work.clone() };
+            plan.claim(&other, &other.tasks, &vec![0; other.tasks.len()]);
+        }
+        decision.commit(plan);
+        decision
+    }
+}
+
 /// How many transactions it sends in a second, of which each is answered so.
-fn sent_in_a_second(answer: impl Fn(u64) -> Tell) -> usize {
-    let (mut runtime, mut outputs) = with_work(Clearing, 0);
+fn sent_in_a_second(scheduler: impl Scheduler, mut answers: impl FnMut(v1::Transaction) -> Vec<Tell>) -> usize {
+    let (mut runtime, mut outputs) = with_work(scheduler, 0);
     let mut sent = 0;
     for now in (0..1_000_000).step_by(1_000) {
-        let numbers: Vec<u64> = commits(&outputs).map(|commit| commit.number).collect();
+        let transactions: Vec<v1::Transaction> = commits(&outputs).cloned().collect();
         outputs = runtime.handle(now, Input::Tick);
-        for number in numbers {
+        for transaction in transactions {
             sent += 1;
-            outputs.extend(given(&mut runtime, now, answer(number)));
+            for answer in answers(transaction) {
+                outputs.extend(given(&mut runtime, now, answer));
+            }
         }
     }
     sent
@@ -421,11 +444,24 @@ fn who_only_stops_waits_as_long_as_the_cell_says() {
         let Tell::Error(error) = rejected(number, "SCHEDULER_PAUSED") else { panic!("an error") };
         Tell::Error(v1::RequestError { retry_after_micros: 1_000_000, ..error })
     };
-    assert_eq!(sent_in_a_second(paused), 1);
+    assert_eq!(sent_in_a_second(Clearing, |sent| vec![paused(sent.number)]), 1);
 }
 
 #[test]
 fn who_only_stops_and_has_no_success_tries_less_and_less_often() {
-    let sent = sent_in_a_second(|number| rejected(number, "LIMIT_REACHED"));
+    let sent = sent_in_a_second(Clearing, |sent| vec![rejected(sent.number, "LIMIT_REACHED")]);
     assert!((4..30).contains(&sent), "{sent}");
+}
+
+// Jobs of others are in no queue, so that they could not be left for later: the same was claimed and refused hundreds of times a second.
+#[test]
+fn who_claims_for_jobs_of_others_and_has_no_success_tries_less_and_less_often() {
+    let sent = sent_in_a_second(Helpful, |sent| vec![rejected(sent.number, "LIMIT_REACHED")]);
+    assert!((4..30).contains(&sent), "{sent} that were not executed");
+    let mut revision = 4;
+    let sent = sent_in_a_second(Helpful, |sent| {
+        revision += 1;
+        refused(sent, revision).into()
+    });
+    assert!((4..30).contains(&sent), "{sent} that were refused");
 }
