@@ -9,6 +9,9 @@ use crate::{names, v1};
 /// The one driver there is.
 const EXEC: &str = "exec";
 
+/// What names of variables begin with that the agent sets.
+const OF_THE_AGENT: &str = "PLENUM_";
+
 /// Checks a body, also against the shape that it belongs to.
 ///
 /// # Errors
@@ -43,6 +46,11 @@ fn check_group(name: &str, body: &v1::GroupBody) -> Result<(), Invalid> {
     check_command(&body.command)?;
     for (name, value) in &body.env {
         names::variable("env", name)?;
+        // An agent drops such a variable, so that no job pretends to be another one: its task would miss it without a word.
+        if name.starts_with(OF_THE_AGENT) {
+            let expected = format!("names that don't begin with {OF_THE_AGENT}, as those of the agent do");
+            return Err(Invalid::new("env", expected, quoted(name)));
+        }
         if value.contains('\0') {
             return Err(Invalid::new("env", "values without a zero byte", format_args!("one in {name}")));
         }

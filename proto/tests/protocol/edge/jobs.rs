@@ -243,6 +243,35 @@ fn variables_have_names_that_shells_know() {
     }
 }
 
+/// They were taken, kept and shown, and the agent dropped them: the task never saw them.
+#[test]
+fn variables_that_the_agent_sets_are_not_a_jobs_to_set() {
+    let set = |name: &str| {
+        let name = name.to_owned();
+        move |body: &mut v1::GroupBody| drop(body.env.insert(name, "x".into()))
+    };
+    for name in ["PLENUM_JOB", "PLENUM_", "PLENUM_OF_MY_OWN"] {
+        let expected =
+            "spec.body.groups[1].env: expected names that don't begin with PLENUM_, as those of the agent do";
+        check_body(set(name), &format!("{expected}, found {name:?}"));
+    }
+    let mut spec = valid();
+    for name in ["PLENUM", "plenum_job", "MY_PLENUM_JOB"] {
+        set(name)(&mut spec.body.as_mut().unwrap().groups[1]);
+    }
+    assert!(jobs::submit(spec).is_ok());
+}
+
+/// A log of before they were refused has them.
+#[test]
+fn a_job_of_before_that_sets_variables_of_the_agent_is_still_read() {
+    let mut spec = valid();
+    spec.body.as_mut().unwrap().groups[1].env.insert("PLENUM_JOB".into(), "another".into());
+    let body = spec.body.unwrap().encode_to_vec().into();
+    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape, body });
+    assert!(matches!(command::command(logged), Ok(Command::SubmitJob { .. })));
+}
+
 #[test]
 fn a_body_is_at_most_sixty_four_kibibytes() {
     let mut spec = valid();
