@@ -54,7 +54,7 @@ pub const CUSTOM_MAX: usize = plenum_model::CUSTOM_RESOURCES;
 pub const TRANSITIONS_MAX: usize = 65_536;
 /// Machines of one report: a rack of them, and many racks' worth.
 pub const REPORTED_MACHINES_MAX: usize = 4096;
-/// Bytes of the name and of the value of a scheduler's option.
+/// Bytes of the value of a scheduler's option. Its name has at most those of any name.
 pub const OPTION_BYTES_MAX: usize = 1024;
 /// Bytes of a digest of a policy's configuration.
 pub const CONFIGURATION_BYTES_MAX: usize = 32;

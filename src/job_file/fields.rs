@@ -5,7 +5,7 @@ use std::{
     ops::Range,
 };
 
-use plenum_proto::names;
+use plenum_proto::{bounds::OPTION_BYTES_MAX, names};
 
 use super::{
     constraint,
@@ -195,7 +195,6 @@ pub(super) fn options(node: &Node, path: &str, faults: &mut Faults) -> BTreeMap<
 
 /// The value of one option, whose whole name is `name`.
 fn option(entry: &Entry, name: &str, path: &str) -> Result<String, Fault> {
-    const VALUE_BYTES_MAX: usize = 255;
     let value = match &entry.node.value {
         Value::Text(text) => text.clone(),
         Value::Integer(integer) => integer.to_string(),
@@ -203,10 +202,10 @@ fn option(entry: &Entry, name: &str, path: &str) -> Result<String, Fault> {
         Value::Boolean(boolean) => boolean.to_string(),
         _ => return Err(entry.node.unexpected(&format!("{path}.{name}"), "a text, a number or a boolean")),
     };
-    if names::attribute("", name).is_err() || value.len() > VALUE_BYTES_MAX {
+    if names::attribute("", name).is_err() || value.len() > OPTION_BYTES_MAX {
         let what = format!(
             "`{path}.{}`: expected a name of 1 to 63 letters, digits, `-`, `_`, `.`, the first a letter or a digit, and a \
-             value of at most {VALUE_BYTES_MAX} bytes",
+             value of at most {OPTION_BYTES_MAX} bytes",
             units::shortened(name)
         );
         return Err(Fault::value(entry.name_at.clone(), what));

@@ -55,7 +55,6 @@ const RETRY_ATTEMPTS_MAX: u32 = 254;
 const RESTARTS_MAX: u32 = 1_000_000;
 const MEMORY_BYTES_MIN: i64 = 1 << 20;
 const CONSTRAINTS_MAX: usize = 64;
-const ENV_MAX: usize = 256;
 const PORTS_MAX: usize = 64;
 const DEVICES_MAX: i64 = 64;
 const SPREADS_MAX: usize = 4;
@@ -319,9 +318,6 @@ fn env(fields: &Fields<'_>, faults: &mut Faults) -> BTreeMap<String, String> {
     let path = fields.path_of("env");
     let Some(node) = fields.node("env") else { return BTreeMap::new() };
     let Some(table) = faults.note(Fields::open_any(node, &path)) else { return BTreeMap::new() };
-    if faults.note(bounded(fields, "env", table.entries().len(), ENV_MAX)).is_none() {
-        return BTreeMap::new();
-    }
     let variables = table.entries().iter().filter_map(|entry| faults.note(variable(entry, &table, &path)));
     variables.collect()
 }

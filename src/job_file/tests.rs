@@ -414,6 +414,18 @@ fn options_of_a_teams_own_scheduler_are_flattened() {
     check(&format!("{HEAD}{GROUP}[options]\na = [1]\n"), "JOB_FILE_VALUE", &["`options.a` is a list"]);
 }
 
+// Files had bounds of their own, below those of the cell: 255 bytes of an option's value, 256 variables of a group.
+#[test]
+fn a_file_takes_what_the_cell_takes() {
+    let head = HEAD.replace("batch", "gangs");
+    let with = |bytes: usize| format!("{head}{GROUP}[options]\npolicy = \"{}\"\n", "x".repeat(bytes));
+    assert_eq!(read(&with(1024)).spec.shape.unwrap().options["policy"].len(), 1024);
+    check(&with(1025), "JOB_FILE_VALUE", &["`options.policy`", "at most 1024 bytes"]);
+    let variables: Vec<String> = (0..1000).map(|number| format!("V{number} = \"\"")).collect();
+    let many = format!("{HEAD}{GROUP}env = {{ {} }}\n", variables.join(", "));
+    assert_eq!(read(&many).spec.body.unwrap().groups[0].env.len(), 1000);
+}
+
 // One of them overwrote the other without a word.
 #[test]
 fn an_option_that_is_given_twice_is_refused() {
@@ -496,10 +508,44 @@ fn names_that_no_cell_takes_are_told_with_their_line() {
     );
 }
 
+/// The schema for editors.
+fn schema() -> serde_json::Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/job-file.schema.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+// Of some numbers it named no maximum, and took what the reader refuses.
+#[test]
+fn the_schema_for_editors_has_the_same_maxima() {
+    let schema = schema();
+    let group = &schema["properties"]["group"]["additionalProperties"]["properties"];
+    let numbers = [
+        (&group["count"], "count = MOST"),
+        (&group["min"], "count = 1000000\nmin = MOST"),
+        (&group["per_machine"], "per_machine = MOST"),
+        (&group["retry"]["properties"]["attempts"], "retry = { attempts = MOST }"),
+        (&group["restart"]["properties"]["attempts"], "restart = { attempts = MOST }"),
+        (&group["spread"]["items"]["properties"]["at_most"], "spread = [{ by = \"attr.rack\", at_most = MOST }]"),
+    ];
+    for (number, line) in numbers {
+        let most = number["maximum"].as_u64().unwrap_or_else(|| panic!("no maximum for {line}"));
+        read(&format!("{HEAD}{GROUP}{}\n", line.replace("MOST", &most.to_string())));
+        check_group(&line.replace("MOST", &(most + 1).to_string()), &[]);
+    }
+    let resources = &group["resources"];
+    assert_eq!(resources["additionalProperties"]["maximum"].as_u64(), Some(plenum_model::AMOUNT_MAX));
+    let most = resources["properties"]["ports"]["maxProperties"].as_u64().unwrap();
+    let ports = |count: u64| {
+        let ports: Vec<String> = (0..count).map(|number| format!("p{number} = 0")).collect();
+        format!("{{ cpu = 1, memory = \"1MiB\", ports = {{ {} }} }}", ports.join(", "))
+    };
+    read(&format!("{HEAD}[group.main]\ncommand = [\"/bin/true\"]\nresources = {}\n", ports(most)));
+    check_resources(&ports(most + 1), &["at most 64"]);
+}
+
 #[test]
 fn the_schema_for_editors_knows_the_same_names() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/job-file.schema.json");
-    let schema: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let schema = schema();
     let names = |value: &serde_json::Value| -> Vec<String> {
         let mut names: Vec<String> = value["properties"].as_object().unwrap().keys().cloned().collect();
         names.sort();
