@@ -1,5 +1,6 @@
 //! What schedulers send.
 
+use plenum_model::Command;
 use plenum_proto::{transaction, v1};
 
 use super::cpu;
@@ -187,4 +188,18 @@ fn what_the_core_does_not_decide_yet_passes_through() {
     wire.placements[0].alternates = vec![1, 2];
     wire.placements[0].preemptions = vec![v1::Preemption { machine: 1, victim: JOB }];
     transaction::commit_decoded(&wire).unwrap();
+}
+
+/// The words of the protocol said that it was at most nothing.
+#[test]
+fn to_take_over_an_amount_of_0_is_to_name_none() {
+    let read = |amount: Option<v1::Resources>| {
+        let take_overs = vec![v1::TakeOver { victim: JOB, amount, ..v1::TakeOver::default() }];
+        let mut wire = valid();
+        wire.placements[0].extras = vec![v1::ClaimExtras { take_overs, ..v1::ClaimExtras::default() }; 3];
+        let Ok(Command::Commit(transaction, _)) = transaction::commit_decoded(&wire) else { panic!("no transaction") };
+        transaction
+    };
+    assert_eq!(read(cpu(0)), read(None));
+    assert_ne!(read(cpu(1)), read(None));
 }
