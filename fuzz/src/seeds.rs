@@ -4,6 +4,8 @@ mod files;
 mod large;
 mod session;
 
+use std::mem::discriminant;
+
 use bytes::{Bytes, BytesMut};
 use plenum_proto::{command, delta, log, pages, v1};
 use proptest::strategy::{Strategy, ValueTree};
@@ -31,7 +33,7 @@ const BYTES_MAX: usize = 1500;
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
         "delta" => [some(strategies::delta(), |delta| encoded(&delta)), vec![large::delta()]].concat(),
-        "command" => some(strategies::request(), |request| command::encode(&request)),
+        "command" => commands(),
         "decision" => some(strategies::decision(), |decision| v1::Decision::from(&decision).encode_to_vec().into()),
         "transaction" => {
             let encode = |transaction| v1::Transaction::from(&transaction).encode_to_vec().into();
@@ -56,7 +58,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "configuration" => texts(files::CONFIGURATIONS),
         "preferences" => texts(files::PREFERENCES),
         "pages" => worlds().iter().map(snapshot).collect(),
-        "batch" => worlds().iter().map(batch).collect(),
+        "batch" => batches(),
         "large" => large::messages(),
         "log" | "sealed_log" => logs(),
         "archive" => kept(),
@@ -107,6 +109,28 @@ fn some<S: Strategy>(strategy: S, encode: impl Fn(S::Value) -> Bytes) -> Vec<Vec
     inputs
 }
 
+/// Some at random, and the first of each kind that is not among these.
+fn commands() -> Vec<Vec<u8>> {
+    let kind = |input: &[u8]| {
+        let ask = v1::Command::decode(input).ok().and_then(|command| command.ask);
+        ask.map(|ask| discriminant(&ask))
+    };
+    let mut inputs = some(strategies::request(), |request| command::encode(&request));
+    let mut kinds: Vec<_> = inputs.iter().map(|input| kind(input)).collect();
+    let (strategy, mut runner) = (strategies::request(), TestRunner::deterministic());
+    // The rarest is one of some sixty.
+    for _ in 0..COUNT * 200 {
+        let tree = strategy.new_tree(&mut runner).expect("strategies of tests have values");
+        let input = command::encode(&tree.current());
+        let found = kind(&input);
+        if input.len() <= BYTES_MAX && !kinds.contains(&found) {
+            kinds.push(found);
+            inputs.push(input.to_vec());
+        }
+    }
+    inputs
+}
+
 fn encoded(delta: &plenum_model::Delta) -> Bytes {
     let mut out = BytesMut::new();
     delta::encode(delta, &mut out);
@@ -135,9 +159,25 @@ fn snapshot(world: &world::World) -> Vec<u8> {
     input
 }
 
-fn batch(world: &world::World) -> Vec<u8> {
+/// Of different histories; and as a server writes them, which says with which bounds it decided.
+fn batches() -> Vec<Vec<u8>> {
+    let worlds = worlds();
+    let bounds = v1::CoreOptions {
+        ring_changes: 1 << 20,
+        machines_max: 1 << 17,
+        retire_after_micros: 86_400_000_000,
+        lost_millis_a_minute: 100,
+        shapes_spare: Some(64),
+        finished_jobs_max: Some(0),
+        ..v1::CoreOptions::default()
+    };
+    let bare = worlds.iter().map(|world| batch(world, None));
+    bare.chain(worlds.iter().take(2).map(|world| batch(world, Some(bounds)))).collect()
+}
+
+fn batch(world: &world::World, bounds: Option<v1::CoreOptions>) -> Vec<u8> {
     let mut out = BytesMut::new();
-    log::begin_batch(&mut out, world.cell.time(), None);
+    log::begin_batch(&mut out, world.cell.time(), bounds);
     let culprit = v1::Culprit { revision: 1, session: 1, number: 3, amount: 5, ..v1::Culprit::default() };
     let refusal = v1::Refusal { kind: 1, culprits: vec![culprit], ..v1::Refusal::default() };
     let outcome = v1::Outcome { session: 2, number: 9, revision: 2, refusals: vec![refusal], ..v1::Outcome::default() };
@@ -237,7 +277,7 @@ fn history() -> Vec<Vec<u8>> {
     let mut inputs = vec![row(&[1; 14], &[8, 1]), row(&[2, 0, 0, 0, 0, 0, 0, 0, 9], &[8, 7, 16, 9])];
     for world in worlds().iter().take(4) {
         // A block of one batch, as `records.rs` of the history has it.
-        let (batch, last) = (batch(world), world.deltas.len().min(6));
+        let (batch, last) = (batch(world, None), world.deltas.len().min(6));
         let mut record = vec![8, 1, 16, u8::try_from(last).unwrap_or(1), 24, 5, 34];
         prost::encode_length_delimiter(batch.len(), &mut record).expect("a vector takes what is written");
         record.extend_from_slice(&batch);

@@ -55,7 +55,7 @@ pub const TARGETS: &[Target] = &[
         name: "batch",
         about: "batches of the log, read twice: by hand and by generated code",
         run: wire::batch,
-        briefly: 4000,
+        briefly: 1500,
     },
     Target {
         name: "large",

@@ -1,12 +1,15 @@
 //! The corpus, and some thousand changes of it, in every run of the tests; and canaries that show what a find is.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use plenum_fuzz::coverage::__sanitizer_cov_8bit_counters_init;
 use plenum_fuzz::runner::{self, Find};
-use plenum_fuzz::targets::{TARGETS, Target};
+use plenum_fuzz::targets::{TARGETS, Target, named};
 use plenum_fuzz::weigh::Counting;
+use plenum_proto::fields::fields;
+use plenum_server::publish::LoggedBatch;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -25,6 +28,31 @@ fn every_input_of_the_corpus_does_no_harm_and_some_of_each_target_are_read() {
         }
         assert!(read > 1, "{} reads {read} of its corpus", target.name);
     }
+}
+
+/// Eight kinds of 23 were in it, and the others were hardly ever read.
+#[test]
+fn whatever_can_be_asked_is_asked_by_the_corpus_of_commands() {
+    let protocol = include_str!("../../proto/plenum/v1/log.proto");
+    let (_, asks) = protocol.split_once("oneof ask {\n").unwrap();
+    let (asks, _) = asks.split_once('}').unwrap();
+    let number = |line: &str| line.strip_suffix(';')?.rsplit_once("= ")?.1.parse::<u64>().ok();
+    let asks: BTreeSet<u64> = asks.lines().filter_map(number).collect();
+    let target = named("command").unwrap();
+    let mut found = BTreeSet::new();
+    for input in inputs(target).iter().filter(|input| (target.run)(input)) {
+        found.extend(fields(input).flatten().map(|field| field.number));
+    }
+    let missing: Vec<_> = asks.difference(&found).collect();
+    assert!(asks.len() > 20 && missing.is_empty(), "no input has one of the fields {missing:?} of `Command`");
+}
+
+/// None did, as batches of servers do.
+#[test]
+fn batches_of_the_corpus_say_with_which_bounds_they_were_decided() {
+    let batches = inputs(named("batch").unwrap()).into_iter().filter_map(|input| LoggedBatch::parse(input.into()).ok());
+    let have_bounds: Vec<bool> = batches.map(|batch| batch.core_options().is_some()).collect();
+    assert!(have_bounds.contains(&true) && have_bounds.contains(&false), "{have_bounds:?}");
 }
 
 #[test]

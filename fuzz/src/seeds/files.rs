@@ -6,6 +6,7 @@ use plenum_agent::isolation::Isolation;
 use plenum_agent::process::ProcessIdentity;
 use plenum_model::{AllocationId, JobId};
 use plenum_proto::{pages, v1};
+use plenum_server::FILE_VERSION;
 use prost::Message;
 use serde_json::json;
 
@@ -45,7 +46,8 @@ pub(super) fn backups() -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut records = vec![manifest];
         records.extend(all_pages);
         records.push((END, Vec::new()));
-        all.push(sealed(&records));
+        // Files of the first version are read for ever.
+        all.push(sealed(if number == 0 { 1 } else { FILE_VERSION }, &records));
         if number == 3 {
             // One page less than was announced; one twice; the end in the middle; another beginning; no end.
             let changes: [fn(&mut Vec<Record>); 5] = [
@@ -58,20 +60,20 @@ pub(super) fn backups() -> Vec<(Vec<u8>, Vec<u8>)> {
             for change in changes {
                 let mut changed = records.clone();
                 change(&mut changed);
-                all.push(sealed(&changed));
+                all.push(sealed(FILE_VERSION, &changed));
             }
         }
     }
     // Of a cell without anything; of nothing at all; with a kind of record that is none.
     let empty = (MANIFEST, v1::BackupManifest::default().encode_to_vec());
-    all.push(sealed(&[empty.clone(), (END, Vec::new())]));
-    all.push(sealed(&[]));
-    all.push(sealed(&[empty, (9, b"of a later version".to_vec()), (END, Vec::new())]));
+    all.push(sealed(FILE_VERSION, &[empty.clone(), (END, Vec::new())]));
+    all.push(sealed(FILE_VERSION, &[]));
+    all.push(sealed(FILE_VERSION, &[empty, (9, b"of a later version".to_vec()), (END, Vec::new())]));
     all
 }
 
-fn sealed(records: &[Record]) -> (Vec<u8>, Vec<u8>) {
-    let mut whole = b"PLENUMBK\x01\0\0\0\0\0\0\0".to_vec();
+fn sealed(version: u32, records: &[Record]) -> (Vec<u8>, Vec<u8>) {
+    let mut whole = [&b"PLENUMBK"[..], &version.to_le_bytes(), &[0; 4]].concat();
     let mut bare = Vec::new();
     for (kind, content) in records {
         whole.push(*kind);

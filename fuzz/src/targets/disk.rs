@@ -183,7 +183,8 @@ pub(super) fn backup(input: &[u8]) -> bool {
 
 /// A row of records, each a byte for its kind and one for its length, sealed as `cellstate/server/src/backup/file.rs` says.
 pub(super) fn sealed_backup(input: &[u8]) -> bool {
-    let mut bytes = b"PLENUMBK\x01\0\0\0\0\0\0\0".to_vec();
+    // As the server writes it: magic, version, zeros.
+    let mut bytes = [&b"PLENUMBK"[..], &plenum_server::FILE_VERSION.to_le_bytes(), &[0; 4]].concat();
     let mut rest = input;
     while let [kind, length, tail @ ..] = rest {
         let (content, tail) = tail.split_at(tail.len().min(usize::from(*length)));

@@ -2,8 +2,11 @@
 
 use bytes::{Bytes, BytesMut};
 use plenum_model::{Cell, Command, Decision, Delta};
+use plenum_proto::fields::fields;
+use plenum_proto::sections::Sections;
 use plenum_proto::{
-    codec, command as commands, delta as deltas, jobs, log, machines, pages as images, transaction as commits, v1,
+    codec, command as commands, delta as deltas, jobs, log, machines, outcome as outcomes, pages as images,
+    transaction as commits, v1,
 };
 use plenum_server::publish::LoggedBatch;
 use prost::Message;
@@ -44,6 +47,10 @@ pub(super) fn command(input: &[u8]) -> bool {
 pub(super) fn decision(input: &[u8]) -> bool {
     let Ok(Ok(decision)) = v1::Decision::decode(input).map(Decision::try_from) else { return false };
     let again = v1::Decision::from(&decision).encode_to_vec();
+    // The log gets what is written by hand.
+    let mut logged = BytesMut::new();
+    outcomes::encode(&decision, &mut logged);
+    assert_eq!(logged[..], again[..], "{decision:?} is not written as generated code writes it");
     let again = v1::Decision::decode(&*again).expect("what was encoded is read");
     assert_eq!(Decision::try_from(again).expect("what was valid is valid"), decision);
     true
@@ -127,6 +134,7 @@ fn survives_the_log(command: Command) {
 }
 
 pub(super) fn batch(input: &[u8]) -> bool {
+    const CORE_OPTIONS: u64 = 4;
     let Ok(batch) = LoggedBatch::parse(owned(input)) else {
         let _ = log::decode_batch(owned(input));
         return false;
@@ -139,6 +147,79 @@ pub(super) fn batch(input: &[u8]) -> bool {
         let revision = plenum_model::Revision(entry.revision);
         assert_eq!(batch.delta(revision).unwrap_or_default(), entry.delta);
         assert_eq!(batch.asked(revision).unwrap_or_default(), entry.asked);
+        assert_eq!(batch.decided(revision).unwrap_or_default(), entry.decided);
+        check_outcome(batch.outcome(revision), &entry.decided);
+    }
+    // Of several bounds generated code makes one, and by hand the last ones count: nobody writes more than one.
+    let bounds = batch.core_options();
+    if fields(input).flatten().filter(|field| field.number == CORE_OPTIONS).count() <= 1 {
+        assert_eq!(bounds.unwrap_or_default(), generated.core_options.unwrap_or_default());
+    }
+    let sections = some_sections(input.len());
+    let cut = batch.deltas(sections);
+    assert_eq!(cut.len(), generated.entries.len());
+    for (cut, entry) in cut.iter().zip(&generated.entries) {
+        check_cut(sections, cut, &entry.delta);
     }
     true
+}
+
+/// What was found by hand in a decision is the outcome that generated code finds there. Of several answers the latter takes the last one, and
+/// by hand it is the first: nobody writes more than one.
+fn check_outcome(found: Option<Bytes>, decided: &Bytes) {
+    let Ok(decision) = v1::Decision::decode(decided.clone()) else { return };
+    if fields(decided).any(|field| field.is_err()) || fields(decided).count() > 1 {
+        return;
+    }
+    let found = found.map(|outcome| v1::Outcome::decode(outcome).expect("it is read within its decision"));
+    let expected = match decision.answer {
+        Some(v1::decision::Answer::Outcome(outcome)) => Some(outcome),
+        _ => None,
+    };
+    assert_eq!(found, expected);
+}
+
+/// What watchers ask for, by a number: all, what a mirror has, or one section with what it brings along.
+fn some_sections(number: usize) -> Sections {
+    let one = |section: v1::Section| Sections::from_wire(&[section.into()]).expect("it is known");
+    match number % 8 {
+        0 => Sections::ALL,
+        1 => Sections::MIRROR,
+        2 => one(v1::Section::Machines),
+        3 => one(v1::Section::Allocations),
+        4 => one(v1::Section::Sessions),
+        5 => one(v1::Section::Quotas),
+        6 => one(v1::Section::Bodies),
+        _ => one(v1::Section::Outcomes),
+    }
+}
+
+/// Generated code reads of what was cut what it reads of the whole, but for the sections that were not asked for.
+fn check_cut(sections: Sections, cut: &Bytes, whole: &Bytes) {
+    let Ok(mut kept) = v1::Delta::decode(whole.clone()) else { return };
+    // What generated code skips as a group, or reads behind one, is not cut as it should be: nobody writes any.
+    if fields(whole).any(|field| field.is_err()) {
+        return;
+    }
+    if !sections.has(v1::Section::Machines) {
+        kept.machines.clear();
+    }
+    if !sections.has(v1::Section::Jobs) {
+        kept = v1::Delta { jobs: Vec::new(), tasks: Vec::new(), ..kept };
+    }
+    if !sections.has(v1::Section::Allocations) {
+        kept = v1::Delta { grants: Vec::new(), moves: None, ends: None, ..kept };
+        let (holds, partitions, unknown_tasks, paused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        kept = v1::Delta { holds, partitions, unknown_tasks, paused, ..kept };
+    }
+    if !sections.has(v1::Section::Sessions) {
+        kept.sessions.clear();
+    }
+    if !sections.has(v1::Section::Quotas) {
+        kept.quotas.clear();
+    }
+    if !sections.has(v1::Section::Bodies) {
+        kept.bodies.clear();
+    }
+    assert_eq!(v1::Delta::decode(cut.clone()).expect("what is left is a delta"), kept, "{sections:?}");
 }
