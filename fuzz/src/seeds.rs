@@ -41,6 +41,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         }
         "job" => jobs(),
         "agent" => agents(),
+        "arriving" => session::bodies(),
         "session_request" => session::requests(),
         "session_responses" => session::responses(),
         "assignments" => session::assignments(),

@@ -28,6 +28,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "job", about: "submitted jobs", run: wire::job, briefly: 4000 },
     Target { name: "agent", about: "registrations and reports of agents", run: wire::agent, briefly: 4000 },
     Target {
+        name: "arriving",
+        about: "bodies of requests in pieces, whose messages the server counts",
+        run: stream::arriving,
+        briefly: 4000,
+    },
+    Target {
         name: "session_request",
         about: "messages of a session, as the server takes them",
         run: stream::session_request,

@@ -24,6 +24,23 @@ pub(super) fn requests() -> Vec<Vec<u8>> {
     inputs
 }
 
+/// Bodies of requests, each behind how many bytes of it come at a time: of one message, of several, of nothing, and cut where no message ends.
+pub(super) fn bodies() -> Vec<Vec<u8>> {
+    let message = |content: &[u8]| {
+        let length = u32::try_from(content.len()).expect("it is short").to_be_bytes();
+        [&[0_u8][..], &length, content].concat()
+    };
+    let behind = |piece: u8, body: &[u8]| [&[piece][..], body].concat();
+    let (one, empty) = (message(b"a message of its own"), message(b""));
+    let several = [one.clone(), empty.clone(), message(&[7; 300]), one.clone()].concat();
+    let mut inputs = vec![behind(255, &one), behind(3, &empty), behind(0, b"")];
+    inputs.extend([1, 4, 5, 6, 255].map(|piece| behind(piece, &several)));
+    // In the last message, and in its head.
+    inputs.extend([3, one.len() - 2].map(|missing| behind(7, &several[..several.len() - missing])));
+    inputs.push(behind(2, b"\0\xff\xff\xff\xff, which nobody sends"));
+    inputs
+}
+
 pub(super) fn responses() -> Vec<Vec<u8>> {
     let worlds = worlds();
     let mut inputs: Vec<Vec<u8>> = worlds.iter().take(4).map(|world| row(&from_the_beginning(world))).collect();

@@ -29,6 +29,21 @@ pub(super) fn session_request(input: &[u8]) -> bool {
     plenum_server::probe::session_request(&Bytes::copy_from_slice(input))
 }
 
+/// The body of a request, of which as many bytes come at a time as its first byte says: its messages end where they end, however it is cut.
+pub(super) fn arriving(input: &[u8]) -> bool {
+    let Some((piece, body)) = input.split_first() else { return false };
+    // A byte about compression, four with a length, and so many bytes.
+    let (mut rest, mut last) = (body, 0);
+    while let [_, a, b, c, d, behind @ ..] = rest {
+        let length = u32::from_be_bytes([*a, *b, *c, *d]) as usize;
+        let Some(next) = behind.get(length..) else { break };
+        (rest, last) = (next, 5 + length);
+    }
+    let pieces = body.chunks(usize::from(*piece).max(1));
+    assert_eq!(plenum_server::probe::messages(pieces), (last, rest.len()));
+    last > 0
+}
+
 /// Looks on.
 struct Idle;
 

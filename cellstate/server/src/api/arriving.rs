@@ -130,16 +130,16 @@ pub(super) fn counted(arriving: &Arc<Arriving>, body: Body) -> (Body, Unanswered
 
 /// Where messages end.
 #[derive(Debug, Default)]
-struct Messages {
+pub(super) struct Messages {
     /// Of the message that is arriving.
     head: [u8; HEAD_BYTES],
-    arrived: usize,
+    pub(super) arrived: usize,
     /// Bytes of the last one that has arrived.
-    last: usize,
+    pub(super) last: usize,
 }
 
 impl Messages {
-    fn walk(&mut self, mut data: &[u8]) {
+    pub(super) fn walk(&mut self, mut data: &[u8]) {
         while !data.is_empty() {
             let whole = self.whole();
             let taken = data.len().min(whole - self.arrived);

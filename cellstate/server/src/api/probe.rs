@@ -4,6 +4,7 @@ use bytes::Bytes;
 use plenum_proto::{sections::Sections, transaction, v1};
 use prost::Message;
 
+use super::arriving::Messages;
 use super::listing::Filter;
 use super::session::{Ask, Request};
 
@@ -25,6 +26,15 @@ pub fn session_request(message: &Bytes) -> bool {
         Some(Ask::PassedOver(notes)) => !notes.encode_to_vec().is_empty(),
         Some(Ask::Pulse(pulse)) => pulse.busy_micros <= pulse.over_micros,
     }
+}
+
+/// Finds where the messages of a request end whose bytes arrive in pieces: how many bytes the last whole one has, and how many are there of the one
+/// behind it, both with their heads.
+#[must_use]
+pub fn messages<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (usize, usize) {
+    let mut messages = Messages::default();
+    pieces.for_each(|piece| messages.walk(piece));
+    (messages.last, messages.arrived)
 }
 
 /// Reads the filter of a listing with the fields of some listing; whether it is one.
