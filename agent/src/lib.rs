@@ -5,6 +5,7 @@
 
 pub mod assignments;
 pub mod cgroup;
+mod clock;
 pub mod directories;
 pub mod driver;
 mod durable;

@@ -6,6 +6,7 @@ mod clean;
 mod left;
 mod recover;
 mod start;
+mod turn;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -107,6 +108,7 @@ pub struct ExecDriver {
     unmarked: Arc<Unmarked>,
     /// True while starts may be made.
     gate: Option<watch::Receiver<bool>>,
+    permission: turn::Permission,
     recording: Arc<clean::Recording>,
     ended_since_cleaning: usize,
     cleaned_at: Instant,
@@ -153,6 +155,7 @@ impl ExecDriver {
             marks: Arc::new(Semaphore::new(MARKS_AT_ONCE_MAX)),
             unmarked: Arc::default(),
             gate: None,
+            permission: turn::Permission::default(),
             recording: Arc::default(),
             ended_since_cleaning: 0,
             cleaned_at: Instant::now(),
@@ -174,6 +177,12 @@ impl ExecDriver {
     /// at once.
     pub(crate) fn start_through(&mut self, gate: watch::Receiver<bool>) {
         self.gate = Some(gate);
+    }
+
+    /// Makes no start when that time has come, by [`since_boot`](crate::clock::since_boot), nor while `until` has none. What was asked for and is not
+    /// made by then waits. Before the first call there is no such time.
+    pub(crate) fn start_until(&mut self, until: watch::Receiver<Option<Duration>>) {
+        self.permission = turn::Permission::until(until);
     }
 
     /// Comes back when all that was forgotten is marked, so that the next agent doesn't find it.
@@ -218,6 +227,7 @@ impl ExecDriver {
             recording: Arc::clone(&self.recording),
             unmarked: Arc::clone(&self.unmarked),
             gate: self.gate.clone(),
+            permission: self.permission.clone(),
         };
         drop(tokio::spawn(start::live(start, shared, self.events.clone(), stopped)));
         self.starts.insert(allocation, Handle { stop });

@@ -22,7 +22,9 @@ use tokio::{
 use super::{
     Asked, ExecOptions, Unmarked,
     clean::{Recording, record},
-    recover, void_record,
+    recover,
+    turn::{Permission, Turn},
+    void_record,
 };
 use plenum_model::AllocationId;
 
@@ -61,6 +63,7 @@ pub(super) enum Start {
 }
 
 /// What the starts of one driver share.
+#[derive(Clone)]
 pub(super) struct Shared {
     pub(super) options: Arc<ExecOptions>,
     /// Taken while a start is prepared.
@@ -69,6 +72,8 @@ pub(super) struct Shared {
     pub(super) unmarked: Arc<Unmarked>,
     /// See [`ExecDriver::start_through`](super::ExecDriver::start_through).
     pub(super) gate: Option<watch::Receiver<bool>>,
+    /// See [`ExecDriver::start_until`](super::ExecDriver::start_until).
+    pub(super) permission: Permission,
 }
 
 /// A start that another process of ours made.
@@ -97,7 +102,7 @@ pub(super) async fn live(
     events: mpsc::Sender<DriverEvent>,
     mut stop: watch::Receiver<Asked>,
 ) {
-    let Shared { options, slots, recording, unmarked, gate } = shared;
+    let options = Arc::clone(&shared.options);
     let (allocation, restart) = match &start {
         Start::New { task, .. } => (task.allocation, task.restart),
         Start::Adopted(adopted) => (adopted.spec.task.allocation, adopted.spec.task.restart),
@@ -120,19 +125,7 @@ pub(super) async fn live(
             patiently(None, allocation, move || void(&options, allocation, restart)).await
         }
         Start::New { task, .. } => {
-            let (options, stop) = (Arc::clone(&options), stop.clone());
-            let task = Arc::new(*task);
-            opened(gate).await;
-            let work = move || {
-                // Told to stop while it waited for its turn.
-                let is_void = *stop.borrow() > Asked::Run;
-                if is_void {
-                    void(&options, allocation, restart)
-                } else {
-                    prepare(&options, &task, &recording, &unmarked, is_known)
-                }
-            };
-            let prepared = patiently(Some(&slots), allocation, work).await;
+            let prepared = make(*task, is_known, shared, stop.clone()).await;
             if matches!(prepared, Prepared::Watched(_)) {
                 let _ = events.send(DriverEvent::Recorded { allocation, restart }).await;
             }
@@ -158,7 +151,22 @@ pub(super) async fn live(
     let _ = events.send(DriverEvent::Gone { allocation, restart }).await;
 }
 
-/// Comes back when a start may be made.
+/// Makes a new start when it is its turn, unless it is told to end before.
+async fn make(task: TaskSpec, is_known: bool, shared: Shared, stop: watch::Receiver<Asked>) -> Prepared {
+    opened(shared.gate.clone()).await;
+    let allocation = task.allocation;
+    let (slots, permission) = (Arc::clone(&shared.slots), shared.permission.clone());
+    let turn = Turn { slots, permission, stop: stop.clone() };
+    let (shared, task) = (Arc::new(shared), Arc::new(task));
+    let work = move || {
+        // Told to stop while it waited for its turn.
+        let is_void = *stop.borrow() > Asked::Run;
+        if is_void { void(&shared.options, task.allocation, task.restart) } else { prepare(&shared, &task, is_known) }
+    };
+    patiently(Some(turn), allocation, work).await
+}
+
+/// Comes back when the next agent would know of which cell a start is.
 async fn opened(gate: Option<watch::Receiver<bool>>) {
     let Some(mut gate) = gate else { return };
     let is_open = gate.wait_for(|is_open| *is_open).await.is_ok();
@@ -168,17 +176,17 @@ async fn opened(gate: Option<watch::Receiver<bool>>) {
     }
 }
 
-/// What `work` finds, as soon as it can be found out where the task stands. It has a thread and one of the `slots` while it looks and works,
-/// and neither while it waits: what can't be looked at for long, or hangs in the kernel, must not keep others from being started.
+/// What `work` finds, as soon as it can be found out where the task stands. It has a thread, and a slot where it has to take its `turn`, while it looks
+/// and works, and neither while it waits: what can't be looked at for long, or hangs in the kernel, must not keep others from being started.
 async fn patiently(
-    slots: Option<&Semaphore>,
+    mut turn: Option<Turn>,
     allocation: AllocationId,
     work: impl Fn() -> io::Result<Prepared> + Clone + Send + 'static,
 ) -> Prepared {
     let (mut told, mut pause) = (false, LOOKED_AGAIN_AFTER);
     loop {
-        let slot = match slots {
-            Some(slots) => slots.acquire().await.ok(),
+        let slot = match &mut turn {
+            Some(turn) => turn.taken().await,
             None => None,
         };
         match blocking(work.clone()).await {
@@ -209,14 +217,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// Writes the record of what is to be started, and starts a shim for it, unless an earlier agent did.
 ///
 /// # Errors
-/// When that can't be found out, or something is left still of what had begun.
-fn prepare(
-    options: &ExecOptions,
-    task: &TaskSpec,
-    recording: &Recording,
-    unmarked: &Unmarked,
-    is_known: bool,
-) -> io::Result<Prepared> {
+/// When that can't be found out, something is left still of what had begun, or it may not be made now.
+fn prepare(shared: &Shared, task: &TaskSpec, is_known: bool) -> io::Result<Prepared> {
+    let Shared { options, recording, unmarked, permission, .. } = shared;
     let directory = options.directory.allocation(task.allocation);
     let spec = ShimSpec {
         boot_id: boot_id().to_owned(),
@@ -233,6 +236,8 @@ fn prepare(
         recover::Trace::Vanished => return recover::lost_track(&directory, &spec, None).map(Prepared::Ended),
         recover::Trace::None => {}
     }
+    // To look may have taken long.
+    permission.check()?;
     if unmarked.borrow().contains(&task.allocation) {
         // A mark that came after this start would hide it from the next agent.
         let what = "an earlier end of it is still being marked";
@@ -240,7 +245,12 @@ fn prepare(
     }
     // It may have ended here before, in an earlier life of the cell, without ever having run: what begins now has not.
     drop(std::fs::remove_file(directory.ended()));
-    let spawned = record(&directory, &spec, recording).and_then(|()| spawn_shim(options, &directory));
+    let recorded = record(&directory, &spec, recording);
+    if recorded.is_ok() {
+        // So may that. What is written down and was never made, the next agent may make, and a stop makes void.
+        permission.check()?;
+    }
+    let spawned = recorded.and_then(|()| spawn_shim(options, &directory));
     match spawned {
         Ok((shim, child)) => Ok(Prepared::Watched(Box::new(Watched { spec, shim, child: Some(child) }))),
         Err(error) => not_watched(options, &spec, &error, is_known),

@@ -377,6 +377,15 @@ impl AgentReconciler {
         self.held.iter().map(|(&allocation, held)| (allocation, held.status()))
     }
 
+    /// Until when starts may be made, should nothing be heard before; `None`: not now. Also for those that were ordered
+    /// before and wait at the driver: meanwhile their tasks may have been placed elsewhere.
+    #[must_use]
+    pub fn starts_until_ms(&self) -> Option<u64> {
+        let is_alone = self.fence.is_empty() || planted::is(Bug::StartsBesideTheFenced);
+        let without_lease = planted::is(Bug::StartsWithoutLease).then_some(u64::MAX);
+        without_lease.or_else(|| self.standing.current_until_ms()).filter(|_| is_alone && !self.leaving)
+    }
+
     fn recover(&mut self, now_millis: u64, recovered: Recovered) {
         let Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces, policy, booted } =
             recovered;
@@ -459,8 +468,7 @@ impl AgentReconciler {
     }
 
     fn may_start(&self, now_millis: u64) -> bool {
-        let is_alone = self.fence.is_empty() || planted::is(Bug::StartsBesideTheFenced);
-        !self.leaving && is_alone && (self.standing.is_current(now_millis) || planted::is(Bug::StartsWithoutLease))
+        self.starts_until_ms().is_some_and(|until_ms| now_millis < until_ms)
     }
 
     /// Why the machine shall get no new tasks.

@@ -50,9 +50,12 @@ struct UnderWay {
 }
 
 impl Standing {
-    /// The lease holds, and what is wanted is known.
-    pub(super) fn is_current(&self, now_ms: u64) -> bool {
-        matches!(self, Self::Present(presence) if presence.synced && !presence.is_over(now_ms))
+    /// Until when the lease holds, where what is wanted is known.
+    pub(super) fn current_until_ms(&self) -> Option<u64> {
+        match self {
+            Self::Present(presence) if presence.synced => Some(presence.over_at_ms()),
+            _ => None,
+        }
     }
 
     pub(super) fn is_synced(&self) -> bool {
@@ -72,8 +75,8 @@ impl Standing {
 }
 
 impl Presence {
-    fn is_over(&self, now_ms: u64) -> bool {
-        now_ms >= self.renewed_at_ms.saturating_add(self.lease_ms)
+    fn over_at_ms(&self) -> u64 {
+        self.renewed_at_ms.saturating_add(self.lease_ms)
     }
 }
 
@@ -222,7 +225,7 @@ impl AgentReconciler {
 
     /// Registers, or follows, where it is time to.
     pub(super) fn advance_standing(&mut self, now_ms: u64, outputs: &mut Vec<Output>) {
-        if matches!(&self.standing, Standing::Present(presence) if presence.is_over(now_ms)) {
+        if matches!(&self.standing, Standing::Present(presence) if presence.over_at_ms() <= now_ms) {
             // What runs goes on; the cell decides on it when we are back.
             self.leases_lost += 1;
             self.standing = Standing::Away { register_at_ms: now_ms, failures: 0 };
@@ -290,7 +293,7 @@ impl AgentReconciler {
             Standing::Away { register_at_ms, .. } => [Some(*register_at_ms), None, None, None],
             Standing::Registering { .. } => [None; 4],
             Standing::Present(presence) => [
-                Some(presence.renewed_at_ms.saturating_add(presence.lease_ms)),
+                Some(presence.over_at_ms()),
                 presence.follow_at_ms,
                 Some(self.report.last_sent_at_ms.saturating_add(presence.renew_ms)),
                 Some(self.report.not_before_ms),

@@ -4,6 +4,7 @@
 
 mod fitness;
 mod lives;
+mod permission;
 
 use std::collections::BTreeMap;
 

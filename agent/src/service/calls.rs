@@ -19,8 +19,9 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use super::{AgentError, Clock};
+use super::AgentError;
 use crate::{
+    clock::since_boot,
     isolation::Isolation,
     machine::Machine,
     reconciler::{Input, Registration, Status},
@@ -156,7 +157,7 @@ impl Calls {
         let named = machine.resources.iter().map(|(name, &value)| (name.clone(), amount(value))).collect();
         let machine = Some(registered_machine(machine, inventory));
         let instance = self.instance.clone();
-        let asked_micros = u64::try_from(Clock::since_boot().as_micros()).unwrap_or(u64::MAX);
+        let asked_micros = u64::try_from(since_boot().as_micros()).unwrap_or(u64::MAX);
         let request = v1::RegisterRequest { machine, revision, incarnation, instance, named, asked_micros };
         let (mut client, arrivals) = (self.client.clone(), self.arrivals.clone());
         let server = self.connector.endpoint.uri().to_string();

@@ -17,14 +17,14 @@ use std::{
     fs::{self, TryLockError},
     io,
     path::{Path, PathBuf},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use plenum_proto::v1;
 use serde::{Deserialize, Serialize};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::sleep_until,
 };
 
@@ -38,6 +38,7 @@ use self::{
 pub use self::{left::end_tasks_left, options::Options, surroundings::Surroundings};
 use crate::{
     assignments,
+    clock::Clock,
     directories::AgentDirectory,
     driver::{Driver, DriverEvent},
     durable,
@@ -212,6 +213,8 @@ struct Agent {
     clock: Clock,
     reconciler: AgentReconciler,
     driver: ExecDriver,
+    /// Until when the driver may make what it was told to start, as [`AgentReconciler::starts_until_ms`] says.
+    starts_until: watch::Sender<Option<Duration>>,
     events: mpsc::Receiver<DriverEvent>,
     calls: Calls,
     arrivals: mpsc::Receiver<Arrival>,
@@ -257,6 +260,8 @@ impl Agent {
         let memory = Memory::at(remembered_file(&directory));
         // Of what is started in a cell, the next agent must know which cell that is.
         driver.start_through(memory.gate());
+        let (starts_until, until) = watch::channel(None);
+        driver.start_until(until);
         let (arrival_sender, arrivals) = mpsc::channel(QUEUE_MAX);
         drop(tokio::spawn(fitness::watch(directory.clone(), arrival_sender.clone())));
         if surroundings.hindrance.is_some() {
@@ -275,6 +280,7 @@ impl Agent {
             clock,
             reconciler: AgentReconciler::new(settings, remembered.incarnation, remembered.revision),
             driver,
+            starts_until,
             events,
             log_uploads: LogUploads::new(directory.clone(), calls.connector(), calls.client()),
             directory,
@@ -440,7 +446,11 @@ impl Agent {
     }
 
     fn handle(&mut self, input: Input) {
-        for output in self.reconciler.handle(self.clock.now_ms(), input) {
+        let outputs = self.reconciler.handle(self.clock.now_ms(), input);
+        // Before anything else: what is told to end here must find nothing begun beside it.
+        let until = self.reconciler.starts_until_ms().map(|at_ms| self.clock.at(at_ms));
+        self.starts_until.send_if_modified(|told| std::mem::replace(told, until) != until);
+        for output in outputs {
             match output {
                 Output::Start(task) => {
                     tracing::debug!(allocation = %task.allocation, restart = task.restart, "starting");
@@ -505,37 +515,6 @@ impl Agent {
         } else {
             tracing::info!("what was to end is gone: this machine takes tasks");
         }
-    }
-}
-
-/// Milliseconds since 1970 as they were at the start, and monotonic from there. Time that the machine sleeps counts: leases
-/// run out meanwhile.
-#[derive(Clone, Copy)]
-struct Clock {
-    base: Duration,
-    base_unix_ms: u64,
-}
-
-impl Clock {
-    fn start() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { base: Self::since_boot(), base_unix_ms: u64::try_from(since.as_millis()).unwrap_or(0) }
-    }
-
-    /// By a clock that is never set, and doesn't stand still while the machine sleeps.
-    fn since_boot() -> Duration {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-        Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
-    }
-
-    fn now_ms(&self) -> u64 {
-        let elapsed = Self::since_boot().saturating_sub(self.base);
-        self.base_unix_ms + u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX / 2)
-    }
-
-    fn until(&self, at_ms: u64) -> Duration {
-        Duration::from_millis(at_ms.saturating_sub(self.now_ms()))
     }
 }
 
