@@ -331,7 +331,7 @@ impl AgentReconciler {
             Input::Driver(event) => self.driver_event(now_millis, event),
             Input::Tick => {}
             Input::Fitness(unfit) => self.heed(unfit),
-            Input::Leave => self.leaving = true,
+            Input::Leave => self.leave(now_millis),
             Input::Shutdown => self.shut_down(),
         }
         self.advance(now_millis, &mut outputs);

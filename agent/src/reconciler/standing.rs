@@ -40,6 +40,8 @@ pub(super) struct Report {
     failures: u32,
     /// What the cell has heard of this machine's fitness.
     heard: Option<Unfit>,
+    /// One failed that said that the agent leaves.
+    farewell_failed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -47,6 +49,12 @@ struct UnderWay {
     sent_at_ms: u64,
     unfit: Option<Unfit>,
     transitions: Vec<(AllocationId, Status)>,
+}
+
+impl UnderWay {
+    fn is_farewell(&self) -> bool {
+        self.unfit == Some(Unfit::AgentLeaves)
+    }
 }
 
 impl Standing {
@@ -91,10 +99,16 @@ impl AgentReconciler {
     #[must_use]
     pub fn has_left(&self) -> bool {
         // It may have heard that from the agent before, while what this one said first is under way.
-        let leaves = |one: &UnderWay| one.unfit == Some(Unfit::AgentLeaves);
-        let is_last = self.report.under_way.as_ref().is_none_or(leaves);
+        let is_last = self.report.under_way.as_ref().is_none_or(UnderWay::is_farewell);
         let is_heard = self.report.heard == Some(Unfit::AgentLeaves) && is_last;
-        !matches!(self.standing, Standing::Present(_)) || is_heard || self.report.failures > 0
+        !matches!(self.standing, Standing::Present(_)) || is_heard || self.report.farewell_failed
+    }
+
+    /// Says so at once, whatever failed before: who leaves has no time to wait, and the cell may answer again.
+    pub(super) fn leave(&mut self, now_ms: u64) {
+        self.leaving = true;
+        self.report.failures = 0;
+        self.report.not_before_ms = now_ms;
     }
 
     pub(super) fn registered(&mut self, now_ms: u64, registration: &Registration, outputs: &mut Vec<Output>) {
@@ -216,10 +230,13 @@ impl AgentReconciler {
     }
 
     pub(super) fn report_failed(&mut self, now_ms: u64, number: u64) {
-        if number == self.report.number && self.report.under_way.take().is_some() {
+        if number == self.report.number
+            && let Some(under_way) = self.report.under_way.take()
+        {
             let failures = self.report.failures;
             self.report.not_before_ms = now_ms + self.backoff_ms(failures);
             self.report.failures = failures.saturating_add(1);
+            self.report.farewell_failed |= under_way.is_farewell();
         }
     }
 

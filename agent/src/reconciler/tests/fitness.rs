@@ -97,6 +97,38 @@ fn who_leaves_does_not_wait_for_a_cell_that_does_not_answer() {
     assert!(story.agent.has_left());
 }
 
+// The server had been down for a moment, and the agent waited to try again: it left without a word, and tasks went on being placed on its machine.
+#[test]
+fn who_leaves_says_so_at_once_whatever_failed_before() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    let (number, _) = said(&mut story);
+    story.input(Input::ReportFailed { number });
+    story.input(Input::Leave);
+    let (number, unfit) = said(&mut story);
+    assert_eq!((unfit, story.agent.has_left()), (Some(Unfit::AgentLeaves), false));
+    answer(&mut story, number);
+    assert!(story.agent.has_left());
+}
+
+// That an earlier word came to nothing says nothing of the last one, which was not yet said.
+#[test]
+fn who_leaves_says_so_also_after_what_was_under_way_has_failed() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    let (number, _) = said(&mut story);
+    story.input(Input::Leave);
+    story.input(Input::ReportFailed { number });
+    assert!(!story.agent.has_left() && story.sent.is_empty(), "it is tried again in a moment");
+    story.pass_ms(Settings::default().retry_ms_min, false);
+    let (number, unfit) = said(&mut story);
+    assert_eq!(unfit, Some(Unfit::AgentLeaves));
+    story.input(Input::ReportFailed { number });
+    assert!(story.agent.has_left());
+}
+
 /// Each of them failed within milliseconds, and its room was free for the next one.
 #[test]
 fn a_machine_that_sets_no_task_up_takes_none_for_a_while() {
