@@ -4,10 +4,14 @@
 //! group that comes `after` another one finds its files, however long that one ran.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -54,9 +58,36 @@ fn remove_earlier_starts(directory: &AllocationDirectory, restart: u32) {
     }
 }
 
-/// Removes the oldest ended allocations beyond those that are kept, and directories of jobs without any.
-pub(super) fn clean(options: &ExecOptions, recording: &Recording) {
-    let unused = unused_jobs(options);
+/// What was asked to be cleaned, and has not begun: many tasks may end while what one of them left is being removed.
+#[derive(Debug, Default)]
+pub(super) struct Cleaning {
+    waits: AtomicBool,
+    /// Directories of jobs, too.
+    jobs: AtomicBool,
+}
+
+impl Cleaning {
+    /// True: who asks has to bring it to [`clean`]. Otherwise somebody is about to.
+    pub(super) fn ask(&self, jobs: bool) -> bool {
+        // In this order, as it begins in the other one: what is asked after that is brought anew.
+        if jobs {
+            self.jobs.store(true, Ordering::SeqCst);
+        }
+        !self.waits.swap(true, Ordering::SeqCst)
+    }
+
+    /// It begins. True: with directories of jobs.
+    pub(super) fn begin(&self) -> bool {
+        self.waits.store(false, Ordering::SeqCst);
+        self.jobs.swap(false, Ordering::SeqCst)
+    }
+}
+
+/// Removes the oldest ended allocations beyond those that are kept; and where it looks at `jobs`, directories of such
+/// without any. That looks at all that there were within a day, however few have ended since the last time.
+pub(super) fn clean(options: &ExecOptions, recording: &Recording, jobs: bool) {
+    let unused = if jobs { unused_jobs(options) } else { Vec::new() };
+    remove_ended(options);
     remove_jobs(&options.directory, unused, recording);
 }
 
@@ -83,10 +114,26 @@ fn removed(agent: &AgentDirectory, name: &str) -> PathBuf {
     agent.jobs().join(format!("{REMOVED_PREFIX}{name}"))
 }
 
-/// Removes the allocations, and says which directories of jobs none of the others is of.
-fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
+fn remove_ended(options: &ExecOptions) {
     let mut ended = Vec::new();
-    let mut in_use: Vec<OsString> = Vec::new();
+    for allocation in recover::allocations(&options.directory).unwrap_or_default() {
+        let directory = options.directory.allocation(allocation);
+        if let Ok(when) = fs::metadata(directory.ended()).and_then(|metadata| metadata.modified()) {
+            // As a rule they are gone since it was forgotten; the agent may have died over that.
+            let _ = remove_tree(&directory.task());
+            ended.push((when, allocation));
+        }
+    }
+    ended.sort();
+    let excess = ended.len().saturating_sub(options.ended_kept_max);
+    for (_, allocation) in ended.into_iter().take(excess) {
+        remove_allocation(&options.directory.allocation(allocation));
+    }
+}
+
+/// The directories of jobs of which no allocation is here.
+fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
+    let mut in_use = BTreeSet::<OsString>::new();
     let listed = recover::allocations(&options.directory);
     let mut all_known = listed.is_ok() || !options.directory.allocations().exists();
     for allocation in listed.unwrap_or_default() {
@@ -100,16 +147,6 @@ fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
                 all_known = false;
             }
         }
-        if let Ok(when) = fs::metadata(directory.ended()).and_then(|metadata| metadata.modified()) {
-            // As a rule they are gone since it was forgotten; the agent may have died over that.
-            let _ = remove_tree(&directory.task());
-            ended.push((when, allocation));
-        }
-    }
-    ended.sort();
-    let excess = ended.len().saturating_sub(options.ended_kept_max);
-    for (_, allocation) in ended.into_iter().take(excess) {
-        remove_allocation(&options.directory.allocation(allocation));
     }
     if !all_known {
         return Vec::new();
@@ -216,12 +253,12 @@ mod tests {
         let train = stage.record(1);
         stage.make_old();
         fs::write(train.ended(), "").unwrap();
-        clean(&stage.options, &stage.recording);
+        clean(&stage.options, &stage.recording, true);
         assert!(!train.root().exists(), "it is kept no longer");
-        clean(&stage.options, &stage.recording);
+        clean(&stage.options, &stage.recording, true);
         assert!(stage.job().join("model").exists());
         stage.make_old();
-        clean(&stage.options, &stage.recording);
+        clean(&stage.options, &stage.recording, true);
         assert!(!stage.job().exists());
         assert_eq!(fs::read_dir(stage.options.directory.jobs()).unwrap().count(), 0);
     }
@@ -262,8 +299,36 @@ mod tests {
             fs::create_dir_all(directory.task().join("inside")).unwrap();
         }
         fs::write(over.ended(), "").unwrap();
-        clean(&stage.options, &stage.recording);
+        clean(&stage.options, &stage.recording, true);
         assert!(over.root().exists() && !over.task().exists() && running.task().join("inside").exists());
+    }
+
+    // Each time that some tasks had ended, the agent looked at the directories of all jobs of a day, and starts waited meanwhile.
+    #[test]
+    fn jobs_are_looked_at_only_where_that_is_asked_for() {
+        let stage = Stage::set();
+        let over = stage.record(1);
+        fs::write(over.ended(), "").unwrap();
+        let half_removed = stage.options.directory.jobs().join(".removed-job-3-1-v1");
+        fs::create_dir_all(&half_removed).unwrap();
+        clean(&stage.options, &stage.recording, false);
+        assert!(!over.root().exists(), "it is kept no longer");
+        stage.make_old();
+        clean(&stage.options, &stage.recording, false);
+        assert!(half_removed.exists() && stage.job().exists());
+        clean(&stage.options, &stage.recording, true);
+        assert!(!half_removed.exists() && !stage.job().exists());
+    }
+
+    // Behind one that took long as many waited as had been asked for, and each did the same again.
+    #[test]
+    fn what_is_asked_for_while_it_waits_is_done_once() {
+        let cleaning = Cleaning::default();
+        assert!(cleaning.ask(false));
+        assert!(!cleaning.ask(true) && !cleaning.ask(false), "the first one brings it");
+        assert!(cleaning.begin(), "with jobs, as one of them has asked");
+        assert!(cleaning.ask(false), "after it began there may be more to do");
+        assert!(!cleaning.begin());
     }
 
     #[test]
@@ -272,7 +337,7 @@ mod tests {
         let running = stage.record(1);
         stage.make_old();
         fs::write(running.spec(), "unreadable").unwrap();
-        clean(&stage.options, &stage.recording);
+        clean(&stage.options, &stage.recording, true);
         assert!(stage.job().join("model").exists());
     }
 
@@ -291,7 +356,7 @@ mod tests {
         let stage = Stage::set();
         let half_removed = stage.options.directory.jobs().join(".removed-job-3-1-v1");
         fs::create_dir_all(half_removed.join("inside")).unwrap();
-        clean(&stage.options, &stage.recording);
+        clean(&stage.options, &stage.recording, true);
         assert!(!half_removed.exists());
     }
 }

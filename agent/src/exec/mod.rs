@@ -42,7 +42,7 @@ const REMOVALS_AT_ONCE_MAX: usize = 2;
 /// Ends that are marked at once. On a disk that answers one takes no time, and on one that does not, more would only
 /// hold more threads.
 const MARKS_AT_ONCE_MAX: usize = 1;
-/// After an end, the directory is cleaned if it wasn't for this long; sooner after many.
+/// After an end, the directory is cleaned if it wasn't for this long; sooner after many, but for directories of jobs.
 const CLEANED_EVERY: Duration = Duration::from_secs(3600);
 
 /// How a shim is started: a program that calls [`crate::shim::main`] with the arguments that follow `arguments`.
@@ -110,7 +110,9 @@ pub struct ExecDriver {
     gate: Option<watch::Receiver<bool>>,
     permission: turn::Permission,
     recording: Arc<clean::Recording>,
+    cleaning: Arc<clean::Cleaning>,
     ended_since_cleaning: usize,
+    /// Directories of jobs, too.
     cleaned_at: Instant,
 }
 
@@ -157,6 +159,7 @@ impl ExecDriver {
             gate: None,
             permission: turn::Permission::default(),
             recording: Arc::default(),
+            cleaning: Arc::default(),
             ended_since_cleaning: 0,
             cleaned_at: Instant::now(),
         })
@@ -206,15 +209,20 @@ impl ExecDriver {
     pub fn discard_all(&mut self) {
         self.discard_ended();
         clean::discard_jobs(&self.options.directory);
-        self.clean();
+        self.clean(true);
     }
 
     /// Frees what is kept no longer, on another thread.
-    fn clean(&mut self) {
+    fn clean(&mut self, jobs: bool) {
         self.ended_since_cleaning = 0;
-        self.cleaned_at = Instant::now();
-        let (options, recording) = (Arc::clone(&self.options), Arc::clone(&self.recording));
-        in_background(&self.removals, move || clean::clean(&options, &recording));
+        if jobs {
+            self.cleaned_at = Instant::now();
+        }
+        if self.cleaning.ask(jobs) {
+            let (options, recording) = (Arc::clone(&self.options), Arc::clone(&self.recording));
+            let cleaning = Arc::clone(&self.cleaning);
+            in_background(&self.removals, move || clean::clean(&options, &recording, cleaning.begin()));
+        }
     }
 
     fn watch_start(&mut self, allocation: AllocationId, start: start::Start) {
@@ -253,7 +261,7 @@ impl Driver for ExecDriver {
             all.push(recovered);
         }
         // An agent that is started seldom and ends little would free nothing otherwise.
-        self.clean();
+        self.clean(true);
         Ok(all)
     }
 
@@ -284,8 +292,9 @@ impl Driver for ExecDriver {
         in_background(&self.removals, move || drop(remove_tree(&directory.task())));
         self.ended_since_cleaning += 1;
         let many = self.ended_since_cleaning > self.options.ended_kept_max / 8;
-        if many || self.cleaned_at.elapsed() >= CLEANED_EVERY {
-            self.clean();
+        let jobs = self.cleaned_at.elapsed() >= CLEANED_EVERY;
+        if many || jobs {
+            self.clean(jobs);
         }
     }
 }
