@@ -25,6 +25,7 @@ use nix::{
     sys::{
         prctl,
         signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
     },
     unistd::setsid,
 };
@@ -137,6 +138,9 @@ fn run_task(spec: &ShimSpec, directory: &AllocationDirectory, signals: &SigSet) 
         }
     };
     let command = command::Command::of(spec, directory)?;
+    // Before anything runs: without it nothing could be watched.
+    let signals = SignalFd::with_flags(signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .map_err(|error| setup(format!("a descriptor to watch the task by: {}", error.desc())))?;
     spec.isolation.unshare_for_child().map_err(setup)?;
     let started = command::launch(&command, spec.isolation, entries)?;
     Ok(supervise::supervise(started, spec, directory, signals))

@@ -11,8 +11,8 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        signal::{SigSet, Signal, kill},
-        signalfd::{SfdFlags, SignalFd},
+        signal::{Signal, kill},
+        signalfd::SignalFd,
     },
     unistd::Pid,
 };
@@ -63,12 +63,9 @@ struct Supervisor<'a> {
     kill_again_after: Duration,
 }
 
-/// Comes back when the command ended and nothing that it left runs any more.
-pub(super) fn supervise(started: Started, spec: &ShimSpec, directory: &AllocationDirectory, signals: &SigSet) -> Exit {
-    let Ok(signals) = SignalFd::with_flags(signals, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC) else {
-        // Without it nothing can be watched; with us, the task dies.
-        return Exit::failed(Failure::new(FailureKind::Setup, "no descriptor left to watch the task"), unix_ms());
-    };
+/// Comes back when the command ended and nothing that it left runs any more. It may run already: nothing that fails from
+/// here on is a failure to set it up. `signals` are those that the shim blocks.
+pub(super) fn supervise(started: Started, spec: &ShimSpec, directory: &AllocationDirectory, signals: SignalFd) -> Exit {
     // Files of no bytes would be made without end.
     let limit = spec.log_file_bytes_max.max(1);
     let mut supervisor = Supervisor {
