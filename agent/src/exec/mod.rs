@@ -4,15 +4,15 @@
 
 mod clean;
 mod left;
+mod marks;
 mod recover;
 mod start;
 mod turn;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     ffi::OsString,
-    fs::{self, File},
-    io,
+    fs, io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,7 +24,7 @@ use plenum_model::AllocationId;
 
 use crate::{
     cgroup::AgentCgroup,
-    directories::{AgentDirectory, AllocationDirectory},
+    directories::AgentDirectory,
     driver::{Driver, DriverEvent, Recovered, TaskSpec},
     isolation::{Isolation, Probed},
     open_files,
@@ -105,7 +105,7 @@ pub struct ExecDriver {
     slots: Arc<Semaphore>,
     removals: Arc<Semaphore>,
     marks: Arc<Semaphore>,
-    unmarked: Arc<Unmarked>,
+    forgotten: Arc<marks::Marks>,
     /// True while starts may be made.
     gate: Option<watch::Receiver<bool>>,
     permission: turn::Permission,
@@ -155,7 +155,7 @@ impl ExecDriver {
             slots: Arc::new(Semaphore::new(STARTS_AT_ONCE_MAX)),
             removals: Arc::new(Semaphore::new(REMOVALS_AT_ONCE_MAX)),
             marks: Arc::new(Semaphore::new(MARKS_AT_ONCE_MAX)),
-            unmarked: Arc::default(),
+            forgotten: Arc::default(),
             gate: None,
             permission: turn::Permission::default(),
             recording: Arc::default(),
@@ -190,7 +190,7 @@ impl ExecDriver {
 
     /// Comes back when all that was forgotten is marked, so that the next agent doesn't find it.
     pub(crate) async fn marked(&self) {
-        drop(self.unmarked.subscribe().wait_for(BTreeSet::is_empty).await);
+        self.forgotten.made().await;
     }
 
     /// Removes what is kept of ended allocations.
@@ -199,7 +199,7 @@ impl ExecDriver {
             .inspect_err(|error| tracing::warn!(%error, "can't list what is kept of ended allocations"));
         for allocation in listed.unwrap_or_default() {
             let directory = self.options.directory.allocation(allocation);
-            if directory.ended().exists() || self.unmarked.borrow().contains(&allocation) {
+            if directory.ended().exists() || self.forgotten.lacks(allocation) {
                 clean::remove_allocation(&directory);
             }
         }
@@ -220,8 +220,12 @@ impl ExecDriver {
         }
         if self.cleaning.ask(jobs) {
             let (options, recording) = (Arc::clone(&self.options), Arc::clone(&self.recording));
-            let cleaning = Arc::clone(&self.cleaning);
-            in_background(&self.removals, move || clean::clean(&options, &recording, cleaning.begin()));
+            let (cleaning, forgotten) = (Arc::clone(&self.cleaning), Arc::clone(&self.forgotten));
+            in_background(&self.removals, move || {
+                let jobs = cleaning.begin();
+                forgotten.try_again(&options.directory);
+                clean::clean(&options, &recording, jobs);
+            });
         }
     }
 
@@ -233,7 +237,7 @@ impl ExecDriver {
             options: Arc::clone(&self.options),
             slots: Arc::clone(&self.slots),
             recording: Arc::clone(&self.recording),
-            unmarked: Arc::clone(&self.unmarked),
+            forgotten: Arc::clone(&self.forgotten),
             gate: self.gate.clone(),
             permission: self.permission.clone(),
         };
@@ -284,9 +288,9 @@ impl Driver for ExecDriver {
         let directory = self.options.directory.allocation(allocation);
         // Aside: who waited here for a disk that does not answer would lose its lease, and its tasks would run
         // elsewhere, too.
-        if self.unmarked.send_if_modified(|all| all.insert(allocation)) {
-            let (directory, unmarked) = (directory.clone(), Arc::clone(&self.unmarked));
-            in_background(&self.marks, move || mark(&directory, allocation, &unmarked));
+        if self.forgotten.forget(allocation) {
+            let (directory, forgotten) = (directory.clone(), Arc::clone(&self.forgotten));
+            in_background(&self.marks, move || forgotten.mark(&directory, allocation));
         }
         // Its output is kept for readers, its files are not: the cell may give their room away.
         in_background(&self.removals, move || drop(remove_tree(&directory.task())));
@@ -297,20 +301,6 @@ impl Driver for ExecDriver {
             self.clean(jobs);
         }
     }
-}
-
-/// What was forgotten and is not marked yet.
-type Unmarked = watch::Sender<BTreeSet<AllocationId>>;
-
-/// Marks an allocation as forgotten, where something of it is kept.
-fn mark(directory: &AllocationDirectory, allocation: AllocationId, unmarked: &Unmarked) {
-    if directory.root().exists()
-        && let Err(error) = File::create(directory.ended())
-    {
-        // Recovery will report it once more, which does no harm.
-        tracing::warn!(%allocation, %error, "can't mark an ended allocation");
-    }
-    unmarked.send_if_modified(|all| all.remove(&allocation));
 }
 
 /// Does it on another thread, when it is its turn: starts and receipts don't wait for it. What an agent does not come to, the next one removes.

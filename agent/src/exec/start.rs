@@ -20,8 +20,9 @@ use tokio::{
 };
 
 use super::{
-    Asked, ExecOptions, Unmarked,
+    Asked, ExecOptions,
     clean::{Recording, record},
+    marks::Marks,
     recover,
     turn::{Permission, Turn},
     void_record,
@@ -69,7 +70,7 @@ pub(super) struct Shared {
     /// Taken while a start is prepared.
     pub(super) slots: Arc<Semaphore>,
     pub(super) recording: Arc<Recording>,
-    pub(super) unmarked: Arc<Unmarked>,
+    pub(super) forgotten: Arc<Marks>,
     /// See [`ExecDriver::start_through`](super::ExecDriver::start_through).
     pub(super) gate: Option<watch::Receiver<bool>>,
     /// See [`ExecDriver::start_until`](super::ExecDriver::start_until).
@@ -219,7 +220,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// # Errors
 /// When that can't be found out, something is left still of what had begun, or it may not be made now.
 fn prepare(shared: &Shared, task: &TaskSpec, is_known: bool) -> io::Result<Prepared> {
-    let Shared { options, recording, unmarked, permission, .. } = shared;
+    let Shared { options, recording, forgotten, permission, .. } = shared;
     let directory = options.directory.allocation(task.allocation);
     let spec = ShimSpec {
         boot_id: boot_id().to_owned(),
@@ -238,12 +239,13 @@ fn prepare(shared: &Shared, task: &TaskSpec, is_known: bool) -> io::Result<Prepa
     }
     // To look may have taken long.
     permission.check()?;
-    if unmarked.borrow().contains(&task.allocation) {
+    if forgotten.is_under_way(task.allocation) {
         // A mark that came after this start would hide it from the next agent.
         let what = "an earlier end of it is still being marked";
         return Err(io::Error::new(io::ErrorKind::WouldBlock, what));
     }
     // It may have ended here before, in an earlier life of the cell, without ever having run: what begins now has not.
+    forgotten.begins_anew(task.allocation);
     drop(std::fs::remove_file(directory.ended()));
     let recorded = record(&directory, &spec, recording);
     if recorded.is_ok() {
@@ -585,6 +587,36 @@ mod tests {
         assert!(durable::write_once(&directory.record(0), &gone).unwrap());
         assert_eq!(told().kind, FailureKind::LostTrack);
         assert!(directory.exit(0).exists(), "the next agent comes to the same end");
+    }
+
+    // An end of it had been forgotten and could not be marked. Marked later, it would be hidden from the next agent.
+    #[test]
+    fn a_start_is_not_marked_for_an_end_before_it() {
+        let place = tempfile::tempdir().unwrap();
+        let options = ExecOptions {
+            shim: ShimProgram { program: "/no/such/shim".into(), arguments: Vec::new() },
+            ..options_at(place.path())
+        };
+        let task = exec::shim_spec(AllocationId { slot: 1, generation: 1 }, place.path().join("job")).task;
+        let (agent, directory) = (options.directory.clone(), options.directory.allocation(task.allocation));
+        let forgotten = Arc::new(Marks::default());
+        // It can't be made where a folder is.
+        fs::create_dir_all(directory.ended()).unwrap();
+        assert!(forgotten.forget(task.allocation));
+        forgotten.mark(&directory, task.allocation);
+        fs::remove_dir(directory.ended()).unwrap();
+        let shared = Shared {
+            options: Arc::new(options),
+            slots: Arc::new(Semaphore::new(1)),
+            recording: Arc::default(),
+            forgotten: Arc::clone(&forgotten),
+            gate: None,
+            permission: Permission::default(),
+        };
+        assert!(matches!(prepare(&shared, &task, false).unwrap(), Prepared::Ended(_)), "its shim is none");
+        assert!(directory.spec().exists());
+        forgotten.try_again(&agent);
+        assert!(!directory.ended().exists());
     }
 
     // On a full disk a start that an earlier agent's shim could still take was told as ended.

@@ -135,7 +135,7 @@ mod tests {
                 options: Arc::new(options),
                 slots: Arc::clone(&slots),
                 recording: Arc::default(),
-                unmarked: Arc::default(),
+                forgotten: Arc::default(),
                 gate: None,
                 permission: Permission::until(until),
             };

@@ -1,0 +1,124 @@
+//! Marking what was forgotten, so that the next agent does not find it: aside, as a disk that does not answer must not keep an agent from its lease, and
+//! again where it failed. It does not know why something was forgotten.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use plenum_model::AllocationId;
+use tokio::sync::watch;
+
+use crate::directories::{AgentDirectory, AllocationDirectory};
+
+/// What was forgotten and is not marked.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    /// It waits for that, or is being marked.
+    under_way: watch::Sender<BTreeSet<AllocationId>>,
+    /// It could not be, such as for want of room: until then it would be kept for ever. Held while one of them is marked, so that what begins anew is not.
+    failed: Mutex<BTreeSet<AllocationId>>,
+}
+
+impl Marks {
+    /// Takes up what is forgotten. True: who calls it has to bring it to [`mark`](Self::mark).
+    pub(super) fn forget(&self, allocation: AllocationId) -> bool {
+        self.under_way.send_if_modified(|all| all.insert(allocation))
+    }
+
+    /// Marks what was forgotten, where something of it is kept. Waits for the disk.
+    pub(super) fn mark(&self, directory: &AllocationDirectory, allocation: AllocationId) {
+        if let Err(error) = mark(directory) {
+            // Recovery would report it once more, which does no harm.
+            tracing::warn!(%allocation, %error, "can't mark an ended allocation: it is tried again later");
+            self.failed().insert(allocation);
+        }
+        self.under_way.send_if_modified(|all| all.remove(&allocation));
+    }
+
+    /// Tries again what has failed. Waits for the disk.
+    pub(super) fn try_again(&self, agent: &AgentDirectory) {
+        let all = self.failed().clone();
+        for allocation in all {
+            let mut failed = self.failed();
+            if failed.contains(&allocation) && mark(&agent.allocation(allocation)).is_ok() {
+                failed.remove(&allocation);
+            }
+        }
+    }
+
+    /// It is started anew: a mark that failed before shall not be made any more.
+    pub(super) fn begins_anew(&self, allocation: AllocationId) {
+        self.failed().remove(&allocation);
+    }
+
+    /// A mark of it may be made at any time.
+    pub(super) fn is_under_way(&self, allocation: AllocationId) -> bool {
+        self.under_way.borrow().contains(&allocation)
+    }
+
+    /// It was forgotten, and shows no mark of that.
+    pub(super) fn lacks(&self, allocation: AllocationId) -> bool {
+        self.is_under_way(allocation) || self.failed().contains(&allocation)
+    }
+
+    /// Comes back when all is marked that can be.
+    pub(super) async fn made(&self) {
+        drop(self.under_way.subscribe().wait_for(BTreeSet::is_empty).await);
+    }
+
+    fn failed(&self) -> MutexGuard<'_, BTreeSet<AllocationId>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn mark(directory: &AllocationDirectory) -> io::Result<()> {
+    if directory.root().exists() {
+        File::create(directory.ended())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+
+    use super::*;
+
+    const ALLOCATION: AllocationId = AllocationId { slot: 1, generation: 1 };
+
+    /// An allocation that was forgotten and could not be marked: where the mark is to be, is a folder.
+    fn failed(agent: &AgentDirectory) -> Marks {
+        let (marks, directory) = (Marks::default(), agent.allocation(ALLOCATION));
+        fs::create_dir_all(directory.ended()).unwrap();
+        assert!(marks.forget(ALLOCATION) && !marks.forget(ALLOCATION) && marks.is_under_way(ALLOCATION));
+        marks.mark(&directory, ALLOCATION);
+        assert!(!marks.is_under_way(ALLOCATION) && marks.lacks(ALLOCATION));
+        fs::remove_dir(directory.ended()).unwrap();
+        marks
+    }
+
+    // On a disk that was full just then its output was kept, beyond all others, until the agent was started again.
+    #[test]
+    fn what_could_not_be_marked_is_marked_later() {
+        let place = tempfile::tempdir().unwrap();
+        let agent = AgentDirectory::new(place.path().to_owned());
+        let marks = failed(&agent);
+        marks.try_again(&agent);
+        assert!(agent.allocation(ALLOCATION).ended().is_file() && !marks.lacks(ALLOCATION));
+    }
+
+    // The next agent would not find it, and not know that it runs.
+    #[test]
+    fn what_began_anew_is_not_marked_for_its_end_before() {
+        let place = tempfile::tempdir().unwrap();
+        let agent = AgentDirectory::new(place.path().to_owned());
+        let marks = failed(&agent);
+        marks.begins_anew(ALLOCATION);
+        marks.try_again(&agent);
+        assert!(!agent.allocation(ALLOCATION).ended().exists());
+    }
+}
