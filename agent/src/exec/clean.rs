@@ -124,11 +124,19 @@ fn remove_ended(options: &ExecOptions) {
             ended.push((when, allocation));
         }
     }
-    ended.sort();
+    // Only now: what ended while others were looked at is not of a time to come.
+    let now = SystemTime::now();
+    ended.sort_by_key(|&(when, allocation)| (age_rank(when, now), allocation));
     let excess = ended.len().saturating_sub(options.ended_kept_max);
     for (_, allocation) in ended.into_iter().take(excess) {
         remove_allocation(&options.directory.allocation(allocation));
     }
+}
+
+/// Orders what ended, the oldest first. What is marked with a time that is still to come ended before the clock was set back, and so
+/// before all that ended since: those would go first otherwise, as soon as they are there.
+fn age_rank(when: SystemTime, now: SystemTime) -> (bool, SystemTime) {
+    (when <= now, when)
 }
 
 /// The directories of jobs of which no allocation is here.
@@ -301,6 +309,26 @@ mod tests {
         fs::write(over.ended(), "").unwrap();
         clean(&stage.options, &stage.recording, true);
         assert!(over.root().exists() && !over.task().exists() && running.task().join("inside").exists());
+    }
+
+    // The clock of a machine was an hour ahead and was set right. Until that hour had passed the output of each task was removed as soon as it had ended,
+    // and what had ended before was kept.
+    #[test]
+    fn what_ended_before_the_clock_was_set_back_goes_first() {
+        let mut stage = Stage::set();
+        stage.options.ended_kept_max = 2;
+        let ended = [(1, 3600), (2, 7200), (3, -60), (4, -30)].map(|(slot, ahead_s)| {
+            let directory = stage.record(slot);
+            let by = Duration::from_secs(i64::unsigned_abs(ahead_s));
+            let when = if ahead_s > 0 { SystemTime::now() + by } else { SystemTime::now() - by };
+            fs::File::create(directory.ended()).unwrap().set_modified(when).unwrap();
+            directory
+        });
+        clean(&stage.options, &stage.recording, false);
+        assert_eq!(ended.each_ref().map(|directory| directory.root().exists()), [false, false, true, true]);
+        stage.options.ended_kept_max = 1;
+        clean(&stage.options, &stage.recording, false);
+        assert_eq!(ended.map(|directory| directory.root().exists()), [false, false, false, true]);
     }
 
     // Each time that some tasks had ended, the agent looked at the directories of all jobs of a day, and starts waited meanwhile.
