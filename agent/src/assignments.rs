@@ -139,6 +139,13 @@ fn environment(
     variables
 }
 
+/// The variable in which a task finds the positions of its devices of this kind. Kinds that differ only in `-`, `_`, `.`
+/// and the size of letters share it, so that a task could not tell them apart: no machine may offer two of these.
+#[must_use]
+pub fn devices_variable(kind: &str) -> String {
+    variable("DEVICES", kind)
+}
+
 /// `PLENUM_<WHAT>_<NAME>`: large letters, digits, and `_` for everything else.
 fn variable(what: &str, name: &str) -> String {
     let letters =

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, path::PathBuf, sync::Arc, time::Duration};
 
+use plenum_agent::assignments::devices_variable;
 use plenum_model::{AMOUNT_MAX, CUSTOM_RESOURCES, Device};
 use plenum_proto::{
     bounds::{self, DEVICES_MAX, NAME_BYTES_MAX, TEXT_BYTES_MAX},
@@ -127,8 +128,25 @@ impl AgentFile {
             Some((kind, Devices { model, .. })) => {
                 wrong(format!("devices.{kind}.model has {} bytes; expected at most {NAME_BYTES_MAX}", model.len()))
             }
-            None => Ok(()),
+            None => self.check_variables(),
         }
+    }
+
+    /// Tasks find their devices in variables by kind.
+    fn check_variables(&self) -> Result<(), Failure> {
+        let mut kinds = BTreeMap::new();
+        for kind in self.devices.keys() {
+            let variable = devices_variable(kind);
+            if let Some(other) = kinds.get(&variable) {
+                let what = format!(
+                    "devices {other:?} and {kind:?} would both be in {variable} of a task; expected kinds that differ in more than '-', '_', \
+                     '.' and the size of letters"
+                );
+                return Err(Failure::new("CONFIG", what));
+            }
+            kinds.insert(variable, kind);
+        }
+        Ok(())
     }
 
     /// The devices, each whole.
@@ -234,6 +252,21 @@ mod tests {
         let devices = parse::<AgentFile>(&kinds).unwrap().each_device().unwrap_err();
         assert!(devices.message.contains("320 in all; expected at most 256"), "{devices}");
         assert!(parse::<AgentFile>("attributes.rack = \"r1\"\n[devices.gpu]\ncount = 1\n").unwrap().check().is_ok());
+    }
+
+    // A task that had one device of each found the positions of both in one variable, and took those of the other kind for its own.
+    #[test]
+    fn kinds_of_devices_that_tasks_could_not_tell_apart_are_refused() {
+        let of = |kinds: [&str; 2]| {
+            let text: String = kinds.map(|kind| format!("[devices.{kind:?}]\ncount = 1\n")).concat();
+            parse::<AgentFile>(&text).unwrap().check()
+        };
+        for kinds in [["gpu.a", "gpu_a"], ["gpu-a", "gpu_a"], ["GPU", "gpu"]] {
+            let failure = of(kinds).unwrap_err();
+            let told = format!("devices {:?} and {:?} would both be in PLENUM_DEVICES_GPU", kinds[0], kinds[1]);
+            assert!(failure.code == "CONFIG" && failure.message.contains(&told), "{failure}");
+        }
+        assert!(of(["gpu.a", "gpu.b"]).is_ok() && of(["gpu", "gpu1"]).is_ok());
     }
 
     // It was taken up to 255 bytes, of which the cell takes 63.
