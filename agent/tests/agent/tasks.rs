@@ -1,6 +1,9 @@
 //! Single tasks: how they start, end, and what they see.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use plenum_agent::driver::{DriverEvent, FailureKind, Found, TaskSpec};
 use plenum_model::AllocationId;
@@ -198,6 +201,58 @@ async fn who_left_the_group_of_its_command_is_not_waited_for() {
     }
 }
 
+// Its end is told to a parent that has left the group and lives on: the task would keep its room for the whole time.
+#[tokio::test]
+async fn the_end_of_who_was_asked_is_seen_also_where_its_parent_has_left_the_group() {
+    for mut bench in [Bench::isolated(), Bench::bare()] {
+        // The inner one is asked with its command, and ends when that is gone. Its parent, who has left, says when.
+        let mut task = bench.shell(
+            r#"( (trap "until test -e gone; do sleep 0.05; done; exit 0" TERM; : > trapped; while :; do sleep 0.05; done) &
+            exec setsid sh -c "until test -e trapped; do sleep 0.05; done; echo ready
+                while kill -0 $$ 2> /dev/null; do sleep 0.05; done; : > gone; while :; do sleep 0.05; done") &
+            sleep 601; echo never"#,
+        );
+        task.kill_timeout_ms = 600_000;
+        let allocation = until_ready(&mut bench, task).await;
+        bench.stop(allocation);
+        let exit = bench.ended().await;
+        assert_eq!((exit.signal, exit.stop_requested), (Some(15), true));
+        let directory = allocation_directory(bench.directory.path(), allocation);
+        assert!(directory.join("task/gone").exists(), "it was waited for");
+    }
+}
+
+// The kernel keeps one of each signal: where the task's own comes first, that is all that its first process hears of the stop.
+#[tokio::test]
+async fn a_stop_that_meets_a_signal_of_the_task_itself_ends_it() {
+    let mut bench = Bench::isolated();
+    if !crate::bench::shim().probe().isolation.pid {
+        return;
+    }
+    let mut task = bench.shell(
+        "test $$ = 2 || exit 9; echo ready; until test -e go; do sleep 0.05; done; kill -TERM 1; echo sent; sleep 600; echo never",
+    );
+    task.kill_timeout_ms = 600_000;
+    let allocation = until_ready(&mut bench, task).await;
+    let directory = allocation_directory(bench.directory.path(), allocation);
+    let shim = shim_of(&directory);
+    let first = child_of(shim);
+    let send = |signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(first), signal).unwrap();
+    send(nix::sys::signal::Signal::SIGSTOP);
+    until(|| state_and_parent(first).is_some_and(|(state, _)| state == 'T')).await;
+    std::fs::write(directory.join("task/go"), "").unwrap();
+    wait_for_output(&bench, allocation, "ready\nsent\n").await;
+    let waits = || state_and_parent(shim).is_some_and(|(state, _)| state == 'S');
+    until(waits).await;
+    let before = waits_begun(shim);
+    bench.stop(allocation);
+    // It has handed that on, and waits again.
+    until(|| waits_begun(shim) > before && waits()).await;
+    send(nix::sys::signal::Signal::SIGCONT);
+    let exit = bench.ended().await;
+    assert_eq!((exit.signal, exit.stop_requested), (Some(15), true));
+}
+
 // No agent asked for it, so that no shim bounds it.
 #[tokio::test]
 async fn a_task_that_asks_itself_to_end_leaves_nobody_behind() {
@@ -295,9 +350,7 @@ async fn a_task_dies_with_its_shim_and_counts_as_lost() {
         let directory = bench.directory.path().join("allocs").join(task.allocation.to_string());
         bench.start(task);
         bench.started().await;
-        let record: serde_json::Value =
-            serde_json::from_str(&std::fs::read_to_string(directory.join("record-0")).unwrap()).unwrap();
-        let shim = i32::try_from(record["pid"].as_i64().unwrap()).unwrap();
+        let shim = shim_of(&directory);
         assert!(is_alive(shim));
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim), nix::sys::signal::Signal::SIGKILL).unwrap();
         let exit = bench.ended().await;
@@ -548,6 +601,45 @@ async fn until_ready(bench: &mut Bench, task: TaskSpec) -> AllocationId {
     bench.started().await;
     wait_for_output(bench, allocation, "ready\n").await;
     allocation
+}
+
+/// The number of the shim that made a task's first start.
+fn shim_of(directory: &Path) -> i32 {
+    let record: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(directory.join("record-0")).unwrap()).unwrap();
+    i32::try_from(record["pid"].as_i64().unwrap()).unwrap()
+}
+
+/// The only child of a process.
+fn child_of(parent: i32) -> i32 {
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let children: Vec<i32> =
+        pids.filter(|pid| state_and_parent(*pid).is_some_and(|(_, found)| found == parent)).collect();
+    assert_eq!(children.len(), 1, "{children:?}");
+    children[0]
+}
+
+fn state_and_parent(pid: i32) -> Option<(char, i32)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+/// How often a process has begun to wait for something.
+fn waits_begun(pid: i32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let waits = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    waits.trim().parse().unwrap()
+}
+
+async fn until(what: impl Fn() -> bool) {
+    for _ in 0..10_000 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("it did not come to that");
 }
 
 async fn wait_for_output(bench: &Bench, allocation: AllocationId, expected: &str) {
