@@ -3,27 +3,25 @@
 //! The picture of the GPUs is made from the cell and the books of the decision, so it shows what claims under way take. What is expected is
 //! learned from what comes: each group is counted once, and what came long ago counts less and less.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod expected;
+
+use std::collections::BTreeSet;
 
 use plenum_model::{Cell, Device, GroupShape, JobId, Resource, Room, choose_devices};
 use plenum_policies::gpu::{
-    Counted, DEVICES_MAX, FragmentationGradient, GpuMachine, GpuMachines, GpuPlacer, GpuScoring, GpuTask, ModelSet,
-    Scored, Target, WHOLE, Worth,
+    DEVICES_MAX, FragmentationGradient, GpuMachine, GpuMachines, GpuPlacer, GpuScoring, GpuTask, ModelSet, Scored,
+    Target, WHOLE, Worth,
 };
 use plenum_policies::{Columns, Request, Settings, Ties, choose_by};
 use plenum_sdk::{Specials, Work};
 
+use self::expected::Expected;
+
 /// What devices are called that count.
 const KIND: &str = "gpu";
 
-/// Different needs that are expected at once; further ones are placed, and not counted.
-const KINDS_MAX: usize = 256;
-
 /// Groups that are remembered as counted: some 24 bytes each.
 const SEEN_MAX: usize = 1 << 14;
-
-/// With so many tasks counted all counts are halved, so that the mix of today outweighs that of last month.
-const COUNTED_MAX: u64 = 1 << 16;
 
 /// By what machines are ranked for tasks that ask for GPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,12 +90,7 @@ pub(crate) struct Gpus {
     stale: Option<BTreeSet<u32>>,
     /// Whether the picture has what is promised in this decision.
     is_up_to_date: bool,
-    expected: BTreeMap<GpuTask, u64>,
-    counted: u64,
-    /// How many were counted when the ranking was made.
-    ranked: u64,
-    /// Whether it shall be made anew.
-    is_outdated: bool,
+    expected: Expected,
     seen: BTreeSet<(JobId, u16)>,
     /// Whether those that are over were forgotten in this decision.
     has_forgotten: bool,
@@ -112,10 +105,7 @@ impl Gpus {
             placer: GpuPlacer::new(ranking(policy, &Target::default())),
             stale: None,
             is_up_to_date: false,
-            expected: BTreeMap::new(),
-            counted: 0,
-            ranked: 0,
-            is_outdated: false,
+            expected: Expected::default(),
             seen: BTreeSet::new(),
             has_forgotten: false,
         })
@@ -152,7 +142,7 @@ impl Gpus {
 
     /// A group came: counted once, however often it is tried.
     pub(crate) fn expect(&mut self, cell: &Cell, work: &Work) {
-        let Some(task) = &self.task(work.shape()) else { return };
+        let Some(task) = self.task(work.shape()) else { return };
         if self.seen.contains(&(work.job.id, work.group)) {
             return;
         }
@@ -160,33 +150,12 @@ impl Gpus {
         if self.seen.len() >= SEEN_MAX && !std::mem::replace(&mut self.has_forgotten, true) {
             self.seen.retain(|(job, _)| cell.job(*job).is_some_and(|job| !job.state.is_final()));
         }
-        let known = self.expected.len() < KINDS_MAX || self.expected.contains_key(task);
-        if !known || self.seen.len() >= SEEN_MAX || !self.seen.insert((work.job.id, work.group)) {
+        if self.seen.len() >= SEEN_MAX || !self.seen.insert((work.job.id, work.group)) {
             return;
         }
         // What the shape has is what it was submitted with.
         let count = cell.group(&work.job, work.group).map_or_else(|| work.shape().count, |row| row.count);
-        let count = u64::from(count);
-        let is_new = !self.expected.contains_key(task);
-        let counted = self.expected.entry(*task).or_default();
-        *counted = counted.saturating_add(count);
-        self.counted = self.counted.saturating_add(count);
-        // What nobody has reckoned with has no price. Half as many again change a mix enough, too.
-        self.is_outdated |= is_new || self.counted >= self.ranked.saturating_add(self.ranked / 2);
-    }
-
-    /// Makes the ranking anew: some milliseconds, and then the costs of all machines.
-    fn rank(&mut self) {
-        self.is_outdated = false;
-        let counted = |(task, count): (&GpuTask, &u64)| Counted { task: *task, models: String::new(), count: *count };
-        let target = Target::of(&self.expected.iter().map(counted).collect::<Vec<_>>());
-        self.placer = GpuPlacer::new(ranking(self.policy, &target));
-        while self.counted > COUNTED_MAX {
-            self.expected.values_mut().for_each(|count| *count /= 2);
-            self.expected.retain(|_, count| *count > 0);
-            self.counted = self.expected.values().sum();
-        }
-        self.ranked = self.counted;
+        self.expected.count(&task, count.into());
     }
 
     /// The best machine for one task as things stand since [`Gpus::prepare`] and each [`Gpus::put`], and its GPUs where those are others than the cell would choose by itself. `None` also where its picture, rounded to
@@ -207,8 +176,9 @@ impl Gpus {
 
     /// Brings the picture up to what earlier groups of this decision took, and to what is in flight.
     pub(crate) fn prepare(&mut self, books: Books<'_>) {
-        if self.is_outdated {
-            self.rank();
+        // Some milliseconds, and then the costs of all machines.
+        if let Some(target) = self.expected.target() {
+            self.placer = GpuPlacer::new(ranking(self.policy, &target));
         }
         let begins = !std::mem::replace(&mut self.is_up_to_date, true);
         if begins {

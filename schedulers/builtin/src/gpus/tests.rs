@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use plenum_model::{Command, Resources, Revision};
+use plenum_policies::gpu::Counted;
 use plenum_testkit::{JobBuilder, Stage};
 
 use super::*;
@@ -78,6 +79,26 @@ fn stage_of_a_hole() -> (Stage, plenum_testkit::Seat) {
 #[test]
 fn the_gpu_that_the_policy_chose_is_named_to_the_cell() {
     let (mut stage, _) = stage_of_a_hole();
+    stage.submit(&job("half", 1, 500));
+    stage.advance(1_000_000);
+    assert_eq!(used(&stage, 0), [300, 500]);
+}
+
+/// What came beyond so many different needs was not counted, and had no price until a restart: the half went into the hole that others asked for.
+#[test]
+fn old_needs_give_their_places_to_those_of_today() {
+    let mut stage = Stage::new();
+    stage.machine_with_gpus("m0", 16_000, &[], 2);
+    stage.seat(Batch::default());
+    for number in 0..256 {
+        let old = JobBuilder::new(&format!("old{number}"), "batch").group("main", 1, 1_000 + number);
+        stage.submit(&old.gpu(1000).on("rack", "none"));
+    }
+    stage.advance(1_000_000);
+    stage.submit(&expected("large", 20, 700));
+    stage.submit(&job("first", 1, 300));
+    stage.advance(1_000_000);
+    assert_eq!(used(&stage, 0), [300, 0]);
     stage.submit(&job("half", 1, 500));
     stage.advance(1_000_000);
     assert_eq!(used(&stage, 0), [300, 500]);
