@@ -10,6 +10,10 @@ const NEEDS_MAX: usize = 256;
 /// With so many tasks counted all counts are halved, so that the mix of today outweighs that of last month.
 const COUNTED_MAX: u64 = 1 << 16;
 
+/// Tasks of one group that count. A job of a million, which perhaps nobody can ever place, would have all counts halved four times by itself, and so drive out whatever
+/// came with less than sixteen.
+const GROUP_MAX: u64 = COUNTED_MAX / 16;
+
 /// What came of one need.
 #[derive(Clone, Copy, Debug, Default)]
 struct Need {
@@ -39,6 +43,7 @@ impl Expected {
         if is_new && self.needs.len() >= NEEDS_MAX {
             self.make_places();
         }
+        let tasks = tasks.min(GROUP_MAX);
         self.groups += 1;
         let need = self.needs.entry(*task).or_default();
         (need.tasks, need.came) = (need.tasks.saturating_add(tasks), self.groups);
@@ -117,6 +122,27 @@ mod tests {
         assert_eq!(known(&expected), stay);
         assert_eq!(expected.counted, 129);
         assert!(expected.target().is_some(), "a new need has no price before");
+    }
+
+    #[test]
+    fn one_group_of_a_million_tasks_drives_out_no_others() {
+        let mut expected = Expected::default();
+        (0..100).for_each(|number| expected.count(&need(number), 1));
+        expected.count(&need(1000), 1_000_000);
+        assert!(expected.target().is_some());
+        assert_eq!(known(&expected), (0..100).chain([1000]).collect::<Vec<u32>>());
+        assert_eq!(tasks(&expected, 1000), Some(4096));
+    }
+
+    #[test]
+    fn beyond_so_many_tasks_all_counts_are_halved_and_what_is_left_of_one_is_nothing() {
+        let mut expected = Expected::default();
+        expected.count(&need(0), 1);
+        expected.count(&need(1), 2);
+        (0..16).for_each(|_| expected.count(&need(2), 4096));
+        assert!(expected.target().is_some());
+        assert_eq!([0, 1, 2].map(|number| tasks(&expected, number)), [None, Some(1), Some(32_768)]);
+        assert_eq!(expected.counted, 32_769);
     }
 
     #[test]
