@@ -4,10 +4,11 @@
 //! learned from what comes: each group is counted once, and what came long ago counts less and less.
 
 mod expected;
+mod seen;
 
 use std::collections::BTreeSet;
 
-use plenum_model::{Cell, Device, GroupShape, JobId, Resource, Room, choose_devices};
+use plenum_model::{Cell, Device, GroupShape, Resource, Room, choose_devices};
 use plenum_policies::gpu::{
     DEVICES_MAX, FragmentationGradient, GpuMachine, GpuMachines, GpuPlacer, GpuScoring, GpuTask, ModelSet, Scored,
     Target, WHOLE, Worth,
@@ -16,12 +17,10 @@ use plenum_policies::{Columns, Request, Settings, Ties, choose_by};
 use plenum_sdk::{Specials, Work};
 
 use self::expected::Expected;
+use self::seen::Seen;
 
 /// What devices are called that count.
 const KIND: &str = "gpu";
-
-/// Groups that are remembered as counted: some 24 bytes each.
-const SEEN_MAX: usize = 1 << 14;
 
 /// By what machines are ranked for tasks that ask for GPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,9 +90,7 @@ pub(crate) struct Gpus {
     /// Whether the picture has what is promised in this decision.
     is_up_to_date: bool,
     expected: Expected,
-    seen: BTreeSet<(JobId, u16)>,
-    /// Whether those that are over were forgotten in this decision.
-    has_forgotten: bool,
+    seen: Seen,
 }
 
 impl Gpus {
@@ -106,14 +103,14 @@ impl Gpus {
             stale: None,
             is_up_to_date: false,
             expected: Expected::default(),
-            seen: BTreeSet::new(),
-            has_forgotten: false,
+            seen: Seen::default(),
         })
     }
 
     /// A decision begins: `changed` are the slots of machines that changed since the last one, `None` any.
     pub(crate) fn begin(&mut self, changed: Option<&[u32]>) {
-        (self.is_up_to_date, self.has_forgotten) = (false, false);
+        self.is_up_to_date = false;
+        self.seen.begin();
         self.stale = self.stale.take().zip(changed).map(|(mut stale, changed)| {
             stale.extend(changed);
             stale
@@ -143,14 +140,8 @@ impl Gpus {
     /// A group came: counted once, however often it is tried.
     pub(crate) fn expect(&mut self, cell: &Cell, work: &Work) {
         let Some(task) = self.task(work.shape()) else { return };
-        if self.seen.contains(&(work.job.id, work.group)) {
-            return;
-        }
-        // At most once a decision: when so many are not over, none of them goes.
-        if self.seen.len() >= SEEN_MAX && !std::mem::replace(&mut self.has_forgotten, true) {
-            self.seen.retain(|(job, _)| cell.job(*job).is_some_and(|job| !job.state.is_final()));
-        }
-        if self.seen.len() >= SEEN_MAX || !self.seen.insert((work.job.id, work.group)) {
+        let is_over = |job| cell.job(job).is_none_or(|job| job.state.is_final());
+        if !self.seen.add((work.job.id, work.group), is_over) {
             return;
         }
         // What the shape has is what it was submitted with.
