@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -28,8 +29,40 @@ pub(crate) fn unique_machine_name() -> String {
     format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// What tests need that measure limits: root, and controllers. Without, they say that they were left out.
-pub(crate) fn limits_are_testable(test: &str) -> bool {
+/// Says that a story was not told, or only in part, and why; the gate counts these and names them. What a test that passed wrote to standard
+/// error, nobody sees.
+pub(crate) fn skipped(why: &str) {
+    let why = why.trim_end().replace('\n', "; ");
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
+    if let Some(path) = std::env::var_os("PLENUM_SKIPS") {
+        let story = std::thread::current().name().unwrap_or("a test").to_owned();
+        let file = fs::OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| file.write_all(format!("{story}: {why}\n").as_bytes())).unwrap();
+    }
+}
+
+/// Whether tasks are separated in this way from the machine, as a probe of ours says; otherwise the story is skipped. That it says so wherever they
+/// can be has a test of its own, in `namespaces`.
+pub(crate) fn is_isolated(way: &str, has: impl Fn(Isolation) -> bool) -> bool {
+    let probed = shim().probe();
+    let is_isolated = has(probed.isolation);
+    if !is_isolated {
+        skipped(&format!("needs tasks with {way}, and has {probed:?}"));
+    }
+    is_isolated
+}
+
+/// Whether this is root; otherwise the story is skipped.
+pub(crate) fn is_root() -> bool {
+    let is_root = nix::unistd::Uid::effective().is_root();
+    if !is_root {
+        skipped("needs root");
+    }
+    is_root
+}
+
+/// What tests need that measure limits: root, and controllers. Without, they are skipped.
+pub(crate) fn limits_are_testable() -> bool {
     let cgroup = Mounts::detect().and_then(|mounts| {
         let (cgroup, missing) = AgentCgroup::prepare(&mounts, &unique_machine_name());
         let cgroup = cgroup?;
@@ -37,8 +70,7 @@ pub(crate) fn limits_are_testable(test: &str) -> bool {
         missing.is_empty().then_some(())
     });
     if cgroup.is_none() {
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), "LEFT OUT: {test}: needs root and the cpu, memory and pids controllers");
+        skipped("needs root and the cpu, memory and pids controllers");
     }
     cgroup.is_some()
 }

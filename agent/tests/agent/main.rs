@@ -8,5 +8,6 @@ mod crash;
 mod limits;
 mod mounts;
 mod namespaces;
+mod removal;
 mod service;
 mod tasks;

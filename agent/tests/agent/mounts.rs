@@ -13,7 +13,7 @@ use plenum_agent::{
 };
 
 use crate::{
-    bench::{PROGRAM, content_of, shim, task, unique_machine_name},
+    bench::{PROGRAM, content_of, shim, skipped, task, unique_machine_name},
     crash::Agent,
 };
 
@@ -28,8 +28,7 @@ fn agent_with_a_disk(directory: &Path, machine: &str, (place, size): (&str, &str
     within(&mut attempt);
     let attempt = attempt.arg("nsenter").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     if !attempt.is_ok_and(|status| status.success()) || !shim().probe().isolation.mount {
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), "LEFT OUT: mounts under tasks: needs root, unshare and nsenter");
+        skipped("mounts under tasks need root, unshare and nsenter");
         return None;
     }
     let mut command = Command::new("unshare");

@@ -19,7 +19,7 @@ use tokio::{
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::bench::PROGRAM;
+use crate::bench::{PROGRAM, skipped};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -238,8 +238,7 @@ impl Freezer {
     fn make(test: &str) -> Option<Self> {
         let group = PathBuf::from(format!("/sys/fs/cgroup/freezer/plenum-{test}-{}", std::process::id()));
         if std::fs::create_dir(&group).is_err() || !group.join("freezer.state").exists() {
-            use std::io::Write;
-            let _ = writeln!(std::io::stderr(), "LEFT OUT: {test}: needs root and a version 1 freezer");
+            skipped("needs root and a version 1 freezer");
             return None;
         }
         Some(Self(group))

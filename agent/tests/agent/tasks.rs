@@ -8,7 +8,7 @@ use std::{
 use plenum_agent::driver::{DriverEvent, FailureKind, Found, TaskSpec};
 use plenum_model::AllocationId;
 
-use crate::bench::{Bench, PROGRAM, allocation_directory, content_of, is_alive};
+use crate::bench::{Bench, PROGRAM, allocation_directory, content_of, is_alive, is_isolated, is_root, skipped};
 
 #[tokio::test]
 async fn exit_codes_and_signals_come_back() {
@@ -226,7 +226,7 @@ async fn the_end_of_who_was_asked_is_seen_also_where_its_parent_has_left_the_gro
 #[tokio::test]
 async fn a_stop_that_meets_a_signal_of_the_task_itself_ends_it() {
     let mut bench = Bench::isolated();
-    if !crate::bench::shim().probe().isolation.pid {
+    if !is_isolated("processes of their own", |isolation| isolation.pid) {
         return;
     }
     let mut task = bench.shell(
@@ -257,7 +257,7 @@ async fn a_stop_that_meets_a_signal_of_the_task_itself_ends_it() {
 #[tokio::test]
 async fn a_task_that_asks_itself_to_end_leaves_nobody_behind() {
     let mut bench = Bench::isolated();
-    if !crate::bench::shim().probe().isolation.pid {
+    if !is_isolated("processes of their own", |isolation| isolation.pid) {
         return;
     }
     // Not to the first process of the machine, should that be the one that it sees.
@@ -377,7 +377,7 @@ async fn loud_tasks_keep_only_their_newest_output() {
 #[tokio::test]
 async fn an_isolated_task_sees_its_own_processes_only() {
     let mut bench = Bench::isolated();
-    if !crate::bench::shim().probe().isolation.proc {
+    if !is_isolated("/proc of their own", |isolation| isolation.proc) {
         return;
     }
     let task = bench
@@ -393,7 +393,7 @@ async fn an_isolated_task_sees_its_own_processes_only() {
 // Where root may not lower its bounds, as in a container, each task failed.
 #[tokio::test]
 async fn a_root_that_may_not_lower_its_bounds_runs_tasks_with_no_more_capabilities() {
-    if !nix::unistd::Uid::effective().is_root() {
+    if !is_root() {
         return;
     }
     let words = ["/usr/bin/setpriv", "--bounding-set=-setpcap", "--inh-caps=-setpcap"];
@@ -410,7 +410,7 @@ async fn a_root_that_may_not_lower_its_bounds_runs_tasks_with_no_more_capabiliti
 // lift their limits.
 #[tokio::test]
 async fn a_task_inherits_no_capabilities_of_its_agent() {
-    if !nix::unistd::Uid::effective().is_root() {
+    if !is_root() {
         return;
     }
     let inherited = "--inh-caps=+sys_admin,+mknod";
@@ -434,8 +434,7 @@ async fn a_task_is_not_spared_when_memory_is_short_as_its_agent_is() {
     let mut own = std::process::Command::new("/bin/sh");
     let own = own.args(["-c", &lower("-500"), "sh", "grep", "-qx", "-e", "-500", "/proc/self/oom_score_adj"]);
     if !own.stderr(std::process::Stdio::null()).status().unwrap().success() {
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), "LEFT OUT: tasks of a spared agent: needs CAP_SYS_RESOURCE");
+        skipped("a spared agent needs CAP_SYS_RESOURCE");
         return;
     }
     let mut bench = Bench::by(&["/bin/sh", "-c", &lower("-1000"), "sh"]);
@@ -449,7 +448,7 @@ async fn a_task_is_not_spared_when_memory_is_short_as_its_agent_is() {
 #[tokio::test]
 async fn an_isolated_task_can_not_write_to_the_kernel() {
     let mut bench = Bench::isolated();
-    if !crate::bench::shim().probe().isolation.mount {
+    if !is_isolated("mounts of their own", |isolation| isolation.mount) {
         return;
     }
     let task = bench.shell(
@@ -464,7 +463,7 @@ async fn an_isolated_task_can_not_write_to_the_kernel() {
 #[tokio::test]
 async fn an_isolated_task_sees_nothing_else_of_its_agent() {
     let mut bench = Bench::isolated();
-    if !crate::bench::shim().probe().isolation.hidden {
+    if !is_isolated("the agent's directory hidden from them", |isolation| isolation.hidden) {
         return;
     }
     let other = bench.shell("echo secret; echo secret > $PLENUM_TASK_DIR/file");
