@@ -34,6 +34,16 @@ struct Report {
     /// A few words for the table.
     detail: String,
     tests: Option<Tally>,
+    /// What of it was skipped, as it is said at the end of a line; empty where nothing was. Of a step that was skipped as a whole it
+    /// need not be said.
+    skipped: String,
+}
+
+impl Report {
+    /// Of a step that counts no tests and skips nothing.
+    fn new(verdict: Verdict, detail: String) -> Self {
+        Self { verdict, detail, tests: None, skipped: String::new() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +99,7 @@ pub(crate) fn run(workspace: &Workspace, only: &[&str]) -> bool {
         let began = Instant::now();
         let report = (step.run)(workspace).unwrap_or_else(|error| {
             eprintln!("error: {error:#}");
-            Report { verdict: Verdict::Failed, detail: first_line(&error), tests: None }
+            Report::new(Verdict::Failed, first_line(&error))
         });
         eprintln!("[{number}/{}] {}: {} in {}", steps.len(), step.name, report.verdict, duration(began.elapsed()));
         done.push((*step, report, began.elapsed()));
@@ -112,19 +122,29 @@ fn summarise(done: &[(&Step, Report, Duration)], total: Duration) -> bool {
     }
     let sum = |one: Tally, other: Tally| Tally { passed: one.passed + other.passed, failed: one.failed + other.failed };
     let tests = done.iter().filter_map(|(_, report, _)| report.tests).reduce(sum);
-    println!("{}", closing_line(&failed, tests));
+    let skipped: String = done.iter().map(|(step, report, _)| skipped_of(step, report)).collect();
+    println!("{}", closing_line(&failed, tests, &skipped));
     failed.is_empty()
 }
 
-/// The last line: the tests' counts alone when all is well, and never only they when something failed.
-fn closing_line(failed: &[&str], tests: Option<Tally>) -> String {
+/// What the last line says was skipped of a step, after the counts.
+fn skipped_of(step: &Step, report: &Report) -> String {
+    match report.verdict {
+        Verdict::Skipped => format!("; the step {} SKIPPED", step.name),
+        _ => report.skipped.clone(),
+    }
+}
+
+/// The last line: the tests' counts alone when all is well, and never only they when something failed, or was skipped.
+fn closing_line(failed: &[&str], tests: Option<Tally>, skipped: &str) -> String {
     let counts = tests.map(|tally| tally.to_string());
-    match (failed, counts) {
+    let line = match (failed, counts) {
         ([], Some(counts)) => counts,
         ([], None) => "all steps passed".to_owned(),
         (_, Some(counts)) => format!("the gate failed: {}; tests: {counts}", failed.join(", ")),
         (_, None) => format!("the gate failed: {}", failed.join(", ")),
-    }
+    };
+    line + skipped
 }
 
 impl std::fmt::Display for Verdict {
@@ -146,7 +166,7 @@ fn plain(command: Command, label: &str) -> Result<Report> {
     let status = watch(command, label, STEP_LIMIT, |_, _| {})?;
     let verdict = if status.success() { Verdict::Passed } else { Verdict::Failed };
     let detail = if status.success() { String::new() } else { status.to_string() };
-    Ok(Report { verdict, detail, tests: None })
+    Ok(Report::new(verdict, detail))
 }
 
 /// Runs a command that runs tests, and counts them.
@@ -155,7 +175,7 @@ fn counted(command: Command, label: &str) -> Result<(Report, Tally)> {
     let status = watch(command, label, STEP_LIMIT, |_, line| tally.read(line))?;
     // A failure without a failed test is one of the build; a success with one would be the runner's lie.
     let verdict = if status.success() && tally.failed == 0 { Verdict::Passed } else { Verdict::Failed };
-    Ok((Report { verdict, detail: tally.to_string(), tests: None }, tally))
+    Ok((Report::new(verdict, tally.to_string()), tally))
 }
 
 fn format(workspace: &Workspace) -> Result<Report> {
@@ -195,7 +215,8 @@ fn tests(workspace: &Workspace) -> Result<Report> {
     };
     skips.told_by(&mut command);
     let (report, tally) = counted(command, "tests")?;
-    Ok(Report { tests: Some(tally), detail: report.detail + &skips.told(), ..report })
+    let skipped = skips.told();
+    Ok(Report { tests: Some(tally), detail: report.detail + &skipped, skipped, ..report })
 }
 
 fn simulator(workspace: &Workspace) -> Result<Report> {
@@ -218,7 +239,7 @@ fn docs(workspace: &Workspace) -> Result<Report> {
 fn licences(workspace: &Workspace) -> Result<Report> {
     if !answers(workspace, &["deny", "--version"]) {
         let detail = "cargo-deny is not installed; tidy has checked the licences".to_owned();
-        return Ok(Report { verdict: Verdict::Skipped, detail, tests: None });
+        return Ok(Report::new(Verdict::Skipped, detail));
     }
     // Advisories are left out: their database is fetched from the network, and the gate must work without.
     plain(workspace.cargo(["deny", "--offline", "check", "bans", "licenses", "sources"]), "licences")
@@ -230,12 +251,12 @@ fn release(workspace: &Workspace) -> Result<Report> {
 
 fn run_examples(workspace: &Workspace) -> Result<Report> {
     let count = examples::run(workspace, &[])?;
-    Ok(Report { verdict: Verdict::Passed, detail: format!("{count} examples"), tests: None })
+    Ok(Report::new(Verdict::Passed, format!("{count} examples")))
 }
 
 fn run_harness(workspace: &Workspace) -> Result<Report> {
-    let detail = harness::run(workspace)?;
-    Ok(Report { verdict: Verdict::Passed, detail, tests: None })
+    let (detail, skipped) = harness::run(workspace)?;
+    Ok(Report { skipped, ..Report::new(Verdict::Passed, detail) })
 }
 
 #[cfg(test)]
@@ -244,13 +265,27 @@ mod tests {
 
     #[test]
     fn the_closing_line_counts_the_tests() {
-        assert_eq!(closing_line(&[], Some(Tally { passed: 12, failed: 0 })), "12 passed, 0 failed");
+        assert_eq!(closing_line(&[], Some(Tally { passed: 12, failed: 0 }), ""), "12 passed, 0 failed");
     }
 
     #[test]
     fn a_failed_step_stands_before_the_counts_of_tests_that_passed() {
-        let line = closing_line(&["lint", "docs"], Some(Tally { passed: 12, failed: 0 }));
+        let line = closing_line(&["lint", "docs"], Some(Tally { passed: 12, failed: 0 }), "");
         assert_eq!(line, "the gate failed: lint, docs; tests: 12 passed, 0 failed");
+    }
+
+    // Whoever read only that took a run without them for a whole one.
+    #[test]
+    fn the_closing_line_says_what_was_skipped() {
+        let of = |name: &str| STEPS.iter().find(|step| step.name == name).expect("there is such a step");
+        let tests = Report { skipped: "; 3 stories SKIPPED".to_owned(), ..Report::new(Verdict::Passed, String::new()) };
+        assert_eq!(skipped_of(of("tests"), &tests), "; 3 stories SKIPPED");
+        let licences = Report::new(Verdict::Skipped, "cargo-deny is not installed".to_owned());
+        assert_eq!(skipped_of(of("licences"), &licences), "; the step licences SKIPPED");
+        assert_eq!(skipped_of(of("docs"), &Report::new(Verdict::Passed, "all of it".to_owned())), "");
+        let skipped = skipped_of(of("tests"), &tests) + &skipped_of(of("licences"), &licences);
+        let line = closing_line(&[], Some(Tally { passed: 12, failed: 0 }), &skipped);
+        assert_eq!(line, "12 passed, 0 failed; 3 stories SKIPPED; the step licences SKIPPED");
     }
 
     #[test]
@@ -261,7 +296,7 @@ mod tests {
 
     #[test]
     fn one_failed_step_fails_the_gate_and_a_skipped_one_does_not() {
-        let report = |verdict| Report { verdict, detail: String::new(), tests: None };
+        let report = |verdict| Report::new(verdict, String::new());
         let outcome = |verdicts: [Verdict; 2]| {
             let done: Vec<_> = STEPS.iter().zip(verdicts).map(|(s, v)| (s, report(v), Duration::ZERO)).collect();
             summarise(&done, Duration::ZERO)

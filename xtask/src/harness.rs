@@ -46,10 +46,10 @@ const TO_ETCD: &str = "transactions_ratio_to_etcd";
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 const SUITE_LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// Runs each suite and reads its results; gives a few words for the table.
-pub(crate) fn run(workspace: &Workspace) -> Result<String> {
+/// Runs each suite and reads its results; gives a few words for the table, and what was skipped for the end of a line.
+pub(crate) fn run(workspace: &Workspace) -> Result<(String, String)> {
     build(workspace)?;
-    let mut counts = Vec::new();
+    let (mut counts, mut all_skipped) = (Vec::new(), String::new());
     for (suite, narrowed) in SUITES {
         let folder = workspace.scratch(&format!("harness-{suite}"))?;
         let mut command = Command::new(workspace.release_folder().join("plenum-bench"));
@@ -65,11 +65,12 @@ pub(crate) fn run(workspace: &Workspace) -> Result<String> {
         let count = check_file(&folder.join("results.json"), suite, without_etcd.is_some())?;
         let skipped = without_etcd.map_or_else(String::new, |why| {
             eprintln!("SKIPPED {TO_ETCD}: {why}");
+            all_skipped.push_str(&format!("; {TO_ETCD} SKIPPED"));
             format!(" ({TO_ETCD} SKIPPED)")
         });
         counts.push(format!("{suite}: {count} figures{skipped}"));
     }
-    Ok(counts.join(", "))
+    Ok((counts.join(", "), all_skipped))
 }
 
 /// With the binary, which is built already: alone, the harness would have what they share built again, with fewer features.
