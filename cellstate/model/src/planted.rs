@@ -291,6 +291,11 @@ mod there {
         ASKED.get().is_multiple_of(once_in)
     }
 
+    /// Counts the questions of this thread anew, as the beginning of a run: when it is made again, its bug strikes at the same of them.
+    pub fn count_anew() {
+        ASKED.set(0);
+    }
+
     /// A delta as a reader sees it, without what moved to a state in which it goes on: see [`Bug::PicturesHalf`].
     #[must_use]
     pub fn clouded(delta: &Delta) -> Cow<'_, Delta> {
@@ -330,7 +335,7 @@ mod there {
 }
 
 #[cfg(feature = "planted-bugs")]
-pub use there::{any, clouded, folded, is, plant, plant_everywhere, strikes, taken, took};
+pub use there::{any, clouded, count_anew, folded, is, plant, plant_everywhere, strikes, taken, took};
 
 /// Whether this bug is planted: never, without the feature.
 #[cfg(not(feature = "planted-bugs"))]
@@ -355,6 +360,11 @@ pub const fn any() -> bool {
 pub const fn strikes(_bug: Bug, _once_in: u64) -> bool {
     false
 }
+
+/// Counts nothing, without the feature.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub const fn count_anew() {}
 
 /// The delta itself, without the feature.
 #[cfg(not(feature = "planted-bugs"))]

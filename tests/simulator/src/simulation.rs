@@ -82,6 +82,7 @@ fn told_with(first: Failure, again: Result<Tally, Box<Failure>>) -> Failure {
 /// Plays one seed, and tells all that happened, whether anything went wrong or not.
 #[must_use]
 pub fn story(seed: u64) -> String {
+    planted::count_anew();
     let mut simulation = Simulation::new(seed, true);
     // Whoever asks for it wants to know how far it came.
     drop(catch_unwind(AssertUnwindSafe(|| simulation.run())));
@@ -105,6 +106,7 @@ pub fn run_with(bug: Bug, seed: u64) -> Result<Tally, Box<Failure>> {
 
 fn play(seed: u64, told: bool) -> Result<Tally, Box<Failure>> {
     drop(take_marks());
+    planted::count_anew();
     let mut simulation = Simulation::new(seed, told);
     let what = match catch_unwind(AssertUnwindSafe(|| simulation.run())) {
         Ok(Ok(())) => {
