@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use plenum_model::planted::Bug;
-use plenum_simulator::{Failure, Tally, run, run_with};
+use plenum_simulator::{Failure, Tally, run, run_with, story};
+
+use crate::stories::first_difference;
 
 /// Seeds of the gate.
 const SEEDS: Range<u64> = 0..1000;
@@ -104,11 +106,15 @@ fn seeds_that_failed_once_fail_no_more() {
     }
 }
 
+// Two runs that count the same may have done it in another order.
 #[test]
 fn a_seed_gives_the_same_run_again() {
     for seed in 0..5 {
         let counts = || run(seed).expect("it is a seed of the gate");
         assert_eq!(counts(), counts());
+        let (first, again) = (story(seed), story(seed));
+        assert!(first == again, "seed {seed}, told twice: {}", first_difference(&first, &again));
+        assert!(first.lines().count() > 100, "seed {seed} tells nothing:\n{first}");
     }
 }
 

@@ -23,7 +23,7 @@ fn files() -> Vec<PathBuf> {
 }
 
 /// The first line that differs, with its number, as written and as told.
-fn first_difference(written: &str, told: &str) -> String {
+pub(crate) fn first_difference(written: &str, told: &str) -> String {
     let number = written.lines().zip(told.lines()).take_while(|(one, other)| one == other).count();
     let line = |text: &str| text.lines().nth(number).unwrap_or("the end").to_owned();
     format!("line {}\n  written: {}\n  told:    {}", number + 1, line(written), line(told))
