@@ -244,7 +244,7 @@ impl Freezer {
         Some(Self(group))
     }
 
-    /// Freezes the one process that sleeps for so many seconds.
+    /// Freezes the one process of the machine that sleeps for so many seconds.
     fn freeze(&self, seconds: &str) {
         let line = format!("sleep\0{seconds}\0");
         let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
@@ -410,9 +410,12 @@ async fn what_hangs_of_an_earlier_agent_keeps_the_next_one_from_nothing() {
     let stage = Stage::set().await;
     let agent = stage.agent();
     let follower = stage.follower().await;
-    follower.send(full(vec![assignment(1, "exec sleep 7654321")])).await.unwrap();
+    // So long no task of another run of this test sleeps at the same time.
+    let seconds = format!("7{:07}", std::process::id());
+    let hanging = assignment(1, &format!("exec sleep {seconds}"));
+    follower.send(full(vec![hanging.clone()])).await.unwrap();
     stage.reported(1, v1::AllocationState::Running).await;
-    freezer.freeze("7654321");
+    freezer.freeze(&seconds);
     agent.kill().await;
     kill_shim(&stage, "alloc-1-1");
     let agent = stage.agent_with(&[]);
@@ -424,7 +427,7 @@ async fn what_hangs_of_an_earlier_agent_keeps_the_next_one_from_nothing() {
     drop(follower);
     let agent = stage.agent();
     let follower = stage.follower().await;
-    follower.send(full(vec![assignment(1, "exec sleep 7654321"), assignment(2, "true")])).await.unwrap();
+    follower.send(full(vec![hanging, assignment(2, "true")])).await.unwrap();
     stage.reported(2, v1::AllocationState::Complete).await;
     let is_there = |one: &v1::Transition| {
         one.allocation == id(1).to_bits() && one.state() == v1::AllocationState::Running && !one.ready
