@@ -18,6 +18,7 @@
 //! program, such as a library's, is named by its whole path.
 //! When an example has ended, no process of the release build and no control group may be left.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -38,6 +39,9 @@ const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
 /// What is kept of an example's output for its check, in bytes.
 const OUTPUT_BYTES_MAX: usize = 4 << 20;
 
+/// How `plenum dev` begins what it says where the kernel gives tasks less than there is.
+const MISSING: &str = "tasks run without: ";
+
 /// An example, and what says whether it went right.
 #[derive(Debug, PartialEq, Eq)]
 struct Example {
@@ -48,8 +52,9 @@ struct Example {
     check: Option<PathBuf>,
 }
 
-/// Runs those named, or all, one after the other; gives their number, or an error that names those that failed.
-pub(crate) fn run(workspace: &Workspace, names: &[String]) -> Result<usize> {
+/// Runs those named, or all, one after the other; gives their number and, for the end of a line, what their tasks ran without here. Or an
+/// error that names those that failed.
+pub(crate) fn run(workspace: &Workspace, names: &[String]) -> Result<(usize, String)> {
     let mut examples = find(&workspace.root.join("examples"))?;
     if let Some(unknown) = names.iter().find(|name| examples.iter().all(|example| example.name != **name)) {
         let known: Vec<&str> = examples.iter().map(|example| example.name.as_str()).collect();
@@ -59,11 +64,11 @@ pub(crate) fn run(workspace: &Workspace, names: &[String]) -> Result<usize> {
     ensure!(!examples.is_empty(), "there are no examples in the folder `examples`");
     build(workspace, &examples)?;
 
-    let mut failed = Vec::new();
+    let (mut failed, mut missing) = (Vec::new(), BTreeSet::new());
     for example in &examples {
         eprintln!("example {}", example.name);
         let started = Instant::now();
-        match run_one(workspace, example) {
+        match run_one(workspace, example, &mut missing) {
             Ok(()) => eprintln!("example {}: passed in {}", example.name, duration(started.elapsed())),
             Err(error) => {
                 eprintln!("example {}: FAILED: {error:#}", example.name);
@@ -78,7 +83,12 @@ pub(crate) fn run(workspace: &Workspace, names: &[String]) -> Result<usize> {
         examples.len(),
         failed.join(" ")
     );
-    Ok(examples.len())
+    Ok((examples.len(), ran_without(&missing)))
+}
+
+/// What tasks ran without, for the end of a line; empty where they had everything.
+fn ran_without(missing: &BTreeSet<String>) -> String {
+    missing.iter().map(|what| format!("; tasks of examples ran without {what}")).collect()
 }
 
 /// Builds the binary, and the programs among `examples`, so that no script waits for a compiler within its time limit.
@@ -138,8 +148,8 @@ fn existing(path: PathBuf) -> Option<PathBuf> {
     path.exists().then_some(path)
 }
 
-/// Runs one example and checks what it printed and what it left.
-fn run_one(workspace: &Workspace, example: &Example) -> Result<()> {
+/// Runs one example and checks what it printed and what it left. What it says that its tasks run without is added to `missing`.
+fn run_one(workspace: &Workspace, example: &Example, missing: &mut BTreeSet<String>) -> Result<()> {
     for (program, package) in needs(&fs::read_to_string(&example.file)?) {
         need_program(workspace, &program, &package)?;
     }
@@ -150,6 +160,9 @@ fn run_one(workspace: &Workspace, example: &Example) -> Result<()> {
         if output == Output::Standard && printed.len() + line.len() < OUTPUT_BYTES_MAX {
             printed.push_str(line);
             printed.push('\n');
+        }
+        if output == Output::Error {
+            missing.extend(line.strip_prefix(MISSING).map(str::to_owned));
         }
     });
     let left = before.left();
@@ -285,11 +298,13 @@ mod tests {
             Self(Workspace { target: root.join("target"), root })
         }
 
-        /// What becomes of its only example.
-        fn run(&self) -> Result<()> {
+        /// What becomes of its only example, and what is said that its tasks ran without.
+        fn run(&self) -> Result<String> {
             let examples = find(&self.0.root.join("examples"))?;
             assert_eq!(examples.len(), 1, "{examples:?}");
-            run_one(&self.0, &examples[0])
+            let mut missing = BTreeSet::new();
+            run_one(&self.0, &examples[0], &mut missing)?;
+            Ok(ran_without(&missing))
         }
     }
 
@@ -320,6 +335,17 @@ mod tests {
             ("both/check.sh", "grep -q three && grep -q two \"$PLENUM_EXAMPLE_DIR/note\""),
         ];
         Project::with("both", &files).run().expect("all is as it should be");
+    }
+
+    // Examples pass where tasks have neither limits nor a `/proc` of their own, and that was said in the midst of all that they print.
+    #[test]
+    fn what_tasks_ran_without_is_said_of_an_example_that_passes() {
+        let whole = [("whole/run.sh", "echo 'tasks run without: what a task says'"), ("whole/expected", "tasks")];
+        assert_eq!(Project::with("whole", &whole).run().expect("it passes"), "");
+        let run = "for machine in 1 2; do echo 'tasks run without: limits of cpu, own /proc' >&2; done; echo done";
+        let without = [("less/run.sh", run), ("less/expected", "done")];
+        let said = Project::with("less", &without).run().expect("it passes");
+        assert_eq!(said, "; tasks of examples ran without limits of cpu, own /proc");
     }
 
     #[test]

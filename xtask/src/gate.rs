@@ -250,8 +250,8 @@ fn release(workspace: &Workspace) -> Result<Report> {
 }
 
 fn run_examples(workspace: &Workspace) -> Result<Report> {
-    let count = examples::run(workspace, &[])?;
-    Ok(Report::new(Verdict::Passed, format!("{count} examples")))
+    let (count, skipped) = examples::run(workspace, &[])?;
+    Ok(Report { skipped: skipped.clone(), ..Report::new(Verdict::Passed, format!("{count} examples{skipped}")) })
 }
 
 fn run_harness(workspace: &Workspace) -> Result<Report> {
