@@ -244,14 +244,24 @@ impl Freezer {
         Some(Self(group))
     }
 
-    /// Freezes the one process of the machine that sleeps for so many seconds.
-    fn freeze(&self, seconds: &str) {
+    /// Freezes the one process of the machine that sleeps for so many seconds, as soon as its shell has become it.
+    async fn freeze(&self, seconds: &str) {
         let line = format!("sleep\0{seconds}\0");
-        let found = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-            let is_it = std::fs::read(entry.path().join("cmdline")).ok()? == line.as_bytes();
-            is_it.then(|| entry.file_name().into_string().unwrap())
-        });
-        std::fs::write(self.0.join("cgroup.procs"), found.unwrap()).unwrap();
+        let find = || {
+            std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
+                let is_it = std::fs::read(entry.path().join("cmdline")).ok()? == line.as_bytes();
+                is_it.then(|| entry.file_name().into_string().unwrap())
+            })
+        };
+        let begun = std::time::Instant::now();
+        let found = loop {
+            if let Some(found) = find() {
+                break found;
+            }
+            assert!(begun.elapsed() < PATIENCE, "nobody sleeps for {seconds} s");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        std::fs::write(self.0.join("cgroup.procs"), found).unwrap();
         std::fs::write(self.0.join("freezer.state"), "FROZEN").unwrap();
     }
 
@@ -415,7 +425,7 @@ async fn what_hangs_of_an_earlier_agent_keeps_the_next_one_from_nothing() {
     let hanging = assignment(1, &format!("exec sleep {seconds}"));
     follower.send(full(vec![hanging.clone()])).await.unwrap();
     stage.reported(1, v1::AllocationState::Running).await;
-    freezer.freeze(&seconds);
+    freezer.freeze(&seconds).await;
     agent.kill().await;
     kill_shim(&stage, "alloc-1-1");
     let agent = stage.agent_with(&[]);
