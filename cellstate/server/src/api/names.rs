@@ -78,9 +78,10 @@ impl<'a> Groups<'a> {
         Self { history, cell, past: RefCell::new(past) }
     }
 
-    /// What a group was called at a revision, which was decided at that time, where that is known.
+    /// What a group was called at a revision, which was decided at that time, where that is known. Of what was submitted at that very time
+    /// the cell can't tell whether it was before: all of a batch has one time.
     pub(super) fn known(&self, id: JobId, group: usize, revision: u64, time_micros: i64) -> Option<String> {
-        if let Some(job) = self.cell.job(id).filter(|job| job.submitted.micros <= time_micros) {
+        if let Some(job) = self.cell.job(id).filter(|job| job.submitted.micros < time_micros) {
             return job.shape.groups.get(group).map(|group| group.name.to_string());
         }
         self.past.borrow_mut().groups(self.history, id, revision).get(group).cloned()
@@ -200,5 +201,23 @@ mod tests {
             assert_eq!(names(3), ["fetch", "split"]);
             assert_eq!(groups.name(id, 7, 4, 1), "group 7", "there are not so many");
         }
+    }
+
+    // Where both were decided in one batch, what the older version ran was called as the newer one's groups are.
+    #[test]
+    fn a_group_has_no_name_of_a_version_that_was_submitted_later_at_the_same_time() {
+        let (folder, id) = (tempfile::tempdir().unwrap(), JobId { slot: 3, generation: 1 });
+        let deltas = [submits(1, &["split", "map"]), at(2), submits(3, &["fetch", "split", "map"])];
+        let (history, _) = History::open(folder.path(), plenum_history::Options::new(vec![7; 16])).unwrap();
+        append(&history, &deltas);
+        let mut cell = Cell::default();
+        deltas.iter().for_each(|delta| cell.apply(delta).unwrap());
+        let groups = Groups::new(&history, &cell);
+        let names = |revision, time| [0, 1].map(|group| groups.name(id, group, revision, time));
+        assert_eq!(
+            (names(2, 1), names(3, 1)),
+            (["split", "map"].map(str::to_owned), ["fetch", "split"].map(str::to_owned))
+        );
+        assert_eq!(names(4, 2), ["fetch", "split"], "the cell knows what was submitted before");
     }
 }
