@@ -82,24 +82,37 @@ pub(crate) async fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflect
     Ok(Routes::from(router).prepare())
 }
 
-/// Lets calls through that the table allows, with their principal. Our own pages have paths without a service, and are for reading
-/// only. What a web page could have sent is not looked at.
+/// Looks at who calls, and counts who is refused for that: by the rules here, or by the method that knows what it is about.
 async fn authorise(
     State(shared): State<Arc<Shared>>,
-    mut request: axum::extract::Request,
+    request: axum::extract::Request,
     next: Next,
 ) -> axum::response::Response {
+    let response = answer(&shared, request, next).await;
+    if is_denied(&response) {
+        shared.metrics.denied();
+    }
+    response
+}
+
+/// Whether a call was refused for who makes it. A stream that has begun has no code in its headers: where it fails later is where that is counted.
+fn is_denied(response: &axum::response::Response) -> bool {
+    let code = response.headers().get(failure::CODE).and_then(|code| code.to_str().ok());
+    response.status() == axum::http::StatusCode::FORBIDDEN || code.is_some_and(failure::is_denial)
+}
+
+/// Lets calls through that the table allows, with their principal. Our own pages have paths without a service, and are for reading
+/// only. What a web page could have sent is not looked at.
+async fn answer(shared: &Arc<Shared>, mut request: axum::extract::Request, next: Next) -> axum::response::Response {
     let path = request.uri().path();
     let is_method = http::is_method(path);
     if let Some(refusal) = guard::refusal(&request, is_method) {
-        shared.metrics.denied();
         return forbidden(&request, refusal);
     }
     if !is_method {
         return next.run(request).await;
     }
     if let Some(status) = meant_for_another(request.headers(), &shared.identity.cell_id) {
-        shared.metrics.denied();
         return status.into_http::<axum::body::Body>().into_response();
     }
     let judged = principal_in(request.headers()).and_then(|principal| {
@@ -117,10 +130,7 @@ async fn authorise(
             say_what_was_unreadable(response.headers_mut(), uri.path(), shared.settings.message_bytes_max);
             unread::counted(&shared.unread, uri.path(), response)
         }
-        Err(denied) => {
-            shared.metrics.denied();
-            Failure::from(denied).into_status().into_http::<axum::body::Body>().into_response()
-        }
+        Err(denied) => Failure::from(denied).into_status().into_http::<axum::body::Body>().into_response(),
     }
 }
 

@@ -187,7 +187,11 @@ impl Metrics {
         );
         registry.register("agent_lease_lost", "Leases of agents that ran out", metrics.leases_lost.clone());
         registry.register("watcher_resyncs", "Watchers that fell behind and began anew", metrics.resyncs.clone());
-        registry.register("calls_denied", "Calls that their principal may not make", metrics.denied.clone());
+        registry.register(
+            "calls_denied",
+            "Calls that were refused for who made them: NOT_PERMITTED or NO_SUCH_PRINCIPAL",
+            metrics.denied.clone(),
+        );
         Self { registry, ..metrics }
     }
 

@@ -12,7 +12,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use v1::command::Ask;
 
 use super::driven::Driven;
-use super::failure::Failure;
+use super::failure::{self, Failure};
 use super::govern::{Holder, held_job};
 use super::jobs::change;
 use super::listing;
@@ -50,7 +50,11 @@ impl CellService {
         let principal = principal(&request)?;
         let shared = self.shared.clone();
         Ok(Response::new(Box::pin(Driven::new(HANDFULS_MAX, |out: Out| async move {
-            if let Err(failure) = serve_session(shared, principal, request.into_inner(), &out).await {
+            if let Err(failure) = serve_session(shared.clone(), principal, request.into_inner(), &out).await {
+                // Its headers are gone, and said nothing of it.
+                if failure::is_denial(failure.code) {
+                    shared.metrics.denied();
+                }
                 drop(out.send(vec![Err(failure.into_status())]).await);
             }
         }))))

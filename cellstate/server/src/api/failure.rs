@@ -24,6 +24,11 @@ pub(crate) const RETIRED: &str = "REVISION_RETIRED";
 /// Of what the history has not got, or can't look at now.
 pub(super) const HISTORY_BEHIND: &str = "HISTORY_BEHIND";
 
+/// Whether this code is of calls that are refused for who makes them.
+pub(super) fn is_denial(code: &str) -> bool {
+    matches!(code, "NOT_PERMITTED" | "NO_SUCH_PRINCIPAL")
+}
+
 /// Bytes of a message: it may repeat what was asked for, which may be megabytes, and travels in headers, of which a client takes some 16 KiB.
 const MESSAGE_BYTES_MAX: usize = 2 << 10;
 

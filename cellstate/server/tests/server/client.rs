@@ -75,7 +75,12 @@ impl Session {
         Self::greeted_as("local", channel, hello, cell).await
     }
 
-    async fn greeted_as(principal: &str, channel: &Channel, hello: v1::Hello, cell: Cell) -> Result<Self, Status> {
+    pub(crate) async fn greeted_as(
+        principal: &str,
+        channel: &Channel,
+        hello: v1::Hello,
+        cell: Cell,
+    ) -> Result<Self, Status> {
         let mut client = v1::cell_client::CellClient::new(channel.clone());
         let (asks, asked) = mpsc::channel(64);
         asks.send(v1::SessionRequest { ask: Some(Ask::Hello(hello)) }).await.unwrap();

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use plenum_model::Cell;
 use plenum_proto::v1;
 use tonic::transport::Channel;
 use v1::session_request::Ask;
 
-use crate::client::{Session, connect, job, placement, register, start, start_with_leases_of, submit};
+use crate::client::{
+    Session, as_principal, code, connect, job, placement, register, start, start_with_leases_of, submit,
+};
 use crate::inspection::page;
 use crate::stalled::shows;
 
@@ -128,5 +131,42 @@ async fn an_agent_that_says_nothing_any_more_is_counted_once() {
     register(&channel, "m1", 1000).await;
     shows(&server, "plenum_agent_lease_lost_total 1").await;
     shows(&server, "plenum_machines{state=\"unreachable\"} 1").await;
+    server.shutdown().await.unwrap();
+}
+
+// What the table of methods let through and a method refused was not counted, and what was meant for another cell was.
+#[tokio::test]
+async fn a_call_that_is_refused_for_who_makes_it_is_counted_once_wherever_that_is_found_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let denied = async || {
+        let metrics = page(server.address(), "/metrics").await;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("plenum_calls_denied_total "));
+        line.unwrap().parse::<u32>().unwrap()
+    };
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let submit = || v1::SubmitRequest { spec: Some(job("crunch", 1)) };
+    jobs.submit(submit()).await.unwrap();
+    assert_eq!(denied().await, 0);
+
+    let refused = jobs.submit(as_principal("agent/m1", submit())).await.unwrap_err();
+    assert_eq!((code(&refused).as_str(), denied().await), ("NOT_PERMITTED", 1), "by the table");
+    let refused = jobs.submit(as_principal("root", submit())).await.unwrap_err();
+    assert_eq!((code(&refused).as_str(), denied().await), ("NO_SUCH_PRINCIPAL", 2));
+    let machine = v1::RegisterMachine { name: "m2".to_owned(), ..Default::default() };
+    let foreign = v1::RegisterRequest { machine: Some(machine), ..Default::default() };
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let refused = agents.register(as_principal("agent/m1", foreign)).await.unwrap_err();
+    assert_eq!((code(&refused).as_str(), denied().await), ("NOT_PERMITTED", 3), "by the method");
+    let hello = v1::Hello { scheduler: "batch".to_owned(), namespace: "default".to_owned(), ..Default::default() };
+    let greeted = Session::greeted_as("scheduler/other", &channel, hello, Cell::default()).await;
+    let refused = greeted.err().unwrap();
+    assert_eq!((code(&refused).as_str(), denied().await), ("NOT_PERMITTED", 4), "in a stream that has begun");
+
+    let mut elsewhere = tonic::Request::new(submit());
+    elsewhere.metadata_mut().insert("plenum-cell", "0badce11".parse().unwrap());
+    let refused = jobs.submit(elsewhere).await.unwrap_err();
+    assert_eq!((code(&refused).as_str(), denied().await), ("OTHER_CELL", 4));
     server.shutdown().await.unwrap();
 }
