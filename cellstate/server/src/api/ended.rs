@@ -136,10 +136,11 @@ pub(super) fn list(
         if to < oldest.max(1) {
             return Ok((rows, false));
         }
-        if room.rows() == 0 || stretch.folded_bytes >= FOLDED_BYTES_MAX {
+        if stretch.folded_bytes >= FOLDED_BYTES_MAX {
             return Ok((rows, true));
         }
-        // From checkpoint to checkpoint, the newest first; each stretch forward. One more than is shown tells that there are more.
+        // From checkpoint to checkpoint, the newest first; each stretch forward. One more than is shown tells that there are more: it is looked for
+        // also where nothing more is shown.
         let found = Newest::new(room.rows() + 1, room.bytes());
         let Some((found, start, bytes)) = fold(&mut times, stretch.begin(to, oldest)..=to, found, &passes)? else {
             // What it began with was retired meanwhile, and the rest of it need not be.

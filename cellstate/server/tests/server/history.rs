@@ -201,6 +201,31 @@ async fn an_ended_allocation_is_shown_as_it_was_at_its_end() {
     server.shutdown().await.unwrap();
 }
 
+// Where as many were live as were asked for, it said so without having looked.
+#[tokio::test]
+async fn a_listing_that_is_full_says_that_there_is_more_only_where_more_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let running = submit(&channel, job("running", 1)).await;
+    session.reach(running.revision).await;
+    let transaction = session.transaction(1, vec![placement(running.job, vec![0], vec![0])]);
+    let live = session.commit(transaction).await.unwrap().placements[0].allocations[0];
+    let listed = async |limit: u32| {
+        let list = Some(v1::ListRequest { limit, ..Default::default() });
+        let ask = v1::ListAllocationsRequest { list, ended: true, ..Default::default() };
+        let found = Jobs::new(channel.clone()).list_allocations(ask).await.unwrap().into_inner();
+        (found.allocations.iter().map(|row| row.id).collect::<Vec<_>>(), found.truncated, found.oldest_revision)
+    };
+    assert_eq!(listed(1).await, (vec![live], false, 0), "nothing has ended");
+    let ended = run_one(&channel, &mut session, &machine, "ended").await;
+    assert_eq!(listed(1).await, (vec![live], true, 0));
+    assert_eq!(listed(2).await, (vec![live, ended], false, 0));
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn what_ended_over_many_checkpoints_is_listed_whole_the_newest_end_first() {
     let dir = tempfile::tempdir().unwrap();
