@@ -92,7 +92,8 @@ pub(crate) fn machine(cell: &Cell, machine: &Machine, lease_micros: i64) -> v1::
     }
 }
 
-/// When an unreachable machine was heard last: it counts as unreachable once its lease has run out since then.
+/// When an unreachable machine was heard last: it counts as unreachable once its lease has run out since then. Later than that by what counts for
+/// no lease, as the server started, stood still or was read-only: when leases were renewed is known nowhere but in memory, of those that run.
 fn silent_since(machine: &Machine, lease_micros: i64) -> i64 {
     match machine.state {
         MachineState::Unreachable => machine.since.micros.saturating_sub(lease_micros),
