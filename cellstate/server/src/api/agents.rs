@@ -137,9 +137,9 @@ impl AgentsService {
     }
 
     /// Begins to register a machine, behind what the same agent, or its predecessor, asked before: that might be decided after this one
-    /// otherwise, and count.
-    async fn registering(&self, name: &str, asking: &Asking) -> Result<Registering<'_>, Failure> {
-        let until = tokio::time::Instant::now() + EARLIER_WITHIN;
+    /// otherwise, and count. That is waited for within a time.
+    async fn registering(&self, name: &str, asking: &Asking, within: Duration) -> Result<Registering<'_>, Failure> {
+        let until = tokio::time::Instant::now() + within;
         loop {
             match self.shared.hub.registering(name, asking) {
                 Ok(registering) => return Ok(registering),
@@ -356,7 +356,7 @@ impl v1::agents_server::Agents for AgentsService {
         self.has_seen_no_more(wire.incarnation, wire.revision)?;
         let hub = &self.shared.hub;
         let asking = Asking { instance, boot_id: machine.boot_id.clone(), micros: wire.asked_micros };
-        let registering = self.registering(&machine.name, &asking).await?;
+        let registering = self.registering(&machine.name, &asking, EARLIER_WITHIN).await?;
         let cell = self.shared.snapshot().await;
         let known = self.is_its_own(&cell, &machine.name, &asking, wire.revision)?;
         let name = machine.name.clone();
@@ -611,6 +611,23 @@ mod tests {
     use plenum_model::{AllocationId, AllocationState};
 
     use super::*;
+
+    #[tokio::test]
+    async fn an_agent_whose_earlier_registration_is_not_decided_in_time_is_told_when_to_ask_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = crate::Server::start(crate::ServerOptions::new(dir.path())).await.unwrap();
+        let service = AgentsService::new(server.shared().clone());
+        let asking = |micros| Asking { instance: "a".to_owned(), boot_id: "boot".to_owned(), micros };
+        let earlier = service.registering("m1", &asking(10), EARLIER_WITHIN).await.unwrap();
+        let undecided = service.registering("m1", &asking(20), Duration::ZERO).await.err().unwrap();
+        assert_eq!((undecided.status, undecided.code), (Code::Unavailable, "OUTCOME_UNKNOWN"));
+        assert_eq!(undecided.retry_after, Duration::from_secs(1));
+        assert!(service.registering("m2", &asking(20), Duration::ZERO).await.is_ok());
+        drop(earlier);
+        assert!(service.registering("m1", &asking(20), Duration::ZERO).await.is_ok());
+        drop(service);
+        server.shutdown().await.unwrap();
+    }
 
     // Its lease ran out while it waited to be decided, and its agent registered again. It was answered like any other, and how its task had ended was
     // forgotten.

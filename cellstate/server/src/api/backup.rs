@@ -81,6 +81,11 @@ impl Stream for Chunks {
 
 /// Begins a backup.
 pub(super) async fn begin(shared: &Arc<Shared>) -> Result<Chunks, Failure> {
+    begin_with(shared, PATIENCE).await
+}
+
+/// The same, for a reader who is left when it has taken nothing for so long.
+async fn begin_with(shared: &Arc<Shared>, patience: Duration) -> Result<Chunks, Failure> {
     let permit = shared.backups.clone().try_acquire_owned().map_err(|_| {
         let message = "another backup is being taken; wait until it is done";
         Failure::new(Code::ResourceExhausted, "BACKUP_RUNNING", message).retry(Duration::from_secs(5))
@@ -89,7 +94,8 @@ pub(super) async fn begin(shared: &Arc<Shared>) -> Result<Chunks, Failure> {
     let (out, chunks) = mpsc::channel(CHUNKS_MAX);
     let (fails, failed) = oneshot::channel();
     let turn = Arc::new(Mutex::new(Some((permit, chunks))));
-    tokio::spawn(send(shared.clone(), cell, tail, (out, fails), turn.clone()));
+    let to = Reader { out, patience };
+    tokio::spawn(send(shared.clone(), cell, tail, (to, fails), turn.clone()));
     Ok(Chunks { turn, failed })
 }
 
@@ -121,18 +127,25 @@ fn tail_at(keeper: &plenum_journal::Keeper, revision: u64) -> Result<Option<Tail
     Ok(frame.map(|frame| Tail { revision, term: frame.term, hash: frame.hash }))
 }
 
+/// Where chunks go, and how long they may wait there.
+struct Reader {
+    out: mpsc::Sender<v1::BackupChunk>,
+    patience: Duration,
+}
+
 async fn send(
     shared: Arc<Shared>,
     cell: Cell,
     tail: Tail,
-    (out, mut fails): (mpsc::Sender<v1::BackupChunk>, oneshot::Sender<Status>),
+    (to, mut fails): (Reader, oneshot::Sender<Status>),
     turn: Turn,
 ) {
-    let sent = send_all(&shared, cell, tail, &out).await;
+    let sent = send_all(&shared, cell, tail, &to).await;
     let sent = match sent {
         Ok(()) => {
+            let Reader { out, patience } = to;
             drop(out);
-            end_is_read(&shared, &mut fails).await
+            end_is_read(&shared, &mut fails, patience).await
         }
         failed => failed,
     };
@@ -149,52 +162,54 @@ async fn send(
 }
 
 /// Returns when all was taken from the queue, as far as it is read at all: what waits in it for nobody is memory.
-async fn send_all(shared: &Shared, cell: Cell, tail: Tail, out: &mpsc::Sender<v1::BackupChunk>) -> Result<(), Failure> {
+async fn send_all(shared: &Shared, cell: Cell, tail: Tail, to: &Reader) -> Result<(), Failure> {
     let mut encoder = Encoder::begin(&manifest(&cell, shared.identity.incarnation, tail));
     for (table, number) in pages::every(&cell) {
         encoder.page(&pages::encode_page(&cell, table, number));
         if encoder.pending_bytes() >= CHUNK_BYTES {
-            hand_over(shared, &mut encoder, out).await?;
+            hand_over(shared, &mut encoder, to).await?;
         }
     }
     encoder.end();
     // No page is copied any more for what is read slowly.
     drop(cell);
-    hand_over(shared, &mut encoder, out).await?;
+    hand_over(shared, &mut encoder, to).await?;
     for free in 1..=CHUNKS_MAX {
-        drop(patiently(shared, out.reserve_many(free)).await?.map_err(|_| nobody_reads())?);
+        let taken = patiently(shared, to.patience, to.out.reserve_many(free)).await?;
+        drop(taken.map_err(|_| nobody_reads(to.patience))?);
     }
     Ok(())
 }
 
 /// Fails when nobody takes it.
-async fn hand_over(shared: &Shared, encoder: &mut Encoder, out: &mpsc::Sender<v1::BackupChunk>) -> Result<(), Failure> {
+async fn hand_over(shared: &Shared, encoder: &mut Encoder, to: &Reader) -> Result<(), Failure> {
     let mut rest = encoder.take();
     while !rest.is_empty() {
         let data = rest.split_to(rest.len().min(CHUNK_BYTES));
-        patiently(shared, out.send(v1::BackupChunk { data })).await?.map_err(|_| nobody_reads())?;
+        let taken = patiently(shared, to.patience, to.out.send(v1::BackupChunk { data })).await?;
+        taken.map_err(|_| nobody_reads(to.patience))?;
     }
     Ok(())
 }
 
 /// What waits for the reader, for as long as that may take.
-async fn patiently<T>(shared: &Shared, taken: impl Future<Output = T>) -> Result<T, Failure> {
+async fn patiently<T>(shared: &Shared, patience: Duration, taken: impl Future<Output = T>) -> Result<T, Failure> {
     tokio::select! {
-        taken = tokio::time::timeout(PATIENCE, taken) => taken.map_err(|_| nobody_reads()),
+        taken = tokio::time::timeout(patience, taken) => taken.map_err(|_| nobody_reads(patience)),
         () = shared.ended() => Err(Failure::ending()),
     }
 }
 
 /// Waits until the stream was read to its end, or left; fails when nobody does. When the server ends, what is on its way may still arrive.
-async fn end_is_read(shared: &Shared, fails: &mut oneshot::Sender<Status>) -> Result<(), Failure> {
+async fn end_is_read(shared: &Shared, fails: &mut oneshot::Sender<Status>, patience: Duration) -> Result<(), Failure> {
     tokio::select! {
-        closed = tokio::time::timeout(PATIENCE, fails.closed()) => closed.map_err(|_| nobody_reads()),
+        closed = tokio::time::timeout(patience, fails.closed()) => closed.map_err(|_| nobody_reads(patience)),
         () = shared.ended() => Ok(()),
     }
 }
 
-fn nobody_reads() -> Failure {
-    let message = format!("nobody has read on for {PATIENCE:?}; take another one");
+fn nobody_reads(patience: Duration) -> Failure {
+    let message = format!("nobody has read on for {patience:?}; take another one");
     Failure::new(Code::DeadlineExceeded, "TIME_LIMIT", message)
 }
 
@@ -234,6 +249,42 @@ mod tests {
             }
         };
         tokio::time::timeout(PATIENCE / 3, began_again).await.unwrap();
+        server.shutdown().await.unwrap();
+    }
+
+    /// Until then each page that changes is copied, and nobody else may take one.
+    #[tokio::test]
+    async fn a_backup_that_nobody_reads_is_left_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = crate::ServerOptions::new(dir.path());
+        options.settings.segment_bytes = 1 << 20;
+        let server = crate::Server::start(options).await.unwrap();
+        let shared = server.shared();
+        let brief = Duration::from_millis(1);
+        let mut left = begin_with(shared, brief).await.unwrap();
+        // It has the turn for as long as that takes.
+        let next = async {
+            loop {
+                match begin(shared).await {
+                    Ok(next) => return next,
+                    Err(failure) => assert_eq!(failure.code, "BACKUP_RUNNING"),
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        drop(tokio::time::timeout(PATIENCE / 3, next).await.unwrap());
+        let why = left.next().await.unwrap().unwrap_err();
+        assert_eq!(
+            (why.code(), why.message()),
+            (Code::DeadlineExceeded, "nobody has read on for 1ms; take another one")
+        );
+        assert!(left.next().await.is_none());
+
+        // All its chunks were read, and not its end.
+        let (mut fails, failed) = oneshot::channel();
+        assert_eq!(end_is_read(shared, &mut fails, brief).await.unwrap_err().code, "TIME_LIMIT");
+        drop(failed);
+        assert!(end_is_read(shared, &mut fails, PATIENCE).await.is_ok());
         server.shutdown().await.unwrap();
     }
 

@@ -118,6 +118,14 @@ struct Feeder<'a> {
     reopened: Option<Instant>,
 }
 
+/// What the feeding thread found when it went round.
+struct Round {
+    /// There was nothing to feed.
+    idle: bool,
+    /// The server ends.
+    closing: bool,
+}
+
 /// The feeding thread. `before` is the cell of the newest checkpoint, where it is known.
 pub(crate) fn run(shared: &Arc<Shared>, before: Option<Cell>) {
     if !shared.settings.history {
@@ -247,30 +255,37 @@ impl<'a> Feeder<'a> {
             if self.shared.has_failed() {
                 return Ok(());
             }
-            self.leap_when_due()?;
-            let durable_bytes = self.shared.feed.durable_bytes();
-            let batches = self.next_batches()?;
-            let idle = batches.is_empty();
-            if idle {
-                self.shared.feed.caught_up(durable_bytes);
-            } else {
-                self.feed(batches)?;
-            }
-            if self.shared.feed.is_closing() {
+            let Round { idle, closing } = self.round()?;
+            if closing {
                 let end = *ending.get_or_insert_with(|| Instant::now() + ENDING_PATIENCE);
                 if idle || Instant::now() >= end {
                     return self.end();
                 }
-                continue;
+            } else if idle {
+                self.wait();
             }
+        }
+    }
+
+    /// Feeds what comes next, and does what is due, unless the server ends: also where more comes all the time.
+    fn round(&mut self) -> Result<Round, FeedError> {
+        self.leap_when_due()?;
+        let durable_bytes = self.shared.feed.durable_bytes();
+        let batches = self.next_batches()?;
+        let idle = batches.is_empty();
+        if idle {
+            self.shared.feed.caught_up(durable_bytes);
+        } else {
+            self.feed(batches)?;
+        }
+        let closing = self.shared.feed.is_closing();
+        if !closing {
             self.checkpoint_when_due()?;
             if self.retiring_due.is_some_and(|due| due <= Instant::now()) {
                 self.give_up();
             }
-            if idle {
-                self.wait();
-            }
         }
+        Ok(Round { idle, closing })
     }
 
     /// The batches that come next, as many as go in one round; none if there are none.

@@ -165,6 +165,25 @@ fn submission(name: &str) -> plenum_model::Request {
     Shared::request(&"local".into(), "default".into(), plenum_proto::jobs::submit(spec).unwrap())
 }
 
+// Under load something comes in each round, and a minute or more goes by from one checkpoint to the next.
+#[tokio::test]
+async fn old_history_is_cleared_away_between_checkpoints_while_more_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, shared) = without_feeder(dir.path()).await;
+    let mut feeder = Feeder::new(&shared, None);
+    for (number, due) in [(0, Duration::ZERO), (1, RETIRING_FAILED_PAUSE)] {
+        let decided = shared.ask(submission(&format!("job-{number}"))).await.unwrap();
+        shared.feed.tell(decided.at.0);
+        feeder.retiring_due = Some(Instant::now() + due);
+        let round = feeder.round().unwrap();
+        assert!(!round.idle && shared.feed.history().newest_revision() >= decided.at.0);
+        assert_eq!(feeder.retiring_due.is_some(), number == 1, "nothing else is left to do, once it was due");
+    }
+    assert_eq!(shared.feed.history().newest_checkpoint(), None);
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
 // It would be as right with images of the whole cell each time, and write twenty times as much.
 #[tokio::test]
 async fn a_checkpoint_has_images_of_what_changed_since_the_one_before() {
