@@ -212,12 +212,10 @@ fn table(figures: &[&Figure]) -> String {
 
 /// What was the same for all cases, once; and what each case was measured with besides.
 fn parameters(figures: &[&Figure]) -> String {
-    let mut cases: Vec<(&str, &Parameters)> = Vec::new();
-    for case in in_order(figures.iter().map(|figure| figure.case.as_str())) {
-        cases.extend(figures.iter().find(|figure| figure.case == case).map(|figure| (case, &figure.parameters)));
-    }
+    let names = in_order(figures.iter().map(|figure| figure.case.as_str())).into_iter();
+    let cases: Vec<(&str, Parameters)> = names.map(|case| (case, parameters_of(case, figures))).collect();
     let Some((_, first)) = cases.first() else { return String::new() };
-    let mut same = Parameters::clone(first);
+    let mut same = first.clone();
     if cases.len() > 1 {
         same.retain(|name, value| cases.iter().all(|(_, parameters)| parameters.get(name) == Some(value)));
     } else {
@@ -236,13 +234,30 @@ fn parameters(figures: &[&Figure]) -> String {
     };
     list("All cases", &same);
     if cases.len() <= CASES_MAX {
-        for (case, parameters) in cases {
-            let mut besides = parameters.clone();
+        for (case, mut besides) in cases {
             besides.retain(|name, _| !same.contains_key(name));
             list(case, &besides);
         }
     }
     text
+}
+
+/// What a case was measured with, by all of its figures: some have parameters that the first lacks. What another figure has otherwise stands beside it,
+/// with whose it is, or of which metric.
+fn parameters_of(case: &str, figures: &[&Figure]) -> Parameters {
+    let mut all = Parameters::new();
+    for figure in figures.iter().filter(|figure| figure.case == case) {
+        let whose = figure.system.as_ref().unwrap_or(&figure.metric);
+        for (name, value) in &figure.parameters {
+            let name = match all.get(name) {
+                None => name.clone(),
+                Some(first) if first == value => continue,
+                Some(_) => format!("{name} ({whose})"),
+            };
+            all.entry(name).or_insert_with(|| value.clone());
+        }
+    }
+    all
 }
 
 /// Each text once, where it first came.
@@ -342,6 +357,31 @@ mod tests {
         write(&Results::of(vec![figure(), figure().of("bare")]), folder.path()).unwrap();
         let svg = std::fs::read_to_string(folder.path().join("core-rate-samples.svg")).unwrap();
         assert!(svg.contains(">machines=1</text>") && svg.contains(">machines=1 (bare)</text>"), "{svg}");
+    }
+
+    #[test]
+    fn a_figure_that_has_more_parameters_than_the_first_of_its_case_shows_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let figure = |metric: &str, parameters: &[(&str, u64)]| {
+            let parameters =
+                parameters.iter().map(|(name, value)| ((*name).to_owned(), serde_json::Value::from(*value))).collect();
+            let case = Case { suite: "commit", case: "claims=1", parameters };
+            case.figure(metric, "1/s", Better::Higher, vec![1.0]).unwrap()
+        };
+        let first = figure("claims_per_second", &[("turns", 5), ("cores_of_server", 1)]);
+        let peer = figure("claims_per_second", &[("turns", 5), ("cores_of_server", 0), ("bare", 9)]).of("bare");
+        let ratio = figure("claims_ratio_to_bare", &[("turns", 4), ("bare", 9)]);
+        write(&Results::of(vec![first, peer, ratio]), folder.path()).unwrap();
+        let page = std::fs::read_to_string(folder.path().join("report.md")).unwrap();
+        let rows: Vec<&str> = page.split("### claims=1\n").nth(1).unwrap().lines().skip(3).collect();
+        let expected = [
+            "| bare | 9 |",
+            "| cores_of_server | 1 |",
+            "| cores_of_server (bare) | 0 |",
+            "| turns | 5 |",
+            "| turns (claims_ratio_to_bare) | 4 |",
+        ];
+        assert_eq!(rows, expected);
     }
 
     #[test]
