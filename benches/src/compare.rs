@@ -2,7 +2,8 @@
 //!
 //! The interval of a ratio is a percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13): samples of both
 //! runs are drawn again with replacement, two thousand times, and 95 of 100 ratios of their medians lie within it. It is seeded: the same two
-//! runs always give the same answer.
+//! runs always give the same answer. A tail's value is that of all windows together, and its interval that of the medians of its samples all the same: one
+//! that rose by one stall in one of many windows is worse, perhaps by chance.
 
 use std::fmt::Write;
 
@@ -165,8 +166,9 @@ fn verdict(old: &Figure, new: &Figure, interval: Option<(f64, f64)>, threshold: 
     let step = if is_difference(old) || is_difference(new) { threshold } else { old.value.abs() * threshold };
     let (lower, upper) = (old.value - step, old.value + step);
     let (rose, fell) = (new.value > upper, new.value < lower);
-    // Without an interval, ranges that overlap may differ by chance, but one sample may as well be all there is: it counts.
-    let sure = interval.is_none_or(|(low, high)| low > 1.0 || high < 1.0);
+    // Without an interval, ranges that overlap may differ by chance, but one sample may as well be all there is: it counts. A tail that rose by one stall
+    // may have an interval of medians that fell.
+    let sure = interval.is_none_or(|(low, high)| if rose { low > 1.0 } else { high < 1.0 });
     match (old.better, rose, fell) {
         (Better::Higher, true, _) | (Better::Lower, _, true) => Verdict::Better,
         (Better::Higher, _, true) | (Better::Lower, true, _) if !is_ours(old) => Verdict::NotOurs,
@@ -349,6 +351,18 @@ mod tests {
         let steady = compare(&scattered(&[100.0, 101.0, 99.0]), &scattered(&[85.0, 86.0, 84.0]), 0.1).unwrap();
         assert_eq!(steady.regressions, 1, "{}", steady.text);
         assert!(steady.text.contains("0.832 to 0.869"), "{}", steady.text);
+    }
+
+    #[test]
+    fn a_tail_that_one_stall_has_made_longer_is_shown_and_no_regression() {
+        let old = of_samples(vec![0.005; 8], Better::Lower);
+        let mut new = of_samples([vec![0.004; 7], vec![1.0]].concat(), Better::Lower);
+        new.figures[0].value = 1.0;
+        let stalled = compare(&old, &new, 0.1).unwrap();
+        assert!(stalled.text.contains("worse, perhaps by chance"), "{}", stalled.text);
+        assert_eq!(stalled.regressions, 0, "{}", stalled.text);
+        let always = of_samples(vec![1.0; 8], Better::Lower);
+        assert_eq!(compare(&old, &always, 0.1).unwrap().regressions, 1);
     }
 
     #[test]

@@ -104,7 +104,7 @@ pub(crate) struct Figure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) system: Option<String>,
     pub(crate) better: Better,
-    /// The median of the samples.
+    /// The median of the samples; of a tail of times, that of all windows together ([`crate::latency::tail`]).
     pub(crate) value: f64,
     pub(crate) min: f64,
     pub(crate) max: f64,

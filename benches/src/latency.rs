@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde_json::json;
 
-use crate::figure::number;
+use crate::figure::{Better, Case, Figure, number};
 
 /// Longest time that is told apart.
 const MICROS_MAX: u64 = 120_000_000;
@@ -24,9 +25,57 @@ pub(crate) fn seconds(histogram: &Histogram<u64>, part: f64) -> f64 {
     number(histogram.value_at_quantile(part)) / 1e6
 }
 
+/// A tail of the times that were seen in windows: such a part of them is shorter. Its value is that of all windows together, and each sample that of one:
+/// the median of the samples would not know of a stall that fewer than half of the windows saw, and tails are there for such stalls.
+///
+/// # Errors
+/// When no window has any time.
+pub(crate) fn tail<'a>(
+    case: &Case<'_>,
+    metric: &str,
+    part: f64,
+    windows: impl Iterator<Item = &'a Histogram<u64>>,
+) -> anyhow::Result<Figure> {
+    let (mut all, mut samples) = (histogram(), Vec::new());
+    for times in windows.filter(|times| !times.is_empty()) {
+        all.add(times)?;
+        samples.push(seconds(times, part));
+    }
+    let mut figure = case.figure(metric, "s", Better::Lower, samples)?;
+    figure.value = seconds(&all, part);
+    let told = "p99, p999 and max of commit_seconds and staleness_seconds: of all windows together, no median of them; each sample is of one window";
+    figure.parameters.insert("tail".to_owned(), json!(told));
+    Ok(figure)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figure::Parameters;
+
+    /// Of one window, times of so many milliseconds.
+    fn window(millis: &[u64]) -> Histogram<u64> {
+        let mut times = histogram();
+        for millis in millis {
+            times.record(micros(Duration::from_millis(*millis))).unwrap();
+        }
+        times
+    }
+
+    #[test]
+    fn a_stall_that_one_window_saw_is_in_the_tail_of_all() {
+        let case = Case { suite: "commit", case: "claims=1", parameters: Parameters::new() };
+        let tail = |part: f64, windows: &[Histogram<u64>]| tail(&case, "commit_seconds", part, windows.iter()).unwrap();
+        let stalled = [window(&[5]), window(&[5]), window(&[1000]), window(&[])];
+        let longest = tail(1.0, &stalled);
+        assert!(longest.value > 0.9, "{longest:?}");
+        assert_eq!((longest.samples.len(), longest.value), (3, longest.max));
+        assert!(longest.samples[0] < 0.01 && longest.samples[2] > 0.9, "each sample is of one window: {longest:?}");
+        assert!(longest.parameters.contains_key("tail"));
+        // A window counts by what was seen in it: one time of 301 is none of one in a hundred.
+        let rare = [window(&[5; 150]), window(&[5; 150]), window(&[1000])];
+        assert!(tail(0.99, &rare).value < 0.01 && tail(0.999, &rare).value > 0.9);
+    }
 
     #[test]
     fn quantiles_are_those_of_the_times() {

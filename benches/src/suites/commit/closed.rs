@@ -219,18 +219,21 @@ pub(crate) fn figures(case: &Case<'_>, windows: &[Window], alone: &MachineTimes)
     let rate = |of: fn(&Counters) -> u64| {
         windows.iter().map(|window| number(of(&window.counted)) / window.seconds).collect::<Vec<_>>()
     };
-    let quantile = |part: f64| {
-        let some = windows.iter().filter(|window| !window.latency_micros.is_empty());
-        some.map(|window| latency::seconds(&window.latency_micros, part)).collect::<Vec<_>>()
-    };
+    let some = windows.iter().filter(|window| !window.latency_micros.is_empty());
+    let medians = some.map(|window| latency::seconds(&window.latency_micros, 0.5)).collect();
     let mut figures = vec![
         case.figure("claims_per_second", "1/s", Better::Higher, rate(|counted| counted.granted))?,
         case.figure("transactions_per_second", "1/s", Better::Higher, rate(|counted| counted.answered))?,
-        case.figure("commit_seconds_p50", "s", Better::Lower, quantile(0.5))?,
-        case.figure("commit_seconds_p99", "s", Better::Lower, quantile(0.99))?,
+        case.figure("commit_seconds_p50", "s", Better::Lower, medians)?,
+        tail(case, "commit_seconds_p99", 0.99, windows)?,
     ];
     figures.extend(alone.figures(case)?);
     Ok(figures)
+}
+
+/// What such a part of the commits took at most, in all windows together.
+pub(crate) fn tail(case: &Case<'_>, metric: &str, part: f64, windows: &[Window]) -> anyhow::Result<Figure> {
+    latency::tail(case, metric, part, windows.iter().map(|window| &window.latency_micros))
 }
 
 #[cfg(test)]

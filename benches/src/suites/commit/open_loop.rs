@@ -15,8 +15,7 @@ use super::ground::{Ground, Running};
 use super::load::{Manner, Pace};
 use super::machine_times::MachineTimes;
 use super::scheduler::Due;
-use crate::figure::{Better, Case, Figure, number};
-use crate::latency;
+use crate::figure::{Case, Figure, number};
 use crate::progress::say;
 use crate::{Run, interrupt};
 
@@ -98,13 +97,9 @@ fn keeps_up(seen: &Seen, rate: u32) -> bool {
 }
 
 fn tails(case: &Case<'_>, seen: &Seen) -> anyhow::Result<Vec<Figure>> {
-    let quantile = |part: f64| {
-        let some = seen.windows.iter().filter(|window| !window.latency_micros.is_empty());
-        some.map(|window| latency::seconds(&window.latency_micros, part)).collect::<Vec<_>>()
-    };
     Ok(vec![
-        case.figure("commit_seconds_p999", "s", Better::Lower, quantile(0.999))?,
-        case.figure("commit_seconds_max", "s", Better::Lower, quantile(1.0))?,
+        closed::tail(case, "commit_seconds_p999", 0.999, &seen.windows)?,
+        closed::tail(case, "commit_seconds_max", 1.0, &seen.windows)?,
     ])
 }
 
@@ -171,6 +166,7 @@ impl Schedule {
 mod tests {
     use super::*;
     use crate::figure::Parameters;
+    use crate::latency;
     use crate::suites::commit::closed::Window;
     use crate::suites::commit::load::Counters;
 
@@ -193,6 +189,20 @@ mod tests {
         assert_eq!(hundredth - first, Duration::from_millis(100));
         drop(pacer);
         while due.blocking_recv().is_some() {}
+    }
+
+    #[test]
+    fn a_stall_in_one_of_three_windows_is_in_the_tails() {
+        let window = |millis: u64| {
+            let mut latency_micros = latency::histogram();
+            latency_micros.record(latency::micros(Duration::from_millis(millis))).unwrap();
+            Window { seconds: 1.0, counted: Counters::default(), latency_micros }
+        };
+        let seen = Seen { windows: [5, 5, 1000].map(window).into(), parameters: Parameters::new() };
+        let case = Case { suite: "commit", case: "rate=1", parameters: Parameters::new() };
+        for figure in tails(&case, &seen).unwrap() {
+            assert!(figure.value > 0.9, "{figure:?}");
+        }
     }
 
     #[test]

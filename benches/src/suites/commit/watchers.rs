@@ -178,15 +178,13 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
     ground.wait(&running, times.warm_up).await?;
     watchers.take_ages()?;
     let others = others(ground)?;
-    let (mut p50, mut p99, mut most) = (Vec::new(), Vec::new(), Vec::new());
+    let mut ages = Vec::new();
     for _ in 0..times.windows {
         ground.wait(&running, times.window).await?;
         watchers.check()?;
-        let ages = watchers.take_ages()?;
-        ensure!(!ages.is_empty(), "no delta came within {:?}", times.window);
-        p50.push(latency::seconds(&ages, 0.5));
-        p99.push(latency::seconds(&ages, 0.99));
-        most.push(latency::seconds(&ages, 1.0));
+        let of_window = watchers.take_ages()?;
+        ensure!(!of_window.is_empty(), "no delta came within {:?}", times.window);
+        ages.push(of_window);
     }
     let cores_of_others = others.cores()?;
     drop(pacer);
@@ -211,13 +209,19 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
     ];
     parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
     let case = Case { suite: super::NAME, case: TIMED_CASE, parameters };
-    let mut figures = vec![
-        case.figure("staleness_seconds_p50", "s", Better::Lower, p50)?,
-        case.figure("staleness_seconds_p99", "s", Better::Lower, p99)?,
-        case.figure("staleness_seconds_max", "s", Better::Lower, most)?,
-    ];
+    let mut figures = of_ages(&case, &ages)?;
     figures.extend(alone.figures(&case)?);
     Ok(figures)
+}
+
+/// How old pictures were, by window.
+fn of_ages(case: &Case<'_>, ages: &[Histogram<u64>]) -> anyhow::Result<Vec<Figure>> {
+    let medians = ages.iter().map(|ages| latency::seconds(ages, 0.5)).collect();
+    Ok(vec![
+        case.figure("staleness_seconds_p50", "s", Better::Lower, medians)?,
+        latency::tail(case, "staleness_seconds_p99", 0.99, ages.iter())?,
+        latency::tail(case, "staleness_seconds_max", 1.0, ages.iter())?,
+    ])
 }
 
 /// The server's memory for each watcher that reads nothing. The samples are in the order of time: memory that grew would show.
@@ -551,6 +555,19 @@ mod tests {
         assert_eq!(watchers.take_ages().unwrap().len(), 60);
         assert_eq!(watchers.take_ages().unwrap().len(), 0);
         assert!(watchers.told.revisions.lock().unwrap().is_empty(), "what all have is forgotten");
+    }
+
+    #[test]
+    fn pictures_that_were_old_in_one_window_are_in_the_tails_of_all() {
+        let ages = [5, 5, 1000].map(|millis| {
+            let mut ages = latency::histogram();
+            ages.record(latency::micros(Duration::from_millis(millis))).unwrap();
+            ages
+        });
+        let case = Case { suite: "commit", case: TIMED_CASE, parameters: crate::figure::Parameters::new() };
+        let figures = of_ages(&case, &ages).unwrap();
+        assert!(figures[0].value < 0.01, "half of the windows' medians are below: {:?}", figures[0]);
+        assert!(figures[1].value > 0.9 && figures[2].value > 0.9, "{figures:?}");
     }
 
     #[test]
