@@ -25,6 +25,8 @@ const LEFT_OUT_WHEN_SMALL: [&str; 4] =
     ["bytes_per_allocation", "bytes_per_machine", "stalled_watcher_bytes", "commit_less_sync_seconds_p50"];
 /// Between a metric and the peer that it is a part of.
 const PART_OF: &str = "_ratio_to_";
+/// Between that peer and which of its rates is meant.
+const PEER_THAT: &str = "_with_";
 
 /// What came of it.
 pub(crate) struct Comparison {
@@ -117,7 +119,10 @@ fn is_missed(old: &Figure, a: &Results, b: &Results) -> bool {
 fn may_be_missing(old: &Figure, b: &Results) -> bool {
     // No etcd could be had, or it was not wanted.
     let without_its_peer = old.metric.split_once(PART_OF).is_some_and(|(_, peer)| {
-        let is_of_it = |system: &String| system.replace('-', "_") == peer;
+        let is_of_it = |system: &String| {
+            let rest = peer.strip_prefix(&system.replace('-', "_"));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(PEER_THAT))
+        };
         !b.figures.iter().any(|figure| figure.suite == old.suite && figure.system.as_ref().is_some_and(is_of_it))
     });
     LEFT_OUT_WHEN_SMALL.contains(&old.metric.as_str()) || without_its_peer
@@ -326,6 +331,10 @@ mod tests {
         let to_a_peer = |figure: &mut Figure| figure.metric = "transactions_ratio_to_synced_echo".into();
         assert_eq!(lost(to_a_peer, &["etcd"]), 0, "nothing to compare with");
         assert_eq!(lost(to_a_peer, &["synced-echo"]), 1);
+        let to_one_rate =
+            |figure: &mut Figure| figure.metric = "transactions_ratio_to_etcd_with_as_many_under_way".into();
+        assert_eq!(lost(to_one_rate, &["echo"]), 0, "nothing to compare with");
+        assert_eq!(lost(to_one_rate, &["etcd"]), 1);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::interrupt;
-pub(crate) use clients::{Burst, VALUE_BYTES, commit};
+pub(crate) use clients::{Burst, Clients, VALUE_BYTES, commit};
 pub(crate) use program::find;
 
 /// The generated client.

@@ -1,4 +1,4 @@
-//! Clients of etcd that commit as fast as they can: each with a connection and keys of its own, one transaction under way.
+//! Clients of etcd that commit as fast as they can: each with a connection of its own, and with so many transactions under way, all of them of other keys.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,8 +15,27 @@ use crate::latency;
 
 /// Bytes of each value: about what one claim has in the cell's log.
 pub(crate) const VALUE_BYTES: usize = 100;
-/// Keys that a client writes in turn.
+/// Keys that are written in turn by whoever has one transaction under way.
 const KEYS: usize = 8;
+
+/// How many there are, and how many transactions each has under way on its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Clients {
+    pub(crate) count: u32,
+    pub(crate) in_flight: u32,
+}
+
+impl Clients {
+    /// As many, with one transaction under way each.
+    pub(crate) const fn of_one(count: u32) -> Self {
+        Self { count, in_flight: 1 }
+    }
+
+    /// Transactions of all of them that are under way at a time.
+    pub(crate) const fn under_way(self) -> u32 {
+        self.count * self.in_flight
+    }
+}
 
 /// What came of it.
 pub(crate) struct Burst {
@@ -29,20 +48,30 @@ pub(crate) struct Burst {
 /// Lets so many clients commit transactions of one compare and one put: first for a while that does not count, then for one that does.
 ///
 /// # Errors
-/// When a compare fails that must hold: each client compares its own keys only.
+/// When a compare fails that must hold: whatever is under way compares keys of its own only.
 pub(crate) async fn commit(
     etcd: &EtcdProcess,
-    clients: u32,
+    clients: Clients,
     warm_up: Duration,
     counted: Duration,
 ) -> anyhow::Result<Burst> {
     let shared = Arc::new(Shared::default());
-    let on = event_loop::of_clients(clients, 1)?;
-    let mut running = Vec::new();
-    for number in 0..clients {
+    let Clients { count, in_flight } = clients;
+    let on = event_loop::of_clients(count, in_flight)?;
+    let mut preparing = Vec::new();
+    for connection in 0..count {
         let kv = KvClient::new(on.spawn(connect(etcd.address.clone())).await??);
-        let client = Client { kv, number, written: [0; KEYS] };
-        running.push(on.spawn(client.run(shared.clone())));
+        for number in connection * in_flight..(connection + 1) * in_flight {
+            // Clones share the connection.
+            let committer = Committer { kv: kv.clone(), number, written: [0; KEYS] };
+            preparing.push(on.spawn(committer.prepare()));
+        }
+    }
+    // However many there are, none of their first writes is left for the time that counts.
+    let mut running = Vec::new();
+    for committer in preparing {
+        let committer = committer.await.context("a client of etcd")??;
+        running.push(on.spawn(committer.run(shared.clone())));
     }
     tokio::time::sleep(warm_up).await;
     shared.counts.store(true, Ordering::Release);
@@ -53,8 +82,8 @@ pub(crate) async fn commit(
     shared.counts.store(false, Ordering::Release);
     shared.stop.store(true, Ordering::Release);
     let mut latency_micros = latency::histogram();
-    for client in running {
-        latency_micros.add(client.await.context("a client of etcd")??)?;
+    for committer in running {
+        latency_micros.add(committer.await.context("a client of etcd")??)?;
     }
     ensure!(transactions > 0, "etcd committed nothing within {counted:?}");
     Ok(Burst { seconds, transactions, latency_micros })
@@ -68,20 +97,25 @@ struct Shared {
     transactions: AtomicU64,
 }
 
-struct Client {
+/// Has one transaction under way.
+struct Committer {
     kv: KvClient<tonic::transport::Channel>,
     number: u32,
-    /// By key, the revision at which it was last written; 0: never by this client.
+    /// By key, the revision at which it was last written; 0: never by this one.
     written: [i64; KEYS],
 }
 
-impl Client {
-    async fn run(mut self, shared: Arc<Shared>) -> anyhow::Result<Histogram<u64>> {
-        let mut latencies = latency::histogram();
-        // What a burst before left, nobody remembers: the first write of each key compares nothing.
+impl Committer {
+    /// Writes each key for the first time, and compares nothing: what a burst before left, nobody remembers.
+    async fn prepare(mut self) -> anyhow::Result<Self> {
         for key in 0..KEYS {
             self.transaction(key, false).await?;
         }
+        Ok(self)
+    }
+
+    async fn run(mut self, shared: Arc<Shared>) -> anyhow::Result<Histogram<u64>> {
+        let mut latencies = latency::histogram();
         for key in (0..KEYS).cycle() {
             if shared.stop.load(Ordering::Acquire) {
                 break;
@@ -111,7 +145,7 @@ impl Client {
             failure: Vec::new(),
         };
         let answer = self.kv.txn(request).await.context("a transaction of etcd")?.into_inner();
-        ensure!(answer.succeeded, "a compare of a client's own key failed");
+        ensure!(answer.succeeded, "a compare of a key that nobody else writes failed");
         self.written[key] = answer.header.context("an answer of etcd without its header")?.revision;
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::machine_times::MachineTimes;
 use crate::Run;
 use crate::disk;
 use crate::echo::{self, ECHO, SYNCED_ECHO};
-use crate::etcd::{self, Burst, EtcdProcess};
+use crate::etcd::{self, Burst, Clients, EtcdProcess};
 use crate::figure::{Better, Case, Figure, Parameters, median, number};
 use crate::latency;
 use crate::progress::say;
@@ -24,9 +24,18 @@ pub(super) const SHAPES: [Shape; 3] = [
     Shape { claims: 1, streams: 64, in_flight: 1, mirrors: false },
     Shape { claims: 1, streams: 1, in_flight: 1, mirrors: false },
 ];
-/// Clients of etcd. The quick form has those with which it is at its best, and the one that is compared with an idle client.
-const CLIENTS: [u32; 4] = [1, 16, 64, 256];
-const CLIENTS_QUICK: [u32; 3] = [1, 64, 256];
+/// Clients of etcd. The quick form has the one that is compared with an idle client, those that have as much under way as the cell's, and those of up to
+/// 256 with which etcd is at its best. The last have as much under way as the cell has at most, and no more connections than those before: each takes an
+/// open file of etcd's and one of ours.
+const CLIENTS: [Clients; 5] =
+    [Clients::of_one(1), Clients::of_one(16), Clients::of_one(64), Clients::of_one(256), MOST];
+const CLIENTS_QUICK: [Clients; 4] = [Clients::of_one(1), Clients::of_one(64), Clients::of_one(256), MOST];
+const MOST: Clients = Clients { count: 256, in_flight: 4 };
+/// Etcd's best is that of all which have no more under way than this: what the goal was set for.
+const BEST_UNDER_WAY_MAX: u32 = 256;
+/// How many times etcd's best the cell commits, and how many times what etcd does with as many transactions under way.
+const RATIO_TO_BEST: &str = "transactions_ratio_to_etcd";
+const RATIO_TO_AS_MANY: &str = "transactions_ratio_to_etcd_with_as_many_under_way";
 /// The name of the peer in figures.
 const ETCD: &str = "etcd";
 /// Writes of the disk's own figures, in each turn. An idle client's batch is small.
@@ -66,6 +75,12 @@ struct OfShape {
     seen: Vec<Parameters>,
 }
 
+/// What all turns gave for so many clients of etcd.
+struct OfClients {
+    clients: Clients,
+    bursts: Vec<Burst>,
+}
+
 /// Whether one of its cases was asked for.
 pub(super) fn is_wanted(options: &Run) -> bool {
     SHAPES.iter().any(|shape| options.has_case(&shape.name()))
@@ -82,7 +97,8 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
         cell.push(OfShape { shape: *shape, turns: Vec::new(), echo: Vec::new(), alone, seen: Vec::new() });
     }
     let clients = if options.quick { &CLIENTS_QUICK[..] } else { &CLIENTS };
-    let mut bursts: Vec<(u32, Vec<Burst>)> = clients.iter().map(|clients| (*clients, Vec::new())).collect();
+    let mut peer: Vec<OfClients> =
+        clients.iter().map(|clients| OfClients { clients: *clients, bursts: Vec::new() }).collect();
     for turn in 1..=turns.count {
         say(&format!("transactions of one claim, turn {turn} of {}", turns.count));
         for of in &mut cell {
@@ -94,18 +110,22 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
             of.echo.push(of_echo(of.shape, turns, &place.scratch).await?);
         }
         if let Some(etcd) = &etcd {
-            for (clients, bursts) in &mut bursts {
-                bursts.push(etcd::commit(etcd, *clients, turns.etcd_warm_up, turns.etcd).await?);
+            for of in &mut peer {
+                of.bursts.push(etcd::commit(etcd, of.clients, turns.etcd_warm_up, turns.etcd).await?);
             }
         }
     }
-    let best = best(&bursts, turns.count);
+    if let Some(most) = is_best_with_most(&peer) {
+        say(&format!(
+            "etcd is at its best with {most} transactions under way, the most that were tried: it may have more with more"
+        ));
+    }
     let mut figures = Vec::new();
     for of in cell {
-        figures.extend(of.figures(place, ground, turns, &best)?);
+        figures.extend(of.figures(place, ground, turns, &peer)?);
     }
     if let Some(etcd) = &etcd {
-        figures.extend(etcd_figures(etcd, &bursts, turns, &place.file_system)?);
+        figures.extend(etcd_figures(etcd, &peer, turns, &place.file_system)?);
     }
     Ok(figures)
 }
@@ -132,13 +152,25 @@ async fn start(options: &Run, dir: &Path) -> anyhow::Result<Option<EtcdProcess>>
     Ok(Some(etcd))
 }
 
-/// By turn, etcd's best rate over all numbers of clients; none without etcd.
-fn best(bursts: &[(u32, Vec<Burst>)], turns: u32) -> Vec<f64> {
-    let rates = |turn: u32| {
-        let of_turn = bursts.iter().filter_map(move |(_, bursts)| bursts.get(turn as usize));
-        of_turn.map(|burst| number(burst.transactions) / burst.seconds)
-    };
+/// By turn, etcd's best rate over all numbers of clients that have no more than so much under way; none without etcd.
+fn best(peer: &[OfClients], turns: u32) -> Vec<f64> {
+    let some = || peer.iter().filter(|of| of.clients.under_way() <= BEST_UNDER_WAY_MAX);
+    let rates = |turn: u32| some().filter_map(move |of| of.rates().nth(turn as usize));
     (0..turns).filter_map(|turn| rates(turn).max_by(f64::total_cmp)).collect()
+}
+
+/// By turn, etcd's rate with so many transactions under way; none where it was not asked for so many.
+fn with_as_many(peer: &[OfClients], under_way: u32) -> Vec<f64> {
+    let of = peer.iter().find(|of| of.clients.under_way() == under_way);
+    of.map(|of| of.rates().collect()).unwrap_or_default()
+}
+
+/// How many transactions etcd had under way at most, if it was at its best with these: nobody knows then what it would have with more.
+fn is_best_with_most(peer: &[OfClients]) -> Option<u32> {
+    let measured = || peer.iter().filter(|of| !of.bursts.is_empty());
+    let best = measured().max_by(|one, other| one.median().total_cmp(&other.median()))?;
+    let most = measured().map(|of| of.clients.under_way()).max()?;
+    (best.clients.under_way() == most).then_some(most)
 }
 
 /// What gRPC by itself has over as many connections, without and with a log.
@@ -158,8 +190,29 @@ fn ratios(cell: &[Vec<f64>], best: &[f64]) -> Vec<f64> {
     medians.zip(best).map(|(rate, best)| rate / best).collect()
 }
 
+impl OfClients {
+    /// The name of its case.
+    fn name(&self) -> String {
+        let Clients { count, in_flight } = self.clients;
+        let in_flight = if in_flight > 1 { format!(" in_flight={in_flight}") } else { String::new() };
+        format!("clients={count}{in_flight}")
+    }
+
+    /// Transactions a second, by turn.
+    fn rates(&self) -> impl Iterator<Item = f64> {
+        self.bursts.iter().map(|burst| number(burst.transactions) / burst.seconds)
+    }
+
+    /// Of the turns that there were.
+    fn median(&self) -> f64 {
+        let mut rates: Vec<f64> = self.rates().collect();
+        rates.sort_by(f64::total_cmp);
+        median(&rates)
+    }
+}
+
 impl OfShape {
-    fn figures(self, place: &Place, ground: &Ground, turns: Turns, best: &[f64]) -> anyhow::Result<Vec<Figure>> {
+    fn figures(self, place: &Place, ground: &Ground, turns: Turns, peer: &[OfClients]) -> anyhow::Result<Vec<Figure>> {
         let rates: Vec<Vec<f64>> =
             self.turns.iter().map(|windows| windows.iter().map(Window::effective_per_second).collect()).collect();
         let windows: Vec<Window> = self.turns.into_iter().flatten().collect();
@@ -172,7 +225,7 @@ impl OfShape {
             (
                 "ratio",
                 json!(
-                    "transactions of which the claim was granted, a second, over etcd's best of all numbers of clients in the same turn, and over an echo's messages"
+                    "transactions of which the claim was granted, a second, over etcd's best of 1 to 256 clients with one transaction under way each, in the same turn; with_as_many_under_way: over etcd's with as many transactions under way as these streams have together; and over an echo's messages"
                 ),
             ),
             (
@@ -193,8 +246,14 @@ impl OfShape {
         let mut figures = closed::figures(&case, &windows, &self.alone)?;
         if self.shape.is_idle() {
             figures.extend(above_the_disk(&case, &windows, &self.alone)?);
-        } else if !best.is_empty() {
-            figures.push(case.figure("transactions_ratio_to_etcd", "1", Better::Higher, ratios(&rates, best))?);
+        } else {
+            let peers = [
+                (RATIO_TO_BEST, best(peer, turns.count)),
+                (RATIO_TO_AS_MANY, with_as_many(peer, self.shape.streams * self.shape.in_flight)),
+            ];
+            for (ratio, rates_of_peer) in peers.into_iter().filter(|(_, rates)| !rates.is_empty()) {
+                figures.push(case.figure(ratio, "1", Better::Higher, ratios(&rates, &rates_of_peer))?);
+            }
         }
         let of_echo = |log: usize| self.echo.iter().map(|rates| rates[log]).collect::<Vec<f64>>();
         let peers = [
@@ -222,32 +281,33 @@ fn above_the_disk(case: &Case<'_>, windows: &[Window], alone: &MachineTimes) -> 
 
 fn etcd_figures(
     etcd: &EtcdProcess,
-    bursts: &[(u32, Vec<Burst>)],
+    peer: &[OfClients],
     turns: Turns,
     file_system: &str,
 ) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
-    for (clients, bursts) in bursts {
+    for of in peer {
         let all = [
             ("version", json!(etcd.version())),
-            ("clients", json!(clients)),
+            ("clients", json!(of.clients.count)),
+            ("in_flight", json!(of.clients.in_flight)),
             ("file_system", json!(file_system)),
             ("value_bytes", json!(etcd::VALUE_BYTES)),
             ("seconds_per_sample", json!(turns.etcd.as_secs_f64())),
             (
                 "transaction",
                 json!(
-                    "one compare of the revision of a client's own key, one put; each client has a connection and one transaction under way"
+                    "one compare of the revision of a key that nobody else writes, one put; each client has a connection, and so many transactions under way (in_flight)"
                 ),
             ),
             ("durability", json!("etcd's default: a sync of its log for each batch")),
         ];
         let parameters = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let name = format!("clients={clients}");
+        let name = of.name();
         let case = Case { suite: super::NAME, case: &name, parameters };
-        let rates = bursts.iter().map(|burst| number(burst.transactions) / burst.seconds).collect();
-        let medians = bursts.iter().map(|burst| latency::seconds(&burst.latency_micros, 0.5)).collect();
-        let times = bursts.iter().map(|burst| &burst.latency_micros);
+        let rates = of.rates().collect();
+        let medians = of.bursts.iter().map(|burst| latency::seconds(&burst.latency_micros, 0.5)).collect();
+        let times = of.bursts.iter().map(|burst| &burst.latency_micros);
         figures.push(case.figure("transactions_per_second", "1/s", Better::Higher, rates)?.of(ETCD));
         figures.push(case.figure("commit_seconds_p50", "s", Better::Lower, medians)?.of(ETCD));
         figures.push(latency::tail(&case, "commit_seconds_p99", 0.99, times)?.of(ETCD));
@@ -263,12 +323,50 @@ mod tests {
         Burst { seconds, transactions, latency_micros: latency::histogram() }
     }
 
+    /// What etcd did in turns of a second.
+    fn of_clients(clients: Clients, transactions: &[u64]) -> OfClients {
+        OfClients { clients, bursts: transactions.iter().map(|transactions| burst(*transactions, 1.0)).collect() }
+    }
+
     #[test]
     fn the_best_of_all_numbers_of_clients_counts_turn_by_turn() {
-        let bursts = [(1, vec![burst(100, 1.0), burst(400, 2.0)]), (64, vec![burst(900, 3.0), burst(100, 1.0)])];
-        assert_eq!(best(&bursts, 2), [300.0, 200.0]);
-        let none: [(u32, Vec<Burst>); 1] = [(1, Vec::new())];
-        assert!(best(&none, 2).is_empty());
+        let bursts = vec![burst(100, 1.0), burst(400, 2.0)];
+        let peer = [OfClients { clients: Clients::of_one(1), bursts }, of_clients(Clients::of_one(64), &[300, 100])];
+        assert_eq!(best(&peer, 2), [300.0, 200.0]);
+        assert!(best(&[of_clients(Clients::of_one(1), &[])], 2).is_empty());
+    }
+
+    #[test]
+    fn etcds_best_is_that_of_its_goal_and_as_many_are_told_apart() {
+        let peer = [
+            of_clients(Clients::of_one(64), &[100, 120]),
+            of_clients(Clients::of_one(256), &[200, 210]),
+            of_clients(MOST, &[300, 290]),
+        ];
+        assert_eq!(best(&peer, 2), [200.0, 210.0]);
+        assert_eq!(with_as_many(&peer, 64), [100.0, 120.0]);
+        assert_eq!(with_as_many(&peer, 1024), [300.0, 290.0]);
+        assert!(with_as_many(&peer, 16).is_empty());
+        assert_eq!((peer[1].name().as_str(), peer[2].name().as_str()), ("clients=256", "clients=256 in_flight=4"));
+    }
+
+    #[test]
+    fn each_shape_but_the_idle_one_has_etcd_with_as_much_under_way() {
+        for shape in SHAPES.iter().filter(|shape| !shape.is_idle()) {
+            let under_way = shape.streams * shape.in_flight;
+            for clients in [&CLIENTS[..], &CLIENTS_QUICK] {
+                assert!(clients.iter().any(|clients| clients.under_way() == under_way), "{}", shape.name());
+            }
+        }
+    }
+
+    #[test]
+    fn where_etcd_has_most_with_the_most_that_is_said() {
+        let peer = |most: &[u64]| [of_clients(Clients::of_one(256), &[200, 210, 220]), of_clients(MOST, most)];
+        // By the median of the turns.
+        assert_eq!(is_best_with_most(&peer(&[100, 300, 310])), Some(1024));
+        assert_eq!(is_best_with_most(&peer(&[100, 190, 310])), None);
+        assert_eq!(is_best_with_most(&[of_clients(Clients::of_one(1), &[])]), None, "without etcd");
     }
 
     #[test]
