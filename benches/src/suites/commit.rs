@@ -17,6 +17,7 @@ mod log_path;
 mod machine_times;
 mod mirror;
 pub(super) mod open_loop;
+mod resting;
 mod rival;
 mod scheduler;
 mod watchers;
@@ -142,9 +143,9 @@ async fn closed_loop(ground: &mut Ground, shape: Shape, place: &Place, options: 
     say(&name);
     let mut alone = MachineTimes::new(&place.scratch, SYNC_BYTES)?;
     alone.look(SYNCS)?;
-    let mut bare = beside_bare::rates(place, shape, times, options)?;
+    let mut bare = beside_bare::bursts(place, shape, times, options, ground.process())?;
     let seen = closed::run(ground, shape, times).await?;
-    bare.extend(beside_bare::rates(place, shape, times, options)?);
+    bare.extend(beside_bare::bursts(place, shape, times, options, ground.process())?);
     alone.look(SYNCS)?;
     let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
     parameters.extend(alone.parameters());
@@ -153,7 +154,7 @@ async fn closed_loop(ground: &mut Ground, shape: Shape, place: &Place, options: 
     let mut figures = closed::figures(&case, &seen.windows, &alone)?;
     if !bare.is_empty() {
         let rates: Vec<f64> = seen.windows.iter().map(Window::claims_per_second).collect();
-        figures.extend(beside_bare::figures(&case, bare, &rates)?);
+        figures.extend(beside_bare::figures(&case, &bare, &rates)?);
     }
     Ok(figures)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::closed::{Shape, Times};
+use super::resting::{self, Beside};
 use super::{Place, SIZE};
 use crate::Run;
 use crate::bare::{self, BARE};
@@ -23,8 +24,21 @@ fn in_flight(shape: Shape) -> Option<usize> {
     known.map(|(_, in_flight)| *in_flight)
 }
 
-/// Runs it for a window as long as the cell's, where that load is measured beside it.
-pub(super) fn rates(place: &Place, shape: Shape, times: Times, options: &Run) -> anyhow::Result<Vec<f64>> {
+/// What it did once, for a window.
+pub(super) struct Burst {
+    claims_per_second: f64,
+    /// What the cell's server used meanwhile.
+    cores_of_server: f64,
+}
+
+/// Runs it for a window as long as the cell's, where that load is measured beside it. The cell's server is this process.
+pub(super) fn bursts(
+    place: &Place,
+    shape: Shape,
+    times: Times,
+    options: &Run,
+    server: u32,
+) -> anyhow::Result<Vec<Burst>> {
     let Some(in_flight) = in_flight(shape) else { return Ok(Vec::new()) };
     let bare = bare::Shape {
         machines: SIZE.machines,
@@ -34,11 +48,16 @@ pub(super) fn rates(place: &Place, shape: Shape, times: Times, options: &Run) ->
         window: times.window,
         windows: 1,
     };
-    bare::run_path(bare, options.seed, &place.scratch)
+    let beside = Beside::look(server)?;
+    let rates = bare::run_path(bare, options.seed, &place.scratch)?;
+    let cores_of_server = beside.cores()?;
+    Ok(rates.into_iter().map(|claims_per_second| Burst { claims_per_second, cores_of_server }).collect())
 }
 
 /// Its rates, from before and after the cell's, and what part of them the cell's is.
-pub(super) fn figures(case: &Case<'_>, bare: Vec<f64>, cell: &[f64]) -> anyhow::Result<Vec<Figure>> {
+pub(super) fn figures(case: &Case<'_>, bursts: &[Burst], cell: &[f64]) -> anyhow::Result<Vec<Figure>> {
+    let bare: Vec<f64> = bursts.iter().map(|burst| burst.claims_per_second).collect();
+    let cores: Vec<f64> = bursts.iter().map(|burst| burst.cores_of_server).collect();
     let mut sorted = bare.clone();
     sorted.sort_by(f64::total_cmp);
     let most = median(&sorted);
@@ -54,6 +73,22 @@ pub(super) fn figures(case: &Case<'_>, bare: Vec<f64>, cell: &[f64]) -> anyhow::
     let case = Case { suite: case.suite, case: case.case, parameters };
     Ok(vec![
         case.figure("claims_ratio_to_bare", "1", Better::Higher, ratios)?,
-        case.figure("claims_per_second", "1/s", Better::Higher, bare)?.of(BARE),
+        resting::beside(case.figure("claims_per_second", "1/s", Better::Higher, bare)?.of(BARE), &cores),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beside_each_burst_stands_what_the_cells_server_used_meanwhile() {
+        let case = Case { suite: "commit", case: "claims=100", parameters: Parameters::new() };
+        let burst = |claims_per_second, cores_of_server| Burst { claims_per_second, cores_of_server };
+        let figures = figures(&case, &[burst(200.0, 0.0), burst(400.0, 0.5)], &[150.0]).unwrap();
+        let [ratio, bare] = &figures[..] else { panic!("a ratio, and the bare path's rates: {figures:?}") };
+        assert_eq!((ratio.value, bare.value), (0.5, 300.0));
+        assert_eq!(bare.parameters["cores_of_server"], json!([0.0, 0.5]));
+        assert!(!ratio.parameters.contains_key("cores_of_server"), "that is the cell's under its load, if anybody's");
+    }
 }

@@ -10,6 +10,7 @@ use super::Place;
 use super::closed::{self, Shape, Times, Window};
 use super::ground::Ground;
 use super::machine_times::MachineTimes;
+use super::resting::{self, Beside, CORES_OF_SERVER};
 use crate::Run;
 use crate::disk;
 use crate::echo::{self, ECHO, SYNCED_ECHO};
@@ -68,17 +69,26 @@ impl Turns {
 struct OfShape {
     shape: Shape,
     turns: Vec<Vec<Window>>,
-    /// By turn, messages that an echo answers a second, without and with a log.
-    echo: Vec<[f64; 2]>,
+    /// By turn, without and with a log.
+    echo: Vec<[OfEcho; 2]>,
     alone: MachineTimes,
     /// What was seen beside them, by turn.
     seen: Vec<Parameters>,
+}
+
+/// What one burst of an echo gave.
+struct OfEcho {
+    messages_per_second: f64,
+    /// What the cell's server used meanwhile.
+    cores_of_server: f64,
 }
 
 /// What all turns gave for so many clients of etcd.
 struct OfClients {
     clients: Clients,
     bursts: Vec<Burst>,
+    /// What the cell's server used meanwhile, by turn.
+    cores_of_server: Vec<f64>,
 }
 
 /// Whether one of its cases was asked for.
@@ -97,8 +107,7 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
         cell.push(OfShape { shape: *shape, turns: Vec::new(), echo: Vec::new(), alone, seen: Vec::new() });
     }
     let clients = if options.quick { &CLIENTS_QUICK[..] } else { &CLIENTS };
-    let mut peer: Vec<OfClients> =
-        clients.iter().map(|clients| OfClients { clients: *clients, bursts: Vec::new() }).collect();
+    let mut peer: Vec<OfClients> = clients.iter().map(|clients| OfClients::new(*clients)).collect();
     for turn in 1..=turns.count {
         say(&format!("transactions of one claim, turn {turn} of {}", turns.count));
         for of in &mut cell {
@@ -107,11 +116,15 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
             of.turns.push(seen.windows);
             of.alone.look(SYNCS)?;
             of.seen.push(seen.parameters);
-            of.echo.push(of_echo(of.shape, turns, &place.scratch).await?);
+            let server = ground.process();
+            let without = echo_burst(of.shape, turns, server, None).await?;
+            of.echo.push([without, echo_burst(of.shape, turns, server, Some(&place.scratch)).await?]);
         }
         if let Some(etcd) = &etcd {
             for of in &mut peer {
+                let beside = Beside::look(ground.process())?;
                 of.bursts.push(etcd::commit(etcd, of.clients, turns.etcd_warm_up, turns.etcd).await?);
+                of.cores_of_server.push(beside.cores()?);
             }
         }
     }
@@ -173,11 +186,12 @@ fn is_best_with_most(peer: &[OfClients]) -> Option<u32> {
     (best.clients.under_way() == most).then_some(most)
 }
 
-/// What gRPC by itself has over as many connections, without and with a log.
-async fn of_echo(shape: Shape, turns: Turns, folder: &Path) -> anyhow::Result<[f64; 2]> {
+/// What gRPC by itself has over as many connections, with a log in that folder or without; and what the cell's server, this process, uses meanwhile.
+async fn echo_burst(shape: Shape, turns: Turns, server: u32, log: Option<&Path>) -> anyhow::Result<OfEcho> {
     let (warm_up, counted) = (turns.etcd_warm_up, turns.etcd);
-    let rate = |log| echo::messages_per_second(shape.streams, shape.in_flight, warm_up, counted, log);
-    Ok([rate(None).await?, rate(Some(folder)).await?])
+    let beside = Beside::look(server)?;
+    let messages_per_second = echo::messages_per_second(shape.streams, shape.in_flight, warm_up, counted, log).await?;
+    Ok(OfEcho { messages_per_second, cores_of_server: beside.cores()? })
 }
 
 /// By turn, how many times a peer's rate the cell commits: the median of each turn's windows counts.
@@ -191,6 +205,10 @@ fn ratios(cell: &[Vec<f64>], best: &[f64]) -> Vec<f64> {
 }
 
 impl OfClients {
+    const fn new(clients: Clients) -> Self {
+        Self { clients, bursts: Vec::new(), cores_of_server: Vec::new() }
+    }
+
     /// The name of its case.
     fn name(&self) -> String {
         let Clients { count, in_flight } = self.clients;
@@ -255,14 +273,19 @@ impl OfShape {
                 figures.push(case.figure(ratio, "1", Better::Higher, ratios(&rates, &rates_of_peer))?);
             }
         }
-        let of_echo = |log: usize| self.echo.iter().map(|rates| rates[log]).collect::<Vec<f64>>();
+        let of_echo = |log: usize| {
+            let bursts = self.echo.iter().map(|bursts| &bursts[log]);
+            let messages: Vec<f64> = bursts.clone().map(|burst| burst.messages_per_second).collect();
+            (messages, bursts.map(|burst| burst.cores_of_server).collect::<Vec<f64>>())
+        };
         let peers = [
             ("transactions_ratio_to_echo", ECHO, of_echo(0)),
             ("transactions_ratio_to_synced_echo", SYNCED_ECHO, of_echo(1)),
         ];
-        for (ratio, system, messages) in peers {
+        for (ratio, system, (messages, cores)) in peers {
             figures.push(case.figure(ratio, "1", Better::Higher, ratios(&rates, &messages))?);
-            figures.push(case.figure("messages_per_second", "1/s", Better::Higher, messages)?.of(system));
+            let messages = case.figure("messages_per_second", "1/s", Better::Higher, messages)?;
+            figures.push(resting::beside(messages.of(system), &cores));
         }
         Ok(figures)
     }
@@ -301,6 +324,7 @@ fn etcd_figures(
                 ),
             ),
             ("durability", json!("etcd's default: a sync of its log for each batch")),
+            (CORES_OF_SERVER, json!(of.cores_of_server)),
         ];
         let parameters = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let name = of.name();
@@ -325,13 +349,15 @@ mod tests {
 
     /// What etcd did in turns of a second.
     fn of_clients(clients: Clients, transactions: &[u64]) -> OfClients {
-        OfClients { clients, bursts: transactions.iter().map(|transactions| burst(*transactions, 1.0)).collect() }
+        let bursts = transactions.iter().map(|transactions| burst(*transactions, 1.0)).collect();
+        OfClients { bursts, ..OfClients::new(clients) }
     }
 
     #[test]
     fn the_best_of_all_numbers_of_clients_counts_turn_by_turn() {
         let bursts = vec![burst(100, 1.0), burst(400, 2.0)];
-        let peer = [OfClients { clients: Clients::of_one(1), bursts }, of_clients(Clients::of_one(64), &[300, 100])];
+        let one = OfClients { bursts, ..OfClients::new(Clients::of_one(1)) };
+        let peer = [one, of_clients(Clients::of_one(64), &[300, 100])];
         assert_eq!(best(&peer, 2), [300.0, 200.0]);
         assert!(best(&[of_clients(Clients::of_one(1), &[])], 2).is_empty());
     }

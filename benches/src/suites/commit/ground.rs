@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use super::agents::Agents;
 use super::cell::{self, CellProcess, Registered, Serving};
 use super::load::{Counters, Load, Manner, Pace};
+use super::resting;
 use super::rival::{self, Rival};
 use super::scheduler::{self, Due, Ended, Scheduler};
 use crate::progress::say;
@@ -249,12 +250,17 @@ impl Ground {
         self.check(running)
     }
 
-    /// Ends a load, and waits until the history has it all, where one is kept. Nobody is at work on this cell then, until the next load, its server
-    /// neither: what is measured beside it has the machine for itself.
+    /// Ends a load, and waits until the history has it all, where one is kept, and until the server rests. Nobody is at work on this cell then, until the
+    /// next load, its server neither: what is measured beside it has the machine for itself. Where the server does not come to rest, that is said.
     pub(crate) async fn end(&mut self, running: Running) -> anyhow::Result<Over> {
         let unsent = self.end_before_its_history(running).await?;
         let history_caught_up_after =
             if self.serving.has_history() { Some(cell::history_caught_up(self.address()).await?) } else { None };
+        if !resting::comes_to_rest(self.process()).await? {
+            say(
+                "the server is still at work after a load: what is measured beside it does not have the machine for itself",
+            );
+        }
         Ok(Over { unsent, history_caught_up_after })
     }
 
