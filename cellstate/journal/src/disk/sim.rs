@@ -5,7 +5,7 @@
 //! - what was written and not synced may survive a power cut or not, sector by sector, in any order;
 //! - a change of names is lost unless the directory was synced; changes are lost from the newest backwards;
 //! - a sync that fails loses some of the data, keeps showing it from memory, and the next sync succeeds;
-//! - a write that fails may have been done in part, and so may one within which the process ends.
+//! - a write that fails may have been done in part, on a full disk as far as there is room, and so may one within which the process ends.
 
 mod state;
 
@@ -390,10 +390,8 @@ impl DiskFile for SimFile {
                     if state.is_killed_now() { state.random.below(count(bytes.len()) + 1) } else { count(bytes.len()) };
                 return state.file_mut(self.inode)?.write(offset, &bytes[..index(part)]);
             };
-            let part = state.random.below(count(bytes.len()) + 1);
-            if kind != io::ErrorKind::StorageFull {
-                state.file_mut(self.inode)?.write(offset, &bytes[..index(part)])?;
-            }
+            let part = state.random.below(count(bytes.len()) + 1).min(state.room_for(self.inode, offset));
+            state.file_mut(self.inode)?.write(offset, &bytes[..index(part)])?;
             Err(kind.into())
         })
     }

@@ -389,6 +389,12 @@ impl State {
         self.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(self.used_bytes()))
     }
 
+    /// How many bytes can be written to a file from there on, over what it has and behind its end.
+    pub(super) fn room_for(&self, inode: u64, offset: u64) -> u64 {
+        let present = self.files.get(&inode).map_or(0, |file| count(file.cached.len()));
+        present.saturating_add(self.free_bytes()).saturating_sub(offset)
+    }
+
     /// Full, when that write would make the files grow beyond the capacity. Blocks that exist can be overwritten.
     pub(super) fn is_too_small_for(&mut self, inode: u64, offset: u64, bytes: usize) -> Option<io::ErrorKind> {
         let present = self.files.get(&inode).map_or(0, |file| count(file.cached.len()));

@@ -108,6 +108,26 @@ fn a_full_disk_refuses_growth_but_not_overwriting() {
     assert_eq!(disk.free_bytes().unwrap(), 0);
 }
 
+// It left nothing at all, and whoever took that for granted was never found out.
+#[test]
+fn a_write_that_finds_the_disk_full_may_leave_a_part_of_it_and_no_more_than_there_is_room_for() {
+    let mut lengths = std::collections::BTreeSet::new();
+    for seed in 0..50 {
+        let disk = SimDisk::new(seed);
+        let log = file(&disk, "log");
+        log.write_at(0, &[1; 512]).unwrap();
+        disk.set_capacity(Some(1024));
+        assert!(log.write_at(256, &[7; 2048]).unwrap_err().is_full());
+        let image = disk.image("log").unwrap();
+        let part = image.iter().filter(|byte| **byte == 7).count();
+        let rest = vec![1; 256_usize.saturating_sub(part)];
+        assert_eq!(image, [vec![1; 256], vec![7; part], rest].concat(), "seed {seed}");
+        lengths.insert(part);
+    }
+    assert!(lengths.len() > 10, "{lengths:?}");
+    assert_eq!(lengths.last(), Some(&768), "some fill the disk");
+}
+
 #[test]
 fn what_is_armed_counts_when_it_strikes() {
     let disk = SimDisk::new(0);
