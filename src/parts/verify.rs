@@ -40,6 +40,7 @@ fn to_json(report: &VerifyReport) -> Value {
         "frames": report.frames,
         "folded": report.folded,
         "decided_again": report.decided_again,
+        "not_decided_again": report.not_decided_again,
         "compared_loosely": report.compared_loosely,
         "transactions": report.transactions,
         "conflicts": report.conflicts,
@@ -77,14 +78,26 @@ fn text(report: &VerifyReport) -> String {
     if report.violations_unlisted > 0 {
         text.push_str(&format!("\nand {} more", report.violations_unlisted));
     }
-    text.push_str(&if report.is_sound() {
-        "\nsound: the same commands give the same bytes\n".to_owned()
-    } else {
+    text.push_str(&verdict(report));
+    text
+}
+
+/// Only what was decided again was shown to give the same bytes.
+fn verdict(report: &VerifyReport) -> String {
+    if !report.is_sound() {
         let all = report.violations_unlisted.saturating_add(report.violations.len() as u64);
         let what = if all == 1 { "violation" } else { "violations" };
-        format!("\nnot sound: {all} {what}; {}\n", what_to_do(report))
-    });
-    text
+        return format!("\nnot sound: {all} {what}; {}\n", what_to_do(report));
+    }
+    match report.not_decided_again {
+        0 => "\nsound: the same commands give the same bytes\n".to_owned(),
+        left_out => format!(
+            "\nsound, as far as it was decided again: {left_out} of {} requests {} not, as another version decided them or nobody knows \
+             what they depended on\n",
+            report.folded,
+            if left_out == 1 { "was" } else { "were" }
+        ),
+    }
 }
 
 /// What is wrong with the log counts most: without it, nobody knows what history and fallback are worth.
@@ -121,6 +134,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let failure = verify(Format::Table, Some(folder.path().to_owned())).unwrap_err();
         assert_eq!((failure.code.as_str(), failure.exit), ("BAD_DIRECTORY", EXIT_FAILED));
+    }
+
+    // Of a log of which nothing was decided again it was said that the same commands give the same bytes.
+    #[test]
+    fn only_a_log_that_was_decided_again_as_a_whole_is_said_to_give_the_same_bytes() {
+        let report = |not_decided_again| VerifyReport {
+            folded: 5,
+            decided_again: 5 - not_decided_again,
+            not_decided_again,
+            ..VerifyReport::default()
+        };
+        assert!(text(&report(0)).ends_with("\nsound: the same commands give the same bytes\n"));
+        let (one, two) = (text(&report(1)), text(&report(2)));
+        assert!(one.contains("\nsound, as far as it was decided again: 1 of 5 requests was not, as "), "{one}");
+        assert!(two.contains("\nsound, as far as it was decided again: 2 of 5 requests were not, as "), "{two}");
+        assert_eq!(to_json(&report(2))["not_decided_again"], 2);
     }
 
     // Whatever was wrong, the page of a damaged log was named, which says that the history must stay where it is.

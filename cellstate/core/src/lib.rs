@@ -43,7 +43,7 @@ mod undo;
 mod unknown;
 
 use plenum_model::planted::{self, Bug};
-use plenum_model::{Cell, Command, Decision, Delta, LogTime, Outcome, Rejection, Request, Revision};
+use plenum_model::{Cell, Command, Decision, Delta, Grants, LogTime, Outcome, Rejection, Request, Revision};
 
 use derived::Derived;
 
@@ -226,6 +226,13 @@ impl Core {
             Ok(Verdict::Repeat(revision)) => Decided::Repeated(revision),
             Err(rejection) => Decided::Unchanged(Decision::Rejected(rejection)),
         }
+    }
+
+    /// Lets the next transaction fill the rows of the table of allocations that these grants have, as far as they are free and a core could have
+    /// given them out: for who decides a log again and began in the middle. Which page of rows had enough holes first follows from what the server
+    /// did before, and not from the cell. What is granted does not depend on it, only in which rows it stands.
+    pub fn foretell_rows(&mut self, grants: &[Grants]) {
+        self.derived.allocation_slots.foretell(grants.iter().flat_map(|grants| grants.slots.iter().copied()));
     }
 
     /// Brings what the next requests will touch into the cache, as far as they are small transactions: a large one does it for itself.

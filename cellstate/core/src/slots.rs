@@ -99,6 +99,18 @@ impl AllocationSlots {
         NextRows { slots: self, page: self.filling, mask, ready: 0 }
     }
 
+    /// Of the pages that are filled next, those of these rows come first, in this order, as far as they have enough holes.
+    pub(crate) fn foretell(&mut self, rows: impl Iterator<Item = u32>) {
+        let mut pages: Vec<u32> = rows.map(|row| row / PAGE).filter(|&page| page != self.filling).collect();
+        pages.dedup();
+        for page in pages.into_iter().rev() {
+            let place = self.ready.iter().position(|&ready| ready == page);
+            if let Some(page) = place.and_then(|place| self.ready.remove(place)) {
+                self.ready.push_front(page);
+            }
+        }
+    }
+
     /// Where it stands, to go back to.
     pub(crate) fn mark(&self) -> AllocationMark {
         AllocationMark { filling: self.filling, pages: self.free.len() }
@@ -376,6 +388,29 @@ mod tests {
                 slots.untake(mark, tried.into_iter());
                 proptest::prop_assert_eq!(&slots, &before);
                 taken.extend((0..takes).map(|_| slots.take()));
+                for _ in 0..gives.min(taken.len()) {
+                    slots.give(taken.swap_remove(gives % taken.len()));
+                }
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn rows_that_were_foretold_are_taken_in_whichever_order_pages_got_their_holes(
+            steps in proptest::collection::vec((0_usize..200, 0_usize..200), 1..50),
+        ) {
+            let mut slots = AllocationSlots::default();
+            let mut taken = Vec::new();
+            for (takes, gives) in steps {
+                // As a rebuild finds them.
+                let mut rebuilt = slots.clone();
+                rebuilt.ready.make_contiguous().sort_unstable();
+                let rows: Vec<u32> = (0..takes).map(|_| slots.take()).collect();
+                rebuilt.foretell(rows.iter().copied());
+                let again: Vec<u32> = (0..takes).map(|_| rebuilt.take()).collect();
+                proptest::prop_assert_eq!(&rows, &again);
+                taken.extend(rows);
                 for _ in 0..gives.min(taken.len()) {
                     slots.give(taken.swap_remove(gives % taken.len()));
                 }

@@ -96,6 +96,7 @@ pub(super) struct Audit {
     broken: bool,
     folded: u64,
     decided_again: u64,
+    not_decided_again: u64,
     compared_loosely: u64,
     transactions: u64,
     conflicts: u64,
@@ -254,12 +255,21 @@ impl Audit {
     ) {
         let Some(asked) = asked else {
             self.again = None;
+            self.not_decided_again += 1;
             return;
         };
         self.begin_core(asked, origin);
-        let Some(mut again) = self.again.take() else { return };
+        let Some(mut again) = self.again.take() else {
+            self.not_decided_again += 1;
+            return;
+        };
         let (revision, now) = (Revision(entry.revision), LogTime::from_micros(origin.time_micros));
+        if !again.exact {
+            // Otherwise each page of rows that is begun would need another core, which costs what was known until then.
+            again.core.foretell_rows(&logged.grants);
+        }
         if !again.can_judge(asked) {
+            self.not_decided_again += 1;
             self.again = again.follow(asked, entry, now);
             return;
         }
@@ -283,7 +293,7 @@ impl Audit {
                 let goes_on = different.is_none() || (!exact && is_same_change(&delta, entry));
                 self.again = goes_on.then_some(again);
             }
-            Decided::Unchanged(_) if excused => {}
+            Decided::Unchanged(_) if excused => self.not_decided_again += 1,
             Decided::Unchanged(decision) => {
                 self.violation(revision, place, format!("decided again, it changes nothing: {decision:?}"));
             }
@@ -362,6 +372,7 @@ impl Audit {
             frames: log.frames,
             folded: self.folded,
             decided_again: self.decided_again,
+            not_decided_again: self.not_decided_again,
             compared_loosely: self.compared_loosely,
             transactions: self.transactions,
             conflicts: self.conflicts,
