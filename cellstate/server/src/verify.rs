@@ -45,8 +45,8 @@ pub struct VerifyReport {
     /// Revisions of which nobody can say that they would be decided so again: what another version decided; those transactions; what was
     /// due by what a server did before the middle; and what came after too many cores were begun in the middle.
     pub not_decided_again: u64,
-    /// Of these, how many were compared without the rows that were given out and without who took the room: those after a checkpoint or
-    /// a violation, up to the next start of a server.
+    /// Of these, how many were compared without the rows and numbers that were given out and without who took the room: those after a
+    /// checkpoint or a violation, up to the next start of a server.
     pub compared_loosely: u64,
     /// Transactions among them all.
     pub transactions: u64,

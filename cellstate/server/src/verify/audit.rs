@@ -51,8 +51,8 @@ pub(super) struct Origin {
 struct Again {
     core: Core,
     /// It began where the server did, so it remembers and numbers as the server did: each byte must be the same. Otherwise it began in the
-    /// middle, from a checkpoint or behind a violation: what is granted, and what else changes, must be the same, but not the rows
-    /// that are given out, and not what is said about who took the room.
+    /// middle, from a checkpoint or behind a violation: what is granted, and what else changes, must be the same, but not the rows and
+    /// numbers that are given out, and not what is said about who took the room.
     exact: bool,
     /// The revision that it began with: what changed until then, of which answers can depend, it does not know.
     began: Revision,

@@ -1,6 +1,8 @@
 //! How what is decided again compares with what stands in the log: byte by byte, or by what it means.
 
-use plenum_model::{Decision, Delta};
+use std::sync::Arc;
+
+use plenum_model::{Decision, Delta, JobChange};
 use plenum_proto::{delta, v1};
 use prost::Message;
 
@@ -23,38 +25,60 @@ pub(super) fn is_same_change(delta: &Delta, entry: &v1::LogEntry) -> bool {
     changed == entry.delta
 }
 
-/// True if two decisions differ in nothing but rows that were given out, and in what is said about who took the room.
+/// True if two decisions differ in nothing but rows and numbers that were given out, and in what history says of refusals.
 pub(super) fn is_alike(decision: &Decision, delta: &Delta, entry: &v1::LogEntry, logged: &Delta) -> bool {
     let logged_decision = v1::Decision::decode(entry.decided.clone()).unwrap_or_default();
-    without_names(v1::Decision::from(decision)) == without_names(logged_decision)
-        && without_rows(delta) == without_rows(logged)
+    without_history(v1::Decision::from(decision)) == without_history(logged_decision)
+        && (is_same_change(delta, entry) || is_alike_change(delta, logged))
 }
 
-/// A decision without ids that were given out, and without reasons of refusals.
-fn without_names(mut decision: v1::Decision) -> v1::Decision {
-    match &mut decision.answer {
-        Some(v1::decision::Answer::Outcome(outcome)) => {
-            for placement in &mut outcome.placements {
-                placement.allocations.iter_mut().for_each(|id| *id = u64::from(*id > 0));
-            }
-            for refusal in &mut outcome.refusals {
-                let same = (refusal.placement, refusal.claim);
-                *refusal = v1::Refusal { placement: same.0, claim: same.1, ..v1::Refusal::default() };
-            }
+/// True if two changes differ in nothing but rows and numbers that were given out.
+fn is_alike_change(delta: &Delta, logged: &Delta) -> bool {
+    let mut changed = bytes::BytesMut::new();
+    delta::encode(delta, &mut changed);
+    // As the other one was read: both as the bytes say it.
+    delta::decode(changed.freeze()).is_ok_and(|delta| without_rows(delta) == without_rows(logged.clone()))
+}
+
+/// A decision without ids of allocations, and without what depends on what happened since a claim's base: of a refusal for that reason only that
+/// it is one.
+fn without_history(mut decision: v1::Decision) -> v1::Decision {
+    if let Some(v1::decision::Answer::Outcome(outcome)) = &mut decision.answer {
+        for placement in &mut outcome.placements {
+            placement.allocations.iter_mut().for_each(|id| *id = u64::from(*id > 0));
         }
-        Some(v1::decision::Answer::Accepted(accepted)) => accepted.id = u64::from(accepted.id > 0),
-        _ => {}
+        for refusal in &mut outcome.refusals {
+            let (kind, reason) = match refusal.kind() {
+                v1::RefusalKind::Conflict | v1::RefusalKind::Misfit | v1::RefusalKind::Stale => {
+                    (v1::RefusalKind::Conflict, 0)
+                }
+                kind => (kind, refusal.reason),
+            };
+            let (kind, placement, claim) = (kind.into(), refusal.placement, refusal.claim);
+            *refusal = v1::Refusal { kind, reason, placement, claim, ..v1::Refusal::default() };
+        }
     }
     decision
 }
 
-/// What is left of a delta's grants when rows are not looked at; of other changes, how many there are.
-type WithoutRows = (Vec<(u64, u16, Vec<u32>, Vec<u32>)>, [usize; 5]);
-
-fn without_rows(delta: &Delta) -> WithoutRows {
-    let grants = delta.grants.iter();
-    let grants =
-        grants.map(|grants| (grants.job.to_bits(), grants.group, grants.machines.clone(), grants.tasks.clone()));
-    let counts = [delta.machines.len(), delta.jobs.len(), delta.moves.len(), delta.ends.len(), delta.sessions.len()];
-    (grants.collect(), counts)
+/// A change without the rows that it gives out, and without which numbers are given to others. Rows and numbers of what was there before
+/// stay: these are those of the cell that both begin with. So do ids of machines and jobs: the lowest slot that is free is the next one's.
+fn without_rows(mut delta: Delta) -> Delta {
+    for grants in &mut delta.grants {
+        grants.slots.fill(0);
+        grants.generations.fill(0);
+    }
+    for change in &mut delta.jobs {
+        match change {
+            JobChange::Put { job, task_bases } => {
+                Arc::make_mut(job).group_base = 0;
+                task_bases.fill(0);
+            }
+            JobChange::Group { task_base, .. } => *task_base = 0,
+            JobChange::State { .. } | JobChange::Removed(_) | JobChange::Home { .. } | JobChange::Launched { .. } => {}
+        }
+    }
+    delta.renamed.iter_mut().for_each(|(number, _)| *number = 0);
+    delta.reshaped.iter_mut().for_each(|(number, _)| *number = 0);
+    delta
 }

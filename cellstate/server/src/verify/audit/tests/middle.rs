@@ -4,19 +4,24 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use plenum_model::{AllocationId, AllocationState, MachineId, Resources, Transition};
+use plenum_model::{AllocationId, AllocationState, Inventory, MachineId, Quota, Resources, SessionId, Transition};
 
 use super::*;
 
 fn register(name: &str) -> Asked {
+    register_again(name, "boot", 0, Vec::new())
+}
+
+/// An agent that has heard of a revision.
+fn register_again(name: &str, boot_id: &str, seen: u64, inventory: Vec<Inventory>) -> Asked {
     Asked::by_server(Command::RegisterMachine {
         name: name.into(),
-        boot_id: "boot".into(),
+        boot_id: boot_id.into(),
         capacity: Resources::new(1000, 1 << 30),
         attributes: Arc::default(),
         devices: Vec::new(),
-        inventory: Vec::new(),
-        seen: Revision(0),
+        inventory,
+        seen: Revision(seen),
     })
 }
 
@@ -141,19 +146,27 @@ fn what_no_core_is_begun_for_any_more_is_counted() {
     assert_eq!((audit.decided_again, audit.not_decided_again), (0, 2));
 }
 
-/// The receipts of sixteen tasks, which had the first rows of a page: then it has enough holes to be filled again.
-fn receipts(page: u32) -> Asked {
-    let ended = |slot| Transition {
-        machine: MachineId { slot: 0, generation: 1 },
+/// What the agent of the machine in a slot, in its first epoch, reports of the first allocation that had a row.
+fn told(machine: u32, slot: u32, state: AllocationState) -> Transition {
+    Transition {
+        machine: MachineId { slot: machine, generation: 1 },
         epoch: 1,
         allocation: AllocationId { slot, generation: 1 },
-        state: AllocationState::Complete,
-        ready: false,
+        state,
+        ready: state == AllocationState::Running,
         exit_code: 0,
         restarts: 0,
         reason: "".into(),
-    };
-    Asked::by_server(Command::ReportStatus((64 * page..64 * page + 16).map(ended).collect()))
+    }
+}
+
+fn report(transitions: impl IntoIterator<Item = Transition>) -> Asked {
+    Asked::by_server(Command::ReportStatus(transitions.into_iter().collect()))
+}
+
+/// The receipts of sixteen tasks, which had the first rows of a page: then it has enough holes to be filled again.
+fn receipts(page: u32) -> Asked {
+    report((64 * page..64 * page + 16).map(|slot| told(0, slot, AllocationState::Complete)))
 }
 
 // Pages are filled again in the order in which they got their holes, which only the server knew: each that was begun needed another core, and of
@@ -169,4 +182,129 @@ fn a_page_of_rows_that_is_filled_again_needs_no_other_core() {
     let audit = audited_from(11, &entries);
     assert_eq!((audit.violations.as_slice(), audit.folded, audit.begun), ([].as_slice(), 2, 1));
     assert_eq!((audit.decided_again, audit.compared_loosely, audit.not_decided_again), (2, 2, 0));
+}
+
+fn set_quota(cpu_millis: u64) -> Asked {
+    let mut limit = Quota::default();
+    limit.limits[0] = Some(cpu_millis);
+    Asked::by_server(Command::SetQuota { namespace: "default".into(), limit: Some(limit) })
+}
+
+fn revisions(audit: &Audit) -> Vec<Revision> {
+    audit.violations.iter().map(|violation| violation.revision).collect()
+}
+
+// From the middle, changes of machines, jobs and sessions were counted, and others not even that: any limit passed for the one that was asked for.
+#[test]
+fn another_change_than_was_asked_for_is_found_from_the_middle_too() {
+    let (mut wrong, other) = (log_of([set_quota(5)]), log_of([set_quota(7)]));
+    wrong[7].asked = other[7].asked.clone();
+    assert_eq!(revisions(&audited(&wrong)), [Revision(8)]);
+    assert_eq!(revisions(&audited_from(7, &wrong)), [Revision(8)]);
+}
+
+/// The same entries, where a refusal of one of them is told otherwise.
+fn with_refusal(entries: &[v1::LogEntry], at: usize, change: impl FnOnce(&mut v1::Refusal)) -> Vec<v1::LogEntry> {
+    let (mut entries, mut outcome) = (entries.to_vec(), outcome(&entries[at]));
+    change(&mut outcome.refusals[0]);
+    let answer = Some(v1::decision::Answer::Outcome(outcome));
+    entries[at].decided = v1::Decision { answer }.encode_to_vec().into();
+    entries
+}
+
+#[test]
+fn a_refusal_of_another_kind_is_found_from_the_middle_unless_history_decides_between_both() {
+    use v1::RefusalKind::{Conflict, Guard, Mate, Misfit, Permission, Quota, Stale};
+    let entries = log_of([in_sequence(2, 1, 7), in_sequence(3, 5, 8), in_sequence(2, 2, 8)]);
+    assert_eq!(outcome(&entries[9]).refusals[0].kind(), Conflict);
+    let told_as = |kind: v1::RefusalKind| {
+        let entries = with_refusal(&entries, 9, |refusal| refusal.kind = kind.into());
+        revisions(&audited_from(8, &entries))
+    };
+    [Conflict, Misfit, Stale].into_iter().for_each(|kind| assert_eq!(told_as(kind), [], "{kind:?}"));
+    [Mate, Guard, Quota, Permission].into_iter().for_each(|kind| assert_eq!(told_as(kind), [Revision(10)], "{kind:?}"));
+}
+
+#[test]
+fn another_reason_of_a_refusal_is_found_from_the_middle_where_history_does_not_decide_it() {
+    let of_another = claim(v1::ConflictCheck::Fit, (8, 1), 8, (0, 0));
+    let entries = log_of([open_session("service"), of_another]);
+    let refusal = outcome(&entries[8]).refusals[0].clone();
+    let found = (refusal.kind(), refusal.reason());
+    assert_eq!(found, (v1::RefusalKind::Permission, v1::RefusalReason::OtherScheduler));
+    assert_eq!(revisions(&audited_from(8, &entries)), []);
+    let wrong = with_refusal(&entries, 8, |refusal| refusal.reason = v1::RefusalReason::MayNotEvict.into());
+    assert_eq!(revisions(&audited_from(8, &wrong)), [Revision(9)]);
+}
+
+/// Requests of most kinds, each of which changes something. They have revisions from 8 on.
+fn all_kinds() -> Vec<Asked> {
+    let ask = Asked::by_server;
+    let job = |slot| JobId { slot, generation: 1 };
+    let second = MachineId { slot: 1, generation: 1 };
+    let fit = |number, base| claim(v1::ConflictCheck::Fit, (2, number), base, (0, 0));
+    let scale = |count| ask(Command::ScaleJob { job: job(0), version: None, group: 0, count });
+    let (resources, deadline) = (Resources::new(100, 0), LogTime::from_micros(1_000_000));
+    let hold = |machines| ask(Command::TakeHold { job: job(1), machines, resources, deadline });
+    let unknown = Inventory {
+        allocation: AllocationId { slot: 9, generation: 1 },
+        state: AllocationState::Running,
+        exit_code: 0,
+        reason: "".into(),
+        restarts: 0,
+        task: None,
+    };
+    vec![
+        open_session("service"),
+        set_quota(500),
+        ask(Command::PauseScheduler { scheduler: "idle".into(), paused: true }),
+        ask(Command::SetRights { scheduler: "batch".into(), evicts: None, priority: Some(5) }),
+        fit(1, 11),
+        fit(2, 12),
+        fit(3, 13),
+        // Of another scheduler.
+        claim(v1::ConflictCheck::Fit, (8, 1), 14, (0, 0)),
+        hold(vec![1]),
+        // It outgrows its rows, and one that runs goes.
+        scale(40),
+        scale(3),
+        ask(Command::StopAllocation(AllocationId { slot: 0, generation: 1 })),
+        report([
+            told(0, 0, AllocationState::Stopped),
+            told(0, 1, AllocationState::Running),
+            told(0, 2, AllocationState::Stopped),
+        ]),
+        set_quota(1),
+        claim_tasks(v1::ConflictCheck::Fit, (2, 4), 21, (0, 0), 0..1),
+        hold(Vec::new()),
+        ask(Command::DrainMachine { machine: second, deadline: Some(deadline) }),
+        register_again("m2", "boot", 24, vec![unknown]),
+        report([told(1, 9, AllocationState::Complete)]),
+        register_again("m2", "again", 26, Vec::new()),
+        ask(Command::ExpireMachine { machine: second, epoch: 2 }),
+        ask(Command::RemoveMachine { machine: second, unless_alive: false }),
+        // Over, and again; and one with resources that nobody had.
+        ask(Command::StopJob(job(1))),
+        submit_sized(9, 5000),
+        submit_sized(77, 3),
+        ask(Command::CloseSession(SessionId(8))),
+        report([told(0, 1, AllocationState::Failed)]),
+    ]
+}
+
+// What is compared from the middle must not depend on what only the server knew.
+#[test]
+fn a_sound_log_is_sound_from_wherever_one_begins() {
+    let requests = all_kinds();
+    let count = requests.len();
+    let entries = log_of(requests);
+    assert_eq!(entries.len(), 7 + count, "each changes something");
+    assert_eq!(audited(&entries).violations, []);
+    let refusals = |at: usize| outcome(&entries[at]).refusals.iter().map(|refusal| refusal.kind()).collect::<Vec<_>>();
+    assert_eq!((refusals(14), refusals(21)), (vec![v1::RefusalKind::Permission], vec![v1::RefusalKind::Quota]));
+    for entry in &entries {
+        let audit = audited_from(entry.revision, &entries);
+        assert_eq!(audit.violations, [], "from {}", entry.revision);
+        assert_eq!(audit.decided_again + audit.not_decided_again, audit.folded);
+    }
 }
