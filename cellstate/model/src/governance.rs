@@ -205,7 +205,34 @@ pub struct UnknownTask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::AMOUNT_MAX;
+    use crate::{AMOUNT_MAX, CUSTOM_RESOURCES};
+
+    /// Of a second resource as of the first one: whatever is limited, decides.
+    #[test]
+    fn what_is_left_of_a_quota_is_that_of_whichever_resource_is_limited() {
+        let more = Resources { disk_bytes: 10, custom: [10; CUSTOM_RESOURCES], ..Resources::new(10, 10) };
+        for (place, resource) in Resource::ALL.into_iter().enumerate() {
+            let mut quota = Quota::default();
+            quota.limits[place] = Some(25);
+            let left = |used: &Resources| (quota.headroom(used, &more), quota.shortage(used, &more));
+            let twice = Resources { disk_bytes: 20, custom: [20; CUSTOM_RESOURCES], ..Resources::new(20, 20) };
+            assert_eq!(left(&Resources::default()), (2, None), "{resource}");
+            assert_eq!(left(&twice), (0, Some(Shortage { resource, short_by: 5 })), "{resource}");
+        }
+        let mut memory = Quota::default();
+        memory.limits[1] = Some(25);
+        let more = Resources::new(100, 10);
+        for used in 0..40 {
+            let used = Resources::new(0, used);
+            let none_is_left = memory.headroom(&used, &more) == 0;
+            assert_eq!(none_is_left, memory.shortage(&used, &more).is_some(), "{used:?}");
+        }
+        assert_eq!(
+            memory.headroom(&Resources::new(0, 24), &Resources::new(100, 0)),
+            u64::MAX,
+            "it asks for none of it"
+        );
+    }
 
     #[test]
     fn two_holds_of_a_job_differ_where_one_has_a_machine_more_or_all_have_more_room() {

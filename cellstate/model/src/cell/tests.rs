@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::apply::ROWS_AHEAD_MAX;
 use crate::delta::Subject;
 use crate::{
-    Attributes, BootId, Cell, Delta, FoldError, GroupShape, Hold, Job, JobChange, JobId, JobShape, JobState, LogTime,
-    Machine, MachineId, MachineState, Resources, Revision, UnknownId,
+    Attributes, BootId, CUSTOM_RESOURCES, Cell, Delta, FoldError, GroupShape, Hold, Job, JobChange, JobId, JobShape,
+    JobState, LogTime, Machine, MachineId, MachineState, Resource, Resources, Revision, UnknownId,
 };
 
 fn machine(slot: u32) -> Arc<Machine> {
@@ -119,4 +119,32 @@ fn jobs_that_come_and_go_between_snapshots_are_found_by_name_at_little_cost() {
         assert_eq!(found, (slot % 2 == 1).then(|| id(slot)));
     }
     assert_eq!(cell.first_difference(&cell), None);
+}
+
+#[test]
+fn what_a_job_holds_is_taken_from_others_in_whichever_resource_it_is() {
+    let capacity = Resources { disk_bytes: 8, custom: [8; CUSTOM_RESOURCES], ..Resources::new(8, 8) };
+    let roomy = Machine { capacity: Arc::new(capacity), ..Machine::clone(&machine(0)) };
+    let id = |slot| JobId { slot, generation: 1 };
+    for resource in Resource::ALL {
+        let mut all_of_it = Resources::default();
+        match resource {
+            Resource::CpuMillis => all_of_it.cpu_millis = 8,
+            Resource::MemoryBytes => all_of_it.memory_bytes = 8,
+            Resource::DiskBytes => all_of_it.disk_bytes = 8,
+            Resource::Custom(place) => all_of_it.custom[usize::from(place)] = 8,
+        }
+        let hold =
+            Hold { machines: vec![0], resources: all_of_it, deadline: LogTime::default(), first_wait: Revision(1) };
+        let mut cell = Cell::default();
+        let first = Delta { machines: vec![Arc::new(roomy.clone())], ..Delta::new(Revision(1), cell.time()) };
+        assert_eq!(cell.apply(&first), Ok(()));
+        let second = Delta { holds: vec![(id(0), Some(hold))], ..Delta::new(Revision(2), cell.time()) };
+        assert_eq!(cell.apply(&second), Ok(()));
+        for each in Resource::ALL {
+            let left = if each == resource { 0 } else { 8 };
+            assert_eq!(cell.room_for(0, id(1)).get(each), left, "{each} beside a hold of {resource}");
+            assert_eq!(cell.room_for(0, id(0)).get(each), 8, "{each} for the holder of {resource}");
+        }
+    }
 }
