@@ -17,7 +17,7 @@ use plenum_model::{
 pub use culprits::invariant_conflicts_name_their_culprits;
 pub use governing::{
     invariant_holds_are_of_live_jobs_on_machines_that_are_there, invariant_no_grant_or_hold_exceeds_a_quota,
-    invariant_unknown_tasks_are_unknown,
+    invariant_no_grant_takes_room_that_is_held_for_others, invariant_unknown_tasks_are_unknown,
 };
 pub use special::{
     invariant_declared_limits_hold, invariant_granted_devices_were_free, invariant_no_unknown_task_has_a_granted_port,
@@ -136,6 +136,17 @@ pub enum Violation {
         /// Whose.
         job: JobId,
     },
+    /// A grant took room that others hold.
+    HeldRoomTaken {
+        /// At which revision.
+        revision: Revision,
+        /// The machine's slot.
+        machine: u32,
+        /// In which resource.
+        resource: Resource,
+        /// How much of it.
+        taken: u64,
+    },
     /// A task counts as unknown, and is known; or its machine is not there.
     UnknownIsKnown {
         /// Which.
@@ -214,6 +225,7 @@ pub fn check_step(before: &Cell, request: &Request, decided: &Decided, after: &C
     invariant_tasks_that_share_a_machine_stay_together(before, after)?;
     invariant_victims_make_room_for_their_betters(before, after, delta)?;
     invariant_no_grant_or_hold_exceeds_a_quota(before, after, delta)?;
+    invariant_no_grant_takes_room_that_is_held_for_others(after, delta)?;
     if let (Command::Commit(txn, _), Decision::Outcome(outcome)) = (&request.command, decision) {
         invariant_conflicts_name_their_culprits(before, txn, outcome)?;
         invariant_minimums_hold(before, txn, outcome, delta)?;

@@ -206,6 +206,7 @@ fn name_of(violation: &invariants::Violation) -> &'static str {
     match violation {
         V::RoomLeaks { .. } => "invariant_used_equals_the_sum_of_live_allocations",
         V::Overcommitted { .. } => "invariant_no_grant_makes_room_negative",
+        V::HeldRoomTaken { .. } => "invariant_no_grant_takes_room_that_is_held_for_others",
         V::TwoAllocations { .. } | V::TaskDisagrees { .. } => "invariant_one_allocation_per_task_is_not_leaving",
         V::Apart { .. } => "invariant_tasks_that_share_a_machine_stay_together",
         V::OtherResources { .. } => "invariant_allocations_have_what_their_groups_declare",

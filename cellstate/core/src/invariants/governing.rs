@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Cell, Delta, Hold, Resources, Sum};
+use plenum_model::{Cell, Delta, Hold, Resource, Resources, Sum};
 
 use super::Violation;
 
@@ -69,12 +69,36 @@ pub fn invariant_no_grant_or_hold_exceeds_a_quota(before: &Cell, after: &Cell, d
         let jobs = after.jobs().filter(|job| job.shape.namespace == namespace);
         jobs.for_each(|job| used.join(&after.use_of(job)));
         let (used, asked) = (used.total(), asked.total());
-        let above = plenum_model::Resource::ALL.into_iter().zip(quota.limits).find(|&(resource, limit)| {
+        let above = Resource::ALL.into_iter().zip(quota.limits).find(|&(resource, limit)| {
             asked.get(resource) > 0 && limit.is_some_and(|limit| used.get(resource) > limit)
         });
         if let Some((resource, limit)) = above {
             let (used, limit) = (used.get(resource), limit.unwrap_or(0));
             return Err(Violation::QuotaExceeded { revision: after.revision(), namespace, resource, used, limit });
+        }
+    }
+    Ok(())
+}
+
+/// No grant takes room that others hold, in a resource that it asks for. A job that is granted anything holds nothing any more.
+///
+/// # Errors
+/// The first machine on which one does.
+pub fn invariant_no_grant_takes_room_that_is_held_for_others(after: &Cell, delta: &Delta) -> Result<(), Violation> {
+    if !after.has_holds() {
+        return Ok(());
+    }
+    for grants in &delta.grants {
+        let Some(shape) = after.shapes().get(grants.shape as usize) else { continue };
+        for &machine in &grants.machines {
+            let mut left = after.room(machine);
+            let others = after.held_by(machine).iter().filter(|&&holder| holder != grants.job);
+            others.filter_map(|&holder| after.hold(holder)).for_each(|hold| left.take(&hold.resources));
+            let negative = |&resource: &Resource| shape.get(resource) > 0 && left.get(resource) < 0;
+            if let Some(resource) = Resource::ALL.into_iter().find(negative) {
+                let taken = left.get(resource).unsigned_abs();
+                return Err(Violation::HeldRoomTaken { revision: after.revision(), machine, resource, taken });
+            }
         }
     }
     Ok(())

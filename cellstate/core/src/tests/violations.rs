@@ -9,8 +9,8 @@ use plenum_model::{
 
 use super::costs::{Large, complete, placement};
 use crate::invariants::{
-    Violation, invariant_no_grant_or_hold_exceeds_a_quota, invariant_no_unknown_task_has_a_granted_port,
-    invariant_single_instances_wait_for_their_predecessors,
+    Violation, invariant_no_grant_or_hold_exceeds_a_quota, invariant_no_grant_takes_room_that_is_held_for_others,
+    invariant_no_unknown_task_has_a_granted_port, invariant_single_instances_wait_for_their_predecessors,
 };
 use crate::{CoreOptions, Decided};
 
@@ -49,6 +49,41 @@ fn a_hold_that_is_renewed_with_more_than_its_quota_allows_is_found() {
     assert_eq!(found(&machines, Resources::new(1000, 11)), Ok(()), "it has more of what has no limit");
     assert_eq!(found(&machines, Resources::new(1001, 10)), exceeded(2002));
     assert_eq!(found(&machines[..1], Resources::new(2001, 10)), exceeded(2001), "on fewer machines, and more in all");
+}
+
+// The simulator alone compared grants with what others hold, and only where all of a transaction's were of one job.
+#[test]
+fn a_grant_in_room_that_another_job_holds_is_found_in_each_resource_that_it_asks_for() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m1".to_owned()).slot;
+    let holder = large.job(GroupShape { count: 1, ..GroupShape::default() });
+    let granted_job = large.job(GroupShape { count: 1, ..GroupShape::default() });
+    let before = large.core.cell().clone();
+    let placements = vec![placement(granted_job, 0..1, |_| machine, 0)];
+    let txn = Transaction { base: before.revision(), placements, ..Transaction::default() };
+    let Decided::Changed { delta: granted, .. } = large.decide_commit(txn) else { panic!("it is decided") };
+    // As if the room had been held before the claim.
+    let found = |job, resources| {
+        let (deadline, first_wait) = (LogTime::from_micros(60_000_000), before.revision());
+        let hold = Hold { machines: vec![machine], resources, deadline, first_wait };
+        let mut cell = before.clone();
+        let held = Delta { holds: vec![(job, Some(hold))], ..next(&cell) };
+        cell.apply(&held).expect("it folds");
+        let granted = Delta { revision: cell.revision().next(), ..granted.clone() };
+        cell.apply(&granted).expect("it folds");
+        invariant_no_grant_takes_room_that_is_held_for_others(&cell, &granted)
+    };
+    let taken = |resource| {
+        let revision = before.revision().next().next();
+        Err(Violation::HeldRoomTaken { revision, machine, resource, taken: 1 })
+    };
+    let (cpu, memory) = (1_000_000, 1 << 40);
+    assert_eq!(found(holder, Resources::new(cpu - 1, memory - 1)), Ok(()), "all that was left");
+    assert_eq!(found(holder, Resources::new(cpu, 0)), taken(Resource::CpuMillis));
+    assert_eq!(found(holder, Resources::new(0, memory)), taken(Resource::MemoryBytes));
+    let disk = Resources { disk_bytes: 1, ..Resources::default() };
+    assert_eq!(found(holder, disk), Ok(()), "nothing of that was claimed");
+    assert_eq!(found(granted_job, Resources::new(cpu, memory)), Ok(()), "it is its own");
 }
 
 // Only ports of allocations were compared.

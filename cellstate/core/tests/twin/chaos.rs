@@ -89,7 +89,14 @@ impl Chaos {
         let Decision::Outcome(outcome) = decision else { return };
         let Command::Commit(txn, _) = command else { return };
         let mut count = |what: String| *self.seen.entry(what).or_default() += 1;
-        outcome.refusals.iter().for_each(|refusal| count(format!("{:?} {:?}", refusal.kind, refusal.reason)));
+        for refusal in &outcome.refusals {
+            count(format!("{:?} {:?}", refusal.kind, refusal.reason));
+            let Some((resource, _)) = refusal.short else { continue };
+            count(format!("{:?} {resource}", refusal.reason));
+            if refusal.culprits.iter().any(|culprit| &*culprit.event == "hold") {
+                count(format!("hold {resource}"));
+            }
+        }
         outcome.ports.iter().for_each(|_| count("ports".into()));
         let cell = self.core.cell();
         for (placement, asked) in outcome.placements.iter().zip(&txn.placements) {
@@ -164,10 +171,11 @@ impl Chaos {
 
     fn governance(&self, dice: &mut Dice) -> Command {
         let jobs: Vec<JobId> = self.core.cell().jobs().map(|job| job.id).collect();
-        match dice.roll(3) {
+        match dice.roll(6) {
             0 => {
                 let mut quota = Quota::default();
-                quota.limits[0] = (!dice.once_in(3)).then(|| u64::from(dice.roll(8)) * 1000);
+                let (place, unit) = *dice.pick(&[(0_usize, 1000_u64), (1, 3), (2, 2)]).unwrap();
+                quota.limits[place] = (!dice.once_in(3)).then(|| u64::from(dice.roll(8)) * unit);
                 Command::SetQuota { namespace: "default".into(), limit: (!dice.once_in(4)).then_some(quota) }
             }
             1 => {
@@ -178,9 +186,13 @@ impl Chaos {
             }
             _ => Command::TakeHold {
                 job: dice.pick(&jobs).copied().unwrap_or_default(),
-                machines: (0..dice.roll(3)).collect(),
-                resources: Resources::new(u64::from(dice.roll(3)) * 500, 0),
-                deadline: self.now.plus_micros(2_000_000),
+                machines: (0..1 + dice.roll(MACHINES)).collect(),
+                resources: match dice.roll(3) {
+                    0 => Resources::new(u64::from(dice.roll(3)) * 500, 0),
+                    1 => Resources::new(0, 4 + u64::from(dice.roll(16))),
+                    _ => amounts(u64::from(dice.roll(3)) * 500, 4 + u64::from(dice.roll(16))),
+                },
+                deadline: self.now.plus_micros(20_000_000),
             },
         }
     }
@@ -285,6 +297,12 @@ fn gpu(index: u32, millis: u32) -> Device {
     Device { kind: "gpu".into(), index, millis, model: "".into() }
 }
 
+/// So much CPU and memory; where that is odd, as much of the disk.
+fn amounts(cpu_millis: u64, memory_bytes: u64) -> Resources {
+    let disk_bytes = if memory_bytes.is_multiple_of(2) { 0 } else { memory_bytes };
+    Resources { disk_bytes, ..Resources::new(cpu_millis, memory_bytes) }
+}
+
 fn register(dice: &mut Dice) -> Command {
     let slot = dice.roll(MACHINES);
     let rack: Arc<str> = format!("r{}", dice.roll(2)).into();
@@ -292,7 +310,11 @@ fn register(dice: &mut Dice) -> Command {
     Command::RegisterMachine {
         name: format!("m{slot}").into(),
         boot_id: if dice.once_in(6) { "b".into() } else { "a".into() },
-        capacity: Resources::new(1000 * u64::from(2 + dice.roll(4)), 1 << 20),
+        // A few tasks fill it, of whichever resource.
+        capacity: Resources {
+            disk_bytes: 8 + u64::from(dice.roll(8)),
+            ..Resources::new(1000 * u64::from(2 + dice.roll(4)), 8 + u64::from(dice.roll(12)))
+        },
         attributes: Arc::new(attributes),
         devices: (0..dice.roll(3)).map(|index| gpu(index, 1000)).collect(),
         inventory: Vec::new(),
@@ -304,7 +326,7 @@ fn submit(dice: &mut Dice) -> Command {
     let group = |number: u32, dice: &mut Dice| GroupShape {
         name: format!("g{number}").into(),
         count: 1 + dice.roll(5),
-        resources: Resources::new(500 * u64::from(1 + dice.roll(4)), u64::from(dice.roll(4))),
+        resources: amounts(500 * u64::from(1 + dice.roll(4)), u64::from(dice.roll(4))),
         retry: RetryPolicy { attempts: None, delay_micros: 0 },
         lost_after_micros: Some(1_000_000),
         per_machine: if dice.once_in(4) { 1 + dice.roll(2) } else { 0 },
@@ -366,9 +388,15 @@ fn whatever_is_asked_invariants_hold_and_everybody_folds_the_same() {
         "Misfit Predecessor",
         "Conflict Predecessor",
         "Quota QuotaExceeded",
+        "QuotaExceeded cpu_millis",
+        "QuotaExceeded memory_bytes",
+        "QuotaExceeded disk_bytes",
         "Mate MinimumMissed",
         "Conflict NoRoom",
         "Misfit NoRoom",
+        "NoRoom memory_bytes",
+        "hold cpu_millis",
+        "hold memory_bytes",
         "reshaped",
         "renamed",
         "LimitReached",
