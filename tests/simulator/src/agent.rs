@@ -21,6 +21,8 @@ use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
 /// A call that takes longer has failed.
 const CALL_MICROS: i64 = 10_000_000;
+/// Of each machine.
+pub(crate) const MEMORY_BYTES: u64 = 1 << 34;
 /// Machines begin in the first two of them: in the third one no task ever was.
 const RACKS: usize = 3;
 
@@ -427,8 +429,8 @@ impl Machine {
     }
 
     fn found(&self, inventory: &[Item]) -> v1::RegisterMachine {
-        let resources =
-            v1::Resources { cpu_millis: self.cpu_millis, memory_bytes: 1 << 34, ..v1::Resources::default() };
+        let (cpu_millis, memory_bytes) = (self.cpu_millis, MEMORY_BYTES.cast_signed());
+        let resources = v1::Resources { cpu_millis, memory_bytes, ..v1::Resources::default() };
         v1::RegisterMachine {
             name: self.name.clone(),
             boot_id: format!("boot-{}", self.boots),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use plenum_core::Decided;
-use plenum_model::{Cell, Command, Decision, Delta, JobChange, RefusalReason, Request, Unfit};
+use plenum_model::{Cell, Command, Decision, Delta, JobChange, Refusal, RefusalReason, Request, Resource, Unfit};
 
 macro_rules! governed {
     ($($governed:ident: $name:literal,)*) => {
@@ -34,6 +34,8 @@ governed! {
     HoldDisplaced: "a hold that lost a machine to an earlier one",
     HoldUsed: "a grant in room that its job held",
     RefusedByHold: "a claim refused because of a hold",
+    RefusedByHoldOfMemory: "a claim refused because of a hold of memory",
+    RefusedByQuotaOfMemory: "a claim refused because of a limit of memory",
     Launched: "a job that was launched",
     UnknownFound: "an unknown task that was found",
     UnknownAdopted: "an unknown task that was adopted",
@@ -49,6 +51,19 @@ governed! {
 
 /// By name.
 pub(crate) type Counts = BTreeMap<String, u64>;
+
+fn by_limits_and_holds(refusal: &Refusal, saw: &mut impl FnMut(Governed)) {
+    let of_memory = refusal.short.is_some_and(|(resource, _)| resource == Resource::MemoryBytes);
+    if of_memory && refusal.reason == RefusalReason::QuotaExceeded {
+        saw(Governed::RefusedByQuotaOfMemory);
+    }
+    for _ in refusal.culprits.iter().filter(|culprit| &*culprit.event == "hold") {
+        saw(Governed::RefusedByHold);
+        if of_memory {
+            saw(Governed::RefusedByHoldOfMemory);
+        }
+    }
+}
 
 /// Counts what a step brought about.
 pub(crate) fn count(
@@ -77,8 +92,7 @@ pub(crate) fn count(
         grants.machines.iter().filter(|machine| held.contains(machine)).for_each(|_| saw(Governed::HoldUsed));
     }
     if let Decided::Changed { decision: Decision::Outcome(outcome), .. } = decided {
-        let culprits = outcome.refusals.iter().flat_map(|refusal| &refusal.culprits);
-        culprits.filter(|culprit| &*culprit.event == "hold").for_each(|_| saw(Governed::RefusedByHold));
+        outcome.refusals.iter().for_each(|refusal| by_limits_and_holds(refusal, &mut saw));
         let not_ready = outcome.refusals.iter().filter(|refusal| refusal.reason == RefusalReason::MachineNotReady);
         let unfit = not_ready.filter_map(|refusal| before.machine_in(refusal.machine)?.unfit);
         unfit.for_each(|_| saw(Governed::RefusedUnfit));

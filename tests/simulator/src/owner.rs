@@ -17,6 +17,12 @@ const PATIENCE_MICROS: i64 = 1_000_000;
 
 /// The one partition that comes and goes.
 const PARTITION: &str = "apart";
+/// Memory of each task: see [`JobBuilder::group`].
+const TASK_BYTES: u64 = 1 << 20;
+/// How often memory is limited and held in a run, in thousandths.
+const OF_MEMORY_THOUSANDTHS: u64 = 300;
+/// Sets the numbers apart of which that is drawn. With this one, no seed that failed once is another run.
+const OF_MEMORY_SEED: u64 = 23 << 40;
 
 /// What few groups declare beyond resources. At least one task can always be placed somewhere.
 fn declare(random: &mut Random, group: &mut v1::GroupShape) {
@@ -96,9 +102,17 @@ struct Plan {
 pub(crate) struct Owner {
     wishes: Vec<Wish>,
     plans: Vec<Plan>,
+    /// Limits and holds are of memory, too, or of nothing else. Drawn from numbers of its own: a run without is the same as if there were none.
+    of_memory: Option<Random>,
 }
 
 impl Owner {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut apart = Random::new(!seed ^ OF_MEMORY_SEED);
+        let of_memory = apart.chance(OF_MEMORY_THOUSANDTHS).then_some(apart);
+        Self { of_memory, ..Self::default() }
+    }
+
     /// Thinks up jobs, to be submitted in the course of time. `cpu_millis` is what the smallest machine has.
     pub(crate) fn plan(&mut self, world: &mut World, cpu_millis: i64) {
         let count = world.mix.jobs;
@@ -261,9 +275,7 @@ impl Owner {
                 Command::SetRights { scheduler: name.into(), evicts: Some(!lays_down), priority }
             }
             13 | 14 => {
-                let mut limits = Quota::default().limits;
-                limits[0] = Some(millis);
-                let limit = lays_down.then_some(Quota { limits });
+                let limit = lays_down.then_some(self.limit(millis));
                 Command::SetQuota { namespace: "default".into(), limit }
             }
             _ => {
@@ -273,6 +285,15 @@ impl Owner {
                 Command::SetPartition { name: PARTITION.into(), partition: lays_down.then_some(partition) }
             }
         })
+    }
+
+    /// So much CPU, memory for as many tasks, or both.
+    fn limit(&mut self, millis: u64) -> Quota {
+        let drawn = self.of_memory.as_mut().map_or(0, |random| random.below(3));
+        let mut quota = Quota::default();
+        quota.limits[0] = (drawn != 1).then_some(millis);
+        quota.limits[1] = (drawn != 0).then_some(millis / 1000 * TASK_BYTES);
+        quota
     }
 
     fn forgive(&mut self, name: &str) {

@@ -183,7 +183,7 @@ impl Simulation {
             .collect();
         let names = ["batch", "service", rival::NAME, "batch"];
         let seats = names.iter().enumerate().map(|(number, name)| Seat::new(number, name)).collect();
-        let (phase, owner, mad) = (Phase::Stormy, Owner::default(), vec![Mad::new(0), Mad::new(1)]);
+        let (phase, owner, mad) = (Phase::Stormy, Owner::new(seed), vec![Mad::new(0), Mad::new(1)]);
         let (deadline_micros, asleep) = (i64::MAX, BTreeMap::new());
         Self {
             world,

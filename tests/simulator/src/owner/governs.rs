@@ -3,8 +3,10 @@
 
 use plenum_model::{Command, JobId, JobKind, JobState, Resources};
 
-use super::Owner;
+use super::{Owner, TASK_BYTES};
+use crate::agent::MEMORY_BYTES;
 use crate::describe;
+use crate::random::Random;
 use crate::world::{Event, Side, World};
 
 /// How often somebody looks for unknown tasks after a restore.
@@ -17,8 +19,8 @@ impl Owner {
     pub(super) fn wants_more(&mut self, world: &mut World) -> Option<Command> {
         match world.random.below(4) {
             0 => launches(world),
-            1 => self.adopts(world).or_else(|| holds(world)),
-            _ => holds(world),
+            1 => self.adopts(world).or_else(|| holds(world, self.of_memory.as_mut())),
+            _ => holds(world, self.of_memory.as_mut()),
         }
     }
 
@@ -81,8 +83,18 @@ fn launches(world: &mut World) -> Option<Command> {
     Some(Command::Launch { parent, instant_micros })
 }
 
+/// That CPU, all memory of a machine but what a few tasks have, or both.
+fn some_of_both(random: &mut Random, cpu_millis: u64) -> Resources {
+    let memory_bytes = MEMORY_BYTES - random.below(8) * TASK_BYTES;
+    match random.below(3) {
+        0 => Resources::new(cpu_millis, 0),
+        1 => Resources::new(0, memory_bytes),
+        _ => Resources::new(cpu_millis, memory_bytes),
+    }
+}
+
 /// Room for some job on one machine or two, for as long as it may be and shorter; or it is given back.
-fn holds(world: &mut World) -> Option<Command> {
+fn holds(world: &mut World, of_memory: Option<&mut Random>) -> Option<Command> {
     let held: Vec<JobId> = world.books.cell().holds().map(|(job, _)| job).collect();
     let again = world.random.chance(400) && !held.is_empty();
     let jobs = world.books.cell().jobs().filter(|job| !job.state.is_final() && job.shape.kind != JobKind::Recurring);
@@ -96,7 +108,7 @@ fn holds(world: &mut World) -> Option<Command> {
         machines.clear();
     }
     let cpu_millis = world.random.between(500, 5_000).unsigned_abs();
-    let resources = Resources { cpu_millis, ..Resources::default() };
+    let resources = of_memory.map_or_else(|| Resources::new(cpu_millis, 0), |random| some_of_both(random, cpu_millis));
     let micros = world.random.between(100_000, 30_000_000);
     let deadline = world.books.cell().time().plus_micros(micros);
     Some(Command::TakeHold { job, machines, resources, deadline })
