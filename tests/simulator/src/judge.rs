@@ -222,7 +222,15 @@ fn name_of(violation: &invariants::Violation) -> &'static str {
 /// Jobs by the name that their owner gave them, with where they stand, also after they were retired.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Endings {
-    known: BTreeMap<String, (JobId, JobState)>,
+    known: BTreeMap<String, Ending>,
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug)]
+struct Ending {
+    job: JobId,
+    state: JobState,
+    launched: bool,
 }
 
 impl Endings {
@@ -235,13 +243,20 @@ impl Endings {
                 _ => continue,
             };
             if let Some(job) = after.job(id) {
-                self.known.insert(job.shape.name.to_string(), (job.id, job.state));
+                let ending = Ending { job: job.id, state: job.state, launched: job.shape.parent.is_some() };
+                self.known.insert(job.shape.name.to_string(), ending);
             }
         }
     }
 
     /// Where the job of that name stands, or stood when it was retired.
     pub(crate) fn of(&self, name: &str) -> Option<JobState> {
-        self.known.get(name).map(|(_, state)| *state)
+        self.known.get(name).map(|ending| ending.state)
+    }
+
+    /// The children of recurring jobs: their names, who they are, and where they stand or stood.
+    pub(crate) fn launched(&self) -> impl Iterator<Item = (&str, JobId, JobState)> {
+        let launched = self.known.iter().filter(|(_, ending)| ending.launched);
+        launched.map(|(name, ending)| (name.as_str(), ending.job, ending.state))
     }
 }

@@ -366,7 +366,8 @@ impl Owner {
         }
     }
 
-    /// Jobs that must complete did, and not before everything stopped.
+    /// Jobs that must complete did, and not before everything stopped. So did those that were launched from a recurring one, which fit and are as
+    /// forgiving as that one, unless somebody stopped them.
     pub(crate) fn check_ends(&self, world: &mut World) -> Checked {
         for plan in &self.plans {
             let state = world.books.endings.of(&plan.name);
@@ -374,6 +375,13 @@ impl Owner {
             world.tally.failed += u64::from(state == Some(JobState::Failed));
             hold(!plan.completes || state == Some(JobState::Complete), "invariant_jobs_that_fit_complete", || {
                 format!("{} is {state:?}", plan.name)
+            })?;
+        }
+        for (name, job, state) in world.books.endings.launched() {
+            let stops_it = |wish: &Wish| matches!(wish.command, Command::StopJob(stopped) if stopped == job);
+            let completes = !self.wishes.iter().any(stops_it);
+            hold(!completes || state == JobState::Complete, "invariant_jobs_that_fit_complete", || {
+                format!("{name}, which was launched, is {state:?}")
             })?;
         }
         Ok(())
