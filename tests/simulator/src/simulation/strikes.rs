@@ -8,11 +8,13 @@ use crate::books::{Checked, Violation, hold};
 use crate::faults::Fault;
 use crate::report::Tally;
 use crate::rot;
-use crate::server;
+use crate::server::{self, NotStarted};
 use crate::world::{Event, Party, Side, Sleeper};
 
 /// A disk that is full at once, or soon: a segment with what belongs to a log.
 const DISK_BYTES: u64 = 20_000;
+/// What a server finds that does not get its log opened: see [`server::start`].
+const LOG_REFUSED: &str = "invariant_a_crash_is_no_damage";
 /// Bits that flip at a time, one after another.
 const FLIPS: usize = 4;
 
@@ -100,14 +102,30 @@ impl Simulation {
             self.world.struck(Fault::BitFlip);
             Tally::count(&mut self.world.tally.flips, verdict);
             if verdict == rot::Verdict::Refused {
-                place.flip(&self.disk);
-                let started = server::start(&self.disk, self.lives + 1, &mut self.world);
-                place.flip(&self.disk);
-                self.disk.kill();
-                hold(started.is_err(), "invariant_damage_is_named", || format!("{place:?}: the server started"))?;
+                let wrong = self.starts_damaged(&place);
+                hold(wrong.is_none(), "invariant_damage_is_named", || {
+                    format!("{place:?}: {}", wrong.unwrap_or_default())
+                })?;
             }
         }
         Ok(())
+    }
+
+    /// Tries to start a server on a log that is to be refused, and repairs it: what came of it instead, if anything did. A full disk may keep one from
+    /// coming so far.
+    fn starts_damaged(&mut self, place: &rot::Place) -> Option<String> {
+        place.flip(&self.disk);
+        let before = self.disk.strikes();
+        let started = server::start(&self.disk, self.lives + 1, &mut self.world);
+        let is_full = self.disk.strikes().full > before.full;
+        place.flip(&self.disk);
+        self.disk.kill();
+        match started {
+            Ok(_) => Some("the server started".to_owned()),
+            Err(NotStarted::Wrong(violation)) if violation.invariant == LOG_REFUSED => None,
+            Err(NotStarted::Wrong(violation)) => Some(violation.to_string()),
+            Err(NotStarted::Disk(why)) => (!is_full).then_some(why),
+        }
     }
 
     /// The cell goes on from its newest backup, which may have been gone on from before.
