@@ -20,6 +20,9 @@ const TICK: i64 = 10_000;
 /// As if an empty backup had been restored: agents may still run what nobody knows any more.
 const INCARNATION: u64 = 2;
 
+/// Of each machine.
+pub(crate) const MEMORY_BYTES: i64 = 1 << 34;
+
 /// As in production, but for unknown tasks: those are told to stop soon; and numbers of resources are given to others at once.
 fn options() -> CoreOptions {
     CoreOptions { unknown_micros: 150_000_000, shapes_spare: 0, ..CoreOptions::default() }
@@ -139,9 +142,10 @@ impl Bench {
     }
 
     /// Sets room aside for a job for so long, or gives it back: without machines. Whether the cell agrees.
-    pub(crate) fn hold(&mut self, job: u64, machines: Vec<u32>, cpu_millis: i64, micros: i64) -> bool {
-        let wire = v1::Resources { cpu_millis, ..v1::Resources::default() };
-        let resources = Resources::try_from(wire).unwrap();
+    pub(crate) fn hold(&mut self, job: u64, machines: Vec<u32>, room: (Resource, i64), micros: i64) -> bool {
+        let amount = u64::try_from(room.1).unwrap();
+        let of_memory = room.0 == Resource::MemoryBytes;
+        let resources = if of_memory { Resources::new(0, amount) } else { Resources::new(amount, 0) };
         let deadline = LogTime::from_micros(self.now.micros + micros);
         self.ask(Command::TakeHold { job: JobId::from_bits(job).unwrap(), machines, resources, deadline }).is_some()
     }
@@ -195,11 +199,13 @@ impl Bench {
         self.ask(Command::DrainMachine { machine: MachineId::from_bits(machine).unwrap(), deadline });
     }
 
-    /// A limit of so many millis of CPU.
-    pub(crate) fn quota(&mut self, namespace: &str, cpu_millis: Option<usize>) {
-        let mut limits = [None; plenum_model::DIMENSIONS];
-        limits[0] = cpu_millis.map(|millis| u64::try_from(millis).unwrap());
-        let limit = cpu_millis.map(|_| Quota { limits });
+    /// A limit of so much of a resource.
+    pub(crate) fn quota(&mut self, namespace: &str, most: Option<(Resource, usize)>) {
+        let limit = most.map(|(resource, amount)| {
+            let mut quota = Quota::default();
+            quota.limits[resource.index()] = Some(u64::try_from(amount).unwrap());
+            quota
+        });
         self.ask(Command::SetQuota { namespace: namespace.into(), limit });
     }
 
@@ -335,7 +341,7 @@ pub(crate) fn machine(name: &str, cpu_millis: i64, attributes: &[(&str, &str)]) 
     v1::RegisterMachine {
         name: name.into(),
         boot_id: "boot".into(),
-        capacity: Some(v1::Resources { cpu_millis, memory_bytes: 1 << 34, ..v1::Resources::default() }),
+        capacity: Some(v1::Resources { cpu_millis, memory_bytes: MEMORY_BYTES, ..v1::Resources::default() }),
         attributes: pairs.collect(),
         ..v1::RegisterMachine::default()
     }

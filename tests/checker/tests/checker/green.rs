@@ -6,12 +6,12 @@ use plenum_proto::v1;
 use plenum_testkit::JobBuilder;
 
 use crate::bench::{Bench, machine};
-use crate::traffic::{Seen, Traffic};
+use crate::traffic::{OF_MEMORY, Seen, Traffic};
 
 #[test]
 fn a_run_full_of_conflicts_keeps_every_promise() {
     let mut seen = std::collections::BTreeMap::new();
-    for seed in 0..6 {
+    for seed in (0..6).chain(OF_MEMORY..OF_MEMORY + 6) {
         let mut traffic = Traffic::new(seed);
         traffic.run(500);
         let verdict = check(&traffic.bench.evidence);
@@ -34,10 +34,11 @@ fn a_run_full_of_conflicts_keeps_every_promise() {
     ];
     let special =
         [Seen::TookOver, Seen::Evicted, Seen::Device, Seen::Port, Seen::Alternate, Seen::Removed, Seen::Event];
+    let of_memory = [Seen::MemoryQuota, Seen::NoMemory];
     let held = [Seen::Held, Seen::HeldBack, Seen::HoldDisplaced, Seen::RefusedByHold];
     let others = [Seen::Launched, Seen::LaunchRefused, Seen::UnknownFound, Seen::UnknownStopped];
     let strangers = [Seen::UnknownAdopted, Seen::UnknownEnded];
-    let governed = held.into_iter().chain(others).chain(strangers);
+    let governed = held.into_iter().chain(others).chain(strangers).chain(of_memory);
     for what in usual.into_iter().chain(refused).chain(special).chain(governed) {
         assert!(seen.get(&what).is_some_and(|&count| count > 5), "{what:?} hardly happened: {seen:?}");
     }

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use plenum_model::Resource;
 use plenum_proto::v1;
 use plenum_testkit::JobBuilder;
 
-use crate::bench::{Bench, machine};
+use crate::bench::{Bench, MEMORY_BYTES, machine};
 
 /// SplitMix64.
 pub(crate) struct Random(pub(crate) u64);
@@ -69,8 +70,14 @@ pub(crate) enum Seen {
     UnknownStopped,
     UnknownAdopted,
     UnknownEnded,
+    MemoryQuota,
+    NoMemory,
 }
 
+/// From this seed on, limits and holds are of memory, too.
+pub(crate) const OF_MEMORY: u64 = 1000;
+/// What each task has.
+const TASK_BYTES: i64 = 1 << 20;
 /// Jobs of each client.
 const SHAPES: u32 = 6;
 
@@ -115,6 +122,8 @@ pub(crate) struct Traffic {
     pub(crate) bench: Bench,
     pub(crate) seen: BTreeMap<Seen, usize>,
     random: Random,
+    /// Draws of what limits and holds are; `None`: of CPU.
+    of_memory: Option<Random>,
     clients: Vec<Client>,
     machines: Vec<u64>,
     live: Vec<u64>,
@@ -150,6 +159,7 @@ impl Traffic {
             bench,
             seen: BTreeMap::new(),
             random: Random(seed),
+            of_memory: (seed >= OF_MEMORY).then_some(Random(!seed)),
             clients,
             machines,
             live: Vec::new(),
@@ -315,7 +325,10 @@ impl Traffic {
             if refusal.culprits.iter().any(|culprit| !culprit.event.is_empty()) {
                 self.note(Seen::Event);
             }
+            let of_memory = refusal.resource() == v1::ResourceName::MemoryBytes;
             match refusal.reason() {
+                v1::RefusalReason::QuotaExceeded if of_memory => self.note(Seen::MemoryQuota),
+                v1::RefusalReason::NoRoom if of_memory => self.note(Seen::NoMemory),
                 v1::RefusalReason::DeviceTaken => self.note(Seen::DeviceTaken),
                 v1::RefusalReason::PerMachineLimit | v1::RefusalReason::SpreadLimit => self.note(Seen::Limit),
                 v1::RefusalReason::Predecessor => self.note(Seen::Predecessor),
@@ -394,8 +407,12 @@ impl Traffic {
             4 => self.bench.drain(machine, true),
             5 => self.machines.clone().into_iter().for_each(|machine| self.bench.drain(machine, false)),
             6 => {
-                let limit = self.random.chance(60).then(|| 16_000 + 1000 * self.random.below(16));
-                self.bench.quota("default", limit);
+                let limit = self.random.chance(60).then(|| self.random.below(16));
+                let most = limit.map(|more| match self.some_resource() {
+                    Resource::MemoryBytes => (Resource::MemoryBytes, (12 + more) << 20),
+                    cpu => (cpu, 16_000 + 1000 * more),
+                });
+                self.bench.quota("default", most);
             }
             7 => {
                 let scheduler = CLIENTS[self.random.below(CLIENTS.len())];
@@ -470,16 +487,17 @@ impl Traffic {
         let client = self.random.below(self.clients.len());
         let (job, _) = self.clients[client].jobs[self.random.below(3)];
         if self.random.chance(15) {
-            if self.bench.hold(job, Vec::new(), 0, 1) {
+            if self.bench.hold(job, Vec::new(), (Resource::CpuMillis, 0), 1) {
                 self.note(Seen::HeldBack);
             }
             return;
         }
-        let (machines, cpu_millis) = self.room_to_hold();
+        let resource = self.some_resource();
+        let (machines, amount) = self.room_to_hold(resource);
         let micros = 1_000_000 * (1 + i64::try_from(self.random.below(20)).unwrap());
         let held = |bench: &Bench| bench.core.cell().holds().map(|(_, hold)| hold.machines.len()).sum::<usize>();
         let (before, own) = (held(&self.bench), machines.len());
-        if self.bench.hold(job, machines, cpu_millis, micros) {
+        if self.bench.hold(job, machines, (resource, amount), micros) {
             self.note(Seen::Held);
             if held(&self.bench) < before + own.min(1) {
                 self.note(Seen::HoldDisplaced);
@@ -487,17 +505,24 @@ impl Traffic {
         }
     }
 
-    /// All the room of one machine, as if nobody held anything of it; or a little of several, whatever there is.
-    fn room_to_hold(&mut self) -> (Vec<u32>, i64) {
-        let some = 200 * (1 + i64::try_from(self.random.below(5)).unwrap());
+    /// What the next limit or hold is of.
+    fn some_resource(&mut self) -> Resource {
+        let of_memory = self.of_memory.as_mut().is_some_and(|random| random.chance(60));
+        if of_memory { Resource::MemoryBytes } else { Resource::CpuMillis }
+    }
+
+    /// All the room of one machine, as if nobody held anything of it; or a little of several, whatever there is. Of memory, which tasks have little
+    /// of, all but what a few of them have is a little.
+    fn room_to_hold(&mut self, resource: Resource) -> (Vec<u32>, i64) {
+        let few = 1 + i64::try_from(self.random.below(5)).unwrap();
+        let some = if resource == Resource::MemoryBytes { MEMORY_BYTES - few * TASK_BYTES } else { 200 * few };
         let cell = self.bench.core.cell();
         let ready = cell.machines().filter(|machine| machine.state == plenum_model::MachineState::Ready);
-        let room =
-            ready.map(|machine| (machine.id.slot, cell.room(machine.id.slot).get(plenum_model::Resource::CpuMillis)));
-        let room: Vec<(u32, i64)> = room.filter(|(_, cpu_millis)| *cpu_millis > 0).collect();
+        let room = ready.map(|machine| (machine.id.slot, cell.room(machine.id.slot).get(resource)));
+        let room: Vec<(u32, i64)> = room.filter(|(_, amount)| *amount > 0).collect();
         if self.random.chance(60) && !room.is_empty() {
-            let (machine, cpu_millis) = room[self.random.below(room.len())];
-            return (vec![machine], if self.random.chance(50) { cpu_millis } else { some.min(cpu_millis) });
+            let (machine, amount) = room[self.random.below(room.len())];
+            return (vec![machine], if self.random.chance(50) { amount } else { some.min(amount) });
         }
         let all = self.machines.len();
         let machines = (0..1 + self.random.below(3))
