@@ -23,6 +23,8 @@ pub(crate) struct Machine {
     pub(crate) slot: u32,
     pub(crate) id: u64,
     pub(crate) epoch: u32,
+    /// Of the answer.
+    pub(crate) revision: u64,
 }
 
 /// A scheduler's session.
@@ -77,14 +79,19 @@ impl Rivals {
         let mut agents = v1::agents_client::AgentsClient::new(self.channel.clone());
         let answer = self.runtime.block_on(agents.register(request))?.into_inner();
         let slot = MachineId::from_bits(answer.machine).unwrap().slot;
-        Ok(Machine { slot, id: answer.machine, epoch: answer.epoch })
+        Ok(Machine { slot, id: answer.machine, epoch: answer.epoch, revision: answer.revision })
     }
 
     /// Submits a job of so many tasks, and gives its id.
     pub(crate) fn job(&self, name: &str, scheduler: &str, count: u32) -> Result<u64, Status> {
+        Ok(self.submit(name, scheduler, count)?.job)
+    }
+
+    /// The same, with all of the answer.
+    pub(crate) fn submit(&self, name: &str, scheduler: &str, count: u32) -> Result<v1::SubmitResponse, Status> {
         let mut jobs = v1::jobs_client::JobsClient::new(self.channel.clone());
         let request = v1::SubmitRequest { spec: Some(spec(name, scheduler, count)) };
-        Ok(self.runtime.block_on(jobs.submit(request))?.into_inner().job)
+        Ok(self.runtime.block_on(jobs.submit(request))?.into_inner())
     }
 
     pub(crate) fn open(&self, scheduler: &str) -> Result<Rival, Status> {

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use plenum_model::{AllocationId, Cell, SessionId};
+use plenum_model::{AllocationId, Cell, JobId, MachineId, SessionId};
 use plenum_proto::v1::{self, cell_client::CellClient};
 use tokio::{
     runtime::Runtime,
@@ -47,7 +47,7 @@ pub(crate) struct Load {
     follower: Picture,
     jobs: u64,
     dice: Dice,
-    /// The newest revision that anybody has seen.
+    /// The newest revision that anybody has seen, or was answered with.
     seen: u64,
 }
 
@@ -96,6 +96,7 @@ impl Load {
         for number in 0..MACHINES {
             let room = if number == FULL_MACHINE { 0 } else { MACHINE_TASKS };
             let machine = rivals.machine(&format!("m{number}"), room)?;
+            self.seen = self.seen.max(machine.revision);
             self.agent.machines.insert(machine.slot, (machine.id, machine.epoch));
             machines.push(machine.slot);
         }
@@ -118,9 +119,10 @@ impl Load {
     }
 
     fn another_job(&mut self, rivals: &Rivals) -> Result<Field, Status> {
-        let job = rivals.job(&format!("job-{}", self.jobs), SCHEDULER, JOB_TASKS)?;
+        let answer = rivals.submit(&format!("job-{}", self.jobs), SCHEDULER, JOB_TASKS)?;
+        self.seen = self.seen.max(answer.revision);
         self.jobs += 1;
-        Ok(Field { job, tasks: JOB_TASKS, next: 0 })
+        Ok(Field { job: answer.job, tasks: JOB_TASKS, next: 0 })
     }
 
     /// Puts everybody to work.
@@ -180,9 +182,24 @@ impl Load {
         for client in &mut self.clients {
             numbers_are_kept(&fresh, client);
         }
+        self.jobs_and_machines_are_kept(&fresh);
         self.allocations_are_kept(&fresh);
         self.answers_are_read_back(address)?;
         self.pictures_were_true(address)
+    }
+
+    /// What the clients claim tasks of, and where, was acknowledged, too. These jobs are not over for long enough to be retired.
+    fn jobs_and_machines_are_kept(&self, fresh: &Cell) {
+        let fields = self.clients.iter().flat_map(|client| [client.own, client.contested]);
+        for field in fields.filter(|field| field.tasks > 0) {
+            let id = JobId::from_bits(field.job).expect("an id that was answered");
+            assert!(fresh.job(id).is_some(), "{id} was submitted, and is gone");
+        }
+        for &(id, epoch) in self.agent.machines.values() {
+            let id = MachineId::from_bits(id).expect("an id that was answered");
+            let found = fresh.machine(id).map(|machine| machine.epoch);
+            assert!(found.is_some_and(|found| found >= epoch), "{id} was registered in epoch {epoch}: {found:?}");
+        }
     }
 
     /// Nothing that was granted is missing, and nothing is there that was not.
