@@ -60,6 +60,8 @@ pub struct Chronicle {
     pub held_changes: BTreeMap<u32, BTreeSet<u64>>,
     /// Whether somebody held room of each machine, from each revision on.
     pub held: BTreeMap<u32, Vec<(u64, bool)>>,
+    /// Whether tasks that nobody knows were on each machine, from each revision on.
+    pub strange: BTreeMap<u32, Vec<(u64, bool)>>,
 }
 
 /// Sees a history step by step.
@@ -164,9 +166,13 @@ impl Chronicle {
     /// Whether anybody held room of a machine at any revision of these, both included.
     #[must_use]
     pub fn was_held(&self, machine: u32, from: u64, to: u64) -> bool {
-        let history = self.held.get(&machine).map(Vec::as_slice).unwrap_or_default();
-        let first = history.partition_point(|(at, _)| *at <= from).saturating_sub(1);
-        history[first..].iter().take_while(|(at, _)| *at <= to).any(|(_, held)| *held)
+        was(&self.held, machine, from, to)
+    }
+
+    /// Whether tasks that nobody knows were on a machine at any revision of these, both included.
+    #[must_use]
+    pub fn was_strange(&self, machine: u32, from: u64, to: u64) -> bool {
+        was(&self.strange, machine, from, to)
     }
 
     /// What a job's group declared at a revision.
@@ -175,6 +181,25 @@ impl Chronicle {
         let history = self.shapes.get(&job)?;
         let after = history.partition_point(|(at, _)| *at <= revision);
         history[after.checked_sub(1)?].1.groups.get(group as usize)
+    }
+}
+
+/// Whether something was so of a machine at any revision of these, both included.
+fn was(histories: &BTreeMap<u32, Vec<(u64, bool)>>, machine: u32, from: u64, to: u64) -> bool {
+    let history = histories.get(&machine).map(Vec::as_slice).unwrap_or_default();
+    let first = history.partition_point(|(at, _)| *at <= from).saturating_sub(1);
+    history[first..].iter().take_while(|(at, _)| *at <= to).any(|(_, so)| *so)
+}
+
+/// Notes of which machines something is so from a revision on.
+fn note(histories: &mut BTreeMap<u32, Vec<(u64, bool)>>, machines: &BTreeSet<u32>, revision: u64) {
+    let known: Vec<u32> = histories.keys().copied().collect();
+    for machine in machines.iter().copied().chain(known) {
+        let history = histories.entry(machine).or_default();
+        let now = machines.contains(&machine);
+        if history.last().is_none_or(|(_, before)| *before != now) {
+            history.push((revision, now));
+        }
     }
 }
 
@@ -239,6 +264,7 @@ impl Chronicle {
         picture.machines.keys().for_each(|&slot| self.note_free(picture, slot));
         picture.jobs.values().for_each(|put| self.note_shape(put, picture.revision));
         self.note_held(picture);
+        self.note_strange(picture);
     }
 
     fn note_shape(&mut self, put: &v1::JobPut, revision: u64) {
@@ -338,18 +364,19 @@ impl Chronicle {
         if !delta.holds.is_empty() {
             self.note_held(after);
         }
+        if !delta.unknown_tasks.is_empty() {
+            self.note_strange(after);
+        }
     }
 
     fn note_held(&mut self, picture: &Picture) {
         let held: BTreeSet<u32> = picture.holds.values().flat_map(|hold| &hold.machines).copied().collect();
-        let known: Vec<u32> = self.held.keys().copied().collect();
-        for machine in held.iter().copied().chain(known) {
-            let history = self.held.entry(machine).or_default();
-            let now = held.contains(&machine);
-            if history.last().is_none_or(|(_, before)| *before != now) {
-                history.push((picture.revision, now));
-            }
-        }
+        note(&mut self.held, &held, picture.revision);
+    }
+
+    fn note_strange(&mut self, picture: &Picture) {
+        let strange: BTreeSet<u32> = picture.unknown_tasks.keys().map(|(slot, _)| *slot).collect();
+        note(&mut self.strange, &strange, picture.revision);
     }
 
     fn note_free(&mut self, picture: &Picture, slot: u32) {

@@ -14,21 +14,37 @@ use crate::violation::{ClaimName, Violation};
 const LISTED_MAX: usize = 4;
 
 /// Every conflict names who came between the base and the decision: real commands, which took that room on that machine and still had
-/// it, and together as much as was short. What never fitted at its base is a misfit and names nobody.
+/// it, and together as much as was short. Nothing else names anybody. What was short of room or of a certain port was so at its base exactly
+/// where it is a misfit, as far as nothing else of the transaction blurs that.
 #[must_use]
 pub fn property_culprits_are_true(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
     let mut violations = Vec::new();
+    let holders = holders(chronicle);
     for one in decided.iter().filter(|one| one.outcome.revision > 0) {
         let earlier = claimed_before(one, |job, group| need(chronicle, one, job, group));
         for (refusal, earlier) in one.outcome.refusals.iter().zip(earlier) {
-            Judge { chronicle, one, refusal, earlier }.judge(&mut violations);
+            Judge { chronicle, holders: &holders, one, refusal, earlier }.judge(&mut violations);
         }
     }
     violations
 }
 
+/// By machine and port, who had it.
+type Holders<'a> = BTreeMap<(u32, u32), Vec<&'a Facts>>;
+
+fn holders(chronicle: &Chronicle) -> Holders<'_> {
+    let mut holders = Holders::new();
+    for facts in chronicle.allocations.values() {
+        for port in &facts.granted.ports {
+            holders.entry((facts.granted.machine, port.number)).or_default().push(facts);
+        }
+    }
+    holders
+}
+
 struct Judge<'a> {
     chronicle: &'a Chronicle,
+    holders: &'a Holders<'a>,
     one: &'a Decided<'a>,
     refusal: &'a v1::Refusal,
     /// What all claims before it on that machine asked for: at most so much was promised to them.
@@ -64,6 +80,9 @@ impl Judge<'_> {
         }
         if refusal.reason() == RefusalReason::NoRoom && self.chronicle.has_all(base, at) {
             violations.extend(self.wrong_room());
+        }
+        if refusal.reason() == RefusalReason::PortTaken && self.chronicle.has_all(base, at) {
+            violations.extend(self.wrong_port());
         }
     }
 
@@ -196,9 +215,6 @@ impl Judge<'_> {
         let (refusal, base, at) = (self.refusal, self.one.asked.base_revision, self.one.outcome.revision);
         // Holds of others, victims and spare machines, also those of earlier placements, shift what is free for a claim: there the
         // bounds say nothing.
-        let shifts = |asked: &v1::Placement| {
-            !(asked.preemptions.is_empty() && asked.alternates.is_empty() && asked.extras.is_empty())
-        };
         if self.one.asked.placements.iter().any(shifts) || self.chronicle.was_held(refusal.machine, base, at - 1) {
             return None;
         }
@@ -224,6 +240,36 @@ impl Judge<'_> {
             _ => None,
         }
     }
+
+    /// Whether it can be true that a port was free at the base, or was not. Of tasks that nobody knows, and of machines that changed, a cell need
+    /// not know it; and an earlier claim of the same transaction may have been promised the port.
+    fn wrong_port(&self) -> Option<Violation> {
+        let (refusal, asked, chronicle) = (self.refusal, self.one.asked, self.chronicle);
+        let (slot, port, base, at) = (refusal.machine, refusal.port, asked.base_revision, self.one.outcome.revision);
+        let claims = asked.placements.iter().flat_map(|placement| &placement.machines);
+        let alone = claims.filter(|&&machine| machine == slot).count() == 1;
+        let plain = asked.stops.is_empty() && !asked.placements.iter().any(shifts);
+        let changes = chronicle.machine_changes.get(&slot).into_iter().flatten();
+        let mut changes = changes.filter(|&&revision| base < revision && revision < at);
+        let certain = port > 0 && changes.next().is_none() && !chronicle.was_strange(slot, base, at - 1);
+        if !(alone && plain && certain) {
+            return None;
+        }
+        let had_it = |facts: &&&Facts| facts.granted.created <= base && facts.ended.is_none_or(|ended| ended > base);
+        let holder = self.holders.get(&(slot, port)).into_iter().flatten().find(had_it);
+        match (refusal.kind(), holder) {
+            (RefusalKind::Conflict, Some(facts)) => {
+                let id = facts.granted.id;
+                Some(self.wrong_kind(format!("allocation {id:#x} had port {port} at its base {base}")))
+            }
+            (RefusalKind::Misfit, None) => Some(self.wrong_kind(format!("nobody had port {port} at its base {base}"))),
+            _ => None,
+        }
+    }
+}
+
+fn shifts(asked: &v1::Placement) -> bool {
+    !(asked.preemptions.is_empty() && asked.alternates.is_empty() && asked.extras.is_empty())
 }
 
 fn need(chronicle: &Chronicle, one: &Decided<'_>, job: u64, group: u32) -> Option<Amounts> {

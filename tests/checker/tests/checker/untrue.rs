@@ -12,8 +12,10 @@ use plenum_checker::properties::{
 use plenum_checker::stream::Event;
 use plenum_checker::{Chronicle, Evidence, Violation};
 use plenum_proto::v1;
+use plenum_testkit::JobBuilder;
 use prost::Message;
 
+use crate::bench::{Bench, machine};
 use crate::forged::{chronicle, run_of};
 use crate::traffic::Traffic;
 
@@ -290,6 +292,51 @@ fn culprits_who_took_less_of_a_device_than_was_short_are_found() {
     assert_eq!(found(0), [""; 0]);
     let found = found(1);
     assert!(matches!(&found[..], [one] if one.contains("its culprits took")), "{found:?}");
+}
+
+/// Whether something had been free at the base was looked at for room alone.
+#[test]
+fn a_port_that_was_free_at_the_base_and_is_called_a_misfit_is_found_and_so_is_the_other_way_round() {
+    let mut bench = Bench::new();
+    let machine = slot_of(bench.machine(machine("m1", 6000, &[])));
+    let session = bench.session("batch");
+    let mut spec = JobBuilder::new("ports", "batch").group("main", 3, 100).spec();
+    spec.shape.as_mut().unwrap().groups[0].ports.push(v1::Port { name: "http".into(), number: 8080 });
+    let job = bench.submit(spec);
+    let early = bench.revision();
+    let mut commit = |number: u64, base_revision: u64| {
+        let tasks = vec![u32::try_from(number - 1).unwrap()];
+        let placement = v1::Placement { job, job_version: 1, machines: vec![machine], tasks, ..Default::default() };
+        let placements = vec![placement];
+        let asked = v1::Transaction { session, number, base_revision, placements, ..Default::default() };
+        bench.commit("batch", asked).unwrap()
+    };
+    assert_eq!(commit(1, early).granted, 1);
+    let conflict = commit(2, early);
+    let misfit = commit(3, conflict.revision);
+    let told = |outcome: &v1::Outcome| (outcome.refusals[0].kind(), outcome.refusals[0].reason());
+    assert_eq!(told(&conflict), (v1::RefusalKind::Conflict, v1::RefusalReason::PortTaken));
+    assert_eq!(told(&misfit), (v1::RefusalKind::Misfit, v1::RefusalReason::PortTaken));
+    let found = |number: u64, change: fn(&mut v1::Refusal)| {
+        let mut evidence = bench.evidence.clone();
+        for call in &mut evidence.calls {
+            let Reply::Outcome(outcome) = &mut call.reply else { continue };
+            if outcome.number == number {
+                outcome.refusals.iter_mut().for_each(change);
+            }
+        }
+        let decided: Vec<_> = evidence.decided().collect();
+        let found = property_culprits_are_true(&chronicle(&evidence), &decided);
+        found.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!([found(2, |_| ()), found(3, |_| ())].concat(), [""; 0]);
+    let denied = found(2, |refusal| {
+        refusal.set_kind(v1::RefusalKind::Misfit);
+        (refusal.culprits, refusal.culprits_total) = (Vec::new(), 0);
+    });
+    assert!(matches!(&denied[..], [one] if one.contains("nobody had port 8080")), "{denied:?}");
+    let made_up = found(3, |refusal| refusal.set_kind(v1::RefusalKind::Conflict));
+    assert!(made_up.iter().any(|one| one.contains("had port 8080 at its base")), "{made_up:?}");
 }
 
 /// A transaction with so many claims on one machine that has no room, one a placement; each is short of all that the claims before it
