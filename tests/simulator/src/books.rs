@@ -9,10 +9,10 @@ use bytes::{Bytes, BytesMut};
 use plenum_core::{Core, CoreOptions, Decided, invariants};
 use plenum_model::{
     AllocationId, AllocationState, Cell, Command, Decision, Delta, LogTime, MachineState, Outcome, Request, Revision,
-    SessionChange, TransactionId, UnknownId, floor_of,
+    SessionChange, SessionId, TransactionId, UnknownId, floor_of,
 };
 use plenum_proto::sections::Sections;
-use plenum_proto::{command, delta, pages, v1};
+use plenum_proto::{command, delta, pages, transaction, v1};
 use plenum_server::publish::LoggedBatch;
 use prost::Message;
 
@@ -439,6 +439,39 @@ impl Books {
         })?;
         self.told.entry(id).or_insert_with(|| outcome.clone());
         Ok(())
+    }
+
+    /// What a dry run is told is what its transaction comes to when it is decided again. Of several that were sent with its number, for one of
+    /// them. Nothing is said where the cell has gone on since, where the number is in the log, and of a cell before the one that was restored.
+    pub(crate) fn dry_run_was_told(
+        &mut self,
+        told: &v1::Outcome,
+        sent: &[v1::Transaction],
+        tally: &mut Tally,
+    ) -> Checked {
+        let id = TransactionId { session: SessionId(told.session), number: told.number };
+        let (revision, time) = (Revision(told.revision), LogTime::from_micros(told.time_micros));
+        if self.decided.get(&id) == Some(&revision) || self.core.cell().revision() != revision {
+            return Ok(());
+        }
+        let mut again = Vec::new();
+        for wire in sent {
+            if (wire.session, wire.incarnation) != (told.session, self.incarnation) {
+                continue;
+            }
+            let Ok(command) = transaction::commit_decoded(wire) else { continue };
+            let request = Request { principal: "local".into(), namespace: "default".into(), command };
+            if let Decided::Unchanged(Decision::Outcome(outcome)) = self.core.decide(&request, time) {
+                again.push(v1::Outcome::from(outcome.as_ref()));
+            }
+        }
+        if again.is_empty() {
+            return Ok(());
+        }
+        tally.dry_runs += 1;
+        hold(again.contains(told), "invariant_deciding_again_gives_the_same_bytes", || {
+            format!("the dry run {id} was told {told:?}, and decided again it is {again:?}")
+        })
     }
 
     /// A mirror shows what the cell was at its revision, in the sections that mirrors have. Nothing where that is too long ago.

@@ -3,7 +3,7 @@
 //! It knows the cell better than a real one could, so that its garbage is near the truth: other people's jobs, the same task twice,
 //! bases from the future, numbers with other content. What of it is right by chance is granted as to anybody.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use plenum_model::{AllocationId, Cell, JobId, MachineId, Outcome};
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
@@ -24,12 +24,13 @@ pub(crate) struct Mad {
     session: Option<(u64, u64)>,
     /// The last transaction that it sent, with a new number.
     last: Option<v1::Transaction>,
-    dry_runs: BTreeSet<u64>,
+    /// By number, all that were sent.
+    dry_runs: BTreeMap<u64, Vec<v1::Transaction>>,
 }
 
 impl Mad {
     pub(crate) fn new(number: usize) -> Self {
-        Self { number, connection: None, session: None, last: None, dry_runs: BTreeSet::new() }
+        Self { number, connection: None, session: None, last: None, dry_runs: BTreeMap::new() }
     }
 
     /// Does something, and comes again, until faults end.
@@ -98,7 +99,7 @@ impl Mad {
 
     fn say(&mut self, world: &mut World, id: ConnectionId, wire: v1::Transaction) {
         if wire.dry_run {
-            self.dry_runs.insert(wire.number);
+            self.dry_runs.entry(wire.number).or_default().push(wire.clone());
         }
         world.send(id, Side::Server, Message::Session(v1::SessionRequest { ask: Some(Ask::Commit(wire)) }));
     }
@@ -129,8 +130,8 @@ impl Mad {
                 self.session = Some((welcome.session, welcome.incarnation));
             }
             Message::Told(v1::SessionResponse { tell: Some(Tell::Outcome(outcome)) }) => {
-                if self.dry_runs.contains(&outcome.number) {
-                    return Ok(());
+                if let Some(sent) = self.dry_runs.get(&outcome.number) {
+                    return world.books.dry_run_was_told(&outcome, sent, &mut world.tally);
                 }
                 let outcome = Outcome::try_from(outcome).map_err(|error| Violation {
                     invariant: "invariant_an_outcome_is_what_the_log_says",

@@ -50,6 +50,8 @@ pub struct Tally {
     pub outcomes: u64,
     /// Transactions that were answered again from the log.
     pub repeated: u64,
+    /// Dry runs that were decided again and compared.
+    pub dry_runs: u64,
     /// What was not executed, by code.
     pub rejections: BTreeMap<String, u64>,
     /// Refusals by kind and reason, as the protocol calls them.
@@ -125,6 +127,7 @@ impl Tally {
             (&mut self.answers_from_history, other.answers_from_history),
             (&mut self.outcomes, other.outcomes),
             (&mut self.repeated, other.repeated),
+            (&mut self.dry_runs, other.dry_runs),
             (&mut self.granted, other.granted),
             (&mut self.taken_over, other.taken_over),
             (&mut self.devices, other.devices),
@@ -182,6 +185,7 @@ impl Tally {
             ("a batch that waited for room", self.waits_for_room),
             ("a recovery from a checkpoint", self.from_checkpoints),
             ("a transaction that was answered again", self.repeated),
+            ("a dry run that was decided again", self.dry_runs),
             ("an answer from the history", self.answers_from_history),
             ("a write that was torn", self.torn_writes),
             ("an act of a mad scheduler", self.mad_acts),
@@ -289,9 +293,10 @@ impl fmt::Display for Tally {
         )?;
         writeln!(
             f,
-            "transactions: {} outcomes, {} repeated, {} grants ({} on room of others, {} devices, {} ports); not executed: {}",
+            "transactions: {} outcomes, {} repeated, {} dry runs decided again, {} grants ({} on room of others, {} devices, {} ports); not executed: {}",
             self.outcomes,
             self.repeated,
+            self.dry_runs,
             self.granted,
             self.taken_over,
             self.devices,
