@@ -204,7 +204,7 @@ fn asked<'a>(txn: &'a Transaction, refusal: &Refusal) -> Option<(&'a Placement, 
 }
 
 /// A claim that lost its room, its devices or a port had it at the base; one that never fitted had not. Looked at where nothing else of the
-/// transaction touches that machine.
+/// transaction touches that machine: nor frees what the job of another placement holds there, which ends when that is granted anything.
 pub(super) fn invariant_conflict_fitted_at_the_base_and_misfit_did_not(
     base: &Cell,
     now: &Cell,
@@ -216,7 +216,9 @@ pub(super) fn invariant_conflict_fitted_at_the_base_and_misfit_did_not(
     // Also where an earlier claim may have found its room when it had none on its own machine.
     let named = txn.placements.iter().flat_map(|placement| placement.machines.iter().chain(&placement.alternates));
     let on_it = named.filter(|&&slot| slot == refusal.machine);
-    let alone = on_it.count() == 1 && txn.stops.is_empty();
+    let holders = now.held_by(refusal.machine);
+    let frees = txn.placements.iter().any(|other| other.job != asked.job && holders.contains(&other.job));
+    let alone = on_it.count() == 1 && txn.stops.is_empty() && !frees;
     let plain = asked.extras.is_empty() && asked.preemptions.is_empty() && asked.alternates.is_empty();
     if !alone || !plain || refusal.kind == RefusalKind::Stale {
         return Ok(());

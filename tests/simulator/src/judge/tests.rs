@@ -9,7 +9,7 @@ use plenum_model::{
     Revision, SessionId, TaskTraces, Transaction, TransactionId, TransactionOutcome, UnknownId, UnknownTask,
 };
 
-use super::{Judge, Step, rules};
+use super::{Judge, Step, culprits, rules};
 use crate::books::Checked;
 
 const NOW: LogTime = LogTime::from_micros(1);
@@ -177,6 +177,36 @@ fn conflict(stage: &Stage, reason: RefusalReason, culprits: &[&Culprit]) -> Refu
         culprits: culprits.iter().copied().cloned().collect(),
         culprits_total: culprits.len() as u64,
     }
+}
+
+// What a transaction's first placement frees was taken to be held against its second one.
+#[test]
+fn what_the_job_of_another_placement_holds_says_nothing_of_the_base() {
+    let mut stage = Stage::new(GroupShape::default());
+    let (holder, slot) = (stage.job, stage.machine.slot);
+    let shape = JobShape::clone(&stage.core.cell().job(holder).expect("it is there").shape);
+    let shape = Arc::new(JobShape { name: "other".into(), ..shape });
+    let other = stage.ask(Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32] });
+    let other = JobId::from_bits(other).expect("an id");
+    let (resources, deadline) = (Resources::new(8000, 1), LogTime::from_micros(60_000_000));
+    stage.ask(Command::TakeHold { job: holder, machines: vec![slot], resources, deadline });
+    let cell = stage.core.cell();
+    let claim = |job, machine| Placement {
+        job,
+        job_version: 1,
+        machines: vec![machine],
+        tasks: vec![0],
+        ..Placement::default()
+    };
+    let judged = |placements: Vec<Placement>, claimed: u32| {
+        let txn = Transaction { base: cell.revision(), placements, ..Transaction::default() };
+        let plain = conflict(&stage, RefusalReason::NoRoom, &[]);
+        let short = Some((Resource::CpuMillis, 1));
+        let refusal = Refusal { claim: Some((claimed, 0)), job: other, short, ..plain };
+        culprits::invariant_conflict_fitted_at_the_base_and_misfit_did_not(cell, cell, &txn, &refusal)
+    };
+    assert!(judged(vec![claim(other, slot)], 0).is_err(), "all was held");
+    assert_eq!(judged(vec![claim(holder, slot + 1), claim(other, slot)], 1), Ok(()));
 }
 
 // Nobody looked whether culprits were told twice, or newer ones left out.
