@@ -236,8 +236,10 @@ pub struct SchedulerRuntime<S> {
     wake_micros: Option<i64>,
     /// What the shell was last told.
     told_wake_micros: Option<i64>,
-    /// When the scheduler is to be called, also with nothing to place: it asked for it, or planned beyond the window.
+    /// When the scheduler asked to be called, also with nothing to place.
     again_micros: Option<i64>,
+    /// When it is to be called because it planned beyond the window: not while a job rests that was refused since.
+    dropped_micros: Option<i64>,
     counters: Counters,
 }
 
@@ -280,6 +282,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             wake_micros: None,
             told_wake_micros: None,
             again_micros: None,
+            dropped_micros: None,
             counters: Counters::default(),
         })
     }

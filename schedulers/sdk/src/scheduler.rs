@@ -17,8 +17,8 @@ pub trait Scheduler {
     /// Decides what to commit, on the snapshot in `view`.
     ///
     /// Called again by itself when room was refused or lost, when a backoff is over, and when room comes free while some of
-    /// the work is still unplaced. With nothing to place it is called only at a time that it asked for ([`Decision::again_after`]), and once there are
-    /// answers where it planned more than could be sent.
+    /// the work is still unplaced. With nothing to place it is called only at a time that it asked for ([`Decision::again_after`]), and, where it
+    /// planned more than could be sent, once there are answers and no job that they refused rests any more ([`View::rests`]).
     ///
     /// Taking long is allowed: others commit meanwhile, and what they took comes back as a conflict. But the thread that awaits [`run`](crate::run) does
     /// nothing else meanwhile. With more than a few seconds tokio's runtime must have others, as that of `#[tokio::main]` has: on one of a single thread
@@ -81,9 +81,9 @@ pub struct Ended {
 /// What a scheduler wants, decided on one snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct Decision {
-    /// One transaction each, in this order. Those beyond [`View::window`] are dropped, and [`Scheduler::decide`] is called again as soon as there are
-    /// answers: their tasks that wait are offered again, before all that is behind them, and what moves or stops what runs is to be planned anew. What
-    /// costs much to plan is not planned beyond it.
+    /// One transaction each, in this order. Those beyond [`View::window`] are dropped, and [`Scheduler::decide`] is called again once there are
+    /// answers: their tasks that wait are offered again, before all that is behind them, and what moves or stops what runs is to be planned anew. Where
+    /// nothing waits it is not called while a job rests that was refused since ([`View::rests`]). What costs much to plan is not planned beyond it.
     pub plans: Vec<Plan>,
     /// Why some work stays unplaced.
     pub passed_over: Vec<PassedOver>,

@@ -283,7 +283,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         // Not at the welcome: who can't make a mirror of what follows it would ask for all of it again, as fast as it comes.
         self.attempts = 0;
         self.due = true;
-        if self.again_micros.is_none() && self.scheduler.decides_unasked() {
+        if self.asked_micros().is_none() && self.scheduler.decides_unasked() {
             self.again_micros = Some(now_micros);
         }
         (self.pass, self.firsts_wait, self.another_pass) = (None, false, false);

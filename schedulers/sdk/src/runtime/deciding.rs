@@ -152,8 +152,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.held_back |= gathered.held_back;
         let (cell, revision) = (self.mirror.cell(), self.mirror.revision());
         self.notes.add(std::mem::take(&mut gathered.notes), revision, version_in(cell));
-        let is_asked_for = self.again_micros.is_some_and(|again| again <= now_micros);
-        self.again_micros.filter(|_| !is_asked_for).into_iter().for_each(|again| self.wake_by(again));
+        let asked_micros = self.asked_micros();
+        let is_asked_for = asked_micros.is_some_and(|asked| asked <= now_micros);
+        asked_micros.filter(|_| !is_asked_for).into_iter().for_each(|asked| self.wake_by(asked));
         if !gathered.work.is_empty() || is_asked_for {
             let number = self.number;
             let took_micros = self.decide(now_micros, &gathered, from, outputs);
@@ -181,6 +182,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     pub(super) fn goes_on_micros(&self) -> Option<i64> {
         let waits = (self.due || self.pass.is_some()) && self.window() > 0;
         waits.then_some(self.not_before_micros())
+    }
+
+    /// When the scheduler is to be called, also with nothing to place.
+    pub(super) fn asked_micros(&self) -> Option<i64> {
+        self.again_micros.into_iter().chain(self.dropped_micros).min()
     }
 
     fn not_before_micros(&self) -> i64 {
@@ -230,11 +236,12 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.pulses.decided(now_micros, deciding_micros);
         let late = plans.split_off(window.min(plans.len()));
         self.counters.dropped += late.len() as u64;
+        let least_micros = self.settings.pause_micros.saturating_add(deciding_micros);
+        let after = |micros: i64| now_micros.saturating_add(micros.max(least_micros));
+        self.again_micros = again_after_micros.map(after);
         // What moves or stops what runs is of no work that would be offered again.
-        let asked = again_after_micros.into_iter().chain((!late.is_empty()).then_some(0)).min();
-        let after = |micros: i64| micros.max(self.settings.pause_micros.saturating_add(deciding_micros));
-        self.again_micros = asked.map(|micros| now_micros.saturating_add(after(micros)));
-        self.again_micros.into_iter().for_each(|again| self.wake_by(again));
+        self.dropped_micros = (!late.is_empty()).then(|| after(0));
+        self.asked_micros().into_iter().for_each(|asked| self.wake_by(asked));
         self.mirror.looked();
         let left = left_over(&gathered.work, &plans);
         self.hungry |= !left.is_empty();

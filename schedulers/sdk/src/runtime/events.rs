@@ -197,6 +197,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             let phase = self.settings.seed ^ self.session.0;
             standing.not_before_micros =
                 self.settings.retry.next_micros(now_micros, least_micros, standing.refused, seed, phase);
+            // Who is asked before that for what was dropped plans the same again, and the cell hears of it as often as there are answers.
+            self.dropped_micros = self.dropped_micros.map(|dropped| dropped.max(standing.not_before_micros));
         }
     }
 }

@@ -2,6 +2,7 @@
 //! the testkit.
 
 use bytes::BytesMut;
+mod beyond;
 mod numbers;
 mod refusing;
 mod too_large;

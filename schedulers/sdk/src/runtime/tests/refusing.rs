@@ -421,7 +421,10 @@ impl Scheduler for Helpful {
 }
 
 /// How many transactions it sends in a second, of which each is answered so.
-fn sent_in_a_second(scheduler: impl Scheduler, mut answers: impl FnMut(v1::Transaction) -> Vec<Tell>) -> usize {
+pub(super) fn sent_in_a_second(
+    scheduler: impl Scheduler,
+    mut answers: impl FnMut(v1::Transaction) -> Vec<Tell>,
+) -> usize {
     let (mut runtime, mut outputs) = with_work(scheduler, 0);
     let mut sent = 0;
     for now in (0..1_000_000).step_by(1_000) {
@@ -437,13 +440,15 @@ fn sent_in_a_second(scheduler: impl Scheduler, mut answers: impl FnMut(v1::Trans
     sent
 }
 
+/// What a cell says for a second to a scheduler that is paused.
+pub(super) fn paused(number: u64) -> Tell {
+    let Tell::Error(error) = rejected(number, "SCHEDULER_PAUSED") else { panic!("an error") };
+    Tell::Error(v1::RequestError { retry_after_micros: 1_000_000, ..error })
+}
+
 // Only jobs were left for later: a plan without claims was decided and sent anew a thousand times a second, by who was paused as well.
 #[test]
 fn who_only_stops_waits_as_long_as_the_cell_says() {
-    let paused = |number| {
-        let Tell::Error(error) = rejected(number, "SCHEDULER_PAUSED") else { panic!("an error") };
-        Tell::Error(v1::RequestError { retry_after_micros: 1_000_000, ..error })
-    };
     assert_eq!(sent_in_a_second(Clearing, |sent| vec![paused(sent.number)]), 1);
 }
 
