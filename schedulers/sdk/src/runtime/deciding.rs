@@ -239,8 +239,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let least_micros = self.settings.pause_micros.saturating_add(deciding_micros);
         let after = |micros: i64| now_micros.saturating_add(micros.max(least_micros));
         self.again_micros = again_after_micros.map(after);
-        // What moves or stops what runs is of no work that would be offered again.
-        self.dropped_micros = (!late.is_empty()).then(|| after(0));
+        // What moves or stops what runs is of no work that would be offered again. A call for it that is still to come stays: who leaves alone what
+        // rests has not planned it now.
+        let to_come = self.dropped_micros.filter(|dropped| *dropped > now_micros);
+        self.dropped_micros = (!late.is_empty()).then(|| after(0)).max(to_come);
         self.asked_micros().into_iter().for_each(|asked| self.wake_by(asked));
         self.mirror.looked();
         let left = left_over(&gathered.work, &plans);

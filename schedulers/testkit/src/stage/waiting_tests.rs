@@ -47,8 +47,31 @@ fn what_the_window_cut_off_goes_before_all_that_is_behind_it() {
     assert_eq!(placed, [1, 1, 1, 1, 0, 0]);
 }
 
-/// Places on the first machine, and moves what it finds there to the second one, once there is one. Asks for nothing, but to be called as it begins.
-struct Moving;
+/// Places on the first machine, and moves what it finds there to another one, once there is one, but for jobs that rest; after the first try
+/// to a third one. Asks for nothing, but to be called as it begins.
+struct Moving {
+    to: u32,
+    then: u32,
+}
+
+impl Moving {
+    /// A plan for each move.
+    fn moves(&self, view: &View<'_>) -> Vec<Plan> {
+        let (cell, mut plans) = (view.cell(), Vec::new());
+        let stays = |found: &AllocationRef<'_>| found.row.machine == 0 && found.status.state.is_active();
+        for found in cell.allocations().filter(|found| cell.machine_in(self.to).is_some() && stays(found)) {
+            let job = cell.job(found.row.job()).expect("a job of the test").clone();
+            if view.rests(&job) {
+                continue;
+            }
+            let work = Work { job, group: found.row.group, tasks: vec![found.row.task], attempt: 1, least: 0 };
+            let mut plan = Plan::all_or_nothing();
+            plan.claim(&work, &work.tasks, &[self.to]).stop(found.id);
+            plans.push(plan);
+        }
+        plans
+    }
+}
 
 impl Scheduler for Moving {
     fn name(&self) -> &str {
@@ -65,15 +88,11 @@ impl Scheduler for Moving {
             plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
         }
         decision.commit(plan);
-        let cell = view.cell();
-        let stays = |found: &AllocationRef<'_>| found.row.machine == 0 && found.status.state.is_active();
-        for found in cell.allocations().filter(|found| cell.machine_in(1).is_some() && stays(found)) {
-            let job = cell.job(found.row.job()).expect("a job of the test").clone();
-            let work = Work { job, group: found.row.group, tasks: vec![found.row.task], attempt: 1, least: 0 };
-            let mut plan = Plan::all_or_nothing();
-            plan.claim(&work, &work.tasks, &[1]).stop(found.id);
-            decision.commit(plan);
+        let moves = self.moves(view);
+        if !moves.is_empty() {
+            self.to = self.then;
         }
+        moves.into_iter().for_each(|plan| decision.commit(plan));
         decision
     }
 }
@@ -83,7 +102,7 @@ impl Scheduler for Moving {
 fn a_move_beyond_the_window_is_asked_for_again_once_there_is_an_answer() {
     let mut stage = Stage::new();
     stage.machine("m1", 4000, &[]);
-    let seat = stage.seat_with(Moving, Settings { window: 1, ..Settings::default() });
+    let seat = stage.seat_with(Moving { to: 1, then: 1 }, Settings { window: 1, ..Settings::default() });
     let words = stage.submit(&job("words", "blue", 2));
     stage.advance(1_000_000);
     assert_eq!(stage.placed(words), [(0, 0, 0), (0, 1, 0)]);
@@ -96,6 +115,40 @@ fn a_move_beyond_the_window_is_asked_for_again_once_there_is_an_answer() {
     let decisions = stage.runtime(seat).counters().decisions;
     stage.advance(60_000_000);
     assert_eq!(stage.runtime(seat).counters().decisions, decisions, "then there is rest");
+}
+
+/// It was asked again while the job of the move before it rested, left that alone, and was asked no more; or asked then for the work of another one.
+#[test]
+fn a_move_beyond_the_window_is_not_lost_where_the_one_before_it_is_refused() {
+    for is_asked_meanwhile in [false, true] {
+        let mut stage = Stage::new();
+        stage.machine("m1", 4000, &[]);
+        let seat = stage.seat_with(Moving { to: 1, then: 2 }, Settings { window: 1, ..Settings::default() });
+        let words = stage.submit(&job("words", "blue", 2));
+        stage.advance(1_000_000);
+        stage.machine("small", 100, &[]);
+        stage.machine("m3", 4000, &[]);
+        stage.settle();
+        stage.cut_off(seat);
+        stage.advance(1_000_000);
+        stage.transcript();
+        stage.let_back(seat);
+        stage.settle();
+        assert!(stage.transcript().starts_with("blue: 0 of 1 granted\n"), "the first move finds no room");
+        stage.advance(1_000);
+        if is_asked_meanwhile {
+            let decisions = stage.runtime(seat).counters().decisions;
+            stage.submit(&job("other", "blue", 1));
+            stage.settle();
+            assert_eq!(stage.runtime(seat).counters().decisions, decisions + 1);
+            assert_eq!(stage.placed(words), [(0, 0, 0), (0, 1, 0)], "it rests");
+        }
+        stage.advance(1_000_000);
+        assert_eq!(stage.placed(words), [(0, 0, 2), (0, 1, 2)], "with other work meanwhile: {is_asked_meanwhile}");
+        let decisions = stage.runtime(seat).counters().decisions;
+        stage.advance(60_000_000);
+        assert_eq!(stage.runtime(seat).counters().decisions, decisions, "then there is rest");
+    }
 }
 
 /// Claims the first machine for everything, and judges nothing.
