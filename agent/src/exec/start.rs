@@ -192,14 +192,20 @@ async fn patiently(
         };
         match blocking(work.clone()).await {
             Ok(prepared) => return prepared,
-            Err(error) if !std::mem::replace(&mut told, true) => {
-                tracing::warn!(%allocation, %error, "can't find out where a task stands: tries again");
-            }
-            Err(_) => {}
+            Err(error) => tell(allocation, &error, &mut told),
         }
         drop(slot);
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LOOKED_AGAIN_AFTER_MAX);
+    }
+}
+
+/// Says once why it can't be found out where a task stands. That a start may not be made yet is no such reason: it waits.
+fn tell(allocation: AllocationId, error: &io::Error, told: &mut bool) {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        tracing::debug!(%allocation, %error, "a start waits to be made");
+    } else if !std::mem::replace(told, true) {
+        tracing::warn!(%allocation, %error, "can't find out where a task stands: tries again");
     }
 }
 
@@ -509,7 +515,9 @@ fn void(options: &ExecOptions, allocation: AllocationId, restart: u32) -> io::Re
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::{fs, path::Path};
+    use std::{fs, path::Path, sync::Mutex};
+
+    use tracing::{Event, Level, Metadata, Subscriber, span};
 
     use super::*;
     use crate::{
@@ -549,6 +557,45 @@ mod tests {
             drop(answer);
             marked.await;
         });
+    }
+
+    /// Keeps the levels of what is logged.
+    #[derive(Clone, Default)]
+    struct Levels(Arc<Mutex<Vec<Level>>>);
+
+    impl Subscriber for Levels {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            self.0.lock().unwrap().push(*event.metadata().level());
+        }
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    // A lease that ended while a start was looked at was told as a disk's failure, and the failure that came after it not at all.
+    #[test]
+    fn that_a_start_waits_to_be_made_is_no_failure_of_a_disk_and_hides_none() {
+        let (levels, allocation) = (Levels::default(), AllocationId { slot: 1, generation: 1 });
+        let waits = Permission::until(watch::channel(None).1).check().unwrap_err();
+        let fails = io::Error::other("an input/output error");
+        tracing::subscriber::with_default(levels.clone(), || {
+            let mut told = false;
+            [&waits, &fails, &waits, &fails].into_iter().for_each(|error| tell(allocation, error, &mut told));
+        });
+        assert_eq!(*levels.0.lock().unwrap(), [Level::DEBUG, Level::WARN, Level::DEBUG]);
     }
 
     fn options_at(place: &Path) -> ExecOptions {
