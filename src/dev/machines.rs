@@ -22,6 +22,30 @@ pub(super) fn names(count: u32) -> impl Iterator<Item = String> {
 pub(super) struct Machines {
     agents: Vec<Agent>,
     count: u32,
+    /// The server's log, with how much it had printed by then.
+    server: (PathBuf, u64),
+}
+
+/// What is waited for.
+#[derive(Debug)]
+pub(super) enum Wait {
+    /// These machines: their agents have not registered.
+    Agents(Vec<String>),
+    /// The cell, which does not list what has registered: why.
+    Cell(String),
+}
+
+impl Wait {
+    /// That it was in vain, for people; of so many agents in all.
+    pub(super) fn told(&self, all: u32) -> String {
+        match self {
+            Self::Agents(missing) => {
+                let (count, first) = (missing.len(), missing.first().map_or("", String::as_str));
+                format!("{count} of {all} agents have not registered in time, as that of {first}")
+            }
+            Self::Cell(why) => format!("all agents have registered, and the cell does not list their machines: {why}"),
+        }
+    }
 }
 
 /// An agent's directory, what it had written of its last registration, and its log, with how much earlier ones had printed.
@@ -71,13 +95,23 @@ impl Machines {
             let printed_from = Folder::log_bytes(&log);
             Agent { machine, directory, before, log, printed_from }
         };
-        Self { agents: names(count).map(agent).collect(), count }
+        let log = folder.log("server");
+        let printed_from = Folder::log_bytes(&log);
+        Self { agents: names(count).map(agent).collect(), count, server: (log, printed_from) }
     }
 
     /// What the agent of a machine has printed, at most its last `most` bytes.
     pub(super) fn printed(&self, machine: &str, most: u64) -> String {
         let agent = self.agents.iter().find(|agent| agent.machine == machine);
         agent.map(|agent| Folder::printed_since(&agent.log, agent.printed_from, most)).unwrap_or_default()
+    }
+
+    /// What whoever is waited for has printed, at most its last `most` bytes.
+    pub(super) fn printed_by(&self, wait: &Wait, most: u64) -> String {
+        match wait {
+            Wait::Agents(missing) => missing.first().map(|first| self.printed(first, most)).unwrap_or_default(),
+            Wait::Cell(_) => Folder::printed_since(&self.server.0, self.server.1, most),
+        }
     }
 
     /// The machines whose agents have not registered, and a revision at which the cell knows what all others offer.
@@ -93,20 +127,28 @@ impl Machines {
         known
     }
 
-    /// What the agents offer, once all of them have registered; until then the machines whose agents have not. A machine that was cordoned or
+    /// What the agents offer, once all of them have registered and the cell says so; until then who is waited for. A machine that was cordoned or
     /// drained stays so, which is no reason to wait for it.
-    pub(super) async fn ready(&self, connection: &Connection) -> Result<Vec<MachineView>, Vec<String>> {
+    pub(super) async fn ready(&self, connection: &Connection) -> Result<Vec<MachineView>, Wait> {
         let (missing, revision) = self.missing();
         if !missing.is_empty() {
-            return Err(missing);
+            return Err(Wait::Agents(missing));
         }
-        let answer = connection.inspect().list_machines(ListRequest::default()).await;
-        let answer = answer.map(tonic::Response::into_inner).unwrap_or_default();
+        let answer = match connection.inspect().list_machines(ListRequest::default()).await {
+            Ok(answer) => answer.into_inner(),
+            Err(status) => return Err(Wait::Cell(Failure::from(status).to_string())),
+        };
+        if answer.revision < revision {
+            let answered = answer.revision;
+            return Err(Wait::Cell(format!(
+                "it answers as of revision {answered}, and has registered one at {revision}"
+            )));
+        }
         let mut there = answer.machines;
         there.retain(|machine| is_served(machine) && !self.is_earlier(&machine.name));
         let is_missing = |agent: &&Agent| there.iter().all(|machine| machine.name != agent.machine);
         let missing: Vec<String> = self.agents.iter().filter(is_missing).map(|agent| agent.machine.clone()).collect();
-        if answer.revision < revision || !missing.is_empty() { Err(missing) } else { Ok(there) }
+        if missing.is_empty() { Ok(there) } else { Err(Wait::Agents(missing)) }
     }
 
     /// True for a machine of an earlier run with more of them.
@@ -142,7 +184,30 @@ impl Machines {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use plenum_server::{Server, ServerOptions};
+
     use super::*;
+
+    // An answer that did not come was one without machines: where the server could not be asked no agent was said to have registered, though all had.
+    #[tokio::test]
+    async fn where_the_cell_does_not_list_machines_no_agent_is_blamed() {
+        let (named, data) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let folder = Folder::open(Some(named.path())).unwrap();
+        let server = Server::start(ServerOptions::new(data.path())).await.unwrap();
+        let connection = Connection::open(&server.address().to_string()).await.unwrap();
+        let all_registered = Machines::before_agents(&folder, 0);
+        assert_eq!(all_registered.ready(&connection).await.unwrap(), []);
+        server.shutdown().await.unwrap();
+        fs::write(folder.log("server"), "no space left").unwrap();
+        let wait = all_registered.ready(&connection).await.unwrap_err();
+        let told = wait.told(3);
+        assert!(told.starts_with("all agents have registered, and the cell does not list their machines: "), "{told}");
+        assert_eq!(all_registered.printed_by(&wait, 100), "no space left");
+        let wait = Machines::before_agents(&folder, 2).ready(&connection).await.unwrap_err();
+        assert_eq!(wait.told(2), "2 of 2 agents have not registered in time, as that of machine-1");
+    }
 
     #[test]
     fn what_takes_no_tasks_says_why_and_what_ends_that() {

@@ -120,15 +120,13 @@ impl Session<'_> {
     async fn ready(&self, machines: &Machines, connection: &Connection) -> Result<Vec<MachineView>, Failure> {
         let deadline = Instant::now() + MACHINES_TIMEOUT;
         loop {
-            let missing = match machines.ready(connection).await {
+            let wait = match machines.ready(connection).await {
                 Ok(ready) => return Ok(ready),
-                Err(missing) => missing,
+                Err(wait) => wait,
             };
             if Instant::now() > deadline {
-                let first = missing.first().map_or("machine-1", String::as_str);
-                let (count, all) = (missing.len(), self.plan.machines);
-                let what = format!("{count} of {all} agents have not registered in time, as that of {first}");
-                return Err(not_ready(self.folder, &what, &machines.printed(first, LOG_SHOWN_BYTES)));
+                let said = machines.printed_by(&wait, LOG_SHOWN_BYTES);
+                return Err(not_ready(self.folder, &wait.told(self.plan.machines), &said));
             }
             sleep(MACHINES_PERIOD).await;
         }
