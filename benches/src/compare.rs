@@ -27,6 +27,10 @@ const LEFT_OUT_WHEN_SMALL: [&str; 4] =
 const PART_OF: &str = "_ratio_to_";
 /// Between that peer and which of its rates is meant.
 const PEER_THAT: &str = "_with_";
+/// What cases of the open loop begin with, and what stands before their rates: the highest is measured first, and a lower one only where the cell can't
+/// keep up.
+const OPEN_LOOP: &str = "claims=";
+const RATE: &str = " rate=";
 
 /// What came of it.
 pub(crate) struct Comparison {
@@ -125,7 +129,20 @@ fn may_be_missing(old: &Figure, b: &Results) -> bool {
         };
         !b.figures.iter().any(|figure| figure.suite == old.suite && figure.system.as_ref().is_some_and(is_of_it))
     });
-    LEFT_OUT_WHEN_SMALL.contains(&old.metric.as_str()) || without_its_peer
+    LEFT_OUT_WHEN_SMALL.contains(&old.metric.as_str()) || without_its_peer || keeps_up_with_more(old, b)
+}
+
+/// Whether a run that came to its end measured a higher rate of the same open loop: it had no need of this one then.
+fn keeps_up_with_more(old: &Figure, b: &Results) -> bool {
+    let Some((load, rate)) = open_loop(old) else { return false };
+    let has_more = |(same, higher): (&str, u32)| same == load && higher > rate;
+    !b.stopped && b.figures.iter().filter(|figure| figure.suite == old.suite).filter_map(open_loop).any(has_more)
+}
+
+/// The load and the rate of an open loop.
+fn open_loop(figure: &Figure) -> Option<(&str, u32)> {
+    let (load, rate) = figure.case.rsplit_once(RATE)?;
+    if load.starts_with(OPEN_LOOP) { Some((load, rate.parse().ok()?)) } else { None }
 }
 
 fn name(figure: &Figure) -> String {
@@ -291,6 +308,25 @@ mod tests {
         b.failed.push(failed("core"));
         // Nothing else is there to be compared.
         assert_eq!(compare(&a, &b, 0.1).unwrap().lost, 1);
+    }
+
+    // A cell that kept up with a million claims a second lacked the figures of half a million, and was worse for it.
+    #[test]
+    fn lower_rates_that_a_faster_cell_need_not_try_are_not_lost() {
+        let of = |cases: &[&str]| {
+            let one = results(1.0, Better::Higher).figures.remove(0);
+            Results::of(cases.iter().map(|case| Figure { case: (*case).to_owned(), ..one.clone() }).collect())
+        };
+        let lost = |a: &[&str], b: &Results| compare(&of(a), b, 0.1).unwrap().lost;
+        let [million, half] = ["claims=100 streams=4 rate=1000000", "claims=100 streams=4 rate=500000"];
+        assert_eq!(lost(&[million, half], &of(&[million])), 0);
+        assert_eq!(lost(&[million, half], &of(&[half])), 1, "the highest is always measured");
+        assert_eq!(lost(&[million, "claims=1 streams=4 rate=500000"], &of(&[million])), 1, "another load");
+        // One that was stopped may have been about to measure it.
+        assert_eq!(lost(&[million, half], &Results { stopped: true, ..of(&[million]) }), 1);
+        // Of other cases with a rate none is measured in place of another one.
+        let [fast, slow] = ["mirrors=50 rate=200000", "mirrors=50 rate=100000"];
+        assert_eq!(lost(&[fast, slow], &of(&[fast])), 1);
     }
 
     /// A has two figures of the suite `core`, of which B has the first.

@@ -32,6 +32,7 @@ const KEEPS_UP: f64 = 0.98;
 /// Between two looks at what is due: below what would show in a latency, and not so short that looking costs a core.
 const LOOK: Duration = Duration::from_micros(100);
 
+/// `compare` knows it by how it begins, and by its rate: lower ones may be missing.
 fn name(rate: u32) -> String {
     format!("claims={CLAIMS} streams={STREAMS} rate={rate}")
 }
