@@ -108,14 +108,14 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
 }
 
 /// Whether B should have this figure of A. A run that did not come to its end should have whatever its suites have, and one that came to it what one
-/// of the same form has, with the same cases asked for.
+/// of the same form has, with the same cases asked for and the same seed: cases are called by what was drawn, too.
 fn is_missed(old: &Figure, a: &Results, b: &Results) -> bool {
     let suite = old.suite.as_str();
     let has = |results: &Results| results.figures.iter().any(|figure| figure.suite == suite);
     // Without its list, the suites of a run are those of which it has figures.
     let was_asked_for = if b.suites.is_empty() { has(b) } else { b.suites.iter().any(|name| name == suite) };
     let has_failed = b.failed.iter().any(|failed| failed.suite == suite);
-    let same = a.quick == b.quick && a.case == b.case;
+    let same = a.quick == b.quick && a.case == b.case && a.seed == b.seed;
     is_ours(old) && was_asked_for && !has_failed && (b.stopped || same) && !may_be_missing(old, b)
 }
 
@@ -345,6 +345,8 @@ mod tests {
         let lost = |b: &Results| compare(&a, b, 0.1).unwrap().lost;
         let (long, one_case) = (Results { quick: false, ..b.clone() }, Results { case: Some("x".into()), ..b.clone() });
         assert_eq!((lost(&long), lost(&one_case)), (0, 0), "other cases were asked for");
+        // Lists that are generated have the seed in their names.
+        assert_eq!(lost(&Results { seed: 2, ..b.clone() }), 0, "others were drawn");
         // A run that somebody stopped has not shown that nothing is worse, whatever it was asked for.
         assert_eq!(lost(&Results { stopped: true, ..long }), 1);
         let suites = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<String>>();
