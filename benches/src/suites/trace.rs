@@ -163,8 +163,12 @@ impl Flags {
     /// What was said of machines, for names of cases: on others the same jobs are another case.
     fn machines_mark(&self) -> String {
         let machines = self.machines.as_ref().map(|machines| format!(" machines={machines}"));
-        let cell = self.cell.as_ref().map(|cell| format!(" cell={}", cell.display()));
-        machines.into_iter().chain(cell).collect()
+        machines.into_iter().chain([self.cell_mark()]).collect()
+    }
+
+    /// The same of the machines that changes are about.
+    fn cell_mark(&self) -> String {
+        self.cell.as_ref().map_or_else(String::new, |cell| format!(" cell={}", cell.display()))
     }
 
     fn classes(&self) -> Classes {
@@ -306,6 +310,23 @@ mod tests {
         let more = ["--experiment", "capacity", "--jobs", jobs, "--machines", "10x1", "--case", "size=+20%"];
         let figures = run(&options(folder.path(), &more)).unwrap();
         assert!(figures.iter().all(|figure| figure.case.ends_with("size=+20%")) && figures.len() == 5, "{figures:?}");
+    }
+
+    // With `--machines +20%` sizes of one cell had the names of those of every other one, and were compared with them.
+    #[test]
+    fn sizes_are_told_by_the_cell_they_are_of_and_not_by_the_changes_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let (jobs, cell) = (folder.path().join("jobs.csv"), folder.path().join("cell.csv"));
+        std::fs::write(&jobs, JOBS).unwrap();
+        std::fs::write(&cell, "class,count,cpu_millis,memory_mib\nnode,10,1000,1024\n").unwrap();
+        let (jobs, cell) = (jobs.to_str().unwrap(), cell.to_str().unwrap());
+        let same = ["--experiment", "capacity", "--jobs", jobs, "--cell", cell, "--case", "size=+0%"];
+        let changes: [&[&str]; 2] = [&[], &["--machines", "+20%"]];
+        for changes in changes {
+            let figures = run(&options(folder.path(), &[&same[..], changes].concat())).unwrap();
+            let case = format!("jobs=jobs.csv queue=easy policy=best-fit cell={cell} size=+0%");
+            assert!(figures.iter().all(|figure| figure.case == case) && figures.len() == 5, "{figures:?}");
+        }
     }
 
     #[test]

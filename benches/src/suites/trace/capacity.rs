@@ -94,8 +94,8 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     // Said before anything runs.
     machines::changed(&asked.machines, &asked.changes)?;
     say(&format!("{}: {} jobs on {}", trace.name, trace.jobs.len(), machines::words(&asked.machines)));
-    // Changes are a size of their own, and leave the others as they are.
-    let mark = if asked.changes.is_empty() { flags.machines_mark() } else { String::new() };
+    // Changes are a size of their own, and leave the others as they are: these are of the cell all the same.
+    let mark = if asked.changes.is_empty() { flags.machines_mark() } else { flags.cell_mark() };
     let question = Question { trace: &trace, base: &asked.machines, policy, queue: *queue, options, mark };
     let mut tried = Vec::new();
     if !asked.changes.is_empty() {
