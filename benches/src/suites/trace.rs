@@ -103,13 +103,15 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let options = &with_known_data(options);
     match flags.experiment {
         None if is_plain => {
+            // First: what cannot be read ends the run before the replay, and not after it.
+            let inflation = inflation::prepare(options)?;
             let mut figures = replay::run(options)?;
-            figures.extend(inflation::run(options)?);
+            figures.extend(inflation.run(options)?);
             Ok(figures)
         }
         None | Some(Experiment::Replay) => replay::run(options),
         Some(Experiment::Capacity) => capacity::run(options),
-        Some(Experiment::Inflation) => inflation::run(options),
+        Some(Experiment::Inflation) => inflation::prepare(options)?.run(options),
     }
 }
 
@@ -268,6 +270,26 @@ mod tests {
         }
         assert_eq!(taken(&["--jobs", "own.csv"]).0, Some("own.csv".into()));
         assert_eq!(taken(&["--backup", "cell.backup"]).0, None);
+    }
+
+    // It was read when the replay had run, and all figures of that were lost with the error.
+    #[test]
+    fn what_the_inflation_cannot_read_ends_a_run_before_its_replay() {
+        let (data, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let reference = "fgd/expected/summary.csv";
+        // None of them is what it should be: the first that is read is told.
+        for name in [LOG, NODES, "fgd/openb_pod_list_default.csv", reference] {
+            let path = data.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let told = || {
+            let error = run(&options(folder.path(), &["--data", data.path().to_str().unwrap()])).unwrap_err();
+            format!("{error:#}")
+        };
+        assert!(told().contains(reference), "{}", told());
+        std::fs::remove_file(data.path().join(reference)).unwrap();
+        assert!(told().contains(NODES), "{}", told());
     }
 
     /// Flags of a run that leaves its files in `folder`.

@@ -96,7 +96,20 @@ fn case(policy: &str, list: &str, orders: Orders) -> String {
     format!("policy={policy} pods={list}{mark}")
 }
 
-pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+/// What is asked for, and all that is read for it but orders that are given: what is wrong with it is told before anything runs, which takes long.
+pub(super) struct Prepared {
+    policies: Vec<String>,
+    seeds: Vec<u64>,
+    orders: Orders,
+    reference: Reference,
+    workloads: Vec<Workload>,
+}
+
+/// Reads what the experiment runs on, and what it is compared with.
+///
+/// # Errors
+/// When something is asked for that there is not, or a file is not what it should be.
+pub(super) fn prepare(options: &Run) -> anyhow::Result<Prepared> {
     let flags = &options.trace;
     let own = &flags.inflation;
     let policies = if flags.policy.is_empty() { POLICIES.map(str::to_owned).to_vec() } else { flags.policy.clone() };
@@ -104,48 +117,61 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let seeds = seeds(flags.seeds.as_deref().unwrap_or(if options.quick { SEEDS_QUICK } else { SEEDS }))?;
     own.check_seeds(&seeds)?;
     let orders = own.given_orders();
-    // Before anything runs, which takes long.
     let reference = Reference::beside(own.pods.first().map(PathBuf::as_path), orders)?;
-    let folder = options.folder();
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let mut all = Vec::new();
-    for workload in workloads(own, options)? {
-        if !policies.iter().any(|policy| options.has_case(&case(policy, &workload.name, orders))) {
-            continue;
-        }
-        let conditions = conditions(&workload, flags, &seeds)?;
-        for policy in &policies {
-            if interrupt::asked() || !options.has_case(&case(policy, &workload.name, orders)) {
+    let workloads = workloads(own, options)?;
+    Ok(Prepared { policies, seeds, orders, reference, workloads })
+}
+
+impl Prepared {
+    /// Runs the experiment.
+    pub(super) fn run(self, options: &Run) -> anyhow::Result<Vec<Figure>> {
+        let flags = &options.trace;
+        let Self { policies, seeds, orders, reference, workloads } = self;
+        let folder = options.folder();
+        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let mut all = Vec::new();
+        for workload in workloads {
+            if !policies.iter().any(|policy| options.has_case(&case(policy, &workload.name, orders))) {
                 continue;
             }
-            let mut runs = Runs {
-                list: workload.name.clone(),
-                policy: policy.clone(),
-                orders,
-                limit_percent: workload.mix_limit_percent(),
-                by_seed: Vec::new(),
-            };
-            for conditions in conditions.iter().take_while(|_| !interrupt::asked()) {
-                runs.by_seed.push((conditions.seed, inflate(&workload, policy, conditions)?));
-            }
-            ensure!(
-                interrupt::asked() || runs.at(ARRIVED_PERCENT).len() == conditions.len(),
-                "{}: expected tasks that ask for {ARRIVED_PERCENT}% of the GPUs",
-                runs.case()
-            );
-            if let Some(end) = mean(&runs.at(ARRIVED_PERCENT)) {
-                say(&format!("{}: {end:.2}% of the GPUs allocated, mean of {} seeds", runs.case(), runs.by_seed.len()));
-                all.push(runs);
+            let conditions = conditions(&workload, flags, &seeds)?;
+            for policy in &policies {
+                if interrupt::asked() || !options.has_case(&case(policy, &workload.name, orders)) {
+                    continue;
+                }
+                let mut runs = Runs {
+                    list: workload.name.clone(),
+                    policy: policy.clone(),
+                    orders,
+                    limit_percent: workload.mix_limit_percent(),
+                    by_seed: Vec::new(),
+                };
+                for conditions in conditions.iter().take_while(|_| !interrupt::asked()) {
+                    runs.by_seed.push((conditions.seed, inflate(&workload, policy, conditions)?));
+                }
+                ensure!(
+                    interrupt::asked() || runs.at(ARRIVED_PERCENT).len() == conditions.len(),
+                    "{}: expected tasks that ask for {ARRIVED_PERCENT}% of the GPUs",
+                    runs.case()
+                );
+                if let Some(end) = mean(&runs.at(ARRIVED_PERCENT)) {
+                    say(&format!(
+                        "{}: {end:.2}% of the GPUs allocated, mean of {} seeds",
+                        runs.case(),
+                        runs.by_seed.len()
+                    ));
+                    all.push(runs);
+                }
             }
         }
+        // Nothing of a run before is overwritten by one that measures nothing.
+        if all.is_empty() {
+            return Ok(Vec::new());
+        }
+        pages::write(&all, &reference, &folder)?;
+        let figures = all.iter().map(|runs| figures(runs, &flags.inflation)).collect::<anyhow::Result<Vec<_>>>()?;
+        Ok(figures.into_iter().flatten().collect())
     }
-    // Nothing of a run before is overwritten by one that measures nothing.
-    if all.is_empty() {
-        return Ok(Vec::new());
-    }
-    pages::write(&all, &reference, &folder)?;
-    let figures = all.iter().map(|runs| figures(runs, own)).collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(figures.into_iter().flatten().collect())
 }
 
 impl InflationFlags {
