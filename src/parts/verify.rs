@@ -82,20 +82,23 @@ fn text(report: &VerifyReport) -> String {
     text
 }
 
-/// Only what was decided again was shown to give the same bytes.
+/// Only what was decided again was shown to give the same bytes: how much was not is told, whatever else is wrong.
 fn verdict(report: &VerifyReport) -> String {
+    let left_out = match report.not_decided_again {
+        0 => None,
+        1 => Some(format!("1 of {} requests was not", report.folded)),
+        more => Some(format!("{more} of {} requests were not", report.folded)),
+    };
     if !report.is_sound() {
         let all = report.violations_unlisted.saturating_add(report.violations.len() as u64);
         let what = if all == 1 { "violation" } else { "violations" };
-        return format!("\nnot sound: {all} {what}; {}\n", what_to_do(report));
+        let left_out = left_out.map_or_else(String::new, |left_out| format!("; {left_out} decided again"));
+        return format!("\nnot sound: {all} {what}{left_out}; {}\n", what_to_do(report));
     }
-    match report.not_decided_again {
-        0 => "\nsound: the same commands give the same bytes\n".to_owned(),
-        left_out => format!(
-            "\nsound, as far as it was decided again: {left_out} of {} requests {} not, as another version decided them or nobody knows \
-             what they depended on\n",
-            report.folded,
-            if left_out == 1 { "was" } else { "were" }
+    match left_out {
+        None => "\nsound: the same commands give the same bytes\n".to_owned(),
+        Some(left_out) => format!(
+            "\nsound, as far as it was decided again: {left_out}, as another version decided them or nobody knows what they depended on\n"
         ),
     }
 }
@@ -150,6 +153,28 @@ mod tests {
         assert!(one.contains("\nsound, as far as it was decided again: 1 of 5 requests was not, as "), "{one}");
         assert!(two.contains("\nsound, as far as it was decided again: 2 of 5 requests were not, as "), "{two}");
         assert_eq!(to_json(&report(2))["not_decided_again"], 2);
+    }
+
+    // Of a log with a violation it was told nowhere but in JSON.
+    #[test]
+    fn how_much_was_not_decided_again_is_told_in_the_last_line_of_a_log_with_violations_too() {
+        let last_line = |not_decided_again| {
+            let violation =
+                Violation { revision: Default::default(), place: "log".to_owned(), what: "torn".to_owned() };
+            let violations = vec![violation];
+            let told = text(&VerifyReport { folded: 5, not_decided_again, violations, ..VerifyReport::default() });
+            told.lines().last().unwrap().to_owned()
+        };
+        let what_to_do = "`plenum explain DAMAGED_LOG` tells what to do";
+        assert_eq!(last_line(0), format!("not sound: 1 violation; {what_to_do}"));
+        assert_eq!(
+            last_line(1),
+            format!("not sound: 1 violation; 1 of 5 requests was not decided again; {what_to_do}")
+        );
+        assert_eq!(
+            last_line(2),
+            format!("not sound: 1 violation; 2 of 5 requests were not decided again; {what_to_do}")
+        );
     }
 
     // Whatever was wrong, the page of a damaged log was named, which says that the history must stay where it is.
