@@ -1,6 +1,12 @@
 //! What the end of `plenum dev` leaves behind, however it comes: nothing but the directory that was named.
 
-use std::{fs, io::Read, os::unix::fs::OpenOptionsExt, process::Stdio, time::Duration};
+use std::{
+    fs,
+    io::{ErrorKind, Read},
+    os::unix::fs::OpenOptionsExt,
+    process::Stdio,
+    time::Duration,
+};
 
 use nix::{
     fcntl::OFlag,
@@ -166,7 +172,9 @@ fn a_cell_whose_bars_have_lost_their_terminal_goes_on() {
     let stage = Stage::new();
     let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "100ms"));
     // It is nobody's controlling terminal: no signal tells that it has gone.
-    let mut screen = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
+    // Who reads it does not wait for more than there is: a cell that never shows its bars would be waited for without an end.
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+    let mut screen = posix_openpt(flags).unwrap();
     grantpt(&screen).unwrap();
     unlockpt(&screen).unwrap();
     let terminal = ptsname_r(&screen).unwrap();
@@ -176,10 +184,14 @@ fn a_cell_whose_bars_have_lost_their_terminal_goes_on() {
         (command.env("TERM", "xterm").stderr(Stdio::from(terminal.unwrap())).spawn().unwrap(), ())
     });
     let (mut shown, mut read) = (String::new(), [0; 4096]);
-    while !shown.contains("stubborn [") {
-        let count = screen.read(&mut read).unwrap();
-        shown.push_str(&String::from_utf8_lossy(&read[..count]));
-    }
+    eventually("its bars are shown", || {
+        assert!(dev.has_ended().is_none(), "dev ended: {shown}");
+        match screen.read(&mut read) {
+            Ok(count) => shown.push_str(&String::from_utf8_lossy(&read[..count])),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}: {shown}"),
+        }
+        shown.contains("stubborn [").then_some(())
+    });
     drop(screen);
     both_run(&stage);
     for part in [" scheduler service", " server --dir", " scheduler service"] {
