@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::watch::watch;
 use crate::workspace::{Workspace, forget_settings};
 
-/// The suites that are quick enough for the gate, with what narrows them down: of the Omega paper's experiments one variant on each of the cells, which needs no data.
+/// The suites that are quick enough for the gate, with what narrows them down: of the variants of Omega alternates, by themselves and with a scheduler's own
+/// machines first, at each place; and as the paper has it, of which both are told as a part. None needs data.
 const SUITES: &[(&str, &[&str])] = &[
     ("core", &[]),
     ("commit", &[]),

@@ -311,6 +311,8 @@ mod tests {
         // A variant comes with what it is a part of, at the same place.
         assert_eq!(kept("variant=own-first at=R1 t_job 30"), "E8_as-the-paper E8_own-first");
         assert_eq!(kept("variant=constraints workload=R2 lambda=16 "), "E8_as-the-paper E8_constraints");
+        // What the gate runs.
+        assert_eq!(kept("E8_alternates"), "E8_alternates E8_alternates+own-first E8_as-the-paper");
         assert_eq!(kept("e9"), "");
     }
 
