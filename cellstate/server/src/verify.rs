@@ -42,12 +42,12 @@ pub struct VerifyReport {
     /// Revisions that were decided again, and gave the same bytes unless a violation says otherwise. Not among them are transactions that
     /// were made up before a core began in the middle, which does not know what they depend on.
     pub decided_again: u64,
-    /// Revisions of which nobody can say that they would be decided so again: what another version decided; those transactions; what was
-    /// due by what a server did before the middle; and what came after too many cores were begun in the middle.
-    pub not_decided_again: u64,
     /// Of these, how many were compared without the rows and numbers that were given out and without who took the room: those after a
     /// checkpoint or a violation, up to the next start of a server.
     pub compared_loosely: u64,
+    /// Revisions of which nobody can say that they would be decided so again: what another version decided; those transactions; what was
+    /// due by what a server did before the middle; and what came after too many cores were begun in the middle.
+    pub not_decided_again: u64,
     /// Transactions among them all.
     pub transactions: u64,
     /// Claims that lost a race.

@@ -143,15 +143,11 @@ fn from_a_checkpoint_on_what_was_granted_is_compared_and_not_where() {
     assert_eq!(audit.violations[0].revision, Revision(2));
 }
 
-// What is due goes by when the server opened: a log that begins behind that was said to be wrong.
-#[test]
-fn from_a_checkpoint_on_nobody_knows_what_was_due() {
+/// The entries of a log of requests that came at these times, in microseconds.
+fn log_at(requests: impl IntoIterator<Item = (Asked, i64)>) -> Vec<v1::LogEntry> {
     let mut committer = Committer::<()>::new(Core::new(CoreOptions::default()), CommitOptions::default());
-    let job = JobId { slot: 0, generation: 1 };
-    let asked = [open_server(1), submit(1), Asked::by_server(Command::StopJob(job)), Asked::by_server(Command::Tick)];
-    let times = [1, 1, 1, 4000].map(|seconds| seconds * 1_000_000);
     let mut entries = Vec::new();
-    for (asked, micros) in asked.into_iter().zip(times) {
+    for (asked, micros) in requests {
         committer.handle(LogTime::from_micros(micros), Input::Request { ticket: None, asked });
         while let Some(output) = committer.poll() {
             let Output::Write(batch) = output else { continue };
@@ -159,21 +155,56 @@ fn from_a_checkpoint_on_nobody_knows_what_was_due() {
             committer.handle(LogTime::from_micros(micros), Input::Durable);
         }
     }
-    let late = CoreOptions { retire_after_micros: 5_000_000_000, ..CoreOptions::default() };
+    entries
+}
+
+/// Looks at all that is behind the first `known` entries, each of which came at its time, with the bound on how long finished jobs are kept.
+fn audited_behind(known: usize, entries: &[v1::LogEntry], times: &[i64], retire_after_micros: i64) -> Audit {
+    let options = CoreOptions { retire_after_micros, ..CoreOptions::default() };
     let logged = |time_micros| Origin {
-        core_options: Some(bounds::to_wire(&late)),
+        core_options: Some(bounds::to_wire(&options)),
         time_micros,
         ..origin(plenum_core::CORE_VERSION)
     };
+    let mut cell = Cell::default();
+    entries[..known].iter().for_each(|entry| cell.apply(&delta::decode(entry.delta.clone()).unwrap()).unwrap());
+    let mut audit = Audit::default();
+    audit.begin_with(cell);
+    entries.iter().zip(times).for_each(|(entry, &micros)| audit.entry(entry, &logged(micros), "here"));
+    audit
+}
+
+fn stop(slot: u32) -> Asked {
+    Asked::by_server(Command::StopJob(JobId { slot, generation: 1 }))
+}
+
+// What is due goes by when the server opened: a log that begins behind that was said to be wrong.
+#[test]
+fn from_a_checkpoint_on_nobody_knows_what_was_due() {
+    let asked = [open_server(1), submit(1), stop(0), Asked::by_server(Command::Tick)];
+    let times = [1, 1, 1, 4000].map(|seconds| seconds * 1_000_000);
+    let entries = log_at(asked.into_iter().zip(times));
     for (known, violations) in [(0, 1), (3, 0)] {
-        let mut cell = Cell::default();
-        entries[..known].iter().for_each(|entry| cell.apply(&delta::decode(entry.delta.clone()).unwrap()).unwrap());
-        let mut audit = Audit::default();
-        audit.begin_with(cell);
-        entries.iter().zip(times).for_each(|(entry, micros)| audit.entry(entry, &logged(micros), "here"));
+        let audit = audited_behind(known, &entries, &times, 5_000_000_000);
         let found: Vec<_> = audit.violations.iter().map(|violation| violation.revision).collect();
         assert_eq!(found, vec![Revision(4); violations]);
     }
+}
+
+// It counted as decided again, and nobody was told that what came out was something else.
+#[test]
+fn a_tick_that_comes_out_otherwise_from_a_checkpoint_on_is_not_decided_again() {
+    let asked = [open_server(1), submit(1), submit(2), stop(0), stop(1), Asked::by_server(Command::Tick)];
+    let times = [1, 1, 1, 1, 1000, 3700].map(|seconds| seconds * 1_000_000);
+    let entries = log_at(asked.into_iter().zip(times));
+    assert_eq!(entries.len(), 6, "each changes something");
+    let counts = |audit: &Audit| (audit.violations.len(), audit.decided_again, audit.not_decided_again);
+    let early = audited_behind(5, &entries, &times, 2_000_000_000);
+    assert_eq!(counts(&early), (0, 0, 1), "the other job was due, too");
+    assert_eq!(early.compared_loosely, 0);
+    let same = audited_behind(5, &entries, &times, 3_600_000_000);
+    assert_eq!(counts(&same), (0, 1, 0));
+    assert_eq!(counts(&audited_behind(0, &entries, &times, 2_000_000_000)), (1, 6, 0), "a server that opened knew");
 }
 
 #[test]
