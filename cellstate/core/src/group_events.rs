@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use plenum_model::Revision;
 
-use crate::job_events::{Event, JobEventKind};
+use crate::job_events::Event;
 
 /// Changes that are remembered, in 40 bytes each.
 const CHANGES_MAX: usize = 1 << 14;
@@ -28,13 +28,13 @@ pub(crate) enum Part {
 }
 
 /// What happened to each last.
-pub(crate) type Changed = BTreeMap<Part, (JobEventKind, Event)>;
+pub(crate) type Changed = BTreeMap<Part, Event>;
 
 /// The last changes of groups and tasks, of all jobs.
 #[derive(Debug)]
 pub(crate) struct GroupEvents {
     /// Oldest first.
-    changes: VecDeque<(Part, JobEventKind, Event)>,
+    changes: VecDeque<(Part, Event)>,
     /// Of what came up to here some is forgotten.
     floor: Revision,
 }
@@ -44,20 +44,19 @@ impl GroupEvents {
         Self { changes: VecDeque::new(), floor }
     }
 
-    pub(crate) fn note(&mut self, part: Part, kind: JobEventKind, event: Event) {
+    pub(crate) fn note(&mut self, part: Part, event: Event) {
         if self.changes.len() == CHANGES_MAX
-            && let Some((_, _, forgotten)) = self.changes.pop_front()
+            && let Some((_, forgotten)) = self.changes.pop_front()
         {
             self.floor = Revision(forgotten.revision);
         }
-        self.changes.push_back((part, kind, event));
+        self.changes.push_back((part, event));
     }
 
     /// What changed after `base`; `None` if some of that is forgotten.
     pub(crate) fn since(&self, base: Revision) -> Option<Changed> {
-        let first = self.changes.partition_point(|(_, _, event)| event.revision <= base.0);
-        let changes = self.changes.range(first..).map(|&(part, kind, event)| (part, (kind, event)));
-        (base >= self.floor).then(|| changes.collect())
+        let first = self.changes.partition_point(|(_, event)| event.revision <= base.0);
+        (base >= self.floor).then(|| self.changes.range(first..).copied().collect())
     }
 }
 
@@ -68,7 +67,7 @@ mod tests {
 
     fn note(events: &mut GroupEvents, revision: u64, tasks: std::ops::Range<u32>) {
         let event = Event::of(&Delta::new(Revision(revision), LogTime::from_micros(1)));
-        tasks.for_each(|task| events.note(Part::Task(7, task), JobEventKind::Task, event));
+        tasks.for_each(|task| events.note(Part::Task(7, task), event));
     }
 
     #[test]
@@ -78,7 +77,7 @@ mod tests {
         note(&mut events, 5, 1..3);
         let since = |base| {
             let changed = events.since(Revision(base))?.into_iter();
-            Some(changed.map(|(part, (_, event))| (part, event.revision)).collect::<Vec<_>>())
+            Some(changed.map(|(part, event)| (part, event.revision)).collect::<Vec<_>>())
         };
         assert_eq!(since(1), None, "the server opened later");
         let all = [(0, 3), (1, 5), (2, 5)].map(|(task, revision)| (Part::Task(7, task), revision));

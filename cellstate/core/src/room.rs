@@ -250,10 +250,10 @@ impl<'a> Judge<'a, '_> {
             return self.job_facts(job_slot, kinds, reason);
         };
         let submitted = self.job_events.submitted(job_slot);
-        match changed.get(&part).filter(|(_, event)| event.revision > submitted) {
+        match changed.get(&part).filter(|event| event.revision > submitted) {
             None => self.job_facts(job_slot, &[], reason),
-            Some(&(kind, event)) => {
-                let culprit = event.culprit(kind, (self.cell, self.names));
+            Some(event) => {
+                let culprit = event.culprit((self.cell, self.names));
                 Facts::caused(RefusalKind::Conflict, reason, culprit)
             }
         }
