@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use plenum_model::Revision;
+use plenum_model::{LogTime, Revision};
 
 use crate::job_events::Event;
 
@@ -17,10 +17,10 @@ const CHANGES_MAX: usize = 1 << 14;
 /// What changes of a group, which is known by its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
-    /// How many tasks it has.
-    Count(u32),
-    /// Until when it sleeps over a failure.
-    Backoff(u32),
+    /// How many tasks it has, and how many it had before: noted when these are fewer.
+    Count(u32, u32),
+    /// Until when it sleeps over a failure, and until when it did before.
+    Backoff(u32, LogTime),
     /// Whether all of its tasks are done: noted when they are not any more.
     Done(u32),
     /// The task with this index.
@@ -63,7 +63,7 @@ impl GroupEvents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_model::{Delta, LogTime};
+    use plenum_model::Delta;
 
     fn note(events: &mut GroupEvents, revision: u64, tasks: std::ops::Range<u32>) {
         let event = Event::of(&Delta::new(Revision(revision), LogTime::from_micros(1)));

@@ -170,14 +170,17 @@ impl JobEvents {
                 JobChange::State { .. } | JobChange::Launched { .. } => continue,
                 JobChange::Group { row, count, not_before, .. } => {
                     let Some(group) = cell.groups().get(*row) else { continue };
+                    // More tasks take none away.
+                    let shrinks = (*count < group.count).then_some(Part::Count(*row, group.count));
+                    let slept = Part::Backoff(*row, group.not_before);
                     let parts = [
-                        (JobEventKind::Group, Part::Count(*row), *count != group.count),
-                        (JobEventKind::Backoff, Part::Backoff(*row), *not_before != group.not_before),
-                        (JobEventKind::Undone, Part::Done(*row), *count > group.count && is_done(group)),
+                        (JobEventKind::Group, shrinks, *count != group.count),
+                        (JobEventKind::Backoff, Some(slept), *not_before != group.not_before),
+                        (JobEventKind::Undone, Some(Part::Done(*row)), *count > group.count && is_done(group)),
                     ];
                     for (kind, part, _) in parts.into_iter().filter(|(_, _, changes)| *changes) {
                         self.note(group.job_slot, kind, event);
-                        groups.note(part, event.of_kind(kind));
+                        part.into_iter().for_each(|part| groups.note(part, event.of_kind(kind)));
                     }
                     continue;
                 }
@@ -249,7 +252,7 @@ impl JobEvents {
 }
 
 /// Whether what comes after a group may be placed.
-const fn is_done(group: &GroupRow) -> bool {
+pub(crate) const fn is_done(group: &GroupRow) -> bool {
     group.tasks_in(TaskState::Done) == group.count
 }
 

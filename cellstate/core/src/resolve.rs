@@ -241,6 +241,7 @@ impl<'a> Resolver<'a> {
             retagged: self.retagged,
             base: txn.base,
             opened: self.opened,
+            now: self.now,
         }
     }
 

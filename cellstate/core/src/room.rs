@@ -3,19 +3,20 @@
 mod devices;
 
 use std::cell::RefCell;
+use std::ops::RangeInclusive;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use plenum_model::rare;
 use plenum_model::{
-    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, GroupShape, JobId, MachineState, NotWanted,
-    Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage, TakeOver,
-    TransactionId,
+    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, GroupShape, JobId, LogTime, MachineState,
+    NotWanted, Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage,
+    TakeOver, TransactionId,
 };
 
 use crate::group_events::{GroupEvents, Part};
 use crate::hindsight::{Hindsight, Past, Suspect, Suspects, Who};
-use crate::job_events::{JobEventKind, JobEvents};
+use crate::job_events::{JobEventKind, JobEvents, is_done};
 use crate::names::Names;
 use crate::newcomers::{Newcomer, Newcomers, Retagged};
 use crate::preempt::{may_evict, room_within};
@@ -179,6 +180,7 @@ pub(crate) struct Judge<'a, 'b> {
     pub(crate) base: Revision,
     /// When the ring began: what happened before is only known from rows.
     pub(crate) opened: Revision,
+    pub(crate) now: LogTime,
 }
 
 impl<'a> Judge<'a, '_> {
@@ -213,7 +215,7 @@ impl<'a> Judge<'a, '_> {
             Trouble::NotWanted(why) => Facts { not_wanted: Some(why), ..self.unwanted(why, about) },
             Trouble::Predecessor => {
                 let part = Part::Task(about.group_row, about.task);
-                self.part_facts(part, about.job, &[JobEventKind::Left], RefusalReason::Predecessor)
+                self.part_facts(part..=part, about.job, &[JobEventKind::Left], RefusalReason::Predecessor)
             }
             Trouble::Quota(short) => Facts {
                 short: Some((short.resource, short.short_by)),
@@ -230,27 +232,58 @@ impl<'a> Judge<'a, '_> {
             // The version that the claim names never had it.
             return Facts::plain(RefusalKind::Misfit, RefusalReason::NotWanted);
         }
-        let part = match why {
-            NotWanted::Task(_) => Some(Part::Task(about.group_row, about.task)),
-            NotWanted::NoSuchTask => Some(Part::Count(about.group_row)),
-            NotWanted::Backoff(_) => Some(Part::Backoff(about.group_row)),
-            NotWanted::After(group) => self.cell.job_in(about.job).and_then(|job| job.group_row(group)).map(Part::Done),
+        let row = about.group_row;
+        let parts = match why {
+            NotWanted::Task(_) => Some(Part::Task(row, about.task)..=Part::Task(row, about.task)),
+            // It was among them before.
+            NotWanted::NoSuchTask => Some(Part::Count(row, about.task.saturating_add(1))..=Part::Count(row, u32::MAX)),
+            // It would be awake by now.
+            NotWanted::Backoff(_) => {
+                Some(Part::Backoff(row, LogTime::from_micros(i64::MIN))..=Part::Backoff(row, self.now))
+            }
+            NotWanted::After(_) if self.waited_before(about) => {
+                return self.job_facts(about.job, &[], RefusalReason::NotWanted);
+            }
+            NotWanted::After(group) => {
+                let row = self.cell.job_in(about.job).and_then(|job| job.group_row(group));
+                row.map(|row| Part::Done(row)..=Part::Done(row))
+            }
             NotWanted::JobOver(_) | NotWanted::Recurring | NotWanted::NoSuchGroup => None,
         };
-        match part {
-            Some(part) => self.part_facts(part, about.job, kinds, RefusalReason::NotWanted),
+        match parts {
+            Some(parts) => self.part_facts(parts, about.job, kinds, RefusalReason::NotWanted),
             None => self.job_facts(about.job, kinds, RefusalReason::NotWanted),
         }
     }
 
-    /// Where this part of a job did not change, it was so at the base, unless all of the job is younger. What happened to the row of its group
-    /// before the job had it is in nobody's way.
-    fn part_facts(&self, part: Part, job_slot: u32, kinds: &[JobEventKind], reason: RefusalReason) -> Facts {
+    /// Whether some group that comes before a claim's was not done at the base already, and is not now: the first one that is not done
+    /// may have been.
+    fn waited_before(&self, about: &About<'_>) -> bool {
+        let Some(changed) = self.hindsight.groups(self.group_events, self.base) else { return false };
+        let Some(job) = self.cell.job_in(about.job) else { return false };
+        let submitted = self.job_events.submitted(about.job);
+        let undone = |row: u32| changed.get(&Part::Done(row)).is_some_and(|event| event.revision > submitted);
+        let shape = about.group_row.checked_sub(job.group_base).and_then(|group| job.shape.groups.get(group as usize));
+        let before = shape.map(|shape| shape.after.as_slice()).unwrap_or_default();
+        let mut rows = before.iter().filter_map(|&group| Some((job.group_row(group)?, self.cell.group(job, group)?)));
+        rows.any(|(row, group)| !is_done(group) && !undone(row))
+    }
+
+    /// Where none of these parts of a job changed, it was so at the base, unless all of the job is younger. What happened to the row of its
+    /// group before the job had it is in nobody's way.
+    fn part_facts(
+        &self,
+        parts: RangeInclusive<Part>,
+        job_slot: u32,
+        kinds: &[JobEventKind],
+        reason: RefusalReason,
+    ) -> Facts {
         let Some(changed) = self.hindsight.groups(self.group_events, self.base) else {
             return self.job_facts(job_slot, kinds, reason);
         };
         let submitted = self.job_events.submitted(job_slot);
-        match changed.get(&part).filter(|event| event.revision > submitted) {
+        let newest = changed.range(parts).map(|(_, event)| event).max_by_key(|event| event.revision);
+        match newest.filter(|event| event.revision > submitted) {
             None => self.job_facts(job_slot, &[], reason),
             Some(event) => {
                 let culprit = event.culprit((self.cell, self.names));

@@ -432,3 +432,91 @@ fn a_failure_is_to_blame_for_the_sleep_over_it_and_for_no_task_that_there_never_
         ",
     );
 }
+
+// Whatever the group was scaled to counted, and a scheduler that claims tasks that never were was sent around once more.
+#[test]
+fn scaling_that_took_no_such_task_away_is_no_reason_for_a_conflict() {
+    let plays = |before: &str, meanwhile: &str, task: u32, told: &str| {
+        let story = format!(
+            "
+            machine m1 cpu=4000
+            job map by batch tasks=4 cpu=1000
+            {before}
+            snapshot
+            {meanwhile}
+            batch: claim map[{task}]@m1
+            "
+        );
+        check(&story, &format!("batch: refused; map[{task}] {told}"));
+    };
+    let misfit = "misfit NotWanted (no such task)";
+    let conflict = "conflict NotWanted (no such task) culprits group 0 total 0";
+    plays("scale map 1", "scale map 2", 5, misfit);
+    plays("scale map 3", "scale map 2", 3, misfit);
+    plays("", "scale map 3\nscale map 2", 3, conflict);
+    plays("", "scale map 6\nscale map 2", 3, conflict);
+}
+
+// That it sleeps longer counted as if it had been awake.
+#[test]
+fn a_group_that_slept_at_the_base_lost_nothing_by_sleeping_longer_until_it_would_be_awake() {
+    let plays = |seconds: u32, told: &str| {
+        let story = format!(
+            "
+            machine m1 cpu=4000
+            job late by batch tasks=2 cpu=2000 retry=3 delay=5
+            batch: claim late[0]@m1 late[1]@m1
+            report late[0] failed 1
+            snapshot
+            wait 1
+            report late[1] failed 1
+            wait {seconds}
+            batch: claim late[0]@m1
+            "
+        );
+        let said = format!(
+            "
+            batch: committed; late[0] granted; late[1] granted
+            batch: refused; late[0] {told}
+            "
+        );
+        check(&story, &said);
+    };
+    let asleep = "NotWanted (waits after a failure until 1970-01-01T00:00:07Z)";
+    plays(0, &format!("misfit {asleep}"));
+    plays(3, &format!("misfit {asleep}"));
+    plays(4, &format!("conflict {asleep} culprits backoff 0 total 0"));
+}
+
+// Only the first of them that is not done was looked at.
+#[test]
+fn a_claim_on_a_group_of_whose_predecessors_one_was_never_done_is_a_misfit_whatever_became_of_the_others() {
+    let plays = |of_b: &str, granted: &str, told: &str| {
+        let story = format!(
+            "
+            machine m1 cpu=4000
+            job wc by batch tasks=1 cpu=1000
+            group wc b tasks=1 cpu=1000
+            group wc reduce after=main,1 tasks=1 cpu=1000
+            batch: claim wc[0]@m1
+            report wc[0] complete
+            {of_b}
+            snapshot
+            scale wc 2
+            batch: claim wc.reduce[0]@m1
+            "
+        );
+        let said = format!(
+            "
+            batch: committed; wc[0] granted
+            {granted}
+            batch: refused; wc.reduce[0] {told}
+            "
+        );
+        check(&story, &said);
+    };
+    let waits = "NotWanted (group 0 is not done)";
+    plays("", "", &format!("misfit {waits}"));
+    let done = "batch: claim wc.b[0]@m1\nreport wc.b[0] complete";
+    plays(done, "batch: committed; wc.b[0] granted", &format!("conflict {waits} culprits undone 0 total 0"));
+}

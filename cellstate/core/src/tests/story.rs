@@ -212,6 +212,9 @@ impl Player {
             let (name, number) = port.split_once(':').unwrap_or((port, "0"));
             Port { name: name.into(), number: number.parse().expect("a port") }
         });
+        // The first group by its name, others by their positions.
+        let after = setting(words, "after").into_iter().flat_map(|after| after.split(','));
+        let after = after.map(|before| if before == "main" { 0 } else { before.parse().expect("a position") });
         let devices = setting(words, "gpus").into_iter().flat_map(|gpus| gpus.split(','));
         GroupShape {
             per_machine: few("per"),
@@ -226,7 +229,7 @@ impl Player {
             retry: RetryPolicy { attempts, delay_micros: delay * 1_000_000 },
             lost_after_micros: (setting(words, "lost") != Some("never"))
                 .then(|| i64::try_from(number(words, "lost").unwrap_or(60)).expect("short") * 1_000_000),
-            after: if setting(words, "after").is_some() { vec![0] } else { Vec::new() },
+            after: after.collect(),
             ..GroupShape::default()
         }
     }
