@@ -73,8 +73,11 @@ pub(crate) struct Consequences<'a> {
     homeless: BTreeSet<JobId>,
     /// Of jobs whose tasks share a machine, how many of these end there or begin to leave with this delta.
     departed: BTreeMap<JobId, u32>,
-    /// Of such jobs, how many allocations end with this delta, and whether the last one that was on that machine was told to.
-    vacated: BTreeMap<JobId, (u32, bool)>,
+    /// Of such jobs, how many allocations end with this delta, and whether the last one that was on that machine was told to; `None`:
+    /// none was there.
+    vacated: BTreeMap<JobId, (u32, Option<bool>)>,
+    /// Nobody knows which of the ends came last: then a failure among them does.
+    pub(crate) in_no_order: bool,
     slept: BTreeSet<u32>,
     ended_unknown: BTreeSet<UnknownId>,
 }
@@ -96,6 +99,7 @@ impl<'a> Consequences<'a> {
             homeless: BTreeSet::new(),
             departed: BTreeMap::new(),
             vacated: BTreeMap::new(),
+            in_no_order: false,
             slept: BTreeSet::new(),
             ended_unknown: BTreeSet::new(),
         }
@@ -197,7 +201,9 @@ impl<'a> Consequences<'a> {
         *ended += 1;
         // A receipt of one that was lost elsewhere says nothing of what is left on the machine that they share now.
         if job.home == Some(row.machine) {
-            *was_told = !matches!(state, AllocationState::Failed | AllocationState::Complete);
+            let is_told = !matches!(state, AllocationState::Failed | AllocationState::Complete);
+            let failed_before = self.in_no_order && *was_told == Some(false);
+            *was_told = Some(is_told && !failed_before);
         }
     }
 
@@ -335,7 +341,7 @@ impl<'a> Consequences<'a> {
         let over = |id: &JobId| self.failed.contains_key(id) || self.homeless.contains(id);
         let mut staying: BTreeMap<u32, BTreeSet<JobId>> = BTreeMap::new();
         for (&id, &(ended, was_told)) in self.vacated.iter().filter(|(id, _)| !over(id)) {
-            let Some(job) = self.cell.job(id).filter(|_| was_told) else { continue };
+            let Some(job) = self.cell.job(id).filter(|_| was_told == Some(true)) else { continue };
             let (mut live, mut leaving, mut has_done) = (0, 0, false);
             for (row, group) in groups_of(self.cell, job) {
                 (live, leaving) = (live + group.tasks_in(TaskState::Live), leaving + group.leaving);

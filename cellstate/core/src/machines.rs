@@ -122,6 +122,7 @@ impl Core {
         let Derived { marks, tenants, ring, .. } = &mut self.derived;
         let mut consequences = Consequences::new(&self.cell, marks, delta, self.options.stops_max);
         if rebooted {
+            consequences.in_no_order = true;
             let inventory: BTreeMap<_, _> = found.inventory.iter().map(|item| (item.allocation, item)).collect();
             for slot in tenants.live_on(&self.cell, ring, machine.id.slot) {
                 let allocation = self.cell.allocation_in(slot);

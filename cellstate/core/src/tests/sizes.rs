@@ -53,6 +53,20 @@ impl Large {
     fn home(&self, job: JobId) -> Option<u32> {
         self.core.cell().job(job).expect("it is there").home
     }
+
+    /// A machine booted, and its agent tells what it found.
+    fn boot(&mut self, machine: MachineId, inventory: Vec<Inventory>) {
+        let before = self.core.cell().machine(machine).expect("it is there").clone();
+        self.ask(Command::RegisterMachine {
+            name: before.name.clone(),
+            boot_id: "another".into(),
+            capacity: *before.capacity,
+            attributes: before.attributes.clone(),
+            devices: before.devices.to_vec(),
+            inventory,
+            seen: self.core.cell().revision(),
+        });
+    }
 }
 
 /// A core whose commands stop ten tasks at most, so that ticks let at most 640 done ones wait again; and two jobs, each of which has
@@ -186,21 +200,36 @@ fn a_failure_that_is_told_with_a_registration_counts_also_where_a_mate_was_lost_
     let item =
         |allocation, state| Inventory { allocation, state, exit_code: 1, reason: "".into(), restarts: 0, task: None };
     let inventory = vec![item(told_done, AllocationState::Complete), item(failed, AllocationState::Failed)];
-    let before = large.core.cell().machine(machine).expect("it is there").clone();
-    large.ask(Command::RegisterMachine {
-        name: before.name.clone(),
-        boot_id: "another".into(),
-        capacity: *before.capacity,
-        attributes: before.attributes.clone(),
-        devices: before.devices.to_vec(),
-        inventory,
-        seen: large.core.cell().revision(),
-    });
+    large.boot(machine, inventory);
     assert_eq!((large.tasks_in(job, TaskState::Waiting), large.home(job)), (4, None));
     let cell = large.core.cell();
     let group = cell.groups().get(cell.job(job).expect("it is there").group_base).expect("its group");
     let failures: Vec<_> = (0..4).map(|task| cell.task(group, task).expect("it is there").failures).collect();
     assert_eq!(failures, [0, 0, 1, 0]);
+}
+
+// Whichever of them had the later row decided, and rows are given out anyhow.
+#[test]
+fn a_failure_that_is_told_with_a_registration_keeps_the_machine_whichever_row_it_has() {
+    let plays = |failed: Option<usize>| {
+        let mut large = Large::new(CoreOptions::default());
+        let machine = large.machine("m0".to_owned());
+        let job = large.submit(submit("one", JobShape { same_machine: true, ..JobShape::default() }, &[3]));
+        let ids = large.commit(vec![placement(job, 0..3, |_| machine.slot, 0)]).placements.concat();
+        let ids = [0, 1, 2].map(|task: usize| ids[task].expect("it was granted"));
+        assert!(ids.is_sorted_by_key(|id| id.slot));
+        let stopped = (0..3).filter(|&task| Some(task) != failed).map(|task| ids[task]);
+        stopped.for_each(|id| drop(large.ask(Command::StopAllocation(id))));
+        let item = |allocation| {
+            let (state, reason) = (AllocationState::Failed, "".into());
+            Inventory { allocation, state, exit_code: 1, reason, restarts: 0, task: None }
+        };
+        large.boot(machine, failed.map(|task| item(ids[task])).into_iter().collect());
+        assert_eq!(large.tasks_in(job, TaskState::Waiting), 3);
+        large.home(job) == Some(machine.slot)
+    };
+    assert!(!plays(None), "all were told to end");
+    (0..3).for_each(|task| assert!(plays(Some(task)), "task {task} failed"));
 }
 
 #[test]

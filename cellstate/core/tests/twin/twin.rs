@@ -374,7 +374,13 @@ impl Twin {
             let ended = |id| reported.get(&id).copied().filter(|state| state.is_end());
             let ends: Vec<_> = self.live_on(slot).into_iter().map(|id| (id, ended(id))).collect();
             let state = |ended: Option<AllocationState>| ended.unwrap_or(AllocationState::EndedLost);
-            self.end_all(ends.into_iter().map(|(id, ended)| (id, state(ended))).collect());
+            let mut ends: Vec<_> = ends.into_iter().map(|(id, ended)| (id, state(ended))).collect();
+            // Nobody knows which came last: then failures do.
+            ends.sort_by_key(|(id, state)| {
+                let failed = matches!(state, AllocationState::Failed | AllocationState::Complete);
+                failed && self.live.allocations[id].state.is_active()
+            });
+            self.end_all(ends);
         }
         Expected::Changed
     }
