@@ -80,7 +80,7 @@ impl Judge {
     fn is_true(&self, step: &Step<'_>, txn: &Transaction, refusal: &Refusal, culprit: &Culprit) -> bool {
         let of_what_is_taken = is_of_what_is_taken(refusal.reason);
         let Some(id) = culprit.allocation else {
-            let happened = self.happened.is_true(txn, refusal, culprit);
+            let happened = self.happened.is_true(step, txn, refusal, culprit);
             return happened && (!of_what_is_taken || self.event_took(step, txn, refusal, culprit));
         };
         let Some(granted) = self.granted.get(&id) else { return false };

@@ -4,16 +4,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{
-    AllocationState, Cell, Command, Culprit, Decision, Device, GroupRow, JobChange, Machine, MachineState, Refusal,
-    RefusalReason, Revision, TaskState, Transaction, TransactionId,
+    AllocationState, Cell, Command, Culprit, Decision, Device, GroupRow, JobChange, Machine, MachineState, NotWanted,
+    Refusal, RefusalReason, Revision, TaskState, Transaction, TransactionId,
 };
 
 use super::Step;
+
+/// Changes of groups and tasks that a core knows one by one: of what is older it tells what became of the job last.
+const CHANGES_MAX: usize = 1 << 14;
 
 /// See the module. Of a cell that was restored, what was before the backup.
 #[derive(Debug, Default)]
 pub(super) struct Happened {
     steps: BTreeMap<Revision, What>,
+    /// When a server opened the cell last: it remembers nothing from before.
+    opened: Revision,
 }
 
 /// What one step did, machines and jobs by slot.
@@ -24,10 +29,17 @@ struct What {
     /// Machines that have less of some device than before, or another model of it.
     lose_devices: BTreeSet<u32>,
     jobs: BTreeSet<(u32, &'static str)>,
+    /// Groups that changed, by row: what they were, and what they became.
+    groups: BTreeMap<u32, (GroupRow, GroupRow)>,
+    /// Changes of groups and tasks, at most.
+    changes: usize,
 }
 
 impl Happened {
     pub(super) fn note(&mut self, step: &Step<'_>) {
+        if step.delta.cell.is_some() {
+            self.opened = step.delta.revision;
+        }
         self.steps.insert(step.delta.revision, What::of(step));
     }
 
@@ -36,13 +48,19 @@ impl Happened {
     }
 
     /// Whether what a culprit without an allocation did is in the way of that claim: it happened at its revision, to a machine that the
-    /// claim could have had, or to its job. What others spread or guard may be anywhere.
-    pub(super) fn is_true(&self, txn: &Transaction, refusal: &Refusal, culprit: &Culprit) -> bool {
+    /// claim could have had, or to its job, and it made that task unwanted where it is. What others spread or guard may be anywhere.
+    pub(super) fn is_true(&self, step: &Step<'_>, txn: &Transaction, refusal: &Refusal, culprit: &Culprit) -> bool {
         let Some(what) = self.steps.get(&culprit.revision) else { return false };
         let (word, anywhere) = (&*culprit.event, refusal.reason == RefusalReason::GuardFailed);
         let of_job = |slot: u32| slot == refusal.job.slot || anywhere;
         if culprit.transaction.is_some() {
             return culprit.transaction == what.transaction && what.jobs.iter().any(|&(slot, _)| of_job(slot));
+        }
+        if let Some(why) = refusal.not_wanted
+            && self.knows_each_change(txn.base)
+            && !what.made_unwanted(step, refusal, why, word)
+        {
+            return false;
         }
         let placement = refusal.claim.and_then(|(placement, _)| txn.placements.get(placement as usize));
         let alternates = placement.map(|placement| placement.alternates.as_slice()).unwrap_or_default();
@@ -51,6 +69,12 @@ impl Happened {
         let is_word = |told: &str| told == word;
         what.machines.iter().any(|&(slot, told)| is_word(told) && on_it(slot))
             || what.jobs.iter().any(|&(slot, told)| is_word(told) && of_job(slot))
+    }
+
+    /// Whether a core surely knows all that changed after this base of each group and task.
+    fn knows_each_change(&self, base: Revision) -> bool {
+        let since = self.steps.range(base.next()..).map(|(_, what)| what.changes);
+        base >= self.opened && since.sum::<usize>() < CHANGES_MAX
     }
 
     /// Whether what a culprit is said to have done was done to that very machine.
@@ -89,7 +113,39 @@ impl What {
             what.machines.insert((id.machine, word));
         }
         what.jobs = of_jobs(step);
+        let delta = step.delta;
+        let groups = delta.jobs.iter().filter_map(|change| match change {
+            JobChange::Group { row, .. } => Some(*row),
+            _ => None,
+        });
+        for row in groups.chain(delta.tasks.iter().map(|change| change.group_row)) {
+            if let (Some(before), Some(after)) = (step.before.groups().get(row), step.after.groups().get(row)) {
+                what.groups.insert(row, (*before, *after));
+            }
+        }
+        what.changes = 3 * delta.jobs.len() + 2 * delta.tasks.len() + delta.moves.len();
         what
+    }
+
+    /// Whether it took the task of a refusal away, sent its group to sleep that would be awake now, or undid what comes before it, whichever
+    /// the refusal says; or the whole job is younger. Other causes are told by their words alone.
+    fn made_unwanted(&self, step: &Step<'_>, refusal: &Refusal, why: NotWanted, word: &str) -> bool {
+        let (job, now, task) = (step.before.job(refusal.job), step.delta.time, refusal.task);
+        let became = |group: u16, holds: &dyn Fn(&GroupRow, &GroupRow) -> bool| {
+            let changed = job.and_then(|job| self.groups.get(&job.group_row(group)?));
+            changed.is_some_and(|(before, after)| holds(before, after))
+        };
+        match (why, word) {
+            (NotWanted::NoSuchTask, "group") => {
+                became(refusal.group, &|before, after| before.count > task && task >= after.count)
+            }
+            (NotWanted::Backoff(_), "backoff") => {
+                became(refusal.group, &|before, after| before.not_before <= now && now < after.not_before)
+            }
+            (NotWanted::After(group), "undone") => became(group, &|before, after| is_done(before) && !is_done(after)),
+            (NotWanted::NoSuchTask | NotWanted::Backoff(_) | NotWanted::After(_), word) => word == "submitted",
+            _ => true,
+        }
     }
 }
 
@@ -150,11 +206,14 @@ fn of_jobs(step: &Step<'_>) -> BTreeSet<(u32, &'static str)> {
 fn of_group(step: &Step<'_>, row: u32) -> Vec<(u32, &'static str)> {
     let (before, after) = (step.before.groups().get(row), step.after.groups().get(row));
     let (Some(before), Some(after)) = (before, after) else { return Vec::new() };
-    let is_done = |group: &GroupRow| group.tasks_in(TaskState::Done) == group.count;
     let all = [
         ("group", before.count != after.count),
         ("backoff", before.not_before != after.not_before),
         ("undone", is_done(before) && !is_done(after)),
     ];
     all.into_iter().filter(|(_, holds)| *holds).map(|(word, _)| (after.job_slot, word)).collect()
+}
+
+const fn is_done(group: &GroupRow) -> bool {
+    group.tasks_in(TaskState::Done) == group.count
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    AllocationId, Cell, CellIdentity, Command, Culprit, Decision, Delta, GroupShape, Hold, JobId, JobShape, LogTime,
-    MachineId, Outcome, Placement, Port, Quota, Refusal, RefusalKind, RefusalReason, Request, Resource, Resources,
-    Revision, SessionId, TaskTraces, Transaction, TransactionId, TransactionOutcome, UnknownId, UnknownTask,
+    AllocationId, Cell, CellIdentity, Command, Culprit, Decision, Delta, GroupShape, Hold, JobChange, JobId, JobShape,
+    LogTime, MachineId, NotWanted, Outcome, Placement, Port, Quota, Refusal, RefusalKind, RefusalReason, Request,
+    Resource, Resources, Revision, SessionId, TaskTraces, Transaction, TransactionId, TransactionOutcome, UnknownId,
+    UnknownTask,
 };
 
 use super::{Judge, Step, culprits, rules};
@@ -179,6 +180,21 @@ fn conflict(stage: &Stage, reason: RefusalReason, culprits: &[&Culprit]) -> Refu
     }
 }
 
+/// The outcome of a transaction that comes next, and is granted nothing.
+fn refused(txn: &Transaction, before: &Cell) -> Outcome {
+    Outcome {
+        id: txn.id,
+        revision: before.revision().next(),
+        time: NOW,
+        outcome: TransactionOutcome::Refused,
+        placements: Vec::new(),
+        refusals: Vec::new(),
+        idle_stops: Vec::new(),
+        ports: Vec::new(),
+        divergences: Vec::new(),
+    }
+}
+
 // What a transaction's first placement frees was taken to be held against its second one.
 #[test]
 fn what_the_job_of_another_placement_holds_says_nothing_of_the_base() {
@@ -236,17 +252,7 @@ fn a_culprit_that_took_another_task_is_found() {
     let (judge, granted, grant) = judge_of_a_grant(&mut stage);
     let after = stage.core.cell();
     let txn = Transaction { base: Revision(granted.revision.0 - 1), ..Transaction::default() };
-    let outcome = Outcome {
-        id: txn.id,
-        revision: after.revision().next(),
-        time: NOW,
-        outcome: TransactionOutcome::Refused,
-        placements: Vec::new(),
-        refusals: Vec::new(),
-        idle_stops: Vec::new(),
-        ports: Vec::new(),
-        divergences: Vec::new(),
-    };
+    let outcome = refused(&txn, after);
     let judged = |task: u32| {
         let refusal = Refusal { task, ..conflict(&stage, RefusalReason::TaskTaken, &[&grant]) };
         let check = |step: &Step<'_>| judge.invariant_conflicts_name_true_culprits(step, &txn, &outcome, &refusal);
@@ -254,4 +260,50 @@ fn a_culprit_that_took_another_task_is_found() {
     };
     assert_eq!(judged(0), Ok(()));
     assert!(judged(1).is_err(), "it is of task 0");
+}
+
+// That something of the kind had become of the job was enough.
+#[test]
+fn a_culprit_that_took_no_such_task_away_and_sent_nobody_to_sleep_is_found() {
+    let mut stage = Stage::new(GroupShape::default());
+    let (job, base, mut judge) = (stage.job, stage.core.cell().revision(), Judge::default());
+    let [up, down] = [6, 3].map(|count| {
+        let before = stage.core.cell().clone();
+        stage.ask(Command::ScaleJob { job, version: None, group: 0, count });
+        let (request, decided) = stage.last.as_ref().expect("something was asked");
+        let Decided::Changed { delta, .. } = decided else { panic!("{decided:?}") };
+        judge.note(&Step { before: &before, request, decided, after: stage.core.cell(), delta });
+        delta.revision
+    });
+    let (request, decided) = stage.last.as_ref().expect("something was asked");
+    let mut cell = stage.core.cell().clone();
+    let row = cell.job(job).expect("it is there").group_base;
+    let [asleep, longer] = [20, 30].map(|micros| {
+        let before = cell.clone();
+        let group = *before.groups().get(row).expect("its group");
+        let not_before = LogTime::from_micros(micros);
+        let change = JobChange::Group { row, count: group.count, not_before, task_base: group.task_base };
+        let delta = Delta { jobs: vec![change], ..next(&before) };
+        cell.apply(&delta).expect("it folds");
+        judge.note(&Step { before: &before, request, decided, after: &cell, delta: &delta });
+        delta.revision
+    });
+    let txn = Transaction { base, ..Transaction::default() };
+    let outcome = refused(&txn, &cell);
+    let is_true = |why: NotWanted, (task, now): (u32, i64), word: &str, at: Revision| {
+        let plain = conflict(&stage, RefusalReason::NotWanted, &[&event(word, at.0)]);
+        let refusal = Refusal { task, not_wanted: Some(why), ..plain };
+        let delta = Delta::new(cell.revision().next(), LogTime::from_micros(now));
+        let check = |step: &Step<'_>| judge.invariant_conflicts_name_true_culprits(step, &txn, &outcome, &refusal);
+        stage.judged(&cell, &cell, &delta, check).is_ok()
+    };
+    let gone = |task, at| is_true(NotWanted::NoSuchTask, (task, 1), "group", at);
+    assert!(gone(3, down) && gone(5, down));
+    assert!(!gone(2, down) && !gone(6, down), "it is still there, or never was");
+    assert!(!gone(5, up), "that took none away");
+    let sleeps = |now, at| is_true(NotWanted::Backoff(LogTime::from_micros(30)), (0, now), "backoff", at);
+    assert!(sleeps(10, asleep) && sleeps(20, longer));
+    assert!(!sleeps(10, longer), "it was asleep until later");
+    assert!(!sleeps(20, asleep), "it would be awake");
+    assert!(!is_true(NotWanted::NoSuchTask, (5, 1), "backoff", asleep));
 }
