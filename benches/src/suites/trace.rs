@@ -100,6 +100,10 @@ enum ClassesFlag {
 pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let flags = &options.trace;
     let is_plain = !flags.says_anything();
+    ensure!(
+        flags.experiment.is_some() || !flags.inflation.says_anything(),
+        "expected `--experiment inflation` beside --nodes and --pods: no other experiment reads lists of tasks"
+    );
     let options = &with_known_data(options);
     match flags.experiment {
         None if is_plain => {
@@ -270,6 +274,13 @@ mod tests {
         }
         assert_eq!(taken(&["--jobs", "own.csv"]).0, Some("own.csv".into()));
         assert_eq!(taken(&["--backup", "cell.backup"]).0, None);
+    }
+
+    // They were passed over without a word: jobs were replayed.
+    #[test]
+    fn lists_of_tasks_without_their_experiment_are_refused() {
+        let refused = run(&Run::of(&["trace", "--nodes", "nodes.csv", "--pods", "pods.csv"])).unwrap_err().to_string();
+        assert!(refused.contains("`--experiment inflation`"), "{refused}");
     }
 
     // It was read when the replay had run, and all figures of that were lost with the error.
