@@ -5,7 +5,7 @@ use std::sync::Arc;
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
     Job, JobChange, JobId, JobKind, JobShape, LAUNCH_SCHEDULER_OPTION, LogTime, RECURRING_NAME_BYTES_MAX, Rejection,
-    RejectionCode, is_name,
+    RejectionCode, Request, is_name,
 };
 
 use crate::jobs::groups_of;
@@ -13,7 +13,7 @@ use crate::{Core, Handled, Verdict, accepted};
 
 impl Core {
     /// Creates the child of a recurring job for an instant. Who asks again, such as after an answer that was lost, is told of the same child.
-    pub(crate) fn launch(&mut self, parent: JobId, instant_micros: i64, now: LogTime) -> Handled {
+    pub(crate) fn launch(&mut self, request: &Request, parent: JobId, instant_micros: i64, now: LogTime) -> Handled {
         let launched = self.launched(parent, instant_micros).filter(|_| !planted::is(Bug::LaunchesAgain));
         if let Some(child) = launched {
             return Ok(Verdict::Answer(accepted(child.id.to_bits(), child.version)));
@@ -34,6 +34,10 @@ impl Core {
                 job.shape.name
             );
             return Err(Rejection::new(RejectionCode::InstantPassed, message));
+        }
+        // Here, and not only where it was asked: it may have been paused since. A scheduler launches from jobs of its own name only.
+        if let Some(scheduler) = request.principal.strip_prefix("scheduler/") {
+            self.may_commit(scheduler)?;
         }
         let body = job.body.clone().unwrap_or_else(|| Arc::new([]));
         let shape = Arc::new(self.child_shape(&job, instant_micros));
@@ -110,4 +114,58 @@ pub(crate) fn check_recurring(shape: &JobShape) -> Result<(), Rejection> {
         return Err(Rejection::new(RejectionCode::InvalidRequest, message));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{CoreOptions, Decided};
+    use plenum_model::{CellIdentity, Command, Decision, GroupShape};
+
+    fn ask(core: &mut Core, principal: &str, command: Command) -> Decision {
+        let request = Request { principal: principal.into(), namespace: "default".into(), command };
+        match core.decide(&request, LogTime::from_micros(1)) {
+            Decided::Changed { decision, .. } | Decided::Unchanged(decision) => decision,
+            Decided::Repeated(revision) => panic!("repeated {revision}"),
+        }
+    }
+
+    // Whether it was paused was looked up where the request came in: one that waited its turn meanwhile was launched after the pause was answered.
+    #[test]
+    fn what_a_scheduler_asks_for_before_it_is_paused_is_not_launched_afterwards() {
+        let mut core = Core::new(CoreOptions::default());
+        ask(
+            &mut core,
+            "server",
+            Command::OpenServer(CellIdentity { incarnation: 1, term: 1, ..CellIdentity::default() }),
+        );
+        let shape = JobShape {
+            namespace: "default".into(),
+            name: "nightly".into(),
+            scheduler: "cron".into(),
+            kind: JobKind::Recurring,
+            groups: vec![GroupShape { name: "main".into(), count: 1, ..GroupShape::default() }],
+            ..JobShape::default()
+        };
+        let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+        let Decision::Accepted { id, .. } = ask(&mut core, "local", command) else { panic!("submitting is accepted") };
+        let parent = JobId::from_bits(id).expect("an id");
+        let launch = |core: &mut Core, principal: &str, seconds: i64| {
+            ask(core, principal, Command::Launch { parent, instant_micros: seconds * 1_000_000 })
+        };
+        let pause =
+            |core: &mut Core, paused| ask(core, "local", Command::PauseScheduler { scheduler: "cron".into(), paused });
+
+        let first = launch(&mut core, "scheduler/cron", 1);
+        assert!(matches!(first, Decision::Accepted { .. }), "{first:?}");
+        pause(&mut core, true);
+        let Decision::Rejected(refused) = launch(&mut core, "scheduler/cron", 2) else { panic!("it is paused") };
+        assert_eq!(refused.code, RejectionCode::SchedulerPaused);
+        assert_eq!(launch(&mut core, "scheduler/cron", 1), first, "what was launched is answered, whoever is paused");
+        let by_a_person = launch(&mut core, "local", 3);
+        assert!(matches!(by_a_person, Decision::Accepted { .. }), "{by_a_person:?}");
+        pause(&mut core, false);
+        let resumed = launch(&mut core, "scheduler/cron", 4);
+        assert!(matches!(resumed, Decision::Accepted { .. }), "{resumed:?}");
+    }
 }

@@ -283,7 +283,7 @@ impl Core {
             Command::RemoveMachine { machine, unless_alive } => self.remove_machine(*machine, *unless_alive, now),
             Command::Tick => Ok(self.tick(now)),
             Command::DrainMachine { machine, deadline } => self.drain_machine(*machine, *deadline, now),
-            Command::Launch { parent, instant_micros } => self.launch(*parent, *instant_micros, now),
+            Command::Launch { parent, instant_micros } => self.launch(request, *parent, *instant_micros, now),
             Command::TakeHold { job, machines, resources, deadline } => {
                 self.take_hold(*job, machines, resources, *deadline, now)
             }

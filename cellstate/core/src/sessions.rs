@@ -108,8 +108,8 @@ impl Core {
         Ok(Verdict::Change(accepted(0, 0), delta))
     }
 
-    /// Whether transactions of this scheduler are decided at all.
-    pub(crate) fn may_commit(&self, scheduler: &Arc<str>) -> Result<(), Rejection> {
+    /// Whether what this scheduler asks for is decided at all.
+    pub(crate) fn may_commit(&self, scheduler: &str) -> Result<(), Rejection> {
         if !self.cell.is_paused(scheduler) {
             return Ok(());
         }
