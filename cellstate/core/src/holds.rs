@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
     Delta, GivenBack, Hold, Job, JobChange, JobId, JobKind, LogTime, Machine, MachineState, Rejection, RejectionCode,
-    Resources,
+    Resources, SessionId,
 };
 
 use crate::quotas::Budget;
+use crate::sessions::no_such_session;
 use crate::{Core, Handled, Verdict, accepted};
 
 /// All holds but one, as that one meets them on each of its machines: ranked once for all of these.
@@ -38,6 +39,7 @@ impl Core {
     /// Sets room aside for a job on each of these machines, or on none of them; renews that; or gives it back, without machines.
     pub(crate) fn take_hold(
         &mut self,
+        session: SessionId,
         id: JobId,
         machines: &[u32],
         resources: &Resources,
@@ -55,6 +57,7 @@ impl Core {
             delta.holds.push((id, None));
             return Ok(Verdict::Change(answer, delta));
         }
+        self.may_hold(session)?;
         self.check_hold(&job, resources, deadline, now)?;
         let hold = Hold {
             machines: machines.iter().copied().collect::<BTreeSet<_>>().into_iter().collect(),
@@ -86,6 +89,16 @@ impl Core {
             delta.holds.push((loser, Some(left)));
         }
         Ok(Verdict::Change(answer, delta))
+    }
+
+    /// Whether who asks in this session may take room: since it was asked the session may have been closed, or its scheduler paused. An
+    /// operator has none.
+    fn may_hold(&self, id: SessionId) -> Result<(), Rejection> {
+        if id == SessionId::default() {
+            return Ok(());
+        }
+        let session = self.cell.session(id).ok_or_else(|| no_such_session(id))?;
+        self.may_commit(&session.scheduler)
     }
 
     /// What can be wrong with a hold, whatever room there is.

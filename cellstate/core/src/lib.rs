@@ -284,8 +284,8 @@ impl Core {
             Command::Tick => Ok(self.tick(now)),
             Command::DrainMachine { machine, deadline } => self.drain_machine(*machine, *deadline, now),
             Command::Launch { parent, instant_micros } => self.launch(request, *parent, *instant_micros, now),
-            Command::TakeHold { job, machines, resources, deadline } => {
-                self.take_hold(*job, machines, resources, *deadline, now)
+            Command::TakeHold { session, job, machines, resources, deadline } => {
+                self.take_hold(*session, *job, machines, resources, *deadline, now)
             }
             Command::SetQuota { namespace, limit } => self.set_quota(namespace, *limit, now),
             Command::SetPartition { name, partition } => self.set_partition(name, partition.as_ref(), now),

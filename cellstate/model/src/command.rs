@@ -125,6 +125,8 @@ pub enum Command {
     },
     /// Sets room aside for a starving gang, renews that, or gives it back.
     TakeHold {
+        /// In which session it is asked, whose scheduler may not be paused then; 0: by an operator, or to give it back.
+        session: SessionId,
         /// For which job.
         job: JobId,
         /// Slots of machines; none: the hold is given back.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use plenum_model::{CellIdentity, Command, JobShape, Partition, Request, SessionId, Transition};
+use plenum_model::{
+    CellIdentity, Command, JobId, JobShape, LogTime, Partition, Request, Resources, SessionId, Transition,
+};
 use prost::Message;
 
 use super::delta::wire::{Column, VARINT_BYTES_MAX, delimited_bytes, put_length, varint_bytes, zigzag};
@@ -182,12 +184,9 @@ fn ask(command: &Command) -> Ask {
         Command::Launch { parent, instant_micros } => {
             Ask::Launch(v1::Launch { parent: parent.to_bits(), instant_micros: *instant_micros })
         }
-        Command::TakeHold { job, machines, resources, deadline } => Ask::TakeHold(v1::TakeHold {
-            job: job.to_bits(),
-            machines: machines.clone(),
-            resources: Some(resources.into()),
-            deadline_micros: deadline.micros,
-        }),
+        Command::TakeHold { session, job, machines, resources, deadline } => {
+            Ask::TakeHold(take_hold_to_wire((*session, *job), machines, resources, *deadline))
+        }
         Command::SetQuota { namespace, limit } => {
             let limit = limit.as_ref().map(v1::Quota::from);
             Ask::SetQuota(v1::SetQuota { namespace: namespace.to_string(), limit })
@@ -328,10 +327,26 @@ fn set_partition_to_wire(name: &str, partition: Option<&Partition>) -> v1::SetPa
     }
 }
 
+fn take_hold_to_wire(
+    (session, job): (SessionId, JobId),
+    machines: &[u32],
+    resources: &Resources,
+    deadline: LogTime,
+) -> v1::TakeHold {
+    v1::TakeHold {
+        job: job.to_bits(),
+        machines: machines.to_vec(),
+        resources: Some(resources.into()),
+        deadline_micros: deadline.micros,
+        session: session.0,
+    }
+}
+
 fn take_hold(wire: v1::TakeHold) -> Result<Command, Invalid> {
     bounds::at_most("machines", "machines", wire.machines.len(), bounds::CLAIMS_MAX)?;
     let deadline = bounds::optional_time("deadline_micros", wire.deadline_micros)?;
     Ok(Command::TakeHold {
+        session: SessionId(wire.session),
         job: bounds::job("job", wire.job)?,
         machines: wire.machines,
         resources: resources("resources", wire.resources)?,

@@ -368,7 +368,7 @@ fn command() -> impl Strategy<Value = Command> {
 
 fn short_command() -> impl Strategy<Value = Command> {
     let scale = (job_id(), proptest::option::of(1..=u32::MAX), any::<u16>(), 0..=1_000_000u32);
-    let hold = (job_id(), vec(any::<u32>(), 0..3), resources(), positive_time());
+    let hold = (any::<u64>(), job_id(), vec(any::<u32>(), 0..3), resources(), positive_time());
     prop_oneof![
         name().prop_map(|scheduler| Command::OpenSession { scheduler }),
         any::<u64>().prop_map(|session| Command::CloseSession(SessionId(session))),
@@ -389,7 +389,13 @@ fn short_command() -> impl Strategy<Value = Command> {
             .prop_map(|(machine, unless_alive)| Command::RemoveMachine { machine, unless_alive }),
         Just(Command::Tick),
         (job_id(), any::<i64>()).prop_map(|(parent, instant_micros)| Command::Launch { parent, instant_micros }),
-        hold.prop_map(|(job, machines, resources, deadline)| Command::TakeHold { job, machines, resources, deadline }),
+        hold.prop_map(|(session, job, machines, resources, deadline)| Command::TakeHold {
+            session: SessionId(session),
+            job,
+            machines,
+            resources,
+            deadline
+        }),
         (name(), option::of(quota())).prop_map(|(namespace, limit)| Command::SetQuota { namespace, limit }),
         (name(), option::of(partition())).prop_map(|(name, partition)| Command::SetPartition { name, partition }),
         (machine_id(), allocation_id()).prop_map(|(machine, allocation)| Command::AdoptUnknown { machine, allocation }),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use plenum_model::{
     AllocationId, AllocationState, CPU_MILLIS_MAX, CellIdentity, ClaimExtra, Command, Constraint, Decision, Device,
     GroupShape, Inventory, JobId, JobShape, JobState, LogTime, MachineId, Operator, Outcome, Placement, Port,
-    Preemption, RefusalReason, RejectionCode, Request, Resources, RetryPolicy, Revision, Spread, TakeOver, TaskTraces,
-    Transaction, TransactionId, Transition,
+    Preemption, RefusalReason, RejectionCode, Request, Resources, RetryPolicy, Revision, SessionId, Spread, TakeOver,
+    TaskTraces, Transaction, TransactionId, Transition,
 };
 
 use crate::invariants::check_cell;
@@ -696,7 +696,13 @@ fn what_a_job_is_constrained_by_is_judged_once_for_all_machines_alike() {
     for seconds in 1..9 {
         let deadline = large.now.plus_micros(seconds * 1_000_000);
         let machines = machines.clone();
-        let answer = large.ask(Command::TakeHold { job, machines, resources: Resources::new(1, 1), deadline });
+        let answer = large.ask(Command::TakeHold {
+            session: SessionId::default(),
+            job,
+            machines,
+            resources: Resources::new(1, 1),
+            deadline,
+        });
         assert!(matches!(answer, Decision::Accepted { .. }), "{answer:?}");
     }
     assert_eq!(large.core.cell().hold(job).map(|hold| hold.machines.len()), Some(machines.len()));

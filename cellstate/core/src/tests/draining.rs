@@ -1,6 +1,10 @@
 //! Stories of drains and of paused schedulers.
 
+use plenum_model::{Command, Decision, GroupShape, RejectionCode, Resources, SessionId};
+
+use super::costs::Large;
 use super::story::check;
+use crate::CoreOptions;
 
 #[test]
 fn a_draining_machine_takes_no_claims_and_stops_the_rest_at_its_deadline() {
@@ -394,4 +398,41 @@ fn a_paused_scheduler_commits_nothing_and_what_it_placed_runs_on() {
         service: committed; web[1] granted
         ",
     );
+}
+
+// Whether it was paused was looked up where the request came in: one that waited its turn meanwhile took room after the pause was answered.
+#[test]
+fn what_a_scheduler_asks_for_before_it_is_paused_is_not_held_afterwards() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m1".to_owned()).slot;
+    let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
+    let session = large.core.cell().sessions().next().expect("it is open").id;
+    let deadline = large.now.plus_micros(60_000_000);
+    let hold = |session, cpu_millis, machines| Command::TakeHold {
+        session,
+        job,
+        machines,
+        resources: Resources::new(cpu_millis, 1),
+        deadline,
+    };
+    let refused = |decision| match decision {
+        Decision::Rejected(rejection) => rejection.code,
+        other => panic!("{other:?}"),
+    };
+    let operator = SessionId::default();
+    large.ask(hold(session, 1, vec![machine]));
+    assert!(large.core.cell().hold(job).is_some());
+    large.ask(Command::PauseScheduler { scheduler: "batch".into(), paused: true });
+    assert_eq!(refused(large.ask(hold(session, 2, vec![machine]))), RejectionCode::SchedulerPaused);
+    assert_eq!(refused(large.ask(hold(session, 1, vec![machine]))), RejectionCode::SchedulerPaused);
+    large.ask(hold(session, 1, Vec::new()));
+    assert!(large.core.cell().hold(job).is_none(), "what it has it may give back");
+    large.ask(hold(operator, 1, vec![machine]));
+    assert!(large.core.cell().hold(job).is_some(), "an operator is paused by nobody");
+    large.ask(hold(operator, 1, Vec::new()));
+
+    large.ask(Command::PauseScheduler { scheduler: "batch".into(), paused: false });
+    large.ask(Command::CloseSession(session));
+    assert_eq!(refused(large.ask(hold(session, 1, vec![machine]))), RejectionCode::NoSuchSession);
+    assert!(large.core.cell().hold(job).is_none());
 }

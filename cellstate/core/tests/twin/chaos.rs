@@ -185,6 +185,7 @@ impl Chaos {
                 Command::DrainMachine { machine, deadline }
             }
             _ => Command::TakeHold {
+                session: SessionId::default(),
                 job: dice.pick(&jobs).copied().unwrap_or_default(),
                 machines: (0..1 + dice.roll(MACHINES)).collect(),
                 resources: match dice.roll(3) {

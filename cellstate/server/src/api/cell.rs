@@ -209,6 +209,7 @@ impl v1::cell_server::Cell for CellService {
             machines: wire.machines,
             resources: Some(wire.resources.unwrap_or_default()),
             deadline_micros: deadline.micros,
+            session: wire.session,
         };
         let command = plenum_proto::command::command(Ask::TakeHold(take)).map_err(Failure::from)?;
         let decided = self.shared.ask(Shared::request(principal.text(), namespace, command)).await?;

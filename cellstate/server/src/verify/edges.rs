@@ -9,7 +9,7 @@ use bytes::Bytes;
 use plenum_core::Core;
 use plenum_model::{
     AllocationId, AllocationState, Cell, CellIdentity, Command, Decision, Inventory, JobId, LogTime, MachineId, Port,
-    Request, Resources, TaskState, TaskTraces, Transition,
+    Request, Resources, SessionId, TaskState, TaskTraces, Transition,
 };
 use plenum_proto::{bounds, pages, v1};
 use prost::Message;
@@ -304,7 +304,7 @@ impl Play {
         let amounts = [1, 1, 1, 900_000];
         let resources = Resources::new(self.dice.pick(&amounts).unwrap(), 1);
         let deadline = self.now.plus_micros(60_000_000);
-        self.ask("hold", Command::TakeHold { job, machines, resources, deadline });
+        self.ask("hold", Command::TakeHold { session: SessionId::default(), job, machines, resources, deadline });
     }
 
     /// A machine with a thousand tasks of one job: more than one request may stop.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plenum_model::{AllocationId, AllocationState, Command, Inventory, Quota, Resources, TaskTraces};
+use plenum_model::{AllocationId, AllocationState, Command, Inventory, Quota, Resources, SessionId, TaskTraces};
 use plenum_testkit::{JobBuilder, Stage};
 
 use super::*;
@@ -71,7 +71,8 @@ fn room_that_is_held_no_longer_is_claimed() {
     let gang = stage.submit(&JobBuilder::new("gang", "nobody").group("main", 1, 4000));
     let hold = |stage: &mut Stage, machines: Vec<u32>| {
         let (resources, deadline) = (Resources::new(4000, 1), stage.cell().time().plus_micros(60_000_000));
-        stage.ask("gang", Command::TakeHold { job: gang, machines, resources, deadline });
+        stage
+            .ask("gang", Command::TakeHold { session: SessionId::default(), job: gang, machines, resources, deadline });
     };
     hold(&mut stage, vec![machine]);
     stage.seat(Batch::default());
@@ -271,7 +272,16 @@ fn why_a_job_that_holds_room_waits_is_told_of_no_other() {
         };
         let holder = submit(&mut stage, "holder");
         let (resources, deadline) = (Resources::new(4000, 1), stage.cell().time().plus_micros(600_000_000));
-        stage.ask("gang", Command::TakeHold { job: holder, machines: vec![machine], resources, deadline });
+        stage.ask(
+            "gang",
+            Command::TakeHold {
+                session: SessionId::default(),
+                job: holder,
+                machines: vec![machine],
+                resources,
+                deadline,
+            },
+        );
         let other = submit(&mut stage, "other");
         stage.release(seat);
         stage.advance(5_000_000);

@@ -1,6 +1,6 @@
 //! Stories of room that a job holds, as who places by sums of room sees it.
 
-use plenum_model::{Command, Resources};
+use plenum_model::{Command, Resources, SessionId};
 use plenum_sdk::{Decision, Plan, Scheduler, View};
 
 use super::tests::job;
@@ -30,7 +30,10 @@ impl Scheduler for BySums {
 
 fn hold(stage: &mut Stage, job: JobId, machine: u32, cpu_millis: u64) {
     let (resources, deadline) = (Resources::new(cpu_millis, 1), stage.cell().time().plus_micros(600_000_000));
-    stage.ask("owner", Command::TakeHold { job, machines: vec![machine], resources, deadline });
+    stage.ask(
+        "owner",
+        Command::TakeHold { session: SessionId::default(), job, machines: vec![machine], resources, deadline },
+    );
 }
 
 /// It was free by the view, and the cell refused each claim as one that could never fit, for as long as the hold stood.

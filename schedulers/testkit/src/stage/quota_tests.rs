@@ -1,6 +1,6 @@
 //! Stories of schedulers that judge quotas with the ledger.
 
-use plenum_model::{AllocationState, Command, Resources};
+use plenum_model::{AllocationState, Command, Resources, SessionId};
 use plenum_sdk::{Decision, Plan, Scheduler, Settings, View};
 
 use super::tests::{FirstFit, job};
@@ -69,7 +69,10 @@ fn a_hold_takes_quota_from_others_and_not_from_its_own_job() {
     let (gang, other) = (stage.submit(&job("gang", "blue", 2)), stage.submit(&job("other", "blue", 2)));
     let resources = Resources { cpu_millis: 2000, ..Resources::default() };
     let deadline = stage.cell().time().plus_micros(300_000_000);
-    stage.ask("operator", Command::TakeHold { job: gang, machines: vec![machine], resources, deadline });
+    stage.ask(
+        "operator",
+        Command::TakeHold { session: SessionId::default(), job: gang, machines: vec![machine], resources, deadline },
+    );
     stage.release(seat);
     stage.advance(1_000_000);
     assert_eq!((stage.placed(gang).len(), stage.placed(other).len()), (2, 1));

@@ -1,6 +1,6 @@
 //! Random lives of a stage: whatever breaks on the way, mirrors stay true, and in the end everything is placed, once.
 
-use plenum_model::{JobState, Quota, QuotaUse};
+use plenum_model::{JobState, Quota, QuotaUse, SessionId};
 use plenum_sdk::{Decision, Plan, Scheduler, Settings, View};
 use proptest::prelude::*;
 
@@ -127,7 +127,13 @@ fn happen(stage: &mut Stage, seats: &[Seat], jobs: &mut Vec<JobId>, what: Happen
             let machines: Vec<_> = stage.cell().machines().map(|machine| machine.id.slot).take(machines).collect();
             let is_over = stage.cell().job(job).is_none_or(|job| job.state.is_final());
             let deadline = stage.log_time().plus_micros(2_000_000);
-            let command = Command::TakeHold { job, machines, resources: Resources::new(100, 0), deadline };
+            let command = Command::TakeHold {
+                session: SessionId::default(),
+                job,
+                machines,
+                resources: Resources::new(100, 0),
+                deadline,
+            };
             if !is_over {
                 // Where there is no room for it, or nothing to give back, nothing is held.
                 stage.decide(&Request { principal: "owner".into(), namespace: "default".into(), command });

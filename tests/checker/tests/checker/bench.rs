@@ -147,7 +147,14 @@ impl Bench {
         let of_memory = room.0 == Resource::MemoryBytes;
         let resources = if of_memory { Resources::new(0, amount) } else { Resources::new(amount, 0) };
         let deadline = LogTime::from_micros(self.now.micros + micros);
-        self.ask(Command::TakeHold { job: JobId::from_bits(job).unwrap(), machines, resources, deadline }).is_some()
+        self.ask(Command::TakeHold {
+            session: SessionId::default(),
+            job: JobId::from_bits(job).unwrap(),
+            machines,
+            resources,
+            deadline,
+        })
+        .is_some()
     }
 
     /// The child of a recurring job for an instant; `None` where the cell refuses.

@@ -100,7 +100,13 @@ fn a_hold_that_is_renewed_with_more_than_its_quota_allows_is_found() {
     let mut stage = Stage::new(GroupShape::default());
     let (job, machines) = (stage.job, [stage.machine.slot]);
     let (resources, deadline) = (Resources::new(1000, 10), LogTime::from_micros(60_000_000));
-    stage.ask(Command::TakeHold { job, machines: machines.to_vec(), resources, deadline });
+    stage.ask(Command::TakeHold {
+        session: SessionId::default(),
+        job,
+        machines: machines.to_vec(),
+        resources,
+        deadline,
+    });
     // Far below what is held already: that stays.
     let mut limits = Quota::default().limits;
     limits[0] = Some(500);
@@ -205,7 +211,13 @@ fn what_the_job_of_another_placement_holds_says_nothing_of_the_base() {
     let other = stage.ask(Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32] });
     let other = JobId::from_bits(other).expect("an id");
     let (resources, deadline) = (Resources::new(8000, 1), LogTime::from_micros(60_000_000));
-    stage.ask(Command::TakeHold { job: holder, machines: vec![slot], resources, deadline });
+    stage.ask(Command::TakeHold {
+        session: SessionId::default(),
+        job: holder,
+        machines: vec![slot],
+        resources,
+        deadline,
+    });
     let cell = stage.core.cell();
     let claim = |job, machine| Placement {
         job,

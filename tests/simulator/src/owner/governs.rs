@@ -1,7 +1,7 @@
 //! What gangs and operators ask for now and then: holds, launches, the adoption of tasks that nobody knows, or their end; and what the owner does
 //! when the cell was restored.
 
-use plenum_model::{Command, JobId, JobKind, JobState, Resources};
+use plenum_model::{Command, JobId, JobKind, JobState, Resources, SessionId};
 
 use super::{Owner, TASK_BYTES};
 use crate::agent::MEMORY_BYTES;
@@ -111,5 +111,5 @@ fn holds(world: &mut World, of_memory: Option<&mut Random>) -> Option<Command> {
     let resources = of_memory.map_or_else(|| Resources::new(cpu_millis, 0), |random| some_of_both(random, cpu_millis));
     let micros = world.random.between(100_000, 30_000_000);
     let deadline = world.books.cell().time().plus_micros(micros);
-    Some(Command::TakeHold { job, machines, resources, deadline })
+    Some(Command::TakeHold { session: SessionId::default(), job, machines, resources, deadline })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, AllocationState, Command, Constraint, Inventory, JobId, LogTime, Operator, Partition, Port, Quota,
-    Resources, TaskTraces, Transition, Unfit,
+    Resources, SessionId, TaskTraces, Transition, Unfit,
 };
 
 use super::{Player, gpu, number, setting};
@@ -133,7 +133,13 @@ impl Player {
         let resources = Resources::new(number(words, "cpu").unwrap_or(0), 0);
         let seconds = number(words, "for").map_or(60, |seconds| i64::try_from(seconds).expect("short"));
         let deadline = self.in_seconds(seconds);
-        self.ask_aloud(Command::TakeHold { job: self.job_id(words[1]), machines, resources, deadline });
+        self.ask_aloud(Command::TakeHold {
+            session: SessionId::default(),
+            job: self.job_id(words[1]),
+            machines,
+            resources,
+            deadline,
+        });
     }
 
     fn show_hold(&mut self, name: &str) {

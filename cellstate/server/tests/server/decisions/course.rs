@@ -296,6 +296,7 @@ impl Course {
                 machines: vec![self.dice.small(6)],
                 resources: Some(v1::Resources { cpu_millis: 500, ..Default::default() }),
                 deadline_micros: self.time + 30_000_000,
+                session: 0,
             }),
         }
     }

@@ -179,7 +179,7 @@ pub(super) const OTHERS: &[Situation] = &[
         stage.pass(100);
         hold(stage, late, second, 1500);
         let (resources, deadline_micros) = (Some(cpu(500)), stage.time + 60_000_000);
-        let back = v1::TakeHold { job: late, machines: Vec::new(), resources, deadline_micros };
+        let back = v1::TakeHold { job: late, machines: Vec::new(), resources, deadline_micros, session: 0 };
         stage.ask(Ask::TakeHold(back));
     }),
     ("launches: each instant once, and in order", |stage| {

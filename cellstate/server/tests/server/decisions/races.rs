@@ -266,5 +266,5 @@ pub(super) const RACES: &[Situation] = &[
 pub(super) fn hold(stage: &mut Stage<'_>, job: u64, slot: u32, cpu_millis: i64) {
     let resources = Some(v1::Resources { cpu_millis, ..Default::default() });
     let deadline_micros = stage.time + 60_000_000;
-    stage.ask(Ask::TakeHold(v1::TakeHold { job, machines: vec![slot], resources, deadline_micros }));
+    stage.ask(Ask::TakeHold(v1::TakeHold { job, machines: vec![slot], resources, deadline_micros, session: 0 }));
 }

@@ -245,7 +245,8 @@ fn all_kinds() -> Vec<Asked> {
     let fit = |number, base| claim(v1::ConflictCheck::Fit, (2, number), base, (0, 0));
     let scale = |count| ask(Command::ScaleJob { job: job(0), version: None, group: 0, count });
     let (resources, deadline) = (Resources::new(100, 0), LogTime::from_micros(1_000_000));
-    let hold = |machines| ask(Command::TakeHold { job: job(1), machines, resources, deadline });
+    let hold =
+        |machines| ask(Command::TakeHold { session: SessionId::default(), job: job(1), machines, resources, deadline });
     let unknown = Inventory {
         allocation: AllocationId { slot: 9, generation: 1 },
         state: AllocationState::Running,
