@@ -1,5 +1,6 @@
 //! Starting, serving and ending.
 
+use std::io::{Seek, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -53,11 +54,11 @@ pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
     if let Err(error) = file_size {
         tracing::warn!(%error, "a limit on the size of files would kill the server");
     }
-    let dir = options.dir.clone();
+    let (dir, port) = (options.dir.clone(), options.listen.port());
     let mut handle = Server::serve(options).await?;
     // Before the address is told: whoever reads it may ask for the end at once, and that end must be an orderly one.
     let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
-    handle.tell_address(&dir)?;
+    handle.tell_address(&dir, port)?;
     let asked_to_end = async {
         let Ok((mut term, mut interrupt)) = signals else {
             tracing::warn!("signals can't be waited for");
@@ -84,9 +85,9 @@ impl Server {
     /// # Errors
     /// [`ServerError`] names what is in the way. Nothing runs then.
     pub async fn start(options: ServerOptions) -> Result<Handle, ServerError> {
-        let dir = options.dir.clone();
+        let (dir, port) = (options.dir.clone(), options.listen.port());
         let mut handle = Self::serve(options).await?;
-        handle.tell_address(&dir)?;
+        handle.tell_address(&dir, port)?;
         Ok(handle)
     }
 
@@ -149,9 +150,18 @@ impl Handle {
         self.address
     }
 
-    /// Writes the address into the cell's directory.
-    fn tell_address(&mut self, dir: &Path) -> Result<(), ServerError> {
-        self.told = Some(write_address(dir, self.address)?);
+    /// Writes the address into the cell's directory. Where that can't be, as on a full disk, a port that was asked for is known all the same;
+    /// one that was taken, as 0 was asked for, is known to nobody.
+    fn tell_address(&mut self, dir: &Path, asked_for: u16) -> Result<(), ServerError> {
+        match write_address(dir, self.address) {
+            Ok(path) => self.told = Some(path),
+            Err(error) if asked_for != 0 => {
+                // What is there is the address of a server before.
+                drop(std::fs::remove_file(dir.join(ADDRESS)));
+                tracing::error!(error = &error as &dyn std::error::Error, "the address can't be told in a file");
+            }
+            Err(error) => return Err(error),
+        }
         tracing::info!(address = %self.address, dir = %dir.display(), "serving");
         Ok(())
     }
@@ -269,15 +279,29 @@ async fn open_cell(shared: &Shared) -> Result<(), ServerError> {
     }
 }
 
-/// Puts the address where others look for it, in one step; gives the file.
+/// Puts the address where others look for it, in one step; gives the file. Where there is no room for another file, one that is there is
+/// written over.
 fn write_address(dir: &Path, address: SocketAddr) -> Result<PathBuf, ServerError> {
     let path = dir.join(ADDRESS);
     let draft = dir.join("address.tmp");
-    let written = std::fs::write(&draft, format!("{address}\n")).and_then(|()| std::fs::rename(&draft, &path));
+    let text = format!("{address}\n");
+    let written = std::fs::write(&draft, &text).and_then(|()| std::fs::rename(&draft, &path));
+    let written = written.or_else(|error| {
+        drop(std::fs::remove_file(&draft));
+        write_over(&path, &text).map_err(|_| error)
+    });
     match written {
         Ok(()) => Ok(path),
         Err(source) => Err(ServerError::Directory { path, source }),
     }
+}
+
+/// Writes so little that the block of a file that is there is enough for it.
+fn write_over(path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
+    file.write_all(text.as_bytes())?;
+    let end = file.stream_position()?;
+    file.set_len(end)
 }
 
 /// Runs what waits for the disk on a thread of its own.
@@ -302,6 +326,27 @@ mod tests {
         let why = server.shutdown().await.unwrap_err();
         assert!(matches!(why, ServerError::Serve(None)), "{why}");
         assert_eq!(why.code(), "INTERNAL");
+    }
+
+    // On a disk that is really full a cell that could start read-only did not start at all: there was no room for the file of its address.
+    #[tokio::test]
+    async fn a_server_whose_port_was_asked_for_serves_where_its_address_cannot_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        // In the way of the draft, as no room would be.
+        std::fs::create_dir(dir.path().join("address.tmp")).unwrap();
+        let mut server = Server::serve(ServerOptions::new(dir.path())).await.unwrap();
+        let port = server.address().port();
+        let refused = server.tell_address(dir.path(), 0).unwrap_err();
+        assert!(matches!(refused, ServerError::Directory { .. }), "{refused}");
+        server.tell_address(dir.path(), port).unwrap();
+        let path = dir.path().join(ADDRESS);
+        assert!(!path.exists());
+        // What a server that was killed left has room enough.
+        std::fs::write(&path, "127.0.0.1:1, and what was longer than it\n").unwrap();
+        server.tell_address(dir.path(), 0).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", server.address()));
+        server.shutdown().await.unwrap();
+        assert!(!path.exists());
     }
 
     // Where a thread had failed just before, the start waited for ever, with the directory locked.
