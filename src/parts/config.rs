@@ -16,6 +16,7 @@ use crate::{failure::Failure, job_file};
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct ServerFile {
+    #[serde(deserialize_with = "folder")]
     pub(super) dir: Option<PathBuf>,
     pub(super) listen: Option<SocketAddr>,
     pub(super) custom_resources: Vec<String>,
@@ -51,6 +52,7 @@ pub(super) struct ServerFile {
 pub(super) struct AgentFile {
     pub(super) addr: Option<String>,
     pub(super) name: Option<String>,
+    #[serde(deserialize_with = "folder")]
     pub(super) dir: Option<PathBuf>,
     pub(super) share: Option<u32>,
     pub(super) no_isolation: bool,
@@ -184,6 +186,15 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, 
     Ok(Some(Duration::from_micros(micros.unsigned_abs())))
 }
 
+/// The path of a directory. An empty one would be the working directory, whatever that is where the part is started.
+fn folder<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = PathBuf::deserialize(deserializer)?;
+    if path.as_os_str().is_empty() {
+        return Err(D::Error::custom("expected the path of a directory, found an empty one"));
+    }
+    Ok(Some(path))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -201,6 +212,19 @@ mod tests {
     fn a_servers_file_has_times_with_units() {
         let file: ServerFile = parse("listen = \"127.0.0.1:7171\"\nlease = \"15s\"\nretain_bytes = 10\n").unwrap();
         assert_eq!((file.lease, file.retain_bytes), (Some(Duration::from_secs(15)), Some(10)));
+    }
+
+    // A cell was made in the working directory: a template had put nothing in there.
+    #[test]
+    fn an_empty_path_is_no_directory() {
+        let told = "expected the path of a directory, found an empty one";
+        let refused = [parse::<ServerFile>("dir = \"\"\n").err(), parse::<AgentFile>("dir = \"\"\n").err()];
+        for failure in refused.map(Option::unwrap) {
+            assert!(failure.code == "CONFIG" && failure.message.contains(told), "{failure}");
+        }
+        let file: ServerFile = parse("dir = \"cell\"\n").unwrap();
+        assert_eq!(file.dir, Some(PathBuf::from("cell")));
+        assert_eq!(parse::<AgentFile>("").unwrap().dir, None);
     }
 
     #[test]

@@ -18,14 +18,13 @@ use std::{error::Error, path::PathBuf};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::failure::Failure;
+use crate::{failure::Failure, preferences};
 
 /// Where a part keeps what must survive: a folder of the user's own, unless somebody names another.
 fn state_folder(name: &str) -> Result<PathBuf, Failure> {
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    let folder = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    folder.or_else(home).map(|folder| folder.join(name)).ok_or_else(|| {
-        Failure::usage("neither XDG_STATE_HOME nor HOME is set").with_hint("name a directory with --dir")
+    let (named, home) = (std::env::var_os("XDG_STATE_HOME"), std::env::var_os("HOME"));
+    preferences::users_folder(named, home, ".local/state").map(|folder| folder.join(name)).ok_or_else(|| {
+        Failure::usage("neither XDG_STATE_HOME nor HOME has an absolute path").with_hint("name a directory with --dir")
     })
 }
 
