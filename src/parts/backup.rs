@@ -226,6 +226,7 @@ fn restored_json(restored: &Restored, dir: &Path) -> Value {
             "last_known_revision": loss.last_known_revision,
             "may_be_more": loss.may_be_more,
             "damages": loss.damages,
+            "damages_unlisted": loss.damages_unlisted,
             "readable": lost.collect::<Vec<_>>(),
             "readable_unlisted": loss.readable_unlisted,
         })
@@ -250,6 +251,9 @@ fn loss_text(loss: &Loss) -> String {
     let mut text = String::new();
     for damage in &loss.damages {
         text.push_str(&format!("\nDAMAGED {damage}"));
+    }
+    if loss.damages_unlisted > 0 {
+        text.push_str(&format!("\nand {} more", loss.damages_unlisted));
     }
     if loss.may_be_more {
         text.push_str(
@@ -351,10 +355,12 @@ mod tests {
             last_known_revision: 13,
             may_be_more: false,
             damages: vec!["1.segment offset 512 revision 11: frame checksum".to_owned()],
+            damages_unlisted: 7,
             readable: vec![lost(12), lost(13)],
             readable_unlisted: 0,
         };
         let text = loss_text(&loss);
+        assert!(text.contains("frame checksum\nand 7 more\nLOST"), "{text}");
         assert!(text.contains("LOST revisions 11 to 13, 3 in all"), "{text}");
         assert!(text.contains("\n  12 transaction 5 of session 4 (scheduler/batch)"), "{text}");
         let none = Loss { last_known_revision: 10, readable: Vec::new(), ..loss };

@@ -34,8 +34,10 @@ pub struct Loss {
     /// The high-water mark is lost as well, or older than what the history knows of: nobody knows how far the log had
     /// come, and there may have been more of it.
     pub may_be_more: bool,
-    /// All damage of the log, each with its place.
+    /// Damage of the log and of what is kept for the history, each with its place: at most 1000 of each.
     pub damages: Vec<String>,
+    /// How much more of that there is.
+    pub damages_unlisted: u64,
     /// Revisions behind the damage that can still be read, and not be followed: what came before them is missing. Oldest first, at most
     /// 1000.
     pub readable: Vec<LostRevision>,
@@ -91,9 +93,10 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
     let (mut most, mut unfoldable) = (u64::MAX, None);
     loop {
         match furthest(&directory, most) {
-            Ok(Attempt { follower, report, before, unread, known }) => {
+            Ok(Attempt { follower, report, before, before_unlisted, unread, known }) => {
                 let before = before.into_iter().chain(unread.iter().map(Unread::to_string)).collect();
-                let concluded = conclude(dir, follower, (unfoldable, before), (&report, known), accept_loss);
+                let told = (unfoldable, before, before_unlisted);
+                let concluded = conclude(dir, follower, told, (&report, known), accept_loss);
                 let is_whole = concluded.as_ref().is_ok_and(|followed| followed.loss.is_none());
                 // What could only not be looked at is not given up, and nobody is told that it is damaged.
                 let mut obstacles = unread.into_iter().filter_map(Unread::into_obstacle).filter(|_| !is_whole);
@@ -115,6 +118,8 @@ struct Attempt {
     report: Report,
     /// Damage of what is kept for the history.
     before: Vec<String>,
+    /// How much more of it there is.
+    before_unlisted: u64,
     /// As in [`Start`].
     unread: Vec<Unread>,
     known: u64,
@@ -166,7 +171,8 @@ fn follow_from(directory: &Directory<'_>, start: Start, most: u64) -> Result<Att
     recovery::check_incarnation(directory.path, begun, retained, (report.oldest_revision, identity.incarnation))
         .map_err(BackupError::from)?;
     let before = kept.damages.iter().map(ToString::to_string).collect();
-    Ok(Attempt { follower: follower.into_followed()?, report, before, unread, known })
+    let before_unlisted = kept.damages_unlisted;
+    Ok(Attempt { follower: follower.into_followed()?, report, before, before_unlisted, unread, known })
 }
 
 /// Follows the log from a state on; what is kept for the history before it, where the state does not come up to the log.
@@ -316,7 +322,7 @@ fn apply(cell: &mut Cell, revision: u64, encoded: Bytes) -> Result<(), Unfoldabl
 fn conclude(
     dir: &Path,
     follower: Follower,
-    (unfoldable, before): (Option<String>, Vec<String>),
+    (unfoldable, before, before_unlisted): (Option<String>, Vec<String>, u64),
     (report, known): (&Report, u64),
     accept_loss: bool,
 ) -> Result<Followed, BackupError> {
@@ -356,7 +362,16 @@ fn conclude(
     }
     let last_known_revision = kept_revision.max(last_known(report, last_seen, known));
     let may_be_more = is_ahead || matches!(report.refused, Some(OpenError::NoMark { .. }));
-    let loss = Loss { kept_revision, last_known_revision, may_be_more, damages, readable, readable_unlisted };
+    let damages_unlisted = report.damages_unlisted.saturating_add(before_unlisted);
+    let loss = Loss {
+        kept_revision,
+        last_known_revision,
+        may_be_more,
+        damages,
+        damages_unlisted,
+        readable,
+        readable_unlisted,
+    };
     Ok(Followed { cell, incarnation: report.identity.incarnation, tail, loss: Some(loss) })
 }
 
@@ -448,5 +463,38 @@ fn word(ask: &v1::command::Ask) -> String {
             let text = format!("{other:?}");
             text.split(['(', ' ']).next().unwrap_or_default().to_owned()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plenum_journal::Mark;
+    use plenum_model::Delta;
+
+    // A thousand were told as if they were all.
+    #[test]
+    fn damage_that_is_not_listed_is_counted_all_the_same() {
+        let mut cell = Cell::default();
+        let delta = Delta::new(cell.revision().next(), cell.time());
+        cell.apply(&delta).unwrap();
+        let report = Report {
+            identity: Identity { cell: CellId::default(), incarnation: 1 },
+            segments: 1,
+            frames: 5,
+            oldest_revision: 1,
+            tail: Tail { revision: 5, ..Tail::default() },
+            mark: Mark::default(),
+            damages: Vec::new(),
+            damages_unlisted: 7,
+            torn: None,
+            mark_damages: Vec::new(),
+            refused: None,
+        };
+        let told = (None, vec!["kept".to_owned()], 3);
+        let concluded = conclude(Path::new("cell"), Follower::new(cell, u64::MAX), told, (&report, 0), true);
+        let loss = concluded.ok().and_then(|followed| followed.loss).unwrap();
+        assert_eq!((loss.revisions(), loss.damages.as_slice()), (4, ["kept".to_owned()].as_slice()));
+        assert_eq!(loss.damages_unlisted, 10);
     }
 }
