@@ -11,6 +11,7 @@ mod output;
 mod parent;
 mod parts;
 mod preferences;
+mod signals;
 
 use plenum_server::allocator::Allocator;
 

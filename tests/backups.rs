@@ -182,7 +182,8 @@ fn a_backup_that_is_interrupted_leaves_nothing() {
     let address = silent.local_addr().unwrap().to_string();
     std::fs::create_dir(stage.path("backups")).unwrap();
     let drafts = || std::fs::read_dir(stage.path("backups")).unwrap().count();
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    // The last of them is what a terminal sends that is closed.
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let words = ["--addr", &address, "backup", "--out", &stage.word("backups")];
         let mut backup = stage.start("backup", &words);
         eventually("it has begun", || (drafts() == 1 && listens(&backup)).then_some(()));
@@ -196,6 +197,7 @@ fn a_backup_that_is_interrupted_leaves_nothing() {
 fn listens(process: &Process) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
-    let asked = (1 << (Signal::SIGINT as u32 - 1)) | (1 << (Signal::SIGTERM as u32 - 1));
+    let asked = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].map(|signal| 1_u64 << (signal as u32 - 1));
+    let asked = asked.into_iter().sum::<u64>();
     u64::from_str_radix(caught.trim(), 16).unwrap() & asked == asked
 }

@@ -24,9 +24,8 @@ use super::{
     machines,
     plan::Plan,
     progress::Progress,
-    signals::Signals,
 };
-use crate::{failure::Failure, parts};
+use crate::{failure::Failure, parts, signals::Signals};
 
 /// The port that a development cell takes if nobody has it.
 const PORT: u16 = 7070;

@@ -14,7 +14,6 @@ mod machines;
 mod plan;
 mod progress;
 mod session;
-mod signals;
 mod summary;
 mod sweep;
 
@@ -23,13 +22,13 @@ use std::{process::ExitCode, time::Instant};
 use crate::{
     cli::{self, Context, block_on},
     failure::{EXIT_FAILED, Failure},
+    signals::Signals,
 };
 use cell::DevCell;
 use folder::Folder;
 use plan::Plan;
 use progress::Progress;
 use session::{Ended, Session};
-use signals::Signals;
 
 /// Runs a cell until it is interrupted, or until all jobs of the files have ended.
 ///

@@ -17,6 +17,7 @@ use crate::{
     cli::{self, Context},
     failure::{EXIT_FAILED, Failure},
     output::{self, Format, json_time},
+    signals::Signals,
 };
 
 /// Writes a backup of a running cell, or of the directory of a stopped one.
@@ -48,7 +49,12 @@ pub(crate) fn backup(context: &Context, out: &Path, dir: Option<&Path>) -> Resul
 /// On a thread of its own, as most of that is no matter of waiting.
 fn remove_when_asked_to_end(draft: PathBuf, format: Format) {
     std::thread::spawn(move || {
-        if cli::block_on(super::asked_to_end()).is_err() {
+        let asked = cli::block_on(async {
+            Signals::listen()?.next().await;
+            Ok::<(), Failure>(())
+        });
+        // Without handlers the signals do what they always do.
+        if asked.flatten().is_err() {
             return;
         }
         // Nothing can be done about a failure, as in `Draft::drop`. What has its name by now stays.

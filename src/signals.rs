@@ -1,11 +1,11 @@
-//! The signals that end `plenum dev`.
+//! The signals that end what somebody keeps running: `plenum dev`, and a backup.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
 
 /// Interrupt, terminate and hang-up, from now on handled here.
-pub(super) struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     /// None where whoever started this has it ignored, as `nohup` does.
@@ -13,7 +13,7 @@ pub(super) struct Signals {
 }
 
 impl Signals {
-    pub(super) fn listen() -> Result<Self, Failure> {
+    pub(crate) fn listen() -> Result<Self, Failure> {
         // Before anybody listens: listening is the end of ignoring.
         let hang_up_ignored = is_ignored(SignalKind::hangup());
         let listen = |kind| signal(kind).map_err(|error| Failure::io("cannot listen for signals", &error));
@@ -25,7 +25,7 @@ impl Signals {
     }
 
     /// Waits for the next of them.
-    pub(super) async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         let hang_up = async {
             match &mut self.hang_up {
                 Some(hang_up) => hang_up.recv().await,
