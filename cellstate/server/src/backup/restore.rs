@@ -1,5 +1,6 @@
 //! A new directory for a cell, from a backup or from what is left of an old directory.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufReader};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -64,7 +65,7 @@ pub fn restore(from: &Path, dir: &Path, options: &RestoreOptions) -> Result<Rest
     invariants::check_cell(&cell)
         .map_err(|violation| BackupError::NotSound { revision: manifest.revision, what: violation.to_string() })?;
     let parents = parents_of_new(dir);
-    let draft = begin_draft(dir)?;
+    let (draft, _building) = begin_draft(dir)?;
     let named = sync_folder(dir).and_then(|()| parents.iter().try_for_each(|parent| sync_folder(parent)));
     let made = named.and_then(|()| build(&cell, &manifest, incarnation, &draft));
     let made = made.and_then(|()| put_in_place(&draft, dir));
@@ -102,7 +103,8 @@ fn refuse_unless_empty(dir: &Path) -> Result<(), BackupError> {
     match fs::read_dir(dir) {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),
-            Some(Ok(entry)) => Err(BackupError::Exists { path: entry.path() }),
+            Some(Ok(entry)) if !is_half_restored(dir) => Err(BackupError::Exists { path: entry.path() }),
+            Some(Ok(_)) => Err(ServerError::HalfRestored { path: dir.to_owned() }.into()),
             Some(Err(source)) => Err(BackupError::Io { path: dir.to_owned(), source }),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -111,9 +113,20 @@ fn refuse_unless_empty(dir: &Path) -> Result<(), BackupError> {
     }
 }
 
+/// Whether a restore into it was begun, came to no end, and nobody is at it any more. Where there is anything else nobody shall be told to
+/// remove it.
+fn is_half_restored(dir: &Path) -> bool {
+    let Ok(mut entries) = fs::read_dir(dir) else { return false };
+    let is_made_by_one = |name: &OsStr| [DRAFT, HISTORY, FALLBACK].iter().any(|made| name == *made);
+    let has_nothing_else = entries.all(|entry| entry.is_ok_and(|entry| is_made_by_one(&entry.file_name())));
+    let is_free = || fs::File::open(dir).is_ok_and(|folder| folder.try_lock_shared().is_ok());
+    has_nothing_else && dir.join(DRAFT).exists() && is_free()
+}
+
 /// The folder to build in, which nobody else has: two restores into one directory would build in each other's, and the one that fails
 /// remove what the other made. It is there as soon as the directory is: a server that is started on an empty one makes a cell of its own.
-fn begin_draft(dir: &Path) -> Result<PathBuf, BackupError> {
+/// With it comes the lock of the directory, for as long as it is built in; where directories can't be locked it is not.
+fn begin_draft(dir: &Path) -> Result<(PathBuf, fs::File), BackupError> {
     let draft = dir.join(DRAFT);
     let make = |path: &Path, recursive| match fs::DirBuilder::new().mode(0o700).recursive(recursive).create(path) {
         Ok(()) => Ok(()),
@@ -123,8 +136,12 @@ fn begin_draft(dir: &Path) -> Result<PathBuf, BackupError> {
         Err(source) => Err(BackupError::Io { path: path.to_owned(), source }),
     };
     make(dir, true)?;
+    let folder = fs::File::open(dir).map_err(failed(dir))?;
+    if matches!(folder.try_lock(), Err(fs::TryLockError::WouldBlock)) {
+        return Err(BackupError::Exists { path: draft });
+    }
     make(&draft, false)?;
-    Ok(draft)
+    Ok((draft, folder))
 }
 
 /// The folders in which names are made when a directory is, the innermost first.
@@ -267,9 +284,31 @@ mod tests {
     fn only_one_restore_builds_in_a_directory() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("cell");
-        let draft = begin_draft(&target).unwrap();
+        let (draft, building) = begin_draft(&target).unwrap();
         assert!(matches!(begin_draft(&target), Err(BackupError::Exists { path }) if path == draft));
         assert!(draft.exists());
+        drop(building);
+        assert!(matches!(begin_draft(&target), Err(BackupError::Exists { path }) if path == draft));
+    }
+
+    // It said that there is something, and to name another place: whoever did left a directory that no server starts on.
+    #[test]
+    fn a_restore_that_came_to_no_end_is_told_from_a_cell_and_from_one_that_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let (draft, building) = begin_draft(dir.path()).unwrap();
+        let refused = || refuse_unless_empty(dir.path()).unwrap_err();
+        assert!(matches!(refused(), BackupError::Exists { path } if path == draft), "somebody is at it");
+        drop(building);
+        let told = refused();
+        assert!(
+            matches!(&told, BackupError::Server(ServerError::HalfRestored { path }) if path == dir.path()),
+            "{told}"
+        );
+        for other in [LOG, "thesis.txt"] {
+            fs::create_dir(dir.path().join(other)).unwrap();
+            assert!(matches!(refused(), BackupError::Exists { .. }), "{other} is not to be removed");
+            fs::remove_dir(dir.path().join(other)).unwrap();
+        }
     }
 
     #[test]
