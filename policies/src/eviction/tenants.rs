@@ -51,12 +51,16 @@ struct Leaving {
 }
 
 impl Leaving {
-    /// Those that a job of this band may count on, whatever becomes of other claims: who leaves by itself, or could be evicted for it as well.
-    fn ids(&self, band: u8) -> impl Iterator<Item = &AllocationId> + Clone {
-        let alone = self.ids.len() - self.chosen.len();
-        let (alone, chosen) = self.ids.split_at(alone);
+    /// Those that leave by themselves.
+    fn alone(&self) -> &[AllocationId] {
+        &self.ids[..self.ids.len() - self.chosen.len()]
+    }
+
+    /// Of the others those that could be evicted for a job of this band as well: on them, too, it may count, whatever becomes of other claims.
+    fn chosen(&self, band: u8) -> impl Iterator<Item = &AllocationId> + Clone {
+        let chosen = &self.ids[self.alone().len()..];
         let below = chosen.iter().zip(&self.chosen).filter(move |(_, (of, _))| *of < band);
-        alone.iter().chain(below.map(|(id, _)| id))
+        below.map(|(id, _)| id)
     }
 }
 
@@ -152,10 +156,21 @@ impl Tenants {
         self.shapes.get(tenant.shape as usize).unwrap_or(NOTHING)
     }
 
-    /// Who leaves a machine, of those that a job of this band may count on: first those who do anyway, then those who were chosen and whom it may evict, in their order. To
-    /// be named as victims of each claim there, at most [`VICTIMS_MAX`]. One that was chosen for a claim of a higher band stays if that is refused.
+    /// Who leaves a machine, of those that a job of this band may count on: [`Tenants::alone`] and [`Tenants::chosen`]. To be named as victims of each claim there, at most
+    /// [`VICTIMS_MAX`].
     pub fn leaving(&self, machine: u32, band: u8) -> impl Iterator<Item = &AllocationId> + Clone {
-        self.leaving.get(&machine).into_iter().flat_map(move |leaving| leaving.ids(band))
+        self.alone(machine).chain(self.chosen(machine, band))
+    }
+
+    /// Who leaves a machine anyway.
+    pub fn alone(&self, machine: u32) -> impl Iterator<Item = &AllocationId> + Clone {
+        self.leaving.get(&machine).into_iter().flat_map(Leaving::alone)
+    }
+
+    /// Who was chosen on a machine, or is spoken for, and may be evicted for a job of this band, in their order. One that was chosen for a claim stays if that is refused,
+    /// and nobody else took over from it: who names it as a victim names its own ones before it.
+    pub fn chosen(&self, machine: u32, band: u8) -> impl Iterator<Item = &AllocationId> + Clone {
+        self.leaving.get(&machine).into_iter().flat_map(move |leaving| leaving.chosen(band))
     }
 
     /// How many more victims a claim on a machine may name.

@@ -122,6 +122,8 @@ pub(crate) struct Evictions {
     named: usize,
     /// By machine, how many of them for the claims in hand, which name each once.
     named_on: BTreeMap<u32, usize>,
+    /// By machine, who was chosen for the claims in hand.
+    own: BTreeMap<u32, Vec<AllocationId>>,
     /// Tasks of the group in hand by machine, where they are to be spread.
     siblings: Option<BTreeMap<u32, u32>>,
     /// Machines on which the search that came to no end found nobody.
@@ -252,6 +254,7 @@ impl Evictions {
         let mut cheapest = known.unwrap_or_else(|| self.all_machines(&books, work, request, begun.as_ref()));
         let (mut denied, named_before, looks_before) = (Denied::Enough, self.named, self.looks);
         self.named_on.clear();
+        self.own.clear();
         self.in_vain.clear();
         self.siblings = books.spread.map(|chosen| {
             let mut siblings = books.view.siblings(&work.job, work.group);
@@ -337,7 +340,8 @@ impl Evictions {
         let is_known = |id: &&AllocationId| !books.view.may_be_evicted(**id);
         let enough = |slot: u32, victims: &[AllocationId]| {
             let leave = tenants.leaving(slot, band).filter(is_known);
-            let has_devices = || asked.lent(slot, (leave.clone(), victims)).is_none_or(|lent| lent.is_enough());
+            let lent = || asked.lent(slot, (leave.clone(), victims, std::iter::empty()));
+            let has_devices = || lent().is_none_or(|lent| lent.is_enough());
             let leaving = leave.clone().chain(victims);
             let ports = || {
                 asked
@@ -365,7 +369,8 @@ impl Evictions {
             }
         };
         let machine = found.rank.machine;
-        let lent = asked.lent(machine, (tenants.leaving(machine, band).filter(is_known), &found.victims));
+        let (before, behind) = beside(tenants, &self.own, machine, band);
+        let lent = asked.lent(machine, (before.filter(is_known), &found.victims, behind.filter(is_known)));
         let devices = lent.and_then(|lent| lent.choose()).unwrap_or_default();
         let names = tenants.leaving(machine, band).count() + found.victims.len();
         let more = names - self.named_on.get(&machine).copied().unwrap_or(0).min(names);
@@ -377,6 +382,7 @@ impl Evictions {
         self.named_on.insert(machine, names);
         if !found.victims.is_empty() {
             tenants.choose(machine, &found.victims);
+            self.own.entry(machine).or_default().extend_from_slice(&found.victims);
         }
         books.columns.take(machine, &shape.resources);
         if let Some(siblings) = &mut self.siblings {
@@ -389,10 +395,13 @@ impl Evictions {
         Ok(Seat { machine, devices, victims: found.victims.len(), named: more })
     }
 
-    /// Whom to name as victims of a job's claims on a machine.
+    /// Whom to name as victims of the claims in hand, which are a job's, on a machine, in the order in which the cell takes from them.
     pub(crate) fn leaving(&self, machine: u32, job: &Job) -> impl Iterator<Item = &AllocationId> {
         let band = job.shape.priority / 10;
-        self.tenants.iter().flat_map(move |tenants| tenants.leaving(machine, band))
+        self.tenants.iter().flat_map(move |tenants| {
+            let (before, behind) = beside(tenants, &self.own, machine, band);
+            before.chain(behind)
+        })
     }
 
     /// A tag for a plan, by which [`Evictions::answered`] knows it.
@@ -485,6 +494,19 @@ impl Evictions {
             }
         }
     }
+}
+
+/// Whom the claims in hand name as victims on a machine, before those of one more of them, and behind these. Those that were chosen for other claims come last: if such a
+/// claim is refused, its victim stays as long as the own ones are enough. Each of the own ones is needed even beside the others: where nothing is refused the same ones go.
+fn beside<'a>(
+    tenants: &'a Tenants,
+    own: &'a BTreeMap<u32, Vec<AllocationId>>,
+    machine: u32,
+    band: u8,
+) -> (impl Iterator<Item = &'a AllocationId>, impl Iterator<Item = &'a AllocationId>) {
+    let own = own.get(&machine).map(Vec::as_slice).unwrap_or_default();
+    let of_others = tenants.chosen(machine, band).filter(move |id| !own.contains(id));
+    (tenants.alone(machine).chain(own), of_others)
 }
 
 /// On which machines there was not enough.

@@ -55,11 +55,11 @@ impl Asked<'_> {
         wanted.iter().all(has)
     }
 
-    /// Its devices, with those of who leaves and of who would; `None` where none matter.
+    /// Its devices, with those of who leaves and of who would, as [`Lent::new`] has them; `None` where none matter.
     pub(super) fn lent<'a>(
         &'a self,
         slot: u32,
-        who: (impl Iterator<Item = &'a AllocationId>, &[AllocationId]),
+        who: (impl Iterator<Item = &'a AllocationId>, &[AllocationId], impl Iterator<Item = &'a AllocationId>),
     ) -> Option<Lent<'a>> {
         Some(Lent::new((self.cell, self.specials?), self.work.shape(), slot, who))
     }

@@ -1,6 +1,7 @@
 //! Devices and ports of a machine, with those of tasks that leave it.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use plenum_model::{
     AllocationId, Cell, Device, DeviceRoom, GroupShape, Port, TakeOver, choose_lent, device_rooms, is_enough_lent,
@@ -15,28 +16,34 @@ pub(super) struct Lent<'a> {
     machine: u32,
     free: Vec<DeviceRoom>,
     lenders: Vec<AllocationId>,
-    /// So many of these leave, whoever is chosen.
-    leave: usize,
+    /// Those of them who stay where they lend nothing: the others leave, whoever is chosen.
+    stay: Range<usize>,
 }
 
 impl<'a> Lent<'a> {
+    /// The victims stand between those who leave whoever is chosen: the cell asks them in the order in which they are named.
     pub(super) fn new(
         (cell, specials): (&'a Cell, &Specials),
         shape: &'a GroupShape,
         machine: u32,
-        (leaving, victims): (impl Iterator<Item = &'a AllocationId>, &[AllocationId]),
+        (before, victims, behind): (
+            impl Iterator<Item = &'a AllocationId>,
+            &[AllocationId],
+            impl Iterator<Item = &'a AllocationId>,
+        ),
     ) -> Self {
-        let (mut free, mut lenders) = (Vec::new(), Vec::new());
+        let (mut free, mut lenders, mut stay) = (Vec::new(), Vec::new(), 0..0);
         if let Some(found) = cell.machine_in(machine).filter(|_| !shape.devices.is_empty()) {
             free = device_rooms(cell, found);
             // As the cell judges: of a device that has less than it lent, nothing is given.
             free.retain(|room| room.free_millis >= 0);
             take_parts(&mut free, specials.devices(machine));
-            lenders.extend(leaving);
+            lenders.extend(before);
+            stay = lenders.len()..lenders.len() + victims.len();
+            lenders.extend_from_slice(victims);
+            lenders.extend(behind);
         }
-        let leave = lenders.len();
-        lenders.extend_from_slice(victims);
-        Self { cell, wanted: &shape.devices, machine, free, lenders, leave }
+        Self { cell, wanted: &shape.devices, machine, free, lenders, stay }
     }
 
     /// Whether there is enough.
@@ -47,7 +54,7 @@ impl<'a> Lent<'a> {
     /// What the cell chooses, of as few of those who lend as it takes; `None`: too few.
     pub(super) fn choose(&self) -> Option<Vec<Device>> {
         let lend = |lender, rooms: &mut [DeviceRoom]| self.lend(lender, rooms);
-        choose_lent(&self.free, self.wanted, lend, |lender| lender >= self.leave).ok().map(|(chosen, _)| chosen)
+        choose_lent(&self.free, self.wanted, lend, |lender| self.stay.contains(&lender)).ok().map(|(chosen, _)| chosen)
     }
 
     fn lend(&self, lender: usize, rooms: &mut [DeviceRoom]) -> bool {

@@ -519,6 +519,23 @@ fn what_is_left_of_a_victim_in_flight_is_taken_before_anybody_else_goes() {
     assert_eq!((stands(&stage, first), stands(&stage, second), leaving(&stage).count()), ((1, 0), (1, 0), 1));
 }
 
+// It named the other one's victim before its own: that one went in the place of its own, of a lower band, and evicted it in its turn.
+#[test]
+fn whose_sibling_is_refused_evicts_the_one_that_it_chose() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 3000, &[]);
+    let seat = stage.seat(Batch::default());
+    let [dear, cheap] = [("dear", 2000, 40), ("cheap", 1000, 10)]
+        .map(|(name, cpu, priority)| submit(&mut stage, &job(name, 1, cpu, priority)));
+    stage.hold(seat);
+    let [wide, small] = [("wide", 2000, 95), ("small", 1000, 90)]
+        .map(|(name, cpu, priority)| submit(&mut stage, &job(name, 1, cpu, priority)));
+    stage.ask("owner", Command::StopJob(wide));
+    stage.release(seat);
+    stage.advance(1_000_000);
+    assert_eq!((stands(&stage, small), stands(&stage, dear), stands(&stage, cheap)), ((1, 0), (1, 0), (0, 1)));
+}
+
 #[test]
 fn a_device_of_a_victim_in_flight_is_counted_on_by_nobody_else() {
     let mut stage = Stage::new();
