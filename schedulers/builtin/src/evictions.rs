@@ -55,6 +55,8 @@ pub(crate) enum Denied {
     Later,
     /// Its tasks failed after it had evicted others for them: it evicts nobody before then.
     Fails(LogTime),
+    /// Tasks of it failed, and a live peer owns it, who knows whether it evicted others for them.
+    Peer,
 }
 
 impl Denied {
@@ -76,6 +78,11 @@ impl Denied {
                 format!(
                     "it evicted others for tasks that failed, and evicts nobody before {}; {reason}",
                     until.whole_second()
+                )
+            }
+            Self::Peer => {
+                format!(
+                    "tasks of it failed, and whom to evict for it is up to another session of {scheduler}; {reason}"
                 )
             }
         }
@@ -193,8 +200,8 @@ impl Evictions {
         self.walked.map_or(0, |walked| left_of(rest_of(view.cell()), walked, view.now()))
     }
 
-    /// The tenants, if a task of this job may ask for some.
-    fn read(&mut self, view: &View<'_>, work: &Work) -> Result<(), Denied> {
+    /// Whether a task of this job may ask for tenants.
+    fn may_ask(&mut self, view: &View<'_>, work: &Work) -> Result<(), Denied> {
         let band = work.job.shape.priority / 10;
         if self.is_off || band == 0 {
             return Err(Denied::Nobody);
@@ -207,16 +214,33 @@ impl Evictions {
         if !view.cell().rights_of(&work.job.shape.scheduler).evicts {
             return Err(Denied::Right);
         }
+        Ok(())
+    }
+
+    /// The tenants, if a task of this job may ask for some.
+    fn read(&mut self, view: &View<'_>, work: &Work) -> Result<(), Denied> {
+        self.may_ask(view, work)?;
         if self.tenants.is_none() {
             let rest = self.rest_micros(view);
             if rest > 0 {
                 self.put_off(rest);
                 return Err(Denied::Later);
             }
+            let band = work.job.shape.priority / 10;
             self.walked = Some(view.now());
             self.tenants = Some(Tenants::of(view.cell(), band, |id| view.may_be_evicted(id)));
         }
         if self.tenants.as_ref().is_none_or(Tenants::is_empty) { Err(Denied::Nobody) } else { Ok(()) }
+    }
+
+    /// Why a group evicts nobody for now, as tasks of it failed.
+    fn pause(&mut self, view: &View<'_>, work: &Work) -> Option<Denied> {
+        if pauses::is_up_to_a_peer(view, work) && self.may_ask(view, work).is_ok() {
+            return Some(Denied::Peer);
+        }
+        let until = self.pauses.until(view, work)?;
+        self.put_off(until.micros.saturating_sub(view.now().micros));
+        Some(Denied::Fails(until))
     }
 
     /// Machines for so many tasks of a group, which are booked; and if these are fewer, why.
@@ -235,9 +259,8 @@ impl Evictions {
             again.into_iter().for_each(|micros| self.put_off(micros));
             return (seats, why);
         }
-        if let Some(until) = self.pauses.until(books.view, work) {
-            self.put_off(until.micros.saturating_sub(books.view.now().micros));
-            return (seats, Denied::Fails(until));
+        if let Some(denied) = self.pause(books.view, work) {
+            return (seats, denied);
         }
         if let Err(denied) = self.read(books.view, work) {
             return (seats, denied);

@@ -59,6 +59,19 @@ fn what_fails_again_and_again_evicts_ever_more_seldom() {
     assert_eq!(fail(&mut stage, web, 1500), 5, "and then every five minutes");
 }
 
+// Who waited for the pause was silent: a second later the other one was offered the job, knew of no pause, and evicted.
+#[test]
+fn no_other_session_evicts_for_what_fails_while_its_own_waits() {
+    let (mut stage, low, _) = full_with_seat(1);
+    stage.seat(Service::default());
+    let web = submit(&mut stage, &web(1));
+    assert_eq!(stands(&stage, low), (0, 1));
+    leave(&mut stage);
+    assert_eq!(fail(&mut stage, web, 7), 0);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((0, 0), (1, 0)));
+    assert_eq!(fail(&mut stage, web, 5), 1, "after ten seconds");
+}
+
 #[test]
 fn what_failed_is_placed_at_once_where_there_is_room() {
     let (mut stage, low) = full(2);

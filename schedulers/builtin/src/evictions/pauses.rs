@@ -106,6 +106,12 @@ impl Pauses {
     }
 }
 
+/// Whether one of these tasks failed, and a live peer owns the job: of the groups that evicted it knows its own alone. One that waits for its pause commits nothing, and its
+/// jobs are offered to others as if it were gone.
+pub(super) fn is_up_to_a_peer(view: &View<'_>, work: &Work) -> bool {
+    !view.is_own(&work.job) && have_failed(view, work, &work.tasks)
+}
+
 fn have_failed(view: &View<'_>, work: &Work, tasks: &[u32]) -> bool {
     let Some(group) = view.cell().group(&work.job, work.group) else { return false };
     tasks.iter().any(|&task| view.cell().task(group, task).is_some_and(|row| row.failures > 0))
