@@ -1,6 +1,6 @@
 //! How often a group evicts for tasks that fail. What fails at once would evict the same one again and again, who came back each time and got nothing done.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use plenum_model::{JobId, LogTime, Outcome};
@@ -12,7 +12,7 @@ const FIRST_MICROS: i64 = 10_000_000;
 /// Each further one waits twice as long, up to this. It is what Kubernetes lets a container wait at most that ends again and again.
 const MAX_MICROS: i64 = 300_000_000;
 
-/// Groups that are remembered.
+/// Groups that are remembered. Of more of them those are forgotten first whose pauses are past first.
 const GROUPS_MAX: usize = 4096;
 
 /// Groups that are remembered to have asked for somebody in transactions that are not answered. Of some there is never an answer.
@@ -32,7 +32,12 @@ struct Pause {
 impl Pause {
     /// Who asked for nobody for as long again begins anew. Of another cell it may have begun later than now.
     fn is_past(self, now: LogTime) -> bool {
-        now < self.end.plus_micros(-self.micros) || self.end.plus_micros(self.micros) <= now
+        now < self.end.plus_micros(-self.micros) || self.past() <= now
+    }
+
+    /// When it counts no more.
+    fn past(self) -> LogTime {
+        self.end.plus_micros(self.micros)
     }
 }
 
@@ -52,6 +57,8 @@ struct Asking {
 #[derive(Debug, Default)]
 pub(super) struct Pauses {
     all: BTreeMap<Group, Pause>,
+    /// The same groups, by when their pauses are past.
+    by_past: BTreeSet<(LogTime, Group)>,
     /// What is not answered yet, in the order of the tags.
     asking: VecDeque<Asking>,
 }
@@ -96,13 +103,27 @@ impl Pauses {
         // That of tasks that did not fail is the first of another row at most.
         let end = now.plus_micros(if has_failed { micros } else { FIRST_MICROS });
         let end = known.map_or(end, |known| known.end.max(end));
+        self.forget(group);
         if self.all.len() >= GROUPS_MAX {
-            self.all.retain(|_, pause| !pause.is_past(now));
+            self.forget_one(now);
         }
-        if self.all.len() >= GROUPS_MAX {
-            self.all.clear();
+        let pause = Pause { end, micros };
+        self.all.insert(group, pause);
+        self.by_past.insert((pause.past(), group));
+    }
+
+    fn forget(&mut self, group: Group) {
+        if let Some(pause) = self.all.remove(&group) {
+            self.by_past.remove(&(pause.past(), group));
         }
-        self.all.insert(group, Pause { end, micros });
+    }
+
+    /// Forgets the one that is past first. One of another cell that began later than now stands last.
+    fn forget_one(&mut self, now: LogTime) {
+        let last = self.by_past.last().map(|&(_, group)| group);
+        let last = last.filter(|group| self.all.get(group).is_some_and(|pause| pause.is_past(now)));
+        let first = self.by_past.first().map(|&(_, group)| group);
+        last.or(first).into_iter().for_each(|group| self.forget(group));
     }
 }
 
@@ -115,4 +136,44 @@ pub(super) fn is_up_to_a_peer(view: &View<'_>, work: &Work) -> bool {
 fn have_failed(view: &View<'_>, work: &Work, tasks: &[u32]) -> bool {
     let Some(group) = view.cell().group(&work.job, work.group) else { return false };
     tasks.iter().any(|&task| view.cell().task(group, task).is_some_and(|row| row.failures > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(slot: usize) -> Group {
+        (JobId { slot: u32::try_from(slot).unwrap(), generation: 1 }, 0)
+    }
+
+    /// As many as are remembered, each of which evicted a microsecond after the one before it.
+    fn full() -> (Pauses, LogTime) {
+        let mut pauses = Pauses::default();
+        let at = |slot: usize| LogTime::from_micros(i64::try_from(slot).unwrap());
+        (0..GROUPS_MAX).for_each(|slot| pauses.begin(at(slot), group(slot), true));
+        (pauses, at(GROUPS_MAX))
+    }
+
+    fn lacks(pauses: &Pauses) -> Vec<usize> {
+        assert_eq!(pauses.all.len(), pauses.by_past.len());
+        (0..GROUPS_MAX).filter(|&slot| !pauses.all.contains_key(&group(slot))).collect()
+    }
+
+    // One eviction more made all be forgotten, even one of a group that was known: what failed again and again evicted at once.
+    #[test]
+    fn of_too_many_groups_the_one_is_forgotten_whose_pause_is_past_first() {
+        let (mut pauses, now) = full();
+        pauses.begin(now, group(0), true);
+        assert_eq!((pauses.all.len(), lacks(&pauses)), (GROUPS_MAX, vec![]));
+        pauses.begin(now, group(GROUPS_MAX), true);
+        assert_eq!((pauses.all.len(), lacks(&pauses)), (GROUPS_MAX, vec![1]));
+    }
+
+    #[test]
+    fn those_of_another_cell_that_began_later_than_now_are_forgotten_before_all_others() {
+        let (mut pauses, now) = full();
+        pauses.begin(now.plus_micros(1_000 * MAX_MICROS), group(7), true);
+        pauses.begin(now, group(GROUPS_MAX), true);
+        assert_eq!((pauses.all.len(), lacks(&pauses)), (GROUPS_MAX, vec![7]));
+    }
 }
