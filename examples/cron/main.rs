@@ -25,8 +25,8 @@ fn due(job: &JobView, now_micros: i64) -> Option<i64> {
     let shape = job.shape.as_ref().filter(|shape| shape.kind() == JobKind::Recurring)?;
     let seconds: i64 = shape.options.get("every")?.strip_suffix('s')?.parse().ok().filter(|seconds| *seconds > 0)?;
     let instant = now_micros - now_micros % seconds.checked_mul(1_000_000)?;
-    // One that was submitted just now waits for its next time.
-    let earliest = job.last_instant_micros.unwrap_or(job.submitted_micros);
+    // One that was submitted just now waits for its next time, also where it was stopped before and is there again.
+    let earliest = job.last_instant_micros.unwrap_or(0).max(job.submitted_micros);
     (instant > earliest).then_some(instant)
 }
 
@@ -86,3 +86,6 @@ async fn main() -> Result<(), RunError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
