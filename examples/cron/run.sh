@@ -58,10 +58,15 @@ complete 1
 echo "killed"
 kill -9 "$first"
 "$cron" &
-others="$batch $!"
+second=$!
+others="$batch $second"
 "$cron" &
-others="$others $!"
+third=$!
+others="$others $third"
 complete 3
+for process in "$second" "$third"; do
+    kill -0 "$process" || { echo "one of the two that run at once has ended" >&2; exit 1; }
+done
 "$plenum" job stop tick
 echo "history:"
 "$plenum" job history tick
