@@ -288,3 +288,15 @@ impl Stage {
         self.prefix = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"].map(str::to_owned).to_vec();
     }
 }
+
+// It waited a minute for the address of a server that served all the while, and said that it could not be reached.
+#[test]
+fn a_server_that_cannot_write_down_where_it_listens_is_told_at_once() {
+    let stage = Stage::new();
+    let job = "name = \"quick\"\nscheduler = \"batch\"\n[group.main]\ncommand = [\"/bin/true\"]\nresources = { cpu = \"100m\", memory = \"16MiB\" }\n";
+    let (file, dir) = (stage.file("quick.toml", job), stage.word("cell"));
+    stage.run(&["dev", &file, "--until-done", "--dir", &dir]).says(0, &["quick: complete"]);
+    fs::create_dir(stage.path("cell/server/address.tmp")).unwrap();
+    let done = stage.run(&["dev", &file, "--until-done", "--dir", &dir]);
+    done.says(1, &["the server cannot write down where it listens", "can't be told in a file", "see the logs in"]);
+}

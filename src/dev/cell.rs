@@ -128,9 +128,13 @@ impl<'dev> DevCell<'dev> {
                 self.folder.publish_address(&address)?;
                 return Ok(format!("http://{}", address.trim().trim_start_matches("http://")));
             }
+            let said = Folder::printed_since(&log, printed_from, LOG_SHOWN_BYTES);
+            // It serves, to nobody who looks for it there.
+            if said.contains(plenum_server::ADDRESS_NOT_TOLD) {
+                return Err(not_ready(self.folder, "the server cannot write down where it listens", &said));
+            }
             if Instant::now() > deadline {
                 let what = format!("the server cannot be reached after {} s", READY_TIMEOUT.as_secs());
-                let said = Folder::printed_since(&log, printed_from, LOG_SHOWN_BYTES);
                 return Err(not_ready(self.folder, &what, &said));
             }
             tokio::select! {

@@ -73,6 +73,12 @@ pub enum ServerError {
         /// The directory.
         path: PathBuf,
     },
+    /// A restore into the directory is at work.
+    #[error("a restore is being made in {}; wait for its end", path.display())]
+    BeingRestored {
+        /// The directory.
+        path: PathBuf,
+    },
     /// There is a history or a fallback without a log: the log is what a cell is, and a new one beside it would be another cell.
     #[error(
         "{} has a history or a fallback, and no log; put the folder `log` back, or restore a backup into another directory",
@@ -218,6 +224,7 @@ impl ServerError {
             | Self::OtherUser { .. }
             | Self::HalfRestored { .. }
             | Self::DirectoryGone { .. } => "BAD_DIRECTORY",
+            Self::BeingRestored { .. } => "DIRECTORY_LOCKED",
             Self::OpenJournal(open) => match open {
                 plenum_journal::OpenError::Locked(_) => "DIRECTORY_LOCKED",
                 plenum_journal::OpenError::OtherCell { .. } => "OTHER_CELL",
@@ -274,7 +281,7 @@ impl ServerError {
             Self::OpenHistory(error) => error.may_be_sound(),
             Self::ReadHistory(error) => error.may_be_sound(),
             Self::WriteHistory(error) => error.may_be_sound(),
-            Self::OpenJournal(OpenError::Locked(_)) | Self::ReadFallback(_) => true,
+            Self::BeingRestored { .. } | Self::OpenJournal(OpenError::Locked(_)) | Self::ReadFallback(_) => true,
             Self::OpenJournal(OpenError::Disk(failed)) => failed.may_be_sound(),
             Self::ReadJournal(plenum_journal::ReadError::Disk(failed)) => failed.may_be_sound(),
             _ => false,

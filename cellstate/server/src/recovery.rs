@@ -17,7 +17,7 @@ use plenum_journal::{CellId, Claimed, Identity, Journal, OpenError, RealDisk, Re
 use plenum_model::{Cell, CellIdentity, Revision};
 
 use crate::backup::fallback::{self, FALLBACK};
-use crate::backup::restore::DRAFT;
+use crate::backup::restore::{self, DRAFT};
 use crate::checkpoint;
 use crate::engine::step_back;
 use crate::error::{ServerError, told};
@@ -53,7 +53,9 @@ pub(crate) struct Opened {
 pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     let draft = options.dir.join(DRAFT);
     if draft.exists() && !options.dir.join(LOG).exists() {
-        return Err(ServerError::HalfRestored { path: options.dir.clone() });
+        let path = options.dir.clone();
+        let is_at_work = restore::is_at_work(&path);
+        return Err(if is_at_work { ServerError::BeingRestored { path } } else { ServerError::HalfRestored { path } });
     }
     let has_more = !is_absent(&options.dir.join(HISTORY)) || options.dir.join(FALLBACK).exists();
     let no_log = || ServerError::NoLog { path: options.dir.clone() };

@@ -25,6 +25,8 @@ const ENDING_PATIENCE: Duration = Duration::from_millis(500);
 const RELEASE_LOOKS_MAX: u32 = 2000;
 /// The file that holds the address.
 const ADDRESS: &str = "address";
+/// What a server logs, as an error, that serves at the port that it was given, and cannot write its address into its directory.
+pub const ADDRESS_NOT_TOLD: &str = "the address can't be told in a file";
 
 /// Threads that serve connections, at least and at most: one that is busy with a large answer must not stop all others, and the thread that
 /// decides can be kept busy by some few.
@@ -158,7 +160,7 @@ impl Handle {
             Err(error) if asked_for != 0 => {
                 // What is there is the address of a server before.
                 drop(std::fs::remove_file(dir.join(ADDRESS)));
-                tracing::error!(error = &error as &dyn std::error::Error, "the address can't be told in a file");
+                tracing::error!(error = &error as &dyn std::error::Error, "{ADDRESS_NOT_TOLD}");
             }
             Err(error) => return Err(error),
         }

@@ -123,6 +123,12 @@ fn is_half_restored(dir: &Path) -> bool {
     has_nothing_else && dir.join(DRAFT).exists() && is_free()
 }
 
+/// Whether somebody restores into a directory right now, as far as directories can be locked.
+pub(crate) fn is_at_work(dir: &Path) -> bool {
+    let locked = |folder: fs::File| matches!(folder.try_lock_shared(), Err(fs::TryLockError::WouldBlock));
+    fs::File::open(dir).is_ok_and(locked)
+}
+
 /// The folder to build in, which nobody else has: two restores into one directory would build in each other's, and the one that fails
 /// remove what the other made. It is there as soon as the directory is: a server that is started on an empty one makes a cell of its own.
 /// With it comes the lock of the directory, for as long as it is built in; where directories can't be locked it is not.
@@ -297,8 +303,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (draft, building) = begin_draft(dir.path()).unwrap();
         let refused = || refuse_unless_empty(dir.path()).unwrap_err();
+        let starts = || crate::recovery::open(&crate::ServerOptions::new(dir.path())).err();
         assert!(matches!(refused(), BackupError::Exists { path } if path == draft), "somebody is at it");
+        assert!(matches!(starts(), Some(ServerError::BeingRestored { path }) if path == dir.path()));
         drop(building);
+        assert!(matches!(starts(), Some(ServerError::HalfRestored { path }) if path == dir.path()));
         let told = refused();
         assert!(
             matches!(&told, BackupError::Server(ServerError::HalfRestored { path }) if path == dir.path()),
