@@ -238,8 +238,12 @@ pub struct SchedulerRuntime<S> {
     told_wake_micros: Option<i64>,
     /// When the scheduler asked to be called, also with nothing to place.
     again_micros: Option<i64>,
-    /// When it is to be called because it planned beyond the window: not while a job rests that was refused since.
+    /// When it is to be called because it planned beyond the window.
     dropped_micros: Option<i64>,
+    /// When no job rests any more that was refused after something was dropped: who leaves alone what rests plans its part only then.
+    rested_micros: Option<i64>,
+    /// Something was granted since the last decision: what was dropped may be, too.
+    progressed: bool,
     counters: Counters,
 }
 
@@ -283,6 +287,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             told_wake_micros: None,
             again_micros: None,
             dropped_micros: None,
+            rested_micros: None,
+            progressed: false,
             counters: Counters::default(),
         })
     }

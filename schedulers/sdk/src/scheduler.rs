@@ -83,7 +83,8 @@ pub struct Ended {
 pub struct Decision {
     /// One transaction each, in this order. Those beyond [`View::window`] are dropped, and [`Scheduler::decide`] is called again once there are
     /// answers: their tasks that wait are offered again, before all that is behind them, and what moves or stops what runs is to be planned anew. Where
-    /// nothing waits it is not called while a job rests that was refused since ([`View::rests`]). What costs much to plan is not planned beyond it.
+    /// nothing waits, and nothing was granted, it is not called while a job rests that was refused since ([`View::rests`]). What costs much to plan is not
+    /// planned beyond it.
     pub plans: Vec<Plan>,
     /// Why some work stays unplaced.
     pub passed_over: Vec<PassedOver>,

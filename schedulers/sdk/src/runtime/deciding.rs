@@ -186,7 +186,13 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 
     /// When the scheduler is to be called, also with nothing to place.
     pub(super) fn asked_micros(&self) -> Option<i64> {
-        self.again_micros.into_iter().chain(self.dropped_micros).min()
+        // Who is asked for what was dropped while all is refused plans the same again, and the cell hears of it as often as there are answers.
+        let dropped = if self.progressed {
+            self.dropped_micros.into_iter().chain(self.rested_micros).min()
+        } else {
+            self.dropped_micros.max(self.rested_micros)
+        };
+        self.again_micros.into_iter().chain(dropped).min()
     }
 
     fn not_before_micros(&self) -> i64 {
@@ -239,10 +245,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let least_micros = self.settings.pause_micros.saturating_add(deciding_micros);
         let after = |micros: i64| now_micros.saturating_add(micros.max(least_micros));
         self.again_micros = again_after_micros.map(after);
-        // What moves or stops what runs is of no work that would be offered again. A call for it that is still to come stays: who leaves alone what
-        // rests has not planned it now.
-        let to_come = self.dropped_micros.filter(|dropped| *dropped > now_micros);
-        self.dropped_micros = (!late.is_empty()).then(|| after(0)).max(to_come);
+        // What moves or stops what runs is of no work that would be offered again.
+        self.dropped_micros = (!late.is_empty()).then(|| after(0));
+        // A call that is still to come stays: who leaves alone what rests has not planned it now.
+        self.rested_micros = self.rested_micros.filter(|rested| *rested > now_micros);
+        self.progressed = false;
         self.asked_micros().into_iter().for_each(|asked| self.wake_by(asked));
         self.mirror.looked();
         let left = left_over(&gathered.work, &plans);

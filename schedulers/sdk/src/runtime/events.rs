@@ -143,6 +143,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.due |= !outcome.refusals.is_empty() || std::mem::take(&mut self.held_back);
         if outcome.outcome != TransactionOutcome::Refused {
             (self.fruitless, self.rests_until_micros) = (0, i64::MIN);
+            // What was dropped need not wait any longer for what was refused.
+            self.progressed = true;
+            self.due |= self.dropped_micros.is_some();
         } else if !self.can_leave_any(&sent.jobs) {
             self.rest(now_micros, 0);
         }
@@ -197,8 +200,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             let phase = self.settings.seed ^ self.session.0;
             standing.not_before_micros =
                 self.settings.retry.next_micros(now_micros, least_micros, standing.refused, seed, phase);
-            // Who is asked before that for what was dropped plans the same again, and the cell hears of it as often as there are answers.
-            self.dropped_micros = self.dropped_micros.map(|dropped| dropped.max(standing.not_before_micros));
+            if self.dropped_micros.or(self.rested_micros).is_some() {
+                self.rested_micros = self.rested_micros.max(Some(standing.not_before_micros));
+            }
         }
     }
 }

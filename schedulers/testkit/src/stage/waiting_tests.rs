@@ -151,6 +151,22 @@ fn a_move_beyond_the_window_is_not_lost_where_the_one_before_it_is_refused() {
     }
 }
 
+/// Each refusal of one that fits nowhere put off what was dropped until its next try: one move in two seconds, though all of them were granted.
+#[test]
+fn one_job_that_is_always_refused_does_not_hold_up_the_moves_of_others() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[]);
+    stage.seat_with(Moving { to: 1, then: 1 }, Settings { window: 2, ..Settings::default() });
+    let jobs: Vec<_> = (0..4).map(|number| stage.submit(&job(&format!("job{number}"), "blue", 1))).collect();
+    stage.advance(1_000_000);
+    stage.submit(&JobBuilder::new("big", "blue").group("main", 1, 5000));
+    stage.advance(20_000_000);
+    assert!(jobs.iter().all(|&job| stage.placed(job) == [(0, 0, 0)]));
+    stage.machine("m2", 4000, &[]);
+    stage.advance(2_500_000);
+    assert!(jobs.iter().all(|&job| stage.placed(job) == [(0, 0, 1)]), "{}", stage.transcript());
+}
+
 /// Claims the first machine for everything, and judges nothing.
 struct Boundless(&'static str);
 
