@@ -6,6 +6,7 @@ use std::{
     os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::{Arc, Mutex, PoisonError, mpsc},
 };
 
 use plenum_proto::v1::{BackupManifest, BackupRequest};
@@ -22,8 +23,9 @@ use crate::{
 
 /// Writes a backup of a running cell, or of the directory of a stopped one.
 pub(crate) fn backup(context: &Context, out: &Path, dir: Option<&Path>) -> Result<ExitCode, Failure> {
-    let mut draft = Draft::begin(out)?;
-    remove_when_asked_to_end(draft.path.clone(), context.format);
+    let stage = Arc::new(Mutex::new(Stage::Nothing));
+    end_when_asked(stage.clone(), context.format);
+    let mut draft = Draft::begin(out, &stage)?;
     match dir {
         Some(dir) => {
             let dir = super::server_folder(dir.to_owned());
@@ -32,7 +34,7 @@ pub(crate) fn backup(context: &Context, out: &Path, dir: Option<&Path>) -> Resul
         }
         None => cli::block_on(receive(context, &mut draft))??,
     }
-    let (path, manifest, bytes) = draft.finish(out)?;
+    let (path, manifest, bytes) = draft.finish(out, &stage)?;
     let mut value = manifest_json(&manifest);
     value["path"] = path.display().to_string().into();
     value["bytes"] = bytes.into();
@@ -45,23 +47,42 @@ pub(crate) fn backup(context: &Context, out: &Path, dir: Option<&Path>) -> Resul
     Ok(ExitCode::SUCCESS)
 }
 
+/// How far a backup is. Whoever moves it on has it locked meanwhile, so that one that is interrupted is there whole or not at all, and what is
+/// said of it is true.
+enum Stage {
+    Nothing,
+    Draft(PathBuf),
+    /// It has its name, and stays.
+    Named,
+}
+
 /// Removes a draft when this process is asked to end, and ends it: whatever it does then, such as to read back what was written, is of no use any more.
-/// On a thread of its own, as most of that is no matter of waiting.
-fn remove_when_asked_to_end(draft: PathBuf, format: Format) {
+/// One that has its name already is told of as ever. On a thread of its own, as most of that is no matter of waiting; listens when this returns.
+fn end_when_asked(stage: Arc<Mutex<Stage>>, format: Format) {
+    let (listens, listening) = mpsc::channel();
     std::thread::spawn(move || {
         let asked = cli::block_on(async {
-            Signals::listen()?.next().await;
+            let mut signals = Signals::listen()?;
+            drop(listens);
+            signals.next().await;
             Ok::<(), Failure>(())
         });
         // Without handlers the signals do what they always do.
         if asked.flatten().is_err() {
             return;
         }
-        // Nothing can be done about a failure, as in `Draft::drop`. What has its name by now stays.
-        let _ = fs::remove_file(draft);
+        let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*stage {
+            Stage::Named => return,
+            // Nothing can be done about a failure, as in `Draft::drop`.
+            Stage::Draft(path) => drop(fs::remove_file(path)),
+            Stage::Nothing => {}
+        }
         output::tell_failure(format, &Failure::new("CANCELLED", "the backup was interrupted"));
         std::process::exit(EXIT_FAILED.into());
     });
+    // Nothing is ever sent: it ends when its other end is let go of.
+    let _: Result<(), _> = listening.recv();
 }
 
 async fn receive(context: &Context, draft: &mut Draft) -> Result<(), Failure> {
@@ -115,7 +136,7 @@ struct Draft {
 }
 
 impl Draft {
-    fn begin(out: &Path) -> Result<Self, Failure> {
+    fn begin(out: &Path, stage: &Mutex<Stage>) -> Result<Self, Failure> {
         let folder = if out.is_dir() {
             out.to_owned()
         } else if out.exists() {
@@ -126,12 +147,16 @@ impl Draft {
         } else {
             out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned()
         };
+        let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
         let mut attempt = 0;
         loop {
             let path = folder.join(format!(".plenum-backup-{}-{attempt}.partial", std::process::id()));
             // Jobs' environments are in it, which others shall not read.
             match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-                Ok(file) => return Ok(Self { path, file, finished: false }),
+                Ok(file) => {
+                    *stage = Stage::Draft(path.clone());
+                    return Ok(Self { path, file, finished: false });
+                }
                 // What a killed process of the same number left, or one on another machine that shares the folder writes.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < ATTEMPTS_MAX => attempt += 1,
                 Err(error) => return Err(Failure::io(format!("{} can't be made", path.display()), &error)),
@@ -144,11 +169,12 @@ impl Draft {
     }
 
     /// Makes it durable, reads it back, and gives it its name: where it is, what it shows, and its size.
-    fn finish(mut self, out: &Path) -> Result<(PathBuf, BackupManifest, i64), Failure> {
+    fn finish(mut self, out: &Path, stage: &Mutex<Stage>) -> Result<(PathBuf, BackupManifest, i64), Failure> {
         self.file.sync_all().map_err(|error| self.failed(&error))?;
         let bytes = i64::try_from(self.file.metadata().map_err(|error| self.failed(&error))?.len()).unwrap_or(i64::MAX);
         let manifest = plenum_server::check_backup(&self.path).map_err(|error| failure(&error))?;
         let path = if out.is_dir() { out.join(name(&manifest)) } else { out.to_owned() };
+        let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
         // A second name, because renaming would overwrite what is there.
         match fs::hard_link(&self.path, &path) {
             Ok(()) => fs::remove_file(&self.path).map_err(|error| self.failed(&error))?,
@@ -157,6 +183,7 @@ impl Draft {
                 if out.is_dir()
                     && plenum_server::check_backup(&path).is_ok_and(|there| shows_the_same(&there, &manifest))
                 {
+                    *stage = Stage::Named;
                     return Ok((path, manifest, bytes));
                 }
                 return Err(failure(&BackupError::Exists { path }));
@@ -165,6 +192,7 @@ impl Draft {
             Err(_) => fs::rename(&self.path, &path).map_err(|error| self.failed(&error))?,
         }
         self.finished = true;
+        *stage = Stage::Named;
         let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| self.failed(&error))?;
         Ok((path, manifest, bytes))
@@ -292,17 +320,21 @@ mod tests {
 
     use super::*;
 
+    const fn nothing() -> Mutex<Stage> {
+        Mutex::new(Stage::Nothing)
+    }
+
     #[test]
     fn a_draft_that_is_not_finished_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let draft = Draft::begin(folder.path()).unwrap();
+        let draft = Draft::begin(folder.path(), &nothing()).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
         let mode = std::os::unix::fs::PermissionsExt::mode(&draft.file.metadata().unwrap().permissions());
         assert_eq!(mode & 0o077, 0, "nobody else reads it");
         drop(draft);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        let draft = Draft::begin(&folder.path().join("x")).unwrap();
-        let failure = draft.finish(&folder.path().join("x")).unwrap_err();
+        let draft = Draft::begin(&folder.path().join("x"), &nothing()).unwrap();
+        let failure = draft.finish(&folder.path().join("x"), &nothing()).unwrap_err();
         assert_eq!(failure.code, "DAMAGED_BACKUP", "{failure}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
@@ -311,8 +343,8 @@ mod tests {
     #[test]
     fn what_a_killed_backup_left_is_in_nobodys_way() {
         let folder = tempfile::tempdir().unwrap();
-        let left = Draft::begin(folder.path()).unwrap();
-        let next = Draft::begin(folder.path()).unwrap();
+        let left = Draft::begin(folder.path(), &nothing()).unwrap();
+        let next = Draft::begin(folder.path(), &nothing()).unwrap();
         assert_ne!(left.path, next.path);
         drop(next);
         assert!(left.path.exists(), "whether somebody still writes it is not known");
@@ -323,7 +355,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("there");
         fs::write(&path, "dear").unwrap();
-        let failure = Draft::begin(&path).err().unwrap();
+        let failure = Draft::begin(&path, &nothing()).err().unwrap();
         assert_eq!(failure.code, "ALREADY_THERE");
         assert_eq!(fs::read(&path).unwrap(), b"dear");
     }
@@ -332,7 +364,7 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_missed_before_anything_is_written() {
         let folder = tempfile::tempdir().unwrap();
-        let failure = Draft::begin(&folder.path().join("backups/")).err().unwrap();
+        let failure = Draft::begin(&folder.path().join("backups/"), &nothing()).err().unwrap();
         assert!(failure.message.contains("backups/") && failure.message.contains("no such folder"), "{failure}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
