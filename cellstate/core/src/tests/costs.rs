@@ -56,6 +56,13 @@ impl Large {
         MachineId::from_bits(id).expect("an id")
     }
 
+    /// Takes or renews a hold, as an operator.
+    pub(super) fn hold(&mut self, job: JobId, machines: &[u32], resources: Resources, deadline: LogTime) {
+        let (session, machines) = (SessionId::default(), machines.to_vec());
+        let answer = self.ask(Command::TakeHold { session, job, machines, resources, deadline });
+        assert!(matches!(answer, Decision::Accepted { .. }), "{answer:?}");
+    }
+
     pub(super) fn job(&mut self, group: GroupShape) -> JobId {
         self.job_at(0, GroupShape { resources: Resources::new(1, 1), ..group })
     }
@@ -695,15 +702,7 @@ fn what_a_job_is_constrained_by_is_judged_once_for_all_machines_alike() {
     let job = JobId::from_bits(id).expect("an id");
     for seconds in 1..9 {
         let deadline = large.now.plus_micros(seconds * 1_000_000);
-        let machines = machines.clone();
-        let answer = large.ask(Command::TakeHold {
-            session: SessionId::default(),
-            job,
-            machines,
-            resources: Resources::new(1, 1),
-            deadline,
-        });
-        assert!(matches!(answer, Decision::Accepted { .. }), "{answer:?}");
+        large.hold(job, &machines, Resources::new(1, 1), deadline);
     }
     assert_eq!(large.core.cell().hold(job).map(|hold| hold.machines.len()), Some(machines.len()));
 }

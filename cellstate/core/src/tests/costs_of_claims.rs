@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     ClaimExtra, Command, Constraint, Decision, Device, GroupShape, MachineId, Operator, Placement, Preemption,
-    RefusalReason, Resources, SessionId,
+    RefusalReason, Resources,
 };
 
 use super::costs::{Large, placement};
@@ -56,15 +56,7 @@ fn who_finds_room_beside_all_holds_is_not_ranked_among_them() {
     for _ in 0..HOLDERS {
         let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
         let snapshot = large.core.cell().clone();
-        let machines = machines.clone();
-        let answer = large.ask(Command::TakeHold {
-            session: SessionId::default(),
-            job,
-            machines,
-            resources: Resources::new(1, 1),
-            deadline,
-        });
-        assert!(matches!(answer, Decision::Accepted { .. }), "{answer:?}");
+        large.hold(job, &machines, Resources::new(1, 1), deadline);
         assert!(snapshot.hold(job).is_none());
     }
     assert!(machines.iter().all(|&machine| large.core.cell().held_by(machine).len() == HOLDERS));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Cell, Command, Delta, Grants, GroupShape, Hold, LogTime, Port, Quota, Resource, Resources, SessionId,
+    AllocationId, Cell, Command, Delta, Grants, GroupShape, Hold, LogTime, Port, Quota, Resource, Resources,
     TaskTraces, Transaction, UnknownId, UnknownTask,
 };
 
@@ -26,13 +26,7 @@ fn a_hold_that_is_renewed_with_more_than_its_quota_allows_is_found() {
     let machines = ["m1", "m2"].map(|name| large.machine(name.to_owned()).slot);
     let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
     let (resources, deadline) = (Resources::new(1000, 10), LogTime::from_micros(60_000_000));
-    large.ask(Command::TakeHold {
-        session: SessionId::default(),
-        job,
-        machines: machines.to_vec(),
-        resources,
-        deadline,
-    });
+    large.hold(job, &machines, resources, deadline);
     // Far below what is held already: that stays.
     let mut limits = Quota::default().limits;
     limits[Resource::CpuMillis.index()] = Some(500);

@@ -49,6 +49,15 @@ fn a_job_that_is_submitted_is_placed_at_once() {
     assert_eq!(stage.runtime(seat).counters().decisions, 1);
 }
 
+/// Claims the first machine for everything.
+pub(super) fn all_on_the_first(view: &View<'_>) -> Plan {
+    let mut plan = Plan::incremental();
+    for work in view.work() {
+        plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
+    }
+    plan
+}
+
 /// Looks every second, and stops what it finds running in the end.
 struct Watchful(std::rc::Rc<std::cell::RefCell<Vec<usize>>>);
 
@@ -62,10 +71,8 @@ impl Scheduler for Watchful {
     }
 
     fn decide(&mut self, view: &View<'_>) -> Decision {
-        let (mut decision, mut plan) = (Decision::default(), Plan::incremental());
-        for work in view.work() {
-            plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
-        }
+        let mut decision = Decision::default();
+        let mut plan = all_on_the_first(view);
         self.0.borrow_mut().push(view.work().len());
         let idle = self.0.borrow().iter().filter(|&&work| work == 0).count();
         if let (4, Some(running)) = (idle, view.cell().allocation_in(0)) {

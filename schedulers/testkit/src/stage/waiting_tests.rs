@@ -7,7 +7,7 @@ use plenum_model::{AllocationRef, Port};
 use plenum_sdk::{Decision, Plan, Scheduler, Settings, View, Work};
 
 use super::quota_tests::quota;
-use super::tests::{FirstFit, OneByOne, job};
+use super::tests::{FirstFit, OneByOne, all_on_the_first, job};
 use super::*;
 
 /// The second group of a job was never offered: the first, as large as a decision, fitted nowhere, and with it the whole job was
@@ -83,11 +83,8 @@ impl Scheduler for Moving {
     }
 
     fn decide(&mut self, view: &View<'_>) -> Decision {
-        let (mut decision, mut plan) = (Decision::default(), Plan::incremental());
-        for work in view.work() {
-            plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
-        }
-        decision.commit(plan);
+        let mut decision = Decision::default();
+        decision.commit(all_on_the_first(view));
         let moves = self.moves(view);
         if !moves.is_empty() {
             self.to = self.then;
@@ -176,11 +173,8 @@ impl Scheduler for Boundless {
     }
 
     fn decide(&mut self, view: &View<'_>) -> Decision {
-        let (mut decision, mut plan) = (Decision::default(), Plan::incremental());
-        for work in view.work() {
-            plan.claim(work, &work.tasks, &vec![0; work.tasks.len()]);
-        }
-        decision.commit(plan);
+        let mut decision = Decision::default();
+        decision.commit(all_on_the_first(view));
         decision
     }
 }
