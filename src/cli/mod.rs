@@ -263,12 +263,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Shim { arguments } => Ok(parts::shim(arguments.into_iter())),
         Command::Verify { dir } => parts::verify(context.format, dir.clone()).map_err(|why| unreadable(dir, why)),
         Command::Backup { out, dir } => parts::backup(&context, &out, dir.as_deref()),
-        Command::Restore(flags) => parts::restore(&context, &flags).map_err(|failure| match failure.code.as_str() {
-            "DIRECTORY_LOCKED" => {
-                failure.with_hint("its server runs: back that cell up with `plenum backup`, or stop it first")
-            }
-            _ => failure,
-        }),
+        Command::Restore(flags) => parts::restore(&context, &flags),
         Command::Explain { code } => explain::run(&context, code.as_deref()),
         Command::Completion { shell } => completion(shell),
         Command::Version => version(context.format),

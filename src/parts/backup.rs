@@ -10,7 +10,7 @@ use std::{
 };
 
 use plenum_proto::v1::{BackupManifest, BackupRequest};
-use plenum_server::{BackupError, Loss, RestoreOptions, Restored};
+use plenum_server::{BackupError, Loss, RestoreOptions, Restored, ServerError};
 use serde_json::{Value, json};
 
 use super::{causes, server};
@@ -97,7 +97,9 @@ async fn receive(context: &Context, draft: &mut Draft) -> Result<(), Failure> {
 pub(crate) fn restore(context: &Context, flags: &cli::Restore) -> Result<ExitCode, Failure> {
     let from = if flags.from.is_dir() { super::server_folder(flags.from.clone()) } else { flags.from.clone() };
     let options = RestoreOptions { accept_loss: flags.accept_loss, incarnation: flags.incarnation };
-    let restored = plenum_server::restore(&from, &flags.dir, &options).map_err(|error| failure(&error))?;
+    let where_locked = "its server runs: back that cell up with `plenum backup`, or stop it first";
+    let restored = plenum_server::restore(&from, &flags.dir, &options);
+    let restored = restored.map_err(|error| failure_of(&error, where_locked))?;
     let value = restored_json(&restored, &flags.dir);
     let name = flags.dir.display().to_string();
     output::print(&output::object(context.format, &value, &name, || restored_text(&restored, &flags.dir)))?;
@@ -105,11 +107,18 @@ pub(crate) fn restore(context: &Context, flags: &cli::Restore) -> Result<ExitCod
 }
 
 fn failure(error: &BackupError) -> Failure {
+    failure_of(error, "its server runs: leave out --dir to back it up while it does")
+}
+
+/// The same, with what to do where a server has the directory.
+fn failure_of(error: &BackupError, where_locked: &str) -> Failure {
     match error {
         BackupError::Server(error) => {
             let failure = server::failure(error);
-            match failure.code.as_str() {
-                "DIRECTORY_LOCKED" => failure.with_hint("its server runs: leave out --dir to back it up while it does"),
+            match (error, failure.code.as_str()) {
+                // No server has it.
+                (ServerError::BeingRestored { .. }, _) => failure,
+                (_, "DIRECTORY_LOCKED") => failure.with_hint(where_locked),
                 _ => failure,
             }
         }
@@ -348,6 +357,16 @@ mod tests {
         assert_ne!(left.path, next.path);
         drop(next);
         assert!(left.path.exists(), "whether somebody still writes it is not known");
+    }
+
+    // A server that does not run was to be stopped, or asked.
+    #[test]
+    fn a_restore_that_is_being_made_is_not_taken_for_a_server() {
+        let hint = |error: BackupError| failure_of(&error, "stop its server").hint.unwrap();
+        let being_restored = ServerError::BeingRestored { path: "/cell".into() };
+        assert_eq!(hint(being_restored.into()), "`plenum explain DIRECTORY_LOCKED` tells more");
+        let half_restored = ServerError::HalfRestored { path: "/cell".into() };
+        assert_eq!(hint(half_restored.into()), "`plenum explain BAD_DIRECTORY` tells more");
     }
 
     #[test]

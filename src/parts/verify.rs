@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use plenum_server::{VerifyReport, Violation};
+use plenum_server::{ServerError, VerifyReport, Violation};
 use serde_json::{Value, json};
 
 use super::{server::failure, state_folder};
@@ -19,8 +19,10 @@ pub(crate) fn verify(format: Format, dir: Option<PathBuf>) -> Result<ExitCode, F
     });
     let report = plenum_server::verify(&dir).map_err(|error| {
         let failure = failure(&error);
-        match failure.code.as_str() {
-            "DIRECTORY_LOCKED" => failure.with_hint("stop its server first: a log that grows cannot be checked"),
+        match (&error, failure.code.as_str()) {
+            // No server has it.
+            (ServerError::BeingRestored { .. }, _) => failure,
+            (_, "DIRECTORY_LOCKED") => failure.with_hint("stop its server first: a log that grows cannot be checked"),
             _ => failure,
         }
     })?;
@@ -137,6 +139,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let failure = verify(Format::Table, Some(folder.path().to_owned())).unwrap_err();
         assert_eq!((failure.code.as_str(), failure.exit), ("BAD_DIRECTORY", EXIT_FAILED));
+    }
+
+    // It said that there is no folder `log`, of a cell that had never been one.
+    #[test]
+    fn a_restore_that_came_to_no_end_is_told_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("restoring")).unwrap();
+        let failure = verify(Format::Table, Some(folder.path().to_owned())).unwrap_err();
+        assert_eq!((failure.code.as_str(), failure.exit), ("BAD_DIRECTORY", EXIT_FAILED));
+        let told = "did not come to its end; remove that directory, and restore again";
+        assert!(failure.message.contains(told), "{failure}");
     }
 
     // Of a log of which nothing was decided again it was said that the same commands give the same bytes.

@@ -51,12 +51,7 @@ pub(crate) struct Opened {
 
 /// Opens the directory, or makes it a cell, and folds what is in it.
 pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
-    let draft = options.dir.join(DRAFT);
-    if draft.exists() && !options.dir.join(LOG).exists() {
-        let path = options.dir.clone();
-        let is_at_work = restore::is_at_work(&path);
-        return Err(if is_at_work { ServerError::BeingRestored { path } } else { ServerError::HalfRestored { path } });
-    }
+    expect_restored(&options.dir)?;
     let has_more = !is_absent(&options.dir.join(HISTORY)) || options.dir.join(FALLBACK).exists();
     let no_log = || ServerError::NoLog { path: options.dir.clone() };
     if is_absent(&options.dir.join(LOG)) && has_more {
@@ -73,6 +68,15 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     tracing::info!(revision = %mirror.cell().revision(), term = identity.term, created = recovered.created, "recovered");
     let cut_bytes = recovered.cut.as_ref().map_or(0, |cut| cut.bytes);
     Ok(Opened { journal, history, mirror, identity, checkpoint, lag_bytes, cut_bytes })
+}
+
+/// Refuses a directory into which a restore is being made, or came to no end: what is there is no cell, and must not become an empty one.
+pub(crate) fn expect_restored(dir: &Path) -> Result<(), ServerError> {
+    if dir.join(LOG).exists() || !dir.join(DRAFT).exists() {
+        return Ok(());
+    }
+    let path = dir.to_owned();
+    Err(if restore::is_at_work(dir) { ServerError::BeingRestored { path } } else { ServerError::HalfRestored { path } })
 }
 
 /// Log and history. The log is not read yet, unless the history begins anew.

@@ -20,7 +20,9 @@ use crate::backup::fallback::{self, FALLBACK};
 use crate::checkpoint;
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
-use crate::recovery::{HISTORY, LOG, check_incarnation, expect_owner, has_anything, read_options, retained};
+use crate::recovery::{
+    HISTORY, LOG, check_incarnation, expect_owner, expect_restored, has_anything, read_options, retained,
+};
 pub use audit::Violation;
 use audit::{Audit, Origin};
 
@@ -75,9 +77,10 @@ impl VerifyReport {
 /// Checks the directory of a stopped cell. Takes its lock meanwhile.
 ///
 /// # Errors
-/// When there is nothing to check: no cell, another version's or another user's, a running server; and when something could not be looked at, as on a full
-/// disk or for want of open files: it may be sound. What is damaged is no error, but in the report.
+/// When there is nothing to check: no cell, one whose restore is not at its end, another version's or another user's, a running server; and when
+/// something could not be looked at, as on a full disk or for want of open files: it may be sound. What is damaged is no error, but in the report.
 pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
+    expect_restored(dir)?;
     let log = dir.join(LOG);
     if !log.is_dir() {
         let source = std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such folder");

@@ -84,6 +84,7 @@ struct Directory<'a> {
 
 /// Follows the directory of a stopped cell. A damaged one is refused unless the loss is accepted.
 pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupError> {
+    recovery::expect_restored(dir)?;
     let log = dir.join(LOG);
     let disk = RealDisk::existing(&log).map_err(|error| ServerError::OpenJournal(error.into()))?;
     // Whose it is, before its history is looked at; the lock is held while the log is walked.

@@ -304,10 +304,21 @@ mod tests {
         let (draft, building) = begin_draft(dir.path()).unwrap();
         let refused = || refuse_unless_empty(dir.path()).unwrap_err();
         let starts = || crate::recovery::open(&crate::ServerOptions::new(dir.path())).err();
+        let verified = || crate::verify(dir.path()).err();
+        let followed = || folder::follow(dir.path(), true).err();
         assert!(matches!(refused(), BackupError::Exists { path } if path == draft), "somebody is at it");
-        assert!(matches!(starts(), Some(ServerError::BeingRestored { path }) if path == dir.path()));
+        for error in [starts(), verified()] {
+            assert!(matches!(error, Some(ServerError::BeingRestored { path }) if path == dir.path()));
+        }
         drop(building);
-        assert!(matches!(starts(), Some(ServerError::HalfRestored { path }) if path == dir.path()));
+        // Who verified it, or restored from it, was told that there is no folder `log`.
+        for error in [starts(), verified()] {
+            assert!(matches!(error, Some(ServerError::HalfRestored { path }) if path == dir.path()));
+        }
+        assert!(matches!(
+            followed(),
+            Some(BackupError::Server(ServerError::HalfRestored { path })) if path == dir.path()
+        ));
         let told = refused();
         assert!(
             matches!(&told, BackupError::Server(ServerError::HalfRestored { path }) if path == dir.path()),
