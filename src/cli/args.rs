@@ -236,6 +236,16 @@ mod tests {
         }
     }
 
+    // Of a namespace's quota it was said that no machine can have so much.
+    #[test]
+    fn a_quota_that_is_too_large_is_told_how_large_it_may_be() {
+        for (flag, most) in [("--cpu=1000001", "1000000 cores"), ("--memory=1025TiB", "1024TiB")] {
+            let refused = Arguments::try_parse_from(["plenum", "quota", "set", "ml", flag]).unwrap_err().to_string();
+            assert!(refused.contains(&format!("is too much; expected at most {most}")), "{refused}");
+        }
+        assert!(Arguments::try_parse_from(["plenum", "quota", "set", "ml", "--cpu=1000000"]).is_ok());
+    }
+
     #[test]
     fn wrong_usage_is_refused() {
         for line in [

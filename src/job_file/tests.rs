@@ -211,12 +211,12 @@ fn impossible_amounts_are_refused_with_what_is_possible() {
     check_resources(&format!("{{ cpu = -1, {memory} }}"), &["no amount of CPU"]);
     check_resources(&format!("{{ cpu = \"0\", {memory} }}"), &["is nothing", "1m"]);
     check_resources(&format!("{{ cpu = \"0.0001\", {memory} }}"), &["no amount of CPU"]);
-    check_resources(&format!("{{ cpu = 99999999999, {memory} }}"), &["more than a machine can have"]);
-    check_resources(&format!("{{ cpu = \"99999999999999999999\", {memory} }}"), &["more than a machine can have"]);
+    check_resources(&format!("{{ cpu = 99999999999, {memory} }}"), &["expected at most 1000000 cores"]);
+    check_resources(&format!("{{ cpu = \"99999999999999999999\", {memory} }}"), &["expected at most 1000000 cores"]);
     check_resources("{ cpu = 1, memory = \"64\" }", &["64 bytes", "without a unit is bytes"]);
     check_resources("{ cpu = 1, memory = \"64 megs\" }", &["no amount of bytes", "MiB"]);
-    check_resources("{ cpu = 1, memory = \"9999999TiB\" }", &["more than a machine can have"]);
-    check_resources("{ cpu = 1, memory = \"99999999999999999999\" }", &["more than a machine can have"]);
+    check_resources("{ cpu = 1, memory = \"9999999TiB\" }", &["expected at most 1024TiB"]);
+    check_resources("{ cpu = 1, memory = \"99999999999999999999\" }", &["expected at most 1024TiB"]);
     check_resources("{ cpu = 1 }", &["`group.main.resources.memory` is missing"]);
     check_resources("{ cpu = true, memory = \"1GiB\" }", &["is a boolean"]);
     check_resources(&format!("{{ cpu = 1, {memory}, gpu = 1.5 }}"), &["whole GPUs"]);

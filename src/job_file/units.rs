@@ -24,7 +24,7 @@ pub(crate) fn cpu_millis(text: &str) -> Result<i64, String> {
     };
     match millis {
         Some(millis) if millis.unsigned_abs() <= CPU_MILLIS_MAX => Ok(millis),
-        Some(_) => Err(format!("`{text}` is more than a machine can have ({} cores)", CPU_MILLIS_MAX / 1000)),
+        Some(_) => Err(format!("`{text}` is too much; expected at most {} cores", CPU_MILLIS_MAX / 1000)),
         None => Err(format!("`{text}` is no amount of CPU; {CPU_EXPECTED}")),
     }
 }
@@ -37,7 +37,7 @@ pub(super) fn device_millis(text: &str) -> Result<i64, String> {
 /// Bytes. A bare number is taken as bytes.
 pub(crate) fn bytes(text: &str) -> Result<i64, String> {
     let fault = || format!("`{text}` is no amount of bytes; {BYTES_EXPECTED}");
-    let too_much = || format!("`{text}` is more than a machine can have ({} TiB)", AMOUNT_MAX >> 40);
+    let too_much = || format!("`{text}` is too much; expected at most {}TiB", AMOUNT_MAX >> 40);
     let split = text.find(|each: char| !each.is_ascii_digit()).unwrap_or(text.len());
     let amount: i64 = match text[..split].parse() {
         Ok(amount) => amount,
