@@ -26,18 +26,26 @@ pub(crate) fn parse_at(text: &str) -> Result<At, String> {
     time_micros.map(|time_micros| At { revision: 0, time_micros }).ok_or_else(|| expected().to_owned())
 }
 
-/// An instant, as microseconds since 1970: a time, or how long ago, in whole seconds: `2026-11-20T08:00:00Z`, `-10m`.
+/// An instant, as microseconds since 1970: a time, or how long ago or from now on, in whole seconds: `2026-11-20T08:00:00Z`, `-10m`, `+10m`.
 ///
 /// # Errors
 /// Says what was expected.
 pub(crate) fn parse_instant(text: &str) -> Result<i64, String> {
-    let expected = || "expected a time such as 2026-11-20T08:00:00Z, or -10m for ten minutes ago".to_owned();
-    let micros = time_micros(text).ok_or_else(expected)?;
+    if duration_micros(text).is_ok() {
+        return Err(format!("{text} may be ago or still to come: write -{text} or +{text}"));
+    }
+    let expected = || {
+        "expected a time such as 2026-11-20T08:00:00Z, -10m for ten minutes ago, or +10m for ten minutes from now"
+            .to_owned()
+    };
+    let ahead = text.strip_prefix('+').and_then(|ahead| duration_micros(ahead).ok());
+    let ahead = ahead.map(|ahead| jiff::Timestamp::now().as_microsecond().saturating_add(ahead));
+    let micros = ahead.or_else(|| time_micros(text)).ok_or_else(expected)?;
     if micros < 0 {
         return Err(format!("{text} is before 1970, where instants begin"));
     }
     // Asked for again within the second, it is the same instant.
-    Ok(if text.starts_with('-') { micros - micros % 1_000_000 } else { micros })
+    Ok(if ahead.is_some() || text.starts_with('-') { micros - micros % 1_000_000 } else { micros })
 }
 
 fn time_micros(text: &str) -> Option<i64> {
@@ -79,6 +87,18 @@ mod tests {
         assert!(parse_instant("1969-12-31T23:59:59Z").unwrap_err().contains("before 1970"));
         assert!(parse_instant("42").unwrap_err().starts_with("expected a time such as"));
         assert!(parse_instant("").is_err() && parse_instant("-").is_err());
+    }
+
+    // Of what is still to come it was said that no such time was expected, and nobody could say it but as a date.
+    #[test]
+    fn an_instant_may_be_told_by_how_soon_it_comes() {
+        let ahead = parse_instant("+10m").unwrap();
+        let from_now = ahead - jiff::Timestamp::now().as_microsecond();
+        // Down to a whole second, and now was a little earlier there than here.
+        assert!(ahead % 1_000_000 == 0 && (540_000_000..=600_000_000).contains(&from_now), "{from_now}");
+        assert!(parse_instant("10m").unwrap_err().ends_with("write -10m or +10m"));
+        assert!(parse_instant("+").is_err() && parse_instant("+42").is_err() && parse_instant("+-10m").is_err());
+        assert!(parse_at("+10m").is_err(), "nobody has seen that");
     }
 
     #[test]

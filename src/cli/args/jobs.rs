@@ -52,7 +52,7 @@ pub(crate) enum Job {
         /// The recurring job's name, or its file
         #[arg(value_name = "NAME|FILE")]
         job: String,
-        /// The instant that it is launched for, such as 2026-11-20T08:00:00Z or -10m [default: this second]; it starts at once, and none before it is launched any more
+        /// The instant that it is launched for, such as 2026-11-20T08:00:00Z, -10m or +10m, at most an hour ahead [default: this second]; it starts at once, and none before it is launched any more
         #[arg(long, value_name = "TIME", value_parser = parse_instant, allow_hyphen_values = true)]
         at: Option<i64>,
         /// Wait for the end of what is launched and exit with its result: 0 complete, 1 failed
