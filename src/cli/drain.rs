@@ -95,7 +95,7 @@ async fn until_empty(context: &Context, connection: &Connection, name: &str, sin
                     .with_hint(format!("see `plenum machine show {name}`")));
             }
             let standing = (view.allocations, view.unknown_tasks, view.state());
-            if (view.allocations, view.unknown_tasks) == (0, 0) {
+            if output::tasks_left(&view) == 0 {
                 return done(context, name, "drained", Some(answer.revision));
             }
             if told != Some(standing) {
@@ -110,7 +110,7 @@ async fn until_empty(context: &Context, connection: &Connection, name: &str, sin
 
 /// One line about what is left, and what becomes of it.
 fn progress(name: &str, view: &MachineView) -> String {
-    let count = view.allocations.saturating_add(view.unknown_tasks);
+    let count = output::tasks_left(view);
     let tasks = if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") };
     let rest = view.drain_deadline_micros.saturating_sub(now_micros());
     let when = if rest > 0 { format!("stopped in {}", span(rest)) } else { "being stopped".to_owned() };

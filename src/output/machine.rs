@@ -35,13 +35,22 @@ pub(crate) fn unfit(view: &MachineView) -> Option<(&'static str, &'static str)> 
     }
 }
 
-/// The state, and whether the agent has a part in it.
+/// How many tasks are on it: a drain is at its end once there are none.
+pub(crate) fn tasks_left(view: &MachineView) -> u32 {
+    view.allocations.saturating_add(view.unknown_tasks)
+}
+
+/// The state, and whether the agent has a part in it; of a machine that is drained also how far that is.
 fn state_words(view: &MachineView) -> String {
     let state = state_name(view.state());
     match unfit(view) {
         Some((reason, _)) if view.state() == MachineState::Cordoned => format!("{state} ({reason})"),
         // A server of before does not say it.
         _ if view.silent_since_micros > 0 => format!("{state} (silent for {})", ago(view.silent_since_micros)),
+        _ if view.state() == MachineState::Draining => match tasks_left(view) {
+            0 => format!("{state} (empty)"),
+            left => format!("{state} ({left} left)"),
+        },
         _ => state.to_owned(),
     }
 }
@@ -142,6 +151,22 @@ mod tests {
         assert_eq!(view.cells()[1], "unreachable (silent for 13s)");
         assert_eq!(view.to_json()["silent_since"], "1970-01-01T00:00:46.9Z");
         assert_eq!(view.to_json()["state"], "unreachable");
+    }
+
+    // One on which nothing was left was told as any other that is drained.
+    #[test]
+    fn a_machine_that_is_drained_says_how_far_that_is() {
+        let state = MachineState::Draining.into();
+        let drained =
+            |allocations, unknown_tasks| MachineView { state, allocations, unknown_tasks, ..Default::default() };
+        let words = |view: &MachineView| view.cells()[1].clone();
+        assert_eq!(
+            (words(&drained(2, 1)).as_str(), words(&drained(0, 0)).as_str()),
+            ("draining (3 left)", "draining (empty)")
+        );
+        assert_eq!(drained(0, 0).to_json()["state"], "draining", "programs know five states");
+        let away = MachineView { state: MachineState::Unreachable.into(), ..drained(1, 0) };
+        assert_eq!(words(&away), "unreachable");
     }
 
     // What is in use of GPUs was told nowhere, and people saw none at all.
