@@ -144,6 +144,7 @@ async fn show(context: &Context, id: &str, at: Option<At>, history: bool) -> Res
             "devices",
             "transaction",
             "revision",
+            "job version",
             "reason",
         ];
         let mut pairs: Vec<_> = titles.into_iter().zip(view.cells()).collect();

@@ -21,6 +21,7 @@ use super::{
     Context, alloc,
     args::{Job, Listing, Told},
     at::up_to,
+    ended::Shown,
     history,
     retired::get_job_to_its_end,
     target::{self, JobName},
@@ -318,6 +319,7 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
     if listed.truncated {
         object["truncated"] = json!(true);
     }
+    let shown = Shown::of(&view, &listed.allocations);
     let text = || {
         let shape = view.shape.clone().unwrap_or_default();
         let launched = launches(&view, &shape);
@@ -338,10 +340,16 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
         }
         pairs.extend(waits_to_start(&listed.allocations).map(|words| ("starts later", words)));
         let groups = output::listing(context.format, revision, &view.groups, false);
-        let allocations = output::listing(context.format, revision, &listed.allocations, false);
+        let allocations = output::listing(context.format, revision, &shown.rows, false);
         format!("{}\n{groups}\n{allocations}", output::fields(&pairs))
     };
     output::print(&output::object(context.format, &object, &job.called(), text))?;
+    let moment = at.map_or_else(String::new, |_| format!(" --at {revision}"));
+    let all = format!("plenum alloc list --job {}/{} --all{moment}", job.namespace, job.name);
+    // Programs have them all.
+    if let Some(hint) = shown.hint(&all).filter(|_| matches!(context.format, Format::Table | Format::Wide)) {
+        output::tell(&hint);
+    }
     alloc::tell_of_more(context, &listed);
     Ok(())
 }

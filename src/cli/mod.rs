@@ -5,6 +5,7 @@ mod args;
 mod at;
 mod conflicts;
 mod drain;
+mod ended;
 mod explain;
 mod gaps;
 mod govern;

@@ -68,7 +68,17 @@ impl Row for AllocationView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
         (
             &["ID", "JOB", "TASK", "MACHINE", "STATE", "ATTEMPT", "RESTARTS", "EXIT", "AGE"],
-            &["NAMESPACE", "SCHEDULER", "RESOURCES", "PORTS", "DEVICES", "TRANSACTION", "REVISION", "REASON"],
+            &[
+                "NAMESPACE",
+                "SCHEDULER",
+                "RESOURCES",
+                "PORTS",
+                "DEVICES",
+                "TRANSACTION",
+                "REVISION",
+                "VERSION",
+                "REASON",
+            ],
         )
     }
 
@@ -90,6 +100,7 @@ impl Row for AllocationView {
             device::names(&self.devices),
             transaction_id(self.session, self.number),
             self.created_revision.to_string(),
+            self.job_version.to_string(),
             or_dash(&self.reason),
         ]
     }

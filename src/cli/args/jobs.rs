@@ -24,7 +24,7 @@ pub(crate) enum Job {
     },
     /// Lists jobs
     List(Listing),
-    /// Shows a job, its groups and its allocations
+    /// Shows a job, its groups and its allocations: all that are live, and the newest that ended of its present version; with `-o json` all
     Show {
         /// The job's name, or its file
         #[arg(value_name = "NAME|FILE")]

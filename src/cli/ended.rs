@@ -1,0 +1,87 @@
+//! Which of a job's allocations people see beside it: a job that was submitted often, or fails again and again, has thousands that ended.
+
+use plenum_proto::v1::{AllocationView, JobView};
+
+/// Ended ones that are shown.
+const ENDED_SHOWN: usize = 10;
+
+/// What is shown of a job's allocations, and how many are not.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// All that are live and the newest that ended of the job's present version, as they were listed.
+    pub(super) rows: Vec<AllocationView>,
+    /// Ended ones of that version.
+    more: usize,
+    /// Those of earlier versions, or of an earlier job of the name.
+    earlier: usize,
+}
+
+impl Shown {
+    /// Of a list in which the last that ended come first.
+    pub(super) fn of(job: &JobView, listed: &[AllocationView]) -> Self {
+        let mut shown = Self::default();
+        let mut room = ENDED_SHOWN;
+        for allocation in listed {
+            if allocation.ended_revision == 0 {
+                shown.rows.push(allocation.clone());
+            } else if (allocation.job_id, allocation.job_version) != (job.id, job.version) {
+                shown.earlier += 1;
+            } else if room == 0 {
+                shown.more += 1;
+            } else {
+                room -= 1;
+                shown.rows.push(allocation.clone());
+            }
+        }
+        shown
+    }
+
+    /// How many more there are, and that `command` lists them; nothing where there are none.
+    pub(super) fn hint(&self, command: &str) -> Option<String> {
+        let all = self.more + self.earlier;
+        let what = match all {
+            0 => return None,
+            1 => "1 more ended allocation".to_owned(),
+            _ => format!("{all} more ended allocations"),
+        };
+        let of_earlier = match (self.more, self.earlier) {
+            (_, 0) => String::new(),
+            (0, _) => " of earlier versions".to_owned(),
+            (_, earlier) => format!(", {earlier} of earlier versions"),
+        };
+        Some(format!("there {} {what}{of_earlier}; see all with `{command}`", if all == 1 { "is" } else { "are" }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A job that had been submitted ten times was shown with all that ever ran of it.
+    #[test]
+    fn of_what_ended_the_newest_of_the_present_version_are_shown_and_the_others_counted() {
+        let job = JobView { id: 7, version: 2, ..JobView::default() };
+        let of = |job_id, job_version, ended_revision| AllocationView {
+            job_id,
+            job_version,
+            ended_revision,
+            ..AllocationView::default()
+        };
+        let shown = |listed: &[AllocationView]| {
+            let shown = Shown::of(&job, listed);
+            let revisions: Vec<u64> = shown.rows.iter().map(|row| row.ended_revision).collect();
+            (revisions, shown.hint("plenum alloc list").unwrap_or_default())
+        };
+        let leaving = of(7, 1, 0);
+        assert_eq!(shown(&[of(7, 2, 0), leaving.clone(), of(7, 2, 9)]), (vec![0, 0, 9], String::new()));
+
+        let ended = (0..12).map(|before| of(7, 2, 40 - before));
+        let earlier = [of(7, 1, 20), of(6, 2, 10)];
+        let (revisions, told) = shown(&[leaving].into_iter().chain(ended).chain(earlier.clone()).collect::<Vec<_>>());
+        assert_eq!(revisions, [0, 40, 39, 38, 37, 36, 35, 34, 33, 32, 31]);
+        assert_eq!(told, "there are 4 more ended allocations, 2 of earlier versions; see all with `plenum alloc list`");
+        let (revisions, told) = shown(&earlier[..1]);
+        assert!(revisions.is_empty(), "{revisions:?}");
+        assert_eq!(told, "there is 1 more ended allocation of earlier versions; see all with `plenum alloc list`");
+    }
+}
