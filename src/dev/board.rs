@@ -44,7 +44,9 @@ pub(super) fn under_way(job: &JobView) -> String {
         return job_state(job.state()).to_owned();
     }
     let groups = job.groups.iter().filter(|group| group.done < group.count);
-    let busy = groups.filter(|group| group.granted + group.starting + group.running > 0 || group.done > 0);
+    let is_busy =
+        |group: &&GroupView| group.granted + group.starting + group.running > 0 || group.done > 0 || group.failing > 0;
+    let busy = groups.filter(is_busy);
     let words: Vec<String> = busy.map(group_words).collect();
     match words.is_empty() {
         false => words.join("; "),
@@ -61,12 +63,15 @@ fn group_words(group: &GroupView) -> String {
             words.push(format!("{count} {name}"));
         }
     }
+    if group.failing > 0 {
+        words.push(format!("{} failing again and again", group.failing));
+    }
     format!("{} {}", group.name, words.join(", "))
 }
 
 impl Board {
     /// Lines about what has changed: groups that are done, tasks that failed, how many run, the job's end. Not each task,
-    /// of which there may be thousands. `now` is counted from any fixed moment.
+    /// of which there may be thousands, nor each start of those that fail again and again. `now` is counted from any fixed moment.
     pub(super) fn lines(&mut self, job: &JobView, now: Duration) -> Vec<String> {
         let name = job.name();
         let told = self.told.entry(name.clone()).or_default();
@@ -77,10 +82,13 @@ impl Board {
             let task = |count: u32| if count == 1 { "task" } else { "tasks" };
             if group.failed > was.failed {
                 lines.push(format!("{name}: {} {} of {} failed", group.failed, task(group.failed), group.name));
+            } else if group.failures > 0 && was.failures == 0 && !has_ended(job) {
+                lines.push(format!("{name}: a task of {} failed, and is tried again", group.name));
             }
             if group.count > 0 && group.done == group.count && was.done < group.count {
                 lines.push(format!("{name}: {} done ({} {})", group.name, group.count, task(group.count)));
             } else if group.running > 0
+                && group.failing == 0
                 && group.running != was.running
                 && (was.running == 0 || group.running == group.count)
             {
@@ -163,6 +171,27 @@ mod tests {
                 "words: complete",
             ]
         );
+    }
+
+    // A job in a loop of crashes was running, and running, and running.
+    #[test]
+    fn tasks_that_fail_again_and_again_are_not_told_to_run_each_time() {
+        let mut board = Board::default();
+        let mut told = Vec::new();
+        let tried = |running, failures: u32, failing| {
+            let mut view = job(JobState::JobRunning, &[(1, running, 0, 0)]);
+            view.groups[0] = GroupView { failures, failing, ..view.groups[0].clone() };
+            view
+        };
+        for failures in 0..4 {
+            let failing = u32::from(failures >= 2);
+            told.extend(board.lines(&tried(1, failures, failing), Duration::ZERO));
+            told.extend(board.lines(&tried(0, failures + 1, u32::from(failures >= 1)), Duration::ZERO));
+        }
+        let again = "words: split running (1 of 1)";
+        assert_eq!(told, [again, "words: a task of split failed, and is tried again", again]);
+        assert_eq!(under_way(&tried(1, 3, 1)), "split 0 of 1 done, 1 running, 1 failing again and again");
+        assert_eq!(under_way(&tried(0, 3, 1)), "split 0 of 1 done, 1 failing again and again");
     }
 
     #[test]

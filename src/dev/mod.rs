@@ -10,6 +10,7 @@ mod fit;
 mod folder;
 mod keeper;
 mod logs;
+mod loops;
 mod machines;
 mod plan;
 mod progress;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use plenum_proto::v1::{JobShape, JobView, MachineView, SubmitRequest};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{
     board::{has_ended, has_started},
@@ -11,6 +11,7 @@ use super::{
     changes::Changes,
     fit,
     folder::{Folder, LOG_SHOWN_BYTES, not_ready, written},
+    loops::Loops,
     machines::{self, Machines},
     plan::{Plan, shape},
     progress::Progress,
@@ -30,6 +31,9 @@ const MACHINES_TIMEOUT: Duration = Duration::from_secs(20);
 const MACHINES_PERIOD: Duration = Duration::from_millis(10);
 /// How long the server may be away (it is started again when it dies) before the run is given up.
 const AWAY_MAX: Duration = Duration::from_secs(60);
+
+/// How long it may take to find out how a task failed that fails again and again: how the jobs go is not told meanwhile.
+const FAILING_TOLD_MAX: Duration = Duration::from_secs(5);
 
 /// What is read of an agent's log once it has registered: it has said little by then.
 const AGENT_LOG_BYTES_MAX: u64 = 1 << 20;
@@ -184,6 +188,7 @@ impl Session<'_> {
         let address_file = parts::address_file(&self.folder.server());
         let begun = written(&address_file);
         let mut changes = Changes::new(connection.clone());
+        let mut loops = Loops::default();
         let mut first_start = None;
         let mut last_answer = Instant::now();
         loop {
@@ -206,6 +211,11 @@ impl Session<'_> {
                 first_start = Some(self.started.elapsed());
             }
             views.iter().for_each(|view| self.progress.show(view));
+            for view in &views {
+                if let Some(line) = loops.line(view, self.started.elapsed()) {
+                    self.tell_failing(connection, view, &line).await;
+                }
+            }
             if self.plan.until_done && !views.is_empty() && views.iter().all(has_ended) {
                 self.progress.finish();
                 let times = Times { first_start, whole: self.started.elapsed() };
@@ -215,6 +225,13 @@ impl Session<'_> {
             }
             changes.next().await;
         }
+    }
+
+    /// Tells that tasks of a job fail again and again, and how the last one did, as far as that is found out soon.
+    async fn tell_failing(&self, connection: &Connection, job: &JobView, line: &str) {
+        self.progress.say(line);
+        let summary = Summary { connection, progress: self.progress, until: Instant::now() };
+        let _ = timeout(FAILING_TOLD_MAX, summary.tell_failing(job)).await;
     }
 }
 

@@ -1,4 +1,4 @@
-//! What `plenum dev --until-done` says at the end.
+//! What `plenum dev --until-done` says at the end, and what is said of failed tasks before that.
 
 use std::time::{Duration, Instant};
 
@@ -99,6 +99,15 @@ impl Summary<'_> {
         Ok(())
     }
 
+    /// Tells how a task of a job that fails again and again failed last, or which one its agent restarts, with what it printed; nothing where that
+    /// can't be read.
+    pub(super) async fn tell_failing(&self, job: &JobView) {
+        let allocations = self.ask(async || logs::allocations(self.connection, job).await).await.unwrap_or_default();
+        if let Some(allocation) = failing(&allocations) {
+            self.tell_failed(job, allocation).await;
+        }
+    }
+
     async fn tell_failed(&self, job: &JobView, allocation: &AllocationView) {
         self.progress.say(&format!(
             "{}: task {}[{}], attempt {} on {}: {} ({})",
@@ -141,8 +150,17 @@ fn last_failed(allocations: &[AllocationView]) -> Vec<&AllocationView> {
     failed.split_off(failed.len().saturating_sub(FAILED_SHOWN))
 }
 
+/// The one that failed last; else, of those that are live, the one that its agent restarted most often.
+fn failing(allocations: &[AllocationView]) -> Option<&AllocationView> {
+    let restarted = allocations.iter().filter(|allocation| allocation.ended_revision == 0 && allocation.restarts > 0);
+    last_failed(allocations).pop().or_else(|| restarted.max_by_key(|allocation| allocation.restarts))
+}
+
 /// Why it failed, in the agent's words.
 fn failure_words(allocation: &AllocationView) -> String {
+    if allocation.state() != AllocationState::Failed {
+        return format!("restarted {}", counted(allocation.restarts.into(), "time"));
+    }
     let reason = match allocation.reason.as_str() {
         "" => format!("exit code {}", allocation.exit_code),
         reason => reason.to_owned(),
@@ -204,6 +222,25 @@ mod tests {
         assert_eq!(words[0], "b");
         assert!(words[1].ends_with("COMMAND_NOT_FOUND` tells more"));
         assert_eq!(words[2], "exit code 7");
+    }
+
+    // Who looked on read that it runs, again and again, and not what it ended with.
+    #[test]
+    fn of_a_loop_of_crashes_the_last_failure_is_told_or_else_how_often_it_was_restarted() {
+        let of = |state: AllocationState, restarts| AllocationView {
+            state: state.into(),
+            restarts,
+            exit_code: 1,
+            created_revision: 7,
+            ..AllocationView::default()
+        };
+        let told = |allocations: &[AllocationView]| failing(allocations).map(failure_words);
+        let (runs, restarted) = (of(AllocationState::Running, 0), of(AllocationState::Running, 3));
+        let once = of(AllocationState::Running, 1);
+        assert_eq!(told(std::slice::from_ref(&runs)), None);
+        assert_eq!(told(&[once.clone(), restarted.clone(), runs]).as_deref(), Some("restarted 3 times"));
+        assert_eq!(told(&[once]).as_deref(), Some("restarted 1 time"));
+        assert_eq!(told(&[of(AllocationState::Failed, 3), restarted]).as_deref(), Some("exit code 1"));
     }
 
     fn complete() -> JobView {

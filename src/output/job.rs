@@ -43,6 +43,12 @@ fn failing(job: &JobView) -> u64 {
 /// Which groups have tasks that fail again and again, and where to read more; nothing where none does.
 pub(crate) fn failing_words(job: &JobView) -> Option<String> {
     let name = job.name();
+    let groups = failing_groups(job)?;
+    Some(format!("{groups}; `plenum job history {name}` and `plenum alloc list --job {name} --all` tell how"))
+}
+
+/// The same, without where to read more.
+pub(crate) fn failing_groups(job: &JobView) -> Option<String> {
     let of_group = |group: &GroupView| {
         let tasks = format!("{}: {} of {}", group.name, group.failing, group.count);
         match group.failures {
@@ -52,8 +58,7 @@ pub(crate) fn failing_words(job: &JobView) -> Option<String> {
         }
     };
     let groups: Vec<String> = job.groups.iter().filter(|group| group.failing > 0).map(of_group).collect();
-    let more = || format!("`plenum job history {name}` and `plenum alloc list --job {name} --all` tell how");
-    (!groups.is_empty()).then(|| format!("{}; {}", groups.join("; "), more()))
+    (!groups.is_empty()).then(|| groups.join("; "))
 }
 
 fn sum(job: &JobView, count: impl Fn(&GroupView) -> u32) -> u64 {
