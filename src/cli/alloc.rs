@@ -1,8 +1,8 @@
 //! `plenum alloc`: list, show, read the logs of, and stop allocations.
 
 use plenum_proto::v1::{
-    AllocationHistoryRequest, At, GetAllocationRequest, ListAllocationsRequest, ListAllocationsResponse, ListRequest,
-    LogsRequest, StopAllocationRequest,
+    AllocationHistoryRequest, AllocationView, At, GetAllocationRequest, ListAllocationsRequest,
+    ListAllocationsResponse, ListRequest, LogsRequest, StopAllocationRequest,
 };
 
 use super::{
@@ -118,6 +118,8 @@ async fn show(context: &Context, id: &str, at: Option<At>, history: bool) -> Res
     let request = GetAllocationRequest { allocation, at };
     let view = connection.jobs().get_allocation(request).await?.into_inner();
     let mut object = view.to_json();
+    // Lists don't know it.
+    object["started_at"] = output::json_time(view.started_micros);
     let mut events = String::new();
     if history {
         let request = AllocationHistoryRequest { allocation, at, limit: 0 };
@@ -126,36 +128,43 @@ async fn show(context: &Context, id: &str, at: Option<At>, history: bool) -> Res
         events = format!("\n{}", output::listing(context.format, story.revision, &story.events, false));
         history::tell_what_is_missing(context, &story);
     }
-    let text = || {
-        let titles = [
-            "id",
-            "job",
-            "task",
-            "machine",
-            "state",
-            "attempt",
-            "restarts",
-            "exit code",
-            "age",
-            "namespace",
-            "scheduler",
-            "resources",
-            "ports",
-            "devices",
-            "transaction",
-            "revision",
-            "job version",
-            "reason",
-        ];
-        let mut pairs: Vec<_> = titles.into_iter().zip(view.cells()).collect();
-        // Only what was granted on room that others are leaving does.
-        let waits_for = output::waits_for(&view);
-        if !waits_for.is_empty() {
-            pairs.push(("waits for", format!("the end of {}", waits_for.join(", "))));
-        }
-        output::fields(&pairs) + &events
-    };
+    let text = || fields(&view) + &events;
     output::print(&output::object(context.format, &object, &view.name(), text))
+}
+
+/// What people read of an allocation.
+fn fields(view: &AllocationView) -> String {
+    let titles = [
+        "id",
+        "job",
+        "task",
+        "machine",
+        "state",
+        "attempt",
+        "restarts",
+        "exit code",
+        "age",
+        "namespace",
+        "scheduler",
+        "resources",
+        "ports",
+        "devices",
+        "transaction",
+        "revision",
+        "job version",
+        "reason",
+    ];
+    let mut pairs: Vec<_> = titles.into_iter().zip(view.cells()).collect();
+    // Only what was granted on room that others are leaving does.
+    let waits_for = output::waits_for(view);
+    if !waits_for.is_empty() {
+        pairs.push(("waits for", format!("the end of {}", waits_for.join(", "))));
+    }
+    let times = [("granted", view.created_micros), ("started", view.started_micros), ("ended", view.ended_micros)];
+    // What has not happened, or is not known, has none.
+    let known = |(title, micros)| Some((title, output::json_time(micros).as_str()?.to_owned()));
+    pairs.extend(times.into_iter().filter_map(known));
+    output::fields(&pairs)
 }
 
 #[cfg(test)]
@@ -195,6 +204,21 @@ mod tests {
         assert_eq!(told(5, Format::Table).hint.unwrap(), "nothing from before revision 5 is retained");
         let json = |oldest| serde_json::from_str::<serde_json::Value>(&told(oldest, Format::Json).text).unwrap();
         assert_eq!((json(5)["oldest_revision"].as_u64(), json(0).get("oldest_revision")), (Some(5), None));
+    }
+
+    // When it began to run and when it had ended stood in its story only.
+    #[test]
+    fn an_allocation_is_shown_with_the_times_that_are_known() {
+        let time = |view: &AllocationView, title: &str| {
+            let text = fields(view);
+            let line = text.lines().find_map(|line| line.strip_prefix(&format!("{title}:")).map(str::trim));
+            line.unwrap_or_default().to_owned()
+        };
+        let view = AllocationView { created_micros: 1_000_000, ended_micros: 3_000_000, ..AllocationView::default() };
+        assert_eq!((time(&view, "granted").as_str(), time(&view, "started").as_str()), ("1970-01-01T00:00:01Z", ""));
+        assert_eq!(time(&view, "ended"), "1970-01-01T00:00:03Z");
+        let ran = AllocationView { started_micros: 2_500_000, ..view };
+        assert_eq!(time(&ran, "started"), "1970-01-01T00:00:02.5Z");
     }
 
     // It ended with 1 and told of the missing cell, where a slip in the id is wrong usage whether or not there is one.

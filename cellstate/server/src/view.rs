@@ -45,6 +45,7 @@ pub(crate) fn allocation(cell: &Cell, allocation: &AllocationRef<'_>, created: O
         ports: extra.map(|extra| extra.ports.iter().map(Into::into).collect()).unwrap_or_default(),
         devices: extra.map(|extra| extra.devices.iter().map(Into::into).collect()).unwrap_or_default(),
         take_overs: extra.map(|extra| extra.takes_over.iter().map(Into::into).collect()).unwrap_or_default(),
+        started_micros: 0,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plenum_model::{AllocationId, Cell, Command, Decision, Job, JobId, RejectionCode, floor_of};
+use plenum_model::{AllocationId, Cell, Command, Decision, Job, JobId, RejectionCode, Revision, floor_of};
 use plenum_proto::v1;
 use prost::Message;
 use tokio_stream::Stream;
@@ -425,16 +425,19 @@ fn retired(id: AllocationId, oldest: u64) -> Failure {
     Failure::new(Code::NotFound, "ALLOCATION_RETIRED", message)
 }
 
-/// A live allocation's row, with the time of its grant where the picture or the history knows it, and with why its task was moved where the
-/// history does.
+/// A live allocation's row, with the time of its grant where the picture or the history knows it, and with when it first ran and why its task was
+/// moved where the history does.
 async fn live(shared: &Arc<Shared>, moment: Moment, id: AllocationId) -> Result<v1::AllocationView, Failure> {
     let allocation = moment.allocation(id).ok_or_else(|| never_was(id, &moment))?;
     let created = shared.picture.exactly_when(allocation.row.created);
     let about = created.or_else(|| shared.picture.about_when(allocation.row.created));
     let mut view = view::allocation(&moment, &allocation, about);
     // It may have a turn, and what follows waits for one.
-    let granted_at = allocation.row.created;
+    let (granted_at, shown_at) = (allocation.row.created, moment.revision());
     drop(moment);
+    if !matches!(view.state(), v1::AllocationState::Granted | v1::AllocationState::Starting) {
+        view.started_micros = started_micros(shared, id, granted_at, shown_at).await;
+    }
     // What was moved had another allocation before.
     let may_be_moved = view.attempt > 1 && view.reason.is_empty() && past::reach(shared, granted_at).await.is_ok();
     if created.is_none() || may_be_moved {
@@ -452,4 +455,15 @@ async fn live(shared: &Arc<Shared>, moment: Moment, id: AllocationId) -> Result<
         }
     }
     Ok(view)
+}
+
+/// When an allocation first ran that was live at a revision; 0 where the history does not tell.
+async fn started_micros(shared: &Arc<Shared>, id: AllocationId, granted: Revision, shown: Revision) -> i64 {
+    // One that takes nothing more tells what it has.
+    if shared.feed.stopped().is_none() {
+        let _ = past::reach(shared, shown).await;
+    }
+    let history = shared.feed.history().clone();
+    let read = past::patiently(&shared.reads, move || stay::first_ran(&history, id, granted, shown)).await;
+    read.ok().flatten().map_or(0, |time| time.micros)
 }

@@ -154,6 +154,8 @@ async fn restarts_that_came_with_the_end_are_shown_and_told_with_it() {
         assert_eq!(words(&story), words_of_it);
         let detail = &story.events[2].detail;
         assert!(detail.starts_with(&format!("exit code 3, restarts {restarts}")), "{detail}");
+        let ran = story.events.iter().find(|event| event.event == "running");
+        assert_eq!(row.started_micros, ran.map_or(0, |event| event.time_micros), "as its story tells");
     }
     let ask = v1::JobHistoryRequest { name: "flaky".into(), ..Default::default() };
     let story = jobs.job_history(ask).await.unwrap().into_inner();
@@ -187,6 +189,8 @@ async fn an_ended_allocation_is_shown_as_it_was_at_its_end() {
         let at = Some(v1::At { revision: row.ended_revision - 1, time_micros: 0 });
         let then = jobs.get_allocation(v1::GetAllocationRequest { allocation, at }).await.unwrap().into_inner();
         assert_eq!((then.state(), then.ended_revision), (v1::AllocationState::Running, 0));
+        assert!((row.created_micros..=row.ended_micros).contains(&row.started_micros), "{row:?}");
+        assert_eq!(then.started_micros, row.started_micros, "while it ran and once it had ended");
         // And before its grant it was not there.
         let at = Some(v1::At { revision: row.created_revision - 1, time_micros: 0 });
         let early = jobs.get_allocation(v1::GetAllocationRequest { allocation, at }).await.unwrap_err();

@@ -1,13 +1,13 @@
 //! What happened to an allocation, a task's stay in a slot. Deltas speak of slots there; whose a slot was is told by the grant before, or by
 //! the cell of then where the grant is older than the story.
 
-use plenum_history::{History, Logged};
-use plenum_model::{AllocationId, Cell, Delta, Revision, incarnation_of};
+use plenum_history::{History, Logged, Order, Subject};
+use plenum_model::{AllocationId, AllocationState, Cell, Delta, LogTime, Move, Revision, incarnation_of};
 use plenum_proto::v1;
 
 use super::super::failure::Failure;
 use super::super::{ended, listing, moved};
-use super::{Hero, Teller, ends, tell_until, why_it_moved};
+use super::{Hero, READ_BYTES_MAX, Teller, ends, tell_until, why_it_moved};
 
 /// What there is to say of an allocation.
 pub(in crate::api) enum Said {
@@ -48,6 +48,42 @@ fn say<'a>(teller: impl Fn() -> Teller<'a>, id: AllocationId, limit: usize) -> R
         return Ok(Said::Behind);
     }
     Ok(ended::is_retired(history, cell, id)?.map_or(Said::NeverWas, Said::Retired))
+}
+
+/// When an allocation first ran, of what happened from the revision of its grant to `last`, which is not above that of its end. `None`: it has not,
+/// or nobody knows, as its grant is not retained or more happened before its start than is read for a story. Reads forwards: few blocks lie
+/// between a grant and a start, and many may lie behind that.
+pub(in crate::api) fn first_ran(
+    history: &History,
+    id: AllocationId,
+    granted: Revision,
+    last: Revision,
+) -> Result<Option<LogTime>, Failure> {
+    let mut walk = history.walk(granted.0..=last.0, Order::OldestFirst);
+    let of_slot = Subject::AllocationSlot(id.slot);
+    let mut has_grant = false;
+    while walk.read_bytes() < READ_BYTES_MAX
+        && let Some(entries) =
+            walk.next(|block| block.may_tell_of(of_slot)).map_err(|error| Failure::history(&error))?
+    {
+        for logged in &entries {
+            if logged.entry.revision == granted.0 {
+                // Moves in it are of whoever had the slot before.
+                has_grant = true;
+                continue;
+            }
+            // What was granted before all that is retained may have run by then.
+            if !has_grant {
+                return Ok(None);
+            }
+            let delta = ended::delta_of(logged)?;
+            let runs = |moved: &Move| moved.slot == id.slot && moved.status.state == AllocationState::Running;
+            if delta.moves.iter().any(runs) {
+                return Ok(Some(delta.time));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// The generation before, of the tenant that a slot had before, if that is known: the first one of an incarnation follows whatever there was.
@@ -125,13 +161,11 @@ impl Teller<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::gone;
     use super::super::gone::tests::{append, at};
-    use super::super::{READ_BYTES_MAX, gone};
     use super::*;
-    use plenum_history::Order;
     use plenum_model::{
-        AllocationRow, AllocationState, AllocationStatus, CellIdentity, End, Grants, JobId, LogTime, Move, Restore,
-        RestoredAllocation,
+        AllocationRow, AllocationStatus, CellIdentity, End, Grants, JobId, Restore, RestoredAllocation,
     };
 
     /// A grant of the slot 0, the end of its tenant, and what he did meanwhile.
@@ -202,6 +236,31 @@ mod tests {
         let told = |generation| words(&history, &cell, generation, READ_BYTES_MAX);
         assert_eq!(told(1), ["granted", "running"]);
         assert_eq!([told(2), told(3), told(4)], [["BEHIND"], ["BEHIND"], ["NEVER"]]);
+    }
+
+    // That it ran was told with its story only, and when it was granted and had ended beside it.
+    #[test]
+    fn an_allocation_first_ran_when_its_grant_and_nothing_of_another_tenant_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let timed = |delta: Delta| Delta { time: LogTime::from_micros(100 * delta.revision.0.cast_signed()), ..delta };
+        // The one before ran once more, and ended, in the very delta that gave its slot away.
+        let handed_over = Delta { moves: runs(4).moves, ends: end(4).ends, ..grant(4, 2) };
+        let deltas = [grant(1, 1), runs(2), runs(3), handed_over, at(5), runs(6), end(7), grant(8, 3)].map(timed);
+        let history = gone::tests::history_of(dir.path(), &deltas);
+        let ran = |generation, granted, last| {
+            let id = AllocationId { slot: 0, generation };
+            first_ran(&history, id, Revision(granted), Revision(last)).unwrap().map(|time| time.micros)
+        };
+        assert_eq!((ran(1, 1, 4), ran(2, 4, 7)), (Some(200), Some(600)));
+        assert_eq!((ran(2, 4, 5), ran(3, 8, 8)), (None, None), "not yet");
+
+        // As in a restored cell, whose history does not have the grant.
+        let dir = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(dir.path(), plenum_history::Options::new(vec![1; 16])).unwrap();
+        crate::checkpoint::write(&history, &cell(10, 5, 3), None).unwrap();
+        append(&history, &[at(11), runs(12)]);
+        let id = AllocationId { slot: 0, generation: 5 };
+        assert_eq!(first_ran(&history, id, Revision(3), Revision(12)).unwrap(), None, "that may be another start");
     }
 
     // The first grant of another incarnation was taken to tell who was there before.
