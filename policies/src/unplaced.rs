@@ -1,12 +1,13 @@
 //! Why nothing fits: machines counted by what stands in the way, and the one that came nearest.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, Device, DeviceRoom, DeviceShortage, GroupShape, Machine, MachineState, Obstacle, Requirement, Resource, Room,
-    agreeing, device_shortage, shortages,
+    Cell, Constraint, Device, DeviceRoom, DeviceShortage, GroupShape, Machine, MachineState, Obstacle, Requirement,
+    Resource, Room, agreeing, device_shortage, shortages,
 };
 
 use crate::columns::Columns;
@@ -119,8 +120,10 @@ pub struct Unplaced {
     pub fitting: u32,
     /// Cordoned, draining or unreachable.
     pub not_ready: BTreeMap<MachineState, u32>,
-    /// Some declared constraint fails.
-    pub constraint: u32,
+    /// A declared constraint fails, by the first that does.
+    pub constraints: BTreeMap<Constraint, u32>,
+    /// No constraint fails, and a partition reserves the machine for other schedulers.
+    pub reserved: u32,
     /// The job's tasks share another machine.
     pub other_machine: u32,
     /// As many allocations as a machine can have.
@@ -155,14 +158,27 @@ impl Unplaced {
         match obstacle {
             Obstacle::NoSuchMachine => self.machines -= 1,
             Obstacle::NotReady(state) => *self.not_ready.entry(state).or_default() += 1,
-            Obstacle::Constraint => self.constraint += 1,
             Obstacle::OtherMachine => self.other_machine += 1,
             Obstacle::Full => self.full += 1,
-            Obstacle::NoRoom(_)
+            Obstacle::Constraint
+            | Obstacle::NoRoom(_)
             | Obstacle::PerMachine
             | Obstacle::Spread(_)
             | Obstacle::Device(_)
             | Obstacle::Port(_) => unreachable!("judged by others"),
+        }
+    }
+
+    /// The machine's class is none of those that the task may use. Those leave out what constraints rule out, and what partitions do.
+    fn count_ruled_out(&mut self, machine: &Machine, constraints: &[Constraint]) {
+        let Some(failing) = constraints.iter().find(|constraint| !constraint.holds(&machine.attributes)) else {
+            self.reserved += 1;
+            return;
+        };
+        if let Some(count) = self.constraints.get_mut(failing) {
+            *count += 1;
+        } else {
+            self.constraints.insert(failing.clone(), 1);
         }
     }
 
@@ -186,6 +202,28 @@ impl Unplaced {
         let lack = self.lacks.entry(missing.clone()).or_insert(none);
         lack.machines += 1;
         lack.short_by_least = lack.short_by_least.min(short_by);
+    }
+
+    /// The machines that constraints and partitions rule out: those constraints first that rule out most.
+    fn constraints_and_partitions(&self) -> Vec<String> {
+        let mut failing: Vec<(&Constraint, u32)> =
+            self.constraints.iter().map(|(constraint, &count)| (constraint, count)).collect();
+        failing.sort_by_key(|&(_, count)| Reverse(count));
+        let (named, others) = failing.split_at(failing.len().min(CONSTRAINTS_NAMED));
+        let mut parts = Vec::new();
+        for &(constraint, count) in named {
+            let fail = agreeing(count.into(), "fails", "fail");
+            parts.push(format!("{count} {fail} `{}`", in_short(constraint)));
+        }
+        let count: u32 = others.iter().map(|&(_, count)| count).sum();
+        if count > 0 {
+            let fail = agreeing(count.into(), "fails another constraint", "fail other constraints");
+            parts.push(format!("{count} {fail}"));
+        }
+        if self.reserved > 0 {
+            parts.push(format!("a partition reserves {} for others", self.reserved));
+        }
+        parts
     }
 
     /// The machines that limits and ports rule out.
@@ -225,13 +263,30 @@ impl Unplaced {
 /// Ports in use that are told one by one: the sentence has to stay short.
 const PORTS_NAMED: usize = 2;
 
-/// Judges every machine, with what the columns have promised. `devices` are those that each group asks for of one machine. `beyond` says what
+/// Constraints that are named, for the same reason.
+const CONSTRAINTS_NAMED: usize = 2;
+
+/// Bytes that are told of a constraint, which may list dozens of values.
+const CONSTRAINT_BYTES_MAX: usize = 48;
+
+fn in_short(constraint: &Constraint) -> String {
+    let mut text = constraint.to_string();
+    if text.len() > CONSTRAINT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(CONSTRAINT_BYTES_MAX));
+        text.push('…');
+    }
+    text
+}
+
+/// Judges every machine, with what the columns have promised. `constraints` are all that the groups declare: where none of them fails on a machine of a class
+/// that `requirement` leaves out, a partition reserves it for others. `devices` are those that each group asks for of one machine. `beyond` says what
 /// else stands in the way on a machine that has room, where groups declare more: devices, ports, limits, with what is spoken for of them.
 #[must_use]
 pub fn explain(
     columns: &Columns,
     cell: &Cell,
     requirement: &Requirement<'_>,
+    constraints: &[Constraint],
     devices: &[&[Device]],
     beyond: impl Fn(u32) -> Option<Beyond>,
 ) -> Unplaced {
@@ -248,6 +303,10 @@ pub fn explain(
             }),
             Some(Obstacle::NoRoom(short)) => {
                 Some((Missing::Room(short.resource), short.short_by, missing_parts(columns, cell, requirement, slot)))
+            }
+            Some(Obstacle::Constraint) => {
+                unplaced.count_ruled_out(machine, constraints);
+                None
             }
             Some(obstacle) => {
                 unplaced.count(obstacle);
@@ -322,8 +381,8 @@ impl fmt::Display for Unplaced {
             let (name, least) = (missing.name_in(&self.custom_resources), missing.amount(lack.short_by_least));
             parts.push(format!("{} {lacks} {name} by at least {least}", lack.machines));
         }
+        parts.extend(self.constraints_and_partitions());
         let told = [
-            (self.constraint, "fails a constraint", "fail a constraint"),
             (
                 self.other_machine,
                 "is not the one that the job's tasks share",

@@ -147,10 +147,11 @@ proptest! {
 
         let classes = eligible.as_ref().map(|eligible| eligible.classes());
         let requirement = Requirement { resources: &resources, classes, home, job: OWNER, special: None };
-        let why = explain(&columns, &cell, &requirement, &[], |_| None);
+        let why = explain(&columns, &cell, &requirement, &constraints, &[], |_| None);
         let lacking: u32 = why.lacks.values().map(|lack| lack.machines).sum();
-        let closed: u32 = why.not_ready.values().sum();
-        prop_assert_eq!(why.machines, why.fitting + lacking + closed + why.constraint + why.other_machine + why.full);
+        let closed: u32 = why.not_ready.values().chain(why.constraints.values()).sum();
+        prop_assert_eq!(why.machines, why.fitting + lacking + closed + why.other_machine + why.full);
+        prop_assert_eq!(why.reserved, 0, "there are no partitions");
         prop_assert_eq!(why.fitting == 0, choose(&columns, &request, policy, 1).is_empty());
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, Delta, DeviceShortage, Hold, JobId, LogTime, Machine, MachineId, MachineState, Requirement, Resources,
-    Revision,
+    Attributes, Cell, Constraint, Delta, DeviceShortage, Hold, JobId, LogTime, Machine, MachineId, MachineState,
+    Operator, Requirement, Resources, Revision,
 };
 
 use crate::{Beyond, Columns, explain};
@@ -49,7 +49,7 @@ fn check(machines: &[(u64, MachineState)], need_cpu_millis: u64, promised: &[(u3
         job: plenum_model::JobId::default(),
         special: None,
     };
-    assert_eq!(explain(&columns, &cell, &requirement, &[], |_| None).to_string(), expected);
+    assert_eq!(explain(&columns, &cell, &requirement, &[], &[], |_| None).to_string(), expected);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn a_machine_whose_room_another_job_holds_is_no_nearer_for_that() {
     columns.follow(&cell, None, &BTreeMap::from([(0, Resources::new(50, 0)), (1, Resources::new(100, 0))]));
     let nearest = |job: JobId| {
         let requirement = Requirement { resources: &resources, classes: None, home: None, job, special: None };
-        let nearest = explain(&columns, &cell, &requirement, &[], |_| None).nearest.unwrap();
+        let nearest = explain(&columns, &cell, &requirement, &[], &[], |_| None).nearest.unwrap();
         (nearest.machine.to_string(), nearest.short_by)
     };
     assert_eq!(nearest(JobId::default()), ("m1".into(), 100));
@@ -111,7 +111,7 @@ fn a_resource_that_the_cell_named_is_told_by_its_name() {
     let told = |cell: &Cell| {
         let mut columns = Columns::default();
         columns.follow(cell, None, &BTreeMap::new());
-        explain(&columns, cell, &requirement, &[], |_| None).to_string()
+        explain(&columns, cell, &requirement, &[], &[], |_| None).to_string()
     };
     assert!(told(&cell).contains("1 lacks custom_1 by at least 3"), "{}", told(&cell));
     let mut delta = Delta::new(Revision(2), LogTime::from_micros(2));
@@ -139,7 +139,7 @@ fn what_else_stands_in_the_way_is_told_apart_and_counted_as_such() {
         let (kind, model) = ("gpu".into(), "".into());
         Some(Beyond::Device(DeviceShortage { kind, model, short_by_millis, wanted_millis }))
     };
-    let why = explain(&columns, &cell, &requirement, &[], |slot| match slot {
+    let why = explain(&columns, &cell, &requirement, &[], &[], |slot| match slot {
         0 => None,
         1 | 2 => Some(Beyond::PerMachine(3)),
         3 => Some(Beyond::Spread { attribute: "rack".into(), at_most: 2 }),
@@ -156,5 +156,57 @@ fn what_else_stands_in_the_way_is_told_apart_and_counted_as_such() {
         "of 12 machines fits on 1, 3 lack gpu by at least 250m, 2 have as many tasks of the group as per_machine allows: 3, \
          1 has no attr.rack, over which the group is spread, 4 have port 8080 or 8081 or others in use, \
          1 has too few ports left to choose from; nearest is m9, short of gpu by 1"
+    );
+}
+
+// Of several constraints nobody was told which one left no machine.
+#[test]
+fn constraints_that_rule_out_most_machines_are_named_first_and_in_few_words() {
+    let made = [
+        ("hdd", Some("5.4"), "far"),
+        ("ssd", Some("5.4"), "far"),
+        ("ssd", Some("5.9"), "zone-0"),
+        ("ssd", None, "zone-0"),
+        ("ssd", Some("5.10"), "far"),
+        ("ssd", Some("6.1"), "near"),
+        ("ssd", Some("6.1"), "zone-3"),
+    ];
+    let mut cell = cell(&[(9000, MachineState::Ready); 7]);
+    let mut delta = Delta::new(Revision(2), LogTime::from_micros(2));
+    for (machine, (disk, kernel, zone)) in cell.machines().zip(made) {
+        let named = [("disk", Some(disk)), ("kernel", kernel), ("zone", Some(zone))];
+        let attributes: Attributes =
+            named.into_iter().filter_map(|(name, value)| Some((name.into(), value?.into()))).collect();
+        delta.machines.push(Arc::new(Machine { attributes: attributes.into(), ..(**machine).clone() }));
+    }
+    cell.apply(&delta).unwrap();
+    let rule = |attribute: &str, operator, values: &[&str]| Constraint {
+        attribute: attribute.into(),
+        operator,
+        values: values.iter().map(|&value| value.into()).collect(),
+    };
+    let constraints = [
+        rule("disk", Operator::Equal, &["ssd"]),
+        rule("kernel", Operator::GreaterOrEqual, &["5.10"]),
+        rule("zone", Operator::In, &["zone-0", "zone-1", "zone-2", "zone-3"]),
+    ];
+    let mut columns = Columns::default();
+    columns.follow(&cell, None, &BTreeMap::new());
+    let eligible = columns.eligible(&constraints, &[], &cell).unwrap();
+    let resources = Resources::new(10_000, 1);
+    let requirement = Requirement {
+        resources: &resources,
+        classes: Some(eligible.classes()),
+        home: None,
+        job: JobId::default(),
+        special: None,
+    };
+    let why = explain(&columns, &cell, &requirement, &constraints, &[], |_| None);
+    assert_eq!((why.constraints.values().sum::<u32>(), why.reserved), (6, 0), "each under the first that fails there");
+    assert_eq!(
+        why.to_string(),
+        "of 7 machines 1 lacks cpu by at least 1000m, 3 fail `attr.kernel >= \"5.10\"`, \
+         2 fail `attr.zone in [\"zone-0\", \"zone-1\", \"zone-2\", \"zon…`, 1 fails another constraint; \
+         nearest is m6, short of cpu by 1000m, and too small even when empty"
     );
 }

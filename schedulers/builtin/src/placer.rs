@@ -9,8 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationRef, Cell, Constraint, Device, GroupCounts, GroupShape, Job, JobId, Outcome, Requirement, Resources,
-    Special,
+    AllocationRef, Cell, Constraint, Device, GroupCounts, GroupShape, JobId, Outcome, Requirement, Resources, Special,
 };
 use plenum_policies::{Beyond, Columns, Eligible, Index, Policy, Request, Settings, Unplaced, explain};
 use plenum_sdk::{Decision, Plan, Quotas, Specials, View, Work};
@@ -60,11 +59,11 @@ struct Hopeless {
 }
 
 impl Hopeless {
-    fn of(view: &View<'_>, job: &Job, why: &Unplaced) -> Self {
+    fn of(why: &Unplaced) -> Self {
         let is_too_small = |nearest: &plenum_policies::Nearest| nearest.missing_when_empty.is_some();
         let others_have_it =
             !why.ports.is_empty() || why.nearest.as_ref().is_some_and(|nearest| !is_too_small(nearest));
-        Self { reason: told(view.cell(), job, why), others_have_it }
+        Self { reason: why.to_string(), others_have_it }
     }
 }
 
@@ -325,7 +324,7 @@ impl Placer {
         // How a group's tasks are spread is its own affair, and so is what it lacks beside what its job holds; all else stands in the way of whoever needs
         // the same.
         let is_limited = GroupCounts::are_needed_by(shape) && why.as_ref().is_none_or(|why| why.special() > 0);
-        let hopeless = why.map(|why| Hopeless::of(view, &first.job, &why));
+        let hopeless = why.map(|why| Hopeless::of(&why));
         if let Some(hopeless) = hopeless.as_ref().filter(|_| !is_limited && request.hold.is_none()) {
             self.hopeless.insert(need.clone(), hopeless.clone());
         }
@@ -435,8 +434,9 @@ impl Placer {
 
     /// Why no machine takes one more task of the group.
     fn why_no_more(&self, view: &View<'_>, work: &Work, request: &Request<'_>) -> Unplaced {
+        let shape = work.shape();
         let requirement = Requirement {
-            resources: &work.shape().resources,
+            resources: &shape.resources,
             classes: request.eligible.map(Eligible::classes),
             home: request.home,
             job: work.job.id,
@@ -444,7 +444,7 @@ impl Placer {
         };
         self.count_judged(|| view.cell().machines().count());
         let beyond = |slot: u32| beyond(self.specials.as_ref()?, view.cell(), work, slot);
-        explain(&self.columns, view.cell(), &requirement, &[&work.shape().devices], beyond)
+        explain(&self.columns, view.cell(), &requirement, &shape.constraints, &[&shape.devices], beyond)
     }
 
     #[cfg(test)]
@@ -483,7 +483,7 @@ impl Placer {
             }
             Err(why) => {
                 self.count_judged(|| view.cell().machines().count());
-                let hopeless = Hopeless::of(view, &work.job, &why);
+                let hopeless = Hopeless::of(&why);
                 if hold.is_none() {
                     self.homeless.insert(need.clone(), hopeless.clone());
                 }
@@ -525,14 +525,6 @@ impl Placer {
 pub(crate) fn beyond(specials: &Specials, cell: &Cell, work: &Work, slot: u32) -> Option<Beyond> {
     let obstacle = specials.obstacle(cell, work, slot)?;
     Beyond::of(obstacle, work.shape(), || specials.device_rooms(cell, slot))
-}
-
-/// What people are told of it.
-pub(crate) fn told(cell: &Cell, job: &Job, why: &Unplaced) -> String {
-    let reserved = cell.partitions().any(|(_, partition)| !partition.is_open_to(&job.shape.scheduler));
-    let apart =
-        if reserved { "; machines that a partition reserves for others count as failing a constraint" } else { "" };
-    format!("{why}{apart}")
 }
 
 /// Why nothing is placed of a gang of which only so many tasks wait.

@@ -109,7 +109,7 @@ pub(crate) fn choose_home(
     let requirement = Requirement { resources: largest, classes, home: None, job: job.id, special: None };
     let devices: Vec<&[Device]> = one_of_each.iter().map(|work| &work.shape().devices[..]).collect();
     let beyond = |slot: u32| one_of_each.iter().find_map(|work| beyond(specials?, cell, work, slot));
-    Err(Box::new(explain(columns, cell, &requirement, &devices, beyond)))
+    Err(Box::new(explain(columns, cell, &requirement, &need.constraints, &devices, beyond)))
 }
 
 /// Machines that satisfy the constraints of all groups of a job.

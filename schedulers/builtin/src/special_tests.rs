@@ -324,7 +324,34 @@ fn a_job_that_shares_a_machine_says_that_machines_are_reserved() {
     stage.seat(Batch::default());
     let job = stage.submit(&JobBuilder::new("words", "batch").same_machine().group("main", 2, 100));
     stage.advance(1_000_000);
-    assert!(stage.passed_over(job, 0).contains("reserves for others"), "{}", stage.passed_over(job, 0));
+    assert_eq!(stage.passed_over(job, 0), "its tasks share a machine: of 1 machine a partition reserves 1 for others");
+}
+
+/// Which constraint it was that most machines fail nobody said, and those that a partition reserves for others counted among them.
+#[test]
+fn why_a_task_waits_names_its_constraints_and_tells_reserved_and_cordoned_machines_apart() {
+    let mut stage = reserved_for_gangs();
+    stage.machine("m1", 8_000, &[("rack", "attic")]);
+    stage.machine("m2", 8_000, &[]);
+    stage.machine("m3", 8_000, &[("rack", "lab")]);
+    let machine = stage.cell().machine_named("m3").unwrap().id;
+    stage.ask("operator", Command::CordonMachine { machine, cordoned: true });
+    stage.seat(Batch::default());
+    let anywhere = stage.submit(&JobBuilder::new("anywhere", "batch").group("main", 1, 90_000));
+    let picky = stage.submit(&JobBuilder::new("picky", "batch").group("main", 1, 100).on("rack", "lab"));
+    stage.advance(1_000_000);
+    assert_eq!(
+        stage.passed_over(picky, 0),
+        "of 4 machines 2 fail `attr.rack == \"lab\"`, a partition reserves 1 for others, 1 is cordoned"
+    );
+    assert_eq!(
+        stage.passed_over(anywhere, 0),
+        "of 4 machines 2 lack cpu by at least 82000m, a partition reserves 1 for others, 1 is cordoned; \
+         nearest is m1, short of cpu by 82000m, and too small even when empty"
+    );
+    let told = stage.passed_over(picky, 0).to_owned();
+    stage.advance(60_000_000);
+    assert_eq!(stage.passed_over(picky, 0), told, "as long as nothing changes");
 }
 
 /// Nothing told the scheduler to look again, and the job waited for ever.
