@@ -60,9 +60,18 @@ pub(crate) enum Denied {
 }
 
 impl Denied {
-    /// What people are told of a task that waits for this `reason`.
-    pub(crate) fn told(self, scheduler: &str, reason: &str) -> String {
+    /// What people are told of tasks that wait for this `reason`, and of which so many are placed at once.
+    pub(crate) fn told(self, scheduler: &str, at_once: usize, reason: &str) -> String {
         match self {
+            // There may be enough for some of them.
+            Self::Enough | Self::Limits | Self::Usable if at_once > 1 => {
+                let machines = match self {
+                    Self::Limits => " on the machines that its limits allow",
+                    Self::Usable => " on the machines that it may use",
+                    _ => "",
+                };
+                format!("not enough of lower bands can be evicted for all {at_once}{machines}; {reason}")
+            }
             Self::Nobody => reason.to_owned(),
             Self::Right => {
                 format!("{scheduler} may evict nobody (`plenum scheduler set {scheduler} --evict yes`); {reason}")

@@ -56,6 +56,8 @@ struct Hopeless {
     reason: String,
     /// Others have what it lacks, and some machine is large enough.
     others_have_it: bool,
+    /// So many tasks do fit, of a gang that starts with more: their room was given back.
+    fit: usize,
 }
 
 impl Hopeless {
@@ -63,7 +65,7 @@ impl Hopeless {
         let is_too_small = |nearest: &plenum_policies::Nearest| nearest.missing_when_empty.is_some();
         let others_have_it =
             !why.ports.is_empty() || why.nearest.as_ref().is_some_and(|nearest| !is_too_small(nearest));
-        Self { reason: why.to_string(), others_have_it }
+        Self { reason: why.to_string(), others_have_it, fit: 0 }
     }
 }
 
@@ -262,6 +264,10 @@ impl Placer {
         let home = match self.home(view, first) {
             Ok(home) => home,
             Err(reason) => {
+                let reason = match first.least as usize {
+                    0 => reason,
+                    least => not_at_once(least, 0, &reason),
+                };
                 equals.iter().for_each(|work| decision.pass_over(work, work.tasks.len(), &reason));
                 return 0;
             }
@@ -347,14 +353,22 @@ impl Placer {
             Some(_) => self.evict(view, work, (request, need), (missing, &free.machines)),
             None => (Vec::new(), Denied::Nobody),
         };
-        let mut reason = hopeless.map(|hopeless| denied.told(&work.job.shape.scheduler, &hopeless.reason));
-        if free.machines.len() + seats.len() < least {
+        let is_part = free.machines.len() + seats.len() < least;
+        let at_once = if is_part { least } else { 1 };
+        let told = |hopeless: &Hopeless| denied.told(&work.job.shape.scheduler, at_once, &hopeless.reason);
+        let mut reason = hopeless.map(told);
+        if is_part {
+            // For an equal one, which does not look again, there is as much. Seats are not told of: whom to evict is not looked for each time.
+            let fit = hopeless.map_or(0, |known| known.fit).max(free.machines.len());
+            if let Some(known) = self.hopeless.get_mut(need).filter(|_| request.hold.is_none()) {
+                known.fit = fit;
+            }
             // A part of a gang would be refused as mates: its room is left to others, who are not waiting for the rest. Nobody goes for it.
             self.evictions.spare(work.shape(), &seats);
             free.machines.extend(std::mem::take(&mut seats).iter().map(|seat| seat.machine));
             self.give_back(view, work, std::mem::take(&mut free).machines);
             self.ruled_out.remove(need);
-            reason = Some(not_at_once(least, &reason.unwrap_or_default()));
+            reason = Some(not_at_once(least, fit, &reason.unwrap_or_default()));
         }
         free.machines.extend(seats.iter().map(|seat| seat.machine));
         let (placed, left) = work.tasks.split_at(free.machines.len());
@@ -511,10 +525,10 @@ impl Placer {
                 Err(why) => denied = why,
             }
         }
-        let reason = denied.told(&work.job.shape.scheduler, &hopeless.reason);
+        let reason = denied.told(&work.job.shape.scheduler, 1, &hopeless.reason);
         if matches!(denied, Denied::Enough | Denied::Usable) && view.cell().hold(work.job.id).is_none() {
             // Those behind it are of no higher band.
-            let known = Hopeless { reason: reason.clone(), others_have_it: false };
+            let known = Hopeless { reason: reason.clone(), others_have_it: false, fit: 0 };
             self.homeless.insert(need.clone(), known);
         }
         Err(format!("its tasks share a machine: {reason}"))
@@ -534,10 +548,12 @@ fn blocked(least: usize, waiting: usize) -> String {
     )
 }
 
-/// Why nothing of a group is placed that starts with so many tasks, or with none.
-fn not_at_once(least: usize, why: &str) -> String {
-    match least {
-        1 => format!("the one task that it still needs to start does not fit: {why}"),
-        _ => format!("the {least} tasks that it starts with do not fit at once: {why}"),
+/// Why nothing of a group is placed that starts with so many tasks, or with none, where fewer fit. What one more lacks would not do for the others.
+fn not_at_once(least: usize, fit: usize, why: &str) -> String {
+    match (least, fit) {
+        (1, _) => format!("the one task that it still needs to start does not fit: {why}"),
+        (_, 0) => format!("it starts with {least} at once, of which none fits: {why}"),
+        (_, 1) => format!("it starts with {least} at once, of which 1 fits, and not one more: {why}"),
+        _ => format!("it starts with {least} at once, of which {fit} fit, and not one more: {why}"),
     }
 }

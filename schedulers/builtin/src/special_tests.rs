@@ -83,7 +83,7 @@ fn a_gang_waits_until_its_minimum_fits_and_leaves_room_to_others() {
     stage.advance(1_000_000);
     assert_eq!((stage.placed(gang).len(), stage.placed(small).len()), (0, 1));
     assert!(
-        stage.passed_over(gang, 0).starts_with("the 3 tasks that it starts with"),
+        stage.passed_over(gang, 0).starts_with("it starts with 3 at once, of which "),
         "{}",
         stage.passed_over(gang, 0)
     );
@@ -91,6 +91,59 @@ fn a_gang_waits_until_its_minimum_fits_and_leaves_room_to_others() {
     stage.advance(1_000_000);
     assert_eq!(stage.placed(gang).len(), 3);
     assert_eq!(stage.runtime(seat).counters().claims_misfit, 0);
+}
+
+/// What the next one lacks read as if it were all that the gang lacks.
+#[test]
+fn a_gang_says_how_many_of_it_fit_and_what_one_more_lacks_and_so_does_an_equal_one_behind_it() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 2_500, &[]);
+    stage.machine("m1", 1_200, &[]);
+    let gang = |name: &str, cpu_millis| JobBuilder::new(name, "batch").group("main", 8, cpu_millis).min(6);
+    let gangs = ["one", "other"].map(|name| stage.submit(&gang(name, 1000)));
+    let wide = stage.submit(&gang("wide", 2000));
+    let never = stage.submit(&gang("never", 3000));
+    stage.seat(Batch::default());
+    stage.advance(1_000_000);
+    for gang in gangs {
+        assert_eq!(
+            stage.passed_over(gang, 0),
+            "it starts with 6 at once, of which 3 fit, and not one more: of 2 machines 2 lack cpu by at least 500m; \
+             nearest is m0, short of cpu by 500m"
+        );
+    }
+    assert_eq!(
+        stage.passed_over(wide, 0),
+        "it starts with 6 at once, of which 1 fits, and not one more: of 2 machines 2 lack cpu by at least 800m; \
+         nearest is m0, short of cpu by 1500m"
+    );
+    assert_eq!(
+        stage.passed_over(never, 0),
+        "it starts with 6 at once, of which none fits: of 2 machines 2 lack cpu by at least 500m; \
+         nearest is m0, short of cpu by 500m, and too small even when empty"
+    );
+}
+
+/// It was told that its machine is short of what one task asks for, as if it started with one.
+#[test]
+fn a_gang_that_shares_a_machine_says_that_one_task_is_not_all_that_has_to_fit() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 1_500, &[]);
+    stage.seat(Batch::default());
+    let gang =
+        |name: &str, cpu_millis| JobBuilder::new(name, "batch").same_machine().group("main", 4, cpu_millis).min(3);
+    let (some, none) = (stage.submit(&gang("some", 1000)), stage.submit(&gang("none", 2000)));
+    stage.advance(1_000_000);
+    assert_eq!(
+        stage.passed_over(some, 0),
+        "it starts with 3 at once, of which 1 fits, and not one more: of 1 machine 1 lacks cpu by at least 500m; \
+         nearest is m0, short of cpu by 500m"
+    );
+    assert_eq!(
+        stage.passed_over(none, 0),
+        "it starts with 3 at once, of which none fits: its tasks share a machine: of 1 machine 1 lacks cpu by at least \
+         500m; nearest is m0, short of cpu by 500m, and too small even when empty"
+    );
 }
 
 /// The policies alone, and how many machines the last decision judged one by one.

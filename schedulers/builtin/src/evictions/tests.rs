@@ -175,7 +175,9 @@ fn a_gang_evicts_as_a_whole_or_nobody() {
     let gang = submit(&mut stage, &job("gang", 3, 2000, 90).min(3));
     assert_eq!((stands(&stage, gang), stands(&stage, low)), ((0, 0), (2, 0)), "one of three would wait");
     let told = stage.passed_over(gang, 0);
-    assert!(told.starts_with("the 3 tasks that it starts with do not fit at once: no lower band has enough"), "{told}");
+    let not_for_all =
+        "it starts with 3 at once, of which none fits: not enough of lower bands can be evicted for all 3; of 2";
+    assert!(told.starts_with(not_for_all), "{told}");
     stage.machine("m2", 2000, &[]);
     stage.advance(1_000_000);
     assert_eq!((stands(&stage, gang), stands(&stage, low)), ((3, 0), (0, 2)), "one where it is free, two by eviction");
