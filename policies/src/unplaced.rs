@@ -385,8 +385,8 @@ impl fmt::Display for Unplaced {
         let told = [
             (
                 self.other_machine,
-                "is not the one that the job's tasks share",
-                "are not the one that the job's tasks share",
+                "is not the one that the job's tasks are to share",
+                "are not the one that the job's tasks are to share",
             ),
             (self.full, "has as many allocations as it can", "have as many allocations as they can"),
         ];

@@ -129,6 +129,7 @@ fn a_gang_says_how_many_of_it_fit_and_what_one_more_lacks_and_so_does_an_equal_o
 fn a_gang_that_shares_a_machine_says_that_one_task_is_not_all_that_has_to_fit() {
     let mut stage = Stage::new();
     stage.machine("m0", 1_500, &[]);
+    stage.machine("m1", 900, &[]);
     stage.seat(Batch::default());
     let gang =
         |name: &str, cpu_millis| JobBuilder::new(name, "batch").same_machine().group("main", 4, cpu_millis).min(3);
@@ -136,12 +137,12 @@ fn a_gang_that_shares_a_machine_says_that_one_task_is_not_all_that_has_to_fit() 
     stage.advance(1_000_000);
     assert_eq!(
         stage.passed_over(some, 0),
-        "it starts with 3 at once, of which 1 fits, and not one more: of 1 machine 1 lacks cpu by at least 500m; \
-         nearest is m0, short of cpu by 500m"
+        "it starts with 3 at once, of which 1 fits, and not one more: of 2 machines 1 lacks cpu by at least 500m, \
+         1 is not the one that the job's tasks are to share; nearest is m0, short of cpu by 500m"
     );
     assert_eq!(
         stage.passed_over(none, 0),
-        "it starts with 3 at once, of which none fits: its tasks share a machine: of 1 machine 1 lacks cpu by at least \
+        "it starts with 3 at once, of which none fits: its tasks share a machine: of 2 machines 2 lack cpu by at least \
          500m; nearest is m0, short of cpu by 500m, and too small even when empty"
     );
 }
