@@ -105,6 +105,7 @@ fn a_recurring_job_is_launched_once_for_each_instant_and_its_children_may_overla
     stage.submit(&server.address, "nightly.toml", NIGHTLY);
     let nightly = ask(&["job", "show", "nightly"]);
     assert_eq!((&nightly["runs"], &nightly["scheduler"]), (&json!("recurring"), &json!("cron")), "{nightly:#}");
+    assert!(nightly["waiting_reason"].as_str().unwrap().contains("waits for its first launch"), "{nightly:#}");
 
     let monday = ask(&["job", "launch", "nightly", "--at", "2026-11-16T03:00:00Z"]);
     assert_eq!((&monday["name"], &monday["parent"]), (&json!("nightly-1794798000"), &json!("nightly")));
@@ -126,6 +127,8 @@ fn a_recurring_job_is_launched_once_for_each_instant_and_its_children_may_overla
         (&tuesday["instant"], &json!(0)),
         "{nightly:#}"
     );
+    let next = "waits for its next launch, after the one for 2026-11-17T03:00:00Z";
+    assert!(nightly["waiting_reason"].as_str().unwrap().contains(next), "{nightly:#}");
     assert_eq!(ask(&["status"])["jobs"]["recurring"], 1);
     let schedulers = ask(&["scheduler", "list"]);
     let cron = schedulers["items"].as_array().unwrap().iter().find(|row| row["name"] == "cron").unwrap();
@@ -151,9 +154,8 @@ fn a_recurring_job_is_launched_once_for_each_instant_and_its_children_may_overla
     assert_eq!(stopped.code(), Some(1), "{stopped}");
     stage.file("nightly-1794884400", "");
     stands("nightly-1794884400", ("complete", 0));
-    let names: Vec<_> =
-        ask(&["job", "list"])["items"].as_array().unwrap().iter().map(|job| job["name"].clone()).collect();
-    assert_eq!(names.len(), 3, "{names:?}");
+    let listed = ask(&["job", "list"]);
+    assert_eq!(listed["items"].as_array().map(Vec::len), Some(3), "{listed:#}");
 }
 
 #[test]

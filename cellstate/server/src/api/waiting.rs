@@ -44,10 +44,7 @@ impl<'a> Reasons<'a> {
             return String::new();
         }
         if job.shape.kind == JobKind::Recurring {
-            let name = named(job);
-            return format!(
-                "nothing of a recurring job itself is placed; `plenum job launch {name}` launches one from it"
-            );
+            return self.next_launch(job);
         }
         let now = self.now();
         let mut reasons = Vec::new();
@@ -87,6 +84,21 @@ impl<'a> Reasons<'a> {
             return format!("none of its groups has a task; `plenum job scale {} COUNT` asks for some", named(job));
         }
         reasons.join("; ")
+    }
+
+    /// What a recurring job waits for, of which nothing is placed itself.
+    fn next_launch(&self, job: &Job) -> String {
+        let name = named(job);
+        if self.asks_for_nothing(job) {
+            return format!(
+                "it is recurring, and launched once a group of it has a task; `plenum job scale {name} COUNT` asks for some"
+            );
+        }
+        let launch = match job.last_instant_micros {
+            None => "first launch".to_owned(),
+            Some(last) => format!("next launch, after the one for {}", LogTime::from_micros(last)),
+        };
+        format!("it is recurring, and waits for its {launch}; `plenum job launch {name}` launches it by hand")
     }
 
     /// How often the task of a group failed that failed most often: whoever looks between two starts sees a job that runs.

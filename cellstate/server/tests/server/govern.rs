@@ -358,6 +358,37 @@ async fn holds_are_taken_by_their_jobs_own_scheduler_and_recurring_jobs_are_laun
     server.shutdown().await.unwrap();
 }
 
+// It said that nothing of it is placed, as if something were wrong.
+#[tokio::test]
+async fn a_recurring_job_says_that_it_waits_for_its_next_launch() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut nightly = job("nightly", 1);
+    nightly.shape.as_mut().unwrap().kind = v1::JobKind::Recurring.into();
+    submit(&channel, nightly).await;
+    let mut jobs = JobsClient::new(channel.clone());
+    let (namespace, name) = ("default".to_owned(), "nightly".to_owned());
+    let waits = async || {
+        let get = v1::GetJobRequest { namespace: namespace.clone(), name: name.clone(), at: None };
+        let view = JobsClient::new(channel.clone()).get(get).await.unwrap().into_inner().job.unwrap();
+        assert_eq!((view.state(), view.groups[0].waiting), (v1::JobState::JobWaiting, 0));
+        view.waiting_reason
+    };
+    let by_hand = "`plenum job launch nightly` launches it by hand";
+    assert_eq!(waits().await, format!("it is recurring, and waits for its first launch; {by_hand}"));
+    let instant_micros = Some(1_000_000_005_000_000);
+    jobs.launch(v1::LaunchRequest { namespace: namespace.clone(), name: name.clone(), instant_micros }).await.unwrap();
+    let next = "it is recurring, and waits for its next launch, after the one for 2001-09-09T01:46:45Z";
+    assert_eq!(waits().await, format!("{next}; {by_hand}"));
+    let group = "work".to_owned();
+    jobs.scale(v1::ScaleRequest { namespace: namespace.clone(), name: name.clone(), group, count: 0 }).await.unwrap();
+    let empty =
+        "it is recurring, and launched once a group of it has a task; `plenum job scale nightly COUNT` asks for some";
+    assert_eq!(waits().await, empty);
+    server.shutdown().await.unwrap();
+}
+
 // An instant in nanoseconds was taken for one in fifty thousand years, and no later one ever came; nor did one for a year after a wrong year. One in
 // seconds was of 1970, and what it launched had the name that belongs to that second of today.
 #[tokio::test]
