@@ -57,12 +57,11 @@ impl Mirror {
         &self.quota_use
     }
 
-    /// Forgets everything.
+    /// Forgets everything but what time it is: [`Mirror::estimate_anew`] does that.
     pub(crate) fn forget(&mut self) {
         self.cell = None;
         self.quota_use = QuotaUse::default();
         self.changed = Changed::All;
-        self.clock = Clock::default();
         self.oldest_readable = None;
     }
 
@@ -107,7 +106,8 @@ impl Mirror {
         Ok(self.heard(delta.time, now_micros))
     }
 
-    /// A connection begins, maybe to a server that was started with another clock: the time of the last delta is all that is sure.
+    /// A connection begins, to a server that was started since, with another clock maybe: the time of the last delta is all that is sure. With the
+    /// same server as before it is better known than that: in a quiet cell the last delta may be an hour old, and heartbeats tell its time, too.
     pub(crate) fn estimate_anew(&mut self, now_micros: i64) {
         let log_micros = self.cell.as_ref().map_or(0, |cell| cell.time().micros);
         self.clock = Clock { log_micros, local_micros: now_micros };
@@ -117,7 +117,8 @@ impl Mirror {
     /// heard again: what was reckoned by the time before is to be reckoned anew.
     pub(crate) fn heard(&mut self, time: LogTime, now_micros: i64) -> bool {
         let thought_micros = self.log_time(now_micros).micros;
-        if time.micros >= thought_micros {
+        // Told once more it is no later: a heartbeat tells the time of the last delta, too.
+        if time.micros > thought_micros {
             self.clock = Clock { log_micros: time.micros, local_micros: now_micros };
         }
         time.micros.saturating_sub(thought_micros) > LEAP_MICROS
@@ -207,6 +208,18 @@ mod tests {
         assert_eq!(mirror.log_time(later).micros, 1_500);
         mirror.estimate_anew(later);
         assert_eq!(mirror.log_time(later + LAG_MICROS + 100).micros, 1_100);
+    }
+
+    /// Whoever heard the same time again within the lag began to count anew each time.
+    #[test]
+    fn a_time_that_is_told_again_holds_nothing_up() {
+        let mut mirror = Mirror::default();
+        mirror.replace(Cell::default(), 0);
+        mirror.fold(&Delta::new(Revision(1), LogTime::from_micros(1_000)), 0).unwrap();
+        for now_micros in 0..LAG_MICROS + 500 {
+            mirror.heard(LogTime::from_micros(1_000), now_micros);
+        }
+        assert_eq!(mirror.log_time(LAG_MICROS + 500).micros, 1_500);
     }
 
     #[test]

@@ -178,6 +178,8 @@ enum Link {
 struct Seen {
     cell_id: Vec<u8>,
     incarnation: u64,
+    /// Of the server that was heard last: each start of one has its own.
+    term: u64,
     revision: u64,
 }
 

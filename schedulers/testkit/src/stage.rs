@@ -368,7 +368,8 @@ impl Stage {
     }
 
     fn beat(&mut self, seat: Seat) {
-        let (revision, time_micros) = (self.cell().revision().0, self.log_time().micros);
+        // As a server does: of the last batch, however long ago that was.
+        let (revision, time_micros) = (self.cell().revision().0, self.cell().time().micros);
         if let Some(link) = &mut self.seats[seat.0].link
             && link.session.is_some()
         {

@@ -164,8 +164,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     }
 
     fn welcome(&mut self, now_micros: i64, welcome: &v1::Welcome, outputs: &mut Vec<Output>) {
-        let offered =
-            Seen { cell_id: welcome.cell_id.to_vec(), incarnation: welcome.incarnation, revision: welcome.revision };
+        let v1::Welcome { incarnation, term, revision, .. } = *welcome;
+        let offered = Seen { cell_id: welcome.cell_id.to_vec(), incarnation, term, revision };
         let same_cell = self.seen.cell_id == offered.cell_id;
         if same_cell && offered.standing() < self.seen.standing() && self.offers_less(welcome) {
             let (seen, offered) = (self.seen.standing(), Some(offered.standing()));
@@ -173,6 +173,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             let wait = self.settings.reconnect.most_micros;
             return self.leave("the server is behind".into(), wait, outputs);
         }
+        let same_server = same_cell && term == self.seen.term;
+        self.seen.term = term;
         if !same_cell || offered.incarnation != self.seen.incarnation {
             let resumes = self.session.0 != 0;
             self.end_session();
@@ -190,7 +192,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         // A server also welcomes anew, in the middle of a stream, whoever fell behind its memory: then nothing was lost.
         let begins = matches!(self.link, Link::Greeting);
         if begins {
-            self.mirror.estimate_anew(now_micros);
+            if !same_server {
+                self.mirror.estimate_anew(now_micros);
+            }
             self.pulses.begin(welcome.pulse_micros, now_micros);
         }
         let resumed = self.session.0 == welcome.session;
