@@ -43,9 +43,15 @@ use journal::Writer;
 use resolver::Resolver;
 use rest::Rest;
 
-/// The running threads, in the order in which they end.
+/// The running threads. Dropped without [`Threads::stop`], they end as if killed, and are waited for: nobody else knows of them, and they hold
+/// the directory.
 pub(crate) struct Threads {
     shared: Arc<Shared>,
+    running: Option<Running>,
+}
+
+/// In the order in which they end.
+struct Running {
     resolver: JoinHandle<()>,
     rest: Vec<JoinHandle<()>>,
     keeping: [JoinHandle<()>; 2],
@@ -55,12 +61,28 @@ pub(crate) struct Threads {
 const SPENT_MAX: usize = 4;
 
 /// Starts all threads. `checkpoint` is the cell of the newest checkpoint.
+///
+/// # Errors
+/// When one can't be started. Those that were have nothing to wait for then, and end.
 pub(crate) fn start(
     shared: &Arc<Shared>,
     committer: Committer<crate::ingress::Ticket>,
     journal: Journal,
     checkpoint: Option<Cell>,
 ) -> Result<Threads, ServerError> {
+    let running = start_each(shared, committer, journal, checkpoint).inspect_err(|_| {
+        shared.abandon();
+        shared.keeping.stop();
+    })?;
+    Ok(Threads { shared: shared.clone(), running: Some(running) })
+}
+
+fn start_each(
+    shared: &Arc<Shared>,
+    committer: Committer<crate::ingress::Ticket>,
+    journal: Journal,
+    checkpoint: Option<Cell>,
+) -> Result<Running, ServerError> {
     let writer = Writer::new(journal, shared.clone());
     let (batches, to_write) = crossbeam_channel::bounded(1);
     let (shared_too, writer_too) = (shared.clone(), writer.clone());
@@ -98,24 +120,33 @@ pub(crate) fn start(
         move || keeping::mark(&shared)
     })?;
     let resolver = spawn("resolver", shared, move || resolver.run())?;
-    Ok(Threads {
-        shared: shared.clone(),
-        resolver,
-        rest: vec![journal, publisher, feeder],
-        keeping: [keeping, marking],
-    })
+    Ok(Running { resolver, rest: vec![journal, publisher, feeder], keeping: [keeping, marking] })
 }
 
 impl Threads {
     /// Lets nobody in any more, and waits until everything that was decided is durable, published and in the history.
-    pub(crate) fn stop(self) {
+    pub(crate) fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let Some(Running { resolver, rest, keeping }) = self.running.take() else { return };
         self.shared.ingress.stop();
         let ended = |thread: JoinHandle<()>| drop(thread.join());
-        ended(self.resolver);
+        ended(resolver);
         self.shared.published.close();
-        self.rest.into_iter().for_each(ended);
+        rest.into_iter().for_each(ended);
         self.shared.keeping.stop();
-        self.keeping.into_iter().for_each(ended);
+        keeping.into_iter().for_each(ended);
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if self.running.is_some() {
+            self.shared.abandon();
+            self.end();
+        }
     }
 }
 

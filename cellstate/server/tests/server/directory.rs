@@ -17,6 +17,25 @@ async fn a_second_server_on_one_directory_is_refused() {
     start(dir.path()).await.shutdown().await.unwrap();
 }
 
+/// Its threads went on without it, and kept the directory for as long as the process lived.
+#[tokio::test]
+async fn a_start_that_is_given_up_gives_the_directory_back() {
+    let dir = tempfile::tempdir().unwrap();
+    tokio::select! {
+        biased;
+        started = Server::start(options(dir.path())) => panic!("at its first wait: {:?}", started.err()),
+        () = tokio::task::yield_now() => {}
+    }
+    let server = loop {
+        match Server::start(options(dir.path())).await {
+            Ok(server) => break server,
+            Err(error) => assert_eq!(error.code(), "DIRECTORY_LOCKED", "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    server.shutdown().await.unwrap();
+}
+
 /// A new log would be another cell's, and the history's own way back would be gone.
 #[tokio::test]
 async fn a_history_without_its_log_becomes_no_new_cell() {
