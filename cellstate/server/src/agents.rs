@@ -19,5 +19,5 @@ pub use leases::{Grant, Leases};
 pub(crate) use logs::{LogRelay, NoLogs, Reading};
 pub use registrations::{Asking, Hindrance, Registrations};
 pub(crate) use reports::{Booked, Reports};
-pub use standstill::{Look, Standstill};
+pub use standstill::{Look, Respite, Standstill};
 pub use wanted::{EpochOver, Follower, WantedIndex};

@@ -15,7 +15,7 @@ use plenum_proto::v1;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tonic::Code;
 
-use crate::agents::{Hub, LogRelay};
+use crate::agents::{Hub, LogRelay, Respite};
 use crate::api::arriving::Arriving;
 use crate::api::failure::Failure;
 use crate::api::past;
@@ -55,6 +55,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) identity: CellIdentity,
     pub(crate) clock: Clock,
+    pub(crate) respite: Respite,
     pub(crate) arriving: Arc<Arriving>,
     pub(crate) unread: Arc<Arriving>,
     pub(crate) ingress: Ingress,
@@ -146,6 +147,7 @@ impl Shared {
         let mut recent = Recent::new(revision, time, settings.recent_bytes);
         recent.compacted(Revision(feed.history().oldest_revision()));
         Self {
+            respite: Respite::new(settings.lease, clock.monotonic_micros()),
             clock,
             arriving: Arc::new(Arriving::new(settings.arriving_bytes)),
             unread: Arc::new(Arriving::new(settings.unread_bytes)),

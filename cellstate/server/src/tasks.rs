@@ -63,9 +63,13 @@ pub(crate) fn joined<T>(part: Result<T, JoinError>) -> Option<T> {
 async fn expire_leases(shared: Arc<Shared>) {
     let mut standstill = Standstill::new(shared.settings.lease, shared.clock.monotonic_micros());
     loop {
-        let now = shared.clock.monotonic_micros();
+        let unnoticed = shared.clock.unnoticed_sleep_micros();
+        let now = shared.clock.monotonic_micros().saturating_add(unnoticed);
         let read_only = shared.space.is_read_only();
         let look = standstill.look(now, read_only);
+        shared.respite.looked(now, look);
+        // Only then: nothing becomes due by it before that is known.
+        shared.clock.slept(unnoticed);
         if look.slept {
             tracing::warn!(millis = look.lost_micros / 1000, "the server stood still; leases run for as much longer");
         }
@@ -127,10 +131,11 @@ async fn close_sessions(shared: Arc<Shared>) {
     let interval = SESSIONS_INTERVAL.min(shared.settings.session_linger);
     loop {
         tokio::time::sleep(interval).await;
-        if shared.space.is_read_only() {
+        let now = shared.clock.monotonic_micros();
+        if shared.space.is_read_only() || !shared.respite.is_over(now) {
             continue;
         }
-        let overdue = shared.sessions.lock().overdue(shared.clock.monotonic_micros(), linger_micros);
+        let overdue = shared.sessions.lock().overdue(now, linger_micros);
         for session in overdue {
             tracing::info!(session = session.0, "nobody uses the session any more: it is closed");
             shared.ingress.push_own(crate::commit::Asked::by_server(Command::CloseSession(session)), None);

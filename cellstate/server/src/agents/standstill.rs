@@ -1,5 +1,6 @@
 //! Time that counts for no lease, as nobody could renew one: found by who looks often enough, and finds that he did not.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use plenum_model::planted::{self, Bug};
@@ -51,9 +52,65 @@ impl Standstill {
     }
 }
 
+/// Until when nothing is done that is due by time: while nobody could say anything, agents could not register and operators could not adopt or
+/// undrain. They get one term of a lease for it before the cell gives up what they did not speak for.
+#[derive(Debug)]
+pub struct Respite {
+    term_micros: i64,
+    /// What was not looked at for longer stood still, and nobody has reckoned with that yet.
+    unlooked_micros_max: i64,
+    looked_at_micros: AtomicI64,
+    until_micros: AtomicI64,
+}
+
+impl Respite {
+    /// Of a server whose leases have this term. In microseconds of the clock of [`Standstill`].
+    #[must_use]
+    pub fn new(lease: Duration, now_micros: i64) -> Self {
+        let term_micros = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX / 2);
+        Self {
+            term_micros,
+            unlooked_micros_max: term_micros / 2,
+            looked_at_micros: AtomicI64::new(now_micros),
+            until_micros: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    /// What a look of [`Standstill`] found.
+    pub fn looked(&self, now_micros: i64, look: Look) {
+        if look.lost_micros > 0 {
+            self.until_micros.store(now_micros.saturating_add(self.term_micros), Ordering::Relaxed);
+        }
+        // Whoever sees this sees the other, too.
+        self.looked_at_micros.store(now_micros, Ordering::Release);
+    }
+
+    /// Whether what is due may be done.
+    #[must_use]
+    pub fn is_over(&self, now_micros: i64) -> bool {
+        let unlooked = now_micros.saturating_sub(self.looked_at_micros.load(Ordering::Acquire));
+        unlooked <= self.unlooked_micros_max && now_micros >= self.until_micros.load(Ordering::Relaxed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A machine that was unreachable when the disk filled up lost its tasks as soon as there was room, seconds before its agent could register.
+    #[test]
+    fn after_time_in_which_nobody_could_register_nothing_is_given_up_for_a_term() {
+        let respite = Respite::new(Duration::from_micros(60), 0);
+        let look = |lost_micros| Look { lost_micros, slept: false };
+        let over = |now: i64| respite.is_over(now);
+        assert_eq!([30, 31].map(over), [true, false], "who stood still has not looked yet");
+        respite.looked(100, look(100));
+        assert_eq!([100, 129].map(over), [false; 2]);
+        for (now, expected) in [(120, false), (140, false), (159, false), (160, true)] {
+            respite.looked(now, look(0));
+            assert_eq!(respite.is_over(now), expected, "{now}");
+        }
+    }
 
     #[test]
     fn time_in_which_nobody_could_renew_a_lease_counts_for_none() {

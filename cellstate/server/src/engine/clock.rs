@@ -1,8 +1,13 @@
 //! The server's clocks: the only place of this crate that reads one for log time and terms.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use plenum_model::LogTime;
+use rustix::time::{ClockId, clock_gettime};
+
+/// A wait for log time lasts so long at most: the machine may sleep meanwhile, and then it is over sooner.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// From here on it is told at a start that log time and the system's clock are apart: the cell was down, or a clock is or was wrong.
 const TOLD_BEHIND_MICROS: i64 = 60_000_000;
@@ -20,7 +25,7 @@ pub(crate) enum Apart {
 impl Apart {
     /// As far as it is worth a line in the server's log.
     pub(crate) fn of_start(log: LogTime) -> Option<Self> {
-        Self::of(log, Clock::new(LogTime::default()).start_micros)
+        Self::of(log, system_micros())
     }
 
     fn of(log: LogTime, system_micros: i64) -> Option<Self> {
@@ -51,10 +56,17 @@ impl Apart {
     }
 }
 
-/// The clocks of a server: log time, and the monotonic one.
+/// What is less than that between two clocks is no sleep: they are read one after the other.
+const SLEEP_LEAST_MICROS: i64 = 100_000;
+
+/// The clocks of a server: log time, and the monotonic one. Both go on while the machine sleeps, once somebody has noticed.
 pub(crate) struct Clock {
     start: Instant,
     start_micros: i64,
+    /// The time since the machine booted, at the start: of a clock that goes on while it sleeps, as that of [`Instant`] does not.
+    booted: Duration,
+    /// For how long the machine slept since the start, as far as it was noticed.
+    slept_micros: AtomicI64,
 }
 
 impl Clock {
@@ -63,9 +75,11 @@ impl Clock {
     /// the last batch: log time would stand still until a clock that was set back before the start had caught up, and with it
     /// everything that waits for its time.
     pub(crate) fn new(log: LogTime) -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let system_micros = i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX);
-        Self { start: Instant::now(), start_micros: system_micros.max(log.micros) }
+        Self::starting_at(system_micros().max(log.micros))
+    }
+
+    fn starting_at(start_micros: i64) -> Self {
+        Self { start: Instant::now(), start_micros, booted: since_boot(), slept_micros: AtomicI64::new(0) }
     }
 
     /// When the server started.
@@ -73,9 +87,9 @@ impl Clock {
         self.start_micros
     }
 
-    /// The later of log time and the system's: behind that nothing is yet to come. A system that slept has a clock that went on.
+    /// The later of log time and the system's: behind that nothing is yet to come. A system clock may have been set forward since the start.
     pub(crate) fn latest_micros(&self) -> i64 {
-        self.now().micros.max(Self::new(LogTime::default()).start_micros)
+        self.now().micros.max(system_micros())
     }
 
     pub(crate) fn now(&self) -> LogTime {
@@ -84,22 +98,51 @@ impl Clock {
 
     /// Log time at an instant.
     pub(crate) fn at(&self, instant: Instant) -> LogTime {
-        let elapsed = i64::try_from(instant.saturating_duration_since(self.start).as_micros()).unwrap_or(i64::MAX);
-        LogTime::from_micros(self.start_micros.saturating_add(elapsed))
+        LogTime::from_micros(self.start_micros.saturating_add(self.since_start(instant)))
     }
 
     /// Microseconds of the monotonic clock, for terms and heartbeats.
     pub(crate) fn monotonic_micros(&self) -> i64 {
-        i64::try_from(self.start.elapsed().as_micros()).unwrap_or(i64::MAX)
+        self.since_start(Instant::now())
     }
 
-    /// When that log time will be; a past one is now.
+    /// When that log time will be, or when to look again; a past one is now.
     pub(crate) fn instant_of(&self, time: LogTime) -> Instant {
-        let after_start = u64::try_from(time.micros.saturating_sub(self.start_micros)).unwrap_or(0);
-        // A year is as good as never, and does not overflow the clock.
-        let bounded = after_start.min(366 * 24 * 3_600_000_000);
-        self.start + Duration::from_micros(bounded)
+        let now = Instant::now();
+        let left = u64::try_from(time.micros.saturating_sub(self.at(now).micros)).unwrap_or(0);
+        now + Duration::from_micros(left).min(WAIT_MAX)
     }
+
+    /// For how long the machine slept, beyond what counts already.
+    pub(crate) fn unnoticed_sleep_micros(&self) -> i64 {
+        let slept = since_boot().saturating_sub(self.booted).saturating_sub(self.start.elapsed());
+        let unnoticed = micros(slept).saturating_sub(self.slept_micros.load(Ordering::Relaxed));
+        if unnoticed < SLEEP_LEAST_MICROS { 0 } else { unnoticed }
+    }
+
+    /// From now on that sleep counts: log time leaps by it.
+    pub(crate) fn slept(&self, micros: i64) {
+        self.slept_micros.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    fn since_start(&self, instant: Instant) -> i64 {
+        let awake = micros(instant.saturating_duration_since(self.start));
+        awake.saturating_add(self.slept_micros.load(Ordering::Relaxed))
+    }
+}
+
+fn system_micros() -> i64 {
+    micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn since_boot() -> Duration {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -108,11 +151,37 @@ mod tests {
 
     #[test]
     fn a_time_that_the_system_has_had_is_not_yet_to_come() {
-        let slept = Clock { start: Instant::now(), start_micros: 1_000_000 };
-        let system = Clock::new(LogTime::default()).now().micros;
-        assert!(slept.now().micros < system && slept.latest_micros() >= system);
-        let ahead = Clock { start: Instant::now(), start_micros: system + 3_600_000_000 };
+        let behind = Clock::starting_at(1_000_000);
+        let system = system_micros();
+        assert!(behind.now().micros < system && behind.latest_micros() >= system);
+        let ahead = Clock::starting_at(system + 3_600_000_000);
         assert!(ahead.latest_micros() >= system + 3_600_000_000);
+    }
+
+    #[test]
+    fn a_machine_that_slept_comes_back_to_a_log_time_that_went_on() {
+        const HOUR: i64 = 3_600_000_000;
+        let mut clock = Clock::new(LogTime::default());
+        assert_eq!(clock.unnoticed_sleep_micros(), 0);
+        // As if the machine had been up for an hour less when the server started.
+        clock.booted = clock.booted.saturating_sub(Duration::from_secs(3600));
+        let slept = clock.unnoticed_sleep_micros();
+        assert!((1_000_000..2 * HOUR).contains(&slept), "{slept} µs");
+        let (log, monotonic) = (clock.now().micros, clock.monotonic_micros());
+        clock.slept(slept);
+        assert!(clock.now().micros >= log + slept && clock.monotonic_micros() >= monotonic + slept);
+        assert_eq!(clock.unnoticed_sleep_micros(), 0, "it counts once");
+    }
+
+    /// A wait was bounded by a year from the server's start: after a year it was over as it began, and the resolver did not rest.
+    #[test]
+    fn a_server_that_is_up_for_years_waits_for_what_is_due_later() {
+        let clock = Clock::starting_at(1_000_000);
+        clock.slept(2 * 366 * 24 * 3_600_000_000);
+        let now = Instant::now();
+        assert!(clock.instant_of(clock.now().plus_micros(10_000_000)) > now + Duration::from_secs(5));
+        assert!(clock.instant_of(LogTime::from_micros(i64::MAX)) <= Instant::now() + WAIT_MAX);
+        assert!(clock.instant_of(LogTime::from_micros(5)) <= Instant::now());
     }
 
     #[test]

@@ -17,8 +17,8 @@ use crate::error::ServerError;
 use crate::ingress::{Answered, Arrival, Taken, Ticket};
 use crate::shared::Shared;
 
-/// How often a read-only cell looks whether it still is.
-const READ_ONLY_PAUSE: Duration = Duration::from_secs(1);
+/// How often a cell that can't do what is due looks whether that is still so.
+const DUE_LATER_PAUSE: Duration = Duration::from_secs(1);
 
 /// A batch of so few requests, however large, is a small one.
 const SMALL_REQUESTS: u64 = 2;
@@ -104,8 +104,8 @@ impl Resolver {
 
     /// When something is due without anybody asking.
     fn wake_at(&self) -> Option<Instant> {
-        let due = if self.shared.space.is_read_only() {
-            Some(Instant::now() + READ_ONLY_PAUSE)
+        let due = if !self.does_what_is_due() {
+            Some(Instant::now() + DUE_LATER_PAUSE)
         } else {
             let (since, changes) = (self.committer.held_back_since(), self.committer.held_back_changes());
             let alarm = self.shared.held_back.due(since, changes);
@@ -113,6 +113,11 @@ impl Resolver {
             due.map(|due| self.shared.clock.instant_of(due))
         };
         self.shared.picture.due(self.bytes_since_snapshot).into_iter().chain(due).min()
+    }
+
+    /// A cell that is read-only can't, and where nobody could say anything for a while, all get a while to say it.
+    fn does_what_is_due(&self) -> bool {
+        !self.shared.space.is_read_only() && self.shared.respite.is_over(self.shared.clock.monotonic_micros())
     }
 
     /// Takes a snapshot when one is wanted and due.
@@ -127,6 +132,11 @@ impl Resolver {
     /// Decides what there is room for, and carries out what comes of it.
     fn decide_all(&mut self, pending: &mut VecDeque<Arrival>, drained: bool) {
         loop {
+            // Before requests: where each of them fills a batch, there is room now and not behind them.
+            let now = self.shared.clock.now();
+            if self.committer.next_due().is_some_and(|due| due <= now) && self.does_what_is_due() {
+                self.committer.handle(now, Input::Tick);
+            }
             let mut decided = 0;
             while self.committer.has_room() {
                 if pending.len() > 1 && decided % WARM_AHEAD == 0 {
@@ -138,9 +148,6 @@ impl Resolver {
                 self.decide(arrival);
             }
             let now = self.shared.clock.now();
-            if self.committer.next_due().is_some_and(|due| due <= now) && !self.shared.space.is_read_only() {
-                self.committer.handle(now, Input::Tick);
-            }
             let (since, changes) = (self.committer.held_back_since(), self.committer.held_back_changes());
             let change = self.shared.held_back.look(now, Seen { since, changes, times: self.committer.held_back() });
             change.into_iter().for_each(Change::log);
