@@ -227,9 +227,14 @@ impl Shelf {
         state.segments.push_back(segment);
     }
 
-    /// Makes the next segment, keeps released ones that are wanted, and removes those that nobody will need.
+    /// Makes the next segment, and tidies up.
     pub(crate) fn housekeep(&self) -> Result<(), PrepareError> {
         self.make_ready()?;
+        self.tidy()
+    }
+
+    /// Keeps released segments that are wanted, and removes those that nobody will need.
+    pub(crate) fn tidy(&self) -> Result<(), PrepareError> {
         let spared = if self.options.keep_released { SPARED_OF_KEPT } else { SPARED };
         while self.remove_one(spared)? || self.keep_one()? {}
         Ok(())

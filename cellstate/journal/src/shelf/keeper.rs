@@ -41,6 +41,15 @@ impl Keeper {
         self.0.housekeep()
     }
 
+    /// Keeps or removes what is released, as [`Keeper::prepare`] does, and makes no segment: whoever needs the next one meanwhile waits for one
+    /// file to be renamed or removed, at most.
+    ///
+    /// # Errors
+    /// As [`Keeper::prepare`].
+    pub fn tidy(&self) -> Result<(), PrepareError> {
+        self.0.tidy()
+    }
+
     /// Removes segments that are spared to be used again: for a disk with hardly any room left.
     ///
     /// # Errors
@@ -61,15 +70,15 @@ impl Keeper {
     }
 
     /// Gives up all revisions up to this one: they are in the history, durably. Whole segments are recycled at
-    /// the next [`Keeper::prepare`]; the last one released stays until the next segment is needed. Never goes
-    /// backwards.
+    /// the next [`Keeper::prepare`], or removed at the next [`Keeper::tidy`]; the last one released stays until
+    /// the next segment is needed. Never goes backwards.
     pub fn release(&self, up_to_revision: u64) {
         let mut state = self.0.state();
         state.released_revision = state.released_revision.max(up_to_revision).min(state.tail.revision);
     }
 
     /// What is before this revision need not stay where released segments are kept ([`crate::Options::keep_released`]). Whole segments are used
-    /// again at the next [`Keeper::prepare`], or removed, once they are released, too. Never goes backwards.
+    /// again at the next [`Keeper::prepare`], or removed at the next [`Keeper::tidy`], once they are released, too. Never goes backwards.
     pub fn give_up(&self, before_revision: u64) {
         let mut state = self.0.state();
         state.wanted_from = state.wanted_from.max(before_revision);

@@ -27,6 +27,18 @@ fn released_segments_are_used_again_and_the_log_stops_growing() {
     read_all(&journal);
 }
 
+// Whoever tidied up made a segment, too, and whoever needed that one waited for him.
+#[test]
+fn who_tidies_up_makes_no_segment() {
+    let (disk, journal) = log_of(30);
+    let keeper = journal.keeper();
+    assert!(segment_names(&disk).len() > 3 && !keeper.is_ready());
+    keeper.release(label(29).last_revision);
+    keeper.tidy().unwrap();
+    assert_eq!((segment_names(&disk).len(), keeper.is_ready()), (2, false), "the last one, and one to be used again");
+    assert_eq!(keeper.tail().revision, label(29).last_revision);
+}
+
 #[test]
 fn old_frames_of_a_recycled_segment_are_never_taken_for_new_ones() {
     // The zeros that a recycled file was filled with never reached the disk, though it said so.

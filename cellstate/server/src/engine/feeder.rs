@@ -541,8 +541,10 @@ impl<'a> Feeder<'a> {
         if Revision(oldest) > self.shared.recent.read().oldest_readable() {
             self.shared.recent.write().compacted(Revision(oldest));
         }
-        if let Err(error) = self.shared.keeper.prepare() {
-            tracing::warn!(%error, "segments of the log could not be given back");
+        // The next one is made by others: whoever commits may have to wait for it.
+        if let Err(error) = self.shared.keeper.tidy() {
+            let error = &error.source as &dyn std::error::Error;
+            tracing::warn!(error, "segments of the log could not be given back");
         }
     }
 

@@ -121,6 +121,37 @@ async fn what_can_not_be_cleared_away_is_tried_again_after_a_while() {
     server.kill().await.unwrap();
 }
 
+// The next segment was made first, at the low priority of this thread, while whoever committed may have waited for it; and where it could not be
+// made, nothing was given back.
+#[tokio::test]
+async fn segments_of_the_log_are_given_back_also_where_the_next_one_can_not_be_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut unfed = ServerOptions::new(dir.path());
+    unfed.settings.history = false;
+    unfed.settings.segment_bytes = 64 << 10;
+    unfed.settings.reserve_bytes = Some(0);
+    let server = Server::start(unfed).await.unwrap();
+    let shared = server.shared().clone();
+    let mut jobs = 0;
+    for whole in [1, 2] {
+        while !shared.keeper.is_ready() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if whole == 2 {
+            std::fs::create_dir(dir.path().join("log/spare.tmp")).unwrap();
+        }
+        while shared.keeper.held_bytes(0) < whole * (64 << 10) {
+            shared.ask(submission(&format!("job-{jobs}"))).await.unwrap();
+            jobs += 1;
+        }
+    }
+    shared.keeper.release(shared.durable_revision().0);
+    Feeder::new(&shared, None).give_up();
+    assert!(shared.keeper.oldest_revision() > 1);
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
 // A full disk tore the store's journal before anything of a young cell was in tables: opened again, its history began with the present.
 #[tokio::test]
 async fn a_history_that_has_lost_all_it_had_begins_where_the_log_does() {
