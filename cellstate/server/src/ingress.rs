@@ -185,12 +185,13 @@ impl Ingress {
         session: Option<&HighestQueued>,
     ) -> Vec<TurnedAway> {
         let since = Instant::now();
+        let (mut refused, mut unqueued) = (Vec::new(), Vec::new());
         let mut state = self.state.lock();
-        let mut refused = Vec::new();
         for (asked, reply) in requests {
             let (number, came_before) = (asked.number(), came_before(&asked, session));
             if state.stopping {
                 refused.push(TurnedAway { reply, why: NotQueued::Stopping, came_before });
+                unqueued.push(asked);
                 continue;
             }
             let (principal, bytes) = (asked.request().principal.clone(), asked.encoded_bytes());
@@ -198,13 +199,17 @@ impl Ingress {
             {
                 // Nobody takes it from the queue before the lock is given back.
                 Ok(()) => session.zip(number).into_iter().for_each(|(highest, number)| highest.raise(number)),
-                Err((full, Arrival { reply: Some(reply), .. })) => {
-                    refused.push(TurnedAway { reply, why: NotQueued::Full(full), came_before });
+                Err((full, Arrival { asked, reply, .. })) => {
+                    let why = NotQueued::Full(full);
+                    refused.extend(reply.map(|reply| TurnedAway { reply, why, came_before }));
+                    unqueued.push(asked);
                 }
-                Err(_) => {}
             }
         }
         self.wake(&state);
+        drop(state);
+        // To free what a large one has takes milliseconds, and everybody wants the lock.
+        drop(unqueued);
         refused
     }
 
@@ -445,6 +450,44 @@ mod tests {
         ingress.push_report(asked("r3"), reply()).unwrap();
         let rest: Vec<String> = std::iter::from_fn(next).collect();
         assert_eq!(rest, ["r2", "r3", "p1", "p2"]);
+    }
+
+    /// Bytes of a request, which tell when they are freed whether the queue is locked then.
+    struct Watched {
+        ingress: Arc<Ingress>,
+        locked: std::sync::mpsc::Sender<bool>,
+    }
+
+    impl AsRef<[u8]> for Watched {
+        fn as_ref(&self) -> &[u8] {
+            &[0]
+        }
+    }
+
+    impl Drop for Watched {
+        fn drop(&mut self) {
+            self.locked.send(self.ingress.state.is_locked()).unwrap();
+        }
+    }
+
+    // They were freed before the lock was given back: who sent large ones without pause, which were all refused, held up the resolver and
+    // everybody else.
+    #[test]
+    fn nobody_waits_until_what_was_not_queued_is_freed() {
+        let ingress = Arc::new(Ingress::new(QueueBounds { principal_requests: 1, ..QueueBounds::default() }));
+        let (locked, freed) = std::sync::mpsc::channel();
+        let push = || {
+            let watched = Watched { ingress: ingress.clone(), locked: locked.clone() };
+            let asked = asked("ann").logged_as(bytes::Bytes::from_owner(watched));
+            ingress.push_all(std::iter::once((asked, reply())), None).len()
+        };
+        assert_eq!((push(), push()), (0, 1));
+        assert_eq!(freed.try_iter().collect::<Vec<_>>(), [false], "there is no room for the second one");
+        ingress.stop();
+        assert_eq!(push(), 1);
+        assert_eq!(freed.try_iter().collect::<Vec<_>>(), [false]);
+        // It holds the queue, and is in it.
+        ingress.give_up();
     }
 
     // Who had not heard what became of a transaction, and asked again when the queue was full, was told that it was not executed.

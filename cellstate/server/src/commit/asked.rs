@@ -44,6 +44,12 @@ impl Asked {
         Self { request: Request { principal: principal.clone(), namespace: namespace.clone(), command }, encoded }
     }
 
+    /// The same request, which stands in the log as these bytes.
+    #[cfg(test)]
+    pub(crate) fn logged_as(self, encoded: Bytes) -> Self {
+        Self { encoded, ..self }
+    }
+
     /// A request of the server itself.
     #[must_use]
     pub fn by_server(command: Command) -> Self {
