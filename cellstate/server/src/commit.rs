@@ -18,7 +18,8 @@
 //!   start can tell.
 //!
 //! The caller hands over what arrived ([`Committer::handle`]), then carries out what [`Committer::poll`] gives until it gives
-//! nothing more. While [`Committer::has_room`] is false it keeps requests in its own, bounded queues.
+//! nothing more. While [`Committer::has_room`] is false it keeps requests in its own, bounded queues. What is due by time takes turns with
+//! them ([`Committer::due_first`]), and happens, too, when none waits ([`Committer::next_due`]).
 
 mod asked;
 pub(crate) mod bounds;
@@ -200,6 +201,8 @@ pub struct Committer<T> {
     outputs: VecDeque<Output<T>>,
     /// The due time at which a tick changed nothing: no reason to tick again.
     idle_tick: Option<LogTime>,
+    /// No request was decided since the last tick.
+    ticked: bool,
     tick: Asked,
     /// This start of the server stands in the log. Nothing happens by itself before.
     opened: bool,
@@ -229,6 +232,7 @@ impl<T> Committer<T> {
             waiting_bytes: 0,
             outputs: VecDeque::new(),
             idle_tick: None,
+            ticked: false,
             tick: Asked::by_server(Command::Tick),
             opened: false,
             snapshot: Snapshot::NotWanted,
@@ -308,6 +312,13 @@ impl<T> Committer<T> {
         (in_this_batch && self.has_room()).then_some(due)
     }
 
+    /// When [`Input::Tick`] is to come before the next request, which waits: behind one that fills a batch by itself there is no room, and each
+    /// may be such a one. `None` until a request was decided since the last tick: a tick may fill a batch, too, and there may be many.
+    #[must_use]
+    pub fn due_first(&self) -> Option<LogTime> {
+        if self.ticked { None } else { self.next_due() }
+    }
+
     /// As [`Core::held_back_since`] has it.
     #[must_use]
     pub fn held_back_since(&self) -> Option<LogTime> {
@@ -374,6 +385,7 @@ impl<T> Committer<T> {
     }
 
     fn decide(&mut self, now: LogTime, ticket: Option<T>, asked: &Asked) {
+        self.ticked = false;
         let answer = self.judge(now, asked);
         self.opened |=
             matches!(asked.request().command, Command::OpenServer(_)) && matches!(answer, Answer::Changed(_));
@@ -453,6 +465,7 @@ impl<T> Committer<T> {
     }
 
     fn tick(&mut self, now: LogTime) {
+        self.ticked = true;
         let due = self.core.next_due().filter(|due| *due <= now && self.opened);
         if due.is_none() {
             return;

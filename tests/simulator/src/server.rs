@@ -157,12 +157,15 @@ impl Server {
     pub(crate) fn turn(&mut self, world: &mut World) -> Checked {
         loop {
             let now = self.log_now(world);
-            if self.committer.next_due().is_some_and(|due| due <= now) {
+            if !self.pending.is_empty() && self.committer.due_first().is_some_and(|due| due <= now) {
                 self.committer.handle(now, Input::Tick);
             }
             while self.committer.has_room() {
                 let Some((ticket, asked)) = self.pending.pop_front() else { break };
                 self.committer.handle(now, Input::Request { ticket, asked });
+            }
+            if self.committer.next_due().is_some_and(|due| due <= now) {
+                self.committer.handle(now, Input::Tick);
             }
             while let Some(output) = self.committer.poll() {
                 match output {

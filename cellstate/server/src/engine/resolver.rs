@@ -132,10 +132,9 @@ impl Resolver {
     /// Decides what there is room for, and carries out what comes of it.
     fn decide_all(&mut self, pending: &mut VecDeque<Arrival>, drained: bool) {
         loop {
-            // Before requests: where each of them fills a batch, there is room now and not behind them.
-            let now = self.shared.clock.now();
-            if self.committer.next_due().is_some_and(|due| due <= now) && self.does_what_is_due() {
-                self.committer.handle(now, Input::Tick);
+            // First: behind requests of which each fills a batch there never is room.
+            if !pending.is_empty() {
+                self.tick_when_due(self.committer.due_first());
             }
             let mut decided = 0;
             while self.committer.has_room() {
@@ -147,6 +146,8 @@ impl Resolver {
                 let Some(arrival) = pending.pop_front() else { break };
                 self.decide(arrival);
             }
+            // Again: what the requests set off at once goes into their batch.
+            self.tick_when_due(self.committer.next_due());
             let now = self.shared.clock.now();
             let (since, changes) = (self.committer.held_back_since(), self.committer.held_back_changes());
             let change = self.shared.held_back.look(now, Seen { since, changes, times: self.committer.held_back() });
@@ -158,6 +159,13 @@ impl Resolver {
             if pending.is_empty() || !self.committer.has_room() {
                 return;
             }
+        }
+    }
+
+    /// Lets happen what is due by time, if it is by now.
+    fn tick_when_due(&mut self, due: Option<LogTime>) {
+        if due.is_some_and(|due| due <= self.shared.clock.now()) && self.does_what_is_due() {
+            self.committer.handle(self.shared.clock.now(), Input::Tick);
         }
     }
 
@@ -252,7 +260,124 @@ fn is_small(requests: u64, bytes: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use plenum_core::{Core, CoreOptions, Decided};
+    use plenum_model::{Decision, GroupShape, JobId, JobShape, Request};
+    use tokio::sync::oneshot;
+
     use super::*;
+    use crate::ServerOptions;
+    use crate::commit::{Asked, CommitOptions};
+    use crate::engine::Feed;
+    use crate::ingress::Reply;
+    use crate::publish::Mirror;
+    use crate::recovery::{self, Opened};
+    use crate::shared::Parts;
+
+    fn request(command: Command) -> Request {
+        Request { principal: "local".into(), namespace: "default".into(), command }
+    }
+
+    fn submission(name: String) -> Command {
+        let group = GroupShape { name: "work".into(), count: 1, ..GroupShape::default() };
+        let shape = JobShape {
+            namespace: "default".into(),
+            name: name.into(),
+            scheduler: "batch".into(),
+            groups: vec![group],
+            ..JobShape::default()
+        };
+        Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32] }
+    }
+
+    /// A resolver whose batches are taken by the test, each full with one request, in a cell of so many stopped jobs that are to be forgotten at
+    /// once: the server is open, and the batch of that is in flight.
+    fn resolver(dir: &Path, stopped: u32) -> (Resolver, Receiver<Batch>) {
+        let options = ServerOptions::new(dir);
+        let Opened { journal, history, identity, .. } = recovery::open(&options).unwrap();
+        let mut core = Core::new(CoreOptions { finished_jobs_max: 0, ..CoreOptions::default() });
+        let mut decide = |command| match core.decide(&request(command), LogTime::from_micros(1)) {
+            Decided::Changed { decision: Decision::Accepted { id, .. }, .. } => id,
+            other => panic!("{other:?}"),
+        };
+        decide(Command::OpenServer(identity.clone()));
+        for number in 0..stopped {
+            let id = decide(submission(format!("job-{number}")));
+            decide(Command::StopJob(JobId::from_bits(id).unwrap()));
+        }
+        let parts = Parts {
+            settings: options.settings,
+            identity: identity.clone(),
+            keeper: journal.keeper(),
+            feed: Feed::new(history, 0),
+            mirror: Mirror::new(core.cell().clone()),
+            dir: options.dir,
+            cut_bytes: 0,
+        };
+        let shared = Arc::new(Shared::new(parts));
+        let (batches, taken) = crossbeam_channel::unbounded();
+        let mut resolver = Resolver {
+            committer: Committer::new(core, CommitOptions { batch_bytes: 1, ..CommitOptions::default() }),
+            writer: Writer::new(journal, shared.clone()),
+            shared,
+            batches,
+            spent: crossbeam_channel::never(),
+            published: None,
+            last_was_small: true,
+            bytes_since_snapshot: 0,
+            rest: Rest::new(),
+        };
+        ask(&mut resolver, &mut VecDeque::new(), Command::OpenServer(identity));
+        (resolver, taken)
+    }
+
+    /// Somebody asks, and is not the last one.
+    fn ask(resolver: &mut Resolver, pending: &mut VecDeque<Arrival>, command: Command) {
+        let reply = Reply::Once(oneshot::channel().0);
+        resolver.shared.submit(Asked::new(request(command)), reply).unwrap();
+        if pending.is_empty() && resolver.committer.has_room() {
+            resolver.shared.ingress.take(Some(pending), false, None);
+            resolver.decide_all(pending, false);
+        }
+    }
+
+    /// The batch in flight is durable.
+    fn durable(resolver: &mut Resolver, pending: &mut VecDeque<Arrival>) {
+        resolver.written(true);
+        resolver.decide_all(pending, false);
+    }
+
+    fn session() -> Command {
+        Command::OpenSession { scheduler: "batch".into() }
+    }
+
+    // There was no room for it behind any request, and it was not looked for before the next one: for as long as a cell was asked so without a
+    // pause, no drain ended, and no machine was given up.
+    #[test]
+    fn what_is_due_happens_though_each_request_fills_a_batch_while_the_one_before_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut resolver, batches) = resolver(dir.path(), 1);
+        let mut pending = VecDeque::new();
+        for _ in 0..3 {
+            ask(&mut resolver, &mut pending, session());
+            durable(&mut resolver, &mut pending);
+        }
+        assert_eq!(resolver.committer.undurable_cell().jobs().count(), 0);
+        assert!(batches.try_iter().all(|batch| batch.first == batch.last), "each is full with one");
+    }
+
+    #[test]
+    fn a_request_waits_for_one_tick_and_not_for_all_that_is_due() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut resolver, _batches) = resolver(dir.path(), 300);
+        let mut pending = VecDeque::new();
+        ask(&mut resolver, &mut pending, session());
+        durable(&mut resolver, &mut pending);
+        let cell = resolver.committer.undurable_cell();
+        // As many are forgotten in one tick.
+        assert_eq!((cell.sessions().count(), cell.jobs().count()), (1, 300 - 256));
+    }
 
     #[test]
     fn a_batch_that_takes_long_to_decide_is_not_small() {
