@@ -81,10 +81,9 @@ fn a_restored_cell_finds_its_tasks_running_and_brings_them_to_their_end() {
     eventually("the unknown task alone is left", || taken(100));
     let machine = stage.ask(&server.address, &["machine", "show", "m1"]);
     let unknown = machine["unknown"][0]["allocation"].as_str().unwrap();
-    stage.run(&["--addr", &server.address, "alloc", "show", unknown]).says(
-        1,
-        &["NO_SUCH_ALLOCATION", "runs on m1, and the cell knows nothing more of it", "plenum machine show m1"],
-    );
+    stage
+        .run(&["--addr", &server.address, "alloc", "show", unknown])
+        .says(1, &["NO_SUCH_ALLOCATION", "runs on m1, and the cell knows nothing more of it", "machine show m1`"]);
     // Who had to say whether it runs on could not see what it is.
     let logs = ["--addr", &server.address, "alloc", "logs", unknown];
     assert_eq!(stage.run(&logs).out, "I am later\n");

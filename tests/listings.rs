@@ -241,25 +241,27 @@ fn what_the_cell_has_no_more_is_told_by_its_name_with_how_to_see_it() {
     rivals.job("sky", "blue", 3).unwrap();
     let run = |words: &[&str]| stage.run(&[&["--addr", &server.address], words].concat());
     stage.ask(&server.address, &["job", "stop", "sky"]);
+    // Each command that is told asks the same cell.
+    let told_as = |words: &str| format!("`plenum --addr {} {words}", server.address);
     let absent = eventually("the job is retired", || {
         let shown = run(&["-o", "json", "job", "show", "sky"]);
         (shown.code() == Some(1)).then_some(shown)
     });
     assert_eq!(absent.error()["code"], "NO_SUCH_JOB");
-    assert!(absent.error()["hint"].as_str().unwrap().contains("`plenum job history default/sky`"), "{absent}");
+    assert!(absent.error()["hint"].as_str().unwrap().contains(&told_as("job history default/sky`")), "{absent}");
     let story = stage.ask(&server.address, &["job", "history", "sky"]);
     let events: Vec<_> =
         story["items"].as_array().unwrap().iter().map(|item| item["event"].as_str().unwrap()).collect();
     assert_eq!(events, ["submitted", "stopped", "retired"]);
     let before = (story["items"][2]["revision"].as_u64().unwrap() - 1).to_string();
     let told = run(&["job", "history", "sky"]);
-    assert!(told.err.contains(&format!("`plenum job show default/sky --at {before}`")), "{told}");
+    assert!(told.err.contains(&told_as(&format!("job show default/sky --at {before}`"))), "{told}");
     assert_eq!(stage.ask(&server.address, &["job", "show", "sky", "--at", &before])["state"], "stopped");
 
     stage.ask(&server.address, &["machine", "remove", "m1", "--force"]);
     let absent = run(&["-o", "json", "machine", "show", "m1"]);
     assert_eq!((absent.code(), &absent.error()["code"]), (Some(1), &"NO_SUCH_MACHINE".into()), "{absent}");
-    assert!(absent.error()["hint"].as_str().unwrap().contains("`plenum machine show m1 --history`"), "{absent}");
+    assert!(absent.error()["hint"].as_str().unwrap().contains(&told_as("machine show m1 --history`")), "{absent}");
     let gone = stage.ask(&server.address, &["machine", "show", "m1", "--history"]);
     has(&gone, &["name", "state", "revision", "history"]);
     let items = gone["history"]["items"].as_array().unwrap();
@@ -270,7 +272,7 @@ fn what_the_cell_has_no_more_is_told_by_its_name_with_how_to_see_it() {
     assert_eq!((&items[1]["command"], &items[1]["principal"]), (&"remove-machine".into(), &"local".into()));
     let told = run(&["machine", "show", "m1", "--history"]);
     assert!(
-        told.out.contains("remove-machine by local") && told.err.contains("`plenum machine show m1 --at"),
+        told.out.contains("remove-machine by local") && told.err.contains(&told_as("machine show m1 --at")),
         "{told}"
     );
     let never = run(&["-o", "json", "machine", "show", "m2", "--history"]);

@@ -109,7 +109,7 @@ fn waiting_for_a_job_ends_with_its_result() {
     assert_eq!((long.code(), long.error()["code"].as_str()), (Some(3), Some("TIME_LIMIT")), "{long}");
     let file = stage.file("far.toml", &format!("namespace = \"ml\"\n{}", once("far", "\"/bin/sleep\", \"1000\"")));
     let far = stage.run(&["--addr", &dev.address, "job", "run", &file, "--wait", "--timeout", "300ms"]);
-    far.says(3, &["`plenum job show ml/far`"]);
+    far.says(3, &[&format!("`plenum --addr {} job show ml/far`", dev.address)]);
 
     stage.ask(&dev.address, &["job", "stop", "long"]);
     eventually("the job is stopped", || {

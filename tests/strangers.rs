@@ -31,7 +31,7 @@ fn run(stage: &Stage, address: &str, name: &str) {
 /// Three unknown tasks are told of where people look first.
 fn are_counted(stage: &Stage, address: &str) {
     let list = stage.run(&["--addr", address, "machine", "list"]);
-    list.says(0, &["`plenum machine show m1` lists"]);
+    list.says(0, &[&format!("`plenum --addr {address} machine show m1` lists")]);
     assert!(list.out.contains("0 +3 unknown"), "{list}");
     let status = stage.run(&["--addr", address, "status"]).out;
     assert!(status.contains("3 tasks on 1 machine (3 to be stopped unless adopted)"), "{status}");

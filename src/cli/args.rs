@@ -172,6 +172,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::output;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -244,6 +245,21 @@ mod tests {
             assert!(refused.contains(&format!("is too much; expected at most {most}")), "{refused}");
         }
         assert!(Arguments::try_parse_from(["plenum", "quota", "set", "ml", "--cpu=1000000"]).is_ok());
+    }
+
+    #[test]
+    fn what_is_told_without_an_address_are_commands_that_ask_no_cell() {
+        let all = Arguments::command();
+        let is_told_without = |name: &str| output::ASK_NO_CELL.contains(&name);
+        for command in all.get_subcommands() {
+            let refuses = command.get_arguments().any(|arg| arg.get_id().as_str() == "addr");
+            assert!(!refuses || is_told_without(command.get_name()), "{}", command.get_name());
+        }
+        for name in ["explain", "completion", "version", "shim"] {
+            assert!(is_told_without(name), "{name}");
+        }
+        let is_there = |name: &str| name == "help" || all.find_subcommand(name).is_some();
+        assert_eq!(output::ASK_NO_CELL.iter().find(|name| !is_there(name)), None);
     }
 
     #[test]

@@ -248,6 +248,9 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         heeds_no_token()?;
     }
     let context = Context::of(&arguments.global, needs)?;
+    if let Some(address) = &arguments.global.addr {
+        output::name_cell(address);
+    }
     match arguments.command {
         Command::Dev(dev) => dev::run(&context, &dev),
         Command::Server(server) => parts::server(&server).map(|()| ExitCode::SUCCESS),

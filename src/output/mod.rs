@@ -4,6 +4,7 @@
 //! how they were asked for.
 
 mod allocation;
+mod command;
 mod conflict;
 mod device;
 mod govern;
@@ -25,6 +26,8 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 pub(crate) use allocation::{allocation_id, waits_for};
+#[cfg(test)]
+pub(crate) use command::ASK_NO_CELL;
 pub(crate) use conflict::key_columns;
 pub(crate) use device::device_lines;
 pub(crate) use job::{failing_groups, failing_words, job_called, job_state, state_words as job_state_words};
@@ -32,7 +35,7 @@ pub(crate) use machine::{state_name as machine_state, tasks_left, unfit};
 pub(crate) use plain::lines;
 pub(crate) use quantity::{ago, bytes, cpu, json_time, now_micros, span, span_of};
 pub(crate) use refusal::{Names, sentence};
-pub(crate) use seen::{look_from, name_resources};
+pub(crate) use seen::{look_from, name_cell, name_resources};
 pub(crate) use status::{cell_name, status_json, status_text};
 pub(crate) use table::{fields, table};
 pub(crate) use transaction::{check_name, evictions, granted, stopped};
@@ -177,12 +180,18 @@ fn write(bytes: &[u8]) -> Result<bool, Failure> {
 
 /// Tells people something, on standard error. Nobody can be told that this failed.
 pub(crate) fn tell(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", lines(text));
+    let _ = writeln!(io::stderr().lock(), "{}", lines(&command::of_this_call(text)));
 }
 
 /// Tells people what went wrong, on standard error; programs that asked for JSON or YAML find it on standard output, where
 /// they would have found the answer.
 pub(crate) fn tell_failure(format: Format, failure: &Failure) {
+    let of_this_call = |text: &str| command::of_this_call(text).into_owned();
+    let failure = &Failure {
+        message: of_this_call(&failure.message),
+        hint: failure.hint.as_deref().map(of_this_call),
+        ..failure.clone()
+    };
     if matches!(format, Format::Json | Format::Yaml) {
         // Who can't be told on standard output may still be on standard error.
         let _ = io::stdout().lock().write_all(failure_for_programs(format, failure).as_bytes());

@@ -1,4 +1,4 @@
-//! From where a command looks at what it prints: from which moment, and what the cell calls the resources that it named itself.
+//! From where a command looks at what it prints: at which cell, from which moment, and what the cell calls the resources that it named itself.
 //!
 //! A command shows one cell, and does so on one thread: what is said here once counts for all that this thread prints. Rows handed it down
 //! one by one would all have a parameter that is the same everywhere.
@@ -12,6 +12,18 @@ use super::now_micros;
 thread_local! {
     static CUSTOM_RESOURCES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     static THEN_MICROS: Cell<Option<i64>> = const { Cell::new(None) };
+    static ASKED_AT: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// From now on commands that are told to people ask the cell at this address. For a flag alone: a variable and the user's file hold for
+/// the next call as well.
+pub(crate) fn name_cell(address: &str) {
+    ASKED_AT.replace(Some(address.to_owned()));
+}
+
+/// The address that the flag named.
+pub(super) fn asked_at() -> Option<String> {
+    ASKED_AT.with_borrow(Clone::clone)
 }
 
 /// From now on what is printed is of that moment: ages count up to then.

@@ -4,7 +4,7 @@ use std::env;
 
 use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
 
-use super::plain::one_line;
+use super::{command::of_this_call, plain::one_line};
 
 /// Rows below their titles. Titles alone when there are no rows, so that people see that nothing was found.
 pub(crate) fn table(titles: &[&str], rows: Vec<Vec<String>>) -> String {
@@ -15,7 +15,7 @@ pub(crate) fn table(titles: &[&str], rows: Vec<Vec<String>>) -> String {
         table.set_header(titles);
     }
     for row in rows {
-        table.add_row(row.iter().map(|text| one_line(text)));
+        table.add_row(row.iter().map(|text| one_line(&of_this_call(text))));
     }
     lines(&table)
 }
@@ -24,7 +24,7 @@ pub(crate) fn table(titles: &[&str], rows: Vec<Vec<String>>) -> String {
 pub(crate) fn fields(pairs: &[(&str, String)]) -> String {
     let mut table = plain_table();
     for (name, value) in pairs {
-        table.add_row([format!("{name}:"), one_line(value)]);
+        table.add_row([format!("{name}:"), one_line(&of_this_call(value))]);
     }
     lines(&table)
 }
