@@ -8,9 +8,9 @@ use plenum_proto::error::innermost;
 use plenum_proto::v1::{
     cell_client::CellClient, govern_client::GovernClient, inspect_client::InspectClient, jobs_client::JobsClient,
 };
-use tonic::transport::Endpoint;
+use tonic::{Status, transport::Endpoint};
 
-use self::patience::{Patience, PatientChannel};
+use self::patience::{Awaited, Patience, PatientChannel};
 use crate::failure::Failure;
 
 /// Where a cell listens when nobody says otherwise.
@@ -51,9 +51,21 @@ impl Connection {
         Ok(Self { channel: PatientChannel { channel, patience: None } })
     }
 
-    /// Says so when the server does not answer a call, and gives the call up in the end. Streams may take as long as they like.
-    pub(crate) fn impatient(self, address: &str) -> Self {
-        self.with_patience(Some(Patience::with(address)))
+    /// Says so when the server does not answer a call, and gives the call up after `limit`, or a minute. Streams may take as long as they like.
+    pub(crate) fn impatient(self, address: &str, limit: Option<Duration>) -> Self {
+        self.with_patience(Some(Patience::with(address, limit)))
+    }
+
+    /// The next part of a log that is not followed: given up as an answer is.
+    ///
+    /// # Errors
+    ///
+    /// As that part's, and `UNAVAILABLE` where it is given up.
+    pub(crate) async fn part_of_log<T>(&self, part: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        match &self.channel.patience {
+            Some(patience) => patience.wait(Awaited::Log, part).await.flatten(),
+            None => part.await,
+        }
     }
 
     /// For who has a time limit of its own.
@@ -150,7 +162,7 @@ mod tests {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = silent.local_addr().unwrap().to_string();
         let (told_after, given_up_after) = (Duration::from_millis(20), Duration::from_millis(200));
-        let patience = Patience { told_after, given_up_after, ..Patience::with(&address) };
+        let patience = Patience { told_after, given_up_after, ..Patience::with(&address, None) };
         let told = patience.told.clone();
         let connection = Connection::open(&address).await.unwrap().with_patience(Some(patience));
         let mut jobs = connection.jobs();
@@ -162,5 +174,11 @@ mod tests {
         assert_eq!((failure.code.as_str(), failure.exit), ("UNAVAILABLE", crate::failure::EXIT_FAILED));
         assert!(failure.message.contains(&address) && failure.message.contains("within 200.0ms"), "{failure}");
         assert!(told.load(Relaxed));
+        let stop = plenum_proto::v1::StopRequest::default();
+        let failure = Failure::from(connection.jobs().stop(stop).await.unwrap_err());
+        assert_eq!((failure.code.as_str(), failure.exit), ("OUTCOME_UNKNOWN", crate::failure::EXIT_FAILED));
+        let log = connection.part_of_log(std::future::pending::<Result<(), Status>>());
+        let failure = Failure::from(log.await.unwrap_err());
+        assert!(failure.code == "UNAVAILABLE" && failure.message.contains("nothing more of the log"), "{failure}");
     }
 }

@@ -239,6 +239,23 @@ fn who_asks_a_server_that_is_stopped_is_told_what_is_waited_for() {
     assert_eq!(stage.text("asking.err"), told, "once");
 }
 
+// Whoever asked from a script had a minute to wait; and a change that was given up read as one that was not made.
+#[test]
+fn an_answer_is_waited_for_as_long_as_was_said_and_what_was_to_change_is_unknown_then() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    server.process.signal(Signal::SIGSTOP);
+    let ask = |words: &[&str]| {
+        stage.run(&[&["--addr", &server.address, "--request-timeout", "50ms", "-o", "json"], words].concat())
+    };
+    let asked = ask(&["job", "list"]);
+    assert_eq!((asked.code(), asked.error()["code"].as_str()), (Some(1), Some("UNAVAILABLE")), "{asked}");
+    assert!(asked.error()["message"].as_str().unwrap().contains("50.0ms (--request-timeout)"), "{asked}");
+    let changed = ask(&["job", "stop", "web"]);
+    assert_eq!((changed.code(), changed.error()["code"].as_str()), (Some(1), Some("OUTCOME_UNKNOWN")), "{changed}");
+    server.process.signal(Signal::SIGCONT);
+}
+
 fn running(allocation: u64, ready: bool) -> v1::Transition {
     let state = v1::AllocationState::Running.into();
     v1::Transition { allocation, state, ready, ..v1::Transition::default() }

@@ -139,6 +139,16 @@ fn an_address_is_refused_by_what_asks_no_cell() {
     assert!(!stage.path("cell").exists());
 }
 
+#[test]
+fn a_limit_for_answers_is_refused_by_what_waits_for_none() {
+    let stage = Stage::new();
+    for part in ["dev", "server", "agent", "verify"] {
+        let words = [part, "--request-timeout", "10s"];
+        stage.run(&words).says(2, &["error[USAGE]", "--request-timeout is of no use to it", "hint:"]);
+    }
+    stage.run(&["scheduler", "batch", "--request-timeout", "10s"]).says(2, &["error[USAGE]", "of no use to it"]);
+}
+
 // It said nothing, and waited.
 #[test]
 fn who_waits_for_a_job_without_an_end_is_told_so() {

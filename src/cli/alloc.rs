@@ -225,8 +225,14 @@ mod tests {
     #[test]
     fn an_id_that_is_none_is_told_before_a_missing_cell() {
         let address = "http://127.0.0.1:1".to_owned();
-        let context =
-            Context { address, address_given: None, namespace: None, namespace_flag: None, format: Format::Table };
+        let context = Context {
+            address,
+            address_given: None,
+            namespace: None,
+            namespace_flag: None,
+            format: Format::Table,
+            request_timeout: None,
+        };
         let id = || "web".to_owned();
         for command in [
             Alloc::Show { id: id(), at: None, history: false },

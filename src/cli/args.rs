@@ -5,7 +5,7 @@ mod machines;
 mod operators;
 mod parts;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Arg, Args, Parser, Subcommand};
 use clap_complete::Shell;
@@ -49,11 +49,27 @@ pub(crate) struct Global {
     /// How results are printed
     #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
     pub(crate) output: Format,
+    /// Longest wait for each answer, such as 10s; then exit with 1. What is watched or followed may take longer [default: 1m]
+    #[arg(long, global = true, value_name = "TIME", value_parser = request_timeout)]
+    pub(crate) request_timeout: Option<Duration>,
+}
+
+fn request_timeout(text: &str) -> Result<Duration, String> {
+    match crate::job_file::duration_micros(text)? {
+        0 => Err("expected a time above 0".to_owned()),
+        micros => Ok(Duration::from_micros(micros.unsigned_abs())),
+    }
 }
 
 /// In place of the address, for what asks no cell: read, so that it can be refused with what to say instead, and not in its help.
 fn address_of_no_use() -> Arg {
     Arg::new("addr").long("addr").value_name("URL").global(true).hide(true)
+}
+
+/// The same of the limit for answers, for what waits for none.
+fn request_timeout_of_no_use() -> Arg {
+    let limit = Arg::new("request_timeout").long("request-timeout").value_name("TIME");
+    limit.value_parser(request_timeout).global(true).hide(true)
 }
 
 /// What every listing takes.
@@ -91,14 +107,15 @@ pub(crate) struct Told {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// A whole cell on this machine: server, schedulers and agents; runs the jobs of the files
-    #[command(arg = address_of_no_use())]
+    #[command(args = [address_of_no_use(), request_timeout_of_no_use()])]
     Dev(Dev),
     /// The cell state's server
-    #[command(arg = address_of_no_use())]
+    #[command(args = [address_of_no_use(), request_timeout_of_no_use()])]
     Server(Server),
     /// Built-in schedulers, by name; or lists, pauses, resumes and sets schedulers, and tells who did
     Scheduler(Scheduler),
     /// The agent of this machine
+    #[command(arg = request_timeout_of_no_use())]
     Agent(Agent),
     /// Keeps one task for its agent; started by agents only
     #[command(hide = true)]
@@ -133,13 +150,14 @@ pub(crate) enum Command {
     /// The cell in a few lines
     Status,
     /// Checks the log of a stopped cell: decides it again and compares
-    #[command(arg = address_of_no_use())]
+    #[command(args = [address_of_no_use(), request_timeout_of_no_use()])]
     Verify {
         /// The cell's directory, or that of `plenum dev` [default: $XDG_STATE_HOME/plenum]
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
     /// Writes the state of a cell into one file, while it runs
+    #[command(arg = request_timeout_of_no_use())]
     Backup {
         /// A new file, or a folder that gets one named after cell, incarnation and revision
         #[arg(long, value_name = "FILE|DIR")]
@@ -149,7 +167,7 @@ pub(crate) enum Command {
         dir: Option<PathBuf>,
     },
     /// Makes a new cell directory from a backup: the same cell, in a new incarnation
-    #[command(arg = address_of_no_use())]
+    #[command(args = [address_of_no_use(), request_timeout_of_no_use()])]
     Restore(Restore),
     /// The page of an error or refusal code
     Explain {
@@ -196,7 +214,8 @@ mod tests {
             "plenum alloc show alloc-1-1 --history",
             "plenum machine show m1 --history",
             "plenum dev examples/word-count.toml --until-done --machines 2 --dir /tmp/x --no-isolation",
-            "plenum job run x.toml --wait --timeout 5m",
+            "plenum job run x.toml --wait --timeout 5m --request-timeout 10s",
+            "plenum --request-timeout 10s machine drain m1 --timeout 20m",
             "plenum scheduler batch service",
             "plenum backup --out /backups",
             "plenum restore --from /backups/x --dir /var/lib/new --accept-loss --incarnation 3",
@@ -226,6 +245,7 @@ mod tests {
         for command in ["dev", "server", "verify", "restore"] {
             let help = Arguments::try_parse_from(["plenum", command, "--help"]).unwrap_err().to_string();
             assert!(help.contains("--output") && !help.contains("--addr"), "{help}");
+            assert!(!help.contains("--request-timeout"), "{help}");
         }
         for command in ["status", "agent", "backup", "scheduler"] {
             let help = Arguments::try_parse_from(["plenum", command, "--help"]).unwrap_err().to_string();
@@ -234,6 +254,10 @@ mod tests {
         for line in ["plenum dev --addr a:1", "plenum --addr a:1 dev", "plenum verify --addr a:1"] {
             let read = Arguments::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(read.global.addr.as_deref(), Some("a:1"), "{line}");
+        }
+        for line in ["plenum agent --request-timeout 1s", "plenum --request-timeout 1s dev"] {
+            let read = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(read.global.request_timeout, Some(Duration::from_secs(1)), "{line}");
         }
     }
 
@@ -272,6 +296,8 @@ mod tests {
             "plenum conflicts --by colour",
             "plenum job list --at 1 --watch",
             "plenum job scale web many",
+            "plenum status --request-timeout 0s",
+            "plenum status --request-timeout 10",
             "plenum scheduler",
             "plenum scheduler -o json",
         ] {

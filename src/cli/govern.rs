@@ -231,8 +231,14 @@ mod tests {
     #[test]
     fn slips_are_told_before_a_missing_cell() {
         let address = "http://127.0.0.1:1".to_owned();
-        let context =
-            Context { address, address_given: None, namespace: None, namespace_flag: None, format: Format::Table };
+        let context = Context {
+            address,
+            address_given: None,
+            namespace: None,
+            namespace_flag: None,
+            format: Format::Table,
+            request_timeout: None,
+        };
         let twice = vec![("licences".to_owned(), 1), ("licences".to_owned(), 2)];
         let limits = Limits { cpu: None, memory: None, disk: None, resource: twice };
         let failed = block_on(quota(&context, Quotas::Set { name: "ml".to_owned(), limits })).unwrap().unwrap_err();

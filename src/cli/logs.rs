@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use plenum_proto::v1::{AllocationState, GetAllocationRequest, LogChunk, LogsRequest};
 use tokio::time::Instant;
+use tonic::Status;
 
 use super::{Context, gaps, job::found};
 use crate::{connect::Connection, failure::Failure, output};
@@ -53,9 +54,11 @@ impl Log {
     }
 
     async fn read(&mut self, connection: &Connection, away: &mut Away) -> Result<(), Failure> {
-        let mut chunks = connection.jobs().logs(self.asked).await?.into_inner();
+        let follow = self.asked.follow;
+        let mut jobs = connection.jobs();
+        let mut chunks = next(connection, follow, jobs.logs(self.asked)).await?.into_inner();
         *away = Away::default();
-        while let Some(chunk) = chunks.message().await? {
+        while let Some(chunk) = next(connection, follow, chunks.message()).await? {
             self.note(&chunk);
             let (ends, data) = self.lines.of(&chunk);
             if ends {
@@ -75,6 +78,15 @@ impl Log {
         self.is_placeless |= chunk.next.is_none() && !chunk.data.is_empty();
         self.asked.from = chunk.next.or(self.asked.from);
     }
+}
+
+/// What comes next. Who follows waits for as long as it takes.
+async fn next<T>(
+    connection: &Connection,
+    follow: bool,
+    part: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    if follow { part.await } else { connection.part_of_log(part).await }
 }
 
 /// Whoever does not answer a reader.

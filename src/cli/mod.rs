@@ -18,7 +18,7 @@ mod target;
 mod txn;
 mod watch;
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 use plenum_proto::v1::{At, MomentRequest, MomentResponse};
@@ -56,6 +56,8 @@ pub(crate) struct Context {
     pub(crate) namespace_flag: Option<String>,
     /// How results are printed.
     pub(crate) format: Format,
+    /// How long each answer is waited for, where the flag said it.
+    pub(crate) request_timeout: Option<Duration>,
 }
 
 /// What a command has to know of what is meant, where it is not said by a flag.
@@ -109,11 +111,12 @@ impl Context {
         let preferences = if reads_file { Preferences::read()? } else { Preferences::default() };
         let address = address_given.clone().or(preferences.addr).unwrap_or_else(|| ADDRESS_DEFAULT.to_owned());
         let namespace = if has_namespace { valid_namespace(namespace_given.or(preferences.namespace))? } else { None };
-        Ok(Self { address, address_given, namespace, namespace_flag, format: global.output })
+        let (format, request_timeout) = (global.output, global.request_timeout);
+        Ok(Self { address, address_given, namespace, namespace_flag, format, request_timeout })
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection, Failure> {
-        Ok(Connection::open(&self.address).await?.impatient(&self.address))
+        Ok(Connection::open(&self.address).await?.impatient(&self.address, self.request_timeout))
     }
 
     /// Connects for something to be shown, as it was at a moment or as it is, and learns what is needed to read it.
@@ -184,6 +187,8 @@ pub(crate) fn main() -> ExitCode {
     let format = arguments.global.output;
     // Who has a variable for all commands need not unset it for one that has no use for it.
     let heeded = if arguments.global.addr.is_some() { heeds_address(&arguments.command) } else { Ok(()) };
+    let has_limit = arguments.global.request_timeout.is_some();
+    let heeded = heeded.and_then(|()| if has_limit { heeds_request_timeout(&arguments.command) } else { Ok(()) });
     match heeded.and_then(|()| run(arguments)) {
         Ok(code) => code,
         Err(failure) => {
@@ -230,6 +235,22 @@ fn heeds_address(command: &Command) -> Result<(), Failure> {
         _ => return Ok(()),
     };
     Err(Failure::usage(format!("`plenum {word}` asks no cell, so that --addr is of no use to it")).with_hint(instead))
+}
+
+/// Refuses a limit for the answers of a cell where none is asked for one, or what is asked for goes on for as long as it takes.
+fn heeds_request_timeout(command: &Command) -> Result<(), Failure> {
+    let word = match command {
+        Command::Dev(_) => "dev",
+        Command::Server(_) => "server",
+        Command::Scheduler(Scheduler { command: None, .. }) => "scheduler",
+        Command::Agent(_) => "agent",
+        Command::Verify { .. } => "verify",
+        Command::Backup { .. } => "backup",
+        Command::Restore(_) => "restore",
+        _ => return Ok(()),
+    };
+    let what = format!("`plenum {word}` waits for no single answer, so that --request-timeout is of no use to it");
+    Err(Failure::usage(what).with_hint("leave it out"))
 }
 
 /// Refuses to go on as somebody who is known by a token: no cell takes one, and whoever says so would be taken for anybody else.

@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use plenum_proto::error::with_code;
 use tonic::{
-    Status,
+    Code, Status,
     body::Body,
     client::GrpcService,
     codegen::{StdError, http},
@@ -28,6 +29,28 @@ const GIVEN_UP_AFTER: Duration = Duration::from_secs(60);
 /// Calls whose answers come for as long as somebody reads: they may begin as late as they like.
 const STREAMS: [&str; 4] = ["/Logs", "/Backup", "/Session", "/Watch"];
 
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// The answer to a question, which can be asked again.
+    Answer,
+    /// That of a change: who gives it up does not know whether it was made.
+    Change,
+    /// What comes next of a log, from its agent, by way of the server.
+    Log,
+}
+
+impl Awaited {
+    /// Of a call of the protocol. One that is not known to ask only is taken for a change.
+    fn of(path: &str) -> Self {
+        let call = path.rsplit('/').next().unwrap_or_default();
+        let only_asks = ["Get", "List"].iter().any(|begin| call.starts_with(begin))
+            || call.ends_with("History")
+            || matches!(call, "Status" | "Moment");
+        if only_asks { Self::Answer } else { Self::Change }
+    }
+}
+
 /// What a command expects of a server.
 #[derive(Clone, Debug)]
 pub(super) struct Patience {
@@ -39,32 +62,55 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    pub(super) fn with(address: &str) -> Self {
-        let told = Arc::default();
-        Self { address: address.to_owned(), told_after: TOLD_AFTER, given_up_after: GIVEN_UP_AFTER, told }
+    /// `given_up_after`: unless it is to be as long as usual.
+    pub(super) fn with(address: &str, given_up_after: Option<Duration>) -> Self {
+        let given_up_after = given_up_after.unwrap_or(GIVEN_UP_AFTER);
+        Self { address: address.to_owned(), told_after: TOLD_AFTER, given_up_after, told: Arc::default() }
     }
 
-    fn tell(&self) {
-        if !self.told.swap(true, Ordering::Relaxed) {
-            output::tell(&format!(
-                "the server at {} accepts connections and does not answer; still waiting",
-                self.address
-            ));
+    fn tell(&self, awaited: Awaited) {
+        if self.told.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let address = &self.address;
+        output::tell(&match awaited {
+            Awaited::Answer | Awaited::Change => {
+                format!("the server at {address} accepts connections and does not answer; still waiting")
+            }
+            Awaited::Log => format!("nothing of the log comes from {address}; still waiting"),
+        });
+    }
+
+    fn given_up(&self, awaited: Awaited) -> Status {
+        let (address, limit) = (&self.address, output::span_of(self.given_up_after));
+        let silent = format!(
+            "the server at {address} accepts connections and has not answered within {limit} (--request-timeout)"
+        );
+        match awaited {
+            Awaited::Answer => Status::unavailable(silent),
+            Awaited::Change => {
+                let what = format!("{silent}; what was asked for may have been done, or be done yet");
+                with_code(Code::DeadlineExceeded, "OUTCOME_UNKNOWN", what)
+            }
+            Awaited::Log => Status::unavailable(format!(
+                "nothing more of the log has come from {address} within {limit} (--request-timeout); what came so far is not all"
+            )),
         }
     }
 
-    async fn wait<T>(self, answer: impl Future<Output = Result<T, StdError>>) -> Result<T, StdError> {
+    /// What was waited for, or that it is given up.
+    pub(super) async fn wait<T>(&self, awaited: Awaited, answer: impl Future<Output = T>) -> Result<T, Status> {
         let mut answer = std::pin::pin!(answer);
-        if let Ok(answer) = tokio::time::timeout(self.told_after, &mut answer).await {
-            return answer;
+        let untold = self.told_after.min(self.given_up_after);
+        if let Ok(answer) = tokio::time::timeout(untold, &mut answer).await {
+            return Ok(answer);
         }
-        self.tell();
-        let rest = self.given_up_after.saturating_sub(self.told_after);
-        tokio::time::timeout(rest, answer).await.unwrap_or_else(|_| {
-            let (address, waited) = (self.address, output::span_of(self.given_up_after));
-            let what = format!("the server at {address} accepts connections and has not answered within {waited}");
-            Err(Status::unavailable(what).into())
-        })
+        let told = self.given_up_after.saturating_sub(untold);
+        if told.is_zero() {
+            return Err(self.given_up(awaited));
+        }
+        self.tell(awaited);
+        tokio::time::timeout(told, answer).await.map_err(|_| self.given_up(awaited))
     }
 }
 
@@ -90,13 +136,38 @@ impl GrpcService<Body> for PatientChannel {
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let is_stream = STREAMS.iter().any(|stream| request.uri().path().ends_with(stream));
         let patience = self.patience.clone().filter(|_| !is_stream);
+        let awaited = Awaited::of(request.uri().path());
         let answer = GrpcService::call(&mut self.channel, request);
         Box::pin(async move {
             let answer = async { answer.await.map_err(StdError::from) };
             match patience {
-                Some(patience) => patience.wait(answer).await,
+                Some(patience) => patience.wait(awaited, answer).await.unwrap_or_else(|given_up| Err(given_up.into())),
                 None => answer.await,
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Who gave up the answer to a change was told to try again, as if nothing could have come of it.
+    #[test]
+    fn what_is_not_known_to_ask_only_may_have_been_done() {
+        for call in ["Jobs/Get", "Jobs/ListAllocations", "Jobs/JobHistory", "Inspect/Status", "Inspect/Moment"] {
+            assert_eq!(Awaited::of(&format!("/plenum.v1.{call}")), Awaited::Answer, "{call}");
+        }
+        for call in ["Jobs/Submit", "Jobs/StopAllocation", "Jobs/Launch", "Govern/SetQuota", "Inspect/RemoveMachine"] {
+            assert_eq!(Awaited::of(&format!("/plenum.v1.{call}")), Awaited::Change, "{call}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_limit_before_which_nothing_would_be_told_is_kept() {
+        let patience = Patience::with("a:1", Some(Duration::from_millis(1)));
+        let given_up = patience.wait(Awaited::Answer, std::future::pending::<()>()).await;
+        assert!(given_up.is_err_and(|given_up| given_up.message().contains("within 1.0ms (--request-timeout)")));
+        assert!(!patience.told.load(Ordering::Relaxed), "nobody waits any longer");
     }
 }
