@@ -105,6 +105,7 @@ fn waiting_for_a_job_ends_with_its_result() {
     let worse = stage.file("worse.toml", &once("worse", "\"/bin/false\""));
     let worse = stage.run(&["--addr", &dev.address, "job", "run", &worse, "--wait"]);
     assert_eq!((worse.code(), worse.out.as_str()), (Some(1), "job worse failed: task main[0] failed: exit code 1\n"));
+    worse.says(1, &[&format!("see what it printed: `plenum --addr {} alloc logs alloc-", dev.address), " --stderr`"]);
     let long = run("long", "\"/bin/sleep\", \"1000\"", &["--timeout", "300ms"]);
     assert_eq!((long.code(), long.error()["code"].as_str()), (Some(3), Some("TIME_LIMIT")), "{long}");
     let file = stage.file("far.toml", &format!("namespace = \"ml\"\n{}", once("far", "\"/bin/sleep\", \"1000\"")));
@@ -121,6 +122,16 @@ fn waiting_for_a_job_ends_with_its_result() {
     assert_eq!((logs(&[]).as_str(), logs(&["--stderr"]).as_str()), ("well done\n", "indeed\n"));
     assert_eq!((logs(&["--tail", "1"]).as_str(), logs(&["--tail", "0"]).as_str()), ("well done\n", ""));
     assert_eq!(logs(&["--tail", "0", "-f"]), "", "it prints nothing new any more");
+    let hushed = run("hushed", r#""/bin/sh", "-c", "echo hush >&2""#, &[]);
+    assert_eq!(hushed.code(), Some(0), "{hushed}");
+    let told_of = |name: &str, more: &[&str]| {
+        let job = stage.ask(&dev.address, &["job", "show", name]);
+        let id = job["allocations"][0]["id"].as_str().unwrap();
+        stage.run(&[&["--addr", &dev.address, "alloc", "logs", id], more].concat()).says(0, &[]).err.clone()
+    };
+    assert!(told_of("hushed", &[]).contains(" --stderr` has what it printed on standard error"));
+    assert_eq!((told_of("hushed", &["--stderr"]), told_of("good", &[])), (String::new(), String::new()));
+    assert_eq!(told_of("bad", &[]), "", "it printed nothing at all");
     assert_eq!(dev.stop().code(), Some(0));
 }
 

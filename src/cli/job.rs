@@ -11,8 +11,9 @@ use std::{
 use plenum_model::LAUNCH_SCHEDULER_OPTION;
 use plenum_proto::error::code_of;
 use plenum_proto::v1::{
-    AllocationView, At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState, JobView,
-    LaunchRequest, ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, StopRequest, SubmitRequest,
+    AllocationState, AllocationView, At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState,
+    JobView, LaunchRequest, ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, StopRequest,
+    SubmitRequest,
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -236,18 +237,41 @@ pub(super) fn found<T>(answer: Result<T, Failure>, silent_since: &mut Option<Ins
     }
 }
 
-/// Tells people, not programs, where what the job's last group printed is.
+/// Tells people, not programs, where to read what the job printed. Of one that failed also where its result goes to a file or another program.
 async fn point_to_logs(context: &Context, connection: &Connection, job: &JobName, view: &JobView) {
-    let is_for_people = matches!(context.format, Format::Table | Format::Wide) && io::stdout().is_terminal();
-    let Some(group) = view.groups.last().filter(|_| is_for_people) else { return };
-    let list = ListRequest { namespace: job.namespace.clone(), ..ListRequest::default() };
+    let has_failed = view.state() == JobState::JobFailed;
+    let is_for_people = matches!(context.format, Format::Table | Format::Wide);
+    if !is_for_people || !(has_failed || io::stdout().is_terminal()) {
+        return;
+    }
+    let filter = if has_failed { "state=failed".to_owned() } else { String::new() };
+    let list = ListRequest { namespace: job.namespace.clone(), filter, ..ListRequest::default() };
     let request =
         ListAllocationsRequest { list: Some(list), job: job.name.clone(), machine: String::new(), ended: true };
-    let Ok(answer) = connection.jobs().list_allocations(request).await else { return };
-    let of_group = answer.into_inner().allocations.into_iter().filter(|allocation| allocation.group == group.name);
-    if let Some(last) = of_group.max_by_key(|allocation| allocation.created_revision) {
-        output::tell(&format!("see what it printed: plenum alloc logs {}", last.name()));
+    let mut jobs = connection.jobs();
+    // How the job ended has been told.
+    let answer = tokio::time::timeout(ANSWER_MAX, jobs.list_allocations(request)).await;
+    let Ok(Ok(answer)) = answer else { return };
+    if let Some(command) = logs_of(view, &answer.into_inner().allocations) {
+        output::tell(&format!("see what it printed: `plenum {command}`"));
     }
+}
+
+/// The command that prints what tells most of a job's end: the standard error of the task that failed it, or the output of its last group.
+fn logs_of(view: &JobView, allocations: &[AllocationView]) -> Option<String> {
+    if view.state() == JobState::JobFailed {
+        let is_named =
+            |failed: &AllocationView| view.reason.starts_with(&format!("task {}[{}] ", failed.group, failed.task));
+        // What its name did before is listed, too.
+        let is_of_it = |failed: &AllocationView| (failed.job_id, failed.job_version) == (view.id, view.version);
+        let failed = allocations.iter().filter(|one| one.state() == AllocationState::Failed && is_of_it(one));
+        // Others may have failed meanwhile.
+        let last = failed.max_by_key(|failed| (is_named(failed), failed.created_revision))?;
+        return Some(format!("alloc logs {} --stderr", last.name()));
+    }
+    let group = view.groups.last()?;
+    let of_group = allocations.iter().filter(|allocation| allocation.group == group.name);
+    of_group.max_by_key(|last| last.created_revision).map(|last| format!("alloc logs {}", last.name()))
 }
 
 /// A job and the revision it was read at.
@@ -471,7 +495,7 @@ fn tell_change_of(
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::TakeOver;
+    use plenum_proto::v1::{GroupView, TakeOver};
 
     use super::*;
 
@@ -483,6 +507,35 @@ mod tests {
         assert_eq!(ended_text("p1", &view), "job p1 failed: task work[0] failed: exit code 3\n");
         view.reason = "command not found: /\u{1b}]0;x\u{7}".to_owned();
         assert_eq!(ended_text("p1", &view), "job p1 failed: command not found: / ]0;x \n");
+    }
+
+    // Who waited for a job that failed was told an exit code, and had to find the task, and where its words are.
+    #[test]
+    fn a_job_that_failed_points_to_the_words_of_the_task_that_failed_it() {
+        let allocation = |group: &str, task, state: AllocationState, created_revision: u64| AllocationView {
+            id: created_revision << 32 | 1,
+            group: group.to_owned(),
+            task,
+            state: state.into(),
+            created_revision,
+            ..AllocationView::default()
+        };
+        let (failed, complete) = (AllocationState::Failed, AllocationState::Complete);
+        let allocations =
+            [("map", 1, failed, 4), ("map", 1, failed, 5), ("map", 2, failed, 6), ("reduce", 0, complete, 7)]
+                .map(|(group, task, state, revision)| allocation(group, task, state, revision));
+        let groups = vec![GroupView { name: "map".to_owned(), ..GroupView::default() }];
+        let reason = "task map[1] failed: exit code 3".to_owned();
+        let mut view = JobView { state: JobState::JobFailed.into(), reason, groups, ..JobView::default() };
+        let name = |position: usize| allocations[position].name();
+        assert_eq!(logs_of(&view, &allocations), Some(format!("alloc logs {} --stderr", name(1))));
+        view.reason = "what an earlier version says".to_owned();
+        assert_eq!(logs_of(&view, &allocations), Some(format!("alloc logs {} --stderr", name(2))));
+        assert_eq!(logs_of(&view, &allocations[3..]), None, "no task of it failed");
+        view.version = 2;
+        assert_eq!(logs_of(&view, &allocations), None, "these were of an earlier version");
+        view.state = JobState::JobComplete.into();
+        assert_eq!(logs_of(&view, &allocations), Some(format!("alloc logs {}", name(2))));
     }
 
     // Tasks were `granted` for as long as those whom they evicted took to end, and nothing said why they did not start.

@@ -15,10 +15,15 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long an agent is waited for whose allocation has ended.
 const ENDED_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long it is looked whether a task printed anything on standard error.
+const LOOK_MAX: Duration = Duration::from_secs(5);
+
 /// What is printed, and where it goes on.
 struct Log {
     asked: LogsRequest,
     lines: gaps::Lines,
+    /// Something came, or was there once.
+    has_any: bool,
     /// Something was printed, and the agent did not say where that ends.
     is_placeless: bool,
 }
@@ -26,9 +31,37 @@ struct Log {
 /// Prints it to its end. Who follows goes on where it broke off, as long as more may come.
 pub(super) async fn print(context: &Context, request: LogsRequest) -> Result<(), Failure> {
     let connection = context.connect().await?;
-    let mut log = Log { asked: request, lines: gaps::Lines::default(), is_placeless: false };
+    let mut log = Log::of(request);
     let outcome = log.read_on(&connection).await;
-    finish(log.lines, outcome, output::print_bytes)
+    let has_any = log.has_any;
+    finish(log.lines, outcome, output::print_bytes)?;
+    // What was printed before is not asked for with `only_new`.
+    if !has_any && !request.stderr && !request.only_new {
+        point_to_stderr(&connection, request.allocation).await;
+    }
+    Ok(())
+}
+
+/// Says so where all that a task printed is on standard error. That this can't be found out is no failure.
+async fn point_to_stderr(connection: &Connection, allocation: u64) {
+    let asked = LogsRequest { allocation, stderr: true, tail_lines: 1, ..LogsRequest::default() };
+    if let Ok(Ok(true)) = tokio::time::timeout(LOOK_MAX, prints(connection, asked)).await {
+        let id = output::allocation_id(allocation);
+        output::tell(&format!(
+            "it printed nothing on standard output; `plenum alloc logs {id} --stderr` has what it printed on standard error"
+        ));
+    }
+}
+
+/// Whether there is anything of a log.
+async fn prints(connection: &Connection, asked: LogsRequest) -> Result<bool, Status> {
+    let mut chunks = connection.jobs().logs(asked).await?.into_inner();
+    while let Some(chunk) = chunks.message().await? {
+        if !chunk.data.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Prints what is left, also where the log broke off: it had come.
@@ -42,6 +75,10 @@ fn finish(
 }
 
 impl Log {
+    fn of(asked: LogsRequest) -> Self {
+        Self { asked, lines: gaps::Lines::default(), has_any: false, is_placeless: false }
+    }
+
     async fn read_on(&mut self, connection: &Connection) -> Result<(), Failure> {
         let mut away = Away::default();
         while let Err(failure) = self.read(connection, &mut away).await {
@@ -73,8 +110,9 @@ impl Log {
         Ok(())
     }
 
-    /// Where the next request goes on.
+    /// Whether there is anything, and where the next request goes on.
     fn note(&mut self, chunk: &LogChunk) {
+        self.has_any |= !chunk.data.is_empty() || chunk.skipped > 0;
         self.is_placeless |= chunk.next.is_none() && !chunk.data.is_empty();
         self.asked.from = chunk.next.or(self.asked.from);
     }
@@ -148,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_log_goes_on_behind_the_last_byte_whose_place_was_told() {
-        let mut log = Log { asked: LogsRequest::default(), lines: gaps::Lines::default(), is_placeless: false };
+        let mut log = Log::of(LogsRequest::default());
         let chunk = |data: &'static str, next| LogChunk { data: data.into(), skipped: 0, next };
         let mut note = |chunk| {
             log.note(&chunk);
