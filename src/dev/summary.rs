@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use plenum_proto::v1::{AllocationState, AllocationView, JobState, JobView, StatusRequest, StatusResponse};
 use tokio::time::sleep;
 
-use super::{logs, progress::Progress};
+use super::{board::done_of, logs, progress::Progress};
 use crate::{
     connect::Connection,
     failure::Failure,
@@ -178,9 +178,7 @@ fn counted(count: u64, noun: &str) -> String {
 
 /// The summary in two lines.
 fn text(jobs: &[JobView], times: Times, counts: Result<Counts, Failure>) -> String {
-    let groups = || jobs.iter().flat_map(|job| &job.groups);
-    let done: u64 = groups().map(|group| u64::from(group.done)).sum();
-    let attempts: u64 = groups().map(|group| u64::from(group.attempts)).sum();
+    let attempts: u64 = jobs.iter().flat_map(|job| &job.groups).map(|group| u64::from(group.attempts)).sum();
     let ended: Vec<String> = jobs.iter().map(|job| format!("{} {}", job.name(), job_state(job.state()))).collect();
     let first =
         times.first_start.map_or_else(String::new, |time| format!(", the first started after {}", span_of(time)));
@@ -192,12 +190,22 @@ fn text(jobs: &[JobView], times: Times, counts: Result<Counts, Failure>) -> Stri
         Err(why) => format!("its transactions can't be read: {}", why.message),
     };
     format!(
-        "{} in {}\n{} run in {}{first}; {decided}",
+        "{} in {}\n{} in {}{first}; {decided}",
         ended.join(", "),
         span_of(times.whole),
-        counted(done, "task"),
+        done_words(jobs),
         counted(attempts, "allocation"),
     )
+}
+
+/// How many tasks were run to their end. Where a job failed or was stopped, of how many: allocations may have run, and none of its tasks is done.
+fn done_words(jobs: &[JobView]) -> String {
+    let (done, all) = jobs.iter().map(done_of).fold((0, 0), |sum, each| (sum.0 + each.0, sum.1 + each.1));
+    if jobs.iter().all(|job| job.state() == JobState::JobComplete) {
+        format!("{} run", counted(done, "task"))
+    } else {
+        format!("{done} of {} done", counted(all, "task"))
+    }
 }
 
 #[cfg(test)]
@@ -267,6 +275,21 @@ mod tests {
         );
         let unread = Failure::new("UNAVAILABLE", "no cell answers");
         assert_eq!(said(Err(unread)), format!("{run}its transactions can't be read: no cell answers"));
+    }
+
+    // "0 tasks run in 3 allocations" was said of a task that had been run three times, and failed each time.
+    #[test]
+    fn of_jobs_that_did_not_complete_it_says_how_many_tasks_are_done() {
+        let failed = JobView {
+            state: JobState::JobFailed.into(),
+            groups: vec![GroupView { count: 2, attempts: 3, ..GroupView::default() }],
+            ..JobView::default()
+        };
+        assert_eq!(done_words(std::slice::from_ref(&failed)), "0 of 2 tasks done");
+        let mut one = complete();
+        one.groups[0].count = 10;
+        assert_eq!(done_words(&[one.clone(), failed]), "10 of 12 tasks done");
+        assert_eq!(done_words(&[one]), "10 tasks run");
     }
 
     // All jobs had completed, and the run ended with 1 and said nothing of them, where the server died in the moment in which it was asked
