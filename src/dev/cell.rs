@@ -85,7 +85,7 @@ impl<'dev> DevCell<'dev> {
             let port = self.reserve_port();
             match self.start_server_at(port).await {
                 // Somebody else took the port after it was found free; two cells that start together both find the same.
-                Err(failure) if failure.code == "ADDRESS_IN_USE" && ports_left > 0 && self.plan.port.is_none() => {
+                Err(failure) if failure.code == "ADDRESS_IN_USE" && ports_left > 0 && self.named_port().is_none() => {
                     self.server.clear();
                 }
                 other => return other,
@@ -93,15 +93,23 @@ impl<'dev> DevCell<'dev> {
         }
     }
 
-    /// The port that was asked for; else that of development cells if it is free and no other one has it, otherwise any that is free.
+    /// The one port that was asked for.
+    fn named_port(&self) -> Option<u16> {
+        self.plan.port.filter(|port| *port != 0)
+    }
+
+    /// The port that was asked for; where none was, that of development cells if it is free and no other one has it; otherwise any that is free.
     ///
     /// The server is always told a port; when it is started again after a death, it must take the one that all others know.
     fn reserve_port(&mut self) -> u16 {
-        if let Some(port) = self.plan.port {
+        if let Some(port) = self.named_port() {
             self.port = Reserved::take(port);
             return port;
         }
-        self.port = Reserved::take(PORT).filter(|_| free_port(PORT).is_some());
+        self.port = match self.plan.port {
+            Some(_) => None,
+            None => Reserved::take(PORT).filter(|_| free_port(PORT).is_some()),
+        };
         self.port.as_ref().map(|_| PORT).or_else(|| free_port(0)).unwrap_or(0)
     }
 

@@ -20,7 +20,7 @@ pub(super) struct Plan {
     pub(super) schedulers: Vec<String>,
     pub(super) machines: u32,
     pub(super) until_done: bool,
-    /// The server's, if somebody named one.
+    /// The server's, if somebody named one; 0 for any that is free.
     pub(super) port: Option<u16>,
     pub(super) no_isolation: bool,
 }

@@ -20,8 +20,8 @@ pub(crate) struct Dev {
     /// Keep the cell in this directory [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// The port of the cell, on 127.0.0.1 [default: 7070, or any other where somebody has that one]
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    /// The port of the cell, on 127.0.0.1; 0 takes any free one [default: 7070, or any other where somebody has that one]
+    #[arg(long, value_name = "PORT")]
     pub(crate) port: Option<u16>,
     /// Run tasks as plain processes, even where cgroups and namespaces are there
     #[arg(long)]
