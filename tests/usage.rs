@@ -476,4 +476,5 @@ fn schedulers_to_run_and_what_to_do_with_them_are_not_named_together() {
 fn a_scheduler_that_nobody_knows_is_told() {
     let stage = Stage::new();
     stage.run(&["scheduler", "astrology"]).says(1, &["error[NO_SUCH_SCHEDULER]", "astrology", "batch"]);
+    stage.run(&["scheduler", "bacth"]).says(1, &["error[NO_SUCH_SCHEDULER]", "did you mean `batch`?"]);
 }

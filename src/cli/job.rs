@@ -149,7 +149,8 @@ fn unattended(shape: &JobShape) -> String {
     let what = if plenum_schedulers::NAMES.contains(&scheduler) {
         format!("start it with `plenum scheduler {scheduler}`")
     } else {
-        format!("built in: {}", plenum_schedulers::NAMES.join(", "))
+        let names = plenum_schedulers::NAMES;
+        format!("built in: {}{}", names.join(", "), job_file::guess(scheduler, names.iter().copied()))
     };
     let waits = match shape.kind() {
         JobKind::Recurring => {
@@ -593,6 +594,8 @@ mod tests {
             of("gang", JobKind::ToCompletion, &[]),
             "warning: no scheduler named \"gang\" is connected; the job waits until one is (built in: batch, service)"
         );
+        let slip = of("bacth", JobKind::ToCompletion, &[]);
+        assert!(slip.ends_with("(built in: batch, service; did you mean `batch`?)"), "{slip}");
         assert!(of("batch", JobKind::Forever, &[]).ends_with("(start it with `plenum scheduler batch`)"));
         let launched = of("cron", JobKind::Recurring, &[]);
         assert!(

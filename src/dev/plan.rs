@@ -7,7 +7,7 @@ use plenum_proto::v1::JobShape;
 use crate::{
     cli,
     failure::Failure,
-    job_file::{JobFile, endless},
+    job_file::{JobFile, endless, guess},
 };
 
 /// Schedulers that this version can start by itself.
@@ -78,11 +78,12 @@ fn check(jobs: &[JobFile], until_done: bool) -> Result<(), Failure> {
 }
 
 fn no_such_scheduler(job: &JobFile) -> Failure {
+    let scheduler = &shape(job).scheduler;
     let what = format!(
-        "{}: the scheduler `{}` is not built into this version (built in: {})",
+        "{}: the scheduler `{scheduler}` is not built into this version (built in: {}){}",
         job.name(),
-        shape(job).scheduler,
-        BUILT_IN.join(", ")
+        BUILT_IN.join(", "),
+        guess(scheduler, BUILT_IN.iter().copied())
     );
     let hint = "start the cell with `plenum dev`, your scheduler beside it with PLENUM_ADDR set to the cell's address, \
                 and then the job with `plenum job run FILE`";
@@ -133,6 +134,9 @@ mod tests {
         let failure = check(&[job("name = \"ml\"\nscheduler = \"gangs\"\n")], false).unwrap_err();
         assert_eq!(failure.code, "NO_SUCH_SCHEDULER");
         assert!(failure.hint.unwrap().contains("PLENUM_ADDR"));
+        assert!(failure.message.ends_with("(built in: batch, service)"), "{}", failure.message);
+        let slip = check(&[job("name = \"ml\"\nscheduler = \"bacth\"\n")], false).unwrap_err();
+        assert!(slip.message.ends_with("; did you mean `batch`?"), "{slip}");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use plenum_proto::{bounds::OPTION_BYTES_MAX, names};
 use super::{
     constraint,
     fault::{Fault, Faults},
-    nearest,
+    guess,
     tree::{Entry, Node, Value},
     units,
 };
@@ -154,8 +154,7 @@ pub(super) fn text<'file>(node: &'file Node, path: &str) -> Result<&'file str, F
 pub(super) fn unknown(path: &str, entry: &Entry, known: &[&str]) -> Fault {
     let place = if path.is_empty() { "a job file".to_owned() } else { format!("`{path}`") };
     let name = units::shortened(&entry.name);
-    let near = nearest(&entry.name, known.iter().copied());
-    let guess = near.map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    let guess = guess(&entry.name, known.iter().copied());
     Fault::value(entry.name_at.clone(), format!("unknown field `{name}` in {place}{guess}"))
         .with_code("JOB_FILE_UNKNOWN_FIELD")
         .with_hint(format!("known here: {}", known.join(", ")))

@@ -170,8 +170,7 @@ fn kind(fields: &Fields<'_>, scheduler: &str) -> Result<JobKind, Fault> {
 /// A resource that the cell does not have.
 pub(super) fn no_such_resource(name: &str, cell: &[String], at: Range<usize>) -> Fault {
     let known = ["cpu", "memory", "disk", "gpu", "ports"].into_iter().chain(cell.iter().map(String::as_str));
-    let guess =
-        super::nearest(name, known.clone()).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
+    let guess = super::guess(name, known.clone());
     Fault::value(at, format!("this cell has no resource `{}`{guess}", units::shortened(name)))
         .with_code("NO_SUCH_RESOURCE")
         .with_hint(format!("known here: {}", known.collect::<Vec<_>>().join(", ")))

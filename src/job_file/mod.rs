@@ -19,7 +19,7 @@ mod units;
 
 pub(crate) use constraint::parse as constraint;
 pub(crate) use fault::JobFileError;
-pub(crate) use nearest::nearest;
+pub(crate) use nearest::{guess, nearest};
 pub(crate) use units::{bytes, cpu_millis, duration_micros, name_fault};
 
 use std::{io::Read, path::Path};

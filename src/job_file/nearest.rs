@@ -17,6 +17,11 @@ pub(crate) fn nearest<'names>(unknown: &str, known: impl IntoIterator<Item = &'n
         .map(|(.., name)| name)
 }
 
+/// Asks whether the nearest known name was meant, behind a sentence about an unknown one; nothing where none is near.
+pub(crate) fn guess<'names>(unknown: &str, known: impl IntoIterator<Item = &'names str>) -> String {
+    nearest(unknown, known).map_or_else(String::new, |near| format!("; did you mean `{near}`?"))
+}
+
 /// How many characters two words have in common at their beginning, and behind it at their end.
 fn alike_at_ends(one: &str, other: &str) -> usize {
     let beginning = one.chars().zip(other.chars()).take_while(|(one, other)| one == other).count();

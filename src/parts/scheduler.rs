@@ -11,6 +11,7 @@ use crate::{
     cli::{self, Context, block_on},
     connect,
     failure::Failure,
+    job_file::guess,
     parent,
 };
 
@@ -18,7 +19,8 @@ use crate::{
 pub(crate) fn scheduler(context: &Context, options: &cli::Scheduler) -> Result<(), Failure> {
     parent::follow(options.with_parent.with_parent)?;
     if let Some(name) = options.names.iter().find(|name| !NAMES.contains(&name.as_str())) {
-        let what = format!("there is no built-in scheduler `{name}`; there are {}", NAMES.join(" and "));
+        let guess = guess(name, NAMES.iter().copied());
+        let what = format!("there is no built-in scheduler `{name}`; there are {}{guess}", NAMES.join(" and "));
         return Err(Failure::new("NO_SUCH_SCHEDULER", what)
             .with_hint("a scheduler of one's own is a program of its own; it needs only the cell's address"));
     }
