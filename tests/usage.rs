@@ -30,6 +30,7 @@ fn wrong_usage_ends_with_two() {
     stage.run(&["dev", "--machines", "0"]).says(2, &["machines"]);
     stage.run(&["--namespace", "../up", "job", "list"]).says(2, &["error[USAGE]", "namespace"]);
     stage.run(&["txn", "show", "nonsense"]).says(2, &["nonsense", "txn-"]);
+    stage.run(&["job", "scale", "web", "c=3"]).says(2, &["'c=3'", "expected a number of tasks", "COUNT --group c"]);
     let error = stage.run(&["job", "list", "--limit", "many", "-o", "json"]).says(2, &[]).error();
     assert_eq!(error["code"], "USAGE");
     assert_eq!(stage.run(&["--help"]).code(), Some(0));

@@ -68,12 +68,27 @@ pub(crate) enum Job {
         #[arg(value_name = "NAME|FILE")]
         job: String,
         /// Tasks that the group shall have
-        #[arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+        #[arg(value_parser = task_count)]
         count: u32,
         /// The group; needed when the job has more than one
         #[arg(long)]
         group: Option<String>,
     },
+}
+
+/// Most tasks that a group can be scaled to.
+const TASKS_MAX: u32 = 1_000_000;
+
+/// A number of tasks. Whoever writes the group before it (`web=3`), as some other programs take it, is told where it belongs.
+fn task_count(text: &str) -> Result<u32, String> {
+    if let Some(count) = text.parse::<u32>().ok().filter(|count| *count <= TASKS_MAX) {
+        return Ok(count);
+    }
+    let expected = format!("expected a number of tasks, from 0 to {TASKS_MAX}");
+    Err(match text.split_once('=') {
+        Some((group, _)) => format!("{expected}; the group is named apart: COUNT --group {group}"),
+        None => expected,
+    })
 }
 
 /// `plenum alloc`
@@ -123,4 +138,21 @@ pub(crate) enum Alloc {
         /// Such as alloc-4-1
         id: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // "invalid digit found in string" was all that was said of `web=3`.
+    #[test]
+    fn a_count_that_is_none_says_what_is_expected_and_where_the_group_belongs() {
+        assert_eq!((task_count("0"), task_count("1000000")), (Ok(0), Ok(1_000_000)));
+        let expected = "expected a number of tasks, from 0 to 1000000";
+        for wrong in ["three", "1000001", "99999999999", "", "1.5"] {
+            assert_eq!(task_count(wrong), Err(expected.to_owned()), "{wrong}");
+        }
+        let apart = format!("{expected}; the group is named apart: COUNT --group web");
+        assert_eq!((task_count("web=3"), task_count("web=three")), (Err(apart.clone()), Err(apart)));
+    }
 }
