@@ -85,7 +85,7 @@ pub(crate) struct Gpus {
     policy: GpuPolicy,
     machines: GpuMachines,
     placer: GpuPlacer<Ranking>,
-    /// Slots that may look different from how the picture has them; `None`: all.
+    /// Slots that may look different from how the picture has them; `None`: all. Invariant: not `None` where the picture is up to date.
     stale: Option<BTreeSet<u32>>,
     /// Whether the picture has what is promised in this decision.
     is_up_to_date: bool,
@@ -189,16 +189,17 @@ impl Gpus {
         }
     }
 
-    /// Whether [`Gpus::prepare`] was called in this decision. Until then nobody needs to say what changed.
-    pub(crate) const fn is_up_to_date(&self) -> bool {
-        self.is_up_to_date
-    }
-
-    /// The books of a machine changed: another task is claimed there, or is not after all.
+    /// The books of a machine changed: another task is claimed there, or is not after all. Nothing is done before [`Gpus::prepare`] was called in this decision,
+    /// which reads whatever is booked by then.
     pub(crate) fn put(&mut self, books: Books<'_>, slot: u32) {
+        if !self.is_up_to_date {
+            return;
+        }
         self.read(books, slot);
         // Whether it is granted shows in the cell alone.
-        self.stale.get_or_insert_with(BTreeSet::new).insert(slot);
+        if let Some(stale) = &mut self.stale {
+            stale.insert(slot);
+        }
     }
 
     fn read(&mut self, books: Books<'_>, slot: u32) {

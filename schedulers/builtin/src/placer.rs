@@ -403,8 +403,7 @@ impl Placer {
         let spread = matches!(self.policy, Policy::Spread).then_some(free);
         let books = evictions::Books { view, columns: &mut self.columns, specials, spread };
         let (seats, denied) = self.evictions.seats(books, work, asked, tasks);
-        let gpus = self.gpus.as_mut().filter(|gpus| gpus.is_up_to_date());
-        if let (Some(gpus), Some(specials)) = (gpus, self.specials.as_ref().filter(|_| special)) {
+        if let (Some(gpus), Some(specials)) = (&mut self.gpus, self.specials.as_ref().filter(|_| special)) {
             for seat in seats.iter().filter(|seat| !seat.devices.is_empty()) {
                 gpus.put(Books { cell: view.cell(), columns: &self.columns, specials }, seat.machine);
             }

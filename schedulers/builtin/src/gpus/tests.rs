@@ -212,6 +212,24 @@ fn a_gang_that_does_not_fit_gives_its_gpus_back() {
     assert_eq!(used(&stage, 0), [1000, 1000]);
 }
 
+/// Its machine, given back before anybody had looked at the GPUs, counted as the only one to be read: on all others the policy saw none from then on.
+#[test]
+fn a_gang_that_gives_its_machine_back_before_gpus_are_asked_for_hides_no_others() {
+    let mut stage = Stage::new();
+    // To the policy both are alike, and the first one wins; by room alone the small one is the better fit.
+    stage.machine_with_gpus("large", 64_000, &[], 2);
+    stage.machine_with_gpus("small", 4_000, &[], 2);
+    stage.machine("rack", 8_000, &[("rack", "x")]);
+    stage.seat(Batch::default());
+    let gang = JobBuilder::new("gang", "batch").group("main", 2, 100).min(2).per_machine(1).on("rack", "x");
+    let gang = stage.submit(&gang);
+    stage.advance(1_000_000);
+    assert!(stage.passed_over(gang, 0).contains("of which 1 fits"), "{}", stage.passed_over(gang, 0));
+    let half = stage.submit(&job("half", 1, 500));
+    stage.advance(1_000_000);
+    assert_eq!((stage.placed(gang), stage.placed(half)), (Vec::new(), vec![(0, 0, 0)]));
+}
+
 #[test]
 fn a_model_that_is_asked_for_is_the_model_that_is_given() {
     let mut stage = Stage::new();

@@ -100,10 +100,9 @@ impl Placer {
         let machines = choose_asking(&self.columns, &request, self.policy, count, &mut take);
         let judged = obstructed.len() + machines.len();
         obstructed.into_iter().for_each(|slot| rule_out(ruled_out, slot));
-        let mut gpus = self.gpus.as_mut().filter(|gpus| gpus.is_up_to_date());
         for &machine in &machines {
             self.columns.take(machine, &work.shape().resources);
-            if let Some(gpus) = gpus.as_mut().filter(|_| !work.shape().devices.is_empty()) {
+            if let Some(gpus) = self.gpus.as_mut().filter(|_| !work.shape().devices.is_empty()) {
                 gpus.put(Books { cell: view.cell(), columns: &self.columns, specials }, machine);
             }
         }
