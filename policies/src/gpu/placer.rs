@@ -33,6 +33,7 @@ struct Costs {
 #[derive(Clone, Debug)]
 pub struct GpuPlacer<S> {
     scoring: S,
+    /// With the row's stamp when it was reckoned.
     standing: Vec<(u32, f64)>,
     shapes: BTreeMap<GpuTask, Costs>,
 }
@@ -82,8 +83,9 @@ impl<S: GpuScoring> GpuPlacer<S> {
 
     fn stand(&mut self, machines: &GpuMachines, slot: usize) -> f64 {
         let stamp = machines.stamps()[slot];
-        if self.standing.len() <= slot {
-            self.standing.resize(slot + 1, (stamp.wrapping_sub(1), 0.0));
+        let known = self.standing.len();
+        if known <= slot {
+            self.standing.extend(machines.stamps()[known..=slot].iter().map(|stamp| (unlike(*stamp), 0.0)));
         }
         if self.standing[slot].0 != stamp {
             self.standing[slot] = (stamp, self.scoring.standing(&machines.rows()[slot]));
@@ -100,8 +102,7 @@ impl<S: GpuScoring> GpuPlacer<S> {
         let known = costs.stamps.len();
         costs.costs.resize(rows, f32::INFINITY);
         costs.devices.resize(rows, 0);
-        // Whatever differs from the row's own stamp.
-        costs.stamps.extend(machines.stamps()[known.min(rows)..].iter().map(|stamp| stamp.wrapping_sub(1)));
+        costs.stamps.extend(machines.stamps()[known.min(rows)..].iter().map(|stamp| unlike(*stamp)));
         for slot in 0..rows {
             let stamp = machines.stamps()[slot];
             if costs.stamps[slot] == stamp {
@@ -119,6 +120,11 @@ impl<S: GpuScoring> GpuPlacer<S> {
         }
         self.shapes.entry(*task).or_insert(costs)
     }
+}
+
+/// Stands beside a row of this stamp as long as nothing was reckoned of it. Each row needs its own: what is unlike one may be the stamp of another.
+const fn unlike(stamp: u32) -> u32 {
+    stamp.wrapping_sub(1)
 }
 
 /// Costs by machine for one task, as a [`Scoring`]. Machines on which the task does not fit are ruled out. Says nothing about a second task on the same
