@@ -71,7 +71,8 @@ impl Workload {
         Target::of(&self.pods.iter().map(counted).collect::<Vec<_>>())
     }
 
-    /// Percent of the GPUs that would be allocated if the whole list, repeated for ever, were packed as well as it can be and nothing but GPUs ever ran out.
+    /// Percent of the GPUs that would be allocated if the whole list, repeated for ever, were packed as well as it can be and nothing but GPUs ever ran out. Parts that
+    /// are no whole hundredths of a GPU are packed rounded up: of a list with such parts more may be allocated.
     pub(crate) fn mix_limit_percent(&self) -> f64 {
         let prices = Prices::new(&self.target());
         let asked = number(self.pods.iter().map(Pod::all_gpu_millis).sum()) / f64::from(WHOLE);

@@ -30,7 +30,7 @@ pub struct Prices {
     pieces: [f64; SIZES + 1],
     /// By hundredths that are left.
     holes: [f64; SIZES + 1],
-    /// GPUs for one task of the expected work, at best, those of tasks that take whole ones left out.
+    /// GPUs for one task of the expected work, at best, those of tasks that take whole ones left out. Parts are rounded up to hundredths.
     gpus_a_task: f64,
 }
 
@@ -69,7 +69,8 @@ impl Prices {
         self.holes[usize::from(millis / MILLIS).min(SIZES)]
     }
 
-    /// The fewest GPUs that tasks with a part of one can do with, for each task of the expected work: a bound for whoever places it.
+    /// The fewest GPUs that tasks with a part of one can do with, for each task of the expected work: a bound for whoever places it, where parts are whole
+    /// hundredths. Others count rounded up, and may do with fewer: of 0.333 three fit into a GPU, and of 0.34 two.
     #[must_use]
     pub fn gpus_a_task(&self) -> f64 {
         self.gpus_a_task

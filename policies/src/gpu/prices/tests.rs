@@ -49,6 +49,13 @@ fn work_without_parts_has_whole_gpus_only() {
     assert!(near(Prices::new(&Target::default()).hole(1000), 1.0));
 }
 
+#[test]
+fn parts_are_rounded_up_to_hundredths_and_holes_down() {
+    let prices = Prices::new(&shares(&[(333, 5)]));
+    assert!(near(prices.piece(333), 0.5) && near(prices.gpus_a_task(), 0.5), "{prices:?}");
+    assert!(near(prices.hole(333), 0.0) && near(prices.hole(340), 0.5), "{prices:?}");
+}
+
 /// Packs tasks by first fit, descending: some packing, never better than the best.
 fn first_fit_descending(parts: &[(u16, u64)]) -> u64 {
     let mut pieces =

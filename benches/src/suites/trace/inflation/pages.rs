@@ -105,7 +105,8 @@ fn chart(title: &str, from: usize, of_list: &[&Runs], of: Curve) -> Chart {
 fn table(all: &[Runs], reference: &Reference) -> String {
     let mut text = "### Inflation: GPUs allocated when 130% are asked for\n\n\
         Allocated percent when 100 and 130 percent have arrived, mean of the seeds; `limit` is what packing the mix of the list as well as it can be would \
-        allocate if nothing but GPUs ever ran out. Differences are in points; by chance: beyond 0.3, and within three standard errors of both means.\n\n\
+        allocate if nothing but GPUs ever ran out, parts rounded up to hundredths of a GPU. Differences are in points; by chance: beyond 0.3, and within three \
+        standard errors of both means.\n\n\
         | list | policy | seeds | at 100 | at 130 | deviation | unallocated at 130 | limit | published | difference | verdict |\n\
         |---|---|---|---|---|---|---|---|---|---|---|\n"
         .to_owned();
