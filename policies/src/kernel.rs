@@ -286,8 +286,8 @@ fn score<S: Scoring + ?Sized>(
     }
     if ask.least[2] > 0 {
         for lane in 0..BLOCK {
-            // A sum, as a choice would become a store under a mask: see `Best`.
-            costs[lane] += if disk[lane] >= ask.least[2] { 0.0 } else { f32::INFINITY };
+            // A maximum, as a choice would become a store under a mask: see `Best`. A sum with infinity would be no number where the cost is minus infinity.
+            costs[lane] = costs[lane].max(if disk[lane] >= ask.least[2] { f32::NEG_INFINITY } else { f32::INFINITY });
         }
     }
     if let Some(weights) = rows.weights {

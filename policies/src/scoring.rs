@@ -103,7 +103,7 @@ pub trait Scoring {
     fn name(&self) -> &str;
 
     /// What it costs. The same arguments give the same bits, on every machine. [`f32::INFINITY`] rules the machine out, and so does what is no
-    /// number.
+    /// number. All else is a cost, [`f32::NEG_INFINITY`] too.
     ///
     /// Asked about whole blocks of 64 slots, though what it says counts only where there is a machine on which the task fits: any slot and any
     /// amounts may come, and it must not panic. Columns of one's own are looked up with `get`.

@@ -7,7 +7,7 @@ use plenum_model::{MachineState, Resources};
 
 use super::*;
 use crate::twin::{MIB, Made, cell_of, followed, plain};
-use crate::{Amounts, Candidate, Settings, Spread, Ties};
+use crate::{Amounts, Candidate, Index, Settings, Spread, Ties};
 
 fn check(machines: &[Made], policy: Policy, task: (u64, u64), count: u32, expected: &[u32]) {
     let columns = followed(&cell_of(machines), &BTreeMap::new());
@@ -189,6 +189,35 @@ fn a_scoring_may_bring_columns_of_its_own() {
     let request = Request::new(&resources, Settings::default());
     let coolest = Coolest { celsius: &[40.0, f32::NAN, f32::INFINITY, 30.0] };
     assert_eq!(choose_by(&columns, &request, &coolest, 9), [3, 0]);
+}
+
+/// Would have the first machine, whatever else there is.
+struct Favourite;
+
+impl Scoring for Favourite {
+    fn name(&self) -> &str {
+        "favourite"
+    }
+
+    fn cost(&self, candidate: &Candidate, _task: &Amounts) -> f32 {
+        if candidate.machine == 0 { f32::NEG_INFINITY } else { 0.0 }
+    }
+}
+
+/// The favourite's cost came to no number where it was short of disk, and nothing was found better than that half a block behind it.
+#[test]
+fn a_machine_that_is_better_than_all_and_short_of_disk_hides_no_other() {
+    let mut machines = vec![plain(1000, 64); 64];
+    machines[32].resources.disk_bytes = MIB;
+    let columns = followed(&cell_of(&machines), &BTreeMap::new());
+    let chosen = |resources: Resources| {
+        let request = Request::new(&resources, Settings::default());
+        let by_index = Index::default().choose_by(&columns, &request, None, (&Favourite, 0), 1);
+        (choose_by(&columns, &request, &Favourite, 1), by_index)
+    };
+    let with_disk = Resources { disk_bytes: MIB, ..Resources::new(1000, MIB) };
+    assert_eq!(chosen(with_disk), (vec![32], vec![32]));
+    assert_eq!(chosen(Resources::new(1000, MIB)), (vec![0], vec![0]));
 }
 
 /// Spreads, and counts how often it was asked.
