@@ -45,7 +45,8 @@ pub struct Settings {
     /// Looks at so many machines only, drawn from those that fit, and takes the best of these: the power of few choices (Mitzenmacher, 2001). `None` looks
     /// at all of them, which is the default because it takes microseconds.
     pub sample: Option<u32>,
-    /// Which machines come first, whatever they cost and however much they are wished for.
+    /// Which machines come first, whatever they cost and however much they are wished for. Samples and
+    /// [`Policy::Random`](crate::Policy::Random) draw from all machines, and know of no parts.
     pub parts: Option<Parts>,
 }
 
