@@ -107,15 +107,16 @@ impl Index {
             seeded: (ties == Ties::Seeded).then_some(seed),
             nearness: nearness.to_bits(),
         };
-        self.make_room();
+        self.make_room(&key);
         let fresh = || Class { _eligible: eligible.cloned(), minima: Vec::new(), as_of: 0, asked: 0 };
         let class = self.classes.entry(key).or_insert_with(fresh);
         class.asked = self.clock;
         class.best(&Judge::new(columns, request, scoring))
     }
 
-    fn make_room(&mut self) {
-        if self.classes.len() < CLASSES_MAX {
+    /// For a class that is not known yet.
+    fn make_room(&mut self, key: &Key) {
+        if self.classes.len() < CLASSES_MAX || self.classes.contains_key(key) {
             return;
         }
         let oldest = self.classes.iter().min_by_key(|(_, class)| class.asked).map(|(key, _)| *key);
@@ -163,5 +164,47 @@ impl Class {
         let first =
             self.minima.iter().fold(Place::NONE, |best, place| if place.is_before(&best) { *place } else { best });
         (first.cost < f32::INFINITY).then(|| judge.ask.order.slot(first.tie))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::kernel::BLOCK;
+    use crate::scoring::{Amounts, Candidate};
+    use crate::twin::{MIB, cell_of, followed, plain};
+
+    /// Counts how often it was asked.
+    #[derive(Default)]
+    struct Counted(Cell<usize>);
+
+    impl Scoring for Counted {
+        fn name(&self) -> &str {
+            "counted"
+        }
+
+        fn cost(&self, _candidate: &Candidate, _task: &Amounts) -> f32 {
+            self.0.set(self.0.get() + 1);
+            0.0
+        }
+    }
+
+    /// Room was made before anybody looked whether the class is known: with the last place taken each of them was forgotten when it was asked for again.
+    #[test]
+    fn as_many_classes_as_are_remembered_are_looked_at_once_each_and_one_more_takes_the_oldest_place() {
+        let columns = followed(&cell_of(&[plain(1000, 64)]), &BTreeMap::new());
+        let (mut index, scoring) = (Index::default(), Counted::default());
+        let mut looks = |class: u64| {
+            let before = scoring.0.get();
+            let resources = Resources::new(class, MIB);
+            let request = Request::new(&resources, Settings::default());
+            assert_eq!(index.choose_by(&columns, &request, None, (&scoring, 0), 1), [0]);
+            (scoring.0.get() - before) / BLOCK
+        };
+        let mut round = || (1..=256).map(&mut looks).sum::<usize>();
+        assert_eq!((round(), round()), (256, 0));
+        assert_eq!((looks(257), looks(2), looks(1), looks(2)), (1, 0, 1, 0));
     }
 }
