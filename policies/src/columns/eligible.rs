@@ -161,11 +161,13 @@ impl Columns {
         }
         let blocks = self.free[0].len();
         let EligibleSets { sets, stamp, changed } = &mut self.sets;
-        if sets.len() >= LISTS_MAX {
-            sets.clear();
-        }
         let lists = Lists { constraints: constraints.to_vec(), affinities: affinities.to_vec(), closed };
-        let (lists, mut set) = sets.remove_entry(&lists).unwrap_or_else(|| (lists, Arc::default()));
+        let (lists, mut set) = sets.remove_entry(&lists).unwrap_or_else(|| {
+            if sets.len() >= LISTS_MAX {
+                sets.clear();
+            }
+            (lists, Arc::default())
+        });
         if set.as_of < *stamp || set.words.len() != blocks {
             let eligible = Arc::make_mut(&mut set);
             eligible.judge(&lists, cell);
@@ -185,5 +187,35 @@ impl Columns {
         }
         sets.insert(lists, set.clone());
         Some(set)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use plenum_model::Operator;
+
+    use super::*;
+    use crate::twin::{cell_of, followed, plain};
+
+    /// Room was made before anybody looked whether the list is known: with the last place taken a look at any of them forgot them all.
+    #[test]
+    fn as_many_lists_as_are_remembered_are_judged_once_each_and_one_more_drives_all_out() {
+        let cell = cell_of(&[plain(1000, 64)]);
+        let mut columns = followed(&cell, &BTreeMap::new());
+        let mut sets = |racks: Range<u32>| -> Vec<Arc<Eligible>> {
+            let on = |rack: u32| Constraint {
+                attribute: "rack".into(),
+                operator: Operator::Equal,
+                values: vec![rack.to_string().into()],
+            };
+            racks.filter_map(|rack| columns.eligible(&[on(rack)], &[], &cell)).collect()
+        };
+        let (first, again) = (sets(0..512), sets(0..512));
+        assert_eq!((first.len(), again.len()), (512, 512));
+        assert!(first.iter().zip(&again).all(|(one, other)| Arc::ptr_eq(one, other)));
+        assert_eq!(sets(512..513).len(), 1);
+        assert!(!Arc::ptr_eq(&first[0], &sets(0..1)[0]));
     }
 }
