@@ -484,7 +484,7 @@ impl Evictions {
         let (mut denied, looks_before) = (Denied::Nobody, self.looks);
         for resources in need.rooms() {
             match self.home_with((view, columns), work, eligible, resources) {
-                // For room for its largest task it is bound to a machine only where none has more.
+                // For less room it is bound to a machine only where none has more.
                 Err(why @ (Denied::Enough | Denied::Usable)) => denied = why,
                 Err(Denied::Later) if self.are_most(looks_before - self.looks) => denied = Denied::Later,
                 found => return found,

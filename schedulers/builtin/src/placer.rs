@@ -16,7 +16,7 @@ use plenum_sdk::{Decision, Plan, Quotas, Specials, View, Work};
 
 use crate::evictions::{self, Denied, Evictions, Seat};
 use crate::gpus::{Books, GpuPolicy, Gpus};
-use crate::shared_machine;
+use crate::shared_machine::{self, Width};
 
 /// The columns, and what one decision has found out so far.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ pub(crate) struct Placer {
     ruled_out: BTreeMap<Need, Vec<u64>>,
     /// Why jobs that share a machine found none in this decision.
     homeless: BTreeMap<shared_machine::Need, Hopeless>,
-    /// What no machine had enough devices and ports for at once in this decision.
-    turns: BTreeSet<shared_machine::Need>,
+    /// Of how many of their tasks at once a machine had the devices and ports at most in this decision.
+    widths: BTreeMap<shared_machine::Need, Width>,
     /// Devices, ports and limits; made when the first group asks for some.
     specials: Option<Specials>,
     /// What namespaces may still have.
@@ -129,7 +129,7 @@ impl Placer {
             hopeless: BTreeMap::new(),
             ruled_out: BTreeMap::new(),
             homeless: BTreeMap::new(),
-            turns: BTreeSet::new(),
+            widths: BTreeMap::new(),
             specials: None,
             quotas: Quotas::default(),
             evictions: Evictions::default(),
@@ -158,7 +158,7 @@ impl Placer {
         self.hopeless.clear();
         self.ruled_out.clear();
         self.homeless.clear();
-        self.turns.clear();
+        self.widths.clear();
         self.specials = None;
         self.quotas = Quotas::default();
         self.evictions.begin(view);
@@ -485,11 +485,12 @@ impl Placer {
         }
         let settings = self.settings_of(&work.job.shape.groups);
         let specials = need.is_special().then(|| &*self.specials.get_or_insert_with(|| view.specials()));
-        let known = (&need, hold.is_none() && self.turns.contains(&need));
+        let width = self.widths.get(&need).copied().filter(|_| hold.is_none()).unwrap_or_default();
+        let known = (&need, width);
         match shared_machine::choose_home(&mut self.columns, specials, view.cell(), &work.job, known, settings) {
             Ok(home) => {
-                if home.takes_turns && hold.is_none() {
-                    self.turns.insert(need);
+                if hold.is_none() {
+                    self.widths.insert(need, home.width);
                 }
                 self.homes.insert(work.job.id, home.machine);
                 Ok(Some(home.machine))

@@ -18,37 +18,41 @@ const AT_ONCE_MAX: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Need {
     at_once: Option<Resources>,
+    least: Option<Resources>,
     largest: Resources,
     constraints: Vec<Constraint>,
     /// Of each group that asks for more than room: its devices and ports.
     specials: Vec<(Vec<DeviceNeed>, Vec<u16>)>,
     /// Attributes that its machine must have, for the sake of spread rules.
     spread: Vec<Arc<str>>,
-    /// Of each group that asks for more than room: how deep it stands, how many tasks it has, and how many of them one machine may have.
-    layout: Vec<(usize, u32, u32)>,
+    /// Of each group that asks for more than room: how deep it stands, how many tasks it has and starts with, and how many of them one machine may have.
+    layout: Vec<(usize, u32, u32, u32)>,
 }
 
 impl Need {
     pub(crate) fn of(cell: &Cell, job: &Job) -> Self {
         let groups = &job.shape.groups;
         let laid_out = laid_out(cell, job);
-        let layout = laid_out.iter().filter(|(group, ..)| Special::is_needed_by(group));
+        let layout = laid_out.iter().filter(|group| Special::is_needed_by(group.shape));
         let specials = groups.iter().filter(|group| Special::is_needed_by(group)).map(|group| {
             (group.devices.iter().map(device_need).collect(), group.ports.iter().map(|port| port.number).collect())
         });
         Self {
-            at_once: at_once(&laid_out),
+            at_once: at_once(&laid_out, |group| group.count),
+            least: at_once(&laid_out, |group| group.least),
             largest: groups.iter().fold(Resources::default(), |most, group| upper(&most, &group.resources)),
             constraints: groups.iter().flat_map(|group| group.constraints.iter().cloned()).collect(),
             specials: specials.collect(),
             spread: groups.iter().flat_map(|group| group.spread.iter().map(|rule| rule.attribute.clone())).collect(),
-            layout: layout.map(|(group, depth, count)| (*depth, *count, group.per_machine)).collect(),
+            layout: layout.map(|group| (group.depth, group.count, group.least, group.shape.per_machine)).collect(),
         }
     }
 
-    /// What its machine has to have: best all that may run side by side, or else its largest task.
-    pub(crate) fn rooms(&self) -> impl Iterator<Item = &Resources> {
-        self.at_once.iter().chain([&self.largest])
+    /// What its machine has to have: best all that may run side by side, or else what its groups start with side by side, or else its largest task.
+    pub(crate) fn rooms(&self) -> Vec<&Resources> {
+        let mut rooms: Vec<&Resources> = self.at_once.iter().chain(&self.least).chain([&self.largest]).collect();
+        rooms.dedup();
+        rooms
     }
 
     /// Whether a group asks for more than room.
@@ -57,12 +61,24 @@ impl Need {
     }
 }
 
+/// Of how many tasks of each group a machine has the devices, ports and the like, side by side; the most first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Width {
+    /// Of all of them.
+    #[default]
+    All,
+    /// Of as many as it starts with.
+    Least,
+    /// Of one, and of other groups not at the same time.
+    One,
+}
+
 /// The machine slot that suits the job as a whole best.
 ///
 /// Best is one with room now for all groups that may run side by side, the fullest of these first. Where there is none, tasks
-/// have to take turns: then the emptiest machine that has room for the largest of them. Where groups ask for devices, ports or the
-/// like, it has what all of these ask for side by side, by the books in `specials`; or else, what one task of each group asks for.
-/// `takes_turns`: none is known to have as many devices and ports at once.
+/// have to take turns: then the emptiest machine that has room for what these groups start with, which is the minimum of each or one task of it; and where there is
+/// none of these, the emptiest that has room for the largest task. Where groups ask for devices, ports or the like, it has what as many tasks ask for of these
+/// side by side, by the books in `specials`; or else, what one task of each group asks for. `known`: no machine is known to have more of them.
 ///
 /// # Errors
 /// Why there is none.
@@ -71,37 +87,40 @@ pub(crate) fn choose_home(
     specials: Option<&Specials>,
     cell: &Cell,
     job: &Arc<Job>,
-    (need, takes_turns): (&Need, bool),
+    (need, known): (&Need, Width),
     settings: Settings,
 ) -> Result<Home, Box<Unplaced>> {
-    let Need { at_once, largest, .. } = need;
+    let Need { at_once, least, largest, .. } = need;
     let eligible = eligible(columns, cell, job, need);
+    let laid_out = laid_out(cell, job);
     let groups = (0..).zip(&job.shape.groups).filter(|(_, shape)| Special::is_needed_by(shape));
     let one_of_each: Vec<Work> =
         groups.map(|(group, _)| Work { job: job.clone(), group, tasks: Vec::new(), attempt: 1, least: 0 }).collect();
-    let has_some = |slot: u32| {
-        one_of_each.iter().all(|work| specials.is_none_or(|specials| specials.obstacle(cell, work, slot).is_none()))
-    };
-    let together = specials.filter(|_| !takes_turns).and_then(|specials| Some((specials, together(cell, job)?)));
-    let has_all = |slot: u32| {
-        has_some(slot)
-            && together
-                .iter()
-                .all(|(specials, levels)| levels.iter().all(|level| specials.obstacle(cell, level, slot).is_none()))
-    };
     // How near costs are that count as equal is said of best fits. Of shares of a machine, which are below one, it would make all equal.
     let exactly = Settings { nearness: 0.0, ..settings };
-    let best = [(at_once.as_ref(), Policy::BestFit, settings), (Some(largest), Policy::Spread, exactly)];
-    let by_room = specials.is_none().then_some((None, false));
-    let all = together.is_some().then_some((Some(Suits(&has_all)), false));
-    let some = specials.is_some().then_some((Some(Suits(&has_some)), true));
-    for (suits, takes_turns) in [by_room, all, some].into_iter().flatten() {
-        for (resources, policy, settings) in best {
+    let side_by_side = [(at_once.as_ref(), Policy::BestFit, settings), (least.as_ref(), Policy::Spread, exactly)];
+    let in_turn = [(Some(largest), Policy::Spread, exactly)];
+    for width in [Width::All, Width::Least, Width::One].into_iter().filter(|width| *width >= known) {
+        // What asks for room alone has all else everywhere.
+        let levels = match width {
+            Width::Least if specials.is_none() => None,
+            Width::All if specials.is_some() => together(job, &laid_out, |group| group.count),
+            Width::Least => together(job, &laid_out, |group| group.least),
+            Width::All | Width::One => Some(Vec::new()),
+        };
+        let Some(levels) = levels else { continue };
+        let has_all = |slot: u32| {
+            let mut works = one_of_each.iter().chain(&levels);
+            works.all(|work| specials.is_none_or(|specials| specials.obstacle(cell, work, slot).is_none()))
+        };
+        let suits = specials.map(|_| Suits(&has_all));
+        let best = if width == Width::One { &in_turn[..] } else { &side_by_side[..] };
+        for &(resources, policy, settings) in best {
             let Some(resources) = resources else { continue };
             let hold = cell.hold(job.id);
             let request = Request { eligible: eligible.as_deref(), hold, suits, ..Request::new(resources, settings) };
             if let Some(&machine) = choose(columns, &request, policy, 1).first() {
-                return Ok(Home { machine, takes_turns });
+                return Ok(Home { machine, width });
             }
         }
     }
@@ -122,12 +141,23 @@ pub(crate) fn eligible(columns: &mut Columns, cell: &Cell, job: &Job, need: &Nee
 /// A machine for a job.
 pub(crate) struct Home {
     pub(crate) machine: u32,
-    /// It has not all devices and ports at once that the job's tasks ask for side by side.
-    pub(crate) takes_turns: bool,
+    /// None has the devices and ports of more tasks at once.
+    pub(crate) width: Width,
 }
 
-/// The groups of a job in levels, each behind all that it comes after: how deep, and how many tasks it has now.
-fn laid_out<'a>(cell: &Cell, job: &'a Job) -> Vec<(&'a GroupShape, usize, u32)> {
+/// A group of a job, as it is now.
+struct Laid<'a> {
+    shape: &'a GroupShape,
+    /// It comes after groups in so many levels, one after the other.
+    depth: usize,
+    /// So many tasks it has.
+    count: u32,
+    /// So many of them it starts with.
+    least: u32,
+}
+
+/// The groups of a job in levels, each behind all that it comes after.
+fn laid_out<'a>(cell: &Cell, job: &'a Job) -> Vec<Laid<'a>> {
     let groups = &job.shape.groups;
     // The cell refuses cycles; bounded rounds make sure that none can hang a scheduler.
     let mut depths = vec![0_usize; groups.len()];
@@ -137,20 +167,24 @@ fn laid_out<'a>(cell: &Cell, job: &'a Job) -> Vec<(&'a GroupShape, usize, u32)> 
             depths[position] = before.map(|depth| depth + 1).max().unwrap_or(0);
         }
     }
-    // What the shape has is what it was submitted with.
-    let count = |(position, group): (u16, &GroupShape)| cell.group(job, position).map_or(group.count, |row| row.count);
-    let counts = (0..).zip(groups).map(count);
-    groups.iter().zip(depths).zip(counts).map(|((group, depth), count)| (group, depth, count)).collect()
+    let laid = |((position, shape), depth): ((u16, &'a GroupShape), usize)| {
+        let row = cell.group(job, position);
+        // What the shape has is what it was submitted with.
+        let count = row.map_or(shape.count, |row| row.count);
+        let least = row.map_or(shape.min, |row| shape.least_at_once(row)).max(1);
+        Laid { shape, depth, count, least }
+    };
+    (0..).zip(groups).zip(depths).map(laid).collect()
 }
 
-/// What may run of the job side by side: the largest level counts. `None` beyond all bounds.
-fn at_once(laid_out: &[(&GroupShape, usize, u32)]) -> Option<Resources> {
+/// What so many tasks of each group have at once: the largest level counts. `None` beyond all bounds.
+fn at_once(laid_out: &[Laid<'_>], tasks: impl Fn(&Laid<'_>) -> u32) -> Option<Resources> {
     let mut levels = BTreeMap::<usize, Resources>::new();
-    for (group, depth, count) in laid_out {
-        let level = levels.entry(*depth).or_default();
+    for group in laid_out {
+        let level = levels.entry(group.depth).or_default();
         let mut sum = *level;
         for resource in Resource::ALL {
-            let all = group.resources.get(resource).checked_mul((*count).into())?;
+            let all = group.shape.resources.get(resource).checked_mul(tasks(group).into())?;
             set(&mut sum, resource, level.get(resource).checked_add(all)?);
         }
         *level = sum;
@@ -159,20 +193,21 @@ fn at_once(laid_out: &[(&GroupShape, usize, u32)]) -> Option<Resources> {
     most.within_bounds().then_some(most)
 }
 
-/// Each level of a job as one task that asks for the devices and ports of all of its tasks, in their order. `None`: no machine has them
+/// Each level of a job as one task that asks for the devices and ports of so many tasks of each of its groups, in their order. `None`: no machine has them
 /// at once.
-fn together(cell: &Cell, job: &Arc<Job>) -> Option<Vec<Work>> {
+fn together(job: &Arc<Job>, laid_out: &[Laid<'_>], tasks: impl Fn(&Laid<'_>) -> u32) -> Option<Vec<Work>> {
     let mut levels = BTreeMap::<usize, GroupShape>::new();
-    for (group, depth, count) in laid_out(cell, job) {
-        let level = levels.entry(depth).or_default();
-        let more = (group.devices.len() + group.ports.len()).saturating_mul(count as usize);
-        let is_limited = group.per_machine > 0 && count > group.per_machine;
+    for group in laid_out {
+        let (shape, tasks) = (group.shape, tasks(group));
+        let level = levels.entry(group.depth).or_default();
+        let more = (shape.devices.len() + shape.ports.len()).saturating_mul(tasks as usize);
+        let is_limited = shape.per_machine > 0 && tasks > shape.per_machine;
         if is_limited || level.devices.len() + level.ports.len() + more > AT_ONCE_MAX {
             return None;
         }
-        for _ in 0..count {
-            level.devices.extend_from_slice(&group.devices);
-            level.ports.extend_from_slice(&group.ports);
+        for _ in 0..tasks {
+            level.devices.extend_from_slice(&shape.devices);
+            level.ports.extend_from_slice(&shape.ports);
         }
     }
     let groups: Vec<GroupShape> = levels.into_values().filter(Special::is_needed_by).collect();

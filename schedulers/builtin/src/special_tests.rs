@@ -147,6 +147,27 @@ fn a_gang_that_shares_a_machine_says_that_one_task_is_not_all_that_has_to_fit() 
     );
 }
 
+/// One after the other was tried: room for all ten, and the emptiest machine with room for one. There the gang never started.
+#[test]
+fn a_gang_that_shares_a_machine_goes_where_its_minimum_fits_and_not_where_one_task_does() {
+    let shares = || JobBuilder::new("gang", "batch").same_machine();
+    let plain = shares().group("main", 10, 1000).min(3);
+    let gpus = shares().group("main", 10, 100).gpu(1000).min(3);
+    // The idle machine has room for the minimum of either, and not of both.
+    let two = shares().group("main", 3, 1000).min(2).group("beside", 3, 1000).min(2);
+    for job in [plain, gpus, two] {
+        let mut stage = Stage::new();
+        stage.machine_with_gpus("busy", 16_000, &[], 8);
+        stage.seat(Batch::default());
+        stage.submit(&JobBuilder::new("fill", "batch").group("main", 1, 11_000).gpu(1000).gpu(1000).gpu(1000));
+        stage.advance(1_000_000);
+        stage.machine_with_gpus("idle", 2_000, &[], 2);
+        let job = stage.submit(&job);
+        stage.advance(1_000_000);
+        assert_eq!(machines(&stage.placed(job)), [0; 5], "{}", stage.passed_over(job, 0));
+    }
+}
+
 /// The policies alone, and how many machines the last decision judged one by one.
 struct Counted {
     placer: Placer,
