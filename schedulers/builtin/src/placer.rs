@@ -264,10 +264,6 @@ impl Placer {
         let home = match self.home(view, first) {
             Ok(home) => home,
             Err(reason) => {
-                let reason = match first.least as usize {
-                    0 => reason,
-                    least => not_at_once(least, 0, &reason),
-                };
                 equals.iter().for_each(|work| decision.pass_over(work, work.tasks.len(), &reason));
                 return 0;
             }
@@ -531,7 +527,7 @@ impl Placer {
             let known = Hopeless { reason: reason.clone(), others_have_it: false, fit: 0 };
             self.homeless.insert(need.clone(), known);
         }
-        Err(format!("its tasks share a machine: {reason}"))
+        Err(no_home(work, need, &reason))
     }
 }
 
@@ -546,6 +542,17 @@ fn blocked(least: usize, waiting: usize) -> String {
     format!(
         "it starts with {least} at once, and {waiting} of them can be placed now: the others wait for their predecessors to end"
     )
+}
+
+/// Why nothing of a group is placed whose job finds no machine to share: one that has room for what any group starts with, which may be another one than this.
+fn no_home(work: &Work, need: &shared_machine::Need, why: &str) -> String {
+    let has_gang = !need.is_special() && work.job.shape.groups.iter().any(|group| group.min > 1);
+    match work.least as usize {
+        least @ 2.. if has_gang => format!("it starts with {least} at once, and its tasks share a machine: {why}"),
+        _ if has_gang => format!("its tasks share a machine, on which a group starts with several at once: {why}"),
+        0 => format!("its tasks share a machine: {why}"),
+        least => not_at_once(least, 0, &format!("its tasks share a machine: {why}")),
+    }
 }
 
 /// Why nothing of a group is placed that starts with so many tasks, or with none, where fewer fit. What one more lacks would not do for the others.

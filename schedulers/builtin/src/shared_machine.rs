@@ -1,6 +1,7 @@
 //! One machine for all tasks of a job that share a directory: chosen once, before its first task, and for all that follow.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::slice;
 use std::sync::Arc;
 
 use plenum_model::{
@@ -17,8 +18,12 @@ const AT_ONCE_MAX: usize = 1024;
 /// What makes one such job as hard to place as another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Need {
+    /// What all have that may run side by side.
     at_once: Option<Resources>,
+    /// What its groups start with side by side.
     least: Option<Resources>,
+    /// The least that is of use: what any one of its groups starts with. Of a job that asks for more than room, one task of any: for the others of a gang
+    /// tasks are evicted on the machine that it has then, and on none before.
     largest: Resources,
     constraints: Vec<Constraint>,
     /// Of each group that asks for more than room: its devices and ports.
@@ -37,10 +42,14 @@ impl Need {
         let specials = groups.iter().filter(|group| Special::is_needed_by(group)).map(|group| {
             (group.devices.iter().map(device_need).collect(), group.ports.iter().map(|port| port.number).collect())
         });
+        let is_special = groups.iter().any(Special::is_needed_by);
+        let task = groups.iter().fold(Resources::default(), |most, group| upper(&most, &group.resources));
+        let starts = laid_out.iter().filter(|_| !is_special);
+        let starts = starts.filter_map(|group| at_once(slice::from_ref(group), |group| group.least));
         Self {
             at_once: at_once(&laid_out, |group| group.count),
             least: at_once(&laid_out, |group| group.least),
-            largest: groups.iter().fold(Resources::default(), |most, group| upper(&most, &group.resources)),
+            largest: starts.fold(task, |most, group| upper(&most, &group)),
             constraints: groups.iter().flat_map(|group| group.constraints.iter().cloned()).collect(),
             specials: specials.collect(),
             spread: groups.iter().flat_map(|group| group.spread.iter().map(|rule| rule.attribute.clone())).collect(),
@@ -48,7 +57,7 @@ impl Need {
         }
     }
 
-    /// What its machine has to have: best all that may run side by side, or else what its groups start with side by side, or else its largest task.
+    /// What its machine has to have: best all that may run side by side, or else what its groups start with side by side, and at least what any one starts with.
     pub(crate) fn rooms(&self) -> Vec<&Resources> {
         let mut rooms: Vec<&Resources> = self.at_once.iter().chain(&self.least).chain([&self.largest]).collect();
         rooms.dedup();
@@ -76,9 +85,10 @@ pub(crate) enum Width {
 /// The machine slot that suits the job as a whole best.
 ///
 /// Best is one with room now for all groups that may run side by side, the fullest of these first. Where there is none, tasks
-/// have to take turns: then the emptiest machine that has room for what these groups start with, which is the minimum of each or one task of it; and where there is
-/// none of these, the emptiest that has room for the largest task. Where groups ask for devices, ports or the like, it has what as many tasks ask for of these
-/// side by side, by the books in `specials`; or else, what one task of each group asks for. `known`: no machine is known to have more of them.
+/// have to take turns: then the emptiest machine that has room for what these groups start with, the minimum of each or one task of it; and else the emptiest
+/// with room for what any one of them starts with, as on a smaller one a gang never starts. Where groups ask for devices, ports or the like, it has those of as
+/// many tasks side by side, by the books in `specials`; and else those of one task of each group, and room for the largest task.
+/// `known`: no machine is known to have more of them.
 ///
 /// # Errors
 /// Why there is none.

@@ -137,13 +137,13 @@ fn a_gang_that_shares_a_machine_says_that_one_task_is_not_all_that_has_to_fit() 
     stage.advance(1_000_000);
     assert_eq!(
         stage.passed_over(some, 0),
-        "it starts with 3 at once, of which 1 fits, and not one more: of 2 machines 1 lacks cpu by at least 500m, \
-         1 is not the one that the job's tasks are to share; nearest is m0, short of cpu by 500m"
+        "it starts with 3 at once, and its tasks share a machine: of 2 machines 2 lack cpu by at least 1500m; \
+         nearest is m0, short of cpu by 1500m, and too small even when empty"
     );
     assert_eq!(
         stage.passed_over(none, 0),
-        "it starts with 3 at once, of which none fits: its tasks share a machine: of 2 machines 2 lack cpu by at least \
-         500m; nearest is m0, short of cpu by 500m, and too small even when empty"
+        "it starts with 3 at once, and its tasks share a machine: of 2 machines 2 lack cpu by at least 4500m; \
+         nearest is m0, short of cpu by 4500m, and too small even when empty"
     );
 }
 
@@ -166,6 +166,37 @@ fn a_gang_that_shares_a_machine_goes_where_its_minimum_fits_and_not_where_one_ta
         stage.advance(1_000_000);
         assert_eq!(machines(&stage.placed(job)), [0; 5], "{}", stage.passed_over(job, 0));
     }
+}
+
+/// Its first group went to the machine that was idle, and what came after it was too much for that, however long it waited.
+#[test]
+fn a_job_that_shares_a_machine_waits_for_one_on_which_the_gang_behind_its_first_group_can_start() {
+    let mut stage = Stage::new();
+    stage.machine("busy", 16_000, &[]);
+    stage.seat(Batch::default());
+    let fill = stage.submit(&JobBuilder::new("fill", "batch").group("main", 1, 15_000));
+    stage.advance(1_000_000);
+    stage.machine("idle", 2_000, &[]);
+    let train = JobBuilder::new("train", "batch").same_machine().group("fetch", 1, 1000).group("learn", 20, 1000);
+    let job = stage.submit(&train.min(3).after("fetch"));
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(job), []);
+    assert_eq!(
+        stage.passed_over(job, 0),
+        "its tasks share a machine, on which a group starts with several at once: of 2 machines 2 lack cpu by at least \
+         1000m; nearest is busy, short of cpu by 2000m"
+    );
+    stage.finish(fill, true);
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(job), [(0, 0, 0)]);
+    stage.finish(job, true);
+    stage.advance(1_000_000);
+    assert_eq!(machines(&stage.placed(job)), [0; 16]);
+    assert_eq!(
+        stage.passed_over(job, 1),
+        "of 2 machines 1 lacks cpu by at least 1000m, 1 is not the one that the job's tasks are to share; \
+         nearest is busy, short of cpu by 1000m"
+    );
 }
 
 /// The policies alone, and how many machines the last decision judged one by one.

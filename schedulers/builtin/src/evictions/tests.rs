@@ -216,6 +216,21 @@ fn a_job_that_shares_a_machine_evicts_where_all_of_it_fits() {
     assert_eq!((stands(&stage, shares), stands(&stage, low), stands(&stage, even)), ((2, 0), (0, 2), (2, 0)));
 }
 
+// It was bound to the machine that had room for one of its tasks, and whom to evict was looked for there alone.
+#[test]
+fn a_gang_that_shares_a_machine_evicts_where_its_minimum_fits() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 4000, &[]);
+    stage.seat(Batch::default());
+    let low = submit(&mut stage, &job("low", 2, 2000, 10));
+    stage.machine("m1", 1900, &[]);
+    let never = submit(&mut stage, &job("never", 6, 1000, 90).min(5).same_machine());
+    assert_eq!((stands(&stage, never), stands(&stage, low)), ((0, 0), (2, 0)));
+    let gang = submit(&mut stage, &job("gang", 6, 1000, 90).min(3).same_machine());
+    assert_eq!((stands(&stage, gang), stands(&stage, low)), ((4, 0), (0, 2)), "four of six have room there");
+    assert_eq!(machines(&stage, gang), [0; 4]);
+}
+
 #[test]
 fn devices_and_ports_of_lower_bands_are_taken_over() {
     let mut stage = Stage::new();
