@@ -93,7 +93,9 @@ impl Settings {
             ("tasks_max", "1 to 16384", count(self.tasks_max), 1, count(plenum_model::CLAIMS_MAX)),
             ("pause_micros", "0 or more", self.pause_micros, 0, i64::MAX),
             ("retry.first_micros", "1 or more", self.retry.first_micros, 1, i64::MAX),
+            ("retry.most_micros", "1 or more", self.retry.most_micros, 1, i64::MAX),
             ("reconnect.first_micros", "1 or more", self.reconnect.first_micros, 1, i64::MAX),
+            ("reconnect.most_micros", "1 or more", self.reconnect.most_micros, 1, i64::MAX),
             ("peer_silence_micros", "1 or more", self.peer_silence_micros, 1, i64::MAX),
             ("notes_pause_micros", "0 or more", self.notes_pause_micros, 0, i64::MAX),
         ];

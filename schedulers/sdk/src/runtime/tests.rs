@@ -13,6 +13,7 @@ use plenum_proto::delta;
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 
 use super::*;
+use crate::backoff::Backoff;
 use crate::scheduler::Decision;
 use crate::view::View;
 
@@ -413,4 +414,10 @@ fn settings_out_of_their_bounds_are_named() {
     assert_eq!(refused(Settings { window: 257, ..Settings::default() }), "window: expected 1 to 256, found 257");
     let namespace = Settings { namespace: "../etc".into(), ..Settings::default() };
     assert!(refused(namespace).starts_with("namespace: expected 1 to 63 bytes"));
+    // It was taken, and who found no cell tried it a million times a second.
+    let never = Backoff { first_micros: 50_000, most_micros: 0 };
+    let retry = Settings { retry: never, ..Settings::default() };
+    assert_eq!(refused(retry), "retry.most_micros: expected 1 or more, found 0");
+    let reconnect = Settings { reconnect: never, ..Settings::default() };
+    assert_eq!(refused(reconnect), "reconnect.most_micros: expected 1 or more, found 0");
 }
