@@ -3,14 +3,18 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use plenum_model::{Command, Decision, JobId, Outcome, Request, Revision, SessionId};
+use plenum_model::{Command, Decision, JobId, Outcome, RejectionCode, Request, Revision, SessionId};
 use plenum_proto::transaction;
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
+use plenum_sdk::Input;
 
 use super::{Seat, Stage};
 
 /// The code of `google.rpc` of every rejection here: runtimes go by the cell's own code.
 const INVALID_ARGUMENT: i32 = 3;
+/// Those with which a server refuses a session that is not there, and one of before the cell was restored.
+const NOT_FOUND: i32 = 5;
+const ABORTED: i32 = 10;
 
 impl Stage {
     /// Deltas since what the scheduler was told last.
@@ -41,22 +45,26 @@ impl Stage {
     }
 
     fn welcome(&mut self, seat: Seat, hello: &v1::Hello) {
-        let known = hello.incarnation == 1 && self.cell().session(SessionId(hello.session)).is_some();
-        let session = if known {
-            SessionId(hello.session)
-        } else {
+        let (incarnation, term) = (self.cell().identity().incarnation, self.cell().identity().term);
+        let session = if hello.session == 0 {
             let command = Command::OpenSession { scheduler: hello.scheduler.as_str().into() };
             let namespace = hello.namespace.as_str().into();
             let opened = self.decide(&Request { principal: "local".into(), namespace, command });
             let Decision::Accepted { id, .. } = opened else { panic!("no session: {opened:?}") };
             SessionId(id)
+        } else if hello.incarnation != incarnation {
+            return self.refuse(seat, ABORTED, RejectionCode::OtherIncarnation);
+        } else if self.cell().session(SessionId(hello.session)).is_none() {
+            return self.refuse(seat, NOT_FOUND, RejectionCode::NoSuchSession);
+        } else {
+            SessionId(hello.session)
         };
-        let snapshot = !known || hello.revision == 0;
+        let snapshot = hello.incarnation != incarnation || hello.revision == 0;
         let revision = if snapshot { self.cell().revision() } else { Revision(hello.revision) };
         let mut messages = vec![Tell::Welcome(v1::Welcome {
             session: session.0,
-            incarnation: 1,
-            term: 1,
+            incarnation,
+            term,
             revision: revision.0,
             snapshot,
             cell_id: vec![7; 16].into(),
@@ -71,6 +79,13 @@ impl Stage {
         link.session = Some(session);
         link.told = revision;
         link.to_scheduler.extend(messages.into_iter().map(tell));
+    }
+
+    /// Ends a scheduler's call instead of welcoming it.
+    fn refuse(&mut self, seat: Seat, status: i32, code: RejectionCode) {
+        self.seats[seat.0].link = None;
+        let code = code.as_str().to_owned();
+        self.give(seat, Input::Disconnected { status, reason: code.clone(), code });
     }
 
     fn commit(&mut self, seat: Seat, wire: v1::Transaction) {

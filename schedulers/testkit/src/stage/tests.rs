@@ -263,6 +263,7 @@ fn a_session_that_the_cell_ended_is_replaced_and_nothing_is_placed_twice() {
     stage.release(blue);
     stage.advance(5_000_000);
     assert_ne!(stage.runtime(blue).session(), session);
+    assert_eq!(stage.runtime(blue).counters().connections, 3, "the second one is refused, as no such session is there");
     assert_eq!((stage.placed(first).len(), stage.placed(second).len()), (2, 1));
     assert_eq!(stage.transcript(), "blue: 2 of 2 granted\nblue: 1 of 1 granted\n");
 }
