@@ -53,6 +53,8 @@ struct Player {
     wake_at: Option<i64>,
     held: bool,
     cut_off: bool,
+    /// Codes that its next transactions are rejected with.
+    rejections: VecDeque<String>,
     notices: Vec<Notice>,
 }
 
@@ -185,6 +187,7 @@ impl Stage {
             wake_at: None,
             held: false,
             cut_off: false,
+            rejections: VecDeque::new(),
             notices: Vec::new(),
         });
         let seat = Seat(self.seats.len() - 1);
@@ -477,6 +480,8 @@ mod pulse_tests;
 mod quota_tests;
 #[cfg(test)]
 mod random_tests;
+#[cfg(test)]
+mod serving_tests;
 #[cfg(test)]
 mod sharing_tests;
 #[cfg(test)]

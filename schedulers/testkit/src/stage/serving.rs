@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use plenum_model::{Command, Decision, JobId, Outcome, RejectionCode, Request, Revision, SessionId};
+use plenum_core::{Core, CoreOptions};
+use plenum_model::{
+    Cell, CellIdentity, Command, Decision, JobId, Outcome, RejectionCode, Request, Revision, SessionId,
+};
 use plenum_proto::transaction;
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 use plenum_sdk::Input;
@@ -17,6 +20,25 @@ const NOT_FOUND: i32 = 5;
 const ABORTED: i32 = 10;
 
 impl Stage {
+    /// Of a scheduler's next transaction the cell says this code, such as `QUEUE_FULL` or `READ_ONLY`, and does not execute it. Called again, it is for
+    /// the one after that, too.
+    pub fn reject_next(&mut self, seat: Seat, code: &str) {
+        self.seats[seat.0].rejections.push_back(code.to_owned());
+    }
+
+    /// Puts the cell back to a clone of what [`Stage::cell`] was, as from a backup: in another incarnation, and without all that was decided since. All
+    /// connections break, and schedulers come back by themselves as time passes.
+    pub fn restore(&mut self, cell: Cell) {
+        (0..self.seats.len()).for_each(|seat| self.cut(Seat(seat)));
+        let before = self.cell().identity().clone();
+        let identity = CellIdentity { incarnation: before.incarnation + 1, term: before.term + 1, ..before };
+        self.deltas.retain(|revision, _| *revision <= cell.revision());
+        self.outcomes.clear();
+        self.passed_over.clear();
+        self.core = Core::from_cell(cell, CoreOptions::default());
+        self.ask("local", Command::OpenServer(identity));
+    }
+
     /// Deltas since what the scheduler was told last.
     pub(super) fn publish(&mut self, seat: Seat) {
         let Some(link) = &mut self.seats[seat.0].link else { return };
@@ -33,7 +55,7 @@ impl Stage {
     pub(super) fn serve(&mut self, seat: Seat, request: v1::SessionRequest) {
         match request.ask.expect("a runtime asks for something") {
             Ask::Hello(hello) => self.welcome(seat, &hello),
-            Ask::Commit(wire) => self.commit(seat, wire),
+            Ask::Commit(wire) => self.commit(seat, &wire),
             Ask::PassedOver(notes) => {
                 for note in notes.notes {
                     let job = JobId::from_bits(note.job).expect("notes are about jobs");
@@ -88,29 +110,28 @@ impl Stage {
         self.give(seat, Input::Disconnected { status, reason: code.clone(), code });
     }
 
-    fn commit(&mut self, seat: Seat, wire: v1::Transaction) {
-        let number = wire.number;
-        let command = transaction::commit_decoded(&wire).expect("a runtime sends valid transactions");
-        let decision = self.decide(&Request { principal: "local".into(), namespace: "default".into(), command });
-        let answer = match decision {
-            Decision::Outcome(outcome) => {
-                let first = self.outcomes.insert((outcome.id.session, number), (*outcome).clone()).is_none();
-                self.note(seat, &outcome, first);
-                Tell::Outcome((&*outcome).into())
-            }
-            Decision::Rejected(rejection) => Tell::Error(v1::RequestError {
-                number,
-                status: INVALID_ARGUMENT,
-                code: rejection.code.as_str().into(),
-                message: rejection.message,
-                retry_after_micros: 0,
-            }),
-            Decision::Accepted { .. } => panic!("a transaction has an outcome"),
+    fn commit(&mut self, seat: Seat, wire: &v1::Transaction) {
+        let answer = match self.seats[seat.0].rejections.pop_front() {
+            Some(code) => rejected(wire.number, code, "the test has it so".into()),
+            None => self.decide_transaction(seat, wire),
         };
         // Deltas up to an outcome's revision precede it.
         self.publish(seat);
         if let Some(link) = &mut self.seats[seat.0].link {
             link.to_scheduler.push_back(tell(answer));
+        }
+    }
+
+    fn decide_transaction(&mut self, seat: Seat, wire: &v1::Transaction) -> Tell {
+        let command = transaction::commit_decoded(wire).expect("a runtime sends valid transactions");
+        match self.decide(&Request { principal: "local".into(), namespace: "default".into(), command }) {
+            Decision::Outcome(outcome) => {
+                let first = self.outcomes.insert((outcome.id.session, wire.number), (*outcome).clone()).is_none();
+                self.note(seat, &outcome, first);
+                Tell::Outcome((&*outcome).into())
+            }
+            Decision::Rejected(rejection) => rejected(wire.number, rejection.code.as_str().into(), rejection.message),
+            Decision::Accepted { .. } => panic!("a transaction has an outcome"),
         }
     }
 
@@ -130,6 +151,10 @@ impl Stage {
             let _ = writeln!(self.transcript, "  task {task} on {machine}: {kind} {:?}{culprit}", refusal.reason);
         }
     }
+}
+
+fn rejected(number: u64, code: String, message: String) -> Tell {
+    Tell::Error(v1::RequestError { number, status: INVALID_ARGUMENT, code, message, retry_after_micros: 0 })
 }
 
 pub(super) fn tell(tell: Tell) -> v1::SessionResponse {
