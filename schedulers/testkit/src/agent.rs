@@ -112,7 +112,8 @@ impl Life {
         }
         for wanted in assignments.wanted {
             let id = wanted.allocation;
-            if self.ended.contains(&id) || self.running.contains_key(&id) {
+            // What is to run in room that is still taken is told again once that is free.
+            if self.ended.contains(&id) || self.running.contains_key(&id) || !wanted.takes_over.is_empty() {
                 continue;
             }
             let runs_for_ever = wanted.body.is_some_and(|body| body.command.iter().any(|word| word == "infinity"));
@@ -135,4 +136,29 @@ impl Life {
 fn transition(allocation: u64, state: AllocationState) -> v1::Transition {
     let ready = state == AllocationState::Running;
     v1::Transition { allocation, state: state.into(), ready, ..v1::Transition::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // It said that both run, who leaves and who comes in that one's room.
+    #[tokio::test]
+    async fn what_takes_room_over_runs_only_once_that_is_free() {
+        let channel = Channel::from_static("http://127.0.0.1:1").connect_lazy();
+        let mut life = Life {
+            agents: AgentsClient::new(channel),
+            machine: 1,
+            epoch: 1,
+            running: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            task_time: Duration::ZERO,
+        };
+        let mut follow = |takes_over: Vec<u64>| {
+            let wanted = vec![v1::Assignment { allocation: 2, takes_over, ..v1::Assignment::default() }];
+            life.follow(v1::Assignments { wanted, ..v1::Assignments::default() })
+        };
+        assert_eq!(follow(vec![1]), []);
+        assert_eq!(follow(Vec::new()), [transition(2, AllocationState::Running)]);
+    }
 }
