@@ -4,6 +4,7 @@ mod patience;
 
 use std::time::Duration;
 
+use plenum_proto::bounds::ANSWER_BYTES_MAX;
 use plenum_proto::error::innermost;
 use plenum_proto::v1::{
     cell_client::CellClient, govern_client::GovernClient, inspect_client::InspectClient, jobs_client::JobsClient,
@@ -16,8 +17,6 @@ use crate::failure::Failure;
 /// Where a cell listens when nobody says otherwise.
 pub(crate) const ADDRESS_DEFAULT: &str = "http://127.0.0.1:7070";
 
-/// The largest answer that a command takes. A listing of 100,000 allocations takes about 20 MiB.
-const ANSWER_BYTES_MAX: usize = 256 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A cell that is gone without a word is asked after so long, and noticed after three and a half times this, while something is asked of
 /// it: whoever follows a log would wait for ever. Longer than [`patience`] with one answer, which says more about it.

@@ -24,6 +24,8 @@ pub const SHAPE_BYTES_MAX: usize = 256 << 10;
 /// Bytes of any page of a cell: what the history takes as an image, a backup as a record, and who watches, with a part of a snapshot
 /// around it, as a message.
 pub const PAGE_BYTES_MAX: usize = 64 << 20;
+/// Bytes of an answer that everybody takes who asks for it: the rows of a listing come to far less.
+pub const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// Bytes of a request that every server takes, unless it was set otherwise and says so.
 pub const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// What else a page has of a job, in bytes: names of its state and home, numbers.

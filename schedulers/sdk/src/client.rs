@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use plenum_proto::bounds::ANSWER_BYTES_MAX;
 use plenum_proto::v1;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -10,9 +11,6 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::address::{self, RunError};
-
-/// Largest answer that is taken: a listing may be long.
-const MESSAGE_BYTES_MAX: usize = plenum_proto::bounds::PAGE_BYTES_MAX;
 
 /// How long an answer may take to begin. The largest listings take seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -57,24 +55,24 @@ impl Client {
     /// Jobs: submit, launch, stop, scale, list.
     #[must_use]
     pub fn jobs(&self) -> v1::jobs_client::JobsClient<Signed> {
-        v1::jobs_client::JobsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        v1::jobs_client::JobsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Machines, transactions, sessions, conflicts, the cell as a whole.
     #[must_use]
     pub fn inspect(&self) -> v1::inspect_client::InspectClient<Signed> {
-        v1::inspect_client::InspectClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        v1::inspect_client::InspectClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Holds of room for gangs that starve; and sessions without a mirror, which a scheduler of this SDK needs none of.
     #[must_use]
     pub fn cell(&self) -> v1::cell_client::CellClient<Signed> {
-        v1::cell_client::CellClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        v1::cell_client::CellClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Quotas, partitions, drains, pauses, rights.
     #[must_use]
     pub fn govern(&self) -> v1::govern_client::GovernClient<Signed> {
-        v1::govern_client::GovernClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        v1::govern_client::GovernClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 }

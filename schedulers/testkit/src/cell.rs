@@ -330,4 +330,6 @@ impl Drop for Ends {
 #[cfg(test)]
 mod client_tests;
 #[cfg(test)]
+mod listing_tests;
+#[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plenum_proto::v1;
+use plenum_proto::{bounds::ANSWER_BYTES_MAX, v1};
 
 use super::failure::Failure;
 
@@ -98,9 +98,12 @@ pub(super) fn limit(asked: u32, most: u32) -> usize {
     usize::try_from(rows).unwrap_or(usize::MAX)
 }
 
-/// Bytes of the rows of one listing: jobs, machines, holds and transactions may have a quarter of a MiB each and more, and who asks takes an
-/// answer of 256 MiB.
+/// Bytes of the rows of one listing: jobs, machines, holds and transactions may have a quarter of a MiB each and more.
 const LISTING_BYTES_MAX: usize = 64 << 20;
+const _: () = assert!(
+    3 * LISTING_BYTES_MAX < ANSWER_BYTES_MAX,
+    "each row has a key and a length beside it: two bytes where it is the smallest, of one byte, and fewer a byte where it is larger"
+);
 
 /// What else one listing has room for.
 pub(super) struct Room {
