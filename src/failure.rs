@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io};
 
-use plenum_proto::error::{code_of, innermost};
+use plenum_proto::error::{code_of, innermost, is_unanswered};
 use tonic::{Code, Status};
 
 use crate::job_file::JobFileError;
@@ -89,9 +89,7 @@ impl Error for Failure {}
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         // A connection that broke in the middle of a call is an error of this end's transport, which has no code of the cell's.
-        let by_transport =
-            matches!(status.code(), Code::Unknown | Code::Cancelled | Code::Internal | Code::Unavailable);
-        let broke = by_transport && status.source().is_some() && code_of(&status).is_empty();
+        let broke = is_unanswered(&status) && status.source().is_some();
         let grpc_code = if broke { Code::Unavailable } else { status.code() };
         let code = match code_of(&status) {
             "" => code_name(grpc_code),

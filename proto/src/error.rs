@@ -125,6 +125,15 @@ pub fn code_of(status: &tonic::Status) -> &str {
     status.metadata().get(CODE_KEY).and_then(|code| code.to_str().ok()).unwrap_or("")
 }
 
+/// Whether a call failed without an answer: there was no connection, it broke, or this side waited long enough. The call may have taken effect, or may yet.
+/// An answer that this side does not take for its size is one.
+#[must_use]
+pub fn is_unanswered(status: &tonic::Status) -> bool {
+    use tonic::Code::{Cancelled, DeadlineExceeded, Internal, Unavailable, Unknown};
+    let by_transport = matches!(status.code(), Unavailable | DeadlineExceeded | Cancelled | Unknown | Internal);
+    by_transport && code_of(status).is_empty()
+}
+
 /// What a call that failed says, for one line: the other side's own words, or why none came from there.
 #[must_use]
 pub fn words(status: &tonic::Status) -> String {
@@ -188,5 +197,24 @@ mod tests {
         assert_eq!((code_of(&status), words(&status).as_str()), ("", "no answer: Connection refused (os error 111)"));
         let told = with_code(tonic::Code::NotFound, "NO_SUCH_JOB", "there is no job".into());
         assert_eq!((code_of(&told), words(&told).as_str()), ("NO_SUCH_JOB", "there is no job"));
+    }
+
+    // Who went by UNAVAILABLE and DEADLINE_EXCEEDED gave up what had perhaps taken effect: a minute without an answer is CANCELLED.
+    #[test]
+    fn what_the_transport_says_of_a_call_is_no_answer_and_what_the_cell_says_is_one() {
+        let unanswered = ["Timeout expired", "transport error", "h2 protocol error", "tcp connect error", "late"];
+        let codes = [
+            tonic::Code::Cancelled,
+            tonic::Code::Unknown,
+            tonic::Code::Internal,
+            tonic::Code::Unavailable,
+            tonic::Code::DeadlineExceeded,
+        ];
+        for (code, message) in codes.into_iter().zip(unanswered) {
+            assert!(is_unanswered(&tonic::Status::new(code, message)), "{message}");
+            assert!(!is_unanswered(&with_code(code, "SERVER_ENDING", message.into())), "{message}");
+        }
+        assert!(!is_unanswered(&tonic::Status::out_of_range("decoded message length too large")));
+        assert!(!is_unanswered(&tonic::Status::unimplemented("")));
     }
 }
