@@ -21,8 +21,9 @@ pub trait Scheduler {
     /// planned more than could be sent, once there are answers and no job that they refused rests any more ([`View::rests`]).
     ///
     /// Taking long is allowed: others commit meanwhile, and what they took comes back as a conflict. But the thread that awaits [`run`](crate::run) does
-    /// nothing else meanwhile. With more than a few seconds tokio's runtime must have others, as that of `#[tokio::main]` has: on one of a single thread
-    /// nobody answers the cell's pings, and after 20 to 40 seconds the scheduler counts as away. What it decided is sent when it is back.
+    /// nothing else meanwhile. With more than a few seconds tokio's runtime must have others, as that of `#[tokio::main]` has, and `run` is awaited in `main`,
+    /// or in a `block_on` of a thread of its own, and not spawned: a thread of tokio's keeps to itself what it has just woken, the connection too. Else nobody
+    /// answers the cell's pings, and after 20 to 40 seconds the scheduler counts as away. What it decided is sent when it is back.
     fn decide(&mut self, view: &View<'_>) -> Decision;
 
     /// Whether it wants to be called as soon as it has a mirror, even with nothing to place: one that moves or stops what runs. From then on

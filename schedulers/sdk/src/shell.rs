@@ -83,7 +83,7 @@ pub async fn run<S: Scheduler>(
         tokio::select! {
             biased;
             () = &mut shutdown => break,
-            input = shell.next() => shell.handle(input),
+            () = shell.step() => {}
         }
     }
     shell.close().await;
@@ -130,6 +130,16 @@ struct Called {
 }
 
 impl<S: Scheduler> Shell<S> {
+    /// Waits for what happens next, and does what follows from it.
+    async fn step(&mut self) {
+        let input = self.next().await;
+        if self.handle(input) {
+            // What was sent has only woken the task of the connection. Where this one is on a thread of tokio's, that waits for the same thread, which no other takes
+            // it from, and as long as there is more to receive the next decision would come before it.
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Waits for what happens next.
     async fn next(&mut self) -> Input {
         let wake_at = self.wake_at;
@@ -186,10 +196,12 @@ impl<S: Scheduler> Shell<S> {
         self.link = Link::Calling { sends, call: Box::pin(call) };
     }
 
-    fn handle(&mut self, input: Input) {
-        let mut input = Some(input);
+    /// True where something was sent.
+    fn handle(&mut self, input: Input) -> bool {
+        let (mut input, mut sends) = (Some(input), false);
         while let Some(next) = input.take() {
             for output in self.runtime.handle(monotonic_micros(), next) {
+                sends |= matches!(output, Output::Send(_));
                 // It leaves the connection by itself, and would only be told what it knows.
                 let leaves = matches!(output, Output::ConnectAfter { .. });
                 if !self.carry_out(output) {
@@ -199,6 +211,7 @@ impl<S: Scheduler> Shell<S> {
                 }
             }
         }
+        sends
     }
 
     /// False when the connection is of no use any more, and ended: nothing goes out over it from then on. There could be room again for what is
@@ -294,6 +307,8 @@ fn gone(reason: &str) -> Input {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use plenum_proto::v1::session_request::Ask;
 
     use super::*;
@@ -312,6 +327,18 @@ mod tests {
         }
     }
 
+    fn idle(link: Link) -> Shell<Idle> {
+        Shell {
+            runtime: SchedulerRuntime::new(Settings::default(), Idle).unwrap(),
+            name: "idle".into(),
+            endpoint: endpoint("http://127.0.0.1:7070").unwrap(),
+            principal: None,
+            link,
+            wake_at: None,
+            repeats: Repeats::default(),
+        }
+    }
+
     fn commit(number: u64) -> Output {
         let transaction = v1::Transaction { number, ..v1::Transaction::default() };
         Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(transaction)) })
@@ -321,19 +348,28 @@ mod tests {
     #[test]
     fn nothing_goes_out_behind_what_there_was_no_room_for() {
         let (sends, mut queued) = mpsc::channel(1);
-        let mut shell = Shell {
-            runtime: SchedulerRuntime::new(Settings::default(), Idle).unwrap(),
-            name: "idle".into(),
-            endpoint: endpoint("http://127.0.0.1:7070").unwrap(),
-            principal: None,
-            link: Link::Calling { sends, call: Box::pin(std::future::pending()) },
-            wake_at: None,
-            repeats: Repeats::default(),
-        };
+        let mut shell = idle(Link::Calling { sends, call: Box::pin(std::future::pending()) });
         assert!(shell.carry_out(commit(1)));
         assert!(!shell.carry_out(commit(2)), "the queue is full");
         assert!(queued.try_recv().is_ok(), "and then it is not");
         shell.carry_out(commit(3));
         assert!(queued.try_recv().is_err());
+    }
+
+    /// Where several threads of tokio's serve it, what it had sent went out after the next decisions, however long those took.
+    #[tokio::test]
+    async fn who_has_sent_something_lets_others_have_their_turn_before_what_comes_next() {
+        let mut shell = idle(Link::Down { connect_at: Instant::now() });
+        loop {
+            let mut step = Box::pin(shell.step());
+            let is_over = std::future::poll_fn(|context| Poll::Ready(step.as_mut().poll(context).is_ready())).await;
+            assert!(!is_over, "it has greeted, and goes on at once");
+            drop(step);
+            if matches!(shell.link, Link::Calling { .. }) {
+                return;
+            }
+            // The timer has not looked at the time yet.
+            tokio::task::yield_now().await;
+        }
     }
 }
