@@ -210,6 +210,19 @@ mod tests {
         assert_eq!(mirror.log_time(later + LAG_MICROS + 100).micros, 1_100);
     }
 
+    /// In a quiet cell the snapshot is as old as the last delta, and backoffs ended later by as much.
+    #[test]
+    fn a_mirror_that_is_fetched_anew_still_tells_what_time_it_is() {
+        let mut mirror = Mirror::default();
+        mirror.replace(Cell::default(), 0);
+        mirror.fold(&Delta::new(Revision(1), LogTime::from_micros(1_000)), 0).unwrap();
+        let snapshot = mirror.cell().unwrap().clone();
+        let later = LAG_MICROS + 500;
+        mirror.forget();
+        mirror.replace(snapshot, later);
+        assert_eq!(mirror.log_time(later).micros, 1_500);
+    }
+
     /// Whoever heard the same time again within the lag began to count anew each time.
     #[test]
     fn a_time_that_is_told_again_holds_nothing_up() {

@@ -175,14 +175,18 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
         let same_server = same_cell && term == self.seen.term;
         self.seen.term = term;
+        let resumes = self.session.0 != 0;
         if !same_cell || offered.incarnation != self.seen.incarnation {
-            let resumes = self.session.0 != 0;
             self.end_session();
             self.seen = offered;
-            if resumes && !same_cell {
-                // The session of this number is somebody else's there.
-                return self.leave("it is another cell now".into(), 0, outputs);
-            }
+        }
+        // Even if this connection is of no use: with the next one it is the same server.
+        if !same_server {
+            self.mirror.estimate_anew(now_micros);
+        }
+        if resumes && !same_cell {
+            // The session of this number is somebody else's there.
+            return self.leave("it is another cell now".into(), 0, outputs);
         }
         self.see(welcome.revision);
         self.message_bytes_max = match usize::try_from(welcome.message_bytes_max) {
@@ -192,9 +196,6 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         // A server also welcomes anew, in the middle of a stream, whoever fell behind its memory: then nothing was lost.
         let begins = matches!(self.link, Link::Greeting);
         if begins {
-            if !same_server {
-                self.mirror.estimate_anew(now_micros);
-            }
             self.pulses.begin(welcome.pulse_micros, now_micros);
         }
         let resumed = self.session.0 == welcome.session;

@@ -192,6 +192,7 @@ fn a_session_of_another_cell_is_not_taken_over_for_having_the_same_number() {
     assert_eq!((hello.session, hello.incarnation, hello.revision), (0, 0, 0));
     let outputs = receive(&mut runtime, other(3));
     assert_eq!(outputs, [Output::Notice(Notice::Session { session: SessionId(3), resumed: false })]);
+    assert_eq!(runtime.mirror.log_time(0), LogTime::default(), "nor is its time that of the other one");
 }
 
 /// A new session is written into its log: each attempt would bring it nearer to what was seen, until it is believed.
