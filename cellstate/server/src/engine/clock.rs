@@ -176,8 +176,8 @@ mod tests {
     /// A wait was bounded by a year from the server's start: after a year it was over as it began, and the resolver did not rest.
     #[test]
     fn a_server_that_is_up_for_years_waits_for_what_is_due_later() {
-        let clock = Clock::starting_at(1_000_000);
-        clock.slept(2 * 366 * 24 * 3_600_000_000);
+        let mut clock = Clock::starting_at(1_000_000);
+        clock.start -= Duration::from_secs(2 * 366 * 24 * 3600);
         let now = Instant::now();
         assert!(clock.instant_of(clock.now().plus_micros(10_000_000)) > now + Duration::from_secs(5));
         assert!(clock.instant_of(LogTime::from_micros(i64::MAX)) <= Instant::now() + WAIT_MAX);
