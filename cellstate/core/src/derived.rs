@@ -89,7 +89,8 @@ pub(crate) struct Derived {
     pub(crate) partitions: Reserved,
     /// When the ring began.
     pub(crate) opened: Revision,
-    /// When the server opened that decides now. Before it, no agent could answer: for that time no machine is given up.
+    /// When the server opened that decides now. Before it, no agent could answer and nobody be asked for anything: for that time no machine is
+    /// given up, and no unknown task told to stop.
     pub(crate) opened_at: LogTime,
 }
 
@@ -131,7 +132,7 @@ impl Derived {
             tenants: Tenants::default(),
             homes: Homes::rebuild(cell),
             sweeps: Sweeps::rebuild(cell),
-            unknown_due: UnknownDue::rebuild(cell),
+            unknown_due: UnknownDue::rebuild(cell, opened_at.plus_micros(options.unknown_micros)),
             given_up: clock::given_up(cell),
             given_up_at: Vec::new(),
             tasks: all.iter().map(|group| u64::from(group.count)).sum(),

@@ -1,5 +1,6 @@
 //! Tasks that agents run and the cell does not know, as after a restore: they occupy their room until their agent's receipt, are told
-//! to stop after a time, and run on if somebody adopts them. At the deadline of a drain all of that machine are told to stop.
+//! to stop after a time, which begins anew when a server opens, and run on if somebody adopts them. At the deadline of a drain all of that
+//! machine are told to stop.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,35 +18,41 @@ const UNKNOWN_MAX: usize = 4096;
 
 /// When unknown tasks are told to stop. Invariant: each that is neither adopted nor told is here.
 #[derive(Debug, Default)]
-pub(crate) struct UnknownDue(BTreeSet<(LogTime, UnknownId)>);
+pub(crate) struct UnknownDue {
+    tasks: BTreeSet<(LogTime, UnknownId)>,
+    /// None before: nobody could adopt one while no server was there, and each that opens gives the whole time for it.
+    earliest: LogTime,
+}
 
 impl UnknownDue {
-    pub(crate) fn rebuild(cell: &Cell) -> Self {
-        Self(cell.unknown_tasks().filter_map(|(id, task)| due(id, task)).collect())
+    pub(crate) fn rebuild(cell: &Cell, earliest: LogTime) -> Self {
+        let tasks = cell.unknown_tasks().filter_map(|(id, task)| Some((due(task, earliest)?, id)));
+        Self { tasks: tasks.collect(), earliest }
     }
 
     /// Notes what a delta is about to change.
     pub(crate) fn before(&mut self, delta: &Delta, cell: &Cell) {
         for (id, _) in &delta.unknown {
-            if let Some(due) = cell.unknown_task(*id).and_then(|task| due(*id, task)) {
-                self.0.remove(&due);
+            if let Some(due) = cell.unknown_task(*id).and_then(|task| due(task, self.earliest)) {
+                self.tasks.remove(&(due, *id));
             }
         }
     }
 
     /// Notes what a delta has changed.
     pub(crate) fn after(&mut self, delta: &Delta) {
-        let changed = delta.unknown.iter().filter_map(|(id, task)| due(*id, task.as_ref()?));
-        self.0.extend(changed);
+        let earliest = self.earliest;
+        let changed = delta.unknown.iter().filter_map(|(id, task)| Some((due(task.as_ref()?, earliest)?, *id)));
+        self.tasks.extend(changed);
     }
 
     pub(crate) fn first(&self) -> Option<LogTime> {
-        self.0.first().map(|(time, _)| *time)
+        self.tasks.first().map(|(time, _)| *time)
     }
 }
 
-fn due(id: UnknownId, task: &UnknownTask) -> Option<(LogTime, UnknownId)> {
-    task.until.filter(|_| !task.stopping).map(|until| (until, id))
+fn due(task: &UnknownTask, earliest: LogTime) -> Option<LogTime> {
+    task.until.filter(|_| !task.stopping).map(|until| until.max(earliest))
 }
 
 impl Core {
@@ -131,17 +138,18 @@ impl Core {
         drained: impl Iterator<Item = u32>,
         max: usize,
     ) -> Vec<(UnknownId, Option<Arc<UnknownTask>>)> {
-        let due = self.derived.unknown_due.0.iter().take_while(|(until, _)| *until <= now);
-        let due = due.filter_map(|&(_, id)| Some((id, self.cell.unknown_task(id)?)));
-        let is_due = |task: &UnknownTask| task.until.is_some_and(|until| until <= now);
+        let UnknownDue { tasks, earliest } = &self.derived.unknown_due;
+        let over = tasks.iter().take_while(|(due, _)| *due <= now);
+        let over = over.filter_map(|&(_, id)| Some((id, self.cell.unknown_task(id)?)));
+        let is_over = |task: &UnknownTask| due(task, *earliest).is_some_and(|due| due <= now);
         let drained = drained.flat_map(|slot| self.cell.unknown_on(slot));
-        let drained = drained.filter(|(_, task)| !task.stopping && !is_due(task));
+        let drained = drained.filter(|(_, task)| !task.stopping && !is_over(task));
         let stopping = |task: &UnknownTask| {
-            let until = task.until.map_or(now, |until| until.min(now));
+            let until = due(task, *earliest).map_or(now, |due| due.min(now));
             Some(Arc::new(UnknownTask { until: Some(until), stopping: true, ..task.clone() }))
         };
-        let tasks = due.chain(drained).take(max);
-        tasks.map(|(id, task)| (id, stopping(task).filter(|_| !planted::is(Bug::FreesUnknownTasks)))).collect()
+        let told = over.chain(drained).take(max);
+        told.map(|(id, task)| (id, stopping(task).filter(|_| !planted::is(Bug::FreesUnknownTasks)))).collect()
     }
 
     /// Tells an unknown task to stop, adopted or not, by what its agent calls it. It is not looked for by machine, as who asks knows of none;

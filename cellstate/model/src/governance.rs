@@ -196,7 +196,8 @@ pub struct UnknownTask {
     pub traces: Arc<TaskTraces>,
     /// When the cell heard of it.
     pub since: LogTime,
-    /// When it will be told to stop, or was; `None`: it was adopted, and runs until it ends or its machine is drained.
+    /// When it will be told to stop, or was; `None`: it was adopted, and runs until it ends or its machine is drained. A server that starts
+    /// meanwhile tells it later, once it has been there itself for as long as the time for it is.
     pub until: Option<LogTime>,
     /// It was told to stop.
     pub stopping: bool,

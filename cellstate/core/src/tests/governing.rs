@@ -295,10 +295,10 @@ fn after_a_restore_unknown_tasks_wait_for_adoption_and_are_told_to_stop() {
         adopt m1 alloc-9-4
         adopt m1 alloc-9-4
         adopt m1 alloc-9-5
+        restart
         due?
         wait 899
         unknown? m1
-        restart
         wait 1
         unknown? m1
         adopt m1 alloc-7-1
@@ -319,6 +319,34 @@ fn after_a_restore_unknown_tasks_wait_for_adoption_and_are_told_to_stop() {
         NO_SUCH_TASK: alloc-7-1 on m1 was told to stop, and can't be adopted any more; `plenum machine show` lists those that run
         m1 alloc-9-4 adopted; free 3000
         m1 free 4000
+        due never
+        ",
+    );
+}
+
+/// The server was away when their time was over, and told all of them to stop as it came back, before anybody could adopt one.
+#[test]
+fn unknown_tasks_have_their_whole_time_again_when_a_server_starts() {
+    check(
+        "
+        machine m1 cpu=4000
+        restore
+        machine m1 cpu=4000 runs=alloc-7-1,alloc-9-4
+        wait 300
+        restart after=900
+        wait 0
+        due?
+        adopt m1 alloc-9-4
+        wait 899
+        due?
+        wait 1
+        unknown? m1
+        due?
+        ",
+        "
+        due 900
+        due 1
+        m1 alloc-7-1 stopping; alloc-9-4 adopted; free 2000
         due never
         ",
     );

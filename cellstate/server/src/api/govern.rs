@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, Command, Hold, JobId, Machine, Partition, RejectionCode, Rights, Sum, TaskState, UnknownId, UnknownTask,
+    Cell, Command, Hold, JobId, LogTime, Machine, Partition, RejectionCode, Rights, Sum, TaskState, UnknownId,
+    UnknownTask,
 };
 use plenum_proto::v1;
 use plenum_proto::v1::command::Ask;
@@ -194,6 +195,7 @@ impl v1::govern_server::Govern for GovernService {
         let filter = Filter::parse(&wire.filter, &["machine", "job"])?;
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
+        let earliest_micros = told_from_micros(&self.shared, &cell);
         let read = cell.read(&self.shared.reads, move |cell| {
             let passes = |row: &v1::UnknownTaskView| {
                 let task = row.task.as_ref();
@@ -202,7 +204,7 @@ impl v1::govern_server::Govern for GovernService {
                 (wire.namespace.is_empty() || namespace)
                     && filter.passes(|field| if field == "job" { job() } else { Some(row.machine.clone()) })
             };
-            let rows = cell.unknown_tasks().map(|(id, task)| unknown_view(cell, id, task));
+            let rows = cell.unknown_tasks().map(|(id, task)| unknown_view(cell, id, task, earliest_micros));
             Ok(page(rows, limit, passes))
         });
         let (tasks, truncated) = read.await?;
@@ -295,13 +297,21 @@ fn hold_view(cell: &Cell, job: JobId, hold: &Hold) -> Option<v1::HoldView> {
     })
 }
 
-fn unknown_view(cell: &Cell, id: UnknownId, task: &UnknownTask) -> v1::UnknownTaskView {
+/// From when on the server of that cell tells unknown tasks to stop. Of one before this one nobody knows when it started.
+fn told_from_micros(shared: &Shared, cell: &Cell) -> i64 {
+    let start_micros = shared.clock.start_micros();
+    let is_past = cell.time().micros < start_micros;
+    if is_past { 0 } else { start_micros.saturating_add(shared.settings.core.unknown_micros) }
+}
+
+fn unknown_view(cell: &Cell, id: UnknownId, task: &UnknownTask, earliest_micros: i64) -> v1::UnknownTaskView {
+    let told_micros = |until: LogTime| if task.stopping { until.micros } else { until.micros.max(earliest_micros) };
     v1::UnknownTaskView {
         machine: cell.machine_in(id.machine).map(|machine| machine.name.to_string()).unwrap_or_default(),
         allocation: id.allocation.to_bits(),
         task: Some((&*task.traces).into()),
         since_micros: task.since.micros,
-        until_micros: task.until.map_or(0, |until| until.micros),
+        until_micros: task.until.map_or(0, told_micros),
         stopping: task.stopping,
     }
 }

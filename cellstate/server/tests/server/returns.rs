@@ -130,8 +130,12 @@ fn stranger(allocation: u64, task_index: u32) -> v1::InventoryItem {
 }
 
 async fn unknown(channel: &Channel) -> Vec<v1::UnknownTaskView> {
-    let answer = GovernClient::new(channel.clone()).list_unknown_tasks(v1::ListRequest::default()).await;
-    answer.unwrap().into_inner().tasks
+    listed_unknown(channel, None).await.tasks
+}
+
+async fn listed_unknown(channel: &Channel, at: Option<v1::At>) -> v1::ListUnknownTasksResponse {
+    let request = v1::ListRequest { at, ..Default::default() };
+    GovernClient::new(channel.clone()).list_unknown_tasks(request).await.unwrap().into_inner()
 }
 
 /// Starts a cell in which unknown tasks are told to stop after so long.
@@ -152,6 +156,29 @@ async fn adopt(channel: &Channel, allocation: u64) -> Result<bool, String> {
     let request = v1::AdoptTaskRequest { machine: "m1".to_owned(), allocation };
     let answer = GovernClient::new(channel.clone()).adopt_task(request).await;
     answer.map(|answer| answer.into_inner().changed).map_err(|status| code(&status))
+}
+
+// After a start it was said to be stopped at a time that had passed, and was not stopped then.
+#[tokio::test]
+async fn an_unknown_task_is_shown_with_the_time_that_it_has_since_the_server_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let server = start(&old).await;
+    register(&connect(&server).await, "m1", 4000).await;
+    server.shutdown().await.unwrap();
+    restore(&old, &new, &RestoreOptions::default()).unwrap();
+
+    let (server, channel) = start_with(&new, 900_000_000).await;
+    register_with(&channel, vec![stranger((1 << 32) | 8, 0)]).await;
+    let first = listed_unknown(&channel, None).await;
+    server.shutdown().await.unwrap();
+    let (server, channel) = start_with(&new, 900_000_000).await;
+    let again = unknown(&channel).await;
+    assert_eq!((again.len(), again[0].since_micros), (1, first.tasks[0].since_micros));
+    assert!(again[0].until_micros > first.tasks[0].until_micros, "{again:?} after {first:?}");
+    let at = v1::At { revision: first.revision, time_micros: 0 };
+    assert_eq!(listed_unknown(&channel, Some(at)).await, first, "as it was before the start");
+    server.shutdown().await.unwrap();
 }
 
 #[tokio::test]
