@@ -268,6 +268,7 @@ mod tests {
 
     use super::*;
     use crate::ServerOptions;
+    use crate::agents::Look;
     use crate::commit::{Asked, CommitOptions};
     use crate::engine::Feed;
     use crate::ingress::Reply;
@@ -377,6 +378,29 @@ mod tests {
         let cell = resolver.committer.undurable_cell();
         // As many are forgotten in one tick.
         assert_eq!((cell.sessions().count(), cell.jobs().count()), (1, 300 - 256));
+    }
+
+    // A machine that was unreachable when the disk filled up lost its tasks as soon as there was room, seconds before its agent could register.
+    #[test]
+    fn what_is_due_waits_for_a_term_of_a_lease_where_nobody_could_be_heard() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut resolver, _batches) = resolver(dir.path(), 1);
+        let (shared, mut pending) = (resolver.shared.clone(), VecDeque::new());
+        let look = |lost_micros| {
+            shared.respite.looked(shared.clock.monotonic_micros(), Look { lost_micros, slept: false });
+        };
+        let mut jobs_left = || {
+            for _ in 0..2 {
+                ask(&mut resolver, &mut pending, session());
+                durable(&mut resolver, &mut pending);
+            }
+            resolver.committer.undurable_cell().jobs().count()
+        };
+        look(1);
+        assert_eq!(jobs_left(), 1);
+        shared.clock.slept(i64::try_from(shared.settings.lease.as_micros()).unwrap());
+        look(0);
+        assert_eq!(jobs_left(), 0);
     }
 
     #[test]
