@@ -19,7 +19,7 @@ use plenum_model::{
 pub(crate) use self::suspects::{Suspect, Suspects, Who};
 use crate::group_events::{Changed, GroupEvents};
 use crate::preempt::Heirs;
-use crate::ring::{Change, ChangeKind, MachineEvent, Ring, Since, UNKNOWN_TASK};
+use crate::ring::{Change, ChangeKind, MachineEvent, Ring, Since, UNKNOWN_TASK, Whose};
 
 /// Changes that are gone through anew for each claim that checks them one by one; of longer walks the answer is kept.
 const WALK_ANEW: usize = 64;
@@ -262,7 +262,7 @@ impl<'a> Past<'a> {
         holders
     }
 
-    /// Who took some of a resource: live allocations, and what shrank the machine.
+    /// Who took some of a resource: live allocations, and what left less of it.
     pub(crate) fn takers(&self, resource: Resource) -> &Suspects<'a> {
         self.takers[resource.index()].get_or_init(|| {
             let takers = self.changes(ChangeKind::Take).filter_map(|change| {
@@ -270,12 +270,26 @@ impl<'a> Past<'a> {
                 let live = self.cell.allocation(change.allocation()).is_some();
                 (amount > 0 && live).then_some(Suspect { revision: change.revision, amount, who: Who::Grant(change) })
             });
-            let shrunk = self.since.events.iter().filter_map(|&(revision, event)| {
-                let amount = u64::try_from(-Room::get(&event.grown, resource)).ok().filter(|&amount| amount > 0)?;
-                Some(Suspect { revision, amount, who: Who::Event(event.word, event.holder.map(|holder| holder.job)) })
-            });
-            Suspects::of(takers.chain(shrunk).collect())
+            Suspects::of(takers.chain(self.shrunk(resource)).collect())
         })
+    }
+
+    /// What left less of a resource, as far as it did not come back since: nobody lacks room for a hold or an unknown task that has ended, nor for
+    /// what a machine has again.
+    fn shrunk(&self, resource: Resource) -> Vec<Suspect<'a>> {
+        let mut given_back = BTreeMap::<Whose, i64>::new();
+        let mut shrunk = Vec::new();
+        // Newest first: what comes back is taken off whatever took last before it.
+        for &(revision, event) in &self.since.events {
+            let back = given_back.entry(event.whose()).or_default();
+            *back = back.saturating_add(event.grown.get(resource));
+            if *back < 0 {
+                let who = Who::Event(event.word, event.holder.map(|holder| holder.job));
+                shrunk.push(Suspect { revision, amount: back.unsigned_abs(), who });
+                *back = 0;
+            }
+        }
+        shrunk
     }
 
     /// Live allocations that were granted on the machine, newest first as far as the ring goes.

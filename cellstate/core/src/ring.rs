@@ -74,7 +74,27 @@ pub(crate) struct MachineEvent {
     pub(crate) lost_devices: bool,
 }
 
+/// Whose room grows or shrinks with an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Whose {
+    /// The machine itself has more or less.
+    Machine,
+    /// Tasks that the cell does not know occupy it.
+    Unknown,
+    /// The hold of this job does.
+    Hold(JobId),
+}
+
 impl MachineEvent {
+    /// Whose room it is about.
+    pub(crate) fn whose(&self) -> Whose {
+        match self.holder {
+            Some(holder) => Whose::Hold(holder.job),
+            None if self.word == UNKNOWN_TASK || self.word == UNKNOWN_ENDED => Whose::Unknown,
+            None => Whose::Machine,
+        }
+    }
+
     /// Nothing but room comes back: a hold ends or shrinks, or an unknown task has ended.
     pub(crate) fn is_release(&self) -> bool {
         let gives = self.grown.0.iter().all(|&grown| grown >= 0);

@@ -321,12 +321,20 @@ impl Twin {
         }
     }
 
-    /// What the newest live allocations since the base have on a machine, and what it shrank by, until that is enough.
+    /// What the newest live allocations since the base have on a machine, and what it shrank by and did not get back since, until that is
+    /// enough.
     fn taken_since(&self, machine: u32, base: u64, resource: Resource, enough: u64) -> u64 {
         let live = self.live.allocations.values().filter(|found| found.machine == machine && found.created > base);
         let mut taken: Vec<_> = live.map(|found| (found.created, found.order, found.resources.get(resource))).collect();
-        let shrunk = self.shrunk.iter().filter(|(revision, at, _)| *at == machine && *revision > base);
-        taken.extend(shrunk.map(|(revision, _, room)| (*revision, 0, u64::try_from(-room.get(resource)).unwrap_or(0))));
+        let mut back = 0_i64;
+        let changes = self.shrunk.iter().rev().filter(|(revision, at, _)| *at == machine && *revision > base);
+        for (revision, _, grown) in changes {
+            back += grown.get(resource);
+            if back < 0 {
+                taken.push((*revision, 0, back.unsigned_abs()));
+                back = 0;
+            }
+        }
         taken.sort_unstable_by(|left, right| right.cmp(left));
         let mut total = 0;
         for (_, _, amount) in taken {

@@ -188,6 +188,16 @@ impl Judge<'_> {
             let changes = [chronicle.machine_changes.get(machine), chronicle.held_changes.get(machine)];
             changes.into_iter().any(|changes| has(changes, revision))
         };
+        let at = self.one.outcome.revision;
+        let is_over = |machine: &u32| match &*culprit.event {
+            "hold" => !chronicle.was_held(*machine, at - 1, at - 1),
+            "unknown task" => !chronicle.was_strange(*machine, at - 1, at - 1),
+            _ => false,
+        };
+        let of_room = self.refusal.reason() == RefusalReason::NoRoom && chronicle.has_all(revision, at);
+        if of_room && self.machines().iter().all(is_over) {
+            return Some(format!("nothing is there any more that is called {}", culprit.event));
+        }
         let machine = self.machines().iter().any(here);
         let job = has(chronicle.job_changes.get(&self.refusal.job), revision);
         let elsewhere = !self.is_of_the_machine() && (job || chronicle.effects.contains(&revision));

@@ -11,6 +11,7 @@ use plenum_checker::properties::{
 };
 use plenum_checker::stream::Event;
 use plenum_checker::{Chronicle, Evidence, Violation};
+use plenum_model::Resource;
 use plenum_proto::v1;
 use plenum_testkit::JobBuilder;
 use prost::Message;
@@ -292,6 +293,42 @@ fn culprits_who_took_less_of_a_device_than_was_short_are_found() {
     assert_eq!(found(0), [""; 0]);
     let found = found(1);
     assert!(matches!(&found[..], [one] if one.contains("its culprits took")), "{found:?}");
+}
+
+/// That somebody had held room there since the base was enough, also where nobody does any more.
+#[test]
+fn a_hold_that_is_over_and_is_blamed_for_room_is_found() {
+    let mut bench = Bench::new();
+    let machine = slot_of(bench.machine(machine("m1", 3000, &[])));
+    let session = bench.session("batch");
+    let job = bench.submit(JobBuilder::new("job", "batch").group("main", 2, 2000).spec());
+    let gang = bench.submit(JobBuilder::new("gang", "batch").group("main", 1, 1000).spec());
+    let base_revision = bench.revision();
+    assert!(bench.hold(gang, vec![machine], (Resource::CpuMillis, 1000), 60_000_000));
+    let held = bench.revision();
+    assert!(bench.hold(gang, Vec::new(), (Resource::CpuMillis, 0), 60_000_000));
+    for number in [1, 2] {
+        let tasks = vec![u32::try_from(number - 1).unwrap()];
+        let placement = v1::Placement { job, job_version: 1, machines: vec![machine], tasks, ..Default::default() };
+        let placements = vec![placement];
+        bench.commit("batch", v1::Transaction { session, number, base_revision, placements, ..Default::default() });
+    }
+    let found = |change: &dyn Fn(&mut v1::Culprit)| {
+        let mut evidence = bench.evidence.clone();
+        let Some(Reply::Outcome(outcome)) = evidence.calls.last_mut().map(|call| &mut call.reply) else {
+            panic!("it was decided")
+        };
+        change(&mut outcome.refusals[0].culprits[0]);
+        let decided: Vec<_> = evidence.decided().collect();
+        let found = property_culprits_are_true(&chronicle(&evidence), &decided);
+        found.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&|_| ()), [""; 0]);
+    let blamed = found(&|culprit| {
+        let amount = culprit.amount;
+        *culprit = v1::Culprit { revision: held, event: "hold".into(), amount, ..v1::Culprit::default() };
+    });
+    assert!(matches!(&blamed[..], [one] if one.contains("any more that is called hold")), "{blamed:?}");
 }
 
 /// Whether something had been free at the base was looked at for room alone.

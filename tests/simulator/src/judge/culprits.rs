@@ -90,8 +90,8 @@ impl Judge {
         granted.at == culprit.revision && culprit.transaction == Some(granted.transaction) && took
     }
 
-    /// Whether an event took so much of a device, or that port: of unknown tasks all that are there count as found then. How much of its
-    /// devices a machine lost is not told: as much as is short. Nor how much room.
+    /// Whether an event took so much of a device, that port, or room that is still held or occupied: of unknown tasks all that are there count as
+    /// found then. How much of its devices a machine lost is not told: as much as is short. Nor how much room.
     fn event_took(&self, step: &Step<'_>, txn: &Transaction, refusal: &Refusal, culprit: &Culprit) -> bool {
         let slot = refusal.machine;
         let here = self.happened.was_to_machine(culprit, slot);
@@ -110,8 +110,26 @@ impl Judge {
                 let mut ports = unknown().flat_map(|traces| &traces.ports);
                 by_unknown && culprit.amount == 1 && ports.any(|port| is_meant(refusal, port.number))
             }
+            RefusalReason::NoRoom => is_still_taken(step, refusal, culprit),
             _ => true,
         }
+    }
+}
+
+/// Whether somebody else holds so much of what is short, or tasks that the cell does not know have it: what is over is in nobody's way.
+fn is_still_taken(step: &Step<'_>, refusal: &Refusal, culprit: &Culprit) -> bool {
+    let (Some((resource, _)), slot) = (refusal.short, refusal.machine) else { return false };
+    match &*culprit.event {
+        "hold" => {
+            let holders = step.before.held_by(slot).iter().filter(|holder| **holder != refusal.job);
+            let mut holds = holders.filter_map(|&holder| step.before.hold(holder));
+            holds.any(|hold| hold.resources.get(resource) >= culprit.amount)
+        }
+        "unknown task" => {
+            let unknown = step.before.unknown_on(slot).map(|(_, task)| task.traces.resources.get(resource));
+            unknown.sum::<u64>() >= culprit.amount
+        }
+        _ => true,
     }
 }
 

@@ -319,3 +319,35 @@ fn a_culprit_that_took_no_such_task_away_and_sent_nobody_to_sleep_is_found() {
     assert!(!sleeps(20, asleep), "it would be awake");
     assert!(!is_true(NotWanted::NoSuchTask, (5, 1), "backoff", asleep));
 }
+
+// Any hold that somebody had taken there counted, also one that is over.
+#[test]
+fn a_hold_that_is_blamed_for_more_room_than_is_held_is_found() {
+    let mut stage = Stage::new(GroupShape::default());
+    let shape = JobShape::clone(&stage.core.cell().job(stage.job).expect("it is there").shape);
+    let shape = Arc::new(JobShape { name: "other".into(), ..shape });
+    let holder = stage.ask(Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32] });
+    let job = JobId::from_bits(holder).expect("an id");
+    let (slot, base, mut judge) = (stage.machine.slot, stage.core.cell().revision(), Judge::default());
+    let [held, over] = [vec![slot], Vec::new()].map(|machines| {
+        let before = stage.core.cell().clone();
+        let (resources, deadline) = (Resources::new(1000, 1), LogTime::from_micros(60_000_000));
+        stage.ask(Command::TakeHold { session: SessionId::default(), job, machines, resources, deadline });
+        let (request, decided) = stage.last.as_ref().expect("something was asked");
+        let Decided::Changed { delta, .. } = decided else { panic!("{decided:?}") };
+        judge.note(&Step { before: &before, request, decided, after: stage.core.cell(), delta });
+        stage.core.cell().clone()
+    });
+    let txn = Transaction { base, ..Transaction::default() };
+    let is_true = |cell: &Cell, amount: u64| {
+        let culprit = Culprit { amount, ..event("hold", held.revision().0) };
+        let short = Some((Resource::CpuMillis, 1));
+        let refusal = Refusal { short, ..conflict(&stage, RefusalReason::NoRoom, &[&culprit]) };
+        let outcome = refused(&txn, cell);
+        let check = |step: &Step<'_>| judge.invariant_conflicts_name_true_culprits(step, &txn, &outcome, &refusal);
+        stage.judged(cell, cell, &next(cell), check).is_ok()
+    };
+    assert!(is_true(&held, 1000));
+    assert!(!is_true(&held, 1001), "it never held so much");
+    assert!(!is_true(&over, 1000), "nobody holds anything");
+}

@@ -1,0 +1,73 @@
+//! Stories of what came and went between a base and a claim: refusals blame nobody for what is over, and make no race of what was so at the base.
+
+use super::check;
+
+// Whatever had taken room since the base was blamed with all of it, and who has the room was not named.
+#[test]
+fn room_is_not_lost_to_what_gave_it_back_since() {
+    let plays = |meanwhile: &str| {
+        let story = format!(
+            "
+            machine m1 cpu=4000
+            job x by batch tasks=1 cpu=3000
+            job gang by ml tasks=1 cpu=1000
+            job late by service tasks=1 cpu=2000
+            snapshot
+            batch: claim x[0]@m1
+            {meanwhile}
+            service: claim late[0]@m1
+            "
+        );
+        check(
+            &story,
+            "
+            batch: committed; x[0] granted
+            service: refused; late[0] conflict NoRoom short cpu_millis 1000 culprits batch 3000 total 3000
+            ",
+        );
+    };
+    plays("hold gang m1 cpu=1000\nunhold gang");
+    plays("machine m1 cpu=4000 runs=alloc-7-1\nreceipt m1 alloc-7-1");
+    plays("machine m1 cpu=3500\nmachine m1 cpu=4000");
+}
+
+// All that it had ever taken was added up: more than it ever held, so that others who took some were left out.
+#[test]
+fn a_hold_that_changed_is_blamed_for_no_more_than_it_holds() {
+    check(
+        "
+        machine m1 cpu=4000
+        job x by batch tasks=1 cpu=1000
+        job gang by ml tasks=1 cpu=1000
+        job late by service tasks=1 cpu=3500
+        snapshot
+        batch: claim x[0]@m1
+        hold gang m1 cpu=1000
+        hold gang m1 cpu=500
+        hold gang m1 cpu=1000
+        service: claim late[0]@m1
+        ",
+        "
+        batch: committed; x[0] granted
+        service: refused; late[0] conflict NoRoom short cpu_millis 1500 culprits hold 500 hold 500 batch 1000 total 2000
+        ",
+    );
+}
+
+#[test]
+fn what_one_hold_gives_back_is_not_taken_off_another_one() {
+    check(
+        "
+        machine m1 cpu=4000
+        job gang by ml tasks=1 cpu=1000
+        job other by ml tasks=1 cpu=1500
+        job late by service tasks=1 cpu=3000
+        snapshot
+        hold gang m1 cpu=1000
+        hold other m1 cpu=1500
+        unhold gang
+        service: claim late[0]@m1
+        ",
+        "service: refused; late[0] conflict NoRoom short cpu_millis 500 culprits hold 1500 total 1500",
+    );
+}
