@@ -94,7 +94,7 @@ pub(crate) type Seen = BTreeSet<(u32, u16, u32)>;
 
 impl Resolver<'_> {
     /// What the claims of a placement share, or why none of them can be granted.
-    fn terms<'a>(&mut self, cell: &'a Cell, placement: &Placement) -> Result<Terms<'a>, Trouble> {
+    fn terms<'a>(&mut self, cell: &'a Cell, placement: &Placement, base: Revision) -> Result<Terms<'a>, Trouble> {
         let never = |kind, reason| Err(Trouble::Never(kind, reason));
         let Some(job) = cell.job(placement.job) else { return Err(Trouble::Job(RefusalReason::NoSuchJob)) };
         if job.shape.scheduler != self.session.scheduler {
@@ -110,7 +110,7 @@ impl Resolver<'_> {
         if placement.resources.is_some_and(|resources| resources != shape.resources) {
             return never(RefusalKind::Misfit, RefusalReason::ResourcesDiffer);
         }
-        if let Some(trouble) = placement.guards.iter().find_map(|guard| self.failed_guard(guard)) {
+        if let Some(trouble) = placement.guards.iter().find_map(|guard| self.failed_guard(guard, base)) {
             return Err(trouble);
         }
         group_is_wanted(cell, job, placement.group, self.now).map_err(Trouble::NotWanted)?;
@@ -176,7 +176,7 @@ impl Resolver<'_> {
         resolution: &mut Resolution,
     ) -> Vec<Granted> {
         let cell = self.cell;
-        let terms = match self.terms(cell, placement) {
+        let terms = match self.terms(cell, placement, txn.base) {
             Ok(terms) => terms,
             Err(trouble) => {
                 let group_row = cell.job(placement.job).and_then(|job| job.group_row(placement.group));

@@ -78,7 +78,6 @@ pub(crate) struct Past<'a> {
     since: Since<'a>,
     /// By word, the position of the newest event.
     words: OnceCell<BTreeMap<&'static str, usize>>,
-    beside_holds: OnceCell<Option<usize>>,
     by_others: OnceCell<Option<usize>>,
     lost_devices: OnceCell<Option<usize>>,
     newest_take: OnceCell<Option<usize>>,
@@ -139,7 +138,6 @@ impl<'a> Past<'a> {
             machine,
             since,
             words: OnceCell::new(),
-            beside_holds: OnceCell::new(),
             by_others: OnceCell::new(),
             lost_devices: OnceCell::new(),
             newest_take: OnceCell::new(),
@@ -194,13 +192,6 @@ impl<'a> Past<'a> {
         });
         let position = words.iter().filter_map(|word| newest.get(word)).min()?;
         self.since.events.get(*position).copied()
-    }
-
-    /// The newest event that is not about a hold.
-    pub(crate) fn event_beside_holds(&self) -> Option<(Revision, MachineEvent)> {
-        let events = &self.since.events;
-        let position = self.beside_holds.get_or_init(|| events.iter().position(|(_, event)| event.holder.is_none()));
-        position.and_then(|position| events.get(position).copied())
     }
 
     /// The newest event that left the machine less of some device.

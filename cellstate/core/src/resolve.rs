@@ -20,7 +20,7 @@ use crate::newcomers::{Newcomers, Retagged};
 use crate::preempt::Remains;
 use crate::promised::Promised;
 use crate::ring::Ring;
-use crate::room::{About, Facts, Judge, Trouble};
+use crate::room::{About, Facts, Guarded, Judge, Trouble};
 use crate::rules::Rules;
 use crate::slots::NextRows;
 use crate::spare::Spare;
@@ -109,7 +109,7 @@ impl<'a> Resolver<'a> {
         };
         self.promised.begin(txn.claims());
         self.newcomers.borrow_mut().clear();
-        let failed = txn.guards.iter().find_map(|guard| self.failed_guard(guard));
+        let failed = txn.guards.iter().find_map(|guard| self.failed_guard(guard, txn.base));
         if let Some(trouble) = failed {
             self.refuse_whole(txn, trouble, &mut resolution);
             return resolution;
@@ -274,17 +274,22 @@ impl<'a> Resolver<'a> {
         resolution.refused = true;
     }
 
-    pub(crate) fn failed_guard(&self, guard: &Guard) -> Option<Trouble> {
-        match guard {
+    pub(crate) fn failed_guard(&self, guard: &Guard, base: plenum_model::Revision) -> Option<Trouble> {
+        let guarded = match guard {
             Guard::JobVersion { job, version } => {
                 let holds = self.cell.job(*job).is_some_and(|found| found.version == *version);
-                (!holds).then_some(Trouble::Guard(Some(*job), None))
+                (!holds).then_some(Guarded::Version(*job))
             }
-            Guard::Attribute { machine, attribute, value } => {
-                let actual = self.cell.machine(*machine).and_then(|found| found.attributes.get(attribute));
-                (actual != Some(value)).then_some(Trouble::Guard(None, Some(machine.slot)))
-            }
-        }
+            Guard::Attribute { machine, attribute, value } => match self.cell.machine(*machine) {
+                None => Some(Guarded::Gone(machine.slot)),
+                Some(found) if found.attributes.get(attribute) == Some(value) => None,
+                Some(_) => {
+                    let changed = self.retagged.since(self.cell, machine.slot, attribute, base);
+                    Some(Guarded::Attribute(machine.slot, changed))
+                }
+            },
+        };
+        guarded.map(Trouble::Guard)
     }
 
     fn resolve_stops(&mut self, txn: &Transaction, resolution: &mut Resolution) {

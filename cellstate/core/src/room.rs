@@ -44,10 +44,21 @@ pub(crate) enum Trouble {
     Predecessor,
     /// The namespace has too much already.
     Quota(Shortage),
-    /// A guard on the placement or the whole; about a job, or about a machine.
-    Guard(Option<JobId>, Option<u32>),
+    /// A guard on the placement or the whole.
+    Guard(Guarded),
     /// The claim contradicts itself or the job, or may not be made.
     Never(RefusalKind, RefusalReason),
+}
+
+/// What a failed guard was about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Guarded {
+    /// The version of a job.
+    Version(JobId),
+    /// An attribute of the machine in this slot, and when that changed last, if it was after the base.
+    Attribute(u32, Option<Revision>),
+    /// An attribute of a machine that had this slot, and is not there.
+    Gone(u32),
 }
 
 impl Trouble {
@@ -222,7 +233,7 @@ impl<'a> Judge<'a, '_> {
                 ..Facts::plain(RefusalKind::Quota, RefusalReason::QuotaExceeded)
             },
             Trouble::Job(reason) => self.job_facts(about.job, JobEventKind::of_reason(reason), reason),
-            Trouble::Guard(job, machine) => self.guard(job, machine),
+            Trouble::Guard(guarded) => self.guard(guarded),
         }
     }
 
@@ -292,13 +303,26 @@ impl<'a> Judge<'a, '_> {
         }
     }
 
-    fn guard(&self, job: Option<JobId>, machine: Option<u32>) -> Facts {
-        let kinds = [JobEventKind::Retired, JobEventKind::Submitted];
-        let job = job.and_then(|job| self.job_events.culprit((self.cell, self.names), job.slot, &kinds, self.base));
-        let of_machine = machine.and_then(|machine| self.past(machine).event_beside_holds());
-        let machine = of_machine.map(|(revision, event)| event_culprit(revision, event.word, 0));
+    /// A guard that fails names what did it since the base: nobody, where it failed then already.
+    fn guard(&self, guarded: Guarded) -> Facts {
+        let event_of = |machine: u32, word: &'static str| {
+            let event = self.past(machine).event_of(&[word]);
+            event.map(|(revision, event)| event_culprit(revision, event.word, 0))
+        };
+        let culprit = match guarded {
+            Guarded::Version(job) => {
+                let is_there = self.cell.job(job).is_some();
+                let kind = if is_there { JobEventKind::Submitted } else { JobEventKind::Retired };
+                let culprit = self.job_events.culprit((self.cell, self.names), job.slot, &[kind], self.base);
+                // Whoever has the slot of one that is gone did nothing to it.
+                culprit.filter(|culprit| *culprit.event == *kind.word())
+            }
+            Guarded::Attribute(_, Some(revision)) => Some(event_culprit(revision, "attributes", 0)),
+            Guarded::Attribute(machine, None) => event_of(machine, "registered"),
+            Guarded::Gone(machine) => event_of(machine, "removed"),
+        };
         let facts = Facts::plain(RefusalKind::Guard, RefusalReason::GuardFailed);
-        Facts { culprits: job.or(machine).into_iter().collect(), ..facts }
+        Facts { culprits: culprit.into_iter().collect(), ..facts }
     }
 
     /// Not seen to have happened after the base: then it was so already, unless nobody can tell.

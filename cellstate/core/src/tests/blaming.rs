@@ -520,3 +520,38 @@ fn a_claim_on_a_group_of_whose_predecessors_one_was_never_done_is_a_misfit_whate
     let done = "batch: claim wc.b[0]@m1\nreport wc.b[0] complete";
     plays(done, "batch: committed; wc.b[0] granted", &format!("conflict {waits} culprits undone 0 total 0"));
 }
+
+// The newest change of the machine was named, whatever it was about.
+#[test]
+fn a_failed_guard_names_what_made_it_fail_since_the_base() {
+    check(
+        "
+        machine m1 cpu=4000 rack=r1
+        machine m2 cpu=4000 rack=r0
+        job web by service tasks=1 cpu=1000
+        job map by service tasks=1 cpu=1000
+        snapshot
+        service: claim map[0]@m1 guard=version:web:7
+        cordon m1
+        service: claim web[0]@m1 guard=rack:m1:r0
+        machine m2 cpu=4000 rack=r1
+        cordon m2
+        service: claim web[0]@m1 guard=rack:m2:r0
+        machine m3 cpu=4000 rack=r1
+        service: claim web[0]@m1 guard=rack:m3:r0
+        remove m2
+        service: claim web[0]@m1 guard=rack:m2:r0
+        stopjob web
+        job web by service tasks=2 cpu=1000
+        service: claim map[0]@m1 guard=version:web:1
+        ",
+        "
+        service: refused; map[0] guard GuardFailed
+        service: refused; web[0] guard GuardFailed
+        service: refused; web[0] guard GuardFailed culprits attributes 0 total 0
+        service: refused; web[0] guard GuardFailed culprits registered 0 total 0
+        service: refused; web[0] guard GuardFailed culprits removed 0 total 0
+        service: refused; map[0] guard GuardFailed culprits submitted 0 total 0
+        ",
+    );
+}

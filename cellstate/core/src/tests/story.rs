@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationState, Attributes, Cell, CellIdentity, ClaimExtra, Command, ConflictCheck, Culprit, Decision, Device,
-    GroupShape, JobKind, JobShape, LogTime, Outcome, Placement, Port, Preemption, Request, Resources, RetryPolicy,
-    Revision, SessionId, Spread, TakeOver, TaskState, Transaction, TransactionId, Transition,
+    GroupShape, Guard, JobKind, JobShape, LogTime, MachineId, Outcome, Placement, Port, Preemption, Request, Resources,
+    RetryPolicy, Revision, SessionId, Spread, TakeOver, TaskState, Transaction, TransactionId, Transition,
 };
 
 use crate::homes::Homes;
@@ -284,6 +284,24 @@ impl Player {
         Preemption { machine: named.unwrap_or(found.row.machine), victim: found.id }
     }
 
+    /// `version:job:number`, or `rack:machine:value`. A machine that is gone is still known by its slot: its number in its name.
+    fn guard(&self, text: &str) -> Guard {
+        let cell = self.core.cell();
+        match text.split(':').collect::<Vec<_>>()[..] {
+            ["version", job, version] => {
+                let job = cell.job_named("default", job).expect("a job").id;
+                Guard::JobVersion { job, version: version.parse().expect("a number") }
+            }
+            ["rack", name, value] => {
+                let slot = || name[1..].parse::<u32>().expect("m and a number") - 1;
+                let known = cell.machine_named(name).map(|machine| machine.id);
+                let machine = known.unwrap_or_else(|| MachineId { slot: slot(), generation: 1 });
+                Guard::Attribute { machine, attribute: "rack".into(), value: value.into() }
+            }
+            _ => panic!("no guard {text}"),
+        }
+    }
+
     /// `task`, or `alloc-5-3`: one that may have ended.
     fn taken_over(&self, text: &str) -> plenum_model::AllocationId {
         if text.starts_with("alloc-") {
@@ -370,6 +388,10 @@ impl Player {
                     placement.extras.resize_with(placement.tasks.len(), ClaimExtra::default);
                     let nothing = TakeOver { victim, amount: Resources::default(), devices: vec![], ports: vec![] };
                     placement.extras.last_mut().expect("as many as tasks").take_overs.push(nothing);
+                }
+                _ if word.starts_with("guard=") => {
+                    let guard = self.guard(&word[6..]);
+                    txn.placements.last_mut().expect("a claim").guards.push(guard);
                 }
                 _ if word.starts_with("victim=") => {
                     let preemption = self.victim(&word[7..]);

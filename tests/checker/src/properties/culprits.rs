@@ -14,7 +14,7 @@ use crate::violation::{ClaimName, Violation};
 const LISTED_MAX: usize = 4;
 
 /// Every conflict names who came between the base and the decision: real commands, which took that room on that machine and still had
-/// it, and together as much as was short. Nothing else names anybody. What was short of room or of a certain port was so at its base exactly
+/// it, and together as much as was short. Beside them only a guard that failed may name somebody: a real command that came between. What was short of room or of a certain port was so at its base exactly
 /// where it is a misfit, as far as nothing else of the transaction blurs that.
 #[must_use]
 pub fn property_culprits_are_true(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
@@ -74,6 +74,7 @@ impl Judge<'_> {
                     violations.extend(self.wrong_sums(short_by));
                 }
             }
+            RefusalKind::Guard => violations.extend(refusal.culprits.iter().filter_map(|one| self.false_culprit(one))),
             RefusalKind::Unspecified => violations.push(self.wrong_kind("there is no such kind")),
             _ if !refusal.culprits.is_empty() => violations.push(self.wrong_kind("it names culprits")),
             _ => {}

@@ -331,6 +331,39 @@ fn a_hold_that_is_over_and_is_blamed_for_room_is_found() {
     assert!(matches!(&blamed[..], [one] if one.contains("any more that is called hold")), "{blamed:?}");
 }
 
+/// A guard that named what had made it fail was said to be no conflict, and to blame nobody.
+#[test]
+fn a_failed_guard_may_name_what_came_between_and_nothing_else() {
+    let mut bench = Bench::new();
+    let guarded = bench.machine(machine("m1", 3000, &[("rack", "r1")]));
+    let session = bench.session("batch");
+    let job = bench.submit(JobBuilder::new("job", "batch").group("main", 1, 1000).spec());
+    let base_revision = bench.revision();
+    bench.machine(machine("m1", 3000, &[("rack", "r2")]));
+    let (attribute, value) = ("rack".to_owned(), "r1".to_owned());
+    let fact = v1::guard::Fact::Attribute(v1::AttributeGuard { machine: guarded, attribute, value });
+    let guards = vec![v1::Guard { fact: Some(fact) }];
+    let machines = vec![slot_of(guarded)];
+    let placements = vec![v1::Placement { job, job_version: 1, machines, tasks: vec![0], ..Default::default() }];
+    let asked = v1::Transaction { session, number: 1, base_revision, guards, placements, ..Default::default() };
+    let outcome = bench.commit("batch", asked).unwrap();
+    let culprits: Vec<_> = outcome.refusals.iter().flat_map(|refusal| &refusal.culprits).collect();
+    assert!(matches!(&culprits[..], [one] if one.event == "attributes"), "{culprits:?}");
+    let found = |change: &dyn Fn(&mut v1::Culprit)| {
+        let mut evidence = bench.evidence.clone();
+        let Some(Reply::Outcome(outcome)) = evidence.calls.last_mut().map(|call| &mut call.reply) else {
+            panic!("it was decided")
+        };
+        change(&mut outcome.refusals[0].culprits[0]);
+        let decided: Vec<_> = evidence.decided().collect();
+        let found = property_culprits_are_true(&chronicle(&evidence), &decided);
+        found.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&|_| ()), [""; 0]);
+    let earlier = found(&|culprit| culprit.revision = base_revision);
+    assert!(matches!(&earlier[..], [one] if one.contains("lies not between")), "{earlier:?}");
+}
+
 /// Whether something had been free at the base was looked at for room alone.
 #[test]
 fn a_port_that_was_free_at_the_base_and_is_called_a_misfit_is_found_and_so_is_the_other_way_round() {

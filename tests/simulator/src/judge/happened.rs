@@ -2,10 +2,11 @@
 //! core's tables.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, Cell, Command, Culprit, Decision, Device, GroupRow, JobChange, Machine, MachineState, NotWanted,
-    Refusal, RefusalReason, Revision, TaskState, Transaction, TransactionId,
+    AllocationState, Cell, Command, Culprit, Decision, Device, GroupRow, Guard, JobChange, Machine, MachineState,
+    NotWanted, Refusal, RefusalReason, Revision, TaskState, Transaction, TransactionId,
 };
 
 use super::Step;
@@ -28,6 +29,8 @@ struct What {
     machines: BTreeSet<(u32, &'static str)>,
     /// Machines that have less of some device than before, or another model of it.
     lose_devices: BTreeSet<u32>,
+    /// Attributes that changed of machines that were there.
+    retagged: BTreeSet<(u32, Arc<str>)>,
     jobs: BTreeSet<(u32, &'static str)>,
     /// Groups that changed, by row: what they were, and what they became.
     groups: BTreeMap<u32, (GroupRow, GroupRow)>,
@@ -48,11 +51,12 @@ impl Happened {
     }
 
     /// Whether what a culprit without an allocation did is in the way of that claim: it happened at its revision, to a machine that the
-    /// claim could have had, or to its job, and it made that task unwanted where it is. What others spread or guard may be anywhere.
+    /// claim could have had, or to its job, and it made that task unwanted where it is. What others spread may be anywhere, and what is
+    /// guarded where the guards say.
     pub(super) fn is_true(&self, step: &Step<'_>, txn: &Transaction, refusal: &Refusal, culprit: &Culprit) -> bool {
         let Some(what) = self.steps.get(&culprit.revision) else { return false };
-        let (word, anywhere) = (&*culprit.event, refusal.reason == RefusalReason::GuardFailed);
-        let of_job = |slot: u32| slot == refusal.job.slot || anywhere;
+        let word = &*culprit.event;
+        let of_job = |slot: u32| slot == refusal.job.slot;
         if culprit.transaction.is_some() {
             return culprit.transaction == what.transaction && what.jobs.iter().any(|&(slot, _)| of_job(slot));
         }
@@ -63,8 +67,12 @@ impl Happened {
             return false;
         }
         let placement = refusal.claim.and_then(|(placement, _)| txn.placements.get(placement as usize));
+        if refusal.reason == RefusalReason::GuardFailed {
+            let guards = placement.map_or(&txn.guards, |placement| &placement.guards);
+            return guards.iter().any(|guard| what.broke(guard, word));
+        }
         let alternates = placement.map(|placement| placement.alternates.as_slice()).unwrap_or_default();
-        let anywhere = anywhere || refusal.reason == RefusalReason::SpreadLimit;
+        let anywhere = refusal.reason == RefusalReason::SpreadLimit;
         let on_it = |slot: u32| slot == refusal.machine || alternates.contains(&slot) || anywhere;
         let is_word = |told: &str| told == word;
         what.machines.iter().any(|&(slot, told)| is_word(told) && on_it(slot))
@@ -103,6 +111,11 @@ impl What {
             if before.is_some_and(|before| before.devices.iter().any(|device| !has(machine, device))) {
                 what.lose_devices.insert(slot);
             }
+            if let Some(before) = before {
+                let names = before.attributes.keys().chain(machine.attributes.keys());
+                let changed = names.filter(|name| before.attributes.get(*name) != machine.attributes.get(*name));
+                what.retagged.extend(changed.map(|name| (slot, name.clone())));
+            }
         }
         for (job, hold) in &step.delta.holds {
             let holds = step.before.hold(*job).into_iter().chain(hold);
@@ -125,6 +138,23 @@ impl What {
         }
         what.changes = 3 * delta.jobs.len() + 2 * delta.tasks.len() + delta.moves.len();
         what
+    }
+
+    /// Whether it can have made a guard fail: that very attribute changed, the machine came or went, or the job.
+    fn broke(&self, guard: &Guard, word: &str) -> bool {
+        match guard {
+            Guard::JobVersion { job, .. } => {
+                let is_meant = |&(slot, told): &(u32, &str)| slot == job.slot && told == word;
+                matches!(word, "submitted" | "retired") && self.jobs.iter().any(is_meant)
+            }
+            Guard::Attribute { machine, attribute, .. } if word == "attributes" => {
+                self.retagged.contains(&(machine.slot, attribute.clone()))
+            }
+            Guard::Attribute { machine, .. } => {
+                let is_meant = |&(slot, told): &(u32, &str)| slot == machine.slot && told == word;
+                matches!(word, "registered" | "removed") && self.machines.iter().any(is_meant)
+            }
+        }
     }
 
     /// Whether it took the task of a refusal away, sent its group to sleep that would be awake now, or undid what comes before it, whichever
@@ -156,7 +186,7 @@ fn has(machine: &Machine, device: &Device) -> bool {
 }
 
 /// All that a change of a machine may be called.
-fn words(before: Option<&std::sync::Arc<Machine>>, machine: &Machine) -> impl Iterator<Item = &'static str> {
+fn words(before: Option<&Arc<Machine>>, machine: &Machine) -> impl Iterator<Item = &'static str> {
     let differs = |differs: fn(&Machine, &Machine) -> bool| before.is_none_or(|before| differs(before, machine));
     let begins = differs(|before, machine| before.epoch != machine.epoch);
     let turns = differs(|before, machine| before.state != machine.state);
