@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, AllocationRef, Cell, DIMENSIONS, DYNAMIC_PORTS, Device, DeviceRoom, JobId, Resource, Resources,
-    Revision, Room, SessionId, TaskTraces, device_rooms,
+    Revision, Room, SessionId, TakeOver, TaskTraces, device_rooms,
 };
 
 pub(crate) use self::suspects::{Suspect, Suspects, Who};
 use crate::group_events::{Changed, GroupEvents};
-use crate::preempt::Heirs;
+use crate::preempt::{Heirs, add, nothing_of};
 use crate::ring::{Change, ChangeKind, MachineEvent, Ring, Since, UNKNOWN_TASK, Whose};
 
 /// Changes that are gone through anew for each claim that checks them one by one; of longer walks the answer is kept.
@@ -82,11 +82,13 @@ pub(crate) struct Past<'a> {
     lost_devices: OnceCell<Option<usize>>,
     newest_take: OnceCell<Option<usize>>,
     take_by_others: OnceCell<Option<usize>>,
+    granted: OnceCell<BTreeSet<AllocationId>>,
     released: OnceCell<BTreeMap<AllocationId, u32>>,
     room: OnceCell<RoomTaken>,
     /// By resource, who took some of it.
     takers: [OnceCell<Suspects<'a>>; DIMENSIONS],
     rows: OnceCell<Vec<AllocationRef<'a>>>,
+    handed_over: OnceCell<BTreeMap<AllocationId, TakeOver>>,
     unknown: OnceCell<Option<Found<'a>>>,
     devices: OnceCell<Vec<i64>>,
     /// By kind of device, by model, and by device, who has some.
@@ -142,10 +144,12 @@ impl<'a> Past<'a> {
             lost_devices: OnceCell::new(),
             newest_take: OnceCell::new(),
             take_by_others: OnceCell::new(),
+            granted: OnceCell::new(),
             released: OnceCell::new(),
             room: OnceCell::new(),
             takers: Default::default(),
             rows: OnceCell::new(),
+            handed_over: OnceCell::new(),
             unknown: OnceCell::new(),
             devices: OnceCell::new(),
             device_takers: OnceCell::new(),
@@ -216,10 +220,17 @@ impl<'a> Past<'a> {
         position.and_then(|position| self.since.changes.get(position).copied())
     }
 
-    /// What the shape of an allocation was that has ended since.
+    /// Whatever was granted since, also if it has ended.
+    fn granted(&self) -> &BTreeSet<AllocationId> {
+        self.granted.get_or_init(|| self.changes(ChangeKind::Take).map(Change::allocation).collect())
+    }
+
+    /// What the shape of an allocation was that was there at the base and has ended since.
     pub(crate) fn released(&self, id: AllocationId) -> Option<Resources> {
         let released = self.released.get_or_init(|| {
-            self.changes(ChangeKind::Release).map(|change| (change.allocation(), change.shape)).collect()
+            let was_there = |change: &&Change| !self.granted().contains(&change.allocation());
+            let ended = self.changes(ChangeKind::Release).filter(was_there);
+            ended.map(|change| (change.allocation(), change.shape)).collect()
         });
         self.cell.shapes().get(*released.get(&id)? as usize).copied()
     }
@@ -287,6 +298,19 @@ impl<'a> Past<'a> {
     fn rows(&self) -> &[AllocationRef<'a>] {
         let live = |change: &Change| self.cell.allocation(change.allocation());
         self.rows.get_or_init(|| self.changes(ChangeKind::Take).filter_map(live).collect())
+    }
+
+    /// What those who were granted since take over from somebody, and is not there yet: he had it at the base.
+    pub(crate) fn handed_over_by(&self, victim: AllocationId) -> Option<&TakeOver> {
+        let handed_over = self.handed_over.get_or_init(|| {
+            let mut sums = BTreeMap::new();
+            let extras = self.rows().iter().filter_map(|found| found.extra);
+            for entry in extras.flat_map(|extra| &extra.takes_over) {
+                add(sums.entry(entry.victim).or_insert_with(|| nothing_of(entry.victim)), entry);
+            }
+            sums
+        });
+        handed_over.get(&victim)
     }
 
     fn unknown(&self) -> Option<&Found<'a>> {
@@ -358,10 +382,9 @@ impl<'a> Past<'a> {
     /// nobody remembers the ports.
     fn port_holders(&self) -> &BTreeMap<u16, Vec<AllocationId>> {
         self.port_holders.get_or_init(|| {
-            let taken: BTreeSet<AllocationId> = self.changes(ChangeKind::Take).map(Change::allocation).collect();
             let mut holders: BTreeMap<u16, Vec<AllocationId>> = BTreeMap::new();
             let mut note = |id: AllocationId, ports: &mut dyn Iterator<Item = u16>| {
-                if !taken.contains(&id) {
+                if !self.granted().contains(&id) {
                     ports.for_each(|port| holders.entry(port).or_default().push(id));
                 }
             };

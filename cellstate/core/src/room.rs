@@ -443,11 +443,14 @@ impl<'a> Judge<'a, '_> {
         let owners: Vec<JobId> = about.ended_holders.iter().copied().chain([about.owner]).collect();
         let mut before = past.room_at_base(about.free, &owners);
         before.take(&about.promised);
-        // Whose room it wanted was there at the base, too; who has ended since gave its room back.
+        // Whose room it wanted was there at the base, too, with all but what others had taken over by then; who has ended since gave its room back.
+        let heirs = self.hindsight.heirs(self.cell, about.machine);
         for (source, wanted) in self.sources(about).filter(|(source, _)| source.row.created <= self.base) {
+            let left = heirs.left_of(self.cell, &source).amount;
+            let had = past.handed_over_by(source.id).map_or(left, |since| left.with(&since.amount));
             let taken = about.handed_over.iter().filter(|entry| entry.victim == source.id);
-            let has = taken.fold(self.cell.resources_of(source.row), |has, entry| has.without(&entry.amount));
-            before.add(&room_within(wanted.most, &has));
+            let had = taken.fold(had, |had, entry| had.without(&entry.amount));
+            before.add(&room_within(wanted.most, &had));
         }
         let ended = about.sources.iter().filter_map(|wanted| Some((wanted, past.released(wanted.id)?)));
         ended.for_each(|(wanted, shape)| before.add(&room_within(wanted.most, &shape)));

@@ -55,19 +55,19 @@ impl Judge<'_, '_> {
         let mut now = device_rooms(self.cell, machine);
         let short: Vec<bool> = now.iter().map(|room| room.free_millis < 0).collect();
         take_parts(&mut now, about.promised_devices);
-        let mut before = self.past(about.machine).devices_at_base(&now);
+        let past = self.past(about.machine);
+        let mut before = past.devices_at_base(&now);
         let heirs = self.hindsight.heirs(self.cell, about.machine);
         for (source, wanted) in self.sources(about) {
-            let (mut had, mut left) = (Vec::new(), heirs.left_of(self.cell, &source).devices.clone());
-            // It may have one device twice.
-            let devices = source.extra.into_iter().flat_map(|extra| &extra.devices);
-            devices.for_each(|device| add_device(&mut had, device));
+            let mut left = heirs.left_of(self.cell, &source).devices.clone();
             for taken in about.handed_over.iter().filter(|entry| entry.victim == source.id) {
-                subtract_devices(&mut had, &taken.devices);
                 subtract_devices(&mut left, &taken.devices);
             }
             let lends = |device: &Device| lent_within(wanted.most, device);
             if source.row.created <= self.base {
+                let mut had = left.clone();
+                let since = past.handed_over_by(source.id).into_iter().flat_map(|since| &since.devices);
+                since.for_each(|device| add_device(&mut had, device));
                 lend(&mut before, &had, lends);
             }
             lend(&mut now, &left, lends);

@@ -71,3 +71,89 @@ fn what_one_hold_gives_back_is_not_taken_off_another_one() {
         "service: refused; late[0] conflict NoRoom short cpu_millis 500 culprits hold 1500 total 1500",
     );
 }
+
+// All that one who leaves had counted as if it had been there at the base: whoever took something since, when others left, was blamed for a claim that
+// had never fitted.
+#[test]
+fn room_that_others_had_taken_over_at_the_base_already_is_no_lost_race() {
+    check(
+        "
+        machine m1 cpu=1200
+        job old by service tasks=1 cpu=1000
+        job fill by batch tasks=1 cpu=200
+        job a by ml tasks=1 cpu=300
+        job x by batch tasks=1 cpu=200
+        job b by ml tasks=1 cpu=800
+        service: claim old[0]@m1
+        batch: claim fill[0]@m1
+        stopjob old
+        ml: claim a[0]@m1 over=old[0]
+        snapshot
+        report fill[0] complete
+        batch: claim x[0]@m1
+        ml: claim b[0]@m1 over=old[0]
+        ",
+        "
+        service: committed; old[0] granted
+        batch: committed; fill[0] granted
+        ml: committed; a[0] granted over old[0] 300
+        batch: committed; x[0] granted
+        ml: refused; b[0] misfit NoRoom short cpu_millis 100
+        ",
+    );
+}
+
+#[test]
+fn a_device_that_others_had_taken_over_at_the_base_already_is_no_lost_race() {
+    check(
+        "
+        machine m1 cpu=8000 gpus=2
+        job old by service tasks=1 cpu=100 gpus=1000
+        job fill by batch tasks=1 cpu=100 gpus=600
+        job a by ml tasks=1 cpu=100 gpus=500
+        job x by batch tasks=1 cpu=100 gpus=400
+        job b by ml tasks=1 cpu=100 gpus=800
+        service: claim old[0]@m1
+        batch: claim fill[0]@m1
+        stopjob old
+        ml: claim a[0]@m1 over=old[0]
+        snapshot
+        batch: claim x[0]@m1
+        ml: claim b[0]@m1 over=old[0]
+        ",
+        "
+        service: committed; old[0] granted gpu0:1000
+        batch: committed; fill[0] granted gpu1:600
+        ml: committed; a[0] granted over old[0] 0 gpu0:500 gpu0:500
+        batch: committed; x[0] granted gpu1:400
+        ml: refused; b[0] misfit DeviceTaken short gpu 300
+        ",
+    );
+}
+
+// Its room counted twice: as free at the base, and as its own.
+#[test]
+fn who_came_and_went_since_the_base_had_no_room_there_at_the_base() {
+    check(
+        "
+        machine m1 cpu=1000
+        job fill by batch tasks=1 cpu=600
+        job old by service tasks=1 cpu=400
+        job x by batch tasks=1 cpu=500
+        job b by ml tasks=1 cpu=800
+        batch: claim fill[0]@m1
+        snapshot
+        service: claim old[0]@m1
+        report old[0] complete
+        report fill[0] complete
+        batch: claim x[0]@m1
+        ml: claim b[0]@m1 over=alloc-1-1
+        ",
+        "
+        batch: committed; fill[0] granted
+        service: committed; old[0] granted
+        batch: committed; x[0] granted
+        ml: refused; b[0] misfit NoRoom short cpu_millis 300
+        ",
+    );
+}
