@@ -19,7 +19,7 @@ use plenum_model::{
 pub(crate) use self::suspects::{Suspect, Suspects, Who};
 use crate::group_events::{Changed, GroupEvents};
 use crate::preempt::{Heirs, add, nothing_of};
-use crate::ring::{Change, ChangeKind, MachineEvent, Ring, Since, UNKNOWN_TASK, Whose};
+use crate::ring::{Change, ChangeKind, Detail, MachineEvent, Ring, SUCCESSOR_ENDED, Since, UNKNOWN_TASK, Whose};
 
 /// Changes that are gone through anew for each claim that checks them one by one; of longer walks the answer is kept.
 const WALK_ANEW: usize = 64;
@@ -272,8 +272,23 @@ impl<'a> Past<'a> {
                 let live = self.cell.allocation(change.allocation()).is_some();
                 (amount > 0 && live).then_some(Suspect { revision: change.revision, amount, who: Who::Grant(change) })
             });
-            Suspects::of(takers.chain(self.shrunk(resource)).collect())
+            Suspects::of(takers.chain(self.shrunk(resource)).chain(self.lacking_again(resource)).collect())
         })
+    }
+
+    /// Who ended since and took room with that: what a successor made good of what the machine has less than it gave is lacking again when it ends
+    /// before those whose room it took over. One that came since the base took nothing with all this.
+    fn lacking_again(&self, resource: Resource) -> Vec<Suspect<'a>> {
+        let suspect = |(position, detail): &(usize, &Detail)| {
+            let change = self.since.changes[*position];
+            let shape = self.cell.shapes().get(change.shape as usize)?;
+            let amount = detail.taken_over.get(resource).saturating_sub(shape.get(resource));
+            let takes = change.kind == ChangeKind::Release && amount > 0;
+            let was_there = || !self.granted().contains(&change.allocation());
+            let who = Who::Event(SUCCESSOR_ENDED, None);
+            (takes && was_there()).then_some(Suspect { revision: change.revision, amount, who })
+        };
+        self.since.details.iter().filter_map(suspect).collect()
     }
 
     /// What left less of a resource, as far as it did not come back since: nobody lacks room for a hold or an unknown task that has ended, nor for

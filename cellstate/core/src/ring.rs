@@ -60,6 +60,8 @@ impl Change {
 pub(crate) const UNKNOWN_TASK: &str = "unknown task";
 /// The word for one that has ended.
 pub(crate) const UNKNOWN_ENDED: &str = "unknown task ended";
+/// The word for the end of an allocation before those from whom it took over more than it needs, on a machine that has less than it gave.
+pub(crate) const SUCCESSOR_ENDED: &str = "successor ended";
 
 /// What changed of a machine itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -157,3 +157,32 @@ fn who_came_and_went_since_the_base_had_no_room_there_at_the_base() {
         ",
     );
 }
+
+// Nobody had taken anything: a scheduler that had done nothing wrong was told that its claim had never fitted, and the server that it had a bug.
+#[test]
+fn what_a_successor_made_good_and_takes_with_its_end_is_lost_to_that_end() {
+    check(
+        "
+        machine m1 cpu=2000
+        job low by batch tasks=4 cpu=500 prio=10
+        job high by ml tasks=1 cpu=450 prio=90
+        job late by service tasks=1 cpu=450
+        batch: claim low[0]@m1 low[1]@m1 low[2]@m1 low[3]@m1
+        machine m1 cpu=1900
+        ml: claim high[0]@m1 victim=low[0] victim=low[1]
+        report low[2] complete
+        snapshot
+        ml: stop high[0]
+        report high[0] stopped
+        service: claim late[0]@m1
+        divergences?
+        ",
+        "
+        batch: committed; low[0] granted; low[1] granted; low[2] granted; low[3] granted
+        ml: committed; high[0] granted over low[0] 500 over low[1] 50
+        ml: committed
+        service: refused; late[0] conflict NoRoom short cpu_millis 50 culprits successor ended 100 total 100
+        divergences []
+        ",
+    );
+}

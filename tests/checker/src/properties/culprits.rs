@@ -175,8 +175,8 @@ impl Judge<'_> {
         alternates.iter().copied().chain([self.refusal.machine]).collect()
     }
 
-    /// What is wrong with an event that is named: something must have happened then to the machine, or to a hold or an unknown task there;
-    /// or, where the machine is not what stood in the way, to the job, or anywhere.
+    /// What is wrong with an event that is named: something must have happened then to the machine, or to a hold, an unknown task or a successor
+    /// there; or, where the machine is not what stood in the way, to the job, or anywhere.
     fn false_event(&self, culprit: &v1::Culprit) -> Option<String> {
         if culprit.event.is_empty() {
             return Some("it names neither a transaction nor an event".into());
@@ -198,6 +198,13 @@ impl Judge<'_> {
         let of_room = self.refusal.reason() == RefusalReason::NoRoom && chronicle.has_all(revision, at);
         if of_room && self.machines().iter().all(is_over) {
             return Some(format!("nothing is there any more that is called {}", culprit.event));
+        }
+        let is_end = |facts: &Facts| {
+            let here = self.machines().contains(&facts.granted.machine);
+            here && facts.ended == Some(revision) && !facts.granted.take_overs.is_empty()
+        };
+        if culprit.event == "successor ended" && chronicle.allocations.values().any(is_end) {
+            return None;
         }
         let machine = self.machines().iter().any(here);
         let job = has(chronicle.job_changes.get(&self.refusal.job), revision);

@@ -160,9 +160,9 @@ fn took(granted: &Granted, txn: &Transaction, refusal: &Refusal, amount: u64) ->
     }
 }
 
-/// Of unknown tasks and holds several may have come together.
+/// Of unknown tasks and holds several may have come together, and several successors have ended.
 fn is_same(one: &Culprit, other: &Culprit) -> bool {
-    let of_many = one.allocation.is_none() && matches!(&*one.event, "unknown task" | "hold");
+    let of_many = one.allocation.is_none() && matches!(&*one.event, "unknown task" | "hold" | "successor ended");
     !of_many && (one.allocation, one.revision, &one.event) == (other.allocation, other.revision, &other.event)
 }
 

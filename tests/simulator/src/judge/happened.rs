@@ -125,6 +125,9 @@ impl What {
             let word = if task.is_some() { "unknown task" } else { "unknown task ended" };
             what.machines.insert((id.machine, word));
         }
+        let ended = step.delta.ends.iter().filter_map(|end| step.before.allocation_in(end.slot));
+        let successors = ended.filter(|found| found.extra.is_some_and(|extra| !extra.takes_over.is_empty()));
+        what.machines.extend(successors.map(|found| (found.row.machine, "successor ended")));
         what.jobs = of_jobs(step);
         let delta = step.delta;
         let groups = delta.jobs.iter().filter_map(|change| match change {
