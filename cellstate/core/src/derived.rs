@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     Cell, Deadline, Delta, Device, GroupRow, Hold, Job, JobChange, JobId, Leaver, LogTime, Machine, MachineState,
-    QuotaUse, Resources, Revision, Room, STEPS_AHEAD, collect_leavers, coming,
+    QuotaUse, Resources, Revision, Room, STEPS_AHEAD, TaskTraces, collect_leavers, coming,
 };
 
 use crate::CoreOptions;
@@ -266,8 +266,7 @@ impl Derived {
                 // Adopted, or told to stop: it has what it had.
                 (Some(_), Some(_)) | (None, None) => continue,
             };
-            let occupies = !(traces.resources.is_nothing() && traces.devices.is_empty() && traces.ports.is_empty());
-            if occupies {
+            if occupies(traces) {
                 let mut grown = Room::default();
                 if comes {
                     grown.take(&traces.resources)
@@ -427,6 +426,11 @@ pub(crate) fn count_shapes(cell: &Cell) -> Numbers<Resources> {
 /// Rows for so many tenants.
 pub(crate) fn rows(count: usize) -> u32 {
     u32::try_from(count).expect("bounded at the edge")
+}
+
+/// Whether a task that the cell does not know is in anybody's way.
+pub(crate) fn occupies(traces: &TaskTraces) -> bool {
+    !(traces.resources.is_nothing() && traces.devices.is_empty() && traces.ports.is_empty())
 }
 
 /// Whether of some device that was there before there is less now, or another model.

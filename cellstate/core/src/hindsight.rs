@@ -7,7 +7,9 @@
 mod suspects;
 
 use std::cell::{OnceCell, RefCell};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::repeat;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -17,6 +19,7 @@ use plenum_model::{
 };
 
 pub(crate) use self::suspects::{Suspect, Suspects, Who};
+use crate::derived::occupies;
 use crate::group_events::{Changed, GroupEvents};
 use crate::preempt::{Heirs, add, nothing_of};
 use crate::ring::{Change, ChangeKind, Detail, MachineEvent, Ring, SUCCESSOR_ENDED, Since, UNKNOWN_TASK, Whose};
@@ -89,7 +92,7 @@ pub(crate) struct Past<'a> {
     takers: [OnceCell<Suspects<'a>>; DIMENSIONS],
     rows: OnceCell<Vec<AllocationRef<'a>>>,
     handed_over: OnceCell<BTreeMap<AllocationId, TakeOver>>,
-    unknown: OnceCell<Option<Found<'a>>>,
+    unknown: OnceCell<Vec<Unknown<'a>>>,
     devices: OnceCell<Vec<i64>>,
     /// By kind of device, by model, and by device, who has some.
     device_takers: OnceCell<BTreeMap<Devices, Suspects<'a>>>,
@@ -107,12 +110,11 @@ pub(crate) enum Devices {
     One(Arc<str>, u32),
 }
 
-/// The unknown tasks of a machine, if the newest of them was found after the base. What any of them has counts as found then: the ring
-/// knows when there were more of them, not which.
+/// An unknown task of a machine, with when it was found, if that was after the base.
 #[derive(Debug)]
-struct Found<'a> {
-    revision: Revision,
-    tasks: Vec<&'a TaskTraces>,
+struct Unknown<'a> {
+    found: Option<Revision>,
+    traces: &'a TaskTraces,
 }
 
 /// By how much a machine's room shrank since the base, when all holds are in the way.
@@ -129,8 +131,9 @@ struct PortTakers {
     /// A dynamic one.
     any: Option<usize>,
     by_port: BTreeMap<u16, usize>,
-    /// Those that unknown tasks have, which were found after the base.
-    unknown: BTreeSet<u16>,
+    /// When the newest unknown task with a dynamic one was found, and the one with each port: of those that were found after the base.
+    any_unknown: Option<Revision>,
+    unknown: BTreeMap<u16, Revision>,
 }
 
 impl<'a> Past<'a> {
@@ -328,13 +331,22 @@ impl<'a> Past<'a> {
         handed_over.get(&victim)
     }
 
-    fn unknown(&self) -> Option<&Found<'a>> {
-        let found = self.unknown.get_or_init(|| {
-            let tasks: Vec<&TaskTraces> = self.cell.unknown_on(self.machine).map(|(_, task)| &*task.traces).collect();
-            let revision = self.event_of(&[UNKNOWN_TASK]).map(|(revision, _)| revision);
-            revision.filter(|_| !tasks.is_empty()).map(|revision| Found { revision, tasks })
-        });
-        found.as_ref()
+    /// The unknown tasks that are in anybody's way, newest first. The ring knows when some were found, and not which: as many of the newest are
+    /// those. Where one of them has ended, one that was there before counts in its place.
+    fn unknown(&self) -> &[Unknown<'a>] {
+        self.unknown.get_or_init(|| {
+            let tasks = self.cell.unknown_on(self.machine).map(|(_, task)| task);
+            let mut tasks: Vec<_> = tasks.filter(|task| occupies(&task.traces)).collect();
+            tasks.sort_by_key(|task| Reverse(task.since));
+            let events = self.since.events.iter().filter(|(_, event)| event.word == UNKNOWN_TASK);
+            let found = events.map(|(revision, _)| Some(*revision)).chain(repeat(None));
+            tasks.into_iter().zip(found).map(|(task, found)| Unknown { found, traces: &task.traces }).collect()
+        })
+    }
+
+    /// Those of them that were found since, newest first.
+    fn found(&self) -> impl Iterator<Item = (Revision, &'a TaskTraces)> {
+        self.unknown().iter().filter_map(|task| Some((task.found?, task.traces)))
     }
 
     /// The devices that the machine had free at the base, given what it has free of them now.
@@ -344,7 +356,7 @@ impl<'a> Past<'a> {
             let mut rooms = device_rooms(self.cell, machine);
             rooms.iter_mut().for_each(|room| room.free_millis = 0);
             let mut rooms = self.since.devices_at_base(rooms);
-            for device in self.unknown().into_iter().flat_map(|found| &found.tasks).flat_map(|task| &task.devices) {
+            for device in self.found().flat_map(|(_, task)| &task.devices) {
                 let room = rooms.iter_mut().find(|room| room.kind == device.kind && room.index == device.index);
                 room.into_iter().for_each(|room| room.free_millis += i64::from(device.millis));
             }
@@ -384,9 +396,8 @@ impl<'a> Past<'a> {
                 let mut devices = found.extra.into_iter().flat_map(|extra| &extra.devices);
                 note(&mut devices, found.row.created, Who::Row(*found));
             }
-            if let Some(found) = self.unknown() {
-                let mut devices = found.tasks.iter().flat_map(|task| &task.devices);
-                note(&mut devices, found.revision, Who::Event(UNKNOWN_TASK, None));
+            for (revision, task) in self.found() {
+                note(&mut task.devices.iter(), revision, Who::Event(UNKNOWN_TASK, None));
             }
             takers.into_iter().map(|(those, all)| (those, Suspects::of(all))).collect()
         });
@@ -426,8 +437,8 @@ impl<'a> Past<'a> {
     /// Whether more of the dynamic ports are in use than at the base.
     pub(crate) fn has_fewer_ports(&self) -> bool {
         *self.fewer_ports.get_or_init(|| {
-            let unknown = self.cell.unknown_on(self.machine).flat_map(|(_, task)| &task.traces.ports);
-            let unknown = unknown.filter(|_| self.unknown().is_none()).map(|port| port.number);
+            let unknown = self.unknown().iter().filter(|task| task.found.is_none());
+            let unknown = unknown.flat_map(|task| &task.traces.ports).map(|port| port.number);
             let had: BTreeSet<u16> = self.port_holders().keys().copied().chain(unknown).collect();
             let mut has = self.cell.in_use(self.machine).map(|used| used.ports.clone()).unwrap_or_default();
             has.dedup();
@@ -437,7 +448,7 @@ impl<'a> Past<'a> {
 
     /// Who got a port last; 0 for any dynamic one.
     pub(crate) fn port_taker(&self, port: u16) -> Option<Suspect<'a>> {
-        let PortTakers { any, by_port, unknown } = self.ports.get_or_init(|| {
+        let PortTakers { any, by_port, any_unknown, unknown } = self.ports.get_or_init(|| {
             let mut takers = PortTakers::default();
             for (position, found) in self.rows().iter().enumerate() {
                 for port in found.extra.into_iter().flat_map(|extra| &extra.ports) {
@@ -447,8 +458,14 @@ impl<'a> Past<'a> {
                     takers.by_port.entry(port.number).or_insert(position);
                 }
             }
-            let ports = self.unknown().into_iter().flat_map(|found| &found.tasks).flat_map(|task| &task.ports);
-            takers.unknown.extend(ports.map(|port| port.number));
+            for (revision, task) in self.found() {
+                for port in task.ports.iter().map(|port| port.number) {
+                    if DYNAMIC_PORTS.contains(&port) {
+                        takers.any_unknown.get_or_insert(revision);
+                    }
+                    takers.unknown.entry(port).or_insert(revision);
+                }
+            }
             takers
         });
         let position = if port == 0 { *any } else { by_port.get(&port).copied() };
@@ -457,12 +474,8 @@ impl<'a> Past<'a> {
             amount: 1,
             who: Who::Row(*found),
         });
-        let has = if port == 0 { unknown.range(DYNAMIC_PORTS).next().is_some() } else { unknown.contains(&port) };
-        let unknown = self.unknown().filter(|_| has).map(|found| Suspect {
-            revision: found.revision,
-            amount: 1,
-            who: Who::Event(UNKNOWN_TASK, None),
-        });
+        let unknown = if port == 0 { *any_unknown } else { unknown.get(&port).copied() };
+        let unknown = unknown.map(|revision| Suspect { revision, amount: 1, who: Who::Event(UNKNOWN_TASK, None) });
         // Of those that came with the same revision, the one that is known.
         match (row, unknown) {
             (Some(row), Some(unknown)) if unknown.revision <= row.revision => Some(row),

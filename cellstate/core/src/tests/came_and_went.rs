@@ -186,3 +186,26 @@ fn what_a_successor_made_good_and_takes_with_its_end_is_lost_to_that_end() {
         ",
     );
 }
+
+// With one that had been found since the base, all tasks there that the cell does not know counted as found since.
+#[test]
+fn an_unknown_task_that_was_there_at_the_base_is_not_to_blame_for_what_it_has() {
+    check(
+        "
+        machine m1 cpu=8000 gpus=1 runs=alloc-7-1 using=600
+        machine m2 cpu=8000 runs=alloc-8-1 listening=8080
+        machine m3 cpu=8000 gpus=1 runs=alloc-9-1 using=300
+        job one by ml tasks=2 cpu=100 gpus=700
+        job two by ml tasks=1 cpu=100 ports=http:8080
+        wait 1
+        snapshot
+        machine m1 cpu=8000 gpus=1 runs=alloc-7-1,alloc-17-1
+        machine m2 cpu=8000 runs=alloc-8-1,alloc-18-1
+        machine m3 cpu=8000 gpus=1 runs=alloc-9-1,alloc-19-1 using=600
+        ml: claim one[0]@m1 claim two[0]@m2 claim one[1]@m3
+        ",
+        "
+        ml: refused; one[0] misfit DeviceTaken short gpu 300; two[0] misfit PortTaken port 8080; one[1] conflict DeviceTaken short gpu 600 culprits unknown task 600 total 600
+        ",
+    );
+}

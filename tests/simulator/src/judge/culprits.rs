@@ -90,8 +90,8 @@ impl Judge {
         granted.at == culprit.revision && culprit.transaction == Some(granted.transaction) && took
     }
 
-    /// Whether an event took so much of a device, that port, or room that is still held or occupied: of unknown tasks all that are there count as
-    /// found then. How much of its devices a machine lost is not told: as much as is short. Nor how much room.
+    /// Whether an event took so much of a device, that port, or room that is still held or occupied; an unknown task, if one that is there has it.
+    /// How much of its devices a machine lost is not told: as much as is short. Nor how much room.
     fn event_took(&self, step: &Step<'_>, txn: &Transaction, refusal: &Refusal, culprit: &Culprit) -> bool {
         let slot = refusal.machine;
         let here = self.happened.was_to_machine(culprit, slot);
@@ -99,8 +99,7 @@ impl Judge {
         let by_unknown = here && &*culprit.event == "unknown task";
         match refusal.reason {
             RefusalReason::DeviceTaken if by_unknown => {
-                let devices: Vec<Device> = unknown().flat_map(|traces| traces.devices.iter().cloned()).collect();
-                is_of_devices(&devices, txn, refusal, culprit.amount)
+                unknown().any(|traces| is_of_devices(&traces.devices, txn, refusal, culprit.amount))
             }
             RefusalReason::DeviceTaken => {
                 let lost = here && self.happened.took_devices_off(culprit.revision, slot);
