@@ -215,7 +215,7 @@ fn commit(twin: &Twin, dice: &mut Dice) -> Command {
         incarnation: u64::from(!dice.once_in(50)),
         base: Revision(base),
         atomic: dice.once_in(4),
-        check: if dice.once_in(4) && !twin.ring_is_small { ConflictCheck::Sequence } else { ConflictCheck::Fit },
+        check: if dice.once_in(4) { ConflictCheck::Sequence } else { ConflictCheck::Fit },
         stops: (0..stops).map(|_| allocation(twin, dice)).collect(),
         placements: (0..1 + dice.roll(3)).map(|_| placement(twin, session, dice)).collect(),
         guards: (0..dice.roll(15) / 14).map(|_| guard(twin, dice)).collect(),

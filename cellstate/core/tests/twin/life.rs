@@ -9,7 +9,7 @@ use plenum_model::{
 };
 
 use crate::picture::{Allocation, Job, Picture};
-use crate::twin::{Expected, Twin};
+use crate::twin::{Expected, Twin, What};
 
 /// Finished jobs stay for so long in these tests.
 pub(crate) const RETIRE_AFTER_MICROS: i64 = 10_000_000;
@@ -63,6 +63,7 @@ impl Twin {
     /// A receipt: nothing of it runs any more.
     fn end(&mut self, id: AllocationId, reported: AllocationState, aftermath: &mut Aftermath) {
         let found = self.live.allocations.remove(&id).unwrap();
+        self.note(found.machine, What::End);
         let told = found.state.is_leaving() || !matches!(reported, AllocationState::Failed | AllocationState::Complete);
         if self.live.jobs[&found.job].home == Some(found.machine) {
             if told {

@@ -60,7 +60,7 @@ pub(crate) struct Allocation {
     pub(crate) session: SessionId,
     pub(crate) number: u64,
     pub(crate) resources: Resources,
-    /// Its place among all grants ever.
+    /// Higher than that of each grant before it.
     pub(crate) order: u64,
 }
 

@@ -16,14 +16,11 @@ use crate::dice::Dice;
 use crate::life::{LOST_MILLIS_A_MINUTE, RETIRE_AFTER_MICROS};
 use crate::picture::{group, submission};
 use crate::recover::recovered;
-use crate::twin::Twin;
+use crate::twin::{RING, Twin};
 
 /// Long lives, and the commands of each.
 const SEEDS: u64 = 30;
 const STEPS: u32 = 700;
-
-/// Changes that the ring remembers: all of a long life, unless a test wants it to forget.
-const RING: usize = 1 << 16;
 
 /// Everybody who must agree.
 struct Rivals {
@@ -55,7 +52,7 @@ impl Rivals {
         let mut rivals = Self {
             ring_changes,
             core: Core::new(options(ring_changes)),
-            twin: Twin::new(ring_changes < RING),
+            twin: Twin::new(ring_changes),
             mirror: Cell::default(),
             replay: Core::new(options(ring_changes)),
             now: LogTime::from_micros(1_000_000_000),
@@ -200,7 +197,15 @@ fn a_ring_that_forgets_says_stale_and_nothing_false() {
         }
         seen.append(&mut rivals.seen);
     }
-    let kinds = ["Conflict NoRoom", "Misfit NoRoom", "Stale NoRoom"];
+    let kinds = [
+        "Conflict NoRoom",
+        "Misfit NoRoom",
+        "Stale NoRoom",
+        "Conflict MachineChanged",
+        "Stale MachineChanged",
+        "Stale NoSuchMachine",
+        "Stale MachineNotReady",
+    ];
     assert!(kinds.iter().all(|kind| seen.contains_key(*kind)), "{seen:#?}");
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use plenum_core::Decided;
 use plenum_model::{
     AllocationId, AllocationState, Command, Decision, JobId, JobKind, JobShape, JobState, LogTime, Machine, MachineId,
-    MachineState, Outcome, RejectionCode, Request, Revision, Room, SessionId, TaskState, Transaction, Unfit,
+    MachineState, Outcome, RejectionCode, Request, Revision, Room, SessionId, TaskState, Transaction, TransactionId,
+    Unfit,
 };
 
 use crate::compare::assert_outcome;
@@ -23,6 +24,29 @@ pub(crate) enum Expected {
     Repeated(u64),
 }
 
+/// Changes that a ring remembers which is not to forget anything.
+pub(crate) const RING: usize = 1 << 16;
+
+/// What happened to a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Something that it ran has ended.
+    End,
+    /// It was changed itself.
+    Machine,
+    /// It was granted, with this transaction.
+    Grant(AllocationId, TransactionId),
+}
+
+/// One change of a machine.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    pub(crate) revision: u64,
+    /// Its slot.
+    pub(crate) machine: u32,
+    pub(crate) what: What,
+}
+
 /// A whole cell, and its past.
 pub(crate) struct Twin {
     pub(crate) live: Picture,
@@ -31,10 +55,12 @@ pub(crate) struct Twin {
     pub(crate) now: LogTime,
     /// The revision at which the server opened: nothing before it is known to the ring of changes.
     pub(crate) opened: u64,
-    /// Each grant: revision, machine, session.
-    pub(crate) grants: Vec<(u64, u32, SessionId)>,
-    /// Each change of a machine: revision and slot.
-    pub(crate) events: Vec<(u64, u32)>,
+    /// What happened to machines, oldest first, in the order in which the core notes it.
+    pub(crate) changes: Vec<Change>,
+    /// So many of these came before the server opened.
+    changes_before: usize,
+    /// So many of the newest ones the core remembers.
+    ring_changes: usize,
     /// Each change of a job: revision and slot.
     pub(crate) job_events: Vec<(u64, u32)>,
     /// By how much a machine's capacity grew at a revision.
@@ -45,27 +71,26 @@ pub(crate) struct Twin {
     pub(crate) given_up_at: Vec<LogTime>,
     /// When the server opened: before, no agent could answer.
     pub(crate) opened_at: LogTime,
-    /// The core's ring forgets within these tests, so that it may find a base stale.
-    pub(crate) ring_is_small: bool,
     /// Ids are never used twice.
     ids: BTreeSet<AllocationId>,
 }
 
 impl Twin {
-    pub(crate) fn new(ring_is_small: bool) -> Self {
+    /// Beside a core that remembers so many changes.
+    pub(crate) fn new(ring_changes: usize) -> Self {
         Self {
             live: Picture::default(),
             history: vec![Picture::default()],
             now: LogTime::default(),
             opened: 0,
-            grants: Vec::new(),
-            events: Vec::new(),
+            changes: Vec::new(),
+            changes_before: 0,
+            ring_changes,
             job_events: Vec::new(),
             shrunk: Vec::new(),
             given_up: BTreeSet::new(),
             given_up_at: Vec::new(),
             opened_at: LogTime::default(),
-            ring_is_small,
             ids: BTreeSet::new(),
         }
     }
@@ -82,6 +107,9 @@ impl Twin {
                 self.live.revision += 1;
                 self.live.time = self.now;
                 self.note_jobs();
+                // As the core notes what one command does: first what ends, then the machine, then what is granted.
+                let new = self.changes.partition_point(|change| change.revision < self.live.revision);
+                self.changes[new..].sort_by_key(|change| matches!(change.what, What::Machine | What::Grant(..)));
                 self.history.push(self.live.clone());
             }
             (Expected::Unchanged, Decided::Unchanged(Decision::Accepted { .. } | Decision::Outcome(_))) => {}
@@ -100,6 +128,31 @@ impl Twin {
         self.job_events.extend(changed.map(|id| (self.live.revision, id.slot)));
     }
 
+    /// The changes that the core remembers, oldest first.
+    pub(crate) fn remembered(&self) -> &[Change] {
+        &self.changes[self.forgotten()..]
+    }
+
+    fn forgotten(&self) -> usize {
+        self.changes.len().saturating_sub(self.ring_changes).max(self.changes_before)
+    }
+
+    /// The core remembers all changes above this revision.
+    pub(crate) fn floor(&self) -> u64 {
+        let forgotten = self.forgotten();
+        if forgotten > self.changes_before { self.changes[forgotten - 1].revision } else { self.opened }
+    }
+
+    /// The core may forget within these tests what numbers of resources stood for, too.
+    pub(crate) fn ring_is_small(&self) -> bool {
+        self.ring_changes < RING
+    }
+
+    /// Notes what this command does to a machine.
+    pub(crate) fn note(&mut self, machine: u32, what: What) {
+        self.changes.push(Change { revision: self.next(), machine, what });
+    }
+
     /// The revision that this command makes, if it makes one.
     pub(crate) fn next(&self) -> u64 {
         self.live.revision + 1
@@ -110,6 +163,7 @@ impl Twin {
             Command::OpenServer(identity) => {
                 self.live.identity = identity.clone();
                 self.opened = self.next();
+                self.changes_before = self.changes.len();
                 self.given_up = self.live.given_up();
                 self.given_up_at = vec![self.live.time; self.given_up.len()];
                 self.opened_at = self.now;
@@ -185,8 +239,8 @@ impl Twin {
         let id = outcome.placements[number][claim].unwrap();
         assert!(self.ids.insert(id), "{id} is used twice");
         let revision = self.next();
-        let (now, order) = (self.now, self.grants.len() as u64);
-        self.grants.push((revision, machine, txn.id.session));
+        let (now, order) = (self.now, self.changes.len() as u64);
+        self.note(machine, What::Grant(id, txn.id));
         let job = self.live.jobs.get_mut(&placement.job).unwrap();
         if job.state == JobState::Waiting {
             (job.state, job.since) = (JobState::Running, now);
@@ -418,7 +472,7 @@ impl Twin {
     /// A machine as it is now, with an event.
     fn put_machine(&mut self, machine: Machine) {
         let (slot, revision) = (machine.id.slot, self.next());
-        self.events.push((revision, slot));
+        self.note(slot, What::Machine);
         if let Some(before) = self.live.machines.get(&slot) {
             let mut grown = Room::all_of(&machine.capacity);
             grown.take(&before.capacity);
@@ -483,7 +537,7 @@ impl Twin {
         if unless_alive && machine.state != MachineState::Unreachable && !self.live_on(id.slot).is_empty() {
             return Expected::Rejected(RejectionCode::MachineAlive);
         }
-        self.events.push((self.next(), id.slot));
+        self.note(id.slot, What::Machine);
         let ends = self.live_on(id.slot).into_iter().map(|id| (id, AllocationState::EndedLost)).collect();
         self.end_all_and_remove(ends, Some(id.slot));
         self.live.machines.remove(&id.slot);

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{
     AllocationId, ConflictCheck, GroupShape, Guard, JobId, LogTime, MachineState, Placement, RefusalKind,
-    RefusalReason, Resource, Resources, Room, SessionId, TaskState, Transaction,
+    RefusalReason, Resource, Resources, Room, TaskState, Transaction,
 };
 
 use crate::picture::{Allocation, Picture, Task, short};
-use crate::twin::Twin;
+use crate::twin::{Change, Twin, What};
 
 /// What a refusal must say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,7 +170,7 @@ impl Twin {
             RefusalReason::MachineNotReady,
             RefusalReason::Constraint,
         ];
-        found.may_be_stale = self.ring_is_small && by_ring.contains(&reason);
+        found.may_be_stale = self.ring_is_small() && by_ring.contains(&reason);
         if reason == RefusalReason::NoRoom {
             let job = &self.live.jobs[&claim.placement.job];
             let need = job.shape.groups[usize::from(claim.placement.group)].resources;
@@ -242,28 +242,30 @@ impl Twin {
         if txn.check == ConflictCheck::Fit {
             return false;
         }
-        // Before the ring began nothing is known: then nobody can tell that nothing happened.
-        self.last_change(slot) > base && (base < self.opened || self.changed_by_others(txn, slot))
+        // Where some of what came since is forgotten, nobody can tell that nothing happened.
+        self.last_change(slot) > base && (base < self.floor() || self.change_by_others(txn, slot).is_some())
     }
 
-    /// Whether others are known to have granted or changed something there.
-    fn changed_by_others(&self, txn: &Transaction, slot: u32) -> bool {
-        let known = txn.base.0.max(self.opened);
-        let by_others = |&(revision, at, session): &(u64, u32, SessionId)| {
-            at == slot && revision > known && session != txn.id.session
+    /// The newest grant to others there since the base, or change of the machine, as far as that is remembered.
+    fn change_by_others(&self, txn: &Transaction, slot: u32) -> Option<&Change> {
+        let by_others = |change: &&Change| match change.what {
+            What::End => false,
+            What::Machine => true,
+            What::Grant(_, transaction) => transaction.session != txn.id.session,
         };
-        self.grants.iter().any(by_others) || self.event_since(slot, known)
+        let newer = self.remembered().iter().rev().take_while(|change| change.revision > txn.base.0);
+        newer.filter(|change| change.machine == slot).find(by_others)
     }
 
     fn event_since(&self, slot: u32, revision: u64) -> bool {
-        self.events.iter().any(|&(at, found)| found == slot && at > revision)
+        let is_event = |change: &Change| change.machine == slot && change.what == What::Machine;
+        self.changes.iter().any(|change| is_event(change) && change.revision > revision)
     }
 
     /// The last grant on a machine, or change of it.
     fn last_change(&self, slot: u32) -> u64 {
-        let grants = self.grants.iter().filter(|grant| grant.1 == slot).map(|grant| grant.0);
-        let events = self.events.iter().filter(|event| event.1 == slot).map(|event| event.0);
-        grants.chain(events).max().unwrap_or(0)
+        let changes = self.changes.iter().filter(|change| change.machine == slot && change.what != What::End);
+        changes.map(|change| change.revision).max().unwrap_or(0)
     }
 
     /// One rule: an obstacle that arose after the base makes a conflict, one that was there already a misfit.
@@ -289,7 +291,7 @@ impl Twin {
             }
             RefusalReason::MachineChanged => {
                 let began = self.live.machines[&claim.machine].epoch_began.0 > base;
-                let known = began || self.changed_by_others(txn, claim.machine);
+                let known = began || self.change_by_others(txn, claim.machine).is_some();
                 if known { RefusalKind::Conflict } else { RefusalKind::Stale }
             }
             RefusalReason::NoRoom if base < self.opened => RefusalKind::Stale,
