@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use plenum_model::{Cell, Outcome, RefusalKind, RefusalReason, Resource, TaskState, Transaction, TransactionOutcome};
+use plenum_model::{
+    Cell, Culprit, Outcome, Refusal, RefusalKind, RefusalReason, Resource, TaskState, Transaction, TransactionOutcome,
+};
 
+use crate::hindsight::Blamed;
 use crate::picture::{Allocation, Group, Picture, Task};
 use crate::twin::Twin;
 use crate::verdict::{Refused, Verdict};
@@ -18,29 +21,21 @@ pub(crate) fn assert_outcome(twin: &Twin, txn: &Transaction, outcome: &Outcome, 
     let mut expected = verdict.refused.clone();
     for (expected, found) in expected.iter_mut().zip(&outcome.refusals) {
         if expected.may_be_conflict && found.kind == RefusalKind::Conflict {
-            expected.kind = RefusalKind::Conflict;
+            (expected.kind, expected.culprits) = (RefusalKind::Conflict, None);
         }
         if expected.may_be_stale && found.kind == RefusalKind::Stale {
-            (expected.kind, expected.total) = (RefusalKind::Stale, 0);
+            (expected.kind, expected.culprits, expected.total) = (RefusalKind::Stale, Some(Vec::new()), 0);
         }
         (expected.may_be_conflict, expected.may_be_stale) = (false, false);
     }
-    let refused: Vec<Refused> = outcome
-        .refusals
-        .iter()
-        .map(|refusal| Refused {
-            claim: refusal.claim,
-            kind: refusal.kind,
-            may_be_conflict: false,
-            may_be_stale: false,
-            reason: refusal.reason,
-            short: refusal.short,
-            total: if refusal.reason == RefusalReason::NoRoom { refusal.culprits_total } else { 0 },
-        })
-        .collect();
+    let mut refused: Vec<Refused> = outcome.refusals.iter().map(told).collect();
+    for (found, _) in refused.iter_mut().zip(&expected).filter(|(_, expected)| expected.culprits.is_none()) {
+        found.culprits = None;
+    }
     assert_eq!(refused, expected, "refusals of {txn:?}\nby the core {:?}", outcome.refusals);
     assert_eq!(granted, verdict.granted.iter().copied().collect::<Vec<_>>(), "grants of {txn:?}");
     assert_eq!(outcome.idle_stops, verdict.idle_stops, "idle stops of {txn:?}");
+    assert_eq!(outcome.divergences, twin.divergences(txn, &refused), "divergences of {txn:?}, with {refused:?}");
     assert_eq!(outcome.outcome, expected_outcome(txn, verdict), "outcome of {txn:?}");
     assert_eq!(outcome.time, twin.now);
     assert_eq!(outcome.revision.0, if txn.dry_run { twin.live.revision } else { twin.next() });
@@ -51,6 +46,26 @@ pub(crate) fn assert_outcome(twin: &Twin, txn: &Transaction, outcome: &Outcome, 
             .filter(|culprit| culprit.transaction.is_some_and(|transaction| transaction.session == txn.id.session));
         let changed = refusal.reason == RefusalReason::MachineChanged;
         assert!(!changed || own.count() == 0, "own commits don't count: {refusal:#?}");
+    }
+}
+
+/// What a refusal of the core says.
+fn told(refusal: &Refusal) -> Refused {
+    let blamed = |culprit: &Culprit| Blamed {
+        revision: culprit.revision.0,
+        grant: culprit.allocation.zip(culprit.transaction),
+        amount: culprit.amount,
+    };
+    Refused {
+        claim: refusal.claim,
+        kind: refusal.kind,
+        may_be_conflict: false,
+        may_be_stale: false,
+        reason: refusal.reason,
+        short: refusal.short,
+        not_wanted: refusal.not_wanted,
+        culprits: Some(refusal.culprits.iter().map(blamed).collect()),
+        total: refusal.culprits_total,
     }
 }
 

@@ -9,6 +9,7 @@ mod chaos;
 mod commands;
 mod compare;
 mod dice;
+mod hindsight;
 mod life;
 mod picture;
 mod recover;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, AllocationState, CellIdentity, Command, Constraint, GroupShape, JobId, JobKind, JobShape, JobState,
-    LogTime, Machine, MachineState, Resource, Resources, Room, SessionId, TaskState,
+    LogTime, Machine, MachineState, NotWanted, Resource, Resources, Room, SessionId, TaskState,
 };
 
 /// One task.
@@ -42,7 +42,61 @@ impl Job {
         let mut tasks = self.groups.iter().flat_map(|group| &group.tasks);
         tasks.any(|task| task.state != TaskState::Waiting || task.failures > 0)
     }
+
+    /// Whether what comes after a group may be placed.
+    pub(crate) fn is_done(&self, group: u16) -> bool {
+        self.groups[usize::from(group)].tasks.iter().all(|task| task.state == TaskState::Done)
+    }
+
+    /// Why tasks of a group may not be placed: the job is over, or else a group before it is not done, or else its backoff is not over.
+    fn group_not_wanted(&self, group: u16, now: LogTime) -> Option<NotWanted> {
+        let Some(shape) = self.shape.groups.get(usize::from(group)) else { return Some(NotWanted::NoSuchGroup) };
+        if self.state.is_final() {
+            return Some(NotWanted::JobOver(self.state));
+        }
+        if let Some(&before) = shape.after.iter().find(|&&before| !self.is_done(before)) {
+            return Some(NotWanted::After(before));
+        }
+        let until = self.groups[usize::from(group)].not_before;
+        (until > now).then_some(NotWanted::Backoff(until))
+    }
+
+    /// Why a task may not be placed, if it does not run.
+    pub(crate) fn not_wanted(&self, group: u16, task: u32, now: LogTime) -> Option<NotWanted> {
+        let of_group = self.group_not_wanted(group, now);
+        of_group.or_else(|| match self.groups[usize::from(group)].tasks.get(task as usize).map(|task| task.state) {
+            None => Some(NotWanted::NoSuchTask),
+            Some(TaskState::Waiting | TaskState::Live) => None,
+            Some(state) => Some(NotWanted::Task(state)),
+        })
+    }
+
+    /// Whether this very cause keeps a task of the same version from being placed.
+    pub(crate) fn is_kept(&self, group: u16, task: u32, why: NotWanted, now: LogTime) -> bool {
+        let found = &self.groups[usize::from(group)];
+        match why {
+            NotWanted::JobOver(_) => self.state.is_final(),
+            NotWanted::After(before) => !self.is_done(before),
+            NotWanted::Backoff(_) => found.not_before > now,
+            NotWanted::NoSuchTask => task as usize >= found.tasks.len(),
+            NotWanted::Task(state) => found.tasks.get(task as usize).is_some_and(|task| task.state == state),
+            NotWanted::NoSuchGroup | NotWanted::Recurring => panic!("a version of a job is so for ever"),
+        }
+    }
+
+    /// All of it that may stand in the way of claims: not that a task is granted, or leaves.
+    pub(crate) fn standing(&self) -> Standing {
+        let settled = |task: &Task| {
+            let state = if task.state == TaskState::Live { TaskState::Waiting } else { task.state };
+            (state, task.failures)
+        };
+        let group = |group: &Group| (group.not_before, group.tasks.iter().map(settled).collect());
+        (self.version, self.state.is_final(), self.home, self.groups.iter().map(group).collect())
+    }
 }
+
+/// The version of a job, whether it is over, its home, and of each group until when it sleeps and where its tasks stand.
+pub(crate) type Standing = (u32, bool, Option<u32>, Vec<(LogTime, Vec<(TaskState, u8)>)>);
 
 /// One live allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,11 +183,7 @@ impl Picture {
 
     /// Whether tasks of this group may be placed: the job is not over, all groups before it are done, its backoff is over.
     pub(crate) fn wants(&self, id: JobId, group: u16, now: LogTime) -> bool {
-        let Some(job) = self.jobs.get(&id) else { return false };
-        let done =
-            |&before: &u16| job.groups[usize::from(before)].tasks.iter().all(|task| task.state == TaskState::Done);
-        let Some(shape) = job.shape.groups.get(usize::from(group)) else { return false };
-        !job.state.is_final() && shape.after.iter().all(done) && job.groups[usize::from(group)].not_before <= now
+        self.jobs.get(&id).is_some_and(|job| job.group_not_wanted(group, now).is_none())
     }
 
     pub(crate) fn task(&self, id: JobId, group: u16, task: u32) -> Option<Task> {

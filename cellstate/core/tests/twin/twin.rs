@@ -61,7 +61,7 @@ pub(crate) struct Twin {
     changes_before: usize,
     /// So many of the newest ones the core remembers.
     ring_changes: usize,
-    /// Each change of a job: revision and slot.
+    /// Each change of a job that may stand in the way of claims: revision and slot.
     pub(crate) job_events: Vec<(u64, u32)>,
     /// By how much a machine's capacity grew at a revision.
     pub(crate) shrunk: Vec<(u64, u32, Room)>,
@@ -120,11 +120,12 @@ impl Twin {
         }
     }
 
-    /// Notes which jobs are not what they were a revision ago.
+    /// Notes which jobs don't stand where they stood a revision ago.
     fn note_jobs(&mut self) {
         let (before, now) = (&self.history.last().unwrap().jobs, &self.live.jobs);
         let ids: BTreeSet<JobId> = before.keys().chain(now.keys()).copied().collect();
-        let changed = ids.into_iter().filter(|id| before.get(id) != now.get(id));
+        let standing = |jobs: &BTreeMap<JobId, Job>, id: &JobId| jobs.get(id).map(Job::standing);
+        let changed = ids.into_iter().filter(|id| standing(before, id) != standing(now, id));
         self.job_events.extend(changed.map(|id| (self.live.revision, id.slot)));
     }
 

@@ -1,12 +1,13 @@
-//! Which claims a transaction is granted, and why it is refused the others.
+//! Which claims a transaction is granted, and what stands in the way of the others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{
-    AllocationId, ConflictCheck, GroupShape, Guard, JobId, LogTime, MachineState, Placement, RefusalKind,
+    AllocationId, ConflictCheck, GroupShape, Guard, JobId, MachineState, NotWanted, Placement, RefusalKind,
     RefusalReason, Resource, Resources, Room, TaskState, Transaction,
 };
 
+use crate::hindsight::Blamed;
 use crate::picture::{Allocation, Picture, Task, short};
 use crate::twin::{Change, Twin, What};
 
@@ -15,13 +16,15 @@ use crate::twin::{Change, Twin, What};
 pub(crate) struct Refused {
     pub(crate) claim: Option<(u32, u32)>,
     pub(crate) kind: RefusalKind,
-    /// The core remembers that a job or a machine changed since the base, and not what it was like then. So it takes an
-    /// obstacle for new that stood there before, if there was such a change.
+    /// The core need not know that the obstacle stood there before.
     pub(crate) may_be_conflict: bool,
-    /// A small ring has forgotten what would tell.
+    /// The core may have forgotten what would tell.
     pub(crate) may_be_stale: bool,
     pub(crate) reason: RefusalReason,
     pub(crate) short: Option<(Resource, u64)>,
+    pub(crate) not_wanted: Option<NotWanted>,
+    /// Who is to blame, newest first, as far as that is listed; `None`: that is not foreseen.
+    pub(crate) culprits: Option<Vec<Blamed>>,
     /// What all culprits took.
     pub(crate) total: u64,
 }
@@ -39,18 +42,18 @@ pub(crate) struct Verdict {
 }
 
 /// A claim that is granted: its position, its task, its machine, and what it gets.
-type Granted = ((u32, u32), (JobId, u16, u32), u32, Resources);
+pub(crate) type Granted = ((u32, u32), (JobId, u16, u32), u32, Resources);
 
 /// What earlier claims and stops of the transaction have promised.
 #[derive(Clone, Debug, Default)]
-struct Draft {
-    granted: Vec<Granted>,
+pub(crate) struct Draft {
+    pub(crate) granted: Vec<Granted>,
     homes: BTreeMap<JobId, u32>,
     stops: BTreeSet<AllocationId>,
 }
 
 impl Draft {
-    fn room(&self, picture: &Picture, machine: u32) -> Room {
+    pub(crate) fn room(&self, picture: &Picture, machine: u32) -> Room {
         let mut room = picture.room(machine);
         self.granted.iter().filter(|(_, _, at, _)| *at == machine).for_each(|(_, _, _, need)| room.take(need));
         room
@@ -59,14 +62,14 @@ impl Draft {
 
 /// One claim.
 #[derive(Clone, Copy)]
-struct Claim<'a> {
-    placement: &'a Placement,
-    machine: u32,
-    task: u32,
+pub(crate) struct Claim<'a> {
+    pub(crate) placement: &'a Placement,
+    pub(crate) machine: u32,
+    pub(crate) task: u32,
 }
 
 impl Claim<'_> {
-    fn task_key(&self) -> (JobId, u16, u32) {
+    pub(crate) fn task_key(&self) -> (JobId, u16, u32) {
         (self.placement.job, self.placement.group, self.task)
     }
 }
@@ -162,25 +165,14 @@ impl Twin {
             }
             return;
         };
-        let mut found = refused(Some(at), self.kind(txn, claim, draft, reason), reason);
-        found.may_be_conflict = self.changed_somehow(txn, claim, reason);
-        let by_ring = [
-            RefusalReason::NoRoom,
-            RefusalReason::NoSuchMachine,
-            RefusalReason::MachineNotReady,
-            RefusalReason::Constraint,
-        ];
-        found.may_be_stale = self.ring_is_small() && by_ring.contains(&reason);
-        if reason == RefusalReason::NoRoom {
-            let job = &self.live.jobs[&claim.placement.job];
-            let need = job.shape.groups[usize::from(claim.placement.group)].resources;
-            found.short = short(&draft.room(&self.live, claim.machine), &need);
-            let (resource, by) = found.short.unwrap();
-            if found.kind == RefusalKind::Conflict {
-                found.total = self.taken_since(claim.machine, txn.base.0, resource, by);
-            }
-        }
+        let mut found = refused(Some(at), RefusalKind::Misfit, reason);
+        self.explain(txn, claim, draft, &mut found);
         verdict.refused.push(found);
+    }
+
+    /// The group of a placement, as it is now: what a claim asks for does not depend on the picture.
+    pub(crate) fn shape(&self, placement: &Placement) -> Option<&GroupShape> {
+        self.live.jobs.get(&placement.job)?.shape.groups.get(usize::from(placement.group))
     }
 
     /// What stands in a claim's way now.
@@ -229,7 +221,7 @@ impl Twin {
             RefusalReason::OtherMachine,
             RefusalReason::NoRoom,
         ];
-        machine_reasons.into_iter().find(|&reason| stands(live, claim, Some(shape), draft, reason, self.now))
+        machine_reasons.into_iter().find(|&reason| stands(live, claim, Some(shape), draft, reason))
     }
 
     /// A new machine or epoch since the base; or, with the check `sequence`, anything that somebody else did there.
@@ -247,7 +239,7 @@ impl Twin {
     }
 
     /// The newest grant to others there since the base, or change of the machine, as far as that is remembered.
-    fn change_by_others(&self, txn: &Transaction, slot: u32) -> Option<&Change> {
+    pub(crate) fn change_by_others(&self, txn: &Transaction, slot: u32) -> Option<&Change> {
         let by_others = |change: &&Change| match change.what {
             What::End => false,
             What::Machine => true,
@@ -257,95 +249,10 @@ impl Twin {
         newer.filter(|change| change.machine == slot).find(by_others)
     }
 
-    fn event_since(&self, slot: u32, revision: u64) -> bool {
-        let is_event = |change: &Change| change.machine == slot && change.what == What::Machine;
-        self.changes.iter().any(|change| is_event(change) && change.revision > revision)
-    }
-
     /// The last grant on a machine, or change of it.
-    fn last_change(&self, slot: u32) -> u64 {
+    pub(crate) fn last_change(&self, slot: u32) -> u64 {
         let changes = self.changes.iter().filter(|change| change.machine == slot && change.what != What::End);
         changes.map(|change| change.revision).max().unwrap_or(0)
-    }
-
-    /// One rule: an obstacle that arose after the base makes a conflict, one that was there already a misfit.
-    fn kind(&self, txn: &Transaction, claim: Claim<'_>, draft: &Draft, reason: RefusalReason) -> RefusalKind {
-        let own = || draft.granted.iter().any(|(_, task, ..)| *task == claim.task_key());
-        let stood = |revision: u64| {
-            let picture = &self.history[usize::try_from(revision).unwrap()];
-            let shape = self.live.jobs.get(&claim.placement.job).map(|job| &job.shape);
-            let shape = shape.and_then(|shape| shape.groups.get(usize::from(claim.placement.group)));
-            stands(picture, claim, shape, draft, reason, picture.time)
-        };
-        let base = txn.base.0;
-        match reason {
-            RefusalReason::OtherScheduler => RefusalKind::Permission,
-            RefusalReason::GuardFailed => RefusalKind::Guard,
-            RefusalReason::ResourcesDiffer => RefusalKind::Misfit,
-            // A job version has the same groups for ever.
-            RefusalReason::NotWanted if !self.has_group(claim.placement) => RefusalKind::Misfit,
-            RefusalReason::TaskTaken if own() => RefusalKind::Misfit,
-            RefusalReason::TaskTaken => {
-                let (_, taken) = self.live.active(claim.placement.job, claim.placement.group, claim.task).unwrap();
-                if taken.created > base { RefusalKind::Conflict } else { RefusalKind::Misfit }
-            }
-            RefusalReason::MachineChanged => {
-                let began = self.live.machines[&claim.machine].epoch_began.0 > base;
-                let known = began || self.change_by_others(txn, claim.machine).is_some();
-                if known { RefusalKind::Conflict } else { RefusalKind::Stale }
-            }
-            RefusalReason::NoRoom if base < self.opened => RefusalKind::Stale,
-            _ if base < self.opened && stood(self.opened) => RefusalKind::Stale,
-            _ if base < self.opened => RefusalKind::Conflict,
-            _ if stood(base) => RefusalKind::Misfit,
-            _ => RefusalKind::Conflict,
-        }
-    }
-
-    fn has_group(&self, placement: &Placement) -> bool {
-        self.live.jobs.get(&placement.job).is_some_and(|job| usize::from(placement.group) < job.shape.groups.len())
-    }
-
-    /// Whether the job or the machine that stands in the way changed since the base, in whatever way.
-    fn changed_somehow(&self, txn: &Transaction, claim: Claim<'_>, reason: RefusalReason) -> bool {
-        let slot = claim.placement.job.slot;
-        match reason {
-            RefusalReason::NoSuchJob
-            | RefusalReason::JobVersion
-            | RefusalReason::NotWanted
-            | RefusalReason::OtherMachine => {
-                self.job_events.iter().any(|&(revision, job)| job == slot && revision > txn.base.0)
-            }
-            RefusalReason::NoSuchMachine | RefusalReason::MachineNotReady | RefusalReason::Constraint => {
-                self.event_since(claim.machine, txn.base.0)
-            }
-            _ => false,
-        }
-    }
-
-    /// What the newest live allocations since the base have on a machine, and what it shrank by and did not get back since, until that is
-    /// enough.
-    fn taken_since(&self, machine: u32, base: u64, resource: Resource, enough: u64) -> u64 {
-        let live = self.live.allocations.values().filter(|found| found.machine == machine && found.created > base);
-        let mut taken: Vec<_> = live.map(|found| (found.created, found.order, found.resources.get(resource))).collect();
-        let mut back = 0_i64;
-        let changes = self.shrunk.iter().rev().filter(|(revision, at, _)| *at == machine && *revision > base);
-        for (revision, _, grown) in changes {
-            back += grown.get(resource);
-            if back < 0 {
-                taken.push((*revision, 0, back.unsigned_abs()));
-                back = 0;
-            }
-        }
-        taken.sort_unstable_by(|left, right| right.cmp(left));
-        let mut total = 0;
-        for (_, _, amount) in taken {
-            if total >= enough {
-                break;
-            }
-            total += amount;
-        }
-        total
     }
 }
 
@@ -356,7 +263,18 @@ fn all_claims(txn: &Transaction) -> impl Iterator<Item = (u32, u32)> {
 }
 
 fn refused(claim: Option<(u32, u32)>, kind: RefusalKind, reason: RefusalReason) -> Refused {
-    Refused { claim, kind, may_be_conflict: false, may_be_stale: false, reason, short: None, total: 0 }
+    Refused {
+        claim,
+        kind,
+        may_be_conflict: false,
+        may_be_stale: false,
+        reason,
+        short: None,
+        not_wanted: None,
+        // A guard may name whoever made it fail.
+        culprits: (kind != RefusalKind::Guard).then(Vec::new),
+        total: 0,
+    }
 }
 
 fn mate(claim: (u32, u32)) -> Refused {
@@ -374,14 +292,13 @@ fn holds(picture: &Picture, guard: &Guard) -> bool {
 }
 
 /// Whether this obstacle stood in a claim's way in a picture, given what the transaction has promised before. `shape` is that of the
-/// claim's group as it is now: what the claim asks for does not depend on the picture.
-fn stands(
+/// claim's group as it is now.
+pub(crate) fn stands(
     picture: &Picture,
     claim: Claim<'_>,
     shape: Option<&GroupShape>,
     draft: &Draft,
     reason: RefusalReason,
-    now: LogTime,
 ) -> bool {
     let placement = claim.placement;
     let machine = picture.machines.get(&claim.machine);
@@ -389,11 +306,6 @@ fn stands(
     match reason {
         RefusalReason::NoSuchJob => job.is_none(),
         RefusalReason::JobVersion => job.is_none_or(|job| job.version != placement.job_version),
-        RefusalReason::NotWanted => {
-            let task = picture.task(placement.job, placement.group, claim.task).map(|task| task.state);
-            let may_be_placed = matches!(task, Some(TaskState::Waiting | TaskState::Live));
-            !may_be_placed || !picture.wants(placement.job, placement.group, now)
-        }
         RefusalReason::NoSuchMachine => machine.is_none(),
         RefusalReason::MachineNotReady => machine.is_some_and(|machine| machine.state != MachineState::Ready),
         RefusalReason::Constraint => machine.is_some_and(|machine| {
