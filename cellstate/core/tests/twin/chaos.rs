@@ -1,8 +1,10 @@
 //! Random commands of all kinds, on devices, ports, limits, spread, take-overs, evictions, spare machines, quotas, holds, partitions and
 //! tasks that nobody knows. Nobody predicts the answers here: after each command all invariants hold, a mirror that folds the deltas is the
 //! same as the cell, and a replay of the log decides the same. Now and then a server goes on from a cell that is built again from its rows.
+//! And what is told of a base is what is true there.
 
 mod draw;
+mod oracle;
 
 use std::collections::BTreeMap;
 
@@ -25,6 +27,8 @@ struct Chaos {
     mirror: Cell,
     /// The last ones, by revision.
     history: BTreeMap<Revision, Cell>,
+    /// By slot of a machine, when its devices or ports changed last in a way that the core does not remember.
+    unsettled: BTreeMap<u32, Revision>,
     now: LogTime,
     number: u64,
     seen: BTreeMap<String, u32>,
@@ -49,6 +53,7 @@ impl Chaos {
             replay: Core::new(options()),
             mirror: Cell::default(),
             history: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
             now: LogTime::from_micros(1_000_000),
             number: 0,
             seen: BTreeMap::new(),
@@ -67,9 +72,15 @@ impl Chaos {
         let before = self.core.cell().clone();
         let decided = self.core.decide(&request, self.now);
         invariants::check_step(&before, &request, &decided, self.core.cell()).unwrap();
-        let Decided::Changed { delta, decision } = &decided else {
+        let (Decided::Changed { decision, .. } | Decided::Unchanged(decision)) = &decided else {
+            panic!("{decided:?}")
+        };
+        if let (Decision::Outcome(outcome), Command::Commit(txn, _)) = (decision, &request.command) {
+            self.check_kinds(&before, txn, outcome);
+        }
+        let Decided::Changed { delta, .. } = &decided else {
             assert_eq!(before.first_difference(self.core.cell()), None, "nothing was to change");
-            if let Decided::Unchanged(Decision::Rejected(rejection)) = &decided {
+            if let Decision::Rejected(rejection) = decision {
                 *self.seen.entry(format!("{:?}", rejection.code)).or_default() += 1;
             }
             return;
@@ -79,6 +90,7 @@ impl Chaos {
         assert_eq!((again, answer), (delta, decision), "decided again");
         self.mirror.apply(delta).unwrap();
         assert_eq!(self.mirror.first_difference(self.core.cell()), None);
+        self.note_unsettled(&before, delta);
         self.history.insert(delta.revision, self.core.cell().clone());
         if self.history.len() > CELLS_KEPT {
             self.history.pop_first();
@@ -216,6 +228,16 @@ fn whatever_is_asked_invariants_hold_and_everybody_folds_the_same() {
         "SchedulerPaused",
         "hold cpu_millis",
         "hold memory_bytes",
+        "asked Conflict NoRoom",
+        "asked Misfit NoRoom",
+        "asked Conflict DeviceTaken",
+        "asked Misfit DeviceTaken",
+        "asked Conflict PortTaken",
+        "asked Misfit PortTaken",
+        "asked Conflict NoRoom beside others",
+        "asked Misfit NoRoom beside others",
+        "asked Conflict DeviceTaken beside others",
+        "asked Misfit DeviceTaken beside others",
         "reshaped",
         "renamed",
         "LimitReached",
