@@ -83,6 +83,7 @@ fn work(allocation: AllocationId, wire: v1::Assignment, defaults: &Defaults) -> 
         kill_timeout_ms: millis("kill_timeout_micros", body.kill_timeout_micros)?,
         traces: Some(Box::new(Traces::of(&wire))),
         policy: None,
+        recent_restarts: 0,
     };
     let restart = match &body.restart {
         None => RestartPolicy::default(),

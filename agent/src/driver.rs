@@ -42,6 +42,10 @@ pub struct TaskSpec {
     /// What follows its failures; nothing to the driver, which keeps it. `None`: written by an agent that kept none.
     #[serde(default)]
     pub policy: Option<RestartPolicy>,
+    /// How many restarts that policy counts within its time, as this start is made, itself included where it is one; nothing to the driver, which
+    /// keeps it. 0: written by an agent that kept none.
+    #[serde(default)]
+    pub recent_restarts: u32,
 }
 
 /// Why a task could not be run, or was ended by something else than itself.
@@ -204,7 +208,8 @@ pub struct Recovered {
     pub allocation: AllocationId,
     /// Its latest start.
     pub restart: u32,
-    /// When its earlier starts ended, in milliseconds since 1970, oldest first; of very many, the latest.
+    /// When its earlier starts ended, in milliseconds since 1970, oldest first; of very many, the latest. As many before those as count for its
+    /// policy are said to have ended with the oldest of them.
     pub earlier_ends_unix_ms: Vec<u64>,
     /// One of these earlier starts ran.
     #[serde(default)]

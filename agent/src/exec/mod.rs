@@ -333,6 +333,7 @@ fn shim_spec(allocation: AllocationId, job_directory: PathBuf) -> crate::shim::S
         kill_timeout_ms: 0,
         traces: None,
         policy: None,
+        recent_restarts: 0,
     };
     crate::shim::ShimSpec {
         task,

@@ -1,7 +1,7 @@
 //! What earlier agents left: reading it, and cleaning up what nobody watches.
 
 use std::{
-    fs, io,
+    fs, io, iter,
     os::fd::OwnedFd,
     path::Path,
     process::ExitStatus,
@@ -195,6 +195,11 @@ fn look_at_one(directory: AllocationDirectory, allocation: AllocationId) -> io::
         earlier_ends_unix_ms.push(exit.ended_unix_ms);
         ran_before |= exit.started_unix_ms.is_some();
     }
+    // The policy may count more than these. When those ended is known no more: no later than the oldest that is kept.
+    if let Some(&oldest) = earlier_ends_unix_ms.first() {
+        let unknown = (spec.task.recent_restarts.min(restart) as usize).saturating_sub(earlier_ends_unix_ms.len());
+        drop(earlier_ends_unix_ms.splice(0..0, iter::repeat_n(oldest, unknown)));
+    }
     let trace = look(&directory, restart)?;
     Ok(Some(Looked { allocation, directory, start: Some((spec, trace)), earlier_ends_unix_ms, ran_before }))
 }
@@ -377,6 +382,32 @@ mod tests {
         let found = recover(&options).unwrap();
         let found: Vec<_> = found.iter().map(|(one, _)| (one.allocation.slot, one.booted, one.policy)).collect();
         assert_eq!(found, [(1, true, policy), (2, false, policy)]);
+    }
+
+    // Of a thousand restarts that it may have in an hour, a task had seven hundred left after nine hundred, once its agent was started again.
+    #[test]
+    fn restarts_count_also_when_their_ends_are_kept_no_more() {
+        let place = tempfile::tempdir().unwrap();
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let directory = AgentDirectory::new(place.path().join("agent")).allocation(allocation);
+        fs::create_dir_all(directory.root()).unwrap();
+        let restart = ENDS_KEPT + 44;
+        for earlier in 44..restart {
+            let exit = Exit { ended_unix_ms: 1000 + u64::from(earlier), ..Exit::default() };
+            durable::write_once(&directory.exit(earlier), &exit).unwrap();
+        }
+        let ends = |recent_restarts: u32| {
+            let mut spec = exec::shim_spec(allocation, place.path().join("job"));
+            (spec.task.restart, spec.task.recent_restarts) = (restart, recent_restarts);
+            durable::write_atomically(&directory.spec(), &spec).unwrap();
+            look_at_one(directory.clone(), allocation).unwrap().unwrap().earlier_ends_unix_ms
+        };
+        let known: Vec<u64> = (1044..1300).collect();
+        for recent_restarts in [0, 10, 256] {
+            assert_eq!(ends(recent_restarts), known, "no more than these count: {recent_restarts}");
+        }
+        assert_eq!(ends(290), [vec![1044; 34], known].concat());
+        assert_eq!(ends(u32::MAX).len(), restart as usize, "there were no more");
     }
 
     // Each task that hung in the kernel without its shim kept a thread for ever. There are 512: after as many of them nothing was started, and

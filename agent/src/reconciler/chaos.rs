@@ -263,6 +263,7 @@ fn assignment(allocation: AllocationId, row: &Row) -> Assignment {
         kill_timeout_ms: 100,
         traces: None,
         policy: None,
+        recent_restarts: 0,
     };
     let restart = RestartPolicy { attempts: allocation.slot % 3, delay_ms: 200, within_ms: 0 };
     let takes_over = row.takes_over.iter().copied().collect();

@@ -302,7 +302,8 @@ impl Held {
             _ => return None,
         }
         self.enter(now_ms, Phase::Starting);
-        Some(TaskSpec { restart: self.restart, policy: Some(work.restart), ..work.task.clone() })
+        let recent_restarts = u32::try_from(self.restarted_at_ms.len()).unwrap_or(u32::MAX);
+        Some(TaskSpec { restart: self.restart, policy: Some(work.restart), recent_restarts, ..work.task.clone() })
     }
 }
 

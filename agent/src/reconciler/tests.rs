@@ -39,6 +39,7 @@ fn assignment(slot: u32) -> Assignment {
         kill_timeout_ms: 1000,
         traces: Some(Box::new(Traces { namespace: "default".to_owned(), task: slot, ..Traces::default() })),
         policy: None,
+        recent_restarts: 0,
     };
     let work = Work { task, restart: RestartPolicy::default() };
     Assignment { allocation: id(slot), takes_over: Vec::new(), may_start: true, work: Ok(Arc::new(work)) }
@@ -406,12 +407,17 @@ fn an_agent_that_registers_already_is_not_told_to_by_an_older_report() {
 
 #[test]
 fn restarts_outside_the_window_do_not_count() {
-    let mut story = Story::new(|_| Fate::exits_after_ms(10_000, 3));
+    let (tell, told) = std::sync::mpsc::channel();
+    let mut story = Story::new(move |task| {
+        tell.send(task.recent_restarts).unwrap();
+        Fate::exits_after_ms(10_000, 3)
+    });
     story.registered();
-    let policy = RestartPolicy { attempts: 1, delay_ms: 10, within_ms: 5000 };
+    let policy = RestartPolicy { attempts: 2, delay_ms: 10, within_ms: 15_000 };
     story.assignments(true, vec![with_restarts(1, policy)], &[]);
     story.pass_ms(45_000, true);
     assert_eq!(story.starts(), [(1, 0), (1, 1), (1, 2), (1, 3), (1, 4)]);
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 1, 2, 2, 2], "what each start is written down with");
 }
 
 // A machine's clock was a day ahead when its task was restarted, and then set. For that day each failure was the last, as all restarts before

@@ -102,6 +102,7 @@ pub(super) fn records() -> Vec<Vec<u8>> {
         kill_timeout_ms: 10_000,
         traces: None,
         policy: None,
+        recent_restarts: 0,
     };
     let traced = TaskSpec { traces: Some(Box::default()), ..task.clone() };
     let spec = |task: TaskSpec| {
