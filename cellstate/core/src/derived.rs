@@ -23,7 +23,7 @@ use crate::newcomers::{Newcomers, Retagged};
 use crate::numbers::Numbers;
 use crate::partitions::Reserved;
 use crate::promised::Promised;
-use crate::ring::{Holder, MachineEvent, Ring, UNKNOWN_ENDED, UNKNOWN_TASK};
+use crate::ring::{Holder, Kinds, MachineEvent, Ring, UNKNOWN_ENDED, UNKNOWN_TASK};
 use crate::rules::Rules;
 use crate::slot_set::SlotBits;
 use crate::slots::{AllocationSlots, RangeSlots, RowSlots};
@@ -254,7 +254,7 @@ impl Derived {
                 let mut grown = Room::all_of(&was);
                 grown.take(&is);
                 let holder = Some(Holder { job: *id, scheduler });
-                let event = MachineEvent { word: "hold", grown, holder, lost_devices: false };
+                let event = MachineEvent { word: "hold", grown, holder, lost_devices: Kinds::default() };
                 self.ring.note_machine(delta.revision, machine, event);
             }
         }
@@ -273,7 +273,7 @@ impl Derived {
                 } else {
                     grown.add(&traces.resources)
                 }
-                let event = MachineEvent { word, grown, holder: None, lost_devices: false };
+                let event = MachineEvent { word, grown, holder: None, lost_devices: Kinds::default() };
                 self.ring.note_machine(delta.revision, id.machine, event);
             }
         }
@@ -305,7 +305,7 @@ impl Derived {
             Some(before) if before.attributes != machine.attributes => "attributes",
             Some(_) => "capacity",
         };
-        let lost_devices = before.is_some_and(|before| has_less(&machine.devices, &before.devices));
+        let lost_devices = before.map(|before| lost_kinds(&machine.devices, &before.devices)).unwrap_or_default();
         self.ring.note_machine(revision, slot, MachineEvent { word, grown, holder: None, lost_devices });
         self.retagged.before(revision, machine, before.map(Arc::as_ref));
         if machine.state == MachineState::Gone {
@@ -433,11 +433,16 @@ pub(crate) fn occupies(traces: &TaskTraces) -> bool {
     !(traces.resources.is_nothing() && traces.devices.is_empty() && traces.ports.is_empty())
 }
 
-/// Whether of some device that was there before there is less now, or another model.
-fn has_less(now: &[Device], before: &[Device]) -> bool {
-    let is_there = |device: &Device| {
+/// The kinds of devices that were there before and of which there is less now, or another model.
+fn lost_kinds(now: &[Device], before: &[Device]) -> Kinds {
+    let mut kinds = Kinds::default();
+    if now == before {
+        return kinds;
+    }
+    let is_there = |device: &&Device| {
         let same = |other: &&Device| other.index == device.index && other.kind == device.kind;
         now.iter().find(same).is_some_and(|found| found.model == device.model && found.millis >= device.millis)
     };
-    now != before && !before.iter().all(is_there)
+    before.iter().filter(|device| !is_there(device)).for_each(|device| kinds.insert(&device.kind));
+    kinds
 }

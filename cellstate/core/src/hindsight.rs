@@ -22,7 +22,7 @@ pub(crate) use self::suspects::{Suspect, Suspects, Who};
 use crate::derived::occupies;
 use crate::group_events::{Changed, GroupEvents};
 use crate::preempt::{Heirs, add, nothing_of};
-use crate::ring::{Change, ChangeKind, Detail, MachineEvent, Ring, SUCCESSOR_ENDED, Since, UNKNOWN_TASK, Whose};
+use crate::ring::{Change, ChangeKind, Detail, Kinds, MachineEvent, Ring, SUCCESSOR_ENDED, Since, UNKNOWN_TASK, Whose};
 
 /// Changes that are gone through anew for each claim that checks them one by one; of longer walks the answer is kept.
 const WALK_ANEW: usize = 64;
@@ -82,7 +82,8 @@ pub(crate) struct Past<'a> {
     /// By word, the position of the newest event.
     words: OnceCell<BTreeMap<&'static str, usize>>,
     by_others: OnceCell<Option<usize>>,
-    lost_devices: OnceCell<Option<usize>>,
+    /// By the place of its kind, the position of the newest event that left less of some device.
+    lost_devices: OnceCell<[Option<usize>; Kinds::PLACES]>,
     newest_take: OnceCell<Option<usize>>,
     take_by_others: OnceCell<Option<usize>>,
     granted: OnceCell<BTreeSet<AllocationId>>,
@@ -201,11 +202,18 @@ impl<'a> Past<'a> {
         self.since.events.get(*position).copied()
     }
 
-    /// The newest event that left the machine less of some device.
-    pub(crate) fn loss_of_devices(&self) -> Option<(Revision, MachineEvent)> {
-        let events = &self.since.events;
-        let position = self.lost_devices.get_or_init(|| events.iter().position(|(_, event)| event.lost_devices));
-        position.and_then(|position| events.get(position).copied())
+    /// The newest event that left the machine less of some device of a kind.
+    pub(crate) fn loss_of_devices(&self, kind: &str) -> Option<(Revision, MachineEvent)> {
+        let newest = self.lost_devices.get_or_init(|| {
+            let mut newest = [None; Kinds::PLACES];
+            for (position, (_, event)) in self.since.events.iter().enumerate() {
+                for place in event.lost_devices.places() {
+                    newest[place].get_or_insert(position);
+                }
+            }
+            newest
+        });
+        newest[Kinds::place_of(kind)].and_then(|position| self.since.events.get(position).copied())
     }
 
     /// The newest grant.

@@ -72,8 +72,32 @@ pub(crate) struct MachineEvent {
     pub(crate) grown: Room,
     /// Whose hold it is.
     pub(crate) holder: Option<Holder>,
-    /// It has less of some device, or another model of it.
-    pub(crate) lost_devices: bool,
+    /// Of these kinds it has less of some device, or another model of it.
+    pub(crate) lost_devices: Kinds,
+}
+
+/// Kinds of devices, as places in a few bits: two kinds may have one place, and count as one then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kinds(u16);
+
+impl Kinds {
+    pub(crate) const PLACES: usize = 16;
+
+    /// The place of a kind. Decisions go by it: it must be the same in each core.
+    pub(crate) fn place_of(kind: &str) -> usize {
+        // FNV-1a, of which the upper bits are mixed best.
+        let mix = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        (kind.bytes().fold(0x811c_9dc5, mix) >> 28) as usize
+    }
+
+    pub(crate) fn insert(&mut self, kind: &str) {
+        self.0 |= 1 << Self::place_of(kind);
+    }
+
+    /// The places of those that are in it.
+    pub(crate) fn places(self) -> impl Iterator<Item = usize> {
+        (0..Self::PLACES).filter(move |place| self.0 & (1 << place) != 0)
+    }
 }
 
 /// Whose room grows or shrinks with an event.
@@ -507,7 +531,12 @@ mod tests {
             ring.note_machine(
                 Revision(1),
                 machine,
-                MachineEvent { word: "registered", grown: Room::default(), holder: None, lost_devices: false },
+                MachineEvent {
+                    word: "registered",
+                    grown: Room::default(),
+                    holder: None,
+                    lost_devices: Kinds::default(),
+                },
             );
         }
         assert_eq!(ring.since(999, Revision(0)).events.len(), 1);

@@ -40,8 +40,8 @@ impl Judge<'_, '_> {
         let misfit = Facts { short_device: facts.short_device.clone(), ..Facts::plain(facts.kind, facts.reason) };
         let blamed = takers.map(|takers| self.blame(facts, takers, short_by, &[]));
         let blamed = blamed.filter(|blamed| !blamed.culprits.is_empty() && blamed.total >= short_by);
-        // Which devices it had before nobody remembers; that the claim fitted on those is taken for granted.
-        let lost = past.loss_of_devices().filter(|_| index.is_none() || !is_there);
+        // Which devices of that kind it had before nobody remembers; that the claim fitted on those is taken for granted.
+        let lost = past.loss_of_devices(&want.kind).filter(|_| index.is_none() || !is_there);
         let lost = lost.map(|(revision, event)| event_culprit(revision, event.word, short_by));
         match (blamed, lost) {
             (Some(blamed), _) => blamed,

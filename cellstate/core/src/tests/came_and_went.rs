@@ -1,6 +1,10 @@
 //! Stories of what came and went between a base and a claim: refusals blame nobody for what is over, and make no race of what was so at the base.
 
+use plenum_model::{Device, GroupShape, RefusalKind, Transaction};
+
 use super::check;
+use super::costs::{Large, placement};
+use crate::CoreOptions;
 
 // Whatever had taken room since the base was blamed with all of it, and who has the room was not named.
 #[test]
@@ -208,4 +212,25 @@ fn an_unknown_task_that_was_there_at_the_base_is_not_to_blame_for_what_it_has() 
         ml: refused; one[0] misfit DeviceTaken short gpu 300; two[0] misfit PortTaken port 8080; one[1] conflict DeviceTaken short gpu 600 culprits unknown task 600 total 600
         ",
     );
+}
+
+// Whatever device the machine had lost was to blame for each one that a claim lacks.
+#[test]
+fn a_device_of_another_kind_that_a_machine_lost_is_not_what_a_claim_lacks() {
+    let device = |kind: &str, index| Device { kind: kind.into(), index, millis: 1000, model: "".into() };
+    let (gpu, npu) = (device("gpu", 0), device("npu", 0));
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine_with("m".to_owned(), vec![gpu.clone(), npu.clone()]).slot;
+    let gpus = vec![gpu.clone(); 2];
+    let jobs = [gpus, vec![npu]].map(|devices| large.job(GroupShape { count: 1, devices, ..GroupShape::default() }));
+    let base = large.core.cell().revision();
+    large.machine_with("m".to_owned(), vec![gpu]);
+    let told = jobs.map(|job| {
+        let placements = vec![placement(job, 0..1, |_| machine, 0)];
+        let outcome = large.commit_on(Transaction { base, placements, ..Transaction::default() });
+        let events: Vec<_> = outcome.refusals[0].culprits.iter().map(|culprit| culprit.event.to_string()).collect();
+        (outcome.refusals[0].kind, events)
+    });
+    let lost = (RefusalKind::Conflict, vec!["capacity".to_owned()]);
+    assert_eq!(told, [(RefusalKind::Misfit, Vec::new()), lost]);
 }
