@@ -272,13 +272,15 @@ impl Resolver<'_> {
         let sources = if lacks { self.sources(terms, asked) } else { Vec::new() };
         let slots = || sources.iter().map(|source| source.id.slot);
         let goes = |slot: &u32| self.promised.specials.evicts(*slot) || self.promised.stops(*slot);
+        let (promised, promised_claims) = self.promised.on(machine);
         About {
             machine,
             job: terms.job.id.slot,
             group_row: terms.group_row,
             task: asked.task,
             need: terms.need,
-            promised: self.promised.on(machine).0,
+            promised,
+            promised_claims,
             promised_devices: self.promised.specials.devices(machine),
             shape: Some(terms.shape),
             owner: terms.job.id,
@@ -585,7 +587,7 @@ impl Resolver<'_> {
 }
 
 /// As many allocations as a machine can have.
-const ALLOCATIONS_MAX: u32 = u16::MAX as u32;
+pub(crate) const ALLOCATIONS_MAX: u32 = u16::MAX as u32;
 
 /// What stands in the way on a machine that has so many allocations. Room can be made on a full one, a place for one more not: who is
 /// taken over from is counted until its receipt.

@@ -254,7 +254,7 @@ impl Derived {
                 let mut grown = Room::all_of(&was);
                 grown.take(&is);
                 let holder = Some(Holder { job: *id, scheduler });
-                let event = MachineEvent { word: "hold", grown, holder, lost_devices: Kinds::default() };
+                let event = MachineEvent { word: "hold", grown, holder, ..MachineEvent::default() };
                 self.ring.note_machine(delta.revision, machine, event);
             }
         }
@@ -273,7 +273,7 @@ impl Derived {
                 } else {
                     grown.add(&traces.resources)
                 }
-                let event = MachineEvent { word, grown, holder: None, lost_devices: Kinds::default() };
+                let event = MachineEvent { word, grown, ..MachineEvent::default() };
                 self.ring.note_machine(delta.revision, id.machine, event);
             }
         }
@@ -306,7 +306,8 @@ impl Derived {
             Some(_) => "capacity",
         };
         let lost_devices = before.map(|before| lost_kinds(&machine.devices, &before.devices)).unwrap_or_default();
-        self.ring.note_machine(revision, slot, MachineEvent { word, grown, holder: None, lost_devices });
+        let took_claims = before.is_some_and(|before| before.state == MachineState::Ready);
+        self.ring.note_machine(revision, slot, MachineEvent { word, grown, holder: None, lost_devices, took_claims });
         self.retagged.before(revision, machine, before.map(Arc::as_ref));
         if machine.state == MachineState::Gone {
             self.machine_slots.give(slot);

@@ -81,10 +81,12 @@ pub(crate) struct Past<'a> {
     since: Since<'a>,
     /// By word, the position of the newest event.
     words: OnceCell<BTreeMap<&'static str, usize>>,
+    first_change: OnceCell<Option<usize>>,
     by_others: OnceCell<Option<usize>>,
     /// By the place of its kind, the position of the newest event that left less of some device.
     lost_devices: OnceCell<[Option<usize>; Kinds::PLACES]>,
     newest_take: OnceCell<Option<usize>>,
+    allocations_more: OnceCell<i64>,
     take_by_others: OnceCell<Option<usize>>,
     granted: OnceCell<BTreeSet<AllocationId>>,
     released: OnceCell<BTreeMap<AllocationId, u32>>,
@@ -144,9 +146,11 @@ impl<'a> Past<'a> {
             machine,
             since,
             words: OnceCell::new(),
+            first_change: OnceCell::new(),
             by_others: OnceCell::new(),
             lost_devices: OnceCell::new(),
             newest_take: OnceCell::new(),
+            allocations_more: OnceCell::new(),
             take_by_others: OnceCell::new(),
             granted: OnceCell::new(),
             released: OnceCell::new(),
@@ -200,6 +204,24 @@ impl<'a> Past<'a> {
         });
         let position = words.iter().filter_map(|word| newest.get(word)).min()?;
         self.since.events.get(*position).copied()
+    }
+
+    /// The oldest event of the machine itself: what that was before it, it was at the base, as far as the ring goes.
+    pub(crate) fn first_change(&self) -> Option<MachineEvent> {
+        let events = &self.since.events;
+        let is_own = |(_, event): &(Revision, MachineEvent)| event.whose() == Whose::Machine;
+        let position = self.first_change.get_or_init(|| events.iter().rposition(is_own));
+        position.and_then(|position| events.get(position)).map(|(_, event)| *event)
+    }
+
+    /// How many allocations more the machine has than at the base.
+    pub(crate) fn allocations_more(&self) -> i64 {
+        let more = |change: &&Change| match change.kind {
+            ChangeKind::Take => 1,
+            ChangeKind::Release => -1,
+            ChangeKind::Machine => 0,
+        };
+        *self.allocations_more.get_or_init(|| self.since.changes.iter().map(more).sum())
     }
 
     /// The newest event that left the machine less of some device of a kind.

@@ -64,7 +64,7 @@ pub(crate) const UNKNOWN_ENDED: &str = "unknown task ended";
 pub(crate) const SUCCESSOR_ENDED: &str = "successor ended";
 
 /// What changed of a machine itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MachineEvent {
     /// A word for people: "registered", "epoch", "capacity", "cordoned", "uncordoned", "expired", "removed".
     pub(crate) word: &'static str,
@@ -74,6 +74,8 @@ pub(crate) struct MachineEvent {
     pub(crate) holder: Option<Holder>,
     /// Of these kinds it has less of some device, or another model of it.
     pub(crate) lost_devices: Kinds,
+    /// It took claims before. Of holds and unknown tasks nobody asks.
+    pub(crate) took_claims: bool,
 }
 
 /// Kinds of devices, as places in a few bits: two kinds may have one place, and count as one then.
@@ -528,16 +530,7 @@ mod tests {
     fn what_changed_of_machines_is_forgotten_when_only_grants_come() {
         let mut ring = Ring::new(1000, Revision(0));
         for machine in 0..1000 {
-            ring.note_machine(
-                Revision(1),
-                machine,
-                MachineEvent {
-                    word: "registered",
-                    grown: Room::default(),
-                    holder: None,
-                    lost_devices: Kinds::default(),
-                },
-            );
+            ring.note_machine(Revision(1), machine, MachineEvent { word: "registered", ..MachineEvent::default() });
         }
         assert_eq!(ring.since(999, Revision(0)).events.len(), 1);
         (0..999).for_each(|machine| ring.push(machine, GRANT));

@@ -14,6 +14,7 @@ use plenum_model::{
     TakeOver, TransactionId,
 };
 
+use crate::claims::ALLOCATIONS_MAX;
 use crate::group_events::{GroupEvents, Part};
 use crate::hindsight::{Hindsight, Past, Suspect, Suspects, Who};
 use crate::job_events::{JobEventKind, JobEvents, is_done};
@@ -92,6 +93,8 @@ pub(crate) struct About<'a> {
     pub(crate) need: Resources,
     /// What earlier claims of the transaction got on that machine.
     pub(crate) promised: Resources,
+    /// How many they are.
+    pub(crate) promised_claims: u32,
     /// Devices that they got there.
     pub(crate) promised_devices: &'a [Device],
     /// Its group.
@@ -128,6 +131,7 @@ impl Default for About<'_> {
             task: u32::MAX,
             need: Resources::default(),
             promised: Resources::default(),
+            promised_claims: 0,
             promised_devices: &[],
             shape: None,
             owner: JobId::default(),
@@ -220,6 +224,7 @@ impl<'a> Judge<'a, '_> {
             Trouble::Machine(Obstacle::PerMachine) => self.limit(None, about),
             Trouble::Machine(Obstacle::Spread(rule)) => self.limit(Some(rule), about),
             Trouble::Machine(Obstacle::Constraint) => self.constraint(about),
+            Trouble::Machine(Obstacle::Full) => self.full(about),
             Trouble::Machine(obstacle) => self.machine_facts(obstacle, about.machine),
             Trouble::Changed(session, scheduler) => self.changed(about.machine, session, scheduler),
             Trouble::Taken(slot) => self.taken(slot),
@@ -343,8 +348,8 @@ impl<'a> Judge<'a, '_> {
             Obstacle::NotReady(MachineState::Unreachable) => (RefusalReason::MachineNotReady, &["expired"]),
             Obstacle::NotReady(MachineState::Draining) => (RefusalReason::MachineNotReady, &["draining"]),
             Obstacle::NotReady(_) => (RefusalReason::MachineNotReady, &["cordoned"]),
-            Obstacle::Full => (RefusalReason::PerMachineLimit, &[]),
-            Obstacle::OtherMachine
+            Obstacle::Full
+            | Obstacle::OtherMachine
             | Obstacle::Constraint
             | Obstacle::NoRoom(_)
             | Obstacle::PerMachine
@@ -353,15 +358,28 @@ impl<'a> Judge<'a, '_> {
             | Obstacle::Port(_) => unreachable!("judged by others"),
         };
         let past = self.past(machine);
-        if let Some((revision, event)) = past.event_of(words) {
+        // That it changed from one such state to another one is nobody's fault.
+        let stood = past.first_change().is_some_and(|event| match obstacle {
+            Obstacle::NoSuchMachine => event.word == "registered",
+            _ => !event.took_claims,
+        });
+        if let Some((revision, event)) = past.event_of(words).filter(|_| !stood) {
             let culprit = event_culprit(revision, event.word, 0);
             return Facts::caused(RefusalKind::Conflict, reason, culprit);
         }
-        if let Some(change) = past.newest_take().filter(|_| obstacle == Obstacle::Full) {
-            let culprit = self.grant_culprit(change, 1);
-            return Facts::caused(RefusalKind::Conflict, reason, culprit);
-        }
         self.unseen(past.is_complete(), reason)
+    }
+
+    /// A machine that has as many allocations as one can have: lost to whoever was granted one last, if it had fewer at the base.
+    fn full(&self, about: &About<'_>) -> Facts {
+        let (past, reason) = (self.past(about.machine), RefusalReason::PerMachineLimit);
+        let live = self.cell.machine_row(about.machine).map_or(0, |row| u32::from(row.allocations));
+        let before = i64::from(live + about.promised_claims) - past.allocations_more();
+        let had_place = past.is_complete() && before < i64::from(ALLOCATIONS_MAX);
+        match past.newest_take().filter(|_| had_place) {
+            Some(change) => Facts::caused(RefusalKind::Conflict, reason, self.grant_culprit(change, 1)),
+            None => self.unseen(past.is_complete(), reason),
+        }
     }
 
     /// What an attribute was before nobody remembers: the one that a failing constraint is about did suit if it has changed since. One that failed at

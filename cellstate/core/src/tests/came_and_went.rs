@@ -1,9 +1,9 @@
 //! Stories of what came and went between a base and a claim: refusals blame nobody for what is over, and make no race of what was so at the base.
 
-use plenum_model::{Device, GroupShape, RefusalKind, Transaction};
+use plenum_model::{Command, Device, GroupShape, RefusalKind, Revision, Transaction};
 
 use super::check;
-use super::costs::{Large, placement};
+use super::costs::{Large, complete, placement};
 use crate::CoreOptions;
 
 // Whatever had taken room since the base was blamed with all of it, and who has the room was not named.
@@ -233,4 +233,62 @@ fn a_device_of_another_kind_that_a_machine_lost_is_not_what_a_claim_lacks() {
     });
     let lost = (RefusalKind::Conflict, vec!["capacity".to_owned()]);
     assert_eq!(told, [(RefusalKind::Misfit, Vec::new()), lost]);
+}
+
+// That it had come to its present state since was enough: a scheduler that does not look at states was told that it had lost a race.
+#[test]
+fn a_machine_that_took_no_claims_at_the_base_already_is_no_lost_race() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job web by service tasks=1 cpu=1000
+        cordon m1
+        snapshot
+        drain m1 60
+        service: claim web[0]@m1
+        undrain m1
+        uncordon m1
+        cordon m1
+        service: claim web[0]@m1
+        cordon m2
+        drain m2 60
+        service: claim web[0]@m2
+        machine m3 cpu=4000
+        remove m3
+        service: claim web[0]@m3
+        ",
+        "
+        service: refused; web[0] misfit MachineNotReady
+        service: refused; web[0] misfit MachineNotReady
+        service: refused; web[0] conflict MachineNotReady culprits draining 0 total 0
+        service: refused; web[0] misfit NoSuchMachine
+        ",
+    );
+}
+
+// Any grant since was to blame, also on a machine that had been full all along.
+#[test]
+fn a_machine_that_could_count_no_more_allocations_at_the_base_is_no_lost_race() {
+    let most = u32::from(u16::MAX);
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m".to_owned());
+    let job = large.job(GroupShape { count: most + 2, ..GroupShape::default() });
+    let claims = |tasks| vec![placement(job, tasks, |_| machine.slot, 0)];
+    let mut first = None;
+    for start in (0..most).step_by(16_384) {
+        let outcome = large.commit(claims(start..most.min(start + 16_384)));
+        assert!(outcome.refusals.is_empty());
+        first = first.or(outcome.placements[0][0]);
+    }
+    let full = large.core.cell().revision();
+    large.ask(Command::ReportStatus(vec![complete(machine, first.expect("it was granted"))]));
+    let had_place = large.core.cell().revision();
+    assert_eq!(large.commit(claims(most..most + 1)).granted(), 1);
+    let told = |base: Revision| {
+        let placements = claims(most + 1..most + 2);
+        let refusals = large.commit_on(Transaction { base, placements, ..Transaction::default() }).refusals;
+        (refusals[0].kind, refusals[0].culprits.len())
+    };
+    assert_eq!([full, had_place].map(told), [(RefusalKind::Misfit, 0), (RefusalKind::Conflict, 1)]);
 }
