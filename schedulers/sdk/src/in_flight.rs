@@ -34,6 +34,11 @@ impl Sent {
         self.message.placements.iter().map(|placement| placement.machines.len()).sum()
     }
 
+    /// Whether it stops anything.
+    pub(crate) fn has_stops(&self) -> bool {
+        !self.message.stops.is_empty()
+    }
+
     /// Whether any of them may take something else than what is promised to it: a spare machine, or other devices.
     fn has_choices(&self) -> bool {
         let spares = self.message.placements.iter().any(|placement| !placement.alternates.is_empty());
@@ -161,9 +166,9 @@ impl InFlight {
         Some(sent)
     }
 
-    /// Forgets all: their session is over, and none of them will ever be decided.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+    /// Forgets all, and gives them in the order of their numbers: their session is over, and none of them will ever be decided.
+    pub(crate) fn clear(&mut self) -> Vec<Sent> {
+        std::mem::take(self).sent.into_values().collect()
     }
 
     fn count_again(&mut self) {

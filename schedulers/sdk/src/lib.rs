@@ -81,7 +81,7 @@ pub use counters::Counters;
 pub use plan::{Plan, PlanError};
 pub use quotas::Quotas;
 pub use runtime::{Input, Notice, Output, SchedulerRuntime};
-pub use scheduler::{Decision, Ended, PassedOver, Scheduler};
+pub use scheduler::{Decision, Ended, PassedOver, Scheduler, Unanswered};
 pub use settings::{Settings, SettingsError};
 pub use shell::{Options, run};
 pub use specials::Specials;

@@ -248,6 +248,11 @@ impl Plan {
         self.placements.is_empty() && self.stops.is_empty()
     }
 
+    /// Whether it stops anything.
+    pub(crate) fn has_stops(&self) -> bool {
+        !self.stops.is_empty()
+    }
+
     /// How many claims it has.
     #[must_use]
     pub fn claims(&self) -> usize {

@@ -6,6 +6,7 @@
 mod connection;
 mod deciding;
 mod events;
+mod unanswered;
 
 use std::fmt;
 
@@ -240,7 +241,8 @@ pub struct SchedulerRuntime<S> {
     told_wake_micros: Option<i64>,
     /// When the scheduler asked to be called, also with nothing to place.
     again_micros: Option<i64>,
-    /// When it is to be called because it planned beyond the window.
+    /// When it is to be called because of plans that were not decided, and that nothing else would have it make again: those beyond the window, and what stops
+    /// or moves.
     dropped_micros: Option<i64>,
     /// When no job rests any more that was refused after something was dropped: who leaves alone what rests plans its part only then.
     rested_micros: Option<i64>,
@@ -314,7 +316,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
         }
         if matches!(self.link, Link::Live) {
-            self.renew_session_if_used_up(&mut outputs);
+            self.renew_session_if_used_up(now_micros, &mut outputs);
         }
         if matches!(self.link, Link::Live) {
             self.decide_if_due(now_micros, &mut outputs);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::{AllocationId, AllocationState, JobId, Outcome};
 
-use crate::plan::Plan;
+use crate::plan::{Plan, PlanError};
 use crate::view::{View, Work};
 
 /// A scheduler. The runtime calls it when something happened that concerns its jobs, one call at a time; whatever it decides
@@ -18,7 +18,8 @@ pub trait Scheduler {
     ///
     /// Called again by itself when room was refused or lost, when a backoff is over, and when room comes free while some of
     /// the work is still unplaced. With nothing to place it is called only at a time that it asked for ([`Decision::again_after`]), and, where it
-    /// planned more than could be sent, once there are answers and no job that they refused rests any more ([`View::rests`]).
+    /// planned more than could be sent, once there are answers and no job that they refused rests any more ([`View::rests`]). So it is, after a pause, where a plan
+    /// that stops or moves what runs was never decided ([`Scheduler::unanswered`]).
     ///
     /// Taking long is allowed: others commit meanwhile, and what they took comes back as a conflict. But the thread that awaits [`run`](crate::run) does
     /// nothing else meanwhile. With more than a few seconds tokio's runtime must have others, as that of `#[tokio::main]` has, and `run` is awaited in `main`,
@@ -39,11 +40,16 @@ pub trait Scheduler {
     }
 
     /// The same, with the tag of the plan that became this transaction ([`Plan::tagged`]). Numbers of transactions can't be known before: a plan that is
-    /// dropped takes none. A plan is answered once at most; not at all when it was dropped, rejected before it was decided, or lost with its session: then its
-    /// tasks are offered again.
+    /// dropped takes none. Of each plan either this is called or [`Scheduler::unanswered`], once, as long as the scheduler runs.
     fn answered(&mut self, tag: u64, outcome: &Outcome) {
         let _ = tag;
         self.outcome(outcome);
+    }
+
+    /// Hears that a plan gets no answer, with its tag, and why: what is planned by books of what is under way goes on from here. Nothing is needed for its tasks
+    /// that wait: they are offered again. What it was to stop or to move is planned anew by the next [`Scheduler::decide`], which is called for that.
+    fn unanswered(&mut self, tag: u64, why: &Unanswered) {
+        let _ = (tag, why);
     }
 
     /// Hears how an allocation of a job of its name and namespace ended, whichever session placed it. The mirror shows it already. Retries need
@@ -54,6 +60,22 @@ pub trait Scheduler {
     fn ended(&mut self, ended: &Ended) {
         let _ = ended;
     }
+}
+
+/// Why a plan gets no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unanswered {
+    /// It was beyond [`View::window`], and not sent.
+    BeyondWindow,
+    /// It was not sent, as no cell would look at it.
+    NotSent(PlanError),
+    /// The cell did not execute it, and never will.
+    Rejected {
+        /// Why, such as `READ_ONLY`: `plenum explain` has a page for each.
+        code: String,
+    },
+    /// Its session is over, and its outcome can't be read any more. It may have been executed: what it did, the next view shows.
+    Unread,
 }
 
 /// How an allocation ended.
@@ -149,6 +171,10 @@ impl<S: Scheduler + ?Sized> Scheduler for Box<S> {
 
     fn answered(&mut self, tag: u64, outcome: &Outcome) {
         (**self).answered(tag, outcome);
+    }
+
+    fn unanswered(&mut self, tag: u64, why: &Unanswered) {
+        (**self).unanswered(tag, why);
     }
 
     fn ended(&mut self, ended: &Ended) {

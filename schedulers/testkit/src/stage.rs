@@ -487,4 +487,6 @@ mod sharing_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod unanswered_tests;
+#[cfg(test)]
 mod waiting_tests;

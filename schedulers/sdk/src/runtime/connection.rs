@@ -7,7 +7,7 @@ use plenum_proto::bounds::REQUEST_BYTES_MAX;
 use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 
-use super::events::AT_THE_COMMIT;
+use super::unanswered::TOO_LARGE;
 use super::{Link, Notice, Output, SchedulerRuntime, Seen, send};
 use crate::portion::Portion;
 use crate::scheduler::Scheduler;
@@ -31,9 +31,6 @@ const OTHER_CELL: &str = "OTHER_CELL";
 /// The longest hint of a server when to try again that is followed, in microseconds. Longer ones are followed up to here: a scheduler shall not
 /// fall silent for ever because a server errs.
 const HINT_MICROS_MAX: i64 = 60_000_000;
-
-/// What a cell of small segments says of a transaction of many claims, and any server of a message above its bound.
-const TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
 
 /// What a cell says of a transaction whose number came before, when it has no room to look what became of it.
 const UNKNOWN: &str = "OUTCOME_UNKNOWN";
@@ -62,7 +59,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let is_new = self.session == SessionId::default() && code != OTHER_CELL;
         let turned_away = refused && is_new && TURNED_AWAY.contains(&status);
         if refused && SESSION_IS_OVER.contains(&status) {
-            self.end_session();
+            self.end_session(now_micros);
         }
         if refused && code == OTHER_CELL {
             // What was seen is nothing of that one.
@@ -79,31 +76,22 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.reconnect(reason, turned_away, least_micros, outputs);
     }
 
-    /// The server ended the stream at a message that it did not read, and can't say which one it was. Where any of those in flight is above its
-    /// bound, the largest one is: that one was not executed, and sent again would end the next stream, too. False: there is none.
-    fn give_up_largest(&mut self, now_micros: i64, reason: &str, outputs: &mut Vec<Output>) -> bool {
-        let largest = self.in_flight.largest();
-        largest.into_iter().for_each(|number| self.give_up(now_micros, number, true, 0, reason, outputs));
-        largest.is_some()
-    }
-
     /// Forgets the session, and with it all transactions in flight: none of them can be decided any more.
-    fn end_session(&mut self) {
+    fn end_session(&mut self, now_micros: i64) {
         self.session = SessionId::default();
-        self.number = 0;
-        self.in_flight.clear();
+        self.end_session_but_mirror(now_micros);
         self.mirror.forget();
     }
 
     /// Goes on in another session once all numbers of this one are used up. Not before all have their answers: what became of a transaction is
     /// told in its own session only.
-    pub(super) fn renew_session_if_used_up(&mut self, outputs: &mut Vec<Output>) {
+    pub(super) fn renew_session_if_used_up(&mut self, now_micros: i64, outputs: &mut Vec<Output>) {
         if self.number < NUMBER_MAX || self.in_flight.len() > 0 {
             return;
         }
         let reason = format!("all numbers of session {} are used up", self.session.0);
         outputs.push(Output::Close(self.close()));
-        self.end_session();
+        self.end_session(now_micros);
         self.leave(reason, 0, outputs);
     }
 
@@ -177,7 +165,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.seen.term = term;
         let resumes = self.session.0 != 0;
         if !same_cell || offered.incarnation != self.seen.incarnation {
-            self.end_session();
+            self.end_session(now_micros);
             self.seen = offered;
         }
         // Even if this connection is of no use: with the next one it is the same server.
@@ -200,7 +188,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
         let resumed = self.session.0 == welcome.session;
         if !resumed {
-            self.end_session_but_mirror();
+            self.end_session_but_mirror(now_micros);
             self.portion = Portion::new(self.settings.tasks_max);
             self.session = SessionId(welcome.session);
         }
@@ -235,7 +223,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         // Only a server that was started anew, with a lower bound. Had it been executed before, the mirror shows its tasks as placed.
         for message in too_large {
             let reason = format!("{TOO_LARGE}: this server takes messages of at most {most} bytes by now");
-            self.give_up(now_micros, message.number, true, 0, &reason, outputs);
+            self.give_up(now_micros, message.number, (TOO_LARGE, &reason), 0, outputs);
         }
         self.counters.sent_again += again.len() as u64;
         outputs.extend(again.into_iter().map(|message| send(Ask::Commit(message))));
@@ -247,9 +235,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         welcome.incarnation < self.seen.incarnation || !goes_on
     }
 
-    fn end_session_but_mirror(&mut self) {
+    fn end_session_but_mirror(&mut self, now_micros: i64) {
         self.number = 0;
-        self.in_flight.clear();
+        self.forget_unanswered(now_micros);
     }
 
     /// A part of a snapshot.
@@ -346,47 +334,12 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             Some(RejectionCode::NoSuchSession | RejectionCode::OtherIncarnation)
         );
         if over || (error.number == 0 && SESSION_IS_OVER.contains(&error.status)) {
-            self.end_session();
+            self.end_session(now_micros);
         }
         // What became of a transaction that was sent again was not looked up: it is sent once more, with all others, in their order.
         if over || error.number == 0 || error.code == UNKNOWN {
             return self.leave(reason, hint_micros, outputs);
         }
-        let too_large =
-            error.code == TOO_LARGE || RejectionCode::parse(&error.code) == Some(RejectionCode::LimitReached);
-        self.give_up(now_micros, error.number, too_large, hint_micros, &reason, outputs);
-    }
-
-    /// A transaction was not executed, and never will be: what it was about is planned anew, under another number.
-    fn give_up(
-        &mut self,
-        now_micros: i64,
-        number: u64,
-        too_large: bool,
-        least_micros: i64,
-        reason: &str,
-        outputs: &mut Vec<Output>,
-    ) {
-        outputs.push(Output::Notice(Notice::Rejected { number, reason: reason.to_owned() }));
-        let Some(sent) = self.in_flight.answered(number) else { return };
-        self.counters.rejected += 1;
-        if too_large {
-            self.plan_less(now_micros, sent.claims());
-        }
-        let least_micros = least_micros.max(self.settings.reconnect.first_micros);
-        if !self.can_leave_any(&sent.jobs) {
-            self.rest(now_micros, least_micros);
-        }
-        for job in sent.jobs {
-            self.refuse(now_micros, job, least_micros, AT_THE_COMMIT, reason);
-        }
-        self.due = true;
-    }
-
-    /// So many claims were too large. Of one that hardly claims anything, it is what stands beside them: fewer tasks make it no smaller.
-    pub(super) fn plan_less(&mut self, now_micros: i64, claims: usize) {
-        if claims > 1 {
-            self.portion.was_too_large(claims, now_micros);
-        }
+        self.give_up(now_micros, error.number, (&error.code, &reason), hint_micros, outputs);
     }
 }

@@ -11,12 +11,12 @@ use plenum_model::{
 use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1::{self, session_request::Ask};
 
-use super::{Notice, Output, SchedulerRuntime, send};
+use super::{Output, SchedulerRuntime, send};
 use crate::in_flight::InFlight;
 use crate::notes::joined;
 use crate::plan::{Plan, PlanError};
 use crate::queue::{Place, Standing};
-use crate::scheduler::{Decision, PassedOver, Scheduler};
+use crate::scheduler::{Decision, PassedOver, Scheduler, Unanswered};
 use crate::share::mix;
 use crate::view::{View, Work};
 
@@ -269,6 +269,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         // What was planned beyond the window has its turn before all that is behind it; of the first in the queue, as it is due.
         self.pass = unsent.map(|unsent| from.map_or(unsent, |from| from.max(unsent))).or(behind);
         self.note(left, unsent, passed_over, base);
+        late.iter().for_each(|plan| self.scheduler.unanswered(plan.tag(), &Unanswered::BeyondWindow));
         for plan in plans {
             self.commit(now_micros, plan, base, (seed, deciding_micros), outputs);
         }
@@ -391,20 +392,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 self.counters.transactions += 1;
                 outputs.push(send(Ask::Commit(message)));
             }
-            Err(error) => {
-                self.counters.dropped += 1;
-                if matches!(error, PlanError::TooManyBytes { .. } | PlanError::TooLarge { .. }) {
-                    self.plan_less(now_micros, plan.claims());
-                }
-                let jobs: BTreeSet<_> = plan.claims_by_group().map(|((job, _), _)| job).collect();
-                if !self.can_leave_any(&jobs) {
-                    self.rest(now_micros, 0);
-                }
-                let why = error.to_string();
-                jobs.into_iter().for_each(|job| self.refuse(now_micros, job, 0, "not sent", &why));
-                self.due = true;
-                outputs.push(Output::Notice(Notice::Plan(error)));
-            }
+            Err(error) => self.leave_unsent(now_micros, &plan, error, outputs),
         }
     }
 

@@ -6,6 +6,7 @@ mod beyond;
 mod numbers;
 mod refusing;
 mod too_large;
+mod unanswered;
 mod unheard;
 
 use plenum_model::{CellIdentity, Delta, LogTime, Revision, SessionChange};

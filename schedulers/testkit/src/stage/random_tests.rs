@@ -1,17 +1,39 @@
 //! Random lives of a stage: whatever breaks on the way, mirrors stay true, and in the end everything is placed, once.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
 use plenum_model::{JobState, Quota, QuotaUse, SessionId};
-use plenum_sdk::{Decision, Plan, Scheduler, Settings, View};
+use plenum_sdk::{Decision, Plan, Scheduler, Settings, Unanswered, View};
 use proptest::prelude::*;
 
 use super::*;
 
+/// What a scheduler has planned.
+#[derive(Default)]
+struct Plans {
+    /// The newest one's tag.
+    newest: u64,
+    /// Those of which nothing was heard.
+    unheard: BTreeSet<u64>,
+}
+
 /// Claims the emptiest machine for each task.
-struct Anywhere(&'static str);
+struct Anywhere {
+    name: &'static str,
+    plans: Rc<RefCell<Plans>>,
+}
+
+impl Anywhere {
+    fn hear(&self, tag: u64) {
+        assert!(self.plans.borrow_mut().unheard.remove(&tag), "of plan {tag} it has heard before");
+    }
+}
 
 impl Scheduler for Anywhere {
     fn name(&self) -> &str {
-        self.0
+        self.name
     }
 
     fn decide(&mut self, view: &View<'_>) -> Decision {
@@ -24,9 +46,23 @@ impl Scheduler for Anywhere {
                     plan.claim(work, &[task], &[slot]);
                 }
             }
-            decision.commit(plan);
+            if !plan.is_empty() {
+                let mut plans = self.plans.borrow_mut();
+                plans.newest += 1;
+                let tag = plans.newest;
+                plans.unheard.insert(tag);
+                decision.commit(plan.tagged(tag));
+            }
         }
         decision
+    }
+
+    fn answered(&mut self, tag: u64, _: &Outcome) {
+        self.hear(tag);
+    }
+
+    fn unanswered(&mut self, tag: u64, _: &Unanswered) {
+        self.hear(tag);
     }
 }
 
@@ -51,6 +87,8 @@ enum Happening {
     Cut(usize),
     CutAnswers(usize),
     Close(usize),
+    /// The next transaction of a scheduler gets this code.
+    Reject(usize, &'static str),
     Advance(i64),
     Machine,
     Remove(usize),
@@ -78,7 +116,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => seat.clone().prop_map(Happening::Release),
         1 => seat.clone().prop_map(Happening::Cut),
         1 => seat.clone().prop_map(Happening::CutAnswers),
-        1 => seat.prop_map(Happening::Close),
+        1 => seat.clone().prop_map(Happening::Close),
+        1 => (seat, prop::sample::select(vec!["QUEUE_FULL", "READ_ONLY", "OUTCOME_UNKNOWN"]))
+            .prop_map(|(seat, code)| Happening::Reject(seat, code)),
         4 => (1i64..3_000_000).prop_map(Happening::Advance),
         1 => Just(Happening::Machine),
         1 => any::<usize>().prop_map(Happening::Remove),
@@ -109,6 +149,7 @@ fn happen(stage: &mut Stage, seats: &[Seat], jobs: &mut Vec<JobId>, what: Happen
                 stage.close_session(session);
             }
         }
+        Happening::Reject(seat, code) => stage.reject_next(seats[seat], code),
         Happening::Advance(micros) => stage.advance(micros),
         Happening::Machine => {
             let name = format!("extra{}", stage.cell().revision());
@@ -161,12 +202,14 @@ proptest! {
         let mut stage = Stage::new();
         stage.machine("m1", 4000, &[]);
         stage.machine("m2", 2000, &[]);
+        let plans: [Rc<RefCell<Plans>>; 3] = Default::default();
         let mut seed = 0;
         let seats = windows.map(|window| {
+            let plans = Rc::clone(&plans[seed]);
             seed += 1;
-            let settings = Settings { window, seed, tasks_max: 7, ..Settings::default() };
+            let settings = Settings { window, seed: seed as u64, tasks_max: 7, ..Settings::default() };
             let name = if seed == 3 { NAMES[1] } else { NAMES[0] };
-            stage.seat_with(Anywhere(name), settings)
+            stage.seat_with(Anywhere { name, plans }, settings)
         });
         let mut jobs = Vec::new();
         for what in happenings {
@@ -195,6 +238,9 @@ proptest! {
         for &job in &jobs {
             let found = stage.cell().job(job).map(|job| job.state);
             prop_assert!(found.is_none_or(|state| state == JobState::Complete), "{:?}\n{}", found, stage.transcript());
+        }
+        for plans in &plans {
+            prop_assert!(plans.borrow().unheard.is_empty(), "of each plan it hears");
         }
         let truth = stage.mirrored();
         for seat in seats {

@@ -350,7 +350,7 @@ fn a_transaction_of_which_nobody_knows_what_became_is_sent_again_under_its_numbe
     assert_eq!((sent(&outputs), runtime.counters().sent_again, runtime.counters().rejected), (vec![1], 1, 0));
 }
 
-fn rejected(number: u64, code: &str) -> Tell {
+pub(super) fn rejected(number: u64, code: &str) -> Tell {
     let message = "a transaction of this cell has at most 1 claims".into();
     Tell::Error(v1::RequestError { number, status: 8, code: code.into(), message, retry_after_micros: 0 })
 }
