@@ -111,6 +111,13 @@ pub enum Notice {
         /// Code and message of the server.
         reason: String,
     },
+    /// What became of a transaction can't be read. It may have been executed: what it did, the mirror shows.
+    Unread {
+        /// Its number.
+        number: u64,
+        /// Why: code and message.
+        reason: String,
+    },
     /// A claim never fitted: planner and committer see different things, or the scheduler errs.
     Misfit {
         /// Which transaction had it.
@@ -147,6 +154,9 @@ impl fmt::Display for Notice {
             Self::Mirror { reason } => write!(f, "the mirror is fetched anew: {reason}"),
             Self::Plan(error) => error.fmt(f),
             Self::Rejected { number, reason } => write!(f, "transaction {number} was not executed: {reason}"),
+            Self::Unread { number, reason } => {
+                write!(f, "the outcome of transaction {number} can't be read; what it did, the cell shows: {reason}")
+            }
             Self::Misfit { transaction, refusal } => {
                 let reason = v1::RefusalReason::from(refusal.reason).as_str_name();
                 write!(
@@ -231,7 +241,7 @@ pub struct SchedulerRuntime<S> {
     /// Something was not offered because of what is in flight, or as if more of a gang were needed at once than are: an answer is an occasion.
     held_back: bool,
     decide_not_before_micros: i64,
-    /// What was sent or was to be sent came to nothing so often in a row, and claimed for no job that could be left for later.
+    /// What was sent or was to be sent came to nothing so often in a row, and claimed for no job that could be left for later, or nobody can tell what came of it.
     fruitless: u32,
     /// Nothing is decided before, for that.
     rests_until_micros: i64,

@@ -189,7 +189,7 @@ fn invariant_no_notice_is_a_bug(world: &mut World, name: &str, notice: &Notice) 
         Notice::Misfit { .. } => name != rival::NAME,
         Notice::Behind { .. } | Notice::Mirror { .. } | Notice::Plan(_) => true,
         Notice::Rejected { reason, .. } => name != rival::NAME && makes_no_sense(reason),
-        Notice::Session { .. } | Notice::Lost { .. } => false,
+        Notice::Session { .. } | Notice::Lost { .. } | Notice::Unread { .. } => false,
     };
     crate::books::hold(!bug, "invariant_no_notice_is_a_bug", || format!("{name}: {notice}"))
 }

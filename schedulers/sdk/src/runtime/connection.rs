@@ -220,10 +220,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let most = self.message_bytes_max;
         let (again, too_large): (Vec<_>, Vec<_>) =
             self.in_flight.messages().cloned().partition(|message| commit_bytes(message) <= most);
-        // Only a server that was started anew, with a lower bound. Had it been executed before, the mirror shows its tasks as placed.
+        // Only a server that was started anew, with a lower bound. What it executed before, the mirror shows.
         for message in too_large {
             let reason = format!("{TOO_LARGE}: this server takes messages of at most {most} bytes by now");
-            self.give_up(now_micros, message.number, (TOO_LARGE, &reason), 0, outputs);
+            self.leave_too_large(now_micros, message.number, &reason, outputs);
         }
         self.counters.sent_again += again.len() as u64;
         outputs.extend(again.into_iter().map(|message| send(Ask::Commit(message))));

@@ -1,12 +1,14 @@
-//! Plans that get no answer: the cell rejects them, their session ends, or they are not even sent. What they were about is planned anew, and their
-//! scheduler hears that there will be none.
+//! Plans that get no answer: the cell rejects them, or can't say any more what became of them, their session ends, or they are not even sent. What
+//! they were about is planned anew, and their scheduler hears that there will be none.
 
 use std::collections::BTreeSet;
 
+use plenum_model::session::Standing;
 use plenum_model::{JobId, RejectionCode};
 
 use super::events::AT_THE_COMMIT;
 use super::{Notice, Output, SchedulerRuntime};
+use crate::in_flight::Sent;
 use crate::plan::{Plan, PlanError};
 use crate::scheduler::{Scheduler, Unanswered};
 
@@ -14,8 +16,8 @@ use crate::scheduler::{Scheduler, Unanswered};
 pub(super) const TOO_LARGE: &str = "MESSAGE_TOO_LARGE";
 
 impl<S: Scheduler> SchedulerRuntime<S> {
-    /// A transaction was not executed, and never will be: what it was about is planned anew, under another number. The server says so with a code; for people
-    /// there is a message, too.
+    /// A transaction has no outcome, and never will. Where it was not executed, what it was about is planned anew, under another number. The server says so with
+    /// a code; for people there is a message, too.
     pub(super) fn give_up(
         &mut self,
         now_micros: i64,
@@ -24,8 +26,15 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         least_micros: i64,
         outputs: &mut Vec<Output>,
     ) {
+        let sent = self.in_flight.answered(number);
+        if let Some(sent) = &sent
+            && code != RejectionCode::NumberReused.as_str()
+            && self.may_be_executed(number)
+        {
+            return self.leave_unread(now_micros, sent, reason, outputs);
+        }
         outputs.push(Output::Notice(Notice::Rejected { number, reason: reason.to_owned() }));
-        let Some(sent) = self.in_flight.answered(number) else { return };
+        let Some(sent) = sent else { return };
         self.counters.rejected += 1;
         // What a cell of small segments says of a transaction of many claims.
         if code == TOO_LARGE || RejectionCode::parse(code) == Some(RejectionCode::LimitReached) {
@@ -56,12 +65,43 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.scheduler.unanswered(plan.tag(), &Unanswered::NotSent(error));
     }
 
-    /// The session is over: what became of its transactions is not told any more. What they did the next mirror shows.
+    /// This server takes smaller messages than the one before it, which a transaction may have reached: it is not sent again, and what is left to do
+    /// is planned in smaller parts.
+    pub(super) fn leave_too_large(&mut self, now_micros: i64, number: u64, reason: &str, outputs: &mut Vec<Output>) {
+        if let Some(sent) = self.in_flight.answered(number) {
+            self.plan_less(now_micros, sent.claims());
+            self.leave_unread(now_micros, &sent, reason, outputs);
+        }
+    }
+
+    /// The session is over: what became of its transactions is not told any more.
     pub(super) fn forget_unanswered(&mut self, now_micros: i64) {
         for sent in self.in_flight.clear() {
-            self.ask_again(now_micros, sent.has_stops(), &sent.jobs);
-            self.scheduler.unanswered(sent.tag, &Unanswered::Unread);
+            self.forget(now_micros, &sent);
         }
+    }
+
+    /// Whether a number was decided by what the mirror shows, or is so old that nobody can tell.
+    fn may_be_executed(&self, number: u64) -> bool {
+        let session = self.mirror.cell().and_then(|cell| cell.session(self.session));
+        session.is_some_and(|session| matches!(session.standing(number), Standing::Decided(_) | Standing::Retired))
+    }
+
+    /// What became of a transaction can't be read. That is no refusal of its jobs. But as it may have been refused, and the next ones may end alike, nothing is
+    /// decided for a moment.
+    fn leave_unread(&mut self, now_micros: i64, sent: &Sent, reason: &str, outputs: &mut Vec<Output>) {
+        let (number, reason) = (sent.message.number, reason.to_owned());
+        outputs.push(Output::Notice(Notice::Unread { number, reason }));
+        self.forget(now_micros, sent);
+        self.rest(now_micros, self.settings.reconnect.first_micros);
+        self.due = true;
+    }
+
+    /// What a transaction did, if anything, the mirror shows, or will.
+    fn forget(&mut self, now_micros: i64, sent: &Sent) {
+        self.counters.unread += 1;
+        self.ask_again(now_micros, sent.has_stops(), &sent.jobs);
+        self.scheduler.unanswered(sent.tag, &Unanswered::Unread);
     }
 
     /// Nothing came of a plan with claims for these jobs: they wait a little, or all do. People are told what became of its claims, and why.

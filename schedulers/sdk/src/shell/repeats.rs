@@ -24,6 +24,7 @@ const LOST: &str = "lost";
 pub(super) fn kind_of(notice: &Notice) -> Option<String> {
     match notice {
         Notice::Rejected { reason, .. } => Some(reason.split(':').next().unwrap_or_default().to_owned()),
+        Notice::Unread { reason, .. } => Some(format!("unread {}", reason.split(':').next().unwrap_or_default())),
         Notice::Misfit { refusal, .. } => {
             Some(format!("misfit {}", v1::RefusalReason::from(refusal.reason).as_str_name()))
         }

@@ -1,9 +1,9 @@
-//! Plans that are never decided, of a scheduler that has nothing to place.
+//! Plans that get no answer.
 
 use plenum_model::AllocationId;
 
-use super::refusing::rejected;
-use super::too_large::{commits, given, welcome_of};
+use super::refusing::{Eager, encoded_deltas, rejected};
+use super::too_large::{commits, given, welcome_of, with_work};
 use super::*;
 use crate::plan::Plan;
 use crate::scheduler::Unanswered;
@@ -61,4 +61,56 @@ fn who_stops_more_at_once_than_may_be_is_told_so_and_asked_again() {
     assert_eq!(stops, [10_000, 5_000, 2_500]);
     let counters = runtime.counters();
     assert_eq!((counters.decisions, counters.dropped, counters.rejected), (4, 1, 2), "and then there is rest");
+}
+
+/// Claims the first machine for all its work, and remembers what is not answered.
+#[derive(Default)]
+struct Attentive(Vec<Unanswered>);
+
+impl Scheduler for Attentive {
+    fn name(&self) -> &str {
+        "idle"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        Eager.decide(view)
+    }
+
+    fn unanswered(&mut self, _: u64, why: &Unanswered) {
+        self.0.push(why.clone());
+    }
+}
+
+// Of one that was decided, and whose outcome the cell had not kept, people were told that it was not executed, and that its job was refused.
+#[test]
+fn what_was_decided_is_not_called_rejected_where_its_outcome_can_not_be_read() {
+    for (code, is_decided) in [("REVISION_RETIRED", true), ("NUMBER_REUSED", true), ("NUMBER_RETIRED", false)] {
+        let (mut runtime, outputs) = with_work(Attentive::default(), 0);
+        assert_eq!(commits(&outputs).map(|commit| commit.number).collect::<Vec<_>>(), [1]);
+        runtime.handle(1_000, Input::Disconnected { status: 14, code: String::new(), reason: "gone".into() });
+        runtime.handle(60_000, Input::Connected);
+        given(&mut runtime, 60_000, welcome_of(4, 0));
+        // Of one that came too late the mirror shows a higher number.
+        let number = if is_decided { 1 } else { 2 };
+        let mut decided = Delta::new(Revision(5), LogTime::from_micros(5));
+        decided.sessions.push(SessionChange::Number { session: SessionId(2), number, digest: 0 });
+        for delta in encoded_deltas(&[decided]) {
+            given(&mut runtime, 60_000, delta);
+        }
+        let outputs = given(&mut runtime, 60_000, rejected(1, code));
+        let is_unread = is_decided && code != "NUMBER_REUSED";
+        let notices = outputs.iter().filter_map(|output| match output {
+            Output::Notice(Notice::Unread { number: 1, .. }) => Some(true),
+            Output::Notice(Notice::Rejected { number: 1, .. }) => Some(false),
+            _ => None,
+        });
+        assert_eq!(notices.collect::<Vec<_>>(), [is_unread], "{code}");
+        let again = if is_unread { Unanswered::Unread } else { Unanswered::Rejected { code: code.into() } };
+        assert_eq!(runtime.scheduler().0, [again]);
+        let outputs = runtime.handle(1_000_000, Input::Tick);
+        let attempts: Vec<_> = commits(&outputs).flat_map(|commit| &commit.decision).map(|one| one.attempt).collect();
+        assert_eq!(attempts, [if is_unread { 1 } else { 2 }], "{code}: whether its job was refused before");
+        let counters = runtime.counters();
+        assert_eq!((counters.rejected, counters.unread), (u64::from(!is_unread), u64::from(is_unread)));
+    }
 }
