@@ -293,22 +293,25 @@ impl Resolver<'_> {
         }
     }
 
-    /// Whose room a claim wanted, as [`HandOff`](crate::preempt::HandOff) takes it: those that it names itself come first.
+    /// Whose room a claim wanted, as [`HandOff`](crate::preempt::HandOff) takes it: those that it names itself come first. Of those, one who stays
+    /// gives nothing for that, and as a victim, if he is one, all that he has.
     fn sources<'a>(&self, terms: &'a Terms<'_>, asked: Claim<'a>) -> Vec<Wanted<'a>> {
         let is_here = |wanted: &Wanted<'_>| {
             self.cell.allocation(wanted.id).is_none_or(|found| found.row.machine == asked.machine)
         };
+        let victims = terms.victims_on(asked.machine);
+        let stays = |id| self.cell.allocation(id).is_some_and(|found| !leaves(self.promised, &found));
         let mut sources: Vec<Wanted<'a>> = Vec::new();
         for entry in named(asked.extra) {
-            let wanted = Wanted { id: entry.victim, most: Some(entry) };
+            let is_victim = victims.contains(&entry.victim) && stays(entry.victim);
+            let wanted = Wanted { id: entry.victim, most: (!is_victim).then_some(entry) };
             if is_here(&wanted) && !sources.iter().any(|known| known.id == wanted.id) {
                 sources.push(wanted);
             }
         }
         // Victims stand there once.
         let of_claim = sources.len();
-        let victims = terms.victims_on(asked.machine).iter().map(|&id| Wanted { id, most: None });
-        for wanted in victims.filter(is_here) {
+        for wanted in victims.iter().map(|&id| Wanted { id, most: None }).filter(is_here) {
             if !sources[..of_claim].iter().any(|known| known.id == wanted.id) {
                 sources.push(wanted);
             }

@@ -254,6 +254,31 @@ fn who_comes_between_and_takes_what_victims_have_not_is_to_blame() {
     );
 }
 
+// Who was named both to be taken over from and as a victim was evicted for a claim that was granted, and was overlooked where it was refused: that it
+// had fitted was not seen, and of a device all that he has was said to be short, too.
+#[test]
+fn a_victim_that_a_claim_names_to_take_over_from_gives_what_he_has_all_the_same() {
+    check(
+        "
+        machine m1 cpu=1000 gpus=1
+        machine m2 cpu=1000 gpus=1
+        job low by batch tasks=2 cpu=600 gpus=600 prio=10
+        job between by hpc tasks=2 cpu=300 gpus=300 prio=10
+        job room by ml tasks=1 cpu=1000 prio=90
+        job device by ml tasks=1 cpu=100 gpus=1000 prio=90
+        batch: claim low[0]@m1 low[1]@m2
+        snapshot
+        hpc: claim between[0]@m1 between[1]@m2
+        ml: claim room[0]@m1 over=low[0] victim=low[0] claim device[0]@m2 over=low[1] victim=low[1]
+        ",
+        "
+        batch: committed; low[0] granted gpu0:600; low[1] granted gpu0:600
+        hpc: committed; between[0] granted gpu0:300; between[1] granted gpu0:300
+        ml: refused; room[0] conflict NoRoom short cpu_millis 300 culprits hpc 300 total 300; device[0] conflict DeviceTaken short gpu 300 culprits hpc 300 total 300
+        ",
+    );
+}
+
 // What an earlier claim of the transaction leaves of its victim was not counted for one of the victim's own band.
 #[test]
 fn what_a_victim_of_an_earlier_claim_has_left_is_counted_also_for_who_could_not_evict_it() {
