@@ -183,7 +183,8 @@ impl Source<'_> {
 }
 
 impl<'a> HandOff<'a> {
-    /// Collects who can give on a machine: first those that the claim names, then the placement's victims.
+    /// Collects who can give on a machine: first those that the claim names, then the placement's victims, and of these first who leaves anyway, so that
+    /// nobody is evicted for what they have.
     pub(crate) fn new(
         cell: &Cell,
         (promised, heirs, remains): (&Promised, &Heirs, &Remains),
@@ -207,6 +208,7 @@ impl<'a> HandOff<'a> {
                 hand_off.add(&found, machine, left, !leaves, None);
             }
         }
+        hand_off.sources.sort_by_key(|source| source.is_victim);
         hand_off
     }
 

@@ -155,7 +155,7 @@ impl Plan {
 
     /// An allocation on a machine of the last placement that may be evicted for it. The cell takes victims in the order in which they are
     /// named, only of lower bands, and only until the claims fit; none at all if the scheduler may not evict (`Cell::rights_of`). One that leaves
-    /// already gives its room, whatever its band. Of one that does not, the same plan may not claim the task: it would be rejected as a whole.
+    /// already gives its room before any of them is evicted, whatever its band. Of one that does not, the same plan may not claim the task: it would be rejected as a whole.
     pub fn evict(&mut self, machine: u32, victim: AllocationId) -> &mut Self {
         self.last("evict", |placement| placement.preemptions.push(Preemption { machine, victim }))
     }

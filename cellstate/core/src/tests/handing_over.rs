@@ -1,7 +1,8 @@
 //! Stories of room that changes hands: take-overs, evictions, spare machines.
 
 use plenum_model::{
-    AllocationId, ClaimExtra, Device, GroupShape, Outcome, Placement, Port, Resources, TakeOver, Transaction,
+    AllocationId, AllocationState, ClaimExtra, Device, GroupShape, Outcome, Placement, Port, Preemption, Resources,
+    TakeOver, Transaction,
 };
 
 use super::check;
@@ -567,4 +568,53 @@ fn a_spare_machine_is_not_used_up_by_a_quota_that_an_eviction_gives_back_later()
         ml: partial; high[0] misfit NoRoom short cpu_millis 400; high[1] granted over low[0] 1000; high[2] granted on m3
         ",
     );
+}
+
+// Victims gave in the order in which they were named: one was evicted for room that another one, who was on his way already, left to nobody.
+#[test]
+fn nobody_is_evicted_for_room_of_one_that_leaves_anyway() {
+    check(
+        "
+        machine m1 cpu=1000
+        job stays by batch tasks=2 cpu=250 prio=10
+        job goes by batch tasks=1 cpu=500 prio=10
+        job high by ml tasks=1 cpu=500 prio=90
+        job higher by ml tasks=1 cpu=300 prio=90
+        batch: claim stays[0]@m1 stays[1]@m1 claim goes[0]@m1
+        batch: stop goes[0]
+        ml: claim high[0]@m1 victim=stays[0] victim=goes[0]
+        show stays[0]
+        ml: claim higher[0]@m1 victim=stays[1] victim=goes[0] victim=stays[0]
+        ",
+        "
+        batch: committed; stays[0] granted; stays[1] granted; goes[0] granted
+        batch: committed
+        ml: committed; high[0] granted over goes[0] 500
+        stays[0] Granted
+        ml: committed; higher[0] granted over stays[1] 250 over stays[0] 50
+        ",
+    );
+}
+
+// Of devices that the cell chooses that was so already.
+#[test]
+fn nobody_is_evicted_for_a_named_device_of_one_that_leaves_anyway() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine_with("m1".to_owned(), vec![gpu(0, 1000)]).slot;
+    let half = || {
+        let (resources, devices) = (Resources::new(1, 1), vec![gpu(0, 500)]);
+        GroupShape { count: 1, resources, devices, ..GroupShape::default() }
+    };
+    let [stays, goes, high] = [10, 10, 90].map(|priority| large.job_at(priority, half()));
+    let claim = |job| placement(job, 0..1, |_| machine, 0);
+    let [stays, goes] =
+        [stays, goes].map(|job| large.commit(vec![claim(job)]).placements[0][0].expect("it is granted"));
+    let base = large.core.cell().revision();
+    large.commit_on(Transaction { base, stops: vec![goes], ..Transaction::default() });
+    let extras = vec![ClaimExtra { devices: vec![gpu(0, 500)], ..ClaimExtra::default() }];
+    let preemptions = [stays, goes].map(|victim| Preemption { machine, victim }).into();
+    let outcome = large.commit(vec![Placement { extras, preemptions, ..claim(high) }]);
+    assert_eq!(outcome.granted(), 1);
+    let states = [stays, goes].map(|id| large.core.cell().allocation(id).map(|found| found.status.state));
+    assert_eq!(states, [Some(AllocationState::Granted), Some(AllocationState::Stopping)]);
 }
