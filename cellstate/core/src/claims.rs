@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    AllocationId, Cell, ClaimExtra, ClassSet, ConflictCheck, GivenBack, GrantExtra, GroupCounts, GroupRow, GroupShape,
-    Job, JobId, MachineRow, NotWanted, Obstacle, Placement, RefusalKind, RefusalReason, Requirement, Resources,
-    Revision, Room, STEPS_AHEAD, Special, Spoken, TaskState, Transaction, coming, group_is_wanted, task_is_wanted,
+    AllocationId, AllocationRef, Cell, ClaimExtra, ClassSet, ConflictCheck, GivenBack, GrantExtra, GroupCounts,
+    GroupRow, GroupShape, Job, JobId, MachineRow, NotWanted, Obstacle, Placement, RefusalKind, RefusalReason,
+    Requirement, Resources, Revision, Room, STEPS_AHEAD, Special, Spoken, TaskState, Transaction, coming,
+    group_is_wanted, task_is_wanted,
 };
 
 use crate::preempt::{Victims, leaves, may_evict, named, victims_by_machine};
@@ -59,13 +60,30 @@ impl Terms<'_> {
         self.victims.get(&machine).map_or(&[], Vec::as_slice)
     }
 
-    /// What to say of a claim that its scheduler wanted to evict somebody for.
-    fn as_permitted(&self, machine: u32, trouble: Trouble) -> Trouble {
-        let room = matches!(trouble, Trouble::Machine(Obstacle::NoRoom(_) | Obstacle::Device(_) | Obstacle::Port(_)));
-        if room && self.spared.contains_key(&machine) {
+    /// What to say of a claim that its scheduler wanted to evict somebody for: whom it may not, if that one has any of what is lacking.
+    fn as_permitted(&self, cell: &Cell, machine: u32, trouble: Trouble) -> Trouble {
+        let Trouble::Machine(obstacle) = trouble else { return trouble };
+        let spared = self.spared.get(&machine).map_or(&[][..], Vec::as_slice);
+        let mut spared = spared.iter().filter_map(|&victim| cell.allocation(victim));
+        if spared.any(|found| self.has_some(cell, &found, obstacle)) {
             return Trouble::Never(RefusalKind::Permission, RefusalReason::MayNotEvict);
         }
         trouble
+    }
+
+    /// Whether somebody has any of what stands in the way of these claims.
+    fn has_some(&self, cell: &Cell, found: &AllocationRef<'_>, obstacle: Obstacle) -> bool {
+        let mut devices = found.extra.into_iter().flat_map(|extra| &extra.devices);
+        let mut ports = found.extra.into_iter().flat_map(|extra| &extra.ports);
+        match obstacle {
+            Obstacle::NoRoom(short) => cell.resources_of(found.row).get(short.resource) > 0,
+            Obstacle::Device(position) => {
+                let wanted = self.shape.devices.get(usize::from(position));
+                devices.any(|device| wanted.is_some_and(|wanted| wanted.kind == device.kind))
+            }
+            Obstacle::Port(number) => ports.any(|port| port.number == number),
+            _ => false,
+        }
     }
 }
 
@@ -142,14 +160,14 @@ impl Resolver<'_> {
     }
 
     /// Of named victims those for whom nobody is evicted, as they leave already or are gone, and apart from them those whom a scheduler with
-    /// the right to evict would evict for this job.
+    /// the right to evict would evict for this job on their machine.
     fn without_whom_stays(&self, job: &Job, named: Victims) -> (Victims, Victims) {
         let (mut victims, mut spared) = (Victims::new(), Victims::new());
         for (machine, named) in named {
             for victim in named {
                 let side = match self.cell.allocation(victim).filter(|found| !leaves(self.promised, found)) {
                     None => &mut victims,
-                    Some(stays) if may_evict(self.cell, job, &stays) => &mut spared,
+                    Some(stays) if stays.row.machine == machine && may_evict(self.cell, job, &stays) => &mut spared,
                     // The right to evict would change nothing.
                     Some(_) => continue,
                 };
@@ -215,7 +233,7 @@ impl Resolver<'_> {
             let (machine, extra) = match judged {
                 Ok(judged) => judged,
                 Err(trouble) => {
-                    let facts = self.facts(txn, &terms, asked, terms.as_permitted(machine, trouble));
+                    let facts = self.facts(txn, &terms, asked, terms.as_permitted(cell, machine, trouble));
                     resolution.refusals.push(refusal(Some((number, claim)), placement, facts));
                     continue;
                 }

@@ -618,3 +618,33 @@ fn nobody_is_evicted_for_a_named_device_of_one_that_leaves_anyway() {
     let states = [stays, goes].map(|id| large.core.cell().allocation(id).map(|found| found.status.state));
     assert_eq!(states, [Some(AllocationState::Granted), Some(AllocationState::Stopping)]);
 }
+
+// It was told that it may not evict, whoever it had named: neither what was short, nor who had taken it.
+#[test]
+fn a_scheduler_that_may_not_evict_is_told_so_only_where_that_would_help() {
+    check(
+        "
+        machine m1 cpu=1000 gpus=1
+        machine m2 cpu=4000
+        job low by batch tasks=1 cpu=500 prio=10
+        job far by batch tasks=1 cpu=500 prio=10
+        job rival by batch tasks=1 cpu=500 gpus=1000 prio=90
+        job room by ml tasks=1 cpu=1000 prio=90
+        job device by ml tasks=1 gpus=500 prio=90
+        rights ml evicts=no
+        batch: claim low[0]@m1 claim far[0]@m2
+        snapshot
+        batch: claim rival[0]@m1
+        ml: claim room[0]@m1 victim=far[0]@m1
+        ml: claim device[0]@m1 victim=low[0]
+        ml: claim room[0]@m1 victim=low[0]
+        ",
+        "
+        batch: committed; low[0] granted; far[0] granted
+        batch: committed; rival[0] granted gpu0:1000
+        ml: refused; room[0] misfit NoRoom short cpu_millis 1000
+        ml: refused; device[0] conflict DeviceTaken short gpu 500 culprits batch 1000 total 1000
+        ml: refused; room[0] permission MayNotEvict
+        ",
+    );
+}
