@@ -189,7 +189,7 @@ enum Link {
 struct Seen {
     cell_id: Vec<u8>,
     incarnation: u64,
-    /// Of the server that was heard last: each start of one has its own.
+    /// Of the server that was heard last: each start of one has its own within an incarnation.
     term: u64,
     revision: u64,
 }

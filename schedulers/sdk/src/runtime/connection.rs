@@ -161,7 +161,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             let wait = self.settings.reconnect.most_micros;
             return self.leave("the server is behind".into(), wait, outputs);
         }
-        let same_server = same_cell && term == self.seen.term;
+        // A restored cell goes on from the term of its backup.
+        let same_server = same_cell && (incarnation, term) == (self.seen.incarnation, self.seen.term);
         self.seen.term = term;
         let resumes = self.session.0 != 0;
         if !same_cell || offered.incarnation != self.seen.incarnation {

@@ -196,6 +196,17 @@ fn a_session_of_another_cell_is_not_taken_over_for_having_the_same_number() {
     assert_eq!(runtime.mirror.log_time(0), LogTime::default(), "nor is its time that of the other one");
 }
 
+/// A cell that was restored from a backup of the start before has the term of the server that was there.
+#[test]
+fn a_restored_cell_does_not_go_on_from_the_time_of_before() {
+    let mut runtime = at_five();
+    assert_ne!(runtime.mirror.log_time(0), LogTime::default());
+    lose(&mut runtime, 14);
+    greeting(&mut runtime);
+    receive(&mut runtime, welcome(3, 2, 4));
+    assert_eq!(runtime.mirror.log_time(0), LogTime::default());
+}
+
 /// A new session is written into its log: each attempt would bring it nearer to what was seen, until it is believed.
 #[test]
 fn a_server_that_has_not_come_so_far_is_asked_for_the_same_session_again() {

@@ -31,7 +31,8 @@ impl Stage {
     pub fn restore(&mut self, cell: Cell) {
         (0..self.seats.len()).for_each(|seat| self.cut(Seat(seat)));
         let before = self.cell().identity().clone();
-        let identity = CellIdentity { incarnation: before.incarnation + 1, term: before.term + 1, ..before };
+        let term = cell.identity().term + 1;
+        let identity = CellIdentity { incarnation: before.incarnation + 1, term, ..before };
         self.deltas.retain(|revision, _| *revision <= cell.revision());
         self.outcomes.clear();
         self.passed_over.clear();
