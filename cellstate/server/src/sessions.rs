@@ -162,6 +162,15 @@ impl Sessions {
         }
     }
 
+    /// For so long nobody could come back: this time counts for none of them.
+    pub(crate) fn stood_still(&mut self, micros: i64) {
+        for standing in self.standings.values_mut() {
+            if let Standing::Alone(since) | Standing::Used(since) = standing {
+                *since = since.saturating_add(micros);
+            }
+        }
+    }
+
     /// Sessions that were alone too long; each is told once.
     pub(crate) fn overdue(&mut self, now_micros: i64, linger_micros: i64) -> Vec<SessionId> {
         let overdue = |standing: &Standing| match standing {
@@ -180,6 +189,18 @@ impl Sessions {
 mod tests {
     use super::*;
     use plenum_model::{LogTime, Revision};
+
+    // A server that slept for longer than that closed sessions of streams that broke as it woke.
+    #[test]
+    fn time_in_which_the_server_stood_still_counts_for_no_session() {
+        let mut sessions = Sessions::default();
+        let owner = Owner { scheduler: "batch".into(), principal: "ann".into(), namespace: "a".into() };
+        sessions.opened(SessionId(1), owner);
+        sessions.used(SessionId(1), 5);
+        sessions.stood_still(1000);
+        assert_eq!(sessions.overdue(1104, 100), []);
+        assert_eq!(sessions.overdue(1105, 100), [SessionId(1)]);
+    }
 
     #[test]
     fn a_session_is_its_owners_until_it_is_closed() {

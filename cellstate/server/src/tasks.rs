@@ -74,6 +74,9 @@ async fn expire_leases(shared: Arc<Shared>) {
             tracing::warn!(millis = look.lost_micros / 1000, "the server stood still; leases run for as much longer");
         }
         shared.hub.stood_still(look.lost_micros);
+        if look.lost_micros > 0 {
+            shared.sessions.lock().stood_still(look.lost_micros);
+        }
         if !read_only {
             let expired = shared.hub.expire(now);
             if let Some((machine, epoch)) = expired.first() {
