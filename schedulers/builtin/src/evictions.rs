@@ -427,7 +427,7 @@ impl Evictions {
         Ok(Seat { machine, devices, victims: found.victims.len(), named: more })
     }
 
-    /// Whom to name as victims of the claims in hand, which are a job's, on a machine, in the order in which the cell takes from them.
+    /// Whom to name as victims of the claims in hand, which are a job's, on a machine. Of these the cell takes from those who leave by then first.
     pub(crate) fn leaving(&self, machine: u32, job: &Job) -> impl Iterator<Item = &AllocationId> {
         let band = job.shape.priority / 10;
         self.tenants.iter().flat_map(move |tenants| {

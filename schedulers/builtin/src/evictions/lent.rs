@@ -21,7 +21,7 @@ pub(super) struct Lent<'a> {
 }
 
 impl<'a> Lent<'a> {
-    /// The victims stand between those who leave whoever is chosen: the cell asks them in the order in which they are named.
+    /// The victims come last: of those that are named the cell asks first who leaves by then, whoever is chosen.
     pub(super) fn new(
         (cell, specials): (&'a Cell, &Specials),
         shape: &'a GroupShape,
@@ -38,10 +38,9 @@ impl<'a> Lent<'a> {
             // As the cell judges: of a device that has less than it lent, nothing is given.
             free.retain(|room| room.free_millis >= 0);
             take_parts(&mut free, specials.devices(machine));
-            lenders.extend(before);
+            lenders.extend(before.chain(behind));
             stay = lenders.len()..lenders.len() + victims.len();
             lenders.extend_from_slice(victims);
-            lenders.extend(behind);
         }
         Self { cell, wanted: &shape.devices, machine, free, lenders, stay }
     }
