@@ -164,8 +164,10 @@ impl Resolver {
 
     /// Lets happen what is due by time, if it is by now.
     fn tick_when_due(&mut self, due: Option<LogTime>) {
-        if due.is_some_and(|due| due <= self.shared.clock.now()) && self.does_what_is_due() {
-            self.committer.handle(self.shared.clock.now(), Input::Tick);
+        // Read before it is asked whether somebody slept: by a later time more would be due.
+        let now = self.shared.clock.now();
+        if due.is_some_and(|due| due <= now) && self.does_what_is_due() {
+            self.committer.handle(now, Input::Tick);
         }
     }
 
