@@ -129,8 +129,10 @@ pub fn code_of(status: &tonic::Status) -> &str {
 /// An answer that this side does not take for its size is one.
 #[must_use]
 pub fn is_unanswered(status: &tonic::Status) -> bool {
-    use tonic::Code::{Cancelled, DeadlineExceeded, Internal, Unavailable, Unknown};
-    let by_transport = matches!(status.code(), Unavailable | DeadlineExceeded | Cancelled | Unknown | Internal);
+    use tonic::Code::{Cancelled, DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unknown};
+    // Exhausted, without a code of the cell's, is what a connection says that is broken off as it asked too much.
+    let by_transport =
+        matches!(status.code(), Unavailable | DeadlineExceeded | Cancelled | Unknown | Internal | ResourceExhausted);
     by_transport && code_of(status).is_empty()
 }
 
