@@ -9,7 +9,7 @@ use std::{
 };
 
 use plenum_model::LAUNCH_SCHEDULER_OPTION;
-use plenum_proto::error::code_of;
+use plenum_proto::error::{code_of, is_unanswered};
 use plenum_proto::v1::{
     AllocationState, AllocationView, At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState,
     JobView, LaunchRequest, ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, StopRequest,
@@ -17,6 +17,7 @@ use plenum_proto::v1::{
 };
 use serde_json::json;
 use tokio::time::Instant;
+use tonic::Status;
 
 use super::{
     Context, alloc,
@@ -442,7 +443,8 @@ async fn launch(
 ) -> Result<ExitCode, Failure> {
     let connection = context.connect().await?;
     let request = LaunchRequest { namespace: job.namespace.clone(), name: job.name.clone(), instant_micros };
-    let answer = connection.jobs().launch(request).await?.into_inner();
+    let answer = connection.jobs().launch(request).await;
+    let answer = answer.map_err(|status| launch_failure(status, job, instant_micros))?.into_inner();
     let child = JobName { namespace: job.namespace.clone(), name: answer.name };
     if let Some(deadline) = wait {
         return wait_for(context, &connection.patient(), &child, answer.revision, deadline).await;
@@ -456,6 +458,24 @@ async fn launch(
     let text = || format!("job {called} {words} from {} (revision {})\n", job.called(), answer.revision);
     output::print(&output::object(context.format, &object, &called, text))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Why nothing is known to be launched. Asked again without an instant it would be another one, of another second, beside what may have been
+/// launched already.
+fn launch_failure(status: Status, job: &JobName, instant_micros: Option<i64>) -> Failure {
+    let is_unknown = is_unanswered(&status) || code_of(&status) == "OUTCOME_UNKNOWN";
+    let failure = Failure::from(status);
+    if !is_unknown {
+        return failure;
+    }
+    let called = job.called();
+    let time = instant_micros.and_then(|micros| jiff::Timestamp::from_microsecond(micros).ok());
+    failure.with_hint(match time {
+        Some(time) => format!("it may have been launched; `plenum job launch {called} --at {time}` asks for the same"),
+        None => {
+            format!("it may have been launched: `plenum job show {called}` tells; asked again it is another instant's")
+        }
+    })
 }
 
 /// Says what a change did.
