@@ -161,8 +161,8 @@ impl Chaos {
         }
         let command = match dice.roll(20) {
             0 => self.register(dice),
-            1..=3 => draw::submit(dice),
-            4..=6 => self.report(dice),
+            1..=2 => self.submit(dice),
+            3..=6 => self.report(dice),
             7 => self.stop(dice),
             8 if dice.once_in(3) => self.expire_or_remove(dice),
             8 if dice.once_in(2) => self.come_or_go(dice),

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, AllocationRef, AllocationState, Attributes, Cell, ClaimExtra, Command, ConflictCheck, Device,
-    GroupShape, Guard, Inventory, Job, JobId, JobKind, JobShape, Machine, Partition, Placement, Port, Preemption,
-    Quota, Resources, RetryPolicy, Revision, SessionId, Spread, TakeOver, TaskTraces, Transaction, TransactionId,
-    Transition,
+    GroupShape, Guard, Inventory, Job, JobId, JobKind, JobShape, Machine, MachineState, Partition, Placement, Port,
+    Preemption, Quota, Resources, RetryPolicy, Revision, SessionId, Spread, TakeOver, TaskState, TaskTraces,
+    Transaction, TransactionId, Transition,
 };
 
 use super::Chaos;
@@ -14,10 +14,18 @@ use crate::dice::Dice;
 use crate::picture::rack_is;
 
 const MACHINES: u32 = 4;
+const JOBS: u32 = 8;
 /// No row of the cell is in these slots: agents call so what it does not know.
 const UNKNOWN: u32 = 1_000_000;
 
 impl Chaos {
+    /// The slot of a machine, mostly of one that takes claims.
+    fn machine(&self, dice: &mut Dice) -> u32 {
+        let ready = self.core.cell().machines().filter(|machine| machine.state == MachineState::Ready);
+        let ready: Vec<u32> = ready.map(|machine| machine.id.slot).collect();
+        dice.pick(&ready).copied().filter(|_| !dice.once_in(10)).unwrap_or_else(|| dice.roll(MACHINES))
+    }
+
     fn live(&self) -> Vec<AllocationId> {
         self.core.cell().allocations().map(|found| found.id).collect()
     }
@@ -57,43 +65,47 @@ impl Chaos {
 
     pub(super) fn governance(&self, dice: &mut Dice) -> Command {
         let jobs: Vec<JobId> = self.core.cell().jobs().map(|job| job.id).collect();
-        match dice.roll(12) {
-            0..=1 => {
+        match dice.roll(10) {
+            0 => {
                 let mut quota = Quota::default();
                 let (place, unit) = *dice.pick(&[(0_usize, 1000_u64), (1, 3), (2, 2)]).unwrap();
                 quota.limits[place] = (!dice.once_in(3)).then(|| u64::from(dice.roll(8)) * unit);
                 Command::SetQuota { namespace: "default".into(), limit: (!dice.once_in(4)).then_some(quota) }
             }
-            2 => {
+            1 => {
                 let machines: Vec<_> = self.core.cell().machines().map(|machine| machine.id).collect();
                 let Some(&machine) = dice.pick(&machines) else { return Command::Tick };
                 let deadline = dice.once_in(2).then(|| self.now.plus_micros(900_000));
                 Command::DrainMachine { machine, deadline }
             }
-            3 => {
+            2 => {
                 let partition = Partition { machines: vec![rack_is("r0")], schedulers: vec!["ml".into()] };
-                Command::SetPartition { name: "p".into(), partition: dice.once_in(3).then_some(partition) }
+                Command::SetPartition { name: "p".into(), partition: dice.once_in(4).then_some(partition) }
             }
-            4 => Command::SetRights { scheduler: scheduler(dice), evicts: Some(!dice.once_in(3)), priority: None },
-            5 => Command::PauseScheduler { scheduler: scheduler(dice), paused: dice.once_in(3) },
+            3 => Command::SetRights { scheduler: scheduler(dice), evicts: Some(!dice.once_in(3)), priority: None },
+            4 => Command::PauseScheduler { scheduler: scheduler(dice), paused: dice.once_in(3) },
             _ => Command::TakeHold {
                 session: SessionId::default(),
                 job: dice.pick(&jobs).copied().unwrap_or_default(),
-                machines: (0..1 + dice.roll(MACHINES)).collect(),
+                machines: (0..1 + dice.roll(3)).map(|_| self.machine(dice)).collect(),
                 resources: match dice.roll(3) {
-                    0 => Resources::new(u64::from(dice.roll(3)) * 500, 0),
-                    1 => Resources::new(0, 4 + u64::from(dice.roll(16))),
-                    _ => amounts(u64::from(dice.roll(3)) * 500, 4 + u64::from(dice.roll(16))),
+                    0 => Resources::new(u64::from(1 + dice.roll(3)) * 500, 0),
+                    1 => Resources::new(0, 4 + u64::from(dice.roll(8))),
+                    _ => amounts(u64::from(dice.roll(3)) * 500, 4 + u64::from(dice.roll(8))),
                 },
                 deadline: self.now.plus_micros(20_000_000),
             },
         }
     }
 
-    /// An agent comes, or comes again: mostly as it was, and with some tasks that nobody knows.
+    /// An agent comes, or comes again, one that is away before others: mostly as it was, and with some tasks that nobody knows.
     pub(super) fn register(&self, dice: &mut Dice) -> Command {
         let cell = self.core.cell();
-        let name = format!("m{}", dice.roll(MACHINES));
+        let state = |name: &str| cell.machine_named(name).map(|machine| machine.state);
+        let is_away = |name: &String| matches!(state(name), None | Some(MachineState::Unreachable));
+        let away: Vec<String> = (0..MACHINES).map(|number| format!("m{number}")).filter(is_away).collect();
+        let any = format!("m{}", dice.roll(MACHINES));
+        let name = dice.pick(&away).filter(|_| !dice.once_in(3)).cloned().unwrap_or(any);
         let devices = match cell.machine_named(&name) {
             Some(known) if !dice.once_in(4) => known.devices.to_vec(),
             _ => machine_devices(dice),
@@ -115,6 +127,26 @@ impl Chaos {
             inventory: unknown.into_iter().map(|number| unknown_task(number, dice)).collect(),
             seen: if dice.once_in(4) { Revision::default() } else { cell.revision() },
         }
+    }
+
+    /// A job, mostly of a name that no other one has that is not over.
+    pub(super) fn submit(&self, dice: &mut Dice) -> Command {
+        let known = |name: &str| self.core.cell().job_named("default", name);
+        let is_free = |name: &String| known(name).is_none_or(|job| job.state.is_final());
+        let free: Vec<String> = (0..JOBS).map(|number| format!("j{number}")).filter(is_free).collect();
+        let any = format!("j{}", dice.roll(JOBS));
+        let name = dice.pick(&free).filter(|_| !dice.once_in(4)).cloned().unwrap_or(any);
+        let shape = JobShape {
+            namespace: "default".into(),
+            name: name.into(),
+            scheduler: scheduler(dice),
+            priority: *dice.pick(&[10, 50, 90]).unwrap(),
+            kind: if dice.once_in(3) { JobKind::Forever } else { JobKind::ToCompletion },
+            same_machine: dice.once_in(8),
+            groups: (0..1 + dice.roll(2)).map(|number| group(number, dice)).collect(),
+            ..JobShape::default()
+        };
+        Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([1]), body_digest: [1; 32] }
     }
 
     pub(super) fn report(&self, dice: &mut Dice) -> Command {
@@ -147,7 +179,9 @@ impl Chaos {
         if cell.is_paused(&scheduler) && dice.once_in(2) {
             return Command::PauseScheduler { scheduler, paused: false };
         }
-        let jobs: Vec<_> = cell.jobs().filter(|job| job.shape.scheduler == scheduler).cloned().collect();
+        let also_over = dice.once_in(6);
+        let jobs = cell.jobs().filter(|job| job.shape.scheduler == scheduler && (also_over || !job.state.is_final()));
+        let jobs: Vec<_> = jobs.cloned().collect();
         let own = |id: &AllocationId| {
             let found = cell.allocation(*id).unwrap();
             cell.job(found.row.job()).is_some_and(|job| job.shape.scheduler == scheduler)
@@ -164,7 +198,7 @@ impl Chaos {
                 placements.push(self.placement(job, base, &stops, dice));
             }
         }
-        let guards = self.guards(30, dice);
+        let guards = self.guards(60, dice);
         self.number += 1;
         let transaction = Transaction {
             id: TransactionId { session, number: self.number },
@@ -202,8 +236,12 @@ impl Chaos {
         let cell = self.core.cell();
         let group = u16::try_from(dice.roll(u32::try_from(job.shape.groups.len()).unwrap())).unwrap();
         let shape = &job.shape.groups[usize::from(group)];
-        let first = dice.roll(3);
-        let tasks: Vec<u32> = (first..first + 1 + dice.roll(3)).collect();
+        let row = cell.group(job, group);
+        let waits = |task: &u32| row.and_then(|row| cell.task_state(row, *task)) == Some(TaskState::Waiting);
+        let (first, count) = (dice.roll(3), if dice.once_in(2) { 1 } else { 1 + dice.roll(3) });
+        let waiting: Vec<u32> = (0..6).filter(waits).take(count as usize).collect();
+        let any = waiting.is_empty() || dice.once_in(6);
+        let tasks: Vec<u32> = if any { (first..first + count).collect() } else { waiting };
         let seen: &Cell = if dice.once_in(3) { cell } else { self.history.get(&base).unwrap_or(cell) };
         let live: Vec<AllocationRef<'_>> = seen.allocations().collect();
         let leaves = |found: &&AllocationRef<'_>| found.status.state.is_leaving() || stops.contains(&found.id);
@@ -212,7 +250,7 @@ impl Chaos {
         let (mut machines, mut extras) = (Vec::new(), Vec::new());
         for _ in &tasks {
             let source = dice.pick(&sources).filter(|_| names && !dice.once_in(3));
-            let machine = source.map_or_else(|| dice.roll(MACHINES), |source| source.row.machine);
+            let machine = source.map_or_else(|| self.machine(dice), |source| source.row.machine);
             let here = |found: &&AllocationRef<'_>| found.row.machine == machine;
             let near: Vec<AllocationRef<'_>> = sources.iter().filter(here).copied().collect();
             machines.push(machine);
@@ -233,8 +271,8 @@ impl Chaos {
             group,
             job_version: job.version,
             min: if dice.once_in(4) { dice.roll(u32::try_from(tasks.len()).unwrap() + 1) } else { 0 },
-            guards: self.guards(25, dice),
-            alternates: (0..dice.roll(3)).map(|_| dice.roll(MACHINES)).collect(),
+            guards: self.guards(40, dice),
+            alternates: (0..dice.roll(6).saturating_sub(3)).map(|_| self.machine(dice)).collect(),
             machines,
             tasks,
             extras,
@@ -304,7 +342,7 @@ fn device(kind: &str, index: u32, millis: u32, model: &str) -> Device {
 }
 
 fn machine_devices(dice: &mut Dice) -> Vec<Device> {
-    let gpus = 0..dice.roll(4);
+    let gpus = 0..1 + dice.roll(2);
     let mut devices: Vec<Device> =
         gpus.map(|index| device("gpu", index, 1000, dice.pick(&["a", "a", "b"]).unwrap())).collect();
     if dice.once_in(3) {
@@ -316,7 +354,7 @@ fn machine_devices(dice: &mut Dice) -> Vec<Device> {
 /// No more than two of a kind: of more, the tightest fit may find nothing with more devices, and find something with fewer.
 fn group_devices(dice: &mut Dice) -> Vec<Device> {
     let mut devices = Vec::new();
-    for _ in 0..dice.roll(6).saturating_sub(3) {
+    for _ in 0..dice.roll(4).saturating_sub(1) {
         let (kind, model) = *dice.pick(&[("gpu", ""), ("gpu", ""), ("gpu", "a"), ("npu", "")]).unwrap();
         devices.push(device(kind, 0, *dice.pick(&[300, 500, 1000]).unwrap(), model));
     }
@@ -355,26 +393,15 @@ fn transition(machine: &Machine, allocation: AllocationId, state: AllocationStat
     }
 }
 
-pub(super) fn submit(dice: &mut Dice) -> Command {
-    let shape = JobShape {
-        namespace: "default".into(),
-        name: format!("j{}", dice.roll(8)).into(),
-        scheduler: scheduler(dice),
-        priority: *dice.pick(&[10, 50, 90]).unwrap(),
-        kind: if dice.once_in(3) { JobKind::Forever } else { JobKind::ToCompletion },
-        same_machine: dice.once_in(8),
-        groups: (0..1 + dice.roll(2)).map(|number| group(number, dice)).collect(),
-        ..JobShape::default()
-    };
-    Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([1]), body_digest: [1; 32] }
-}
-
 fn group(number: u32, dice: &mut Dice) -> GroupShape {
     let port = |name: &str, number: u16| Port { name: name.into(), number };
+    let devices = group_devices(dice);
+    // What wants devices is small, so that it is not always room that lacks first.
+    let halves = if devices.is_empty() { 1 + dice.roll(4) } else { 1 };
     GroupShape {
         name: format!("g{number}").into(),
         count: 1 + dice.roll(5),
-        resources: amounts(500 * u64::from(1 + dice.roll(4)), u64::from(dice.roll(4))),
+        resources: amounts(500 * u64::from(halves), u64::from(dice.roll(4))),
         constraints: if dice.once_in(6) { vec![rack_is("r0")] } else { vec![] },
         retry: RetryPolicy { attempts: None, delay_micros: 0 },
         lost_after_micros: Some(1_000_000),
@@ -384,7 +411,7 @@ fn group(number: u32, dice: &mut Dice) -> GroupShape {
         } else {
             vec![]
         },
-        devices: group_devices(dice),
+        devices,
         ports: match dice.roll(8) {
             0..=1 => vec![port("http", 8080)],
             2 => vec![port("any", 0)],
