@@ -308,7 +308,8 @@ impl<'a> Judge<'a, '_> {
         }
     }
 
-    /// A guard that fails names what did it since the base: nobody, where it failed then already.
+    /// A guard that fails names what did it since the base, as far as the slot tells: of one that was gone by then it may be the end of the next
+    /// tenant.
     fn guard(&self, guarded: Guarded) -> Facts {
         let event_of = |machine: u32, word: &'static str| {
             let event = self.past(machine).event_of(&[word]);
