@@ -295,6 +295,18 @@ fn culprits_who_took_less_of_a_device_than_was_short_are_found() {
     assert!(matches!(&found[..], [one] if one.contains("its culprits took")), "{found:?}");
 }
 
+/// What is found of the culprits when the first one of the last outcome is told otherwise.
+fn found_with_culprit(bench: &Bench, change: impl Fn(&mut v1::Culprit)) -> Vec<String> {
+    let mut evidence = bench.evidence.clone();
+    let Some(Reply::Outcome(outcome)) = evidence.calls.last_mut().map(|call| &mut call.reply) else {
+        panic!("it was decided")
+    };
+    change(&mut outcome.refusals[0].culprits[0]);
+    let decided: Vec<_> = evidence.decided().collect();
+    let found = property_culprits_are_true(&chronicle(&evidence), &decided);
+    found.iter().map(ToString::to_string).collect()
+}
+
 /// That somebody had held room there since the base was enough, also where nobody does any more.
 #[test]
 fn a_hold_that_is_over_and_is_blamed_for_room_is_found() {
@@ -313,16 +325,7 @@ fn a_hold_that_is_over_and_is_blamed_for_room_is_found() {
         let placements = vec![placement];
         bench.commit("batch", v1::Transaction { session, number, base_revision, placements, ..Default::default() });
     }
-    let found = |change: &dyn Fn(&mut v1::Culprit)| {
-        let mut evidence = bench.evidence.clone();
-        let Some(Reply::Outcome(outcome)) = evidence.calls.last_mut().map(|call| &mut call.reply) else {
-            panic!("it was decided")
-        };
-        change(&mut outcome.refusals[0].culprits[0]);
-        let decided: Vec<_> = evidence.decided().collect();
-        let found = property_culprits_are_true(&chronicle(&evidence), &decided);
-        found.iter().map(ToString::to_string).collect::<Vec<_>>()
-    };
+    let found = |change: &dyn Fn(&mut v1::Culprit)| found_with_culprit(&bench, change);
     assert_eq!(found(&|_| ()), [""; 0]);
     let blamed = found(&|culprit| {
         let amount = culprit.amount;
@@ -349,16 +352,7 @@ fn a_failed_guard_may_name_what_came_between_and_nothing_else() {
     let outcome = bench.commit("batch", asked).unwrap();
     let culprits: Vec<_> = outcome.refusals.iter().flat_map(|refusal| &refusal.culprits).collect();
     assert!(matches!(&culprits[..], [one] if one.event == "attributes"), "{culprits:?}");
-    let found = |change: &dyn Fn(&mut v1::Culprit)| {
-        let mut evidence = bench.evidence.clone();
-        let Some(Reply::Outcome(outcome)) = evidence.calls.last_mut().map(|call| &mut call.reply) else {
-            panic!("it was decided")
-        };
-        change(&mut outcome.refusals[0].culprits[0]);
-        let decided: Vec<_> = evidence.decided().collect();
-        let found = property_culprits_are_true(&chronicle(&evidence), &decided);
-        found.iter().map(ToString::to_string).collect::<Vec<_>>()
-    };
+    let found = |change: &dyn Fn(&mut v1::Culprit)| found_with_culprit(&bench, change);
     assert_eq!(found(&|_| ()), [""; 0]);
     let earlier = found(&|culprit| culprit.revision = base_revision);
     assert!(matches!(&earlier[..], [one] if one.contains("lies not between")), "{earlier:?}");
