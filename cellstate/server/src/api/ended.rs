@@ -12,7 +12,6 @@ use plenum_proto::{delta, v1};
 use prost::Message;
 
 use super::failure::{Failure, RETIRED};
-use super::story::stay;
 use super::{listing, past};
 use crate::engine::Picture;
 use crate::view;
@@ -74,8 +73,6 @@ fn at_its_end(
     let created = picture.exactly_when(granted).or_else(|| times.read(granted)).or_else(|| times.of(granted));
     let mut row = view::allocation(&before, &allocation, created);
     view::ended(&mut row, change, &delta, &view::restarts(&delta));
-    // Where that can't be read, all else can be told.
-    row.started_micros = stay::first_ran(history, id, granted, end).ok().flatten().map_or(0, |time| time.micros);
     Ok(Some(row))
 }
 

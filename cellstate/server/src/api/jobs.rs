@@ -258,9 +258,11 @@ impl v1::jobs_server::Jobs for JobsService {
         let wire = request.into_inner();
         let id = allocation_id(wire.allocation)?;
         let cell = past::cell(&self.shared, wire.at).await?;
-        let is_live = cell.allocation(id).is_some();
+        let (is_live, shown) = (cell.allocation(id).is_some(), cell.revision());
         let view = if is_live { live(&self.shared, cell, id).await } else { ended(&self.shared, cell, id).await };
-        Ok(Response::new(view?))
+        let mut view = view?;
+        view.started_micros = started_micros(&self.shared, id, &view, shown).await;
+        Ok(Response::new(view))
     }
 
     async fn job_history(
@@ -426,19 +428,16 @@ fn retired(id: AllocationId, oldest: u64) -> Failure {
     Failure::new(Code::NotFound, "ALLOCATION_RETIRED", message)
 }
 
-/// A live allocation's row, with the time of its grant where the picture or the history knows it, and with when it first ran and why its task was
-/// moved where the history does.
+/// A live allocation's row, with the time of its grant where the picture or the history knows it, and with why its task was moved where the
+/// history does.
 async fn live(shared: &Arc<Shared>, moment: Moment, id: AllocationId) -> Result<v1::AllocationView, Failure> {
     let allocation = moment.allocation(id).ok_or_else(|| never_was(id, &moment))?;
     let created = shared.picture.exactly_when(allocation.row.created);
     let about = created.or_else(|| shared.picture.about_when(allocation.row.created));
     let mut view = view::allocation(&moment, &allocation, about);
     // It may have a turn, and what follows waits for one.
-    let (granted_at, shown_at) = (allocation.row.created, moment.revision());
+    let granted_at = allocation.row.created;
     drop(moment);
-    if !matches!(view.state(), v1::AllocationState::Granted | v1::AllocationState::Starting) {
-        view.started_micros = started_micros(shared, id, granted_at, shown_at).await;
-    }
     // What was moved had another allocation before.
     let may_be_moved = view.attempt > 1 && view.reason.is_empty() && past::reach(shared, granted_at).await.is_ok();
     if created.is_none() || may_be_moved {
@@ -458,13 +457,18 @@ async fn live(shared: &Arc<Shared>, moment: Moment, id: AllocationId) -> Result<
     Ok(view)
 }
 
-/// When an allocation first ran that was live at a revision; 0 where the history does not tell.
-async fn started_micros(shared: &Arc<Shared>, id: AllocationId, granted: Revision, shown: Revision) -> i64 {
+/// When an allocation first ran, of which this is the row at a revision; 0 where it did not, or the history does not tell.
+async fn started_micros(shared: &Arc<Shared>, id: AllocationId, view: &v1::AllocationView, shown: Revision) -> i64 {
+    if matches!(view.state(), v1::AllocationState::Granted | v1::AllocationState::Starting) {
+        return 0;
+    }
+    let last = if view.ended_revision > 0 { Revision(view.ended_revision) } else { shown };
+    let granted = Revision(view.created_revision);
     // One that takes nothing more tells what it has.
     if shared.feed.stopped().is_none() {
-        let _ = past::reach(shared, shown).await;
+        let _ = past::reach(shared, last).await;
     }
     let history = shared.feed.history().clone();
-    let read = past::patiently(&shared.reads, move || stay::first_ran(&history, id, granted, shown)).await;
+    let read = past::patiently(&shared.reads, move || stay::first_ran(&history, id, granted, last)).await;
     read.ok().flatten().map_or(0, |time| time.micros)
 }
