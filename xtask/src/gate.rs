@@ -5,6 +5,7 @@
 //! harness: exactly two builds of each dependency, and clippy and rustdoc share the metadata of one check. What is ours is built
 //! once more for the simulator: see `simulation`.
 
+use std::num::NonZero;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -210,13 +211,24 @@ fn tests(workspace: &Workspace) -> Result<Report> {
     }
     let skips = Skips::gather();
     let mut command = match test_runner(workspace) {
-        Runner::Nextest => workspace.cargo(["nextest", "run", "--workspace", "--no-fail-fast"]),
+        Runner::Nextest => {
+            let mut command = workspace.cargo(["nextest", "run", "--workspace", "--no-fail-fast"]);
+            command.arg("--test-threads").arg(tests_at_once(std::thread::available_parallelism()).to_string());
+            command
+        }
         Runner::CargoTest => workspace.cargo(["test", "--workspace", "--tests", "--no-fail-fast"]),
     };
     skips.told_by(&mut command);
     let (report, tally) = counted(command, "tests")?;
     let skipped = skips.told();
     Ok(Report { tests: Some(tally), detail: report.detail + &skipped, skipped, ..report })
+}
+
+/// How many tests run beside each other. Many wait for a disk, a process or a deadline most of the time: two cores are idle for a third of it
+/// where only two run, and are busy with four. Where there are many cores, memory is what counts.
+fn tests_at_once(cores: std::io::Result<NonZero<usize>>) -> usize {
+    let cores = cores.map_or(1, NonZero::get);
+    cores.max((2 * cores).min(8))
 }
 
 fn simulator(workspace: &Workspace) -> Result<Report> {
@@ -286,6 +298,12 @@ mod tests {
         let skipped = skipped_of(of("tests"), &tests) + &skipped_of(of("licences"), &licences);
         let line = closing_line(&[], Some(Tally { passed: 12, failed: 0 }), &skipped);
         assert_eq!(line, "12 passed, 0 failed; 3 stories SKIPPED; the step licences SKIPPED");
+    }
+
+    #[test]
+    fn a_small_machine_runs_two_tests_for_each_core_and_a_large_one_a_test_for_each() {
+        let at_once = |cores| tests_at_once(Ok(NonZero::new(cores).expect("there is a core")));
+        assert_eq!([1, 2, 4, 6, 8, 64].map(at_once), [2, 4, 8, 8, 8, 64]);
     }
 
     #[test]
