@@ -11,7 +11,9 @@ use clap::{Parser, Subcommand};
 use plenum_checker::stream::Event;
 use plenum_checker::watch::{WatchError, Watcher};
 use plenum_checker::{Evidence, Recording, calls, check};
+use plenum_proto::v1;
 use prost::Message;
+use tonic::Status;
 
 /// Between two attempts to reach the cell.
 const RETRY: Duration = Duration::from_millis(200);
@@ -111,13 +113,15 @@ async fn watch(
     let decided = transactions.iter().filter_map(|view| Some(view.outcome.as_ref()?.revision));
     let told = calls.iter().filter_map(calls::Call::revision).chain(decided).max();
     follow(&mut watcher, told.unwrap_or(0), Some(PATIENCE), &mut file).await?;
-    let listings = vec![watcher.listing(watcher.recording.position().map(|(_, revision)| revision)).await?];
+    // A cell that has lost something can't list what was heard last.
+    let newest = watcher.status().await?.revision;
+    let listings = vec![watcher.listing(watcher.recording.position().map(|(_, heard)| heard.min(newest))).await?];
     let recordings = vec![watcher.recording];
     Ok(Evidence { recordings, calls, transactions, listed: Some(listed), listings, sightings: Vec::new() })
 }
 
 /// Follows until a revision was heard, over however many connections; or, where there is a patience, until the cell has said for so long
-/// that it is not there.
+/// that it is not there. It ends at once where the cell has less than it told this watcher: what is heard is then a gap.
 async fn follow(
     watcher: &mut Watcher,
     until: u64,
@@ -127,11 +131,7 @@ async fn follow(
     let mut behind: Option<Instant> = None;
     while watcher.recording.position().is_none_or(|(_, revision)| revision < until) {
         let heard = watcher.next().await;
-        for message in watcher.take_messages() {
-            if let Some(file) = file {
-                file.write_all(&message.encode_length_delimited_to_vec())?;
-            }
-        }
+        keep(file, watcher.take_messages())?;
         match heard {
             Ok(()) => {}
             Err(WatchError::Bad(error)) => return Err(error.into()),
@@ -145,8 +145,14 @@ async fn follow(
             Err(_) => {
                 behind = None;
                 tokio::time::sleep(RETRY).await;
-                let _ = watcher.connect().await;
-                continue;
+                match watcher.connect().await {
+                    Err(WatchError::Refused(status)) if is_beyond_the_cell(&status) => {
+                        let heard = watcher.hear_status().await?;
+                        keep(file, watcher.take_messages())?;
+                        return if heard { Ok(()) } else { Err(WatchError::Refused(status).into()) };
+                    }
+                    _ => continue,
+                }
             }
         }
         if let Some(Event::Heartbeat(heartbeat)) = watcher.recording.events.last() {
@@ -156,6 +162,20 @@ async fn follow(
         if waited && watcher.status().await.is_ok_and(|status| status.revision < until) {
             break;
         }
+    }
+    Ok(())
+}
+
+/// Whether the cell knows nothing of the revision up to which this watcher has heard. It tells what is durable only, so it has lost it.
+fn is_beyond_the_cell(status: &Status) -> bool {
+    status.metadata().get("plenum-code").is_some_and(|code| code == "NO_SUCH_REVISION")
+}
+
+/// Writes messages for `offline`, where they are kept.
+fn keep(file: &mut Option<File>, messages: Vec<v1::SessionResponse>) -> Result<(), Problem> {
+    let Some(file) = file else { return Ok(()) };
+    for message in messages {
+        file.write_all(&message.encode_length_delimited_to_vec())?;
     }
     Ok(())
 }

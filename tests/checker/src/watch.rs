@@ -126,6 +126,10 @@ impl Watcher {
                 return Err(status.into());
             }
         };
+        self.hear(message)
+    }
+
+    fn hear(&mut self, message: v1::SessionResponse) -> Result<(), WatchError> {
         if let Some(raw) = &mut self.raw {
             raw.push(message.clone());
         }
@@ -149,6 +153,20 @@ impl Watcher {
     /// When it does not answer.
     pub async fn status(&self) -> Result<v1::StatusResponse, WatchError> {
         Ok(self.inspect().status(v1::StatusRequest {}).await?.into_inner())
+    }
+
+    /// Records what the cell says of itself as a heartbeat, if that is less than it told before; false if it is not.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn hear_status(&mut self) -> Result<bool, WatchError> {
+        let status = self.status().await?;
+        if self.recording.position().is_none_or(|(_, told)| status.revision >= told) {
+            return Ok(false);
+        }
+        let heartbeat = v1::Heartbeat { revision: status.revision, ..v1::Heartbeat::default() };
+        self.hear(v1::SessionResponse { tell: Some(v1::session_response::Tell::Heartbeat(heartbeat)) })?;
+        Ok(true)
     }
 
     fn inspect(&self) -> InspectClient<Channel> {

@@ -31,7 +31,7 @@ pub(crate) fn log_in(folder: &Path, name: &str, clock: Clock) -> Log {
 /// A server in a folder of its own, on this test's runtime.
 pub(crate) struct Served {
     handle: Option<Handle>,
-    options: ServerOptions,
+    pub(crate) options: ServerOptions,
     pub(crate) dir: TempDir,
 }
 
@@ -50,7 +50,7 @@ impl Served {
         format!("http://{}", self.options.listen)
     }
 
-    async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.handle.take().unwrap().shutdown().await.unwrap();
     }
 
@@ -60,8 +60,10 @@ impl Served {
         self.handle = Some(Server::start(self.options.clone()).await.unwrap());
     }
 
-    async fn begin_again(&mut self, set: impl FnOnce(&mut ServerOptions)) {
-        self.stop().await;
+    pub(crate) async fn begin_again(&mut self, set: impl FnOnce(&mut ServerOptions)) {
+        if self.handle.is_some() {
+            self.stop().await;
+        }
         set(&mut self.options);
         self.handle = Some(Server::start(self.options.clone()).await.unwrap());
     }
@@ -333,7 +335,7 @@ async fn first_picture(address: &str) -> Made {
     }
 }
 
-fn copy_folder(from: &Path, to: &Path) {
+pub(crate) fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::client::Client;
-use crate::scenes::{Served, damaged_log, followed, full_disk, killed, log_in, slow_watchers, within};
+use crate::scenes::{Served, copy_folder, damaged_log, followed, full_disk, killed, log_in, slow_watchers, within};
 
 /// Follows through restarts until it is told a revision to end at, and has reached it.
 fn follow(mut watcher: Watcher, mut until: watch::Receiver<Option<u64>>) -> JoinHandle<Watcher> {
@@ -184,6 +184,48 @@ async fn the_program_tells_of_an_acknowledged_revision_that_the_cell_does_not_re
     let (code, said) = program(&["watch", "--addr", &served.address(), "--calls", forged.to_str().unwrap()]).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("violation: durability: bob was told of") && said.contains("the cell ends at"), "{said}");
+}
+
+/// A cell whose directory is put back to what it was before a client's last commits, while the program follows it: what the program
+/// says in the end, and its exit code.
+async fn put_back() -> (Option<i32>, String) {
+    // A history would know of what the log has not got, and the server would not come back.
+    let mut served = Served::start(|options| options.settings.history = false).await;
+    served.machine().await;
+    let mut client = served.client("anna").await;
+    client.commit().await;
+    served.stop().await;
+    let (cell, copy) = (served.options.dir.clone(), served.dir.path().join("copy"));
+    copy_folder(&cell, &copy);
+    served.begin_again(|_| {}).await;
+    let file = served.dir.path().join("followed.stream");
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_plenum-checker"));
+    command.args(["watch", "--addr", &served.address(), "--until-revision", "1000000", "--record"]).arg(&file);
+    let following = command.stdout(std::process::Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    for _ in 0..20 {
+        client.commit().await;
+    }
+    let heard = || Some(Recording::read("followed", std::fs::read(&file).ok()?.into()).ok()?.position()?.1);
+    within("what is followed", async {
+        while heard().is_none_or(|revision| revision < client.newest()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    served.stop().await;
+    std::fs::remove_dir_all(&cell).unwrap();
+    copy_folder(&copy, &cell);
+    served.begin_again(|_| {}).await;
+    let ended = within("the program's verdict", following.wait_with_output()).await.unwrap();
+    (ended.status.code(), String::from_utf8(ended.stdout).unwrap())
+}
+
+// It was refused the revision that it had heard of, and asked for it again and again, without an end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_program_tells_of_a_cell_that_has_less_than_it_told_the_program() {
+    let (code, said) = put_back().await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("violation: gap: ") && said.contains("the cell is said to be at"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
