@@ -59,6 +59,14 @@ impl Amounts {
         self.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine -= theirs);
     }
 
+    /// What there is of each resource beyond another's.
+    #[must_use]
+    pub fn beyond(&self, other: &Self) -> Self {
+        let mut beyond = *self;
+        beyond.0.iter_mut().zip(other.0).for_each(|(mine, theirs)| *mine = (*mine - theirs).max(0));
+        beyond
+    }
+
     /// The first resource of which `self` has more than `room`.
     #[must_use]
     pub fn first_above(&self, room: &Self) -> Option<v1::ResourceName> {

@@ -1,16 +1,36 @@
 //! Real time: what was acknowledged before something else was asked, was decided before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::calls::{Asked, Call};
 use crate::violation::Violation;
 
 /// If the reply to x came before y was asked, then x's revision is below y's; and whoever only reads, reads no older revision.
+///
+/// A restored cell begins with the revision of its backup: where calls tell of several incarnations, each has an order of its own, and only its
+/// transactions count, as of other calls nobody knows which one they reached.
 #[must_use]
 pub fn property_real_time_order_holds(calls: &[Call]) -> Vec<Violation> {
+    let incarnations: BTreeSet<u64> = calls.iter().filter_map(incarnation_of).collect();
+    if incarnations.len() < 2 {
+        return out_of_order(calls.iter());
+    }
+    let of = |incarnation| calls.iter().filter(move |call| incarnation_of(call) == Some(incarnation));
+    incarnations.into_iter().flat_map(|incarnation| out_of_order(of(incarnation))).collect()
+}
+
+fn incarnation_of(call: &Call) -> Option<u64> {
+    match &call.asked {
+        Asked::Transaction(asked) => Some(asked.incarnation),
+        _ => None,
+    }
+}
+
+/// Calls of one incarnation that were decided before what was acknowledged when they were made.
+fn out_of_order<'a>(calls: impl Iterator<Item = &'a Call>) -> Vec<Violation> {
     // A number may be asked for many times: it was decided between its first call and its first reply.
     let mut spans: BTreeMap<Key, Span<'_>> = BTreeMap::new();
-    for (position, call) in calls.iter().enumerate() {
+    for (position, call) in calls.enumerate() {
         let Some(revision) = call.revision() else {
             if let Asked::Transaction(asked) = &call.asked {
                 let key = Key::Number(asked.incarnation, asked.session, asked.number);

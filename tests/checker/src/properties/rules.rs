@@ -239,12 +239,17 @@ struct Limits {
     violations: Vec<Violation>,
     /// Slots of those who left already before the delta.
     left: BTreeSet<u32>,
+    /// What each job held before a delta that changes holds.
+    held: BTreeMap<u64, Amounts>,
 }
 
 impl Visitor for Limits {
     fn before(&mut self, picture: &Picture, delta: &v1::Delta) {
         let moved = delta.moves.iter().flat_map(|moves| &moves.slots).copied();
         self.left = moved.filter(|slot| picture.allocations.get(slot).is_some_and(Allocation::is_leaving)).collect();
+        if !delta.holds.is_empty() {
+            self.held = picture.holds.values().map(|hold| (hold.job, held(hold))).collect();
+        }
     }
 
     fn after(&mut self, picture: &Picture, delta: &v1::Delta) {
@@ -257,7 +262,9 @@ impl Visitor for Limits {
         }
         for hold in delta.holds.iter().filter(|hold| !hold.removed) {
             let Some(namespace) = namespace_of(picture, hold.job) else { continue };
-            asked.entry(namespace).or_default().add(&held(hold));
+            // One that only lost machines asks for nothing, also where the limit has become lower meanwhile.
+            let known = self.held.get(&hold.job).copied().unwrap_or_default();
+            asked.entry(namespace).or_default().add(&held(hold).beyond(&known));
         }
         for (namespace, asked) in asked {
             let Some(quota) = picture.quotas.get(&namespace).and_then(|row| row.limit.as_ref()) else { continue };

@@ -14,9 +14,12 @@ use plenum_checker::properties::{
 };
 use plenum_checker::stream::Event;
 use plenum_checker::{Chronicle, Evidence, Recording, Violation};
+use plenum_model::Resource;
 use plenum_proto::v1;
+use plenum_testkit::JobBuilder;
 use prost::Message;
 
+use crate::bench::{Bench, machine};
 use crate::traffic::Traffic;
 
 /// A run without a fault, of about a hundred and fifty revisions.
@@ -223,6 +226,42 @@ fn what_was_decided_before_something_that_was_acknowledged_before_it_was_asked_i
     outcome.revision = 30;
     let found = property_real_time_order_holds(&evidence.calls);
     assert!(matches!(found[..], [Violation::OutOfOrder { found: 30, .. }, ..]), "{found:?}");
+}
+
+/// A cell that is restored begins with the revision of its backup: later calls have lower revisions, and each cell is in order for itself.
+#[test]
+fn a_restored_cell_is_in_order_for_itself_alone() {
+    let evidence = run();
+    let mut calls = evidence.calls.clone();
+    let (first, last) = (calls[0].called_nanos, calls.iter().filter_map(|call| call.replied_nanos).max().unwrap());
+    let moved = evidence.calls.into_iter().map(|mut call| {
+        let Asked::Transaction(asked) = &mut call.asked else { panic!("only transactions are logged") };
+        asked.incarnation += 1;
+        call.called_nanos += last - first + 1;
+        call.replied_nanos = call.replied_nanos.map(|nanos| nanos + last - first + 1);
+        call
+    });
+    calls.extend(moved);
+    assert_eq!(property_real_time_order_holds(&calls), []);
+    let late = calls.iter_mut().rfind(|call| call.revision().is_some()).unwrap();
+    let Reply::Outcome(outcome) = &mut late.reply else { panic!("only transactions are logged") };
+    outcome.revision = 3;
+    let found = property_real_time_order_holds(&calls);
+    assert!(matches!(found[..], [Violation::OutOfOrder { found: 3, .. }]), "{found:?}");
+}
+
+#[test]
+fn a_hold_that_loses_a_machine_under_a_lowered_quota_asks_for_nothing() {
+    let mut bench = Bench::new();
+    let first = bench.machine(machine("m1", 9000, &[]));
+    bench.machine(machine("m2", 9000, &[]));
+    let job = bench.submit(JobBuilder::new("web", "service").group("main", 1, 500).forever().spec());
+    assert!(bench.hold(job, vec![0, 1], (Resource::CpuMillis, 2000), 60_000_000));
+    bench.quota("default", Some((Resource::CpuMillis, 1000)));
+    bench.remove(first);
+    let held: usize = bench.core.cell().holds().map(|(_, hold)| hold.machines.len()).sum();
+    assert_eq!(held, 1, "the removal takes the machine from the hold");
+    assert_eq!(property_quotas_and_priorities_hold(&chronicle(&bench.evidence)), []);
 }
 
 #[test]
