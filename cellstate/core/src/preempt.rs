@@ -70,7 +70,8 @@ impl Heirs {
         let devices = found.extra.into_iter().flat_map(|extra| &extra.devices);
         devices.for_each(|device| add_device(&mut left.devices, device));
         // What it took over itself is not there yet, and what others took over from it is gone.
-        let own = found.extra.into_iter().flat_map(|extra| &extra.takes_over);
+        let awaited = found.extra.filter(|_| !planted::is(Bug::HandsOverWhatIsAwaited));
+        let own = awaited.into_iter().flat_map(|extra| &extra.takes_over);
         let others = self.taken.get(&found.id).filter(|_| !planted::is(Bug::HandsOverTwice));
         own.chain(others).for_each(|entry| subtract(&mut left, entry));
         left

@@ -71,6 +71,8 @@ pub enum Bug {
     EvictsWithoutRight,
     /// Room of one who leaves is handed over more than once.
     HandsOverTwice,
+    /// Who leaves gives room away that it waits for itself.
+    HandsOverWhatIsAwaited,
     /// An agent starts a successor while those whose room it has still run.
     StartsTooSoon,
     /// What is decided depends on something that is not in the log.
@@ -153,7 +155,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 69] = [
+    pub const ALL: [Self; 70] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -184,6 +186,7 @@ impl Bug {
         Self::EvictsAnybody,
         Self::EvictsWithoutRight,
         Self::HandsOverTwice,
+        Self::HandsOverWhatIsAwaited,
         Self::StartsTooSoon,
         Self::DecidesByHiddenState,
         Self::LeaksRoom,

@@ -89,7 +89,10 @@ impl Overcommit {
 
     fn taken_over(&mut self, picture: &Picture, revision: u64, victim: u64) {
         let leaving = picture.allocation(victim).filter(|found| found.is_leaving());
-        let leaves = leaving.map(|found| picture.amounts_of(found.shape)).unwrap_or_default();
+        let mut leaves = leaving.map(|found| picture.amounts_of(found.shape)).unwrap_or_default();
+        // What it waits for itself is not its to give yet.
+        let awaited = leaving.into_iter().flat_map(|found| &found.take_overs);
+        awaited.for_each(|entry| leaves.take(&Amounts::of_optional(entry.amount.as_ref())));
         let machine = leaving.map(|found| found.machine);
         let mut taken = Amounts::default();
         let mut elsewhere = leaving.is_none();
@@ -115,6 +118,12 @@ fn other_devices_or_ports(picture: &Picture, victim: &Allocation) -> Option<Stri
         *devices.entry((&device.kind, device.index)).or_default() += i64::from(device.millis);
     }
     let mut ports: BTreeSet<u32> = victim.ports.iter().map(|port| port.number).collect();
+    for entry in &victim.take_overs {
+        for device in &entry.devices {
+            *devices.entry((&device.kind, device.index)).or_default() -= i64::from(device.millis);
+        }
+        ports.retain(|port| !entry.ports.contains(port));
+    }
     for entry in picture.on_machine(victim.machine).flat_map(|heir| &heir.take_overs) {
         if entry.victim != victim.id {
             continue;

@@ -14,9 +14,12 @@ mod traffic;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{PoisonError, RwLock};
 
-use plenum_checker::{Violation, check};
+use plenum_checker::{Evidence, Violation, check};
 use plenum_model::planted::{self, Bug};
+use plenum_proto::v1;
+use plenum_testkit::JobBuilder;
 
+use crate::bench::Bench;
 use crate::traffic::Traffic;
 
 /// A server has threads of its own, so its bug is planted in all of them: nobody else may be at work then.
@@ -138,6 +141,47 @@ fn victims_of_who_may_not_evict_are_found() {
 #[test]
 fn room_that_is_handed_over_twice_is_found() {
     is_found(Bug::HandsOverTwice, |found| matches!(found, Violation::TakenOverTooMuch { .. }));
+}
+
+#[test]
+fn room_that_is_handed_over_by_who_waits_for_it_is_found() {
+    let found = |bug: Option<Bug>| {
+        let _together = PLANTING.read().unwrap_or_else(PoisonError::into_inner);
+        planted::plant(bug);
+        let evidence = handed_on();
+        planted::plant(None);
+        check(&evidence).violations
+    };
+    assert_eq!(found(None), []);
+    let violations = found(Some(Bug::HandsOverWhatIsAwaited));
+    assert!(matches!(violations[..], [Violation::TakenOverTooMuch { .. }, ..]), "{violations:?}");
+}
+
+/// Three tasks on a machine for one: each is stopped while it still waits for the one before, and the next one asks for what it has.
+fn handed_on() -> Evidence {
+    let mut bench = Bench::new();
+    bench.machine(bench::machine("m1", 1000, &[]));
+    let job = bench.submit(JobBuilder::new("relay", "batch").group("main", 3, 1000).forever().spec());
+    let session = bench.session("batch");
+    let mut before: Vec<u64> = Vec::new();
+    for number in 1..4 {
+        let take_overs = before.iter().map(|&victim| v1::TakeOver { victim, ..v1::TakeOver::default() }).collect();
+        let extras = vec![v1::ClaimExtras { take_overs, ..v1::ClaimExtras::default() }];
+        let task = u32::try_from(number - 1).unwrap();
+        let placement =
+            v1::Placement { job, job_version: 1, machines: vec![0], tasks: vec![task], extras, ..Default::default() };
+        let asked = v1::Transaction {
+            session,
+            number,
+            base_revision: bench.revision(),
+            stops: before.last().copied().into_iter().collect(),
+            placements: vec![placement],
+            ..v1::Transaction::default()
+        };
+        let outcome = bench.commit("batch", asked).unwrap();
+        before.extend(outcome.placements.iter().flat_map(|one| &one.allocations).filter(|&&id| id > 0).take(1));
+    }
+    bench.evidence
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn invariant_only_who_may_evicts(step: &Step<'_>) -> Checked {
     Ok(())
 }
 
-/// What is taken over from one who leaves is no more than it has.
+/// What is taken over from one who leaves is no more than it has, without what it waits for itself.
 fn invariant_room_is_handed_over_once(after: &Cell) -> Checked {
     let mut taken: BTreeMap<AllocationId, Resources> = BTreeMap::new();
     for found in after.allocations() {
@@ -65,7 +65,9 @@ fn invariant_room_is_handed_over_once(after: &Cell) -> Checked {
     }
     for (victim, taken) in taken {
         let found = after.allocation(victim).filter(|found| found.status.state.is_leaving());
-        let has = found.map(|found| after.resources_of(found.row)).unwrap_or_default();
+        let awaited = found.iter().filter_map(|found| found.extra).flat_map(|extra| &extra.takes_over);
+        let all = found.map(|found| after.resources_of(found.row)).unwrap_or_default();
+        let has = awaited.fold(all, |has, entry| has.without(&entry.amount));
         let more = Resource::ALL.into_iter().find(|&resource| taken.get(resource) > has.get(resource));
         hold(more.is_none(), "invariant_room_is_handed_over_once", || {
             format!("revision {}: of {victim} {taken:?} is taken over, and it has {has:?}", after.revision())

@@ -135,6 +135,8 @@ found! {
     victims_of_an_equal_band_are_found: EvictsAnybody by "invariant_only_lower_bands_are_evicted";
     victims_of_who_may_not_evict_are_found: EvictsWithoutRight by "invariant_only_who_may_evicts";
     room_that_is_handed_over_twice_is_found: HandsOverTwice by "invariant_room_is_handed_over_once";
+    room_that_is_handed_over_by_who_waits_for_it_is_found:
+        HandsOverWhatIsAwaited by "invariant_room_is_handed_over_once";
     a_successor_that_starts_too_soon_is_found: StartsTooSoon by "invariant_a_successor_waits_for_its_victims";
     decisions_by_hidden_state_are_found: DecidesByHiddenState by "invariant_deciding_again_gives_the_same_bytes";
     room_that_leaks_is_found: LeaksRoom by "invariant_used_equals_the_sum_of_live_allocations";
