@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    AllocationId, AllocationRef, Cell, ClaimExtra, ClassSet, ConflictCheck, GivenBack, GrantExtra, GroupCounts,
-    GroupRow, GroupShape, Job, JobId, MachineRow, NotWanted, Obstacle, Placement, RefusalKind, RefusalReason,
-    Requirement, Resources, Revision, Room, STEPS_AHEAD, Special, Spoken, TaskState, Transaction, coming,
-    group_is_wanted, task_is_wanted,
+    AllocationId, Cell, ClaimExtra, ClassSet, ConflictCheck, GivenBack, GrantExtra, GroupCounts, GroupRow, GroupShape,
+    Job, JobId, MachineRow, NotWanted, Obstacle, Placement, RefusalKind, RefusalReason, Requirement, Resources,
+    Revision, Room, STEPS_AHEAD, Special, Spoken, TaskState, Transaction, coming, group_is_wanted, task_is_wanted,
 };
 
 use crate::preempt::{Victims, leaves, may_evict, named, victims_by_machine};
@@ -60,30 +59,9 @@ impl Terms<'_> {
         self.victims.get(&machine).map_or(&[], Vec::as_slice)
     }
 
-    /// What to say of a claim that its scheduler wanted to evict somebody for: whom it may not, if that one has any of what is lacking.
-    fn as_permitted(&self, cell: &Cell, machine: u32, trouble: Trouble) -> Trouble {
-        let Trouble::Machine(obstacle) = trouble else { return trouble };
-        let spared = self.spared.get(&machine).map_or(&[][..], Vec::as_slice);
-        let mut spared = spared.iter().filter_map(|&victim| cell.allocation(victim));
-        if spared.any(|found| self.has_some(cell, &found, obstacle)) {
-            return Trouble::Never(RefusalKind::Permission, RefusalReason::MayNotEvict);
-        }
-        trouble
-    }
-
-    /// Whether somebody has any of what stands in the way of these claims.
-    fn has_some(&self, cell: &Cell, found: &AllocationRef<'_>, obstacle: Obstacle) -> bool {
-        let mut devices = found.extra.into_iter().flat_map(|extra| &extra.devices);
-        let mut ports = found.extra.into_iter().flat_map(|extra| &extra.ports);
-        match obstacle {
-            Obstacle::NoRoom(short) => cell.resources_of(found.row).get(short.resource) > 0,
-            Obstacle::Device(position) => {
-                let wanted = self.shape.devices.get(usize::from(position));
-                devices.any(|device| wanted.is_some_and(|wanted| wanted.kind == device.kind))
-            }
-            Obstacle::Port(number) => ports.any(|port| port.number == number),
-            _ => false,
-        }
+    /// Whom the scheduler named there and may not evict.
+    fn spared_on(&self, machine: u32) -> &[AllocationId] {
+        self.spared.get(&machine).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -233,7 +211,7 @@ impl Resolver<'_> {
             let (machine, extra) = match judged {
                 Ok(judged) => judged,
                 Err(trouble) => {
-                    let facts = self.facts(txn, &terms, asked, terms.as_permitted(cell, machine, trouble));
+                    let facts = self.facts(txn, &terms, asked, trouble);
                     resolution.refusals.push(refusal(Some((number, claim)), placement, facts));
                     continue;
                 }
@@ -272,15 +250,42 @@ impl Resolver<'_> {
         // All devices of all victims are looked at for that: claims that lack the same one are told the same.
         let position = match trouble {
             Trouble::Machine(Obstacle::Device(position)) if asked.extra.is_none() => position,
-            _ => return self.judge(txn).facts(trouble, &self.about(terms, asked, trouble)),
+            _ => return self.facts_anew(txn, terms, asked, trouble),
         };
         let known = self.short_devices.get(&asked.machine).and_then(|positions| positions.get(&position));
         if let Some(facts) = known {
             return facts.clone();
         }
-        let facts = self.judge(txn).facts(trouble, &self.about(terms, asked, trouble));
+        let facts = self.facts_anew(txn, terms, asked, trouble);
         self.short_devices.entry(asked.machine).or_default().insert(position, facts.clone());
         facts
+    }
+
+    /// The same, whatever other claims were told.
+    fn facts_anew(&self, txn: &Transaction, terms: &Terms<'_>, asked: Claim<'_>, trouble: Trouble) -> Facts {
+        let trouble = self.as_permitted(terms, asked, trouble);
+        self.judge(txn).facts(trouble, &self.about(terms, asked, trouble))
+    }
+
+    /// What to say of a claim that its scheduler wanted to evict somebody for: that it may not, where one of those has any of the room or the port
+    /// that is lacking, or where the claim would get all of its devices with theirs. A part of a device is of no use to it.
+    fn as_permitted(&self, terms: &Terms<'_>, asked: Claim<'_>, trouble: Trouble) -> Trouble {
+        let Trouble::Machine(obstacle) = trouble else { return trouble };
+        let mut spared =
+            terms.spared_on(asked.machine).iter().filter_map(|&victim| self.cell.allocation(victim)).peekable();
+        if spared.peek().is_none() {
+            return trouble;
+        }
+        let have_it = match obstacle {
+            Obstacle::NoRoom(short) => spared.any(|found| self.cell.resources_of(found.row).get(short.resource) > 0),
+            Obstacle::Port(number) => {
+                let extras = spared.filter_map(|found| found.extra);
+                extras.flat_map(|extra| &extra.ports).any(|port| port.number == number)
+            }
+            Obstacle::Device(_) => self.would_get_devices(terms, asked),
+            _ => false,
+        };
+        if have_it { Trouble::Never(RefusalKind::Permission, RefusalReason::MayNotEvict) } else { trouble }
     }
 
     fn about<'a>(&'a self, terms: &'a Terms<'_>, asked: Claim<'a>, trouble: Trouble) -> About<'a> {

@@ -97,6 +97,16 @@ impl Resolver<'_> {
         Ok((chosen, own))
     }
 
+    /// Whether a claim would get its devices, if also those went whom its scheduler named there and may not evict.
+    pub(super) fn would_get_devices(&self, terms: &Terms<'_>, asked: Claim<'_>) -> bool {
+        let victims = [terms.victims_on(asked.machine), terms.spared_on(asked.machine)].concat();
+        let heirs = self.hindsight.heirs(self.cell, asked.machine);
+        let promises = (&*self.promised, &*heirs, &self.remains);
+        let named = named(asked.extra);
+        let mut hand_off = HandOff::new(self.cell, promises, terms.job, asked.machine, named, &victims);
+        self.devices(terms, asked, &mut hand_off).is_ok()
+    }
+
     /// The ports that a claim gets: fixed ones, those that it names, and dynamic ones, chosen here.
     fn ports(
         &self,

@@ -1,8 +1,8 @@
 //! Stories of room that changes hands: take-overs, evictions, spare machines.
 
 use plenum_model::{
-    AllocationId, AllocationState, ClaimExtra, Device, GroupShape, Outcome, Placement, Port, Preemption, Resources,
-    TakeOver, Transaction,
+    AllocationId, AllocationState, ClaimExtra, Command, Device, GroupShape, Outcome, Placement, Port, Preemption,
+    RefusalKind, RefusalReason, Resources, TakeOver, Transaction,
 };
 
 use super::check;
@@ -647,4 +647,50 @@ fn a_scheduler_that_may_not_evict_is_told_so_only_where_that_would_help() {
         ml: refused; room[0] permission MayNotEvict
         ",
     );
+}
+
+// Whoever had anything of any device of the kind was enough: the right to evict was asked for in vain.
+#[test]
+fn a_scheduler_that_may_not_evict_is_told_so_only_where_enough_of_one_device_would_come_free() {
+    check(
+        "
+        machine m1 cpu=4000 gpus=1
+        job low by batch tasks=1 cpu=100 gpus=300 prio=10
+        job stays by batch tasks=1 cpu=100 gpus=600 prio=90
+        job whole by ml tasks=1 cpu=100 gpus=1000 prio=90
+        job part by ml tasks=1 cpu=100 gpus=400 prio=90
+        rights ml evicts=no
+        batch: claim low[0]@m1 claim stays[0]@m1
+        ml: claim whole[0]@m1 victim=low[0]
+        ml: claim part[0]@m1 victim=low[0]
+        ",
+        "
+        batch: committed; low[0] granted gpu0:300; stays[0] granted gpu0:600
+        ml: refused; whole[0] misfit DeviceTaken short gpu 900
+        ml: refused; part[0] permission MayNotEvict
+        ",
+    );
+}
+
+#[test]
+fn a_device_of_another_model_is_not_what_a_scheduler_that_may_not_evict_lacks() {
+    let of_model = |index: u32, model: &str| Device { model: model.into(), ..gpu(index, 1000) };
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine_with("m1".to_owned(), vec![of_model(0, "a100"), of_model(1, "h100")]).slot;
+    large.ask(Command::SetRights { scheduler: "batch".into(), evicts: Some(false), priority: None });
+    let [low, stays, same, other] =
+        [(10, "a100"), (90, "h100"), (90, "a100"), (90, "h100")].map(|(priority, model)| {
+            let (resources, devices) = (Resources::new(1, 1), vec![of_model(0, model)]);
+            large.job_at(priority, GroupShape { count: 1, resources, devices, ..GroupShape::default() })
+        });
+    let claim = |job| placement(job, 0..1, |_| machine, 0);
+    let victim = large.commit(vec![claim(low)]).placements[0][0].expect("it is granted");
+    assert_eq!(large.commit(vec![claim(stays)]).granted(), 1);
+    let told = [same, other].map(|job| {
+        let preemptions = vec![Preemption { machine, victim }];
+        let outcome = large.commit(vec![Placement { preemptions, ..claim(job) }]);
+        (outcome.refusals[0].kind, outcome.refusals[0].reason)
+    });
+    let may_not = (RefusalKind::Permission, RefusalReason::MayNotEvict);
+    assert_eq!(told, [may_not, (RefusalKind::Misfit, RefusalReason::DeviceTaken)]);
 }
