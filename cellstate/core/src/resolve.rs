@@ -281,7 +281,7 @@ impl<'a> Resolver<'a> {
                 (!holds).then_some(Guarded::Version(*job))
             }
             Guard::Attribute { machine, attribute, value } => match self.cell.machine(*machine) {
-                None => Some(Guarded::Gone(machine.slot)),
+                None => Some(Guarded::Gone(*machine)),
                 Some(found) if found.attributes.get(attribute) == Some(value) => None,
                 Some(_) => {
                     let changed = self.retagged.since(self.cell, machine.slot, attribute, base);

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use plenum_model::rare;
 use plenum_model::{
-    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, GroupShape, JobId, LogTime, MachineState,
-    NotWanted, Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId, Shortage,
-    TakeOver, TransactionId,
+    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, GroupShape, JobId, LogTime, MachineId,
+    MachineState, NotWanted, Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId,
+    Shortage, TakeOver, TransactionId,
 };
 
 use crate::claims::ALLOCATIONS_MAX;
@@ -58,8 +58,8 @@ pub(crate) enum Guarded {
     Version(JobId),
     /// An attribute of the machine in this slot, and when that changed last, if it was after the base.
     Attribute(u32, Option<Revision>),
-    /// An attribute of a machine that had this slot, and is not there.
-    Gone(u32),
+    /// An attribute of a machine that is not there.
+    Gone(MachineId),
 }
 
 impl Trouble {
@@ -308,24 +308,33 @@ impl<'a> Judge<'a, '_> {
         }
     }
 
-    /// A guard that fails names what did it since the base, as far as the slot tells: of one that was gone by then it may be the end of the next
-    /// tenant.
+    /// A guard that fails names what did it since the base, as far as the slot tells: of one that is gone its end, unless another one has left the slot
+    /// since.
     fn guard(&self, guarded: Guarded) -> Facts {
         let event_of = |machine: u32, word: &'static str| {
             let event = self.past(machine).event_of(&[word]);
             event.map(|(revision, event)| event_culprit(revision, event.word, 0))
         };
+        let job_event = |job: JobId, kind: JobEventKind| {
+            let culprit = self.job_events.culprit((self.cell, self.names), job.slot, &[kind], self.base);
+            // Whoever has the slot of one that is gone did nothing to it.
+            culprit.filter(|culprit| *culprit.event == *kind.word())
+        };
         let culprit = match guarded {
+            Guarded::Version(job) if self.cell.job(job).is_some() => job_event(job, JobEventKind::Submitted),
             Guarded::Version(job) => {
-                let is_there = self.cell.job(job).is_some();
-                let kind = if is_there { JobEventKind::Submitted } else { JobEventKind::Retired };
-                let culprit = self.job_events.culprit((self.cell, self.names), job.slot, &[kind], self.base);
-                // Whoever has the slot of one that is gone did nothing to it.
-                culprit.filter(|culprit| *culprit.event == *kind.word())
+                let slot = self.cell.job_slots().get(job.slot);
+                let left = slot.is_some_and(|slot| left_last(job.generation, slot.generation, slot.job.is_some()));
+                if left { job_event(job, JobEventKind::Retired) } else { None }
             }
             Guarded::Attribute(_, Some(revision)) => Some(event_culprit(revision, "attributes", 0)),
             Guarded::Attribute(machine, None) => event_of(machine, "registered"),
-            Guarded::Gone(machine) => event_of(machine, "removed"),
+            Guarded::Gone(machine) => {
+                let slot = self.cell.machine_slots().get(machine.slot);
+                let left =
+                    slot.is_some_and(|slot| left_last(machine.generation, slot.generation, slot.machine.is_some()));
+                if left { event_of(machine.slot, "removed") } else { None }
+            }
         };
         let facts = Facts::plain(RefusalKind::Guard, RefusalReason::GuardFailed);
         Facts { culprits: culprit.into_iter().collect(), ..facts }
@@ -553,6 +562,12 @@ impl<'a> Judge<'a, '_> {
             None => self.unseen(true, reason),
         }
     }
+}
+
+/// Whether nobody has left a slot after the tenant of this generation, given the generation of the newest tenant, and whether that one is still there.
+/// Only then the last end that is known of that slot is its own.
+fn left_last(generation: u32, newest: u32, newest_is_there: bool) -> bool {
+    newest.checked_sub(u32::from(newest_is_there)) == Some(generation)
 }
 
 fn event_culprit(revision: Revision, word: &str, amount: u64) -> Culprit {

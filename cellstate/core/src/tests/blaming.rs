@@ -555,3 +555,38 @@ fn a_failed_guard_names_what_made_it_fail_since_the_base() {
         ",
     );
 }
+
+// Whoever had the slot after it and was gone as well was named.
+#[test]
+fn a_guard_on_what_is_gone_is_told_of_its_own_end_and_not_of_the_next_tenants() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000 rack=r0
+        job web by service tasks=1 cpu=1000
+        job old by service tasks=1 cpu=1000
+        finished-max 0
+        snapshot
+        remove m2
+        machine m9 cpu=4000 rack=r1
+        service: claim web[0]@m1 guard=rack:m2:r0
+        remove m9
+        service: claim web[0]@m1 guard=rack:m2:r0
+        stopjob old
+        wait 1
+        job new by service tasks=1 cpu=1000
+        service: claim web[0]@m1 guard=id:job-1-1:1
+        stopjob new
+        wait 1
+        job? new
+        service: claim web[0]@m1 guard=id:job-1-1:1
+        ",
+        "
+        service: refused; web[0] guard GuardFailed culprits removed 0 total 0
+        service: refused; web[0] guard GuardFailed
+        service: refused; web[0] guard GuardFailed culprits retired 0 total 0
+        new gone
+        service: refused; web[0] guard GuardFailed
+        ",
+    );
+}

@@ -284,12 +284,16 @@ impl Player {
         Preemption { machine: named.unwrap_or(found.row.machine), victim: found.id }
     }
 
-    /// `version:job:number`, or `rack:machine:value`. A machine that is gone is still known by its slot: its number in its name.
+    /// `version:job:number`, `id:job-5-3:number`, or `rack:machine:value`. A machine that is gone is still known by its slot: its number in its name.
     fn guard(&self, text: &str) -> Guard {
         let cell = self.core.cell();
         match text.split(':').collect::<Vec<_>>()[..] {
             ["version", job, version] => {
                 let job = cell.job_named("default", job).expect("a job").id;
+                Guard::JobVersion { job, version: version.parse().expect("a number") }
+            }
+            ["id", job, version] => {
+                let job = plenum_model::JobId::parse(job).expect("the id of a job");
                 Guard::JobVersion { job, version: version.parse().expect("a number") }
             }
             ["rack", name, value] => {

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, Cell, Command, Culprit, Decision, Device, GroupRow, Guard, JobChange, Machine, MachineState,
-    NotWanted, Refusal, RefusalReason, Revision, TaskState, Transaction, TransactionId,
+    AllocationState, Cell, Command, Culprit, Decision, Device, GroupRow, Guard, JobChange, JobId, Machine, MachineId,
+    MachineState, NotWanted, Refusal, RefusalReason, Revision, TaskState, Transaction, TransactionId,
 };
 
 use super::Step;
@@ -29,6 +29,9 @@ struct What {
     machines: BTreeSet<(u32, &'static str)>,
     /// Machines that have less of some device than before, or another model of it.
     lose_devices: BTreeSet<u32>,
+    /// Machines that were removed, and jobs that were retired.
+    removed: BTreeSet<MachineId>,
+    retired: BTreeSet<JobId>,
     /// Attributes that changed of machines that were there.
     retagged: BTreeSet<(u32, Arc<str>)>,
     jobs: BTreeSet<(u32, &'static str)>,
@@ -111,6 +114,7 @@ impl What {
             if before.is_some_and(|before| before.devices.iter().any(|device| !has(machine, device))) {
                 what.lose_devices.insert(slot);
             }
+            what.removed.extend((machine.state == MachineState::Gone).then_some(machine.id));
             if let Some(before) = before {
                 let names = before.attributes.keys().chain(machine.attributes.keys());
                 let changed = names.filter(|name| before.attributes.get(*name) != machine.attributes.get(*name));
@@ -130,6 +134,10 @@ impl What {
         what.machines.extend(successors.map(|found| (found.row.machine, "successor ended")));
         what.jobs = of_jobs(step);
         let delta = step.delta;
+        what.retired.extend(delta.jobs.iter().filter_map(|change| match change {
+            JobChange::Removed(id) => Some(*id),
+            _ => None,
+        }));
         let groups = delta.jobs.iter().filter_map(|change| match change {
             JobChange::Group { row, .. } => Some(*row),
             _ => None,
@@ -143,20 +151,18 @@ impl What {
         what
     }
 
-    /// Whether it can have made a guard fail: that very attribute changed, the machine came or went, or the job.
+    /// Whether it can have made a guard fail: that very attribute changed, the machine came or went, or the job. Who has the slot of one that is gone did
+    /// nothing to it.
     fn broke(&self, guard: &Guard, word: &str) -> bool {
-        match guard {
-            Guard::JobVersion { job, .. } => {
-                let is_meant = |&(slot, told): &(u32, &str)| slot == job.slot && told == word;
-                matches!(word, "submitted" | "retired") && self.jobs.iter().any(is_meant)
-            }
-            Guard::Attribute { machine, attribute, .. } if word == "attributes" => {
+        match (guard, word) {
+            (Guard::JobVersion { job, .. }, "submitted") => self.jobs.contains(&(job.slot, "submitted")),
+            (Guard::JobVersion { job, .. }, "retired") => self.retired.contains(job),
+            (Guard::Attribute { machine, attribute, .. }, "attributes") => {
                 self.retagged.contains(&(machine.slot, attribute.clone()))
             }
-            Guard::Attribute { machine, .. } => {
-                let is_meant = |&(slot, told): &(u32, &str)| slot == machine.slot && told == word;
-                matches!(word, "registered" | "removed") && self.machines.iter().any(is_meant)
-            }
+            (Guard::Attribute { machine, .. }, "registered") => self.machines.contains(&(machine.slot, "registered")),
+            (Guard::Attribute { machine, .. }, "removed") => self.removed.contains(machine),
+            _ => false,
         }
     }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    AllocationId, Cell, CellIdentity, Command, Culprit, Decision, Delta, GroupShape, Hold, JobChange, JobId, JobShape,
-    LogTime, MachineId, NotWanted, Outcome, Placement, Port, Quota, Refusal, RefusalKind, RefusalReason, Request,
-    Resource, Resources, Revision, SessionId, TaskTraces, Transaction, TransactionId, TransactionOutcome, UnknownId,
-    UnknownTask,
+    AllocationId, Cell, CellIdentity, Command, Culprit, Decision, Delta, GroupShape, Guard, Hold, JobChange, JobId,
+    JobShape, LogTime, MachineId, NotWanted, Outcome, Placement, Port, Quota, Refusal, RefusalKind, RefusalReason,
+    Request, Resource, Resources, Revision, SessionId, TaskTraces, Transaction, TransactionId, TransactionOutcome,
+    UnknownId, UnknownTask,
 };
 
 use super::{Judge, Step, culprits, rules};
@@ -29,16 +29,7 @@ impl Stage {
         let core = Core::new(CoreOptions::default());
         let mut stage = Self { core, machine: MachineId::default(), job: JobId::default(), last: None };
         stage.ask(Command::OpenServer(CellIdentity { incarnation: 1, term: 1, ..CellIdentity::default() }));
-        let seen = stage.core.cell().revision();
-        let machine = stage.ask(Command::RegisterMachine {
-            name: "m1".into(),
-            boot_id: "boot".into(),
-            capacity: Resources::new(8000, 1 << 30),
-            attributes: Arc::default(),
-            devices: Vec::new(),
-            inventory: Vec::new(),
-            seen,
-        });
+        let machine = stage.register("m1");
         let group = GroupShape { name: "main".into(), count: 1, resources: Resources::new(1, 1), ..group };
         let shape = JobShape {
             namespace: "default".into(),
@@ -51,6 +42,19 @@ impl Stage {
         stage.machine = MachineId::from_bits(machine).expect("an id");
         stage.job = JobId::from_bits(job).expect("an id");
         stage
+    }
+
+    fn register(&mut self, name: &str) -> u64 {
+        let seen = self.core.cell().revision();
+        self.ask(Command::RegisterMachine {
+            name: name.into(),
+            boot_id: "boot".into(),
+            capacity: Resources::new(8000, 1 << 30),
+            attributes: Arc::default(),
+            devices: Vec::new(),
+            inventory: Vec::new(),
+            seen,
+        })
     }
 
     /// What was made, or nothing.
@@ -350,4 +354,35 @@ fn a_hold_that_is_blamed_for_more_room_than_is_held_is_found() {
     assert!(is_true(&held, 1000));
     assert!(!is_true(&held, 1001), "it never held so much");
     assert!(!is_true(&over, 1000), "nobody holds anything");
+}
+
+// That somebody had left the slot was enough, also one who came after the machine of the guard.
+#[test]
+fn an_end_that_is_blamed_for_a_guard_on_the_tenant_before_is_found() {
+    let mut stage = Stage::new(GroupShape::default());
+    let (first, base, mut judge) = (stage.machine, stage.core.cell().revision(), Judge::default());
+    let mut remove = |stage: &mut Stage, machine: MachineId| {
+        let before = stage.core.cell().clone();
+        stage.ask(Command::RemoveMachine { machine, unless_alive: false });
+        let (request, decided) = stage.last.as_ref().expect("something was asked");
+        let Decided::Changed { delta, .. } = decided else { panic!("{decided:?}") };
+        judge.note(&Step { before: &before, request, decided, after: stage.core.cell(), delta });
+        delta.revision
+    };
+    let removed = remove(&mut stage, first);
+    let second = MachineId::from_bits(stage.register("m2")).expect("an id");
+    let later = remove(&mut stage, second);
+    assert_eq!(first.slot, second.slot);
+    let cell = stage.core.cell();
+    let is_true = |machine: MachineId, at: Revision| {
+        let guards = vec![Guard::Attribute { machine, attribute: "rack".into(), value: "r1".into() }];
+        let txn = Transaction { base, guards, ..Transaction::default() };
+        let plain = conflict(&stage, RefusalReason::GuardFailed, &[&event("removed", at.0)]);
+        let refusal = Refusal { kind: RefusalKind::Guard, claim: None, ..plain };
+        let outcome = refused(&txn, cell);
+        let check = |step: &Step<'_>| judge.invariant_conflicts_name_true_culprits(step, &txn, &outcome, &refusal);
+        stage.judged(cell, cell, &next(cell), check).is_ok()
+    };
+    assert!(is_true(first, removed) && is_true(second, later));
+    assert!(!is_true(first, later), "it was gone already");
 }
