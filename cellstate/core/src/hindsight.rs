@@ -310,16 +310,17 @@ impl<'a> Past<'a> {
     }
 
     /// Who ended since and took room with that: what a successor made good of what the machine has less than it gave is lacking again when it ends
-    /// before those whose room it took over. One that came since the base took nothing with all this.
+    /// before those whose room it took over. When one of these ends as well, his part is back. One that came since the base took nothing with all this.
     fn lacking_again(&self, resource: Resource) -> Vec<Suspect<'a>> {
         let suspect = |(position, detail): &(usize, &Detail)| {
             let change = self.since.changes[*position];
             let shape = self.cell.shapes().get(change.shape as usize)?;
-            let amount = detail.taken_over.get(resource).saturating_sub(shape.get(resource));
-            let takes = change.kind == ChangeKind::Release && amount > 0;
+            let left = detail.made_good.iter().filter(|(victim, _)| self.cell.allocation(*victim).is_some());
+            let left = left.fold(0_u64, |sum, (_, amount)| sum.saturating_add(amount.get(resource)));
+            let amount = left.saturating_sub(shape.get(resource));
             let was_there = || !self.granted().contains(&change.allocation());
             let who = Who::Event(SUCCESSOR_ENDED, None);
-            (takes && was_there()).then_some(Suspect { revision: change.revision, amount, who })
+            (amount > 0 && was_there()).then_some(Suspect { revision: change.revision, amount, who })
         };
         self.since.details.iter().filter_map(suspect).collect()
     }

@@ -163,6 +163,7 @@ pub(crate) struct Ring {
 // Each queue has an entry a change at most, and one more while that is noted: the next power of two. docs/benchmarks.md has the sums.
 const _: () = assert!(size_of::<Change>() == 48 && size_of::<(u64, MachineEvent)>() <= 104);
 const _: () = assert!(size_of::<(u64, Detail)>() <= 120 && size_of::<Device>() <= 40);
+const _: () = assert!(size_of::<(AllocationId, Resources)>() <= 72);
 
 /// What a grant took, or an end gave back, beyond the room of its shape.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -170,9 +171,11 @@ pub(crate) struct Detail {
     /// Room that it did not take of what was free, or did not give back: it was taken over.
     pub(crate) taken_over: Resources,
     /// Devices, without what was taken over.
-    pub(crate) devices: Vec<Device>,
+    pub(crate) devices: Box<[Device]>,
     /// Ports.
-    pub(crate) ports: Vec<u16>,
+    pub(crate) ports: Box<[u16]>,
+    /// Of an end that took more room than it gave: those who were still to end whose room had made that good, and how much of each.
+    pub(crate) made_good: Box<[(AllocationId, Resources)]>,
 }
 
 /// What a walk along a machine's changes since a base found.
@@ -436,25 +439,33 @@ fn detail_of_grant(extra: &GrantExtra) -> Detail {
     let taken = &extra.takes_over;
     Detail {
         taken_over: taken.iter().fold(Resources::default(), |sum, entry| sum.with(&entry.amount)),
-        devices: without(&extra.devices, taken.iter().flat_map(|entry| &entry.devices)),
+        devices: without(&extra.devices, taken.iter().flat_map(|entry| &entry.devices)).into(),
         ports: extra.ports.iter().map(|port| port.number).collect(),
+        made_good: Box::default(),
     }
 }
 
 /// An end gives back what the allocation had, without what it was still to take over, and without what others took over from it.
 fn detail_of_end(cell: &Cell, machine: u32, id: AllocationId, ended: &BTreeSet<u32>) -> Detail {
-    let own = cell.allocation(id).and_then(|found| found.extra);
+    let found = cell.allocation(id);
+    let own = found.and_then(|found| found.extra);
     let still = |entry: &&TakeOver| !ended.contains(&entry.victim.slot);
-    let own_entries = own.into_iter().flat_map(|extra| &extra.takes_over).filter(still);
+    let own_entries: Vec<&TakeOver> = own.into_iter().flat_map(|extra| &extra.takes_over).filter(still).collect();
     let heirs = cell.in_use(machine).into_iter().flat_map(|used| used.heirs_of(id.slot));
     let heirs = heirs.filter(|slot| !ended.contains(slot));
     let others = heirs.filter_map(|slot| cell.allocation_in(slot)?.extra).flat_map(|extra| &extra.takes_over);
-    let entries: Vec<&TakeOver> = own_entries.chain(others.filter(|entry| entry.victim == id)).collect();
+    let others: Vec<&TakeOver> = others.filter(|entry| entry.victim == id).collect();
+    let entries = || own_entries.iter().chain(&others).copied();
+    let taken_over = entries().fold(Resources::default(), |sum, entry| sum.with(&entry.amount));
     let devices = own.map(|extra| extra.devices.as_slice()).unwrap_or_default();
+    let ports = own.map(|extra| extra.ports.as_slice()).unwrap_or_default();
+    let shape = found.map(|found| cell.resources_of(found.row)).unwrap_or_default();
+    let made_good: &[&TakeOver] = if taken_over.without(&shape).is_nothing() { &[] } else { &own_entries };
     Detail {
-        taken_over: entries.iter().fold(Resources::default(), |sum, entry| sum.with(&entry.amount)),
-        devices: without(devices, entries.iter().flat_map(|entry| &entry.devices)),
-        ports: own.into_iter().flat_map(|extra| &extra.ports).map(|port| port.number).collect(),
+        taken_over,
+        devices: without(devices, entries().flat_map(|entry| &entry.devices)).into(),
+        ports: ports.iter().map(|port| port.number).collect(),
+        made_good: made_good.iter().map(|entry| (entry.victim, entry.amount)).collect(),
     }
 }
 

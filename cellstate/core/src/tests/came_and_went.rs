@@ -191,6 +191,44 @@ fn what_a_successor_made_good_and_takes_with_its_end_is_lost_to_that_end() {
     );
 }
 
+// It was blamed for good, though what it had taken was there again with the end of the one whose room it was, and who had the room was not named.
+#[test]
+fn what_a_successor_took_with_its_end_is_back_when_those_end_whose_room_it_was() {
+    let plays = |meanwhile: &str, told: &str| {
+        let story = format!(
+            "
+            machine m1 cpu=2000
+            job low by batch tasks=4 cpu=500 prio=10
+            job high by ml tasks=1 cpu=450 prio=90
+            job rival by hpc tasks=1 cpu=500
+            job late by service tasks=1 cpu=450
+            batch: claim low[0]@m1 low[1]@m1 low[2]@m1 low[3]@m1
+            machine m1 cpu=1900
+            ml: claim high[0]@m1 victim=low[0] victim=low[1]
+            report low[2] complete
+            snapshot
+            hpc: claim rival[0]@m1
+            report high[0] complete
+            {meanwhile}
+            service: claim late[0]@m1
+            "
+        );
+        let said = format!(
+            "
+            batch: committed; low[0] granted; low[1] granted; low[2] granted; low[3] granted
+            ml: committed; high[0] granted over low[0] 500 over low[1] 50
+            hpc: committed; rival[0] granted
+            service: refused; late[0] conflict NoRoom short cpu_millis {told}
+            "
+        );
+        check(&story, &said);
+    };
+    plays("", "550 culprits successor ended 100 hpc 500 total 600");
+    // It needed 450. All that it would have given back by now is more than the 50 that it had of the one who is left; of 500 it would not be.
+    plays("report low[0] evicted", "50 culprits hpc 500 total 500");
+    plays("report low[1] evicted", "50 culprits successor ended 50 total 50");
+}
+
 // With one that had been found since the base, all tasks there that the cell does not know counted as found since.
 #[test]
 fn an_unknown_task_that_was_there_at_the_base_is_not_to_blame_for_what_it_has() {

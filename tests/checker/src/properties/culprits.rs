@@ -199,9 +199,14 @@ impl Judge<'_> {
         if of_room && self.machines().iter().all(is_over) {
             return Some(format!("nothing is there any more that is called {}", culprit.event));
         }
+        // Once those have ended whose room it took over, nothing is lacking of it.
+        let is_there = |entry: &v1::TakeOver| {
+            let victim = chronicle.allocations.get(&entry.victim);
+            victim.is_none_or(|victim| victim.ended.is_none_or(|ended| ended >= at))
+        };
         let is_end = |facts: &Facts| {
             let here = self.machines().contains(&facts.granted.machine);
-            here && facts.ended == Some(revision) && !facts.granted.take_overs.is_empty()
+            here && facts.ended == Some(revision) && facts.granted.take_overs.iter().any(is_there)
         };
         if culprit.event == "successor ended" && chronicle.allocations.values().any(is_end) {
             return None;

@@ -109,9 +109,19 @@ impl Judge {
                 let mut ports = unknown().flat_map(|traces| &traces.ports);
                 by_unknown && culprit.amount == 1 && ports.any(|port| is_meant(refusal, port.number))
             }
+            RefusalReason::NoRoom if &*culprit.event == "successor ended" => self.lacks_again(step, refusal, culprit),
             RefusalReason::NoRoom => is_still_taken(step, refusal, culprit),
             _ => true,
         }
+    }
+
+    /// Whether a successor that ended then on that machine had taken over from somebody who is still there: what it had made good is lacking no longer than
+    /// that.
+    fn lacks_again(&self, step: &Step<'_>, refusal: &Refusal, culprit: &Culprit) -> bool {
+        let ended = self.happened.successors_ended(culprit.revision).iter();
+        let mut here =
+            ended.filter(|id| self.granted.get(*id).is_some_and(|granted| granted.machine == refusal.machine));
+        here.any(|&id| self.victims_of(id).iter().any(|&victim| step.before.allocation(victim).is_some()))
     }
 }
 

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, Cell, Command, Culprit, Decision, Device, GroupRow, Guard, JobChange, JobId, Machine, MachineId,
-    MachineState, NotWanted, Refusal, RefusalReason, Revision, TaskState, Transaction, TransactionId,
+    AllocationId, AllocationState, Cell, Command, Culprit, Decision, Device, GroupRow, Guard, JobChange, JobId,
+    Machine, MachineId, MachineState, NotWanted, Refusal, RefusalReason, Revision, TaskState, Transaction,
+    TransactionId,
 };
 
 use super::Step;
@@ -29,6 +30,8 @@ struct What {
     machines: BTreeSet<(u32, &'static str)>,
     /// Machines that have less of some device than before, or another model of it.
     lose_devices: BTreeSet<u32>,
+    /// Allocations that ended and had still to take over from somebody.
+    successors: Vec<AllocationId>,
     /// Machines that were removed, and jobs that were retired.
     removed: BTreeSet<MachineId>,
     retired: BTreeSet<JobId>,
@@ -94,6 +97,11 @@ impl Happened {
         what.is_some_and(|what| what.machines.iter().any(|&(of, word)| of == slot && *word == *culprit.event))
     }
 
+    /// Who ended at that revision and had still to take over from somebody.
+    pub(super) fn successors_ended(&self, at: Revision) -> &[AllocationId] {
+        self.steps.get(&at).map(|what| what.successors.as_slice()).unwrap_or_default()
+    }
+
     /// Whether a machine had less of some device after that revision than before.
     pub(super) fn took_devices_off(&self, at: Revision, slot: u32) -> bool {
         self.steps.get(&at).is_some_and(|what| what.lose_devices.contains(&slot))
@@ -130,8 +138,10 @@ impl What {
             what.machines.insert((id.machine, word));
         }
         let ended = step.delta.ends.iter().filter_map(|end| step.before.allocation_in(end.slot));
-        let successors = ended.filter(|found| found.extra.is_some_and(|extra| !extra.takes_over.is_empty()));
-        what.machines.extend(successors.map(|found| (found.row.machine, "successor ended")));
+        for found in ended.filter(|found| found.extra.is_some_and(|extra| !extra.takes_over.is_empty())) {
+            what.machines.insert((found.row.machine, "successor ended"));
+            what.successors.push(found.id);
+        }
         what.jobs = of_jobs(step);
         let delta = step.delta;
         what.retired.extend(delta.jobs.iter().filter_map(|change| match change {

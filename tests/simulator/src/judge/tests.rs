@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    AllocationId, Cell, CellIdentity, Command, Culprit, Decision, Delta, GroupShape, Guard, Hold, JobChange, JobId,
-    JobShape, LogTime, MachineId, NotWanted, Outcome, Placement, Port, Quota, Refusal, RefusalKind, RefusalReason,
-    Request, Resource, Resources, Revision, SessionId, TaskTraces, Transaction, TransactionId, TransactionOutcome,
-    UnknownId, UnknownTask,
+    AllocationId, AllocationState, Cell, CellIdentity, Command, Culprit, Decision, Delta, GroupShape, Guard, Hold,
+    JobChange, JobId, JobShape, LogTime, MachineId, NotWanted, Outcome, Placement, Port, Preemption, Quota, Refusal,
+    RefusalKind, RefusalReason, Request, Resource, Resources, Revision, SessionId, TaskTraces, Transaction,
+    TransactionId, TransactionOutcome, Transition, UnknownId, UnknownTask,
 };
 
 use super::{Judge, Step, culprits, rules};
@@ -354,6 +354,58 @@ fn a_hold_that_is_blamed_for_more_room_than_is_held_is_found() {
     assert!(is_true(&held, 1000));
     assert!(!is_true(&held, 1001), "it never held so much");
     assert!(!is_true(&over, 1000), "nobody holds anything");
+}
+
+// That a successor had ended there was enough, also where those were gone whose room it took over.
+#[test]
+fn a_successor_that_is_blamed_when_its_victim_is_gone_is_found() {
+    let mut stage = Stage::new(GroupShape::default());
+    let (mut judge, _, grant) = judge_of_a_grant(&mut stage);
+    let (machine, victim) = (stage.machine, grant.allocation.expect("it was placed"));
+    let mut ask = |stage: &mut Stage, command: Command| {
+        let before = stage.core.cell().clone();
+        let made = stage.ask(command);
+        let (request, decided) = stage.last.as_ref().expect("something was asked");
+        let Decided::Changed { delta, .. } = decided else { panic!("{decided:?}") };
+        judge.note(&Step { before: &before, request, decided, after: stage.core.cell(), delta });
+        made
+    };
+    let mut shape = JobShape::clone(&stage.core.cell().job(stage.job).expect("it is there").shape);
+    (shape.name, shape.priority, shape.groups[0].resources) = ("high".into(), 90, Resources::new(8000, 1));
+    let submitted = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+    let job = JobId::from_bits(ask(&mut stage, submitted)).expect("an id");
+    ask(&mut stage, Command::OpenSession { scheduler: "batch".into() });
+    let opened = stage.core.cell().revision();
+    let claim = Placement {
+        job,
+        job_version: 1,
+        machines: vec![machine.slot],
+        tasks: vec![0],
+        preemptions: vec![Preemption { machine: machine.slot, victim }],
+        ..Placement::default()
+    };
+    let id = TransactionId { session: SessionId(opened.0), number: 1 };
+    let txn = Transaction { id, incarnation: 1, base: opened, placements: vec![claim], ..Transaction::default() };
+    ask(&mut stage, Command::Commit(Box::new(txn), 1));
+    let mut live = stage.core.cell().allocations().map(|found| found.id);
+    let successor = live.find(|&id| id != victim).expect("it was granted");
+    let base = stage.core.cell().revision();
+    let [ended, all_ended] =
+        [(successor, AllocationState::Complete), (victim, AllocationState::Evicted)].map(|(allocation, state)| {
+            let (reason, ready, exit_code, restarts) = ("".into(), false, 0, 0);
+            let transition = Transition { machine, epoch: 1, allocation, state, ready, exit_code, restarts, reason };
+            ask(&mut stage, Command::ReportStatus(vec![transition]));
+            stage.core.cell().clone()
+        });
+    let txn = Transaction { base, ..Transaction::default() };
+    let is_true = |cell: &Cell| {
+        let plain = conflict(&stage, RefusalReason::NoRoom, &[&event("successor ended", ended.revision().0)]);
+        let refusal = Refusal { short: Some((Resource::CpuMillis, 1)), ..plain };
+        let outcome = refused(&txn, cell);
+        let check = |step: &Step<'_>| judge.invariant_conflicts_name_true_culprits(step, &txn, &outcome, &refusal);
+        stage.judged(cell, cell, &next(cell), check).is_ok()
+    };
+    assert!(is_true(&ended) && !is_true(&all_ended));
 }
 
 // That somebody had left the slot was enough, also one who came after the machine of the guard.
