@@ -246,19 +246,44 @@ impl<'a> Resolver<'a> {
     }
 
     /// Misfits of a scheduler that had seen the last change of everything it claims on. Not those behind a claim that was refused for what
-    /// others did, or that went to another machine for it: what these have or leave there instead may be what stands in the way.
+    /// others did, or that went to another machine for it: what these have or leave there instead may be what stands in the way. Nor those behind one that
+    /// a quota, a guard or a permission kept from making room; but else such a claim leaves only more to those behind it.
     fn find_divergences(&self, txn: &Transaction, resolution: &mut Resolution) {
         if resolution.refusals.is_empty() || resolution.went_elsewhere {
             return;
         }
-        let raced = |refusal: &Refusal| !matches!(refusal.kind, RefusalKind::Misfit | RefusalKind::Mate);
-        let before = (0..).zip(&resolution.refusals).take_while(|(_, refusal)| !raced(refusal));
-        let misfits = before.filter(|(_, refusal)| refusal.kind == RefusalKind::Misfit);
         let seen = |refusal: &Refusal| {
             let machine = self.cell.machine_row(refusal.machine).map(|row| row.last_change);
             machine.is_none_or(|last| last <= txn.base) && self.job_events.newest(refusal.job.slot) <= txn.base
         };
-        resolution.divergences = misfits.filter(|(_, refusal)| seen(refusal)).map(|(position, _)| position).collect();
+        let mut by_others = false;
+        for (position, refusal) in (0..).zip(&resolution.refusals) {
+            if refusal.kind == RefusalKind::Misfit && seen(refusal) {
+                resolution.divergences.push(position);
+            }
+            // A stop is refused to whom the allocation never belonged.
+            let is_own = refusal.claim.is_none() || matches!(refusal.kind, RefusalKind::Misfit | RefusalKind::Mate);
+            by_others |= !is_own;
+            if by_others && self.is_missed(txn, refusal) {
+                break;
+            }
+        }
+    }
+
+    /// Whether claims behind a refused one may lack what would have come of it: those gone whom it would have evicted, what its job holds for
+    /// others, a machine for its job to share, other devices and ports chosen. Of a job that is another one by now nobody can tell.
+    fn is_missed(&self, txn: &Transaction, refusal: &Refusal) -> bool {
+        if matches!(refusal.kind, RefusalKind::Conflict | RefusalKind::Stale) {
+            return true;
+        }
+        let Some(placement) = refusal.claim.and_then(|(number, _)| txn.placements.get(number as usize)) else {
+            return false;
+        };
+        let job = self.cell.job(placement.job).filter(|job| job.version == placement.job_version);
+        let shape = job.and_then(|job| job.shape.groups.get(usize::from(placement.group)));
+        let (Some(job), Some(shape)) = (job, shape) else { return true };
+        let chooses = !(shape.devices.is_empty() && shape.ports.is_empty());
+        chooses || job.shape.same_machine || !placement.preemptions.is_empty() || self.cell.hold(job.id).is_some()
     }
 
     fn refuse_whole(&self, txn: &Transaction, trouble: Trouble, resolution: &mut Resolution) {

@@ -178,6 +178,90 @@ fn what_follows_from_a_lost_race_of_a_gang_that_is_undone_is_no_divergence() {
     );
 }
 
+// Behind a claim that waits for its quota, or that a scheduler makes in vain each time, nobody ever heard of what its mirror has wrong.
+#[test]
+fn a_misfit_behind_a_claim_that_makes_no_room_is_a_divergence_whatever_refuses_that() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job large by batch tasks=1 cpu=600
+        job small by batch tasks=1 cpu=100
+        job other by service tasks=2 cpu=100
+        quota default cpu=500
+        service: claim other[0]@m1
+        cordon m2
+        batch: claim large[0]@m1 claim small[0]@m2
+        divergences?
+        batch: claim small[0]@m1 guard=version:small:7 claim small[0]@m2
+        divergences?
+        batch: claim other[1]@m1 claim small[0]@m2
+        divergences?
+        batch: stop other[0] claim small[0]@m2
+        divergences?
+        ",
+        "
+        service: committed; other[0] granted
+        batch: refused; large[0] quota QuotaExceeded short cpu_millis 200; small[0] misfit MachineNotReady
+        divergences [1]
+        batch: refused; small[0] guard GuardFailed; small[0] misfit MachineNotReady
+        divergences [1]
+        batch: refused; other[1] permission OtherScheduler; small[0] misfit MachineNotReady
+        divergences [1]
+        batch: refused; small[0] misfit MachineNotReady
+        divergences [1]
+        ",
+    );
+}
+
+#[test]
+fn what_may_follow_from_a_quota_that_kept_a_claim_from_making_room_is_no_divergence() {
+    let plays = |before: &str, said: &str| {
+        let told = format!("{said}\ndivergences []");
+        check(&format!("machine m1 cpu=4000 gpus=1\n{before}\ndivergences?"), &told);
+    };
+    plays(
+        "
+        machine m2 cpu=1000
+        job gang by ml tasks=1 cpu=3000
+        job web by ml tasks=1 cpu=900
+        hold gang m2 cpu=1000
+        quota default cpu=2000
+        ml: claim gang[0]@m1 claim web[0]@m2
+        ",
+        "ml: refused; gang[0] quota QuotaExceeded short cpu_millis 1000; web[0] misfit NoRoom short cpu_millis 900",
+    );
+    plays(
+        "
+        job low by ml tasks=1 cpu=600 ports=http:80 prio=10
+        job high by ml tasks=1 cpu=4000 prio=90
+        job next by ml tasks=1 cpu=100 ports=http:80
+        ml: claim low[0]@m1
+        quota default cpu=900
+        ml: claim high[0]@m1 victim=low[0] claim next[0]@m1 over=low[0]
+        ",
+        "
+        ml: committed; low[0] granted http:80
+        ml: refused; high[0] quota QuotaExceeded short cpu_millis 3100; next[0] misfit PortTaken port 80
+        ",
+    );
+    for more in ["gpus=500", "ports=http", "together"] {
+        plays(
+            &format!(
+                "
+                machine m2 cpu=4000
+                job large by ml tasks=1 cpu=3000 {more}
+                job small by ml tasks=1 cpu=100
+                quota default cpu=2000
+                cordon m2
+                ml: claim large[0]@m1 claim small[0]@m2
+                "
+            ),
+            "ml: refused; large[0] quota QuotaExceeded short cpu_millis 1000; small[0] misfit MachineNotReady",
+        );
+    }
+}
+
 #[test]
 fn nobody_knows_what_came_to_a_machine_before_the_server_opened() {
     check(

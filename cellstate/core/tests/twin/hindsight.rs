@@ -212,7 +212,7 @@ impl Twin {
     }
 
     /// Positions of misfits that could have been seen at the base: neither their machine nor their job has changed since. None behind a claim that
-    /// was refused for what others did.
+    /// was refused for what others did, or that a guard or its scheduler's name kept from choosing a machine to share.
     pub(crate) fn divergences(&self, txn: &Transaction, refused: &[Refused]) -> Vec<u32> {
         let base = txn.base.0;
         let is_seen = |(placement, claim): (u32, u32)| {
@@ -221,10 +221,24 @@ impl Twin {
             let is_same = !self.live.machines.contains_key(&machine) || self.last_change(machine) <= base;
             is_same && !self.job_changed_since(placement.job.slot, base)
         };
-        let is_of_its_own = |refused: &Refused| matches!(refused.kind, RefusalKind::Misfit | RefusalKind::Mate);
-        let first = (0..).zip(refused).take_while(|(_, refused)| is_of_its_own(refused));
-        let misfits = first.filter(|(_, refused)| refused.kind == RefusalKind::Misfit);
-        misfits.filter(|(_, refused)| refused.claim.is_some_and(is_seen)).map(|(position, _)| position).collect()
+        let (mut divergences, mut by_others) = (Vec::new(), false);
+        for (position, refused) in (0..).zip(refused) {
+            let is_misfit = refused.kind == RefusalKind::Misfit;
+            if is_misfit && refused.claim.is_some_and(is_seen) {
+                divergences.push(position);
+            }
+            // Whoever stops what is not its own knew that.
+            let Some((placement, _)) = refused.claim else { continue };
+            by_others |= !(is_misfit || refused.kind == RefusalKind::Mate);
+            let placement = &txn.placements[placement as usize];
+            let job = self.live.jobs.get(&placement.job).filter(|job| job.version == placement.job_version);
+            let is_known = job.is_some_and(|job| usize::from(placement.group) < job.shape.groups.len());
+            let is_lost = matches!(refused.kind, RefusalKind::Conflict | RefusalKind::Stale);
+            if by_others && (is_lost || !is_known || job.is_some_and(|job| job.shape.same_machine)) {
+                break;
+            }
+        }
+        divergences
     }
 }
 

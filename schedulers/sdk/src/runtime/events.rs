@@ -208,12 +208,19 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 }
 
 /// Misfits that only a bug explains: not those behind a claim that was refused for what others did, or that may have gone to another machine for
-/// it.
+/// it, unless the cell says so, which knows what these would have left to those behind them.
 fn divergences<'a>(sent: &v1::Transaction, outcome: &'a Outcome) -> impl Iterator<Item = &'a Refusal> {
     let stays = sent.placements.iter().all(|placement| placement.alternates.is_empty());
-    let raced = |refusal: &&Refusal| !matches!(refusal.kind, RefusalKind::Misfit | RefusalKind::Mate);
-    let before = outcome.refusals.iter().take_while(move |refusal| stays && !raced(refusal));
-    before.filter(|refusal| is_divergence(refusal))
+    let raced = |refusal: &Refusal| !matches!(refusal.kind, RefusalKind::Misfit | RefusalKind::Mate);
+    let first_raced = outcome.refusals.iter().position(raced).unwrap_or(outcome.refusals.len());
+    let before = if stays { first_raced } else { 0 };
+    let is_told = move |position: usize| {
+        let told = u32::try_from(position).map(|position| outcome.divergences.binary_search(&position));
+        matches!(told, Ok(Ok(_)))
+    };
+    let refusals = outcome.refusals.iter().enumerate();
+    let misfits = refusals.filter(move |&(position, _)| position < before || is_told(position));
+    misfits.map(|(_, refusal)| refusal).filter(|refusal| is_divergence(refusal))
 }
 
 /// A misfit that only a bug explains. A claim at the very end of a backoff may be early without one: a batch has the time at which it was
@@ -258,7 +265,7 @@ mod tests {
     // Room that a claim took on its spare machine, after a lost race, was missing to a later one: that was called a bug.
     #[test]
     fn what_may_follow_from_a_lost_race_is_called_no_bug() {
-        let kinds = |sent: &v1::Transaction, kinds: &[RefusalKind]| {
+        let told = |sent: &v1::Transaction, kinds: &[RefusalKind], divergences: &[u32]| {
             let done = NotWanted::Task(TaskState::Done);
             let outcome = Outcome {
                 id: TransactionId::default(),
@@ -269,21 +276,19 @@ mod tests {
                 refusals: kinds.iter().map(|kind| refusal(*kind, done)).collect(),
                 idle_stops: Vec::new(),
                 ports: Vec::new(),
-                divergences: Vec::new(),
+                divergences: divergences.to_vec(),
             };
-            divergences(sent, &outcome).count()
+            super::divergences(sent, &outcome).count()
         };
         let placements = vec![v1::Placement::default()];
         let mut sent = v1::Transaction { placements, ..v1::Transaction::default() };
         let (misfit, conflict, mate) = (RefusalKind::Misfit, RefusalKind::Conflict, RefusalKind::Mate);
-        assert_eq!(kinds(&sent, &[misfit, mate, misfit, conflict, misfit]), 2);
-        assert_eq!(kinds(&sent, &[RefusalKind::Stale, misfit]), 0);
-        assert_eq!(
-            kinds(&sent, &[RefusalKind::Quota, misfit]),
-            0,
-            "who was to be evicted for the other is still there"
-        );
+        assert_eq!(told(&sent, &[misfit, mate, misfit, conflict, misfit], &[]), 2);
+        assert_eq!(told(&sent, &[RefusalKind::Stale, misfit], &[]), 0);
+        let behind_quota = [RefusalKind::Quota, misfit];
+        assert_eq!(told(&sent, &behind_quota, &[]), 0, "who was to be evicted for the other is still there");
+        assert_eq!(told(&sent, &behind_quota, &[1]), 1, "the cell knows that nobody was");
         sent.placements[0].alternates.push(3);
-        assert_eq!(kinds(&sent, &[misfit]), 0);
+        assert_eq!(told(&sent, &[misfit], &[]), 0);
     }
 }
