@@ -6,6 +6,7 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::slice;
 use std::sync::Arc;
 
 use plenum_model::{
@@ -193,14 +194,15 @@ impl Placer {
     pub(crate) fn place_all(&mut self, view: &View<'_>, works: &[Work], plan: &mut Plan, decision: &mut Decision) {
         let alike = |one: &Work, other: &Work| {
             let (left, right) = (one.shape(), other.shape());
-            let shared = one.job.shape.same_machine || other.job.shape.same_machine;
             let holds = |work: &Work| view.cell().hold(work.job.id).is_some();
             let limited = |work: &Work| view.cell().quota(&work.job.shape.namespace).is_some();
             let plain = |work: &Work| {
                 !Special::is_needed_by(work.shape()) && work.shape().min == 0 && !holds(work) && !limited(work)
             };
-            !shared
-                && plain(one)
+            if one.job.shape.same_machine || other.job.shape.same_machine {
+                return one.job.id == other.job.id;
+            }
+            plain(one)
                 && plain(other)
                 && left.resources == right.resources
                 && left.constraints == right.constraints
@@ -209,7 +211,41 @@ impl Placer {
         if let Some(gpus) = &mut self.gpus {
             works.iter().for_each(|work| gpus.expect(view.cell(), work));
         }
-        works.chunk_by(alike).for_each(|equals| self.place(view, equals, plan, decision));
+        works.chunk_by(alike).for_each(|works| match works {
+            [first, ..] if first.job.shape.same_machine => self.place_job(view, works, plan, decision),
+            equals => self.place(view, equals, plan, decision),
+        });
+    }
+
+    /// Claims machines for the groups of one job, one after the other. Where its tasks share a machine, each gang first gets what it starts with: else a
+    /// group before it took the room for all of its tasks, and the gang waited until these end.
+    pub(crate) fn place_job(&mut self, view: &View<'_>, works: &[Work], plan: &mut Plan, decision: &mut Decision) {
+        let starts_behind = |work: &Work| work.job.shape.same_machine && work.least > 0;
+        if !works.iter().skip(1).any(starts_behind) {
+            works.iter().for_each(|work| self.place(view, slice::from_ref(work), plan, decision));
+            return;
+        }
+        let mut rest = Vec::with_capacity(works.len());
+        for work in works {
+            let (first, others) = work.tasks.split_at((work.least as usize).min(work.tasks.len()));
+            if first.is_empty() {
+                rest.push(work.clone());
+                continue;
+            }
+            let claims = plan.claims();
+            self.place(view, &[Work { tasks: first.to_vec(), ..work.clone() }], plan, decision);
+            if others.is_empty() {
+                continue;
+            }
+            if plan.claims() > claims {
+                rest.push(Work { tasks: others.to_vec(), least: 0, ..work.clone() });
+            } else if let Some(said) = decision.passed_over.last() {
+                // What keeps it from starting keeps all of it.
+                let reason = said.reason.clone();
+                decision.pass_over(work, others.len(), reason);
+            }
+        }
+        rest.iter().for_each(|work| self.place(view, slice::from_ref(work), plan, decision));
     }
 
     /// Claims machines for groups of equal needs; with [`Policy::Spread`] one group only, as its siblings count, and so where the namespace has a quota.

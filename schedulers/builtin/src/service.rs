@@ -46,8 +46,8 @@ impl Scheduler for Service {
         let jobs: Vec<_> = view.work().chunk_by(|one, other| one.job.id == other.job.id).collect();
         for jobs in jobs.chunks(jobs.len().div_ceil(view.window()).max(1)) {
             let mut plan = self.placer.plan().decided_by("spread", &[]);
-            for work in jobs.iter().copied().flatten() {
-                self.placer.place(view, std::slice::from_ref(work), &mut plan, &mut decision);
+            for works in jobs {
+                self.placer.place_job(view, works, &mut plan, &mut decision);
             }
             decision.commit(plan);
         }

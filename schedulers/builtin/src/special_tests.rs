@@ -199,6 +199,66 @@ fn a_job_that_shares_a_machine_waits_for_one_on_which_the_gang_behind_its_first_
     );
 }
 
+/// The group before it took the room for all of its tasks, and the gang did not start until these had ended.
+#[test]
+fn of_groups_that_share_a_machine_each_gang_gets_what_it_starts_with_before_others_get_all() {
+    for scheduler in ["batch", "service"] {
+        let mut stage = Stage::new();
+        stage.machine("m0", 4_000, &[]);
+        stage.seat(Batch::default());
+        stage.seat(Service::default());
+        let train = JobBuilder::new("train", scheduler).same_machine().group("load", 8, 500).group("learn", 3, 1000);
+        let job = stage.submit(&train.min(2));
+        stage.advance(1_000_000);
+        let loads = (0..4).map(|task| (0, task, 0));
+        let learns = (0..2).map(|task| (1, task, 0));
+        assert_eq!(stage.placed(job), loads.chain(learns).collect::<Vec<_>>(), "{scheduler}");
+    }
+}
+
+/// The policies alone, and of how many tasks of a third group each decision said why they wait.
+struct Told {
+    placer: Placer,
+    tasks: Rc<RefCell<Vec<u32>>>,
+}
+
+impl Scheduler for Told {
+    fn name(&self) -> &str {
+        "batch"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut decision, mut plan) = (Decision::default(), Plan::incremental());
+        self.placer.begin(view, Settings::default());
+        self.placer.place_all(view, view.work(), &mut plan, &mut decision);
+        let notes = decision.passed_over.iter().filter(|note| note.group == 2);
+        self.tasks.borrow_mut().extend(notes.map(|note| note.tasks).reduce(|all, tasks| all + tasks));
+        decision.commit(plan);
+        decision
+    }
+}
+
+#[test]
+fn a_gang_that_can_not_start_on_its_jobs_machine_leaves_room_to_others_and_all_of_it_is_said_to_wait() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 5_000, &[]);
+    let tasks: Rc<RefCell<Vec<u32>>> = Rc::default();
+    stage.seat(Told { placer: Placer::new(Policy::BestFit), tasks: Rc::clone(&tasks) });
+    let train = JobBuilder::new("train", "batch").same_machine().group("fetch", 1, 1000);
+    let train = train.group("load", 2, 1000).after("fetch").group("learn", 4, 1000).after("fetch").min(3);
+    let train = stage.submit(&train);
+    stage.advance(1_000_000);
+    stage.submit(&JobBuilder::new("fill", "batch").group("main", 1, 3000));
+    stage.advance(1_000_000);
+    stage.finish(train, true);
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(train), [(1, 0, 0), (1, 1, 0)]);
+    let told = stage.passed_over(train, 2);
+    assert!(told.starts_with("it starts with 3 at once, of which "), "{told}");
+    let tasks = tasks.borrow();
+    assert!(!tasks.is_empty() && tasks.iter().all(|&tasks| tasks == 4), "{tasks:?}");
+}
+
 /// The policies alone, and how many machines the last decision judged one by one.
 struct Counted {
     placer: Placer,
