@@ -129,6 +129,11 @@ mod tests {
 
     use std::sync::atomic::Ordering::Relaxed;
 
+    use tokio::{
+        io::AsyncReadExt,
+        net::{TcpListener, TcpStream},
+    };
+
     use super::*;
 
     #[test]
@@ -153,6 +158,57 @@ mod tests {
         let failure = Failure::from(status);
         assert_eq!(failure.code, "UNAVAILABLE", "{failure}");
         assert!(failure.message.starts_with("the connection to the cell broke: "), "{failure}");
+    }
+
+    /// Reads from a client up to the message of its first request.
+    async fn read_request(stream: &mut TcpStream) {
+        const PREFACE_BYTES: usize = 24;
+        const DATA: u8 = 0;
+        stream.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
+        loop {
+            // Three bytes of length, the kind, flags, and the stream's number.
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+            stream.read_exact(&mut vec![0; length]).await.unwrap();
+            if head[3] == DATA {
+                return;
+            }
+        }
+    }
+
+    /// The address of a server that reads one request, and is gone.
+    async fn dying() -> String {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let mut stream = server.accept().await.unwrap().0;
+            drop(server);
+            read_request(&mut stream).await;
+        });
+        address
+    }
+
+    // Where the server died in the middle of a change, a command said that no cell answered, and to try again, as if nothing could have come of it.
+    #[tokio::test]
+    async fn a_change_whose_connection_broke_may_have_been_made_and_one_without_a_connection_was_not() {
+        let stop = plenum_proto::v1::StopRequest::default;
+        let connection = Connection::open(&dying().await).await.unwrap();
+        let failure = Failure::from(connection.jobs().stop(stop()).await.unwrap_err());
+        assert_eq!((failure.code.as_str(), failure.exit), ("OUTCOME_UNKNOWN", crate::failure::EXIT_FAILED));
+        let told = ["the connection to the cell broke: ", "may have been done"];
+        assert!(told.iter().all(|words| failure.message.contains(words)), "{failure}");
+        assert_eq!(failure.hint.as_deref(), Some("`plenum explain OUTCOME_UNKNOWN` tells more"));
+
+        let connection = Connection::open(&dying().await).await.unwrap();
+        let asked = connection.inspect().status(plenum_proto::v1::StatusRequest {}).await.unwrap_err();
+        assert_eq!(Failure::from(asked).code, "UNAVAILABLE", "it can be asked again");
+
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+        let channel = endpoint(&nobody).unwrap().connect_lazy();
+        let connection = Connection { channel: PatientChannel { channel, patience: None } };
+        let failure = Failure::from(connection.jobs().stop(stop()).await.unwrap_err());
+        assert_eq!(failure.code, "UNAVAILABLE", "{failure}");
     }
 
     // A command said nothing for as long as a stopped server took its connection.

@@ -1,6 +1,7 @@
 //! How long a command waits for one answer: a server that is stopped, or stuck, still takes connections and says nothing.
 
 use std::{
+    error::Error,
     pin::Pin,
     sync::{
         Arc,
@@ -10,9 +11,9 @@ use std::{
     time::Duration,
 };
 
-use plenum_proto::error::with_code;
+use plenum_proto::error::{innermost, with_code};
 use tonic::{
-    Code, Status,
+    Code, ConnectError, Status,
     body::Body,
     client::GrpcService,
     codegen::{StdError, http},
@@ -114,7 +115,31 @@ impl Patience {
     }
 }
 
-/// A channel to a server that is given up when it does not answer.
+/// What a change failed with that got no answer. Once there was a connection the request may have gone out over it, and been carried out: however
+/// it broke, nobody here knows.
+fn of_change(error: StdError) -> StdError {
+    if is_unconnected(&*error) {
+        return error;
+    }
+    let why = innermost(&*error);
+    let what =
+        format!("the connection to the cell broke: {why}; what was asked for may have been done, or be done yet");
+    with_code(Code::Unknown, "OUTCOME_UNKNOWN", what).into()
+}
+
+/// Whether there was no connection to send anything over.
+fn is_unconnected(error: &(dyn Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// A channel to a server that is given up when it does not answer. What breaks in the middle of a change has the code `OUTCOME_UNKNOWN`.
 #[derive(Clone, Debug)]
 pub(crate) struct PatientChannel {
     pub(super) channel: Channel,
@@ -137,9 +162,13 @@ impl GrpcService<Body> for PatientChannel {
         let is_stream = STREAMS.iter().any(|stream| request.uri().path().ends_with(stream));
         let patience = self.patience.clone().filter(|_| !is_stream);
         let awaited = Awaited::of(request.uri().path());
+        let changes = awaited == Awaited::Change && !is_stream;
         let answer = GrpcService::call(&mut self.channel, request);
         Box::pin(async move {
-            let answer = async { answer.await.map_err(StdError::from) };
+            let answer = async {
+                let answer = answer.await.map_err(StdError::from);
+                if changes { answer.map_err(of_change) } else { answer }
+            };
             match patience {
                 Some(patience) => patience.wait(awaited, answer).await.unwrap_or_else(|given_up| Err(given_up.into())),
                 None => answer.await,
