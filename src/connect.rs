@@ -12,7 +12,7 @@ use plenum_proto::v1::{
 use tonic::{Status, transport::Endpoint};
 
 use self::patience::{Awaited, Patience, PatientChannel};
-use crate::failure::Failure;
+use crate::{failure::Failure, output::span_of};
 
 /// Where a cell listens when nobody says otherwise.
 pub(crate) const ADDRESS_DEFAULT: &str = "http://127.0.0.1:7070";
@@ -35,24 +35,33 @@ impl Connection {
     ///
     /// `USAGE` for an address that is none, `UNIMPLEMENTED` for TLS, `UNAVAILABLE` when nothing answers within 5 s.
     pub(crate) async fn open(address: &str) -> Result<Self, Failure> {
-        Self::open_patiently(address, ALIVE_WITHIN).await
+        Self::open_patiently(address, CONNECT_TIMEOUT, ALIVE_WITHIN).await
     }
 
-    async fn open_patiently(address: &str, alive_within: Duration) -> Result<Self, Failure> {
-        let channel = endpoint(address)?
+    /// The same, within `limit` if that is shorter; says so when the server does not answer a call, and gives the call up after `limit`, or a minute.
+    /// Streams may take as long as they like.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::open`].
+    pub(crate) async fn open_impatiently(address: &str, limit: Option<Duration>) -> Result<Self, Failure> {
+        let within = limit.map_or(CONNECT_TIMEOUT, |limit| limit.min(CONNECT_TIMEOUT));
+        let connection = Self::open_patiently(address, within, ALIVE_WITHIN).await?;
+        Ok(connection.with_patience(Some(Patience::with(address, limit))))
+    }
+
+    async fn open_patiently(address: &str, within: Duration, alive_within: Duration) -> Result<Self, Failure> {
+        let endpoint = endpoint(address)?
             .http2_keep_alive_interval(alive_within)
             .keep_alive_timeout(alive_within * 5 / 2)
             .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true)
-            .connect()
-            .await
-            .map_err(|error| Failure::unreachable(address, &innermost(&error)))?;
+            .tcp_nodelay(true);
+        // That of the endpoint, which later connections have, begins once the address of a name is known.
+        let connected = tokio::time::timeout(within, endpoint.connect()).await;
+        let connected = connected
+            .map_err(|_| Failure::unreachable(address, &format!("no connection within {}", span_of(within))))?;
+        let channel = connected.map_err(|error| Failure::unreachable(address, &innermost(&error)))?;
         Ok(Self { channel: PatientChannel { channel, patience: None } })
-    }
-
-    /// Says so when the server does not answer a call, and gives the call up after `limit`, or a minute. Streams may take as long as they like.
-    pub(crate) fn impatient(self, address: &str, limit: Option<Duration>) -> Self {
-        self.with_patience(Some(Patience::with(address, limit)))
     }
 
     /// The next part of a log that is not followed: given up as an answer is.
@@ -131,7 +140,7 @@ mod tests {
 
     use tokio::{
         io::AsyncReadExt,
-        net::{TcpListener, TcpStream},
+        net::{TcpListener, TcpSocket, TcpStream},
     };
 
     use super::*;
@@ -153,11 +162,29 @@ mod tests {
     async fn a_cell_that_says_nothing_is_not_waited_for_without_end() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = silent.local_addr().unwrap().to_string();
-        let connection = Connection::open_patiently(&address, Duration::from_millis(100)).await.unwrap();
+        let connection =
+            Connection::open_patiently(&address, CONNECT_TIMEOUT, Duration::from_millis(100)).await.unwrap();
         let status = connection.inspect().status(plenum_proto::v1::StatusRequest {}).await.unwrap_err();
         let failure = Failure::from(status);
         assert_eq!(failure.code, "UNAVAILABLE", "{failure}");
         assert!(failure.message.starts_with("the connection to the cell broke: "), "{failure}");
+    }
+
+    // Who asked with a limit waited for the connection for five seconds all the same.
+    #[tokio::test]
+    async fn a_connection_is_waited_for_no_longer_than_an_answer() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        // Nobody takes connections from its queue: once that is full the kernel answers no further one.
+        let silent = socket.listen(1).unwrap();
+        let address = silent.local_addr().unwrap();
+        let limit = Duration::from_millis(50);
+        let waiting: Vec<_> =
+            (0..64).map_while(|_| std::net::TcpStream::connect_timeout(&address, limit).ok()).collect();
+        let opened = Connection::open_impatiently(&address.to_string(), Some(limit)).await;
+        let failure = opened.map(drop).unwrap_err();
+        assert_eq!(failure.code, "UNAVAILABLE", "{failure}");
+        assert!(failure.message.ends_with("no connection within 50.0ms"), "{failure}, {} wait", waiting.len());
     }
 
     /// Reads from a client up to the message of its first request.

@@ -49,7 +49,8 @@ pub(crate) struct Global {
     /// How results are printed
     #[arg(short, long, global = true, value_enum, default_value = "table", value_name = "FORMAT")]
     pub(crate) output: Format,
-    /// Longest wait for each answer, such as 10s; then exit with 1. What is watched or followed may take longer [default: 1m]
+    /// Longest wait for the connection (5s at most) and for each answer, such as 10s; then exit with 1. What is watched or followed may
+    /// take longer [default: 1m]
     #[arg(long, global = true, value_name = "TIME", value_parser = request_timeout)]
     pub(crate) request_timeout: Option<Duration>,
 }

@@ -56,7 +56,7 @@ pub(crate) struct Context {
     pub(crate) namespace_flag: Option<String>,
     /// How results are printed.
     pub(crate) format: Format,
-    /// How long each answer is waited for, where the flag said it.
+    /// How long the connection, and then each answer, is waited for, where the flag said it.
     pub(crate) request_timeout: Option<Duration>,
 }
 
@@ -116,7 +116,7 @@ impl Context {
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection, Failure> {
-        Ok(Connection::open(&self.address).await?.impatient(&self.address, self.request_timeout))
+        Connection::open_impatiently(&self.address, self.request_timeout).await
     }
 
     /// Connects for something to be shown, as it was at a moment or as it is, and learns what is needed to read it.
@@ -327,7 +327,11 @@ async fn ask(context: &Context, command: Command) -> Result<ExitCode, Failure> {
 /// Runs a future on this thread: a command has nothing to do at the same time.
 pub(crate) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    Ok(runtime.map_err(|error| Failure::io("cannot start the event loop", &error))?.block_on(future))
+    let runtime = runtime.map_err(|error| Failure::io("cannot start the event loop", &error))?;
+    let output = runtime.block_on(future);
+    // A name that is still being looked up, though nobody waits for its address any more, holds nothing up.
+    runtime.shutdown_background();
+    Ok(output)
 }
 
 async fn status(context: &Context) -> Result<(), Failure> {
