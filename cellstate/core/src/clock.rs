@@ -56,6 +56,14 @@ impl Core {
     pub fn next_due(&self) -> Option<LogTime> {
         let crowded = self.derived.final_job_count > self.options.finished_jobs_max;
         let retired = self.derived.retires.first().map(|(time, _)| if crowded { self.cell.time() } else { *time });
+        let swept = self.derived.sweeps.any().then(|| self.cell.time());
+        retired.into_iter().chain(swept).chain(self.next_forfeit()).min()
+    }
+
+    /// The earliest time at which `Tick` would take something that somebody could have kept with a word by then: what an unreachable machine ran or a
+    /// drained one still runs, a hold, a task that the cell does not know. What else is due was decided before, or is over.
+    #[must_use]
+    pub fn next_forfeit(&self) -> Option<LogTime> {
         let lost = self.derived.losses.first().map(|(time, _)| time);
         let lost = lost.map(|time| match self.derived.given_up_at.first() {
             Some(first) if !self.may_give_up() => time.max(first.plus_micros(MINUTE_MICROS)),
@@ -65,8 +73,7 @@ impl Core {
         let drained = self.derived.drains.first().map(|(time, _)| time);
         let held = self.cell.holds().map(|(_, hold)| hold.deadline).min();
         let unknown = self.derived.unknown_due.first();
-        let swept = self.derived.sweeps.any().then(|| self.cell.time());
-        retired.into_iter().chain(lost).chain(further).chain(drained).chain(held).chain(unknown).chain(swept).min()
+        lost.into_iter().chain(further).chain(drained).chain(held).chain(unknown).min()
     }
 
     /// Since when, or from when on, machines wait to be given up because as many as may be were within a minute; `None`: none does.

@@ -319,6 +319,12 @@ impl<T> Committer<T> {
         if self.ticked { None } else { self.next_due() }
     }
 
+    /// Whether [`Input::Tick`] at `now` would take something from who could have kept it with a word: see [`Core::next_forfeit`].
+    #[must_use]
+    pub fn forfeits_by(&self, now: LogTime) -> bool {
+        self.core.next_forfeit().is_some_and(|due| due <= self.log_time(now))
+    }
+
     /// As [`Core::held_back_since`] has it.
     #[must_use]
     pub fn held_back_since(&self) -> Option<LogTime> {
@@ -395,11 +401,16 @@ impl<T> Committer<T> {
         }
     }
 
+    /// The time of what is decided at `now`: a batch has one.
+    fn log_time(&self, now: LogTime) -> LogTime {
+        self.building.time().unwrap_or_else(|| now.max(self.core.cell().time()))
+    }
+
     fn judge(&mut self, now: LogTime, asked: &Asked) -> Answer {
         if let Some(rejection) = room::too_much(self.core.cell(), asked, self.options.effect_bytes) {
             return Answer::Unchanged(Decision::Rejected(rejection));
         }
-        let time = self.building.time().unwrap_or_else(|| now.max(self.core.cell().time()));
+        let time = self.log_time(now);
         // It has to be encoded all the same; once it has taken effect, it would be too late.
         let fits = |decision: &Decision, delta: &Delta| {
             let bytes = self.building.encode(&asked.encoded, decision, delta);

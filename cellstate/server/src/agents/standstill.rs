@@ -52,8 +52,9 @@ impl Standstill {
     }
 }
 
-/// Until when nothing is done that is due by time: while nobody could say anything, agents could not register and operators could not adopt or
-/// undrain. They get one term of a lease for it before the cell gives up what they did not speak for.
+/// Until when nothing is taken from anybody by time: while nobody could say anything, agents could not register and operators could not adopt or
+/// undrain. They get one term of a lease for it before the cell gives up what they did not speak for. What takes nothing from anybody need not
+/// wait for that.
 #[derive(Debug)]
 pub struct Respite {
     term_micros: i64,
@@ -85,7 +86,7 @@ impl Respite {
         self.looked_at_micros.store(now_micros, Ordering::Release);
     }
 
-    /// Whether what is due may be done.
+    /// Whether anything may be taken that is due.
     #[must_use]
     pub fn is_over(&self, now_micros: i64) -> bool {
         let unlooked = now_micros.saturating_sub(self.looked_at_micros.load(Ordering::Acquire));

@@ -104,7 +104,7 @@ impl Resolver {
 
     /// When something is due without anybody asking.
     fn wake_at(&self) -> Option<Instant> {
-        let due = if !self.does_what_is_due() {
+        let due = if !self.may_tick(self.shared.clock.now()) {
             Some(Instant::now() + DUE_LATER_PAUSE)
         } else {
             let (since, changes) = (self.committer.held_back_since(), self.committer.held_back_changes());
@@ -115,9 +115,13 @@ impl Resolver {
         self.shared.picture.due(self.bytes_since_snapshot).into_iter().chain(due).min()
     }
 
-    /// A cell that is read-only can't, and where nobody could say anything for a while, all get a while to say it.
-    fn does_what_is_due(&self) -> bool {
-        !self.shared.space.is_read_only() && self.shared.respite.is_over(self.shared.clock.monotonic_micros())
+    /// Whether what is due by `now` may be done. A cell that is read-only can't; and where nobody could say anything for a while, all get a while to
+    /// say it before anything is taken from them. What takes nothing from anybody goes on, such as a job that is stopped in steps: but for what is
+    /// due together with the other.
+    fn may_tick(&self, now: LogTime) -> bool {
+        let shared = &self.shared;
+        !shared.space.is_read_only()
+            && (shared.respite.is_over(shared.clock.monotonic_micros()) || !self.committer.forfeits_by(now))
     }
 
     /// Takes a snapshot when one is wanted and due.
@@ -166,7 +170,7 @@ impl Resolver {
     fn tick_when_due(&mut self, due: Option<LogTime>) {
         // Read before it is asked whether somebody slept: by a later time more would be due.
         let now = self.shared.clock.now();
-        if due.is_some_and(|due| due <= now) && self.does_what_is_due() {
+        if due.is_some_and(|due| due <= now) && self.may_tick(now) {
             self.committer.handle(now, Input::Tick);
         }
     }
@@ -265,7 +269,10 @@ mod tests {
     use std::path::Path;
 
     use plenum_core::{Core, CoreOptions, Decided};
-    use plenum_model::{Decision, GroupShape, JobId, JobShape, Request};
+    use plenum_model::{
+        AllocationState, GroupShape, JobId, JobShape, Placement, Request, Resources, Revision, SessionId, Transaction,
+        TransactionId,
+    };
     use tokio::sync::oneshot;
 
     use super::*;
@@ -282,8 +289,8 @@ mod tests {
         Request { principal: "local".into(), namespace: "default".into(), command }
     }
 
-    fn submission(name: String) -> Command {
-        let group = GroupShape { name: "work".into(), count: 1, ..GroupShape::default() };
+    fn submission(name: String, count: u32) -> Command {
+        let group = GroupShape { name: "work".into(), count, ..GroupShape::default() };
         let shape = JobShape {
             namespace: "default".into(),
             name: name.into(),
@@ -297,17 +304,62 @@ mod tests {
     /// A resolver whose batches are taken by the test, each full with one request, in a cell of so many stopped jobs that are to be forgotten at
     /// once: the server is open, and the batch of that is in flight.
     fn resolver(dir: &Path, stopped: u32) -> (Resolver, Receiver<Batch>) {
+        let submitted_and_stopped = |slot| {
+            let stop = Command::StopJob(JobId { slot, generation: 1 });
+            [submission(format!("job-{slot}"), 1), stop]
+        };
+        let before = (0..stopped).flat_map(submitted_and_stopped);
+        resolver_after(dir, CoreOptions { finished_jobs_max: 0, ..CoreOptions::default() }, before)
+    }
+
+    /// The same, in a cell in which a job is stopped by one task at a time, and two are left; with `held`, there is a hold whose time is over.
+    fn stopping(dir: &Path, held: bool) -> (Resolver, Receiver<Batch>) {
+        let [job, gang] = [0, 1].map(|slot| JobId { slot, generation: 1 });
+        let register = Command::RegisterMachine {
+            name: "m1".into(),
+            boot_id: "boot".into(),
+            capacity: Resources::new(4000, 1 << 30),
+            attributes: Arc::default(),
+            devices: Vec::new(),
+            inventory: Vec::new(),
+            seen: Revision::default(),
+        };
+        let (machines, tasks) = (vec![0; 3], vec![0, 1, 2]);
+        // The second revision opened the session, and the fourth is the job's.
+        let transaction = Transaction {
+            id: TransactionId { session: SessionId(2), number: 1 },
+            incarnation: 1,
+            base: Revision(4),
+            placements: vec![Placement { job, job_version: 1, machines, tasks, ..Placement::default() }],
+            ..Transaction::default()
+        };
+        let hold = Command::TakeHold {
+            session: SessionId::default(),
+            job: gang,
+            machines: vec![0],
+            resources: Resources::new(1, 1),
+            deadline: LogTime::from_micros(2),
+        };
+        let commit = Command::Commit(Box::new(transaction), 1);
+        let mut before = vec![session(), register, submission("work".into(), 3), commit, Command::StopJob(job)];
+        if held {
+            before.extend([submission("gang".into(), 1), hold]);
+        }
+        resolver_after(dir, CoreOptions { stops_max: 1, ..CoreOptions::default() }, before)
+    }
+
+    /// The same, in a cell in which this was decided before.
+    fn resolver_after(
+        dir: &Path,
+        core: CoreOptions,
+        before: impl IntoIterator<Item = Command>,
+    ) -> (Resolver, Receiver<Batch>) {
         let options = ServerOptions::new(dir);
         let Opened { journal, history, identity, .. } = recovery::open(&options).unwrap();
-        let mut core = Core::new(CoreOptions { finished_jobs_max: 0, ..CoreOptions::default() });
-        let mut decide = |command| match core.decide(&request(command), LogTime::from_micros(1)) {
-            Decided::Changed { decision: Decision::Accepted { id, .. }, .. } => id,
-            other => panic!("{other:?}"),
-        };
-        decide(Command::OpenServer(identity.clone()));
-        for number in 0..stopped {
-            let id = decide(submission(format!("job-{number}")));
-            decide(Command::StopJob(JobId::from_bits(id).unwrap()));
+        let mut core = Core::new(core);
+        for command in std::iter::once(Command::OpenServer(identity.clone())).chain(before) {
+            let decided = core.decide(&request(command), LogTime::from_micros(1));
+            assert!(matches!(decided, Decided::Changed { .. }), "{decided:?}");
         }
         let parts = Parts {
             settings: options.settings,
@@ -382,27 +434,44 @@ mod tests {
         assert_eq!((cell.sessions().count(), cell.jobs().count()), (1, 300 - 256));
     }
 
+    /// How many holds there are, and tasks that nobody has told to stop, once several others have asked.
+    fn left_later(resolver: &mut Resolver) -> (usize, usize) {
+        let mut pending = VecDeque::new();
+        for _ in 0..6 {
+            ask(resolver, &mut pending, session());
+            durable(resolver, &mut pending);
+        }
+        let cell = resolver.committer.undurable_cell();
+        let granted = cell.allocations().filter(|found| found.status.state == AllocationState::Granted);
+        (cell.holds().count(), granted.count())
+    }
+
+    fn looked(resolver: &Resolver, lost_micros: i64) {
+        let shared = &resolver.shared;
+        shared.respite.looked(shared.clock.monotonic_micros(), Look { lost_micros, slept: false });
+    }
+
     // A machine that was unreachable when the disk filled up lost its tasks as soon as there was room, seconds before its agent could register.
     #[test]
-    fn what_is_due_waits_for_a_term_of_a_lease_where_nobody_could_be_heard() {
+    fn nothing_is_taken_from_anybody_for_a_term_of_a_lease_where_nobody_could_be_heard() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut resolver, _batches) = resolver(dir.path(), 1);
-        let (shared, mut pending) = (resolver.shared.clone(), VecDeque::new());
-        let look = |lost_micros| {
-            shared.respite.looked(shared.clock.monotonic_micros(), Look { lost_micros, slept: false });
-        };
-        let mut jobs_left = || {
-            for _ in 0..2 {
-                ask(&mut resolver, &mut pending, session());
-                durable(&mut resolver, &mut pending);
-            }
-            resolver.committer.undurable_cell().jobs().count()
-        };
-        look(1);
-        assert_eq!(jobs_left(), 1);
-        shared.clock.slept(i64::try_from(shared.settings.lease.as_micros()).unwrap());
-        look(0);
-        assert_eq!(jobs_left(), 0);
+        let (mut resolver, _batches) = stopping(dir.path(), true);
+        looked(&resolver, 1);
+        assert_eq!(left_later(&mut resolver), (1, 2), "what is due is done together");
+        let lease = resolver.shared.settings.lease;
+        resolver.shared.clock.slept(i64::try_from(lease.as_micros()).unwrap());
+        looked(&resolver, 0);
+        assert_eq!(left_later(&mut resolver), (0, 0));
+    }
+
+    // For as long as that the rest of a large job ran on that had been stopped.
+    #[test]
+    fn a_job_is_stopped_to_its_end_while_agents_are_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut resolver, _batches) = stopping(dir.path(), false);
+        looked(&resolver, 1);
+        assert!(resolver.wake_at().is_some_and(|at| at <= Instant::now()), "it is not put off");
+        assert_eq!(left_later(&mut resolver), (0, 0));
     }
 
     #[test]
