@@ -10,6 +10,7 @@ use crate::mark::HighWater;
 use crate::options::Options;
 use crate::scan::Tail;
 use crate::segment;
+use parking_lot::{FairMutex, FairMutexGuard};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -126,8 +127,9 @@ pub(crate) struct Shelf {
     options: Options,
     state: Mutex<ShelfState>,
     /// Held while files are made, recycled or removed, so that one does it at a time. Taken before `state`, which
-    /// is never held while the disk is waited for.
-    housekeeping: Mutex<()>,
+    /// is never held while the disk is waited for. Fair: who takes it for one file after the other would have it again each time before
+    /// anybody who waits for it is awake.
+    housekeeping: FairMutex<()>,
     pub(crate) high_water: HighWater,
     pub(crate) lock: Box<dyn DiskLock>,
 }
@@ -140,7 +142,7 @@ impl Shelf {
         high_water: HighWater,
         lock: Box<dyn DiskLock>,
     ) -> Self {
-        Shelf { disk, options, state: Mutex::new(state), housekeeping: Mutex::new(()), high_water, lock }
+        Shelf { disk, options, state: Mutex::new(state), housekeeping: FairMutex::new(()), high_water, lock }
     }
 
     fn state(&self) -> MutexGuard<'_, ShelfState> {
@@ -247,8 +249,8 @@ impl Shelf {
     }
 
     /// Whoever needs the next segment waits for one of these steps, and not for all of them.
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.housekeeping.lock().unwrap_or_else(PoisonError::into_inner)
+    fn turn(&self) -> FairMutexGuard<'_, ()> {
+        self.housekeeping.lock()
     }
 
     /// Removes the oldest segment when more than `spared` are to be used again; whether it did. One at a time and in order, so that a

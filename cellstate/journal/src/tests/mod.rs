@@ -13,6 +13,7 @@ mod kept;
 mod planting;
 mod real_files;
 mod retention;
+mod turns;
 mod unreadable;
 
 use crate::*;
