@@ -50,39 +50,43 @@ pub(crate) struct Threads {
     running: Option<Running>,
 }
 
-/// In the order in which they end.
+/// In the order in which they end; those that could not be started are not there.
+#[derive(Default)]
 struct Running {
-    resolver: JoinHandle<()>,
+    resolver: Option<JoinHandle<()>>,
     rest: Vec<JoinHandle<()>>,
-    keeping: [JoinHandle<()>; 2],
+    keeping: Vec<JoinHandle<()>>,
 }
 
 /// Batches whose deltas are on their way back to the resolver. More are dropped: it has enough.
 const SPENT_MAX: usize = 4;
 
+/// Starts a thread of this name.
+type Spawn<'a> = &'a dyn Fn(&'static str, Box<dyn FnOnce() + Send>) -> Result<JoinHandle<()>, ServerError>;
+
 /// Starts all threads. `checkpoint` is the cell of the newest checkpoint.
 ///
 /// # Errors
-/// When one can't be started. Those that were have nothing to wait for then, and end.
+/// When one can't be started. Those that were have ended then.
 pub(crate) fn start(
     shared: &Arc<Shared>,
     committer: Committer<crate::ingress::Ticket>,
     journal: Journal,
     checkpoint: Option<Cell>,
 ) -> Result<Threads, ServerError> {
-    let running = start_each(shared, committer, journal, checkpoint).inspect_err(|_| {
-        shared.abandon();
-        shared.keeping.stop();
-    })?;
-    Ok(Threads { shared: shared.clone(), running: Some(running) })
+    start_by(shared, committer, journal, checkpoint, &|name, body| spawn(name, shared, body))
 }
 
-fn start_each(
+fn start_by(
     shared: &Arc<Shared>,
     committer: Committer<crate::ingress::Ticket>,
     journal: Journal,
     checkpoint: Option<Cell>,
-) -> Result<Running, ServerError> {
+    spawn: Spawn<'_>,
+) -> Result<Threads, ServerError> {
+    // Dropped where one can't be started, and last of all that is here: one of them waits for what the resolver has.
+    let mut threads = Threads { shared: shared.clone(), running: None };
+    let running = threads.running.insert(Running::default());
     let writer = Writer::new(journal, shared.clone());
     let (batches, to_write) = crossbeam_channel::bounded(1);
     let (shared_too, writer_too) = (shared.clone(), writer.clone());
@@ -99,28 +103,28 @@ fn start_each(
         rest: Rest::last(),
     };
     let with = |shared: &Arc<Shared>| shared.clone();
-    let publisher = spawn("publisher", shared, {
+    running.rest.push(spawn("journal", {
         let shared = with(shared);
-        move || publisher::run(&shared, &done)
-    })?;
-    let feeder = spawn("feeder", shared, {
+        Box::new(move || journal::run(&writer, &shared, &to_write))
+    })?);
+    running.rest.push(spawn("publisher", {
         let shared = with(shared);
-        move || feeder::run(&shared, checkpoint)
-    })?;
-    let journal = spawn("journal", shared, {
+        Box::new(move || publisher::run(&shared, &done))
+    })?);
+    running.rest.push(spawn("feeder", {
         let shared = with(shared);
-        move || journal::run(&writer, &shared, &to_write)
-    })?;
-    let keeping = spawn("keeping", shared, {
+        Box::new(move || feeder::run(&shared, checkpoint))
+    })?);
+    running.keeping.push(spawn("keeping", {
         let shared = with(shared);
-        move || keeping::run(&shared)
-    })?;
-    let marking = spawn("marking", shared, {
+        Box::new(move || keeping::run(&shared))
+    })?);
+    running.keeping.push(spawn("marking", {
         let shared = with(shared);
-        move || keeping::mark(&shared)
-    })?;
-    let resolver = spawn("resolver", shared, move || resolver.run())?;
-    Ok(Running { resolver, rest: vec![journal, publisher, feeder], keeping: [keeping, marking] })
+        Box::new(move || keeping::mark(&shared))
+    })?);
+    running.resolver = Some(spawn("resolver", Box::new(move || resolver.run()))?);
+    Ok(threads)
 }
 
 impl Threads {
@@ -133,7 +137,7 @@ impl Threads {
         let Some(Running { resolver, rest, keeping }) = self.running.take() else { return };
         self.shared.ingress.stop();
         let ended = |thread: JoinHandle<()>| drop(thread.join());
-        ended(resolver);
+        resolver.into_iter().for_each(ended);
         self.shared.published.close();
         rest.into_iter().for_each(ended);
         self.shared.keeping.stop();
@@ -166,4 +170,38 @@ fn spawn(
         .name(format!("plenum-{name}"))
         .spawn(guarded)
         .map_err(|error| ServerError::Thread { name, what: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_core::Core;
+
+    use super::*;
+    use crate::ServerOptions;
+    use crate::recovery::{self, Opened};
+    use crate::shared::Parts;
+
+    // They ended by themselves, and nobody waited for it: whoever tried again in the same process found the directory locked.
+    #[test]
+    fn where_a_thread_can_not_be_started_those_that_were_have_ended_and_hold_nothing() {
+        for missing in ["journal", "publisher", "feeder", "keeping", "marking", "resolver"] {
+            let dir = tempfile::tempdir().unwrap();
+            let options = ServerOptions::new(dir.path());
+            let opened = recovery::open(&options).unwrap();
+            let Opened { journal, history, mirror, identity, checkpoint, lag_bytes, cut_bytes } = opened;
+            let core = Core::from_cell(mirror.cell().clone(), options.settings.core_options());
+            let committer = Committer::new(core, options.settings.commit_options());
+            let (keeper, feed, dir) = (journal.keeper(), Feed::new(history, lag_bytes), options.dir);
+            let parts = Parts { settings: options.settings, identity, keeper, feed, mirror, dir, cut_bytes };
+            let shared = Arc::new(Shared::new(parts));
+            let started = start_by(&shared, committer, journal, checkpoint, &|name, body| {
+                if name == missing {
+                    return Err(ServerError::Thread { name, what: "there is no room for another one".to_owned() });
+                }
+                spawn(name, &shared, body)
+            });
+            assert!(started.is_err());
+            assert_eq!(Arc::strong_count(&shared), 1, "without {missing}");
+        }
+    }
 }

@@ -57,10 +57,10 @@ pub async fn run(options: ServerOptions) -> Result<(), ServerError> {
         tracing::warn!(%error, "a limit on the size of files would kill the server");
     }
     let (dir, port) = (options.dir.clone(), options.listen.port());
-    let mut handle = Server::serve(options).await?;
+    let handle = Server::serve(options).await?;
     // Before the address is told: whoever reads it may ask for the end at once, and that end must be an orderly one.
     let signals = signal(SignalKind::terminate()).and_then(|term| Ok((term, signal(SignalKind::interrupt())?)));
-    handle.tell_address(&dir, port)?;
+    let handle = handle.announced(&dir, port).await?;
     let asked_to_end = async {
         let Ok((mut term, mut interrupt)) = signals else {
             tracing::warn!("signals can't be waited for");
@@ -88,9 +88,7 @@ impl Server {
     /// [`ServerError`] names what is in the way. Nothing runs then.
     pub async fn start(options: ServerOptions) -> Result<Handle, ServerError> {
         let (dir, port) = (options.dir.clone(), options.listen.port());
-        let mut handle = Self::serve(options).await?;
-        handle.tell_address(&dir, port)?;
-        Ok(handle)
+        Self::serve(options).await?.announced(&dir, port).await
     }
 
     /// The same, and nobody is told the address.
@@ -150,6 +148,15 @@ impl Handle {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The server, once its address is told. Where that can't be it ends, and has ended when this returns: what serves connections holds the directory
+    /// for a while after the server was dropped.
+    async fn announced(mut self, dir: &Path, asked_for: u16) -> Result<Self, ServerError> {
+        let Err(error) = self.tell_address(dir, asked_for) else { return Ok(self) };
+        // Why it ended besides is not what was in its way.
+        drop(self.shutdown().await);
+        Err(error)
     }
 
     /// Writes the address into the cell's directory. Where that can't be, as on a full disk, a port that was asked for is known all the same;
@@ -349,6 +356,19 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", server.address()));
         server.shutdown().await.unwrap();
         assert!(!path.exists());
+    }
+
+    // It was dropped, and its tasks, which held the directory, ended later: whoever tried again at once found it locked.
+    #[tokio::test]
+    async fn a_start_whose_address_can_not_be_told_leaves_the_directory_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = ServerOptions::new(dir.path());
+        // In the way of the draft, as no room would be.
+        std::fs::create_dir(dir.path().join("address.tmp")).unwrap();
+        let refused = Server::start(options.clone()).await.map(drop).unwrap_err();
+        assert!(matches!(refused, ServerError::Directory { .. }), "{refused}");
+        let opened = recovery::open(&options).map(drop);
+        assert!(opened.is_ok(), "{opened:?}");
     }
 
     // Where a thread had failed just before, the start waited for ever, with the directory locked.
