@@ -92,6 +92,7 @@ impl Picture {
             }
             Tell::Heartbeat(beat) => {
                 assert!(beat.revision >= self.revision(), "a heartbeat is not behind what was sent before it");
+                assert!(beat.now_micros >= beat.time_micros, "it tells what time it is: {beat:?}");
             }
             Tell::Outcome(outcome) => {
                 assert!(

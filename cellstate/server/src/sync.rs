@@ -117,6 +117,8 @@ pub struct SyncSession {
     resyncs: u64,
     /// What its welcome says of the messages that are taken from it; 0: nothing.
     message_bytes_max: u64,
+    /// Log time when the caller's clock was at 0; none: it is not told.
+    log_start_micros: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -164,6 +166,7 @@ impl SyncSession {
             read: None,
             resyncs: 0,
             message_bytes_max: 0,
+            log_start_micros: None,
         }
     }
 
@@ -171,6 +174,13 @@ impl SyncSession {
     #[must_use]
     pub fn taking(mut self, message_bytes_max: usize) -> Self {
         self.message_bytes_max = message_bytes_max as u64;
+        self
+    }
+
+    /// Has its heartbeats say what time it is in the log: that was `log_start_micros` when the caller's clock was at 0.
+    #[must_use]
+    pub fn telling_time(mut self, log_start_micros: i64) -> Self {
+        self.log_start_micros = Some(log_start_micros);
         self
     }
 
@@ -310,6 +320,7 @@ impl SyncSession {
                 revision: recent.newest().0,
                 time_micros: recent.time().micros,
                 oldest_revision: recent.oldest_readable().0,
+                now_micros: self.log_micros(now_micros, recent),
             };
             self.missed = missed;
             return Step::Send(response(Tell::Heartbeat(heartbeat)));
@@ -324,6 +335,12 @@ impl SyncSession {
         let (deltas, reached) = self.deltas_after(position, recent);
         self.phase = Phase::Following(reached);
         Step::Send(response(Tell::Deltas(v1::Deltas { deltas })))
+    }
+
+    /// Log time; 0 where that is not told. Something may have been logged since the caller read its clock.
+    fn log_micros(&self, now_micros: i64, recent: &Recent) -> i64 {
+        let now = |start: i64| start.saturating_add(now_micros).max(recent.time().micros);
+        self.log_start_micros.map_or(0, now)
     }
 
     /// Goes on where deltas are not recent any more.

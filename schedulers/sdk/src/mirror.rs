@@ -11,6 +11,10 @@ const LAG_MICROS: i64 = 2_000;
 /// the lag, so that messages which come now a little later and now a little sooner are none.
 const LEAP_MICROS: i64 = 10_000;
 
+/// Log time that the server tells between two deltas may be so far ahead of the batch by whose time the next claim is judged: that was begun
+/// while the one before was on its way to the disk.
+const BATCH_MICROS: i64 = 100_000;
+
 /// The mirror, and what changed in it since somebody last looked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mirror {
@@ -107,7 +111,8 @@ impl Mirror {
     }
 
     /// A connection begins, to a server that was started since, with another clock maybe: the time of the last delta is all that is sure. With the
-    /// same server as before it is better known than that: in a quiet cell the last delta may be an hour old, and heartbeats tell its time, too.
+    /// same server as before it is better known than that: in a quiet cell the last delta may be an hour old, and heartbeats of an earlier version
+    /// of the server tell its time alone.
     pub(crate) fn estimate_anew(&mut self, now_micros: i64) {
         let log_micros = self.cell.as_ref().map_or(0, |cell| cell.time().micros);
         self.clock = Clock { log_micros, local_micros: now_micros };
@@ -122,6 +127,12 @@ impl Mirror {
             self.clock = Clock { log_micros: time.micros, local_micros: now_micros };
         }
         time.micros.saturating_sub(thought_micros) > LEAP_MICROS
+    }
+
+    /// The server said what time it is in the log now, whatever was logged last; 0 is said by one that doesn't tell. Of use where this side's clock
+    /// stood still, or counts from an old delta. Gives what [`Mirror::heard`] does.
+    pub(crate) fn heard_now(&mut self, log_micros: i64, now_micros: i64) -> bool {
+        self.heard(LogTime::from_micros(log_micros.saturating_sub(BATCH_MICROS)), now_micros)
     }
 
     /// The server said what the oldest revision is that can be read; 0 is said by one that doesn't tell.
@@ -233,6 +244,22 @@ mod tests {
             mirror.heard(LogTime::from_micros(1_000), now_micros);
         }
         assert_eq!(mirror.log_time(LAG_MICROS + 500).micros, 1_500);
+    }
+
+    /// While its machine slept a scheduler's clock stood still, and backoffs lasted longer by as much until something was logged.
+    #[test]
+    fn a_mirror_whose_clock_stood_still_hears_what_time_it_is() {
+        const HOUR: i64 = 3_600_000_000;
+        let mut mirror = Mirror::default();
+        mirror.replace(Cell::default(), 0);
+        mirror.fold(&Delta::new(Revision(1), LogTime::from_micros(1_000)), 0).unwrap();
+        let later = LAG_MICROS + 500;
+        assert!(!mirror.heard_now(0, later), "a server that does not tell");
+        assert!(!mirror.heard_now(1_500 + BATCH_MICROS, later), "as was thought, for all that claims are judged by");
+        assert_eq!(mirror.log_time(later).micros, 1_500);
+        assert!(mirror.heard_now(HOUR, later));
+        assert_eq!(mirror.log_time(later).micros, HOUR - BATCH_MICROS);
+        assert_eq!(mirror.log_time(later + LAG_MICROS + 100).micros, HOUR - BATCH_MICROS + 100);
     }
 
     #[test]

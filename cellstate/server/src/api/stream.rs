@@ -96,7 +96,8 @@ impl Watcher {
         let now = shared.clock.monotonic_micros();
         let sync =
             SyncSession::new(shared.settings.sync, shared.identity.clone(), owner.session, sections, resume, now)
-                .taking(shared.settings.message_bytes_max);
+                .taking(shared.settings.message_bytes_max)
+                .telling_time(shared.clock.start_micros());
         let queued = shared.sessions.lock().queued(owner.session);
         Ok(Self { shared, owner, sync, queued, answers, outstanding: 0, taken: Vec::new(), taken_bytes: 0 })
     }

@@ -412,6 +412,20 @@ fn a_heartbeat_tells_what_can_be_read_of_the_past() {
     }
 }
 
+// Whose clock had stood still, as while its machine slept, was told of no time but that of the last revision.
+#[test]
+fn a_heartbeat_tells_what_time_it_is_though_nothing_is_logged() {
+    let source = Source::new(1 << 20);
+    let told = |session: &mut SyncSession| {
+        drain(session, &source, &mut Watcher::default(), 0);
+        let Step::Send(message) = session.poll(1_000_000, &source.recent) else { panic!("a heartbeat is due") };
+        let Some(Tell::Heartbeat(beat)) = message.tell else { panic!("it is a heartbeat") };
+        beat.now_micros
+    };
+    assert_eq!(told(&mut source.watch(Resume::default())), 0, "who has no log time tells none");
+    assert_eq!(told(&mut source.watch(Resume::default()).telling_time(5_000)), 1_005_000);
+}
+
 #[test]
 fn a_heartbeat_tells_the_revision_in_time_and_not_more_often() {
     let mut source = Source::new(1 << 20);

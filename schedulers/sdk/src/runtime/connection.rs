@@ -141,6 +141,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 self.see(beat.revision);
                 // The ends of backoffs were reckoned by the time before.
                 self.due |= self.mirror.heard(LogTime::from_micros(beat.time_micros), now_micros);
+                self.due |= self.mirror.heard_now(beat.now_micros, now_micros);
                 self.mirror.heard_of_oldest(beat.oldest_revision);
             }
             Some(Tell::Error(error)) => self.reject(now_micros, error, outputs),

@@ -207,6 +207,15 @@ fn a_restored_cell_does_not_go_on_from_the_time_of_before() {
     assert_eq!(runtime.mirror.log_time(0), LogTime::default());
 }
 
+#[test]
+fn a_heartbeat_tells_what_time_it_is_though_nothing_was_logged() {
+    const HOUR: i64 = 3_600_000_000;
+    let mut runtime = at_five();
+    let beat = v1::Heartbeat { revision: 5, time_micros: 7, now_micros: 2 * HOUR, ..v1::Heartbeat::default() };
+    receive(&mut runtime, Tell::Heartbeat(beat));
+    assert!((HOUR..2 * HOUR).contains(&runtime.mirror.log_time(0).micros));
+}
+
 /// A new session is written into its log: each attempt would bring it nearer to what was seen, until it is believed.
 #[test]
 fn a_server_that_has_not_come_so_far_is_asked_for_the_same_session_again() {
@@ -288,7 +297,9 @@ fn heartbeats_tell_which_revisions_can_still_be_read() {
         runtime.handle(now, input);
     };
     let told = |tell| Input::Received(v1::SessionResponse { tell: Some(tell) });
-    let beat = |oldest_revision| Tell::Heartbeat(v1::Heartbeat { revision: 5, time_micros: 7, oldest_revision });
+    let beat = |oldest_revision| {
+        Tell::Heartbeat(v1::Heartbeat { revision: 5, time_micros: 7, oldest_revision, ..v1::Heartbeat::default() })
+    };
     give(&mut runtime, Input::Start);
     give(&mut runtime, Input::Connected);
     give(&mut runtime, told(welcome(2, 1, 0)));
