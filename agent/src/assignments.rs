@@ -84,6 +84,7 @@ fn work(allocation: AllocationId, wire: v1::Assignment, defaults: &Defaults) -> 
         traces: Some(Box::new(Traces::of(&wire))),
         policy: None,
         recent_restarts: 0,
+        recent_restarts_at: Vec::new(),
     };
     let restart = match &body.restart {
         None => RestartPolicy::default(),

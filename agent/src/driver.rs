@@ -46,6 +46,10 @@ pub struct TaskSpec {
     /// keeps it. 0: written by an agent that kept none.
     #[serde(default)]
     pub recent_restarts: u32,
+    /// When these were, the oldest first: a time in milliseconds since 1970, and how many of them count as made then. None is taken to have been
+    /// before its time, or later by more than a 64th of the time within which they count. Empty: written by an agent that kept none.
+    #[serde(default)]
+    pub recent_restarts_at: Vec<(u64, u32)>,
 }
 
 /// Why a task could not be run, or was ended by something else than itself.
@@ -208,8 +212,8 @@ pub struct Recovered {
     pub allocation: AllocationId,
     /// Its latest start.
     pub restart: u32,
-    /// When its earlier starts ended, in milliseconds since 1970, oldest first; of very many, the latest. As many before those as count for its
-    /// policy are said to have ended with the oldest of them.
+    /// When its earlier starts ended, in milliseconds since 1970, oldest first. Of very many, the ends of the latest are known; before these come
+    /// as many as count for its policy, at the times that its latest start was written down with.
     pub earlier_ends_unix_ms: Vec<u64>,
     /// One of these earlier starts ran.
     #[serde(default)]

@@ -334,6 +334,7 @@ fn shim_spec(allocation: AllocationId, job_directory: PathBuf) -> crate::shim::S
         traces: None,
         policy: None,
         recent_restarts: 0,
+        recent_restarts_at: Vec::new(),
     };
     crate::shim::ShimSpec {
         task,

@@ -195,11 +195,13 @@ fn look_at_one(directory: AllocationDirectory, allocation: AllocationId) -> io::
         earlier_ends_unix_ms.push(exit.ended_unix_ms);
         ran_before |= exit.started_unix_ms.is_some();
     }
-    // The policy may count more than these. When those ended is known no more: no later than the oldest that is kept.
-    if let Some(&oldest) = earlier_ends_unix_ms.first() {
-        let unknown = (spec.task.recent_restarts.min(restart) as usize).saturating_sub(earlier_ends_unix_ms.len());
-        drop(earlier_ends_unix_ms.splice(0..0, iter::repeat_n(oldest, unknown)));
-    }
+    // The policy may count more than these. Of those before, the start says when they were.
+    let unknown = (spec.task.recent_restarts.min(restart) as usize).saturating_sub(earlier_ends_unix_ms.len());
+    let written = spec.task.recent_restarts_at.iter().flat_map(|&(at_ms, count)| iter::repeat_n(at_ms, count as usize));
+    // An agent of an earlier version did not write that down: they were no later than the oldest whose end is kept.
+    let oldest = earlier_ends_unix_ms.first().copied().map(iter::repeat);
+    let before: Vec<u64> = written.chain(oldest.into_iter().flatten()).take(unknown).collect();
+    drop(earlier_ends_unix_ms.splice(0..0, before));
     let trace = look(&directory, restart)?;
     Ok(Some(Looked { allocation, directory, start: Some((spec, trace)), earlier_ends_unix_ms, ran_before }))
 }
@@ -396,18 +398,23 @@ mod tests {
             let exit = Exit { ended_unix_ms: 1000 + u64::from(earlier), ..Exit::default() };
             durable::write_once(&directory.exit(earlier), &exit).unwrap();
         }
-        let ends = |recent_restarts: u32| {
+        let ends = |recent_restarts: u32, recent_restarts_at: &[(u64, u32)]| {
             let mut spec = exec::shim_spec(allocation, place.path().join("job"));
             (spec.task.restart, spec.task.recent_restarts) = (restart, recent_restarts);
+            spec.task.recent_restarts_at = recent_restarts_at.to_vec();
             durable::write_atomically(&directory.spec(), &spec).unwrap();
             look_at_one(directory.clone(), allocation).unwrap().unwrap().earlier_ends_unix_ms
         };
         let known: Vec<u64> = (1044..1300).collect();
         for recent_restarts in [0, 10, 256] {
-            assert_eq!(ends(recent_restarts), known, "no more than these count: {recent_restarts}");
+            let written = [(900, 200), (1200, 56)];
+            assert_eq!(ends(recent_restarts, &written), known, "no more than these count: {recent_restarts}");
         }
-        assert_eq!(ends(290), [vec![1044; 34], known].concat());
-        assert_eq!(ends(u32::MAX).len(), restart as usize, "there were no more");
+        let written = [(900, 20), (1000, 150), (1300, 120)];
+        assert_eq!(ends(290, &written), [vec![900; 20], vec![1000; 14], known.clone()].concat());
+        // As an agent of an earlier version wrote it down.
+        assert_eq!(ends(290, &[]), [vec![1044; 34], known].concat());
+        assert_eq!(ends(u32::MAX, &[(900, u32::MAX)]).len(), restart as usize, "there were no more");
     }
 
     // Each task that hung in the kernel without its shim kept a thread for ever. There are 512: after as many of them nothing was started, and

@@ -264,6 +264,7 @@ fn assignment(allocation: AllocationId, row: &Row) -> Assignment {
         traces: None,
         policy: None,
         recent_restarts: 0,
+        recent_restarts_at: Vec::new(),
     };
     let restart = RestartPolicy { attempts: allocation.slot % 3, delay_ms: 200, within_ms: 0 };
     let takes_over = row.takes_over.iter().copied().collect();

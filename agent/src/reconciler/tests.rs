@@ -40,6 +40,7 @@ fn assignment(slot: u32) -> Assignment {
         traces: Some(Box::new(Traces { namespace: "default".to_owned(), task: slot, ..Traces::default() })),
         policy: None,
         recent_restarts: 0,
+        recent_restarts_at: Vec::new(),
     };
     let work = Work { task, restart: RestartPolicy::default() };
     Assignment { allocation: id(slot), takes_over: Vec::new(), may_start: true, work: Ok(Arc::new(work)) }
@@ -410,6 +411,8 @@ fn restarts_outside_the_window_do_not_count() {
     let (tell, told) = std::sync::mpsc::channel();
     let mut story = Story::new(move |task| {
         tell.send(task.recent_restarts).unwrap();
+        let written: u32 = task.recent_restarts_at.iter().map(|(_, count)| count).sum();
+        assert_eq!(written, task.recent_restarts, "with the time of each");
         Fate::exits_after_ms(10_000, 3)
     });
     story.registered();

@@ -248,6 +248,7 @@ pub(crate) fn task(number: u32, command: &[&str]) -> TaskSpec {
         traces: None,
         policy: None,
         recent_restarts: 0,
+        recent_restarts_at: Vec::new(),
     }
 }
 
