@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use plenum_model::{AllocationId, AllocationRef, Cell};
+use plenum_model::{AllocationId, AllocationRef, Cell, Revision};
 use plenum_proto::v1;
 
 use super::failure::Failure;
@@ -164,8 +164,7 @@ impl<'a> Grants<'a> {
             if self.moves.len() >= MOVES_READ_MAX {
                 return None;
             }
-            let read = self.shared.feed.history().entry(revision).ok();
-            let delta = read.and_then(|logged| ended::delta_of(&logged).ok());
+            let delta = moved::changed_at(self.shared, Revision(revision)).ok();
             let reason = delta.as_ref().and_then(moved::reason_of_all).map(str::to_owned);
             self.moves.insert(revision, reason);
         }

@@ -15,7 +15,7 @@ use super::ended::{self, Fate};
 use super::failure::Failure;
 use super::listing::{self, Filter};
 use super::past::{self, Moment};
-use super::story::stay::{self, Said};
+use super::story::stay::{self, Ran, Said};
 use super::story::{self, Hero, gone};
 use super::waiting::Reasons;
 use super::{allocations, moved, principal};
@@ -428,47 +428,49 @@ fn retired(id: AllocationId, oldest: u64) -> Failure {
     Failure::new(Code::NotFound, "ALLOCATION_RETIRED", message)
 }
 
-/// A live allocation's row, with the time of its grant where the picture or the history knows it, and with why its task was moved where the
-/// history does.
+/// A live allocation's row, with the time of its grant where the picture or the log knows it, and with why its task was moved where the log does. What
+/// the history has not got yet is not waited for: what lives is told of at once.
 async fn live(shared: &Arc<Shared>, moment: Moment, id: AllocationId) -> Result<v1::AllocationView, Failure> {
     let allocation = moment.allocation(id).ok_or_else(|| never_was(id, &moment))?;
     let created = shared.picture.exactly_when(allocation.row.created);
     let about = created.or_else(|| shared.picture.about_when(allocation.row.created));
     let mut view = view::allocation(&moment, &allocation, about);
     // It may have a turn, and what follows waits for one.
-    let granted_at = allocation.row.created;
     drop(moment);
     // What was moved had another allocation before.
-    let may_be_moved = view.attempt > 1 && view.reason.is_empty() && past::reach(shared, granted_at).await.is_ok();
+    let may_be_moved = view.attempt > 1 && view.reason.is_empty();
     if created.is_none() || may_be_moved {
-        let (history, revision) = (shared.feed.history().clone(), view.created_revision);
+        let (known, revision) = (shared.clone(), Revision(view.created_revision));
         let read = move || {
-            let logged = history.entry(revision).map_err(|error| Failure::history(&error))?;
-            let moved =
-                if may_be_moved { moved::reason(&ended::delta_of(&logged)?, id.slot).map(str::to_owned) } else { None };
-            Ok((logged.time_micros, moved))
+            let granted = moved::changed_at(&known, revision)?;
+            let moved = moved::reason(&granted, id.slot).filter(|_| may_be_moved).map(str::to_owned);
+            Ok((granted.time, moved))
         };
         // Not refused when many read: a row without its time would look like one of 1970.
-        if let Ok((time_micros, moved)) = past::patiently(&shared.reads, read).await {
-            view.created_micros = time_micros;
+        if let Ok((time, moved)) = past::patiently(&shared.reads, read).await {
+            view.created_micros = time.micros;
             view.reason = moved.unwrap_or(view.reason);
         }
     }
     Ok(view)
 }
 
-/// When an allocation first ran, of which this is the row at a revision; 0 where it did not, or the history does not tell.
+/// When an allocation first ran, of which this is the row at a revision; 0 where it did not, or neither the history nor what was published last tells.
 async fn started_micros(shared: &Arc<Shared>, id: AllocationId, view: &v1::AllocationView, shown: Revision) -> i64 {
     if matches!(view.state(), v1::AllocationState::Granted | v1::AllocationState::Starting) {
         return 0;
     }
     let last = if view.ended_revision > 0 { Revision(view.ended_revision) } else { shown };
-    let granted = Revision(view.created_revision);
-    // One that takes nothing more tells what it has.
-    if shared.feed.stopped().is_none() {
-        let _ = past::reach(shared, last).await;
-    }
-    let history = shared.feed.history().clone();
-    let read = past::patiently(&shared.reads, move || stay::first_ran(&history, id, granted, last)).await;
+    let (known, granted) = (shared.clone(), Revision(view.created_revision));
+    let read = move || match stay::first_ran(known.feed.history(), id, granted, last)? {
+        Ran::At(time) => Ok(Some(time)),
+        // The history may be far behind, and is not waited for.
+        Ran::NotBy(revision) if revision < last => {
+            let recent = known.recent.read().after(revision);
+            recent.map_or(Ok(None), |batches| stay::first_ran_in(&batches, id, revision, last))
+        }
+        Ran::NotBy(_) | Ran::Unknown => Ok(None),
+    };
+    let read = past::patiently(&shared.reads, read).await;
     read.ok().flatten().map_or(0, |time| time.micros)
 }

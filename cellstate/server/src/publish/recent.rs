@@ -116,6 +116,12 @@ impl Recent {
         self.batches.get(after.checked_sub(1)?).filter(|batch| revision <= batch.last())
     }
 
+    /// The batches that have what comes after a revision, in order; `None` where not all of it is here (any more).
+    pub(crate) fn after(&self, revision: Revision) -> Option<Vec<Arc<LoggedBatch>>> {
+        let first = self.batches.partition_point(|batch| batch.last() <= revision);
+        self.continues(revision).then(|| self.batches.range(first..).cloned().collect())
+    }
+
     /// The outcome that was answered at a revision: an encoded `Outcome`, apart from its batch, which goes when it is recent no more, whoever
     /// has yet to read this. `None` where it was another answer, or is not here (any more).
     pub(crate) fn outcome(&self, revision: Revision) -> Option<Bytes> {
@@ -152,6 +158,12 @@ mod tests {
         assert!(recent.continues(Revision(4)) && recent.continues(Revision(8)));
         recent.push(batch(9, 9));
         assert!(!recent.continues(Revision(5)) && recent.continues(Revision(6)));
+        let after = |revision| {
+            let batches = recent.after(Revision(revision))?;
+            Some(batches.iter().map(|batch| batch.first().0).collect::<Vec<u64>>())
+        };
+        let expected = [None, Some(vec![7, 9]), Some(vec![7, 9]), Some(vec![9]), Some(vec![]), None];
+        assert_eq!([5, 6, 7, 8, 9, 10].map(after), expected);
         assert_eq!((recent.newest(), recent.batch(Revision(6)).is_some()), (Revision(9), false));
         assert_eq!(recent.decided(Revision(8)).unwrap(), [0; 50][..]);
     }

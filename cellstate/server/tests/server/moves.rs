@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use plenum_proto::v1;
+use plenum_server::Server;
 use tonic::transport::Channel;
 
-use crate::client::{Session, connect, job, placement, register, start, submit};
+use crate::client::{Session, connect, job, options, placement, register, start, submit};
 
 type Jobs = v1::jobs_client::JobsClient<Channel>;
 
@@ -14,16 +15,20 @@ async fn shown(channel: &Channel, allocation: u64) -> v1::AllocationView {
     Jobs::new(channel.clone()).get_allocation(ask).await.unwrap().into_inner()
 }
 
-// Both had their transaction, and nothing else that would have told of the drain.
-#[tokio::test]
-async fn a_task_that_was_moved_off_a_drained_machine_says_so_where_it_left_and_where_it_came() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = start(dir.path()).await;
-    let channel = connect(&server).await;
-    let machine = register(&channel, "m1", 4000).await;
-    register(&channel, "m2", 4000).await;
-    let mut session = Session::open(&channel, "batch").await.unwrap();
-    let work = submit(&channel, job("web", 2)).await;
+const WHY: &str = "moved off m1, which is drained";
+
+/// Two tasks of a job, `before` on m1; the first of them is moved to m2, as its machine is drained.
+struct Moved {
+    machine: v1::RegisterResponse,
+    before: Vec<u64>,
+    after: u64,
+}
+
+async fn moved(channel: &Channel) -> Moved {
+    let machine = register(channel, "m1", 4000).await;
+    register(channel, "m2", 4000).await;
+    let mut session = Session::open(channel, "batch").await.unwrap();
+    let work = submit(channel, job("web", 2)).await;
     session.reach(work.revision).await;
     let first = session.transaction(1, vec![placement(work.job, vec![0, 0], vec![0, 1])]);
     let before = session.commit(first).await.unwrap().placements[0].allocations.clone();
@@ -34,34 +39,68 @@ async fn a_task_that_was_moved_off_a_drained_machine_says_so_where_it_left_and_w
     let mut moves = session.transaction(2, vec![placement(work.job, vec![1], vec![0])]);
     moves.stops = vec![before[0]];
     let after = session.commit(moves).await.unwrap().placements[0].allocations[0];
+    Moved { machine, before, after }
+}
 
-    let why = "moved off m1, which is drained";
+async fn report(channel: &Channel, machine: &v1::RegisterResponse, allocation: u64, state: v1::AllocationState) {
+    let transition = v1::Transition { allocation, state: state.into(), ..Default::default() };
+    let (machine, epoch) = (machine.machine, machine.epoch);
+    let report = v1::ReportRequest { machine, epoch, transitions: vec![transition], ..Default::default() };
+    v1::agents_client::AgentsClient::new(channel.clone()).report(report).await.unwrap();
+}
+
+// Both had their transaction, and nothing else that would have told of the drain.
+#[tokio::test]
+async fn a_task_that_was_moved_off_a_drained_machine_says_so_where_it_left_and_where_it_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let Moved { machine, before, after } = moved(&channel).await;
     let (left, came) = (shown(&channel, before[0]).await, shown(&channel, after).await);
-    assert_eq!((left.state(), left.reason.as_str()), (v1::AllocationState::Stopping, why));
-    assert_eq!((came.state(), came.reason.as_str()), (v1::AllocationState::Granted, why));
+    assert_eq!((left.state(), left.reason.as_str()), (v1::AllocationState::Stopping, WHY));
+    assert_eq!((came.state(), came.reason.as_str()), (v1::AllocationState::Granted, WHY));
     assert!(came.created_micros > 0 && came.machine == "m2", "{came:?}");
     assert_eq!(shown(&channel, before[1]).await.reason, "", "that one stays where it is");
     let ask = v1::AllocationHistoryRequest { allocation: after, ..Default::default() };
     let story = Jobs::new(channel.clone()).allocation_history(ask).await.unwrap().into_inner();
-    assert_eq!(story.events[0].detail, format!("default/web work[0] on machine m2: {why}"));
+    assert_eq!(story.events[0].detail, format!("default/web work[0] on machine m2: {WHY}"));
 
     let ask = v1::JobHistoryRequest { name: "web".into(), ..Default::default() };
     let story = Jobs::new(channel.clone()).job_history(ask).await.unwrap().into_inner();
     let mut placed = story.events.iter().filter(|event| event.event == "placed").map(|event| event.detail.as_str());
-    assert_eq!(placed.next_back(), Some(format!("work: task 0 on machine m2: {why}").as_str()));
+    assert_eq!(placed.next_back(), Some(format!("work: task 0 on machine m2: {WHY}").as_str()));
 
     // It is told in lists, too, and once it has ended.
-    let stopped =
-        v1::Transition { allocation: before[0], state: v1::AllocationState::Stopped.into(), ..Default::default() };
-    let (machine, epoch) = (machine.machine, machine.epoch);
-    let report = v1::ReportRequest { machine, epoch, transitions: vec![stopped], ..Default::default() };
-    v1::agents_client::AgentsClient::new(channel.clone()).report(report).await.unwrap();
+    report(&channel, &machine, before[0], v1::AllocationState::Stopped).await;
     let list = v1::ListAllocationsRequest { ended: true, ..Default::default() };
     let listed = Jobs::new(channel.clone()).list_allocations(list).await.unwrap().into_inner().allocations;
     let ended = listed.iter().find(|row| row.id == before[0]).unwrap();
-    assert_eq!((ended.state(), ended.reason.as_str()), (v1::AllocationState::Stopped, why));
+    assert_eq!((ended.state(), ended.reason.as_str()), (v1::AllocationState::Stopped, WHY));
     let reasons = listed.iter().filter(|row| row.ended_revision == 0).map(|row| (row.id, row.reason.as_str()));
-    assert_eq!(reasons.collect::<BTreeMap<_, _>>(), BTreeMap::from([(before[1], ""), (after, why)]));
-    assert_eq!(shown(&channel, before[0]).await.reason, why);
+    assert_eq!(reasons.collect::<BTreeMap<_, _>>(), BTreeMap::from([(before[1], ""), (after, WHY)]));
+    assert_eq!(shown(&channel, before[0]).await.reason, WHY);
+    server.shutdown().await.unwrap();
+}
+
+// When it had begun was waited for until the history had the present, for two seconds where that was behind, and then not told; so was why it was
+// moved.
+#[tokio::test]
+async fn what_lives_is_shown_with_its_start_and_its_reason_however_far_behind_the_history_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut without = options(dir.path());
+    without.settings.history = false;
+    let server = Server::start(without).await.unwrap();
+    let channel = connect(&server).await;
+    let Moved { machine, before, after } = moved(&channel).await;
+    report(&channel, &machine, before[1], v1::AllocationState::Running).await;
+    let (came, stays) = (shown(&channel, after).await, shown(&channel, before[1]).await);
+    assert_eq!((came.reason.as_str(), came.started_micros), (WHY, 0), "it has not begun");
+    assert!(stays.created_micros > 0 && stays.started_micros >= stays.created_micros, "{stays:?}");
+    let mut jobs = Jobs::new(channel.clone());
+    jobs.stop_allocation(v1::StopAllocationRequest { allocation: before[1] }).await.unwrap();
+    let stopping = shown(&channel, before[1]).await;
+    assert_eq!((stopping.state(), stopping.started_micros), (v1::AllocationState::Stopping, stays.started_micros));
+    let listed = jobs.list_allocations(v1::ListAllocationsRequest::default()).await.unwrap().into_inner().allocations;
+    assert_eq!(listed.iter().find(|row| row.id == after).unwrap().reason, WHY);
     server.shutdown().await.unwrap();
 }

@@ -1,13 +1,17 @@
 //! What happened to an allocation, a task's stay in a slot. Deltas speak of slots there; whose a slot was is told by the grant before, or by
 //! the cell of then where the grant is older than the story.
 
+use std::sync::Arc;
+
 use plenum_history::{History, Logged, Order, Subject};
-use plenum_model::{AllocationId, AllocationState, Cell, Delta, LogTime, Move, Revision, incarnation_of};
+use plenum_model::{AllocationId, AllocationState, Cell, Delta, LogTime, Revision, incarnation_of};
 use plenum_proto::v1;
 
 use super::super::failure::Failure;
 use super::super::{ended, listing, moved};
 use super::{Hero, READ_BYTES_MAX, Teller, ends, tell_until, why_it_moved};
+use crate::publish::LoggedBatch;
+use crate::recovery;
 
 /// What there is to say of an allocation.
 pub(in crate::api) enum Said {
@@ -50,16 +54,30 @@ fn say<'a>(teller: impl Fn() -> Teller<'a>, id: AllocationId, limit: usize) -> R
     Ok(ended::is_retired(history, cell, id)?.map_or(Said::NeverWas, Said::Retired))
 }
 
-/// When an allocation first ran, of what happened from the revision of its grant to `last`, which is not above that of its end. `None`: it has not,
-/// or nobody knows, as its grant is not retained or more happened before its start than is read for a story. Reads forwards: few blocks lie
-/// between a grant and a start, and many may lie behind that.
+/// When an allocation first ran, as far as somebody tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::api) enum Ran {
+    /// Then.
+    At(LogTime),
+    /// Not up to this revision. What comes after it was not looked at.
+    NotBy(Revision),
+    /// Its grant is not retained, or more happened before its start than is read for a story.
+    Unknown,
+}
+
+/// When an allocation first ran, of what the history has from the revision of its grant to `last`, which is not above that of its end. Reads forwards:
+/// few blocks lie between a grant and a start, and many may lie behind that.
 pub(in crate::api) fn first_ran(
     history: &History,
     id: AllocationId,
     granted: Revision,
     last: Revision,
-) -> Result<Option<LogTime>, Failure> {
+) -> Result<Ran, Failure> {
+    if history.newest_revision() < granted.0 {
+        return Ok(Ran::NotBy(granted));
+    }
     let mut walk = history.walk(granted.0..=last.0, Order::OldestFirst);
+    let up_to = Revision(*walk.rest().end());
     let of_slot = Subject::AllocationSlot(id.slot);
     let mut has_grant = false;
     while walk.read_bytes() < READ_BYTES_MAX
@@ -74,16 +92,38 @@ pub(in crate::api) fn first_ran(
             }
             // What was granted before all that is retained may have run by then.
             if !has_grant {
-                return Ok(None);
+                return Ok(Ran::Unknown);
             }
             let delta = ended::delta_of(logged)?;
-            let runs = |moved: &Move| moved.slot == id.slot && moved.status.state == AllocationState::Running;
-            if delta.moves.iter().any(runs) {
+            if is_run(&delta, id) {
+                return Ok(Ran::At(delta.time));
+            }
+        }
+    }
+    Ok(if has_grant && walk.rest().is_empty() { Ran::NotBy(up_to) } else { Ran::Unknown })
+}
+
+/// When an allocation that had not run at a revision first did, of the batches that come `after` it, up to `last`. `None`: it did not.
+pub(in crate::api) fn first_ran_in(
+    batches: &[Arc<LoggedBatch>],
+    id: AllocationId,
+    after: Revision,
+    last: Revision,
+) -> Result<Option<LogTime>, Failure> {
+    for batch in batches {
+        for revision in batch.revisions().filter(|revision| after < *revision && *revision <= last) {
+            let delta = recovery::delta_of(batch, revision).map_err(|error| Failure::internal(error.to_string()))?;
+            if is_run(&delta, id) {
                 return Ok(Some(delta.time));
             }
         }
     }
     Ok(None)
+}
+
+/// Whether whoever has the allocation's slot runs from then on.
+fn is_run(delta: &Delta, id: AllocationId) -> bool {
+    delta.moves.iter().any(|moved| moved.slot == id.slot && moved.status.state == AllocationState::Running)
 }
 
 /// The generation before, of the tenant that a slot had before, if that is known: the first one of an incarnation follows whatever there was.
@@ -164,8 +204,9 @@ mod tests {
     use super::super::gone;
     use super::super::gone::tests::{append, at};
     use super::*;
+    use crate::publish::BatchEncoder;
     use plenum_model::{
-        AllocationRow, AllocationStatus, CellIdentity, End, Grants, JobId, Restore, RestoredAllocation,
+        AllocationRow, AllocationStatus, CellIdentity, End, Grants, JobId, Move, Restore, RestoredAllocation,
     };
 
     /// A grant of the slot 0, the end of its tenant, and what he did meanwhile.
@@ -249,10 +290,13 @@ mod tests {
         let history = gone::tests::history_of(dir.path(), &deltas);
         let ran = |generation, granted, last| {
             let id = AllocationId { slot: 0, generation };
-            first_ran(&history, id, Revision(granted), Revision(last)).unwrap().map(|time| time.micros)
+            first_ran(&history, id, Revision(granted), Revision(last)).unwrap()
         };
-        assert_eq!((ran(1, 1, 4), ran(2, 4, 7)), (Some(200), Some(600)));
-        assert_eq!((ran(2, 4, 5), ran(3, 8, 8)), (None, None), "not yet");
+        let then = |micros| Ran::At(LogTime::from_micros(micros));
+        assert_eq!((ran(1, 1, 4), ran(2, 4, 7)), (then(200), then(600)));
+        assert_eq!((ran(2, 4, 5), ran(3, 8, 8)), (Ran::NotBy(Revision(5)), Ran::NotBy(Revision(8))));
+        // It has no more than that.
+        assert_eq!((ran(3, 8, 12), ran(4, 9, 12)), (Ran::NotBy(Revision(8)), Ran::NotBy(Revision(9))));
 
         // As in a restored cell, whose history does not have the grant.
         let dir = tempfile::tempdir().unwrap();
@@ -260,7 +304,30 @@ mod tests {
         crate::checkpoint::write(&history, &cell(10, 5, 3), None).unwrap();
         append(&history, &[at(11), runs(12)]);
         let id = AllocationId { slot: 0, generation: 5 };
-        assert_eq!(first_ran(&history, id, Revision(3), Revision(12)).unwrap(), None, "that may be another start");
+        let ran = first_ran(&history, id, Revision(3), Revision(12)).unwrap();
+        assert_eq!(ran, Ran::Unknown, "that may be another start");
+    }
+
+    #[test]
+    fn what_the_history_has_not_got_yet_tells_when_an_allocation_first_ran() {
+        let batch = |deltas: &[Delta]| {
+            let mut encoder = BatchEncoder::default();
+            encoder.begin(deltas[0].time);
+            for delta in deltas {
+                let mut encoded = bytes::BytesMut::new();
+                plenum_proto::delta::encode(delta, &mut encoded);
+                encoder.add(delta.revision, b"", b"", &encoded);
+            }
+            Arc::new(LoggedBatch::parse(encoder.finish()).unwrap())
+        };
+        let timed = |delta: Delta| Delta { time: LogTime::from_micros(100 * delta.revision.0.cast_signed()), ..delta };
+        let batches = [batch(&[runs(4), at(5)].map(timed)), batch(&[at(6), runs(7), runs(8)].map(timed))];
+        let ran = |slot, after, last| {
+            let id = AllocationId { slot, generation: 1 };
+            first_ran_in(&batches, id, Revision(after), Revision(last)).unwrap().map(|time| time.micros)
+        };
+        assert_eq!((ran(0, 3, 8), ran(0, 4, 8)), (Some(400), Some(700)), "what the history has is not looked at");
+        assert_eq!((ran(0, 4, 6), ran(1, 3, 8)), (None, None), "it was not asked for, or is another one");
     }
 
     // The first grant of another incarnation was taken to tell who was there before.
