@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use plenum_proto::v1::{GroupView, JobState, JobView};
+use plenum_proto::v1::{GroupView, JobKind, JobState, JobView};
 
-use crate::output::{Row, job_state};
+use crate::output::{Row, how_often, job_state};
 
 /// A job that waits for the same reason for so long is told to wait. Most reasons pass in milliseconds.
 pub(super) const WAIT_TOLD_AFTER: Duration = Duration::from_secs(2);
@@ -18,6 +18,8 @@ pub(super) struct Board {
 #[derive(Debug, Default)]
 struct Told {
     job: JobView,
+    /// How many of each group were last told to run.
+    running: Vec<u32>,
     /// Since when the job waits for this reason, and whether that was told.
     waiting: Option<(String, Duration, bool)>,
 }
@@ -46,8 +48,8 @@ pub(super) fn under_way(job: &JobView) -> String {
     let groups = job.groups.iter().filter(|group| group.done < group.count);
     let is_busy =
         |group: &&GroupView| group.granted + group.starting + group.running > 0 || group.done > 0 || group.failing > 0;
-    let busy = groups.filter(is_busy);
-    let words: Vec<String> = busy.map(group_words).collect();
+    let kind = job.shape.as_ref().map_or(JobKind::Unspecified, |shape| shape.kind());
+    let words: Vec<String> = groups.filter(is_busy).map(|group| group_words(group, kind)).collect();
     match words.is_empty() {
         false => words.join("; "),
         true if !job.waiting_reason.is_empty() => format!("waiting: {}", job.waiting_reason),
@@ -55,18 +57,40 @@ pub(super) fn under_way(job: &JobView) -> String {
     }
 }
 
-fn group_words(group: &GroupView) -> String {
-    let mut words = vec![format!("{} of {} done", group.done, group.count)];
-    let starting = group.granted + group.starting;
-    for (count, name) in [(group.running, "running"), (starting, "starting"), (group.failed, "failed")] {
+fn group_words(group: &GroupView, kind: JobKind) -> String {
+    let (starting, running) = (group.granted + group.starting, group.running);
+    // What runs for ever is never done.
+    let (first, running) = match kind {
+        JobKind::Forever => (format!("{running} of {} running", group.count), 0),
+        _ => (format!("{} of {} done", group.done, group.count), running),
+    };
+    let mut words = vec![first];
+    for (count, name) in [(running, "running"), (starting, "starting"), (group.failed, "failed")] {
         if count > 0 {
             words.push(format!("{count} {name}"));
         }
     }
     if group.failing > 0 {
-        words.push(format!("{} failing again and again", group.failing));
+        // The cell says so for ten minutes after a failure: it may be mended by now.
+        let verb = match (group.running + group.done >= group.count, group.failing) {
+            (false, _) => "",
+            (true, 1) => "was ",
+            (true, _) => "were ",
+        };
+        words.push(format!("{} {verb}failing ({})", group.failing, how_often(group)));
     }
     format!("{} {}", group.name, words.join(", "))
+}
+
+/// How a group goes of which tasks fail again and again.
+pub(super) fn failing_words(group: &GroupView) -> String {
+    let GroupView { name, count, failing, .. } = group;
+    format!("{name} {} of {count} running, {failing} failing ({})", sound(group), how_often(group))
+}
+
+/// Tasks that run, without those that fail again and again: one of these may run at the moment, which is not told apart.
+fn sound(group: &GroupView) -> u32 {
+    group.running.min(group.count.saturating_sub(group.failing))
 }
 
 impl Board {
@@ -75,7 +99,12 @@ impl Board {
     pub(super) fn lines(&mut self, job: &JobView, now: Duration) -> Vec<String> {
         let name = job.name();
         let told = self.told.entry(name.clone()).or_default();
+        if (told.job.id, told.job.version) != (job.id, job.version) {
+            // Nothing was told of that one yet.
+            *told = Told::default();
+        }
         let before = std::mem::replace(&mut told.job, job.clone());
+        told.running.resize(job.groups.len(), 0);
         let mut lines = Vec::new();
         for (position, group) in job.groups.iter().enumerate() {
             let was = before.groups.get(position).cloned().unwrap_or_default();
@@ -87,12 +116,8 @@ impl Board {
             }
             if group.count > 0 && group.done == group.count && was.done < group.count {
                 lines.push(format!("{name}: {} done ({} {})", group.name, group.count, task(group.count)));
-            } else if group.running > 0
-                && group.failing == 0
-                && group.running != was.running
-                && (was.running == 0 || group.running == group.count)
-            {
-                lines.push(format!("{name}: {} running ({} of {})", group.name, group.running, group.count));
+            } else if told.runs(position, group, &was) {
+                lines.push(format!("{name}: {} running ({} of {})", group.name, sound(group), group.count));
             }
         }
         if let Some(reason) = told.long_wait(&job.waiting_reason, now) {
@@ -107,6 +132,21 @@ impl Board {
 }
 
 impl Told {
+    /// Whether how many of a group run is worth a line, which is told then. Beside tasks that fail again and again it is as soon as all others run, and
+    /// not each time that one of them is back.
+    fn runs(&mut self, position: usize, group: &GroupView, was: &GroupView) -> bool {
+        let (running, told) = (sound(group), self.running.get(position).copied().unwrap_or_default());
+        let is_news = if group.failing > 0 {
+            running > told && running + group.failing == group.count
+        } else {
+            running > 0 && running != was.running && (was.running == 0 || running == group.count)
+        };
+        if is_news && let Some(told) = self.running.get_mut(position) {
+            *told = running;
+        }
+        is_news
+    }
+
     /// The reason for which the job waits, once, when it has for long.
     fn long_wait(&mut self, reason: &str, now: Duration) -> Option<String> {
         match &mut self.waiting {
@@ -190,8 +230,54 @@ mod tests {
         }
         let again = "words: split running (1 of 1)";
         assert_eq!(told, [again, "words: a task of split failed, and is tried again", again]);
-        assert_eq!(under_way(&tried(1, 3, 1)), "split 0 of 1 done, 1 running, 1 failing again and again");
-        assert_eq!(under_way(&tried(0, 3, 1)), "split 0 of 1 done, 1 failing again and again");
+        assert_eq!(under_way(&tried(1, 3, 1)), "split 0 of 1 done, 1 running, 1 was failing (up to 3 times)");
+        assert_eq!(under_way(&tried(0, 3, 1)), "split 0 of 1 done, 1 failing (up to 3 times)");
+    }
+
+    // Where one of its tasks failed again and again a service was never told to run, however many of the others did.
+    #[test]
+    fn that_the_others_run_is_told_beside_tasks_that_fail_again_and_again() {
+        let service = |running, failures, failing| {
+            let mut view = job(JobState::JobRunning, &[(3, running, 0, 0)]);
+            view.groups[0] = GroupView { failures, failing, ..view.groups[0].clone() };
+            view.shape.get_or_insert_default().kind = JobKind::Forever.into();
+            view
+        };
+        let mut board = Board::default();
+        let mut told = Vec::new();
+        let mut sees = |view: &JobView| told.extend(board.lines(view, Duration::ZERO));
+        sees(&service(1, 0, 0));
+        sees(&service(1, 2, 1));
+        for failures in 2..5 {
+            sees(&service(3, failures, 1));
+            sees(&service(2, failures + 1, 1));
+        }
+        sees(&service(3, 5, 0));
+        assert_eq!(
+            told,
+            [
+                "words: split running (1 of 3)",
+                "words: a task of split failed, and is tried again",
+                "words: split running (2 of 3)",
+                "words: split running (3 of 3)",
+            ]
+        );
+        assert_eq!(under_way(&service(2, 4, 1)), "split 2 of 3 running, 1 failing (up to 4 times)");
+        assert_eq!(under_way(&service(3, 4, 2)), "split 3 of 3 running, 2 were failing (up to 4 times)");
+        assert_eq!(under_way(&service(2, 0, 1)), "split 2 of 3 running, 1 failing (restarted again and again)");
+        assert_eq!(failing_words(&service(3, 4, 1).groups[0]), "split 2 of 3 running, 1 failing (up to 4 times)");
+    }
+
+    // What was submitted under the name of a job that had failed and ended was compared with that one.
+    #[test]
+    fn another_version_of_a_job_is_told_from_its_start() {
+        let mut board = Board::default();
+        let mut failed = job(JobState::JobRunning, &[(1, 1, 0, 0)]);
+        failed.groups[0].failures = 1;
+        assert_eq!(board.lines(&failed, Duration::ZERO).len(), 2);
+        let next = JobView { version: 2, ..failed };
+        let again = ["words: a task of split failed, and is tried again", "words: split running (1 of 1)"];
+        assert_eq!(board.lines(&next, Duration::ZERO), again);
     }
 
     #[test]

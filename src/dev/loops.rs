@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use plenum_proto::v1::JobView;
 
-use crate::output::{Row, failing_groups};
+use super::board::{failing_words, has_ended, under_way};
+use crate::output::Row;
 
 /// From the first time that a job is told of to the next one; each time after that it is twice as long.
 const AGAIN_AFTER: Duration = Duration::from_secs(10);
@@ -12,61 +13,96 @@ const AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Until this.
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(600);
 
+/// After so long without a failure in between, it is told that there was none. Not forgotten yet: it may fail again all the same.
+const SOUND_AFTER: Duration = Duration::from_secs(60);
+
 /// What was told of jobs, by their names.
 #[derive(Debug, Default)]
 pub(super) struct Loops {
     told: BTreeMap<String, Told>,
 }
 
+/// What there is to tell of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    /// Tasks fail again and again.
+    Fails(String),
+    /// They did, and have not for a while.
+    IsSound(String),
+}
+
 #[derive(Debug)]
 struct Told {
     /// Of which job of that name, and which version.
     of: (u64, u32),
-    /// The job's allocations by then.
-    attempts: u64,
+    /// When tasks of each group had failed last by then, with the rest that follows it.
+    failed: Vec<i64>,
     pause: Duration,
     /// Not again before.
     next: Duration,
+    /// Since when none was seen to fail again and again, and whether that was told.
+    sound: Option<(Duration, bool)>,
 }
 
 impl Loops {
-    /// A line about tasks that fail again and again, where there are some and it is time to tell: the first time, and then only when more has
-    /// failed. `now` is counted from any fixed moment.
-    pub(super) fn line(&mut self, job: &JobView, now: Duration) -> Option<String> {
-        let name = job.name();
-        let of = (job.id, job.version);
-        let failing = failing_groups(job);
-        // Another one of that name, or one that runs well and has for as long as was waited, is told of at once.
-        let is_over = |told: &Told| failing.is_none() && now >= told.next.saturating_add(told.pause);
-        if self.told.get(&name).is_some_and(|told| told.of != of || is_over(told)) {
+    /// What there is to tell of tasks that fail again and again, where it is time to: the first time, and then only when more has failed; and that
+    /// they do not any more. `now` is counted from any fixed moment.
+    pub(super) fn news(&mut self, job: &JobView, now: Duration) -> Option<News> {
+        let (name, of) = (job.name(), (job.id, job.version));
+        if self.told.get(&name).is_some_and(|told| told.of != of || has_ended(job)) {
             self.told.remove(&name);
         }
-        let failing = failing?;
-        let attempts: u64 = job.groups.iter().map(|group| u64::from(group.attempts)).sum();
-        // What its agent restarts stays the same allocation, and counts as failing only while it is down.
+        let failing: Vec<String> = job.groups.iter().filter(|group| group.failing > 0).map(failing_words).collect();
+        if failing.is_empty() {
+            return self.sound(job, &name, now);
+        }
+        // More has failed, wherever else tasks were placed anew. What its agent restarts stays the same allocation, and counts as failing only while
+        // it is down.
+        let failed: Vec<i64> = job.groups.iter().map(|group| group.not_before_micros).collect();
         let is_down = job.groups.iter().any(|group| group.failing > 0 && group.failures <= 1);
-        let pause = match self.told.get(&name) {
+        let told = self.told.get_mut(&name);
+        let pause = match told {
             None => AGAIN_AFTER,
-            Some(told) if now < told.next || (attempts == told.attempts && !is_down) => return None,
-            Some(told) => told.pause.saturating_mul(2).min(AGAIN_AFTER_MAX),
+            Some(told) => {
+                told.sound = None;
+                if now < told.next || (failed == told.failed && !is_down) {
+                    return None;
+                }
+                told.pause.saturating_mul(2).min(AGAIN_AFTER_MAX)
+            }
         };
-        let line = format!("{name}: tasks fail again and again ({failing})");
-        self.told.insert(name, Told { of, attempts, pause, next: now.saturating_add(pause) });
-        Some(line)
+        let line = format!("{name}: {}", failing.join("; "));
+        self.told.insert(name, Told { of, failed, pause, next: now.saturating_add(pause), sound: None });
+        Some(News::Fails(line))
+    }
+
+    /// Nothing of a job fails again and again.
+    fn sound(&mut self, job: &JobView, name: &str, now: Duration) -> Option<News> {
+        let told = self.told.get_mut(name)?;
+        let (since, is_told) = told.sound.get_or_insert((now, false));
+        let sound = now.saturating_sub(*since);
+        if sound >= AGAIN_AFTER_MAX {
+            // Should it fail again, that is told at once.
+            self.told.remove(name);
+        } else if sound >= SOUND_AFTER && !std::mem::replace(is_told, true) {
+            return Some(News::IsSound(format!("{name}: no task failed lately; {}", under_way(job))));
+        }
+        None
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{GroupView, JobShape};
+    use plenum_proto::v1::{GroupView, JobKind, JobShape, JobState};
 
     use super::*;
 
-    fn job(failing: u32, failures: u32, attempts: u32) -> JobView {
-        let name = "main".to_owned();
-        let group = GroupView { name, count: 1, failing, failures, attempts, ..GroupView::default() };
+    /// `failed`: when a task failed last.
+    fn job(failing: u32, failures: u32, failed: u32) -> JobView {
+        let (name, not_before_micros) = ("main".to_owned(), failed.into());
+        let group = GroupView { name, count: 1, failing, failures, not_before_micros, ..GroupView::default() };
         JobView {
-            shape: Some(JobShape { name: "web".to_owned(), ..JobShape::default() }),
+            shape: Some(JobShape { name: "web".to_owned(), kind: JobKind::Forever.into(), ..JobShape::default() }),
             groups: vec![group],
             ..JobView::default()
         }
@@ -75,14 +111,14 @@ mod tests {
     /// At which seconds it was told, asked each second of a minute and a half.
     fn told_at(job_at: impl Fn(u32) -> JobView) -> Vec<u32> {
         let mut loops = Loops::default();
-        let is_told = |second: &u32| loops.line(&job_at(*second), Duration::from_secs((*second).into())).is_some();
+        let is_told = |second: &u32| loops.news(&job_at(*second), Duration::from_secs((*second).into())).is_some();
         (0..90).filter(is_told).collect()
     }
 
     #[test]
     fn a_loop_of_crashes_is_told_at_once_and_then_ever_more_seldom() {
-        let line = Loops::default().line(&job(1, 3, 4), Duration::ZERO);
-        assert_eq!(line.as_deref(), Some("web: tasks fail again and again (main: 1 of 1, up to 3 times)"));
+        let news = Loops::default().news(&job(1, 3, 4), Duration::ZERO);
+        assert_eq!(news, Some(News::Fails("web: main 0 of 1 running, 1 failing (up to 3 times)".to_owned())));
         assert_eq!(told_at(|second| job(1, 2 + second, 3 + second)), [0, 10, 30, 70]);
         let while_down = |second: u32| job(u32::from(second.is_multiple_of(7)), 0, 1);
         assert_eq!(told_at(while_down), [0, 14, 35, 77], "its agent restarts it");
@@ -92,21 +128,46 @@ mod tests {
     fn nothing_is_told_where_nothing_fails_or_nothing_more_has_failed() {
         assert!(told_at(|second| job(0, 2 + second, 3 + second)).is_empty());
         assert_eq!(told_at(|second| job(1, 2, 3 + second / 40)), [0, 40, 80], "it may have come to run well");
+        let placed_anew = |second| {
+            let mut view = job(1, 2, 3);
+            view.groups[0].attempts = second;
+            view
+        };
+        assert_eq!(told_at(placed_anew), [0], "others of its group were");
     }
 
     // What was told of one that looped for long kept the next one from being told of for as long.
     #[test]
-    fn another_version_and_one_that_had_run_well_are_told_of_at_once() {
+    fn another_version_and_one_that_ran_well_for_long_begin_anew() {
         let mut loops = Loops::default();
-        let mut is_told = |job: &JobView, seconds| loops.line(job, Duration::from_secs(seconds)).is_some();
-        assert_eq!(
-            [0, 10, 11].map(|now| is_told(&job(1, 3, 4 + u32::try_from(now).unwrap()), now)),
-            [true, true, false]
-        );
-        let next = JobView { version: 2, ..job(1, 2, 2) };
-        assert!(is_told(&next, 12), "another version");
-        assert!(!is_told(&JobView { version: 2, ..job(1, 3, 3) }, 21));
-        assert!(!is_told(&JobView { version: 2, ..job(0, 0, 3) }, 60), "it runs well");
-        assert!(is_told(&JobView { version: 2, ..job(1, 2, 5) }, 61));
+        let mut told = |version, failing, seconds: std::ops::RangeInclusive<u32>| -> Vec<u32> {
+            let is_told = |second: &u32| {
+                let view = JobView { version, ..job(failing, 3, *second) };
+                loops.news(&view, Duration::from_secs((*second).into())).is_some()
+            };
+            seconds.filter(is_told).collect()
+        };
+        assert_eq!(told(1, 1, 0..=80), [0, 10, 30, 70]);
+        assert_eq!(told(2, 1, 81..=160), [81, 91, 111, 151], "another version");
+        assert_eq!(told(2, 0, 161..=800), [221], "it runs well");
+        assert_eq!(told(2, 1, 801..=820), [801, 811]);
+        assert_eq!(told(2, 0, 821..=900), [881], "and again");
+        assert_eq!(told(2, 1, 901..=940), [901], "but not for long");
+    }
+
+    // Whoever had mended what a task failed of heard no more of it.
+    #[test]
+    fn that_nothing_failed_lately_is_told_once_unless_the_job_has_ended() {
+        let mut sound = job(0, 3, 1);
+        sound.groups[0].running = 1;
+        let ended = JobView { state: JobState::JobStopped.into(), ..job(0, 3, 1) };
+        let told = |after: &JobView| {
+            let mut loops = Loops::default();
+            assert!(matches!(loops.news(&job(1, 3, 1), Duration::ZERO), Some(News::Fails(_))));
+            [5, 64, 65, 66].map(|seconds| loops.news(after, Duration::from_secs(seconds)))
+        };
+        let line = News::IsSound("web: no task failed lately; main 1 of 1 running".to_owned());
+        assert_eq!(told(&sound), [None, None, Some(line), None]);
+        assert_eq!(told(&ended), [None, None, None, None]);
     }
 }

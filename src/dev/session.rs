@@ -11,7 +11,7 @@ use super::{
     changes::Changes,
     fit,
     folder::{Folder, LOG_SHOWN_BYTES, not_ready, written},
-    loops::Loops,
+    loops::{Loops, News},
     machines::{self, Machines},
     plan::{Plan, shape},
     progress::Progress,
@@ -212,8 +212,10 @@ impl Session<'_> {
             }
             views.iter().for_each(|view| self.progress.show(view));
             for view in &views {
-                if let Some(line) = loops.line(view, self.started.elapsed()) {
-                    self.tell_failing(connection, view, &line).await;
+                match loops.news(view, self.started.elapsed()) {
+                    Some(News::Fails(line)) => self.tell_failing(connection, view, &line).await,
+                    Some(News::IsSound(line)) => self.progress.say(&line),
+                    None => {}
                 }
             }
             if self.plan.until_done && !views.is_empty() && views.iter().all(has_ended) {

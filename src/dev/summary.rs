@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use plenum_proto::v1::{AllocationState, AllocationView, JobState, JobView, StatusRequest, StatusResponse};
+use plenum_proto::v1::{AllocationState, AllocationView, GroupView, JobState, JobView, StatusRequest, StatusResponse};
 use tokio::time::sleep;
 
 use super::{board::done_of, logs, progress::Progress};
@@ -103,7 +103,7 @@ impl Summary<'_> {
     /// can't be read.
     pub(super) async fn tell_failing(&self, job: &JobView) {
         let allocations = self.ask(async || logs::allocations(self.connection, job).await).await.unwrap_or_default();
-        if let Some(allocation) = failing(&allocations) {
+        if let Some(allocation) = failing(job, &allocations) {
             self.tell_failed(job, allocation).await;
         }
     }
@@ -143,17 +143,25 @@ impl Summary<'_> {
 }
 
 /// The last failed allocations, in the order of their grants.
-fn last_failed(allocations: &[AllocationView]) -> Vec<&AllocationView> {
+fn last_failed<'a>(allocations: impl IntoIterator<Item = &'a AllocationView>) -> Vec<&'a AllocationView> {
     let mut failed: Vec<&AllocationView> =
-        allocations.iter().filter(|allocation| allocation.state() == AllocationState::Failed).collect();
+        allocations.into_iter().filter(|allocation| allocation.state() == AllocationState::Failed).collect();
     failed.sort_by_key(|allocation| (allocation.created_revision, allocation.id));
     failed.split_off(failed.len().saturating_sub(FAILED_SHOWN))
 }
 
-/// The one that failed last; else, of those that are live, the one that its agent restarted most often.
-fn failing(allocations: &[AllocationView]) -> Option<&AllocationView> {
-    let restarted = allocations.iter().filter(|allocation| allocation.ended_revision == 0 && allocation.restarts > 0);
-    last_failed(allocations).pop().or_else(|| restarted.max_by_key(|allocation| allocation.restarts))
+/// Of the groups of which tasks fail again and again: the allocation that failed last; else, of those that are live, the one that its agent restarted
+/// most often. A group of which none failed more than once has one that is restarted: what failed there is long over.
+fn failing<'a>(job: &JobView, allocations: &'a [AllocationView]) -> Option<&'a AllocationView> {
+    let of_groups = |is_one: fn(&GroupView) -> bool| {
+        let is_of = move |allocation: &&AllocationView| {
+            job.groups.iter().any(|group| group.failing > 0 && is_one(group) && group.name == allocation.group)
+        };
+        allocations.iter().filter(is_of)
+    };
+    let failed = last_failed(of_groups(|group| group.failures > 1)).pop();
+    let restarted = of_groups(|_| true).filter(|allocation| allocation.ended_revision == 0 && allocation.restarts > 0);
+    failed.or_else(|| restarted.max_by_key(|allocation| allocation.restarts))
 }
 
 /// Why it failed, in the agent's words.
@@ -212,7 +220,7 @@ fn done_words(jobs: &[JobView]) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use plenum_proto::v1::{GroupView, JobShape};
+    use plenum_proto::v1::JobShape;
 
     use super::*;
 
@@ -242,13 +250,22 @@ mod tests {
             created_revision: 7,
             ..AllocationView::default()
         };
-        let told = |allocations: &[AllocationView]| failing(allocations).map(failure_words);
+        let job = |failures| {
+            let group = GroupView { failing: 1, failures, ..GroupView::default() };
+            JobView { groups: vec![group], ..JobView::default() }
+        };
+        let told = |allocations: &[AllocationView]| failing(&job(2), allocations).map(failure_words);
         let (runs, restarted) = (of(AllocationState::Running, 0), of(AllocationState::Running, 3));
         let once = of(AllocationState::Running, 1);
         assert_eq!(told(std::slice::from_ref(&runs)), None);
         assert_eq!(told(&[once.clone(), restarted.clone(), runs]).as_deref(), Some("restarted 3 times"));
         assert_eq!(told(&[once]).as_deref(), Some("restarted 1 time"));
-        assert_eq!(told(&[of(AllocationState::Failed, 3), restarted]).as_deref(), Some("exit code 1"));
+        let failed = [of(AllocationState::Failed, 3), restarted.clone()];
+        assert_eq!(told(&failed).as_deref(), Some("exit code 1"));
+        // What is restarted now had failed once, long ago; and so had a task of a group that runs well.
+        assert_eq!(failing(&job(1), &failed).map(failure_words).as_deref(), Some("restarted 3 times"));
+        let elsewhere = AllocationView { group: "other".to_owned(), ..failed[0].clone() };
+        assert_eq!(told(&[elsewhere, restarted]).as_deref(), Some("restarted 3 times"));
     }
 
     fn complete() -> JobView {

@@ -42,23 +42,23 @@ fn failing(job: &JobView) -> u64 {
 
 /// Which groups have tasks that fail again and again, and where to read more; nothing where none does.
 pub(crate) fn failing_words(job: &JobView) -> Option<String> {
-    let name = job.name();
-    let groups = failing_groups(job)?;
+    let of_group =
+        |group: &GroupView| format!("{}: {} of {}, {}", group.name, group.failing, group.count, how_often(group));
+    let groups: Vec<String> = job.groups.iter().filter(|group| group.failing > 0).map(of_group).collect();
+    if groups.is_empty() {
+        return None;
+    }
+    let (groups, name) = (groups.join("; "), job.name());
     Some(format!("{groups}; `plenum job history {name}` and `plenum alloc list --job {name} --all` tell how"))
 }
 
-/// The same, without where to read more.
-pub(crate) fn failing_groups(job: &JobView) -> Option<String> {
-    let of_group = |group: &GroupView| {
-        let tasks = format!("{}: {} of {}", group.name, group.failing, group.count);
-        match group.failures {
-            0 | 1 => format!("{tasks}, restarted again and again"),
-            FAILURES_TOLD_MAX => format!("{tasks}, up to {FAILURES_TOLD_MAX} times or more"),
-            failures => format!("{tasks}, up to {failures} times"),
-        }
-    };
-    let groups: Vec<String> = job.groups.iter().filter(|group| group.failing > 0).map(of_group).collect();
-    (!groups.is_empty()).then(|| groups.join("; "))
+/// How often tasks of a group failed that fail again and again.
+pub(crate) fn how_often(group: &GroupView) -> String {
+    match group.failures {
+        0 | 1 => "restarted again and again".to_owned(),
+        FAILURES_TOLD_MAX => format!("up to {FAILURES_TOLD_MAX} times or more"),
+        failures => format!("up to {failures} times"),
+    }
 }
 
 fn sum(job: &JobView, count: impl Fn(&GroupView) -> u32) -> u64 {

@@ -30,7 +30,7 @@ pub(crate) use allocation::{allocation_id, waits_for};
 pub(crate) use command::ASK_NO_CELL;
 pub(crate) use conflict::key_columns;
 pub(crate) use device::device_lines;
-pub(crate) use job::{failing_groups, failing_words, job_called, job_state, state_words as job_state_words};
+pub(crate) use job::{failing_words, how_often, job_called, job_state, state_words as job_state_words};
 pub(crate) use machine::{state_name as machine_state, tasks_left, unfit};
 pub(crate) use plain::lines;
 pub(crate) use quantity::{ago, bytes, cpu, json_time, now_micros, span, span_of};
