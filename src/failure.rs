@@ -105,12 +105,12 @@ impl From<Status> for Failure {
             message = with_times(&message);
         }
         let failure = Self::new(&code, message);
-        // A cell that answers about somebody who does not is there. And a change that may have been made is looked up before it is asked for again.
-        let is_told_apart = matches!(code.as_str(), "AGENT_GONE" | "NO_LOGS" | "OUTCOME_UNKNOWN");
+        // A cell that says what else is not to be had just now is there.
+        let is_away = matches!(code.as_str(), "UNAVAILABLE" | "SERVER_ENDING");
         match grpc_code {
             // What people typed, read by the cell.
             Code::InvalidArgument if failure.message.starts_with("filter: ") => failure.with_exit(EXIT_USAGE),
-            Code::Unavailable if !is_told_apart => failure.with_hint("the cell may be starting or gone; try again"),
+            Code::Unavailable if is_away => failure.with_hint("the cell may be starting or gone; try again"),
             _ if crate::cli::has_page(&code) => failure.with_hint(format!("`plenum explain {code}` tells more")),
             _ => failure,
         }
@@ -194,17 +194,19 @@ mod tests {
         assert_eq!(Failure::from(status).exit, EXIT_FAILED);
     }
 
-    // Who was told so by a server that ended was to try again, as if nothing could have come of it.
+    // Whoever asked for a past that the history had not got yet, or launched for a scheduler that is paused, read that the cell may be gone.
     #[test]
-    fn neither_an_agent_that_is_gone_nor_an_unknown_outcome_is_only_to_be_tried_again() {
+    fn a_cell_that_says_what_is_not_to_be_had_is_there() {
         let of = |code: &'static str| {
             let mut status = Status::unavailable("no");
             status.metadata_mut().insert(plenum_proto::error::CODE_KEY, code.parse().unwrap());
             Failure::from(status).hint.unwrap()
         };
-        assert_eq!(of("AGENT_GONE"), "`plenum explain AGENT_GONE` tells more");
-        assert_eq!(of("OUTCOME_UNKNOWN"), "`plenum explain OUTCOME_UNKNOWN` tells more");
+        for code in ["AGENT_GONE", "NO_LOGS", "HISTORY_BEHIND", "SCHEDULER_PAUSED", "OUTCOME_UNKNOWN"] {
+            assert_eq!(of(code), format!("`plenum explain {code}` tells more"));
+        }
         assert!(of("SERVER_ENDING").contains("the cell may be"));
+        assert!(Failure::from(Status::unavailable("no")).hint.unwrap().contains("the cell may be"));
     }
 
     #[test]
