@@ -383,7 +383,7 @@ fn a_second_server_on_one_directory_is_refused_and_the_first_goes_on() {
     let done = stage.run(&["verify", "--dir", &stage.word("cell")]);
     done.says(1, &["error[DIRECTORY_LOCKED]"]);
     let done = stage.run(&["restore", "--from", &stage.word("cell"), "--dir", &stage.word("new")]);
-    done.says(1, &["error[DIRECTORY_LOCKED]", "back that cell up with `plenum backup`"]);
+    done.says(1, &["error[DIRECTORY_LOCKED]", "back that cell up with `plenum backup --out FILE`"]);
     assert_eq!(stage.ask(&server.address, &["status"])["read_only"], serde_json::Value::Null);
 }
 

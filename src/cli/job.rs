@@ -96,8 +96,10 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     // A wrong file is told before a missing cell.
     let file = JobFile::read(path)?.in_namespace(context.namespace.as_deref())?;
     if let Some(shape) = file.spec.shape.as_ref().filter(|shape| wait && shape.kind() == JobKind::Recurring) {
-        let what = format!("job {} waits for ever to be launched, so that --wait would never end", shape.name);
-        return Err(Failure::usage(what).with_hint("leave --wait out; `plenum job launch` launches from it then"));
+        let called = output::job_called(&shape.namespace, &shape.name);
+        let what = format!("job {called} waits for ever to be launched, so that --wait would never end");
+        let hint = format!("leave --wait out; `plenum job launch {called}` launches from it then");
+        return Err(Failure::usage(what).with_hint(hint));
     }
     let connection = context.connect_to_read(None).await?;
     let file = number_resources(&connection, file).await?;
@@ -390,7 +392,7 @@ fn waits_to_start(allocations: &[AllocationView]) -> Option<String> {
         several => format!("{several} tasks"),
     };
     let others = if leaving.len() == 1 { "1 other has".to_owned() } else { format!("{} others have", leaving.len()) };
-    Some(format!("{tasks}, whose room {others} to leave first (`plenum alloc show` names them)"))
+    Some(format!("{tasks}, whose room {others} to leave first (`plenum alloc show ID` names them)"))
 }
 
 /// What a job was launched from, what was launched from it last, and its options: where there is any of that.
@@ -568,9 +570,12 @@ mod tests {
         };
         assert_eq!(waits_to_start(&[granted(&[])]), None);
         let one = waits_to_start(&[granted(&[]), granted(&[7 << 32 | 1])]);
-        assert_eq!(one.unwrap(), "1 task, whose room 1 other has to leave first (`plenum alloc show` names them)");
+        assert_eq!(one.unwrap(), "1 task, whose room 1 other has to leave first (`plenum alloc show ID` names them)");
         let two = waits_to_start(&[granted(&[1 << 32, 1 << 32 | 5]), granted(&[1 << 32, 1 << 32 | 9])]);
-        assert_eq!(two.unwrap(), "2 tasks, whose room 3 others have to leave first (`plenum alloc show` names them)");
+        assert_eq!(
+            two.unwrap(),
+            "2 tasks, whose room 3 others have to leave first (`plenum alloc show ID` names them)"
+        );
     }
 
     // A wait for a job ended as failed while many others listed.

@@ -97,7 +97,7 @@ async fn receive(context: &Context, draft: &mut Draft) -> Result<(), Failure> {
 pub(crate) fn restore(context: &Context, flags: &cli::Restore) -> Result<ExitCode, Failure> {
     let from = if flags.from.is_dir() { super::server_folder(flags.from.clone()) } else { flags.from.clone() };
     let options = RestoreOptions { accept_loss: flags.accept_loss, incarnation: flags.incarnation };
-    let where_locked = "its server runs: back that cell up with `plenum backup`, or stop it first";
+    let where_locked = "its server runs: back that cell up with `plenum backup --out FILE`, or stop it first";
     let restored = plenum_server::restore(&from, &flags.dir, &options);
     let restored = restored.map_err(|error| failure_of(&error, where_locked))?;
     let value = restored_json(&restored, &flags.dir);

@@ -75,7 +75,7 @@ pub enum OpenError {
     },
     /// The log is damaged in a way that no crash leaves behind.
     #[error(
-        "{directory}: the log is damaged: {damage}{}; nothing was changed; see all with `plenum verify`, and restore from a backup, or give up what is lost with `plenum restore --accept-loss`",
+        "{directory}: the log is damaged: {damage}{}; nothing was changed; see all with `plenum verify`, and restore from a backup, or give up what is lost with `plenum restore --from DIR --dir NEW --accept-loss`",
         beside(*others)
     )]
     Damaged {
@@ -88,7 +88,7 @@ pub enum OpenError {
     },
     /// The end of the log is damaged at or below the high-water mark: it was acknowledged.
     #[error(
-        "{directory}: the log is damaged below its high-water mark of revision {mark_revision}: {damage}; what was lost there was acknowledged; restore from a backup, or give up what is lost with `plenum restore --accept-loss`"
+        "{directory}: the log is damaged below its high-water mark of revision {mark_revision}: {damage}; what was lost there was acknowledged; restore from a backup, or give up what is lost with `plenum restore --from DIR --dir NEW --accept-loss`"
     )]
     DamagedBelowMark {
         /// The directory.
@@ -100,7 +100,7 @@ pub enum OpenError {
     },
     /// The log ends before the high-water mark: files are missing or were replaced.
     #[error(
-        "{directory}: the log ends with revision {last_revision} ({file} offset {offset}), expected at least {mark_revision}, its high-water mark; put the missing files back, or restore from a backup, or give up what is lost with `plenum restore --accept-loss`"
+        "{directory}: the log ends with revision {last_revision} ({file} offset {offset}), expected at least {mark_revision}, its high-water mark; put the missing files back, or restore from a backup, or give up what is lost with `plenum restore --from DIR --dir NEW --accept-loss`"
     )]
     EndsBeforeMark {
         /// The directory.
@@ -130,7 +130,7 @@ pub enum OpenError {
     },
     /// The high-water mark is gone or unreadable.
     #[error(
-        "{directory}: the high-water mark is unreadable: {damage}; without it nobody can tell whether the log is complete; restore from a backup, or give up what is lost with `plenum restore --accept-loss`"
+        "{directory}: the high-water mark is unreadable: {damage}; without it nobody can tell whether the log is complete; restore from a backup, or give up what is lost with `plenum restore --from DIR --dir NEW --accept-loss`"
     )]
     NoMark {
         /// The directory.

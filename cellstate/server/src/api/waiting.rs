@@ -81,7 +81,7 @@ impl<'a> Reasons<'a> {
             reasons.push(format!("{}: {waiting} waiting: {reason}", shape.name));
         }
         if reasons.is_empty() && self.asks_for_nothing(job) {
-            return format!("none of its groups has a task; `plenum job scale {} COUNT` asks for some", named(job));
+            return format!("none of its groups has a task; {}", ask_for_tasks(job));
         }
         reasons.join("; ")
     }
@@ -90,9 +90,8 @@ impl<'a> Reasons<'a> {
     fn next_launch(&self, job: &Job) -> String {
         let name = named(job);
         if self.asks_for_nothing(job) {
-            return format!(
-                "it is recurring, and launched once a group of it has a task; `plenum job scale {name} COUNT` asks for some"
-            );
+            let ask = ask_for_tasks(job);
+            return format!("it is recurring, and launched once a group of it has a task; {ask}");
         }
         let launch = match job.last_instant_micros {
             None => "first launch".to_owned(),
@@ -165,6 +164,12 @@ fn own_namespace(job: &Job) -> Option<&str> {
 /// A job as commands take it.
 fn named(job: &Job) -> String {
     own_namespace(job).map_or_else(|| job.shape.name.to_string(), |namespace| format!("{namespace}/{}", job.shape.name))
+}
+
+/// What asks for tasks of a job that has none. The group has to be named where there are several.
+fn ask_for_tasks(job: &Job) -> String {
+    let group = if job.shape.groups.len() > 1 { " --group GROUP" } else { "" };
+    format!("`plenum job scale {} COUNT{group}` asks for some", named(job))
 }
 
 /// The scheduler's last word of this version of the job; of one that is gone it says nothing of today.

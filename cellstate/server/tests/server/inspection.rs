@@ -497,13 +497,22 @@ async fn a_job_without_tasks_says_that_it_waits_to_be_scaled_under_a_name_that_c
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
-    for (namespace, named) in [("default", "nothing"), ("team", "team/nothing")] {
+    for (namespace, is_wide, arguments) in [
+        ("default", false, "nothing COUNT"),
+        ("team", false, "team/nothing COUNT"),
+        ("wide", true, "wide/nothing COUNT --group GROUP"),
+    ] {
         let mut spec = job("nothing", 0);
-        spec.shape.as_mut().unwrap().namespace = namespace.into();
+        let (shape, body) = (spec.shape.as_mut().unwrap(), spec.body.as_mut().unwrap());
+        shape.namespace = namespace.into();
+        if is_wide {
+            shape.groups.push(v1::GroupShape { name: "more".to_owned(), ..shape.groups[0].clone() });
+            body.groups.push(v1::GroupBody { name: "more".to_owned(), ..body.groups[0].clone() });
+        }
         submit(&channel, spec).await;
         let get = v1::GetJobRequest { namespace: namespace.into(), name: "nothing".into(), ..Default::default() };
         let job = v1::jobs_client::JobsClient::new(channel.clone()).get(get).await.unwrap().into_inner().job.unwrap();
-        let command = format!("`plenum job scale {named} COUNT`");
+        let command = format!("`plenum job scale {arguments}`");
         assert!(job.waiting_reason.contains(&command), "{}", job.waiting_reason);
     }
     server.shutdown().await.unwrap();
