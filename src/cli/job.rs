@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use plenum_model::LAUNCH_SCHEDULER_OPTION;
+use plenum_model::{LAUNCH_SCHEDULER_OPTION, counted};
 use plenum_proto::error::{code_of, is_unanswered};
 use plenum_proto::v1::{
     AllocationState, AllocationView, At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState,
@@ -433,7 +433,8 @@ async fn scale(context: &Context, job: &str, count: u32, group: Option<String>) 
         ScaleRequest { namespace: job.namespace.clone(), name: job.name.clone(), group: group.clone(), count };
     let answer = connection.jobs().scale(request).await?.into_inner();
     let done = format!("group {group} scaled to {count}");
-    tell_job_change(context, &answer, &job, &done, &format!("group {group} has {count} tasks already"))
+    let idle = format!("group {group} has {} already", counted(count.into(), "task"));
+    tell_job_change(context, &answer, &job, &done, &idle)
 }
 
 /// Launches from a recurring job; with `wait`, until the deadline if there is one, waits for the end of what was launched.

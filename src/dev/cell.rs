@@ -12,6 +12,7 @@ use std::{
 };
 
 use plenum_agent::exec::Left;
+use plenum_model::{agreeing, counted};
 use tokio::{
     sync::mpsc,
     task::spawn_blocking,
@@ -256,13 +257,14 @@ async fn left_by_agent(directory: PathBuf, killed: usize) -> std::io::Result<Lef
 
 /// What people are told of tasks that an agent left.
 fn left_words(machine: &str, left: std::io::Result<Left>) -> Vec<String> {
-    let tasks = |count: usize| if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") };
+    let tasks = |count: usize| counted(count as u64, "task");
     match left {
         Ok(left) => {
+            let them = agreeing(left.killed as u64, "it", "them");
             let killed =
-                format!("{machine}: {} did not end in time: killed, with what watched over it", tasks(left.killed));
-            let hanging =
-                format!("{machine}: {} can't be killed and goes on: it hangs in the kernel", tasks(left.hanging));
+                format!("{machine}: {} did not end in time: killed, with what watched over {them}", tasks(left.killed));
+            let goes_on = agreeing(left.hanging as u64, "goes on: it hangs", "go on: they hang");
+            let hanging = format!("{machine}: {} can't be killed and {goes_on} in the kernel", tasks(left.hanging));
             [(left.killed, killed), (left.hanging, hanging)]
                 .into_iter()
                 .filter(|(count, _)| *count > 0)
@@ -333,6 +335,18 @@ impl Reserved {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Of two tasks it was said that it hangs in the kernel.
+    #[test]
+    fn tasks_that_an_agent_left_are_told_in_number() {
+        let told = |killed, hanging| left_words("m1", Ok(Left { killed, hanging }));
+        assert_eq!(told(0, 1), ["m1: 1 task can't be killed and goes on: it hangs in the kernel"]);
+        let many = [
+            "m1: 2 tasks did not end in time: killed, with what watched over them",
+            "m1: 3 tasks can't be killed and go on: they hang in the kernel",
+        ];
+        assert_eq!(told(2, 3), many);
+    }
 
     #[test]
     fn a_port_is_reserved_by_one_cell_at_a_time() {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use plenum_model::{agreeing, counted};
 use plenum_proto::v1::{JobShape, JobView, MachineView, SubmitRequest};
 use tokio::time::{sleep, timeout};
 
@@ -93,10 +94,10 @@ impl Session<'_> {
     fn tell_address(&self, address: &str) {
         let took = span(i64::try_from(self.started.elapsed().as_micros()).unwrap_or(i64::MAX));
         let schedulers = self.plan.schedulers.join(" and ");
-        let machines = if self.plan.machines == 1 { "machine" } else { "machines" };
+        let scheduler = agreeing(self.plan.schedulers.len() as u64, "scheduler", "schedulers");
         self.progress.say(&format!(
-            "cell at {address} after {took}: scheduler {schedulers}, {} {machines}, in {}",
-            self.plan.machines,
+            "cell at {address} after {took}: {scheduler} {schedulers}, {}, in {}",
+            counted(self.plan.machines.into(), "machine"),
             self.folder.path().display()
         ));
         if self.plan.jobs.is_empty() {

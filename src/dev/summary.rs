@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use plenum_model::counted;
 use plenum_proto::v1::{AllocationState, AllocationView, GroupView, JobState, JobView, StatusRequest, StatusResponse};
 use tokio::time::sleep;
 
@@ -177,11 +178,6 @@ fn failure_words(allocation: &AllocationView) -> String {
         return format!("{reason}; `plenum explain COMMAND_NOT_FOUND` tells more");
     }
     reason
-}
-
-/// A count with its noun.
-fn counted(count: u64, noun: &str) -> String {
-    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 /// The summary in two lines.

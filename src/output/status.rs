@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use plenum_model::{agreeing, counted};
 use plenum_proto::v1::{Resources, StatusResponse};
 use serde_json::{Value, json};
 
@@ -20,24 +21,23 @@ fn counts(counts: &BTreeMap<String, u64>) -> String {
 
 /// Machines by state, and how many of them should be given up and are not.
 fn machines(status: &StatusResponse) -> String {
-    let counted = counts(&status.machines);
+    let by_state = counts(&status.machines);
     match status.machines_held_back {
-        0 => counted,
-        held => format!("{counted}; {held} NOT GIVEN UP YET: too many vanished within a minute"),
+        0 => by_state,
+        held => format!("{by_state}; {held} NOT GIVEN UP YET: too many vanished within a minute"),
     }
 }
 
 /// Tasks that run and the cell does not know, what becomes of them, and how to see them.
 fn unknown(status: &StatusResponse) -> String {
-    let of = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let (adopted, stopping) = (status.unknown_adopted, status.unknown_stopping);
     let waiting = status.unknown_tasks.saturating_sub(adopted.saturating_add(stopping));
     let fates = [(waiting, "to be stopped unless adopted"), (adopted, "adopted"), (stopping, "stopping")];
     let fates = fates.iter().filter(|(count, _)| *count > 0).map(|(count, fate)| format!("{count} {fate}"));
     format!(
         "{} on {} ({}): `plenum machine list` tells where, `plenum machine show NAME` which",
-        of(status.unknown_tasks, "task"),
-        of(status.unknown_machines, "machine"),
+        counted(status.unknown_tasks, "task"),
+        counted(status.unknown_machines, "machine"),
         fates.collect::<Vec<_>>().join(", ")
     )
 }
@@ -91,7 +91,9 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
         pairs.push(("unknown", unknown(status)));
     }
     if status.history_given_up > 0 {
-        let what = format!("{} revisions were given up: it was too far behind", status.history_given_up);
+        let given_up = status.history_given_up;
+        let (revisions, were) = (counted(given_up, "revision"), agreeing(given_up, "was", "were"));
+        let what = format!("{revisions} {were} given up: it was too far behind");
         pairs.push(("history", what));
     }
     if !status.custom_resources.is_empty() {
@@ -158,6 +160,13 @@ mod tests {
         (status.unknown_adopted, status.unknown_stopping) = (1, 2);
         let many = "6 tasks on 2 machines (3 to be stopped unless adopted, 1 adopted, 2 stopping)";
         assert!(status_text(&status).contains(many), "{}", status_text(&status));
+    }
+
+    #[test]
+    fn one_revision_that_was_given_up_is_no_plural() {
+        let told = |history_given_up| status_text(&StatusResponse { history_given_up, ..StatusResponse::default() });
+        assert!(told(1).contains("1 revision was given up: it was too far behind"), "{}", told(1));
+        assert!(told(2).contains("2 revisions were given up"), "{}", told(2));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
+use plenum_model::counted;
 use plenum_server::{ServerError, VerifyReport, Violation};
 use serde_json::{Value, json};
 
@@ -57,7 +58,10 @@ fn to_json(report: &VerifyReport) -> Value {
 fn text(report: &VerifyReport) -> String {
     let mut pairs = vec![
         ("cell", format!("{} (incarnation {})", report.cell_id, report.incarnation)),
-        ("revisions", format!("{} to {}, in {} frames", report.from_revision, report.to_revision, report.frames)),
+        (
+            "revisions",
+            format!("{} to {}, in {}", report.from_revision, report.to_revision, counted(report.frames, "frame")),
+        ),
         ("folded", report.folded.to_string()),
         ("decided again", decided_again(report)),
         ("transactions", report.transactions.to_string()),
