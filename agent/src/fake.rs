@@ -160,10 +160,16 @@ impl FakeDriver {
         Some(Ended { restart: task.task.restart, exit, booted: task.booted, forgotten: task.forgotten })
     }
 
-    /// What runs now.
+    /// What runs now, or has ended and is not gone.
     pub fn running(&self) -> impl Iterator<Item = AllocationId> {
-        let lives = |task: &&FakeTask| task.exit.is_none() || task.ended_at_ms + task.fate.gone_after_ms > self.now_ms;
-        self.tasks.values().filter(lives).map(|task| task.task.allocation)
+        self.tasks.values().filter(|task| task.lives(self.now_ms)).map(|task| task.task.allocation)
+    }
+
+    /// Which start of an allocation runs now, or has ended and is not gone; `None`: none does.
+    #[must_use]
+    pub fn running_start(&self, allocation: AllocationId) -> Option<u32> {
+        let task = self.tasks.get(&allocation).filter(|task| task.lives(self.now_ms))?;
+        Some(task.task.restart)
     }
 
     /// The machine boots: nothing runs any more, not even what was about to go, and traces stay.
@@ -193,6 +199,11 @@ impl FakeTask {
         }
     }
 
+    /// Something of it is left.
+    fn lives(&self, now_ms: u64) -> bool {
+        self.exit.is_none() || self.ended_at_ms + self.fate.gone_after_ms > now_ms
+    }
+
     fn next_at_ms(&self) -> Option<u64> {
         match self.told {
             Told::Nothing => Some(self.recorded_at_ms),
@@ -205,7 +216,7 @@ impl FakeTask {
 
     fn found(&self, now_ms: u64) -> Found {
         match &self.exit {
-            Some(exit) if self.ended_at_ms + self.fate.gone_after_ms <= now_ms => Found::Ended(exit.clone()),
+            Some(exit) if !self.lives(now_ms) => Found::Ended(exit.clone()),
             _ => Found::Alive { running: self.told >= Told::Started },
         }
     }
@@ -242,6 +253,8 @@ impl Driver for FakeDriver {
     }
 
     fn start(&mut self, task: TaskSpec) {
+        let runs = self.running_start(task.allocation).filter(|restart| *restart != task.restart);
+        debug_assert!(runs.is_none(), "{}: restart {} beside {runs:?}", task.allocation, task.restart);
         // What was forgotten has left no trace.
         let known = self.tasks.get_mut(&task.allocation).filter(|known| !known.forgotten);
         let (earlier_ends_unix_ms, ran_before) = match known {

@@ -287,6 +287,17 @@ impl Held {
         self.enter(now_ms, Phase::Ended(status));
     }
 
+    /// Its pause is over, and so nothing of its last start is left.
+    fn is_due_again(&self, now_ms: u64, policy: &RestartPolicy) -> bool {
+        match &self.phase {
+            Phase::Pausing { until_ms } => *until_ms <= now_ms,
+            Phase::Exited { exit, gone: false } if planted::is(Bug::RestartsTooSoon) => {
+                !exit.succeeded() && self.may_restart(now_ms, policy)
+            }
+            _ => false,
+        }
+    }
+
     /// What to start now, where there is something.
     pub(super) fn start(&mut self, now_ms: u64) -> Option<TaskSpec> {
         if self.stop.is_some() {
@@ -296,7 +307,7 @@ impl Held {
         let work = Arc::clone(assignment.work.as_ref().ok()?);
         match self.phase {
             Phase::Waiting { .. } if assignment.takes_over.is_empty() || planted::is(Bug::StartsTooSoon) => {}
-            Phase::Pausing { until_ms } if until_ms <= now_ms => {
+            _ if self.is_due_again(now_ms, &work.restart) => {
                 self.restart += 1;
                 self.restarted_at_ms.push(now_ms);
                 // Older ones than the policy counts are of no use.

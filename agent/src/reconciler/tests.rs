@@ -334,12 +334,12 @@ fn what_an_earlier_agent_wrote_down_and_this_one_can_not_run_is_given_up_before_
 
 #[test]
 fn failures_restart_within_the_policy_and_then_fail() {
-    let mut story = Story::new(|_| Fate::exits_after_ms(10, 3));
+    let mut story = Story::new(|_| Fate { gone_after_ms: 500, ..Fate::exits_after_ms(10, 3) });
     story.registered();
     let policy = RestartPolicy { attempts: 2, delay_ms: 1000, within_ms: 0 };
     story.assignments(true, vec![with_restarts(1, policy)], &[]);
-    story.pass_ms(900, true);
-    assert_eq!(story.starts(), [(1, 0)]);
+    story.pass_ms(1400, true);
+    assert_eq!(story.starts(), [(1, 0)], "the delay begins when nothing is left");
     story.pass_ms(200, true);
     assert_eq!(story.starts(), [(1, 0), (1, 1)]);
     story.pass_ms(5000, true);

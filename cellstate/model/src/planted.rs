@@ -75,6 +75,8 @@ pub enum Bug {
     HandsOverWhatIsAwaited,
     /// An agent starts a successor while those whose room it has still run.
     StartsTooSoon,
+    /// An agent starts a task again while its last start is still there.
+    RestartsTooSoon,
     /// What is decided depends on something that is not in the log.
     DecidesByHiddenState,
     /// An allocation that ends gives no room back.
@@ -188,6 +190,7 @@ impl Bug {
         Self::HandsOverTwice,
         Self::HandsOverWhatIsAwaited,
         Self::StartsTooSoon,
+        Self::RestartsTooSoon,
         Self::DecidesByHiddenState,
         Self::LeaksRoom,
         Self::RevivesTheLeaving,

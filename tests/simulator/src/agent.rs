@@ -344,16 +344,7 @@ impl Machine {
 
     fn carry_out(&mut self, world: &mut World, output: Output) -> Checked {
         match output {
-            Output::Start(task) => {
-                world.tell(|| format!("{}: starts {}, restart {}", self.name, task.allocation, task.restart));
-                let running = self.driver.running();
-                world.books.invariant_a_successor_waits_for_its_victims(&self.name, task.allocation, running)?;
-                self.heard.check_start(&self.name, Self::now_ms(world), &task, self.driver.running())?;
-                ends::check_start(&self.name, &task, self.driver.ended(task.allocation))?;
-                // The driver's start fails where there is none.
-                self.disk.has_room(world);
-                self.driver.start(task);
-            }
+            Output::Start(task) => self.make(world, task)?,
             Output::Stop(allocation) if planted::is(Bug::HastyReceipts) => self.forget_at_once(world, allocation)?,
             Output::Stop(allocation) => self.driver.stop(allocation),
             Output::Forget(allocation) => self.driver.forget(allocation),
@@ -401,6 +392,24 @@ impl Machine {
             }
             Output::Finished => {}
         }
+        Ok(())
+    }
+
+    /// Makes a start, if the agent may make it.
+    fn make(&mut self, world: &mut World, task: TaskSpec) -> Checked {
+        world.tell(|| format!("{}: starts {}, restart {}", self.name, task.allocation, task.restart));
+        let running = self.driver.running();
+        world.books.invariant_a_successor_waits_for_its_victims(&self.name, task.allocation, running)?;
+        self.heard.check_start(&self.name, Self::now_ms(world), &task, self.driver.running())?;
+        ends::check_start(&self.name, &task, self.driver.ended(task.allocation))?;
+        // Two processes of one task would share its cgroup and its ports.
+        let beside = self.driver.running_start(task.allocation).filter(|restart| *restart != task.restart);
+        hold(beside.is_none(), "invariant_one_start_of_an_allocation_runs_at_a_time", || {
+            format!("{} starts {}, restart {}, beside {beside:?}", self.name, task.allocation, task.restart)
+        })?;
+        // The driver's start fails where there is none.
+        self.disk.has_room(world);
+        self.driver.start(task);
         Ok(())
     }
 

@@ -138,6 +138,8 @@ found! {
     room_that_is_handed_over_by_who_waits_for_it_is_found:
         HandsOverWhatIsAwaited by "invariant_room_is_handed_over_once";
     a_successor_that_starts_too_soon_is_found: StartsTooSoon by "invariant_a_successor_waits_for_its_victims";
+    a_restart_beside_the_start_before_is_found:
+        RestartsTooSoon by "invariant_one_start_of_an_allocation_runs_at_a_time";
     decisions_by_hidden_state_are_found: DecidesByHiddenState by "invariant_deciding_again_gives_the_same_bytes";
     room_that_leaks_is_found: LeaksRoom by "invariant_used_equals_the_sum_of_live_allocations";
     two_allocations_of_a_task_are_found: RevivesTheLeaving by "invariant_one_allocation_per_task_is_not_leaving";
