@@ -86,7 +86,7 @@ pub(crate) struct Books {
     pub(crate) endings: Endings,
     /// Ends that agents reported.
     receipts: BTreeSet<(AllocationId, AllocationState)>,
-    /// Ended by a removal of their machine, whose agent may not know yet.
+    /// Ended by a removal of their machine, whose agent may not know yet: no registration has named them since.
     removed: BTreeSet<AllocationId>,
     options: CoreOptions,
     /// How often the cell began from a backup, and once more.
@@ -200,6 +200,9 @@ impl Books {
         let live = self.cell.allocations().map(|found| found.id);
         let ran = live.chain(self.cell.unknown_tasks().map(|(id, _)| id.allocation));
         self.lost.extend(ran.filter(|id| cell.allocation(*id).is_none()));
+        // Those of before their removal are there again.
+        let unknown: BTreeSet<AllocationId> = cell.unknown_tasks().map(|(id, _)| id.allocation).collect();
+        self.removed.retain(|id| cell.allocation(*id).is_none() && !unknown.contains(id));
         self.told.clear();
         self.sent.truncate(count(cell.revision()));
         self.acknowledged = cell.revision();
@@ -250,6 +253,7 @@ impl Books {
         self.endings.note(&change, self.core.cell());
         self.invariant_room_is_freed_only_by_receipts_boots_and_removals(&before, &request, &change)?;
         self.invariant_unknown_tasks_go_only_when_nothing_of_them_runs(&before, &request, &change)?;
+        self.named(&before, &request);
         self.cell.apply(&change).map_err(|error| unreadable("fold", &error))?;
         self.note(&request, &decided, &change, tally)?;
         governed::count(&before, self.core.cell(), &request, &decided, &change, &mut tally.governed);
@@ -363,6 +367,19 @@ impl Books {
             })?;
         }
         Ok(())
+    }
+
+    /// What an agent names when it registers has room from then on, also if it ran on a machine that was removed. What is not named it may still
+    /// have to hear of: a registration that was sent before it was there lacks it.
+    fn named(&mut self, before: &Cell, request: &Request) {
+        let Command::RegisterMachine { name, boot_id, inventory, .. } = &request.command else { return };
+        // Of a machine that booted, what its agent names tells how it ended. Behind a late registration of before the boot it may run: as above.
+        if before.machine_named(name).is_some_and(|machine| machine.boot_id != boot_id.as_ref().into()) {
+            return;
+        }
+        for item in inventory.iter().filter(|item| item.state.is_live()) {
+            self.removed.remove(&item.allocation);
+        }
     }
 
     /// A machine was registered by what its agent asked at that time since its boot.
