@@ -72,7 +72,7 @@ pub struct Tally {
     pub governed: BTreeMap<String, u64>,
     /// Faults that struck, by kind: those that did something, and not what was armed and never came to it.
     pub faults: BTreeMap<String, u64>,
-    /// Files of which a power cut kept a part of what was not synced, and lost another.
+    /// Files of which a power cut kept a part of what was written last, and not synced, and lost another.
     pub torn_writes: u64,
     /// What mad schedulers did.
     pub mad_acts: u64,
@@ -80,7 +80,7 @@ pub struct Tally {
     pub flips: BTreeMap<String, u64>,
     /// Connections that broke.
     pub breaks: u64,
-    /// Messages that never arrived.
+    /// Messages that never arrived at a side that had not hung up.
     pub messages_lost: u64,
     /// Messages, and ends of connections, that took up to seconds.
     pub messages_stuck: u64,

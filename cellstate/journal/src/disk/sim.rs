@@ -54,7 +54,7 @@ pub struct SimStrikes {
     pub kills_in_steps: u64,
     /// Writes that found no room.
     pub full: u64,
-    /// Files of which a power cut kept a part of what was not synced, and lost another.
+    /// Files of which a power cut kept a part of what was written last, and not synced, and lost another: where nothing changed, nothing counts.
     pub torn_writes: u64,
 }
 

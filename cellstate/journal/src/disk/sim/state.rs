@@ -60,19 +60,10 @@ impl File {
         }
         self.cached[start..end].copy_from_slice(bytes);
         for number in offset / SECTOR_BYTES..count(end).div_ceil(SECTOR_BYTES) {
-            let sector = self.sector(number);
+            let sector = sector_of(&self.cached, number);
             self.pending.entry(number).or_default().push(sector);
         }
         Ok(())
-    }
-
-    /// A sector as reads show it; zeros past the end.
-    fn sector(&self, number: u64) -> Sector {
-        let mut sector = [0; index(SECTOR_BYTES)];
-        let start = index(number * SECTOR_BYTES);
-        let end = self.cached.len().min(start + sector.len());
-        sector[..end - start].copy_from_slice(&self.cached[start..end]);
-        sector
     }
 
     fn keep(&mut self, number: u64, sector: &Sector) {
@@ -105,7 +96,8 @@ impl File {
         self.cached.clone_from(&self.durable);
     }
 
-    /// What was not synced is kept or lost; whether it was torn: some of it is there, and some is not.
+    /// What was not synced is kept or lost; whether it was torn: of what was written last, and is not what there was, some sectors are there, and
+    /// some are not.
     fn lose_power(&mut self, random: &mut Random) -> bool {
         let fate = match random.below(4) {
             0 => Fate::AllLost,
@@ -124,7 +116,9 @@ impl File {
                 Fate::EachAtRandom => versions.get(index(random.below(count(versions.len()) + 1))),
                 Fate::Prefix => versions.last().filter(|_| place < first_lost),
             };
-            (kept, lost) = (kept || version.is_some(), lost || version.is_none());
+            let newest = versions.last().filter(|newest| **newest != sector_of(&self.durable, number));
+            kept |= newest.is_some() && version == newest;
+            lost |= newest.is_some() && version != newest;
             if let Some(sector) = version {
                 self.keep(number, sector);
             }
@@ -132,6 +126,15 @@ impl File {
         self.forget_cached();
         kept && lost
     }
+}
+
+/// A sector of a file that has this; zeros past the end.
+fn sector_of(content: &[u8], number: u64) -> Sector {
+    let mut sector = [0; index(SECTOR_BYTES)];
+    let start = index(number * SECTOR_BYTES).min(content.len());
+    let end = content.len().min(start + sector.len());
+    sector[..end - start].copy_from_slice(&content[start..end]);
+    sector
 }
 
 /// A change of names that a power cut may still lose.

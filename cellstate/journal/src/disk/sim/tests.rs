@@ -45,6 +45,42 @@ fn unsynced_sectors_are_lost_kept_and_torn_depending_on_the_seed() {
     assert_eq!(seen.len(), 16, "each of the four sectors is kept or lost on its own: {seen:?}");
 }
 
+// A power cut while a new segment was filled with zeros counted as a write that was torn.
+#[test]
+fn where_nothing_changed_nothing_was_torn() {
+    for seed in 0..50 {
+        let disk = SimDisk::new(0);
+        let log = file(&disk, "log");
+        log.write_at(0, &[0; 2048]).unwrap();
+        log.sync().unwrap();
+        disk.sync_dir().unwrap();
+        log.write_at(0, &[0; 4096]).unwrap();
+        disk.crash(seed);
+        assert_eq!(disk.strikes().torn_writes, 0, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_write_is_torn_where_some_of_it_is_there_and_where_other_sectors_have_what_was_before_it() {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..1000 {
+        let disk = SimDisk::new(0);
+        let log = file(&disk, "log");
+        log.write_at(0, &[0; 1024]).unwrap();
+        log.sync().unwrap();
+        disk.sync_dir().unwrap();
+        log.write_at(0, &[1; 1024]).unwrap();
+        log.write_at(0, &[2; 1024]).unwrap();
+        disk.crash(seed);
+        let image = disk.image("log").unwrap();
+        let sectors = [image[0], image[512]];
+        let is_torn = sectors.contains(&2) && sectors != [2, 2];
+        assert_eq!(disk.strikes().torn_writes, u64::from(is_torn), "seed {seed}: {sectors:?}");
+        seen.insert(sectors);
+    }
+    assert!(seen.contains(&[1, 0]) && seen.contains(&[2, 1]), "{seen:?}");
+}
+
 #[test]
 fn a_name_that_was_not_synced_may_be_gone_and_one_that_was_is_there() {
     let mut gone = 0;
