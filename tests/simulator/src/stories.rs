@@ -182,7 +182,82 @@ impl Player {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use plenum_model::{CellIdentity, Command, Request, Resources};
+    use plenum_proto::{jobs, v1};
+    use plenum_server::commit::{Asked, CommitOptions, Committer, Input, Output};
+    use plenum_server::publish::LoggedBatch;
+    use plenum_testkit::JobBuilder;
+    use prost::Message as _;
+
     use super::*;
+    use crate::faults::Mix;
+    use crate::random::Random;
+    use crate::world::World;
+
+    /// The cell after this was asked, in the same batch as what came before.
+    fn ask(committer: &mut Committer<()>, asked: Asked) -> Cell {
+        committer.handle(LogTime::from_micros(BEGIN_MICROS), Input::Request { ticket: None, asked });
+        committer.undurable_cell().clone()
+    }
+
+    fn local(command: Command) -> Asked {
+        Asked::new(Request { principal: "local".into(), namespace: "default".into(), command })
+    }
+
+    /// A batch in which a task is granted on the only machine, and ends with it.
+    fn granted_and_gone() -> LoggedBatch {
+        let mut committer = Committer::new(Core::new(CoreOptions::default()), CommitOptions::default());
+        let identity = CellIdentity { cell_id: [7; 16], incarnation: 1, term: 1, ..CellIdentity::default() };
+        ask(&mut committer, local(Command::OpenServer(identity)));
+        let registration = Command::RegisterMachine {
+            name: "m0".into(),
+            boot_id: "boot-1".into(),
+            capacity: Resources::new(8000, 1 << 30),
+            attributes: Arc::default(),
+            devices: Vec::new(),
+            inventory: Vec::new(),
+            seen: Revision(0),
+        };
+        ask(&mut committer, local(registration));
+        let job = JobBuilder::new("job", "batch").group("work", 1, 1000).spec();
+        ask(&mut committer, local(jobs::submit(job).expect("a job")));
+        let cell = ask(&mut committer, local(Command::OpenSession { scheduler: "batch".into() }));
+        let machine = cell.machine_named("m0").expect("it was registered").id;
+        let placement = v1::Placement {
+            job: cell.job_named("default", "job").expect("it was submitted").id.to_bits(),
+            job_version: 1,
+            machines: vec![machine.slot],
+            tasks: vec![0],
+            ..v1::Placement::default()
+        };
+        let wire = v1::Transaction {
+            session: cell.sessions().next().expect("it was opened").id.0,
+            number: 1,
+            incarnation: 1,
+            base_revision: cell.revision().0,
+            check: v1::ConflictCheck::Fit.into(),
+            placements: vec![placement],
+            ..v1::Transaction::default()
+        };
+        let claim = Asked::commit(&"local".into(), &"default".into(), &wire.encode_to_vec().into());
+        ask(&mut committer, claim.expect("a transaction"));
+        ask(&mut committer, local(Command::RemoveMachine { machine, unless_alive: false }));
+        let Some(Output::Write(batch)) = committer.poll() else { panic!("all of it is in one batch") };
+        LoggedBatch::parse(batch.bytes).expect("a batch")
+    }
+
+    // What came of a revision was told from the cell before its batch, which did not know what had been granted in it.
+    #[test]
+    fn what_is_granted_and_ends_within_one_batch_is_told_as_it_is_when_it_is_played_again() {
+        let mix = Mix::draw(&mut Random::new(1), &mut Random::new(2));
+        let mut world = World::new(Random::new(3), mix, true);
+        world.tell_batch(&granted_and_gone(), &mut Cell::default());
+        let written = format!("A task is granted, and its machine removed.\n{RULE}\n{}", world.story.text());
+        assert!(written.contains(" is granted: ") && written.contains(" ends EndedLost"), "{written}");
+        assert_eq!(play(&written), Ok(written));
+    }
 
     // Five of them were told: the others were those of a cell of nobody.
     #[test]
