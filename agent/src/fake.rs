@@ -172,6 +172,22 @@ impl FakeDriver {
         Some(task.task.restart)
     }
 
+    /// The agent's process ends: which starts were ordered by it, and are not written down by now. They were never made, and nothing is left of them.
+    /// Finding what earlier agents left begins with the same.
+    pub fn lose_orders(&mut self) -> Vec<(AllocationId, u32)> {
+        let now_ms = self.now_ms;
+        let lost = self.tasks.values().filter(|task| task.recorded_at_ms > now_ms);
+        let lost: Vec<_> = lost.map(|task| (task.task.allocation, task.task.restart)).collect();
+        for start in &lost {
+            self.tasks.remove(&start.0);
+            // The newest: a cell that was restored may have asked for the same before.
+            if let Some(place) = self.starts.iter().rposition(|made| made == start) {
+                self.starts.remove(place);
+            }
+        }
+        lost
+    }
+
     /// The machine boots: nothing runs any more, not even what was about to go, and traces stay.
     pub fn reboot(&mut self) {
         let now_ms = self.now_ms;
@@ -225,13 +241,7 @@ impl FakeTask {
 impl Driver for FakeDriver {
     fn recover(&mut self) -> io::Result<Vec<Recovered>> {
         let now_ms = self.now_ms;
-        // Never made: the next one is the first.
-        let lost = |task: &FakeTask| task.recorded_at_ms > now_ms;
-        let is_lost = |start: &(AllocationId, u32)| {
-            self.tasks.get(&start.0).is_some_and(|task| lost(task) && task.task.restart == start.1)
-        };
-        self.starts.retain(|start| !is_lost(start));
-        self.tasks.retain(|_, task| !lost(task));
+        self.lose_orders();
         let mut all = Vec::new();
         for (&allocation, task) in self.tasks.iter_mut().filter(|(_, task)| !task.forgotten) {
             task.advance(now_ms);

@@ -54,8 +54,8 @@ pub(crate) struct Machine {
     heard: Heard,
     follow: Option<(ConnectionId, MachineId, u32)>,
     wish: u64,
-    /// In which incarnation each start was made: what a cell has forgotten, it may ask for again.
-    started_in: Vec<u64>,
+    /// Every start that was made, and in which incarnation: what a cell has forgotten, it may ask for again.
+    started: Vec<((AllocationId, u32), u64)>,
 }
 
 impl Machine {
@@ -83,7 +83,7 @@ impl Machine {
             heard: Heard::default(),
             follow: None,
             wish: 0,
-            started_in: Vec::new(),
+            started: Vec::new(),
         }
     }
 
@@ -153,11 +153,23 @@ impl Machine {
             return false;
         }
         world.tell(|| format!("{}: the agent {how}", self.name));
+        self.loses_orders(world);
         (self.register, self.report, self.follow, self.away_micros) = (None, None, None, None);
         self.heard = Heard::default();
         let party = self.party();
         world.drop_connections(Side::Client, |of| of == party);
         true
+    }
+
+    /// What the agent ordered, and is not written down, ends with it.
+    fn loses_orders(&mut self, world: &mut World) {
+        drop(self.driver.advance(Self::now_ms(world)));
+        for start in self.driver.lose_orders() {
+            world.tell(|| format!("{}: the start of {} was not made", self.name, start.0));
+            if let Some(place) = self.started.iter().rposition(|(made, _)| *made == start) {
+                self.started.remove(place);
+            }
+        }
     }
 
     /// The machine boots, which takes a while: the agent and all tasks are gone.
@@ -212,7 +224,6 @@ impl Machine {
                 self.give(world, Input::Driver(event))?;
             }
         }
-        self.check_starts(world)?;
         self.ends_once_it_has_left(world);
         let wake = self.reconciler.as_ref().and_then(AgentReconciler::next_wake_millis);
         if let Some(at_ms) = wake.into_iter().chain(self.driver.next_at_ms()).min() {
@@ -225,18 +236,14 @@ impl Machine {
     }
 
     /// At most one start per (allocation, restart), whatever happened to the agent; in a restored cell, once more.
-    fn check_starts(&mut self, world: &mut World) -> Checked {
-        let starts = self.driver.starts();
-        for (position, start) in starts.iter().enumerate().skip(self.started_in.len()) {
-            world.tally.starts += 1;
-            world.tally.restarts += u64::from(start.1 > 0);
-            let mut earlier = starts[..position].iter().zip(&self.started_in);
-            let again = earlier.any(|(other, incarnation)| other == start && *incarnation == self.remembered.0);
-            hold(!again, "invariant_at_most_one_start", || {
-                format!("{} was started twice on {}, restart {}", start.0, self.name, start.1)
-            })?;
-            self.started_in.push(self.remembered.0);
-        }
+    fn note_start(&mut self, world: &mut World, start: (AllocationId, u32)) -> Checked {
+        world.tally.starts += 1;
+        world.tally.restarts += u64::from(start.1 > 0);
+        let made = (start, self.remembered.0);
+        hold(!self.started.contains(&made), "invariant_at_most_one_start", || {
+            format!("{} was started twice on {}, restart {}", start.0, self.name, start.1)
+        })?;
+        self.started.push(made);
         Ok(())
     }
 
@@ -409,8 +416,10 @@ impl Machine {
         })?;
         // The driver's start fails where there is none.
         self.disk.has_room(world);
+        let (start, before) = ((task.allocation, task.restart), self.driver.starts().len());
         self.driver.start(task);
-        Ok(())
+        // One that was made before is not made again.
+        if self.driver.starts().len() > before { self.note_start(world, start) } else { Ok(()) }
     }
 
     fn forget_at_once(&mut self, world: &mut World, allocation: AllocationId) -> Checked {
