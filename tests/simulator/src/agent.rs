@@ -60,7 +60,8 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new(number: usize, cpu_millis: i64, world: &mut World) -> Self {
-        let (seed, failing) = (world.random.number(), world.mix.failing_thousandths);
+        let seed = world.random.number();
+        let (failing, recorded_ms_max) = (world.mix.failing_thousandths, world.mix.recorded_ms_max);
         let disk = fitness::Disk::default();
         let full = disk.full();
         Self {
@@ -70,7 +71,9 @@ impl Machine {
             rack: home(number),
             boots: 1,
             up_at_micros: 0,
-            driver: FakeDriver::new(move |task| full.fate().unwrap_or_else(|| fate(seed, failing, task))),
+            driver: FakeDriver::new(move |task| {
+                full.fate().unwrap_or_else(|| fate(seed, failing, recorded_ms_max, task))
+            }),
             life: 0,
             reconciler: None,
             away_micros: None,
@@ -166,6 +169,7 @@ impl Machine {
         drop(self.driver.advance(Self::now_ms(world)));
         for start in self.driver.lose_orders() {
             world.tell(|| format!("{}: the start of {} was not made", self.name, start.0));
+            world.tally.starts_lost += 1;
             if let Some(place) = self.started.iter().rposition(|(made, _)| *made == start) {
                 self.started.remove(place);
             }
@@ -478,7 +482,7 @@ fn transition(allocation: AllocationId, status: &Status) -> v1::Transition {
 }
 
 /// What becomes of a start: by its command, and by chance that is the same in a replay.
-fn fate(seed: u64, failing_thousandths: u64, task: &TaskSpec) -> Fate {
+fn fate(seed: u64, failing_thousandths: u64, recorded_ms_max: u64, task: &TaskSpec) -> Fate {
     let key = task.allocation.to_bits() ^ u64::from(task.restart).rotate_left(17);
     let mut random = Random::new(seed ^ key.wrapping_mul(0xD6E8_FEB8_6659_FD93));
     let fails = random.chance(failing_thousandths);
@@ -493,6 +497,7 @@ fn fate(seed: u64, failing_thousandths: u64, task: &TaskSpec) -> Fate {
         starts_after_ms: slow(&mut random, 800),
         stops_after_ms: slow(&mut random, 1500),
         gone_after_ms: slow(&mut random, 500),
+        recorded_after_ms: slow(&mut random, recorded_ms_max),
         ..fate
     }
 }

@@ -117,6 +117,8 @@ pub(crate) struct Mix {
     pub(crate) jobs: usize,
     /// Restarts within an allocation, and failures.
     pub(crate) failing_thousandths: u64,
+    /// How long it takes at most until an order to start a task is written down, in milliseconds: 0 where that is at once. Drawn as the faults apart.
+    pub(crate) recorded_ms_max: u64,
 }
 
 impl Mix {
@@ -173,6 +175,7 @@ impl Mix {
             machines: 2 + random.index(3),
             jobs: 5 + random.index(8),
             failing_thousandths: if random.chance(500) { random.below(700) } else { 0 },
+            recorded_ms_max: if !calm && apart.chance(APART_THOUSANDTHS) { 1_500 } else { 0 },
         }
     }
 }

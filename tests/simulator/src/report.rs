@@ -100,6 +100,8 @@ pub struct Tally {
     pub starts: u64,
     /// Starts within an allocation after its first.
     pub restarts: u64,
+    /// Starts that were not written down when their agent ended.
+    pub starts_lost: u64,
     /// Tasks that an agent found again.
     pub readopted: u64,
     /// Commands that the owner of the jobs asked for and was answered.
@@ -145,6 +147,7 @@ impl Tally {
             (&mut self.epochs, other.epochs),
             (&mut self.starts, other.starts),
             (&mut self.restarts, other.restarts),
+            (&mut self.starts_lost, other.starts_lost),
             (&mut self.readopted, other.readopted),
             (&mut self.asked, other.asked),
             (&mut self.complete, other.complete),
@@ -200,6 +203,7 @@ impl Tally {
             ("a flipped bit that did not matter", flipped("Harmless")),
             ("a new epoch", self.epochs),
             ("a restart within an allocation", self.restarts),
+            ("a start that was lost with its agent", self.starts_lost),
             ("a task found again", self.readopted),
             ("an allocation lost", ended("EndedLost")),
             ("an allocation evicted", ended("Evicted")),
@@ -310,8 +314,8 @@ impl fmt::Display for Tally {
         writeln!(f, "governed: {}", list(&self.governed))?;
         writeln!(
             f,
-            "machines: {} leases lost, {} new epochs, {} starts, {} restarts, {} tasks found again",
-            self.expiries, self.epochs, self.starts, self.restarts, self.readopted
+            "machines: {} leases lost, {} new epochs, {} starts, {} of them lost, {} restarts, {} tasks found again",
+            self.expiries, self.epochs, self.starts, self.starts_lost, self.restarts, self.readopted
         )?;
         write!(f, "jobs: {} complete, {} failed; {} commands of the owner", self.complete, self.failed, self.asked)
     }
