@@ -44,6 +44,7 @@ governed! {
     UnknownEnded: "an unknown task that ended",
     AgentLeft: "a machine whose agent took its leave",
     AgentUnwritable: "a machine whose agent could write nothing",
+    SetupsFailed: "a machine on which several tasks could not be set up",
     FitAgain: "a machine that was fit again",
     RefusedUnfit: "a claim refused because its machine was unfit",
     SessionsClosed: "a restored cell that closed the sessions of before",
@@ -102,8 +103,7 @@ pub(crate) fn count(
             (earlier, now) if earlier == now => {}
             (_, Some(Unfit::AgentLeaves)) => saw(Governed::AgentLeft),
             (_, Some(Unfit::StateUnwritable)) => saw(Governed::AgentUnwritable),
-            // The simulated driver sets up whatever it is told.
-            (_, Some(Unfit::SetupFails)) => {}
+            (_, Some(Unfit::SetupFails)) => saw(Governed::SetupsFailed),
             (_, None) => saw(Governed::FitAgain),
         }
     }
