@@ -1,16 +1,21 @@
 //! Bits that flip on the server's disk while nobody runs it, and what the log makes of them.
 //!
 //! Each flip is tried on a fork of the disk first: it is refused, naming the file, or it changed nothing that matters, or it hit the
-//! last frame above the high-water mark, which is cut. Nothing else may come of it.
+//! last frame above the high-water mark, which is cut. Nothing else may come of it, also when a server goes on with it.
 
 use std::sync::Arc;
 
-use plenum_journal::{ChainHash, Frame, Journal, OpenError, Recovered, SECTOR_BYTES, SimDisk};
+use plenum_journal::{BatchLabel, ChainHash, Frame, Journal, OpenError, Recovered, SECTOR_BYTES, SimDisk, Tail};
 use plenum_model::planted::{self, Bug};
 
 use crate::books::{Checked, Violation, hold};
 use crate::random::Random;
 use crate::server;
+
+/// Frames that are appended behind a flip before the log is read again …
+const APPENDED: usize = 3;
+/// … each so large that a segment has room for two: the last ones are in segments of their own.
+const PAYLOAD_BYTES: usize = 6_000;
 
 /// A bit on a disk.
 #[derive(Clone, Debug)]
@@ -62,7 +67,7 @@ struct Opened {
 }
 
 /// A frame as whoever opens a log is shown it.
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 struct Kept {
     term: u64,
     first_revision: u64,
@@ -80,20 +85,68 @@ impl Kept {
 
 /// What the log makes of this flip, on a disk that nobody uses. `None`: it does not even open without.
 pub(crate) fn judge(disk: &SimDisk, place: &Place) -> Result<Option<Verdict>, Violation> {
-    let open = |flipped: Option<&Place>| -> Result<Opened, OpenError> {
+    let fork = || {
         let trial = disk.fork();
         trial.set_capacity(None);
-        flipped.into_iter().for_each(|place| place.rots(&trial));
-        let mut frames = Vec::new();
-        let claimed = Journal::claim(Arc::new(trial.reboot()), server::options())?;
-        let (_, recovered) = claimed.open(&mut |frame: &Frame<'_>| frames.push(Kept::of(frame)))?;
-        Ok(Opened { recovered, frames })
+        trial
     };
-    let Ok(before) = open(None) else { return Ok(None) };
-    match open(Some(place)) {
-        Ok(after) => compare(place, &before, &after).map(Some),
+    let Ok((_, before)) = open(&fork()) else { return Ok(None) };
+    let trial = fork();
+    place.rots(&trial);
+    match open(&trial) {
+        Ok((journal, after)) => {
+            let verdict = compare(place, &before, &after)?;
+            goes_on(place, &trial, journal, after.frames)?;
+            Ok(Some(verdict))
+        }
         Err(error) => invariant_damage_is_named(place, &error).map(|()| Some(Verdict::Refused)),
     }
+}
+
+/// The next server's log on this disk, and what it is shown.
+fn open(disk: &SimDisk) -> Result<(Journal, Opened), OpenError> {
+    let mut frames = Vec::new();
+    let claimed = Journal::claim(Arc::new(disk.reboot()), server::options())?;
+    let (journal, recovered) = claimed.open(&mut |frame: &Frame<'_>| frames.push(Kept::of(frame)))?;
+    Ok((journal, Opened { recovered, frames }))
+}
+
+/// A server goes on with a log that has these frames, in segments that are new, and then in some that are used again; the bit is still there. The
+/// next one reads what there was, and what was appended.
+fn goes_on(place: &Place, disk: &SimDisk, mut journal: Journal, mut frames: Vec<Kept>) -> Checked {
+    let name = "invariant_the_log_can_be_read";
+    let wrong = |what: String| Violation { invariant: name, facts: format!("behind {place:?}: {what}") };
+    for releases in [false, true] {
+        for _ in 0..APPENDED {
+            frames.push(append(&mut journal, releases).map_err(wrong)?);
+        }
+        drop(journal);
+        disk.kill();
+        let (next, opened) = open(disk).map_err(|error| wrong(error.to_string()))?;
+        journal = next;
+        // Of what was released some is left.
+        let is_whole = if releases { frames.ends_with(&opened.frames) } else { frames == opened.frames };
+        let has_last = is_told(&opened) && opened.recovered.tail == journal.tail() && !opened.frames.is_empty();
+        hold(is_whole && has_last && opened.recovered.cut.is_none(), name, || {
+            format!("behind {place:?}: {} frames were to be there, and there is {:?}", frames.len(), opened.recovered)
+        })?;
+    }
+    Ok(())
+}
+
+/// Appends a frame, as a server and its housekeeping do. With `releases` nobody needs those before it any more.
+fn append(journal: &mut Journal, releases: bool) -> Result<Kept, String> {
+    let (Tail { revision, term, .. }, keeper) = (journal.tail(), journal.keeper());
+    let (first_revision, last_revision) = (revision + 1, revision + 1);
+    let payload = vec![0xA5; PAYLOAD_BYTES];
+    let label = BatchLabel { term, first_revision, last_revision };
+    let tail = journal.append_and_sync(label, &[payload.as_slice()]).map_err(|error| error.to_string())?;
+    keeper.high_water().flush().map_err(|error| error.to_string())?;
+    if releases {
+        keeper.release(revision);
+    }
+    keeper.prepare().map_err(|error| error.to_string())?;
+    Ok(Kept { term, first_revision, last_revision, hash: tail.hash, payload })
 }
 
 /// What a flip made of a log that opens in spite of it. The mark may be another one: of its two slots the older one counts as well.
@@ -137,7 +190,7 @@ fn invariant_damage_is_named(place: &Place, error: &OpenError) -> Checked {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use plenum_journal::{CellId, Cut, Damage, Flaw, Identity, Mark, Tail};
+    use plenum_journal::{CellId, Cut, Damage, Flaw, Identity, Mark};
 
     use super::*;
 
@@ -190,6 +243,25 @@ mod tests {
         for (before, after) in [(4, log(2, true)), (4, log(3, false)), (3, log(4, true)), (2, log(1, true))] {
             assert!(compare(&place(), &log(before, false), &after).is_err(), "{before}: {:?}", after.recovered);
         }
+    }
+
+    // What came of a flip was forgotten with the fork on which it was tried: nobody ever wrote behind one.
+    #[test]
+    fn whoever_goes_on_behind_a_flip_has_what_there_was_and_what_is_appended() {
+        let disk = SimDisk::new(1);
+        let (mut journal, Opened { mut frames, .. }) = open(&disk).unwrap();
+        for _ in 0..3 {
+            frames.push(append(&mut journal, false).unwrap());
+        }
+        let kept = frames.clone();
+        assert_eq!(goes_on(&place(), &disk, journal, frames), Ok(()));
+        let disk = SimDisk::new(1);
+        let (mut journal, _) = open(&disk).unwrap();
+        for _ in 0..2 {
+            append(&mut journal, false).unwrap();
+        }
+        let found = goes_on(&place(), &disk, journal, kept).unwrap_err();
+        assert_eq!(found.invariant, "invariant_the_log_can_be_read", "a frame is gone");
     }
 
     /// All these leave the end of the log alone.
