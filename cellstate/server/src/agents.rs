@@ -5,6 +5,7 @@
 
 mod fitness;
 mod hub;
+mod inventory;
 mod leases;
 mod logs;
 mod registrations;
@@ -13,6 +14,7 @@ mod standstill;
 mod wanted;
 
 pub(crate) use hub::{Hub, Registering};
+pub use inventory::leave_out_known;
 #[cfg(test)]
 pub(crate) use leases::tests::machine;
 pub use leases::{Grant, Leases};

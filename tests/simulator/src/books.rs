@@ -370,7 +370,7 @@ impl Books {
     }
 
     /// What an agent names when it registers has room from then on, also if it ran on a machine that was removed. What is not named it may still
-    /// have to hear of: a registration that was sent before it was there lacks it.
+    /// have to hear of: a registration that was sent before it was there lacks it, and so does one from which it was left out, as it was known then.
     fn named(&mut self, before: &Cell, request: &Request) {
         let Command::RegisterMachine { name, boot_id, inventory, .. } = &request.command else { return };
         // Of a machine that booted, what its agent names tells how it ended. Behind a late registration of before the boot it may run: as above.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plenum_model::{
-    BootId, Cell, Command, Decision, Inventory, Machine, MachineId, MachineState, RejectionCode, Revision, Transition,
+    BootId, Cell, Command, Decision, Machine, MachineId, MachineState, RejectionCode, Revision, Transition,
 };
 use plenum_proto::machines::Fitness;
 use plenum_proto::v1;
@@ -18,7 +18,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::failure::Failure;
 use super::{past, principal};
-use crate::agents::{Asking, Booked, Follower, Grant, Hindrance, LogRelay, Registering};
+use crate::agents::{Asking, Booked, Follower, Grant, Hindrance, LogRelay, Registering, leave_out_known};
 use crate::authorise::Principal;
 use crate::shared::Shared;
 
@@ -297,18 +297,6 @@ fn checked_instance(instance: String) -> Result<String, Failure> {
         return Ok(instance);
     }
     Err(Failure::invalid(format!("instance: expected at most {INSTANCE_BYTES_MAX} of a-z, 0-9 and -, found others")))
-}
-
-/// Leaves out of a registration's inventory what the cell knows of the machine as well: thousands of tasks with their traces would be more
-/// than a frame of the log has room for, and their machine could never come back. After a boot an inventory tells what had ended, so
-/// then all of it counts. What ends before the registration is decided, and was left out, the agent stops: it is wanted no more.
-fn leave_out_known(cell: &Cell, command: &mut Command) {
-    let Command::RegisterMachine { name, boot_id, inventory, .. } = command else { return };
-    let same_boot = |machine: &&Arc<Machine>| machine.boot_id == BootId::from(boot_id.as_ref());
-    let Some(machine) = cell.machine_named(name).filter(same_boot) else { return };
-    let is_known =
-        |item: &Inventory| cell.allocation(item.allocation).is_some_and(|found| found.row.machine == machine.id.slot);
-    inventory.retain(|item| !is_known(item));
 }
 
 /// Whether something runs on a machine, known to the cell or not.

@@ -1,10 +1,14 @@
 //! Calls: agents register and report, and the owner of jobs asks for this and that.
 
+use std::sync::Arc;
+
 use plenum_model::planted::{self, Bug};
-use plenum_model::{BootId, Command, Decision, MachineId, RejectionCode, Request, Revision, Unfit};
+use plenum_model::{
+    BootId, Command, Decision, Machine, MachineId, MachineState, RejectionCode, Request, Revision, Unfit,
+};
 use plenum_proto::machines::{self, Fitness};
 use plenum_proto::v1;
-use plenum_server::agents::{Asking, Grant, Hindrance};
+use plenum_server::agents::{self, Asking, Grant, Hindrance};
 use plenum_server::commit::Asked;
 
 use super::{Server, Ticket};
@@ -63,6 +67,7 @@ impl Server {
         machine.seen_revision = if request.incarnation == self.identity.incarnation { request.revision } else { 0 };
         let (name, boot_id) = (machine.name.clone(), machine.boot_id.clone());
         let asking = Asking { instance: ONE_AGENT.to_owned(), boot_id, micros: request.asked_micros };
+        let cell = self.snapshot(world)?;
         let is_first = match self.may_register(&name, &asking) {
             Ok(is_first) => is_first,
             Err(Hindrance::Late) => {
@@ -72,9 +77,10 @@ impl Server {
             }
             Err(_) => return self.fail_call(world, id, UNAVAILABLE, "an earlier one is not decided yet"),
         };
-        let known = self.mirror.cell().machine_named(&name).map(|machine| (machine.id, machine.epoch));
+        let known = cell.machine_named(&name).map(|machine| (machine.id, machine.epoch));
         match machines::register(machine) {
-            Ok(command) => {
+            Ok(mut command) => {
+                agents::leave_out_known(&cell, &mut command);
                 let request = Request { principal: Self::principal(), namespace: "".into(), command };
                 let ticket = Ticket::Register { connection: id, name, asking, is_first, known };
                 self.ask(Some(ticket), Asked::new(request));
@@ -120,8 +126,8 @@ impl Server {
             return self.fail_call(world, id, INVALID_ARGUMENT, &format!("{decision:?}"));
         };
         world.books.invariant_the_agent_that_asked_last_counts((machine, epoch), asking.micros)?;
-        let known = MachineId::from_bits(machine);
-        if let Some(machine) = known {
+        let machine_id = MachineId::from_bits(machine);
+        if let Some(machine) = machine_id {
             let (goes_on, by) = (was == Some((machine, epoch)), (asking.instance.as_str(), asking.micros));
             if self.leases.grant(machine, epoch, goes_on, by, world.now()) == Grant::Over {
                 let expire = Asked::by_server(Command::ExpireMachine { machine, epoch });
@@ -130,8 +136,14 @@ impl Server {
             }
             self.renewals.renewed(machine, epoch, world.now());
         }
-        let row = known.and_then(|machine| self.undurable_cell().machine(machine));
-        let told = row.filter(|_| planted::is(Bug::TellsOldRevisions)).map_or(at, |row| row.epoch_began);
+        // What came by before the lease was there did not end it: somebody may have removed the machine.
+        let cell = self.snapshot(world)?;
+        let is_there = |found: &&Arc<Machine>| found.epoch == epoch && found.state != MachineState::Unreachable;
+        let Some(found) = machine_id.and_then(|machine| cell.machine(machine)).filter(is_there) else {
+            self.register_again(world, id, cell.revision());
+            return Ok(());
+        };
+        let told = if planted::is(Bug::TellsOldRevisions) { found.epoch_began } else { at };
         let response = v1::RegisterResponse {
             machine,
             epoch,
@@ -140,7 +152,7 @@ impl Server {
             revision: told.0,
             incarnation: self.identity.incarnation,
             cell_id: bytes::Bytes::copy_from_slice(&self.identity.cell_id),
-            unfit: machines::unfit_to_wire(known.and_then(|machine| self.fitness_of(machine))),
+            unfit: machines::unfit_to_wire(found.unfit),
             ..Default::default()
         };
         world.send(id, Side::Client, Message::Registered(response));
