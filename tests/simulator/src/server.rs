@@ -15,7 +15,7 @@ use plenum_journal::{AppendError, BatchLabel, Journal, SimDisk};
 use plenum_model::planted::{self, Bug};
 use plenum_model::{CellIdentity, Command, Decision, LogTime, MachineId, Revision, SessionId, Transition};
 use plenum_proto::v1;
-use plenum_server::agents::{Asking, Leases, Registrations, Standstill, WantedIndex};
+use plenum_server::agents::{Asking, Leases, Registrations, Respite, Standstill, WantedIndex};
 use plenum_server::commit::{Answer, Asked, Batch, Committer, Input, Output, Published};
 use plenum_server::publish::{LoggedBatch, Mirror, Recent};
 use prost::Message as _;
@@ -96,6 +96,7 @@ pub(crate) struct Server {
     /// Those that were decided, each until the picture shows it.
     registered: Vec<(Revision, String)>,
     standstill: Standstill,
+    respite: Respite,
     /// What shows whether that did its work.
     renewals: Renewals,
     /// Durable, and not in the picture yet.
@@ -156,17 +157,15 @@ impl Server {
     /// Decides what there is room for, and carries out what comes of it.
     pub(crate) fn turn(&mut self, world: &mut World) -> Checked {
         loop {
-            let now = self.log_now(world);
-            if !self.pending.is_empty() && self.committer.due_first().is_some_and(|due| due <= now) {
-                self.committer.handle(now, Input::Tick);
+            if !self.pending.is_empty() {
+                self.tick_when_due(world, self.committer.due_first());
             }
+            let now = self.log_now(world);
             while self.committer.has_room() {
                 let Some((ticket, asked)) = self.pending.pop_front() else { break };
                 self.committer.handle(now, Input::Request { ticket, asked });
             }
-            if self.committer.next_due().is_some_and(|due| due <= now) {
-                self.committer.handle(now, Input::Tick);
-            }
+            self.tick_when_due(world, self.committer.next_due());
             while let Some(output) = self.committer.poll() {
                 match output {
                     Output::Publish(published) => self.publish(world, published)?,
@@ -181,6 +180,14 @@ impl Server {
         }
         self.plan_tick(world);
         self.pump_all(world)
+    }
+
+    /// Lets happen what is due by time, if it is by now; where nobody could say anything for a while, all get a while to say it first.
+    fn tick_when_due(&mut self, world: &World, due: Option<LogTime>) {
+        let now = self.log_now(world);
+        if due.is_some_and(|due| due <= now) && self.respite.is_over(world.now()) {
+            self.committer.handle(now, Input::Tick);
+        }
     }
 
     fn write(&mut self, world: &mut World, batch: Batch) -> Checked {
@@ -363,7 +370,10 @@ impl Server {
         }
         self.ticks_at_micros = i64::MAX;
         let now = world.now();
-        self.leases.stood_still(self.standstill.look(now, false).lost_micros);
+        let look = self.standstill.look(now, false);
+        self.respite.looked(now, look);
+        self.leases.stood_still(look.lost_micros);
+        self.alone.values_mut().for_each(|since| *since += look.lost_micros);
         for (machine, epoch) in self.leases.expire(now) {
             self.renewals.invariant_no_lease_ends_by_its_server_s_sleep(machine, epoch, now)?;
             world.tell(|| format!("server: the lease of {machine} in epoch {epoch} ran out"));
@@ -371,8 +381,9 @@ impl Server {
         }
         if now >= self.sessions_due_micros {
             self.sessions_due_micros = now + SESSIONS_MICROS;
+            let is_overdue = |since: i64| now - since >= LINGER_MICROS && self.respite.is_over(now);
             let overdue: Vec<SessionId> =
-                self.alone.iter().filter(|(_, since)| now - **since >= LINGER_MICROS).map(|(id, _)| *id).collect();
+                self.alone.iter().filter(|(_, since)| is_overdue(**since)).map(|(id, _)| *id).collect();
             for session in overdue {
                 self.alone.remove(&session);
                 self.ask(None, Asked::by_server(Command::CloseSession(session)));
@@ -387,7 +398,9 @@ impl Server {
     }
 
     fn plan_tick(&mut self, world: &mut World) {
-        let due = self.committer.next_due().map(|due| due.micros - BEGIN_MICROS - self.clock_skew_micros);
+        // What has to wait is looked at again with the leases.
+        let due = self.committer.next_due().filter(|_| self.respite.is_over(world.now()));
+        let due = due.map(|due| due.micros - BEGIN_MICROS - self.clock_skew_micros);
         let next = due.into_iter().chain(self.leases.next_due_micros()).chain([self.sessions_due_micros]).min();
         // Looked at more seldom, the server would take it that it stood still.
         let looks = world.now() + self.standstill.within_micros();

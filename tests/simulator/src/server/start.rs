@@ -9,7 +9,7 @@ use plenum_core::Core;
 use plenum_journal::{CellId, Identity, Journal, OpenError, Options, SimDisk};
 use plenum_model::{Cell, CellIdentity, Command, Delta, Revision, SessionId};
 use plenum_proto::delta;
-use plenum_server::agents::{Leases, Registrations, Standstill, WantedIndex};
+use plenum_server::agents::{Leases, Registrations, Respite, Standstill, WantedIndex};
 use plenum_server::commit::{Asked, CommitOptions, Committer};
 use plenum_server::publish::{LoggedBatch, Mirror, Recent};
 
@@ -71,7 +71,7 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
     let core = Core::from_cell(mirror.cell().clone(), world.mix.core_options());
     let commit =
         CommitOptions { batch_bytes: 4_096, batch_requests: world.mix.batch_requests, ..CommitOptions::default() };
-    let now = world.now();
+    let (now, lease) = (world.now(), Duration::from_micros(world.mix.lease_micros.unsigned_abs()));
     let cell = mirror.cell();
     let alone: BTreeMap<SessionId, i64> = cell.sessions().map(|session| (session.id, now)).collect();
     let mut server = Server {
@@ -81,7 +81,8 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
         registrations: Registrations::default(),
         registered: Vec::new(),
         leases: Leases::of_cell(cell, world.mix.lease_micros + LEASE_MARGIN_MICROS, now),
-        standstill: Standstill::new(Duration::from_micros(world.mix.lease_micros.unsigned_abs()), now),
+        standstill: Standstill::new(lease, now),
+        respite: Respite::new(lease, now),
         renewals: Renewals::new(world.mix.lease_micros, now),
         committer: Committer::new(core, commit),
         identity,
