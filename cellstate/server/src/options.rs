@@ -150,12 +150,14 @@ impl Settings {
     }
 
     /// Largest frame of the log, in bytes: it is in one segment, and the history takes it.
-    pub(crate) fn frame_bytes_max(&self) -> u64 {
+    #[must_use]
+    pub fn frame_bytes_max(&self) -> u64 {
         self.segment_bytes.min(FRAME_BYTES_MAX).saturating_sub(SEGMENT_HEAD_BYTES)
     }
 
     /// [`Settings::commit`], with batches of a quarter of a frame at most: the rest is for the request that takes one above.
-    pub(crate) fn commit_options(&self) -> CommitOptions {
+    #[must_use]
+    pub fn commit_options(&self) -> CommitOptions {
         let batch_bytes = self.commit.batch_bytes.min(self.payload_bytes_max() / 4);
         let effect_bytes = self.commit.effect_bytes.min(self.payload_bytes_max() - batch_bytes);
         let entry_bytes = self.commit.entry_bytes.min(self.payload_bytes_max() - batch_bytes);

@@ -15,7 +15,7 @@ use crate::server;
 /// Frames that are appended behind a flip before the log is read again …
 const APPENDED: usize = 3;
 /// … each so large that a segment has room for two: the last ones are in segments of their own.
-const PAYLOAD_BYTES: usize = 6_000;
+const PAYLOAD_BYTES: usize = 25_000;
 
 /// A bit on a disk.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ use plenum_core::Core;
 use plenum_journal::{CellId, Identity, Journal, OpenError, Options, SimDisk};
 use plenum_model::{Cell, CellIdentity, Command, Delta, Revision, SessionId};
 use plenum_proto::delta;
+use plenum_server::Settings;
 use plenum_server::agents::{Leases, Registrations, Respite, Standstill, WantedIndex};
 use plenum_server::commit::{Asked, CommitOptions, Committer};
 use plenum_server::publish::{LoggedBatch, Mirror, Recent};
@@ -35,12 +36,20 @@ impl From<Violation> for NotStarted {
     }
 }
 
-/// The options of every log in the simulation: segments so small that runs use many.
+/// The smallest segments that a server takes, so that runs use many.
+const SEGMENT_BYTES: u64 = 64 << 10;
+
+/// What bounds every server in the simulation: what a request may come to follows from its segments as it does in production.
+fn settings() -> Settings {
+    Settings { segment_bytes: SEGMENT_BYTES, ..Settings::default() }
+}
+
+/// The options of every log in the simulation.
 pub(crate) fn options() -> Options {
     Options {
         create: Some(CellId(CELL_ID)),
-        segment_bytes: 16_384,
-        frame_bytes_max: 12_288,
+        segment_bytes: SEGMENT_BYTES,
+        frame_bytes_max: settings().frame_bytes_max(),
         reserve_bytes: Some(0),
         ..Options::default()
     }
@@ -69,8 +78,9 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
         custom_resources: Vec::new(),
     };
     let core = Core::from_cell(mirror.cell().clone(), world.mix.core_options());
-    let commit =
-        CommitOptions { batch_bytes: 4_096, batch_requests: world.mix.batch_requests, ..CommitOptions::default() };
+    let batch_requests = world.mix.batch_requests;
+    let commit = CommitOptions { batch_bytes: 4_096, batch_requests, ..CommitOptions::default() };
+    let commit = Settings { commit, ..settings() }.commit_options();
     let (now, lease) = (world.now(), Duration::from_micros(world.mix.lease_micros.unsigned_abs()));
     let cell = mirror.cell();
     let alone: BTreeMap<SessionId, i64> = cell.sessions().map(|session| (session.id, now)).collect();

@@ -12,7 +12,7 @@ use crate::server::{self, NotStarted};
 use crate::world::{Event, Party, Side, Sleeper};
 
 /// A disk that is full at once, or soon: a segment with what belongs to a log.
-const DISK_BYTES: u64 = 20_000;
+const DISK_BYTES: u64 = 70_000;
 /// What a server finds that does not get its log opened: see [`server::start`].
 const LOG_REFUSED: &str = "invariant_a_crash_is_no_damage";
 /// Bits that flip at a time, one after another.
