@@ -50,8 +50,9 @@ faults! {
     DiskSlow: "a slow disk",
     /// Bits flip on the disk of a server that does not run.
     BitFlip: "a flipped bit",
-    /// The clock of the server's machine is set.
-    ClockJump: "a clock that jumps",
+    /// Log time of a server that runs jumps, forward or back. A real one goes by a clock that nobody sets, and has log time jump while its machine
+    /// sleeps, or when it starts and the other clock was set: what is decided here must hold for worse.
+    ClockJump: "log time that jumps",
     /// The server stands still, and goes on.
     ServerPause: "a paused server",
     /// A scheduler stands still, and goes on.

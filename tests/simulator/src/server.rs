@@ -355,10 +355,10 @@ impl Server {
         Decision::try_from(wire).map_err(|error| lost(error.to_string()))
     }
 
-    /// The clock of its machine is set, forward or back. Leases go by another one, which nobody sets.
+    /// Log time jumps, forward or back: see [`Fault::ClockJump`]. Leases go by another clock, as they do in production.
     pub(crate) fn clock_jumps(&mut self, world: &mut World, micros: i64) {
         self.clock_skew_micros += micros;
-        world.tell(|| format!("server: its clock jumps by {} ms", micros / 1000));
+        world.tell(|| format!("server: its log time jumps by {} ms", micros / 1000));
         self.plan_tick(world);
     }
 
