@@ -1,7 +1,8 @@
 //! What all parties share: time, chance, the network, the books of the checkers, and the story.
 //!
 //! A connection keeps order in each direction, and may break in either: what was on its way there is lost then, and each side
-//! notices in its own time. Nothing here knows what the messages mean.
+//! notices in its own time. Who is cut off hears of no end either, so that the other side of a connection may be gone for long. Nothing here knows
+//! what the messages mean.
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,9 @@ use crate::text;
 
 /// The longest time that a message takes.
 pub(crate) const STUCK_MICROS_MAX: i64 = 3_000_000;
+
+/// After a cut that loses what is sent it takes at most so long until a side notices a connection that has ended meanwhile: longer than most leases.
+const UNNOTICED_MICROS_MAX: i64 = 5_000_000;
 
 /// A connection's number; never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -324,6 +328,16 @@ impl World {
         (open && !gone).then_some((connection.party, connection.purpose))
     }
 
+    /// When a side hears of an end of which it would hear then, if it were not cut off.
+    fn hears_at(&mut self, party: Party, side: Side, micros: i64) -> i64 {
+        let now = self.now();
+        let Some(cut) = self.cut.get(&(party, side)).filter(|cut| cut.until_micros > now).copied() else {
+            return micros;
+        };
+        let more = if cut.holds { self.delay() } else { self.random.between(0, UNNOTICED_MICROS_MAX) };
+        micros.max(cut.until_micros + more)
+    }
+
     /// One side ends it. What it sent before still arrives, then the other side learns it.
     pub(crate) fn hang_up(&mut self, id: ConnectionId, by: Side) {
         let delay = self.delay();
@@ -336,7 +350,8 @@ impl World {
             self.connections.remove(&id);
             return;
         }
-        let at = (now + delay).max(connection.last_micros[other as usize]);
+        let (party, at) = (connection.party, (now + delay).max(connection.last_micros[other as usize]));
+        let at = self.hears_at(party, other, at);
         self.agenda.at(at, Event::Closed { connection: id, side: other });
     }
 
@@ -348,8 +363,10 @@ impl World {
         self.tally.breaks += 1;
         connection.open[0] &= which == 1;
         connection.open[1] &= which == 2;
+        let (party, now) = (connection.party, self.now());
         for side in [Side::Client, Side::Server] {
-            self.agenda.after(waits[side as usize], Event::Closed { connection: id, side });
+            let at = self.hears_at(party, side, now + waits[side as usize]);
+            self.agenda.at(at, Event::Closed { connection: id, side });
         }
     }
 
@@ -438,11 +455,37 @@ fn carried<M: prost::Message + Default>(message: &M) -> M {
 mod tests {
     use super::*;
 
+    fn world(seed: u64) -> World {
+        let mix = Mix::draw(&mut Random::new(1), &mut Random::new(2));
+        World::new(Random::new(seed), mix, false)
+    }
+
+    // Of an agent that was killed while it was cut off its server heard within the time of a message, and of what broke within two seconds: no stream
+    // of somebody who was gone lived for as long as a lease.
+    #[test]
+    fn the_end_of_a_connection_does_not_pass_through_a_cut() {
+        let party = Party::Agent(0);
+        let ways: [fn(&mut World, ConnectionId); 2] = [World::sever, |world, id| world.hang_up(id, Side::Client)];
+        for seed in 0..20 {
+            for ends in ways {
+                let mut world = world(seed);
+                let id = world.connect(party, Purpose::Follow);
+                world.cut_off(party, 5_000_000, None);
+                ends(&mut world, id);
+                let mut heard = Vec::new();
+                while let Some(event) = world.agenda.take() {
+                    assert!(matches!(event, Event::Closed { .. }), "{event:?}");
+                    heard.push(world.now());
+                }
+                assert!(!heard.is_empty() && heard.iter().all(|at| *at >= 5_000_000), "seed {seed}: {heard:?}");
+            }
+        }
+    }
+
     // What came to a side that had hung up counted as lost: so many messages were lost in each run that the count was no evidence of any fault.
     #[test]
     fn a_message_is_lost_where_a_connection_broke_and_not_where_its_reader_hung_up() {
-        let mix = Mix::draw(&mut Random::new(1), &mut Random::new(2));
-        let mut world = World::new(Random::new(3), mix, false);
+        let mut world = world(3);
         let mut lost = |ends: fn(&mut World, ConnectionId)| {
             let before = world.tally.messages_lost;
             for _ in 0..20 {
