@@ -45,6 +45,7 @@ class Scheduler:
         self.cell, self.inspect, self.name = CellStub(channel), InspectStub(channel), name
         self.metadata = [("plenum-principal", f"scheduler/{name}")]
         self.session, self.number, self.avoided, self.avoided_since = {}, 0, {}, 0.0
+        self.start = {}
 
     def ask(self, call, request):
         """Asks until there is an answer. A request may arrive twice: a transaction of a number that was decided gets the first outcome again."""
@@ -91,7 +92,8 @@ class Scheduler:
         return slots, "" if len(slots) == len(group.tasks) else reason
 
     def turn(self):
-        wanted = self.ask(self.cell.Wanted, api.WantedRequest(limit=TASKS_MAX, **self.session))
+        wanted = self.ask(self.cell.Wanted, api.WantedRequest(limit=TASKS_MAX, **self.start, **self.session))
+        self.start = {}
         if not wanted.groups:
             return
         listed = self.ask(self.inspect.ListMachines, api.ListRequest(filter="state=ready"))
@@ -106,7 +108,7 @@ class Scheduler:
             if len(group.tasks) <= claims_left:
                 slots, reason = self.choose(group, rooms)
             else:
-                slots, reason = [], "its turn is in the next transaction"
+                slots, reason = [], "its turn is in a later transaction"
             claims_left -= len(slots)
             about = {"job": group.job, "job_version": group.job_version, "group": group.group}
             # A note stays until the next one about its group, so that one without a reason is due where all fit.
@@ -122,6 +124,9 @@ class Scheduler:
                 for placement in placements:
                     note = notes[placement.job, placement.group]
                     note.tasks, note.reason = note.tasks + len(placement.tasks), str(paused)
+        # What has no room now may have none for ever. The next turn is for those behind it that were left out, if any.
+        if any(note.tasks for note in notes.values()):
+            self.start = {"start_job": wanted.next_job, "start_group": wanted.next_group}
         self.ask(self.cell.PassOver, api.PassOverRequest(passed_over=api.PassedOver(notes=notes.values()), **self.session))
 
     def claim(self, base: int, placements: list, notes: dict):

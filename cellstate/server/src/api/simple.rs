@@ -9,19 +9,27 @@ use plenum_proto::v1;
 use super::listing::Room;
 use crate::sessions::Owner;
 
-/// What a scheduler may place: of its jobs, in the order of their turn, at most so many tasks, and one group that needs more at once than is left of
-/// these.
-pub(super) fn wanted_of(cell: &Cell, owner: &Owner, now: LogTime, tasks_max: usize) -> v1::WantedResponse {
+/// What a scheduler may place: of its jobs, in the order of their turn and from this job and group on, at most so many tasks, and one group that needs
+/// more at once than is left of these.
+pub(super) fn wanted_of(
+    cell: &Cell,
+    owner: &Owner,
+    now: LogTime,
+    tasks_max: usize,
+    (start_job, start_group): (u64, u32),
+) -> v1::WantedResponse {
     let is_own = |job: &Job| job.shape.is_served_by(&owner.scheduler, &owner.namespace);
-    let cut = |response| v1::WantedResponse { truncated: true, ..response };
     let turn = |job: &Job| (Reverse(job.shape.priority), job.submitted, job.id);
     let mut jobs: Vec<&Arc<Job>> = cell.jobs().filter(|job| is_own(job)).collect();
     jobs.sort_unstable_by_key(|job| turn(job));
+    let is_start = |job: &Job| job.id.to_bits() == start_job;
+    let before = jobs.iter().position(|job| is_start(job)).unwrap_or(0);
     let mut response = v1::WantedResponse { revision: cell.revision().0, ..Default::default() };
     let (mut tasks_left, mut room, mut has_larger) = (tasks_max, Room::new(usize::MAX), false);
-    for job in jobs {
+    for job in jobs.into_iter().skip(before) {
         let mut shapes = None;
-        for group in wanted(cell, job, now) {
+        let first_group = if is_start(job) { start_group } else { 0 };
+        for group in wanted(cell, job, now).filter(|group| u32::from(group.group) >= first_group) {
             let position = usize::from(group.group);
             let least = job.shape.groups.get(position).map_or(0, |shape| shape.least_at_once(group.row));
             // So few of what is needed at once wait, as the others wait for their predecessors, that none can be placed.
@@ -29,14 +37,15 @@ pub(super) fn wanted_of(cell: &Cell, owner: &Owner, now: LogTime, tasks_max: usi
                 continue;
             }
             if tasks_left == 0 {
-                return cut(response);
+                leave_out(&mut response, job, group.group);
+                return response;
             }
             // A part of what is needed at once is of no use. The first group that needs more than is left comes whole: what is before it may fit nowhere,
             // for ever. It counts as one task, so that there are no more groups than tasks were asked for. Further ones of its kind, of which each may have as
-            // many tasks as a transaction has claims, come once it is placed; those behind them need not wait for that.
+            // many tasks as a transaction has claims, come once it is placed, or to who goes on there; those behind them need not wait for that.
             let is_larger = least as usize > tasks_left;
             if is_larger && has_larger {
-                response.truncated = true;
+                leave_out(&mut response, job, group.group);
                 continue;
             }
             has_larger |= is_larger;
@@ -59,11 +68,20 @@ pub(super) fn wanted_of(cell: &Cell, owner: &Owner, now: LogTime, tasks_max: usi
             };
             let has_more = tasks.next().is_some();
             if !room.takes(&row) {
-                return cut(response);
+                leave_out(&mut response, job, group.group);
+                return response;
             }
             response.groups.push(row);
             response.truncated |= has_more;
         }
     }
     response
+}
+
+/// Says that a group is not named: the first of them is where to go on. It is never the first one that was to be named, so that who goes on gets round.
+fn leave_out(response: &mut v1::WantedResponse, job: &Job, group: u16) {
+    response.truncated = true;
+    if response.next_job == 0 {
+        (response.next_job, response.next_group) = (job.id.to_bits(), group.into());
+    }
 }

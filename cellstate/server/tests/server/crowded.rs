@@ -349,7 +349,7 @@ async fn what_is_wanted_and_not_read_is_bounded_like_every_listing() {
     let mut cell = v1::cell_client::CellClient::new(channel.clone()).max_decoding_message_size(64 << 20);
     let opened = v1::OpenRequest { scheduler: "batch".to_owned(), namespace: String::new() };
     let v1::OpenResponse { session, incarnation, .. } = cell.open(opened).await.unwrap().into_inner();
-    let wanted = v1::WantedRequest { session, incarnation, limit: 0 };
+    let wanted = v1::WantedRequest { session, incarnation, ..Default::default() };
     let unread =
         answers_unread(server.address(), "/plenum.v1.Cell/Wanted", prost::Message::encode_to_vec(&wanted)).await;
     let refused = loop {

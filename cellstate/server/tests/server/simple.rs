@@ -22,7 +22,12 @@ impl Simple {
     }
 
     async fn wanted(&mut self, limit: u32) -> v1::WantedResponse {
-        let request = v1::WantedRequest { session: self.session, incarnation: self.incarnation, limit };
+        self.wanted_from(limit, (0, 0)).await
+    }
+
+    async fn wanted_from(&mut self, limit: u32, (start_job, start_group): (u64, u32)) -> v1::WantedResponse {
+        let Self { session, incarnation, .. } = *self;
+        let request = v1::WantedRequest { session, incarnation, limit, start_job, start_group };
         self.cell.wanted(request).await.unwrap().into_inner()
     }
 
@@ -48,6 +53,11 @@ impl Simple {
 /// Job, tasks and how many of them at once, of each group in their order.
 fn told(wanted: &v1::WantedResponse) -> Vec<(&str, &[u32], u32)> {
     wanted.groups.iter().map(|group| (&*group.job_name, &*group.tasks, group.least)).collect()
+}
+
+/// Where to go on.
+fn next(wanted: &v1::WantedResponse) -> (u64, u32) {
+    (wanted.next_job, wanted.next_group)
 }
 
 fn changed(mut spec: v1::JobSpec, change: impl FnMut(&mut v1::JobShape)) -> v1::JobSpec {
@@ -171,6 +181,42 @@ async fn a_gang_that_is_more_than_what_is_left_is_named_and_hides_nobody() {
     let wanted = simple.wanted(7).await;
     let mut all = told(&wanted);
     assert_eq!((all.pop(), &all[..], wanted.truncated), (Some(("wide", &[0, 1][..], 2)), &three[..], true));
+
+    // Who goes on is told of them also where the first one is never placed.
+    let first = simple.wanted(4).await;
+    let rest = simple.wanted_from(4, next(&first)).await;
+    assert_eq!((told(&rest), rest.truncated), (vec![("wide", &[0, 1, 2][..], 2), ("wider", &[0, 1, 2], 3)], true));
+    let rest = simple.wanted_from(4, next(&rest)).await;
+    assert_eq!((told(&rest), rest.truncated, next(&rest)), (vec![("last", &[0][..], 0)], false, (0, 0)));
+    server.shutdown().await.unwrap();
+}
+
+/// They were named in each answer, up to its last task, and what is behind them never.
+#[tokio::test]
+async fn tasks_that_fit_nowhere_hide_nobody_from_who_goes_on_behind_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut large = changed(job("large", 5), |shape| {
+        let other = v1::GroupShape { name: "other".to_owned(), ..shape.groups[0].clone() };
+        shape.groups.push(other);
+    });
+    let groups = &mut large.body.as_mut().unwrap().groups;
+    groups.push(v1::GroupBody { name: "other".to_owned(), ..groups[0].clone() });
+    let large = submit(&channel, large).await.job;
+    let behind = submit(&channel, job("behind", 1)).await.job;
+    let mut simple = Simple::open(&channel, "default").await;
+    let four = vec![("large", &[0, 1, 2, 3][..], 0)];
+
+    let first = simple.wanted(4).await;
+    assert_eq!((told(&first), first.truncated, next(&first)), (four.clone(), true, (large, 1)));
+    let second = simple.wanted_from(4, next(&first)).await;
+    assert_eq!((told(&second), second.groups[0].group, next(&second)), (four.clone(), 1, (behind, 0)));
+    let third = simple.wanted_from(4, next(&second)).await;
+    assert_eq!((told(&third), third.truncated, next(&third)), (vec![("behind", &[0][..], 0)], false, (0, 0)));
+    // There may be no such job any more.
+    let anew = simple.wanted_from(4, (behind + 1, 1)).await;
+    assert_eq!((told(&anew), next(&anew)), (four, next(&first)));
     server.shutdown().await.unwrap();
 }
 
@@ -181,7 +227,7 @@ async fn only_who_has_the_session_is_told() {
     let channel = connect(&server).await;
     let mut simple = Simple::open(&channel, "").await;
     let (session, incarnation) = (simple.session, simple.incarnation);
-    let ask = |session, incarnation| v1::WantedRequest { session, incarnation, limit: 0 };
+    let ask = |session, incarnation| v1::WantedRequest { session, incarnation, ..Default::default() };
     let failed = simple.cell.wanted(ask(session + 1000, incarnation)).await.unwrap_err();
     assert_eq!((failed.code(), &*code(&failed)), (Code::NotFound, "NO_SUCH_SESSION"));
     let failed = simple.cell.wanted(ask(session, incarnation + 1)).await.unwrap_err();
