@@ -26,6 +26,7 @@ mod simple;
 mod story;
 mod stream;
 mod tenants;
+mod transactions;
 mod unread;
 mod waiting;
 mod without_room;
