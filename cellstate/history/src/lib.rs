@@ -64,5 +64,5 @@ pub use names::{Bearer, JobName, MachineName, Search};
 pub use options::{JournalSetAside, Opened, Options};
 pub use retire::Retirement;
 pub use sessions::Lookup;
-pub use transactions::{LoggedTransaction, Order, TransactionPage};
+pub use transactions::{LoggedTransaction, Order, Transactions};
 pub use walk::{BlockSummary, Walk};

@@ -1,12 +1,15 @@
 //! Listing transactions, by reading blocks.
-use crate::block::Block;
+use crate::entries::Logged;
 use crate::error::{ReadError, StoreError};
 use crate::history::History;
+use crate::keys::{self, Shelf};
+use crate::store::damaged;
+use crate::walk::Walk;
 use plenum_proto::v1;
 use prost::Message;
 use std::ops::RangeInclusive;
 
-/// Most bytes of batches that one call reads.
+/// Most bytes of batches that one listing reads.
 const READ_BYTES_MAX: u64 = 64 << 20;
 
 /// Which transactions come first.
@@ -31,84 +34,69 @@ pub struct LoggedTransaction {
     pub entry: v1::LogEntry,
 }
 
-/// Some transactions.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TransactionPage {
-    /// In the order that was asked for.
-    pub transactions: Vec<LoggedTransaction>,
-    /// The revision to go on from, in that order: the limit was reached, or 64 MiB were read. None: that is all.
-    pub resume: Option<u64>,
+/// Transactions in order. See [`History::transactions`].
+pub struct Transactions {
+    walk: Walk,
+    /// What is left of the block that was read last.
+    entries: std::vec::IntoIter<Logged>,
+}
+
+impl Transactions {
+    /// At the end: the revision to go on from, in the order that was asked for, because 64 MiB were read. None: that was all.
+    #[must_use]
+    pub fn resume(&self) -> Option<u64> {
+        let rest = self.walk.rest();
+        let next = if self.walk.order() == Order::NewestFirst { *rest.end() } else { *rest.start() };
+        (!rest.is_empty()).then_some(next)
+    }
+}
+
+impl Iterator for Transactions {
+    type Item = Result<LoggedTransaction, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            // What was answered may take many times as much in memory as in the log: it is decoded one by one.
+            if let Some(found) = self.entries.by_ref().find_map(|logged| transaction_of(logged).transpose()) {
+                return Some(found.map_err(ReadError::from));
+            }
+            if self.walk.read_bytes() >= READ_BYTES_MAX {
+                return None;
+            }
+            match self.walk.next(|_| true) {
+                Ok(entries) => self.entries = entries?.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
 }
 
 impl History {
-    /// Lists transactions among `revisions` that pass `filter`, at most `limit`. The range is cut to what is there, also to what is still
-    /// there when it comes by.
+    /// Lists transactions among `revisions`. The range is cut to what is there, also to what is still there when it comes by.
     ///
-    /// Costs reading all batches up to the last one that is given, at most 64 MiB: see [`TransactionPage::resume`].
+    /// Costs reading all batches up to the last one that is given, at most 64 MiB: see [`Transactions::resume`]. Holds one block at a time.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Store`].
-    pub fn transactions(
-        &self,
-        revisions: RangeInclusive<u64>,
-        order: Order,
-        limit: usize,
-        mut filter: impl FnMut(&LoggedTransaction) -> bool,
-    ) -> Result<TransactionPage, ReadError> {
-        let (oldest, newest, _) = self.extent();
-        let (mut from, mut to) = ((*revisions.start()).max(oldest).max(1), (*revisions.end()).min(newest));
-        let mut page = TransactionPage { transactions: Vec::new(), resume: None };
-        let mut read_bytes = 0;
-        while from <= to {
-            let next = if order == Order::NewestFirst { to } else { from };
-            if read_bytes >= READ_BYTES_MAX {
-                page.resume = Some(next);
-                break;
-            }
-            let block = match self.block_holding(next) {
-                Err(ReadError::Retired { oldest, .. }) => {
-                    from = from.max(oldest);
-                    continue;
-                }
-                block => block?,
-            };
-            read_bytes += block.bytes();
-            let mut found = transactions_of(&block, from, to)?;
-            if order == Order::NewestFirst {
-                found.reverse();
-                to = block.first - 1;
-            } else {
-                from = block.last + 1;
-            }
-            for transaction in found {
-                if !filter(&transaction) {
-                    continue;
-                }
-                if page.transactions.len() >= limit {
-                    page.resume = Some(transaction.revision);
-                    return Ok(page);
-                }
-                page.transactions.push(transaction);
-            }
-        }
-        Ok(page)
+    /// Of each: [`ReadError::Store`].
+    #[must_use]
+    pub fn transactions(&self, revisions: RangeInclusive<u64>, order: Order) -> Transactions {
+        Transactions { walk: self.walk(revisions, order), entries: Vec::new().into_iter() }
     }
 }
 
-fn transactions_of(block: &Block, from: u64, to: u64) -> Result<Vec<LoggedTransaction>, StoreError> {
-    let mut transactions = Vec::new();
-    for logged in block.entries(from, to)? {
-        let decision = v1::Decision::decode(logged.entry.decided.clone());
-        let decision = decision.map_err(|error| block.damaged(&format!("a decision can't be decoded: {error}")))?;
-        if let Some(v1::decision::Answer::Outcome(outcome)) = decision.answer {
-            transactions.push(LoggedTransaction {
-                revision: logged.entry.revision,
-                time_micros: logged.time_micros,
-                outcome,
-                entry: logged.entry,
-            });
+/// None: it is something else.
+fn transaction_of(logged: Logged) -> Result<Option<LoggedTransaction>, StoreError> {
+    let Logged { time_micros, entry, .. } = logged;
+    let revision = entry.revision;
+    let decision = v1::Decision::decode(entry.decided.clone()).map_err(|error| {
+        let what = format!("the decision of revision {revision} can't be decoded: {error}");
+        damaged(Shelf::Blocks, &keys::block(revision), &what)
+    })?;
+    Ok(match decision.answer {
+        Some(v1::decision::Answer::Outcome(outcome)) => {
+            Some(LoggedTransaction { revision, time_micros, outcome, entry })
         }
-    }
-    Ok(transactions)
+        _ => None,
+    })
 }

@@ -88,6 +88,10 @@ impl Walk {
         Ok(None)
     }
 
+    pub(crate) fn order(&self) -> Order {
+        self.order
+    }
+
     /// Bytes of the blocks that were read so far, as they were logged.
     #[must_use]
     pub fn read_bytes(&self) -> u64 {

@@ -147,8 +147,7 @@ impl Twin {
             found.sort_unstable();
             assert_eq!(found, of(&is_of), "session {session} among {from} to {to}");
 
-            let page = history.transactions(from..=to, order, usize::MAX, |_| true).unwrap();
-            let mut found: Vec<_> = page.transactions.iter().map(|found| found.revision).collect();
+            let mut found = listed(history, from..=to, order, usize::MAX, |_| true).0;
             found.sort_unstable();
             assert_eq!(found, of(&|_, what| matches!(what, What::Transaction(..))));
         }

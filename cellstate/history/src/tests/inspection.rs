@@ -31,9 +31,7 @@ fn transactions_are_listed_in_both_directions_in_pages() {
     let (history, _) = open(folder.path());
     with_transactions(&history, 100);
     let listed = |from, to, order, limit| {
-        let page = history.transactions(from..=to, order, limit, |found| found.outcome.granted < 10).unwrap();
-        let revisions: Vec<_> = page.transactions.iter().map(|found| found.revision).collect();
-        (revisions, page.resume)
+        listed(&history, from..=to, order, limit, |found: &crate::LoggedTransaction| found.outcome.granted < 10)
     };
     assert_eq!(listed(0, u64::MAX, Order::NewestFirst, 3), (vec![100, 95, 90], Some(85)));
     assert_eq!(listed(0, 85, Order::NewestFirst, 3), (vec![85, 80, 75], Some(70)));
@@ -41,6 +39,25 @@ fn transactions_are_listed_in_both_directions_in_pages() {
     assert_eq!(listed(7, u64::MAX, Order::OldestFirst, 2), (vec![10, 15], Some(20)));
     assert_eq!(listed(96, 200, Order::OldestFirst, 2), (vec![100], None));
     assert_eq!(listed(60, 50, Order::NewestFirst, 2), (vec![], None));
+}
+
+/// One listing held as many outcomes as 64 MiB of log have, with all their refusals, before the first of them was looked at.
+#[test]
+fn a_transaction_is_decoded_when_its_turn_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    let refusals = vec![v1::Refusal { device: "~".to_owned(), ..Default::default() }];
+    let outcome = v1::Outcome { session: 1, number: 2, revision: 2, refusals, ..Default::default() };
+    let decision = v1::Decision { answer: Some(v1::decision::Answer::Outcome(outcome)) };
+    let mut decided = decision.encode_to_vec();
+    // What is no text makes no decision: whoever decodes this one learns of it.
+    let place = decided.iter().position(|byte| *byte == b'~').unwrap();
+    decided[place] = 0xff;
+    let unreadable = v1::LogEntry { decided: decided.into(), ..entry(2, 0) };
+    history.append(&[batch(SECOND, vec![transaction(1, 1, 1, 0), unreadable])]).unwrap();
+    let mut transactions = history.transactions(0..=u64::MAX, Order::OldestFirst);
+    assert_eq!(transactions.next().unwrap().unwrap().revision, 1);
+    assert!(transactions.next().unwrap().is_err());
 }
 
 #[test]

@@ -16,10 +16,11 @@ mod retention;
 mod sets;
 mod twin;
 
-use crate::{EncodedBatch, History, Opened, Options, PageImage, TablePages};
+use crate::{EncodedBatch, History, LoggedTransaction, Opened, Options, Order, PageImage, TablePages};
 use bytes::Bytes;
 use plenum_proto::v1;
 use prost::Message;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 const SECOND: i64 = 1_000_000;
@@ -91,6 +92,28 @@ fn batches(from: u64, to: u64, padding: usize) -> Vec<EncodedBatch> {
 
 fn revisions(history: &History, from: u64, to: u64) -> Vec<u64> {
     history.entries(from, to).unwrap().map(|logged| logged.unwrap().entry.revision).collect()
+}
+
+/// Revisions of the first transactions that pass, and where the rest begins.
+fn listed(
+    history: &History,
+    revisions: RangeInclusive<u64>,
+    order: Order,
+    limit: usize,
+    mut passes: impl FnMut(&LoggedTransaction) -> bool,
+) -> (Vec<u64>, Option<u64>) {
+    let mut transactions = history.transactions(revisions, order);
+    let mut found = Vec::new();
+    for transaction in transactions.by_ref().map(Result::unwrap) {
+        if !passes(&transaction) {
+            continue;
+        }
+        if found.len() == limit {
+            return (found, Some(transaction.revision));
+        }
+        found.push(transaction.revision);
+    }
+    (found, transactions.resume())
 }
 
 fn page(table: u8, number: u32, text: &str) -> PageImage {

@@ -171,7 +171,6 @@ fn what_is_looked_for_is_found_in_the_log() {
     }
     assert_eq!(history.transaction(1, 17).unwrap(), Lookup::Found(17));
     assert_eq!(history.transaction(1, 601).unwrap(), Lookup::NeverWas);
-    let newest = history.transactions(0..=u64::MAX, Order::NewestFirst, 3, |_| true).unwrap();
-    assert_eq!(newest.transactions.iter().map(|found| found.revision).collect::<Vec<_>>(), [600, 599, 598]);
+    assert_eq!(listed(&history, 0..=u64::MAX, Order::NewestFirst, 3, |_| true).0, [600, 599, 598]);
     assert_eq!(history.conflicts(0, u64::MAX, GroupBy::Pair, 1, None).unwrap().rows[0].transactions, 599);
 }

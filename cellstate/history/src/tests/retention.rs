@@ -59,8 +59,7 @@ fn retiring_moves_to_a_checkpoint_and_keeps_what_follows() {
     assert_eq!(history.transaction(1, 5000).unwrap(), Lookup::NeverWas);
     assert_eq!(history.session(1).unwrap().found().unwrap().scheduler, "batch");
     assert_eq!(history.session(2).unwrap(), Lookup::Retired { oldest: 1488 });
-    let listed = history.transactions(0..=u64::MAX, Order::OldestFirst, 1, |_| true).unwrap();
-    assert_eq!(listed.transactions[0].revision, 1488);
+    assert_eq!(listed(&history, 0..=u64::MAX, Order::OldestFirst, 1, |_| true).0, [1488]);
     assert_eq!(history.conflicts(0, u64::MAX, GroupBy::Pair, 1, None).unwrap().rows[0].transactions, 3000 - 1488 + 1);
 }
 
@@ -173,13 +172,12 @@ fn what_is_retired_on_the_way_is_passed_over_in_both_directions() {
         assert_eq!(found, expected(oldest, &first));
 
         let mut retires = true;
-        let page = history.transactions(0..=u64::MAX, order, usize::MAX, |_| {
+        let (found, _) = listed(&history, 0..=u64::MAX, order, usize::MAX, |_| {
             if std::mem::take(&mut retires) {
                 retire_all(&history, 2600);
             }
             true
         });
-        let found: Vec<_> = page.unwrap().transactions.iter().map(|found| found.revision).collect();
         assert!(found.contains(&history.oldest_revision()) && found.contains(&3000), "{found:?}");
         assert!(found.len() < 1000, "{}", found.len());
     }

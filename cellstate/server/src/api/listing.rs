@@ -129,7 +129,12 @@ impl Room {
 
     /// Whether there is room for a row, which then takes it. No row is larger than all of it.
     pub(super) fn takes(&mut self, row: &impl prost::Message) -> bool {
-        let bytes = self.bytes.checked_sub(row.encoded_len());
+        self.takes_with(row, 0)
+    }
+
+    /// The same for a row that takes so many bytes more in memory than in the answer.
+    pub(super) fn takes_with(&mut self, row: &impl prost::Message, more_bytes: usize) -> bool {
+        let bytes = self.bytes.checked_sub(row.encoded_len() + more_bytes);
         let (Some(rows), Some(bytes)) = (self.rows.checked_sub(1), bytes) else { return false };
         (self.rows, self.bytes) = (rows, bytes);
         true

@@ -11,7 +11,7 @@ use tonic::Code;
 
 use super::evictions::Evicted;
 use super::failure::Failure;
-use super::listing::{self, Filter};
+use super::listing::{self, Filter, Room};
 use super::names;
 use super::past::{self, Moment};
 use crate::shared::Shared;
@@ -30,60 +30,101 @@ fn outcome_word(outcome: v1::TransactionOutcome) -> &'static str {
     }
 }
 
+/// Which are asked for.
+struct Asked {
+    refused: bool,
+    scheduler: String,
+    filter: Filter,
+    order: Order,
+    /// Of revisions above this one.
+    after: u64,
+    limit: usize,
+}
+
+impl Asked {
+    fn read(wire: v1::ListTransactionsRequest, list: &v1::ListRequest, rows_max: u32) -> Result<Self, Failure> {
+        Ok(Self {
+            refused: wire.refused,
+            scheduler: wire.scheduler,
+            filter: Filter::parse(&list.filter, FIELDS)?.with_words("outcome", OUTCOME_WORDS)?,
+            order: if wire.oldest_first { Order::OldestFirst } else { Order::NewestFirst },
+            after: wire.after_revision,
+            limit: listing::limit(list.limit, rows_max),
+        })
+    }
+
+    fn passes(&self, history: &History, cell: &Cell, found: &LoggedTransaction) -> bool {
+        let own = names::scheduler(history, cell, found.outcome.session);
+        (!self.refused || !found.outcome.refusals.is_empty())
+            && (self.scheduler.is_empty() || own == self.scheduler)
+            && self.filter.passes(|field| match field {
+                "scheduler" => Some(own.clone()),
+                _ => Some(outcome_word(found.outcome.outcome()).to_owned()),
+            })
+    }
+
+    /// Lists those up to a revision that the history has. They are looked at one by one, so that none is kept for which there is no room.
+    fn list(&self, history: &History, cell: &Cell, to: Revision) -> Result<v1::ListTransactionsResponse, Failure> {
+        let mut room = Room::new(self.limit);
+        let groups = names::Groups::new(history, cell);
+        let mut response = v1::ListTransactionsResponse { revision: to.0, ..Default::default() };
+        let mut transactions = history.transactions(self.after.saturating_add(1)..=to.0, self.order);
+        let mut resume = None;
+        for found in transactions.by_ref() {
+            let found = found.map_err(|error| Failure::history(&error))?;
+            if !self.passes(history, cell, &found) {
+                continue;
+            }
+            let revision = found.revision;
+            if room.rows() == 0 {
+                resume = Some(revision);
+                break;
+            }
+            let view = transaction(history, cell, &groups, found, false)?;
+            if !takes(&mut room, &view) {
+                resume = Some(revision);
+                break;
+            }
+            response.transactions.push(view);
+        }
+        response.resume_revision = resume.or_else(|| transactions.resume()).unwrap_or(0);
+        response.truncated = response.resume_revision > 0;
+        // Looked at last: what was retired while the log was read is missing, too.
+        let oldest = history.oldest_revision();
+        let reaches_them = self.order == Order::OldestFirst || !response.truncated;
+        let is_missing = reaches_them && oldest > self.after.saturating_add(1);
+        response.oldest_revision = if is_missing { oldest } else { 0 };
+        Ok(response)
+    }
+}
+
+/// Whether there is room for one, which then takes it. A refusal of some 20 bytes takes more than a hundred in memory, and one with culprits several hundred.
+fn takes(room: &mut Room, view: &v1::TransactionView) -> bool {
+    let refusals = view.outcome.iter().flat_map(|outcome| &outcome.refusals);
+    let bytes =
+        refusals.map(|refusal| size_of::<v1::Refusal>() + refusal.culprits.capacity() * size_of::<v1::Culprit>());
+    room.takes_with(view, bytes.sum())
+}
+
 /// Lists them, as far as the history has come.
 pub(super) async fn list(
     shared: &Arc<Shared>,
-    wire: v1::ListTransactionsRequest,
+    mut wire: v1::ListTransactionsRequest,
 ) -> Result<v1::ListTransactionsResponse, Failure> {
-    let list = wire.list.unwrap_or_default();
-    let filter = Filter::parse(&list.filter, FIELDS)?.with_words("outcome", OUTCOME_WORDS)?;
-    let limit = listing::limit(list.limit, shared.settings.listing_rows);
+    let list = wire.list.take().unwrap_or_default();
+    let after = wire.after_revision;
+    let asked = Asked::read(wire, &list, shared.settings.listing_rows)?;
     let cell = past::cell(shared, list.at).await?;
     let to = cell.revision();
     past::reach_for(shared, list.at, to).await?;
     // Who saw it saw another copy of the cell, and would wait for ever for what comes after.
     if !past::is_asked(list.at) {
-        past::yet_to_come(shared, Revision(wire.after_revision))?;
+        past::yet_to_come(shared, Revision(after))?;
     }
-    let order = if wire.oldest_first { Order::OldestFirst } else { Order::NewestFirst };
-    let (refused, scheduler, after) = (wire.refused, wire.scheduler, wire.after_revision);
     let history = shared.feed.history().clone();
     let read = cell.read(&shared.reads, move |cell| {
         // Of the present it may lack the end.
-        let to = to.min(Revision(history.newest_revision()));
-        let passes = |found: &LoggedTransaction| {
-            let own = names::scheduler(&history, cell, found.outcome.session);
-            (!refused || !found.outcome.refusals.is_empty())
-                && (scheduler.is_empty() || own == scheduler)
-                && filter.passes(|field| match field {
-                    "scheduler" => Some(own.clone()),
-                    _ => Some(outcome_word(found.outcome.outcome()).to_owned()),
-                })
-        };
-        let revisions = after.saturating_add(1)..=to.0;
-        let page = history.transactions(revisions, order, limit, passes).map_err(|error| Failure::history(&error))?;
-        let mut room = listing::Room::new(limit);
-        let groups = names::Groups::new(&history, cell);
-        let mut response = v1::ListTransactionsResponse {
-            revision: to.0,
-            resume_revision: page.resume.unwrap_or(0),
-            ..v1::ListTransactionsResponse::default()
-        };
-        for found in page.transactions {
-            let revision = found.revision;
-            let view = transaction(&history, cell, &groups, found, false)?;
-            if !room.takes(&view) {
-                response.resume_revision = revision;
-                break;
-            }
-            response.transactions.push(view);
-        }
-        response.truncated = response.resume_revision > 0;
-        // Looked at last: what was retired while the log was read is missing, too.
-        let oldest = history.oldest_revision();
-        let is_missing = oldest > after.saturating_add(1) && (order == Order::OldestFirst || !response.truncated);
-        response.oldest_revision = if is_missing { oldest } else { 0 };
-        Ok(response)
+        asked.list(&history, cell, to.min(Revision(history.newest_revision())))
     });
     read.await
 }
@@ -201,5 +242,23 @@ mod tests {
         assert_eq!(retired.code, "NO_SUCH_TRANSACTION", "{}", retired.message);
         assert!(retired.message.contains("is retired: revisions from 4 on"), "{}", retired.message);
         assert_eq!(find(&history, 1, 4).unwrap().revision, 4);
+    }
+
+    // So many of them as are within 64 MiB of an answer took several times as much in memory: 0.5 GB for each who listed.
+    #[test]
+    fn a_listing_has_room_for_what_its_refusals_take_in_memory() {
+        let culprits = vec![v1::Culprit::default(); 4];
+        let refusal = v1::Refusal { kind: v1::RefusalKind::Conflict.into(), culprits, ..Default::default() };
+        for (refusal, bytes) in [
+            (v1::Refusal::default(), size_of::<v1::Refusal>()),
+            (refusal, size_of::<v1::Refusal>() + 4 * size_of::<v1::Culprit>()),
+        ] {
+            let outcome = v1::Outcome { refusals: vec![refusal; 16_384], ..Default::default() };
+            let view = v1::TransactionView { outcome: Some(outcome), ..Default::default() };
+            let mut room = Room::new(10_000);
+            let kept = (0..10_000).take_while(|_| takes(&mut room, &view)).count();
+            let most = (64 << 20) / (bytes * 16_384);
+            assert!((1..=most).contains(&kept), "{kept} of at most {most}");
+        }
     }
 }
