@@ -6,6 +6,7 @@ use crate::keys::{self, Shelf};
 use crate::records::{JobBearer, JobRecord, MachineRecord};
 use crate::store::{Row, Store, decode};
 use prost::Message;
+use std::ops::RangeInclusive;
 
 /// What a job is or was called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +73,43 @@ impl History {
     pub fn machine_name(&self, slot: u32, revision: u64) -> Result<Option<MachineName>, ReadError> {
         let found = self.machine_then(slot, revision)?;
         Ok(found.map(|(_, row)| MachineName { id: row.id, name: row.name }))
+    }
+
+    /// The same, and at which revisions around that one, as far as is known by now, it is so: for who asks for many.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Store`].
+    pub fn machine_name_around(
+        &self,
+        slot: u32,
+        revision: u64,
+    ) -> Result<(Option<MachineName>, RangeInclusive<u64>), ReadError> {
+        let (newest, base) = {
+            let view = self.view();
+            (view.newest, view.base.unwrap_or(0))
+        };
+        let found = self.machine_then(slot, revision)?;
+        let next = self.next_machine(slot, revision)?;
+        let until = next.map_or(newest, |next| newest.min(next.saturating_sub(1))).max(revision);
+        let from = found.as_ref().map(|(from, _)| *from);
+        // What is told of revisions after a leap and of those before it has nothing to do with each other.
+        let revisions = if revision <= base {
+            from.unwrap_or(0)..=until.min(base)
+        } else {
+            from.unwrap_or_else(|| base.saturating_add(1))..=until
+        };
+        Ok((found.map(|(_, row)| MachineName { id: row.id, name: row.name }), revisions))
+    }
+
+    /// The first revision after this one from which on another machine is known in a slot.
+    fn next_machine(&self, slot: u32, revision: u64) -> Result<Option<u64>, StoreError> {
+        let keys = keys::machine(slot, revision.saturating_add(1))..=keys::machine(slot, u64::MAX);
+        // What gathers in memory is first written, then forgotten.
+        let gathering = self.view().digest.rows.range(keys.clone()).next().map(|(key, _)| key.clone());
+        let stored = self.store()?.first(Shelf::Index, keys)?.map(|row| row.key);
+        let next = gathering.into_iter().chain(stored).min();
+        next.map(|key| key_number(Shelf::Index, &key, 1)).transpose()
     }
 
     /// The row of the machine that was in a slot at a revision, and from which one on; nothing if that is not retained.

@@ -289,6 +289,12 @@ fn names_outlive_their_bearers_for_as_long_as_anything_speaks_of_them() {
             (named(old, "old"), named(old, "old"), named(new, "new"))
         );
         assert_eq!((machine(4, 0), machine(5, 9)), (None, None));
+        let around = |slot, revision| history.machine_name_around(slot, revision).unwrap();
+        let expected = [(0, None, 0..=0), (1, named(old, "old"), 1..=4), (3, named(old, "old"), 1..=4)];
+        for (revision, name, revisions) in expected {
+            assert_eq!(around(4, revision), (name, revisions), "at {revision}");
+        }
+        assert_eq!((around(4, 5), around(5, 2)), ((named(new, "new"), 5..=6), (None, 1..=6)));
         assert_eq!(history.job_name(70).unwrap(), Some(crunch.clone()));
         assert_eq!(history.job_name(71).unwrap(), None);
         if round == 0 {
@@ -349,6 +355,11 @@ fn who_was_in_a_slot_before_a_leap_is_not_who_is_there_after_it() {
     history.checkpoint(30, 10 * SECOND, &[], []).unwrap();
     history.leap_to(30).unwrap();
     assert_eq!((machine(4, 31), machine(5, 31)), (None, None));
+    let around = |slot, revision| {
+        let (found, revisions) = history.machine_name_around(slot, revision).unwrap();
+        (found.map(|found| found.name), revisions)
+    };
+    assert_eq!((around(4, 3), around(4, 31)), ((Some("old".to_owned()), 1..=30), (None, 31..=31)));
     let later = vec![
         entry(31, 0),
         machine_change(32, new, "new", ready),
@@ -361,6 +372,10 @@ fn who_was_in_a_slot_before_a_leap_is_not_who_is_there_after_it() {
     assert_eq!(
         (machine(4, 31), machine(4, 33).as_deref(), machine(5, 33).as_deref()),
         (None, Some("new"), Some("same"))
+    );
+    assert_eq!(
+        (around(4, 31).1, around(4, 33).1, around(5, 32).1, around(5, 34).1),
+        (31..=31, 32..=60, 31..=32, 33..=60)
     );
     history.checkpoint(60, 12 * SECOND, &[], []).unwrap();
     while !history.retire(60).unwrap().done {}

@@ -30,11 +30,62 @@ pub(super) fn machine_then(
     revision: u64,
     time_micros: i64,
 ) -> Option<String> {
-    if let Ok(Some(found)) = history.machine_name(slot, revision) {
-        return Some(found.name);
+    match history.machine_name(slot, revision) {
+        Ok(Some(found)) => Some(found.name),
+        _ => machine_of_cell(cell, slot, time_micros),
     }
+}
+
+fn machine_of_cell(cell: &Cell, slot: u32, time_micros: i64) -> Option<String> {
     let machine = cell.machine_in(slot).filter(|machine| machine.registered.micros <= time_micros);
     machine.map(|machine| machine.name.to_string())
+}
+
+/// Names of a kind that are remembered: of all machines of a large cell.
+const NAMES_MAX: usize = 1 << 16;
+
+/// What schedulers and machines are called in a listing of what speaks of the same ones again and again: each is looked up once.
+pub(super) struct Names<'a> {
+    history: &'a History,
+    cell: &'a Cell,
+    /// By session.
+    schedulers: BTreeMap<u64, String>,
+    /// By slot: what the history calls the machine there, and at which revisions.
+    machines: BTreeMap<u32, (Option<String>, RangeInclusive<u64>)>,
+}
+
+impl<'a> Names<'a> {
+    pub(super) const fn new(history: &'a History, cell: &'a Cell) -> Self {
+        Self { history, cell, schedulers: BTreeMap::new(), machines: BTreeMap::new() }
+    }
+
+    /// As [`scheduler`].
+    pub(super) fn scheduler(&mut self, session: u64) -> String {
+        if self.schedulers.len() >= NAMES_MAX {
+            self.schedulers.clear();
+        }
+        self.schedulers.entry(session).or_insert_with(|| scheduler(self.history, self.cell, session)).clone()
+    }
+
+    /// As [`machine_then`].
+    pub(super) fn machine_then(&mut self, slot: u32, revision: u64, time_micros: i64) -> Option<String> {
+        let known = self.machines.get(&slot).filter(|(_, revisions)| revisions.contains(&revision));
+        let name = match known {
+            Some((name, _)) => name.clone(),
+            None => self.look_up(slot, revision),
+        };
+        name.or_else(|| machine_of_cell(self.cell, slot, time_micros))
+    }
+
+    fn look_up(&mut self, slot: u32, revision: u64) -> Option<String> {
+        let (found, revisions) = self.history.machine_name_around(slot, revision).ok()?;
+        let name = found.map(|found| found.name);
+        if self.machines.len() >= NAMES_MAX {
+            self.machines.clear();
+        }
+        self.machines.insert(slot, (name.clone(), revisions));
+        name
+    }
 }
 
 /// What a job is called, or was, with its namespace.
@@ -158,6 +209,24 @@ mod tests {
         assert_eq!(machine_then(&history, &cell, 3, 8, 99), None);
         assert_eq!(machine_then(&history, &cell, 3, 9, 100).as_deref(), Some("m2"));
         assert_eq!(machine_then(&history, &cell, 4, 9, 100), None);
+    }
+
+    // Each machine of each transaction was looked for in the store: a million times for a hundred gangs that were refused in a large cell.
+    #[test]
+    fn what_a_listing_has_looked_up_is_not_looked_up_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(folder.path(), plenum_history::Options::new(vec![7; 16])).unwrap();
+        append(&history, &[at(1), at(2)]);
+        let cell = Cell::default();
+        let mut names = Names::new(&history, &cell);
+        assert_eq!((names.machine_then(3, 2, 1), names.scheduler(1)), (None, String::new()));
+        assert_eq!(names.machines.get(&3), Some(&(None, 1..=2)), "of all revisions that there are");
+        // Nobody else has these names.
+        names.machines.insert(3, (Some("m1".to_owned()), 2..=7));
+        names.schedulers.insert(1, "batch".to_owned());
+        let machines = [2, 7, 8, 1].map(|revision| names.machine_then(3, revision, 1));
+        assert_eq!(machines, [Some("m1".to_owned()), Some("m1".to_owned()), None, None]);
+        assert_eq!(names.scheduler(1), "batch");
     }
 
     /// Submits a job of these groups under the same id.

@@ -1,5 +1,6 @@
 //! Transactions as people read them: listed, and one by its number.
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use tonic::Code;
 use super::evictions::Evicted;
 use super::failure::Failure;
 use super::listing::{self, Filter, Room};
-use super::names;
+use super::names::{self, Names};
 use super::past::{self, Moment};
 use crate::shared::Shared;
 
@@ -53,26 +54,27 @@ impl Asked {
         })
     }
 
-    fn passes(&self, history: &History, cell: &Cell, found: &LoggedTransaction) -> bool {
-        let own = names::scheduler(history, cell, found.outcome.session);
-        (!self.refused || !found.outcome.refusals.is_empty())
-            && (self.scheduler.is_empty() || own == self.scheduler)
+    /// Whether one passes. Whose it is, `scheduler` looks up, which may read the disk: it is asked only where that matters.
+    fn passes(&self, outcome: &v1::Outcome, scheduler: impl FnOnce() -> String) -> bool {
+        let scheduler = LazyCell::new(scheduler);
+        (!self.refused || !outcome.refusals.is_empty())
+            && (self.scheduler.is_empty() || *scheduler == self.scheduler)
             && self.filter.passes(|field| match field {
-                "scheduler" => Some(own.clone()),
-                _ => Some(outcome_word(found.outcome.outcome()).to_owned()),
+                "scheduler" => Some(String::clone(&scheduler)),
+                _ => Some(outcome_word(outcome.outcome()).to_owned()),
             })
     }
 
     /// Lists those up to a revision that the history has. They are looked at one by one, so that none is kept for which there is no room.
     fn list(&self, history: &History, cell: &Cell, to: Revision) -> Result<v1::ListTransactionsResponse, Failure> {
         let mut room = Room::new(self.limit);
-        let groups = names::Groups::new(history, cell);
+        let (groups, mut names) = (names::Groups::new(history, cell), Names::new(history, cell));
         let mut response = v1::ListTransactionsResponse { revision: to.0, ..Default::default() };
         let mut transactions = history.transactions(self.after.saturating_add(1)..=to.0, self.order);
         let mut resume = None;
         for found in transactions.by_ref() {
             let found = found.map_err(|error| Failure::history(&error))?;
-            if !self.passes(history, cell, &found) {
+            if !self.passes(&found.outcome, || names.scheduler(found.outcome.session)) {
                 continue;
             }
             let revision = found.revision;
@@ -80,7 +82,7 @@ impl Asked {
                 resume = Some(revision);
                 break;
             }
-            let view = transaction(history, cell, &groups, found, false)?;
+            let view = transaction(history, cell, (&groups, &mut names), found, false)?;
             if !takes(&mut room, &view) {
                 resume = Some(revision);
                 break;
@@ -144,7 +146,8 @@ pub(super) async fn get(shared: &Arc<Shared>, wire: v1::GetTransactionRequest) -
             let behind = || Failure::history(&ReadError::NotThere { asked: cell.revision().0, newest });
             if is_behind { behind() } else { failure }
         })?;
-        transaction(&history, cell, &names::Groups::new(&history, cell), found, true)
+        let (groups, mut names) = (names::Groups::new(&history, cell), Names::new(&history, cell));
+        transaction(&history, cell, (&groups, &mut names), found, true)
     });
     read.await
 }
@@ -176,7 +179,7 @@ fn find(history: &History, session: u64, number: u64) -> Result<LoggedTransactio
 fn transaction(
     history: &History,
     cell: &Cell,
-    groups: &names::Groups<'_>,
+    (groups, names): (&names::Groups<'_>, &mut Names<'_>),
     found: LoggedTransaction,
     whole: bool,
 ) -> Result<v1::TransactionView, Failure> {
@@ -188,7 +191,7 @@ fn transaction(
         return Err(Failure::internal(format!("revision {} is no transaction", found.revision)));
     };
     let mut view = v1::TransactionView {
-        scheduler: names::scheduler(history, cell, asked.session),
+        scheduler: names.scheduler(asked.session),
         principal: command.principal,
         base_revision: asked.base_revision,
         atomic: asked.atomic,
@@ -222,7 +225,7 @@ fn transaction(
         view.group_names.extend(name.map(|name| (format!("{job}/{group}"), name)));
     }
     for slot in slots {
-        let name = names::machine_then(history, cell, slot, found.revision, found.time_micros);
+        let name = names.machine_then(slot, found.revision, found.time_micros);
         view.machine_names.extend(name.map(|name| (slot, name)));
     }
     view.outcome = Some(found.outcome);
@@ -242,6 +245,26 @@ mod tests {
         assert_eq!(retired.code, "NO_SUCH_TRANSACTION", "{}", retired.message);
         assert!(retired.message.contains("is retired: revisions from 4 on"), "{}", retired.message);
         assert_eq!(find(&history, 1, 4).unwrap().revision, 4);
+    }
+
+    // Whose each of the transactions was that a listing reads was looked up in the store, also where nobody asked.
+    #[test]
+    fn whose_a_transaction_is_is_looked_up_only_where_that_matters() {
+        let asked = |refused, filter: &str, scheduler: &str| {
+            let (list, scheduler) =
+                (v1::ListRequest { filter: filter.to_owned(), ..Default::default() }, scheduler.to_owned());
+            let wire = v1::ListTransactionsRequest { refused, scheduler, ..Default::default() };
+            Asked::read(wire, &list, 10).unwrap()
+        };
+        let outcome = v1::Outcome { outcome: v1::TransactionOutcome::Committed.into(), ..Default::default() };
+        let nobody = || -> String { panic!("it was looked up") };
+        assert!(asked(false, "outcome=committed", "").passes(&outcome, nobody));
+        assert!(!asked(true, "", "batch").passes(&outcome, nobody));
+        assert!(!asked(false, "outcome=refused,scheduler=batch", "").passes(&outcome, nobody));
+        let own = || "batch".to_owned();
+        assert!(asked(false, "scheduler=batch", "batch").passes(&outcome, own));
+        assert!(!asked(false, "scheduler!=batch", "").passes(&outcome, own));
+        assert!(!asked(false, "", "service").passes(&outcome, own));
     }
 
     // So many of them as are within 64 MiB of an answer took several times as much in memory: 0.5 GB for each who listed.
