@@ -86,6 +86,14 @@ pub enum BackupError {
         /// That of the file.
         found: u64,
     },
+    /// A fallback that a log does not go on from.
+    #[error("{} does not go with this log: {what}; move it away, and keep it: it may be the last copy of what it shows", path.display())]
+    NotOfThisLog {
+        /// Which.
+        path: PathBuf,
+        /// Why it doesn't.
+        what: String,
+    },
     /// There is something already.
     #[error("{} is there already; nothing was overwritten: name a place where nothing is, or remove it", path.display())]
     Exists {
@@ -145,7 +153,7 @@ impl BackupError {
             Self::Io { .. } => "IO",
             Self::NotABackup { .. } | Self::Damaged { .. } | Self::NotSound { .. } => "DAMAGED_BACKUP",
             Self::OtherFormat { .. } => "OTHER_FORMAT",
-            Self::OtherCell { .. } | Self::OtherIncarnation { .. } => "OTHER_CELL",
+            Self::OtherCell { .. } | Self::OtherIncarnation { .. } | Self::NotOfThisLog { .. } => "OTHER_CELL",
             Self::Exists { .. } => "ALREADY_THERE",
             Self::Incarnation { .. } => "BAD_SETTING",
             Self::LossNotAccepted { .. } | Self::NothingToFollow { .. } => "DAMAGED_LOG",

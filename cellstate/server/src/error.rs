@@ -106,6 +106,18 @@ pub enum ServerError {
     /// The log has lost its end, of which the history knows.
     #[error(transparent)]
     AheadOfLog(plenum_history::WriteError),
+    /// The log has lost its end, of which the fallback knows.
+    #[error(
+        "the fallback shows revision {shown}, and the log ends at {log}: the log has lost its end, or an older one was put in its place. Put the log \
+         back that was with this fallback; or keep both: `plenum restore --from DIR --dir NEW --accept-loss` goes on from what the fallback shows, \
+         and says what is lost. Where the cell is to go on from revision {log}, move `fallback.backup` away"
+    )]
+    FallbackAheadOfLog {
+        /// The fallback's revision.
+        shown: u64,
+        /// The newest revision of the log.
+        log: u64,
+    },
     /// The log does not go back to where the history ends.
     #[error(
         "the log in {} begins at revision {oldest}, and the history ends at {known}: what is between is missing; put back the history that was with \
@@ -250,7 +262,7 @@ impl ServerError {
             Self::WriteHistory(plenum_history::WriteError::Store(StoreError::Failed(_) | StoreError::Poisoned)) => {
                 "HISTORY_WRITE_FAILED"
             }
-            Self::AheadOfLog(_) | Self::NoLog { .. } => "DAMAGED_LOG",
+            Self::AheadOfLog(_) | Self::FallbackAheadOfLog { .. } | Self::NoLog { .. } => "DAMAGED_LOG",
             // It belongs to another user, or too many files are open.
             Self::ReadHistory(read) if read.may_be_sound() => "BAD_DIRECTORY",
             Self::ReadFallback(_) => "BAD_DIRECTORY",

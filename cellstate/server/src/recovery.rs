@@ -16,7 +16,7 @@ use plenum_history::{CheckpointInfo, History, ReadError, StartingPoint};
 use plenum_journal::{CellId, Claimed, Identity, Journal, OpenError, RealDisk, Recovered};
 use plenum_model::{Cell, CellIdentity, Revision};
 
-use crate::backup::fallback::{self, FALLBACK};
+use crate::backup::fallback::{self, FALLBACK, LogExtent};
 use crate::backup::restore::{self, DRAFT};
 use crate::checkpoint;
 use crate::engine::step_back;
@@ -97,12 +97,13 @@ fn open_both(claimed: Claimed, options: &ServerOptions) -> Result<(Log, History)
     rejoin_kept(&claimed, dir)?;
     // Nothing is made beside a log that is not sound.
     let (journal, recovered) = claimed.open(&mut |_| {})?;
+    fallback::check_against_log(dir, recovered.identity, recovered.tail.revision)?;
     let history = match history {
         Some(empty) => empty,
         None => open_history(&folder, history_options(recovered.identity, options)?)?,
     };
     if recovered.oldest_revision > 1 {
-        begin_with_fallback(&history, dir, &recovered)?;
+        begin_with_fallback(&history, dir, &journal, &recovered)?;
     }
     Ok((Log::Open(Box::new((journal, recovered))), history))
 }
@@ -137,8 +138,8 @@ fn rejoin_behind(claimed: &Claimed, history: &History) -> Result<(), ServerError
 fn rejoin_kept(claimed: &Claimed, dir: &Path) -> Result<(), ServerError> {
     let mut segments = claimed.rejoin_kept(1)?;
     // What is wrong with a fallback that is needed is told when it is read.
-    if let (0, Ok(Some(revision))) = (segments, fallback::revision_in(dir, claimed.identity())) {
-        segments = claimed.rejoin_kept(revision.saturating_add(1))?;
+    if let (0, Ok(Some(shown))) = (segments, fallback::shown_in(dir, claimed.identity())) {
+        segments = claimed.rejoin_kept(shown.revision.saturating_add(1))?;
     }
     if segments > 0 {
         tracing::info!(segments, "there is no history: what was kept for it is read again");
@@ -147,22 +148,28 @@ fn rejoin_kept(claimed: &Claimed, dir: &Path) -> Result<(), ServerError> {
 }
 
 /// The state before the log is known from the fallback alone: it becomes the first checkpoint of a history that has nothing.
-fn begin_with_fallback(history: &History, dir: &Path, recovered: &Recovered) -> Result<(), ServerError> {
-    let oldest = recovered.oldest_revision;
+fn begin_with_fallback(
+    history: &History,
+    dir: &Path,
+    journal: &Journal,
+    recovered: &Recovered,
+) -> Result<(), ServerError> {
+    let (oldest, last) = (recovered.oldest_revision, recovered.tail.revision);
     let refused = |what| Err(ServerError::NoFallback { dir: dir.to_owned(), oldest, what });
-    let cell = match fallback::read(dir, recovered.identity) {
-        Ok(Some(cell)) => cell,
+    let (cell, shown) = match fallback::read(dir, recovered.identity) {
+        Ok(Some(read)) => read,
         Ok(None) => return refused("there is none".to_owned()),
         Err(error) => return error.obstacle().map_or_else(|damaged| refused(told(&damaged)), Err),
     };
-    let revision = cell.revision().0;
-    if !(oldest.saturating_sub(1)..=recovered.tail.revision).contains(&revision) {
-        return refused(format!("it shows revision {revision}, which does not join the log"));
+    let keeper = journal.keeper();
+    let hash_at = |revision| keeper.hash_at(revision).ok().flatten();
+    if let Err(misfit) = shown.goes_with(&LogExtent { oldest, last, hash_at: &hash_at }) {
+        return refused(misfit.to_string());
     }
     checkpoint::write(history, &cell, None).map_err(ServerError::WriteHistory)?;
     history.persist().map_err(ServerError::WriteHistory)?;
     tracing::error!(
-        revision,
+        revision = shown.revision,
         "there is no history: the cell goes on from its fallback and the log; the past before that can't be read any more"
     );
     Ok(())

@@ -16,7 +16,7 @@ use plenum_history::{History, StartingPoint};
 use plenum_journal::{Damage, Frame, KeptReport, OpenError, RealDisk, Report};
 use plenum_model::{Cell, Revision};
 
-use crate::backup::fallback::{self, FALLBACK};
+use crate::backup::fallback::{self, FALLBACK, LogExtent, Misfit};
 use crate::checkpoint;
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
@@ -92,7 +92,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     let mut audit = Audit::default();
     judge_log(&report, &mut audit);
     let history = open_history(dir, &report, &mut audit);
-    let fallback = read_fallback(dir, &report, &mut audit);
+    let fallback = read_fallback(dir, &disk, &report, &mut audit);
     let mut checkpoints = Checkpoints::of(history.as_ref(), fallback, &mut audit);
     let from_revision = begin(&disk, history.as_ref(), &report, &mut checkpoints, &mut audit);
     let mut visit = |frame: &Frame<'_>| {
@@ -180,15 +180,27 @@ fn expect_incarnation(dir: &Path, history: &History, report: &Report) -> Result<
     check_incarnation(dir, found, retained(history), (report.oldest_revision, report.identity.incarnation))
 }
 
-/// The cell of the fallback. Whether it is sound is asked here, and nowhere else while it is not needed.
-fn read_fallback(dir: &Path, report: &Report, audit: &mut Audit) -> Option<Cell> {
-    fallback::read(dir, report.identity).unwrap_or_else(|error| {
+/// The cell of the fallback, if the log may go on from it. Whether it is sound is asked here, and nowhere else while it is not needed.
+fn read_fallback(dir: &Path, disk: &RealDisk, report: &Report, audit: &mut Audit) -> Option<Cell> {
+    if let Err(error) = fallback::check_against_log(dir, report.identity, report.tail.revision) {
+        audit.violation(report_tail(report), LOG, told(&error));
+        return None;
+    }
+    let read = fallback::read(dir, report.identity).unwrap_or_else(|error| {
         match error.obstacle() {
             Ok(obstacle) => audit.unreadable(Revision(0), FALLBACK, told(&obstacle), obstacle),
             Err(damaged) => audit.violation(Revision(0), FALLBACK, told(&damaged)),
         }
         None
-    })
+    });
+    let (cell, shown) = read?;
+    let hash_at = |revision| fallback::hash_in(disk, report.identity.cell, revision);
+    let log = LogExtent { oldest: 0, last: report.tail.revision, hash_at: &hash_at };
+    if let Err(misfit @ Misfit::OtherPast { .. }) = shown.goes_with(&log) {
+        audit.violation(cell.revision(), FALLBACK, misfit.to_string());
+        return None;
+    }
+    Some(cell)
 }
 
 /// Where frames before this one are lost, the history may have what they had, or a checkpoint behind them.

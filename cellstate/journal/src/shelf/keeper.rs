@@ -3,6 +3,7 @@
 use super::{PrepareError, Shelf};
 use crate::archive::{Archive, FramePlace};
 use crate::disk::DiskError;
+use crate::format::ChainHash;
 use crate::mark::HighWater;
 use crate::reader::{ReadError, Reader, reader};
 use crate::scan::Tail;
@@ -150,6 +151,26 @@ impl Keeper {
     /// [`ReadError::Retired`] before the oldest, [`ReadError::Ahead`] behind the next one.
     pub fn reader(&self, from_revision: u64) -> Result<Reader, ReadError> {
         reader(&self.0, from_revision)
+    }
+
+    /// The hash of the frame that ends with a revision: none where no frame ends there, or the log does not tell any more, as what comes behind it
+    /// was given up.
+    ///
+    /// # Errors
+    /// When what comes behind it can't be read.
+    pub fn hash_at(&self, revision: u64) -> Result<Option<ChainHash>, ReadError> {
+        let tail = self.tail();
+        if revision >= tail.revision {
+            return Ok((revision == tail.revision).then_some(tail.hash));
+        }
+        let next = revision.saturating_add(1);
+        // The frame itself may be given up: the one behind it carries its hash.
+        let mut reader = match self.reader(next) {
+            Err(ReadError::Retired { .. }) => return Ok(None),
+            reader => reader?,
+        };
+        let behind = reader.next_frame()?.filter(|frame| frame.first_revision == next);
+        Ok(behind.map(|frame| frame.previous))
     }
 
     /// Whether the lock of the directory was removed, mostly with all of it, or another directory is in its place. To

@@ -163,6 +163,34 @@ fn what_is_held_for_who_has_not_got_it_is_counted_in_whole_segments() {
 }
 
 #[test]
+fn the_hash_of_a_frame_is_known_as_long_as_the_one_behind_it_is_there() {
+    let (_disk, mut journal) = log_of(20);
+    let keeper = journal.keeper();
+    let mut hashes = vec![(0, ChainHash::default())];
+    let mut reader = keeper.reader(1).unwrap();
+    while let Some(frame) = reader.next_frame().unwrap() {
+        hashes.push((frame.last_revision, frame.hash));
+    }
+    drop(reader);
+    for (revision, hash) in &hashes {
+        assert_eq!(keeper.hash_at(*revision).unwrap(), Some(*hash), "revision {revision}");
+        assert_eq!(keeper.hash_at(revision + 1).unwrap(), None, "no frame ends with revision {}", revision + 1);
+    }
+    assert_eq!(hashes.last().unwrap().1, journal.tail().hash);
+    keeper.release(30);
+    for batch in 20..30 {
+        keeper.prepare().unwrap();
+        append(&mut journal, batch).unwrap();
+    }
+    let before_oldest = keeper.oldest_revision() - 1;
+    assert!(before_oldest > 0);
+    for (revision, hash) in hashes {
+        let known = Some(hash).filter(|_| revision >= before_oldest);
+        assert_eq!(keeper.hash_at(revision).unwrap(), known, "revision {revision}, of a log from {before_oldest} on");
+    }
+}
+
+#[test]
 fn a_reader_keeps_what_it_still_needs() {
     let (_disk, mut journal) = log_of(12);
     let keeper = journal.keeper();

@@ -3,7 +3,7 @@
 //! The newest checkpoint stands in the history's store, and nowhere else. Damage there that keeps the store from being opened would take the
 //! cell with it, once the log does not go back to the beginning any more. So before the log gives up what leads on from the fallback,
 //! the fallback is written anew, of the newest checkpoint: at any time it and what the log has behind it come to the present. It is a backup like
-//! others, of the cell's own incarnation.
+//! others, of the cell's own incarnation. Whether it goes with a log is decided in one place, [`Shown::goes_with`].
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -11,12 +11,13 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use plenum_core::invariants;
-use plenum_journal::{ChainHash, Identity, Tail};
+use plenum_journal::{CellId, ChainHash, Frame, Identity, RealDisk, Tail};
 use plenum_model::Cell;
 use plenum_proto::{pages, v1};
 
 use super::file::Decoder;
 use super::{BackupError, Encoder, manifest, restore};
+use crate::error::ServerError;
 
 /// Its file, in the cell's directory.
 pub(crate) const FALLBACK: &str = "fallback.backup";
@@ -25,6 +26,67 @@ const DRAFT: &str = "fallback.tmp";
 
 /// Written between two syncs: those of the log wait on the same disk behind what is not synced yet.
 const SYNCED_BYTES: usize = 512 << 10;
+
+/// What the manifest of a fallback says of the state in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) revision: u64,
+    /// Of the frame that ended with that revision; none where whoever wrote it did not know: versions before this one never did.
+    hash: Option<ChainHash>,
+}
+
+/// What of a log decides whether a fallback goes with it.
+pub(crate) struct LogExtent<'a> {
+    /// The oldest revision that can be folded.
+    pub(crate) oldest: u64,
+    /// The last one.
+    pub(crate) last: u64,
+    /// The hash of the frame that ends with a revision, where that is known.
+    pub(crate) hash_at: &'a dyn Fn(u64) -> Option<ChainHash>,
+}
+
+/// Why a log does not go on from a fallback of the same cell and incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Misfit {
+    /// The log has lost its end, or is an older one: what comes behind its end now is another timeline.
+    #[error("it shows revision {shown}, and the log ends at {last}")]
+    AheadOfLog { shown: u64, last: u64 },
+    /// The revisions in between are missing.
+    #[error("it shows revision {shown}, which does not join the log: that begins at {oldest}")]
+    BeforeLog { shown: u64, oldest: u64 },
+    /// Another timeline of the same cell had that revision, too.
+    #[error(
+        "it shows a revision {shown} of another past: the frame that ends with that revision is another one in the log"
+    )]
+    OtherPast { shown: u64 },
+}
+
+impl Shown {
+    fn of(manifest: &v1::BackupManifest) -> Self {
+        let hash = <[u8; 32]>::try_from(&*manifest.frame_hash).ok();
+        Self { revision: manifest.revision, hash: hash.map(ChainHash) }
+    }
+
+    /// Whether a log goes on from here, as far as both of them tell.
+    ///
+    /// # Errors
+    /// When it does not: of all that is wrong, what tells most.
+    pub(crate) fn goes_with(self, log: &LogExtent<'_>) -> Result<(), Misfit> {
+        let shown = self.revision;
+        if shown > log.last {
+            return Err(Misfit::AheadOfLog { shown, last: log.last });
+        }
+        // A restored log whose last frame before it is not known begins with no hash.
+        let found = self.hash.and_then(|_| (log.hash_at)(shown)).filter(|hash| *hash != ChainHash::default());
+        if found.is_some() && found != self.hash {
+            return Err(Misfit::OtherPast { shown });
+        }
+        if shown.saturating_add(1) < log.oldest {
+            return Err(Misfit::BeforeLog { shown, oldest: log.oldest });
+        }
+        Ok(())
+    }
+}
 
 /// What is known of an open cell's fallback.
 #[derive(Debug)]
@@ -35,8 +97,9 @@ pub(crate) struct Fallback {
     written: Option<(u64, u64)>,
     /// There is none, and what would lead on from the beginning is given up.
     is_given_up: bool,
-    /// There is one of another cell, which may be the last copy of that one's state: it is neither replaced nor removed.
-    is_foreign: bool,
+    /// Why there is one that is not replaced and not removed: it is of another cell, or of another past of this one, and may be the last copy of that
+    /// state.
+    foreign: Option<String>,
     /// Bytes of the last one that could not be written to its end.
     tried_bytes: u64,
 }
@@ -45,23 +108,31 @@ pub(crate) struct Fallback {
 pub(crate) type HasRoom<'a> = &'a dyn Fn() -> bool;
 
 impl Fallback {
-    /// Looks for one of this cell that the log goes on from, which goes back to this revision. What stands behind its manifest is not read.
-    pub(crate) fn find(dir: &Path, identity: Identity, oldest: u64) -> Self {
+    /// Looks for one of this cell that the log goes on from. What stands behind its manifest is not read.
+    pub(crate) fn find(dir: &Path, identity: Identity, log: &LogExtent<'_>) -> Self {
         // Of a server that was killed while it wrote. Nobody else has the directory.
         remove_file(&dir.join(DRAFT));
-        let mut is_foreign = false;
-        let revision = revision_in(dir, identity).unwrap_or_else(|error| {
-            is_foreign = matches!(error, BackupError::OtherCell { .. });
-            let what = if is_foreign { "it stays, and none is written" } else { "it will be written anew" };
+        let mut foreign = None;
+        let joining = |shown: Option<Shown>| match shown.map_or(Ok(()), |shown| shown.goes_with(log)) {
+            Ok(()) => Ok(shown.map(|shown| shown.revision)),
+            Err(Misfit::BeforeLog { .. }) => Ok(None),
+            Err(misfit) => Err(BackupError::NotOfThisLog { path: dir.join(FALLBACK), what: misfit.to_string() }),
+        };
+        let revision = shown_in(dir, identity).and_then(joining).unwrap_or_else(|error| {
+            foreign = match &error {
+                BackupError::OtherCell { .. } => Some("it is of another cell".to_owned()),
+                BackupError::NotOfThisLog { what, .. } => Some(what.clone()),
+                _ => None,
+            };
+            let what = if foreign.is_some() { "it stays, and none is written" } else { "it will be written anew" };
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "the fallback can't be used; {what}");
             None
         });
         let bytes = fs::metadata(dir.join(FALLBACK)).map_or(0, |file| file.len());
-        let written =
-            revision.filter(|revision| revision.saturating_add(1) >= oldest).map(|revision| (revision, bytes));
-        let is_given_up = written.is_none() && oldest > 1;
-        Self { dir: dir.to_owned(), identity, written, is_given_up, is_foreign, tried_bytes: 0 }
+        let written = revision.map(|revision| (revision, bytes));
+        let is_given_up = written.is_none() && log.oldest > 1;
+        Self { dir: dir.to_owned(), identity, written, is_given_up, foreign, tried_bytes: 0 }
     }
 
     /// The revision that it shows, if there is one.
@@ -84,12 +155,13 @@ impl Fallback {
         self.written.map_or(self.tried_bytes, |(_, bytes)| bytes)
     }
 
-    /// Writes it anew, as long as there is room. Where that fails there is the one of before.
-    pub(crate) fn renew(&mut self, cell: &Cell, has_room: HasRoom<'_>) -> Result<(), BackupError> {
-        if self.is_foreign {
-            return Err(BackupError::OtherCell { path: self.dir.join(FALLBACK) });
+    /// Writes it anew, as long as there is room; `hash` is of the frame that ends with the cell's revision, where that is known. Where it fails there
+    /// is the one of before.
+    pub(crate) fn renew(&mut self, cell: &Cell, hash: ChainHash, has_room: HasRoom<'_>) -> Result<(), BackupError> {
+        if let Some(what) = &self.foreign {
+            return Err(BackupError::NotOfThisLog { path: self.dir.join(FALLBACK), what: what.clone() });
         }
-        let written = write_while(&self.dir, cell, self.identity.incarnation, has_room);
+        let written = write_while(&self.dir, cell, (self.identity.incarnation, hash), has_room);
         let bytes = written.map_err(|(tried_bytes, source)| {
             self.tried_bytes = tried_bytes;
             BackupError::Io { path: self.dir.join(DRAFT), source }
@@ -102,7 +174,7 @@ impl Fallback {
     /// Removes it: what leads on from it will be given up, and its room may be needed.
     pub(crate) fn remove(&mut self) {
         (self.written, self.is_given_up) = (None, true);
-        if !self.is_foreign {
+        if self.foreign.is_none() {
             remove_file(&self.dir.join(FALLBACK));
         }
         remove_file(&self.dir.join(DRAFT));
@@ -118,11 +190,11 @@ fn remove_file(path: &Path) {
     }
 }
 
-/// Which revision the fallback of a cell shows, if there is one.
+/// What the fallback of a cell shows, if there is one. What stands behind its manifest is not read.
 ///
 /// # Errors
 /// When there is a file that is none, or of another cell or incarnation.
-pub(crate) fn revision_in(dir: &Path, identity: Identity) -> Result<Option<u64>, BackupError> {
+pub(crate) fn shown_in(dir: &Path, identity: Identity) -> Result<Option<Shown>, BackupError> {
     let path = dir.join(FALLBACK);
     let file = match fs::File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -130,14 +202,44 @@ pub(crate) fn revision_in(dir: &Path, identity: Identity) -> Result<Option<u64>,
     };
     let decoder = Decoder::begin(io::BufReader::new(file)).map_err(|fault| BackupError::of(&path, fault))?;
     expect_cell(&path, &decoder.manifest, identity)?;
-    Ok(Some(decoder.manifest.revision))
+    Ok(Some(Shown::of(&decoder.manifest)))
 }
 
-/// The cell that the fallback shows, if there is one. All of it is read and checked.
+/// Makes sure that the fallback doesn't show what the log, which ends at `last`, has lost: those revisions would be given again, to others. One
+/// that can't be read says nothing.
 ///
 /// # Errors
-/// As [`revision_in`], and when it is damaged or its cell is not sound.
-pub(crate) fn read(dir: &Path, identity: Identity) -> Result<Option<Cell>, BackupError> {
+/// [`ServerError::FallbackAheadOfLog`] if it does.
+pub(crate) fn check_against_log(dir: &Path, identity: Identity, last: u64) -> Result<(), ServerError> {
+    let Ok(Some(shown)) = shown_in(dir, identity) else { return Ok(()) };
+    match shown.goes_with(&LogExtent { oldest: 0, last, hash_at: &|_| None }) {
+        Err(Misfit::AheadOfLog { shown, last }) => Err(ServerError::FallbackAheadOfLog { shown, log: last }),
+        _ => Ok(()),
+    }
+}
+
+/// The hash of the frame that ends with a revision in a log, or in what it kept, as far as that can be read. Walks through all of them.
+pub(crate) fn hash_in(disk: &RealDisk, cell: CellId, revision: u64) -> Option<ChainHash> {
+    let mut found = None;
+    let mut visit = |frame: &Frame<'_>| {
+        if frame.last_revision == revision {
+            found = Some(frame.hash);
+        } else if frame.first_revision == revision.saturating_add(1) {
+            found.get_or_insert(frame.previous);
+        }
+    };
+    // Whatever else is wrong with them is told by who walks through them for its own sake.
+    let _ = plenum_journal::verify_kept(disk, Some(cell), &mut visit);
+    let walked = plenum_journal::verify(disk, Some(cell), &mut visit);
+    let tail = walked.ok().map(|report| report.tail).filter(|tail| tail.revision == revision);
+    found.or(tail.map(|tail| tail.hash))
+}
+
+/// The cell that the fallback shows, if there is one, and what its manifest says. All of it is read and checked.
+///
+/// # Errors
+/// As [`shown_in`], and when it is damaged or its cell is not sound.
+pub(crate) fn read(dir: &Path, identity: Identity) -> Result<Option<(Cell, Shown)>, BackupError> {
     let path = dir.join(FALLBACK);
     let (cell, manifest, _) = match restore::from_file(&path) {
         Err(BackupError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -146,7 +248,7 @@ pub(crate) fn read(dir: &Path, identity: Identity) -> Result<Option<Cell>, Backu
     expect_cell(&path, &manifest, identity)?;
     invariants::check_cell(&cell)
         .map_err(|violation| BackupError::NotSound { revision: manifest.revision, what: violation.to_string() })?;
-    Ok(Some(cell))
+    Ok(Some((cell, Shown::of(&manifest))))
 }
 
 fn expect_cell(path: &Path, manifest: &v1::BackupManifest, identity: Identity) -> Result<(), BackupError> {
@@ -157,20 +259,21 @@ fn expect_cell(path: &Path, manifest: &v1::BackupManifest, identity: Identity) -
     if found == expected { Ok(()) } else { Err(BackupError::OtherIncarnation { path, expected, found }) }
 }
 
-/// Writes a fallback into a directory, in place of one that is there; its bytes.
-pub(crate) fn write(dir: &Path, cell: &Cell, incarnation: u64) -> Result<u64, BackupError> {
-    let written = write_while(dir, cell, incarnation, &|| true);
+/// Writes a fallback into a directory, in place of one that is there; its bytes. `hash` is of the frame that ends with the cell's revision, where that
+/// is known.
+pub(crate) fn write(dir: &Path, cell: &Cell, incarnation: u64, hash: ChainHash) -> Result<u64, BackupError> {
+    let written = write_while(dir, cell, (incarnation, hash), &|| true);
     written.map_err(|(_, source)| BackupError::Io { path: dir.join(DRAFT), source })
 }
 
 /// The same, as long as there is room. Where it fails, how many bytes were written by then.
-fn write_while(dir: &Path, cell: &Cell, incarnation: u64, has_room: HasRoom<'_>) -> Result<u64, (u64, io::Error)> {
+fn write_while(dir: &Path, cell: &Cell, at: (u64, ChainHash), has_room: HasRoom<'_>) -> Result<u64, (u64, io::Error)> {
     let draft = dir.join(DRAFT);
     let put_in_place = |bytes| {
         fs::rename(&draft, dir.join(FALLBACK))?;
         fs::File::open(dir)?.sync_all().map(|()| bytes)
     };
-    write_draft(&draft, cell, incarnation, has_room).and_then(put_in_place).map_err(|source| {
+    write_draft(&draft, cell, at, has_room).and_then(put_in_place).map_err(|source| {
         let tried_bytes = fs::metadata(&draft).map_or(0, |file| file.len());
         // Where it has its name already there is no draft.
         let _ = fs::remove_file(&draft);
@@ -178,10 +281,14 @@ fn write_while(dir: &Path, cell: &Cell, incarnation: u64, has_room: HasRoom<'_>)
     })
 }
 
-fn write_draft(draft: &Path, cell: &Cell, incarnation: u64, has_room: HasRoom<'_>) -> io::Result<u64> {
+fn write_draft(
+    draft: &Path,
+    cell: &Cell,
+    (incarnation, hash): (u64, ChainHash),
+    has_room: HasRoom<'_>,
+) -> io::Result<u64> {
     let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(draft)?;
-    // Of which frame the chain goes on is not asked by who begins with it: the log behind it is there.
-    let tail = Tail { revision: cell.revision().0, term: cell.identity().term, hash: ChainHash::default() };
+    let tail = Tail { revision: cell.revision().0, term: cell.identity().term, hash };
     let mut encoder = Encoder::begin(&manifest(cell, incarnation, tail));
     for (table, number) in pages::every(cell) {
         encoder.page(&pages::encode_page(cell, table, number));
@@ -204,68 +311,135 @@ fn write_draft(draft: &Path, cell: &Cell, incarnation: u64, has_room: HasRoom<'_
 mod tests {
     use std::sync::Arc;
 
+    use super::super::folder;
     use super::*;
-    use plenum_journal::CellId;
+    use crate::error::told;
+    use crate::recovery;
     use plenum_model::{BootId, Delta, LogTime, Machine, MachineId, MachineState, Revision};
 
     fn identity(incarnation: u64) -> Identity {
         Identity { cell: CellId(Cell::default().identity().cell_id), incarnation }
     }
 
+    const UNKNOWN: ChainHash = ChainHash([0; 32]);
+
+    /// What is found beside a log of these revisions.
+    fn found(dir: &Path, identity: Identity, (oldest, last): (u64, u64)) -> Fallback {
+        Fallback::find(dir, identity, &LogExtent { oldest, last, hash_at: &|_| None })
+    }
+
     #[test]
     fn what_is_written_is_read_back_and_replaces_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(
-            (revision_in(dir.path(), identity(1)).unwrap(), read(dir.path(), identity(1)).unwrap().is_none()),
+            (shown_in(dir.path(), identity(1)).unwrap(), read(dir.path(), identity(1)).unwrap().is_none()),
             (None, true)
         );
         // Of a server that was killed while it wrote: its room stayed taken until the next one was written.
         fs::write(dir.path().join(DRAFT), [7; 100_000]).unwrap();
-        let mut fallback = Fallback::find(dir.path(), identity(1), 1);
+        let mut fallback = found(dir.path(), identity(1), (1, 0));
         assert_eq!((fallback.next_revision(), dir.path().join(DRAFT).exists()), (1, false));
-        for _ in 0..2 {
-            fallback.renew(&Cell::default(), &|| true).unwrap();
-            assert_eq!(revision_in(dir.path(), identity(1)).unwrap(), Some(0));
-            assert_eq!(read(dir.path(), identity(1)).unwrap().unwrap().first_difference(&Cell::default()), None);
+        for hash in [None, Some(ChainHash([7; 32]))] {
+            fallback.renew(&Cell::default(), hash.unwrap_or_default(), &|| true).unwrap();
+            let expected = Shown { revision: 0, hash };
+            assert_eq!(shown_in(dir.path(), identity(1)).unwrap(), Some(expected));
+            let (cell, shown) = read(dir.path(), identity(1)).unwrap().unwrap();
+            assert_eq!((cell.first_difference(&Cell::default()), shown), (None, expected));
         }
         assert!(!dir.path().join(DRAFT).exists());
         fallback.remove();
-        assert_eq!(revision_in(dir.path(), identity(1)).unwrap(), None);
+        assert_eq!(shown_in(dir.path(), identity(1)).unwrap(), None);
     }
 
     #[test]
     fn a_fallback_of_another_incarnation_or_one_that_the_log_does_not_go_on_from_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), &Cell::default(), 1).unwrap();
+        write(dir.path(), &Cell::default(), 1, UNKNOWN).unwrap();
         assert!(matches!(
             read(dir.path(), identity(2)),
             Err(BackupError::OtherIncarnation { expected: 2, found: 1, .. })
         ));
-        let bytes = |incarnation, oldest| Fallback::find(dir.path(), identity(incarnation), oldest).bytes();
+        let bytes = |incarnation, oldest| found(dir.path(), identity(incarnation), (oldest, 9)).bytes();
         let written = fs::metadata(dir.path().join(FALLBACK)).unwrap().len();
         assert_eq!([bytes(2, 1), bytes(1, 2), bytes(1, 1)], [0, 0, written]);
     }
 
+    // Only what the log gave up behind it was looked at: one of a timeline that was rolled back passed for its own, and a history that was lost
+    // was begun anew with it.
+    #[test]
+    fn a_log_goes_on_from_a_fallback_within_it_that_ends_with_its_own_frame() {
+        let shown = |hash| Shown { revision: 800, hash };
+        let goes_with = |shown: Shown, (oldest, last), hash: Option<ChainHash>| {
+            shown.goes_with(&LogExtent { oldest, last, hash_at: &|revision| hash.filter(|_| revision == 800) })
+        };
+        let (own, other) = (Some(ChainHash([1; 32])), Some(ChainHash([2; 32])));
+        for revisions in [(1, 800), (801, 800), (801, 1200), (1, 1200)] {
+            // Where one of them does not know, as of a version that did not write it down, nothing is said against it.
+            for (hash, found) in [(own, own), (None, own), (own, None), (own, Some(UNKNOWN))] {
+                assert_eq!(goes_with(shown(hash), revisions, found), Ok(()), "{revisions:?}");
+            }
+            assert_eq!(goes_with(shown(own), revisions, other), Err(Misfit::OtherPast { shown: 800 }));
+        }
+        let before = Misfit::BeforeLog { shown: 800, oldest: 802 };
+        assert_eq!(goes_with(shown(own), (802, 1200), None), Err(before));
+        let ahead = Misfit::AheadOfLog { shown: 800, last: 799 };
+        assert_eq!(goes_with(shown(own), (1, 799), own), Err(ahead));
+    }
+
+    // Nothing in it told of which past it was: states and deltas of two timelines became one cell.
+    #[test]
+    fn without_a_history_only_a_fallback_of_the_log_s_own_past_is_gone_on_from() {
+        for (of_fallback, is_own) in [(1, true), (2, false)] {
+            let temporary = tempfile::tempdir().unwrap();
+            let dir = temporary.path();
+            let mut cell = Cell::default();
+            let delta = Delta::new(cell.revision().next(), cell.time());
+            cell.apply(&delta).unwrap();
+            let tail = Tail { revision: 1, term: 1, hash: ChainHash([1; 32]) };
+            let log = RealDisk::open(dir.join(recovery::LOG)).unwrap();
+            let small =
+                plenum_journal::Options { segment_bytes: 64 << 10, frame_bytes_max: 8 << 10, ..Default::default() };
+            plenum_journal::plant(&log, identity(1), tail, &small).unwrap();
+            write(dir, &cell, 1, ChainHash([of_fallback; 32])).unwrap();
+
+            let violations = crate::verify(dir).unwrap().violations;
+            let is_told = violations.iter().any(|wrong| wrong.place == FALLBACK && wrong.what.contains("another past"));
+            assert_eq!((violations.is_empty(), is_told), (is_own, !is_own), "{violations:?}");
+            let followed = folder::follow(dir, true).err().map(|error| told(&error));
+            let opened = recovery::open(&crate::ServerOptions::new(dir)).err().map(|error| told(&error));
+            for refused in [followed, opened] {
+                assert_eq!(refused.is_none(), is_own, "{refused:?}");
+                assert!(refused.as_ref().is_none_or(|told| told.contains("another past")), "{refused:?}");
+            }
+        }
+    }
+
     // It was the last copy of that cell's state.
     #[test]
-    fn a_fallback_of_another_cell_is_neither_replaced_nor_removed() {
+    fn a_fallback_of_another_cell_or_of_another_past_is_neither_replaced_nor_removed() {
         let dir = tempfile::tempdir().unwrap();
-        write(dir.path(), &Cell::default(), 1).unwrap();
+        write(dir.path(), &Cell::default(), 1, ChainHash([1; 32])).unwrap();
         let before = fs::read(dir.path().join(FALLBACK)).unwrap();
-        let mut fallback = Fallback::find(dir.path(), Identity { cell: CellId([7; 16]), incarnation: 1 }, 1);
-        assert!(matches!(fallback.renew(&Cell::default(), &|| true), Err(BackupError::OtherCell { .. })));
-        fallback.remove();
-        assert_eq!(fs::read(dir.path().join(FALLBACK)).unwrap(), before);
+        let other_frame = LogExtent { oldest: 1, last: 9, hash_at: &|_| Some(ChainHash([2; 32])) };
+        let of_another_past = Fallback::find(dir.path(), identity(1), &other_frame);
+        let of_another_cell = found(dir.path(), Identity { cell: CellId([7; 16]), incarnation: 1 }, (1, 9));
+        for mut fallback in [of_another_past, of_another_cell] {
+            assert_eq!(fallback.revision(), None);
+            let renewed = fallback.renew(&Cell::default(), UNKNOWN, &|| true);
+            assert!(matches!(renewed, Err(BackupError::NotOfThisLog { .. })), "{renewed:?}");
+            fallback.remove();
+            assert_eq!(fs::read(dir.path().join(FALLBACK)).unwrap(), before);
+        }
     }
 
     // A disk that is full, for example.
     #[test]
     fn a_fallback_that_can_not_be_written_leaves_the_one_of_before() {
         let dir = tempfile::tempdir().unwrap();
-        let mut fallback = Fallback::find(dir.path(), identity(1), 1);
-        fallback.renew(&Cell::default(), &|| true).unwrap();
+        let mut fallback = found(dir.path(), identity(1), (1, 0));
+        fallback.renew(&Cell::default(), UNKNOWN, &|| true).unwrap();
         fs::create_dir(dir.path().join(DRAFT)).unwrap();
-        assert!(matches!(fallback.renew(&Cell::default(), &|| true), Err(BackupError::Io { .. })));
+        assert!(matches!(fallback.renew(&Cell::default(), UNKNOWN, &|| true), Err(BackupError::Io { .. })));
         assert!(read(dir.path(), identity(1)).unwrap().is_some());
     }
 
@@ -273,19 +447,19 @@ mod tests {
     #[test]
     fn no_more_is_written_of_a_fallback_than_there_is_room() {
         let dir = tempfile::tempdir().unwrap();
-        let mut fallback = Fallback::find(dir.path(), identity(1), 1);
+        let mut fallback = found(dir.path(), identity(1), (1, 0));
         let cell = a_large_cell();
         let pieces = std::cell::Cell::new(0);
         let has_room = || {
             pieces.set(pieces.get() + 1);
             pieces.get() < 3
         };
-        let refused = fallback.renew(&cell, &has_room).unwrap_err();
+        let refused = fallback.renew(&cell, UNKNOWN, &has_room).unwrap_err();
         assert!(crate::error::told(&refused).contains("kept for the log"), "{refused}");
         assert_eq!((fallback.revision(), dir.path().join(DRAFT).exists()), (None, false));
         let tried = fallback.bytes();
         assert!((2 * SYNCED_BYTES as u64..4 * SYNCED_BYTES as u64).contains(&tried), "{tried} bytes");
-        fallback.renew(&cell, &|| true).unwrap();
+        fallback.renew(&cell, UNKNOWN, &|| true).unwrap();
         assert!(fallback.bytes() > tried);
     }
 

@@ -15,7 +15,8 @@ use plenum_model::{Cell, Revision};
 use plenum_proto::{delta, v1};
 use prost::Message;
 
-use super::{BackupError, fallback};
+use super::BackupError;
+use super::fallback::{self, FALLBACK, LogExtent, Misfit};
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
 use crate::recovery::{self, HISTORY, LOG};
@@ -29,10 +30,10 @@ pub struct Loss {
     /// The last revision that is kept.
     pub kept_revision: u64,
     /// The last revision that is known to have been there: from the log's high-water mark, from what stands behind the
-    /// damage, or from a trace in the history. There may have been more, within the last 100 ms.
+    /// damage, from a trace in the history, or from the fallback. There may have been more, within the last 100 ms.
     pub last_known_revision: u64,
-    /// The high-water mark is lost as well, or older than what the history knows of: nobody knows how far the log had
-    /// come, and there may have been more of it.
+    /// The high-water mark is lost as well, or older than what the history or the fallback knows of: nobody knows how
+    /// far the log had come, and there may have been more of it.
     pub may_be_more: bool,
     /// Damage of the log and of what is kept for the history, each with its place: at most 1000 of each.
     pub damages: Vec<String>,
@@ -80,6 +81,32 @@ struct Directory<'a> {
     /// Its log's.
     disk: RealDisk,
     identity: Identity,
+    /// What its fallback shows; 0 if there is none, or its manifest can't be read.
+    fallback_revision: u64,
+}
+
+/// The newest revisions that are known of beside the log; 0 where none is.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// Of which the history has a trace.
+    history: u64,
+    /// That the fallback shows.
+    fallback: u64,
+}
+
+impl Known {
+    fn newest(self) -> u64 {
+        self.history.max(self.fallback)
+    }
+
+    /// That a log has lost its end, of which one of them knows.
+    fn ahead_of(self, log: u64) -> ServerError {
+        let Self { history, fallback: shown } = self;
+        if history < shown {
+            return ServerError::FallbackAheadOfLog { shown, log };
+        }
+        ServerError::AheadOfLog(WriteError::AheadOfLog { history, log })
+    }
 }
 
 /// Follows the directory of a stopped cell. A damaged one is refused unless the loss is accepted.
@@ -90,7 +117,9 @@ pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupEr
     // Whose it is, before its history is looked at; the lock is held while the log is walked.
     let identity = plenum_journal::identity(&disk).map_err(ServerError::OpenJournal)?;
     recovery::expect_owner(dir)?;
-    let directory = Directory { path: dir, disk, identity };
+    let shown = fallback::shown_in(dir, identity).ok().flatten();
+    let fallback_revision = shown.map_or(0, |shown| shown.revision);
+    let directory = Directory { path: dir, disk, identity, fallback_revision };
     let (mut most, mut unfoldable) = (u64::MAX, None);
     loop {
         match furthest(&directory, most) {
@@ -123,7 +152,7 @@ struct Attempt {
     before_unlisted: u64,
     /// As in [`Start`].
     unread: Vec<Unread>,
-    known: u64,
+    known: Known,
 }
 
 /// Why there is none.
@@ -160,9 +189,9 @@ fn furthest(directory: &Directory<'_>, most: u64) -> Result<Attempt, Stopped> {
     follow_from(directory, Start { cell, unread, retained: None, known, shows_history: false }, most)
 }
 
-/// The last revision that is known to have been there: to the log and its mark, by any frame, or to the history.
-fn last_known(report: &Report, last_seen: u64, known: u64) -> u64 {
-    report.tail.revision.max(report.mark.revision).max(last_seen).max(known)
+/// The last revision that is known to have been there: to the log and its mark, by any frame, to the history, or to the fallback.
+fn last_known(report: &Report, last_seen: u64, known: Known) -> u64 {
+    report.tail.revision.max(report.mark.revision).max(last_seen).max(known.newest())
 }
 
 fn follow_from(directory: &Directory<'_>, start: Start, most: u64) -> Result<Attempt, Stopped> {
@@ -234,8 +263,7 @@ struct Start {
     unread: Vec<Unread>,
     /// The oldest revision that the history has the batch of, if it is the history's cell and it has any.
     retained: Option<u64>,
-    /// The newest revision of which the history has a trace; 0 where it can't be opened.
-    known: u64,
+    known: Known,
     /// Whether it is the history's cell.
     shows_history: bool,
 }
@@ -245,16 +273,17 @@ struct Start {
 /// where that is.
 fn start(directory: &Directory<'_>, most: u64) -> Result<Start, Unfoldable> {
     let folder = directory.path.join(HISTORY);
-    let (mut unread, mut begun, mut known) = (Vec::new(), None, 0);
+    let (mut unread, mut begun, mut history) = (Vec::new(), None, 0);
     if folder.is_dir() {
         let opened = recovery::read_options(directory.path, &directory.identity.cell.0)
             .and_then(|options| begin_with_history(&folder, options, most));
-        (begun, known) = opened.unwrap_or_else(|error| {
+        (begun, history) = opened.unwrap_or_else(|error| {
             tracing::warn!(error = &error as &dyn std::error::Error, "the history can't be used");
             unread.push(Unread::History(error));
             (None, 0)
         });
     }
+    let known = Known { history, fallback: directory.fallback_revision };
     let Some((mut cell, entries, retained)) = begun else {
         let cell = read_fallback(directory, most, &mut unread).unwrap_or_default();
         return Ok(Start { cell, unread, retained: None, known, shows_history: false });
@@ -281,14 +310,24 @@ fn start(directory: &Directory<'_>, most: u64) -> Result<Start, Unfoldable> {
     Ok(Start { cell, unread, retained, known, shows_history: true })
 }
 
-/// The fallback's cell, if there is one that can be read, and of no later revision than this.
+/// The fallback's cell, if there is one that can be read, of no later revision than this, and of no other past than the log.
 fn read_fallback(directory: &Directory<'_>, most: u64, unread: &mut Vec<Unread>) -> Option<Cell> {
-    let read = fallback::read(directory.path, directory.identity).unwrap_or_else(|error| {
+    let read = fallback::read(directory.path, directory.identity).and_then(|read| {
+        let Some((cell, shown)) = read.filter(|(cell, _)| cell.revision().0 <= most) else { return Ok(None) };
+        // How far it leads, or that it is ahead of the log, shows when it is followed.
+        let hash_at = |revision| fallback::hash_in(&directory.disk, directory.identity.cell, revision);
+        match shown.goes_with(&LogExtent { oldest: 0, last: u64::MAX, hash_at: &hash_at }) {
+            Err(misfit @ Misfit::OtherPast { .. }) => {
+                Err(BackupError::NotOfThisLog { path: directory.path.join(FALLBACK), what: misfit.to_string() })
+            }
+            _ => Ok(Some(cell)),
+        }
+    });
+    read.unwrap_or_else(|error| {
         tracing::warn!(error = &error as &dyn std::error::Error, "the fallback can't be used");
         unread.push(Unread::Fallback(error));
         None
-    });
-    read.filter(|cell| cell.revision().0 <= most)
+    })
 }
 
 /// A cell, what the history has behind it, if anything, and the oldest revision that it has the batch of.
@@ -324,7 +363,7 @@ fn conclude(
     dir: &Path,
     follower: Follower,
     (unfoldable, before, before_unlisted): (Option<String>, Vec<String>, u64),
-    (report, known): (&Report, u64),
+    (report, known): (&Report, Known),
     accept_loss: bool,
 ) -> Result<Followed, BackupError> {
     let Follower { cell, tail, readable, readable_unlisted, last_seen, .. } = follower;
@@ -335,10 +374,10 @@ fn conclude(
         return nothing(format!("the log begins at revision {}, and {why}", report.oldest_revision));
     }
     let logged = report.tail.revision.max(report.mark.revision);
-    // What the history knows of may be in no frame of the log any more, nor in its mark: nobody knows how far it had
-    // come then, though the history shows all that it knows of.
-    let is_ahead = known > logged.max(last_seen);
-    let reached = kept_revision >= logged.max(known) && !is_ahead && unfoldable.is_none();
+    // What history and fallback know of may be in no frame of the log any more, nor in its mark: nobody knows how far it
+    // had come then, though they show all that they know of.
+    let is_ahead = known.newest() > logged.max(last_seen);
+    let reached = kept_revision >= logged.max(known.newest()) && !is_ahead && unfoldable.is_none();
     let refused = report.refused.as_ref().map(ToString::to_string).or(unfoldable);
     if refused.is_none() && reached {
         if kept_revision == 0 {
@@ -348,7 +387,7 @@ fn conclude(
     }
     let joins_not =
         || before.first().cloned().unwrap_or_else(|| "what the history has does not join the log".to_owned());
-    let ahead = || is_ahead.then(|| WriteError::AheadOfLog { history: known, log: report.tail.revision }.to_string());
+    let ahead = || is_ahead.then(|| known.ahead_of(report.tail.revision).to_string());
     let refused = refused.or_else(ahead).unwrap_or_else(joins_not);
     if kept_revision == 0 {
         return nothing(format!("nothing in front of the damage tells how the cell began: {refused}"));
@@ -493,7 +532,8 @@ mod tests {
             refused: None,
         };
         let told = (None, vec!["kept".to_owned()], 3);
-        let concluded = conclude(Path::new("cell"), Follower::new(cell, u64::MAX), told, (&report, 0), true);
+        let concluded =
+            conclude(Path::new("cell"), Follower::new(cell, u64::MAX), told, (&report, Known::default()), true);
         let loss = concluded.ok().and_then(|followed| followed.loss).unwrap();
         assert_eq!((loss.revisions(), loss.damages.as_slice()), (4, ["kept".to_owned()].as_slice()));
         assert_eq!(loss.damages_unlisted, 10);

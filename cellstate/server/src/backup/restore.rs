@@ -198,7 +198,7 @@ fn build(cell: &Cell, manifest: &v1::BackupManifest, incarnation: u64, draft: &P
     };
     let disk = RealDisk::open(draft.join(LOG)).map_err(|error| ServerError::OpenJournal(error.into()))?;
     plenum_journal::plant(&disk, identity, tail, &options).map_err(ServerError::OpenJournal)?;
-    fallback::write(draft, cell, incarnation)?;
+    fallback::write(draft, cell, incarnation, tail.hash)?;
     write_history(cell, &draft.join(HISTORY))
 }
 

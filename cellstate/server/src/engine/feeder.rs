@@ -20,7 +20,7 @@ use super::feed::Stopped;
 use super::pace::{Pace, is_far_behind};
 use super::rest::Rest;
 use super::turns::step_back;
-use crate::backup::fallback::Fallback;
+use crate::backup::fallback::{Fallback, LogExtent};
 use crate::checkpoint;
 use crate::error::ServerError;
 use crate::options::Settings;
@@ -575,7 +575,9 @@ impl<'a> Feeder<'a> {
         self.tried_at_bytes = self.checkpoint_bytes;
         let keeper = &self.shared.keeper;
         let has_room = || matches!(keeper.space(), Ok(Space::Ok { free_bytes }) if free_bytes > keeper.needed_bytes().saturating_add(SPARED_BYTES));
-        if let Err(error) = self.fallback.renew(cell, &has_room) {
+        // Who reads it can do without, as long as nothing is mixed up.
+        let hash = keeper.hash_at(cell.revision().0).ok().flatten().unwrap_or_default();
+        if let Err(error) = self.fallback.renew(cell, hash, &has_room) {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "no fallback could be written: the cell has its state in the history alone");
             self.fallback.remove();
@@ -598,7 +600,9 @@ impl<'a> Feeder<'a> {
 fn fallback_of(shared: &Shared) -> Fallback {
     let (identity, keeper) = (&shared.identity, &shared.keeper);
     let identity = Identity { cell: CellId(identity.cell_id), incarnation: identity.incarnation };
-    Fallback::find(&shared.dir, identity, keeper.oldest_kept_revision())
+    let hash_at = |revision| keeper.hash_at(revision).ok().flatten();
+    let (oldest, last) = (keeper.oldest_kept_revision(), keeper.tail().revision);
+    Fallback::find(&shared.dir, identity, &LogExtent { oldest, last, hash_at: &hash_at })
 }
 
 fn encoded(batch: &LoggedBatch, place: FramePlace) -> EncodedBatch {

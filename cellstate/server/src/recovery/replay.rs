@@ -18,6 +18,7 @@ use plenum_model::planted::{self, Bug};
 use plenum_model::{Cell, Delta, Revision, STEPS_AHEAD};
 use plenum_proto::delta;
 
+use crate::backup::fallback;
 use crate::checkpoint;
 use crate::error::ServerError;
 use crate::planted_bugs;
@@ -88,6 +89,7 @@ pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, 
     let log = (recovered.oldest_revision, recovered.identity.incarnation);
     check_incarnation(dir, begun, retained(history), log)?;
     history.check_against_log(recovered.tail.revision).map_err(ServerError::against_log)?;
+    fallback::check_against_log(dir, recovered.identity, recovered.tail.revision)?;
     let (journal, recovered, replayed) = match (replayed, newest) {
         (Err(Failed::Checkpoint(error)), Some(newest)) => {
             let (cell, revision) = super::cell_before(history, &newest, error)?;

@@ -10,7 +10,7 @@ use tonic::transport::Channel;
 use crate::client::{code, connect, job, register, submit};
 use crate::kept::{brisk, caught_up, copy_folder, kept, machines_at, submit_until, submitted};
 
-const FALLBACK: &str = "fallback.backup";
+pub(crate) const FALLBACK: &str = "fallback.backup";
 
 /// A cell that retains little, so that its log soon does not go back to the beginning.
 fn forgetful(dir: &Path) -> ServerOptions {
@@ -20,7 +20,7 @@ fn forgetful(dir: &Path) -> ServerOptions {
 }
 
 /// A stopped cell whose log begins in its middle, and how many jobs it has.
-async fn in_its_middle(dir: &Path) -> u32 {
+pub(crate) async fn in_its_middle(dir: &Path) -> u32 {
     let server = Server::start(forgetful(dir)).await.unwrap();
     let channel = connect(&server).await;
     // The fallback is written before the first segment goes.
@@ -40,7 +40,7 @@ async fn in_its_middle(dir: &Path) -> u32 {
 }
 
 /// What a backup of the stopped cell is.
-fn backup_of(dir: &Path) -> Vec<u8> {
+pub(crate) fn backup_of(dir: &Path) -> Vec<u8> {
     let mut bytes = Vec::new();
     plenum_server::back_up_folder(dir, &mut bytes, Path::new("memory")).unwrap();
     bytes
@@ -52,7 +52,7 @@ async fn machines(channel: &Channel) -> u32 {
     u32::try_from(listed.into_inner().machines.len()).unwrap()
 }
 
-async fn refused(dir: &Path) -> ServerError {
+pub(crate) async fn refused(dir: &Path) -> ServerError {
     match Server::start(forgetful(dir)).await {
         Ok(_) => panic!("it was started"),
         Err(error) => error,

@@ -25,6 +25,7 @@ mod kept;
 mod large_jobs;
 mod lives;
 mod loops;
+mod lost_end;
 mod metrics;
 mod moves;
 mod named;
