@@ -76,9 +76,18 @@ impl FeedError {
         match self {
             Self::Write(error) => error.may_pass(),
             Self::Open(error) => error.may_pass(),
-            Self::Read(ReadError::Disk(error)) => error.source.kind() != std::io::ErrorKind::NotFound,
+            Self::Read(ReadError::Disk(error)) => error.may_be_sound(),
             Self::Names(error) => error.may_be_sound(),
             Self::Read(_) | Self::Batch(_) => false,
+        }
+    }
+
+    /// Whether it is what the log has lost: damaged, or such as the disk can't give back any more.
+    fn is_lost_in_log(&self) -> bool {
+        match self {
+            Self::Read(ReadError::Damaged(_)) => true,
+            Self::Read(ReadError::Disk(error)) => !error.may_be_sound(),
+            _ => false,
         }
     }
 
@@ -170,13 +179,18 @@ impl<'a> Feeder<'a> {
         let mut ended = self.run();
         loop {
             match ended {
-                // The cell has what stood there, and the past goes on behind it.
-                Err(FeedError::Read(ReadError::Damaged(damage))) if !self.shared.feed.is_closing() => {
-                    tracing::error!(%damage, "the history goes on behind damage of the log; run `plenum verify` when the server has ended");
+                // The cell has what stood there, and the past goes on behind it: then the log lets go of what it has lost. As long as it stands
+                // there no start would open the log.
+                Err(lost) if lost.is_lost_in_log() && !self.shared.feed.is_closing() => {
+                    let error = lost.told();
+                    tracing::error!(
+                        error,
+                        "the history goes on behind damage of the log; run `plenum verify` when the server has ended"
+                    );
                     let before = self.shared.feed.history().newest_revision();
                     ended = self.leap();
                     if ended.is_ok() && self.shared.feed.history().newest_revision() == before {
-                        return Err(ReadError::Damaged(damage).into());
+                        return Err(lost);
                     }
                     ended = ended.and_then(|()| self.run());
                 }

@@ -152,6 +152,50 @@ async fn segments_of_the_log_are_given_back_also_where_the_next_one_can_not_be_m
     server.kill().await.unwrap();
 }
 
+// It was taken for a failure that passes: the store was opened again each minute, for ever; and the segment stayed in the log, so that no start
+// opened it any more.
+#[tokio::test]
+async fn what_the_disk_has_lost_of_the_log_is_gone_over_and_let_go_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut unfed = ServerOptions::new(dir.path());
+    unfed.settings.history = false;
+    unfed.settings.segment_bytes = 64 << 10;
+    unfed.settings.reserve_bytes = Some(0);
+    let server = Server::start(unfed.clone()).await.unwrap();
+    let shared = server.shared().clone();
+    let mut feeder = Feeder::new(&shared, None);
+    shared.feed.tell(shared.durable_revision().0);
+    let batches = feeder.next_batches().unwrap();
+    feeder.feed(batches).unwrap();
+    drop(feeder);
+    let mut last = 0;
+    while shared.keeper.held_bytes(0) < 2 * (64 << 10) {
+        last = shared.ask(submission(&format!("job-{last}"))).await.unwrap().at.0;
+    }
+    // Where there is no memory the system answers as for a sector that can't be read.
+    let first = dir.path().join(format!("log/{:020}.segment", 1));
+    std::fs::remove_file(&first).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", &first).unwrap();
+    shared.feed.tell(last);
+    let feeding = {
+        let shared = shared.clone();
+        std::thread::spawn(move || Feeder::new(&shared, None).run_on().map_err(|error| error.told()))
+    };
+    let goes_on = async {
+        while shared.feed.history().newest_revision() < last || shared.keeper.oldest_revision() == 1 {
+            assert!(!feeding.is_finished(), "it has given up");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), goes_on).await.expect("it goes on behind what is lost");
+    shared.feed.close();
+    assert_eq!(feeding.join().unwrap(), Ok(()));
+    assert!(!first.exists());
+    drop(shared);
+    server.kill().await.unwrap();
+    Server::start(unfed).await.unwrap().kill().await.unwrap();
+}
+
 // A full disk tore the store's journal before anything of a young cell was in tables: opened again, its history began with the present.
 #[tokio::test]
 async fn a_history_that_has_lost_all_it_had_begins_where_the_log_does() {
