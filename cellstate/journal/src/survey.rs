@@ -298,7 +298,9 @@ impl<'a> Surveyor<'a> {
 
     fn begun(&mut self, number: u64, file: &dyn DiskFile, size: u64, header: &SegmentHeader) -> Result<(), DiskError> {
         let oldest = self.survey.segments.is_empty() && self.survey.frames == 0;
-        let trusted = (oldest && header.number != 1) || std::mem::take(&mut self.gap);
+        // It excuses this header alone, whatever else does: what is wrong behind it is to be listed.
+        let behind_gap = std::mem::take(&mut self.gap);
+        let trusted = behind_gap || (oldest && header.number != 1);
         for flaw in self.header_flaws(number, size, header, trusted) {
             self.at_header(number, flaw, None);
         }

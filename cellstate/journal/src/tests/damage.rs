@@ -419,6 +419,21 @@ fn a_segment_of_which_nothing_can_be_read_is_the_only_one_that_is_called_damaged
     }
 }
 
+// The header of the third one was trusted as if what comes before it had been lost with the first.
+#[test]
+fn a_second_damage_behind_a_segment_of_which_nothing_can_be_read_is_listed_too() {
+    let disk = damaged_log(true);
+    let segments = segments_of(&disk);
+    let frames = frames_of(&disk);
+    let (name, offset, bytes) = frames.iter().rfind(|(name, ..)| *name == segments[1]).unwrap();
+    disk.overwrite(&segments[0], 0, &[0xa5; 4096]);
+    disk.overwrite(name, *offset, &vec![0; usize::try_from(*bytes).unwrap()]);
+    let report = verify(&disk, Some(CELL), &mut |_| {}).unwrap();
+    let named: Vec<_> = report.damages.iter().map(|damage| (&damage.file, damage.offset)).collect();
+    assert_eq!(named, [(&segments[0], 0), (&segments[2], 0)], "{:#?}", report.damages);
+    assert!(matches!(report.damages[1].flaw, Flaw::FirstRevision { .. }), "{}", report.damages[1]);
+}
+
 #[test]
 fn verify_of_a_sound_log_changes_nothing_and_says_so() {
     let disk = damaged_log(true);
