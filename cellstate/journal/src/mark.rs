@@ -86,7 +86,7 @@ pub(crate) fn tells_of_a_log(disk: &dyn Disk) -> Result<bool, DiskError> {
     Ok(false)
 }
 
-/// What is wrong with a file of zeros: it is made with a mark in it.
+/// What is wrong with zeros where a mark was written, and with a file of zeros: it is made with a mark in it.
 pub(crate) fn never_written() -> Flaw {
     Flaw::Magic { expected: MAGIC.to_vec(), found: vec![0; MAGIC.len()] }
 }
@@ -117,6 +117,7 @@ impl MarkFile {
         file.settle()?;
         let found_bytes = file.size_bytes()?;
         let mut read = MarkFile { file, cell, newest: None, flaws: Vec::new() };
+        let mut zeros = None;
         for (place, at) in SLOTS_AT.into_iter().enumerate() {
             if found_bytes < at + SECTOR_BYTES {
                 read.flaws.push((at, Flaw::FileSize { expected_bytes: FILE_BYTES, found_bytes }));
@@ -129,11 +130,13 @@ impl MarkFile {
                     read.newest = Some((place, slot));
                 }
                 Ok(_) => {}
-                // Not written yet.
-                Err(_) if is_zero(&sector) => {}
+                Err(_) if is_zero(&sector) => zeros = Some(at),
                 Err(flaw) => read.flaws.push((at, flaw)),
             }
         }
+        // Beside the first mark the other slot is not written yet. From the second one on both are.
+        let both_were_written = read.newest.is_some_and(|(_, slot)| slot.sequence > 1);
+        read.flaws.extend(zeros.filter(|_| both_were_written).map(|at| (at, never_written())));
         Ok(read)
     }
 

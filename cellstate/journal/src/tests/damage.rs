@@ -343,6 +343,27 @@ fn a_flipped_bit_in_a_mark_slot_or_the_identity_is_found() {
     assert!(matches!(try_open(&disk).err().unwrap(), OpenError::NoMark { .. }));
 }
 
+// Zeros always counted as not written yet: the mark went back by one flush, and nobody was told.
+#[test]
+fn a_mark_slot_that_was_written_and_is_nothing_but_zeros_is_found() {
+    let disk = damaged_log(true);
+    let marked = verify(&disk, None, &mut |_| {}).unwrap().mark;
+    for (slot, is_newest) in [(0, true), (4096, false)] {
+        let zeroed = disk.copy();
+        zeroed.overwrite("MARK", slot, &[0; 512]);
+        let report = verify(&zeroed, None, &mut |_| {}).unwrap();
+        let found: Vec<_> = report.mark_damages.iter().map(|damage| (damage.file.as_str(), damage.offset)).collect();
+        assert_eq!(found, [("MARK", slot)]);
+        assert_eq!(report.mark == marked, !is_newest);
+        assert!(report.is_sound(), "the other slot is whole");
+        open(&zeroed);
+    }
+    // The second one of a log that has just begun.
+    let (disk, journal) = log_of(1);
+    drop(journal);
+    assert!(verify(&disk, None, &mut |_| {}).unwrap().mark_damages.is_empty());
+}
+
 // It was called missing, and whoever looked found it.
 #[test]
 fn a_mark_that_is_nothing_but_zeros_is_there_and_damaged() {
