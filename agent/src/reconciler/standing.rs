@@ -37,7 +37,10 @@ pub(super) struct Report {
     under_way: Option<UnderWay>,
     last_sent_at_ms: u64,
     not_before_ms: u64,
+    /// In a row: of all; but what only renews ends no row of those with news.
     failures: u32,
+    /// The last one had news, and failed: the next one has none. A cell that can write nothing down renews leases all the same, and answers that one.
+    only_renews: bool,
     /// What the cell has heard of this machine's fitness.
     heard: Option<Unfit>,
     /// One failed that said that the agent leaves.
@@ -109,6 +112,7 @@ impl AgentReconciler {
         self.leaving = true;
         self.report.failures = 0;
         self.report.not_before_ms = now_ms;
+        self.report.only_renews = false;
     }
 
     pub(super) fn registered(&mut self, now_ms: u64, registration: &Registration, outputs: &mut Vec<Output>) {
@@ -212,7 +216,9 @@ impl AgentReconciler {
             self.standing = Standing::Away { register_at_ms, failures: 0 };
             return;
         }
-        self.report.failures = 0;
+        if !std::mem::take(&mut self.report.only_renews) {
+            self.report.failures = 0;
+        }
         self.report.heard = under_way.unfit;
         if let Standing::Present(presence) = &mut self.standing {
             presence.renewed_at_ms = presence.renewed_at_ms.max(under_way.sent_at_ms);
@@ -234,7 +240,15 @@ impl AgentReconciler {
             && let Some(under_way) = self.report.under_way.take()
         {
             let failures = self.report.failures;
-            self.report.not_before_ms = now_ms + self.backoff_ms(failures);
+            let mut wait_ms = self.backoff_ms(failures);
+            // Who leaves needs no lease any more, and has no time.
+            self.report.only_renews = !under_way.transitions.is_empty() && !self.leaving;
+            if let Standing::Present(presence) = &self.standing
+                && self.report.only_renews
+            {
+                wait_ms = wait_ms.min(presence.renew_ms);
+            }
+            self.report.not_before_ms = now_ms + wait_ms;
             self.report.failures = failures.saturating_add(1);
             self.report.farewell_failed |= under_way.is_farewell();
         }
@@ -277,12 +291,12 @@ impl AgentReconciler {
         if self.report.under_way.is_some() || now_ms < self.report.not_before_ms {
             return;
         }
-        let limit = self.settings.transitions_per_report_max;
+        let limit = if self.report.only_renews { 0 } else { self.settings.transitions_per_report_max };
         let news = self.held.iter().filter_map(|(&allocation, held)| Some((allocation, held.news(now_ms)?)));
         let transitions: Vec<(AllocationId, Status)> = news.take(limit).collect();
         let unfit = self.fitness();
-        let is_news = !transitions.is_empty() || unfit != self.report.heard;
-        if !is_news && now_ms < self.report.last_sent_at_ms.saturating_add(presence.renew_ms) {
+        let is_wanted = self.report.only_renews || !transitions.is_empty() || unfit != self.report.heard;
+        if !is_wanted && now_ms < self.report.last_sent_at_ms.saturating_add(presence.renew_ms) {
             return;
         }
         let running = self.held.values().filter(|held| matches!(held.phase, super::Phase::Running)).count();

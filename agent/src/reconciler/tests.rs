@@ -5,6 +5,7 @@
 mod fitness;
 mod lives;
 mod permission;
+mod read_only;
 
 use std::collections::BTreeMap;
 
