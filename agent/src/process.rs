@@ -111,7 +111,8 @@ pub(crate) fn descendants(ancestor: i32) -> Vec<i32> {
 /// The pids of processes whose initial environment holds exactly `entry` (`NAME=value`).
 ///
 /// The last resort for tasks whose shim was killed where there is neither a cgroup nor a pid namespace: it finds only
-/// processes that this user may look into, and none that cleaned their environment before an exec.
+/// processes that this user may look into, and none that cleaned their environment before an exec, or have written over it since, as for a title
+/// in lists of processes. The number of the command's session is no better: once nobody is left in it, it is given to others.
 ///
 /// # Errors
 /// When one can't be looked at for another reason than that it is gone or somebody else's, such as without a descriptor left. Then nobody
