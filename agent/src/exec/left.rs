@@ -1,6 +1,7 @@
 //! Ending what an agent left running that nobody comes after: tasks whose shims do not answer, or whose agent was killed.
 //!
-//! It writes nothing down: the next agent of the directory, should there be one, finds shims that were killed.
+//! It writes down no end: the next agent of the directory, should there be one, finds shims that were killed. So it does where a shim was still on its
+//! way to its task, and was kept from it here.
 
 use std::{
     io,
@@ -11,7 +12,10 @@ use std::{
 
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::recover::{Trace, allocations, look};
+use super::{
+    recover::{Trace, allocations, look},
+    void_record,
+};
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},
     durable,
@@ -48,6 +52,7 @@ pub(crate) fn end_left(directory: &AgentDirectory, within: Duration) -> io::Resu
             tasks.push(Task { directory, spec });
         }
     }
+    tasks.iter().for_each(Task::keep_shims_from_it);
     tasks.retain(Task::is_there);
     let found = tasks.len();
     while !tasks.is_empty() {
@@ -67,6 +72,17 @@ struct Task {
 }
 
 impl Task {
+    /// The agent may have been killed when it had just sent a shim off, which is not to be found before it has written its record. It finds another one
+    /// now; where it was faster, it is killed like any other.
+    fn keep_shims_from_it(&self) {
+        let record = self.directory.record(self.spec.task.restart);
+        if !record.exists()
+            && let Err(error) = durable::write_once::<ProcessIdentity>(&record, &void_record())
+        {
+            tracing::warn!(%error, path = %record.display(), "can't keep a task from being started");
+        }
+    }
+
     /// What can't be looked at is there.
     fn is_there(&self) -> bool {
         let is_recorded = match look(&self.directory, self.spec.task.restart) {
@@ -114,5 +130,33 @@ impl Task {
                 true
             })
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::fs;
+
+    use plenum_model::AllocationId;
+
+    use super::*;
+    use crate::exec;
+
+    // An agent was killed when it had just started a shim. Nothing was found to be killed, and a moment later the shim ran its task, which went on
+    // when all else had ended.
+    #[test]
+    fn a_shim_that_is_on_its_way_does_not_run_its_task_any_more() {
+        let place = tempfile::tempdir().unwrap();
+        let (agent, allocation) =
+            (AgentDirectory::new(place.path().to_owned()), AllocationId { slot: 1, generation: 1 });
+        let spec = exec::shim_spec(allocation, place.path().join("job"));
+        let directory = agent.allocation(allocation);
+        fs::create_dir_all(directory.root()).unwrap();
+        let spec = ShimSpec { boot_id: boot_id().to_owned(), ..spec };
+        durable::write_atomically(&directory.spec(), &spec).unwrap();
+        assert_eq!(end_left(&agent, Duration::from_secs(10)).unwrap(), Left::default());
+        let shim = ProcessIdentity::of_this_process().unwrap();
+        assert!(!durable::write_once(&directory.record(0), &shim).unwrap(), "it has the record, and runs the task");
     }
 }
