@@ -1,6 +1,7 @@
 //! What earlier agents left: reading it, and cleaning up what nobody watches.
 
 use std::{
+    collections::BTreeSet,
     fs, io, iter,
     os::fd::OwnedFd,
     path::Path,
@@ -129,15 +130,15 @@ pub(super) fn recover(options: &ExecOptions) -> io::Result<Vec<(Recovered, Optio
     let found: Vec<_> = looked.into_iter().map(|looked| recover_one(looked, deadline)).collect();
     let mut left = Vec::new();
     if let Some(parent) = &options.cgroup {
-        for name in names {
-            let is_there = |(recovered, there): &(Recovered, Option<Start>)| {
-                (there.is_some() || recovered.found == Found::NotStarted) && recovered.allocation.to_string() == name
-            };
-            if is_name(&name, false) && !found.iter().any(is_there) {
-                let group = parent.task(&name);
-                if !is_removed(&group, deadline) {
-                    left.push((name, group));
-                }
+        // Looked up for each group: there may be ten thousand of both, and the agent's lease waits.
+        let is_used =
+            |(recovered, there): &&(Recovered, Option<Start>)| there.is_some() || recovered.found == Found::NotStarted;
+        let used = found.iter().filter(is_used).map(|(recovered, _)| recovered.allocation.to_string());
+        let used: BTreeSet<String> = used.collect();
+        for name in names.into_iter().filter(|name| is_name(name, false) && !used.contains(name)) {
+            let group = parent.task(&name);
+            if !is_removed(&group, deadline) {
+                left.push((name, group));
             }
         }
     }
@@ -307,6 +308,10 @@ fn is_cleared(directory: &AllocationDirectory, spec: &ShimSpec, deadline: Instan
     if let Some(cgroup) = &spec.cgroup {
         return is_removed(cgroup, deadline);
     }
+    if spec.boot_id != boot_id() {
+        // With that boot it ended.
+        return true;
+    }
     // With a pid namespace the kernel is killing it already, which takes a moment. Without one, nobody is. Each task of
     // this agent has a directory of its own, so this names exactly one.
     let mark = format!("PLENUM_TASK_DIR={}", directory.task().display());
@@ -384,6 +389,28 @@ mod tests {
         let found = recover(&options).unwrap();
         let found: Vec<_> = found.iter().map(|(one, _)| (one.allocation.slot, one.booted, one.policy)).collect();
         assert_eq!(found, [(1, true, policy), (2, false, policy)]);
+    }
+
+    // After a boot each of thousands of tasks had all processes of the machine looked at once, while the agent's lease waited.
+    #[test]
+    fn what_is_left_of_an_earlier_boot_is_not_looked_for() {
+        let place = tempfile::tempdir().unwrap();
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let directory = AgentDirectory::new(place.path().join("agent")).allocation(allocation);
+        let mut sleep = std::process::Command::new("sleep");
+        let mut child = sleep.arg("30").env("PLENUM_TASK_DIR", directory.task()).spawn().unwrap();
+        // In the middle of its exec it has no environment that can be read.
+        let mark = format!("PLENUM_TASK_DIR={}", directory.task().display());
+        while with_environment_entry(&mark).unwrap().is_empty() {
+            thread::yield_now();
+        }
+        let spec = exec::shim_spec(allocation, place.path().join("job"));
+        let spec = ShimSpec { boot_id: "an-earlier-one".to_owned(), ..spec };
+        let is_cleared = is_cleared(&directory, &spec, Instant::now());
+        let status = child.try_wait().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(is_cleared && status.is_none(), "{status:?}");
     }
 
     // Of a thousand restarts that it may have in an hour, a task had seven hundred left after nine hundred, once its agent was started again.
