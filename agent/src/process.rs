@@ -82,6 +82,15 @@ pub fn hear_of_children() {
     debug_assert!(set.is_ok(), "the kernel knows SIGCHLD");
 }
 
+/// Makes a limit on the size of files a failure of the write that comes to it, as a full disk is. By default it ends the process, and with a shim its
+/// task.
+pub(crate) fn outlive_limits_of_files() {
+    // SAFETY: to be ignored runs no code of ours.
+    #[allow(unsafe_code)]
+    let set = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
+    debug_assert!(set.is_ok(), "the kernel knows SIGXFSZ");
+}
+
 /// This boot's identity; empty where the kernel doesn't tell.
 #[must_use]
 pub fn boot_id() -> &'static str {

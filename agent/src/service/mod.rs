@@ -44,7 +44,7 @@ use crate::{
     durable,
     exec::{ExecDriver, ExecOptions},
     machine::{self, Discovery, Machine},
-    process::hear_of_children,
+    process::{hear_of_children, outlive_limits_of_files},
     reconciler::{AgentReconciler, Input, Output, Settings},
 };
 
@@ -136,6 +136,7 @@ pub(crate) struct Remembered {
 /// is tried again for ever.
 pub fn run(options: &Options) -> Result<(), AgentError> {
     hear_of_children();
+    outlive_limits_of_files();
     let path = options.directory.clone();
     let named = |source| AgentError::Directory { path: path.clone(), source };
     fs::create_dir_all(&options.directory).map_err(named)?;

@@ -411,7 +411,7 @@ fn give_up_protection(adjustment: &Path) {
     }
 }
 
-/// Our own runtime ignores SIGPIPE, and the shim blocks what it waits for: a command would inherit both.
+/// Our own runtime ignores SIGPIPE, the shim ignores SIGXFSZ and blocks what it waits for: a command would inherit all that.
 fn reset_signals() -> nix::Result<()> {
     for one in Signal::iterator().filter(|one| !matches!(one, Signal::SIGKILL | Signal::SIGSTOP)) {
         // SAFETY: the default action runs no code of ours.

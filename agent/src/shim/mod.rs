@@ -37,7 +37,7 @@ use crate::{
     driver::{Exit, Failure, FailureKind, TaskSpec},
     durable,
     isolation::Isolation,
-    process::{ProcessIdentity, boot_id, hear_of_children},
+    process::{ProcessIdentity, boot_id, hear_of_children, outlive_limits_of_files},
 };
 
 /// The shim's exit code when another shim has the record of this start.
@@ -67,6 +67,7 @@ pub(crate) struct ShimSpec {
 /// which [`Isolation`] works here ([`Probed`](crate::isolation::Probed)).
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     hear_of_children();
+    outlive_limits_of_files();
     let mut arguments = arguments.into_iter();
     match (arguments.next(), arguments.next()) {
         (Some(flag), None) if flag == "--probe" => probe::main(),

@@ -16,6 +16,7 @@ use nix::{
     },
     unistd::Pid,
 };
+use rustix::process::{Resource, getrlimit};
 
 use super::{
     ShimSpec,
@@ -66,8 +67,9 @@ struct Supervisor<'a> {
 /// Comes back when the command ended and nothing that it left runs any more. It may run already: nothing that fails from
 /// here on is a failure to set it up. `signals` are those that the shim blocks.
 pub(super) fn supervise(started: Started, spec: &ShimSpec, directory: &AllocationDirectory, signals: SignalFd) -> Exit {
-    // Files of no bytes would be made without end.
-    let limit = spec.log_file_bytes_max.max(1);
+    // What is longer than the kernel lets a file be would be lost; and files of no bytes would be made without end.
+    let allowed = getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX);
+    let limit = spec.log_file_bytes_max.min(allowed).max(1);
     let mut supervisor = Supervisor {
         spec,
         directory,

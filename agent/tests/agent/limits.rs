@@ -69,6 +69,21 @@ async fn a_root_task_can_not_lift_its_own_limits() {
     assert!(!output.contains("lifted") && !output.contains("mounted"), "{output}");
 }
 
+// An agent that was started with a limit on the size of files handed it on to its shims. One whose task had printed more was killed by it, and so was
+// each further attempt.
+#[tokio::test]
+async fn a_task_that_prints_more_than_a_file_may_have_goes_on_and_what_it_printed_last_is_kept() {
+    let mut bench = Bench::by(&["/bin/sh", "-c", "ulimit -f 16 && exec \"$@\"", "sh"]);
+    let task = bench.shell(
+        "head -c 40000 /dev/zero | tr '\\0' x; head -c 40000 /dev/zero > long; test $? -gt 128 && echo killed; exit 3",
+    );
+    let allocation = task.allocation;
+    let exit = bench.run(task).await;
+    assert_eq!(exit.to_string(), "exit code 3");
+    let output = bench.output(allocation);
+    assert!(output.ends_with("xkilled\n"), "{} bytes: the task itself is under the limit as ever", output.len());
+}
+
 /// What the agent wrote into the groups of a task, by the names of the files.
 fn written_limits(bench: &Bench, allocation: AllocationId) -> BTreeMap<String, String> {
     let spec = allocation_directory(bench.directory.path(), allocation).join("spec.json");
