@@ -24,7 +24,6 @@ use crate::error::{ServerError, told};
 use crate::frames::frames_in;
 use crate::options::ServerOptions;
 use crate::publish::Mirror;
-#[cfg(test)]
 pub(crate) use replay::delta_of;
 use replay::{Log, Replayed};
 pub(crate) use replay::{check_incarnation, present, retained};

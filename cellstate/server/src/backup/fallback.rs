@@ -232,7 +232,7 @@ pub(crate) fn hash_in(disk: &RealDisk, cell: CellId, revision: u64) -> Option<Ch
     let _ = plenum_journal::verify_kept(disk, Some(cell), &mut visit);
     let walked = plenum_journal::verify(disk, Some(cell), &mut visit);
     let tail = walked.ok().map(|report| report.tail).filter(|tail| tail.revision == revision);
-    found.or(tail.map(|tail| tail.hash))
+    found.or_else(|| tail.map(|tail| tail.hash))
 }
 
 /// The cell that the fallback shows, if there is one, and what its manifest says. All of it is read and checked.

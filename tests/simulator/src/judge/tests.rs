@@ -387,8 +387,8 @@ fn a_successor_that_is_blamed_when_its_victim_is_gone_is_found() {
     let id = TransactionId { session: SessionId(opened.0), number: 1 };
     let txn = Transaction { id, incarnation: 1, base: opened, placements: vec![claim], ..Transaction::default() };
     ask(&mut stage, Command::Commit(Box::new(txn), 1));
-    let mut live = stage.core.cell().allocations().map(|found| found.id);
-    let successor = live.find(|&id| id != victim).expect("it was granted");
+    let granted = stage.core.cell().allocations().find(|found| found.id != victim);
+    let successor = granted.expect("it was granted").id;
     let base = stage.core.cell().revision();
     let [ended, all_ended] =
         [(successor, AllocationState::Complete), (victim, AllocationState::Evicted)].map(|(allocation, state)| {
