@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::failure::Failure;
-use super::{past, principal};
+use super::principal;
 use crate::agents::{Asking, Booked, Follower, Grant, Hindrance, LogRelay, Registering, leave_out_known};
 use crate::authorise::Principal;
 use crate::shared::Shared;
@@ -502,9 +502,12 @@ impl Drop for Sending<'_> {
 
 /// Sees to it that the hub knows what runs where.
 async fn make_index(shared: &Arc<Shared>) -> Result<(), Failure> {
-    while let Some(revision) = shared.hub.needs_index() {
+    while shared.hub.needs_index().is_some() {
+        let turn = shared.reads.turn_to_index().await?;
+        // Another agent's stream may have made it meanwhile.
+        let Some(revision) = shared.hub.needs_index() else { break };
         let (cell, making) = (shared.snapshot_with(revision).await, shared.clone());
-        let made = past::counting(&shared.reads, move || {
+        let made = turn.take(move || {
             making.hub.make_index(&cell);
             Ok(())
         });

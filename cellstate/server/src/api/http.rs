@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use plenum_proto::v1;
 
+use super::failure::Failure;
 use crate::pulses::Doing;
 use crate::shared::Shared;
 
@@ -64,8 +65,16 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
+/// Why the cell was not looked at: it may be, soon.
+fn failed(failure: &Failure) -> Response {
+    text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{}: {}\n", failure.code, failure.message))
+}
+
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let status = super::inspect::status(&shared).await;
+    let status = match super::inspect::status(&shared).await {
+        Ok(status) => status,
+        Err(failure) => return failed(&failure),
+    };
     let depths = [
         ("requests", shared.ingress.len()),
         ("publish_bytes", shared.published.bytes()),
@@ -156,7 +165,10 @@ fn float(count: u64) -> f64 {
 }
 
 async fn home(State(shared): State<Arc<Shared>>) -> Response {
-    let status = super::inspect::status(&shared).await;
+    let status = match super::inspect::status(&shared).await {
+        Ok(status) => status,
+        Err(failure) => return failed(&failure),
+    };
     let mut page = String::from(
         "<!doctype html><meta charset=utf-8><title>plenum</title><style>body{font:16px sans-serif;margin:2em}\
          td{padding:0 1em 0 0}</style><h1>plenum</h1><table>",

@@ -46,7 +46,7 @@ impl v1::inspect_server::Inspect for InspectService {
     }
 
     async fn status(&self, _request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        Ok(Response::new(status(&self.shared).await))
+        Ok(Response::new(status(&self.shared).await?))
     }
 
     async fn moment(&self, request: Request<v1::MomentRequest>) -> Result<Response<v1::MomentResponse>, Status> {
@@ -225,8 +225,9 @@ fn list_sessions(present: Option<&Shared>, cell: &Cell, filter: &Filter, limit: 
 /// Paused schedulers that are named at most.
 const PAUSED_MAX: usize = 32;
 
-/// The cell in numbers.
-pub(super) async fn status(shared: &Arc<Shared>) -> v1::StatusResponse {
+/// The cell in numbers. Refused when too many wait for it.
+pub(super) async fn status(shared: &Arc<Shared>) -> Result<v1::StatusResponse, Failure> {
+    let turn = shared.reads.turn_to_count().await?;
     let cell = shared.snapshot().await;
     let identity = &shared.identity;
     let (transactions, conflicts) = shared.metrics.totals();
@@ -259,11 +260,11 @@ pub(super) async fn status(shared: &Arc<Shared>) -> v1::StatusResponse {
         ..v1::StatusResponse::default()
     };
     // A large cell takes some milliseconds, in which connections would stand still.
-    let counting = past::counting(&shared.reads, move || {
+    let counted = turn.take(move || {
         count_rows(&cell, &mut status);
         Ok(status)
     });
-    counting.await.unwrap_or_default()
+    Ok(counted.await?.0)
 }
 
 /// Counts machines, jobs and allocations by state, and adds up what machines have.

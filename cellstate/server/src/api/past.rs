@@ -213,6 +213,8 @@ const READS_MAX: usize = 32;
 const ADMITTED_MAX: usize = 256;
 /// Who counts the rows of the present at a time, which takes some milliseconds: no read of the past may keep them waiting.
 const COUNTS_MAX: usize = 2;
+/// Who counts or waits for it.
+const COUNTS_ADMITTED_MAX: usize = 256;
 /// Who reads answers of repeated numbers at a time: whoever decides with them waits for no reads of the past, either.
 const ANSWERS_MAX: usize = 4;
 
@@ -220,6 +222,7 @@ const ANSWERS_MAX: usize = 4;
 pub(crate) struct Reads {
     admitted: Arc<Semaphore>,
     running: Arc<Semaphore>,
+    admitted_to_count: Arc<Semaphore>,
     counting: Arc<Semaphore>,
     answering: Arc<Semaphore>,
 }
@@ -230,6 +233,7 @@ impl Default for Reads {
         Self {
             admitted: semaphore(ADMITTED_MAX),
             running: semaphore(READS_MAX),
+            admitted_to_count: semaphore(COUNTS_ADMITTED_MAX),
             counting: semaphore(COUNTS_MAX),
             answering: semaphore(ANSWERS_MAX),
         }
@@ -244,10 +248,24 @@ impl Reads {
         };
         Ok(Turn { _running: permit(&self.running).await?, _admitted: Some(admitted) })
     }
+
+    /// Waits for a turn to count rows of the present: for others that do, and for no reads of the past. Refused when too many wait. To be had before the
+    /// picture that is counted: while it is kept, pages are copied that change, and of those who wait each would keep another one.
+    pub(super) async fn turn_to_count(&self) -> Result<Turn, Failure> {
+        let Ok(admitted) = self.admitted_to_count.clone().try_acquire_owned() else {
+            return Err(Failure::too_many_reads(COUNTS_ADMITTED_MAX));
+        };
+        Ok(Turn { _running: permit(&self.counting).await?, _admitted: Some(admitted) })
+    }
+
+    /// The same to look at all rows for an index, without which no agent is told anything: whoever needs it waits however many do.
+    pub(super) async fn turn_to_index(&self) -> Result<Turn, Failure> {
+        Ok(Turn { _running: permit(&self.counting).await?, _admitted: None })
+    }
 }
 
 /// One of the reads that are under way. It counts until its work is done, also where its caller left meanwhile.
-struct Turn {
+pub(super) struct Turn {
     _running: OwnedSemaphorePermit,
     /// `None`: it would have waited however many do.
     _admitted: Option<OwnedSemaphorePermit>,
@@ -255,7 +273,7 @@ struct Turn {
 
 impl Turn {
     /// Works on a thread of its own, and gives the turn back for more.
-    async fn take<T: Send + 'static>(
+    pub(super) async fn take<T: Send + 'static>(
         self,
         work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     ) -> Result<(T, Self), Failure> {
@@ -282,16 +300,6 @@ pub(super) async fn patiently<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let turn = Turn { _running: permit(&reads.running).await?, _admitted: None };
-    Ok(turn.take(work).await?.0)
-}
-
-/// Counts rows of the present on a thread of its own, or looks at all of them for an index. Waits for others that do, and for no reads of
-/// the past.
-pub(super) async fn counting<T: Send + 'static>(
-    reads: &Reads,
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    let turn = Turn { _running: permit(&reads.counting).await?, _admitted: None };
     Ok(turn.take(work).await?.0)
 }
 
@@ -528,8 +536,69 @@ pub(super) mod tests {
         for _ in 0..READS_MAX {
             turns.push(reads.turn().await.unwrap());
         }
-        let counted = tokio::time::timeout(Duration::from_secs(60), counting(&reads, || Ok(7))).await;
-        assert_eq!(counted.unwrap().unwrap(), 7);
+        let counting = async { reads.turn_to_count().await.unwrap().take(|| Ok(7)).await.unwrap().0 };
+        assert_eq!(tokio::time::timeout(Duration::from_secs(60), counting).await.unwrap(), 7);
+    }
+
+    // However many asked for a status while it was counted, all of them waited.
+    #[tokio::test]
+    async fn so_many_wait_to_count_and_more_are_refused_but_for_those_that_make_an_index() {
+        let reads = Arc::new(Reads::default());
+        let mut turns = Vec::new();
+        for _ in 0..COUNTS_MAX {
+            turns.push(reads.turn_to_count().await.unwrap());
+        }
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in COUNTS_MAX..COUNTS_ADMITTED_MAX {
+            let reads = reads.clone();
+            waiting.spawn(async move { reads.turn_to_count().await.map(drop) });
+        }
+        while reads.admitted_to_count.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let refused = reads.turn_to_count().await.err().unwrap();
+        assert_eq!((refused.code, refused.retry_after.is_zero()), ("QUEUE_FULL", false));
+        let mut indexing = std::pin::pin!(reads.turn_to_index());
+        tokio::select! {
+            biased;
+            _ = &mut indexing => panic!("all turns are taken"),
+            () = std::future::ready(()) => {}
+        }
+        drop(turns);
+        while let Some(done) = waiting.join_next().await {
+            done.unwrap().unwrap();
+        }
+        drop(indexing.await.unwrap());
+        assert_eq!(reads.counting.available_permits(), COUNTS_MAX);
+        assert_eq!(reads.admitted_to_count.available_permits(), COUNTS_ADMITTED_MAX);
+    }
+
+    // Each kept the picture of the moment at which it was asked for: as many as waited, and pages were copied for all of them.
+    #[tokio::test]
+    async fn a_status_that_waits_keeps_no_picture_and_shows_what_is_there_when_its_turn_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = crate::ServerOptions::new(dir.path());
+        options.settings.segment_bytes = 1 << 20;
+        let server = crate::Server::start(options).await.unwrap();
+        let shared = server.shared().clone();
+        let mut turns = Vec::new();
+        for _ in 0..COUNTS_MAX {
+            turns.push(shared.reads.turn_to_count().await.unwrap());
+        }
+        // It is at hand from here on.
+        let before = shared.snapshot().await.revision();
+        let mut status = std::pin::pin!(crate::api::inspect::status(&shared));
+        tokio::select! {
+            biased;
+            _ = &mut status => panic!("all turns are taken"),
+            () = std::future::ready(()) => {}
+        }
+        let open = Command::OpenSession { scheduler: "batch".into() };
+        let opened = shared.ask(Shared::request(&"local".into(), "default".into(), open)).await.unwrap().at;
+        drop(turns);
+        let shown = status.await.unwrap().revision;
+        assert!(shown >= opened.0 && opened > before, "{shown} is from before {opened}");
+        server.shutdown().await.unwrap();
     }
 
     // The log was read on a thread that serves connections: who repeated old numbers kept all others waiting.
