@@ -11,7 +11,7 @@ use super::Asked;
 
 /// A refusal with four culprits under the longest names.
 const REFUSAL_BYTES: usize = 560;
-/// A grant, an end or a move in a delta, without texts.
+/// A grant, an end or a move in a delta, without texts; or what stands around the grants of a placement, there and in its answer.
 const CHANGE_BYTES: usize = 64;
 /// A transition as it is asked for, without its reason.
 const TRANSITION_BYTES: usize = 64;
@@ -29,8 +29,9 @@ impl Asked {
             Command::Commit(transaction, _) => {
                 let claims: usize = transaction.placements.iter().map(|placement| placement.machines.len()).sum();
                 let preempted: usize = transaction.placements.iter().map(|placement| placement.preemptions.len()).sum();
-                (claims + transaction.placements.len() + 1) * (REFUSAL_BYTES + CHANGE_BYTES)
-                    + transaction.stops.len() * CHANGE_BYTES
+                // A claim is refused or granted, which is less; one refusal more may be of the whole.
+                (claims + 1) * REFUSAL_BYTES
+                    + (transaction.placements.len() + transaction.stops.len()) * CHANGE_BYTES
                     + preempted * VICTIM_BYTES
             }
             Command::ReportStatus(transitions) => transitions.len() * CHANGE_BYTES,
@@ -170,8 +171,8 @@ fn transition_bytes(transition: &Transition) -> usize {
 mod tests {
     use super::*;
     use plenum_model::{
-        AllocationId, AllocationState, AllocationStatus, Delta, End, LogTime, MachineId, Move, Request, Revision,
-        TaskChange,
+        AllocationId, AllocationState, AllocationStatus, Delta, End, JobId, LogTime, MachineId, Move, Placement,
+        Request, Revision, TaskChange, Transaction,
     };
     use std::sync::Arc;
 
@@ -224,6 +225,23 @@ mod tests {
         let mut out = bytes::BytesMut::new();
         plenum_proto::delta::encode(&delta, &mut out);
         assert!(out.len() <= 1000 * 2 * CHANGE_BYTES, "{}", out.len());
+    }
+
+    // From 12,200 placements of one claim on they were refused with the usual segments, as each was counted as a refusal of its own.
+    #[test]
+    fn a_transaction_of_as_many_claims_as_there_may_be_has_room_in_the_log_however_they_are_placed() {
+        let placement = |slot| Placement {
+            job: JobId { slot, generation: u32::MAX },
+            machines: vec![u32::MAX >> 6],
+            tasks: vec![u32::MAX >> 6],
+            ..Placement::default()
+        };
+        let slots = (0..u32::MAX >> 6).rev().take(plenum_model::CLAIMS_MAX);
+        let transaction = Transaction { placements: slots.map(placement).collect(), ..Transaction::default() };
+        let command = Command::Commit(Box::new(transaction), 0);
+        let asked = Asked::new(Request { principal: "batch".into(), namespace: "default".into(), command });
+        let (found, most) = (asked.logged_bytes(), crate::options::Settings::default().logged_bytes_max());
+        assert!(found <= most, "{found} of {most}");
     }
 
     fn report(transitions: usize, reason: &str) -> Vec<Transition> {

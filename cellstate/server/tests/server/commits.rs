@@ -261,7 +261,10 @@ async fn a_request_that_the_log_has_no_room_for_is_refused_and_the_server_stays(
     let crunch = submit(&channel, job("crunch", 100)).await.job;
     let mut session = Session::open(&channel, "batch").await.unwrap();
     let many = session.transaction(1, vec![placement(crunch, vec![0; 100], (0..100).collect())]);
-    assert_eq!(session.commit(many).await.unwrap_err().code, "MESSAGE_TOO_LARGE");
+    assert_eq!(session.commit(many.clone()).await.unwrap_err().code, "MESSAGE_TOO_LARGE");
+    // It is not logged.
+    let dry = v1::Transaction { dry_run: true, ..many };
+    assert_eq!(session.commit(dry).await.unwrap().granted, 4);
     let few = session.transaction(2, vec![placement(crunch, vec![0; 10], (0..10).collect())]);
     assert_eq!(session.commit(few).await.unwrap().granted, 4);
     server.shutdown().await.unwrap();
