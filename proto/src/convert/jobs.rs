@@ -36,6 +36,7 @@ pub fn submit(wire: v1::JobSpec) -> Result<Command, SubmitError> {
     let shape = JobShape::try_from(shape).within("spec.shape")?;
     check_minimums(&shape).within("spec.shape")?;
     check_ports(&shape).within("spec.shape")?;
+    check_order(&shape).within("spec.shape")?;
     if shape_bytes > SHAPE_BYTES_MAX {
         let expected = format!(
             "at most {SHAPE_BYTES_MAX} bytes (shorten its options and the lists of its groups, or make several jobs of it)"
@@ -75,6 +76,18 @@ fn check_ports(shape: &JobShape) -> Result<(), Invalid> {
         }
     }
     Ok(())
+}
+
+/// In a job that runs for ever no task ever succeeds, so that what comes after one would wait for ever. Not asked of what is read back, as above.
+fn check_order(shape: &JobShape) -> Result<(), Invalid> {
+    if shape.kind != JobKind::Forever {
+        return Ok(());
+    }
+    let waits = shape.groups.iter().enumerate().find_map(|(at, group)| Some((at, group.after.first()?)));
+    let Some((at, before)) = waits else { return Ok(()) };
+    let before = shape.groups.get(usize::from(*before)).map_or("", |group| &group.name);
+    let expected = "nothing in a job that runs for ever, none of whose tasks ever succeeds";
+    Err(Invalid::new("after", expected, quoted(before))).within_at("groups", at)
 }
 
 /// The command of a job, with the digest of its body.

@@ -107,6 +107,24 @@ fn groups_wait_for_known_groups_and_never_in_a_circle() {
     );
 }
 
+// It was taken, and waited for ever for a group that is never done.
+#[test]
+fn nothing_of_a_job_that_runs_for_ever_comes_after_a_group_of_it() {
+    check(
+        |shape| shape.kind = v1::JobKind::Forever.into(),
+        r#"spec.shape.groups[1].after: expected nothing in a job that runs for ever, none of whose tasks ever succeeds, found "split""#,
+    );
+    let mut spec = valid();
+    let shape = spec.shape.as_mut().unwrap();
+    shape.kind = v1::JobKind::Forever.into();
+    // A log of before it was refused has it.
+    let body = spec.body.as_ref().unwrap().encode_to_vec().into();
+    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: Some(shape.clone()), body });
+    assert!(matches!(command::command(logged), Ok(Command::SubmitJob { .. })));
+    shape.groups.iter_mut().for_each(|group| group.after.clear());
+    assert!(jobs::submit(spec).is_ok());
+}
+
 #[test]
 fn a_job_says_how_it_ends_and_how_urgent_it_is() {
     check(
