@@ -317,7 +317,8 @@ impl v1::jobs_server::Jobs for JobsService {
                 let ended = ended(&self.shared, Moment::present(cell.clone()), id).await?;
                 let machine = plenum_model::MachineId::from_bits(ended.machine_id);
                 let machine = machine.and_then(|machine| cell.machine(machine));
-                let gone = || Failure::new(Code::Unavailable, "AGENT_GONE", "the machine that ran it was removed");
+                // For good: a machine that comes under that name is another one.
+                let gone = || Failure::new(Code::NotFound, "NO_LOGS", "the machine that ran it was removed");
                 machine.ok_or_else(gone)?.id.slot
             }
         };

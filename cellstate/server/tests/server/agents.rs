@@ -243,6 +243,27 @@ async fn logs_are_relayed_from_the_agent_to_the_reader() {
     server.shutdown().await.unwrap();
 }
 
+// Its agent was said to be away, and whoever asked was told to ask again.
+#[tokio::test]
+async fn what_ran_on_a_machine_that_was_removed_has_no_log_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let crunch = submit(&channel, job("crunch", 1)).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])]);
+    let allocation = session.commit(transaction).await.unwrap().placements[0].allocations[0];
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    agents.report(report(&machine, vec![transition(allocation, v1::AllocationState::Complete)])).await.unwrap();
+    let remove = v1::RemoveMachineRequest { name: "m1".to_owned(), force: true };
+    v1::inspect_client::InspectClient::new(channel.clone()).remove_machine(remove).await.unwrap();
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let gone = jobs.logs(v1::LogsRequest { allocation, ..Default::default() }).await.unwrap_err();
+    assert_eq!((gone.code(), code(&gone).as_str()), (Code::NotFound, "NO_LOGS"), "{gone}");
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_large_wanted_set_comes_in_parts() {
     let dir = tempfile::tempdir().unwrap();
