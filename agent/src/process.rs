@@ -60,13 +60,25 @@ impl ProcessIdentity {
     }
 
     fn lives(&self) -> io::Result<bool> {
-        match Stat::read(self.pid) {
+        self.lives_by(Stat::read(self.pid))
+    }
+
+    /// By what was read of the process that has its number now.
+    fn lives_by(&self, read: io::Result<Stat>) -> io::Result<bool> {
+        match read {
             Ok(stat) => Ok(stat.start_ticks == self.start_ticks && !stat.dead),
             // Gone before the opening, or in the middle of the reading.
             Err(error) if error.kind() == io::ErrorKind::NotFound || is_no_such_process(&error) => Ok(false),
+            // Where `/proc` hides what is others', and got the number since: a shim is of its agent's own user.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_others(self.pid) => Ok(false),
             Err(error) => Err(error),
         }
     }
+}
+
+/// True when this process may send that one no signal: that takes no more than the same user.
+fn is_others(pid: i32) -> bool {
+    kill(Pid::from_raw(pid), None::<Signal>) == Err(nix::errno::Errno::EPERM)
 }
 
 fn is_no_such_process(error: &io::Error) -> bool {
@@ -226,6 +238,14 @@ mod tests {
         assert!(this.open().unwrap().is_some());
         assert!(ProcessIdentity { start_ticks: this.start_ticks + 1, ..this.clone() }.open().unwrap().is_none());
         assert!(ProcessIdentity { boot_id: "another boot".to_owned(), ..this }.open().unwrap().is_none());
+    }
+
+    // Whatever is taken for gone is killed, or told as ended.
+    #[test]
+    fn a_process_of_the_same_user_that_can_not_be_looked_at_is_not_taken_for_gone() {
+        let this = ProcessIdentity::of_this_process().unwrap();
+        assert!(this.lives_by(Err(Errno::PERM.into())).is_err());
+        assert!(!this.lives_by(Err(Errno::SRCH.into())).unwrap());
     }
 
     #[test]
