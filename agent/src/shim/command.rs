@@ -11,6 +11,7 @@ use std::{
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -48,6 +49,10 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// What is read of a program to find out whether its disk fails. It may be a file of any length with nothing in it; what the kernel reads before
 /// it runs one stands at its beginning as a rule.
 const PROGRAM_READ_BYTES_MAX: u64 = 16 << 20;
+
+/// How often, and how soon again, a program is tried that somebody has open for writing: for a second in all.
+const WRITTEN_TRIES_MAX: u32 = 50;
+const WRITTEN_TRIED_AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// What a root task keeps: files of others, other users for its own processes, low ports. Nothing that reaches the
 /// kernel, its devices, its clock or its network.
@@ -150,7 +155,10 @@ impl Command {
         };
         let mut found = None;
         for candidate in candidates {
-            let Err(error) = execve(&candidate, &self.arguments, &self.environment);
+            let error = unless_being_written(|| {
+                let Err(error) = execve(&candidate, &self.arguments, &self.environment);
+                error
+            });
             if is_of_machine(error, &candidate) {
                 // What comes later in its path is another program.
                 return setup(format!("executing {}: {}", candidate.to_string_lossy(), error.desc()));
@@ -176,6 +184,19 @@ impl Command {
     }
 }
 
+/// Why `execute` came back, which is tried again while the program is open for writing: who copies a new one over an old one is done in a moment.
+fn unless_being_written(mut execute: impl FnMut() -> Errno) -> Errno {
+    let mut tries = 1;
+    loop {
+        let error = execute();
+        if error != Errno::ETXTBSY || tries == WRITTEN_TRIES_MAX {
+            return error;
+        }
+        tries += 1;
+        thread::sleep(WRITTEN_TRIED_AGAIN_AFTER);
+    }
+}
+
 /// What the machine, and not the task, has to mend before its program can be executed: the disk, memory, files, processes.
 fn is_of_machine(error: Errno, program: &CStr) -> bool {
     match error {
@@ -195,6 +216,7 @@ fn why_not_executed(error: Errno) -> String {
     match error {
         Errno::EACCES => "permission denied (is it a file with its x bit set, on a mount that allows it?)".to_owned(),
         Errno::ENOENT => "the interpreter or loader that it names was not found".to_owned(),
+        Errno::ETXTBSY => "somebody has it open for writing".to_owned(),
         Errno::ENOEXEC => "not a program for this machine, and no #! line".to_owned(),
         Errno::EIO => "not a whole program: it names places in its file that are not there".to_owned(),
         other => other.desc().to_owned(),
@@ -531,6 +553,22 @@ mod tests {
         // The kernel has nothing to give at the beginning of that, and says so as a disk does.
         assert!(is_of_machine(Errno::EIO, c"/proc/self/mem"));
         assert!(is_of_machine(Errno::EMFILE, &sound) && !is_of_machine(Errno::ENOEXEC, &sound));
+    }
+
+    // A new program was copied over the old one just when its task was to be started. The task failed for good, however often it may be restarted.
+    #[test]
+    fn a_program_that_is_being_written_is_tried_again_for_a_while() {
+        let tried = |last: usize, then: Errno| {
+            let mut tries = 0;
+            let error = unless_being_written(|| {
+                tries += 1;
+                if tries < last { Errno::ETXTBSY } else { then }
+            });
+            (tries, error)
+        };
+        assert_eq!(tried(3, Errno::ENOENT), (3, Errno::ENOENT));
+        let most = WRITTEN_TRIES_MAX as usize;
+        assert_eq!(tried(2 * most, Errno::ENOENT), (most, Errno::ETXTBSY), "not for ever");
     }
 
     #[test]
