@@ -4,6 +4,8 @@
 
 mod clean;
 mod left;
+#[cfg(test)]
+mod levels;
 mod marks;
 mod recover;
 mod start;

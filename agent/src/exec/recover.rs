@@ -29,14 +29,15 @@ use crate::{
     shim::{ShimSpec, unix_ms},
 };
 
-/// How long to wait at once for killed processes to be gone, before it is said in the log that they hang.
-const KILLED_WITHIN: Duration = Duration::from_secs(10);
 /// How long the end of one task is waited for at once. There are only so many threads for that: what hangs in the kernel must not keep
 /// them from tasks that don't.
 const GONE_WITHIN: Duration = Duration::from_secs(1);
 /// How soon it is looked again for what has no control group, each time later: that reads of all processes of the machine.
 const CLEARED_PAUSE_MIN: Duration = Duration::from_millis(5);
 const CLEARED_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// How soon it is looked again for groups of which nothing else is here, each time later: what hangs in the kernel may do so for days.
+const STRAYS_PAUSE_MIN: Duration = Duration::from_secs(1);
+const STRAYS_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How long an agent that begins waits in all for what it kills. A process that hangs in the kernel must keep it neither from registering nor from
 /// hearing that it is to end; what is gone by then, the cell is told of with the registration.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(2);
@@ -143,20 +144,47 @@ pub(super) fn recover(options: &ExecOptions) -> io::Result<Vec<(Recovered, Optio
         }
     }
     if !left.is_empty() {
-        let directory = options.directory.clone();
-        drop(tokio::task::spawn_blocking(move || remove_patiently(&directory, left)));
+        let strays = Strays { directory: options.directory.clone(), groups: left, told: BTreeSet::new() };
+        drop(tokio::spawn(remove_patiently(strays)));
     }
     Ok(found)
 }
 
-/// Empties and removes groups of which nothing else is here any more.
-fn remove_patiently(directory: &AgentDirectory, mut groups: Vec<(String, TaskCgroup)>) {
-    while !groups.is_empty() {
+/// Removes them once they are empty. They have a thread while they are looked at, and none in between.
+async fn remove_patiently(mut strays: Strays) {
+    let mut pause = STRAYS_PAUSE_MIN;
+    loop {
+        let looking = tokio::task::spawn_blocking(move || {
+            strays.remove();
+            strays
+        });
+        match looking.await {
+            Ok(left) if !left.groups.is_empty() => strays = left,
+            // That all are gone, or that the agent ends.
+            _ => return,
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(STRAYS_PAUSE_MAX);
+    }
+}
+
+/// Groups of which nothing else is here any more, by their names.
+struct Strays {
+    directory: AgentDirectory,
+    groups: Vec<(String, TaskCgroup)>,
+    /// The log says of these why they are not known to be empty.
+    told: BTreeSet<String>,
+}
+
+impl Strays {
+    /// Kills what is in them, and removes those that are empty soon.
+    fn remove(&mut self) {
+        let Self { directory, groups, told } = self;
         groups.retain(|(name, group)| {
             // A cell that was restored may have it started again.
             let directory = AllocationId::parse(name).map(|allocation| directory.allocation(allocation));
             let is_used = directory.is_some_and(|one| one.spec().exists() && !one.ended().exists());
-            if is_used || !is_emptied(group, name) {
+            if is_used || !is_emptied(group, name, told) {
                 return !is_used;
             }
             log_if_failed(group.remove());
@@ -341,14 +369,15 @@ fn is_removed(cgroup: &TaskCgroup, deadline: Instant) -> bool {
     is_empty
 }
 
-/// Kills what is in a group, and waits a while. True: it is empty; or else the log says why it is not known to be.
-fn is_emptied(cgroup: &TaskCgroup, name: &str) -> bool {
-    match cgroup.kill_until_empty(KILLED_WITHIN) {
-        Ok(true) => return true,
-        Ok(false) => tracing::warn!(cgroup = name, "killed processes don't go away: they hang in the kernel"),
-        Err(error) => tracing::warn!(cgroup = name, %error, "can't find out which processes are left of a task"),
+/// Kills what is in a group, and waits a while. True: it is empty; or else the log says why it is not known to be, once.
+fn is_emptied(cgroup: &TaskCgroup, name: &str, told: &mut BTreeSet<String>) -> bool {
+    let outcome = cgroup.kill_until_empty(GONE_WITHIN);
+    let is_empty = matches!(outcome, Ok(true));
+    if !is_empty && told.insert(name.to_owned()) {
+        let error = outcome.err().unwrap_or_else(is_left);
+        tracing::warn!(cgroup = name, %error, "processes of a task that is not known here are left: they are killed again and again");
     }
-    false
+    is_empty
 }
 
 fn log_if_failed(removed: io::Result<()>) {
@@ -360,10 +389,17 @@ fn log_if_failed(removed: io::Result<()>) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::sync::mpsc;
+    use std::{path::PathBuf, sync::mpsc};
+
+    use tracing::Level;
 
     use super::*;
-    use crate::{cgroup::Mounts, exec, isolation::Isolation, reconciler::RestartPolicy};
+    use crate::{
+        cgroup::Mounts,
+        exec::{self, levels::Levels},
+        isolation::Isolation,
+        reconciler::RestartPolicy,
+    };
 
     #[test]
     fn what_ended_before_a_boot_is_found_so_with_what_follows_its_failures() {
@@ -444,20 +480,25 @@ mod tests {
         assert_eq!(ends(u32::MAX, &[(900, u32::MAX)]).len(), restart as usize, "there were no more");
     }
 
+    /// An allocation's group in which a process hangs, at `place`: a number that none has, and that does not go away.
+    fn hanging(place: &Path, allocation: AllocationId) -> (TaskCgroup, PathBuf) {
+        fs::write(place.join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+        let parent = AgentCgroup::prepare(&Mounts::unified(place).unwrap(), "m1").0.unwrap();
+        let group = place.join("plenum/m1").join(allocation.to_string());
+        fs::create_dir(&group).unwrap();
+        let processes = group.join("cgroup.procs");
+        fs::write(&processes, format!("{}\n", i32::MAX)).unwrap();
+        (parent.task(&allocation.to_string()), processes)
+    }
+
     // Each task that hung in the kernel without its shim kept a thread for ever. There are 512: after as many of them nothing was started, and
     // nothing was written to any disk.
     #[test]
     fn what_hangs_in_the_kernel_keeps_no_thread() {
         let place = tempfile::tempdir().unwrap();
-        fs::write(place.path().join("cgroup.controllers"), "cpu memory pids\n").unwrap();
-        let parent = AgentCgroup::prepare(&Mounts::unified(place.path()).unwrap(), "m1").0.unwrap();
         let allocation = AllocationId { slot: 1, generation: 1 };
-        let group = place.path().join("plenum/m1").join(allocation.to_string());
-        fs::create_dir(&group).unwrap();
-        // A number that no process has, and that does not go away.
-        fs::write(group.join("cgroup.procs"), format!("{}\n", i32::MAX)).unwrap();
-        let cgroup = Some(parent.task(&allocation.to_string()));
-        let spec = ShimSpec { cgroup, ..exec::shim_spec(allocation, place.path().join("job")) };
+        let (cgroup, processes) = hanging(place.path(), allocation);
+        let spec = ShimSpec { cgroup: Some(cgroup), ..exec::shim_spec(allocation, place.path().join("job")) };
         let directory = AgentDirectory::new(place.path().join("agent")).allocation(allocation);
         fs::create_dir_all(directory.root()).unwrap();
         let (sender, tried) = mpsc::channel();
@@ -466,11 +507,29 @@ mod tests {
             move || drop(sender.send(outlast(&directory, &spec)))
         };
         drop(thread::spawn(try_once));
-        let exit = tried.recv_timeout(KILLED_WITHIN / 2).expect("the thread is free again");
+        let exit = tried.recv_timeout(5 * GONE_WITHIN).expect("the thread is free again");
         assert!(exit.is_err_and(|error| error.to_string().contains("hangs in the kernel")));
         assert!(!directory.exit(0).exists(), "it has not ended");
-        fs::write(group.join("cgroup.procs"), "").unwrap();
+        fs::write(processes, "").unwrap();
         let exit = outlast(&directory, &spec).unwrap();
         assert_eq!(exit.failure.unwrap().kind, FailureKind::Booted);
+    }
+
+    // A process hung in a group of a task of which the agent's directory knew nothing: the log said so every ten seconds, for ever.
+    #[test]
+    fn that_something_hangs_of_which_nothing_is_known_is_told_once() {
+        let (place, levels) = (tempfile::tempdir().unwrap(), Levels::default());
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let (group, processes) = hanging(place.path(), allocation);
+        let directory = AgentDirectory::new(place.path().join("agent"));
+        let mut strays = Strays { directory, groups: vec![(allocation.to_string(), group)], told: BTreeSet::new() };
+        tracing::subscriber::with_default(levels.clone(), || {
+            strays.remove();
+            strays.remove();
+        });
+        assert_eq!((levels.kept(), strays.groups.len()), (vec![Level::WARN], 1));
+        fs::write(processes, "").unwrap();
+        strays.remove();
+        assert!(strays.groups.is_empty());
     }
 }

@@ -515,14 +515,14 @@ fn void(options: &ExecOptions, allocation: AllocationId, restart: u32) -> io::Re
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::{fs, path::Path, sync::Mutex};
+    use std::{fs, path::Path};
 
-    use tracing::{Event, Level, Metadata, Subscriber, span};
+    use tracing::Level;
 
     use super::*;
     use crate::{
         directories::AgentDirectory,
-        exec::{self, ShimProgram},
+        exec::{self, ShimProgram, levels::Levels},
         isolation::Isolation,
     };
 
@@ -559,32 +559,6 @@ mod tests {
         });
     }
 
-    /// Keeps the levels of what is logged.
-    #[derive(Clone, Default)]
-    struct Levels(Arc<Mutex<Vec<Level>>>);
-
-    impl Subscriber for Levels {
-        fn enabled(&self, _: &Metadata<'_>) -> bool {
-            true
-        }
-
-        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-            span::Id::from_u64(1)
-        }
-
-        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-        fn event(&self, event: &Event<'_>) {
-            self.0.lock().unwrap().push(*event.metadata().level());
-        }
-
-        fn enter(&self, _: &span::Id) {}
-
-        fn exit(&self, _: &span::Id) {}
-    }
-
     // A lease that ended while a start was looked at was told as a disk's failure, and the failure that came after it not at all.
     #[test]
     fn that_a_start_waits_to_be_made_is_no_failure_of_a_disk_and_hides_none() {
@@ -595,7 +569,7 @@ mod tests {
             let mut told = false;
             [&waits, &fails, &waits, &fails].into_iter().for_each(|error| tell(allocation, error, &mut told));
         });
-        assert_eq!(*levels.0.lock().unwrap(), [Level::DEBUG, Level::WARN, Level::DEBUG]);
+        assert_eq!(levels.kept(), [Level::DEBUG, Level::WARN, Level::DEBUG]);
     }
 
     fn options_at(place: &Path) -> ExecOptions {
