@@ -212,8 +212,8 @@ pub struct Recovered {
     pub allocation: AllocationId,
     /// Its latest start.
     pub restart: u32,
-    /// When its earlier starts ended, in milliseconds since 1970, oldest first. Of very many, the ends of the latest are known; before these come
-    /// as many as count for its policy, at the times that its latest start was written down with.
+    /// When its earlier starts ended, in milliseconds since 1970, oldest first. Of very many, the ends of the latest are known, and of none that
+    /// could not be set up; before those come as many as count for its policy, at the times that its latest start was written down with.
     pub earlier_ends_unix_ms: Vec<u64>,
     /// One of these earlier starts ran.
     #[serde(default)]

@@ -480,6 +480,21 @@ mod tests {
         assert_eq!(ends(u32::MAX, &[(900, u32::MAX)]).len(), restart as usize, "there were no more");
     }
 
+    // Where no shim could be started there is no word of an end. The next agent counted none of these restarts, and made as many again.
+    #[test]
+    fn restarts_of_what_could_not_be_set_up_count_also_for_the_next_agent() {
+        let place = tempfile::tempdir().unwrap();
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let directory = AgentDirectory::new(place.path().join("agent")).allocation(allocation);
+        fs::create_dir_all(directory.root()).unwrap();
+        let mut spec = exec::shim_spec(allocation, place.path().join("job"));
+        (spec.task.restart, spec.task.recent_restarts) = (3, 3);
+        spec.task.recent_restarts_at = vec![(900, 1), (1000, 2)];
+        durable::write_atomically(&directory.spec(), &spec).unwrap();
+        let looked = look_at_one(directory, allocation).unwrap().unwrap();
+        assert_eq!(looked.earlier_ends_unix_ms, [900, 1000, 1000]);
+    }
+
     /// An allocation's group in which a process hangs, at `place`: a number that none has, and that does not go away.
     fn hanging(place: &Path, allocation: AllocationId) -> (TaskCgroup, PathBuf) {
         fs::write(place.join("cgroup.controllers"), "cpu memory pids\n").unwrap();
