@@ -15,6 +15,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use plenum_model::AllocationId;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
 
 use super::{ExecOptions, recover};
@@ -29,11 +30,11 @@ use crate::{
 const JOB_DIRECTORY_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Starts of an allocation before its latest of which the end is kept, for policies that count restarts within some time.
 pub(super) const ENDS_KEPT: u32 = 256;
-/// How names begin of job directories that are being removed. No job's name does.
+/// How names begin, beside the directories of jobs, of what is being removed. No job's name does.
 const REMOVED_PREFIX: &str = ".removed-";
 
-/// Writing down a start (shared) against taking away a job's directory (exclusive): a start that was written down while we looked
-/// elsewhere must not find its directory gone a moment later.
+/// Writing down a start (shared) against taking away a job's directory, or what is kept of an ended allocation (exclusive): a start that was written
+/// down while we looked elsewhere must not find them gone a moment later.
 pub(super) type Recording = RwLock<()>;
 
 /// Writes down a start, after which its job's directory is in use.
@@ -87,16 +88,35 @@ impl Cleaning {
 /// without any. That looks at all that there were within a day, however few have ended since the last time.
 pub(super) fn clean(options: &ExecOptions, recording: &Recording, jobs: bool) {
     let unused = if jobs { unused_jobs(options) } else { Vec::new() };
-    remove_ended(options);
+    let excess = excess(options, recording);
+    remove_excess(&options.directory, excess, recording);
     remove_jobs(&options.directory, unused, recording);
 }
 
-/// Removes what is kept of an allocation. Its job's time begins now.
+/// Removes what is kept of an allocation, of which nothing is started meanwhile. Its job's time begins now.
 pub(super) fn remove_allocation(directory: &AllocationDirectory) {
+    touch_job(directory);
+    let _ = remove_tree(directory.root());
+}
+
+fn touch_job(directory: &AllocationDirectory) {
     if let Ok(Some(spec)) = durable::read::<ShimSpec>(&directory.spec()) {
         touch(&spec.job_directory);
     }
-    let _ = remove_tree(directory.root());
+}
+
+/// Takes the files of a task from where a start anew would make them, and says where they are to be removed; `None`: there are none. For who keeps
+/// such a start away meanwhile.
+pub(super) fn set_files_aside(agent: &AgentDirectory, allocation: AllocationId) -> Option<PathBuf> {
+    set_aside(&agent.allocation(allocation).task(), removed(agent, &format!("{allocation}-task")))
+}
+
+/// Moved away first: removing much takes long, and starts would wait meanwhile. What can't be moved is removed where it is.
+fn set_aside(what: &Path, aside: PathBuf) -> Option<PathBuf> {
+    if fs::rename(what, &aside).is_ok() {
+        return Some(aside);
+    }
+    what.exists().then(|| what.to_owned())
 }
 
 /// Takes all directories of jobs away: their names may mean jobs of another cell from now on. [`clean`] frees them.
@@ -114,13 +134,16 @@ fn removed(agent: &AgentDirectory, name: &str) -> PathBuf {
     agent.jobs().join(format!("{REMOVED_PREFIX}{name}"))
 }
 
-fn remove_ended(options: &ExecOptions) {
-    let mut ended = Vec::new();
-    for allocation in recover::allocations(&options.directory).unwrap_or_default() {
-        let directory = options.directory.allocation(allocation);
+/// The oldest ended allocations beyond those that are kept. Of all of them it removes files that are still there.
+fn excess(options: &ExecOptions, recording: &Recording) -> Vec<AllocationId> {
+    let (agent, mut ended) = (&options.directory, Vec::new());
+    for allocation in recover::allocations(agent).unwrap_or_default() {
+        let directory = agent.allocation(allocation);
         if let Ok(when) = fs::metadata(directory.ended()).and_then(|metadata| metadata.modified()) {
             // As a rule they are gone since it was forgotten; the agent may have died over that.
-            let _ = remove_tree(&directory.task());
+            if directory.task().exists() {
+                remove_if_ended(&directory, recording, || set_files_aside(agent, allocation));
+            }
             ended.push((when, allocation));
         }
     }
@@ -128,8 +151,30 @@ fn remove_ended(options: &ExecOptions) {
     let now = SystemTime::now();
     ended.sort_by_key(|&(when, allocation)| (age_rank(when, now), allocation));
     let excess = ended.len().saturating_sub(options.ended_kept_max);
-    for (_, allocation) in ended.into_iter().take(excess) {
-        remove_allocation(&options.directory.allocation(allocation));
+    ended.into_iter().take(excess).map(|(_, allocation)| allocation).collect()
+}
+
+fn remove_excess(agent: &AgentDirectory, excess: Vec<AllocationId>, recording: &Recording) {
+    for allocation in excess {
+        let directory = agent.allocation(allocation);
+        touch_job(&directory);
+        let aside = removed(agent, &allocation.to_string());
+        remove_if_ended(&directory, recording, || set_aside(directory.root(), aside));
+    }
+}
+
+/// Removes what `set_aside` says, if the allocation has ended still: a restored cell may have had it started anew while others were looked at.
+fn remove_if_ended(
+    directory: &AllocationDirectory,
+    recording: &Recording,
+    set_aside: impl FnOnce() -> Option<PathBuf>,
+) {
+    let aside = {
+        let _recording = recording.write().unwrap_or_else(PoisonError::into_inner);
+        if directory.ended().exists() { set_aside() } else { None }
+    };
+    if let Some(aside) = aside {
+        let _ = remove_tree(&aside);
     }
 }
 
@@ -199,7 +244,7 @@ fn touch(directory: &Path) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use plenum_model::{AllocationId, JobId};
+    use plenum_model::JobId;
 
     use super::*;
     use crate::{
@@ -377,6 +422,21 @@ mod tests {
         stage.record(2);
         remove_jobs(&stage.options.directory, unused, &stage.recording);
         assert!(stage.job().join("model").exists());
+    }
+
+    // A restored cell had an allocation started that had ended here before without having run. It was among the oldest that were to go, and its record, its
+    // output and its files were removed while it ran.
+    #[test]
+    fn what_is_started_anew_while_others_are_looked_at_is_not_removed() {
+        let stage = Stage::set();
+        let again = stage.record(1);
+        fs::write(again.ended(), "").unwrap();
+        let excess = excess(&stage.options, &stage.recording);
+        assert_eq!(excess, [AllocationId { slot: 1, generation: 1 }]);
+        fs::remove_file(again.ended()).unwrap();
+        stage.record(1);
+        remove_excess(&stage.options.directory, excess, &stage.recording);
+        assert!(again.spec().exists());
     }
 
     #[test]

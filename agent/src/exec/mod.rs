@@ -287,15 +287,21 @@ impl Driver for ExecDriver {
 
     fn forget(&mut self, allocation: AllocationId) {
         self.starts.remove(&allocation);
-        let directory = self.options.directory.allocation(allocation);
         // Aside: who waited here for a disk that does not answer would lose its lease, and its tasks would run
         // elsewhere, too.
         if self.forgotten.forget(allocation) {
-            let (directory, forgotten) = (directory.clone(), Arc::clone(&self.forgotten));
-            in_background(&self.marks, move || forgotten.mark(&directory, allocation));
+            let (options, forgotten) = (Arc::clone(&self.options), Arc::clone(&self.forgotten));
+            let removals = Arc::clone(&self.removals);
+            in_background(&self.marks, move || {
+                // Until it is marked nothing of it is started anew: what removes its files later must not meet those of such a start.
+                let files = clean::set_files_aside(&options.directory, allocation);
+                forgotten.mark(&options.directory.allocation(allocation), allocation);
+                // Its output is kept for readers, its files are not: the cell may give their room away.
+                if let Some(files) = files {
+                    in_background(&removals, move || drop(remove_tree(&files)));
+                }
+            });
         }
-        // Its output is kept for readers, its files are not: the cell may give their room away.
-        in_background(&self.removals, move || drop(remove_tree(&directory.task())));
         self.ended_since_cleaning += 1;
         let many = self.ended_since_cleaning > self.options.ended_kept_max / 8;
         let jobs = self.cleaned_at.elapsed() >= CLEANED_EVERY;
@@ -351,9 +357,44 @@ fn shim_spec(allocation: AllocationId, job_directory: PathBuf) -> crate::shim::S
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use std::sync::mpsc::channel;
 
     use super::*;
+
+    // Behind the files of many others those of an allocation waited for their removal. Meanwhile it was started anew, and lost its new ones.
+    #[tokio::test]
+    async fn who_is_started_anew_keeps_its_files_when_those_of_its_end_before_are_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let options = ExecOptions {
+            directory: AgentDirectory::new(place.path().to_owned()),
+            shim: ShimProgram { program: "shim".into(), arguments: Vec::new() },
+            cgroup: None,
+            isolation: Isolation::default(),
+            log_file_bytes_max: 1024,
+            ended_kept_max: 64,
+        };
+        let (sender, _events) = mpsc::channel(1);
+        let mut driver = ExecDriver::new(options, sender).unwrap();
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let directory = driver.options.directory.allocation(allocation);
+        fs::create_dir_all(directory.task().join("old")).unwrap();
+        let all = u32::try_from(REMOVALS_AT_ONCE_MAX).unwrap();
+        let others = Arc::clone(&driver.removals).acquire_many_owned(all).await.unwrap();
+        driver.forget(allocation);
+        driver.marked().await;
+        fs::remove_file(directory.ended()).unwrap();
+        fs::create_dir_all(directory.task().join("new")).unwrap();
+        drop(others);
+        while !directory.task().join("old").exists()
+            && fs::read_dir(driver.options.directory.jobs()).unwrap().count() > 0
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(Arc::clone(&driver.removals).acquire_many_owned(all).await.unwrap());
+        let kept: Vec<_> = fs::read_dir(directory.task()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(kept, ["new"], "and the old ones are gone");
+    }
 
     // A thousand tasks that had left many files ended together. Their removal had all threads there are, and for minutes nothing was
     // started on that machine, and no end told.
