@@ -48,9 +48,10 @@ async fn processor_time_is_throttled() {
     let allocation = task.allocation;
     bench.run(task).await;
     let output = bench.output(allocation);
-    let children = output.lines().nth(1).unwrap_or_else(|| panic!("{output:?}")).split(' ').next().unwrap().to_owned();
-    let seconds: f64 = children.trim_start_matches("0m").trim_end_matches('s').parse().unwrap();
-    assert!(children.starts_with("0m") && seconds < 0.45, "{output}");
+    let children = output.lines().nth(1).unwrap_or_else(|| panic!("{output:?}"));
+    let seconds_of = |time: &str| time.strip_prefix("0m").unwrap().trim_end_matches('s').parse::<f64>().unwrap();
+    let seconds: f64 = children.split_ascii_whitespace().map(seconds_of).sum();
+    assert!((0.03..0.45).contains(&seconds), "it ran, and was throttled: {output}");
 }
 
 #[tokio::test]
@@ -60,13 +61,17 @@ async fn a_root_task_can_not_lift_its_own_limits() {
     }
     let mut bench = Bench::isolated();
     let task = bench.shell(
-        "for file in $(find /sys/fs/cgroup -name pids.max -path '*plenum*'); do echo max > $file && echo lifted; done 2>&1; \
+        "tried=0; for file in $(find /sys/fs/cgroup -name pids.max -path '*plenum*'); do \
+         tried=$((tried+1)); echo max > $file && echo lifted; done 2>&1; echo tried $tried; \
          mount -t tmpfs t /mnt 2>/dev/null && echo mounted; true",
     );
     let allocation = task.allocation;
     assert!(bench.run(task).await.succeeded());
     let output = bench.output(allocation);
-    assert!(!output.contains("lifted") && !output.contains("mounted"), "{output}");
+    assert!(output.contains("tried ") && !output.contains("lifted") && !output.contains("mounted"), "{output}");
+    if output.contains("tried 0\n") {
+        skipped("a task sees no limits of groups here");
+    }
 }
 
 // An agent that was started with a limit on the size of files handed it on to its shims. One whose task had printed more was killed by it, and so was
