@@ -67,7 +67,7 @@ pub use mark::{HighWater, Mark};
 pub use options::{Options, OptionsError};
 pub use planting::plant;
 pub use reader::{Frame, ReadError, Reader};
-pub use recovery::{Claimed, Cut, OpenError, Recovered, identity};
+pub use recovery::{Claimed, Cut, Judged, OpenError, Recovered, identity};
 pub use scan::Tail;
 pub use shelf::{Keeper, PrepareError, Space};
 pub use verify::{KeptReport, Report, verify, verify_kept};

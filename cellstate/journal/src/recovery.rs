@@ -125,21 +125,66 @@ impl Claimed {
         Ok(kept::rejoin(&*self.disk, (self.identity, self.mark), from_revision)?)
     }
 
-    /// The second half of [`Journal::open`]: reads the whole log, and shows each whole frame as it passes, so that nobody who needs them
-    /// reads them again. What was made of them counts only if this succeeds: nobody knows before whether the log is sound.
+    /// The second half of [`Journal::open`]: [`Claimed::read`], and then [`Judged::open`].
     ///
     /// # Errors
     /// As [`Journal::open`].
     pub fn open(self, visit: &mut dyn FnMut(&Frame<'_>)) -> Result<(Journal, Recovered), OpenError> {
-        let Claimed { disk, options, lock, created, identity, mark, mark_file } = self;
-        let survey = Surveyor::new(&*disk, identity, mark, visit).walk()?;
+        self.read(visit)?.open()
+    }
+
+    /// Reads the whole log, and shows each whole frame as it passes, so that nobody who needs them reads them again. What was made of them counts
+    /// only if this succeeds: nobody knows before whether the log is sound. Nothing is changed.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn read(self, visit: &mut dyn FnMut(&Frame<'_>)) -> Result<Judged, OpenError> {
+        let survey = Surveyor::new(&*self.disk, self.identity, self.mark, visit).walk()?;
         for damage in survey.damages.iter().take(DAMAGES_TOLD_MAX) {
-            // A torn end is reported when it was cut.
+            // A torn end is reported as one.
             if survey.torn.as_ref().is_none_or(|torn| torn.damage != *damage) {
                 tracing::error!(%damage, "the log is damaged");
             }
         }
-        judge(&disk.place(), &survey, mark)?;
+        judge(&self.disk.place(), &survey, self.mark)?;
+        if let Some(torn) = &survey.torn {
+            tracing::warn!(damage = %torn.damage, "the log ends with a torn write, which is cut off when it is opened");
+        }
+        Ok(Judged { claimed: self, survey })
+    }
+}
+
+/// A log that was read and can be opened. Nothing was changed yet: who knows of more than its mark does may still leave it as it is, with the evidence.
+pub struct Judged {
+    claimed: Claimed,
+    survey: Survey,
+}
+
+impl Judged {
+    /// Whose log it is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.claimed.identity
+    }
+
+    /// As [`Recovered::oldest_revision`].
+    #[must_use]
+    pub fn oldest_revision(&self) -> u64 {
+        self.survey.before_oldest().saturating_add(1)
+    }
+
+    /// The end of the log, without a torn write.
+    #[must_use]
+    pub fn tail(&self) -> Tail {
+        self.survey.tail
+    }
+
+    /// Cuts off a torn write, and makes the end durable again.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn open(self) -> Result<(Journal, Recovered), OpenError> {
+        let Judged { claimed: Claimed { disk, options, lock, created, identity, mark, mark_file }, survey } = self;
         let (place, settled, cut) = settle(&*disk, &options, &identity, survey)?;
         let high_water = mark_file.into_writer();
         high_water.note(place.tail.revision, place.tail.hash);
@@ -156,6 +201,15 @@ impl Claimed {
         report(&recovered);
         let shelf = Arc::new(Shelf::new(disk, options, settled.state, high_water, lock));
         Ok((Journal::new(shelf, identity, place), recovered))
+    }
+}
+
+impl std::fmt::Debug for Judged {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.debug_struct("Judged")
+            .field("identity", &self.identity())
+            .field("tail", &self.tail())
+            .finish_non_exhaustive()
     }
 }
 

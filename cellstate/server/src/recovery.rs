@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plenum_history::{CheckpointInfo, History, ReadError, StartingPoint};
-use plenum_journal::{CellId, Claimed, Identity, Journal, OpenError, RealDisk, Recovered};
+use plenum_journal::{CellId, Claimed, Identity, Journal, Judged, OpenError, RealDisk, Recovered};
 use plenum_model::{Cell, CellIdentity, Revision};
 
-use crate::backup::fallback::{self, FALLBACK, LogExtent};
+use crate::backup::fallback::{self, FALLBACK, LogExtent, Lookout};
 use crate::backup::restore::{self, DRAFT};
 use crate::checkpoint;
 use crate::engine::step_back;
@@ -78,7 +78,8 @@ pub(crate) fn expect_restored(dir: &Path) -> Result<(), ServerError> {
     Err(if restore::is_at_work(dir) { ServerError::BeingRestored { path } } else { ServerError::HalfRestored { path } })
 }
 
-/// Log and history. The log is not read yet, unless the history begins anew.
+/// Log and history. The log is not read yet, unless the history begins anew. As long as the start may be refused nothing in the log is changed: what
+/// would be cut off its end may be what proves that something is lost.
 fn open_both(claimed: Claimed, options: &ServerOptions) -> Result<(Log, History), ServerError> {
     let (dir, folder) = (&options.dir, options.dir.join(HISTORY));
     let mut history = None;
@@ -90,21 +91,20 @@ fn open_both(claimed: Claimed, options: &ServerOptions) -> Result<(Log, History)
             }
             Ok(empty) => history = Some(empty),
             // What is wrong with the log counts more.
-            Err(error) => return Err(claimed.open(&mut |_| {}).map_or_else(ServerError::from, |_| error)),
+            Err(error) => return Err(claimed.read(&mut |_| {}).map_or_else(ServerError::from, |_| error)),
         }
     }
     rejoin_kept(&claimed, dir)?;
+    let (log, fallback) = read_behind_fallback(claimed, dir)?;
     // Nothing is made beside a log that is not sound.
-    let (journal, recovered) = claimed.open(&mut |_| {})?;
-    fallback::check_against_log(dir, recovered.identity, recovered.tail.revision)?;
     let history = match history {
         Some(empty) => empty,
-        None => open_history(&folder, history_options(recovered.identity, options)?)?,
+        None => open_history(&folder, history_options(log.identity(), options)?)?,
     };
-    if recovered.oldest_revision > 1 {
-        begin_with_fallback(&history, dir, &journal, &recovered)?;
+    if let Some(cell) = fallback {
+        begin_with_fallback(&history, &cell)?;
     }
-    Ok((Log::Open(Box::new((journal, recovered))), history))
+    Ok((Log::Open(Box::new(log.open()?)), history))
 }
 
 /// Whether there is anything in a history: one that a start has made, and not got to fill, is none.
@@ -146,29 +146,37 @@ fn rejoin_kept(claimed: &Claimed, dir: &Path) -> Result<(), ServerError> {
     Ok(())
 }
 
-/// The state before the log is known from the fallback alone: it becomes the first checkpoint of a history that has nothing.
-fn begin_with_fallback(
-    history: &History,
-    dir: &Path,
-    journal: &Journal,
-    recovered: &Recovered,
-) -> Result<(), ServerError> {
-    let (oldest, last) = (recovered.oldest_revision, recovered.tail.revision);
+/// The log by itself, and the cell of the fallback, where what comes before the log is known from that alone.
+fn read_behind_fallback(claimed: Claimed, dir: &Path) -> Result<(Judged, Option<Cell>), ServerError> {
+    let identity = claimed.identity();
+    // What is wrong with it is told when it is read.
+    let shown = fallback::shown_in(dir, identity).ok().flatten();
+    let mut lookout = Lookout::new(shown.map_or(0, |shown| shown.revision));
+    let log = claimed.read(&mut |frame| lookout.frame(frame))?;
+    let (oldest, tail) = (log.oldest_revision(), log.tail());
+    fallback::check_against_log(dir, identity, tail.revision)?;
+    if oldest == 1 {
+        return Ok((log, None));
+    }
     let refused = |what| Err(ServerError::NoFallback { dir: dir.to_owned(), oldest, what });
-    let (cell, shown) = match fallback::read(dir, recovered.identity) {
+    let (cell, shown) = match fallback::read(dir, identity) {
         Ok(Some(read)) => read,
         Ok(None) => return refused("there is none".to_owned()),
         Err(error) => return error.obstacle().map_or_else(|damaged| refused(told(&damaged)), Err),
     };
-    let keeper = journal.keeper();
-    let hash_at = |revision| keeper.hash_at(revision).ok().flatten();
-    if let Err(misfit) = shown.goes_with(&LogExtent { oldest, last, hash_at: &hash_at }) {
-        return refused(misfit.to_string());
+    let hash_at = |_: u64| lookout.hash(tail);
+    match shown.goes_with(&LogExtent { oldest, last: tail.revision, hash_at: &hash_at }) {
+        Ok(()) => Ok((log, Some(cell))),
+        Err(misfit) => refused(misfit.to_string()),
     }
-    checkpoint::write(history, &cell, None).map_err(ServerError::WriteHistory)?;
+}
+
+/// The fallback's cell becomes the first checkpoint of a history that has nothing.
+fn begin_with_fallback(history: &History, cell: &Cell) -> Result<(), ServerError> {
+    checkpoint::write(history, cell, None).map_err(ServerError::WriteHistory)?;
     history.persist().map_err(ServerError::WriteHistory)?;
     tracing::error!(
-        revision = shown.revision,
+        revision = %cell.revision(),
         "there is no history: the cell goes on from its fallback and the log; the past before that can't be read any more"
     );
     Ok(())

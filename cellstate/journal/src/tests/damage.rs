@@ -209,6 +209,27 @@ fn a_damaged_last_frame_below_the_mark_is_refused() {
     assert!(matches!(error, OpenError::DamagedBelowMark { mark_revision: 27, .. }), "{error}");
 }
 
+// It was cut off before anybody could look elsewhere for what was there.
+#[test]
+fn a_log_that_is_read_and_not_opened_stays_as_it_is() {
+    let disk = damaged_log(false);
+    let (name, offset, _) = frames_of(&disk).last().unwrap().clone();
+    disk.flip_bit(&name, offset + 100, 3);
+    let images = |disk: &SimDisk| disk.names().iter().map(|name| disk.image(name)).collect::<Vec<_>>();
+    let before = images(&disk);
+    let claimed = || Journal::claim(Arc::new(disk.clone()), options()).unwrap();
+    let mut frames = 0;
+    let judged = claimed().read(&mut |_| frames += 1).unwrap();
+    assert_eq!((frames, judged.oldest_revision()), (BATCHES - 1, 1));
+    let tail = judged.tail();
+    assert_eq!(batches_in(tail.revision), BATCHES - 1);
+    drop(judged);
+    assert!(images(&disk) == before, "nothing is changed");
+    let (journal, recovered) = claimed().read(&mut |_| {}).unwrap().open().unwrap();
+    assert_eq!((journal.tail(), recovered.tail), (tail, tail));
+    assert!(recovered.cut.is_some() && images(&disk) != before);
+}
+
 #[test]
 fn a_log_of_another_history_does_not_pass_under_the_same_mark() {
     let disk = damaged_log(true);

@@ -218,21 +218,39 @@ pub(crate) fn check_against_log(dir: &Path, identity: Identity, last: u64) -> Re
     }
 }
 
+/// Looks among the frames of a log, as they pass, for the hash of the one that ends with a revision.
+pub(crate) struct Lookout {
+    revision: u64,
+    found: Option<ChainHash>,
+}
+
+impl Lookout {
+    pub(crate) fn new(revision: u64) -> Self {
+        Self { revision, found: None }
+    }
+
+    /// The frame itself tells, and the one behind it, which carries its hash.
+    pub(crate) fn frame(&mut self, frame: &Frame<'_>) {
+        if frame.last_revision == self.revision {
+            self.found = Some(frame.hash);
+        } else if frame.first_revision == self.revision.saturating_add(1) {
+            self.found.get_or_insert(frame.previous);
+        }
+    }
+
+    /// What was found in a log with this end, which tells by itself where it has no frame.
+    pub(crate) fn hash(&self, tail: Tail) -> Option<ChainHash> {
+        self.found.or_else(|| (tail.revision == self.revision).then_some(tail.hash))
+    }
+}
+
 /// The hash of the frame that ends with a revision in a log, or in what it kept, as far as that can be read. Walks through all of them.
 pub(crate) fn hash_in(disk: &RealDisk, cell: CellId, revision: u64) -> Option<ChainHash> {
-    let mut found = None;
-    let mut visit = |frame: &Frame<'_>| {
-        if frame.last_revision == revision {
-            found = Some(frame.hash);
-        } else if frame.first_revision == revision.saturating_add(1) {
-            found.get_or_insert(frame.previous);
-        }
-    };
+    let mut lookout = Lookout::new(revision);
     // Whatever else is wrong with them is told by who walks through them for its own sake.
-    let _ = plenum_journal::verify_kept(disk, Some(cell), &mut visit);
-    let walked = plenum_journal::verify(disk, Some(cell), &mut visit);
-    let tail = walked.ok().map(|report| report.tail).filter(|tail| tail.revision == revision);
-    found.or_else(|| tail.map(|tail| tail.hash))
+    let _ = plenum_journal::verify_kept(disk, Some(cell), &mut |frame| lookout.frame(frame));
+    let walked = plenum_journal::verify(disk, Some(cell), &mut |frame| lookout.frame(frame));
+    lookout.hash(walked.map(|report| report.tail).unwrap_or_default())
 }
 
 /// The cell that the fallback shows, if there is one, and what its manifest says. All of it is read and checked.

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use bytes::{Bytes, BytesMut};
 use plenum_history::History;
-use plenum_journal::{Claimed, Frame, Journal, Keeper, Recovered};
+use plenum_journal::{Claimed, Frame, Identity, Journal, Judged, Keeper, Recovered, Tail};
 use plenum_model::planted::{self, Bug};
 use plenum_model::{Cell, Delta, Revision, STEPS_AHEAD};
 use plenum_proto::delta;
@@ -61,6 +61,43 @@ pub(super) enum Log {
     Open(Box<(Journal, Recovered)>),
 }
 
+/// A log that was walked through.
+enum Walked {
+    /// Nothing in it was changed yet.
+    Judged(Box<Judged>),
+    Open(Box<(Journal, Recovered)>),
+}
+
+impl Walked {
+    fn identity(&self) -> Identity {
+        match self {
+            Self::Judged(log) => log.identity(),
+            Self::Open(open) => open.1.identity,
+        }
+    }
+
+    fn oldest_revision(&self) -> u64 {
+        match self {
+            Self::Judged(log) => log.oldest_revision(),
+            Self::Open(open) => open.1.oldest_revision,
+        }
+    }
+
+    fn tail(&self) -> Tail {
+        match self {
+            Self::Judged(log) => log.tail(),
+            Self::Open(open) => open.1.tail,
+        }
+    }
+
+    fn open(self) -> Result<(Journal, Recovered), ServerError> {
+        match self {
+            Self::Judged(log) => log.open().map_err(planted_bugs::told),
+            Self::Open(open) => Ok(*open),
+        }
+    }
+}
+
 /// Why what was read came to nothing.
 enum Failed {
     /// The checkpoint can't be read.
@@ -75,41 +112,43 @@ impl From<ServerError> for Failed {
 }
 
 /// Reads the log, and folds what is behind the newest checkpoint into that; where that can't be read, what is behind an earlier one into
-/// that one.
+/// that one. The log is opened when all of that is done: one that is refused stays as it is.
 pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, Recovered, Replayed), ServerError> {
     let newest = history.newest_checkpoint();
     let start = newest.as_ref().map_or(0, |newest| newest.revision);
-    let (journal, recovered, replayed) = read_from(log, dir, history, Start::Checkpoint(start))?;
+    let (walked, replayed) = read_from(log, dir, history, Start::Checkpoint(start))?;
     // A history of another log, or one that is ahead of it, is another mistake than what comes of folding them.
     let begun = match &replayed {
         Ok(replayed) => replayed.begun,
         Err(Failed::Checkpoint(_)) => (0, 0),
         Err(Failed::Other(_)) => moment(&checkpoint::read(history, start).unwrap_or_default()),
     };
-    let log = (recovered.oldest_revision, recovered.identity.incarnation);
+    let (identity, oldest, last) = (walked.identity(), walked.oldest_revision(), walked.tail().revision);
+    let log = (oldest, identity.incarnation);
     check_incarnation(dir, begun, retained(history), log)?;
-    history.check_against_log(recovered.tail.revision).map_err(ServerError::against_log)?;
-    fallback::check_against_log(dir, recovered.identity, recovered.tail.revision)?;
-    let (journal, recovered, replayed) = match (replayed, newest) {
+    history.check_against_log(last).map_err(ServerError::against_log)?;
+    fallback::check_against_log(dir, identity, last)?;
+    let (walked, replayed) = match (replayed, newest) {
         (Err(Failed::Checkpoint(error)), Some(newest)) => {
             let (cell, revision) = super::cell_before(history, &newest, error)?;
-            let open = Log::Open(Box::new((journal, recovered)));
+            let open = Log::Open(Box::new(walked.open()?));
             read_from(open, dir, history, Start::Cell(Box::new(cell), revision))?
         }
-        (replayed, _) => (journal, recovered, replayed),
+        (replayed, _) => (walked, replayed),
     };
     let mut replayed = replayed.map_err(|(Failed::Checkpoint(error) | Failed::Other(error))| error)?;
     check_incarnation(dir, replayed.begun, retained(history), log)?;
     // A log without any batch has the history's up to where it begins.
     let next = replayed.mirror.cell().revision().0 + 1;
-    for delta in from_history(history, dir, next, recovered.oldest_revision)? {
+    for delta in from_history(history, dir, next, oldest)? {
         advance(&mut replayed.mirror, &delta?)?;
     }
-    let (found, expected) = (replayed.mirror.cell().revision(), recovered.tail.revision);
-    if found.0 != expected {
-        let what = format!("the log ends at revision {expected}, and what was read of it ended here");
+    let found = replayed.mirror.cell().revision();
+    if found.0 != last {
+        let what = format!("the log ends at revision {last}, and what was read of it ended here");
         return Err(ServerError::Unfoldable { revision: found, what });
     }
+    let (journal, recovered) = walked.open()?;
     Ok((journal, recovered, replayed))
 }
 
@@ -149,14 +188,14 @@ fn read_from(
     dir: &Path,
     history: &History,
     start: Start,
-) -> Result<(Journal, Recovered, Result<Replayed, Failed>), ServerError> {
+) -> Result<(Walked, Result<Replayed, Failed>), ServerError> {
     let (Start::Checkpoint(next) | Start::Cell(_, next)) = start;
     let next = next + 1;
     let known = history.newest_revision();
     let (pieces, to_decode) = sync_channel(PIECES_AHEAD);
     let (emptied, empty) = channel();
     let (decoded, to_fold) = sync_channel(PIECES_AHEAD);
-    let (walked, replayed) = std::thread::scope(|scope| {
+    let (walking, replayed) = std::thread::scope(|scope| {
         let walking = scope.spawn(move || walk(log, Pieces::new(pieces, empty, (next, known))));
         let decoding = scope.spawn(move || decode(to_decode, &emptied, dir, history, next, &decoded));
         let folded = fold(to_fold, history, start);
@@ -164,8 +203,8 @@ fn read_from(
         let walked = walking.join().unwrap_or_else(|_| Err(panicked("while reading the log")));
         (walked, decoded.map_err(Failed::from).and(folded))
     });
-    let (journal, recovered, unfed_bytes) = walked?;
-    Ok((journal, recovered, replayed.map(|replayed| Replayed { unfed_bytes, ..replayed })))
+    let (walked, unfed_bytes) = walking?;
+    Ok((walked, replayed.map(|replayed| Replayed { unfed_bytes, ..replayed })))
 }
 
 fn panicked(when: &str) -> ServerError {
@@ -173,12 +212,14 @@ fn panicked(when: &str) -> ServerError {
 }
 
 /// Shows the batches of the log, and gives the bytes of those that the history has not got.
-fn walk(log: Log, mut pieces: Pieces) -> Result<(Journal, Recovered, u64), ServerError> {
-    let (journal, recovered) = match log {
-        Log::Unread(claimed) => claimed.open(&mut |frame| pieces.add(frame)).map_err(planted_bugs::told)?,
+fn walk(log: Log, mut pieces: Pieces) -> Result<(Walked, u64), ServerError> {
+    let walked = match log {
+        Log::Unread(claimed) => {
+            let judged = claimed.read(&mut |frame| pieces.add(frame)).map_err(planted_bugs::told)?;
+            Walked::Judged(Box::new(judged))
+        }
         Log::Open(open) => {
-            let (journal, recovered) = *open;
-            let keeper = journal.keeper();
+            let keeper = open.0.keeper();
             let from = keeper.oldest_revision().max(pieces.needed_from());
             if keeper.tail().revision >= from {
                 let mut reader = keeper.reader(from).map_err(ServerError::ReadJournal)?;
@@ -186,11 +227,11 @@ fn walk(log: Log, mut pieces: Pieces) -> Result<(Journal, Recovered, u64), Serve
                     pieces.add(&frame);
                 }
             }
-            (journal, recovered)
+            Walked::Open(open)
         }
     };
     pieces.send();
-    Ok((journal, recovered, pieces.unfed_bytes))
+    Ok((walked, pieces.unfed_bytes))
 }
 
 /// Some batches of the log, one after the other.

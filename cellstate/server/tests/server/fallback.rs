@@ -7,6 +7,7 @@ use plenum_proto::v1;
 use plenum_server::{RestoreOptions, Server, ServerError, ServerOptions};
 use tonic::transport::Channel;
 
+use crate::backups::history;
 use crate::client::{code, connect, job, register, submit};
 use crate::kept::{brisk, caught_up, copy_folder, kept, machines_at, submit_until, submitted};
 
@@ -269,12 +270,16 @@ async fn an_empty_history_is_none_and_the_fallback_is_begun_with() {
     in_its_middle(dir).await;
     let before = backup_of(dir);
     std::fs::rename(dir.join("history"), dir.join("history.damaged")).unwrap();
-    // It is refused, and has made a history by then.
-    let fallback = std::fs::read(dir.join(FALLBACK)).unwrap();
-    std::fs::remove_file(dir.join(FALLBACK)).unwrap();
-    assert_eq!(refused(dir).await.code(), "DAMAGED_HISTORY");
+    drop(history(dir));
     assert!(dir.join("history").is_dir());
-    std::fs::write(dir.join(FALLBACK), fallback).unwrap();
+    assert_eq!(backup_of(dir), before);
+    // One that is refused makes none.
+    std::fs::remove_dir_all(dir.join("history")).unwrap();
+    let away = dir.join("fallback.away");
+    std::fs::rename(dir.join(FALLBACK), &away).unwrap();
+    assert_eq!(refused(dir).await.code(), "DAMAGED_HISTORY");
+    assert!(!dir.join("history").exists());
+    std::fs::rename(&away, dir.join(FALLBACK)).unwrap();
     assert_eq!(backup_of(dir), before);
 }
 

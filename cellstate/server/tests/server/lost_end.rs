@@ -1,11 +1,13 @@
-//! A log that has lost its end, of which the fallback beside it knows: an older directory was put back, and its fallback was not.
+//! A log that has lost its end, of which fallback or history beside it know: an older directory was put back, and its fallback was not; or what
+//! stands there is damaged, and the high-water mark is from before it.
 
 use std::path::{Path, PathBuf};
 
 use plenum_journal::{Frame, RealDisk};
 use plenum_server::{BackupError, RestoreOptions, Server, ServerError, back_up_folder, check_backup, restore, verify};
 
-use crate::client::connect;
+use crate::backups::{break_frame, last_frames};
+use crate::client::{connect, register};
 use crate::fallback::{FALLBACK, backup_of, in_its_middle, refused};
 use crate::kept::{brisk, copy_folder, kept, submit_until};
 
@@ -134,4 +136,36 @@ async fn the_fallback_that_a_server_writes_names_the_frame_that_it_ends_with() {
     plenum_journal::verify_kept(&log, None, &mut visit).unwrap();
     plenum_journal::verify(&log, None, &mut visit).unwrap();
     assert_eq!(manifest.frame_hash.to_vec(), expected.unwrap().0.to_vec());
+}
+
+// It was zeroed before the history was asked, which knows of it, or before that was found damaged itself: what was refused had lost its evidence, and
+// the start that came to be said nothing of what was cut.
+#[tokio::test]
+async fn a_damaged_end_stays_as_it_is_where_the_start_is_refused_for_its_history() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let mark = dir.join("log/MARK");
+    Server::start(brisk(dir)).await.unwrap().shutdown().await.unwrap();
+    let earlier = std::fs::read(&mark).unwrap();
+    let server = Server::start(brisk(dir)).await.unwrap();
+    register(&connect(&server).await, "later", 1000).await;
+    server.shutdown().await.unwrap();
+    std::fs::write(&mark, earlier).unwrap();
+    let last = last_frames(dir).swap_remove(0);
+    break_frame(&last);
+    let log = || [&last.0, &mark].map(|path| std::fs::read(path).unwrap());
+    let before = log();
+    assert!(verify(dir).unwrap().torn.is_some(), "nothing but the history tells that it was durable");
+
+    let error = refused(dir).await;
+    assert!(matches!(error, ServerError::AheadOfLog(_)), "{error}");
+    assert!(log() == before);
+    for entry in std::fs::read_dir(dir.join("history/store")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            std::fs::write(path, [0x5a; 100]).unwrap();
+        }
+    }
+    assert_eq!(refused(dir).await.code(), "DAMAGED_HISTORY");
+    assert!(log() == before);
 }
