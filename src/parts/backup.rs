@@ -217,10 +217,14 @@ impl Drop for Draft {
     }
 }
 
-/// Whether two backups are of one cell as it was at one revision.
+/// Whether two backups are of one cell as it was at one revision: of one timeline, too, as one that was restored twice or put back by hand gives
+/// the same revisions to different commands. Where the frame is lost in one of them the time has to do.
 fn shows_the_same(one: &BackupManifest, other: &BackupManifest) -> bool {
-    let which = |manifest: &BackupManifest| (manifest.cell_id.clone(), manifest.incarnation, manifest.revision);
-    which(one) == which(other)
+    let which = |manifest: &BackupManifest| {
+        (manifest.cell_id.clone(), manifest.incarnation, manifest.revision, manifest.time_micros)
+    };
+    let is_lost = |manifest: &BackupManifest| manifest.frame_hash.is_empty();
+    which(one) == which(other) && (is_lost(one) || is_lost(other) || one.frame_hash == other.frame_hash)
 }
 
 /// The name of a backup in a folder of them: they sort by age.
@@ -398,6 +402,27 @@ mod tests {
         };
         assert_eq!(name(&manifest(1, 300)), "plenum-abababab-01-0000000000000300.backup");
         assert!(name(&manifest(1, 1000)) < name(&manifest(2, 10)) && name(&manifest(2, 9)) < name(&manifest(2, 10)));
+    }
+
+    // The new one was dropped, and the old one, of a cell that had gone another way since, was told of as if it were this one.
+    #[test]
+    fn a_backup_of_another_timeline_is_not_taken_for_this_one() {
+        let this = BackupManifest {
+            cell_id: vec![0xab; 16].into(),
+            incarnation: 1,
+            revision: 300,
+            time_micros: 5,
+            frame_hash: vec![1; 32].into(),
+            ..BackupManifest::default()
+        };
+        let later = BackupManifest { time_micros: 6, ..this.clone() };
+        let of_another_frame = BackupManifest { frame_hash: vec![2; 32].into(), ..this.clone() };
+        let of_a_lost_frame = BackupManifest { frame_hash: Default::default(), ..this.clone() };
+        // Another version of Plenum may have written it.
+        let again = BackupManifest { plenum_version: "0".to_owned(), ..this.clone() };
+        for (other, is_same) in [(later, false), (of_another_frame, false), (of_a_lost_frame, true), (again, true)] {
+            assert_eq!((shows_the_same(&this, &other), shows_the_same(&other, &this)), (is_same, is_same), "{other:?}");
+        }
     }
 
     #[test]
