@@ -50,6 +50,7 @@ fn to_json(report: &VerifyReport) -> Value {
         "live_allocations": report.live_allocations,
         "torn": report.torn,
         "mark": report.mark,
+        "fallback": report.fallback,
         "violations": report.violations.iter().map(violation).collect::<Vec<_>>(),
         "violations_unlisted": report.violations_unlisted,
     })
@@ -76,6 +77,9 @@ fn text(report: &VerifyReport) -> String {
             "high-water mark",
             format!("{mark} (a crash may leave this; the other place of the mark is whole)"),
         ));
+    }
+    if let Some(fallback) = &report.fallback {
+        pairs.push(("fallback", fallback.clone()));
     }
     let mut text = output::fields(&pairs);
     for violation in &report.violations {
@@ -192,6 +196,15 @@ mod tests {
             last_line(2),
             format!("not sound: 1 violation; 2 of 5 requests were not decided again; {what_to_do}")
         );
+    }
+
+    #[test]
+    fn what_is_to_be_known_of_the_fallback_of_a_sound_cell_is_told() {
+        let report = VerifyReport { fallback: Some("there is none".to_owned()), ..VerifyReport::default() };
+        assert_eq!(to_json(&report)["fallback"], "there is none");
+        let told = text(&report);
+        assert!(told.lines().any(|line| line.contains("fallback") && line.ends_with("there is none")), "{told}");
+        assert!(!text(&VerifyReport::default()).contains("fallback"));
     }
 
     // Whatever was wrong, the page of a damaged log was named, which says that the history must stay where it is.

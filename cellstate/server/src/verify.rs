@@ -7,6 +7,7 @@
 mod audit;
 #[cfg(test)]
 mod edges;
+mod second_copy;
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use plenum_history::{History, StartingPoint};
 use plenum_journal::{Damage, Frame, KeptReport, OpenError, RealDisk, Report};
 use plenum_model::{Cell, Revision};
 
-use crate::backup::fallback::{self, FALLBACK, LogExtent, Misfit};
+use crate::backup::fallback::FALLBACK;
 use crate::checkpoint;
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
@@ -60,6 +61,9 @@ pub struct VerifyReport {
     pub torn: Option<String>,
     /// Of the two places of the high-water mark one that is not whole: what a crash may leave, and the other one counts. No violation.
     pub mark: Option<String>,
+    /// That the fallback was not compared with what the deltas give, or that without its history the cell could not be started, for want of one
+    /// that the log goes on from. A violation only where the history is damaged.
+    pub fallback: Option<String>,
     /// All that is wrong, at most 1000.
     pub violations: Vec<Violation>,
     /// How many more there are.
@@ -92,7 +96,7 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     let mut audit = Audit::default();
     judge_log(&report, &mut audit);
     let history = open_history(dir, &report, &mut audit);
-    let fallback = read_fallback(dir, &disk, &report, &mut audit);
+    let (found, fallback) = second_copy::read(dir, &disk, &report, &mut audit);
     let mut checkpoints = Checkpoints::of(history.as_ref(), fallback, &mut audit);
     let from_revision = begin(&disk, history.as_ref(), &report, &mut checkpoints, &mut audit);
     let mut visit = |frame: &Frame<'_>| {
@@ -101,9 +105,13 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, ServerError> {
     };
     plenum_journal::verify(&disk, Some(report.identity.cell), &mut visit)?;
     // Last: however much of the past is damaged, what is wrong with the present is listed.
-    judge_kept(plenum_journal::verify_kept(&disk, Some(report.identity.cell), &mut |_| {}), &mut audit);
+    let mut kept = second_copy::Kept::default();
+    let walked = plenum_journal::verify_kept(&disk, Some(report.identity.cell), &mut |frame| kept.frame(frame));
+    judge_kept(walked, &mut audit);
     judge_store(history.as_ref(), &mut audit);
-    audit.into_report(&report, from_revision)
+    let revisions = (kept.leads_back_to(report.oldest_revision), report.tail.revision);
+    let fallback = second_copy::judge(found, revisions, checkpoints.fallback.is_none(), &mut audit);
+    audit.into_report(&report, from_revision).map(|checked| VerifyReport { fallback, ..checked })
 }
 
 /// Damage of the log by itself.
@@ -178,29 +186,6 @@ fn expect_incarnation(dir: &Path, history: &History, report: &Report) -> Result<
     let Some(cell) = newest else { return Ok(()) };
     let found = (cell.revision().0, cell.identity().incarnation);
     check_incarnation(dir, found, retained(history), (report.oldest_revision, report.identity.incarnation))
-}
-
-/// The cell of the fallback, if the log may go on from it. Whether it is sound is asked here, and nowhere else while it is not needed.
-fn read_fallback(dir: &Path, disk: &RealDisk, report: &Report, audit: &mut Audit) -> Option<Cell> {
-    if let Err(error) = fallback::check_against_log(dir, report.identity, report.tail.revision) {
-        audit.violation(report_tail(report), LOG, told(&error));
-        return None;
-    }
-    let read = fallback::read(dir, report.identity).unwrap_or_else(|error| {
-        match error.obstacle() {
-            Ok(obstacle) => audit.unreadable(Revision(0), FALLBACK, told(&obstacle), obstacle),
-            Err(damaged) => audit.violation(Revision(0), FALLBACK, told(&damaged)),
-        }
-        None
-    });
-    let (cell, shown) = read?;
-    let hash_at = |revision| fallback::hash_in(disk, report.identity.cell, revision);
-    let log = LogExtent { oldest: 0, last: report.tail.revision, hash_at: &hash_at };
-    if let Err(misfit @ Misfit::OtherPast { .. }) = shown.goes_with(&log) {
-        audit.violation(cell.revision(), FALLBACK, misfit.to_string());
-        return None;
-    }
-    Some(cell)
 }
 
 /// Where frames before this one are lost, the history may have what they had, or a checkpoint behind them.
@@ -345,6 +330,8 @@ fn fold_history(
     };
     if start > 0 {
         audit.begin_with(checkpoint::read(history, start)?);
+        // There may be no frame behind it.
+        checkpoints.compare_fallback(audit);
     }
     fold_entries(history, start + 1..=before_log.min(newest), checkpoints, audit)?;
     if audit.revision().0 < before_log && !audit.is_broken() {
@@ -397,16 +384,20 @@ impl<'a> Checkpoints<'a> {
 
     /// Compares, if there is one at the revision that has been folded up to.
     fn compare(&mut self, audit: &mut Audit) {
+        self.compare_fallback(audit);
         let revision = audit.revision().0;
-        if let Some(cell) = self.fallback.take_if(|cell| cell.revision().0 == revision) {
-            audit.compare(&cell, FALLBACK);
-        }
         let Some(place) = self.revisions.iter().position(|&known| known == revision) else { return };
         self.revisions.swap_remove(place);
         let Some(history) = self.history else { return };
         match checkpoint::read(history, revision) {
             Ok(cell) => audit.compare(&cell, HISTORY),
             Err(error) => audit.unreadable(Revision(revision), HISTORY, told(&error), error),
+        }
+    }
+
+    fn compare_fallback(&mut self, audit: &mut Audit) {
+        if let Some(cell) = self.fallback.take_if(|cell| cell.revision() == audit.revision()) {
+            audit.compare(&cell, FALLBACK);
         }
     }
 }

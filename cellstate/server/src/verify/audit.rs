@@ -125,7 +125,6 @@ impl Audit {
     }
 
     /// What was found so far.
-    #[cfg(test)]
     pub(super) fn violations(&self) -> &[Violation] {
         &self.violations
     }
@@ -383,6 +382,7 @@ impl Audit {
             live_allocations: self.cell.live().into(),
             torn: log.torn.as_ref().map(|cut| cut.damage.to_string()),
             mark: log.mark_damages.first().map(ToString::to_string),
+            fallback: None,
             violations: self.violations,
             violations_unlisted: self.unlisted,
         })

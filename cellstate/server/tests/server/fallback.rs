@@ -9,7 +9,7 @@ use tonic::transport::Channel;
 
 use crate::backups::history;
 use crate::client::{code, connect, job, register, submit};
-use crate::kept::{brisk, caught_up, copy_folder, kept, machines_at, submit_until, submitted};
+use crate::kept::{brisk, caught_up, copy_folder, damage_images, kept, machines_at, submit_until, submitted};
 
 pub(crate) const FALLBACK: &str = "fallback.backup";
 
@@ -170,6 +170,40 @@ async fn a_fallback_that_is_damaged_is_found_and_nothing_is_made_of_it() {
     // Put back, it is of use at once: whatever was tried in between.
     std::fs::copy(whole.join(FALLBACK), dir.join(FALLBACK)).unwrap();
     Server::start(forgetful(&dir)).await.unwrap().shutdown().await.unwrap();
+}
+
+// Only what was wrong with the history was told, with the advice to move it away: the start without it was refused then.
+#[tokio::test]
+async fn a_damaged_history_that_nothing_could_stand_in_for_is_told_with_that() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    let server = Server::start(brisk(dir)).await.unwrap();
+    let channel = connect(&server).await;
+    register(&channel, "early", 1000).await;
+    server.shutdown().await.unwrap();
+    let early = backup_of(dir);
+    in_its_middle(dir).await;
+    let own = std::fs::read(dir.join(FALLBACK)).unwrap();
+    let look = || {
+        let report = plenum_server::verify(dir).unwrap();
+        let mut wrong = report.violations.into_iter().filter(|wrong| wrong.place == FALLBACK);
+        (report.fallback, wrong.next().map(|wrong| wrong.what))
+    };
+    let is_told = |told: Option<String>| told.is_some_and(|told| told.contains("without its history"));
+    let cases = [(None, false), (Some(&early), false), (Some(&own), true)];
+    for is_damaged in [false, true] {
+        if is_damaged {
+            damage_images(dir);
+        }
+        for (fallback, joins) in cases {
+            match fallback {
+                Some(bytes) => std::fs::write(dir.join(FALLBACK), bytes).unwrap(),
+                None => std::fs::remove_file(dir.join(FALLBACK)).unwrap(),
+            }
+            let (told, wrong) = look();
+            assert_eq!((is_told(told), is_told(wrong)), (!joins && !is_damaged, !joins && is_damaged), "{joins}");
+        }
+    }
 }
 
 // It belongs to somebody else, say, or too many files are open: told as damaged, it would be thrown away.
