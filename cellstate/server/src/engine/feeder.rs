@@ -243,23 +243,28 @@ impl<'a> Feeder<'a> {
         Ok(true)
     }
 
-    /// Waits for a while, and for as long as the cell is read-only: the store would only be closed by the next write. False when the
-    /// server ends.
+    /// Waits for a while, and for as long as there is no room that others could make. False when the server ends.
     fn wait_for_room(&mut self) -> bool {
-        let until = Instant::now() + self.pause;
+        let (began, pause) = (Instant::now(), self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         loop {
             if self.shared.feed.is_closing() {
                 return false;
             }
-            if Instant::now() >= until {
-                self.shared.space.check_now(&self.shared.keeper);
-                if !self.shared.space.is_read_only() {
-                    return true;
-                }
+            let waited = began.elapsed();
+            if waited >= pause && self.may_open_again(waited) {
+                return true;
             }
             std::thread::sleep(PAUSE_POLL);
         }
+    }
+
+    /// Whether it is worth a try to open the store again, after so long. While the cell is read-only it would only be closed by the next write. But
+    /// where the log has grown to its bound meanwhile, the room that is missing is what this thread alone makes: the reserve may do for that.
+    fn may_open_again(&self, waited: Duration) -> bool {
+        self.shared.space.check_now(&self.shared.keeper);
+        let is_own_room = || self.shared.keeper.held_bytes(self.releasable()) >= self.settings.log_bytes_max;
+        !self.shared.space.is_read_only() || (waited >= LONGEST_PAUSE && is_own_room())
     }
 
     fn run(&mut self) -> Result<(), FeedError> {

@@ -140,7 +140,7 @@ mod tests {
         }
         drop(journal);
         let options = read_options(dir, &IDENTITY.cell.0).unwrap();
-        let (history, _) = History::open(&dir.join(HISTORY), options).unwrap();
+        let (history, _) = History::open(dir.join(HISTORY), options).unwrap();
         checkpoint::write(&history, &cell_at(*revisions.end()), None).unwrap();
         history.persist().unwrap();
     }

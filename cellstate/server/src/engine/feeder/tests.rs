@@ -196,6 +196,40 @@ async fn what_the_disk_has_lost_of_the_log_is_gone_over_and_let_go_of() {
     Server::start(unfed).await.unwrap().kill().await.unwrap();
 }
 
+// The history had failed for another reason, and the log that waited for it filled the disk: nobody let go of any of it, and the cell stayed
+// read-only until somebody started it again.
+#[tokio::test]
+async fn a_history_is_opened_again_where_the_room_that_is_missing_is_that_of_its_own_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut unfed = tight(dir.path(), 64 << 10);
+    unfed.settings.history = false;
+    unfed.settings.segment_bytes = 64 << 10;
+    unfed.settings.reserve_bytes = Some(0);
+    let server = Server::start(unfed).await.unwrap();
+    let shared = server.shared().clone();
+    while !shared.keeper.is_ready() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The one behind the next can't be made.
+    std::fs::create_dir(dir.path().join("log/spare.tmp")).unwrap();
+    let mut jobs = 0;
+    while shared.keeper.held_bytes(0) < 64 << 10 {
+        shared.ask(submission(&format!("job-{jobs}"))).await.unwrap();
+        jobs += 1;
+    }
+    while !shared.space.is_read_only() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let beyond = Settings { log_bytes_max: 1 << 40, ..shared.settings.clone() };
+    let mut feeder = Feeder::new(&shared, None);
+    assert!(!feeder.may_open_again(LONGEST_PAUSE / 2), "whoever made the room full may make some");
+    assert!(feeder.may_open_again(LONGEST_PAUSE));
+    feeder.settings = &beyond;
+    assert!(!feeder.may_open_again(LONGEST_PAUSE), "what this thread can release is not what is missing");
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
 // A full disk tore the store's journal before anything of a young cell was in tables: opened again, its history began with the present.
 #[tokio::test]
 async fn a_history_that_has_lost_all_it_had_begins_where_the_log_does() {
