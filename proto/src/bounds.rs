@@ -16,6 +16,8 @@ pub const TRANSACTION_ENTRIES_MAX: usize = 16 * CLAIMS_MAX;
 pub const GROUPS_MAX: usize = 64;
 /// Tasks of a group.
 pub const COUNT_MAX: u32 = 1_000_000;
+/// Fewest bytes of memory of a task of a job that is submitted: with less no program starts.
+pub const MEMORY_BYTES_MIN: u64 = 1 << 20;
 /// Bytes of an encoded `JobBody`.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 /// Bytes of the encoded `JobShape` of a job that is submitted; a log or a page may have a larger one of before. Options, ports and rules of all

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use plenum_model::AMOUNT_MAX;
 use plenum_proto::{
+    bounds::MEMORY_BYTES_MIN,
     names,
     v1::{
         Affinity, Constraint, Device, GroupBody, GroupShape, JobKind, Port, Resources, RestartPolicy, RetryPolicy,
@@ -53,7 +54,6 @@ const _: () = assert!(TOGETHER_MAX as usize == plenum_model::CLAIMS_MAX, "more w
 const RETRY_ATTEMPTS_MAX: u32 = 254;
 /// Of restarts, by the agent.
 const RESTARTS_MAX: u32 = 1_000_000;
-const MEMORY_BYTES_MIN: i64 = 1 << 20;
 const CONSTRAINTS_MAX: usize = 64;
 const PORTS_MAX: usize = 64;
 const DEVICES_MAX: i64 = 64;
@@ -363,7 +363,7 @@ fn resources(fields: &Fields<'_>, faults: &mut Faults) -> (Amounts, Vec<Custom>)
         millis => Ok(millis),
     });
     let memory_bytes = amount(&table, "memory", units::bytes).and_then(|found| match needed(found, "memory")? {
-        few if few < MEMORY_BYTES_MIN => {
+        few if few.unsigned_abs() < MEMORY_BYTES_MIN => {
             let what = format!("`{}` is {few} bytes; expected at least \"1MiB\"", table.path_of("memory"));
             Err(Fault::value(at("memory"), what).with_hint("a number without a unit is bytes"))
         }

@@ -14,8 +14,8 @@ use super::enums::Known;
 use super::resources::{devices, list, ports, resources};
 use super::{each, required};
 use crate::bounds::{
-    self, BODY_BYTES_MAX, CLAIMS_MAX, COUNT_MAX, GROUPS_MAX, LIST_MAX, OPTION_BYTES_MAX, PRIORITY_MAX, SHAPE_BYTES_MAX,
-    SPREAD_MAX,
+    self, BODY_BYTES_MAX, CLAIMS_MAX, COUNT_MAX, GROUPS_MAX, LIST_MAX, MEMORY_BYTES_MIN, OPTION_BYTES_MAX,
+    PRIORITY_MAX, SHAPE_BYTES_MAX, SPREAD_MAX,
 };
 use crate::error::{Invalid, SubmitError, Within, quoted};
 use crate::{names, v1};
@@ -37,6 +37,7 @@ pub fn submit(wire: v1::JobSpec) -> Result<Command, SubmitError> {
     check_minimums(&shape).within("spec.shape")?;
     check_ports(&shape).within("spec.shape")?;
     check_order(&shape).within("spec.shape")?;
+    check_resources(&shape).within("spec.shape")?;
     if shape_bytes > SHAPE_BYTES_MAX {
         let expected = format!(
             "at most {SHAPE_BYTES_MAX} bytes (shorten its options and the lists of its groups, or make several jobs of it)"
@@ -88,6 +89,23 @@ fn check_order(shape: &JobShape) -> Result<(), Invalid> {
     let before = shape.groups.get(usize::from(*before)).map_or("", |group| &group.name);
     let expected = "nothing in a job that runs for ever, none of whose tasks ever succeeds";
     Err(Invalid::new("after", expected, quoted(before))).within_at("groups", at)
+}
+
+/// Who asks for no CPU or no memory would count as nothing and have no limit. Not asked of what is read back, as above.
+fn check_resources(shape: &JobShape) -> Result<(), Invalid> {
+    for (at, GroupShape { resources, .. }) in shape.groups.iter().enumerate() {
+        let too_little = if resources.cpu_millis == 0 {
+            Some(("resources.cpu_millis", 1, 0))
+        } else if resources.memory_bytes < MEMORY_BYTES_MIN {
+            Some(("resources.memory_bytes", MEMORY_BYTES_MIN, resources.memory_bytes))
+        } else {
+            None
+        };
+        if let Some((field, least, found)) = too_little {
+            return Err(Invalid::new(field, format!("at least {least}"), found)).within_at("groups", at);
+        }
+    }
+    Ok(())
 }
 
 /// The command of a job, with the digest of its body.

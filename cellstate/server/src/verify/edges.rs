@@ -206,7 +206,7 @@ impl Play {
         let group = v1::GroupShape {
             name: long("g", dice),
             count: u32::try_from(count).unwrap(),
-            resources: Some(v1::Resources { cpu_millis: 1, ..Default::default() }),
+            resources: Some(v1::Resources { cpu_millis: 1, memory_bytes: 1 << 20, ..Default::default() }),
             ports,
             lost_after_micros: 1_000_000,
             retry: Some(v1::RetryPolicy { attempts: dice.few(1), delay_micros: 0 }),

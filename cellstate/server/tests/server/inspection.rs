@@ -283,7 +283,7 @@ async fn a_gang_that_its_quota_can_never_have_says_so() {
     let mut gang = job("gang", 4);
     let group = &mut gang.shape.as_mut().unwrap().groups[0];
     group.min = 3;
-    group.resources = Some(v1::Resources { cpu_millis: 500, ..Default::default() });
+    group.resources = Some(v1::Resources { cpu_millis: 500, memory_bytes: 1 << 20, ..Default::default() });
     let gang = submit(&channel, gang).await.job;
     let mut govern = v1::govern_client::GovernClient::new(channel.clone());
     let mut reason = async |cpu_millis| {

@@ -6,13 +6,18 @@ use prost::Message;
 
 use super::cpu;
 
+/// What each task of a group gets.
+fn amounts(cpu_millis: i64, memory_bytes: i64) -> Option<v1::Resources> {
+    Some(v1::Resources { cpu_millis, memory_bytes, ..v1::Resources::default() })
+}
+
 /// split → map → reduce.
 pub(super) fn valid() -> v1::JobSpec {
     let group = |name: &str, after: &[&str]| v1::GroupShape {
         name: name.into(),
         count: 2,
         after: after.iter().map(|&name| name.into()).collect(),
-        resources: cpu(500),
+        resources: amounts(500, 1 << 20),
         ..v1::GroupShape::default()
     };
     let body = |name: &str| v1::GroupBody {
@@ -166,6 +171,30 @@ fn every_group_says_what_its_tasks_get() {
         |group| group.resources = cpu(-1),
         "spec.shape.groups[1].resources.cpu_millis: expected 0 to 1000000000, found -1",
     );
+}
+
+// They were taken, counted as nothing, and ran without any limit.
+#[test]
+fn no_task_asks_for_no_cpu_or_hardly_any_memory() {
+    let field = |name: &str| format!("spec.shape.groups[1].resources.{name}: expected at least");
+    check_group(|group| group.resources = amounts(0, 1 << 20), &format!("{} 1, found 0", field("cpu_millis")));
+    check_group(
+        |group| group.resources = amounts(1, (1 << 20) - 1),
+        &format!("{} 1048576, found 1048575", field("memory_bytes")),
+    );
+    let mut spec = valid();
+    spec.shape.as_mut().unwrap().groups[1].resources = amounts(1, 1 << 20);
+    assert!(jobs::submit(spec).is_ok());
+}
+
+/// A log of before they were refused has them.
+#[test]
+fn a_job_of_before_whose_tasks_ask_for_nothing_is_still_read() {
+    let mut spec = valid();
+    spec.shape.as_mut().unwrap().groups[1].resources = amounts(0, 0);
+    let body = spec.body.unwrap().encode_to_vec().into();
+    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape, body });
+    assert!(matches!(command::command(logged), Ok(Command::SubmitJob { .. })));
 }
 
 #[test]

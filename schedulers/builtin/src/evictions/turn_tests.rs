@@ -89,7 +89,8 @@ fn who_is_behind_jobs_that_share_a_machine_and_find_none_has_its_turn() {
 fn full_of_ports(machines: u32, of_low_tasks: u32) -> Stage {
     let mut stage = Stage::new();
     for number in 0..machines {
-        stage.machine(&format!("m{number}"), 2000, &[]);
+        // What is left is as much as the least that a task asks for.
+        stage.machine(&format!("m{number}"), 2001, &[]);
     }
     // To ask one machine for ports takes 16 looks for each of its tenants and steps.
     let bounds = Bounds { looks_max: 700 };
@@ -115,7 +116,7 @@ fn who_is_behind_one_whose_search_takes_all_looks_has_its_turn() {
 #[test]
 fn a_search_that_came_to_no_end_goes_on_later() {
     let mut stage = full_of_ports(6, 1);
-    let wants = submit(&mut stage, &job("wants", 1, 0, 95).port("http", 80));
+    let wants = submit(&mut stage, &job("wants", 1, 1, 95).port("http", 80));
     assert_eq!((stands(&stage, wants), leaving(&stage).count()), ((1, 0), 1));
 }
 
@@ -126,12 +127,12 @@ fn machines_without_such_devices_are_not_looked_at() {
     for number in 0..20 {
         stage.machine(&format!("m{number}"), 2000, &[]);
     }
-    stage.machine_with_gpus("with", 2000, &[], 1);
+    stage.machine_with_gpus("with", 2001, &[], 1);
     let seat = stage.seat(Batch::evicting_within(Bounds { looks_max: 700 }));
     submit(&mut stage, &job("train", 1, 100, 10).gpu(1000));
     submit(&mut stage, &job("low", 21 * 19, 100, 10));
     let before = *stage.runtime(seat).counters();
-    let wants = submit(&mut stage, &job("wants", 1, 0, 90).gpu(1000));
+    let wants = submit(&mut stage, &job("wants", 1, 1, 90).gpu(1000));
     let after = *stage.runtime(seat).counters();
     assert_eq!(stands(&stage, wants), (1, 0));
     assert!(after.decisions - before.decisions <= 2, "{} decisions", after.decisions - before.decisions);

@@ -257,7 +257,7 @@ fn submission(name: &str) -> plenum_model::Request {
     let group = v1::GroupShape {
         name: name.clone(),
         count: 1,
-        resources: Some(v1::Resources { cpu_millis: 1, ..Default::default() }),
+        resources: Some(v1::Resources { cpu_millis: 1, memory_bytes: 1 << 20, ..Default::default() }),
         ..Default::default()
     };
     let command = vec!["/bin/true".to_owned()];

@@ -64,7 +64,7 @@ fn submit_sized(count: u32, cpu_millis: i64) -> Asked {
     let group = v1::GroupShape {
         name: "work".to_owned(),
         count,
-        resources: Some(v1::Resources { cpu_millis, ..v1::Resources::default() }),
+        resources: Some(v1::Resources { cpu_millis, memory_bytes: 1 << 20, ..v1::Resources::default() }),
         ..v1::GroupShape::default()
     };
     let body = v1::GroupBody {
