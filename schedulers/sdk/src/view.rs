@@ -132,16 +132,29 @@ impl<'a> View<'a> {
         self.place
     }
 
-    /// Whether a job is this session's to look after: one that is not over, of its scheduler's name and its namespace, that no live peer owns.
-    /// Who moves or stops what runs asks for it. `work` is of such jobs, and now and then of one of a peer that has committed nothing for a while
-    /// ([`View::may_be_orphaned`]).
+    /// Whether a job is this session's to look after: one that is not over, of its scheduler's name and its namespace, and that is its own ([`View::is_own`])
+    /// or may be nobody's ([`View::may_be_orphaned`]). Who moves or stops what runs asks for it.
+    ///
+    /// A peer that is alive and has nothing to commit can't be told from one that was killed: then both look after its jobs. Nothing is moved or stopped twice for
+    /// that. Of two moves of a task, in a [`Plan::all_or_nothing`](crate::Plan::all_or_nothing) each, the second is refused, and a stop is of one allocation, never of what was
+    /// placed after it. But where two choose differently, as whom of a group to stop, both have their way. So who chooses leaves a job that is not its own alone until some
+    /// seconds after it would have acted on an own one: a peer that is alive has done so by then.
+    #[must_use]
+    pub fn looks_after(&self, job: &Job) -> bool {
+        self.is_own(job) || self.may_be_orphaned(job)
+    }
+
+    /// Whether a job is this session's own: one that is not over, of its scheduler's name and its namespace, and of all open sessions of these it is this one that
+    /// the job's hash falls to. The session of a process that was killed is open until the cell closes it, ten minutes later unless set otherwise, or until it was seen to be
+    /// silent: what is its own is nobody else's so long. [`View::looks_after`] has these, too.
     #[must_use]
     pub fn is_own(&self, job: &Job) -> bool {
         self.queue.contains(job.id) && self.share.owner(job.id) == self.share.own()
     }
 
-    /// Whether a job is a live peer's by its session, and that peer has committed nothing for a while: it may be gone, and its session not closed yet. Who
-    /// does for such a job what is long overdue, and is granted it, takes over all that the peer owned, until that is heard of again.
+    /// Whether a job is a peer's own, and that peer has committed nothing for `peer_silence_micros` of the settings, a second if nothing else was set: it may be gone, and
+    /// its session not closed yet. It may also have had nothing to commit. Who claims something for such a job and is granted it takes over all that the peer owned, until that
+    /// commits again. `work` has such jobs now and then, besides the own.
     #[must_use]
     pub fn may_be_orphaned(&self, job: &Job) -> bool {
         let owner = self.share.owner(job.id);

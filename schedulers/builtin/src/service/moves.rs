@@ -65,8 +65,7 @@ fn walk(placer: &mut Placer, view: &View<'_>, decision: &mut Decision, from: Pla
         return None;
     }
     let jobs = cell.jobs().filter(|job| job.id.slot >= from.0);
-    let may_move = |job: &&Arc<Job>| view.is_own(job) || view.may_be_orphaned(job);
-    for job in jobs.filter(|job| is_movable(job) && may_move(job) && !view.rests(job)) {
+    for job in jobs.filter(|job| is_movable(job) && view.looks_after(job) && !view.rests(job)) {
         for group in 0..u16::try_from(job.shape.groups.len()).unwrap_or(u16::MAX) {
             let place = (job.id.slot, group);
             if decision.plans.len() >= view.window() {
@@ -95,6 +94,7 @@ fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -
     }
     let leaving = next_task(view, job, group)?;
     if !view.is_own(job) {
+        // Its peer may be alive: both would move one of the group, each another one.
         let since = view.cell().machine_in(leaving.row.machine)?.since;
         if view.now().micros.saturating_sub(since.micros) < OVERDUE_MICROS {
             return None;

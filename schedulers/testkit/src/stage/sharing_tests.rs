@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use plenum_model::Job;
 use plenum_sdk::{Decision, Scheduler, Settings, View};
 
 use super::tests::job;
@@ -12,9 +13,13 @@ use super::*;
 /// Names of jobs.
 type Names = Rc<RefCell<BTreeSet<String>>>;
 
-/// Places nothing, and tells each second which jobs are its own.
+/// What is asked of each job.
+type Question = fn(&View<'_>, &Job) -> bool;
+
+/// Places nothing, and tells each second of which jobs the answer is yes.
 struct Owner {
     name: &'static str,
+    asks: Question,
     own: Names,
 }
 
@@ -28,7 +33,7 @@ impl Scheduler for Owner {
     }
 
     fn decide(&mut self, view: &View<'_>) -> Decision {
-        let own = view.cell().jobs().filter(|job| view.is_own(job));
+        let own = view.cell().jobs().filter(|job| (self.asks)(view, job));
         *self.own.borrow_mut() = own.map(|job| job.shape.name.to_string()).collect();
         let mut decision = Decision::default();
         decision.again_after(1_000_000);
@@ -37,10 +42,14 @@ impl Scheduler for Owner {
 }
 
 fn seat(stage: &mut Stage, name: &'static str, namespace: &str) -> (Seat, Names) {
+    seat_that_asks(stage, name, namespace, |view, job| view.is_own(job))
+}
+
+fn seat_that_asks(stage: &mut Stage, name: &'static str, namespace: &str, asks: Question) -> (Seat, Names) {
     let own = Names::default();
     let seed = stage.seats.len() as u64;
     let settings = Settings { seed, namespace: namespace.into(), ..Settings::default() };
-    (stage.seat_with(Owner { name, own: own.clone() }, settings), own)
+    (stage.seat_with(Owner { name, asks, own: own.clone() }, settings), own)
 }
 
 fn names(prefix: &str) -> BTreeSet<String> {
@@ -73,6 +82,21 @@ fn each_job_is_the_own_of_one_session_of_its_scheduler_and_namespace() {
     stage.advance(2_000_000);
     let left: BTreeSet<String> = both.into_iter().filter(|name| name != "blue7").collect();
     assert_eq!(*twos.borrow(), left, "those of who left, and none that is over");
+}
+
+// Its session stays open for ten minutes. Who asked for the own jobs alone left the others standing as long, and nothing said so.
+#[test]
+fn who_is_left_looks_after_the_jobs_of_one_that_was_killed() {
+    let mut stage = Stage::new();
+    let (killed, _) = seat(&mut stage, "blue", "");
+    let (_, looked_after) = seat_that_asks(&mut stage, "blue", "", |view, job| view.looks_after(job));
+    for number in 0..20 {
+        stage.submit(&job(&format!("blue{number}"), "blue", 1));
+        stage.submit(&job(&format!("red{number}"), "red", 1));
+    }
+    stage.cut_off(killed);
+    stage.advance(2_500_000);
+    assert_eq!(*looked_after.borrow(), names("blue"), "those that fell to the other one, too");
 }
 
 /// Tells of the first job whether it waits out a refusal; claims a machine that is not there for what waits.
