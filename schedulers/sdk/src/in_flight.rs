@@ -22,6 +22,8 @@ pub(crate) struct Sent {
     decided: Vec<Task>,
     /// Whom it may evict; empty then, too.
     victims: Vec<AllocationId>,
+    /// Whom it stops.
+    stops: Vec<AllocationId>,
     /// Jobs that it has claims for.
     pub(crate) jobs: BTreeSet<JobId>,
     /// What the scheduler knows it by.
@@ -46,8 +48,8 @@ impl Sent {
     }
 }
 
-/// All unanswered transactions. Invariant: `promised`, `tasks`, `homes` and `victims` are the sums over the claims of all `sent`, and
-/// `decided` over what is decided of them.
+/// All unanswered transactions. Invariant: `promised`, `tasks`, `homes` and `victims` are the sums over the claims of all `sent`, `stops` over
+/// their stops, and `decided` over what is decided of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InFlight {
     sent: BTreeMap<u64, Sent>,
@@ -57,6 +59,7 @@ pub(crate) struct InFlight {
     decided: BTreeSet<Task>,
     homes: BTreeMap<JobId, u32>,
     victims: BTreeSet<AllocationId>,
+    stops: BTreeSet<AllocationId>,
 }
 
 impl InFlight {
@@ -105,6 +108,11 @@ impl InFlight {
         self.victims.contains(&allocation)
     }
 
+    /// Whether one of them stops an allocation.
+    pub(crate) fn may_stop(&self, allocation: AllocationId) -> bool {
+        self.stops.contains(&allocation)
+    }
+
     /// Machines that tasks of a group are promised to.
     pub(crate) fn machines_of(&self, job: JobId, group: u16) -> impl Iterator<Item = u32> {
         self.tasks.range((job, group, 0)..=(job, group, u32::MAX)).map(|(_, &machine)| machine)
@@ -119,7 +127,8 @@ impl InFlight {
     pub(crate) fn sent(plan: &Plan, message: v1::Transaction) -> Sent {
         let claims: Vec<_> = plan.each_claim().collect();
         let jobs = claims.iter().map(|claim| claim.job).collect();
-        Sent { message, claims, decided: Vec::new(), victims: plan.each_victim().collect(), jobs, tag: plan.tag() }
+        let (victims, stops) = (plan.each_victim().collect(), plan.each_stop().collect());
+        Sent { message, claims, decided: Vec::new(), victims, stops, jobs, tag: plan.tag() }
     }
 
     pub(crate) fn add(&mut self, sent: Sent) {
@@ -127,6 +136,7 @@ impl InFlight {
             self.promise(claim);
         }
         self.victims.extend(&sent.victims);
+        self.stops.extend(&sent.stops);
         self.sent.insert(sent.message.number, sent);
     }
 
@@ -163,6 +173,9 @@ impl InFlight {
         if !sent.claims.is_empty() {
             self.count_again();
         }
+        if !sent.stops.is_empty() {
+            self.stops = self.sent.values().flat_map(|sent| &sent.stops).copied().collect();
+        }
         Some(sent)
     }
 
@@ -185,6 +198,24 @@ impl InFlight {
 mod tests {
     use super::*;
     use crate::plan::tests::work;
+
+    // Whoever was asked before the answer came stopped it once more.
+    #[test]
+    fn what_is_stopped_is_known_until_all_that_stop_it_are_answered() {
+        let mut in_flight = InFlight::default();
+        let [one, other] = [7, 8].map(|slot| AllocationId { slot, generation: 1 });
+        for (number, stopped) in [(1, &[one, other][..]), (2, &[other])] {
+            let mut plan = Plan::incremental();
+            stopped.iter().for_each(|&allocation| assert!(!plan.stop(allocation).is_empty()));
+            in_flight.add(InFlight::sent(&plan, v1::Transaction { number, ..v1::Transaction::default() }));
+        }
+        let stands = |in_flight: &InFlight| [one, other].map(|allocation| in_flight.may_stop(allocation));
+        assert_eq!(stands(&in_flight), [true, true]);
+        in_flight.answered(1);
+        assert_eq!(stands(&in_flight), [false, true], "the other transaction may still be decided");
+        in_flight.answered(2);
+        assert_eq!(stands(&in_flight), [false, false]);
+    }
 
     // It was offered again, and claimed again without a pause, where its outcome came a little after the mirror's news.
     #[test]

@@ -292,6 +292,11 @@ impl Plan {
         preemptions.map(|preemption| preemption.victim)
     }
 
+    /// Each allocation that it stops.
+    pub(crate) fn each_stop(&self) -> impl Iterator<Item = AllocationId> {
+        self.stops.iter().copied()
+    }
+
     /// What it has more of than the cell reads in one transaction, be it in however few bytes.
     fn too_large(&self) -> Option<PlanError> {
         let total = |of: fn(&Placement) -> usize| self.placements.iter().map(|placed| of(&placed.placement)).sum();

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, QuotaUse,
-    Requirement, Resources, Revision, Room, SessionId, Shortage, Special,
+    AllocationId, AllocationRef, Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle,
+    QuotaUse, Requirement, Resources, Revision, Room, SessionId, Shortage, Special,
 };
 
 use crate::in_flight::InFlight;
@@ -32,10 +32,18 @@ pub struct Work {
 }
 
 impl Work {
+    /// Tasks of a group that are to run elsewhere: what a [`Ledger`] and [`Plan::claim`](crate::Plan::claim) are asked with for who moves them, as nothing of them waits. `None`
+    /// where the job has no such group.
+    #[must_use]
+    pub fn to_move(job: &Arc<Job>, group: u16, tasks: Vec<u32>) -> Option<Self> {
+        job.shape.groups.get(usize::from(group))?;
+        Some(Self { job: job.clone(), group, tasks, attempt: 1, least: 0 })
+    }
+
     /// What each of the tasks needs.
     ///
     /// # Panics
-    /// When the work was made by hand for a group that its job does not have.
+    /// When the work was made by hand for a group that its job does not have: [`Work::to_move`] makes none.
     #[must_use]
     pub fn shape(&self) -> &GroupShape {
         &self.job.shape.groups[usize::from(self.group)]
@@ -187,6 +195,20 @@ impl<'a> View<'a> {
         self.in_flight.may_evict(allocation)
     }
 
+    /// Whether an own transaction in flight stops this allocation: it may be leaving already, though the mirror does not show it.
+    #[must_use]
+    pub fn may_be_stopped(&self, allocation: AllocationId) -> bool {
+        self.in_flight.may_stop(allocation)
+    }
+
+    /// What a task has on some machine now, be it running or about to; `None` of one that waits or is over, and of one whose last allocation is leaving.
+    #[must_use]
+    pub fn allocation_of(&self, job: &Job, group: u16, task: u32) -> Option<AllocationRef<'a>> {
+        let cell = self.cell;
+        let task = cell.task(cell.group(job, group)?, task)?;
+        cell.allocation_in(task.allocation.checked_sub(1)?)
+    }
+
     /// How many tasks of a group each machine has, those in flight included, by slot.
     #[must_use]
     pub fn siblings(&self, job: &Job, group: u16) -> BTreeMap<u32, u32> {
@@ -318,5 +340,18 @@ impl Ledger<'_> {
             self.homes.insert(work.job.id, slot);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::work;
+
+    #[test]
+    fn what_is_to_move_is_of_a_group_that_its_job_has() {
+        let job = work().job;
+        assert_eq!(Work::to_move(&job, 0, vec![3]).map(|work| work.tasks), Some(vec![3]));
+        assert!(Work::to_move(&job, 1, vec![3]).is_none());
     }
 }

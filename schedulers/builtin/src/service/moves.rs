@@ -100,7 +100,7 @@ fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -
             return None;
         }
     }
-    let work = Work { job: job.clone(), group, tasks: vec![leaving.row.task], attempt: 1, least: 0 };
+    let work = Work::to_move(job, group, vec![leaving.row.task])?;
     let mut plan = Plan::all_or_nothing().decided_by("spread", &[]);
     placer.leave(view, &work, leaving);
     // Nothing waits: that there is no room for it elsewhere is no reason why a task would.
@@ -126,7 +126,7 @@ fn next_task<'a>(view: &View<'a>, job: &Job, group: u16) -> Option<AllocationRef
     let mut next = None;
     let mut is_down = false;
     for task in 0..row.count {
-        let found = cell.allocation_in(cell.task(row, task)?.allocation.checked_sub(1)?)?;
+        let found = view.allocation_of(job, group, task)?;
         let machine = state(cell, found.row.machine);
         let runs = found.status.state == AllocationState::Running && found.status.ready;
         if runs && machine != Some(MachineState::Unreachable) {
