@@ -87,6 +87,11 @@ impl InFlight {
         &self.promised
     }
 
+    /// Whether one of them claims a task, and it is not known yet what becomes of that.
+    pub(crate) fn claims(&self, task: Task) -> bool {
+        self.tasks.contains_key(&task)
+    }
+
     /// Whether a task is claimed by one of them. What was refused of a transaction is, too, until its outcome is heard: that says when it may be
     /// tried again.
     pub(crate) fn has_task(&self, job: JobId, group: u16, task: u32) -> bool {

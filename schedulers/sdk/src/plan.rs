@@ -265,6 +265,12 @@ impl Plan {
         claims.map(|placement| ((placement.job, placement.group), placement.machines.len()))
     }
 
+    /// Each task that it claims: job, group and index.
+    pub(crate) fn each_task(&self) -> impl Iterator<Item = (JobId, u16, u32)> {
+        let placements = self.placements.iter().map(|placed| &placed.placement);
+        placements.flat_map(|placement| placement.tasks.iter().map(|&task| (placement.job, placement.group, task)))
+    }
+
     /// Each claim.
     pub(crate) fn each_claim(&self) -> impl Iterator<Item = Claim> {
         self.placements.iter().flat_map(|Placed { placement, resources, shares_machine, has_devices, .. }| {

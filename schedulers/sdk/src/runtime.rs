@@ -10,7 +10,7 @@ mod unanswered;
 
 use std::fmt;
 
-use plenum_model::{Outcome, Refusal, SessionId, TransactionId};
+use plenum_model::{JobId, Outcome, Refusal, SessionId, TransactionId};
 use plenum_proto::bounds::REQUEST_BYTES_MAX;
 use plenum_proto::v1;
 
@@ -104,6 +104,16 @@ pub enum Notice {
     },
     /// A plan was not even sent.
     Plan(PlanError),
+    /// A plan claims a task that a transaction in flight claims already, as one of the same decision: only one of both can be granted, and the other one loses
+    /// to the scheduler itself.
+    Twice {
+        /// Whose the task is.
+        job: JobId,
+        /// The group's position.
+        group: u16,
+        /// The first such task of the plan.
+        task: u32,
+    },
     /// A transaction was not executed.
     Rejected {
         /// Its number.
@@ -153,6 +163,12 @@ impl fmt::Display for Notice {
             }
             Self::Mirror { reason } => write!(f, "the mirror is fetched anew: {reason}"),
             Self::Plan(error) => error.fmt(f),
+            Self::Twice { job, group, task } => write!(
+                f,
+                "task {task} of group {group} of the job in slot {} is claimed again before the transaction that claims it is answered: one of both will be \
+                 refused; claim each task once, in one plan",
+                job.slot
+            ),
             Self::Rejected { number, reason } => write!(f, "transaction {number} was not executed: {reason}"),
             Self::Unread { number, reason } => {
                 write!(f, "the outcome of transaction {number} can't be read; what it did, the cell shows: {reason}")

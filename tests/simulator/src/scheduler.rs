@@ -186,7 +186,7 @@ impl Seat {
 fn invariant_no_notice_is_a_bug(world: &mut World, name: &str, notice: &Notice) -> Checked {
     world.tell(|| format!("{name}: {notice}"));
     let bug = match notice {
-        Notice::Misfit { .. } => name != rival::NAME,
+        Notice::Misfit { .. } | Notice::Twice { .. } => name != rival::NAME,
         Notice::Behind { .. } | Notice::Mirror { .. } | Notice::Plan(_) => true,
         Notice::Rejected { reason, .. } => name != rival::NAME && makes_no_sense(reason),
         Notice::Session { .. } | Notice::Lost { .. } | Notice::Unread { .. } => false,

@@ -11,7 +11,7 @@ use plenum_model::{
 use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1::{self, session_request::Ask};
 
-use super::{Output, SchedulerRuntime, send};
+use super::{Notice, Output, SchedulerRuntime, send};
 use crate::in_flight::InFlight;
 use crate::notes::joined;
 use crate::plan::{Plan, PlanError};
@@ -387,6 +387,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     fn commit(&mut self, now_micros: i64, plan: Plan, base: Revision, decided: (u64, i64), outputs: &mut Vec<Output>) {
         match self.message(now_micros, &plan, base, decided) {
             Ok(message) => {
+                let again = plan.each_task().find(|&task| self.in_flight.claims(task));
+                let again = again.map(|(job, group, task)| Output::Notice(Notice::Twice { job, group, task }));
+                outputs.extend(again);
                 self.number = message.number;
                 self.in_flight.add(InFlight::sent(&plan, message.clone()));
                 self.counters.transactions += 1;

@@ -30,6 +30,7 @@ pub(super) fn kind_of(notice: &Notice) -> Option<String> {
         }
         // What was found follows what should be.
         Notice::Plan(error) => Some(format!("plan {}", error.to_string().split(';').next().unwrap_or_default())),
+        Notice::Twice { .. } => Some("twice".to_owned()),
         Notice::Lost { turned_away, reason, .. } => Some(format!("{LOST} {turned_away} {}", without_numbers(reason))),
         Notice::Behind { .. } => Some("behind".to_owned()),
         Notice::Mirror { reason } => Some(format!("mirror {}", without_numbers(reason))),

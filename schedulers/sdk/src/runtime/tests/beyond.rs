@@ -55,3 +55,16 @@ fn who_plans_beyond_the_window_what_is_not_even_sent_tries_less_and_less_often()
     let decisions = runtime.counters().decisions;
     assert!((2..=5).contains(&decisions), "{decisions}");
 }
+
+// Each time the second one lost the task, as if to somebody else: nothing said that it was the scheduler itself.
+#[test]
+fn who_claims_a_task_in_two_plans_is_told_so() {
+    let (_, outputs) = with_work(Restless::default(), 0);
+    let told = outputs.iter().filter_map(|output| match output {
+        Output::Notice(notice @ Notice::Twice { task: 0, .. }) => Some(notice.to_string()),
+        _ => None,
+    });
+    let told: Vec<String> = told.collect();
+    assert_eq!(told.len(), Settings::default().window - 1, "not of the first: {outputs:?}");
+    assert!(told[0].ends_with("claim each task once, in one plan"), "{}", told[0]);
+}
