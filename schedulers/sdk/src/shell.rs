@@ -257,14 +257,17 @@ impl<S: Scheduler> Shell<S> {
         if matches!(notice, Notice::Session { .. }) {
             self.repeats.connected();
         }
-        let scheduler = &*self.name;
+        let (scheduler, now) = (&*self.name, Instant::now());
+        let for_long = matches!(notice, Notice::Lost { turned_away: false, .. }) && self.repeats.lost(now);
         let left_out = match kind_of(notice) {
-            Some(kind) => self.repeats.says(&kind, Instant::now()),
+            Some(kind) if for_long => self.repeats.says(&format!("{kind} for long"), now),
+            Some(kind) => self.repeats.says(&kind, now),
             None => Some(0),
         };
         let Some(left_out) = left_out else { return tracing::debug!(scheduler, "{notice}") };
         let left_out = (left_out > 0).then_some(left_out);
         match notice {
+            Notice::Lost { .. } if for_long => tracing::warn!(scheduler, left_out, "{notice}"),
             Notice::Session { .. } | Notice::Lost { turned_away: false, .. } => {
                 tracing::info!(scheduler, left_out, "{notice}");
             }

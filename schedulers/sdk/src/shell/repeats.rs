@@ -14,6 +14,8 @@ use crate::runtime::Notice;
 
 /// How long a kind of message is not said again.
 const QUIET: Duration = Duration::from_secs(60);
+/// How long a cell may be away, as one that is started anew, before that is more than a word by the way.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// Kinds that are told apart; some servers may have many.
 const KINDS_MAX: usize = 64;
 
@@ -48,12 +50,20 @@ fn without_numbers(reason: &str) -> String {
 pub(super) struct Repeats {
     /// When each was said last, and how often it was not since.
     said: BTreeMap<String, (Instant, u64)>,
+    /// Since when there is no connection.
+    lost_at: Option<Instant>,
 }
 
 impl Repeats {
     /// The session stands: when it is lost next, that is news.
     pub(super) fn connected(&mut self) {
+        self.lost_at = None;
         self.said.retain(|kind, _| !kind.starts_with(LOST));
+    }
+
+    /// There is no connection. Gives whether that has been so for long, from when on it is said as another kind.
+    pub(super) fn lost(&mut self, now: Instant) -> bool {
+        now.saturating_duration_since(*self.lost_at.get_or_insert(now)) >= PATIENCE
     }
 
     /// Whether a message of this kind is to be said now: how many like it were not, since the one before.
@@ -152,6 +162,16 @@ mod tests {
         assert!(says(session.clone(), 152) && says(session, 152), "each one");
         assert!(says(lost(false, "nobody answers", 5), 153), "it was there in between");
         assert!(!says(mirror(9), 153));
+    }
+
+    // A wrong port was a line that a filter at warnings hides, for ever.
+    #[test]
+    fn that_there_is_no_connection_is_more_than_a_word_by_the_way_after_some_seconds() {
+        let (mut repeats, begin) = (Repeats::default(), Instant::now());
+        let mut lost = |seconds: u64| repeats.lost(begin + Duration::from_secs(seconds));
+        assert_eq!([0, 4, 5, 70].map(&mut lost), [false, false, true, true]);
+        repeats.connected();
+        assert!(!repeats.lost(begin + Duration::from_secs(100)), "it was there in between");
     }
 
     #[test]
