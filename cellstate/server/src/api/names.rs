@@ -44,19 +44,21 @@ fn machine_of_cell(cell: &Cell, slot: u32, time_micros: i64) -> Option<String> {
 /// Names of a kind that are remembered: of all machines of a large cell.
 const NAMES_MAX: usize = 1 << 16;
 
-/// What schedulers and machines are called in a listing of what speaks of the same ones again and again: each is looked up once.
+/// What schedulers, jobs and machines are called in a listing of what speaks of the same ones again and again: each is looked up once.
 pub(super) struct Names<'a> {
     history: &'a History,
     cell: &'a Cell,
     /// By session.
     schedulers: BTreeMap<u64, String>,
+    /// By id.
+    jobs: BTreeMap<u64, Option<String>>,
     /// By slot: what the history calls the machine there, and at which revisions.
     machines: BTreeMap<u32, (Option<String>, RangeInclusive<u64>)>,
 }
 
 impl<'a> Names<'a> {
     pub(super) const fn new(history: &'a History, cell: &'a Cell) -> Self {
-        Self { history, cell, schedulers: BTreeMap::new(), machines: BTreeMap::new() }
+        Self { history, cell, schedulers: BTreeMap::new(), jobs: BTreeMap::new(), machines: BTreeMap::new() }
     }
 
     /// As [`scheduler`].
@@ -65,6 +67,14 @@ impl<'a> Names<'a> {
             self.schedulers.clear();
         }
         self.schedulers.entry(session).or_insert_with(|| scheduler(self.history, self.cell, session)).clone()
+    }
+
+    /// As [`job`].
+    pub(super) fn job(&mut self, id: u64) -> Option<&str> {
+        if self.jobs.len() >= NAMES_MAX {
+            self.jobs.clear();
+        }
+        self.jobs.entry(id).or_insert_with(|| job(self.history, self.cell, id)).as_deref()
     }
 
     /// As [`machine_then`].
@@ -224,9 +234,10 @@ mod tests {
         // Nobody else has these names.
         names.machines.insert(3, (Some("m1".to_owned()), 2..=7));
         names.schedulers.insert(1, "batch".to_owned());
+        names.jobs.insert(7, Some("ml/train".to_owned()));
         let machines = [2, 7, 8, 1].map(|revision| names.machine_then(3, revision, 1));
         assert_eq!(machines, [Some("m1".to_owned()), Some("m1".to_owned()), None, None]);
-        assert_eq!(names.scheduler(1), "batch");
+        assert_eq!((names.scheduler(1), names.job(7)), ("batch".to_owned(), Some("ml/train")));
     }
 
     /// Submits a job of these groups under the same id.

@@ -35,6 +35,8 @@ fn outcome_word(outcome: v1::TransactionOutcome) -> &'static str {
 struct Asked {
     refused: bool,
     scheduler: String,
+    /// Empty: of all.
+    namespace: String,
     filter: Filter,
     order: Order,
     /// Of revisions above this one.
@@ -47,6 +49,7 @@ impl Asked {
         Ok(Self {
             refused: wire.refused,
             scheduler: wire.scheduler,
+            namespace: list.namespace.clone(),
             filter: Filter::parse(&list.filter, FIELDS)?.with_words("outcome", OUTCOME_WORDS)?,
             order: if wire.oldest_first { Order::OldestFirst } else { Order::NewestFirst },
             after: wire.after_revision,
@@ -65,6 +68,15 @@ impl Asked {
             })
     }
 
+    /// Whether it claims something for a job of the namespace.
+    fn is_of_namespace(&self, names: &mut Names<'_>, found: &LoggedTransaction) -> Result<bool, Failure> {
+        if self.namespace.is_empty() {
+            return Ok(true);
+        }
+        let of = |job: &str| job.split_once('/').is_some_and(|(namespace, _)| namespace == self.namespace);
+        Ok(asked_of(found)?.1.placements.iter().any(|placement| names.job(placement.job).is_some_and(of)))
+    }
+
     /// Lists those up to a revision that the history has. They are looked at one by one, so that none is kept for which there is no room.
     fn list(&self, history: &History, cell: &Cell, to: Revision) -> Result<v1::ListTransactionsResponse, Failure> {
         let mut room = Room::new(self.limit);
@@ -74,7 +86,8 @@ impl Asked {
         let mut resume = None;
         for found in transactions.by_ref() {
             let found = found.map_err(|error| Failure::history(&error))?;
-            if !self.passes(&found.outcome, || names.scheduler(found.outcome.session)) {
+            let passes = self.passes(&found.outcome, || names.scheduler(found.outcome.session));
+            if !passes || !self.is_of_namespace(&mut names, &found)? {
                 continue;
             }
             let revision = found.revision;
@@ -175,6 +188,17 @@ fn find(history: &History, session: u64, number: u64) -> Result<LoggedTransactio
     Ok(LoggedTransaction { revision, time_micros: logged.time_micros, outcome, entry: logged.entry })
 }
 
+/// Who asked for it, and for what.
+fn asked_of(found: &LoggedTransaction) -> Result<(String, v1::Transaction), Failure> {
+    let revision = found.revision;
+    let command = v1::Command::decode(found.entry.asked.clone())
+        .map_err(|error| Failure::internal(format!("the request of revision {revision} can't be read: {error}")))?;
+    match command.ask {
+        Some(v1::command::Ask::Commit(asked)) => Ok((command.principal, asked)),
+        _ => Err(Failure::internal(format!("revision {revision} is no transaction"))),
+    }
+}
+
 /// A transaction as people read it, with names for what its refusals speak of.
 fn transaction(
     history: &History,
@@ -183,16 +207,10 @@ fn transaction(
     found: LoggedTransaction,
     whole: bool,
 ) -> Result<v1::TransactionView, Failure> {
-    let unreadable = |error: prost::DecodeError| {
-        Failure::internal(format!("the request of revision {} can't be read: {error}", found.revision))
-    };
-    let command = v1::Command::decode(found.entry.asked.clone()).map_err(unreadable)?;
-    let Some(v1::command::Ask::Commit(asked)) = command.ask else {
-        return Err(Failure::internal(format!("revision {} is no transaction", found.revision)));
-    };
+    let (principal, asked) = asked_of(&found)?;
     let mut view = v1::TransactionView {
         scheduler: names.scheduler(asked.session),
-        principal: command.principal,
+        principal,
         base_revision: asked.base_revision,
         atomic: asked.atomic,
         check: asked.check,
@@ -217,7 +235,7 @@ fn transaction(
         view.transaction = Some(asked);
     }
     let jobs: BTreeSet<u64> = spoken_of.iter().map(|(job, _)| *job).collect();
-    view.job_names.extend(jobs.into_iter().filter_map(|job| Some((job, names::job(history, cell, job)?))));
+    view.job_names.extend(jobs.into_iter().filter_map(|job| Some((job, names.job(job)?.to_owned()))));
     // Of a job only those groups: a transaction may speak of very many jobs, each of which has many.
     for (job, group) in spoken_of {
         let Some((id, number)) = JobId::from_bits(job).zip(usize::try_from(group).ok()) else { continue };

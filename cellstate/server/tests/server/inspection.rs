@@ -96,6 +96,35 @@ async fn a_machine_tells_how_much_of_each_of_its_devices_is_in_use() {
     server.shutdown().await.unwrap();
 }
 
+/// They were listed as if all of them were of the namespace that was asked for.
+#[tokio::test]
+async fn transactions_of_a_namespace_are_those_that_claim_for_its_jobs() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let mut train = job("train", 1);
+    train.shape.as_mut().unwrap().namespace = "ml".to_owned();
+    let jobs = [submit(&channel, job("crunch", 1)).await.job, submit(&channel, train).await.job];
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    for (number, job) in (1..).zip(jobs) {
+        let transaction = session.transaction(number, vec![placement(job, vec![0], vec![0])]);
+        assert_eq!(session.commit(transaction).await.unwrap().granted, 1);
+    }
+    session.commit(session.transaction(3, Vec::new())).await.unwrap();
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let mut numbers = async |namespace: &str| {
+        let list = Some(v1::ListRequest { namespace: namespace.to_owned(), ..Default::default() });
+        let request = v1::ListTransactionsRequest { list, oldest_first: true, ..Default::default() };
+        let listed = inspect.list_transactions(request).await.unwrap().into_inner().transactions;
+        listed.iter().map(|view| view.outcome.as_ref().unwrap().number).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers("").await, [1, 2, 3]);
+    assert_eq!((numbers("default").await, numbers("ml").await), (vec![1], vec![2]));
+    assert_eq!(numbers("nobody").await, [0; 0]);
+    server.shutdown().await.unwrap();
+}
+
 /// Decides an empty transaction, and then fills more of the log than a listing reads at once.
 async fn bury_a_transaction(channel: &Channel) -> u64 {
     let mut session = Session::open(channel, "batch").await.unwrap();
