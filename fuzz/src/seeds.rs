@@ -55,6 +55,7 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
             " job = a , attr.disk != ssd ",
             "attr.a=b!=c",
             ",,name=,",
+            r#"attr.a=" b,\"c\\ " ,state=ready"#,
         ]),
         "configuration" => texts(files::CONFIGURATIONS),
         "preferences" => texts(files::PREFERENCES),

@@ -23,14 +23,21 @@ struct Term {
 }
 
 impl Filter {
-    /// Reads `field=value,field!=value`. `known` are the fields that there are; one that ends in `.` stands for all that begin so.
+    /// Reads `field=value,field!="value"`. `known` are the fields that there are; one that ends in `.` stands for all that begin so.
     pub(super) fn parse(text: &str, known: &[&str]) -> Result<Self, Failure> {
-        let mut terms = Vec::new();
-        for part in text.split(',').filter(|part| !part.trim().is_empty()) {
+        let (mut terms, mut rest) = (Vec::new(), text);
+        while !rest.is_empty() {
+            let (part, behind) = rest.split_once(',').unwrap_or((rest, ""));
+            if part.trim().is_empty() {
+                rest = behind;
+                continue;
+            }
             // At the first of them: a value may have more.
-            let Some((before, value)) = part.split_once('=') else {
+            let Some((before, after)) = rest.split_once('=').filter(|_| part.contains('=')) else {
                 return Err(Failure::invalid(format!("filter: expected field=value or field!=value, found {part:?}")));
             };
+            let (value, behind) = value_of(after)?;
+            rest = behind;
             let (field, equal) = before.strip_suffix('!').map_or((before, true), |field| (field, false));
             let field = field.trim();
             if !known.iter().any(|known| is_field(field, known)) {
@@ -41,7 +48,7 @@ impl Filter {
             if terms.len() >= TERMS_MAX {
                 return Err(Failure::invalid(format!("filter: expected at most {TERMS_MAX} terms, found more")));
             }
-            terms.push(Term { field: field.to_owned(), equal, value: value.trim().to_owned() });
+            terms.push(Term { field: field.to_owned(), equal, value });
         }
         Ok(Self { terms })
     }
@@ -76,6 +83,34 @@ impl Filter {
     /// Whether a row passes. `value` gives the row's value of a field; none differs from everything.
     pub(super) fn passes(&self, mut value: impl FnMut(&str) -> Option<String>) -> bool {
         self.terms.iter().all(|term| (value(&term.field).as_deref() == Some(&term.value)) == term.equal)
+    }
+}
+
+/// The value that comes first, and what is behind its comma. In quotes it may have commas, and spaces at its ends; a backslash there has the next
+/// character taken as it is.
+fn value_of(text: &str) -> Result<(String, &str), Failure> {
+    let Some(quoted) = text.trim_start().strip_prefix('"') else {
+        let (value, rest) = text.split_once(',').unwrap_or((text, ""));
+        return Ok((value.trim().to_owned(), rest));
+    };
+    let (mut value, mut characters) = (String::new(), quoted.chars());
+    loop {
+        match characters.next() {
+            Some('"') => break,
+            Some('\\') => value.extend(characters.next()),
+            Some(other) => value.push(other),
+            None => {
+                return Err(Failure::invalid(format!(
+                    "filter: expected a value up to its closing quote, found {text:?}"
+                )));
+            }
+        }
+    }
+    let behind = characters.as_str().trim_start();
+    match behind.strip_prefix(',') {
+        Some(rest) => Ok((value, rest)),
+        None if behind.is_empty() => Ok((value, "")),
+        None => Err(Failure::invalid(format!("filter: expected a comma behind the quoted value, found {behind:?}"))),
     }
 }
 
@@ -225,6 +260,29 @@ mod tests {
         for wrong in ["attr.=x", "attr.a b=x", "attr.rack <=x", "attr.!=x"] {
             assert!(Filter::parse(wrong, &["attr."]).is_err(), "{wrong}");
         }
+    }
+
+    // What an attribute has that a filter divides at could not be asked for, and was taken for another term where it looked like one.
+    #[test]
+    fn a_value_in_quotes_may_have_commas_and_spaces() {
+        let parsed = |text: &str| {
+            let filter = Filter::parse(text, &["state", "attr."])?;
+            Ok::<_, Failure>(
+                filter.terms.into_iter().map(|term| (term.field, term.equal, term.value)).collect::<Vec<_>>(),
+            )
+        };
+        let term = |field: &str, equal, value: &str| (field.to_owned(), equal, value.to_owned());
+        let expected = [term("attr.roles", true, "db,state=gone"), term("state", false, "ready")];
+        assert_eq!(parsed("attr.roles = \"db,state=gone\" , state!=ready").unwrap(), expected);
+        assert_eq!(parsed("attr.note!=\" x \"").unwrap(), [term("attr.note", false, " x ")]);
+        assert_eq!(parsed(r#"attr.note="a\"b\\","#).unwrap(), [term("attr.note", true, r#"a"b\"#)]);
+        assert_eq!(
+            parsed("attr.note=\"\",attr.note=5\"").unwrap(),
+            [term("attr.note", true, ""), term("attr.note", true, "5\"")]
+        );
+        let told = |text: &str| parsed(text).unwrap_err().message;
+        assert_eq!(told("attr.note=\"x"), "filter: expected a value up to its closing quote, found \"\\\"x\"");
+        assert_eq!(told("attr.note=\"x\" y"), "filter: expected a comma behind the quoted value, found \"y\"");
     }
 
     #[test]
