@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use plenum_proto::bounds::ANSWER_BYTES_MAX;
 use plenum_proto::v1;
 use plenum_proto::v1::cell_client::CellClient;
 use plenum_proto::v1::inspect_client::InspectClient;
@@ -235,19 +236,19 @@ impl TestCell {
     /// For owners of jobs.
     #[must_use]
     pub fn jobs(&self) -> JobsClient<Channel> {
-        JobsClient::new(self.channel.clone())
+        JobsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// For operators.
     #[must_use]
     pub fn inspect(&self) -> InspectClient<Channel> {
-        InspectClient::new(self.channel.clone())
+        InspectClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// For schedulers.
     #[must_use]
     pub fn sessions(&self) -> CellClient<Channel> {
-        CellClient::new(self.channel.clone())
+        CellClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 }
 

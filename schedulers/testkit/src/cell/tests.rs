@@ -50,6 +50,22 @@ async fn a_job_runs_to_its_end_in_a_real_cell() {
     assert!(cell.inspect().list_sessions(v1::ListRequest::default()).await.unwrap().into_inner().sessions.is_empty());
 }
 
+// Above 4 MiB a test was told OUT_OF_RANGE of a listing that everybody else takes.
+#[tokio::test]
+async fn a_listing_of_a_test_may_be_as_large_as_a_cell_makes_it() {
+    const JOBS: usize = 80;
+    let cell = TestCell::start().await;
+    let value = "x".repeat(1 << 10);
+    for number in 0..JOBS {
+        let large =
+            (0..64).fold(job(&format!("large-{number}"), 1), |job, option| job.option(&format!("o{option}"), &value));
+        cell.submit(&large).await;
+    }
+    let listed = cell.jobs().list(v1::ListRequest::default()).await.unwrap().into_inner();
+    let values = listed.jobs.iter().flat_map(|job| &job.shape).flat_map(|shape| shape.options.values());
+    assert_eq!(values.map(String::len).sum::<usize>(), JOBS * (64 << 10));
+}
+
 #[tokio::test]
 async fn a_lost_race_names_its_culprit_and_is_run_again() {
     let mut cell = TestCell::start().await;
