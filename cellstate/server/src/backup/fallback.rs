@@ -333,7 +333,7 @@ mod tests {
     use super::*;
     use crate::error::told;
     use crate::recovery;
-    use plenum_model::{BootId, Delta, LogTime, Machine, MachineId, MachineState, Revision};
+    use plenum_model::{BootId, CellIdentity, Delta, LogTime, Machine, MachineId, MachineState, Revision};
 
     fn identity(incarnation: u64) -> Identity {
         Identity { cell: CellId(Cell::default().identity().cell_id), incarnation }
@@ -411,7 +411,8 @@ mod tests {
             let temporary = tempfile::tempdir().unwrap();
             let dir = temporary.path();
             let mut cell = Cell::default();
-            let delta = Delta::new(cell.revision().next(), cell.time());
+            let begins = CellIdentity { incarnation: 1, ..cell.identity().clone() };
+            let delta = Delta { cell: Some(begins), ..Delta::new(cell.revision().next(), cell.time()) };
             cell.apply(&delta).unwrap();
             let tail = Tail { revision: 1, term: 1, hash: ChainHash([1; 32]) };
             let log = RealDisk::open(dir.join(recovery::LOG)).unwrap();
