@@ -109,7 +109,7 @@ pub trait Disk: Send + Sync {
     /// Removes a file.
     ///
     /// # Errors
-    /// When it is not there or may not be removed.
+    /// When it is not there or may not be removed; whether it is there after any other failure is unknown.
     fn remove(&self, name: &str) -> Result<(), DiskError>;
 
     /// Makes all earlier changes of names durable.

@@ -300,17 +300,18 @@ impl Shelf {
         segment.map(|segment| Taken { segment, was_kept: false })
     }
 
-    /// Puts a segment back whose file could not be moved away, unless it turns out that an earlier try did.
+    /// Puts a segment back whose file could not be moved away, unless it was all the same, now or by an earlier try: whoever was to read it would look
+    /// for a file that is not there.
     fn unless_gone(&self, taken: Taken, moved: Result<(), DiskError>) -> Result<(), DiskError> {
-        match moved {
-            Err(failed) if failed.source.kind() != io::ErrorKind::NotFound => {
-                let mut state = self.state();
-                let place = if taken.was_kept { &mut state.kept } else { &mut state.segments };
-                place.push_front(taken.segment);
-                Err(failed)
-            }
-            _ => Ok(()),
+        let Err(failed) = moved else { return Ok(()) };
+        let is_gone = || self.disk.list().is_ok_and(|names| !names.contains(&taken.name()));
+        if failed.source.kind() == io::ErrorKind::NotFound || is_gone() {
+            return Ok(());
         }
+        let mut state = self.state();
+        let place = if taken.was_kept { &mut state.kept } else { &mut state.segments };
+        place.push_front(taken.segment);
+        Err(failed)
     }
 
     fn make_ready(&self) -> Result<(), PrepareError> {

@@ -4,6 +4,7 @@
 //! most disks, but allows nothing that a file system may not do:
 //! - what was written and not synced may survive a power cut or not, sector by sector, in any order;
 //! - a change of names is lost unless the directory was synced; changes are lost from the newest backwards;
+//! - a renaming or a removal that fails may have been done all the same;
 //! - a sync that fails loses some of the data, keeps showing it from memory, and the next sync succeeds;
 //! - a write that fails may have been done in part, on a full disk as far as there is room, and so may one within which the process ends.
 
@@ -263,6 +264,14 @@ fn refuse_if(fault: Option<io::ErrorKind>) -> io::Result<()> {
     fault.map_or(Ok(()), |kind| Err(kind.into()))
 }
 
+/// Where it fails, the seed decides whether it is done: which name the file has then nobody knows.
+fn change_name(state: &mut State, change: NameChange, fault: Option<io::ErrorKind>) -> io::Result<()> {
+    if fault.is_none() || state.random.below(2) == 0 {
+        state.change_name(change)?;
+    }
+    refuse_if(fault)
+}
+
 impl Disk for SimDisk {
     fn place(&self) -> String {
         "simulated disk".to_owned()
@@ -291,15 +300,13 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
         self.run("renaming", from, SimOperation::Name, |state, fault| {
-            refuse_if(fault)?;
-            state.change_name(NameChange::Rename { from: from.to_owned(), to: to.to_owned() })
+            change_name(state, NameChange::Rename { from: from.to_owned(), to: to.to_owned() }, fault)
         })
     }
 
     fn remove(&self, name: &str) -> Result<(), DiskError> {
         self.run("removal", name, SimOperation::Name, |state, fault| {
-            refuse_if(fault)?;
-            state.change_name(NameChange::Remove { name: name.to_owned() })
+            change_name(state, NameChange::Remove { name: name.to_owned() }, fault)
         })
     }
 

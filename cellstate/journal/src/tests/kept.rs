@@ -540,6 +540,36 @@ fn a_power_cut_at_every_step_of_keeping_leaves_every_segment_one_name() {
 }
 
 #[test]
+fn a_change_of_names_that_fails_leaves_every_segment_one_name_done_or_not() {
+    for (before, seed) in (0..20).flat_map(|before| (0..4).map(move |seed| (before, seed))) {
+        let what = format!("change of names {before}, seed {seed}");
+        let disk = SimDisk::new(seed);
+        let (mut journal, _) = open_keeping(&disk);
+        let keeper = journal.keeper();
+        disk.fail(SimOperation::Name, before, std::io::ErrorKind::Other);
+        let mut places = Places::new();
+        for batch in 0..40 {
+            let _later = keeper.prepare();
+            // Nothing was written where there was no segment.
+            append_placed(&mut journal, batch, &mut places)
+                .or_else(|_| append_placed(&mut journal, batch, &mut places))
+                .unwrap();
+            let first_revision = label(batch).first_revision;
+            keeper.release(first_revision.saturating_sub(6));
+            keeper.give_up(first_revision.saturating_sub(24));
+            let wanted = places.iter().filter(|(batch, _)| label(**batch).last_revision + 24 >= first_revision);
+            wanted.for_each(|(batch, place)| assert_reads(&keeper.archive(), *batch, *place));
+        }
+        assert_eq!(disk.strikes().failures, 1, "{what}");
+        keeper.prepare().unwrap();
+        let names = names_of_segments(&disk);
+        assert!(names.values().all(|names| *names == 1), "{what}: {:?}", disk.names());
+        let (first, last) = (names.keys().min().unwrap(), names.keys().max().unwrap());
+        assert_eq!(last - first + 1, names.len() as u64, "{what}: {:?}", disk.names());
+    }
+}
+
+#[test]
 fn a_power_cut_at_every_step_of_joining_leaves_a_log_without_a_gap() {
     let (base, journal, places) = log_that_keeps(80);
     drop(journal);

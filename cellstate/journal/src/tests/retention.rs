@@ -190,6 +190,32 @@ fn the_hash_of_a_frame_is_known_as_long_as_the_one_behind_it_is_there() {
     }
 }
 
+// A segment whose file had been moved away, though that failed, was put back among those that are there: who read from the oldest revision on looked
+// for a file that was gone.
+#[test]
+fn what_the_log_says_that_it_has_is_there_whichever_change_of_names_fails() {
+    for (before, seed) in (0..20).flat_map(|before| (0..4).map(move |seed| (before, seed))) {
+        let disk = SimDisk::new(seed);
+        let (mut journal, _) = open(&disk);
+        let keeper = journal.keeper();
+        disk.fail(crate::disk::SimOperation::Name, before, std::io::ErrorKind::Other);
+        for batch in 0..60 {
+            let _later = keeper.prepare();
+            // Nothing was written where there was no segment.
+            append(&mut journal, batch).or_else(|_| append(&mut journal, batch)).unwrap();
+            assert_eq!(read_all(&journal), batch + 1, "change of names {before}, seed {seed}");
+            keeper.release(label(batch).last_revision);
+        }
+        assert_eq!(disk.strikes().failures, 1);
+        keeper.prepare().unwrap();
+        assert!(segment_names(&disk).len() <= 4, "change of names {before}, seed {seed}: {:?}", disk.names());
+        drop((journal, keeper));
+        let (journal, recovered) = open(&disk);
+        assert_eq!((recovered.tail.revision, recovered.cut.is_none()), (180, true));
+        read_all(&journal);
+    }
+}
+
 #[test]
 fn a_reader_keeps_what_it_still_needs() {
     let (_disk, mut journal) = log_of(12);

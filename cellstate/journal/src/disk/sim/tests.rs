@@ -96,6 +96,26 @@ fn a_name_that_was_not_synced_may_be_gone_and_one_that_was_is_there() {
     assert!((1..50).contains(&gone), "the new name was lost {gone} times of 50");
 }
 
+// It never was, and what the log makes of that was tried by nobody.
+#[test]
+fn a_renaming_or_a_removal_that_fails_may_have_been_done() {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..50 {
+        let disk = SimDisk::new(seed);
+        file(&disk, "old");
+        file(&disk, "gone");
+        disk.sync_dir().unwrap();
+        disk.fail(SimOperation::Name, 0, io::ErrorKind::Other);
+        assert!(disk.rename("old", "new").is_err());
+        disk.fail(SimOperation::Name, 0, io::ErrorKind::Other);
+        assert!(disk.remove("gone").is_err());
+        let is_there = |name: &str| disk.names().iter().any(|there| there == name);
+        assert_ne!(is_there("old"), is_there("new"), "it has one of both names");
+        seen.insert((is_there("new"), is_there("gone")));
+    }
+    assert_eq!(seen.len(), 4, "{seen:?}");
+}
+
 #[test]
 fn a_failed_sync_still_shows_what_it_lost_until_the_cache_is_dropped() {
     let disk = SimDisk::new(3);
