@@ -8,7 +8,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use plenum_sdk::api::{JobKind, JobView, LaunchRequest, ListRequest};
-use plenum_sdk::{Client, RunError, code_of, tonic::Status, words};
+use plenum_sdk::{Client, RunError, asked_to_end, code_of, tonic::Status, words};
 
 /// The name that jobs ask for.
 const NAME: &str = "cron";
@@ -81,7 +81,7 @@ async fn main() -> Result<(), RunError> {
         }
     };
     tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
+        () = asked_to_end() => {}
         () = work => {}
     }
     Ok(())

@@ -14,7 +14,7 @@
 use std::cmp::Ordering;
 
 use plenum_sdk::model::{Machine, Outcome, compare_values};
-use plenum_sdk::{Decision, Options, Plan, RunError, Scheduler, View, run};
+use plenum_sdk::{Decision, Options, Plan, RunError, Scheduler, View, asked_to_end, run};
 
 /// All that it remembers: nothing. What it needs to know stands in the mirror, which the runtime keeps.
 struct Thrifty;
@@ -99,9 +99,6 @@ async fn main() -> Result<(), RunError> {
     // What the runtime has to say, such as that no cell answers, it says as events of `tracing`: without this nobody hears it.
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let address = std::env::var("PLENUM_ADDR").unwrap_or_else(|_| "http://127.0.0.1:7070".to_owned());
-    let interrupted = async {
-        // Without the signal there is nothing to wait for, and the scheduler ends.
-        let _ = tokio::signal::ctrl_c().await;
-    };
-    run(Options::new(address), Thrifty, interrupted).await
+    // Ctrl-C and SIGTERM end it in order, with its session: else its jobs would be another one's for ten minutes.
+    run(Options::new(address), Thrifty, asked_to_end()).await
 }

@@ -40,3 +40,14 @@ scheduler=$!
 "$plenum" job run examples/own-scheduler/job.toml --wait --timeout 60s
 "$plenum" job list
 "$plenum" txn list --scheduler thrifty
+
+# Asked to end, it closes its session: the next one need not wait and see whether it is still there.
+kill "$scheduler"
+wait "$scheduler"
+scheduler=
+tries=0
+while "$plenum" scheduler list -o wide | grep -q '^thrifty .* 0/1 '; do
+    tries=$((tries + 1))
+    [ "$tries" -le 100 ] || { echo "its session is still open" >&2; exit 1; }
+    sleep 0.1
+done

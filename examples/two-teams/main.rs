@@ -10,8 +10,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use plenum_sdk::model::{Outcome, RefusalKind};
-use plenum_sdk::{Decision, Options, Plan, Scheduler, View, run};
-use tokio::signal::unix::{SignalKind, signal};
+use plenum_sdk::{Decision, Options, Plan, Scheduler, View, asked_to_end, run};
 
 /// How long a decision takes. A real team would solve an optimisation problem meanwhile.
 const THINKING: Duration = Duration::from_millis(100);
@@ -84,14 +83,7 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let address = std::env::var("PLENUM_ADDR").unwrap_or_else(|_| "http://127.0.0.1:7070".to_owned());
-    let asked_to_end = async {
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return;
-        };
-        tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
-    };
-    match run(Options::new(address), Team { name }, asked_to_end).await {
+    match run(Options::new(address), Team { name }, asked_to_end()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

@@ -16,8 +16,6 @@ pub(crate) use verify::verify;
 
 use std::{error::Error, path::PathBuf};
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use crate::{failure::Failure, preferences};
 
 /// Where a part keeps what must survive: a folder of the user's own, unless somebody names another.
@@ -34,19 +32,6 @@ fn server_folder(mut dir: PathBuf) -> PathBuf {
         dir.push("server");
     }
     dir
-}
-
-/// Ready when this process is asked to end.
-async fn asked_to_end() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        // Without handlers the signals do what they always do.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
 }
 
 /// An error and all its causes in one sentence.

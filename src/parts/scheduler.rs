@@ -1,12 +1,12 @@
 //! `plenum scheduler`: built-in schedulers, all on one thread.
 
-use plenum_schedulers::{NAMES, SchedulerError, SchedulerOptions};
+use plenum_schedulers::{NAMES, SchedulerError, SchedulerOptions, asked_to_end};
 use tokio::{
     sync::watch,
     task::{JoinSet, LocalSet},
 };
 
-use super::{asked_to_end, causes, trace};
+use super::{causes, trace};
 use crate::{
     cli::{self, Context, block_on},
     connect,

@@ -24,7 +24,7 @@ pub use batch::Batch;
 pub use gpus::GpuPolicy;
 pub use service::Service;
 
-pub use plenum_sdk::{Options as SchedulerOptions, RunError};
+pub use plenum_sdk::{Options as SchedulerOptions, RunError, asked_to_end};
 
 /// Names of the built-in schedulers.
 pub const NAMES: &[&str] = &[batch::NAME, service::NAME];

@@ -4,7 +4,7 @@
 //! state, whose turn it is, what may be placed now, backoff and jitter, sending again what a broken connection left open.
 //!
 //! ```no_run
-//! use plenum_sdk::{Decision, Options, Plan, Scheduler, View, run};
+//! use plenum_sdk::{Decision, Options, Plan, Scheduler, View, asked_to_end, run};
 //!
 //! /// Puts each task on the first machine that has room.
 //! struct FirstFit;
@@ -37,7 +37,7 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), plenum_sdk::RunError> {
-//! run(Options::new("http://127.0.0.1:7070"), FirstFit, async { tokio::signal::ctrl_c().await.unwrap_or(()) }).await
+//! run(Options::new("http://127.0.0.1:7070"), FirstFit, asked_to_end()).await
 //! # }
 //! ```
 //!
@@ -70,6 +70,7 @@ mod scheduler;
 mod settings;
 mod share;
 mod shell;
+mod signals;
 mod specials;
 mod view;
 mod wire;
@@ -84,6 +85,7 @@ pub use runtime::{Input, Notice, Output, SchedulerRuntime};
 pub use scheduler::{Decision, Ended, PassedOver, Scheduler, Unanswered};
 pub use settings::{Settings, SettingsError};
 pub use shell::{Options, run};
+pub use signals::asked_to_end;
 pub use specials::Specials;
 pub use view::{Ledger, View, Work};
 
