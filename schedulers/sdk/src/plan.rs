@@ -4,7 +4,7 @@ use plenum_model::{
     AllocationId, CLAIMS_MAX, ClaimExtra, ConflictCheck, Device, Guard, JobId, Placement, Port, Preemption, Resources,
     TakeOver, Transaction, counted,
 };
-use plenum_proto::bounds::TRANSACTION_ENTRIES_MAX;
+use plenum_proto::bounds::{CONFIGURATION_BYTES_MAX, NAME_BYTES_MAX, TRANSACTION_ENTRIES_MAX};
 
 use crate::view::Work;
 
@@ -221,11 +221,12 @@ impl Plan {
         self
     }
 
-    /// Names the policy that decided, at most 63 bytes, with a digest of its settings, at most 32: inspection shows both.
+    /// Names the policy that decided, with a digest of its settings: inspection shows both. Cut at 63 bytes and at 32, and on one line, as no cell takes more.
     #[must_use]
     pub fn decided_by(mut self, policy: &str, configuration: &[u8]) -> Self {
-        self.policy = policy.into();
-        self.configuration = configuration.into();
+        let policy = &policy[..policy.floor_char_boundary(NAME_BYTES_MAX)];
+        self.policy = policy.replace(char::is_control, " ").into();
+        self.configuration = configuration.iter().copied().take(CONFIGURATION_BYTES_MAX).collect();
         self
     }
 
@@ -407,6 +408,18 @@ pub(crate) mod tests {
         let transaction = plan.into_transaction().unwrap();
         assert_eq!((transaction.placements[0].job_version, transaction.decision.attempt), (3, 2));
         assert_eq!((&*transaction.decision.policy, &*transaction.decision.configuration), ("first-fit", &[7][..]));
+    }
+
+    // Each such transaction was refused as a whole, and planned again, for ever.
+    #[test]
+    fn what_a_policy_is_called_is_cut_to_what_a_cell_takes() {
+        let mut plan = Plan::incremental().decided_by(&format!("\n{}é", "p".repeat(61)), &[7; 33]);
+        plan.claim(&work(), &[1], &[5]);
+        let id = TransactionId { session: SessionId(1), number: 1 };
+        let transaction = Transaction { id, incarnation: 1, ..plan.into_transaction().unwrap() };
+        assert!(plenum_proto::transaction::commit_decoded(&(&transaction).into()).is_ok());
+        assert_eq!(*transaction.decision.policy, *format!(" {}", "p".repeat(61)));
+        assert_eq!(*transaction.decision.configuration, [7; 32]);
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub trait Scheduler {
     /// Hears how an allocation of a job of its name and namespace ended, whichever session placed it. The mirror shows it already. Retries need
     /// nothing here.
     ///
+    /// An end is heard with its receipt. What was lost with its machine is [`AllocationState::Lost`] in the mirror until then, and ends only once the machine's agent is back, or
+    /// the machine is removed.
+    ///
     /// For who learns from ends, not for who counts on each: what ended while there was no connection may be heard of only as a mirror without it.
     /// The API tells of any end for as long as its revision is retained (`Jobs.GetAllocation`, `Jobs.JobHistory`).
     fn ended(&mut self, ended: &Ended) {
@@ -96,9 +99,9 @@ pub struct Ended {
     pub machine: u32,
     /// How; one for which [`AllocationState::is_end`].
     pub state: AllocationState,
-    /// The exit code; also 0 without one, as of a task that was stopped.
+    /// The exit code; of one that a signal ended, 128 and the signal's number, as 143 of most that are stopped. 0 also without one, as of a task that never began.
     pub exit_code: i32,
-    /// Why, where there is something to say.
+    /// Why, where the cell or the agent has something to say: nothing of one that a plan stopped, of which the transaction has the policy's name.
     pub reason: Option<Arc<str>>,
 }
 
