@@ -148,7 +148,8 @@ impl Plan {
         self
     }
 
-    /// Machines that the cell may take instead for claims of the last placement that lost their race, the best first.
+    /// Machines that the cell may take instead for claims of the last placement that lost their race, the best first. It takes them by the limits that it knows itself: who
+    /// keeps others names only machines that may have all of these claims.
     pub fn spare(&mut self, machines: &[u32]) -> &mut Self {
         self.last("spare", |placement| placement.alternates.extend_from_slice(machines))
     }
@@ -214,7 +215,8 @@ impl Plan {
         self
     }
 
-    /// When a claim conflicts; only when its room is really gone, unless said otherwise.
+    /// When a claim conflicts; only when its room is really gone, unless said otherwise. Who keeps a limit of its own, which no group declares, needs
+    /// [`ConflictCheck::Sequence`]: else another process of the same name fills it meanwhile, and the cell sees nothing wrong.
     #[must_use]
     pub fn checked_by(mut self, check: ConflictCheck) -> Self {
         self.check = check;

@@ -294,7 +294,7 @@ impl Stage {
     }
 
     /// The agent of one allocation tells how that stands: it is `Running` (and ready); it ended by itself, `Complete` or `Failed`, with an exit code; or
-    /// it ended as it was told to, `Stopped`, `Evicted` or `EndedLost`, mostly without one: 0.
+    /// it ended as it was told to, `Stopped`, `Evicted` or `EndedLost`, mostly by SIGTERM: 143.
     ///
     /// # Panics
     /// When the allocation is not there, or has ended already.
