@@ -216,13 +216,13 @@ fn of_groups_that_share_a_machine_each_gang_gets_what_it_starts_with_before_othe
     }
 }
 
-/// The policies alone, and of how many tasks of a third group each decision said why they wait.
-struct Told {
+/// The policies alone; with each decision, what is to be noted of it.
+struct Noted<N> {
     placer: Placer,
-    tasks: Rc<RefCell<Vec<u32>>>,
+    note: N,
 }
 
-impl Scheduler for Told {
+impl<N: FnMut(&Placer, &Decision)> Scheduler for Noted<N> {
     fn name(&self) -> &str {
         "batch"
     }
@@ -231,8 +231,7 @@ impl Scheduler for Told {
         let (mut decision, mut plan) = (Decision::default(), Plan::incremental());
         self.placer.begin(view, Settings::default());
         self.placer.place_all(view, view.work(), &mut plan, &mut decision);
-        let notes = decision.passed_over.iter().filter(|note| note.group == 2);
-        self.tasks.borrow_mut().extend(notes.map(|note| note.tasks).reduce(|all, tasks| all + tasks));
+        (self.note)(&self.placer, &decision);
         decision.commit(plan);
         decision
     }
@@ -242,8 +241,14 @@ impl Scheduler for Told {
 fn a_gang_that_can_not_start_on_its_jobs_machine_leaves_room_to_others_and_all_of_it_is_said_to_wait() {
     let mut stage = Stage::new();
     stage.machine("m0", 5_000, &[]);
+    // Of how many tasks of the gang each decision said why they wait.
     let tasks: Rc<RefCell<Vec<u32>>> = Rc::default();
-    stage.seat(Told { placer: Placer::new(Policy::BestFit), tasks: Rc::clone(&tasks) });
+    let told = Rc::clone(&tasks);
+    let note = move |_: &Placer, decision: &Decision| {
+        let notes = decision.passed_over.iter().filter(|note| note.group == 2);
+        told.borrow_mut().extend(notes.map(|note| note.tasks).reduce(|all, tasks| all + tasks));
+    };
+    stage.seat(Noted { placer: Placer::new(Policy::BestFit), note });
     let train = JobBuilder::new("train", "batch").same_machine().group("fetch", 1, 1000);
     let train = train.group("load", 2, 1000).after("fetch").group("learn", 4, 1000).after("fetch").min(3);
     let train = stage.submit(&train);
@@ -257,27 +262,6 @@ fn a_gang_that_can_not_start_on_its_jobs_machine_leaves_room_to_others_and_all_o
     assert!(told.starts_with("it starts with 3 at once, of which "), "{told}");
     let tasks = tasks.borrow();
     assert!(!tasks.is_empty() && tasks.iter().all(|&tasks| tasks == 4), "{tasks:?}");
-}
-
-/// The policies alone, and how many machines the last decision judged one by one.
-struct Counted {
-    placer: Placer,
-    judged: Rc<Cell<usize>>,
-}
-
-impl Scheduler for Counted {
-    fn name(&self) -> &str {
-        "batch"
-    }
-
-    fn decide(&mut self, view: &View<'_>) -> Decision {
-        let (mut decision, mut plan) = (Decision::default(), Plan::incremental());
-        self.placer.begin(view, Settings::default());
-        self.placer.place_all(view, view.work(), &mut plan, &mut decision);
-        self.judged.set(self.placer.judged.get());
-        decision.commit(plan);
-        decision
-    }
 }
 
 /// Commits two jobs to the only machine, the one that came last first; and what it then takes of the GPUs there for spoken for.
@@ -333,8 +317,11 @@ fn counted(machines: u32, jobs: impl IntoIterator<Item = JobBuilder>) -> (Stage,
     for number in 0..machines {
         stage.machine_with_gpus(&format!("m{number}"), 16_000, &[("rack", "a")], 1);
     }
+    // How many machines the last decision judged one by one.
     let judged = Rc::new(Cell::new(0));
-    let seat: Seat = stage.seat(Counted { placer: Placer::new(Policy::BestFit), judged: Rc::clone(&judged) });
+    let last = Rc::clone(&judged);
+    let note = move |placer: &Placer, _: &Decision| last.set(placer.judged.get());
+    let seat: Seat = stage.seat(Noted { placer: Placer::new(Policy::BestFit), note });
     // The cell hears nothing of the decision: so there is one only.
     stage.hold(seat);
     for job in jobs {

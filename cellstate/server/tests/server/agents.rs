@@ -20,6 +20,16 @@ fn transition(allocation: u64, state: v1::AllocationState) -> v1::Transition {
     v1::Transition { allocation, state: state.into(), ..Default::default() }
 }
 
+/// A machine, and an allocation there.
+async fn granted(channel: &Channel) -> (v1::RegisterResponse, u64) {
+    let machine = register(channel, "m1", 4000).await;
+    let crunch = submit(channel, job("crunch", 1)).await;
+    let mut session = Session::open(channel, "batch").await.unwrap();
+    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])]);
+    let allocation = session.commit(transaction).await.unwrap().placements[0].allocations[0];
+    (machine, allocation)
+}
+
 /// A relay speaks for a rack: what is reported of its machines counts, but for those whose epoch is over.
 #[tokio::test]
 async fn a_relay_reports_of_many_machines_and_hears_which_have_to_register() {
@@ -198,12 +208,7 @@ async fn logs_are_relayed_from_the_agent_to_the_reader() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
-    let machine = register(&channel, "m1", 4000).await;
-    let crunch = submit(&channel, job("crunch", 1)).await;
-    let mut session = Session::open(&channel, "batch").await.unwrap();
-    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])]);
-    let outcome = session.commit(transaction).await.unwrap();
-    let allocation = outcome.placements[0].allocations[0];
+    let (machine, allocation) = granted(&channel).await;
 
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     let ask = v1::LogsRequest { allocation, tail_lines: 5, ..Default::default() };
@@ -249,11 +254,7 @@ async fn what_ran_on_a_machine_that_was_removed_has_no_log_for_good() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
-    let machine = register(&channel, "m1", 4000).await;
-    let crunch = submit(&channel, job("crunch", 1)).await;
-    let mut session = Session::open(&channel, "batch").await.unwrap();
-    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])]);
-    let allocation = session.commit(transaction).await.unwrap().placements[0].allocations[0];
+    let (machine, allocation) = granted(&channel).await;
     let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
     agents.report(report(&machine, vec![transition(allocation, v1::AllocationState::Complete)])).await.unwrap();
     let remove = v1::RemoveMachineRequest { name: "m1".to_owned(), force: true };
@@ -309,11 +310,7 @@ async fn a_log_that_breaks_off_is_not_taken_for_a_whole_one() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
-    let machine = register(&channel, "m1", 4000).await;
-    let crunch = submit(&channel, job("crunch", 1)).await;
-    let mut session = Session::open(&channel, "batch").await.unwrap();
-    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])]);
-    let allocation = session.commit(transaction).await.unwrap().placements[0].allocations[0];
+    let (machine, allocation) = granted(&channel).await;
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     let ask = v1::LogsRequest { allocation, follow: true, ..Default::default() };
 
@@ -359,11 +356,7 @@ async fn a_log_that_breaks_off_is_not_taken_for_a_whole_one() {
 
 /// A machine whose agent follows, and an allocation there.
 async fn followed(channel: &Channel) -> (u64, tonic::Streaming<v1::Assignments>) {
-    let machine = register(channel, "m1", 4000).await;
-    let crunch = submit(channel, job("crunch", 1)).await;
-    let mut session = Session::open(channel, "batch").await.unwrap();
-    let transaction = session.transaction(1, vec![placement(crunch.job, vec![0], vec![0])]);
-    let allocation = session.commit(transaction).await.unwrap().placements[0].allocations[0];
+    let (machine, allocation) = granted(channel).await;
     (allocation, follow(channel, &machine).await)
 }
 
