@@ -188,11 +188,11 @@ impl<'a> Feeder<'a> {
                         "the history goes on behind damage of the log; run `plenum verify` when the server has ended"
                     );
                     let before = self.shared.feed.history().newest_revision();
-                    ended = self.leap();
-                    if ended.is_ok() && self.shared.feed.history().newest_revision() == before {
-                        return Err(lost);
-                    }
-                    ended = ended.and_then(|()| self.run());
+                    ended = match self.leap_patiently() {
+                        Ok(false) => return Ok(()),
+                        Ok(true) if self.shared.feed.history().newest_revision() == before => return Err(lost),
+                        leapt => leapt.and_then(|_| self.run()),
+                    };
                 }
                 Err(error) if error.may_pass() && !self.shared.feed.is_closing() => {
                     if !self.go_on_after(&error)? {
@@ -260,11 +260,11 @@ impl<'a> Feeder<'a> {
     }
 
     /// Whether it is worth a try to open the store again, after so long. While the cell is read-only it would only be closed by the next write. But
-    /// where the log has grown to its bound meanwhile, the room that is missing is what this thread alone makes: the reserve may do for that.
+    /// where log is kept for this thread, that may be the room that is missing, and nobody else lets go of it: the reserve may do for that.
     fn may_open_again(&self, waited: Duration) -> bool {
         self.shared.space.check_now(&self.shared.keeper);
-        let is_own_room = || self.shared.keeper.held_bytes(self.releasable()) >= self.settings.log_bytes_max;
-        !self.shared.space.is_read_only() || (waited >= LONGEST_PAUSE && is_own_room())
+        let has_own_room = || self.shared.keeper.held_bytes(self.releasable()) > 0;
+        !self.shared.space.is_read_only() || (waited >= LONGEST_PAUSE && has_own_room())
     }
 
     fn run(&mut self) -> Result<(), FeedError> {
@@ -471,6 +471,21 @@ impl<'a> Feeder<'a> {
         let history = self.shared.feed.history();
         let checkpoint = history.newest_checkpoint().map_or(0, |checkpoint| checkpoint.revision);
         history.durable_revision().min(checkpoint)
+    }
+
+    /// Leaps once there is a picture of the present, which a disk that makes nothing durable just now may keep it from. False when the server ends
+    /// before that.
+    fn leap_patiently(&mut self) -> Result<bool, FeedError> {
+        loop {
+            self.leap()?;
+            let Some(due) = self.leap_due else { return Ok(true) };
+            while Instant::now() < due {
+                if self.shared.feed.is_closing() || self.shared.has_failed() {
+                    return Ok(false);
+                }
+                std::thread::sleep(PAUSE_POLL);
+            }
+        }
     }
 
     /// Goes on from a checkpoint of the present: what lies between is retired.

@@ -225,7 +225,7 @@ async fn a_history_is_opened_again_where_the_room_that_is_missing_is_that_of_its
     assert!(!feeder.may_open_again(LONGEST_PAUSE / 2), "whoever made the room full may make some");
     assert!(feeder.may_open_again(LONGEST_PAUSE));
     feeder.settings = &beyond;
-    assert!(!feeder.may_open_again(LONGEST_PAUSE), "what this thread can release is not what is missing");
+    assert!(feeder.may_open_again(LONGEST_PAUSE), "the disk may be full long before the log has as much as it may");
     drop(shared);
     server.kill().await.unwrap();
 }
