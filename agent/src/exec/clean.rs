@@ -108,13 +108,16 @@ fn touch_job(directory: &AllocationDirectory) {
 /// Takes the files of a task from where a start anew would make them, and says where they are to be removed; `None`: there are none. For who keeps
 /// such a start away meanwhile.
 pub(super) fn set_files_aside(agent: &AgentDirectory, allocation: AllocationId) -> Option<PathBuf> {
-    set_aside(&agent.allocation(allocation).task(), removed(agent, &format!("{allocation}-task")))
+    set_aside(&agent.allocation(allocation).task(), &removed(agent, &format!("{allocation}-task")))
 }
 
-/// Moved away first: removing much takes long, and starts would wait meanwhile. What can't be moved is removed where it is.
-fn set_aside(what: &Path, aside: PathBuf) -> Option<PathBuf> {
-    if fs::rename(what, &aside).is_ok() {
-        return Some(aside);
+/// Moved away first: removing much takes long, and starts would wait meanwhile. What can't be moved is removed where it is. What was set aside under
+/// the name before may still be there.
+fn set_aside(what: &Path, aside: &Path) -> Option<PathBuf> {
+    let name = aside.as_os_str().to_string_lossy();
+    let free = (0_u32..).map(|number| PathBuf::from(format!("{name}-{number}"))).find(|path| !path.exists());
+    if let Some(free) = free.filter(|free| fs::rename(what, free).is_ok()) {
+        return Some(free);
     }
     what.exists().then(|| what.to_owned())
 }
@@ -159,7 +162,7 @@ fn remove_excess(agent: &AgentDirectory, excess: Vec<AllocationId>, recording: &
         let directory = agent.allocation(allocation);
         touch_job(&directory);
         let aside = removed(agent, &allocation.to_string());
-        remove_if_ended(&directory, recording, || set_aside(directory.root(), aside));
+        remove_if_ended(&directory, recording, || set_aside(directory.root(), &aside));
     }
 }
 
