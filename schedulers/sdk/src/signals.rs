@@ -7,12 +7,15 @@ use tokio::signal::unix::{SignalKind, signal};
 ///
 /// Listens from when it is first polled on. Before that, and where it can't listen, the signals do what they always do.
 pub async fn asked_to_end() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
-    };
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = sent(SignalKind::terminate()) => {}
+        () = sent(SignalKind::interrupt()) => {}
+    }
+}
+
+async fn sent(kind: SignalKind) {
+    match signal(kind) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => std::future::pending().await,
     }
 }
