@@ -40,8 +40,10 @@ struct Told {
     pause: Duration,
     /// Not again before.
     next: Duration,
-    /// Since when none was seen to fail again and again, and whether that was told.
-    sound: Option<(Duration, bool)>,
+    /// Since when none was seen to fail again and again.
+    sound: Option<Duration>,
+    /// Whether that was told since failures were told last.
+    is_sound_told: bool,
 }
 
 impl Loops {
@@ -72,19 +74,19 @@ impl Loops {
             }
         };
         let line = format!("{name}: {}", failing.join("; "));
-        self.told.insert(name, Told { of, failed, pause, next: now.saturating_add(pause), sound: None });
+        let told = Told { of, failed, pause, next: now.saturating_add(pause), sound: None, is_sound_told: false };
+        self.told.insert(name, told);
         Some(News::Fails(line))
     }
 
     /// Nothing of a job fails again and again.
     fn sound(&mut self, job: &JobView, name: &str, now: Duration) -> Option<News> {
         let told = self.told.get_mut(name)?;
-        let (since, is_told) = told.sound.get_or_insert((now, false));
-        let sound = now.saturating_sub(*since);
+        let sound = now.saturating_sub(*told.sound.get_or_insert(now));
         if sound >= AGAIN_AFTER_MAX {
             // Should it fail again, that is told at once.
             self.told.remove(name);
-        } else if sound >= SOUND_AFTER && !std::mem::replace(is_told, true) {
+        } else if sound >= SOUND_AFTER && !std::mem::replace(&mut told.is_sound_told, true) {
             return Some(News::IsSound(format!("{name}: no task failed lately; {}", under_way(job))));
         }
         None
@@ -153,6 +155,17 @@ mod tests {
         assert_eq!(told(2, 1, 801..=820), [801, 811]);
         assert_eq!(told(2, 0, 821..=900), [881], "and again");
         assert_eq!(told(2, 1, 901..=940), [901], "but not for long");
+    }
+
+    // A task that failed about every minute was said to have failed no more between each two of its failures, of which few are told.
+    #[test]
+    fn that_nothing_failed_lately_is_told_once_for_each_time_that_failures_are() {
+        let mut loops = Loops::default();
+        let fails_at_times = |second: u32| job(u32::from(second.is_multiple_of(75)), 0, 1);
+        let news =
+            (0..3600).filter_map(|second| loops.news(&fails_at_times(second), Duration::from_secs(second.into())));
+        let are_sound: Vec<bool> = news.map(|news| matches!(news, News::IsSound(_))).collect();
+        assert!(are_sound.len() > 8 && are_sound.windows(2).all(|two| two[0] != two[1]), "{are_sound:?}");
     }
 
     // Whoever had mended what a task failed of heard no more of it.
