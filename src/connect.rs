@@ -2,6 +2,8 @@
 
 mod patience;
 
+pub(crate) use patience::is_unconnected;
+
 use std::time::Duration;
 
 use plenum_proto::bounds::ANSWER_BYTES_MAX;

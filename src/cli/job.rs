@@ -30,7 +30,7 @@ use super::{
     watch::{self, Listed},
 };
 use crate::{
-    connect::Connection,
+    connect::{Connection, is_unconnected},
     failure::{EXIT_FAILED, EXIT_UNFINISHED, Failure},
     job_file::{self, JobFile},
     output::{self, Format, Row},
@@ -466,7 +466,8 @@ async fn launch(
 /// Why nothing is known to be launched. Asked again without an instant it would be another one, of another second, beside what may have been
 /// launched already.
 fn launch_failure(status: Status, job: &JobName, instant_micros: Option<i64>) -> Failure {
-    let is_unknown = is_unanswered(&status) || code_of(&status) == "OUTCOME_UNKNOWN";
+    let broke = is_unanswered(&status) && !is_unconnected(&status);
+    let is_unknown = broke || code_of(&status) == "OUTCOME_UNKNOWN";
     let failure = Failure::from(status);
     if !is_unknown {
         return failure;

@@ -128,7 +128,7 @@ fn of_change(error: StdError) -> StdError {
 }
 
 /// Whether there was no connection to send anything over.
-fn is_unconnected(error: &(dyn Error + 'static)) -> bool {
+pub(crate) fn is_unconnected(error: &(dyn Error + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
         if error.is::<ConnectError>() {
