@@ -83,8 +83,8 @@ impl fmt::Display for Constraint {
     }
 }
 
-/// Orders two values of attributes: runs of digits compare as numbers of any length, everything else byte by byte. So
-/// `5.10` is after `5.9`, and `v2` before `v10`.
+/// Orders two values of attributes: runs of digits compare as numbers of any length, whatever their leading zeros, everything else byte
+/// by byte. So `5.10` is after `5.9`, `v2` before `v10`, and `a07` equals `a7`.
 #[must_use]
 pub fn compare_values(left: &str, right: &str) -> Ordering {
     let (mut left, mut right) = (left.as_bytes(), right.as_bytes());
