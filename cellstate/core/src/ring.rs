@@ -66,7 +66,7 @@ pub(crate) const SUCCESSOR_ENDED: &str = "successor ended";
 /// What changed of a machine itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MachineEvent {
-    /// A word for people: "registered", "epoch", "capacity", "cordoned", "uncordoned", "expired", "removed".
+    /// A word for people, such as "registered", "epoch", "capacity", "cordoned", "ready", "expired", "removed", "hold".
     pub(crate) word: &'static str,
     /// By how much the capacity grew; negative where it shrank, or where room is held.
     pub(crate) grown: Room,
