@@ -1,4 +1,4 @@
-//! Configuration files of parts: TOML with the names of the flags, and with the bounds that have no flag.
+//! Configuration files of parts: TOML with what the flags say, in names with underscores, and with all that has no flag.
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, path::PathBuf, sync::Arc, time::Duration};
 

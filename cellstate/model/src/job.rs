@@ -205,7 +205,7 @@ impl JobShape {
 pub struct Job {
     /// Its id.
     pub id: JobId,
-    /// Raised when the shape of its tasks changes.
+    /// Raised each time that it is submitted again after it was over, changed or not.
     pub version: u32,
     /// What it is.
     pub shape: Arc<JobShape>,

@@ -39,7 +39,7 @@ pub(crate) struct WithParent {
 /// `plenum server`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Server {
-    /// A configuration file in TOML, with the same names as the flags
+    /// A file of settings in TOML, over which flags win; docs/operating.md lists its fields
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// Where the cell's log and history are kept; the address is written to DIR/address once it can be reached [default:
@@ -69,10 +69,10 @@ pub(crate) struct Scheduler {
 /// `plenum agent`
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Agent {
-    /// A configuration file in TOML, with the same names as the flags
+    /// A file of settings in TOML, over which flags win; docs/operating.md lists its fields
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// The machine's name [default: the host's name]
+    /// The machine's name [default: the host's name, in small letters]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Where tasks live [default: $XDG_STATE_HOME/plenum-agent]
