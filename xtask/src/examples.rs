@@ -95,22 +95,28 @@ fn ran_without(missing: &BTreeSet<String>) -> String {
 fn build(workspace: &Workspace, examples: &[Example]) -> Result<()> {
     // A matter of a second when the step before has built it.
     let mut commands = vec![workspace.cargo(["build", "--release"])];
-    let programs = examples.iter().filter(|example| example.file.with_file_name("main.rs").exists());
-    // Together with the binary, as the scripts do it: alone, they would need some crates with other features.
-    let mut with_binary = workspace.cargo(["build", "--release", "--package", "plenum", "--package", "plenum-sdk"]);
-    let mut any = false;
-    for program in programs {
-        any = true;
-        with_binary.args(["--example", &program.name]);
-    }
-    if any {
-        commands.push(with_binary);
-    }
+    commands.extend(with_binary(workspace, examples));
     for command in commands {
         let status = watch(command, "the release build", BUILD_LIMIT, |_, _| {})?;
         ensure!(status.success(), "the release build failed ({status})");
     }
     Ok(())
+}
+
+/// The build of the programs of all examples, and the binary.
+pub(crate) fn build_of_all(workspace: &Workspace) -> Result<Command> {
+    let examples = find(&workspace.root.join("examples"))?;
+    with_binary(workspace, &examples).context("no example is a program")
+}
+
+/// The build of those among `examples` that are programs, where there are any. Together with the binary, as the scripts do it: alone, they would
+/// need some crates with other features.
+fn with_binary(workspace: &Workspace, examples: &[Example]) -> Option<Command> {
+    let is_program = |example: &&Example| example.file.with_file_name("main.rs").exists();
+    let programs: Vec<_> = examples.iter().filter(is_program).flat_map(|one| ["--example", &one.name]).collect();
+    let mut command = workspace.cargo(["build", "--release", "--package", "plenum", "--package", "plenum-sdk"]);
+    command.args(&programs);
+    (!programs.is_empty()).then_some(command)
 }
 
 /// Everything in `folder` that is an example, by name.
