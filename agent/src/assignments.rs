@@ -83,7 +83,6 @@ fn work(allocation: AllocationId, wire: v1::Assignment, defaults: &Defaults) -> 
         kill_timeout_ms: millis("kill_timeout_micros", body.kill_timeout_micros)?,
         traces: Some(Box::new(Traces::of(&wire))),
         policy: None,
-        recent_restarts: 0,
         recent_restarts_at: Vec::new(),
     };
     let restart = match &body.restart {

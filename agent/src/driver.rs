@@ -2,7 +2,7 @@
 //!
 //! A driver knows nothing of the cell, leases or restarts; it starts what it is told, once, and says what became of it.
 
-use std::{collections::BTreeMap, fmt, io};
+use std::{collections::BTreeMap, fmt, io, iter};
 
 use plenum_model::{AllocationId, JobId};
 use serde::{Deserialize, Serialize};
@@ -42,14 +42,19 @@ pub struct TaskSpec {
     /// What follows its failures; nothing to the driver, which keeps it. `None`: written by an agent that kept none.
     #[serde(default)]
     pub policy: Option<RestartPolicy>,
-    /// How many restarts that policy counts within its time, as this start is made, itself included where it is one; nothing to the driver, which
-    /// keeps it. 0: written by an agent that kept none.
-    #[serde(default)]
-    pub recent_restarts: u32,
-    /// When these were, the oldest first: a time in milliseconds since 1970, and how many of them count as made then. None is taken to have been
-    /// before its time, or later by more than a 64th of the time within which they count. Empty: written by an agent that kept none.
+    /// The restarts that policy counts within its time, as this start is made, itself included where it is one, the oldest first: a time in
+    /// milliseconds since 1970, and how many of them count as made then. None is taken to have been before its time, or later by more than a
+    /// 64th of the time within which they count. Nothing to the driver, which keeps it.
     #[serde(default)]
     pub recent_restarts_at: Vec<(u64, u32)>,
+}
+
+impl TaskSpec {
+    /// When it was restarted, in milliseconds since 1970, oldest first, as far as its policy counts it: no more than there were.
+    pub fn restarts_unix_ms(&self) -> Vec<u64> {
+        let each = self.recent_restarts_at.iter().flat_map(|&(at_ms, count)| iter::repeat_n(at_ms, count as usize));
+        each.take(self.restart as usize).collect()
+    }
 }
 
 /// Why a task could not be run, or was ended by something else than itself.
@@ -212,9 +217,8 @@ pub struct Recovered {
     pub allocation: AllocationId,
     /// Its latest start.
     pub restart: u32,
-    /// When its earlier starts ended, in milliseconds since 1970, oldest first. Of very many, the ends of the latest are known, and of none that
-    /// could not be set up; before those come as many as count for its policy, at the times that its latest start was written down with.
-    pub earlier_ends_unix_ms: Vec<u64>,
+    /// When it was restarted, in milliseconds since 1970, oldest first, as far as that counts for its policy: [`TaskSpec::restarts_unix_ms`].
+    pub restarts_unix_ms: Vec<u64>,
     /// One of these earlier starts ran.
     #[serde(default)]
     pub ran_before: bool,

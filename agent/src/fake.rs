@@ -71,7 +71,6 @@ struct FakeTask {
     exit: Option<Exit>,
     ended_at_ms: u64,
     told: Told,
-    earlier_ends_unix_ms: Vec<u64>,
     ran_before: bool,
     forgotten: bool,
     /// The machine was booted since it was started.
@@ -251,7 +250,7 @@ impl Driver for FakeDriver {
             all.push(Recovered {
                 allocation,
                 restart: task.task.restart,
-                earlier_ends_unix_ms: task.earlier_ends_unix_ms.clone(),
+                restarts_unix_ms: task.task.restarts_unix_ms(),
                 ran_before: task.ran_before,
                 found,
                 traces: task.task.traces.clone(),
@@ -267,18 +266,13 @@ impl Driver for FakeDriver {
         debug_assert!(runs.is_none(), "{}: restart {} beside {runs:?}", task.allocation, task.restart);
         // What was forgotten has left no trace.
         let known = self.tasks.get_mut(&task.allocation).filter(|known| !known.forgotten);
-        let (earlier_ends_unix_ms, ran_before) = match known {
+        let ran_before = match known {
             Some(known) if known.task.restart == task.restart => {
                 known.told = Told::Nothing;
                 return;
             }
-            Some(known) => {
-                let mut ends = known.earlier_ends_unix_ms.clone();
-                ends.push(known.ended_at_ms);
-                let ran = known.exit.as_ref().is_some_and(|exit| exit.started_unix_ms.is_some());
-                (ends, known.ran_before || ran)
-            }
-            None => (Vec::new(), false),
+            Some(known) => known.ran_before || known.exit.as_ref().is_some_and(|exit| exit.started_unix_ms.is_some()),
+            None => false,
         };
         self.starts.push((task.allocation, task.restart));
         let fate = (self.fate)(&task);
@@ -294,7 +288,6 @@ impl Driver for FakeDriver {
             exit: None,
             ended_at_ms: 0,
             told: Told::Nothing,
-            earlier_ends_unix_ms,
             ran_before,
             forgotten: false,
             booted: false,

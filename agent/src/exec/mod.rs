@@ -341,7 +341,6 @@ fn shim_spec(allocation: AllocationId, job_directory: PathBuf) -> crate::shim::S
         kill_timeout_ms: 0,
         traces: None,
         policy: None,
-        recent_restarts: 0,
         recent_restarts_at: Vec::new(),
     };
     crate::shim::ShimSpec {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io, iter,
+    fs, io,
     os::fd::OwnedFd,
     path::Path,
     process::ExitStatus,
@@ -199,7 +199,7 @@ struct Looked {
     directory: AllocationDirectory,
     /// `None`: its spec is damaged.
     start: Option<(ShimSpec, Trace)>,
-    earlier_ends_unix_ms: Vec<u64>,
+    /// An earlier start of it ran.
     ran_before: bool,
 }
 
@@ -213,41 +213,31 @@ fn look_at_one(directory: AllocationDirectory, allocation: AllocationId) -> io::
             return Ok(None);
         }
         Read::Damaged => {
-            let earlier_ends_unix_ms = Vec::new();
-            return Ok(Some(Looked { allocation, directory, start: None, earlier_ends_unix_ms, ran_before: false }));
+            return Ok(Some(Looked { allocation, directory, start: None, ran_before: false }));
         }
     };
     let restart = spec.task.restart;
-    let (mut earlier_ends_unix_ms, mut ran_before) = (Vec::new(), false);
+    let mut ran_before = false;
     for earlier in restart.saturating_sub(ENDS_KEPT)..restart {
-        let Some(exit) = read_exit(&directory, earlier)? else { continue };
-        earlier_ends_unix_ms.push(exit.ended_unix_ms);
-        ran_before |= exit.started_unix_ms.is_some();
+        ran_before |= read_exit(&directory, earlier)?.is_some_and(|exit| exit.started_unix_ms.is_some());
     }
-    // The policy may count more than these. Of those before, the start says when they were.
-    let unknown = (spec.task.recent_restarts.min(restart) as usize).saturating_sub(earlier_ends_unix_ms.len());
-    let written = spec.task.recent_restarts_at.iter().flat_map(|&(at_ms, count)| iter::repeat_n(at_ms, count as usize));
-    // An agent of an earlier version did not write that down: they were no later than the oldest whose end is kept.
-    let oldest = earlier_ends_unix_ms.first().copied().map(iter::repeat);
-    let before: Vec<u64> = written.chain(oldest.into_iter().flatten()).take(unknown).collect();
-    drop(earlier_ends_unix_ms.splice(0..0, before));
     let trace = look(&directory, restart)?;
-    Ok(Some(Looked { allocation, directory, start: Some((spec, trace)), earlier_ends_unix_ms, ran_before }))
+    Ok(Some(Looked { allocation, directory, start: Some((spec, trace)), ran_before }))
 }
 
 fn recover_one(looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) {
-    let Looked { allocation, directory, start, earlier_ends_unix_ms, ran_before } = looked;
+    let Looked { allocation, directory, start, ran_before } = looked;
     let Some((spec, trace)) = start else {
         // As a rule the machine crashed over a start, which is nothing that the task did.
         let message = "what it was to run can't be read any more, as after a crash of the machine";
         let failure = Failure::new(FailureKind::Booted, message);
         let found = Found::Ended(Exit::failed(failure, unix_ms()));
-        let (restart, traces, policy, booted) = (0, None, None, false);
-        let recovered =
-            Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces, policy, booted };
+        let (restart, restarts_unix_ms, traces, policy, booted) = (0, Vec::new(), None, None, false);
+        let recovered = Recovered { allocation, restart, restarts_unix_ms, ran_before, found, traces, policy, booted };
         return (recovered, None);
     };
-    let (restart, traces, policy) = (spec.task.restart, spec.task.traces.clone(), spec.task.policy);
+    let (restart, restarts_unix_ms) = (spec.task.restart, spec.task.restarts_unix_ms());
+    let (traces, policy) = (spec.task.traces.clone(), spec.task.policy);
     let booted = spec.boot_id != boot_id();
     let running = directory.running(restart).exists();
     let (found, there) = match trace {
@@ -266,7 +256,7 @@ fn recover_one(looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) 
             (Found::Leaving { ran }, Some(Start::Leaving(Box::new(spec))))
         }
     };
-    (Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces, policy, booted }, there)
+    (Recovered { allocation, restart, restarts_unix_ms, ran_before, found, traces, policy, booted }, there)
 }
 
 /// Sees to it that nothing is left of a start whose shim is gone, and says how it ended.
@@ -449,50 +439,26 @@ mod tests {
         assert!(is_cleared && status.is_none(), "{status:?}");
     }
 
-    // Of a thousand restarts that it may have in an hour, a task had seven hundred left after nine hundred, once its agent was started again.
+    // Of a thousand restarts that it may have in an hour, a task had seven hundred left after nine hundred, once its agent was started again: it went
+    // by the ends that are kept, of which there are none either where no shim could be started.
     #[test]
-    fn restarts_count_also_when_their_ends_are_kept_no_more() {
+    fn restarts_count_for_the_next_agent_at_the_times_they_were_written_down_with() {
         let place = tempfile::tempdir().unwrap();
         let allocation = AllocationId { slot: 1, generation: 1 };
         let directory = AgentDirectory::new(place.path().join("agent")).allocation(allocation);
         fs::create_dir_all(directory.root()).unwrap();
-        let restart = ENDS_KEPT + 44;
-        for earlier in 44..restart {
-            let exit = Exit { ended_unix_ms: 1000 + u64::from(earlier), ..Exit::default() };
-            durable::write_once(&directory.exit(earlier), &exit).unwrap();
-        }
-        let ends = |recent_restarts: u32, recent_restarts_at: &[(u64, u32)]| {
+        let ends = Exit { ended_unix_ms: 5000, ..Exit::default() };
+        durable::write_once(&directory.exit(2), &ends).unwrap();
+        let restarts = |recent_restarts_at: &[(u64, u32)]| {
             let mut spec = exec::shim_spec(allocation, place.path().join("job"));
-            (spec.task.restart, spec.task.recent_restarts) = (restart, recent_restarts);
-            spec.task.recent_restarts_at = recent_restarts_at.to_vec();
+            (spec.task.restart, spec.task.recent_restarts_at) = (300, recent_restarts_at.to_vec());
             durable::write_atomically(&directory.spec(), &spec).unwrap();
-            look_at_one(directory.clone(), allocation).unwrap().unwrap().earlier_ends_unix_ms
+            let looked = look_at_one(directory.clone(), allocation).unwrap().unwrap();
+            recover_one(looked, Instant::now()).0.restarts_unix_ms
         };
-        let known: Vec<u64> = (1044..1300).collect();
-        for recent_restarts in [0, 10, 256] {
-            let written = [(900, 200), (1200, 56)];
-            assert_eq!(ends(recent_restarts, &written), known, "no more than these count: {recent_restarts}");
-        }
-        let written = [(900, 20), (1000, 150), (1300, 120)];
-        assert_eq!(ends(290, &written), [vec![900; 20], vec![1000; 14], known.clone()].concat());
-        // As an agent of an earlier version wrote it down.
-        assert_eq!(ends(290, &[]), [vec![1044; 34], known].concat());
-        assert_eq!(ends(u32::MAX, &[(900, u32::MAX)]).len(), restart as usize, "there were no more");
-    }
-
-    // Where no shim could be started there is no word of an end. The next agent counted none of these restarts, and made as many again.
-    #[test]
-    fn restarts_of_what_could_not_be_set_up_count_also_for_the_next_agent() {
-        let place = tempfile::tempdir().unwrap();
-        let allocation = AllocationId { slot: 1, generation: 1 };
-        let directory = AgentDirectory::new(place.path().join("agent")).allocation(allocation);
-        fs::create_dir_all(directory.root()).unwrap();
-        let mut spec = exec::shim_spec(allocation, place.path().join("job"));
-        (spec.task.restart, spec.task.recent_restarts) = (3, 3);
-        spec.task.recent_restarts_at = vec![(900, 1), (1000, 2)];
-        durable::write_atomically(&directory.spec(), &spec).unwrap();
-        let looked = look_at_one(directory, allocation).unwrap().unwrap();
-        assert_eq!(looked.earlier_ends_unix_ms, [900, 1000, 1000]);
+        assert_eq!(restarts(&[(900, 200), (1000, 90)]), [vec![900; 200], vec![1000; 90]].concat());
+        assert_eq!(restarts(&[]), [0; 0], "none was within the policy's time");
+        assert_eq!(restarts(&[(900, u32::MAX)]).len(), 300, "there were no more");
     }
 
     /// An allocation's group in which a process hangs, at `place`: a number that none has, and that does not go away.

@@ -263,7 +263,6 @@ fn assignment(allocation: AllocationId, row: &Row) -> Assignment {
         kill_timeout_ms: 100,
         traces: None,
         policy: None,
-        recent_restarts: 0,
         recent_restarts_at: Vec::new(),
     };
     let restart = RestartPolicy { attempts: allocation.slot % 3, delay_ms: 200, within_ms: 0 };

@@ -317,10 +317,9 @@ impl Held {
             _ => return None,
         }
         self.enter(now_ms, Phase::Starting);
-        let recent_restarts = u32::try_from(self.restarted_at_ms.len()).unwrap_or(u32::MAX);
         let recent_restarts_at = self.written_restarts(work.restart.within_ms);
         let (restart, policy) = (self.restart, Some(work.restart));
-        Some(TaskSpec { restart, policy, recent_restarts, recent_restarts_at, ..work.task.clone() })
+        Some(TaskSpec { restart, policy, recent_restarts_at, ..work.task.clone() })
     }
 
     /// The restarts that count, as they are written down: those of one span of time together, at the latest time among them. Where a span begins depends

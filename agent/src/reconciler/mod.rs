@@ -387,8 +387,7 @@ impl AgentReconciler {
     }
 
     fn recover(&mut self, now_millis: u64, recovered: Recovered) {
-        let Recovered { allocation, restart, earlier_ends_unix_ms, ran_before, found, traces, policy, booted } =
-            recovered;
+        let Recovered { allocation, restart, restarts_unix_ms, ran_before, found, traces, policy, booted } = recovered;
         let ran = matches!(found, Found::Leaving { ran: true });
         let phase = match found {
             Found::NotStarted => Phase::Waiting { recorded: true },
@@ -402,7 +401,7 @@ impl AgentReconciler {
         held.is_recorded = true;
         held.has_run |= ran || ran_before;
         held.restart = restart;
-        held.restarted_at_ms = earlier_ends_unix_ms;
+        held.restarted_at_ms = restarts_unix_ms;
         held.traces = traces;
         held.policy_before_boot = policy.filter(|_| booted);
         self.held.insert(allocation, held);

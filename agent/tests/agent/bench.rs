@@ -247,7 +247,6 @@ pub(crate) fn task(number: u32, command: &[&str]) -> TaskSpec {
         kill_timeout_ms: 10_000,
         traces: None,
         policy: None,
-        recent_restarts: 0,
         recent_restarts_at: Vec::new(),
     }
 }

@@ -102,11 +102,10 @@ pub(super) fn records() -> Vec<Vec<u8>> {
         kill_timeout_ms: 10_000,
         traces: None,
         policy: None,
-        recent_restarts: 0,
         recent_restarts_at: Vec::new(),
     };
-    let (recent_restarts, recent_restarts_at) = (2, vec![(1_800_000_000_000, 1), (1_800_000_010_000, 1)]);
-    let traced = TaskSpec { traces: Some(Box::default()), recent_restarts, recent_restarts_at, ..task.clone() };
+    let recent_restarts_at = vec![(1_800_000_000_000, 1), (1_800_000_010_000, 1)];
+    let traced = TaskSpec { traces: Some(Box::default()), recent_restarts_at, ..task.clone() };
     let spec = |task: TaskSpec| {
         json!({
             "task": task,
