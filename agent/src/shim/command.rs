@@ -153,21 +153,16 @@ impl Command {
             };
             std::env::split_paths(&self.path).filter_map(in_directory).collect()
         };
-        let mut found = None;
-        for candidate in candidates {
-            let error = unless_being_written(|| {
-                let Err(error) = execve(&candidate, &self.arguments, &self.environment);
-                error
-            });
-            if is_of_machine(error, &candidate) {
-                // What comes later in its path is another program.
+        let execute = |candidate: &CStr| {
+            let Err(error) = execve(candidate, &self.arguments, &self.environment);
+            error
+        };
+        let found = match execute_first_of(candidates, execute) {
+            Err((candidate, error)) => {
                 return setup(format!("executing {}: {}", candidate.to_string_lossy(), error.desc()));
             }
-            let exists = fs::symlink_metadata(OsString::from_vec(candidate.as_bytes().to_vec())).is_ok();
-            if exists && found.is_none() {
-                found = Some((candidate, error));
-            }
-        }
+            Ok(found) => found,
+        };
         match found {
             None if program.as_bytes().contains(&b'/') => {
                 Failure::new(FailureKind::CommandNotFound, format!("command not found: {name}"))
@@ -182,6 +177,30 @@ impl Command {
             ),
         }
     }
+}
+
+/// Executes the first of these that can be. Comes back where none can: with the first that is there, and why it can't; or with the one that the
+/// machine has to mend something for.
+fn execute_first_of(
+    candidates: Vec<CString>,
+    mut execute: impl FnMut(&CStr) -> Errno,
+) -> Result<Option<(CString, Errno)>, (CString, Errno)> {
+    let mut found = None;
+    for candidate in candidates {
+        let error = unless_being_written(|| execute(&candidate));
+        // What comes later in its path than one that could be executed but for that is another program.
+        if is_of_machine(error, &candidate) {
+            return Err((candidate, error));
+        }
+        if error == Errno::ETXTBSY {
+            return Ok(Some((candidate, error)));
+        }
+        let exists = fs::symlink_metadata(OsStr::from_bytes(candidate.as_bytes())).is_ok();
+        if exists && found.is_none() {
+            found = Some((candidate, error));
+        }
+    }
+    Ok(found)
 }
 
 /// Why `execute` came back, which is tried again while the program is open for writing: who copies a new one over an old one is done in a moment.
@@ -569,6 +588,24 @@ mod tests {
         assert_eq!(tried(3, Errno::ENOENT), (3, Errno::ENOENT));
         let most = WRITTEN_TRIES_MAX as usize;
         assert_eq!(tried(2 * most, Errno::ENOENT), (most, Errno::ETXTBSY), "not for ever");
+    }
+
+    // It ran an older program of the same name from further along its path.
+    #[test]
+    fn a_program_that_is_written_for_long_is_not_passed_over_for_one_behind_it() {
+        let places = ["/none", "/busy", "/behind"].map(|place| CString::new(place).unwrap());
+        let tried = |error: Errno| {
+            let mut tried = Vec::new();
+            let found = execute_first_of(places.to_vec(), |place| {
+                tried.push(place.to_owned());
+                if place == c"/busy" { error } else { Errno::ENOENT }
+            });
+            tried.dedup();
+            (tried, found)
+        };
+        assert_eq!(tried(Errno::ETXTBSY), (places[..2].to_vec(), Ok(Some((places[1].clone(), Errno::ETXTBSY)))));
+        assert_eq!(tried(Errno::ENOMEM), (places[..2].to_vec(), Err((places[1].clone(), Errno::ENOMEM))));
+        assert_eq!(tried(Errno::ENOENT), (places.to_vec(), Ok(None)));
     }
 
     #[test]
