@@ -488,6 +488,9 @@ mod tests {
     use super::*;
     use crate::{Server, ServerOptions};
 
+    /// Whoever is not answered within this waits for room, and not for a disk that is busy.
+    const LONGER_THAN_A_SYNC: Duration = Duration::from_secs(10);
+
     /// Has a thread take something of the server's, and keep it until the sender is dropped: it is taken when this returns.
     async fn hold(
         shared: &Arc<Shared>,
@@ -592,7 +595,7 @@ mod tests {
         loop {
             let request = Shared::request(&"x".repeat(255).into(), "default".into(), open(number));
             let asking = shared.ask(request);
-            if tokio::time::timeout(Duration::from_millis(500), asking).await.is_err() {
+            if tokio::time::timeout(LONGER_THAN_A_SYNC, asking).await.is_err() {
                 break;
             }
             number += 1;
@@ -644,7 +647,7 @@ mod tests {
         }
         let mut answered = 0;
         for receiver in &mut unanswered {
-            match tokio::time::timeout(Duration::from_millis(500), receiver).await {
+            match tokio::time::timeout(LONGER_THAN_A_SYNC, receiver).await {
                 Ok(_) => answered += 1,
                 Err(_) => break,
             }

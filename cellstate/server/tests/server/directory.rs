@@ -187,7 +187,8 @@ async fn a_disk_without_room_does_not_hold_the_end_up() {
         let mut spec = crate::client::job(&format!("job-{number}"), 1);
         spec.body.as_mut().unwrap().groups[0].command = vec!["x".repeat(8 << 10)];
         let submitting = jobs.submit(plenum_proto::v1::SubmitRequest { spec: Some(spec) });
-        waits = tokio::time::timeout(Duration::from_millis(500), submitting).await.is_err();
+        // Longer than any sync takes: one that is waited for is still on its way.
+        waits = tokio::time::timeout(Duration::from_secs(10), submitting).await.is_err();
         if waits {
             break;
         }
@@ -198,7 +199,7 @@ async fn a_disk_without_room_does_not_hold_the_end_up() {
     let reading = inspect.status(plenum_proto::v1::StatusRequest::default());
     let status = tokio::time::timeout(Duration::from_secs(30), reading).await.expect("reads go on").unwrap();
     assert!(status.into_inner().revision > 1);
-    let ending = tokio::time::timeout(Duration::from_secs(10), server.shutdown()).await;
+    let ending = tokio::time::timeout(Duration::from_secs(60), server.shutdown()).await;
     let refused = ending.expect("it does not wait for room").unwrap_err();
     assert_eq!(refused.code(), "LOG_WRITE_FAILED", "{refused}");
 }
