@@ -222,13 +222,15 @@ fn a_cell_that_was_killed_and_has_fewer_machines_now_judges_by_these() {
     assert_eq!(known, ["machine-1"], "what has no agent any more is gone");
 }
 
-/// Thirty tasks that write down that they ran.
+/// Thirty tasks that write down that they ran. The last of them wait for a file of the test's folder: until then the job is not over.
 const COUNTED: &str = r#"
 name = "counted"
 scheduler = "batch"
 [group.main]
 count = 30
-command = ["/bin/sh", "-c", "echo $PLENUM_TASK_INDEX >> $STAGE/ran; sleep 0.3"]
+command = ["/bin/sh", "-c", """
+echo $PLENUM_TASK_INDEX >> $STAGE/ran; sleep 0.3
+[ $PLENUM_TASK_INDEX -lt 27 ] || until [ -e $STAGE/go ]; do sleep 0.1; done"""]
 env = { STAGE = "$STAGE" }
 resources = { cpu = "200m", memory = "16MiB" }
 "#;
@@ -244,6 +246,7 @@ fn whatever_is_killed_meanwhile_each_task_runs_once() {
         eventually("the job goes on", || (ran() > number * 2).then_some(()));
         kill_part(&stage, part);
     }
+    stage.file("go", "");
     assert_eq!(dev.process.ended().code(), Some(0), "{}", stage.text("dev.err"));
     let mut tasks: Vec<u32> = stage.text("ran").lines().map(|line| line.parse().unwrap()).collect();
     tasks.sort_unstable();
