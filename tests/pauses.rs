@@ -16,8 +16,11 @@ use crate::{
     stage::{Process, Served, Stage, eventually},
 };
 
-/// Leases of a second, to which the server adds two; and a memory for watchers of one MiB.
-const CONFIGURATION: &str = "lease = \"1s\"\nrecent_bytes = 1048576\n";
+/// Leases of four seconds, to which the server adds two: short, and longer than whoever is not stopped is silent.
+const SHORT_LEASES: &str = "lease = \"4s\"\n";
+
+/// Leases that don't run out under the test, as nobody renews them: what the cell says at its end stays. And a memory for watchers of one MiB.
+const LONG_LEASES: &str = "lease = \"10m\"\nrecent_bytes = 1048576\n";
 
 /// Tasks that write down when they start and then wait for a file. Where theirs are lost, they are not waited for.
 const WRITTEN_DOWN: &str = r#"
@@ -31,9 +34,9 @@ env = { STAGE = "$STAGE" }
 resources = { cpu = "50m", memory = "16MiB" }
 "#;
 
-/// A cell with a server of short leases.
-fn short_leases(stage: &Stage) -> Served {
-    let config = stage.file("server.toml", CONFIGURATION);
+/// A cell whose server has this configuration.
+fn server_with(stage: &Stage, configuration: &str) -> Served {
+    let config = stage.file("server.toml", configuration);
     stage.server("cell", None, &["--config", &config])
 }
 
@@ -70,7 +73,7 @@ fn machine_state(stage: &Stage, address: &str, name: &str) -> Option<String> {
 #[test]
 fn an_agent_that_slept_past_its_lease_stops_what_runs_elsewhere_by_now() {
     let stage = Stage::new();
-    let server = short_leases(&stage);
+    let server = server_with(&stage, SHORT_LEASES);
     let _scheduler = stage.scheduler(&server.address, "batch");
     let sleeper = agent(&stage, &server.address, "sleeper");
     stage.submit(&server.address, "written-down.toml", WRITTEN_DOWN);
@@ -107,13 +110,15 @@ fn an_agent_that_slept_past_its_lease_stops_what_runs_elsewhere_by_now() {
     stage.run(&["verify", "--dir", &stage.word("cell")]).says(0, &[]);
 }
 
-/// Thirty short tasks that write down that they ran.
+/// Thirty short tasks that write down that they ran. The last of them wait for a file: until then the job is not over.
 const COUNTED: &str = r#"
 name = "counted"
 scheduler = "batch"
 [group.main]
 count = 30
-command = ["/bin/sh", "-c", "echo $PLENUM_TASK_INDEX $PLENUM_ALLOC_ID >> $STAGE/starts; sleep 0.2"]
+command = ["/bin/sh", "-c", """
+echo $PLENUM_TASK_INDEX $PLENUM_ALLOC_ID >> $STAGE/starts; sleep 0.2
+[ $PLENUM_TASK_INDEX -lt 27 ] || until [ -e $STAGE/go ]; do sleep 0.1; done"""]
 env = { STAGE = "$STAGE" }
 resources = { cpu = "200m", memory = "16MiB" }
 "#;
@@ -121,18 +126,21 @@ resources = { cpu = "200m", memory = "16MiB" }
 #[test]
 fn whoever_is_paused_meanwhile_each_task_runs_once() {
     let stage = Stage::new();
-    let server = short_leases(&stage);
+    let server = server_with(&stage, SHORT_LEASES);
     let scheduler = stage.scheduler(&server.address, "batch");
     let agent = agent(&stage, &server.address, "m1");
     stage.submit(&server.address, "counted.toml", COUNTED);
     for (number, part) in [&scheduler, &agent, &server.process].into_iter().cycle().take(6).enumerate() {
         eventually("the job goes on", || (starts(&stage).len() > number * 3).then_some(()));
         part.signal(Signal::SIGSTOP);
-        // The agent's lease runs out in its second pause, and nobody else's does anything.
-        let millis = if number == 4 { 4500 } else { 700 };
-        std::thread::sleep(std::time::Duration::from_millis(millis));
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        if number == 4 {
+            let is_away = || machine_state(&stage, &server.address, "m1").filter(|state| state == "unreachable");
+            eventually("the agent's lease runs out in its second pause", is_away);
+        }
         part.signal(Signal::SIGCONT);
     }
+    stage.file("go", "");
     eventually("the job completes", || {
         let job = stage.try_ask(&server.address, &["job", "show", "counted"]).ok()?;
         (job["state"] == "complete").then_some(())
@@ -149,13 +157,13 @@ fn whoever_is_paused_meanwhile_each_task_runs_once() {
 #[test]
 fn a_server_that_slept_takes_no_agent_that_was_there_for_gone() {
     let stage = Stage::new();
-    let server = short_leases(&stage);
+    let server = server_with(&stage, SHORT_LEASES);
     let _scheduler = stage.scheduler(&server.address, "batch");
     let _agent = agent(&stage, &server.address, "m1");
     stage.submit(&server.address, "written-down.toml", &WRITTEN_DOWN.replace("\"1s\"", "\"0s\""));
     eventually("all four run", || (starts(&stage).len() == 4).then_some(()));
     server.process.signal(Signal::SIGSTOP);
-    std::thread::sleep(std::time::Duration::from_secs(5));
+    std::thread::sleep(std::time::Duration::from_secs(8));
     server.process.signal(Signal::SIGCONT);
     stage.file("go", "");
     eventually("the job completes", || {
@@ -178,7 +186,7 @@ const GROWTH_BYTES_MAX: u64 = 64 << 20;
 #[test]
 fn a_scheduler_that_slept_costs_no_memory_and_catches_up_with_a_new_picture() {
     let stage = Stage::new();
-    let server = short_leases(&stage);
+    let server = server_with(&stage, LONG_LEASES);
     let address = &server.address;
     let sleeper = stage.scheduler(address, "batch");
     eventually("it watches", || (sessions(&stage, address) == 1).then_some(()));
@@ -196,16 +204,16 @@ fn a_scheduler_that_slept_costs_no_memory_and_catches_up_with_a_new_picture() {
         transitions: outcome.placements[0].allocations.iter().map(|id| running(*id, ready)).collect(),
         ..Default::default()
     };
+    let changes = |ready: bool| {
+        let answer = rivals.report(report(ready)).unwrap();
+        assert!(!answer.register, "it counts");
+    };
     // Twice before it is measured: buffers have their sizes then.
-    for ready in [true, false] {
-        rivals.report(report(ready)).unwrap();
-    }
+    [true, false].into_iter().for_each(changes);
     let before = resident_bytes(server.process.id());
 
     sleeper.signal(Signal::SIGSTOP);
-    for round in 0..ROUNDS {
-        rivals.report(report(round % 2 == 0)).unwrap();
-    }
+    (0..ROUNDS).for_each(|round| changes(round % 2 == 0));
     let logged = stage.ask(address, &["status"])["log_bytes"].as_u64().unwrap();
     let grown = resident_bytes(server.process.id()).saturating_sub(before);
     assert!(grown < GROWTH_BYTES_MAX, "the server grew by {grown} bytes");
@@ -245,12 +253,13 @@ fn an_answer_is_waited_for_as_long_as_was_said_and_what_was_to_change_is_unknown
     let stage = Stage::new();
     let server = stage.server("cell", None, &[]);
     server.process.signal(Signal::SIGSTOP);
+    // Time enough to connect, for which the same limit holds.
     let ask = |words: &[&str]| {
-        stage.run(&[&["--addr", &server.address, "--request-timeout", "50ms", "-o", "json"], words].concat())
+        stage.run(&[&["--addr", &server.address, "--request-timeout", "2s", "-o", "json"], words].concat())
     };
     let asked = ask(&["job", "list"]);
     assert_eq!((asked.code(), asked.error()["code"].as_str()), (Some(1), Some("UNAVAILABLE")), "{asked}");
-    assert!(asked.error()["message"].as_str().unwrap().contains("50.0ms (--request-timeout)"), "{asked}");
+    assert!(asked.error()["message"].as_str().unwrap().contains("2.0s (--request-timeout)"), "{asked}");
     let changed = ask(&["job", "stop", "web"]);
     assert_eq!((changed.code(), changed.error()["code"].as_str()), (Some(1), Some("OUTCOME_UNKNOWN")), "{changed}");
     server.process.signal(Signal::SIGCONT);

@@ -10,7 +10,7 @@ use plenum_model::Cell;
 use plenum_proto::{pages, v1};
 use tokio::runtime::Runtime;
 
-use super::{GROWTH_BYTES_MAX, metric, resident_bytes, running};
+use super::{GROWTH_BYTES_MAX, LONG_LEASES, metric, resident_bytes, running, server_with};
 use crate::{
     crash::{
         load::{snapshot, watched},
@@ -20,8 +20,6 @@ use crate::{
     stage::{Process, Stage, eventually},
 };
 
-/// Leases that don't run out under the test: what the cell says at its end stays. And a memory for watchers of one MiB.
-const CONFIGURATION: &str = "lease = \"10m\"\nrecent_bytes = 1048576\n";
 /// Allocations whose state changes in each round.
 const CHANGING: u32 = 16_000;
 const ROUNDS: u64 = 80;
@@ -34,6 +32,8 @@ const ADDRESS: &str = "PLENUM_TEST_WATCHES";
 /// The file that it writes its picture to, again and again.
 const PICTURE: &str = "picture";
 const PICTURE_PERIOD: Duration = Duration::from_millis(100);
+/// A commit that takes as long was held up: nothing that goes on besides takes a tenth of it.
+const HELD_UP: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_watcher_that_slept_costs_no_memory_holds_nobody_up_and_ends_with_the_true_picture() {
@@ -43,8 +43,7 @@ fn a_watcher_that_slept_costs_no_memory_holds_nobody_up_and_ends_with_the_true_p
         Runtime::new().unwrap().block_on(watch_for_ever(address));
     }
     let mut stage = Stage::new();
-    let config = stage.file("server.toml", CONFIGURATION);
-    let server = stage.server("cell", None, &["--config", &config]);
+    let server = server_with(&stage, LONG_LEASES);
     let address = &server.address;
     let crowd = Crowd::new(address);
     // Twice before it is measured: buffers have their sizes then.
@@ -65,6 +64,7 @@ fn a_watcher_that_slept_costs_no_memory_holds_nobody_up_and_ends_with_the_true_p
         crowd.commits_one(round);
         slowest = slowest.max(began.elapsed());
     }
+    assert!(slowest < HELD_UP, "a commit took {slowest:?}");
     let grown = resident_bytes(server.process.id()).saturating_sub(resident);
     assert!(grown < GROWTH_BYTES_MAX, "the server grew by {grown} bytes");
     assert_eq!(picture(&stage).unwrap().revision(), asleep_at, "it slept");
@@ -107,7 +107,8 @@ impl Crowd {
     fn changes(&self, round: u64) {
         let transitions = self.allocations.iter().map(|id| running(*id, round.is_multiple_of(2))).collect();
         let (machine, epoch) = (self.machine.id, self.machine.epoch);
-        self.rivals.report(v1::ReportRequest { machine, epoch, transitions, ..Default::default() }).unwrap();
+        let report = v1::ReportRequest { machine, epoch, transitions, ..Default::default() };
+        assert!(!self.rivals.report(report).unwrap().register, "it counts");
     }
 
     fn commits_one(&self, round: u64) {
@@ -127,10 +128,14 @@ fn watcher(stage: &mut Stage, address: &str) -> Process {
     process
 }
 
-/// Whether the system has stopped a process, and what it was doing is done.
+/// Whether the system has stopped each thread of a process, and what it was doing is done: one that waits for the disk does it to its end.
 fn is_stopped(process: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    let mut threads = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    threads.all(|thread| {
+        // One that has just ended has none: it is looked again.
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+    })
 }
 
 /// Follows the cell and writes down what it sees. The test ends it.
