@@ -153,10 +153,12 @@ fn a_task_that_ended_meanwhile_tells_how() {
         let Found::Ended(exit) = &sole(&agent).found else { panic!("{:?}", agent.recovered) };
         assert_eq!(exit.code, Some(42));
         agent.send(&serde_json::json!({ "forget": task.allocation.to_bits() }));
+        let kept = directory.join("allocs/alloc-1-1");
+        // What is forgotten is marked aside, behind its files.
+        content_when_there(&kept.join("ended"));
         agent.send(&serde_json::json!({ "stop": task.allocation.to_bits() }));
         std::thread::sleep(Duration::from_millis(200));
         agent.kill();
-        let kept = directory.join("allocs/alloc-1-1");
         assert!(kept.join("exit-0").exists() && !kept.join("task").exists(), "its files go, its record stays");
         assert_eq!(Agent::start(directory, machine).recovered, [], "forgotten");
     });
