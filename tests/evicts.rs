@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::stage::{Stage, eventually};
 
-/// One task that has all of the machine's CPU, and ends when a file of its name is there, or three seconds after it was told to.
+/// One task that has all of the machine's CPU, says that it is up, and ends when a file of its name is there, whatever it was told.
 fn job(name: &str, priority: u32, cpu_millis: u64) -> String {
     format!(
         r#"
@@ -12,10 +12,10 @@ name = "{name}"
 scheduler = "batch"
 priority = {priority}
 [group.wait]
-command = ["/bin/sh", "-c", "trap '' TERM; while ! [ -e $STAGE/$PLENUM_JOB ]; do sleep 0.1; done"]
+command = ["/bin/sh", "-c", "trap '' TERM; touch $STAGE/$PLENUM_JOB.up; while ! [ -e $STAGE/$PLENUM_JOB ]; do sleep 0.1; done"]
 env = {{ STAGE = "$STAGE" }}
 resources = {{ cpu = "{cpu_millis}m", memory = "16MiB" }}
-kill_timeout = "3s"
+kill_timeout = "10m"
 "#
     )
 }
@@ -42,13 +42,20 @@ fn a_job_of_a_higher_band_starts_on_a_full_cell_and_who_was_evicted_completes_la
     submit("low", 10);
     stands("low", ("running", 1, 0));
     let first = ask(&["alloc", "list", "--job", "low"])["items"][0]["id"].clone();
+    // It does not listen from then on.
+    eventually("low is up", || stage.path("low.up").exists().then_some(()));
     submit("high", 90);
-    for whom in [json!([first]), json!([])] {
+    let waits_for = |whom: Value| {
         eventually(&format!("high waits for {whom}"), || {
             let list = stage.try_ask(&server.address, &["alloc", "list", "--job", "high"]).ok()?;
             (list["items"][0]["waits_for_allocations"] == whom).then_some(())
         });
-    }
+    };
+    waits_for(json!([first]));
+    stage.file("low", "");
+    waits_for(json!([]));
+    // Its next attempt is to run until it may end, too.
+    std::fs::remove_file(stage.path("low")).unwrap();
     stands("high", ("running", 1, 0));
     let low = eventually("low says why it waits", || {
         let job = ask(&["job", "show", "low"]);
