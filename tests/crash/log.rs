@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::{
     cell::CrashCell,
-    client::{Answer, Client},
+    client::{Answer, Client, Said},
 };
 use crate::rivals::Rivals;
 
@@ -102,8 +102,11 @@ fn a_log_that_says_something_else_than_was_told_is_noticed() {
     let changes: [fn(&mut Client); 4] = [
         |client| with_an_outcome(client, |outcome| outcome.revision += 1),
         |client| with_an_outcome(client, |outcome| outcome.granted += 1),
-        |client| drop(client.said.pop_first()),
-        |client| client.said.first_entry().unwrap().get_mut().answer = Answer::TurnedAway { code: "NO".into() },
+        |client| {
+            let newest = newest_decided(client);
+            client.said.remove(&newest);
+        },
+        |client| *newest_answer(client) = Answer::TurnedAway { code: "NO".into() },
     ];
     for (number, change) in changes.into_iter().enumerate() {
         let client = &mut cell.load.clients()[0];
@@ -116,13 +119,21 @@ fn a_log_that_says_something_else_than_was_told_is_noticed() {
     assert!(looks(cell.load.clients(), &rivals, true), "and nothing else was noticed");
 }
 
+/// The newest transaction that was decided: of all that there are, one of the two looks at the newest only.
+fn newest_decided(client: &Client) -> u64 {
+    let is_decided = |said: &Said| matches!(said.answer, Answer::Outcome { .. });
+    *client.said.iter().rev().find(|(_, said)| is_decided(said)).unwrap().0
+}
+
+fn newest_answer(client: &mut Client) -> &mut Answer {
+    let newest = newest_decided(client);
+    &mut client.said.get_mut(&newest).unwrap().answer
+}
+
 fn with_an_outcome(client: &mut Client, change: fn(&mut v1::Outcome)) {
-    let answers = client.said.values_mut().map(|said| &mut said.answer);
-    let mut outcomes = answers.filter_map(|answer| match answer {
-        Answer::Outcome { outcome, .. } => Some(outcome),
-        _ => None,
-    });
-    change(outcomes.next().unwrap());
+    if let Answer::Outcome { outcome, .. } = newest_answer(client) {
+        change(outcome);
+    }
 }
 
 /// Whether all looks well.
