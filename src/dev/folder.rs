@@ -21,7 +21,7 @@ pub(super) const TEMPORARY: &str = "plenum-dev-";
 /// How often, and for how long, it is tried whether another cell lives in a directory: one that was just killed lets go of it in
 /// a moment, and one that was just asked to end says so.
 const LOCK_PERIOD: Duration = Duration::from_millis(10);
-const LOCKED_MAX: Duration = Duration::from_millis(300);
+const LOCKED_MAX: Duration = Duration::from_secs(1);
 /// How long one that says that it ends is waited for: its tasks are given their time.
 const ENDING_MAX: Duration = Duration::from_secs(30);
 /// What stands in its lock file then.

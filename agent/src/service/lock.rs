@@ -12,7 +12,7 @@ use std::{
 /// How long an agent that says that it ends is waited for: what it takes to say farewell, or to stop tasks that obey.
 const ENDING_MAX: Duration = Duration::from_secs(30);
 /// How long any is: one that was asked to end a moment ago may not have heard of it yet.
-const HEARING_MAX: Duration = Duration::from_millis(300);
+const HEARING_MAX: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
 /// What stands in the file while its agent ends.
 const ENDS: &str = "ends\n";

@@ -17,7 +17,7 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use crate::error::ServerError;
 
 /// How long a port that is in use is tried again: a server that was asked to end lets go of it at once, as soon as it has heard of that.
-const IN_USE_MAX: Duration = Duration::from_millis(300);
+const IN_USE_MAX: Duration = Duration::from_secs(1);
 const IN_USE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Opens the port.

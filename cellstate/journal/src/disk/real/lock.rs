@@ -17,7 +17,7 @@ const KILLED_MAX: Duration = Duration::from_secs(5);
 /// How long whoever says that it ends is waited for: a last checkpoint of a large cell takes seconds.
 const ENDING_MAX: Duration = Duration::from_secs(30);
 /// How long anybody is: one that was asked to end a moment ago may not have heard of it yet.
-const HEARING_MAX: Duration = Duration::from_millis(300);
+const HEARING_MAX: Duration = Duration::from_secs(1);
 /// What follows the id of a process that ends.
 const ENDS: &str = " ends";
 /// Its place in the sets of pending signals.
