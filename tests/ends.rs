@@ -281,7 +281,8 @@ fn a_cell_that_is_killed_and_started_again_at_once_waits_for_its_own_parts() {
 #[test]
 fn a_cell_that_is_ending_is_waited_for_by_its_successor() {
     let stage = Stage::new();
-    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "1s"));
+    // Long enough for the successor to see it.
+    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "5s"));
     let mut dev = stage.dev(&[&file]);
     both_run(&stage);
     dev.process.signal(Signal::SIGTERM);
