@@ -231,12 +231,12 @@ impl Stage {
                 found.push(Found { id, words });
             }
         }
-        // A shell that forked, and has not become what it starts yet, has the same words: it is gone in a moment.
+        // A shell that forked, and has not become what it starts yet, has the same words: it is gone in a moment, and so is who has no parent any more.
         let all = found.clone();
-        let is_fork = |one: &Found| {
-            one.parent().is_some_and(|parent| all.iter().any(|other| other.id == parent && other.words == one.words))
+        let is_there = |one: &Found| {
+            one.parent().is_some_and(|parent| !all.iter().any(|other| other.id == parent && other.words == one.words))
         };
-        found.retain(|one| !is_fork(one));
+        found.retain(is_there);
         found
     }
 
