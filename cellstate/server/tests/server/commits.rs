@@ -209,7 +209,7 @@ async fn a_client_that_reads_no_more_does_not_hold_the_end_up() {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     tokio::io::AsyncWriteExt::write_all(&mut stuck, preface).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let ending = tokio::time::timeout(Duration::from_secs(5), server.shutdown());
+    let ending = tokio::time::timeout(Duration::from_secs(30), server.shutdown());
     ending.await.expect("it does not wait for ever").unwrap();
     start(dir.path()).await.shutdown().await.unwrap();
 }
