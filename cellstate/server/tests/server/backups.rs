@@ -302,8 +302,11 @@ async fn a_backup_that_the_server_ends_under_says_so() {
     let narrow = endpoint.initial_stream_window_size(65_535).initial_connection_window_size(65_535);
     let mut inspect = v1::inspect_client::InspectClient::new(narrow.connect().await.unwrap());
     let mut chunks = inspect.backup(v1::BackupRequest {}).await.unwrap().into_inner();
+    let mut session = Session::open(&channel, "batch").await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     let ending = tokio::spawn(server.shutdown());
+    // Who has a session is told that the server ends. Until then what comes could be a whole backup.
+    while session.next().await.is_ok() {}
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     let ended = loop {
         match chunks.message().await {
