@@ -191,11 +191,14 @@ async fn a_history_that_fails_again_looks_for_damage_and_names_it() {
     let channel = connect(&server).await;
     let mut jobs = 0;
     let mut told = String::new();
-    for _ in 0..5 {
-        submit(&channel, job(&format!("job-{jobs}"), 1)).await;
-        jobs += 1;
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    let has_images = async {
+        while jobs < 5 || !crate::kept::has_images(dir) {
+            submit(&channel, job(&format!("job-{jobs}"), 1)).await;
+            jobs += 1;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), has_images).await.expect("a checkpoint is taken");
     for round in 0..4 {
         let failing = Failing::begin(dir);
         let stops = async {

@@ -267,6 +267,12 @@ async fn damage_in_a_kept_segment_is_named_and_the_present_is_not_touched_by_it(
     server.shutdown().await.unwrap();
 }
 
+/// Whether there is a table of page images that is whole: that of the checkpoint, which is made after it, is there.
+pub(crate) fn has_images(dir: &Path) -> bool {
+    let tables = std::fs::read_dir(dir.join("history/store/keyspaces/5/tables"));
+    tables.is_ok_and(|tables| tables.flatten().any(|table| table.metadata().is_ok_and(|found| found.len() > 0)))
+}
+
 /// Flips a bit in each table of page images.
 pub(crate) fn damage_images(dir: &Path) {
     damage_tables(dir, 4);
