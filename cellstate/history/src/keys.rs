@@ -85,6 +85,18 @@ pub(crate) fn time_of(key: &[u8]) -> Option<(i64, u64)> {
     Some(((number_at(key, 0)? ^ (1 << 63)).cast_signed(), number_at(key, 1)?))
 }
 
+/// Where the row with such a key stands among those about times, as a number: what lies between two of them can be halved.
+pub(crate) fn time_place(key: &[u8]) -> Option<u128> {
+    Some(u128::from_be_bytes(key.get(1..17)?.try_into().ok()?))
+}
+
+/// The key of a row about a time that stands, or would stand, at this place.
+pub(crate) fn time_at(place: u128) -> Vec<u8> {
+    let mut key = vec![TIME];
+    key.extend_from_slice(&place.to_be_bytes());
+    key
+}
+
 /// What the block from a revision on is about, in the index of formats up to 4. Later ones have it among the filters, by the block's key.
 pub(crate) fn summary(first: u64) -> Vec<u8> {
     key(SUMMARY, &[first])

@@ -9,14 +9,12 @@ use crate::error::{ReadError, StoreError, WriteError};
 use crate::history::{History, Writer, number};
 use crate::keys::{self, ImageKey, Shelf};
 use crate::records::{LeaverRecord, NumberRecord, TimeRecord};
-use crate::store::{Changes, decode};
+use crate::store::{Changes, Row, Store, damaged, decode};
 
 /// About so many rows are removed in one call.
 const ROWS_PER_CALL: usize = 4_096;
 /// So many images of formats up to 4 are removed in one call.
 const OLD_IMAGES_PER_CALL: usize = 1_024;
-/// Rows of blocks that one call to `retention_floor` looks at.
-const FLOOR_ROWS_MAX: usize = 4_096;
 /// Removed rows keep their room until tables are merged. That is forced when there are more of them than rows that are
 /// left, and at least so many.
 const REMOVED_ROWS_MIN: u64 = 50_000;
@@ -87,15 +85,7 @@ impl History {
                 // One whose row can't be read does not keep all that is older and younger, either: the oldest revision is a checkpoint's.
                 Err(_) => keys::time(at_or_before(&store, oldest)?.map_or(i64::MIN, |found| found.time_micros), 0),
             };
-            let rows = store.rows(Shelf::Index, from..=keys::time(i64::MAX, u64::MAX));
-            for row in rows.take(FLOOR_ROWS_MAX) {
-                let row = row?;
-                by_bytes = by_bytes.max(key_number(Shelf::Index, &row.key, 1)?);
-                let block: TimeRecord = decode(Shelf::Index, &row.key, row.value)?;
-                if block.bytes_so_far > gone_bytes {
-                    break;
-                }
-            }
+            by_bytes = by_bytes.max(first_beyond(&store, gone_bytes, from)?.unwrap_or(0));
         }
         Ok(by_age.max(by_bytes).min(newest))
     }
@@ -262,6 +252,40 @@ impl History {
         }
         Ok(())
     }
+}
+
+/// From a place among the rows about times on: the first revision of the oldest block up to whose end there are more bytes than these, or of the
+/// newest one where none has more. None if there is no block.
+///
+/// However many blocks there are, at most some hundred rows are read: the sums only rise, so that what lies between can be halved. Between two
+/// checkpoints, where the oldest revision can't stand, there may be any number of blocks.
+pub(crate) fn first_beyond(store: &Store, bytes: u64, from: Vec<u8>) -> Result<Option<u64>, StoreError> {
+    let end = keys::time(i64::MAX, u64::MAX);
+    let Some(oldest) = store.first(Shelf::Index, from.clone()..=end.clone())? else { return Ok(None) };
+    let Some(newest) = store.last(Shelf::Index, from..=end)? else { return Ok(None) };
+    let (mut low, mut high) = (time_place(&oldest)?, time_place(&newest)?);
+    let mut beyond = time_row(&newest)?.1;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let Some(row) = store.first(Shelf::Index, keys::time_at(middle)..=keys::time_at(high))? else {
+            high = middle;
+            continue;
+        };
+        let place = time_place(&row)?;
+        let first = time_row(&row)?.1;
+        let block: TimeRecord = decode(Shelf::Index, &row.key, row.value)?;
+        if block.bytes_so_far > bytes {
+            (beyond, high) = (first, middle);
+        } else {
+            low = place.saturating_add(1);
+        }
+    }
+    Ok(Some(beyond))
+}
+
+/// Where a row about a block's time stands among all of them.
+fn time_place(row: &Row) -> Result<u128, StoreError> {
+    keys::time_place(&row.key).ok_or_else(|| damaged(Shelf::Index, &row.key, "its key is too short"))
 }
 
 /// Removes what the index has about a block; gives the number of rows.

@@ -1,6 +1,10 @@
 //! What is too old leaves, and what is needed stays.
 use super::*;
+use crate::block::time_row;
 use crate::keys::{self, Shelf};
+use crate::records::TimeRecord;
+use crate::retire::first_beyond;
+use crate::store::decode;
 use crate::{GroupBy, Lookup, Order, ReadError, StartingPoint};
 
 fn retire_all(history: &History, keep_from: u64) -> u64 {
@@ -201,6 +205,54 @@ fn the_settings_say_what_is_kept() {
     let floor = history.retention_floor(0).unwrap();
     let kept: usize = all.iter().filter(|batch| batch.last >= floor).map(|batch| batch.bytes.len()).sum();
     assert!((40_000..=60_000).contains(&kept), "{kept} bytes are kept");
+}
+
+/// Only so many blocks behind the oldest revision were looked at. Where the next checkpoint lay beyond them, nothing was retired by bytes any more.
+#[test]
+fn however_many_blocks_lie_between_two_checkpoints_the_bytes_are_kept_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Options { block_batches: 1, retain_bytes: 1_000, ..options() };
+    let (history, _) = History::open(folder.path(), settings).unwrap();
+    let newest = 3 + 3 * 4_500;
+    let mut from = 1;
+    for last in [3, newest] {
+        history.append(&batches(from, last, 0)).unwrap();
+        history.checkpoint(last, 0, &[pages(1, 1)], [page(1, 0, "x")]).unwrap();
+        assert_eq!(retire_all(&history, 3), 3);
+        from = last + 1;
+    }
+    history.append(&batches(from, from + 299, 0)).unwrap();
+    assert_eq!(retire_all(&history, history.retention_floor(0).unwrap()), newest);
+}
+
+#[test]
+fn the_oldest_block_to_keep_is_the_one_that_reading_all_of_them_finds() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = History::open(folder.path(), Options { block_batches: 1, ..options() }).unwrap();
+    // Some were decided at the same time, and others long after.
+    for (time_micros, blocks) in [(0, 5), (1, 1), (SECOND, 9), (1 << 50, 4)] {
+        for _ in 0..blocks {
+            let next = history.newest_revision() + 1;
+            history
+                .append(&[batch(time_micros, vec![entry(next, 64 * (usize::try_from(next).unwrap() % 3))])])
+                .unwrap();
+        }
+    }
+    let store = history.store().unwrap();
+    let all = keys::time(i64::MIN, 0)..=keys::time(i64::MAX, u64::MAX);
+    let blocks = store.rows(Shelf::Index, all.clone()).map(|row| {
+        let row = row.unwrap();
+        let (_, first) = time_row(&row).unwrap();
+        (first, decode::<TimeRecord>(Shelf::Index, &row.key, row.value).unwrap().bytes_so_far)
+    });
+    let blocks: Vec<_> = blocks.collect();
+    let newest = *blocks.last().unwrap();
+    assert_eq!(blocks.len(), 19);
+    for bytes in blocks.iter().flat_map(|(_, sum)| [sum - 1, *sum]) {
+        let expected = blocks.iter().copied().find(|(_, sum)| *sum > bytes).unwrap_or(newest).0;
+        assert_eq!(first_beyond(&store, bytes, all.start().clone()).unwrap(), Some(expected), "beyond {bytes} bytes");
+    }
+    assert_eq!(first_beyond(&store, 0, keys::time((1 << 50) + 1, 0)).unwrap(), None, "there is no block from there on");
 }
 
 #[test]
