@@ -207,6 +207,28 @@ pub(crate) fn oldest_block_from(store: &Store, revision: u64) -> Result<Option<B
     store.first(Shelf::Blocks, keys::block(revision)..=keys::block(u64::MAX))?.map(head_of).transpose()
 }
 
+/// As [`oldest_block_from`], by what the index has about times, from a time on: of a block whose own row can't be read. Without what it takes in
+/// tables, and none where no other follows it.
+pub(crate) fn oldest_timed_from(
+    store: &Store,
+    revision: u64,
+    from_micros: i64,
+) -> Result<Option<BlockHead>, StoreError> {
+    let mut found = None;
+    for row in store.rows(Shelf::Index, keys::time(from_micros, 0)..=keys::time(i64::MAX, u64::MAX)) {
+        let (time_micros, first) = time_row(&row?)?;
+        match found {
+            Some((time_micros, begins)) => {
+                let (last, newest_time_micros) = (first.saturating_sub(1), time_micros);
+                return Ok(Some(BlockHead { first: begins, last, time_micros, newest_time_micros, stored_bytes: 0 }));
+            }
+            None if first >= revision => found = Some((time_micros, first)),
+            None => {}
+        }
+    }
+    Ok(None)
+}
+
 fn head_of(row: Row) -> Result<BlockHead, StoreError> {
     Ok(StoredBlock::from_row(row)?.head())
 }

@@ -3,7 +3,7 @@
 //! The oldest revision moves from checkpoint to checkpoint, so that the cell can be had as it was at each revision that
 //! is left. It moves first, and readers obey it at once; rows, and tables of blocks and images, are cleared away
 //! after, piece by piece.
-use crate::block::{BlockHead, key_number, oldest_block_from, stored_block_holding, time_row};
+use crate::block::{BlockHead, key_number, oldest_block_from, oldest_timed_from, stored_block_holding, time_row};
 use crate::checkpoint::at_or_before;
 use crate::error::{ReadError, StoreError, WriteError};
 use crate::history::{History, Writer, number};
@@ -181,13 +181,28 @@ impl History {
     fn clear_blocks(&self, writer: &mut Writer, floor: u64) -> Result<bool, StoreError> {
         let mut cleaned = number(&*self.store()?, &keys::CLEANED)?.unwrap_or(0);
         let mut removed = 0;
-        while let Some(block) = oldest_block_from(&*self.store()?, cleaned)?.filter(|block| block.last < floor) {
+        // Of the block before: those that follow were not decided earlier.
+        let mut time_micros = i64::MIN;
+        loop {
+            let oldest = match oldest_block_from(&*self.store()?, cleaned) {
+                // One whose row can't be read would keep all that come after it. Where it ends the next one's time tells.
+                Err(error) if !error.may_be_sound() => {
+                    let unread = oldest_timed_from(&*self.store()?, cleaned, time_micros)?;
+                    if let Some(BlockHead { first, last, .. }) = unread.filter(|block| block.last < floor) {
+                        let cause = error.to_string();
+                        tracing::warn!(first, last, cause, "a damaged block is retired");
+                    }
+                    unread
+                }
+                oldest => oldest?,
+            };
+            let Some(block) = oldest.filter(|block| block.last < floor) else { break };
             if removed >= ROWS_PER_CALL {
                 return Ok(false);
             }
             let mut changes = self.store()?.changes();
             removed += remove_rows_of(&mut changes, &block);
-            cleaned = block.last + 1;
+            (cleaned, time_micros) = (block.last + 1, block.time_micros);
             changes.put_message(Shelf::Index, keys::CLEANED, &NumberRecord { number: cleaned });
             writer.rows_waiting_bytes += changes.bytes();
             changes.commit()?;

@@ -17,6 +17,15 @@ fn retire_all(history: &History, keep_from: u64) -> u64 {
     panic!("retiring never ends");
 }
 
+/// Damages the row of the block that holds a revision.
+fn damage_block(history: &History, revision: u64) {
+    let store = history.store().unwrap();
+    let block = store.last(Shelf::Blocks, keys::block(0)..=keys::block(revision)).unwrap().unwrap();
+    let mut changes = store.changes();
+    changes.put(Shelf::Blocks, block.key, b"something else");
+    changes.commit().unwrap();
+}
+
 /// 3000 revisions with a checkpoint every 300; each revision is a transaction of session 1, which loses a claim.
 fn long_history(history: &History) {
     history.append(&[batch(SECOND, vec![opening(1, "batch"), opening(2, "service"), closing(3, 2)])]).unwrap();
@@ -114,6 +123,16 @@ fn a_checkpoint_of_the_first_revision_leaves_the_empty_cell_to_start_from() {
 
 #[test]
 fn room_is_given_back() {
+    room_is_given_back_of_what_is_retired(None);
+}
+
+/// Nothing of what was retired later than a block whose row was damaged was cleared away any more.
+#[test]
+fn room_is_given_back_behind_a_damaged_block() {
+    room_is_given_back_of_what_is_retired(Some(3_000));
+}
+
+fn room_is_given_back_of_what_is_retired(damaged: Option<u64>) {
     let folder = tempfile::tempdir().unwrap();
     let (history, _) = open(folder.path());
     for first in (1..6_000).step_by(600) {
@@ -121,6 +140,9 @@ fn room_is_given_back() {
         history.checkpoint(first + 599, 0, &[pages(1, 1)], [page(1, 0, "x")]).unwrap();
     }
     history.persist().unwrap();
+    if let Some(revision) = damaged {
+        damage_block(&history, revision);
+    }
     let full = history.disk_bytes();
     assert_eq!(retire_all(&history, 5_700), 5_400);
     let rest = history.disk_bytes();
@@ -128,6 +150,9 @@ fn room_is_given_back() {
     let filters = history.store().unwrap().rows(Shelf::Filters, keys::block(0)..=keys::block(u64::MAX));
     let oldest = filters.map(|row| crate::block::first_of(Shelf::Filters, &row.unwrap().key).unwrap()).min();
     assert!(oldest > Some(5_000), "filters go with their blocks: {oldest:?}");
+    let all = keys::time(i64::MIN, 0)..=keys::time(i64::MAX, u64::MAX);
+    let oldest = history.store().unwrap().first(Shelf::Index, all).unwrap().unwrap();
+    assert!(time_row(&oldest).unwrap().1 > 5_000, "and what the index has about them");
     drop(history);
     let (history, opened) = open(folder.path());
     assert_eq!((opened.oldest_revision, opened.newest_revision), (5_400, 6_000));
@@ -298,16 +323,10 @@ fn a_damaged_block_at_the_floor_is_retired_as_any_other() {
     long_history(&history);
     assert_eq!(retire_all(&history, 600), 597);
     history.persist().unwrap();
-    let store = history.store().unwrap();
-    let floor = store.last(Shelf::Blocks, keys::block(0)..=keys::block(597)).unwrap().unwrap();
-    let mut changes = store.changes();
-    changes.put(Shelf::Blocks, floor.key, b"something else");
-    changes.commit().unwrap();
-    drop(store);
+    damage_block(&history, 597);
     let keep_from = history.retention_floor(3000 * SECOND).unwrap();
     assert!(keep_from > 1000, "{keep_from}");
-    drop(history.retire(keep_from));
-    let oldest = history.oldest_revision();
+    let oldest = retire_all(&history, keep_from);
     assert!(oldest > 800);
     assert_eq!(history.checkpoint_at_or_before(oldest - 1).unwrap(), None, "and what takes most of the room goes");
 }
