@@ -131,7 +131,9 @@ impl History {
         let first = self.block_start(oldest)?;
         // Those of a block that was closed meanwhile have been counted.
         let stored = keys::conflicts(first)..=keys::conflicts(from.saturating_sub(1).min(newest));
-        let mut rows = if first < from { Some(self.store()?.rows(Shelf::Index, stored).rev()) } else { None };
+        // Kept to the end, as rows don't keep it: opened again under them, it could delete the tables that they are in.
+        let store = self.store()?;
+        let mut rows = (first < from).then(|| store.rows(Shelf::Index, stored).rev());
         while let Some(row) = rows.as_mut().filter(|_| !done).and_then(Iterator::next) {
             let row = row?;
             let record: ConflictsRecord = decode(Shelf::Index, &row.key, row.value)?;

@@ -173,6 +173,12 @@ pub enum OpenError {
         /// The folder.
         path: PathBuf,
     },
+    /// It is to be opened again, and somebody has been reading it for too long.
+    #[error("the history in {} is opened again when those who still read it have ended; wait a moment", path.display())]
+    BeingRead {
+        /// The folder.
+        path: PathBuf,
+    },
     /// It is there, and unreadable.
     #[error("the history in {} is damaged ({what}); {}", path.display(), remedy!())]
     Damaged {
@@ -193,7 +199,7 @@ impl OpenError {
         match self {
             Self::Folder { source, .. } => !makes_no_sense(source),
             Self::Store(error) => error.may_pass(),
-            Self::Locked { .. } => true,
+            Self::Locked { .. } | Self::BeingRead { .. } => true,
             _ => false,
         }
     }

@@ -101,6 +101,8 @@ pub(crate) struct Writer {
     /// The set of images of which it is known that all are of checkpoints.
     pub(crate) sound_set: Option<u64>,
     pub(crate) cleaning: Cleaning,
+    /// The store that is to be opened again once those who still read it have ended. Nobody else gets it.
+    left: Option<Arc<Store>>,
     /// The machine of each slot, as far as it was asked about. As many as the cell has machines.
     pub(crate) machines: KnownMachines,
 }
@@ -130,21 +132,22 @@ impl History {
     }
 
     /// Opens the store behind this history again, after a write failed and it takes no more: as after a crash, what was not durable may be
-    /// gone, and is to be fed again. All handles go on with it. Who reads meanwhile gets [`StoreError::Reopening`].
+    /// gone, and is to be fed again. All handles go on with it. Who begins to read meanwhile gets [`StoreError::Reopening`].
     ///
     /// # Errors
     ///
-    /// As [`History::open`], which see; [`OpenError::Locked`] when somebody has been reading for too long. The history is closed then,
-    /// until this is called again.
+    /// As [`History::open`], which see; [`OpenError::BeingRead`] when somebody has been reading for too long, who may go on. For all others the
+    /// history is closed then, until this is called again.
     pub fn reopen(&self) -> Result<Opened, OpenError> {
         let mut writer = self.writer();
         let folder = &self.shared.folder;
-        let before = self.shared.store.write().take();
-        if let Some(before) = before {
+        let opened = self.shared.store.write().take();
+        if let Some(before) = opened.or_else(|| writer.left.take()) {
             // Its last handle is let go of here, and not by a reader, who could do so too late: it writes what it still has.
             if let Err(before) = only_one_left(before) {
-                *self.shared.store.write() = Some(before);
-                return Err(OpenError::Locked { path: folder.clone() });
+                // Nobody else may have it: where reads overlap, somebody would be reading each time.
+                writer.left = Some(before);
+                return Err(OpenError::BeingRead { path: folder.clone() });
             }
         }
         let found = find(folder, &self.shared.options).inspect_err(|error| {
@@ -278,6 +281,7 @@ fn find(folder: &Path, options: &Options) -> Result<Found, OpenError> {
         rotated_to: None,
         sound_set: None,
         cleaning: Cleaning::default(),
+        left: None,
         machines: KnownMachines::default(),
     };
     let opened = Opened {

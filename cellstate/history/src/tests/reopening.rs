@@ -5,7 +5,7 @@ use super::*;
 use crate::history::{View, settle};
 use crate::keys::Shelf;
 use crate::store::Store;
-use crate::{OpenError, StoreError, WriteError};
+use crate::{GroupBy, Lost, OpenError, StoreError, WriteError};
 use std::fs::File;
 use std::sync::Arc;
 
@@ -97,7 +97,8 @@ fn a_history_that_can_not_be_written_when_it_is_opened_is_read_and_goes_on_when_
     assert_eq!(revisions(&history, 1, view.newest).len() as u64, view.newest);
 }
 
-/// What a reader sees keeps the store from being opened: it goes on reading, and who opens tries again later.
+/// What a reader sees keeps the store from being opened: it goes on reading, and who opens tries again later. Others were let in meanwhile, so
+/// that there was no end of it where reads overlap; and it was said to be open in another process.
 #[test]
 fn a_store_is_not_opened_again_under_who_reads() {
     let folder = tempfile::tempdir().unwrap();
@@ -105,11 +106,30 @@ fn a_store_is_not_opened_again_under_who_reads() {
     history.append(&batches(1, 90, 0)).unwrap();
     let reading = history.store().unwrap();
     let error = history.reopen().unwrap_err();
-    assert!(matches!(error, OpenError::Locked { .. }) && error.may_pass(), "{error:?}");
-    assert!(reading.last(Shelf::Index, vec![0]..=vec![255]).is_ok() && revisions(&history, 1, 90).len() == 90);
+    assert!(matches!(error, OpenError::BeingRead { .. }) && error.may_pass(), "{error:?}");
+    assert!(reading.last(Shelf::Index, vec![0]..=vec![255]).is_ok());
+    let other = history.entry(5).unwrap_err();
+    assert!(matches!(other, crate::ReadError::Store(StoreError::Reopening)), "{other:?}");
     assert_eq!(Arc::strong_count(&reading), 2);
     drop(reading);
-    assert_eq!(history.reopen().unwrap().newest_revision, 90 - 90 % 48);
+    let newest = history.reopen().unwrap().newest_revision;
+    assert_eq!((newest, revisions(&history, 1, newest).len() as u64), (90 - 90 % 48, newest));
+}
+
+/// A listing of conflicts, which may take long, did not keep the store that it reads.
+#[test]
+fn a_store_is_not_opened_again_under_a_listing_of_conflicts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&[batch(SECOND, vec![opening(1, "batch"), lost(2, 1, 1, &[("service", 1, 1)])])]).unwrap();
+    history.persist().unwrap();
+    let mut reopened = None;
+    let mut counts = |_: &Lost| {
+        reopened = Some(history.reopen());
+        true
+    };
+    let listed = history.conflicts(0, u64::MAX, GroupBy::Pair, 1, Some(&mut counts));
+    assert!(matches!(reopened, Some(Err(OpenError::BeingRead { .. }))), "{reopened:?}, {listed:?}");
 }
 
 /// What was made in its place had no identity, and the next start refused it.
