@@ -379,3 +379,33 @@ async fn damage_of_any_table_of_the_history_is_named_by_verify() {
         assert!(is_named, "{keyspace}: {:?}", report.violations);
     }
 }
+
+/// What stands in tables was said to keep no cell from being started.
+#[tokio::test]
+async fn a_cell_with_damaged_tables_starts_or_does_so_without_its_history() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("cell");
+    let server = Server::start(brisk(&dir)).await.unwrap();
+    let channel = connect(&server).await;
+    let jobs = submit_until(&channel, 0, |_| kept(&dir).len() >= 2).await;
+    server.shutdown().await.unwrap();
+    let mut refused = Vec::new();
+    for keyspace in 1..=5 {
+        let copy = temporary.path().join(keyspace.to_string());
+        copy_folder(&dir, &copy);
+        damage_tables(&copy, keyspace);
+        let server = match Server::start(brisk(&copy)).await {
+            Ok(server) => server,
+            Err(error) => {
+                assert_eq!(error.code(), "DAMAGED_HISTORY", "{keyspace}: {error}");
+                refused.push(keyspace);
+                std::fs::rename(copy.join("history"), temporary.path().join(format!("history{keyspace}"))).unwrap();
+                Server::start(brisk(&copy)).await.unwrap()
+            }
+        };
+        assert_eq!(machines(&connect(&server).await).await, jobs, "{keyspace}");
+        server.kill().await.unwrap();
+    }
+    // How far the history goes stands in the index; neither filters nor images are needed.
+    assert!(refused.contains(&1) && !refused.contains(&2) && !refused.contains(&4), "{refused:?}");
+}
