@@ -123,7 +123,7 @@ fn tell_once(
     left_before = teller.submitted_after.or(left_before);
     if let Hero::Job(job) = hero {
         let from = teller.submitted_after.unwrap_or_else(|| *walk.rest().end());
-        left_before = teller.add_ends(job, from, up_to, &mut events)?.or(left_before);
+        left_before = teller.add_ends(job, from, up_to, limit, &mut events)?.or(left_before);
     }
     let dropped = events.drain(..events.len().saturating_sub(limit)).next_back().map(|event| event.revision);
     let oldest = history.oldest_revision();
@@ -196,18 +196,19 @@ impl<'a> Teller<'a> {
         self.over || self.submitted_after.is_some()
     }
 
-    /// Adds what became of the job's allocations to what else happened to it above a revision. If so much would have had to be read for it
-    /// that older events were left: up to where.
+    /// Adds what became of the job's allocations to what else happened to it above a revision. If older events were left, because there are
+    /// more than `limit` without them or too much would have had to be read: up to where.
     fn add_ends(
         &self,
         job: &Job,
         from: u64,
         up_to: u64,
+        limit: usize,
         events: &mut Vec<v1::HistoryEvent>,
     ) -> Result<Option<u64>, Failure> {
         // Those that were granted before are in the cell of then. There are none of a job that is submitted.
         let then = if self.is_at_the_beginning() { Cell::default() } else { self.then(from)? };
-        let (ends, left_before) = ends::tell(self, job, then, from.saturating_add(1)..=up_to)?;
+        let (ends, left_before) = ends::tell(self, job, then, from.saturating_add(1)..=up_to, limit)?;
         // Whatever else happened in the same revision, it followed from them.
         let rest = std::mem::replace(events, ends);
         events.extend(rest);
@@ -550,6 +551,35 @@ mod tests {
         (core.cell().clone(), deltas.to_vec())
     }
 
+    /// The same job, of which a task was placed in slot 0, has failed, and something else came after: six revisions.
+    fn course_of_a_task() -> (Arc<Job>, Vec<Delta>) {
+        let (cell, mut deltas) = course_of_a_job();
+        let job = cell.jobs().next().unwrap().clone();
+        let mut came = gone::tests::at(3);
+        came.machines = vec![Arc::new(crate::agents::machine(0, 7, MachineState::Ready))];
+        (came.scheduler_names, came.shapes) = (vec!["batch".into()], vec![Resources::default()]);
+        deltas.extend([came, grant(&job, 4, 1), end(5), gone::tests::at(6)]);
+        (job, deltas)
+    }
+
+    fn grant(job: &Job, revision: u64, generation: u32) -> Delta {
+        let grants = Grants {
+            job: job.id,
+            group_row: job.group_base,
+            slots: vec![0],
+            generations: vec![generation],
+            machines: vec![0],
+            tasks: vec![0],
+            ..Grants::default()
+        };
+        Delta { grants: vec![grants], ..gone::tests::at(revision) }
+    }
+
+    fn end(revision: u64) -> Delta {
+        let end = End { slot: 0, state: AllocationState::Failed, exit_code: 3, reason: None };
+        Delta { ends: vec![end], ..gone::tests::at(revision) }
+    }
+
     fn with_a_job() -> Cell {
         course_of_a_job().0
     }
@@ -642,28 +672,8 @@ mod tests {
     #[test]
     fn a_story_is_told_anew_when_something_is_retired_while_it_is_told() {
         let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let (cell, mut deltas) = course_of_a_job();
-        let job = cell.jobs().next().unwrap().clone();
-        let (machine, grant, ended, newest) = (3, 4, 5, 6);
-        let mut came = gone::tests::at(machine);
-        came.machines = vec![Arc::new(crate::agents::machine(0, 7, MachineState::Ready))];
-        (came.scheduler_names, came.shapes) = (vec!["batch".into()], vec![Resources::default()]);
-        let grants = plenum_model::Grants {
-            job: job.id,
-            group_row: job.group_base,
-            slots: vec![0],
-            generations: vec![1],
-            machines: vec![0],
-            tasks: vec![0],
-            ..plenum_model::Grants::default()
-        };
-        let end = End { slot: 0, state: AllocationState::Failed, exit_code: 3, reason: None };
-        deltas.extend([
-            came,
-            Delta { grants: vec![grants], ..gone::tests::at(grant) },
-            Delta { ends: vec![end], ..gone::tests::at(ended) },
-            gone::tests::at(newest),
-        ]);
+        let (job, deltas) = course_of_a_task();
+        let newest = deltas.len() as u64;
         let told = |dir, retired_at| {
             let (history, cell) = past::tests::retiring_at(dir, &deltas, retired_at);
             let story = tell(&history, &cell, &Hero::Job(&job), 10).unwrap();
@@ -674,5 +684,23 @@ mod tests {
         assert_eq!(told(dir.path(), u64::MAX), (whole, 0));
         // The submission is the last that is read before what became of allocations is looked for.
         assert_eq!(told(other.path(), 2), (Vec::new(), newest));
+    }
+
+    // Of a busy job all ends of 256 MiB of log were gathered, some 100,000, and all but a few thrown away.
+    #[test]
+    fn no_more_ends_are_gathered_than_were_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (job, mut deltas) = course_of_a_task();
+        deltas.extend([grant(&job, 7, 2), end(8), grant(&job, 9, 3), end(10)]);
+        let (history, cell) = (gone::tests::history_of(dir.path(), &deltas), Cell::default());
+        let mut teller = Teller::new(&history, &cell);
+        teller.slots.insert(0);
+        let told = |limit| {
+            let (events, left_before) = ends::tell(&teller, &job, Cell::default(), 1..=10, limit).unwrap();
+            (events.iter().map(|event| event.revision).collect::<Vec<_>>(), left_before)
+        };
+        assert_eq!(told(3), (vec![5, 8, 10], None));
+        // One more, so that it is known that there is more; what is before was not looked at.
+        assert_eq!(told(1), (vec![8, 10], Some(6)));
     }
 }

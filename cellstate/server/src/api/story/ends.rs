@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::rc::Rc;
 
 use plenum_history::{BlockSummary, Logged, Order, Subject};
 use plenum_model::{AllocationId, AllocationState, Cell, Delta, End, Job, JobKind, Move};
@@ -18,6 +19,8 @@ struct Change {
     revision: u64,
     state: AllocationState,
     words: String,
+    /// What made it happen: that of all changes of a revision.
+    cause: Rc<v1::HistoryEvent>,
 }
 
 /// A task's stay in a slot.
@@ -29,22 +32,29 @@ struct Tenant {
     machine: u32,
 }
 
-/// Events of a job's allocations in these revisions, before which the cell was `then`; and, if all that is allowed was read before the
-/// first of them, the revision above which the events are.
+/// What happened to some tasks at once.
+struct Told {
+    cause: Rc<v1::HistoryEvent>,
+    tenants: Vec<Tenant>,
+}
+
+/// Events of a job's allocations in these revisions, before which the cell was `then`: the newest, at least `limit` of them. If not all of the
+/// revisions were looked at, because these are enough or all that is allowed was read: the revision above which the events are.
 pub(super) fn tell(
     teller: &Teller<'_>,
     job: &Job,
     mut then: Cell,
     revisions: RangeInclusive<u64>,
+    limit: usize,
 ) -> Result<(Vec<v1::HistoryEvent>, Option<u64>), Failure> {
     let mut slots = teller.slots.clone();
     slots.extend(then.allocations().filter(|found| found.row.job() == job.id).map(|found| found.id.slot));
-    let mut ends =
-        Ends { teller, job, slots, pending: BTreeMap::new(), told: BTreeMap::new(), causes: BTreeMap::new() };
+    let mut ends = Ends { teller, job, slots, pending: BTreeMap::new(), told: BTreeMap::new() };
     let mut walk = teller.history.walk(revisions, Order::NewestFirst);
     let mut left_before = None;
     loop {
-        if walk.read_bytes() > teller.read_bytes_max && !walk.rest().is_empty() {
+        let is_enough = walk.read_bytes() > teller.read_bytes_max || ends.told.len() > limit;
+        if is_enough && !walk.rest().is_empty() {
             left_before = Some(*walk.rest().end());
             break;
         }
@@ -55,7 +65,9 @@ pub(super) fn tell(
             ends.look_at(logged, &delta_of(logged)?)?;
         }
     }
-    if let Some(revision) = left_before {
+    if let Some(revision) = left_before
+        && !ends.pending.is_empty()
+    {
         then = teller.then(revision)?;
     }
     ends.settle(&then);
@@ -71,9 +83,7 @@ struct Ends<'a> {
     /// By slot: what happened there, not yet known to whom.
     pending: BTreeMap<u32, Vec<Change>>,
     /// What happened to tasks of one group in one revision in the same way is one event.
-    told: BTreeMap<(u64, u16, &'static str, String), Vec<Tenant>>,
-    /// What made it happen, by revision.
-    causes: BTreeMap<u64, v1::HistoryEvent>,
+    told: BTreeMap<(u64, u16, &'static str, String), Told>,
 }
 
 impl Ends<'_> {
@@ -90,16 +100,18 @@ impl Ends<'_> {
         }
         // One that left before, and of which restarts are told with the end, does not leave again.
         let ended: BTreeSet<u32> = if delta.moves.is_empty() { BTreeSet::new() } else { slots_of(&delta.ends) };
+        let mut made_by: Option<Rc<v1::HistoryEvent>> = None;
         let moves = delta.moves.iter().filter(|change| !ended.contains(&change.slot)).map(of_move);
         for (slot, state, words) in moves.chain(delta.ends.iter().map(of_end)) {
             if !self.slots.contains(&slot) || !self.is_told(state) {
                 continue;
             }
             let revision = logged.entry.revision;
-            if !self.causes.contains_key(&revision) {
-                self.causes.insert(revision, self.teller.event(logged, "", String::new())?);
-            }
-            self.pending.entry(slot).or_default().push(Change { revision, state, words });
+            let cause = match &made_by {
+                Some(cause) => Rc::clone(cause),
+                None => Rc::clone(made_by.insert(Rc::new(self.teller.event(logged, "", String::new())?))),
+            };
+            self.pending.entry(slot).or_default().push(Change { revision, state, words, cause });
         }
         Ok(())
     }
@@ -111,9 +123,10 @@ impl Ends<'_> {
     }
 
     fn attribute(&mut self, changes: Vec<Change>, tenant: Tenant) {
-        for Change { revision, state, words } in changes {
+        for Change { revision, state, words, cause } in changes {
             let word = listing::allocation_word(v1::AllocationState::from(state).into());
-            self.told.entry((revision, tenant.group, word, words)).or_default().push(tenant);
+            let told = self.told.entry((revision, tenant.group, word, words));
+            told.or_insert_with(|| Told { cause, tenants: Vec::new() }).tenants.push(tenant);
         }
     }
 
@@ -127,10 +140,10 @@ impl Ends<'_> {
     }
 
     fn events(self) -> Vec<v1::HistoryEvent> {
-        let Self { teller, job, told, causes, .. } = self;
+        let Self { teller, job, told, .. } = self;
         let mut events = Vec::with_capacity(told.len());
-        for ((revision, group, word, words), tenants) in told {
-            let Some(mut event) = causes.get(&revision).cloned() else { continue };
+        for ((revision, group, word, words), Told { cause, tenants }) in told {
+            let mut event = v1::HistoryEvent::clone(&cause);
             let group = job.shape.groups.get(usize::from(group)).map_or("", |group| &group.name);
             let machines = tenants.iter().map(|tenant| tenant.machine);
             let on = teller.on_machines(machines, revision, event.time_micros);
