@@ -183,7 +183,7 @@ impl World {
                 });
             }
             Output::Follow { .. } if lost_before => self.input(Input::FollowEnded),
-            Output::Follow { machine, epoch } if epoch != self.epoch => {
+            Output::Follow { machine, epoch, .. } if epoch != self.epoch => {
                 self.input(Input::FollowRefused { machine, epoch })
             }
             Output::Follow { .. } => {

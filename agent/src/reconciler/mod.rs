@@ -145,7 +145,7 @@ pub enum Input {
     },
     /// The stream of assignments ended.
     FollowEnded,
-    /// It ended, or did not begin, as the epoch is over, or the machine was removed, or is another agent's.
+    /// It ended, or did not begin, as the epoch is over, or the machine was removed, or is another agent's, or the server has less than was seen.
     FollowRefused {
         /// Whose stream it was.
         machine: MachineId,
@@ -221,6 +221,10 @@ pub enum Output {
         machine: MachineId,
         /// In which epoch.
         epoch: u32,
+        /// The newest revision seen: a server that has less would have stopped what it does not know.
+        revision: u64,
+        /// Of which incarnation.
+        incarnation: u64,
     },
     /// Report transitions, and renew the lease.
     Report {

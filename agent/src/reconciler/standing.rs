@@ -271,7 +271,8 @@ impl AgentReconciler {
             }
             Standing::Present(presence) if presence.follow_at_ms.is_some_and(|at_ms| at_ms <= now_ms) => {
                 presence.follow_at_ms = None;
-                outputs.push(Output::Follow { machine: presence.machine, epoch: presence.epoch });
+                let (machine, epoch, (incarnation, revision)) = (presence.machine, presence.epoch, self.seen);
+                outputs.push(Output::Follow { machine, epoch, revision, incarnation });
             }
             _ => {}
         }

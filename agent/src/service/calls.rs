@@ -49,6 +49,8 @@ const INSTANCE_KEY: &str = "plenum-instance";
 const CELL_KEY: &str = "plenum-cell";
 /// What it says in that case.
 const OTHER_CELL: &str = "OTHER_CELL";
+/// What it says to an agent that has seen more of it than it has.
+const NO_SUCH_REVISION: &str = "NO_SUCH_REVISION";
 /// What it says to all but one agent of a machine.
 const MACHINE_TAKEN: &str = "MACHINE_TAKEN";
 
@@ -209,18 +211,18 @@ impl Calls {
         }));
     }
 
-    /// Follows this epoch's assignments instead of what was followed before.
-    pub(super) fn follow(&mut self, machine: MachineId, epoch: u32) {
+    /// Follows this epoch's assignments instead of what was followed before, of a cell that has what was seen.
+    pub(super) fn follow(&mut self, machine: MachineId, epoch: u32, (revision, incarnation): (u64, u64)) {
         if let Some(earlier) = self.following.take() {
             earlier.abort();
         }
-        let request = v1::FollowRequest { machine: machine.to_bits(), epoch };
+        let request = v1::FollowRequest { machine: machine.to_bits(), epoch, revision, incarnation };
         let (client, arrivals) = (self.client.clone(), self.arrivals.clone());
         self.following = Some(tokio::spawn(async move {
             let mut input = Input::FollowEnded;
             if let Err(status) = read_assignments(client, request, machine, epoch, &arrivals).await {
                 tracing::warn!(code = ?status.code(), message = words(&status), "can't follow assignments");
-                if is_to_register(status.code()) || code_of(&status) == MACHINE_TAKEN {
+                if is_to_register(status.code()) || [MACHINE_TAKEN, NO_SUCH_REVISION].contains(&code_of(&status)) {
                     input = Input::FollowRefused { machine, epoch };
                 }
             }

@@ -465,9 +465,9 @@ impl Agent {
                 Output::Register { inventory, revision, incarnation } => {
                     self.calls.register(&self.machine, &inventory, revision, incarnation);
                 }
-                Output::Follow { machine, epoch } => {
+                Output::Follow { machine, epoch, revision, incarnation } => {
                     self.log_uploads.end_all();
-                    self.calls.follow(machine, epoch);
+                    self.calls.follow(machine, epoch, (revision, incarnation));
                 }
                 Output::Report { number, machine, epoch, transitions, running, unfit } => {
                     self.calls.report(number, (machine, epoch), transitions, running, unfit);

@@ -40,6 +40,10 @@ struct Heard {
     revision: u64,
     /// Another agent has the machine.
     is_taken: bool,
+    /// It has not come so far as the agent has seen.
+    is_behind: bool,
+    /// The last one that was refused for that.
+    followed: Option<v1::FollowRequest>,
 }
 
 /// The cell, as an agent sees it.
@@ -76,9 +80,16 @@ impl Agents for Cell {
         }))
     }
 
-    async fn follow(&self, _: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+    async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let mut heard = self.0.lock().unwrap();
+        if heard.is_behind {
+            heard.followed = Some(request.into_inner());
+            let mut refused = Status::out_of_range("an older copy of the cell");
+            refused.metadata_mut().insert("plenum-code", "NO_SUCH_REVISION".parse().unwrap());
+            return Err(refused);
+        }
         let (sender, receiver) = mpsc::channel(16);
-        self.0.lock().unwrap().follower = Some(sender);
+        heard.follower = Some(sender);
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -636,6 +647,30 @@ async fn an_agent_whose_machine_is_taken_asks_again_as_the_same_one_and_starts_n
     let instances = stage.until("registrations", instances).await;
     assert_eq!(instances.len(), 1, "{instances:?}");
     assert!(instances.iter().all(|instance| (1..=64).contains(&instance.len())));
+    assert!(agent.terminate().await.success());
+}
+
+// Within its lease it asked for the same stream again and again, and once the older copy had come as far, stopped what that one did not know.
+#[tokio::test]
+async fn an_agent_that_has_seen_more_than_its_server_has_registers_and_its_tasks_go_on() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    follower.send(full(vec![assignment(1, "sleep 1000")])).await.unwrap();
+    stage.reported(1, v1::AllocationState::Running).await;
+    {
+        let mut heard = stage.cell.0.lock().unwrap();
+        // A registration that offers less than reports were answered with would be refused by the agent.
+        (heard.is_behind, heard.revision) = (true, 10);
+    }
+    drop(follower);
+    let again = stage.until("registering again", |heard| heard.registrations.get(1).cloned()).await;
+    let inventory = again.machine.unwrap().inventory;
+    assert_eq!((inventory.len(), inventory[0].state()), (1, v1::AllocationState::Running));
+    let followed = stage.until("following", |heard| heard.followed.clone()).await;
+    assert!(followed.incarnation == 1 && followed.revision > 0, "{followed:?}");
+    stage.cell.0.lock().unwrap().is_behind = false;
+    stage.follower().await;
     assert!(agent.terminate().await.success());
 }
 

@@ -77,7 +77,7 @@ async fn register(
 impl Life {
     /// Follows what the machine shall run, until the server goes away or wants it to register anew.
     async fn live(&mut self, renew: Duration) -> Result<(), Status> {
-        let follow = v1::FollowRequest { machine: self.machine, epoch: self.epoch };
+        let follow = v1::FollowRequest { machine: self.machine, epoch: self.epoch, ..Default::default() };
         let mut assignments: Streaming<v1::Assignments> = self.agents.follow(follow).await?.into_inner();
         let mut renew_at = Instant::now() + renew;
         loop {

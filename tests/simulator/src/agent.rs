@@ -372,11 +372,11 @@ impl Machine {
                 self.register =
                     Some(self.call_slowly(world, Purpose::Register, Message::Register(request), self.late_micros));
             }
-            Output::Follow { machine, epoch } => {
+            Output::Follow { machine, epoch, revision, incarnation } => {
                 if let Some((earlier, _, _)) = self.follow.take() {
                     world.hang_up(earlier, Side::Client);
                 }
-                let request = v1::FollowRequest { machine: machine.to_bits(), epoch };
+                let request = v1::FollowRequest { machine: machine.to_bits(), epoch, revision, incarnation };
                 let id = world.connect(self.party(), Purpose::Follow);
                 world.send(id, Side::Server, Message::Follow(request));
                 self.follow = Some((id, machine, epoch));

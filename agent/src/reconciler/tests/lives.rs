@@ -25,6 +25,25 @@ fn a_server_with_an_older_state_is_refused() {
     assert!(matches!(story.sent.pop(), Some(Output::Follow { .. })), "a later incarnation may have less");
 }
 
+// Its server was put back to an older copy within the lease. It went on in its epoch without a word of what it had seen, and stopped what that copy did
+// not know.
+#[test]
+fn who_follows_again_says_what_was_seen_and_goes_on_where_it_is_refused_for_that() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.answer_reports();
+    story.input(Input::FollowEnded);
+    story.pass_ms(Settings::default().retry_ms_min, true);
+    let followed = story.take(|output| matches!(output, Output::Follow { .. }));
+    assert!(matches!(followed[..], [Output::Follow { revision: 10, incarnation: 1, .. }]), "{followed:?}");
+    story.take(|_| true);
+    story.input(Input::FollowRefused { machine: MACHINE, epoch: 1 });
+    story.pass_ms(Settings::default().retry_ms_min, false);
+    assert!(matches!(story.take(|_| true)[..], [Output::Register { revision: 10, incarnation: 1, .. }]));
+    assert_eq!(story.running(), [1]);
+}
+
 // The server of before a restore was still there, and the agent came back to that one: it stopped all that the restored cell had placed.
 #[test]
 fn a_server_of_an_earlier_life_of_the_cell_is_refused_whatever_its_revision() {

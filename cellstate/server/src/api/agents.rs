@@ -111,7 +111,7 @@ impl AgentsService {
     }
 
     /// Fails if an agent has seen more of this cell than there is. A copy that others have gone on from must not write down that the machine is
-    /// here: it would come nearer to what was seen with each attempt.
+    /// here: it would come nearer to what was seen with each attempt. Nor must it say what shall run there: all else would be stopped.
     fn has_seen_no_more(&self, incarnation: u64, revision: u64) -> Result<(), Failure> {
         let here = (self.shared.identity.incarnation, self.shared.durable_revision().0);
         if (incarnation, revision) <= here {
@@ -402,6 +402,7 @@ impl v1::agents_server::Agents for AgentsService {
         let instance = instance_of(&request)?;
         let wire = request.into_inner();
         let machine = self.machine(&principal, wire.machine).await?;
+        self.has_seen_no_more(wire.incarnation, wire.revision)?;
         let cell = self.shared.snapshot().await;
         let found = cell.machine(machine).ok_or_else(|| gone(machine))?;
         let stale = |message| Failure::new(Code::FailedPrecondition, "STALE_EPOCH", message);

@@ -80,7 +80,7 @@ async fn an_agent_is_told_what_to_run_and_its_receipts_end_the_job() {
     let channel = connect(&server).await;
     let machine = register(&channel, "m1", 4000).await;
     let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
-    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch, ..Default::default() };
     let mut told = agents.follow(follow).await.unwrap().into_inner();
     let first = told.message().await.unwrap().unwrap();
     assert!(first.full && first.wanted.is_empty());
@@ -148,7 +148,7 @@ async fn a_lease_that_is_not_renewed_runs_out_and_the_agent_registers_anew() {
     let again = register(&channel, "m1", 4000).await;
     assert_eq!((again.machine, again.epoch), (machine.machine, 2));
     assert_eq!((again.lease_micros, again.renew_micros), (150_000, 50_000));
-    let old = v1::FollowRequest { machine: machine.machine, epoch: 1 };
+    let old = v1::FollowRequest { machine: machine.machine, epoch: 1, ..Default::default() };
     assert_eq!(code(&agents.follow(old).await.unwrap_err()), "STALE_EPOCH");
     server.shutdown().await.unwrap();
 }
@@ -217,7 +217,7 @@ async fn logs_are_relayed_from_the_agent_to_the_reader() {
     assert_eq!(gone.metadata().get("plenum-retry-after-micros").unwrap(), "1000000");
 
     let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
-    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch, ..Default::default() };
     let mut told = agents.follow(follow).await.unwrap().into_inner();
     assert!(told.message().await.unwrap().unwrap().full);
     let mut reader = jobs.logs(ask).await.unwrap().into_inner();
@@ -279,7 +279,7 @@ async fn a_large_wanted_set_comes_in_parts() {
     let outcome = session.commit(transaction).await.unwrap();
     assert_eq!(outcome.granted, 150);
     let mut agents = v1::agents_client::AgentsClient::new(channel.clone()).max_decoding_message_size(5 << 20);
-    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch, ..Default::default() };
     let mut told = agents.follow(follow).await.unwrap().into_inner();
     let (mut parts, mut wanted, mut more) = (0, Vec::new(), true);
     while more {
@@ -318,7 +318,7 @@ async fn a_log_that_breaks_off_is_not_taken_for_a_whole_one() {
     for is_agent_gone in [true, false] {
         let of_agent = connect(&server).await;
         let mut agents = v1::agents_client::AgentsClient::new(of_agent);
-        let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+        let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch, ..Default::default() };
         let mut told = agents.follow(follow).await.unwrap().into_inner();
         assert!(told.message().await.unwrap().unwrap().full);
         let mut reader = jobs.logs(ask).await.unwrap().into_inner();
@@ -346,7 +346,7 @@ async fn a_log_that_breaks_off_is_not_taken_for_a_whole_one() {
     // Of what has ended nothing more comes: whoever follows gets what there is.
     let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
     agents.report(report(&machine, vec![transition(allocation, v1::AllocationState::Complete)])).await.unwrap();
-    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch, ..Default::default() };
     let mut told = agents.follow(follow).await.unwrap().into_inner();
     assert!(told.message().await.unwrap().unwrap().full);
     let _reader = jobs.logs(ask).await.unwrap();
@@ -362,7 +362,7 @@ async fn followed(channel: &Channel) -> (u64, tonic::Streaming<v1::Assignments>)
 
 async fn follow(channel: &Channel, machine: &v1::RegisterResponse) -> tonic::Streaming<v1::Assignments> {
     let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
-    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch, ..Default::default() };
     let mut told = agents.follow(follow).await.unwrap().into_inner();
     assert!(told.message().await.unwrap().unwrap().full);
     told
@@ -457,7 +457,7 @@ async fn a_machine_is_served_by_one_agent_until_its_lease_ends() {
     let again = agents.register(registration(holder)).await.unwrap().into_inner();
     assert_eq!((again.machine, again.epoch), (machine.machine, machine.epoch), "the holder may come back");
 
-    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch };
+    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch, ..Default::default() };
     assert_eq!(code(&agents.follow(of_instance(other, follow)).await.unwrap_err()), "MACHINE_TAKEN");
     let foreign = agents.report(of_instance(other, report(&machine, Vec::new()))).await.unwrap().into_inner();
     assert!(foreign.register, "it is sent to register, which tells it why");

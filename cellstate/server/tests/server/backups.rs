@@ -237,7 +237,7 @@ async fn assert_agents_must_register(channel: &Channel) {
     assert_eq!(machine.epoch, 1, "as the backup shows it");
     let report = v1::ReportRequest { machine: machine.id, epoch: 1, ..Default::default() };
     assert!(agents.report(report).await.unwrap().into_inner().register);
-    let follow = v1::FollowRequest { machine: machine.id, epoch: 1 };
+    let follow = v1::FollowRequest { machine: machine.id, epoch: 1, ..Default::default() };
     assert_eq!(code(&agents.follow(follow).await.err().unwrap()), "STALE_EPOCH");
     let registered = register(channel, "m1", 1_000_000).await;
     assert!(registered.epoch > 1000 && registered.incarnation == 2, "{registered:?}");

@@ -164,7 +164,7 @@ async fn who_runs_tasks(channel: &Channel, number: u64, machine: u64, epoch: u32
     let used = Some(v1::Resources { cpu_millis: signed, ..Default::default() });
     let telemetry = Some(v1::MachineTelemetry { used, tasks: short });
     judge(number, agents.report(v1::ReportRequest { telemetry, ..request }).await);
-    judge(number, agents.follow(v1::FollowRequest { machine, epoch }).await);
+    judge(number, agents.follow(v1::FollowRequest { machine, epoch, ..Default::default() }).await);
     let request = v1::ReportManyRequest {
         machines: vec![machine],
         epochs: vec![epoch],

@@ -115,6 +115,28 @@ async fn an_agent_that_has_seen_more_than_there_is_is_not_registered() {
     server.shutdown().await.unwrap();
 }
 
+/// Within its lease an agent does not register: an older copy that was put back told it to stop all that it did not know.
+#[tokio::test]
+async fn an_agent_that_has_seen_more_than_there_is_is_not_told_what_to_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let registered = register(&channel, "m1", 4000).await;
+    let mut agents = AgentsClient::new(channel.clone());
+    let mut ask = async |incarnation: u64, revision: u64| {
+        let (machine, epoch) = (registered.machine, registered.epoch);
+        let follow = v1::FollowRequest { machine, epoch, revision, incarnation };
+        let mut told = agents.follow(follow).await.map_err(|status| code(&status))?.into_inner();
+        Ok::<_, String>(told.message().await.unwrap().unwrap().full)
+    };
+    let refused = Err("NO_SUCH_REVISION".to_owned());
+    assert_eq!(ask(1, registered.revision + 1000).await, refused);
+    assert_eq!(ask(2, 1).await, refused);
+    assert_eq!(ask(1, registered.revision).await, Ok(true));
+    assert_eq!(ask(0, 0).await, Ok(true), "who does not say is told as before");
+    server.shutdown().await.unwrap();
+}
+
 /// A task that only its agent knows.
 fn stranger(allocation: u64, task_index: u32) -> v1::InventoryItem {
     let task = v1::TaskTraces {
@@ -209,7 +231,7 @@ async fn an_unknown_task_keeps_its_room_is_told_to_stop_and_goes_with_its_agents
     let registered = register_with(&channel, vec![stranger(adopted, 0), stranger(left, 1)]).await;
     let mut agents = AgentsClient::new(channel.clone());
     // Its agent hears that one of them is to stop, and the other one not.
-    let follow = v1::FollowRequest { machine: registered.machine, epoch: registered.epoch };
+    let follow = v1::FollowRequest { machine: registered.machine, epoch: registered.epoch, ..Default::default() };
     let mut told = agents.follow(follow).await.unwrap().into_inner();
     let first = told.message().await.unwrap().unwrap();
     let mut stop = first.stop;

@@ -12,7 +12,7 @@ use plenum_server::sync::{self, Lent, Resume, Step, SyncOptions, SyncSession};
 use prost::Message as _;
 
 use super::{Server, Ticket};
-use crate::books::Checked;
+use crate::books::{Checked, hold};
 use crate::world::{ConnectionId, Event, Message, Side, World};
 
 /// Messages between a stream and its connection.
@@ -233,6 +233,11 @@ impl Server {
 
     /// An agent begins to follow.
     pub(super) fn begin_following(&mut self, world: &mut World, id: ConnectionId, wire: &v1::FollowRequest) -> Checked {
+        // Where it has less, as after a crash that lost what was told, this agent would stop what runs rightly.
+        let (seen, here) = ((wire.incarnation, wire.revision), (self.identity.incarnation, self.committer.durable().0));
+        hold(seen <= here, "invariant_a_server_never_offers_less", || {
+            format!("machine {}: follows a server at {here:?}, seen {seen:?}", wire.machine)
+        })?;
         let cell = self.snapshot(world)?;
         let current = |machine: &MachineId| cell.is_current(*machine, wire.epoch) && !self.is_of_the_past(wire.epoch);
         let machine = MachineId::from_bits(wire.machine).filter(current);
