@@ -152,7 +152,7 @@ impl fmt::Display for Notice {
                     Some(offered) => {
                         write!(f, "this server offers incarnation {}, revision {}, and ", offered.0, offered.1)?;
                     }
-                    None => f.write_str("this server has less than was seen: ")?,
+                    None => f.write_str("this server has not all that was seen: ")?,
                 }
                 write!(
                     f,

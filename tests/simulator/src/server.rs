@@ -88,6 +88,8 @@ pub(crate) struct Server {
     journal: Journal,
     committer: Committer<Ticket>,
     identity: CellIdentity,
+    /// Its first revision.
+    opened_at: Revision,
     recent: Recent,
     mirror: Mirror,
     index: WantedIndex,

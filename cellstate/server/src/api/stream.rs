@@ -78,7 +78,7 @@ impl Watcher {
             return Err(Failure::new(Code::PermissionDenied, "NOT_PERMITTED", message));
         }
         let newest = shared.recent.read().newest();
-        sync::check(hello, &shared.identity, newest).map_err(|unknown| match unknown {
+        sync::check(hello, &shared.identity, shared.opened_at, newest).map_err(|unknown| match unknown {
             sync::Unknown::Cell => Failure::other_cell(&shared.identity.cell_id),
             sync::Unknown::Future { .. } => Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", unknown.to_string()),
         })?;

@@ -2,7 +2,7 @@
 //!
 //! Whoever saw a revision that is not here saw another history, of a copy that went on while this one did not. A snapshot would make
 //! them forget it, and a session that is opened for them is written into the log: each attempt would bring this cell nearer to being
-//! taken for the other one.
+//! taken for the other one. It comes as far by itself, too, as it goes on without them: the terms of servers tell them apart even then.
 
 use plenum_model::{CellIdentity, Revision};
 use plenum_proto::v1;
@@ -13,23 +13,24 @@ pub enum Unknown {
     /// It has dealt with another cell.
     #[error("another cell is meant")]
     Cell,
-    /// It has seen more of this one than there is.
+    /// It has seen what this one does not have.
     #[error("{field}: expected at most {newest}, found {found}; it is of another log")]
     Future {
         /// The field that says so.
         field: &'static str,
-        /// The newest that there is.
+        /// The newest that it can have seen here.
         newest: u64,
         /// What was seen.
         found: u64,
     },
 }
 
-/// Judges a greeting by what it says was seen, and by what its mirror has. What it does not say is not judged.
+/// Judges a greeting by what it says was seen, and by what its mirror has. What it does not say is not judged. `opened_at` is the first revision of the
+/// term in `identity`, and `newest` the last one.
 ///
 /// # Errors
-/// When another cell was seen, or more of this one than it has.
-pub fn check(hello: &v1::Hello, identity: &CellIdentity, newest: Revision) -> Result<(), Unknown> {
+/// When another cell was seen, or of this one what it does not have.
+pub fn check(hello: &v1::Hello, identity: &CellIdentity, opened_at: Revision, newest: Revision) -> Result<(), Unknown> {
     if !hello.cell_id.is_empty() && hello.cell_id != identity.cell_id[..] {
         return Err(Unknown::Cell);
     }
@@ -43,6 +44,12 @@ pub fn check(hello: &v1::Hello, identity: &CellIdentity, newest: Revision) -> Re
     }
     if hello.seen_incarnation == own {
         future("seen_revision", newest.0, hello.seen_revision)?;
+        future("seen_term", identity.term, hello.seen_term)?;
+        if (1..identity.term).contains(&hello.seen_term) {
+            // All that a server shows is durable, and so before the first revision of the next one.
+            let before = opened_at.0.saturating_sub(1);
+            future("seen_revision of an earlier term", before, hello.seen_revision)?;
+        }
     }
     Ok(())
 }
@@ -51,10 +58,10 @@ pub fn check(hello: &v1::Hello, identity: &CellIdentity, newest: Revision) -> Re
 mod tests {
     use super::*;
 
-    /// A cell in its third life, at revision 50.
+    /// A cell in its third life, at revision 50. Its server is the fourth one, since revision 41.
     fn judged(hello: &v1::Hello) -> Result<(), Unknown> {
-        let identity = CellIdentity { cell_id: [7; 16], incarnation: 3, ..CellIdentity::default() };
-        check(hello, &identity, Revision(50))
+        let identity = CellIdentity { cell_id: [7; 16], incarnation: 3, term: 4, ..CellIdentity::default() };
+        check(hello, &identity, Revision(41), Revision(50))
     }
 
     fn seen(cell_id: &[u8], incarnation: u64, revision: u64) -> v1::Hello {
@@ -72,6 +79,22 @@ mod tests {
         assert_eq!(judged(&seen(&[7; 16], 3, 50)), Ok(()));
         assert_eq!(judged(&seen(&[7; 16], 2, 5000)), Ok(()), "an earlier life had revisions of its own");
         assert_eq!(judged(&seen(&[], 0, 5000)), Ok(()), "a revision of no incarnation says nothing");
+    }
+
+    // An older copy was put back, and grew: who had seen as much of the lost one went on with a mirror of both.
+    #[test]
+    fn what_was_seen_of_an_earlier_server_lies_before_this_one() {
+        let of_term = |seen_term, revision| v1::Hello { seen_term, ..seen(&[7; 16], 3, revision) };
+        assert_eq!(judged(&of_term(4, 50)), Ok(()));
+        assert_eq!(judged(&of_term(3, 40)), Ok(()));
+        assert_eq!(judged(&of_term(0, 41)), Ok(()), "who does not say of which server it is");
+        let told = |hello: &v1::Hello| judged(hello).unwrap_err().to_string();
+        let expected = "seen_revision of an earlier term: expected at most 40, found 41; it is of another log";
+        assert_eq!(told(&of_term(3, 41)), expected);
+        assert_eq!(told(&of_term(1, 41)), expected);
+        assert_eq!(told(&of_term(5, 1)), "seen_term: expected at most 4, found 5; it is of another log");
+        let earlier_life = v1::Hello { seen_term: 9, ..seen(&[7; 16], 2, 5000) };
+        assert_eq!(judged(&earlier_life), Ok(()), "a restored cell goes on from the term of its backup");
     }
 
     #[test]

@@ -399,6 +399,40 @@ async fn who_watches_from_the_future_is_told_so() {
     server.shutdown().await.unwrap();
 }
 
+/// An older copy of the directory was put back. Who had seen more was refused only until the copy had as many revisions, and went on then in a session that
+/// both had, with a mirror of both.
+#[tokio::test]
+async fn what_was_seen_of_an_earlier_server_is_none_of_this_ones_revisions() {
+    let dir = tempfile::tempdir().unwrap();
+    start(dir.path()).await.shutdown().await.unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let session = Session::open(&channel, "batch").await.unwrap();
+    let newest = session.cell.revision().0;
+    assert_eq!(session.welcome.term, 2);
+    let seen = |seen_term, seen_revision| v1::Hello {
+        cell_id: session.welcome.cell_id.clone(),
+        session: session.welcome.session,
+        incarnation: session.welcome.incarnation,
+        revision: seen_revision,
+        seen_incarnation: session.welcome.incarnation,
+        seen_term,
+        seen_revision,
+        ..v1::Hello::default()
+    };
+    for future in [seen(1, newest), seen(3, newest)] {
+        assert_eq!(hello(&channel, future.clone()).await, of(Code::OutOfRange, "NO_SUCH_REVISION"));
+        let mut client = v1::cell_client::CellClient::new(channel.clone());
+        let watching = client.watch(v1::Hello { session: 0, ..future }).await.unwrap_err();
+        assert_eq!(refusal(&watching), of(Code::OutOfRange, "NO_SUCH_REVISION"));
+    }
+    for known in [seen(1, 1), seen(2, newest), seen(0, newest)] {
+        let welcome = Session::greeted(&channel, known, Cell::default()).await.unwrap().welcome;
+        assert_eq!(welcome.session, session.welcome.session);
+    }
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn simple_clients_commit_under_their_own_open_sessions_only() {
     let dir = tempfile::tempdir().unwrap();

@@ -50,6 +50,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             cell_id: self.seen.cell_id.clone().into(),
             seen_incarnation: self.seen.incarnation,
             seen_revision: self.seen.revision,
+            seen_term: self.seen.term,
         })));
     }
 

@@ -246,6 +246,23 @@ fn who_begins_a_new_session_still_says_what_was_seen_in_the_old_one() {
     assert_eq!((hello.session, hello.revision, seen(&hello)), (0, 0, (vec![1; 16], 1, 9)));
 }
 
+/// A copy of the cell's directory that had been put back was believed as soon as it had as many revisions.
+#[test]
+fn who_goes_on_says_of_which_server_is_what_was_seen() {
+    let mut runtime = begun();
+    assert_eq!(greeting(&mut runtime).seen_term, 0);
+    let mut runtime = at_five();
+    lose(&mut runtime, 14);
+    assert_eq!(greeting(&mut runtime).seen_term, 1);
+    let Tell::Welcome(again) = welcome(2, 1, 5) else { panic!() };
+    receive(&mut runtime, Tell::Welcome(v1::Welcome { term: 7, snapshot: false, ..again }));
+    lose(&mut runtime, 14);
+    let hello = greeting(&mut runtime);
+    assert_eq!((hello.seen_incarnation, hello.seen_term, hello.seen_revision), (1, 7, 5));
+    refuse(&mut runtime, 11, "NO_SUCH_REVISION");
+    assert_eq!(greeting(&mut runtime).seen_term, 7, "it does not forget whom it had seen");
+}
+
 #[test]
 fn what_was_seen_of_one_cell_is_not_asked_of_another() {
     let mut runtime = at_five();
@@ -254,6 +271,7 @@ fn what_was_seen_of_one_cell_is_not_asked_of_another() {
     refuse(&mut runtime, 10, "OTHER_CELL");
     let hello = greeting(&mut runtime);
     assert_eq!((hello.session, hello.cell_id.len(), hello.seen_incarnation, hello.seen_revision), (0, 0, 0, 0));
+    assert_eq!(hello.seen_term, 0);
 }
 
 #[test]

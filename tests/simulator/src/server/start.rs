@@ -96,6 +96,7 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
         renewals: Renewals::new(world.mix.lease_micros, now),
         committer: Committer::new(core, commit),
         identity,
+        opened_at: kept.next(),
         disk,
         journal,
         mirror,

@@ -63,7 +63,7 @@ impl Server {
     }
 
     fn hello(&mut self, world: &mut World, id: ConnectionId, hello: v1::Hello) -> Checked {
-        if let Err(unknown) = sync::check(&hello, &self.identity, self.recent.newest()) {
+        if let Err(unknown) = sync::check(&hello, &self.identity, self.opened_at, self.recent.newest()) {
             let status = if matches!(unknown, sync::Unknown::Cell) { ABORTED } else { OUT_OF_RANGE };
             self.refuse(world, id, status, &unknown.to_string());
             return Ok(());
