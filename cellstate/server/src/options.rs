@@ -119,6 +119,8 @@ const UNREAD_BYTES_MIN: usize = 1 << 20;
 const LEASE_MIN: Duration = Duration::from_millis(100);
 /// A simple client has no stream, and its session must be there from one of its calls to the next.
 const SESSION_LINGER_MIN: Duration = Duration::from_secs(1);
+/// More often, a watcher's next heartbeat is due before it is told anything else.
+const HEARTBEAT_MICROS_MIN: i64 = 1_000;
 /// Largest frames: what the history takes.
 const FRAME_BYTES_MAX: u64 = 64 << 20;
 /// Of a segment, what is no frame; of a frame, what is no batch.
@@ -135,6 +137,8 @@ impl Settings {
         let span = |name, least: Duration, found: Duration| {
             (found < least).then(|| (name, format!("at least {least:?}"), format!("{found:?}")))
         };
+        let beat = self.sync.heartbeat_micros;
+        let least_beat = || ("sync.heartbeat_micros", format!("at least {HEARTBEAT_MICROS_MIN}"), beat.to_string());
         let segments = SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX;
         let is_segment = segments.contains(&self.segment_bytes) && self.segment_bytes.is_multiple_of(SECTOR_BYTES);
         let segment_rule = || format!("a multiple of {SECTOR_BYTES} from {} to {}", segments.start(), segments.end());
@@ -144,6 +148,8 @@ impl Settings {
             .or_else(|| size("unread_bytes", UNREAD_BYTES_MIN, self.unread_bytes))
             .or_else(|| size("connections", 1, self.connections))
             .or_else(|| whole("listing_rows", 1, self.listing_rows.into()))
+            .or_else(|| size("sync.message_bytes", 1, self.sync.message_bytes))
+            .or_else(|| (beat < HEARTBEAT_MICROS_MIN).then(least_beat))
             .or_else(|| span("lease", LEASE_MIN, self.lease))
             .or_else(|| span("session_linger", SESSION_LINGER_MIN, self.session_linger));
         wrong.map_or(Ok(()), |(name, expected, found)| Err(ServerError::Setting { name, expected, found }))
@@ -242,12 +248,16 @@ mod tests {
         }
     }
 
-    // With most of these a server began and served nobody: it took no connection, listed nothing, gave leases that no agent keeps, or closed the
-    // sessions of simple clients at once.
+    // With most of these a server began and served nobody: it took no connection, listed nothing, gave leases that no agent keeps, closed the
+    // sessions of simple clients at once, or told watchers nothing but heartbeats, or not even these.
     // Odd sizes of segments were told as a damaged log.
     #[test]
     fn settings_with_which_nobody_is_served_are_refused_at_the_start() {
         let usual = Settings::default;
+        let with_sync = |message_bytes, heartbeat_micros| {
+            let sync = SyncOptions { message_bytes, heartbeat_micros, ..SyncOptions::default() };
+            Settings { sync, ..usual() }
+        };
         for (settings, told) in [
             (Settings { segment_bytes: 4096, ..usual() }, "segment_bytes: expected a multiple of 512 from 65536 to"),
             (Settings { segment_bytes: 65_537, ..usual() }, "segment_bytes: expected a multiple of 512 from 65536 to"),
@@ -256,12 +266,15 @@ mod tests {
             (Settings { unread_bytes: 1, ..usual() }, "unread_bytes: expected at least 1048576, found 1"),
             (Settings { connections: 0, ..usual() }, "connections: expected at least 1, found 0"),
             (Settings { listing_rows: 0, ..usual() }, "listing_rows: expected at least 1, found 0"),
+            (with_sync(0, 1_000_000), "sync.message_bytes: expected at least 1, found 0"),
+            (with_sync(1 << 10, 0), "sync.heartbeat_micros: expected at least 1000, found 0"),
+            (with_sync(1 << 10, -1), "sync.heartbeat_micros: expected at least 1000, found -1"),
             (Settings { lease: Duration::ZERO, ..usual() }, "lease: expected at least 100ms, found 0ns"),
             (Settings { session_linger: Duration::ZERO, ..usual() }, "session_linger: expected at least 1s, found 0ns"),
         ] {
             let error = settings.check().unwrap_err();
             assert!(error.code() == "BAD_SETTING" && error.to_string().contains(told), "{error}");
         }
-        assert!(usual().check().is_ok());
+        assert!(usual().check().is_ok() && with_sync(1, 1_000).check().is_ok());
     }
 }
