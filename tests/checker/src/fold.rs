@@ -21,6 +21,8 @@ type Folded = Result<(), String>;
 const WAITING: u32 = 0;
 const LIVE: u32 = 1;
 const BLOCKED: u32 = 5;
+/// Where the attempts of a task stay.
+const ATTEMPTS_MAX: u32 = 65_535;
 
 impl Picture {
     /// Makes this the picture of the delta's revision.
@@ -334,7 +336,7 @@ impl Picture {
         if before.state != WAITING {
             return Err(format!("task {task} of group row {} is granted, and does not wait", grants.group_row));
         }
-        let attempts = before.attempts + 1;
+        let attempts = before.attempts.saturating_add(1).min(ATTEMPTS_MAX);
         self.put_task(row, Task { allocation: slot + 1, attempts, state: LIVE, failures: before.failures });
         self.generations.insert(slot, generation);
         self.by_machine.entry(machine).or_default().insert(slot);
@@ -436,4 +438,28 @@ fn equal(what: &str, lengths: &[usize]) -> Folded {
 pub fn state(number: u32) -> Result<v1::AllocationState, String> {
     let known = i32::try_from(number).ok().and_then(|number| v1::AllocationState::try_from(number).ok());
     known.ok_or_else(|| format!("{number} is no state of an allocation"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A task that failed at once, again and again, had that many after less than a day. A cell stays there, and the checker went on: the first
+    // snapshot that it compared was another picture.
+    #[test]
+    fn the_attempts_of_a_task_stay_where_those_of_the_cell_do() {
+        for (before, expected) in [(0, 1), (65_534, 65_535), (65_535, 65_535)] {
+            let mut picture = Picture::default();
+            picture.scheduler_names.push("batch".to_owned());
+            picture.shapes.push(v1::Resources::default());
+            picture.machines.insert(0, v1::MachineChange { id: id_of(0, 1), epoch: 1, ..v1::MachineChange::default() });
+            picture.jobs.insert(id_of(0, 1), v1::JobPut::default());
+            picture.groups.insert(0, Group { count: 1, ..Group::default() });
+            picture.tasks.insert(0, Task { attempts: before, ..Task::default() });
+            let (machines, tasks, slots, generations) = (vec![0], vec![0], vec![0], vec![1]);
+            let grants = v1::Grants { job: id_of(0, 1), machines, tasks, slots, generations, ..v1::Grants::default() };
+            picture.fold(&v1::Delta { revision: 1, grants: vec![grants], ..v1::Delta::default() }).unwrap();
+            assert_eq!((picture.tasks[&0].attempts, picture.allocations[&0].attempt), (expected, expected));
+        }
+    }
 }

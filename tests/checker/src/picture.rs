@@ -27,7 +27,7 @@ pub struct Group {
 pub struct Task {
     /// Slot + 1 of its allocation that is not leaving; 0: none.
     pub allocation: u32,
-    /// Grants so far.
+    /// Grants so far; stays at 65,535.
     pub attempts: u32,
     /// As in `TaskChanges.states`.
     pub state: u32,
