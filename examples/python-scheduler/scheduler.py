@@ -16,6 +16,8 @@ AVOID_SECONDS = 60
 TASKS_MAX = 4096
 # Of one transaction. A gang that is told of whole may bring more.
 CLAIMS_MAX = 16384
+# Without a code of the cell's own: there was no connection, it broke, or this side waited long enough. Which word gRPC has for it depends on where it broke.
+UNANSWERED = [grpc.StatusCode[word] for word in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL")]
 UNJUDGED = ("constraints", "spread", "per_machine", "devices", "ports")
 
 
@@ -48,7 +50,8 @@ class Scheduler:
         self.start = {}
 
     def ask(self, call, request):
-        """Asks until there is an answer. A request may arrive twice: a transaction of a number that was decided gets the first outcome again."""
+        """Asks until there is an answer. A request may arrive twice: a transaction of a number that was decided gets the first outcome again, and a session
+        that was opened without our hearing of it is closed by the cell."""
         while True:
             try:
                 return call(request, metadata=self.metadata, timeout=30)
@@ -63,7 +66,7 @@ class Scheduler:
                     time.sleep(after_micros / 1e6)
                     raise Paused(f"{code}: {error.details()}") from error
                 # Without an answer, or when the cell says so, it makes sense to ask again. All else is a mistake of this program.
-                if not after_micros and error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                if not after_micros and ("plenum-code" in trailing or error.code() not in UNANSWERED):
                     raise
                 print(f"asks again after {code}: {error.details()}", flush=True)
                 time.sleep(after_micros / 1e6 or PAUSE_SECONDS)
