@@ -182,7 +182,7 @@ impl Core {
         };
         let name = &machine.name;
         if machine.state != MachineState::Ready {
-            return refuse(format!("{name} takes no claims ({:?})", machine.state));
+            return refuse(format!("{name} takes no claims ({})", machine.state.word()));
         }
         let class = self.cell.machine_row(slot).map_or(u32::MAX, |row| row.class);
         if !suits(machine, class) {

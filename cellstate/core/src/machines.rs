@@ -199,8 +199,9 @@ impl Core {
         if machine.epoch != epoch || machine.state == MachineState::Unreachable {
             let name = &machine.name;
             let message = format!(
-                "{name} is in epoch {}, {:?}; its agent reports of epoch {epoch}",
-                machine.epoch, machine.state
+                "{name} is in epoch {}, {}; its agent reports of epoch {epoch}",
+                machine.epoch,
+                machine.state.word()
             );
             return Err(Rejection::new(RejectionCode::StaleEpoch, message));
         }

@@ -23,6 +23,20 @@ pub enum MachineState {
     Unreachable = 4,
 }
 
+impl MachineState {
+    /// What people call it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Ready => "ready",
+            Self::Cordoned => "cordoned",
+            Self::Draining => "draining",
+            Self::Unreachable => "unreachable",
+        }
+    }
+}
+
 /// Why a machine's own agent wants no new claims there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]

@@ -201,9 +201,9 @@ fn an_agent_that_is_back_is_as_fit_as_it_says_then() {
         ",
         "
         m1 Unreachable
-        STALE_EPOCH: m1 is in epoch 1, Unreachable; its agent reports of epoch 1
+        STALE_EPOCH: m1 is in epoch 1, unreachable; its agent reports of epoch 1
         m1 Cordoned
-        STALE_EPOCH: m1 is in epoch 2, Cordoned; its agent reports of epoch 1
+        STALE_EPOCH: m1 is in epoch 2, cordoned; its agent reports of epoch 1
         m1 Cordoned
         m1 Ready
         ",

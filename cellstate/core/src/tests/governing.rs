@@ -191,7 +191,7 @@ fn a_hold_needs_machines_that_take_claims_of_its_job() {
         partition lab
         ",
         "
-        NO_ROOM_TO_HOLD: m1 takes no claims (Cordoned)
+        NO_ROOM_TO_HOLD: m1 takes no claims (cordoned)
         NO_ROOM_TO_HOLD: m2 is reserved for other schedulers than ml by a partition
         NO_ROOM_TO_HOLD: m3 is short of cpu by 1000m for gang
         INVALID_REQUEST: resources: expected some of each machine's room, found none
