@@ -116,12 +116,24 @@ impl Core {
         if deadline <= now {
             return invalid(format!("deadline: expected a time after {} µs, found {} µs", now.micros, deadline.micros));
         }
+        if self.cell.hold(job.id).is_some() { Ok(()) } else { self.has_place_to_hold(&job.shape.scheduler) }
+    }
+
+    /// Whether one more job of this scheduler may hold room. One scheduler has at most half of the places that others leave: however many
+    /// of its jobs hold room for as long as they like, a gang of another one gets a place, and then the room that is its due.
+    fn has_place_to_hold(&self, scheduler: &str) -> Result<(), Rejection> {
+        let is_own = |job: JobId| self.cell.job(job).is_some_and(|job| &*job.shape.scheduler == scheduler);
+        let own = self.cell.holds().filter(|(job, _)| is_own(*job)).count();
+        let others = self.cell.holds().len() - own;
         let most = self.options.holds_max;
-        if self.cell.hold(job.id).is_none() && self.cell.holds().count() >= most {
-            let message = format!("at most {most} jobs can hold room at once; try again when one of them is done");
-            return Err(Rejection::new(RejectionCode::LimitReached, message));
+        if own < most.saturating_sub(others).div_ceil(2) {
+            return Ok(());
         }
-        Ok(())
+        let message = format!(
+            "at most {most} jobs can hold room at once, and those of one scheduler half of what others leave: {own} of {scheduler} do, \
+             and {others} of others; give some back, or try again when some are done"
+        );
+        Err(Rejection::new(RejectionCode::LimitReached, message))
     }
 
     /// What others lose to it is given back to the quota: two gangs of one namespace would block each other for ever otherwise.

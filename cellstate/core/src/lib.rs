@@ -89,7 +89,7 @@ pub struct CoreOptions {
     pub quotas_max: usize,
     /// Most partitions: each is looked at by each transaction.
     pub partitions_max: usize,
-    /// Most holds at once.
+    /// Most holds at once. Those of one scheduler's jobs are at most half of what others leave.
     pub holds_max: usize,
     /// Most microseconds from a hold, or its renewal, to its deadline.
     pub hold_micros_max: i64,

@@ -1,6 +1,7 @@
 //! Stories of the core: what it grants and refuses, and why.
 
 mod blaming;
+mod bounds;
 mod came_and_went;
 mod costs;
 mod costs_of_claims;

@@ -565,7 +565,7 @@ fn a_guard_on_what_is_gone_is_told_of_its_own_end_and_not_of_the_next_tenants() 
         machine m2 cpu=4000 rack=r0
         job web by service tasks=1 cpu=1000
         job old by service tasks=1 cpu=1000
-        finished-max 0
+        most finished-jobs 0
         snapshot
         remove m2
         machine m9 cpu=4000 rack=r1

@@ -50,7 +50,8 @@ fn what_victims_have_left_is_counted_once_for_all_claims_that_take_over_from_the
 #[test]
 fn who_finds_room_beside_all_holds_is_not_ranked_among_them() {
     const HOLDERS: usize = 1024;
-    let mut large = Large::new(CoreOptions::default());
+    // Of one scheduler, which may have half of all places.
+    let mut large = Large::new(CoreOptions { holds_max: 2 * HOLDERS, ..CoreOptions::default() });
     let machines: Vec<_> = (0..2048).map(|number| large.machine(format!("m{number}")).slot).collect();
     let deadline = large.now.plus_micros(60_000_000);
     for _ in 0..HOLDERS {

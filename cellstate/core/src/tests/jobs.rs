@@ -133,7 +133,7 @@ fn of_too_many_finished_jobs_those_leave_that_finished_first_and_have_nothing_le
         stopjob b
         wait 1
         stopjob c
-        finished-max 2
+        most finished-jobs 2
         wait 1
         job? a
         job? b

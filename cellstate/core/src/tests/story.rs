@@ -161,7 +161,7 @@ impl Player {
                 self.now = self.now.plus_micros(seconds * 1_000_000);
                 self.done(Command::Tick);
             }
-            "finished-max" => self.core.options.finished_jobs_max = words[1].parse().expect("a number"),
+            "most" => self.bound(words[1], words[2].parse().expect("a number")),
             "restart" => self.restart(number(&words, "after").unwrap_or(0)),
             "restore" => {
                 let known = self.core.cell().identity().clone();
@@ -184,6 +184,18 @@ impl Player {
             }
             "job?" => self.show_job(words[1]),
             scheduler => self.transaction(scheduler.trim_end_matches(':'), &words[1..]),
+        }
+    }
+
+    /// From now on there may be so many.
+    fn bound(&mut self, what: &str, most: usize) {
+        let options = &mut self.core.options;
+        match what {
+            "finished-jobs" => options.finished_jobs_max = most,
+            "holds" => options.holds_max = most,
+            "partitions" => options.partitions_max = most,
+            "machines" => options.machines_max = u32::try_from(most).expect("few"),
+            other => panic!("nothing is bounded as {other}"),
         }
     }
 
