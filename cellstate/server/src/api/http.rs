@@ -13,6 +13,7 @@ use axum::routing::get;
 use plenum_proto::v1;
 
 use super::failure::Failure;
+use super::unread;
 use crate::pulses::Doing;
 use crate::shared::Shared;
 
@@ -36,7 +37,7 @@ pub(super) fn forbidden(why: &str) -> Response {
     text(StatusCode::FORBIDDEN, PLAIN, format!("{why}\n"))
 }
 
-fn text(status: StatusCode, kind: &'static str, body: String) -> Response {
+fn text(status: StatusCode, kind: &'static str, body: impl IntoResponse) -> Response {
     let mut response = (status, body).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -68,6 +69,15 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 /// Why the cell was not looked at: it may be, soon.
 fn failed(failure: &Failure) -> Response {
     text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{}: {}\n", failure.code, failure.message))
+}
+
+/// What is told of the cell, unless too much of that kind waits for its readers. What probes are told is a few bytes, and always is: a
+/// server that somebody reads too much of is not to be started anew for that.
+fn page(shared: &Shared, kind: &'static str, body: String) -> Response {
+    match unread::page(&shared.unread, body) {
+        Some(body) => text(StatusCode::OK, kind, body),
+        None => failed(&Failure::too_much_unread(shared.unread.most())),
+    }
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
@@ -106,7 +116,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let stopped = u64::from(shared.feed.stopped().is_some());
     gauges.push(("history_stopped", vec![(String::new(), float(stopped))]));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    text(StatusCode::OK, kind, shared.metrics.render(&depths, &gauges))
+    page(&shared, kind, shared.metrics.render(&depths, &gauges))
 }
 
 /// How schedulers do, by name, as they say.
@@ -169,13 +179,13 @@ async fn home(State(shared): State<Arc<Shared>>) -> Response {
         Ok(status) => status,
         Err(failure) => return failed(&failure),
     };
-    let mut page = String::from(
+    let mut html = String::from(
         "<!doctype html><meta charset=utf-8><title>plenum</title><style>body{font:16px sans-serif;margin:2em}\
          td{padding:0 1em 0 0}</style><h1>plenum</h1><table>",
     );
     let mut row = |name: &str, value: String| {
         // Writing to a string can't fail.
-        let _ = write!(page, "<tr><td>{name}<td>{value}");
+        let _ = write!(html, "<tr><td>{name}<td>{value}");
     };
     row("revision", status.revision.to_string());
     row("term", status.term.to_string());
@@ -187,8 +197,8 @@ async fn home(State(shared): State<Arc<Shared>>) -> Response {
     }
     row("transactions", status.transactions.to_string());
     row("conflicts", status.conflicts.to_string());
-    page.push_str("</table><p>See <code>plenum status</code>, <code>/metrics</code>.\n");
-    text(StatusCode::OK, "text/html; charset=utf-8", page)
+    html.push_str("</table><p>See <code>plenum status</code>, <code>/metrics</code>.\n");
+    page(&shared, "text/html; charset=utf-8", html)
 }
 
 #[cfg(test)]

@@ -20,7 +20,8 @@ use super::failure::Failure;
 /// something is answered by a little more than it was asked with; transactions are not, and say so themselves by an [`Effect`].
 fn reads(method: &str) -> bool {
     let name = method.rsplit('/').next().unwrap_or_default();
-    name.starts_with("List") || name.starts_with("Get") || name.ends_with("History") || name == "Wanted"
+    let says_what_it_reads = name.starts_with("List") || name.starts_with("Get") || name.ends_with("History");
+    says_what_it_reads || ["Wanted", "Status", "Moment"].contains(&name)
 }
 
 /// What came of a call whose answer may be large.
@@ -47,6 +48,12 @@ pub(super) fn counted(unread: &Arc<Arriving>, method: &str, mut response: Respon
     let of_reads = || reads(method).then_some(Effect::Nothing);
     let Some(effect) = response.extensions_mut().remove::<Effect>().or_else(of_reads) else { return response };
     response.map(|body| Body::new(Unread { body, unread: unread.clone(), effect, bytes: 0, is_refused: false }))
+}
+
+/// All of a page, as long as there is room for it: it is whole before its first byte goes out.
+pub(super) fn page(unread: &Arc<Arriving>, page: String) -> Option<Bytes> {
+    let room = Room::take(unread, page.len())?;
+    Some(Bytes::from_owner(Held { data: page.into(), _room: room }))
 }
 
 struct Unread {
@@ -125,7 +132,7 @@ mod tests {
             let tells = method.server_streaming() || changes.iter().any(|word| method.output_type().contains(word));
             assert!(!(tells && reads(method.name())), "{}", method.name());
         }
-        assert_eq!(methods.iter().filter(|method| reads(method.name())).count(), 20);
+        assert_eq!(methods.iter().filter(|method| reads(method.name())).count(), 22);
     }
 
     /// What it is made of, one after the other.

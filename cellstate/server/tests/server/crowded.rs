@@ -8,6 +8,7 @@ use plenum_proto::v1;
 use plenum_server::{Handle, Server};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::http;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tower::Service;
@@ -197,7 +198,7 @@ fn begin(channel: &Channel, whole: u32, sent: usize) -> (mpsc::Sender<Bytes>, to
     let (data, arriving) = mpsc::channel(1);
     data.try_send(head.into()).unwrap();
     let body = tokio_stream::StreamExt::map(ReceiverStream::new(arriving), Ok::<_, Status>);
-    let request = tonic::codegen::http::Request::post("/plenum.v1.Jobs/Submit")
+    let request = http::Request::post("/plenum.v1.Jobs/Submit")
         .header("content-type", "application/grpc")
         .body(tonic::body::Body::new(axum::body::Body::from_stream(body)))
         .unwrap();
@@ -263,24 +264,29 @@ async fn answers_unread(server: SocketAddr, method: &'static str, message: Vec<u
     calls_unread(8, [1 << 16; 2], server, method, message).await
 }
 
+/// A connection with these windows: of a stream, and of all together.
+async fn lazy(server: SocketAddr, [of_stream, of_connection]: [u32; 2]) -> Channel {
+    let lazy = tonic::transport::Endpoint::from_shared(format!("http://{server}")).unwrap();
+    let lazy = lazy.initial_stream_window_size(of_stream).initial_connection_window_size(of_connection);
+    lazy.connect().await.unwrap()
+}
+
 /// Answers to so many calls with this message that nobody reads, within windows of a stream and of its connection.
 async fn calls_unread(
     calls: usize,
-    [of_stream, of_connection]: [u32; 2],
+    windows: [u32; 2],
     server: SocketAddr,
     method: &'static str,
     message: Vec<u8>,
 ) -> impl Sized {
-    let lazy = tonic::transport::Endpoint::from_shared(format!("http://{server}")).unwrap();
-    let lazy = lazy.initial_stream_window_size(of_stream).initial_connection_window_size(of_connection);
-    let mut lazy = lazy.connect().await.unwrap();
+    let mut lazy = lazy(server, windows).await;
     let mut framed = vec![0];
     framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
     framed.extend(message);
     let mut unread = Vec::new();
     for _ in 0..calls {
         std::future::poll_fn(|context| lazy.poll_ready(context)).await.unwrap();
-        let request = tonic::codegen::http::Request::post(method)
+        let request = http::Request::post(method)
             .header("content-type", "application/grpc")
             .body(tonic::body::Body::new(axum::body::Body::from(framed.clone())))
             .unwrap();
@@ -428,5 +434,42 @@ async fn answers_that_nobody_reads_are_counted_whatever_the_windows_of_who_asks(
     let listed = jobs.list(v1::ListRequest::default()).await;
     assert_eq!(code(&listed.expect_err("4 MiB of answers wait to be read")), "QUEUE_FULL");
     drop(unread);
+    server.shutdown().await.unwrap();
+}
+
+/// A page of ours, of which nothing is read yet.
+async fn page(channel: &mut Channel, path: &'static str) -> http::Response<tonic::body::Body> {
+    std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+    let request = http::Request::get(path).body(tonic::body::Body::empty()).unwrap();
+    channel.call(request).await.unwrap()
+}
+
+// They were not counted: four thousand connections could each ask for hundreds, and leave them in the server's memory.
+#[tokio::test]
+async fn pages_that_nobody_reads_have_a_bounded_number_of_bytes_and_probes_are_answered_all_the_same() {
+    let (_dir, server, _channel, _) = with_little_room().await;
+    // Hardly anything of a page has room there.
+    let mut lazy = lazy(server.address(), [1 << 7, 5 << 20]).await;
+    let mut unread = Vec::new();
+    let refused = loop {
+        assert!(unread.len() < 250, "a page has some ten thousand bytes, and there is room for 1 MiB");
+        let page = page(&mut lazy, "/metrics").await;
+        if page.status() != 200 {
+            break page;
+        }
+        unread.push(page);
+    };
+    assert!(unread.len() > 10, "{}", unread.len());
+    assert_eq!(refused.status(), 503);
+    let refused = axum::body::to_bytes(axum::body::Body::new(refused.into_body()), 1 << 10).await.unwrap();
+    let refused = String::from_utf8_lossy(&refused);
+    assert!(refused.starts_with("QUEUE_FULL: there is room for 1048576 bytes of answers"), "{refused}");
+    for probe in ["/livez", "/readyz"] {
+        assert_eq!(page(&mut lazy, probe).await.status(), 200, "{probe}");
+    }
+    drop(unread);
+    while page(&mut lazy, "/metrics").await.status() != 200 {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     server.shutdown().await.unwrap();
 }
