@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_history::{History, LoggedTransaction, Lookup, Order, ReadError};
-use plenum_model::{Cell, JobId, Revision};
+use plenum_model::session::Standing;
+use plenum_model::{Cell, JobId, Revision, SessionId};
 use plenum_proto::v1;
 use prost::Message;
 use tonic::Code;
@@ -18,6 +19,9 @@ use super::past::{self, Moment};
 use crate::shared::Shared;
 
 const FIELDS: &[&str] = &["scheduler", "outcome"];
+
+/// Of what was not found, and is not known never to have been.
+const RETIRED: &str = "TRANSACTION_RETIRED";
 
 /// All words of [`outcome_word`] for what there is.
 const OUTCOME_WORDS: &[&str] = &["committed", "partial", "refused"];
@@ -152,10 +156,10 @@ pub(super) async fn get(shared: &Arc<Shared>, wire: v1::GetTransactionRequest) -
     let v1::GetTransactionRequest { session, number } = wire;
     // Each of its machines is looked up in the history, too.
     let read = cell.read(&shared.reads, move |cell| {
-        let found = find(&history, session, number).map_err(|failure| {
+        let found = find(&history, cell, session, number).map_err(|failure| {
             // It is looked for in what there is: after its store was opened again, that may be less than was waited for.
             let newest = history.newest_revision();
-            let is_behind = failure.code == "NO_SUCH_TRANSACTION" && newest < cell.revision().0;
+            let is_behind = ["NO_SUCH_TRANSACTION", RETIRED].contains(&failure.code) && newest < cell.revision().0;
             let behind = || Failure::history(&ReadError::NotThere { asked: cell.revision().0, newest });
             if is_behind { behind() } else { failure }
         })?;
@@ -165,20 +169,28 @@ pub(super) async fn get(shared: &Arc<Shared>, wire: v1::GetTransactionRequest) -
     read.await
 }
 
-fn find(history: &History, session: u64, number: u64) -> Result<LoggedTransaction, Failure> {
+/// `cell`: as it is now. It knows the last numbers of sessions that are open, also where nothing of them is retained.
+fn find(history: &History, cell: &Cell, session: u64, number: u64) -> Result<LoggedTransaction, Failure> {
     let failed = |error| Failure::history(&error);
-    let missing = |what: &str| {
-        Failure::new(Code::NotFound, "NO_SUCH_TRANSACTION", format!("transaction txn-{session}-{number} {what}"))
-    };
-    let retired = |oldest| missing(&format!("is retired: revisions from {oldest} on are retained"));
+    let missing =
+        |code, what: &str| Failure::new(Code::NotFound, code, format!("transaction txn-{session}-{number} {what}"));
+    let never_was = || missing("NO_SUCH_TRANSACTION", "never was");
+    let retired = |what: &str, oldest| missing(RETIRED, &format!("{what}: revisions from {oldest} on are retained"));
     let revision = match history.transaction(session, number).map_err(failed)? {
         Lookup::Found(revision) => revision,
-        Lookup::Retired { oldest } => return Err(retired(oldest)),
-        Lookup::NeverWas => return Err(missing("never was")),
+        Lookup::Retired { oldest } => {
+            let standing = cell.session(SessionId(session)).map(|open| open.standing(number));
+            return Err(match standing {
+                Some(Standing::New | Standing::Skipped) => never_was(),
+                Some(Standing::Decided(_)) => retired("is retired", oldest),
+                Some(Standing::Retired) | None => retired("is retired, or never was", oldest),
+            });
+        }
+        Lookup::NeverWas => return Err(never_was()),
     };
     let logged = history.entry(revision).map_err(|error| match error {
         // It was there a moment ago.
-        ReadError::Retired { oldest, .. } => retired(oldest),
+        ReadError::Retired { oldest, .. } => retired("is retired", oldest),
         error => failed(error),
     })?;
     let decision = v1::Decision::decode(logged.entry.decided.clone());
@@ -253,16 +265,48 @@ fn transaction(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use plenum_model::{Delta, LogTime, SessionChange};
 
     // It was refused with the number of its revision, as that was retired between the look for it and its reading.
     #[test]
     fn a_transaction_that_is_retired_while_it_is_looked_for_is_retired() {
         let folder = tempfile::tempdir().unwrap();
         let history = past::tests::retiring(folder.path());
-        let retired = find(&history, 1, 2).unwrap_err();
-        assert_eq!(retired.code, "NO_SUCH_TRANSACTION", "{}", retired.message);
-        assert!(retired.message.contains("is retired: revisions from 4 on"), "{}", retired.message);
-        assert_eq!(find(&history, 1, 4).unwrap().revision, 4);
+        let cell = Cell::default();
+        let retired = find(&history, &cell, 1, 2).unwrap_err();
+        assert_eq!(retired.code, "TRANSACTION_RETIRED", "{}", retired.message);
+        assert!(retired.message.contains("is retired"), "{}", retired.message);
+        assert!(retired.message.contains("revisions from 4 on"), "{}", retired.message);
+        assert_eq!(find(&history, &cell, 1, 4).unwrap().revision, 4);
+    }
+
+    // Whatever was not found of a session from before what is retained was said to be retired, also what was never sent.
+    #[test]
+    fn a_transaction_that_never_was_is_told_from_one_that_may_be_retired() {
+        let folder = tempfile::tempdir().unwrap();
+        let history = past::tests::retiring(folder.path());
+        let mut cell = Cell::default();
+        let opened = SessionChange::Opened { scheduler: "a".into(), principal: "a".into(), namespace: "a".into() };
+        let decided = |number| SessionChange::Number { session: SessionId(1), number, digest: 0 };
+        for (revision, change) in [(1, opened.clone()), (2, opened), (3, decided(2)), (4, decided(4))] {
+            let mut delta = Delta::new(Revision(revision), LogTime::from_micros(1));
+            delta.sessions.push(change);
+            cell.apply(&delta).unwrap();
+        }
+        // The rest is retired while this one is read.
+        find(&history, &cell, 1, 2).unwrap_err();
+        let told = |session, number| {
+            let failure = find(&history, &cell, session, number).unwrap_err();
+            (failure.code, failure.message)
+        };
+        let never_was = |id: &str| ("NO_SUCH_TRANSACTION", format!("transaction {id} never was"));
+        let retired =
+            |id: &str, what: &str| (RETIRED, format!("transaction {id} {what}: revisions from 4 on are retained"));
+        assert_eq!(told(1, 2), retired("txn-1-2", "is retired"), "the session knows that it was decided");
+        assert_eq!(told(1, 3), never_was("txn-1-3"), "the session knows that it was passed over");
+        assert_eq!(told(1, 9), never_was("txn-1-9"));
+        assert_eq!(told(2, 9), never_was("txn-2-9"), "nothing was decided in that session");
+        assert_eq!(told(3, 1), retired("txn-3-1", "is retired, or never was"), "nothing is known of such a session");
     }
 
     // Whose each of the transactions was that a listing reads was looked up in the store, also where nobody asked.

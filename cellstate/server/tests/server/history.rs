@@ -317,7 +317,7 @@ async fn what_is_retired_is_told_from_what_never_was() {
     let get = |session, number| v1::GetTransactionRequest { session, number };
     let number = session.cell.session(plenum_model::SessionId(session.welcome.session)).unwrap().decided[0].number;
     let gone = inspect.get_transaction(get(session.welcome.session, number)).await.unwrap_err();
-    assert!(code(&gone) == "NO_SUCH_TRANSACTION" && gone.message().contains("is retired"), "{gone}");
+    assert!(code(&gone) == "TRANSACTION_RETIRED" && gone.message().contains("is retired: "), "{gone}");
     server.shutdown().await.unwrap();
 }
 
