@@ -10,7 +10,9 @@ use plenum_model::Cell;
 use plenum_proto::{pages, v1};
 use tokio::runtime::Runtime;
 
-use super::{GROWTH_BYTES_MAX, LONG_LEASES, metric, resident_bytes, running, server_with};
+use super::{
+    CHANGING, GROWTH_BYTES_MAX, LONG_LEASES, ROUNDS, ROUNDS_BEFORE, metric, running, server_with, settled_bytes,
+};
 use crate::{
     crash::{
         load::{snapshot, watched},
@@ -19,10 +21,6 @@ use crate::{
     rivals::{Machine, Rival, Rivals},
     stage::{Process, Stage, eventually},
 };
-
-/// Allocations whose state changes in each round.
-const CHANGING: u32 = 16_000;
-const ROUNDS: u64 = 80;
 
 /// The test below, by its name.
 const SELF: &str =
@@ -46,26 +44,25 @@ fn a_watcher_that_slept_costs_no_memory_holds_nobody_up_and_ends_with_the_true_p
     let server = server_with(&stage, LONG_LEASES);
     let address = &server.address;
     let crowd = Crowd::new(address);
-    // Twice before it is measured: buffers have their sizes then.
-    (0..2).for_each(|round| crowd.changes(round));
     let watching = watcher(&mut stage, address);
     let before = eventually("it has a picture", || picture(&stage)).revision();
-    crowd.changes(2);
+    (0..ROUNDS_BEFORE).for_each(|round| crowd.changes(round));
     eventually("and follows", || picture(&stage).filter(|cell| cell.revision() > before));
-    let (resident, resyncs) = (resident_bytes(server.process.id()), metric(address, "plenum_watcher_resyncs_total"));
+    let resident = settled_bytes(&stage, &server);
+    let resyncs = metric(address, "plenum_watcher_resyncs_total");
 
     watching.signal(Signal::SIGSTOP);
     eventually("it is stopped", || is_stopped(watching.id()).then_some(()));
     let asleep_at = picture(&stage).unwrap().revision();
     let mut slowest = Duration::ZERO;
-    for round in 3..3 + ROUNDS {
+    for round in ROUNDS_BEFORE..ROUNDS_BEFORE + ROUNDS {
         crowd.changes(round);
         let began = Instant::now();
         crowd.commits_one(round);
         slowest = slowest.max(began.elapsed());
     }
     assert!(slowest < HELD_UP, "a commit took {slowest:?}");
-    let grown = resident_bytes(server.process.id()).saturating_sub(resident);
+    let grown = settled_bytes(&stage, &server).saturating_sub(resident);
     assert!(grown < GROWTH_BYTES_MAX, "the server grew by {grown} bytes");
     assert_eq!(picture(&stage).unwrap().revision(), asleep_at, "it slept");
 
