@@ -267,12 +267,24 @@ fn find(folder: &Path, options: &Options) -> Result<Found, OpenError> {
     let (store, journal_set_aside) = Store::open(folder, options)?;
     let store = Arc::new(store);
     let view = settle(&store)?;
-    let sums = sums_so_far(&store)?;
-    let writer = Writer {
+    let writer = writer_of(&store, &view)?;
+    let opened = Opened {
+        newest_revision: view.newest,
+        oldest_revision: view.oldest(),
+        newest_checkpoint: view.checkpoint.clone(),
+        journal_set_aside,
+    };
+    Ok(Found { store, view, writer, opened })
+}
+
+/// What writing goes on from, behind what a store is seen to have. Where it could not be settled there are blocks behind that, which are fed again.
+pub(crate) fn writer_of(store: &Store, view: &View) -> Result<Writer, StoreError> {
+    let sums = sums_so_far(store, view.newest)?;
+    Ok(Writer {
         gathering_bytes: 0,
         gathering_range: None,
         subjects: Subjects::default(),
-        time_micros: newest_block(&store)?.map_or(i64::MIN, |block| block.newest_time_micros),
+        time_micros: newest_block_until(store, view.newest)?.map_or(i64::MIN, |block| block.newest_time_micros),
         bytes_so_far: sums.bytes_so_far,
         uncounted_micros: sums.uncounted_micros,
         rows_waiting_bytes: 0,
@@ -283,14 +295,7 @@ fn find(folder: &Path, options: &Options) -> Result<Found, OpenError> {
         cleaning: Cleaning::default(),
         left: None,
         machines: KnownMachines::default(),
-    };
-    let opened = Opened {
-        newest_revision: view.newest,
-        oldest_revision: view.oldest(),
-        newest_checkpoint: view.checkpoint.clone(),
-        journal_set_aside,
-    };
-    Ok(Found { store, view, writer, opened })
+    })
 }
 
 /// Waits until nobody else has a handle of a store, and lets go of it; gives it back when that takes too long.
@@ -392,10 +397,13 @@ fn forget_rows_after(store: &Arc<Store>, newest: u64) -> Result<(), StoreError> 
     changes.commit()
 }
 
-/// What all blocks that there were come to.
-fn sums_so_far(store: &Store) -> Result<TimeRecord, StoreError> {
-    let Some(row) = store.last(Shelf::Index, keys::time(i64::MIN, 0)..=keys::time(i64::MAX, u64::MAX))? else {
-        return Ok(TimeRecord::default());
-    };
-    decode(Shelf::Index, &row.key, row.value)
+/// What all blocks that there were up to a revision come to.
+fn sums_so_far(store: &Store, newest: u64) -> Result<TimeRecord, StoreError> {
+    for row in store.rows(Shelf::Index, keys::time(i64::MIN, 0)..=keys::time(i64::MAX, u64::MAX)).rev() {
+        let row = row?;
+        if time_row(&row)?.1 <= newest {
+            return decode(Shelf::Index, &row.key, row.value);
+        }
+    }
+    Ok(TimeRecord::default())
 }

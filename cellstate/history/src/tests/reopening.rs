@@ -2,8 +2,10 @@
 //!
 //! A write fails when there is something in the way of the tables that come next: files of their names. Who opens the store removes them.
 use super::*;
-use crate::history::{View, settle};
-use crate::keys::Shelf;
+use crate::block::newest_block;
+use crate::history::{View, settle, writer_of};
+use crate::keys::{self, Shelf};
+use crate::records::NumberRecord;
 use crate::store::Store;
 use crate::{GroupBy, Lost, OpenError, StoreError, WriteError};
 use std::fs::File;
@@ -95,6 +97,39 @@ fn a_history_that_can_not_be_written_when_it_is_opened_is_read_and_goes_on_when_
     let (history, opened) = open(&copy);
     assert_eq!(opened.newest_revision, history.durable_revision());
     assert_eq!(revisions(&history, 1, view.newest).len() as u64, view.newest);
+}
+
+/// The time of what is to be fed again was taken for that of what had been fed before. The first of it was older then, and refused for good.
+#[test]
+fn a_history_that_can_not_be_settled_is_written_on_from_what_it_is_seen_to_have() {
+    let folder = tempfile::tempdir().unwrap();
+    let (live, copy) = (folder.path().join("live"), folder.path().join("copy"));
+    let (history, _) = open(&live);
+    history.append(&batches(1, 90, 0)).unwrap();
+    history.persist().unwrap();
+    let before = {
+        let writer = history.writer();
+        (writer.time_micros, writer.bytes_so_far)
+    };
+    history.append(&batches(91, 180, 0)).unwrap();
+    history.persist().unwrap();
+    let head_at_90 = |store: &Arc<Store>| {
+        let mut changes = store.changes();
+        changes.put_message(Shelf::Index, keys::HEAD, &NumberRecord { number: 90 });
+        changes.commit().unwrap();
+    };
+    // As if a crash had left of the last rows none but those of blocks and times.
+    head_at_90(&history.store().unwrap());
+    history.persist().unwrap();
+    copy_of(&history, &live, &copy);
+    let store = Arc::new(Store::open(&copy, &options()).unwrap().0);
+    put_in_the_way(&copy);
+    head_at_90(&store);
+    assert!(store.rotate(&[Shelf::Index]).and_then(|()| store.catch_up()).is_err() && store.is_poisoned());
+    let view = settle(&store).unwrap();
+    assert_eq!((view.newest, newest_block(&store).unwrap().unwrap().last), (90, 180));
+    let writer = writer_of(&store, &view).unwrap();
+    assert_eq!((writer.time_micros, writer.bytes_so_far), before);
 }
 
 /// What a reader sees keeps the store from being opened: it goes on reading, and who opens tries again later. Others were let in meanwhile, so
