@@ -128,13 +128,14 @@ impl History {
             if !known(first) {
                 continue;
             }
-            let block = stored_block_holding(&*self.store()?, first)?;
-            let block = block.map(|block| self.open_block(block)).transpose();
-            let block = match block {
-                Err(_) if self.view().oldest() > first => return earlier(),
+            let Some(block) = stored_block_holding(&*self.store()?, first)? else { return earlier() };
+            let last = block.head().last;
+            let block = match self.open_block(block) {
+                // Where all of it was retired meanwhile, something else may stand there by now. Otherwise it is damage.
+                Err(_) if self.view().oldest() > last => return earlier(),
                 block => block?,
             };
-            let found = block.and_then(|block| newest_until(&block.batches, micros));
+            let found = newest_until(&block.batches, micros);
             return found.filter(|revision| *revision >= oldest).map_or_else(earlier, Ok);
         }
         earlier()

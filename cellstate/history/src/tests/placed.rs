@@ -160,6 +160,21 @@ fn what_retires_may_be_given_up_in_the_log_as_soon_as_it_is_seen() {
     while !history.retire(700).unwrap().done {}
 }
 
+/// Damage of the block that the oldest revision stands in was told as if the time that was asked for was no longer retained.
+#[test]
+fn damage_of_what_is_retained_is_told_to_who_asks_for_a_time() {
+    let (folder, log) = (tempfile::tempdir().unwrap(), Arc::new(Log::default()));
+    let (history, _) = open_beside(&log, folder.path());
+    history.append(&log.logged(batches(1, 90, 0))).unwrap();
+    history.persist().unwrap();
+    history.checkpoint(24, 0, &[pages(1, 1)], [page(1, 0, "x")]).unwrap();
+    while !history.retire(24).unwrap().done {}
+    assert_eq!((history.oldest_revision(), history.revision_at_time(12 * SECOND).unwrap()), (24, 36));
+    log.give_up(2);
+    let error = history.revision_at_time(12 * SECOND).unwrap_err();
+    assert!(matches!(error, ReadError::Store(StoreError::Log { first: 1, .. })), "{error}");
+}
+
 #[test]
 fn what_is_looked_for_is_found_in_the_log() {
     let (folder, log) = (tempfile::tempdir().unwrap(), Arc::new(Log::default()));
