@@ -201,14 +201,15 @@ impl History {
                 return Ok(false);
             }
             let mut changes = self.store()?.changes();
-            removed += remove_rows_of(&mut changes, &block);
+            let rows = remove_rows_of(&mut changes, &block);
             (cleaned, time_micros) = (block.last + 1, block.time_micros);
             changes.put_message(Shelf::Index, keys::CLEANED, &NumberRecord { number: cleaned });
             writer.rows_waiting_bytes += changes.bytes();
             changes.commit()?;
+            removed += rows;
+            writer.cleaning.removed_index_rows += rows as u64;
             writer.cleaning.undropped_bytes += block.stored_bytes;
         }
-        writer.cleaning.removed_index_rows += removed as u64;
         if writer.cleaning.undropped_bytes >= DROPPED_MEMTABLES * self.options().memtable_bytes {
             // Tables leave without a trace in fjall's journal: the rows that say why must be in tables before.
             self.rotate(writer, &Shelf::ABOUT_BLOCKS)?;

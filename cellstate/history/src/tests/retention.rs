@@ -248,6 +248,8 @@ fn however_many_blocks_lie_between_two_checkpoints_the_bytes_are_kept_to() {
     }
     history.append(&batches(from, from + 299, 0)).unwrap();
     assert_eq!(retire_all(&history, history.retention_floor(0).unwrap()), newest);
+    let removed = history.writer().cleaning.removed_index_rows;
+    assert!(removed >= 3 * 4_500, "whichever call removed them, {removed} rows wait to be merged away");
 }
 
 #[test]
