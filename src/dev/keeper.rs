@@ -132,11 +132,11 @@ async fn keep(
         }
         deaths += 1;
         // A part that refuses to start says why and would say so again: its directory, its port, its options. Of its directory it says so only
-        // after it has waited for an earlier part that is ending.
+        // after it has waited for an earlier part that is ending; of its port after a second.
         let failed = status.code().is_some_and(|code| code != 0);
         let failure = failure(spec, status, printed_from);
         let is_locked = failed && failure.code == "DIRECTORY_LOCKED";
-        let refuses = failed && deaths == 1 && since.elapsed() < WELL_AFTER / 5;
+        let refuses = failed && deaths == 1 && since.elapsed() < WELL_AFTER / 3;
         if refuses || is_locked || deaths > DEATHS_MAX {
             if failure.code != "DIRECTORY_LOCKED" || begun.elapsed() >= spec.patience {
                 return Err(failure);
