@@ -282,7 +282,7 @@ fn a_cell_that_is_killed_and_started_again_at_once_waits_for_its_own_parts() {
 fn a_cell_that_is_ending_is_waited_for_by_its_successor() {
     let stage = Stage::new();
     // Long enough for the successor to see it.
-    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "5s"));
+    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "4s"));
     let mut dev = stage.dev(&[&file]);
     both_run(&stage);
     dev.process.signal(Signal::SIGTERM);

@@ -489,7 +489,7 @@ mod tests {
     use crate::{Server, ServerOptions};
 
     /// Whoever is not answered within this waits for room, and not for a disk that is busy.
-    const LONGER_THAN_A_SYNC: Duration = Duration::from_secs(10);
+    const LONGER_THAN_A_SYNC: Duration = Duration::from_secs(5);
 
     /// Has a thread take something of the server's, and keep it until the sender is dropped: it is taken when this returns.
     async fn hold(

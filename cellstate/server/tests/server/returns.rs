@@ -375,7 +375,7 @@ async fn machines_that_vanish_together_raise_an_alarm_until_they_are_back() {
         register(&channel, name, 4000).await;
     }
     let mut jobs = Vec::new();
-    for (name, tasks, lost_after_micros) in [("fragile", 2, 1000), ("patient", 1, 6_000_000)] {
+    for (name, tasks, lost_after_micros) in [("fragile", 2, 1000), ("patient", 1, 5_000_000)] {
         let mut job = job(name, tasks);
         job.shape.as_mut().unwrap().groups[0].lost_after_micros = lost_after_micros;
         jobs.push(submit(&channel, job).await.job);
