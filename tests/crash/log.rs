@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::{
     cell::CrashCell,
-    client::{Answer, Client, Said},
+    client::{Answer, Client},
 };
 use crate::rivals::Rivals;
 
@@ -121,8 +121,8 @@ fn a_log_that_says_something_else_than_was_told_is_noticed() {
 
 /// The newest transaction that was decided: of all that there are, one of the two looks at the newest only.
 fn newest_decided(client: &Client) -> u64 {
-    let is_decided = |said: &Said| matches!(said.answer, Answer::Outcome { .. });
-    *client.said.iter().rev().find(|(_, said)| is_decided(said)).unwrap().0
+    let mut newest_first = client.said.iter().rev();
+    *newest_first.find(|(_, said)| matches!(said.answer, Answer::Outcome { .. })).unwrap().0
 }
 
 fn newest_answer(client: &mut Client) -> &mut Answer {
