@@ -229,6 +229,16 @@ async fn sessions_that_are_not_ones_own_to_use_are_refused() {
     let close = v1::CloseRequest { session: session.welcome.session, incarnation: session.welcome.incarnation };
     let foreign = client.close(as_principal("scheduler/other", close)).await.unwrap_err();
     assert_eq!(refusal(&foreign), of(Code::PermissionDenied, "NOT_PERMITTED"));
+    // Also over a stream, and whatever else is asked for in its name.
+    let taken = Session::greeted_as("scheduler/other", &channel, resume.clone(), Cell::default()).await;
+    assert_eq!(refusal(&taken.err().expect("it is refused")), of(Code::PermissionDenied, "NOT_PERMITTED"));
+    let v1::Welcome { session: id, incarnation, .. } = session.welcome;
+    let notes = v1::PassOverRequest { session: id, incarnation, passed_over: None };
+    let foreign = client.pass_over(as_principal("scheduler/other", notes)).await.unwrap_err();
+    assert_eq!(refusal(&foreign), of(Code::PermissionDenied, "NOT_PERMITTED"));
+    let hold = v1::TakeHoldRequest { session: id, incarnation, job: 1 << 32, ..Default::default() };
+    let foreign = client.take_hold(as_principal("scheduler/other", hold)).await.unwrap_err();
+    assert_eq!(refusal(&foreign), of(Code::PermissionDenied, "NOT_PERMITTED"));
     assert_eq!(standing(&server, &channel).await, before, "it is open, and nothing was decided");
 
     // Its stream is still there when the session ends.
@@ -296,11 +306,21 @@ async fn a_task_is_not_claimed_twice_in_one_transaction() {
     assert_eq!(on_stream(&error), of(Code::InvalidArgument, "INVALID_REQUEST"));
     assert!(error.message.contains("1 twice"), "{}", error.message);
     assert_eq!(session.cell.revision(), revision);
-    // In two placements of one transaction it is a claim that can't be granted.
-    let once_each = vec![placement(job, vec![0], vec![2]), placement(job, vec![0], vec![2])];
-    let split = session.transaction(2, once_each);
-    let outcome = session.commit(split).await.unwrap();
-    assert_eq!((outcome.granted, outcome.refusals[0].reason()), (1, v1::RefusalReason::TaskTaken));
+    // In two placements of one transaction it is granted where it first can be: the other one is a second way, that is not needed.
+    let (missing, there) = (7, 0);
+    for (number, machines, claim, reason) in [
+        (2, [there, there], (1, 0), v1::RefusalReason::TaskTaken),
+        (3, [missing, there], (0, 0), v1::RefusalReason::NoSuchMachine),
+    ] {
+        let task = u32::try_from(number).unwrap();
+        let ways = machines.map(|machine| placement(job, vec![machine], vec![task - 2]));
+        let split = session.transaction(number, ways.into());
+        let outcome = session.commit(split).await.unwrap();
+        let [refused] = &outcome.refusals[..] else { panic!("one of both is granted: {outcome:?}") };
+        assert_eq!((refused.kind(), refused.reason()), (v1::RefusalKind::Misfit, reason));
+        assert_eq!((refused.placement, refused.claim, outcome.granted), (claim.0, claim.1, 1));
+    }
+    assert_eq!(session.cell.live(), 2);
     server.shutdown().await.unwrap();
 }
 
