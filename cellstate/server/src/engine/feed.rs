@@ -267,6 +267,23 @@ mod tests {
         assert_eq!(feed.lag_bytes(), 3 * bytes, "how often it is opened again makes no difference");
     }
 
+    // Whoever tells of a batch stands behind the commit path. With a queue that is waited for, this would never end.
+    #[test]
+    fn who_tells_of_batches_waits_for_nobody_also_where_none_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let feed = begun(dir.path());
+        let (sent, bytes) = (BATCHES_WAITING_MAX as u64 + 100, batch(1).bytes().len() as u64);
+        (1..=sent).for_each(|revision| feed.send(batch(revision)));
+        assert_eq!(
+            (feed.told(), feed.lag_bytes()),
+            (sent, sent * bytes),
+            "what has no room in the queue is in the log"
+        );
+        feed.close();
+        let waiting: Vec<u64> = std::iter::from_fn(|| feed.take()).map(|batch| batch.last().0).collect();
+        assert_eq!((waiting.len(), waiting.last()), (BATCHES_WAITING_MAX, Some(&(BATCHES_WAITING_MAX as u64))));
+    }
+
     #[test]
     fn a_history_that_has_lost_what_was_durable_lacks_what_the_log_has_and_not_more() {
         let dir = tempfile::tempdir().unwrap();
