@@ -16,9 +16,10 @@ use super::failure::Failure;
 use super::listing::{self, Filter, Room};
 use super::names::{self, Names};
 use super::past::{self, Moment};
+use crate::publish::Divergence;
 use crate::shared::Shared;
 
-const FIELDS: &[&str] = &["scheduler", "outcome"];
+const FIELDS: &[&str] = &["scheduler", "outcome", "divergent"];
 
 /// Of what was not found, and is not known never to have been.
 const RETIRED: &str = "TRANSACTION_RETIRED";
@@ -54,7 +55,9 @@ impl Asked {
             refused: wire.refused,
             scheduler: wire.scheduler,
             namespace: list.namespace.clone(),
-            filter: Filter::parse(&list.filter, FIELDS)?.with_words("outcome", OUTCOME_WORDS)?,
+            filter: Filter::parse(&list.filter, FIELDS)?
+                .with_words("outcome", OUTCOME_WORDS)?
+                .with_words("divergent", listing::YES_OR_NO)?,
             order: if wire.oldest_first { Order::OldestFirst } else { Order::NewestFirst },
             after: wire.after_revision,
             limit: listing::limit(list.limit, rows_max),
@@ -68,6 +71,7 @@ impl Asked {
             && (self.scheduler.is_empty() || *scheduler == self.scheduler)
             && self.filter.passes(|field| match field {
                 "scheduler" => Some(String::clone(&scheduler)),
+                "divergent" => Some(Divergence::of_outcome(outcome, 0).is_some().to_string()),
                 _ => Some(outcome_word(outcome.outcome()).to_owned()),
             })
     }
@@ -327,6 +331,10 @@ mod tests {
         assert!(asked(false, "scheduler=batch", "batch").passes(&outcome, own));
         assert!(!asked(false, "scheduler!=batch", "").passes(&outcome, own));
         assert!(!asked(false, "", "service").passes(&outcome, own));
+        let refusals = vec![v1::Refusal::default()];
+        let divergent = v1::Outcome { refusals, divergences: vec![0], ..outcome.clone() };
+        assert!(asked(false, "divergent=true", "").passes(&divergent, nobody));
+        assert!(!asked(false, "divergent=true", "").passes(&outcome, nobody));
     }
 
     // So many of them as are within 64 MiB of an answer took several times as much in memory: 0.5 GB for each who listed.

@@ -1,5 +1,6 @@
 //! The thread behind the commit path: tells everybody who keeps books what is durable.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,27 +17,41 @@ use crate::shared::Shared;
 /// Most batches that are taken at a time.
 const BATCHES_MAX: usize = 64;
 
-/// Divergences are told at most so often: a scheduler that judges wrongly may have thousands a second.
+/// Divergences of a scheduler are told at most so often: one that judges wrongly may have thousands a second.
 const DIVERGENCES_PAUSE: Duration = Duration::from_secs(10);
 
-/// Tells of divergences: the first at once, others counted with the one that is told next.
+/// So many schedulers are told apart, as in metrics.
+const SCHEDULERS_APART_MAX: usize = 64;
+
+/// Tells of divergences: the first one of a scheduler at once, others counted with its next one that is told.
 #[derive(Default)]
 struct Divergences {
-    told: Option<Instant>,
+    /// By scheduler; those beyond the bound share one, of no name.
+    told: BTreeMap<Arc<str>, Told>,
+}
+
+struct Told {
+    at: Instant,
+    /// Claims since then.
     untold: u64,
 }
 
 impl Divergences {
-    fn note(&mut self, scheduler: &str, found: &Divergence) {
-        if self.told.is_some_and(|told| told.elapsed() < DIVERGENCES_PAUSE) {
-            self.untold += found.claims;
-            return;
+    fn note(&mut self, scheduler: &Arc<str>, found: &Divergence) {
+        let is_apart = self.told.contains_key(scheduler) || self.told.len() < SCHEDULERS_APART_MAX;
+        let of = if is_apart { scheduler.clone() } else { Arc::from("") };
+        let mut untold = 0;
+        if let Some(told) = self.told.get_mut(&of) {
+            if told.at.elapsed() < DIVERGENCES_PAUSE {
+                told.untold += found.claims;
+                return;
+            }
+            untold = told.untold;
         }
-        self.told = Some(Instant::now());
+        self.told.insert(of, Told { at: Instant::now(), untold: 0 });
         let Divergence { transaction, revision, base_revision, claims, reason } = found;
-        let untold = std::mem::take(&mut self.untold);
         tracing::warn!(
-            scheduler,
+            scheduler = &**scheduler,
             %transaction,
             revision,
             base_revision,
@@ -100,7 +115,6 @@ fn note_sessions(shared: &Shared, deltas: &[Delta], now_micros: i64) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::fmt::Debug;
 
     use parking_lot::Mutex;
@@ -153,24 +167,27 @@ mod tests {
         Divergence { transaction, revision: 90, base_revision: 80, claims, reason: "NO_ROOM" }
     }
 
+    // One for all of them named the first of a burst, and whoever else had one or two at the same time was never named.
     #[test]
-    fn the_first_divergence_is_told_at_once_and_those_of_the_next_ten_seconds_are_counted() {
+    fn the_first_divergence_of_a_scheduler_is_told_at_once_and_those_of_the_next_ten_seconds_are_counted() {
         assert_eq!(DIVERGENCES_PAUSE, Duration::from_secs(10), "as operators are told");
         let (log, mut divergences) = (Log::default(), Divergences::default());
+        let [batch, service] = ["batch", "service"].map(Arc::<str>::from);
         tracing::subscriber::with_default(log.clone(), || {
-            divergences.note("batch", &divergence(1, 3));
-            divergences.note("batch", &divergence(2, 5));
-            divergences.note("service", &divergence(3, 7));
-            assert_eq!((log.0.lock().len(), divergences.untold), (1, 12));
-            let told = divergences.told.expect("the first one was told");
-            divergences.told = told.checked_sub(Duration::from_secs(10));
-            divergences.note("service", &divergence(4, 1));
-            divergences.note("service", &divergence(5, 1));
+            divergences.note(&batch, &divergence(1, 3));
+            divergences.note(&batch, &divergence(2, 5));
+            divergences.note(&batch, &divergence(3, 7));
+            assert_eq!((log.0.lock().len(), divergences.told[&batch].untold), (1, 12));
+            divergences.note(&service, &divergence(6, 1));
+            let told = divergences.told.get_mut(&batch).expect("the first one was told");
+            told.at = told.at.checked_sub(Duration::from_secs(10)).expect("a clock that has run for so long");
+            divergences.note(&batch, &divergence(4, 1));
+            divergences.note(&batch, &divergence(5, 1));
         });
-        assert_eq!(divergences.untold, 1, "what was told of is counted anew");
+        assert_eq!(divergences.told[&batch].untold, 1, "what was told of is counted anew");
         let lines = log.0.lock();
         let told = |line: &Line, field| line.0[field].trim_matches('"').to_owned();
-        let [first, next] = &lines[..] else { panic!("two lines") };
+        let [first, other, next] = &lines[..] else { panic!("three lines") };
         for (field, expected) in [
             ("scheduler", "batch"),
             ("transaction", "txn-4-1"),
@@ -184,6 +201,19 @@ mod tests {
         }
         let text = told(first, "message");
         assert!(text.starts_with("divergence: ") && text.contains("`plenum txn show txn-4-1` has"), "{text}");
+        assert_eq!((told(other, "scheduler"), told(other, "untold")), ("service".to_owned(), "0".to_owned()));
         assert_eq!((told(next, "transaction"), told(next, "untold")), ("txn-4-4".to_owned(), "12".to_owned()));
+    }
+
+    #[test]
+    fn a_bounded_number_of_schedulers_is_told_apart_and_others_are_one() {
+        let (log, mut divergences) = (Log::default(), Divergences::default());
+        tracing::subscriber::with_default(log.clone(), || {
+            for name in 0..100 {
+                divergences.note(&name.to_string().into(), &divergence(1, 1));
+            }
+        });
+        assert_eq!((log.0.lock().len(), divergences.told.len()), (SCHEDULERS_APART_MAX + 1, SCHEDULERS_APART_MAX + 1));
+        assert_eq!(divergences.told[""].untold, 100 - SCHEDULERS_APART_MAX as u64 - 1);
     }
 }
