@@ -67,6 +67,8 @@ pub struct Settings {
     pub connections: usize,
     /// A connection that has not said what it wants for so long is closed, and so is a stream without a hello.
     pub greeting: Duration,
+    /// A connection of HTTP/2 that says nothing for so long is asked whether it is there, and closed if it does not answer for as long.
+    pub keepalive: Duration,
     /// Requests of one session whose answers have not been sent: it is not read from while there are so many. The core remembers 256.
     pub outstanding: usize,
     /// A session whose stream is gone for so long is closed.
@@ -208,6 +210,7 @@ impl Default for Settings {
             streams_per_connection: 256,
             connections: 4096,
             greeting: Duration::from_secs(10),
+            keepalive: Duration::from_secs(20),
             outstanding: plenum_model::session::NUMBERS_KEPT,
             session_linger: Duration::from_secs(600),
             lease: Duration::from_secs(15),

@@ -120,8 +120,8 @@ impl Server {
         let serving = tonic::transport::Server::builder()
             .accept_http1(true)
             .max_concurrent_streams(settings.streams_per_connection)
-            .http2_keepalive_interval(Some(Duration::from_secs(20)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+            .http2_keepalive_interval(Some(settings.keepalive))
+            .http2_keepalive_timeout(Some(settings.keepalive))
             .add_routes(routes)
             .serve_with_incoming_shutdown(connections, async move { ending.ended().await });
         let serving = tasks::spawn("serving", &shared, ends_with_the_server(shared.clone(), serving));

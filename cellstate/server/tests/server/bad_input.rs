@@ -585,6 +585,18 @@ async fn garbage_behind_a_greeting_ends_its_connection_and_nothing_else() {
     server.shutdown().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_connection_that_says_nothing_behind_its_greeting_is_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut short = options(dir.path());
+    short.settings.keepalive = Duration::from_millis(200);
+    let server = Server::start(short).await.unwrap();
+    let mut mute = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    mute.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+    ends(mute).await;
+    server.shutdown().await.unwrap();
+}
+
 /// A message is in the headers of the answer: with all of the name in it, clients saw a broken stream and no reason.
 #[tokio::test]
 async fn who_asks_for_something_of_an_endless_name_is_told_so_with_the_beginning_of_it() {
