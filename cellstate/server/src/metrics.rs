@@ -105,6 +105,7 @@ pub(crate) struct Metrics {
     durable: Histogram,
     sync: Histogram,
     depths: Family<QueueLabels, Gauge>,
+    checkpoints: Counter,
     leases_lost: Counter,
     resyncs: Counter,
     denied: Counter,
@@ -143,6 +144,7 @@ impl Metrics {
             gang_waits: waits(),
             sync: durations(),
             depths: Family::default(),
+            checkpoints: Counter::default(),
             leases_lost: Counter::default(),
             resyncs: Counter::default(),
             denied: Counter::default(),
@@ -185,6 +187,7 @@ impl Metrics {
             "What waits in each queue: requests, snapshots on their way to watchers, or bytes",
             metrics.depths.clone(),
         );
+        registry.register("history_checkpoints", "Checkpoints that were begun", metrics.checkpoints.clone());
         registry.register("agent_lease_lost", "Leases of agents that ran out", metrics.leases_lost.clone());
         registry.register("watcher_resyncs", "Watchers that fell behind and began anew", metrics.resyncs.clone());
         registry.register(
@@ -208,6 +211,10 @@ impl Metrics {
     /// A batch was appended and synced.
     pub(crate) fn synced(&self, took: Duration) {
         self.sync.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn checkpoint_began(&self) {
+        self.checkpoints.inc();
     }
 
     pub(crate) fn lease_lost(&self) {

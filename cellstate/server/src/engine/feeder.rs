@@ -431,6 +431,7 @@ impl<'a> Feeder<'a> {
             return Ok(false);
         };
         if cell.revision().0 > history.newest_checkpoint().map_or(0, |newest| newest.revision) {
+            self.shared.metrics.checkpoint_began();
             self.image_bytes = checkpoint::write(history, &cell, self.before.as_ref())?.image_bytes;
             self.before = Some(cell);
             if self.reopened.is_none_or(|reopened| reopened.elapsed() >= FORGOTTEN_AFTER) {

@@ -313,6 +313,8 @@ async fn a_checkpoint_has_images_of_what_changed_since_the_one_before() {
     submit(601).await;
     let again = images(&mut feeder);
     assert!(changed.max(again) * 4 <= whole, "{whole} images, {changed}, and {again}");
+    let metrics = shared.metrics.render(&[], &[]);
+    assert!(metrics.contains("\nplenum_history_checkpoints_total 3\n"), "{metrics}");
     drop(shared);
     server.kill().await.unwrap();
 }
