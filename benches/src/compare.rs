@@ -2,8 +2,8 @@
 //!
 //! The interval of a ratio is a percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13): samples of both
 //! runs are drawn again with replacement, two thousand times, and 95 of 100 ratios of their medians lie within it. It is seeded: the same two
-//! runs always give the same answer. A tail's value is that of all windows together, and its interval that of the medians of its samples all the same: one
-//! that rose by one stall in one of many windows is worse, perhaps by chance.
+//! runs always give the same answer. Of rates that are of all windows together means are drawn instead. A tail's value is that of all windows together, too, and
+//! its interval that of the medians of its samples all the same: one that rose by one stall in one of many windows is worse, perhaps by chance.
 
 use std::fmt::Write;
 
@@ -11,6 +11,7 @@ use anyhow::ensure;
 
 use crate::figure::{Better, Figure, Results, median};
 use crate::random::Random;
+use crate::rate::RATE;
 use crate::report::quantity;
 
 /// Fewer samples tell nothing about how far they scatter.
@@ -167,15 +168,24 @@ fn interval(old: &Figure, new: &Figure) -> Option<(f64, f64)> {
         return None;
     }
     let mut random = Random::new(1);
-    let mut drawn = |samples: &[f64]| {
+    let mut drawn = |figure: &Figure| {
+        let samples = &figure.samples;
         let count = u32::try_from(samples.len()).unwrap_or(u32::MAX);
-        let mut again: Vec<f64> = samples.iter().map(|_| samples[random.below(count) as usize]).collect();
-        again.sort_by(f64::total_cmp);
-        median(&again)
+        let again: Vec<f64> = samples.iter().map(|_| samples[random.below(count) as usize]).collect();
+        middle(figure, again)
     };
-    let mut ratios: Vec<f64> = (0..RESAMPLES).map(|_| drawn(&new.samples) / drawn(&old.samples)).collect();
+    let mut ratios: Vec<f64> = (0..RESAMPLES).map(|_| drawn(new) / drawn(old)).collect();
     ratios.sort_by(f64::total_cmp);
     Some((percentile(&ratios, TAIL_PERCENT), percentile(&ratios, 100.0 - TAIL_PERCENT)))
+}
+
+/// What the value of such a figure would be with these samples: windows of one figure are about as long as each other.
+fn middle(figure: &Figure, mut samples: Vec<f64>) -> f64 {
+    if figure.parameters.contains_key(RATE) {
+        return samples.iter().sum::<f64>() / crate::figure::number(samples.len() as u64);
+    }
+    samples.sort_by(f64::total_cmp);
+    median(&samples)
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place within a list")]
@@ -398,6 +408,22 @@ mod tests {
         let steady = compare(&scattered(&[100.0, 101.0, 99.0]), &scattered(&[85.0, 86.0, 84.0]), 0.1).unwrap();
         assert_eq!(steady.regressions, 1, "{}", steady.text);
         assert!(steady.text.contains("0.832 to 0.869"), "{}", steady.text);
+    }
+
+    #[test]
+    fn a_rate_that_every_other_window_has_lost_is_a_regression() {
+        let of = |samples: [f64; 12]| {
+            let mut results = of_samples(samples.to_vec(), Better::Higher);
+            let figure = results.figures.remove(0);
+            let mean = samples.iter().sum::<f64>() / 12.0;
+            results.figures.push(crate::rate::together(figure, mean));
+            results
+        };
+        let mut slower = [100.0; 12];
+        slower[..5].fill(20.0);
+        let compared = compare(&of([100.0; 12]), &of(slower), 0.1).unwrap();
+        // The median of the windows is what it was.
+        assert_eq!(compared.regressions, 1, "{}", compared.text);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::rate::Counted;
 use crate::{disk, event_loop};
 use wire::Message;
 use wire::echo_client::EchoClient;
@@ -45,15 +46,15 @@ const UNDER_WAY_MAX: usize = 64;
 const LOG_BYTES: u64 = 64 << 20;
 const LOG_PIECE_BYTES: usize = 1 << 20;
 
-/// Messages answered a second, over so many connections with so many under way on each: counted after a while that does not count. The
+/// Messages answered, over so many connections with so many under way on each: counted after a while that does not count. The
 /// server has threads of its own in this process, as many as that of a cell. With `log` they are written to a file in that folder first.
-pub(crate) async fn messages_per_second(
+pub(crate) async fn answered(
     connections: u32,
     in_flight: u32,
     warm_up: Duration,
     counted: Duration,
     log: Option<&Path>,
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<Counted> {
     ensure!(
         in_flight as usize <= UNDER_WAY_MAX,
         "an echo has {UNDER_WAY_MAX} messages of a connection under way at most"
@@ -83,7 +84,7 @@ pub(crate) async fn messages_per_second(
     served.abort();
     serving.shutdown_background();
     ensure!(answered > 0, "an echo server answered nothing within {counted:?}");
-    Ok(crate::figure::number(answered) / seconds)
+    Ok(Counted { count: answered, seconds })
 }
 
 #[derive(Default)]

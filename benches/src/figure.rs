@@ -104,7 +104,8 @@ pub(crate) struct Figure {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) system: Option<String>,
     pub(crate) better: Better,
-    /// The median of the samples; of a tail of times, that of all windows together ([`crate::latency::tail`]).
+    /// The median of the samples; of a tail of times ([`crate::latency::tail`]) and of rates of a loaded server ([`crate::rate`]), that of all windows
+    /// together.
     pub(crate) value: f64,
     pub(crate) min: f64,
     pub(crate) max: f64,

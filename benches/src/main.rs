@@ -10,6 +10,7 @@
 //! | `inflation` | tasks arrive until they ask for more GPUs than there are |
 //! | `interrupt` | Ctrl-C keeps what was measured, and what was started ends with the harness |
 //! | `report`, `plot` | the page and the plots, made from the results alone |
+//! | `latency`, `rate` | how long things took, and how many were done: of all windows of time together |
 //! | `compare` | two runs side by side |
 //! | `runs` | a run: its suites one after the other |
 //! | `replay` | recorded jobs on the production core and policies |
@@ -33,6 +34,7 @@ mod plot;
 mod processes;
 mod progress;
 mod random;
+mod rate;
 mod replay;
 mod report;
 mod runs;

@@ -178,8 +178,8 @@ fn head(results: &Results) -> String {
     let mut page = format!(
         "# Figures of Plenum {}\n\n\
         Measured on {}, {} cores, {} of memory, Linux {}; load average {one}, {five}, {fifteen} at the start.\n\
-        Started {}, seed {}, {form}. Values are medians of the samples, but for tails of times (parameter `tail`), which are those of all windows \
-        together; the range is that of all samples.\n",
+        Started {}, seed {}, {form}. Values are medians of the samples, but for rates of a loaded server (parameter `rate`) and tails of times \
+        (parameter `tail`), which are those of all windows together; the range is that of all samples.\n",
         results.plenum,
         machine.cpu_model,
         machine.cores,

@@ -25,7 +25,7 @@ use super::load::RACES;
 use super::wire::{Outcome, Transaction};
 use super::{Cell, Load};
 use crate::disk;
-use crate::figure::number;
+use crate::rate::Counted;
 
 /// The log's file.
 const LOG_BYTES: u64 = 64 << 20;
@@ -63,8 +63,8 @@ struct Batch {
     outcomes: Vec<Outcome>,
 }
 
-/// Runs the load, in a folder of the disk to be measured. Gives granted claims a second, by window.
-pub(crate) fn run(shape: Shape, seed: u64, folder: &Path) -> anyhow::Result<Vec<f64>> {
+/// Runs the load, in a folder of the disk to be measured. Gives granted claims, by window.
+pub(crate) fn run(shape: Shape, seed: u64, folder: &Path) -> anyhow::Result<Vec<Counted>> {
     let mut load = Load::new(shape.machines, seed);
     let cell = filled(&mut load, shape.machines, shape.claims)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -84,11 +84,11 @@ pub(crate) fn run(shape: Shape, seed: u64, folder: &Path) -> anyhow::Result<Vec<
         let log = Log::make(&folder.join("bare-log"))?;
         spawn("bare-log", move || write(log, &written, &inputs, server))?
     };
-    let rates = Client { stream: client, load, shape, base: 0, unanswered: 0, sent: 0, racing: None }.run();
+    let counted = Client { stream: client, load, shape, base: 0, unanswered: 0, sent: 0, racing: None }.run();
     let joined = (joined(decoder), joined(resolver), joined(log));
     // Where one part fails, the others lose their connections: the client's words are the least telling ones.
     let ((), cell, ()) = (joined.0?, joined.1?, joined.2?);
-    let (rates, live) = rates?;
+    let (counted, live) = counted?;
     ensure!(
         cell.live() == live as u64 + u64::from(RACES),
         "{} allocations are live, and {live} of the load are known",
@@ -96,7 +96,7 @@ pub(crate) fn run(shape: Shape, seed: u64, folder: &Path) -> anyhow::Result<Vec<
     );
     let (cpu, memory) = Load::capacity();
     cell.check((cpu.into(), memory))?;
-    Ok(rates)
+    Ok(counted)
 }
 
 fn spawn<T: Send + 'static>(
@@ -256,19 +256,19 @@ struct Client {
 }
 
 impl Client {
-    /// Gives granted claims a second by window, and how many allocations of the load are live at the end.
-    fn run(mut self) -> anyhow::Result<(Vec<f64>, usize)> {
-        let (mut rates, mut granted) = (Vec::new(), 0);
+    /// Gives granted claims by window, and how many allocations of the load are live at the end.
+    fn run(mut self) -> anyhow::Result<(Vec<Counted>, usize)> {
+        let (mut windows, mut granted) = (Vec::new(), 0);
         let (mut since, mut until) = (Instant::now(), self.shape.warm_up);
         let (mut piece, mut buffer) = (vec![0; READ_BYTES], Vec::new());
         let mut is_warm = false;
-        while rates.len() < self.shape.windows {
+        while windows.len() < self.shape.windows {
             self.send()?;
             ensure!(read_more(&mut self.stream, &mut piece, &mut buffer)?, "the server is gone");
             granted += self.follow(&mut buffer)?;
             if since.elapsed() >= until {
                 if is_warm {
-                    rates.push(number(granted) / since.elapsed().as_secs_f64());
+                    windows.push(Counted { count: granted, seconds: since.elapsed().as_secs_f64() });
                 }
                 (is_warm, granted, since, until) = (true, 0, Instant::now(), self.shape.window);
             }
@@ -278,7 +278,7 @@ impl Client {
             self.follow(&mut buffer)?;
         }
         self.stream.shutdown(std::net::Shutdown::Write)?;
-        Ok((rates, self.load.live()))
+        Ok((windows, self.load.live()))
     }
 
     fn send(&mut self) -> anyhow::Result<()> {
@@ -329,8 +329,8 @@ mod tests {
         let millis = Duration::from_millis;
         let shape =
             Shape { machines: 64, claims: 20, in_flight: 8, warm_up: millis(20), window: millis(40), windows: 2 };
-        let rates = run(shape, 7, folder.path()).unwrap();
-        assert_eq!(rates.len(), 2);
-        assert!(rates.iter().all(|rate| *rate > 0.0));
+        let windows = run(shape, 7, folder.path()).unwrap();
+        assert_eq!(windows.len(), 2);
+        assert!(windows.iter().all(|window| window.count > 0));
     }
 }

@@ -12,6 +12,7 @@ use super::wire::{Compare, PutRequest, RequestOp, TxnRequest, compare, request_o
 use super::{EtcdProcess, connect};
 use crate::event_loop;
 use crate::latency;
+use crate::rate::Counted;
 
 /// Bytes of each value: about what one claim has in the cell's log.
 pub(crate) const VALUE_BYTES: usize = 100;
@@ -43,6 +44,13 @@ pub(crate) struct Burst {
     /// Transactions that succeeded; no other ones are counted.
     pub(crate) transactions: u64,
     pub(crate) latency_micros: Histogram<u64>,
+}
+
+impl Burst {
+    /// Its transactions, and the time that they had.
+    pub(crate) fn counted(&self) -> Counted {
+        Counted { count: self.transactions, seconds: self.seconds }
+    }
 }
 
 /// Lets so many clients commit transactions of one compare and one put: first for a while that does not count, then for one that does.

@@ -20,6 +20,7 @@ pub(super) mod open_loop;
 mod resting;
 mod rival;
 mod scheduler;
+mod server_counts;
 mod watchers;
 
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ use super::beside_this_program;
 use crate::disk;
 use crate::figure::{Case, Figure};
 use crate::progress::say;
+use crate::rate::Counted;
 use crate::{Run, interrupt};
 use cell::Serving;
 use closed::{Shape, Times, Window};
@@ -153,8 +155,8 @@ async fn closed_loop(ground: &mut Ground, shape: Shape, place: &Place, options: 
     let case = Case { suite: NAME, case: &name, parameters };
     let mut figures = closed::figures(&case, &seen.windows, &alone)?;
     if !bare.is_empty() {
-        let rates: Vec<f64> = seen.windows.iter().map(Window::claims_per_second).collect();
-        figures.extend(beside_bare::figures(&case, &bare, &rates)?);
+        let claims: Vec<Counted> = seen.windows.iter().map(Window::claims).collect();
+        figures.extend(beside_bare::figures(&case, &bare, &claims)?);
     }
     Ok(figures)
 }

@@ -9,7 +9,8 @@ use super::resting::{self, Beside};
 use super::{Place, SIZE};
 use crate::Run;
 use crate::bare::{self, BARE};
-use crate::figure::{Better, Case, Figure, Parameters, median};
+use crate::figure::{Better, Case, Figure, Parameters};
+use crate::rate::{self, Counted};
 
 /// Transactions that wait for the bare path at a time, by their claims: it is at its best with so many.
 const IN_FLIGHT: [(u32, usize); 2] = [(100, 256), (1000, 32)];
@@ -26,7 +27,7 @@ fn in_flight(shape: Shape) -> Option<usize> {
 
 /// What it did once, for a window.
 pub(super) struct Burst {
-    claims_per_second: f64,
+    claims: Counted,
     /// What the cell's server used meanwhile.
     cores_of_server: f64,
 }
@@ -49,19 +50,17 @@ pub(super) fn bursts(
         windows: 1,
     };
     let beside = Beside::look(server)?;
-    let rates = bare::run_path(bare, options.seed, &place.scratch)?;
+    let windows = bare::run_path(bare, options.seed, &place.scratch)?;
     let cores_of_server = beside.cores()?;
-    Ok(rates.into_iter().map(|claims_per_second| Burst { claims_per_second, cores_of_server }).collect())
+    Ok(windows.into_iter().map(|claims| Burst { claims, cores_of_server }).collect())
 }
 
 /// Its rates, from before and after the cell's, and what part of them the cell's is.
-pub(super) fn figures(case: &Case<'_>, bursts: &[Burst], cell: &[f64]) -> anyhow::Result<Vec<Figure>> {
-    let bare: Vec<f64> = bursts.iter().map(|burst| burst.claims_per_second).collect();
+pub(super) fn figures(case: &Case<'_>, bursts: &[Burst], cell: &[Counted]) -> anyhow::Result<Vec<Figure>> {
+    let bare: Vec<Counted> = bursts.iter().map(|burst| burst.claims).collect();
     let cores: Vec<f64> = bursts.iter().map(|burst| burst.cores_of_server).collect();
-    let mut sorted = bare.clone();
-    sorted.sort_by(f64::total_cmp);
-    let most = median(&sorted);
-    let ratios = cell.iter().map(|rate| rate / most).collect();
+    let of_bare = rate::of_all(&bare);
+    let ratios = cell.iter().map(|window| window.per_second() / of_bare).collect();
     let more = [(
         "bare",
         json!(
@@ -72,8 +71,8 @@ pub(super) fn figures(case: &Case<'_>, bursts: &[Burst], cell: &[f64]) -> anyhow
     parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
     let case = Case { suite: case.suite, case: case.case, parameters };
     Ok(vec![
-        case.figure("claims_ratio_to_bare", "1", Better::Higher, ratios)?,
-        resting::beside(case.figure("claims_per_second", "1/s", Better::Higher, bare)?.of(BARE), &cores),
+        rate::together(case.figure("claims_ratio_to_bare", "1", Better::Higher, ratios)?, rate::of_all(cell) / of_bare),
+        resting::beside(rate::figure(&case, "claims_per_second", &bare)?.of(BARE), &cores),
     ])
 }
 
@@ -84,8 +83,9 @@ mod tests {
     #[test]
     fn beside_each_burst_stands_what_the_cells_server_used_meanwhile() {
         let case = Case { suite: "commit", case: "claims=100", parameters: Parameters::new() };
-        let burst = |claims_per_second, cores_of_server| Burst { claims_per_second, cores_of_server };
-        let figures = figures(&case, &[burst(200.0, 0.0), burst(400.0, 0.5)], &[150.0]).unwrap();
+        let counted = |count| Counted { count, seconds: 1.0 };
+        let burst = |count, cores_of_server| Burst { claims: counted(count), cores_of_server };
+        let figures = figures(&case, &[burst(200, 0.0), burst(400, 0.5)], &[counted(150)]).unwrap();
         let [ratio, bare] = &figures[..] else { panic!("a ratio, and the bare path's rates: {figures:?}") };
         assert_eq!((ratio.value, bare.value), (0.5, 300.0));
         assert_eq!(bare.parameters["cores_of_server"], json!([0.0, 0.5]));

@@ -15,9 +15,10 @@ use crate::Run;
 use crate::disk;
 use crate::echo::{self, ECHO, SYNCED_ECHO};
 use crate::etcd::{self, Burst, Clients, EtcdProcess};
-use crate::figure::{Better, Case, Figure, Parameters, median, number};
+use crate::figure::{Better, Case, Figure, Parameters, median};
 use crate::latency;
 use crate::progress::say;
+use crate::rate::{self, Counted};
 
 /// Streams with many transactions under way, connections with one each, and one idle client.
 pub(super) const SHAPES: [Shape; 3] = [
@@ -78,7 +79,7 @@ struct OfShape {
 
 /// What one burst of an echo gave.
 struct OfEcho {
-    messages_per_second: f64,
+    messages: Counted,
     /// What the cell's server used meanwhile.
     cores_of_server: f64,
 }
@@ -165,23 +166,24 @@ async fn start(options: &Run, dir: &Path) -> anyhow::Result<Option<EtcdProcess>>
     Ok(Some(etcd))
 }
 
-/// By turn, etcd's best rate over all numbers of clients that have no more than so much under way; none without etcd.
-fn best(peer: &[OfClients], turns: u32) -> Vec<f64> {
+/// By turn, what etcd did where it was best, over all numbers of clients that have no more than so much under way; none without etcd.
+fn best(peer: &[OfClients], turns: u32) -> Vec<Counted> {
     let some = || peer.iter().filter(|of| of.clients.under_way() <= BEST_UNDER_WAY_MAX);
-    let rates = |turn: u32| some().filter_map(move |of| of.rates().nth(turn as usize));
-    (0..turns).filter_map(|turn| rates(turn).max_by(f64::total_cmp)).collect()
+    let of_turn = |turn: u32| some().filter_map(move |of| of.bursts.get(turn as usize)).map(Burst::counted);
+    let more = |one: &Counted, other: &Counted| one.per_second().total_cmp(&other.per_second());
+    (0..turns).filter_map(|turn| of_turn(turn).max_by(more)).collect()
 }
 
-/// By turn, etcd's rate with so many transactions under way; none where it was not asked for so many.
-fn with_as_many(peer: &[OfClients], under_way: u32) -> Vec<f64> {
+/// By turn, what etcd did with so many transactions under way; none where it was not asked for so many.
+fn with_as_many(peer: &[OfClients], under_way: u32) -> Vec<Counted> {
     let of = peer.iter().find(|of| of.clients.under_way() == under_way);
-    of.map(|of| of.rates().collect()).unwrap_or_default()
+    of.map(OfClients::counted).unwrap_or_default()
 }
 
 /// How many transactions etcd had under way at most, if it was at its best with these: nobody knows then what it would have with more.
 fn is_best_with_most(peer: &[OfClients]) -> Option<u32> {
     let measured = || peer.iter().filter(|of| !of.bursts.is_empty());
-    let best = measured().max_by(|one, other| one.median().total_cmp(&other.median()))?;
+    let best = measured().max_by(|one, other| one.per_second().total_cmp(&other.per_second()))?;
     let most = measured().map(|of| of.clients.under_way()).max()?;
     (best.clients.under_way() == most).then_some(most)
 }
@@ -190,18 +192,8 @@ fn is_best_with_most(peer: &[OfClients]) -> Option<u32> {
 async fn echo_burst(shape: Shape, turns: Turns, server: u32, log: Option<&Path>) -> anyhow::Result<OfEcho> {
     let (warm_up, counted) = (turns.etcd_warm_up, turns.etcd);
     let beside = Beside::look(server)?;
-    let messages_per_second = echo::messages_per_second(shape.streams, shape.in_flight, warm_up, counted, log).await?;
-    Ok(OfEcho { messages_per_second, cores_of_server: beside.cores()? })
-}
-
-/// By turn, how many times a peer's rate the cell commits: the median of each turn's windows counts.
-fn ratios(cell: &[Vec<f64>], best: &[f64]) -> Vec<f64> {
-    let medians = cell.iter().map(|rates| {
-        let mut sorted = rates.clone();
-        sorted.sort_by(f64::total_cmp);
-        median(&sorted)
-    });
-    medians.zip(best).map(|(rate, best)| rate / best).collect()
+    let messages = echo::answered(shape.streams, shape.in_flight, warm_up, counted, log).await?;
+    Ok(OfEcho { messages, cores_of_server: beside.cores()? })
 }
 
 impl OfClients {
@@ -216,23 +208,21 @@ impl OfClients {
         format!("clients={count}{in_flight}")
     }
 
-    /// Transactions a second, by turn.
-    fn rates(&self) -> impl Iterator<Item = f64> {
-        self.bursts.iter().map(|burst| number(burst.transactions) / burst.seconds)
+    /// Transactions, by turn.
+    fn counted(&self) -> Vec<Counted> {
+        self.bursts.iter().map(Burst::counted).collect()
     }
 
-    /// Of the turns that there were.
-    fn median(&self) -> f64 {
-        let mut rates: Vec<f64> = self.rates().collect();
-        rates.sort_by(f64::total_cmp);
-        median(&rates)
+    /// Over the turns that there were.
+    fn per_second(&self) -> f64 {
+        rate::of_all(&self.counted())
     }
 }
 
 impl OfShape {
     fn figures(self, place: &Place, ground: &Ground, turns: Turns, peer: &[OfClients]) -> anyhow::Result<Vec<Figure>> {
-        let rates: Vec<Vec<f64>> =
-            self.turns.iter().map(|windows| windows.iter().map(Window::effective_per_second).collect()).collect();
+        let effective: Vec<Vec<Counted>> =
+            self.turns.iter().map(|windows| windows.iter().map(Window::effective).collect()).collect();
         let windows: Vec<Window> = self.turns.into_iter().flatten().collect();
         let mut parameters = closed::parameters(ground.size(), turns.cell, &place.file_system);
         parameters.extend(self.alone.parameters());
@@ -269,13 +259,13 @@ impl OfShape {
                 (RATIO_TO_BEST, best(peer, turns.count)),
                 (RATIO_TO_AS_MANY, with_as_many(peer, self.shape.streams * self.shape.in_flight)),
             ];
-            for (ratio, rates_of_peer) in peers.into_iter().filter(|(_, rates)| !rates.is_empty()) {
-                figures.push(case.figure(ratio, "1", Better::Higher, ratios(&rates, &rates_of_peer))?);
+            for (ratio, of_peer) in peers.into_iter().filter(|(_, counted)| !counted.is_empty()) {
+                figures.push(rate::ratio(&case, ratio, &effective, &of_peer)?);
             }
         }
         let of_echo = |log: usize| {
             let bursts = self.echo.iter().map(|bursts| &bursts[log]);
-            let messages: Vec<f64> = bursts.clone().map(|burst| burst.messages_per_second).collect();
+            let messages: Vec<Counted> = bursts.clone().map(|burst| burst.messages).collect();
             (messages, bursts.map(|burst| burst.cores_of_server).collect::<Vec<f64>>())
         };
         let peers = [
@@ -283,8 +273,8 @@ impl OfShape {
             ("transactions_ratio_to_synced_echo", SYNCED_ECHO, of_echo(1)),
         ];
         for (ratio, system, (messages, cores)) in peers {
-            figures.push(case.figure(ratio, "1", Better::Higher, ratios(&rates, &messages))?);
-            let messages = case.figure("messages_per_second", "1/s", Better::Higher, messages)?;
+            figures.push(rate::ratio(&case, ratio, &effective, &messages)?);
+            let messages = rate::figure(&case, "messages_per_second", &messages)?;
             figures.push(resting::beside(messages.of(system), &cores));
         }
         Ok(figures)
@@ -329,10 +319,9 @@ fn etcd_figures(
         let parameters = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let name = of.name();
         let case = Case { suite: super::NAME, case: &name, parameters };
-        let rates = of.rates().collect();
         let medians = of.bursts.iter().map(|burst| latency::seconds(&burst.latency_micros, 0.5)).collect();
         let times = of.bursts.iter().map(|burst| &burst.latency_micros);
-        figures.push(case.figure("transactions_per_second", "1/s", Better::Higher, rates)?.of(ETCD));
+        figures.push(rate::figure(&case, "transactions_per_second", &of.counted())?.of(ETCD));
         figures.push(case.figure("commit_seconds_p50", "s", Better::Lower, medians)?.of(ETCD));
         figures.push(latency::tail(&case, "commit_seconds_p99", 0.99, times)?.of(ETCD));
     }
@@ -347,6 +336,10 @@ mod tests {
         Burst { seconds, transactions, latency_micros: latency::histogram() }
     }
 
+    fn rates(counted: &[Counted]) -> Vec<f64> {
+        counted.iter().map(|counted| counted.per_second()).collect()
+    }
+
     /// What etcd did in turns of a second.
     fn of_clients(clients: Clients, transactions: &[u64]) -> OfClients {
         let bursts = transactions.iter().map(|transactions| burst(*transactions, 1.0)).collect();
@@ -358,7 +351,7 @@ mod tests {
         let bursts = vec![burst(100, 1.0), burst(400, 2.0)];
         let one = OfClients { bursts, ..OfClients::new(Clients::of_one(1)) };
         let peer = [one, of_clients(Clients::of_one(64), &[300, 100])];
-        assert_eq!(best(&peer, 2), [300.0, 200.0]);
+        assert_eq!(rates(&best(&peer, 2)), [300.0, 200.0]);
         assert!(best(&[of_clients(Clients::of_one(1), &[])], 2).is_empty());
     }
 
@@ -369,9 +362,9 @@ mod tests {
             of_clients(Clients::of_one(256), &[200, 210]),
             of_clients(MOST, &[300, 290]),
         ];
-        assert_eq!(best(&peer, 2), [200.0, 210.0]);
-        assert_eq!(with_as_many(&peer, 64), [100.0, 120.0]);
-        assert_eq!(with_as_many(&peer, 1024), [300.0, 290.0]);
+        assert_eq!(rates(&best(&peer, 2)), [200.0, 210.0]);
+        assert_eq!(rates(&with_as_many(&peer, 64)), [100.0, 120.0]);
+        assert_eq!(rates(&with_as_many(&peer, 1024)), [300.0, 290.0]);
         assert!(with_as_many(&peer, 16).is_empty());
         assert_eq!((peer[1].name().as_str(), peer[2].name().as_str()), ("clients=256", "clients=256 in_flight=4"));
     }
@@ -389,15 +382,9 @@ mod tests {
     #[test]
     fn where_etcd_has_most_with_the_most_that_is_said() {
         let peer = |most: &[u64]| [of_clients(Clients::of_one(256), &[200, 210, 220]), of_clients(MOST, most)];
-        // By the median of the turns.
+        // Over all turns.
         assert_eq!(is_best_with_most(&peer(&[100, 300, 310])), Some(1024));
         assert_eq!(is_best_with_most(&peer(&[100, 190, 310])), None);
         assert_eq!(is_best_with_most(&[of_clients(Clients::of_one(1), &[])]), None, "without etcd");
-    }
-
-    #[test]
-    fn a_ratio_is_of_one_turn() {
-        let cell = [vec![1000.0, 3000.0, 2000.0], vec![5000.0]];
-        assert_eq!(ratios(&cell, &[500.0, 1000.0]), [4.0, 5.0]);
     }
 }

@@ -10,10 +10,12 @@ use serde_json::{Value, json};
 use super::ground::{Ground, Over, Running, Size};
 use super::load::{Counters, Manner, Pace};
 use super::machine_times::MachineTimes;
-use crate::figure::{Better, Case, Figure, Parameters, number};
+use super::server_counts::Counts;
+use crate::figure::{Better, Case, Figure, Parameters};
 use crate::latency;
 use crate::processes;
 use crate::progress::say;
+use crate::rate::{self, Counted};
 use crate::suites::Others;
 
 /// Where more claims are refused than this, in a hundred, the cell becomes another one than the case says: its machines are full of what
@@ -69,13 +71,19 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    pub(crate) fn claims_per_second(&self) -> f64 {
-        number(self.counted.granted) / self.seconds
+    /// Claims that were granted.
+    pub(crate) fn claims(&self) -> Counted {
+        Counted { count: self.counted.granted, seconds: self.seconds }
     }
 
-    /// Transactions that had an effect, a second.
-    pub(crate) fn effective_per_second(&self) -> f64 {
-        number(self.counted.effective) / self.seconds
+    /// Transactions that were answered.
+    fn answered(&self) -> Counted {
+        Counted { count: self.counted.answered, seconds: self.seconds }
+    }
+
+    /// Transactions that had an effect.
+    pub(crate) fn effective(&self) -> Counted {
+        Counted { count: self.counted.effective, seconds: self.seconds }
     }
 }
 
@@ -130,6 +138,7 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
     let load = &running.load;
     ground.wait(running, times.warm_up).await?;
     let (own, server) = (std::process::id(), ground.process());
+    let checkpoints = Counts::of(ground.address()).await?.checkpoints()?;
     let others = Others::look(vec![own, server])?;
     let (began, all_before, reports) = (Instant::now(), load.counters(), ground.agents().reports());
     let cpu = || Ok::<_, anyhow::Error>([processes::cpu_seconds(own)?, processes::cpu_seconds(server)?]);
@@ -172,6 +181,7 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
         ("cores_of_server_by_thread", json!(threads)),
         ("cores_of_others", json!(others.cores()?)),
         ("cores_stolen", json!(others.cores_stolen()?)),
+        ("checkpoints", json!(Counts::of(ground.address()).await?.checkpoints()? - checkpoints)),
         ("granted", json!(all.granted)),
         ("refused", json!(all.refused)),
         ("stopped", json!(all.stopped)),
@@ -216,14 +226,12 @@ pub(crate) fn parameters(size: Size, times: Times, file_system: &str) -> Paramet
 
 /// The figures of a closed loop.
 pub(crate) fn figures(case: &Case<'_>, windows: &[Window], alone: &MachineTimes) -> anyhow::Result<Vec<Figure>> {
-    let rate = |of: fn(&Counters) -> u64| {
-        windows.iter().map(|window| number(of(&window.counted)) / window.seconds).collect::<Vec<_>>()
-    };
+    let counted = |of: fn(&Window) -> Counted| windows.iter().map(of).collect::<Vec<_>>();
     let some = windows.iter().filter(|window| !window.latency_micros.is_empty());
     let medians = some.map(|window| latency::seconds(&window.latency_micros, 0.5)).collect();
     let mut figures = vec![
-        case.figure("claims_per_second", "1/s", Better::Higher, rate(|counted| counted.granted))?,
-        case.figure("transactions_per_second", "1/s", Better::Higher, rate(|counted| counted.answered))?,
+        rate::figure(case, "claims_per_second", &counted(Window::claims))?,
+        rate::figure(case, "transactions_per_second", &counted(Window::answered))?,
         case.figure("commit_seconds_p50", "s", Better::Lower, medians)?,
         tail(case, "commit_seconds_p99", 0.99, windows)?,
     ];

@@ -9,8 +9,9 @@ use super::closed::{self, Shape, Times, Window};
 use super::ground::Ground;
 use super::{Place, SIZE};
 use crate::Run;
-use crate::figure::{Better, Case, Figure, median};
+use crate::figure::{Better, Case, Figure};
 use crate::progress::say;
+use crate::rate::{self, Counted};
 
 const LOAD: Shape = Shape { claims: 100, streams: 4, in_flight: 16, mirrors: false };
 const CASE: &str = "history=on,off claims=100 streams=4 in_flight=16";
@@ -28,14 +29,14 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
     let mut with = Ground::prepare(&place.scratch.join("with"), SIZE, Serving::usual(), options.seed).await?;
     let without = Serving::without_history();
     let mut without = Ground::prepare(&place.scratch.join("without"), SIZE, without, options.seed).await?;
-    let (mut rates_with, mut rates_without) = (Vec::new(), Vec::new());
+    let (mut claims_with, mut claims_without) = (Vec::new(), Vec::new());
     let mut seen_in_turns = Vec::new();
     for turn in 1..=TURNS {
         say(&format!("{CASE}: turn {turn} of {TURNS}"));
         let seen = closed::run(&mut with, LOAD, TIMES).await?;
-        rates_with.push(rate(&seen.windows));
+        claims_with.push(claims(&seen.windows));
         seen_in_turns.push(seen.parameters);
-        rates_without.push(rate(&closed::run(&mut without, LOAD, TIMES).await?.windows));
+        claims_without.push(claims(&closed::run(&mut without, LOAD, TIMES).await?.windows));
     }
     with.kill_and_check().await?;
     without.kill_and_check().await?;
@@ -51,28 +52,37 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
     parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
     let case = Case { suite: super::NAME, case: CASE, parameters };
     Ok(vec![
-        case.figure("history_cost_ratio", "1", Better::Lower, costs(&rates_with, &rates_without))?,
-        case.figure("claims_per_second", "1/s", Better::Higher, rates_with)?,
-        case.figure("claims_per_second_without_history", "1/s", Better::Higher, rates_without)?,
+        cost(&case, &claims_with, &claims_without)?,
+        rate::figure(&case, "claims_per_second", &claims_with)?,
+        rate::figure(&case, "claims_per_second_without_history", &claims_without)?,
     ])
 }
 
-fn rate(windows: &[Window]) -> f64 {
-    let mut rates: Vec<f64> = windows.iter().map(Window::claims_per_second).collect();
-    rates.sort_by(f64::total_cmp);
-    median(&rates)
+/// All that was granted in one turn.
+fn claims(windows: &[Window]) -> Counted {
+    let count = windows.iter().map(|window| window.claims().count).sum();
+    Counted { count, seconds: windows.iter().map(|window| window.seconds).sum() }
 }
 
-fn costs(with: &[f64], without: &[f64]) -> Vec<f64> {
-    with.iter().zip(without).map(|(with, without)| 1.0 - with / without).collect()
+/// The part of the rate that is lost: of all turns together, and of each.
+fn cost(case: &Case<'_>, with: &[Counted], without: &[Counted]) -> anyhow::Result<Figure> {
+    let lost = |with: f64, without: f64| 1.0 - with / without;
+    let costs = with.iter().zip(without).map(|(with, without)| lost(with.per_second(), without.per_second())).collect();
+    let figure = case.figure("history_cost_ratio", "1", Better::Lower, costs)?;
+    Ok(rate::together(figure, lost(rate::of_all(with), rate::of_all(without))))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figure::Parameters;
 
     #[test]
     fn what_is_lost_is_a_part_of_the_rate_without_a_history() {
-        assert_eq!(costs(&[90.0, 50.0, 100.0], &[100.0, 100.0, 80.0]), [1.0 - 0.9, 0.5, -0.25]);
+        let case = Case { suite: "commit", case: CASE, parameters: Parameters::new() };
+        let turns = |claims: [u64; 3]| claims.map(|count| Counted { count, seconds: 1.0 });
+        let cost = cost(&case, &turns([90, 50, 100]), &turns([100, 100, 100])).unwrap();
+        assert_eq!(cost.samples, [1.0 - 0.9, 0.5, 0.0]);
+        assert_eq!(cost.value, 1.0 - 240.0 / 300.0, "of all turns together, and not that in the middle");
     }
 }

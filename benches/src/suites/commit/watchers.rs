@@ -22,10 +22,11 @@ use super::ground::Ground;
 use super::machine_times::MachineTimes;
 use super::{Place, open_loop};
 use crate::Run;
-use crate::figure::{Better, Case, Figure, median, number};
+use crate::figure::{Better, Case, Figure, number};
 use crate::latency;
 use crate::processes;
 use crate::progress::say;
+use crate::rate::{self, Counted};
 use crate::suites::Others;
 
 /// Who counts rows, and the loads beside them in claims a second: one after the other, for as long as more of them is told.
@@ -80,22 +81,16 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
 /// What one rate gave.
 struct Rows {
     claims_due: u32,
-    told: Vec<f64>,
-    claims: Vec<f64>,
+    told: Vec<Counted>,
+    claims: Vec<Counted>,
     resyncs: u64,
     cores_of_others: f64,
 }
 
 impl Rows {
-    fn median(&self) -> f64 {
-        let mut sorted = self.told.clone();
-        sorted.sort_by(f64::total_cmp);
-        median(&sorted)
-    }
-
     /// Whether it is worth going on from here to a higher rate, after what was best so far.
     fn is_better_than(&self, best: Option<&Self>) -> bool {
-        self.resyncs == 0 && best.is_none_or(|best| self.median() > best.median() * TELLS_MORE)
+        self.resyncs == 0 && best.is_none_or(|best| rate::of_all(&self.told) > rate::of_all(&best.told) * TELLS_MORE)
     }
 }
 
@@ -136,10 +131,7 @@ async fn rows(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Resul
     ];
     parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
     let case = Case { suite: super::NAME, case: MIRRORS_CASE, parameters };
-    Ok(vec![
-        case.figure("row_updates_per_second", "1/s", Better::Higher, told)?,
-        case.figure("claims_per_second", "1/s", Better::Higher, claims)?,
-    ])
+    Ok(vec![rate::figure(&case, "row_updates_per_second", &told)?, rate::figure(&case, "claims_per_second", &claims)?])
 }
 
 async fn rows_at(ground: &mut Ground, rate: u32, times: Times) -> anyhow::Result<Rows> {
@@ -157,8 +149,8 @@ async fn rows_at(ground: &mut Ground, rate: u32, times: Times) -> anyhow::Result
         ground.wait(&running, times.window).await?;
         watchers.check()?;
         let seconds = began.elapsed().as_secs_f64();
-        told.push(number(watchers.rows() - rows) / seconds);
-        claims.push(number(running.load.counters().since(counted).granted) / seconds);
+        told.push(Counted { count: watchers.rows() - rows, seconds });
+        claims.push(Counted { count: running.load.counters().since(counted).granted, seconds });
     }
     let cores_of_others = others.cores()?;
     drop(pacer);
@@ -471,28 +463,33 @@ mod tests {
     use super::*;
     use plenum_model::{End, Grants, LogTime, Revision};
 
+    /// In a second.
+    fn counted(count: u64) -> Counted {
+        Counted { count, seconds: 1.0 }
+    }
+
     #[test]
     fn a_higher_rate_counts_when_more_is_told_and_nobody_falls_behind() {
-        let rows = |told: f64, resyncs: u64| Rows {
+        let rows = |told: u64, resyncs: u64| Rows {
             claims_due: 1,
-            told: vec![told, 0.0, 9e9],
-            claims: vec![1.0],
+            told: vec![counted(told), counted(0)],
+            claims: vec![counted(1)],
             resyncs,
             cores_of_others: 0.0,
         };
-        let best = rows(100.0, 0);
+        let best = rows(100, 0);
         assert!(best.is_better_than(None));
-        assert!(rows(120.0, 0).is_better_than(Some(&best)));
-        assert!(!rows(105.0, 0).is_better_than(Some(&best)));
-        assert!(!rows(500.0, 1).is_better_than(Some(&best)));
+        assert!(rows(120, 0).is_better_than(Some(&best)));
+        assert!(!rows(105, 0).is_better_than(Some(&best)));
+        assert!(!rows(500, 1).is_better_than(Some(&best)));
     }
 
     #[test]
     fn a_rate_at_which_somebody_fell_behind_is_no_figure_even_if_it_is_the_first() {
         let rows = |claims_due: u32, resyncs: u64| Rows {
             claims_due,
-            told: vec![f64::from(claims_due)],
-            claims: vec![1.0],
+            told: vec![counted(claims_due.into())],
+            claims: vec![counted(1)],
             resyncs,
             cores_of_others: 0.0,
         };
