@@ -8,7 +8,9 @@
 use std::fmt::Write;
 
 use anyhow::ensure;
+use serde_json::Value;
 
+use crate::build::Build;
 use crate::figure::{Better, Figure, Results, median};
 use crate::random::Random;
 use crate::rate::RATE;
@@ -28,6 +30,19 @@ const LEFT_OUT_WHEN_SMALL: [&str; 4] =
 const PART_OF: &str = "_ratio_to_";
 /// Between that peer and which of its rates is meant.
 const PEER_THAT: &str = "_with_";
+/// Parameters that are chosen, or belong to what is measured on: figures that differ in one of them are of something else. All others are words, or what was
+/// seen beside a figure.
+const SETTINGS: [&str; 9] = [
+    "file_system",
+    "version",
+    "seconds_per_sample",
+    "seconds_of_warm_up",
+    "turns",
+    "disk_sync_bytes",
+    "root",
+    "rate",
+    "tail",
+];
 /// What cases of the open loop begin with, and what stands before their rates: the highest is measured first, and a lower one only where the cell can't
 /// keep up.
 const OPEN_LOOP: &str = "claims=";
@@ -94,18 +109,44 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
             let _ = writeln!(text, "{run} has no figures of suite {}, which failed: {}", failed.suite, failed.error);
         }
     }
+    text.push_str(&otherwise(a, b));
+    let _ =
+        writeln!(text, "load average at the start: {} and {}", a.machine.load_average[0], b.machine.load_average[0]);
+    Ok(Comparison { text, regressions, lost: failed + missing })
+}
+
+/// What was not the same in both runs, a line for each: then a difference need not be Plenum's.
+fn otherwise(a: &Results, b: &Results) -> String {
+    let mut text = String::new();
     if a.seed != b.seed {
         let _ = writeln!(text, "the seeds differ: {} and {}", a.seed, b.seed);
     }
     if a.quick != b.quick {
         let _ = writeln!(text, "one run is of the quick form, the other of the long one");
     }
-    if a.machine.cpu_model != b.machine.cpu_model || a.machine.cores != b.machine.cores {
-        let _ = writeln!(text, "the machines differ: {} and {}", a.machine.cpu_model, b.machine.cpu_model);
+    if a.build != b.build {
+        let [of_a, of_b] = [a, b].map(|run| run.build.as_ref().map_or_else(|| "not told".to_owned(), Build::to_string));
+        let _ = writeln!(text, "the builds differ: {of_a}; and {of_b}");
     }
-    let _ =
-        writeln!(text, "load average at the start: {} and {}", a.machine.load_average[0], b.machine.load_average[0]);
-    Ok(Comparison { text, regressions, lost: failed + missing })
+    if a.machine.cpu_model != b.machine.cpu_model || a.machine.cores != b.machine.cores {
+        let [of_a, of_b] = [a, b].map(|run| format!("{} cores of {}", run.machine.cores, run.machine.cpu_model));
+        let _ = writeln!(text, "the machines differ: {of_a}, and {of_b}");
+    }
+    if a.machine.kernel != b.machine.kernel {
+        let _ = writeln!(text, "the kernels differ: {} and {}", a.machine.kernel, b.machine.kernel);
+    }
+    for name in SETTINGS {
+        let pairs =
+            a.figures.iter().filter_map(|old| Some((old, b.figures.iter().find(|new| new.key() == old.key())?)));
+        let both = pairs.map(|(old, new)| (old.parameters.get(name), new.parameters.get(name)));
+        let differing: Vec<_> = both.filter(|(old, new)| old != new).collect();
+        if let Some((old, new)) = differing.first() {
+            let [of_a, of_b] = [old, new].map(|value| value.map_or_else(|| "none".to_owned(), Value::to_string));
+            let count = differing.len();
+            let _ = writeln!(text, "the parameter {name} of {count} figures differs: first {of_a} and {of_b}");
+        }
+    }
+    text
 }
 
 /// Whether B should have this figure of A. A run that did not come to its end should have whatever its suites have, and one that came to it what one
@@ -448,6 +489,29 @@ mod tests {
             text.contains("only in A: core old claims_per_second\nonly in B: core new claims_per_second"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn what_was_not_the_same_in_both_runs_is_said() {
+        let run = || {
+            let mut run = results(100.0, Better::Higher);
+            run.figures[0].parameters.insert("file_system".into(), "ext4".into());
+            run
+        };
+        let text = |b: &Results| compare(&run(), b, 0.1).unwrap().text;
+        assert!(!text(&run()).contains("differ"), "{}", text(&run()));
+        let mut other = run();
+        other.build = None;
+        other.machine.kernel = "2.6".into();
+        other.figures[0].parameters.insert("file_system".into(), "overlay".into());
+        // What was seen beside a figure is no setting.
+        other.figures[0].parameters.insert("cores_of_others".into(), 1.into());
+        let text = text(&other);
+        let said: Vec<&str> = text.lines().filter(|line| line.contains("differ")).collect();
+        assert_eq!(said.len(), 3, "{text}");
+        assert!(said[0].starts_with("the builds differ: profile ") && said[0].ends_with("; and not told"), "{text}");
+        assert!(said[1].ends_with(" and 2.6"), "{text}");
+        assert_eq!(said[2], "the parameter file_system of 1 figures differs: first \"ext4\" and \"overlay\"");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::build::Build;
 use crate::machine::Machine;
 use crate::progress::say;
 
@@ -21,6 +22,9 @@ pub(crate) type Parameters = BTreeMap<String, Value>;
 pub(crate) struct Results {
     /// The version that was measured.
     pub(crate) plenum: String,
+    /// How the harness was built, and its server with it; results of before it was written down have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) build: Option<Build>,
     pub(crate) machine: Machine,
     pub(crate) seed: u64,
     /// RFC 3339, UTC.
@@ -48,6 +52,7 @@ impl Results {
     pub(crate) fn of(figures: Vec<Figure>) -> Self {
         Self {
             plenum: "0.1.0".into(),
+            build: Some(Build::this()),
             machine: Machine::this().unwrap(),
             seed: 1,
             started: "2026-11-20T09:00:00Z".into(),

@@ -6,7 +6,7 @@
 //! | `workload` | the load of the resolver's suite |
 //! | `cells` | the scheduling simulator: architectures compared on one workload, around the production core |
 //! | `etcd`, `echo` | a real etcd beside the cell, and gRPC by itself |
-//! | `figure` | what a run leaves behind |
+//! | `figure`, `build`, `machine` | what a run leaves behind: what was measured, with which build, on which machine |
 //! | `inflation` | tasks arrive until they ask for more GPUs than there are |
 //! | `interrupt` | Ctrl-C keeps what was measured, and what was started ends with the harness |
 //! | `report`, `plot` | the page and the plots, made from the results alone |
@@ -17,6 +17,7 @@
 //! | `traces` | real traces, read from where their owner keeps them |
 
 mod bare;
+mod build;
 mod cells;
 mod compare;
 mod disk;

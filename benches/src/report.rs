@@ -188,6 +188,9 @@ fn head(results: &Results) -> String {
         results.started,
         results.seed,
     );
+    if let Some(build) = &results.build {
+        let _ = writeln!(page, "The harness and its server: {build}.");
+    }
     for failed in &results.failed {
         let _ = write!(page, "\n**Suite `{}` failed**, its figures are missing: {}\n", failed.suite, failed.error);
     }

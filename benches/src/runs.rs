@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 
+use crate::build::Build;
 use crate::figure::{Failed, Figure, Results};
 use crate::machine::Machine;
 use crate::progress::{print, say};
@@ -31,6 +32,7 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
     say(&format!("{names} on {} cores of {}, load average {one} {five}", machine.cores, machine.cpu_model));
     let mut results = Results {
         plenum: env!("CARGO_PKG_VERSION").to_owned(),
+        build: Some(Build::this()),
         machine,
         seed: options.seed,
         started: jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string(),
