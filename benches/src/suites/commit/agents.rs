@@ -27,6 +27,9 @@ const CONNECTIONS: usize = 4;
 const PERIOD_MIN: Duration = Duration::from_millis(500);
 /// In a large cell relays report less often, so that all of them together don't need a core for it.
 const PERIOD_A_RELAY: Duration = Duration::from_micros(2500);
+/// Beside transactions of one claim so many times less often, which is every two seconds: a report costs the cell what a transaction does, and leases last for
+/// minutes.
+const SELDOM: u32 = 4;
 /// The shortest pause between two reports: what timers tell apart.
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// How often relays that rest look whether they still may.
@@ -67,6 +70,7 @@ impl Stopped {
 #[derive(Debug, Default)]
 struct Orders {
     resting: AtomicBool,
+    seldom: AtomicBool,
     finishing: AtomicBool,
     reports: AtomicU64,
 }
@@ -114,6 +118,11 @@ impl Agents {
     /// Lets them rest, or go on. Leases run on meanwhile: for some seconds at most.
     pub(crate) fn rest(&self, resting: bool) {
         self.orders.resting.store(resting, Ordering::Release);
+    }
+
+    /// Lets them report seldom, or as usual.
+    pub(crate) fn report_seldom(&self, seldom: bool) {
+        self.orders.seldom.store(seldom, Ordering::Release);
     }
 
     /// Reports of relays so far.
@@ -179,13 +188,18 @@ impl Relays {
                 self.answered().await?;
             }
             // Spread over the period, so that the cell gets an even stream of them.
-            due = (due + self.pause).max(Instant::now());
+            due = (due + self.pause()).max(Instant::now());
             sleep_until(due).await;
             while let Some(answered) = self.calls.try_join_next() {
                 self.take(answered?)?;
             }
         }
         Ok(())
+    }
+
+    /// Between two reports.
+    fn pause(&self) -> Duration {
+        if self.orders.seldom.load(Ordering::Acquire) { self.pause * SELDOM } else { self.pause }
     }
 
     /// Gives each relay what stopped on its machines.
@@ -254,9 +268,9 @@ impl Relays {
     }
 }
 
-/// Reports that these allocations have ended, and renews the leases of all machines of a rack. Gives what has to be reported again: the
-/// cell asked to be asked later.
-async fn relay(
+/// Reports that these allocations have ended, each with the position of its machine among these, and renews the leases of all of them. Gives what has to be
+/// reported again: all, when the cell asks to be asked later.
+pub(crate) async fn relay(
     mut client: AgentsClient<Channel>,
     machines: &[Registered],
     ended: Vec<(u64, u32)>,
@@ -277,29 +291,6 @@ async fn relay(
             Ok(Vec::new())
         }
         Err(status) if status.code() == Code::ResourceExhausted => Ok(ended),
-        Err(status) => bail!("a report was not taken: {status}"),
-    }
-}
-
-/// Reports that these allocations of a machine have ended, and renews its lease. False when the cell asks to be asked later.
-pub(crate) async fn report(
-    client: &mut AgentsClient<Channel>,
-    machine: Registered,
-    allocations: &[u64],
-) -> anyhow::Result<bool> {
-    let receipt = |allocation: &u64| v1::Transition {
-        allocation: *allocation,
-        state: v1::AllocationState::Stopped.into(),
-        ..v1::Transition::default()
-    };
-    let transitions = allocations.iter().map(receipt).collect();
-    let request = v1::ReportRequest { machine: machine.id, epoch: machine.epoch, transitions, ..Default::default() };
-    match client.report(request).await {
-        Ok(answer) => {
-            ensure!(!answer.into_inner().register, "a machine lost its lease: reports came too late");
-            Ok(true)
-        }
-        Err(status) if status.code() == Code::ResourceExhausted => Ok(false),
         Err(status) => bail!("a report was not taken: {status}"),
     }
 }

@@ -219,6 +219,7 @@ impl Ground {
         let shares = deal(std::mem::take(&mut self.whole), streams, self.size.live);
         let mut dues = dues.into_iter();
         self.agents.rest(manner.is_idle(streams));
+        self.agents.report_seldom(manner.claims == 1);
         self.rival.race().want(manner.has_rival(streams));
         let on = event_loop::of_clients(streams, manner.in_flight)?;
         let mut opened = Vec::new();
@@ -290,6 +291,7 @@ impl Ground {
     async fn rest(&self) -> anyhow::Result<()> {
         self.rival.race().want(false);
         self.agents.rest(false);
+        self.agents.report_seldom(false);
         while self.agents.stopped().leaving() > 0 {
             if let Some(failure) = self.agents.failure() {
                 bail!("the agents gave up: {failure}");

@@ -177,13 +177,16 @@ impl Racer {
         Ok(())
     }
 
-    /// Reports the end of what was stopped on these machines.
+    /// Reports the end of what was stopped on these machines, as a relay does.
     async fn receipts(&mut self, machines: std::ops::Range<usize>) -> anyhow::Result<()> {
-        for machine in machines {
-            let held = self.held[machine];
-            if held > 0 && agents::report(&mut self.agents, self.machines[machine], &[held]).await? {
-                self.held[machine] = 0;
-            }
+        let held = self.held[machines.clone()].iter().zip(0..).filter(|(held, _)| **held > 0);
+        let ended: Vec<(u64, u32)> = held.map(|(held, position)| (*held, position)).collect();
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let again = agents::relay(self.agents.clone(), &self.machines[machines.clone()], ended).await?;
+        if again.is_empty() {
+            self.held[machines].fill(0);
         }
         Ok(())
     }
