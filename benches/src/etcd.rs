@@ -71,6 +71,10 @@ impl EtcdProcess {
         Ok(client.status(wire::StatusRequest {}).await?.into_inner().version)
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it says of itself.
     pub(crate) fn version(&self) -> &str {
         &self.version

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::closed::{Shape, Times};
-use super::resting::{self, Beside};
+use super::resting::{self, Beside, Busy};
 use super::{Place, SIZE};
 use crate::Run;
 use crate::bare::{self, BARE};
@@ -28,8 +28,8 @@ fn in_flight(shape: Shape) -> Option<usize> {
 /// What it did once, for a window.
 pub(super) struct Burst {
     claims: Counted,
-    /// What the cell's server used meanwhile.
-    cores_of_server: f64,
+    /// What the cell's server and others used meanwhile.
+    busy: Busy,
 }
 
 /// Runs it for a window as long as the cell's, where that load is measured beside it. The cell's server is this process.
@@ -49,16 +49,16 @@ pub(super) fn bursts(
         window: times.window,
         windows: 1,
     };
-    let beside = Beside::look(server)?;
+    let beside = Beside::look(server, None)?;
     let windows = bare::run_path(bare, options.seed, &place.scratch)?;
-    let cores_of_server = beside.cores()?;
-    Ok(windows.into_iter().map(|claims| Burst { claims, cores_of_server }).collect())
+    let busy = beside.busy()?;
+    Ok(windows.into_iter().map(|claims| Burst { claims, busy }).collect())
 }
 
 /// Its rates, from before and after the cell's, and what part of them the cell's is.
 pub(super) fn figures(case: &Case<'_>, bursts: &[Burst], cell: &[Counted]) -> anyhow::Result<Vec<Figure>> {
     let bare: Vec<Counted> = bursts.iter().map(|burst| burst.claims).collect();
-    let cores: Vec<f64> = bursts.iter().map(|burst| burst.cores_of_server).collect();
+    let busy: Vec<Busy> = bursts.iter().map(|burst| burst.busy).collect();
     let of_bare = rate::of_all(&bare);
     let ratios = cell.iter().map(|window| window.per_second() / of_bare).collect();
     let more = [(
@@ -72,7 +72,7 @@ pub(super) fn figures(case: &Case<'_>, bursts: &[Burst], cell: &[Counted]) -> an
     let case = Case { suite: case.suite, case: case.case, parameters };
     Ok(vec![
         rate::together(case.figure("claims_ratio_to_bare", "1", Better::Higher, ratios)?, rate::of_all(cell) / of_bare),
-        resting::beside(rate::figure(&case, "claims_per_second", &bare)?.of(BARE), &cores),
+        resting::beside(rate::figure(&case, "claims_per_second", &bare)?.of(BARE), &busy),
     ])
 }
 
@@ -84,7 +84,7 @@ mod tests {
     fn beside_each_burst_stands_what_the_cells_server_used_meanwhile() {
         let case = Case { suite: "commit", case: "claims=100", parameters: Parameters::new() };
         let counted = |count| Counted { count, seconds: 1.0 };
-        let burst = |count, cores_of_server| Burst { claims: counted(count), cores_of_server };
+        let burst = |count, server| Burst { claims: counted(count), busy: Busy { server, others: 0.0 } };
         let figures = figures(&case, &[burst(200, 0.0), burst(400, 0.5)], &[counted(150)]).unwrap();
         let [ratio, bare] = &figures[..] else { panic!("a ratio, and the bare path's rates: {figures:?}") };
         assert_eq!((ratio.value, bare.value), (0.5, 300.0));

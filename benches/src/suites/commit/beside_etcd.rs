@@ -10,7 +10,7 @@ use super::Place;
 use super::closed::{self, Shape, Times, Window};
 use super::ground::Ground;
 use super::machine_times::MachineTimes;
-use super::resting::{self, Beside, CORES_OF_SERVER};
+use super::resting::{self, Beside, Busy};
 use crate::Run;
 use crate::disk;
 use crate::echo::{self, ECHO, SYNCED_ECHO};
@@ -80,16 +80,16 @@ struct OfShape {
 /// What one burst of an echo gave.
 struct OfEcho {
     messages: Counted,
-    /// What the cell's server used meanwhile.
-    cores_of_server: f64,
+    /// What the cell's server and others used meanwhile.
+    busy: Busy,
 }
 
 /// What all turns gave for so many clients of etcd.
 struct OfClients {
     clients: Clients,
     bursts: Vec<Burst>,
-    /// What the cell's server used meanwhile, by turn.
-    cores_of_server: Vec<f64>,
+    /// What the cell's server and others used meanwhile, by turn.
+    busy: Vec<Busy>,
 }
 
 /// Whether one of its cases was asked for.
@@ -117,15 +117,15 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
             of.turns.push(seen.windows);
             of.alone.look(SYNCS)?;
             of.seen.push(seen.parameters);
-            let server = ground.process();
-            let without = echo_burst(of.shape, turns, server, None).await?;
-            of.echo.push([without, echo_burst(of.shape, turns, server, Some(&place.scratch)).await?]);
+            let beside = || Beside::look(ground.process(), etcd.as_ref().map(EtcdProcess::id));
+            let without = echo_burst(of.shape, turns, beside()?, None).await?;
+            of.echo.push([without, echo_burst(of.shape, turns, beside()?, Some(&place.scratch)).await?]);
         }
         if let Some(etcd) = &etcd {
             for of in &mut peer {
-                let beside = Beside::look(ground.process())?;
+                let beside = Beside::look(ground.process(), Some(etcd.id()))?;
                 of.bursts.push(etcd::commit(etcd, of.clients, turns.etcd_warm_up, turns.etcd).await?);
-                of.cores_of_server.push(beside.cores()?);
+                of.busy.push(beside.busy()?);
             }
         }
     }
@@ -188,17 +188,16 @@ fn is_best_with_most(peer: &[OfClients]) -> Option<u32> {
     (best.clients.under_way() == most).then_some(most)
 }
 
-/// What gRPC by itself has over as many connections, with a log in that folder or without; and what the cell's server, this process, uses meanwhile.
-async fn echo_burst(shape: Shape, turns: Turns, server: u32, log: Option<&Path>) -> anyhow::Result<OfEcho> {
+/// What gRPC by itself has over as many connections, with a log in that folder or without; and what is seen beside it.
+async fn echo_burst(shape: Shape, turns: Turns, beside: Beside, log: Option<&Path>) -> anyhow::Result<OfEcho> {
     let (warm_up, counted) = (turns.etcd_warm_up, turns.etcd);
-    let beside = Beside::look(server)?;
     let messages = echo::answered(shape.streams, shape.in_flight, warm_up, counted, log).await?;
-    Ok(OfEcho { messages, cores_of_server: beside.cores()? })
+    Ok(OfEcho { messages, busy: beside.busy()? })
 }
 
 impl OfClients {
     const fn new(clients: Clients) -> Self {
-        Self { clients, bursts: Vec::new(), cores_of_server: Vec::new() }
+        Self { clients, bursts: Vec::new(), busy: Vec::new() }
     }
 
     /// The name of its case.
@@ -226,7 +225,7 @@ impl OfShape {
         let windows: Vec<Window> = self.turns.into_iter().flatten().collect();
         let mut parameters = closed::parameters(ground.size(), turns.cell, &place.file_system);
         parameters.extend(self.alone.parameters());
-        parameters.extend(closed::parameters_of_turns(self.seen));
+        parameters.extend(closed::parameters_of_turns(&self.seen));
         let more = [
             ("turns", json!(turns.count)),
             ("seconds_of_warm_up", json!(turns.cell.warm_up.as_secs_f64())),
@@ -266,16 +265,16 @@ impl OfShape {
         let of_echo = |log: usize| {
             let bursts = self.echo.iter().map(|bursts| &bursts[log]);
             let messages: Vec<Counted> = bursts.clone().map(|burst| burst.messages).collect();
-            (messages, bursts.map(|burst| burst.cores_of_server).collect::<Vec<f64>>())
+            (messages, bursts.map(|burst| burst.busy).collect::<Vec<Busy>>())
         };
         let peers = [
             ("transactions_ratio_to_echo", ECHO, of_echo(0)),
             ("transactions_ratio_to_synced_echo", SYNCED_ECHO, of_echo(1)),
         ];
-        for (ratio, system, (messages, cores)) in peers {
+        for (ratio, system, (messages, busy)) in peers {
             figures.push(rate::ratio(&case, ratio, &effective, &messages)?);
             let messages = rate::figure(&case, "messages_per_second", &messages)?;
-            figures.push(resting::beside(messages.of(system), &cores));
+            figures.push(resting::beside(messages.of(system), &busy));
         }
         Ok(figures)
     }
@@ -314,9 +313,9 @@ fn etcd_figures(
                 ),
             ),
             ("durability", json!("etcd's default: a sync of its log for each batch")),
-            (CORES_OF_SERVER, json!(of.cores_of_server)),
         ];
-        let parameters = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let mut parameters = resting::parameters(&of.busy);
+        parameters.extend(all.into_iter().map(|(name, value)| (name.to_owned(), value)));
         let name = of.name();
         let case = Case { suite: super::NAME, case: &name, parameters };
         let medians = of.bursts.iter().map(|burst| latency::seconds(&burst.latency_micros, 0.5)).collect();

@@ -125,12 +125,11 @@ fn at_the_end(over: &Over) -> Parameters {
     parameters
 }
 
-/// What was seen beside a load that is measured in turns: that of the last turn, and of each how long the history took.
-pub(crate) fn parameters_of_turns(mut turns: Vec<Parameters>) -> Parameters {
-    let caught_up: Vec<Value> = turns.iter().filter_map(|turn| turn.get(HISTORY_CAUGHT_UP).cloned()).collect();
-    let mut parameters = turns.pop().unwrap_or_default();
-    parameters.insert(HISTORY_CAUGHT_UP.to_owned(), Value::Array(caught_up));
-    parameters
+/// What was seen beside a load that is measured in turns: lists of what was seen in each, with `null` where that was not seen.
+pub(crate) fn parameters_of_turns(turns: &[Parameters]) -> Parameters {
+    let names = turns.iter().flat_map(Parameters::keys);
+    let in_turns = |name: &String| turns.iter().map(|turn| turn.get(name).cloned().unwrap_or_default()).collect();
+    names.map(|name| (name.clone(), Value::Array(in_turns(name)))).collect()
 }
 
 /// Lets a load run, and looks at it.
@@ -257,10 +256,16 @@ mod tests {
     }
 
     #[test]
-    fn of_each_turn_it_is_said_how_long_the_history_took() {
+    fn of_each_turn_it_is_said_what_was_seen_in_it() {
         let turn = |unsent, seconds| at_the_end(&Over { unsent, history_caught_up_after: Some(seconds) });
-        let parameters = parameters_of_turns(vec![turn(1, 0.5), turn(2, 7.25), turn(3, 0.0)]);
+        let mut turns = [turn(1, 0.5), turn(2, 7.25), turn(3, 0.0)];
+        // Others were at work in the first one, and a refusal came in the second one.
+        turns[0].insert("cores_of_others".into(), json!(1.5));
+        turns[1].insert("refused_also_for".into(), json!("MISFIT"));
+        let parameters = parameters_of_turns(&turns);
         assert_eq!(parameters[HISTORY_CAUGHT_UP], json!([0.5, 7.25, 0.0]));
-        assert_eq!(parameters["transactions_due_and_never_sent"], json!(3));
+        assert_eq!(parameters["transactions_due_and_never_sent"], json!([1, 2, 3]));
+        assert_eq!(parameters["cores_of_others"], json!([1.5, null, null]));
+        assert_eq!(parameters["refused_also_for"], json!([null, "MISFIT", null]));
     }
 }

@@ -30,20 +30,23 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
     let without = Serving::without_history();
     let mut without = Ground::prepare(&place.scratch.join("without"), SIZE, without, options.seed).await?;
     let (mut claims_with, mut claims_without) = (Vec::new(), Vec::new());
-    let mut seen_in_turns = Vec::new();
+    let (mut seen_with, mut others_without) = (Vec::new(), Vec::new());
     for turn in 1..=TURNS {
         say(&format!("{CASE}: turn {turn} of {TURNS}"));
         let seen = closed::run(&mut with, LOAD, TIMES).await?;
         claims_with.push(claims(&seen.windows));
-        seen_in_turns.push(seen.parameters);
-        claims_without.push(claims(&closed::run(&mut without, LOAD, TIMES).await?.windows));
+        seen_with.push(seen.parameters);
+        let seen = closed::run(&mut without, LOAD, TIMES).await?;
+        claims_without.push(claims(&seen.windows));
+        others_without.push(seen.parameters.get("cores_of_others").cloned());
     }
     with.kill_and_check().await?;
     without.kill_and_check().await?;
-    let mut parameters = closed::parameters_of_turns(seen_in_turns);
+    let mut parameters = closed::parameters_of_turns(&seen_with);
     parameters.extend(closed::parameters(SIZE, TIMES, &place.file_system));
     let more = [
         ("turns", json!(TURNS)),
+        ("cores_of_others_without_history", json!(others_without)),
         (
             "history_cost_ratio",
             json!("the part of the rate without a history that is lost with one, turn by turn: 0.1 is a tenth"),
