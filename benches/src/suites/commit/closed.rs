@@ -26,6 +26,8 @@ const REFUSED_PERCENT_MAX: u64 = 25;
 
 /// How long the history took to have a load, too, after its end.
 const HISTORY_CAUGHT_UP: &str = "history_caught_up_after_seconds";
+/// And how long the server went on working then, with a checkpoint or merges of the history's store.
+const RESTED: &str = "rested_after_seconds";
 
 /// One load.
 #[derive(Clone, Copy, Debug)]
@@ -116,11 +118,15 @@ pub(crate) async fn finish(ground: &mut Ground, running: Running, mut seen: Seen
     Ok(seen)
 }
 
-/// Of a cell without a history nobody says how long that took to catch up.
+/// Of a cell without a history nobody says how long that took to catch up. One that did not come to rest has `null` for how long that took.
 fn at_the_end(over: &Over) -> Parameters {
-    let mut parameters = Parameters::from([("transactions_due_and_never_sent".to_owned(), json!(over.unsent))]);
+    let hundredths = |seconds: f64| json!((seconds * 100.0).round() / 100.0);
+    let mut parameters = Parameters::from([
+        ("transactions_due_and_never_sent".to_owned(), json!(over.unsent)),
+        (RESTED.to_owned(), json!(over.rested_after.map(hundredths))),
+    ]);
     if let Some(seconds) = over.history_caught_up_after {
-        parameters.insert(HISTORY_CAUGHT_UP.to_owned(), json!((seconds * 100.0).round() / 100.0));
+        parameters.insert(HISTORY_CAUGHT_UP.to_owned(), hundredths(seconds));
     }
     parameters
 }
@@ -249,7 +255,7 @@ mod tests {
 
     #[test]
     fn only_where_a_history_is_kept_it_is_said_how_long_it_took() {
-        let of = |history_caught_up_after| at_the_end(&Over { unsent: 3, history_caught_up_after });
+        let of = |history_caught_up_after| at_the_end(&Over { unsent: 3, history_caught_up_after, rested_after: None });
         assert_eq!(of(Some(0.126)).get(HISTORY_CAUGHT_UP), Some(&json!(0.13)));
         assert_eq!(of(None).get(HISTORY_CAUGHT_UP), None);
         assert_eq!(of(None).get("transactions_due_and_never_sent"), Some(&json!(3)));
@@ -257,13 +263,16 @@ mod tests {
 
     #[test]
     fn of_each_turn_it_is_said_what_was_seen_in_it() {
-        let turn = |unsent, seconds| at_the_end(&Over { unsent, history_caught_up_after: Some(seconds) });
+        let turn = |unsent, seconds| {
+            at_the_end(&Over { unsent, history_caught_up_after: Some(seconds), rested_after: Some(2.0 * seconds) })
+        };
         let mut turns = [turn(1, 0.5), turn(2, 7.25), turn(3, 0.0)];
         // Others were at work in the first one, and a refusal came in the second one.
         turns[0].insert("cores_of_others".into(), json!(1.5));
         turns[1].insert("refused_also_for".into(), json!("MISFIT"));
         let parameters = parameters_of_turns(&turns);
         assert_eq!(parameters[HISTORY_CAUGHT_UP], json!([0.5, 7.25, 0.0]));
+        assert_eq!(parameters[RESTED], json!([1.0, 14.5, 0.0]));
         assert_eq!(parameters["transactions_due_and_never_sent"], json!([1, 2, 3]));
         assert_eq!(parameters["cores_of_others"], json!([1.5, null, null]));
         assert_eq!(parameters["refused_also_for"], json!([null, "MISFIT", null]));

@@ -125,6 +125,8 @@ pub(crate) struct Over {
     pub(crate) unsent: u64,
     /// How long the history took until it had the load, too; `None` where none is kept.
     pub(crate) history_caught_up_after: Option<f64>,
+    /// How long the server went on working after that; `None` where it did not come to rest.
+    pub(crate) rested_after: Option<f64>,
 }
 
 impl Ground {
@@ -257,12 +259,14 @@ impl Ground {
         let unsent = self.end_before_its_history(running).await?;
         let history_caught_up_after =
             if self.serving.has_history() { Some(cell::history_caught_up(self.address()).await?) } else { None };
-        if !resting::comes_to_rest(self.process()).await? {
+        let began = Instant::now();
+        let rested_after = resting::comes_to_rest(self.process()).await?.then(|| began.elapsed().as_secs_f64());
+        if rested_after.is_none() {
             say(
                 "the server is still at work after a load: what is measured beside it does not have the machine for itself",
             );
         }
-        Ok(Over { unsent, history_caught_up_after })
+        Ok(Over { unsent, history_caught_up_after, rested_after })
     }
 
     /// Ends a load, and checks that what it was told adds up; what the history still lacks of it the server goes on to write. Gives transactions that
