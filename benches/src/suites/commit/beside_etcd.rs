@@ -11,7 +11,6 @@ use super::closed::{self, Shape, Times, Window};
 use super::ground::Ground;
 use super::machine_times::MachineTimes;
 use super::resting::{self, Beside, Busy};
-use crate::Run;
 use crate::disk;
 use crate::echo::{self, ECHO, SYNCED_ECHO};
 use crate::etcd::{self, Burst, Clients, EtcdProcess};
@@ -19,6 +18,7 @@ use crate::figure::{Better, Case, Figure, Parameters, median};
 use crate::latency;
 use crate::progress::say;
 use crate::rate::{self, Counted};
+use crate::{Run, interrupt};
 
 /// Streams with many transactions under way, connections with one each, and one idle client.
 pub(super) const SHAPES: [Shape; 3] = [
@@ -128,6 +128,10 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
                 of.busy.push(beside.busy()?);
             }
         }
+        // A turn is whole, or ratios would lack their peers.
+        if interrupt::asked() {
+            break;
+        }
     }
     if let Some(most) = is_best_with_most(&peer) {
         say(&format!(
@@ -227,7 +231,7 @@ impl OfShape {
         parameters.extend(self.alone.parameters());
         parameters.extend(closed::parameters_of_turns(&self.seen));
         let more = [
-            ("turns", json!(turns.count)),
+            ("turns", json!(effective.len())),
             ("seconds_of_warm_up", json!(turns.cell.warm_up.as_secs_f64())),
             (
                 "ratio",

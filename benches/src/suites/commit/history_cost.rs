@@ -8,10 +8,10 @@ use super::cell::Serving;
 use super::closed::{self, Shape, Times, Window};
 use super::ground::Ground;
 use super::{Place, SIZE};
-use crate::Run;
 use crate::figure::{Better, Case, Figure};
 use crate::progress::say;
 use crate::rate::{self, Counted};
+use crate::{Run, interrupt};
 
 const LOAD: Shape = Shape { claims: 100, streams: 4, in_flight: 16, mirrors: false };
 const CASE: &str = "history=on,off claims=100 streams=4 in_flight=16";
@@ -39,13 +39,16 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
         let seen = closed::run(&mut without, LOAD, TIMES).await?;
         claims_without.push(claims(&seen.windows));
         others_without.push(seen.parameters.get("cores_of_others").cloned());
+        if interrupt::asked() {
+            break;
+        }
     }
     with.kill_and_check().await?;
     without.kill_and_check().await?;
     let mut parameters = closed::parameters_of_turns(&seen_with);
     parameters.extend(closed::parameters(SIZE, TIMES, &place.file_system));
     let more = [
-        ("turns", json!(TURNS)),
+        ("turns", json!(claims_with.len())),
         ("cores_of_others_without_history", json!(others_without)),
         (
             "history_cost_ratio",

@@ -13,12 +13,12 @@ use plenum_journal::{BatchLabel, CellId, Journal, Keeper, Options, RealDisk};
 use serde_json::json;
 
 use super::Place;
-use crate::Run;
 use crate::disk;
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::progress::say;
 use crate::random::Random;
 use crate::suites::Others;
+use crate::{Run, interrupt};
 
 /// Sizes of a frame: a batch of a few small transactions, what a busy cell syncs at a time, and the largest batch.
 const FRAMES: [usize; 3] = [64 << 10, 4 << 10, 1 << 20];
@@ -59,11 +59,14 @@ fn case(place: &Place, options: &Run, frame: usize) -> anyhow::Result<Vec<Figure
         if turn > 0 {
             logged.push(number(FRAMES_A_TURN.into()) / pair[0]);
             written.push(number(FRAMES_A_TURN.into()) / pair[1]);
+            if interrupt::asked() {
+                break;
+            }
         }
     }
     let others = others.cores()?;
-    let revision = log.journal.tail().revision;
-    anyhow::ensure!(revision == u64::from(FRAMES_A_TURN * (turns + 1)), "the log ends at revision {revision}");
+    let (revision, turns) = (log.journal.tail().revision, logged.len() as u64 + 1);
+    anyhow::ensure!(revision == u64::from(FRAMES_A_TURN) * turns, "the log ends at revision {revision}");
     let ratios = logged.iter().zip(&written).map(|(logged, written)| logged / written).collect();
     let all = [
         ("frame_bytes", json!(frame)),

@@ -21,13 +21,13 @@ use super::closed::{self, Times};
 use super::ground::Ground;
 use super::machine_times::MachineTimes;
 use super::{Place, open_loop};
-use crate::Run;
 use crate::figure::{Better, Case, Figure, number};
 use crate::latency;
 use crate::processes;
 use crate::progress::say;
 use crate::rate::{self, Counted};
 use crate::suites::Others;
+use crate::{Run, interrupt};
 
 /// Who counts rows, and the loads beside them in claims a second: one after the other, for as long as more of them is told.
 const MIRRORS: u32 = 256;
@@ -108,7 +108,7 @@ async fn rows(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Resul
     let mut best: Option<Rows> = None;
     for rate in MIRRORS_RATES {
         say(&format!("{MIRRORS_CASE}, {rate} claims a second"));
-        if !keep_if_better(&mut best, rows_at(ground, rate, times).await?) {
+        if !keep_if_better(&mut best, rows_at(ground, rate, times).await?) || interrupt::asked() {
             break;
         }
     }
