@@ -7,7 +7,7 @@ mod program;
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -39,7 +39,7 @@ impl EtcdProcess {
     /// Starts it on this directory, which it makes, and waits until it answers.
     pub(crate) async fn start(program: &Path, dir: &Path) -> anyhow::Result<Self> {
         let (client, peer) = (free_address()?, free_address()?);
-        let mut command = Command::new(program);
+        let mut command = interrupt::following(program)?;
         command.arg("--data-dir").arg(dir).args(["--name", "bench", "--log-level", "error"]);
         command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);

@@ -1,19 +1,26 @@
 //! Ctrl-C keeps what was measured: the first one asks the suite to come to an end, the second one ends the program at once. So does a single
-//! SIGTERM. Either way programs that were started end with this one.
+//! SIGTERM, and a terminal that is closed (SIGHUP; not under `nohup`). Either way programs that were started end with this one, and folders that were made
+//! for them are removed. Where nobody can listen, as at a SIGKILL, programs that run on by themselves end all the same ([`following`]).
 //!
 //! The harness listens from its beginning. A suite looks at [`asked`] between its cases (and inside long ones), and gives the figures that it has. Programs that
 //! it started are out of a terminal's reach ([`spared`]): a server that ended at Ctrl-C would end the measurement with an error.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::progress::say;
+use crate::{processes, scratch};
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 static LISTENS: OnceLock<()> = OnceLock::new();
@@ -24,8 +31,12 @@ static CHILDREN: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
 pub(crate) const EXIT_CODE: u8 = 130;
 /// The same for one that was told to end.
 const EXIT_CODE_TERMINATED: u8 = 143;
+/// And for one whose terminal was closed.
+const EXIT_CODE_HUNG_UP: u8 = 129;
+/// How long programs that were killed are waited for: until then they may write.
+const END_PATIENCE: Duration = Duration::from_secs(5);
 
-/// From now on Ctrl-C asks, and SIGTERM ends what was started, too. Before, both end the program as usual.
+/// From now on Ctrl-C asks, and SIGTERM and SIGHUP end what was started, too. Before, all of them end the program as usual.
 ///
 /// # Errors
 /// When no signal can be waited for.
@@ -36,10 +47,12 @@ pub(crate) fn listen() -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_io().build().context("cannot wait for signals")?;
     // Made here, so that a Ctrl-C after this call is not lost.
-    let (mut interrupts, mut terminates) = {
+    let (mut interrupts, mut terminates, mut hangups) = {
         let _inside = runtime.enter();
         let interrupts = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
-        (interrupts, signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?)
+        let terminates = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+        let hangups = if ignores_hangups() { None } else { Some(signal(SignalKind::hangup())) };
+        (interrupts, terminates, hangups.transpose().context("cannot wait for SIGHUP")?)
     };
     let wait = move || {
         runtime.block_on(async {
@@ -47,6 +60,7 @@ pub(crate) fn listen() -> anyhow::Result<()> {
                 let code = tokio::select! {
                     Some(()) = interrupts.recv() => EXIT_CODE,
                     Some(()) = terminates.recv() => EXIT_CODE_TERMINATED,
+                    Some(()) = next(&mut hangups) => EXIT_CODE_HUNG_UP,
                     else => return,
                 };
                 if code == EXIT_CODE && !ASKED.swap(true, Ordering::Relaxed) {
@@ -54,12 +68,32 @@ pub(crate) fn listen() -> anyhow::Result<()> {
                     continue;
                 }
                 end_children();
+                scratch::remove_all();
                 std::process::exit(code.into());
             }
         });
     };
     std::thread::Builder::new().name("signals".into()).spawn(wait).context("cannot start a thread")?;
     Ok(())
+}
+
+/// The next one; never, where nobody listens.
+async fn next(signals: &mut Option<tokio::signal::unix::Signal>) -> Option<()> {
+    match signals {
+        Some(signals) => signals.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether this program was started so that it goes on when its terminal is closed, as `nohup` does: to listen would undo that.
+fn ignores_hangups() -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| ignores(&status, Signal::SIGHUP))
+}
+
+/// Whether a process with such a `/proc/…/status` ignores a signal.
+fn ignores(status: &str, signal: Signal) -> bool {
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| (mask >> (signal as i32 - 1)) & 1 == 1)
 }
 
 /// Whether Ctrl-C was pressed since [`listen`].
@@ -78,27 +112,57 @@ pub(crate) fn spared(command: &mut Command) -> std::io::Result<Child> {
     Ok(child)
 }
 
+/// What runs another program, whose arguments are still to be given, so that it ends when this one does, whatever ends it; and when the thread that starts it
+/// does. It takes some milliseconds longer to start.
+///
+/// # Errors
+/// When this program's own file cannot be found.
+pub(crate) fn following(program: &Path) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("cannot find this program's file")?);
+    command.args(["follow", "--parent", &std::process::id().to_string(), "--"]).arg(program);
+    Ok(command)
+}
+
+/// Becomes another program that ends when this process does, which started it. Gives why it could not.
+pub(crate) fn follow(parent: i32, command: &[OsString]) -> anyhow::Error {
+    let Some((program, arguments)) = command.split_first() else { return anyhow::anyhow!("expected a program") };
+    if let Err(error) = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL) {
+        return anyhow::Error::new(error).context("cannot follow the harness");
+    }
+    // It may have ended before.
+    if nix::unistd::getppid() != Pid::from_raw(parent) {
+        return anyhow::anyhow!("the harness has ended");
+    }
+    let error = Command::new(program).args(arguments).exec();
+    anyhow::Error::new(error).context(format!("cannot start {}", program.display()))
+}
+
 /// A program has ended: its number may be that of another one from now on.
 pub(crate) fn ended(child: &Child) {
     CHILDREN.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&child.id());
 }
 
+/// Kills them, and waits until they have ended.
 fn end_children() {
-    for child in CHILDREN.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
+    let children = CHILDREN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for child in children.iter() {
         if let Ok(process) = i32::try_from(*child) {
-            let process = nix::unistd::Pid::from_raw(process);
-            let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(Pid::from_raw(process), Signal::SIGKILL);
         }
+    }
+    let began = Instant::now();
+    while children.iter().any(|child| processes::runs(*child)) && began.elapsed() < END_PATIENCE {
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::process::Stdio;
-    use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::processes;
+    use crate::scratch::Scratch;
 
     #[test]
     fn the_first_interrupt_asks_and_does_not_end_the_program() {
@@ -114,40 +178,96 @@ mod tests {
 
     /// Set for this program itself, run again: it starts a program, says which, and waits to be ended.
     const TO_BE_ENDED: &str = "PLENUM_BENCH_TO_BE_ENDED";
+    /// The same, and the program follows it.
+    const TO_BE_KILLED: &str = "PLENUM_BENCH_TO_BE_KILLED";
+    /// Set for this program itself, run again by that one: it becomes the program.
+    const FOLLOWS: &str = "PLENUM_BENCH_FOLLOWS";
+
+    /// Waits for something, and not for ever.
+    fn until(what: &str, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{what}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// This program, for one of its tests alone.
+    fn again(test: &str) -> Command {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", &format!("interrupt::tests::{test}")]).stdout(Stdio::null());
+        again
+    }
+
+    /// What was written there.
+    fn process_in(file: &Path) -> u32 {
+        let read = || std::fs::read_to_string(file).unwrap_or_default().parse().ok();
+        until("it never said which program it started", || read().is_some());
+        read().unwrap()
+    }
+
+    fn send(process: u32, signal: Signal) {
+        nix::sys::signal::kill(Pid::from_raw(process.try_into().unwrap()), signal).unwrap();
+    }
 
     #[test]
-    fn a_program_that_is_spared_ends_when_this_one_is_told_to_end() {
-        if let Some(file) = std::env::var_os(TO_BE_ENDED) {
+    fn what_was_started_and_what_was_written_go_when_this_program_is_told_to_end() {
+        if let Some(folder) = std::env::var_os(TO_BE_ENDED).map(PathBuf::from) {
             listen().unwrap();
+            let scratch = Scratch::make(&folder).unwrap();
+            std::fs::write(scratch.path().join("log"), "of a cell").unwrap();
             let mut child = spared(Command::new("sleep").arg("60")).unwrap();
-            std::fs::write(&file, child.id().to_string()).unwrap();
+            std::fs::write(folder.join("process"), child.id().to_string()).unwrap();
             child.wait().unwrap();
             // Whoever ended it ends this program, too.
             std::thread::sleep(Duration::from_secs(60));
             return;
         }
+        let hangup = (!ignores_hangups()).then_some((Signal::SIGHUP, EXIT_CODE_HUNG_UP));
+        for (signal, code) in [(Signal::SIGTERM, EXIT_CODE_TERMINATED)].into_iter().chain(hangup) {
+            let folder = tempfile::tempdir().unwrap();
+            let mut harness = again("what_was_started_and_what_was_written_go_when_this_program_is_told_to_end");
+            let mut harness = harness.env(TO_BE_ENDED, folder.path()).spawn().unwrap();
+            let process = process_in(&folder.path().join("process"));
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+            send(harness.id(), signal);
+            assert_eq!(harness.wait().unwrap().code(), Some(code.into()), "{signal}");
+            until("what it started still runs", || !processes::runs(process));
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "{signal}: its scratch folder is there");
+        }
+    }
+
+    #[test]
+    fn a_program_that_follows_ends_when_this_one_is_killed() {
+        const NAME: &str = "a_program_that_follows_ends_when_this_one_is_killed";
+        if let Some(parent) = std::env::var_os(FOLLOWS) {
+            let parent = parent.to_str().unwrap().parse().unwrap();
+            panic!("{:#}", follow(parent, &["sleep".into(), "600".into()]));
+        }
+        if let Some(file) = std::env::var_os(TO_BE_KILLED) {
+            let mut child = spared(again(NAME).env(FOLLOWS, std::process::id().to_string())).unwrap();
+            std::fs::write(&file, child.id().to_string()).unwrap();
+            child.wait().unwrap();
+            return;
+        }
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("process");
-        let mut again = Command::new(std::env::current_exe().unwrap());
-        again.args(["--exact", "interrupt::tests::a_program_that_is_spared_ends_when_this_one_is_told_to_end"]);
-        let mut again = again.env(TO_BE_ENDED, &file).stdout(Stdio::null()).spawn().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let wait = |what: &str| {
-            assert!(Instant::now() < deadline, "{what}");
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        let process: u32 = loop {
-            match std::fs::read_to_string(&file).unwrap_or_default().parse() {
-                Ok(process) => break process,
-                Err(_) => wait("it never said which program it started"),
-            }
-        };
-        let harness = nix::unistd::Pid::from_raw(again.id().try_into().unwrap());
-        nix::sys::signal::kill(harness, nix::sys::signal::Signal::SIGTERM).unwrap();
-        assert_eq!(again.wait().unwrap().code(), Some(EXIT_CODE_TERMINATED.into()));
-        while processes::runs(process) {
-            wait("what it started still runs");
-        }
+        let mut harness = again(NAME).env(TO_BE_KILLED, &file).spawn().unwrap();
+        let process = process_in(&file);
+        let name = || std::fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
+        until("it never became the program", || name().trim() == "sleep");
+        harness.kill().unwrap();
+        harness.wait().unwrap();
+        until("what it started still runs", || !processes::runs(process));
+    }
+
+    #[test]
+    fn whether_a_terminal_that_is_closed_is_ignored_stands_in_the_process_status() {
+        let status = |mask: &str| format!("Name:\tbench\nSigBlk:\tffff\nSigIgn:\t{mask}\nSigCgt:\tffff\n");
+        assert!(ignores(&status("0000000000000001"), Signal::SIGHUP));
+        assert!(!ignores(&status("0000000000001000"), Signal::SIGHUP));
+        assert!(ignores(&status("0000000000001000"), Signal::SIGPIPE));
+        assert!(!ignores("Name:\tbench\n", Signal::SIGHUP));
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! | `etcd`, `echo` | a real etcd beside the cell, and gRPC by itself |
 //! | `figure`, `build`, `machine` | what a run leaves behind: what was measured, with which build, on which machine |
 //! | `inflation` | tasks arrive until they ask for more GPUs than there are |
-//! | `interrupt` | Ctrl-C keeps what was measured, and what was started ends with the harness |
+//! | `interrupt`, `scratch` | Ctrl-C keeps what was measured, and what was started and written goes with the harness |
 //! | `report`, `plot` | the page and the plots, made from the results alone |
 //! | `latency`, `rate` | how long things took, and how many were done: of all windows of time together |
 //! | `compare` | two runs side by side |
@@ -39,12 +39,14 @@ mod rate;
 mod replay;
 mod report;
 mod runs;
+mod scratch;
 mod stalls;
 mod suites;
 mod thread_time;
 mod traces;
 mod workload;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -100,6 +102,16 @@ enum Command {
         dir: PathBuf,
         #[command(flatten)]
         serving: suites::Serving,
+    },
+    /// Another program, which ends when the process that starts it does
+    #[command(hide = true)]
+    Follow {
+        /// That process
+        #[arg(long, value_name = "PROCESS")]
+        parent: i32,
+        /// The program, and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
     },
 }
 
@@ -225,6 +237,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             return Ok(if checked.found > 0 && checked.wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Serve { dir, serving } => suites::serve(dir, serving)?,
+        Command::Follow { parent, command } => return Err(interrupt::follow(parent, &command)),
     }
     Ok(ExitCode::SUCCESS)
 }

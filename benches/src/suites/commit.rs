@@ -27,13 +27,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use tempfile::TempDir;
 
 use super::beside_this_program;
 use crate::disk;
 use crate::figure::{Case, Figure};
 use crate::progress::say;
 use crate::rate::Counted;
+use crate::scratch::Scratch;
 use crate::{Run, interrupt};
 use cell::Serving;
 use closed::{Shape, Times, Window};
@@ -86,14 +86,13 @@ pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {
 }
 
 /// A new folder on the disk that is to be measured, and what file system that is.
-pub(super) fn scratch(options: &Run) -> anyhow::Result<(TempDir, String)> {
+pub(super) fn scratch(options: &Run) -> anyhow::Result<(Scratch, String)> {
     let folder = match &options.dir {
         Some(dir) => dir.clone(),
         None => beside_this_program()?,
     };
     let file_system = disk::file_system(&folder)?;
-    let scratch = tempfile::Builder::new().prefix("bench-cell-").tempdir_in(&folder);
-    Ok((scratch.with_context(|| format!("cannot make a folder in {}", folder.display()))?, file_system))
+    Ok((Scratch::make(&folder)?, file_system))
 }
 
 /// The event loop of clients.

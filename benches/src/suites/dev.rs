@@ -19,6 +19,7 @@ use crate::disk;
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::processes;
 use crate::progress::say;
+use crate::scratch::Scratch;
 use crate::{Run, interrupt};
 
 pub(crate) const NAME: &str = "dev";
@@ -55,7 +56,7 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
         None => beside_this_program()?,
     };
     let file_system = disk::file_system(&folder)?;
-    let scratch = tempfile::Builder::new().prefix("bench-dev-").tempdir_in(&folder)?;
+    let scratch = Scratch::make(&folder)?;
     let parameters: Parameters =
         [("file_system", json!(file_system)), ("root", json!(nix::unistd::geteuid().is_root()))]
             .into_iter()
@@ -123,7 +124,8 @@ impl Look {
 fn first_task_seconds(plenum: &Path, job: &Path, dir: &Path) -> anyhow::Result<f64> {
     let printed = dir.with_extension("out");
     let began = SystemTime::now();
-    let mut dev = Dev::start(plenum, &[job.as_os_str(), "--until-done".as_ref()], dir, &printed)?;
+    // It ends by itself, and to follow the harness it would have to start twice.
+    let mut dev = Dev::start(Command::new(plenum), &[job.as_os_str(), "--until-done".as_ref()], dir, &printed)?;
     let status = dev.wait(PATIENCE)?;
     ensure!(status.success(), "`plenum dev` ended with {status}: {}", dev.complaint());
     let text = std::fs::read_to_string(&printed)?;
@@ -135,7 +137,7 @@ fn first_task_seconds(plenum: &Path, job: &Path, dir: &Path) -> anyhow::Result<f
 
 fn idle(plenum: &Path, scratch: &Path, options: &Run, mut parameters: Parameters) -> anyhow::Result<[Figure; 2]> {
     let dir = scratch.join("idle");
-    let mut dev = Dev::start(plenum, &[], &dir, &scratch.join("idle.out"))?;
+    let mut dev = Dev::start(interrupt::following(plenum)?, &[], &dir, &scratch.join("idle.out"))?;
     dev.processes()?;
     std::thread::sleep(SETTLING);
     let mut count = 0;
@@ -232,14 +234,15 @@ struct Dev {
 }
 
 impl Dev {
-    fn start(plenum: &Path, arguments: &[&std::ffi::OsStr], dir: &Path, printed: &Path) -> anyhow::Result<Self> {
+    /// With what runs the program.
+    fn start(mut command: Command, arguments: &[&std::ffi::OsStr], dir: &Path, printed: &Path) -> anyhow::Result<Self> {
         let errors = printed.with_extension("err");
-        let mut command = Command::new(plenum);
         command.arg("dev").args(arguments).arg("--dir").arg(dir).stdin(Stdio::null());
         // What a user has set for a cell of their own is none of this one's.
         command.env_remove("PLENUM_ADDR").env_remove("PLENUM_NAMESPACE");
         command.stdout(File::create(printed)?).stderr(File::create(&errors)?);
-        let child = interrupt::spared(&mut command).with_context(|| format!("cannot start {}", plenum.display()))?;
+        let child = interrupt::spared(&mut command);
+        let child = child.with_context(|| format!("cannot start {}", command.get_program().display()))?;
         Ok(Self { child, errors })
     }
 

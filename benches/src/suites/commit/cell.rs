@@ -1,7 +1,6 @@
 //! The server as a process of its own, and what is asked of its cell before the load and after it.
 
 use std::collections::BTreeMap;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,7 +18,7 @@ use plenum_proto::{pages, v1};
 use plenum_server::ServerOptions;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::processes;
+use crate::{interrupt, processes};
 
 /// How long a server may take to start, recovery included.
 const START_PATIENCE: Duration = Duration::from_secs(120);
@@ -105,18 +104,19 @@ impl CellProcess {
         drop(std::fs::remove_file(&file));
         let program = std::env::current_exe().context("cannot find this program's file")?;
         let mut command = Command::new(program);
+        command.arg("serve").arg("--dir").arg(dir).args(serving.arguments());
         // Ctrl-C is for the harness; the server follows it anyway.
-        command.arg("serve").arg("--dir").arg(dir).args(serving.arguments()).process_group(0);
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("cannot start the server")?;
+        let child = interrupt::spared(command.stdin(Stdio::null()).stdout(Stdio::null()));
+        let mut started = Self { child: child.context("cannot start the server")?, address: String::new() };
         let began = Instant::now();
         loop {
-            if let Some(status) = child.try_wait()? {
+            if let Some(status) = started.child.try_wait()? {
                 bail!("the server ended while it started: {status}");
             }
             // It is written in one step.
             if let Ok(address) = std::fs::read_to_string(&file) {
-                return Ok(Self { child, address: format!("http://{}", address.trim()) });
+                started.address = format!("http://{}", address.trim());
+                return Ok(started);
             }
             ensure!(began.elapsed() < START_PATIENCE, "the server did not serve within {START_PATIENCE:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -168,6 +168,7 @@ impl Drop for CellProcess {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());
+        interrupt::ended(&self.child);
     }
 }
 
