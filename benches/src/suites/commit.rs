@@ -20,7 +20,7 @@ pub(super) mod open_loop;
 mod resting;
 mod rival;
 mod scheduler;
-mod server_counts;
+pub(super) mod server_counts;
 mod watchers;
 
 use std::path::PathBuf;

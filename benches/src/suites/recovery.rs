@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::commit::cell::{self, Serving};
 use super::commit::ground::{Ground, Left, Size};
+use super::commit::server_counts::Counts;
 use super::commit::{open_loop, runtime, scratch};
 use super::cores_of_all;
 use crate::figure::{Better, Case, Figure, Parameters, number};
@@ -169,23 +170,20 @@ async fn at_rest(
     bail!("expected a cell at rest, but something happened each of the {LOOKS_MAX} times that its memory was measured")
 }
 
-/// Loads the cell until its log has grown by so much, and kills it. Gives what must be found, by how much it has grown, and how many
+/// Loads the cell until so much has been written into its log, and kills it. Gives what must be found, how much was written at its end, and how many
 /// revisions that is.
 async fn make_tail(mut ground: Ground, bytes: u64) -> anyhow::Result<(Left, u64, u64)> {
-    let before = cell::status(ground.address()).await?;
+    let log_bytes = async |ground: &Ground| Counts::of(ground.address()).await?.log_bytes();
+    let revision = async |ground: &Ground| anyhow::Ok(cell::status(ground.address()).await?.revision);
+    let (bytes_before, revision_before) = (log_bytes(&ground).await?, revision(&ground).await?);
     let (running, pacer) = open_loop::begin(&mut ground, RATE).await?;
-    let grown = loop {
+    while log_bytes(&ground).await? < bytes_before + bytes {
         ground.wait(&running, LOOK).await?;
-        let now = cell::status(ground.address()).await?;
-        let grown = now.log_bytes.saturating_sub(before.log_bytes);
-        if grown >= bytes {
-            break grown;
-        }
-    };
+    }
     drop(pacer);
     ground.end_before_its_history(running).await?;
-    let revisions = cell::status(ground.address()).await?.revision - before.revision;
-    Ok((ground.kill().await?, grown, revisions))
+    let (written, revisions) = (log_bytes(&ground).await? - bytes_before, revision(&ground).await? - revision_before);
+    Ok((ground.kill().await?, written, revisions))
 }
 
 /// Copies a folder with all that is in it, durably; the copy is in the page cache then.

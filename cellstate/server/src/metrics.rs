@@ -42,6 +42,10 @@ const HELP: &[(&str, &str)] = &[
     ),
     ("revision", "The newest revision"),
     ("journal_bytes", "The log that the cell needs"),
+    (
+        "journal_written_bytes",
+        "Bytes of batches in the log up to its end, counted from somewhere: what tells is how they grow",
+    ),
     ("journal_kept_bytes", "Segments beyond that, which the history reads, or which wait to be used again"),
     ("journal_disk_free_bytes", "What is free on the log's disk"),
     ("journal_disk_needed_bytes", "What has to be free there: with less the cell is read-only"),

@@ -5,11 +5,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// All counts at one moment.
-pub(super) struct Counts(String);
+pub(crate) struct Counts(String);
 
 impl Counts {
     /// Asks a server.
-    pub(super) async fn of(address: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn of(address: &str) -> anyhow::Result<Self> {
         let host = address.trim_start_matches("http://");
         let mut stream = TcpStream::connect(host).await.with_context(|| format!("cannot connect to {host}"))?;
         let request = format!("GET /metrics HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
@@ -18,6 +18,11 @@ impl Counts {
         stream.read_to_string(&mut page).await.context("the server's metrics")?;
         ensure!(page.starts_with("HTTP/1.1 200"), "expected the server's metrics, found {page:?}");
         Ok(Self(page))
+    }
+
+    /// Bytes of batches that were written into the log, counted from somewhere. Its files are larger: segments are made whole before they are needed.
+    pub(crate) fn log_bytes(&self) -> anyhow::Result<u64> {
+        self.value("plenum_journal_written_bytes")
     }
 
     /// Checkpoints that were begun.
@@ -41,6 +46,7 @@ mod tests {
         let page = "# TYPE plenum_history_checkpoints counter\nplenum_history_checkpoints_total_more 3\n\
             plenum_history_checkpoints_total 17\n";
         assert_eq!(Counts(page.to_owned()).checkpoints().unwrap(), 17);
+        assert_eq!(Counts("plenum_journal_written_bytes 33554432\n".to_owned()).log_bytes().unwrap(), 33_554_432);
         let error = Counts(String::new()).checkpoints().unwrap_err();
         assert!(error.to_string().contains("plenum_history_checkpoints_total"), "{error}");
     }

@@ -136,13 +136,14 @@ fn scheduler_gauges(shared: &Shared) -> Vec<(&'static str, Vec<(String, f64)>)> 
     ]
 }
 
-/// How the log stands: its size, what is kept of it for the history, the room, what was cut off it at this start, and how far the high-water mark is behind its end.
+/// How the log stands: its size, what was written into it, what is kept of it for the history, the room, what was cut off it at this start, and how far the high-water mark is behind its end.
 fn log_gauges(shared: &Shared, status: &v1::StatusResponse) -> Vec<(&'static str, Vec<(String, f64)>)> {
     let marked = shared.keeper.high_water().durable().map_or(0, |mark| mark.revision);
     let behind = shared.keeper.tail().revision.saturating_sub(marked);
     let read_only = u64::from(shared.space.is_read_only());
     let values = [
         ("journal_bytes", status.log_bytes),
+        ("journal_written_bytes", shared.feed.durable_bytes()),
         ("journal_kept_bytes", status.log_kept_bytes),
         ("journal_disk_free_bytes", status.free_bytes),
         ("journal_disk_needed_bytes", shared.keeper.needed_bytes()),

@@ -89,7 +89,7 @@ impl Feed {
     }
 
     /// Bytes of the log up to its durable end, counted from somewhere.
-    pub(super) fn durable_bytes(&self) -> u64 {
+    pub(crate) fn durable_bytes(&self) -> u64 {
         self.durable_bytes.load(Ordering::Relaxed)
     }
 
