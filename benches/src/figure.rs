@@ -1,6 +1,8 @@
 //! Figures: what a run leaves behind. `results.json` is a [`Results`]; everything else is made from it again.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
@@ -73,13 +75,20 @@ impl Results {
         serde_json::from_str(&text).with_context(|| format!("{} is not what a run writes", file.display()))
     }
 
-    /// Writes the file into a run's folder, which is made if it is not there.
+    /// Writes the file into a run's folder, which is made if it is not there. What was in the file stays until the new one is whole: a full disk, or an end in
+    /// between, takes nothing.
     pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
-        let file = folder.join(FILE);
+        let (file, beside) = (folder.join(FILE), folder.join(format!("{FILE}.new")));
         let text = format!("{}\n", serde_json::to_string_pretty(self)?);
-        std::fs::create_dir_all(folder)
-            .and_then(|()| std::fs::write(&file, text))
-            .with_context(|| format!("cannot write {}", file.display()))
+        let put = || -> std::io::Result<()> {
+            std::fs::create_dir_all(folder)?;
+            let mut new = File::create(&beside)?;
+            new.write_all(text.as_bytes())?;
+            new.sync_all()?;
+            std::fs::rename(&beside, &file)
+        };
+        let written = put().inspect_err(|_| drop(std::fs::remove_file(&beside)));
+        written.with_context(|| format!("cannot write {}", file.display()))
     }
 }
 
@@ -225,5 +234,19 @@ mod tests {
         let read = Results::read(folder.path()).unwrap();
         assert_eq!(read.figures[0].key(), ("core", "machines=1", "claims_per_second", ""));
         assert!(Results::read(&folder.path().join("elsewhere")).is_err());
+    }
+
+    #[test]
+    fn results_that_cannot_be_written_leave_those_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let results = Results::of(Vec::new());
+        results.write(folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        // There is no room for the new ones.
+        std::fs::create_dir(folder.path().join(format!("{FILE}.new"))).unwrap();
+        let figure = case().figure("claims_per_second", "1/s", Better::Higher, vec![3.0]).unwrap();
+        let error = Results { figures: vec![figure], ..results }.write(folder.path()).unwrap_err();
+        assert!(error.to_string().starts_with("cannot write "), "{error:#}");
+        assert!(Results::read(folder.path()).unwrap().figures.is_empty());
     }
 }

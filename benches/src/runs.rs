@@ -44,14 +44,16 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
         figures: Vec::new(),
     };
     let folder = options.folder();
-    each_or_none(&options.suites, &mut results, &folder, |name| {
+    let measured = each_or_none(&options.suites, &mut results, &folder, |name| {
         let suite = suites::SUITES.iter().find(|suite| suite.name == name).context("a suite of the list")?;
         (suite.run)(options)
-    })?;
-    report::write(&results, &folder)?;
+    });
+    let written = measured.and_then(|()| report::write(&results, &folder));
+    // Also where there was no room for the file.
     for figure in &results.figures {
         print(&report::line(figure))?;
     }
+    written?;
     say(&format!("{:.0} s; results in {}", began.elapsed().as_secs_f64(), folder.display()));
     for Failed { suite, error } in &results.failed {
         say(&format!("error: suite {suite}: {error}"));
@@ -106,7 +108,10 @@ fn each(
                 results.failed.push(Failed { suite: name.clone(), error });
             }
         }
-        results.write(folder)?;
+        // What was measured is in memory, and the next suite, or the end, may find more room.
+        if let Err(error) = results.write(folder) {
+            say(&format!("error: after suite {name}: {error:#}"));
+        }
     }
     results.stopped = interrupt::asked();
     results.write(folder)
