@@ -28,7 +28,7 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Each machine is used between nothing and all, 60% on average, and CPU and memory not alike.
+    /// Each machine is used between nothing and nine tenths, two thirds on average (the larger of two draws), and CPU and memory not alike.
     pub(super) fn build(machines: u32, seed: u64) -> anyhow::Result<Self> {
         let mut random = Random::new(seed);
         let mut delta = Delta::new(Revision(1), LogTime::from_micros(1));
