@@ -189,6 +189,7 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
         ("checkpoints", json!(Counts::of(ground.address()).await?.checkpoints()? - checkpoints)),
         ("granted", json!(all.granted)),
         ("refused", json!(all.refused)),
+        ("refused_without_a_race", json!(all.no_race)),
         ("stopped", json!(all.stopped)),
         ("reports_of_agents", json!(ground.agents().reports() - reports)),
         ("leaving_allocations_at_most", json!(leaving)),

@@ -57,7 +57,7 @@ pub(crate) struct Load {
     pub(crate) stopped: Arc<Stopped>,
     pub(crate) race: Arc<Race>,
     stop: AtomicBool,
-    counters: [AtomicU64; 5],
+    counters: [AtomicU64; 6],
     /// By scheduler, so that they don't wait for each other.
     latency_micros: Vec<Mutex<Histogram<u64>>>,
     /// A refusal that was no lost race, where there was one.
@@ -75,6 +75,8 @@ pub(crate) enum Count {
     Effective,
     /// Answered transactions.
     Answered,
+    /// Refused claims that lost no race.
+    NoRace,
 }
 
 /// What was counted so far.
@@ -85,6 +87,7 @@ pub(crate) struct Counters {
     pub(crate) stopped: u64,
     pub(crate) effective: u64,
     pub(crate) answered: u64,
+    pub(crate) no_race: u64,
 }
 
 impl Counters {
@@ -96,6 +99,7 @@ impl Counters {
             stopped: self.stopped - before.stopped,
             effective: self.effective - before.effective,
             answered: self.answered - before.answered,
+            no_race: self.no_race - before.no_race,
         }
     }
 }
@@ -129,9 +133,9 @@ impl Load {
     }
 
     pub(crate) fn counters(&self) -> Counters {
-        let [granted, refused, stopped, effective, answered] =
+        let [granted, refused, stopped, effective, answered, no_race] =
             self.counters.each_ref().map(|counter| counter.load(Ordering::Relaxed));
-        Counters { granted, refused, stopped, effective, answered }
+        Counters { granted, refused, stopped, effective, answered, no_race }
     }
 
     /// A transaction of this scheduler took so long.
@@ -201,7 +205,8 @@ mod tests {
         load.count(Count::Granted, 3);
         load.count(Count::Effective, 2);
         load.count(Count::Answered, 7);
-        let expected = Counters { granted: 3, effective: 2, answered: 7, ..Counters::default() };
+        load.count(Count::NoRace, 1);
+        let expected = Counters { granted: 3, effective: 2, answered: 7, no_race: 1, ..Counters::default() };
         assert_eq!(load.counters().since(before), expected);
     }
 

@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 
 use super::agents;
 use super::cell::{Registered, client, connect, submit};
+use super::load::LOSERS_PERCENT;
 use crate::event_loop;
 
 /// Machines of one set. Each has room for one task.
@@ -51,6 +52,27 @@ impl Turn {
             left &= left - 1;
         }
         left.trailing_zeros()
+    }
+}
+
+/// Claims of a scheduler that are to lose a race.
+#[derive(Debug, Default)]
+pub(crate) struct Losers {
+    /// Hundredths of a claim that are due: a transaction of one claim has one in twenty.
+    due: u32,
+}
+
+impl Losers {
+    /// How many of the claims of a transaction lose this turn, whose scheduler has seen everything up to a revision. One that has not seen yet what was there
+    /// just before the turn would claim on machines that were still leaving then: a misfit, and no race. What is due loses later.
+    pub(crate) fn take(&mut self, claims: u32, turn: Turn, seen: u64) -> u32 {
+        self.due = self.due.saturating_add(claims * LOSERS_PERCENT);
+        if seen < turn.base {
+            return 0;
+        }
+        let losers = (self.due / 100).min(claims);
+        self.due -= losers * 100;
+        losers
     }
 }
 
@@ -241,6 +263,17 @@ mod tests {
         assert_eq!(race.turn(), Some(turn));
         race.publish(Some(Turn { taken: 0, ..turn }));
         assert_eq!(race.turn(), None);
+    }
+
+    #[test]
+    fn of_a_hundred_claims_five_lose_however_late_a_scheduler_sees_a_turn() {
+        let (turn, mut losers) = (Turn { base: 10, taken: 1 }, Losers::default());
+        let mut take = |claims, seen| losers.take(claims, turn, seen);
+        assert_eq!((0..40).map(|_| take(1, 10)).sum::<u32>(), 2);
+        assert_eq!((0..40).map(|_| take(1, 9)).sum::<u32>(), 0, "it would claim on what was still leaving");
+        // Those two are due, and no transaction has more losers than claims.
+        assert_eq!([take(1, 10), take(1, 10), take(1, 10)], [1, 1, 0]);
+        assert_eq!([take(100, 9), take(100, 10)], [0, 10]);
     }
 
     #[test]

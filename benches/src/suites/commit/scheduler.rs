@@ -16,8 +16,9 @@ use tonic::transport::Channel;
 
 use super::cell::{client, connect};
 use super::ground::{Live, SPARE_TASKS, Share};
-use super::load::{Count, LOSERS_PERCENT, Load, Pace};
+use super::load::{Count, Load, Pace};
 use super::mirror::Mirror;
+use super::rival::Losers;
 use crate::latency;
 use crate::random::Random;
 
@@ -55,8 +56,7 @@ pub(crate) struct Scheduler {
     transactions: u64,
     share: Share,
     next_job: usize,
-    /// Hundredths of a loser that are due: a transaction of one claim has one in twenty.
-    losers_due: u32,
+    losers: Losers,
     /// Won on a machine of the rival: stopped first, so that the rival gets it back.
     misplaced: Vec<Live>,
     in_flight: VecDeque<Sent>,
@@ -105,7 +105,7 @@ impl Scheduler {
             transactions: 0,
             share,
             next_job: 0,
-            losers_due: 0,
+            losers: Losers::default(),
             misplaced: Vec::new(),
             in_flight: VecDeque::new(),
             claims_in_flight: 0,
@@ -211,17 +211,10 @@ impl Scheduler {
         if self.load.manner.pace == Pace::Fill {
             claims = claims.min(self.share.aim - self.share.live.len() - self.claims_in_flight);
         }
-        let mut base = self.revision;
         let turn = self.load.race.turn().filter(|_| self.load.manner.pace != Pace::Fill);
-        let mut losers = 0;
-        if let Some(turn) = turn {
-            self.losers_due += self.load.manner.claims * LOSERS_PERCENT;
-            losers = self.losers_due / 100;
-            self.losers_due %= 100;
-            if losers > 0 {
-                base = base.min(turn.base);
-            }
-        }
+        let (of_transaction, seen) = (self.load.manner.claims, self.revision);
+        let mut losers = turn.map_or(0, |turn| self.losers.take(of_transaction, turn, seen));
+        let base = turn.filter(|_| losers > 0).map_or(seen, |turn| turn.base);
         let mut placements = Vec::new();
         let mut left = claims;
         // Once around at most: that so many tasks wait was made sure when the cell was filled.
@@ -329,9 +322,10 @@ impl Scheduler {
         }
         ensure!(refused == outcome.refusals.len() as u64, "a claim was refused without a reason");
         let kind = v1::RefusalKind::Conflict;
-        let other = outcome.refusals.iter().find(|refusal| refusal.kind() != kind);
+        let others = || outcome.refusals.iter().filter(|refusal| refusal.kind() != kind);
         self.load.count(Count::Refused, refused);
-        if let Some(other) = other {
+        self.load.count(Count::NoRace, others().count() as u64);
+        if let Some(other) = others().next() {
             self.load.note_other_refusal(other);
         }
         // A task may be placed again as soon as its allocation is leaving; its room comes back with the receipt.
