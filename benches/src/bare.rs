@@ -4,7 +4,7 @@
 //! another of the same name. So the suites `core` and `commit` also measure a cell that does as little as anything can that grants claims,
 //! stops allocations, finds culprits and keeps a log, on the same machine in the same run. It is no proven bound, only simple and quick.
 //!
-//! It is not a part of Plenum, shares no code with it but the prefetch, and nobody should want it: what it leaves out is what Plenum is for.
+//! It is not a part of Plenum, shares no code with it but the prefetch and the priority of its threads, and nobody should want it: what it leaves out is what Plenum is for.
 
 mod cell;
 mod load;

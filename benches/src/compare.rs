@@ -32,7 +32,7 @@ const PART_OF: &str = "_ratio_to_";
 const PEER_THAT: &str = "_with_";
 /// Parameters that are chosen, or belong to what is measured on: figures that differ in one of them are of something else. All others are words, or what was
 /// seen beside a figure.
-const SETTINGS: [&str; 9] = [
+const SETTINGS: [&str; 10] = [
     "file_system",
     "version",
     "seconds_per_sample",
@@ -40,6 +40,7 @@ const SETTINGS: [&str; 9] = [
     "turns",
     "disk_sync_bytes",
     "root",
+    "nice_of_resolver",
     "rate",
     "tail",
 ];

@@ -113,8 +113,9 @@ async fn client(server: SocketAddr, in_flight: u32, shared: Arc<Shared>) -> anyh
 type Due = (Message, mpsc::Sender<Result<Message, Status>>);
 
 /// The least that keeps what it answers: appends all that came meanwhile to a file of zeros, with one sync, and answers then. On a thread of
-/// its own, as long as somebody sends.
+/// its own, which goes before others where it may, as a cell's does, as long as somebody sends.
 fn write_and_answer(file: &File, due: &Receiver<Due>) -> std::io::Result<()> {
+    plenum_server::step_forward();
     let (mut batch, mut bytes, mut at) = (Vec::new(), Vec::new(), 0);
     while let Ok(first) = due.recv() {
         batch.push(first);

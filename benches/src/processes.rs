@@ -17,6 +17,8 @@ struct Stat {
     ticks: u64,
     /// Of children that ended and were waited for, and of theirs.
     children_ticks: u64,
+    /// From -20, before all others, to 19.
+    nice: i32,
 }
 
 /// Ticks of the kernel's accounting as seconds.
@@ -61,6 +63,16 @@ pub(crate) fn cpu_seconds_by_thread(process: u32) -> anyhow::Result<BTreeMap<Str
         }
     }
     Ok(threads)
+}
+
+/// The nice value of the thread of that name.
+pub(crate) fn nice_of_thread(process: u32, name: &str) -> anyhow::Result<i32> {
+    let folder = format!("/proc/{process}/task");
+    let threads = fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))?;
+    // A thread may end while it is looked at.
+    let mut stats = threads.flatten().filter_map(|thread| stat(&thread.path().join("stat")).ok());
+    let found = stats.find(|stat| stat.name == name).with_context(|| format!("process {process} has no {name}"))?;
+    Ok(found.nice)
 }
 
 /// Whether a process is there and has not ended.
@@ -113,7 +125,8 @@ fn parse(text: &str) -> Option<Stat> {
     let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
     let state = (*fields.first()?).to_owned();
     let parent = fields.get(1)?.parse().ok()?;
-    Some(Stat { name, state, parent, ticks: ticks(11)? + ticks(12)?, children_ticks: ticks(13)? + ticks(14)? })
+    let (ticks, children_ticks) = (ticks(11)? + ticks(12)?, ticks(13)? + ticks(14)?);
+    Some(Stat { name, state, parent, ticks, children_ticks, nice: fields.get(16)?.parse().ok()? })
 }
 
 #[cfg(test)]
@@ -122,9 +135,9 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_is_read_whole() {
-        let stat = parse("7 (a) (b) S 3 0 0 0 0 0 0 0 0 0 20 5 4 2").unwrap();
+        let stat = parse("7 (a) (b) S 3 0 0 0 0 0 0 0 0 0 20 5 4 2 30 -10 1").unwrap();
         assert_eq!((stat.name.as_str(), stat.parent, stat.ticks), ("a) (b", 3, 25));
-        assert_eq!(stat.children_ticks, 6);
+        assert_eq!((stat.children_ticks, stat.nice), (6, -10));
     }
 
     #[test]
@@ -133,5 +146,23 @@ mod tests {
         assert!(tree(own).unwrap().contains(&own));
         assert!(proportional_bytes(own).unwrap().1 > 1 << 16);
         assert!(!cpu_seconds_by_thread(own).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_thread_of_that_name_tells_its_nice_value() {
+        let (ends, waits) = std::sync::mpsc::channel::<()>();
+        let named = std::thread::Builder::new().name("nice-to-know".to_owned());
+        let thread = named.spawn(move || waits.recv().is_ok()).unwrap();
+        let own = std::process::id();
+        // Its name is set by itself, as it begins.
+        let began = std::time::Instant::now();
+        while nice_of_thread(own, "nice-to-know").is_err() {
+            assert!(began.elapsed().as_secs() < 60, "it never had its name");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        assert!((-20..=19).contains(&nice_of_thread(own, "nice-to-know").unwrap()));
+        assert!(nice_of_thread(own, "nobody").is_err());
+        drop(ends);
+        thread.join().unwrap();
     }
 }

@@ -4,7 +4,7 @@
 //! client ──▶ decoder ──▶ resolver ──▶ log: append, sync ──▶ client
 //! ```
 //!
-//! Each is a thread. The log has frames with a checksum and the hash of the frame before, in a file of zeros that is overwritten from the start; one
+//! Each is a thread; those that decide and write go before all others where they may, as a cell's do. The log has frames with a checksum and the hash of the frame before, in a file of zeros that is overwritten from the start; one
 //! batch is written while the next one is decided. Answers go out when they are durable. There is no history, no session, no authorisation, nobody
 //! who watches, and no frame of HTTP.
 
@@ -167,6 +167,7 @@ fn decode(mut from: TcpStream, to: &Sender<Input>) -> anyhow::Result<()> {
 }
 
 fn resolve(mut cell: Cell, inputs: &Receiver<Input>, batches: &Sender<Batch>) -> anyhow::Result<Cell> {
+    plenum_server::step_forward();
     let (mut building, mut waiting, mut is_writing) = (Batch::default(), VecDeque::new(), false);
     loop {
         let has_room = building.delta.len() < BATCH_BYTES;
@@ -228,6 +229,7 @@ impl Log {
 }
 
 fn write(mut log: Log, batches: &Receiver<Batch>, done: &Sender<Input>, mut to: TcpStream) -> anyhow::Result<()> {
+    plenum_server::step_forward();
     let mut answers = Vec::new();
     while let Ok(batch) = batches.recv() {
         log.append_and_sync(&batch.delta)?;

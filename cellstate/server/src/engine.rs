@@ -35,6 +35,7 @@ pub(crate) use held_back::HeldBack;
 pub(crate) use keeping::{Keeping, NoSpace, SpaceWatch};
 pub(crate) use picture::Picture;
 pub(crate) use turns::step_back;
+pub use turns::step_forward;
 
 use crate::commit::Committer;
 use crate::error::ServerError;

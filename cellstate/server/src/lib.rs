@@ -49,6 +49,7 @@ pub use backup::{
     BackupError, FILE_VERSION, Loss, LostRevision, RestoreOptions, Restored, back_up_folder, check as check_backup,
     read_backup, restore,
 };
+pub use engine::step_forward;
 pub use error::ServerError;
 pub use frames::frames_in;
 pub use ingress::QueueBounds;

@@ -186,6 +186,7 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
         ("cores_of_server_by_thread", json!(threads)),
         ("cores_of_others", json!(others.cores()?)),
         ("cores_stolen", json!(others.cores_stolen()?)),
+        ("nice_of_resolver", json!(processes::nice_of_thread(server, "plenum-resolver")?)),
         ("checkpoints", json!(Counts::of(ground.address()).await?.checkpoints()? - checkpoints)),
         ("granted", json!(all.granted)),
         ("refused", json!(all.refused)),

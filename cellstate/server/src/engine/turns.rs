@@ -16,9 +16,9 @@ pub(crate) fn step_back() {
     }
 }
 
-/// Puts a thread before all others, where the server may: as root, with `CAP_SYS_NICE`, or with a limit of nice values (`LimitNICE=` of a
-/// unit). Else it is one of many.
-pub(super) fn step_forward() {
+/// Puts the calling thread before all others, where the process may: as root, with `CAP_SYS_NICE`, or with a limit of nice values (`LimitNICE=` of a
+/// unit). Else it is one of many. So do peers that are measured beside a cell, or others' work on a busy machine would slow them alone.
+pub fn step_forward() {
     if let Err(error) = rustix::process::nice(AHEAD) {
         tracing::debug!(%error, "a thread for which everything waits is as important as all others");
     }
