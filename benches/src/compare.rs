@@ -21,8 +21,8 @@ const SAMPLES_MIN: usize = 3;
 const RESAMPLES: usize = 2000;
 /// Of a hundred ratios so many lie below the interval, and as many above.
 const TAIL_PERCENT: f64 = 2.5;
-/// What metrics of the machine by itself begin with.
-const OF_THE_MACHINE: [&str; 2] = ["disk_sync_", "core_stall_"];
+/// What metrics of the machine by itself, and of clients of the harness, begin with.
+const OF_THE_MACHINE: [&str; 3] = ["disk_sync_", "core_stall_", "commit_late_"];
 /// Differences that a run leaves out where they are less than what was measured scatters by: better could hardly be.
 const LEFT_OUT_WHEN_SMALL: [&str; 4] =
     ["bytes_per_allocation", "bytes_per_machine", "stalled_watcher_bytes", "commit_less_sync_seconds_p50"];
@@ -330,6 +330,7 @@ mod tests {
         assert!(peer.text.contains("worse, not ours"), "{}", peer.text);
         assert_eq!(pair(|figure| figure.metric = "disk_sync_seconds_p99".to_owned()).regressions, 0);
         assert_eq!(pair(|figure| figure.metric = "core_stall_ratio".to_owned()).regressions, 0);
+        assert_eq!(pair(|figure| figure.metric = "commit_late_seconds_p99".to_owned()).regressions, 0);
         assert_eq!(pair(|_| {}).regressions, 1);
     }
 

@@ -43,7 +43,7 @@ pub(crate) fn tail<'a>(
     }
     let mut figure = case.figure(metric, "s", Better::Lower, samples)?;
     figure.value = seconds(&all, part);
-    let told = "p99, p999 and max of commit_seconds and staleness_seconds: of all windows together, no median of them; each sample is of one window";
+    let told = "p99, p999 and max of commit_seconds, commit_late_seconds and staleness_seconds: of all windows together, no median of them; each sample is of one window";
     figure.parameters.insert("tail".to_owned(), json!(told));
     Ok(figure)
 }

@@ -70,6 +70,8 @@ pub(crate) struct Window {
     pub(crate) seconds: f64,
     pub(crate) counted: Counters,
     pub(crate) latency_micros: Histogram<u64>,
+    /// Of an open loop: how late transactions were sent, which is in the former, too.
+    pub(crate) late_micros: Histogram<u64>,
 }
 
 impl Window {
@@ -110,6 +112,7 @@ pub(crate) async fn finish(ground: &mut Ground, running: Running, mut seen: Seen
     // What was due and never sent is found at the end only.
     if let Some(last) = seen.windows.last_mut() {
         last.latency_micros.add(load.take_latencies())?;
+        last.late_micros.add(load.take_lateness())?;
     }
     seen.parameters.extend(at_the_end(&over));
     if let Some(other) = other {
@@ -143,13 +146,14 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
     let load = &running.load;
     ground.wait(running, times.warm_up).await?;
     let (own, server) = (std::process::id(), ground.process());
-    let checkpoints = Counts::of(ground.address()).await?.checkpoints()?;
+    let counts = Counts::of(ground.address()).await?;
     let others = Others::look(vec![own, server])?;
     let (began, all_before, reports) = (Instant::now(), load.counters(), ground.agents().reports());
     let cpu = || Ok::<_, anyhow::Error>([processes::cpu_seconds(own)?, processes::cpu_seconds(server)?]);
     let (cpu_before, threads_before) = (cpu()?, processes::cpu_seconds_by_thread(server)?);
     let (mut windows, mut leaving) = (Vec::new(), 0);
     load.take_latencies();
+    load.take_lateness();
     for _ in 0..times.windows {
         let (before, window) = (load.counters(), Instant::now());
         ground.wait(running, times.window).await?;
@@ -157,6 +161,7 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
             seconds: window.elapsed().as_secs_f64(),
             counted: load.counters().since(before),
             latency_micros: load.take_latencies(),
+            late_micros: load.take_lateness(),
         });
         leaving = leaving.max(ground.agents().stopped().leaving());
     }
@@ -187,7 +192,6 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
         ("cores_of_others", json!(others.cores()?)),
         ("cores_stolen", json!(others.cores_stolen()?)),
         ("nice_of_resolver", json!(processes::nice_of_thread(server, "plenum-resolver")?)),
-        ("checkpoints", json!(Counts::of(ground.address()).await?.checkpoints()? - checkpoints)),
         ("granted", json!(all.granted)),
         ("refused", json!(all.refused)),
         ("refused_without_a_race", json!(all.no_race)),
@@ -195,7 +199,9 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
         ("reports_of_agents", json!(ground.agents().reports() - reports)),
         ("leaving_allocations_at_most", json!(leaving)),
     ];
-    Ok(Seen { windows, parameters: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect() })
+    let mut seen = Counts::of(ground.address()).await?.seen_since(&counts)?;
+    seen.extend(parameters.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    Ok(Seen { windows, parameters: seen })
 }
 
 /// How a load is described, beside what was seen.

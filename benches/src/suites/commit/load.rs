@@ -60,6 +60,8 @@ pub(crate) struct Load {
     counters: [AtomicU64; 6],
     /// By scheduler, so that they don't wait for each other.
     latency_micros: Vec<Mutex<Histogram<u64>>>,
+    /// The same, of how late transactions were sent that were due.
+    late_micros: Vec<Mutex<Histogram<u64>>>,
     /// A refusal that was no lost race, where there was one.
     other_refusal: Mutex<Option<String>>,
     failure: Mutex<Option<String>>,
@@ -106,6 +108,7 @@ impl Counters {
 
 impl Load {
     pub(crate) fn new(manner: Manner, streams: u32, machines: u32, stopped: Arc<Stopped>, race: Arc<Race>) -> Self {
+        let histograms = || (0..streams).map(|_| Mutex::new(latency::histogram())).collect();
         Self {
             manner,
             machines,
@@ -113,7 +116,8 @@ impl Load {
             race,
             stop: AtomicBool::new(false),
             counters: Default::default(),
-            latency_micros: (0..streams).map(|_| Mutex::new(latency::histogram())).collect(),
+            latency_micros: histograms(),
+            late_micros: histograms(),
             other_refusal: Mutex::new(None),
             failure: Mutex::new(None),
         }
@@ -140,19 +144,22 @@ impl Load {
 
     /// A transaction of this scheduler took so long.
     pub(crate) fn took(&self, scheduler: u32, micros: u64) {
-        let mut times = self.latency_micros[scheduler as usize].lock().expect("nobody panics while holding it");
-        times.saturating_record(micros);
+        record(&self.latency_micros[scheduler as usize], micros);
+    }
+
+    /// A transaction of this scheduler was given to its stream so long after it was due, or never. Whatever the cell does, it could not be answered sooner.
+    pub(crate) fn was_late(&self, scheduler: u32, micros: u64) {
+        record(&self.late_micros[scheduler as usize], micros);
     }
 
     /// How long transactions took since this was asked last, in microseconds.
     pub(crate) fn take_latencies(&self) -> Histogram<u64> {
-        let mut all = latency::histogram();
-        for times in &self.latency_micros {
-            let mut times = times.lock().expect("nobody panics while holding it");
-            all.add(&*times).expect("they have the same bounds");
-            times.reset();
-        }
-        all
+        take_all(&self.latency_micros)
+    }
+
+    /// How late transactions were sent since this was asked last, in microseconds.
+    pub(crate) fn take_lateness(&self) -> Histogram<u64> {
+        take_all(&self.late_micros)
     }
 
     /// A claim was refused for something else than a lost race. That happens under overload; the report then says why.
@@ -175,6 +182,20 @@ impl Load {
     pub(crate) fn failure(&self) -> Option<String> {
         self.failure.lock().expect("nobody panics while holding it").clone()
     }
+}
+
+fn record(times: &Mutex<Histogram<u64>>, micros: u64) {
+    times.lock().expect("nobody panics while holding it").saturating_record(micros);
+}
+
+fn take_all(of_schedulers: &[Mutex<Histogram<u64>>]) -> Histogram<u64> {
+    let mut all = latency::histogram();
+    for times in of_schedulers {
+        let mut times = times.lock().expect("nobody panics while holding it");
+        all.add(&*times).expect("they have the same bounds");
+        times.reset();
+    }
+    all
 }
 
 #[cfg(test)]
@@ -218,5 +239,16 @@ mod tests {
         let taken = load.take_latencies();
         assert_eq!((taken.len(), taken.min(), taken.max()), (2, 10, 30));
         assert_eq!(load.take_latencies().len(), 0);
+    }
+
+    #[test]
+    fn how_late_transactions_were_sent_is_told_apart() {
+        let load = load();
+        load.took(0, 500);
+        load.was_late(0, 400);
+        load.was_late(1, 7);
+        let late = load.take_lateness();
+        assert_eq!((late.len(), late.min(), late.max()), (2, 7, 400));
+        assert_eq!((load.take_lateness().len(), load.take_latencies().len()), (0, 1));
     }
 }

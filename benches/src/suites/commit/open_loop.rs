@@ -16,6 +16,7 @@ use super::load::{Manner, Pace};
 use super::machine_times::MachineTimes;
 use super::scheduler::Due;
 use crate::figure::{Case, Figure, number};
+use crate::latency;
 use crate::progress::say;
 use crate::{Run, interrupt};
 
@@ -31,6 +32,9 @@ const RATES_QUICK: [u32; 1] = [100_000];
 const KEEPS_UP: f64 = 0.98;
 /// Between two looks at what is due: below what would show in a latency, and not so short that looking costs a core.
 const LOOK: Duration = Duration::from_micros(100);
+
+/// How late transactions are given to their streams: who says what is due, and clients, run on the cell's cores, and what they took is in `commit_seconds`.
+const LATE: &str = "commit_late_seconds_p99";
 
 /// `compare` knows it by how it begins, and by its rate: lower ones may be missing.
 fn name(rate: u32) -> String {
@@ -101,6 +105,7 @@ fn tails(case: &Case<'_>, seen: &Seen) -> anyhow::Result<Vec<Figure>> {
     Ok(vec![
         closed::tail(case, "commit_seconds_p999", 0.999, &seen.windows)?,
         closed::tail(case, "commit_seconds_max", 1.0, &seen.windows)?,
+        latency::tail(case, LATE, 0.99, seen.windows.iter().map(|window| &window.late_micros))?,
     ])
 }
 
@@ -167,7 +172,6 @@ impl Schedule {
 mod tests {
     use super::*;
     use crate::figure::Parameters;
-    use crate::latency;
     use crate::suites::commit::closed::Window;
     use crate::suites::commit::load::Counters;
 
@@ -197,7 +201,7 @@ mod tests {
         let window = |millis: u64| {
             let mut latency_micros = latency::histogram();
             latency_micros.record(latency::micros(Duration::from_millis(millis))).unwrap();
-            Window { seconds: 1.0, counted: Counters::default(), latency_micros }
+            Window { seconds: 1.0, counted: Counters::default(), late_micros: latency_micros.clone(), latency_micros }
         };
         let seen = Seen { windows: [5, 5, 1000].map(window).into(), parameters: Parameters::new() };
         let case = Case { suite: "commit", case: "rate=1", parameters: Parameters::new() };
@@ -210,7 +214,8 @@ mod tests {
     fn a_cell_keeps_up_when_it_answers_what_is_due() {
         let seen = |answered: u64| {
             let counted = Counters { answered, ..Counters::default() };
-            let window = Window { seconds: 2.0, counted, latency_micros: latency::histogram() };
+            let [latency_micros, late_micros] = [latency::histogram(), latency::histogram()];
+            let window = Window { seconds: 2.0, counted, latency_micros, late_micros };
             Seen { windows: vec![window], parameters: Parameters::new() }
         };
         assert!(keeps_up(&seen(2000), 100_000) && keeps_up(&seen(1970), 100_000));

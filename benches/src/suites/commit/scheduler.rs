@@ -171,7 +171,9 @@ impl Scheduler {
         let mut unsent = 0;
         while let Some(due) = self.due.as_mut().and_then(|due| due.try_recv().ok()) {
             if due <= Instant::now() {
-                self.load.took(self.number, latency::micros(due.elapsed()));
+                let waited = latency::micros(due.elapsed());
+                self.load.took(self.number, waited);
+                self.load.was_late(self.number, waited);
                 unsent += 1;
             }
         }
@@ -181,7 +183,11 @@ impl Scheduler {
     async fn send(&mut self, due: Instant) -> anyhow::Result<()> {
         let transaction = self.transaction(due);
         let request = v1::SessionRequest { ask: Some(Ask::Commit(transaction)) };
-        self.sends.send(request).await.context("the stream takes nothing any more")
+        self.sends.send(request).await.context("the stream takes nothing any more")?;
+        if self.load.manner.pace == Pace::Open {
+            self.load.was_late(self.number, latency::micros(due.elapsed()));
+        }
+        Ok(())
     }
 
     fn take(&mut self, message: v1::SessionResponse) -> anyhow::Result<()> {
