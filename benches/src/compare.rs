@@ -47,7 +47,7 @@ const SETTINGS: [&str; 10] = [
 /// What cases of the open loop begin with, and what stands before their rates: the highest is measured first, and a lower one only where the cell can't
 /// keep up.
 const OPEN_LOOP: &str = "claims=";
-const RATE: &str = " rate=";
+const RATE_OF_CASE: &str = " rate=";
 
 /// What came of it.
 pub(crate) struct Comparison {
@@ -184,7 +184,7 @@ fn keeps_up_with_more(old: &Figure, b: &Results) -> bool {
 
 /// The load and the rate of an open loop.
 fn open_loop(figure: &Figure) -> Option<(&str, u32)> {
-    let (load, rate) = figure.case.rsplit_once(RATE)?;
+    let (load, rate) = figure.case.rsplit_once(RATE_OF_CASE)?;
     if load.starts_with(OPEN_LOOP) { Some((load, rate.parse().ok()?)) } else { None }
 }
 

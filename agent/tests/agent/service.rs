@@ -667,7 +667,7 @@ async fn an_agent_that_has_seen_more_than_its_server_has_registers_and_its_tasks
     let again = stage.until("registering again", |heard| heard.registrations.get(1).cloned()).await;
     let inventory = again.machine.unwrap().inventory;
     assert_eq!((inventory.len(), inventory[0].state()), (1, v1::AllocationState::Running));
-    let followed = stage.until("following", |heard| heard.followed.clone()).await;
+    let followed = stage.until("following", |heard| heard.followed).await;
     assert!(followed.incarnation == 1 && followed.revision > 0, "{followed:?}");
     stage.cell.0.lock().unwrap().is_behind = false;
     stage.follower().await;
