@@ -54,8 +54,19 @@ impl CrashCell {
 
     /// The same cell, which writes checkpoints all the time from its next start on.
     pub(crate) fn with_checkpoints(mut self) -> Self {
-        self.config = self.stage.file("server.toml", CHECKPOINTS);
+        self.set_checkpoints(true);
         self
+    }
+
+    /// Whether it writes checkpoints all the time from its next start on, or as seldom as by default: hardly one while these tests run.
+    pub(crate) fn set_checkpoints(&mut self, all_the_time: bool) {
+        self.config = self.stage.file("server.toml", if all_the_time { CHECKPOINTS } else { CONFIGURATION });
+    }
+
+    /// How many segments of the log were released: a start has what stands in them from the history alone.
+    pub(crate) fn released_segments(&self) -> usize {
+        let names = std::fs::read_dir(self.dir.join("log")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().ends_with(".kept")).count()
     }
 
     /// The cell's directory.

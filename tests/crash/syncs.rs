@@ -22,6 +22,8 @@ use crate::stage::{Stage, eventually};
 const MAKINGS: u64 = 12;
 /// Syncs of a start with an existing cell and of the work after it, each of which kills twice; `cargo xtask crash --syncs N` does more.
 const SYNCS: u64 = 24;
+/// Of the history's syncs and those of folders the first ones are of a start.
+const BEHIND_THE_FIRST: u64 = 4;
 /// Writes torn; `cargo xtask crash --tears N` does more.
 const TEARS: u64 = 30;
 /// Transactions answered at most in one run.
@@ -129,10 +131,16 @@ fn what_was_acknowledged_is_there_whatever_sync_the_server_dies_at() {
     let mut cell = CrashCell::new(2);
     cell.start().process.kill();
     let hits = Arc::new(Mutex::new(BTreeMap::<_, u64>::new()));
-    // Each of the first ones, and then each kind of file when it is first synced: which kinds are early depends on the run before.
-    let each = (1..=syncs).map(|n| (n, None));
-    let kinds = Synced::ALWAYS.map(|kind| (1, Some(kind)));
-    for (n, kind) in each.chain(kinds) {
+    // Each of the first ones, every second of them of a server that writes checkpoints all the time, and then each kind of file when it is
+    // first synced: which kinds are early depends on the run before. Behind the first ones of the history and of folders are those of
+    // checkpoints and of segments that are released.
+    let each = (1..=syncs).map(|n| (n, None, n % 2 == 0));
+    let kinds = Synced::ALWAYS.map(|kind| (1, Some(kind), false));
+    let behind = [Synced::History, Synced::Folder].map(|kind| (BEHIND_THE_FIRST, Some(kind), true));
+    let kinds = kinds.into_iter().chain(behind);
+    let kinds_of_files = kinds.clone().count() as u64;
+    for (n, kind, has_checkpoints) in each.chain(kinds) {
+        cell.set_checkpoints(has_checkpoints);
         for verdict in [Verdict::Kill, Verdict::KillAfter] {
             let hits = hits.clone();
             let looks = move |call: &Call| is_sync(call) && kind.is_none_or(|kind| kind == Synced::of(call));
@@ -143,11 +151,14 @@ fn what_was_acknowledged_is_there_whatever_sync_the_server_dies_at() {
             run_until_it_dies(&mut cell, judge);
         }
     }
+    let released = cell.released_segments();
     let summary = cell.conclude();
     let hits = hits.lock().unwrap();
     let kills = hits.values().sum::<u64>();
-    eprintln!("{kills} kills at syncs, before (false) and after (true) those of {hits:?}: {summary:?}");
-    assert_eq!(kills, 2 * (syncs + Synced::ALWAYS.len() as u64), "each died where it should");
+    eprintln!(
+        "{kills} kills at syncs, before (false) and after (true) those of {hits:?}, {released} segments were released: {summary:?}"
+    );
+    assert_eq!(kills, 2 * (syncs + kinds_of_files), "each died where it should");
     let both_ways = |kind: &Synced| [false, true].iter().all(|after| hits.contains_key(&(*kind, *after)));
     assert!(Synced::ALWAYS.iter().all(both_ways), "before and after a sync of each kind of file: {hits:?}");
     assert!(summary.decided as u64 > kills, "there was load: {summary:?}");
@@ -182,6 +193,8 @@ fn a_write_that_is_torn_is_cut_and_takes_nothing_else_with_it() {
     cell.start().process.kill();
     let mut cuts = 0;
     for n in 1..=tears {
+        // In turns, with each way to tear.
+        cell.set_checkpoints(n / 6 % 2 == 1);
         let judge = at(n, is_write_of_a_segment, move |call| {
             let Kind::Write { bytes } = call.kind else { return Verdict::Pass };
             match n % 6 {
@@ -207,8 +220,9 @@ fn a_write_that_is_torn_is_cut_and_takes_nothing_else_with_it() {
 
 #[test]
 fn a_failed_sync_of_the_log_ends_the_server_and_the_next_one_knows_what_is_durable() {
-    for n in [1, 2, 5, 9] {
+    for (n, has_checkpoints) in [(1, false), (2, true), (5, false), (9, true)] {
         let mut cell = CrashCell::new(4);
+        cell.set_checkpoints(has_checkpoints);
         cell.start().process.kill();
         let judge = at(n, |call| is_sync(call) && call.is_of(".segment"), |_| Verdict::Fail(nix::libc::EIO));
         if let Ok(mut up) = cell.start_under(judge) {
@@ -235,6 +249,7 @@ fn a_failed_sync_of_anything_else_loses_nothing() {
     let hits = Arc::new(Mutex::new(BTreeMap::<Synced, u64>::new()));
     let struck = || hits.lock().unwrap().values().sum::<u64>();
     for n in 1..=failures {
+        cell.set_checkpoints(n % 2 == 0);
         let failed = hits.clone();
         let judge = at(
             n,
@@ -247,7 +262,11 @@ fn a_failed_sync_of_anything_else_loses_nothing() {
         let status = match cell.start_under(judge) {
             Err(status) => Some(status),
             Ok(mut up) => {
-                cell.load.examine(&up.address).unwrap();
+                // A history that could not be synced is opened again by itself, and can't be read until then.
+                eventually("all can be read, or the server has ended", || {
+                    let is_over = cell.load.examine(&up.address).is_ok() || up.process.has_ended().is_some();
+                    is_over.then_some(())
+                });
                 let round = cell.work(&mut up, 0);
                 eventually("the sync that fails comes, or one before it has ended the server", || {
                     (struck() >= n || up.process.has_ended().is_some()).then_some(())
@@ -269,8 +288,12 @@ fn a_failed_sync_of_anything_else_loses_nothing() {
             assert!(cell.told().contains("error["), "it says why: {}", cell.told());
         }
     }
+    let released = cell.released_segments();
     let summary = cell.conclude();
-    eprintln!("{ended} of the failures, which were of {:?}, ended the server: {summary:?}", hits.lock().unwrap());
+    eprintln!(
+        "{ended} of the failures, which were of {:?}, ended the server, {released} segments were released: {summary:?}",
+        hits.lock().unwrap()
+    );
     assert_eq!(struck(), failures, "each failed that should");
 }
 
