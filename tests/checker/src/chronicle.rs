@@ -62,6 +62,14 @@ pub struct Chronicle {
     pub held: BTreeMap<u32, Vec<(u64, bool)>>,
     /// Whether tasks that nobody knows were on each machine, from each revision on.
     pub strange: BTreeMap<u32, Vec<(u64, bool)>>,
+    /// The row of each machine, from each revision on; `None`: nobody is in that slot.
+    pub machines: BTreeMap<u32, Vec<(u64, Option<v1::MachineChange>)>>,
+    /// Revisions at which a server opened the cell.
+    pub openings: BTreeSet<u64>,
+    /// Revisions at which numbers of resources were given to others.
+    pub reshaped: BTreeSet<u64>,
+    /// How many changes of machines, and of what is on them, each revision had, where it had any.
+    pub touches: BTreeMap<u64, u64>,
 }
 
 /// Sees a history step by step.
@@ -175,6 +183,14 @@ impl Chronicle {
         was(&self.strange, machine, from, to)
     }
 
+    /// The row of the machine in a slot at a revision.
+    #[must_use]
+    pub fn machine_at(&self, slot: u32, revision: u64) -> Option<&v1::MachineChange> {
+        let history = self.machines.get(&slot)?;
+        let after = history.partition_point(|(at, _)| *at <= revision);
+        history[after.checked_sub(1)?].1.as_ref()
+    }
+
     /// What a job's group declared at a revision.
     #[must_use]
     pub fn group_at(&self, job: u64, group: u32, revision: u64) -> Option<&v1::GroupShape> {
@@ -262,6 +278,8 @@ impl Chronicle {
             known.left = known.left.or(left);
         }
         picture.machines.keys().for_each(|&slot| self.note_free(picture, slot));
+        let known: Vec<u32> = self.machines.keys().copied().collect();
+        known.into_iter().chain(picture.machines.keys().copied()).for_each(|slot| self.note_machine(picture, slot));
         picture.jobs.values().for_each(|put| self.note_shape(put, picture.revision));
         self.note_held(picture);
         self.note_strange(picture);
@@ -285,6 +303,7 @@ impl Chronicle {
                 self.held_changes.entry(*machine).or_default().insert(revision);
             }
         }
+        self.index_touches(before, delta);
         let moved = delta.moves.iter().flat_map(|moves| moves.slots.iter().map(|slot| (slot, false)));
         let ended = delta.ends.iter().flat_map(|ends| ends.slots.iter().map(|slot| (slot, true)));
         for (slot, ends) in moved.chain(ended) {
@@ -298,10 +317,29 @@ impl Chronicle {
         touched
     }
 
+    fn index_touches(&mut self, before: &Picture, delta: &v1::Delta) {
+        let machines_of = |hold: Option<&v1::HoldChange>| hold.map_or(0, |hold| hold.machines.len());
+        let holds = delta.holds.iter().map(|hold| machines_of(before.holds.get(&hold.job)) + machines_of(Some(hold)));
+        let grants = delta.grants.iter().map(|grants| grants.slots.len());
+        let ends = delta.ends.iter().map(|ends| ends.slots.len());
+        let touches = holds.chain(grants).chain(ends).chain([delta.machines.len(), delta.unknown_tasks.len()]);
+        let touches: usize = touches.sum();
+        if touches > 0 {
+            self.touches.insert(delta.revision, touches as u64);
+        }
+        if delta.cell.is_some() {
+            self.openings.insert(delta.revision);
+        }
+        if !delta.reshaped.is_empty() {
+            self.reshaped.insert(delta.revision);
+        }
+    }
+
     fn index_after(&mut self, after: &Picture, delta: &v1::Delta, touched: BTreeSet<u32>) {
         let revision = delta.revision;
         for machine in &delta.machines {
             self.machine_changes.entry(slot_of(machine.id)).or_default().insert(revision);
+            self.note_machine(after, slot_of(machine.id));
         }
         for row in &delta.unknown_tasks {
             self.machine_changes.entry(slot_of(row.machine)).or_default().insert(revision);
@@ -377,6 +415,11 @@ impl Chronicle {
     fn note_strange(&mut self, picture: &Picture) {
         let strange: BTreeSet<u32> = picture.unknown_tasks.keys().map(|(slot, _)| *slot).collect();
         note(&mut self.strange, &strange, picture.revision);
+    }
+
+    fn note_machine(&mut self, picture: &Picture, slot: u32) {
+        let row = picture.machines.get(&slot).cloned();
+        self.machines.entry(slot).or_default().push((picture.revision, row));
     }
 
     fn note_free(&mut self, picture: &Picture, slot: u32) {

@@ -25,6 +25,7 @@
 
 mod culprits;
 mod governed;
+mod kinds;
 mod numbers;
 mod order;
 mod outside;

@@ -6,6 +6,7 @@ use plenum_proto::v1;
 use plenum_proto::v1::{RefusalKind, RefusalReason};
 
 use super::Decided;
+use super::kinds::Kinds;
 use crate::amounts::Amounts;
 use crate::chronicle::{Chronicle, Facts};
 use crate::violation::{ClaimName, Violation};
@@ -15,15 +16,17 @@ const LISTED_MAX: usize = 4;
 
 /// Every conflict names who came between the base and the decision: real commands, which took that room on that machine and still had
 /// it, and together as much as was short. Beside them only a guard that failed may name somebody: a real command that came between. What was short of room or of a certain port was so at its base exactly
-/// where it is a misfit, as far as nothing else of the transaction blurs that.
+/// where it is a misfit, as far as nothing else of the transaction blurs that; other reasons, and *stale*, are judged as `kinds` says.
 #[must_use]
 pub fn property_culprits_are_true(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let holders = holders(chronicle);
+    let (holders, kinds) = (holders(chronicle), Kinds::of(chronicle));
     for one in decided.iter().filter(|one| one.outcome.revision > 0) {
         let earlier = claimed_before(one, |job, group| need(chronicle, one, job, group));
         for (refusal, earlier) in one.outcome.refusals.iter().zip(earlier) {
-            Judge { chronicle, holders: &holders, one, refusal, earlier }.judge(&mut violations);
+            let judge = Judge { chronicle, holders: &holders, one, refusal, earlier };
+            judge.judge(&mut violations);
+            violations.extend(kinds.contradiction(one, refusal).map(|what| judge.wrong_kind(what)));
         }
     }
     violations
@@ -291,7 +294,8 @@ impl Judge<'_> {
     }
 }
 
-fn shifts(asked: &v1::Placement) -> bool {
+/// Whether a placement asks for the room of others, or for other machines.
+pub(super) fn shifts(asked: &v1::Placement) -> bool {
     !(asked.preemptions.is_empty() && asked.alternates.is_empty() && asked.extras.is_empty())
 }
 

@@ -163,7 +163,7 @@ fn too_many(picture: &Picture, allocation: &Allocation, group: &v1::GroupShape, 
     Some(format!("tasks of its job share one machine, and {:#x} is elsewhere", other.id))
 }
 
-fn holds(constraint: &v1::Constraint, attributes: &BTreeMap<String, String>) -> bool {
+pub(super) fn holds(constraint: &v1::Constraint, attributes: &BTreeMap<String, String>) -> bool {
     use v1::Operator as Op;
     let Some(value) = attributes.get(&constraint.attribute) else { return false };
     let against = |wanted: &String| compare(value, wanted);

@@ -6,6 +6,7 @@
 //! | `traffic` | clients that make conflicts on purpose, from a seed |
 //! | `green` | the core's runs, checked |
 //! | `forged` | streams, replies and logs that were changed on their way to the checker |
+//! | `kinds` | refusals of a wrong kind |
 //! | `listed` | transactions whose deltas nobody heard |
 //! | `untrue` | grants and refusals that say what is not so |
 //! | `client`, `scenes`, `served` | the real server over real connections: rivals, restarts, slow watchers, a full disk, a damaged log |
@@ -15,6 +16,7 @@ mod bench;
 mod client;
 mod forged;
 mod green;
+mod kinds;
 mod listed;
 mod scenes;
 mod served;

@@ -75,6 +75,37 @@ fn conflicts_that_blame_nobody_are_found() {
 }
 
 #[test]
+fn conflicts_that_blame_an_event_that_never_was_are_found() {
+    is_found(
+        Bug::BlamesEvents,
+        |found| matches!(found, Violation::FalseCulprit { what, .. } if what.contains("is called cordoned")),
+    );
+}
+
+#[test]
+fn conflicts_that_leave_out_the_newest_culprit_are_found() {
+    is_found(Bug::BlamesOlder, |found| matches!(found, Violation::CulpritsTooSmall { .. }));
+}
+
+#[test]
+fn conflicts_that_are_denied_are_found_whatever_was_lost() {
+    for sign in ["were free at its base", "has the task since", "was ready at its base"] {
+        is_found(
+            Bug::DeniesConflicts,
+            |found| matches!(found, Violation::WrongKind { what, .. } if what.contains(sign)),
+        );
+    }
+}
+
+#[test]
+fn conflicts_that_are_said_to_be_too_old_are_found() {
+    is_found(
+        Bug::CallsStale,
+        |found| matches!(found, Violation::WrongKind { what, .. } if what.contains("none of which is forgotten")),
+    );
+}
+
+#[test]
 fn forgotten_minimums_are_found() {
     is_found(
         Bug::ForgetsMinimums,
