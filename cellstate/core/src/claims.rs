@@ -535,7 +535,7 @@ impl Resolver<'_> {
             if began > txn.base {
                 return Err(Trouble::NewMachine(began, row.epoch));
             }
-            if txn.check == ConflictCheck::Sequence {
+            if txn.check == ConflictCheck::Sequence && !planted::is(Bug::OverlooksSequence) {
                 let own = (self.session.id, (self.scheduler, self.names.since(self.scheduler)));
                 let changed = self.hindsight.changed_by_others(self.ring, machine, txn.base, own);
                 if changed != Some(false) {

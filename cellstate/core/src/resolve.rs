@@ -314,7 +314,7 @@ impl<'a> Resolver<'a> {
                 }
             },
         };
-        guarded.map(Trouble::Guard)
+        guarded.filter(|_| !planted::is(Bug::OverlooksGuards)).map(Trouble::Guard)
     }
 
     fn resolve_stops(&mut self, txn: &Transaction, resolution: &mut Resolution) {

@@ -110,7 +110,7 @@ impl Core {
 
     /// Whether what this scheduler asks for is decided at all.
     pub(crate) fn may_commit(&self, scheduler: &str) -> Result<(), Rejection> {
-        if !self.cell.is_paused(scheduler) {
+        if !self.cell.is_paused(scheduler) || planted::is(Bug::OverlooksPauses) {
             return Ok(());
         }
         let message = format!("{scheduler} is paused by an operator; it may try again once it was resumed");

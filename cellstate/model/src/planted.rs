@@ -47,6 +47,14 @@ pub enum Bug {
     OverlooksPartitions,
     /// Thousandths of a device are granted although somebody has them.
     OverlooksDevices,
+    /// A port is granted although somebody has it.
+    OverlooksPorts,
+    /// A claim that asks for it is not held to what others did on its machine since the base.
+    OverlooksSequence,
+    /// A claim is granted although a guard fails.
+    OverlooksGuards,
+    /// A scheduler that is paused is granted something.
+    OverlooksPauses,
     /// A task of which only one may run waits no more for the one before, which leaves.
     OverlooksPredecessors,
     /// A claim is granted in room that is held for others.
@@ -157,7 +165,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 71] = [
+    pub const ALL: [Self; 75] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -176,6 +184,10 @@ impl Bug {
         Self::OverlooksQuotas,
         Self::OverlooksPartitions,
         Self::OverlooksDevices,
+        Self::OverlooksPorts,
+        Self::OverlooksSequence,
+        Self::OverlooksGuards,
+        Self::OverlooksPauses,
         Self::OverlooksPredecessors,
         Self::OverlooksHolds,
         Self::JumpsTheQueue,

@@ -3,6 +3,7 @@
 //! It sees the cell before and after, the request and the answer, and what the books know of all earlier grants. It is slow and dumb on
 //! purpose.
 
+mod asked;
 mod culprits;
 mod governing;
 mod happened;
@@ -77,9 +78,11 @@ impl Judge {
             (&step.request.command, step.decided)
         {
             rules::check(step)?;
+            asked::guards_hold(step, txn, outcome)?;
             for grants in &step.delta.grants {
                 for claim in 0..grants.slots.len() {
                     invariant_every_grant_was_valid_at_its_revision(step, grants, claim)?;
+                    self.sequence_is_kept(step, txn, grants, claim)?;
                     rules::invariant_no_decision_breaks_a_declared_rule(step, grants, claim)?;
                 }
             }
@@ -156,7 +159,7 @@ fn why_it_takes_none(cell: &Cell, slot: u32) -> Option<String> {
     }
 }
 
-/// The machine took claims, the job was there in that version and belonged to that scheduler, the task was to be placed, nothing was left of
+/// The machine took claims, the job was there in that version and belonged to that scheduler, which was not paused, the task was to be placed, nothing was left of
 /// it where only one may run, and the allocation is a new one.
 fn invariant_every_grant_was_valid_at_its_revision(step: &Step<'_>, grants: &Grants, claim: usize) -> Checked {
     let name = "invariant_every_grant_was_valid_at_its_revision";
@@ -170,6 +173,7 @@ fn invariant_every_grant_was_valid_at_its_revision(step: &Step<'_>, grants: &Gra
     hold(job.version == grants.job_version, name, || facts("the job has another version"))?;
     let owner = before.session(grants.session).map(|session| session.scheduler.clone());
     hold(owner.as_ref() == Some(&job.shape.scheduler), name, || facts(&format!("granted to {owner:?}")))?;
+    hold(!before.is_paused(&job.shape.scheduler), name, || facts("its scheduler is paused"))?;
     let (Some(shape), Some(row)) = (job.shape.groups.get(usize::from(grants.group)), before.group(job, grants.group))
     else {
         return hold(false, name, || facts("the group is not there"));

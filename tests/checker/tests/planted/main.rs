@@ -221,6 +221,11 @@ fn devices_that_are_granted_twice_are_found() {
 }
 
 #[test]
+fn ports_that_are_granted_twice_are_found() {
+    is_found(Bug::OverlooksPorts, |found| matches!(found, Violation::PortTwice { .. }));
+}
+
+#[test]
 fn overlooked_limits_are_found() {
     is_found(
         Bug::OverlooksLimits,

@@ -91,6 +91,12 @@ impl Happened {
         base >= self.opened && since.sum::<usize>() < CHANGES_MAX
     }
 
+    /// When the row of a machine changed first after a base, if it did.
+    pub(super) fn machine_changed(&self, base: Revision, slot: u32) -> Option<Revision> {
+        let mut since = self.steps.range(base.next()..);
+        since.find(|(_, what)| what.machines.contains(&(slot, "capacity"))).map(|(at, _)| *at)
+    }
+
     /// Whether what a culprit is said to have done was done to that very machine.
     pub(super) fn was_to_machine(&self, culprit: &Culprit, slot: u32) -> bool {
         let what = self.steps.get(&culprit.revision);

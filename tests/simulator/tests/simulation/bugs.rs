@@ -121,6 +121,10 @@ found! {
     a_quota_that_is_overlooked_is_found: OverlooksQuotas by "invariant_no_grant_exceeds_a_quota";
     a_partition_that_is_overlooked_is_found: OverlooksPartitions by "invariant_no_decision_breaks_a_declared_rule";
     a_device_that_is_granted_twice_is_found: OverlooksDevices by "invariant_no_device_or_port_is_given_twice";
+    a_port_that_is_granted_twice_is_found: OverlooksPorts by "invariant_no_device_or_port_is_given_twice";
+    a_sequence_that_others_broke_is_found: OverlooksSequence by "invariant_every_grant_was_valid_at_its_revision";
+    a_guard_that_is_overlooked_is_found: OverlooksGuards by "invariant_every_grant_was_valid_at_its_revision";
+    a_pause_that_is_overlooked_is_found: OverlooksPauses by "invariant_every_grant_was_valid_at_its_revision";
     a_second_instance_beside_one_that_leaves_is_found:
         OverlooksPredecessors by "invariant_every_grant_was_valid_at_its_revision";
     a_hold_that_is_overlooked_is_found: OverlooksHolds by "invariant_no_grant_takes_room_that_is_held_for_others";
