@@ -212,7 +212,9 @@ impl Core {
         let mark = self.mark();
         match planted_bugs::spoil(self.handle(request, now)) {
             Ok(Verdict::Change(decision, mut delta)) => {
-                self.settle_holds(&mut delta);
+                if !planted::is(Bug::KeepsHolds) {
+                    self.settle_holds(&mut delta);
+                }
                 if let Err(rejection) = accepts(&decision, &delta)
                     && !matches!(request.command, Command::Tick)
                 {

@@ -66,7 +66,10 @@ impl Core {
         delta: &mut Delta,
     ) -> Result<(), Rejection> {
         let slot = machine.id.slot;
-        let known = |id: AllocationId| self.cell.allocation(id).is_some_and(|found| found.row.machine == slot);
+        let known = |id: AllocationId| {
+            let granted = self.cell.allocation(id).filter(|_| !planted::is(Bug::ForgetsWhatItGranted));
+            granted.is_some_and(|found| found.row.machine == slot)
+        };
         let live = inventory.iter().filter(|item| item.state.is_live() && !known(item.allocation));
         let found: BTreeMap<AllocationId, &Inventory> = live.map(|item| (item.allocation, item)).collect();
         if found.len() > UNKNOWN_MAX {

@@ -65,10 +65,14 @@ pub enum Bug {
     HoldsBeyondQuotas,
     /// Room is held on machines that are reserved for others.
     HoldsAnywhere,
+    /// A job that is over holds its room still.
+    KeepsHolds,
     /// What an agent runs and the cell does not know is not written down.
     ForgetsUnknownTasks,
     /// The room of an unknown task is free when its time is over, and not when it has ended.
     FreesUnknownTasks,
+    /// What an agent runs that the cell granted there counts as unknown, too.
+    ForgetsWhatItGranted,
     /// A job is launched for an instant that is over.
     LaunchesAgain,
     /// Sessions of the old cell go on in a restored one.
@@ -165,7 +169,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 75] = [
+    pub const ALL: [Self; 77] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -193,8 +197,10 @@ impl Bug {
         Self::JumpsTheQueue,
         Self::HoldsBeyondQuotas,
         Self::HoldsAnywhere,
+        Self::KeepsHolds,
         Self::ForgetsUnknownTasks,
         Self::FreesUnknownTasks,
+        Self::ForgetsWhatItGranted,
         Self::LaunchesAgain,
         Self::KeepsSessions,
         Self::EvictsAnybody,

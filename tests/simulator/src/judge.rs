@@ -218,8 +218,14 @@ fn name_of(violation: &invariants::Violation) -> &'static str {
         V::MinimumBroken { .. } => "invariant_minimums_hold",
         V::RefusedHadEffect { .. } => "invariant_refused_has_no_effect",
         V::RevisionGap { .. } => "invariant_revisions_have_no_gaps",
-        // What is judged here first, and what the core's own tests break: holds, unknown tasks, quotas, culprits and what few have.
-        _ => "plenum_core::invariants::check_step",
+        V::HoldAstray { .. } => "invariant_holds_are_of_live_jobs_on_machines_that_are_there",
+        V::UnknownIsKnown { .. } => "invariant_unknown_tasks_are_unknown",
+        // By the names of those who judge the same here, and first.
+        V::QuotaExceeded { .. } => "invariant_no_grant_exceeds_a_quota",
+        V::CulpritNotLater { .. } => "invariant_conflicts_name_true_culprits",
+        V::CulpritsTooSmall { .. } | V::CulpritTookNothing { .. } => "invariant_culprits_took_what_was_short",
+        // Rules about what few have, most of which are judged here first, each by a checker of its own: no bug can be asked for by one name.
+        V::Special { .. } => "plenum_core::invariants::check_step",
     }
 }
 

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Cell, Command, Delta, Grants, GroupShape, Hold, LogTime, Port, Quota, Resource, Resources,
+    AllocationId, Cell, Command, Delta, Grants, GroupShape, Hold, LogTime, MachineId, Port, Quota, Resource, Resources,
     TaskTraces, Transaction, UnknownId, UnknownTask,
 };
 
 use super::costs::{Large, complete, placement};
 use crate::invariants::{
-    Violation, invariant_no_grant_or_hold_exceeds_a_quota, invariant_no_grant_takes_room_that_is_held_for_others,
-    invariant_no_unknown_task_has_a_granted_port, invariant_single_instances_wait_for_their_predecessors,
+    Violation, invariant_holds_are_of_live_jobs_on_machines_that_are_there, invariant_no_grant_or_hold_exceeds_a_quota,
+    invariant_no_grant_takes_room_that_is_held_for_others, invariant_no_unknown_task_has_a_granted_port,
+    invariant_ports_are_held_once, invariant_single_instances_wait_for_their_predecessors,
+    invariant_unknown_tasks_are_unknown,
 };
 use crate::{CoreOptions, Decided};
 
@@ -138,4 +140,79 @@ fn a_grant_beside_a_predecessor_that_leaves_is_found() {
         large.ask(Command::ReportStatus(vec![complete(machine, allocation)]));
         assert_eq!(found(large.core.cell(), 0), Ok(()), "it has ended");
     }
+}
+
+// The checks of a cell by itself that no test had seen fail.
+#[test]
+fn a_port_that_two_allocations_of_a_machine_have_is_found() {
+    let mut large = Large::new(CoreOptions::default());
+    let [first, second] = ["m1", "m2"].map(|name| large.machine(name.to_owned()).slot);
+    let ports = vec![Port { name: "http".into(), number: 8080 }];
+    let job = large.job(GroupShape { count: 2, ports, ..GroupShape::default() });
+    large.commit(vec![placement(job, 0..1, |_| first, 0)]);
+    let before = large.core.cell().clone();
+    let placements = vec![placement(job, 1..2, |_| second, 0)];
+    let txn = Transaction { base: before.revision(), placements, ..Transaction::default() };
+    let Decided::Changed { delta: granted, .. } = large.decide_commit(txn) else { panic!("it is decided") };
+    let (slots, generations) = (&granted.grants[0].slots, &granted.grants[0].generations);
+    let allocation = AllocationId { slot: slots[0], generation: generations[0] };
+    let found = |machine: u32| {
+        let mut granted = granted.clone();
+        granted.grants[0].machines = vec![machine];
+        let mut cell = before.clone();
+        cell.apply(&granted).expect("it folds");
+        invariant_ports_are_held_once(&cell)
+    };
+    assert_eq!(found(second), Ok(()), "each has its own machine");
+    let (revision, rule) = (granted.revision, "has a port that somebody else has");
+    assert_eq!(found(first), Err(Violation::Special { revision, machine: first, allocation, rule }));
+}
+
+#[test]
+fn an_unknown_task_that_the_cell_granted_there_is_found() {
+    let mut large = Large::new(CoreOptions::default());
+    let [machine, other] = ["m1", "m2"].map(|name| large.machine(name.to_owned()));
+    let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
+    let granted = large.commit(vec![placement(job, 0..1, |_| machine.slot, 0)]).placements.concat();
+    let allocation = granted[0].expect("it was granted");
+    let before = large.core.cell();
+    let found = |on: MachineId, allocation| {
+        let id = UnknownId { machine: on.slot, allocation };
+        let traces = Arc::new(TaskTraces::default());
+        let task = UnknownTask { machine: on, traces, since: before.time(), until: None, stopping: false };
+        let mut cell = before.clone();
+        let heard = Delta { unknown: vec![(id, Some(Arc::new(task)))], ..next(&cell) };
+        cell.apply(&heard).expect("it folds");
+        invariant_unknown_tasks_are_unknown(&cell)
+    };
+    let strange = AllocationId { slot: 7, generation: 1 };
+    assert_eq!(found(machine, strange), Ok(()));
+    assert_eq!(found(other, allocation), Ok(()), "it was granted elsewhere");
+    let known = |on: MachineId, allocation| {
+        Err(Violation::UnknownIsKnown { unknown: UnknownId { machine: on.slot, allocation } })
+    };
+    assert_eq!(found(machine, allocation), known(machine, allocation));
+    let earlier = MachineId { generation: machine.generation + 1, ..machine };
+    assert_eq!(found(earlier, strange), known(machine, strange), "its machine is another one");
+}
+
+#[test]
+fn a_hold_of_a_job_that_is_over_or_of_a_machine_that_is_gone_is_found() {
+    let mut large = Large::new(CoreOptions::default());
+    let [machine, gone] = ["m1", "m2"].map(|name| large.machine(name.to_owned()));
+    let [waits, over] = [(); 2].map(|()| large.job(GroupShape { count: 1, ..GroupShape::default() }));
+    large.ask(Command::RemoveMachine { machine: gone, unless_alive: false });
+    large.ask(Command::StopJob(over));
+    let before = large.core.cell();
+    assert!(before.job(over).is_some_and(|job| job.state.is_final()) && before.machine_in(gone.slot).is_none());
+    let found = |job, machine: MachineId| {
+        let (resources, deadline) = (Resources::new(1, 1), LogTime::from_micros(60_000_000));
+        let hold = Hold { machines: vec![machine.slot], resources, deadline, first_wait: before.revision() };
+        let mut cell = before.clone();
+        cell.apply(&Delta { holds: vec![(job, Some(hold))], ..next(&cell) }).expect("it folds");
+        invariant_holds_are_of_live_jobs_on_machines_that_are_there(&cell)
+    };
+    assert_eq!(found(waits, machine), Ok(()));
+    assert_eq!(found(over, machine), Err(Violation::HoldAstray { job: over }));
+    assert_eq!(found(waits, gone), Err(Violation::HoldAstray { job: waits }));
 }

@@ -131,6 +131,9 @@ found! {
     a_hold_that_jumps_the_queue_is_found: JumpsTheQueue by "invariant_holds_take_room_from_later_ones_only";
     a_hold_beyond_a_quota_is_found: HoldsBeyondQuotas by "invariant_no_grant_exceeds_a_quota";
     a_hold_where_others_are_is_found: HoldsAnywhere by "invariant_holds_are_where_their_job_may_be";
+    a_hold_of_a_job_that_is_over_is_found:
+        KeepsHolds by "invariant_holds_are_of_live_jobs_on_machines_that_are_there";
+    a_granted_task_that_counts_as_unknown_is_found: ForgetsWhatItGranted by "invariant_unknown_tasks_are_unknown";
     an_unknown_task_that_nobody_wrote_down_is_found: ForgetsUnknownTasks by "invariant_what_runs_is_live";
     an_unknown_task_that_leaves_too_soon_is_found:
         FreesUnknownTasks by "invariant_unknown_tasks_go_only_when_nothing_of_them_runs";
