@@ -1,7 +1,7 @@
 //! The server's shell in the simulation: the production parts, wired as in `plenum-server`, on a simulated disk and without threads.
 //!
 //! What the engine's threads do at the same time happens here as separate events: writing and syncing, folding the picture behind
-//! the commit path, timers. The history is not there: recovery reads the whole log.
+//! the commit path, timers. The history is not there: a start begins with a checkpoint in memory, where there is one, and folds the log behind it.
 
 mod calls;
 mod renewals;
