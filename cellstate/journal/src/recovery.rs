@@ -179,6 +179,12 @@ impl Judged {
         self.survey.tail
     }
 
+    /// The log as it was before it was read, for who has to read it once more.
+    #[must_use]
+    pub fn unread(self) -> Claimed {
+        self.claimed
+    }
+
     /// Cuts off a torn write, and makes the end durable again.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plenum_history::{CheckpointInfo, History, ReadError, StartingPoint};
-use plenum_journal::{CellId, Claimed, Identity, Journal, Judged, OpenError, RealDisk, Recovered};
+use plenum_journal::{CellId, Claimed, Identity, Journal, Judged, OpenError, RealDisk};
 use plenum_model::{Cell, CellIdentity, Revision};
 
 use crate::backup::fallback::{self, FALLBACK, LogExtent, Lookout};
@@ -23,9 +23,10 @@ use crate::engine::step_back;
 use crate::error::{ServerError, told};
 use crate::frames::frames_in;
 use crate::options::ServerOptions;
+use crate::planted_bugs;
 use crate::publish::Mirror;
+use replay::Replayed;
 pub(crate) use replay::delta_of;
-use replay::{Log, Replayed};
 pub(crate) use replay::{check_incarnation, present, retained};
 
 /// The folder of the log's segments.
@@ -61,9 +62,11 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
         error => error,
     })?;
     let (log, history) = open_both(claimed, options)?;
-    let (journal, recovered, replayed) = replay::read(log, &options.dir, &history)?;
+    let (judged, replayed) = replay::read(log, &options.dir, &history)?;
     let Replayed { mirror, checkpoint, unfed_bytes: lag_bytes, .. } = replayed;
-    let identity = identity(options, &recovered, mirror.cell())?;
+    let identity = identity(options, &judged, mirror.cell())?;
+    // Nothing but the disk stands in the way any more: what would be cut off the end may be what proves that something is lost.
+    let (journal, recovered) = judged.open().map_err(planted_bugs::told)?;
     tracing::info!(revision = %mirror.cell().revision(), term = identity.term, created = recovered.created, "recovered");
     let cut_bytes = recovered.cut.as_ref().map_or(0, |cut| cut.bytes);
     Ok(Opened { journal, history, mirror, identity, checkpoint, lag_bytes, cut_bytes })
@@ -78,16 +81,16 @@ pub(crate) fn expect_restored(dir: &Path) -> Result<(), ServerError> {
     Err(if restore::is_at_work(dir) { ServerError::BeingRestored { path } } else { ServerError::HalfRestored { path } })
 }
 
-/// Log and history. The log is not read yet, unless the history begins anew. As long as the start may be refused nothing in the log is changed: what
-/// would be cut off its end may be what proves that something is lost.
-fn open_both(claimed: Claimed, options: &ServerOptions) -> Result<(Log, History), ServerError> {
+/// Log and history. The log is still to be read, also where it was for a history that begins anew, and nothing in it is changed but that what was kept
+/// may be its again.
+fn open_both(claimed: Claimed, options: &ServerOptions) -> Result<(Claimed, History), ServerError> {
     let (dir, folder) = (&options.dir, options.dir.join(HISTORY));
     let mut history = None;
     if folder.is_dir() {
         match history_options(claimed.identity(), options).and_then(|settings| open_history(&folder, settings)) {
             Ok(opened) if has_anything(&opened) => {
                 rejoin_behind(&claimed, &opened)?;
-                return Ok((Log::Unread(Box::new(claimed)), opened));
+                return Ok((claimed, opened));
             }
             Ok(empty) => history = Some(empty),
             // What is wrong with the log counts more.
@@ -104,7 +107,7 @@ fn open_both(claimed: Claimed, options: &ServerOptions) -> Result<(Log, History)
     if let Some(cell) = fallback {
         begin_with_fallback(&history, &cell)?;
     }
-    Ok((Log::Open(Box::new(log.open()?)), history))
+    Ok((log.unread(), history))
 }
 
 /// Whether there is anything in a history: one that a start has made, and not got to fill, is none.
@@ -311,8 +314,8 @@ const RESOURCES_OF_ALL: [&str; 8] =
     ["cpu", "memory", "disk", "gpu", "ports", "cpu_millis", "memory_bytes", "disk_bytes"];
 
 /// What the next server of this cell is.
-fn identity(options: &ServerOptions, recovered: &Recovered, cell: &Cell) -> Result<CellIdentity, ServerError> {
-    let before = cell.identity();
+fn identity(options: &ServerOptions, log: &Judged, cell: &Cell) -> Result<CellIdentity, ServerError> {
+    let (before, of_log) = (cell.identity(), log.identity());
     let given: Vec<Arc<str>> = options.custom_resources.iter().map(|name| Arc::from(name.as_str())).collect();
     let is_new = cell.revision() == Revision(0);
     if !is_new && !given.is_empty() && given != before.custom_resources {
@@ -340,9 +343,9 @@ fn identity(options: &ServerOptions, recovered: &Recovered, cell: &Cell) -> Resu
         }
     }
     Ok(CellIdentity {
-        cell_id: recovered.identity.cell.0,
-        incarnation: recovered.identity.incarnation,
-        term: before.term.max(recovered.tail.term) + 1,
+        cell_id: of_log.cell.0,
+        incarnation: of_log.incarnation,
+        term: before.term.max(log.tail().term) + 1,
         custom_resources: if is_new { given } else { before.custom_resources.clone() },
     })
 }

@@ -1,4 +1,5 @@
-//! Folding the log into the newest checkpoint, while the log is read for the first and only time.
+//! Folding the log into the newest checkpoint, while the log is read: for the first and only time, where there is a history whose newest checkpoint
+//! can be read.
 //!
 //! ```text
 //! walking   reads the log, checks its sums and its chain ─▶ decoding   makes deltas of batches ─┐
@@ -13,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use bytes::{Bytes, BytesMut};
 use plenum_history::History;
-use plenum_journal::{Claimed, Frame, Identity, Journal, Judged, Keeper, Recovered, Tail};
+use plenum_journal::{Claimed, Frame, Judged, Keeper};
 use plenum_model::planted::{self, Bug};
 use plenum_model::{Cell, Delta, Revision, STEPS_AHEAD};
 use plenum_proto::delta;
@@ -53,51 +54,6 @@ fn moment(cell: &Cell) -> (u64, u64) {
     (cell.revision().0, cell.identity().incarnation)
 }
 
-/// Where the log is read from.
-pub(super) enum Log {
-    /// It was not read yet: what its walk passes is folded.
-    Unread(Box<Claimed>),
-    /// It is open already.
-    Open(Box<(Journal, Recovered)>),
-}
-
-/// A log that was walked through.
-enum Walked {
-    /// Nothing in it was changed yet.
-    Judged(Box<Judged>),
-    Open(Box<(Journal, Recovered)>),
-}
-
-impl Walked {
-    fn identity(&self) -> Identity {
-        match self {
-            Self::Judged(log) => log.identity(),
-            Self::Open(open) => open.1.identity,
-        }
-    }
-
-    fn oldest_revision(&self) -> u64 {
-        match self {
-            Self::Judged(log) => log.oldest_revision(),
-            Self::Open(open) => open.1.oldest_revision,
-        }
-    }
-
-    fn tail(&self) -> Tail {
-        match self {
-            Self::Judged(log) => log.tail(),
-            Self::Open(open) => open.1.tail,
-        }
-    }
-
-    fn open(self) -> Result<(Journal, Recovered), ServerError> {
-        match self {
-            Self::Judged(log) => log.open().map_err(planted_bugs::told),
-            Self::Open(open) => Ok(*open),
-        }
-    }
-}
-
 /// Why what was read came to nothing.
 enum Failed {
     /// The checkpoint can't be read.
@@ -112,29 +68,28 @@ impl From<ServerError> for Failed {
 }
 
 /// Reads the log, and folds what is behind the newest checkpoint into that; where that can't be read, what is behind an earlier one into
-/// that one. The log is opened when all of that is done: one that is refused stays as it is.
-pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, Recovered, Replayed), ServerError> {
+/// that one. Nothing in the log is changed.
+pub(super) fn read(log: Claimed, dir: &Path, history: &History) -> Result<(Judged, Replayed), ServerError> {
     let newest = history.newest_checkpoint();
     let start = newest.as_ref().map_or(0, |newest| newest.revision);
-    let (walked, replayed) = read_from(log, dir, history, Start::Checkpoint(start))?;
+    let (judged, replayed) = read_from(log, dir, history, Start::Checkpoint(start))?;
     // A history of another log, or one that is ahead of it, is another mistake than what comes of folding them.
     let begun = match &replayed {
         Ok(replayed) => replayed.begun,
         Err(Failed::Checkpoint(_)) => (0, 0),
         Err(Failed::Other(_)) => moment(&checkpoint::read(history, start).unwrap_or_default()),
     };
-    let (identity, oldest, last) = (walked.identity(), walked.oldest_revision(), walked.tail().revision);
+    let (identity, oldest, last) = (judged.identity(), judged.oldest_revision(), judged.tail().revision);
     let log = (oldest, identity.incarnation);
     check_incarnation(dir, begun, retained(history), log)?;
     history.check_against_log(last).map_err(ServerError::against_log)?;
     fallback::check_against_log(dir, identity, last)?;
-    let (walked, replayed) = match (replayed, newest) {
+    let (judged, replayed) = match (replayed, newest) {
         (Err(Failed::Checkpoint(error)), Some(newest)) => {
             let (cell, revision) = super::cell_before(history, &newest, error)?;
-            let open = Log::Open(Box::new(walked.open()?));
-            read_from(open, dir, history, Start::Cell(Box::new(cell), revision))?
+            read_from(judged.unread(), dir, history, Start::Cell(Box::new(cell), revision))?
         }
-        (replayed, _) => (walked, replayed),
+        (replayed, _) => (judged, replayed),
     };
     let mut replayed = replayed.map_err(|(Failed::Checkpoint(error) | Failed::Other(error))| error)?;
     check_incarnation(dir, replayed.begun, retained(history), log)?;
@@ -148,8 +103,7 @@ pub(super) fn read(log: Log, dir: &Path, history: &History) -> Result<(Journal, 
         let what = format!("the log ends at revision {last}, and what was read of it ended here");
         return Err(ServerError::Unfoldable { revision: found, what });
     }
-    let (journal, recovered) = walked.open()?;
-    Ok((journal, recovered, replayed))
+    Ok((judged, replayed))
 }
 
 /// The checkpoint that a cell begins with (its revision, its incarnation) must be of the incarnation of the log (its oldest revision, its
@@ -184,11 +138,11 @@ enum Start {
 
 /// Reads the log, and folds what is behind a start into it.
 fn read_from(
-    log: Log,
+    log: Claimed,
     dir: &Path,
     history: &History,
     start: Start,
-) -> Result<(Walked, Result<Replayed, Failed>), ServerError> {
+) -> Result<(Judged, Result<Replayed, Failed>), ServerError> {
     let (Start::Checkpoint(next) | Start::Cell(_, next)) = start;
     let next = next + 1;
     let known = history.newest_revision();
@@ -203,8 +157,8 @@ fn read_from(
         let walked = walking.join().unwrap_or_else(|_| Err(panicked("while reading the log")));
         (walked, decoded.map_err(Failed::from).and(folded))
     });
-    let (walked, unfed_bytes) = walking?;
-    Ok((walked, replayed.map(|replayed| Replayed { unfed_bytes, ..replayed })))
+    let (judged, unfed_bytes) = walking?;
+    Ok((judged, replayed.map(|replayed| Replayed { unfed_bytes, ..replayed })))
 }
 
 fn panicked(when: &str) -> ServerError {
@@ -212,26 +166,10 @@ fn panicked(when: &str) -> ServerError {
 }
 
 /// Shows the batches of the log, and gives the bytes of those that the history has not got.
-fn walk(log: Log, mut pieces: Pieces) -> Result<(Walked, u64), ServerError> {
-    let walked = match log {
-        Log::Unread(claimed) => {
-            let judged = claimed.read(&mut |frame| pieces.add(frame)).map_err(planted_bugs::told)?;
-            Walked::Judged(Box::new(judged))
-        }
-        Log::Open(open) => {
-            let keeper = open.0.keeper();
-            let from = keeper.oldest_revision().max(pieces.needed_from());
-            if keeper.tail().revision >= from {
-                let mut reader = keeper.reader(from).map_err(ServerError::ReadJournal)?;
-                while let Some(frame) = reader.next_frame().map_err(ServerError::ReadJournal)? {
-                    pieces.add(&frame);
-                }
-            }
-            Walked::Open(open)
-        }
-    };
+fn walk(log: Claimed, mut pieces: Pieces) -> Result<(Judged, u64), ServerError> {
+    let judged = log.read(&mut |frame| pieces.add(frame)).map_err(planted_bugs::told)?;
     pieces.send();
-    Ok((walked, pieces.unfed_bytes))
+    Ok((judged, pieces.unfed_bytes))
 }
 
 /// Some batches of the log, one after the other.
@@ -259,11 +197,6 @@ impl Pieces {
     /// Of what is from a revision on; `known` is the newest one that the history has.
     fn new(sender: SyncSender<Piece>, empty: Receiver<BytesMut>, (from, known): (u64, u64)) -> Self {
         Self { from, known, unfed_bytes: 0, piece: Piece::default(), sender: Some(sender), empty }
-    }
-
-    /// The first revision that is to be shown, or counted.
-    fn needed_from(&self) -> u64 {
-        self.from.min(self.known.saturating_add(1))
     }
 
     fn add(&mut self, frame: &Frame<'_>) {

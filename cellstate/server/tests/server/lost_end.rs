@@ -172,3 +172,38 @@ async fn a_damaged_end_stays_as_it_is_where_the_start_is_refused_for_its_history
     assert_eq!(refused(dir).await.code(), "DAMAGED_HISTORY");
     assert!(log() == before);
 }
+
+/// Puts into the log of a stopped cell what a crash leaves of a write; gives the segment.
+fn tear(dir: &Path) -> PathBuf {
+    const SECTOR_BYTES: usize = 512;
+    let segment = last_frames(dir).swap_remove(0).0;
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let sectors = bytes.iter().rposition(|byte| *byte != 0).unwrap() / SECTOR_BYTES + 1;
+    bytes[sectors * SECTOR_BYTES] = 1;
+    std::fs::write(&segment, bytes).unwrap();
+    segment
+}
+
+// It was cut off by a start that was then refused for a setting, and the one that came to be said nothing of it.
+#[tokio::test]
+async fn a_torn_end_stays_as_it_is_where_the_start_is_refused_for_a_setting() {
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path();
+    Server::start(brisk(dir)).await.unwrap().shutdown().await.unwrap();
+    let segment = tear(dir);
+    let before = std::fs::read(&segment).unwrap();
+    assert!(verify(dir).unwrap().torn.is_some());
+    let mut named = brisk(dir);
+    named.custom_resources = vec!["tapes".to_owned()];
+    for is_without_history in [false, true] {
+        if is_without_history {
+            std::fs::remove_dir_all(dir.join("history")).unwrap();
+        }
+        let refused = Server::start(named.clone()).await.err().unwrap();
+        assert_eq!(refused.code(), "BAD_SETTING", "{refused}");
+        assert!(std::fs::read(&segment).unwrap() == before, "without a history: {is_without_history}");
+    }
+    Server::start(brisk(dir)).await.unwrap().shutdown().await.unwrap();
+    let report = verify(dir).unwrap();
+    assert!(report.is_sound() && report.torn.is_none(), "{:?}", report.violations);
+}
