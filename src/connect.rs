@@ -141,7 +141,7 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use tokio::{
-        io::AsyncReadExt,
+        io::{AsyncReadExt, AsyncWriteExt},
         net::{TcpListener, TcpSocket, TcpStream},
     };
 
@@ -189,31 +189,64 @@ mod tests {
         assert!(failure.message.ends_with("no connection within 50.0ms"), "{failure}, {} wait", waiting.len());
     }
 
-    /// Reads from a client up to the message of its first request.
-    async fn read_request(stream: &mut TcpStream) {
-        const PREFACE_BYTES: usize = 24;
-        const DATA: u8 = 0;
-        stream.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+
+    /// A frame of HTTP/2: three bytes of length, the kind, flags, and the stream's number come before what it says.
+    fn frame(kind: u8, flags: u8, stream: u8, said: &[u8]) -> Vec<u8> {
+        let mut frame = vec![0, 0, u8::try_from(said.len()).unwrap(), kind, flags, 0, 0, 0, stream];
+        frame.extend_from_slice(said);
+        frame
+    }
+
+    /// Reads frames up to the first one of a kind.
+    async fn read_to(kind: u8, stream: &mut TcpStream) {
         loop {
-            // Three bytes of length, the kind, flags, and the stream's number.
             let mut head = [0; 9];
             stream.read_exact(&mut head).await.unwrap();
             let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
             stream.read_exact(&mut vec![0; length]).await.unwrap();
-            if head[3] == DATA {
+            if head[3] == kind {
                 return;
             }
         }
     }
 
-    /// The address of a server that reads one request, and is gone.
-    async fn dying() -> String {
+    /// Reads from a client up to the message of its first request.
+    async fn read_request(stream: &mut TcpStream) {
+        const PREFACE_BYTES: usize = 24;
+        stream.read_exact(&mut [0; PREFACE_BYTES]).await.unwrap();
+        read_to(DATA, stream).await;
+    }
+
+    /// Begins to answer the first request, and waits until the client has read that.
+    async fn begin_answer(stream: &mut TcpStream) {
+        const END_HEADERS: u8 = 4;
+        // In the table of HPACK.
+        const STATUS_200: u8 = 0x88;
+        let said = [
+            frame(SETTINGS, 0, 0, &[]),
+            frame(HEADERS, END_HEADERS, 1, &[STATUS_200]),
+            // The client sends it back.
+            frame(PING, 0, 0, &[0; 8]),
+        ];
+        stream.write_all(&said.concat()).await.unwrap();
+        read_to(PING, stream).await;
+    }
+
+    /// The address of a server that reads one request, begins to answer it or doesn't, and is gone.
+    async fn dying(answers: bool) -> String {
         let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = server.local_addr().unwrap().to_string();
         tokio::spawn(async move {
             let mut stream = server.accept().await.unwrap().0;
             drop(server);
             read_request(&mut stream).await;
+            if answers {
+                begin_answer(&mut stream).await;
+            }
         });
         address
     }
@@ -222,16 +255,19 @@ mod tests {
     #[tokio::test]
     async fn a_change_whose_connection_broke_may_have_been_made_and_one_without_a_connection_was_not() {
         let stop = plenum_proto::v1::StopRequest::default;
-        let connection = Connection::open(&dying().await).await.unwrap();
-        let failure = Failure::from(connection.jobs().stop(stop()).await.unwrap_err());
-        assert_eq!((failure.code.as_str(), failure.exit), ("OUTCOME_UNKNOWN", crate::failure::EXIT_FAILED));
-        let told = ["the connection to the cell broke: ", "may have been done"];
-        assert!(told.iter().all(|words| failure.message.contains(words)), "{failure}");
-        assert_eq!(failure.hint.as_deref(), Some("`plenum explain OUTCOME_UNKNOWN` tells more"));
+        for answers in [false, true] {
+            let connection = Connection::open(&dying(answers).await).await.unwrap();
+            let failure = Failure::from(connection.jobs().stop(stop()).await.unwrap_err());
+            let found = (failure.code.as_str(), failure.exit);
+            assert_eq!(found, ("OUTCOME_UNKNOWN", crate::failure::EXIT_FAILED), "it began to answer: {answers}");
+            let told = ["the connection to the cell broke: ", "may have been done"];
+            assert!(told.iter().all(|words| failure.message.contains(words)), "{failure}");
+            assert_eq!(failure.hint.as_deref(), Some("`plenum explain OUTCOME_UNKNOWN` tells more"));
 
-        let connection = Connection::open(&dying().await).await.unwrap();
-        let asked = connection.inspect().status(plenum_proto::v1::StatusRequest {}).await.unwrap_err();
-        assert_eq!(Failure::from(asked).code, "UNAVAILABLE", "it can be asked again");
+            let connection = Connection::open(&dying(answers).await).await.unwrap();
+            let asked = connection.inspect().status(plenum_proto::v1::StatusRequest {}).await.unwrap_err();
+            assert_eq!(Failure::from(asked).code, "UNAVAILABLE", "it can be asked again");
+        }
 
         let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
         let channel = endpoint(&nobody).unwrap().connect_lazy();

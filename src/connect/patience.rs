@@ -11,12 +11,13 @@ use std::{
     time::Duration,
 };
 
+use http_body::{Body as _, Frame, SizeHint};
 use plenum_proto::error::{innermost, with_code};
 use tonic::{
     Code, ConnectError, Status,
     body::Body,
     client::GrpcService,
-    codegen::{StdError, http},
+    codegen::{Bytes, StdError, http},
     transport::Channel,
 };
 
@@ -115,16 +116,40 @@ impl Patience {
     }
 }
 
-/// What a change failed with that got no answer. Once there was a connection the request may have gone out over it, and been carried out: however
-/// it broke, nobody here knows.
+/// What a change failed with that got no answer.
 fn of_change(error: StdError) -> StdError {
-    if is_unconnected(&*error) {
-        return error;
-    }
-    let why = innermost(&*error);
+    if is_unconnected(&*error) { error } else { broken_in_change(&*error).into() }
+}
+
+/// Once there was a connection the request of a change may have gone out over it, and been carried out: however it broke, nobody here knows.
+fn broken_in_change(error: &(dyn Error + 'static)) -> Status {
+    let why = innermost(error);
     let what =
         format!("the connection to the cell broke: {why}; what was asked for may have been done, or be done yet");
-    with_code(Code::Unknown, "OUTCOME_UNKNOWN", what).into()
+    with_code(Code::Unknown, "OUTCOME_UNKNOWN", what)
+}
+
+/// What follows on the head of the answer to a change: without its end nobody knows what the answer was.
+struct AnswerToChange(Body);
+
+impl http_body::Body for AnswerToChange {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.0).poll_frame(context).map_err(|broke| broken_in_change(&broke))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
 }
 
 /// Whether there was no connection to send anything over.
@@ -167,7 +192,10 @@ impl GrpcService<Body> for PatientChannel {
         Box::pin(async move {
             let answer = async {
                 let answer = answer.await.map_err(StdError::from);
-                if changes { answer.map_err(of_change) } else { answer }
+                if !changes {
+                    return answer;
+                }
+                answer.map(|answer| answer.map(|rest| Body::new(AnswerToChange(rest)))).map_err(of_change)
             };
             match patience {
                 Some(patience) => patience.wait(awaited, answer).await.unwrap_or_else(|given_up| Err(given_up.into())),
