@@ -172,9 +172,14 @@ fn remove_if_ended(
     recording: &Recording,
     set_aside: impl FnOnce() -> Option<PathBuf>,
 ) {
+    remove_aside(recording, || if directory.ended().exists() { set_aside() } else { None });
+}
+
+/// Removes what `set_aside` says, which no start is written down beside. Only that waits for starts, and they for it: removing much takes long.
+fn remove_aside(recording: &Recording, set_aside: impl FnOnce() -> Option<PathBuf>) {
     let aside = {
         let _recording = recording.write().unwrap_or_else(PoisonError::into_inner);
-        if directory.ended().exists() { set_aside() } else { None }
+        set_aside()
     };
     if let Some(aside) = aside {
         let _ = remove_tree(&aside);
@@ -221,14 +226,10 @@ fn remove_jobs(agent: &AgentDirectory, unused: Vec<PathBuf>, recording: &Recordi
             continue;
         }
         let removed = removed(agent, name);
-        // Moved away first: removing much takes long, and starts would wait meanwhile.
-        let is_moved = {
-            let _recording = recording.write().unwrap_or_else(PoisonError::into_inner);
-            is_long_unused(&path) && fs::rename(&path, &removed).is_ok()
-        };
-        if is_moved {
-            let _ = remove_tree(&removed);
-        }
+        remove_aside(recording, || {
+            let is_moved = is_long_unused(&path) && fs::rename(&path, &removed).is_ok();
+            is_moved.then_some(removed)
+        });
     }
 }
 

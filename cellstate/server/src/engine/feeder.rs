@@ -215,7 +215,7 @@ impl<'a> Feeder<'a> {
         self.shared.feed.stops(Stopped::ForNow(error));
         let history = self.shared.feed.history();
         loop {
-            if !self.wait_for_room() {
+            if !self.wait_to_open_again() {
                 return Ok(false);
             }
             match history.reopen().map_err(FeedError::from) {
@@ -243,8 +243,8 @@ impl<'a> Feeder<'a> {
         Ok(true)
     }
 
-    /// Waits for a while, and for as long as there is no room that others could make. False when the server ends.
-    fn wait_for_room(&mut self) -> bool {
+    /// Waits for a while, longer each time, and then until a try may help. False when the server ends.
+    fn wait_to_open_again(&mut self) -> bool {
         let (began, pause) = (Instant::now(), self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         loop {
