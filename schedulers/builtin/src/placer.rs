@@ -211,10 +211,13 @@ impl Placer {
         if let Some(gpus) = &mut self.gpus {
             works.iter().for_each(|work| gpus.expect(view.cell(), work));
         }
-        works.chunk_by(alike).for_each(|works| match works {
-            [first, ..] if first.job.shape.same_machine => self.place_job(view, works, plan, decision),
-            equals => self.place(view, equals, plan, decision),
-        });
+        for works in works.chunk_by(alike) {
+            if works[0].job.shape.same_machine {
+                self.place_job(view, works, plan, decision);
+            } else {
+                self.place(view, works, plan, decision);
+            }
+        }
     }
 
     /// Claims machines for the groups of one job, one after the other. Where its tasks share a machine, each gang first gets what it starts with: else a
@@ -222,7 +225,9 @@ impl Placer {
     pub(crate) fn place_job(&mut self, view: &View<'_>, works: &[Work], plan: &mut Plan, decision: &mut Decision) {
         let starts_behind = |work: &Work| work.job.shape.same_machine && work.least > 0;
         if !works.iter().skip(1).any(starts_behind) {
-            works.iter().for_each(|work| self.place(view, slice::from_ref(work), plan, decision));
+            for work in works {
+                self.place(view, slice::from_ref(work), plan, decision);
+            }
             return;
         }
         let mut rest = Vec::with_capacity(works.len());
@@ -232,12 +237,11 @@ impl Placer {
                 rest.push(work.clone());
                 continue;
             }
-            let claims = plan.claims();
-            self.place(view, &[Work { tasks: first.to_vec(), ..work.clone() }], plan, decision);
+            let placed = self.place(view, &[Work { tasks: first.to_vec(), ..work.clone() }], plan, decision);
             if others.is_empty() {
                 continue;
             }
-            if plan.claims() > claims {
+            if placed > 0 {
                 rest.push(Work { tasks: others.to_vec(), least: 0, ..work.clone() });
             } else if let Some(said) = decision.passed_over.last() {
                 // What keeps it from starting keeps all of it.
@@ -245,20 +249,31 @@ impl Placer {
                 decision.pass_over(work, others.len(), reason);
             }
         }
-        rest.iter().for_each(|work| self.place(view, slice::from_ref(work), plan, decision));
+        for work in &rest {
+            self.place(view, slice::from_ref(work), plan, decision);
+        }
     }
 
     /// Claims machines for groups of equal needs; with [`Policy::Spread`] one group only, as its siblings count, and so where the namespace has a quota.
-    pub(crate) fn place(&mut self, view: &View<'_>, equals: &[Work], plan: &mut Plan, decision: &mut Decision) {
+    /// Gives how many tasks found one, and says why the others did not.
+    pub(crate) fn place(
+        &mut self,
+        view: &View<'_>,
+        equals: &[Work],
+        plan: &mut Plan,
+        decision: &mut Decision,
+    ) -> usize {
         // Of a gang of which too few wait nothing is placed, whatever room and quota there is.
         if let Some(gang) = equals.iter().find(|work| work.tasks.len() < work.least as usize) {
-            return decision.pass_over(gang, gang.tasks.len(), blocked(gang.least as usize, gang.tasks.len()));
+            decision.pass_over(gang, gang.tasks.len(), blocked(gang.least as usize, gang.tasks.len()));
+            return 0;
         }
         let within = self.within_quota(view, equals, decision);
         let placed = self.place_within_quota(view, &within, plan, decision);
         // What found no room leaves its quota to others.
         let wanted: usize = within.iter().map(|work| work.tasks.len()).sum();
         within.first().into_iter().for_each(|first| self.quotas.give(view, first, wanted - placed));
+        placed
     }
 
     /// As many tasks as the quota of their namespace has room for, which is taken for them; says why the others have to wait.
@@ -287,7 +302,7 @@ impl Placer {
         Cow::Owned(within)
     }
 
-    /// As [`Placer::place`], quotas aside; gives how many found a machine.
+    /// As [`Placer::place`], quotas aside.
     fn place_within_quota(
         &mut self,
         view: &View<'_>,

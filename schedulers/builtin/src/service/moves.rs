@@ -104,8 +104,8 @@ fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -
     let mut plan = Plan::all_or_nothing().decided_by("spread", &[]);
     placer.leave(view, &work, leaving);
     // Nothing waits: that there is no room for it elsewhere is no reason why a task would.
-    placer.place(view, slice::from_ref(&work), &mut plan, &mut Decision::default());
-    if plan.claims() == 0 {
+    let placed = placer.place(view, slice::from_ref(&work), &mut plan, &mut Decision::default());
+    if placed == 0 {
         placer.stay(view, &work, leaving);
         return None;
     }
