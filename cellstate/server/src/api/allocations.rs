@@ -14,10 +14,8 @@ use crate::view;
 
 const FIELDS: &[&str] =
     &["id", "namespace", "job", "group", "machine", "scheduler", "state", "ready", "task_index", "attempt"];
-/// Times that one listing reads from the history.
-const TIMES_READ_MAX: usize = 256;
-/// Transactions that one listing reads for why they moved tasks.
-const MOVES_READ_MAX: usize = 64;
+/// Transactions that one listing reads for when they were, and why they moved tasks.
+const GRANTS_READ_MAX: usize = 256;
 
 /// Lists the live allocations that pass, and then those that ended last.
 pub(super) async fn list(
@@ -77,13 +75,17 @@ fn live(
         }
         let created = shared.picture.about_when(allocation.row.created);
         let mut row = view::allocation(cell, &allocation, created);
-        if created.is_none() {
-            row.created_micros = grants.created_micros(row.created_revision);
-        }
         // What was moved had another allocation before.
-        if row.attempt > 1 && row.reason.is_empty() {
-            let reason = grants.moved(row.created_revision);
-            row.reason = reason.map(str::to_owned).unwrap_or_default();
+        let may_be_moved = row.attempt > 1 && row.reason.is_empty();
+        if (created.is_none() || may_be_moved)
+            && let Some(granted) = grants.at(row.created_revision)
+        {
+            if created.is_none() {
+                row.created_micros = granted.created_micros;
+            }
+            if may_be_moved {
+                row.reason = granted.moved.clone().unwrap_or_default();
+            }
         }
         if !room.takes(&row) {
             response.truncated = true;
@@ -134,41 +136,36 @@ impl Asked {
 /// What the log alone tells of grants: read once for all allocations of a transaction.
 struct Grants<'a> {
     shared: &'a Shared,
-    times: BTreeMap<u64, i64>,
-    /// By transaction, why it moved all that it granted; `None`: it can't be read, or moved nothing for certain.
-    moves: BTreeMap<u64, Option<String>>,
+    /// By revision.
+    read: BTreeMap<u64, Granted>,
+}
+
+/// What is told of a revision that granted; nothing where it can't be read.
+#[derive(Default)]
+struct Granted {
+    created_micros: i64,
+    /// Why it moved all that it granted; `None`: it moved nothing for certain.
+    moved: Option<String>,
 }
 
 impl<'a> Grants<'a> {
     const fn new(shared: &'a Shared) -> Self {
-        Self { shared, times: BTreeMap::new(), moves: BTreeMap::new() }
+        Self { shared, read: BTreeMap::new() }
     }
 
-    /// When a revision was decided that the picture has forgotten.
-    fn created_micros(&mut self, revision: u64) -> i64 {
-        if let Some(&known) = self.times.get(&revision) {
-            return known;
-        }
-        // A listing of very many old transactions leaves the rest out, rather than to read all blocks there are.
-        if self.times.len() >= TIMES_READ_MAX {
-            return 0;
-        }
-        let read = self.shared.feed.history().entry(revision).map_or(0, |logged| logged.time_micros);
-        self.times.insert(revision, read);
-        read
-    }
-
-    /// Why what this revision granted was moved, where it was and that is told.
-    fn moved(&mut self, revision: u64) -> Option<&str> {
-        if !self.moves.contains_key(&revision) {
-            if self.moves.len() >= MOVES_READ_MAX {
+    /// `None`: a listing of very many old transactions leaves the rest out, rather than to read all blocks there are.
+    fn at(&mut self, revision: u64) -> Option<&Granted> {
+        if !self.read.contains_key(&revision) {
+            if self.read.len() >= GRANTS_READ_MAX {
                 return None;
             }
-            let delta = moved::changed_at(self.shared, Revision(revision)).ok();
-            let reason = delta.as_ref().and_then(moved::reason_of_all).map(str::to_owned);
-            self.moves.insert(revision, reason);
+            let granted = past::changed_at(self.shared, Revision(revision)).map(|delta| Granted {
+                created_micros: delta.time.micros,
+                moved: moved::reason_of_all(&delta).map(str::to_owned),
+            });
+            self.read.insert(revision, granted.unwrap_or_default());
         }
-        self.moves.get(&revision)?.as_deref()
+        self.read.get(&revision)
     }
 }
 

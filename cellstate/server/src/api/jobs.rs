@@ -443,7 +443,7 @@ async fn live(shared: &Arc<Shared>, moment: Moment, id: AllocationId) -> Result<
     if created.is_none() || may_be_moved {
         let (known, revision) = (shared.clone(), Revision(view.created_revision));
         let read = move || {
-            let granted = moved::changed_at(&known, revision)?;
+            let granted = past::changed_at(&known, revision)?;
             let moved = moved::reason(&granted, id.slot).filter(|_| may_be_moved).map(str::to_owned);
             Ok((granted.time, moved))
         };

@@ -3,21 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use plenum_model::{AllocationState, Delta, Revision};
-
-use super::ended;
-use super::failure::Failure;
-use crate::recovery;
-use crate::shared::Shared;
-
-/// What changed at a revision, also where the history has not got it yet: of what was published last. May wait for the disk.
-pub(super) fn changed_at(shared: &Shared, revision: Revision) -> Result<Delta, Failure> {
-    let recent = shared.recent.read().batch(revision).cloned();
-    match recent {
-        Some(batch) => recovery::delta_of(&batch, revision).map_err(|error| Failure::internal(error.to_string())),
-        None => ended::delta_of(&shared.feed.history().entry(revision.0).map_err(|error| Failure::history(&error))?),
-    }
-}
+use plenum_model::{AllocationState, Delta};
 
 /// Why the task of the allocation that was granted this slot was moved there, if that is told for certain.
 pub(super) fn reason(delta: &Delta, slot: u32) -> Option<&str> {

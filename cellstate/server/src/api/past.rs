@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plenum_history::{History, ReadError};
-use plenum_model::{Cell, Revision};
+use plenum_model::{Cell, Delta, Revision};
 use plenum_proto::{delta, v1};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
 use super::failure::{Failure, HISTORY_BEHIND, RETIRED};
-use super::listing;
+use super::{ended, listing};
 use crate::engine::Stopped;
 use crate::error::ServerError;
 use crate::recovery;
@@ -357,6 +357,15 @@ pub(super) fn fold_retained(history: &History, revision: u64) -> Result<Cell, Fa
     }
 }
 
+/// What changed at a revision, also where the history has not got it yet: of what was published last. May wait for the disk.
+pub(super) fn changed_at(shared: &Shared, revision: Revision) -> Result<Delta, Failure> {
+    let recent = shared.recent.read().batch(revision).cloned();
+    match recent {
+        Some(batch) => recovery::delta_of(&batch, revision).map_err(|error| Failure::internal(error.to_string())),
+        None => ended::delta_of(&shared.feed.history().entry(revision.0).map_err(|error| Failure::history(&error))?),
+    }
+}
+
 fn fold_once(history: &History, revision: u64) -> Result<Cell, Failure> {
     let unstartable = |error| match error {
         Unstartable::Retired => {
@@ -379,7 +388,7 @@ pub(super) mod tests {
     use crate::publish::BatchEncoder;
     use parking_lot::Mutex;
     use plenum_history::{EncodedBatch, Frames, FramesError, LogPlace, LogRange};
-    use plenum_model::{Command, Decision, Delta, LogTime};
+    use plenum_model::{Command, Decision, LogTime};
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
