@@ -77,12 +77,9 @@ impl Asked {
     }
 
     /// Whether it claims something for a job of the namespace.
-    fn is_of_namespace(&self, names: &mut Names<'_>, found: &LoggedTransaction) -> Result<bool, Failure> {
-        if self.namespace.is_empty() {
-            return Ok(true);
-        }
+    fn is_of_namespace(&self, names: &mut Names<'_>, asked: &v1::Transaction) -> bool {
         let of = |job: &str| job.split_once('/').is_some_and(|(namespace, _)| namespace == self.namespace);
-        Ok(asked_of(found)?.1.placements.iter().any(|placement| names.job(placement.job).is_some_and(of)))
+        self.namespace.is_empty() || asked.placements.iter().any(|placement| names.job(placement.job).is_some_and(of))
     }
 
     /// Lists those up to a revision that the history has. They are looked at one by one, so that none is kept for which there is no room.
@@ -94,8 +91,11 @@ impl Asked {
         let mut resume = None;
         for found in transactions.by_ref() {
             let found = found.map_err(|error| Failure::history(&error))?;
-            let passes = self.passes(&found.outcome, || names.scheduler(found.outcome.session));
-            if !passes || !self.is_of_namespace(&mut names, &found)? {
+            if !self.passes(&found.outcome, || names.scheduler(found.outcome.session)) {
+                continue;
+            }
+            let asked = asked_of(&found)?;
+            if !self.is_of_namespace(&mut names, &asked.1) {
                 continue;
             }
             let revision = found.revision;
@@ -103,7 +103,7 @@ impl Asked {
                 resume = Some(revision);
                 break;
             }
-            let view = transaction(history, cell, (&groups, &mut names), found, false)?;
+            let view = transaction(history, cell, (&groups, &mut names), (found, asked), false)?;
             if !takes(&mut room, &view) {
                 resume = Some(revision);
                 break;
@@ -168,7 +168,8 @@ pub(super) async fn get(shared: &Arc<Shared>, wire: v1::GetTransactionRequest) -
             if is_behind { behind() } else { failure }
         })?;
         let (groups, mut names) = (names::Groups::new(&history, cell), Names::new(&history, cell));
-        transaction(&history, cell, (&groups, &mut names), found, true)
+        let asked = asked_of(&found)?;
+        transaction(&history, cell, (&groups, &mut names), (found, asked), true)
     });
     read.await
 }
@@ -220,10 +221,9 @@ fn transaction(
     history: &History,
     cell: &Cell,
     (groups, names): (&names::Groups<'_>, &mut Names<'_>),
-    found: LoggedTransaction,
+    (found, (principal, asked)): (LoggedTransaction, (String, v1::Transaction)),
     whole: bool,
 ) -> Result<v1::TransactionView, Failure> {
-    let (principal, asked) = asked_of(&found)?;
     let mut view = v1::TransactionView {
         scheduler: names.scheduler(asked.session),
         principal,
