@@ -245,9 +245,9 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Misfits of a scheduler that had seen the last change of everything it claims on. Not those behind a claim that was refused for what
-    /// others did, or that went to another machine for it: what these have or leave there instead may be what stands in the way. Nor those behind one that
-    /// a quota, a guard or a permission kept from making room; but else such a claim leaves only more to those behind it.
+    /// Misfits of a scheduler that had seen the last change of everything it claims on, as [`plenum_model::Outcome::divergences`] counts them: what others
+    /// have or leave may stand in the way of claims behind a lost one, and a claim that was refused otherwise leaves only more to those behind it, unless
+    /// it [is missed](Self::is_missed).
     fn find_divergences(&self, txn: &Transaction, resolution: &mut Resolution) {
         if resolution.refusals.is_empty() || resolution.went_elsewhere {
             return;
@@ -270,8 +270,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Whether claims behind a refused one may lack what would have come of it: those gone whom it would have evicted, what its job holds for
-    /// others, a machine for its job to share, other devices and ports chosen. Of a job that is another one by now nobody can tell.
+    /// Whether claims behind a refused one may lack what would have come of it. Of a job that is another one by now nobody can tell.
     fn is_missed(&self, txn: &Transaction, refusal: &Refusal) -> bool {
         if matches!(refusal.kind, RefusalKind::Conflict | RefusalKind::Stale) {
             return true;

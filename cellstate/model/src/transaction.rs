@@ -190,8 +190,7 @@ pub struct Outcome {
     /// Ports of granted claims that asked for some, dynamic ones chosen; in the order of the placements.
     pub ports: Vec<GrantedPorts>,
     /// Positions in `refusals` of misfits that the scheduler could have seen at its base: a bug, because planner and committer judge
-    /// with the same code. None behind a claim that was refused for what others did, or would have made room and was refused for a quota, a guard or a
-    /// permission; nor where one went to a spare machine.
+    /// with the same code. Which of them may follow from something else, and are none, `Outcome.divergences` of the protocol says.
     pub divergences: Vec<u32>,
 }
 
