@@ -18,7 +18,7 @@ mkdir -p "$folder/stubs"
 protoc -I proto --plugin=protoc-gen-grpc_python="$(command -v grpc_python_plugin)" \
     --python_out="$folder/stubs" --grpc_python_out="$folder/stubs" proto/plenum/v1/*.proto
 export PYTHONPATH="$folder/stubs" PYTHONDONTWRITEBYTECODE=1
-# What it does when a call fails, first without a cell; what goes wrong there is told on standard error.
+# What it does when a call fails or a claim is refused, first without a cell; what goes wrong there is told on standard error.
 "$python" examples/python-scheduler/tests.py >/dev/null
 
 "$plenum" dev --machines 3 --dir "$folder/cell" >"$folder/dev.log" 2>&1 &

@@ -95,8 +95,8 @@ class Scheduler:
         return slots, "" if len(slots) == len(group.tasks) else reason
 
     def turn(self):
-        wanted = self.ask(self.cell.Wanted, api.WantedRequest(limit=TASKS_MAX, **self.start, **self.session))
-        self.start = {}
+        start, self.start = self.start, {}
+        wanted = self.ask(self.cell.Wanted, api.WantedRequest(limit=TASKS_MAX, **start, **self.session))
         if not wanted.groups:
             return
         listed = self.ask(self.inspect.ListMachines, api.ListRequest(filter="state=ready"))
@@ -119,26 +119,30 @@ class Scheduler:
             notes[group.job, group.group] = api.PassedOverNote(tasks=left, reason=reason, revision=base, **about)
             if slots:
                 placements.append(commit.Placement(machines=slots, tasks=group.tasks[:len(slots)], min=group.least, **about))
+        again = False
         if placements:
             try:
-                self.claim(base, placements, notes)
+                again = self.claim(base, placements, notes)
             except Paused as paused:
+                again = True
                 print(f"claims nothing: {paused}", flush=True)
                 for placement in placements:
                     note = notes[placement.job, placement.group]
                     note.tasks, note.reason = note.tasks + len(placement.tasks), str(paused)
-        # What has no room now may have none for ever. The next turn is for those behind it that were left out, if any.
-        if any(note.tasks for note in notes.values()):
+        # What has no room now may have none for ever: the next turn is for those behind it that were left out, if any. But what others took only just now
+        # may be had elsewhere at once.
+        if again:
+            self.start = start
+        elif any(note.tasks for note in notes.values()):
             self.start = {"start_job": wanted.next_job, "start_group": wanted.next_group}
         self.ask(self.cell.PassOver, api.PassOverRequest(passed_over=api.PassedOver(notes=notes.values()), **self.session))
 
-    def claim(self, base: int, placements: list, notes: dict):
-        """Claims, and puts what is refused into the notes."""
+    def claim(self, base: int, placements: list, notes: dict) -> bool:
+        """Claims, and puts what is refused into the notes. Whether some of it was refused for what came between."""
         self.number += 1
         outcome = self.ask(self.cell.Commit, commit.Transaction(
             number=self.number, base_revision=base, check=commit.FIT, placements=placements, **self.session))
         print(f"transaction {outcome.number}: {outcome.granted} of {outcome.claims} claims granted", flush=True)
-        # What was refused is wanted again in the next turn, which sees what has come between.
         for refusal in outcome.refusals:
             note, why = notes[refusal.job, refusal.group], commit.RefusalReason.Name(refusal.reason)
             note.tasks += 1
@@ -147,6 +151,8 @@ class Scheduler:
                 note.reason = f"refused: {why}"
             if refusal.kind in (commit.MISFIT, commit.PERMISSION):
                 self.avoided[refusal.job, refusal.group, refusal.machine] = why
+        # It is wanted again in the next turn, which sees that.
+        return any(refusal.kind in (commit.CONFLICT, commit.STALE) for refusal in outcome.refusals)
 
     def run(self):
         while True:

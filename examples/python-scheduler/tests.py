@@ -1,8 +1,9 @@
-"""What the scheduler does when a call fails, without a cell."""
-import unittest
+"""What the scheduler does when a call fails or a claim is refused, without a cell."""
+import contextlib, io, unittest
 import grpc
 import scheduler
-from scheduler import Scheduler, SessionOver
+from plenum.v1 import commit_pb2 as commit, services_pb2 as api
+from scheduler import Paused, Scheduler, SessionOver
 
 
 class Failed(grpc.RpcError):
@@ -52,6 +53,40 @@ class Asking(unittest.TestCase):
             asks(Failed(grpc.StatusCode.UNIMPLEMENTED))
         with self.assertRaises(SessionOver):
             asks(Failed(grpc.StatusCode.NOT_FOUND, (("plenum-code", "NO_SUCH_SESSION"),)))
+
+
+def next_start(answer) -> dict:
+    """Where the turn begins that follows on one from group 3 of job 8 on: which claimed one task of it, was answered so, and left out job 9."""
+    asking = Scheduler("spread", "127.0.0.1:1")
+    asking.start = {"start_job": 8, "start_group": 3}
+    wanted = api.WantedResponse(revision=5, next_job=9, next_group=1)
+    wanted.groups.add(job=8, job_version=1, group=3, tasks=[0])
+    machines = api.ListMachinesResponse(revision=5)
+    machines.machines.add(id=1 << 32 | 7)
+    answers = {asking.cell.Wanted: wanted, asking.inspect.ListMachines: machines, asking.cell.Commit: answer}
+
+    def ask(call, _):
+        told = answers.get(call)
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    asking.ask = ask
+    with contextlib.redirect_stdout(io.StringIO()):
+        asking.turn()
+    return asking.start
+
+
+class Turning(unittest.TestCase):
+    def test_what_lost_a_race_has_the_next_turn_and_what_has_no_room_leaves_it_to_others(self):
+        def refused(kind):
+            return commit.Outcome(refusals=[commit.Refusal(kind=kind, job=8, group=3, machine=7)])
+
+        own, others = {"start_job": 8, "start_group": 3}, {"start_job": 9, "start_group": 1}
+        self.assertEqual([next_start(refused(kind)) for kind in (commit.CONFLICT, commit.STALE)], [own, own])
+        self.assertEqual([next_start(refused(kind)) for kind in (commit.MISFIT, commit.QUOTA)], [others, others])
+        self.assertEqual(next_start(Paused("until it is resumed")), own)
+        self.assertEqual(next_start(commit.Outcome()), {})
 
 
 if __name__ == "__main__":
