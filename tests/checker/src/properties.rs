@@ -146,8 +146,10 @@ pub struct Verdict {
 pub fn check(evidence: &Evidence) -> Verdict {
     let mut verdict =
         Verdict { violations: property_revisions_have_no_gaps(&evidence.recordings), ..Verdict::default() };
-    verdict.violations.extend(property_real_time_order_holds(&evidence.calls));
-    let chronicles = match Chronicle::of(&evidence.recordings) {
+    let chronicles = Chronicle::of(&evidence.recordings);
+    let watched = chronicles.as_deref().unwrap_or_default();
+    verdict.violations.extend(property_real_time_order_holds(&evidence.calls, watched));
+    let chronicles = match chronicles {
         Ok(chronicles) => chronicles,
         Err(fault) => {
             verdict.violations.push(Violation::NoHistory { what: fault.to_string() });

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::calls::{Asked, Call};
+use crate::chronicle::Chronicle;
 use crate::violation::Violation;
 
 /// If the reply to x came before y was asked, then x's revision is below y's; and whoever only reads, reads no older revision.
 ///
-/// A restored cell begins with the revision of its backup: where calls tell of several incarnations, each has an order of its own, and only its
-/// transactions count, as of other calls nobody knows which one they reached.
+/// A restored cell begins with the revision of its backup: where calls or watchers tell of several incarnations, each has an order of its own, and only
+/// its transactions count, as of other calls nobody knows which one they reached.
 #[must_use]
-pub fn property_real_time_order_holds(calls: &[Call]) -> Vec<Violation> {
-    let incarnations: BTreeSet<u64> = calls.iter().filter_map(incarnation_of).collect();
+pub fn property_real_time_order_holds(calls: &[Call], watched: &[Chronicle]) -> Vec<Violation> {
+    let watched = watched.iter().map(|chronicle| chronicle.incarnation);
+    let incarnations: BTreeSet<u64> = calls.iter().filter_map(incarnation_of).chain(watched).collect();
     if incarnations.len() < 2 {
         return out_of_order(calls.iter());
     }

@@ -219,12 +219,12 @@ fn a_reply_that_names_other_allocations_than_the_delta_is_found() {
 #[test]
 fn what_was_decided_before_something_that_was_acknowledged_before_it_was_asked_is_found() {
     let mut evidence = run();
-    assert_eq!(property_real_time_order_holds(&evidence.calls), []);
+    assert_eq!(property_real_time_order_holds(&evidence.calls, &[]), []);
     let decided = |call: &&mut Call| call.revision().is_some_and(|revision| revision > 100);
     let late = evidence.calls.iter_mut().find(decided).unwrap();
     let Reply::Outcome(outcome) = &mut late.reply else { panic!("only transactions are logged") };
     outcome.revision = 30;
-    let found = property_real_time_order_holds(&evidence.calls);
+    let found = property_real_time_order_holds(&evidence.calls, &[]);
     assert!(matches!(found[..], [Violation::OutOfOrder { found: 30, .. }, ..]), "{found:?}");
 }
 
@@ -242,12 +242,33 @@ fn a_restored_cell_is_in_order_for_itself_alone() {
         call
     });
     calls.extend(moved);
-    assert_eq!(property_real_time_order_holds(&calls), []);
+    assert_eq!(property_real_time_order_holds(&calls, &[]), []);
     let late = calls.iter_mut().rfind(|call| call.revision().is_some()).unwrap();
     let Reply::Outcome(outcome) = &mut late.reply else { panic!("only transactions are logged") };
     outcome.revision = 3;
-    let found = property_real_time_order_holds(&calls);
+    let found = property_real_time_order_holds(&calls, &[]);
     assert!(matches!(found[..], [Violation::OutOfOrder { found: 3, .. }]), "{found:?}");
+}
+
+/// Who asked the restored cell sent no transaction, and its revisions were held against those of the one before.
+#[test]
+fn a_restored_cell_that_only_watchers_know_of_is_not_held_against_the_one_before() {
+    let mut evidence = run();
+    let last = evidence.calls.iter().filter_map(|call| call.replied_nanos).max().unwrap();
+    evidence.calls.push(Call {
+        client: "operator".into(),
+        called_nanos: last + 1,
+        replied_nanos: Some(last + 2),
+        asked: Asked::Write("drain m1".into()),
+        reply: Reply::Revision(3),
+    });
+    let first = chronicle(&evidence);
+    let restored = Chronicle { incarnation: first.incarnation + 1, ..Chronicle::default() };
+    let mut watched = vec![first];
+    let found = property_real_time_order_holds(&evidence.calls, &watched);
+    assert!(matches!(found[..], [Violation::OutOfOrder { found: 3, .. }]), "{found:?}");
+    watched.push(restored);
+    assert_eq!(property_real_time_order_holds(&evidence.calls, &watched), []);
 }
 
 #[test]
