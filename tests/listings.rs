@@ -64,7 +64,7 @@ fn a_lost_race_is_told_with_its_culprit() {
     let refusals = transaction["refusals"].as_array().unwrap();
     assert_eq!(refusals.len(), 2);
     let refusal = &refusals[0];
-    has(refusal, &["job", "group", "task_index", "machine", "kind", "reason", "resource", "short_by"]);
+    has(refusal, &["namespace", "job", "group", "task_index", "machine", "kind", "reason", "resource", "short_by"]);
     has(refusal, &["culprit", "culprits", "culprits_total"]);
     assert_eq!((&refusal["job"], &refusal["group"]), (&"grass".into(), &"work".into()));
     assert_eq!((&refusal["machine"], &refusal["kind"]), (&"m1".into(), &"conflict".into()));

@@ -67,18 +67,8 @@ fn ports(allocation: &AllocationView) -> String {
 impl Row for AllocationView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
         (
-            &["ID", "JOB", "TASK", "MACHINE", "STATE", "ATTEMPT", "RESTARTS", "EXIT", "AGE"],
-            &[
-                "NAMESPACE",
-                "SCHEDULER",
-                "RESOURCES",
-                "PORTS",
-                "DEVICES",
-                "TRANSACTION",
-                "REVISION",
-                "VERSION",
-                "REASON",
-            ],
+            &["ID", "JOB", "TASK", "MACHINE", "STATE", "ATTEMPT", "RESTARTS", "EXIT", "AGE", "NAMESPACE"],
+            &["SCHEDULER", "RESOURCES", "PORTS", "DEVICES", "TRANSACTION", "REVISION", "VERSION", "REASON"],
         )
     }
 
@@ -178,6 +168,14 @@ mod tests {
         assert_eq!(AllocationView::default().cells()[12], "-");
         let (narrow, wide) = AllocationView::titles();
         assert_eq!(cells.len(), narrow.len() + wide.len());
+    }
+
+    // Of all namespaces, two jobs of one name had rows that looked alike.
+    #[test]
+    fn a_list_shows_the_namespace_without_being_asked() {
+        let view = AllocationView { namespace: "staging".to_owned(), ..AllocationView::default() };
+        let column = AllocationView::titles().0.iter().position(|title| *title == "NAMESPACE");
+        assert_eq!(column.map(|column| view.cells()[column].clone()).as_deref(), Some("staging"));
     }
 
     // Whoever had a GPU could not see which, and nobody who had it.

@@ -179,7 +179,7 @@ fn state_words(view: &SchedulerView) -> String {
 
 impl Row for HoldView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
-        (&["JOB", "PRIORITY", "EACH", "ENDS IN", "MACHINES"], &["NAMESPACE", "WAITS SINCE"])
+        (&["JOB", "PRIORITY", "EACH", "ENDS IN", "MACHINES", "NAMESPACE"], &["WAITS SINCE"])
     }
 
     fn cells(&self) -> Vec<String> {
@@ -213,7 +213,7 @@ impl Row for HoldView {
 
 impl Row for UnknownTaskView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
-        (&["UNKNOWN TASK", "JOB", "TASK", "MACHINE", "FATE", "RESOURCES"], &["NAMESPACE", "AGE"])
+        (&["UNKNOWN TASK", "JOB", "TASK", "MACHINE", "FATE", "RESOURCES", "NAMESPACE"], &["AGE"])
     }
 
     fn cells(&self) -> Vec<String> {

@@ -17,6 +17,12 @@ pub(crate) fn job_called(namespace: &str, name: &str) -> String {
     }
 }
 
+/// The same of "namespace/name", as answers have it; a text without a namespace stays as it is.
+pub(super) fn full_name_called(full: &str) -> String {
+    let (namespace, name) = full.split_once('/').unwrap_or(("", full));
+    job_called(namespace, name)
+}
+
 /// The state's name.
 pub(crate) fn job_state(state: JobState) -> &'static str {
     match state {

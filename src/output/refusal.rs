@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     allocation::{allocation_id, transaction_id},
+    job::full_name_called,
     or_null,
     quantity::{json_time, named_amount, resource_key},
     seen::given_name_of,
@@ -75,8 +76,7 @@ fn place(names: Names<'_>, refusal: &Refusal) -> String {
     if is_whole(refusal) {
         return "the whole transaction".to_owned();
     }
-    let job = names.job(refusal);
-    let job = job.rsplit('/').next().unwrap_or(&job);
+    let job = full_name_called(&names.job(refusal));
     let several = names.0.outcome.as_ref().is_some_and(|outcome| outcome.placements.len() > 1);
     let placement = if several { format!("placement {}, ", refusal.placement) } else { String::new() };
     format!(
@@ -223,10 +223,14 @@ pub(super) fn refusal_json(names: Names<'_>, refusal: &Refusal) -> Value {
     let cause = Some(refusal.not_wanted()).filter(|cause| *cause != NotWantedCause::Unspecified);
     let culprits: Vec<Value> = refusal.culprits.iter().map(culprit_json).collect();
     let claim = |value: Value| if is_whole(refusal) { Value::Null } else { value };
+    let full_name = names.job(refusal);
+    // An id has no namespace.
+    let (namespace, job) = full_name.split_once('/').unwrap_or(("", &full_name));
     json!({
         "placement": claim(json!(refusal.placement)),
         "claim": claim(json!(refusal.claim)),
-        "job": claim(json!(names.job(refusal).rsplit('/').next())),
+        "namespace": claim(or_null(namespace)),
+        "job": claim(json!(job)),
         "group": claim(json!(names.group(refusal.job, refusal.group))),
         "task_index": claim(json!(refusal.task)),
         "machine": claim(json!(names.machine(refusal))),
@@ -292,6 +296,24 @@ mod tests {
             "claim 3: task shop/web[2] on machine-1: conflict, cpu short by 500m; taken by txn-12-7 (scheduler blue, \
              revision 41, 1000m)"
         );
+    }
+
+    // Of jobs of one name in two namespaces nobody could tell which had lost.
+    #[test]
+    fn a_refusal_names_its_jobs_namespace_unless_that_is_the_usual_one() {
+        let refused = |full: &str| {
+            let view = TransactionView { job_names: [(7, full.to_owned())].into(), ..view() };
+            let object = refusal_json(Names(&view), &refusal());
+            (sentence(Names(&view), &refusal()), object["namespace"].clone(), object["job"].clone())
+        };
+        let (text, namespace, job) = refused("data/shop");
+        assert!(text.starts_with("claim 3: task data/shop/web[2] on machine-1: "), "{text}");
+        assert_eq!((namespace, job), (json!("data"), json!("shop")));
+        let (text, namespace, job) = refused("default/shop");
+        assert!(text.starts_with("claim 3: task shop/web[2] on machine-1: "), "{text}");
+        assert_eq!((namespace, job), (json!("default"), json!("shop")));
+        let forgotten = refusal_json(Names(&TransactionView::default()), &refusal());
+        assert_eq!(forgotten["namespace"], Value::Null);
     }
 
     // Of one that had placed two tasks there it said `txn-12-7 (…, 1000m), txn-12-7 (…, 1000m)`.
@@ -391,6 +413,7 @@ mod tests {
     fn programs_read_every_promised_field() {
         let object = refusal_json(Names(&view()), &refusal());
         for field in [
+            "namespace",
             "job",
             "group",
             "task_index",

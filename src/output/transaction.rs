@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Names, Row, ago,
     allocation::{allocation_id, transaction_id},
+    job::full_name_called,
     json_time, or_dash, or_null,
     refusal::refusal_json,
 };
@@ -65,7 +66,7 @@ pub(crate) fn evictions(view: &TransactionView) -> Vec<String> {
 fn eviction(view: &EvictionView) -> String {
     let task = |job: &str, group: &str, task: u32, priority: Option<u32>| {
         let priority = priority.map_or_else(String::new, |priority| format!(", priority {priority}"));
-        format!("task {}/{group}[{task}]{priority}", own_name(job))
+        format!("task {}/{group}[{task}]{priority}", full_name_called(job))
     };
     let id = allocation_id(view.allocation);
     let who = match view.job.as_str() {
@@ -84,11 +85,6 @@ fn eviction(view: &EvictionView) -> String {
         }
     };
     who + &heir
-}
-
-/// A job's name without its namespace, as refusals name it.
-fn own_name(job: &str) -> &str {
-    job.rsplit('/').next().unwrap_or(job)
 }
 
 fn eviction_json(view: &EvictionView) -> Value {
@@ -214,14 +210,14 @@ mod tests {
         };
         assert_eq!(
             eviction(&whole),
-            "task low/work[2], priority 10 (alloc-3-1) on m1, for task high/train[0], priority 90 (alloc-7-1)"
+            "task low/work[2], priority 10 (alloc-3-1) on m1, for task ml/high/train[0], priority 90 (alloc-7-1)"
         );
         assert!(eviction(&EvictionView { other_heirs: 2, ..whole.clone() }).ends_with("(alloc-7-1) and 2 more"));
         let json = eviction_json(&whole);
         assert_eq!((&json["machine"], &json["for"]["namespace"]), (&json!("m1"), &json!("ml")));
         // Of whom nothing is retained any more.
         let forgotten = EvictionView { job: String::new(), priority: None, ..whole };
-        assert!(eviction(&forgotten).starts_with("alloc-3-1, for task high"), "{}", eviction(&forgotten));
+        assert!(eviction(&forgotten).starts_with("alloc-3-1, for task ml/high"), "{}", eviction(&forgotten));
         assert_eq!(eviction_json(&forgotten)["task_index"], Value::Null);
     }
 
