@@ -24,7 +24,7 @@ pub(super) async fn list(
 ) -> Result<v1::ListAllocationsResponse, Failure> {
     let list = wire.list.clone().unwrap_or_default();
     let filter = Filter::parse(&list.filter, FIELDS)?.with_words("state", listing::ALLOCATION_WORDS)?;
-    let filter = filter.with_words("ready", listing::YES_OR_NO)?;
+    let filter = filter.with_words("ready", listing::YES_OR_NO)?.with_names("job")?;
     let limit = listing::limit(list.limit, shared.settings.listing_rows);
     let cell = past::cell(shared, list.at).await?;
     // What ended last is left out rather than waited for long, and said to be.

@@ -160,7 +160,7 @@ impl v1::govern_server::Govern for GovernService {
 
     async fn list_holds(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListHoldsResponse>, Status> {
         let wire = request.into_inner();
-        let filter = Filter::parse(&wire.filter, &["job"])?;
+        let filter = Filter::parse(&wire.filter, &["job"])?.with_names("job")?;
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
         let read = cell.read(&self.shared.reads, move |cell| {
@@ -192,7 +192,7 @@ impl v1::govern_server::Govern for GovernService {
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListUnknownTasksResponse>, Status> {
         let wire = request.into_inner();
-        let filter = Filter::parse(&wire.filter, &["machine", "job"])?;
+        let filter = Filter::parse(&wire.filter, &["machine", "job"])?.with_names("job")?;
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
         let earliest_micros = told_from_micros(&self.shared, &cell);

@@ -158,7 +158,7 @@ impl v1::jobs_server::Jobs for JobsService {
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
         let wire = request.into_inner();
         let filter = Filter::parse(&wire.filter, JOB_FIELDS)?.with_words("state", listing::JOB_WORDS)?;
-        let filter = filter.with_words("runs", listing::KIND_WORDS)?;
+        let filter = filter.with_words("runs", listing::KIND_WORDS)?.with_names("name")?.with_names("parent")?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
         let shared = self.shared.clone();

@@ -70,6 +70,16 @@ impl Filter {
         Err(Failure::invalid(format!("filter: expected {field} to be one of {known}, found {:?}", slip.value)))
     }
 
+    /// Refuses values of a field that has names of jobs where a namespace stands before the name, as commands take it: no row has such a name.
+    pub(super) fn with_names(self, field: &str) -> Result<Self, Failure> {
+        let slip = self.terms.iter().find(|term| term.field == field && term.value.contains('/'));
+        let Some(slip) = slip else { return Ok(self) };
+        Err(Failure::invalid(format!(
+            "filter: expected {field} to be a name without its namespace, which is asked for apart, found {:?}",
+            slip.value
+        )))
+    }
+
     /// Whether everything passes.
     pub(super) fn is_empty(&self) -> bool {
         self.terms.is_empty()
@@ -318,6 +328,17 @@ mod tests {
         assert_eq!(states.map(State::word), JOB_WORDS);
         use plenum_model::JobKind as Kind;
         assert_eq!([Kind::ToCompletion, Kind::Forever, Kind::Recurring].map(Kind::word), KIND_WORDS);
+    }
+
+    // `job=staging/web`, as every command takes the job, was a list of nothing.
+    #[test]
+    fn a_name_with_its_namespace_is_no_name() {
+        let filter = |text: &str| Filter::parse(text, &["job", "machine"]).unwrap().with_names("job");
+        let failure = filter("machine=m1,job!=staging/web").unwrap_err();
+        let expected =
+            "filter: expected job to be a name without its namespace, which is asked for apart, found \"staging/web\"";
+        assert_eq!(failure.message, expected);
+        assert!(filter("job=web,machine=a/b").is_ok(), "another field is another matter");
     }
 
     // Ten thousand of the largest jobs came to 2.5 GB, which nobody takes.
