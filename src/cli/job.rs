@@ -24,7 +24,7 @@ use super::{
     args::{Job, Listing, Told},
     at::up_to,
     ended::Shown,
-    history,
+    hints, history,
     retired::get_job_to_its_end,
     target::{self, JobName},
     watch::{self, Listed},
@@ -52,18 +52,23 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
         Job::List(listing) => list(context, &listing).await?,
         Job::Show { job, at } => show(context, &target::job(context, &job)?, at).await?,
         Job::History { job, told: Told { at, before, limit } } => {
-            let JobName { namespace, name } = target::job(context, &job)?;
+            let job = target::job(context, &job)?;
+            let JobName { namespace, name } = job.clone();
             let shown = format!("job show {namespace}/{name}");
             let request = JobHistoryRequest { namespace, name, at: up_to(at, before), limit };
-            let story = context.connect_to_read(at).await?.jobs().job_history(request).await?.into_inner();
+            let connection = context.connect_to_read(at).await?;
+            let story = match connection.jobs().job_history(request).await {
+                Ok(story) => story.into_inner(),
+                Err(status) => return Err(hints::elsewhere(&connection, &job, at, status.into()).await),
+            };
             history::print(context, &story)?;
             history::tell_how_it_was(context, &story, &shown);
         }
         Job::Stop { job } => {
             let job = target::job(context, &job)?;
             let request = StopRequest { namespace: job.namespace.clone(), name: job.name.clone() };
-            let answer = context.connect().await?.jobs().stop(request).await;
-            match answer {
+            let connection = context.connect().await?;
+            match connection.jobs().stop(request).await {
                 Ok(answer) => tell_job_change(context, &answer.into_inner(), &job, "stopping", "has ended already")?,
                 // What was asked for is so.
                 Err(status) if code_of(&status) == "JOB_OVER" => {
@@ -72,7 +77,7 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
                     let text = || format!("{called}: has ended already\n");
                     output::print(&output::object(context.format, &object, &called, text))?;
                 }
-                Err(status) => return Err(status.into()),
+                Err(status) => return Err(hints::of_missing(&connection, &job, None, status.into()).await),
             }
         }
         Job::Launch { job, at, wait, timeout } => {
@@ -103,8 +108,12 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     }
     let connection = context.connect_to_read(None).await?;
     let file = number_resources(&connection, file).await?;
-    let shape = file.spec.shape.clone().unwrap_or_default();
-    let answer = connection.jobs().submit(SubmitRequest { spec: Some(file.spec) }).await?.into_inner();
+    let spec = file.spec;
+    let shape = spec.shape.clone().unwrap_or_default();
+    let answer = match connection.jobs().submit(SubmitRequest { spec: Some(spec.clone()) }).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return Err(hints::of_changed(&connection, &spec, status.into()).await),
+    };
     let job = JobName { namespace: shape.namespace.clone(), name: shape.name.clone() };
     warn_unattended(&connection, &shape).await;
     if wait {
@@ -336,11 +345,10 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
         Ok((listed.revision, listed))
     };
     let shown = of_one_revision(async || get_job(&connection, job, at).await, allocations).await;
-    let (revision, view, listed) = shown.map_err(|failure| match failure.code.as_str() {
-        "NO_SUCH_JOB" => failure
-            .with_hint(format!("if it is retired, `plenum job history {}/{}` tells of it", job.namespace, job.name)),
-        _ => failure,
-    })?;
+    let (revision, view, listed) = match shown {
+        Ok(shown) => shown,
+        Err(failure) => return Err(hints::of_missing(&connection, job, at, failure).await),
+    };
     let mut object = view.to_json();
     object["revision"] = json!(revision);
     object["allocations"] = listed.allocations.iter().map(Row::to_json).collect();
@@ -418,7 +426,10 @@ async fn scale(context: &Context, job: &str, count: u32, group: Option<String>) 
     let group = match group {
         Some(group) => group,
         None => {
-            let groups = get_job(&connection, &job, None).await?.1.groups;
+            let groups = match get_job(&connection, &job, None).await {
+                Ok((_, view)) => view.groups,
+                Err(failure) => return Err(hints::of_missing(&connection, &job, None, failure).await),
+            };
             match groups.as_slice() {
                 [only] => only.name.clone(),
                 several => {
@@ -431,7 +442,10 @@ async fn scale(context: &Context, job: &str, count: u32, group: Option<String>) 
     };
     let request =
         ScaleRequest { namespace: job.namespace.clone(), name: job.name.clone(), group: group.clone(), count };
-    let answer = connection.jobs().scale(request).await?.into_inner();
+    let answer = match connection.jobs().scale(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return Err(hints::of_missing(&connection, &job, None, status.into()).await),
+    };
     let done = format!("group {group} scaled to {count}");
     let idle = format!("group {group} has {} already", counted(count.into(), "task"));
     tell_job_change(context, &answer, &job, &done, &idle)
@@ -446,8 +460,13 @@ async fn launch(
 ) -> Result<ExitCode, Failure> {
     let connection = context.connect().await?;
     let request = LaunchRequest { namespace: job.namespace.clone(), name: job.name.clone(), instant_micros };
-    let answer = connection.jobs().launch(request).await;
-    let answer = answer.map_err(|status| launch_failure(status, job, instant_micros))?.into_inner();
+    let answer = match connection.jobs().launch(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => {
+            let failure = launch_failure(status, job, instant_micros);
+            return Err(hints::of_missing(&connection, job, None, failure).await);
+        }
+    };
     let child = JobName { namespace: job.namespace.clone(), name: answer.name };
     if let Some(deadline) = wait {
         return wait_for(context, &connection.patient(), &child, answer.revision, deadline).await;

@@ -9,6 +9,7 @@ mod ended;
 mod explain;
 mod gaps;
 mod govern;
+mod hints;
 mod history;
 mod job;
 mod logs;

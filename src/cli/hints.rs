@@ -1,0 +1,201 @@
+//! What a refusal about a job does not say and its cell can tell: where else there is one of that name, and in what a file differs from the
+//! job that lives.
+
+use plenum_model as model;
+use plenum_proto::v1::{At, JobBody, JobShape, JobSpec, JobState, JobView, ListRequest};
+
+use super::{JobName, get_job};
+use crate::{connect::Connection, failure::Failure};
+
+/// Most jobs of one name that are told of.
+const ELSEWHERE_MAX: u32 = 4;
+
+/// The failure of a command about a job. Where there is no such job, it says where else to look.
+pub(super) async fn of_missing(connection: &Connection, job: &JobName, at: Option<At>, failure: Failure) -> Failure {
+    if failure.code != "NO_SUCH_JOB" {
+        return failure;
+    }
+    let hint = format!("if it is retired, `plenum job history {}/{}` tells of it", job.namespace, job.name);
+    elsewhere(connection, job, at, failure.with_hint(hint)).await
+}
+
+/// The same, without a word where no other namespace has a job of that name.
+pub(super) async fn elsewhere(connection: &Connection, job: &JobName, at: Option<At>, failure: Failure) -> Failure {
+    if failure.code != "NO_SUCH_JOB" {
+        return failure;
+    }
+    let filter = format!("name={}", job.name);
+    let request = ListRequest { namespace: String::new(), at, limit: ELSEWHERE_MAX, filter };
+    // What was asked for failed all the same.
+    let Ok(answer) = connection.jobs().list(request).await else { return failure };
+    match others(&answer.into_inner().jobs) {
+        Some(others) => failure.with_hint(others),
+        None => failure,
+    }
+}
+
+/// Jobs of that name, as every command takes them, whatever namespace is the usual one.
+fn others(jobs: &[JobView]) -> Option<String> {
+    let shapes = jobs.iter().filter_map(|job| job.shape.as_ref());
+    let names: Vec<String> = shapes.map(|shape| format!("{}/{}", shape.namespace, shape.name)).collect();
+    match names.as_slice() {
+        [] => None,
+        [only] => Some(format!("there is {only}")),
+        several => Some(format!("there are {}", several.join(", "))),
+    }
+}
+
+/// The failure of a submission. Where the job lives and is another one, it says in what, and what to do.
+pub(super) async fn of_changed(connection: &Connection, spec: &JobSpec, failure: Failure) -> Failure {
+    if failure.code != "JOB_CHANGED" {
+        return failure;
+    }
+    let JobShape { namespace, name, .. } = spec.shape.clone().unwrap_or_default();
+    let job = JobName { namespace, name };
+    let Ok((_, live)) = get_job(connection, &job, None).await else { return failure };
+    match changed(&live, spec) {
+        Some(hint) => failure.with_hint(hint),
+        None => failure,
+    }
+}
+
+/// Nothing where the job is over: tasks of it are still stopping then.
+fn changed(live: &JobView, spec: &JobSpec) -> Option<String> {
+    let differences = differences(live, spec)?;
+    if !matches!(live.state(), JobState::JobWaiting | JobState::JobRunning) || differences.is_empty() {
+        return None;
+    }
+    let shape = spec.shape.as_ref()?;
+    let (namespace, name) = (&shape.namespace, &shape.name);
+    Some(format!(
+        "what differs: {}; `plenum job stop {namespace}/{name}` stops the job, and once it has ended this one can be submitted",
+        differences.join("; ")
+    ))
+}
+
+/// In what a file differs from a job, apart from numbers of tasks, in the words of job files; nothing where one of them can't be read.
+fn differences(live: &JobView, spec: &JobSpec) -> Option<Vec<String>> {
+    let shape = |wire: &Option<JobShape>| model::JobShape::try_from(wire.clone()?).ok();
+    let (old, new) = (shape(&live.shape)?, shape(&spec.shape)?);
+    let fields = [
+        ("scheduler", old.scheduler != new.scheduler),
+        ("priority", old.priority != new.priority),
+        ("runs", old.kind != new.kind),
+        ("same_machine", old.same_machine != new.same_machine),
+        ("options", old.options != new.options),
+    ];
+    let mut told: Vec<String> = named(fields).map(str::to_owned).collect();
+    let names = |shape: &model::JobShape| -> Vec<_> { shape.groups.iter().map(|group| group.name.clone()).collect() };
+    if names(&old) != names(&new) {
+        told.push("groups".to_owned());
+        return Some(told);
+    }
+    for (position, (old, new)) in old.groups.iter().zip(&new.groups).enumerate() {
+        let bodies = (&live.body, &spec.body);
+        let fields: Vec<&str> = named(of_group(old, new)).chain(of_body(bodies, position)).collect();
+        if !fields.is_empty() {
+            told.push(format!("group {}: {}", new.name, fields.join(", ")));
+        }
+    }
+    Some(told)
+}
+
+fn of_group(old: &model::GroupShape, new: &model::GroupShape) -> [(&'static str, bool); 10] {
+    [
+        ("after", old.after != new.after),
+        ("resources", (old.resources, &old.ports) != (new.resources, &new.ports)),
+        ("devices", old.devices != new.devices),
+        ("constraints", old.constraints != new.constraints),
+        ("affinities", old.affinities != new.affinities),
+        ("spread", (&old.spread, old.per_machine) != (&new.spread, new.per_machine)),
+        ("single_instance", old.single_instance != new.single_instance),
+        ("retry", old.retry != new.retry),
+        ("lost_after", old.lost_after_micros != new.lost_after_micros),
+        ("min", old.min != new.min),
+    ]
+}
+
+/// What differs in what a group's tasks run; nothing where that may not be read.
+fn of_body((old, new): (&Option<JobBody>, &Option<JobBody>), position: usize) -> impl Iterator<Item = &'static str> {
+    let group = |body: &Option<JobBody>| body.as_ref()?.groups.get(position).cloned();
+    let both = group(old).zip(group(new));
+    let fields = both.map(|(old, new)| {
+        named([
+            ("driver", (old.driver, old.image) != (new.driver, new.image)),
+            ("command", old.command != new.command),
+            ("env", old.env != new.env),
+            ("restart", old.restart != new.restart),
+            ("kill_timeout", old.kill_timeout_micros != new.kill_timeout_micros),
+        ])
+    });
+    fields.into_iter().flatten()
+}
+
+/// The names of the fields that differ.
+fn named<const N: usize>(fields: [(&'static str, bool); N]) -> impl Iterator<Item = &'static str> {
+    fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use plenum_proto::v1::{GroupBody, GroupShape, JobKind, Resources};
+
+    use super::*;
+
+    fn spec() -> JobSpec {
+        let resources = Some(Resources { cpu_millis: 100, memory_bytes: 16 << 20, ..Resources::default() });
+        let group = GroupShape { name: "main".to_owned(), count: 2, resources, ..GroupShape::default() };
+        let shape = JobShape {
+            namespace: "prod".to_owned(),
+            name: "web".to_owned(),
+            scheduler: "service".to_owned(),
+            kind: JobKind::Forever.into(),
+            groups: vec![group],
+            ..JobShape::default()
+        };
+        let body = GroupBody { name: "main".to_owned(), command: vec!["/bin/web".to_owned()], ..GroupBody::default() };
+        JobSpec { shape: Some(shape), body: Some(JobBody { groups: vec![body] }) }
+    }
+
+    fn live() -> JobView {
+        let JobSpec { shape, body } = spec();
+        JobView { shape, body, state: JobState::JobRunning.into(), ..JobView::default() }
+    }
+
+    // `job list` shows `crunch`, and `job show crunch` said that there is none, and to look for a retired one.
+    #[test]
+    fn a_job_that_other_namespaces_have_is_named_with_them() {
+        let job = |namespace: &str| {
+            let mut job = live();
+            job.shape.as_mut().unwrap().namespace = namespace.to_owned();
+            job
+        };
+        assert_eq!(others(&[]), None);
+        assert_eq!(others(&[job("data")]).unwrap(), "there is data/web");
+        assert_eq!(others(&[job("data"), job("default")]).unwrap(), "there are data/web, default/web");
+    }
+
+    // It said that the job is not over, and left it to the reader to find what had been edited.
+    #[test]
+    fn a_file_for_a_job_that_lives_is_told_in_what_it_differs() {
+        let mut file = spec();
+        file.shape.as_mut().unwrap().groups[0].count = 7;
+        assert_eq!(changed(&live(), &file), None, "numbers of tasks may change");
+        let shape = file.shape.as_mut().unwrap();
+        shape.priority = 70;
+        shape.groups[0].resources = Some(Resources { cpu_millis: 200, memory_bytes: 16 << 20, ..Resources::default() });
+        shape.groups[0].min = 1;
+        file.body.as_mut().unwrap().groups[0].env.insert("A".to_owned(), "1".to_owned());
+        let told = changed(&live(), &file).unwrap();
+        assert!(told.starts_with("what differs: priority; group main: resources, min, env; "), "{told}");
+        assert!(told.contains("`plenum job stop prod/web`"), "{told}");
+        let secret = JobView { body: None, ..live() };
+        assert!(changed(&secret, &file).unwrap().starts_with("what differs: priority; group main: resources, min; "));
+        let over = JobView { state: JobState::JobStopped.into(), ..live() };
+        assert_eq!(changed(&over, &file), None, "its tasks are still stopping");
+        file.shape.as_mut().unwrap().groups[0].name = "other".to_owned();
+        assert!(changed(&live(), &file).unwrap().starts_with("what differs: priority; groups; "));
+    }
+}
