@@ -251,6 +251,39 @@ mod tests {
         address
     }
 
+    /// The address of a server that reads one request, and has one answer for it.
+    async fn answering(answer: &'static [u8]) -> String {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let mut stream = server.accept().await.unwrap().0;
+            read_request(&mut stream).await;
+            stream.write_all(answer).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        address
+    }
+
+    // Of another program's address it was said that the connection broke, or that what was asked for is not built yet.
+    #[tokio::test]
+    async fn a_program_that_is_no_cell_is_told_from_a_cell_that_is_away() {
+        const OLD_WEB: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\n";
+        // Settings, none; then headers: of the first stream, which they end, with the status 404.
+        const WEB: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 1, 5, 0, 0, 0, 1, 0x8d];
+        for (answer, why) in [(OLD_WEB, "frame with invalid size"), (WEB, "404")] {
+            let connection = Connection::open(&answering(answer).await).await.unwrap();
+            let asked = connection.inspect().status(plenum_proto::v1::StatusRequest {}).await.unwrap_err();
+            let connection = Connection::open(&answering(answer).await).await.unwrap();
+            let changed = connection.jobs().stop(plenum_proto::v1::StopRequest::default()).await.unwrap_err();
+            for failure in [Failure::from(asked), Failure::from(changed)] {
+                assert_eq!(failure.code, "UNAVAILABLE", "{failure}");
+                assert!(failure.message.starts_with("what answers at the address is no Plenum cell: "), "{failure}");
+                assert!(failure.message.contains(why), "{failure}");
+                assert!(failure.hint.unwrap().contains("--addr"), "an address is to be mended");
+            }
+        }
+    }
+
     // Where the server died in the middle of a change, a command said that no cell answered, and to try again, as if nothing could have come of it.
     #[tokio::test]
     async fn a_change_whose_connection_broke_may_have_been_made_and_one_without_a_connection_was_not() {

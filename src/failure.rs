@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, io};
 
-use plenum_proto::error::{code_of, innermost, is_unanswered};
+use plenum_proto::error::{code_of, innermost, is_unanswered, no_cell};
 use tonic::{Code, Status};
 
 use crate::job_file::JobFileError;
@@ -88,6 +88,9 @@ impl Error for Failure {}
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
+        if let Some(what) = no_cell(&status) {
+            return Self::new("UNAVAILABLE", what).with_hint("name the cell's address with --addr or PLENUM_ADDR");
+        }
         // A connection that broke in the middle of a call is an error of this end's transport, which has no code of the cell's.
         let broke = is_unanswered(&status) && status.source().is_some();
         let grpc_code = if broke { Code::Unavailable } else { status.code() };

@@ -139,10 +139,36 @@ pub fn is_unanswered(status: &tonic::Status) -> bool {
 /// What a call that failed says, for one line: the other side's own words, or why none came from there.
 #[must_use]
 pub fn words(status: &tonic::Status) -> String {
-    match status.source() {
-        Some(cause) => format!("no answer: {}", innermost(cause)),
-        None => status.message().to_owned(),
+    match (no_cell(status), status.source()) {
+        (Some(what), _) => what,
+        (None, Some(cause)) => format!("no answer: {}", innermost(cause)),
+        (None, None) => status.message().to_owned(),
     }
+}
+
+/// What a connection says of an answer that is no HTTP/2, such as that of an older web server: its text, read as a frame, begins with a length that
+/// none has.
+const NO_FRAME: &str = "frame with invalid size";
+/// What is made of the answer of a web server that knows nothing of gRPC.
+const NO_GRPC: &str = "grpc-status header missing";
+
+/// What to say where a call was answered by a program that is no cell; nothing where there may be one.
+#[must_use]
+pub fn no_cell(status: &tonic::Status) -> Option<String> {
+    // What stands before a cell that is away says that it is not available.
+    let is_web = status.code() != tonic::Code::Unavailable && status.message().starts_with(NO_GRPC);
+    let why = match status.source() {
+        Some(cause) if is_no_http2(cause) => innermost(cause),
+        None if is_web && code_of(status).is_empty() => status.message().to_owned(),
+        _ => return None,
+    };
+    Some(format!("what answers at the address is no Plenum cell: {why}"))
+}
+
+/// Whether a connection failed as the other side does not speak HTTP/2, so that it has understood nothing of what was asked.
+#[must_use]
+pub fn is_no_http2(error: &dyn Error) -> bool {
+    innermost(error).contains(NO_FRAME)
 }
 
 /// What the innermost cause says: those of a connection around it only repeat that it failed.
@@ -199,6 +225,18 @@ mod tests {
         assert_eq!((code_of(&status), words(&status).as_str()), ("", "no answer: Connection refused (os error 111)"));
         let told = with_code(tonic::Code::NotFound, "NO_SUCH_JOB", "there is no job".into());
         assert_eq!((code_of(&told), words(&told).as_str()), ("NO_SUCH_JOB", "there is no job"));
+    }
+
+    // An agent with a wrong address said for ever that there was no answer, though there was one.
+    #[test]
+    fn what_a_web_server_answers_is_told_from_what_a_cell_does() {
+        let not_found = "grpc-status header missing, mapped from HTTP status code 404";
+        let told = words(&tonic::Status::unimplemented(not_found));
+        assert_eq!(told, format!("what answers at the address is no Plenum cell: {not_found}"));
+        let away = "grpc-status header missing, mapped from HTTP status code 503";
+        assert_eq!(words(&tonic::Status::unavailable(away)), away, "a cell may be behind it");
+        let cell = with_code(tonic::Code::Unimplemented, "UNIMPLEMENTED", not_found.into());
+        assert_eq!((no_cell(&cell), no_cell(&tonic::Status::unimplemented("no such method"))), (None, None));
     }
 
     // Who went by UNAVAILABLE and DEADLINE_EXCEEDED gave up what had perhaps taken effect: a minute without an answer is CANCELLED.

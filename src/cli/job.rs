@@ -9,7 +9,7 @@ use std::{
 };
 
 use plenum_model::{LAUNCH_SCHEDULER_OPTION, counted};
-use plenum_proto::error::{code_of, is_unanswered};
+use plenum_proto::error::{code_of, is_unanswered, no_cell};
 use plenum_proto::v1::{
     AllocationState, AllocationView, At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState,
     JobView, LaunchRequest, ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, StopRequest,
@@ -485,7 +485,7 @@ async fn launch(
 /// Why nothing is known to be launched. Asked again without an instant it would be another one, of another second, beside what may have been
 /// launched already.
 fn launch_failure(status: Status, job: &JobName, instant_micros: Option<i64>) -> Failure {
-    let broke = is_unanswered(&status) && !is_unconnected(&status);
+    let broke = is_unanswered(&status) && !is_unconnected(&status) && no_cell(&status).is_none();
     let is_unknown = broke || code_of(&status) == "OUTCOME_UNKNOWN";
     let failure = Failure::from(status);
     if !is_unknown {

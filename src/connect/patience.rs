@@ -12,7 +12,7 @@ use std::{
 };
 
 use http_body::{Body as _, Frame, SizeHint};
-use plenum_proto::error::{innermost, with_code};
+use plenum_proto::error::{innermost, is_no_http2, with_code};
 use tonic::{
     Code, ConnectError, Status,
     body::Body,
@@ -118,10 +118,11 @@ impl Patience {
 
 /// What a change failed with that got no answer.
 fn of_change(error: StdError) -> StdError {
-    if is_unconnected(&*error) { error } else { broken_in_change(&*error).into() }
+    if is_unconnected(&*error) || is_no_http2(&*error) { error } else { broken_in_change(&*error).into() }
 }
 
-/// Once there was a connection the request of a change may have gone out over it, and been carried out: however it broke, nobody here knows.
+/// Once there was a connection to a cell the request of a change may have gone out over it, and been carried out: however it broke, nobody here
+/// knows.
 fn broken_in_change(error: &(dyn Error + 'static)) -> Status {
     let why = innermost(error);
     let what =

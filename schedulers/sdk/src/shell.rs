@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use plenum_proto::error::{code_of, innermost, words};
+use plenum_proto::error::{code_of, innermost, no_cell, words};
 use plenum_proto::v1;
 use plenum_proto::v1::cell_client::CellClient;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -292,6 +292,10 @@ impl<S: Scheduler> Shell<S> {
 }
 
 fn disconnected(status: &Status) -> Input {
+    // What another program answers is no word of the cell's about the session.
+    if let Some(reason) = no_cell(status) {
+        return Input::Disconnected { status: i32::from(Code::Unavailable), code: String::new(), reason };
+    }
     let code = code_of(status).to_owned();
     let reason = match status.code() {
         // What the transport makes of a connection that broke, and the word for one that there is not, say no more.
@@ -357,6 +361,15 @@ mod tests {
         assert!(queued.try_recv().is_ok(), "and then it is not");
         shell.carry_out(commit(3));
         assert!(queued.try_recv().is_err());
+    }
+
+    /// Read as the cell's, a web server's 403 ended the session and all that was in flight.
+    #[test]
+    fn what_is_no_cell_does_not_end_a_session() {
+        let web = Status::permission_denied("grpc-status header missing, mapped from HTTP status code 403");
+        let Input::Disconnected { status, reason, .. } = disconnected(&web) else { panic!("it is no connection") };
+        assert_eq!(status, i32::from(Code::Unavailable), "{reason}");
+        assert!(reason.starts_with("what answers at the address is no Plenum cell: "), "{reason}");
     }
 
     /// Where several threads of tokio's serve it, what it had sent went out after the next decisions, however long those took.
