@@ -10,7 +10,7 @@ use plenum_proto::{bounds::OPTION_BYTES_MAX, names};
 use super::{
     constraint,
     fault::{Fault, Faults},
-    guess,
+    group, guess, job,
     tree::{Entry, Node, Value},
     units,
 };
@@ -150,8 +150,10 @@ pub(super) fn text<'file>(node: &'file Node, path: &str) -> Result<&'file str, F
     }
 }
 
-/// An unknown field, with the nearest known name.
+/// An unknown field, with the nearest known name. Nobody is led to one that is refused.
 pub(super) fn unknown(path: &str, entry: &Entry, known: &[&str]) -> Fault {
+    let is_built = |name: &&str| !job::UNBUILT.contains(name) && !group::UNBUILT.contains(name);
+    let known: Vec<&str> = known.iter().copied().filter(is_built).collect();
     let place = if path.is_empty() { "a job file".to_owned() } else { format!("`{path}`") };
     let name = units::shortened(&entry.name);
     let guess = guess(&entry.name, known.iter().copied());

@@ -42,6 +42,7 @@ pub(super) const KNOWN: &[&str] = &[
     "topology",
     "check",
 ];
+pub(super) const UNBUILT: &[&str] = &["image", "topology", "check"];
 pub(super) const KNOWN_RESOURCES: &[&str] = &["cpu", "memory", "disk", "gpu", "ports"];
 /// Those without which nothing is placed.
 const NEEDED_RESOURCES: &[&str] = &["cpu", "memory"];
@@ -94,7 +95,8 @@ pub(super) fn read<'file>(entry: &'file Entry, job: JobFacts, faults: &mut Fault
     }
     let path = format!("group.{}", entry.name);
     let fields = Fields::open_noting(&entry.node, &path, KNOWN, faults)?;
-    for unbuilt in ["check", "topology"] {
+    // Of an image it depends on the driver what is wrong.
+    for unbuilt in UNBUILT.iter().filter(|unbuilt| **unbuilt != "image") {
         faults.note(fields.refuse(unbuilt));
     }
     faults.note(refuse_other_drivers(&fields));

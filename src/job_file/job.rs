@@ -28,7 +28,7 @@ pub(super) const KNOWN: &[&str] = &[
     "schedule",
     "update",
 ];
-const UNBUILT: &[&str] = &["elastic", "schedule", "update"];
+pub(super) const UNBUILT: &[&str] = &["elastic", "schedule", "update"];
 
 /// The namespace of a job that names none.
 const NAMESPACE: &str = "default";

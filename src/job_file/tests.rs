@@ -388,6 +388,20 @@ fn what_is_known_but_not_built_is_refused_and_never_ignored() {
     check_group("driver = \"docker\"", &["`docker`", "\"exec\""]);
 }
 
+// A slip was answered with a list of fields of which six would have been refused next.
+#[test]
+fn nobody_is_led_to_what_is_not_built() {
+    for text in [format!("{HEAD}schedul = 1\n{GROUP}"), format!("{HEAD}{GROUP}chek = 1\n")] {
+        let error = JobFile::parse("job.toml", &text).expect_err("no such field");
+        let hint = error.hint.unwrap();
+        let known: Vec<&str> = hint.strip_prefix("known here: ").unwrap().split(", ").collect();
+        for unbuilt in [super::job::UNBUILT, super::group::UNBUILT].concat() {
+            assert!(!known.contains(&unbuilt), "{hint}");
+            assert!(!error.message.contains(&format!("`{unbuilt}`")), "{}", error.message);
+        }
+    }
+}
+
 #[test]
 fn what_the_cell_decides_later_is_in_the_spec() {
     let text = "[group.main]\ncommand = [\"x\"]\nsingle_instance = true\nper_machine = 1\nlost_after = \"never\"\nspread = \
