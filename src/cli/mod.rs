@@ -17,11 +17,12 @@ mod machine;
 mod retired;
 mod target;
 mod txn;
+mod usage;
 mod watch;
 
 use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{CommandFactory, Parser, error::ErrorKind};
+use clap::{CommandFactory, Parser};
 use plenum_proto::v1::{At, MomentRequest, MomentResponse};
 use serde_json::json;
 use tonic::Code;
@@ -37,7 +38,7 @@ pub(crate) use target::JobName;
 use crate::{
     connect::{ADDRESS_DEFAULT, Connection},
     dev,
-    failure::{EXIT_USAGE, Failure},
+    failure::Failure,
     output::{self, Format},
     parts,
     preferences::Preferences,
@@ -183,7 +184,7 @@ pub(crate) fn main() -> ExitCode {
     }
     let arguments = match Arguments::try_parse() {
         Ok(read) => read,
-        Err(error) => return usage(&error),
+        Err(error) => return usage::refused(error),
     };
     let format = arguments.global.output;
     // Who has a variable for all commands need not unset it for one that has no use for it.
@@ -197,30 +198,6 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::from(failure.exit)
         }
     }
-}
-
-/// Help goes to standard output; wrong usage to standard error, and as JSON to standard output where that was asked for.
-fn usage(error: &clap::Error) -> ExitCode {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        let _ = error.print();
-        return ExitCode::SUCCESS;
-    }
-    // What could not be read as a whole is looked through for the one thing that matters. Words need not be texts.
-    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    let is_for_programs = |format: &str| matches!(format, "json" | "yaml");
-    let is_glued = |word: &String| {
-        let format = ["--output=", "-o=", "-o"].iter().find_map(|flag| word.strip_prefix(flag));
-        format.is_some_and(is_for_programs)
-    };
-    let is_apart = |pair: &[String]| matches!(pair[0].as_str(), "-o" | "--output") && is_for_programs(&pair[1]);
-    if words.iter().any(is_glued) || words.windows(2).any(is_apart) {
-        let text = error.render().to_string();
-        let message = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default().trim().to_owned();
-        output::tell_failure(Format::Json, &Failure::usage(message).with_hint("try `plenum --help`"));
-    } else {
-        let _ = error.print();
-    }
-    ExitCode::from(EXIT_USAGE)
 }
 
 /// Refuses an address for what asks no cell: it would be another one than was named, or listen elsewhere.

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 /// The known name that is fewest edits away, if that is few enough to be a slip. Of several the one that begins and ends most alike: a letter
-/// is left out more often than it is mistaken for another.
+/// is left out more often than it is mistaken for another. What shares less than half of its letters with a name is no slip in it.
 pub(crate) fn nearest<'names>(unknown: &str, known: impl IntoIterator<Item = &'names str>) -> Option<&'names str> {
     let most = (unknown.chars().count() / 3).max(1) + 1;
     known
@@ -12,7 +12,7 @@ pub(crate) fn nearest<'names>(unknown: &str, known: impl IntoIterator<Item = &'n
             let (unknown, known) = (unknown.to_lowercase(), name.to_lowercase());
             (edits(&unknown, &known), Reverse(alike_at_ends(&unknown, &known)), name)
         })
-        .filter(|(distance, ..)| *distance <= most)
+        .filter(|(distance, _, name)| *distance <= most && distance * 2 <= name.chars().count())
         .min()
         .map(|(.., name)| name)
 }
@@ -63,5 +63,12 @@ mod tests {
         assert_eq!(nearest("schedulee", known), Some("schedule"));
         assert_eq!(nearest("Scheduler", known), Some("scheduler"));
         assert_eq!(nearest("rack", known), None);
+    }
+
+    // `plenum explain FOO` asked whether IO was meant.
+    #[test]
+    fn a_short_name_is_not_meant_by_a_word_that_has_one_letter_of_it() {
+        assert_eq!(nearest("foo", ["io", "usage"]), None);
+        assert_eq!(nearest("oi", ["io", "usage"]), Some("io"));
     }
 }

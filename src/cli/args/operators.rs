@@ -37,9 +37,14 @@ pub(crate) enum Schedulers {
         #[arg(long, value_name = "yes|no", group = "rights", value_parser = yes_or_no)]
         evict: Option<bool>,
         /// How many turns its transactions get for one of a usual scheduler's: 1 (usual) to 100
-        #[arg(long, value_name = "N", group = "rights", value_parser = clap::value_parser!(u32).range(1..=100))]
+        #[arg(long, value_name = "N", group = "rights", value_parser = turns)]
         priority: Option<u32>,
     },
+}
+
+fn turns(text: &str) -> Result<u32, String> {
+    let turns = text.parse().ok().filter(|turns| (1..=100).contains(turns));
+    turns.ok_or_else(|| "expected a number from 1 to 100".to_owned())
 }
 
 fn yes_or_no(text: &str) -> Result<bool, String> {
