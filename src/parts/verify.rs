@@ -14,10 +14,18 @@ use crate::{
 
 /// Checks the log of a stopped cell: 0 when it is sound, 1 when something is wrong with it.
 pub(crate) fn verify(format: Format, dir: Option<PathBuf>) -> Result<ExitCode, Failure> {
-    let dir = super::server_folder(match dir {
+    let dir = match dir {
         Some(dir) => dir,
         None => state_folder("plenum")?,
-    });
+    };
+    if dir.is_file() {
+        let file = dir.display();
+        let hint = format!(
+            "a backup is checked as it is restored: `plenum restore --from {file} --dir NEW`, then `plenum verify --dir NEW`"
+        );
+        return Err(Failure::new("BAD_DIRECTORY", format!("{file} is a file, no cell's directory")).with_hint(hint));
+    }
+    let dir = super::server_folder(dir);
     let report = plenum_server::verify(&dir).map_err(|error| {
         let failure = failure(&error);
         match (&error, failure.code.as_str()) {
@@ -147,6 +155,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let failure = verify(Format::Table, Some(folder.path().to_owned())).unwrap_err();
         assert_eq!((failure.code.as_str(), failure.exit), ("BAD_DIRECTORY", EXIT_FAILED));
+    }
+
+    // Of a backup it was said that its directory is to be there, and writable.
+    #[test]
+    fn a_backup_is_told_how_it_is_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cell.backup");
+        std::fs::write(&file, "PLENUM").unwrap();
+        let failure = verify(Format::Table, Some(file.clone())).unwrap_err();
+        let hint = failure.hint.clone().unwrap_or_default();
+        assert!(hint.contains(&format!("`plenum restore --from {} --dir NEW`", file.display())), "{failure}: {hint}");
     }
 
     // It said that there is no folder `log`, of a cell that had never been one.
