@@ -28,7 +28,7 @@ use crate::output::Format;
     version,
     max_term_width = 100,
     after_help = "Exit codes: 0 done, 1 it did not work, 2 wrong \
-    usage, 3 not finished at the time limit, 130 a wait for a drain that was interrupted."
+    usage, 3 not finished at the time limit, 130 interrupted while it waited, watched or followed."
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -82,7 +82,7 @@ pub(crate) struct Listing {
     /// List again whenever something changed, until interrupted; with `-o json`, one line of JSON each time
     #[arg(short, long, conflicts_with = "at")]
     pub(crate) watch: bool,
-    /// Most rows to list [default: the server's own limit]
+    /// Most rows to list [default: 0, the server's own limit]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub(crate) limit: u32,
     /// Only rows with these values: FIELD=VALUE or FIELD!=VALUE, joined by commas
@@ -99,7 +99,7 @@ pub(crate) struct Told {
     /// Only events below this revision; ages still count up to --at, or to now
     #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(u64).range(2..))]
     pub(crate) before: Option<u64>,
-    /// Most events, the newest [default: the server's own limit]
+    /// Most events, the newest [default: 0, the server's own limit]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub(crate) limit: u32,
 }

@@ -256,7 +256,7 @@ fn fate(view: &UnknownTaskView) -> String {
     match view.until_micros {
         _ if view.stopping => "stopping".to_owned(),
         0 => "adopted".to_owned(),
-        until => format!("stopped in {}", span(until.saturating_sub(seen_from_micros()))),
+        until => format!("stopped in {}", whole_seconds(until.saturating_sub(seen_from_micros()))),
     }
 }
 
@@ -330,7 +330,7 @@ mod tests {
         let view = |until_micros, stopping| UnknownTaskView { until_micros, stopping, ..UnknownTaskView::default() };
         assert_eq!(
             [fate(&view(0, false)), fate(&view(1, true)), fate(&view(1, false))],
-            ["adopted", "stopping", "stopped in 0us"]
+            ["adopted", "stopping", "stopped in 0s"]
         );
     }
 }

@@ -254,7 +254,7 @@ fn manifest_fields(manifest: &BackupManifest) -> Vec<(&'static str, String)> {
     vec![
         ("cell", format!("{} (incarnation {})", cell_id(manifest), manifest.incarnation)),
         ("revision", manifest.revision.to_string()),
-        ("time", json_time(manifest.time_micros).as_str().unwrap_or("-").to_owned()),
+        ("time", format!("{} (of the newest change)", json_time(manifest.time_micros).as_str().unwrap_or("-"))),
     ]
 }
 

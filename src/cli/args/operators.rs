@@ -178,7 +178,7 @@ pub(crate) struct Conflicts {
     /// Only those of the last time, such as 10m; with --at, of the time before that moment
     #[arg(long, value_name = "TIME", value_parser = crate::job_file::duration_micros)]
     pub(crate) since: Option<i64>,
-    /// Most rows to list [default: the server's own limit]
+    /// Most rows to list [default: 0, the server's own limit]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub(crate) limit: u32,
     /// List again whenever something changed, until interrupted
