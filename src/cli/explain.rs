@@ -127,6 +127,11 @@ fn page(code: &str) -> Option<&'static str> {
     PAGES.iter().find(|(known, _)| *known == code).map(|(_, page)| *page)
 }
 
+/// All that `plenum explain` knows.
+pub(super) fn codes() -> impl Iterator<Item = &'static str> {
+    PAGES.iter().map(|(code, _)| *code)
+}
+
 /// True when `plenum explain` knows the code.
 pub(crate) fn has_page(code: &str) -> bool {
     page(code).is_some()

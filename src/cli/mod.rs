@@ -22,7 +22,7 @@ mod watch;
 
 use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, builder::PossibleValuesParser};
 use plenum_proto::v1::{At, MomentRequest, MomentResponse};
 use serde_json::json;
 use tonic::Code;
@@ -321,8 +321,17 @@ async fn status(context: &Context) -> Result<(), Failure> {
 
 fn completion(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "plenum", &mut script);
+    clap_complete::generate(shell, &mut with_words(Arguments::command()), "plenum", &mut script);
     output::print_bytes(&script).map(|()| ExitCode::SUCCESS)
+}
+
+/// The command line with what may stand in places that take other words, too: other names have answers of their own.
+fn with_words(command: clap::Command) -> clap::Command {
+    let codes = PossibleValuesParser::new(explain::codes());
+    let schedulers = PossibleValuesParser::new(plenum_schedulers::NAMES.iter().copied());
+    command
+        .mut_subcommand("explain", |of| of.mut_arg("code", |arg| arg.value_parser(codes)))
+        .mut_subcommand("scheduler", |of| of.mut_arg("names", |arg| arg.value_parser(schedulers)))
 }
 
 fn version(format: Format) -> Result<ExitCode, Failure> {
@@ -334,6 +343,15 @@ fn version(format: Format) -> Result<ExitCode, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn completions_have_the_codes_and_the_names_of_built_in_schedulers() {
+        let mut script = Vec::new();
+        let shell = clap_complete::Shell::Bash;
+        clap_complete::generate(shell, &mut with_words(Arguments::command()), "plenum", &mut script);
+        let script = String::from_utf8_lossy(&script);
+        assert!(script.contains(" NO_ROOM ") && script.contains(&plenum_schedulers::NAMES.join(" ")), "{script}");
+    }
 
     // A server of before denies what it does not know, and no listing of it could be read any more.
     #[test]
