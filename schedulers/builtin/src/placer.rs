@@ -119,6 +119,15 @@ impl Chosen {
     }
 }
 
+/// Tasks of a group for which its namespace's quota has no room.
+#[derive(Clone, Copy, Debug)]
+struct BeyondQuota<'w> {
+    work: &'w Work,
+    left: usize,
+    /// So many of them are placed at once.
+    at_once: usize,
+}
+
 impl Placer {
     pub(crate) fn new(policy: Policy) -> Self {
         Self {
@@ -268,38 +277,50 @@ impl Placer {
             decision.pass_over(gang, gang.tasks.len(), blocked(gang.least as usize, gang.tasks.len()));
             return 0;
         }
-        let within = self.within_quota(view, equals, decision);
+        let (within, beyond) = self.within_quota(view, equals);
         let placed = self.place_within_quota(view, &within, plan, decision);
-        // What found no room leaves its quota to others.
         let wanted: usize = within.iter().map(|work| work.tasks.len()).sum();
+        for beyond in beyond {
+            self.tell_of_quota(view, &beyond, placed == wanted, decision);
+        }
+        // What found no room leaves its quota to others.
         within.first().into_iter().for_each(|first| self.quotas.give(view, first, wanted - placed));
         placed
     }
 
-    /// As many tasks as the quota of their namespace has room for, which is taken for them; says why the others have to wait.
-    fn within_quota<'w>(&mut self, view: &View<'_>, equals: &'w [Work], decision: &mut Decision) -> Cow<'w, [Work]> {
+    /// As many tasks as the quota of their namespace has room for, which is taken for them; and those that are beyond it.
+    fn within_quota<'w>(&mut self, view: &View<'_>, equals: &'w [Work]) -> (Cow<'w, [Work]>, Vec<BeyondQuota<'w>>) {
         let namespace = equals.first().map(|first| &first.job.shape.namespace);
-        let Some(namespace) = namespace.filter(|name| view.cell().quota(name).is_some()) else {
-            return Cow::Borrowed(equals);
-        };
-        let mut within = Vec::new();
+        if namespace.is_none_or(|name| view.cell().quota(name).is_none()) {
+            return (Cow::Borrowed(equals), Vec::new());
+        }
+        let (mut within, mut beyond) = (Vec::new(), Vec::new());
         for work in equals {
             let at_once = (work.least as usize).max(1);
             let room = self.quotas.headroom(view, work).min(work.tasks.len());
             let (placed, left) = work.tasks.split_at(if room < at_once { 0 } else { room });
             self.quotas.take(view, work, placed.len());
-            // Of a gang that has begun, one more is wanted at a time.
-            let at_once = if placed.is_empty() { at_once } else { 1 };
-            let short = (!left.is_empty()).then(|| self.quotas.shortage(view, work, at_once)).flatten();
-            if let Some(short) = short {
-                let short = short.words_in(&view.cell().identity().custom_resources);
-                decision.pass_over(work, left.len(), format!("the quota of {namespace} is short of {short}"));
+            if !left.is_empty() {
+                // Of a gang that has begun, one more is wanted at a time.
+                let at_once = if placed.is_empty() { at_once } else { 1 };
+                beyond.push(BeyondQuota { work, left: left.len(), at_once });
             }
             if !placed.is_empty() {
                 within.push(Work { tasks: placed.to_vec(), ..work.clone() });
             }
         }
-        Cow::Owned(within)
+        (Cow::Owned(within), beyond)
+    }
+
+    /// Says what the quota is short of for tasks beyond it, before what found no room gives its own back. Where the others found room, that is what the next one
+    /// waits for. Else the next one waits for room, of which more was said before: whoever raises the quota for it gets nothing.
+    fn tell_of_quota(&mut self, view: &View<'_>, beyond: &BeyondQuota<'_>, others_fit: bool, decision: &mut Decision) {
+        let &BeyondQuota { work, left, at_once } = beyond;
+        let short = self.quotas.shortage(view, work, if others_fit { at_once } else { left });
+        let Some(short) = short else { return };
+        let short = short.words_in(&view.cell().identity().custom_resources);
+        let quota = format!("the quota of {} is short of {short}", work.job.shape.namespace);
+        decision.pass_over(work, left, if others_fit { quota } else { format!("for all of them {quota}") });
     }
 
     /// As [`Placer::place`], quotas aside.

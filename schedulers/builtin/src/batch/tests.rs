@@ -357,19 +357,24 @@ fn what_finds_no_room_leaves_its_quota_to_others_and_a_gang_has_it_at_once_or_no
     assert_eq!((placed(&stage), stage.runtime(seat).counters().claims_other), ([0, 2, 5], 0));
 }
 
-/// Only the last was told: that they lack room, and not that one of them could not have it for the quota.
+/// The quota was told first, and of one task, while the next one waited for a machine: whoever raised it got nothing.
 #[test]
-fn a_group_that_waits_for_quota_and_for_room_says_both() {
+fn a_group_that_waits_for_room_and_for_quota_says_both_and_first_what_the_next_task_waits_for() {
     let mut stage = Stage::new();
     stage.machine("m1", 1500, &[]);
     limit(&mut stage, 3000);
     stage.seat(Batch::default());
-    let job = stage.submit(&JobBuilder::new("words", "batch").group("main", 4, 1000));
+    let job = stage.submit(&JobBuilder::new("words", "batch").group("main", 5, 1000));
     stage.advance(2_000_000);
     assert_eq!(stage.placed(job).len(), 1);
-    let why = stage.passed_over(job, 0);
-    assert!(why.starts_with("the quota of default is short of cpu by "), "{why}");
-    assert!(why.contains("; of 1 machine 1 lacks cpu by at least 500m"), "{why}");
+    let why = "of 1 machine 1 lacks cpu by at least 500m; nearest is m1, short of cpu by 500m; \
+               for all of them the quota of default is short of cpu by 2000m";
+    assert_eq!(stage.passed_over(job, 0), why);
+    // With room for two more the quota is what the next one waits for.
+    stage.machine("m2", 8000, &[]);
+    stage.advance(2_000_000);
+    assert_eq!(stage.placed(job).len(), 3);
+    assert_eq!(stage.passed_over(job, 0), "the quota of default is short of cpu by 1000m");
 }
 
 /// What the first might have had of the quota was gone for those that were asked about with it, and they were told that it is short.
