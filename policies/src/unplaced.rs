@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, Constraint, Device, DeviceRoom, DeviceShortage, GroupShape, Machine, MachineState, Obstacle, Requirement,
-    Resource, Room, agreeing, device_shortage, shortages,
+    Cell, ClassSet, Constraint, Device, DeviceRoom, DeviceShortage, GroupShape, Machine, MachineState, Obstacle,
+    Requirement, Resource, Room, agreeing, device_shortage, shortages,
 };
 
 use crate::columns::Columns;
@@ -324,6 +324,32 @@ pub fn explain(
     }
     unplaced.nearest = nearest.map(|(_, nearest)| nearest);
     unplaced
+}
+
+/// How many tasks of a group there would be room for at most, were all machines that it may use empty, whatever their states are now. An upper bound: devices are
+/// counted together, and limits of the group are left out.
+#[must_use]
+pub fn at_most_when_empty(cell: &Cell, requirement: &Requirement<'_>, shape: &GroupShape) -> u64 {
+    let may_use = |machine: &&Arc<Machine>| {
+        let slot = machine.id.slot;
+        let class = cell.machine_row(slot).map(|row| row.class);
+        let is_of_class = |classes: &ClassSet| class.is_some_and(|class| classes.contains(class));
+        requirement.home.is_none_or(|home| home == slot) && requirement.classes.is_none_or(is_of_class)
+    };
+    cell.machines().filter(may_use).map(|machine| at_most_on(machine, shape)).fold(0, u64::saturating_add)
+}
+
+fn at_most_on(machine: &Machine, shape: &GroupShape) -> u64 {
+    let times = |&resource: &Resource| machine.capacity.get(resource).checked_div(shape.resources.get(resource));
+    let fixed_port = shape.ports.iter().any(|port| port.number > 0).then_some(1);
+    let devices = shape.devices.iter().filter_map(|want| {
+        let is_of =
+            |device: &&Device| device.kind == want.kind && (want.model.is_empty() || device.model == want.model);
+        let there: u64 = machine.devices.iter().filter(is_of).map(|device| u64::from(device.millis)).sum();
+        let alike = shape.devices.iter().filter(|other| other.kind == want.kind && other.model == want.model);
+        there.checked_div(alike.map(|other| u64::from(other.millis)).sum())
+    });
+    Resource::ALL.iter().filter_map(times).chain(fixed_port).chain(devices).min().unwrap_or(u64::MAX)
 }
 
 /// What a machine that nobody uses lacks first.

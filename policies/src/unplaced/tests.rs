@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    Attributes, Cell, Constraint, Delta, DeviceShortage, Hold, JobId, LogTime, Machine, MachineId, MachineState,
-    Operator, Requirement, Resources, Revision,
+    Attributes, Cell, Constraint, Delta, Device, DeviceShortage, GroupShape, Hold, JobId, LogTime, Machine, MachineId,
+    MachineState, Operator, Port, Requirement, Resources, Revision,
 };
 
-use crate::{Beyond, Columns, explain};
+use crate::{Beyond, Columns, at_most_when_empty, explain};
 
 /// Machines of so many thousandths of a CPU.
 fn cell(machines: &[(u64, MachineState)]) -> Cell {
@@ -78,6 +78,24 @@ fn a_machine_that_only_has_to_become_free_is_nearer_than_one_that_is_too_small()
         &[(1, 3000)],
         "of 2 machines 2 lack cpu by at least 1m; nearest is m1, short of cpu by 3000m",
     );
+}
+
+// A gang for which all machines together are too small was told how little one more task of it lacks.
+#[test]
+fn at_most_as_many_fit_as_empty_machines_have_of_what_is_short_there() {
+    use MachineState::{Ready, Unreachable};
+    let cell = cell(&[(2500, Ready), (900, Ready), (4000, Unreachable)]);
+    let device = |millis| Device { kind: "gpu".into(), index: 0, millis, model: "".into() };
+    let at_most = |shape: &GroupShape, home: Option<u32>| {
+        let (resources, job) = (&shape.resources, JobId::default());
+        at_most_when_empty(&cell, &Requirement { resources, classes: None, home, job, special: None }, shape)
+    };
+    let plain = GroupShape { resources: Resources::new(1000, 0), ..GroupShape::default() };
+    assert_eq!((at_most(&plain, None), at_most(&plain, Some(0))), (6, 2), "it may be there again");
+    let port = Port { name: "http".into(), number: 80 };
+    assert_eq!(at_most(&GroupShape { ports: vec![port], ..plain.clone() }, None), 2, "and none where none fits");
+    assert_eq!(at_most(&GroupShape { devices: vec![device(500)], ..plain }, None), 0, "no machine has one");
+    assert_eq!(at_most(&GroupShape::default(), None), u64::MAX, "it asks for nothing");
 }
 
 // How short it is was reckoned with what others hold, and how near without: it named an empty machine of which nothing could be had.

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use plenum_model::{
     AllocationRef, Cell, Constraint, Device, GroupCounts, GroupShape, JobId, Outcome, Requirement, Resources, Special,
 };
-use plenum_policies::{Beyond, Columns, Eligible, Index, Policy, Request, Settings, Unplaced, explain};
+use plenum_policies::{
+    Beyond, Columns, Eligible, Index, Policy, Request, Settings, Unplaced, at_most_when_empty, explain,
+};
 use plenum_sdk::{Decision, Plan, Quotas, Specials, View, Work};
 
 use crate::evictions::{self, Denied, Evictions, Seat};
@@ -59,6 +61,8 @@ struct Hopeless {
     others_have_it: bool,
     /// So many tasks do fit, of a gang that starts with more: their room was given back.
     fit: usize,
+    /// No more than so many of a gang would fit, were all machines empty; of what is no gang this is not known.
+    at_most: u64,
 }
 
 impl Hopeless {
@@ -66,7 +70,7 @@ impl Hopeless {
         let is_too_small = |nearest: &plenum_policies::Nearest| nearest.missing_when_empty.is_some();
         let others_have_it =
             !why.ports.is_empty() || why.nearest.as_ref().is_some_and(|nearest| !is_too_small(nearest));
-        Self { reason: why.to_string(), others_have_it, fit: 0 }
+        Self { reason: why.to_string(), others_have_it, fit: 0, at_most: u64::MAX }
     }
 }
 
@@ -398,7 +402,12 @@ impl Placer {
         // How a group's tasks are spread is its own affair, and so is what it lacks beside what its job holds; all else stands in the way of whoever needs
         // the same.
         let is_limited = GroupCounts::are_needed_by(shape) && why.as_ref().is_none_or(|why| why.special() > 0);
-        let hopeless = why.map(|why| Hopeless::of(&why));
+        let mut hopeless = why.map(|why| Hopeless::of(&why));
+        if let Some(hopeless) = hopeless.as_mut().filter(|_| first.least > 1) {
+            hopeless.at_most = at_most_when_empty(view.cell(), &requirement(first, request), shape);
+            // Nobody goes for what starts nowhere.
+            hopeless.others_have_it &= hopeless.at_most >= u64::from(first.least);
+        }
         if let Some(hopeless) = hopeless.as_ref().filter(|_| !is_limited && request.hold.is_none()) {
             self.hopeless.insert(need.clone(), hopeless.clone());
         }
@@ -436,7 +445,8 @@ impl Placer {
             free.machines.extend(std::mem::take(&mut seats).iter().map(|seat| seat.machine));
             self.give_back(view, work, std::mem::take(&mut free).machines);
             self.ruled_out.remove(need);
-            reason = Some(not_at_once(least, fit, &reason.unwrap_or_default()));
+            let at_most = hopeless.map_or(u64::MAX, |known| known.at_most);
+            reason = Some(not_at_once(least, (fit, at_most), &reason.unwrap_or_default()));
         }
         free.machines.extend(seats.iter().map(|seat| seat.machine));
         let (placed, left) = work.tasks.split_at(free.machines.len());
@@ -516,16 +526,9 @@ impl Placer {
     /// Why no machine takes one more task of the group.
     fn why_no_more(&self, view: &View<'_>, work: &Work, request: &Request<'_>) -> Unplaced {
         let shape = work.shape();
-        let requirement = Requirement {
-            resources: &shape.resources,
-            classes: request.eligible.map(Eligible::classes),
-            home: request.home,
-            job: work.job.id,
-            special: None,
-        };
         self.count_judged(|| view.cell().machines().count());
         let beyond = |slot: u32| beyond(self.specials.as_ref()?, view.cell(), work, slot);
-        explain(&self.columns, view.cell(), &requirement, &shape.constraints, &[&shape.devices], beyond)
+        explain(&self.columns, view.cell(), &requirement(work, request), &shape.constraints, &[&shape.devices], beyond)
     }
 
     #[cfg(test)]
@@ -596,10 +599,21 @@ impl Placer {
         let reason = denied.told(&work.job.shape.scheduler, 1, &hopeless.reason);
         if matches!(denied, Denied::Enough | Denied::Usable) && view.cell().hold(work.job.id).is_none() {
             // Those behind it are of no higher band.
-            let known = Hopeless { reason: reason.clone(), others_have_it: false, fit: 0 };
+            let known = Hopeless { reason: reason.clone(), others_have_it: false, fit: 0, at_most: u64::MAX };
             self.homeless.insert(need.clone(), known);
         }
         Err(no_home(work, need, &reason))
+    }
+}
+
+/// What one more task of the group asks of a machine, but for what few declare.
+fn requirement<'r>(work: &'r Work, request: &Request<'r>) -> Requirement<'r> {
+    Requirement {
+        resources: &work.shape().resources,
+        classes: request.eligible.map(Eligible::classes),
+        home: request.home,
+        job: work.job.id,
+        special: None,
     }
 }
 
@@ -623,16 +637,26 @@ fn no_home(work: &Work, need: &shared_machine::Need, why: &str) -> String {
         least @ 2.. if has_gang => format!("it starts with {least} at once, and its tasks share a machine: {why}"),
         _ if has_gang => format!("its tasks share a machine, on which a group starts with several at once: {why}"),
         0 => format!("its tasks share a machine: {why}"),
-        least => not_at_once(least, 0, &format!("its tasks share a machine: {why}")),
+        least => not_at_once(least, (0, u64::MAX), &format!("its tasks share a machine: {why}")),
     }
 }
 
-/// Why nothing of a group is placed that starts with so many tasks, or with none, where fewer fit. What one more lacks would not do for the others.
-fn not_at_once(least: usize, fit: usize, why: &str) -> String {
-    match (least, fit) {
-        (1, _) => format!("the one task that it still needs to start does not fit: {why}"),
-        (_, 0) => format!("it starts with {least} at once, of which none fits: {why}"),
-        (_, 1) => format!("it starts with {least} at once, of which 1 fits, and not one more: {why}"),
-        _ => format!("it starts with {least} at once, of which {fit} fit, and not one more: {why}"),
+/// Why nothing of a group is placed that starts with so many tasks, or with none, where fewer fit, be it even on empty machines. What one more lacks would not do
+/// for the others.
+fn not_at_once(least: usize, (fit, at_most): (usize, u64), why: &str) -> String {
+    if least == 1 {
+        return format!("the one task that it still needs to start does not fit: {why}");
     }
+    let fits = match fit {
+        0 => "none fits".to_owned(),
+        1 => "1 fits".to_owned(),
+        _ => format!("{fit} fit"),
+    };
+    // That one alone is too small even when empty is said of the machines.
+    let more = match at_most {
+        1.. if at_most < least as u64 => format!(", and even on empty machines at most {at_most}"),
+        _ if fit == 0 => String::new(),
+        _ => ", and not one more".to_owned(),
+    };
+    format!("it starts with {least} at once, of which {fits}{more}: {why}")
 }

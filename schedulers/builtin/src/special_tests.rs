@@ -93,34 +93,36 @@ fn a_gang_waits_until_its_minimum_fits_and_leaves_room_to_others() {
     assert_eq!(stage.runtime(seat).counters().claims_misfit, 0);
 }
 
-/// What the next one lacks read as if it were all that the gang lacks.
+/// What the next one lacks read as if it were all that the gang lacks. And one for which the cell is too small was sent after that little.
 #[test]
 fn a_gang_says_how_many_of_it_fit_and_what_one_more_lacks_and_so_does_an_equal_one_behind_it() {
     let mut stage = Stage::new();
     stage.machine("m0", 2_500, &[]);
     stage.machine("m1", 1_200, &[]);
+    stage.machine("m2", 3_000, &[]);
+    stage.submit(&JobBuilder::new("full", "batch").group("main", 1, 3_000).priority(90));
     let gang = |name: &str, cpu_millis| JobBuilder::new(name, "batch").group("main", 8, cpu_millis).min(6);
     let gangs = ["one", "other"].map(|name| stage.submit(&gang(name, 1000)));
     let wide = stage.submit(&gang("wide", 2000));
-    let never = stage.submit(&gang("never", 3000));
+    let never = stage.submit(&gang("never", 4000));
     stage.seat(Batch::default());
     stage.advance(1_000_000);
     for gang in gangs {
         assert_eq!(
             stage.passed_over(gang, 0),
-            "it starts with 6 at once, of which 3 fit, and not one more: of 2 machines 2 lack cpu by at least 500m; \
+            "it starts with 6 at once, of which 3 fit, and not one more: of 3 machines 3 lack cpu by at least 500m; \
              nearest is m0, short of cpu by 500m"
         );
     }
     assert_eq!(
         stage.passed_over(wide, 0),
-        "it starts with 6 at once, of which 1 fits, and not one more: of 2 machines 2 lack cpu by at least 800m; \
-         nearest is m0, short of cpu by 1500m"
+        "it starts with 6 at once, of which 1 fits, and even on empty machines at most 2: of 3 machines 3 lack cpu by \
+         at least 800m; nearest is m0, short of cpu by 1500m"
     );
     assert_eq!(
         stage.passed_over(never, 0),
-        "it starts with 6 at once, of which none fits: of 2 machines 2 lack cpu by at least 500m; \
-         nearest is m0, short of cpu by 500m, and too small even when empty"
+        "it starts with 6 at once, of which none fits: of 3 machines 3 lack cpu by at least 1500m; \
+         nearest is m0, short of cpu by 1500m, and too small even when empty"
     );
 }
 

@@ -170,15 +170,21 @@ fn many_jobs_of_one_task_are_looked_at_together() {
 
 #[test]
 fn a_gang_evicts_as_a_whole_or_nobody() {
-    let mut stage = stage(2);
+    let mut stage = stage(3);
     let low = submit(&mut stage, &job("low", 2, 2000, 10));
+    submit(&mut stage, &job("peer", 1, 2000, 90));
     let gang = submit(&mut stage, &job("gang", 3, 2000, 90).min(3));
     assert_eq!((stands(&stage, gang), stands(&stage, low)), ((0, 0), (2, 0)), "one of three would wait");
     let told = stage.passed_over(gang, 0);
     let not_for_all =
-        "it starts with 3 at once, of which none fits: not enough of lower bands can be evicted for all 3; of 2";
+        "it starts with 3 at once, of which none fits: not enough of lower bands can be evicted for all 3; of 3";
     assert!(told.starts_with(not_for_all), "{told}");
-    stage.machine("m2", 2000, &[]);
+    let huge = submit(&mut stage, &job("huge", 4, 2000, 90).min(4));
+    let told = stage.passed_over(huge, 0);
+    let nowhere = "it starts with 4 at once, of which none fits, and even on empty machines at most 3: of 3 machines";
+    assert!(told.starts_with(nowhere), "it evicts nobody: {told}");
+    stage.ask("owner", Command::StopJob(huge));
+    stage.machine("m3", 2000, &[]);
     stage.advance(1_000_000);
     assert_eq!((stands(&stage, gang), stands(&stage, low)), ((3, 0), (0, 2)), "one where it is free, two by eviction");
 }
