@@ -87,6 +87,14 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
         let paused = status.paused_schedulers.join(", ");
         pairs.push(("paused", format!("{paused}: `plenum scheduler resume NAME` lets one go on")));
     }
+    // One that is away or silent leaves jobs waiting, and of these nothing else here tells why.
+    if !status.away_schedulers.is_empty() {
+        pairs.push(("away", format!("{}: no session is connected, start one", status.away_schedulers.join(", "))));
+    }
+    if !status.silent_schedulers.is_empty() {
+        let silent = status.silent_schedulers.join(", ");
+        pairs.push(("silent", format!("{silent}: `plenum scheduler list -o wide` says since when")));
+    }
     if status.unknown_tasks > 0 {
         pairs.push(("unknown", unknown(status)));
     }
@@ -136,6 +144,8 @@ pub(crate) fn status_json(status: &StatusResponse) -> Value {
         "started_at": json_time(status.started_micros),
         "custom_resources": status.custom_resources,
         "paused_schedulers": status.paused_schedulers,
+        "away_schedulers": status.away_schedulers,
+        "silent_schedulers": status.silent_schedulers,
     })
 }
 
@@ -160,6 +170,24 @@ mod tests {
         (status.unknown_adopted, status.unknown_stopping) = (1, 2);
         let many = "6 tasks on 2 machines (3 to be stopped unless adopted, 1 adopted, 2 stopping)";
         assert!(status_text(&status).contains(many), "{}", status_text(&status));
+    }
+
+    // With all schedulers killed or stopped it showed how many sessions there are, and nothing else.
+    #[test]
+    fn schedulers_that_are_away_or_silent_stand_out() {
+        let mut status = StatusResponse { sessions: 3, ..StatusResponse::default() };
+        let quiet = status_text(&status);
+        assert!(!quiet.contains("away") && !quiet.contains("silent"), "{quiet}");
+        status.away_schedulers = vec!["batch".to_owned(), "ml".to_owned()];
+        status.silent_schedulers = vec!["service".to_owned()];
+        let told = status_text(&status);
+        assert!(told.contains("batch, ml: no session is connected, start one"), "{told}");
+        assert!(told.contains("service: `plenum scheduler list -o wide` says since when"), "{told}");
+        let json = status_json(&status);
+        assert_eq!(
+            (&json["away_schedulers"], &json["silent_schedulers"]),
+            (&json!(["batch", "ml"]), &json!(["service"]))
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod http;
 mod inspect;
 mod jobs;
 mod listing;
+mod members;
 mod missed;
 mod moved;
 mod names;

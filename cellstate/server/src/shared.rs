@@ -1,6 +1,6 @@
 //! What all threads and connections of a server share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -267,6 +267,13 @@ impl Shared {
             }
         }
         by_name
+    }
+
+    /// The sessions that have fallen silent, while their streams are there.
+    pub(crate) fn silent_sessions(&self) -> BTreeSet<SessionId> {
+        let (pulses, now_micros) = (self.pulses.lock(), self.clock.monotonic_micros());
+        let all = pulses.all(now_micros, |has| self.mirror_age_micros(has));
+        all.filter(|(_, doing)| doing.silent > 0).map(|(session, _)| session).collect()
     }
 
     /// A snapshot that has everything that is durable now.

@@ -72,7 +72,7 @@ pub(super) static VIEWS: [(&str, fn() -> TypeId, &Census); 20] = [
     view!(
         "StatusResponse",
         v1::StatusResponse,
-        [(7, Entry(1)), (8, Entry(1)), (9, Entry(1)), (21, Entry(1)), (30, Entry(1))]
+        [(7, Entry(1)), (8, Entry(1)), (9, Entry(1)), (21, Entry(1)), (30, Entry(1)), (31, Entry(1)), (32, Entry(1))]
     ),
     view!("MomentResponse", v1::MomentResponse, [(2, Entry(1))]),
     listing!("ListMachinesResponse", v1::ListMachinesResponse, &MACHINE),

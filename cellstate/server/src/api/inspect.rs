@@ -10,6 +10,7 @@ use super::conflicts::Conflicts;
 use super::failure::Failure;
 use super::jobs::change;
 use super::listing::{self, Filter};
+use super::members::{self, Members};
 use super::past;
 use super::story::{self, Hero, gone};
 use super::{principal, transactions};
@@ -222,8 +223,8 @@ fn list_sessions(present: Option<&Shared>, cell: &Cell, filter: &Filter, limit: 
     response
 }
 
-/// Paused schedulers that are named at most.
-const PAUSED_MAX: usize = 32;
+/// Schedulers that a status names at most, of each kind.
+const NAMED_MAX: usize = 32;
 
 /// The cell in numbers. Refused when too many wait for it.
 pub(super) async fn status(shared: &Arc<Shared>) -> Result<v1::StatusResponse, Failure> {
@@ -231,6 +232,11 @@ pub(super) async fn status(shared: &Arc<Shared>) -> Result<v1::StatusResponse, F
     let cell = shared.snapshot().await;
     let identity = &shared.identity;
     let (transactions, conflicts) = shared.metrics.totals();
+    let members = members::by_scheduler(shared, &cell);
+    let named = |is_meant: fn(&Members) -> bool| -> Vec<String> {
+        let meant = members.iter().filter(|(_, members)| is_meant(members));
+        meant.take(NAMED_MAX).map(|(name, _)| name.to_string()).collect()
+    };
     let mut status = v1::StatusResponse {
         cell_id: bytes::Bytes::copy_from_slice(&identity.cell_id),
         incarnation: identity.incarnation,
@@ -256,7 +262,9 @@ pub(super) async fn status(shared: &Arc<Shared>) -> Result<v1::StatusResponse, F
         conflicts,
         started_micros: shared.clock.start_micros(),
         custom_resources: identity.custom_resources.iter().map(ToString::to_string).collect(),
-        paused_schedulers: cell.paused().take(PAUSED_MAX).map(ToString::to_string).collect(),
+        paused_schedulers: cell.paused().take(NAMED_MAX).map(ToString::to_string).collect(),
+        away_schedulers: named(|members| members.connected == 0),
+        silent_schedulers: named(|members| members.silent > 0),
         ..v1::StatusResponse::default()
     };
     // A large cell takes some milliseconds, in which connections would stand still.

@@ -2,11 +2,11 @@
 
 use std::cell::OnceCell;
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, GroupShape, Job, JobKind, LogTime, NotWanted, Resource, Resources, Sum, TaskState, group_is_wanted,
+    Cell, GroupShape, Job, JobKind, LogTime, NotWanted, Resource, Resources, SessionId, Sum, TaskState, group_is_wanted,
 };
 use plenum_proto::v1;
 
@@ -22,6 +22,8 @@ pub(super) struct Reasons<'a> {
     then: LogTime,
     /// What is used of each quota, by namespace: summed once, as soon as somebody asks.
     used: OnceCell<BTreeMap<Arc<str>, Sum>>,
+    /// Who has fallen silent; the same.
+    silent: OnceCell<BTreeSet<SessionId>>,
 }
 
 impl<'a> Reasons<'a> {
@@ -30,7 +32,7 @@ impl<'a> Reasons<'a> {
         let present = if past::is_asked(at) { None } else { Some(shared) };
         // A time that is yet to come is taken for now.
         let then = then(at.unwrap_or_default(), cell).min(shared.clock.now());
-        Self { present, cell, then, used: OnceCell::new() }
+        Self { present, cell, then, used: OnceCell::new(), silent: OnceCell::new() }
     }
 
     /// The time that what waits is held against.
@@ -74,7 +76,7 @@ impl<'a> Reasons<'a> {
                 }
                 Err(not_wanted) => not_wanted.to_string(),
                 Ok(()) => self.governed(job, position, shape).unwrap_or_else(|| match self.present {
-                    Some(shared) => scheduler_says(shared, self.cell, job, position),
+                    Some(shared) => self.scheduler_says(shared, job, position),
                     None => format!("scheduler {} had not placed them", job.shape.scheduler),
                 }),
             };
@@ -147,6 +149,39 @@ impl<'a> Reasons<'a> {
         let beyond = if beyond.is_some() { ", which is more than it has in all" } else { "" };
         Some(format!("the quota of {namespace} is short of {short} for {what}{beyond}: {used} of {limit} are used"))
     }
+
+    /// The scheduler's last word of this version of the job; of one that is gone, or silent, it says nothing of today.
+    fn scheduler_says(&self, shared: &Shared, job: &Job, group: u16) -> String {
+        let silent = self.silent.get_or_init(|| shared.silent_sessions());
+        let note = shared.notes.lock().of(job.id, group.into()).filter(|note| note.version == job.version).cloned();
+        let (sessions, now) = (shared.sessions.lock(), shared.clock.monotonic_micros());
+        let of_it =
+            self.cell.sessions().filter(|session| job.shape.is_served_by(&session.scheduler, &session.namespace));
+        let mut connected = of_it.map(|session| session.id).filter(|&id| sessions.is_connected(id, now)).peekable();
+        let (is_away, is_heard) = (connected.peek().is_none(), connected.any(|id| !silent.contains(&id)));
+        let scheduler = &job.shape.scheduler;
+        if is_heard {
+            return match note {
+                Some(note) => format!("{} (at revision {})", note.reason, note.revision),
+                None => format!(
+                    "scheduler {scheduler} has not placed them yet, and has not said why; `plenum txn list --refused --scheduler {scheduler}` lists what it was refused"
+                ),
+            };
+        }
+        let why = if is_away && shared.space.is_read_only() {
+            format!(
+                "no scheduler {scheduler} is connected; the cell is read-only and lets in none that begins now; `plenum status` says why"
+            )
+        } else if is_away {
+            format!("no scheduler {scheduler} is connected; start one")
+        } else {
+            format!(
+                "scheduler {scheduler} is silent: it stands still, or makes one long decision; `plenum scheduler list -o wide` says since when"
+            )
+        };
+        let said = note.map(|note| format!(" (it said at revision {}: {})", note.revision, note.reason));
+        why + &said.unwrap_or_default()
+    }
 }
 
 /// When a moment was that this cell is of: its time, which may be long after the last change, or that of the revision that was asked for.
@@ -170,33 +205,6 @@ fn named(job: &Job) -> String {
 fn ask_for_tasks(job: &Job) -> String {
     let group = if job.shape.groups.len() > 1 { " --group GROUP" } else { "" };
     format!("`plenum job scale {} COUNT{group}` asks for some", named(job))
-}
-
-/// The scheduler's last word of this version of the job; of one that is gone it says nothing of today.
-fn scheduler_says(shared: &Shared, cell: &Cell, job: &Job, group: u16) -> String {
-    let note = shared.notes.lock().of(job.id, group.into()).filter(|note| note.version == job.version).cloned();
-    let (sessions, now) = (shared.sessions.lock(), shared.clock.monotonic_micros());
-    let scheduler = &job.shape.scheduler;
-    let mut of_it = cell.sessions().filter(|session| job.shape.is_served_by(&session.scheduler, &session.namespace));
-    let connected = of_it.any(|session| sessions.is_connected(session.id, now));
-    let start_one = if shared.space.is_read_only() {
-        "the cell is read-only and lets in none that begins now; `plenum status` says why"
-    } else {
-        "start one"
-    };
-    match (connected, note) {
-        (true, Some(note)) => format!("{} (at revision {})", note.reason, note.revision),
-        (true, None) => format!(
-            "scheduler {scheduler} has not placed them yet, and has not said why; `plenum txn list --refused --scheduler {scheduler}` lists what it was refused"
-        ),
-        (false, Some(note)) => {
-            format!(
-                "no scheduler {scheduler} is connected; {start_one} (it said at revision {}: {})",
-                note.revision, note.reason
-            )
-        }
-        (false, None) => format!("no scheduler {scheduler} is connected; {start_one}"),
-    }
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! How schedulers say that they do, and how long jobs wait for them: as people and their monitoring see it.
 
 use plenum_proto::v1;
+use plenum_server::Server;
 use v1::session_request::Ask;
 
-use crate::client::{Session, code, connect, job, placement, register, start, submit};
+use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
 use crate::inspection::page;
 use crate::stalled::shows;
 
@@ -56,6 +57,53 @@ async fn what_schedulers_say_of_themselves_is_shown_for_as_long_as_they_are_ther
     .await
     .expect("whoever is gone is not busy");
     assert!(!page(server.address(), "/metrics").await.contains("scheduler_busy_ratio{"));
+}
+
+// What waited for one that hung was said to wait for no known reason, and the status had nothing of it.
+#[tokio::test]
+async fn one_that_falls_silent_is_named_by_what_waits_for_it_and_by_the_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.settings.sync.pulse_micros = 1000;
+    let server = Server::start(options).await.unwrap();
+    let channel = connect(&server).await;
+    let (mut jobs, mut inspect) =
+        (v1::jobs_client::JobsClient::new(channel.clone()), v1::inspect_client::InspectClient::new(channel.clone()));
+    let session = Session::open(&channel, "batch").await.unwrap();
+    let revision = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner().revision;
+    beat(&session, v1::Pulse { over_micros: 1, busy_micros: 0, waiting_jobs: 0, revision }).await;
+    shows(&server, "plenum_scheduler_queue_jobs{scheduler=\"batch\"} 0").await;
+    let mut standing = async || {
+        let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+        (status.away_schedulers, status.silent_schedulers)
+    };
+    assert_eq!(standing().await, (vec![], vec![]), "in a cell that stands still it has nothing to say");
+    submit(&channel, job("crunch", 2)).await;
+    let get = || v1::GetJobRequest { namespace: String::new(), name: "crunch".to_owned(), at: None };
+    let mut reason = async || jobs.get(get()).await.unwrap().into_inner().job.unwrap().waiting_reason;
+    let silent = "work: 2 waiting: scheduler batch is silent: it stands still, or makes one long decision; \
+                  `plenum scheduler list -o wide` says since when";
+    tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        while reason().await != silent {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("it does not say that it has seen the job");
+    assert_eq!(standing().await, (vec![], vec!["batch".to_owned()]));
+    // Another one has taken over.
+    let other = Session::open(&channel, "batch").await.unwrap();
+    assert!(reason().await.starts_with("work: 2 waiting: scheduler batch has not placed them yet"));
+    assert_eq!(standing().await, (vec![], vec!["batch".to_owned()]), "one of them hangs");
+    drop((session, other));
+    tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        while standing().await != (vec!["batch".to_owned()], vec![]) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("both are gone");
+    server.shutdown().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,0 +1,32 @@
+//! Who of a scheduler is there, and who of these says so.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plenum_model::Cell;
+
+use crate::shared::Shared;
+
+/// The sessions of a scheduler, those that nobody has closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Members {
+    /// How many are connected.
+    pub(super) connected: u32,
+    /// How many of these have fallen silent, while the cell goes on.
+    pub(super) silent: u32,
+}
+
+/// Those of each scheduler that has sessions in this cell, which is one of the present.
+pub(super) fn by_scheduler(shared: &Shared, cell: &Cell) -> BTreeMap<Arc<str>, Members> {
+    let silent = shared.silent_sessions();
+    let (known, now_micros) = (shared.sessions.lock(), shared.clock.monotonic_micros());
+    let mut members = BTreeMap::<_, Members>::new();
+    for session in cell.sessions() {
+        let of_name = members.entry(session.scheduler.clone()).or_default();
+        if known.is_connected(session.id, now_micros) {
+            of_name.connected += 1;
+            of_name.silent += u32::from(silent.contains(&session.id));
+        }
+    }
+    members
+}
