@@ -263,6 +263,10 @@ fn a_drained_machine_is_empty_at_its_deadline_and_takes_claims_again_when_told()
     let drain = ["--addr", &cell.server.address, "machine", "drain", "m1", "--deadline", "10m"];
     let mut leaving = cell.stage.start("leaving", &drain);
     eventually("somebody waits", || cell.stage.text("leaving.err").contains("2 tasks left").then_some(()));
+    let why = "2 are on machines that are drained; what scheduler batch does not move is stopped at the deadline";
+    eventually("it is told what becomes of them", || cell.stage.text("leaving.err").contains(why).then_some(()));
+    let shown = cell.stage.run(&["--addr", &cell.server.address, "machine", "show", "m1"]);
+    assert!(shown.out.contains(why), "{shown}");
     leaving.signal(nix::sys::signal::Signal::SIGINT);
     assert_eq!(leaving.ended().code(), Some(130));
     assert!(cell.stage.text("leaving.err").contains("the drain of m1 goes on"), "{}", cell.stage.text("leaving.err"));

@@ -1,8 +1,11 @@
 //! Beginning a drain, and waiting for it: what is left, each time it changed, until the machine is empty.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use plenum_proto::v1::{ChangeResponse, DrainRequest, GetMachineRequest, MachineState, MachineView};
+use plenum_proto::v1::{
+    ChangeResponse, DrainRequest, GetJobRequest, GetMachineRequest, ListAllocationsRequest, MachineState, MachineView,
+};
 use serde_json::json;
 use tonic::Code;
 
@@ -19,6 +22,12 @@ const WITHIN_MICROS_DEFAULT: i64 = 10 * 60 * 1_000_000;
 /// How often the machine is asked for: first often, then seldom.
 const PERIOD_MIN: Duration = Duration::from_millis(50);
 const PERIOD_MAX: Duration = Duration::from_secs(1);
+
+/// Jobs of what is left on a machine that are asked why.
+const JOBS_ASKED_MAX: usize = 8;
+
+/// They are when so many answers in a row were the same: what moves needs some seconds.
+const SAME_MIN: u32 = 5;
 
 /// What shells end with after Ctrl-C.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -77,7 +86,8 @@ pub(super) async fn wait(
 
 async fn until_empty(context: &Context, connection: &Connection, name: &str, since: u64) -> Result<(), Failure> {
     let mut period = PERIOD_MIN;
-    let mut told = None;
+    let (mut told, mut same) = (None, 0_u32);
+    let mut told_why = Vec::new();
     let mut silent_since = None;
     loop {
         let request = GetMachineRequest { name: name.to_owned(), at: None };
@@ -98,14 +108,38 @@ async fn until_empty(context: &Context, connection: &Connection, name: &str, sin
             if output::tasks_left(&view) == 0 {
                 return done(context, name, "drained", Some(answer.revision));
             }
+            same = same.saturating_add(1);
             if told != Some(standing) {
-                told = Some(standing);
+                (told, same) = (Some(standing), 0);
                 output::tell(&progress(name, &view));
+            }
+            if same >= SAME_MIN {
+                let why = why_left(connection, name).await;
+                why.iter().filter(|line| !told_why.contains(*line)).for_each(|line| output::tell(line));
+                told_why = why;
             }
         }
         tokio::time::sleep(period).await;
         period = (period * 2).min(PERIOD_MAX);
     }
+}
+
+/// Why tasks stay on a machine that is drained: a line for each of the first few jobs of which somebody says so. What can't be asked for just now is left out.
+pub(super) async fn why_left(connection: &Connection, machine: &str) -> Vec<String> {
+    let request = ListAllocationsRequest { machine: machine.to_owned(), ..ListAllocationsRequest::default() };
+    let Ok(listed) = connection.jobs().list_allocations(request).await else { return Vec::new() };
+    let allocations = listed.into_inner().allocations.into_iter();
+    let jobs: BTreeSet<_> = allocations.map(|allocation| (allocation.namespace, allocation.job)).collect();
+    let mut told = Vec::new();
+    for (namespace, name) in jobs.into_iter().take(JOBS_ASKED_MAX) {
+        let called = output::job_called(&namespace, &name);
+        let Ok(found) = connection.jobs().get(GetJobRequest { namespace, name, at: None }).await else { continue };
+        let why = found.into_inner().job.unwrap_or_default().waiting_reason;
+        if !why.is_empty() {
+            told.push(format!("{called}: {why}"));
+        }
+    }
+    told
 }
 
 /// One line about what is left, and what becomes of it.

@@ -112,9 +112,11 @@ async fn show(
         rest.push_str(&format!("\n{}", output::listing(context.format, story.revision, &story.events, false)));
         history::tell_what_is_missing(context, &story);
     }
+    let is_drained_now = view.drain_deadline_micros > 0 && at.is_none() && !listed.allocations.is_empty();
+    let stays = if is_drained_now { drain::why_left(connection, &view.name).await } else { Vec::new() };
     let text = || {
         let rows = output::listing(context.format, revision, &listed.allocations, false);
-        format!("{}\n{rows}{rest}", fields(&view))
+        format!("{}\n{rows}{rest}", fields(&view, &stays))
     };
     output::print(&output::object(context.format, &object, &view.name(), text))?;
     alloc::tell_of_more(context, &listed);
@@ -207,13 +209,15 @@ fn still_none(view: &MachineView) -> Option<String> {
     }
 }
 
-fn fields(view: &MachineView) -> String {
+/// `stays`: why tasks stay on it though it is drained.
+fn fields(view: &MachineView, stays: &[String]) -> String {
     let titles =
         ["name", "state", "cpu", "memory", "allocations", "age", "id", "epoch", "disk", "others", "devices", "since"];
     let mut pairs: Vec<(&str, String)> = titles.into_iter().zip(view.cells()).collect();
     if view.drain_deadline_micros > 0 {
         pairs.push(("drained by", output::json_time(view.drain_deadline_micros).as_str().unwrap_or("-").to_owned()));
     }
+    pairs.extend(stays.iter().map(|why| ("left", why.clone())));
     if let Some((_, why)) = output::unfit(view) {
         pairs.push(("unfit", why.to_owned()));
     }

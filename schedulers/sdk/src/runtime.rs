@@ -22,7 +22,7 @@ use crate::plan::PlanError;
 use crate::portion::Portion;
 use crate::pulses::Pulses;
 use crate::queue::{Place, Queue};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{PassedOver, Scheduler};
 use crate::settings::{Settings, SettingsError};
 use crate::share::Share;
 
@@ -235,6 +235,8 @@ pub struct SchedulerRuntime<S> {
     share: Share,
     notes: Notes,
     notes_not_before_micros: i64,
+    /// What the last decision said of tasks that stay where they are.
+    staying: Vec<PassedOver>,
     pulses: Pulses,
     /// Most tasks of one decision: fewer than the settings say for a while, once the cell found a transaction too large.
     portion: Portion,
@@ -299,6 +301,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             share: Share::default(),
             notes: Notes::default(),
             notes_not_before_micros: i64::MIN,
+            staying: Vec::new(),
             pulses: Pulses::default(),
             portion,
             message_bytes_max: REQUEST_BYTES_MAX,

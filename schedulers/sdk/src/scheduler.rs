@@ -115,6 +115,9 @@ pub struct Decision {
     pub plans: Vec<Plan>,
     /// Why some work stays unplaced.
     pub passed_over: Vec<PassedOver>,
+    /// Why tasks stay on machines that they are to leave, such as drained ones. What one decision says counts until the next one; whoever asks the cell about the
+    /// job reads it as long as tasks of the group are on such machines and none waits.
+    pub staying: Vec<PassedOver>,
     /// See [`Decision::again_after`].
     pub(crate) again_after_micros: Option<i64>,
 }
@@ -143,7 +146,7 @@ impl Decision {
     }
 }
 
-/// Why tasks of a group were not placed.
+/// Why tasks of a group were not placed, or not moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PassedOver {
     /// Which job.

@@ -1,4 +1,4 @@
-//! Why tasks of a job wait, in words.
+//! Why tasks of a job wait, or stay where they are not to, in words.
 
 use std::cell::OnceCell;
 use std::cmp::Reverse;
@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, GroupShape, Job, JobKind, LogTime, NotWanted, Resource, Resources, SessionId, Sum, TaskState, group_is_wanted,
+    Cell, GroupShape, Job, JobKind, LogTime, MachineState, NotWanted, Resource, Resources, SessionId, Sum, TaskState,
+    agreeing, group_is_wanted,
 };
 use plenum_proto::v1;
 
@@ -24,6 +25,8 @@ pub(super) struct Reasons<'a> {
     used: OnceCell<BTreeMap<Arc<str>, Sum>>,
     /// Who has fallen silent; the same.
     silent: OnceCell<BTreeSet<SessionId>>,
+    /// Whether any machine is drained; the same.
+    drains: OnceCell<bool>,
 }
 
 impl<'a> Reasons<'a> {
@@ -32,7 +35,7 @@ impl<'a> Reasons<'a> {
         let present = if past::is_asked(at) { None } else { Some(shared) };
         // A time that is yet to come is taken for now.
         let then = then(at.unwrap_or_default(), cell).min(shared.clock.now());
-        Self { present, cell, then, used: OnceCell::new(), silent: OnceCell::new() }
+        Self { present, cell, then, used: OnceCell::new(), silent: OnceCell::new(), drains: OnceCell::new() }
     }
 
     /// The time that what waits is held against.
@@ -40,7 +43,7 @@ impl<'a> Reasons<'a> {
         self.present.map_or(self.then, |shared| shared.clock.now())
     }
 
-    /// Why this one's do; empty when none does.
+    /// Why this one's do, or stay on machines that are drained; empty when none does.
     pub(super) fn of(&self, job: &Arc<Job>) -> String {
         if job.state.is_final() {
             return String::new();
@@ -64,6 +67,7 @@ impl<'a> Reasons<'a> {
             }
             let waiting = tasks_in(TaskState::Waiting);
             if waiting == 0 {
+                reasons.extend(self.staying(job, position).map(|words| format!("{}: {words}", shape.name)));
                 continue;
             }
             let reason = match group_is_wanted(self.cell, job, position, now) {
@@ -148,6 +152,35 @@ impl<'a> Reasons<'a> {
         let beyond = quota.shortage(&Resources::default(), &wanted);
         let beyond = if beyond.is_some() { ", which is more than it has in all" } else { "" };
         Some(format!("the quota of {namespace} is short of {short} for {what}{beyond}: {used} of {limit} are used"))
+    }
+
+    /// How many tasks of a group of which none waits are on drained machines, and why they stay there, where their scheduler says so.
+    fn staying(&self, job: &Job, position: u16) -> Option<String> {
+        let is_drained = |slot: u32| self.cell.machine_row(slot).is_some_and(|row| row.state == MachineState::Draining);
+        let any = || (0..self.cell.machine_rows().len()).any(is_drained);
+        if !self.drains.get_or_init(any) {
+            return None;
+        }
+        let row = self.cell.group(job, position)?;
+        let slots = (0..row.count).filter_map(|task| self.cell.task(row, task)?.allocation.checked_sub(1));
+        let found = slots.filter_map(|slot| self.cell.allocation_in(slot));
+        let tasks = found.filter(|found| is_drained(found.row.machine)).count();
+        if tasks == 0 {
+            return None;
+        }
+        let note = self.present.and_then(|shared| shared.notes.lock().of(job.id, position.into()).cloned());
+        let (stay, are) = (agreeing(tasks as u64, "stays", "stay"), agreeing(tasks as u64, "is", "are"));
+        let (scheduler, which) =
+            (&job.shape.scheduler, agreeing(tasks as u64, "a machine that is", "machines that are"));
+        Some(match note.filter(|note| note.version == job.version) {
+            Some(note) => format!(
+                "{tasks} {stay} on {which} drained, and {are} stopped at the deadline: {} (at revision {})",
+                note.reason, note.revision
+            ),
+            None => format!(
+                "{tasks} {are} on {which} drained; what scheduler {scheduler} does not move is stopped at the deadline"
+            ),
+        })
     }
 
     /// The scheduler's last word of this version of the job; of one that is gone, or silent, it says nothing of today.

@@ -4,15 +4,17 @@
 //! stays, and whoever crashes meanwhile leaves one of both and never none or two. Of a group one task moves at a time, and the next one
 //! when all of the group run again, so that a service of several is never short of more than one.
 //! What can't be told from outside to be replaced that way is left to the deadline: tasks that share a machine, gangs, groups whose
-//! tasks may run only once, and work that ends by itself, which would begin anew.
+//! tasks may run only once, and work that ends by itself, which would begin anew. Of what stays it is said why.
 
+use std::collections::BTreeMap;
 use std::slice;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationRef, AllocationState, Cell, Job, JobKind, LogTime, MachineState, TaskState, group_is_wanted,
+    AllocationRef, AllocationState, Cell, GroupShape, Job, JobId, JobKind, LogTime, MachineState, TaskState,
+    group_is_wanted,
 };
-use plenum_sdk::{Decision, Plan, View, Work};
+use plenum_sdk::{Decision, PassedOver, Plan, View, Work};
 
 use crate::placer::Placer;
 
@@ -22,8 +24,14 @@ const WALK_MICROS: i64 = 1_000_000;
 /// A peer that is there begins to move its own within so long after a machine began to be drained.
 const OVERDUE_MICROS: i64 = 5_000_000;
 
+/// Groups of which it is said why they stay: so many as are looked into by hand, and few enough to be said in each decision.
+const STAYING_MAX: usize = 1000;
+
 /// A group: the slot of its job, and its position there.
 type Place = (u32, u16);
+
+/// Groups of which some tasks stay on drained machines: how many, and why.
+type Staying = BTreeMap<(JobId, u16), (u32, String)>;
 
 /// Where the walks over all groups stand.
 #[derive(Debug, Default)]
@@ -33,6 +41,10 @@ pub(super) struct Moves {
     /// Where it goes on, if it met more moves than transactions could be sent. Else the same first few would be tried each time,
     /// whatever becomes of them.
     rest: Option<Place>,
+    /// As the last whole walk found, which is said until the next one is over.
+    staying: Staying,
+    /// As the walk found that is under way.
+    found: Staying,
 }
 
 impl Moves {
@@ -42,10 +54,29 @@ impl Moves {
             let begins = self.next_walk_micros(view.now()) == 0;
             begins.then(|| {
                 self.began = Some(view.now());
+                self.found.clear();
                 (0, 0)
             })
         });
-        self.rest = from.and_then(|from| walk(placer, view, decision, from));
+        if let Some(from) = from {
+            self.rest = walk(placer, view, (decision, &mut self.found), from);
+            if self.rest.is_none() {
+                self.staying = std::mem::take(&mut self.found);
+            }
+        }
+        // Of a group of which something waits this is not what it waits for.
+        let waits = |job: JobId, group: u16| {
+            let row = view.cell().job(job).and_then(|job| view.cell().group(job, group));
+            row.is_none_or(|row| row.tasks_in(TaskState::Waiting) > 0)
+        };
+        let staying = self.staying.iter().filter(|&(&(job, group), _)| !waits(job, group));
+        let note = |(&(job, group), (tasks, reason)): (&(JobId, u16), &(u32, String))| PassedOver {
+            job,
+            group,
+            tasks: *tasks,
+            reason: reason.clone(),
+        };
+        decision.staying.extend(staying.map(note));
         decision.again_after(if self.rest.is_some() { 0 } else { self.next_walk_micros(view.now()) });
     }
 
@@ -58,21 +89,35 @@ impl Moves {
     }
 }
 
-/// Plans moves of the groups from a place on, and gives where it had to end.
-fn walk(placer: &mut Placer, view: &View<'_>, decision: &mut Decision, from: Place) -> Option<Place> {
+/// Plans moves of the groups from a place on, finds those that stay, and gives where it had to end.
+fn walk(
+    placer: &mut Placer,
+    view: &View<'_>,
+    (decision, staying): (&mut Decision, &mut Staying),
+    from: Place,
+) -> Option<Place> {
     let cell = view.cell();
     if !(0..cell.machine_rows().len()).any(|slot| state(cell, slot) == Some(MachineState::Draining)) {
         return None;
     }
     let jobs = cell.jobs().filter(|job| job.id.slot >= from.0);
-    for job in jobs.filter(|job| is_movable(job) && view.looks_after(job) && !view.rests(job)) {
+    for job in jobs.filter(|job| view.looks_after(job) && !view.rests(job)) {
         for group in 0..u16::try_from(job.shape.groups.len()).unwrap_or(u16::MAX) {
             let place = (job.id.slot, group);
             if decision.plans.len() >= view.window() {
                 return Some(place.max(from));
             }
-            let plan = if place < from { None } else { next_move(placer, view, job, group) };
-            plan.into_iter().for_each(|plan| decision.commit(plan));
+            if place < from {
+                continue;
+            }
+            match next_move(placer, view, job, group) {
+                Ok(plan) => plan.into_iter().for_each(|plan| decision.commit(plan)),
+                // Of a peer's own it says so itself.
+                Err(why) if view.is_own(job) && staying.len() < STAYING_MAX => {
+                    staying.insert((job.id, group), (left(view, job, group), why));
+                }
+                Err(_) => {}
+            }
         }
     }
     None
@@ -82,36 +127,60 @@ fn state(cell: &Cell, slot: u32) -> Option<MachineState> {
     cell.machine_row(slot).map(|row| row.state)
 }
 
-fn is_movable(job: &Job) -> bool {
-    job.shape.kind == JobKind::Forever && !job.shape.same_machine
+/// Why tasks of a group are never moved, where they are not.
+fn never_moved(job: &Job, shape: &GroupShape) -> Option<&'static str> {
+    if job.shape.kind != JobKind::Forever {
+        Some("what ends by itself is not moved, as it would begin anew")
+    } else if job.shape.same_machine {
+        Some("tasks that share a machine are not moved")
+    } else if shape.single_instance {
+        Some("a task of which only one may run (single_instance) is not moved")
+    } else if shape.min > 0 {
+        Some("tasks of a group with min are not moved")
+    } else {
+        None
+    }
 }
 
-/// One task of a group that stands on a drained machine, claimed elsewhere and stopped there.
-fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -> Option<Plan> {
-    let shape = job.shape.groups.get(usize::from(group))?;
-    if shape.single_instance || shape.min > 0 {
-        return None;
+/// How many tasks of a group are on drained machines.
+fn left(view: &View<'_>, job: &Job, group: u16) -> u32 {
+    let count = view.cell().group(job, group).map_or(0, |row| row.count);
+    let found = (0..count).filter_map(|task| view.allocation_of(job, group, task));
+    let left = found.filter(|found| state(view.cell(), found.row.machine) == Some(MachineState::Draining));
+    u32::try_from(left.count()).unwrap_or(u32::MAX)
+}
+
+/// One task of a group that stands on a drained machine, claimed elsewhere and stopped there; nothing where none does, or none can move just now.
+///
+/// # Errors
+/// Why those that stand there stay.
+fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -> Result<Option<Plan>, String> {
+    let Some(shape) = job.shape.groups.get(usize::from(group)) else { return Ok(None) };
+    if let Some(never) = never_moved(job, shape) {
+        return if left(view, job, group) > 0 { Err(never.to_owned()) } else { Ok(None) };
     }
-    let leaving = next_task(view, job, group)?;
+    let Some(leaving) = next_task(view, job, group) else { return Ok(None) };
     if !view.is_own(job) {
         // Its peer may be alive: both would move one of the group, each another one.
-        let since = view.cell().machine_in(leaving.row.machine)?.since;
-        if view.now().micros.saturating_sub(since.micros) < OVERDUE_MICROS {
-            return None;
+        let Some(machine) = view.cell().machine_in(leaving.row.machine) else { return Ok(None) };
+        if view.now().micros.saturating_sub(machine.since.micros) < OVERDUE_MICROS {
+            return Ok(None);
         }
     }
-    let work = Work::to_move(job, group, vec![leaving.row.task])?;
+    let Some(work) = Work::to_move(job, group, vec![leaving.row.task]) else { return Ok(None) };
     let mut plan = Plan::all_or_nothing().decided_by("spread", &[]);
     placer.leave(view, &work, leaving);
-    // Nothing waits: that there is no room for it elsewhere is no reason why a task would.
-    let placed = placer.place(view, slice::from_ref(&work), &mut plan, &mut Decision::default());
+    // Nothing waits: what is said of it is no reason why a task would, but why this one stays.
+    let mut said = Decision::default();
+    let placed = placer.place(view, slice::from_ref(&work), &mut plan, &mut said);
     if placed == 0 {
         placer.stay(view, &work, leaving);
-        return None;
+        let why = said.passed_over.pop().map_or_else(|| "it is full".to_owned(), |note| note.reason);
+        return Err(format!("no other machine takes one: {why}"));
     }
     plan.stop(leaving.id);
     plenum_model::rare!("a task moves off a drained machine");
-    Some(plan)
+    Ok(Some(plan))
 }
 
 /// The task of a group that moves next: one that does not run anyway, or the first one. None while a task is on its way, or down

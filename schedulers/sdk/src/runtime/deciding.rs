@@ -150,12 +150,17 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let mut gathered = self.gather(now_micros, from, with_firsts);
         gathered.wake_micros.into_iter().for_each(|micros| self.wake_by(micros));
         self.held_back |= gathered.held_back;
-        let (cell, revision) = (self.mirror.cell(), self.mirror.revision());
-        self.notes.add(std::mem::take(&mut gathered.notes), revision, version_in(cell));
         let asked_micros = self.asked_micros();
         let is_asked_for = asked_micros.is_some_and(|asked| asked <= now_micros);
         asked_micros.filter(|_| !is_asked_for).into_iter().for_each(|asked| self.wake_by(asked));
-        if !gathered.work.is_empty() || is_asked_for {
+        let decides = !gathered.work.is_empty() || is_asked_for;
+        let (cell, revision) = (self.mirror.cell(), self.mirror.revision());
+        if !decides {
+            // Else each pass in which nothing is to be decided would take it back.
+            self.notes.add(self.staying.iter().cloned(), revision, version_in(cell));
+        }
+        self.notes.add(std::mem::take(&mut gathered.notes), revision, version_in(cell));
+        if decides {
             let number = self.number;
             let took_micros = self.decide(now_micros, &gathered, from, outputs);
             // Who only looked, and wants nothing, holds up nothing that comes then; the next look makes the pause.
@@ -235,7 +240,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             now_micros,
         };
         let begun = (self.settings.stopwatch)();
-        let Decision { mut plans, passed_over, again_after_micros } = self.scheduler.decide(&view);
+        let Decision { mut plans, passed_over, staying, again_after_micros } = self.scheduler.decide(&view);
         let deciding_micros = (self.settings.stopwatch)().saturating_sub(begun).max(0);
         let base = cell.revision();
         self.counters.decisions += 1;
@@ -268,6 +273,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         });
         // What was planned beyond the window has its turn before all that is behind it; of the first in the queue, as it is due.
         self.pass = unsent.map(|unsent| from.map_or(unsent, |from| from.max(unsent))).or(behind);
+        self.staying = joined(staying);
+        // What is said of those that wait comes after it, and counts.
+        self.notes.add(self.staying.iter().cloned(), base, version_in(self.mirror.cell()));
         self.note(left, unsent, passed_over, base);
         late.iter().for_each(|plan| self.scheduler.unanswered(plan.tag(), &Unanswered::BeyondWindow));
         for plan in plans {

@@ -185,6 +185,46 @@ fn what_can_not_be_replaced_first_is_left_to_the_deadline() {
     stage.advance(MINUTE - SECOND);
     assert_eq!(jobs.map(|job| serving(&stage, job).len()), [1, 2, 2, 1]);
     assert!(jobs.iter().all(|&job| serving(&stage, job).iter().all(|&machine| machine == 0)));
+    let told = jobs.map(|job| stage.passed_over(job, 0));
+    assert_eq!(
+        told,
+        [
+            "what ends by itself is not moved, as it would begin anew",
+            "tasks that share a machine are not moved",
+            "tasks of a group with min are not moved",
+            "a task of which only one may run (single_instance) is not moved",
+        ]
+    );
+}
+
+// Nobody was told before the deadline, at which they were stopped.
+#[test]
+fn what_stays_says_why_for_as_long_as_it_does() {
+    let (mut stage, _) = stage(&[4_000, 400]);
+    let job = running(&mut stage, &web(1));
+    drain(&mut stage, 0, 10 * MINUTE);
+    stage.advance(2 * SECOND);
+    assert_eq!(
+        stage.passed_over(job, 0),
+        "no other machine takes one: of 2 machines 1 lacks cpu by at least 100m, 1 is draining; \
+         nearest is m1, short of cpu by 100m, and too small even when empty"
+    );
+    // Much happens, and there is nothing to decide, between two looks at what is drained.
+    for number in 0..40 {
+        stage.machine(&format!("small{number}"), 100, &[]);
+        stage.advance(SECOND / 20);
+        let told = stage.passed_over(job, 0);
+        assert!(told.starts_with("no other machine takes one: of "), "after {number}: {told}");
+    }
+    undrain(&mut stage, 0);
+    stage.advance(3 * SECOND);
+    assert_eq!(stage.passed_over(job, 0), "");
+    drain(&mut stage, 0, 10 * MINUTE);
+    stage.advance(3 * SECOND);
+    assert_ne!(stage.passed_over(job, 0), "");
+    stage.machine("m2", 4_000, &[]);
+    let_move(&mut stage, &[job], 5);
+    assert_eq!((serving(&stage, job).len(), stage.passed_over(job, 0)), (1, ""));
 }
 
 /// Claim and stop stand or fall together.
