@@ -20,6 +20,17 @@ kill_timeout = "10m"
     )
 }
 
+/// One transaction evicted `whom`, of low, for high.
+fn assert_evicts(ask: &dyn Fn(&[&str]) -> Value, whom: &Value) {
+    let list = ask(&["txn", "list"]);
+    let evict: Vec<&Value> = list["items"].as_array().unwrap().iter().filter(|txn| txn["evicted"] != 0).collect();
+    let [txn] = evict[..] else { panic!("{list:#}") };
+    let txn = ask(&["txn", "show", txn["id"].as_str().unwrap()]);
+    let (ids, eviction) = (&txn["evicted_allocations"], &txn["evictions"][0]);
+    let told = (ids, &eviction["job"], &eviction["for"]["job"]);
+    assert_eq!(told, (&json!([whom]), &json!("low"), &json!("high")), "{txn:#}");
+}
+
 #[test]
 fn a_job_of_a_higher_band_starts_on_a_full_cell_and_who_was_evicted_completes_later() {
     let stage = Stage::new();
@@ -70,13 +81,7 @@ fn a_job_of_a_higher_band_starts_on_a_full_cell_and_who_was_evicted_completes_la
         (&json!("evicted"), &json!("evicted for default/high")),
         "{evicted:#}"
     );
-    let list = ask(&["txn", "list"]);
-    let evict: Vec<&Value> = list["items"].as_array().unwrap().iter().filter(|txn| txn["evicted"] != 0).collect();
-    let [txn] = evict[..] else { panic!("{list:#}") };
-    let txn = ask(&["txn", "show", txn["id"].as_str().unwrap()]);
-    let (ids, eviction) = (&txn["evicted_allocations"], &txn["evictions"][0]);
-    let told = (ids, &eviction["job"], &eviction["for"]["job"]);
-    assert_eq!(told, (&json!([first]), &json!("low"), &json!("high")), "{txn:#}");
+    assert_evicts(&ask, &first);
 
     // One of its own band waits, and is told that nobody goes for it.
     submit("equal", 99);

@@ -64,6 +64,7 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
             "changes",
             if status.read_only.is_empty() { "taken".into() } else { format!("READ-ONLY: {}", status.read_only) },
         ),
+        ("copy", if status.older_copy.is_empty() { String::new() } else { format!("OLD: {}", status.older_copy) }),
         ("revision", format!("{} (readable from {})", status.revision, status.oldest_revision)),
         ("machines", machines(status)),
         ("cpu", part(|amount| amount.cpu_millis, cpu)),
@@ -107,7 +108,7 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
     if !status.custom_resources.is_empty() {
         pairs.push(("resources", status.custom_resources.join(", ")));
     }
-    pairs.retain(|(name, value)| *name != "others" || value != "-");
+    pairs.retain(|(name, value)| (*name != "others" || value != "-") && (*name != "copy" || !value.is_empty()));
     fields(&pairs)
 }
 
@@ -132,6 +133,7 @@ pub(crate) fn status_json(status: &StatusResponse) -> Value {
         "allocated": quantity::json_resources(status.allocated.as_ref()),
         "sessions": status.sessions,
         "read_only": super::or_null(&status.read_only),
+        "older_copy": super::or_null(&status.older_copy),
         "oldest_revision": status.oldest_revision,
         "history_revision": status.history_revision,
         "history_lag_bytes": status.history_lag_bytes,
@@ -170,6 +172,17 @@ mod tests {
         (status.unknown_adopted, status.unknown_stopping) = (1, 2);
         let many = "6 tasks on 2 machines (3 to be stopped unless adopted, 1 adopted, 2 stopping)";
         assert!(status_text(&status).contains(many), "{}", status_text(&status));
+    }
+
+    // It took changes, and that others had gone on from a newer copy stood in the logs of these alone.
+    #[test]
+    fn a_cell_of_which_somebody_has_seen_more_says_so() {
+        let mut status = StatusResponse::default();
+        assert!(!status_text(&status).contains("copy"), "{}", status_text(&status));
+        assert_eq!(status_json(&status)["older_copy"], Value::Null);
+        status.older_copy = "the agent of m1 has seen revision 7".to_owned();
+        assert!(status_text(&status).contains("OLD: the agent of m1 has seen revision 7"), "{}", status_text(&status));
+        assert_eq!(status_json(&status)["older_copy"], status.older_copy);
     }
 
     // With all schedulers killed or stopped it showed how many sessions there are, and nothing else.

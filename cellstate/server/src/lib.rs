@@ -20,6 +20,7 @@ pub mod publish;
 mod pulses;
 pub mod sync;
 
+mod ahead;
 mod api;
 mod backup;
 mod checkpoint;

@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tonic::Code;
 
 use crate::agents::{Hub, LogRelay, Respite};
+use crate::ahead::Ahead;
 use crate::api::arriving::Arriving;
 use crate::api::failure::Failure;
 use crate::api::past;
@@ -81,6 +82,7 @@ pub(crate) struct Shared {
     pub(crate) arrived: Mutex<Arrived>,
     pub(crate) sessions: Mutex<Sessions>,
     pub(crate) pulses: Mutex<Pulses>,
+    pub(crate) ahead: Ahead,
     pub(crate) metrics: Metrics,
     /// Pictures on their way to watchers.
     pub(crate) lending: Lending,
@@ -168,6 +170,7 @@ impl Shared {
             arrived: Mutex::default(),
             sessions: Mutex::new(sessions),
             pulses: Mutex::new(Pulses::new(settings.sync.pulse_micros)),
+            ahead: Ahead::default(),
             metrics: Metrics::new(identity.custom_resources.clone()),
             lending: Lending::default(),
             catching_up: Arc::new(Semaphore::new(CATCHING_UP_MAX)),

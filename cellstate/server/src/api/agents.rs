@@ -112,11 +112,14 @@ impl AgentsService {
 
     /// Fails if an agent has seen more of this cell than there is. A copy that others have gone on from must not write down that the machine is
     /// here: it would come nearer to what was seen with each attempt. Nor must it say what shall run there: all else would be stopped.
-    fn has_seen_no_more(&self, incarnation: u64, revision: u64) -> Result<(), Failure> {
+    fn has_seen_no_more(&self, machine: &str, incarnation: u64, revision: u64) -> Result<(), Failure> {
         let here = (self.shared.identity.incarnation, self.shared.durable_revision().0);
         if (incarnation, revision) <= here {
             return Ok(());
         }
+        let is_later = incarnation > here.0;
+        let what = if is_later { format!("incarnation {incarnation}") } else { format!("revision {revision}") };
+        self.shared.ahead.take(&format!("the agent of {machine}"), &what, self.shared.clock.monotonic_micros());
         let message = format!(
             "this agent has seen incarnation {incarnation}, revision {revision}, and here is incarnation {}, revision {}: an older copy of the \
              cell; start the server on the directory that went on",
@@ -341,7 +344,7 @@ impl v1::agents_server::Agents for AgentsService {
         };
         principal.may_speak_for_machine(&machine.name).map_err(Failure::from)?;
         put_named(&mut machine, &wire.named, &self.shared.identity.custom_resources)?;
-        self.has_seen_no_more(wire.incarnation, wire.revision)?;
+        self.has_seen_no_more(&machine.name, wire.incarnation, wire.revision)?;
         let hub = &self.shared.hub;
         let asking = Asking { instance, boot_id: machine.boot_id.clone(), micros: wire.asked_micros };
         let registering = self.registering(&machine.name, &asking, EARLIER_WITHIN).await?;
@@ -402,9 +405,11 @@ impl v1::agents_server::Agents for AgentsService {
         let instance = instance_of(&request)?;
         let wire = request.into_inner();
         let machine = self.machine(&principal, wire.machine).await?;
-        self.has_seen_no_more(wire.incarnation, wire.revision)?;
         let cell = self.shared.snapshot().await;
-        let found = cell.machine(machine).ok_or_else(|| gone(machine))?;
+        let found = cell.machine(machine);
+        let name = found.map_or("a machine that is not here", |found| &found.name);
+        self.has_seen_no_more(name, wire.incarnation, wire.revision)?;
+        let found = found.ok_or_else(|| gone(machine))?;
         let stale = |message| Failure::new(Code::FailedPrecondition, "STALE_EPOCH", message);
         if self.is_of_the_past(wire.epoch) {
             let message = format!("epoch: {} is from before the cell was restored; register again", wire.epoch);

@@ -264,6 +264,7 @@ pub(super) async fn status(shared: &Arc<Shared>) -> Result<v1::StatusResponse, F
         custom_resources: identity.custom_resources.iter().map(ToString::to_string).collect(),
         paused_schedulers: cell.paused().take(NAMED_MAX).map(ToString::to_string).collect(),
         away_schedulers: named(|members| members.connected == 0),
+        older_copy: shared.ahead.words(shared.clock.monotonic_micros()),
         silent_schedulers: named(|members| members.silent > 0),
         ..v1::StatusResponse::default()
     };

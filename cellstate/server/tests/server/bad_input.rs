@@ -386,6 +386,9 @@ async fn who_watches_from_the_future_is_told_so() {
     // Nor is a session opened for a stream that there will not be.
     let anew = v1::Hello { session: 0, scheduler: "batch".into(), namespace: "default".into(), ..future.clone() };
     assert_eq!(hello(&channel, anew.clone()).await, of(Code::OutOfRange, "NO_SUCH_REVISION"));
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!(status.older_copy, "", "it may mean another cell");
     // Whatever became of the mirror and of the session, which a cell that was put back may not know: what was seen counts.
     let newest = session.cell.revision().0;
     let seen = v1::Hello {
@@ -406,8 +409,10 @@ async fn who_watches_from_the_future_is_told_so() {
     assert_eq!(hello(&channel, elsewhere.clone()).await, of(Code::Aborted, "OTHER_CELL"));
     let nonsense = v1::Hello { revision: 0, sections: vec![99], ..anew };
     assert_eq!(hello(&channel, nonsense).await, of(Code::InvalidArgument, "INVALID_REQUEST"));
-    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
     let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    let told =
+        format!("local has seen incarnation {} of this cell, which is not here", session.welcome.incarnation + 1);
+    assert!(status.older_copy.starts_with(&told), "{}", status.older_copy);
     assert_eq!(status.revision, session.cell.revision().0, "nothing was opened, and nothing else changed");
     let mut client = v1::cell_client::CellClient::new(channel.clone());
     let watching = client.watch(v1::Hello { session: 0, ..future }).await.unwrap_err();
