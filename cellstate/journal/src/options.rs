@@ -60,6 +60,12 @@ impl Options {
         self.reserve_bytes.unwrap_or_else(|| self.segment_bytes.saturating_mul(2).max(64 * MIB))
     }
 
+    /// What has to be free on the disk of a new log: two segments, as the next one is made beforehand, and what is to stay free beside them.
+    #[must_use]
+    pub fn new_log_bytes(&self) -> u64 {
+        self.segment_bytes.saturating_mul(2).saturating_add(self.reserve_bytes())
+    }
+
     pub(crate) fn check(&self) -> Result<(), OptionsError> {
         let least = FIRST_FRAME_AT + SECTOR_BYTES;
         if self.segment_bytes < least || !self.segment_bytes.is_multiple_of(SECTOR_BYTES) {

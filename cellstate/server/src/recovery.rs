@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plenum_history::{CheckpointInfo, History, ReadError, StartingPoint};
-use plenum_journal::{CellId, Claimed, Identity, Journal, Judged, OpenError, RealDisk};
+use plenum_journal::{CellId, Claimed, Disk as _, Identity, Journal, Judged, OpenError, RealDisk};
 use plenum_model::{Cell, CellIdentity, Revision};
 
 use crate::backup::fallback::{self, FALLBACK, LogExtent, Lookout};
@@ -28,6 +28,9 @@ use crate::publish::Mirror;
 use replay::Replayed;
 pub(crate) use replay::delta_of;
 pub(crate) use replay::{check_incarnation, present, retained};
+
+/// What the history and smaller files of a new cell take of its disk beside the log.
+const BESIDE_LOG_BYTES: u64 = 4 << 20;
 
 /// The folder of the log's segments.
 pub(crate) const LOG: &str = "log";
@@ -206,6 +209,14 @@ fn claim_journal(options: &ServerOptions, log: &Path, may_create: bool) -> Resul
         reserve_bytes: options.settings.reserve_bytes,
         keep_released: options.settings.history,
     };
+    // With less it would be read-only after its first few changes.
+    if may_create && !log.join(plenum_journal::IDENTITY_FILE).exists() {
+        let free_bytes = disk.free_bytes().map_err(OpenError::from)?;
+        let needed_bytes = settings.new_log_bytes().saturating_add(BESIDE_LOG_BYTES);
+        if free_bytes < needed_bytes {
+            return Err(ServerError::NoRoomForNew { path: log.to_owned(), free_bytes, needed_bytes });
+        }
+    }
     Ok(Journal::claim(Arc::new(disk), settings)?)
 }
 

@@ -36,6 +36,21 @@ async fn a_start_that_is_given_up_gives_the_directory_back() {
     server.shutdown().await.unwrap();
 }
 
+// It was begun, took four changes, and was read-only from then on.
+#[tokio::test]
+async fn a_new_cell_is_not_begun_where_there_is_too_little_room_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut tight = options(dir.path());
+    tight.settings.reserve_bytes = Some(u64::MAX);
+    let refused = Server::start(tight.clone()).await.err().unwrap();
+    assert_eq!(refused.code(), "NO_SPACE", "{refused}");
+    assert!(refused.to_string().contains(&format!("a new cell needs {}", u64::MAX)), "{refused}");
+    assert!(!dir.path().join("log").join(plenum_journal::IDENTITY_FILE).exists(), "it is none yet");
+    start(dir.path()).await.shutdown().await.unwrap();
+    // One that is there can be read all the same.
+    Server::start(tight).await.unwrap().shutdown().await.unwrap();
+}
+
 /// A new log would be another cell's, and the history's own way back would be gone.
 #[tokio::test]
 async fn a_history_without_its_log_becomes_no_new_cell() {
