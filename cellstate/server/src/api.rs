@@ -11,6 +11,7 @@ mod ended;
 mod evictions;
 pub(crate) mod failure;
 mod govern;
+mod governed;
 mod guard;
 mod http;
 mod inspect;

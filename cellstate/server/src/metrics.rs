@@ -36,6 +36,15 @@ const HELP: &[(&str, &str)] = &[
         "Jobs with tasks to place: many, and little busy, is no room or constraints that nothing meets",
     ),
     ("snapshot_age_seconds", "How old the oldest mirror of a scheduler is: beyond its longest decision, it hangs"),
+    ("scheduler_connected", "Sessions of a scheduler that are connected: at 0, what is for it waits"),
+    (
+        "scheduler_silent",
+        "Connected sessions that say nothing while the cell goes on: they hang, or make one long decision",
+    ),
+    ("scheduler_paused", "1 where an operator paused a scheduler"),
+    ("quota_limit", "What a namespace may have at most, of each resource that is limited, by the first 64 names"),
+    ("quota_used", "What it has of that: at the limit, its jobs wait"),
+    ("machines_unfit", "Machines by why their own agents want no new tasks there, such as a full disk"),
     (
         "machines_held_back",
         "Machines that are not given up yet as many vanished at once: above 0, rather the network failed",

@@ -85,6 +85,10 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         Ok(status) => status,
         Err(failure) => return failed(&failure),
     };
+    let governed = match super::governed::gauges(&shared).await {
+        Ok(governed) => governed,
+        Err(failure) => return failed(&failure),
+    };
     let depths = [
         ("requests", shared.ingress.len()),
         ("publish_bytes", shared.published.bytes()),
@@ -107,6 +111,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
             .push((name, amounts.map(|amounts| amount_values(amounts, &status.custom_resources)).unwrap_or_default()));
     }
     gauges.extend(scheduler_gauges(&shared));
+    gauges.extend(governed);
     gauges.push(("machines_held_back", vec![(String::new(), float(status.machines_held_back))]));
     gauges.push(("revision", vec![(String::new(), float(status.revision))]));
     gauges.extend(log_gauges(&shared, &status));
@@ -171,7 +176,7 @@ fn amount_values(amounts: &v1::Resources, custom_resources: &[String]) -> Vec<(S
 
 /// A count as metrics have it: exact below 2^53.
 #[allow(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
-fn float(count: u64) -> f64 {
+pub(super) fn float(count: u64) -> f64 {
     count as f64
 }
 

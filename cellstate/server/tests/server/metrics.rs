@@ -134,6 +134,55 @@ async fn an_agent_that_says_nothing_any_more_is_counted_once() {
     server.shutdown().await.unwrap();
 }
 
+// There was nothing to raise an alert on for a scheduler that is paused or away, a quota that is full, or a machine whose agent wants no more.
+#[tokio::test]
+async fn who_schedules_what_quotas_leave_and_which_machines_their_agents_cordoned_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let machine = register(&channel, "m1", 4000).await;
+    let mut govern = v1::govern_client::GovernClient::new(channel.clone());
+    let limit = Some(v1::Quota { cpu_millis: Some(3000), ..Default::default() });
+    govern.set_quota(v1::SetQuota { namespace: "default".to_owned(), limit }).await.unwrap();
+    let crunch = submit(&channel, job("crunch", 2)).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    session.reach(crunch.revision).await;
+    let both = session.transaction(1, vec![placement(crunch.job, vec![0, 0], vec![0, 1])]);
+    assert_eq!(session.commit(both).await.unwrap().granted, 2);
+    for line in [
+        "plenum_scheduler_connected{scheduler=\"batch\"} 1",
+        "plenum_scheduler_silent{scheduler=\"batch\"} 0",
+        "plenum_scheduler_paused{scheduler=\"batch\"} 0",
+        "plenum_quota_limit{namespace=\"default\",resource=\"cpu_millis\"} 3000",
+        "plenum_quota_used{namespace=\"default\",resource=\"cpu_millis\"} 2000",
+        "plenum_machines_unfit{reason=\"state-unwritable\"} 0",
+    ] {
+        shows(&server, line).await;
+    }
+    let metrics = page(server.address(), "/metrics").await;
+    assert!(
+        !metrics.contains("namespace=\"default\",resource=\"memory_bytes\""),
+        "what is not limited is not told: {metrics}"
+    );
+    assert_eq!(without_help(&metrics), [""; 0]);
+
+    let pause = v1::PauseScheduler { scheduler: "batch".into(), paused: true };
+    govern.pause_scheduler(pause).await.unwrap();
+    let (machine, epoch) = (machine.machine, machine.epoch);
+    let unfit = v1::Unfit::StateUnwritable.into();
+    let said = v1::ReportRequest { machine, epoch, unfit, ..Default::default() };
+    v1::agents_client::AgentsClient::new(channel.clone()).report(said).await.unwrap();
+    drop(session);
+    for line in [
+        "plenum_scheduler_connected{scheduler=\"batch\"} 0",
+        "plenum_scheduler_paused{scheduler=\"batch\"} 1",
+        "plenum_machines_unfit{reason=\"state-unwritable\"} 1",
+    ] {
+        shows(&server, line).await;
+    }
+    server.shutdown().await.unwrap();
+}
+
 // What the table of methods let through and a method refused was not counted, and what was meant for another cell was.
 #[tokio::test]
 async fn a_call_that_is_refused_for_who_makes_it_is_counted_once_wherever_that_is_found_out() {

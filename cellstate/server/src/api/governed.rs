@@ -1,0 +1,87 @@
+//! What operators laid down and who keeps to it, as values for `/metrics`: schedulers, quotas, and machines that their own agents cordoned.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use plenum_model::{Cell, Resource, Sum, Unfit};
+
+use super::failure::Failure;
+use super::http::float;
+use super::members::{self, Members};
+use crate::shared::Shared;
+
+/// Values of one name, each with its labels as they are written.
+pub(super) type Gauge = (&'static str, Vec<(String, f64)>);
+
+/// Namespaces whose quotas are told, the first ones by name: each is two series for each resource that it limits.
+const QUOTAS_MAX: usize = 64;
+
+/// All of them, as they are now. Refused when too many wait for their turn.
+pub(super) async fn gauges(shared: &Arc<Shared>) -> Result<Vec<Gauge>, Failure> {
+    let turn = shared.reads.turn_to_count().await?;
+    let cell = shared.snapshot().await;
+    let mut gauges = schedulers(shared, &cell);
+    let custom_resources = shared.identity.custom_resources.clone();
+    // Walks over all machines, and over the tasks of namespaces that have a quota.
+    let counted = turn.take(move || {
+        let [limits, used] = quotas(&cell, &custom_resources);
+        Ok([limits, used, unfit(&cell)])
+    });
+    gauges.extend(counted.await?.0);
+    Ok(gauges)
+}
+
+/// By name, as all that carries a scheduler's: who is there, who of these is silent, and whether it is paused.
+fn schedulers(shared: &Shared, cell: &Cell) -> Vec<Gauge> {
+    let mut by_name = BTreeMap::<String, (Members, u32)>::new();
+    for (name, members) in members::by_scheduler(shared, cell) {
+        let (of_name, _) = by_name.entry(shared.metrics.name(&name)).or_default();
+        of_name.connected += members.connected;
+        of_name.silent += members.silent;
+    }
+    for name in cell.paused() {
+        by_name.entry(shared.metrics.name(name)).or_default().1 += 1;
+    }
+    let gauge = |gauge: &'static str, value: fn(&(Members, u32)) -> u32| {
+        let values =
+            by_name.iter().map(|(name, of_name)| (format!("{{scheduler=\"{name}\"}}"), f64::from(value(of_name))));
+        (gauge, values.collect())
+    };
+    vec![
+        gauge("scheduler_connected", |(members, _)| members.connected),
+        gauge("scheduler_silent", |(members, _)| members.silent),
+        gauge("scheduler_paused", |(_, paused)| *paused),
+    ]
+}
+
+/// Limits, and what is used of them, of each resource that is limited.
+fn quotas(cell: &Cell, custom_resources: &[Arc<str>]) -> [Gauge; 2] {
+    let all_used = cell.used_of_quotas();
+    let (mut limits, mut uses) = (Vec::new(), Vec::new());
+    for (namespace, quota) in cell.quotas().take(QUOTAS_MAX) {
+        let used = all_used.get(namespace).map(Sum::total).unwrap_or_default();
+        let names = ["cpu_millis", "memory_bytes", "disk_bytes"].into_iter();
+        let names = names.chain(custom_resources.iter().map(|name| &**name));
+        for ((resource, limit), name) in Resource::ALL.into_iter().zip(quota.limits).zip(names) {
+            let Some(limit) = limit else { continue };
+            let labels = format!("{{namespace=\"{namespace}\",resource=\"{name}\"}}");
+            limits.push((labels.clone(), float(limit)));
+            uses.push((labels, float(used.get(resource))));
+        }
+    }
+    [("quota_limit", limits), ("quota_used", uses)]
+}
+
+/// Machines by why their own agents want no new tasks there, whatever else is true of them.
+fn unfit(cell: &Cell) -> Gauge {
+    let reasons = [
+        (Unfit::AgentLeaves, "agent-leaves"),
+        (Unfit::StateUnwritable, "state-unwritable"),
+        (Unfit::SetupFails, "setup-fails"),
+    ];
+    let values = reasons.map(|(reason, word)| {
+        let count = cell.machines().filter(|machine| machine.unfit == Some(reason)).count();
+        (format!("{{reason=\"{word}\"}}"), float(count as u64))
+    });
+    ("machines_unfit", values.to_vec())
+}
