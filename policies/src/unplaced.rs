@@ -120,6 +120,8 @@ pub struct Unplaced {
     pub fitting: u32,
     /// Cordoned, draining or unreachable.
     pub not_ready: BTreeMap<MachineState, u32>,
+    /// Not among these: cordoned by their own agents, and by nobody else.
+    pub unfit: u32,
     /// A declared constraint fails, by the first that does.
     pub constraints: BTreeMap<Constraint, u32>,
     /// No constraint fails, and a partition reserves the machine for other schedulers.
@@ -308,6 +310,10 @@ pub fn explain(
                 unplaced.count_ruled_out(machine, constraints);
                 None
             }
+            Some(Obstacle::NotReady(MachineState::Cordoned)) if !machine.cordoned && machine.unfit.is_some() => {
+                unplaced.unfit += 1;
+                None
+            }
             Some(obstacle) => {
                 unplaced.count(obstacle);
                 None
@@ -422,6 +428,10 @@ impl fmt::Display for Unplaced {
         for (state, &count) in &self.not_ready {
             let are = agreeing(count.into(), "is", "are");
             parts.push(format!("{count} {are} {}", format!("{state:?}").to_lowercase()));
+        }
+        if self.unfit > 0 {
+            let are = agreeing(self.unfit.into(), "is cordoned by its agent", "are cordoned by their agents");
+            parts.push(format!("{} {are} (`plenum machine list` says why)", self.unfit));
         }
         let of = agreeing(self.machines.into(), "machine", "machines");
         write!(f, "of {} {of} {}", self.machines, parts.join(", "))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     Attributes, Cell, Constraint, Delta, Device, DeviceShortage, GroupShape, Hold, JobId, LogTime, Machine, MachineId,
-    MachineState, Operator, Port, Requirement, Resources, Revision,
+    MachineState, Operator, Port, Requirement, Resources, Revision, Unfit,
 };
 
 use crate::{Beyond, Columns, at_most_when_empty, explain};
@@ -66,6 +66,27 @@ fn machines_are_counted_by_what_stands_in_the_way() {
         &[],
         "of 3 machines 2 lack cpu by at least 1000m, 1 is cordoned; \
          nearest is m1, short of cpu by 1000m, and too small even when empty",
+    );
+}
+
+// Nobody had cordoned it, and what its agent found wrong stood elsewhere.
+#[test]
+fn a_machine_that_its_agent_cordoned_is_told_apart_from_those_that_somebody_did() {
+    let mut cell = cell(&[(4000, MachineState::Cordoned); 3]);
+    let mut delta = Delta::new(Revision(2), LogTime::from_micros(2));
+    for (slot, cordoned) in [(1, false), (2, true)] {
+        let unfit = Some(Unfit::StateUnwritable);
+        delta.machines.push(Arc::new(Machine { unfit, cordoned, ..(**cell.machine_in(slot).unwrap()).clone() }));
+    }
+    cell.apply(&delta).unwrap();
+    let mut columns = Columns::default();
+    columns.follow(&cell, None, &BTreeMap::new());
+    let resources = Resources::new(1000, 1);
+    let requirement =
+        Requirement { resources: &resources, classes: None, home: None, job: JobId::default(), special: None };
+    assert_eq!(
+        explain(&columns, &cell, &requirement, &[], &[], |_| None).to_string(),
+        "of 3 machines 2 are cordoned, 1 is cordoned by its agent (`plenum machine list` says why)"
     );
 }
 
