@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use plenum_proto::error::{innermost, is_no_http2, with_code};
 use tonic::{
     Code, ConnectError, Status,
