@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{BootId, Cell, Command, Inventory, Machine};
 
 /// Leaves out of a registration's inventory what the cell knows of the machine as well: thousands of tasks with their traces would be more
@@ -15,5 +16,5 @@ pub fn leave_out_known(cell: &Cell, command: &mut Command) {
     let Some(machine) = cell.machine_named(name).filter(same_boot) else { return };
     let is_known =
         |item: &Inventory| cell.allocation(item.allocation).is_some_and(|found| found.row.machine == machine.id.slot);
-    inventory.retain(|item| !is_known(item));
+    inventory.retain(|item| !is_known(item) || planted::is(Bug::ForgetsWhatItGranted));
 }
