@@ -252,6 +252,19 @@ impl Evictions {
         Some(Denied::Fails(until))
     }
 
+    /// Why nobody is looked for.
+    fn denied_unasked(&mut self, view: &View<'_>, work: &Work, kind: &Kind) -> Option<Denied> {
+        if self.is_off {
+            // What is remembered is said of tasks for which somebody may be evicted.
+            return Some(Denied::Nobody);
+        }
+        if let Some((why, again)) = self.denied.get(view, kind) {
+            again.into_iter().for_each(|micros| self.put_off(micros));
+            return Some(why);
+        }
+        self.pause(view, work)
+    }
+
     /// Machines for so many tasks of a group, which are booked; and if these are fewer, why.
     pub(crate) fn seats(
         &mut self,
@@ -264,11 +277,7 @@ impl Evictions {
         let limited = GroupCounts::are_needed_by(work.shape());
         let own = (limited || request.hold.is_some()).then_some((work.job.id, work.group));
         let kind: Kind = (need.clone(), work.job.shape.priority / 10, own);
-        if let Some((why, again)) = self.denied.get(books.view, &kind) {
-            again.into_iter().for_each(|micros| self.put_off(micros));
-            return (seats, why);
-        }
-        if let Some(denied) = self.pause(books.view, work) {
+        if let Some(denied) = self.denied_unasked(books.view, work, &kind) {
             return (seats, denied);
         }
         if let Err(denied) = self.read(books.view, work) {

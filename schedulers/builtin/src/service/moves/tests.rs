@@ -227,6 +227,30 @@ fn what_stays_says_why_for_as_long_as_it_does() {
     assert_eq!((serving(&stage, job).len(), stage.passed_over(job, 0)), (1, ""));
 }
 
+// Nobody is evicted for a move. It said the same as what waits and needs as much, of which it was remembered that no lower band has enough.
+#[test]
+fn what_stays_does_not_speak_of_evictions_that_others_of_its_needs_were_denied() {
+    let (mut stage, _) = stage(&[600]);
+    stage.seat(Batch::default());
+    for (name, millis, priority) in [("same", 300, 50), ("low", 100, 10)] {
+        stage.submit(&JobBuilder::new(name, "batch").group("main", 1, millis).priority(priority));
+    }
+    stage.advance(SECOND);
+    stage.machine("m1", 500, &[]);
+    let job = running(&mut stage, &web(1));
+    assert_eq!(serving(&stage, job), [1]);
+    let more = stage.submit(&JobBuilder::new("more", "service").group("web", 1, 500).forever());
+    drain(&mut stage, 1, 10 * MINUTE);
+    for _ in 0..3 {
+        stage.advance(SECOND);
+        let told = stage.passed_over(more, 0);
+        assert!(told.starts_with("no lower band has enough on any machine to be evicted; of 2 machines"), "{told}");
+        let told = stage.passed_over(job, 0);
+        assert!(told.is_empty() || told.starts_with("no other machine takes one: of 2 machines"), "{told}");
+    }
+    assert_ne!(stage.passed_over(job, 0), "");
+}
+
 /// Claim and stop stand or fall together.
 #[test]
 fn a_move_that_loses_its_race_leaves_the_task_where_it_is() {
