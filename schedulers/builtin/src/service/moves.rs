@@ -175,7 +175,7 @@ fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -
     let placed = placer.place(view, slice::from_ref(&work), &mut plan, &mut said);
     if placed == 0 {
         placer.stay(view, &work, leaving);
-        let why = said.passed_over.pop().map_or_else(|| "it is full".to_owned(), |note| note.reason);
+        let why = said.passed_over.pop().map(|note| note.reason).unwrap_or_default();
         return Err(format!("no other machine takes one: {why}"));
     }
     plan.stop(leaving.id);
