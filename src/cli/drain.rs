@@ -1,10 +1,11 @@
 //! Beginning a drain, and waiting for it: what is left, each time it changed, until the machine is empty.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use plenum_proto::v1::{
-    ChangeResponse, DrainRequest, GetJobRequest, GetMachineRequest, ListAllocationsRequest, MachineState, MachineView,
+    AllocationView, ChangeResponse, DrainRequest, GetJobRequest, GetMachineRequest, ListAllocationsRequest,
+    MachineState, MachineView,
 };
 use serde_json::json;
 use tonic::Code;
@@ -26,8 +27,8 @@ const PERIOD_MAX: Duration = Duration::from_secs(1);
 /// Jobs of what is left on a machine that are asked why.
 const JOBS_ASKED_MAX: usize = 8;
 
-/// They are when so many answers in a row were the same: what moves needs some seconds.
-const SAME_MIN: u32 = 5;
+/// They are once what is left was the same for so long: what moves needs some seconds for each task.
+const SAME_MIN: Duration = Duration::from_secs(5);
 
 /// What shells end with after Ctrl-C.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -86,8 +87,7 @@ pub(super) async fn wait(
 
 async fn until_empty(context: &Context, connection: &Connection, name: &str, since: u64) -> Result<(), Failure> {
     let mut period = PERIOD_MIN;
-    let (mut told, mut same) = (None, 0_u32);
-    let mut told_why = Vec::new();
+    let mut told = Told::default();
     let mut silent_since = None;
     loop {
         let request = GetMachineRequest { name: name.to_owned(), at: None };
@@ -108,15 +108,11 @@ async fn until_empty(context: &Context, connection: &Connection, name: &str, sin
             if output::tasks_left(&view) == 0 {
                 return done(context, name, "drained", Some(answer.revision));
             }
-            same = same.saturating_add(1);
-            if told != Some(standing) {
-                (told, same) = (Some(standing), 0);
+            if told.is_news(standing, Instant::now()) {
                 output::tell(&progress(name, &view));
             }
-            if same >= SAME_MIN {
-                let why = why_left(connection, name).await;
-                why.iter().filter(|line| !told_why.contains(*line)).for_each(|line| output::tell(line));
-                told_why = why;
+            if told.asks_why(Instant::now()) {
+                tell_why_left(connection, name).await;
             }
         }
         tokio::time::sleep(period).await;
@@ -124,19 +120,60 @@ async fn until_empty(context: &Context, connection: &Connection, name: &str, sin
     }
 }
 
-/// Why tasks stay on a machine that is drained: a line for each of the first few jobs of which somebody says so. What can't be asked for just now is left out.
-pub(super) async fn why_left(connection: &Connection, machine: &str) -> Vec<String> {
+/// Allocations on a machine, tasks there that the cell does not know, and how it stands.
+type Standing = (u32, u32, MachineState);
+
+/// What a wait has said.
+#[derive(Debug, Default)]
+struct Told {
+    /// Last of what is left.
+    standing: Option<Standing>,
+    /// When it is asked why that is left; `None` once it was. Reasons count machines and what these lack, and so change all the time where much
+    /// happens: each time they did, the same jobs would be told of again.
+    asks_at: Option<Instant>,
+}
+
+impl Told {
+    /// Whether this was not said yet, which it is now.
+    fn is_news(&mut self, standing: Standing, now: Instant) -> bool {
+        let is_news = self.standing != Some(standing);
+        if is_news {
+            *self = Self { standing: Some(standing), asks_at: Some(now + SAME_MIN) };
+        }
+        is_news
+    }
+
+    /// Whether it is time to ask why that is left: once, unless something changes.
+    fn asks_why(&mut self, now: Instant) -> bool {
+        self.asks_at.take_if(|at| *at <= now).is_some()
+    }
+}
+
+/// Says why tasks stay on a machine, if that can be asked for just now.
+async fn tell_why_left(connection: &Connection, machine: &str) {
     let request = ListAllocationsRequest { machine: machine.to_owned(), ..ListAllocationsRequest::default() };
-    let Ok(listed) = connection.jobs().list_allocations(request).await else { return Vec::new() };
-    let allocations = listed.into_inner().allocations.into_iter();
-    let jobs: BTreeSet<_> = allocations.map(|allocation| (allocation.namespace, allocation.job)).collect();
+    if let Ok(listed) = connection.jobs().list_allocations(request).await {
+        let why = why_left(connection, &listed.into_inner().allocations).await;
+        why.iter().for_each(|line| output::tell(line));
+    }
+}
+
+/// Why these stay on a machine that is drained: a line for each of the first few jobs of which somebody says so. Where the cell does not answer, the rest is left out:
+/// each further call might wait as long for it.
+pub(super) async fn why_left(connection: &Connection, allocations: &[AllocationView]) -> Vec<String> {
+    let jobs: BTreeSet<_> = allocations.iter().map(|allocation| (&allocation.namespace, &allocation.job)).collect();
     let mut told = Vec::new();
     for (namespace, name) in jobs.into_iter().take(JOBS_ASKED_MAX) {
-        let called = output::job_called(&namespace, &name);
-        let Ok(found) = connection.jobs().get(GetJobRequest { namespace, name, at: None }).await else { continue };
-        let why = found.into_inner().job.unwrap_or_default().waiting_reason;
+        let request = GetJobRequest { namespace: namespace.clone(), name: name.clone(), at: None };
+        let found = match connection.jobs().get(request).await {
+            Ok(found) => found.into_inner(),
+            // It was retired meanwhile.
+            Err(status) if status.code() == Code::NotFound => continue,
+            Err(_) => break,
+        };
+        let why = found.job.unwrap_or_default().waiting_reason;
         if !why.is_empty() {
-            told.push(format!("{called}: {why}"));
+            told.push(format!("{}: {why}", output::job_called(namespace, name)));
         }
     }
     told
@@ -168,6 +205,24 @@ fn done(context: &Context, name: &str, how: &str, revision: Option<u64>) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Five answers came within a second and a half, in which a task that moves has not ended yet: it was said to stay. And each reason was said again
+    // whenever its counts of machines changed.
+    #[test]
+    fn why_tasks_stay_is_asked_once_they_have_stayed_for_seconds_and_not_again() {
+        let (begin, mut told) = (Instant::now(), Told::default());
+        let at = |millis| begin + Duration::from_millis(millis);
+        let left = |allocations| (allocations, 0, MachineState::Draining);
+        assert!(!told.asks_why(at(0)), "nothing is known of what is left");
+        assert!(told.is_news(left(2), at(0)));
+        assert!(!told.is_news(left(2), at(4_000)));
+        assert!(!told.asks_why(at(4_999)));
+        assert!(told.is_news(left(1), at(4_999)));
+        assert!(!told.asks_why(at(9_000)), "one has moved meanwhile");
+        assert!(told.asks_why(at(9_999)));
+        assert!(!told.is_news(left(1), at(10_000)) && !told.asks_why(at(60_000)));
+        assert!(told.is_news(left(0), at(60_000)) && told.asks_why(at(65_000)));
+    }
 
     #[test]
     fn progress_says_what_is_left_and_what_becomes_of_it() {
