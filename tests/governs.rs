@@ -267,6 +267,7 @@ fn a_drained_machine_is_empty_at_its_deadline_and_takes_claims_again_when_told()
     eventually("it is told what becomes of them", || cell.stage.text("leaving.err").contains(why).then_some(()));
     let shown = cell.stage.run(&["--addr", &cell.server.address, "machine", "show", "m1"]);
     assert!(shown.out.contains(why), "{shown}");
+    assert_eq!(cell.ask(&["machine", "show", "m1"])["left"], json!([format!("job: wait: {why}")]));
     leaving.signal(nix::sys::signal::Signal::SIGINT);
     assert_eq!(leaving.ended().code(), Some(130));
     assert!(cell.stage.text("leaving.err").contains("the drain of m1 goes on"), "{}", cell.stage.text("leaving.err"));

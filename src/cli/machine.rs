@@ -114,6 +114,7 @@ async fn show(
     }
     let is_drained_now = view.drain_deadline_micros > 0 && at.is_none() && !listed.allocations.is_empty();
     let stays = if is_drained_now { drain::why_left(connection, &listed.allocations).await } else { Vec::new() };
+    object["left"] = json!(stays);
     let text = || {
         let rows = output::listing(context.format, revision, &listed.allocations, false);
         format!("{}\n{rows}{rest}", fields(&view, &stays))
