@@ -12,36 +12,53 @@ const ELSEWHERE_MAX: u32 = 4;
 
 /// The failure of a command about a job. Where there is no such job, it says where else to look.
 pub(super) async fn of_missing(connection: &Connection, job: &JobName, at: Option<At>, failure: Failure) -> Failure {
-    if failure.code != "NO_SUCH_JOB" {
-        return failure;
-    }
-    let hint = format!("if it is retired, `plenum job history {}/{}` tells of it", job.namespace, job.name);
-    elsewhere(connection, job, at, failure.with_hint(hint)).await
+    let name = format!("{}/{}", job.namespace, job.name);
+    let retired = format!("if {name} is retired, `plenum job history {name}` tells of it");
+    told_elsewhere(connection, job, at, failure, Some(retired)).await
 }
 
 /// The same, without a word where no other namespace has a job of that name.
 pub(super) async fn elsewhere(connection: &Connection, job: &JobName, at: Option<At>, failure: Failure) -> Failure {
+    told_elsewhere(connection, job, at, failure, None).await
+}
+
+async fn told_elsewhere(
+    connection: &Connection,
+    job: &JobName,
+    at: Option<At>,
+    failure: Failure,
+    retired: Option<String>,
+) -> Failure {
     if failure.code != "NO_SUCH_JOB" {
         return failure;
     }
     let filter = format!("name={}", job.name);
     let request = ListRequest { namespace: String::new(), at, limit: ELSEWHERE_MAX, filter };
     // What was asked for failed all the same.
-    let Ok(answer) = connection.jobs().list(request).await else { return failure };
-    match others(&answer.into_inner().jobs) {
-        Some(others) => failure.with_hint(others),
+    let others = connection.jobs().list(request).await.ok().and_then(|answer| {
+        let answer = answer.into_inner();
+        others(&answer.jobs, answer.truncated)
+    });
+    match where_to_look(others, retired) {
+        Some(hint) => failure.with_hint(hint),
         None => failure,
     }
 }
 
+/// A name lives on in one namespace while another one's job of it is retired: which of them is meant, nobody knows.
+fn where_to_look(others: Option<String>, retired: Option<String>) -> Option<String> {
+    others.into_iter().chain(retired).reduce(|others, retired| format!("{others}; {retired}"))
+}
+
 /// Jobs of that name, as every command takes them, whatever namespace is the usual one.
-fn others(jobs: &[JobView]) -> Option<String> {
+fn others(jobs: &[JobView], are_more: bool) -> Option<String> {
     let shapes = jobs.iter().filter_map(|job| job.shape.as_ref());
     let names: Vec<String> = shapes.map(|shape| format!("{}/{}", shape.namespace, shape.name)).collect();
+    let more = if are_more { ", among others" } else { "" };
     match names.as_slice() {
         [] => None,
-        [only] => Some(format!("there is {only}")),
-        several => Some(format!("there are {}", several.join(", "))),
+        [only] => Some(format!("there is {only}{more}")),
+        several => Some(format!("there are {}{more}", several.join(", "))),
     }
 }
 
@@ -172,9 +189,23 @@ mod tests {
             job.shape.as_mut().unwrap().namespace = namespace.to_owned();
             job
         };
-        assert_eq!(others(&[]), None);
-        assert_eq!(others(&[job("data")]).unwrap(), "there is data/web");
-        assert_eq!(others(&[job("data"), job("default")]).unwrap(), "there are data/web, default/web");
+        assert_eq!(others(&[], false), None);
+        assert_eq!(others(&[job("data")], false).unwrap(), "there is data/web");
+        let both = [job("data"), job("default")];
+        assert_eq!(others(&both, false).unwrap(), "there are data/web, default/web");
+        assert_eq!(others(&both, true).unwrap(), "there are data/web, default/web, among others");
+    }
+
+    // Of one that is retired it told nothing more as soon as another namespace had one of that name.
+    #[test]
+    fn a_job_that_others_have_may_be_retired_all_the_same() {
+        let look = |others: Option<&str>, retired: Option<&str>| {
+            where_to_look(others.map(str::to_owned), retired.map(str::to_owned))
+        };
+        assert_eq!(look(None, None), None);
+        assert_eq!(look(Some("there"), None).unwrap(), "there");
+        assert_eq!(look(None, Some("retired")).unwrap(), "retired");
+        assert_eq!(look(Some("there"), Some("retired")).unwrap(), "there; retired");
     }
 
     // It said that the job is not over, and left it to the reader to find what had been edited.
