@@ -117,11 +117,10 @@ fn differences(live: &JobView, spec: &JobSpec) -> Option<Vec<String>> {
     Some(told)
 }
 
-fn of_group(old: &model::GroupShape, new: &model::GroupShape) -> [(&'static str, bool); 10] {
+fn of_group(old: &model::GroupShape, new: &model::GroupShape) -> [(&'static str, bool); 9] {
     [
         ("after", old.after != new.after),
-        ("resources", (old.resources, &old.ports) != (new.resources, &new.ports)),
-        ("devices", old.devices != new.devices),
+        ("resources", (old.resources, &old.ports, &old.devices) != (new.resources, &new.ports, &new.devices)),
         ("constraints", old.constraints != new.constraints),
         ("affinities", old.affinities != new.affinities),
         ("spread", (&old.spread, old.per_machine) != (&new.spread, new.per_machine)),
@@ -157,7 +156,7 @@ fn named<const N: usize>(fields: [(&'static str, bool); N]) -> impl Iterator<Ite
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use plenum_proto::v1::{GroupBody, GroupShape, JobKind, Resources};
+    use plenum_proto::v1::{Device, GroupBody, GroupShape, JobKind, Resources};
 
     use super::*;
 
@@ -224,6 +223,11 @@ mod tests {
         assert!(told.contains("`plenum job stop prod/web`"), "{told}");
         let secret = JobView { body: None, ..live() };
         assert!(changed(&secret, &file).unwrap().starts_with("what differs: priority; group main: resources, min; "));
+        let mut with_gpu = spec();
+        with_gpu.shape.as_mut().unwrap().groups[0].devices =
+            vec![Device { kind: "gpu".to_owned(), millis: 1000, ..Device::default() }];
+        let told = changed(&live(), &with_gpu).unwrap();
+        assert!(told.starts_with("what differs: group main: resources; "), "as job files call it: {told}");
         let over = JobView { state: JobState::JobStopped.into(), ..live() };
         assert_eq!(changed(&over, &file), None, "its tasks are still stopping");
         file.shape.as_mut().unwrap().groups[0].name = "other".to_owned();
