@@ -28,7 +28,7 @@ use crate::{
 
 /// Job directories without a kept allocation stay this long: a later group of the job may still come.
 const JOB_DIRECTORY_KEPT: Duration = Duration::from_secs(24 * 3600);
-/// Starts of an allocation before its latest of which the end is kept, for policies that count restarts within some time.
+/// Starts of an allocation before its latest of which the end is kept: by these the next agent knows whether anything of it ran.
 pub(super) const ENDS_KEPT: u32 = 256;
 /// How names begin, beside the directories of jobs, of what is being removed. No job's name does.
 const REMOVED_PREFIX: &str = ".removed-";

@@ -217,12 +217,19 @@ fn look_at_one(directory: AllocationDirectory, allocation: AllocationId) -> io::
         }
     };
     let restart = spec.task.restart;
-    let mut ran_before = false;
-    for earlier in restart.saturating_sub(ENDS_KEPT)..restart {
-        ran_before |= read_exit(&directory, earlier)?.is_some_and(|exit| exit.started_unix_ms.is_some());
-    }
+    let ran_before = has_run_before(&directory, restart)?;
     let trace = look(&directory, restart)?;
     Ok(Some(Looked { allocation, directory, start: Some((spec, trace)), ran_before }))
+}
+
+/// Whether a start before `restart` ran, of those whose ends are kept. As a rule the one right before it did, and no other end is read.
+fn has_run_before(directory: &AllocationDirectory, restart: u32) -> io::Result<bool> {
+    for earlier in (restart.saturating_sub(ENDS_KEPT)..restart).rev() {
+        if read_exit(directory, earlier)?.is_some_and(|exit| exit.started_unix_ms.is_some()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn recover_one(looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) {
@@ -459,6 +466,18 @@ mod tests {
         assert_eq!(restarts(&[(900, 200), (1000, 90)]), [vec![900; 200], vec![1000; 90]].concat());
         assert_eq!(restarts(&[]), [0; 0], "none was within the policy's time");
         assert_eq!(restarts(&[(900, u32::MAX)]).len(), 300, "there were no more");
+    }
+
+    // An agent that began read the ends of up to 256 starts of each allocation, all of which say the same as a rule.
+    #[test]
+    fn of_starts_before_no_end_is_read_beyond_the_latest_that_ran() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = AllocationDirectory::new(place.path().to_owned());
+        fs::create_dir(directory.exit(0)).unwrap();
+        assert!(has_run_before(&directory, 1).is_err(), "it can't be read");
+        durable::write_once(&directory.exit(1), &Exit { started_unix_ms: Some(5000), ..Exit::default() }).unwrap();
+        durable::write_once(&directory.exit(2), &Exit::default()).unwrap();
+        assert!(has_run_before(&directory, 3).unwrap());
     }
 
     /// An allocation's group in which a process hangs, at `place`: a number that none has, and that does not go away.

@@ -15,7 +15,7 @@ use crate::{
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 
-/// In how many parts of the policy's time restarts are written down with a start. Of those whose ends are kept no more, the next agent counts none
+/// In how many parts of the policy's time restarts are written down with a start: the next agent counts none
 /// for longer than it should by more than one part. A file of a start gets no longer by them than by some 3 KiB, however many restarts count.
 const RESTART_SPANS: u64 = 64;
 
@@ -257,7 +257,7 @@ impl Held {
         if policy.within_ms == 0 {
             return self.restart < policy.attempts;
         }
-        // Of a start that an earlier agent made, a shim wrote down when it ended, by a clock that may have been set since.
+        // Those of an earlier agent were written down with a start, by a clock that may have been set since.
         let counts = |at_ms: &&u64| now_ms.abs_diff(**at_ms) < policy.within_ms;
         let restarts = self.restarted_at_ms.iter().filter(counts).count();
         u32::try_from(restarts).is_ok_and(|restarts| restarts < policy.attempts)
