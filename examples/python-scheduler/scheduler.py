@@ -18,6 +18,9 @@ TASKS_MAX = 4096
 CLAIMS_MAX = 16384
 # Without a code of the cell's own: there was no connection, it broke, or this side waited long enough. Which word gRPC has for it depends on where it broke.
 UNANSWERED = [grpc.StatusCode[word] for word in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL")]
+# The last two it also says of faults of this program: a request that it can't write, or an answer that it can't read. A connection that breaks is told of once
+# or twice, and then that there is none: so often in a row it is such a fault.
+PERHAPS_FAULTS, FAULTS_MAX = UNANSWERED[3:], 10
 UNJUDGED = ("constraints", "spread", "per_machine", "devices", "ports")
 
 
@@ -52,6 +55,7 @@ class Scheduler:
     def ask(self, call, request):
         """Asks until there is an answer. A request may arrive twice: a transaction of a number that was decided gets the first outcome again, and a session
         that was opened without our hearing of it is closed by the cell."""
+        faults = 0
         while True:
             try:
                 return call(request, metadata=self.metadata, timeout=30)
@@ -65,8 +69,10 @@ class Scheduler:
                     # That may last for days: the same would be asked, and nothing be said of what comes meanwhile.
                     time.sleep(after_micros / 1e6)
                     raise Paused(f"{code}: {error.details()}") from error
+                faults = faults + 1 if error.code() in PERHAPS_FAULTS else 0
                 # Without an answer, or when the cell says so, it makes sense to ask again. All else is a mistake of this program.
-                if not after_micros and ("plenum-code" in trailing or error.code() not in UNANSWERED):
+                is_fault = "plenum-code" in trailing or error.code() not in UNANSWERED or faults > FAULTS_MAX
+                if is_fault and not after_micros:
                     raise
                 print(f"asks again after {code}: {error.details()}", flush=True)
                 time.sleep(after_micros / 1e6 or PAUSE_SECONDS)

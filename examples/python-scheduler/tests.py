@@ -40,6 +40,14 @@ class Asking(unittest.TestCase):
             self.assertEqual(asks(Failed(grpc.StatusCode[word])), 2, word)
         self.assertEqual(asks(Failed(grpc.StatusCode.UNAVAILABLE, None)), 2, "without metadata")
 
+    def test_what_grpc_says_of_faults_too_is_asked_again_so_often_in_a_row(self):
+        fault, away = Failed(grpc.StatusCode.INTERNAL), Failed(grpc.StatusCode.UNAVAILABLE)
+        most = [fault] * scheduler.FAULTS_MAX
+        self.assertEqual(asks(*most, away, *most), 2 * len(most) + 2)
+        with self.assertRaises(Failed):
+            asks(*most, Failed(grpc.StatusCode.UNKNOWN))
+        self.assertEqual(asks(*[away] * 50), 51)
+
     def test_who_is_told_when_to_ask_again_does(self):
         told = (("plenum-code", "QUEUE_FULL"), ("plenum-retry-after-micros", "1"))
         self.assertEqual(asks(Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, told)), 2)
