@@ -152,7 +152,8 @@ pub(super) fn text<'file>(node: &'file Node, path: &str) -> Result<&'file str, F
 
 /// An unknown field, with the nearest known name. Nobody is led to one that is refused.
 pub(super) fn unknown(path: &str, entry: &Entry, known: &[&str]) -> Fault {
-    let is_built = |name: &&str| !job::UNBUILT.contains(name) && !group::UNBUILT.contains(name);
+    // No driver that is built takes an image.
+    let is_built = |name: &&str| !job::UNBUILT.contains(name) && !group::UNBUILT.contains(name) && *name != "image";
     let known: Vec<&str> = known.iter().copied().filter(is_built).collect();
     let place = if path.is_empty() { "a job file".to_owned() } else { format!("`{path}`") };
     let name = units::shortened(&entry.name);

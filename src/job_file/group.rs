@@ -42,7 +42,8 @@ pub(super) const KNOWN: &[&str] = &[
     "topology",
     "check",
 ];
-pub(super) const UNBUILT: &[&str] = &["image", "topology", "check"];
+/// Without `image`: of that it depends on the driver what is wrong.
+pub(super) const UNBUILT: &[&str] = &["topology", "check"];
 pub(super) const KNOWN_RESOURCES: &[&str] = &["cpu", "memory", "disk", "gpu", "ports"];
 /// Those without which nothing is placed.
 const NEEDED_RESOURCES: &[&str] = &["cpu", "memory"];
@@ -95,8 +96,7 @@ pub(super) fn read<'file>(entry: &'file Entry, job: JobFacts, faults: &mut Fault
     }
     let path = format!("group.{}", entry.name);
     let fields = Fields::open_noting(&entry.node, &path, KNOWN, faults)?;
-    // Of an image it depends on the driver what is wrong.
-    for unbuilt in UNBUILT.iter().filter(|unbuilt| **unbuilt != "image") {
+    for unbuilt in UNBUILT {
         faults.note(fields.refuse(unbuilt));
     }
     faults.note(refuse_other_drivers(&fields));
