@@ -64,7 +64,6 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
             "changes",
             if status.read_only.is_empty() { "taken".into() } else { format!("READ-ONLY: {}", status.read_only) },
         ),
-        ("copy", if status.older_copy.is_empty() { String::new() } else { format!("OLD: {}", status.older_copy) }),
         ("revision", format!("{} (readable from {})", status.revision, status.oldest_revision)),
         ("machines", machines(status)),
         ("cpu", part(|amount| amount.cpu_millis, cpu)),
@@ -84,6 +83,9 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
             ),
         ),
     ];
+    if !status.older_copy.is_empty() {
+        pairs.insert(2, ("copy", format!("OLD: {}", status.older_copy)));
+    }
     if !status.paused_schedulers.is_empty() {
         let paused = status.paused_schedulers.join(", ");
         pairs.push(("paused", format!("{paused}: `plenum scheduler resume NAME` lets one go on")));
@@ -108,7 +110,7 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
     if !status.custom_resources.is_empty() {
         pairs.push(("resources", status.custom_resources.join(", ")));
     }
-    pairs.retain(|(name, value)| (*name != "others" || value != "-") && (*name != "copy" || !value.is_empty()));
+    pairs.retain(|(name, value)| *name != "others" || value != "-");
     fields(&pairs)
 }
 
