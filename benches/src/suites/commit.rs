@@ -21,6 +21,7 @@ mod resting;
 mod rival;
 mod scheduler;
 pub(super) mod server_counts;
+mod under_way;
 mod watchers;
 
 use std::path::PathBuf;

@@ -60,7 +60,7 @@ pub(crate) struct Load {
     counters: [AtomicU64; 6],
     /// By scheduler, so that they don't wait for each other.
     latency_micros: Vec<Mutex<Histogram<u64>>>,
-    /// The same, of how late transactions were sent that were due.
+    /// The same, of how late transactions were sent that were due and had room.
     late_micros: Vec<Mutex<Histogram<u64>>>,
     /// A refusal that was no lost race, where there was one.
     other_refusal: Mutex<Option<String>>,
@@ -147,7 +147,7 @@ impl Load {
         record(&self.latency_micros[scheduler as usize], micros);
     }
 
-    /// A transaction of this scheduler was given to its stream so long after it was due, or never. Whatever the cell does, it could not be answered sooner.
+    /// A transaction of this scheduler was given to its stream so long after it was due and there was room for it. No cell could have answered it sooner.
     pub(crate) fn was_late(&self, scheduler: u32, micros: u64) {
         record(&self.late_micros[scheduler as usize], micros);
     }

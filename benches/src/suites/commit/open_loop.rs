@@ -33,7 +33,8 @@ const KEEPS_UP: f64 = 0.98;
 /// Between two looks at what is due: below what would show in a latency, and not so short that looking costs a core.
 const LOOK: Duration = Duration::from_micros(100);
 
-/// How late transactions are given to their streams: who says what is due, and clients, run on the cell's cores, and what they took is in `commit_seconds`.
+/// How late transactions are given to their streams that are due and have room: who says what is due, and clients, run on the cell's cores, and what they took is
+/// in `commit_seconds`. What waits for room waits for answers of the cell, and is not late.
 const LATE: &str = "commit_late_seconds_p99";
 
 /// `compare` knows it by how it begins, and by its rate: lower ones may be missing.

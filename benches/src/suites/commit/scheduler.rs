@@ -1,6 +1,5 @@
 //! A scheduler of the load: a session's stream, transactions of claims and stops at random, a bounded number of them under way.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -19,6 +18,7 @@ use super::ground::{Live, SPARE_TASKS, Share};
 use super::load::{Count, Load, Pace};
 use super::mirror::Mirror;
 use super::rival::Losers;
+use super::under_way::UnderWay;
 use crate::latency;
 use crate::random::Random;
 
@@ -59,7 +59,7 @@ pub(crate) struct Scheduler {
     losers: Losers,
     /// Won on a machine of the rival: stopped first, so that the rival gets it back.
     misplaced: Vec<Live>,
-    in_flight: VecDeque<Sent>,
+    in_flight: UnderWay<Sent>,
     claims_in_flight: usize,
 }
 
@@ -107,7 +107,7 @@ impl Scheduler {
             next_job: 0,
             losers: Losers::default(),
             misplaced: Vec::new(),
-            in_flight: VecDeque::new(),
+            in_flight: UnderWay::new(manner.in_flight as usize, Instant::now()),
             claims_in_flight: 0,
         })
     }
@@ -131,13 +131,13 @@ impl Scheduler {
         loop {
             let ready = self.session > 0 && self.mirror.as_ref().is_none_or(Mirror::is_filled);
             let over = self.load.stops() || self.is_full();
-            while ready && !over && self.due.is_none() && self.has_room() && !self.is_full() {
+            while ready && !over && self.due.is_none() && self.in_flight.has_room() && !self.is_full() {
                 self.send(Instant::now()).await?;
             }
             if over && self.in_flight.is_empty() {
                 return Ok(self.give_up_due());
             }
-            let may_send = ready && !over && self.has_room();
+            let may_send = ready && !over && self.in_flight.has_room();
             tokio::select! {
                 message = self.receives.message() => {
                     self.take(message?.context("the server ended the stream")?)?;
@@ -157,10 +157,6 @@ impl Scheduler {
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.in_flight.len() < self.load.manner.in_flight as usize
-    }
-
     /// Filling is over.
     fn is_full(&self) -> bool {
         self.load.manner.pace == Pace::Fill && self.share.live.len() + self.claims_in_flight >= self.share.aim
@@ -171,9 +167,7 @@ impl Scheduler {
         let mut unsent = 0;
         while let Some(due) = self.due.as_mut().and_then(|due| due.try_recv().ok()) {
             if due <= Instant::now() {
-                let waited = latency::micros(due.elapsed());
-                self.load.took(self.number, waited);
-                self.load.was_late(self.number, waited);
+                self.load.took(self.number, latency::micros(due.elapsed()));
                 unsent += 1;
             }
         }
@@ -183,11 +177,10 @@ impl Scheduler {
     async fn send(&mut self, due: Instant) -> anyhow::Result<()> {
         let transaction = self.transaction(due);
         let request = v1::SessionRequest { ask: Some(Ask::Commit(transaction)) };
-        self.sends.send(request).await.context("the stream takes nothing any more")?;
         if self.load.manner.pace == Pace::Open {
-            self.load.was_late(self.number, latency::micros(due.elapsed()));
+            self.load.was_late(self.number, latency::micros(self.in_flight.late(due, Instant::now())));
         }
-        Ok(())
+        self.sends.send(request).await.context("the stream takes nothing any more")
     }
 
     fn take(&mut self, message: v1::SessionResponse) -> anyhow::Result<()> {
@@ -259,7 +252,7 @@ impl Scheduler {
         };
         let claims = claims - left;
         self.claims_in_flight += claims;
-        self.in_flight.push_back(Sent { number: self.transactions, due, placements, stops, claims });
+        self.in_flight.begin(Sent { number: self.transactions, due, placements, stops, claims });
         transaction
     }
 
@@ -300,7 +293,7 @@ impl Scheduler {
     }
 
     fn outcome(&mut self, outcome: &v1::Outcome) -> anyhow::Result<()> {
-        let sent = self.in_flight.pop_front().context("an outcome that nobody asked for")?;
+        let sent = self.in_flight.end(Instant::now()).context("an outcome that nobody asked for")?;
         let (expected, found) = (sent.number, outcome.number);
         ensure!(expected == found, "expected the outcome of {expected}, found that of {found}");
         ensure!(outcome.idle_stops.is_empty(), "stops of live allocations found none: {:?}", outcome.idle_stops);
