@@ -45,7 +45,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        MADE.lock().unwrap_or_else(PoisonError::into_inner).remove(self.folder.path());
+        // Gigabytes take seconds to go, and a signal that ends the program meanwhile waits for them here.
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(std::fs::remove_dir_all(self.path()));
+        made.remove(self.path());
     }
 }
 
