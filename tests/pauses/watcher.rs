@@ -11,7 +11,8 @@ use plenum_proto::{pages, v1};
 use tokio::runtime::Runtime;
 
 use super::{
-    CHANGING, GROWTH_BYTES_MAX, LONG_LEASES, ROUNDS, ROUNDS_BEFORE, metric, running, server_with, settled_bytes,
+    CHANGING, GROWTH_BYTES_MAX, LONG_LEASES, ROUNDS, ROUNDS_BEFORE, WRITTEN_BYTES, metric, running, server_with,
+    settled_bytes,
 };
 use crate::{
     crash::{
@@ -49,7 +50,7 @@ fn a_watcher_that_slept_costs_no_memory_holds_nobody_up_and_ends_with_the_true_p
     (0..ROUNDS_BEFORE).for_each(|round| crowd.changes(round));
     eventually("and follows", || picture(&stage).filter(|cell| cell.revision() > before));
     let resident = settled_bytes(&stage, &server);
-    let resyncs = metric(address, "plenum_watcher_resyncs_total");
+    let [resyncs, written] = ["plenum_watcher_resyncs_total", WRITTEN_BYTES].map(|name| metric(address, name));
 
     watching.signal(Signal::SIGSTOP);
     eventually("it is stopped", || is_stopped(watching.id()).then_some(()));
@@ -64,6 +65,8 @@ fn a_watcher_that_slept_costs_no_memory_holds_nobody_up_and_ends_with_the_true_p
     assert!(slowest < HELD_UP, "a commit took {slowest:?}");
     let grown = settled_bytes(&stage, &server).saturating_sub(resident);
     assert!(grown < GROWTH_BYTES_MAX, "the server grew by {grown} bytes");
+    let logged = metric(address, WRITTEN_BYTES) - written;
+    assert!(logged > GROWTH_BYTES_MAX, "{logged} bytes were logged: to keep them all would have been allowed");
     assert_eq!(picture(&stage).unwrap().revision(), asleep_at, "it slept");
 
     watching.signal(Signal::SIGCONT);
@@ -72,7 +75,9 @@ fn a_watcher_that_slept_costs_no_memory_holds_nobody_up_and_ends_with_the_true_p
     let shown = eventually("it catches up", || picture(&stage).filter(|cell| cell.revision() >= truth.revision()));
     assert_eq!(shown.first_difference(&truth), None, "what it shows is not what is");
     assert!(metric(address, "plenum_watcher_resyncs_total") > resyncs, "it fell behind, and began anew");
-    eprintln!("grown by {grown} bytes in {ROUNDS} rounds, and a commit took {slowest:?} at most");
+    eprintln!(
+        "grown by {grown} bytes in {ROUNDS} rounds, with {logged} bytes logged, and a commit took {slowest:?} at most"
+    );
 }
 
 /// A machine full of tasks that are ready and not ready by turns, and a scheduler.
