@@ -5,7 +5,7 @@ set -eu
 plenum=${PLENUM:-target/release/plenum}
 folder=${PLENUM_EXAMPLE_DIR:-$(mktemp -d)}
 # Both packages in one build, so that what they share is compiled once.
-cargo build --quiet --release -p plenum -p plenum-sdk --example own-scheduler
+cargo build --quiet --release -p plenum -p plenum-sdk --bins --example own-scheduler
 
 "$plenum" dev --machines 2 --dir "$folder/cell" >"$folder/dev.log" 2>&1 &
 dev=$!

@@ -94,12 +94,9 @@ fn ran_without(missing: &BTreeSet<String>) -> String {
 /// Builds the binary, and the programs among `examples`, so that no script waits for a compiler within its time limit.
 fn build(workspace: &Workspace, examples: &[Example]) -> Result<()> {
     // A matter of a second when the step before has built it.
-    let mut commands = vec![workspace.cargo(["build", "--release"])];
-    commands.extend(with_binary(workspace, examples));
-    for command in commands {
-        let status = watch(command, "the release build", BUILD_LIMIT, |_, _| {})?;
-        ensure!(status.success(), "the release build failed ({status})");
-    }
+    let command = with_binary(workspace, examples).unwrap_or_else(|| workspace.cargo(["build", "--release"]));
+    let status = watch(command, "the release build", BUILD_LIMIT, |_, _| {})?;
+    ensure!(status.success(), "the release build failed ({status})");
     Ok(())
 }
 
@@ -109,12 +106,13 @@ pub(crate) fn build_of_all(workspace: &Workspace) -> Result<Command> {
     with_binary(workspace, &examples).context("no example is a program")
 }
 
-/// The build of those among `examples` that are programs, where there are any. Together with the binary, as the scripts do it: alone, they would
-/// need some crates with other features.
+/// The build of those among `examples` that are programs, where there are any, and of the binary. Together, as the scripts do it: alone, they would need some
+/// crates with other features. Where examples are named, Cargo builds binaries only when told to.
 fn with_binary(workspace: &Workspace, examples: &[Example]) -> Option<Command> {
     let is_program = |example: &&Example| example.file.with_file_name("main.rs").exists();
     let programs: Vec<_> = examples.iter().filter(is_program).flat_map(|one| ["--example", &one.name]).collect();
-    let mut command = workspace.cargo(["build", "--release", "--package", "plenum", "--package", "plenum-sdk"]);
+    let mut command =
+        workspace.cargo(["build", "--release", "--package", "plenum", "--package", "plenum-sdk", "--bins"]);
     command.args(&programs);
     (!programs.is_empty()).then_some(command)
 }

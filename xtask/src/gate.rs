@@ -260,7 +260,7 @@ fn licences(workspace: &Workspace) -> Result<Report> {
 fn release(workspace: &Workspace) -> Result<Report> {
     // What the later steps need is built with it: one after the other, each would end with a crate that is compiled alone.
     let mut all = examples::build_of_all(workspace)?;
-    all.args(["--package", "plenum-bench", "--bins"]);
+    all.args(["--package", "plenum-bench"]);
     let report = plain(all, "the build of all programs")?;
     if report.verdict == Verdict::Failed {
         return Ok(report);
