@@ -25,15 +25,23 @@ impl Build {
             commit: option_env!("PLENUM_BENCH_COMMIT").map(str::to_owned),
         }
     }
+
+    /// How it was built, whatever the sources were.
+    pub(crate) fn manner(&self) -> String {
+        let by_counts = if self.by_counts { " by counts of what was run" } else { "" };
+        format!("profile {}{by_counts}", self.profile)
+    }
+
+    /// What was checked out.
+    pub(crate) fn commit(&self) -> Option<&str> {
+        self.commit.as_deref()
+    }
 }
 
 impl fmt::Display for Build {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "profile {}", self.profile)?;
-        if self.by_counts {
-            write!(f, " by counts of what was run")?;
-        }
-        match &self.commit {
+        f.write_str(&self.manner())?;
+        match self.commit() {
             Some(commit) => write!(f, ", commit {commit}"),
             None => write!(f, ", no commit known"),
         }

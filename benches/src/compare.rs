@@ -111,6 +111,11 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
         }
     }
     text.push_str(&otherwise(a, b));
+    // Commits are what is compared mostly: that they are others is no warning.
+    let [of_a, of_b] = [a, b].map(|run| run.build.as_ref().and_then(Build::commit).unwrap_or("not known"));
+    if of_a != of_b {
+        let _ = writeln!(text, "commits: {of_a} and {of_b}");
+    }
     let _ =
         writeln!(text, "load average at the start: {} and {}", a.machine.load_average[0], b.machine.load_average[0]);
     Ok(Comparison { text, regressions, lost: failed + missing })
@@ -125,9 +130,9 @@ fn otherwise(a: &Results, b: &Results) -> String {
     if a.quick != b.quick {
         let _ = writeln!(text, "one run is of the quick form, the other of the long one");
     }
-    if a.build != b.build {
-        let [of_a, of_b] = [a, b].map(|run| run.build.as_ref().map_or_else(|| "not told".to_owned(), Build::to_string));
-        let _ = writeln!(text, "the builds differ: {of_a}; and {of_b}");
+    let [of_a, of_b] = [a, b].map(|run| run.build.as_ref().map_or_else(|| "not told".to_owned(), Build::manner));
+    if of_a != of_b {
+        let _ = writeln!(text, "the builds differ: {of_a}, and {of_b}");
     }
     if a.machine.cpu_model != b.machine.cpu_model || a.machine.cores != b.machine.cores {
         let [of_a, of_b] = [a, b].map(|run| format!("{} cores of {}", run.machine.cores, run.machine.cpu_model));
@@ -511,9 +516,27 @@ mod tests {
         let text = text(&other);
         let said: Vec<&str> = text.lines().filter(|line| line.contains("differ")).collect();
         assert_eq!(said.len(), 3, "{text}");
-        assert!(said[0].starts_with("the builds differ: profile ") && said[0].ends_with("; and not told"), "{text}");
+        assert!(said[0].starts_with("the builds differ: profile ") && said[0].ends_with(", and not told"), "{text}");
         assert!(said[1].ends_with(" and 2.6"), "{text}");
         assert_eq!(said[2], "the parameter file_system of 1 figures differs: first \"ext4\" and \"overlay\"");
+    }
+
+    // The line that tells a package from a release build stood below each comparison of two commits.
+    #[test]
+    fn commits_are_told_apart_from_how_they_were_built() {
+        let run = |profile: &str, commit: &str| {
+            let build = serde_json::json!({ "profile": profile, "by_counts": false, "commit": commit });
+            Results { build: serde_json::from_value(build).unwrap(), ..results(100.0, Better::Higher) }
+        };
+        let text = |b: &Results| compare(&run("release", "0b492951aaaa"), b, 0.1).unwrap().text;
+        let [same, commit, profile] =
+            [("release", "0b492951aaaa"), ("release", "1c1c1c1c1c1c"), ("dist", "0b492951aaaa")]
+                .map(|(profile, commit)| text(&run(profile, commit)));
+        assert!(!same.contains("differ") && !same.contains("commits: "), "{same}");
+        assert!(commit.contains("\ncommits: 0b492951aaaa and 1c1c1c1c1c1c\n"), "{commit}");
+        assert!(!commit.contains("differ"), "{commit}");
+        assert!(profile.contains("\nthe builds differ: profile release, and profile dist\n"), "{profile}");
+        assert!(!profile.contains("commits: "), "{profile}");
     }
 
     #[test]
