@@ -44,9 +44,11 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::Uid::effective().is_root()
 }
 
-/// Says that a story was not told, and why; the gate counts these and names them.
+/// Says that a story was not told, or only in part, and why; the gate counts these and names them. What a test that passed wrote to standard
+/// error, nobody sees.
 pub(crate) fn skipped(why: &str) {
-    eprintln!("SKIPPED: {why}");
+    let why = why.trim_end().replace('\n', "; ");
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
     if let Some(path) = std::env::var_os("PLENUM_SKIPS") {
         let story = std::thread::current().name().unwrap_or("a test").to_owned();
         let file = fs::OpenOptions::new().create(true).append(true).open(path);
@@ -233,10 +235,10 @@ impl Stage {
         }
         // A shell that forked, and has not become what it starts yet, has the same words: it is gone in a moment, and so is who has no parent any more.
         let all = found.clone();
-        let is_there = |one: &Found| {
+        let stands_alone = |one: &Found| {
             one.parent().is_some_and(|parent| !all.iter().any(|other| other.id == parent && other.words == one.words))
         };
-        found.retain(is_there);
+        found.retain(stands_alone);
         found
     }
 

@@ -134,8 +134,10 @@ async fn a_longer_history_of_before_a_restore_is_told_from_a_log_that_has_lost_i
     assert!(told.len() == 1 && told[0].contains("incarnation 1, and the log of 2"), "{told:#?}");
 }
 
-/// Says that a story was not told, and why; the gate counts these and names them. What a test that passed wrote to standard error, nobody sees.
+/// Says that a story was not told, or only in part, and why; the gate counts these and names them. What a test that passed wrote to standard
+/// error, nobody sees.
 fn skipped(why: &str) {
+    let why = why.trim_end().replace('\n', "; ");
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
     if let Some(path) = std::env::var_os("PLENUM_SKIPS") {
         let story = std::thread::current().name().unwrap_or("a test").to_owned();
