@@ -278,8 +278,10 @@ impl Chronicle {
             known.left = known.left.or(left);
         }
         picture.machines.keys().for_each(|&slot| self.note_free(picture, slot));
-        let known: Vec<u32> = self.machines.keys().copied().collect();
-        known.into_iter().chain(picture.machines.keys().copied()).for_each(|slot| self.note_machine(picture, slot));
+        // Those that are gone by now have no row any more, which is noted, too.
+        let mut slots: BTreeSet<u32> = self.machines.keys().copied().collect();
+        slots.extend(picture.machines.keys());
+        slots.into_iter().for_each(|slot| self.note_machine(picture, slot));
         picture.jobs.values().for_each(|put| self.note_shape(put, picture.revision));
         self.note_held(picture);
         self.note_strange(picture);

@@ -24,6 +24,9 @@ use self::happened::Happened;
 use self::memory::Memory;
 use crate::books::{Checked, Violation, hold};
 
+/// What is broken where anything was granted against what the cell had, or the transaction had asked.
+const EVERY_GRANT_WAS_VALID: &str = "invariant_every_grant_was_valid_at_its_revision";
+
 /// What was once granted.
 #[derive(Clone, Debug)]
 struct Granted {
@@ -162,7 +165,7 @@ fn why_it_takes_none(cell: &Cell, slot: u32) -> Option<String> {
 /// The machine took claims, the job was there in that version and belonged to that scheduler, which was not paused, the task was to be placed, nothing was left of
 /// it where only one may run, and the allocation is a new one.
 fn invariant_every_grant_was_valid_at_its_revision(step: &Step<'_>, grants: &Grants, claim: usize) -> Checked {
-    let name = "invariant_every_grant_was_valid_at_its_revision";
+    let name = EVERY_GRANT_WAS_VALID;
     let (before, revision) = (step.before, step.delta.revision);
     let (machine, task, slot) = (grants.machines[claim], grants.tasks[claim], grants.slots[claim]);
     let facts = |what: &str| format!("revision {revision}: task {task} of {} on {machine}: {what}", grants.job);

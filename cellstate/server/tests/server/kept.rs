@@ -267,20 +267,28 @@ async fn damage_in_a_kept_segment_is_named_and_the_present_is_not_touched_by_it(
     server.shutdown().await.unwrap();
 }
 
+/// Keyspaces of the store by number, in the order in which they are made: index, filters, blocks, images of pages, and records of checkpoints.
+const IMAGES: u32 = 4;
+const CHECKPOINTS: u32 = 5;
+
+fn tables_of(dir: &Path, keyspace: u32) -> PathBuf {
+    dir.join(format!("history/store/keyspaces/{keyspace}/tables"))
+}
+
 /// Whether there is a table of page images that is whole: that of the checkpoint, which is made after it, is there.
 pub(crate) fn has_images(dir: &Path) -> bool {
-    let tables = std::fs::read_dir(dir.join("history/store/keyspaces/5/tables"));
+    let tables = std::fs::read_dir(tables_of(dir, CHECKPOINTS));
     tables.is_ok_and(|tables| tables.flatten().any(|table| table.metadata().is_ok_and(|found| found.len() > 0)))
 }
 
 /// Flips a bit in each table of page images.
 pub(crate) fn damage_images(dir: &Path) {
-    damage_tables(dir, 4);
+    damage_tables(dir, IMAGES);
 }
 
-/// Flips a bit in each table of a keyspace of the store: index, filters, blocks, images, pages.
+/// Flips a bit in each table of a keyspace of the store.
 fn damage_tables(dir: &Path, keyspace: u32) {
-    let tables = std::fs::read_dir(dir.join(format!("history/store/keyspaces/{keyspace}/tables"))).unwrap();
+    let tables = std::fs::read_dir(tables_of(dir, keyspace)).unwrap();
     let damaged = tables.filter(|table| {
         let path = table.as_ref().unwrap().path();
         let mut bytes = std::fs::read(&path).unwrap();
@@ -370,7 +378,7 @@ async fn damage_of_any_table_of_the_history_is_named_by_verify() {
     submit_until(&channel, 0, |_| kept(&dir).len() >= 2).await;
     server.shutdown().await.unwrap();
     assert!(plenum_server::verify(&dir).unwrap().is_sound());
-    for keyspace in 1..=5 {
+    for keyspace in 1..=CHECKPOINTS {
         let copy = temporary.path().join(keyspace.to_string());
         copy_folder(&dir, &copy);
         damage_tables(&copy, keyspace);
@@ -390,7 +398,7 @@ async fn a_cell_with_damaged_tables_starts_or_does_so_without_its_history() {
     let jobs = submit_until(&channel, 0, |_| kept(&dir).len() >= 2).await;
     server.shutdown().await.unwrap();
     let mut refused = Vec::new();
-    for keyspace in 1..=5 {
+    for keyspace in 1..=CHECKPOINTS {
         let copy = temporary.path().join(keyspace.to_string());
         copy_folder(&dir, &copy);
         damage_tables(&copy, keyspace);

@@ -2,10 +2,8 @@
 
 use plenum_model::{Cell, ConflictCheck, Grants, Guard, Outcome, Revision, Transaction};
 
-use super::{Judge, Step};
+use super::{EVERY_GRANT_WAS_VALID, Judge, Step};
 use crate::books::{Checked, hold};
-
-const NAME: &str = "invariant_every_grant_was_valid_at_its_revision";
 
 /// Nothing is granted while a guard fails, of its placement or of the whole transaction.
 pub(super) fn guards_hold(step: &Step<'_>, txn: &Transaction, outcome: &Outcome) -> Checked {
@@ -14,7 +12,7 @@ pub(super) fn guards_hold(step: &Step<'_>, txn: &Transaction, outcome: &Outcome)
             continue;
         }
         let failed = txn.guards.iter().chain(&placement.guards).find(|guard| !holds(step.before, guard));
-        hold(failed.is_none(), NAME, || {
+        hold(failed.is_none(), EVERY_GRANT_WAS_VALID, || {
             format!("revision {}: {} is granted something, and {failed:?}", step.delta.revision, txn.id)
         })?;
     }
@@ -48,8 +46,10 @@ impl Judge {
         };
         let mut others = self.granted.values().filter(|granted| granted.transaction.session != txn.id.session);
         let other = others.find(|granted| granted.machine == machine && granted.at > txn.base);
-        hold(other.is_none(), NAME, || facts("another one was granted something", other.map(|other| other.at)))?;
+        hold(other.is_none(), EVERY_GRANT_WAS_VALID, || {
+            facts("another one was granted something", other.map(|other| other.at))
+        })?;
         let changed = self.happened.machine_changed(txn.base, machine);
-        hold(changed.is_none(), NAME, || facts("the machine changed", changed))
+        hold(changed.is_none(), EVERY_GRANT_WAS_VALID, || facts("the machine changed", changed))
     }
 }

@@ -23,6 +23,9 @@ pub(super) struct Happened {
     opened: Revision,
 }
 
+/// What any change of a machine's row may be called, whatever else it is called.
+const CHANGED: &str = "capacity";
+
 /// What one step did, machines and jobs by slot.
 #[derive(Debug, Default)]
 struct What {
@@ -94,7 +97,7 @@ impl Happened {
     /// When the row of a machine changed first after a base, if it did.
     pub(super) fn machine_changed(&self, base: Revision, slot: u32) -> Option<Revision> {
         let mut since = self.steps.range(base.next()..);
-        since.find(|(_, what)| what.machines.contains(&(slot, "capacity"))).map(|(at, _)| *at)
+        since.find(|(_, what)| what.machines.contains(&(slot, CHANGED))).map(|(at, _)| *at)
     }
 
     /// Whether what a culprit is said to have done was done to that very machine.
@@ -219,7 +222,7 @@ fn words(before: Option<&Arc<Machine>>, machine: &Machine) -> impl Iterator<Item
     let all = [
         ("registered", begins),
         ("epoch", begins),
-        ("capacity", true),
+        (CHANGED, true),
         ("attributes", differs(|before, machine| before.attributes != machine.attributes)),
         ("ready", is(MachineState::Ready)),
         ("cordoned", is(MachineState::Cordoned)),
