@@ -231,6 +231,8 @@ fn agents() -> Vec<Vec<u8>> {
         restarts: vec![0, 3],
         reasons: vec![String::new(), "why".into()],
         unfit: vec![v1::Unfit::Unspecified.into(), v1::Unfit::AgentLeaves.into()],
+        revisions: vec![70, 80],
+        incarnations: vec![1, 1],
     };
     inputs.push(many.encode_to_vec());
     inputs

@@ -240,6 +240,10 @@ pub enum Output {
         running: u32,
         /// Why the machine shall get no new tasks, if so.
         unfit: Option<Unfit>,
+        /// The newest revision seen: what a server that has less is told, the cell that went on does not hear.
+        revision: u64,
+        /// Of which incarnation.
+        incarnation: u64,
     },
     /// The server's state is older than what this agent has seen: it is not used.
     Refuse {

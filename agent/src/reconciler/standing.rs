@@ -304,6 +304,7 @@ impl AgentReconciler {
         self.report.number += 1;
         self.report.last_sent_at_ms = now_ms;
         self.report.under_way = Some(UnderWay { sent_at_ms: now_ms, unfit, transitions: transitions.clone() });
+        let (incarnation, revision) = self.seen;
         outputs.push(Output::Report {
             number: self.report.number,
             machine: presence.machine,
@@ -311,6 +312,8 @@ impl AgentReconciler {
             transitions,
             running: u32::try_from(running).unwrap_or(u32::MAX),
             unfit,
+            revision,
+            incarnation,
         });
     }
 

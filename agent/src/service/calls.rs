@@ -184,6 +184,7 @@ impl Calls {
         transitions: Vec<(AllocationId, Status)>,
         running: u32,
         unfit: Option<Unfit>,
+        (revision, incarnation): (u64, u64),
     ) {
         let request = v1::ReportRequest {
             machine: machine.to_bits(),
@@ -191,6 +192,8 @@ impl Calls {
             transitions: transitions.into_iter().map(|(allocation, status)| transition(allocation, &status)).collect(),
             telemetry: Some(v1::MachineTelemetry { used: None, tasks: running }),
             unfit: plenum_proto::machines::unfit_to_wire(unfit),
+            revision,
+            incarnation,
         };
         let (mut client, arrivals) = (self.client.clone(), self.arrivals.clone());
         drop(tokio::spawn(async move {
@@ -200,7 +203,7 @@ impl Calls {
                 }
                 Err(status) => {
                     tracing::warn!(code = ?status.code(), message = words(&status), "can't report");
-                    if is_to_register(status.code()) {
+                    if is_to_register(status.code()) || code_of(&status) == NO_SUCH_REVISION {
                         Input::ReportAnswered { number, revision: 0, register: true }
                     } else {
                         Input::ReportFailed { number }

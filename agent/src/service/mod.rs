@@ -469,8 +469,9 @@ impl Agent {
                     self.log_uploads.end_all();
                     self.calls.follow(machine, epoch, (revision, incarnation));
                 }
-                Output::Report { number, machine, epoch, transitions, running, unfit } => {
-                    self.calls.report(number, (machine, epoch), transitions, running, unfit);
+                Output::Report { number, machine, epoch, transitions, running, unfit, revision, incarnation } => {
+                    let seen = (revision, incarnation);
+                    self.calls.report(number, (machine, epoch), transitions, running, unfit, seen);
                 }
                 Output::Refuse { offered, seen } => {
                     tracing::error!(

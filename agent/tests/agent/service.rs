@@ -44,6 +44,8 @@ struct Heard {
     is_behind: bool,
     /// The last one that was refused for that.
     followed: Option<v1::FollowRequest>,
+    /// All that were refused for that.
+    reported: Vec<v1::ReportRequest>,
 }
 
 /// The cell, as an agent sees it.
@@ -84,9 +86,7 @@ impl Agents for Cell {
         let mut heard = self.0.lock().unwrap();
         if heard.is_behind {
             heard.followed = Some(request.into_inner());
-            let mut refused = Status::out_of_range("an older copy of the cell");
-            refused.metadata_mut().insert("plenum-code", "NO_SUCH_REVISION".parse().unwrap());
-            return Err(refused);
+            return Err(older_copy());
         }
         let (sender, receiver) = mpsc::channel(16);
         heard.follower = Some(sender);
@@ -94,7 +94,12 @@ impl Agents for Cell {
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
-        self.0.lock().unwrap().transitions.extend(request.into_inner().transitions);
+        let mut heard = self.0.lock().unwrap();
+        if heard.is_behind {
+            heard.reported.push(request.into_inner());
+            return Err(older_copy());
+        }
+        heard.transitions.extend(request.into_inner().transitions);
         Ok(Response::new(v1::ReportResponse { revision: 2, register: false }))
     }
 
@@ -125,6 +130,12 @@ impl Agents for Cell {
         }
         Ok(Response::new(v1::SendLogsResponse {}))
     }
+}
+
+fn older_copy() -> Status {
+    let mut refused = Status::out_of_range("an older copy of the cell");
+    refused.metadata_mut().insert("plenum-code", "NO_SUCH_REVISION".parse().unwrap());
+    refused
 }
 
 struct Stage {
@@ -671,6 +682,38 @@ async fn an_agent_that_has_seen_more_than_its_server_has_registers_and_its_tasks
     assert!(followed.incarnation == 1 && followed.revision > 0, "{followed:?}");
     stage.cell.0.lock().unwrap().is_behind = false;
     stage.follower().await;
+    assert!(agent.terminate().await.success());
+}
+
+// The older copy was told how a task had ended, which it did not know, and the agent forgot that.
+#[tokio::test]
+async fn an_end_that_was_told_to_a_server_that_has_less_is_told_again_to_one_that_has_it() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    let waits = assignment(1, "until test -e $PLENUM_JOB_DIR/go; do sleep 0.02; done; exit 4");
+    follower.send(full(vec![waits])).await.unwrap();
+    stage.reported(1, v1::AllocationState::Running).await;
+    {
+        let mut heard = stage.cell.0.lock().unwrap();
+        (heard.is_behind, heard.revision) = (true, 10);
+    }
+    std::fs::write(stage.path().join("jobs/job-3-1-v0/go"), "").unwrap();
+    let ended = |again: &&v1::RegisterRequest| {
+        let inventory = again.machine.as_ref().map(|machine| &machine.inventory[..]).unwrap_or_default();
+        inventory.iter().any(|item| item.state() == v1::AllocationState::Failed)
+    };
+    let (reported, registered) = stage
+        .until("registering with what has ended", |heard| {
+            heard.registrations.iter().find(ended)?;
+            Some((heard.reported.clone(), heard.registrations.len()))
+        })
+        .await;
+    assert!(reported.iter().all(|report| report.incarnation == 1 && report.revision > 0), "{reported:?}");
+    assert!((1..=registered).contains(&reported.len()), "each that was refused made it register: {reported:?}");
+    stage.cell.0.lock().unwrap().is_behind = false;
+    assert_eq!(stage.reported(1, v1::AllocationState::Failed).await.exit_code, 4);
+    drop(follower);
     assert!(agent.terminate().await.success());
 }
 

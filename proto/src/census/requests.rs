@@ -146,6 +146,8 @@ static REPORT_MANY: Census = Census {
         total("restarts", "counts of restarts", TRANSITIONS_MAX),
         total("reasons", "reasons", TRANSITIONS_MAX),
         total("unfit", "reasons why machines want no claims", REPORTED_MACHINES_MAX),
+        total("revisions", "revisions", REPORTED_MACHINES_MAX),
+        total("incarnations", "incarnations", REPORTED_MACHINES_MAX),
     ],
     shape: shape(&[
         (1, Numbers(0)),
@@ -159,5 +161,7 @@ static REPORT_MANY: Census = Census {
         (9, Numbers(8)),
         (10, Entry(9)),
         (11, Numbers(10)),
+        (12, Numbers(11)),
+        (13, Numbers(12)),
     ]),
 };

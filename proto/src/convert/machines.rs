@@ -111,6 +111,10 @@ pub struct ReportedMachine {
     pub epoch: u32,
     /// Which agent it is; empty for those who don't say. Not checked here.
     pub instance: String,
+    /// The newest revision that its agent has seen; 0: it doesn't say.
+    pub revision: u64,
+    /// Of which incarnation of the cell.
+    pub incarnation: u64,
 }
 
 /// Whether a machine's agent wants new claims there.
@@ -146,6 +150,8 @@ pub fn many(wire: v1::ReportManyRequest, mut takes: impl FnMut(&ReportedMachine)
     bounds::column("epochs", machines, wire.epochs.len())?;
     optional("instances", machines, wire.instances.len())?;
     optional("unfit", machines, wire.unfit.len())?;
+    optional("revisions", machines, wire.revisions.len())?;
+    optional("incarnations", machines, wire.incarnations.len())?;
     bounds::at_most("allocations", "transitions", rows, TRANSITIONS_MAX)?;
     bounds::column("of", rows, wire.of.len())?;
     bounds::column("states", rows, wire.states.len())?;
@@ -162,7 +168,13 @@ pub fn many(wire: v1::ReportManyRequest, mut takes: impl FnMut(&ReportedMachine)
             return Err(Invalid::new("machines", "each machine once", format_args!("{machine} twice")));
         }
         let epoch = bounds::epoch("", epoch).within_at("epochs", row)?;
-        reported_of.push(ReportedMachine { machine, epoch, instance: instances.next().unwrap_or_default() });
+        reported_of.push(ReportedMachine {
+            machine,
+            epoch,
+            instance: instances.next().unwrap_or_default(),
+            revision: wire.revisions.get(row).copied().unwrap_or_default(),
+            incarnation: wire.incarnations.get(row).copied().unwrap_or_default(),
+        });
     }
     let said = reported_of.iter().zip(wire.unfit).enumerate().map(|(row, (of, number))| {
         let unfit = unfit("", number).within_at("unfit", row)?;

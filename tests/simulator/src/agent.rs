@@ -381,7 +381,7 @@ impl Machine {
                 world.send(id, Side::Server, Message::Follow(request));
                 self.follow = Some((id, machine, epoch));
             }
-            Output::Report { number, machine, epoch, transitions, running, unfit } => {
+            Output::Report { number, machine, epoch, transitions, running, unfit, revision, incarnation } => {
                 self.check_ends(transitions.iter().map(|(allocation, status)| (*allocation, status)))?;
                 for (allocation, status) in transitions.iter().filter(|(_, status)| status.state.is_end()) {
                     world.books.reported(*allocation, status.state);
@@ -392,6 +392,8 @@ impl Machine {
                     transitions: transitions.iter().map(|(id, status)| transition(*id, status)).collect(),
                     telemetry: Some(v1::MachineTelemetry { used: None, tasks: running }),
                     unfit: machines::unfit_to_wire(unfit),
+                    revision,
+                    incarnation,
                 };
                 let id = self.call(world, Purpose::Report { number }, Message::Report(request));
                 self.report = Some((id, number, Self::now_ms(world)));

@@ -44,6 +44,16 @@ fn who_follows_again_says_what_was_seen_and_goes_on_where_it_is_refused_for_that
     assert_eq!(story.running(), [1]);
 }
 
+// Reports did not say it, and an older copy was believed.
+#[test]
+fn a_report_says_what_was_seen() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.input(offered(3, 12));
+    story.pass_ms(RENEW_MS, false);
+    let reports = story.take(|output| matches!(output, Output::Report { .. }));
+    assert!(matches!(reports[..], [Output::Report { revision: 12, incarnation: 3, .. }]), "{reports:?}");
+}
+
 // The server of before a restore was still there, and the agent came back to that one: it stopped all that the restored cell had placed.
 #[test]
 fn a_server_of_an_earlier_life_of_the_cell_is_refused_whatever_its_revision() {

@@ -110,13 +110,18 @@ impl AgentsService {
         }
     }
 
+    /// Whether who has seen this revision has seen more of this cell than there is.
+    fn is_beyond(&self, incarnation: u64, revision: u64) -> bool {
+        (incarnation, revision) > (self.shared.identity.incarnation, self.shared.durable_revision().0)
+    }
+
     /// Fails if an agent has seen more of this cell than there is. A copy that others have gone on from must not write down that the machine is
     /// here: it would come nearer to what was seen with each attempt. Nor must it say what shall run there: all else would be stopped.
     fn has_seen_no_more(&self, machine: &str, incarnation: u64, revision: u64) -> Result<(), Failure> {
-        let here = (self.shared.identity.incarnation, self.shared.durable_revision().0);
-        if (incarnation, revision) <= here {
+        if !self.is_beyond(incarnation, revision) {
             return Ok(());
         }
+        let here = (self.shared.identity.incarnation, self.shared.durable_revision().0);
         let is_later = incarnation > here.0;
         let what = if is_later { format!("incarnation {incarnation}") } else { format!("revision {revision}") };
         self.shared.ahead.take(&format!("the agent of {machine}"), &what, self.shared.clock.monotonic_micros());
@@ -326,6 +331,11 @@ fn late(name: &str, asking: &Asking) -> Failure {
     Failure::new(Code::AlreadyExists, "MACHINE_TAKEN", message)
 }
 
+/// What a machine is called where it is told that its agent has seen more than there is.
+fn name_of(found: Option<&Arc<Machine>>) -> &str {
+    found.map_or("a machine that is not here", |found| &found.name)
+}
+
 fn gone(id: MachineId) -> Failure {
     let message = format!("{id} was removed, or never registered; register again");
     Failure::not_found(plenum_model::RejectionCode::NoSuchMachine, message)
@@ -407,8 +417,7 @@ impl v1::agents_server::Agents for AgentsService {
         let machine = self.machine(&principal, wire.machine).await?;
         let cell = self.shared.snapshot().await;
         let found = cell.machine(machine);
-        let name = found.map_or("a machine that is not here", |found| &found.name);
-        self.has_seen_no_more(name, wire.incarnation, wire.revision)?;
+        self.has_seen_no_more(name_of(found), wire.incarnation, wire.revision)?;
         let found = found.ok_or_else(|| gone(machine))?;
         let stale = |message| Failure::new(Code::FailedPrecondition, "STALE_EPOCH", message);
         if self.is_of_the_past(wire.epoch) {
@@ -437,7 +446,12 @@ impl v1::agents_server::Agents for AgentsService {
         // Before anything counts: a report that breaks a rule renews nothing.
         let telemetry = plenum_proto::machines::telemetry(wire.telemetry.take())?;
         let unfit = plenum_proto::machines::unfit("unfit", wire.unfit)?;
+        let (incarnation, revision) = (wire.incarnation, wire.revision);
         let transitions = plenum_proto::machines::transitions(wire)?;
+        if self.is_beyond(incarnation, revision) {
+            let cell = self.shared.snapshot().await;
+            self.has_seen_no_more(name_of(cell.machine(machine)), incarnation, revision)?;
+        }
         // Also for an agent whose machine another one holds: registering tells it so.
         let register = self.is_of_the_past(epoch)
             || !self.shared.hub.renew(machine, epoch, &instance, self.shared.clock.monotonic_micros());
@@ -472,7 +486,8 @@ impl v1::agents_server::Agents for AgentsService {
         }
         let (hub, now) = (&self.shared.hub, self.shared.clock.monotonic_micros());
         let many = plenum_proto::machines::many(wire, |of| {
-            !self.is_of_the_past(of.epoch) && hub.renew(of.machine, of.epoch, &of.instance, now)
+            let may_renew = !self.is_beyond(of.incarnation, of.revision) && !self.is_of_the_past(of.epoch);
+            may_renew && hub.renew(of.machine, of.epoch, &of.instance, now)
         })
         .map_err(Failure::from)?;
         let (revision, passed_over) = self.book(many.transitions).await?;

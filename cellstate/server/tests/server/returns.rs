@@ -137,6 +137,39 @@ async fn an_agent_that_has_seen_more_than_there_is_is_not_told_what_to_run() {
     server.shutdown().await.unwrap();
 }
 
+/// An older copy that was put back within the lease took a report, and said that all was well: its agent forgot how tasks had ended of which the cell
+/// that went on has not heard.
+#[tokio::test]
+async fn nothing_that_an_agent_reports_is_taken_where_it_has_seen_more_than_there_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let registered = register(&channel, "m1", 4000).await;
+    let (machine, epoch) = (registered.machine, registered.epoch);
+    let mut agents = AgentsClient::new(channel.clone());
+    let unfit: i32 = v1::Unfit::AgentLeaves.into();
+    let mut ask = async |incarnation: u64, revision: u64| {
+        let report = v1::ReportRequest { machine, epoch, unfit, revision, incarnation, ..Default::default() };
+        let alone = agents.report(report).await.map(|answer| answer.into_inner().register);
+        let (machines, epochs, unfit) = (vec![machine], vec![epoch], vec![unfit]);
+        let (revisions, incarnations) = (vec![revision], vec![incarnation]);
+        let many = v1::ReportManyRequest { machines, epochs, unfit, revisions, incarnations, ..Default::default() };
+        let relayed = agents.report_many(many).await.unwrap().into_inner();
+        (alone.map_err(|status| code(&status)), relayed.register)
+    };
+    let refused = (Err("NO_SUCH_REVISION".to_owned()), vec![machine]);
+    assert_eq!(ask(1, registered.revision + 1000).await, refused);
+    assert_eq!(ask(2, 1).await, refused);
+    assert_eq!(listed(&channel).await.unfit(), v1::Unfit::Unspecified, "nothing of it is written down");
+    let status = InspectClient::new(channel.clone()).status(v1::StatusRequest {}).await.unwrap().into_inner();
+    assert!(status.older_copy.starts_with("the agent of m1 has seen incarnation 2"), "{}", status.older_copy);
+    let taken = (Ok(false), Vec::new());
+    assert_eq!(ask(0, 0).await, taken, "who does not say is believed as before");
+    assert_eq!(listed(&channel).await.unfit(), v1::Unfit::AgentLeaves);
+    assert_eq!(ask(1, registered.revision).await, taken);
+    server.shutdown().await.unwrap();
+}
+
 /// A task that only its agent knows.
 fn stranger(allocation: u64, task_index: u32) -> v1::InventoryItem {
     let task = v1::TaskTraces {

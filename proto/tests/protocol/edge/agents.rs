@@ -136,6 +136,18 @@ fn a_report_of_many_machines_gives_each_transition_to_its_own() {
 }
 
 #[test]
+fn a_report_of_many_machines_says_what_each_agent_has_seen() {
+    let wire = v1::ReportManyRequest { revisions: vec![70, 80], incarnations: vec![1, 2], ..many() };
+    let mut asked = Vec::new();
+    machines::many(wire, |of| {
+        asked.push((of.machine.slot, of.incarnation, of.revision));
+        true
+    })
+    .unwrap();
+    assert_eq!(asked, [(0, 1, 70), (1, 2, 80)]);
+}
+
+#[test]
 fn a_report_of_many_machines_says_of_all_whether_they_are_fit_or_of_none() {
     let said = |unfit: &[v1::Unfit], takes: fn(&machines::ReportedMachine) -> bool| {
         let wire = v1::ReportManyRequest { unfit: unfit.iter().map(|&of| of.into()).collect(), ..many() };
@@ -160,6 +172,8 @@ fn a_report_of_many_machines_that_breaks_a_rule_renews_none() {
     check(|wire| wire.machines[1] = 1 << 32, "machines: expected each machine once, found machine-0-1 twice");
     check(|wire| wire.of[2] = 2, "of: expected the position of one of 2 machines, found 2");
     check(|wire| wire.unfit = vec![0], "unfit: expected 2, one for each row, found 1");
+    check(|wire| wire.revisions = vec![9], "revisions: expected 2, one for each row, found 1");
+    check(|wire| wire.incarnations = vec![1; 3], "incarnations: expected 2, one for each row, found 3");
     check(
         |wire| wire.unfit = vec![0, 4],
         "unfit[1]: expected one of AGENT_LEAVES, STATE_UNWRITABLE, SETUP_FAILS, found 4",

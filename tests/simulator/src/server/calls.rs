@@ -169,6 +169,7 @@ impl Server {
     }
 
     fn report(&mut self, world: &mut World, id: ConnectionId, request: v1::ReportRequest) -> Checked {
+        self.invariant_a_server_never_offers_less(request.machine, (request.incarnation, request.revision))?;
         let known = !self.is_of_the_past(request.epoch)
             && MachineId::from_bits(request.machine)
                 .is_some_and(|machine| self.leases.renew(machine, request.epoch, ONE_AGENT, world.now()));

@@ -231,13 +231,17 @@ impl Server {
         self.following.remove(&id);
     }
 
+    /// Where it has less, as after a crash that lost what was told, an agent would stop what runs rightly, and forget how tasks ended.
+    pub(super) fn invariant_a_server_never_offers_less(&self, machine: u64, seen: (u64, u64)) -> Checked {
+        let here = (self.identity.incarnation, self.committer.durable().0);
+        hold(seen <= here, "invariant_a_server_never_offers_less", || {
+            format!("machine {machine}: speaks to a server at {here:?}, seen {seen:?}")
+        })
+    }
+
     /// An agent begins to follow.
     pub(super) fn begin_following(&mut self, world: &mut World, id: ConnectionId, wire: &v1::FollowRequest) -> Checked {
-        // Where it has less, as after a crash that lost what was told, this agent would stop what runs rightly.
-        let (seen, here) = ((wire.incarnation, wire.revision), (self.identity.incarnation, self.committer.durable().0));
-        hold(seen <= here, "invariant_a_server_never_offers_less", || {
-            format!("machine {}: follows a server at {here:?}, seen {seen:?}", wire.machine)
-        })?;
+        self.invariant_a_server_never_offers_less(wire.machine, (wire.incarnation, wire.revision))?;
         let cell = self.snapshot(world)?;
         let current = |machine: &MachineId| cell.is_current(*machine, wire.epoch) && !self.is_of_the_past(wire.epoch);
         let machine = MachineId::from_bits(wire.machine).filter(current);
