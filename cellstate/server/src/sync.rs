@@ -43,7 +43,7 @@ use crate::planted_bugs;
 use crate::publish::Recent;
 pub use lent::{Lending, LendingBounds, Lent};
 use pages::PageWalk;
-pub use seen::{Unknown, check};
+pub use seen::{Seen, Unknown, check};
 
 /// Settings of a watcher's stream.
 #[derive(Clone, Copy, Debug)]

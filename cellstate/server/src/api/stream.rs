@@ -80,12 +80,10 @@ impl Watcher {
         let newest = shared.recent.read().newest();
         sync::check(hello, &shared.identity, shared.opened_at, newest).map_err(|unknown| match unknown {
             sync::Unknown::Cell => Failure::other_cell(&shared.identity.cell_id),
-            sync::Unknown::Future { field, found, .. } => {
+            sync::Unknown::Future { what, found, .. } => {
                 // Who does not say which cell it means may mean another one.
                 if !hello.cell_id.is_empty() {
-                    let what = if field == "seen_incarnation" { "incarnation" } else { "revision" };
-                    let now_micros = shared.clock.monotonic_micros();
-                    shared.ahead.take(principal.text(), &format!("{what} {found}"), now_micros);
+                    shared.ahead.take(principal.text(), &what.told(found), shared.clock.monotonic_micros());
                 }
                 Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", unknown.to_string())
             }

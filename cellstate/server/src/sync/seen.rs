@@ -14,15 +14,55 @@ pub enum Unknown {
     #[error("another cell is meant")]
     Cell,
     /// It has seen what this one does not have.
-    #[error("{field}: expected at most {newest}, found {found}; it is of another log")]
+    #[error("{what}: expected at most {newest}, found {found}; it is of another log")]
     Future {
-        /// The field that says so.
-        field: &'static str,
+        /// What kind of thing it is.
+        what: Seen,
         /// The newest that it can have seen here.
         newest: u64,
         /// What was seen.
         found: u64,
     },
+}
+
+/// What may have been seen. As text it is the field that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// An incarnation.
+    Incarnation,
+    /// A revision, by a mirror that has it.
+    Mirror,
+    /// A revision.
+    Revision,
+    /// A server, by its term.
+    Term,
+    /// A revision that an earlier server showed.
+    RevisionOfEarlierTerm,
+}
+
+impl Seen {
+    /// Which one was seen, as in `revision 7`.
+    #[must_use]
+    pub fn told(self, found: u64) -> String {
+        match self {
+            Self::Incarnation => format!("incarnation {found}"),
+            Self::Mirror | Self::Revision => format!("revision {found}"),
+            Self::Term => format!("a server of term {found}"),
+            Self::RevisionOfEarlierTerm => format!("revision {found} of an earlier server"),
+        }
+    }
+}
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str(match self {
+            Self::Incarnation => "seen_incarnation",
+            Self::Mirror => "revision",
+            Self::Revision => "seen_revision",
+            Self::Term => "seen_term",
+            Self::RevisionOfEarlierTerm => "seen_revision of an earlier term",
+        })
+    }
 }
 
 /// Judges a greeting by what it says was seen, and by what its mirror has. What it does not say is not judged. `opened_at` is the first revision of the
@@ -36,19 +76,19 @@ pub fn check(hello: &v1::Hello, identity: &CellIdentity, opened_at: Revision, ne
     }
     let own = identity.incarnation;
     let future =
-        |field, newest, found| if found > newest { Err(Unknown::Future { field, newest, found }) } else { Ok(()) };
+        |what, newest, found| if found > newest { Err(Unknown::Future { what, newest, found }) } else { Ok(()) };
     // A later life than the one that was seen begins anew: what there was before says nothing of its revisions.
-    future("seen_incarnation", own, hello.seen_incarnation)?;
+    future(Seen::Incarnation, own, hello.seen_incarnation)?;
     if hello.incarnation == own {
-        future("revision", newest.0, hello.revision)?;
+        future(Seen::Mirror, newest.0, hello.revision)?;
     }
     if hello.seen_incarnation == own {
-        future("seen_revision", newest.0, hello.seen_revision)?;
-        future("seen_term", identity.term, hello.seen_term)?;
+        future(Seen::Revision, newest.0, hello.seen_revision)?;
+        future(Seen::Term, identity.term, hello.seen_term)?;
         if (1..identity.term).contains(&hello.seen_term) {
             // All that a server shows is durable, and so before the first revision of the next one.
             let before = opened_at.0.saturating_sub(1);
-            future("seen_revision of an earlier term", before, hello.seen_revision)?;
+            future(Seen::RevisionOfEarlierTerm, before, hello.seen_revision)?;
         }
     }
     Ok(())
@@ -95,6 +135,21 @@ mod tests {
         assert_eq!(told(&of_term(5, 1)), "seen_term: expected at most 4, found 5; it is of another log");
         let earlier_life = v1::Hello { seen_term: 9, ..seen(&[7; 16], 2, 5000) };
         assert_eq!(judged(&earlier_life), Ok(()), "a restored cell goes on from the term of its backup");
+    }
+
+    #[test]
+    fn what_was_seen_is_told_as_what_it_is() {
+        let told = |seen_term, seen_incarnation, seen_revision| {
+            let hello = v1::Hello { seen_term, ..seen(&[7; 16], seen_incarnation, seen_revision) };
+            match judged(&hello) {
+                Err(Unknown::Future { what, found, .. }) => what.told(found),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(told(0, 4, 1), "incarnation 4");
+        assert_eq!(told(4, 3, 51), "revision 51");
+        assert_eq!(told(5, 3, 40), "a server of term 5");
+        assert_eq!(told(3, 3, 45), "revision 45 of an earlier server");
     }
 
     #[test]

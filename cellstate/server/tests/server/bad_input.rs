@@ -445,11 +445,16 @@ async fn what_was_seen_of_an_earlier_server_is_none_of_this_ones_revisions() {
         seen_revision,
         ..v1::Hello::default()
     };
-    for future in [seen(1, newest), seen(3, newest)] {
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let told = [format!("revision {newest} of an earlier server"), "a server of term 3".to_owned()];
+    for (future, what) in [seen(1, newest), seen(3, newest)].into_iter().zip(told) {
         assert_eq!(hello(&channel, future.clone()).await, of(Code::OutOfRange, "NO_SUCH_REVISION"));
         let mut client = v1::cell_client::CellClient::new(channel.clone());
         let watching = client.watch(v1::Hello { session: 0, ..future }).await.unwrap_err();
         assert_eq!(refusal(&watching), of(Code::OutOfRange, "NO_SUCH_REVISION"));
+        let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+        let told = format!("local has seen {what} of this cell, which is not here");
+        assert!(status.older_copy.starts_with(&told), "{}", status.older_copy);
     }
     for known in [seen(1, 1), seen(2, newest), seen(0, newest)] {
         let welcome = Session::greeted(&channel, known, Cell::default()).await.unwrap().welcome;
