@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, GroupShape, Job, JobKind, LogTime, MachineState, NotWanted, Resource, Resources, SessionId, Sum, TaskState,
-    agreeing, group_is_wanted,
+    Cell, GroupShape, Job, JobKind, LogTime, MachineState, NotWanted, Resource, Resources, Revision, SessionId, Sum,
+    TaskState, agreeing, group_is_wanted,
 };
 use plenum_proto::v1;
 
@@ -27,6 +27,14 @@ pub(super) struct Reasons<'a> {
     silent: OnceCell<BTreeSet<SessionId>>,
     /// Whether any machine is drained; the same.
     drains: OnceCell<bool>,
+}
+
+/// Who of a job's scheduler is there.
+struct Present {
+    /// Nobody is connected.
+    is_away: bool,
+    /// Somebody is, and has not fallen silent.
+    is_heard: bool,
 }
 
 impl<'a> Reasons<'a> {
@@ -164,15 +172,18 @@ impl<'a> Reasons<'a> {
         let row = self.cell.group(job, position)?;
         let slots = (0..row.count).filter_map(|task| self.cell.task(row, task)?.allocation.checked_sub(1));
         let found = slots.filter_map(|slot| self.cell.allocation_in(slot));
-        let tasks = found.filter(|found| is_drained(found.row.machine)).count();
+        let there = found.filter(|found| is_drained(found.row.machine));
+        let counted = |(tasks, newest): (u64, Revision), created| (tasks + 1, newest.max(created));
+        let (tasks, newest) = there.map(|found| found.row.created).fold((0, Revision(0)), counted);
         if tasks == 0 {
             return None;
         }
-        let note = self.present.and_then(|shared| shared.notes.lock().of(job.id, position.into()).cloned());
-        let (stay, are) = (agreeing(tasks as u64, "stays", "stay"), agreeing(tasks as u64, "is", "are"));
-        let (scheduler, which) =
-            (&job.shape.scheduler, agreeing(tasks as u64, "a machine that is", "machines that are"));
-        Some(match note.filter(|note| note.version == job.version) {
+        let heard = self.present.filter(|shared| self.who_is_there(shared, job).is_heard);
+        let note = heard.and_then(|shared| shared.notes.lock().of(job.id, position.into()).cloned());
+        let (stay, are) = (agreeing(tasks, "stays", "stay"), agreeing(tasks, "is", "are"));
+        let (scheduler, which) = (&job.shape.scheduler, agreeing(tasks, "a machine that is", "machines that are"));
+        // One from before they were granted told why they waited.
+        Some(match note.filter(|note| note.version == job.version && note.revision >= newest.0) {
             Some(note) => format!(
                 "{tasks} {stay} on {which} drained, and {are} stopped at the deadline: {} (at revision {})",
                 note.reason, note.revision
@@ -183,15 +194,19 @@ impl<'a> Reasons<'a> {
         })
     }
 
-    /// The scheduler's last word of this version of the job; of one that is gone, or silent, it says nothing of today.
-    fn scheduler_says(&self, shared: &Shared, job: &Job, group: u16) -> String {
+    fn who_is_there(&self, shared: &Shared, job: &Job) -> Present {
         let silent = self.silent.get_or_init(|| shared.silent_sessions());
-        let note = shared.notes.lock().of(job.id, group.into()).filter(|note| note.version == job.version).cloned();
         let (sessions, now) = (shared.sessions.lock(), shared.clock.monotonic_micros());
         let of_it =
             self.cell.sessions().filter(|session| job.shape.is_served_by(&session.scheduler, &session.namespace));
         let mut connected = of_it.map(|session| session.id).filter(|&id| sessions.is_connected(id, now)).peekable();
-        let (is_away, is_heard) = (connected.peek().is_none(), connected.any(|id| !silent.contains(&id)));
+        Present { is_away: connected.peek().is_none(), is_heard: connected.any(|id| !silent.contains(&id)) }
+    }
+
+    /// The scheduler's last word of this version of the job; of one that is gone, or silent, it says nothing of today.
+    fn scheduler_says(&self, shared: &Shared, job: &Job, group: u16) -> String {
+        let note = shared.notes.lock().of(job.id, group.into()).filter(|note| note.version == job.version).cloned();
+        let Present { is_away, is_heard } = self.who_is_there(shared, job);
         let scheduler = &job.shape.scheduler;
         if is_heard {
             return match note {
@@ -243,7 +258,7 @@ fn ask_for_tasks(job: &Job) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_model::{Delta, Revision};
+    use plenum_model::Delta;
 
     // Of a cell that stood still it was told for hours that a task was about to fail again, and that another one waited for its next attempt.
     #[test]

@@ -105,36 +105,49 @@ async fn what_lives_is_shown_with_its_start_and_its_reason_however_far_behind_th
     server.shutdown().await.unwrap();
 }
 
-// At the deadline it was stopped, and nothing had said before that it stays, or why.
+/// Waits until this is why the job waits.
+async fn waits_because(channel: &Channel, name: &str, why: &str) {
+    tokio::time::timeout(std::time::Duration::from_secs(60), async {
+        while waiting(channel, name).await.waiting_reason != why {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("what its scheduler says is told");
+}
+
+async fn waiting(channel: &Channel, name: &str) -> v1::JobView {
+    let get = v1::GetJobRequest { namespace: String::new(), name: name.to_owned(), at: None };
+    Jobs::new(channel.clone()).get(get).await.unwrap().into_inner().job.unwrap()
+}
+
+// At the deadline it was stopped, and nothing had said before that it stays, or why. Then what its scheduler had said before it was granted was the reason.
 #[tokio::test]
 async fn what_is_left_on_a_drained_machine_says_so_and_why_where_its_scheduler_does() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
     moved(&channel).await;
-    let web = async || {
-        let get = v1::GetJobRequest { namespace: String::new(), name: "web".to_owned(), at: None };
-        Jobs::new(channel.clone()).get(get).await.unwrap().into_inner().job.unwrap()
-    };
-    let view = web().await;
+    let view = waiting(&channel, "web").await;
     let left = "work: 1 is on a machine that is drained; what scheduler batch does not move is stopped at the deadline";
     assert_eq!(view.waiting_reason, left);
     let session = Session::open(&channel, "batch").await.unwrap();
-    let note =
-        v1::PassedOverNote { job: view.id, tasks: 1, reason: "no room".into(), revision: 3, ..Default::default() };
-    let ask = v1::session_request::Ask::PassedOver(v1::PassedOver { notes: vec![note] });
-    session.asks.send(v1::SessionRequest { ask: Some(ask) }).await.unwrap();
-    let why = "work: 1 stays on a machine that is drained, and is stopped at the deadline: no room (at revision 3)";
-    tokio::time::timeout(std::time::Duration::from_secs(60), async {
-        while web().await.waiting_reason != why {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("what its scheduler says is told");
+    let later = submit(&channel, job("later", 1)).await;
+    let say = async |job, revision| {
+        let note = v1::PassedOverNote { job, tasks: 1, reason: "no room".into(), revision, ..Default::default() };
+        let ask = v1::session_request::Ask::PassedOver(v1::PassedOver { notes: vec![note] });
+        session.asks.send(v1::SessionRequest { ask: Some(ask) }).await.unwrap();
+    };
+    say(view.id, 3).await;
+    say(later.job, later.revision).await;
+    waits_because(&channel, "later", &format!("work: 1 waiting: no room (at revision {})", later.revision)).await;
+    assert_eq!(waiting(&channel, "web").await.waiting_reason, left, "it was said before this one was placed");
+    say(view.id, later.revision).await;
+    let stays = "1 stays on a machine that is drained, and is stopped at the deadline";
+    waits_because(&channel, "web", &format!("work: {stays}: no room (at revision {})", later.revision)).await;
     let mut govern = v1::govern_client::GovernClient::new(channel.clone());
     let undrain = v1::DrainRequest { name: "m1".into(), undrain: true, within_micros: 0 };
     govern.drain_machine(undrain).await.unwrap();
-    assert_eq!(web().await.waiting_reason, "");
+    assert_eq!(waiting(&channel, "web").await.waiting_reason, "");
     server.shutdown().await.unwrap();
 }
