@@ -36,7 +36,7 @@ const HELP: &[(&str, &str)] = &[
         "Jobs with tasks to place: many, and little busy, is no room or constraints that nothing meets",
     ),
     ("snapshot_age_seconds", "How old the oldest mirror of a scheduler is: beyond its longest decision, it hangs"),
-    ("scheduler_connected", "Sessions of a scheduler that are connected: at 0, what is for it waits"),
+    ("scheduler_connected", "Connected sessions of a scheduler that has some, or jobs: at 0, what is for it waits"),
     (
         "scheduler_silent",
         "Connected sessions that say nothing while the cell goes on: they hang, or make one long decision",

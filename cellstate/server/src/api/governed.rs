@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use plenum_model::{Cell, Resource, Sum, Unfit};
 
-use super::failure::Failure;
 use super::http::float;
-use super::members::{self, Members};
+use super::members::{ByScheduler, Members};
 use crate::shared::Shared;
 
 /// Values of one name, each with its labels as they are written.
@@ -16,26 +15,19 @@ pub(super) type Gauge = (&'static str, Vec<(String, f64)>);
 /// Namespaces whose quotas are told, the first ones by name: each is two series for each resource that it limits.
 const QUOTAS_MAX: usize = 64;
 
-/// All of them, as they are now. Refused when too many wait for their turn.
-pub(super) async fn gauges(shared: &Arc<Shared>) -> Result<Vec<Gauge>, Failure> {
-    let turn = shared.reads.turn_to_count().await?;
-    let cell = shared.snapshot().await;
-    let mut gauges = schedulers(shared, &cell);
-    let custom_resources = shared.identity.custom_resources.clone();
-    // Walks over all machines, and over the tasks of namespaces that have a quota.
-    let counted = turn.take(move || {
-        let [limits, used] = quotas(&cell, &custom_resources);
-        Ok([limits, used, unfit(&cell)])
-    });
-    gauges.extend(counted.await?.0);
-    Ok(gauges)
+/// All of them, of a cell of the present. Walks over all machines, and over the tasks of namespaces that have a quota.
+pub(super) fn gauges(shared: &Shared, cell: &Cell, members: &ByScheduler) -> Vec<Gauge> {
+    let mut gauges = schedulers(shared, cell, members);
+    gauges.extend(quotas(cell, &shared.identity.custom_resources));
+    gauges.push(unfit(cell));
+    gauges
 }
 
 /// By name, as all that carries a scheduler's: who is there, who of these is silent, and whether it is paused.
-fn schedulers(shared: &Shared, cell: &Cell) -> Vec<Gauge> {
+fn schedulers(shared: &Shared, cell: &Cell, members: &ByScheduler) -> Vec<Gauge> {
     let mut by_name = BTreeMap::<String, (Members, u32)>::new();
-    for (name, members) in members::by_scheduler(shared, cell) {
-        let (of_name, _) = by_name.entry(shared.metrics.name(&name)).or_default();
+    for (name, members) in members {
+        let (of_name, _) = by_name.entry(shared.metrics.name(name)).or_default();
         of_name.connected += members.connected;
         of_name.silent += members.silent;
     }
@@ -74,14 +66,14 @@ fn quotas(cell: &Cell, custom_resources: &[Arc<str>]) -> [Gauge; 2] {
 
 /// Machines by why their own agents want no new tasks there, whatever else is true of them.
 fn unfit(cell: &Cell) -> Gauge {
-    let reasons = [
-        (Unfit::AgentLeaves, "agent-leaves"),
-        (Unfit::StateUnwritable, "state-unwritable"),
-        (Unfit::SetupFails, "setup-fails"),
+    let mut counts = [
+        (Unfit::AgentLeaves, "agent-leaves", 0),
+        (Unfit::StateUnwritable, "state-unwritable", 0),
+        (Unfit::SetupFails, "setup-fails", 0),
     ];
-    let values = reasons.map(|(reason, word)| {
-        let count = cell.machines().filter(|machine| machine.unfit == Some(reason)).count();
-        (format!("{{reason=\"{word}\"}}"), float(count as u64))
-    });
+    for unfit in cell.machines().filter_map(|machine| machine.unfit) {
+        counts.iter_mut().filter(|(reason, ..)| *reason == unfit).for_each(|(.., count)| *count += 1);
+    }
+    let values = counts.map(|(_, word, count)| (format!("{{reason=\"{word}\"}}"), float(count)));
     ("machines_unfit", values.to_vec())
 }

@@ -81,12 +81,8 @@ fn page(shared: &Shared, kind: &'static str, body: String) -> Response {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let status = match super::inspect::status(&shared).await {
-        Ok(status) => status,
-        Err(failure) => return failed(&failure),
-    };
-    let governed = match super::governed::gauges(&shared).await {
-        Ok(governed) => governed,
+    let (status, governed) = match super::inspect::status_with(&shared, super::governed::gauges).await {
+        Ok(counted) => counted,
         Err(failure) => return failed(&failure),
     };
     let depths = [

@@ -10,7 +10,7 @@ use super::conflicts::Conflicts;
 use super::failure::Failure;
 use super::jobs::change;
 use super::listing::{self, Filter};
-use super::members::{self, Members};
+use super::members::{self, ByScheduler, Members};
 use super::past;
 use super::story::{self, Hero, gone};
 use super::{principal, transactions};
@@ -228,15 +228,18 @@ const NAMED_MAX: usize = 32;
 
 /// The cell in numbers. Refused when too many wait for it.
 pub(super) async fn status(shared: &Arc<Shared>) -> Result<v1::StatusResponse, Failure> {
+    Ok(status_with(shared, |_, _, _| ()).await?.0)
+}
+
+/// The same, and what else is counted in that turn, of the same picture of the cell.
+pub(super) async fn status_with<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    also: impl FnOnce(&Shared, &Cell, &ByScheduler) -> T + Send + 'static,
+) -> Result<(v1::StatusResponse, T), Failure> {
     let turn = shared.reads.turn_to_count().await?;
     let cell = shared.snapshot().await;
     let identity = &shared.identity;
     let (transactions, conflicts) = shared.metrics.totals();
-    let members = members::by_scheduler(shared, &cell);
-    let named = |is_meant: fn(&Members) -> bool| -> Vec<String> {
-        let meant = members.iter().filter(|(_, members)| is_meant(members));
-        meant.take(NAMED_MAX).map(|(name, _)| name.to_string()).collect()
-    };
     let mut status = v1::StatusResponse {
         cell_id: bytes::Bytes::copy_from_slice(&identity.cell_id),
         incarnation: identity.incarnation,
@@ -263,17 +266,26 @@ pub(super) async fn status(shared: &Arc<Shared>) -> Result<v1::StatusResponse, F
         started_micros: shared.clock.start_micros(),
         custom_resources: identity.custom_resources.iter().map(ToString::to_string).collect(),
         paused_schedulers: cell.paused().take(NAMED_MAX).map(ToString::to_string).collect(),
-        away_schedulers: named(|members| members.connected == 0),
         older_copy: shared.ahead.words(shared.clock.monotonic_micros()),
-        silent_schedulers: named(|members| members.silent > 0),
         ..v1::StatusResponse::default()
     };
     // A large cell takes some milliseconds, in which connections would stand still.
+    let known = shared.clone();
     let counted = turn.take(move || {
+        let members = members::by_scheduler(&known, &cell);
+        status.away_schedulers = named(&members, |members| members.connected == 0);
+        status.silent_schedulers = named(&members, |members| members.silent > 0);
         count_rows(&cell, &mut status);
-        Ok(status)
+        let also = also(&known, &cell, &members);
+        Ok((status, also))
     });
     Ok(counted.await?.0)
+}
+
+/// The first schedulers of those that are meant.
+fn named(members: &ByScheduler, is_meant: fn(&Members) -> bool) -> Vec<String> {
+    let meant = members.iter().filter(|(_, members)| is_meant(members));
+    meant.take(NAMED_MAX).map(|(name, _)| name.to_string()).collect()
 }
 
 /// Counts machines, jobs and allocations by state, and adds up what machines have.

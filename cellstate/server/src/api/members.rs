@@ -16,11 +16,18 @@ pub(super) struct Members {
     pub(super) silent: u32,
 }
 
-/// Those of each scheduler that has sessions in this cell, which is one of the present.
-pub(super) fn by_scheduler(shared: &Shared, cell: &Cell) -> BTreeMap<Arc<str>, Members> {
+/// By the scheduler's name.
+pub(super) type ByScheduler = BTreeMap<Arc<str>, Members>;
+
+/// Those of each scheduler that has sessions in this cell, which is one of the present, or jobs that are not over: these wait for it long after the last
+/// session was closed. Walks over all jobs.
+pub(super) fn by_scheduler(shared: &Shared, cell: &Cell) -> ByScheduler {
+    let mut members = ByScheduler::new();
+    for job in cell.jobs().filter(|job| !job.state.is_final()) {
+        members.entry(job.shape.scheduler.clone()).or_default();
+    }
     let silent = shared.silent_sessions();
     let (known, now_micros) = (shared.sessions.lock(), shared.clock.monotonic_micros());
-    let mut members = BTreeMap::<_, Members>::new();
     for session in cell.sessions() {
         let of_name = members.entry(session.scheduler.clone()).or_default();
         if known.is_connected(session.id, now_micros) {

@@ -145,6 +145,11 @@ async fn who_schedules_what_quotas_leave_and_which_machines_their_agents_cordone
     let limit = Some(v1::Quota { cpu_millis: Some(3000), ..Default::default() });
     govern.set_quota(v1::SetQuota { namespace: "default".to_owned(), limit }).await.unwrap();
     let crunch = submit(&channel, job("crunch", 2)).await;
+    // Its jobs wait, though no session of it is known.
+    shows(&server, "plenum_scheduler_connected{scheduler=\"batch\"} 0").await;
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.away_schedulers, status.sessions), (vec!["batch".to_owned()], 0));
     let mut session = Session::open(&channel, "batch").await.unwrap();
     session.reach(crunch.revision).await;
     let both = session.transaction(1, vec![placement(crunch.job, vec![0, 0], vec![0, 1])]);
