@@ -26,6 +26,9 @@ pub struct Options {
     /// Whether released segments stay under another name until they are given up, see [`Keeper::give_up`](crate::Keeper::give_up);
     /// default false: they are used again.
     pub keep_released: bool,
+    /// What other files of a new cell take of its disk: none is made where there is too little room for these, two segments and the reserve. None
+    /// (default): the room is not looked at.
+    pub beside_new_bytes: Option<u64>,
 }
 
 impl Default for Options {
@@ -37,6 +40,7 @@ impl Default for Options {
             frame_bytes_max: 16 * MIB,
             reserve_bytes: None,
             keep_released: false,
+            beside_new_bytes: None,
         }
     }
 }
@@ -60,10 +64,11 @@ impl Options {
         self.reserve_bytes.unwrap_or_else(|| self.segment_bytes.saturating_mul(2).max(64 * MIB))
     }
 
-    /// What has to be free on the disk of a new log: two segments, as the next one is made beforehand, and what is to stay free beside them.
-    #[must_use]
-    pub fn new_log_bytes(&self) -> u64 {
-        self.segment_bytes.saturating_mul(2).saturating_add(self.reserve_bytes())
+    /// What has to be free on the disk of a new log: two segments, as the next one is made beforehand, what is to stay free beside them, and what
+    /// other files take. None: that is not looked at.
+    pub(crate) fn new_log_bytes(&self) -> Option<u64> {
+        let log_bytes = self.segment_bytes.saturating_mul(2).saturating_add(self.reserve_bytes());
+        Some(log_bytes.saturating_add(self.beside_new_bytes?))
     }
 
     pub(crate) fn check(&self) -> Result<(), OptionsError> {

@@ -244,6 +244,13 @@ fn create_if_new(disk: &dyn Disk, options: &Options) -> Result<bool, OpenError> 
     let Some(cell) = options.create else {
         return Err(OpenError::NoCell { directory, file });
     };
+    // With less it would be read-only after its first few changes.
+    if let Some(needed_bytes) = options.new_log_bytes() {
+        let free_bytes = disk.free_bytes()?;
+        if free_bytes < needed_bytes {
+            return Err(OpenError::NoRoomForNew { directory, free_bytes, needed_bytes });
+        }
+    }
     MarkFile::create(disk, cell, Mark::default())?;
     disk.sync_dir()?;
     Identity { cell, incarnation: 1 }.create(disk)?;

@@ -88,20 +88,6 @@ pub enum ServerError {
         /// The directory.
         path: PathBuf,
     },
-    /// There is no cell yet, and too little room to begin one.
-    #[error(
-        "{} has {free_bytes} bytes free, and a new cell needs {needed_bytes}: two segments of its log (segment_bytes), and what is to stay free \
-         (reserve_bytes); make room, or set these lower",
-        path.display()
-    )]
-    NoRoomForNew {
-        /// The log's directory.
-        path: PathBuf,
-        /// What is free on its disk.
-        free_bytes: u64,
-        /// What should be.
-        needed_bytes: u64,
-    },
     /// The log could not be opened: locked by another server, of another cell or version, or damaged.
     #[error(transparent)]
     OpenJournal(#[from] plenum_journal::OpenError),
@@ -251,12 +237,12 @@ impl ServerError {
             | Self::HalfRestored { .. }
             | Self::DirectoryGone { .. } => "BAD_DIRECTORY",
             Self::BeingRestored { .. } => "DIRECTORY_LOCKED",
-            Self::NoRoomForNew { .. } => "NO_SPACE",
             Self::OpenJournal(open) => match open {
                 plenum_journal::OpenError::Locked(_) => "DIRECTORY_LOCKED",
                 plenum_journal::OpenError::OtherCell { .. } => "OTHER_CELL",
                 plenum_journal::OpenError::OtherFormat { .. } => "OTHER_FORMAT",
                 plenum_journal::OpenError::NoCell { .. } => "NO_CELL",
+                plenum_journal::OpenError::NoRoomForNew { .. } => "NO_SPACE",
                 plenum_journal::OpenError::Disk(failed) if failed.is_full() => "NO_SPACE",
                 plenum_journal::OpenError::Disk(_) => "BAD_DIRECTORY",
                 _ => "DAMAGED_LOG",

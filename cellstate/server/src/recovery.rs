@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use plenum_history::{CheckpointInfo, History, ReadError, StartingPoint};
-use plenum_journal::{CellId, Claimed, Disk as _, Identity, Journal, Judged, OpenError, RealDisk};
+use plenum_journal::{CellId, Claimed, Identity, Journal, Judged, OpenError, RealDisk};
 use plenum_model::{Cell, CellIdentity, Revision};
 
 use crate::backup::fallback::{self, FALLBACK, LogExtent, Lookout};
@@ -208,15 +208,8 @@ fn claim_journal(options: &ServerOptions, log: &Path, may_create: bool) -> Resul
         frame_bytes_max: options.settings.frame_bytes_max(),
         reserve_bytes: options.settings.reserve_bytes,
         keep_released: options.settings.history,
+        beside_new_bytes: Some(BESIDE_LOG_BYTES),
     };
-    // With less it would be read-only after its first few changes.
-    if may_create && !log.join(plenum_journal::IDENTITY_FILE).exists() {
-        let free_bytes = disk.free_bytes().map_err(OpenError::from)?;
-        let needed_bytes = settings.new_log_bytes().saturating_add(BESIDE_LOG_BYTES);
-        if free_bytes < needed_bytes {
-            return Err(ServerError::NoRoomForNew { path: log.to_owned(), free_bytes, needed_bytes });
-        }
-    }
     Ok(Journal::claim(Arc::new(disk), settings)?)
 }
 

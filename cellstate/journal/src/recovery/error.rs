@@ -39,6 +39,19 @@ pub enum OpenError {
         /// The identity file.
         file: &'static str,
     },
+    /// A cell was to be made, and there is too little room for it.
+    #[error(
+        "{directory} has {free_bytes} bytes free, and a new cell needs {needed_bytes}: two segments of its log (segment_bytes), and what is to stay \
+         free (reserve_bytes); make room, or set these lower"
+    )]
+    NoRoomForNew {
+        /// The directory.
+        directory: String,
+        /// What is free on its disk.
+        free_bytes: u64,
+        /// What should be.
+        needed_bytes: u64,
+    },
     /// A log was to begin here, and something is here already.
     #[error("{directory} holds {found}, expected an empty directory; name another one")]
     NotEmpty {

@@ -18,6 +18,26 @@ fn an_empty_directory_becomes_a_cell_only_when_asked() {
     assert_eq!(journal.identity().cell, CELL);
 }
 
+// Of a log whose identity was lost it was told that a new one had too little room.
+#[test]
+fn too_little_room_for_a_new_cell_is_told_where_one_would_be_made() {
+    let tight = Options { reserve_bytes: Some(1000), beside_new_bytes: Some(24), ..options() };
+    let needed = 2 * 4096 + 1000 + 24;
+    let disk = SimDisk::new(0);
+    disk.set_capacity(Some(needed - 1));
+    let error = Journal::open(Arc::new(disk.clone()), tight.clone()).err().unwrap();
+    let named = matches!(error, OpenError::NoRoomForNew { needed_bytes, .. } if needed_bytes == needed);
+    assert!(named, "{error}");
+    assert!(!disk.names().iter().any(|name| name == crate::identity::NAME), "it is none yet");
+    disk.set_capacity(None);
+    drop(Journal::open(Arc::new(disk.clone()), tight.clone()).unwrap());
+    disk.set_capacity(Some(1));
+    drop(Journal::claim(Arc::new(disk.clone()), tight.clone()).expect("one that is there is not made"));
+    disk.erase(crate::identity::NAME);
+    let error = Journal::claim(Arc::new(disk), tight).err().unwrap();
+    assert!(matches!(error, OpenError::Orphaned { .. }), "{error}");
+}
+
 #[test]
 fn the_directory_of_another_cell_is_refused() {
     let (disk, journal) = log_of(3);

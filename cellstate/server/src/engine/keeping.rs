@@ -252,6 +252,7 @@ mod tests {
             frame_bytes_max: 60 << 10,
             reserve_bytes: Some(0),
             keep_released: true,
+            beside_new_bytes: None,
         };
         let disk = RealDisk::open(dir).unwrap();
         Journal::claim(Arc::new(disk), options).unwrap().open(&mut |_| {}).unwrap().0
