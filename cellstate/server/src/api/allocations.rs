@@ -1,5 +1,6 @@
 //! Listings of allocations: conditions are compared on rows, and a view is built of what passes only.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,8 +15,10 @@ use crate::view;
 
 const FIELDS: &[&str] =
     &["id", "namespace", "job", "group", "machine", "scheduler", "state", "ready", "task_index", "attempt"];
-/// Transactions that one listing reads for when they were, and why they moved tasks.
-const GRANTS_READ_MAX: usize = 256;
+/// Transactions that one listing reads for when they were: a row without its time looks like one of 1970.
+const TIMES_READ_MAX: usize = 256;
+/// Beside these, those whose times are known, and that are read for why they moved tasks.
+const MOVES_READ_MAX: usize = 64;
 
 /// Lists the live allocations that pass, and then those that ended last.
 pub(super) async fn list(
@@ -78,7 +81,7 @@ fn live(
         // What was moved had another allocation before.
         let may_be_moved = row.attempt > 1 && row.reason.is_empty();
         if (created.is_none() || may_be_moved)
-            && let Some(granted) = grants.at(row.created_revision)
+            && let Some(granted) = grants.at(row.created_revision, created.is_none())
         {
             if created.is_none() {
                 row.created_micros = granted.created_micros;
@@ -138,6 +141,9 @@ struct Grants<'a> {
     shared: &'a Shared,
     /// By revision.
     read: BTreeMap<u64, Granted>,
+    /// How many more may be read for their times, and how many for moves.
+    times_left: usize,
+    moves_left: usize,
 }
 
 /// What is told of a revision that granted; nothing where it can't be read.
@@ -150,22 +156,23 @@ struct Granted {
 
 impl<'a> Grants<'a> {
     const fn new(shared: &'a Shared) -> Self {
-        Self { shared, read: BTreeMap::new() }
+        Self { shared, read: BTreeMap::new(), times_left: TIMES_READ_MAX, moves_left: MOVES_READ_MAX }
     }
 
     /// `None`: a listing of very many old transactions leaves the rest out, rather than to read all blocks there are.
-    fn at(&mut self, revision: u64) -> Option<&Granted> {
-        if !self.read.contains_key(&revision) {
-            if self.read.len() >= GRANTS_READ_MAX {
-                return None;
+    fn at(&mut self, revision: u64, wants_time: bool) -> Option<&Granted> {
+        Some(match self.read.entry(revision) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(vacant) => {
+                let left = if wants_time { &mut self.times_left } else { &mut self.moves_left };
+                *left = left.checked_sub(1)?;
+                let granted = past::changed_at(self.shared, Revision(revision)).map(|delta| Granted {
+                    created_micros: delta.time.micros,
+                    moved: moved::reason_of_all(&delta).map(str::to_owned),
+                });
+                vacant.insert(granted.unwrap_or_default())
             }
-            let granted = past::changed_at(self.shared, Revision(revision)).map(|delta| Granted {
-                created_micros: delta.time.micros,
-                moved: moved::reason_of_all(&delta).map(str::to_owned),
-            });
-            self.read.insert(revision, granted.unwrap_or_default());
-        }
-        self.read.get(&revision)
+        })
     }
 }
 
@@ -203,4 +210,24 @@ fn field_of_view(row: &v1::AllocationView, field: &str) -> Option<String> {
         "task_index" => row.task.to_string(),
         _ => row.attempt.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Rows behind 256 that had been moved were listed without their times.
+    #[tokio::test]
+    async fn what_is_read_for_moves_takes_nothing_from_what_is_read_for_times() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = crate::Server::start(crate::ServerOptions::new(dir.path())).await.unwrap();
+        let mut grants = Grants::new(server.shared());
+        let mut told = |revisions: std::ops::Range<u64>, wants_time| {
+            revisions.filter(|&revision| grants.at(revision, wants_time).is_some()).count()
+        };
+        assert_eq!(told(1000..2000, false), MOVES_READ_MAX);
+        assert_eq!(told(2000..3000, true), TIMES_READ_MAX);
+        assert_eq!(told(1000..1064, true), MOVES_READ_MAX, "what was read is known");
+        server.shutdown().await.unwrap();
+    }
 }
