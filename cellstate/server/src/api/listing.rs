@@ -326,6 +326,9 @@ mod tests {
         use plenum_model::JobState as State;
         let states = [State::Waiting, State::Running, State::Complete, State::Failed, State::Stopped];
         assert_eq!(states.map(State::word), JOB_WORDS);
+        use plenum_model::MachineState as Machine;
+        let states = [Machine::Ready, Machine::Cordoned, Machine::Draining, Machine::Unreachable, Machine::Gone];
+        assert_eq!(states.map(Machine::word), MACHINE_WORDS);
         use plenum_model::JobKind as Kind;
         assert_eq!([Kind::ToCompletion, Kind::Forever, Kind::Recurring].map(Kind::word), KIND_WORDS);
     }
