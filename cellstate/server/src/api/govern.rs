@@ -16,8 +16,8 @@ use super::inspect::machine_named;
 use super::jobs::{allocation_id, change};
 use super::listing::{self, Filter};
 use super::past::{self, Moment};
-use super::principal;
 use super::story::{self, Governed, Hero};
+use super::{members, principal};
 use crate::shared::Shared;
 use crate::view;
 
@@ -254,15 +254,9 @@ fn scheduler_views(present: Option<&Shared>, cell: &Cell) -> BTreeMap<String, v1
     cell.scheduler_names().iter().for_each(|name| view(name, &mut |_| {}));
     cell.paused().for_each(|name| view(name, &mut |row| row.paused = true));
     cell.rights().for_each(|(name, _)| view(name, &mut |_| {}));
-    {
-        let known = present.map(|shared| (shared.sessions.lock(), shared.clock.monotonic_micros()));
-        for session in cell.sessions() {
-            let is_connected = known.as_ref().is_some_and(|(known, now)| known.is_connected(session.id, *now));
-            view(&session.scheduler, &mut |row| {
-                row.sessions += 1;
-                row.connected = row.connected.map(|connected| connected + u32::from(is_connected));
-            });
-        }
+    cell.sessions().for_each(|session| view(&session.scheduler, &mut |row| row.sessions += 1));
+    for (scheduler, members) in present.map(|shared| members::by_scheduler(shared, cell)).into_iter().flatten() {
+        view(&scheduler, &mut |row| row.connected = Some(members.connected));
     }
     for (scheduler, doing) in present.map(Shared::doing).into_iter().flatten() {
         view(&scheduler, &mut |row| doing.tell(row));
