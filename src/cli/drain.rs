@@ -112,7 +112,10 @@ async fn until_empty(context: &Context, connection: &Connection, name: &str, sin
                 output::tell(&progress(name, &view));
             }
             if told.asks_why(Instant::now()) {
-                tell_why_left(connection, name).await;
+                match why_all_left(connection, name).await {
+                    Some(why) => why.iter().for_each(|line| output::tell(line)),
+                    None => told.asks_again(Instant::now()),
+                }
             }
         }
         tokio::time::sleep(period).await;
@@ -147,20 +150,24 @@ impl Told {
     fn asks_why(&mut self, now: Instant) -> bool {
         self.asks_at.take_if(|at| *at <= now).is_some()
     }
-}
 
-/// Says why tasks stay on a machine, if that can be asked for just now.
-async fn tell_why_left(connection: &Connection, machine: &str) {
-    let request = ListAllocationsRequest { machine: machine.to_owned(), ..ListAllocationsRequest::default() };
-    if let Ok(listed) = connection.jobs().list_allocations(request).await {
-        let why = why_left(connection, &listed.into_inner().allocations).await;
-        why.iter().for_each(|line| output::tell(line));
+    /// There was no answer.
+    fn asks_again(&mut self, now: Instant) {
+        self.asks_at = Some(now + SAME_MIN);
     }
 }
 
-/// Why these stay on a machine that is drained: a line for each of the first few jobs of which somebody says so. Where the cell does not answer, the rest is left out:
-/// each further call might wait as long for it.
-pub(super) async fn why_left(connection: &Connection, allocations: &[AllocationView]) -> Vec<String> {
+/// Why tasks stay on a machine; nothing where the cell does not answer all of it just now.
+async fn why_all_left(connection: &Connection, machine: &str) -> Option<Vec<String>> {
+    let request = ListAllocationsRequest { machine: machine.to_owned(), ..ListAllocationsRequest::default() };
+    let listed = connection.jobs().list_allocations(request).await.ok()?.into_inner();
+    let (why, is_all) = why_left(connection, &listed.allocations).await;
+    is_all.then_some(why)
+}
+
+/// Why these stay on a machine that is drained: a line for each of the first few jobs of which somebody says so, and whether that is all. Where the cell does
+/// not answer, the rest is left out: each further call might wait as long for it.
+pub(super) async fn why_left(connection: &Connection, allocations: &[AllocationView]) -> (Vec<String>, bool) {
     let jobs: BTreeSet<_> = allocations.iter().map(|allocation| (&allocation.namespace, &allocation.job)).collect();
     let mut told = Vec::new();
     for (namespace, name) in jobs.into_iter().take(JOBS_ASKED_MAX) {
@@ -169,14 +176,14 @@ pub(super) async fn why_left(connection: &Connection, allocations: &[AllocationV
             Ok(found) => found.into_inner(),
             // It was retired meanwhile.
             Err(status) if status.code() == Code::NotFound => continue,
-            Err(_) => break,
+            Err(_) => return (told, false),
         };
         let why = found.job.unwrap_or_default().waiting_reason;
         if !why.is_empty() {
             told.push(format!("{}: {why}", output::job_called(namespace, name)));
         }
     }
-    told
+    (told, true)
 }
 
 /// One line about what is left, and what becomes of it.
@@ -220,7 +227,9 @@ mod tests {
         assert!(told.is_news(left(1), at(4_999)));
         assert!(!told.asks_why(at(9_000)), "one has moved meanwhile");
         assert!(told.asks_why(at(9_999)));
-        assert!(!told.is_news(left(1), at(10_000)) && !told.asks_why(at(60_000)));
+        assert!(!told.is_news(left(1), at(10_000)) && !told.asks_why(at(50_000)));
+        told.asks_again(at(50_000));
+        assert!(!told.asks_why(at(54_999)) && told.asks_why(at(55_000)), "nobody had answered");
         assert!(told.is_news(left(0), at(60_000)) && told.asks_why(at(65_000)));
     }
 

@@ -113,7 +113,7 @@ async fn show(
         history::tell_what_is_missing(context, &story);
     }
     let is_drained_now = view.drain_deadline_micros > 0 && at.is_none() && !listed.allocations.is_empty();
-    let stays = if is_drained_now { drain::why_left(connection, &listed.allocations).await } else { Vec::new() };
+    let stays = if is_drained_now { drain::why_left(connection, &listed.allocations).await.0 } else { Vec::new() };
     object["left"] = json!(stays);
     let text = || {
         let rows = output::listing(context.format, revision, &listed.allocations, false);
