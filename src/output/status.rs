@@ -90,7 +90,7 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
         let paused = status.paused_schedulers.join(", ");
         pairs.push(("paused", format!("{paused}: `plenum scheduler resume NAME` lets one go on")));
     }
-    // One that is away or silent leaves jobs waiting, and of these nothing else here tells why.
+    // What is for one that is away or silent is not placed, nor replaced, and nothing else here tells why.
     if !status.away_schedulers.is_empty() {
         pairs.push(("away", format!("{}: no session is connected, start one", status.away_schedulers.join(", "))));
     }

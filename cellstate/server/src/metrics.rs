@@ -20,7 +20,7 @@ use crate::commit::{StartedJob, TransactionNote};
 use crate::publish::Losses;
 
 /// Most schedulers, winners and losers that labels tell apart; others are `other`. Names come from clients.
-const NAMES_MAX: usize = 64;
+pub(crate) const NAMES_MAX: usize = 64;
 
 /// What the values say that are read when somebody asks for them.
 const HELP: &[(&str, &str)] = &[
@@ -36,7 +36,10 @@ const HELP: &[(&str, &str)] = &[
         "Jobs with tasks to place: many, and little busy, is no room or constraints that nothing meets",
     ),
     ("snapshot_age_seconds", "How old the oldest mirror of a scheduler is: beyond its longest decision, it hangs"),
-    ("scheduler_connected", "Connected sessions of a scheduler that has some, or jobs: at 0, what is for it waits"),
+    (
+        "scheduler_connected",
+        "Connected sessions of a scheduler that has some, or jobs: at 0, what is for it is not placed, nor replaced",
+    ),
     (
         "scheduler_silent",
         "Connected sessions that say nothing while the cell goes on: they hang, or make one long decision",
@@ -324,6 +327,11 @@ impl Metrics {
             names.push(name.to_owned());
         }
         name.to_owned()
+    }
+
+    /// Whether the name is one of the first, without making it one.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.names.lock().iter().any(|known| known == name)
     }
 
     /// Everything, as Prometheus reads it. `depths` are queues as they are now, `gauges` other values as they are now: by name, each with

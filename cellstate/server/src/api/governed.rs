@@ -7,6 +7,7 @@ use plenum_model::{Cell, Resource, Sum, Unfit};
 
 use super::http::float;
 use super::members::{ByScheduler, Members};
+use crate::metrics::NAMES_MAX;
 use crate::shared::Shared;
 
 /// Values of one name, each with its labels as they are written.
@@ -26,13 +27,19 @@ pub(super) fn gauges(shared: &Shared, cell: &Cell, members: &ByScheduler) -> Vec
 /// By name, as all that carries a scheduler's: who is there, who of these is silent, and whether it is paused.
 fn schedulers(shared: &Shared, cell: &Cell, members: &ByScheduler) -> Vec<Gauge> {
     let mut by_name = BTreeMap::<String, (Members, u32)>::new();
-    for (name, members) in members {
+    for name in cell.paused() {
+        by_name.entry(shared.metrics.name(name)).or_default().1 += 1;
+    }
+    let (there, absent): (Vec<_>, Vec<_>) = members.iter().partition(|(_, members)| members.sessions > 0);
+    for (name, members) in there {
         let (of_name, _) = by_name.entry(shared.metrics.name(name)).or_default();
         of_name.connected += members.connected;
         of_name.silent += members.silent;
     }
-    for name in cell.paused() {
-        by_name.entry(shared.metrics.name(name)).or_default().1 += 1;
+    // Anybody can write any name into a job file: it is told, and takes the place of none that was ever there.
+    for (name, _) in absent {
+        let has_place = shared.metrics.is_named(name) || by_name.len() < NAMES_MAX;
+        by_name.entry(if has_place { name.to_string() } else { "other".to_owned() }).or_default();
     }
     let gauge = |gauge: &'static str, value: fn(&(Members, u32)) -> u32| {
         let values =

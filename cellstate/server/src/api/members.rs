@@ -10,6 +10,8 @@ use crate::shared::Shared;
 /// The sessions of a scheduler, those that nobody has closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Members {
+    /// How many there are, connected or not.
+    pub(super) sessions: u32,
     /// How many are connected.
     pub(super) connected: u32,
     /// How many of these have fallen silent, while the cell goes on.
@@ -30,6 +32,7 @@ pub(super) fn by_scheduler(shared: &Shared, cell: &Cell) -> ByScheduler {
     let (known, now_micros) = (shared.sessions.lock(), shared.clock.monotonic_micros());
     for session in cell.sessions() {
         let of_name = members.entry(session.scheduler.clone()).or_default();
+        of_name.sessions += 1;
         if known.is_connected(session.id, now_micros) {
             of_name.connected += 1;
             of_name.silent += u32::from(silent.contains(&session.id));
