@@ -152,6 +152,10 @@ pub fn many(wire: v1::ReportManyRequest, mut takes: impl FnMut(&ReportedMachine)
     optional("unfit", machines, wire.unfit.len())?;
     optional("revisions", machines, wire.revisions.len())?;
     optional("incarnations", machines, wire.incarnations.len())?;
+    if wire.revisions.is_empty() != wire.incarnations.is_empty() {
+        let (seen, of) = (wire.revisions.len(), wire.incarnations.len());
+        return Err(Invalid::new("incarnations", "one for each of revisions", format_args!("{of} for {seen}")));
+    }
     bounds::at_most("allocations", "transitions", rows, TRANSITIONS_MAX)?;
     bounds::column("of", rows, wire.of.len())?;
     bounds::column("states", rows, wire.states.len())?;

@@ -174,6 +174,7 @@ fn a_report_of_many_machines_that_breaks_a_rule_renews_none() {
     check(|wire| wire.unfit = vec![0], "unfit: expected 2, one for each row, found 1");
     check(|wire| wire.revisions = vec![9], "revisions: expected 2, one for each row, found 1");
     check(|wire| wire.incarnations = vec![1; 3], "incarnations: expected 2, one for each row, found 3");
+    check(|wire| wire.revisions = vec![9, 9], "incarnations: expected one for each of revisions, found 0 for 2");
     check(
         |wire| wire.unfit = vec![0, 4],
         "unfit[1]: expected one of AGENT_LEAVES, STATE_UNWRITABLE, SETUP_FAILS, found 4",
