@@ -179,11 +179,11 @@ fn a_server_that_slept_takes_no_agent_that_was_there_for_gone() {
 /// Allocations whose state changes again and again, and how often: far more than the connection's windows and the system's
 /// buffers hold, and the server's memory for watchers.
 const CHANGING: u32 = 16_000;
-const ROUNDS: u64 = 160;
+const ROUNDS: u64 = 320;
 /// As many before it is measured: buffers, and the tables of the history, have their sizes then.
 const ROUNDS_BEFORE: u64 = 80;
 /// What a server may grow by while a watcher is stopped: less than what is logged meanwhile, 19 bytes for each change, which the stories make sure of.
-const GROWTH_BYTES_MAX: u64 = 32 << 20;
+const GROWTH_BYTES_MAX: u64 = 64 << 20;
 /// What the log was given, counted from somewhere.
 const WRITTEN_BYTES: &str = "plenum_journal_written_bytes";
 
@@ -217,8 +217,7 @@ fn a_scheduler_that_slept_costs_no_memory_and_catches_up_with_a_new_picture() {
 
     sleeper.signal(Signal::SIGSTOP);
     (0..ROUNDS).for_each(|round| changes(round.is_multiple_of(2)));
-    let grown = settled_bytes(&stage, &server).saturating_sub(before);
-    assert!(grown < GROWTH_BYTES_MAX, "the server grew by {grown} bytes");
+    let grown = grown_bytes(&server, before);
     let logged = metric(address, WRITTEN_BYTES) - written;
     assert!(logged > GROWTH_BYTES_MAX, "{logged} bytes were logged: to keep them all would have been allowed");
     stage.submit(address, "late.toml", LATE);
@@ -285,6 +284,15 @@ fn settled_bytes(stage: &Stage, server: &Served) -> u64 {
         (status["history_revision"] == status["revision"]).then_some(())
     });
     resident_bytes(server.process.id())
+}
+
+/// What a server has more in memory than before. It is given the time to let go of what is no watcher's, as a checkpoint that is just written or a
+/// history that lags.
+fn grown_bytes(server: &Served, before: u64) -> u64 {
+    eventually("the server has grown by less than it may", || {
+        let grown = resident_bytes(server.process.id()).saturating_sub(before);
+        (grown < GROWTH_BYTES_MAX).then_some(grown)
+    })
 }
 
 /// What a process has in memory.
