@@ -232,6 +232,7 @@ fn impossible_amounts_are_refused_with_what_is_possible() {
 #[test]
 fn an_integer_beyond_sixty_four_bits_is_no_panic() {
     check(&format!("{HEAD}priority = 99999999999999999999\n{GROUP}"), "JOB_FILE_VALUE", &["64 bits"]);
+    check(&format!("{HEAD}priority = 0x\n{GROUP}"), "JOB_FILE_VALUE", &["no digits"]);
     check("{\"name\": \"a\", \"priority\": 99999999999999999999}", "JOB_FILE_VALUE", &["64 bits"]);
 }
 

@@ -72,6 +72,8 @@ fn node(value: &Spanned<DeValue<'_>>) -> Result<Node, Fault> {
         DeValue::String(text) => Value::Text(text.clone().into_owned()),
         DeValue::Integer(digits) => match i64::from_str_radix(digits.as_str(), digits.radix()) {
             Ok(integer) => Value::Integer(integer),
+            // The parser lets `0x` pass.
+            Err(_) if digits.as_str().is_empty() => return Err(Fault::value(at, "this number has no digits")),
             Err(_) => return Err(Fault::value(at, "this integer does not fit 64 bits")),
         },
         DeValue::Float(number) => Value::Decimal(number.as_str().to_owned()),
