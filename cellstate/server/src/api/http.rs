@@ -13,6 +13,7 @@ use axum::routing::get;
 use plenum_proto::v1;
 
 use super::failure::Failure;
+use super::gauges::Gauge;
 use super::unread;
 use crate::pulses::Doing;
 use crate::shared::Shared;
@@ -81,7 +82,7 @@ fn page(shared: &Shared, kind: &'static str, body: String) -> Response {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let (status, governed) = match super::inspect::status_with(&shared, super::governed::gauges).await {
+    let (status, counted) = match super::inspect::status_with(&shared, super::gauges::all).await {
         Ok(counted) => counted,
         Err(failure) => return failed(&failure),
     };
@@ -107,7 +108,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
             .push((name, amounts.map(|amounts| amount_values(amounts, &status.custom_resources)).unwrap_or_default()));
     }
     gauges.extend(scheduler_gauges(&shared));
-    gauges.extend(governed);
+    gauges.extend(counted);
     gauges.push(("machines_held_back", vec![(String::new(), float(status.machines_held_back))]));
     gauges.push(("revision", vec![(String::new(), float(status.revision))]));
     gauges.extend(log_gauges(&shared, &status));
@@ -121,7 +122,7 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// How schedulers do, by name, as they say.
-fn scheduler_gauges(shared: &Shared) -> Vec<(&'static str, Vec<(String, f64)>)> {
+fn scheduler_gauges(shared: &Shared) -> Vec<Gauge> {
     let mut by_name: BTreeMap<String, Doing> = BTreeMap::new();
     for (scheduler, doing) in shared.doing() {
         let of_name = by_name.entry(shared.metrics.name(&scheduler)).or_default();
@@ -138,7 +139,7 @@ fn scheduler_gauges(shared: &Shared) -> Vec<(&'static str, Vec<(String, f64)>)> 
 }
 
 /// How the log stands: its size, what was written into it, what is kept of it for the history, the room, what was cut off it at this start, and how far the high-water mark is behind its end.
-fn log_gauges(shared: &Shared, status: &v1::StatusResponse) -> Vec<(&'static str, Vec<(String, f64)>)> {
+fn log_gauges(shared: &Shared, status: &v1::StatusResponse) -> Vec<Gauge> {
     let marked = shared.keeper.high_water().durable().map_or(0, |mark| mark.revision);
     let behind = shared.keeper.tail().revision.saturating_sub(marked);
     let read_only = u64::from(shared.space.is_read_only());

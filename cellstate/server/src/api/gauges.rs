@@ -17,7 +17,7 @@ pub(super) type Gauge = (&'static str, Vec<(String, f64)>);
 const QUOTAS_MAX: usize = 64;
 
 /// All of them, of a cell of the present. Walks over all machines, and over the tasks of namespaces that have a quota.
-pub(super) fn gauges(shared: &Shared, cell: &Cell, members: &ByScheduler) -> Vec<Gauge> {
+pub(super) fn all(shared: &Shared, cell: &Cell, members: &ByScheduler) -> Vec<Gauge> {
     let mut gauges = schedulers(shared, cell, members);
     gauges.extend(quotas(cell, &shared.identity.custom_resources));
     gauges.push(unfit(cell));
@@ -59,10 +59,11 @@ fn quotas(cell: &Cell, custom_resources: &[Arc<str>]) -> [Gauge; 2] {
     let (mut limits, mut uses) = (Vec::new(), Vec::new());
     for (namespace, quota) in cell.quotas().take(QUOTAS_MAX) {
         let used = all_used.get(namespace).map(Sum::total).unwrap_or_default();
-        let names = ["cpu_millis", "memory_bytes", "disk_bytes"].into_iter();
-        let names = names.chain(custom_resources.iter().map(|name| &**name));
-        for ((resource, limit), name) in Resource::ALL.into_iter().zip(quota.limits).zip(names) {
+        for (resource, limit) in Resource::ALL.into_iter().zip(quota.limits) {
             let Some(limit) = limit else { continue };
+            // As other metrics have it: with its unit, where that is none of the operator's.
+            let is_custom = matches!(resource, Resource::Custom(_));
+            let name = if is_custom { resource.name_in(custom_resources) } else { resource.to_string() };
             let labels = format!("{{namespace=\"{namespace}\",resource=\"{name}\"}}");
             limits.push((labels.clone(), float(limit)));
             uses.push((labels, float(used.get(resource))));
