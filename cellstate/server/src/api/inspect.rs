@@ -173,7 +173,7 @@ fn list_machines(cell: &Cell, filter: &Filter, limit: usize, lease_micros: i64) 
     let passes = |machine: &&Arc<Machine>| {
         filter.passes(|field| match field {
             "name" => Some(machine.name.to_string()),
-            "state" => Some(listing::machine_word(v1::MachineState::from(machine.state).into()).to_owned()),
+            "state" => Some(machine.state.word().to_owned()),
             "epoch" => Some(machine.epoch.to_string()),
             attribute => {
                 let name = attribute.strip_prefix("attr.").unwrap_or(attribute);
@@ -272,7 +272,7 @@ pub(super) async fn status_with<T: Send + 'static>(
     // A large cell takes some milliseconds, in which connections would stand still.
     let known = shared.clone();
     let counted = turn.take(move || {
-        let members = members::by_scheduler(&known, &cell);
+        let members = members::with_awaited(&known, &cell);
         status.away_schedulers = named(&members, |members| members.connected == 0);
         status.silent_schedulers = named(&members, |members| members.silent > 0);
         count_rows(&cell, &mut status);
@@ -293,7 +293,7 @@ fn count_rows(cell: &Cell, status: &mut v1::StatusResponse) {
     let (mut capacity, mut allocated) = (v1::Resources::default(), v1::Resources::default());
     for machine in cell.machines() {
         // A whole view of each would copy all their attributes: most of what a status takes.
-        listing::count(&mut status.machines, listing::machine_word(v1::MachineState::from(machine.state).into()));
+        listing::count(&mut status.machines, machine.state.word());
         view::add(&mut capacity, &machine.capacity.as_ref().into());
         view::add(&mut allocated, &view::taken(&machine.capacity, &cell.room(machine.id.slot)));
     }

@@ -21,13 +21,9 @@ pub(super) struct Members {
 /// By the scheduler's name.
 pub(super) type ByScheduler = BTreeMap<Arc<str>, Members>;
 
-/// Those of each scheduler that has sessions in this cell, which is one of the present, or jobs that are not over: these wait for it long after the last
-/// session was closed. Walks over all jobs.
+/// Those of each scheduler that has sessions in this cell, which is one of the present.
 pub(super) fn by_scheduler(shared: &Shared, cell: &Cell) -> ByScheduler {
     let mut members = ByScheduler::new();
-    for job in cell.jobs().filter(|job| !job.state.is_final()) {
-        members.entry(job.shape.scheduler.clone()).or_default();
-    }
     let silent = shared.silent_sessions();
     let (known, now_micros) = (shared.sessions.lock(), shared.clock.monotonic_micros());
     for session in cell.sessions() {
@@ -37,6 +33,15 @@ pub(super) fn by_scheduler(shared: &Shared, cell: &Cell) -> ByScheduler {
             of_name.connected += 1;
             of_name.silent += u32::from(silent.contains(&session.id));
         }
+    }
+    members
+}
+
+/// The same, with schedulers of which only jobs tell that are not over: these wait for it long after the last session was closed. Walks over all jobs.
+pub(super) fn with_awaited(shared: &Shared, cell: &Cell) -> ByScheduler {
+    let mut members = by_scheduler(shared, cell);
+    for job in cell.jobs().filter(|job| !job.state.is_final()) {
+        members.entry(job.shape.scheduler.clone()).or_default();
     }
     members
 }

@@ -20,7 +20,7 @@ use super::ended::delta_of;
 use super::evictions;
 use super::failure::Failure;
 use super::tenants::Tenants;
-use super::{listing, moved, names, past};
+use super::{moved, names, past};
 
 pub(super) use governed::Governed;
 
@@ -432,7 +432,7 @@ fn why_it_ended(end: &End) -> Option<&str> {
 }
 
 fn difference(before: Option<&Machine>, machine: &Machine, begins: bool) -> (&'static str, String) {
-    let state = listing::machine_word(v1::MachineState::from(machine.state).into());
+    let state = machine.state.word();
     let Some(before) = before else {
         return if begins {
             ("registered", format!("{state}, epoch {}", machine.epoch))
