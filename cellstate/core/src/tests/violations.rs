@@ -142,7 +142,6 @@ fn a_grant_beside_a_predecessor_that_leaves_is_found() {
     }
 }
 
-// The checks of a cell by itself that no test had seen fail.
 #[test]
 fn a_port_that_two_allocations_of_a_machine_have_is_found() {
     let mut large = Large::new(CoreOptions::default());

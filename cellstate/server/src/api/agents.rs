@@ -21,6 +21,7 @@ use super::principal;
 use crate::agents::{Asking, Booked, Follower, Grant, Hindrance, LogRelay, Registering, leave_out_known};
 use crate::authorise::Principal;
 use crate::shared::Shared;
+use crate::sync::Seen;
 
 /// Metadata of Follow and Report with the instance that RegisterRequest said.
 const INSTANCE: &str = "plenum-instance";
@@ -122,8 +123,8 @@ impl AgentsService {
             return Ok(());
         }
         let here = (self.shared.identity.incarnation, self.shared.durable_revision().0);
-        let is_later = incarnation > here.0;
-        let what = if is_later { format!("incarnation {incarnation}") } else { format!("revision {revision}") };
+        let what =
+            if incarnation > here.0 { Seen::Incarnation.told(incarnation) } else { Seen::Revision.told(revision) };
         self.shared.ahead.take(&format!("the agent of {machine}"), &what, self.shared.clock.monotonic_micros());
         let message = format!(
             "this agent has seen incarnation {incarnation}, revision {revision}, and here is incarnation {}, revision {}: an older copy of the \

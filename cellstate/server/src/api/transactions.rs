@@ -22,7 +22,7 @@ use crate::shared::Shared;
 const FIELDS: &[&str] = &["scheduler", "outcome", "divergent"];
 
 /// Of what was not found, and is not known never to have been.
-const RETIRED: &str = "TRANSACTION_RETIRED";
+const TRANSACTION_RETIRED: &str = "TRANSACTION_RETIRED";
 
 /// All words of [`outcome_word`] for what there is.
 const OUTCOME_WORDS: &[&str] = &["committed", "partial", "refused"];
@@ -163,7 +163,8 @@ pub(super) async fn get(shared: &Arc<Shared>, wire: v1::GetTransactionRequest) -
         let found = find(&history, cell, session, number).map_err(|failure| {
             // It is looked for in what there is: after its store was opened again, that may be less than was waited for.
             let newest = history.newest_revision();
-            let is_behind = ["NO_SUCH_TRANSACTION", RETIRED].contains(&failure.code) && newest < cell.revision().0;
+            let is_behind =
+                ["NO_SUCH_TRANSACTION", TRANSACTION_RETIRED].contains(&failure.code) && newest < cell.revision().0;
             let behind = || Failure::history(&ReadError::NotThere { asked: cell.revision().0, newest });
             if is_behind { behind() } else { failure }
         })?;
@@ -180,7 +181,8 @@ fn find(history: &History, cell: &Cell, session: u64, number: u64) -> Result<Log
     let missing =
         |code, what: &str| Failure::new(Code::NotFound, code, format!("transaction txn-{session}-{number} {what}"));
     let never_was = || missing("NO_SUCH_TRANSACTION", "never was");
-    let retired = |what: &str, oldest| missing(RETIRED, &format!("{what}: revisions from {oldest} on are retained"));
+    let retired =
+        |what: &str, oldest| missing(TRANSACTION_RETIRED, &format!("{what}: revisions from {oldest} on are retained"));
     let revision = match history.transaction(session, number).map_err(failed)? {
         Lookup::Found(revision) => revision,
         Lookup::Retired { oldest } => {
@@ -304,8 +306,9 @@ mod tests {
             (failure.code, failure.message)
         };
         let never_was = |id: &str| ("NO_SUCH_TRANSACTION", format!("transaction {id} never was"));
-        let retired =
-            |id: &str, what: &str| (RETIRED, format!("transaction {id} {what}: revisions from 4 on are retained"));
+        let retired = |id: &str, what: &str| {
+            (TRANSACTION_RETIRED, format!("transaction {id} {what}: revisions from 4 on are retained"))
+        };
         assert_eq!(told(1, 2), retired("txn-1-2", "is retired"), "the session knows that it was decided");
         assert_eq!(told(1, 3), never_was("txn-1-3"), "the session knows that it was passed over");
         assert_eq!(told(1, 9), never_was("txn-1-9"));

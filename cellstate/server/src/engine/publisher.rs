@@ -11,6 +11,7 @@ use super::backlog::Received;
 use super::rest::Rest;
 use crate::commit::Published;
 use crate::error::ServerError;
+use crate::metrics::NAMES_MAX;
 use crate::publish::{Divergence, losses};
 use crate::shared::Shared;
 
@@ -19,9 +20,6 @@ const BATCHES_MAX: usize = 64;
 
 /// Divergences of a scheduler are told at most so often: one that judges wrongly may have thousands a second.
 const DIVERGENCES_PAUSE: Duration = Duration::from_secs(10);
-
-/// So many schedulers are told apart, as in metrics.
-const SCHEDULERS_APART_MAX: usize = 64;
 
 /// Tells of divergences: the first one of a scheduler at once, others counted with its next one that is told.
 #[derive(Default)]
@@ -38,7 +36,7 @@ struct Told {
 
 impl Divergences {
     fn note(&mut self, scheduler: &Arc<str>, found: &Divergence) {
-        let is_apart = self.told.contains_key(scheduler) || self.told.len() < SCHEDULERS_APART_MAX;
+        let is_apart = self.told.contains_key(scheduler) || self.told.len() < NAMES_MAX;
         let of = if is_apart { scheduler.clone() } else { Arc::from("") };
         let mut untold = 0;
         if let Some(told) = self.told.get_mut(&of) {
@@ -213,7 +211,7 @@ mod tests {
                 divergences.note(&name.to_string().into(), &divergence(1, 1));
             }
         });
-        assert_eq!((log.0.lock().len(), divergences.told.len()), (SCHEDULERS_APART_MAX + 1, SCHEDULERS_APART_MAX + 1));
-        assert_eq!(divergences.told[""].untold, 100 - SCHEDULERS_APART_MAX as u64 - 1);
+        assert_eq!((log.0.lock().len(), divergences.told.len()), (NAMES_MAX + 1, NAMES_MAX + 1));
+        assert_eq!(divergences.told[""].untold, 100 - NAMES_MAX as u64 - 1);
     }
 }
