@@ -114,7 +114,10 @@ fn walk(
                 Ok(plan) => plan.into_iter().for_each(|plan| decision.commit(plan)),
                 // Of a peer's own it says so itself.
                 Err(why) if view.is_own(job) && staying.len() < STAYING_MAX => {
-                    staying.insert((job.id, group), (left(view, job, group), why));
+                    let tasks = left(view, job, group);
+                    if tasks > 0 {
+                        staying.insert((job.id, group), (tasks, why));
+                    }
                 }
                 Err(_) => {}
             }
@@ -153,11 +156,11 @@ fn left(view: &View<'_>, job: &Job, group: u16) -> u32 {
 /// One task of a group that stands on a drained machine, claimed elsewhere and stopped there; nothing where none does, or none can move just now.
 ///
 /// # Errors
-/// Why those that stand there stay.
+/// Why those that stand there stay, if any do.
 fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -> Result<Option<Plan>, String> {
     let Some(shape) = job.shape.groups.get(usize::from(group)) else { return Ok(None) };
     if let Some(never) = never_moved(job, shape) {
-        return if left(view, job, group) > 0 { Err(never.to_owned()) } else { Ok(None) };
+        return Err(never.to_owned());
     }
     let Some(leaving) = next_task(view, job, group) else { return Ok(None) };
     if !view.is_own(job) {
