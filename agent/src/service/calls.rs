@@ -155,7 +155,7 @@ impl Calls {
         self.client.clone()
     }
 
-    pub(super) fn register(&self, machine: &Machine, inventory: &[Item], revision: u64, incarnation: u64) {
+    pub(super) fn register(&self, machine: &Machine, inventory: &[Item], (incarnation, revision): (u64, u64)) {
         let named = machine.resources.iter().map(|(name, &value)| (name.clone(), amount(value))).collect();
         let machine = Some(registered_machine(machine, inventory));
         let instance = self.instance.clone();
@@ -184,7 +184,7 @@ impl Calls {
         transitions: Vec<(AllocationId, Status)>,
         running: u32,
         unfit: Option<Unfit>,
-        (revision, incarnation): (u64, u64),
+        (incarnation, revision): (u64, u64),
     ) {
         let request = v1::ReportRequest {
             machine: machine.to_bits(),
@@ -215,7 +215,7 @@ impl Calls {
     }
 
     /// Follows this epoch's assignments instead of what was followed before, of a cell that has what was seen.
-    pub(super) fn follow(&mut self, machine: MachineId, epoch: u32, (revision, incarnation): (u64, u64)) {
+    pub(super) fn follow(&mut self, machine: MachineId, epoch: u32, (incarnation, revision): (u64, u64)) {
         if let Some(earlier) = self.following.take() {
             earlier.abort();
         }

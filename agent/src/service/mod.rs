@@ -463,14 +463,14 @@ impl Agent {
                 }
                 Output::Forget(allocation) => self.driver.forget(allocation),
                 Output::Register { inventory, revision, incarnation } => {
-                    self.calls.register(&self.machine, &inventory, revision, incarnation);
+                    self.calls.register(&self.machine, &inventory, (incarnation, revision));
                 }
                 Output::Follow { machine, epoch, revision, incarnation } => {
                     self.log_uploads.end_all();
-                    self.calls.follow(machine, epoch, (revision, incarnation));
+                    self.calls.follow(machine, epoch, (incarnation, revision));
                 }
                 Output::Report { number, machine, epoch, transitions, running, unfit, revision, incarnation } => {
-                    let seen = (revision, incarnation);
+                    let seen = (incarnation, revision);
                     self.calls.report(number, (machine, epoch), transitions, running, unfit, seen);
                 }
                 Output::Refuse { offered, seen } => {
