@@ -349,9 +349,8 @@ fn at_most_on(machine: &Machine, shape: &GroupShape) -> u64 {
     let times = |&resource: &Resource| machine.capacity.get(resource).checked_div(shape.resources.get(resource));
     let fixed_port = shape.ports.iter().any(|port| port.number > 0).then_some(1);
     let devices = shape.devices.iter().filter_map(|want| {
-        let is_of =
-            |device: &&Device| device.kind == want.kind && (want.model.is_empty() || device.model == want.model);
-        let there: u64 = machine.devices.iter().filter(is_of).map(|device| u64::from(device.millis)).sum();
+        let of_it = machine.devices.iter().filter(|device| device.is_of(want));
+        let there: u64 = of_it.map(|device| u64::from(device.millis)).sum();
         let alike = shape.devices.iter().filter(|other| other.kind == want.kind && other.model == want.model);
         there.checked_div(alike.map(|other| u64::from(other.millis)).sum())
     });

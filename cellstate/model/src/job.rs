@@ -112,6 +112,14 @@ pub struct Device {
     pub model: Arc<str>,
 }
 
+impl Device {
+    /// Whether it is of the wanted kind, and of the wanted model, if one is wanted.
+    #[must_use]
+    pub fn is_of(&self, want: &Self) -> bool {
+        self.kind == want.kind && (want.model.is_empty() || self.model == want.model)
+    }
+}
+
 /// A port by name; 0 is chosen at commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {

@@ -46,10 +46,7 @@ impl Asked<'_> {
     /// Whether it has such devices, whoever uses them: else it would be asked for those of each of its tenants.
     fn could_have_devices(&self, slot: u32) -> bool {
         let wanted = &self.work.shape().devices;
-        let suits = |want: &Device, device: &Device| {
-            let is_of = device.kind == want.kind && (want.model.is_empty() || device.model == want.model);
-            is_of && device.millis >= want.millis
-        };
+        let suits = |want: &Device, device: &Device| device.is_of(want) && device.millis >= want.millis;
         let has =
             |want| self.cell.machine_in(slot).is_some_and(|found| found.devices.iter().any(|one| suits(want, one)));
         wanted.iter().all(has)
