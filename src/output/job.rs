@@ -19,8 +19,13 @@ pub(crate) fn job_called(namespace: &str, name: &str) -> String {
 
 /// The same of "namespace/name", as answers have it; a text without a namespace stays as it is.
 pub(super) fn full_name_called(full: &str) -> String {
-    let (namespace, name) = full.split_once('/').unwrap_or(("", full));
+    let (namespace, name) = parts_of_full_name(full);
     job_called(namespace, name)
+}
+
+/// Namespace and name of "namespace/name", as answers have it; without a namespace the whole is the name.
+pub(super) fn parts_of_full_name(full: &str) -> (&str, &str) {
+    full.split_once('/').unwrap_or(("", full))
 }
 
 /// The state's name.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     allocation::{allocation_id, transaction_id},
-    job::full_name_called,
+    job::{full_name_called, parts_of_full_name},
     or_null,
     quantity::{json_time, named_amount, resource_key},
     seen::given_name_of,
@@ -225,7 +225,7 @@ pub(super) fn refusal_json(names: Names<'_>, refusal: &Refusal) -> Value {
     let claim = |value: Value| if is_whole(refusal) { Value::Null } else { value };
     let full_name = names.job(refusal);
     // An id has no namespace.
-    let (namespace, job) = full_name.split_once('/').unwrap_or(("", &full_name));
+    let (namespace, job) = parts_of_full_name(&full_name);
     json!({
         "placement": claim(json!(refusal.placement)),
         "claim": claim(json!(refusal.claim)),

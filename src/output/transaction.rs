@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Names, Row, ago,
     allocation::{allocation_id, transaction_id},
-    job::full_name_called,
+    job::{full_name_called, parts_of_full_name},
     json_time, or_dash, or_null,
     refusal::refusal_json,
 };
@@ -88,8 +88,8 @@ fn eviction(view: &EvictionView) -> String {
 }
 
 fn eviction_json(view: &EvictionView) -> Value {
-    let (namespace, job) = view.job.split_once('/').unwrap_or(("", &view.job));
-    let (heir_namespace, heir_job) = view.heir_job.split_once('/').unwrap_or(("", &view.heir_job));
+    let (namespace, job) = parts_of_full_name(&view.job);
+    let (heir_namespace, heir_job) = parts_of_full_name(&view.heir_job);
     json!({
         "allocation": allocation_id(view.allocation),
         "namespace": or_null(namespace),
