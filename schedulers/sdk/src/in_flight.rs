@@ -88,7 +88,7 @@ impl InFlight {
     }
 
     /// Whether one of them claims a task, and it is not known yet what becomes of that.
-    pub(crate) fn claims(&self, task: Task) -> bool {
+    pub(crate) fn has_undecided_task(&self, task: Task) -> bool {
         self.tasks.contains_key(&task)
     }
 

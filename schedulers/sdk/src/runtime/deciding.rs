@@ -395,7 +395,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     fn commit(&mut self, now_micros: i64, plan: Plan, base: Revision, decided: (u64, i64), outputs: &mut Vec<Output>) {
         match self.message(now_micros, &plan, base, decided) {
             Ok(message) => {
-                let again = plan.each_task().find(|&task| self.in_flight.claims(task));
+                let again = plan.each_task().find(|&task| self.in_flight.has_undecided_task(task));
                 let again = again.map(|(job, group, task)| Output::Notice(Notice::Twice { job, group, task }));
                 outputs.extend(again);
                 self.number = message.number;
