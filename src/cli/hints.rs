@@ -101,7 +101,7 @@ fn differences(live: &JobView, spec: &JobSpec) -> Option<Vec<String>> {
         ("same_machine", old.same_machine != new.same_machine),
         ("options", old.options != new.options),
     ];
-    let mut told: Vec<String> = named(fields).map(str::to_owned).collect();
+    let mut told: Vec<String> = differing(fields).map(str::to_owned).collect();
     let names = |shape: &model::JobShape| -> Vec<_> { shape.groups.iter().map(|group| group.name.clone()).collect() };
     if names(&old) != names(&new) {
         told.push("groups".to_owned());
@@ -109,7 +109,7 @@ fn differences(live: &JobView, spec: &JobSpec) -> Option<Vec<String>> {
     }
     for (position, (old, new)) in old.groups.iter().zip(&new.groups).enumerate() {
         let bodies = (&live.body, &spec.body);
-        let fields: Vec<&str> = named(of_group(old, new)).chain(of_body(bodies, position)).collect();
+        let fields: Vec<&str> = differing(of_group(old, new)).chain(of_body(bodies, position)).collect();
         if !fields.is_empty() {
             told.push(format!("group {}: {}", new.name, fields.join(", ")));
         }
@@ -136,7 +136,7 @@ fn of_body((old, new): (&Option<JobBody>, &Option<JobBody>), position: usize) ->
     let group = |body: &Option<JobBody>| body.as_ref()?.groups.get(position).cloned();
     let both = group(old).zip(group(new));
     let fields = both.map(|(old, new)| {
-        named([
+        differing([
             ("driver", (old.driver, old.image) != (new.driver, new.image)),
             ("command", old.command != new.command),
             ("env", old.env != new.env),
@@ -148,7 +148,7 @@ fn of_body((old, new): (&Option<JobBody>, &Option<JobBody>), position: usize) ->
 }
 
 /// The names of the fields that differ.
-fn named<const N: usize>(fields: [(&'static str, bool); N]) -> impl Iterator<Item = &'static str> {
+fn differing<const N: usize>(fields: [(&'static str, bool); N]) -> impl Iterator<Item = &'static str> {
     fields.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name)
 }
 
