@@ -16,11 +16,11 @@ AVOID_SECONDS = 60
 TASKS_MAX = 4096
 # Of one transaction. A gang that is told of whole may bring more.
 CLAIMS_MAX = 16384
-# Without a code of the cell's own: there was no connection, it broke, or this side waited long enough. Which word gRPC has for it depends on where it broke.
-UNANSWERED = [grpc.StatusCode[word] for word in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED", "UNKNOWN", "INTERNAL")]
-# The last two it also says of faults of this program: a request that it can't write, or an answer that it can't read. A connection that breaks is told of once
+# gRPC says these of faults of this program, too: a request that it can't write, or an answer that it can't read. A connection that breaks is told of once
 # or twice, and then that there is none: so often in a row it is such a fault.
-PERHAPS_FAULTS, FAULTS_MAX = UNANSWERED[3:], 10
+PERHAPS_FAULTS, FAULTS_MAX = [grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL], 10
+# Without a code of the cell's own: there was no connection, it broke, or this side waited long enough. Which word gRPC has for it depends on where it broke.
+UNANSWERED = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED, *PERHAPS_FAULTS]
 UNJUDGED = ("constraints", "spread", "per_machine", "devices", "ports")
 
 
