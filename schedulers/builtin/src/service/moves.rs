@@ -64,19 +64,13 @@ impl Moves {
                 self.staying = std::mem::take(&mut self.found);
             }
         }
-        // Of a group of which something waits this is not what it waits for.
-        let waits = |job: JobId, group: u16| {
-            let row = view.cell().job(job).and_then(|job| view.cell().group(job, group));
-            row.is_none_or(|row| row.tasks_in(TaskState::Waiting) > 0)
-        };
-        let staying = self.staying.iter().filter(|&(&(job, group), _)| !waits(job, group));
         let note = |(&(job, group), (tasks, reason)): (&(JobId, u16), &(u32, String))| PassedOver {
             job,
             group,
             tasks: *tasks,
             reason: reason.clone(),
         };
-        decision.staying.extend(staying.map(note));
+        decision.staying.extend(self.staying.iter().map(note));
         decision.again_after(if self.rest.is_some() { 0 } else { self.next_walk_micros(view.now()) });
     }
 

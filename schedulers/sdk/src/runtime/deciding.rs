@@ -154,11 +154,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let is_asked_for = asked_micros.is_some_and(|asked| asked <= now_micros);
         asked_micros.filter(|_| !is_asked_for).into_iter().for_each(|asked| self.wake_by(asked));
         let decides = !gathered.work.is_empty() || is_asked_for;
-        let (cell, revision) = (self.mirror.cell(), self.mirror.revision());
         if !decides {
             // Else each pass in which nothing is to be decided would take it back.
-            self.notes.add(self.staying.iter().cloned(), revision, version_in(cell));
+            self.say_staying();
         }
+        let (cell, revision) = (self.mirror.cell(), self.mirror.revision());
         self.notes.add(std::mem::take(&mut gathered.notes), revision, version_in(cell));
         if decides {
             let number = self.number;
@@ -274,8 +274,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         // What was planned beyond the window has its turn before all that is behind it; of the first in the queue, as it is due.
         self.pass = unsent.map(|unsent| from.map_or(unsent, |from| from.max(unsent))).or(behind);
         self.staying = joined(staying);
-        // What is said of those that wait comes after it, and counts.
-        self.notes.add(self.staying.iter().cloned(), base, version_in(self.mirror.cell()));
+        self.say_staying();
         self.note(left, unsent, passed_over, base);
         late.iter().for_each(|plan| self.scheduler.unanswered(plan.tag(), &Unanswered::BeyondWindow));
         for plan in plans {
@@ -370,6 +369,17 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             cell.job(*id).is_some_and(|job| wanted(cell, job, log_time).any(is_free))
         };
         self.queue.jobs(None, None).filter(|id| self.share.owner(*id) == self.session).filter(waits).count()
+    }
+
+    /// Says why tasks stay, of groups of which none waits: each has one note, and what keeps those that wait counts, whoever said it first.
+    fn say_staying(&mut self) {
+        let cell = self.mirror.cell();
+        let none_waits = |note: &PassedOver| {
+            let row = cell.and_then(|cell| cell.group(cell.job(note.job)?, note.group));
+            row.is_some_and(|row| row.tasks_in(TaskState::Waiting) == 0)
+        };
+        let staying = self.staying.iter().filter(|&note| none_waits(note)).cloned();
+        self.notes.add(staying, self.mirror.revision(), version_in(cell));
     }
 
     /// Remembers why work stays unplaced. Where the scheduler gave no reason, that is said.

@@ -5,6 +5,7 @@ use bytes::BytesMut;
 mod beyond;
 mod numbers;
 mod refusing;
+mod staying;
 mod too_large;
 mod unanswered;
 mod unheard;
