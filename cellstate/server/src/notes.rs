@@ -1,4 +1,4 @@
-//! Why jobs wait, as their schedulers say: bounded, the last word of each, never logged.
+//! Why jobs wait, or stay where they are not to, as their schedulers say: bounded, the last word of each, never logged.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,6 +15,8 @@ pub(crate) struct Note {
     pub(crate) revision: u64,
     /// Of the job; 0 before the cell has been looked at, where nobody said.
     pub(crate) version: u32,
+    /// Why tasks stay on machines that they are to leave; otherwise why they wait.
+    pub(crate) staying: bool,
 }
 
 impl Note {
@@ -156,7 +158,7 @@ mod tests {
     #[test]
     fn the_oldest_job_makes_room_and_the_last_word_counts() {
         let job = |slot| JobId { slot, generation: 1 };
-        let note = |reason: &str| Note { tasks: 1, reason: reason.to_owned(), revision: 1, version: 1 };
+        let note = |reason: &str| Note { tasks: 1, reason: reason.to_owned(), revision: 1, version: 1, staying: false };
         let mut notes = Notes::new(2);
         notes.put(job(1), 0, note("no room"));
         notes.put(job(2), 0, note("no room"));
@@ -173,7 +175,7 @@ mod tests {
     fn a_reason_takes_no_more_memory_than_what_is_kept_of_it() {
         let job = JobId { slot: 1, generation: 1 };
         let mut notes = Notes::new(2);
-        notes.put(job, 0, Note { tasks: 1, reason: "ä".repeat(1 << 20), revision: 1, version: 1 });
+        notes.put(job, 0, Note { tasks: 1, reason: "ä".repeat(1 << 20), revision: 1, version: 1, staying: false });
         let kept = &notes.of(job, 0).unwrap().reason;
         assert_eq!(*kept, "ä".repeat(127));
         assert!(kept.capacity() <= REASON_BYTES_MAX, "{} bytes", kept.capacity());
@@ -183,7 +185,7 @@ mod tests {
     #[test]
     fn a_job_that_waits_no_more_leaves_its_place() {
         let job = |slot| JobId { slot, generation: 1 };
-        let note = |reason: &str| Note { tasks: 1, reason: reason.to_owned(), revision: 1, version: 1 };
+        let note = |reason: &str| Note { tasks: 1, reason: reason.to_owned(), revision: 1, version: 1, staying: false };
         let mut notes = Notes::new(3);
         notes.put(job(0), 0, note("no such machine"));
         for slot in 1..100 {
@@ -203,7 +205,8 @@ mod tests {
 
     #[test]
     fn notes_that_wait_are_taken_by_one_and_are_bounded() {
-        let note = |job: u64| (job, 0, Note { tasks: 1, reason: "x".repeat(1000), revision: 1, version: 1 });
+        let note =
+            |job: u64| (job, 0, Note { tasks: 1, reason: "x".repeat(1000), revision: 1, version: 1, staying: false });
         let mut arrived = Arrived::default();
         assert!(!arrived.add(SessionId(1), (0..0).map(note)), "there is nothing to take");
         assert!(arrived.add(SessionId(1), (0..3).map(note)));

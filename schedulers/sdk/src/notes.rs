@@ -18,17 +18,25 @@ const KEPT_MAX: usize = 10_000;
 /// Longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 255;
 
-/// Most bytes of a note without its reason: 3 for its own key and length, 3 for those of the reason, 11 for each of two numbers of 64 bits and 6 for each of
-/// three of 32.
-const NOTE_BYTES: usize = 3 + 3 + 2 * 11 + 3 * 6;
+/// Most bytes of a note without its reason: 3 for its own key and length, 3 for those of the reason, 11 for each of two numbers of 64 bits, 6 for each of
+/// three of 32, and 2 for what it tells of.
+const NOTE_BYTES: usize = 3 + 3 + 2 * 11 + 3 * 6 + 2;
 
 /// Most bytes of what is around the notes of a message: a key and a length.
 const ENVELOPE_BYTES: usize = 6;
 
 type Group = (JobId, u16);
 
-/// How many tasks, why, and of which version of the job: what is said of the next one is news, be it in the same words.
-type Note = (u32, String, u32);
+/// What is told of a group. It is news as soon as any of it is another one, be it in the same words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Note {
+    tasks: u32,
+    reason: String,
+    /// Of the job.
+    version: u32,
+    /// Why tasks stay where they are; otherwise why they wait.
+    staying: bool,
+}
 
 /// What was said, and what is to be said.
 #[derive(Clone, Debug, Default)]
@@ -81,10 +89,30 @@ impl Notes {
         self.said = 0;
     }
 
-    /// Notes of a decision on the snapshot of `revision`, in which jobs have the versions that `version_of` tells.
+    /// Why tasks wait, by a decision on the snapshot of `revision`, in which jobs have the versions that `version_of` tells.
     pub(crate) fn add(
         &mut self,
         notes: impl IntoIterator<Item = PassedOver>,
+        revision: Revision,
+        version_of: impl Fn(JobId) -> u32,
+    ) {
+        self.say(notes, false, revision, version_of);
+    }
+
+    /// The same of why tasks stay on machines that they are to leave.
+    pub(crate) fn add_staying(
+        &mut self,
+        notes: impl IntoIterator<Item = PassedOver>,
+        revision: Revision,
+        version_of: impl Fn(JobId) -> u32,
+    ) {
+        self.say(notes, true, revision, version_of);
+    }
+
+    fn say(
+        &mut self,
+        notes: impl IntoIterator<Item = PassedOver>,
+        staying: bool,
         revision: Revision,
         version_of: impl Fn(JobId) -> u32,
     ) {
@@ -100,7 +128,8 @@ impl Notes {
             }
             reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
             let said = self.groups.entry(group).or_default();
-            (said.now, said.pass, said.revision) = (Some((tasks, reason, version)), self.pass, revision);
+            said.now = Some(Note { tasks, reason, version, staying });
+            (said.pass, said.revision) = (self.pass, revision);
             if said.now == said.told {
                 self.fresh.remove(&group)
             } else {
@@ -156,9 +185,9 @@ impl Notes {
                     continue;
                 }
             }
-            let (tasks, reason, job_version) = note.unwrap_or_default();
+            let Note { tasks, reason, version: job_version, staying } = note.unwrap_or_default();
             let (job, group) = (group.0.to_bits(), group.1.into());
-            notes.push(v1::PassedOverNote { job, group, tasks, reason, revision, job_version });
+            notes.push(v1::PassedOverNote { job, group, tasks, reason, revision, job_version, staying });
         }
         v1::PassedOver { notes }
     }
@@ -171,7 +200,7 @@ impl Notes {
         let (mut some, mut left) = (Vec::new(), bytes_max.saturating_sub(ENVELOPE_BYTES));
         for group in all.take(NOTES_MAX.min(self.fresh.len())) {
             let note = self.groups.get(group).and_then(|said| said.now.as_ref());
-            let bytes = NOTE_BYTES + note.map_or(0, |(_, reason, _)| reason.len());
+            let bytes = NOTE_BYTES + note.map_or(0, |note| note.reason.len());
             if bytes > left && !some.is_empty() {
                 break;
             }
@@ -274,9 +303,9 @@ mod tests {
     fn a_message_has_no_more_bytes_than_the_server_takes() {
         let mut notes = Notes::default();
         put(&mut notes, (0..20).map(|slot| note(slot, &"x".repeat(100))), 5);
-        let sizes = [1000, 444, 443, 50, 0, usize::MAX];
+        let sizes = [1000, 450, 449, 50, 0, usize::MAX];
         let messages = sizes.map(|bytes_max| told_in(&mut notes, bytes_max).len());
-        assert_eq!(messages, [6, 3, 2, 1, 1, 7], "146 bytes each, and one at least");
+        assert_eq!(messages, [6, 3, 2, 1, 1, 7], "148 bytes each, and one at least");
         assert!(!notes.has_news());
     }
 
@@ -334,6 +363,23 @@ mod tests {
         put(&mut notes, (0..=10_001).map(|slot| note(slot, "no room")), 6);
         assert!(notes.groups.contains_key(&(JobId { slot: 0, generation: 1 }, 0)), "it is first in the pass");
         assert!(!notes.groups.contains_key(&(JobId { slot: 10_000, generation: 1 }, 0)), "and others are last");
+    }
+
+    // To the server they are another reason: why a task stays was told as what another one had waited for, in the same words.
+    #[test]
+    fn the_same_words_about_what_stays_and_no_longer_waits_are_news() {
+        let mut notes = Notes::default();
+        let news_of = |staying: bool| {
+            notes.begin();
+            if staying {
+                notes.add_staying([note(1, "no room")], Revision(6), |_| 1);
+            } else {
+                notes.add([note(1, "no room")], Revision(6), |_| 1);
+            }
+            notes.end();
+            notes.news(usize::MAX, |_| true).notes.iter().map(|note| note.staying).collect::<Vec<_>>()
+        };
+        assert_eq!([false, true, true, false].map(news_of), [vec![false], vec![true], vec![], vec![false]]);
     }
 
     // The server lets go of what was said of the version before, and heard nothing of this one: the words were the same.

@@ -454,11 +454,8 @@ pub(super) const NOTES_MAX: usize = 4096;
 /// Takes what a scheduler says of its own jobs. What it says has to wait for a picture of the cell, and its answers must not.
 pub(super) fn pass_over(shared: &Arc<Shared>, session: SessionId, notes: v1::PassedOver) {
     let addressed = |note: v1::PassedOverNote| {
-        (
-            note.job,
-            note.group,
-            Note { tasks: note.tasks, reason: note.reason, revision: note.revision, version: note.job_version },
-        )
+        let v1::PassedOverNote { job, group, tasks, reason, revision, job_version: version, staying } = note;
+        (job, group, Note { tasks, reason, revision, version, staying })
     };
     let notes = notes.notes.into_iter().take(NOTES_MAX).map(addressed);
     if shared.arrived.lock().add(session, notes) {
@@ -729,8 +726,7 @@ mod tests {
             Shared::request(&"local".into(), "default".into(), Command::OpenSession { scheduler: "other".into() });
         shared.submit(Asked::new(more), Reply::Once(sender)).unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let note =
-            v1::PassedOverNote { job, group: 0, tasks: 1, reason: "no room".into(), revision: 1, job_version: 0 };
+        let note = v1::PassedOverNote { job, tasks: 1, reason: "no room".into(), revision: 1, ..Default::default() };
         watcher.passed_over(v1::PassedOver { notes: vec![note] });
         tokio::time::sleep(Duration::from_millis(700)).await;
         drop(release);

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, GroupShape, Job, JobKind, LogTime, MachineState, NotWanted, Resource, Resources, Revision, SessionId, Sum,
-    TaskState, agreeing, group_is_wanted,
+    Cell, GroupShape, Job, JobKind, LogTime, MachineState, NotWanted, Resource, Resources, SessionId, Sum, TaskState,
+    agreeing, group_is_wanted,
 };
 use plenum_proto::v1;
 
 use super::past;
+use crate::notes::Note;
 use crate::shared::Shared;
 
 /// Why tasks of jobs wait: what the cell itself knows, or else what their schedulers said last.
@@ -172,18 +173,15 @@ impl<'a> Reasons<'a> {
         let row = self.cell.group(job, position)?;
         let slots = (0..row.count).filter_map(|task| self.cell.task(row, task)?.allocation.checked_sub(1));
         let found = slots.filter_map(|slot| self.cell.allocation_in(slot));
-        let there = found.filter(|found| is_drained(found.row.machine));
-        let counted = |(tasks, newest): (u64, Revision), created| (tasks + 1, newest.max(created));
-        let (tasks, newest) = there.map(|found| found.row.created).fold((0, Revision(0)), counted);
+        let tasks = found.filter(|found| is_drained(found.row.machine)).count() as u64;
         if tasks == 0 {
             return None;
         }
         let heard = self.present.filter(|shared| self.who_is_there(shared, job).is_heard);
-        let note = heard.and_then(|shared| shared.notes.lock().of(job.id, position.into()).cloned());
+        let note = heard.and_then(|shared| last_word(shared, job, position, true));
         let (stay, are) = (agreeing(tasks, "stays", "stay"), agreeing(tasks, "is", "are"));
         let (scheduler, which) = (&job.shape.scheduler, agreeing(tasks, "a machine that is", "machines that are"));
-        // One from before they were granted told why they waited.
-        Some(match note.filter(|note| note.version == job.version && note.revision >= newest.0) {
+        Some(match note {
             Some(note) => format!(
                 "{tasks} {stay} on {which} drained, and {are} stopped at the deadline: {} (at revision {})",
                 note.reason, note.revision
@@ -203,9 +201,9 @@ impl<'a> Reasons<'a> {
         Present { is_away: connected.peek().is_none(), is_heard: connected.any(|id| !silent.contains(&id)) }
     }
 
-    /// The scheduler's last word of this version of the job; of one that is gone, or silent, it says nothing of today.
+    /// The scheduler's last word of why they wait; of one that is gone, or silent, it says nothing of today.
     fn scheduler_says(&self, shared: &Shared, job: &Job, group: u16) -> String {
-        let note = shared.notes.lock().of(job.id, group.into()).filter(|note| note.version == job.version).cloned();
+        let note = last_word(shared, job, group, false);
         let Present { is_away, is_heard } = self.who_is_there(shared, job);
         let scheduler = &job.shape.scheduler;
         if is_heard {
@@ -230,6 +228,12 @@ impl<'a> Reasons<'a> {
         let said = note.map(|note| format!(" (it said at revision {}: {})", note.revision, note.reason));
         why + &said.unwrap_or_default()
     }
+}
+
+/// What its scheduler said last of a group of this version of the job, if it is why tasks stay, or if it is why they wait.
+fn last_word(shared: &Shared, job: &Job, group: u16, staying: bool) -> Option<Note> {
+    let notes = shared.notes.lock();
+    notes.of(job.id, group.into()).filter(|note| note.version == job.version && note.staying == staying).cloned()
 }
 
 /// When a moment was that this cell is of: its time, which may be long after the last change, or that of the revision that was asked for.
@@ -258,7 +262,7 @@ fn ask_for_tasks(job: &Job) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_model::Delta;
+    use plenum_model::{Delta, Revision};
 
     // Of a cell that stood still it was told for hours that a task was about to fail again, and that another one waited for its next attempt.
     #[test]

@@ -253,7 +253,7 @@ async fn a_job_that_waits_says_why() {
         tasks: 2,
         reason: "no machine".into(),
         revision: 3,
-        job_version: 0,
+        ..Default::default()
     };
     let notes = v1::PassedOver { notes: vec![note] };
     let ask = v1::session_request::Ask::PassedOver(notes);
@@ -581,7 +581,7 @@ async fn a_scheduler_says_why_its_own_jobs_wait_and_pushes_out_nothing_of_others
             tasks: 1,
             reason: reason.to_owned(),
             revision: 3,
-            job_version: 0,
+            ..Default::default()
         };
         let ask = v1::session_request::Ask::PassedOver(v1::PassedOver { notes: jobs.iter().map(note).collect() });
         session.asks.send(v1::SessionRequest { ask: Some(ask) }).await.unwrap();

@@ -121,7 +121,7 @@ async fn waiting(channel: &Channel, name: &str) -> v1::JobView {
     Jobs::new(channel.clone()).get(get).await.unwrap().into_inner().job.unwrap()
 }
 
-// At the deadline it was stopped, and nothing had said before that it stays, or why. Then what its scheduler had said before it was granted was the reason.
+// At the deadline it was stopped, and nothing had said before that it stays, or why. Then what its scheduler had said of a task that waited was the reason.
 #[tokio::test]
 async fn what_is_left_on_a_drained_machine_says_so_and_why_where_its_scheduler_does() {
     let dir = tempfile::tempdir().unwrap();
@@ -132,17 +132,23 @@ async fn what_is_left_on_a_drained_machine_says_so_and_why_where_its_scheduler_d
     let left = "work: 1 is on a machine that is drained; what scheduler batch does not move is stopped at the deadline";
     assert_eq!(view.waiting_reason, left);
     let session = Session::open(&channel, "batch").await.unwrap();
+    let other = submit(&channel, job("other", 1)).await.job;
     let later = submit(&channel, job("later", 1)).await;
-    let say = async |job, revision| {
-        let note = v1::PassedOverNote { job, tasks: 1, reason: "no room".into(), revision, ..Default::default() };
+    let say = async |job, staying| {
+        let (reason, revision) = ("no room".to_owned(), later.revision);
+        let note = v1::PassedOverNote { job, tasks: 1, reason, revision, staying, ..Default::default() };
         let ask = v1::session_request::Ask::PassedOver(v1::PassedOver { notes: vec![note] });
         session.asks.send(v1::SessionRequest { ask: Some(ask) }).await.unwrap();
     };
-    say(view.id, 3).await;
-    say(later.job, later.revision).await;
+    say(view.id, false).await;
+    say(other, true).await;
+    say(later.job, false).await;
     waits_because(&channel, "later", &format!("work: 1 waiting: no room (at revision {})", later.revision)).await;
-    assert_eq!(waiting(&channel, "web").await.waiting_reason, left, "it was said before this one was placed");
-    say(view.id, later.revision).await;
+    assert_eq!(waiting(&channel, "web").await.waiting_reason, left, "why another one waited is no reason to stay");
+    let why = waiting(&channel, "other").await.waiting_reason;
+    let unsaid = "work: 1 waiting: scheduler batch has not placed them yet, and has not said why; ";
+    assert!(why.starts_with(unsaid), "why another one stays is no reason to wait: {why}");
+    say(view.id, true).await;
     let stays = "1 stays on a machine that is drained, and is stopped at the deadline";
     waits_because(&channel, "web", &format!("work: {stays}: no room (at revision {})", later.revision)).await;
     let mut govern = v1::govern_client::GovernClient::new(channel.clone());

@@ -379,7 +379,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             row.is_some_and(|row| row.tasks_in(TaskState::Waiting) == 0)
         };
         let staying = self.staying.iter().filter(|&note| none_waits(note)).cloned();
-        self.notes.add(staying, self.mirror.revision(), version_in(cell));
+        self.notes.add_staying(staying, self.mirror.revision(), version_in(cell));
     }
 
     /// Remembers why work stays unplaced. Where the scheduler gave no reason, that is said.
