@@ -21,15 +21,20 @@ impl Counted {
     }
 }
 
-/// What was counted in all windows, over the time of all of them; no number without any. The median of the windows would leave out what fewer than half
-/// of them have, and a checkpoint is such a thing: a cell writes one every few seconds under load, and a window of two seconds has one or none.
-pub(crate) fn of_all<'a>(windows: impl IntoIterator<Item = &'a Counted>) -> f64 {
+/// What was counted in all windows, and the time of all of them.
+pub(crate) fn all(windows: impl IntoIterator<Item = Counted>) -> Counted {
     let (mut count, mut seconds) = (0, 0.0);
     for window in windows {
         count += window.count;
         seconds += window.seconds;
     }
-    number(count) / seconds
+    Counted { count, seconds }
+}
+
+/// What was counted in all windows, over the time of all of them; no number without any. The median of the windows would leave out what fewer than half
+/// of them have, and a checkpoint is such a thing: a cell writes one every few seconds under load, and a window of two seconds has one or none.
+pub(crate) fn of_all<'a>(windows: impl IntoIterator<Item = &'a Counted>) -> f64 {
+    all(windows.into_iter().copied()).per_second()
 }
 
 /// A rate: its value is that of all windows together, and each sample that of one.

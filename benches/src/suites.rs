@@ -123,6 +123,6 @@ fn cores_of_all(looks: &[f64]) -> f64 {
 }
 
 /// More is not known of it.
-fn in_hundredths(cores: f64) -> f64 {
-    (cores * 100.0).round() / 100.0
+fn in_hundredths(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
 }

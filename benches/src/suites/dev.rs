@@ -14,12 +14,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use super::{Others, beside_this_program, cores_of_all};
-use crate::disk;
+use super::{Others, beside_this_program, commit, cores_of_all};
 use crate::figure::{Better, Case, Figure, Parameters, number};
 use crate::processes;
 use crate::progress::say;
-use crate::scratch::Scratch;
 use crate::{Run, interrupt};
 
 pub(crate) const NAME: &str = "dev";
@@ -51,12 +49,7 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
         "{}: expected the program to be measured; build it with `cargo build --release`, or name it with --plenum",
         plenum.display()
     );
-    let folder = match &options.dir {
-        Some(dir) => dir.clone(),
-        None => beside_this_program()?,
-    };
-    let file_system = disk::file_system(&folder)?;
-    let scratch = Scratch::make(&folder)?;
+    let (scratch, file_system) = commit::scratch(options)?;
     let parameters: Parameters =
         [("file_system", json!(file_system)), ("root", json!(nix::unistd::geteuid().is_root()))]
             .into_iter()

@@ -16,7 +16,7 @@ use crate::latency;
 use crate::processes;
 use crate::progress::say;
 use crate::rate::{self, Counted};
-use crate::suites::Others;
+use crate::suites::{Others, in_hundredths};
 
 /// Where more claims are refused than this, in a hundred, the cell becomes another one than the case says: its machines are full of what
 /// waits for receipts, most likely.
@@ -123,13 +123,12 @@ pub(crate) async fn finish(ground: &mut Ground, running: Running, mut seen: Seen
 
 /// Of a cell without a history nobody says how long that took to catch up. One that did not come to rest has `null` for how long that took.
 fn at_the_end(over: &Over) -> Parameters {
-    let hundredths = |seconds: f64| json!((seconds * 100.0).round() / 100.0);
     let mut parameters = Parameters::from([
         ("transactions_due_and_never_sent".to_owned(), json!(over.unsent)),
-        (RESTED.to_owned(), json!(over.rested_after.map(hundredths))),
+        (RESTED.to_owned(), json!(over.rested_after.map(in_hundredths))),
     ]);
     if let Some(seconds) = over.history_caught_up_after {
-        parameters.insert(HISTORY_CAUGHT_UP.to_owned(), hundredths(seconds));
+        parameters.insert(HISTORY_CAUGHT_UP.to_owned(), json!(in_hundredths(seconds)));
     }
     parameters
 }
@@ -166,7 +165,7 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
         leaving = leaving.max(ground.agents().stopped().leaving());
     }
     let seconds = began.elapsed().as_secs_f64();
-    let cores = |used: f64| json!((used / seconds * 100.0).round() / 100.0);
+    let cores = |used: f64| json!(in_hundredths(used / seconds));
     let [client, served] = cpu()?;
     let threads = processes::cpu_seconds_by_thread(server)?;
     let threads = threads.iter().map(|(name, after)| (name, after - threads_before.get(name).unwrap_or(&0.0)));

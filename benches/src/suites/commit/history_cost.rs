@@ -34,10 +34,10 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
     for turn in 1..=TURNS {
         say(&format!("{CASE}: turn {turn} of {TURNS}"));
         let seen = closed::run(&mut with, LOAD, TIMES).await?;
-        claims_with.push(claims(&seen.windows));
+        claims_with.push(rate::all(seen.windows.iter().map(Window::claims)));
         seen_with.push(seen.parameters);
         let seen = closed::run(&mut without, LOAD, TIMES).await?;
-        claims_without.push(claims(&seen.windows));
+        claims_without.push(rate::all(seen.windows.iter().map(Window::claims)));
         others_without.push(seen.parameters.get("cores_of_others").cloned());
         if interrupt::asked() {
             break;
@@ -62,12 +62,6 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
         rate::figure(&case, "claims_per_second", &claims_with)?,
         rate::figure(&case, "claims_per_second_without_history", &claims_without)?,
     ])
-}
-
-/// All that was granted in one turn.
-fn claims(windows: &[Window]) -> Counted {
-    let count = windows.iter().map(|window| window.claims().count).sum();
-    Counted { count, seconds: windows.iter().map(|window| window.seconds).sum() }
 }
 
 /// The part of the rate that is lost: of all turns together, and of each.
