@@ -13,8 +13,8 @@ use serde_json::Value;
 use crate::build::Build;
 use crate::figure::{Better, Figure, Results, median};
 use crate::random::Random;
-use crate::rate::RATE;
 use crate::report::quantity;
+use crate::{latency, rate};
 
 /// Fewer samples tell nothing about how far they scatter.
 const SAMPLES_MIN: usize = 3;
@@ -41,8 +41,8 @@ const SETTINGS: [&str; 10] = [
     "disk_sync_bytes",
     "root",
     "nice_of_resolver",
-    "rate",
-    "tail",
+    rate::PARAMETER,
+    latency::PARAMETER,
 ];
 /// What cases of the open loop begin with, and what stands before their rates: the highest is measured first, and a lower one only where the cell can't
 /// keep up.
@@ -141,10 +141,10 @@ fn otherwise(a: &Results, b: &Results) -> String {
     if a.machine.kernel != b.machine.kernel {
         let _ = writeln!(text, "the kernels differ: {} and {}", a.machine.kernel, b.machine.kernel);
     }
+    let pairs = a.figures.iter().filter_map(|old| Some((old, b.figures.iter().find(|new| new.key() == old.key())?)));
+    let pairs: Vec<(&Figure, &Figure)> = pairs.collect();
     for name in SETTINGS {
-        let pairs =
-            a.figures.iter().filter_map(|old| Some((old, b.figures.iter().find(|new| new.key() == old.key())?)));
-        let both = pairs.map(|(old, new)| (old.parameters.get(name), new.parameters.get(name)));
+        let both = pairs.iter().map(|(old, new)| (old.parameters.get(name), new.parameters.get(name)));
         let differing: Vec<_> = both.filter(|(old, new)| old != new).collect();
         if let Some((old, new)) = differing.first() {
             let [of_a, of_b] = [old, new].map(|value| value.map_or_else(|| "none".to_owned(), Value::to_string));
@@ -228,7 +228,7 @@ fn interval(old: &Figure, new: &Figure) -> Option<(f64, f64)> {
 
 /// What the value of such a figure would be with these samples: windows of one figure are about as long as each other.
 fn middle(figure: &Figure, mut samples: Vec<f64>) -> f64 {
-    if figure.parameters.contains_key(RATE) {
+    if figure.parameters.contains_key(rate::PARAMETER) {
         return samples.iter().sum::<f64>() / crate::figure::number(samples.len() as u64);
     }
     samples.sort_by(f64::total_cmp);

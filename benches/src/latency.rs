@@ -7,6 +7,9 @@ use serde_json::json;
 
 use crate::figure::{Better, Case, Figure, number};
 
+/// The parameter that says of a figure that it is a tail of all windows together; [`crate::compare`] looks for it.
+pub(crate) const PARAMETER: &str = "tail";
+
 /// Longest time that is told apart.
 const MICROS_MAX: u64 = 120_000_000;
 
@@ -44,7 +47,7 @@ pub(crate) fn tail<'a>(
     let mut figure = case.figure(metric, "s", Better::Lower, samples)?;
     figure.value = seconds(&all, part);
     let told = "p99, p999 and max of commit_seconds, commit_late_seconds and staleness_seconds: of all windows together, no median of them; each sample is of one window";
-    figure.parameters.insert("tail".to_owned(), json!(told));
+    figure.parameters.insert(PARAMETER.to_owned(), json!(told));
     Ok(figure)
 }
 
@@ -71,7 +74,7 @@ mod tests {
         assert!(longest.value > 0.9, "{longest:?}");
         assert_eq!((longest.samples.len(), longest.value), (3, longest.max));
         assert!(longest.samples[0] < 0.01 && longest.samples[2] > 0.9, "each sample is of one window: {longest:?}");
-        assert!(longest.parameters.contains_key("tail"));
+        assert!(longest.parameters.contains_key(PARAMETER));
         // A window counts by what was seen in it: one time of 301 is none of one in a hundred.
         let rare = [window(&[5; 150]), window(&[5; 150]), window(&[1000])];
         assert!(tail(0.99, &rare).value < 0.01 && tail(0.999, &rare).value > 0.9);

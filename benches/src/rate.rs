@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::figure::{Better, Case, Figure, number};
 
 /// The parameter that says of a figure that it is of all windows together; [`crate::compare`] looks for it.
-pub(crate) const RATE: &str = "rate";
+pub(crate) const PARAMETER: &str = "rate";
 
 /// What was counted in one window.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,7 +61,7 @@ pub(crate) fn ratio(case: &Case<'_>, metric: &str, ours: &[Vec<Counted>], peer: 
 pub(crate) fn together(mut figure: Figure, value: f64) -> Figure {
     figure.value = value;
     let told = "rates of a loaded server, and what is a part or a multiple of them: what was counted in all windows over the time of all of them, no median; each sample is of one window, or of one turn";
-    figure.parameters.insert(RATE.to_owned(), json!(told));
+    figure.parameters.insert(PARAMETER.to_owned(), json!(told));
     figure
 }
 
@@ -83,7 +83,7 @@ mod tests {
         let windows = [counted(200, 2.0), counted(200, 2.0), counted(80, 2.0)];
         let figure = figure(&case(), "claims_per_second", &windows).unwrap();
         assert_eq!((figure.value, figure.samples), (80.0, vec![100.0, 100.0, 40.0]));
-        assert!(figure.parameters.contains_key(RATE));
+        assert!(figure.parameters.contains_key(PARAMETER));
         // A window counts by its length.
         assert_eq!(of_all(&[counted(100, 1.0), counted(100, 3.0)]), 50.0);
         assert!(super::figure(&case(), "claims_per_second", &[]).is_err());
