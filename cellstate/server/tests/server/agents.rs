@@ -217,9 +217,7 @@ async fn logs_are_relayed_from_the_agent_to_the_reader() {
     assert_eq!(gone.metadata().get("plenum-retry-after-micros").unwrap(), "1000000");
 
     let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
-    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch, ..Default::default() };
-    let mut told = agents.follow(follow).await.unwrap().into_inner();
-    assert!(told.message().await.unwrap().unwrap().full);
+    let mut told = follow(&channel, &machine).await;
     let mut reader = jobs.logs(ask).await.unwrap().into_inner();
     let asked = told.message().await.unwrap().unwrap().logs.remove(0);
     assert_eq!((asked.allocation, asked.tail_lines), (allocation, 5));
@@ -346,9 +344,7 @@ async fn a_log_that_breaks_off_is_not_taken_for_a_whole_one() {
     // Of what has ended nothing more comes: whoever follows gets what there is.
     let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
     agents.report(report(&machine, vec![transition(allocation, v1::AllocationState::Complete)])).await.unwrap();
-    let follow = v1::FollowRequest { machine: machine.machine, epoch: machine.epoch, ..Default::default() };
-    let mut told = agents.follow(follow).await.unwrap().into_inner();
-    assert!(told.message().await.unwrap().unwrap().full);
+    let mut told = follow(&channel, &machine).await;
     let _reader = jobs.logs(ask).await.unwrap();
     assert!(!asked_of(&mut told).await.follow);
     server.shutdown().await.unwrap();

@@ -39,6 +39,16 @@ pub(crate) async fn connect(server: &Handle) -> Channel {
     endpoint.connect().await.unwrap()
 }
 
+/// Waits until it is so, which is asked for again and again; `what` is what a test that waits in vain fails with.
+pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let comes = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), comes).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+}
+
 /// A session, with the mirror that it keeps.
 pub(crate) struct Session {
     pub(crate) asks: mpsc::Sender<v1::SessionRequest>,

@@ -6,7 +6,7 @@ use plenum_proto::v1;
 use plenum_server::Server;
 use tonic::transport::Channel;
 
-use crate::client::{Session, connect, job, options, placement, register, start, submit};
+use crate::client::{Session, connect, eventually, job, options, placement, register, start, submit};
 
 type Jobs = v1::jobs_client::JobsClient<Channel>;
 
@@ -107,13 +107,8 @@ async fn what_lives_is_shown_with_its_start_and_its_reason_however_far_behind_th
 
 /// Waits until this is why the job waits.
 async fn waits_because(channel: &Channel, name: &str, why: &str) {
-    tokio::time::timeout(std::time::Duration::from_secs(60), async {
-        while waiting(channel, name).await.waiting_reason != why {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("what its scheduler says is told");
+    let told = async || waiting(channel, name).await.waiting_reason == why;
+    eventually("what its scheduler says is told", told).await;
 }
 
 async fn waiting(channel: &Channel, name: &str) -> v1::JobView {

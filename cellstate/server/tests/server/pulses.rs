@@ -4,7 +4,7 @@ use plenum_proto::v1;
 use plenum_server::Server;
 use v1::session_request::Ask;
 
-use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
+use crate::client::{Session, code, connect, eventually, job, options, placement, register, start, submit};
 use crate::inspection::page;
 use crate::stalled::shows;
 
@@ -49,13 +49,7 @@ async fn what_schedulers_say_of_themselves_is_shown_for_as_long_as_they_are_ther
     assert!((1000..60_000_000).contains(&age), "{age} us");
 
     drop((first, second));
-    tokio::time::timeout(std::time::Duration::from_secs(60), async {
-        while doing(&scheduler(&channel, "ml").await) != (None, None) {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("whoever is gone is not busy");
+    eventually("whoever is gone is not busy", async || doing(&scheduler(&channel, "ml").await) == (None, None)).await;
     assert!(!page(server.address(), "/metrics").await.contains("scheduler_busy_ratio{"));
 }
 
@@ -83,26 +77,14 @@ async fn one_that_falls_silent_is_named_by_what_waits_for_it_and_by_the_status()
     let mut reason = async || jobs.get(get()).await.unwrap().into_inner().job.unwrap().waiting_reason;
     let silent = "work: 2 waiting: scheduler batch is silent: it stands still, or makes one long decision; \
                   `plenum scheduler list -o wide` says since when";
-    tokio::time::timeout(std::time::Duration::from_secs(60), async {
-        while reason().await != silent {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("it does not say that it has seen the job");
+    eventually("one that does not say that it has seen the job is silent", async || reason().await == silent).await;
     assert_eq!(standing().await, (vec![], vec!["batch".to_owned()]));
     // Another one has taken over.
     let other = Session::open(&channel, "batch").await.unwrap();
     assert!(reason().await.starts_with("work: 2 waiting: scheduler batch has not placed them yet"));
     assert_eq!(standing().await, (vec![], vec!["batch".to_owned()]), "one of them hangs");
     drop((session, other));
-    tokio::time::timeout(std::time::Duration::from_secs(60), async {
-        while standing().await != (vec!["batch".to_owned()], vec![]) {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("both are gone");
+    eventually("both are gone", async || standing().await == (vec!["batch".to_owned()], vec![])).await;
     server.shutdown().await.unwrap();
 }
 
