@@ -16,7 +16,8 @@ use serde_json::Value;
 
 use crate::{
     rivals::Rivals,
-    stage::{Served, Stage, eventually, is_root, skipped},
+    skips::skipped,
+    stage::{Served, Stage, eventually, is_root},
 };
 
 /// What this thread mounts from here on, only it has, with the threads and processes that it starts. Others that come to mounts of their own

@@ -6,6 +6,7 @@
 //! | module | stories about |
 //! |---|---|
 //! | `stage` | nothing: the folder, the processes and the questions of one test |
+//! | `skips` | nothing: how a story that can't be told here is left out |
 //! | `rivals` | nothing: machines and schedulers played by the test, over gRPC |
 //! | `job_files` | files that no cell should take, and what people are told |
 //! | `usage` | exit codes, errors for programs, directories and ports of others |
@@ -30,6 +31,7 @@
 )]
 
 mod rivals;
+mod skips;
 mod stage;
 
 mod backups;

@@ -6,7 +6,6 @@
 use std::{
     ffi::OsStr,
     fs,
-    io::Write,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -42,18 +41,6 @@ pub(crate) fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> 
 /// True when this user may make cgroups, mounts and other users' processes.
 pub(crate) fn is_root() -> bool {
     nix::unistd::Uid::effective().is_root()
-}
-
-/// Says that a story was not told, or only in part, and why; the gate counts these and names them. What a test that passed wrote to standard
-/// error, nobody sees.
-pub(crate) fn skipped(why: &str) {
-    let why = why.trim_end().replace('\n', "; ");
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
-    if let Some(path) = std::env::var_os("PLENUM_SKIPS") {
-        let story = std::thread::current().name().unwrap_or("a test").to_owned();
-        let file = fs::OpenOptions::new().create(true).append(true).open(path);
-        file.and_then(|mut file| file.write_all(format!("{story}: {why}\n").as_bytes())).unwrap();
-    }
 }
 
 /// One test's folder, and whatever runs in its name.

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::{
     disk::SmallDisk,
-    stage::{Stage, eventually, is_root, skipped},
+    skips::skipped,
+    stage::{Stage, eventually, is_root},
 };
 
 /// A job of one task, which waits for a file of its own.

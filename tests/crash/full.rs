@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     disk::SmallDisk,
-    stage::{Stage, eventually, skipped},
+    skips::skipped,
+    stage::{Stage, eventually},
 };
 
 const VOLUME_BYTES: u64 = 96 << 20;

@@ -13,7 +13,7 @@ use super::{
     volume::{self, Kind, Volume},
     warden::{Call, Judge, Verdict},
 };
-use crate::stage::{Stage, skipped};
+use crate::{skips::skipped, stage::Stage};
 
 /// Power cuts of each file system in the gate; `cargo xtask crash --cuts N` does more.
 const CUTS: u64 = 10;

@@ -147,7 +147,7 @@ fn run(command: &mut Command) {
 fn what_is_synced_survives_a_power_cut_and_what_is_not_does_not() {
     for kind in [Kind::Ext4, Kind::Xfs] {
         if let Some(why) = kind.missing() {
-            crate::stage::skipped(&why);
+            crate::skips::skipped(&why);
             continue;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -175,7 +175,7 @@ fn what_is_synced_survives_a_power_cut_and_what_is_not_does_not() {
 #[test]
 fn a_volume_has_power_again_whoever_had_mounts_of_his_own_meanwhile() {
     if let Some(why) = Kind::Ext4.missing() {
-        crate::stage::skipped(&why);
+        crate::skips::skipped(&why);
         return;
     }
     let folder = tempfile::tempdir().unwrap();

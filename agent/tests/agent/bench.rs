@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
@@ -20,6 +19,8 @@ use plenum_agent::{
 use plenum_model::{AllocationId, JobId};
 use tokio::sync::mpsc;
 
+use crate::skips::skipped;
+
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_plenum-agent-alone");
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -27,18 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) fn unique_machine_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Says that a story was not told, or only in part, and why; the gate counts these and names them. What a test that passed wrote to standard
-/// error, nobody sees.
-pub(crate) fn skipped(why: &str) {
-    let why = why.trim_end().replace('\n', "; ");
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
-    if let Some(path) = std::env::var_os("PLENUM_SKIPS") {
-        let story = std::thread::current().name().unwrap_or("a test").to_owned();
-        let file = fs::OpenOptions::new().create(true).append(true).open(path);
-        file.and_then(|mut file| file.write_all(format!("{story}: {why}\n").as_bytes())).unwrap();
-    }
 }
 
 /// Whether tasks are separated in this way from the machine, as a probe of ours says; otherwise the story is skipped. That it says so wherever they

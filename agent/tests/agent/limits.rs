@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use plenum_agent::driver::FailureKind;
 use plenum_model::AllocationId;
 
-use crate::bench::{Bench, allocation_directory, limits_are_testable, skipped};
+use crate::bench::{Bench, allocation_directory, limits_are_testable};
+use crate::skips::skipped;
 
 #[tokio::test]
 async fn too_much_memory_ends_a_task_and_is_named() {

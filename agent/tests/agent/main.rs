@@ -10,4 +10,6 @@ mod mounts;
 mod namespaces;
 mod removal;
 mod service;
+#[path = "../../../tests/skips.rs"]
+mod skips;
 mod tasks;

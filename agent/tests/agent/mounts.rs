@@ -13,8 +13,9 @@ use plenum_agent::{
 };
 
 use crate::{
-    bench::{PROGRAM, content_of, shim, skipped, task, unique_machine_name},
+    bench::{PROGRAM, content_of, shim, task, unique_machine_name},
     crash::Agent,
+    skips::skipped,
 };
 
 /// An agent among mounts that only it and its tasks see, as on a machine where mounts are told to others: with a disk of this size at `place`.

@@ -4,7 +4,8 @@ use std::process::{Command, Stdio};
 
 use plenum_agent::{exec::ShimProgram, isolation::Isolation};
 
-use crate::bench::{PROGRAM, is_root, shim, skipped};
+use crate::bench::{PROGRAM, is_root, shim};
+use crate::skips::skipped;
 
 /// Whether programs that know nothing of ours get all namespaces, and may mount in them what tasks need.
 fn others_get_everything() -> bool {

@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use plenum_agent::removal::remove_tree;
 
-use crate::bench::skipped;
+use crate::skips::skipped;
 
 /// Whether a file could be made one that root may not remove either, or an ordinary one again.
 fn make_immutable(file: &Path, flag: &str) -> bool {

@@ -19,7 +19,8 @@ use tokio::{
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::bench::{PROGRAM, skipped};
+use crate::bench::PROGRAM;
+use crate::skips::skipped;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -8,7 +8,8 @@ use std::{
 use plenum_agent::driver::{DriverEvent, FailureKind, Found, TaskSpec};
 use plenum_model::AllocationId;
 
-use crate::bench::{Bench, PROGRAM, allocation_directory, content_of, is_alive, is_isolated, is_root, skipped};
+use crate::bench::{Bench, PROGRAM, allocation_directory, content_of, is_alive, is_isolated, is_root};
+use crate::skips::skipped;
 
 #[tokio::test]
 async fn exit_codes_and_signals_come_back() {

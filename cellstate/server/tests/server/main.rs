@@ -37,4 +37,6 @@ mod scaling;
 mod sections;
 mod simple;
 mod sizes;
+#[path = "../../../../tests/skips.rs"]
+mod skips;
 mod stalled;

@@ -1,7 +1,5 @@
 //! What looks at the directory of a stopped cell, and can't read all of it.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::Path;
 
 use plenum_history::{PageImage, TablePages};
@@ -9,6 +7,7 @@ use plenum_server::{RestoreOptions, back_up_folder, restore, verify};
 
 use crate::backups::{break_frame, broken_cell, busy_cell, grant, history, last_frames};
 use crate::client::{connect, options, register, start};
+use crate::skips::skipped;
 
 // On a full disk, for want of open files and beside another program, what the history had was given up with what was lost, a backup was
 // refused as that of a damaged log, and `verify` called it damaged.
@@ -132,18 +131,6 @@ async fn a_longer_history_of_before_a_restore_is_told_from_a_log_that_has_lost_i
     let report = verify(&new).unwrap();
     let told: Vec<_> = report.violations.iter().map(ToString::to_string).collect();
     assert!(told.len() == 1 && told[0].contains("incarnation 1, and the log of 2"), "{told:#?}");
-}
-
-/// Says that a story was not told, or only in part, and why; the gate counts these and names them. What a test that passed wrote to standard
-/// error, nobody sees.
-fn skipped(why: &str) {
-    let why = why.trim_end().replace('\n', "; ");
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
-    if let Some(path) = std::env::var_os("PLENUM_SKIPS") {
-        let story = std::thread::current().name().unwrap_or("a test").to_owned();
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        file.and_then(|mut file| file.write_all(format!("{story}: {why}\n").as_bytes())).unwrap();
-    }
 }
 
 // What root looked at, a server that ran as another user could not open any more. Only root can give files to another user.
