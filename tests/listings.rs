@@ -299,10 +299,19 @@ fn what_is_left_out_is_said() {
         assert_eq!(told.code(), Some(0), "{told}");
         assert!(told.err.contains("there are more allocations"), "{told}");
     }
-    for (format, limit, is_told) in [("table", "3", true), ("name", "0", true), ("name", "2", false)] {
+    let (by_server, by_limit) =
+        ("than the 2 that the server told", "than the 1 asked for: see more with a greater --limit");
+    let few = [("table", "3", by_server), ("name", "0", by_server), ("table", "1", by_limit), ("wide", "1", by_limit)];
+    for (format, limit, words) in few {
         let told = stage.run(&["--addr", &server.address, "-o", format, "alloc", "list", "--limit", limit]);
-        assert_eq!((told.code(), told.err.contains("than the 2 that the server told")), (Some(0), is_told), "{told}");
+        assert_eq!((told.code(), told.err.contains(words)), (Some(0), true), "{told}");
     }
+    for (format, list, limit) in [("name", "alloc", "2"), ("json", "alloc", "1"), ("table", "machine", "1")] {
+        let told = stage.run(&["--addr", &server.address, "-o", format, list, "list", "--limit", limit]);
+        assert_eq!((told.code(), told.err.contains("there are more")), (Some(0), false), "{told}");
+    }
+    let told = stage.run(&["--addr", &server.address, "txn", "list", "--limit", "1"]);
+    assert!(told.err.contains("there may be more, older than these: go on with --before"), "{told}");
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn listed(format: Format, command: &Conflicts, answer: &ListConflictsResponse) -
     };
     // What was lately is no more after a while, though the cell stands still.
     let unlogged = if command.since.is_some() { text.clone() } else { String::new() };
-    let missing = watch::missing(answer.rows.len(), answer.truncated, command.limit, "--since");
+    let missing = watch::missing(format, answer.rows.len(), answer.truncated, command.limit, "--since");
     Listed { revision: answer.revision, unlogged, text, missing, hint: output::retired(answer.oldest_revision) }
 }
 

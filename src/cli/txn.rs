@@ -70,21 +70,20 @@ fn listed(format: Format, answer: &ListTransactionsResponse, limit: u32, oldest_
         revision: *revision,
         unlogged: String::new(),
         text,
-        missing: missing(answer, limit, oldest_first),
+        missing: missing(format, answer, limit, oldest_first),
         hint: None,
     }
 }
 
-/// What to say where the server told less than was asked for: it reads so much of its log at once, and perhaps nothing of that passed.
-fn missing(listed: &ListTransactionsResponse, limit: u32, oldest_first: bool) -> Option<String> {
-    let told = listed.transactions.len();
-    let missing = watch::missing(told, listed.truncated, limit, "--filter")?;
+/// What to say where the server told less than there may be: it reads so much of its log at once, and perhaps nothing of that passed.
+fn missing(format: Format, listed: &ListTransactionsResponse, limit: u32, oldest_first: bool) -> Option<String> {
+    let missing = watch::missing(format, listed.transactions.len(), listed.truncated, limit, "--filter")?;
     Some(match (listed.resume_revision, oldest_first) {
         // A server of before does not say where the rest begins.
         (0, _) => missing,
-        (revision, false) => format!("older than these {told} there may be more: go on with --before {}", revision + 1),
+        (revision, false) => format!("there may be more, older than these: go on with --before {}", revision + 1),
         (revision, true) => {
-            format!("newer than these {told} there may be more: go on with --after {}", revision.saturating_sub(1))
+            format!("there may be more, newer than these: go on with --after {}", revision.saturating_sub(1))
         }
     })
 }
@@ -196,6 +195,9 @@ mod tests {
         assert!(told(&cut(4711), true).ends_with("go on with --after 4710"));
         assert!(told(&cut(0), false).contains("--filter"), "by an earlier server");
         assert_eq!(told(&ListTransactionsResponse::default(), false), "");
+        let two = ListTransactionsResponse { transactions: vec![TransactionView::default(); 2], ..cut(4711) };
+        let two = missing(Format::Table, &two, 2, false).unwrap_or_default();
+        assert_eq!(two, "there may be more, older than these: go on with --before 4712", "so few were asked for");
         let json = listed(Format::Json, &cut(4711), 0, false).text;
         let json: serde_json::Value = serde_json::from_str(&json).unwrap_or_default();
         assert_eq!((&json["truncated"], &json["resume_revision"]), (&true.into(), &4711.into()));

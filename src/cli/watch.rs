@@ -20,7 +20,7 @@ pub(super) struct Listed {
     /// What it says that changes without a revision.
     pub(super) unlogged: String,
     pub(super) text: String,
-    /// What people are told about rows that are missing without their having asked for so few.
+    /// What people are told about rows that are missing.
     pub(super) missing: Option<String>,
     /// What else people are told about rows that they see.
     pub(super) hint: Option<String>,
@@ -31,7 +31,8 @@ impl Listed {
     pub(super) fn of<R: Row>(format: Format, revision: u64, rows: &[R], truncated: bool, limit: u32) -> Self {
         let text = output::listing(format, revision, rows, truncated);
         let unlogged = rows.iter().map(|row| row.unlogged() + "\n").collect();
-        Self { revision, unlogged, text, missing: missing(rows.len(), truncated, limit, "--filter"), hint: None }
+        let missing = missing(format, rows.len(), truncated, limit, "--filter");
+        Self { revision, unlogged, text, missing, hint: None }
     }
 
     /// What it is known by: one that has the same says the same, but for ages.
@@ -40,12 +41,25 @@ impl Listed {
     }
 }
 
-/// A greater --limit gives no more rows than the server's own, so that only asking for less helps.
-pub(super) fn missing(rows: usize, truncated: bool, limit: u32, narrow: &str) -> Option<String> {
+/// What people are told of a listing that was cut at so many rows, `limit` having been asked for; 0: as many as the server likes. `narrow`: the flag
+/// that leaves fewer of them.
+pub(super) fn missing(format: Format, rows: usize, truncated: bool, limit: u32, narrow: &str) -> Option<String> {
+    // A greater --limit gives no more rows than the server's own, so that only asking for less helps.
     let is_short = limit == 0 || usize::try_from(limit).is_ok_and(|limit| rows < limit);
-    (truncated && is_short).then(|| {
-        format!("there are more rows than the {rows} that the server told at once: narrow the list with {narrow}")
-    })
+    match format {
+        // Programs find `truncated` in it.
+        Format::Json | Format::Yaml => None,
+        _ if !truncated => None,
+        // These have no room for it.
+        Format::Table | Format::Wide | Format::Name if is_short => Some(format!(
+            "there are more rows than the {rows} that the server told at once: narrow the list with {narrow}"
+        )),
+        // Scripts take them, and such a one has what it asked for.
+        Format::Name => None,
+        Format::Table | Format::Wide => Some(format!(
+            "there are more rows than the {rows} asked for: see more with a greater --limit, or narrow the list with {narrow}"
+        )),
+    }
 }
 
 /// Prints a listing; with `watch`, again each time that its revision or what has none has changed, until the process is interrupted.
@@ -68,9 +82,7 @@ pub(super) async fn print(
         if shown != mark {
             shown = mark;
             output::print(&framed(format, watch, listed.text))?;
-            // Programs that read JSON find `truncated` in it; names have no room for it.
-            let is_untold = matches!(format, Format::Table | Format::Wide | Format::Name);
-            if let Some(missing) = listed.missing.filter(|_| is_untold) {
+            if let Some(missing) = listed.missing {
                 output::tell(&missing);
             }
             if let Some(hint) = listed.hint.filter(|_| matches!(format, Format::Table | Format::Wide)) {
@@ -121,11 +133,19 @@ mod tests {
         assert_ne!(job("no scheduler ml is connected; start one"), job("no machine is large enough"));
     }
 
-    // With a --limit above the server's own bound, rows were missing and nothing said so.
+    // With a --limit above the server's own bound, rows were missing and nothing said so; nor did it with any other --limit, as if there were no more.
     #[test]
-    fn missing_rows_are_told_unless_so_few_were_asked_for() {
-        let told = |rows, truncated, limit| missing(rows, truncated, limit, "--filter").is_some();
-        assert!(told(2, true, 0) && told(2, true, 3));
-        assert!(!told(2, true, 2) && !told(2, false, 3) && !told(0, false, 0));
+    fn missing_rows_are_told_with_what_shows_them() {
+        let told =
+            |format, rows, truncated, limit| missing(format, rows, truncated, limit, "--since").unwrap_or_default();
+        for format in [Format::Table, Format::Wide, Format::Name] {
+            assert!(told(format, 2, true, 0).ends_with("that the server told at once: narrow the list with --since"));
+            assert_eq!(told(format, 2, true, 3), told(format, 2, true, 0));
+            assert_eq!((told(format, 2, false, 2), told(format, 0, false, 0)), (String::new(), String::new()));
+        }
+        let few = "there are more rows than the 2 asked for: see more with a greater --limit, or narrow the list with --since";
+        assert_eq!([Format::Table, Format::Wide].map(|format| told(format, 2, true, 2)), [few, few]);
+        assert_eq!(told(Format::Name, 2, true, 2), "", "a script asked for so few");
+        assert_eq!([Format::Json, Format::Yaml].map(|format| told(format, 2, true, 0)), ["", ""]);
     }
 }
