@@ -171,6 +171,21 @@ impl Sessions {
         }
     }
 
+    /// When, by the monotonic clock, the first session of the same scheduler and principal that nobody uses will have been alone too long; `None`: there is
+    /// no such session.
+    pub(crate) fn next_overdue(&self, owner: &Owner, now_micros: i64, linger_micros: i64) -> Option<i64> {
+        let is_theirs = |owned: &Owner| owned.scheduler == owner.scheduler && owned.principal == owner.principal;
+        let overdue_at = |(session, standing): (&SessionId, &Standing)| match standing {
+            Standing::Alone(since) | Standing::Used(since)
+                if !self.is_connected(*session, now_micros) && self.owner(*session).is_some_and(is_theirs) =>
+            {
+                Some(since.saturating_add(linger_micros))
+            }
+            _ => None,
+        };
+        self.standings.iter().filter_map(overdue_at).min()
+    }
+
     /// Sessions that were alone too long; each is told once.
     pub(crate) fn overdue(&mut self, now_micros: i64, linger_micros: i64) -> Vec<SessionId> {
         let overdue = |standing: &Standing| match standing {
@@ -200,6 +215,35 @@ mod tests {
         sessions.stood_still(1000);
         assert_eq!(sessions.overdue(1104, 100), []);
         assert_eq!(sessions.overdue(1105, 100), [SessionId(1)]);
+    }
+
+    #[test]
+    fn the_next_session_of_an_owner_to_grow_too_old_is_one_that_nobody_uses() {
+        let of = |scheduler: &str, principal: &str| Owner {
+            scheduler: scheduler.into(),
+            principal: principal.into(),
+            namespace: "a".into(),
+        };
+        let ann = of("batch", "ann");
+        let mut sessions = Sessions::default();
+        let owners = [&ann, &ann, &ann, &of("batch", "bob"), &of("ml", "ann")];
+        for (number, owner) in (1..).zip(owners) {
+            sessions.opened(SessionId(number), owner.clone());
+            sessions.connected(SessionId(number));
+        }
+        let next = |sessions: &Sessions, owner: &Owner| sessions.next_overdue(owner, 500, 1000);
+        assert_eq!(next(&sessions, &ann), None, "all have streams");
+        for (number, at) in [(1, 400), (2, 300), (4, 200), (5, 100)] {
+            sessions.disconnected(SessionId(number), at);
+        }
+        assert_eq!(next(&sessions, &ann), Some(1300));
+        assert_eq!((next(&sessions, &of("batch", "bob")), next(&sessions, &of("ml", "bob"))), (Some(1200), None));
+        // A simple client has no stream: while it is used, it grows no older.
+        sessions.used(SessionId(2), 450);
+        assert_eq!(next(&sessions, &ann), Some(1400));
+        assert_eq!(sessions.next_overdue(&ann, 450 + USED_MICROS, 10), Some(410));
+        sessions.connected(SessionId(1));
+        assert_eq!(sessions.next_overdue(&ann, 450 + USED_MICROS, 10), Some(460));
     }
 
     #[test]

@@ -128,10 +128,15 @@ async fn take_snapshots_back(shared: Arc<Shared>) {
     }
 }
 
+/// How long after it is due a session is closed at the latest, where nothing is in the way.
+pub(crate) fn sessions_interval(linger: Duration) -> Duration {
+    SESSIONS_INTERVAL.min(linger)
+}
+
 /// Closes sessions whose streams have been gone for long.
 async fn close_sessions(shared: Arc<Shared>) {
     let linger_micros = i64::try_from(shared.settings.session_linger.as_micros()).unwrap_or(i64::MAX);
-    let interval = SESSIONS_INTERVAL.min(shared.settings.session_linger);
+    let interval = sessions_interval(shared.settings.session_linger);
     loop {
         tokio::time::sleep(interval).await;
         let now = shared.clock.monotonic_micros();

@@ -2,8 +2,9 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use plenum_model::{Command, Decision, SessionId};
+use plenum_model::{Command, Decision, Rejection, RejectionCode, SessionId};
 use plenum_proto::bounds::SPAN_MICROS_MAX;
 use plenum_proto::v1;
 use tokio::sync::mpsc;
@@ -28,6 +29,7 @@ use crate::commit::{Answer, Asked};
 use crate::ingress::Answered;
 use crate::sessions::Owner as SessionOwner;
 use crate::shared::{Refused, Shared};
+use crate::tasks::sessions_interval;
 
 /// Messages down.
 type Responses = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
@@ -318,9 +320,24 @@ async fn open_session(
             shared.sessions.lock().opened(SessionId(id), owner);
             Ok(SessionId(id))
         }
-        Decision::Rejected(rejection) => Err(rejection.into()),
+        Decision::Rejected(rejection) => Err(not_opened(shared, &owner, rejection)),
         Decision::Outcome(_) => Err(Failure::internal("opening a session gave an outcome")),
     }
+}
+
+/// Why no session was opened. A session that was left behind by the same scheduler and principal counts for each bound on sessions: whichever is
+/// reached, it passes when that one is closed, and until then only if somebody closes another.
+fn not_opened(shared: &Shared, owner: &SessionOwner, rejection: Rejection) -> Failure {
+    let is_above = rejection.code == RejectionCode::LimitReached;
+    let failure = Failure::from(rejection);
+    if !is_above {
+        return failure;
+    }
+    let (now, linger) = (shared.clock.monotonic_micros(), shared.settings.session_linger);
+    let linger_micros = i64::try_from(linger.as_micros()).unwrap_or(i64::MAX);
+    let Some(overdue) = shared.sessions.lock().next_overdue(owner, now, linger_micros) else { return failure };
+    let alone = Duration::from_micros(overdue.saturating_sub(now).max(0).unsigned_abs());
+    failure.retry(alone.saturating_add(sessions_interval(linger)))
 }
 
 /// Whose a session is that the principal may use. A snapshot, which makes pages be copied, is taken only for what is not known, and apart: a
@@ -345,7 +362,7 @@ async fn usable(shared: &Arc<Shared>, principal: &Principal, session: SessionId)
 
 fn no_such_session(session: SessionId) -> Failure {
     let message = format!("session {} is closed, or was never opened; open a new one", session.0);
-    Failure::not_found(plenum_model::RejectionCode::NoSuchSession, message)
+    Failure::not_found(RejectionCode::NoSuchSession, message)
 }
 
 /// A session's stream, for as long as it is there.

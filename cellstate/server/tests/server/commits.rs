@@ -5,7 +5,7 @@ use std::time::Duration;
 use plenum_proto::v1;
 use plenum_server::Server;
 
-use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
+use crate::client::{Session, code, connect, eventually, job, options, placement, register, start, submit};
 
 #[tokio::test]
 async fn a_commit_is_granted_and_its_deltas_come_before_it() {
@@ -174,6 +174,32 @@ async fn a_session_that_nobody_uses_any_more_is_closed() {
         stays.next().await.unwrap();
     }
     assert!(stays.cell.session(plenum_model::SessionId(stays.welcome.session)).is_some());
+    server.shutdown().await.unwrap();
+}
+
+// A scheduler that had left its sessions behind was told to close some, and not that waiting helps.
+#[tokio::test]
+async fn who_comes_above_a_bound_on_sessions_is_told_when_one_that_was_left_behind_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut narrow = options(dir.path());
+    narrow.settings.core.sessions_of_scheduler_max = 1;
+    let server = Server::start(narrow).await.unwrap();
+    let channel = connect(&server).await;
+    let first = Session::open(&channel, "batch").await.unwrap();
+    let refused = async || Session::open(&channel, "batch").await.err().unwrap();
+    let told = |status: &tonic::Status| {
+        assert_eq!((status.code(), code(status).as_str()), (tonic::Code::ResourceExhausted, "LIMIT_REACHED"));
+        status
+            .metadata()
+            .get("plenum-retry-after-micros")
+            .map(|micros| micros.to_str().unwrap().parse::<u64>().unwrap())
+    };
+    assert_eq!(told(&refused().await), None, "it is in use, for as long as its scheduler likes");
+    drop(first);
+    eventually("its stream is gone", async || told(&refused().await).is_some()).await;
+    let micros = told(&refused().await).unwrap();
+    // It lingers for ten minutes, and is looked at twice a minute.
+    assert!((500_000_000..=630_000_000).contains(&micros), "{micros} us");
     server.shutdown().await.unwrap();
 }
 
