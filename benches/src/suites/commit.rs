@@ -21,6 +21,7 @@ mod resting;
 mod rival;
 mod scheduler;
 pub(super) mod server_counts;
+mod steady;
 mod under_way;
 mod watchers;
 
@@ -122,6 +123,7 @@ async fn on_one_cell(place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>
         return Ok(figures);
     }
     let mut ground = Ground::prepare(&place.scratch.join("cell"), SIZE, Serving::usual(), options.seed).await?;
+    steady::reach(&mut ground).await?;
     if beside_etcd::is_wanted(options) {
         figures.extend(beside_etcd::run(&mut ground, place, options).await?);
     }

@@ -193,6 +193,11 @@ impl Ground {
         self.process.address()
     }
 
+    /// The folder of the server's log.
+    pub(crate) fn log(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
     /// The server's process.
     pub(crate) fn process(&self) -> u32 {
         self.process.id()

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::cell::Serving;
 use super::closed::{self, Shape, Times, Window};
 use super::ground::Ground;
-use super::{Place, SIZE};
+use super::{Place, SIZE, steady};
 use crate::figure::{Better, Case, Figure};
 use crate::progress::say;
 use crate::rate::{self, Counted};
@@ -27,6 +27,7 @@ pub(super) fn is_wanted(options: &Run) -> bool {
 /// Measures both in turns. While one cell is loaded the other one rests.
 pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>> {
     let mut with = Ground::prepare(&place.scratch.join("with"), SIZE, Serving::usual(), options.seed).await?;
+    steady::reach(&mut with).await?;
     let without = Serving::without_history();
     let mut without = Ground::prepare(&place.scratch.join("without"), SIZE, without, options.seed).await?;
     let (mut claims_with, mut claims_without) = (Vec::new(), Vec::new());
