@@ -1,7 +1,6 @@
 //! One machine for all tasks of a job that share a directory: chosen once, before its first task, and for all that follow.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::slice;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use plenum_model::{
@@ -14,6 +13,10 @@ use crate::placer::{DeviceNeed, beyond, device_need};
 
 /// Devices and ports that are judged together. More of them at once no machine has, or hardly any.
 const AT_ONCE_MAX: usize = 1024;
+
+/// Sets of groups that are looked at. Jobs of a few groups have a few; three rows of five groups each, one after the other in a row, have 125. To find so many of 64 groups takes a
+/// million steps.
+const SETS_MAX: usize = 128;
 
 /// What makes one such job as hard to place as another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,30 +33,34 @@ pub(crate) struct Need {
     specials: Vec<(Vec<DeviceNeed>, Vec<u16>)>,
     /// Attributes that its machine must have, for the sake of spread rules.
     spread: Vec<Arc<str>>,
-    /// Of each group that asks for more than room: how deep it stands, how many tasks it has and starts with, and how many of them one machine may have.
-    layout: Vec<(usize, u32, u32, u32)>,
+    /// Of each group that asks for more than room: how many tasks it has and starts with, and how many of them one machine may have.
+    layout: Vec<(u32, u32, u32)>,
+    /// Which of these groups may run side by side.
+    beside: Vec<u64>,
 }
 
 impl Need {
     pub(crate) fn of(cell: &Cell, job: &Job) -> Self {
-        let groups = &job.shape.groups;
         let laid_out = laid_out(cell, job);
-        let layout = laid_out.iter().filter(|group| Special::is_needed_by(group.shape));
-        let specials = groups.iter().filter(|group| Special::is_needed_by(group)).map(|group| {
-            (group.devices.iter().map(device_need).collect(), group.ports.iter().map(|port| port.number).collect())
+        let (all, special): (Vec<&Laid<'_>>, _) = (laid_out.iter().collect(), special(&laid_out));
+        let sets = side_by_side(&all);
+        let shapes = || laid_out.iter().map(|group| group.shape);
+        let task = shapes().fold(Resources::default(), |most, shape| upper(&most, &shape.resources));
+        let plain = all.iter().filter(|_| special.is_empty());
+        let starts = plain.filter_map(|group| at_once(&all, &[group.bit()], |group| group.least));
+        let specials = special.iter().map(|group| {
+            let GroupShape { devices, ports, .. } = group.shape;
+            (devices.iter().map(device_need).collect(), ports.iter().map(|port| port.number).collect())
         });
-        let is_special = groups.iter().any(Special::is_needed_by);
-        let task = groups.iter().fold(Resources::default(), |most, group| upper(&most, &group.resources));
-        let starts = laid_out.iter().filter(|_| !is_special);
-        let starts = starts.filter_map(|group| at_once(slice::from_ref(group), |group| group.least));
         Self {
-            at_once: at_once(&laid_out, |group| group.count),
-            least: at_once(&laid_out, |group| group.least),
+            at_once: at_once(&all, &sets, |group| group.count),
+            least: at_once(&all, &sets, |group| group.least),
             largest: starts.fold(task, |most, group| upper(&most, &group)),
-            constraints: groups.iter().flat_map(|group| group.constraints.iter().cloned()).collect(),
+            constraints: shapes().flat_map(|shape| shape.constraints.iter().cloned()).collect(),
             specials: specials.collect(),
-            spread: groups.iter().flat_map(|group| group.spread.iter().map(|rule| rule.attribute.clone())).collect(),
-            layout: layout.map(|group| (group.depth, group.count, group.least, group.shape.per_machine)).collect(),
+            spread: shapes().flat_map(|shape| shape.spread.iter().map(|rule| rule.attribute.clone())).collect(),
+            layout: special.iter().map(|group| (group.count, group.least, group.shape.per_machine)).collect(),
+            beside: side_by_side(&special),
         }
     }
 
@@ -103,24 +110,23 @@ pub(crate) fn choose_home(
     let Need { at_once, least, largest, .. } = need;
     let eligible = eligible(columns, cell, job, need);
     let laid_out = laid_out(cell, job);
-    let groups = (0..).zip(&job.shape.groups).filter(|(_, shape)| Special::is_needed_by(shape));
-    let one_of_each: Vec<Work> =
-        groups.map(|(group, _)| Work { job: job.clone(), group, tasks: Vec::new(), attempt: 1, least: 0 }).collect();
+    let special = special(&laid_out);
+    let one_of_each: Vec<Work> = special.iter().map(|group| one_task(job, group.position)).collect();
     // How near costs are that count as equal is said of best fits. Of shares of a machine, which are below one, it would make all equal.
     let exactly = Settings { nearness: 0.0, ..settings };
     let side_by_side = [(at_once.as_ref(), Policy::BestFit, settings), (least.as_ref(), Policy::Spread, exactly)];
     let in_turn = [(Some(largest), Policy::Spread, exactly)];
     for width in [Width::All, Width::Least, Width::One].into_iter().filter(|width| *width >= known) {
         // What asks for room alone has all else everywhere.
-        let levels = match width {
+        let sets = match width {
             Width::Least if specials.is_none() => None,
-            Width::All if specials.is_some() => together(job, &laid_out, |group| group.count),
-            Width::Least => together(job, &laid_out, |group| group.least),
+            Width::All if specials.is_some() => together(job, &special, |group| group.count),
+            Width::Least => together(job, &special, |group| group.least),
             Width::All | Width::One => Some(Vec::new()),
         };
-        let Some(levels) = levels else { continue };
+        let Some(sets) = sets else { continue };
         let has_all = |slot: u32| {
-            let mut works = one_of_each.iter().chain(&levels);
+            let mut works = one_of_each.iter().chain(&sets);
             works.all(|work| specials.is_none_or(|specials| specials.obstacle(cell, work, slot).is_none()))
         };
         let suits = specials.map(|_| Suits(&has_all));
@@ -157,80 +163,141 @@ pub(crate) struct Home {
 
 /// A group of a job, as it is now.
 struct Laid<'a> {
+    position: u16,
     shape: &'a GroupShape,
-    /// It comes after groups in so many levels, one after the other.
-    depth: usize,
+    /// All that have to be done before it begins, a bit each.
+    before: u64,
     /// So many tasks it has.
     count: u32,
     /// So many of them it starts with.
     least: u32,
 }
 
-/// The groups of a job in levels, each behind all that it comes after.
-fn laid_out<'a>(cell: &Cell, job: &'a Job) -> Vec<Laid<'a>> {
-    let groups = &job.shape.groups;
-    // The cell refuses cycles; bounded rounds make sure that none can hang a scheduler.
-    let mut depths = vec![0_usize; groups.len()];
-    for _ in 0..groups.len() {
-        for (position, group) in groups.iter().enumerate() {
-            let before = group.after.iter().filter_map(|&before| depths.get(usize::from(before)));
-            depths[position] = before.map(|depth| depth + 1).max().unwrap_or(0);
-        }
+impl Laid<'_> {
+    fn bit(&self) -> u64 {
+        bit(self.position)
     }
-    let laid = |((position, shape), depth): ((u16, &'a GroupShape), usize)| {
+}
+
+/// What stands for a group in a set of them. A job has 64 at most; any further one would be in no set.
+fn bit(position: u16) -> u64 {
+    1_u64.checked_shl(position.into()).unwrap_or(0)
+}
+
+fn bits<'l, 'a: 'l>(groups: impl Iterator<Item = &'l Laid<'a>>) -> u64 {
+    groups.fold(0, |all, group| all | group.bit())
+}
+
+/// The groups of a job.
+fn laid_out<'a>(cell: &Cell, job: &'a Job) -> Vec<Laid<'a>> {
+    let laid = |(position, shape): (u16, &'a GroupShape)| {
         let row = cell.group(job, position);
         // What the shape has is what it was submitted with.
         let count = row.map_or(shape.count, |row| row.count);
         let least = row.map_or(shape.min, |row| shape.least_at_once(row)).max(1);
-        Laid { shape, depth, count, least }
+        let before = shape.after.iter().fold(0_u64, |all, &before| all | bit(before));
+        Laid { position, shape, before, count, least }
     };
-    (0..).zip(groups).zip(depths).map(laid).collect()
+    let mut groups: Vec<Laid<'a>> = (0..).zip(&job.shape.groups).map(laid).collect();
+    // What comes after one comes after all that this one comes after: through one after the other (Warshall).
+    for through in 0..groups.len() {
+        let (own, before) = (groups[through].bit(), groups[through].before);
+        groups.iter_mut().filter(|group| group.before & own != 0).for_each(|group| group.before |= before);
+    }
+    groups
 }
 
-/// What so many tasks of each group have at once: the largest level counts. `None` beyond all bounds.
-fn at_once(laid_out: &[Laid<'_>], tasks: impl Fn(&Laid<'_>) -> u32) -> Option<Resources> {
-    let mut levels = BTreeMap::<usize, Resources>::new();
-    for group in laid_out {
-        let level = levels.entry(group.depth).or_default();
-        let mut sum = *level;
-        for resource in Resource::ALL {
-            let all = group.shape.resources.get(resource).checked_mul(tasks(group).into())?;
-            set(&mut sum, resource, level.get(resource).checked_add(all)?);
+/// Those that ask for more than room.
+fn special<'l, 'a>(laid_out: &'l [Laid<'a>]) -> Vec<&'l Laid<'a>> {
+    laid_out.iter().filter(|group| Special::is_needed_by(group.shape)).collect()
+}
+
+/// Which groups may run side by side: all sets of them in which none comes after another, and which have no further one. A group that runs long is beside
+/// all that neither come before nor after it, however deep these stand. Where there are too many sets, the [`levels`].
+fn side_by_side(groups: &[&Laid<'_>]) -> Vec<u64> {
+    let mut sets = vec![0_u64];
+    for group in groups {
+        let after = bits(groups.iter().copied().filter(|other| other.before & group.bit() != 0));
+        let beside = !(group.before | after);
+        // Each set goes on with it, as far as it may run beside those in there; and without it, where it may not run beside all of them.
+        let mut with: Vec<u64> = sets.iter().map(|set| (set & beside) | group.bit()).collect();
+        with.sort_unstable();
+        with.dedup();
+        sets.retain(|set| set & !beside != 0);
+        let is_whole = |set: &&u64| !with.iter().any(|other| other != *set && *set & !other == 0);
+        sets.extend(with.iter().filter(is_whole));
+        if sets.len() > SETS_MAX {
+            return levels(groups);
         }
-        *level = sum;
     }
-    let most = levels.values().fold(Resources::default(), |most, level| upper(&most, level));
+    sets
+}
+
+/// The groups that come after nothing, those that come after these alone, and so on.
+fn levels(groups: &[&Laid<'_>]) -> Vec<u64> {
+    let mut left = bits(groups.iter().copied());
+    let mut levels = Vec::new();
+    // There are no more of them than groups. The cell refuses cycles; so none could hang a scheduler, either.
+    for _ in groups {
+        let is_next = |group: &&Laid<'_>| group.bit() & left != 0 && group.before & left == 0;
+        let level = bits(groups.iter().copied().filter(is_next));
+        left &= !level;
+        levels.push(level);
+    }
+    levels
+}
+
+/// What so many tasks of each group have at once, in the set that has most. `None` beyond all bounds.
+fn at_once(groups: &[&Laid<'_>], sets: &[u64], tasks: impl Fn(&Laid<'_>) -> u32) -> Option<Resources> {
+    let mut most = Resources::default();
+    for beside in sets {
+        let mut sum = Resources::default();
+        for group in groups.iter().copied().filter(|group| group.bit() & beside != 0) {
+            for resource in Resource::ALL {
+                let all = group.shape.resources.get(resource).checked_mul(tasks(group).into())?;
+                let with = sum.get(resource).checked_add(all)?;
+                set(&mut sum, resource, with);
+            }
+        }
+        most = upper(&most, &sum);
+    }
     most.within_bounds().then_some(most)
 }
 
-/// Each level of a job as one task that asks for the devices and ports of so many tasks of each of its groups, in their order. `None`: no machine has them
-/// at once.
-fn together(job: &Arc<Job>, laid_out: &[Laid<'_>], tasks: impl Fn(&Laid<'_>) -> u32) -> Option<Vec<Work>> {
-    let mut levels = BTreeMap::<usize, GroupShape>::new();
-    for group in laid_out {
-        let (shape, tasks) = (group.shape, tasks(group));
-        let level = levels.entry(group.depth).or_default();
-        let more = (shape.devices.len() + shape.ports.len()).saturating_mul(tasks as usize);
-        let is_limited = shape.per_machine > 0 && tasks > shape.per_machine;
-        if is_limited || level.devices.len() + level.ports.len() + more > AT_ONCE_MAX {
+/// Each set of groups that may run side by side as one task that asks for the devices and ports of so many tasks of each of them, in their order. `None`: no
+/// machine has them at once.
+fn together(job: &Arc<Job>, groups: &[&Laid<'_>], tasks: impl Fn(&Laid<'_>) -> u32) -> Option<Vec<Work>> {
+    let mut wholes = Vec::new();
+    for beside in side_by_side(groups) {
+        let mut whole = GroupShape::default();
+        for group in groups.iter().copied().filter(|group| group.bit() & beside != 0) {
+            let (shape, tasks) = (group.shape, tasks(group));
+            let more = (shape.devices.len() + shape.ports.len()).saturating_mul(tasks as usize);
+            let is_limited = shape.per_machine > 0 && tasks > shape.per_machine;
+            if is_limited || whole.devices.len() + whole.ports.len() + more > AT_ONCE_MAX {
+                return None;
+            }
+            for _ in 0..tasks {
+                whole.devices.extend_from_slice(&shape.devices);
+                whole.ports.extend_from_slice(&shape.ports);
+            }
+        }
+        let mut seen = BTreeSet::new();
+        if whole.ports.iter().any(|port| port.number > 0 && !seen.insert(port.number)) {
             return None;
         }
-        for _ in 0..tasks {
-            level.devices.extend_from_slice(&shape.devices);
-            level.ports.extend_from_slice(&shape.ports);
-        }
+        wholes.push(whole);
     }
-    let groups: Vec<GroupShape> = levels.into_values().filter(Special::is_needed_by).collect();
-    let mut seen = BTreeSet::new();
-    for level in &groups {
-        seen.clear();
-        if level.ports.iter().any(|port| port.number > 0 && !seen.insert(port.number)) {
-            return None;
-        }
-    }
-    let numbers = 0..u16::try_from(groups.len()).ok()?;
-    let job = Arc::new(Job { shape: Arc::new(JobShape { groups, ..(*job.shape).clone() }), ..(**job).clone() });
-    Some(numbers.map(|group| Work { job: job.clone(), group, tasks: Vec::new(), attempt: 1, least: 0 }).collect())
+    wholes.retain(Special::is_needed_by);
+    let numbers = 0..u16::try_from(wholes.len()).ok()?;
+    let shape = Arc::new(JobShape { groups: wholes, ..(*job.shape).clone() });
+    let job = Arc::new(Job { shape, ..(**job).clone() });
+    Some(numbers.map(|group| one_task(&job, group)).collect())
+}
+
+/// A further task of a group, wherever it may go.
+fn one_task(job: &Arc<Job>, group: u16) -> Work {
+    Work { job: job.clone(), group, tasks: Vec::new(), attempt: 1, least: 0 }
 }
 
 /// The larger of both in each dimension.

@@ -440,6 +440,19 @@ fn a_job_that_shares_a_machine_goes_where_the_devices_of_all_that_run_side_by_si
     assert_eq!(stage.runtime(seat).counters().claims_misfit, 0);
 }
 
+/// Those of groups behind equally many others alone were counted together: the job was bound to the machine with one GPU.
+#[test]
+fn devices_of_what_runs_long_are_counted_beside_those_of_what_comes_after_others() {
+    let mut stage = Stage::new();
+    stage.machine_with_gpus("m0", 4_000, &[], 1);
+    stage.machine_with_gpus("m1", 16_000, &[], 4);
+    stage.seat(Batch::default());
+    let train = JobBuilder::new("train", "batch").same_machine().group("fetch", 1, 100).group("serve", 1, 100);
+    let job = stage.submit(&train.gpu(1000).group("learn", 1, 100).gpu(1000).after("fetch"));
+    stage.settle();
+    assert_eq!(stage.placed(job), [(0, 0, 1), (1, 0, 1)]);
+}
+
 /// That no machine has all for a group of which one machine may have but one task was taken for true of groups without that limit.
 #[test]
 fn a_limit_of_machines_makes_no_other_job_take_turns() {

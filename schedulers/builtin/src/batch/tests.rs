@@ -172,6 +172,60 @@ fn a_job_that_shares_a_machine_goes_where_all_of_it_fits() {
     assert_eq!(stage.placed(job), [(2, 0, 1)]);
 }
 
+/// Groups behind equally many others were taken for all that run side by side: the job was bound to a machine on which `work` did not fit beside `serve`, which waited for it.
+#[test]
+fn a_job_that_shares_a_machine_goes_where_what_runs_long_fits_beside_what_comes_after_others() {
+    let mut stage = Stage::new();
+    for (name, cpu_millis) in [("small", 3_000), ("middle", 4_000), ("large", 8_000)] {
+        stage.machine(name, cpu_millis, &[]);
+    }
+    stage.seat(Batch::default());
+    let words = JobBuilder::new("words", "batch").same_machine().group("prepare", 1, 1000).group("serve", 1, 2000);
+    let job = stage.submit(&words.group("work", 1, 2000).after("prepare"));
+    stage.settle();
+    assert_eq!(stage.placed(job), [(0, 0, 1), (1, 0, 1)]);
+    let prepare = stage.cell().allocations().find(|found| found.row.group == 0).unwrap().id;
+    for state in [AllocationState::Running, AllocationState::Complete] {
+        stage.report(prepare, state, 0);
+    }
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(job), [(1, 0, 1), (2, 0, 1)]);
+}
+
+/// The same of one task of each, where all of them have room nowhere: it went to the emptiest machine.
+#[test]
+fn a_job_that_takes_turns_goes_where_one_task_of_each_fits_that_may_run_side_by_side() {
+    let mut stage = Stage::new();
+    stage.machine("busy", 16_000, &[]);
+    stage.seat(Batch::default());
+    stage.submit(&JobBuilder::new("fill", "batch").group("main", 1, 12_000));
+    stage.advance(1_000_000);
+    stage.machine("idle", 3_900, &[]);
+    let words = JobBuilder::new("words", "batch").same_machine().group("prepare", 1, 1000).group("serve", 1, 2000);
+    let job = stage.submit(&words.group("work", 10, 2000).after("prepare"));
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(job), [(0, 0, 0), (1, 0, 0)]);
+}
+
+/// There are 6,561 sets of groups that may run side by side, each of eight; and each group may run beside 21 others.
+#[test]
+fn a_job_of_many_rows_of_groups_is_asked_for_one_of_each_row_at_once() {
+    let mut stage = Stage::new();
+    stage.machine("tight", 9_000, &[]);
+    stage.machine("roomy", 30_000, &[]);
+    stage.seat(Batch::default());
+    let mut job = JobBuilder::new("words", "batch").same_machine();
+    for row in 0..8 {
+        job = job.group(&format!("first-{row}"), 1, 1000);
+        for (step, before) in [("second", "first"), ("third", "second")] {
+            job = job.group(&format!("{step}-{row}"), 1, 1000).after(&format!("{before}-{row}"));
+        }
+    }
+    let job = stage.submit(&job);
+    stage.settle();
+    assert_eq!(machines(&stage.placed(job)), [0; 8]);
+}
+
 #[test]
 fn a_job_too_wide_for_any_machine_takes_turns_on_the_emptiest() {
     let mut stage = Stage::new();
