@@ -29,15 +29,17 @@ impl Misfit {
     }
 }
 
-/// Says why no machine could ever run the job; nothing if each group has one.
+/// Says why no machine could ever run the job; nothing if each group that has tasks has one.
 pub(super) fn misfit(job: &JobShape, machines: &[MachineView]) -> Option<Misfit> {
     let told = |lacking: Option<Misfit>, whom: &str| {
         lacking.map(|Misfit { what, only_room }| Misfit { what: format!("no machine fits {whom}: {what}"), only_room })
     };
-    if job.same_machine && job.groups.len() > 1 {
-        return told(lacking(&together(job), &job.groups, machines), "all groups of the job");
+    // Of one without tasks nothing is placed.
+    let groups: Vec<GroupShape> = job.groups.iter().filter(|group| group.count > 0).cloned().collect();
+    if job.same_machine && groups.len() > 1 {
+        return told(lacking(&together(&groups), &groups, machines), "all groups of the job");
     }
-    job.groups
+    groups
         .iter()
         .find_map(|group| told(lacking(group, slice::from_ref(group), machines), &format!("group `{}`", group.name)))
 }
@@ -80,11 +82,11 @@ fn most_over(attribute: &str, at_most: u32, on_each: u64, machines: &[&MachineVi
     machines_with.values().map(|count| on_each.saturating_mul(*count).min(u64::from(at_most))).sum()
 }
 
-/// What the one machine of the job must have: the most that any group asks for, and what all of them demand.
-fn together(job: &JobShape) -> GroupShape {
+/// What the one machine of a job must have: the most that any of these groups asks for, and what all of them demand.
+fn together(groups: &[GroupShape]) -> GroupShape {
     let mut whole = GroupShape::default();
     let mut most = v1::Resources::default();
-    for group in &job.groups {
+    for group in groups {
         let resources = group.resources.clone().unwrap_or_default();
         most.cpu_millis = most.cpu_millis.max(resources.cpu_millis);
         most.memory_bytes = most.memory_bytes.max(resources.memory_bytes);
@@ -358,6 +360,23 @@ mod tests {
         assert_eq!(misfit(&shared, &machines), None);
         machines[0].devices.pop();
         assert!(misfit(&shared, &machines).unwrap().starts_with("no machine fits all groups of the job: m1"));
+    }
+
+    // A file that keeps one for later was refused.
+    #[test]
+    fn a_group_of_no_tasks_needs_no_machine() {
+        let machines = [machine("m1", 1000, "5.10")];
+        for head in ["", "same_machine = true\n"] {
+            let told = |count: u32| {
+                let wants =
+                    "resources = { cpu = 8, memory = \"1MiB\", gpu = 1 }\nconstraints = ['attr.kernel >= \"7.0\"']";
+                misfit(&job(head, &format!("count = {count}\n{wants}")), &machines).unwrap_or_default()
+            };
+            assert_eq!(told(0), "");
+            for lacks in ["cpu is short", "gpu is short", "`attr.kernel` is not"] {
+                assert!(told(1).contains(lacks), "{}", told(1));
+            }
+        }
     }
 
     #[test]

@@ -602,7 +602,7 @@ impl Placer {
             let known = Hopeless { reason: reason.clone(), others_have_it: false, fit: 0, at_most: u64::MAX };
             self.homeless.insert(need.clone(), known);
         }
-        Err(no_home(work, need, &reason))
+        Err(no_home(view.cell(), work, need, &reason))
     }
 }
 
@@ -631,8 +631,10 @@ fn blocked(least: usize, waiting: usize) -> String {
 }
 
 /// Why nothing of a group is placed whose job finds no machine to share: one that has room for what any group starts with, which may be another one than this.
-fn no_home(work: &Work, need: &shared_machine::Need, why: &str) -> String {
-    let has_gang = !need.is_special() && work.job.shape.groups.iter().any(|group| group.min > 1);
+fn no_home(cell: &Cell, work: &Work, need: &shared_machine::Need, why: &str) -> String {
+    let has_tasks = |group: u16| cell.group(&work.job, group).is_none_or(|row| row.count > 0);
+    let mut groups = (0..).zip(&work.job.shape.groups);
+    let has_gang = !need.is_special() && groups.any(|(group, shape)| shape.min > 1 && has_tasks(group));
     match work.least as usize {
         least @ 2.. if has_gang => format!("it starts with {least} at once, and its tasks share a machine: {why}"),
         _ if has_gang => format!("its tasks share a machine, on which a group starts with several at once: {why}"),

@@ -188,7 +188,7 @@ fn bits<'l, 'a: 'l>(groups: impl Iterator<Item = &'l Laid<'a>>) -> u64 {
     groups.fold(0, |all, group| all | group.bit())
 }
 
-/// The groups of a job.
+/// The groups of a job that have tasks. Of one without any the cell asks nothing, and what comes after it does not wait for what that comes after.
 fn laid_out<'a>(cell: &Cell, job: &'a Job) -> Vec<Laid<'a>> {
     let laid = |(position, shape): (u16, &'a GroupShape)| {
         let row = cell.group(job, position);
@@ -196,9 +196,11 @@ fn laid_out<'a>(cell: &Cell, job: &'a Job) -> Vec<Laid<'a>> {
         let count = row.map_or(shape.count, |row| row.count);
         let least = row.map_or(shape.min, |row| shape.least_at_once(row)).max(1);
         let before = shape.after.iter().fold(0_u64, |all, &before| all | bit(before));
-        Laid { position, shape, before, count, least }
+        (count > 0).then_some(Laid { position, shape, before, count, least })
     };
-    let mut groups: Vec<Laid<'a>> = (0..).zip(&job.shape.groups).map(laid).collect();
+    let mut groups: Vec<Laid<'a>> = (0..).zip(&job.shape.groups).filter_map(laid).collect();
+    let there = bits(groups.iter());
+    groups.iter_mut().for_each(|group| group.before &= there);
     // What comes after one comes after all that this one comes after: through one after the other (Warshall).
     for through in 0..groups.len() {
         let (own, before) = (groups[through].bit(), groups[through].before);

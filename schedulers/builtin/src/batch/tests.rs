@@ -226,6 +226,44 @@ fn a_job_of_many_rows_of_groups_is_asked_for_one_of_each_row_at_once() {
     assert_eq!(machines(&stage.placed(job)), [0; 8]);
 }
 
+/// What one task of them would need was asked for all the same, and the job waited for ever.
+#[test]
+fn groups_of_no_tasks_ask_nothing_of_the_machine_that_a_job_shares() {
+    let jobs = |tasks: u32| {
+        let export = |cpu_millis| {
+            let job = JobBuilder::new("train", "batch").same_machine().group("train", 1, 1000);
+            job.group("export", tasks, cpu_millis)
+        };
+        [export(9000), export(100).on("disk", "tape"), export(100).gpu(1000)]
+    };
+    for (tasks, job) in jobs(0).into_iter().map(|job| (0, job)).chain(jobs(1).map(|job| (1, job))) {
+        let mut stage = Stage::new();
+        stage.machine("m0", 4_000, &[]);
+        stage.seat(Batch::default());
+        let job = stage.submit(&job);
+        stage.advance(1_000_000);
+        if tasks > 0 {
+            assert_eq!(stage.placed(job), []);
+            stage.ask("owner", Command::ScaleJob { job, version: None, group: 1, count: 0 });
+            stage.advance(1_000_000);
+        }
+        assert_eq!(stage.placed(job), [(0, 0, 0)], "of {tasks}: {}", stage.passed_over(job, 0));
+    }
+}
+
+/// It was taken to come after all that the group of no tasks comes after.
+#[test]
+fn what_comes_after_a_group_of_no_tasks_is_beside_what_that_comes_after() {
+    let mut stage = Stage::new();
+    stage.machine("small", 2_000, &[]);
+    stage.machine("large", 4_000, &[]);
+    stage.seat(Batch::default());
+    let words = JobBuilder::new("words", "batch").same_machine().group("prepare", 1, 2000);
+    let job = stage.submit(&words.group("check", 0, 100).after("prepare").group("work", 1, 2000).after("check"));
+    stage.settle();
+    assert_eq!(stage.placed(job), [(0, 0, 1), (2, 0, 1)]);
+}
+
 #[test]
 fn a_job_too_wide_for_any_machine_takes_turns_on_the_emptiest() {
     let mut stage = Stage::new();
