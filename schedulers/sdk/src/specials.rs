@@ -1,6 +1,7 @@
 //! Devices, ports and limits that own claims take: of transactions in flight, and of the decision in the making.
 
 use std::collections::BTreeMap;
+use std::slice;
 
 use plenum_model::{
     Cell, Device, DeviceRoom, GroupCounts, GroupShape, Job, JobId, Machine, Obstacle, Port, Requirement, Special,
@@ -12,7 +13,7 @@ use crate::view::{View, Work};
 /// What of the machines is spoken for, beyond room, for groups that declare devices, ports, limits or spread.
 ///
 /// Where a claim names no devices the cell chooses them at commit. Until then the same choice is assumed here, made with the same code, and
-/// in the order in which the cell comes to the claims.
+/// in the order in which the cell comes to the claims. Of what a claim gets of its victims nothing is booked: they have it still, as the mirror shows.
 #[derive(Clone, Debug, Default)]
 pub struct Specials {
     machines: BTreeMap<u32, Taken>,
@@ -26,8 +27,8 @@ struct Taken {
     /// Each device of the machine once, in its order, with the sum: thousands of claims on one machine would each walk over what all those
     /// before them got.
     devices: Vec<Device>,
-    /// What was taken of devices, one after the other.
-    parts: Vec<Device>,
+    /// What each of those that took something got of devices, one after the other: perhaps less than it declares, or nothing.
+    parts: Vec<Vec<Device>>,
     /// Ports, rising; 0 for each that the cell is going to choose.
     ports: Vec<u16>,
     /// The same, one after the other as they were taken.
@@ -45,7 +46,7 @@ impl Taken {
             let sum = self.sum_of(part);
             sum.into_iter().for_each(|sum| *sum = sum.saturating_add(part.millis));
         }
-        self.parts.extend(parts);
+        self.parts.push(parts);
         for port in &shape.ports {
             let chosen = named.iter().find(|named| port.number == 0 && named.name == port.name);
             let number = chosen.unwrap_or(port).number;
@@ -57,9 +58,8 @@ impl Taken {
 
     /// Takes the last one back.
     fn give(&mut self, shape: &GroupShape) {
-        let parts = self.parts.split_off(self.parts.len().saturating_sub(shape.devices.len()));
-        for part in &parts {
-            let sum = self.sum_of(part);
+        for part in self.parts.pop().unwrap_or_default() {
+            let sum = self.sum_of(&part);
             sum.into_iter().for_each(|sum| *sum = sum.saturating_sub(part.millis));
         }
         for number in self.ports_in_turn.split_off(self.ports_in_turn.len().saturating_sub(shape.ports.len())) {
@@ -165,7 +165,8 @@ impl Specials {
         }
         let Some(machine) = cell.machine_in(slot) else { return };
         let chosen = if devices.is_empty() && !shape.devices.is_empty() {
-            choose_devices(&mut self.device_rooms(cell, slot), &shape.devices).unwrap_or_default()
+            let chosen = choose_devices(&mut self.device_rooms(cell, slot), &shape.devices);
+            chosen.unwrap_or_else(|_| free_parts(self.device_rooms(cell, slot), &shape.devices))
         } else {
             devices.to_vec()
         };
@@ -191,7 +192,7 @@ impl Specials {
         }
     }
 
-    /// Undoes a [`Specials::take`] after which nothing stood in the way: the last one on that machine that was not undone.
+    /// Undoes a [`Specials::take`]: the last one on that machine that was not undone.
     pub fn give(&mut self, cell: &Cell, job: &Job, group: u16, slot: u32) {
         let Some(shape) = job.shape.groups.get(usize::from(group)) else { return };
         if let Some((_, change)) = self.counts.get_mut(&(job.id, group)) {
@@ -199,4 +200,11 @@ impl Specials {
         }
         self.machines.get_mut(&slot).into_iter().for_each(|taken| taken.give(shape));
     }
+}
+
+/// What a claim takes of devices that are free, where these are not enough for it: of each entry by itself, in the order in which they choose. The rest is its victims'.
+fn free_parts(mut rooms: Vec<DeviceRoom>, wanted: &[Device]) -> Vec<Device> {
+    let (of_any, of_model): (Vec<&Device>, Vec<&Device>) = wanted.iter().partition(|want| want.model.is_empty());
+    let free = |want: &Device| choose_devices(&mut rooms, slice::from_ref(want)).unwrap_or_default();
+    of_model.into_iter().chain(of_any).flat_map(free).collect()
 }

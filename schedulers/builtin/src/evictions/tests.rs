@@ -576,6 +576,27 @@ fn a_device_of_a_victim_in_flight_is_counted_on_by_nobody_else() {
     assert_eq!(stands(&stage, low), (0, 2));
 }
 
+// Of the devices that the first one gets nothing was booked, as some were its victim's still: the second one claimed the free one, too, and was refused.
+#[test]
+fn a_free_device_that_goes_with_one_of_a_victim_in_flight_is_claimed_by_nobody_else() {
+    let mut stage = Stage::new();
+    stage.machine_with_gpus("m0", 8000, &[], 2);
+    let seat = stage.seat(Batch::default());
+    let low = submit(&mut stage, &job("low", 1, 100, 10).gpu(1000));
+    stage.transcript();
+    stage.hold(seat);
+    let first = submit(&mut stage, &job("first", 1, 100, 90).gpu(1000).gpu(1000));
+    let second = submit(&mut stage, &job("second", 1, 100, 90).gpu(1000));
+    stage.release(seat);
+    stage.advance(1_000_000);
+    assert_eq!(stage.transcript(), "batch: 1 of 1 granted\n");
+    assert_eq!((stands(&stage, first), stands(&stage, second), stands(&stage, low)), ((1, 0), (0, 0), (0, 1)));
+    leave(&mut stage);
+    stage.finish(first, true);
+    stage.advance(1_000_000);
+    assert_eq!(stands(&stage, second), (1, 0));
+}
+
 // That it was granted was no occasion for who could not count on its victim, nor on what he leaves.
 #[test]
 fn who_found_nobody_hears_that_a_transaction_with_victims_was_decided() {
