@@ -92,6 +92,8 @@ fn walk(
 ) -> Option<Place> {
     let cell = view.cell();
     if !(0..cell.machine_rows().len()).any(|slot| state(cell, slot) == Some(MachineState::Draining)) {
+        // Where it goes on, that was found of drains that have ended since.
+        staying.clear();
         return None;
     }
     let jobs = cell.jobs().filter(|job| job.id.slot >= from.0);

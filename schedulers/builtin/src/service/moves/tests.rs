@@ -503,6 +503,33 @@ fn each_of_many_services_has_its_turn_whatever_becomes_of_the_others() {
     assert_eq!(stage.runtime(seat).counters().dropped, 0);
 }
 
+/// What a walk that had to be interrupted had found by then was said once more, of a machine that was not drained any more.
+#[test]
+fn what_was_found_before_a_drain_ended_is_not_said_behind_it() {
+    let (mut stage, seat) = stage(&[16_000]);
+    let stays =
+        running(&mut stage, &JobBuilder::new("stays", "service").group("main", 2, 500).forever().same_machine());
+    for number in 0..6 {
+        running(&mut stage, &JobBuilder::new(&format!("web{number}"), "service").group("main", 1, 100).forever());
+    }
+    stage.machine("m1", 16_000, &[]);
+    stage.hold(seat);
+    drain(&mut stage, 0, 10 * MINUTE);
+    let sent = |stage: &Stage| stage.runtime(seat).counters().transactions;
+    let before = sent(&stage);
+    for _ in 0..200 {
+        if sent(&stage) == before {
+            stage.advance(SECOND / 100);
+        }
+    }
+    assert_eq!(sent(&stage), before + 4, "as many moves as may be in flight, and two more are to come");
+    undrain(&mut stage, 0);
+    stage.release(seat);
+    // The next walk begins a second after this one.
+    stage.advance(SECOND / 2);
+    assert_eq!(stage.passed_over(stays, 0), "");
+}
+
 /// Of all that may be moved each was tried each second.
 #[test]
 fn moves_that_are_refused_are_tried_as_seldom_as_what_waits() {
