@@ -126,7 +126,7 @@ pub struct Unplaced {
     pub constraints: BTreeMap<Constraint, u32>,
     /// No constraint fails, and a partition reserves the machine for other schedulers.
     pub reserved: u32,
-    /// The job's tasks share another machine.
+    /// The job's tasks share another machine. What else stands in the way there is not looked at.
     pub other_machine: u32,
     /// As many allocations as a machine can have.
     pub full: u32,
@@ -280,7 +280,8 @@ fn in_short(constraint: &Constraint) -> String {
     text
 }
 
-/// Judges every machine, with what the columns have promised. `constraints` are all that the groups declare: where none of them fails on a machine of a class
+/// Judges every machine, with what the columns have promised; where a job's tasks share one, that one alone: of many such jobs each would look at all others for itself, as hardly two share
+/// the same. `constraints` are all that the groups declare: where none of them fails on a machine of a class
 /// that `requirement` leaves out, a partition reserves it for others. `devices` are those that each group asks for of one machine. `beyond` says what
 /// else stands in the way on a machine that has room, where groups declare more: devices, ports, limits, with what is spoken for of them.
 #[must_use]
@@ -295,7 +296,14 @@ pub fn explain(
     let custom_resources = cell.identity().custom_resources.clone();
     let mut unplaced = Unplaced { custom_resources, ..Unplaced::default() };
     let mut nearest: Option<(Distance, Nearest)> = None;
-    for machine in cell.machines() {
+    let home = requirement.home.and_then(|home| cell.machine_in(home));
+    let all = requirement.home.is_none().then(|| cell.machines());
+    if all.is_none() {
+        let others = cell.machines().count() - usize::from(home.is_some());
+        unplaced.other_machine = u32::try_from(others).unwrap_or(u32::MAX);
+        unplaced.machines = unplaced.other_machine;
+    }
+    for machine in home.into_iter().chain(all.into_iter().flatten()) {
         let slot = machine.id.slot;
         unplaced.machines += 1;
         let lacking = match requirement.obstacle(cell, slot, &columns.promised(slot)) {

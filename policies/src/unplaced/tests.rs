@@ -119,6 +119,28 @@ fn at_most_as_many_fit_as_empty_machines_have_of_what_is_short_there() {
     assert_eq!(at_most(&GroupShape::default(), None), u64::MAX, "it asks for nothing");
 }
 
+// Of thousands of jobs that wait on machines of their own each judged all of the cell, which are none of its business.
+#[test]
+fn of_a_job_that_has_its_machine_that_one_alone_is_judged() {
+    use MachineState::{Cordoned, Ready};
+    let cell = cell(&[(9000, Cordoned), (4000, Ready), (9000, Ready), (100, Ready)]);
+    let mut columns = Columns::default();
+    columns.follow(&cell, None, &BTreeMap::from([(1, Resources::new(3500, 0))]));
+    let resources = Resources::new(1000, 1);
+    let told = |home: u32| {
+        let (classes, home, job) = (None, Some(home), JobId::default());
+        let requirement = Requirement { resources: &resources, classes, home, job, special: None };
+        explain(&columns, &cell, &requirement, &[], &[], |_| None).to_string()
+    };
+    assert_eq!(
+        told(1),
+        "of 4 machines 1 lacks cpu by at least 500m, 3 are not the one that the job's tasks are to share; \
+         nearest is m1, short of cpu by 500m"
+    );
+    assert_eq!(told(0), "of 4 machines 3 are not the one that the job's tasks are to share, 1 is cordoned");
+    assert_eq!(told(7), "of 4 machines 4 are not the one that the job's tasks are to share", "it is gone");
+}
+
 // How short it is was reckoned with what others hold, and how near without: it named an empty machine of which nothing could be had.
 #[test]
 fn a_machine_whose_room_another_job_holds_is_no_nearer_for_that() {

@@ -526,7 +526,7 @@ impl Placer {
     /// Why no machine takes one more task of the group.
     fn why_no_more(&self, view: &View<'_>, work: &Work, request: &Request<'_>) -> Unplaced {
         let shape = work.shape();
-        self.count_judged(|| view.cell().machines().count());
+        self.count_judged(|| if request.home.is_some() { 1 } else { view.cell().machines().count() });
         let beyond = |slot: u32| beyond(self.specials.as_ref()?, view.cell(), work, slot);
         explain(&self.columns, view.cell(), &requirement(work, request), &shape.constraints, &[&shape.devices], beyond)
     }
