@@ -83,9 +83,14 @@ pub struct Tenants {
 
 impl Tenants {
     /// Reads those of a cell that a job of this band may evict. Those that are `spoken` for, as a transaction that was not answered names them, count as chosen: what that
-    /// transaction claims is to be taken off what is free.
+    /// transaction claims is to be taken off what is free. Of those that leave the ones that are not `awaited` count as staying, and as nobody who could be evicted.
     #[must_use]
-    pub fn of(cell: &Cell, band: u8, spoken: impl Fn(AllocationId) -> bool) -> Self {
+    pub fn of(
+        cell: &Cell,
+        band: u8,
+        spoken: impl Fn(AllocationId) -> bool,
+        mut awaited: impl FnMut(AllocationId) -> bool,
+    ) -> Self {
         let rows = cell.machine_rows().len() as usize;
         let mut tenants = Self {
             places: vec![(0, 0); rows],
@@ -108,7 +113,8 @@ impl Tenants {
                 continue;
             }
             if allocation.status.state.is_leaving() {
-                if let Some(room) = tenants.shapes.get(allocation.row.shape as usize) {
+                let room = tenants.shapes.get(allocation.row.shape as usize);
+                if let Some(room) = room.filter(|_| awaited(allocation.id)) {
                     leaving.entry(machine).or_default().insert(allocation.id, Room::all_of(room));
                 }
                 continue;

@@ -1,7 +1,7 @@
 //! Whom to evict for tasks that fit nowhere: the choice is made by [`plenum_policies::eviction`], and this says for whom it is asked, and how often.
 //!
 //! Asked for is only what fits nowhere as things are, and whose job is of a higher band than somebody who runs. What leaves already comes first: a task
-//! is granted on top of it, and nobody else has to go.
+//! is granted on top of it, and nobody else has to go; unless it has been leaving for long.
 
 mod asked;
 mod lent;
@@ -35,6 +35,9 @@ const KINDS_MAX: usize = 64;
 
 /// Rows of jobs and allocations of which a walk is made up for by a microsecond without one: a quarter of a second for a million, of which the walk takes some 75 ms.
 const ROWS_A_MICRO: i64 = 4;
+
+/// Who was seen to leave so long ago is not waited for by anybody else: its `kill_timeout` may be hours, or it hangs. Six times the usual one.
+const AWAITED_MICROS: i64 = 60_000_000;
 
 /// Why tasks got no machine by evictions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,6 +159,8 @@ pub(crate) struct Evictions {
     denied: Remembered<Kind>,
     /// The same of machines for jobs whose tasks share one, by what these need and their band.
     homeless: Remembered<(shared_machine::Need, u8)>,
+    /// Since when those are known to leave that the last walk met, over all decisions.
+    known_to_leave: BTreeMap<AllocationId, LogTime>,
     /// Groups that evicted not long ago.
     pauses: Pauses,
     /// Of the last plan, over all decisions.
@@ -181,9 +186,9 @@ impl Evictions {
     /// Begins a decision.
     pub(crate) fn begin(&mut self, view: &View<'_>) {
         let last = std::mem::take(self);
-        let Self { bounds, walked, denied, homeless, pauses, tag, .. } = last;
+        let Self { bounds, walked, denied, homeless, known_to_leave, pauses, tag, .. } = last;
         let looks = bounds.looks_max;
-        *self = Self { bounds, walked, denied, homeless, pauses, tag, looks, ..Self::default() };
+        *self = Self { bounds, walked, denied, homeless, known_to_leave, pauses, tag, looks, ..Self::default() };
         self.denied.begin(view);
         self.homeless.begin(view);
     }
@@ -237,9 +242,21 @@ impl Evictions {
             }
             let band = work.job.shape.priority / 10;
             self.walked = Some(view.now());
-            self.tenants = Some(Tenants::of(view.cell(), band, |id| view.may_be_evicted(id)));
+            self.tenants = Some(self.walk(view, band));
         }
         if self.tenants.as_ref().is_none_or(Tenants::is_empty) { Err(Denied::Nobody) } else { Ok(()) }
+    }
+
+    /// The tenants for a job of this band, without those that have been leaving for long. The mirror does not tell for how long.
+    fn walk(&mut self, view: &View<'_>, band: u8) -> Tenants {
+        let (now, known) = (view.now(), std::mem::take(&mut self.known_to_leave));
+        let awaited = |id: AllocationId| {
+            // Of another cell it may have been later than now.
+            let since = known.get(&id).copied().filter(|since| *since <= now).unwrap_or(now);
+            self.known_to_leave.insert(id, since);
+            left_of(AWAITED_MICROS, since, now) > 0
+        };
+        Tenants::of(view.cell(), band, |id| view.may_be_evicted(id), awaited)
     }
 
     /// Why a group evicts nobody for now, as tasks of it failed.

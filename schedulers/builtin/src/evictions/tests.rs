@@ -146,6 +146,28 @@ fn who_leaves_anyway_is_waited_for_and_nobody_else_goes() {
     assert_eq!((stands(&stage, next), stands(&stage, other)), ((1, 0), (0, 1)), "that room is spoken for");
 }
 
+// One after the other was granted on top of it, as that costs nothing, until all that it had was spoken for: each of them waited as long as it took.
+#[test]
+fn who_has_been_leaving_for_more_than_a_minute_is_waited_for_by_nobody_else() {
+    let mut stage = stage(2);
+    let [slow, other] =
+        [("slow", 60), ("other", 10)].map(|(name, priority)| submit(&mut stage, &job(name, 1, 2000, priority)));
+    let [at_slow, at_other] = [slow, other].map(|job| machines(&stage, job));
+    stage.ask("owner", Command::StopJob(slow));
+    let first = submit(&mut stage, &job("first", 1, 500, 90));
+    stage.advance(50_000_000);
+    let second = submit(&mut stage, &job("second", 1, 500, 90));
+    assert_eq!([first, second].map(|job| machines(&stage, job)), [at_slow.clone(), at_slow]);
+    assert_eq!(stands(&stage, other), (1, 0));
+    stage.advance(10_000_000);
+    let third = submit(&mut stage, &job("third", 1, 500, 90));
+    assert_eq!((machines(&stage, third), stands(&stage, other)), (at_other, (0, 1)));
+    // What nobody took over of it is room once it has left: each machine has some for one.
+    leave(&mut stage);
+    let more = submit(&mut stage, &job("more", 2, 1000, 5));
+    assert_eq!(stands(&stage, more), (2, 0));
+}
+
 #[test]
 fn many_tasks_of_one_job_take_the_places_of_as_many_as_it_needs() {
     let mut stage = stage(20);
