@@ -83,7 +83,7 @@ fn text(report: &VerifyReport) -> String {
     if let Some(mark) = &report.mark {
         pairs.push((
             "high-water mark",
-            format!("{mark} (a crash may leave this; the other place of the mark is whole)"),
+            format!("{mark} (a crash may leave this, or a worn sector; the other place of the mark is whole)"),
         ));
     }
     if let Some(fallback) = &report.fallback {

@@ -1,12 +1,13 @@
 //! The high-water mark: a second place that knows how far the log had come, so that a log that ends early is
 //! noticed, and so that a damaged end can be told from a torn write that nobody was promised.
 //!
-//! Two slots are written in turn, so that one is always whole. A slot is one sector: magic `PLENUMHW`, format
+//! Two slots are written in turn, so that one is always whole, also where the disk has lost the other one. A slot is one sector: magic `PLENUMHW`, format
 //! version at 8, cell id at 16, sequence at 32, revision at 40, hash of the frame that ends with that revision
 //! at 48, CRC-32 at 508.
 
 use crate::disk::{Disk, DiskError, DiskFile, OpenMode};
 use crate::flaw::Flaw;
+use crate::forgiving::is_lost;
 use crate::format::{
     CellId, ChainHash, FORMAT_VERSION, SECTOR_BYTES, Sector, check_record, field, index, is_zero, put, seal_sector,
     u64_at,
@@ -68,12 +69,22 @@ impl Slot {
 
 /// Whether the file, of whatever cell, says that there was a log: it then is the last that is left of one, unlike what a crash leaves while
 /// a cell is made. One of a newer format says so, too.
+///
+/// # Errors
+/// When it can't be read, or not the slot that might have said so.
 pub(crate) fn tells_of_a_log(disk: &dyn Disk) -> Result<bool, DiskError> {
     let file = disk.open(NAME, OpenMode::Existing)?;
     let found_bytes = file.size_bytes()?;
+    let mut lost = None;
     for at in SLOTS_AT.into_iter().filter(|at| at + SECTOR_BYTES <= found_bytes) {
         let mut sector = [0; index(SECTOR_BYTES)];
-        file.read_at(at, &mut sector)?;
+        match file.read_at(at, &mut sector) {
+            Err(error) if is_lost(&error) => {
+                lost = Some(error);
+                continue;
+            }
+            read => read?,
+        }
         let tells = match Slot::decode(&sector, CellId(field(&sector, 16))) {
             Ok(slot) => slot.mark.revision > 0,
             Err(Flaw::OtherFormat { found, .. }) => found > FORMAT_VERSION,
@@ -83,7 +94,7 @@ pub(crate) fn tells_of_a_log(disk: &dyn Disk) -> Result<bool, DiskError> {
             return Ok(true);
         }
     }
-    Ok(false)
+    lost.map_or(Ok(false), Err)
 }
 
 /// What is wrong with zeros where a mark was written, and with a file of zeros: it is made with a mark in it.
@@ -97,7 +108,7 @@ pub(crate) struct MarkFile {
     cell: CellId,
     /// The newest whole slot, with its place; none when no slot is whole.
     newest: Option<(usize, Slot)>,
-    /// What is wrong with slots that were written but are not whole.
+    /// What is wrong with slots that were written but are not whole, or that the disk can't read any more.
     pub(crate) flaws: Vec<(u64, Flaw)>,
 }
 
@@ -124,7 +135,13 @@ impl MarkFile {
                 continue;
             }
             let mut sector = [0; index(SECTOR_BYTES)];
-            read.file.read_at(at, &mut sector)?;
+            match read.file.read_at(at, &mut sector) {
+                Err(error) if is_lost(&error) => {
+                    read.flaws.push((at, Flaw::Unreadable { error: error.source.to_string() }));
+                    continue;
+                }
+                found => found?,
+            }
             match Slot::decode(&sector, cell) {
                 Ok(slot) if read.newest.is_none_or(|(_, newest)| newest.sequence < slot.sequence) => {
                     read.newest = Some((place, slot));

@@ -85,7 +85,7 @@ impl Journal {
         let created = create_if_new(&*disk, &options)?;
         let Entrance { identity, mark, mark_file } = enter(&*disk, options.expect)?;
         for (offset, flaw) in &mark_file.flaws {
-            // What a crash while it was written leaves. The other slot counts, and is older by one flush.
+            // What a crash while it was written leaves, or a worn sector. The other slot counts, and is older by one flush.
             tracing::warn!(file = mark::NAME, offset, %flaw, "a slot of the high-water mark is not whole");
         }
         Ok(Claimed { disk, options, lock, created, identity, mark, mark_file })

@@ -1,8 +1,7 @@
 //! The offline check of a whole log, and of what it kept: everything that is wrong, each with its place.
 
 use crate::disk::{Disk, DiskLock};
-use crate::flaw::{Damage, Flaw};
-use crate::forgiving::is_lost;
+use crate::flaw::Damage;
 use crate::format::CellId;
 use crate::identity::Identity;
 use crate::kept;
@@ -34,7 +33,7 @@ pub struct Report {
     pub damages_unlisted: u64,
     /// What the next start would cut off: a torn write, no violation.
     pub torn: Option<Cut>,
-    /// Mark slots that are not whole. One is what a crash may leave; the other one counts.
+    /// Mark slots that are not whole, or that the disk can't read. One is what a crash may leave; the other one counts.
     pub mark_damages: Vec<Damage>,
     /// Why the log could not be opened; none when it could.
     pub refused: Option<OpenError>,
@@ -57,7 +56,7 @@ impl Report {
 pub fn verify(disk: &dyn Disk, expect: Option<CellId>, visit: &mut dyn FnMut(&Frame<'_>)) -> Result<Report, OpenError> {
     let _lock = lock(disk)?;
     let (identity, marked) = admit(disk, expect)?;
-    let At { mark, flaws, refused } = mark_of(disk, marked)?;
+    let At { mark, flaws, refused } = mark_of(marked)?;
     let survey = Surveyor::new(disk, identity, mark, visit).forgiving().walk()?;
     let mut damages = Vec::new();
     if let Some(OpenError::NoMark { damage, .. }) = &refused {
@@ -107,13 +106,8 @@ struct At {
 }
 
 /// A log without its mark is looked at as one of which nobody knows how far it had come.
-fn mark_of(disk: &dyn Disk, marked: Marked) -> Result<At, OpenError> {
+fn mark_of(marked: Marked) -> Result<At, OpenError> {
     match marked {
-        Err(OpenError::Disk(error)) if is_lost(&error) => {
-            let (file, flaw) = (mark::NAME.to_owned(), Flaw::Unreadable { error: error.source.to_string() });
-            let damage = Box::new(Damage { file, offset: 0, revision: 0, flaw, followed_by: None });
-            mark_of(disk, Err(OpenError::NoMark { directory: disk.place(), damage }))
-        }
         Ok((mark, file)) => Ok(At { mark, flaws: file.flaws, refused: None }),
         Err(error @ OpenError::NoMark { .. }) => {
             Ok(At { mark: Mark::default(), flaws: Vec::new(), refused: Some(error) })
@@ -143,7 +137,7 @@ pub fn verify_kept(
 ) -> Result<KeptReport, OpenError> {
     let _lock = lock(disk)?;
     let (identity, marked) = admit(disk, expect)?;
-    let At { mark, .. } = mark_of(disk, marked)?;
+    let At { mark, .. } = mark_of(marked)?;
     // Without any segment of the log there is no cell, which is `verify`'s to say.
     let Some(log_from) = disk.list()?.iter().filter_map(|name| segment::number_in(name)).min() else {
         return Ok(KeptReport::default());

@@ -59,7 +59,7 @@ pub struct VerifyReport {
     pub live_allocations: u64,
     /// What the next start will cut off the log: a write that nobody was promised, torn by a crash. No violation.
     pub torn: Option<String>,
-    /// Of the two places of the high-water mark one that is not whole: what a crash may leave, and the other one counts. No violation.
+    /// Of the two places of the high-water mark one that is not whole: what a crash may leave, or a worn sector, and the other one counts. No violation.
     pub mark: Option<String>,
     /// That the fallback was not compared with what the deltas give, or that without its history the cell could not be started, for want of one
     /// that the log goes on from. A violation only where the history is damaged.
@@ -120,7 +120,7 @@ fn judge_log(report: &Report, audit: &mut Audit) {
         audit.violation(Revision(damage.revision), LOG, damage.to_string());
     }
     audit.unlisted(report.damages_unlisted);
-    // One slot of the mark that is not whole is what a crash may leave.
+    // One slot of the mark that is not whole is what a crash may leave, or a worn sector.
     if report.mark_damages.len() > 1 {
         report.mark_damages.iter().for_each(|damage| audit.violation(Revision(0), LOG, damage.to_string()));
     }

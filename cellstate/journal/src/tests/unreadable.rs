@@ -145,15 +145,53 @@ fn a_worn_header_costs_no_frame_and_a_segment_that_is_worn_whole_no_other_one() 
     assert!(unreadable[0].to_string().contains("4096 bytes"), "{}", unreadable[0]);
 }
 
+// A flipped bit in a slot was a warning, and a worn sector under it a mark that nobody had: the way on was a new incarnation.
 #[test]
-fn a_worn_mark_is_none() {
+fn of_a_mark_with_one_worn_slot_the_other_one_counts() {
     let (disk, _) = log();
     for slot in [0, 4096] {
-        let worn = Worn { disk: disk.clone(), worn: vec![("MARK".to_owned(), slot..slot + 512)] };
+        let worn = Worn { disk: disk.copy(), worn: vec![("MARK".to_owned(), slot..slot + 512)] };
         let (batches, report) = looked_at(&worn);
         assert_eq!(batches.len() as u64, BATCHES);
-        assert!(matches!(report.refused, Some(OpenError::NoMark { .. })), "{:?}", report.refused);
+        let told: Vec<_> = report.mark_damages.iter().map(|damage| (damage.offset, damage.flaw.clone())).collect();
+        assert!(matches!(told[..], [(at, Flaw::Unreadable { .. })] if at == slot), "{told:?}");
+        assert!(report.is_sound() && report.damages.is_empty(), "{report:?}");
+        let (journal, recovered) = Journal::open(Arc::new(worn), options()).unwrap();
+        assert_eq!((recovered.tail, recovered.mark), (report.tail, report.mark));
+        drop(journal);
     }
+}
+
+#[test]
+fn a_mark_of_which_both_slots_are_worn_is_none() {
+    let (disk, _) = log();
+    let worn = Worn { disk, worn: vec![("MARK".to_owned(), 0..512), ("MARK".to_owned(), 4096..4608)] };
+    let (batches, report) = looked_at(&worn);
+    assert_eq!(batches.len() as u64, BATCHES);
+    assert!(matches!(report.refused, Some(OpenError::NoMark { .. })), "{:?}", report.refused);
+    assert!(matches!(Journal::open(Arc::new(worn), options()), Err(OpenError::NoMark { .. })));
+}
+
+#[test]
+fn a_worn_mark_that_is_all_that_is_left_of_a_log_is_never_overwritten() {
+    let (disk, mut journal) = log_of(2);
+    journal.high_water().flush().unwrap();
+    append(&mut journal, 2).unwrap();
+    journal.high_water().flush().unwrap();
+    drop(journal);
+    let disk = disk.copy();
+    disk.names().iter().filter(|name| *name != "MARK").for_each(|name| disk.erase(name));
+    let before = disk.image("MARK");
+    let slots = [0, 4096].map(|slot| ("MARK".to_owned(), slot..slot + 512));
+    let refused = |worn: &[(String, Range<u64>)]| {
+        Journal::open(Arc::new(Worn { disk: disk.clone(), worn: worn.to_vec() }), options()).err()
+    };
+    // The slot that is left says that there was a log; without any nobody knows.
+    for slot in &slots {
+        assert!(matches!(refused(std::slice::from_ref(slot)), Some(OpenError::Orphaned { .. })));
+    }
+    assert!(matches!(refused(&slots), Some(OpenError::Disk(_))));
+    assert_eq!(disk.image("MARK"), before);
 }
 
 // A log that was to be read again from its fallback could not be opened for a segment that was not needed for that.
