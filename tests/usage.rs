@@ -420,7 +420,17 @@ fn a_directory_whose_identity_is_damaged_is_refused_and_left_alone() {
     // A version that stands there against the checksum is no other version.
     let words = ["error[DAMAGED_LOG]", "cell/log", "the identity is unreadable", "header checksum"];
     stage.run(&["server", "--dir", &stage.word("cell"), "--listen", "127.0.0.1:0"]).says(1, &words);
-    stage.run(&["verify", "--dir", &stage.word("cell")]).says(1, &["error[DAMAGED_LOG]"]);
+    let looked = stage.run(&["verify", "--dir", &stage.word("cell"), "-o", "json"]);
+    looked.says(1, &[]);
+    let violations = looked.json()["violations"].clone();
+    let told = violations[0]["message"].as_str().unwrap();
+    assert!(told.contains("CELL") && told.contains("header checksum"), "{violations}");
+    assert_eq!(violations.as_array().map(Vec::len), Some(1), "{violations}");
+    let moved = stage.run(&["restore", "--from", &stage.word("cell"), "--dir", &stage.word("new"), "-o", "json"]);
+    moved.says(0, &[]);
+    let moved = moved.json();
+    assert_eq!(moved["loss"]["revisions"], 0, "{moved}");
+    assert_eq!(moved["incarnation"], 2, "{moved}");
     assert_eq!(fs::read(&identity).unwrap(), bytes);
 }
 

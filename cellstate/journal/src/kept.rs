@@ -39,7 +39,7 @@ pub(crate) fn list(disk: &dyn Disk, cell: CellId, before: &Segment) -> Result<Ve
 }
 
 /// The size of a segment, and its header where it is one.
-fn read_header(disk: &dyn Disk, name: &str) -> Result<(u64, Option<SegmentHeader>), DiskError> {
+pub(crate) fn read_header(disk: &dyn Disk, name: &str) -> Result<(u64, Option<SegmentHeader>), DiskError> {
     let file = disk.open(name, OpenMode::Existing)?;
     let bytes = file.size_bytes()?;
     if bytes < SECTOR_BYTES {

@@ -4,6 +4,7 @@
 //! may be cut; make the end durable again; only then can anybody read or append.
 
 mod error;
+mod stand_in;
 
 use crate::disk::{Disk, DiskError, DiskLock, OpenMode};
 use crate::flaw::{Damage, Flaw};
@@ -19,6 +20,8 @@ use crate::segment::{self, FIRST_FRAME_AT};
 use crate::shelf::{Fill, Segment, Shelf, ShelfState, make_segment};
 use crate::survey::{Survey, Surveyor};
 pub use error::OpenError;
+pub use stand_in::identity;
+pub(crate) use stand_in::{Look, look};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -233,11 +236,10 @@ fn create_if_new(disk: &dyn Disk, options: &Options) -> Result<bool, OpenError> 
         return Ok(false);
     }
     let (directory, file) = (disk.place(), identity::NAME);
-    let is_segment = |name: &String| segment::number_in(name).or_else(|| segment::kept_number_in(name)).is_some();
-    let has_mark = names.iter().any(|name| name == mark::NAME);
-    if let Some(found) = names.into_iter().find(is_segment) {
+    if let Some(found) = segment_among(&names) {
         return Err(OpenError::Orphaned { directory, found, file });
     }
+    let has_mark = names.iter().any(|name| name == mark::NAME);
     if has_mark && mark::tells_of_a_log(disk)? {
         return Err(OpenError::Orphaned { directory, found: mark::NAME.to_owned(), file });
     }
@@ -257,12 +259,9 @@ fn create_if_new(disk: &dyn Disk, options: &Options) -> Result<bool, OpenError> 
     Ok(true)
 }
 
-/// Whose directory it is, without opening it.
-///
-/// # Errors
-/// When it is no cell, or its identity can't be read.
-pub fn identity(disk: &dyn Disk) -> Result<Identity, OpenError> {
-    admit(disk, None).map(|(identity, _)| identity)
+/// One of the segments among these files, kept ones included.
+fn segment_among(names: &[String]) -> Option<String> {
+    names.iter().find(|name| segment::number_in(name).or_else(|| segment::kept_number_in(name)).is_some()).cloned()
 }
 
 /// Reads identity and mark.
@@ -276,34 +275,46 @@ fn enter(disk: &dyn Disk, expect: Option<CellId>) -> Result<Entrance, OpenError>
 pub(crate) type Marked = Result<(Mark, MarkFile), OpenError>;
 
 /// The names in a directory that is a cell's.
+///
+/// # Errors
+/// [`OpenError::NoCell`] where there is no identity; [`OpenError::Orphaned`] where there are segments all the same.
 pub(crate) fn names_in_cell(disk: &dyn Disk) -> Result<Vec<String>, OpenError> {
     let names = disk.list()?;
     if names.iter().any(|name| name == identity::NAME) {
         return Ok(names);
     }
-    Err(OpenError::NoCell { directory: disk.place(), file: identity::NAME })
+    let (directory, file) = (disk.place(), identity::NAME);
+    Err(match segment_among(&names) {
+        Some(found) => OpenError::Orphaned { directory, found, file },
+        None => OpenError::NoCell { directory, file },
+    })
 }
 
 /// Reads the identity, and the mark as far as there is one: without it a log can't be opened, but looked at.
-pub(crate) fn admit(disk: &dyn Disk, expect: Option<CellId>) -> Result<(Identity, Marked), OpenError> {
-    let directory = disk.place();
-    let at = |file: &str, flaw| Damage { file: file.to_owned(), offset: 0, revision: 0, flaw, followed_by: None };
+fn admit(disk: &dyn Disk, expect: Option<CellId>) -> Result<(Identity, Marked), OpenError> {
     let names = names_in_cell(disk)?;
-    let identity = match Identity::read(disk)? {
-        Ok(identity) => identity,
+    match Identity::read(disk)? {
+        Ok(identity) => Ok((identity, marked(disk, &names, identity, expect)?)),
         Err(Flaw::OtherFormat { expected, found }) => {
-            return Err(OpenError::OtherFormat { directory, file: identity::NAME.to_owned(), expected, found });
+            Err(OpenError::OtherFormat { directory: disk.place(), file: identity::NAME.to_owned(), expected, found })
         }
-        Err(flaw) => {
-            return Err(OpenError::IdentityDamaged { directory, damage: Box::new(at(identity::NAME, flaw)) });
-        }
-    };
+        Err(flaw) => Err(identity_damaged(disk, flaw)),
+    }
+}
+
+fn identity_damaged(disk: &dyn Disk, flaw: Flaw) -> OpenError {
+    let damage = Damage { file: identity::NAME.to_owned(), offset: 0, revision: 0, flaw, followed_by: None };
+    OpenError::IdentityDamaged { directory: disk.place(), damage: Box::new(damage) }
+}
+
+/// The mark of a directory with these files, which has to be the expected cell's.
+fn marked(disk: &dyn Disk, names: &[String], identity: Identity, expect: Option<CellId>) -> Result<Marked, OpenError> {
     if let Some(expected) = expect.filter(|expected| *expected != identity.cell) {
-        let file = identity::NAME.to_owned();
+        let (directory, file) = (disk.place(), identity::NAME.to_owned());
         return Err(OpenError::OtherCell { directory, file, expected, found: identity.cell });
     }
     let has_mark = names.iter().any(|name| name == mark::NAME);
-    Ok((identity, read_mark(disk, identity.cell, has_mark)))
+    Ok(read_mark(disk, identity.cell, has_mark))
 }
 
 fn read_mark(disk: &dyn Disk, cell: CellId, is_there: bool) -> Marked {

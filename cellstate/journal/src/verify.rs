@@ -1,13 +1,13 @@
 //! The offline check of a whole log, and of what it kept: everything that is wrong, each with its place.
 
 use crate::disk::{Disk, DiskLock};
-use crate::flaw::Damage;
+use crate::flaw::{Damage, Flaw};
 use crate::format::CellId;
 use crate::identity::Identity;
 use crate::kept;
 use crate::mark::{self, Mark};
 use crate::reader::Frame;
-use crate::recovery::{Cut, LOCK, Marked, OpenError, admit, judge, names_in_cell};
+use crate::recovery::{Cut, LOCK, Look, Marked, OpenError, judge, look, names_in_cell};
 use crate::scan::Tail;
 use crate::segment;
 use crate::survey::Surveyor;
@@ -15,7 +15,7 @@ use crate::survey::Surveyor;
 /// What `verify` found.
 #[derive(Debug)]
 pub struct Report {
-    /// Whose log it is.
+    /// Whose log it is; where its identity is lost, as its segments say, and `refused` says so, or another reason.
     pub identity: Identity,
     /// Segments that were begun.
     pub segments: u64,
@@ -45,6 +45,15 @@ impl Report {
     pub fn is_sound(&self) -> bool {
         self.refused.is_none()
     }
+
+    /// Why the log could not be opened, where that is no damage of one place, and so not among those that are listed: it ends before its mark, or is
+    /// another log than the mark's.
+    #[must_use]
+    pub fn refused_as_a_whole(&self) -> Option<&OpenError> {
+        let is_of_all =
+            |refused: &&OpenError| matches!(refused, OpenError::EndsBeforeMark { .. } | OpenError::OtherHistory { .. });
+        self.refused.as_ref().filter(is_of_all)
+    }
 }
 
 /// Walks everything and lists all that is wrong, without stopping and without changing anything. Each whole frame
@@ -52,15 +61,18 @@ impl Report {
 ///
 /// # Errors
 /// When there is nothing to walk: no cell, a cell of another id or version, a running server, a disk that fails as a whole.
-/// A damaged log is no error but a [`Report`], and so is one of which some sectors can't be read.
+/// A damaged log is no error but a [`Report`], and so is one of which some sectors can't be read, or whose identity is lost while its segments
+/// tell whose it is.
 pub fn verify(disk: &dyn Disk, expect: Option<CellId>, visit: &mut dyn FnMut(&Frame<'_>)) -> Result<Report, OpenError> {
     let _lock = lock(disk)?;
-    let (identity, marked) = admit(disk, expect)?;
+    let Look { identity, marked, lost } = look(disk, expect)?;
     let At { mark, flaws, refused } = mark_of(marked)?;
     let survey = Surveyor::new(disk, identity, mark, visit).forgiving().walk()?;
     let mut damages = Vec::new();
-    if let Some(OpenError::NoMark { damage, .. }) = &refused {
-        damages.push(Damage::clone(damage));
+    for lost in [&lost, &refused].into_iter().flatten() {
+        if let OpenError::IdentityDamaged { damage, .. } | OpenError::NoMark { damage, .. } = lost {
+            damages.push(Damage::clone(damage));
+        }
     }
     let refused = refused.or_else(|| judge(&disk.place(), &survey, mark).err());
     let torn = survey.torn.clone().filter(|_| refused.is_none());
@@ -75,6 +87,8 @@ pub fn verify(disk: &dyn Disk, expect: Option<CellId>, visit: &mut dyn FnMut(&Fr
         flaw: flaw.clone(),
         followed_by: None,
     });
+    // Whatever else is wrong counts more: nothing is lost with the identity.
+    let refused = refused.or(lost);
     Ok(Report {
         identity,
         segments: crate::format::count(survey.segments.len()),
@@ -90,10 +104,13 @@ pub fn verify(disk: &dyn Disk, expect: Option<CellId>, visit: &mut dyn FnMut(&Fr
     })
 }
 
-/// Takes the lock of a directory that is a cell's. In another one nothing is made, not even that: it would not look empty any more.
+/// Takes the lock of a directory that is a cell's, or was. In another one nothing is made, not even that: it would not look empty any more.
 fn lock(disk: &dyn Disk) -> Result<Box<dyn DiskLock>, OpenError> {
-    names_in_cell(disk)?;
-    Ok(disk.lock(LOCK)?)
+    match names_in_cell(disk) {
+        // It does not look empty, and may be looked at all the same.
+        Ok(_) | Err(OpenError::Orphaned { .. }) => Ok(disk.lock(LOCK)?),
+        Err(error) => Err(error),
+    }
 }
 
 /// How far a log had come, as far as that is known.
@@ -136,7 +153,7 @@ pub fn verify_kept(
     visit: &mut dyn FnMut(&Frame<'_>),
 ) -> Result<KeptReport, OpenError> {
     let _lock = lock(disk)?;
-    let (identity, marked) = admit(disk, expect)?;
+    let Look { identity, marked, .. } = look(disk, expect)?;
     let At { mark, .. } = mark_of(marked)?;
     // Without any segment of the log there is no cell, which is `verify`'s to say.
     let Some(log_from) = disk.list()?.iter().filter_map(|name| segment::number_in(name)).min() else {

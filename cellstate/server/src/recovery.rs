@@ -250,12 +250,21 @@ fn history_options(identity: Identity, options: &ServerOptions) -> Result<plenum
 pub(crate) fn expect_owner(dir: &Path) -> Result<(), ServerError> {
     let user = rustix::process::geteuid().as_raw();
     // Where there is none, there is no cell, which is found out otherwise.
-    match std::fs::metadata(dir.join(LOG).join(plenum_journal::IDENTITY_FILE)) {
-        Ok(found) if found.uid() != user => {
-            Err(ServerError::OtherUser { path: dir.to_owned(), owner: found.uid(), user })
-        }
+    match owner_of(&dir.join(LOG)) {
+        Some(owner) if owner != user => Err(ServerError::OtherUser { path: dir.to_owned(), owner, user }),
         _ => Ok(()),
     }
+}
+
+/// Whose a log is, if there is one: as its identity is, or where that is lost any segment.
+fn owner_of(log: &Path) -> Option<u32> {
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "segment");
+    let identity = std::fs::metadata(log.join(plenum_journal::IDENTITY_FILE)).ok();
+    let found = identity.or_else(|| {
+        let mut paths = std::fs::read_dir(log).ok()?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+        std::fs::metadata(paths.find(is_segment)?).ok()
+    });
+    found.map(|found| found.uid())
 }
 
 /// How the history of a cell's directory is opened by who only reads it: beside its log.

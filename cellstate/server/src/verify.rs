@@ -124,7 +124,7 @@ fn judge_log(report: &Report, audit: &mut Audit) {
     if report.mark_damages.len() > 1 {
         report.mark_damages.iter().for_each(|damage| audit.violation(Revision(0), LOG, damage.to_string()));
     }
-    if let Some(refused) = report.refused.as_ref().filter(|_| report.damages.is_empty()) {
+    if let Some(refused) = report.refused_as_a_whole() {
         audit.violation(report_tail(report), LOG, refused.to_string());
     }
 }

@@ -13,6 +13,7 @@ mod kept;
 mod planting;
 mod real_files;
 mod retention;
+mod stand_in;
 mod turns;
 mod unreadable;
 

@@ -145,6 +145,17 @@ fn a_worn_header_costs_no_frame_and_a_segment_that_is_worn_whole_no_other_one() 
     assert!(unreadable[0].to_string().contains("4096 bytes"), "{}", unreadable[0]);
 }
 
+#[test]
+fn a_log_with_a_worn_identity_is_looked_at_and_not_opened() {
+    let (disk, _) = log();
+    let worn = Worn { disk, worn: vec![("CELL".to_owned(), 0..512)] };
+    let (batches, report) = looked_at(&worn);
+    assert_eq!(batches.len() as u64, BATCHES);
+    let told: Vec<_> = report.damages.iter().map(|damage| (damage.file.as_str(), &damage.flaw)).collect();
+    assert!(matches!(told[..], [("CELL", Flaw::Unreadable { .. })]), "{told:?}");
+    assert!(matches!(Journal::open(Arc::new(worn), options()), Err(OpenError::Disk(_))), "nothing is given up");
+}
+
 // A flipped bit in a slot was a warning, and a worn sector under it a mark that nobody had: the way on was a new incarnation.
 #[test]
 fn of_a_mark_with_one_worn_slot_the_other_one_counts() {

@@ -71,7 +71,7 @@ pub(super) struct Followed {
     pub(super) incarnation: u64,
     /// The end of the log at the cell's revision; without a hash where that frame is lost.
     pub(super) tail: Tail,
-    /// What is lost, if anything is.
+    /// What is lost, or damaged, if anything is.
     pub(super) loss: Option<Loss>,
 }
 
@@ -109,7 +109,8 @@ impl Known {
     }
 }
 
-/// Follows the directory of a stopped cell. A damaged one is refused unless the loss is accepted.
+/// Follows the directory of a stopped cell. A damaged one is refused unless the loss is accepted; but for one that lacks nothing but its log's
+/// identity, which is no loss.
 pub(super) fn follow(dir: &Path, accept_loss: bool) -> Result<Followed, BackupError> {
     recovery::expect_restored(dir)?;
     let log = dir.join(LOG);
@@ -392,12 +393,16 @@ fn conclude(
     if kept_revision == 0 {
         return nothing(format!("nothing in front of the damage tells how the cell began: {refused}"));
     }
-    if !accept_loss {
+    // All that the identity says, the segments say as well: it is told that it is lost, and there is nothing to give up.
+    let lacks_identity_alone = reached && matches!(report.refused, Some(OpenError::IdentityDamaged { .. }));
+    if lacks_identity_alone {
+        tracing::warn!(refused, "the log's segments tell whose it is");
+    } else if !accept_loss {
         return Err(BackupError::LossNotAccepted { dir: dir.to_owned(), refused });
     }
     let mut damages: Vec<String> = report.damages.iter().chain(&report.mark_damages).map(ToString::to_string).collect();
     damages.extend(before);
-    if damages.is_empty() {
+    if damages.is_empty() || report.refused_as_a_whole().is_some() {
         damages.push(refused);
     }
     let last_known_revision = kept_revision.max(last_known(report, last_seen, known));

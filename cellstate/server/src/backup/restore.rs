@@ -43,7 +43,7 @@ pub struct Restored {
     pub manifest: v1::BackupManifest,
     /// What it is now.
     pub incarnation: u64,
-    /// What is lost, if anything is known to be.
+    /// What is damaged or lost, if anything is known to be.
     pub loss: Option<Loss>,
     /// Live allocations of the state that was restored.
     pub live_allocations: u64,

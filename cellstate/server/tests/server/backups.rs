@@ -471,6 +471,39 @@ async fn a_log_whose_mark_is_gone_is_gone_on_from_and_nobody_says_that_nothing_i
     start(&target).await.shutdown().await.unwrap();
 }
 
+// Neither `verify` nor a backup, nor a restore with whatever loss was accepted, got past that one sector.
+#[tokio::test]
+async fn a_cell_that_lacks_the_identity_of_its_log_alone_is_backed_up_and_gone_on_from_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, channel, mut session, job) = busy_cell(dir.path(), 1).await;
+    let last = grant(&mut session, 1, job, 0).await;
+    drop((session, channel));
+    server.shutdown().await.unwrap();
+    let backed_up = || {
+        let mut backup = Vec::new();
+        back_up_folder(dir.path(), &mut backup, Path::new("memory")).map(|manifest| (manifest, backup)).unwrap()
+    };
+    let whole = backed_up();
+    std::fs::remove_file(dir.path().join("log/CELL")).unwrap();
+    let refused = Server::start(crate::client::options(dir.path())).await.err().unwrap();
+    assert_eq!(refused.code(), "DAMAGED_LOG", "{refused}");
+    let report = verify(dir.path()).unwrap();
+    assert_eq!((report.violations.len(), report.to_revision), (1, last), "{report:?}");
+    assert!(report.violations[0].what.contains("CELL"), "{report:?}");
+    assert!(backed_up() == whole);
+    let target = dir.path().join("new");
+    let restored = restore(dir.path(), &target, &RestoreOptions::default()).unwrap();
+    let loss = restored.loss.unwrap();
+    assert_eq!((loss.revisions(), loss.may_be_more, restored.manifest.revision), (0, false, last));
+    assert!(loss.damages.len() == 1 && loss.damages[0].contains("CELL"), "{:?}", loss.damages);
+    assert_eq!(restored.incarnation, whole.0.incarnation + 1);
+    start(&target).await.shutdown().await.unwrap();
+    // What is lost beside it is given up only when asked.
+    std::fs::remove_file(dir.path().join("log/MARK")).unwrap();
+    let refused = restore(dir.path(), &dir.path().join("again"), &RestoreOptions::default()).unwrap_err();
+    assert!(matches!(refused, BackupError::LossNotAccepted { .. }), "{refused}");
+}
+
 #[tokio::test]
 async fn a_broken_tail_is_given_up_only_when_asked_and_what_is_lost_is_named() {
     let dir = tempfile::tempdir().unwrap();

@@ -154,5 +154,12 @@ async fn who_only_looks_makes_nothing_in_the_directory_of_another_user() {
         restore(dir.path(), &target, &RestoreOptions::default()).unwrap_err().to_string(),
     ];
     assert!(refused.iter().all(|refused| refused.contains("belongs to user 12345")), "{refused:#?}");
+    // Where the identity is lost, segments tell whose it is.
+    std::fs::remove_file(&identity).unwrap();
+    for entry in std::fs::read_dir(dir.path().join("log")).unwrap() {
+        std::os::unix::fs::chown(entry.unwrap().path(), Some(12_345), None).unwrap();
+    }
+    let refused = verify(dir.path()).unwrap_err().to_string();
+    assert!(refused.contains("belongs to user 12345"), "{refused}");
     assert_eq!(std::fs::read_dir(dir.path().join("history")).unwrap().count(), 0);
 }
