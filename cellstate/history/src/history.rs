@@ -183,6 +183,14 @@ impl History {
         self.view().oldest()
     }
 
+    /// Whether there is a batch or a checkpoint in it: one that was made, and not filled, has nothing; nor has one of whose beginning a power cut left
+    /// no more than where it was to be.
+    #[must_use]
+    pub fn has_anything(&self) -> bool {
+        let view = self.view();
+        view.checkpoint.is_some() || (view.newest > 0 && view.oldest() <= view.newest)
+    }
+
     /// What is up to here needs never be fed again, whatever happens to this machine's power. Segments of the log may
     /// be released up to the smaller one of this and the newest checkpoint's revision.
     #[must_use]

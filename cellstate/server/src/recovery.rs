@@ -91,7 +91,7 @@ fn open_both(claimed: Claimed, options: &ServerOptions) -> Result<(Claimed, Hist
     let mut history = None;
     if folder.is_dir() {
         match history_options(claimed.identity(), options).and_then(|settings| open_history(&folder, settings)) {
-            Ok(opened) if has_anything(&opened) => {
+            Ok(opened) if opened.has_anything() => {
                 rejoin_behind(&claimed, &opened)?;
                 return Ok((claimed, opened));
             }
@@ -111,11 +111,6 @@ fn open_both(claimed: Claimed, options: &ServerOptions) -> Result<(Claimed, Hist
         begin_with_fallback(&history, &cell)?;
     }
     Ok((log.unread(), history))
-}
-
-/// Whether there is anything in a history: one that a start has made, and not got to fill, is none.
-pub(crate) fn has_anything(history: &History) -> bool {
-    history.newest_revision() > 0 || history.newest_checkpoint().is_some()
 }
 
 /// A history that was put back may end before the log begins. What the log gave up since, and kept, is read as the log's again: from the

@@ -21,9 +21,7 @@ use crate::backup::fallback::FALLBACK;
 use crate::checkpoint;
 use crate::error::{ServerError, told};
 use crate::publish::LoggedBatch;
-use crate::recovery::{
-    HISTORY, LOG, check_incarnation, expect_owner, expect_restored, has_anything, read_options, retained,
-};
+use crate::recovery::{HISTORY, LOG, check_incarnation, expect_owner, expect_restored, read_options, retained};
 pub use audit::Violation;
 use audit::{Audit, Origin};
 
@@ -253,7 +251,7 @@ fn begin(
     audit: &mut Audit,
 ) -> u64 {
     let before_log = report.oldest_revision.saturating_sub(1);
-    let began = match history.filter(|history| has_anything(history)) {
+    let began = match history.filter(|history| history.has_anything()) {
         None if before_log == 0 => Ok(0),
         None => Err(None),
         Some(history) => fold_history(disk, history, report, checkpoints, audit).map_err(Some),

@@ -2,6 +2,7 @@
 use super::inspection::{job_change, machine_change};
 use super::*;
 use crate::keys::{self, Shelf};
+use crate::records::NumberRecord;
 use crate::{Bearer, GroupBy, JobName, Lookup, Name, Named, Search};
 use v1::MachineState;
 use v1::job_change::Change;
@@ -175,4 +176,28 @@ fn more_names_than_go_in_one_step_are_all_there() {
     history.settle_names(there.iter().cloned(), |named| matches!(named, Named::Session(id) if id >= 10_000)).unwrap();
     let ids: Vec<_> = (10_000..19_000).map(keys::session).collect();
     assert_eq!(named(&history), ids);
+}
+
+// It was to begin with a checkpoint, and power went when only one of two tables was durable: it passed for a history that has something, and no start
+// could make anything of it.
+#[test]
+fn a_history_that_only_knows_where_it_was_to_begin_has_nothing_and_begins_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    assert!(!history.has_anything());
+    let mut changes = history.store().unwrap().changes();
+    for key in [keys::BASE, keys::HEAD, keys::UNNAMED] {
+        changes.put_message(Shelf::Index, key, &NumberRecord { number: 30 });
+    }
+    changes.commit().unwrap();
+    drop(history);
+
+    let (history, opened) = open(folder.path());
+    assert_eq!((opened.newest_revision, history.newest_checkpoint(), history.has_anything()), (30, None, false));
+    history.checkpoint_of_all(30, 0, &[pages(1, 1)], [page(1, 0, "a")]).unwrap();
+    assert!(history.has_anything());
+    assert_eq!(history.wants_names_of().unwrap(), Some(30));
+    settle(&history, &[session(7, "batch")]);
+    history.append(&batches(31, 33, 0)).unwrap();
+    assert_eq!((history.oldest_revision(), history.newest_revision()), (31, 33));
 }

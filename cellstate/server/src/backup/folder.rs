@@ -343,7 +343,7 @@ fn begin_with_history(
 ) -> Result<(Option<Begun>, u64), ServerError> {
     let (history, opened) = History::open(folder, options)?;
     let known = history.newest_known().map_err(|error| ServerError::ReadHistory(error.into()))?;
-    if opened.newest_revision == 0 && history.newest_checkpoint().is_none() {
+    if !history.has_anything() {
         return Ok((None, known));
     }
     let (cell, start) = recovery::newest_cell(&history)?;
