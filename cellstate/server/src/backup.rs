@@ -77,7 +77,7 @@ pub enum BackupError {
         path: PathBuf,
     },
     /// A backup of this cell before or after a restore, where its own is expected.
-    #[error("{} is of another incarnation: expected {expected}, found {found}; move it away", path.display())]
+    #[error("{} is of another incarnation: expected {expected}, found {found}; move it away, and keep it: it may be the last copy of what it shows", path.display())]
     OtherIncarnation {
         /// Which.
         path: PathBuf,

@@ -17,7 +17,7 @@ use plenum_proto::{pages, v1};
 
 use super::file::Decoder;
 use super::{BackupError, Encoder, manifest, restore};
-use crate::error::ServerError;
+use crate::error::{ServerError, told};
 
 /// Its file, in the cell's directory.
 pub(crate) const FALLBACK: &str = "fallback.backup";
@@ -95,10 +95,10 @@ pub(crate) struct Fallback {
     identity: Identity,
     /// What it shows, and its bytes; none if there is none that leads to the present.
     written: Option<(u64, u64)>,
-    /// There is none, and what would lead on from the beginning is given up.
+    /// There is none, and what would lead on from the beginning is given up. Of one that could not be looked at, nobody knows that.
     is_given_up: bool,
-    /// Why there is one that is not replaced and not removed: it is of another cell, or of another past of this one, and may be the last copy of that
-    /// state.
+    /// Why there is one that is not replaced and not removed: it is of another cell, or of another incarnation or another past of this one, and may be
+    /// the last copy of that state.
     foreign: Option<String>,
     /// Bytes of the last one that could not be written to its end.
     tried_bytes: u64,
@@ -112,7 +112,7 @@ impl Fallback {
     pub(crate) fn find(dir: &Path, identity: Identity, log: &LogExtent<'_>) -> Self {
         // Of a server that was killed while it wrote. Nobody else has the directory.
         remove_file(&dir.join(DRAFT));
-        let mut foreign = None;
+        let (mut foreign, mut is_unseen) = (None, false);
         let joining = |shown: Option<Shown>| match shown.map_or(Ok(()), |shown| shown.goes_with(log)) {
             Ok(()) => Ok(shown.map(|shown| shown.revision)),
             Err(Misfit::BeforeLog { .. }) => Ok(None),
@@ -121,17 +121,25 @@ impl Fallback {
         let revision = shown_in(dir, identity).and_then(joining).unwrap_or_else(|error| {
             foreign = match &error {
                 BackupError::OtherCell { .. } => Some("it is of another cell".to_owned()),
+                BackupError::OtherIncarnation { found, expected, .. } => {
+                    Some(format!("it is of incarnation {found}, and the log of {expected}"))
+                }
                 BackupError::NotOfThisLog { what, .. } => Some(what.clone()),
                 _ => None,
             };
-            let what = if foreign.is_some() { "it stays, and none is written" } else { "it will be written anew" };
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "the fallback can't be used; {what}");
+            let told = told(&error);
+            is_unseen = error.obstacle().is_ok();
+            let what = match (&foreign, is_unseen) {
+                (Some(_), _) => "it stays, and none is written",
+                (None, true) => "it will be written anew, and all that may lead on from it stays until then",
+                (None, false) => "it will be written anew",
+            };
+            tracing::warn!(error = told, "the fallback can't be used; {what}");
             None
         });
         let bytes = fs::metadata(dir.join(FALLBACK)).map_or(0, |file| file.len());
         let written = revision.map(|revision| (revision, bytes));
-        let is_given_up = written.is_none() && log.oldest > 1;
+        let is_given_up = written.is_none() && !is_unseen && log.oldest > 1;
         Self { dir: dir.to_owned(), identity, written, is_given_up, foreign, tried_bytes: 0 }
     }
 
@@ -331,7 +339,6 @@ mod tests {
 
     use super::super::folder;
     use super::*;
-    use crate::error::told;
     use crate::recovery;
     use plenum_model::{BootId, CellIdentity, Delta, LogTime, Machine, MachineId, MachineState, Revision};
 
@@ -435,20 +442,34 @@ mod tests {
 
     // It was the last copy of that cell's state.
     #[test]
-    fn a_fallback_of_another_cell_or_of_another_past_is_neither_replaced_nor_removed() {
+    fn a_fallback_of_another_cell_incarnation_or_past_is_neither_replaced_nor_removed() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path(), &Cell::default(), 1, ChainHash([1; 32])).unwrap();
         let before = fs::read(dir.path().join(FALLBACK)).unwrap();
         let other_frame = LogExtent { oldest: 1, last: 9, hash_at: &|_| Some(ChainHash([2; 32])) };
         let of_another_past = Fallback::find(dir.path(), identity(1), &other_frame);
         let of_another_cell = found(dir.path(), Identity { cell: CellId([7; 16]), incarnation: 1 }, (1, 9));
-        for mut fallback in [of_another_past, of_another_cell] {
+        let of_another_incarnation = found(dir.path(), identity(2), (1, 9));
+        for mut fallback in [of_another_past, of_another_cell, of_another_incarnation] {
             assert_eq!(fallback.revision(), None);
             let renewed = fallback.renew(&Cell::default(), UNKNOWN, &|| true);
             assert!(matches!(renewed, Err(BackupError::NotOfThisLog { .. })), "{renewed:?}");
             fallback.remove();
             assert_eq!(fs::read(dir.path().join(FALLBACK)).unwrap(), before);
         }
+    }
+
+    // For want of open files at the start it counted as none, and what led on from it was given up before another one was written.
+    #[test]
+    fn what_may_lead_on_from_a_fallback_that_can_not_be_looked_at_stays_until_one_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(FALLBACK, dir.path().join(FALLBACK)).unwrap();
+        let mut unseen = found(dir.path(), identity(1), (5, 9));
+        assert_eq!((unseen.revision(), unseen.is_given_up(), unseen.next_revision()), (None, false, 1));
+        unseen.renew(&Cell::default(), UNKNOWN, &|| true).unwrap();
+        assert_eq!(unseen.revision(), Some(0));
+        fs::write(dir.path().join(FALLBACK), "no backup").unwrap();
+        assert!(found(dir.path(), identity(1), (5, 9)).is_given_up(), "one that was looked at is none");
     }
 
     // A disk that is full, for example.
