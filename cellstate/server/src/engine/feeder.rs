@@ -584,8 +584,9 @@ impl<'a> Feeder<'a> {
     }
 
     /// From which revision on the log is wanted: the history goes back to `oldest`, and the fallback has to be gone on from. So that one is
-    /// written anew, of the newest checkpoint, before what leads on from it is given up. Where that can't be done the past goes all the same,
-    /// as its room may be what is missing; it is tried again when the next segment is to go, and as much log has come as was tried to be written.
+    /// written anew, of the newest checkpoint, before a whole segment of what leads on from it is given up. Where that can't be done the past goes all
+    /// the same, as its room may be what is missing; it is tried again when the next segment is to go, and as much log has come as was tried to be
+    /// written. But where something else than room keeps the log from growing, it may keep this from being written as well, and both wait until it passes.
     fn wanted_from(&mut self, oldest: u64) -> u64 {
         let next = self.fallback.next_revision();
         if oldest <= next {
@@ -596,7 +597,12 @@ impl<'a> Feeder<'a> {
             // It comes with the next checkpoint.
             return unchanged;
         };
-        if self.shared.space.is_read_only() {
+        if !self.shared.keeper.would_give_up(oldest) {
+            return unchanged;
+        }
+        let low = self.shared.space.low();
+        // Its room is what is missing. Where it is something else, there is room for another one.
+        if low.as_ref().is_some_and(|low| low.obstacle.is_none()) {
             if !self.fallback.is_given_up() {
                 tracing::warn!("there is no room for a fallback: the cell has its state in the history alone");
                 self.fallback.remove();
@@ -604,7 +610,7 @@ impl<'a> Feeder<'a> {
             return oldest;
         }
         // However little is retained, not more is written of fallbacks than of the log.
-        if self.log_since_fallback() < self.fallback.bytes() || !self.shared.keeper.would_give_up(oldest) {
+        if self.log_since_fallback() < self.fallback.bytes() {
             return unchanged;
         }
         self.tried_at_bytes = self.checkpoint_bytes;
@@ -614,6 +620,13 @@ impl<'a> Feeder<'a> {
         let hash = keeper.hash_at(cell.revision().0).ok().flatten().unwrap_or_default();
         if let Err(error) = self.fallback.renew(cell, hash, &has_room) {
             let error = &error as &dyn std::error::Error;
+            if low.is_some() && !self.fallback.is_given_up() {
+                tracing::warn!(
+                    error,
+                    "no fallback could be written: the one of before stays, and what leads on from it"
+                );
+                return unchanged;
+            }
             tracing::warn!(error, "no fallback could be written: the cell has its state in the history alone");
             self.fallback.remove();
         } else {

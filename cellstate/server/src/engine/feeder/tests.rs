@@ -1,7 +1,9 @@
 //! The feeding thread, step by step: nobody feeds but the test.
 
 use super::*;
+use crate::backup::fallback::FALLBACK;
 use crate::{Handle, Server, ServerOptions};
+use plenum_journal::ChainHash;
 use plenum_proto::v1;
 
 /// A server whose history nobody feeds but the test.
@@ -148,6 +150,89 @@ async fn segments_of_the_log_are_given_back_also_where_the_next_one_can_not_be_m
     shared.keeper.release(shared.durable_revision().0);
     Feeder::new(&shared, None).give_up();
     assert!(shared.keeper.oldest_revision() > 1);
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
+/// A server that has filled two small segments of its log; where that is to be `blocked`, it can't make another one.
+async fn with_two_full_segments(options: &ServerOptions, blocked: bool) -> (Handle, Arc<Shared>) {
+    let server = Server::start(options.clone()).await.unwrap();
+    let shared = server.shared().clone();
+    let mut jobs = 0;
+    for full in [1, 2] {
+        while !shared.keeper.is_ready() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if blocked && full == 2 {
+            std::fs::create_dir(options.dir.join("log/spare.tmp")).unwrap();
+        }
+        while shared.keeper.held_bytes(0) < full * (64 << 10) {
+            shared.ask(submission(&format!("job-{jobs}"))).await.unwrap();
+            jobs += 1;
+        }
+    }
+    (server, shared)
+}
+
+/// A feeder of a cell that is read-only, with a fallback from before all of the log; and the cell's revision.
+async fn with_an_old_fallback(shared: &Arc<Shared>) -> (Feeder<'_>, u64) {
+    while !shared.space.is_read_only() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let cell = shared.snapshot().await;
+    let newest = cell.revision().0;
+    // What its own thread still reads of the log stays for it.
+    while shared.feed.history().newest_revision() < newest {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut feeder = Feeder::new(shared, Some(cell));
+    feeder.fallback.renew(&Cell::default(), ChainHash::default(), &|| true).unwrap();
+    (feeder, newest)
+}
+
+// As soon as a cell was read-only its fallback went, though all of the log stayed: a minute without room cost a quiet cell the second copy of its
+// state, for weeks.
+#[tokio::test]
+async fn a_cell_without_room_keeps_its_fallback_until_a_whole_segment_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = tight(dir.path(), 1 << 30);
+    options.settings.segment_bytes = 64 << 10;
+    options.settings.reserve_bytes = Some(0);
+    let (server, shared) = with_two_full_segments(&options, false).await;
+    drop(shared);
+    server.kill().await.unwrap();
+    options.settings.reserve_bytes = Some(u64::MAX);
+    let server = Server::start(options).await.unwrap();
+    let shared = server.shared().clone();
+    let (mut feeder, newest) = with_an_old_fallback(&shared).await;
+    let is_there = || dir.path().join(FALLBACK).exists();
+    assert!(!shared.keeper.would_give_up(newest));
+    assert_eq!((feeder.wanted_from(newest), is_there()), (1, true));
+    shared.keeper.release(newest);
+    assert_eq!((feeder.wanted_from(newest), is_there()), (newest, false));
+    drop(feeder);
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
+// Too many open files, say, keep the log from growing: room was not what was missing, and was made all the same.
+#[tokio::test]
+async fn a_fallback_is_not_removed_for_room_where_there_is_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = tight(dir.path(), 1 << 30);
+    options.settings.segment_bytes = 64 << 10;
+    options.settings.reserve_bytes = Some(0);
+    let (server, shared) = with_two_full_segments(&options, true).await;
+    let (mut feeder, newest) = with_an_old_fallback(&shared).await;
+    shared.keeper.release(newest);
+    // What is in the way of the log may be in the way of this as well.
+    let draft = dir.path().join("fallback.tmp");
+    std::fs::create_dir(&draft).unwrap();
+    assert_eq!((feeder.wanted_from(newest), feeder.fallback.revision()), (1, Some(0)));
+    assert!(dir.path().join(FALLBACK).exists());
+    std::fs::remove_dir(&draft).unwrap();
+    assert_eq!((feeder.wanted_from(newest), feeder.fallback.revision()), (newest, Some(newest)));
+    drop(feeder);
     drop(shared);
     server.kill().await.unwrap();
 }
