@@ -297,6 +297,30 @@ fn a_failed_sync_of_anything_else_loses_nothing() {
     assert_eq!(struck(), failures, "each failed that should");
 }
 
+// A start that was killed before it had synced them left folders, and the next one took them for durable: what it acknowledged was in a folder whose
+// name a power cut could take.
+#[test]
+fn a_cell_is_made_in_folders_whose_names_are_durable_whoever_made_them() {
+    let mut cell = CrashCell::within(Stage::new(), "outer/cell", 6);
+    std::fs::create_dir_all(cell.dir().join("log")).unwrap();
+    let paths = Arc::new(Mutex::new(Vec::new()));
+    let seen = paths.clone();
+    let judge = move |call: &Call| {
+        if is_sync(call) {
+            seen.lock().unwrap().push(call.path.clone());
+        }
+        Verdict::Pass
+    };
+    let mut up = cell.start_under(judge).unwrap();
+    up.process.kill();
+    let paths = paths.lock().unwrap();
+    let first_of = |name: &str| paths.iter().position(|path| path.ends_with(name));
+    let made = first_of("outer/cell/log/CELL.tmp").unwrap();
+    for folder in ["outer/cell", "outer"] {
+        assert!(first_of(folder).is_some_and(|synced| synced < made), "{folder} in {paths:?}");
+    }
+}
+
 #[test]
 fn the_warden_sees_what_happens_and_can_stop_it() {
     let stage = Stage::new();

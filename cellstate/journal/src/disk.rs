@@ -118,6 +118,15 @@ pub trait Disk: Send + Sync {
     /// When the disk refuses; which changes are durable is then unknown.
     fn sync_dir(&self) -> Result<(), DiskError>;
 
+    /// Makes the directory's own name durable, and that of the folder that it is in: whoever made them may have been killed before that.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    fn sync_name(&self) -> Result<(), DiskError> {
+        // For a disk that is nothing but the directory.
+        Ok(())
+    }
+
     /// The bytes that this process could still write to the file system.
     ///
     /// # Errors

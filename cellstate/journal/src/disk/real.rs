@@ -59,6 +59,12 @@ impl RealDisk {
     }
 }
 
+/// Whether a folder can't be synced because it is none that this user has made: it is another one's, or of a file system that nobody writes to.
+fn is_of_others(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | InvalidInput | Unsupported)
+}
+
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).truncate(false).mode(0o600);
@@ -106,6 +112,19 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self) -> Result<(), DiskError> {
         self.handle.sync_all().map_err(failed("sync", &self.directory))
+    }
+
+    fn sync_name(&self) -> Result<(), DiskError> {
+        let directory = self.directory.canonicalize().map_err(failed("opening", &self.directory))?;
+        for parent in directory.ancestors().skip(1).take(2) {
+            match File::open(parent).and_then(|parent| parent.sync_all()) {
+                Err(error) if is_of_others(&error) => {
+                    tracing::debug!(path = %parent.display(), %error, "a folder above the log could not be synced");
+                }
+                synced => synced.map_err(failed("sync", parent))?,
+            }
+        }
+        Ok(())
     }
 
     fn free_bytes(&self) -> Result<u64, DiskError> {
