@@ -354,6 +354,8 @@ impl v1::agents_server::Agents for AgentsService {
             return Err(Failure::invalid("machine: expected what was found, found nothing").into());
         };
         principal.may_speak_for_machine(&machine.name).map_err(Failure::from)?;
+        // Before it is told to anybody, or remembered: whatever came may be long, or no text for a log.
+        plenum_proto::names::machine_name("name", &machine.name).map_err(Failure::from)?;
         put_named(&mut machine, &wire.named, &self.shared.identity.custom_resources)?;
         self.has_seen_no_more(&machine.name, wire.incarnation, wire.revision)?;
         let hub = &self.shared.hub;
@@ -639,6 +641,25 @@ mod tests {
         drop(earlier);
         assert!(service.registering("m1", &asking(20), Duration::ZERO).await.is_ok());
         drop(service);
+        server.shutdown().await.unwrap();
+    }
+
+    // It stood in the server's log and in each status, however long it was, and whatever was in it.
+    #[tokio::test]
+    async fn what_is_no_name_of_a_machine_is_told_to_nobody() {
+        use v1::agents_server::Agents as _;
+        let dir = tempfile::tempdir().unwrap();
+        let server = crate::Server::start(crate::ServerOptions::new(dir.path())).await.unwrap();
+        let shared = server.shared().clone();
+        let service = AgentsService::new(shared.clone());
+        let machine = v1::RegisterMachine { name: "m 1".repeat(1000), ..Default::default() };
+        let wire = v1::RegisterRequest { machine: Some(machine), revision: u64::MAX, ..Default::default() };
+        let mut request = Request::new(wire);
+        request.extensions_mut().insert(Principal::local());
+        let refused = service.register(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert_eq!(shared.ahead.words(shared.clock.monotonic_micros()), "");
+        drop((service, shared));
         server.shutdown().await.unwrap();
     }
 
