@@ -148,6 +148,7 @@ impl Shared {
         let sessions = Sessions::of_cell(cell, clock.monotonic_micros());
         let mut recent = Recent::new(revision, time, settings.recent_bytes);
         recent.compacted(Revision(feed.history().oldest_revision()));
+        let space = SpaceWatch::new(dir.join(LOG).display().to_string(), &keeper);
         Self {
             respite: Respite::new(settings.lease, clock.monotonic_micros()),
             clock,
@@ -162,7 +163,7 @@ impl Shared {
             feed,
             keeper,
             keeping: Keeping::default(),
-            space: SpaceWatch::new(dir.join(LOG).display().to_string()),
+            space,
             dir,
             held_back: HeldBack::default(),
             hub,

@@ -257,10 +257,7 @@ pub(super) async fn status_with<T: Send + 'static>(
         machines_held_back: shared.held_back.machines(shared.clock.now()) as u64,
         log_bytes: shared.keeper.size_bytes(),
         log_kept_bytes: shared.keeper.kept_bytes(),
-        free_bytes: match shared.keeper.space() {
-            Ok(plenum_journal::Space::Ok { free_bytes } | plenum_journal::Space::Low { free_bytes, .. }) => free_bytes,
-            Err(_) => 0,
-        },
+        free_bytes: shared.space.free_bytes(),
         transactions,
         conflicts,
         started_micros: shared.clock.start_micros(),
@@ -324,7 +321,26 @@ fn count_rows(cell: &Cell, status: &mut v1::StatusResponse) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Feed;
+    use crate::recovery::{self, Opened};
+    use crate::shared::Parts;
     use plenum_model::{Delta, LogTime, MachineState, Revision};
+
+    // The disk was asked by a thread that serves connections: where it did not answer, as that of a file server that is gone, two who asked for a
+    // status stopped all connections, and with them the leases.
+    #[tokio::test]
+    async fn a_status_tells_what_was_free_at_the_last_look_and_waits_for_no_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = crate::ServerOptions::new(dir.path());
+        // Without threads: nobody looks but the start.
+        let Opened { journal, history, mirror, identity, lag_bytes, cut_bytes, .. } = recovery::open(&options).unwrap();
+        let (keeper, feed, dir) = (journal.keeper(), Feed::new(history, lag_bytes), options.dir);
+        let parts = Parts { settings: options.settings, identity, keeper, feed, mirror, dir, cut_bytes };
+        let shared = Arc::new(Shared::new(parts));
+        assert!(status(&shared).await.unwrap().free_bytes > 0, "a start looks");
+        shared.space.found(7);
+        assert_eq!(status(&shared).await.unwrap().free_bytes, 7);
+    }
 
     // They were listed by slot: in the order in which they had registered first, with newer ones wherever one had been removed.
     #[test]

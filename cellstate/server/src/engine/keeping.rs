@@ -3,6 +3,7 @@
 //! The mark has a thread of its own: to make a segment takes as many syncs as it has half mebibytes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -96,13 +97,27 @@ impl std::fmt::Display for NoSpace {
 pub(crate) struct SpaceWatch {
     path: String,
     low: RwLock<Option<NoSpace>>,
+    /// What was free when the disk was looked at last.
+    free_bytes: AtomicU64,
     /// Why the next segment could not be made when that was tried last.
     obstacle: Mutex<Option<String>>,
 }
 
 impl SpaceWatch {
-    pub(crate) fn new(path: String) -> Self {
-        Self { path, low: RwLock::new(None), obstacle: Mutex::new(None) }
+    /// Looks once at what is free, which may wait for the disk.
+    pub(crate) fn new(path: String, keeper: &Keeper) -> Self {
+        let free_bytes = AtomicU64::new(keeper.space().map_or(0, free_of));
+        Self { path, low: RwLock::new(None), free_bytes, obstacle: Mutex::new(None) }
+    }
+
+    /// A look found so much free.
+    pub(crate) fn found(&self, free_bytes: u64) {
+        self.free_bytes.store(free_bytes, Ordering::Relaxed);
+    }
+
+    /// What is free on the disk, as of the last look; 0 where that was not known. Waits for no disk: who serves connections may ask.
+    pub(crate) fn free_bytes(&self) -> u64 {
+        self.free_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
@@ -157,7 +172,9 @@ impl SpaceWatch {
 
     /// Looks at the disk.
     pub(crate) fn check_now(&self, keeper: &Keeper) {
-        let low = match keeper.space() {
+        let space = keeper.space();
+        self.found(space.as_ref().map_or(0, |space| free_of(*space)));
+        let low = match space {
             Ok(Space::Ok { free_bytes }) => {
                 let no_space = |obstacle| NoSpace {
                     path: self.path.clone(),
@@ -185,6 +202,11 @@ impl SpaceWatch {
             *self.low.write() = low;
         }
     }
+}
+
+fn free_of(space: Space) -> u64 {
+    let (Space::Ok { free_bytes } | Space::Low { free_bytes, .. }) = space;
+    free_bytes
 }
 
 /// The thread that writes the high-water mark.
@@ -304,7 +326,7 @@ mod tests {
     fn a_cell_takes_changes_again_whoever_made_the_segment_that_could_not_be_made() {
         let dir = tempfile::tempdir().unwrap();
         let log = log(dir.path());
-        let (keeper, space) = (log.keeper(), SpaceWatch::new("log".to_owned()));
+        let (keeper, space) = (log.keeper(), SpaceWatch::new("log".to_owned(), &log.keeper()));
         let obstacle = dir.path().join("spare.tmp");
         std::fs::create_dir(&obstacle).unwrap();
         space.grow(&keeper, true);
@@ -320,7 +342,7 @@ mod tests {
     fn a_segment_that_can_not_be_kept_is_in_nobodys_way() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = log(dir.path());
-        let (keeper, space) = (log.keeper(), SpaceWatch::new("log".to_owned()));
+        let (keeper, space) = (log.keeper(), SpaceWatch::new("log".to_owned(), &log.keeper()));
         (0..3).for_each(|_| fill(&mut log));
         keeper.release(3);
         std::fs::create_dir_all(dir.path().join("00000000000000000001.kept/x")).unwrap();
