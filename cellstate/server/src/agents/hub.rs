@@ -1,15 +1,18 @@
 //! What the publishing thread tells, and the streams of agents wait for.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use plenum_model::{Cell, Delta, MachineId, Revision};
 use plenum_proto::machines::Fitness;
 use plenum_proto::v1;
 use tokio::sync::{Notify, watch};
 
 use super::fitness::Fitnesses;
-use super::{Asking, EpochOver, Follower, Grant, Hindrance, Leases, LogRelay, Registrations, Reports, WantedIndex};
+use super::{
+    Asking, EpochOver, Follower, Grant, Hindrance, Leases, LogRelay, MachineNames, Registrations, Reports, WantedIndex,
+};
 
 /// Rows of deltas that are kept while the index is made: some 16 MiB.
 const MEANWHILE_ROWS_MAX: usize = 1 << 20;
@@ -24,6 +27,8 @@ pub(crate) struct Hub {
     /// Last values of what machines use; one a machine.
     telemetry: Mutex<BTreeMap<u32, v1::MachineTelemetry>>,
     fitnesses: Mutex<Fitnesses>,
+    /// Asked with each report, and hardly ever changed.
+    names: RwLock<MachineNames>,
     pub(crate) logs: LogRelay,
     pub(crate) reports: Reports,
 }
@@ -71,6 +76,7 @@ impl Hub {
             leases_changed: Notify::new(),
             telemetry: Mutex::new(BTreeMap::new()),
             fitnesses: Mutex::new(Fitnesses::new(cell.revision(), cell.machines().map(|machine| &**machine))),
+            names: RwLock::new(MachineNames::of_cell(cell)),
             logs,
             reports: Reports::default(),
         }
@@ -105,6 +111,9 @@ impl Hub {
             if delta.machines.is_empty() {
                 continue;
             }
+            let mut names = self.names.write();
+            delta.machines.iter().for_each(|machine| names.machine_changed(machine));
+            drop(names);
             let mut leases = self.leases.lock();
             for machine in &delta.machines {
                 leases.machine_changed(machine, now_micros);
@@ -225,6 +234,11 @@ impl Hub {
         let granted = self.leases.lock().grant(machine, epoch, goes_on, by, now_micros);
         self.leases_changed.notify_one();
         granted
+    }
+
+    /// What a machine is called; `None` where it came a moment ago, or is not there. Waits for no picture.
+    pub(crate) fn name_of(&self, machine: MachineId) -> Option<Arc<str>> {
+        self.names.read().of(machine).cloned()
     }
 
     /// A sign of life of an agent; false if it has to register again.

@@ -53,11 +53,17 @@ impl AgentsService {
     async fn machine(&self, principal: &Principal, id: u64) -> Result<MachineId, Failure> {
         let id = MachineId::from_bits(id).ok_or_else(|| Failure::invalid("machine: expected the id of a machine"))?;
         // The local principal may speak for any machine: no need to look up which one it is.
-        if principal.role() != crate::authorise::Role::Local {
-            let cell = self.shared.snapshot().await;
-            let machine = cell.machine(id).ok_or_else(|| gone(id))?;
-            principal.may_speak_for_machine(&machine.name)?;
+        if principal.role() == crate::authorise::Role::Local {
+            return Ok(id);
         }
+        // A sign of life must not wait for a picture: while a write does not come back there may be none, and all leases would run out.
+        if let Some(name) = self.shared.hub.name_of(id) {
+            principal.may_speak_for_machine(&name)?;
+            return Ok(id);
+        }
+        let cell = self.shared.snapshot().await;
+        let machine = cell.machine(id).ok_or_else(|| gone(id))?;
+        principal.may_speak_for_machine(&machine.name)?;
         Ok(id)
     }
 
@@ -66,9 +72,18 @@ impl AgentsService {
         if principal.role() == crate::authorise::Role::Local {
             return Ok(());
         }
+        let mut unknown = Vec::new();
+        for id in machines.iter().filter_map(|id| MachineId::from_bits(*id)) {
+            match self.shared.hub.name_of(id) {
+                Some(name) => principal.may_speak_for_machine(&name)?,
+                None => unknown.push(id),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(());
+        }
         let cell = self.shared.snapshot().await;
-        let known = machines.iter().filter_map(|id| cell.machine(MachineId::from_bits(*id)?));
-        for machine in known {
+        for machine in unknown.iter().filter_map(|id| cell.machine(*id)) {
             principal.may_speak_for_machine(&machine.name)?;
         }
         Ok(())
@@ -623,9 +638,13 @@ fn say_ending(out: &mpsc::Sender<Result<v1::Assignments, Status>>) {
 
 #[cfg(test)]
 mod tests {
-    use plenum_model::{AllocationId, AllocationState};
+    use plenum_model::{AllocationId, AllocationState, Delta, LogTime};
 
     use super::*;
+    use crate::engine::Feed;
+    use crate::publish::Mirror;
+    use crate::recovery::{self, Opened};
+    use crate::shared::Parts;
 
     #[tokio::test]
     async fn an_agent_whose_earlier_registration_is_not_decided_in_time_is_told_when_to_ask_again() {
@@ -642,6 +661,46 @@ mod tests {
         assert!(service.registering("m1", &asking(20), Duration::ZERO).await.is_ok());
         drop(service);
         server.shutdown().await.unwrap();
+    }
+
+    // It waited for one: while a write did not come back, and a picture had to be made from the disk that did not answer, no lease was renewed though
+    // all agents spoke.
+    #[tokio::test]
+    async fn a_sign_of_life_waits_for_no_picture() {
+        use v1::agents_server::Agents as _;
+        let dir = tempfile::tempdir().unwrap();
+        let options = crate::ServerOptions::new(dir.path());
+        let Opened { journal, history, identity, .. } = recovery::open(&options).unwrap();
+        let mut cell = Cell::default();
+        let mut delta = Delta::new(Revision(1), LogTime::from_micros(1));
+        delta.machines.push(Arc::new(crate::agents::machine(3, 1, MachineState::Ready)));
+        cell.apply(&delta).unwrap();
+        let (keeper, feed, dir) = (journal.keeper(), Feed::new(history, 0), options.dir);
+        let mirror = Mirror::new(cell);
+        let parts = Parts { settings: options.settings, identity, keeper, feed, mirror, dir, cut_bytes: 0 };
+        let shared = Arc::new(Shared::new(parts));
+        // None is shown, and nobody takes another one.
+        shared.picture.tidy();
+        assert!(!shared.picture.shows(Revision(1)));
+        let service = AgentsService::new(shared);
+        let machine = MachineId { slot: 3, generation: 1 }.to_bits();
+        let agent = Principal::parse("agent/m3").unwrap();
+        let mut one = Request::new(v1::ReportRequest { machine, epoch: 1, ..Default::default() });
+        one.extensions_mut().insert(agent.clone());
+        let mut reported = std::pin::pin!(service.report(one));
+        let answer = tokio::select! {
+            biased;
+            answer = &mut reported => answer.unwrap(),
+            () = std::future::ready(()) => panic!("it waits"),
+        };
+        assert!(!answer.into_inner().register);
+        let machines = [machine];
+        let mut many = std::pin::pin!(service.may_speak_for_all(&agent, &machines));
+        tokio::select! {
+            biased;
+            may = &mut many => may.unwrap(),
+            () = std::future::ready(()) => panic!("it waits"),
+        }
     }
 
     // It stood in the server's log and in each status, however long it was, and whatever was in it.
