@@ -319,6 +319,12 @@ impl<T> Committer<T> {
         if self.ticked { None } else { self.next_due() }
     }
 
+    /// As [`Core::next_forfeit`] has it.
+    #[must_use]
+    pub fn next_forfeit(&self) -> Option<LogTime> {
+        self.core.next_forfeit()
+    }
+
     /// Whether [`Input::Tick`] at `now` would take something from who could have kept it with a word: see [`Core::next_forfeit`].
     #[must_use]
     pub fn forfeits_by(&self, now: LogTime) -> bool {

@@ -21,6 +21,7 @@ mod publisher;
 mod resolver;
 mod rest;
 mod turns;
+mod writing;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -36,6 +37,7 @@ pub(crate) use keeping::{Keeping, NoSpace, SpaceWatch};
 pub(crate) use picture::Picture;
 pub(crate) use turns::step_back;
 pub use turns::step_forward;
+pub(crate) use writing::Writing;
 
 use crate::commit::Committer;
 use crate::error::ServerError;

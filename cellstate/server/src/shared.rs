@@ -21,7 +21,7 @@ use crate::api::arriving::Arriving;
 use crate::api::failure::Failure;
 use crate::api::past;
 use crate::commit::{Answer, Asked, Published};
-use crate::engine::{Backlog, Clock, Feed, HeldBack, Keeping, Picture, SpaceWatch};
+use crate::engine::{Backlog, Clock, Feed, HeldBack, Keeping, Picture, SpaceWatch, Writing};
 use crate::error::ServerError;
 use crate::ingress::{Answered, Ingress, NotQueued, Reply, TurnedAway, came_before};
 use crate::metrics::Metrics;
@@ -74,6 +74,7 @@ pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
     pub(crate) keeper: Keeper,
     pub(crate) keeping: Keeping,
+    pub(crate) writing: Writing,
     pub(crate) space: SpaceWatch,
     pub(crate) held_back: HeldBack,
     pub(crate) hub: Hub,
@@ -163,6 +164,7 @@ impl Shared {
             feed,
             keeper,
             keeping: Keeping::default(),
+            writing: Writing::default(),
             space,
             dir,
             held_back: HeldBack::default(),

@@ -63,20 +63,8 @@ pub(crate) fn joined<T>(part: Result<T, JoinError>) -> Option<T> {
 async fn expire_leases(shared: Arc<Shared>) {
     let mut standstill = Standstill::new(shared.settings.lease, shared.clock.monotonic_micros());
     loop {
-        let unnoticed = shared.clock.unnoticed_sleep_micros();
-        let now = shared.clock.monotonic_micros().saturating_add(unnoticed);
         let read_only = shared.space.is_read_only();
-        let look = standstill.look(now, read_only);
-        shared.respite.looked(now, look);
-        // Only then: nothing becomes due by it before that is known.
-        shared.clock.slept(unnoticed);
-        if look.slept {
-            tracing::warn!(millis = look.lost_micros / 1000, "the server stood still; leases run for as much longer");
-        }
-        shared.hub.stood_still(look.lost_micros);
-        if look.lost_micros > 0 {
-            shared.sessions.lock().stood_still(look.lost_micros);
-        }
+        let now = reckon(&shared, &mut standstill, read_only);
         if !read_only {
             let expired = shared.hub.expire(now);
             if let Some((machine, epoch)) = expired.first() {
@@ -97,6 +85,24 @@ async fn expire_leases(shared: Arc<Shared>) {
             () = shared.hub.leases_changed.notified() => {}
         }
     }
+}
+
+/// Looks at the time since the last look, and takes what of it counts for nobody out of what runs. Gives the time of the look.
+pub(crate) fn reckon(shared: &Shared, standstill: &mut Standstill, read_only: bool) -> i64 {
+    let unnoticed = shared.clock.unnoticed_sleep_micros();
+    let now = shared.clock.monotonic_micros().saturating_add(unnoticed);
+    let look = standstill.look(now, read_only, shared.writing.micros(now));
+    shared.respite.looked(now, look);
+    // Only then: nothing becomes due by it before that is known.
+    shared.clock.slept(unnoticed);
+    if look.slept {
+        tracing::warn!(millis = look.lost_micros / 1000, "the server stood still; leases run for as much longer");
+    }
+    shared.hub.stood_still(look.lost_micros);
+    if look.lost_micros > 0 {
+        shared.sessions.lock().stood_still(look.lost_micros);
+    }
+    now
 }
 
 /// How long to wait for the next lease to run out.

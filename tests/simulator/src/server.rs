@@ -107,6 +107,8 @@ pub(crate) struct Server {
     pending: VecDeque<(Option<Ticket>, Asked)>,
     /// Being written.
     batch: Option<Batch>,
+    /// When the write of it began.
+    writing_since_micros: i64,
     watching: BTreeMap<ConnectionId, Watching>,
     following: BTreeMap<ConnectionId, Following>,
     reports: Vec<(Told, Vec<Transition>)>,
@@ -165,7 +167,12 @@ impl Server {
             let now = self.log_now(world);
             while self.committer.has_room() {
                 let Some((ticket, asked)) = self.pending.pop_front() else { break };
+                let opens = matches!(ticket, Some(Ticket::Opening));
                 self.committer.handle(now, Input::Request { ticket, asked });
+                if opens {
+                    let forfeit_micros = self.committer.next_forfeit().map(|due| due.micros - now.micros);
+                    self.respite.opened(world.now(), forfeit_micros);
+                }
             }
             self.tick_when_due(world, self.committer.next_due());
             while let Some(output) = self.committer.poll() {
@@ -197,6 +204,7 @@ impl Server {
             .map_err(|error| Violation { invariant: "invariant_the_log_can_be_read", facts: error.to_string() })?;
         world.books.sent(&logged)?;
         self.batch = Some(batch);
+        self.writing_since_micros = world.now();
         self.append(world);
         Ok(())
     }
@@ -372,7 +380,8 @@ impl Server {
         }
         self.ticks_at_micros = i64::MAX;
         let now = world.now();
-        let look = self.standstill.look(now, false);
+        let writing_micros = self.batch.as_ref().map_or(0, |_| now - self.writing_since_micros);
+        let look = self.standstill.look(now, false, writing_micros);
         self.respite.looked(now, look);
         self.leases.stood_still(look.lost_micros);
         self.alone.values_mut().for_each(|since| *since += look.lost_micros);

@@ -7,7 +7,8 @@ use plenum_model::planted::{self, Bug};
 use plenum_model::rare;
 
 /// Tells the time in which nobody could renew a lease, which counts for none: the server itself stood still, as when its machine slept or its
-/// process was stopped; or the cell was read-only, and took no registration, so that an agent that was started again had no lease to renew.
+/// process was stopped; or nothing was decided, and no registration taken, so that an agent that was started again had no lease to renew: the cell
+/// was read-only, or a write of its log did not come back, as on a disk that does not answer.
 ///
 /// In microseconds of the caller's monotonic clock, which goes on meanwhile.
 #[derive(Debug)]
@@ -35,14 +36,19 @@ impl Standstill {
     }
 
     /// To be called before leases are looked at, and after so long at the latest: [`Self::within_micros`]. `read_only`: the cell is.
+    /// `writing_micros`: for how long the write in flight takes already, or 0. What comes back within [`Self::within_micros`] stopped nobody.
     #[must_use]
-    pub fn look(&mut self, now_micros: i64, read_only: bool) -> Look {
+    pub fn look(&mut self, now_micros: i64, read_only: bool, writing_micros: i64) -> Look {
         let elapsed = now_micros - std::mem::replace(&mut self.looked_at_micros, now_micros);
         let slept = elapsed > 2 * self.within_micros && !planted::is(Bug::CountsItsSleep);
         if slept {
             rare!("time in which the server stood still counts for no lease");
         }
-        Look { lost_micros: if slept || read_only { elapsed } else { 0 }, slept }
+        let is_stuck = writing_micros > self.within_micros;
+        if is_stuck {
+            rare!("time in which a write did not come back counts for no lease");
+        }
+        Look { lost_micros: if slept || read_only || is_stuck { elapsed } else { 0 }, slept }
     }
 
     /// How often it is to be looked at least.
@@ -52,9 +58,9 @@ impl Standstill {
     }
 }
 
-/// Until when nothing is taken from anybody by time: while nobody could say anything, agents could not register and operators could not adopt or
-/// undrain. They get one term of a lease for it before the cell gives up what they did not speak for. What takes nothing from anybody need not
-/// wait for that.
+/// Until when nothing is taken from anybody by time: while nobody could say anything, agents could not register, schedulers could not renew holds, and
+/// operators could not adopt or undrain. They get one term of a lease for it before the cell gives up what they did not speak for. What takes nothing
+/// from anybody need not wait for that.
 #[derive(Debug)]
 pub struct Respite {
     term_micros: i64,
@@ -77,13 +83,26 @@ impl Respite {
         }
     }
 
+    /// The server opened its cell just now: before, nobody could say anything to one. `forfeit_micros`: in so long, or since so long where it is
+    /// negative, something is due to be taken; `None`: nothing is. What is due later leaves everybody time enough, and nothing waits for it.
+    pub fn opened(&self, now_micros: i64, forfeit_micros: Option<i64>) {
+        if forfeit_micros.is_some_and(|micros| micros < self.term_micros) {
+            rare!("what is due soon after a start of the server waits until everybody could be heard");
+            self.begins(now_micros);
+        }
+    }
+
     /// What a look of [`Standstill`] found.
     pub fn looked(&self, now_micros: i64, look: Look) {
         if look.lost_micros > 0 {
-            self.until_micros.store(now_micros.saturating_add(self.term_micros), Ordering::Relaxed);
+            self.begins(now_micros);
         }
         // Whoever sees this sees the other, too.
         self.looked_at_micros.store(now_micros, Ordering::Release);
+    }
+
+    fn begins(&self, now_micros: i64) {
+        self.until_micros.store(now_micros.saturating_add(self.term_micros), Ordering::Relaxed);
     }
 
     /// Whether anything may be taken that is due.
@@ -113,15 +132,42 @@ mod tests {
         }
     }
 
+    // A hold was given away in the very batch of a start, before who had held it all the time could renew it.
+    #[test]
+    fn what_is_due_soon_after_a_start_waits_for_a_term_and_nothing_waits_for_what_is_due_later() {
+        for (forfeit_micros, expected) in
+            [(None, true), (Some(-1000), false), (Some(0), false), (Some(59), false), (Some(60), true)]
+        {
+            let respite = Respite::new(Duration::from_micros(60), 100);
+            respite.opened(100, forfeit_micros);
+            assert_eq!(respite.is_over(101), expected, "{forfeit_micros:?}");
+            respite.looked(160, Look { lost_micros: 0, slept: false });
+            assert!(respite.is_over(160), "{forfeit_micros:?}");
+        }
+    }
+
+    // A machine that was unreachable when the disk stopped answering lost its tasks as soon as it answered, and only then was its agent heard, which had
+    // waited to register for all that time.
+    #[test]
+    fn time_in_which_a_write_does_not_come_back_counts_for_no_lease() {
+        let mut standstill = Standstill::new(Duration::from_micros(60), 0);
+        let mut lost = |now, writing| standstill.look(now, false, writing).lost_micros;
+        assert_eq!(
+            [(10, 9), (20, 10), (21, 11), (30, 20), (40, 0)].map(|(now, writing)| lost(now, writing)),
+            [0, 0, 1, 9, 0]
+        );
+        assert!(!standstill.look(49, false, 29).slept, "it looked all the time");
+    }
+
     #[test]
     fn time_in_which_nobody_could_renew_a_lease_counts_for_none() {
         let mut standstill = Standstill::new(Duration::from_micros(60), 100);
-        let mut lost = |now, read_only| standstill.look(now, read_only).lost_micros;
+        let mut lost = |now, read_only| standstill.look(now, read_only, 0).lost_micros;
         assert_eq!([105, 115, 135, 156, 157].map(|now| lost(now, false)), [0, 0, 0, 21, 0]);
         // An agent that was started again while the disk was full counted as gone as soon as there was room.
         assert_eq!([160, 170].map(|now| lost(now, true)), [3, 10], "nor could anybody register");
         assert_eq!(lost(175, false), 0);
-        let slept = [195, 216].map(|now| standstill.look(now, true).slept);
+        let slept = [195, 216].map(|now| standstill.look(now, true, 0).slept);
         assert_eq!(slept, [false, true], "who is read-only did not sleep by that");
     }
 }

@@ -35,6 +35,14 @@ impl Writer {
     /// and nothing that was decided may be forgotten. Only a server that stops does not wait: what was not written has not been
     /// answered either.
     pub(crate) fn write(&self, batch: &Batch) -> bool {
+        // What is due meanwhile was nobody's to prevent, if it takes long: see `Standstill`.
+        self.shared.writing.begins(self.shared.clock.monotonic_micros());
+        let durable = self.append(batch);
+        self.shared.writing.ends();
+        durable
+    }
+
+    fn append(&self, batch: &Batch) -> bool {
         let mut journal = self.journal.lock();
         let Some(batch) = planted_bugs::due(batch, journal.tail().revision) else { return true };
         let label = BatchLabel { term: batch.term, first_revision: batch.first.0, last_revision: batch.last.0 };
@@ -102,5 +110,44 @@ pub(crate) fn run(writer: &Writer, shared: &Shared, batches: &Receiver<Batch>) {
             Err(RecvTimeoutError::Timeout) => rest.give_back_when_due(),
             Err(RecvTimeoutError::Disconnected) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use plenum_model::Revision;
+
+    use super::*;
+    use crate::ServerOptions;
+    use crate::engine::Feed;
+    use crate::recovery::{self, Opened};
+    use crate::shared::Parts;
+
+    // While a disk did not answer, nobody knew that nothing was decided.
+    #[test]
+    fn a_write_is_known_to_be_under_way_until_it_has_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = ServerOptions::new(dir.path());
+        let Opened { journal, history, mirror, identity, lag_bytes, cut_bytes, .. } = recovery::open(&options).unwrap();
+        let (keeper, feed, dir) = (journal.keeper(), Feed::new(history, lag_bytes), options.dir);
+        let parts = Parts { settings: options.settings, identity, keeper, feed, mirror, dir, cut_bytes };
+        let shared = Arc::new(Shared::new(parts));
+        let writer = Writer::new(journal, shared.clone());
+        let batch = Batch { term: 1, first: Revision(1), last: Revision(1), bytes: Bytes::from_static(b"a batch") };
+        let micros = || shared.writing.micros(i64::MAX - 1);
+        let asked = Instant::now();
+        // Nothing is written before it is let go of, as on a disk that does not answer.
+        let disk = writer.journal.lock();
+        std::thread::scope(|scope| {
+            let written = scope.spawn(|| writer.write(&batch));
+            while micros() == 0 && asked.elapsed() < Duration::from_secs(30) {
+                std::thread::yield_now();
+            }
+            let under_way = micros();
+            drop(disk);
+            assert!(written.join().unwrap() && under_way > 0);
+        });
+        assert_eq!(micros(), 0);
     }
 }

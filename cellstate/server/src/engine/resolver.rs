@@ -181,15 +181,27 @@ impl Resolver {
         let now = Instant::now();
         self.shared.metrics.queued(now.saturating_duration_since(arrival.since));
         let ticket = arrival.reply.map(|reply| Ticket { reply, since: arrival.since });
-        let grants = matches!(arrival.asked.request().command, Command::SetRights { .. });
+        let command = &arrival.asked.request().command;
+        let (grants, opens) = (matches!(command, Command::SetRights { .. }), matches!(command, Command::OpenServer(_)));
         self.committer.handle(self.shared.clock.at(now), Input::Request { ticket, asked: arrival.asked });
         if grants {
             self.set_priorities();
+        }
+        if opens {
+            self.opened();
         }
         if let Some(durable) = self.shared.ingress.take_written() {
             self.written(durable);
         }
         self.carry_out(WORTH_WRITING_BYTES, false);
+    }
+
+    /// This start is decided. While no server was there, nobody could keep what is due by now.
+    fn opened(&self) {
+        let (respite, clock) = (&self.shared.respite, &self.shared.clock);
+        let now = clock.now();
+        let forfeit_micros = self.committer.next_forfeit().map(|due| due.micros.saturating_sub(now.micros));
+        respite.opened(clock.monotonic_micros(), forfeit_micros);
     }
 
     fn written(&mut self, durable: bool) {
@@ -277,13 +289,14 @@ mod tests {
 
     use super::*;
     use crate::ServerOptions;
-    use crate::agents::Look;
+    use crate::agents::{Look, Standstill};
     use crate::commit::{Asked, CommitOptions};
     use crate::engine::Feed;
     use crate::ingress::Reply;
     use crate::publish::Mirror;
     use crate::recovery::{self, Opened};
     use crate::shared::Parts;
+    use crate::tasks::reckon;
 
     fn request(command: Command) -> Request {
         Request { principal: "local".into(), namespace: "default".into(), command }
@@ -451,16 +464,54 @@ mod tests {
         shared.respite.looked(shared.clock.monotonic_micros(), Look { lost_micros, slept: false });
     }
 
+    /// The term of a lease passes.
+    fn term_passes(resolver: &Resolver) {
+        let lease = resolver.shared.settings.lease;
+        resolver.shared.clock.slept(i64::try_from(lease.as_micros()).unwrap());
+    }
+
     // A machine that was unreachable when the disk filled up lost its tasks as soon as there was room, seconds before its agent could register.
     #[test]
     fn nothing_is_taken_from_anybody_for_a_term_of_a_lease_where_nobody_could_be_heard() {
         let dir = tempfile::tempdir().unwrap();
         let (mut resolver, _batches) = stopping(dir.path(), true);
+        // That of the start.
+        term_passes(&resolver);
         looked(&resolver, 1);
         assert_eq!(left_later(&mut resolver), (1, 2), "what is due is done together");
-        let lease = resolver.shared.settings.lease;
-        resolver.shared.clock.slept(i64::try_from(lease.as_micros()).unwrap());
+        term_passes(&resolver);
         looked(&resolver, 0);
+        assert_eq!(left_later(&mut resolver), (0, 0));
+    }
+
+    // A hold whose scheduler renewed it all the time was given away at the first revision of a server that had been away for longer than it held.
+    #[test]
+    fn what_became_due_while_no_server_was_there_waits_for_a_term_of_a_lease_after_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut resolver, _batches) = stopping(dir.path(), true);
+        assert_eq!(left_later(&mut resolver), (1, 2));
+        term_passes(&resolver);
+        looked(&resolver, 0);
+        assert_eq!(left_later(&mut resolver), (0, 0));
+    }
+
+    // What was due was taken as soon as the disk answered, before those were heard who had waited behind it to keep it.
+    #[test]
+    fn what_became_due_while_a_write_did_not_come_back_waits_for_a_term_of_a_lease() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut resolver, _batches) = stopping(dir.path(), true);
+        // That of the start.
+        term_passes(&resolver);
+        let shared = resolver.shared.clone();
+        let began = shared.clock.monotonic_micros();
+        let mut standstill = Standstill::new(shared.settings.lease, began);
+        shared.writing.begins(began);
+        shared.clock.slept(standstill.within_micros() + 1);
+        reckon(&shared, &mut standstill, false);
+        shared.writing.ends();
+        assert_eq!(left_later(&mut resolver), (1, 2));
+        term_passes(&resolver);
+        reckon(&shared, &mut Standstill::new(shared.settings.lease, shared.clock.monotonic_micros()), false);
         assert_eq!(left_later(&mut resolver), (0, 0));
     }
 

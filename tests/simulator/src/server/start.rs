@@ -103,6 +103,7 @@ pub(crate) fn start(disk: &SimDisk, life: u64, world: &mut World) -> Result<Serv
         unfolded: VecDeque::new(),
         pending: VecDeque::new(),
         batch: None,
+        writing_since_micros: now,
         watching: BTreeMap::new(),
         following: BTreeMap::new(),
         reports: Vec::new(),
