@@ -29,9 +29,13 @@ pub(super) async fn list(
     let filter = Filter::parse(&list.filter, FIELDS)?.with_words("state", listing::ALLOCATION_WORDS)?;
     let filter = filter.with_words("ready", listing::YES_OR_NO)?.with_names("job")?;
     let limit = listing::limit(list.limit, shared.settings.listing_rows);
-    let cell = past::cell(shared, list.at).await?;
     // What ended last is left out rather than waited for long, and said to be.
-    let behind = wire.ended && past::reach(shared, cell.revision()).await.is_err();
+    let (cell, behind) = if wire.ended {
+        let (cell, reached) = past::cell_in_history(shared, list.at).await?;
+        (cell, reached.is_err())
+    } else {
+        (past::cell(shared, list.at).await?, false)
+    };
     let known = shared.clone();
     // A million rows are looked at in some milliseconds, in which connections would stand still.
     let read = cell.read(&shared.reads, move |cell| {

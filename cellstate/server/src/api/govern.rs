@@ -180,8 +180,7 @@ impl v1::govern_server::Govern for GovernService {
     ) -> Result<Response<v1::HistoryResponse>, Status> {
         let wire = request.into_inner();
         let governed = Governed::parse(&wire.of, wire.name)?;
-        let cell = past::cell(&self.shared, wire.at).await?;
-        let story = past::story(&self.shared, wire.at, cell, wire.limit, move |history, cell, limit| {
+        let story = past::story(&self.shared, wire.at, wire.limit, move |history, cell, limit| {
             story::tell(history, cell, &Hero::Governed(&governed), limit)
         });
         Ok(Response::new(story.await?))

@@ -74,7 +74,7 @@ impl v1::inspect_server::Inspect for InspectService {
         request: Request<v1::GetMachineRequest>,
     ) -> Result<Response<v1::GetMachineResponse>, Status> {
         let wire = request.into_inner();
-        let cell = past::cell(&self.shared, wire.at).await?;
+        let cell = past::glance(&self.shared, wire.at).await?;
         let machine = view::machine(&cell, machine_named(&cell, &wire.name)?, self.shared.lease_micros());
         Ok(Response::new(v1::GetMachineResponse { revision: cell.revision().0, machine: Some(machine) }))
     }
@@ -84,8 +84,7 @@ impl v1::inspect_server::Inspect for InspectService {
         request: Request<v1::MachineHistoryRequest>,
     ) -> Result<Response<v1::HistoryResponse>, Status> {
         let wire = request.into_inner();
-        let cell = past::cell(&self.shared, wire.at).await?;
-        let story = past::story(&self.shared, wire.at, cell, wire.limit, move |history, cell, limit| {
+        let story = past::story(&self.shared, wire.at, wire.limit, move |history, cell, limit| {
             match cell.machine_named(&wire.name) {
                 Some(machine) => story::tell(history, cell, &Hero::Machine(machine.id), limit),
                 None => gone::machine(history, cell, &wire.name, limit),
@@ -138,8 +137,7 @@ impl v1::inspect_server::Inspect for InspectService {
     ) -> Result<Response<v1::ListConflictsResponse>, Status> {
         let wire = request.into_inner();
         let asked = Conflicts::read(&wire, self.shared.settings.listing_rows, &self.shared.identity.custom_resources)?;
-        let cell = past::cell(&self.shared, wire.at).await?;
-        past::reach_for(&self.shared, wire.at, cell.revision()).await?;
+        let cell = past::cell_and_history(&self.shared, wire.at).await?;
         let history = self.shared.feed.history().clone();
         let rows = cell.read(&self.shared.reads, move |cell| asked.list(&history, cell));
         Ok(Response::new(rows.await?))

@@ -257,7 +257,10 @@ impl v1::jobs_server::Jobs for JobsService {
     ) -> Result<Response<v1::AllocationView>, Status> {
         let wire = request.into_inner();
         let id = allocation_id(wire.allocation)?;
-        let cell = past::cell(&self.shared, wire.at).await?;
+        let mut cell = past::glance(&self.shared, wire.at).await?;
+        if cell.allocation(id).is_none() && !past::is_asked(wire.at) {
+            cell = with_its_end(&self.shared, cell).await?;
+        }
         let (is_live, shown) = (cell.allocation(id).is_some(), cell.revision());
         let view = if is_live { live(&self.shared, cell, id).await } else { ended(&self.shared, cell, id).await };
         let mut view = view?;
@@ -270,8 +273,7 @@ impl v1::jobs_server::Jobs for JobsService {
         request: Request<v1::JobHistoryRequest>,
     ) -> Result<Response<v1::HistoryResponse>, Status> {
         let wire = request.into_inner();
-        let cell = past::cell(&self.shared, wire.at).await?;
-        let story = past::story(&self.shared, wire.at, cell, wire.limit, move |history, cell, limit| {
+        let story = past::story(&self.shared, wire.at, wire.limit, move |history, cell, limit| {
             let (namespace, name) = (namespace_or_default(&wire.namespace), &*wire.name);
             match cell.job_named(namespace, name) {
                 Some(job) => story::tell(history, cell, &Hero::Job(job), limit),
@@ -287,40 +289,28 @@ impl v1::jobs_server::Jobs for JobsService {
     ) -> Result<Response<v1::HistoryResponse>, Status> {
         let wire = request.into_inner();
         let id = allocation_id(wire.allocation)?;
-        let cell = past::cell(&self.shared, wire.at).await?;
         let known = self.shared.clone();
-        let story =
-            past::story(&self.shared, wire.at, cell, wire.limit, move |history, cell, limit| {
-                match stay::tell(history, cell, id, limit)? {
-                    Said::Story(story) => Ok(story),
-                    Said::Behind => Err(past::behind(&known, cell.revision())),
-                    Said::Retired(oldest) => Err(retired(id, oldest)),
-                    Said::NeverWas => Err(never_was(id, cell)),
-                }
-            });
+        let story = past::story(&self.shared, wire.at, wire.limit, move |history, cell, limit| {
+            match stay::tell(history, cell, id, limit)? {
+                Said::Story(story) => Ok(story),
+                Said::Behind => Err(past::behind(&known, cell.revision())),
+                Said::Retired(oldest) => Err(retired(id, oldest)),
+                Said::NeverWas => Err(never_was(id, cell)),
+            }
+        });
         Ok(Response::new(story.await?))
     }
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let wire = request.into_inner();
         let id = allocation_id(wire.allocation)?;
-        let cell = self.shared.snapshot().await;
-        let known = cell.allocation(id).map(|allocation| allocation.row.machine);
-        // What the cell does not know goes by what its agent calls it, as it does when it is stopped.
-        let unknown = || cell.unknown_tasks().find(|(unknown, _)| unknown.allocation == id);
-        let live = known.or_else(|| unknown().map(|(unknown, _)| unknown.machine));
+        let now = past::glance(&self.shared, None).await?;
+        let live = runs_on(&now, id);
         // Nothing more comes of one that ended: an agent that has forgotten it would wait for ever.
         let follow = wire.follow && live.is_some();
         let machine = match live {
             Some(machine) => machine,
-            None => {
-                let ended = ended(&self.shared, Moment::present(cell.clone()), id).await?;
-                let machine = plenum_model::MachineId::from_bits(ended.machine_id);
-                let machine = machine.and_then(|machine| cell.machine(machine));
-                // For good: a machine that comes under that name is another one.
-                let gone = || Failure::new(Code::NotFound, "NO_LOGS", "the machine that ran it was removed");
-                machine.ok_or_else(gone)?.id.slot
-            }
+            None => ran_on(&self.shared, now, id).await?,
         };
         let asked = v1::LogsAsked {
             allocation: wire.allocation,
@@ -342,6 +332,34 @@ impl v1::jobs_server::Jobs for JobsService {
         })?;
         Ok(Response::new(Box::pin(Reader { shared: self.shared.clone(), reading, has_ended: false })))
     }
+}
+
+/// The slot of the machine on which an allocation runs. What the cell does not know goes by what its agent calls it, as it does when it is stopped.
+fn runs_on(cell: &Cell, id: AllocationId) -> Option<u32> {
+    let known = cell.allocation(id).map(|allocation| allocation.row.machine);
+    let unknown = || cell.unknown_tasks().find(|(unknown, _)| unknown.allocation == id);
+    known.or_else(|| unknown().map(|(unknown, _)| unknown.machine))
+}
+
+/// The same of one that did not run a moment ago, and of where it did.
+async fn ran_on(shared: &Arc<Shared>, now: Moment, id: AllocationId) -> Result<u32, Failure> {
+    let cell = with_its_end(shared, now).await?;
+    if let Some(machine) = runs_on(&cell, id) {
+        return Ok(machine);
+    }
+    let ended = ended(shared, cell, id).await?;
+    let cell = shared.snapshot().await;
+    let machine = plenum_model::MachineId::from_bits(ended.machine_id).and_then(|machine| cell.machine(machine));
+    // For good: a machine that comes under that name is another one.
+    let gone = || Failure::new(Code::NotFound, "NO_LOGS", "the machine that ran it was removed");
+    Ok(machine.ok_or_else(gone)?.id.slot)
+}
+
+/// The present once more, for who reads of what is not live in it any more: the history has that by then. What was at hand is not kept meanwhile.
+async fn with_its_end(shared: &Arc<Shared>, now: Moment) -> Result<Moment, Failure> {
+    drop(now);
+    let (cell, reached) = past::cell_in_history(shared, None).await?;
+    reached.map(|()| cell)
 }
 
 /// A reader's stream; when it goes, the agent is told.

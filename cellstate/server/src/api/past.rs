@@ -28,8 +28,9 @@ pub(super) fn is_asked(at: Option<v1::At>) -> bool {
     at.is_some_and(|at| at.revision > 0 || at.time_micros != 0)
 }
 
-/// The cell as it is, or was at a moment. One of the past was folded for its reader alone, and has its turn among the reads until it is
-/// let go of: so there are in memory at most as many as there are turns. Whoever holds one must not wait for another turn.
+/// The cell as it is, or was at a moment, mostly with a turn among the reads until it is let go of. One of the past was folded for its reader alone;
+/// and as long as a picture of the present is kept, pages are copied that change. So there are in memory at most as many as there are turns. Whoever
+/// holds one must not wait for another turn.
 pub(super) struct Moment {
     cell: Cell,
     turn: Option<Turn>,
@@ -44,11 +45,6 @@ impl Deref for Moment {
 }
 
 impl Moment {
-    /// The present: its picture is shared by all who read it.
-    pub(super) fn present(cell: Cell) -> Self {
-        Self { cell, turn: None }
-    }
-
     /// Runs what reads much of it, or the disk, on a thread of its own: in the turn that it has, or in one that it waits for, which is
     /// refused when too many do.
     pub(super) async fn read<T: Send + 'static>(
@@ -65,17 +61,17 @@ impl Moment {
     }
 }
 
-/// The cell at a moment; neither revision nor time: now.
+/// The cell at a moment; neither revision nor time: now. Refused when too many read.
 pub(super) async fn cell(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Moment, Failure> {
-    let Some(at) = at.filter(|_| is_asked(at)) else { return Ok(Moment::present(shared.snapshot().await)) };
+    let Some(at) = at.filter(|_| is_asked(at)) else { return present(shared).await };
     let now = shared.durable_revision();
     let revision = revision_of(shared, at).await?;
     yet_to_come(shared, Revision(revision))?;
     if revision == now.0 {
         // The picture may be ahead by now; then the history has it.
-        let cell = shared.snapshot().await;
-        if cell.revision() == now {
-            return Ok(Moment::present(cell));
+        let moment = present(shared).await?;
+        if moment.revision() == now {
+            return Ok(moment);
         }
     }
     reach(shared, Revision(revision)).await?;
@@ -83,6 +79,43 @@ pub(super) async fn cell(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Mom
     let history = shared.feed.history().clone();
     let (cell, turn) = turn.take(move || fold(&history, revision)).await?;
     Ok(Moment { cell, turn: Some(turn) })
+}
+
+/// The cell as it is when its reader has a turn: of those who wait, each would keep another picture.
+async fn present(shared: &Arc<Shared>) -> Result<Moment, Failure> {
+    let turn = shared.reads.turn().await?;
+    Ok(Moment { cell: shared.snapshot().await, turn: Some(turn) })
+}
+
+/// As [`cell`], for who looks at a row or two and lets go of it: of the present without a turn.
+pub(super) async fn glance(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Moment, Failure> {
+    if is_asked(at) {
+        return cell(shared, at).await;
+    }
+    Ok(Moment { cell: shared.snapshot().await, turn: None })
+}
+
+/// As [`cell`], for who reads the history besides; and whether that has it by now. It is waited for without a turn and without a picture, and what comes
+/// between the two is little.
+pub(super) async fn cell_in_history(
+    shared: &Arc<Shared>,
+    at: Option<v1::At>,
+) -> Result<(Moment, Result<(), Failure>), Failure> {
+    let before = if is_asked(at) { Ok(()) } else { reach(shared, shared.durable_revision()).await };
+    let moment = cell(shared, at).await?;
+    let reached = match before {
+        Ok(()) => reach(shared, moment.revision()).await,
+        behind => behind,
+    };
+    Ok((moment, reached))
+}
+
+/// The same; who asks for the present is content with what the history has by then.
+pub(super) async fn cell_and_history(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Moment, Failure> {
+    match cell_in_history(shared, at).await? {
+        (moment, Err(_)) if !is_asked(at) && shared.feed.stopped().is_none() => Ok(moment),
+        (moment, reached) => reached.map(|()| moment),
+    }
 }
 
 /// When a moment was. Of a revision that needs one entry of the log, and not the cell.
@@ -163,22 +196,13 @@ fn settled_at(history: &History, micros: i64) -> Result<Option<u64>, Failure> {
 pub(super) async fn story(
     shared: &Arc<Shared>,
     at: Option<v1::At>,
-    moment: Moment,
     limit: u32,
     tell: impl FnOnce(&History, &Cell, usize) -> Result<v1::HistoryResponse, Failure> + Send + 'static,
 ) -> Result<v1::HistoryResponse, Failure> {
-    reach_for(shared, at, moment.revision()).await?;
+    let moment = cell_and_history(shared, at).await?;
     let limit = listing::limit(limit, shared.settings.listing_rows);
     let history = shared.feed.history().clone();
     moment.read(&shared.reads, move |cell| tell(&history, cell, limit)).await
-}
-
-/// Waits until the history has a revision. Who asks for the present is content with what it has by then.
-pub(super) async fn reach_for(shared: &Shared, at: Option<v1::At>, revision: Revision) -> Result<(), Failure> {
-    match reach(shared, revision).await {
-        Err(_) if !is_asked(at) && shared.feed.stopped().is_none() => Ok(()),
-        reached => reached,
-    }
 }
 
 /// Waits until the history has a revision.
@@ -610,6 +634,57 @@ pub(super) mod tests {
         server.shutdown().await.unwrap();
     }
 
+    // Each kept the picture of the moment at which it was asked for, as a status did.
+    #[tokio::test]
+    async fn a_listing_that_waits_keeps_no_picture_and_shows_what_is_there_when_its_turn_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = crate::ServerOptions::new(dir.path());
+        options.settings.segment_bytes = 1 << 20;
+        let server = crate::Server::start(options).await.unwrap();
+        let shared = server.shared().clone();
+        let mut turns = Vec::new();
+        for _ in 0..READS_MAX {
+            turns.push(shared.reads.turn().await.unwrap());
+        }
+        // It is at hand from here on.
+        shared.snapshot().await;
+        let mut listing = std::pin::pin!(cell(&shared, None));
+        tokio::select! {
+            biased;
+            _ = &mut listing => panic!("all turns are taken"),
+            () = std::future::ready(()) => {}
+        }
+        let open = Command::OpenSession { scheduler: "batch".into() };
+        let opened = shared.ask(Shared::request(&"local".into(), "default".into(), open)).await.unwrap().at;
+        drop(turns);
+        let shown = listing.await.unwrap().revision();
+        assert!(shown >= opened, "{shown} is from before {opened}");
+        server.shutdown().await.unwrap();
+    }
+
+    // While the history was behind, all who asked for a story waited with a picture, and so many were not even counted.
+    #[tokio::test]
+    async fn who_waits_for_a_history_that_is_behind_keeps_neither_a_turn_nor_a_picture() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = crate::ServerOptions::new(dir.path());
+        options.settings.segment_bytes = 1 << 20;
+        options.settings.history = false;
+        let server = crate::Server::start(options).await.unwrap();
+        {
+            let shared = server.shared();
+            // It is at hand from here on.
+            shared.snapshot().await;
+            let mut reading = std::pin::pin!(cell_in_history(shared, None));
+            tokio::select! {
+                biased;
+                _ = &mut reading => panic!("the history has nothing"),
+                () = std::future::ready(()) => {}
+            }
+            assert_eq!(shared.reads.running.available_permits(), READS_MAX);
+        }
+        server.shutdown().await.unwrap();
+    }
+
     // The log was read on a thread that serves connections: who repeated old numbers kept all others waiting.
     #[tokio::test]
     async fn the_answer_to_a_repeated_number_is_read_back_beside_what_serves_connections() {
@@ -655,11 +730,9 @@ pub(super) mod tests {
         options.settings.history = false;
         let server = crate::Server::start(options).await.unwrap();
         let shared = server.shared();
-        let behind = shared.durable_revision();
-        for (at, expected) in
-            [(None, true), (Some(v1::At::default()), true), (Some(v1::At { revision: 1, time_micros: 0 }), false)]
-        {
-            assert_eq!(reach_for(shared, at, behind).await.is_ok(), expected, "{at:?}");
+        let now = Some(v1::At { revision: shared.durable_revision().0, time_micros: 0 });
+        for (at, expected) in [(None, true), (Some(v1::At::default()), true), (now, false)] {
+            assert_eq!(cell_and_history(shared, at).await.is_ok(), expected, "{at:?}");
         }
         server.shutdown().await.unwrap();
     }

@@ -15,7 +15,7 @@ use super::evictions::Evicted;
 use super::failure::Failure;
 use super::listing::{self, Filter, Room};
 use super::names::{self, Names};
-use super::past::{self, Moment};
+use super::past;
 use crate::publish::Divergence;
 use crate::shared::Shared;
 
@@ -137,9 +137,8 @@ pub(super) async fn list(
     let list = wire.list.take().unwrap_or_default();
     let after = wire.after_revision;
     let asked = Asked::read(wire, &list, shared.settings.listing_rows)?;
-    let cell = past::cell(shared, list.at).await?;
+    let cell = past::cell_and_history(shared, list.at).await?;
     let to = cell.revision();
-    past::reach_for(shared, list.at, to).await?;
     // Who saw it saw another copy of the cell, and would wait for ever for what comes after.
     if !past::is_asked(list.at) {
         past::yet_to_come(shared, Revision(after))?;
@@ -154,8 +153,8 @@ pub(super) async fn list(
 
 /// One of them, whole.
 pub(super) async fn get(shared: &Arc<Shared>, wire: v1::GetTransactionRequest) -> Result<v1::TransactionView, Failure> {
-    let cell = Moment::present(shared.snapshot().await);
-    past::reach(shared, cell.revision()).await?;
+    let (cell, reached) = past::cell_in_history(shared, None).await?;
+    reached?;
     let history = shared.feed.history().clone();
     let v1::GetTransactionRequest { session, number } = wire;
     // Each of its machines is looked up in the history, too.
