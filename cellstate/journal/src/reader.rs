@@ -1,5 +1,6 @@
 //! Reads frames back, one at a time, from a revision on; also while the journal is being written.
 
+use crate::archive::FramePlace;
 use crate::disk::{DiskError, DiskFile, OpenMode};
 use crate::flaw::{Damage, Flaw};
 use crate::format::{ChainHash, SECTOR_BYTES, Sector, index};
@@ -88,6 +89,10 @@ pub struct Reader {
     file: Option<Box<dyn DiskFile>>,
     /// Hash of the frame that was read last.
     previous: Option<ChainHash>,
+    /// A frame of the first segment at or before what was asked for: its first revision, and where it stands.
+    known: Option<(u64, FramePlace)>,
+    /// The same of the frame that was read last.
+    last: Option<(u64, FramePlace)>,
     damaged: Option<Box<Damage>>,
 }
 
@@ -103,6 +108,8 @@ impl Reader {
         }
         let Some(found) = self.find()? else { return Ok(None) };
         self.previous = Some(found.hash);
+        let place = FramePlace { segment: self.segment, offset: found.offset, bytes: found.head.bytes() };
+        self.last = Some((found.head.first_revision, place));
         Ok(Some(Frame::new(&found.head, self.segment, found.offset, found.hash, self.scanner.frame())))
     }
 
@@ -149,6 +156,10 @@ impl Reader {
         let tail = Tail { revision: header.first_revision.saturating_sub(1), term: header.term, hash: header.previous };
         self.scanner.enter(self.segment, header.segment_bytes.min(file.size_bytes()?), tail);
         if self.from > header.first_revision {
+            // Mostly far behind the first frame: one that goes on where another ended passes none by.
+            if let Some((first_revision, place)) = self.known.filter(|(_, place)| place.segment == self.segment) {
+                self.scanner.resume_at(place.offset, first_revision);
+            }
             self.scanner.skip_to(&*file, self.from)?;
         }
         self.file = Some(file);
@@ -172,7 +183,7 @@ impl std::fmt::Debug for Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.shelf.unpin(self.segment);
+        self.shelf.ends(self.segment, self.last);
     }
 }
 
@@ -186,5 +197,7 @@ pub(crate) fn reader(shelf: &Arc<Shelf>, from: u64) -> Result<Reader, ReadError>
     let (segment, before) = shelf.pin_segment_of(from).map_err(|oldest| ReadError::Retired { asked: from, oldest })?;
     let start = Tail { revision: before, ..Tail::default() };
     let scanner = Scanner::new(segment, 0, start);
-    Ok(Reader { shelf: Arc::clone(shelf), scanner, from, segment, file: None, previous: None, damaged: None })
+    let known = shelf.known_before(segment, from);
+    let (file, previous, last, damaged) = (None, None, None, None);
+    Ok(Reader { shelf: Arc::clone(shelf), scanner, from, segment, file, previous, known, last, damaged })
 }

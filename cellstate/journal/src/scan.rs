@@ -147,7 +147,7 @@ impl Scanner {
         Ok(Step::Frame(found))
     }
 
-    /// Goes on at a whole frame behind damage. What it should continue is unknown, and isn't checked.
+    /// Goes on at a whole frame, behind damage or behind what was passed without a look. What it should continue is unknown, and isn't checked.
     pub(crate) fn resume_at(&mut self, offset: u64, first_revision: u64) {
         self.offset = offset;
         self.revision = first_revision.saturating_sub(1);

@@ -25,6 +25,8 @@ const SPARED: usize = 1;
 const SPARED_OF_KEPT: usize = 16;
 /// Of how many of the newest frames the place is remembered, where segments are kept: 256 KiB at most.
 const PLACES_REMEMBERED: usize = 8192;
+/// Of how many readers that ended the place is remembered: whoever reads a message's worth at a time goes on there.
+const ENDS_REMEMBERED: usize = 64;
 
 /// Why the next segment could not be made. The log itself is not affected, and trying again is right.
 #[derive(Debug, Error)]
@@ -83,6 +85,8 @@ pub(crate) struct ShelfState {
     pub(crate) wanted_from: u64,
     /// First revisions and places of the newest frames, rising; none unless segments are kept.
     pub(crate) places: VecDeque<(u64, FramePlace)>,
+    /// The same of the frames that readers who ended had read last, the newest ones last.
+    pub(crate) ends: VecDeque<(u64, FramePlace)>,
     /// How many readers are in each segment.
     pub(crate) pins: BTreeMap<u64, usize>,
 }
@@ -90,6 +94,15 @@ pub(crate) struct ShelfState {
 impl ShelfState {
     fn next_number(&self) -> u64 {
         self.segments.back().map_or(1, |last| last.number + 1)
+    }
+
+    /// The last frame of a segment, at or before a revision, whose place is known.
+    fn known_before(&self, segment: u64, revision: u64) -> Option<(u64, FramePlace)> {
+        let newest = self.places.partition_point(|(first, _)| *first <= revision);
+        let newest = newest.checked_sub(1).and_then(|at| self.places.get(at));
+        let known = self.ends.iter().chain(newest);
+        let known = known.filter(|(first, place)| *first <= revision && place.segment == segment);
+        known.max_by_key(|(first, _)| *first).copied()
     }
 
     /// How many of the oldest segments, kept ones first, are to be used again or removed.
@@ -202,6 +215,24 @@ impl Shelf {
                 state.pins.remove(&number);
             }
         }
+    }
+
+    /// Where to begin to look for a revision in the segment that holds it: the first revision of a frame at or before it, and its place. `None`: at the
+    /// beginning of the segment.
+    pub(crate) fn known_before(&self, segment: u64, revision: u64) -> Option<(u64, FramePlace)> {
+        self.state().known_before(segment, revision)
+    }
+
+    /// A reader ends, whose last frame this was, if it read one.
+    pub(crate) fn ends(&self, number: u64, last: Option<(u64, FramePlace)>) {
+        if let Some(last) = last {
+            let mut state = self.state();
+            if state.ends.len() >= ENDS_REMEMBERED {
+                state.ends.pop_front();
+            }
+            state.ends.push_back(last);
+        }
+        self.unpin(number);
     }
 
     pub(crate) fn move_pin(&self, from: u64, to: u64) {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::disk::SimOperation;
+use crate::segment;
 use std::io;
 
 #[test]
@@ -83,6 +84,27 @@ fn a_reader_begins_with_the_frame_that_holds_its_revision() {
     }
     assert!(keeper.reader(61).unwrap().next_frame().unwrap().is_none());
     assert!(matches!(keeper.reader(62).err().unwrap(), ReadError::Ahead { asked: 62, last: 60 }));
+}
+
+// Each message of what a watcher had missed was looked for from the beginning of its segment: with large ones, a million reads for some thousand revisions.
+#[test]
+fn who_goes_on_where_a_reader_ended_looks_at_nothing_before_that() {
+    let (disk, journal) = log_of(3);
+    let keeper = journal.keeper();
+    let mut reader = keeper.reader(1).unwrap();
+    for _ in 0..2 {
+        assert_is_batch(&reader.next_frame().unwrap().unwrap());
+    }
+    drop(reader);
+    disk.overwrite(&segment::name(1), segment::FIRST_FRAME_AT, &[0xff; 8]);
+    for revision in 4..=9 {
+        let mut reader = keeper.reader(revision).unwrap();
+        let frame = reader.next_frame().unwrap().unwrap();
+        assert!((frame.first_revision..=frame.last_revision).contains(&revision), "revision {revision}");
+        assert_is_batch(&frame);
+    }
+    let mut before = keeper.reader(3).unwrap();
+    assert!(matches!(before.next_frame(), Err(ReadError::Damaged(_))), "who reads it finds it");
 }
 
 #[test]

@@ -135,6 +135,21 @@ fn a_cell_that_gives_up_as_it_goes_does_not_grow() {
 }
 
 #[test]
+fn the_newest_frames_are_found_without_a_look_at_those_before_them() {
+    let disk = SimDisk::new(1);
+    let (mut journal, _) = open_keeping(&disk);
+    for batch in 0..3 {
+        append(&mut journal, batch).unwrap();
+    }
+    disk.overwrite(&segment::name(1), segment::FIRST_FRAME_AT, &[0xff; 8]);
+    for revision in 4..=9 {
+        let mut reader = journal.keeper().reader(revision).unwrap();
+        let frame = reader.next_frame().unwrap().unwrap();
+        assert!((frame.first_revision..=frame.last_revision).contains(&revision), "revision {revision}");
+    }
+}
+
+#[test]
 fn a_reader_keeps_what_it_needs_from_being_kept() {
     let (_disk, journal, _) = log_that_keeps(0);
     let keeper = journal.keeper();

@@ -71,7 +71,8 @@ impl Message {
     }
 }
 
-/// The reader is not kept: it would keep segments from being given back, for as long as its watcher likes.
+/// The reader is not kept: it would keep segments from being given back, for as long as its watcher likes. The log remembers where it ended, and the next
+/// one begins there.
 fn from_log(shared: &Shared, after: Revision) -> Result<Vec<Bytes>, Unavailable> {
     let mut message = Message::new(shared);
     let mut reader = shared.keeper.reader(after.next().0)?;

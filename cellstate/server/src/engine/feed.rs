@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use crate::publish::LoggedBatch;
 
 /// Batches that wait in memory, and their bytes. What does not fit is read from the log, which costs more than to keep it here: finding
-/// where to go on means to read a segment from its beginning. So a thread that got no time for a second shall not have to.
+/// where to go on may mean to read a segment from its beginning. So a thread that got no time for a second shall not have to.
 const BATCHES_WAITING_MAX: usize = 8192;
 const WAITING_BYTES_MAX: u64 = 64 << 20;
 
