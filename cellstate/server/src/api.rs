@@ -13,6 +13,7 @@ pub(crate) mod failure;
 mod gauges;
 mod govern;
 mod guard;
+pub(crate) mod health;
 mod http;
 mod inspect;
 mod jobs;
@@ -40,6 +41,7 @@ use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use plenum_proto::v1;
 use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
 
 use crate::authorise::Principal;
 use crate::shared::Shared;
@@ -51,15 +53,11 @@ const PRINCIPAL: &str = "plenum-principal";
 /// Metadata with the cell that a call is meant for, in hexadecimal; with an error of ours that refuses it, the cell that this is.
 const CELL: &str = "plenum-cell";
 
-/// All services, behind the table of who may call what.
-pub(crate) async fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflection::server::Error> {
+/// All services, behind the table of who may call what; and by what probes are told how they do, for [`health::tell`].
+pub(crate) async fn routes(shared: &Arc<Shared>) -> Result<(Routes, HealthReporter), tonic_reflection::server::Error> {
     let most = shared.settings.message_bytes_max;
-    let (health, serving) = tonic_health::server::health_reporter();
-    health.set_serving::<v1::cell_server::CellServer<cell::CellService>>().await;
-    health.set_serving::<v1::jobs_server::JobsServer<jobs::JobsService>>().await;
-    health.set_serving::<v1::inspect_server::InspectServer<inspect::InspectService>>().await;
-    health.set_serving::<v1::govern_server::GovernServer<govern::GovernService>>().await;
-    health.set_serving::<v1::agents_server::AgentsServer<agents::AgentsService>>().await;
+    let (reporter, serving) = tonic_health::server::health_reporter();
+    health::say(&reporter, true).await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(plenum_proto::FILE_DESCRIPTOR_SET)
@@ -82,7 +80,7 @@ pub(crate) async fn routes(shared: &Arc<Shared>) -> Result<Routes, tonic_reflect
         .add_service(reflection().build_v1alpha()?)
         .into_axum_router()
         .layer(middleware::from_fn_with_state(shared.clone(), authorise));
-    Ok(Routes::from(router).prepare())
+    Ok((Routes::from(router).prepare(), reporter))
 }
 
 /// Looks at who calls, and counts who is refused for that: by the rules here, or by the method that knows what it is about.

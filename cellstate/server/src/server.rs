@@ -111,7 +111,8 @@ impl Server {
             return Err(shared.take_failure().unwrap_or(error));
         }
         let routes = api::routes(&shared).await;
-        let routes = routes.map_err(|error| ServerError::Thread { name: "serving", what: error.to_string() })?;
+        let (routes, health) =
+            routes.map_err(|error| ServerError::Thread { name: "serving", what: error.to_string() })?;
         let settings = &shared.settings;
         let cut = watch::Sender::new(false);
         let most = listen::connections_within_the_files_limit(settings.connections);
@@ -125,7 +126,8 @@ impl Server {
             .add_routes(routes)
             .serve_with_incoming_shutdown(connections, async move { ending.ended().await });
         let serving = tasks::spawn("serving", &shared, ends_with_the_server(shared.clone(), serving));
-        let tasks = tasks::start(&shared);
+        let mut tasks = tasks::start(&shared);
+        tasks.push(tasks::spawn("health", &shared, api::health::tell(shared.clone(), health)));
         Ok(Handle { address, told: None, shared, threads: Some(threads), serving, cut, tasks })
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 use plenum_journal::{Keeper, Space};
+use tokio::sync::watch;
 
 use crate::error::ServerError;
 use crate::shared::Shared;
@@ -97,6 +98,8 @@ impl std::fmt::Display for NoSpace {
 pub(crate) struct SpaceWatch {
     path: String,
     low: RwLock<Option<NoSpace>>,
+    /// Whether that is so, for those who wait for it to change.
+    read_only: watch::Sender<bool>,
     /// What was free when the disk was looked at last.
     free_bytes: AtomicU64,
     /// Why the next segment could not be made when that was tried last.
@@ -107,7 +110,8 @@ impl SpaceWatch {
     /// Looks once at what is free, which may wait for the disk.
     pub(crate) fn new(path: String, keeper: &Keeper) -> Self {
         let free_bytes = AtomicU64::new(keeper.space().map_or(0, free_of));
-        Self { path, low: RwLock::new(None), free_bytes, obstacle: Mutex::new(None) }
+        let read_only = watch::Sender::new(false);
+        Self { path, low: RwLock::new(None), read_only, free_bytes, obstacle: Mutex::new(None) }
     }
 
     /// A look found so much free.
@@ -122,6 +126,11 @@ impl SpaceWatch {
 
     pub(crate) fn is_read_only(&self) -> bool {
         self.low.read().is_some()
+    }
+
+    /// The same, and to wait until it changes.
+    pub(crate) fn read_only(&self) -> watch::Receiver<bool> {
+        self.read_only.subscribe()
     }
 
     pub(crate) fn low(&self) -> Option<NoSpace> {
@@ -199,7 +208,9 @@ impl SpaceWatch {
             _ => {}
         }
         if was || low.is_some() {
+            let is_low = low.is_some();
             *self.low.write() = low;
+            self.read_only.send_if_modified(|was| std::mem::replace(was, is_low) != is_low);
         }
     }
 }

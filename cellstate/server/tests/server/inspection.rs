@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
+use crate::client::{Session, code, connect, eventually, job, options, placement, register, start, submit};
 use crate::stalled::shows;
 
 #[tokio::test]
@@ -425,6 +425,16 @@ async fn a_cell_without_room_is_read_only_and_reads_go_on() {
     // Who was told to start a scheduler may have had one, which the cell lets in no more than another.
     let waits = jobs.list(v1::ListRequest::default()).await.unwrap().into_inner().jobs.remove(0).waiting_reason;
     assert!(waits.contains("no scheduler batch is connected; the cell is read-only"), "{waits}");
+    // A probe that speaks gRPC was told that all is well.
+    assert!(page(server.address(), "/readyz").await.starts_with("HTTP/1.1 503"));
+    let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
+    for service in ["", "plenum.v1.Cell"] {
+        eventually("health says that it does not serve", async || {
+            let asked = tonic_health::pb::HealthCheckRequest { service: service.into() };
+            health.check(asked).await.unwrap().into_inner().status == 2
+        })
+        .await;
+    }
     let watch = v1::Hello::default();
     let mut cell = v1::cell_client::CellClient::new(channel.clone());
     assert!(cell.watch(watch).await.unwrap().into_inner().message().await.unwrap().is_some());
