@@ -61,7 +61,8 @@ pub(crate) fn joined<T>(part: Result<T, JoinError>) -> Option<T> {
 
 /// Logs each lease that runs out. While the cell is read-only nothing is logged, and none runs out.
 async fn expire_leases(shared: Arc<Shared>) {
-    let mut standstill = Standstill::new(shared.settings.lease, shared.clock.monotonic_micros());
+    // From the start on, by when all leases begin: it may have waited for room, and nobody was served meanwhile.
+    let mut standstill = Standstill::new(shared.settings.lease, 0);
     loop {
         let read_only = shared.space.is_read_only();
         let now = reckon(&shared, &mut standstill, read_only);
