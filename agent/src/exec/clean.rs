@@ -5,8 +5,9 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::{
         PoisonError, RwLock,
@@ -91,6 +92,9 @@ pub(super) fn clean(options: &ExecOptions, recording: &Recording, jobs: bool) {
     let excess = excess(options, recording);
     remove_excess(&options.directory, excess, recording);
     remove_jobs(&options.directory, unused, recording);
+    if jobs {
+        remove_set_aside(&options.directory);
+    }
 }
 
 /// Removes what is kept of an allocation, of which nothing is started meanwhile. Its job's time begins now.
@@ -203,6 +207,8 @@ fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
             // By its name: the agent's directory may have been moved since.
             Ok(Some(spec)) => in_use.extend(spec.job_directory.file_name().map(ToOwned::to_owned)),
             Ok(None) => {}
+            // Damage never passes, and nothing is started from it.
+            Err(error) if error.kind() == ErrorKind::InvalidData && directory.ended().exists() => {}
             Err(error) => {
                 tracing::warn!(%error, %allocation, "can't read which job's files are in use: none are removed for now");
                 all_known = false;
@@ -213,24 +219,32 @@ fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
         return Vec::new();
     }
     let entries = fs::read_dir(options.directory.jobs()).into_iter().flatten().flatten();
-    entries.filter(|entry| !in_use.contains(&entry.file_name())).map(|entry| entry.path()).collect()
+    let is_unused = |name: &OsString| !in_use.contains(name) && !is_set_aside(name);
+    entries.filter(|entry| is_unused(&entry.file_name())).map(|entry| entry.path()).collect()
 }
 
 /// Removes those that were not used for long.
 fn remove_jobs(agent: &AgentDirectory, unused: Vec<PathBuf>, recording: &Recording) {
     for path in unused {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        if name.starts_with(REMOVED_PREFIX) {
-            // An agent died over it.
-            let _ = remove_tree(&path);
-            continue;
-        }
         let removed = removed(agent, name);
         remove_aside(recording, || {
             let is_moved = is_long_unused(&path) && fs::rename(&path, &removed).is_ok();
             is_moved.then_some(removed)
         });
     }
+}
+
+/// Removes what was moved away to be removed: an agent may have died over it. Nothing uses that, whatever else may be in use.
+fn remove_set_aside(agent: &AgentDirectory) {
+    let entries = fs::read_dir(agent.jobs()).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| is_set_aside(&entry.file_name())) {
+        let _ = remove_tree(&entry.path());
+    }
+}
+
+fn is_set_aside(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(REMOVED_PREFIX.as_bytes())
 }
 
 fn is_long_unused(directory: &Path) -> bool {
@@ -416,6 +430,30 @@ mod tests {
         fs::write(running.spec(), "unreadable").unwrap();
         clean(&stage.options, &stage.recording, true);
         assert!(stage.job().join("model").exists());
+    }
+
+    // A power cut left an empty record of a start. As long as that was kept, which is for ever where few tasks end, no files of any job were removed.
+    #[test]
+    fn what_is_damaged_and_has_ended_keeps_no_files_of_jobs() {
+        let mut stage = Stage::set();
+        stage.options.ended_kept_max = 10;
+        let damaged = stage.record(1);
+        stage.make_old();
+        fs::write(damaged.spec(), "").unwrap();
+        fs::write(damaged.ended(), "").unwrap();
+        clean(&stage.options, &stage.recording, true);
+        assert!(damaged.root().exists() && !stage.job().exists());
+    }
+
+    // So did what the same power cut had left of a removal: perhaps millions of files, whose room had been given away.
+    #[test]
+    fn what_was_moved_away_goes_whatever_else_may_be_in_use() {
+        let stage = Stage::set();
+        fs::write(stage.record(1).spec(), "").unwrap();
+        let half_removed = stage.options.directory.jobs().join(".removed-alloc-2-1-task-0");
+        fs::create_dir_all(half_removed.join("inside")).unwrap();
+        clean(&stage.options, &stage.recording, true);
+        assert!(!half_removed.exists());
     }
 
     #[test]
