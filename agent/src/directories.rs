@@ -12,7 +12,7 @@
 //!     stdout-<offset>.log, stderr-<offset>.log
 //!     task/                        the task's working directory; removed when the cell knows of the end
 //! <agent>/jobs/job-<slot>-<generation>-v<version>/    shared by the tasks of one version of a job on this machine
-//! <agent>/jobs/.removed-*          what is being removed
+//! <agent>/allocs/.removed-*, <agent>/jobs/.removed-*    what is being removed
 //! <agent>/instance                 which agent this directory makes
 //! <agent>/cell.json                which cell it belongs to, and what it has seen of it
 //! ```

@@ -31,7 +31,7 @@ use crate::{
 const JOB_DIRECTORY_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Starts of an allocation before its latest of which the end is kept: by these the next agent knows whether anything of it ran.
 pub(super) const ENDS_KEPT: u32 = 256;
-/// How names begin, beside the directories of jobs, of what is being removed. No job's name does.
+/// How names begin, beside the directories of allocations and of jobs, of what is being removed. No name of these does.
 const REMOVED_PREFIX: &str = ".removed-";
 
 /// Writing down a start (shared) against taking away a job's directory, or what is kept of an ended allocation (exclusive): a start that was written
@@ -97,10 +97,13 @@ pub(super) fn clean(options: &ExecOptions, recording: &Recording, jobs: bool) {
     }
 }
 
-/// Removes what is kept of an allocation, of which nothing is started meanwhile. Its job's time begins now.
-pub(super) fn remove_allocation(directory: &AllocationDirectory) {
-    touch_job(directory);
-    let _ = remove_tree(directory.root());
+/// Takes what is kept of an allocation away, of which nothing is started meanwhile. [`clean`] frees it.
+pub(super) fn discard_allocation(agent: &AgentDirectory, allocation: AllocationId) {
+    if let Some(left) = set_allocation_aside(agent, allocation)
+        && left == agent.allocation(allocation).root()
+    {
+        let _ = remove_tree(&left);
+    }
 }
 
 fn touch_job(directory: &AllocationDirectory) {
@@ -112,11 +115,23 @@ fn touch_job(directory: &AllocationDirectory) {
 /// Takes the files of a task from where a start anew would make them, and says where they are to be removed; `None`: there are none. For who keeps
 /// such a start away meanwhile.
 pub(super) fn set_files_aside(agent: &AgentDirectory, allocation: AllocationId) -> Option<PathBuf> {
-    set_aside(&agent.allocation(allocation).task(), &removed(agent, &format!("{allocation}-task")))
+    set_aside(&agent.allocation(allocation).task(), &removed(&agent.allocations(), &format!("{allocation}-task")))
 }
 
-/// Moved away first: removing much takes long, and starts would wait meanwhile. What can't be moved is removed where it is. What was set aside under
-/// the name before may still be there.
+/// The same of all that is kept of an allocation.
+fn set_allocation_aside(agent: &AgentDirectory, allocation: AllocationId) -> Option<PathBuf> {
+    let directory = agent.allocation(allocation);
+    let aside = set_aside(directory.root(), &removed(&agent.allocations(), &allocation.to_string()))?;
+    if aside == directory.root() {
+        // An agent that died over its removal could leave it without the mark of its end: as a task that the next one has to tell of. Without a spec
+        // that one removes the rest.
+        let _ = fs::remove_file(directory.spec());
+    }
+    Some(aside)
+}
+
+/// Moved away first: removing much takes long, and starts would wait meanwhile; and what an agent dies over is no half of what it was. `aside` is on
+/// the same file system. What can't be moved all the same is removed where it is. What was set aside under the name before may still be there.
 fn set_aside(what: &Path, aside: &Path) -> Option<PathBuf> {
     let name = aside.as_os_str().to_string_lossy();
     let free = (0_u32..).map(|number| PathBuf::from(format!("{name}-{number}"))).find(|path| !path.exists());
@@ -130,15 +145,15 @@ fn set_aside(what: &Path, aside: &Path) -> Option<PathBuf> {
 pub(super) fn discard_jobs(agent: &AgentDirectory) {
     for entry in fs::read_dir(agent.jobs()).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|name| !name.starts_with(REMOVED_PREFIX)) else { continue };
-        if fs::rename(entry.path(), removed(agent, name)).is_err() {
+        let Some(name) = name.to_str().filter(|_| !is_set_aside(&name)) else { continue };
+        if fs::rename(entry.path(), removed(&agent.jobs(), name)).is_err() {
             let _ = remove_tree(&entry.path());
         }
     }
 }
 
-fn removed(agent: &AgentDirectory, name: &str) -> PathBuf {
-    agent.jobs().join(format!("{REMOVED_PREFIX}{name}"))
+fn removed(beside: &Path, name: &str) -> PathBuf {
+    beside.join(format!("{REMOVED_PREFIX}{name}"))
 }
 
 /// The oldest ended allocations beyond those that are kept. Of all of them it removes files that are still there.
@@ -165,8 +180,7 @@ fn remove_excess(agent: &AgentDirectory, excess: Vec<AllocationId>, recording: &
     for allocation in excess {
         let directory = agent.allocation(allocation);
         touch_job(&directory);
-        let aside = removed(agent, &allocation.to_string());
-        remove_if_ended(&directory, recording, || set_aside(directory.root(), &aside));
+        remove_if_ended(&directory, recording, || set_allocation_aside(agent, allocation));
     }
 }
 
@@ -227,7 +241,7 @@ fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
 fn remove_jobs(agent: &AgentDirectory, unused: Vec<PathBuf>, recording: &Recording) {
     for path in unused {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let removed = removed(agent, name);
+        let removed = removed(&agent.jobs(), name);
         remove_aside(recording, || {
             let is_moved = is_long_unused(&path) && fs::rename(&path, &removed).is_ok();
             is_moved.then_some(removed)
@@ -237,9 +251,11 @@ fn remove_jobs(agent: &AgentDirectory, unused: Vec<PathBuf>, recording: &Recordi
 
 /// Removes what was moved away to be removed: an agent may have died over it. Nothing uses that, whatever else may be in use.
 fn remove_set_aside(agent: &AgentDirectory) {
-    let entries = fs::read_dir(agent.jobs()).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| is_set_aside(&entry.file_name())) {
-        let _ = remove_tree(&entry.path());
+    for place in [agent.allocations(), agent.jobs()] {
+        let entries = fs::read_dir(place).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| is_set_aside(&entry.file_name())) {
+            let _ = remove_tree(&entry.path());
+        }
     }
 }
 
@@ -450,10 +466,29 @@ mod tests {
     fn what_was_moved_away_goes_whatever_else_may_be_in_use() {
         let stage = Stage::set();
         fs::write(stage.record(1).spec(), "").unwrap();
-        let half_removed = stage.options.directory.jobs().join(".removed-alloc-2-1-task-0");
-        fs::create_dir_all(half_removed.join("inside")).unwrap();
+        let agent = &stage.options.directory;
+        let half_removed =
+            [agent.allocations().join(".removed-alloc-2-1-task-0"), agent.jobs().join(".removed-job-3-1-v1")];
+        for path in &half_removed {
+            fs::create_dir_all(path.join("inside")).unwrap();
+        }
         clean(&stage.options, &stage.recording, true);
-        assert!(!half_removed.exists());
+        assert!(half_removed.iter().all(|path| !path.exists()));
+    }
+
+    // Where the directories of jobs had a disk of their own, nothing could be moved there. A task that was started anew by a restored cell had its files
+    // removed with those of its end before.
+    #[test]
+    fn files_are_set_aside_whatever_becomes_of_the_directories_of_jobs() {
+        let stage = Stage::set();
+        let agent = &stage.options.directory;
+        fs::remove_dir_all(agent.jobs()).unwrap();
+        fs::write(agent.jobs(), "").unwrap();
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let task = agent.allocation(allocation).task();
+        fs::create_dir_all(task.join("inside")).unwrap();
+        let aside = set_files_aside(agent, allocation).unwrap();
+        assert!(aside.join("inside").exists() && !task.exists());
     }
 
     #[test]

@@ -195,14 +195,14 @@ impl ExecDriver {
         self.forgotten.made().await;
     }
 
-    /// Removes what is kept of ended allocations.
+    /// Takes what is kept of ended allocations away.
     fn discard_ended(&mut self) {
         let listed = recover::allocations(&self.options.directory)
             .inspect_err(|error| tracing::warn!(%error, "can't list what is kept of ended allocations"));
         for allocation in listed.unwrap_or_default() {
-            let directory = self.options.directory.allocation(allocation);
-            if directory.ended().exists() || self.forgotten.lacks(allocation) {
-                clean::remove_allocation(&directory);
+            let ended = self.options.directory.allocation(allocation).ended();
+            if ended.exists() || self.forgotten.lacks(allocation) {
+                clean::discard_allocation(&self.options.directory, allocation);
             }
         }
     }
@@ -357,16 +357,20 @@ fn shim_spec(allocation: AllocationId, job_directory: PathBuf) -> crate::shim::S
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::sync::mpsc::channel;
+    use std::{path::Path, sync::mpsc::channel};
 
     use super::*;
+    use crate::durable;
 
-    // Behind the files of many others those of an allocation waited for their removal. Meanwhile it was started anew, and lost its new ones.
-    #[tokio::test]
-    async fn who_is_started_anew_keeps_its_files_when_those_of_its_end_before_are_removed() {
-        let place = tempfile::tempdir().unwrap();
+    /// All turns of removals there are.
+    async fn removals_of(driver: &ExecDriver) -> tokio::sync::OwnedSemaphorePermit {
+        let all = u32::try_from(REMOVALS_AT_ONCE_MAX).unwrap();
+        Arc::clone(&driver.removals).acquire_many_owned(all).await.unwrap()
+    }
+
+    fn driver_at(place: &Path) -> ExecDriver {
         let options = ExecOptions {
-            directory: AgentDirectory::new(place.path().to_owned()),
+            directory: AgentDirectory::new(place.to_owned()),
             shim: ShimProgram { program: "shim".into(), arguments: Vec::new() },
             cgroup: None,
             isolation: Isolation::default(),
@@ -374,25 +378,54 @@ mod tests {
             ended_kept_max: 64,
         };
         let (sender, _events) = mpsc::channel(1);
-        let mut driver = ExecDriver::new(options, sender).unwrap();
+        ExecDriver::new(options, sender).unwrap()
+    }
+
+    // Behind the files of many others those of an allocation waited for their removal. Meanwhile it was started anew, and lost its new ones.
+    #[tokio::test]
+    async fn who_is_started_anew_keeps_its_files_when_those_of_its_end_before_are_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let mut driver = driver_at(place.path());
         let allocation = AllocationId { slot: 1, generation: 1 };
         let directory = driver.options.directory.allocation(allocation);
         fs::create_dir_all(directory.task().join("old")).unwrap();
-        let all = u32::try_from(REMOVALS_AT_ONCE_MAX).unwrap();
-        let others = Arc::clone(&driver.removals).acquire_many_owned(all).await.unwrap();
+        let others = removals_of(&driver).await;
         driver.forget(allocation);
         driver.marked().await;
         fs::remove_file(directory.ended()).unwrap();
         fs::create_dir_all(directory.task().join("new")).unwrap();
         drop(others);
+        // They are removed from beside the new ones.
         while !directory.task().join("old").exists()
-            && fs::read_dir(driver.options.directory.jobs()).unwrap().count() > 0
+            && fs::read_dir(driver.options.directory.allocations()).unwrap().count() > 1
         {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        drop(Arc::clone(&driver.removals).acquire_many_owned(all).await.unwrap());
+        drop(removals_of(&driver).await);
         let kept: Vec<_> = fs::read_dir(directory.task()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(kept, ["new"], "and the old ones are gone");
+    }
+
+    // An agent was killed while it removed what it kept of another cell, file by file. The next one found a task there that had not ended, and refused to
+    // serve the new cell for as long as those files were there.
+    #[tokio::test]
+    async fn what_is_kept_of_another_cell_is_taken_away_whole_before_it_is_removed() {
+        let place = tempfile::tempdir().unwrap();
+        let mut driver = driver_at(place.path());
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let (agent, directory) = (driver.options.directory.clone(), driver.options.directory.allocation(allocation));
+        fs::create_dir_all(directory.root()).unwrap();
+        durable::write_atomically(&directory.spec(), &shim_spec(allocation, place.path().join("job"))).unwrap();
+        fs::write(directory.ended(), "").unwrap();
+        let others = removals_of(&driver).await;
+        driver.discard_all();
+        assert!(recover::allocations(&agent).unwrap().is_empty());
+        let aside = agent.allocations().join(".removed-alloc-1-1-0");
+        assert!(aside.join("spec.json").exists() && aside.join("ended").exists());
+        drop(others);
+        while aside.exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     // A thousand tasks that had left many files ended together. Their removal had all threads there are, and for minutes nothing was
