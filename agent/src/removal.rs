@@ -2,7 +2,8 @@
 //!
 //! `std::fs::remove_dir_all` takes a stack frame and a descriptor for each level. A task that nests ten thousand directories, which is a
 //! line of shell, would end the agent with it, and each agent after that one. This takes two descriptors and no depth: what
-//! lies deeper is moved up to the root before it is removed. To be used when nobody writes there any more.
+//! lies deeper is moved up to the root before it is removed. To be used when nobody writes there any more: where somebody does all the same, something
+//! of that is left.
 
 use std::{
     io,
@@ -19,6 +20,9 @@ use rustix::{
 const MOVED_PREFIX: &str = ".removing-";
 /// Names that are tried for one directory: a task may have taken some, by chance or on purpose.
 const NAMES_TRIED: u32 = 1000;
+/// Each level of a tree may take a pass. More levels than that nobody has made yet; they would be gone after several removals, as what was moved up
+/// stays so. A pass over little takes tens of microseconds, and all of these some seconds.
+const PASSES_MAX: u32 = 100_000;
 
 /// Removes a directory with all that is in it, or a file. Follows no link. That there is nothing is no error.
 ///
@@ -30,9 +34,25 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
         Err(error) if !is_a_directory(error) => return Err(error.into()),
         Err(_) => {}
     }
-    let mut removal = Removal { root: open(CWD, path)?, next: 0, changes: 0 };
-    while removal.pass()? {}
+    let mut removal = Removal { root: open(CWD, path)?, next: 0, moved: 0 };
+    repeat(|| removal.pass())?;
     Ok(unlinkat(CWD, path, AtFlags::REMOVEDIR)?)
+}
+
+/// Makes passes as long as they say that there may be more, up to a bound: who makes directories in each other there all the time would keep it going.
+/// After the first one there always is another: names may be free that had been taken, to which nothing could be moved.
+///
+/// # Errors
+/// Those of the last one.
+fn repeat(mut pass: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+    let mut outcome = pass();
+    for _ in 1..PASSES_MAX {
+        outcome = pass();
+        if !matches!(outcome, Ok(true)) {
+            break;
+        }
+    }
+    outcome.map(drop)
 }
 
 /// What the kernel says of a directory that shall be unlinked as if it were a file: one on Linux, the other in POSIX.
@@ -44,15 +64,18 @@ struct Removal {
     root: OwnedFd,
     /// The number of the next directory that is moved up.
     next: u32,
-    /// How much of the root was removed, and how much was moved up to it: what calls for another pass. What is removed deeper down does not: who
-    /// makes files there all the time would keep it going.
-    changes: u64,
+    /// How much was moved up to the root: what calls for another pass. What is removed does not: who makes files there all the time would keep it
+    /// going.
+    moved: u64,
 }
 
 impl Removal {
-    /// Removes what is in the root now, and moves up what is two levels deeper. True: there may be more.
+    /// Removes what is in the root now, and moves up what is two levels deeper. True: something was moved up.
+    ///
+    /// # Errors
+    /// The first one, where nothing was.
     fn pass(&mut self) -> io::Result<bool> {
-        let (before, mut first_error) = (self.changes, None);
+        let (before, mut first_error) = (self.moved, None);
         // Read anew each time, from its beginning: entries come and go under the reading.
         for entry in Dir::read_from(&self.root)? {
             let entry = entry?;
@@ -64,14 +87,13 @@ impl Removal {
         }
         match first_error {
             // Of what can't be removed the rest was moved up: the next pass removes that.
-            Some(error) if self.changes == before => Err(error),
-            _ => Ok(self.changes > before),
+            Some(error) if self.moved == before => Err(error),
+            _ => Ok(self.moved > before),
         }
     }
 
     fn remove_entry(&mut self, name: &std::ffi::CStr) -> io::Result<()> {
         if remove_one(self.root.as_fd(), name)? {
-            self.changes += 1;
             return Ok(());
         }
         let directory = open(self.root.as_fd(), name)?;
@@ -92,11 +114,7 @@ impl Removal {
         drop(directory);
         match first_error {
             Some(error) => Err(error),
-            None => {
-                unlinkat(&self.root, name, AtFlags::REMOVEDIR)?;
-                self.changes += 1;
-                Ok(())
-            }
+            None => Ok(unlinkat(&self.root, name, AtFlags::REMOVEDIR)?),
         }
     }
 
@@ -109,7 +127,7 @@ impl Removal {
             self.next = self.next.wrapping_add(1);
             match renameat(directory, name, &self.root, moved) {
                 Ok(()) => {
-                    self.changes += 1;
+                    self.moved += 1;
                     return Ok(());
                 }
                 // Somebody has that name.
@@ -208,6 +226,41 @@ mod tests {
         remove_tree(&root).unwrap();
         assert!(!root.exists() && outside.join("dear").exists());
         remove_tree(&root).unwrap();
+    }
+
+    // A container that had got a task's directory to write to went on after the task. The removal of what it made took a core for as long, and after a
+    // second such task no file of any task was removed on that machine.
+    #[test]
+    fn who_goes_on_making_files_there_keeps_no_removal_going() {
+        let place = tempfile::tempdir().unwrap();
+        let mut removal = Removal { root: open(CWD, place.path()).unwrap(), next: 0, moved: 0 };
+        fs::create_dir_all(place.path().join("one/below/the/other")).unwrap();
+        assert!(removal.pass().unwrap());
+        while removal.pass().unwrap() {}
+        for made in ["file", "another"] {
+            fs::write(place.path().join(made), "x").unwrap();
+            fs::create_dir(place.path().join("empty")).unwrap();
+            assert!(!removal.pass().unwrap(), "that is no reason for the next pass");
+        }
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+        let mut passes = 0;
+        let always_more = || {
+            passes += 1;
+            Ok(true)
+        };
+        repeat(always_more).unwrap();
+        assert_eq!(passes, PASSES_MAX);
+    }
+
+    // A task had taken all names to which a directory of its could be moved, and these were gone after the first pass.
+    #[test]
+    fn a_first_pass_that_fails_is_followed_by_another() {
+        let mut outcomes = vec![Ok(false), Err(io::ErrorKind::AlreadyExists.into())];
+        repeat(|| outcomes.pop().unwrap()).unwrap();
+        assert!(outcomes.is_empty());
+        let mut outcomes = vec![Err(io::ErrorKind::PermissionDenied.into()), Ok(true)];
+        let error = repeat(|| outcomes.pop().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     }
 
     #[test]
