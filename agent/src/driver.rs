@@ -2,7 +2,7 @@
 //!
 //! A driver knows nothing of the cell, leases or restarts; it starts what it is told, once, and says what became of it.
 
-use std::{collections::BTreeMap, fmt, io, iter};
+use std::{collections::BTreeMap, fmt, io};
 
 use plenum_model::{AllocationId, JobId};
 use serde::{Deserialize, Serialize};
@@ -50,10 +50,15 @@ pub struct TaskSpec {
 }
 
 impl TaskSpec {
-    /// When it was restarted, in milliseconds since 1970, oldest first, as far as its policy counts it: no more than there were.
-    pub fn restarts_unix_ms(&self) -> Vec<u64> {
-        let each = self.recent_restarts_at.iter().flat_map(|&(at_ms, count)| iter::repeat_n(at_ms, count as usize));
-        each.take(self.restart as usize).collect()
+    /// [`recent_restarts_at`](Self::recent_restarts_at), with no more restarts than there were.
+    pub fn restarts_at(&self) -> Vec<(u64, u32)> {
+        let (mut all, mut left) = (self.recent_restarts_at.clone(), self.restart);
+        for (_, count) in &mut all {
+            *count = left.min(*count);
+            left -= *count;
+        }
+        all.retain(|&(_, count)| count > 0);
+        all
     }
 }
 
@@ -217,8 +222,9 @@ pub struct Recovered {
     pub allocation: AllocationId,
     /// Its latest start.
     pub restart: u32,
-    /// When it was restarted, in milliseconds since 1970, oldest first, as far as that counts for its policy: [`TaskSpec::restarts_unix_ms`].
-    pub restarts_unix_ms: Vec<u64>,
+    /// When it was restarted, in milliseconds since 1970, oldest first, and how often, as far as that counts for its policy:
+    /// [`TaskSpec::restarts_at`].
+    pub restarts_at: Vec<(u64, u32)>,
     /// One of these earlier starts ran.
     #[serde(default)]
     pub ran_before: bool,

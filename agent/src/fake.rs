@@ -250,7 +250,7 @@ impl Driver for FakeDriver {
             all.push(Recovered {
                 allocation,
                 restart: task.task.restart,
-                restarts_unix_ms: task.task.restarts_unix_ms(),
+                restarts_at: task.task.restarts_at(),
                 ran_before: task.ran_before,
                 found,
                 traces: task.task.traces.clone(),

@@ -239,11 +239,11 @@ fn recover_one(looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) 
         let message = "what it was to run can't be read any more, as after a crash of the machine";
         let failure = Failure::new(FailureKind::Booted, message);
         let found = Found::Ended(Exit::failed(failure, unix_ms()));
-        let (restart, restarts_unix_ms, traces, policy, booted) = (0, Vec::new(), None, None, false);
-        let recovered = Recovered { allocation, restart, restarts_unix_ms, ran_before, found, traces, policy, booted };
+        let (restart, restarts_at, traces, policy, booted) = (0, Vec::new(), None, None, false);
+        let recovered = Recovered { allocation, restart, restarts_at, ran_before, found, traces, policy, booted };
         return (recovered, None);
     };
-    let (restart, restarts_unix_ms) = (spec.task.restart, spec.task.restarts_unix_ms());
+    let (restart, restarts_at) = (spec.task.restart, spec.task.restarts_at());
     let (traces, policy) = (spec.task.traces.clone(), spec.task.policy);
     let booted = spec.boot_id != boot_id();
     let running = directory.running(restart).exists();
@@ -263,7 +263,7 @@ fn recover_one(looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) 
             (Found::Leaving { ran }, Some(Start::Leaving(Box::new(spec))))
         }
     };
-    (Recovered { allocation, restart, restarts_unix_ms, ran_before, found, traces, policy, booted }, there)
+    (Recovered { allocation, restart, restarts_at, ran_before, found, traces, policy, booted }, there)
 }
 
 /// Sees to it that nothing is left of a start whose shim is gone, and says how it ended.
@@ -461,11 +461,11 @@ mod tests {
             (spec.task.restart, spec.task.recent_restarts_at) = (300, recent_restarts_at.to_vec());
             durable::write_atomically(&directory.spec(), &spec).unwrap();
             let looked = look_at_one(directory.clone(), allocation).unwrap().unwrap();
-            recover_one(looked, Instant::now()).0.restarts_unix_ms
+            recover_one(looked, Instant::now()).0.restarts_at
         };
-        assert_eq!(restarts(&[(900, 200), (1000, 90)]), [vec![900; 200], vec![1000; 90]].concat());
-        assert_eq!(restarts(&[]), [0; 0], "none was within the policy's time");
-        assert_eq!(restarts(&[(900, u32::MAX)]).len(), 300, "there were no more");
+        assert_eq!(restarts(&[(900, 200), (1000, 90)]), [(900, 200), (1000, 90)]);
+        assert!(restarts(&[]).is_empty(), "none was within the policy's time");
+        assert_eq!(restarts(&[(900, 290), (950, u32::MAX), (1000, 1)]), [(900, 290), (950, 10)], "there were no more");
     }
 
     // An agent that began read the ends of up to 256 starts of each allocation, all of which say the same as a rule.

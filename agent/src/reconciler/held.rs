@@ -1,11 +1,11 @@
 //! One allocation at its agent: from the wish, over starts and restarts, to the receipt.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use plenum_model::AllocationState;
 use plenum_model::planted::{self, Bug};
 
-use super::{Assignment, REASON_BYTES_MAX, RestartPolicy, STARTING_REPORTED_AFTER_MS, Status};
+use super::{Assignment, REASON_BYTES_MAX, RestartPolicy, STARTING_REPORTED_AFTER_MS, Status, restarts::Restarts};
 use crate::{
     driver::{Exit, FailureKind, TaskSpec},
     traces::Traces,
@@ -14,10 +14,6 @@ use crate::{
 /// As numbers, on all that Linux runs on.
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
-
-/// In how many parts of the policy's time restarts are written down with a start: the next agent counts none
-/// for longer than it should by more than one part. A file of a start gets no longer by them than by some 3 KiB, however many restarts count.
-const RESTART_SPANS: u64 = 64;
 
 /// Why it shall end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +63,7 @@ pub(super) struct Held {
     pub(super) has_run: bool,
     /// The number of its latest start.
     pub(super) restart: u32,
-    pub(super) restarted_at_ms: Vec<u64>,
+    pub(super) restarts: Restarts,
     /// Where it comes from, as far as anybody said.
     pub(super) traces: Option<Box<Traces>>,
     /// What was to follow its failures, where its latest start was before a boot: the cell does not say that any more.
@@ -92,7 +88,7 @@ impl Held {
             is_recorded: false,
             has_run,
             restart: 0,
-            restarted_at_ms: Vec::new(),
+            restarts: Restarts::default(),
             traces: None,
             policy_before_boot: None,
             acknowledged: None,
@@ -257,10 +253,7 @@ impl Held {
         if policy.within_ms == 0 {
             return self.restart < policy.attempts;
         }
-        // Those of an earlier agent were written down with a start, by a clock that may have been set since.
-        let counts = |at_ms: &&u64| now_ms.abs_diff(**at_ms) < policy.within_ms;
-        let restarts = self.restarted_at_ms.iter().filter(counts).count();
-        u32::try_from(restarts).is_ok_and(|restarts| restarts < policy.attempts)
+        self.restarts.count(now_ms, policy.within_ms) < u64::from(policy.attempts)
     }
 
     fn end_stopped(&mut self, now_ms: u64, stop: Stop, exit: &Exit) {
@@ -309,30 +302,14 @@ impl Held {
             Phase::Waiting { .. } if assignment.takes_over.is_empty() || planted::is(Bug::StartsTooSoon) => {}
             _ if self.is_due_again(now_ms, &work.restart) => {
                 self.restart += 1;
-                self.restarted_at_ms.push(now_ms);
-                // Older ones than the policy counts are of no use.
-                let within_ms = work.restart.within_ms;
-                self.restarted_at_ms.retain(|at_ms| now_ms.abs_diff(*at_ms) < within_ms);
+                self.restarts.add(now_ms, work.restart.within_ms);
             }
             _ => return None,
         }
         self.enter(now_ms, Phase::Starting);
-        let recent_restarts_at = self.written_restarts(work.restart.within_ms);
         let (restart, policy) = (self.restart, Some(work.restart));
+        let recent_restarts_at = self.restarts.written();
         Some(TaskSpec { restart, policy, recent_restarts_at, ..work.task.clone() })
-    }
-
-    /// The restarts that count, as they are written down: those of one span of time together, at the latest time among them. Where a span begins depends
-    /// on nothing but `within_ms`: what one agent after the other reads and writes again stays within its span.
-    fn written_restarts(&self, within_ms: u64) -> Vec<(u64, u32)> {
-        let span_ms = (within_ms / RESTART_SPANS).max(1);
-        let mut spans = BTreeMap::<u64, (u64, u32)>::new();
-        for &at_ms in &self.restarted_at_ms {
-            let (latest_ms, count) = spans.entry(at_ms / span_ms).or_default();
-            *latest_ms = at_ms.max(*latest_ms);
-            *count = count.saturating_add(1);
-        }
-        spans.into_values().collect()
     }
 }
 
@@ -373,32 +350,4 @@ fn shortened(reason: &str) -> Arc<str> {
         end -= 1;
     }
     reason[..end].into()
-}
-
-#[cfg(test)]
-mod tests {
-    use std::iter;
-
-    use super::*;
-
-    // Each agent dated what it knew no better with the oldest end that was still kept. A task that was restarted often, under an agent that was
-    // started anew every few minutes, had restarts of hours ago counted for ever.
-    #[test]
-    fn restarts_that_are_read_and_written_again_and_again_get_no_later() {
-        let within_ms = 3_600_000;
-        let span_ms = within_ms / RESTART_SPANS;
-        let made: Vec<u64> = (1..=600).map(|number| 1_800_000_000_000 + number * 5000).collect();
-        let mut held = Held::new(0, Phase::Starting);
-        for &at_ms in &made {
-            held.restarted_at_ms.push(at_ms);
-            let written = held.written_restarts(within_ms);
-            assert!(written.len() as u64 <= RESTART_SPANS + 1, "{}", written.len());
-            let read = written.iter().flat_map(|&(at_ms, count)| iter::repeat_n(at_ms, count as usize));
-            held.restarted_at_ms = read.collect();
-        }
-        assert_eq!(held.restarted_at_ms.len(), made.len());
-        for (&at_ms, &made_ms) in held.restarted_at_ms.iter().zip(&made) {
-            assert!((made_ms..made_ms + span_ms).contains(&at_ms), "made at {made_ms}, read as {at_ms}");
-        }
-    }
 }

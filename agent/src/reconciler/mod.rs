@@ -11,6 +11,7 @@
 
 mod assign;
 mod held;
+mod restarts;
 mod setups;
 mod standing;
 
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use self::{
     held::{Held, Phase},
+    restarts::Restarts,
     setups::Setups,
     standing::{Report, Standing},
 };
@@ -395,7 +397,7 @@ impl AgentReconciler {
     }
 
     fn recover(&mut self, now_millis: u64, recovered: Recovered) {
-        let Recovered { allocation, restart, restarts_unix_ms, ran_before, found, traces, policy, booted } = recovered;
+        let Recovered { allocation, restart, restarts_at, ran_before, found, traces, policy, booted } = recovered;
         let ran = matches!(found, Found::Leaving { ran: true });
         let phase = match found {
             Found::NotStarted => Phase::Waiting { recorded: true },
@@ -409,7 +411,7 @@ impl AgentReconciler {
         held.is_recorded = true;
         held.has_run |= ran || ran_before;
         held.restart = restart;
-        held.restarted_at_ms = restarts_unix_ms;
+        held.restarts = Restarts::of(restarts_at);
         held.traces = traces;
         held.policy_before_boot = policy.filter(|_| booted);
         self.held.insert(allocation, held);

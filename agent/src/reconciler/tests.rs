@@ -54,9 +54,9 @@ fn with_restarts(slot: u32, restart: RestartPolicy) -> Assignment {
 }
 
 /// What is found of the first one in the boot in which it was started.
-fn recovered(restart: u32, restarts_unix_ms: Vec<u64>, ran_before: bool, found: Found) -> Recovered {
+fn recovered(restart: u32, restarts_at: Vec<(u64, u32)>, ran_before: bool, found: Found) -> Recovered {
     let (allocation, traces, policy, booted) = (id(1), None, None, false);
-    Recovered { allocation, restart, restarts_unix_ms, ran_before, found, traces, policy, booted }
+    Recovered { allocation, restart, restarts_at, ran_before, found, traces, policy, booted }
 }
 
 /// An agent and its driver. Calls to the cell gather in `sent`, until the test answers them.
@@ -305,8 +305,8 @@ fn what_this_agent_can_not_run_fails_with_the_reason() {
 fn what_an_earlier_agent_wrote_down_and_this_one_can_not_run_is_given_up_before_it_fails() {
     let mut story = Story::new(|_| Fate::runs_for_ever());
     let (restart, found) = (0, Found::NotStarted);
-    let (restarts_unix_ms, ran_before) = (vec![], false);
-    let recorded = recovered(restart, restarts_unix_ms, ran_before, found);
+    let (restarts_at, ran_before) = (vec![], false);
+    let recorded = recovered(restart, restarts_at, ran_before, found);
     story.agent = AgentReconciler::new(Settings::default(), 0, 0);
     story.sent.clear();
     story.input(Input::Recovered(vec![recorded]));
@@ -410,7 +410,7 @@ fn an_agent_that_registers_already_is_not_told_to_by_an_older_report() {
 fn restarts_outside_the_window_do_not_count() {
     let (tell, told) = std::sync::mpsc::channel();
     let mut story = Story::new(move |task| {
-        tell.send(task.restarts_unix_ms().len()).unwrap();
+        tell.send(task.restarts_at().len()).unwrap();
         Fate::exits_after_ms(10_000, 3)
     });
     story.registered();
@@ -426,11 +426,10 @@ fn restarts_outside_the_window_do_not_count() {
 #[test]
 fn restarts_that_a_clock_put_into_the_future_do_not_count() {
     let mut story = Story::new(|_| Fate::runs_for_ever());
-    let mut found = |restarts_unix_ms: Vec<u64>| {
+    let mut found = |restarted_at_ms: u64| {
         let exit = Exit { code: Some(3), ..Exit::default() };
-        let restart = u32::try_from(restarts_unix_ms.len()).unwrap();
         let (ran_before, found) = (true, Found::Ended(exit));
-        let recovered = recovered(restart, restarts_unix_ms, ran_before, found);
+        let recovered = recovered(1, vec![(restarted_at_ms, 1)], ran_before, found);
         story.crash();
         story.input(Input::Recovered(vec![recovered]));
         story.registered();
@@ -440,8 +439,8 @@ fn restarts_that_a_clock_put_into_the_future_do_not_count() {
         story.reported(1).last().copied()
     };
     let now_ms = 1_000_000;
-    assert_eq!(found(vec![now_ms + 86_400_000]), Some(Running));
-    assert_eq!(found(vec![now_ms + 2000]), Some(Failed), "its shim's clock may be a little ahead of the agent's");
+    assert_eq!(found(now_ms + 86_400_000), Some(Running));
+    assert_eq!(found(now_ms + 2000), Some(Failed), "its shim's clock may be a little ahead of the agent's");
 }
 
 #[test]
