@@ -52,6 +52,8 @@ pub const ATTRIBUTES_MAX: usize = 256;
 pub const SPREAD_MAX: usize = 4;
 /// Further allocations of a task after failures: a task counts its failures in 8 bits, and the count stays at 255.
 pub const RETRY_ATTEMPTS_MAX: u32 = 254;
+/// Restarts of an allocation by its agent, of a job that is submitted.
+pub const RESTARTS_MAX: u32 = 1_000_000;
 /// Named resources of a cell.
 pub const CUSTOM_MAX: usize = plenum_model::CUSTOM_RESOURCES;
 /// Allocations that one agent reports, and transitions of one command: a machine counts its own in 16 bits.

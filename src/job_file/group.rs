@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range};
 
 use plenum_model::AMOUNT_MAX;
 use plenum_proto::{
-    bounds::MEMORY_BYTES_MIN,
+    bounds::{MEMORY_BYTES_MIN, RESTARTS_MAX},
     names,
     v1::{
         Affinity, Constraint, Device, GroupBody, GroupShape, JobKind, Port, Resources, RestartPolicy, RetryPolicy,
@@ -54,8 +54,6 @@ const TOGETHER_MAX: u32 = 16_384;
 const _: () = assert!(TOGETHER_MAX as usize == plenum_model::CLAIMS_MAX, "more would wait for ever");
 /// Of allocations after failures: a task counts its failures in 8 bits.
 const RETRY_ATTEMPTS_MAX: u32 = 254;
-/// Of restarts, by the agent.
-const RESTARTS_MAX: u32 = 1_000_000;
 const CONSTRAINTS_MAX: usize = 64;
 const PORTS_MAX: usize = 64;
 const DEVICES_MAX: i64 = 64;

@@ -56,6 +56,7 @@ fn check_group(name: &str, body: &v1::GroupBody) -> Result<(), Invalid> {
         }
     }
     if let Some(restart) = &body.restart {
+        bounds::up_to("restart.attempts", restart.attempts, bounds::RESTARTS_MAX)?;
         bounds::span("restart.delay_micros", restart.delay_micros)?;
         bounds::span("restart.within_micros", restart.within_micros)?;
     }

@@ -280,6 +280,20 @@ fn a_command_begins_with_a_program() {
     );
 }
 
+/// A file was refused with more, and a call was not.
+#[test]
+fn an_agent_restarts_a_task_at_most_a_million_times() {
+    let with = |attempts| {
+        move |body: &mut v1::GroupBody| {
+            body.restart = Some(v1::RestartPolicy { attempts, ..v1::RestartPolicy::default() });
+        }
+    };
+    check_body(with(1_000_001), "spec.body.groups[1].restart.attempts: expected 0 to 1000000, found 1000001");
+    let mut spec = valid();
+    with(1_000_000)(&mut spec.body.as_mut().unwrap().groups[1]);
+    assert!(jobs::submit(spec).is_ok());
+}
+
 #[test]
 fn variables_have_names_that_shells_know() {
     for name in ["", "1A", "A-B", "A=B"] {
