@@ -16,7 +16,8 @@ use std::{
     ffi::OsString,
     fs,
     io::{self, Write},
-    path::PathBuf,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -126,8 +127,9 @@ fn run(directory: &AllocationDirectory) -> ExitCode {
 fn run_task(spec: &ShimSpec, directory: &AllocationDirectory, signals: &SigSet) -> Result<Exit, Failure> {
     let task = &spec.task;
     for path in [&directory.task(), &spec.job_directory] {
-        fs::create_dir_all(path).map_err(|error| setup(format!("making {}: {error}", path.display())))?;
+        make_directory(path).map_err(|error| setup(format!("making {}: {error}", path.display())))?;
     }
+    let_owner_in(&directory.task());
     let entries = match &spec.cgroup {
         None => Vec::new(),
         Some(cgroup) => {
@@ -147,6 +149,25 @@ fn run_task(spec: &ShimSpec, directory: &AllocationDirectory, signals: &SigSet) 
     Ok(supervise::supervise(started, spec, directory, signals))
 }
 
+/// Makes a directory of a task, or finds the one that is there. A task that no namespace keeps from it may have put something else in its place: it, and
+/// those of its job, would fail here from then on, and the machine count as one that can't set tasks up.
+fn make_directory(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path).or_else(|_| {
+        let _ = fs::remove_file(path);
+        fs::create_dir_all(path)
+    })
+}
+
+/// Gives the owner of a directory back what a task took from him with `chmod`, for which an ordinary user's next start could not enter it.
+fn let_owner_in(directory: &Path) {
+    const ALL: u32 = 0o700;
+    let mode = fs::metadata(directory).map_or(ALL, |metadata| metadata.permissions().mode());
+    if mode & ALL != ALL {
+        // Where it fails, entering it says why.
+        let _ = fs::set_permissions(directory, fs::Permissions::from_mode(mode | ALL));
+    }
+}
+
 fn setup(message: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Setup, message)
 }
@@ -159,4 +180,31 @@ pub(crate) fn watched_signals() -> SigSet {
 pub(crate) fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    // A task without namespaces did `chmod 0 .` and failed, another one put a file where the directory of its job had been. Neither could be set up
+    // again, for which the machine was held to be broken.
+    #[test]
+    fn what_a_task_did_to_its_directories_keeps_no_start_from_them() {
+        let place = tempfile::tempdir().unwrap();
+        let (task, job) = (place.path().join("task"), place.path().join("jobs/job"));
+        make_directory(&task).unwrap();
+        fs::set_permissions(&task, fs::Permissions::from_mode(0o005)).unwrap();
+        make_directory(&task).unwrap();
+        let_owner_in(&task);
+        assert_eq!(fs::metadata(&task).unwrap().permissions().mode() & 0o777, 0o705);
+        make_directory(&job).unwrap();
+        fs::write(job.join("result"), "").unwrap();
+        make_directory(&job).unwrap();
+        assert!(job.join("result").exists());
+        fs::remove_dir_all(&job).unwrap();
+        fs::write(&job, "").unwrap();
+        make_directory(&job).unwrap();
+        assert!(job.is_dir());
+    }
 }
