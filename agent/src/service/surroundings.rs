@@ -7,6 +7,7 @@ use crate::{
     cgroup::{AgentCgroup, Mounts},
     directories::AgentDirectory,
     isolation::{Isolation, Probed},
+    shim,
 };
 
 /// Isolation as this machine, this user and the options allow it.
@@ -27,8 +28,10 @@ impl Surroundings {
     #[must_use]
     pub fn find(options: &Options, machine: &str, directory: &AgentDirectory) -> Self {
         if options.no_isolation {
-            let missing = vec!["cgroups and namespaces (by --no-isolation)".to_owned()];
-            return Self { cgroup: None, isolation: Isolation::default(), missing, hindrance: None };
+            let isolation = Isolation::default();
+            let mut missing = vec!["cgroups and namespaces (by --no-isolation)".to_owned()];
+            missing.extend(shim::not_in_kernel(isolation));
+            return Self { cgroup: None, isolation, missing, hindrance: None };
         }
         let Probed { isolation, hindrance } = options.shim.probe();
         let (cgroup, mut missing) = match Mounts::detect() {
@@ -39,6 +42,7 @@ impl Surroundings {
             missing = vec!["limits of cpu, memory and pids (cgroups need root)".to_owned()];
         }
         missing.extend(isolation.missing());
+        missing.extend(shim::not_in_kernel(isolation));
         Self { cgroup, isolation, missing, hindrance }
     }
 }

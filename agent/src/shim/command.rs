@@ -19,7 +19,6 @@ use nix::{
     errno::Errno,
     fcntl::OFlag,
     libc,
-    mount::{MsFlags, mount},
     sys::{
         prctl,
         signal::{SigHandler, SigSet, Signal, kill, killpg, signal},
@@ -35,7 +34,11 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{ShimSpec, setup, watched_signals};
+use super::{
+    ShimSpec,
+    closing::{close_kernel_files, close_on_exec_all, make_read_only},
+    setup, watched_signals,
+};
 use crate::{
     directories::AllocationDirectory,
     driver::{Failure, FailureKind},
@@ -501,59 +504,6 @@ fn give_capabilities_up() -> Result<(), Failure> {
         inheritable: CapabilitySet::empty(),
     };
     set_capabilities(None, kept).map_err(failed)
-}
-
-/// Makes a tree read-only for this mount namespace, so that a root task can't lift its own limits. Not possible before
-/// Linux 5.12 or for mounts of another owner; nothing else depends on it.
-fn make_read_only(tree: &str) {
-    #[repr(C)]
-    struct MountAttributes {
-        set: u64,
-        clear: u64,
-        propagation: u64,
-        user_namespace: u64,
-    }
-    let attributes = MountAttributes { set: libc::MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
-    let Ok(path) = CString::new(tree) else { return };
-    // SAFETY: path and attributes live during the call, and the size is that of the struct.
-    #[allow(unsafe_code)]
-    unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
-            path.as_ptr(),
-            libc::AT_RECURSIVE,
-            &raw const attributes,
-            size_of::<MountAttributes>(),
-        );
-    }
-}
-
-/// Files of `/proc` through which root changes or ends the whole machine by writing, whatever its capabilities: the program that
-/// the kernel runs, outside of all namespaces, for each process that crashes; the key that reboots.
-const KERNEL_FILES: [&str; 5] = ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs"];
-
-/// Makes them read-only for this mount namespace. Where one is not there, nothing needs to be done.
-fn close_kernel_files() {
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RDONLY;
-    for path in KERNEL_FILES {
-        // Over itself, to have a mount of its own that can be closed.
-        if mount(Some(path), path, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).is_ok() {
-            let _ =
-                mount(None::<&str>, path, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags, None::<&str>);
-            // And what is mounted below it, which that leaves as it was.
-            make_read_only(path);
-        }
-    }
-}
-
-/// What the agent's parent left open is no business of a task. Ours close by themselves; before Linux 5.11, only those.
-fn close_on_exec_all() {
-    // SAFETY: marks descriptors, touches no memory.
-    #[allow(unsafe_code)]
-    unsafe {
-        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! A task of a root agent stays root today, with a handful of capabilities and no way to gain more; a user of its own
 //! for each task comes later.
 
+mod closing;
 mod command;
 mod output;
 mod probe;
@@ -40,6 +41,8 @@ use crate::{
     isolation::Isolation,
     process::{ProcessIdentity, boot_id, hear_of_children, outlive_limits_of_files},
 };
+
+pub(crate) use self::closing::not_in_kernel;
 
 /// The shim's exit code when another shim has the record of this start.
 const RECORDED_BY_ANOTHER: u8 = 3;
