@@ -56,7 +56,7 @@ pub enum Unfit {
 pub struct MachineRow {
     /// Free memory. Negative only after the machine shrank.
     pub free_memory_bytes: i64,
-    /// The last revision that changed anything here.
+    /// The last revision that changed anything here, but that something was given back.
     pub last_change: Revision,
     /// Free CPU. Negative only after the machine shrank.
     pub free_cpu_millis: i32,

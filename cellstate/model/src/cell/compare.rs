@@ -1,7 +1,7 @@
 //! Whether two cells are the same, row by row: for recovery, replay and the simulators.
 
 use super::Cell;
-use crate::{Job, MachineRow, Paged, Room};
+use crate::{Job, MachineRow, Paged, Revision, Room};
 
 impl Cell {
     /// Where this cell differs from another one first: the table and the row, in words. `None`: they are the same.
@@ -10,7 +10,17 @@ impl Cell {
     /// other resources are looked at: it may have stayed so after the last of them was given back. What is free is compared.
     #[must_use]
     pub fn first_difference(&self, other: &Self) -> Option<String> {
-        let plain = |row: &MachineRow| MachineRow { class: 0, has_rest: false, ..*row };
+        self.difference(other, |row| row.last_change)
+    }
+
+    /// The same, but for when machines changed last: an earlier version of the core may have counted a change that this one does not.
+    #[must_use]
+    pub fn first_difference_but_last_changes(&self, other: &Self) -> Option<String> {
+        self.difference(other, |_| Revision(0))
+    }
+
+    fn difference(&self, other: &Self, last_change: impl Fn(&MachineRow) -> Revision) -> Option<String> {
+        let plain = |row: &MachineRow| MachineRow { class: 0, has_rest: false, last_change: last_change(row), ..*row };
         let header = |cell: &Self| (cell.revision, cell.time, cell.identity.clone(), cell.filling, cell.live);
         if header(self) != header(other) {
             return Some(format!("header: {:?} and {:?}", header(self), header(other)));

@@ -44,12 +44,15 @@ impl Cell {
         }
         let revision = self.revision;
         for (job, hold) in &delta.holds {
-            let machines = hold.iter().flat_map(|hold| &hold.machines);
-            for &machine in machines.clone() {
+            for &machine in hold.iter().flat_map(|hold| &hold.machines) {
                 self.check_row(self.machines.len(), machine, Subject::Job(*job))?;
             }
+            // One that is only renewed leaves its machines as they were, and so does what it gives back: a scheduler that was refused there
+            // before could have known.
+            let before = self.holds.get(job).cloned();
+            let changed = Hold::differences(before.as_deref(), hold.as_ref()).filter(|(_, _, is)| !is.is_nothing());
+            changed.for_each(|(machine, ..)| self.machines.get_mut(machine).last_change = revision);
             self.put_hold(*job, hold.as_ref());
-            machines.for_each(|&machine| self.machines.get_mut(machine).last_change = revision);
         }
         for (name, partition) in &delta.partitions {
             put(Arc::make_mut(&mut self.partitions), name.clone(), partition.clone());
@@ -57,8 +60,13 @@ impl Cell {
         let mut turnover = Turnover::default();
         for (id, task) in &delta.unknown {
             self.check_row(self.machines.len(), id.machine, Subject::Unknown(*id))?;
+            // One that was adopted or told to stop has what it had.
+            let had = self.unknown.get(id).map(|task| &task.traces);
+            let is_same = had == task.as_ref().map(|task| &task.traces);
             self.put_unknown(*id, task.as_ref(), &mut turnover)?;
-            self.machines.get_mut(id.machine).last_change = revision;
+            if !is_same {
+                self.machines.get_mut(id.machine).last_change = revision;
+            }
         }
         self.count_turnover(turnover);
         for (scheduler, paused) in &delta.paused {

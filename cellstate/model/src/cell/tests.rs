@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::apply::ROWS_AHEAD_MAX;
 use crate::delta::Subject;
 use crate::{
-    Attributes, BootId, CUSTOM_RESOURCES, Cell, Delta, FoldError, GroupShape, Hold, Job, JobChange, JobId, JobShape,
-    JobState, LogTime, Machine, MachineId, MachineState, Resource, Resources, Revision, UnknownId,
+    Attributes, BootId, CUSTOM_RESOURCES, Cell, CellIdentity, Delta, FoldError, GroupShape, Hold, Job, JobChange,
+    JobId, JobShape, JobState, LogTime, Machine, MachineId, MachineState, Resource, Resources, Restore, Revision,
+    UnknownId, UnknownTask,
 };
 
 fn machine(slot: u32) -> Arc<Machine> {
@@ -119,6 +120,65 @@ fn jobs_that_come_and_go_between_snapshots_are_found_by_name_at_little_cost() {
         assert_eq!(found, (slot % 2 == 1).then(|| id(slot)));
     }
     assert_eq!(cell.first_difference(&cell), None);
+}
+
+// Each renewal of a hold of thousands of machines counted as a change of all of them.
+#[test]
+fn a_hold_that_is_renewed_changes_those_machines_only_on_which_it_takes_something_else() {
+    let mut cell = Cell::default();
+    let machines = [0, 1, 2].map(machine).to_vec();
+    assert_eq!(cell.apply(&Delta { machines, ..Delta::new(Revision(1), cell.time()) }), Ok(()));
+    let mut hold = |machines: &[u32], cpu_millis, seconds| {
+        let hold = Hold {
+            machines: machines.to_vec(),
+            resources: Resources::new(cpu_millis, 1),
+            deadline: LogTime::from_micros(seconds),
+            first_wait: Revision(2),
+        };
+        let delta = Delta::new(cell.revision().next(), cell.time());
+        let holds = vec![(JobId { slot: 0, generation: 1 }, Some(hold))];
+        assert_eq!(cell.apply(&Delta { holds, ..delta }), Ok(()));
+        [0, 1, 2].map(|slot| cell.machine_row(slot).expect("it is there").last_change.0)
+    };
+    assert_eq!(hold(&[0, 1], 5, 60), [2, 2, 1]);
+    assert_eq!(hold(&[0, 1], 5, 120), [2, 2, 1], "it is renewed");
+    assert_eq!(hold(&[1, 2], 5, 120), [2, 2, 4], "what is given back is in nobody's way");
+    assert_eq!(hold(&[1, 2], 6, 120), [2, 5, 5]);
+}
+
+#[test]
+fn a_task_that_the_cell_does_not_know_changes_its_machine_when_it_comes_and_when_it_goes() {
+    let mut cell = Cell::default();
+    assert_eq!(cell.apply(&Delta { machines: vec![machine(0)], ..Delta::new(Revision(1), cell.time()) }), Ok(()));
+    let found = UnknownTask {
+        machine: machine(0).id,
+        traces: Arc::default(),
+        since: LogTime::default(),
+        until: Some(LogTime::from_micros(1)),
+        stopping: false,
+    };
+    let told = UnknownTask { stopping: true, ..found.clone() };
+    let last_change = |task: Option<UnknownTask>| {
+        let id = UnknownId { machine: 0, allocation: crate::AllocationId { slot: 0, generation: 1 } };
+        let delta = Delta::new(cell.revision().next(), cell.time());
+        assert_eq!(cell.apply(&Delta { unknown: vec![(id, task.map(Arc::new))], ..delta }), Ok(()));
+        cell.machine_row(0).expect("it is there").last_change.0
+    };
+    assert_eq!([Some(found), Some(told), None].map(last_change), [2, 2, 4]);
+}
+
+#[test]
+fn when_a_machine_changed_last_is_compared_unless_another_version_counted_it() {
+    let cell_of = |last_change| {
+        let mut restore =
+            Restore::new(Revision(5), LogTime::default(), CellIdentity::default(), Vec::new(), Vec::new(), None);
+        let class = restore.class(&machine(0).attributes);
+        restore.machine(&machine(0), class, Revision(last_change));
+        restore.finish().expect("its rows fit each other")
+    };
+    let (cell, other) = (cell_of(3), cell_of(4));
+    assert!(cell.first_difference(&other).is_some());
+    assert_eq!(cell.first_difference_but_last_changes(&other), None);
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod middle;
 
 use super::*;
 use crate::commit::{Asked, CommitOptions, Committer, Input, Output};
-use plenum_model::{CellIdentity, JobId};
+use plenum_model::{CellIdentity, JobId, Machine, MachineId, MachineState, Restore};
 
 fn open_server(term: u64) -> Asked {
     let identity = CellIdentity { cell_id: [7; 16], incarnation: 1, term, custom_resources: Vec::new() };
@@ -213,6 +213,50 @@ fn what_another_version_decided_is_folded_and_not_decided_again() {
     entries().iter().for_each(|entry| audit.entry(entry, &origin(plenum_core::CORE_VERSION + 1), "here"));
     assert_eq!((audit.violations.len(), audit.folded), (0, 3));
     assert_eq!((audit.decided_again, audit.not_decided_again), (0, 3));
+}
+
+/// A cell of one machine that changed last at this revision, and then what these entries say.
+fn cell_with_machine(last_change: u64, entries: &[v1::LogEntry]) -> Cell {
+    let machine = Machine {
+        id: MachineId { slot: 0, generation: 1 },
+        name: "m1".into(),
+        state: MachineState::Ready,
+        cordoned: false,
+        unfit: None,
+        epoch: 1,
+        capacity: Default::default(),
+        attributes: Default::default(),
+        devices: Default::default(),
+        boot_id: "boot".into(),
+        since: LogTime::default(),
+        drain_deadline: None,
+        registered: LogTime::default(),
+        epoch_began: Revision(0),
+    };
+    let identity = CellIdentity::default();
+    let mut restore = Restore::new(Revision(0), LogTime::default(), identity, Vec::new(), Vec::new(), None);
+    let class = restore.class(&machine.attributes);
+    restore.machine(&machine, class, Revision(last_change));
+    let mut cell = restore.finish().unwrap();
+    entries.iter().for_each(|entry| cell.apply(&delta::decode(entry.delta.clone()).unwrap()).unwrap());
+    cell
+}
+
+// An earlier version counted the renewal of a hold as a change of its machines, and each checkpoint of then would count as damaged.
+#[test]
+fn when_machines_changed_last_is_not_compared_behind_what_another_version_decided() {
+    let entries = entries();
+    let violations = |core_version| {
+        let mut audit = Audit::default();
+        audit.begin_with(cell_with_machine(0, &[]));
+        entries.iter().for_each(|entry| audit.entry(entry, &origin(core_version), "here"));
+        audit.compare(&cell_with_machine(0, &entries), "here");
+        assert_eq!(audit.violations.len(), 0);
+        audit.compare(&cell_with_machine(1, &entries), "here");
+        audit.violations.len()
+    };
+    let versions = [plenum_core::CORE_VERSION, plenum_core::CORE_VERSION - 1];
+    assert_eq!(versions.map(violations), [1, 0]);
 }
 
 #[test]
