@@ -1,9 +1,10 @@
 //! Slots by the names of their tenants: a table of slots alone. The names stay where they are.
 //!
 //! A tree of names had each name a second time, and was copied whole by the first change after a snapshot; this costs some eight bytes a
-//! tenant, and a change copies a page of 4 KiB. Where a slot stands in the table depends on the order in which tenants came: nobody sees it.
+//! tenant, and a change copies a page of 4 KiB. Where a slot stands in the table depends on the cell's id and on the order in which
+//! tenants came: nobody sees it.
 
-use std::hash::{Hash, Hasher};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::Paged;
 
@@ -24,9 +25,25 @@ pub(crate) struct NameIndex {
     /// Rows of the table: a power of two, or 0.
     rows: u32,
     tenants: u32,
+    /// The id of the cell: names that meet in one row of one cell's table are far apart in another one's. Else they could be found once and
+    /// for all, and each look-up would go through all jobs that somebody gave them.
+    key: [u8; 16],
 }
 
 impl NameIndex {
+    /// One without tenants, for the cell with this id.
+    pub(crate) fn of_cell(key: [u8; 16]) -> Self {
+        Self { key, ..Self::default() }
+    }
+
+    /// The cell has this id from now on: all tenants get other places, unless it had it before.
+    pub(crate) fn set_key<N: Hash + Eq>(&mut self, key: [u8; 16], name_of: impl Fn(u32) -> N) {
+        if key != self.key {
+            self.key = key;
+            self.rebuild(self.rows, &name_of);
+        }
+    }
+
     /// The slot of the tenant with this name. `name_of` gives the name of a slot's tenant.
     pub(crate) fn find<N: Hash + Eq>(&self, name: N, name_of: impl Fn(u32) -> N) -> Option<u32> {
         self.row_of(&name, &name_of).map(|row| self.at(row) - 1)
@@ -42,7 +59,7 @@ impl NameIndex {
         if u64::from(self.tenants + 1) * 4 > u64::from(self.rows) * 3 {
             self.rebuild((self.rows * 2).max(ROWS_MIN), &name_of);
         }
-        self.put(slot, hash(&name));
+        self.put(slot, self.hash_of(&name));
         self.tenants += 1;
     }
 
@@ -58,7 +75,7 @@ impl NameIndex {
             if slot == EMPTY {
                 break;
             }
-            let home = self.home(hash(&name_of(slot - 1)));
+            let home = self.home(self.hash_of(&name_of(slot - 1)));
             let from_home = row.wrapping_sub(home) & (self.rows - 1);
             let from_hole = row.wrapping_sub(hole) & (self.rows - 1);
             if from_home >= from_hole {
@@ -69,11 +86,16 @@ impl NameIndex {
         *self.table.get_mut(hole) = EMPTY;
     }
 
+    #[cfg(test)]
+    pub(crate) const fn key(&self) -> [u8; 16] {
+        self.key
+    }
+
     fn row_of<N: Hash + Eq>(&self, name: &N, name_of: &impl Fn(u32) -> N) -> Option<u32> {
         if self.rows == 0 {
             return None;
         }
-        let mut row = self.home(hash(name));
+        let mut row = self.home(self.hash_of(name));
         loop {
             match self.at(row) {
                 EMPTY => return None,
@@ -95,7 +117,7 @@ impl NameIndex {
         let before = std::mem::take(&mut self.table);
         self.rows = rows;
         for &slot in before.iter().filter(|&&slot| slot != EMPTY) {
-            self.put(slot - 1, hash(&name_of(slot - 1)));
+            self.put(slot - 1, self.hash_of(&name_of(slot - 1)));
         }
     }
 
@@ -111,25 +133,13 @@ impl NameIndex {
     fn home(&self, hash: u64) -> u32 {
         hash as u32 & (self.rows - 1)
     }
-}
 
-/// FNV-1a, and a multiplication that lets each bit of the name reach the low bits.
-fn hash(name: &impl Hash) -> u64 {
-    let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);
-    name.hash(&mut fnv);
-    (fnv.0 ^ fnv.0 >> 32).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
-}
-
-struct Fnv(u64);
-
-impl Hasher for Fnv {
-    fn write(&mut self, bytes: &[u8]) {
-        let fold = |hash: u64, &byte: &u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        self.0 = bytes.iter().fold(self.0, fold);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
+    /// The standard library's hash for tables that strangers fill. Its own keys are fixed: the cell's id goes before the name.
+    fn hash_of(&self, name: &impl Hash) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&self.key);
+        name.hash(&mut hasher);
+        hasher.finish()
     }
 }
 
@@ -167,6 +177,36 @@ mod tests {
             }
         }
         check(&index, &names, &there);
+    }
+
+    // The same few thousand names made a run of rows in each cell's table, and all look-ups there went through it.
+    #[test]
+    fn names_that_meet_in_one_cell_are_apart_in_another_one() {
+        const ROWS: u32 = 1 << 10;
+        let with_rows = |key| NameIndex { rows: ROWS, ..NameIndex::of_cell(key) };
+        let home = |index: &NameIndex, name: &str| index.home(index.hash_of(&name));
+        let (here, there) = (with_rows([1; 16]), with_rows([2; 16]));
+        let names = (0..100 * ROWS).map(|number| format!("job-{number}"));
+        let meeting: Vec<String> = names.filter(|name| home(&here, name) == 7).collect();
+        assert!(meeting.len() > 50, "{} names", meeting.len());
+        let mut homes: Vec<u32> = meeting.iter().map(|name| home(&there, name)).collect();
+        homes.sort_unstable();
+        homes.dedup();
+        assert!(homes.len() > meeting.len() / 2, "{} rows for {} names", homes.len(), meeting.len());
+    }
+
+    #[test]
+    fn all_tenants_are_found_when_the_cell_gets_another_id() {
+        let names: Vec<String> = (0..100).map(|number| format!("machine-{number}")).collect();
+        let name_of = |slot: u32| names[slot as usize].as_str();
+        let mut index = NameIndex::default();
+        index.set_key([1; 16], name_of);
+        (0..100).for_each(|slot| index.insert(slot, name_of(slot), name_of));
+        index.set_key([2; 16], name_of);
+        assert_eq!(index.key, [2; 16]);
+        check(&index, &names, &(0..).zip(&names).map(|(slot, name)| (name.as_str(), slot)).collect());
+        index.remove("machine-7", name_of);
+        assert_eq!((index.find("machine-7", name_of), index.len()), (None, 99));
     }
 
     #[test]

@@ -8,8 +8,8 @@ use crate::delta::Subject;
 use crate::planted::{self, Bug};
 use crate::session::{DecidedNumber, NUMBERS_KEPT};
 use crate::{
-    AllocationRow, AllocationState, AllocationStatus, Delta, End, Grants, LogTime, Machine, MachineState, Move,
-    Resources, Revision, Room, STEPS_AHEAD, Session, SessionChange, SessionId, StatusByte, TaskChange, TaskState,
+    AllocationRow, AllocationState, AllocationStatus, CellIdentity, Delta, End, Grants, LogTime, Machine, MachineState,
+    Move, Resources, Revision, Room, STEPS_AHEAD, Session, SessionChange, SessionId, StatusByte, TaskChange, TaskState,
     coming,
 };
 
@@ -94,7 +94,7 @@ impl Cell {
         self.revision = delta.revision;
         self.time = delta.time;
         if let Some(identity) = &delta.cell {
-            self.identity = Arc::new(identity.clone());
+            self.identify(identity);
         }
         if !delta.scheduler_names.is_empty() {
             Arc::make_mut(&mut self.scheduler_names).extend(delta.scheduler_names.iter().cloned());
@@ -143,6 +143,12 @@ impl Cell {
     #[inline]
     pub(super) fn check_row(&self, rows: u32, row: u32, subject: Subject) -> Result<(), FoldError> {
         if row.saturating_sub(rows) > ROWS_AHEAD_MAX { self.fault(subject, "is far behind all others") } else { Ok(()) }
+    }
+
+    fn identify(&mut self, identity: &CellIdentity) {
+        self.identity = Arc::new(identity.clone());
+        self.machines_by_name.set_key(identity.cell_id, |slot| super::name_in(&self.machine_slots, slot));
+        self.jobs_by_name.set_key(identity.cell_id, |slot| super::job_name_in(&self.jobs, slot));
     }
 
     fn rename(&mut self, number: u16, name: &Arc<str>) -> Result<(), FoldError> {

@@ -86,6 +86,7 @@ impl Restore {
         let cell = Cell {
             revision,
             time,
+            machines_by_name: NameIndex::of_cell(identity.cell_id),
             identity: Arc::new(identity),
             scheduler_names: Arc::new(scheduler_names),
             shape_numbers: Arc::new(numbers),
@@ -184,7 +185,7 @@ fn fault<T>(subject: Subject, fault: &'static str) -> Result<T, RestoreError> {
 /// Finds jobs by name. Of jobs and of machines each has one of its own.
 fn derive_names(cell: &mut Cell) -> Result<(), RestoreError> {
     let twice = "has the name of another one";
-    let mut names = NameIndex::default();
+    let mut names = NameIndex::of_cell(cell.identity.cell_id);
     let name_of = |slot| super::job_name_in(&cell.jobs, slot);
     for job in cell.jobs() {
         let name = super::name_of_job(job);

@@ -122,6 +122,22 @@ fn jobs_that_come_and_go_between_snapshots_are_found_by_name_at_little_cost() {
     assert_eq!(cell.first_difference(&cell), None);
 }
 
+#[test]
+fn names_are_looked_up_by_the_id_of_the_cell_whether_it_is_folded_or_restored() {
+    let identity = |id| CellIdentity { cell_id: [id; 16], ..CellIdentity::default() };
+    let keys = |cell: &Cell| [cell.machines_by_name.key(), cell.jobs_by_name.key()];
+    let mut cell = Cell::default();
+    let first = Delta { machines: vec![machine(0)], jobs: vec![job(0, 0)], ..Delta::new(Revision(1), cell.time()) };
+    assert_eq!(cell.apply(&first), Ok(()));
+    assert_eq!(cell.apply(&Delta { cell: Some(identity(7)), ..Delta::new(Revision(2), cell.time()) }), Ok(()));
+    assert_eq!(keys(&cell), [[7; 16]; 2]);
+    let found =
+        (cell.machine_named("m0").map(|found| found.id.slot), cell.job_named("", "job-0").map(|job| job.id.slot));
+    assert_eq!(found, (Some(0), Some(0)));
+    let restore = Restore::new(Revision(1), LogTime::default(), identity(9), Vec::new(), Vec::new(), None);
+    assert_eq!(keys(&restore.finish().expect("it is empty")), [[9; 16]; 2]);
+}
+
 // Each renewal of a hold of thousands of machines counted as a change of all of them.
 #[test]
 fn a_hold_that_is_renewed_changes_those_machines_only_on_which_it_takes_something_else() {
