@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    Delta, GivenBack, Hold, Job, JobChange, JobId, JobKind, LogTime, Machine, MachineState, Rejection, RejectionCode,
-    Resources, SessionId,
+    Delta, GivenBack, Hold, Job, JobChange, JobId, JobKind, LogTime, MachineState, Rejection, RejectionCode, Resources,
+    SessionId,
 };
 
 use crate::quotas::Budget;
@@ -67,12 +67,9 @@ impl Core {
         };
         let mut lost: BTreeMap<JobId, Vec<u32>> = BTreeMap::new();
         let queue = self.queue(&job, &hold);
-        // By class: thousands of machines may be alike, and a job has thousands of constraints.
-        let mut suiting: BTreeMap<u32, bool> = BTreeMap::new();
-        let mut suits =
-            |machine: &Machine, class: u32| *suiting.entry(class).or_insert_with(|| suits_some_group(&job, machine));
+        let unsuited = self.unsuited_to_all_groups(&job, &hold.machines);
         for &machine in &hold.machines {
-            for loser in self.losers_of(&job, &hold, machine, &queue, &mut suits)? {
+            for loser in self.losers_of(&job, &hold, machine, &queue, &unsuited)? {
                 lost.entry(loser).or_default().push(machine);
             }
         }
@@ -178,15 +175,30 @@ impl Core {
         Queue { ranked: ranked.into_iter().map(|(_, other, resources)| (other, resources)).collect(), places, earlier }
     }
 
-    /// The jobs that lose their hold of a machine to this one; or why it cannot be held there. `suits`: whether tasks of some group may run
-    /// on a machine of a class.
+    /// Of these machines, in rising order, those on which tasks of no group of the job may run: a hold is for the job as a whole. By the bitmaps
+    /// that claims go by, which are kept: a job may have thousands of constraints, and a hold of it is renewed again and again.
+    fn unsuited_to_all_groups(&mut self, job: &Job, machines: &[u32]) -> Vec<u32> {
+        let mut unsuited = machines.to_vec();
+        for (group, shape) in (0..).zip(&job.shape.groups) {
+            if unsuited.is_empty() || shape.constraints.is_empty() {
+                return Vec::new();
+            }
+            let rule = (group, &shape.constraints[..]);
+            let classes = self.derived.rules.classes(&self.cell, job, rule, unsuited.iter().copied());
+            unsuited.retain(|&machine| !self.cell.machine_row(machine).is_some_and(|row| classes.contains(row.class)));
+        }
+        unsuited
+    }
+
+    /// The jobs that lose their hold of a machine to this one; or why it cannot be held there. `unsuited`: machines that break the constraints
+    /// of each group.
     fn losers_of(
         &mut self,
         job: &Job,
         hold: &Hold,
         slot: u32,
         queue: &Queue,
-        suits: &mut impl FnMut(&Machine, u32) -> bool,
+        unsuited: &[u32],
     ) -> Result<Vec<JobId>, Rejection> {
         let refuse = |message: String| Err(Rejection::new(RejectionCode::NoRoomToHold, message));
         let Some(machine) = self.cell.machine_in(slot) else {
@@ -197,7 +209,7 @@ impl Core {
             return refuse(format!("{name} takes no claims ({})", machine.state.word()));
         }
         let class = self.cell.machine_row(slot).map_or(u32::MAX, |row| row.class);
-        if !suits(machine, class) {
+        if unsuited.binary_search(&slot).is_ok() {
             return refuse(format!("{name} breaks the constraints of each group of {}", job.shape.name));
         }
         let scheduler = &job.shape.scheduler;
@@ -263,10 +275,4 @@ impl Core {
         let expired = self.cell.holds().filter(|(_, hold)| hold.deadline <= now);
         expired.map(|(job, _)| job).take(max).collect()
     }
-}
-
-/// Whether tasks of some group of the job may run there: a hold is for the job as a whole.
-fn suits_some_group(job: &Job, machine: &Machine) -> bool {
-    let suits = |constraint: &plenum_model::Constraint| constraint.holds(&machine.attributes);
-    job.shape.groups.iter().any(|group| group.constraints.iter().all(suits))
 }

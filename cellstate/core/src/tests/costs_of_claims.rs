@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    ClaimExtra, Command, Constraint, Decision, Device, GroupShape, MachineId, Operator, Placement, Preemption,
-    RefusalReason, Resources,
+    ClaimExtra, Command, Constraint, Decision, Device, GroupShape, JobId, JobShape, MachineId, Operator, Placement,
+    Preemption, RefusalReason, Resources,
 };
 
 use super::costs::{Large, placement};
-use crate::CoreOptions;
+use crate::{Core, CoreOptions};
 
 /// A machine whose attributes no other one has.
 fn numbered(large: &mut Large, number: u32) -> u32 {
@@ -81,4 +81,42 @@ fn only_the_machines_that_are_claimed_on_are_judged() {
         assert_eq!((outcome.granted(), outcome.refusals.len()), (1, 1));
         assert_eq!(outcome.refusals[0].reason, RefusalReason::Constraint);
     }
+}
+
+// Each hold, and each renewal of one, judged all constraints of its job anew on each machine that differs: seconds for one command.
+#[test]
+fn a_hold_goes_by_what_claims_have_judged_and_they_by_what_it_has() {
+    let mut large = Large::new(CoreOptions::default());
+    let machines: Vec<_> = (0..4).map(|number| numbered(&mut large, number)).collect();
+    let below =
+        |value: &str| Constraint { attribute: "number".into(), operator: Operator::Less, values: vec![value.into()] };
+    let groups = ["2", "3", "9"].map(|value| GroupShape {
+        name: value.into(),
+        count: 1,
+        resources: Resources::new(1, 1),
+        constraints: vec![below(value)],
+        ..GroupShape::default()
+    });
+    let shape = JobShape {
+        namespace: "default".into(),
+        name: "gang".into(),
+        scheduler: "batch".into(),
+        groups: groups.to_vec(),
+        ..JobShape::default()
+    };
+    let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+    let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
+    let id = JobId::from_bits(id).expect("an id");
+    let deadline = large.now.plus_micros(60_000_000);
+    large.hold(id, &machines[..3], Resources::new(1, 1), deadline);
+    // Whether it is known by now that tasks of a group may run on a machine.
+    let Core { cell, derived, .. } = &mut large.core;
+    let job = cell.job(id).expect("it is there").clone();
+    let mut is_known = |group: u16, machine: u32| {
+        let rule = (group, &job.shape.groups[usize::from(group)].constraints[..]);
+        let classes = derived.rules.classes(cell, &job, rule, std::iter::empty());
+        classes.contains(cell.machine_row(machines[machine as usize]).expect("it is there").class)
+    };
+    assert!(is_known(0, 0) && is_known(0, 1) && is_known(1, 2));
+    assert!((0..4).all(|machine| !is_known(2, machine)), "what suits an earlier group is not judged for later ones");
 }
