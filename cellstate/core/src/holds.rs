@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    Delta, GivenBack, Hold, Job, JobChange, JobId, JobKind, LogTime, MachineState, Rejection, RejectionCode, Resources,
-    SessionId,
+    Delta, GivenBack, Hold, Job, JobChange, JobId, JobKind, LogTime, MachineState, Rejection, RejectionCode, Resource,
+    Resources, SessionId,
 };
 
 use crate::quotas::Budget;
@@ -235,7 +235,8 @@ impl Core {
         room.take(&hold.resources);
         let mut losers = Vec::new();
         for (other, resources) in later.iter().map(|&place| &queue.ranked[place]) {
-            if room.shortage(resources).is_none() {
+            // What this one does not ask for it takes from nobody, also where a machine has less of it than it gave.
+            if room.shortage(&asked_by_both(resources, &hold.resources)).is_none() {
                 room.take(resources);
             } else {
                 losers.push(*other);
@@ -275,4 +276,11 @@ impl Core {
         let expired = self.cell.holds().filter(|(_, hold)| hold.deadline <= now);
         expired.map(|(job, _)| job).take(max).collect()
     }
+}
+
+/// What is asked for of those resources that another one asks for as well.
+fn asked_by_both(asked: &Resources, other: &Resources) -> Resources {
+    let of = |resource: Resource| if other.get(resource) > 0 { asked.get(resource) } else { 0 };
+    let [cpu_millis, memory_bytes, disk_bytes, custom @ ..] = Resource::ALL.map(of);
+    Resources { cpu_millis, memory_bytes, disk_bytes, custom }
 }

@@ -10,6 +10,7 @@ mod draining;
 mod generations;
 mod governing;
 mod handing_over;
+mod holds;
 mod jobs;
 mod limits;
 mod machines;

@@ -130,7 +130,7 @@ impl Player {
     fn hold(&mut self, words: &[&str]) {
         let slots = words.get(2).filter(|text| !text.contains('=')).into_iter().flat_map(|text| text.split(','));
         let machines = slots.map(|name| self.machine_id(name).slot).collect();
-        let resources = Resources::new(number(words, "cpu").unwrap_or(0), 0);
+        let resources = Resources::new(number(words, "cpu").unwrap_or(0), number(words, "mem").unwrap_or(0));
         let seconds = number(words, "for").map_or(60, |seconds| i64::try_from(seconds).expect("short"));
         let deadline = self.in_seconds(seconds);
         self.ask_aloud(Command::TakeHold {
