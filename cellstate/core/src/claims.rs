@@ -92,12 +92,12 @@ impl Resolver<'_> {
     /// What the claims of a placement share, or why none of them can be granted.
     fn terms<'a>(&mut self, cell: &'a Cell, placement: &Placement, base: Revision) -> Result<Terms<'a>, Trouble> {
         let never = |kind, reason| Err(Trouble::Never(kind, reason));
-        let Some(job) = cell.job(placement.job) else { return Err(Trouble::Job(RefusalReason::NoSuchJob)) };
+        let Some(job) = cell.job(placement.job) else { return Err(Trouble::NoSuchJob(placement.job)) };
         if job.shape.scheduler != self.session.scheduler {
             return never(RefusalKind::Permission, RefusalReason::OtherScheduler);
         }
         if job.version != placement.job_version {
-            return Err(Trouble::Job(RefusalReason::JobVersion));
+            return Err(Trouble::OtherVersion(placement.job, placement.job_version));
         }
         let shape = job.shape.groups.get(usize::from(placement.group));
         let (Some(shape), Some(group)) = (shape, cell.group(job, placement.group)) else {

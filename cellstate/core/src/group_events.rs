@@ -1,20 +1,20 @@
-//! The last changes of groups, and of tasks that are done, failed, or to be run again, or leave a single instance: so that a claim on a task that is
-//! not wanted is told whether that came about after its base, and who did it. A job's own events ([`crate::job_events`]) are of all its groups and
-//! tasks together.
+//! The last changes of groups, and of tasks that are done, failed, or to be run again, or leave a single instance; and the last jobs that were retired,
+//! and versions of jobs that were replaced: so that a claim on what is not wanted, or not there, is told whether that came about after its base, and
+//! who did it. A job's own events ([`crate::job_events`]) are of all its groups and tasks together.
 //!
 //! Derived, like the ring: it begins empty when a server opens. Changes are only put in line, as most are never asked about: who is refused
 //! looks for those above its base, once for a transaction.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use plenum_model::{LogTime, Revision};
+use plenum_model::{JobId, LogTime, Revision};
 
 use crate::job_events::Event;
 
 /// Changes that are remembered, in 40 bytes each.
 const CHANGES_MAX: usize = 1 << 14;
 
-/// What changes of a group, which is known by its row.
+/// What changes of a group, which is known by its row, or of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     /// How many tasks it has, and how many it had before: noted when these are fewer.
@@ -25,6 +25,10 @@ pub(crate) enum Part {
     Done(u32),
     /// The task with this index.
     Task(u32, u32),
+    /// The job is retired.
+    Retired(JobId),
+    /// The job was submitted again, and has this version no more.
+    Version(JobId, u32),
 }
 
 /// What happened to each last.
@@ -84,6 +88,11 @@ mod tests {
         assert_eq!(since(2), Some(all.to_vec()));
         assert_eq!(since(4), Some(all[1..].to_vec()));
         assert_eq!(since(5), Some(Vec::new()));
+    }
+
+    #[test]
+    fn each_change_takes_as_much_memory_as_it_is_said_to() {
+        assert_eq!(size_of::<(Part, Event)>(), 40);
     }
 
     #[test]

@@ -3,8 +3,7 @@
 //! Derived, like the ring: it begins empty when a server opens.
 
 use plenum_model::{
-    Cell, Culprit, Delta, GroupRow, JobChange, Move, NotWanted, RefusalReason, Revision, SessionId, TaskState,
-    TransactionId,
+    Cell, Culprit, Delta, GroupRow, JobChange, Move, NotWanted, Revision, SessionId, TaskState, TransactionId,
 };
 
 use crate::group_events::{GroupEvents, Part};
@@ -64,15 +63,6 @@ impl JobEventKind {
             NotWanted::Task(_) => &[Self::Task],
             NotWanted::NoSuchGroup => &[],
             NotWanted::After(_) => &[Self::Undone],
-        }
-    }
-
-    /// The kinds of events that can make a job stand in the way for this reason.
-    pub(crate) fn of_reason(reason: RefusalReason) -> &'static [Self] {
-        match reason {
-            RefusalReason::NoSuchJob => &[Self::Retired],
-            RefusalReason::OtherMachine => &[Self::Home],
-            _ => &[Self::Submitted],
         }
     }
 }
@@ -164,6 +154,9 @@ impl JobEvents {
                     if job.version == 1 {
                         self.forget_earlier_tenant(job.id.slot);
                     }
+                    if let Some(before) = cell.job(job.id) {
+                        groups.note(Part::Version(job.id, before.version), event.of_kind(JobEventKind::Submitted));
+                    }
                     (job.id.slot, JobEventKind::Submitted)
                 }
                 JobChange::State { id, state, .. } if state.is_final() => (id.slot, JobEventKind::Over),
@@ -184,7 +177,10 @@ impl JobEvents {
                     }
                     continue;
                 }
-                JobChange::Removed(id) => (id.slot, JobEventKind::Retired),
+                JobChange::Removed(id) => {
+                    groups.note(Part::Retired(*id), event.of_kind(JobEventKind::Retired));
+                    (id.slot, JobEventKind::Retired)
+                }
                 JobChange::Home { id, .. } => (id.slot, JobEventKind::Home),
             };
             self.note(slot, kind, event);
@@ -243,6 +239,18 @@ impl JobEvents {
         let submitted = events[JobEventKind::Submitted.place()];
         let event = newest.filter(|event| event.revision > base.0).unwrap_or(submitted);
         (event.revision > base.0).then(|| event.culprit((cell, names)))
+    }
+
+    /// The newest event of this very kind, if it was after the base.
+    pub(crate) fn newest_of(
+        &self,
+        (cell, names): (&Cell, &Names),
+        slot: u32,
+        kind: JobEventKind,
+        base: Revision,
+    ) -> Option<Culprit> {
+        let event = self.events.get(slot as usize)?[kind.place()];
+        (event.kind == kind && event.revision > base.0).then(|| event.culprit((cell, names)))
     }
 
     /// When the job was submitted, or got its present version; 0 where nobody knows any more.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use plenum_model::rare;
 use plenum_model::{
-    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, GroupShape, JobId, LogTime, MachineId,
+    AllocationId, AllocationRef, AllocationRow, Cell, Culprit, Device, GroupShape, Job, JobId, LogTime, MachineId,
     MachineState, NotWanted, Obstacle, RefusalKind, RefusalReason, Resource, Resources, Revision, Room, SessionId,
     Shortage, TakeOver, TransactionId,
 };
@@ -39,8 +39,10 @@ pub(crate) enum Trouble {
     NotWanted(NotWanted),
     /// The task has this allocation.
     Taken(u32),
-    /// The job, for this reason.
-    Job(RefusalReason),
+    /// There is no such job.
+    NoSuchJob(JobId),
+    /// The job has another version than this one.
+    OtherVersion(JobId, u32),
     /// The allocation that the task had is leaving, and its group has a single instance.
     Predecessor,
     /// The namespace has too much already.
@@ -70,7 +72,8 @@ impl Trouble {
             Self::Never(_, reason) => matches!(reason, RefusalReason::NotPermitted | RefusalReason::MayNotEvict),
             Self::NotWanted(_)
             | Self::Taken(_)
-            | Self::Job(_)
+            | Self::NoSuchJob(_)
+            | Self::OtherVersion(..)
             | Self::Predecessor
             | Self::Quota(_)
             | Self::Guard(..) => false,
@@ -216,9 +219,7 @@ impl<'a> Judge<'a, '_> {
                 Facts::caused(RefusalKind::Conflict, RefusalReason::MachineChanged, culprit)
             }
             Trouble::Machine(Obstacle::NoRoom(short)) => self.no_room(short, about),
-            Trouble::Machine(Obstacle::OtherMachine) => {
-                self.job_facts(about.job, &[JobEventKind::Home], RefusalReason::OtherMachine)
-            }
+            Trouble::Machine(Obstacle::OtherMachine) => self.other_machine(about.job),
             Trouble::Machine(Obstacle::Device(position)) => self.no_device(position, about),
             Trouble::Machine(Obstacle::Port(port)) => self.no_port(port, about),
             Trouble::Machine(Obstacle::PerMachine) => self.limit(None, about),
@@ -237,7 +238,8 @@ impl<'a> Judge<'a, '_> {
                 short: Some((short.resource, short.short_by)),
                 ..Facts::plain(RefusalKind::Quota, RefusalReason::QuotaExceeded)
             },
-            Trouble::Job(reason) => self.job_facts(about.job, JobEventKind::of_reason(reason), reason),
+            Trouble::NoSuchJob(job) => self.no_such_job(job),
+            Trouble::OtherVersion(job, version) => self.other_version(job, version),
             Trouble::Guard(guarded) => self.guard(guarded),
         }
     }
@@ -316,17 +318,13 @@ impl<'a> Judge<'a, '_> {
             event.map(|(revision, event)| event_culprit(revision, event.word, 0))
         };
         let job_event = |job: JobId, kind: JobEventKind| {
-            let culprit = self.job_events.culprit((self.cell, self.names), job.slot, &[kind], self.base);
-            // Whoever has the slot of one that is gone did nothing to it.
-            culprit.filter(|culprit| *culprit.event == *kind.word())
+            self.job_events.newest_of((self.cell, self.names), job.slot, kind, self.base)
         };
         let culprit = match guarded {
             Guarded::Version(job) if self.cell.job(job).is_some() => job_event(job, JobEventKind::Submitted),
-            Guarded::Version(job) => {
-                let slot = self.cell.job_slots().get(job.slot);
-                let left = slot.is_some_and(|slot| left_last(job.generation, slot.generation, slot.job.is_some()));
-                if left { job_event(job, JobEventKind::Retired) } else { None }
-            }
+            // Whoever has the slot of one that is gone did nothing to it.
+            Guarded::Version(job) if !self.left_its_slot_last(job) => None,
+            Guarded::Version(job) => job_event(job, JobEventKind::Retired),
             Guarded::Attribute(_, Some(revision)) => Some(event_culprit(revision, "attributes", 0)),
             Guarded::Attribute(machine, None) => event_of(machine, "registered"),
             Guarded::Gone(machine) => {
@@ -338,6 +336,56 @@ impl<'a> Judge<'a, '_> {
         };
         let facts = Facts::plain(RefusalKind::Guard, RefusalReason::GuardFailed);
         Facts { culprits: culprit.into_iter().collect(), ..facts }
+    }
+
+    /// Whether nobody has left a job's slot after it: only then the last end that is known of that slot is its own.
+    fn left_its_slot_last(&self, job: JobId) -> bool {
+        let slot = self.cell.job_slots().get(job.slot);
+        slot.is_some_and(|slot| left_last(job.generation, slot.generation, slot.job.is_some()))
+    }
+
+    fn no_such_job(&self, job: JobId) -> Facts {
+        let is_its_own = self.left_its_slot_last(job);
+        self.ended(Part::Retired(job), (job.slot, JobEventKind::Retired, is_its_own), RefusalReason::NoSuchJob)
+    }
+
+    fn other_version(&self, job: JobId, version: u32) -> Facts {
+        // The first version of a job ended none.
+        let is_the_one_before = |found: &Arc<Job>| version > 0 && version.checked_add(1) == Some(found.version);
+        let is_its_own = self.cell.job(job).is_some_and(is_the_one_before);
+        self.ended(
+            Part::Version(job, version),
+            (job.slot, JobEventKind::Submitted, is_its_own),
+            RefusalReason::JobVersion,
+        )
+    }
+
+    /// What a claim names has ended, or never was. `last`: the kind of its end, in this slot of a job, and whether nothing has ended so there after
+    /// it. What has the slot or the job later did nothing to it.
+    fn ended(&self, part: Part, last: (u32, JobEventKind, bool), reason: RefusalReason) -> Facts {
+        let (slot, kind, is_its_own) = last;
+        let sources = (self.cell, self.names);
+        match self.job_events.newest_of(sources, slot, kind, self.base) {
+            Some(culprit) if is_its_own => Facts::caused(RefusalKind::Conflict, reason, culprit),
+            None => self.unseen(self.base >= self.opened, reason),
+            // Another one ended there since the base: this one before that, or not at all.
+            Some(_) => match self.hindsight.groups(self.group_events, self.base) {
+                None => self.unseen(false, reason),
+                Some(changed) => changed.get(&part).map_or_else(
+                    || self.unseen(true, reason),
+                    |event| Facts::caused(RefusalKind::Conflict, reason, event.culprit(sources)),
+                ),
+            },
+        }
+    }
+
+    /// A job that has no machine yet was promised another one by an earlier claim of the same transaction.
+    fn other_machine(&self, job_slot: u32) -> Facts {
+        let reason = RefusalReason::OtherMachine;
+        if self.cell.job_in(job_slot).is_some_and(|job| job.home.is_none()) {
+            return Facts::plain(RefusalKind::Misfit, reason);
+        }
+        self.job_facts(job_slot, &[JobEventKind::Home], reason)
     }
 
     /// Not seen to have happened after the base: then it was so already, unless nobody can tell.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    ClaimExtra, Command, Constraint, Decision, Device, GroupShape, MachineId, Operator, Outcome, Placement, Port,
-    Refusal, RefusalKind, Resources, Transaction,
+    ClaimExtra, Command, Constraint, Decision, Device, GroupShape, JobId, JobShape, MachineId, Operator, Outcome,
+    Placement, Port, Refusal, RefusalKind, RefusalReason, Resources, Revision, Transaction,
 };
 
 use super::check;
@@ -587,6 +587,92 @@ fn a_guard_on_what_is_gone_is_told_of_its_own_end_and_not_of_the_next_tenants() 
         service: refused; web[0] guard GuardFailed culprits retired 0 total 0
         new gone
         service: refused; web[0] guard GuardFailed
+        ",
+    );
+}
+
+/// Kind and culprit of the refusal of one claim on task 0 of this version of a job, on this base.
+fn refused(large: &mut Large, (job, job_version): (JobId, u32), base: Revision) -> (RefusalKind, Option<Revision>) {
+    let placements = vec![Placement { job_version, ..placement(job, 0..1, |_| 0, 0) }];
+    let outcome = large.commit_on(Transaction { base, placements, ..Transaction::default() });
+    let [refusal] = &outcome.refusals[..] else { panic!("one is refused: {outcome:?}") };
+    assert!(matches!(refusal.reason, RefusalReason::NoSuchJob | RefusalReason::JobVersion), "{refusal:?}");
+    (refusal.kind, refusal.culprits.first().map(|culprit| culprit.revision))
+}
+
+// Whoever had the slot of a job next was blamed for its end, by its submission or by its own end, also where the job was gone at the base.
+#[test]
+fn a_claim_on_a_job_that_is_gone_is_told_of_that_jobs_own_end() {
+    let mut large = Large::new(CoreOptions { finished_jobs_max: 0, ..CoreOptions::default() });
+    large.machine("m1".to_owned());
+    let one = || GroupShape { count: 1, ..GroupShape::default() };
+    let retire = |large: &mut Large, job| {
+        large.ask(Command::StopJob(job));
+        large.ask(Command::Tick);
+        assert_eq!(large.core.cell().job(job), None, "it is retired");
+        large.core.cell().revision()
+    };
+    let old = large.job(one());
+    let before = large.core.cell().revision();
+    let end = retire(&mut large, old);
+    let next = large.job(one());
+    assert_eq!(next.slot, old.slot);
+    assert_eq!(refused(&mut large, (old, 1), before), (RefusalKind::Conflict, Some(end)));
+    assert_eq!(refused(&mut large, (old, 1), end), (RefusalKind::Misfit, None));
+    let last = retire(&mut large, next);
+    assert_eq!(refused(&mut large, (old, 1), before), (RefusalKind::Conflict, Some(end)));
+    assert_eq!(refused(&mut large, (old, 1), end), (RefusalKind::Misfit, None));
+    assert_eq!(refused(&mut large, (next, 1), end), (RefusalKind::Conflict, Some(last)));
+    let never = JobId { generation: next.generation + 1, ..next };
+    assert_eq!(refused(&mut large, (never, 1), end), (RefusalKind::Misfit, None));
+}
+
+// The submission of the newest version was blamed for the end of each one before.
+#[test]
+fn a_claim_on_an_earlier_version_of_a_job_is_told_of_the_end_of_that_one() {
+    let mut large = Large::new(CoreOptions::default());
+    large.machine("m1".to_owned());
+    let group = GroupShape { name: "main".into(), count: 1, resources: Resources::new(1, 1), ..GroupShape::default() };
+    let shape =
+        JobShape { name: "again".into(), scheduler: "batch".into(), groups: vec![group], ..JobShape::default() };
+    let shape = Arc::new(shape);
+    let submit = |large: &mut Large| {
+        let command = Command::SubmitJob { shape: shape.clone(), body: Arc::new([]), body_digest: [0; 32] };
+        let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
+        (JobId::from_bits(id).expect("an id"), large.core.cell().revision())
+    };
+    let start = large.core.cell().revision();
+    let (job, first) = submit(&mut large);
+    assert_eq!(refused(&mut large, (job, 0), start), (RefusalKind::Misfit, None), "no version comes before the first");
+    large.ask(Command::StopJob(job));
+    let (_, second) = submit(&mut large);
+    large.ask(Command::StopJob(job));
+    let (_, third) = submit(&mut large);
+    assert_eq!(large.core.cell().job(job).map(|job| job.version), Some(3));
+    assert_eq!(refused(&mut large, (job, 1), first), (RefusalKind::Conflict, Some(second)));
+    assert_eq!(refused(&mut large, (job, 1), second), (RefusalKind::Misfit, None));
+    assert_eq!(refused(&mut large, (job, 2), second), (RefusalKind::Conflict, Some(third)));
+    assert_eq!(refused(&mut large, (job, 4), second), (RefusalKind::Misfit, None));
+}
+
+// Whoever gave up the machine before was blamed for what the transaction chose itself.
+#[test]
+fn a_claim_elsewhere_than_an_earlier_one_of_its_transaction_chose_is_a_misfit() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job pair by batch tasks=2 cpu=1000 together
+        batch: claim pair[0]@m1
+        snapshot
+        batch: stop pair[0]
+        report pair[0] stopped
+        batch: claim pair[0]@m1 pair[1]@m2
+        ",
+        "
+        batch: committed; pair[0] granted
+        batch: committed
+        batch: partial; pair[0] granted; pair[1] misfit OtherMachine
         ",
     );
 }

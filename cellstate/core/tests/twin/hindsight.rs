@@ -61,22 +61,19 @@ impl Twin {
             RefusalReason::NoSuchMachine | RefusalReason::MachineNotReady => {
                 self.takes_nothing(base, claim.machine, stood, found);
             }
-            RefusalReason::Constraint => {
+            // An earlier claim of the transaction chose another machine.
+            RefusalReason::OtherMachine if self.live.jobs[&claim.placement.job].home.is_none() => {
+                found.came(None, false);
+            }
+            RefusalReason::Constraint | RefusalReason::OtherMachine => {
                 found.came(self.arose(opened, stood).map(Blamed::event), base < self.opened);
             }
-            _ => {
-                // The core remembers that a job changed since the base, and not what it was like then. So it takes an obstacle for new that
-                // stood there before, if there was such a change.
-                found.kind = match stood(&self.history[index(opened)]) {
-                    false => RefusalKind::Conflict,
-                    true if base < self.opened => RefusalKind::Stale,
-                    true => RefusalKind::Misfit,
-                };
-                found.may_be_conflict = self.job_changed_since(claim.placement.job.slot, base);
-                if found.kind == RefusalKind::Conflict {
-                    found.culprits = None;
-                }
+            RefusalReason::NoSuchJob | RefusalReason::JobVersion => {
+                found.came(self.arose(opened, stood).map(Blamed::event), base < self.opened);
+                // Of those that ended since the server opened only the last one is known to who asks about the time before.
+                found.may_be_stale = base < self.opened;
             }
+            other => panic!("{other:?} is no reason of these stories"),
         }
     }
 
