@@ -418,9 +418,12 @@ impl<T> Committer<T> {
         }
         let time = self.log_time(now);
         // It has to be encoded all the same; once it has taken effect, it would be too late.
+        let mut starts_over = None;
         let fits = |decision: &Decision, delta: &Delta| {
             let bytes = self.building.encode(&asked.encoded, decision, delta);
-            room::fits(bytes, self.options.entry_bytes, delta)
+            let fits = room::fits(bytes, self.options.entry_bytes, delta);
+            starts_over = fits.as_ref().err().and_then(|_| room::starts_over(delta));
+            fits
         };
         match self.core.decide_if(asked.request(), time, fits) {
             Decided::Changed { decision, delta } => {
@@ -429,7 +432,12 @@ impl<T> Committer<T> {
                 self.building.add(&asked.encoded, delta, note);
                 Answer::Changed(decision)
             }
-            Decided::Unchanged(decision) => Answer::Unchanged(decision),
+            Decided::Unchanged(mut decision) => {
+                if let (Decision::Rejected(rejection), Some(group_row)) = (&mut decision, starts_over) {
+                    room::name_job_to_stop(rejection, self.core.cell(), group_row);
+                }
+                Answer::Unchanged(decision)
+            }
             Decided::Repeated(revision) => Answer::Repeated(revision),
         }
     }

@@ -3,8 +3,11 @@
 //! What it comes to is measured once it is decided, before it takes effect (`fits`). All else here is an estimate, made so that what is
 //! hopeless need not be decided, and that what is gathered fits.
 
+use std::collections::BTreeMap;
+
 use plenum_model::{
-    AllocationState, BootId, Cell, Command, Delta, Job, Rejection, RejectionCode, TaskState, Transition, counted,
+    AllocationState, BootId, Cell, Command, Delta, Job, JobChange, Rejection, RejectionCode, TaskState, Transition,
+    counted,
 };
 
 use super::Asked;
@@ -66,6 +69,28 @@ pub(super) fn fits(bytes: usize, bytes_max: usize, delta: &Delta) -> Result<(), 
          less at once, or set larger segment_bytes"
     );
     Err(Rejection::new(RejectionCode::LimitReached, message))
+}
+
+/// The group of which a change lets most tasks run again because their jobs lose the machine that they share; `None`: no job loses one.
+pub(super) fn starts_over(delta: &Delta) -> Option<u32> {
+    let loses_machine = |change: &JobChange| matches!(change, JobChange::Home { machine: None, .. });
+    if !delta.jobs.iter().any(loses_machine) {
+        return None;
+    }
+    let mut tasks: BTreeMap<u32, usize> = BTreeMap::new();
+    delta.tasks.iter().for_each(|change| *tasks.entry(change.group_row).or_default() += 1);
+    tasks.into_iter().max_by_key(|(_, count)| *count).map(|(group_row, _)| group_row)
+}
+
+/// Names the job of such a group in why the change does not fit: while that is not over its machine can neither go nor, after a boot, come back.
+pub(super) fn name_job_to_stop(rejection: &mut Rejection, cell: &Cell, group_row: u32) {
+    let job = cell.groups().get(group_row).and_then(|group| cell.job_in(group.job_slot));
+    if let Some(job) = job {
+        let (namespace, name) = (&job.shape.namespace, &job.shape.name);
+        rejection.message += &format!(
+            "; here it helps to stop the job {namespace}/{name}: its tasks share the machine, and all that are done would run again"
+        );
+    }
 }
 
 /// Live tasks of a group that go when it has fewer.

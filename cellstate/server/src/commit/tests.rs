@@ -343,3 +343,71 @@ fn nothing_happens_by_itself_before_the_start_stands_in_the_log() {
     assert_eq!(hear(&mut committer).writes.len(), 1);
     assert!(committer.next_due().is_some_and(|due| due < much_later));
 }
+
+// The answer told to ask for less, or to set larger segments: the machine could neither be removed nor come back after a boot.
+#[test]
+fn who_removes_a_machine_with_too_much_done_on_it_is_told_which_job_to_stop() {
+    const TASKS: u32 = 6000;
+    let mut core = Core::new(CoreOptions::default());
+    let group = plenum_model::GroupShape { name: "work".into(), count: TASKS, ..Default::default() };
+    let shape = plenum_model::JobShape {
+        namespace: "default".into(),
+        name: "pair".into(),
+        scheduler: "batch".into(),
+        kind: plenum_model::JobKind::ToCompletion,
+        same_machine: true,
+        groups: vec![group],
+        ..Default::default()
+    };
+    let submit = Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32] };
+    let mut decide = |asked: Asked| {
+        let decided = core.decide(asked.request(), LogTime::from_micros(1));
+        assert!(matches!(decided, plenum_core::Decided::Changed { .. }), "{decided:?}");
+        core.cell().clone()
+    };
+    decide(open_server());
+    decide(ask(Command::OpenSession { scheduler: "batch".into() }));
+    decide(machine("m1"));
+    let base = decide(ask(submit)).revision();
+    let job = plenum_model::JobId { slot: 0, generation: 1 };
+    let placement = Placement {
+        job,
+        job_version: 1,
+        machines: vec![0; TASKS as usize],
+        tasks: (0..TASKS).collect(),
+        ..Placement::default()
+    };
+    let transaction = Transaction {
+        id: TransactionId { session: SessionId(2), number: 1 },
+        incarnation: 1,
+        base,
+        placements: vec![placement],
+        ..Transaction::default()
+    };
+    let cell = decide(ask(Command::Commit(Box::new(transaction), 1)));
+    let machine = plenum_model::MachineId { slot: 0, generation: 1 };
+    // All but one.
+    let done = cell.allocations().skip(1).map(|found| plenum_model::Transition {
+        machine,
+        epoch: 1,
+        allocation: found.id,
+        state: plenum_model::AllocationState::Complete,
+        ready: false,
+        exit_code: 0,
+        restarts: 0,
+        reason: "".into(),
+    });
+    decide(ask(Command::ReportStatus(done.collect())));
+    let options = CommitOptions { entry_bytes: 8 << 10, ..CommitOptions::default() };
+    let mut committer: Committer<u32> = Committer::new(core, options);
+    let remove = || ask(Command::RemoveMachine { machine, unless_alive: false });
+    request(&mut committer, 1, remove());
+    let heard = hear(&mut committer);
+    let [(1, _, Answer::Unchanged(Decision::Rejected(rejection)))] = &heard.answers[..] else {
+        panic!("it is refused: {:?}", heard.answers)
+    };
+    assert!(rejection.message.contains("it helps to stop the job default/pair"), "{rejection}");
+    request(&mut committer, 2, ask(Command::StopJob(job)));
+    request(&mut committer, 3, remove());
+    assert_eq!(committer.undurable_cell().machines().count(), 0, "and so it does");
+}
