@@ -10,7 +10,8 @@ use std::slice;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationRef, Cell, Constraint, Device, GroupCounts, GroupShape, JobId, Outcome, Requirement, Resources, Special,
+    AllocationRef, Cell, Constraint, Device, GroupCounts, GroupShape, Job, JobId, Outcome, Requirement, Resources,
+    Special,
 };
 use plenum_policies::{
     Beyond, Columns, Eligible, Index, Policy, Request, Settings, Unplaced, at_most_when_empty, explain,
@@ -36,10 +37,13 @@ pub(crate) struct Placer {
     hopeless: BTreeMap<Need, Hopeless>,
     /// Machines whose devices and ports a need is known not to get in this decision, one bit each.
     ruled_out: BTreeMap<Need, Vec<u64>>,
+    /// What jobs ask of a machine that their tasks share, in this decision: as long as they have none, each group that waits asks for it, and to find out
+    /// which groups may run side by side can take a million steps.
+    needs: BTreeMap<JobId, Arc<shared_machine::Need>>,
     /// Why jobs that share a machine found none in this decision.
-    homeless: BTreeMap<shared_machine::Need, Hopeless>,
+    homeless: BTreeMap<Arc<shared_machine::Need>, Hopeless>,
     /// Of how many of their tasks at once a machine had the devices and ports at most in this decision.
-    widths: BTreeMap<shared_machine::Need, Width>,
+    widths: BTreeMap<Arc<shared_machine::Need>, Width>,
     /// Devices, ports and limits; made when the first group asks for some.
     specials: Option<Specials>,
     /// What namespaces may still have.
@@ -142,6 +146,7 @@ impl Placer {
             homes: BTreeMap::new(),
             hopeless: BTreeMap::new(),
             ruled_out: BTreeMap::new(),
+            needs: BTreeMap::new(),
             homeless: BTreeMap::new(),
             widths: BTreeMap::new(),
             specials: None,
@@ -171,6 +176,7 @@ impl Placer {
         self.homes.clear();
         self.hopeless.clear();
         self.ruled_out.clear();
+        self.needs.clear();
         self.homeless.clear();
         self.widths.clear();
         self.specials = None;
@@ -549,7 +555,7 @@ impl Placer {
         if let Some(home) = known {
             return Ok(Some(home));
         }
-        let need = shared_machine::Need::of(view.cell(), &work.job);
+        let need = self.need(view, &work.job);
         let hold = view.cell().hold(work.job.id);
         if let Some(hopeless) = self.homeless.get(&need).filter(|_| hold.is_none()).cloned() {
             return self.home_of_others(view, work, &need, &hopeless).map(Some);
@@ -557,7 +563,7 @@ impl Placer {
         let settings = self.settings_of(&work.job.shape.groups);
         let specials = need.is_special().then(|| &*self.specials.get_or_insert_with(|| view.specials()));
         let width = self.widths.get(&need).copied().filter(|_| hold.is_none()).unwrap_or_default();
-        let known = (&need, width);
+        let known = (&*need, width);
         match shared_machine::choose_home(&mut self.columns, specials, view.cell(), &work.job, known, settings) {
             Ok(home) => {
                 if hold.is_none() {
@@ -577,12 +583,18 @@ impl Placer {
         }
     }
 
+    /// What a job asks of the machine that its tasks share.
+    fn need(&mut self, view: &View<'_>, job: &Job) -> Arc<shared_machine::Need> {
+        let need = || Arc::new(shared_machine::Need::of(view.cell(), job));
+        self.needs.entry(job.id).or_insert_with(need).clone()
+    }
+
     /// The machine on which others are evicted for a job whose tasks share one, as they need its room. By room alone: what asks for devices waits for them.
     fn home_of_others(
         &mut self,
         view: &View<'_>,
         work: &Work,
-        need: &shared_machine::Need,
+        need: &Arc<shared_machine::Need>,
         hopeless: &Hopeless,
     ) -> Result<u32, String> {
         let mut denied = Denied::Nobody;

@@ -120,8 +120,8 @@ pub(crate) fn choose_home(
         // What asks for room alone has all else everywhere.
         let sets = match width {
             Width::Least if specials.is_none() => None,
-            Width::All if specials.is_some() => together(job, &special, |group| group.count),
-            Width::Least => together(job, &special, |group| group.least),
+            Width::All if specials.is_some() => together(job, &special, &need.beside, |group| group.count),
+            Width::Least => together(job, &special, &need.beside, |group| group.least),
             Width::All | Width::One => Some(Vec::new()),
         };
         let Some(sets) = sets else { continue };
@@ -221,6 +221,11 @@ fn side_by_side(groups: &[&Laid<'_>]) -> Vec<u64> {
     for group in groups {
         let after = bits(groups.iter().copied().filter(|other| other.before & group.bit() != 0));
         let beside = !(group.before | after);
+        if sets.iter().all(|set| set & !beside == 0) {
+            // It may run beside all of them: with it they are as whole as they were, and as different. To compare them would take long where there are many.
+            sets.iter_mut().for_each(|set| *set |= group.bit());
+            continue;
+        }
         // Each set goes on with it, as far as it may run beside those in there; and without it, where it may not run beside all of them.
         let mut with: Vec<u64> = sets.iter().map(|set| (set & beside) | group.bit()).collect();
         with.sort_unstable();
@@ -268,9 +273,9 @@ fn at_once(groups: &[&Laid<'_>], sets: &[u64], tasks: impl Fn(&Laid<'_>) -> u32)
 
 /// Each set of groups that may run side by side as one task that asks for the devices and ports of so many tasks of each of them, in their order. `None`: no
 /// machine has them at once.
-fn together(job: &Arc<Job>, groups: &[&Laid<'_>], tasks: impl Fn(&Laid<'_>) -> u32) -> Option<Vec<Work>> {
+fn together(job: &Arc<Job>, groups: &[&Laid<'_>], sets: &[u64], tasks: impl Fn(&Laid<'_>) -> u32) -> Option<Vec<Work>> {
     let mut wholes = Vec::new();
-    for beside in side_by_side(groups) {
+    for beside in sets {
         let mut whole = GroupShape::default();
         for group in groups.iter().copied().filter(|group| group.bit() & beside != 0) {
             let (shape, tasks) = (group.shape, tasks(group));
@@ -317,5 +322,57 @@ fn set(resources: &mut Resources, resource: Resource, amount: u64) {
         Resource::MemoryBytes => resources.memory_bytes = amount,
         Resource::DiskBytes => resources.disk_bytes = amount,
         Resource::Custom(position) => resources.custom[usize::from(position)] = amount,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What [`side_by_side`] finds for groups of which each comes after such ones.
+    fn found(before: &[u64]) -> Vec<u64> {
+        let shape = GroupShape::default();
+        let laid = |(position, &before)| Laid { position, shape: &shape, before, count: 1, least: 1 };
+        let groups: Vec<Laid<'_>> = (0..).zip(before).map(laid).collect();
+        let mut sets = side_by_side(&groups.iter().collect::<Vec<_>>());
+        sets.sort_unstable();
+        sets
+    }
+
+    #[test]
+    fn what_may_run_side_by_side_is_what_is_found_by_looking_at_all_sets_of_groups() {
+        const GROUPS: usize = 7;
+        let mut state = 5_u32;
+        let mut below = move |bound: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) % bound
+        };
+        for case in 0..200 {
+            let mut before: Vec<u64> = Vec::new();
+            for later in 0..GROUPS {
+                let some = (0..later).filter(|_| below(4) == 0);
+                let all = some.fold(0_u64, |all, earlier| all | before[earlier] | (1_u64 << earlier));
+                before.push(all);
+            }
+            if case % 2 == 0 {
+                // Those that come first are declared last.
+                before = before.iter().rev().map(|set| set.reverse_bits() >> (64 - GROUPS)).collect();
+            }
+            let may_be = |set: &u64| (0..GROUPS).all(|group| set & (1_u64 << group) == 0 || set & before[group] == 0);
+            let all: Vec<u64> = (0..1_u64 << GROUPS).filter(may_be).collect();
+            let is_whole = |set: &&u64| !all.iter().any(|other| other != *set && *set & !other == 0);
+            let whole: Vec<u64> = all.iter().filter(is_whole).copied().collect();
+            assert_eq!(found(&before), whole, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn rows_of_groups_and_many_by_themselves_are_told_in_as_many_sets_as_the_rows_have_ways() {
+        // Seven rows of two, and then as many as a job may have.
+        let before: Vec<u64> =
+            (0_u32..64).map(|group| if group < 14 { u64::from(group % 2) << (group & !1) } else { 0 }).collect();
+        let sets = found(&before);
+        assert_eq!(sets.len(), 128);
+        assert!(sets.iter().all(|set| set.count_ones() == 7 + 50 && set >> 14 == (1_u64 << 50) - 1), "{sets:?}");
     }
 }

@@ -1,12 +1,16 @@
 //! What the built-in schedulers decide, against somebody who sorts all machines anew for each task and asks the ledger about one after the other.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
 
-use plenum_policies::{BestFit, Columns, Request, Scoring, Settings, Spread, Ties, rank};
+use plenum_policies::{BestFit, Columns, Policy, Request, Scoring, Settings, Spread, Ties, rank};
 use plenum_sdk::{Decision, Plan, Scheduler, View};
 use plenum_testkit::{JobBuilder, Seat, Stage};
 use proptest::prelude::*;
 
+use super::Placer;
 use crate::{Batch, GpuPolicy, Service};
 
 /// Task by task, as plainly as can be.
@@ -182,4 +186,40 @@ proptest! {
         let batch = Batch::default().gpus_by(GpuPolicy::ByRoom);
         prop_assert_eq!(told(batch, &machines, &happenings), told(packed, &machines, &happenings));
     }
+}
+
+/// Places nothing. Notes of each group that waits whether its job's need is the one that was found for the first group, and whether it would be in the next decision.
+struct Asking {
+    placer: Placer,
+    same: Rc<RefCell<Vec<[bool; 2]>>>,
+}
+
+impl Scheduler for Asking {
+    fn name(&self) -> &str {
+        "batch"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let mut needs = || {
+            self.placer.begin(view, Settings::default());
+            view.work().iter().map(|work| self.placer.need(view, &work.job)).collect::<Vec<_>>()
+        };
+        let (now, next) = (needs(), needs());
+        let is_first = |need: &Arc<_>| Arc::ptr_eq(&now[0], need);
+        self.same.borrow_mut().extend(now.iter().zip(&next).map(|(now, next)| [is_first(now), is_first(next)]));
+        Decision::default()
+    }
+}
+
+/// Each of fifty groups that waited for a machine found out anew which of them may run side by side, in each decision.
+#[test]
+fn what_a_job_asks_of_a_machine_to_share_is_found_out_once_in_a_decision() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 4_000, &[]);
+    let same: Rc<RefCell<Vec<[bool; 2]>>> = Rc::default();
+    stage.seat(Asking { placer: Placer::new(Policy::BestFit), same: Rc::clone(&same) });
+    let job = JobBuilder::new("words", "batch").same_machine().group("a", 1, 9_000).group("b", 1, 9_000);
+    stage.submit(&job.group("c", 1, 9_000));
+    stage.settle();
+    assert_eq!(same.borrow()[..3], [[true, false]; 3]);
 }
