@@ -99,11 +99,9 @@ pub(super) fn clean(options: &ExecOptions, recording: &Recording, jobs: bool) {
 
 /// Takes what is kept of an allocation away, of which nothing is started meanwhile. [`clean`] frees it.
 pub(super) fn discard_allocation(agent: &AgentDirectory, allocation: AllocationId) {
-    if let Some(left) = set_allocation_aside(agent, allocation)
-        && left == agent.allocation(allocation).root()
-    {
-        let _ = remove_tree(&left);
-    }
+    set_allocation_aside(agent, allocation);
+    // What could not be moved.
+    let _ = remove_tree(agent.allocation(allocation).root());
 }
 
 fn touch_job(directory: &AllocationDirectory) {
@@ -122,23 +120,27 @@ pub(super) fn set_files_aside(agent: &AgentDirectory, allocation: AllocationId) 
 fn set_allocation_aside(agent: &AgentDirectory, allocation: AllocationId) -> Option<PathBuf> {
     let directory = agent.allocation(allocation);
     let aside = set_aside(directory.root(), &removed(&agent.allocations(), &allocation.to_string()))?;
-    if aside == directory.root() {
-        // An agent that died over its removal could leave it without the mark of its end: as a task that the next one has to tell of. Without a spec
-        // that one removes the rest.
-        let _ = fs::remove_file(directory.spec());
-    }
+    // Where it could not be moved, an agent that died over its removal could leave it without the mark of its end: as a task that the next one has to
+    // tell of. Without a spec that one removes the rest.
+    let _ = fs::remove_file(directory.spec());
     Some(aside)
 }
 
-/// Moved away first: removing much takes long, and starts would wait meanwhile; and what an agent dies over is no half of what it was. `aside` is on
-/// the same file system. What can't be moved all the same is removed where it is. What was set aside under the name before may still be there.
+/// Moves it away, to where it is to be removed; what can't be moved is to be removed where it is. `None`: there is nothing.
 fn set_aside(what: &Path, aside: &Path) -> Option<PathBuf> {
-    let name = aside.as_os_str().to_string_lossy();
-    let free = (0_u32..).map(|number| PathBuf::from(format!("{name}-{number}"))).find(|path| !path.exists());
-    if let Some(free) = free.filter(|free| fs::rename(what, free).is_ok()) {
-        return Some(free);
-    }
-    what.exists().then(|| what.to_owned())
+    move_aside(what, aside).or_else(|| what.exists().then(|| what.to_owned()))
+}
+
+/// Moves what is to be removed to a name that begins with `aside`, on the same file system, and says which; `None`: it can't be. Removing much takes
+/// long, and starts would wait meanwhile; and what an agent dies over is no half of what it was. What was moved there before may still be there.
+fn move_aside(what: &Path, aside: &Path) -> Option<PathBuf> {
+    let numbered = |number: u32| {
+        let mut name = aside.as_os_str().to_owned();
+        name.push(format!("-{number}"));
+        PathBuf::from(name)
+    };
+    let free = (0..).map(numbered).find(|path| !path.exists());
+    free.filter(|free| fs::rename(what, free).is_ok())
 }
 
 /// Takes all directories of jobs away: their names may mean jobs of another cell from now on. [`clean`] frees them.
@@ -146,7 +148,7 @@ pub(super) fn discard_jobs(agent: &AgentDirectory) {
     for entry in fs::read_dir(agent.jobs()).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str().filter(|_| !is_set_aside(&name)) else { continue };
-        if fs::rename(entry.path(), removed(&agent.jobs(), name)).is_err() {
+        if move_aside(&entry.path(), &removed(&agent.jobs(), name)).is_none() {
             let _ = remove_tree(&entry.path());
         }
     }
@@ -242,10 +244,8 @@ fn remove_jobs(agent: &AgentDirectory, unused: Vec<PathBuf>, recording: &Recordi
     for path in unused {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let removed = removed(&agent.jobs(), name);
-        remove_aside(recording, || {
-            let is_moved = is_long_unused(&path) && fs::rename(&path, &removed).is_ok();
-            is_moved.then_some(removed)
-        });
+        // What stays where it is is left: a start of its job may be written down meanwhile.
+        remove_aside(recording, || if is_long_unused(&path) { move_aside(&path, &removed) } else { None });
     }
 }
 
@@ -489,6 +489,26 @@ mod tests {
         fs::create_dir_all(task.join("inside")).unwrap();
         let aside = set_files_aside(agent, allocation).unwrap();
         assert!(aside.join("inside").exists() && !task.exists());
+    }
+
+    // An earlier one of that name, which was being removed still or could not be emptied, had the only place. The next one was removed on the thread that
+    // keeps the lease, or not at all.
+    #[test]
+    fn directories_of_jobs_are_set_aside_beside_what_is_left_of_earlier_ones() {
+        let [discarded, unused] = [Stage::set(), Stage::set()];
+        let aside = |stage: &Stage, end: &str| {
+            let name = stage.job().file_name().unwrap().to_str().unwrap().to_owned();
+            removed(&stage.options.directory.jobs(), &format!("{name}{end}"))
+        };
+        for stage in [&discarded, &unused] {
+            for end in ["", "-0"] {
+                fs::create_dir_all(aside(stage, end).join("inside")).unwrap();
+            }
+        }
+        discard_jobs(&discarded.options.directory);
+        assert!(!discarded.job().exists() && aside(&discarded, "-1").join("model").exists());
+        remove_jobs(&unused.options.directory, vec![unused.job()], &unused.recording);
+        assert!(!unused.job().exists() && !aside(&unused, "-1").exists());
     }
 
     #[test]
