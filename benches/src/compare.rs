@@ -32,8 +32,9 @@ const PART_OF: &str = "_ratio_to_";
 const PEER_THAT: &str = "_with_";
 /// Parameters that are chosen, or belong to what is measured on: figures that differ in one of them are of something else. All others are words, or what was
 /// seen beside a figure.
-const SETTINGS: [&str; 10] = [
+const SETTINGS: [&str; 11] = [
     "file_system",
+    "segments_used_again",
     "version",
     "seconds_per_sample",
     "seconds_of_warm_up",
@@ -511,14 +512,17 @@ mod tests {
         other.build = None;
         other.machine.kernel = "2.6".into();
         other.figures[0].parameters.insert("file_system".into(), "overlay".into());
+        // Of runs before loads began in a cell's steady state nothing is told.
+        other.figures[0].parameters.insert("segments_used_again".into(), true.into());
         // What was seen beside a figure is no setting.
         other.figures[0].parameters.insert("cores_of_others".into(), 1.into());
         let text = text(&other);
         let said: Vec<&str> = text.lines().filter(|line| line.contains("differ")).collect();
-        assert_eq!(said.len(), 3, "{text}");
+        assert_eq!(said.len(), 4, "{text}");
         assert!(said[0].starts_with("the builds differ: profile ") && said[0].ends_with(", and not told"), "{text}");
         assert!(said[1].ends_with(" and 2.6"), "{text}");
         assert_eq!(said[2], "the parameter file_system of 1 figures differs: first \"ext4\" and \"overlay\"");
+        assert_eq!(said[3], "the parameter segments_used_again of 1 figures differs: first none and true");
     }
 
     // The line that tells a package from a release build stood below each comparison of two commits.

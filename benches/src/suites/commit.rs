@@ -106,7 +106,7 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let (folder, file_system) = scratch(options)?;
     let place = Place { scratch: folder.path().to_owned(), file_system };
     let mut figures = runtime()?.block_on(on_one_cell(&place, options))?;
-    if history_cost::is_wanted(options) {
+    if history_cost::is_wanted(options) && !interrupt::asked() {
         figures.extend(runtime()?.block_on(history_cost::run(&place, options))?);
     }
     figures.extend(log_path::run(&place, options)?);
@@ -151,7 +151,7 @@ async fn closed_loop(ground: &mut Ground, shape: Shape, place: &Place, options: 
     let seen = closed::run(ground, shape, times).await?;
     bare.extend(beside_bare::bursts(place, shape, times, options, ground.process())?);
     alone.look(SYNCS)?;
-    let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
+    let mut parameters = closed::parameters(ground, times, &place.file_system);
     parameters.extend(alone.parameters());
     parameters.extend(seen.parameters);
     let case = Case { suite: NAME, case: &name, parameters };

@@ -227,7 +227,7 @@ impl OfShape {
         let effective: Vec<Vec<Counted>> =
             self.turns.iter().map(|windows| windows.iter().map(Window::effective).collect()).collect();
         let windows: Vec<Window> = self.turns.into_iter().flatten().collect();
-        let mut parameters = closed::parameters(ground.size(), turns.cell, &place.file_system);
+        let mut parameters = closed::parameters(ground, turns.cell, &place.file_system);
         parameters.extend(self.alone.parameters());
         parameters.extend(closed::parameters_of_turns(&self.seen));
         let more = [

@@ -204,10 +204,12 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
 }
 
 /// How a load is described, beside what was seen.
-pub(crate) fn parameters(size: Size, times: Times, file_system: &str) -> Parameters {
+pub(crate) fn parameters(ground: &Ground, times: Times, file_system: &str) -> Parameters {
+    let Size { machines, live } = ground.size();
     let all = [
-        ("machines", json!(size.machines)),
-        ("live_allocations", json!(size.live)),
+        ("machines", json!(machines)),
+        ("live_allocations", json!(live)),
+        ("segments_used_again", json!(ground.segments_used_again)),
         ("file_system", json!(file_system)),
         ("seconds_per_sample", json!(times.window.as_secs_f64())),
         (

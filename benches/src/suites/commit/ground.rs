@@ -110,6 +110,8 @@ pub(crate) struct Ground {
     /// The newest revision that was acknowledged.
     revision: u64,
     seed: u64,
+    /// Whether the log had come to use segments again before the loads that are measured.
+    pub(super) segments_used_again: bool,
 }
 
 /// A load that runs.
@@ -161,7 +163,8 @@ impl Ground {
             whole.jobs.push(Job { id, waiting: (0..tasks).rev().collect() });
         }
         let size = Size { live: 0, ..size };
-        Ok(Self { dir: dir.to_owned(), serving, process, size, machines, agents, rival, whole, revision: 0, seed })
+        let (dir, revision, segments_used_again) = (dir.to_owned(), 0, false);
+        Ok(Self { dir, serving, process, size, machines, agents, rival, whole, revision, seed, segments_used_again })
     }
 
     /// Places tasks until so many allocations are live.
@@ -177,7 +180,9 @@ impl Ground {
 
     /// Ends the server as an operator would, and starts it again on its directory.
     pub(crate) async fn restart(self, serving: Serving) -> anyhow::Result<Self> {
-        let Self { dir, size, mut process, machines, agents, rival, whole, revision, seed, .. } = self;
+        let Self {
+            dir, size, mut process, machines, agents, rival, whole, revision, seed, segments_used_again, ..
+        } = self;
         let left = rival.finish().await?;
         ensure!(left.is_empty(), "the rival left {} allocations", left.len());
         agents.finish().await?;
@@ -186,7 +191,7 @@ impl Ground {
         let agents = Agents::start(process.address(), machines.clone()).await?;
         let own = machines[size.machines as usize..].to_vec();
         let rival = Rival::start(process.address(), own, size.machines).await?;
-        Ok(Self { dir, serving, process, size, machines, agents, rival, whole, revision, seed })
+        Ok(Self { dir, serving, process, size, machines, agents, rival, whole, revision, seed, segments_used_again })
     }
 
     pub(crate) fn address(&self) -> &str {

@@ -44,10 +44,10 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
             break;
         }
     }
+    let mut parameters = closed::parameters_of_turns(&seen_with);
+    parameters.extend(closed::parameters(&with, TIMES, &place.file_system));
     with.kill_and_check().await?;
     without.kill_and_check().await?;
-    let mut parameters = closed::parameters_of_turns(&seen_with);
-    parameters.extend(closed::parameters(SIZE, TIMES, &place.file_system));
     let more = [
         ("turns", json!(claims_with.len())),
         ("cores_of_others_without_history", json!(others_without)),

@@ -71,7 +71,7 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
         drop(pacer);
         let seen = closed::finish(ground, running, seen).await?;
         alone.look(super::SYNCS)?;
-        let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
+        let mut parameters = closed::parameters(ground, times, &place.file_system);
         let more = [
             ("claims_due_per_second", json!(rate)),
             (

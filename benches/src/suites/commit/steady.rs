@@ -5,10 +5,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
 use super::closed::Shape;
 use super::ground::Ground;
+use crate::interrupt;
 use crate::progress::say;
 
 /// What the history keeps up with: under larger transactions it falls behind, and what it has not got the log keeps, in more and more files.
@@ -17,28 +18,39 @@ const LOAD: Shape = Shape { claims: 100, streams: 4, in_flight: 16, mirrors: fal
 const LOOK: Duration = Duration::from_millis(250);
 /// A cell retains a GiB of log by default: a disk that takes ten megabytes of it a second comes there.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// The number of a log's first segment.
+const FIRST: u64 = 1;
 
-/// Loads a cell until segments of its log are used again.
+/// Loads a cell until segments of its log are used again; no longer than [`PATIENCE`], and not after a Ctrl-C. Whether they are stands beside the figures.
 pub(super) async fn reach(ground: &mut Ground) -> anyhow::Result<()> {
-    let began = Instant::now();
+    let (began, log) = (Instant::now(), ground.log());
     let running = ground.begin(LOAD.manner(), LOAD.streams, Vec::new()).await?;
-    while oldest_segment(&ground.log())? <= 1 {
-        ensure!(began.elapsed() < PATIENCE, "no segment of the log was used again within {PATIENCE:?}");
+    let mut oldest = oldest_segment(&log)?;
+    while goes_on(oldest, began.elapsed(), interrupt::asked()) {
         ground.wait(&running, LOOK).await?;
+        oldest = oldest_segment(&log)?;
     }
+    let seconds = began.elapsed().as_secs_f64();
     ground.end(running).await?;
-    say(&format!("segments of the log are used again after {:.1} s", began.elapsed().as_secs_f64()));
+    ground.segments_used_again = oldest > FIRST;
+    say(&if ground.segments_used_again {
+        format!("segments of the log are used again after {seconds:.1} s")
+    } else {
+        format!("no segment of the log was used again within {seconds:.1} s: the cell is not yet in its steady state")
+    });
     Ok(())
+}
+
+/// Whether the cell is to be loaded for longer.
+fn goes_on(oldest: u64, took: Duration, is_interrupted: bool) -> bool {
+    oldest <= FIRST && took < PATIENCE && !is_interrupted
 }
 
 /// The lowest number of the segments in a log's folder, those that are kept for the history included.
 fn oldest_segment(log: &Path) -> anyhow::Result<u64> {
-    let mut oldest = None;
-    for entry in std::fs::read_dir(log)? {
-        let name = entry?.file_name();
-        oldest = number_in(&name.to_string_lossy()).into_iter().chain(oldest).min();
-    }
-    oldest.with_context(|| format!("{} has no segments", log.display()))
+    let entries = std::fs::read_dir(log)?.collect::<std::io::Result<Vec<_>>>()?;
+    let numbers = entries.iter().filter_map(|entry| number_in(&entry.file_name().to_string_lossy()));
+    numbers.min().with_context(|| format!("{} has no segments", log.display()))
 }
 
 /// The number in the name of a segment's file; none in names of others.
@@ -50,6 +62,15 @@ fn number_in(name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cell_is_loaded_until_it_is_steady_or_nobody_waits_for_that_any_longer() {
+        let second = Duration::from_secs(1);
+        assert!(goes_on(FIRST, second, false));
+        assert!(!goes_on(FIRST + 1, second, false), "it is steady");
+        assert!(!goes_on(FIRST, PATIENCE, false), "on this disk it takes too long");
+        assert!(!goes_on(FIRST, second, true), "Ctrl-C was pressed");
+    }
 
     #[test]
     fn the_oldest_segment_of_a_log_may_be_a_kept_one() {

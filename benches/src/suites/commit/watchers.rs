@@ -116,7 +116,7 @@ async fn rows(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Resul
         say(&format!("{MIRRORS_CASE}: rows will be missing: a watcher fell behind at the lowest rate already"));
         return Ok(Vec::new());
     };
-    let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
+    let mut parameters = closed::parameters(ground, times, &place.file_system);
     let more = [
         ("mirrors", json!(MIRRORS)),
         ("claims_due_per_second", json!(claims_due)),
@@ -186,7 +186,7 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
         return Ok(Vec::new());
     }
     alone.look(super::SYNCS)?;
-    let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
+    let mut parameters = closed::parameters(ground, times, &place.file_system);
     parameters.extend(alone.parameters());
     let more = [
         ("mirrors", json!(TIMED)),
@@ -238,7 +238,7 @@ async fn stalled(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Re
     drop(silent);
     drop(pacer);
     ground.end(running).await?;
-    let mut parameters = closed::parameters(ground.size(), times, &place.file_system);
+    let mut parameters = closed::parameters(ground, times, &place.file_system);
     let more = [
         ("stalled", json!(STALLED)),
         ("cores_of_others", json!(cores_of_others)),
