@@ -98,6 +98,11 @@ fn in_turn(wanted: &[Device]) -> impl Iterator<Item = usize> {
     of_model.chain(of_any)
 }
 
+/// The entries of `wanted`, in the order in which they choose.
+pub fn choosing_in_turn(wanted: &[Device]) -> impl Iterator<Item = &Device> {
+    in_turn(wanted).map(move |position| &wanted[position])
+}
+
 /// Those of the entries of `wanted` that choose before the one in a position, in the order in which they do.
 pub fn choosing_before(wanted: &[Device], position: usize) -> impl Iterator<Item = &Device> {
     in_turn(wanted).take_while(move |&other| other != position).map(move |other| &wanted[other])

@@ -5,7 +5,7 @@ use std::slice;
 
 use plenum_model::{
     Cell, Device, DeviceRoom, GroupCounts, GroupShape, Job, JobId, Machine, Obstacle, Port, Requirement, Special,
-    Spoken, choose_devices, device_rooms, take_parts,
+    Spoken, choose_devices, choosing_in_turn, device_rooms, take_parts,
 };
 
 use crate::view::{View, Work};
@@ -13,7 +13,8 @@ use crate::view::{View, Work};
 /// What of the machines is spoken for, beyond room, for groups that declare devices, ports, limits or spread.
 ///
 /// Where a claim names no devices the cell chooses them at commit. Until then the same choice is assumed here, made with the same code, and
-/// in the order in which the cell comes to the claims. Of what a claim gets of its victims nothing is booked: they have it still, as the mirror shows.
+/// in the order in which the cell comes to the claims. Of what such a claim gets of its victims nothing is booked: they have it still, as the mirror shows.
+/// Where a claim names its devices all of them are booked, those of its victims too: what is left of one is then below 0 until they are gone.
 #[derive(Clone, Debug, Default)]
 pub struct Specials {
     machines: BTreeMap<u32, Taken>,
@@ -204,7 +205,6 @@ impl Specials {
 
 /// What a claim takes of devices that are free, where these are not enough for it: of each entry by itself, in the order in which they choose. The rest is its victims'.
 fn free_parts(mut rooms: Vec<DeviceRoom>, wanted: &[Device]) -> Vec<Device> {
-    let (of_any, of_model): (Vec<&Device>, Vec<&Device>) = wanted.iter().partition(|want| want.model.is_empty());
     let free = |want: &Device| choose_devices(&mut rooms, slice::from_ref(want)).unwrap_or_default();
-    of_model.into_iter().chain(of_any).flat_map(free).collect()
+    choosing_in_turn(wanted).flat_map(free).collect()
 }
