@@ -89,27 +89,9 @@ impl Notes {
         self.said = 0;
     }
 
-    /// Why tasks wait, by a decision on the snapshot of `revision`, in which jobs have the versions that `version_of` tells.
+    /// Why tasks wait, or with `staying` why they stay on machines that they are to leave: by a decision on the snapshot of `revision`, in which jobs have
+    /// the versions that `version_of` tells.
     pub(crate) fn add(
-        &mut self,
-        notes: impl IntoIterator<Item = PassedOver>,
-        revision: Revision,
-        version_of: impl Fn(JobId) -> u32,
-    ) {
-        self.say(notes, false, revision, version_of);
-    }
-
-    /// The same of why tasks stay on machines that they are to leave.
-    pub(crate) fn add_staying(
-        &mut self,
-        notes: impl IntoIterator<Item = PassedOver>,
-        revision: Revision,
-        version_of: impl Fn(JobId) -> u32,
-    ) {
-        self.say(notes, true, revision, version_of);
-    }
-
-    fn say(
         &mut self,
         notes: impl IntoIterator<Item = PassedOver>,
         staying: bool,
@@ -217,7 +199,7 @@ mod tests {
 
     fn put(notes: &mut Notes, all: impl IntoIterator<Item = PassedOver>, revision: u64) {
         notes.begin();
-        notes.add(all, Revision(revision), |_| 1);
+        notes.add(all, false, Revision(revision), |_| 1);
         notes.end();
     }
 
@@ -328,9 +310,9 @@ mod tests {
         put(&mut notes, [note(1, "no room"), note(2, "no room")], 5);
         told(&mut notes);
         notes.begin();
-        notes.add([note(1, "no room")], Revision(6), |_| 1);
+        notes.add([note(1, "no room")], false, Revision(6), |_| 1);
         assert!(!notes.has_news());
-        notes.add([note(2, "no room")], Revision(6), |_| 1);
+        notes.add([note(2, "no room")], false, Revision(6), |_| 1);
         notes.end();
         assert!(!notes.has_news());
         notes.begin();
@@ -347,7 +329,12 @@ mod tests {
         while !told(&mut notes).is_empty() {}
         for pass in 1..5 {
             notes.begin();
-            notes.add((pass * 10_000..pass * 10_000 + 20_000).map(|slot| note(slot, "no room")), Revision(5), |_| 1);
+            notes.add(
+                (pass * 10_000..pass * 10_000 + 20_000).map(|slot| note(slot, "no room")),
+                false,
+                Revision(5),
+                |_| 1,
+            );
             assert!(notes.groups.len() <= 2 * KEPT_MAX, "{} in pass {pass}", notes.groups.len());
             notes.end();
         }
@@ -371,11 +358,7 @@ mod tests {
         let mut notes = Notes::default();
         let news_of = |staying: bool| {
             notes.begin();
-            if staying {
-                notes.add_staying([note(1, "no room")], Revision(6), |_| 1);
-            } else {
-                notes.add([note(1, "no room")], Revision(6), |_| 1);
-            }
+            notes.add([note(1, "no room")], staying, Revision(6), |_| 1);
             notes.end();
             notes.news(usize::MAX, |_| true).notes.iter().map(|note| note.staying).collect::<Vec<_>>()
         };
@@ -387,11 +370,11 @@ mod tests {
     fn the_same_words_about_the_next_version_of_a_job_are_news() {
         let mut notes = Notes::default();
         notes.begin();
-        notes.add([note(1, "no room")], Revision(6), |_| 1);
+        notes.add([note(1, "no room")], false, Revision(6), |_| 1);
         notes.end();
         assert_eq!(notes.news(usize::MAX, |_| true).notes[0].job_version, 1);
         notes.begin();
-        notes.add([note(1, "no room")], Revision(7), |_| 2);
+        notes.add([note(1, "no room")], false, Revision(7), |_| 2);
         notes.end();
         assert!(notes.has_news());
         assert_eq!(notes.news(usize::MAX, |_| true).notes[0].job_version, 2);

@@ -159,7 +159,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.say_staying();
         }
         let (cell, revision) = (self.mirror.cell(), self.mirror.revision());
-        self.notes.add(std::mem::take(&mut gathered.notes), revision, version_in(cell));
+        self.notes.add(std::mem::take(&mut gathered.notes), false, revision, version_in(cell));
         if decides {
             let number = self.number;
             let took_micros = self.decide(now_micros, &gathered, from, outputs);
@@ -379,7 +379,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             row.is_some_and(|row| row.tasks_in(TaskState::Waiting) == 0)
         };
         let staying = self.staying.iter().filter(|&note| none_waits(note)).cloned();
-        self.notes.add_staying(staying, self.mirror.revision(), version_in(cell));
+        self.notes.add(staying, true, self.mirror.revision(), version_in(cell));
     }
 
     /// Remembers why work stays unplaced. Where the scheduler gave no reason, that is said.
@@ -398,7 +398,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             };
             PassedOver { job, group, tasks, reason }
         });
-        self.notes.add(passed_over.into_iter().chain(unsaid), base, version_in(self.mirror.cell()));
+        self.notes.add(passed_over.into_iter().chain(unsaid), false, base, version_in(self.mirror.cell()));
     }
 
     /// Gives a plan its number, and sends it.
