@@ -298,7 +298,7 @@ pub fn explain(
     let mut nearest: Option<(Distance, Nearest)> = None;
     let home = requirement.home.and_then(|home| cell.machine_in(home));
     let all = requirement.home.is_none().then(|| cell.machines());
-    if all.is_none() {
+    if requirement.home.is_some() {
         let others = cell.machines().count() - usize::from(home.is_some());
         unplaced.other_machine = u32::try_from(others).unwrap_or(u32::MAX);
         unplaced.machines = unplaced.other_machine;
