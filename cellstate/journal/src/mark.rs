@@ -3,7 +3,7 @@
 //!
 //! Two slots are written in turn, so that one is always whole, also where the disk has lost the other one. A slot is one sector: magic `PLENUMHW`, format
 //! version at 8, cell id at 16, sequence at 32, revision at 40, hash of the frame that ends with that revision
-//! at 48, CRC-32 at 508.
+//! at 48, CRC-32 at 508. What follows it in its block is zeros, which nobody reads.
 
 use crate::disk::{Disk, DiskError, DiskFile, OpenMode};
 use crate::flaw::Flaw;
@@ -19,9 +19,12 @@ pub(crate) const NAME: &str = "MARK";
 
 const MAGIC: [u8; 8] = *b"PLENUMHW";
 
-/// The slots stand on pages of their own, so that no write of one carries the other with it.
-const SLOTS_AT: [u64; 2] = [0, 4096];
-const FILE_BYTES: u64 = SLOTS_AT[1] + SECTOR_BYTES;
+/// The slots stand in blocks of their own, so that no write of one carries the other with it. A block is written whole: of one that is written in
+/// part the file system reads the rest first, and a slot that the disk can't read any more could never be written again.
+const BLOCK_BYTES: u64 = 4096;
+const SLOTS_AT: [u64; 2] = [0, BLOCK_BYTES];
+/// What a file is made with. One that an earlier version made ends with the second slot's sector.
+const FILE_BYTES: u64 = SLOTS_AT[1] + BLOCK_BYTES;
 
 /// A revision that was durable, with the hash of the frame that it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -218,7 +221,9 @@ impl HighWater {
             return Ok(false);
         }
         let slot = Slot { cell: writer.cell, sequence: writer.sequence + 1, mark };
-        writer.file.write_at(SLOTS_AT[writer.place], &slot.encode())?;
+        let mut block = [0_u8; index(BLOCK_BYTES)];
+        put(&mut block, 0, &slot.encode());
+        writer.file.write_at(SLOTS_AT[writer.place], &block)?;
         writer.file.sync()?;
         writer.sequence = slot.sequence;
         writer.place = 1 - writer.place;
@@ -296,6 +301,22 @@ mod tests {
             assert_eq!(after[1 - written], before[1 - written]);
             before = after;
         }
+    }
+
+    #[test]
+    fn a_file_that_ends_with_the_sector_of_its_second_slot_is_read_and_written_on() {
+        let (disk, mark) = fresh();
+        mark.note(1, ChainHash([1; 32]));
+        mark.flush().unwrap();
+        disk.truncate(NAME, SLOTS_AT[1] + SECTOR_BYTES);
+        for revision in 2..4 {
+            let read = MarkFile::read(&disk, CELL).unwrap();
+            assert_eq!((read.mark().unwrap().revision, read.flaws.len()), (revision - 1, 0));
+            let mark = read.into_writer();
+            mark.note(revision, ChainHash([1; 32]));
+            mark.flush().unwrap();
+        }
+        assert_eq!(MarkFile::read(&disk, CELL).unwrap().mark().unwrap().revision, 3);
     }
 
     #[test]
