@@ -162,6 +162,12 @@ impl BackupError {
         }
     }
 
+    /// Whether what was to be written has no room, on the disk or within a quota.
+    pub(crate) fn is_for_want_of_room(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), QuotaExceeded | StorageFull))
+    }
+
     /// What keeps a fallback from being looked at, which may be sound; otherwise what is wrong with it.
     pub(crate) fn obstacle(self) -> Result<ServerError, Self> {
         let Self::Io { path, source } = self else { return Err(self) };

@@ -479,7 +479,8 @@ mod tests {
         let mut fallback = found(dir.path(), identity(1), (1, 0));
         fallback.renew(&Cell::default(), UNKNOWN, &|| true).unwrap();
         fs::create_dir(dir.path().join(DRAFT)).unwrap();
-        assert!(matches!(fallback.renew(&Cell::default(), UNKNOWN, &|| true), Err(BackupError::Io { .. })));
+        let refused = fallback.renew(&Cell::default(), UNKNOWN, &|| true).unwrap_err();
+        assert!(matches!(refused, BackupError::Io { .. }) && !refused.is_for_want_of_room(), "{refused}");
         assert!(read(dir.path(), identity(1)).unwrap().is_some());
     }
 
@@ -495,7 +496,7 @@ mod tests {
             pieces.get() < 3
         };
         let refused = fallback.renew(&cell, UNKNOWN, &has_room).unwrap_err();
-        assert!(crate::error::told(&refused).contains("kept for the log"), "{refused}");
+        assert!(refused.is_for_want_of_room() && told(&refused).contains("kept for the log"), "{refused}");
         assert_eq!((fallback.revision(), dir.path().join(DRAFT).exists()), (None, false));
         let tried = fallback.bytes();
         assert!((2 * SYNCED_BYTES as u64..4 * SYNCED_BYTES as u64).contains(&tried), "{tried} bytes");

@@ -20,6 +20,7 @@ use super::feed::Stopped;
 use super::pace::{Pace, is_far_behind};
 use super::rest::Rest;
 use super::turns::step_back;
+use crate::backup::BackupError;
 use crate::backup::fallback::{Fallback, LogExtent};
 use crate::checkpoint;
 use crate::error::ServerError;
@@ -38,7 +39,7 @@ const GATHERING: Duration = Duration::from_millis(5);
 
 /// Between two pieces of clearing away.
 const RETIRING_PAUSE: Duration = Duration::from_millis(100);
-/// Before it is tried again what could not be cleared away.
+/// Before it is tried again what could not be cleared away, or what has to be written before that.
 const RETIRING_FAILED_PAUSE: Duration = Duration::from_secs(60);
 /// How long a server that ends goes on feeding. What is left is in the log, and fed after the next start.
 const ENDING_PATIENCE: Duration = Duration::from_secs(2);
@@ -120,6 +121,8 @@ struct Feeder<'a> {
     fallback: Fallback,
     /// As `checkpoint_bytes`, when a fallback was last tried to be written.
     tried_at_bytes: u64,
+    /// When it is tried again, where the log waits for it and can't grow either.
+    fallback_due: Option<Instant>,
     rest: Rest,
     /// Before the store is opened again, should a write fail.
     pause: Duration,
@@ -168,6 +171,7 @@ impl<'a> Feeder<'a> {
             leap_due: None,
             fallback: fallback_of(shared),
             tried_at_bytes: 0,
+            fallback_due: None,
             rest: Rest::new(),
             pause: FIRST_PAUSE,
             reopened: None,
@@ -586,7 +590,7 @@ impl<'a> Feeder<'a> {
     /// From which revision on the log is wanted: the history goes back to `oldest`, and the fallback has to be gone on from. So that one is
     /// written anew, of the newest checkpoint, before a whole segment of what leads on from it is given up. Where that can't be done the past goes all
     /// the same, as its room may be what is missing; it is tried again when the next segment is to go, and as much log has come as was tried to be
-    /// written. But where something else than room keeps the log from growing, it may keep this from being written as well, and both wait until it passes.
+    /// written. But where something else than room keeps the log from growing, and this from being written as well, both wait until it passes.
     fn wanted_from(&mut self, oldest: u64) -> u64 {
         let next = self.fallback.next_revision();
         if oldest <= next {
@@ -609,8 +613,9 @@ impl<'a> Feeder<'a> {
             }
             return oldest;
         }
-        // However little is retained, not more is written of fallbacks than of the log.
-        if self.log_since_fallback() < self.fallback.bytes() {
+        // However little is retained, not more is written of fallbacks than of the log; nor again and again of one that meets what the log has met.
+        let waits = low.is_some() && self.fallback_due.is_some_and(|due| Instant::now() < due);
+        if waits || self.log_since_fallback() < self.fallback.bytes() {
             return unchanged;
         }
         self.tried_at_bytes = self.checkpoint_bytes;
@@ -619,12 +624,14 @@ impl<'a> Feeder<'a> {
         // Who reads it can do without, as long as nothing is mixed up.
         let hash = keeper.hash_at(cell.revision().0).ok().flatten().unwrap_or_default();
         if let Err(error) = self.fallback.renew(cell, hash, &has_room) {
+            // Of a quota it is not known beforehand that it is one. And one that is not to be replaced would be waited for in vain.
+            let may_pass = !error.is_for_want_of_room() && !matches!(error, BackupError::NotOfThisLog { .. });
             let error = &error as &dyn std::error::Error;
-            if low.is_some() && !self.fallback.is_given_up() {
-                tracing::warn!(
-                    error,
-                    "no fallback could be written: the one of before stays, and what leads on from it"
-                );
+            if low.is_some() && may_pass && !self.fallback.is_given_up() {
+                tracing::warn!(error, "no fallback could be written: what the log has stays until one is");
+                let due = Instant::now() + RETIRING_FAILED_PAUSE;
+                self.fallback_due = Some(due);
+                self.retiring_due.get_or_insert(due);
                 return unchanged;
             }
             tracing::warn!(error, "no fallback could be written: the cell has its state in the history alone");

@@ -154,6 +154,14 @@ async fn segments_of_the_log_are_given_back_also_where_the_next_one_can_not_be_m
     server.kill().await.unwrap();
 }
 
+/// Settings with which a few jobs fill a segment, and nothing is kept free.
+fn of_small_segments(dir: &std::path::Path) -> ServerOptions {
+    let mut options = tight(dir, 1 << 30);
+    options.settings.segment_bytes = 64 << 10;
+    options.settings.reserve_bytes = Some(0);
+    options
+}
+
 /// A server that has filled two small segments of its log; where that is to be `blocked`, it can't make another one.
 async fn with_two_full_segments(options: &ServerOptions, blocked: bool) -> (Handle, Arc<Shared>) {
     let server = Server::start(options.clone()).await.unwrap();
@@ -195,9 +203,7 @@ async fn with_an_old_fallback(shared: &Arc<Shared>) -> (Feeder<'_>, u64) {
 #[tokio::test]
 async fn a_cell_without_room_keeps_its_fallback_until_a_whole_segment_goes() {
     let dir = tempfile::tempdir().unwrap();
-    let mut options = tight(dir.path(), 1 << 30);
-    options.settings.segment_bytes = 64 << 10;
-    options.settings.reserve_bytes = Some(0);
+    let mut options = of_small_segments(dir.path());
     let (server, shared) = with_two_full_segments(&options, false).await;
     drop(shared);
     server.kill().await.unwrap();
@@ -219,9 +225,7 @@ async fn a_cell_without_room_keeps_its_fallback_until_a_whole_segment_goes() {
 #[tokio::test]
 async fn a_fallback_is_not_removed_for_room_where_there_is_some() {
     let dir = tempfile::tempdir().unwrap();
-    let mut options = tight(dir.path(), 1 << 30);
-    options.settings.segment_bytes = 64 << 10;
-    options.settings.reserve_bytes = Some(0);
+    let options = of_small_segments(dir.path());
     let (server, shared) = with_two_full_segments(&options, true).await;
     let (mut feeder, newest) = with_an_old_fallback(&shared).await;
     shared.keeper.release(newest);
@@ -231,7 +235,47 @@ async fn a_fallback_is_not_removed_for_room_where_there_is_some() {
     assert_eq!((feeder.wanted_from(newest), feeder.fallback.revision()), (1, Some(0)));
     assert!(dir.path().join(FALLBACK).exists());
     std::fs::remove_dir(&draft).unwrap();
+    // It was written anew each time more was retired, up to where it failed.
+    assert!(feeder.retiring_due.is_some());
+    feeder.fallback_due = feeder.fallback_due.map(|due| due + LONGEST_PAUSE * 60);
+    assert_eq!((feeder.wanted_from(newest), feeder.fallback.revision()), (1, Some(0)), "it is tried again later");
+    feeder.fallback_due = None;
     assert_eq!((feeder.wanted_from(newest), feeder.fallback.revision()), (newest, Some(newest)));
+    drop(feeder);
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
+// A quota is nothing that a disk tells of: it kept the log from growing and the fallback from being written, and each waited for what only the other one
+// would have given.
+#[tokio::test]
+async fn a_log_that_can_not_grow_waits_for_no_fallback_that_has_no_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, shared) = with_two_full_segments(&of_small_segments(dir.path()), true).await;
+    let (mut feeder, newest) = with_an_old_fallback(&shared).await;
+    shared.keeper.release(newest);
+    assert!(shared.space.low().is_some_and(|low| low.obstacle.is_some()));
+    std::os::unix::fs::symlink("/dev/full", dir.path().join("fallback.tmp")).unwrap();
+    assert_eq!((feeder.wanted_from(newest), feeder.fallback.revision()), (newest, None));
+    assert!(!dir.path().join(FALLBACK).exists());
+    drop(feeder);
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
+// It would never have been written: the cell was read-only until the file was moved away.
+#[tokio::test]
+async fn a_log_that_can_not_grow_waits_for_no_fallback_that_is_not_to_be_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, shared) = with_two_full_segments(&of_small_segments(dir.path()), true).await;
+    let (mut feeder, newest) = with_an_old_fallback(&shared).await;
+    shared.keeper.release(newest);
+    assert!(shared.space.low().is_some_and(|low| low.obstacle.is_some()));
+    // Found as what it is: of a cell without an id.
+    feeder.fallback = fallback_of(&shared);
+    assert!(!feeder.fallback.is_given_up());
+    assert_eq!(feeder.wanted_from(newest), newest);
+    assert!(dir.path().join(FALLBACK).exists());
     drop(feeder);
     drop(shared);
     server.kill().await.unwrap();
