@@ -23,6 +23,8 @@ use crate::error::{ServerError, told};
 pub(crate) const FALLBACK: &str = "fallback.backup";
 /// While it is written.
 const DRAFT: &str = "fallback.tmp";
+/// Where one goes that is to be replaced, and that nobody could look at.
+const UNSEEN: &str = "fallback.unseen";
 
 /// Written between two syncs: those of the log wait on the same disk behind what is not synced yet.
 const SYNCED_BYTES: usize = 512 << 10;
@@ -100,6 +102,8 @@ pub(crate) struct Fallback {
     /// Why there is one that is not replaced and not removed: it is of another cell, or of another incarnation or another past of this one, and may be
     /// the last copy of that state.
     foreign: Option<String>,
+    /// There is one that could not be looked at: it may be such a copy, and is neither removed nor written over.
+    is_unseen: bool,
     /// Bytes of the last one that could not be written to its end.
     tried_bytes: u64,
 }
@@ -127,20 +131,22 @@ impl Fallback {
                 BackupError::NotOfThisLog { what, .. } => Some(what.clone()),
                 _ => None,
             };
-            let told = told(&error);
+            let why = told(&error);
             is_unseen = error.obstacle().is_ok();
             let what = match (&foreign, is_unseen) {
                 (Some(_), _) => "it stays, and none is written",
-                (None, true) => "it will be written anew, and all that may lead on from it stays until then",
+                (None, true) => {
+                    "it is not written over, and all that may lead on from it stays until there is another one"
+                }
                 (None, false) => "it will be written anew",
             };
-            tracing::warn!(error = told, "the fallback can't be used; {what}");
+            tracing::warn!(error = why, "the fallback can't be used; {what}");
             None
         });
         let bytes = fs::metadata(dir.join(FALLBACK)).map_or(0, |file| file.len());
         let written = revision.map(|revision| (revision, bytes));
         let is_given_up = written.is_none() && !is_unseen && log.oldest > 1;
-        Self { dir: dir.to_owned(), identity, written, is_given_up, foreign, tried_bytes: 0 }
+        Self { dir: dir.to_owned(), identity, written, is_given_up, foreign, is_unseen, tried_bytes: 0 }
     }
 
     /// The revision that it shows, if there is one.
@@ -169,20 +175,35 @@ impl Fallback {
         if let Some(what) = &self.foreign {
             return Err(BackupError::NotOfThisLog { path: self.dir.join(FALLBACK), what: what.clone() });
         }
-        let written = write_while(&self.dir, cell, (self.identity.incarnation, hash), has_room);
+        let aside = self.is_still_unseen(cell.revision().0).then(|| self.dir.join(UNSEEN));
+        if let Some(path) = aside.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
+            return Err(BackupError::Exists { path: path.clone() });
+        }
+        let written = write_while(&self.dir, cell, (self.identity.incarnation, hash), has_room, aside.as_deref());
         let bytes = written.map_err(|(tried_bytes, source)| {
             self.tried_bytes = tried_bytes;
             BackupError::Io { path: self.dir.join(DRAFT), source }
         })?;
         self.written = Some((cell.revision().0, bytes));
-        self.is_given_up = false;
+        (self.is_given_up, self.is_unseen) = (false, false);
+        if let Some(path) = aside {
+            let path = path.display();
+            tracing::warn!(%path, "a fallback that could not be looked at was moved here: it may be the last copy of what it shows");
+        }
         Ok(())
     }
 
-    /// Removes it: what leads on from it will be given up, and its room may be needed.
+    /// Whether there is one that may be somebody's last copy, as far as it can be looked at by now: one of this incarnation's own past, up to
+    /// this revision, is none.
+    fn is_still_unseen(&self, revision: u64) -> bool {
+        let is_own = |shown: Option<Shown>| shown.is_none_or(|shown| shown.revision <= revision);
+        self.is_unseen && !shown_in(&self.dir, self.identity).is_ok_and(is_own)
+    }
+
+    /// Removes it: what leads on from it will be given up, and its room may be needed. One that could not be looked at stays.
     pub(crate) fn remove(&mut self) {
         (self.written, self.is_given_up) = (None, true);
-        if self.foreign.is_none() {
+        if self.foreign.is_none() && !self.is_unseen {
             remove_file(&self.dir.join(FALLBACK));
         }
         remove_file(&self.dir.join(DRAFT));
@@ -288,14 +309,23 @@ fn expect_cell(path: &Path, manifest: &v1::BackupManifest, identity: Identity) -
 /// Writes a fallback into a directory, in place of one that is there; its bytes. `hash` is of the frame that ends with the cell's revision, where that
 /// is known.
 pub(crate) fn write(dir: &Path, cell: &Cell, incarnation: u64, hash: ChainHash) -> Result<u64, BackupError> {
-    let written = write_while(dir, cell, (incarnation, hash), &|| true);
+    let written = write_while(dir, cell, (incarnation, hash), &|| true, None);
     written.map_err(|(_, source)| BackupError::Io { path: dir.join(DRAFT), source })
 }
 
-/// The same, as long as there is room. Where it fails, how many bytes were written by then.
-fn write_while(dir: &Path, cell: &Cell, at: (u64, ChainHash), has_room: HasRoom<'_>) -> Result<u64, (u64, io::Error)> {
+/// The same, as long as there is room; one that is there is moved `aside`, if that is given. Where it fails, how many bytes were written by then.
+fn write_while(
+    dir: &Path,
+    cell: &Cell,
+    at: (u64, ChainHash),
+    has_room: HasRoom<'_>,
+    aside: Option<&Path>,
+) -> Result<u64, (u64, io::Error)> {
     let draft = dir.join(DRAFT);
     let put_in_place = |bytes| {
+        if let Some(aside) = aside {
+            fs::rename(dir.join(FALLBACK), aside)?;
+        }
         fs::rename(&draft, dir.join(FALLBACK))?;
         fs::File::open(dir)?.sync_all().map(|()| bytes)
     };
@@ -470,6 +500,33 @@ mod tests {
         assert_eq!(unseen.revision(), Some(0));
         fs::write(dir.path().join(FALLBACK), "no backup").unwrap();
         assert!(found(dir.path(), identity(1), (5, 9)).is_given_up(), "one that was looked at is none");
+    }
+
+    // What root had copied here was written over, or removed where the disk was full, though nobody knew whose it was.
+    #[test]
+    fn a_fallback_that_could_not_be_looked_at_is_neither_removed_nor_written_over() {
+        for (of_incarnation, is_moved) in [(None, true), (Some(2), true), (Some(1), false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let (path, aside) = (dir.path().join(FALLBACK), dir.path().join(UNSEEN));
+            std::os::unix::fs::symlink(FALLBACK, &path).unwrap();
+            let mut unseen = found(dir.path(), identity(1), (5, 9));
+            // It can be looked at later.
+            if let Some(incarnation) = of_incarnation {
+                fs::remove_file(&path).unwrap();
+                write(dir.path(), &Cell::default(), incarnation, UNKNOWN).unwrap();
+            }
+            unseen.remove();
+            assert!(path.symlink_metadata().is_ok());
+            unseen.renew(&Cell::default(), UNKNOWN, &|| true).unwrap();
+            assert_eq!((unseen.revision(), aside.symlink_metadata().is_ok()), (Some(0), is_moved));
+            unseen.remove();
+            assert!(path.symlink_metadata().is_err(), "its own goes");
+            if is_moved {
+                std::os::unix::fs::symlink(FALLBACK, &path).unwrap();
+                let refused = found(dir.path(), identity(1), (5, 9)).renew(&Cell::default(), UNKNOWN, &|| true);
+                assert!(matches!(refused, Err(BackupError::Exists { .. })), "there is one aside: {refused:?}");
+            }
+        }
     }
 
     // A disk that is full, for example.

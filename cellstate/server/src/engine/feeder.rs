@@ -625,7 +625,8 @@ impl<'a> Feeder<'a> {
         let hash = keeper.hash_at(cell.revision().0).ok().flatten().unwrap_or_default();
         if let Err(error) = self.fallback.renew(cell, hash, &has_room) {
             // Of a quota it is not known beforehand that it is one. And one that is not to be replaced would be waited for in vain.
-            let may_pass = !error.is_for_want_of_room() && !matches!(error, BackupError::NotOfThisLog { .. });
+            let is_for_good = matches!(error, BackupError::NotOfThisLog { .. } | BackupError::Exists { .. });
+            let may_pass = !error.is_for_want_of_room() && !is_for_good;
             let error = &error as &dyn std::error::Error;
             if low.is_some() && may_pass && !self.fallback.is_given_up() {
                 tracing::warn!(error, "no fallback could be written: what the log has stays until one is");
