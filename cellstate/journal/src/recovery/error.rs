@@ -29,7 +29,7 @@ pub enum OpenError {
     },
     /// Log files without an identity: making a cell here could destroy one.
     #[error(
-        "{directory} holds log files such as {found}, but no file {file} that says whose; restore that file, or go on in a new directory with `plenum restore --from DIR --dir NEW`, or use an empty directory"
+        "{directory} holds log files such as {found}, but no file {file} that says whose; restore that file, or, where its segments agree on that, go on in a new directory with `plenum restore --from DIR --dir NEW`, or use an empty directory"
     )]
     Orphaned {
         /// The directory.
@@ -153,7 +153,7 @@ pub enum OpenError {
     },
     /// The identity is unreadable.
     #[error(
-        "{directory}: the identity is unreadable: {damage}; restore that file from a copy, or the cell from a backup, or go on in a new directory with `plenum restore --from DIR --dir NEW`"
+        "{directory}: the identity is unreadable: {damage}; restore that file from a copy, or the cell from a backup, or, where its segments agree on whose it is, go on in a new directory with `plenum restore --from DIR --dir NEW`"
     )]
     IdentityDamaged {
         /// The directory.

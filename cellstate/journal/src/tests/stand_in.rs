@@ -93,6 +93,8 @@ fn segments_that_disagree_or_can_not_be_read_tell_no_identity() {
                     _ => false,
                 };
                 assert!(is_told, "{refused}");
+                // Who went on as it said met the same words again.
+                assert!(refused.to_string().contains("where its segments agree"), "{refused}");
             }
         }
     }
