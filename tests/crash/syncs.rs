@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     process::ExitStatus,
     sync::{
         Arc, Mutex,
@@ -301,7 +302,7 @@ fn a_failed_sync_of_anything_else_loses_nothing() {
 // name a power cut could take.
 #[test]
 fn a_cell_is_made_in_folders_whose_names_are_durable_whoever_made_them() {
-    let mut cell = CrashCell::within(Stage::new(), "outer/cell", 6);
+    let mut cell = CrashCell::within(Stage::new(), "outermost/outer/cell", 6);
     std::fs::create_dir_all(cell.dir().join("log")).unwrap();
     let paths = Arc::new(Mutex::new(Vec::new()));
     let seen = paths.clone();
@@ -314,10 +315,11 @@ fn a_cell_is_made_in_folders_whose_names_are_durable_whoever_made_them() {
     let mut up = cell.start_under(judge).unwrap();
     up.process.kill();
     let paths = paths.lock().unwrap();
-    let first_of = |name: &str| paths.iter().position(|path| path.ends_with(name));
-    let made = first_of("outer/cell/log/CELL.tmp").unwrap();
-    for folder in ["outer/cell", "outer"] {
-        assert!(first_of(folder).is_some_and(|synced| synced < made), "{folder} in {paths:?}");
+    let (dir, first_of) = (cell.dir(), |wanted: &Path| paths.iter().position(|path| path == wanted));
+    let made = first_of(&dir.join("log/CELL.tmp")).unwrap();
+    // To the one that has the outermost name.
+    for folder in dir.ancestors().take(4) {
+        assert!(first_of(folder).is_some_and(|synced| synced < made), "{} in {paths:?}", folder.display());
     }
 }
 

@@ -118,7 +118,7 @@ pub trait Disk: Send + Sync {
     /// When the disk refuses; which changes are durable is then unknown.
     fn sync_dir(&self) -> Result<(), DiskError>;
 
-    /// Makes the directory's own name durable, and that of the folder that it is in: whoever made them may have been killed before that.
+    /// Makes the directory's own name durable, and those of all folders that it is in: whoever made them may have been killed before that.
     ///
     /// # Errors
     /// When the disk refuses.

@@ -253,7 +253,8 @@ fn create_if_new(disk: &dyn Disk, options: &Options) -> Result<bool, OpenError> 
             return Err(OpenError::NoRoomForNew { directory, free_bytes, needed_bytes });
         }
     }
-    // An earlier start may have made the directory, and been killed before its name was durable: all that is acknowledged would go with it.
+    // An earlier start may have made the directory, with those above it, and been killed before their names were durable: all that is acknowledged would
+    // go with one of them.
     disk.sync_name()?;
     MarkFile::create(disk, cell, Mark::default())?;
     disk.sync_dir()?;

@@ -116,7 +116,7 @@ impl Disk for RealDisk {
 
     fn sync_name(&self) -> Result<(), DiskError> {
         let directory = self.directory.canonicalize().map_err(failed("opening", &self.directory))?;
-        for parent in directory.ancestors().skip(1).take(2) {
+        for parent in directory.ancestors().skip(1) {
             match File::open(parent).and_then(|parent| parent.sync_all()) {
                 Err(error) if is_of_others(&error) => {
                     tracing::debug!(path = %parent.display(), %error, "a folder above the log could not be synced");
