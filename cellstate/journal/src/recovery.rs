@@ -331,7 +331,10 @@ fn read_mark(disk: &dyn Disk, cell: CellId, is_there: bool) -> Marked {
     }
     let mark_file = MarkFile::read(disk, cell)?;
     let Some(mark) = mark_file.mark() else {
-        let (offset, flaw) = mark_file.flaws.first().cloned().unwrap_or_else(|| (0, mark::never_written()));
+        // Another version may read what this one can not, whatever is wrong with the other slot.
+        let newer = mark_file.flaws.iter().find(|(_, flaw)| matches!(flaw, Flaw::OtherFormat { .. }));
+        let told = newer.or_else(|| mark_file.flaws.first()).cloned();
+        let (offset, flaw) = told.unwrap_or_else(|| (0, mark::never_written()));
         if let Flaw::OtherFormat { expected, found } = flaw {
             return Err(OpenError::OtherFormat { directory, file: mark::NAME.to_owned(), expected, found });
         }

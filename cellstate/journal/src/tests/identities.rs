@@ -97,6 +97,9 @@ fn a_newer_format_version_is_refused_with_both_versions_by_identity_segment_and_
     make_newer(&disk, "MARK", 4096);
     let error = try_open(&disk).err().unwrap();
     assert!(matches!(&error, OpenError::OtherFormat { file, found: 2, .. } if file == "MARK"), "{error}");
+    disk.flip_bit("MARK", 0, 0);
+    let error = try_open(&disk).err().unwrap();
+    assert!(matches!(&error, OpenError::OtherFormat { file, found: 2, .. } if file == "MARK"), "{error}");
 }
 
 #[test]
