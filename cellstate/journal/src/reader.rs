@@ -183,7 +183,7 @@ impl std::fmt::Debug for Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.shelf.ends(self.segment, self.last);
+        self.shelf.reader_ended(self.segment, self.last);
     }
 }
 

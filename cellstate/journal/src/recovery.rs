@@ -450,7 +450,7 @@ fn settle(
         released_revision: 0,
         wanted_from: 0,
         places: VecDeque::new(),
-        ends: VecDeque::new(),
+        read_ends: VecDeque::new(),
         pins: BTreeMap::new(),
     };
     Ok((place, Settled { state, frames: survey.frames }, cut))

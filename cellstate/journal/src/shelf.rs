@@ -25,8 +25,9 @@ const SPARED: usize = 1;
 const SPARED_OF_KEPT: usize = 16;
 /// Of how many of the newest frames the place is remembered, where segments are kept: 256 KiB at most.
 const PLACES_REMEMBERED: usize = 8192;
-/// Of how many readers that ended the place is remembered: whoever reads a message's worth at a time goes on there.
-const ENDS_REMEMBERED: usize = 64;
+/// Of how many readers that ended the place is remembered: whoever reads a message's worth at a time goes on there. So many others may end between two
+/// of its messages, watchers that catch up and who looks for one frame; 32 KiB, which are gone through once for each reader.
+const READ_ENDS_REMEMBERED: usize = 1024;
 
 /// Why the next segment could not be made. The log itself is not affected, and trying again is right.
 #[derive(Debug, Error)]
@@ -86,7 +87,7 @@ pub(crate) struct ShelfState {
     /// First revisions and places of the newest frames, rising; none unless segments are kept.
     pub(crate) places: VecDeque<(u64, FramePlace)>,
     /// The same of the frames that readers who ended had read last, the newest ones last.
-    pub(crate) ends: VecDeque<(u64, FramePlace)>,
+    pub(crate) read_ends: VecDeque<(u64, FramePlace)>,
     /// How many readers are in each segment.
     pub(crate) pins: BTreeMap<u64, usize>,
 }
@@ -100,7 +101,7 @@ impl ShelfState {
     fn known_before(&self, segment: u64, revision: u64) -> Option<(u64, FramePlace)> {
         let newest = self.places.partition_point(|(first, _)| *first <= revision);
         let newest = newest.checked_sub(1).and_then(|at| self.places.get(at));
-        let known = self.ends.iter().chain(newest);
+        let known = self.read_ends.iter().chain(newest);
         let known = known.filter(|(first, place)| *first <= revision && place.segment == segment);
         known.max_by_key(|(first, _)| *first).copied()
     }
@@ -223,14 +224,14 @@ impl Shelf {
         self.state().known_before(segment, revision)
     }
 
-    /// A reader ends, whose last frame this was, if it read one.
-    pub(crate) fn ends(&self, number: u64, last: Option<(u64, FramePlace)>) {
+    /// A reader has ended in a segment; its last frame, if it read one.
+    pub(crate) fn reader_ended(&self, number: u64, last: Option<(u64, FramePlace)>) {
         if let Some(last) = last {
             let mut state = self.state();
-            if state.ends.len() >= ENDS_REMEMBERED {
-                state.ends.pop_front();
+            if state.read_ends.len() >= READ_ENDS_REMEMBERED {
+                state.read_ends.pop_front();
             }
-            state.ends.push_back(last);
+            state.read_ends.push_back(last);
         }
         self.unpin(number);
     }

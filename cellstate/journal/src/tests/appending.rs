@@ -96,6 +96,10 @@ fn who_goes_on_where_a_reader_ended_looks_at_nothing_before_that() {
         assert_is_batch(&reader.next_frame().unwrap().unwrap());
     }
     drop(reader);
+    // Many others end meanwhile, far from there.
+    for _ in 0..1000 {
+        assert!(keeper.reader(1).unwrap().next_frame().unwrap().is_some());
+    }
     disk.overwrite(&segment::name(1), segment::FIRST_FRAME_AT, &[0xff; 8]);
     for revision in 4..=9 {
         let mut reader = keeper.reader(revision).unwrap();
