@@ -89,7 +89,7 @@ pub struct Reader {
     file: Option<Box<dyn DiskFile>>,
     /// Hash of the frame that was read last.
     previous: Option<ChainHash>,
-    /// A frame of the first segment at or before what was asked for: its first revision, and where it stands.
+    /// A frame of the first segment at or before what was asked for, until that is entered: its first revision, and where it stands.
     known: Option<(u64, FramePlace)>,
     /// The same of the frame that was read last.
     last: Option<(u64, FramePlace)>,
@@ -157,7 +157,7 @@ impl Reader {
         self.scanner.enter(self.segment, header.segment_bytes.min(file.size_bytes()?), tail);
         if self.from > header.first_revision {
             // Mostly far behind the first frame: one that goes on where another ended passes none by.
-            if let Some((first_revision, place)) = self.known.filter(|(_, place)| place.segment == self.segment) {
+            if let Some((first_revision, place)) = self.known.take() {
                 self.scanner.resume_at(place.offset, first_revision);
             }
             self.scanner.skip_to(&*file, self.from)?;
