@@ -92,8 +92,14 @@ async fn expire_leases(shared: Arc<Shared>) {
 pub(crate) fn reckon(shared: &Shared, standstill: &mut Standstill, read_only: bool) -> i64 {
     let unnoticed = shared.clock.unnoticed_sleep_micros();
     let now = shared.clock.monotonic_micros().saturating_add(unnoticed);
-    let look = standstill.look(now, read_only, shared.writing.micros(now));
-    shared.respite.looked(now, look);
+    let writing_micros = shared.writing.micros(now);
+    let look = standstill.look(now, read_only, writing_micros);
+    if shared.respite.looked(now, look) {
+        tracing::warn!(
+            millis = writing_micros / 1000,
+            "a write of the log takes long: what is due to be taken from anybody waits until it has come back, and the term of a lease more"
+        );
+    }
     // Only then: nothing becomes due by it before that is known.
     shared.clock.slept(unnoticed);
     if look.slept {

@@ -24,6 +24,8 @@ pub struct Look {
     pub lost_micros: i64,
     /// The server stood still meanwhile.
     pub slept: bool,
+    /// Since when a write does not come back, where it counts for no lease for that alone.
+    pub stuck_since_micros: Option<i64>,
 }
 
 impl Standstill {
@@ -48,7 +50,8 @@ impl Standstill {
         if is_stuck {
             rare!("time in which a write did not come back counts for no lease");
         }
-        Look { lost_micros: if slept || read_only || is_stuck { elapsed } else { 0 }, slept }
+        let stuck_since_micros = (is_stuck && !slept && !read_only).then(|| now_micros - writing_micros);
+        Look { lost_micros: if slept || read_only || is_stuck { elapsed } else { 0 }, slept, stuck_since_micros }
     }
 
     /// How often it is to be looked at least.
@@ -61,6 +64,9 @@ impl Standstill {
 /// Until when nothing is taken from anybody by time: while nobody could say anything, agents could not register, schedulers could not renew holds, and
 /// operators could not adopt or undrain. They get one term of a lease for it before the cell gives up what they did not speak for. What takes nothing
 /// from anybody need not wait for that.
+///
+/// A disk that is slow, and answers, does not put it off without end: everybody is heard between its writes, if late. Behind a respite that began with
+/// one write no other write begins one for a term.
 #[derive(Debug)]
 pub struct Respite {
     term_micros: i64,
@@ -68,6 +74,8 @@ pub struct Respite {
     unlooked_micros_max: i64,
     looked_at_micros: AtomicI64,
     until_micros: AtomicI64,
+    /// When the last one that a write began was over, or is; [`i64::MIN`]: none did.
+    stuck_until_micros: AtomicI64,
 }
 
 impl Respite {
@@ -80,6 +88,7 @@ impl Respite {
             unlooked_micros_max: term_micros / 2,
             looked_at_micros: AtomicI64::new(now_micros),
             until_micros: AtomicI64::new(i64::MIN),
+            stuck_until_micros: AtomicI64::new(i64::MIN),
         }
     }
 
@@ -92,13 +101,33 @@ impl Respite {
         }
     }
 
-    /// What a look of [`Standstill`] found.
-    pub fn looked(&self, now_micros: i64, look: Look) {
-        if look.lost_micros > 0 {
-            self.begins(now_micros);
-        }
+    /// What a look of [`Standstill`] found; of one caller. Whether a write begins a respite by it.
+    pub fn looked(&self, now_micros: i64, look: Look) -> bool {
+        let begins = match look.stuck_since_micros {
+            Some(since_micros) => self.stuck(now_micros, since_micros),
+            None => {
+                if look.lost_micros > 0 {
+                    self.begins(now_micros);
+                }
+                false
+            }
+        };
         // Whoever sees this sees the other, too.
         self.looked_at_micros.store(now_micros, Ordering::Release);
+        begins
+    }
+
+    /// A write does not come back since then. Whether a respite begins with it; while it lasts, the respite does.
+    fn stuck(&self, now_micros: i64, since_micros: i64) -> bool {
+        let until_micros = self.stuck_until_micros.load(Ordering::Relaxed);
+        // It was under way at the look that gave this term.
+        let goes_on = since_micros <= until_micros.saturating_sub(self.term_micros);
+        let begins = !goes_on && now_micros >= until_micros.saturating_add(self.term_micros);
+        if goes_on || begins {
+            self.begins(now_micros);
+            self.stuck_until_micros.store(now_micros.saturating_add(self.term_micros), Ordering::Relaxed);
+        }
+        begins
     }
 
     fn begins(&self, now_micros: i64) {
@@ -121,7 +150,7 @@ mod tests {
     #[test]
     fn after_time_in_which_nobody_could_register_nothing_is_given_up_for_a_term() {
         let respite = Respite::new(Duration::from_micros(60), 0);
-        let look = |lost_micros| Look { lost_micros, slept: false };
+        let look = |lost_micros| Look { lost_micros, slept: false, stuck_since_micros: None };
         let over = |now: i64| respite.is_over(now);
         assert_eq!([30, 31].map(over), [true, false], "who stood still has not looked yet");
         respite.looked(100, look(100));
@@ -141,9 +170,44 @@ mod tests {
             let respite = Respite::new(Duration::from_micros(60), 100);
             respite.opened(100, forfeit_micros);
             assert_eq!(respite.is_over(101), expected, "{forfeit_micros:?}");
-            respite.looked(160, Look { lost_micros: 0, slept: false });
+            respite.looked(160, Look { lost_micros: 0, slept: false, stuck_since_micros: None });
             assert!(respite.is_over(160), "{forfeit_micros:?}");
         }
+    }
+
+    // Each write of a disk that was slow, and answered, began the term anew: for as long as it was slow no machine was given up, no drain ended, and no
+    // hold was given back.
+    #[test]
+    fn a_disk_that_answers_slowly_puts_off_what_is_due_for_no_longer_than_it_then_lets_it_happen() {
+        let (mut standstill, respite) =
+            (Standstill::new(Duration::from_micros(60), 0), Respite::new(Duration::from_micros(60), 0));
+        // Each write takes 20, and the next one begins at once.
+        let found = (1..60).map(|look| {
+            let now = 5 * look;
+            let begins = respite.looked(now, standstill.look(now, false, now % 20));
+            (now, begins, respite.is_over(now))
+        });
+        let found: Vec<_> = found.collect();
+        let begun: Vec<i64> = found.iter().filter(|(_, begins, _)| *begins).map(|(now, ..)| *now).collect();
+        assert_eq!(begun, [15, 135, 255]);
+        for (now, _, is_over) in found {
+            assert_eq!(is_over, now < 15 || (75..135).contains(&now) || (195..255).contains(&now), "{now}");
+        }
+    }
+
+    // One that does not come back is the same at each look: whoever waited behind it gets a term when it does, whenever the one before came.
+    #[test]
+    fn a_write_that_does_not_come_back_puts_off_what_is_due_until_a_term_after_it_did() {
+        let respite = Respite::new(Duration::from_micros(60), 0);
+        let looked =
+            |now, stuck_since_micros| respite.looked(now, Look { lost_micros: 1, slept: false, stuck_since_micros });
+        assert_eq!([20, 30].map(|now| looked(now, Some(5))), [true, false]);
+        // Another one: until 150 it counts for nothing, and from then on it does.
+        assert_eq!([140, 150, 160, 300].map(|now| looked(now, Some(100))), [false, true, false, false]);
+        respite.looked(359, Look { lost_micros: 0, slept: false, stuck_since_micros: None });
+        assert_eq!([359, 360].map(|now| respite.is_over(now)), [false, true]);
+        // What is no write begins one whenever it comes.
+        assert!(!looked(361, None) && !respite.is_over(380));
     }
 
     // A machine that was unreachable when the disk stopped answering lost its tasks as soon as it answered, and only then was its agent heard, which had

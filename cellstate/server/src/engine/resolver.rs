@@ -461,7 +461,8 @@ mod tests {
 
     fn looked(resolver: &Resolver, lost_micros: i64) {
         let shared = &resolver.shared;
-        shared.respite.looked(shared.clock.monotonic_micros(), Look { lost_micros, slept: false });
+        let look = Look { lost_micros, slept: false, stuck_since_micros: None };
+        shared.respite.looked(shared.clock.monotonic_micros(), look);
     }
 
     /// The term of a lease passes.
