@@ -10,7 +10,7 @@ use std::time::Duration;
 use plenum_model::Command;
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::agents::Standstill;
+use crate::agents::{Look, Standstill};
 use crate::error::ServerError;
 use crate::shared::Shared;
 use crate::sync::LendingBounds;
@@ -63,6 +63,7 @@ pub(crate) fn joined<T>(part: Result<T, JoinError>) -> Option<T> {
 async fn expire_leases(shared: Arc<Shared>) {
     // From the start on, by when all leases begin: it may have waited for room, and nobody was served meanwhile.
     let mut standstill = Standstill::new(shared.settings.lease, 0);
+    take_out(&shared, |now| standstill.started(now));
     loop {
         let read_only = shared.space.is_read_only();
         let now = reckon(&shared, &mut standstill, read_only);
@@ -90,13 +91,17 @@ async fn expire_leases(shared: Arc<Shared>) {
 
 /// Looks at the time since the last look, and takes what of it counts for nobody out of what runs. Gives the time of the look.
 pub(crate) fn reckon(shared: &Shared, standstill: &mut Standstill, read_only: bool) -> i64 {
+    take_out(shared, |now| standstill.look(now, read_only, shared.writing.micros(now)))
+}
+
+/// The same by this look.
+fn take_out(shared: &Shared, look: impl FnOnce(i64) -> Look) -> i64 {
     let unnoticed = shared.clock.unnoticed_sleep_micros();
     let now = shared.clock.monotonic_micros().saturating_add(unnoticed);
-    let writing_micros = shared.writing.micros(now);
-    let look = standstill.look(now, read_only, writing_micros);
+    let look = look(now);
     if shared.respite.looked(now, look) {
         tracing::warn!(
-            millis = writing_micros / 1000,
+            millis = look.stuck_since_micros.map_or(0, |since| now - since) / 1000,
             "a write of the log takes long: what is due to be taken from anybody waits until it has come back, and the term of a lease more"
         );
     }

@@ -54,6 +54,15 @@ impl Standstill {
         Look { lost_micros: if slept || read_only || is_stuck { elapsed } else { 0 }, slept, stuck_since_micros }
     }
 
+    /// The look that a start ends with: in all of it nobody was served, as where it waited for room. One within [`Self::within_micros`] kept nobody
+    /// from anything.
+    #[must_use]
+    pub fn started(&mut self, now_micros: i64) -> Look {
+        let elapsed = now_micros - std::mem::replace(&mut self.looked_at_micros, now_micros);
+        let lost_micros = if elapsed > self.within_micros { elapsed } else { 0 };
+        Look { lost_micros, slept: false, stuck_since_micros: None }
+    }
+
     /// How often it is to be looked at least.
     #[must_use]
     pub const fn within_micros(&self) -> i64 {
@@ -221,6 +230,16 @@ mod tests {
             [0, 0, 1, 9, 0]
         );
         assert!(!standstill.look(49, false, 29).slept, "it looked all the time");
+    }
+
+    // The server said of itself that it had stood still, as if it had been stopped.
+    #[test]
+    fn a_start_that_took_long_counts_for_no_lease_and_is_no_sleep() {
+        let started = |now| Standstill::new(Duration::from_micros(60), 0).started(now);
+        let look = |lost_micros| Look { lost_micros, slept: false, stuck_since_micros: None };
+        assert_eq!([10, 11, 100].map(started), [0, 11, 100].map(look));
+        let mut standstill = Standstill::new(Duration::from_micros(60), 0);
+        assert_eq!([standstill.started(100), standstill.look(110, false, 0)], [look(100), look(0)]);
     }
 
     #[test]
