@@ -28,11 +28,11 @@ pub(super) async fn say(health: &HealthReporter, is_ready: bool) {
 
 /// Says so whenever it changes, until the server ends: that last.
 pub(crate) async fn tell(shared: Arc<Shared>, health: HealthReporter) {
-    let (mut read_only, mut ending) = (shared.space.read_only(), shared.ending.subscribe());
+    let (mut low, mut ending) = (shared.space.watch_low(), shared.ending.subscribe());
     let mut told = None;
     loop {
         let ends = *ending.borrow_and_update();
-        let is_ready = !*read_only.borrow_and_update() && !ends;
+        let is_ready = low.borrow_and_update().is_none() && !ends;
         // Who watches hears of what changes, and not of each look.
         if told.replace(is_ready) != Some(is_ready) {
             say(&health, is_ready).await;
@@ -42,7 +42,7 @@ pub(crate) async fn tell(shared: Arc<Shared>, health: HealthReporter) {
         }
         tokio::select! {
             _ = ending.changed() => {}
-            _ = read_only.changed() => {}
+            _ = low.changed() => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex};
 use plenum_journal::{Keeper, Space};
 use tokio::sync::watch;
 
@@ -97,9 +97,8 @@ impl std::fmt::Display for NoSpace {
 /// Whether there is room for the log to grow.
 pub(crate) struct SpaceWatch {
     path: String,
-    low: RwLock<Option<NoSpace>>,
-    /// Whether that is so, for those who wait for it to change.
-    read_only: watch::Sender<bool>,
+    /// Why there is none; one place for those who look and for those who wait for it to change.
+    low: watch::Sender<Option<NoSpace>>,
     /// What was free when the disk was looked at last.
     free_bytes: AtomicU64,
     /// Why the next segment could not be made when that was tried last.
@@ -110,8 +109,7 @@ impl SpaceWatch {
     /// Looks once at what is free, which may wait for the disk.
     pub(crate) fn new(path: String, keeper: &Keeper) -> Self {
         let free_bytes = AtomicU64::new(keeper.space().map_or(0, free_of));
-        let read_only = watch::Sender::new(false);
-        Self { path, low: RwLock::new(None), read_only, free_bytes, obstacle: Mutex::new(None) }
+        Self { path, low: watch::Sender::new(None), free_bytes, obstacle: Mutex::new(None) }
     }
 
     /// A look found so much free.
@@ -125,22 +123,22 @@ impl SpaceWatch {
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
-        self.low.read().is_some()
-    }
-
-    /// The same, and to wait until it changes.
-    pub(crate) fn read_only(&self) -> watch::Receiver<bool> {
-        self.read_only.subscribe()
+        self.low.borrow().is_some()
     }
 
     pub(crate) fn low(&self) -> Option<NoSpace> {
-        self.low.read().clone()
+        self.low.borrow().clone()
+    }
+
+    /// The same, and to wait until it changes.
+    pub(crate) fn watch_low(&self) -> watch::Receiver<Option<NoSpace>> {
+        self.low.subscribe()
     }
 
     /// Whether to try to make the next segment: not while there is no room for it, and now and then where something else is in its
     /// way.
     fn may_grow(&self, due: bool) -> bool {
-        self.low.read().as_ref().is_none_or(|low| due && low.obstacle.is_some())
+        self.low.borrow().as_ref().is_none_or(|low| due && low.obstacle.is_some())
     }
 
     /// Makes the next segment where there is none yet.
@@ -201,16 +199,15 @@ impl SpaceWatch {
                 return;
             }
         };
-        let was = self.low.read().is_some();
-        match &low {
+        let mut was = false;
+        self.low.send_if_modified(|shown| {
+            was = shown.is_some();
+            std::mem::replace(shown, low.clone()) != low
+        });
+        match low {
             Some(low) if !was => tracing::error!("{low}"),
             None if was => tracing::info!("there is room again: the cell takes changes"),
             _ => {}
-        }
-        if was || low.is_some() {
-            let is_low = low.is_some();
-            *self.low.write() = low;
-            self.read_only.send_if_modified(|was| std::mem::replace(was, is_low) != is_low);
         }
     }
 }
@@ -338,14 +335,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let log = log(dir.path());
         let (keeper, space) = (log.keeper(), SpaceWatch::new("log".to_owned(), &log.keeper()));
+        let mut watched = space.watch_low();
         let obstacle = dir.path().join("spare.tmp");
         std::fs::create_dir(&obstacle).unwrap();
         space.grow(&keeper, true);
         assert!(space.low().is_some_and(|low| low.obstacle.is_some()));
+        assert!(watched.has_changed().unwrap() && watched.borrow_and_update().is_some());
         std::fs::remove_dir(&obstacle).unwrap();
         keeper.prepare().unwrap();
         space.grow(&keeper, true);
         assert_eq!(space.low(), None);
+        assert!(watched.has_changed().unwrap() && watched.borrow_and_update().is_none());
+        space.check_now(&keeper);
+        assert!(!watched.has_changed().unwrap(), "nobody is woken by each look");
     }
 
     // The next segment had been made, and the cell was read-only for it, until it was started again.
