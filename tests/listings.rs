@@ -300,7 +300,7 @@ fn what_is_left_out_is_said() {
         assert!(told.err.contains("there are more allocations"), "{told}");
     }
     let (by_server, by_limit) =
-        ("than the 2 that the server told", "than the 1 asked for: see more with a greater --limit");
+        ("than the 2 that the server told", "than the 1 asked for: narrow the list with --filter");
     let few = [("table", "3", by_server), ("name", "0", by_server), ("table", "1", by_limit), ("wide", "1", by_limit)];
     for (format, limit, words) in few {
         let told = stage.run(&["--addr", &server.address, "-o", format, "alloc", "list", "--limit", limit]);

@@ -57,7 +57,7 @@ pub(super) fn missing(format: Format, rows: usize, truncated: bool, limit: u32, 
         // Scripts take them, and such a one has what it asked for.
         Format::Name => None,
         Format::Table | Format::Wide => Some(format!(
-            "there are more rows than the {rows} asked for: see more with a greater --limit, or narrow the list with {narrow}"
+            "there are more rows than the {rows} asked for: narrow the list with {narrow}, or ask for more with --limit, as far as the server tells so many at once"
         )),
     }
 }
@@ -143,7 +143,8 @@ mod tests {
             assert_eq!(told(format, 2, true, 3), told(format, 2, true, 0));
             assert_eq!((told(format, 2, false, 2), told(format, 0, false, 0)), (String::new(), String::new()));
         }
-        let few = "there are more rows than the 2 asked for: see more with a greater --limit, or narrow the list with --since";
+        // Where they were as many as the server tells at once, a greater one showed the same.
+        let few = "there are more rows than the 2 asked for: narrow the list with --since, or ask for more with --limit, as far as the server tells so many at once";
         assert_eq!([Format::Table, Format::Wide].map(|format| told(format, 2, true, 2)), [few, few]);
         assert_eq!(told(Format::Name, 2, true, 2), "", "a script asked for so few");
         assert_eq!([Format::Json, Format::Yaml].map(|format| told(format, 2, true, 0)), ["", ""]);
