@@ -9,6 +9,8 @@ from plenum.v1 import commit_pb2 as commit, services_pb2 as api
 from plenum.v1.services_pb2_grpc import CellStub, InspectStub
 
 PAUSE_SECONDS = 0.3
+# A long time is that by which what is in the way is over at the latest, such as a session that was left behind. It may be sooner.
+PAUSE_SECONDS_MAX = 30
 # What lists of machines don't tell (a partition that reserves one, a hold on its room) is learned by a refusal, and believed for so long. To the cell
 # such a claim looks like a mistake: `plenum txn show` says so, and `plenum_divergences_total` counts those for holds.
 AVOID_SECONDS = 60
@@ -75,7 +77,7 @@ class Scheduler:
                 if is_fault and not after_micros:
                     raise
                 print(f"asks again after {code}: {error.details()}", flush=True)
-                time.sleep(after_micros / 1e6 or PAUSE_SECONDS)
+                time.sleep(min(after_micros / 1e6 or PAUSE_SECONDS, PAUSE_SECONDS_MAX))
 
     def choose(self, group, rooms: dict) -> tuple[list[int], str]:
         """Slots for the group's first tasks, and why there is none for the next one. Takes the room."""

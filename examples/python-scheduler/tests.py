@@ -1,5 +1,5 @@
 """What the scheduler does when a call fails or a claim is refused, without a cell."""
-import contextlib, io, unittest
+import contextlib, io, unittest, unittest.mock
 import grpc
 import scheduler
 from plenum.v1 import commit_pb2 as commit, services_pb2 as api
@@ -51,6 +51,12 @@ class Asking(unittest.TestCase):
     def test_who_is_told_when_to_ask_again_does(self):
         told = (("plenum-code", "QUEUE_FULL"), ("plenum-retry-after-micros", "1"))
         self.assertEqual(asks(Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, told)), 2)
+
+    def test_who_is_told_to_ask_again_much_later_asks_again_sooner(self):
+        told = (("plenum-code", "LIMIT_REACHED"), ("plenum-retry-after-micros", "630000000"))
+        with unittest.mock.patch.object(scheduler.time, "sleep") as sleep:
+            self.assertEqual(asks(Failed(grpc.StatusCode.RESOURCE_EXHAUSTED, told)), 2)
+        sleep.assert_called_once_with(scheduler.PAUSE_SECONDS_MAX)
 
     def test_what_the_cell_refuses_is_not_asked_again(self):
         refused = [(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"), (grpc.StatusCode.INTERNAL, "INTERNAL")]
