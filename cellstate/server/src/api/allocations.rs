@@ -38,7 +38,7 @@ pub(super) async fn list(
     };
     let known = shared.clone();
     // A million rows are looked at in some milliseconds, in which connections would stand still.
-    let read = cell.read(&shared.reads, move |cell| {
+    let read = cell.read(move |cell| {
         let mut room = listing::Room::new(limit);
         let mut response = live(&known, cell, &wire, &filter, &mut room);
         if wire.ended && !response.truncated {

@@ -151,7 +151,7 @@ impl v1::cell_server::Cell for CellService {
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let (cell, now) = (past::cell(&self.shared, None).await?, self.shared.clock.now());
         let start = (wire.start_job, wire.start_group);
-        let listed = cell.read(&self.shared.reads, move |cell| Ok(simple::wanted_of(cell, &owner, now, limit, start)));
+        let listed = cell.read(move |cell| Ok(simple::wanted_of(cell, &owner, now, limit, start)));
         Ok(Response::new(listed.await?))
     }
 

@@ -82,7 +82,7 @@ impl v1::govern_server::Govern for GovernService {
         let filter = Filter::parse(&wire.filter, &["namespace"])?;
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
-        let read = cell.read(&self.shared.reads, move |cell| {
+        let read = cell.read(move |cell| {
             let used = cell.used_of_quotas();
             let view = |(namespace, limit): (&Arc<str>, &plenum_model::Quota)| v1::QuotaView {
                 namespace: namespace.to_string(),
@@ -114,7 +114,7 @@ impl v1::govern_server::Govern for GovernService {
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
         // Each looks at all machines.
-        let read = cell.read(&self.shared.reads, move |cell| {
+        let read = cell.read(move |cell| {
             let named = cell.partitions().filter(|(name, _)| filter.passes(|_| Some(name.to_string())));
             let rows = named.map(|(name, partition)| partition_view(cell, name, partition));
             Ok(page(rows, limit, |_| true))
@@ -148,7 +148,7 @@ impl v1::govern_server::Govern for GovernService {
         let present = if past::is_asked(wire.at) { None } else { Some(self.shared.clone()) };
         let revision = cell.revision().0;
         // Looks at all jobs.
-        let read = cell.read(&self.shared.reads, move |cell| {
+        let read = cell.read(move |cell| {
             let passes = |row: &v1::SchedulerView| {
                 filter.passes(|field| Some(if field == "name" { row.name.clone() } else { row.paused.to_string() }))
             };
@@ -163,7 +163,7 @@ impl v1::govern_server::Govern for GovernService {
         let filter = Filter::parse(&wire.filter, &["job"])?.with_names("job")?;
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
-        let read = cell.read(&self.shared.reads, move |cell| {
+        let read = cell.read(move |cell| {
             let passes = |row: &v1::HoldView| {
                 (wire.namespace.is_empty() || row.namespace == wire.namespace)
                     && filter.passes(|_| Some(row.job.clone()))
@@ -195,7 +195,7 @@ impl v1::govern_server::Govern for GovernService {
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
         let earliest_micros = told_from_micros(&self.shared, &cell);
-        let read = cell.read(&self.shared.reads, move |cell| {
+        let read = cell.read(move |cell| {
             let passes = |row: &v1::UnknownTaskView| {
                 let task = row.task.as_ref();
                 let job = || task.map(|task| task.job.clone());

@@ -65,7 +65,7 @@ impl v1::inspect_server::Inspect for InspectService {
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
         let lease_micros = self.shared.lease_micros();
-        let listed = cell.read(&self.shared.reads, move |cell| Ok(list_machines(cell, &filter, limit, lease_micros)));
+        let listed = cell.read(move |cell| Ok(list_machines(cell, &filter, limit, lease_micros)));
         Ok(Response::new(listed.await?))
     }
 
@@ -139,7 +139,7 @@ impl v1::inspect_server::Inspect for InspectService {
         let asked = Conflicts::read(&wire, self.shared.settings.listing_rows, &self.shared.identity.custom_resources)?;
         let cell = past::cell_and_history(&self.shared, wire.at).await?;
         let history = self.shared.feed.history().clone();
-        let rows = cell.read(&self.shared.reads, move |cell| asked.list(&history, cell));
+        let rows = cell.read(move |cell| asked.list(&history, cell));
         Ok(Response::new(rows.await?))
     }
 
@@ -159,7 +159,7 @@ impl v1::inspect_server::Inspect for InspectService {
         }
         let cell = past::cell(&self.shared, wire.at).await?;
         let read = move |cell: &Cell| Ok(list_sessions(present.as_deref(), cell, &filter, limit));
-        let listed = cell.read(&self.shared.reads, read);
+        let listed = cell.read(read);
         Ok(Response::new(listed.await?))
     }
 }

@@ -14,7 +14,7 @@ use tonic::{Code, Request, Response, Status};
 use super::ended::{self, Fate};
 use super::failure::Failure;
 use super::listing::{self, Filter};
-use super::past::{self, Moment};
+use super::past::{self, Glance, Moment};
 use super::story::stay::{self, Ran, Said};
 use super::story::{self, Hero, gone};
 use super::waiting::Reasons;
@@ -143,7 +143,7 @@ impl v1::jobs_server::Jobs for JobsService {
         let cell = past::cell(&self.shared, wire.at).await?;
         let shared = self.shared.clone();
         // Who waits for a job asks often, and a job may have a million tasks.
-        let got = cell.read(&self.shared.reads, move |cell| {
+        let got = cell.read(move |cell| {
             let job = job_named(cell, &wire.namespace, &wire.name)?;
             let reasons = Reasons::new(&shared, wire.at, cell);
             let mut view = view::job(cell, job, &Counts::new(cell, reasons.now()));
@@ -163,7 +163,7 @@ impl v1::jobs_server::Jobs for JobsService {
         let cell = past::cell(&self.shared, wire.at).await?;
         let shared = self.shared.clone();
         // Looks at every task of what it shows.
-        let listed = cell.read(&self.shared.reads, move |cell| Ok(list(&shared, cell, &wire, &filter, limit)));
+        let listed = cell.read(move |cell| Ok(list(&shared, cell, &wire, &filter, limit)));
         Ok(Response::new(listed.await?))
     }
 
@@ -257,13 +257,17 @@ impl v1::jobs_server::Jobs for JobsService {
     ) -> Result<Response<v1::AllocationView>, Status> {
         let wire = request.into_inner();
         let id = allocation_id(wire.allocation)?;
-        let mut cell = past::glance(&self.shared, wire.at).await?;
-        if cell.allocation(id).is_none() && !past::is_asked(wire.at) {
-            cell = with_its_end(&self.shared, cell).await?;
-        }
-        let (is_live, shown) = (cell.allocation(id).is_some(), cell.revision());
-        let view = if is_live { live(&self.shared, cell, id).await } else { ended(&self.shared, cell, id).await };
-        let mut view = view?;
+        let glance = past::glance(&self.shared, wire.at).await?;
+        let (mut view, shown) = if glance.allocation(id).is_some() {
+            let shown = glance.revision();
+            (live(&self.shared, glance, id).await?, shown)
+        } else {
+            let cell = glance.with_history(&self.shared, wire.at).await?;
+            let (is_live, shown) = (cell.allocation(id).is_some(), cell.revision());
+            let view =
+                if is_live { live(&self.shared, cell.into(), id).await } else { ended(&self.shared, cell, id).await };
+            (view?, shown)
+        };
         view.started_micros = started_micros(&self.shared, id, &view, shown).await;
         Ok(Response::new(view))
     }
@@ -342,8 +346,8 @@ fn runs_on(cell: &Cell, id: AllocationId) -> Option<u32> {
 }
 
 /// The same of one that did not run a moment ago, and of where it did.
-async fn ran_on(shared: &Arc<Shared>, now: Moment, id: AllocationId) -> Result<u32, Failure> {
-    let cell = with_its_end(shared, now).await?;
+async fn ran_on(shared: &Arc<Shared>, now: Glance, id: AllocationId) -> Result<u32, Failure> {
+    let cell = now.with_history(shared, None).await?;
     if let Some(machine) = runs_on(&cell, id) {
         return Ok(machine);
     }
@@ -353,13 +357,6 @@ async fn ran_on(shared: &Arc<Shared>, now: Moment, id: AllocationId) -> Result<u
     // For good: a machine that comes under that name is another one.
     let gone = || Failure::new(Code::NotFound, "NO_LOGS", "the machine that ran it was removed");
     Ok(machine.ok_or_else(gone)?.id.slot)
-}
-
-/// The present once more, for who reads of what is not live in it any more: the history has that by then. What was at hand is not kept meanwhile.
-async fn with_its_end(shared: &Arc<Shared>, now: Moment) -> Result<Moment, Failure> {
-    drop(now);
-    let (cell, reached) = past::cell_in_history(shared, None).await?;
-    reached.map(|()| cell)
 }
 
 /// A reader's stream; when it goes, the agent is told.
@@ -407,16 +404,14 @@ pub(super) fn allocation_id(bits: u64) -> Result<AllocationId, Failure> {
         .ok_or_else(|| Failure::invalid(format!("allocation: expected an id with a generation above 0, found {bits}")))
 }
 
-/// The final row of an allocation that is not live in the cell.
+/// The final row of an allocation that is not live in the cell, up to which the history has all.
 async fn ended(shared: &Arc<Shared>, moment: Moment, id: AllocationId) -> Result<v1::AllocationView, Failure> {
-    past::reach(shared, moment.revision()).await?;
     let known = shared.clone();
-    let read =
-        moment.read(&shared.reads, move |cell| match ended::fate(known.feed.history(), &known.picture, cell, id)? {
-            Fate::Ended(row) => Ok(*row),
-            Fate::NeverWas => Err(unknown_to(cell, id).unwrap_or_else(|| never_was(id, cell))),
-            Fate::Retired(oldest) => Err(unknown_to(cell, id).unwrap_or_else(|| retired(id, oldest))),
-        });
+    let read = moment.read(move |cell| match ended::fate(known.feed.history(), &known.picture, cell, id)? {
+        Fate::Ended(row) => Ok(*row),
+        Fate::NeverWas => Err(unknown_to(cell, id).unwrap_or_else(|| never_was(id, cell))),
+        Fate::Retired(oldest) => Err(unknown_to(cell, id).unwrap_or_else(|| retired(id, oldest))),
+    });
     read.await
 }
 
@@ -449,13 +444,13 @@ fn retired(id: AllocationId, oldest: u64) -> Failure {
 
 /// A live allocation's row, with the time of its grant where the picture or the log knows it, and with why its task was moved where the log does. What
 /// the history has not got yet is not waited for: what lives is told of at once.
-async fn live(shared: &Arc<Shared>, moment: Moment, id: AllocationId) -> Result<v1::AllocationView, Failure> {
-    let allocation = moment.allocation(id).ok_or_else(|| never_was(id, &moment))?;
+async fn live(shared: &Arc<Shared>, glance: Glance, id: AllocationId) -> Result<v1::AllocationView, Failure> {
+    let allocation = glance.allocation(id).ok_or_else(|| never_was(id, &glance))?;
     let created = shared.picture.exactly_when(allocation.row.created);
     let about = created.or_else(|| shared.picture.about_when(allocation.row.created));
-    let mut view = view::allocation(&moment, &allocation, about);
+    let mut view = view::allocation(&glance, &allocation, about);
     // It may have a turn, and what follows waits for one.
-    drop(moment);
+    drop(glance);
     // What was moved had another allocation before.
     let may_be_moved = view.attempt > 1 && view.reason.is_empty();
     if created.is_none() || may_be_moved {

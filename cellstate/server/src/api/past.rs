@@ -28,12 +28,12 @@ pub(super) fn is_asked(at: Option<v1::At>) -> bool {
     at.is_some_and(|at| at.revision > 0 || at.time_micros != 0)
 }
 
-/// The cell as it is, or was at a moment, mostly with a turn among the reads until it is let go of. One of the past was folded for its reader alone;
+/// The cell as it is, or was at a moment, with a turn among the reads until it is let go of. One of the past was folded for its reader alone;
 /// and as long as a picture of the present is kept, pages are copied that change. So there are in memory at most as many as there are turns. Whoever
 /// holds one must not wait for another turn.
 pub(super) struct Moment {
     cell: Cell,
-    turn: Option<Turn>,
+    turn: Turn,
 }
 
 impl Deref for Moment {
@@ -45,54 +45,106 @@ impl Deref for Moment {
 }
 
 impl Moment {
-    /// Runs what reads much of it, or the disk, on a thread of its own: in the turn that it has, or in one that it waits for, which is
-    /// refused when too many do.
+    /// Runs what reads much of it, or the disk, on a thread of its own.
     pub(super) async fn read<T: Send + 'static>(
         self,
-        reads: &Reads,
         work: impl FnOnce(&Cell) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let Self { cell, turn } = self;
-        let turn = match turn {
-            Some(turn) => turn,
-            None => reads.turn().await?,
-        };
         Ok(turn.take(move || work(&cell)).await?.0)
+    }
+}
+
+/// As [`Moment`], for who looks at a row or two and lets go of it: of the present without a turn.
+pub(super) struct Glance {
+    cell: Cell,
+    turn: Option<Turn>,
+}
+
+impl Deref for Glance {
+    type Target = Cell;
+
+    fn deref(&self) -> &Cell {
+        &self.cell
+    }
+}
+
+impl From<Moment> for Glance {
+    fn from(Moment { cell, turn }: Moment) -> Self {
+        Self { cell, turn: Some(turn) }
+    }
+}
+
+impl Glance {
+    /// The moment that was asked for, to read what the history has of it: the same cell where the history has that already and there is a turn. Else it
+    /// is asked for once more, and neither what was at hand nor the turn is kept meanwhile.
+    pub(super) async fn with_history(self, shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Moment, Failure> {
+        let Self { cell, turn } = self;
+        match turn {
+            Some(turn) if has(shared, cell.revision()) => return Ok(Moment { cell, turn }),
+            turn => drop((cell, turn)),
+        }
+        let (moment, reached) = cell_in_history(shared, at).await?;
+        reached.map(|()| moment)
     }
 }
 
 /// The cell at a moment; neither revision nor time: now. Refused when too many read.
 pub(super) async fn cell(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Moment, Failure> {
-    let Some(at) = at.filter(|_| is_asked(at)) else { return present(shared).await };
-    let now = shared.durable_revision();
-    let revision = revision_of(shared, at).await?;
-    yet_to_come(shared, Revision(revision))?;
-    if revision == now.0 {
-        // The picture may be ahead by now; then the history has it.
+    match asked_for(shared, at).await? {
+        Some(revision) => cell_at(shared, revision).await,
+        None => present(shared).await,
+    }
+}
+
+/// The revision of the moment that is asked for; `None`: now.
+async fn asked_for(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Option<Revision>, Failure> {
+    let Some(at) = at.filter(|_| is_asked(at)) else { return Ok(None) };
+    let revision = Revision(revision_of(shared, at).await?);
+    yet_to_come(shared, revision)?;
+    Ok(Some(revision))
+}
+
+/// The cell at a revision that there is.
+async fn cell_at(shared: &Arc<Shared>, revision: Revision) -> Result<Moment, Failure> {
+    let mut turn = None;
+    if revision == shared.durable_revision() {
         let moment = present(shared).await?;
-        if moment.revision() == now {
+        if moment.revision() == revision {
             return Ok(moment);
         }
+        // The picture is ahead by now, after it was waited for the turn. The history has it then, or will; and nobody waits for that with a turn.
+        turn = has(shared, revision).then_some(moment.turn);
     }
-    reach(shared, Revision(revision)).await?;
-    let turn = shared.reads.turn().await?;
+    let turn = match turn {
+        Some(turn) => turn,
+        None => {
+            reach(shared, revision).await?;
+            shared.reads.turn().await?
+        }
+    };
     let history = shared.feed.history().clone();
-    let (cell, turn) = turn.take(move || fold(&history, revision)).await?;
-    Ok(Moment { cell, turn: Some(turn) })
+    let (cell, turn) = turn.take(move || fold(&history, revision.0)).await?;
+    Ok(Moment { cell, turn })
+}
+
+/// Whether the history has a revision.
+fn has(shared: &Shared, revision: Revision) -> bool {
+    shared.feed.history().newest_revision() >= revision.0
 }
 
 /// The cell as it is when its reader has a turn: of those who wait, each would keep another picture.
 async fn present(shared: &Arc<Shared>) -> Result<Moment, Failure> {
     let turn = shared.reads.turn().await?;
-    Ok(Moment { cell: shared.snapshot().await, turn: Some(turn) })
+    Ok(Moment { cell: shared.snapshot().await, turn })
 }
 
-/// As [`cell`], for who looks at a row or two and lets go of it: of the present without a turn.
-pub(super) async fn glance(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Moment, Failure> {
+/// As [`cell`], for who looks at a row or two.
+pub(super) async fn glance(shared: &Arc<Shared>, at: Option<v1::At>) -> Result<Glance, Failure> {
     if is_asked(at) {
-        return cell(shared, at).await;
+        return Ok(cell(shared, at).await?.into());
     }
-    Ok(Moment { cell: shared.snapshot().await, turn: None })
+    Ok(Glance { cell: shared.snapshot().await, turn: None })
 }
 
 /// As [`cell`], for who reads the history besides; and whether that has it by now. It is waited for without a turn and without a picture, and what comes
@@ -101,8 +153,18 @@ pub(super) async fn cell_in_history(
     shared: &Arc<Shared>,
     at: Option<v1::At>,
 ) -> Result<(Moment, Result<(), Failure>), Failure> {
-    let before = if is_asked(at) { Ok(()) } else { reach(shared, shared.durable_revision()).await };
-    let moment = cell(shared, at).await?;
+    let asked = asked_for(shared, at).await?;
+    let before = reach(shared, asked.unwrap_or_else(|| shared.durable_revision())).await;
+    // No picture has that, and it was waited for.
+    if asked.is_some_and(|revision| revision < shared.durable_revision())
+        && let Err(behind) = before
+    {
+        return Err(behind);
+    }
+    let moment = match asked {
+        Some(revision) => cell_at(shared, revision).await?,
+        None => present(shared).await?,
+    };
     let reached = match before {
         Ok(()) => reach(shared, moment.revision()).await,
         behind => behind,
@@ -202,7 +264,7 @@ pub(super) async fn story(
     let moment = cell_and_history(shared, at).await?;
     let limit = listing::limit(limit, shared.settings.listing_rows);
     let history = shared.feed.history().clone();
-    moment.read(&shared.reads, move |cell| tell(&history, cell, limit)).await
+    moment.read(move |cell| tell(&history, cell, limit)).await
 }
 
 /// Waits until the history has a revision.
@@ -549,13 +611,13 @@ pub(super) mod tests {
         let mut moments = Vec::new();
         for _ in 0..READS_MAX {
             let ((), turn) = reads.turn().await.unwrap().take(|| Ok(())).await.unwrap();
-            moments.push(Moment { cell: Cell::default(), turn: Some(turn) });
+            moments.push(Moment { cell: Cell::default(), turn });
         }
         let another = tokio::time::timeout(Duration::from_millis(50), reads.turn()).await;
         assert!(another.is_err(), "another one would be folded");
         // Nobody waits for a second turn.
         for moment in moments {
-            assert_eq!(moment.read(&reads, |cell| Ok(cell.revision())).await.unwrap(), Revision(0));
+            assert_eq!(moment.read(|cell| Ok(cell.revision())).await.unwrap(), Revision(0));
         }
         assert_eq!(reads.running.available_permits(), READS_MAX);
         assert_eq!(reads.admitted.available_permits(), ADMITTED_MAX);
@@ -662,9 +724,10 @@ pub(super) mod tests {
         server.shutdown().await.unwrap();
     }
 
-    // While the history was behind, all who asked for a story waited with a picture, and so many were not even counted.
+    // While the history was behind, all who asked for a story waited with a picture, and so many were not even counted; and who named the newest
+    // revision waited with a turn besides. Without a turn there is no picture.
     #[tokio::test]
-    async fn who_waits_for_a_history_that_is_behind_keeps_neither_a_turn_nor_a_picture() {
+    async fn who_waits_for_a_history_that_is_behind_keeps_no_turn_and_with_it_no_picture() {
         let dir = tempfile::tempdir().unwrap();
         let mut options = crate::ServerOptions::new(dir.path());
         options.settings.segment_bytes = 1 << 20;
@@ -674,13 +737,24 @@ pub(super) mod tests {
             let shared = server.shared();
             // It is at hand from here on.
             shared.snapshot().await;
-            let mut reading = std::pin::pin!(cell_in_history(shared, None));
-            tokio::select! {
-                biased;
-                _ = &mut reading => panic!("the history has nothing"),
-                () = std::future::ready(()) => {}
+            let newest = Some(v1::At { revision: shared.durable_revision().0, time_micros: 0 });
+            for at in [None, newest] {
+                let mut reading = std::pin::pin!(cell_in_history(shared, at));
+                tokio::select! {
+                    biased;
+                    _ = &mut reading => panic!("the history has nothing"),
+                    () = std::future::ready(()) => {}
+                }
+                assert_eq!(shared.reads.running.available_permits(), READS_MAX);
+                let glance = glance(shared, at).await.unwrap();
+                let mut reading = std::pin::pin!(glance.with_history(shared, at));
+                tokio::select! {
+                    biased;
+                    _ = &mut reading => panic!("the history has nothing"),
+                    () = std::future::ready(()) => {}
+                }
+                assert_eq!(shared.reads.running.available_permits(), READS_MAX);
             }
-            assert_eq!(shared.reads.running.available_permits(), READS_MAX);
         }
         server.shutdown().await.unwrap();
     }

@@ -144,7 +144,7 @@ pub(super) async fn list(
         past::yet_to_come(shared, Revision(after))?;
     }
     let history = shared.feed.history().clone();
-    let read = cell.read(&shared.reads, move |cell| {
+    let read = cell.read(move |cell| {
         // Of the present it may lack the end.
         asked.list(&history, cell, to.min(Revision(history.newest_revision())))
     });
@@ -158,7 +158,7 @@ pub(super) async fn get(shared: &Arc<Shared>, wire: v1::GetTransactionRequest) -
     let history = shared.feed.history().clone();
     let v1::GetTransactionRequest { session, number } = wire;
     // Each of its machines is looked up in the history, too.
-    let read = cell.read(&shared.reads, move |cell| {
+    let read = cell.read(move |cell| {
         let found = find(&history, cell, session, number).map_err(|failure| {
             // It is looked for in what there is: after its store was opened again, that may be less than was waited for.
             let newest = history.newest_revision();
