@@ -52,41 +52,32 @@ impl AgentsService {
     /// The machine with this id, if the principal may speak for it.
     async fn machine(&self, principal: &Principal, id: u64) -> Result<MachineId, Failure> {
         let id = MachineId::from_bits(id).ok_or_else(|| Failure::invalid("machine: expected the id of a machine"))?;
-        // The local principal may speak for any machine: no need to look up which one it is.
-        if principal.role() == crate::authorise::Role::Local {
-            return Ok(id);
-        }
-        // A sign of life must not wait for a picture: while a write does not come back there may be none, and all leases would run out.
-        if let Some(name) = self.shared.hub.name_of(id) {
-            principal.may_speak_for_machine(&name)?;
-            return Ok(id);
-        }
-        let cell = self.shared.snapshot().await;
-        let machine = cell.machine(id).ok_or_else(|| gone(id))?;
-        principal.may_speak_for_machine(&machine.name)?;
-        Ok(id)
+        if self.may_speak_for(principal, id).await? { Ok(id) } else { Err(gone(id)) }
     }
 
     /// Fails if the principal may not speak for one of them. One that is gone is nobody's: its agent is told to register.
     async fn may_speak_for_all(&self, principal: &Principal, machines: &[u64]) -> Result<(), Failure> {
-        if principal.role() == crate::authorise::Role::Local {
-            return Ok(());
-        }
-        let mut unknown = Vec::new();
         for id in machines.iter().filter_map(|id| MachineId::from_bits(*id)) {
-            match self.shared.hub.name_of(id) {
-                Some(name) => principal.may_speak_for_machine(&name)?,
-                None => unknown.push(id),
-            }
-        }
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let cell = self.shared.snapshot().await;
-        for machine in unknown.iter().filter_map(|id| cell.machine(*id)) {
-            principal.may_speak_for_machine(&machine.name)?;
+            self.may_speak_for(principal, id).await?;
         }
         Ok(())
+    }
+
+    /// Fails if the principal may not speak for this machine; false where there is none.
+    async fn may_speak_for(&self, principal: &Principal, id: MachineId) -> Result<bool, Failure> {
+        // The local principal may speak for any machine: no need to look up which one it is.
+        if principal.role() == crate::authorise::Role::Local {
+            return Ok(true);
+        }
+        // A sign of life must not wait for a picture: while a write does not come back there may be none, and all leases would run out.
+        if let Some(name) = self.shared.hub.name_of(id) {
+            principal.may_speak_for_machine(&name)?;
+            return Ok(true);
+        }
+        let cell = self.shared.snapshot().await;
+        let Some(machine) = cell.machine(id) else { return Ok(false) };
+        principal.may_speak_for_machine(&machine.name)?;
+        Ok(true)
     }
 
     /// Takes what agents report, and says at which revision it is in the books, and of which machines it is not, as their epochs were over when
