@@ -497,9 +497,28 @@ fn logged(keeper: &Keeper, history: &History, revision: Revision) -> Result<byte
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::path::Path;
+
+    use plenum_journal::Journal;
+
     use super::*;
+    use crate::publish::Mirror;
+    use crate::recovery::Opened;
     use crate::{Server, ServerOptions};
+
+    /// What the threads of a server share, without any of them, and its log: over the cell of a directory, or over `other`, made for the server's identity.
+    pub(crate) fn without_threads(
+        dir: &Path,
+        other: impl FnOnce(&CellIdentity) -> Option<Cell>,
+    ) -> (Journal, Arc<Shared>) {
+        let options = ServerOptions::new(dir);
+        let Opened { journal, history, mirror, identity, lag_bytes, cut_bytes, .. } = recovery::open(&options).unwrap();
+        let mirror = other(&identity).map_or(mirror, Mirror::new);
+        let (keeper, feed, dir) = (journal.keeper(), Feed::new(history, lag_bytes), options.dir);
+        let parts = Parts { settings: options.settings, identity, keeper, feed, mirror, dir, cut_bytes };
+        (journal, Arc::new(Shared::new(parts)))
+    }
 
     /// Whoever is not answered within this waits for room, and not for a disk that is busy.
     const LONGER_THAN_A_SYNC: Duration = Duration::from_secs(5);

@@ -632,10 +632,7 @@ mod tests {
     use plenum_model::{AllocationId, AllocationState, Delta, LogTime};
 
     use super::*;
-    use crate::engine::Feed;
-    use crate::publish::Mirror;
-    use crate::recovery::{self, Opened};
-    use crate::shared::Parts;
+    use crate::shared::tests::without_threads;
 
     #[tokio::test]
     async fn an_agent_whose_earlier_registration_is_not_decided_in_time_is_told_when_to_ask_again() {
@@ -660,16 +657,11 @@ mod tests {
     async fn a_sign_of_life_waits_for_no_picture() {
         use v1::agents_server::Agents as _;
         let dir = tempfile::tempdir().unwrap();
-        let options = crate::ServerOptions::new(dir.path());
-        let Opened { journal, history, identity, .. } = recovery::open(&options).unwrap();
         let mut cell = Cell::default();
         let mut delta = Delta::new(Revision(1), LogTime::from_micros(1));
         delta.machines.push(Arc::new(crate::agents::machine(3, 1, MachineState::Ready)));
         cell.apply(&delta).unwrap();
-        let (keeper, feed, dir) = (journal.keeper(), Feed::new(history, 0), options.dir);
-        let mirror = Mirror::new(cell);
-        let parts = Parts { settings: options.settings, identity, keeper, feed, mirror, dir, cut_bytes: 0 };
-        let shared = Arc::new(Shared::new(parts));
+        let (_journal, shared) = without_threads(dir.path(), |_| Some(cell));
         // None is shown, and nobody takes another one.
         shared.picture.tidy();
         assert!(!shared.picture.shows(Revision(1)));

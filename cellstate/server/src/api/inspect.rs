@@ -319,9 +319,7 @@ fn count_rows(cell: &Cell, status: &mut v1::StatusResponse) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::Feed;
-    use crate::recovery::{self, Opened};
-    use crate::shared::Parts;
+    use crate::shared::tests::without_threads;
     use plenum_model::{Delta, LogTime, MachineState, Revision};
 
     // The disk was asked by a thread that serves connections: where it did not answer, as that of a file server that is gone, two who asked for a
@@ -329,12 +327,8 @@ mod tests {
     #[tokio::test]
     async fn a_status_tells_what_was_free_at_the_last_look_and_waits_for_no_disk() {
         let dir = tempfile::tempdir().unwrap();
-        let options = crate::ServerOptions::new(dir.path());
-        // Without threads: nobody looks but the start.
-        let Opened { journal, history, mirror, identity, lag_bytes, cut_bytes, .. } = recovery::open(&options).unwrap();
-        let (keeper, feed, dir) = (journal.keeper(), Feed::new(history, lag_bytes), options.dir);
-        let parts = Parts { settings: options.settings, identity, keeper, feed, mirror, dir, cut_bytes };
-        let shared = Arc::new(Shared::new(parts));
+        // Nobody looks but the start.
+        let (_journal, shared) = without_threads(dir.path(), |_| None);
         assert!(status(&shared).await.unwrap().free_bytes > 0, "a start looks");
         shared.space.found(7);
         assert_eq!(status(&shared).await.unwrap().free_bytes, 7);

@@ -119,20 +119,13 @@ mod tests {
     use plenum_model::Revision;
 
     use super::*;
-    use crate::ServerOptions;
-    use crate::engine::Feed;
-    use crate::recovery::{self, Opened};
-    use crate::shared::Parts;
+    use crate::shared::tests::without_threads;
 
     // While a disk did not answer, nobody knew that nothing was decided.
     #[test]
     fn a_write_is_known_to_be_under_way_until_it_has_come_back() {
         let dir = tempfile::tempdir().unwrap();
-        let options = ServerOptions::new(dir.path());
-        let Opened { journal, history, mirror, identity, lag_bytes, cut_bytes, .. } = recovery::open(&options).unwrap();
-        let (keeper, feed, dir) = (journal.keeper(), Feed::new(history, lag_bytes), options.dir);
-        let parts = Parts { settings: options.settings, identity, keeper, feed, mirror, dir, cut_bytes };
-        let shared = Arc::new(Shared::new(parts));
+        let (journal, shared) = without_threads(dir.path(), |_| None);
         let writer = Writer::new(journal, shared.clone());
         let batch = Batch { term: 1, first: Revision(1), last: Revision(1), bytes: Bytes::from_static(b"a batch") };
         let micros = || shared.writing.micros(i64::MAX - 1);

@@ -288,14 +288,10 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::ServerOptions;
     use crate::agents::{Look, Standstill};
     use crate::commit::{Asked, CommitOptions};
-    use crate::engine::Feed;
     use crate::ingress::Reply;
-    use crate::publish::Mirror;
-    use crate::recovery::{self, Opened};
-    use crate::shared::Parts;
+    use crate::shared::tests::without_threads;
     use crate::tasks::reckon;
 
     fn request(command: Command) -> Request {
@@ -367,23 +363,15 @@ mod tests {
         core: CoreOptions,
         before: impl IntoIterator<Item = Command>,
     ) -> (Resolver, Receiver<Batch>) {
-        let options = ServerOptions::new(dir);
-        let Opened { journal, history, identity, .. } = recovery::open(&options).unwrap();
         let mut core = Core::new(core);
-        for command in std::iter::once(Command::OpenServer(identity.clone())).chain(before) {
-            let decided = core.decide(&request(command), LogTime::from_micros(1));
-            assert!(matches!(decided, Decided::Changed { .. }), "{decided:?}");
-        }
-        let parts = Parts {
-            settings: options.settings,
-            identity: identity.clone(),
-            keeper: journal.keeper(),
-            feed: Feed::new(history, 0),
-            mirror: Mirror::new(core.cell().clone()),
-            dir: options.dir,
-            cut_bytes: 0,
-        };
-        let shared = Arc::new(Shared::new(parts));
+        let (journal, shared) = without_threads(dir, |identity| {
+            for command in std::iter::once(Command::OpenServer(identity.clone())).chain(before) {
+                let decided = core.decide(&request(command), LogTime::from_micros(1));
+                assert!(matches!(decided, Decided::Changed { .. }), "{decided:?}");
+            }
+            Some(core.cell().clone())
+        });
+        let identity = shared.identity.clone();
         let (batches, taken) = crossbeam_channel::unbounded();
         let mut resolver = Resolver {
             committer: Committer::new(core, CommitOptions { batch_bytes: 1, ..CommitOptions::default() }),
