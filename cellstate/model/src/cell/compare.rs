@@ -10,17 +10,20 @@ impl Cell {
     /// other resources are looked at: it may have stayed so after the last of them was given back. What is free is compared.
     #[must_use]
     pub fn first_difference(&self, other: &Self) -> Option<String> {
-        self.difference(other, |row| row.last_change)
+        self.difference(other, true)
     }
 
     /// The same, but for when machines changed last: an earlier version of the core may have counted a change that this one does not.
     #[must_use]
     pub fn first_difference_but_last_changes(&self, other: &Self) -> Option<String> {
-        self.difference(other, |_| Revision(0))
+        self.difference(other, false)
     }
 
-    fn difference(&self, other: &Self, last_change: impl Fn(&MachineRow) -> Revision) -> Option<String> {
-        let plain = |row: &MachineRow| MachineRow { class: 0, has_rest: false, last_change: last_change(row), ..*row };
+    fn difference(&self, other: &Self, with_last_changes: bool) -> Option<String> {
+        let plain = |row: &MachineRow| {
+            let last_change = if with_last_changes { row.last_change } else { Revision(0) };
+            MachineRow { class: 0, has_rest: false, last_change, ..*row }
+        };
         let header = |cell: &Self| (cell.revision, cell.time, cell.identity.clone(), cell.filling, cell.live);
         if header(self) != header(other) {
             return Some(format!("header: {:?} and {:?}", header(self), header(other)));

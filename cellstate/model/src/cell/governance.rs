@@ -8,8 +8,8 @@ use super::extras::Turnover;
 use crate::delta::Subject;
 use crate::planted::{self, Bug};
 use crate::{
-    DIMENSIONS, Delta, FoldError, Hold, Job, JobId, Partition, Quota, Resources, Rights, Room, Sum, TaskState,
-    UnknownId, UnknownTask,
+    DIMENSIONS, Delta, FoldError, Hold, Job, JobId, Partition, Quota, Resources, Revision, Rights, Room, Sum,
+    TaskState, UnknownId, UnknownTask,
 };
 
 /// Who holds room on a machine, and how much all of them do: a claim looks at the sum, and not at a thousand holds.
@@ -47,12 +47,7 @@ impl Cell {
             for &machine in hold.iter().flat_map(|hold| &hold.machines) {
                 self.check_row(self.machines.len(), machine, Subject::Job(*job))?;
             }
-            // One that is only renewed leaves its machines as they were, and so does what it gives back: a scheduler that was refused there
-            // before could have known.
-            let before = self.holds.get(job).cloned();
-            let changed = Hold::differences(before.as_deref(), hold.as_ref()).filter(|(_, _, is)| !is.is_nothing());
-            changed.for_each(|(machine, ..)| self.machines.get_mut(machine).last_change = revision);
-            self.put_hold(*job, hold.as_ref());
+            self.put_hold(*job, hold.as_ref(), Some(revision));
         }
         for (name, partition) in &delta.partitions {
             put(Arc::make_mut(&mut self.partitions), name.clone(), partition.clone());
@@ -60,11 +55,10 @@ impl Cell {
         let mut turnover = Turnover::default();
         for (id, task) in &delta.unknown {
             self.check_row(self.machines.len(), id.machine, Subject::Unknown(*id))?;
-            // One that was adopted or told to stop has what it had.
-            let had = self.unknown.get(id).map(|task| &task.traces);
-            let is_same = had == task.as_ref().map(|task| &task.traces);
+            // One that was adopted or told to stop has what it had, and one that ends gives that back.
+            let comes = task.is_some() && !self.unknown.contains_key(id);
             self.put_unknown(*id, task.as_ref(), &mut turnover)?;
-            if !is_same {
+            if comes {
                 self.machines.get_mut(id.machine).last_change = revision;
             }
         }
@@ -84,7 +78,8 @@ impl Cell {
         Ok(())
     }
 
-    pub(super) fn put_hold(&mut self, job: JobId, hold: Option<&Hold>) {
+    /// `changes`: the revision that this is a change of; `None` where the rows of machines tell when they changed last.
+    pub(super) fn put_hold(&mut self, job: JobId, hold: Option<&Hold>, changes: Option<Revision>) {
         // Mostly a hold loses one of its machines, or is renewed.
         for (machine, was, is) in Hold::differences(self.holds.get(&job).map(|hold| &**hold), hold) {
             let row = self.held.get_mut(machine);
@@ -95,6 +90,10 @@ impl Cell {
             }
             if held.jobs.is_empty() {
                 *row = None;
+            }
+            // What is only given back leaves a machine as it was: a scheduler that was refused there before could have known.
+            if let Some(revision) = changes.filter(|_| !is.without(&was).is_nothing()) {
+                self.machines.get_mut(machine).last_change = revision;
             }
         }
         put(Arc::make_mut(&mut self.holds), job, hold.cloned().map(Arc::new));

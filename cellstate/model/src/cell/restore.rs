@@ -165,7 +165,7 @@ impl Restore {
         cell.partitions = Arc::new(governance.partitions.into_iter().collect());
         cell.paused = Arc::new(governance.paused.into_iter().collect());
         cell.rights = Arc::new(governance.rights.into_iter().collect());
-        governance.holds.iter().for_each(|(job, hold)| cell.put_hold(*job, Some(hold)));
+        governance.holds.iter().for_each(|(job, hold)| cell.put_hold(*job, Some(hold), None));
         let mut turnover = Turnover::default();
         for (id, task) in governance.unknown {
             let there = cell.put_unknown(id, Some(&task), &mut turnover).is_ok();
