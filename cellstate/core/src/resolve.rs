@@ -247,15 +247,16 @@ impl<'a> Resolver<'a> {
 
     /// Misfits of a scheduler that had seen the last change of everything it claims on, as [`plenum_model::Outcome::divergences`] counts them: what others
     /// have or leave may stand in the way of claims behind a lost one, and a claim that was refused otherwise leaves only more to those behind it, unless
-    /// it [is missed](Self::is_missed).
+    /// it [is missed](Self::is_missed). What [was never so](Self::was_never_so) counts whatever changed since.
     fn find_divergences(&self, txn: &Transaction, resolution: &mut Resolution) {
         if resolution.refusals.is_empty() || resolution.went_elsewhere {
             return;
         }
-        let seen = |refusal: &Refusal| {
+        let unchanged = |refusal: &Refusal| {
             let machine = self.cell.machine_row(refusal.machine).map(|row| row.last_change);
             machine.is_none_or(|last| last <= txn.base) && self.job_events.newest(refusal.job.slot) <= txn.base
         };
+        let seen = |refusal: &Refusal| self.was_never_so(refusal) || unchanged(refusal);
         let mut by_others = false;
         for (position, refusal) in (0..).zip(&resolution.refusals) {
             if refusal.kind == RefusalKind::Misfit && seen(refusal) {
@@ -267,6 +268,16 @@ impl<'a> Resolver<'a> {
             if by_others && self.is_missed(txn, refusal) {
                 break;
             }
+        }
+    }
+
+    /// Whether what others did since the base can't have made a misfit of a claim: a job or a version that is gone does not come back, whoever gets
+    /// the slot next, and a transaction that names two machines for a job that has none chose both of them itself.
+    fn was_never_so(&self, misfit: &Refusal) -> bool {
+        match misfit.reason {
+            RefusalReason::NoSuchJob | RefusalReason::JobVersion => true,
+            RefusalReason::OtherMachine => self.cell.job(misfit.job).is_some_and(|job| job.home.is_none()),
+            _ => false,
         }
     }
 

@@ -591,12 +591,15 @@ fn a_guard_on_what_is_gone_is_told_of_its_own_end_and_not_of_the_next_tenants() 
     );
 }
 
-/// Kind and culprit of the refusal of one claim on task 0 of this version of a job, on this base.
+/// Kind and culprit of the refusal of one claim on task 0 of this version of a job, on this base. A misfit must be a divergence, whatever happened
+/// since.
 fn refused(large: &mut Large, (job, job_version): (JobId, u32), base: Revision) -> (RefusalKind, Option<Revision>) {
     let placements = vec![Placement { job_version, ..placement(job, 0..1, |_| 0, 0) }];
     let outcome = large.commit_on(Transaction { base, placements, ..Transaction::default() });
     let [refusal] = &outcome.refusals[..] else { panic!("one is refused: {outcome:?}") };
     assert!(matches!(refusal.reason, RefusalReason::NoSuchJob | RefusalReason::JobVersion), "{refusal:?}");
+    let divergences = if refusal.kind == RefusalKind::Misfit { vec![0] } else { Vec::new() };
+    assert_eq!(outcome.divergences, divergences, "{refusal:?}");
     (refusal.kind, refusal.culprits.first().map(|culprit| culprit.revision))
 }
 
@@ -668,11 +671,13 @@ fn a_claim_elsewhere_than_an_earlier_one_of_its_transaction_chose_is_a_misfit() 
         batch: stop pair[0]
         report pair[0] stopped
         batch: claim pair[0]@m1 pair[1]@m2
+        divergences?
         ",
         "
         batch: committed; pair[0] granted
         batch: committed
         batch: partial; pair[0] granted; pair[1] misfit OtherMachine
+        divergences [0]
         ",
     );
 }

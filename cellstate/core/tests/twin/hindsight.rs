@@ -208,12 +208,18 @@ impl Twin {
         takers.into_iter().map(|(_, taker)| taker).collect()
     }
 
-    /// Positions of misfits that could have been seen at the base: neither their machine nor their job has changed since. None behind a claim that
-    /// was refused for what others did, or that a guard or its scheduler's name kept from choosing a machine to share.
+    /// Positions of misfits that could have been seen at the base: neither their machine nor their job has changed since, or nobody's change could
+    /// make them fit or not. None behind a claim that was refused for what others did, or that a guard or its scheduler's name kept from choosing a
+    /// machine to share.
     pub(crate) fn divergences(&self, txn: &Transaction, refused: &[Refused]) -> Vec<u32> {
         let base = txn.base.0;
-        let is_seen = |(placement, claim): (u32, u32)| {
+        let is_seen = |reason: RefusalReason, (placement, claim): (u32, u32)| {
             let placement = &txn.placements[placement as usize];
+            match reason {
+                RefusalReason::NoSuchJob | RefusalReason::JobVersion => return true,
+                RefusalReason::OtherMachine if self.live.jobs[&placement.job].home.is_none() => return true,
+                _ => {}
+            }
             let machine = placement.machines[claim as usize];
             let is_same = !self.live.machines.contains_key(&machine) || self.last_change(machine) <= base;
             is_same && !self.job_changed_since(placement.job.slot, base)
@@ -221,7 +227,7 @@ impl Twin {
         let (mut divergences, mut by_others) = (Vec::new(), false);
         for (position, refused) in (0..).zip(refused) {
             let is_misfit = refused.kind == RefusalKind::Misfit;
-            if is_misfit && refused.claim.is_some_and(is_seen) {
+            if is_misfit && refused.claim.is_some_and(|claim| is_seen(refused.reason, claim)) {
                 divergences.push(position);
             }
             // Whoever stops what is not its own knew that.
