@@ -178,10 +178,11 @@ impl Resolver<'_> {
                 let group_row = cell.job(placement.job).and_then(|job| job.group_row(placement.group));
                 let group_row = group_row.unwrap_or(u32::MAX);
                 let about = About { job: placement.job.slot, group_row, ..About::default() };
-                for claim in claims_of(placement) {
-                    let facts = self.judge(txn).facts(trouble, &about);
-                    resolution.refusals.push(refusal(Some((number, claim)), placement, facts));
-                }
+                // All of them are told the same.
+                let facts = self.judge(txn).facts(trouble, &about);
+                let refused =
+                    claims_of(placement).map(|claim| refusal(Some((number, claim)), placement, facts.clone()));
+                resolution.refusals.extend(refused);
                 return Vec::new();
             }
         };
