@@ -41,7 +41,7 @@ pub struct VerifyReport {
     /// Revisions that were folded.
     pub folded: u64,
     /// Revisions that were decided again, and gave the same bytes unless a violation says otherwise. Not among them are transactions that
-    /// were made up before a core began in the middle, which does not know what they depend on.
+    /// were made up before a core began in the middle or behind another version's revisions, which does not know what they depend on.
     pub decided_again: u64,
     /// Of these, how many were compared without the rows and numbers that were given out and without who took the room: those after a
     /// checkpoint or a violation, up to the next start of a server.
@@ -388,7 +388,7 @@ impl<'a> Checkpoints<'a> {
         self.revisions.swap_remove(place);
         let Some(history) = self.history else { return };
         match checkpoint::read(history, revision) {
-            Ok(cell) => audit.compare(&cell, HISTORY),
+            Ok(cell) => audit.compare_checkpoint(cell, HISTORY),
             Err(error) => audit.unreadable(Revision(revision), HISTORY, told(&error), error),
         }
     }

@@ -56,13 +56,15 @@ struct Again {
     exact: bool,
     /// The revision that it began with: what changed until then, of which answers can depend, it does not know.
     began: Revision,
+    /// Nor does it know that where it began as the server did, as another version may have counted other changes of machines until then.
+    has_others: bool,
 }
 
 impl Again {
     /// Whether it knows all that the answer depends on: what changed since the request was made up.
     fn can_judge(&self, asked: &Request) -> bool {
         match &asked.command {
-            Command::Commit(txn, _) => self.exact || txn.base >= self.began,
+            Command::Commit(txn, _) => (self.exact && !self.has_others) || txn.base >= self.began,
             _ => true,
         }
     }
@@ -94,7 +96,8 @@ pub(super) struct Audit {
     /// How often a core was begun in the middle.
     begun: u32,
     broken: bool,
-    /// What another version of the core decided was folded: that one may have counted other changes of machines.
+    /// What another version of the core decided was folded since the last checkpoint of the history: that one may have counted other changes of
+    /// machines.
     has_others: bool,
     folded: u64,
     decided_again: u64,
@@ -317,8 +320,8 @@ impl Audit {
         }
         self.begun += u32::from(!exact);
         let options = origin.core_options.as_ref().map_or_else(CoreOptions::default, bounds::from_wire);
-        let began = self.cell.revision();
-        self.again = Some(Again { core: Core::from_cell(self.cell.clone(), options), exact, began });
+        let (began, has_others) = (self.cell.revision(), self.has_others);
+        self.again = Some(Again { core: Core::from_cell(self.cell.clone(), options), exact, began, has_others });
     }
 
     /// Looking at a whole cell takes time in proportion to its rows: also to those of what only waits.
@@ -351,20 +354,28 @@ impl Audit {
         }
     }
 
-    /// Another way to the same revision must have led to the same cell.
-    pub(super) fn compare(&mut self, other: &Cell, place: &str) {
+    /// A checkpoint of the history must show what the deltas give, and it is gone on from: a later server has counted from there, too.
+    pub(super) fn compare_checkpoint(&mut self, checkpoint: Cell, place: &str) {
+        if self.compare(&checkpoint, place) && self.has_others {
+            self.cell = checkpoint;
+            self.has_others = false;
+        }
+    }
+
+    /// Another way to the same revision must have led to the same cell. True if it did.
+    pub(super) fn compare(&mut self, other: &Cell, place: &str) -> bool {
         if self.broken || other.revision() != self.cell.revision() {
-            return;
+            return false;
         }
         let difference = if self.has_others {
             self.cell.first_difference_but_last_changes(other)
         } else {
             self.cell.first_difference(other)
         };
-        if let Some(difference) = difference {
-            let what = format!("a checkpoint shows something else than the deltas give: {difference}");
-            self.violation(other.revision(), place, what);
-        }
+        let Some(difference) = difference else { return true };
+        let what = format!("a checkpoint shows something else than the deltas give: {difference}");
+        self.violation(other.revision(), place, what);
+        false
     }
 
     /// What was found; the obstacle, if there was one.

@@ -259,6 +259,19 @@ fn when_machines_changed_last_is_not_compared_behind_what_another_version_decide
     assert_eq!(versions.map(violations), [1, 0]);
 }
 
+// Once another version had decided anything, no checkpoint behind it was compared whole any more.
+#[test]
+fn behind_a_checkpoint_of_another_version_machines_must_have_changed_last_as_it_says() {
+    let entries = entries();
+    let mut audit = Audit::default();
+    audit.begin_with(cell_with_machine(0, &[]));
+    entries.iter().for_each(|entry| audit.entry(entry, &origin(plenum_core::CORE_VERSION - 1), "here"));
+    audit.compare_checkpoint(cell_with_machine(1, &entries), "here");
+    assert!(audit.compare(&cell_with_machine(1, &entries), "here"));
+    assert!(!audit.compare(&cell_with_machine(0, &entries), "here"));
+    assert_eq!(audit.violations.len(), 1);
+}
+
 #[test]
 fn a_delta_that_is_missing_ends_the_folding_with_its_place() {
     let mut entries = entries();

@@ -67,10 +67,15 @@ fn in_sequence(session: u64, number: u64, base: u64) -> Asked {
 /// The entries of a log that begins with sessions 2 and 3 of one scheduler, two machines, a job of small tasks in slot 0, and one in slot 1
 /// whose tasks are too large for any machine. What follows has revisions from 8 on.
 fn log_of(transactions: impl IntoIterator<Item = Asked>) -> Vec<v1::LogEntry> {
-    let mut committer = Committer::<()>::new(Core::new(CoreOptions::default()), CommitOptions::default());
     let sessions = [open_server(1), open_session("batch"), open_session("batch")];
     let others = [register("m1"), register("m2"), submit(10), submit_sized(9, 5000)];
-    for asked in sessions.into_iter().chain(others).chain(transactions) {
+    entries_of(Core::new(CoreOptions::default()), sessions.into_iter().chain(others).chain(transactions))
+}
+
+/// The entries of what a core decides.
+fn entries_of(core: Core, all: impl IntoIterator<Item = Asked>) -> Vec<v1::LogEntry> {
+    let mut committer = Committer::<()>::new(core, CommitOptions::default());
+    for asked in all {
         committer.handle(LogTime::from_micros(5), Input::Request { ticket: None, asked });
     }
     let Some(Output::Write(batch)) = committer.poll() else { panic!("there is something to write") };
@@ -121,6 +126,25 @@ fn a_misfit_is_told_from_a_conflict_only_by_who_knows_what_happened_since_its_ba
     let audit = audited_from(8, &entries);
     assert_eq!((audit.violations.as_slice(), audit.folded), ([].as_slice(), 2));
     assert_eq!((audit.decided_again, audit.compared_loosely), (1, 1), "the second one was claimed after the beginning");
+}
+
+// An earlier version counted each renewal of a hold as a change of its machines, and what a server that had begun with its checkpoint refused for that
+// was said to come out otherwise.
+#[test]
+fn what_was_claimed_before_a_start_is_not_judged_where_another_version_may_have_counted_other_changes_until_then() {
+    let before = entries_of(Core::new(CoreOptions::default()), [open_server(1), open_session("batch"), submit(10)]);
+    for (base, reason, decided_again) in [(2, v1::RefusalReason::MachineChanged, 1), (3, v1::RefusalReason::NoRoom, 2)]
+    {
+        let core = Core::from_cell(cell_with_machine(3, &before), CoreOptions::default());
+        let behind = entries_of(core, [open_server(2), in_sequence(2, 1, base)]);
+        assert_eq!(outcome(&behind[1]).refusals[0].reason(), reason);
+        let mut audit = Audit::default();
+        audit.begin_with(cell_with_machine(0, &[]));
+        before.iter().for_each(|entry| audit.entry(entry, &origin(plenum_core::CORE_VERSION - 1), "here"));
+        behind.iter().for_each(|entry| audit.entry(entry, &origin(plenum_core::CORE_VERSION), "here"));
+        assert_eq!((audit.violations.as_slice(), audit.folded), ([].as_slice(), 5));
+        assert_eq!((audit.decided_again, audit.not_decided_again), (decided_again, 5 - decided_again));
+    }
 }
 
 #[test]
