@@ -11,7 +11,7 @@ use plenum_model::{
     Session, Transaction, coming,
 };
 
-use crate::claims::Allowance;
+use crate::claims::{Allowance, Seen};
 use crate::group_events::GroupEvents;
 use crate::hindsight::Hindsight;
 use crate::job_events::JobEvents;
@@ -122,7 +122,7 @@ impl<'a> Resolver<'a> {
         }
         self.resolve_stops(txn, &mut resolution);
         let twice = places_a_group_twice(txn);
-        let mut seen = BTreeSet::new();
+        let mut seen = Seen::new();
         let mut missed = false;
         for (number, placement) in (0..).zip(&txn.placements) {
             let least = self.least(placement) as usize;
@@ -157,7 +157,7 @@ impl<'a> Resolver<'a> {
         // What takes effect is counted again with its delta.
         self.rules.take_back(self.cell, 0);
         resolution.refusals.sort_by_key(|refusal| refusal.claim);
-        self.find_divergences(txn, &mut resolution);
+        self.find_divergences(txn, &seen, &mut resolution);
         resolution
     }
 
@@ -247,8 +247,9 @@ impl<'a> Resolver<'a> {
 
     /// Misfits of a scheduler that had seen the last change of everything it claims on, as [`plenum_model::Outcome::divergences`] counts them: what others
     /// have or leave may stand in the way of claims behind a lost one, and a claim that was refused otherwise leaves only more to those behind it, unless
-    /// it [is missed](Self::is_missed). What [was never so](Self::was_never_so) counts whatever changed since.
-    fn find_divergences(&self, txn: &Transaction, resolution: &mut Resolution) {
+    /// it [is missed](Self::is_missed). What [was never so](Self::was_never_so) counts whatever changed since. A task that stands in several placements is
+    /// meant to be refused in those behind the one that it was `placed` in.
+    fn find_divergences(&self, txn: &Transaction, placed: &Seen, resolution: &mut Resolution) {
         if resolution.refusals.is_empty() || resolution.went_elsewhere {
             return;
         }
@@ -256,7 +257,11 @@ impl<'a> Resolver<'a> {
             let machine = self.cell.machine_row(refusal.machine).map(|row| row.last_change);
             machine.is_none_or(|last| last <= txn.base) && self.job_events.newest(refusal.job.slot) <= txn.base
         };
-        let seen = |refusal: &Refusal| self.was_never_so(refusal) || unchanged(refusal);
+        let another_way = |refusal: &Refusal| {
+            let key = (refusal.job.slot, refusal.group, refusal.task);
+            refusal.reason == RefusalReason::TaskTaken && placed.contains(&key)
+        };
+        let seen = |refusal: &Refusal| (self.was_never_so(refusal) || unchanged(refusal)) && !another_way(refusal);
         let mut by_others = false;
         for (position, refusal) in (0..).zip(&resolution.refusals) {
             if refusal.kind == RefusalKind::Misfit && seen(refusal) {

@@ -214,6 +214,33 @@ fn a_misfit_behind_a_claim_that_makes_no_room_is_a_divergence_whatever_refuses_t
     );
 }
 
+// Who brought a second way for a task was told of a bug, each time that the first one worked.
+#[test]
+fn a_task_that_an_earlier_placement_was_granted_is_no_divergence_in_those_behind() {
+    check(
+        "
+        machine m1 cpu=4000
+        machine m2 cpu=4000
+        job web by batch tasks=2 cpu=1000
+        job big by batch tasks=1 cpu=5000
+        batch: claim web[0]@m1 claim web[0]@m2
+        divergences?
+        batch: claim web[0]@m1 claim web[0]@m2
+        divergences?
+        batch: claim web[1]@m1 claim web[1]@m2 claim big[0]@m2 min=1 atomic
+        divergences?
+        ",
+        "
+        batch: partial; web[0] granted; web[0] misfit TaskTaken
+        divergences []
+        batch: refused; web[0] misfit TaskTaken; web[0] misfit TaskTaken
+        divergences [0, 1]
+        batch: refused; web[1] mate MinimumMissed; web[1] misfit TaskTaken; big[0] misfit NoRoom short cpu_millis 1000
+        divergences [2]
+        ",
+    );
+}
+
 #[test]
 fn what_may_follow_from_a_quota_that_kept_a_claim_from_making_room_is_no_divergence() {
     let plays = |before: &str, said: &str| {

@@ -210,10 +210,13 @@ impl Twin {
 
     /// Positions of misfits that could have been seen at the base: neither their machine nor their job has changed since, or nobody's change could
     /// make them fit or not. None behind a claim that was refused for what others did, or that a guard or its scheduler's name kept from choosing a
-    /// machine to share.
-    pub(crate) fn divergences(&self, txn: &Transaction, refused: &[Refused]) -> Vec<u32> {
+    /// machine to share. Nor is a task one that an earlier placement was granted, though it then lost that with all the others.
+    pub(crate) fn divergences(&self, txn: &Transaction, all: &[Refused]) -> Vec<u32> {
         let base = txn.base.0;
         let is_seen = |reason: RefusalReason, (placement, claim): (u32, u32)| {
+            if reason == RefusalReason::TaskTaken && is_another_way(txn, all, (placement, claim)) {
+                return false;
+            }
             let placement = &txn.placements[placement as usize];
             match reason {
                 RefusalReason::NoSuchJob | RefusalReason::JobVersion => return true,
@@ -225,7 +228,7 @@ impl Twin {
             is_same && !self.job_changed_since(placement.job.slot, base)
         };
         let (mut divergences, mut by_others) = (Vec::new(), false);
-        for (position, refused) in (0..).zip(refused) {
+        for (position, refused) in (0..).zip(all) {
             let is_misfit = refused.kind == RefusalKind::Misfit;
             if is_misfit && refused.claim.is_some_and(|claim| is_seen(refused.reason, claim)) {
                 divergences.push(position);
@@ -243,6 +246,17 @@ impl Twin {
         }
         divergences
     }
+}
+
+/// Whether an earlier placement was granted the task of this claim, though it may have lost that with all the others.
+fn is_another_way(txn: &Transaction, refused: &[Refused], (placement, claim): (u32, u32)) -> bool {
+    let this = &txn.placements[placement as usize];
+    let task = this.tasks[claim as usize];
+    let is_out = |at| refused.iter().any(|found| found.claim == Some(at) && found.kind != RefusalKind::Mate);
+    (0..placement).zip(&txn.placements).any(|(number, other)| {
+        let is_of_group = (other.job, other.group) == (this.job, this.group);
+        is_of_group && (0..).zip(&other.tasks).any(|(at, &found)| found == task && !is_out((number, at)))
+    })
 }
 
 fn index(revision: u64) -> usize {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationRef, Delta, End, JobChange, JobId, NotWanted, Outcome, Refusal, RefusalKind, SessionChange,
-    TransactionOutcome,
+    AllocationRef, Delta, End, JobChange, JobId, NotWanted, Outcome, Refusal, RefusalKind, RefusalReason,
+    SessionChange, TransactionOutcome,
 };
 
 use plenum_proto::v1;
@@ -208,7 +208,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 }
 
 /// Misfits that only a bug explains: not those behind a claim that was refused for what others did, or that may have gone to another machine for
-/// it, unless the cell says so, which knows what these would have left to those behind them.
+/// it, nor those of a task that an earlier placement names, too, unless the cell says so, which knows what these would have left to those behind them.
 fn divergences<'a>(sent: &v1::Transaction, outcome: &'a Outcome) -> impl Iterator<Item = &'a Refusal> {
     let stays = sent.placements.iter().all(|placement| placement.alternates.is_empty());
     let raced = |refusal: &Refusal| !matches!(refusal.kind, RefusalKind::Misfit | RefusalKind::Mate);
@@ -219,7 +219,16 @@ fn divergences<'a>(sent: &v1::Transaction, outcome: &'a Outcome) -> impl Iterato
         matches!(told, Ok(Ok(_)))
     };
     let refusals = outcome.refusals.iter().enumerate();
-    let misfits = refusals.filter(move |&(position, _)| position < before || is_told(position));
+    let is_another_way = move |refusal: &Refusal| {
+        let names = |placement: &v1::Placement| {
+            let is_of_group = (placement.job, placement.group) == (refusal.job.to_bits(), u32::from(refusal.group));
+            is_of_group && placement.tasks.contains(&refusal.task)
+        };
+        let earlier = refusal.claim.map_or(0, |(placement, _)| placement as usize);
+        refusal.reason == RefusalReason::TaskTaken && sent.placements.iter().take(earlier).any(names)
+    };
+    let misfits = refusals
+        .filter(move |&(position, refusal)| is_told(position) || (position < before && !is_another_way(refusal)));
     misfits.map(|(_, refusal)| refusal).filter(|refusal| is_divergence(refusal))
 }
 
@@ -232,7 +241,7 @@ fn is_divergence(refusal: &Refusal) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_model::{LogTime, RefusalReason, Revision, TaskState, TransactionId};
+    use plenum_model::{LogTime, Revision, TaskState, TransactionId};
 
     fn refusal(kind: RefusalKind, why: NotWanted) -> Refusal {
         Refusal {
@@ -252,6 +261,35 @@ mod tests {
         }
     }
 
+    fn outcome(refusals: Vec<Refusal>, divergences: &[u32]) -> Outcome {
+        Outcome {
+            id: TransactionId::default(),
+            revision: Revision(1),
+            time: LogTime::default(),
+            outcome: TransactionOutcome::Refused,
+            placements: Vec::new(),
+            refusals,
+            idle_stops: Vec::new(),
+            ports: Vec::new(),
+            divergences: divergences.to_vec(),
+        }
+    }
+
+    // Who brought a second way for a task was told of a bug, each time that the first one worked.
+    #[test]
+    fn a_task_that_an_earlier_placement_names_is_called_a_bug_only_where_the_cell_says_so() {
+        let names = |task| v1::Placement { job: JobId::default().to_bits(), tasks: vec![task], ..Default::default() };
+        let told = |tasks: [u32; 2], divergences: &[u32]| {
+            let sent = v1::Transaction { placements: tasks.map(names).into(), ..v1::Transaction::default() };
+            let done = refusal(RefusalKind::Misfit, NotWanted::Task(TaskState::Done));
+            let taken = Refusal { reason: RefusalReason::TaskTaken, claim: Some((1, 0)), not_wanted: None, ..done };
+            super::divergences(&sent, &outcome(vec![taken], divergences)).count()
+        };
+        assert_eq!(told([0, 0], &[]), 0, "the first one was granted");
+        assert_eq!(told([0, 0], &[0]), 1, "it had an allocation before");
+        assert_eq!(told([1, 0], &[]), 1, "nobody but its own placement names it");
+    }
+
     // Whatever stood in the way, a task that may not be placed was no bug as long as its group waited after a failure.
     #[test]
     fn only_the_end_of_a_backoff_may_be_missed_without_a_bug() {
@@ -267,18 +305,8 @@ mod tests {
     fn what_may_follow_from_a_lost_race_is_called_no_bug() {
         let told = |sent: &v1::Transaction, kinds: &[RefusalKind], divergences: &[u32]| {
             let done = NotWanted::Task(TaskState::Done);
-            let outcome = Outcome {
-                id: TransactionId::default(),
-                revision: Revision(1),
-                time: LogTime::default(),
-                outcome: TransactionOutcome::Refused,
-                placements: Vec::new(),
-                refusals: kinds.iter().map(|kind| refusal(*kind, done)).collect(),
-                idle_stops: Vec::new(),
-                ports: Vec::new(),
-                divergences: divergences.to_vec(),
-            };
-            super::divergences(sent, &outcome).count()
+            let refusals = kinds.iter().map(|kind| refusal(*kind, done)).collect();
+            super::divergences(sent, &outcome(refusals, divergences)).count()
         };
         let placements = vec![v1::Placement::default()];
         let mut sent = v1::Transaction { placements, ..v1::Transaction::default() };
