@@ -111,7 +111,10 @@ impl Core {
             return invalid("resources: expected some of each machine's room, found none".to_owned());
         }
         if deadline <= now {
-            return invalid(format!("deadline: expected a time after {} µs, found {} µs", now.micros, deadline.micros));
+            return invalid(format!(
+                "within_micros: expected a deadline that is still to come when this is decided, found one that was {} µs before",
+                now.micros.saturating_sub(deadline.micros)
+            ));
         }
         if self.cell.hold(job.id).is_some() { Ok(()) } else { self.has_place_to_hold(&job.shape.scheduler) }
     }

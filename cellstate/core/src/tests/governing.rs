@@ -195,7 +195,7 @@ fn a_hold_needs_machines_that_take_claims_of_its_job() {
         NO_ROOM_TO_HOLD: m2 is reserved for other schedulers than ml by a partition
         NO_ROOM_TO_HOLD: m3 is short of cpu by 1000m for gang
         INVALID_REQUEST: resources: expected some of each machine's room, found none
-        INVALID_REQUEST: deadline: expected a time after 1000000 µs, found 1000000 µs
+        INVALID_REQUEST: within_micros: expected a deadline that is still to come when this is decided, found one that was 0 µs before
         JOB_OVER: over is over (stopped) and can't be changed
         gang holds [m2] for 600
         NO_SUCH_PARTITION: there is no partition lab to remove; `plenum partition list` shows those that are

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plenum_model::{Command, Decision, Rejection, RejectionCode, SessionId};
+use plenum_model::{Command, Decision, Rejection, RejectionCode, SessionId, Transaction};
 use plenum_proto::bounds::SPAN_MICROS_MAX;
 use plenum_proto::v1;
 use tokio::sync::mpsc;
@@ -83,6 +83,7 @@ impl CellService {
         let Command::Commit(transaction, _) = &command else {
             return Err(Failure::internal("a transaction became another request").into());
         };
+        leaves_nothing_out(transaction)?;
         let effect = if transaction.dry_run { Effect::Nothing } else { Effect::Decided };
         let namespace = self.used(&principal, transaction.id.session.0, transaction.incarnation).await?.namespace;
         let queued = self.shared.sessions.lock().queued(transaction.id.session);
@@ -183,6 +184,10 @@ impl v1::cell_server::Cell for CellService {
         let by_operator = wire.session == 0 && is_operator;
         let (namespace, holder, cell) = if by_operator {
             (Arc::from(""), Holder::Operator, self.shared.snapshot().await)
+        } else if wire.session == 0 {
+            let message =
+                "session: expected the id of an open session, above 0, found 0: operators alone hold room without one";
+            return Err(Failure::invalid(message).into());
         } else {
             let owner = usable(&self.shared, &principal, session).await?;
             let cell = self.shared.snapshot().await;
@@ -202,8 +207,10 @@ impl v1::cell_server::Cell for CellService {
             return Err(Failure::paused(name).into());
         }
         drop(cell);
-        if wire.within_micros < 0 {
-            let message = format!("within_micros: expected 0 or more, found {}", wire.within_micros);
+        // Who gives back needs no time.
+        let least = i64::from(!wire.machines.is_empty());
+        if wire.within_micros < least {
+            let message = format!("within_micros: expected at least {least} µs from now, found {}", wire.within_micros);
             return Err(Failure::invalid(message).into());
         }
         let deadline = self.shared.clock.now().plus_micros(wire.within_micros.min(SPAN_MICROS_MAX));
@@ -291,6 +298,7 @@ fn same(field: &str, expected: &str, found: &str) -> Result<(), Failure> {
 
 /// Sessions of the cell before it was restored are over, whatever their ids.
 fn of_this_incarnation(shared: &Shared, found: u64) -> Result<(), Failure> {
+    incarnation_is_said(found)?;
     let expected = shared.identity.incarnation;
     if found == expected {
         return Ok(());
@@ -302,6 +310,26 @@ fn of_this_incarnation(shared: &Shared, found: u64) -> Result<(), Failure> {
 /// The same, for who may leave out of which incarnation the session is.
 fn of_this_incarnation_if_said(shared: &Shared, found: u64) -> Result<(), Failure> {
     if found == 0 { Ok(()) } else { of_this_incarnation(shared, found) }
+}
+
+/// Who leaves it out is told so: that it is another one would have him open sessions without end.
+fn incarnation_is_said(found: u64) -> Result<(), Failure> {
+    if found > 0 {
+        return Ok(());
+    }
+    let message = "incarnation: expected the one that the session was opened in, above 0, found 0";
+    Err(Failure::invalid(message))
+}
+
+/// A transaction says what it was decided on. Checked here alone: logs may hold some of earlier versions that did not.
+pub(super) fn leaves_nothing_out(transaction: &Transaction) -> Result<(), Failure> {
+    incarnation_is_said(transaction.incarnation)?;
+    let Some(position) = transaction.placements.iter().position(|placement| placement.job_version == 0) else {
+        return Ok(());
+    };
+    let message =
+        format!("placements[{position}].job_version: expected the version that this was decided on, above 0, found 0");
+    Err(Failure::invalid(message))
 }
 
 /// Opens a session, durably.

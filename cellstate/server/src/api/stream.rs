@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Status, Streaming};
 
 use super::arriving::Room;
+use super::cell::leaves_nothing_out;
 use super::failure::Failure;
 use super::missed;
 use super::session::{Ask, Request, Response};
@@ -352,6 +353,7 @@ impl Watcher {
             let message = format!("session: expected {}, this stream's own, found {}", expected.0, found.0);
             return Err(Failure::invalid(message));
         }
+        leaves_nothing_out(content)?;
         let number = content.id.number;
         self.shared.check_size(&asked)?;
         self.taken_bytes += asked.encoded_bytes();

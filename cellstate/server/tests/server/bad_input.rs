@@ -487,6 +487,56 @@ async fn simple_clients_commit_under_their_own_open_sessions_only() {
     server.shutdown().await.unwrap();
 }
 
+// Without its incarnation a client was told to open another session, each time; a job that always had version 1 was said to have another one now; and
+// the deadline that was too early was none that had been sent.
+#[tokio::test]
+async fn what_a_scheduler_leaves_out_is_named_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let crunch = submit(&channel, job("crunch", 1)).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let mut client = v1::cell_client::CellClient::new(channel.clone());
+    let before = standing(&server, &channel).await;
+    let good = session.transaction(1, vec![placement(crunch, vec![0], vec![0])]);
+    let unsaid = v1::Placement { job_version: 0, ..placement(crunch, vec![0], vec![0]) };
+    for (bad, told) in [
+        (v1::Transaction { incarnation: 0, ..good.clone() }, "incarnation: expected"),
+        (v1::Transaction { placements: vec![unsaid], ..good.clone() }, "placements[0].job_version: expected"),
+    ] {
+        let refused = client.commit(bad.clone()).await.unwrap_err();
+        assert_eq!(refusal(&refused), of(Code::InvalidArgument, "INVALID_REQUEST"));
+        assert!(refused.message().starts_with(told), "{refused}");
+        let error = session.commit(bad).await.unwrap_err();
+        assert_eq!((error.number, on_stream(&error)), (1, of(Code::InvalidArgument, "INVALID_REQUEST")));
+        assert!(error.message.starts_with(told), "{}", error.message);
+    }
+    let wanted = v1::WantedRequest { session: good.session, ..Default::default() };
+    let refused = client.wanted(wanted).await.unwrap_err();
+    assert_eq!(refusal(&refused), of(Code::InvalidArgument, "INVALID_REQUEST"));
+
+    let resources = Some(v1::Resources { cpu_millis: 1000, ..Default::default() });
+    let room = v1::TakeHoldRequest { job: crunch, machines: vec![0], resources, ..Default::default() };
+    let without = v1::TakeHoldRequest { within_micros: 60_000_000, ..room.clone() };
+    let refused = client.take_hold(as_principal("scheduler/batch", without)).await.unwrap_err();
+    assert_eq!(refusal(&refused), of(Code::InvalidArgument, "INVALID_REQUEST"));
+    assert!(refused.message().starts_with("session: expected"), "{refused}");
+    for within_micros in [0, -1] {
+        let never = v1::TakeHoldRequest { session: good.session, within_micros, ..room.clone() };
+        let refused = client.take_hold(never).await.unwrap_err();
+        assert_eq!(refusal(&refused), of(Code::InvalidArgument, "INVALID_REQUEST"));
+        let told = format!("within_micros: expected at least 1 µs from now, found {within_micros}");
+        assert_eq!(refused.message(), told);
+    }
+    let back = v1::TakeHoldRequest { session: good.session, job: crunch, ..Default::default() };
+    client.take_hold(back).await.expect("who gives back needs no time");
+
+    assert_eq!(standing(&server, &channel).await, before, "nothing of that was decided");
+    assert_eq!(session.commit(good).await.unwrap().granted, 1);
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn transactions_that_contradict_themselves_or_come_from_the_future_are_not_decided() {
     let dir = tempfile::tempdir().unwrap();
