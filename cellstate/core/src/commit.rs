@@ -17,9 +17,16 @@ use crate::resolve::{Granted, Resolution, Resolver, granted_ids};
 use crate::sessions::no_such_session;
 use crate::{Core, Handled, Verdict};
 
-/// Why a number that is not above all others is not executed.
-fn not_new(id: TransactionId, standing: Standing) -> Rejection {
+/// Why a number that is not above all others is not executed, nor tried.
+fn not_new(id: TransactionId, is_dry: bool, standing: Standing) -> Rejection {
     match standing {
+        Standing::Decided(decided) if is_dry => {
+            let message = format!(
+                "{id} was decided at revision {}: a dry run needs a number above all that were decided, and does not use it up",
+                decided.revision
+            );
+            Rejection::new(RejectionCode::NumberReused, message)
+        }
         Standing::Decided(decided) => {
             let message = format!("{id} was decided with other content at revision {}", decided.revision);
             Rejection::new(RejectionCode::NumberReused, message)
@@ -59,7 +66,7 @@ impl Core {
             Standing::Decided(_) if planted::is(Bug::ForgetsNumbers) || only_answers => {}
             Standing::Decided(decided) if decided.digest == digest => return Ok(Verdict::Repeat(decided.revision)),
             Standing::New => {}
-            old => return Err(not_new(txn.id, old)),
+            old => return Err(not_new(txn.id, txn.dry_run, old)),
         }
         self.may_commit(&session.scheduler)?;
         self.check(txn)?;

@@ -159,6 +159,29 @@ async fn a_simple_client_opens_commits_and_closes() {
     server.shutdown().await.unwrap();
 }
 
+// It was said to have been decided with other content, of which there was none.
+#[tokio::test]
+async fn a_dry_run_under_a_number_that_was_decided_is_told_that_it_needs_another_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let job = submit(&channel, job("crunch", 1)).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let first = session.transaction(5, vec![placement(job, vec![0], vec![0])]);
+    session.commit(first.clone()).await.unwrap();
+    let error = session.commit(v1::Transaction { dry_run: true, ..first.clone() }).await.unwrap_err();
+    assert_eq!((error.number, error.code.as_str()), (5, "NUMBER_REUSED"));
+    let told = "a dry run needs a number above all that were decided, and does not use it up";
+    assert!(error.message.ends_with(told), "{}", error.message);
+    // One that it gets is free afterwards, and so is each below it.
+    let dry = v1::Transaction { number: 1000, dry_run: true, ..first.clone() };
+    assert_eq!(session.commit(dry).await.unwrap().refusals.len(), 1);
+    let next = session.transaction(6, Vec::new());
+    assert_eq!(session.commit(next).await.unwrap().number, 6);
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_session_that_nobody_uses_any_more_is_closed() {
     let dir = tempfile::tempdir().unwrap();
