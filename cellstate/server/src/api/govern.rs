@@ -328,8 +328,10 @@ pub(super) fn held_job(cell: &Cell, holder: &Holder, bits: u64) -> Result<JobId,
     };
     match holder {
         Holder::Scheduler(scheduler) if *scheduler != job.shape.scheduler => {
-            let message =
-                format!("{} belongs to the scheduler {}, and {scheduler} asks", job.shape.name, job.shape.scheduler);
+            let message = format!(
+                "the job {} belongs to the scheduler {}, and the scheduler {scheduler} asks",
+                job.shape.name, job.shape.scheduler
+            );
             Err(Failure::new(tonic::Code::PermissionDenied, "NOT_PERMITTED", message))
         }
         Holder::Scheduler(_) | Holder::Operator => Ok(id),

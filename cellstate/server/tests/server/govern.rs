@@ -333,6 +333,7 @@ async fn holds_are_taken_by_their_jobs_own_scheduler_and_recurring_jobs_are_laun
     };
     let denied = cell.take_hold(take(other, 1000)).await.unwrap_err();
     assert_eq!((denied.code(), code(&denied).as_str()), (Code::PermissionDenied, "NOT_PERMITTED"));
+    assert_eq!(denied.message(), "the job gang belongs to the scheduler batch, and the scheduler ml asks");
     let short = cell.take_hold(take(own, 5000)).await.unwrap_err();
     assert_eq!((short.code(), code(&short).as_str()), (Code::FailedPrecondition, "NO_ROOM_TO_HOLD"));
     cell.take_hold(take(own, 1000)).await.unwrap();
