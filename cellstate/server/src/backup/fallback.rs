@@ -175,7 +175,7 @@ impl Fallback {
         if let Some(what) = &self.foreign {
             return Err(BackupError::NotOfThisLog { path: self.dir.join(FALLBACK), what: what.clone() });
         }
-        let aside = self.is_still_unseen(cell.revision().0).then(|| self.dir.join(UNSEEN));
+        let aside = self.is_unseen.then(|| self.dir.join(UNSEEN));
         if let Some(path) = aside.as_ref().filter(|path| path.symlink_metadata().is_ok()) {
             return Err(BackupError::Exists { path: path.clone() });
         }
@@ -193,11 +193,13 @@ impl Fallback {
         Ok(())
     }
 
-    /// Whether there is one that may be somebody's last copy, as far as it can be looked at by now: one of this incarnation's own past, up to
-    /// this revision, is none.
-    fn is_still_unseen(&self, revision: u64) -> bool {
-        let is_own = |shown: Option<Shown>| shown.is_none_or(|shown| shown.revision <= revision);
-        self.is_unseen && !shown_in(&self.dir, self.identity).is_ok_and(is_own)
+    /// Looks once more at one that could not be looked at: one of the log's own past is nobody's last copy, and is unseen no more.
+    pub(crate) fn look_again(&mut self, log: &LogExtent<'_>) {
+        let is_own = |shown: Option<Shown>| {
+            let joining = shown.map_or(Ok(()), |shown| shown.goes_with(log));
+            matches!(joining, Ok(()) | Err(Misfit::BeforeLog { .. }))
+        };
+        self.is_unseen = self.is_unseen && !shown_in(&self.dir, self.identity).is_ok_and(is_own);
     }
 
     /// Removes it: what leads on from it will be given up, and its room may be needed. One that could not be looked at stays.
@@ -505,18 +507,26 @@ mod tests {
     // What root had copied here was written over, or removed where the disk was full, though nobody knew whose it was.
     #[test]
     fn a_fallback_that_could_not_be_looked_at_is_neither_removed_nor_written_over() {
-        for (of_incarnation, is_moved) in [(None, true), (Some(2), true), (Some(1), false)] {
+        let [own, other] = [1, 2].map(|byte| ChainHash([byte; 32]));
+        for (of, is_moved) in [
+            (None, true),
+            (Some((2, UNKNOWN)), true),
+            // A past of this incarnation that the log has not.
+            (Some((1, other)), true),
+            (Some((1, own)), false),
+        ] {
             let dir = tempfile::tempdir().unwrap();
             let (path, aside) = (dir.path().join(FALLBACK), dir.path().join(UNSEEN));
             std::os::unix::fs::symlink(FALLBACK, &path).unwrap();
             let mut unseen = found(dir.path(), identity(1), (5, 9));
             // It can be looked at later.
-            if let Some(incarnation) = of_incarnation {
+            if let Some((incarnation, hash)) = of {
                 fs::remove_file(&path).unwrap();
-                write(dir.path(), &Cell::default(), incarnation, UNKNOWN).unwrap();
+                write(dir.path(), &Cell::default(), incarnation, hash).unwrap();
             }
             unseen.remove();
             assert!(path.symlink_metadata().is_ok());
+            unseen.look_again(&LogExtent { oldest: 5, last: 9, hash_at: &|_| Some(own) });
             unseen.renew(&Cell::default(), UNKNOWN, &|| true).unwrap();
             assert_eq!((unseen.revision(), aside.symlink_metadata().is_ok()), (Some(0), is_moved));
             unseen.remove();

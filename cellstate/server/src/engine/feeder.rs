@@ -614,8 +614,12 @@ impl<'a> Feeder<'a> {
             return oldest;
         }
         // However little is retained, not more is written of fallbacks than of the log; nor again and again of one that meets what the log has met.
-        let waits = low.is_some() && self.fallback_due.is_some_and(|due| Instant::now() < due);
-        if waits || self.log_since_fallback() < self.fallback.bytes() {
+        if let Some(due) = self.fallback_due.filter(|due| low.is_some() && Instant::now() < *due) {
+            // Nothing else may be due by then, as nothing is written.
+            self.retiring_due.get_or_insert(due);
+            return unchanged;
+        }
+        if self.log_since_fallback() < self.fallback.bytes() {
             return unchanged;
         }
         self.tried_at_bytes = self.checkpoint_bytes;
@@ -623,6 +627,7 @@ impl<'a> Feeder<'a> {
         let has_room = || matches!(keeper.space(), Ok(Space::Ok { free_bytes }) if free_bytes > keeper.needed_bytes().saturating_add(SPARED_BYTES));
         // Who reads it can do without, as long as nothing is mixed up.
         let hash = keeper.hash_at(cell.revision().0).ok().flatten().unwrap_or_default();
+        of_log(self.shared, |log| self.fallback.look_again(log));
         if let Err(error) = self.fallback.renew(cell, hash, &has_room) {
             // Of a quota it is not known beforehand that it is one. And one that is not to be replaced would be waited for in vain.
             let is_for_good = matches!(error, BackupError::NotOfThisLog { .. } | BackupError::Exists { .. });
@@ -654,11 +659,16 @@ impl<'a> Feeder<'a> {
 
 /// What there is of a fallback at the start.
 fn fallback_of(shared: &Shared) -> Fallback {
-    let (identity, keeper) = (&shared.identity, &shared.keeper);
+    let identity = &shared.identity;
     let identity = Identity { cell: CellId(identity.cell_id), incarnation: identity.incarnation };
+    of_log(shared, |log| Fallback::find(&shared.dir, identity, log))
+}
+
+/// What the log is now, for who looks whether it goes on from something.
+fn of_log<T>(shared: &Shared, look: impl FnOnce(&LogExtent<'_>) -> T) -> T {
+    let keeper = &shared.keeper;
     let hash_at = |revision| keeper.hash_at(revision).ok().flatten();
-    let (oldest, last) = (keeper.oldest_kept_revision(), keeper.tail().revision);
-    Fallback::find(&shared.dir, identity, &LogExtent { oldest, last, hash_at: &hash_at })
+    look(&LogExtent { oldest: keeper.oldest_kept_revision(), last: keeper.tail().revision, hash_at: &hash_at })
 }
 
 fn encoded(batch: &LoggedBatch, place: FramePlace) -> EncodedBatch {

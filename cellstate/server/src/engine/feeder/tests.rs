@@ -238,7 +238,10 @@ async fn a_fallback_is_not_removed_for_room_where_there_is_some() {
     // It was written anew each time more was retired, up to where it failed.
     assert!(feeder.retiring_due.is_some());
     feeder.fallback_due = feeder.fallback_due.map(|due| due + LONGEST_PAUSE * 60);
+    // As after the last step of a retirement: then nothing would have called for the next try.
+    feeder.retiring_due = None;
     assert_eq!((feeder.wanted_from(newest), feeder.fallback.revision()), (1, Some(0)), "it is tried again later");
+    assert_eq!(feeder.retiring_due, feeder.fallback_due);
     feeder.fallback_due = None;
     assert_eq!((feeder.wanted_from(newest), feeder.fallback.revision()), (newest, Some(newest)));
     drop(feeder);
