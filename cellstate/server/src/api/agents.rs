@@ -52,19 +52,25 @@ impl AgentsService {
     /// The machine with this id, if the principal may speak for it.
     async fn machine(&self, principal: &Principal, id: u64) -> Result<MachineId, Failure> {
         let id = MachineId::from_bits(id).ok_or_else(|| Failure::invalid("machine: expected the id of a machine"))?;
-        if self.may_speak_for(principal, id).await? { Ok(id) } else { Err(gone(id)) }
+        if self.may_speak_for(principal, id, &mut None).await? { Ok(id) } else { Err(gone(id)) }
     }
 
     /// Fails if the principal may not speak for one of them. One that is gone is nobody's: its agent is told to register.
     async fn may_speak_for_all(&self, principal: &Principal, machines: &[u64]) -> Result<(), Failure> {
+        let mut cell = None;
         for id in machines.iter().filter_map(|id| MachineId::from_bits(*id)) {
-            self.may_speak_for(principal, id).await?;
+            self.may_speak_for(principal, id, &mut cell).await?;
         }
         Ok(())
     }
 
-    /// Fails if the principal may not speak for this machine; false where there is none.
-    async fn may_speak_for(&self, principal: &Principal, id: MachineId) -> Result<bool, Failure> {
+    /// Fails if the principal may not speak for this machine; false where there is none. The picture is asked for once for all of a call.
+    async fn may_speak_for(
+        &self,
+        principal: &Principal,
+        id: MachineId,
+        cell: &mut Option<Cell>,
+    ) -> Result<bool, Failure> {
         // The local principal may speak for any machine: no need to look up which one it is.
         if principal.role() == crate::authorise::Role::Local {
             return Ok(true);
@@ -74,7 +80,10 @@ impl AgentsService {
             principal.may_speak_for_machine(&name)?;
             return Ok(true);
         }
-        let cell = self.shared.snapshot().await;
+        let cell = match cell {
+            Some(cell) => cell,
+            None => cell.insert(self.shared.snapshot().await),
+        };
         let Some(machine) = cell.machine(id) else { return Ok(false) };
         principal.may_speak_for_machine(&machine.name)?;
         Ok(true)
