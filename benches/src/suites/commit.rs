@@ -106,7 +106,7 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let (folder, file_system) = scratch(options)?;
     let place = Place { scratch: folder.path().to_owned(), file_system };
     let mut figures = runtime()?.block_on(on_one_cell(&place, options))?;
-    if history_cost::is_wanted(options) && !interrupt::asked() {
+    if history_cost::is_wanted(options) {
         figures.extend(runtime()?.block_on(history_cost::run(&place, options))?);
     }
     figures.extend(log_path::run(&place, options)?);

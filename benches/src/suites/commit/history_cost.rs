@@ -28,6 +28,11 @@ pub(super) fn is_wanted(options: &Run) -> bool {
 pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>> {
     let mut with = Ground::prepare(&place.scratch.join("with"), SIZE, Serving::usual(), options.seed).await?;
     steady::reach(&mut with).await?;
+    // The second cell would be filled for nothing.
+    if interrupt::asked() {
+        with.kill_and_check().await?;
+        return Ok(Vec::new());
+    }
     let without = Serving::without_history();
     let mut without = Ground::prepare(&place.scratch.join("without"), SIZE, without, options.seed).await?;
     let (mut claims_with, mut claims_without) = (Vec::new(), Vec::new());
