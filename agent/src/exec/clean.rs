@@ -113,13 +113,13 @@ fn touch_job(directory: &AllocationDirectory) {
 /// Takes the files of a task from where a start anew would make them, and says where they are to be removed; `None`: there are none. For who keeps
 /// such a start away meanwhile.
 pub(super) fn set_files_aside(agent: &AgentDirectory, allocation: AllocationId) -> Option<PathBuf> {
-    set_aside(&agent.allocation(allocation).task(), &removed(&agent.allocations(), &format!("{allocation}-task")))
+    set_aside(&agent.allocation(allocation).task(), &aside_of(&agent.allocations(), &format!("{allocation}-task")))
 }
 
 /// The same of all that is kept of an allocation.
 fn set_allocation_aside(agent: &AgentDirectory, allocation: AllocationId) -> Option<PathBuf> {
     let directory = agent.allocation(allocation);
-    let aside = set_aside(directory.root(), &removed(&agent.allocations(), &allocation.to_string()))?;
+    let aside = set_aside(directory.root(), &aside_of(&agent.allocations(), &allocation.to_string()))?;
     // Where it could not be moved, an agent that died over its removal could leave it without the mark of its end: as a task that the next one has to
     // tell of. Without a spec that one removes the rest.
     let _ = fs::remove_file(directory.spec());
@@ -148,13 +148,14 @@ pub(super) fn discard_jobs(agent: &AgentDirectory) {
     for entry in fs::read_dir(agent.jobs()).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str().filter(|_| !is_set_aside(&name)) else { continue };
-        if move_aside(&entry.path(), &removed(&agent.jobs(), name)).is_none() {
+        if move_aside(&entry.path(), &aside_of(&agent.jobs(), name)).is_none() {
             let _ = remove_tree(&entry.path());
         }
     }
 }
 
-fn removed(beside: &Path, name: &str) -> PathBuf {
+/// Where something is put beside it until it is removed.
+fn aside_of(beside: &Path, name: &str) -> PathBuf {
     beside.join(format!("{REMOVED_PREFIX}{name}"))
 }
 
@@ -243,7 +244,7 @@ fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
 fn remove_jobs(agent: &AgentDirectory, unused: Vec<PathBuf>, recording: &Recording) {
     for path in unused {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        let removed = removed(&agent.jobs(), name);
+        let removed = aside_of(&agent.jobs(), name);
         // What stays where it is is left: a start of its job may be written down meanwhile.
         remove_aside(recording, || if is_long_unused(&path) { move_aside(&path, &removed) } else { None });
     }
@@ -498,7 +499,7 @@ mod tests {
         let [discarded, unused] = [Stage::set(), Stage::set()];
         let aside = |stage: &Stage, end: &str| {
             let name = stage.job().file_name().unwrap().to_str().unwrap().to_owned();
-            removed(&stage.options.directory.jobs(), &format!("{name}{end}"))
+            aside_of(&stage.options.directory.jobs(), &format!("{name}{end}"))
         };
         for stage in [&discarded, &unused] {
             for end in ["", "-0"] {
