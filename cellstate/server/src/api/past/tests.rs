@@ -8,6 +8,15 @@ use plenum_model::{Command, Decision, LogTime};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Fails if what is waited for is there at once.
+async fn still_waits<F: Future>(mut waited_for: std::pin::Pin<&mut F>, why: &str) {
+    tokio::select! {
+        biased;
+        _ = waited_for.as_mut() => panic!("{why}"),
+        () = std::future::ready(()) => {}
+    }
+}
+
 /// Blocks that are read where they stand. While one of them is, all but the newest revision is retired.
 #[derive(Default)]
 struct Retiring {
@@ -183,11 +192,7 @@ async fn so_many_wait_to_count_and_more_are_refused_but_for_those_that_make_an_i
     let refused = reads.turn_to_count().await.err().unwrap();
     assert_eq!((refused.code, refused.retry_after.is_zero()), ("QUEUE_FULL", false));
     let mut indexing = std::pin::pin!(reads.turn_to_index());
-    tokio::select! {
-        biased;
-        _ = &mut indexing => panic!("all turns are taken"),
-        () = std::future::ready(()) => {}
-    }
+    still_waits(indexing.as_mut(), "all turns are taken").await;
     drop(turns);
     while let Some(done) = waiting.join_next().await {
         done.unwrap().unwrap();
@@ -212,11 +217,7 @@ async fn a_status_that_waits_keeps_no_picture_and_shows_what_is_there_when_its_t
     // It is at hand from here on.
     let before = shared.snapshot().await.revision();
     let mut status = std::pin::pin!(crate::api::inspect::status(&shared));
-    tokio::select! {
-        biased;
-        _ = &mut status => panic!("all turns are taken"),
-        () = std::future::ready(()) => {}
-    }
+    still_waits(status.as_mut(), "all turns are taken").await;
     let open = Command::OpenSession { scheduler: "batch".into() };
     let opened = shared.ask(Shared::request(&"local".into(), "default".into(), open)).await.unwrap().at;
     drop(turns);
@@ -240,11 +241,7 @@ async fn a_listing_that_waits_keeps_no_picture_and_shows_what_is_there_when_its_
     // It is at hand from here on.
     shared.snapshot().await;
     let mut listing = std::pin::pin!(cell(&shared, None));
-    tokio::select! {
-        biased;
-        _ = &mut listing => panic!("all turns are taken"),
-        () = std::future::ready(()) => {}
-    }
+    still_waits(listing.as_mut(), "all turns are taken").await;
     let open = Command::OpenSession { scheduler: "batch".into() };
     let opened = shared.ask(Shared::request(&"local".into(), "default".into(), open)).await.unwrap().at;
     drop(turns);
@@ -269,19 +266,11 @@ async fn who_waits_for_a_history_that_is_behind_keeps_no_turn_and_with_it_no_pic
         let newest = Some(v1::At { revision: shared.durable_revision().0, time_micros: 0 });
         for at in [None, newest] {
             let mut reading = std::pin::pin!(cell_in_history(shared, at));
-            tokio::select! {
-                biased;
-                _ = &mut reading => panic!("the history has nothing"),
-                () = std::future::ready(()) => {}
-            }
+            still_waits(reading.as_mut(), "the history has nothing").await;
             assert_eq!(shared.reads.running.available_permits(), READS_MAX);
             let glance = glance(shared, at).await.unwrap();
             let mut reading = std::pin::pin!(glance.with_history(shared, at));
-            tokio::select! {
-                biased;
-                _ = &mut reading => panic!("the history has nothing"),
-                () = std::future::ready(()) => {}
-            }
+            still_waits(reading.as_mut(), "the history has nothing").await;
             assert_eq!(shared.reads.running.available_permits(), READS_MAX);
         }
     }

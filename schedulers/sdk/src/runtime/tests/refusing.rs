@@ -150,6 +150,24 @@ pub(super) fn encoded_deltas(deltas: &[Delta]) -> impl Iterator<Item = Tell> {
     })
 }
 
+/// Refuses each transaction of these, at the revision behind the one before, and gathers the reasons that they tell.
+pub(super) fn refusals_of(outputs: Vec<Output>, revision: &mut u64, reasons: &mut Vec<String>) -> Vec<Tell> {
+    let mut refusals = Vec::new();
+    for output in outputs {
+        match output {
+            Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(transaction)) }) => {
+                *revision += 1;
+                refusals.extend(refused(transaction, *revision));
+            }
+            Output::Send(v1::SessionRequest { ask: Some(Ask::PassedOver(told)) }) => {
+                reasons.extend(told.notes.into_iter().map(|note| note.reason));
+            }
+            _ => {}
+        }
+    }
+    refusals
+}
+
 /// What such a cell answers: the transaction is decided at `revision`, and each claim lost its race.
 pub(super) fn refused(transaction: v1::Transaction, revision: u64) -> [Tell; 2] {
     let transaction = Transaction::try_from(transaction).unwrap();
@@ -235,19 +253,7 @@ fn what_a_part_of_a_group_is_refused_for_is_not_hidden_by_the_part_that_nobody_c
     let (mut runtime, mut outputs) = with_work(Half, 0);
     let (mut revision, mut reasons) = (4, Vec::new());
     for now in (0..MINUTE_MICROS).step_by(100_000) {
-        let mut inbox = Vec::new();
-        for output in std::mem::take(&mut outputs) {
-            match output {
-                Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(transaction)) }) => {
-                    revision += 1;
-                    inbox.extend(refused(transaction, revision));
-                }
-                Output::Send(v1::SessionRequest { ask: Some(Ask::PassedOver(told)) }) => {
-                    reasons.extend(told.notes.into_iter().map(|note| note.reason));
-                }
-                _ => {}
-            }
-        }
+        let inbox = refusals_of(std::mem::take(&mut outputs), &mut revision, &mut reasons);
         for message in inbox {
             outputs.extend(given(&mut runtime, now, message));
         }

@@ -2,7 +2,7 @@
 
 use plenum_model::{Delta, JobChange, JobId, LogTime, Revision};
 
-use super::refusing::{Eager, encoded_deltas, refused};
+use super::refusing::{Eager, encoded_deltas, refusals_of};
 use super::too_large::{given, with_work};
 use super::*;
 use crate::scheduler::PassedOver;
@@ -32,19 +32,7 @@ fn why_tasks_stay_never_goes_over_what_others_of_their_group_wait_for() {
     let (mut runtime, mut outputs) = with_work(Staying, 0);
     let (mut revision, mut reasons) = (4, Vec::new());
     for now in (0..10 * SECOND_MICROS).step_by(100_000) {
-        let mut inbox = Vec::new();
-        for output in std::mem::take(&mut outputs) {
-            match output {
-                Output::Send(v1::SessionRequest { ask: Some(Ask::Commit(transaction)) }) => {
-                    revision += 1;
-                    inbox.extend(refused(transaction, revision));
-                }
-                Output::Send(v1::SessionRequest { ask: Some(Ask::PassedOver(told)) }) => {
-                    reasons.extend(told.notes.into_iter().map(|note| note.reason));
-                }
-                _ => {}
-            }
-        }
+        let mut inbox = refusals_of(std::mem::take(&mut outputs), &mut revision, &mut reasons);
         if now == 5 * SECOND_MICROS {
             revision += 1;
             let mut none_waits = Delta::new(Revision(revision), LogTime::from_micros(5));
