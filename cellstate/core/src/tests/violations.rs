@@ -215,3 +215,25 @@ fn a_hold_of_a_job_that_is_over_or_of_a_machine_that_is_gone_is_found() {
     assert_eq!(found(over, machine), Err(Violation::HoldAstray { job: over }));
     assert_eq!(found(waits, gone), Err(Violation::HoldAstray { job: waits }));
 }
+
+// Builds that people run asserted nothing: a grant beyond what is free would have been acknowledged, and found by whoever verified the log one day.
+#[test]
+#[should_panic(expected = "breaks an invariant, and was not taken")]
+fn a_decision_that_grants_more_than_is_free_is_taken_by_no_build() {
+    let begun = || {
+        let mut large = Large::new(CoreOptions::default());
+        let machine = large.machine("m1".to_owned());
+        let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
+        (large, machine, job)
+    };
+    let (mut large, machine, job) = begun();
+    let placements = vec![placement(job, 0..1, |_| machine.slot, 0)];
+    let txn = Transaction { base: large.core.cell().revision(), placements, ..Transaction::default() };
+    let Decided::Changed { delta, .. } = large.decide_commit(txn) else { panic!("it is decided") };
+    // The same grant, of what no machine has.
+    let mut too_much = Delta::clone(&delta);
+    too_much.grants[0].shape = u32::try_from(large.core.cell().shapes().len()).expect("there are few");
+    too_much.shapes.push(Resources::new(1, 1 << 50));
+    let (mut other, ..) = begun();
+    other.core.take_effect(&too_much);
+}
