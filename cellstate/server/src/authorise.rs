@@ -356,6 +356,10 @@ mod tests {
             assert!(!may(principal, &format!("/plenum.v1.{forbidden}")), "{principal} {forbidden}");
         }
         assert!(methods().iter().all(|method| may("local", method)));
+        // By the role alone: no principal has a namespace, and so a user reads what jobs of all of them do.
+        let reads = |principal: &&str| Principal::parse(principal).unwrap().may_read_bodies();
+        let all = ["local", "operator/op", "user/ann", "scheduler/ml", "agent/m1"];
+        assert_eq!(all.into_iter().filter(reads).collect::<Vec<_>>(), ["local", "operator/op", "user/ann"]);
         // Of a newer server: it is not there, which nobody has forbidden.
         let unknown = Principal::local().may_call("/plenum.v1.Cell/Unknown").unwrap_err();
         assert_eq!(unknown, Denied::NoMethod { method: "plenum.v1.Cell/Unknown".to_owned() });
