@@ -81,7 +81,8 @@ pub struct Settings {
     pub snapshot_idle: Duration,
     /// … and that of any watcher after so long.
     pub snapshot_patience: Duration,
-    /// A snapshot for readers is used again until it is so old, if its revision suffices.
+    /// Snapshots for readers are taken so far apart, where more than 32 KiB were logged since the one before: with less hardly any page was copied
+    /// for that one, and the next is taken at once.
     pub snapshot_age: Duration,
     /// Whole segments of the log are kept for a history that is behind until they have so many bytes; then what the history has not got is
     /// given up.

@@ -1,7 +1,8 @@
 //! The picture of the cell that readers share: a snapshot of the resolver's own state, taken when one is wanted.
 //!
 //! There is no second cell that would have to be folded along. While a snapshot is alive, pages that change are copied; so there is
-//! at most one in [`Picture::pause`], none while nobody reads, and one that has become old is let go of.
+//! at most one in [`Picture::pause`] where more than a little was logged since the one before, none while nobody reads, and one that has
+//! become old is let go of.
 
 use std::time::{Duration, Instant};
 
