@@ -39,3 +39,9 @@ fn budget(name: &str, in_the_gate: u64) -> u64 {
         Err(_) => in_the_gate,
     }
 }
+
+/// The same of a story that counts how many there are. None: all of them, as the variable says `all`.
+fn budget_or_all(name: &str, in_the_gate: u64) -> Option<u64> {
+    let is_all = std::env::var(format!("PLENUM_CRASH_{name}")).is_ok_and(|text| text == "all");
+    (!is_all).then(|| budget(name, in_the_gate))
+}

@@ -13,16 +13,19 @@ use std::{
 };
 
 use super::{
-    budget,
+    budget, budget_or_all,
     cell::CrashCell,
     warden::{Call, Kind, Verdict},
 };
 use crate::stage::{Stage, eventually};
 
-/// Kills in the making of a cell; `cargo xtask crash --makings N` does more.
+/// Kills in the making of a cell; `cargo xtask crash --makings N` does more, and `--makings all` two at each sync.
 const MAKINGS: u64 = 12;
-/// Syncs of a start with an existing cell and of the work after it, each of which kills twice; `cargo xtask crash --syncs N` does more.
+/// Syncs of a start with an existing cell and of the work after it, each of which kills twice; `cargo xtask crash --syncs N` does more, and
+/// `--syncs all` takes those of a whole run, with checkpoints and without.
 const SYNCS: u64 = 24;
+/// Transactions answered in a whole run. Two clients have 32 in flight, and no sync settles more than these: a run has more than [`SYNCS`].
+const ANSWERED_IN_A_RUN: usize = 1_000;
 /// Of the history's syncs and those of folders the first ones are of a start.
 const BEHIND_THE_FIRST: u64 = 4;
 /// Writes torn; `cargo xtask crash --tears N` does more.
@@ -59,7 +62,7 @@ fn is_write_of_a_segment(call: &Call) -> bool {
 #[test]
 fn a_cell_is_made_whatever_sync_of_its_making_it_dies_at() {
     let all = syncs_of_the_making();
-    let makings = budget("MAKINGS", MAKINGS).min(2 * all);
+    let makings = budget_or_all("MAKINGS", MAKINGS).map_or(2 * all, |makings| makings.min(2 * all));
     let hits = Arc::new(AtomicU64::new(0));
     // Spread evenly over all, before and after them in turn; with twice as many as there are syncs, each in both ways.
     for number in 0..makings {
@@ -86,15 +89,33 @@ fn a_cell_is_made_whatever_sync_of_its_making_it_dies_at() {
 
 /// How often a new cell syncs before it can be reached.
 fn syncs_of_the_making() -> u64 {
+    let (count, judge) = counting();
+    CrashCell::new(0).start_under(judge).unwrap().process.kill();
+    count.load(Ordering::SeqCst)
+}
+
+/// How often a server of an existing cell syncs until it has answered [`ANSWERED_IN_A_RUN`].
+fn syncs_of_a_run(has_checkpoints: bool) -> u64 {
+    let (count, judge) = counting();
+    let mut cell = CrashCell::new(9);
+    cell.start().process.kill();
+    cell.set_checkpoints(has_checkpoints);
+    let mut up = cell.start_under(judge).unwrap();
+    let round = cell.work(&mut up, ANSWERED_IN_A_RUN);
+    up.process.kill();
+    cell.join(round);
+    count.load(Ordering::SeqCst)
+}
+
+/// A judge that lets all calls pass, and how many of them were syncs.
+fn counting() -> (Arc<AtomicU64>, impl FnMut(&Call) -> Verdict + Send + 'static) {
     let count = Arc::new(AtomicU64::new(0));
     let counted = count.clone();
-    let mut cell = CrashCell::new(0);
     let judge = move |call: &Call| {
         counted.fetch_add(u64::from(is_sync(call)), Ordering::SeqCst);
         Verdict::Pass
     };
-    cell.start_under(judge).unwrap().process.kill();
-    count.load(Ordering::SeqCst)
+    (count, judge)
 }
 
 /// What a server syncs once its cell is there.
@@ -128,14 +149,21 @@ impl Synced {
 
 #[test]
 fn what_was_acknowledged_is_there_whatever_sync_the_server_dies_at() {
-    let syncs = budget("SYNCS", SYNCS);
+    let all = [false, true].map(|has_checkpoints| (has_checkpoints, syncs_of_a_run(has_checkpoints)));
+    let each: Vec<(u64, bool)> = match budget_or_all("SYNCS", SYNCS) {
+        Some(syncs) => (1..=syncs).map(|n| (n, n % 2 == 0)).collect(),
+        None => {
+            all.iter().flat_map(|&(has_checkpoints, syncs)| (1..=syncs).map(move |n| (n, has_checkpoints))).collect()
+        }
+    };
+    let syncs = each.len() as u64;
     let mut cell = CrashCell::new(2);
     cell.start().process.kill();
     let hits = Arc::new(Mutex::new(BTreeMap::<_, u64>::new()));
-    // Each of the first ones, every second of them of a server that writes checkpoints all the time, and then each kind of file when it is
-    // first synced: which kinds are early depends on the run before. Behind the first ones of the history and of folders are those of
+    // Each of the first ones, every second of them of a server that writes checkpoints all the time, or all; and then each kind of file when it
+    // is first synced: which kinds are early depends on the run before. Behind the first ones of the history and of folders are those of
     // checkpoints and of segments that are released.
-    let each = (1..=syncs).map(|n| (n, None, n % 2 == 0));
+    let each = each.into_iter().map(|(n, has_checkpoints)| (n, None, has_checkpoints));
     let kinds = Synced::ALWAYS.map(|kind| (1, Some(kind), false));
     let behind = [Synced::History, Synced::Folder].map(|kind| (BEHIND_THE_FIRST, Some(kind), true));
     let kinds = kinds.into_iter().chain(behind);
@@ -157,7 +185,12 @@ fn what_was_acknowledged_is_there_whatever_sync_the_server_dies_at() {
     let hits = hits.lock().unwrap();
     let kills = hits.values().sum::<u64>();
     eprintln!(
-        "{kills} kills at syncs, before (false) and after (true) those of {hits:?}, {released} segments were released: {summary:?}"
+        "{kills} kills at syncs, before (false) and after (true) those of {hits:?}, {released} segments were released: {summary:?}; \
+         a run without checkpoints (false) and with them (true) has {all:?} syncs"
+    );
+    assert!(
+        all.iter().all(|&(_, in_all)| in_all > SYNCS),
+        "a run syncs more often than it is looked at in the gate: {all:?}"
     );
     assert_eq!(kills, 2 * (syncs + kinds_of_files), "each died where it should");
     let both_ways = |kind: &Synced| [false, true].iter().all(|after| hits.contains_key(&(*kind, *after)));

@@ -22,12 +22,13 @@ pub(crate) struct Rounds {
     /// Kill the server under load, so often; a fifth as many are killed while they start, besides.
     #[arg(long, value_name = "N")]
     kills: Option<u64>,
-    /// Kill it at each of the first N syncs of a run, once before the sync and once after it.
-    #[arg(long, value_name = "N")]
-    syncs: Option<u64>,
-    /// Kill it at N of the syncs of the making of a cell.
-    #[arg(long, value_name = "N")]
-    makings: Option<u64>,
+    /// Kill it at each of the first N syncs of a run, once before the sync and once after it; or at all syncs of a run of a thousand transactions,
+    /// with checkpoints and without.
+    #[arg(long, value_name = "N|all", value_parser = number_or_all)]
+    syncs: Option<String>,
+    /// Kill it at N of the syncs of the making of a cell; or at all of them, once before the sync and once after it.
+    #[arg(long, value_name = "N|all", value_parser = number_or_all)]
+    makings: Option<String>,
     /// Tear each of the first N writes of a run.
     #[arg(long, value_name = "N")]
     tears: Option<u64>,
@@ -40,18 +41,27 @@ pub(crate) struct Rounds {
 }
 
 impl Rounds {
-    /// Each story that was asked for: its variable, a part of its tests' names, and its number.
-    fn asked(&self) -> Vec<(&'static str, &'static str, u64)> {
+    /// Each story that was asked for: its variable, a part of its tests' names, and its number, or `all`.
+    fn asked(&self) -> Vec<(&'static str, &'static str, String)> {
+        let number = |rounds: Option<u64>| rounds.map(|rounds| rounds.to_string());
         let stories = [
-            ("KILLS", "crash::kills::", self.kills),
-            ("SYNCS", "whatever_sync_the_server_dies_at", self.syncs),
-            ("MAKINGS", "whatever_sync_of_its_making", self.makings),
-            ("TEARS", "a_write_that_is_torn", self.tears),
-            ("FAILURES", "a_failed_sync_of_anything_else", self.failures),
-            ("CUTS", "crash::power::", self.cuts),
+            ("KILLS", "crash::kills::", number(self.kills)),
+            ("SYNCS", "whatever_sync_the_server_dies_at", self.syncs.clone()),
+            ("MAKINGS", "whatever_sync_of_its_making", self.makings.clone()),
+            ("TEARS", "a_write_that_is_torn", number(self.tears)),
+            ("FAILURES", "a_failed_sync_of_anything_else", number(self.failures)),
+            ("CUTS", "crash::power::", number(self.cuts)),
         ];
         stories.into_iter().filter_map(|(name, test, rounds)| Some((name, test, rounds?))).collect()
     }
+}
+
+/// As the stories read it.
+fn number_or_all(text: &str) -> Result<String, String> {
+    if text == "all" || text.parse::<u64>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err("expected a number, or all".to_owned())
 }
 
 /// Runs the stories; true if all passed.
@@ -60,7 +70,7 @@ pub(crate) fn run(workspace: &Workspace, rounds: &Rounds) -> Result<bool> {
     let asked = rounds.asked();
     let mut command = workspace.cargo(["test", "--package", "plenum", "--test", "main", "--", "--nocapture"]);
     for (name, test, rounds) in &asked {
-        command.arg(test).env(format!("PLENUM_CRASH_{name}"), rounds.to_string());
+        command.arg(test).env(format!("PLENUM_CRASH_{name}"), rounds);
     }
     if asked.is_empty() {
         command.arg("crash::");
@@ -82,7 +92,18 @@ mod tests {
     #[test]
     fn only_what_is_named_is_run() {
         let rounds = Rounds { kills: Some(1000), cuts: Some(5), ..Rounds::default() };
-        assert_eq!(rounds.asked(), [("KILLS", "crash::kills::", 1000), ("CUTS", "crash::power::", 5)]);
+        let asked = [("KILLS", "crash::kills::", "1000".to_owned()), ("CUTS", "crash::power::", "5".to_owned())];
+        assert_eq!(rounds.asked(), asked);
         assert!(Rounds::default().asked().is_empty());
+    }
+
+    #[test]
+    fn syncs_are_asked_for_by_number_or_all_of_them() {
+        assert_eq!((number_or_all("all"), number_or_all("12")), (Ok("all".to_owned()), Ok("12".to_owned())));
+        for wrong in ["", "All", "-1", "1.5", "none"] {
+            assert!(number_or_all(wrong).is_err(), "{wrong}");
+        }
+        let rounds = Rounds { makings: Some("all".to_owned()), ..Rounds::default() };
+        assert_eq!(rounds.asked(), [("MAKINGS", "whatever_sync_of_its_making", "all".to_owned())]);
     }
 }
