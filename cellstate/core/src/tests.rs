@@ -1,5 +1,6 @@
 //! Stories of the core: what it grants and refuses, and why.
 
+mod apart;
 mod blaming;
 mod bounds;
 mod came_and_went;
@@ -318,6 +319,33 @@ fn the_culprit_of_a_changed_machine_is_somebody_else() {
         service: committed; web[0] granted
         batch: committed; map[0] granted
         batch: refused; map[1] conflict MachineChanged culprits service 0 total 0
+        ",
+    );
+}
+
+// There is room for both, so that nothing but the check can tell that others came between.
+#[test]
+fn the_coarse_check_sees_what_others_hold_and_what_nobody_knew() {
+    check(
+        "
+        machine m1 cpu=8000
+        machine m2 cpu=8000
+        machine m3 cpu=8000
+        job gang by ml tasks=2 cpu=3000
+        job map by batch tasks=3 cpu=1000
+        ml:
+        batch:
+        snapshot
+        hold gang m1 cpu=3000
+        machine m2 cpu=8000 runs=alloc-7-1
+        batch: sequence claim map[0]@m1 map[1]@m2 map[2]@m3
+        batch: claim map[0]@m1 map[1]@m2
+        ",
+        "
+        ml: committed
+        batch: committed
+        batch: partial; map[0] conflict MachineChanged culprits hold 0 total 0; map[1] conflict MachineChanged culprits unknown task 0 total 0; map[2] granted
+        batch: committed; map[0] granted; map[1] granted
         ",
     );
 }

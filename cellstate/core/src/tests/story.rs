@@ -9,12 +9,15 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationState, Attributes, Cell, CellIdentity, ClaimExtra, Command, ConflictCheck, Culprit, Decision, Device,
-    GroupShape, Guard, JobKind, JobShape, LogTime, MachineId, Outcome, Placement, Port, Preemption, Request, Resources,
-    RetryPolicy, Revision, SessionId, Spread, TakeOver, TaskState, Transaction, TransactionId, Transition,
+    GroupShape, Guard, Job, JobKind, JobShape, LogTime, MachineId, Outcome, Placement, Port, Preemption, Request,
+    Resources, RetryPolicy, Revision, SessionId, Spread, TakeOver, TaskState, Transaction, TransactionId, Transition,
 };
 
 use crate::homes::Homes;
 use crate::{Core, CoreOptions, Decided, invariants};
+
+/// Jobs are in the first one unless a story says so.
+const NAMESPACES: [&str; 2] = ["default", "other"];
 
 /// Plays `story` and compares what is said, line by line.
 pub(super) fn check(story: &str, expected: &str) {
@@ -130,11 +133,11 @@ impl Player {
             "group" => self.group(words[1], &words),
             "snapshot" => (self.base, self.fixed_base) = (self.core.cell().revision(), true),
             "stopjob" => {
-                let id = self.core.cell().job_named("default", words[1]).expect("a job").id;
+                let id = self.job_called(words[1]).expect("a job").id;
                 self.done(Command::StopJob(id));
             }
             "scale" => {
-                let job = self.core.cell().job_named("default", words[1]).expect("a job").id;
+                let job = self.job_called(words[1]).expect("a job").id;
                 let count = words[2].parse().expect("tasks");
                 self.done(Command::ScaleJob { job, version: None, group: 0, count });
             }
@@ -253,7 +256,7 @@ impl Player {
             _ => JobKind::ToCompletion,
         };
         let shape = JobShape {
-            namespace: "default".into(),
+            namespace: setting(words, "in").unwrap_or(NAMESPACES[0]).into(),
             name: name.into(),
             scheduler: words[3].into(),
             priority: u8::try_from(number(words, "prio").unwrap_or(50)).expect("below 100"),
@@ -264,6 +267,11 @@ impl Player {
         };
         self.shapes.insert(name.into(), shape.clone());
         self.submit(shape);
+    }
+
+    /// The job of that name, in whichever namespace.
+    fn job_called(&self, name: &str) -> Option<&Arc<Job>> {
+        NAMESPACES.iter().find_map(|namespace| self.core.cell().job_named(namespace, name))
     }
 
     /// Says why, where it is rejected.
@@ -279,7 +287,7 @@ impl Player {
 
     /// Adds a group to a job that nothing was placed of yet: the job is stopped, and submitted again with it.
     fn group(&mut self, job: &str, words: &[&str]) {
-        let id = self.core.cell().job_named("default", job).expect("a job").id;
+        let id = self.job_called(job).expect("a job").id;
         self.done(Command::StopJob(id));
         let mut shape = self.shapes[job].clone();
         shape.groups.push(Self::group_shape(words, words[2]));
@@ -301,7 +309,7 @@ impl Player {
         let cell = self.core.cell();
         match text.split(':').collect::<Vec<_>>()[..] {
             ["version", job, version] => {
-                let job = cell.job_named("default", job).expect("a job").id;
+                let job = self.job_called(job).expect("a job").id;
                 Guard::JobVersion { job, version: version.parse().expect("a number") }
             }
             ["id", job, version] => {
@@ -331,7 +339,7 @@ impl Player {
     fn task(&self, text: &str) -> (plenum_model::JobId, u16, u32, Option<u32>) {
         let (name, task) = text.trim_end_matches(']').split_once('[').expect("job[task]");
         let (job, group) = name.split_once('.').unwrap_or((name, "main"));
-        let job = self.core.cell().job_named("default", job).expect("a job");
+        let job = self.job_called(job).expect("a job");
         let group = job.shape.groups.iter().position(|shape| &*shape.name == group).expect("a group");
         let group = u16::try_from(group).expect("few");
         let task: u32 = task.parse().expect("a task");
@@ -526,7 +534,7 @@ impl Player {
     }
 
     fn show_job(&mut self, name: &str) {
-        let job = self.core.cell().job_named("default", name);
+        let job = self.job_called(name);
         let state = job.map_or_else(|| "gone".into(), |job| format!("{:?} {}", job.state, job.reason));
         writeln!(self.said, "{name} {}", state.trim()).expect("a string");
     }

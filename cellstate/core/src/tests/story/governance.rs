@@ -109,7 +109,7 @@ impl Player {
     }
 
     fn job_id(&self, name: &str) -> JobId {
-        self.core.cell().job_named("default", name).expect("a job").id
+        self.job_called(name).expect("a job").id
     }
 
     fn in_seconds(&self, seconds: i64) -> LogTime {
@@ -143,7 +143,7 @@ impl Player {
     }
 
     fn show_hold(&mut self, name: &str) {
-        let hold = self.core.cell().job_named("default", name).and_then(|job| self.core.cell().hold(job.id)).cloned();
+        let hold = self.job_called(name).and_then(|job| self.core.cell().hold(job.id)).cloned();
         let text = hold.map_or_else(
             || "no hold".to_owned(),
             |hold| {
