@@ -450,6 +450,26 @@ fn a_lost_race_costs_no_second_trip_when_a_spare_machine_fits() {
     );
 }
 
+// A scheduler ranks them: the best comes first.
+#[test]
+fn of_spare_machines_that_fit_the_first_is_taken() {
+    check(
+        "
+        machine m1 cpu=1000
+        machine m2 cpu=4000
+        machine m3 cpu=4000
+        job web by service tasks=1 cpu=2000
+        job map by batch tasks=1 cpu=2000
+        service: claim web[0]@m1 or=m3 or=m2
+        batch: claim map[0]@m1 or=m2 or=m3
+        ",
+        "
+        service: committed; web[0] granted on m3
+        batch: committed; map[0] granted on m2
+        ",
+    );
+}
+
 /// What comes of a claim on a full machine that may take over `entry`, completed with its victim, from the task that its transaction
 /// stops: one with all of the machine's room, half of each of two devices, and two ports.
 fn handed_over(ports: Vec<Port>, devices: Vec<Device>, entry: TakeOver) -> Outcome {
