@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{Attributes, Cell, ClassSet, Delta, LogTime, Partition, Rejection, RejectionCode};
 
 use crate::{Core, Handled, Verdict, accepted};
@@ -31,7 +32,8 @@ impl Reserved {
         }
         let set = self.0.entry(scheduler.clone()).or_default();
         if !set.is_complete(cell) {
-            let partitions: Vec<_> = closed.collect();
+            let counted = if planted::is(Bug::ObeysOnePartition) { 1 } else { usize::MAX };
+            let partitions: Vec<_> = closed.take(counted).collect();
             let classes = cell.classes_of(machines);
             set.judge_by(cell, classes, |attributes| partitions.iter().any(|partition| has(partition, attributes)));
         }

@@ -165,11 +165,15 @@ pub enum Bug {
     StartsBesideTheFenced,
     /// An agent does not know how that did end which ended while no agent was there.
     ForgetsExits,
+    /// What victims of other namespaces give back counts for the quota of a claim, too.
+    CreditsOtherNamespaces,
+    /// Of several partitions that are reserved for others one counts.
+    ObeysOnePartition,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 77] = [
+    pub const ALL: [Self; 79] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -247,6 +251,8 @@ impl Bug {
         Self::StartsWithoutLease,
         Self::StartsBesideTheFenced,
         Self::ForgetsExits,
+        Self::CreditsOtherNamespaces,
+        Self::ObeysOnePartition,
     ];
 }
 

@@ -15,14 +15,22 @@ mod governs;
 /// After this long a call is made again.
 const PATIENCE_MICROS: i64 = 1_000_000;
 
-/// The one partition that comes and goes.
-const PARTITION: &str = "apart";
+/// Where jobs are: in the first one, or by chance in either.
+const NAMESPACES: [&str; 2] = ["default", "other"];
+/// Partitions that come and go, with the racks that they reserve: the first one, or both.
+const PARTITIONS: [(&str, &str); 2] = [("apart", "r0"), ("beyond", "r1")];
+/// Whom operators govern.
+const SCHEDULERS: [&str; 3] = ["batch", "service", rival::NAME];
 /// Memory of each task: see [`JobBuilder::group`].
 const TASK_BYTES: u64 = 1 << 20;
 /// How often memory is limited and held in a run, in thousandths.
 const OF_MEMORY_THOUSANDTHS: u64 = 300;
 /// Sets the numbers apart of which that is drawn. With this one, no seed that failed once is another run.
 const OF_MEMORY_SEED: u64 = 23 << 40;
+/// How often there are two namespaces and two partitions in a run, in thousandths.
+const OF_TWO_THOUSANDTHS: u64 = 400;
+/// The same for these.
+const OF_TWO_SEED: u64 = 175 << 40;
 
 /// What few groups declare beyond resources. At least one task can always be placed somewhere.
 fn declare(random: &mut Random, group: &mut v1::GroupShape) {
@@ -54,9 +62,9 @@ fn declare(random: &mut Random, group: &mut v1::GroupShape) {
 }
 
 /// A job of which others are launched, for a built-in scheduler or the rival.
-fn recurring(random: &mut Random, name: &str, cpu: i64, lost_after_micros: i64) -> v1::JobSpec {
+fn recurring(random: &mut Random, job: JobBuilder, cpu: i64, lost_after_micros: i64) -> v1::JobSpec {
     let each = random.between(cpu / 16, cpu / 4);
-    let mut spec = JobBuilder::new(name, "cron").group("work", one(random, 3), each).forgiving().spec();
+    let mut spec = job.group("work", one(random, 3), each).forgiving().spec();
     if let Some(shape) = &mut spec.shape {
         shape.kind = v1::JobKind::Recurring.into();
         let places = if random.chance(500) { "batch" } else { rival::NAME };
@@ -74,6 +82,13 @@ fn recurring(random: &mut Random, name: &str, cpu: i64, lost_after_micros: i64) 
     spec
 }
 
+/// That only this scheduler may claim in a rack; `None`: that all may again.
+fn reserves((name, rack): (&str, &str), scheduler: Option<&str>) -> Command {
+    let rack = Constraint { attribute: "rack".into(), operator: Operator::Equal, values: vec![rack.into()] };
+    let partition = scheduler.map(|name| Partition { machines: vec![rack], schedulers: vec![name.into()] });
+    Command::SetPartition { name: name.into(), partition }
+}
+
 fn one(random: &mut Random, most: u64) -> u32 {
     u32::try_from(1 + random.below(most)).unwrap_or(1)
 }
@@ -89,6 +104,7 @@ struct Wish {
 /// A job as its owner knows it.
 #[derive(Debug)]
 struct Plan {
+    namespace: &'static str,
     name: String,
     /// It fits, and its tasks succeed in the end: it must complete.
     completes: bool,
@@ -104,20 +120,27 @@ pub(crate) struct Owner {
     plans: Vec<Plan>,
     /// Limits and holds are of memory, too, or of nothing else. Drawn from numbers of its own: a run without is the same as if there were none.
     of_memory: Option<Random>,
+    /// There are two namespaces and two partitions, and a little room is held here and there. Drawn alike.
+    of_two: Option<Random>,
 }
 
 impl Owner {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut apart = Random::new(!seed ^ OF_MEMORY_SEED);
-        let of_memory = apart.chance(OF_MEMORY_THOUSANDTHS).then_some(apart);
-        Self { of_memory, ..Self::default() }
+        let draw = |apart: u64, thousandths: u64| {
+            let mut random = Random::new(!seed ^ apart);
+            random.chance(thousandths).then_some(random)
+        };
+        let of_memory = draw(OF_MEMORY_SEED, OF_MEMORY_THOUSANDTHS);
+        let of_two = draw(OF_TWO_SEED, OF_TWO_THOUSANDTHS);
+        Self { of_memory, of_two, ..Self::default() }
     }
 
     /// Thinks up jobs, to be submitted in the course of time. `cpu_millis` is what the smallest machine has.
     pub(crate) fn plan(&mut self, world: &mut World, cpu_millis: i64) {
         let count = world.mix.jobs;
         for number in 0..count {
-            let spec = self.think_up(&mut world.random, number, cpu_millis, world.mix.lost_after_micros);
+            let namespace = self.some_namespace();
+            let spec = self.think_up(&mut world.random, number, namespace, cpu_millis, world.mix.lost_after_micros);
             let command = jobs::submit(spec).expect("the owner thinks of nothing that is no job");
             let at = world.random.between(0, world.mix.quiet_at_micros * 3 / 4);
             self.wish(world, at, command);
@@ -127,11 +150,23 @@ impl Owner {
         }
     }
 
-    fn think_up(&mut self, random: &mut Random, number: usize, cpu: i64, lost_after_micros: i64) -> v1::JobSpec {
+    fn some_namespace(&mut self) -> &'static str {
+        self.of_two.as_mut().map_or(NAMESPACES[0], |random| NAMESPACES[random.index(NAMESPACES.len())])
+    }
+
+    fn think_up(
+        &mut self,
+        random: &mut Random,
+        number: usize,
+        namespace: &'static str,
+        cpu: i64,
+        lost_after_micros: i64,
+    ) -> v1::JobSpec {
         let name = format!("job-{number}");
         if number == 1 && random.chance(800) {
-            let spec = recurring(random, &name, cpu, lost_after_micros);
-            self.plans.push(Plan { name, completes: false, fits: true, ends: true });
+            let job = JobBuilder::new(&name, "cron").namespace(namespace);
+            let spec = recurring(random, job, cpu, lost_after_micros);
+            self.plans.push(Plan { namespace, name, completes: false, fits: true, ends: true });
             return spec;
         }
         // At most an eighth of the smallest machine for ever, so that something is always left.
@@ -159,7 +194,7 @@ impl Owner {
         if fits && !forever && random.chance(300) {
             job = job.group("then", 2, cpu / 8).after("work");
         }
-        job = job.priority(u32::try_from(random.below(90)).unwrap_or(0));
+        job = job.namespace(namespace).priority(u32::try_from(random.below(90)).unwrap_or(0));
         job = if forever { job.forever() } else { job };
         job = if limited { job } else { job.forgiving() };
         let mut spec = job.spec();
@@ -176,7 +211,7 @@ impl Owner {
                 body.restart = Some(v1::RestartPolicy { attempts: 2, delay_micros: 200_000, within_micros: 0 });
             }
         }
-        self.plans.push(Plan { name, completes: fits && !forever && !limited, fits, ends: !forever });
+        self.plans.push(Plan { namespace, name, completes: fits && !forever && !limited, fits, ends: !forever });
         spec
     }
 
@@ -218,7 +253,8 @@ impl Owner {
         let pause = world.random.between(1, 2 * world.mix.meddles_micros);
         world.agenda.after(pause, Event::OwnerMeddles);
         let thoughts = [self.second_thought(world), self.wants_more(world), self.wants_more(world)];
-        thoughts.into_iter().flatten().for_each(|command| self.wish(world, 0, command));
+        let thoughts = thoughts.into_iter().chain(self.keeps_apart(world.books.cell())).flatten();
+        thoughts.for_each(|command| self.wish(world, 0, command));
     }
 
     fn second_thought(&mut self, world: &mut World) -> Option<Command> {
@@ -259,7 +295,7 @@ impl Owner {
     /// What operators do to the whole cell.
     fn governs(&mut self, world: &mut World, kind: u64, machine: usize) -> Option<Command> {
         let micros = world.random.between(100_000, 8_000_000);
-        let name = ["batch", "service", rival::NAME][world.random.index(3)];
+        let name = SCHEDULERS[world.random.index(SCHEDULERS.len())];
         let millis = world.random.below(16_000);
         let lays_down = world.random.chance(700);
         let cell = world.books.cell();
@@ -276,14 +312,9 @@ impl Owner {
             }
             13 | 14 => {
                 let limit = lays_down.then_some(self.limit(millis));
-                Command::SetQuota { namespace: "default".into(), limit }
+                Command::SetQuota { namespace: NAMESPACES[0].into(), limit }
             }
-            _ => {
-                let rack =
-                    Constraint { attribute: "rack".into(), operator: Operator::Equal, values: vec!["r0".into()] };
-                let partition = Partition { machines: vec![rack], schedulers: vec![name.into()] };
-                Command::SetPartition { name: PARTITION.into(), partition: lays_down.then_some(partition) }
-            }
+            _ => reserves(PARTITIONS[0], lays_down.then_some(name)),
         })
     }
 
@@ -323,9 +354,8 @@ impl Owner {
         }));
         let quotas = cell.quotas().map(|(namespace, _)| namespace.clone());
         commands.extend(quotas.map(|namespace| Command::SetQuota { namespace, limit: None }));
-        if cell.partition(PARTITION).is_some() {
-            commands.push(Command::SetPartition { name: PARTITION.into(), partition: None });
-        }
+        let partitions = cell.partitions().map(|(name, _)| name.clone());
+        commands.extend(partitions.map(|name| Command::SetPartition { name, partition: None }));
         commands.into_iter().for_each(|command| self.wish(world, 0, command));
     }
 
@@ -339,7 +369,7 @@ impl Owner {
         let cell = world.books.cell();
         self.is_answered()
             && self.plans.iter().filter(|plan| plan.fits).all(|plan| {
-                let Some(job) = cell.job_named("default", &plan.name) else {
+                let Some(job) = cell.job_named(plan.namespace, &plan.name) else {
                     // Retired, or not submitted yet.
                     return world.books.endings.of(&plan.name).is_some_and(JobState::is_final);
                 };

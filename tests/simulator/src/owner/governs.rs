@@ -1,9 +1,9 @@
 //! What gangs and operators ask for now and then: holds, launches, the adoption of tasks that nobody knows, or their end; and what the owner does
 //! when the cell was restored.
 
-use plenum_model::{Command, JobId, JobKind, JobState, Resources, SessionId};
+use plenum_model::{Cell, Command, JobId, JobKind, JobState, MachineState, Resources, SessionId};
 
-use super::{Owner, TASK_BYTES};
+use super::{NAMESPACES, Owner, PARTITIONS, SCHEDULERS, TASK_BYTES, reserves};
 use crate::agent::MEMORY_BYTES;
 use crate::describe;
 use crate::random::Random;
@@ -22,6 +22,23 @@ impl Owner {
             1 => self.adopts(world).or_else(|| holds(world, self.of_memory.as_mut())),
             _ => holds(world, self.of_memory.as_mut()),
         }
+    }
+
+    /// What is asked for beside all that where there are two namespaces: limits of both, partitions of two racks, and a little room that is held.
+    pub(super) fn keeps_apart(&mut self, cell: &Cell) -> [Option<Command>; 2] {
+        let Some(random) = &mut self.of_two else { return [None, None] };
+        let held = holds_a_little(cell, random);
+        let (which, scheduler) = (random.index(NAMESPACES.len()), SCHEDULERS[random.index(SCHEDULERS.len())]);
+        let (kind, lays_down, millis) = (random.below(10), random.chance(600), random.below(8_000));
+        let rule = match kind {
+            0..4 => {
+                let limit = lays_down.then_some(self.limit(millis));
+                Some(Command::SetQuota { namespace: NAMESPACES[which].into(), limit })
+            }
+            4..6 => Some(reserves(PARTITIONS[which], lays_down.then_some(scheduler))),
+            _ => None,
+        };
+        [held, rule]
     }
 
     /// A task of a cell before goes on, if it comes to an end by itself.
@@ -51,7 +68,7 @@ impl Owner {
                 world.hang_up(connection, Side::Client);
             }
             let Command::SubmitJob { shape, .. } = &wish.command else { continue };
-            let there = world.books.cell().job_named("default", &shape.name).is_some();
+            let there = world.books.cell().job_named(&shape.namespace, &shape.name).is_some();
             let over = world.books.endings.of(&shape.name).is_some_and(JobState::is_final);
             if wish.answered && !there && !over {
                 world
@@ -91,6 +108,19 @@ fn some_of_both(random: &mut Random, cpu_millis: u64) -> Resources {
         1 => Resources::new(0, memory_bytes),
         _ => Resources::new(cpu_millis, memory_bytes),
     }
+}
+
+/// A little room for some job on machines that take claims, for a short while: others have room beside it, and those that check by `sequence` are
+/// refused.
+fn holds_a_little(cell: &Cell, random: &mut Random) -> Option<Command> {
+    let jobs = cell.jobs().filter(|job| !job.state.is_final() && job.shape.kind != JobKind::Recurring);
+    let jobs: Vec<JobId> = jobs.map(|job| job.id).collect();
+    let job = *jobs.get(random.index(jobs.len()))?;
+    let ready = cell.machines().filter(|machine| machine.state == MachineState::Ready);
+    let machines = ready.map(|machine| machine.id.slot).filter(|_| random.chance(600)).collect();
+    let resources = Resources::new(100 + random.below(300), 0);
+    let deadline = cell.time().plus_micros(random.between(200_000, 2_000_000));
+    Some(Command::TakeHold { session: SessionId::default(), job, machines, resources, deadline })
 }
 
 /// Room for some job on one machine or two, for as long as it may be and shorter; or it is given back.

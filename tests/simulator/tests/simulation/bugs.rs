@@ -190,4 +190,8 @@ found! {
     a_start_beside_what_was_placed_elsewhere_is_found:
         StartsBesideTheFenced by "invariant_nothing_starts_beside_what_is_fenced";
     an_end_that_is_told_as_another_is_found: ForgetsExits by "invariant_ends_are_told_as_they_were";
+    quota_that_victims_of_another_namespace_give_is_found:
+        CreditsOtherNamespaces by "invariant_no_grant_exceeds_a_quota";
+    a_second_partition_that_is_overlooked_is_found:
+        ObeysOnePartition by "invariant_no_decision_breaks_a_declared_rule";
 }
