@@ -7,6 +7,7 @@ mod by_number;
 
 use std::collections::BTreeSet;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{
     AllocationId, AllocationRow, Cell, DIMENSIONS, Device, DeviceRoom, GrantExtra, Grants, JobId, Resources, Revision,
     Room, STEPS_AHEAD, SessionId, TakeOver, TransactionId, coming,
@@ -411,7 +412,10 @@ impl Ring {
             match change.kind {
                 ChangeKind::Machine => {
                     let event = self.events.get(number);
-                    let own = |holder: Holder| holder.scheduler == Some(scheduler) && change.revision >= named;
+                    let own = |holder: Holder| {
+                        let is_own = holder.scheduler == Some(scheduler) && change.revision >= named;
+                        is_own || planted::is(Bug::SequenceIgnoresHolds)
+                    };
                     let is_own = event.and_then(|event| event.holder).is_some_and(own);
                     if !is_own && !event.is_some_and(MachineEvent::is_release) {
                         return (Some(true), walked);

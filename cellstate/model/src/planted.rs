@@ -169,11 +169,13 @@ pub enum Bug {
     CreditsOtherNamespaces,
     /// Of several partitions that are reserved for others one counts.
     ObeysOnePartition,
+    /// A claim that asks for it is not held to what others hold on its machine since the base.
+    SequenceIgnoresHolds,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 79] = [
+    pub const ALL: [Self; 80] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -253,6 +255,7 @@ impl Bug {
         Self::ForgetsExits,
         Self::CreditsOtherNamespaces,
         Self::ObeysOnePartition,
+        Self::SequenceIgnoresHolds,
     ];
 }
 

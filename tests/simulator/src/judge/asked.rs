@@ -29,7 +29,8 @@ fn holds(cell: &Cell, guard: &Guard) -> bool {
 }
 
 impl Judge {
-    /// With `sequence` nothing is granted where another session was granted anything since the base, or where the machine itself changed.
+    /// With `sequence` nothing is granted where another session was granted anything since the base, where room is held since for jobs of another
+    /// scheduler, or had by a task that nobody knew, or where the machine itself changed.
     pub(super) fn sequence_is_kept(
         &self,
         step: &Step<'_>,
@@ -49,6 +50,12 @@ impl Judge {
         hold(other.is_none(), EVERY_GRANT_WAS_VALID, || {
             facts("another one was granted something", other.map(|other| other.at))
         })?;
+        if let Some(session) = step.before.session(txn.id.session) {
+            let occupied = self.happened.occupied_by_others(txn.base, machine, &session.scheduler);
+            hold(occupied.is_none(), EVERY_GRANT_WAS_VALID, || {
+                facts("room is held, or had by an unknown task", occupied)
+            })?;
+        }
         let changed = self.happened.machine_changed(txn.base, machine);
         hold(changed.is_none(), EVERY_GRANT_WAS_VALID, || facts("the machine changed", changed))
     }

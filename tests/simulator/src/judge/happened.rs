@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationState, Cell, Command, Culprit, Decision, Device, GroupRow, Guard, JobChange, JobId,
+    AllocationId, AllocationState, Cell, Command, Culprit, Decision, Device, GroupRow, Guard, Hold, JobChange, JobId,
     Machine, MachineId, MachineState, NotWanted, Refusal, RefusalReason, Revision, TaskState, Transaction,
     TransactionId,
 };
@@ -31,6 +31,8 @@ const CHANGED: &str = "capacity";
 struct What {
     transaction: Option<TransactionId>,
     machines: BTreeSet<(u32, &'static str)>,
+    /// Machines on which more is held than before, each with the scheduler of the job; or on which a task was found that nobody knew.
+    occupied: BTreeSet<(u32, Option<Arc<str>>)>,
     /// Machines that have less of some device than before, or another model of it.
     lose_devices: BTreeSet<u32>,
     /// Allocations that ended and had still to take over from somebody.
@@ -100,6 +102,13 @@ impl Happened {
         since.find(|(_, what)| what.machines.contains(&(slot, CHANGED))).map(|(at, _)| *at)
     }
 
+    /// When room of a machine was first held for others than this scheduler after a base, or had by a task that nobody knew, if it was.
+    pub(super) fn occupied_by_others(&self, base: Revision, slot: u32, scheduler: &str) -> Option<Revision> {
+        let by_others = |(of, by): &(u32, Option<Arc<str>>)| *of == slot && by.as_deref() != Some(scheduler);
+        let mut since = self.steps.range(base.next()..);
+        since.find(|(_, what)| what.occupied.iter().any(by_others)).map(|(at, _)| *at)
+    }
+
     /// Whether what a culprit is said to have done was done to that very machine.
     pub(super) fn was_to_machine(&self, culprit: &Culprit, slot: u32) -> bool {
         let what = self.steps.get(&culprit.revision);
@@ -139,12 +148,19 @@ impl What {
             }
         }
         for (job, hold) in &step.delta.holds {
+            let scheduler = step.before.job(*job).map(|job| job.shape.scheduler.clone());
+            let differences = Hold::differences(step.before.hold(*job), hold.as_ref());
+            let grown = differences.filter(|(_, was, is)| !is.without(was).is_nothing());
+            what.occupied.extend(grown.map(|(slot, ..)| (slot, scheduler.clone())));
             let holds = step.before.hold(*job).into_iter().chain(hold);
             what.machines.extend(holds.flat_map(|hold| &hold.machines).map(|&slot| (slot, "hold")));
         }
         for (id, task) in &step.delta.unknown {
             let word = if task.is_some() { "unknown task" } else { "unknown task ended" };
             what.machines.insert((id.machine, word));
+            let found = task.as_ref().filter(|_| step.before.unknown_task(*id).is_none());
+            let occupies = found.is_some_and(|task| !task.traces.resources.is_nothing());
+            what.occupied.extend(occupies.then_some((id.machine, None)));
         }
         let ended = step.delta.ends.iter().filter_map(|end| step.before.allocation_in(end.slot));
         for found in ended.filter(|found| found.extra.is_some_and(|extra| !extra.takes_over.is_empty())) {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use plenum_core::{Core, CoreOptions, Decided};
 use plenum_model::{
-    AllocationId, AllocationState, Cell, CellIdentity, Command, Culprit, Decision, Delta, GroupShape, Guard, Hold,
-    JobChange, JobId, JobShape, LogTime, MachineId, NotWanted, Outcome, Placement, Port, Preemption, Quota, Refusal,
-    RefusalKind, RefusalReason, Request, Resource, Resources, Revision, SessionId, TaskTraces, Transaction,
-    TransactionId, TransactionOutcome, Transition, UnknownId, UnknownTask,
+    AllocationId, AllocationState, Cell, CellIdentity, Command, ConflictCheck, Culprit, Decision, Delta, GroupShape,
+    Guard, Hold, JobChange, JobId, JobShape, LogTime, MachineId, NotWanted, Outcome, Placement, Port, Preemption,
+    Quota, Refusal, RefusalKind, RefusalReason, Request, Resource, Resources, Revision, SessionId, TaskTraces,
+    Transaction, TransactionId, TransactionOutcome, Transition, UnknownId, UnknownTask,
 };
 
 use super::{Judge, Step, culprits, rules};
@@ -354,6 +354,47 @@ fn a_hold_that_is_blamed_for_more_room_than_is_held_is_found() {
     assert!(is_true(&held, 1000));
     assert!(!is_true(&held, 1001), "it never held so much");
     assert!(!is_true(&over, 1000), "nobody holds anything");
+}
+
+// Only grants of others were looked for, and changes of the machine itself.
+#[test]
+fn a_grant_by_sequence_where_others_hold_room_or_somebody_was_found_is_found() {
+    let mut stage = Stage::new(GroupShape::default());
+    let mut shape = JobShape::clone(&stage.core.cell().job(stage.job).expect("it is there").shape);
+    (shape.name, shape.scheduler) = ("gang".into(), "ml".into());
+    let gang = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+    let gang = JobId::from_bits(stage.ask(gang)).expect("an id");
+    let (own, slot, base, mut judge) = (stage.job, stage.machine.slot, stage.core.cell().revision(), Judge::default());
+    let [held_by_others, held_by_own] = [gang, own].map(|job| {
+        let before = stage.core.cell().clone();
+        let (machines, resources, deadline) = (vec![slot], Resources::new(1000, 1), LogTime::from_micros(60_000_000));
+        stage.ask(Command::TakeHold { session: SessionId::default(), job, machines, resources, deadline });
+        let (request, decided) = stage.last.as_ref().expect("something was asked");
+        let Decided::Changed { delta, .. } = decided else { panic!("{decided:?}") };
+        judge.note(&Step { before: &before, request, decided, after: stage.core.cell(), delta });
+        delta.revision
+    });
+    let (before, granted) = stage.place();
+    let after = stage.core.cell();
+    let id = UnknownId { machine: slot, allocation: AllocationId { slot: 7, generation: 1 } };
+    let traces = Arc::new(TaskTraces { resources: Resources::new(1, 1), ..TaskTraces::default() });
+    let task = UnknownTask { machine: stage.machine, traces, since: NOW, until: None, stopping: false };
+    let heard = Delta { unknown: vec![(id, Some(Arc::new(task)))], ..next(after) };
+    let mut with_it = after.clone();
+    with_it.apply(&heard).expect("it folds");
+    let (request, decided) = stage.last.as_ref().expect("something was asked");
+    let grants = &granted.grants[0];
+    let is_kept = |judge: &Judge, base: Revision| {
+        let id = TransactionId { session: grants.session, number: 1 };
+        let txn = Transaction { id, base, check: ConflictCheck::Sequence, ..Transaction::default() };
+        let check = |step: &Step<'_>| judge.sequence_is_kept(step, &txn, grants, 0);
+        stage.judged(&before, after, &granted, check).is_ok()
+    };
+    assert!(!is_kept(&judge, base), "others hold room there since");
+    assert!(is_kept(&judge, held_by_others), "only a job of its own scheduler does");
+    judge.note(&Step { before: after, request, decided, after: &with_it, delta: &heard });
+    assert!(!is_kept(&judge, held_by_own), "a task was found");
+    assert!(is_kept(&judge, heard.revision));
 }
 
 // That a successor had ended there was enough, also where those were gone whose room it took over.

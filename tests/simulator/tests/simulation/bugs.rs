@@ -194,4 +194,6 @@ found! {
         CreditsOtherNamespaces by "invariant_no_grant_exceeds_a_quota";
     a_second_partition_that_is_overlooked_is_found:
         ObeysOnePartition by "invariant_no_decision_breaks_a_declared_rule";
+    a_hold_that_a_sequence_does_not_see_is_found:
+        SequenceIgnoresHolds by "invariant_every_grant_was_valid_at_its_revision";
 }
