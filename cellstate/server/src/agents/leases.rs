@@ -238,7 +238,7 @@ pub(crate) mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use plenum_model::LogTime;
+    use plenum_model::{Delta, LogTime, Revision};
 
     /// One as it may come by in a delta.
     pub(crate) fn machine(slot: u32, epoch: u32, state: MachineState) -> Machine {
@@ -256,7 +256,7 @@ pub(crate) mod tests {
             registered: LogTime::default(),
             cordoned: false,
             unfit: None,
-            epoch_began: plenum_model::Revision(1),
+            epoch_began: Revision(1),
         }
     }
 
@@ -275,6 +275,17 @@ pub(crate) mod tests {
         assert_eq!(leases.expire(19), [(id, 1)]);
         assert_eq!((leases.expire(100).len(), leases.next_due_micros()), (0, None));
         assert!(!leases.renew(id, 1, "a", 100), "it has to register again");
+    }
+
+    #[test]
+    fn each_machine_of_a_cell_whose_server_starts_has_a_whole_term() {
+        let (mut cell, id) = (Cell::default(), MachineId { slot: 0, generation: 1 });
+        let machines = vec![Arc::new(machine(0, 2, MachineState::Ready))];
+        let known = Delta { machines, ..Delta::new(Revision(1), LogTime::default()) };
+        assert_eq!(cell.apply(&known), Ok(()));
+        let mut leases = Leases::of_cell(&cell, 10, 1_000);
+        assert_eq!((leases.next_due_micros(), leases.expire(1_009)), (Some(1_010), vec![]));
+        assert_eq!(leases.expire(1_010), [(id, 2)]);
     }
 
     #[test]

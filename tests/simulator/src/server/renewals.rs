@@ -1,4 +1,5 @@
-//! When agents renewed their leases last, and how long the server stood still since: what shows that no lease ended by that.
+//! When agents renewed their leases last, or the server gave out those that it found, and how long it stood still since: what shows that each lease
+//! had its whole term, beside that time.
 
 use std::collections::BTreeMap;
 
@@ -36,19 +37,19 @@ impl Renewals {
         }
     }
 
-    /// While the server stands still nobody can renew a lease: what ends has run for its term beside that.
+    /// While the server stands still nobody can renew a lease: what ends has run for its term beside that. What nobody renewed since the start began
+    /// with it: who renewed it before, and when, the server does not know.
     pub(super) fn invariant_no_lease_ends_by_its_server_s_sleep(
         &mut self,
         machine: MachineId,
         epoch: u32,
         now_micros: i64,
     ) -> Checked {
-        // Of before a start nobody knows.
-        let Some((renewed_micros, slept_micros)) = self.last.remove(&(machine, epoch)) else { return Ok(()) };
+        let (renewed_micros, slept_micros) = self.last.remove(&(machine, epoch)).unwrap_or((self.began_micros, 0));
         let (slept, passed) = (self.slept_micros - slept_micros, now_micros - renewed_micros);
         hold(passed - slept >= self.lease_micros, "invariant_no_lease_ends_by_its_server_s_sleep", || {
             format!(
-                "the lease of {machine} in epoch {epoch} was renewed {passed} µs ago, of which the server slept {slept} µs; it has {} µs",
+                "the lease of {machine} in epoch {epoch} was renewed, or given out with the start, {passed} µs ago, of which the server slept {slept} µs; it has {} µs",
                 self.lease_micros
             )
         })
