@@ -1,6 +1,6 @@
-//! Random commands of all kinds, on devices, ports, limits, spread, take-overs, evictions, spare machines, quotas, holds, partitions and
-//! tasks that nobody knows. Nobody predicts the answers here: after each command all invariants hold, a mirror that folds the deltas is the
-//! same as the cell, and a replay of the log decides the same. Now and then a server goes on from a cell that is built again from its rows.
+//! Random commands of all kinds, on devices, ports, limits, spread, take-overs, evictions, spare machines, quotas of two namespaces, holds,
+//! partitions and tasks that nobody knows. Nobody predicts the answers here: after each command all invariants hold, a mirror that folds the
+//! deltas is the same as the cell, and a replay of the log decides the same. Now and then a server goes on from a cell that is built again from its rows.
 //! And what is told of a base is what is true there.
 
 mod draw;
@@ -9,7 +9,9 @@ mod oracle;
 use std::collections::BTreeMap;
 
 use plenum_core::{Core, CoreOptions, Decided, invariants};
-use plenum_model::{Cell, CellIdentity, Command, Decision, LogTime, Outcome, Request, Revision, Transaction};
+use plenum_model::{
+    Cell, CellIdentity, Command, Decision, Delta, LogTime, Outcome, Partition, Request, Revision, Transaction,
+};
 
 use crate::dice::Dice;
 use crate::recover::recovered;
@@ -88,6 +90,7 @@ impl Chaos {
         let again = self.replay.decide(&request, self.now);
         let Decided::Changed { delta: again, decision: answer } = &again else { panic!("{again:?}") };
         assert_eq!((again, answer), (delta, decision), "decided again");
+        check_partitions(&before, delta);
         self.mirror.apply(delta).unwrap();
         assert_eq!(self.mirror.first_difference(self.core.cell()), None);
         self.note_unsettled(&before, delta);
@@ -171,6 +174,20 @@ impl Chaos {
             _ => self.commit(dice),
         };
         self.step(command);
+    }
+}
+
+/// Nothing is granted where any partition is reserved for others.
+fn check_partitions(before: &Cell, delta: &Delta) {
+    for grants in &delta.grants {
+        let scheduler = &before.job(grants.job).unwrap().shape.scheduler;
+        for &slot in &grants.machines {
+            let machine = before.machine_in(slot).unwrap();
+            let has = |partition: &Partition| partition.machines.iter().all(|rule| rule.holds(&machine.attributes));
+            let mut partitions = before.partitions().map(|(_, partition)| partition);
+            let closed = partitions.find(|partition| has(partition) && !partition.is_open_to(scheduler));
+            assert_eq!(closed, None, "{} was granted something on {}", grants.job, machine.name);
+        }
     }
 }
 

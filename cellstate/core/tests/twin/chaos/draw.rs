@@ -15,6 +15,8 @@ use crate::picture::rack_is;
 
 const MACHINES: u32 = 4;
 const JOBS: u32 = 8;
+/// Jobs are of either, in turns.
+const NAMESPACES: [&str; 2] = ["default", "other"];
 /// No row of the cell is in these slots: agents call so what it does not know.
 const UNKNOWN: u32 = 1_000_000;
 
@@ -70,7 +72,8 @@ impl Chaos {
                 let mut quota = Quota::default();
                 let (place, unit) = *dice.pick(&[(0_usize, 1000_u64), (1, 3), (2, 2)]).unwrap();
                 quota.limits[place] = (!dice.once_in(3)).then(|| u64::from(dice.roll(8)) * unit);
-                Command::SetQuota { namespace: "default".into(), limit: (!dice.once_in(4)).then_some(quota) }
+                let namespace = (*dice.pick(&NAMESPACES).unwrap()).into();
+                Command::SetQuota { namespace, limit: (!dice.once_in(4)).then_some(quota) }
             }
             1 => {
                 let machines: Vec<_> = self.core.cell().machines().map(|machine| machine.id).collect();
@@ -79,8 +82,10 @@ impl Chaos {
                 Command::DrainMachine { machine, deadline }
             }
             2 => {
-                let partition = Partition { machines: vec![rack_is("r0")], schedulers: vec!["ml".into()] };
-                Command::SetPartition { name: "p".into(), partition: dice.once_in(4).then_some(partition) }
+                // Where both are there, one scheduler is kept out of two.
+                let (name, rack) = *dice.pick(&[("p", "r0"), ("q", "r1")]).unwrap();
+                let partition = Partition { machines: vec![rack_is(rack)], schedulers: vec!["ml".into()] };
+                Command::SetPartition { name: name.into(), partition: dice.once_in(3).then_some(partition) }
             }
             3 => Command::SetRights { scheduler: scheduler(dice), evicts: Some(!dice.once_in(3)), priority: None },
             4 => Command::PauseScheduler { scheduler: scheduler(dice), paused: dice.once_in(3) },
@@ -131,13 +136,14 @@ impl Chaos {
 
     /// A job, mostly of a name that no other one has that is not over.
     pub(super) fn submit(&self, dice: &mut Dice) -> Command {
-        let known = |name: &str| self.core.cell().job_named("default", name);
-        let is_free = |name: &String| known(name).is_none_or(|job| job.state.is_final());
-        let free: Vec<String> = (0..JOBS).map(|number| format!("j{number}")).filter(is_free).collect();
-        let any = format!("j{}", dice.roll(JOBS));
-        let name = dice.pick(&free).filter(|_| !dice.once_in(4)).cloned().unwrap_or(any);
+        let named = |number: u32| (NAMESPACES[number as usize % NAMESPACES.len()], format!("j{number}"));
+        let known = |(namespace, name): &(&str, String)| self.core.cell().job_named(namespace, name);
+        let is_free = |job: &(&str, String)| known(job).is_none_or(|job| job.state.is_final());
+        let free: Vec<(&str, String)> = (0..JOBS).map(named).filter(is_free).collect();
+        let any = named(dice.roll(JOBS));
+        let (namespace, name) = dice.pick(&free).filter(|_| !dice.once_in(4)).cloned().unwrap_or(any);
         let shape = JobShape {
-            namespace: "default".into(),
+            namespace: namespace.into(),
             name: name.into(),
             scheduler: scheduler(dice),
             priority: *dice.pick(&[10, 50, 90]).unwrap(),
