@@ -229,7 +229,7 @@ impl Bench {
         let of_rack = Constraint { attribute: "rack".into(), operator: Operator::Equal, values: vec![rack.into()] };
         let schedulers = open_to.map(|scheduler| vec![scheduler.into()]);
         let partition = schedulers.map(|schedulers| Partition { machines: vec![of_rack], schedulers });
-        self.ask(Command::SetPartition { name: "reserved".into(), partition });
+        self.ask(Command::SetPartition { name: format!("reserved-{rack}").into(), partition });
     }
 
     /// Commits as a client that keeps a log: under its session's number, as it stands in the transaction.

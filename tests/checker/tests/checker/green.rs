@@ -6,12 +6,12 @@ use plenum_proto::v1;
 use plenum_testkit::JobBuilder;
 
 use crate::bench::{Bench, machine};
-use crate::traffic::{OF_MEMORY, Seen, Traffic};
+use crate::traffic::{OF_MEMORY, OF_TWO, Seen, Traffic};
 
 #[test]
 fn a_run_full_of_conflicts_keeps_every_promise() {
     let mut seen = std::collections::BTreeMap::new();
-    for seed in (0..6).chain(OF_MEMORY..OF_MEMORY + 6) {
+    for seed in (0..6).chain(OF_MEMORY..OF_MEMORY + 6).chain(OF_TWO..OF_TWO + 4) {
         let mut traffic = Traffic::new(seed);
         traffic.run(500);
         let verdict = check(&traffic.bench.evidence);

@@ -76,6 +76,10 @@ pub(crate) enum Seen {
 
 /// From this seed on, limits and holds are of memory, too.
 pub(crate) const OF_MEMORY: u64 = 1000;
+/// From this seed on they are not, and there are two namespaces and two partitions.
+pub(crate) const OF_TWO: u64 = 2000;
+/// Jobs are in the first one, or in turns in each.
+const NAMESPACES: [&str; 2] = ["default", "other"];
 /// What each task has.
 const TASK_BYTES: i64 = 1 << 20;
 /// Jobs of each client.
@@ -91,9 +95,10 @@ fn found(number: usize, cpu_millis: i64) -> v1::RegisterMachine {
 }
 
 /// Each job declares something else.
-fn job(name: &str, priority: u32, number: u32) -> v1::JobSpec {
+fn job(name: &str, priority: u32, number: u32, namespace: &str) -> v1::JobSpec {
     let cpu = [500, 1000, 2000, 300, 700, 400][number as usize];
-    let builder = JobBuilder::new(&format!("{name}-{number}"), name).group("main", 12, cpu).priority(priority);
+    let builder = JobBuilder::new(&format!("{name}-{number}"), name).namespace(namespace);
+    let builder = builder.group("main", 12, cpu).priority(priority);
     let builder = if number == 1 { builder.on("rack", "r1") } else { builder };
     let mut spec = builder.forever().spec();
     let group = &mut spec.shape.as_mut().unwrap().groups[0];
@@ -124,6 +129,8 @@ pub(crate) struct Traffic {
     random: Random,
     /// Draws of what limits and holds are; `None`: of CPU.
     of_memory: Option<Random>,
+    /// There are two namespaces and two partitions.
+    of_two: bool,
     clients: Vec<Client>,
     machines: Vec<u64>,
     live: Vec<u64>,
@@ -146,20 +153,23 @@ impl Traffic {
         for number in 0..6 {
             machines.push(bench.machine(found(number, 6000)));
         }
-        let mut clients = Vec::new();
-        for (name, priority) in CLIENTS.into_iter().zip([20, 50, 80]) {
+        let (mut clients, of_two) = (Vec::new(), seed >= OF_TWO);
+        for (turn, (name, priority)) in (0..).zip(CLIENTS.into_iter().zip([20, 50, 80])) {
             let session = bench.session(name);
-            let jobs = (0..SHAPES).map(|number| (bench.submit(job(name, priority, number)), 12)).collect();
+            let namespace = |number: u32| NAMESPACES[usize::from(of_two && (turn + number) % 2 == 1)];
+            let spec = |number| job(name, priority, number, namespace(number));
+            let jobs = (0..SHAPES).map(|number| (bench.submit(spec(number)), 12)).collect();
             clients.push(Client { name, session, number: 0, jobs, last: None });
         }
         let mut nightly = JobBuilder::new("nightly", "cron").group("main", 1, 100).spec();
         nightly.shape.as_mut().unwrap().kind = v1::JobKind::Recurring.into();
         let recurring = (bench.submit(nightly), 1_000_000_000);
-        Self {
+        let mut traffic = Self {
             bench,
             seen: BTreeMap::new(),
             random: Random(seed),
-            of_memory: (seed >= OF_MEMORY).then_some(Random(!seed)),
+            of_memory: (OF_MEMORY..OF_TWO).contains(&seed).then_some(Random(!seed)),
+            of_two,
             clients,
             machines,
             live: Vec::new(),
@@ -167,7 +177,11 @@ impl Traffic {
             foreign: BTreeMap::new(),
             strangers: 0,
             recurring,
+        };
+        if of_two {
+            traffic.limit_each();
         }
+        traffic
     }
 
     fn note(&mut self, seen: Seen) {
@@ -406,13 +420,14 @@ impl Traffic {
             0 => self.bench.cordon(machine, true),
             4 => self.bench.drain(machine, true),
             5 => self.machines.clone().into_iter().for_each(|machine| self.bench.drain(machine, false)),
+            6 if self.of_two => self.limit_each(),
             6 => {
                 let limit = self.random.chance(60).then(|| self.random.below(16));
                 let most = limit.map(|more| match self.some_resource() {
                     Resource::MemoryBytes => (Resource::MemoryBytes, (12 + more) << 20),
                     cpu => (cpu, 16_000 + 1000 * more),
                 });
-                self.bench.quota("default", most);
+                self.bench.quota(NAMESPACES[0], most);
             }
             7 => {
                 let scheduler = CLIENTS[self.random.below(CLIENTS.len())];
@@ -476,7 +491,16 @@ impl Traffic {
     /// Machines of one rack are for one client only, or for all again.
     fn reserve(&mut self, percent: usize) {
         let open_to = self.random.chance(percent).then(|| CLIENTS[self.random.below(CLIENTS.len())]);
-        self.bench.partition("r2", open_to);
+        let rack = if self.of_two && self.random.chance(50) { "r1" } else { "r2" };
+        self.bench.partition(rack, open_to);
+    }
+
+    /// A limit for each namespace, or none: less than what is there for both.
+    fn limit_each(&mut self) {
+        for namespace in NAMESPACES {
+            let limit = self.random.chance(70).then(|| 6_000 + 500 * self.random.below(16));
+            self.bench.quota(namespace, limit.map(|limit| (Resource::CpuMillis, limit)));
+        }
     }
 
     fn stopping(&self) -> usize {

@@ -20,7 +20,7 @@ use plenum_proto::v1;
 use plenum_testkit::JobBuilder;
 
 use crate::bench::Bench;
-use crate::traffic::Traffic;
+use crate::traffic::{OF_TWO, Traffic};
 
 /// A server has threads of its own, so its bug is planted in all of them: nobody else may be at work then.
 static PLANTING: RwLock<()> = RwLock::new(());
@@ -29,7 +29,7 @@ static PLANTING: RwLock<()> = RwLock::new(());
 fn is_found(bug: Bug, wanted: impl Fn(&Violation) -> bool) {
     let _together = PLANTING.read().unwrap_or_else(PoisonError::into_inner);
     let mut others = Vec::new();
-    for seed in 0..12 {
+    for seed in (0..12).chain(OF_TWO..OF_TWO + 12) {
         planted::plant(Some(bug));
         let mut traffic = Traffic::new(seed);
         // What a bug has made of a cell may be beyond what its code can stand; what it told until then is evidence enough.
@@ -154,6 +154,11 @@ fn overlooked_quotas_are_found() {
 }
 
 #[test]
+fn quota_that_victims_of_another_namespace_give_is_found() {
+    is_found(Bug::CreditsOtherNamespaces, |found| matches!(found, Violation::QuotaExceeded { .. }));
+}
+
+#[test]
 fn victims_of_an_equal_band_are_found() {
     is_found(
         Bug::EvictsAnybody,
@@ -245,6 +250,14 @@ fn second_instances_beside_those_that_leave_are_found_by_folding() {
 fn overlooked_partitions_are_found() {
     is_found(
         Bug::OverlooksPartitions,
+        |found| matches!(found, Violation::RuleBroken { what, .. } if what.contains("partition")),
+    );
+}
+
+#[test]
+fn a_second_partition_that_is_overlooked_is_found() {
+    is_found(
+        Bug::ObeysOnePartition,
         |found| matches!(found, Violation::RuleBroken { what, .. } if what.contains("partition")),
     );
 }
