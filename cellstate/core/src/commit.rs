@@ -203,10 +203,13 @@ impl Core {
             if !granted.is_empty() {
                 let columns = self.grant_columns(txn, placement, granted, scheduler, &mut delta);
                 delta.grants.push(columns);
-                if self.cell.hold(placement.job).is_some() && !delta.holds.iter().any(|(job, _)| *job == placement.job)
-                {
-                    delta.holds.push((placement.job, None));
-                }
+            }
+            let ends_hold = !granted.is_empty() || planted::is(Bug::RefusalsEndHolds);
+            if ends_hold
+                && self.cell.hold(placement.job).is_some()
+                && !delta.holds.iter().any(|(job, _)| *job == placement.job)
+            {
+                delta.holds.push((placement.job, None));
             }
             ports.extend(granted.iter().filter_map(|granted| granted_ports(number, granted)));
             let ids = self.derived.spare.ids.take(placement.machines.len());

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, AllocationRef, AllocationState, Cell, Command, Decision, Delta, JobId, MachineId, MachineRow,
-    Outcome, Request, Resource, Revision, Room, TaskState, Transaction, TransactionOutcome, UnknownId,
+    Outcome, Request, Resource, Revision, Room, SessionChange, TaskState, Transaction, TransactionOutcome, UnknownId,
 };
 
 pub use culprits::invariant_conflicts_name_their_culprits;
@@ -431,9 +431,52 @@ pub fn invariant_refused_has_no_effect(outcome: &Outcome, delta: &Delta) -> Resu
     if refused && has_effect(delta) { Err(Violation::RefusedHadEffect { revision: outcome.revision }) } else { Ok(()) }
 }
 
-/// Whether a transaction changed more than its session.
+/// Whether a transaction changed more than what its session remembers of it. Each field is named, so that what a delta can do later is asked for, too.
 fn has_effect(delta: &Delta) -> bool {
-    !(delta.grants.is_empty() && delta.moves.is_empty() && delta.ends.is_empty() && delta.jobs.is_empty())
+    let Delta {
+        revision: _,
+        time: _,
+        cell,
+        scheduler_names,
+        renamed,
+        shapes,
+        reshaped,
+        machines,
+        moves,
+        ends,
+        tasks,
+        jobs,
+        grants,
+        sessions,
+        quotas,
+        holds,
+        partitions,
+        unknown,
+        paused,
+        rights,
+    } = delta;
+    let is_record = |change: &SessionChange| matches!(change, SessionChange::Number { .. });
+    let as_before = [
+        cell.is_none(),
+        scheduler_names.is_empty(),
+        renamed.is_empty(),
+        shapes.is_empty(),
+        reshaped.is_empty(),
+        machines.is_empty(),
+        moves.is_empty(),
+        ends.is_empty(),
+        tasks.is_empty(),
+        jobs.is_empty(),
+        grants.is_empty(),
+        sessions.iter().all(is_record),
+        quotas.is_empty(),
+        holds.is_empty(),
+        partitions.is_empty(),
+        unknown.is_empty(),
+        paused.is_empty(),
+        rights.is_empty(),
+    ];
+    as_before.contains(&false)
 }
 
 /// What a fold does not find by itself, after each command of every build. It finds a gap, a slot that is granted and not free, a task that

@@ -67,6 +67,8 @@ pub enum Bug {
     HoldsAnywhere,
     /// A job that is over holds its room still.
     KeepsHolds,
+    /// A job loses its hold with a claim that is refused.
+    RefusalsEndHolds,
     /// What an agent runs and the cell does not know is not written down.
     ForgetsUnknownTasks,
     /// The room of an unknown task is free when its time is over, and not when it has ended.
@@ -175,7 +177,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 80] = [
+    pub const ALL: [Self; 81] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -204,6 +206,7 @@ impl Bug {
         Self::HoldsBeyondQuotas,
         Self::HoldsAnywhere,
         Self::KeepsHolds,
+        Self::RefusalsEndHolds,
         Self::ForgetsUnknownTasks,
         Self::FreesUnknownTasks,
         Self::ForgetsWhatItGranted,

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, Cell, Command, Delta, Grants, GroupShape, Hold, LogTime, MachineId, Port, Quota, Resource, Resources,
-    TaskTraces, Transaction, UnknownId, UnknownTask,
+    AllocationId, Cell, Command, Decision, Delta, Grants, GroupShape, Hold, LogTime, MachineId, Port, Quota, Resource,
+    Resources, Rights, SessionChange, TaskChange, TaskState, TaskTraces, Transaction, TransactionOutcome, UnknownId,
+    UnknownTask,
 };
 
 use super::costs::{Large, complete, placement};
 use crate::invariants::{
     Violation, invariant_holds_are_of_live_jobs_on_machines_that_are_there, invariant_no_grant_or_hold_exceeds_a_quota,
     invariant_no_grant_takes_room_that_is_held_for_others, invariant_no_unknown_task_has_a_granted_port,
-    invariant_ports_are_held_once, invariant_single_instances_wait_for_their_predecessors,
-    invariant_unknown_tasks_are_unknown,
+    invariant_ports_are_held_once, invariant_refused_has_no_effect,
+    invariant_single_instances_wait_for_their_predecessors, invariant_unknown_tasks_are_unknown,
 };
 use crate::{CoreOptions, Decided};
 
@@ -236,4 +237,45 @@ fn a_decision_that_grants_more_than_is_free_is_taken_by_no_build() {
     too_much.shapes.push(Resources::new(1, 1 << 50));
     let (mut other, ..) = begun();
     other.core.take_effect(&too_much);
+}
+
+// Grants, moves, ends and jobs were all that was looked at: a gang that was refused could lose the hold that it waited with.
+#[test]
+fn whatever_a_refused_transaction_changes_beside_its_record_is_found() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m1".to_owned());
+    let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
+    large.hold(job, &[machine.slot], Resources::new(1, 1), LogTime::from_micros(60_000_000));
+    // There is no such machine.
+    let placements = vec![placement(job, 0..1, |_| machine.slot + 1, 0)];
+    let txn = Transaction { base: large.core.cell().revision(), placements, ..Transaction::default() };
+    let Decided::Changed { decision: Decision::Outcome(outcome), delta } = large.decide_commit(txn) else {
+        panic!("it is decided")
+    };
+    assert_eq!(outcome.outcome, TransactionOutcome::Refused);
+    let refused = || delta.clone();
+    let session = large.core.cell().sessions().next().expect("it is open").id;
+    let task = TaskChange { group_row: 0, task: 0, state: TaskState::Done, failures: 0 };
+    let unknown = UnknownId { machine: machine.slot, allocation: AllocationId { slot: 7, generation: 1 } };
+    let changed = [
+        Delta { cell: Some(large.core.cell().identity().clone()), ..refused() },
+        Delta { scheduler_names: vec!["another".into()], ..refused() },
+        Delta { renamed: vec![(0, "another".into())], ..refused() },
+        Delta { shapes: vec![Resources::new(2, 2)], ..refused() },
+        Delta { reshaped: vec![(0, Resources::new(2, 2))], ..refused() },
+        Delta { machines: large.core.cell().machines().cloned().collect(), ..refused() },
+        Delta { tasks: vec![task], ..refused() },
+        Delta { sessions: vec![SessionChange::Closed(session)], ..refused() },
+        Delta { quotas: vec![("default".into(), None)], ..refused() },
+        Delta { holds: vec![(job, None)], ..refused() },
+        Delta { partitions: vec![("lab".into(), None)], ..refused() },
+        Delta { unknown: vec![(unknown, None)], ..refused() },
+        Delta { paused: vec![("batch".into(), true)], ..refused() },
+        Delta { rights: vec![("batch".into(), Rights::default())], ..refused() },
+    ];
+    let found = |delta: &Delta| invariant_refused_has_no_effect(&outcome, delta);
+    assert_eq!(found(&delta), Ok(()));
+    for changed in &changed {
+        assert_eq!(found(changed), Err(Violation::RefusedHadEffect { revision: outcome.revision }), "{changed:?}");
+    }
 }

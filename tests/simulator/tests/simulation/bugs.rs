@@ -153,6 +153,7 @@ found! {
     a_job_that_is_torn_apart_is_found: TearsApart by "invariant_tasks_that_share_a_machine_stay_together";
     a_task_that_never_runs_again_is_found: NeverTriesAgain by "invariant_everything_that_fits_runs_once_faults_stop";
     a_refused_transaction_with_an_effect_is_found: CallsPartsRefused by "invariant_refused_has_no_effect";
+    a_refusal_that_ends_a_hold_is_found: RefusalsEndHolds by "invariant_refused_has_no_effect";
     a_conflict_that_is_denied_is_found:
         DeniesConflicts by "invariant_conflict_fitted_at_the_base_and_misfit_did_not";
     a_conflict_that_is_said_to_be_too_old_is_found: CallsStale by "invariant_stale_is_what_nobody_remembers";
