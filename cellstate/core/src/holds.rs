@@ -1,4 +1,4 @@
-//! Holds: room set aside for a starving gang. Taken room for others, free room for its owner, one a job, for a bounded time.
+//! Holds: room set aside for a starving gang, as long as something of it waits. Taken room for others, free room for its owner, one a job, for a bounded time.
 //!
 //! Their order is by band, then by first wait. An earlier one may take room from later ones, so that two half-fitting gangs never
 //! block each other for ever; a later one that lost machines keeps its place until its deadline.
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
     Delta, GivenBack, Hold, Job, JobChange, JobId, JobKind, LogTime, MachineState, Rejection, RejectionCode, Resource,
-    Resources, SessionId,
+    Resources, SessionId, any_waits,
 };
 
 use crate::quotas::Budget;
@@ -115,6 +115,15 @@ impl Core {
                 "within_micros: expected a deadline that is still to come when this is decided, found one that was {} µs before",
                 now.micros.saturating_sub(deadline.micros)
             ));
+        }
+        // A renewal is asked for the same: what is placed needs no room, and would keep others from theirs for as long as it lives.
+        if !any_waits(&self.cell, job) && !planted::is(Bug::HoldsForNothing) {
+            let message = format!(
+                "{}: expected a task that waits to be placed, found none; room is held for what waits: give back what is held, or ask \
+                 again when something does",
+                job.shape.name
+            );
+            return Err(Rejection::new(RejectionCode::NotWanted, message));
         }
         if self.cell.hold(job.id).is_some() { Ok(()) } else { self.has_place_to_hold(&job.shape.scheduler) }
     }

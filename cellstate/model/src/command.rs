@@ -306,6 +306,7 @@ rejection_codes! {
     NoSuchPartition = "NO_SUCH_PARTITION", "Removed, or never set.";
     NoSuchQuota = "NO_SUCH_QUOTA", "Removed, or never set.";
     NoRoomToHold = "NO_ROOM_TO_HOLD", "The machines lack the room, or earlier holds have it.";
+    NotWanted = "NOT_WANTED", "Nothing of the job waits to be placed, so no room is held for it.";
     NoSuchTask = "NO_SUCH_TASK", "No agent reported such a task, or it has ended.";
     NotPermitted = "NOT_PERMITTED", "The job belongs to another scheduler.";
 }

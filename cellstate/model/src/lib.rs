@@ -63,4 +63,4 @@ pub use transaction::{
     CLAIMS_MAX, ClaimExtra, ConflictCheck, Culprit, DecisionMetadata, GrantedPorts, Guard, Outcome, Placement,
     Preemption, Refusal, RefusalKind, RefusalReason, Transaction, TransactionOutcome, VICTIMS_MAX,
 };
-pub use wanted::{NotWanted, WantedGroup, group_is_wanted, task_is_wanted, wanted};
+pub use wanted::{NotWanted, WantedGroup, any_waits, group_is_wanted, task_is_wanted, wanted};

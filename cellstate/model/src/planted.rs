@@ -65,6 +65,8 @@ pub enum Bug {
     HoldsBeyondQuotas,
     /// Room is held on machines that are reserved for others.
     HoldsAnywhere,
+    /// Room is held for a job of which nothing waits.
+    HoldsForNothing,
     /// A job that is over holds its room still.
     KeepsHolds,
     /// A job loses its hold with a claim that is refused.
@@ -177,7 +179,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 81] = [
+    pub const ALL: [Self; 82] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -205,6 +207,7 @@ impl Bug {
         Self::JumpsTheQueue,
         Self::HoldsBeyondQuotas,
         Self::HoldsAnywhere,
+        Self::HoldsForNothing,
         Self::KeepsHolds,
         Self::RefusalsEndHolds,
         Self::ForgetsUnknownTasks,

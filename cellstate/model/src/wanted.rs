@@ -88,6 +88,19 @@ impl<'a> WantedGroup<'a> {
     }
 }
 
+/// Whether any task of a job waits to be placed, also one that sleeps over a failure, or whose last allocation has not left yet: room may be held for such
+/// a job. By the counters of its groups alone.
+#[must_use]
+pub fn any_waits(cell: &Cell, job: &Job) -> bool {
+    // By then all failures are slept over.
+    let awake = LogTime::from_micros(i64::MAX);
+    let is_to_be_placed = |row: &GroupRow| row.tasks_in(TaskState::Waiting) + row.tasks_in(TaskState::Blocked) > 0;
+    let groups = u16::try_from(job.shape.groups.len()).unwrap_or(u16::MAX);
+    (0..groups).any(|group| {
+        cell.group(job, group).is_some_and(is_to_be_placed) && group_is_wanted(cell, job, group, awake).is_ok()
+    })
+}
+
 /// The groups of a job that have tasks to be placed now, in the job's order.
 pub fn wanted<'a>(cell: &'a Cell, job: &'a Job, now: LogTime) -> impl Iterator<Item = WantedGroup<'a>> {
     let groups = u16::try_from(job.shape.groups.len()).unwrap_or(u16::MAX);

@@ -13,6 +13,7 @@ use crate::governed::Governed;
 const REJECTIONS: &[RejectionCode] = &[
     RejectionCode::InstantPassed,
     RejectionCode::NoRoomToHold,
+    RejectionCode::NotWanted,
     RejectionCode::OtherIncarnation,
     RejectionCode::NumberRetired,
     RejectionCode::NumberReused,

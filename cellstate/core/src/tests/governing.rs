@@ -8,7 +8,7 @@ fn a_quota_counts_allocations_and_holds_that_are_neither_leaving_nor_lost() {
         "
         machine m1 cpu=9000
         machine m2 cpu=9000
-        job web by service tasks=3 cpu=1000
+        job web by service tasks=4 cpu=1000
         service: claim web[0]@m1 web[1]@m2
         quota default cpu=8000
         used? default

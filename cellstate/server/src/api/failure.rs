@@ -325,6 +325,7 @@ impl From<Rejection> for Failure {
             | RejectionCode::MachineAlive
             | RejectionCode::InstantPassed
             | RejectionCode::NoRoomToHold
+            | RejectionCode::NotWanted
             | RejectionCode::StaleEpoch => Code::FailedPrecondition,
             RejectionCode::LimitReached => Code::ResourceExhausted,
             RejectionCode::SchedulerPaused => Code::Unavailable,

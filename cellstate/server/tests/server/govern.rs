@@ -80,6 +80,32 @@ async fn a_paused_scheduler_takes_no_holds_and_gives_back_what_it_has() {
     server.shutdown().await.unwrap();
 }
 
+// It went on renewing room for jobs that had long been placed.
+#[tokio::test]
+async fn no_room_is_held_for_a_job_of_which_nothing_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let gang = submit(&channel, job("gang", 1)).await.job;
+    let mut cell = CellClient::new(channel.clone());
+    let take = |machines| v1::TakeHoldRequest {
+        job: gang,
+        machines,
+        resources: Some(v1::Resources { cpu_millis: 1000, ..Default::default() }),
+        within_micros: 60_000_000,
+        ..Default::default()
+    };
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    session.commit(session.transaction(1, vec![placement(gang, vec![0], vec![0])])).await.unwrap();
+    let refused = cell.take_hold(take(vec![0])).await.unwrap_err();
+    assert_eq!((refused.code(), code(&refused).as_str()), (Code::FailedPrecondition, "NOT_WANTED"));
+    assert!(refused.message().starts_with("gang: expected a task that waits to be placed, found none"), "{refused}");
+    assert!(!refused.metadata().contains_key("plenum-retry-after-micros"), "nobody knows when one will wait");
+    cell.take_hold(take(Vec::new())).await.expect("there is nothing to give back");
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_paused_scheduler_is_told_when_to_try_again_and_a_drained_machine_by_when() {
     let dir = tempfile::tempdir().unwrap();

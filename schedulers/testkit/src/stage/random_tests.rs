@@ -176,7 +176,7 @@ fn happen(stage: &mut Stage, seats: &[Seat], jobs: &mut Vec<JobId>, what: Happen
                 deadline,
             };
             if !is_over {
-                // Where there is no room for it, or nothing to give back, nothing is held.
+                // Where there is no room for it, nothing of it waits, or nothing is to be given back, nothing is held.
                 stage.decide(&Request { principal: "owner".into(), namespace: "default".into(), command });
             }
         }

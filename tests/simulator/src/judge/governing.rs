@@ -1,6 +1,6 @@
 //! Holds, quotas that bind them, launches, and what nobody may take over from a cell that was restored.
 
-use plenum_model::{Cell, Command, Decision, Hold, JobChange, JobId, Resource, Resources};
+use plenum_model::{Cell, Command, Decision, GroupRow, Hold, JobChange, JobId, Resource, Resources, TaskState};
 
 use super::{Step, rules, why_it_takes_none};
 use crate::books::{Checked, hold};
@@ -12,6 +12,7 @@ pub(super) fn check(step: &Step<'_>) -> Checked {
     if let Command::TakeHold { job, .. } = &step.request.command {
         invariant_holds_take_room_from_later_ones_only(step, *job)?;
         invariant_holds_are_where_their_job_may_be(step, *job)?;
+        invariant_holds_are_for_what_waits(step, *job)?;
     }
     invariant_each_instant_is_launched_once_and_in_order(step)?;
     invariant_nobody_goes_on_in_a_restored_cell(step)
@@ -100,6 +101,21 @@ fn invariant_holds_are_where_their_job_may_be(step: &Step<'_>, taker: JobId) -> 
         hold(closed.is_none(), name, || facts(&format!("{closed:?} is not for {}", job.shape.scheduler)))?;
     }
     Ok(())
+}
+
+/// Something of the job is to be placed, at once or when a failure has been slept over or what it had has left: nothing has to be done first.
+fn invariant_holds_are_for_what_waits(step: &Step<'_>, taker: JobId) -> Checked {
+    let (Some(taken), Some(job)) = (step.after.hold(taker), step.before.job(taker)) else { return Ok(()) };
+    let is_done = |row: &GroupRow| row.tasks[TaskState::Done as usize] == row.count;
+    let waits = (0..).zip(&job.shape.groups).any(|(group, shape)| {
+        let row = step.before.group(job, group);
+        let may_go = shape.after.iter().all(|&before| step.before.group(job, before).is_some_and(is_done));
+        let is_open = |state: TaskState| row.is_some_and(|row| row.tasks[state as usize] > 0);
+        may_go && (is_open(TaskState::Waiting) || is_open(TaskState::Blocked))
+    });
+    hold(waits, "invariant_holds_are_for_what_waits", || {
+        format!("revision {}: {taker} holds {:?}, and nothing of it waits", step.delta.revision, taken.machines)
+    })
 }
 
 /// The instants of a recurring job rise.

@@ -1,7 +1,7 @@
 //! What gangs and operators ask for now and then: holds, launches, the adoption of tasks that nobody knows, or their end; and what the owner does
 //! when the cell was restored.
 
-use plenum_model::{Cell, Command, JobId, JobKind, JobState, MachineState, Resources, SessionId};
+use plenum_model::{Cell, Command, JobId, JobKind, JobState, MachineState, Resources, SessionId, any_waits};
 
 use super::{NAMESPACES, Owner, PARTITIONS, SCHEDULERS, TASK_BYTES, reserves};
 use crate::agent::MEMORY_BYTES;
@@ -110,11 +110,11 @@ fn some_of_both(random: &mut Random, cpu_millis: u64) -> Resources {
     }
 }
 
-/// A little room for some job on machines that take claims, for a short while: others have room beside it, and those that check by `sequence` are
+/// A little room for some job of which something waits on machines that take claims, for a short while: others have room beside it, and those that check by `sequence` are
 /// refused.
 fn holds_a_little(cell: &Cell, random: &mut Random) -> Option<Command> {
     let jobs = cell.jobs().filter(|job| !job.state.is_final() && job.shape.kind != JobKind::Recurring);
-    let jobs: Vec<JobId> = jobs.map(|job| job.id).collect();
+    let jobs: Vec<JobId> = jobs.filter(|job| any_waits(cell, job)).map(|job| job.id).collect();
     let job = *jobs.get(random.index(jobs.len()))?;
     let ready = cell.machines().filter(|machine| machine.state == MachineState::Ready);
     let machines = ready.map(|machine| machine.id.slot).filter(|_| random.chance(600)).collect();
@@ -123,11 +123,16 @@ fn holds_a_little(cell: &Cell, random: &mut Random) -> Option<Command> {
     Some(Command::TakeHold { session: SessionId::default(), job, machines, resources, deadline })
 }
 
-/// Room for some job on one machine or two, for as long as it may be and shorter; or it is given back.
+/// Room for some job of which something waits, or now and then for any, on one machine or two, for as long as it may be and shorter; or it is given
+/// back.
 fn holds(world: &mut World, of_memory: Option<&mut Random>) -> Option<Command> {
     let held: Vec<JobId> = world.books.cell().holds().map(|(job, _)| job).collect();
-    let again = world.random.chance(400) && !held.is_empty();
-    let jobs = world.books.cell().jobs().filter(|job| !job.state.is_final() && job.shape.kind != JobKind::Recurring);
+    // Who finds nothing to renew asks for whichever. No draw of its own: seeds stay as they are as far as they can.
+    let any = world.random.chance(400);
+    let again = any && !held.is_empty();
+    let cell = world.books.cell();
+    let jobs = cell.jobs().filter(|job| !job.state.is_final() && job.shape.kind != JobKind::Recurring);
+    let jobs = jobs.filter(|job| any || any_waits(cell, job));
     let jobs: Vec<JobId> = if again { held } else { jobs.map(|job| job.id).collect() };
     let job = *jobs.get(world.random.index(jobs.len()))?;
     let mut machines: Vec<u32> = world.books.cell().machines().map(|machine| machine.id.slot).collect();

@@ -131,6 +131,7 @@ found! {
     a_hold_that_jumps_the_queue_is_found: JumpsTheQueue by "invariant_holds_take_room_from_later_ones_only";
     a_hold_beyond_a_quota_is_found: HoldsBeyondQuotas by "invariant_no_grant_exceeds_a_quota";
     a_hold_where_others_are_is_found: HoldsAnywhere by "invariant_holds_are_where_their_job_may_be";
+    a_hold_for_what_does_not_wait_is_found: HoldsForNothing by "invariant_holds_are_for_what_waits";
     a_hold_of_a_job_that_is_over_is_found:
         KeepsHolds by "invariant_holds_are_of_live_jobs_on_machines_that_are_there";
     a_granted_task_that_counts_as_unknown_is_found: ForgetsWhatItGranted by "invariant_unknown_tasks_are_unknown";

@@ -182,6 +182,16 @@ pub(super) const OTHERS: &[Situation] = &[
         let back = v1::TakeHold { job: late, machines: Vec::new(), resources, deadline_micros, session: 0 };
         stage.ask(Ask::TakeHold(back));
     }),
+    ("a hold for a job of which nothing waits", |stage| {
+        let (first, second) = (stage.machine(|_| {}).1, stage.machine(|_| {}).1);
+        let gang = stage.job("gang", |_| {});
+        stage.place("gang", gang, &[first], &[0]);
+        hold(stage, gang, second, 500);
+        stage.ask(Ask::ScaleJob(v1::ScaleJob { job: gang, group: 0, count: 1, ..Default::default() }));
+        hold(stage, gang, second, 500);
+        stage.ask(Ask::StopAllocation(v1::StopAllocation { allocation: stage.allocation(gang, 0) }));
+        hold(stage, gang, second, 500);
+    }),
     ("launches: each instant once, and in order", |stage| {
         let (_, slot) = stage.machine(|_| {});
         let parent = stage.job("cron", |job| {
