@@ -54,10 +54,8 @@ impl Core {
     /// The earliest time at which `Tick` would change something, if nothing else happens.
     #[must_use]
     pub fn next_due(&self) -> Option<LogTime> {
-        let crowded = self.derived.final_job_count > self.options.finished_jobs_max;
-        let retired = self.derived.retires.first().map(|(time, _)| if crowded { self.cell.time() } else { *time });
         let swept = self.derived.sweeps.any().then(|| self.cell.time());
-        retired.into_iter().chain(swept).chain(self.next_forfeit()).min()
+        self.next_retirement().into_iter().chain(swept).chain(self.next_forfeit()).min()
     }
 
     /// The earliest time at which `Tick` would take something that somebody could have kept with a word by then: what an unreachable machine ran or a

@@ -125,24 +125,31 @@ impl Core {
             );
             return Err(Rejection::new(RejectionCode::NotWanted, message));
         }
-        if self.cell.hold(job.id).is_some() { Ok(()) } else { self.has_place_to_hold(&job.shape.scheduler) }
+        if self.cell.hold(job.id).is_some() { Ok(()) } else { self.has_place_to_hold(&job.shape.scheduler, now) }
     }
 
     /// Whether one more job of this scheduler may hold room. One scheduler has at most half of the places that others leave: however many
     /// of its jobs hold room for as long as they like, a gang of another one gets a place, and then the room that is its due.
-    fn has_place_to_hold(&self, scheduler: &str) -> Result<(), Rejection> {
+    fn has_place_to_hold(&self, scheduler: &str, now: LogTime) -> Result<(), Rejection> {
         let is_own = |job: JobId| self.cell.job(job).is_some_and(|job| &*job.shape.scheduler == scheduler);
         let own = self.cell.holds().filter(|(job, _)| is_own(*job)).count();
         let others = self.cell.holds().len() - own;
         let most = self.options.holds_max;
-        if own < most.saturating_sub(others).div_ceil(2) {
+        let places = |others: usize| most.saturating_sub(others).div_ceil(2);
+        if own < places(others) {
             return Ok(());
         }
+        // The end of one helps where it is the only one that is missing.
+        let end_of_own_helps = own > 0 && own - 1 < places(others);
+        let end_of_others_helps = others > 0 && own < places(others - 1);
+        let helps = |job: JobId| if is_own(job) { end_of_own_helps } else { end_of_others_helps };
+        let first = self.cell.holds().filter(|(job, _)| helps(*job)).map(|(_, hold)| hold.deadline).min();
+        let advice = if first.is_some() { ", or try again when some are done" } else { "" };
         let message = format!(
             "at most {most} jobs can hold room at once, and those of one scheduler half of what others leave: {own} of {scheduler} do, \
-             and {others} of others; give some back, or try again when some are done"
+             and {others} of others; give some back{advice}"
         );
-        Err(Rejection::new(RejectionCode::LimitReached, message))
+        Err(Rejection::new(RejectionCode::LimitReached, message).passing_at(first, now))
     }
 
     /// What others lose to it is given back to the quota: two gangs of one namespace would block each other for ever otherwise.

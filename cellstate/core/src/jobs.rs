@@ -43,7 +43,7 @@ impl Core {
     ) -> Result<(Decision, Delta), Rejection> {
         let before = self.cell.job_named(&shape.namespace, &shape.name).cloned();
         let (id, version) = match &before {
-            None => (self.new_job_id()?, 1),
+            None => (self.new_job_id(now)?, 1),
             Some(job) => {
                 self.nothing_leaves(job)?;
                 // Agents may still have files of a version that a restored cell has forgotten.
@@ -52,7 +52,8 @@ impl Core {
         };
         // A recurring job that is submitted again goes on where it stood, whatever its name was meanwhile: no instant twice.
         let last = before.as_ref().and_then(|job| job.last_instant_micros);
-        self.check_tasks(shape.groups.iter().map(|group| u64::from(group.count)).sum())?;
+        let tasks = shape.groups.iter().map(|group| u64::from(group.count)).sum();
+        self.check_tasks(tasks, tasks, now)?;
         let (mark, mut delta) = (self.mark(), self.draft(now));
         self.intern_shapes(shape, &mut delta)?;
         let job = Job {
@@ -75,43 +76,47 @@ impl Core {
         Ok((accepted(id.to_bits(), version), delta))
     }
 
-    /// So many more tasks must be within the bound, whatever rows they take.
-    fn check_tasks(&self, more: u64) -> Result<(), Rejection> {
+    /// So many more tasks of a job that is to have `in_all` must be within the bound, whatever rows they take.
+    fn check_tasks(&self, more: u64, in_all: u64, now: LogTime) -> Result<(), Rejection> {
         let (there, most) = (self.derived.tasks, self.options.tasks_max);
         if there + more <= u64::from(most) {
             return Ok(());
         }
         let (are, more) = (agreeing(there, "is", "are"), format!("{more} more {}", agreeing(more, "is", "are")));
-        let message = format!("at most {most} tasks in the cell: {there} {are} there, and {more} asked for");
-        Err(Rejection::new(RejectionCode::LimitReached, message))
+        let message = format!(
+            "at most {most} tasks in the cell: {there} {are} there, and {more} asked for; have fewer, or end jobs that are not needed"
+        );
+        Err(self.above_until_retired(message, in_all <= u64::from(most), now))
     }
 
     /// The rows that this delta takes must be within the bounds of their tables; or it has taken none.
     fn check_rows(&mut self, mark: Mark, delta: &Delta) -> Result<(), Rejection> {
         let grown = self.mark();
         let most = self.options.tasks_max;
-        let message = if grown.task_rows > most.max(mark.task_rows) {
-            format!(
+        let (message, fits_alone) = if grown.task_rows > most.max(mark.task_rows) {
+            let message = format!(
                 "at most {most} rows of tasks in the cell, of which a group takes a power of two: {} are in use or free between others, \
                  and this would make {}; have fewer tasks, or end jobs that are not needed",
                 mark.task_rows, grown.task_rows
-            )
+            );
+            (message, grown.task_rows - mark.task_rows <= most)
         } else if grown.group_rows > ROWS_MAX {
-            format!(
+            let message = format!(
                 "at most {ROWS_MAX} rows of groups in the cell, of which a job takes a power of two; end jobs that are not needed"
-            )
+            );
+            (message, true)
         } else {
             return Ok(());
         };
         self.take_back(mark, delta);
-        Err(Rejection::new(RejectionCode::LimitReached, message))
+        Err(self.above_until_retired(message, fits_alone, delta.time))
     }
 
-    fn new_job_id(&self) -> Result<JobId, Rejection> {
+    fn new_job_id(&self, now: LogTime) -> Result<JobId, Rejection> {
         let slot = self.derived.job_slots.next();
         if slot >= self.options.jobs_max {
             let message = format!("at most {} jobs in the cell; end some that are not needed", self.options.jobs_max);
-            return Err(Rejection::new(RejectionCode::LimitReached, message));
+            return Err(self.above_until_retired(message, true, now));
         }
         let generation = self.generation_after(self.cell.job_slots().get(slot).map_or(0, |slot| slot.generation));
         Ok(JobId { slot, generation })
@@ -153,7 +158,7 @@ impl Core {
         let more = groups_of(&self.cell, job).zip(counts(shape));
         let more = more.map(|((_, group), count)| u64::from(count.saturating_sub(group.count))).sum();
         // Judged first: a request that is refused must not have taken rows.
-        self.check_tasks(more)?;
+        self.check_tasks(more, counts(shape).into_iter().map(u64::from).sum(), now)?;
         scaled.iter().try_for_each(|&(row, count)| self.no_instance_leaves(row, count))?;
         scaled.iter().for_each(|&(row, count)| self.scale_group(row, count, &mut delta));
         self.check_rows(mark, &delta)?;
@@ -191,10 +196,10 @@ impl Core {
                 None if numbers < most => delta.shapes.push(resources),
                 None => {
                     let message = format!(
-                        "at most {most} different resources of groups at once; round them, ask for some that are in use, \
-                         or try again when jobs that are over are retired"
+                        "at most {most} different resources of groups at once; round them, or ask for some that are in use"
                     );
-                    return Err(Rejection::new(RejectionCode::LimitReached, message));
+                    let different: BTreeSet<_> = shape.groups.iter().map(|group| group.resources).collect();
+                    return Err(self.above_until_retired(message, different.len() <= most, delta.time));
                 }
             }
         }
@@ -246,7 +251,9 @@ impl Core {
             return Ok(Verdict::Answer(accepted(id.to_bits(), job.version)));
         }
         let before = self.cell.groups().get(row).map_or(0, |group| group.count);
-        self.check_tasks(count.saturating_sub(before).into())?;
+        let others = groups_of(&self.cell, &job).filter(|(other, _)| *other != row);
+        let others: u64 = others.map(|(_, group)| u64::from(group.count)).sum();
+        self.check_tasks(count.saturating_sub(before).into(), others + u64::from(count), now)?;
         self.no_instance_leaves(row, count)?;
         self.scale_group(row, count, &mut delta);
         self.check_rows(mark, &delta)?;

@@ -23,6 +23,7 @@ mod machines;
 mod names;
 mod newcomers;
 mod numbers;
+mod over_bound;
 mod partitions;
 mod planted_bugs;
 mod preempt;

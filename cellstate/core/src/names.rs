@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plenum_model::{Cell, Delta, JobChange, Rejection, RejectionCode, Revision, SessionChange};
+use plenum_model::{Cell, Delta, JobChange, Rejection, Revision, SessionChange};
 
 use crate::Core;
 use crate::numbers::Numbers;
@@ -127,11 +127,9 @@ impl Core {
             Some(number) => delta.renamed.push((number, name.clone())),
             None if !is_full => delta.scheduler_names.push(name.clone()),
             None => {
-                let message = format!(
-                    "at most {most} names of schedulers with sessions or jobs at once; use one again, or try again when jobs that are over \
-                     are retired"
-                );
-                return Err(Rejection::new(RejectionCode::LimitReached, message));
+                let message =
+                    format!("at most {most} names of schedulers with sessions or jobs at once; use one again");
+                return Err(self.above_until_retired(message, true, delta.time));
             }
         }
         Ok(())

@@ -255,6 +255,9 @@ pub struct Rejection {
     pub code: RejectionCode,
     /// What was expected, what was found, what to do.
     pub message: String,
+    /// Microseconds of log time from the decision on, at the end of which what is in the way may pass by itself, and not before; 0: with the next
+    /// tick. `None`: nobody knows of such a time. What was rejected is not logged, and neither is this.
+    pub passes_in_micros: Option<u64>,
 }
 
 macro_rules! rejection_codes {
@@ -321,7 +324,14 @@ impl Rejection {
     /// A rejection with its message.
     #[must_use]
     pub fn new(code: RejectionCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), passes_in_micros: None }
+    }
+
+    /// The same of what was decided at `now`, and may pass by itself at the time `passes`.
+    #[must_use]
+    pub fn passing_at(self, passes: Option<LogTime>, now: LogTime) -> Self {
+        let left = |passes: LogTime| u64::try_from(passes.micros.saturating_sub(now.micros)).unwrap_or(0);
+        Self { passes_in_micros: passes.map(left), ..self }
     }
 }
 

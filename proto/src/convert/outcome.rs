@@ -44,7 +44,7 @@ impl TryFrom<v1::Decision> for Decision {
                 let code = RejectionCode::parse(&rejected.code).ok_or_else(|| {
                     Invalid::new("rejected.code", "a code that this version knows", quoted(&rejected.code))
                 })?;
-                Self::Rejected(Rejection { code, message: rejected.message })
+                Self::Rejected(Rejection::new(code, rejected.message))
             }
         })
     }

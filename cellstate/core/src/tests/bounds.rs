@@ -1,6 +1,13 @@
 //! Stories of what there may be so many of, and no more.
 
+use std::sync::Arc;
+
+use plenum_model::{Command, Decision, GroupShape, JobShape, Resources, SessionId};
+
+use super::costs::Large;
+use super::sizes::submit;
 use super::story::check;
+use crate::CoreOptions;
 
 // One scheduler whose jobs held all places kept everybody else's gangs out for as long as it liked, also those that come first.
 #[test]
@@ -87,4 +94,113 @@ fn of_machines_there_are_so_many_and_those_can_come_back() {
         m3 Ready
         ",
     );
+}
+
+/// A job of one task for each of these amounts of memory.
+fn of_memory(amounts: &[u64]) -> Command {
+    let group = |&memory_bytes: &u64| GroupShape {
+        name: format!("g{memory_bytes}").into(),
+        count: 1,
+        resources: Resources::new(1, memory_bytes),
+        ..GroupShape::default()
+    };
+    let shape = JobShape {
+        namespace: "default".into(),
+        name: "of-memory".into(),
+        scheduler: "batch".into(),
+        groups: amounts.iter().map(group).collect(),
+        ..JobShape::default()
+    };
+    Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] }
+}
+
+// Where no job was over, some were told to wait until one is retired; and nobody was told when that is.
+#[test]
+fn who_comes_above_a_bound_of_what_jobs_have_is_told_when_the_next_one_that_is_over_is_retired() {
+    let options = || CoreOptions { retire_after_micros: 60_000_000, ..CoreOptions::default() };
+    let more = |tasks| submit("more", JobShape::default(), &[tasks]);
+    for (options, asked, bound) in [
+        (CoreOptions { jobs_max: 1, ..options() }, more(1), "at most 1 jobs"),
+        (CoreOptions { tasks_max: 4, ..options() }, more(2), "at most 4 tasks"),
+        // Three tasks have four rows.
+        (CoreOptions { tasks_max: 6, ..options() }, more(3), "at most 6 rows of tasks"),
+        (CoreOptions { shapes_max: 1, ..options() }, of_memory(&[2]), "at most 1 different resources"),
+        (
+            CoreOptions { schedulers_max: 1, ..options() },
+            Command::OpenSession { scheduler: "another".into() },
+            "at most 1 names of schedulers",
+        ),
+    ] {
+        let mut large = Large::new(options);
+        let job = large.job(GroupShape { count: 3, ..GroupShape::default() });
+        let session = large.core.cell().sessions().next().expect("it is open").id;
+        large.ask(Command::CloseSession(session));
+        let refused = large.refused(asked.clone());
+        assert!(refused.message.starts_with(bound) && !refused.message.contains("try again"), "{refused}");
+        assert_eq!(refused.passes_in_micros, None, "{bound}: no job is over");
+        large.ask(Command::StopJob(job));
+        for (seconds, left_micros) in [(0, 60_000_000), (10, 50_000_000), (50, 0)] {
+            large.now = large.now.plus_micros(seconds * 1_000_000);
+            let refused = large.refused(asked.clone());
+            assert!(refused.message.ends_with("or try again when jobs that are over are retired"), "{refused}");
+            assert_eq!(refused.passes_in_micros, Some(left_micros), "{bound}");
+        }
+        large.ask(Command::Tick);
+        let answer = large.ask(asked);
+        assert!(matches!(answer, Decision::Accepted { .. }), "{bound}: {answer:?}");
+    }
+}
+
+#[test]
+fn where_there_are_too_many_jobs_that_are_over_the_first_one_is_retired_at_once() {
+    let mut large = Large::new(CoreOptions { jobs_max: 1, finished_jobs_max: 0, ..CoreOptions::default() });
+    let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
+    large.ask(Command::StopJob(job));
+    assert_eq!(large.refused(submit("more", JobShape::default(), &[1])).passes_in_micros, Some(0));
+}
+
+#[test]
+fn who_is_above_a_bound_by_itself_is_not_told_to_wait() {
+    let mut large = Large::new(CoreOptions { tasks_max: 4, shapes_max: 1, ..CoreOptions::default() });
+    let [over, lives] = [(); 2].map(|()| large.job(GroupShape { count: 1, ..GroupShape::default() }));
+    large.ask(Command::StopJob(over));
+    let more = |tasks| submit("more", JobShape::default(), &[tasks]);
+    let scale = |count| Command::ScaleJob { job: lives, version: None, group: 0, count };
+    for (asked, may_pass) in [
+        (more(4), true),
+        (more(5), false),
+        (scale(4), true),
+        (scale(5), false),
+        (of_memory(&[2]), true),
+        (of_memory(&[1, 2]), false),
+    ] {
+        let refused = large.refused(asked);
+        let told = (refused.passes_in_micros.is_some(), refused.message.contains("try again"));
+        assert_eq!(told, (may_pass, may_pass), "{refused}");
+    }
+}
+
+#[test]
+fn who_finds_no_place_for_a_hold_is_told_when_one_that_helps_ends() {
+    let mut large = Large::new(CoreOptions { holds_max: 2, ..CoreOptions::default() });
+    let machines = vec![large.machine("m1".to_owned()).slot];
+    let [first, second] = [(); 2].map(|()| large.job(GroupShape { count: 1, ..GroupShape::default() }));
+    let (resources, deadline) = (Resources::new(1, 1), large.now.plus_micros(60_000_000));
+    large.hold(first, &machines, resources, deadline);
+    large.now = large.now.plus_micros(20_000_000);
+    let deadline = large.now.plus_micros(60_000_000);
+    let take = Command::TakeHold { session: SessionId::default(), job: second, machines, resources, deadline };
+    let refused = large.refused(take.clone());
+    assert_eq!(refused.passes_in_micros, Some(40_000_000));
+    assert!(refused.message.ends_with("give some back, or try again when some are done"), "{refused}");
+    // Then the end of that one makes no place.
+    large.core.options.holds_max = 0;
+    let refused = large.refused(take.clone());
+    assert_eq!(refused.passes_in_micros, None);
+    assert!(refused.message.ends_with("give some back"), "{refused}");
+    large.core.options.holds_max = 2;
+    large.now = large.now.plus_micros(40_000_000);
+    large.ask(Command::Tick);
+    let answer = large.ask(take);
+    assert!(matches!(answer, Decision::Accepted { .. }), "{answer:?}");
 }

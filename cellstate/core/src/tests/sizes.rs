@@ -14,7 +14,7 @@ fn request(command: Command) -> Request {
     Request { principal: "local".into(), namespace: "default".into(), command }
 }
 
-fn submit(name: &str, shape: JobShape, groups: &[u32]) -> Command {
+pub(super) fn submit(name: &str, shape: JobShape, groups: &[u32]) -> Command {
     let group = |(number, &count): (usize, &u32)| GroupShape {
         name: format!("g{number}").into(),
         count,
@@ -38,7 +38,7 @@ impl Large {
         JobId::from_bits(id).expect("an id")
     }
 
-    fn refused(&mut self, command: Command) -> Rejection {
+    pub(super) fn refused(&mut self, command: Command) -> Rejection {
         let Decision::Rejected(rejection) = self.ask(command) else { panic!("it is refused") };
         assert_eq!(rejection.code, RejectionCode::LimitReached, "{}", rejection.message);
         rejection

@@ -38,6 +38,9 @@ const HISTORY_RETRY: Duration = Duration::from_secs(1);
 /// When a paused scheduler tries again: nobody tells it that it was resumed.
 const PAUSED_RETRY: Duration = Duration::from_secs(1);
 
+/// When that which passes with the next tick is asked for again at the earliest: a tick is not long in coming, but not there yet.
+const PASSES_RETRY_MIN: Duration = Duration::from_secs(1);
+
 /// Why a call failed.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
@@ -335,7 +338,11 @@ impl From<Rejection> for Failure {
             }
         };
         let failure = Self::new(status, rejection.code.as_str(), rejection.message);
-        if rejection.code == RejectionCode::SchedulerPaused { failure.retry(PAUSED_RETRY) } else { failure }
+        match rejection.passes_in_micros {
+            Some(micros) => failure.retry(Duration::from_micros(micros).max(PASSES_RETRY_MIN)),
+            None if rejection.code == RejectionCode::SchedulerPaused => failure.retry(PAUSED_RETRY),
+            None => failure,
+        }
     }
 }
 
@@ -369,6 +376,21 @@ mod tests {
         // Who was told of no delay asked again 20 times a second, over a new connection each time.
         assert_eq!((unknown.code, unknown.retry_after), ("OUTCOME_UNKNOWN", Duration::from_secs(1)));
         assert_eq!(of(ReadError::BeforeFirst).code, "NO_SUCH_REVISION");
+    }
+
+    // Above a bound it said to try again when a job is retired, and to clients that go by the delay that there is no sense in that.
+    #[test]
+    fn what_passes_by_itself_is_to_be_asked_for_again_then_and_not_at_once() {
+        use plenum_model::LogTime;
+        let delay = |passes: Option<i64>| {
+            let (passes, now) = (passes.map(LogTime::from_micros), LogTime::from_micros(5_000_000));
+            let rejection = Rejection::new(RejectionCode::LimitReached, "full").passing_at(passes, now);
+            Failure::from(rejection).retry_after
+        };
+        assert_eq!(delay(None), Duration::ZERO, "nobody knows when");
+        assert_eq!(delay(Some(65_000_000)), Duration::from_secs(60));
+        assert_eq!(delay(Some(5_000_000)), PASSES_RETRY_MIN, "it may be asked for again, though it is due now");
+        assert_eq!(delay(Some(1)), PASSES_RETRY_MIN);
     }
 
     #[test]

@@ -200,6 +200,35 @@ async fn a_session_that_nobody_uses_any_more_is_closed() {
     server.shutdown().await.unwrap();
 }
 
+/// When to try again what is above a bound of the cell, if that is told.
+fn passes_in_micros(status: &tonic::Status) -> Option<u64> {
+    assert_eq!((status.code(), code(status).as_str()), (tonic::Code::ResourceExhausted, "LIMIT_REACHED"));
+    let micros = status.metadata().get("plenum-retry-after-micros");
+    assert_eq!(micros.is_some(), !status.details().is_empty(), "it is told as all services tell it, too");
+    micros.map(|micros| micros.to_str().unwrap().parse().unwrap())
+}
+
+// The message said to wait until a job is retired, and the answer had no delay, which says that there is no sense in trying again.
+#[tokio::test]
+async fn who_comes_above_a_bound_on_jobs_is_told_when_one_that_is_over_is_retired() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut narrow = options(dir.path());
+    narrow.settings.core.jobs_max = 1;
+    let server = Server::start(narrow).await.unwrap();
+    let channel = connect(&server).await;
+    submit(&channel, job("first", 1)).await;
+    let refused = async || {
+        let request = v1::SubmitRequest { spec: Some(job("second", 1)) };
+        v1::jobs_client::JobsClient::new(channel.clone()).submit(request).await.unwrap_err()
+    };
+    assert_eq!(passes_in_micros(&refused().await), None, "it waits for as long as it likes");
+    let stop = v1::StopRequest { namespace: "default".into(), name: "first".into() };
+    v1::jobs_client::JobsClient::new(channel.clone()).stop(stop).await.unwrap();
+    let micros = passes_in_micros(&refused().await).unwrap();
+    assert!((3_000_000_000..=3_600_000_000).contains(&micros), "after an hour: {micros} us");
+    server.shutdown().await.unwrap();
+}
+
 // A scheduler that had left its sessions behind was told to close some, and not that waiting helps.
 #[tokio::test]
 async fn who_comes_above_a_bound_on_sessions_is_told_when_one_that_was_left_behind_is_closed() {
@@ -210,17 +239,10 @@ async fn who_comes_above_a_bound_on_sessions_is_told_when_one_that_was_left_behi
     let channel = connect(&server).await;
     let first = Session::open(&channel, "batch").await.unwrap();
     let refused = async || Session::open(&channel, "batch").await.err().unwrap();
-    let told = |status: &tonic::Status| {
-        assert_eq!((status.code(), code(status).as_str()), (tonic::Code::ResourceExhausted, "LIMIT_REACHED"));
-        status
-            .metadata()
-            .get("plenum-retry-after-micros")
-            .map(|micros| micros.to_str().unwrap().parse::<u64>().unwrap())
-    };
-    assert_eq!(told(&refused().await), None, "it is in use, for as long as its scheduler likes");
+    assert_eq!(passes_in_micros(&refused().await), None, "it is in use, for as long as its scheduler likes");
     drop(first);
-    eventually("its stream is gone", async || told(&refused().await).is_some()).await;
-    let micros = told(&refused().await).unwrap();
+    eventually("its stream is gone", async || passes_in_micros(&refused().await).is_some()).await;
+    let micros = passes_in_micros(&refused().await).unwrap();
     // It lingers for ten minutes, and is looked at twice a minute.
     assert!((500_000_000..=630_000_000).contains(&micros), "{micros} us");
     server.shutdown().await.unwrap();

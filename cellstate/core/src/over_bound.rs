@@ -1,0 +1,21 @@
+//! Bounds of the cell that may be below again by themselves: who comes above one is told when that may be.
+
+use plenum_model::{LogTime, Rejection, RejectionCode};
+
+use crate::Core;
+
+impl Core {
+    /// When the next job that is over is to be retired, and where there are too many of them, at once; `None`: none is over.
+    pub(crate) fn next_retirement(&self) -> Option<LogTime> {
+        let crowded = self.derived.final_job_count > self.options.finished_jobs_max;
+        self.derived.retires.first().map(|(time, _)| if crowded { self.cell.time() } else { *time })
+    }
+
+    /// Why something is above a bound for which jobs count until they are retired. That waiting helps is said only where one is over; and not of
+    /// what `fits_alone` says is above the bound by itself.
+    pub(crate) fn above_until_retired(&self, message: String, fits_alone: bool, now: LogTime) -> Rejection {
+        let next = self.next_retirement().filter(|_| fits_alone);
+        let advice = if next.is_some() { ", or try again when jobs that are over are retired" } else { "" };
+        Rejection::new(RejectionCode::LimitReached, message + advice).passing_at(next, now)
+    }
+}
