@@ -90,10 +90,11 @@ impl History {
     /// Writes what gathered in memory as a block.
     pub(crate) fn close_block(&self, writer: &mut Writer) -> Result<(), StoreError> {
         // Readers look at both until the block is there; conflicts are many, and encoded without being copied.
-        let (batches, rows, conflicts, governs) = {
+        let (batches, rows, conflicts, governs, counts) = {
             let view = self.view();
-            let conflicts = ConflictsRecord::encoded(&view.digest.conflicts);
-            (view.gathering.clone(), view.digest.rows.clone(), conflicts, Some(view.digest.governs))
+            let Digest { conflicts, rows, governs, counts } = &view.digest;
+            let conflicts = ConflictsRecord::encoded(conflicts);
+            (view.gathering.clone(), rows.clone(), conflicts, Some(*governs), Some(*counts))
         };
         let (Some(first), Some(last)) = (batches.first(), batches.last().map(|batch| batch.last)) else {
             return Ok(());
@@ -104,7 +105,7 @@ impl History {
         let bytes_so_far = writer.bytes_so_far + bytes;
         let mut changes = self.store()?.changes();
         changes.put_message(Shelf::Index, keys::HEAD, &NumberRecord { number: last });
-        let sums = TimeRecord { bytes_so_far, uncounted_micros: writer.uncounted_micros };
+        let sums = TimeRecord { bytes_so_far, uncounted_micros: writer.uncounted_micros, counts };
         changes.put_message(Shelf::Index, keys::time(time_micros, first), &sums);
         let filter = Bytes::from(writer.subjects.filter());
         let filter_bytes = filter.len() as u64;

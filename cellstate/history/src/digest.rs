@@ -5,7 +5,8 @@ use crate::filter::{Subject, Subjects};
 use crate::heads::{self, EntryView, OutcomeView, Unusual, content, small, varint};
 use crate::keys;
 use crate::records::{
-    CommandHead, ConflictRecord, DeltaHead, JobRecord, LeaverRecord, LogBatchHead, LossRecord, MachineRecord,
+    CommandHead, ConflictRecord, CountsRecord, DeltaHead, JobRecord, LeaverRecord, LogBatchHead, LossRecord,
+    MachineRecord,
 };
 use plenum_proto::fields::fields;
 use plenum_proto::v1;
@@ -51,6 +52,7 @@ pub(crate) struct Digest {
     pub(crate) rows: Rows,
     /// Whether a quota, a partition, a pause or a right was set.
     pub(crate) governs: bool,
+    pub(crate) counts: CountsRecord,
 }
 
 impl Digest {
@@ -78,6 +80,7 @@ impl Digest {
             )));
         }
         let mut digest = Self::default();
+        digest.counts.revisions = entries.len() as u64;
         let mut rest = Vec::new();
         for entry in entries {
             let undecodable = |error| malformed(format!("revision {} can't be decoded: {error}", entry.revision));
@@ -99,6 +102,7 @@ impl Digest {
         // Not `append`, which walks all that is there already for each batch.
         self.rows.extend(later.rows);
         self.governs |= later.governs;
+        self.counts.add(later.counts);
     }
 
     fn note_answer(
@@ -113,7 +117,10 @@ impl Digest {
         let Some(outcome) = outcome.filter(|outcome| outcome.revision == entry.revision) else {
             return Ok(());
         };
-        let OutcomeView { session, number, claims, lost, .. } = outcome;
+        let OutcomeView { session, number, claims, granted, lost, .. } = outcome;
+        self.counts.transactions += 1;
+        self.counts.claims += u64::from(claims);
+        self.counts.refused_claims += u64::from(claims.saturating_sub(granted));
         subjects.about(Subject::Session(session));
         subjects.about(Subject::Transaction(session, number));
         if lost.is_empty() {

@@ -23,6 +23,7 @@ const NUMBER: u64 = 2;
 const OUTCOME_REVISION: u64 = 3;
 const REFUSALS: u64 = 7;
 const CLAIMS: u64 = 9;
+const GRANTED: u64 = 10;
 /// Of a `Refusal`.
 const KIND: u64 = 1;
 const JOB: u64 = 5;
@@ -66,6 +67,7 @@ pub(crate) struct OutcomeView<'a> {
     pub(crate) number: u64,
     pub(crate) revision: u64,
     pub(crate) claims: u32,
+    pub(crate) granted: u32,
     /// The claims that were lost as conflicts.
     pub(crate) lost: Vec<LostClaim<'a>>,
 }
@@ -125,6 +127,7 @@ fn outcome_of(bytes: &[u8]) -> Result<OutcomeView<'_>, Unusual> {
             OUTCOME_REVISION => outcome.revision = varint(bytes, &field)?,
             REFUSALS => outcome.lost.extend(lost_claim(content(bytes, &field)?)?),
             CLAIMS => outcome.claims = small(bytes, &field)?,
+            GRANTED => outcome.granted = small(bytes, &field)?,
             _ => {}
         }
     }
@@ -199,8 +202,8 @@ fn enumerated(message: &[u8], field: &Field) -> Result<i32, Unusual> {
 pub(crate) fn outcome_by_generated_code(decided: &[u8]) -> Result<Option<OutcomeView<'static>>, prost::DecodeError> {
     let decision = <DecisionHead as prost::Message>::decode(decided)?;
     let view = |outcome: OutcomeHead| {
-        let OutcomeHead { session, number, revision, refusals, claims } = outcome;
-        Ok(OutcomeView { session, number, revision, claims, lost: lost_claims(&refusals)? })
+        let OutcomeHead { session, number, revision, refusals, claims, granted } = outcome;
+        Ok(OutcomeView { session, number, revision, claims, granted, lost: lost_claims(&refusals)? })
     };
     decision.outcome.map(view).transpose()
 }
@@ -252,8 +255,9 @@ mod tests {
             refusal(v1::RefusalKind::Conflict, 0, vec![]),
         ];
         let placements = vec![v1::PlacementOutcome { allocations: vec![1, 2, 3], ..Default::default() }];
-        let (session, number, revision, claims) = (u64::MAX, 8, 9, 100);
-        let outcome = v1::Outcome { session, number, revision, claims, refusals, placements, ..Default::default() };
+        let (session, number, revision, claims, granted) = (u64::MAX, 8, 9, 100, 96);
+        let outcome =
+            v1::Outcome { session, number, revision, claims, granted, refusals, placements, ..Default::default() };
         v1::Decision { answer: Some(v1::decision::Answer::Outcome(outcome)) }
     }
 

@@ -67,6 +67,33 @@ pub(crate) struct TimeRecord {
     /// Of all time up to this block: what does not count for the age of anything before.
     #[prost(int64, tag = "2")]
     pub(crate) uncounted_micros: i64,
+    /// What its entries are. Absent where nobody counted: those who wrote blocks before did not.
+    #[prost(message, optional, tag = "3")]
+    pub(crate) counts: Option<CountsRecord>,
+}
+
+/// How much of what is in entries.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(crate) struct CountsRecord {
+    #[prost(uint64, tag = "1")]
+    pub(crate) revisions: u64,
+    #[prost(uint64, tag = "2")]
+    pub(crate) transactions: u64,
+    /// Of these transactions.
+    #[prost(uint64, tag = "3")]
+    pub(crate) claims: u64,
+    /// Those of them that were not granted.
+    #[prost(uint64, tag = "4")]
+    pub(crate) refused_claims: u64,
+}
+
+impl CountsRecord {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.revisions += other.revisions;
+        self.transactions += other.transactions;
+        self.claims += other.claims;
+        self.refused_claims += other.refused_claims;
+    }
 }
 
 /// The filter of a block, by its first revision.
@@ -262,6 +289,8 @@ pub(crate) struct OutcomeHead {
     pub(crate) refusals: Vec<RefusalHead>,
     #[prost(uint32, tag = "9")]
     pub(crate) claims: u32,
+    #[prost(uint32, tag = "10")]
+    pub(crate) granted: u32,
 }
 
 /// The head of a `Refusal`.
@@ -353,6 +382,7 @@ mod tests {
             number: 8,
             revision: 9,
             claims: 3,
+            granted: 2,
             refusals: refusals.clone(),
             ..Default::default()
         };
@@ -392,7 +422,7 @@ mod tests {
             culprits: refusal.culprits.iter().map(|culprit| culprit.encode_to_vec().into()).collect(),
         });
         let refusals = refusals.collect();
-        assert_eq!(outcome, Some(OutcomeHead { session: 7, number: 8, revision: 9, refusals, claims: 3 }));
+        assert_eq!(outcome, Some(OutcomeHead { session: 7, number: 8, revision: 9, refusals, claims: 3, granted: 2 }));
         let asked = CommandHead::decode(entry.asked.clone()).unwrap().commit;
         assert_eq!(asked, Some(TransactionHead { base_revision: 6, decision: Some(decided) }));
         let delta = DeltaHead::decode(entry.delta.clone()).unwrap();
