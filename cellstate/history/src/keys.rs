@@ -42,6 +42,7 @@ const LEAVER: u8 = 5;
 const CONFLICTS: u8 = 6;
 const JOB: u8 = 7;
 const MACHINE: u8 = 8;
+const RETIRED: u8 = 9;
 
 const CHECKPOINT: u8 = 0;
 const IMAGE: u8 = 1;
@@ -79,6 +80,11 @@ pub(crate) fn block(first: u64) -> Vec<u8> {
 /// Times before 1970 sort before later ones, too.
 pub(crate) fn time(time_micros: i64, first: u64) -> Vec<u8> {
     key(TIME, &[time_micros.cast_unsigned() ^ (1 << 63), first])
+}
+
+/// What a day's revisions came to that are retired; the day as a number, 0 is 1970-01-01. Those before sort before later ones, too.
+pub(crate) fn retired(day: i64) -> Vec<u8> {
+    key(RETIRED, &[day.cast_unsigned() ^ (1 << 63)])
 }
 
 pub(crate) fn time_of(key: &[u8]) -> Option<(i64, u64)> {
@@ -204,6 +210,7 @@ pub(crate) fn describe(shelf: Shelf, key: &[u8]) -> String {
         (Shelf::Index, Some(SESSION)) => format!("session {}", number(0)),
         (Shelf::Index, Some(CONFLICTS)) => format!("the conflicts of the block from revision {} on", number(0)),
         (Shelf::Index, Some(JOB)) => format!("the name of job {}", number(0)),
+        (Shelf::Index, Some(RETIRED)) => format!("what is retired of day {}", (number(0) ^ (1 << 63)).cast_signed()),
         (Shelf::Index, Some(MACHINE)) => format!("the machine in slot {} from revision {} on", number(0), number(1)),
         (_, _) => format!("row {} of {}", hex(key), shelf.name()),
     }

@@ -10,7 +10,8 @@
 //!   `--at` and what-if all start from [`History::start_for`]. Images come in sets: one begins with images of all pages, those that
 //!   changed later are added, and it goes as a whole;
 //! - **index rows**: a few for each block (its filter, its conflicts, its time), and names of sessions, jobs and machines
-//!   that outlive them. None for each claim: a store takes a microsecond for a row, and the core a quarter of that for a claim.
+//!   that outlive them. None for each claim: a store takes a microsecond for a row, and the core a quarter of that for a claim;
+//! - **sums of what is retired**, by day ([`History::retired`]).
 //!
 //! It knows neither the cell nor the core: pages and batches are bytes, and what it needs of a batch it reads from the
 //! messages of `plenum.v1`. It knows no clock; time comes with the batches.
@@ -40,6 +41,7 @@ mod packing;
 pub mod probe;
 mod records;
 mod retire;
+mod retired;
 mod sessions;
 mod staleness;
 mod store;

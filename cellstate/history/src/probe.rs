@@ -3,6 +3,7 @@
 //! Seals are not looked at here. They keep damage out; what a row says must not be able to do harm without them either.
 
 use bytes::Bytes;
+use plenum_proto::v1;
 use prost::Message;
 
 use crate::batch::EncodedBatch;
@@ -42,6 +43,7 @@ pub fn row(key: &[u8], value: &Bytes) -> usize {
         decode::<LeaverRecord>(Shelf::Index, key, value.clone()).is_ok(),
         decode::<NumberRecord>(Shelf::Index, key, value.clone()).is_ok(),
         decode::<TimeRecord>(Shelf::Index, key, value.clone()).is_ok(),
+        decode::<v1::RetiredDay>(Shelf::Index, key, value.clone()).is_ok(),
         !describe(Shelf::Index, key).is_empty(),
         !describe(Shelf::Blocks, key).is_empty(),
     ];

@@ -1,8 +1,8 @@
 //! Retention: what is too old, or too much, leaves.
 //!
 //! The oldest revision moves from checkpoint to checkpoint, so that the cell can be had as it was at each revision that
-//! is left. It moves first, and readers obey it at once; rows, and tables of blocks and images, are cleared away
-//! after, piece by piece.
+//! is left. It moves first, and readers obey it at once; blocks are added up, and rows, and tables of blocks and images,
+//! are cleared away after, piece by piece.
 use crate::block::{BlockHead, key_number, oldest_block_from, oldest_timed_from, stored_block_holding, time_row};
 use crate::checkpoint::at_or_before;
 use crate::error::{ReadError, StoreError, WriteError};
@@ -135,7 +135,10 @@ impl History {
         if floor == 0 {
             return Ok(Retirement { oldest, done: true });
         }
-        let rows_done = self.clear_leavers(&mut writer, floor);
+        // Whoever lost has a name among the leavers.
+        let summed_up = self.sum_up(&mut writer, floor);
+        let rows_done =
+            summed_up.and_then(|done| if done { self.clear_leavers(&mut writer, floor) } else { Ok(false) });
         let blocks_done =
             rows_done.and_then(|done| if done { self.clear_blocks(&mut writer, floor) } else { Ok(false) });
         // Of what can't be read among rows and blocks the images need not wait: they take the most room.
@@ -184,21 +187,14 @@ impl History {
         // Of the block before: those that follow were not decided earlier.
         let mut time_micros = i64::MIN;
         loop {
-            let oldest = match oldest_block_from(&*self.store()?, cleaned) {
-                // One whose row can't be read would keep all that come after it. Where it ends the next one's time tells.
-                Err(error) if !error.may_be_sound() => {
-                    let unread = oldest_timed_from(&*self.store()?, cleaned, time_micros)?;
-                    if let Some(BlockHead { first, last, .. }) = unread.filter(|block| block.last < floor) {
-                        let cause = error.to_string();
-                        tracing::warn!(first, last, cause, "a damaged block is retired");
-                    }
-                    unread
-                }
-                oldest => oldest?,
-            };
-            let Some(block) = oldest.filter(|block| block.last < floor) else { break };
+            let oldest = oldest_from(&*self.store()?, cleaned, time_micros)?;
+            let Some((block, unread)) = oldest.filter(|(block, _)| block.last < floor) else { break };
             if removed >= ROWS_PER_CALL {
                 return Ok(false);
+            }
+            if let Some(error) = unread {
+                let (BlockHead { first, last, .. }, cause) = (block, error.to_string());
+                tracing::warn!(first, last, cause, "a damaged block is retired");
             }
             let mut changes = self.store()?.changes();
             let rows = remove_rows_of(&mut changes, &block);
@@ -267,6 +263,21 @@ impl History {
             writer.cleaning.removed_index_rows = 0;
         }
         Ok(())
+    }
+}
+
+/// The first block that begins at or after a revision; it does not begin before this time. One whose own row can't be read would keep all that come
+/// after it: it comes with the error, and where it ends the next one's time tells.
+pub(crate) fn oldest_from(
+    store: &Store,
+    revision: u64,
+    from_micros: i64,
+) -> Result<Option<(BlockHead, Option<StoreError>)>, StoreError> {
+    match oldest_block_from(store, revision) {
+        Err(error) if !error.may_be_sound() => {
+            Ok(oldest_timed_from(store, revision, from_micros)?.map(|block| (block, Some(error))))
+        }
+        oldest => Ok(oldest?.map(|block| (block, None))),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{GroupBy, OpenError, Order, ReadError, StoreError, Subject, WriteErro
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-fn journals(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn journals(folder: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(folder.join("store")).unwrap().map(|entry| entry.unwrap().path());
     files.filter(|path| path.extension().is_some_and(|extension| extension == "jnl")).collect()
 }

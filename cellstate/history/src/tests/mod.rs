@@ -13,6 +13,7 @@ mod inspection;
 mod placed;
 mod reopening;
 mod retention;
+mod retired;
 mod sets;
 mod twin;
 

@@ -7,7 +7,7 @@ use crate::retire::first_beyond;
 use crate::store::decode;
 use crate::{GroupBy, Lookup, Order, ReadError, StartingPoint};
 
-fn retire_all(history: &History, keep_from: u64) -> u64 {
+pub(super) fn retire_all(history: &History, keep_from: u64) -> u64 {
     for _ in 0..1_000 {
         let retirement = history.retire(keep_from).unwrap();
         if retirement.done {
@@ -27,7 +27,7 @@ fn damage_block(history: &History, revision: u64) {
 }
 
 /// 3000 revisions with a checkpoint every 300; each revision is a transaction of session 1, which loses a claim.
-fn long_history(history: &History) {
+pub(super) fn long_history(history: &History) {
     history.append(&[batch(SECOND, vec![opening(1, "batch"), opening(2, "service"), closing(3, 2)])]).unwrap();
     for first in (4..=3000).step_by(9) {
         let entries = (first..first + 9).map(|revision| lost(revision, 1, 1, &[("service", 1, 1)])).collect();

@@ -1,0 +1,187 @@
+//! What is left of what is retired: sums by day.
+//!
+//! A block is added up before any row goes that tells of it, names of sessions among them. Its day's row says up to which revision blocks are in
+//! it, and is in the shelf of all these rows: whatever a crash takes of that shelf is its end, so that each block is in the sums once.
+use crate::block::BlockHead;
+use crate::error::{ReadError, StoreError};
+use crate::history::{History, Writer, number};
+use crate::keys::{self, Shelf};
+use crate::records::{ConflictsRecord, TimeRecord};
+use crate::retire::oldest_from;
+use crate::store::{Changes, Store, decode};
+use plenum_proto::v1::{RetiredDay, RetiredPair, RetiredPast, SessionOpened};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+/// Days that are kept apart; the oldest one has what was before.
+pub(crate) const DAYS_MAX: usize = 400;
+/// Pairs that are told apart in a block and in a day: with the longest names, a day takes some 2 KiB.
+pub(crate) const PAIRS_MAX: usize = 16;
+/// So many blocks are added up in one call. The conflicts of each may be as large as the block.
+const BLOCKS_PER_CALL: usize = 128;
+
+const DAY_MICROS: i64 = 24 * 3_600_000_000;
+
+impl History {
+    /// What is known of all that is retired. Reads some KiB where there are few days, at most one MiB.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Store`].
+    pub fn retired(&self) -> Result<RetiredPast, ReadError> {
+        // Looked at first: what is added up meanwhile is not among what is missing.
+        let before = self.oldest_revision().saturating_sub(1);
+        // Kept to the end, as rows don't keep it.
+        let store = self.store()?;
+        let days = days(&store).collect::<Result<Vec<_>, _>>()?;
+        let counted = days.iter().map(|day| day.counted_revisions).fold(0, u64::saturating_add);
+        Ok(RetiredPast { days, uncounted_revisions: before.saturating_sub(counted) })
+    }
+
+    /// Adds up the blocks before the floor that are in no day yet. True when none is left.
+    ///
+    /// What can't be read of a block, or of the days, is not counted, and keeps nothing from being retired. Of a session that was closed in
+    /// the block in which an earlier floor lay the name is gone.
+    pub(crate) fn sum_up(&self, writer: &mut Writer, floor: u64) -> Result<bool, StoreError> {
+        let store = self.store()?;
+        let cleaned = number(&store, &keys::CLEANED)?.unwrap_or(0);
+        let mut newest = readable(days(&store).next_back().transpose())?;
+        let mut losers = BTreeMap::new();
+        for _ in 0..BLOCKS_PER_CALL {
+            let from = newest.as_ref().map(|day| (day.last_revision.saturating_add(1), day.to_micros));
+            let (next, time_micros) = from.unwrap_or((0, i64::MIN));
+            let found = oldest_from(&store, next.max(cleaned), time_micros)?;
+            let Some((block, _)) = found.filter(|(block, _)| block.last < floor) else { return Ok(true) };
+            let sums = sums_of(&store, &block, &mut losers)?;
+            let mut changes = store.changes();
+            let day = match newest.take() {
+                Some(mut day) if key_of(&day) == key_of(&sums) => {
+                    add(&mut day, sums);
+                    day
+                }
+                _ => {
+                    make_room(&store, &mut changes)?;
+                    sums
+                }
+            };
+            changes.put_message(Shelf::Index, key_of(&day), &day);
+            writer.rows_waiting_bytes += changes.bytes();
+            changes.commit()?;
+            newest = Some(day);
+        }
+        Ok(false)
+    }
+}
+
+/// The days that are not damaged, oldest first. To be used up while the store is held.
+fn days(store: &Store) -> impl DoubleEndedIterator<Item = Result<RetiredDay, StoreError>> + use<> {
+    let rows = store.rows(Shelf::Index, keys::retired(i64::MIN)..=keys::retired(i64::MAX));
+    let days = rows.map(|row| row.and_then(|row| decode::<RetiredDay>(Shelf::Index, &row.key, row.value)));
+    days.filter(|day: &Result<RetiredDay, StoreError>| !matches!(day, Err(StoreError::Damaged { .. })))
+}
+
+/// The key of a day's row. One that has what was before is where its oldest block is.
+fn key_of(day: &RetiredDay) -> Vec<u8> {
+    keys::retired(day.from_micros.div_euclid(DAY_MICROS))
+}
+
+/// Has the two oldest days become one where there are as many as are kept apart.
+fn make_room(store: &Store, changes: &mut Changes) -> Result<(), StoreError> {
+    let mut days = days(store);
+    let oldest = (readable(days.next().transpose())?, readable(days.next().transpose())?);
+    if let (Some(mut oldest), Some(next)) = oldest
+        && days.take(DAYS_MAX).count() + 2 >= DAYS_MAX
+    {
+        changes.remove(Shelf::Index, key_of(&next));
+        add(&mut oldest, next);
+        changes.put_message(Shelf::Index, key_of(&oldest), &oldest);
+    }
+    Ok(())
+}
+
+/// What was read; nothing where it is damaged.
+fn readable<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreError> {
+    read.or_else(|error| if error.may_be_sound() { Err(error) } else { Ok(None) })
+}
+
+/// What a block came to, as if it were all of its day.
+fn sums_of(store: &Store, block: &BlockHead, losers: &mut BTreeMap<u64, String>) -> Result<RetiredDay, StoreError> {
+    let time: Option<TimeRecord> = readable(store.message(Shelf::Index, &keys::time(block.time_micros, block.first)))?;
+    let counts = time.and_then(|time| time.counts).unwrap_or_default();
+    let conflicts: Option<ConflictsRecord> = readable(store.message(Shelf::Index, &keys::conflicts(block.first)))?;
+    let mut lost_claims = 0;
+    let mut pairs: BTreeMap<(String, String), RetiredPair> = BTreeMap::new();
+    for conflict in conflicts.unwrap_or_default().conflicts {
+        let loser = loser(store, conflict.session, losers)?;
+        let mut by_winner: BTreeMap<String, u64> = BTreeMap::new();
+        for loss in conflict.losses {
+            *by_winner.entry(loss.winner).or_default() += u64::from(loss.claims);
+        }
+        for (winner, claims) in by_winner {
+            lost_claims += claims;
+            let pair = pairs.entry((loser.to_owned(), winner)).or_default();
+            pair.transactions += 1;
+            pair.claims += claims;
+        }
+    }
+    let pairs = pairs.into_iter().map(|((loser, winner), pair)| RetiredPair { loser, winner, ..pair });
+    Ok(RetiredDay {
+        first_revision: block.first,
+        last_revision: block.last,
+        from_micros: block.time_micros,
+        to_micros: block.newest_time_micros,
+        counted_revisions: counts.revisions,
+        transactions: counts.transactions,
+        claims: counts.claims,
+        refused_claims: counts.refused_claims,
+        lost_claims,
+        pairs: with_most(pairs.collect()),
+    })
+}
+
+/// The scheduler of a session that lost something.
+fn loser<'a>(store: &Store, session: u64, losers: &'a mut BTreeMap<u64, String>) -> Result<&'a str, StoreError> {
+    match losers.entry(session) {
+        Entry::Occupied(known) => Ok(known.into_mut()),
+        Entry::Vacant(unknown) => {
+            let opened: Option<SessionOpened> = readable(store.message(Shelf::Index, &keys::session(session)))?;
+            Ok(unknown.insert(opened.map_or_else(|| "(unknown)".to_owned(), |opened| opened.scheduler)))
+        }
+    }
+}
+
+/// Adds what came after.
+fn add(day: &mut RetiredDay, later: RetiredDay) {
+    day.last_revision = later.last_revision;
+    day.to_micros = later.to_micros;
+    let sums = [
+        (&mut day.counted_revisions, later.counted_revisions),
+        (&mut day.transactions, later.transactions),
+        (&mut day.claims, later.claims),
+        (&mut day.refused_claims, later.refused_claims),
+        (&mut day.lost_claims, later.lost_claims),
+    ];
+    for (sum, more) in sums {
+        *sum = sum.saturating_add(more);
+    }
+    let mut pairs = std::mem::take(&mut day.pairs);
+    for pair in later.pairs {
+        match pairs.iter_mut().find(|known| (&known.loser, &known.winner) == (&pair.loser, &pair.winner)) {
+            Some(known) => {
+                known.transactions = known.transactions.saturating_add(pair.transactions);
+                known.claims = known.claims.saturating_add(pair.claims);
+            }
+            None => pairs.push(pair),
+        }
+    }
+    day.pairs = with_most(pairs);
+}
+
+/// The pairs with most lost claims, these first.
+fn with_most(mut pairs: Vec<RetiredPair>) -> Vec<RetiredPair> {
+    pairs.sort_by(|one, other| {
+        other.claims.cmp(&one.claims).then_with(|| (&one.loser, &one.winner).cmp(&(&other.loser, &other.winner)))
+    });
+    pairs.truncate(PAIRS_MAX);
+    pairs
+}
