@@ -80,7 +80,7 @@ pub(super) static VIEWS: [(&str, fn() -> TypeId, &Census); 20] = [
     listing!("ListTransactionsResponse", v1::ListTransactionsResponse, &TRANSACTION_VIEW),
     view!("TransactionView", v1::TransactionView, TRANSACTION_PARTS),
     view!("Outcome", v1::Outcome, OUTCOME_PARTS),
-    listing!("ListConflictsResponse", v1::ListConflictsResponse, &PLAIN),
+    view!("ListConflictsResponse", v1::ListConflictsResponse, [(2, Within(0, &PLAIN)), (5, Once(&RETIRED_PAST))]),
     listing!("ListSessionsResponse", v1::ListSessionsResponse, &PLAIN),
     listing!("ListQuotasResponse", v1::ListQuotasResponse, &PLAIN),
     listing!("ListPartitionsResponse", v1::ListPartitionsResponse, &PARTITION_VIEW),
@@ -98,6 +98,7 @@ static TAKE_OVER: Shape = shape(&[(3, Entry(1)), (4, Numbers(1))]);
 static MACHINE: Shape = shape(&[(5, Entry(1)), (9, Entry(1)), (17, Numbers(1))]);
 static PARTITION_VIEW: Shape = shape(&[(2, Within(1, &CONSTRAINT)), (3, Entry(1))]);
 static HOLD: Shape = shape(&[(4, Entry(1))]);
+static RETIRED_PAST: Shape = shape(&[(1, Within(0, &shape(&[(10, Entry(1))])))]);
 
 const OUTCOME_PARTS: [(u64, super::Part); 4] = [
     (6, Within(0, &shape(&[(1, Numbers(1)), (2, Within(1, &shape(&[(1, Entry(1))])))]))),

@@ -61,7 +61,15 @@ impl Conflicts {
         let rows = table.rows.into_iter().map(|row| in_words(history, cell, row)).collect();
         // Looked at last: what was retired meanwhile is missing, too.
         let oldest_revision = if self.is_missing_some(history)? { history.oldest_revision() } else { 0 };
-        Ok(v1::ListConflictsResponse { revision, rows, truncated: table.truncated, oldest_revision })
+        let retired = if oldest_revision > 0 { Some(self.retired(history)?) } else { None };
+        Ok(v1::ListConflictsResponse { revision, rows, truncated: table.truncated, oldest_revision, retired })
+    }
+
+    /// What is known of what is retired, but for days that ended before the time that is asked for.
+    fn retired(&self, history: &History) -> Result<v1::RetiredPast, Failure> {
+        let mut past = history.retired().map_err(|error| Failure::history(&error))?;
+        past.days.retain(|day| self.since_micros == 0 || day.to_micros >= self.since_micros);
+        Ok(past)
     }
 
     /// Whether something of the time that is asked for is not retained any more.
@@ -156,6 +164,35 @@ mod tests {
         // All of them are of the first microsecond, and with this all but the last one are retired.
         history.entry(4).unwrap();
         assert_eq!((history.oldest_revision(), asked(0), asked(1), asked(2)), (4, 4, 4, 0));
+    }
+
+    // Nothing was known of what was retired but that it had been.
+    #[test]
+    fn what_is_retired_is_told_by_its_days_since_the_time_that_is_asked_for() {
+        const DAY: i64 = 24 * 3600 * 1_000_000;
+        let dir = tempfile::tempdir().unwrap();
+        let deltas: Vec<_> = (1..=4_u64)
+            .map(|revision| {
+                Delta::new(Revision(revision), LogTime::from_micros(DAY * (revision / 3).cast_signed() + 9))
+            })
+            .collect();
+        let (history, _) = crate::api::past::tests::retiring_at(dir.path(), &deltas, 0);
+        let asked = |since_micros| {
+            let wire = v1::ListConflictsRequest { since_micros, ..Default::default() };
+            let conflicts = Conflicts::read(&wire, 10, &[]).unwrap();
+            conflicts.list(&history, &Cell::default()).unwrap().retired
+        };
+        assert_eq!(asked(0), None);
+        // With this all but the last one are retired.
+        history.entry(4).unwrap();
+        let told = |since_micros| {
+            let past = asked(since_micros).unwrap();
+            let days = past.days.iter().map(|day| (day.first_revision, day.last_revision, day.transactions));
+            (days.collect::<Vec<_>>(), past.uncounted_revisions)
+        };
+        assert_eq!(told(0), (vec![(1, 2, 2), (3, 3, 1)], 0));
+        assert_eq!((told(9), told(10)), (told(0), (vec![(3, 3, 1)], 0)));
+        assert_eq!(asked(DAY + 10), None, "nothing is missing from then on");
     }
 
     // When the newest one was decided was looked for in the log: a block of it was read for each of up to ten thousand rows.

@@ -314,6 +314,10 @@ async fn what_is_retired_is_told_from_what_never_was() {
     assert!(listed(0, true).await.unwrap() > last && listed(0, false).await.unwrap() > last);
     assert_eq!(listed(status(&channel).await.revision, true).await.unwrap(), 0);
     assert_eq!(code(&listed(1 << 40, true).await.unwrap_err()), "NO_SUCH_REVISION");
+    let conflicts = inspect.list_conflicts(v1::ListConflictsRequest::default()).await.unwrap().into_inner();
+    let past = conflicts.retired.unwrap();
+    let counted: u64 = past.days.iter().map(|day| day.counted_revisions).sum();
+    assert!(conflicts.oldest_revision > last && counted + past.uncounted_revisions + 1 >= conflicts.oldest_revision);
     let get = |session, number| v1::GetTransactionRequest { session, number };
     let number = session.cell.session(plenum_model::SessionId(session.welcome.session)).unwrap().decided[0].number;
     let gone = inspect.get_transaction(get(session.welcome.session, number)).await.unwrap_err();
