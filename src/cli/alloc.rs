@@ -73,8 +73,8 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
 
 fn listed(format: Format, answer: &ListAllocationsResponse, limit: u32) -> Listed {
     let ListAllocationsResponse { revision, allocations, truncated, oldest_revision } = answer;
-    let text =
-        output::listing_with(format, *revision, allocations, *truncated, &[("oldest_revision", *oldest_revision)]);
+    let oldest = ("oldest_revision", output::revision_or_null(*oldest_revision));
+    let text = output::listing_with(format, *revision, allocations, *truncated, &[oldest]);
     let hint = output::retired(*oldest_revision);
     Listed { text, hint, ..Listed::of(format, *revision, allocations, *truncated, limit) }
 }

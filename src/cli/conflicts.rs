@@ -34,14 +34,21 @@ fn listed(format: Format, command: &Conflicts, answer: &ListConflictsResponse) -
             output::table(&titles, cells)
         }
         format => {
-            let revisions = [("oldest_revision", answer.oldest_revision)];
-            output::listing_with(format, answer.revision, &answer.rows, answer.truncated, &revisions)
+            let besides = [
+                ("oldest_revision", output::revision_or_null(answer.oldest_revision)),
+                ("retired", answer.retired.as_ref().map(output::retired_json).unwrap_or_default()),
+            ];
+            output::listing_with(format, answer.revision, &answer.rows, answer.truncated, &besides)
         }
     };
     // What was lately is no more after a while, though the cell stands still.
     let unlogged = if command.since.is_some() { text.clone() } else { String::new() };
     let missing = watch::missing(format, answer.rows.len(), answer.truncated, command.limit, "--since");
-    Listed { revision: answer.revision, unlogged, text, missing, hint: output::retired(answer.oldest_revision) }
+    let hint = output::retired(answer.oldest_revision).map(|hint| {
+        let past = answer.retired.as_ref();
+        hint + &past.map(|past| output::retired_lines(past, format == Format::Wide)).unwrap_or_default()
+    });
+    Listed { revision: answer.revision, unlogged, text, missing, hint }
 }
 
 /// Since when conflicts count: so long before the moment up to which they do; 0 for all.
@@ -62,7 +69,7 @@ fn since_micros(command: &Conflicts, now_micros: i64) -> Result<i64, Failure> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use plenum_proto::v1::ConflictRow;
+    use plenum_proto::v1::{ConflictRow, RetiredDay, RetiredPast};
 
     use super::*;
 
@@ -91,7 +98,23 @@ mod tests {
         assert_eq!(told(0, Format::Table).hint, None);
         assert_eq!(told(5, Format::Table).hint.unwrap(), "nothing from before revision 5 is retained");
         let json: serde_json::Value = serde_json::from_str(&told(5, Format::Json).text).unwrap();
-        assert_eq!(json["oldest_revision"], 5);
+        assert_eq!((&json["oldest_revision"], json.get("retired")), (&5.into(), None), "by an earlier server");
+    }
+
+    // Nobody knew whether there had been any.
+    #[test]
+    fn what_older_conflicts_came_to_is_said() {
+        let command =
+            Conflicts { by: "pair".into(), since: None, limit: 0, watch: false, filter: String::new(), at: None };
+        let day = RetiredDay { last_revision: 4, counted_revisions: 4, lost_claims: 2, ..RetiredDay::default() };
+        let retired = Some(RetiredPast { days: vec![day; 2], uncounted_revisions: 1 });
+        let answer = ListConflictsResponse { oldest_revision: 10, retired, ..ListConflictsResponse::default() };
+        let hint = |format| listed(format, &command, &answer).hint.unwrap();
+        assert!(hint(Format::Table).starts_with("nothing from before revision 10 is retained\n"));
+        assert!(hint(Format::Table).contains(" 4 lost as conflicts"), "{}", hint(Format::Table));
+        assert_eq!(hint(Format::Wide).matches(" 2 lost as conflicts").count(), 2, "{}", hint(Format::Wide));
+        let json: serde_json::Value = serde_json::from_str(&listed(Format::Json, &command, &answer).text).unwrap();
+        assert_eq!((&json["retired"]["days"][1]["lost_claims"], &json["oldest_revision"]), (&2.into(), &10.into()));
     }
 
     // It counted back from now: up to an hour ago there were no conflicts of the last ten minutes, ever.

@@ -27,7 +27,7 @@ pub(super) fn to_json(story: &HistoryResponse) -> Value {
         "items": story.events.iter().map(Row::to_json).collect::<Vec<_>>(),
         "truncated": story.truncated,
         "older_at": if story.older_at == 0 { Value::Null } else { json!(story.older_at) },
-        "oldest_revision": if story.oldest_revision == 0 { Value::Null } else { json!(story.oldest_revision) },
+        "oldest_revision": output::revision_or_null(story.oldest_revision),
     })
 }
 

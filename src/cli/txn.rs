@@ -40,7 +40,11 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
                 let listed = listed(context.format, &answer, listing.limit, oldest_first);
                 let is_empty = answer.transactions.is_empty() && !answer.truncated;
                 let why_empty = if is_empty { why_empty(&connection, &request.scheduler).await } else { None };
-                Ok(Listed { hint: why_empty.or_else(|| output::retired(answer.oldest_revision)), ..listed })
+                let retired = || {
+                    let hint = output::retired(answer.oldest_revision)?;
+                    Some(hint + "; `plenum conflicts` tells what that came to")
+                };
+                Ok(Listed { hint: why_empty.or_else(retired), ..listed })
             })
             .await
         }
@@ -65,6 +69,7 @@ async fn why_empty(connection: &Connection, scheduler: &str) -> Option<String> {
 fn listed(format: Format, answer: &ListTransactionsResponse, limit: u32, oldest_first: bool) -> Listed {
     let ListTransactionsResponse { revision, transactions, truncated, resume_revision, oldest_revision } = answer;
     let revisions = [("resume_revision", *resume_revision), ("oldest_revision", *oldest_revision)];
+    let revisions = revisions.map(|(name, revision)| (name, output::revision_or_null(revision)));
     let text = output::listing_with(format, *revision, transactions, *truncated, &revisions);
     Listed {
         revision: *revision,

@@ -14,6 +14,7 @@ mod machine;
 mod plain;
 mod quantity;
 mod refusal;
+mod retired;
 mod seen;
 mod status;
 mod table;
@@ -35,6 +36,7 @@ pub(crate) use machine::{state_name as machine_state, tasks_left, unfit};
 pub(crate) use plain::lines;
 pub(crate) use quantity::{ago, bytes, cpu, json_time, now_micros, span, span_of};
 pub(crate) use refusal::{Names, sentence};
+pub(crate) use retired::{retired, retired_json, retired_lines};
 pub(crate) use seen::{look_from, name_cell, name_resources};
 pub(crate) use status::{cell_name, status_json, status_text};
 pub(crate) use table::{fields, table};
@@ -73,24 +75,18 @@ pub(crate) trait Row {
     }
 }
 
-/// That some of what was asked for is there no more; `oldest_revision` is 0 where nothing is missing.
-pub(crate) fn retired(oldest_revision: u64) -> Option<String> {
-    let oldest = Some(oldest_revision).filter(|oldest| *oldest > 0)?;
-    Some(format!("nothing from before revision {oldest} is retained"))
-}
-
 /// A listing in the format asked for.
 pub(crate) fn listing<R: Row>(format: Format, revision: u64, rows: &[R], truncated: bool) -> String {
     listing_with(format, revision, rows, truncated, &[])
 }
 
-/// The same, with revisions that programs read besides: by their names, where they are not 0.
+/// The same, with what programs read besides: by its names, where it is not null.
 pub(crate) fn listing_with<R: Row>(
     format: Format,
     revision: u64,
     rows: &[R],
     truncated: bool,
-    revisions: &[(&str, u64)],
+    besides: &[(&str, Value)],
 ) -> String {
     match format {
         Format::Table | Format::Wide => rows_table(format, rows),
@@ -100,8 +96,8 @@ pub(crate) fn listing_with<R: Row>(
             if truncated {
                 whole["truncated"] = json!(true);
             }
-            for (name, revision) in revisions.iter().filter(|(_, revision)| *revision > 0) {
-                whole[*name] = json!(revision);
+            for (name, value) in besides.iter().filter(|(_, value)| !value.is_null()) {
+                whole[*name] = value.clone();
             }
             value(format, &whole)
         }
@@ -208,6 +204,11 @@ pub(crate) fn tell_failure(format: Format, failure: &Failure) {
 fn failure_for_programs(format: Format, failure: &Failure) -> String {
     let begin = if format == Format::Yaml { "---\n" } else { "" };
     format!("{begin}{}", one_line_of(&failure.to_json()))
+}
+
+/// A revision, or nothing for 0.
+pub(crate) fn revision_or_null(revision: u64) -> Value {
+    if revision == 0 { Value::Null } else { json!(revision) }
 }
 
 /// A text, or nothing.
