@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::rare;
 use plenum_model::{
     AllocationRow, AllocationState, AllocationStatus, Cell, Job, JobChange, JobId, LogTime, Machine, MachineState,
@@ -258,7 +259,7 @@ impl Core {
     fn may_give_up(&self) -> bool {
         let machines = u64::from(self.derived.machine_slots.taken());
         let allowed = (machines * u64::from(self.options.lost_millis_a_minute) / 1000).max(1);
-        (self.derived.given_up_at.len() as u64) < allowed
+        (self.derived.given_up_at.len() as u64) < allowed || planted::is(Bug::GivesUpTooMany)
     }
 }
 
@@ -294,7 +295,8 @@ fn bytes_of(traces: &TaskTraces) -> usize {
 }
 
 fn lost_after(cell: &Cell, row: &AllocationRow) -> Option<i64> {
-    cell.job(row.job())?.shape.lost_after_micros(row.group)
+    let micros = cell.job(row.job())?.shape.lost_after_micros(row.group)?;
+    Some(if planted::is(Bug::LosesTooSoon) { micros / 2 } else { micros })
 }
 
 /// Jobs whose tasks share a machine and that run nothing just now, with the microseconds after which they give it up, as if they

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{
     Cell, Deadline, Delta, Device, GroupRow, Hold, Job, JobChange, JobId, Leaver, LogTime, Machine, MachineState,
     QuotaUse, Resources, Revision, Room, STEPS_AHEAD, TaskTraces, collect_leavers, coming,
@@ -340,7 +341,10 @@ impl Derived {
     /// its agent finds there that the cell does not know.
     pub(crate) fn note_drain(&mut self, machine: &Machine) {
         let deadline = machine.drain_deadline.filter(|_| machine.state == MachineState::Draining);
-        self.drains.put(machine.id.slot, deadline.map(Deadline::time));
+        let due = |deadline: Deadline| {
+            if planted::is(Bug::DrainsTooSoon) { machine.since } else { deadline.time() }
+        };
+        self.drains.put(machine.id.slot, deadline.map(due));
     }
 
     /// Gives back the rows of what a change of a job takes away, and takes those of what it brings.

@@ -121,6 +121,10 @@ impl Core {
         }
         let Derived { marks, tenants, ring, .. } = &mut self.derived;
         let mut consequences = Consequences::new(&self.cell, marks, delta, self.options.stops_max);
+        if planted::is(Bug::EvictsByChangedAttributes) && !rebooted && *found.attributes != machine.attributes {
+            let active = tenants.active_on(&self.cell, ring, machine.id.slot);
+            active.into_iter().for_each(|slot| consequences.stop(slot, "its machine has other attributes"));
+        }
         if rebooted {
             consequences.in_no_order = true;
             let inventory: BTreeMap<_, _> = found.inventory.iter().map(|item| (item.allocation, item)).collect();

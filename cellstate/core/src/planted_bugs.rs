@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    Decision, DeviceRoom, JobChange, LogTime, Machine, MachineState, Obstacle, RefusalKind, RefusalReason,
-    TransactionOutcome,
+    AllocationRef, Cell, Decision, Delta, DeviceRoom, JobChange, LogTime, Machine, MachineState, Obstacle, Quota,
+    RefusalKind, RefusalReason, Resource, Resources, TransactionOutcome,
 };
 
+use crate::jobs::stop_move;
 use crate::room::Trouble;
 use crate::{Handled, Verdict};
 
@@ -31,6 +32,23 @@ pub(crate) fn overlook_tenants(rooms: &mut [DeviceRoom], machine: &Machine) {
     if planted::is(Bug::OverlooksDevices) {
         rooms.iter_mut().zip(&*machine.devices).for_each(|(room, device)| room.free_millis = device.millis.into());
     }
+}
+
+/// Stops the newest task of a namespace that has more than it may have from now on.
+#[inline(always)]
+pub(crate) fn evict_what_is_beyond(cell: &Cell, namespace: &str, limit: Option<&Quota>, delta: &mut Delta) {
+    let Some(limit) = limit.filter(|_| planted::is(Bug::EvictsByLoweredQuota)) else { return };
+    let of_it = |found: &AllocationRef<'_>| {
+        let job = cell.job(found.row.job());
+        found.status.state.is_active() && job.is_some_and(|job| *job.shape.namespace == *namespace)
+    };
+    let used = cell.allocations().filter(of_it);
+    let used = used.fold(Resources::default(), |sum, found| sum.with(&cell.resources_of(found.row)));
+    let mut limits = Resource::ALL.into_iter().zip(limit.limits);
+    let is_beyond = limits.any(|(resource, limit)| limit.is_some_and(|limit| used.get(resource) > limit));
+    let newest = cell.allocations().filter(of_it).max_by_key(|found| found.row.created);
+    let evicted = newest.filter(|_| is_beyond).map(|found| found.id.slot);
+    delta.moves.extend(evicted.map(|slot| stop_move(cell, slot, "its namespace has too much")));
 }
 
 /// Puts a bug into a verdict.

@@ -6,7 +6,7 @@ use plenum_model::{
     Cell, GivenBack, Job, LogTime, Quota, QuotaUse, Rejection, RejectionCode, Resources, Shortage, Sum,
 };
 
-use crate::{Core, Handled, Verdict, accepted};
+use crate::{Core, Handled, Verdict, accepted, planted_bugs};
 
 /// A limit, with what is used of it: the one rule for claims and holds.
 #[derive(Clone, Debug)]
@@ -56,6 +56,7 @@ impl Core {
         }
         let mut delta = self.draft(now);
         delta.quotas.push((namespace.clone(), limit));
+        planted_bugs::evict_what_is_beyond(&self.cell, namespace, limit.as_ref(), &mut delta);
         Ok(Verdict::Change(accepted(0, 0), delta))
     }
 }

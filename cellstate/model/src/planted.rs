@@ -175,11 +175,21 @@ pub enum Bug {
     ObeysOnePartition,
     /// A claim that asks for it is not held to what others hold on its machine since the base.
     SequenceIgnoresHolds,
+    /// A limit that is lowered stops the newest task of those that are above it.
+    EvictsByLoweredQuota,
+    /// What runs on a machine that has other attributes now is stopped.
+    EvictsByChangedAttributes,
+    /// What is left on a machine that is drained is stopped at once.
+    DrainsTooSoon,
+    /// What an unreachable machine ran is lost after half of the time that it has.
+    LosesTooSoon,
+    /// All machines are given up that are due, however many within a minute.
+    GivesUpTooMany,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 82] = [
+    pub const ALL: [Self; 87] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -262,6 +272,11 @@ impl Bug {
         Self::CreditsOtherNamespaces,
         Self::ObeysOnePartition,
         Self::SequenceIgnoresHolds,
+        Self::EvictsByLoweredQuota,
+        Self::EvictsByChangedAttributes,
+        Self::DrainsTooSoon,
+        Self::LosesTooSoon,
+        Self::GivesUpTooMany,
     ];
 }
 

@@ -7,6 +7,7 @@ mod asked;
 mod culprits;
 mod governing;
 mod happened;
+mod leaving;
 mod memory;
 mod rules;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use plenum_model::{
 };
 
 use self::happened::Happened;
+use self::leaving::Leaving;
 use self::memory::Memory;
 use crate::books::{Checked, Violation, hold};
 
@@ -63,12 +65,13 @@ pub(crate) struct Judge {
     victims: BTreeMap<AllocationId, Vec<AllocationId>>,
     happened: Happened,
     memory: Memory,
+    leaving: Leaving,
 }
 
 impl Judge {
     /// Of a core with these bounds.
     pub(crate) fn of(options: &CoreOptions) -> Self {
-        Self { memory: Memory::of(options), ..Self::default() }
+        Self { memory: Memory::of(options), leaving: Leaving::of(options), ..Self::default() }
     }
 
     /// All that can be said of one step.
@@ -106,6 +109,7 @@ impl Judge {
             }
         }
         governing::check(step)?;
+        self.leaving.invariant_whoever_leaves_has_a_reason(step)?;
         // Last, so that a rule that is judged twice is judged here first.
         invariants::check_step(step.before, step.request, step.decided, step.after).map_err(|violation| Violation {
             invariant: name_of(&violation),
@@ -129,6 +133,7 @@ impl Judge {
     fn note(&mut self, step: &Step<'_>) {
         self.happened.note(step);
         self.memory.note(step);
+        self.leaving.note(step);
         for grants in &step.delta.grants {
             let resources = step.after.shapes().get(grants.shape as usize).copied().unwrap_or_default();
             let transaction = TransactionId { session: grants.session, number: grants.number.into() };

@@ -198,4 +198,12 @@ found! {
         ObeysOnePartition by "invariant_no_decision_breaks_a_declared_rule";
     a_hold_that_a_sequence_does_not_see_is_found:
         SequenceIgnoresHolds by "invariant_every_grant_was_valid_at_its_revision";
+    a_lowered_limit_that_stops_a_task_is_found: EvictsByLoweredQuota by "invariant_whoever_leaves_has_a_reason";
+    changed_attributes_that_stop_a_task_are_found:
+        EvictsByChangedAttributes by "invariant_whoever_leaves_has_a_reason";
+    a_drain_that_does_not_wait_for_its_deadline_is_found:
+        DrainsTooSoon by "invariant_whoever_leaves_has_a_reason";
+    a_task_that_is_lost_too_soon_is_found: LosesTooSoon by "invariant_whoever_leaves_has_a_reason";
+    a_cell_that_gives_up_all_its_machines_is_found:
+        GivesUpTooMany by "invariant_whoever_leaves_has_a_reason";
 }
