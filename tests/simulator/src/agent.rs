@@ -13,6 +13,7 @@ use plenum_model::planted::{self, Bug};
 use plenum_model::{AllocationId, MachineId, Unfit};
 use plenum_proto::{machines, v1};
 
+use self::fitness::{Outage, Starts};
 use self::heard::Heard;
 use crate::books::{Checked, hold};
 use crate::random::Random;
@@ -41,7 +42,8 @@ pub(crate) struct Machine {
     reconciler: Option<AgentReconciler>,
     /// The agent takes its leave, and the next one comes so much later.
     away_micros: Option<i64>,
-    disk: fitness::Disk,
+    disk: Outage,
+    cgroups: Outage,
     /// What the agent asks when it registers takes so much longer than anything else, and it does not live to see that.
     late_micros: i64,
     /// When the machine booted last.
@@ -62,8 +64,8 @@ impl Machine {
     pub(crate) fn new(number: usize, cpu_millis: i64, world: &mut World) -> Self {
         let seed = world.random.number();
         let (failing, recorded_ms_max) = (world.mix.failing_thousandths, world.mix.recorded_ms_max);
-        let disk = fitness::Disk::default();
-        let full = disk.full();
+        let (disk, cgroups) = (Outage::of_the_disk(), Outage::of_cgroups());
+        let outages = [disk.starts(), cgroups.starts()];
         Self {
             number,
             name: format!("m{number}"),
@@ -72,12 +74,14 @@ impl Machine {
             boots: 1,
             up_at_micros: 0,
             driver: FakeDriver::new(move |task| {
-                full.fate().unwrap_or_else(|| fate(seed, failing, recorded_ms_max, task))
+                let fails = outages.iter().find_map(Starts::fate);
+                fails.unwrap_or_else(|| fate(seed, failing, recorded_ms_max, task))
             }),
             life: 0,
             reconciler: None,
             away_micros: None,
             disk,
+            cgroups,
             late_micros: 0,
             booted_micros: -1,
             remembered: (0, 0),
@@ -127,7 +131,7 @@ impl Machine {
         world.tally.readopted += recovered.len() as u64;
         world.tell(|| format!("{}: the agent begins, and finds {} tasks", self.name, recovered.len()));
         self.give(world, Input::Recovered(recovered))?;
-        if self.disk.has_room(world) { self.turn(world) } else { self.probes(world) }
+        if self.disk.is_over(world) { self.turn(world) } else { self.probes(world) }
     }
 
     /// The agent's process is killed, if there is one; its tasks go on.
@@ -420,8 +424,10 @@ impl Machine {
         hold(beside.is_none(), "invariant_one_start_of_an_allocation_runs_at_a_time", || {
             format!("{} starts {}, restart {}, beside {beside:?}", self.name, task.allocation, task.restart)
         })?;
-        // The driver's start fails where there is none.
-        self.disk.has_room(world);
+        // The driver's start fails where one of them lasts.
+        for outage in [&mut self.disk, &mut self.cgroups] {
+            outage.is_over(world);
+        }
         let (start, before) = ((task.allocation, task.restart), self.driver.starts().len());
         self.driver.start(task);
         // One that was made before is not made again.

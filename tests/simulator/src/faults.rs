@@ -75,12 +75,20 @@ faults! {
     OtherRack: "a machine in another rack",
     /// An agent is killed while it registers, and what it asked arrives when the next one has registered.
     LateRegistration: "a registration that came too late",
+    /// No task can be set up on a machine, for a while: its agent can write, and has to find out by the tasks.
+    SetupsFail: "a machine on which no task could be set up",
 }
 
 /// Faults that are drawn from numbers of their own. A seed that draws none of them is the same run as if there were none of them.
 const APART: [Fault; 4] = [Fault::AgentLeaves, Fault::StateUnwritable, Fault::OtherRack, Fault::LateRegistration];
 /// How often one of these is in a mix, in thousandths.
 const APART_THOUSANDTHS: u64 = 300;
+/// Faults that are drawn from other numbers still, so that those of before are in the same mixes as ever.
+const LATER: [Fault; 1] = [Fault::SetupsFail];
+/// How often one of these is in a mix, in thousandths.
+const LATER_THOUSANDTHS: u64 = 60;
+/// Sets these numbers apart. With this one, no seed that failed once has any of these faults.
+const LATER_SEED: u64 = 49 << 40;
 
 /// The circumstances of a run.
 #[derive(Clone, Debug)]
@@ -138,12 +146,18 @@ impl Mix {
         }
     }
 
-    pub(crate) fn draw(random: &mut Random, apart: &mut Random) -> Self {
+    /// The mix of a seed, whose first numbers are `random`'s.
+    pub(crate) fn draw(random: &mut Random, seed: u64) -> Self {
+        let (mut apart, mut later) = (Random::new(!seed), Random::new(!seed ^ LATER_SEED));
         let calm = random.chance(120);
         let mut every_micros = [0; Fault::ALL.len()];
-        for &fault in Fault::ALL {
+        for fault in LATER {
+            let (is_drawn, every) = (later.chance(LATER_THOUSANDTHS), later.between(1_500_000, 12_000_000));
+            every_micros[fault as usize] = if is_drawn && !calm { every } else { 0 };
+        }
+        for &fault in Fault::ALL.iter().filter(|fault| !LATER.contains(fault)) {
             let (random, thousandths) =
-                if APART.contains(&fault) { (&mut *apart, APART_THOUSANDTHS) } else { (&mut *random, 600) };
+                if APART.contains(&fault) { (&mut apart, APART_THOUSANDTHS) } else { (&mut *random, 600) };
             if !calm && random.chance(thousandths) {
                 // Few of them fill a spread between a decision and its commit.
                 let most = if fault == Fault::OtherRack { 6_000_000 } else { 20_000_000 };

@@ -220,9 +220,7 @@ impl Tally {
         ];
         let governed =
             |&governed: &Governed| (governed.name(), self.governed.get(governed.name()).copied().unwrap_or(0));
-        // Before an agent finds out that it can't write, several tasks have to fail there: a range of seeds need not have that.
-        let needed = Governed::ALL.iter().filter(|governed| **governed != Governed::SetupsFailed);
-        let governed = needed.map(governed);
+        let governed = Governed::ALL.iter().map(governed);
         let faults = Fault::ALL.iter().map(|&fault| (fault.name(), struck(fault)));
         let paths = paths.into_iter().chain(governed).chain(faults).map(|(path, count)| (path.to_owned(), count));
         paths

@@ -163,7 +163,7 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64, told: bool) -> Self {
         let mut random = Random::new(seed);
-        let mix = Mix::draw(&mut random, &mut Random::new(!seed));
+        let mix = Mix::draw(&mut random, seed);
         let disk = SimDisk::new(random.number());
         if planted::is(Bug::LyingDisk) {
             disk.lie_about_syncs();

@@ -251,7 +251,7 @@ mod tests {
     // What came of a revision was told from the cell before its batch, which did not know what had been granted in it.
     #[test]
     fn what_is_granted_and_ends_within_one_batch_is_told_as_it_is_when_it_is_played_again() {
-        let mix = Mix::draw(&mut Random::new(1), &mut Random::new(2));
+        let mix = Mix::draw(&mut Random::new(1), 2);
         let mut world = World::new(Random::new(3), mix, true);
         world.tell_batch(&granted_and_gone(), &mut Cell::default());
         let written = format!("A task is granted, and its machine removed.\n{RULE}\n{}", world.story.text());

@@ -456,7 +456,7 @@ mod tests {
     use super::*;
 
     fn world(seed: u64) -> World {
-        let mix = Mix::draw(&mut Random::new(1), &mut Random::new(2));
+        let mix = Mix::draw(&mut Random::new(1), 2);
         World::new(Random::new(seed), mix, false)
     }
 

@@ -1,4 +1,4 @@
-//! Why a machine takes no new tasks: its agent takes its leave, or what starting one takes can't be written there.
+//! Why a machine takes no new tasks: its agent takes its leave, what starting one takes can't be written there, or no task can be set up.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,42 +18,65 @@ const FAREWELL_MICROS: i64 = 2_000_000;
 /// Within this time an agent finds out that it can't write, or that it can again.
 const PROBE_MICROS: i64 = 5_000_000;
 
-/// Where a machine's agent writes what it takes to start a task.
-#[derive(Debug, Default)]
-pub(super) struct Disk {
-    full_until_micros: i64,
-    /// Somebody wanted to write while it was full.
+/// Something without which no task is started, and that is not to be had on a machine for a while.
+#[derive(Debug)]
+pub(super) struct Outage {
+    fault: Fault,
+    until_micros: i64,
+    /// Somebody needed it meanwhile.
     met: bool,
     /// For the driver, which knows no time but its own.
-    is_full: FullDisk,
+    starts: Starts,
 }
 
-/// Whether it was full when somebody looked last.
-#[derive(Clone, Debug, Default)]
-pub(super) struct FullDisk(Arc<AtomicBool>);
+/// How starts fail, if it was not to be had when somebody looked last.
+#[derive(Clone, Debug)]
+pub(super) struct Starts {
+    error: &'static str,
+    fail: Arc<AtomicBool>,
+}
 
-impl FullDisk {
-    /// The fate of a start that can't be written down.
+impl Starts {
+    /// The fate of a start that can't be made.
     pub(super) fn fate(&self) -> Option<Fate> {
-        let failure = || Failure::new(FailureKind::Setup, "starting a shim: no space left on device");
+        let failure = || Failure::new(FailureKind::Setup, self.error);
         let never_ran = || Fate { runs_ms: Some(0), exit: Exit::failed(failure(), 0), ..Fate::runs_for_ever() };
-        self.0.load(Ordering::Relaxed).then(never_ran)
+        self.fail.load(Ordering::Relaxed).then(never_ran)
     }
 }
 
-impl Disk {
-    pub(super) fn full(&self) -> FullDisk {
-        self.is_full.clone()
+impl Outage {
+    /// Of the disk on which an agent writes down what it starts.
+    pub(super) fn of_the_disk() -> Self {
+        Self::new(Fault::StateUnwritable, "starting a shim: no space left on device")
     }
 
-    /// Somebody tries to write: whether there is room.
-    pub(super) fn has_room(&mut self, world: &mut World) -> bool {
-        let is_full = world.now() < self.full_until_micros;
-        if is_full && !std::mem::replace(&mut self.met, true) {
-            world.struck(Fault::StateUnwritable);
+    /// Of what a task is set up with.
+    pub(super) fn of_cgroups() -> Self {
+        Self::new(Fault::SetupsFail, "making a cgroup: device or resource busy")
+    }
+
+    fn new(fault: Fault, error: &'static str) -> Self {
+        Self { fault, until_micros: 0, met: false, starts: Starts { error, fail: Arc::default() } }
+    }
+
+    pub(super) fn starts(&self) -> Starts {
+        self.starts.clone()
+    }
+
+    fn lasts_until(&mut self, micros: i64) {
+        self.until_micros = self.until_micros.max(micros);
+        self.met = false;
+    }
+
+    /// Somebody needs it: whether it is there.
+    pub(super) fn is_over(&mut self, world: &mut World) -> bool {
+        let lasts = world.now() < self.until_micros;
+        if lasts && !std::mem::replace(&mut self.met, true) {
+            world.struck(self.fault);
         }
-        self.is_full.0.store(is_full, Ordering::Relaxed);
-        !is_full
+        self.starts.fail.store(lasts, Ordering::Relaxed);
+        !lasts
     }
 }
 
@@ -94,17 +117,21 @@ impl Machine {
     /// Nothing can be written here for a while. The agent finds out in its own time.
     pub(crate) fn fills_up(&mut self, world: &mut World, micros: i64) {
         let until_micros = world.now() + micros;
-        self.disk.full_until_micros = self.disk.full_until_micros.max(until_micros);
-        self.disk.met = false;
+        self.disk.lasts_until(until_micros);
         for from_micros in [world.now(), until_micros] {
             let found_micros = world.random.between(0, PROBE_MICROS);
             world.agenda.at(from_micros + found_micros, Event::AgentProbes { agent: self.number });
         }
     }
 
+    /// No task can be set up here for a while: what starts meanwhile fails.
+    pub(crate) fn sets_nothing_up(&mut self, world: &World, micros: i64) {
+        self.cgroups.lasts_until(world.now() + micros);
+    }
+
     /// The agent looks whether it can write.
     pub(crate) fn probes(&mut self, world: &mut World) -> Checked {
-        let unfit = (!self.disk.has_room(world)).then_some(Unfit::StateUnwritable);
+        let unfit = (!self.disk.is_over(world)).then_some(Unfit::StateUnwritable);
         world.tell(|| format!("{}: the agent tries to write: {unfit:?}", self.name));
         self.give(world, Input::Fitness(unfit))?;
         self.turn(world)

@@ -83,6 +83,7 @@ impl Simulation {
             }
             Fault::AgentLeaves => world.agenda.after(0, Event::AgentLeaves { agent, away_micros: pause }),
             Fault::StateUnwritable => self.machines[agent].fills_up(world, 2 * pause),
+            Fault::SetupsFail => self.machines[agent].sets_nothing_up(world, 4 * pause),
             _ => self.strikes_the_disk(fault, pause),
         }
     }
