@@ -77,6 +77,8 @@ faults! {
     LateRegistration: "a registration that came too late",
     /// No task can be set up on a machine, for a while: its agent can write, and has to find out by the tasks.
     SetupsFail: "a machine on which no task could be set up",
+    /// A read of the server's disk fails: of a server that runs, or of the next one, which is to read its log.
+    DiskUnreadable: "a disk that could not be read",
 }
 
 /// Faults that are drawn from numbers of their own. A seed that draws none of them is the same run as if there were none of them.
@@ -84,7 +86,7 @@ const APART: [Fault; 4] = [Fault::AgentLeaves, Fault::StateUnwritable, Fault::Ot
 /// How often one of these is in a mix, in thousandths.
 const APART_THOUSANDTHS: u64 = 300;
 /// Faults that are drawn from other numbers still, so that those of before are in the same mixes as ever.
-const LATER: [Fault; 1] = [Fault::SetupsFail];
+const LATER: [Fault; 2] = [Fault::SetupsFail, Fault::DiskUnreadable];
 /// How often one of these is in a mix, in thousandths.
 const LATER_THOUSANDTHS: u64 = 60;
 /// Sets these numbers apart. With this one, no seed that failed once has any of these faults.

@@ -11,7 +11,7 @@ mod streams;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use plenum_journal::{AppendError, BatchLabel, Journal, SimDisk};
+use plenum_journal::{AppendError, BatchLabel, Journal, ReadError, SimDisk};
 use plenum_model::planted::{self, Bug};
 use plenum_model::{CellIdentity, Command, Decision, LogTime, MachineId, Revision, SessionId, Transition};
 use plenum_proto::v1;
@@ -132,8 +132,7 @@ impl Server {
 
     /// Whether its process is gone with its machine or by a kill.
     pub(crate) fn is_dead(&self) -> bool {
-        use plenum_journal::Disk as _;
-        self.failed.is_some() || self.disk.list().is_err()
+        self.failed.is_some() || !self.disk.is_live()
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -320,7 +319,9 @@ impl Server {
             Answer::Changed(decision) | Answer::Unchanged(decision) => (at, decision),
             Answer::Repeated(first) => {
                 world.tally.repeated += 1;
-                (first, self.read_back(world, first)?)
+                // Who is not answered asks again.
+                let Some(decision) = self.read_back(world, first)? else { return Ok(()) };
+                (first, decision)
             }
         };
         match ticket {
@@ -342,27 +343,41 @@ impl Server {
         Ok(())
     }
 
-    /// The answer of a revision, from what is recent, from the log, or from the history.
-    fn read_back(&self, world: &mut World, revision: Revision) -> Result<Decision, Violation> {
+    /// The answer of a revision, from what is recent, from the log, or from the history. A log that can't be read is no reason to say anything else
+    /// than what it has: the history is asked, as in production, and `None` where it does not reach so far.
+    fn read_back(&self, world: &mut World, revision: Revision) -> Result<Option<Decision>, Violation> {
         let lost =
             |what: String| Violation { invariant: "invariant_a_repeated_number_gets_the_same_answer", facts: what };
+        let from_history = |world: &mut World| {
+            world.tally.answers_from_history += 1;
+            world.books.answer(revision).ok_or_else(|| lost(format!("revision {revision} never was")))
+        };
         let encoded = match self.recent.decided(revision) {
             Some(encoded) => encoded,
-            None if revision.0 < self.journal.keeper().oldest_revision() => {
-                world.tally.answers_from_history += 1;
-                world.books.answer(revision).ok_or_else(|| lost(format!("revision {revision} never was")))?
-            }
-            None => {
-                let mut reader = self.journal.keeper().reader(revision.0).map_err(|error| lost(error.to_string()))?;
-                let frame = reader.next_frame().map_err(|error| lost(error.to_string()))?;
-                let frame = frame.ok_or_else(|| lost(format!("revision {revision} is not in the log")))?;
-                let batch = LoggedBatch::parse(bytes::Bytes::copy_from_slice(frame.payload));
-                let batch = batch.map_err(|error| lost(error.to_string()))?;
-                batch.decided(revision).ok_or_else(|| lost(format!("revision {revision} is not in its batch")))?
-            }
+            None if revision.0 < self.journal.keeper().oldest_revision() => from_history(world)?,
+            None => match self.logged(revision) {
+                Ok(batch) => batch
+                    .and_then(|batch| batch.decided(revision))
+                    .ok_or_else(|| lost(format!("revision {revision} is not in the log")))?,
+                Err(ReadError::Disk(_)) if world.checkpoint.as_ref().is_some_and(|it| it.revision >= revision) => {
+                    from_history(world)?
+                }
+                Err(ReadError::Disk(error)) => {
+                    world.tell(|| format!("server: the answer of revision {revision} can't be read: {error}"));
+                    return Ok(None);
+                }
+                Err(error) => return Err(lost(error.to_string())),
+            },
         };
         let wire = v1::Decision::decode(encoded).map_err(|error| lost(error.to_string()))?;
-        Decision::try_from(wire).map_err(|error| lost(error.to_string()))
+        Decision::try_from(wire).map(Some).map_err(|error| lost(error.to_string()))
+    }
+
+    /// The batch of a revision, as it stands in the log.
+    fn logged(&self, revision: Revision) -> Result<Option<LoggedBatch>, ReadError> {
+        let mut reader = self.journal.keeper().reader(revision.0)?;
+        let frame = reader.next_frame()?.map(|frame| bytes::Bytes::copy_from_slice(frame.payload));
+        Ok(frame.and_then(|frame| LoggedBatch::parse(frame).ok()))
     }
 
     /// Log time jumps, forward or back: see [`Fault::ClockJump`]. Leases go by another clock, as they do in production.

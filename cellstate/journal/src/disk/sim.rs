@@ -49,6 +49,8 @@ pub struct SimCounts {
 pub struct SimStrikes {
     /// Operations that failed: see [`SimDisk::fail`].
     pub failures: u64,
+    /// Those of them that only read.
+    pub failed_reads: u64,
     /// Power cuts within a step: see [`SimDisk::crash_at_step`].
     pub crashes_in_steps: u64,
     /// Ends of the process within a step: see [`SimDisk::kill_at_step`].
@@ -96,6 +98,12 @@ impl SimDisk {
     pub fn reboot(&self) -> Self {
         let life = self.state().life;
         SimDisk { state: Arc::clone(&self.state), life }
+    }
+
+    /// Whether the process that has this handle is still there. Asks the disk for nothing, so that no armed fault strikes.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.state().check_life(self.life).is_ok()
     }
 
     /// Another disk with the same content, all of it durable; live, unlocked, without armed faults.

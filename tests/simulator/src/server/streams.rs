@@ -194,7 +194,8 @@ impl Server {
                         // There is no disk to read it from, and in a moment no server.
                         break;
                     }
-                    let answer = answer_of(number, self.read_back(world, at)?);
+                    let decision = self.read_back(world, at)?;
+                    let answer = decision.map_or_else(|| Err(unknown(number)), |decision| answer_of(number, decision));
                     self.watching.get_mut(&id).into_iter().for_each(|watching| watching.sync.read_back(answer.clone()));
                 }
                 Step::Wait { until_micros } => {
@@ -283,6 +284,17 @@ impl Server {
                 self.refuse(world, id, FAILED_PRECONDITION, "the machine's epoch is over; register again");
             }
         }
+    }
+}
+
+/// What became of a transaction can't be read back now: as if the connection had broken, its scheduler asks again under the same number.
+fn unknown(number: u64) -> v1::RequestError {
+    v1::RequestError {
+        number,
+        status: UNAVAILABLE,
+        code: "OUTCOME_UNKNOWN".to_owned(),
+        message: "the log can't be read; ask again under the same number".to_owned(),
+        retry_after_micros: 1_000_000,
     }
 }
 

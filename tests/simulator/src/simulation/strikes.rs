@@ -15,6 +15,8 @@ use crate::world::{Event, Party, Side, Sleeper};
 const DISK_BYTES: u64 = 70_000;
 /// What a server finds that does not get its log opened: see [`server::start`].
 const LOG_REFUSED: &str = "invariant_a_crash_is_no_damage";
+/// A read that fails comes after so many others, as a power of two at most: a start reads a file or two at the least, and hundreds of frames.
+const READS_BITS: u64 = 9;
 /// Bits that flip at a time, one after another.
 const FLIPS: usize = 4;
 
@@ -84,6 +86,7 @@ impl Simulation {
             Fault::AgentLeaves => world.agenda.after(0, Event::AgentLeaves { agent, away_micros: pause }),
             Fault::StateUnwritable => self.machines[agent].fills_up(world, 2 * pause),
             Fault::SetupsFail => self.machines[agent].sets_nothing_up(world, 4 * pause),
+            Fault::DiskUnreadable => self.reads_fail(),
             _ => self.strikes_the_disk(fault, pause),
         }
     }
@@ -165,11 +168,26 @@ impl Simulation {
         for (fault, count) in [
             (Fault::PowerCut, strikes.crashes_in_steps),
             (Fault::ServerKill, strikes.kills_in_steps),
-            (Fault::DiskFails, strikes.failures),
+            (Fault::DiskFails, strikes.failures - strikes.failed_reads),
+            (Fault::DiskUnreadable, strikes.failed_reads),
             (Fault::DiskFull, strikes.full),
         ] {
             *tally.faults.entry(format!("{fault:?}")).or_default() += count;
         }
+    }
+
+    /// A read fails: whatever a server that runs reads next, or, where its process ends before, any one of those by which the next one finds its
+    /// cell again. That one is refused its start, and what it is to find stays as it is.
+    fn reads_fail(&mut self) {
+        let random = &mut self.world.random;
+        let (at_start, bits) = (random.chance(700), random.below(READS_BITS));
+        let before = random.below(1 << bits);
+        if at_start {
+            self.disk.kill();
+            self.bury_the_server();
+        }
+        self.disk.fail(SimOperation::Read, before, std::io::ErrorKind::Other);
+        self.world.tell(|| format!("disk: a read fails after {before} others, at a start {at_start}"));
     }
 
     /// Something happens to the server's disk, or to its process while it writes.

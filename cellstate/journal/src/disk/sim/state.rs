@@ -252,6 +252,7 @@ impl State {
             true
         });
         self.strikes.failures += u64::from(struck.is_some());
+        self.strikes.failed_reads += u64::from(struck.is_some() && operation == SimOperation::Read);
         struck
     }
 

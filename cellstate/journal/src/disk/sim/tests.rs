@@ -206,6 +206,19 @@ fn what_is_armed_counts_when_it_strikes() {
 }
 
 #[test]
+fn whether_a_process_is_there_is_known_without_an_operation_that_may_fail() {
+    let disk = SimDisk::new(0);
+    disk.fail(SimOperation::Read, 0, io::ErrorKind::Other);
+    assert!(disk.is_live());
+    assert_eq!(disk.strikes(), SimStrikes::default());
+    assert!(disk.list().is_err(), "it is armed still");
+    let (failures, failed_reads) = (1, 1);
+    assert_eq!(disk.strikes(), SimStrikes { failures, failed_reads, ..SimStrikes::default() });
+    disk.kill();
+    assert!(!disk.is_live() && disk.reboot().is_live());
+}
+
+#[test]
 fn a_write_is_torn_when_a_part_of_it_is_lost() {
     let mut torn = std::collections::BTreeSet::new();
     for seed in 0..50 {
