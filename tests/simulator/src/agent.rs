@@ -16,6 +16,7 @@ use plenum_proto::{machines, v1};
 use self::fitness::{Outage, Starts};
 use self::heard::Heard;
 use crate::books::{Checked, hold};
+use crate::faults::Fault;
 use crate::random::Random;
 use crate::server::BEGIN_MICROS;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
@@ -48,6 +49,9 @@ pub(crate) struct Machine {
     late_micros: i64,
     /// When the machine booted last.
     booted_micros: i64,
+    /// By how much the machine's clock is off, and by how much it was when the agent that runs now began: that one goes by a clock that nobody sets.
+    clock_off_ms: i64,
+    began_off_ms: i64,
     /// Incarnation and revision, as they are written down at each registration.
     remembered: (u64, u64),
     register: Option<ConnectionId>,
@@ -84,6 +88,8 @@ impl Machine {
             cgroups,
             late_micros: 0,
             booted_micros: -1,
+            clock_off_ms: 0,
+            began_off_ms: 0,
             remembered: (0, 0),
             register: None,
             report: None,
@@ -116,12 +122,20 @@ impl Machine {
         u64::try_from((BEGIN_MICROS + world.now()) / 1000).unwrap_or(0)
     }
 
+    /// What the agent takes for now.
+    fn own_ms(&self, world: &World) -> u64 {
+        Self::now_ms(world).saturating_add_signed(self.began_off_ms)
+    }
+
     /// A process of the agent begins, and finds what runs.
     pub(crate) fn start(&mut self, world: &mut World) -> Checked {
         if world.now() < self.up_at_micros {
             return Ok(());
         }
         self.life += 1;
+        if std::mem::replace(&mut self.began_off_ms, self.clock_off_ms) != self.clock_off_ms {
+            world.struck(Fault::ClockSet);
+        }
         let settings = Settings { seed: world.random.number(), ..Settings::default() };
         let (incarnation, revision) = self.remembered;
         self.reconciler = Some(AgentReconciler::new(settings, incarnation, revision));
@@ -191,6 +205,13 @@ impl Machine {
         world.tell(|| format!("{}: boots", self.name));
     }
 
+    /// The agent's process ends, and the next one begins at another time.
+    pub(crate) fn sets_the_clock(&mut self, world: &mut World, off_ms: i64) {
+        self.kill(world);
+        self.clock_off_ms = off_ms;
+        world.tell(|| format!("{}: the clock is set, and {off_ms} ms off now", self.name));
+    }
+
     /// The machine is put into another rack: its agent's process ends, and the next one says so.
     pub(crate) fn moves_elsewhere(&mut self, world: &mut World) {
         let further = 1 + world.random.index(RACKS - 1);
@@ -234,6 +255,7 @@ impl Machine {
         }
         self.ends_once_it_has_left(world);
         let wake = self.reconciler.as_ref().and_then(AgentReconciler::next_wake_millis);
+        let wake = wake.map(|own_ms| own_ms.saturating_add_signed(-self.began_off_ms));
         if let Some(at_ms) = wake.into_iter().chain(self.driver.next_at_ms()).min() {
             self.wish += 1;
             let (agent, life, wish) = (self.number, self.life, self.wish);
@@ -350,8 +372,9 @@ impl Machine {
     }
 
     fn give(&mut self, world: &mut World, input: Input) -> Checked {
+        let now_ms = self.own_ms(world);
         let Some(reconciler) = &mut self.reconciler else { return Ok(()) };
-        for output in reconciler.handle(Self::now_ms(world), input) {
+        for output in reconciler.handle(now_ms, input) {
             self.carry_out(world, output)?;
         }
         Ok(())

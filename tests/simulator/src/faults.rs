@@ -79,6 +79,9 @@ faults! {
     SetupsFail: "a machine on which no task could be set up",
     /// A read of the server's disk fails: of a server that runs, or of the next one, which is to read its log.
     DiskUnreadable: "a disk that could not be read",
+    /// A machine's clock is set: the next agent begins at another time, and goes on from there by a clock that nobody sets, as those before did. What
+    /// these wrote down has times of theirs. Schedulers know no clock but one that nobody sets, and log time.
+    ClockSet: "a machine's clock that was set",
 }
 
 /// Faults that are drawn from numbers of their own. A seed that draws none of them is the same run as if there were none of them.
@@ -86,7 +89,7 @@ const APART: [Fault; 4] = [Fault::AgentLeaves, Fault::StateUnwritable, Fault::Ot
 /// How often one of these is in a mix, in thousandths.
 const APART_THOUSANDTHS: u64 = 300;
 /// Faults that are drawn from other numbers still, so that those of before are in the same mixes as ever.
-const LATER: [Fault; 2] = [Fault::SetupsFail, Fault::DiskUnreadable];
+const LATER: [Fault; 3] = [Fault::SetupsFail, Fault::DiskUnreadable, Fault::ClockSet];
 /// How often one of these is in a mix, in thousandths.
 const LATER_THOUSANDTHS: u64 = 60;
 /// Sets these numbers apart. With this one, no seed that failed once has any of these faults.

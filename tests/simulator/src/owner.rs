@@ -6,6 +6,7 @@ use plenum_testkit::JobBuilder;
 
 use crate::books::{Checked, hold};
 use crate::describe;
+use crate::faults::Fault;
 use crate::random::Random;
 use crate::rival;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
@@ -23,6 +24,8 @@ const PARTITIONS: [(&str, &str); 2] = [("apart", "r0"), ("beyond", "r1")];
 const SCHEDULERS: [&str; 3] = ["batch", "service", rival::NAME];
 /// Memory of each task: see [`JobBuilder::group`].
 const TASK_BYTES: u64 = 1 << 20;
+/// For so long restarts count where clocks are set: agents reckon that by times that others wrote down. Elsewhere they count for ever.
+const RESTARTS_WITHIN_MICROS: i64 = 4_000_000;
 /// How often memory is limited and held in a run, in thousandths.
 const OF_MEMORY_THOUSANDTHS: u64 = 300;
 /// Sets the numbers apart of which that is drawn. With this one, no seed that failed once is another run.
@@ -140,7 +143,13 @@ impl Owner {
         let count = world.mix.jobs;
         for number in 0..count {
             let namespace = self.some_namespace();
-            let spec = self.think_up(&mut world.random, number, namespace, cpu_millis, world.mix.lost_after_micros);
+            let lost_after_micros = world.mix.lost_after_micros;
+            let mut spec = self.think_up(&mut world.random, number, namespace, cpu_millis, lost_after_micros);
+            if world.mix.every_micros[Fault::ClockSet as usize] > 0 {
+                let groups = spec.body.iter_mut().flat_map(|body| &mut body.groups);
+                let policies = groups.filter_map(|group| group.restart.as_mut());
+                policies.for_each(|policy| policy.within_micros = RESTARTS_WITHIN_MICROS);
+            }
             let command = jobs::submit(spec).expect("the owner thinks of nothing that is no job");
             let at = world.random.between(0, world.mix.quiet_at_micros * 3 / 4);
             self.wish(world, at, command);

@@ -87,6 +87,7 @@ impl Simulation {
             Fault::StateUnwritable => self.machines[agent].fills_up(world, 2 * pause),
             Fault::SetupsFail => self.machines[agent].sets_nothing_up(world, 4 * pause),
             Fault::DiskUnreadable => self.reads_fail(),
+            Fault::ClockSet => self.sets_a_clock(agent, pause),
             _ => self.strikes_the_disk(fault, pause),
         }
     }
@@ -174,6 +175,15 @@ impl Simulation {
         ] {
             *tally.faults.entry(format!("{fault:?}")).or_default() += count;
         }
+    }
+
+    /// A machine's clock is set by less than for how long restarts count, by about as much, or by far more.
+    fn sets_a_clock(&mut self, agent: usize, pause: i64) {
+        let world = &mut self.world;
+        let most = [1_000, 6_000, 7_200_000][world.random.index(3)];
+        let off_ms = world.random.between(-most, most);
+        self.machines[agent].sets_the_clock(world, off_ms);
+        world.agenda.after(pause, Event::AgentStarts { agent });
     }
 
     /// A read fails: whatever a server that runs reads next, or, where its process ends before, any one of those by which the next one finds its
