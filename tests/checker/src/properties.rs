@@ -1,5 +1,5 @@
 //! The promises of the store, one function each: evidence in, violations out. Numbers in the table are those of the list of
-//! properties that the project keeps; all but the last seven stand there.
+//! properties that the project keeps; all but the last eight stand there.
 //!
 //! | | function |
 //! |---|---|
@@ -22,10 +22,12 @@
 //! | | [`property_what_runs_has_room`] |
 //! | | [`property_each_instant_is_launched_once`] |
 //! | | [`property_holds_keep_their_order`] |
+//! | | [`property_whoever_leaves_has_a_reason`] |
 
 mod culprits;
 mod governed;
 mod kinds;
+mod leaving;
 mod numbers;
 mod order;
 mod outside;
@@ -37,6 +39,7 @@ pub use culprits::property_culprits_are_true;
 pub use governed::{
     Sighting, property_each_instant_is_launched_once, property_holds_keep_their_order, property_what_runs_has_room,
 };
+pub use leaving::property_whoever_leaves_has_a_reason;
 pub use numbers::{
     count_of_unchecked, property_a_number_takes_effect_once, property_acknowledged_is_durable,
     property_acknowledged_is_listed, property_minimums_hold, property_replies_equal_the_fold,
@@ -182,6 +185,7 @@ pub fn check(evidence: &Evidence) -> Verdict {
             property_what_runs_has_room(chronicle, &evidence.sightings),
             property_each_instant_is_launched_once(chronicle),
             property_holds_keep_their_order(chronicle),
+            property_whoever_leaves_has_a_reason(chronicle, &decided),
         ];
         verdict.violations.extend(violations.into_iter().flatten());
     }

@@ -283,6 +283,18 @@ pub enum Violation {
         /// What is against it.
         what: String,
     },
+    /// An allocation begins to leave, and nothing is known that asks for it.
+    #[error("leaving: at revision {revision}, {allocation:#x} becomes {state:?} ({told}), and nothing asks for that")]
+    LeavesWithoutReason {
+        /// At which revision.
+        revision: u64,
+        /// Which.
+        allocation: u64,
+        /// How it leaves.
+        state: v1::AllocationState,
+        /// What the cell says of it.
+        told: String,
+    },
     /// A full disk did more than refuse commits, or less.
     #[error("full disk: {what}")]
     FullDisk {

@@ -14,7 +14,9 @@ mod traffic;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{PoisonError, RwLock};
 
+use plenum_checker::picture::slot_of;
 use plenum_checker::{Evidence, Violation, check};
+use plenum_model::Resource;
 use plenum_model::planted::{self, Bug};
 use plenum_proto::v1;
 use plenum_testkit::JobBuilder;
@@ -301,4 +303,55 @@ fn unknown_tasks_whose_room_is_freed_by_time_are_found() {
 #[test]
 fn jobs_that_are_launched_again_are_found() {
     is_found(Bug::LaunchesAgain, |found| matches!(found, Violation::LaunchedAgain { .. }));
+}
+
+/// What may be done where tasks run on the machine of this id, and stops none of them.
+type Deed = fn(&mut Bench, u64);
+
+#[test]
+fn tasks_that_leave_without_a_reason_are_found() {
+    let deeds: [(Bug, Deed); 4] = [
+        (Bug::EvictsByLoweredQuota, |bench, _| bench.quota("default", Some((Resource::CpuMillis, 1000)))),
+        (Bug::EvictsByChangedAttributes, |bench, machine| {
+            let mut again = bench::machine("m1", 6000, &[("rack", "r2")]);
+            (again.seen_revision, again.inventory) = (bench.revision(), bench.inventory(machine));
+            bench.machine(again);
+        }),
+        (Bug::DrainsTooSoon, |bench, machine| {
+            bench.drain(machine, true);
+            bench.wait(1_000_000);
+        }),
+        (Bug::LosesTooSoon, |bench, machine| {
+            bench.expire(machine);
+            bench.wait(31_000_000);
+        }),
+    ];
+    for (bug, deed) in deeds {
+        let found = |bug: Option<Bug>| {
+            let _together = PLANTING.read().unwrap_or_else(PoisonError::into_inner);
+            planted::plant(bug);
+            let evidence = running(deed);
+            planted::plant(None);
+            check(&evidence).violations
+        };
+        assert_eq!(found(None), [], "without {bug:?}");
+        let violations = found(Some(bug));
+        let leaves = |one: &Violation| matches!(one, Violation::LeavesWithoutReason { .. });
+        assert!(violations.iter().any(leaves), "{bug:?}: {violations:?}");
+    }
+}
+
+/// Three tasks run on a machine, and something is done there.
+fn running(deed: Deed) -> Evidence {
+    let mut bench = Bench::new();
+    let machine = bench.machine(bench::machine("m1", 6000, &[("rack", "r1")]));
+    let job = bench.submit(JobBuilder::new("steady", "batch").group("main", 3, 1000).forever().spec());
+    let session = bench.session("batch");
+    let (machines, tasks) = (vec![slot_of(machine); 3], vec![0, 1, 2]);
+    let placement = v1::Placement { job, job_version: 1, machines, tasks, ..v1::Placement::default() };
+    let (base_revision, placements) = (bench.revision(), vec![placement]);
+    let asked = v1::Transaction { session, number: 1, base_revision, placements, ..v1::Transaction::default() };
+    assert_eq!(bench.commit("batch", asked).unwrap().granted, 3);
+    deed(&mut bench, machine);
+    bench.evidence
 }
