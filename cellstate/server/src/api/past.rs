@@ -429,18 +429,27 @@ pub(crate) fn fold(history: &History, revision: u64) -> Result<Cell, Failure> {
     }
 }
 
-/// The cell at a revision, or at the oldest one that is retained.
+/// The cell at a revision, or at the oldest one of which it can be had.
 pub(super) fn fold_retained(history: &History, revision: u64) -> Result<Cell, Failure> {
-    // After a leap the oldest revision is yet to come, and the cell of the newest one is there.
-    let oldest = || history.oldest_revision().min(history.newest_revision());
-    let mut known = oldest();
+    let mut known = oldest_cell(history);
     loop {
         match fold(history, revision.max(known)) {
             // It was retired meanwhile.
-            Err(failure) if failure.code == RETIRED && oldest() > known => known = oldest(),
+            Err(failure) if failure.code == RETIRED && oldest_cell(history) > known => known = oldest_cell(history),
             folded => return folded,
         }
     }
+}
+
+/// The oldest revision of which the cell can be had. That is before the oldest entry where the history began with a checkpoint, or leapt to one: with that
+/// entry the cell has lost whoever ended there.
+fn oldest_cell(history: &History) -> u64 {
+    let oldest = history.oldest_revision();
+    let before = oldest.saturating_sub(1);
+    let found = history.checkpoint_at_or_before(before).ok().flatten();
+    let is_there = found.is_some_and(|checkpoint| checkpoint.revision == before);
+    // The oldest entry may be yet to come.
+    if is_there { before } else { oldest.min(history.newest_revision()) }
 }
 
 /// What changed at a revision, also where the history has not got it yet: of what was published last. May wait for the disk.

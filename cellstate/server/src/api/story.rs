@@ -217,7 +217,7 @@ impl<'a> Teller<'a> {
         Ok(left_before)
     }
 
-    /// The cell at a revision, or at the oldest one that is retained.
+    /// The cell at a revision, or at the oldest one of which it can be had.
     fn then(&self, revision: u64) -> Result<Cell, Failure> {
         // Where nothing is retired, nothing was before the first revision.
         if revision == 0 && self.history.oldest_revision() <= 1 {
@@ -668,6 +668,41 @@ mod tests {
         assert_eq!((story.events, story.oldest_revision), (Vec::new(), cell.revision().0 + 1));
     }
 
+    /// What a history tells of a job, and the oldest revision that it has.
+    fn words_of(history: &History, cell: &Cell, job: &Job) -> (Vec<String>, u64) {
+        let story = tell(history, cell, &Hero::Job(job), 10).unwrap();
+        (story.events.into_iter().map(|event| event.event).collect(), story.oldest_revision)
+    }
+
+    // Who ended in the first revision behind a leap was looked for in the cell after that, where he is not any more.
+    #[test]
+    fn a_history_that_goes_on_from_a_checkpoint_tells_what_ended_right_behind_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(dir.path(), plenum_history::Options::new(vec![1; 16])).unwrap();
+        let (job, deltas) = course_of_a_task();
+        let (before, behind) = deltas.split_at(4);
+        let mut cell = Cell::default();
+        before.iter().for_each(|delta| cell.apply(delta).unwrap());
+        crate::checkpoint::write(&history, &cell, None).unwrap();
+        gone::tests::append(&history, behind);
+        behind.iter().for_each(|delta| cell.apply(delta).unwrap());
+        assert_eq!(words_of(&history, &cell, &job), (vec!["failed".to_owned()], 5));
+    }
+
+    // What ended in the oldest revision was told of whoever had the slot after it.
+    #[test]
+    fn what_ended_in_the_oldest_revision_is_told_of_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (job, mut deltas) = course_of_a_task();
+        deltas[4] = Delta { ends: end(5).ends, ..grant(&job, 5, 2) };
+        let history = gone::tests::history_of(dir.path(), &deltas[..5]);
+        let mut cell = Cell::default();
+        deltas[..5].iter().for_each(|delta| cell.apply(delta).unwrap());
+        crate::checkpoint::write(&history, &cell, None).unwrap();
+        assert_eq!(history.retire(5).unwrap().oldest, 5);
+        assert_eq!(words_of(&history, &cell, &job), (vec!["placed".to_owned()], 5));
+    }
+
     // What became of its allocations was missing without a word, where it was retired after the rest of the story had been read.
     #[test]
     fn a_story_is_told_anew_when_something_is_retired_while_it_is_told() {
@@ -676,9 +711,7 @@ mod tests {
         let newest = deltas.len() as u64;
         let told = |dir, retired_at| {
             let (history, cell) = past::tests::retiring_at(dir, &deltas, retired_at);
-            let story = tell(&history, &cell, &Hero::Job(&job), 10).unwrap();
-            let words: Vec<_> = story.events.iter().map(|event| event.event.clone()).collect();
-            (words, story.oldest_revision)
+            words_of(&history, &cell, &job)
         };
         let whole = ["submitted", "placed", "failed"].map(str::to_owned).to_vec();
         assert_eq!(told(dir.path(), u64::MAX), (whole, 0));

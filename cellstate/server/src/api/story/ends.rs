@@ -38,8 +38,9 @@ struct Told {
     tenants: Vec<Tenant>,
 }
 
-/// Events of a job's allocations in these revisions, before which the cell was `then`: the newest, at least `limit` of them. If not all of the
-/// revisions were looked at, because these are enough or all that is allowed was read: the revision above which the events are.
+/// Events of a job's allocations in these revisions: the newest, at least `limit` of them. `then` is the cell before them, or at the oldest of them where what
+/// is before can't be had. If not all of the revisions were looked at, because these are enough or all that is allowed was read: the revision above which
+/// the events are.
 pub(super) fn tell(
     teller: &Teller<'_>,
     job: &Job,
@@ -49,7 +50,8 @@ pub(super) fn tell(
 ) -> Result<(Vec<v1::HistoryEvent>, Option<u64>), Failure> {
     let mut slots = teller.slots.clone();
     slots.extend(then.allocations().filter(|found| found.row.job() == job.id).map(|found| found.id.slot));
-    let mut ends = Ends { teller, job, slots, pending: BTreeMap::new(), told: BTreeMap::new() };
+    let then_at = then.revision().0;
+    let mut ends = Ends { teller, job, then_at, slots, pending: BTreeMap::new(), told: BTreeMap::new() };
     let mut walk = teller.history.walk(revisions, Order::NewestFirst);
     let mut left_before = None;
     loop {
@@ -78,6 +80,8 @@ pub(super) fn tell(
 struct Ends<'a> {
     teller: &'a Teller<'a>,
     job: &'a Job,
+    /// The revision of the cell that tells whose the slots were before. Who ended in it is not in that cell, and another one may be in his slot.
+    then_at: u64,
     /// Where the job's allocations were.
     slots: BTreeSet<u32>,
     /// By slot: what happened there, not yet known to whom.
@@ -102,11 +106,12 @@ impl Ends<'_> {
         let ended: BTreeSet<u32> = if delta.moves.is_empty() { BTreeSet::new() } else { slots_of(&delta.ends) };
         let mut made_by: Option<Rc<v1::HistoryEvent>> = None;
         let moves = delta.moves.iter().filter(|change| !ended.contains(&change.slot)).map(of_move);
-        for (slot, state, words) in moves.chain(delta.ends.iter().map(of_end)) {
+        let revision = logged.entry.revision;
+        let ends: &[End] = if revision > self.then_at { &delta.ends } else { &[] };
+        for (slot, state, words) in moves.chain(ends.iter().map(of_end)) {
             if !self.slots.contains(&slot) || !self.is_told(state) {
                 continue;
             }
-            let revision = logged.entry.revision;
             let cause = match &made_by {
                 Some(cause) => Rc::clone(cause),
                 None => Rc::clone(made_by.insert(Rc::new(self.teller.event(logged, "", String::new())?))),
