@@ -403,8 +403,12 @@ impl<'a> Feeder<'a> {
     }
 
     fn feed(&mut self, batches: Vec<EncodedBatch>) -> Result<(), FeedError> {
-        let bytes = batches.iter().map(|batch| batch.bytes.len() as u64).sum();
-        self.shared.feed.history().append(&batches)?;
+        let history = self.shared.feed.history();
+        // A leap over a gap behind some of them has taken these.
+        let newest = history.newest_revision();
+        let new = batches.iter().filter(|batch| batch.last > newest);
+        let bytes = new.map(|batch| batch.bytes.len() as u64).sum();
+        history.append(&batches)?;
         self.shared.feed.fed(bytes);
         self.changed_since.get_or_insert_with(Instant::now);
         Ok(())

@@ -33,6 +33,26 @@ async fn a_leap_for_which_no_picture_comes_makes_up_for_nothing() {
     server.kill().await.unwrap();
 }
 
+// Batches that came before a gap in the log were counted once more after the leap over it, which had made up for them: the lag read too little.
+#[tokio::test]
+async fn what_the_history_has_already_makes_up_for_nothing_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, shared) = without_feeder(dir.path()).await;
+    let mut feeder = Feeder::new(&shared, None);
+    shared.feed.tell(shared.durable_revision().0);
+    let batches = feeder.next_batches().unwrap();
+    feeder.feed(batches.clone()).unwrap();
+    shared.ask(submission("web")).await.unwrap();
+    while shared.feed.lag_bytes() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let lag_bytes = shared.feed.lag_bytes();
+    feeder.feed(batches).unwrap();
+    assert_eq!(shared.feed.lag_bytes(), lag_bytes);
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
 /// Settings with which hardly anything but whole segments fits the log's bound.
 fn tight(dir: &std::path::Path, log_bytes_max: u64) -> ServerOptions {
     let mut tight = ServerOptions::new(dir);
