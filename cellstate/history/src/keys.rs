@@ -135,12 +135,13 @@ pub(crate) fn checkpoint(revision: u64) -> Vec<u8> {
     key(CHECKPOINT, &[revision])
 }
 
-/// A key that no row has.
+/// A key that no row has, before those of all rows: a table with it goes with the oldest that is let go of.
 pub(crate) fn of_nothing(shelf: Shelf) -> Vec<u8> {
     match shelf {
         Shelf::Blocks | Shelf::Filters => block(0),
         Shelf::Index => vec![0],
-        Shelf::Images => ImageKey::first_of(0).encode(),
+        // As images of a set begin with that, and there is no set 0 here.
+        Shelf::Images => vec![0; 8],
         Shelf::Pages => checkpoint(0),
     }
 }

@@ -195,7 +195,7 @@ impl Store {
     /// Deletes the tables that hold nothing but images of sets before this one. The rest of them stays.
     pub(crate) fn drop_images_before(&self, set: u64) -> Result<(), StoreError> {
         let Some(last_dropped) = set.checked_sub(1).filter(|last| *last > 0) else { return Ok(()) };
-        drop_tables(&self.images, ImageKey::first_of(1).encode()..=ImageKey::last_of(last_dropped).encode())
+        drop_tables(&self.images, keys::of_nothing(Shelf::Images)..=ImageKey::last_of(last_dropped).encode())
     }
 
     /// Merges all tables of a shelf, so that the room of removed rows is given back: of those that were rotated, too, for which it waits.

@@ -50,6 +50,23 @@ fn a_set_goes_when_the_floor_is_in_a_later_one() {
     assert_eq!(images(&open(folder.path()).0, 120), ["1/0=c", "1/1=c", "1/2=d"]);
 }
 
+// The mark of nothing, which has the worker merge tables where too many wait, lay behind all sets: a table that it came into did not go, and all later ones
+// lay across it.
+#[test]
+fn a_set_goes_with_the_mark_of_nothing_that_came_into_its_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    history.append(&batches(1, 90, 0)).unwrap();
+    let live = [pages(1, 3)];
+    let mut changes = history.store().unwrap().changes();
+    changes.remove(Shelf::Images, keys::of_nothing(Shelf::Images));
+    changes.commit().unwrap();
+    history.checkpoint_of_all(10, 0, &live, all("a")).unwrap();
+    history.checkpoint_of_all(60, 0, &live, all("b")).unwrap();
+    retire_all(&history, 60);
+    assert_eq!((images_of_sets(&history, 1..=59), images_of_sets(&history, 60..=90)), (0, 3));
+}
+
 #[test]
 fn other_starts_are_of_other_sets_and_further_and_further_back() {
     let folder = tempfile::tempdir().unwrap();
