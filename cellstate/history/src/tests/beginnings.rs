@@ -3,7 +3,7 @@ use super::inspection::{job_change, machine_change};
 use super::*;
 use crate::keys::{self, Shelf};
 use crate::records::NumberRecord;
-use crate::{Bearer, GroupBy, JobName, Lookup, Name, Named, Search};
+use crate::{Bearer, GroupBy, JobName, Lookup, Name, Named, Search, StartingPoint};
 use v1::MachineState;
 use v1::job_change::Change;
 
@@ -178,12 +178,9 @@ fn more_names_than_go_in_one_step_are_all_there() {
     assert_eq!(named(&history), ids);
 }
 
-// It was to begin with a checkpoint, and power went when only one of two tables was durable: it passed for a history that has something, and no start
-// could make anything of it.
-#[test]
-fn a_history_that_only_knows_where_it_was_to_begin_has_nothing_and_begins_again() {
-    let folder = tempfile::tempdir().unwrap();
-    let (history, _) = open(folder.path());
+/// A history that was to begin with a checkpoint at revision 30: power went when only one of its two tables was durable.
+fn with_half_a_beginning_at_30(folder: &Path) -> History {
+    let (history, _) = open(folder);
     assert!(!history.has_anything());
     let mut changes = history.store().unwrap().changes();
     for key in [keys::BASE, keys::HEAD, keys::UNNAMED] {
@@ -191,13 +188,39 @@ fn a_history_that_only_knows_where_it_was_to_begin_has_nothing_and_begins_again(
     }
     changes.commit().unwrap();
     drop(history);
-
-    let (history, opened) = open(folder.path());
+    let (history, opened) = open(folder);
     assert_eq!((opened.newest_revision, history.newest_checkpoint(), history.has_anything()), (30, None, false));
+    history
+}
+
+// It passed for a history that has something, and no start could make anything of it.
+#[test]
+fn a_history_that_only_knows_where_it_was_to_begin_has_nothing_and_begins_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let history = with_half_a_beginning_at_30(folder.path());
     history.checkpoint_of_all(30, 0, &[pages(1, 1)], [page(1, 0, "a")]).unwrap();
     assert!(history.has_anything());
     assert_eq!(history.wants_names_of().unwrap(), Some(30));
     settle(&history, &[session(7, "batch")]);
     history.append(&batches(31, 33, 0)).unwrap();
     assert_eq!((history.oldest_revision(), history.newest_revision()), (31, 33));
+}
+
+// It kept where the first try was to begin, with nothing there: all that came was said to be retired, and names were not even looked for.
+#[test]
+fn a_history_that_begins_again_may_do_so_before_where_it_was_to_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let history = with_half_a_beginning_at_30(folder.path());
+    history.checkpoint_of_all(21, 0, &[pages(1, 1)], [page(1, 0, "a")]).unwrap();
+    assert_eq!(history.wants_names_of().unwrap(), Some(21));
+    settle(&history, &[session(7, "batch")]);
+    history.append(&batches(22, 33, 0)).unwrap();
+    history.persist().unwrap();
+    drop(history);
+    let (history, opened) = open(folder.path());
+    assert_eq!((opened.oldest_revision, opened.newest_revision), (22, 33));
+    assert_eq!(revisions(&history, 22, 33).len(), 12);
+    let starts = [22, 33].map(|revision| history.start_for(revision).unwrap());
+    assert!(starts.iter().all(|start| matches!(start, StartingPoint::Checkpoint(info) if info.revision == 21)));
+    assert!(history.session(7).unwrap().found().is_some());
 }
