@@ -2,10 +2,11 @@
 use crate::entries::Logged;
 use crate::error::{ReadError, StoreError};
 use crate::frames::{Frames, FramesError, LogPlace, LogRange};
+use crate::heads::{self, Span, Unusual};
 use crate::history::History;
 use crate::keys::{self, Shelf, number_at};
 use crate::packing;
-use crate::records::{BatchRecord, BlockRecord, LogBatchHead, PlacedRecord};
+use crate::records::{BatchRecord, BlockRecord, PlacedRecord};
 use crate::store::{Row, Store, damaged, decode};
 use plenum_proto::v1;
 use prost::Message;
@@ -97,14 +98,13 @@ impl Block {
         })?;
         let mut next = Some(range.first);
         let batches = read.into_iter().map(|bytes| {
-            let head = LogBatchHead::decode(bytes.clone()).map_err(|error| failed(error.to_string()))?;
-            let revisions = head.entries.first().zip(head.entries.last());
-            let revisions = revisions.map(|(first, last)| (first.revision, last.revision));
-            let (first, last) = revisions
-                .filter(|(first, last)| Some(*first) == next && last >= first)
+            let span = heads::span(&bytes).or_else(|Unusual| heads::span_by_generated_code(bytes.clone()));
+            let Span { first, last, time_micros } = span
+                .map_err(|error| failed(error.to_string()))?
+                .filter(|span| Some(span.first) == next && span.last >= span.first)
                 .ok_or_else(|| failed("its batches don't follow each other".to_owned()))?;
             next = last.checked_add(1);
-            Ok(BatchRecord { first, last, time_micros: head.time_micros, bytes })
+            Ok(BatchRecord { first, last, time_micros, bytes })
         });
         let batches = batches.collect::<Result<Vec<_>, StoreError>>()?;
         let block = Self::of(batches).filter(|block| block.last == range.last);

@@ -4,7 +4,8 @@
 //! looked for in it. Here is read what servers write. Anything else is [`Unusual`], and left to generated code: it is the judge of what is
 //! a message.
 use crate::batch::{LostClaim, winner};
-use crate::records::{CulpritHead, DecisionHead, LogEntryHead, OutcomeHead, RefusalHead};
+use crate::records::{CulpritHead, DecisionHead, LogBatchHead, LogEntryHead, OutcomeHead, RefusalHead};
+use bytes::Bytes;
 use plenum_proto::fields::{Field, Malformed, fields, number};
 use plenum_proto::v1;
 
@@ -84,6 +85,38 @@ pub(crate) fn entries(batch: &[u8]) -> Result<Vec<EntryView<'_>>, Unusual> {
         }
     }
     Ok(found)
+}
+
+/// Which revisions a batch has, and when they were decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) time_micros: i64,
+}
+
+/// What an encoded `LogBatch` spans; `None` if it has no entry. The revisions in between are not looked at.
+pub(crate) fn span(batch: &[u8]) -> Result<Option<Span>, Unusual> {
+    let (mut revisions, mut time_micros) = (None, 0);
+    for field in fields(batch) {
+        let field = field?;
+        match field.number {
+            ENTRIES => {
+                let revision = entry(content(batch, &field)?)?.revision;
+                revisions = Some((revisions.map_or(revision, |(first, _)| first), revision));
+            }
+            TIME_MICROS => time_micros = varint(batch, &field)?.cast_signed(),
+            _ => {}
+        }
+    }
+    Ok(revisions.map(|(first, last)| Span { first, last, time_micros }))
+}
+
+/// The same, as generated code reads it.
+pub(crate) fn span_by_generated_code(batch: Bytes) -> Result<Option<Span>, prost::DecodeError> {
+    let head = <LogBatchHead as prost::Message>::decode(batch)?;
+    let ends = head.entries.first().zip(head.entries.last());
+    Ok(ends.map(|(first, last)| Span { first: first.revision, last: last.revision, time_micros: head.time_micros }))
 }
 
 fn entry(bytes: &[u8]) -> Result<EntryView<'_>, Unusual> {
@@ -228,7 +261,6 @@ fn lost_claims(refusals: &[RefusalHead]) -> Result<Vec<LostClaim<'static>>, pros
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::records::LogBatchHead;
     use prost::Message;
 
     fn decision() -> v1::Decision {
@@ -306,6 +338,8 @@ mod tests {
         let head = LogBatchHead::decode(&*bytes).unwrap();
         let expected: Vec<_> = head.entries.iter().map(EntryView::from).collect();
         assert_eq!(entries(&bytes), Ok(expected));
+        assert_eq!(span(&bytes), Ok(Some(Span { first: 1, last: 299, time_micros: -1 })));
+        assert_eq!(span(&v1::LogBatch { entries: vec![], ..batch }.encode_to_vec()), Ok(None));
     }
 
     #[test]
@@ -325,6 +359,8 @@ mod tests {
                 let head = LogBatchHead::decode(&*bytes).unwrap();
                 let expected: Vec<_> = head.entries.iter().map(EntryView::from).collect();
                 assert_eq!(found, expected, "byte {at} ^ {changed}");
+                let spanned = span_by_generated_code(Bytes::copy_from_slice(&bytes)).unwrap();
+                assert_eq!(span(&bytes), Ok(spanned), "byte {at} ^ {changed}");
                 read += 1;
             }
         }
