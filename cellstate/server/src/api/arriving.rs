@@ -1,8 +1,10 @@
 //! Bytes of requests that have begun to arrive: counted, and bounded in all.
 //!
-//! A message is kept until its end has come. That of a call counts until the call is answered; those on a stream count until the next
+//! A message is kept until its end has come, and read by nobody before: a reader makes room for all that a message says it will have, and
+//! five bytes can say that of megabytes. That of a call counts until the call is answered; those on a stream count until the next
 //! one is waited for: by then they are decided, or wait where they are counted.
 
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -20,6 +22,9 @@ const SMALL_BYTES: usize = 64 << 10;
 
 /// A message on the wire begins with a byte about its compression, and four with its length.
 const HEAD_BYTES: usize = 5;
+
+/// What is said of a request that ends before its message does.
+const CUT: &str = "the request ends in the middle of a message";
 
 /// The bytes of all requests that are arriving, or of all answers that were not read.
 #[derive(Debug)]
@@ -120,12 +125,17 @@ impl Drop for Unanswered {
     }
 }
 
+/// What is taken of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    /// Largest message, in bytes.
+    pub(super) message_bytes_max: usize,
+}
+
 /// The body of a request, counted.
-pub(super) fn counted(arriving: &Arc<Arriving>, body: Body) -> (Body, Unanswered) {
-    let held = Held { arriving: arriving.clone(), bytes: AtomicUsize::new(0), answered: AtomicBool::new(false) };
-    let held = Arc::new(held);
-    let counted = Counted { body: body.into_data_stream(), held: held.clone(), messages: Messages::default() };
-    (Body::from_stream(counted), Unanswered(held))
+pub(super) fn counted(arriving: &Arc<Arriving>, body: Body, taken: Taken) -> (Body, Unanswered) {
+    let (counted, unanswered) = Counted::new(arriving, body, taken);
+    (Body::from_stream(counted), unanswered)
 }
 
 /// Where messages end.
@@ -139,19 +149,23 @@ pub(super) struct Messages {
 }
 
 impl Messages {
-    pub(super) fn walk(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
+    /// Goes over what came next, and gives how many bytes of it belong to messages that are whole by then.
+    pub(super) fn walk(&mut self, data: &[u8]) -> usize {
+        let (mut left, mut ends) = (data, 0);
+        while !left.is_empty() {
             let whole = self.whole();
-            let taken = data.len().min(whole - self.arrived);
+            let taken = left.len().min(whole - self.arrived);
             if self.arrived < HEAD_BYTES {
-                self.head[self.arrived..][..taken].copy_from_slice(&data[..taken]);
+                self.head[self.arrived..][..taken].copy_from_slice(&left[..taken]);
             }
             self.arrived += taken;
-            data = &data[taken..];
+            left = &left[taken..];
             if self.arrived >= HEAD_BYTES && self.arrived == self.whole() {
                 (self.last, self.arrived) = (self.arrived, 0);
+                ends = data.len() - left.len();
             }
         }
+        ends
     }
 
     /// Bytes of the message that is arriving, as far as they are known.
@@ -166,31 +180,99 @@ struct Counted {
     body: BodyDataStream,
     held: Arc<Held>,
     messages: Messages,
+    /// What came of a message that is not whole. A copy: what the connection hands out may keep far more in memory than it shows.
+    begun: Vec<u8>,
+    /// What follows on a head that was handed on.
+    behind_head: Bytes,
+    taken: Taken,
+}
+
+impl Counted {
+    fn new(arriving: &Arc<Arriving>, body: Body, taken: Taken) -> (Self, Unanswered) {
+        let held = Held { arriving: arriving.clone(), bytes: AtomicUsize::new(0), answered: AtomicBool::new(false) };
+        let held = Arc::new(held);
+        let counted = Self {
+            body: body.into_data_stream(),
+            held: held.clone(),
+            messages: Messages::default(),
+            begun: Vec::new(),
+            behind_head: Bytes::new(),
+            taken,
+        };
+        (counted, Unanswered(held))
+    }
+
+    /// Refuses a message by its head, as whoever reads messages does.
+    fn check_size(&self) -> Result<(), Status> {
+        let (found, most) = (self.messages.whole() - HEAD_BYTES, self.taken.message_bytes_max);
+        if found <= most {
+            return Ok(());
+        }
+        Err(Status::out_of_range(format!("found {found} bytes, the limit is: {most} bytes")))
+    }
+
+    /// What may be read now that this has come; empty while no message is whole. One that came at once is handed on as it is.
+    fn readable(&mut self, mut data: Bytes) -> Bytes {
+        let ends = self.messages.walk(&data);
+        let rest = data.split_off(ends);
+        let came_at_once = self.begun.is_empty() || data.is_empty();
+        let whole = if came_at_once {
+            data
+        } else {
+            let mut begun = mem::take(&mut self.begun);
+            begun.extend_from_slice(&data);
+            let mut whole = Bytes::from(begun);
+            // Its reader makes room for what it says it has, beside what it was given.
+            self.behind_head = whole.split_off(HEAD_BYTES);
+            whole
+        };
+        self.begun.extend_from_slice(&rest);
+        whole
+    }
 }
 
 impl Stream for Counted {
     type Item = Result<Bytes, BoxError>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        // Nothing more is asked for before all messages that have arrived were read.
-        let answered = self.held.answered.load(Ordering::Relaxed);
-        self.held.keep(self.messages.arrived + if answered { 0 } else { self.messages.last });
-        let Some(data) = ready!(Pin::new(&mut self.body).poll_next(cx)) else { return Poll::Ready(None) };
-        let data = data?;
-        if !self.held.take(data.len(), self.messages.arrived + data.len()) {
-            let most = self.held.arriving.most;
-            let message = format!("there is room for {most} bytes of requests that are arriving; try again later");
-            return Poll::Ready(Some(Err(Status::resource_exhausted(message).into())));
+        let this = &mut *self;
+        if !this.behind_head.is_empty() {
+            return Poll::Ready(Some(Ok(mem::take(&mut this.behind_head))));
         }
-        self.messages.walk(&data);
-        Poll::Ready(Some(Ok(data)))
+        loop {
+            // Nothing more is asked for before all messages that have arrived were read.
+            let answered = this.held.answered.load(Ordering::Relaxed);
+            this.held.keep(this.messages.arrived + if answered { 0 } else { this.messages.last });
+            this.check_size()?;
+            let Some(data) = ready!(Pin::new(&mut this.body).poll_next(cx)).transpose()? else {
+                // Told from here, as its reader would make room for all of it first.
+                let is_cut = !mem::take(&mut this.begun).is_empty();
+                return Poll::Ready(is_cut.then(|| Err(Status::internal(CUT).into())));
+            };
+            if !this.held.take(data.len(), this.messages.arrived + data.len()) {
+                let most = this.held.arriving.most;
+                let message = format!("there is room for {most} bytes of requests that are arriving; try again later");
+                return Poll::Ready(Some(Err(Status::resource_exhausted(message).into())));
+            }
+            let readable = this.readable(data);
+            if !readable.is_empty() {
+                return Poll::Ready(Some(Ok(readable)));
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::task::Waker;
+
     use tokio_stream::StreamExt;
+
+    use super::super::failure::Failure;
+    use super::*;
+
+    /// Messages of up to 8 MiB.
+    const ANY: Taken = Taken { message_bytes_max: 8 << 20 };
 
     /// A message of so many bytes, with its head.
     fn message(bytes: usize) -> Vec<u8> {
@@ -204,6 +286,12 @@ mod tests {
     fn pieces(data: Vec<u8>, piece: usize) -> Body {
         let pieces: Vec<_> = data.chunks(piece).map(|piece| Ok::<_, BoxError>(Bytes::copy_from_slice(piece))).collect();
         Body::from_stream(tokio_stream::iter(pieces))
+    }
+
+    /// A body of which this comes, and then nothing more, not even its end.
+    fn begun(data: &[u8]) -> Body {
+        let data = Ok::<_, BoxError>(Bytes::copy_from_slice(data));
+        Body::from_stream(tokio_stream::once(data).chain(tokio_stream::pending()))
     }
 
     #[test]
@@ -220,44 +308,106 @@ mod tests {
         }
     }
 
+    // Its reader made room for all of a message when five bytes of it had come, and had that room for as long as no more came.
+    #[tokio::test]
+    async fn nothing_is_handed_on_of_a_message_that_is_not_whole() {
+        let arriving = Arc::new(Arriving::new(1 << 20));
+        let sent = [message(5), message(300), message(6), message(40_000)].concat();
+        for piece in [1, 4, 5, 7, 300, 1000, 50_000] {
+            let (mut counted, _unanswered) = Counted::new(&arriving, pieces(sent.clone(), piece), ANY);
+            let (mut read, mut messages) = (Vec::new(), Messages::default());
+            while let Some(data) = counted.next().await {
+                let data = data.unwrap();
+                messages.walk(&data);
+                read.extend_from_slice(&data);
+                let left = if counted.behind_head.is_empty() { 0 } else { HEAD_BYTES };
+                assert_eq!(messages.arrived, left, "pieces of {piece}: what follows on a head is at hand");
+            }
+            assert_eq!(read, sent, "pieces of {piece}");
+        }
+        let at_once = Bytes::from(message(300));
+        let (body, _unanswered) = counted(&arriving, Body::from(at_once.clone()), ANY);
+        let data = body.into_data_stream().next().await.unwrap().unwrap();
+        assert_eq!((data.as_ptr(), data.len()), (at_once.as_ptr(), at_once.len()), "it is not copied");
+    }
+
+    #[tokio::test]
+    async fn messages_that_begin_hold_no_more_than_what_came_of_them() {
+        let arriving = Arc::new(Arriving::new(1 << 20));
+        let whole = message(4 << 20);
+        let mut calls = Vec::new();
+        for bytes in [1, 5, 6, 1000].repeat(64) {
+            let (mut call, unanswered) = Counted::new(&arriving, begun(&whole[..bytes]), ANY);
+            let polled = Pin::new(&mut call).poll_next(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_pending(), "there is nothing to read: {polled:?}");
+            assert!(call.begun.capacity() <= bytes.max(8), "{} for {bytes}", call.begun.capacity());
+            calls.push((call, unanswered));
+        }
+        assert_eq!(arriving.bytes.load(Ordering::Relaxed), 64 * 1012);
+        drop(calls);
+        assert_eq!(arriving.bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_too_large_is_refused_by_its_head_behind_those_before_it() {
+        let arriving = Arc::new(Arriving::new(1 << 20));
+        let sent = [message(100), message(1 << 20)[..20].to_vec()].concat();
+        let few = Taken { message_bytes_max: 1000 };
+        let (body, _unanswered) = counted(&arriving, begun(&sent), few);
+        let mut body = body.into_data_stream();
+        assert_eq!(body.next().await.unwrap().unwrap().len(), 100);
+        let status = Status::from_error(body.next().await.unwrap().unwrap_err().into());
+        let failure = Failure::unreadable("a message", 1000, &status).unwrap();
+        let told = "expected a message of at most 1000 bytes, found one of 1048571; send less at once";
+        assert_eq!((failure.code, &*failure.message), ("MESSAGE_TOO_LARGE", told));
+    }
+
     #[tokio::test]
     async fn a_call_counts_until_it_is_answered_and_a_stream_until_it_waits_for_more() {
         let arriving = Arc::new(Arriving::new(1 << 20));
         let held = || arriving.bytes.load(Ordering::Relaxed);
         let sent = [message(100), message(200), message(300)[..50].to_vec()].concat();
-        let (body, unanswered) = counted(&arriving, pieces(sent.clone(), 10));
-        let mut body = body.into_data_stream();
-        while let Some(data) = body.next().await {
-            data.unwrap();
+        let (body, unanswered) = counted(&arriving, pieces(sent.clone(), 10), ANY);
+        let (mut body, mut read) = (body.into_data_stream(), 0);
+        while let Some(Ok(data)) = body.next().await {
+            read += data.len();
             assert!(held() <= 300, "two of them");
         }
-        assert_eq!(held(), 250, "the last one, and what there is of the next one");
+        assert_eq!((read, held()), (300, 250), "the last one, and what there is of the next one");
         drop(body);
         assert_eq!(held(), 250, "it is being answered");
         drop(unanswered);
         assert_eq!(held(), 0);
-        let (body, unanswered) = counted(&arriving, pieces(sent, 10));
+        let (body, unanswered) = counted(&arriving, pieces(sent, 10), ANY);
         drop(unanswered);
         let mut body = body.into_data_stream();
-        while body.next().await.is_some() {}
+        while let Some(Ok(_)) = body.next().await {}
         assert_eq!(held(), 50);
         drop(body);
         assert_eq!(held(), 0);
     }
 
     #[tokio::test]
+    async fn a_request_that_ends_within_a_message_is_no_request() {
+        let arriving = Arc::new(Arriving::new(1 << 20));
+        for sent in [1, 5, 299] {
+            let (body, _unanswered) = counted(&arriving, pieces(message(300)[..sent].to_vec(), 100), ANY);
+            let mut body = body.into_data_stream();
+            let status = Status::from_error(body.next().await.unwrap().unwrap_err().into());
+            assert_eq!((status.code(), status.message()), (tonic::Code::Internal, CUT), "{sent} bytes of it");
+        }
+    }
+
+    #[tokio::test]
     async fn what_there_is_no_room_for_is_refused_and_holds_nothing() {
         let arriving = Arc::new(Arriving::new(400 << 10));
-        let (large, _unanswered) = counted(&arriving, pieces(message(301 << 10), 1 << 10));
+        let (large, _unanswered) = counted(&arriving, pieces(message(301 << 10), 1 << 10), ANY);
         let mut large = large.into_data_stream();
-        let mut refused = None;
-        while let Some(data) = large.next().await {
-            refused = data.err();
-        }
-        let status = Status::from_error(refused.unwrap().into());
+        let refused = large.next().await.unwrap().unwrap_err();
+        let status = Status::from_error(refused.into());
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
         assert_eq!(arriving.bytes.load(Ordering::Relaxed), 300 << 10);
-        let (small, _unanswered) = counted(&arriving, pieces(message(64 << 10), 1 << 10));
+        let (small, _unanswered) = counted(&arriving, pieces(message(64 << 10), 1 << 10), ANY);
         assert!(small.into_data_stream().all(|data| data.is_ok()).await, "a quarter is left for small ones");
         drop((large, _unanswered));
     }

@@ -33,7 +33,9 @@ pub fn session_request(message: &Bytes) -> bool {
 #[must_use]
 pub fn messages<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (usize, usize) {
     let mut messages = Messages::default();
-    pieces.for_each(|piece| messages.walk(piece));
+    for piece in pieces {
+        messages.walk(piece);
+    }
     (messages.last, messages.arrived)
 }
 
