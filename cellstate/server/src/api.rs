@@ -125,7 +125,8 @@ async fn answer(shared: &Arc<Shared>, mut request: axum::extract::Request, next:
             request.extensions_mut().insert(principal);
             let uri = request.uri().clone();
             let (parts, body) = request.into_parts();
-            let taken = arriving::Taken { message_bytes_max: shared.settings.message_bytes_max };
+            let settings = &shared.settings;
+            let taken = arriving::Taken::of(uri.path(), settings.message_bytes_max, settings.greeting);
             let (body, unanswered) = arriving::counted(&shared.arriving, body, taken);
             let mut response = next.run(axum::extract::Request::from_parts(parts, body)).await;
             drop(unanswered);

@@ -9,10 +9,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::BoxError;
 use axum::body::{Body, BodyDataStream};
 use bytes::Bytes;
+use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tonic::Status;
 
@@ -25,6 +27,14 @@ const HEAD_BYTES: usize = 5;
 
 /// What is said of a request that ends before its message does.
 const CUT: &str = "the request ends in the middle of a message";
+
+/// Methods whose callers send one message after the other, whenever they have one. A request of any other method goes on until it is whole.
+const STREAMED: [&str; 4] = [
+    "/plenum.v1.Cell/Session",
+    "/plenum.v1.Agents/SendLogs",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
 
 /// The bytes of all requests that are arriving, or of all answers that were not read.
 #[derive(Debug)]
@@ -129,7 +139,16 @@ impl Drop for Unanswered {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Taken {
     /// Largest message, in bytes.
-    pub(super) message_bytes_max: usize,
+    message_bytes_max: usize,
+    /// How long more of it is waited for.
+    patience: Option<Duration>,
+}
+
+impl Taken {
+    /// Of a request of this method: messages of at most so many bytes, as long as more of it comes within this time. Streams may be silent.
+    pub(super) fn of(method: &str, message_bytes_max: usize, patience: Duration) -> Self {
+        Self { message_bytes_max, patience: (!STREAMED.contains(&method)).then_some(patience) }
+    }
 }
 
 /// The body of a request, counted.
@@ -185,6 +204,8 @@ struct Counted {
     /// What follows on a head that was handed on.
     behind_head: Bytes,
     taken: Taken,
+    /// Runs while more is waited for.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Counted {
@@ -198,8 +219,22 @@ impl Counted {
             begun: Vec::new(),
             behind_head: Bytes::new(),
             taken,
+            timer: None,
         };
         (counted, Unanswered(held))
+    }
+
+    /// What comes next, unless it was waited for too long.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, BoxError>> {
+        if let Poll::Ready(data) = Pin::new(&mut self.body).poll_next(cx) {
+            self.timer = None;
+            return Poll::Ready(data.transpose().map_err(BoxError::from));
+        }
+        let Some(patience) = self.taken.patience else { return Poll::Pending };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        ready!(timer.as_mut().poll(cx));
+        let message = format!("nothing more of the request came within {patience:?}; send it again");
+        Poll::Ready(Err(Status::resource_exhausted(message).into()))
     }
 
     /// Refuses a message by its head, as whoever reads messages does.
@@ -244,7 +279,7 @@ impl Stream for Counted {
             let answered = this.held.answered.load(Ordering::Relaxed);
             this.held.keep(this.messages.arrived + if answered { 0 } else { this.messages.last });
             this.check_size()?;
-            let Some(data) = ready!(Pin::new(&mut this.body).poll_next(cx)).transpose()? else {
+            let Some(data) = ready!(this.poll_data(cx))? else {
                 // Told from here, as its reader would make room for all of it first.
                 let is_cut = !mem::take(&mut this.begun).is_empty();
                 return Poll::Ready(is_cut.then(|| Err(Status::internal(CUT).into())));
@@ -266,13 +301,14 @@ impl Stream for Counted {
 mod tests {
     use std::task::Waker;
 
+    use prost::Message;
     use tokio_stream::StreamExt;
 
     use super::super::failure::Failure;
     use super::*;
 
-    /// Messages of up to 8 MiB.
-    const ANY: Taken = Taken { message_bytes_max: 8 << 20 };
+    /// Messages of up to 8 MiB, for which it waits.
+    const ANY: Taken = Taken { message_bytes_max: 8 << 20, patience: None };
 
     /// A message of so many bytes, with its head.
     fn message(bytes: usize) -> Vec<u8> {
@@ -352,7 +388,7 @@ mod tests {
     async fn a_message_that_is_too_large_is_refused_by_its_head_behind_those_before_it() {
         let arriving = Arc::new(Arriving::new(1 << 20));
         let sent = [message(100), message(1 << 20)[..20].to_vec()].concat();
-        let few = Taken { message_bytes_max: 1000 };
+        let few = Taken { message_bytes_max: 1000, patience: None };
         let (body, _unanswered) = counted(&arriving, begun(&sent), few);
         let mut body = body.into_data_stream();
         assert_eq!(body.next().await.unwrap().unwrap().len(), 100);
@@ -360,6 +396,47 @@ mod tests {
         let failure = Failure::unreadable("a message", 1000, &status).unwrap();
         let told = "expected a message of at most 1000 bytes, found one of 1048571; send less at once";
         assert_eq!((failure.code, &*failure.message), ("MESSAGE_TOO_LARGE", told));
+    }
+
+    // Such a call stayed for as long as its connection.
+    #[tokio::test]
+    async fn a_request_of_which_nothing_more_comes_is_refused_and_a_stream_may_be_silent() {
+        let arriving = Arc::new(Arriving::new(1 << 20));
+        let at_once = |method| Taken::of(method, 1 << 20, Duration::ZERO);
+        // Its end belongs to it.
+        for (sent, whole) in [(50, 0), (300, 300), (0, 0)] {
+            let (body, _unanswered) =
+                counted(&arriving, begun(&message(300)[..sent]), at_once("/plenum.v1.Jobs/Submit"));
+            let (mut body, mut read) = (body.into_data_stream(), 0);
+            let refused = loop {
+                let next = tokio::time::timeout(Duration::from_secs(60), body.next()).await.expect("it is refused");
+                match next.unwrap() {
+                    Ok(data) => read += data.len(),
+                    Err(error) => break Status::from_error(error.into()),
+                }
+            };
+            assert_eq!((read, refused.code()), (whole, tonic::Code::ResourceExhausted), "{refused}");
+            assert_eq!(refused.message(), "nothing more of the request came within 0ns; send it again");
+        }
+        let (mut stream, _unanswered) = Counted::new(&arriving, begun(&[]), at_once("/plenum.v1.Cell/Session"));
+        let polled = Pin::new(&mut stream).poll_next(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending() && stream.timer.is_none(), "{polled:?}");
+    }
+
+    #[test]
+    fn requests_that_may_be_silent_are_those_that_are_streams() {
+        let set = prost_types::FileDescriptorSet::decode(plenum_proto::FILE_DESCRIPTOR_SET).unwrap();
+        let mut streams = 0;
+        for file in &set.file {
+            for (service, method) in
+                file.service.iter().flat_map(|service| service.method.iter().map(move |it| (service, it)))
+            {
+                let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
+                assert_eq!(STREAMED.contains(&&*path), method.client_streaming(), "{path}");
+                streams += usize::from(method.client_streaming());
+            }
+        }
+        assert_eq!(streams, 2);
     }
 
     #[tokio::test]

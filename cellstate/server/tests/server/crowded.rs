@@ -219,6 +219,8 @@ async fn requests_that_begin_and_do_not_end_have_a_bounded_number_of_bytes_and_l
     let mut narrow = options(dir.path());
     narrow.settings.message_bytes_max = WHOLE as usize;
     narrow.settings.arriving_bytes = 1 << 20;
+    // It is for the bytes that they are refused, however long the test takes.
+    narrow.settings.greeting = std::time::Duration::from_secs(600);
     let server = Server::start(narrow).await.unwrap();
     let greedy = connect(&server).await;
     let stuck: Vec<_> = (0..16).map(|_| begin(&greedy, WHOLE, WHOLE as usize / 2)).collect();
