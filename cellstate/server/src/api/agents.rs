@@ -375,13 +375,14 @@ impl v1::agents_server::Agents for AgentsService {
         self.has_seen_no_more(&machine.name, wire.incarnation, wire.revision)?;
         let hub = &self.shared.hub;
         let asking = Asking { instance, boot_id: machine.boot_id.clone(), micros: wire.asked_micros };
-        let registering = self.registering(&machine.name, &asking, EARLIER_WITHIN).await?;
-        let cell = self.shared.snapshot().await;
-        let known = self.is_its_own(&cell, &machine.name, &asking, wire.revision)?;
         let name = machine.name.clone();
         // What it has heard of another life of the cell says nothing of this one.
         machine.seen_revision = if wire.incarnation == self.shared.identity.incarnation { wire.revision } else { 0 };
+        // Before anything is waited for: what breaks a rule may take far more memory than it has bytes.
         let mut command = plenum_proto::machines::register(machine)?;
+        let registering = self.registering(&name, &asking, EARLIER_WITHIN).await?;
+        let cell = self.shared.snapshot().await;
+        let known = self.is_its_own(&cell, &name, &asking, wire.revision)?;
         leave_out_known(&cell, &mut command);
         drop(cell);
         let decided = self.shared.ask(Shared::request(principal.text(), "".into(), command)).await?;
