@@ -1,7 +1,7 @@
 //! Counting what is in an encoded message before it is decoded: two bytes of it may stand for hundreds in memory.
 //!
-//! Each request that has lists of messages or of texts has a [`Census`] that says how many of them there may be; so has what a server
-//! answers, as it may be broken. The counts are of all that the message has, at whatever depth and in whichever order: a message
+//! Each request that has lists of messages, of texts or of numbers has a [`Census`] that says how many of them there may be; so has what a
+//! server answers, as it may be broken, but for most of its numbers, which take eight times their bytes at most. The counts are of all that the message has, at whatever depth and in whichever order: a message
 //! that stands in two pieces, which decoding joins, is counted as one. They bound memory; the rules of each list by itself are those of
 //! the conversions.
 //!

@@ -145,6 +145,15 @@ async fn millions_of_entries_at_once_are_refused_before_they_are_expanded() {
         ("Agents/ReportMany", repeated(10, &[])),
         ("Govern/SetPartition", repeated(2, &[])),
     ]);
+    // Columns of numbers, of a byte each: what a decision assumed, machines, and resources that a cell has named.
+    let numbers = vec![1; MESSAGE_BYTES];
+    calls.extend([
+        ("Cell/Commit", within(11, &within(5, &numbers))),
+        ("Cell/TakeHold", within(3, &numbers)),
+        ("Cell/TakeHold", within(4, &within(4, &numbers))),
+        ("Govern/SetQuota", within(2, &within(4, &numbers))),
+        ("Agents/Register", within(1, &within(3, &within(4, &numbers)))),
+    ]);
     for (method, request) in calls {
         let before = HELD.load(Ordering::Relaxed);
         MOST.store(before, Ordering::Relaxed);

@@ -7,17 +7,20 @@ use std::any::TypeId;
 use super::Part::{Entry, Numbers, Once, Within};
 use super::{Census, Shape, Total};
 use crate::bounds::{
-    ATTRIBUTES_MAX, BODY_BYTES_MAX, CLAIMS_MAX, CUSTOM_MAX, DEVICES_MAX, GROUPS_MAX, LIST_MAX, REPORTED_MACHINES_MAX,
-    SPREAD_MAX, TRANSACTION_ENTRIES_MAX, TRANSITIONS_MAX,
+    ASSUMED_MAX, ATTRIBUTES_MAX, BODY_BYTES_MAX, CLAIMS_MAX, CUSTOM_MAX, DEVICES_MAX, GROUPS_MAX, LIST_MAX,
+    REPORTED_MACHINES_MAX, SPREAD_MAX, TRANSACTION_ENTRIES_MAX, TRANSITIONS_MAX,
 };
 use crate::v1;
 
 /// The requests that are counted as they come in, by their name and their type. Transactions are counted where their columns are read.
 #[expect(clippy::type_complexity, reason = "a table")]
-pub(super) static ALL: [(&str, fn() -> TypeId, &Census); 7] = [
+pub(super) static ALL: [(&str, fn() -> TypeId, &Census); 10] = [
     ("SessionRequest", TypeId::of::<v1::SessionRequest>, &SESSION),
+    ("Hello", TypeId::of::<v1::Hello>, &HELLO),
     ("PassOverRequest", TypeId::of::<v1::PassOverRequest>, &PASS_OVER),
+    ("TakeHoldRequest", TypeId::of::<v1::TakeHoldRequest>, &TAKE_HOLD),
     ("SubmitRequest", TypeId::of::<v1::SubmitRequest>, &SUBMIT),
+    ("SetQuota", TypeId::of::<v1::SetQuota>, &QUOTA),
     ("SetPartition", TypeId::of::<v1::SetPartition>, &PARTITION),
     ("RegisterRequest", TypeId::of::<v1::RegisterRequest>, &REGISTER),
     ("ReportRequest", TypeId::of::<v1::ReportRequest>, &REPORT),
@@ -42,27 +45,67 @@ pub(crate) static TRANSACTION: Census = Census {
         total("placements", "entries in all placements", TRANSACTION_ENTRIES_MAX),
         total("guards", "guards in a transaction", CLAIMS_MAX),
         total("stops", "stops in a transaction", CLAIMS_MAX),
+        total("decision.assumed", "transactions in flight", ASSUMED_MAX),
+        total("placements.resources.custom", "named resources in all placements", CLAIMS_MAX * CUSTOM_MAX),
+        total(
+            "placements.extras.take_overs.amount.custom",
+            "named resources in all placements",
+            TRANSACTION_ENTRIES_MAX * CUSTOM_MAX,
+        ),
+        total("placements.extras.take_overs.ports", "ports in all placements", TRANSACTION_ENTRIES_MAX * LIST_MAX),
     ],
-    shape: Shape { parts: &[(7, Within(0, &PLACEMENT)), (8, Numbers(6)), (9, Entry(5))], others: None },
+    shape: shape(&[(7, Within(0, &PLACEMENT)), (8, Numbers(6)), (9, Entry(5)), (11, Once(&shape(&[(5, Numbers(7))])))]),
 };
-static PLACEMENT: Shape =
-    Shape { parts: &[(5, Numbers(1)), (6, Numbers(2)), (9, Within(4, &EXTRAS)), (11, Numbers(3))], others: Some(4) };
+static PLACEMENT: Shape = Shape {
+    parts: &[
+        (4, Once(&shape(&[(4, Numbers(8))]))),
+        (5, Numbers(1)),
+        (6, Numbers(2)),
+        (9, Within(4, &EXTRAS)),
+        (11, Numbers(3)),
+    ],
+    others: Some(4),
+};
 static EXTRAS: Shape = Shape { parts: &[(3, Within(4, &TAKE_OVER))], others: Some(4) };
-static TAKE_OVER: Shape = Shape { parts: &[], others: Some(4) };
+static TAKE_OVER: Shape = Shape { parts: &[(2, Once(&shape(&[(4, Numbers(9))]))), (4, Numbers(10))], others: Some(4) };
 
 /// Notes of one message: many times what is taken of them.
 const NOTES_MAX: usize = 65_536;
 
+/// Sections of one hello: many times those that there are.
+const SECTIONS_MAX: usize = 64;
+
 /// The requests of a session's stream, but for transactions.
-pub static SESSION: Census = notes_of("a SessionRequest");
+pub static SESSION: Census = Census {
+    message: "a SessionRequest",
+    totals: &[total("passed_over.notes", "notes", NOTES_MAX), total("hello.sections", "sections", SECTIONS_MAX)],
+    shape: shape(&[(1, Once(&shape(&[(6, Numbers(1))]))), (3, Once(&NOTES))]),
+};
+static NOTES: Shape = shape(&[(1, Entry(0))]);
 
-/// Of a message whose third field has notes.
-const fn notes_of(message: &'static str) -> Census {
-    const TOTALS: &[Total] = &[total("passed_over.notes", "notes", NOTES_MAX)];
-    Census { message, totals: TOTALS, shape: shape(&[(3, Once(&Shape { parts: &[(1, Entry(0))], others: None }))]) }
-}
+static HELLO: Census = Census {
+    message: "a Hello",
+    totals: &[total("sections", "sections", SECTIONS_MAX)],
+    shape: shape(&[(6, Numbers(0))]),
+};
 
-static PASS_OVER: Census = notes_of("a PassOverRequest");
+static PASS_OVER: Census = Census {
+    message: "a PassOverRequest",
+    totals: &[total("passed_over.notes", "notes", NOTES_MAX)],
+    shape: shape(&[(3, Once(&NOTES))]),
+};
+
+static TAKE_HOLD: Census = Census {
+    message: "a TakeHoldRequest",
+    totals: &[total("machines", "machines", CLAIMS_MAX), total("resources.custom", "named resources", CUSTOM_MAX)],
+    shape: shape(&[(3, Numbers(0)), (4, Once(&shape(&[(4, Numbers(1))])))]),
+};
+
+static QUOTA: Census = Census {
+    message: "a SetQuota",
+    totals: &[total("limit.custom", "named resources", CUSTOM_MAX)],
+    shape: shape(&[(2, Once(&shape(&[(4, Numbers(0))])))]),
+};
 
 static SUBMIT: Census = Census {
     message: "a SubmitRequest",
@@ -84,12 +127,14 @@ static SUBMIT: Census = Census {
         // Of two bytes each at least.
         total("spec.body.groups.command", "arguments in a job", BODY_BYTES_MAX / 2),
         total("spec.body.groups.env", "variables in a job", BODY_BYTES_MAX / 2),
+        total("spec.shape.groups.resources.custom", "named resources in a job", GROUPS_MAX * CUSTOM_MAX),
     ],
     shape: shape(&[(1, Once(&shape(&[(1, Once(&JOB_SHAPE)), (2, Once(&JOB_BODY))])))]),
 };
 static JOB_SHAPE: Shape = shape(&[(7, Within(0, &GROUP_SHAPE)), (10, Entry(1))]);
 static GROUP_SHAPE: Shape = shape(&[
     (3, Entry(2)),
+    (4, Once(&shape(&[(4, Numbers(12))]))),
     (5, Within(3, &shape(&[(3, Entry(5))]))),
     (6, Within(4, &shape(&[(1, Once(&shape(&[(3, Entry(5))])))]))),
     (7, Entry(6)),
@@ -120,16 +165,23 @@ static REGISTER: Census = Census {
         total("machine.inventory.task.devices", "devices of all tasks", SHARES_MAX),
         total("machine.inventory.task.ports", "ports of all tasks", SHARES_MAX),
         total("named", "named resources", CUSTOM_MAX),
+        total("machine.capacity.custom", "named resources", CUSTOM_MAX),
+        total("machine.inventory.task.resources.custom", "named resources of all tasks", TRANSITIONS_MAX * CUSTOM_MAX),
     ],
     shape: shape(&[(1, Once(&MACHINE)), (5, Entry(5))]),
 };
-static MACHINE: Shape = shape(&[(4, Entry(0)), (5, Entry(1)), (6, Within(2, &ITEM))]);
-static ITEM: Shape = shape(&[(5, Once(&shape(&[(6, Entry(3)), (7, Entry(4))])))]);
+static MACHINE: Shape =
+    shape(&[(3, Once(&shape(&[(4, Numbers(6))]))), (4, Entry(0)), (5, Entry(1)), (6, Within(2, &ITEM))]);
+static ITEM: Shape =
+    shape(&[(5, Once(&shape(&[(5, Once(&shape(&[(4, Numbers(7))]))), (6, Entry(3)), (7, Entry(4))])))]);
 
 static REPORT: Census = Census {
     message: "a ReportRequest",
-    totals: &[total("transitions", "transitions", TRANSITIONS_MAX)],
-    shape: shape(&[(3, Entry(0))]),
+    totals: &[
+        total("transitions", "transitions", TRANSITIONS_MAX),
+        total("telemetry.used.custom", "named resources", CUSTOM_MAX),
+    ],
+    shape: shape(&[(3, Entry(0)), (4, Once(&shape(&[(1, Once(&shape(&[(4, Numbers(1))])))])))]),
 };
 
 static REPORT_MANY: Census = Census {

@@ -38,6 +38,37 @@ fn what_is_too_much_is_told_by_its_field_and_its_count() {
     assert_eq!(told(&SESSION, &v1::SessionRequest { ask: Some(ask) }), expected);
 }
 
+// A byte of it was eight in memory: some were kept so for as long as the disk did not answer.
+#[test]
+fn columns_of_numbers_are_counted_before_they_are_decoded() {
+    let many = || vec![1; 20_000];
+    let resources = || Some(v1::Resources { custom: many(), ..Default::default() });
+    let decision = v1::DecisionMetadata { assumed: vec![1; 20_000], ..Default::default() };
+    let assumes = v1::Transaction { decision: Some(decision), ..Default::default() };
+    let expected = "decision.assumed: expected at most 256 transactions in flight, found 20000";
+    assert_eq!(told(&TRANSACTION, &assumes), expected);
+    let placements = vec![v1::Placement { resources: resources(), ..Default::default() }; 5];
+    let expected =
+        "placements.resources.custom: expected at most 81920 named resources in all placements, found 100000";
+    assert_eq!(told(&TRANSACTION, &v1::Transaction { placements, ..Default::default() }), expected);
+    let capacity = v1::RegisterMachine { capacity: resources(), ..Default::default() };
+    let register = v1::RegisterRequest { machine: Some(capacity), ..Default::default() };
+    let expected = "machine.capacity.custom: expected at most 5 named resources, found 20000";
+    assert_eq!(told(census("RegisterRequest"), &register), expected);
+    let hold = v1::TakeHoldRequest { machines: vec![1; 20_000], resources: resources(), ..Default::default() };
+    assert_eq!(told(census("TakeHoldRequest"), &hold), "machines: expected at most 16384 machines, found 20000");
+    let hold = v1::TakeHoldRequest { resources: resources(), ..Default::default() };
+    let expected = "resources.custom: expected at most 5 named resources, found 20000";
+    assert_eq!(told(census("TakeHoldRequest"), &hold), expected);
+    let limit = Some(v1::Quota { custom: many(), ..Default::default() });
+    let expected = "limit.custom: expected at most 5 named resources, found 20000";
+    assert_eq!(told(census("SetQuota"), &v1::SetQuota { limit, ..Default::default() }), expected);
+    let hello = v1::Hello { sections: vec![1; 20_000], ..Default::default() };
+    assert_eq!(told(census("Hello"), &hello), "sections: expected at most 64 sections, found 20000");
+    let hello = v1::SessionRequest { ask: Some(v1::session_request::Ask::Hello(hello)) };
+    assert_eq!(told(&SESSION, &hello), "hello.sections: expected at most 64 sections, found 20000");
+}
+
 /// Decoding joins the pieces of a message that there is once.
 #[test]
 fn a_message_in_pieces_is_counted_as_one() {
@@ -104,23 +135,34 @@ fn protocol() -> (BTreeMap<String, Vec<Known>>, Vec<String>, Vec<String>) {
     (messages, taken, given)
 }
 
-/// Lists of messages or of texts that a census does not count, by their paths.
-fn uncounted(messages: &BTreeMap<String, Vec<Known>>, message: &str, shape: Option<&Shape>, path: &str) -> Vec<String> {
+/// Lists that a census does not count, by their paths: of messages and of texts, and of numbers, too, where these are to be counted.
+fn uncounted(
+    messages: &BTreeMap<String, Vec<Known>>,
+    message: &str,
+    shape: Option<&Shape>,
+    path: &str,
+    numbers: bool,
+) -> Vec<String> {
     let mut found = Vec::new();
+    let within = |of: &str, shape: Option<&Shape>, path: &str| uncounted(messages, of, shape, path, numbers);
     for field in messages.get(message).into_iter().flatten() {
         let part = shape.and_then(|shape| shape.parts.iter().find(|(number, _)| *number == field.number));
         let path = format!("{path}.{}", field.name);
         let by_others = shape.is_some_and(|shape| shape.others.is_some());
+        let is_column = field.repeated && ![STRING, MESSAGE, BYTES].contains(&field.kind);
         match part {
+            Some((_, Part::Numbers(_))) if is_column => {}
+            // An entry is a field, and one field may have all of a column.
+            _ if is_column && numbers => found.push(path),
             Some((_, Part::Entry(_))) if field.kind != MESSAGE || !messages.contains_key(&field.of) => {}
             Some((_, Part::Within(_, inner) | Part::Once(inner))) => {
-                found.extend(uncounted(messages, &field.of, Some(inner), &path));
+                found.extend(within(&field.of, Some(inner), &path));
             }
             // What is in an entry whose own fields are not counted.
-            Some((_, Part::Entry(_))) => found.extend(uncounted(messages, &field.of, None, &path)),
-            _ if by_others => found.extend(uncounted(messages, &field.of, None, &path)),
+            Some((_, Part::Entry(_))) => found.extend(within(&field.of, None, &path)),
+            _ if by_others => found.extend(within(&field.of, None, &path)),
             _ if field.repeated && [STRING, MESSAGE, BYTES].contains(&field.kind) => found.push(path),
-            _ if field.kind == MESSAGE => found.extend(uncounted(messages, &field.of, None, &path)),
+            _ if field.kind == MESSAGE => found.extend(within(&field.of, None, &path)),
             _ => {}
         }
     }
@@ -132,18 +174,20 @@ fn whatever_a_method_takes_or_gives_has_no_list_that_is_not_counted() {
     let (messages, taken, given) = protocol();
     assert!(messages.len() > 100 && taken.len() > 30, "{} and {}", messages.len(), taken.len());
     let mut found = Vec::new();
-    for name in taken.into_iter().chain(given) {
+    // What a server answers is taken by one process, not by one for everybody.
+    let taken = taken.into_iter().map(|name| (name, true));
+    for (name, numbers) in taken.chain(given.into_iter().map(|name| (name, false))) {
         let shape = all().find(|(known, ..)| *known == name).map(|(.., census)| &census.shape);
-        found.extend(uncounted(&messages, &name, shape, &name));
+        found.extend(uncounted(&messages, &name, shape, &name, numbers));
     }
     // Counted where their columns are read.
     let (transactions, found): (Vec<_>, Vec<_>) = found
         .into_iter()
         .partition(|path| path.starts_with("Transaction.") || path.starts_with("SessionRequest.commit."));
     assert_eq!((found, transactions.is_empty()), (vec![], false));
-    assert_eq!(uncounted(&messages, "Transaction", Some(&TRANSACTION.shape), "Transaction"), [""; 0]);
+    assert_eq!(uncounted(&messages, "Transaction", Some(&TRANSACTION.shape), "Transaction", true), [""; 0]);
     for (name, census) in within_answers() {
-        assert_eq!(uncounted(&messages, name, Some(&census.shape), name), [""; 0]);
+        assert_eq!(uncounted(&messages, name, Some(&census.shape), name, false), [""; 0]);
     }
 }
 
