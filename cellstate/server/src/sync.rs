@@ -251,6 +251,12 @@ impl SyncSession {
         !self.sections.is_of_answers_alone()
     }
 
+    /// Whether a snapshot is being sent, of which more is to come.
+    #[must_use]
+    pub fn sends_snapshot(&self) -> bool {
+        matches!(self.phase, Phase::Snapshot(_))
+    }
+
     /// The revision up to which everything was sent; `None` before the first snapshot or delta.
     #[must_use]
     pub fn position(&self) -> Option<Revision> {

@@ -30,7 +30,8 @@ use crate::sessions::HighestQueued;
 use crate::shared::Shared;
 use crate::sync::{self, Lent, Resume, Step, SyncSession};
 
-/// Handfuls of messages between a stream and its connection: with the largest message this bounds what a slow reader holds.
+/// Handfuls of messages between a stream and its connection: with the largest message this bounds what a slow reader holds. Of a picture, whose
+/// parts are made for one stream alone, one part is made at a time.
 pub(super) const HANDFULS_MAX: usize = 4;
 /// Outcomes in one of them: for more it is not worth having the first ones wait.
 const HANDFUL_MAX: usize = 32;
@@ -148,7 +149,7 @@ impl Watcher {
                     wake.due = true;
                 }
                 // Room for what is due.
-                permit = out.reserve(), if wake.due => drop(permit),
+                permits = out.reserve_many(self.room_for_next(&out)), if wake.due => drop(permits),
                 changed = durable.changed(), if follows => {
                     wake.due = true;
                     if changed.is_err() {
@@ -167,15 +168,18 @@ impl Watcher {
     /// Sends what is due, as far as there is room.
     async fn send_due(&mut self, out: &Out, wake: &mut Wake) -> Result<(), Gone> {
         while wake.due {
-            let permit = match out.try_reserve() {
-                Ok(permit) => permit,
+            let mut permits = match out.try_reserve_many(self.room_for_next(out)) {
+                Ok(permits) => permits,
                 Err(TrySendError::Full(())) => break,
                 Err(TrySendError::Closed(())) => return Err(Gone),
             };
             let (handful, last) = self.handful();
-            if !handful.is_empty() {
+            if !handful.is_empty()
+                && let Some(permit) = permits.next()
+            {
                 permit.send(handful);
             }
+            drop(permits);
             match last {
                 Last::NeedsSnapshot => {
                     let lent = apart(lent(self.shared.clone())).await.ok_or(Gone)?;
@@ -267,6 +271,11 @@ impl Watcher {
                 without_room::tell(no_room, shared.identity.incarnation, without_room::cell_at_hand(&shared)).await;
             });
         }
+    }
+
+    /// Handfuls that there has to be room for before the next one is made.
+    fn room_for_next(&self, out: &Out) -> usize {
+        if self.sync.sends_snapshot() { out.max_capacity() } else { 1 }
     }
 
     /// Outcomes, as many as there are, or one other message; and what comes after them.
@@ -618,6 +627,38 @@ mod tests {
         let messages = tokio::time::timeout(Duration::from_secs(10), catch_up()).await;
         assert!(messages.expect("it has its turn") > 1);
         drop((stalled, shared));
+        server.shutdown().await.unwrap();
+    }
+
+    // Four parts, here of a page each, waited for each watcher that read nothing.
+    #[tokio::test]
+    async fn no_part_of_a_picture_is_made_while_another_one_waits() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut options = ServerOptions::new(dir.path());
+        options.settings.sync.message_bytes = 1;
+        let server = Server::start(options).await.unwrap();
+        let shared = server.shared().clone();
+        let open = Command::OpenSession { scheduler: "batch".into() };
+        for command in [open, a_job()] {
+            shared.ask(Shared::request(&"local".into(), "default".into(), command)).await.unwrap();
+        }
+        let owner = Owner { principal: Principal::local(), namespace: "".into(), session: SessionId(0) };
+        let mut watcher =
+            Watcher::new(shared.clone(), owner, &v1::Hello::default(), mpsc::unbounded_channel().0).unwrap();
+        let (out, mut sent) = mpsc::channel(HANDFULS_MAX);
+        let mut wake = Wake { due: true, micros: i64::MAX, timer: Box::pin(tokio::time::sleep(Duration::MAX)) };
+        let mut parts = 0;
+        loop {
+            assert!(watcher.send_due(&out, &mut wake).await.is_ok());
+            if parts > 0 && !watcher.sync.sends_snapshot() {
+                break;
+            }
+            assert_eq!(sent.len(), 1, "the welcome, or a part");
+            sent.try_recv().unwrap();
+            parts += 1;
+        }
+        assert!(parts > 2, "{parts}");
+        drop((watcher, shared));
         server.shutdown().await.unwrap();
     }
 
