@@ -44,8 +44,8 @@ impl ServerOptions {
 pub struct Settings {
     /// Bytes of requests that have begun to arrive, of everybody: at least twice [`Settings::message_bytes_max`].
     pub arriving_bytes: usize,
-    /// Bytes of answers that their callers have not read, of everybody: of listings and whatever else only reads, of dry runs, and of
-    /// transactions by a call of their own.
+    /// Bytes of answers that their callers have not read, of everybody: of listings and whatever else only reads, of dry runs, of
+    /// transactions by a call of their own, and of what goes to watchers without a session.
     pub unread_bytes: usize,
     /// Requests that wait for the resolver.
     pub queue: QueueBounds,

@@ -1,8 +1,9 @@
 //! Answers that their callers have not read: counted, and bounded in all.
 //!
 //! An answer is in memory until its last bytes have gone out, and who asks need not read: a listing has up to 64 MiB, and a connection
-//! room for hundreds of calls. Streams are bounded by themselves: nothing more is made for who does not read. But for the outcomes of dry runs:
-//! they stand nowhere to be looked up again, and are counted from the resolver on.
+//! room for hundreds of calls. Streams are bounded by themselves: nothing more is made for who does not read. But of watchers without a session
+//! there are as many as there are streams: what waits of each counts, and where it finds no room the stream ends. And the outcomes of dry runs
+//! stand nowhere to be looked up again: they are counted from the resolver on.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +24,9 @@ fn reads(method: &str) -> bool {
     let says_what_it_reads = name.starts_with("List") || name.starts_with("Get") || name.ends_with("History");
     says_what_it_reads || ["Wanted", "Status", "Moment"].contains(&name)
 }
+
+/// The method of watchers without a session.
+const WATCH: &str = "/plenum.v1.Cell/Watch";
 
 /// What came of a call whose answer may be large.
 #[derive(Clone, Copy, Debug)]
@@ -45,9 +49,11 @@ impl Effect {
 
 /// The answer to a call of this method, counted if it may be large.
 pub(super) fn counted(unread: &Arc<Arriving>, method: &str, mut response: Response<Body>) -> Response<Body> {
-    let of_reads = || reads(method).then_some(Effect::Nothing);
+    let goes_on = method == WATCH;
+    let of_reads = || (goes_on || reads(method)).then_some(Effect::Nothing);
     let Some(effect) = response.extensions_mut().remove::<Effect>().or_else(of_reads) else { return response };
-    response.map(|body| Body::new(Unread { body, unread: unread.clone(), effect, bytes: 0, is_refused: false }))
+    response
+        .map(|body| Body::new(Unread { body, unread: unread.clone(), effect, goes_on, bytes: 0, is_refused: false }))
 }
 
 /// All of a page, as long as there is room for it: it is whole before its first byte goes out.
@@ -60,6 +66,8 @@ struct Unread {
     body: Body,
     unread: Arc<Arriving>,
     effect: Effect,
+    /// It is a stream: each of its pieces counts by itself, and what was read of it is nobody's any more.
+    goes_on: bool,
     /// That were let out.
     bytes: usize,
     is_refused: bool,
@@ -93,7 +101,7 @@ impl HttpBody for Unread {
             },
             end => return Poll::Ready(end),
         };
-        let bytes = self.bytes + data.len();
+        let bytes = if self.goes_on { data.len() } else { self.bytes + data.len() };
         if let Some(room) = Room::of_message(&self.unread, data.len(), bytes) {
             self.bytes = bytes;
             return Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(Held { data, _room: room })))));
@@ -135,6 +143,19 @@ mod tests {
         assert_eq!(methods.iter().filter(|method| reads(method.name())).count(), 22);
     }
 
+    #[test]
+    fn the_watchers_that_are_counted_are_those_without_a_session() {
+        let set = prost_types::FileDescriptorSet::decode(plenum_proto::FILE_DESCRIPTOR_SET).unwrap();
+        let file = set.file.iter().find(|file| file.package() == "plenum.v1" && !file.service.is_empty()).unwrap();
+        let services = file.service.iter().map(|service| (service.name(), &service.method));
+        let watched: Vec<_> = services
+            .flat_map(|(service, methods)| methods.iter().map(move |method| (service, method)))
+            .filter(|(_, method)| method.input_type() == ".plenum.v1.Hello")
+            .map(|(service, method)| format!("/plenum.v1.{service}/{}", method.name()))
+            .collect();
+        assert_eq!(watched, [WATCH]);
+    }
+
     /// What it is made of, one after the other.
     struct Frames(std::collections::VecDeque<Frame<Bytes>>);
 
@@ -150,6 +171,31 @@ mod tests {
         }
     }
 
+    /// The next thing of a body that has one.
+    fn next(body: &mut Body) -> Frame<Bytes> {
+        let polled = Pin::new(body).poll_frame(&mut Context::from_waker(std::task::Waker::noop()));
+        let Poll::Ready(Some(Ok(frame))) = polled else { panic!("{polled:?}") };
+        frame
+    }
+
+    // A thousand of them that did not read had a gibibyte, of which nothing was counted.
+    #[test]
+    fn a_watcher_ends_where_there_is_no_room_and_has_none_for_what_was_read() {
+        let room = Arc::new(Arriving::new(1 << 20));
+        let kibibytes = [700, 700, 60, 700].map(|kibibytes| Frame::data(Bytes::from(vec![0; kibibytes << 10])));
+        let mut body = counted(&room, WATCH, Response::new(Body::new(Frames(kibibytes.into())))).into_body();
+        drop(next(&mut body).into_data().unwrap());
+        let unread = next(&mut body).into_data().unwrap();
+        let others = Room::take(&room, 60 << 10).unwrap();
+        let small =
+            next(&mut body).into_data().expect("the last quarter is for small ones, however much was read before");
+        let end = next(&mut body).into_trailers().expect("there is no room");
+        assert_eq!(end.get(super::super::failure::CODE).unwrap(), "QUEUE_FULL");
+        assert!(body.is_end_stream());
+        drop((unread, others, small));
+        assert!(Room::of_message(&room, 1 << 20, 1).is_some(), "it is given back");
+    }
+
     // Its end was refused where others had taken the last quarter meanwhile; and its room was given back when all had been let out.
     #[test]
     fn an_answer_that_had_room_is_ended_and_has_it_until_its_bytes_are_gone() {
@@ -157,11 +203,6 @@ mod tests {
         let frames = [Frame::data(Bytes::from(vec![0; 700 << 10])), Frame::trailers(HeaderMap::new())];
         let answer = Response::new(Body::new(Frames(frames.into())));
         let mut body = counted(&room, "/plenum.v1.Jobs/List", answer).into_body();
-        let next = |body: &mut Body| {
-            let polled = Pin::new(body).poll_frame(&mut Context::from_waker(std::task::Waker::noop()));
-            let Poll::Ready(Some(Ok(frame))) = polled else { panic!("{polled:?}") };
-            frame
-        };
         let data = next(&mut body).into_data().unwrap();
         let small = || room.take(60 << 10, 60 << 10);
         assert!((0..5).all(|_| small()), "they may have the last quarter");
