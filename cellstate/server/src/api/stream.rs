@@ -503,10 +503,10 @@ async fn take_notes(shared: Arc<Shared>) {
     }
 }
 
-/// The number of an encoded transaction, for an answer that says what is wrong with it; 0 where there is none.
+/// The number of an encoded transaction, the last one as decoding has it, for an answer that says what is wrong with it; 0 where there is none.
 fn number_of(transaction: &[u8]) -> u64 {
     const NUMBER: u64 = 2;
-    let field = fields(transaction).flatten().find(|field| field.number == NUMBER);
+    let field = fields(transaction).flatten().filter(|field| field.number == NUMBER).last();
     field.and_then(|field| number(&transaction[field.content])).unwrap_or(0)
 }
 
