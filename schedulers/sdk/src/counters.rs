@@ -19,8 +19,8 @@ pub struct Counters {
     pub refused: u64,
     /// Transactions that the cell did not execute.
     pub rejected: u64,
-    /// Transactions that may have been executed, and whose outcome can't be read: they were lost with their session, are too old, or larger than the server
-    /// takes by now.
+    /// Transactions that may have been executed, and whose outcome can't be read: they were lost with their session, are too old, larger than the server
+    /// takes by now, or were answered with what this version does not know.
     pub unread: u64,
     /// Plans that were dropped unsent: too large, or beyond the window.
     pub dropped: u64,

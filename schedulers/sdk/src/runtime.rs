@@ -125,7 +125,7 @@ pub enum Notice {
     Unread {
         /// Its number.
         number: u64,
-        /// Why: code and message.
+        /// Why: mostly code and message.
         reason: String,
     },
     /// A claim never fitted: planner and committer see different things, or the scheduler errs.

@@ -77,8 +77,8 @@ pub enum Unanswered {
         /// Why, such as `READ_ONLY`: `plenum explain` has a page for each.
         code: String,
     },
-    /// Its outcome can't be read: its session is over, the cell has not kept what became of it, or the server takes only smaller messages by now. It may have
-    /// been executed: what it did, the next view shows.
+    /// Its outcome can't be read: its session is over, the cell has not kept what became of it, the server takes only smaller messages by now, or it says what
+    /// this version of the SDK does not know. It may have been executed: what it did, the next view shows.
     Unread,
 }
 

@@ -134,10 +134,17 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                     }
                 }
             }
-            Some(Tell::Outcome(outcome)) => match Outcome::try_from(outcome) {
-                Ok(outcome) => self.conclude(now_micros, &outcome, outputs),
-                Err(error) => self.renew_mirror(format!("an outcome that cannot be read: {error}"), outputs),
-            },
+            Some(Tell::Outcome(outcome)) => {
+                let (session, number) = (SessionId(outcome.session), outcome.number);
+                match Outcome::try_from(outcome) {
+                    Ok(outcome) => self.conclude(now_micros, &outcome, outputs),
+                    Err(error) if session == self.session => {
+                        let reason = format!("this version does not know all that it says: {error}");
+                        self.leave_unknown(now_micros, number, &reason, outputs);
+                    }
+                    Err(_) => {}
+                }
+            }
             Some(Tell::Heartbeat(beat)) => {
                 self.see(beat.revision);
                 // The ends of backoffs were reckoned by the time before.

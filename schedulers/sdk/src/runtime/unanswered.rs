@@ -74,6 +74,14 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
     }
 
+    /// A transaction was answered with something that this version can't read, as a later one of the server may say it. Sent again, or with another mirror, it
+    /// would be answered alike: it is given up, and everything else goes on.
+    pub(super) fn leave_unknown(&mut self, now_micros: i64, number: u64, reason: &str, outputs: &mut Vec<Output>) {
+        if let Some(sent) = self.in_flight.answered(number) {
+            self.leave_unread(now_micros, &sent, reason, outputs);
+        }
+    }
+
     /// The session is over: what became of its transactions is not told any more.
     pub(super) fn forget_unanswered(&mut self, now_micros: i64) {
         for sent in self.in_flight.clear() {

@@ -2,7 +2,7 @@
 
 use plenum_model::AllocationId;
 
-use super::refusing::{Eager, encoded_deltas, rejected};
+use super::refusing::{Eager, encoded_deltas, refused, rejected};
 use super::too_large::{commits, given, welcome_of, with_work};
 use super::*;
 use crate::plan::Plan;
@@ -113,4 +113,30 @@ fn what_was_decided_is_not_called_rejected_where_its_outcome_can_not_be_read() {
         let counters = runtime.counters();
         assert_eq!((counters.rejected, counters.unread), (u64::from(!is_unread), u64::from(is_unread)));
     }
+}
+
+// A server of a later version had a reason that this one did not know. The whole cell was asked for anew, and the transaction sent again, which was answered alike:
+// twenty times a second, for ever, and nothing more was placed.
+#[test]
+fn an_outcome_that_this_version_does_not_know_costs_neither_mirror_nor_connection() {
+    let (mut runtime, outputs) = with_work(Attentive::default(), 0);
+    let transaction = commits(&outputs).next().expect("a transaction").clone();
+    let [delta, Tell::Outcome(mut outcome)] = refused(transaction, 5) else { panic!("an outcome") };
+    outcome.refusals[0].reason = 9_999;
+    given(&mut runtime, 1_000, delta);
+    given(&mut runtime, 1_000, Tell::Outcome(v1::Outcome { session: 3, ..outcome.clone() }));
+    assert_eq!(runtime.scheduler().0, [], "that was of another session");
+
+    let is_unread = |output: &Output| matches!(output, Output::Notice(Notice::Unread { number: 1, .. }));
+    let told = |outputs: &[Output]| outputs.iter().filter(|output| is_unread(output)).count();
+    let outputs = given(&mut runtime, 1_000, Tell::Outcome(outcome.clone()));
+    assert_eq!((told(&outputs), outputs.contains(&Output::Disconnect)), (1, false), "{outputs:?}");
+    assert_eq!(told(&given(&mut runtime, 1_000, Tell::Outcome(outcome))), 0, "it is not in flight any more");
+    assert_eq!(runtime.scheduler().0, [Unanswered::Unread]);
+    assert_eq!(runtime.mirror().map(plenum_model::Cell::revision), Some(Revision(5)));
+
+    let outputs = runtime.handle(1_000_000, Input::Tick);
+    assert_eq!(commits(&outputs).map(|commit| commit.number).collect::<Vec<_>>(), [2]);
+    let counters = runtime.counters();
+    assert_eq!((counters.unread, counters.connections, counters.sent_again), (1, 1, 0));
 }
