@@ -8,6 +8,9 @@ use tonic::metadata::MetadataValue;
 /// The key of the metadata that carries the stable code of a refused request.
 pub const CODE_KEY: &str = "plenum-code";
 
+/// The key of the metadata that says after how many microseconds it makes sense to try again.
+pub const RETRY_KEY: &str = "plenum-retry-after-micros";
+
 /// Longest piece of somebody else's text that an error repeats, in characters.
 const QUOTED_MAX: usize = 80;
 
@@ -123,6 +126,13 @@ pub fn with_code(status: tonic::Code, code: &'static str, message: String) -> to
 #[must_use]
 pub fn code_of(status: &tonic::Status) -> &str {
     status.metadata().get(CODE_KEY).and_then(|code| code.to_str().ok()).unwrap_or("")
+}
+
+/// After how many microseconds it makes sense to try again, by the word of who refused a request; 0 where none was said.
+#[must_use]
+pub fn retry_micros_of(status: &tonic::Status) -> i64 {
+    let told = status.metadata().get(RETRY_KEY).and_then(|micros| micros.to_str().ok());
+    told.and_then(|micros| micros.parse::<i64>().ok()).map_or(0, |micros| micros.max(0))
 }
 
 /// Whether a call failed without an answer: there was no connection, it broke, or this side waited long enough. The call may have taken effect, or may yet.

@@ -43,6 +43,8 @@ pub enum Input {
         code: String,
         /// For people.
         reason: String,
+        /// After how many microseconds the server said that it makes sense to try again, in the metadata `plenum-retry-after-micros`; 0 where it did not.
+        retry_micros: i64,
     },
     /// The time of the last [`Output::WakeAt`] has come.
     Tick,
@@ -223,8 +225,10 @@ pub struct SchedulerRuntime<S> {
     scheduler: S,
     settings: Settings,
     link: Link,
-    /// Attempts to connect since a mirror was complete.
+    /// Attempts to connect since a connection was of use: it has lasted, or brought an outcome.
     attempts: u32,
+    /// Since when the mirror is kept over the connection that there is, or was last.
+    live_since_micros: i64,
     seen: Seen,
     session: SessionId,
     /// The number of the last transaction of this session.
@@ -292,6 +296,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             settings,
             link: Link::Down,
             attempts: 0,
+            live_since_micros: i64::MIN,
             seen: Seen::default(),
             session: SessionId::default(),
             number: 0,
@@ -329,12 +334,16 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     /// Takes one input at `now_micros`, of a clock that never goes backwards, and says what is to be done.
     pub fn handle(&mut self, now_micros: i64, input: Input) -> Vec<Output> {
         let mut outputs = Vec::new();
+        let live_micros = now_micros.saturating_sub(self.live_since_micros);
+        if matches!(self.link, Link::Live) && live_micros >= self.settings.reconnect.most_micros {
+            self.attempts = 0;
+        }
         match input {
             Input::Start => outputs.push(Output::ConnectAfter { micros: 0 }),
             Input::Connected => self.greet(&mut outputs),
             Input::Received(message) => self.receive(now_micros, message, &mut outputs),
-            Input::Disconnected { status, code, reason } => {
-                self.lose(now_micros, status, &code, reason, &mut outputs);
+            Input::Disconnected { status, code, reason, retry_micros } => {
+                self.lose(now_micros, (status, &code), reason, retry_micros, &mut outputs);
             }
             Input::Tick => {
                 self.told_wake_micros = None;

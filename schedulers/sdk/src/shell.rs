@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use plenum_proto::error::{code_of, innermost, no_cell, words};
+use plenum_proto::error::{code_of, innermost, no_cell, retry_micros_of, words};
 use plenum_proto::v1;
 use plenum_proto::v1::cell_client::CellClient;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -294,7 +294,12 @@ impl<S: Scheduler> Shell<S> {
 fn disconnected(status: &Status) -> Input {
     // What another program answers is no word of the cell's about the session.
     if let Some(reason) = no_cell(status) {
-        return Input::Disconnected { status: i32::from(Code::Unavailable), code: String::new(), reason };
+        return Input::Disconnected {
+            status: i32::from(Code::Unavailable),
+            code: String::new(),
+            reason,
+            retry_micros: 0,
+        };
     }
     let code = code_of(status).to_owned();
     let reason = match status.code() {
@@ -304,18 +309,19 @@ fn disconnected(status: &Status) -> Input {
         _ if !code.is_empty() => format!("{code}: {}", status.message()),
         unnamed => format!("{unnamed}: {}", status.message()),
     };
-    Input::Disconnected { status: i32::from(status.code()), code, reason }
+    Input::Disconnected { status: i32::from(status.code()), code, reason, retry_micros: retry_micros_of(status) }
 }
 
 /// A connection that ends without an answer.
 fn gone(reason: &str) -> Input {
-    Input::Disconnected { status: 0, code: String::new(), reason: reason.to_owned() }
+    Input::Disconnected { status: 0, code: String::new(), reason: reason.to_owned(), retry_micros: 0 }
 }
 
 #[cfg(test)]
 mod tests {
     use std::task::Poll;
 
+    use plenum_proto::error::{CODE_KEY, RETRY_KEY};
     use plenum_proto::v1::session_request::Ask;
 
     use super::*;
@@ -370,6 +376,16 @@ mod tests {
         let Input::Disconnected { status, reason, .. } = disconnected(&web) else { panic!("it is no connection") };
         assert_eq!(status, i32::from(Code::Unavailable), "{reason}");
         assert!(reason.starts_with("what answers at the address is no Plenum cell: "), "{reason}");
+    }
+
+    /// Of a stream that the server ended it was not read: who came too soon was told so twenty times a second.
+    #[test]
+    fn when_to_try_again_is_heard_of_a_stream_that_the_server_ended() {
+        let mut full = Status::resource_exhausted("all that is arriving takes too much room");
+        full.metadata_mut().insert(CODE_KEY, "QUEUE_FULL".parse().unwrap());
+        full.metadata_mut().insert(RETRY_KEY, "100000".parse().unwrap());
+        let Input::Disconnected { code, retry_micros, .. } = disconnected(&full) else { panic!("it is no connection") };
+        assert_eq!((code.as_str(), retry_micros), ("QUEUE_FULL", 100_000));
     }
 
     /// Where several threads of tokio's serve it, what it had sent went out after the next decisions, however long those took.

@@ -210,7 +210,8 @@ impl Stage {
     /// Breaks a scheduler's connection. What it sent and the cell has not read is lost, and so is what it was to be told.
     pub fn cut(&mut self, seat: Seat) {
         if self.seats[seat.0].link.take().is_some() {
-            self.give(seat, Input::Disconnected { status: 14, code: String::new(), reason: "cut by the test".into() });
+            let (code, reason) = (String::new(), "cut by the test".into());
+            self.give(seat, Input::Disconnected { status: 14, code, reason, retry_micros: 0 });
         }
     }
 

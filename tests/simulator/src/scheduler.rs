@@ -106,7 +106,7 @@ impl Seat {
             Message::Refused { status, reason } => {
                 world.hang_up(id, Side::Client);
                 self.connection = None;
-                self.give(world, Input::Disconnected { status, code: String::new(), reason })
+                self.give(world, Input::Disconnected { status, code: String::new(), reason, retry_micros: 0 })
             }
             _ => Ok(()),
         }
@@ -147,7 +147,7 @@ impl Seat {
         }
         self.connection = None;
         let (code, reason) = (String::new(), "the connection broke".into());
-        self.give(world, Input::Disconnected { status: UNAVAILABLE, code, reason })
+        self.give(world, Input::Disconnected { status: UNAVAILABLE, code, reason, retry_micros: 0 })
     }
 
     fn give(&mut self, world: &mut World, input: Input) -> Checked {

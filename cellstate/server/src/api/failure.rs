@@ -16,7 +16,7 @@ use crate::ingress::Full;
 /// Metadata with the stable code.
 pub(crate) const CODE: &str = plenum_proto::error::CODE_KEY;
 /// Metadata with the time after which it makes sense to try again, in microseconds.
-pub(crate) const RETRY: &str = "plenum-retry-after-micros";
+pub(crate) const RETRY: &str = plenum_proto::error::RETRY_KEY;
 
 /// Of a revision, or a time, that was there and can't be read any more.
 pub(crate) const RETIRED: &str = "REVISION_RETIRED";

@@ -55,7 +55,14 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     }
 
     /// The connection is gone. The session, its numbers and the mirror stay, unless the server said that they are over.
-    pub(super) fn lose(&mut self, now_micros: i64, status: i32, code: &str, reason: String, outputs: &mut Vec<Output>) {
+    pub(super) fn lose(
+        &mut self,
+        now_micros: i64,
+        (status, code): (i32, &str),
+        reason: String,
+        retry_micros: i64,
+        outputs: &mut Vec<Output>,
+    ) {
         let refused = matches!(self.link, Link::Greeting);
         let is_new = self.session == SessionId::default() && code != OTHER_CELL;
         let turned_away = refused && is_new && TURNED_AWAY.contains(&status);
@@ -73,8 +80,17 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let is_too_large = !refused && code == TOO_LARGE;
         let given_up = is_too_large && self.give_up_largest(now_micros, &reason, outputs);
         let waits = is_behind || (is_too_large && !given_up);
-        let least_micros = if waits || turned_away { self.settings.reconnect.most_micros } else { 0 };
+        let most_micros = self.settings.reconnect.most_micros;
+        let least_micros = if waits || turned_away { most_micros } else { self.hinted_micros(retry_micros) };
         self.reconnect(reason, turned_away, least_micros, outputs);
+    }
+
+    /// How long to wait at least where a server that ended the stream said when to try again, which is heeded up to the longest pause there is anyway: what stands
+    /// in the way may have passed. Who was told the same at the same time comes back a little apart.
+    fn hinted_micros(&self, retry_micros: i64) -> i64 {
+        let reconnect = &self.settings.reconnect;
+        let apart_micros = reconnect.delay_micros(1, self.settings.seed);
+        if retry_micros > 0 { retry_micros.min(reconnect.most_micros).saturating_add(apart_micros) } else { 0 }
     }
 
     /// Forgets the session, and with it all transactions in flight: none of them can be decided any more.
@@ -283,8 +299,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     /// Everything may have changed since the mirror was current last.
     fn live(&mut self, now_micros: i64) {
         self.link = Link::Live;
-        // Not at the welcome: who can't make a mirror of what follows it would ask for all of it again, as fast as it comes.
-        self.attempts = 0;
+        // By itself no success: where each stream ends at what is sent over it next, all of that would be sent again as fast as one follows the other.
+        self.live_since_micros = now_micros;
         self.due = true;
         if self.asked_micros().is_none() && self.scheduler.decides_unasked() {
             self.again_micros = Some(now_micros);

@@ -139,6 +139,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             return;
         }
         let Some(sent) = self.in_flight.answered(outcome.id.number) else { return };
+        self.attempts = 0;
         // What was granted needs no other decision; what was refused does, soon.
         self.due |= !outcome.refusals.is_empty() || std::mem::take(&mut self.held_back);
         if outcome.outcome != TransactionOutcome::Refused {

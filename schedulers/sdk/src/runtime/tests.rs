@@ -5,6 +5,7 @@ use bytes::BytesMut;
 mod beyond;
 mod numbers;
 mod refusing;
+mod returning;
 mod staying;
 mod too_large;
 mod unanswered;
@@ -98,7 +99,12 @@ fn lose(runtime: &mut SchedulerRuntime<Idle>, status: i32) {
 }
 
 fn refuse(runtime: &mut SchedulerRuntime<Idle>, status: i32, code: &str) -> Vec<Output> {
-    runtime.handle(0, Input::Disconnected { status, code: code.into(), reason: "gone".into() })
+    runtime.handle(0, disconnected(status, code, "gone"))
+}
+
+/// Of a server that does not say when to try again.
+fn disconnected(status: i32, code: &str, reason: &str) -> Input {
+    Input::Disconnected { status, code: code.into(), reason: reason.into(), retry_micros: 0 }
 }
 
 fn is_left(outputs: &[Output]) -> bool {
@@ -332,9 +338,9 @@ fn heartbeats_tell_which_revisions_can_still_be_read() {
         assert_eq!(runtime.scheduler().oldest.last(), Some(&Some(known)));
     }
     // Of another cell nothing is known.
-    give(&mut runtime, Input::Disconnected { status: 14, code: String::new(), reason: "gone".into() });
+    give(&mut runtime, disconnected(14, "", "gone"));
     give(&mut runtime, Input::Connected);
-    give(&mut runtime, Input::Disconnected { status: 10, code: "OTHER_CELL".into(), reason: "another".into() });
+    give(&mut runtime, disconnected(10, "OTHER_CELL", "another"));
     assert_eq!(runtime.oldest_readable(), None);
 }
 
@@ -417,8 +423,7 @@ fn attempts_to_connect_become_rarer_up_to_a_bound() {
     let mut waits = Vec::new();
     for _ in 0..12 {
         greeting(&mut runtime);
-        let outputs =
-            runtime.handle(0, Input::Disconnected { status: 14, code: String::new(), reason: "refused".into() });
+        let outputs = refuse(&mut runtime, 14, "");
         let Some(Output::ConnectAfter { micros }) = outputs.last() else { panic!("{outputs:?}") };
         waits.push(*micros);
     }
@@ -427,7 +432,7 @@ fn attempts_to_connect_become_rarer_up_to_a_bound() {
 
 /// Each welcome was taken for a success: a scheduler that could not read the snapshot asked for the whole of it again every 48 ms, for ever.
 #[test]
-fn attempts_become_rarer_while_no_mirror_gets_complete_and_begin_anew_with_one_that_does() {
+fn attempts_become_rarer_while_no_mirror_gets_complete_and_begin_anew_with_one_that_is_kept() {
     let mut runtime = begun();
     let mut waits = Vec::new();
     for _ in 0..12 {
@@ -447,7 +452,7 @@ fn attempts_become_rarer_while_no_mirror_gets_complete_and_begin_anew_with_one_t
         plenum_proto::pages::every(&cell).map(|(table, page)| plenum_proto::pages::encode_page(&cell, table, page));
     let whole = v1::SnapshotPart { revision: 5, pages: pages.collect(), last: true };
     assert_eq!(receive(&mut runtime, Tell::Snapshot(whole)), []);
-    let outputs = refuse(&mut runtime, 14, "");
+    let outputs = runtime.handle(2_000_000, disconnected(14, "", "gone"));
     assert!(matches!(outputs.last(), Some(Output::ConnectAfter { micros: ..=50_000 })), "{outputs:?}");
 }
 

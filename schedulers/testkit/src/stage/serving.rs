@@ -108,7 +108,7 @@ impl Stage {
     fn refuse(&mut self, seat: Seat, status: i32, code: RejectionCode) {
         self.seats[seat.0].link = None;
         let code = code.as_str().to_owned();
-        self.give(seat, Input::Disconnected { status, reason: code.clone(), code });
+        self.give(seat, Input::Disconnected { status, reason: code.clone(), code, retry_micros: 0 });
     }
 
     fn commit(&mut self, seat: Seat, wire: &v1::Transaction) {

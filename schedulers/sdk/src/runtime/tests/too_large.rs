@@ -77,7 +77,7 @@ pub(super) fn with_work<S: Scheduler>(scheduler: S, message_bytes_max: u64) -> (
 }
 
 fn too_large() -> Input {
-    Input::Disconnected { status: 8, code: "MESSAGE_TOO_LARGE".into(), reason: "a message of 5 MiB".into() }
+    disconnected(8, "MESSAGE_TOO_LARGE", "a message of 5 MiB")
 }
 
 /// Number and claims of each transaction.
@@ -151,7 +151,7 @@ fn a_plan_of_more_bytes_than_the_server_takes_gets_no_number_and_is_tried_in_par
 fn what_the_next_server_would_not_take_is_not_sent_to_it_again() {
     let (mut runtime, outputs) = with_work(Wordy, 0);
     assert_eq!(sent(&outputs), [(1, 2)]);
-    runtime.handle(1000, Input::Disconnected { status: 14, code: String::new(), reason: "gone".into() });
+    runtime.handle(1000, disconnected(14, "", "gone"));
     runtime.handle(60_000, Input::Connected);
     let outputs = given(&mut runtime, 60_000, welcome_of(4, 400));
     let is_unread = |output: &Output| matches!(output, Output::Notice(Notice::Unread { number: 1, .. }));

@@ -87,7 +87,7 @@ fn what_was_decided_is_not_called_rejected_where_its_outcome_can_not_be_read() {
     for (code, is_decided) in [("REVISION_RETIRED", true), ("NUMBER_REUSED", true), ("NUMBER_RETIRED", false)] {
         let (mut runtime, outputs) = with_work(Attentive::default(), 0);
         assert_eq!(commits(&outputs).map(|commit| commit.number).collect::<Vec<_>>(), [1]);
-        runtime.handle(1_000, Input::Disconnected { status: 14, code: String::new(), reason: "gone".into() });
+        runtime.handle(1_000, disconnected(14, "", "gone"));
         runtime.handle(60_000, Input::Connected);
         given(&mut runtime, 60_000, welcome_of(4, 0));
         // Of one that came too late the mirror shows a higher number.
