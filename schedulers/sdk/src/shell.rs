@@ -18,7 +18,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
-use self::repeats::{Repeats, kind_of};
+use self::repeats::Repeats;
 use crate::address::{CALL_TIMEOUT, RunError, endpoint, principal, with_principal};
 use crate::runtime::{Input, Notice, Output, SchedulerRuntime};
 use crate::scheduler::Scheduler;
@@ -254,16 +254,7 @@ impl<S: Scheduler> Shell<S> {
     }
 
     fn log(&mut self, notice: &Notice) {
-        if matches!(notice, Notice::Session { .. }) {
-            self.repeats.connected();
-        }
-        let (scheduler, now) = (&*self.name, Instant::now());
-        let for_long = matches!(notice, Notice::Lost { turned_away: false, .. }) && self.repeats.lost(now);
-        let left_out = match kind_of(notice) {
-            Some(kind) if for_long => self.repeats.says(&format!("{kind} for long"), now),
-            Some(kind) => self.repeats.says(&kind, now),
-            None => Some(0),
-        };
+        let (scheduler, (left_out, for_long)) = (&*self.name, self.repeats.take(notice, Instant::now()));
         let Some(left_out) = left_out else { return tracing::debug!(scheduler, "{notice}") };
         let left_out = (left_out > 0).then_some(left_out);
         match notice {

@@ -14,7 +14,8 @@ use crate::runtime::Notice;
 
 /// How long a kind of message is not said again.
 const QUIET: Duration = Duration::from_secs(60);
-/// How long a cell may be away, as one that is started anew, before that is more than a word by the way.
+/// How long a cell may be away, as one that is started anew, before that is more than a word by the way; and how long a connection must have stood for its
+/// loss to be news.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Kinds that are told apart; some servers may have many.
 const KINDS_MAX: usize = 64;
@@ -22,8 +23,8 @@ const KINDS_MAX: usize = 64;
 /// How the kinds of a lost connection begin.
 const LOST: &str = "lost";
 
-/// What a notice has in common with others like it, of those that come as often as the scheduler plans or connects; `None` of all others.
-pub(super) fn kind_of(notice: &Notice) -> Option<String> {
+/// What a notice has in common with others like it, of those that come as often as the scheduler plans or connects; `None` of a session that stands.
+fn kind_of(notice: &Notice) -> Option<String> {
     match notice {
         Notice::Rejected { reason, .. } => Some(reason.split(':').next().unwrap_or_default().to_owned()),
         Notice::Unread { reason, .. } => Some(format!("unread {}", reason.split(':').next().unwrap_or_default())),
@@ -50,24 +51,47 @@ fn without_numbers(reason: &str) -> String {
 pub(super) struct Repeats {
     /// When each was said last, and how often it was not since.
     said: BTreeMap<String, (Instant, u64)>,
-    /// Since when there is no connection.
+    /// Since when there is no connection that lasts.
     lost_at: Option<Instant>,
+    /// When the connection that there is began.
+    connected_at: Option<Instant>,
+    /// That the last one was lost was not said.
+    hides_loss: bool,
 }
 
 impl Repeats {
-    /// The session stands: when it is lost next, that is news.
-    pub(super) fn connected(&mut self) {
-        self.lost_at = None;
-        self.said.retain(|kind, _| !kind.starts_with(LOST));
+    /// Whether a notice is to be said now: how many like it were not, since the one before. And whether it says that there has been no connection for long.
+    pub(super) fn take(&mut self, notice: &Notice, now: Instant) -> (Option<u64>, bool) {
+        let for_long = matches!(notice, Notice::Lost { turned_away: false, .. }) && self.lost(now);
+        let left_out = match kind_of(notice) {
+            Some(kind) if for_long => self.says(&format!("{kind} for long"), now),
+            Some(kind) => self.says(&kind, now),
+            None => self.connected(now).then_some(0),
+        };
+        if matches!(notice, Notice::Lost { .. }) {
+            self.hides_loss = left_out.is_none();
+        }
+        (left_out, for_long)
     }
 
-    /// There is no connection. Gives whether that has been so for long, from when on it is said as another kind.
-    pub(super) fn lost(&mut self, now: Instant) -> bool {
-        now.saturating_duration_since(*self.lost_at.get_or_insert(now)) >= PATIENCE
+    /// The session stands. Gives whether that is said: as often as that it did not. A server may end each stream soon after it began.
+    fn connected(&mut self, now: Instant) -> bool {
+        self.connected_at = Some(now);
+        !std::mem::take(&mut self.hides_loss)
+    }
+
+    /// There is no connection: news, where the one before has lasted. Gives whether there has been none for long, from when on it is said as another kind.
+    fn lost(&mut self, now: Instant) -> bool {
+        let lasted = |since: Instant| now.saturating_duration_since(since) >= PATIENCE;
+        if self.connected_at.take().is_some_and(lasted) {
+            self.lost_at = None;
+            self.said.retain(|kind, _| !kind.starts_with(LOST));
+        }
+        lasted(*self.lost_at.get_or_insert(now))
     }
 
     /// Whether a message of this kind is to be said now: how many like it were not, since the one before.
-    pub(super) fn says(&mut self, kind: &str, now: Instant) -> Option<u64> {
+    fn says(&mut self, kind: &str, now: Instant) -> Option<u64> {
         if let Some((said_at, left_out)) = self.said.get_mut(kind) {
             if now.saturating_duration_since(*said_at) < QUIET {
                 *left_out += 1;
@@ -90,6 +114,10 @@ mod tests {
 
     use super::*;
     use crate::plan::PlanError;
+
+    fn session() -> Notice {
+        Notice::Session { session: SessionId(2), resumed: true }
+    }
 
     fn misfit(task: u32, reason: RefusalReason) -> Notice {
         let refusal = Refusal {
@@ -143,35 +171,51 @@ mod tests {
             reason: reason.to_owned(),
             retry_micros,
         };
-        let mut says = |notice: Notice, seconds: u64| {
-            if matches!(notice, Notice::Session { .. }) {
-                repeats.connected();
-            }
-            let kind = kind_of(&notice);
-            kind.is_none_or(|kind| repeats.says(&kind, begin + Duration::from_secs(seconds)).is_some())
-        };
+        let mut says =
+            |notice: Notice, seconds: u64| repeats.take(&notice, begin + Duration::from_secs(seconds)).0.is_some();
         let said = (0..150).filter(|&second| says(lost(false, "nobody answers", 50_000), second));
-        assert_eq!(said.collect::<Vec<_>>(), [0, 60, 120]);
+        assert_eq!(said.collect::<Vec<_>>(), [0, 5, 65, 125], "after five seconds it is said as more than a word");
         assert!(says(lost(true, "nobody answers", 5), 150), "it is turned away now");
         assert!(says(lost(false, "no answer within 5 s", 5), 150), "another reason is news");
         let behind = |revision| Notice::Behind { seen: (1, 5), offered: Some((1, revision)) };
         assert!(says(behind(2), 150) && !says(behind(3), 151));
         let mirror = |found: u64| Notice::Mirror { reason: format!("expected revision 6, found {found}") };
         assert!(says(mirror(7), 150) && !says(mirror(8), 151));
-        let session = Notice::Session { session: SessionId(2), resumed: true };
-        assert!(says(session.clone(), 152) && says(session, 152), "each one");
-        assert!(says(lost(false, "nobody answers", 5), 153), "it was there in between");
-        assert!(!says(mirror(9), 153));
+        assert!(says(session(), 152));
+        assert!(says(lost(false, "nobody answers", 5), 157), "it was there in between");
+        assert!(says(session(), 157));
+        assert!(!says(mirror(9), 157));
+    }
+
+    // Each of them was two lines, up to forty times a second: what was said was forgotten with each session that stood.
+    #[test]
+    fn connections_that_end_as_soon_as_they_stand_are_said_once_a_minute() {
+        let (mut repeats, begin) = (Repeats::default(), Instant::now());
+        let lost = Notice::Lost { turned_away: false, reason: "QUEUE_FULL: full".into(), retry_micros: 50_000 };
+        let mut said = Vec::new();
+        for second in 0..130 {
+            for notice in [session(), lost.clone()] {
+                let (left_out, for_long) = repeats.take(&notice, begin + Duration::from_secs(second));
+                if left_out.is_some() {
+                    said.push((second, matches!(notice, Notice::Session { .. }), for_long));
+                }
+            }
+        }
+        let of_the_first = [(0, true, false), (0, false, false), (1, true, false)];
+        let later = [5, 65, 125].map(|second| [(second, false, true), (second + 1, true, false)]);
+        assert_eq!(said, [&of_the_first[..], later.as_flattened()].concat());
     }
 
     // A wrong port was a line that a filter at warnings hides, for ever.
     #[test]
     fn that_there_is_no_connection_is_more_than_a_word_by_the_way_after_some_seconds() {
         let (mut repeats, begin) = (Repeats::default(), Instant::now());
-        let mut lost = |seconds: u64| repeats.lost(begin + Duration::from_secs(seconds));
-        assert_eq!([0, 4, 5, 70].map(&mut lost), [false, false, true, true]);
-        repeats.connected();
-        assert!(!repeats.lost(begin + Duration::from_secs(100)), "it was there in between");
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        assert_eq!([0, 4, 5, 70].map(|seconds| repeats.lost(at(seconds))), [false, false, true, true]);
+        repeats.connected(at(95));
+        assert!(!repeats.lost(at(100)), "it was there in between");
+        repeats.connected(at(101));
+        assert!(repeats.lost(at(105)), "and then not for long enough");
     }
 
     #[test]
