@@ -104,7 +104,7 @@ impl Sessions {
                 }
                 SessionChange::Closed(session) => {
                     self.closed(*session);
-                    // It will not grow old. Its streams, if any, end by themselves.
+                    // It will not grow old. Who still has a stream of it sees the same delta, and goes on in another session.
                     self.standings.remove(session);
                 }
                 SessionChange::Number { .. } => {}

@@ -289,8 +289,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 self.see(cell.revision().0);
                 self.counters.snapshots += 1;
                 self.mirror.replace(cell, now_micros);
-                self.settle();
-                self.live(now_micros);
+                if !self.leave_if_closed(now_micros, outputs) {
+                    self.settle();
+                    self.live(now_micros);
+                }
             }
             Err(error) => self.renew_mirror(format!("a snapshot that is none: {}", chain(&error)), outputs),
         }
@@ -348,6 +350,20 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.counters.deltas += 1;
         self.notice_after(now_micros, &delta);
         ends.iter().for_each(|ended| self.scheduler.ended(ended));
+        delta.sessions.is_empty() || !self.leave_if_closed(now_micros, outputs)
+    }
+
+    /// Goes on in another session where the mirror shows that this one was closed, be it by its principal beside the stream. The stream stays, and with nothing to
+    /// commit nobody would say so; meanwhile peers look after its jobs, and what it says of them is heard by nobody.
+    fn leave_if_closed(&mut self, now_micros: i64, outputs: &mut Vec<Output>) -> bool {
+        let session = self.session;
+        // Its number is the revision that opened it.
+        let is_closed = |cell: &plenum_model::Cell| cell.revision().0 >= session.0 && cell.session(session).is_none();
+        if !self.mirror.cell().is_some_and(is_closed) {
+            return false;
+        }
+        self.end_session(now_micros);
+        self.leave(format!("session {} was closed", session.0), 0, outputs);
         true
     }
 

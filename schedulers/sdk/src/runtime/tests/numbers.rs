@@ -27,7 +27,7 @@ fn lost<S: Scheduler>(runtime: &mut SchedulerRuntime<S>, now: i64, sent: &[Outpu
     refused(transaction, revision).into_iter().flat_map(|tell| given(runtime, now, tell)).collect()
 }
 
-fn changed(revision: u64, change: SessionChange) -> Delta {
+pub(super) fn changed(revision: u64, change: SessionChange) -> Delta {
     let mut delta = Delta::new(Revision(revision), LogTime::from_micros(5));
     delta.sessions.push(change);
     delta

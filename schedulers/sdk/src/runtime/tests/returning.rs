@@ -1,6 +1,7 @@
 //! Streams that end soon after they began, again and again.
 
-use super::refusing::{Eager, refused};
+use super::numbers::changed;
+use super::refusing::{Eager, encoded_deltas, refused};
 use super::too_large::{commits, given, welcome_of, with_work};
 use super::*;
 
@@ -55,4 +56,41 @@ fn a_server_that_ends_a_stream_says_when_to_try_again_and_is_heeded_up_to_the_lo
         // Apart from others who were told the same.
         assert!((least + 25_000..=least + 50_000).contains(&waits), "{retry_micros}: {waits}");
     }
+}
+
+fn opening() -> SessionChange {
+    SessionChange::Opened { scheduler: "idle".into(), principal: "local".into(), namespace: "".into() }
+}
+
+// It had nothing to commit, so that nobody told it: what it said of its jobs was heard by nobody, and a peer looked after them beside it.
+#[test]
+fn who_sees_its_own_session_closed_goes_on_in_another_one() {
+    let mut runtime = at_five();
+    let closed = |revision, session| changed(revision, SessionChange::Closed(SessionId(session)));
+    for deltas in encoded_deltas(&[changed(6, opening()), closed(7, 6)]) {
+        assert!(!is_left(&receive(&mut runtime, deltas)), "that was a peer's");
+    }
+    let outputs: Vec<_> = encoded_deltas(&[closed(8, 2)]).flat_map(|deltas| receive(&mut runtime, deltas)).collect();
+    assert!(is_left(&outputs), "{outputs:?}");
+    let hello = greeting(&mut runtime);
+    assert_eq!((hello.session, hello.revision, hello.seen_revision), (0, 0, 8));
+}
+
+#[test]
+fn who_finds_its_own_session_closed_in_a_snapshot_goes_on_in_another_one() {
+    let mut other = begun();
+    greeting(&mut other);
+    receive(&mut other, welcome(7, 1, 0));
+    receive(&mut other, deltas(1..=5));
+    for deltas in encoded_deltas(&[changed(6, SessionChange::Closed(SessionId(2))), changed(7, opening())]) {
+        assert!(!is_left(&receive(&mut other, deltas)));
+    }
+    let cell = other.mirror().unwrap();
+    let pages =
+        plenum_proto::pages::every(cell).map(|(table, page)| plenum_proto::pages::encode_page(cell, table, page));
+    let part = v1::SnapshotPart { revision: 7, pages: pages.collect(), last: true };
+    let mut runtime = at_five();
+    receive(&mut runtime, welcome(2, 1, 7));
+    assert!(is_left(&receive(&mut runtime, Tell::Snapshot(part))));
+    assert_eq!(greeting(&mut runtime).session, 0);
 }
