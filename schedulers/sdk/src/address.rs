@@ -12,7 +12,8 @@ use crate::settings::SettingsError;
 /// How long a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a server may take from then on to answer the call. One that hangs is left, and called again.
+/// How long a server may take from then on to answer the call, which it does before it reads the greeting. One that shows that it is there is then waited for
+/// without end: its disk may hang.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often a silent connection is tried, and how long the other side may take to show that it is still there.

@@ -30,7 +30,7 @@ const MESSAGE_BYTES_MAX: usize = plenum_proto::bounds::PAGE_BYTES_MAX;
 /// Messages that wait to be written. A window of transactions, and some notes.
 const SENDS_QUEUED_MAX: usize = 512;
 
-/// How long the cell is given to take the end of a session, when the scheduler ends.
+/// How long the cell is given to take the end of a session, when the scheduler ends; and for being reached, where there is no connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Where the cell is, and how to behave towards it.
@@ -111,7 +111,7 @@ enum Link {
     Down {
         connect_at: Instant,
     },
-    /// The server answers the call only once it has read the greeting; so sending begins before there is anything to receive.
+    /// What is sent meanwhile goes out with the call: the greeting need not wait for its answer.
     Calling {
         sends: mpsc::Sender<v1::SessionRequest>,
         call: Call,
@@ -267,18 +267,33 @@ impl<S: Scheduler> Shell<S> {
         }
     }
 
-    /// Ends the session, so that others take over its jobs at once.
+    /// Ends the session, so that others take over its jobs at once. Also one whose connection broke: a server that is started anew with its schedulers is there
+    /// again by now, or not.
     async fn close(self) {
         let close = self.runtime.close();
         let counters = self.runtime.counters();
         tracing::info!(scheduler = &*self.name, ?counters, "ends");
-        if let Link::Up { called, .. } = self.link {
-            let Called { mut client, receives } = *called;
-            drop(receives);
-            let request = with_principal(Request::new(close), self.principal.as_ref());
-            // Whether it was heard makes no difference here: the cell ends silent sessions by itself.
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, client.close(request)).await;
+        if close.session == 0 {
+            return;
         }
+        let Self { link, endpoint, principal, .. } = self;
+        let client = if let Link::Up { called, .. } = link {
+            let Called { client, receives } = *called;
+            drop(receives);
+            Some(client)
+        } else {
+            None
+        };
+        let request = with_principal(Request::new(close), principal.as_ref());
+        let closing = async {
+            let mut client = match client {
+                Some(client) => client,
+                None => CellClient::new(endpoint.connect().await.ok()?),
+            };
+            client.close(request).await.ok()
+        };
+        // Whether it was heard makes no difference here: the cell ends silent sessions by itself.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
     }
 }
 
@@ -314,6 +329,7 @@ mod tests {
 
     use plenum_proto::error::{CODE_KEY, RETRY_KEY};
     use plenum_proto::v1::session_request::Ask;
+    use plenum_proto::v1::session_response::Tell;
 
     use super::*;
     use crate::scheduler::Decision;
@@ -367,6 +383,26 @@ mod tests {
         let Input::Disconnected { status, reason, .. } = disconnected(&web) else { panic!("it is no connection") };
         assert_eq!(status, i32::from(Code::Unavailable), "{reason}");
         assert!(reason.starts_with("what answers at the address is no Plenum cell: "), "{reason}");
+    }
+
+    /// Asked to end in a pause between two attempts it ended without a word, and its session was a silent peer for ten minutes.
+    #[tokio::test]
+    async fn who_ends_without_a_connection_makes_one_to_close_its_session() {
+        let cell = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ends = async |session: u64| {
+            let mut shell = idle(Link::Down { connect_at: Instant::now() + Duration::from_secs(3600) });
+            shell.endpoint = endpoint(&format!("http://{}", cell.local_addr().unwrap())).unwrap();
+            shell.handle(Input::Connected);
+            let welcome = v1::Welcome { session, incarnation: 1, ..v1::Welcome::default() };
+            shell.handle(Input::Received(v1::SessionResponse { tell: Some(Tell::Welcome(welcome)) }));
+            tokio::select! {
+                biased;
+                reached = cell.accept() => reached.is_ok(),
+                () = shell.close() => false,
+            }
+        };
+        assert!(ends(5).await);
+        assert!(!ends(0).await, "it has none");
     }
 
     /// Of a stream that the server ended it was not read: who came too soon was told so twenty times a second.

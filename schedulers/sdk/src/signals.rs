@@ -3,7 +3,7 @@
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Ready once this process is asked to end: with Ctrl-C (SIGINT), or with SIGTERM, as `kill`, systemd and containers send it. For [`run`](crate::run), which closes the
-/// session then; that of a process which just ends is open for ten minutes, and counts as one whose owner may come back.
+/// session then, if the cell can be reached within a second; that of a process which just ends is open for ten minutes, and counts as one whose owner may come back.
 ///
 /// Listens from when it is first polled on. Before that, and where it can't listen, the signals do what they always do.
 pub async fn asked_to_end() {
