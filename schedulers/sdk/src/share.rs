@@ -11,7 +11,7 @@ pub(crate) struct Share {
     peers: BTreeSet<SessionId>,
     /// Peers that left jobs lying for which there was room: a scheduler that was killed keeps its session for a while.
     silent: BTreeSet<SessionId>,
-    /// When each peer committed something last, or was first seen, by this process's own clock.
+    /// When each peer committed something last, or was first seen, or could be heard again, by this process's own clock.
     heard_micros: BTreeMap<SessionId, i64>,
 }
 
@@ -53,6 +53,11 @@ impl Share {
     /// When a peer gave a sign of life last.
     pub(crate) fn heard_micros(&self, session: SessionId) -> i64 {
         self.heard_micros.get(&session).copied().unwrap_or(i64::MIN)
+    }
+
+    /// Nobody could be heard until now: that says nothing of them.
+    pub(crate) fn hears_again(&mut self, now_micros: i64) {
+        self.heard_micros.values_mut().for_each(|heard| *heard = now_micros);
     }
 
     /// A peer left a job lying too long, for which there was room.

@@ -313,6 +313,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.decide_not_before_micros = self.decide_not_before_micros.min(now_micros);
         self.read_queue();
         self.read_share(now_micros);
+        self.share.hears_again(now_micros);
     }
 
     /// Transactions whose numbers the snapshot shows as decided promise nothing any more.

@@ -226,6 +226,27 @@ fn in_a_full_cell_members_leave_each_others_jobs_alone() {
     assert!(!stage.transcript().contains("conflict"));
 }
 
+/// The time for which it could hear nobody was taken for their silence: each that came back tried all jobs at once, and all of them claimed the same.
+#[test]
+fn members_that_come_back_leave_each_others_jobs_alone() {
+    let mut stage = Stage::new();
+    let seen: Vec<_> = (0..2).map(|_| Rc::new(RefCell::new(Vec::new()))).collect();
+    let watched = |seen: &Rc<_>| Watched { inner: FirstFit("blue"), offered: Rc::clone(seen) };
+    let seats: Vec<_> = seen.iter().map(|seen| stage.seat(watched(seen))).collect();
+    let jobs: Vec<_> = (0..20).map(|number| stage.submit(&job(&format!("job{number}"), "blue", 1))).collect();
+    stage.advance(1_000_000);
+    seats.iter().for_each(|&seat| stage.cut_off(seat));
+    stage.machine("m1", 100_000, &[]);
+    stage.advance(3_000_000);
+    seen.iter().for_each(|seen| seen.borrow_mut().clear());
+    seats.iter().for_each(|&seat| stage.let_back(seat));
+    stage.advance(500_000);
+    let mut offered = seen.iter().flat_map(|seen| seen.borrow().clone());
+    assert!(offered.all(|(tasks, _)| tasks < 20), "each has its own jobs: {seen:?}");
+    assert!(jobs.iter().all(|&job| stage.placed(job).len() == 1));
+    assert!(!stage.transcript().contains("conflict"));
+}
+
 /// A job of a dead member must not wait for the end of its session, which takes minutes, when room comes late.
 #[test]
 fn in_a_full_cell_jobs_of_a_dead_member_get_the_first_room() {
