@@ -103,7 +103,7 @@ pub(crate) struct Restore {
     /// From a damaged directory: go on without what is lost, and say what that is
     #[arg(long)]
     pub(crate) accept_loss: bool,
-    /// The new incarnation, for a second restore of one backup [default: one above the old one; at most 64]
+    /// The new incarnation: above all there were, if the cell was restored before [default: one above the old one; at most 64]
     #[arg(long, value_name = "N")]
     pub(crate) incarnation: Option<u64>,
 }

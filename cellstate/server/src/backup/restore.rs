@@ -31,8 +31,8 @@ pub(crate) const DRAFT: &str = "restoring";
 pub struct RestoreOptions {
     /// From a damaged directory: go on without what is lost.
     pub accept_loss: bool,
-    /// The new incarnation; none is one above the old one. Whoever restores the same backup a second time has to give another: those
-    /// who saw the first restored cell would take the second one for it, and for older than it is.
+    /// The new incarnation; none is one above the backup's. Where the cell was restored since that was taken, from whichever backup, another one has to be given,
+    /// above all that it ever had: else ids may be given a second time, and those who saw the later cell take this one for older, or for the same.
     pub incarnation: Option<u64>,
 }
 
