@@ -14,7 +14,8 @@
 //!   When deltas are gone before it came to read them, it begins anew with a `Welcome` and a snapshot; outcomes are read back. So a slow one
 //!   costs no memory.
 //! - A snapshot may take longer to read than deltas are recent. What follows it is read from where it is kept for long, until the watcher
-//!   has come to recent ones: otherwise a slow one would begin anew for ever.
+//!   has come to recent ones: otherwise a slow one would begin anew for ever. So is what a watcher missed that comes back, if that is not much: when a
+//!   server starts nothing is recent, and nearly all that were there lack the little that its log has and nobody was shown.
 //! - The pages of a snapshot are [`Lent`]: one that nothing more is wanted of is taken back, and its watcher begins anew.
 //! - Who asked for nothing of the cell gets its answers as soon as they are there, and is told of nothing else that is published.
 //!
@@ -44,6 +45,10 @@ use crate::publish::Recent;
 pub use lent::{Lending, LendingBounds, Lent};
 use pages::PageWalk;
 pub use seen::{Seen, Unknown, check};
+
+/// So many revisions behind the newest a watcher may come back, and be told what it missed though that is not recent. They take some hundred KiB under an
+/// ordinary load, far less than the pages of a cell that has one; how many bytes they are, nobody knows before they are read.
+const MISSED_MAX: u64 = 4096;
 
 /// Settings of a watcher's stream.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +113,7 @@ pub struct SyncSession {
     /// What waits for the deltas up to its revision, or for a reader. Bounded by the caller, who counts it among what is unanswered.
     answers: VecDeque<(Revision, Answer)>,
     heartbeat_due_micros: i64,
-    /// It has read its snapshot, and no recent delta yet.
+    /// It has read its snapshot, or come back with a mirror, and no recent delta yet.
     joins: bool,
     /// What was handed over of the deltas that are not recent any more: it is sent next. None of them: they are nowhere.
     missed: Option<Vec<Bytes>>,
@@ -298,7 +303,10 @@ impl SyncSession {
 
     fn greet(&mut self, resume: Resume, recent: &Recent) -> Tell {
         let known = resume.incarnation == self.identity.incarnation && resume.revision > Revision(0);
-        let resumes = known && self.follows_the_cell() && recent.continues(resume.revision);
+        let behind = recent.newest().0.checked_sub(resume.revision.0);
+        let goes_on = recent.continues(resume.revision) || behind.is_some_and(|revisions| revisions <= MISSED_MAX);
+        let resumes = known && self.follows_the_cell() && goes_on;
+        self.joins = resumes;
         let revision = if resumes { resume.revision } else { recent.newest() };
         let resumes = resumes || !self.follows_the_cell();
         self.phase = if resumes { Phase::Following(revision) } else { Phase::Awaiting };

@@ -13,7 +13,7 @@ use super::batch::packed;
 /// Batches are packed so many bytes at a time, which takes less than a millisecond.
 const PACKED_BYTES: usize = 1 << 20;
 
-/// The newest durable batches, bounded by bytes. Whoever is further behind needs a snapshot.
+/// The newest durable batches, bounded by bytes. Whoever is further behind needs what is kept for long, or a snapshot.
 #[derive(Debug)]
 pub struct Recent {
     batches: VecDeque<Arc<LoggedBatch>>,

@@ -14,7 +14,7 @@ use plenum_proto::{delta, v1};
 use prost::Message as _;
 use v1::session_response::Tell;
 
-use super::{Lending, LendingBounds, Lent, Resume, Step, SyncOptions, SyncSession};
+use super::{Lending, LendingBounds, Lent, MISSED_MAX, Resume, Step, SyncOptions, SyncSession};
 use crate::commit::{Asked, CommitOptions, Committer, Input, Output};
 use crate::publish::{LoggedBatch, Mirror, Recent};
 
@@ -212,6 +212,55 @@ fn a_revision_that_was_never_offered_gets_a_snapshot() {
     let (mut session, mut watcher) = (source.watch(resume), Watcher::default());
     drain(&mut session, &source, &mut watcher, 0);
     assert_eq!(watcher.story, ["welcome+snapshot", "part"]);
+}
+
+/// A source whose server has started since this cell was its own.
+fn started(log: Option<Vec<Arc<LoggedBatch>>>) -> (Source, Cell) {
+    let mut source = Source { log, ..Source::new(500) };
+    source.machine();
+    let cell = source.mirror.cell().clone();
+    (0..50).for_each(|_| source.machine());
+    source.recent = Recent::new(source.recent.newest(), LogTime::from_micros(1), 500);
+    (source, cell)
+}
+
+// All that had been there came back at once, a batch or two behind the log, and each of them was sent the whole cell.
+#[test]
+fn who_comes_back_to_a_server_that_started_is_told_what_it_missed() {
+    let (mut source, cell) = started(Some(Vec::new()));
+    let resume = Resume { incarnation: 1, revision: cell.revision() };
+    let (mut session, mut watcher) = (source.watch(resume), Watcher { cell, ..Watcher::default() });
+    drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!(watcher.story, ["welcome", "deltas"]);
+    assert_eq!((session.resyncs(), watcher.cell.first_difference(source.mirror.cell())), (0, None));
+    // It has joined: from here on it has to keep up.
+    (0..50).for_each(|_| source.machine());
+    drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!((session.resyncs(), session.position()), (1, Some(source.recent.newest())));
+}
+
+#[test]
+fn who_comes_back_and_missed_what_is_nowhere_any_more_begins_anew() {
+    let (source, cell) = started(None);
+    let resume = Resume { incarnation: 1, revision: cell.revision() };
+    let (mut session, mut watcher) = (source.watch(resume), Watcher { cell, ..Watcher::default() });
+    drain(&mut session, &source, &mut watcher, 0);
+    assert_eq!(watcher.story, ["welcome", "welcome+snapshot", "part"]);
+    assert_eq!((session.resyncs(), watcher.cell.first_difference(source.mirror.cell())), (1, None));
+}
+
+#[test]
+fn who_comes_back_after_long_gets_a_snapshot() {
+    let (source, newest) = (Source::new(500), 2 * MISSED_MAX);
+    let recent = Recent::new(Revision(newest), LogTime::default(), 500);
+    let has_snapshot = |behind: u64| {
+        let resume = Resume { incarnation: 1, revision: Revision(newest - behind) };
+        match source.watch(resume).poll(0, &recent) {
+            Step::Send(v1::SessionResponse { tell: Some(Tell::Welcome(welcome)) }) => welcome.snapshot,
+            other => panic!("a welcome comes first: {other:?}"),
+        }
+    };
+    assert_eq!([0, 1, MISSED_MAX, MISSED_MAX + 1].map(has_snapshot), [false, false, false, true]);
 }
 
 #[test]
