@@ -41,7 +41,7 @@ impl Workspace {
         command.args(arguments).current_dir(&self.root);
         forget_settings(&mut command);
         // What is built once and thrown away needs no incremental state: it costs time and half the disk.
-        if in_ci() && env::var_os("CARGO_INCREMENTAL").is_none() {
+        if (in_ci() || self.is_first_build()) && env::var_os("CARGO_INCREMENTAL").is_none() {
             command.env("CARGO_INCREMENTAL", "0");
         }
         // Its output goes through a pipe, where Cargo would drop the colours.
@@ -49,6 +49,13 @@ impl Workspace {
             command.env("CARGO_TERM_COLOR", "always");
         }
         command
+    }
+
+    /// Whether nobody who comes back to what they built has built anything here yet but this program: then a third of the time of the first build
+    /// would go into what helps only the next one. Whoever changes something afterwards builds what is ours once more.
+    fn is_first_build(&self) -> bool {
+        let kept = std::fs::read_dir(self.target.join("debug").join("incremental"));
+        kept.map_or(true, |kept| is_of_this_alone(kept.flatten().map(|entry| entry.file_name())))
     }
 
     /// Where the programs of the release build lie.
@@ -70,6 +77,11 @@ impl Workspace {
         std::fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
         Ok(folder)
     }
+}
+
+/// Whether Cargo keeps state for the next build of no crate but this one.
+fn is_of_this_alone(mut kept: impl Iterator<Item = OsString>) -> bool {
+    kept.all(|name| name.as_encoded_bytes().starts_with(b"xtask-"))
 }
 
 /// Files that are no part of the project: where somebody has them, a test more has something to do.
@@ -111,6 +123,13 @@ pub(crate) fn colours() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_first_build_keeps_nothing_for_the_next_one() {
+        let is_first = |kept: &[&str]| is_of_this_alone(kept.iter().map(OsString::from));
+        assert!(is_first(&[]) && is_first(&["xtask-1a2b"]), "this program is built in any case");
+        assert!(!is_first(&["xtask-1a2b", "plenum_core-3c4d"]));
+    }
 
     #[test]
     fn what_somebody_has_set_for_tests_reaches_no_step_and_what_a_step_sets_does() {
