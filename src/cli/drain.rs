@@ -1,11 +1,11 @@
 //! Beginning a drain, and waiting for it: what is left, each time it changed, until the machine is empty.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use plenum_proto::v1::{
-    AllocationView, ChangeResponse, DrainRequest, GetJobRequest, GetMachineRequest, ListAllocationsRequest,
-    MachineState, MachineView,
+    AllocationState, AllocationView, ChangeResponse, DrainRequest, GetJobRequest, GetMachineRequest, JobView,
+    ListAllocationsRequest, MachineState, MachineView,
 };
 use serde_json::json;
 use tonic::Code;
@@ -168,22 +168,37 @@ async fn why_all_left(connection: &Connection, machine: &str) -> Option<Vec<Stri
 /// Why these stay on a machine that is drained: a line for each of the first few jobs of which somebody says so, and whether that is all. Where the cell does
 /// not answer, the rest is left out: each further call might wait as long for it.
 pub(super) async fn why_left(connection: &Connection, allocations: &[AllocationView]) -> (Vec<String>, bool) {
-    let jobs: BTreeSet<_> = allocations.iter().map(|allocation| (&allocation.namespace, &allocation.job)).collect();
     let mut told = Vec::new();
-    for (namespace, name) in jobs.into_iter().take(JOBS_ASKED_MAX) {
-        let request = GetJobRequest { namespace: namespace.clone(), name: name.clone(), at: None };
+    for ((namespace, name), groups) in groups_left(allocations).into_iter().take(JOBS_ASKED_MAX) {
+        let request = GetJobRequest { namespace: namespace.to_owned(), name: name.to_owned(), at: None };
         let found = match connection.jobs().get(request).await {
             Ok(found) => found.into_inner(),
             // It was retired meanwhile.
             Err(status) if status.code() == Code::NotFound => continue,
             Err(_) => return (told, false),
         };
-        let why = found.job.unwrap_or_default().waiting_reason;
+        let why = why_stay(&found.job.unwrap_or_default(), &groups);
         if !why.is_empty() {
             told.push(format!("{}: {why}", output::job_called(namespace, name)));
         }
     }
     (told, true)
+}
+
+/// The groups of which tasks are still to leave, by their jobs' namespaces and names. Those that are leaving need no reason.
+fn groups_left(allocations: &[AllocationView]) -> BTreeMap<(&str, &str), BTreeSet<&str>> {
+    use AllocationState::{Granted, Running, Starting};
+    let mut jobs: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for one in allocations.iter().filter(|one| matches!(one.state(), Granted | Starting | Running)) {
+        jobs.entry((one.namespace.as_str(), one.job.as_str())).or_default().insert(one.group.as_str());
+    }
+    jobs
+}
+
+/// Why tasks of these groups stay where they are; empty where nobody says it. Why other tasks wait is another matter.
+fn why_stay(job: &JobView, groups: &BTreeSet<&str>) -> String {
+    let staying = job.groups.iter().filter(|group| groups.contains(group.name.as_str()) && !group.staying.is_empty());
+    staying.map(|group| format!("{}: {}", group.name, group.staying)).collect::<Vec<_>>().join("; ")
 }
 
 /// One line about what is left, and what becomes of it.
@@ -211,7 +226,32 @@ fn done(context: &Context, name: &str, how: &str, revision: Option<u64>) -> Resu
 
 #[cfg(test)]
 mod tests {
+    use plenum_proto::v1::GroupView;
+
     use super::*;
+
+    // Of a job of which one task waited for room it said that the others, which nothing would ever move, wait for it.
+    #[test]
+    fn what_is_left_is_told_with_why_it_stays_and_not_with_why_others_wait() {
+        let group = |name: &str, staying: &str| GroupView {
+            name: name.to_owned(),
+            staying: staying.to_owned(),
+            ..GroupView::default()
+        };
+        let groups = vec![group("a", "1 is there"), group("b", ""), group("c", "2 are there")];
+        let waiting_reason = "a: 1 waiting: no room; a: 1 is there".to_owned();
+        let job = JobView { groups, waiting_reason, ..JobView::default() };
+        assert_eq!(why_stay(&job, &BTreeSet::from(["a", "b"])), "a: 1 is there", "those of c are elsewhere");
+        let one = |group: &str, state: AllocationState| AllocationView {
+            job: "big".to_owned(),
+            group: group.to_owned(),
+            state: state.into(),
+            ..AllocationView::default()
+        };
+        let here = [one("b", AllocationState::Running), one("a", AllocationState::Granted)];
+        assert_eq!(groups_left(&here), BTreeMap::from([(("", "big"), BTreeSet::from(["a", "b"]))]));
+        assert!(groups_left(&[one("a", AllocationState::Stopping)]).is_empty(), "it goes");
+    }
 
     // Five answers came within a second and a half, in which a task that moves has not ended yet: it was said to stay. And each reason was said again
     // whenever its counts of machines changed.

@@ -93,6 +93,7 @@ fn group_json(shape: Option<&JobShape>, position: usize, group: &GroupView) -> V
         "failing": group.failing,
         "failures": group.failures,
         "not_before": json_time(group.not_before_micros),
+        "staying": or_null(&group.staying),
         "after": shape.map(|shape| shape.after.clone()).unwrap_or_default(),
         "resources": shape.map(wanted_json),
     })

@@ -263,6 +263,7 @@ pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
             not_before_micros: row.not_before.micros,
             failing: live.failing,
             failures: live.failures,
+            staying: String::new(),
         }
     });
     v1::JobView {

@@ -100,7 +100,7 @@ fn list(shared: &Shared, cell: &Cell, wire: &v1::ListRequest, filter: &Filter, l
             continue;
         }
         let mut view = view::job(cell, job, &counts);
-        view.waiting_reason = reasons.of(job);
+        reasons.tell(job, &mut view);
         if !room.takes(&view) {
             response.truncated = true;
             break;
@@ -147,7 +147,7 @@ impl v1::jobs_server::Jobs for JobsService {
             let job = job_named(cell, &wire.namespace, &wire.name)?;
             let reasons = Reasons::new(&shared, wire.at, cell);
             let mut view = view::job(cell, job, &Counts::new(cell, reasons.now()));
-            view.waiting_reason = reasons.of(job);
+            reasons.tell(job, &mut view);
             let body = job.body.as_deref().filter(|_| reads_body);
             view.body = body.and_then(|body| v1::JobBody::decode(body).ok());
             Ok(v1::GetJobResponse { revision: cell.revision().0, job: Some(view) })

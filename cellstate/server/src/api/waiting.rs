@@ -14,6 +14,7 @@ use plenum_proto::v1;
 use super::past;
 use crate::notes::Note;
 use crate::shared::Shared;
+use crate::view;
 
 /// Why tasks of jobs wait: what the cell itself knows, or else what their schedulers said last.
 pub(super) struct Reasons<'a> {
@@ -52,17 +53,26 @@ impl<'a> Reasons<'a> {
         self.present.map_or(self.then, |shared| shared.clock.now())
     }
 
-    /// Why this one's do, or stay on machines that are drained; empty when none does.
-    pub(super) fn of(&self, job: &Arc<Job>) -> String {
+    /// Says in a job's view why its tasks wait, and of each group why tasks stay on machines that are drained; nothing where none does.
+    pub(super) fn tell(&self, job: &Arc<Job>, view: &mut v1::JobView) {
+        if view::places_tasks(job) {
+            for (position, group) in (0_u16..).zip(&mut view.groups) {
+                group.staying = self.staying(job, position).unwrap_or_default();
+            }
+        }
+        view.waiting_reason = self.of(job, &view.groups);
+    }
+
+    /// Why this one's tasks wait, or stay where its groups say so; empty when none does.
+    fn of(&self, job: &Arc<Job>, groups: &[v1::GroupView]) -> String {
         if job.state.is_final() {
             return String::new();
         }
         if job.shape.kind == JobKind::Recurring {
             return self.next_launch(job);
         }
-        let now = self.now();
         let mut reasons = Vec::new();
-        for (position, shape) in (0_u16..).zip(&job.shape.groups) {
+        for ((position, shape), group) in (0_u16..).zip(&job.shape.groups).zip(groups) {
             let tasks_in = |state| self.cell.group(job, position).map_or(0, |row| row.tasks_in(state));
             let blocked = tasks_in(TaskState::Blocked);
             if blocked > 0 {
@@ -75,30 +85,36 @@ impl<'a> Reasons<'a> {
                 ));
             }
             let waiting = tasks_in(TaskState::Waiting);
-            if waiting == 0 {
-                reasons.extend(self.staying(job, position).map(|words| format!("{}: {words}", shape.name)));
-                continue;
+            if waiting > 0 {
+                reasons.push(format!("{}: {waiting} waiting: {}", shape.name, self.why_waiting(job, position, shape)));
             }
-            let reason = match group_is_wanted(self.cell, job, position, now) {
-                Err(NotWanted::After(before)) => {
-                    let before = job.shape.groups.get(usize::from(before)).map_or("another group", |group| &group.name);
-                    format!("group {before} is not done")
-                }
-                Err(NotWanted::Backoff(until)) => {
-                    format!("{}; {}", NotWanted::Backoff(until), self.failures(job, position))
-                }
-                Err(not_wanted) => not_wanted.to_string(),
-                Ok(()) => self.governed(job, position, shape).unwrap_or_else(|| match self.present {
-                    Some(shared) => self.scheduler_says(shared, job, position),
-                    None => format!("scheduler {} had not placed them", job.shape.scheduler),
-                }),
-            };
-            reasons.push(format!("{}: {waiting} waiting: {reason}", shape.name));
+            // Why others wait is no reason to stay: who drains a machine would wait for room, and nothing would move.
+            if !group.staying.is_empty() {
+                reasons.push(format!("{}: {}", shape.name, group.staying));
+            }
         }
         if reasons.is_empty() && self.asks_for_nothing(job) {
             return format!("none of its groups has a task; {}", ask_for_tasks(job));
         }
         reasons.join("; ")
+    }
+
+    /// Why tasks of a group wait of which some do.
+    fn why_waiting(&self, job: &Job, position: u16, shape: &GroupShape) -> String {
+        match group_is_wanted(self.cell, job, position, self.now()) {
+            Err(NotWanted::After(before)) => {
+                let before = job.shape.groups.get(usize::from(before)).map_or("another group", |group| &group.name);
+                format!("group {before} is not done")
+            }
+            Err(NotWanted::Backoff(until)) => {
+                format!("{}; {}", NotWanted::Backoff(until), self.failures(job, position))
+            }
+            Err(not_wanted) => not_wanted.to_string(),
+            Ok(()) => self.governed(job, position, shape).unwrap_or_else(|| match self.present {
+                Some(shared) => self.scheduler_says(shared, job, position),
+                None => format!("scheduler {} had not placed them", job.shape.scheduler),
+            }),
+        }
     }
 
     /// What a recurring job waits for, of which nothing is placed itself.
@@ -163,7 +179,7 @@ impl<'a> Reasons<'a> {
         Some(format!("the quota of {namespace} is short of {short} for {what}{beyond}: {used} of {limit} are used"))
     }
 
-    /// How many tasks of a group of which none waits are on drained machines, and why they stay there, where their scheduler says so.
+    /// How many tasks of a group are on drained machines, and why they stay there, where their scheduler says so.
     fn staying(&self, job: &Job, position: u16) -> Option<String> {
         let is_drained = |slot: u32| self.cell.machine_row(slot).is_some_and(|row| row.state == MachineState::Draining);
         let any = || (0..self.cell.machine_rows().len()).any(is_drained);

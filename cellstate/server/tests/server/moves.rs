@@ -126,6 +126,7 @@ async fn what_is_left_on_a_drained_machine_says_so_and_why_where_its_scheduler_d
     let view = waiting(&channel, "web").await;
     let left = "work: 1 is on a machine that is drained; what scheduler batch does not move is stopped at the deadline";
     assert_eq!(view.waiting_reason, left);
+    assert_eq!(format!("work: {}", view.groups[0].staying), left);
     let session = Session::open(&channel, "batch").await.unwrap();
     let other = submit(&channel, job("other", 1)).await.job;
     let later = submit(&channel, job("later", 1)).await;
@@ -150,5 +151,22 @@ async fn what_is_left_on_a_drained_machine_says_so_and_why_where_its_scheduler_d
     let undrain = v1::DrainRequest { name: "m1".into(), undrain: true, within_micros: 0 };
     govern.drain_machine(undrain).await.unwrap();
     assert_eq!(waiting(&channel, "web").await.waiting_reason, "");
+    server.shutdown().await.unwrap();
+}
+
+// Of a job of which another task waited it was told why that one waits, and of those that stay nothing.
+#[tokio::test]
+async fn what_is_left_on_a_drained_machine_says_so_also_where_others_of_its_group_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    moved(&channel).await;
+    let scale = v1::ScaleRequest { name: "web".into(), group: "work".into(), count: 3, ..Default::default() };
+    Jobs::new(channel.clone()).scale(scale).await.unwrap();
+    let view = waiting(&channel, "web").await;
+    let staying = "1 is on a machine that is drained; what scheduler batch does not move is stopped at the deadline";
+    assert_eq!(view.groups[0].staying, staying);
+    let both = (view.waiting_reason.starts_with("work: 1 waiting: "), view.waiting_reason.ends_with(staying));
+    assert_eq!(both, (true, true), "{}", view.waiting_reason);
     server.shutdown().await.unwrap();
 }
