@@ -101,6 +101,7 @@ fn an_empty_flag_is_none_that_was_left_out() {
     for flag in ["--addr", "--namespace"] {
         stage.run(&[flag, "", "job", "list"]).says(2, &["error[USAGE]", &format!("{flag} is empty"), "leave"]);
     }
+    stage.run(&["alloc", "list", "--machine", ""]).says(2, &["--machine", "it is empty", "leave"]);
 }
 
 #[test]

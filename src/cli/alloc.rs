@@ -44,7 +44,7 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
             watch::print(context.format, listing.watch, async || {
                 let answer = connection.jobs().list_allocations(request.clone()).await?.into_inner();
                 let listed = listed(context.format, &answer, listing.limit);
-                let is_empty = answer.allocations.is_empty() && !answer.truncated && listing.filter.is_empty();
+                let is_empty = answer.allocations.is_empty() && !answer.truncated && listing.filter.is_none();
                 let why_empty = if is_empty { why_empty(&connection, &request).await } else { None };
                 Ok(Listed { hint: why_empty.or(listed.hint), ..listed })
             })

@@ -73,6 +73,12 @@ fn request_timeout_of_no_use() -> Arg {
     limit.value_parser(request_timeout).global(true).hide(true)
 }
 
+/// What a flag that narrows a list down says. Nothing narrows nothing down: most often it comes from a variable that is not set, and who then stops all that
+/// is listed stops the whole cell's.
+fn said(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("it is empty; leave the flag out for all".to_owned()) } else { Ok(text.to_owned()) }
+}
+
 /// What every listing takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Listing {
@@ -86,8 +92,8 @@ pub(crate) struct Listing {
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub(crate) limit: u32,
     /// Only rows with these values: FIELD=VALUE or FIELD!=VALUE, joined by commas
-    #[arg(long, default_value = "", hide_default_value = true)]
-    pub(crate) filter: String,
+    #[arg(long, value_parser = said)]
+    pub(crate) filter: Option<String>,
 }
 
 /// How much is told of what happened.
@@ -222,6 +228,24 @@ mod tests {
             "plenum restore --from /backups/x --dir /var/lib/new --accept-loss --incarnation 3",
         ] {
             Arguments::try_parse_from(line.split(' ')).unwrap();
+        }
+    }
+
+    // `alloc list --machine "$M"` listed the whole cell where the variable was not set, and `xargs` stopped all of it.
+    #[test]
+    fn a_flag_that_narrows_a_list_down_to_nothing_is_wrong_usage() {
+        for (command, flag) in [
+            ("alloc list", "--job"),
+            ("alloc list", "--machine"),
+            ("alloc list", "--filter"),
+            ("machine list", "--filter"),
+            ("txn list", "--scheduler"),
+            ("conflicts", "--filter"),
+        ] {
+            let words = |value| ["plenum"].into_iter().chain(command.split(' ')).chain([flag, value]);
+            let refused = Arguments::try_parse_from(words("")).unwrap_err();
+            assert!(refused.exit_code() == 2 && refused.to_string().contains("it is empty"), "{command}: {refused}");
+            Arguments::try_parse_from(words("x")).unwrap();
         }
     }
 

@@ -18,7 +18,7 @@ pub(super) async fn run(context: &Context, command: &Conflicts) -> Result<(), Fa
     let connection = context.connect_to_read(command.at).await?;
     watch::print(context.format, command.watch, async || {
         let since_micros = since_micros(command, output::now_micros())?;
-        let (by, filter) = (command.by.clone(), command.filter.clone());
+        let (by, filter) = (command.by.clone(), command.filter.clone().unwrap_or_default());
         let request = ListConflictsRequest { by, since_micros, limit: command.limit, at: command.at, filter };
         let answer = connection.inspect().list_conflicts(request).await?.into_inner();
         Ok(listed(context.format, command, &answer))
@@ -76,8 +76,7 @@ mod tests {
     // A watched list of the last ten minutes went on showing what was older, until something happened in the cell.
     #[test]
     fn what_is_no_longer_of_the_last_time_is_another_listing_at_the_same_revision() {
-        let command =
-            Conflicts { by: "pair".into(), since: Some(600), limit: 0, watch: true, filter: String::new(), at: None };
+        let command = Conflicts { by: "pair".into(), since: Some(600), limit: 0, watch: true, filter: None, at: None };
         let mark = |rows: Vec<ConflictRow>| {
             let answer = ListConflictsResponse { revision: 7, rows, ..ListConflictsResponse::default() };
             listed(Format::Table, &command, &answer).mark()
@@ -89,8 +88,7 @@ mod tests {
     // "No conflicts" was all that it said of days that the cell does not retain.
     #[test]
     fn that_older_conflicts_are_not_retained_is_said() {
-        let command =
-            Conflicts { by: "pair".into(), since: None, limit: 0, watch: false, filter: String::new(), at: None };
+        let command = Conflicts { by: "pair".into(), since: None, limit: 0, watch: false, filter: None, at: None };
         let told = |oldest_revision, format| {
             let answer = ListConflictsResponse { revision: 7, oldest_revision, ..ListConflictsResponse::default() };
             listed(format, &command, &answer)
@@ -120,8 +118,7 @@ mod tests {
     // It counted back from now: up to an hour ago there were no conflicts of the last ten minutes, ever.
     #[test]
     fn what_happened_lately_is_told_as_seen_from_the_moment_that_is_asked_for() {
-        let at =
-            |at| Conflicts { by: "pair".into(), since: Some(600), limit: 0, watch: false, filter: String::new(), at };
+        let at = |at| Conflicts { by: "pair".into(), since: Some(600), limit: 0, watch: false, filter: None, at };
         assert_eq!(since_micros(&at(None), 10_000).unwrap(), 9_400);
         assert_eq!(since_micros(&at(Some(At { revision: 0, time_micros: 5_000 })), 10_000).unwrap(), 4_400);
         let failure = since_micros(&at(Some(At { revision: 7, time_micros: 0 })), 10_000).unwrap_err();

@@ -305,7 +305,7 @@ pub(super) fn list_request(context: &Context, listing: &Listing) -> ListRequest 
         namespace: context.namespace.clone().unwrap_or_default(),
         at: listing.at,
         limit: listing.limit,
-        filter: listing.filter.clone(),
+        filter: listing.filter.clone().unwrap_or_default(),
     }
 }
 
