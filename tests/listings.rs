@@ -88,11 +88,14 @@ fn conflicts_are_counted_by_who_lost_to_whom() {
     has(row, &["loser", "winner", "transactions", "claims", "median_staleness_revisions"]);
     assert_eq!((&row["loser"], &row["winner"]), (&"green".into(), &"blue".into()));
     assert_eq!((&row["transactions"], &row["claims"]), (&1.into(), &2.into()));
-    for (by, value) in [("machine", "m1"), ("job", "grass"), ("resource", "cpu_millis")] {
+    for (by, value) in [("machine", "m1"), ("job", "default/grass"), ("resource", "cpu_millis")] {
         let row = &race.ask(&["conflicts", "--by", by])["items"][0];
-        let found = row[by].as_str().unwrap_or_default();
-        assert!(found.ends_with(value), "by {by}: expected {value} in {row}");
+        assert_eq!(row[by], value, "by {by}: {row}");
     }
+    // Those of all namespaces were told as if they were of that one, and a job by its name had lost nothing.
+    let count = |words: &[&str]| race.ask(&[&["conflicts"], words].concat())["items"].as_array().unwrap().len();
+    assert_eq!((count(&["--namespace", "default"]), count(&["--namespace", "ml"])), (1, 0));
+    assert_eq!((count(&["--filter", "job=grass"]), count(&["--filter", "job=ml/grass"])), (1, 0));
     let listed = race.ask(&["txn", "list", "--refused"]);
     let ids: Vec<_> = listed["items"].as_array().unwrap().iter().map(|each| each["id"].as_str().unwrap()).collect();
     assert_eq!(ids, [race.loser.as_str()], "only the transaction that lost something");

@@ -18,8 +18,14 @@ pub(super) async fn run(context: &Context, command: &Conflicts) -> Result<(), Fa
     let connection = context.connect_to_read(command.at).await?;
     watch::print(context.format, command.watch, async || {
         let since_micros = since_micros(command, output::now_micros())?;
-        let (by, filter) = (command.by.clone(), command.filter.clone().unwrap_or_default());
-        let request = ListConflictsRequest { by, since_micros, limit: command.limit, at: command.at, filter };
+        let request = ListConflictsRequest {
+            by: command.by.clone(),
+            since_micros,
+            limit: command.limit,
+            at: command.at,
+            filter: command.filter.clone().unwrap_or_default(),
+            namespace: context.namespace.clone().unwrap_or_default(),
+        };
         let answer = connection.inspect().list_conflicts(request).await?.into_inner();
         Ok(listed(context.format, command, &answer))
     })

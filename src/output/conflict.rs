@@ -3,7 +3,7 @@
 use plenum_proto::v1::{ConflictRow, ResourceName};
 use serde_json::{Value, json};
 
-use super::{Row, allocation::transaction_id, or_null, seen::given_name_of, span};
+use super::{Row, allocation::transaction_id, job::full_name_called, or_dash, or_null, seen::given_name_of, span};
 
 /// A title, and the key below it.
 type Key = (&'static str, fn(&ConflictRow) -> &str);
@@ -23,9 +23,10 @@ pub(crate) fn key_columns(rows: &[ConflictRow]) -> (Vec<&'static str>, Vec<Vec<S
     let mut titles: Vec<&str> = used.iter().map(|(title, _)| *title).collect();
     titles.extend(ConflictRow::titles().0);
     let cells = rows.iter().map(|row| {
-        let keys = used.iter().map(|(title, key)| match named_resource(row) {
-            Some(name) if *title == "RESOURCE" => name,
-            _ => super::or_dash(key(row)),
+        let keys = used.iter().map(|(title, key)| match *title {
+            "RESOURCE" => named_resource(row).unwrap_or_else(|| or_dash(key(row))),
+            "JOB" => or_dash(&full_name_called(key(row))),
+            _ => or_dash(key(row)),
         });
         keys.chain(row.cells()).collect()
     });
@@ -65,6 +66,9 @@ impl Row for ConflictRow {
                 object[title.to_lowercase()] = or_null(key(self));
             }
         }
+        if let Some((namespace, _)) = self.job.split_once('/') {
+            object["namespace"] = namespace.into();
+        }
         if let Some(name) = named_resource(self) {
             object["resource_name"] = name.into();
         }
@@ -97,6 +101,16 @@ mod tests {
         assert_eq!(cells[0], ["red", "blue", "3", "9", "0", "0us", "txn-4-2"]);
         assert_eq!(row.to_json()["loser"], "red");
         assert!(row.to_json().get("machine").is_none());
+    }
+
+    #[test]
+    fn a_job_is_called_as_everywhere_else_and_programs_read_its_namespace_apart() {
+        let row = |job: &str| ConflictRow { job: job.to_owned(), ..ConflictRow::default() };
+        let rows = [row("ml/web"), row("default/web"), row("")];
+        let called = key_columns(&rows).1.into_iter().map(|cells| cells[0].clone());
+        assert_eq!(called.collect::<Vec<_>>(), ["ml/web", "web", "-"]);
+        let json = rows[0].to_json();
+        assert_eq!((&json["job"], &json["namespace"]), (&json!("ml/web"), &json!("ml")));
     }
 
     #[test]

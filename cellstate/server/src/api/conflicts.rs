@@ -13,7 +13,9 @@ use super::names;
 use crate::metrics;
 
 /// What a conflict has a word for, whatever it is grouped by.
-const FIELDS: &[&str] = &["loser", "winner", "machine", "job", "resource"];
+const FIELDS: &[&str] = &["loser", "winner", "machine", "job", "namespace", "resource"];
+/// Its job as rows have it, with the namespace: what a value of "job" is held against that has one.
+const FULL_NAME: &str = "namespace/job";
 /// Names of machines and of jobs that are remembered while a filter is held against conflicts.
 const NAMES_MAX: usize = 10_000;
 
@@ -21,6 +23,8 @@ const NAMES_MAX: usize = 10_000;
 #[derive(Debug)]
 pub(super) struct Conflicts {
     by: GroupBy,
+    /// Of jobs of this one alone; empty: of all.
+    namespace: String,
     filter: Filter,
     since_micros: i64,
     limit: usize,
@@ -44,9 +48,10 @@ impl Conflicts {
         let word = |name: &str| (v1::ResourceName::Custom1 as i32..).zip(given).find(|(_, given)| ***given == *name);
         let filter = Filter::parse(&wire.filter, FIELDS)?
             .reworded("resource", |name| word(name).map(|(number, _)| metrics::resource(number)))
-            .with_words("resource", &resources)?;
+            .with_words("resource", &resources)?
+            .with_full_names("job", FULL_NAME);
         let limit = listing::limit(wire.limit, rows_max);
-        Ok(Self { by, filter, since_micros: wire.since_micros, limit })
+        Ok(Self { by, namespace: wire.namespace.clone(), filter, since_micros: wire.since_micros, limit })
     }
 
     /// Lists what was lost up to the cell's revision, as far as the history has come.
@@ -54,8 +59,12 @@ impl Conflicts {
         // Of the present it may lack the end.
         let revision = cell.revision().0.min(history.newest_revision());
         let mut names = Names { history, cell, machines: BTreeMap::new(), jobs: BTreeMap::new() };
-        let mut passes = |lost: &Lost| self.filter.passes(|field| Some(names.of(lost, field)));
-        let counts: Counts<'_> = if self.filter.is_empty() { None } else { Some(&mut passes) };
+        let mut passes = |lost: &Lost| {
+            (self.namespace.is_empty() || names.of(lost, "namespace") == self.namespace)
+                && self.filter.passes(|field| Some(names.of(lost, field)))
+        };
+        let is_all = self.namespace.is_empty() && self.filter.is_empty();
+        let counts: Counts<'_> = if is_all { None } else { Some(&mut passes) };
         let table = history.conflicts(self.since_micros, revision, self.by, self.limit, counts);
         let table = table.map_err(|error| Failure::history(&error))?;
         let rows = table.rows.into_iter().map(|row| in_words(history, cell, row)).collect();
@@ -115,14 +124,22 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
-    /// The word of what was lost for one of [`FIELDS`]; empty as in a row.
+    /// The word of what was lost for one of [`FIELDS`], or for [`FULL_NAME`]; empty as in a row.
     fn of(&mut self, lost: &Lost, field: &str) -> String {
         let (history, cell, group) = (self.history, self.cell, &lost.group);
         match field {
             "loser" => group.loser.clone(),
             "winner" => group.winner.clone(),
             "resource" => metrics::resource(group.resource).to_owned(),
-            "job" => once(&mut self.jobs, group.job, || names::job(history, cell, group.job)),
+            "job" | "namespace" | FULL_NAME => {
+                let full = once(&mut self.jobs, group.job, || names::job(history, cell, group.job));
+                let (namespace, name) = full.split_once('/').unwrap_or_default();
+                match field {
+                    "job" => name.to_owned(),
+                    "namespace" => namespace.to_owned(),
+                    _ => full,
+                }
+            }
             _ => {
                 let Some(slot) = group.machine else { return String::new() };
                 let name = || names::machine_then(history, cell, slot, lost.revision, lost.time_micros);

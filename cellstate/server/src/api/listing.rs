@@ -80,6 +80,14 @@ impl Filter {
         )))
     }
 
+    /// Holds values of a field that has names of jobs against another word of the row where they have a namespace before the name: `full` has both.
+    pub(super) fn with_full_names(mut self, field: &str, full: &str) -> Self {
+        for term in self.terms.iter_mut().filter(|term| term.field == field && term.value.contains('/')) {
+            term.field = full.to_owned();
+        }
+        self
+    }
+
     /// Whether everything passes.
     pub(super) fn is_empty(&self) -> bool {
         self.terms.is_empty()
@@ -330,6 +338,17 @@ mod tests {
             "filter: expected job to be a name without its namespace, which is asked for apart, found \"staging/web\"";
         assert_eq!(failure.message, expected);
         assert!(filter("job=web,machine=a/b").is_ok(), "another field is another matter");
+    }
+
+    // `job=web` found nothing of `ml/web`, and said that nothing had been lost.
+    #[test]
+    fn a_name_may_have_its_namespace_with_it_where_rows_have_both() {
+        let passes = |text: &str| {
+            let filter = Filter::parse(text, &["job"]).unwrap().with_full_names("job", "full");
+            filter.passes(|field| Some(if field == "job" { "web" } else { "ml/web" }.to_owned()))
+        };
+        assert!(passes("job=web") && passes("job=ml/web") && passes("job!=default/web"));
+        assert!(!passes("job!=web") && !passes("job!=ml/web") && !passes("job=default/web"));
     }
 
     // Ten thousand of the largest jobs came to 2.5 GB, which nobody takes.

@@ -49,13 +49,18 @@ async fn a_lost_race_is_listed_with_who_won_it() {
         let answer = inspect.clone().list_conflicts(request).await;
         answer.map(|answer| answer.into_inner().rows.len()).map_err(|status| status.message().to_owned())
     };
-    let of_it = "loser=batch,winner=batch,machine=m1,job=default/other,resource=cpu_millis";
+    let of_it = "loser=batch,winner=batch,machine=m1,job=default/other,namespace=default,job=other,resource=cpu_millis";
     assert_eq!(filtered(of_it).await, Ok(1));
     for term in of_it.split(',') {
         assert_eq!(filtered(&term.replace('=', "!=")).await, Ok(0), "{term}");
     }
     assert!(filtered("resource=gpu").await.unwrap_err().contains("custom_5, nothing, found"));
-    assert!(filtered("task=1").await.unwrap_err().contains("expected one of loser, winner, machine, job, resource"));
+    assert!(filtered("task=1").await.unwrap_err().contains("expected one of loser, winner, machine, job, namespace, "));
+    let mut of_namespace = async |namespace: &str| {
+        let request = v1::ListConflictsRequest { namespace: namespace.to_owned(), ..Default::default() };
+        inspect.list_conflicts(request).await.unwrap().into_inner().rows.len()
+    };
+    assert_eq!((of_namespace("default").await, of_namespace("ml").await), (1, 0));
     let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
     assert_eq!((status.transactions, status.conflicts, status.machines["ready"]), (2, 1, 1));
     assert_eq!(status.allocated.unwrap().cpu_millis, 1000);
