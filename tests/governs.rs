@@ -226,7 +226,12 @@ fn what_a_paused_scheduler_should_place_waits_and_what_it_placed_runs_on() {
     let set = |more: &[&str]| {
         cell.stage.run(&[&["--addr", &cell.server.address, "scheduler", "set", "batch"], more].concat())
     };
-    assert!(set(&["--evict", "no"]).out.contains("batch: has these rights from now on"));
+    let granted = set(&["--evict", "no"]);
+    assert!(granted.out.contains("batch: has these rights from now on") && granted.err.is_empty(), "{granted}");
+    // A slip in the name granted it to nobody, without a word.
+    cell.stage
+        .run(&["--addr", &cell.server.address, "scheduler", "set", "btach", "--evict", "no"])
+        .says(0, &["has never seen a scheduler named \"btach\""]);
     assert!(set(&["--priority", "4"]).out.contains("batch: has these rights from now on"));
     assert!(set(&["--priority", "4", "--evict", "no"]).out.contains("batch: has these rights already"));
     assert_eq!((&batch()["evicts"], &batch()["priority"]), (&json!(false), &json!(4)));

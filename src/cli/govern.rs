@@ -124,7 +124,7 @@ pub(super) async fn partition(context: &Context, command: Partitions) -> Result<
             let connection = context.connect().await?;
             for scheduler in schedulers {
                 if !is_known_if_answered(&connection, &scheduler).await? {
-                    output::tell(&format!("warning: this cell has never seen a scheduler named \"{scheduler}\""));
+                    output::tell(&never_seen(&scheduler));
                 }
             }
             let answer = connection.govern().set_partition(request).await?.into_inner();
@@ -161,11 +161,21 @@ pub(super) async fn scheduler(context: &Context, command: Schedulers) -> Result<
         Schedulers::Resume { name } => pause(context, name, false).await,
         Schedulers::Set { name, evict, priority } => {
             named("scheduler's name", &name)?;
+            let connection = context.connect().await?;
+            // Asked before: whoever has unusual rights is known from then on.
+            if !is_known_if_answered(&connection, &name).await? {
+                output::tell(&never_seen(&name));
+            }
             let request = SetRights { scheduler: name.clone(), evicts: evict, priority };
-            let answer = context.connect().await?.govern().set_rights(request).await?.into_inner();
+            let answer = connection.govern().set_rights(request).await?.into_inner();
             tell_change(context, &answer, &name, "has these rights from now on", "has these rights already")
         }
     }
+}
+
+/// What to say of a name that may be a slip: what it is granted would be nobody's.
+fn never_seen(scheduler: &str) -> String {
+    format!("warning: this cell has never seen a scheduler named \"{scheduler}\"")
 }
 
 fn without_namespace(context: &Context, listing: &Listing) -> ListRequest {
@@ -177,10 +187,8 @@ async fn pause(context: &Context, name: String, paused: bool) -> Result<(), Fail
     let connection = context.connect().await?;
     // Asked before: whoever is paused is known from then on.
     if paused && !is_known_if_answered(&connection, &name).await? {
-        output::tell(&format!(
-            "warning: this cell has never seen a scheduler named \"{name}\"; one that comes is paused \
-             (`plenum scheduler resume {name}` ends that)"
-        ));
+        let resume = format!("one that comes is paused (`plenum scheduler resume {name}` ends that)");
+        output::tell(&format!("{}; {resume}", never_seen(&name)));
     }
     let request = PauseScheduler { scheduler: name.clone(), paused };
     let answer = connection.govern().pause_scheduler(request).await?.into_inner();
