@@ -164,6 +164,24 @@ fn who_waits_for_a_job_without_an_end_is_told_so() {
     assert_eq!(waiting.ended().code(), Some(1));
 }
 
+// In a cell that was gone by the time that somebody looked, nothing told why the job had waited.
+#[test]
+fn who_waits_for_a_job_in_vain_is_told_why_it_waits() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let file = stage.file("web.toml", FOREVER);
+    let run = ["--addr", &server.address, "job", "run", &file, "--wait"];
+    let why = "web: 1 waiting: no scheduler service is connected; start one";
+    let late = stage.run(&[&run[..], &["--timeout", "100ms", "-o", "json"]].concat());
+    let error = late.says(3, &["error[TIME_LIMIT]"]).error();
+    assert_eq!(error["message"], format!("job web is waiting at the time limit: {why}"));
+    let mut waiting = stage.start("waiting", &run);
+    let told = format!("job web waits: {why}");
+    eventually("it says so", || stage.text("waiting.err").contains(&told).then_some(()));
+    stage.ask(&server.address, &["job", "stop", "web"]);
+    assert_eq!(waiting.ended().code(), Some(1));
+}
+
 #[test]
 fn waiting_for_the_end_of_what_has_none_is_wrong_usage() {
     let stage = Stage::new();

@@ -25,6 +25,7 @@ use super::{
     at::up_to,
     ended::Shown,
     hints, history,
+    long_wait::LongWait,
     retired::get_job_to_its_end,
     target::{self, JobName},
     watch::{self, Listed},
@@ -173,7 +174,8 @@ fn unattended(shape: &JobShape) -> String {
     format!("warning: no scheduler named \"{scheduler}\" is connected; {waits} ({what})")
 }
 
-/// Waits for the end of the job that was submitted at revision `since`, and exits with its result, also where it is retired by then.
+/// Waits for the end of the job that was submitted at revision `since`, and exits with its result, also where it is retired by then. Says why the job waits
+/// where it does so for long: the cell may be gone by the time that somebody looks.
 async fn wait_for(
     context: &Context,
     connection: &Connection,
@@ -184,6 +186,7 @@ async fn wait_for(
     let mut period = WAIT_PERIOD_MIN;
     let mut silent_since = None;
     let mut state = JobState::JobWaiting;
+    let (began, mut waits) = (Instant::now(), LongWait::default());
     loop {
         let left = deadline.map_or(ANSWER_MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
         // A server that is there and does not answer is as far away as one that is gone.
@@ -191,10 +194,13 @@ async fn wait_for(
         let answer = tokio::time::timeout(patience, get_job_to_its_end(connection, job, since)).await;
         let answer = answer.unwrap_or_else(|_| Err(Failure::new("UNAVAILABLE", "the cell does not answer")));
         let Some((revision, view)) = found(answer, &mut silent_since)? else {
-            rest(job, state, &mut period, deadline).await?;
+            rest(job, (state, waits.reason()), &mut period, deadline).await?;
             continue;
         };
         state = view.state();
+        if let Some(reason) = waits.news(&view.waiting_reason, began.elapsed()) {
+            output::tell(&format!("job {} waits: {reason}", job.called()));
+        }
         let has_ended = matches!(state, JobState::JobComplete | JobState::JobFailed | JobState::JobStopped);
         // A picture from before the submission may show the end of an earlier run of the job.
         if has_ended && revision >= since {
@@ -206,7 +212,7 @@ async fn wait_for(
             let code = if state == JobState::JobComplete { 0 } else { EXIT_FAILED };
             return Ok(ExitCode::from(code));
         }
-        rest(job, state, &mut period, deadline).await?;
+        rest(job, (state, waits.reason()), &mut period, deadline).await?;
     }
 }
 
@@ -218,10 +224,17 @@ fn ended_text(name: &str, view: &JobView) -> String {
 }
 
 /// Sleeps until the job shall be looked at again, at the latest at the deadline: what happens just before it still counts.
-async fn rest(job: &JobName, state: JobState, period: &mut Duration, deadline: Option<Instant>) -> Result<(), Failure> {
+/// Fails behind it, with how the job was seen last and why it waited.
+async fn rest(
+    job: &JobName,
+    (state, reason): (JobState, &str),
+    period: &mut Duration,
+    deadline: Option<Instant>,
+) -> Result<(), Failure> {
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     if left.is_some_and(|left| left.is_zero()) {
-        let what = format!("job {} is {} at the time limit", job.called(), output::job_state(state));
+        let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        let what = format!("job {} is {} at the time limit{why}", job.called(), output::job_state(state));
         return Err(Failure::new("TIME_LIMIT", what)
             .with_hint(format!("it goes on; see `plenum job show {}/{}`", job.namespace, job.name))
             .with_exit(EXIT_UNFINISHED));

@@ -13,6 +13,7 @@ mod hints;
 mod history;
 mod job;
 mod logs;
+mod long_wait;
 mod machine;
 mod retired;
 mod target;
@@ -32,6 +33,7 @@ pub(crate) use args::WithParent;
 pub(crate) use args::{Agent, Dev, Restore, Scheduler, Server};
 pub(crate) use explain::has_page;
 pub(crate) use job::{get_job, number_resources};
+pub(crate) use long_wait::LongWait;
 pub(crate) use retired::get_job_to_its_end;
 pub(crate) use target::JobName;
 

@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use plenum_proto::v1::{GroupView, JobKind, JobState, JobView};
 
-use crate::output::{Row, how_often, job_state};
-
-/// A job that waits for the same reason for so long is told to wait. Most reasons pass in milliseconds.
-pub(super) const WAIT_TOLD_AFTER: Duration = Duration::from_secs(2);
+use crate::{
+    cli::LongWait,
+    output::{Row, how_often, job_state},
+};
 
 /// What was told of each job, by its name.
 #[derive(Debug, Default)]
@@ -20,8 +20,7 @@ struct Told {
     job: JobView,
     /// How many of each group were last told to run.
     running: Vec<u32>,
-    /// Since when the job waits for this reason, and whether that was told.
-    waiting: Option<(String, Duration, bool)>,
+    waiting: LongWait,
 }
 
 /// True when the job has ended, one way or the other.
@@ -120,7 +119,7 @@ impl Board {
                 lines.push(format!("{name}: {} running ({} of {})", group.name, sound(group), group.count));
             }
         }
-        if let Some(reason) = told.long_wait(&job.waiting_reason, now) {
+        if let Some(reason) = told.waiting.news(&job.waiting_reason, now) {
             lines.push(format!("{name} waits: {reason}"));
         }
         if has_ended(job) && before.state() != job.state() {
@@ -145,21 +144,6 @@ impl Told {
             *told = running;
         }
         is_news
-    }
-
-    /// The reason for which the job waits, once, when it has for long.
-    fn long_wait(&mut self, reason: &str, now: Duration) -> Option<String> {
-        match &mut self.waiting {
-            _ if reason.is_empty() => self.waiting = None,
-            Some((known, since, is_told)) if known == reason => {
-                if !*is_told && now.saturating_sub(*since) >= WAIT_TOLD_AFTER {
-                    *is_told = true;
-                    return Some(reason.to_owned());
-                }
-            }
-            _ => self.waiting = Some((reason.to_owned(), now, false)),
-        }
-        None
     }
 }
 

@@ -1,0 +1,55 @@
+//! Why a job waits, told once it has waited for that for a while.
+
+use std::time::Duration;
+
+/// A job that waits for the same reason for so long is told to wait. Most reasons pass in milliseconds.
+const TOLD_AFTER: Duration = Duration::from_secs(2);
+
+/// The reason for which a job waits, as it was seen last.
+#[derive(Debug, Default)]
+pub(crate) struct LongWait(Option<Seen>);
+
+#[derive(Debug)]
+struct Seen {
+    reason: String,
+    since: Duration,
+    is_told: bool,
+}
+
+impl LongWait {
+    /// The reason, once, when it has been this one for long; an empty one is none. `now` is counted from any fixed moment.
+    pub(crate) fn news(&mut self, reason: &str, now: Duration) -> Option<String> {
+        match &mut self.0 {
+            _ if reason.is_empty() => self.0 = None,
+            Some(seen) if seen.reason == reason => {
+                if !seen.is_told && now.saturating_sub(seen.since) >= TOLD_AFTER {
+                    seen.is_told = true;
+                    return Some(reason.to_owned());
+                }
+            }
+            _ => self.0 = Some(Seen { reason: reason.to_owned(), since: now, is_told: false }),
+        }
+        None
+    }
+
+    /// The reason, however short the wait; empty where there is none.
+    pub(super) fn reason(&self) -> &str {
+        self.0.as_ref().map_or("", |seen| &seen.reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_that_lasts_is_told_once_and_another_one_anew() {
+        let mut wait = LongWait::default();
+        let mut told = |seconds, reason| wait.news(reason, Duration::from_secs(seconds)).unwrap_or_default();
+        assert_eq!([told(0, "no room"), told(1, "no room")], ["", ""]);
+        assert_eq!([told(2, "no room"), told(9, "no room")], ["no room", ""]);
+        assert_eq!([told(10, "paused"), told(11, "paused"), told(12, "paused")], ["", "", "paused"]);
+        assert_eq!(wait.reason(), "paused");
+        assert_eq!((wait.news("", Duration::from_secs(13)), wait.reason()), (None, ""));
+    }
+}
