@@ -375,6 +375,23 @@ fn a_job_file_may_come_from_standard_input() {
     assert!(stage.text("read.err").contains("standard input:1:8"), "{}", stage.text("read.err"));
 }
 
+// Of a job that lives nobody who lacked its file could see what it runs.
+#[test]
+fn a_job_shows_what_it_runs_and_under_which_rules() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let job = FOREVER.replace("resources =", "constraints = ['attr.rack == \"a\"']\nresources =");
+    stage.submit(&server.address, "web.toml", &job);
+    let group = stage.ask(&server.address, &["job", "show", "web"])["groups"][0].clone();
+    assert_eq!(group["command"], serde_json::json!(["/bin/sleep", "1000"]));
+    assert_eq!(group["env"]["STAGE"], stage.word("").trim_end_matches('/'));
+    assert_eq!(group["constraints"], serde_json::json!(["attr.rack == \"a\""]));
+    let text = stage.run(&["--addr", &server.address, "job", "show", "web"]).out;
+    for words in ["/bin/sleep 1000\n", "attr.rack == \"a\"\n", "cpu 10m, memory 16MiB\n", "retry:"] {
+        assert!(text.contains(words), "expected {words:?} in:\n{text}");
+    }
+}
+
 #[test]
 fn a_filter_that_is_none_is_wrong_usage() {
     let stage = Stage::new();

@@ -390,7 +390,7 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
         pairs.extend(waits_to_start(&listed.allocations).map(|words| ("starts later", words)));
         let groups = output::listing(context.format, revision, &view.groups, false);
         let allocations = output::listing(context.format, revision, &shown.rows, false);
-        format!("{}\n{groups}\n{allocations}", output::fields(&pairs))
+        format!("{}\n{groups}\n{}{allocations}", output::fields(&pairs), asked(&view))
     };
     output::print(&output::object(context.format, &object, &job.called(), text))?;
     let moment = at.map_or_else(String::new, |_| format!(" --at {revision}"));
@@ -401,6 +401,13 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
     }
     alloc::tell_of_more(context, &listed);
     Ok(())
+}
+
+/// What each group's tasks run, and under which rules: the file that says it is where the job was submitted from, which may be anywhere.
+fn asked(view: &JobView) -> String {
+    let shapes = view.shape.iter().flat_map(|shape| &shape.groups).enumerate();
+    let body = |position: usize| view.body.as_ref().and_then(|body| body.groups.get(position));
+    shapes.map(|(position, shape)| output::asked_text(shape, body(position)) + "\n").collect()
 }
 
 /// How many tasks wait for others to leave their room, where there are any.

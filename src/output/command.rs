@@ -38,9 +38,13 @@ fn with_address(text: &str, address: &str) -> String {
 }
 
 /// The text as one word of a shell: the address of version 6 of the protocol has brackets, in which some shells look for names of files.
-fn word(text: &str) -> String {
+pub(super) fn word(text: &str) -> String {
     let is_plain = |each: char| each.is_ascii_alphanumeric() || ":/.-_".contains(each);
-    if text.chars().all(is_plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]

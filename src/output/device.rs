@@ -17,6 +17,17 @@ pub(super) fn wanted_json(device: &Device) -> Value {
     json!({"kind": device.kind, "millis": device.millis, "model": device.model})
 }
 
+/// What a group asks for, equal ones together: `2 gpu`, `500m of gpu a100`.
+pub(super) fn wanted(devices: &[Device]) -> Vec<String> {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for device in devices {
+        let name = named(&device.kind, &device.model);
+        let part = if device.millis == 1000 { name } else { format!("{} of {name}", cpu(device.millis.into())) };
+        *counts.entry(part).or_default() += 1;
+    }
+    counts.into_iter().map(|(part, count)| if count == 1 { part } else { format!("{count} {part}") }).collect()
+}
+
 /// What an allocation has, such as `gpu[0], 500m of gpu[1]`; a dash for nothing.
 pub(super) fn names(devices: &[Device]) -> String {
     let name = |device: &Device| match device.millis {
@@ -66,6 +77,12 @@ mod tests {
 
     fn device(kind: &str, index: u32, millis: i32, model: &str) -> Device {
         Device { kind: kind.to_owned(), index, millis, model: model.to_owned() }
+    }
+
+    #[test]
+    fn equal_devices_that_a_group_asks_for_are_told_together() {
+        let asked = [device("gpu", 0, 1000, ""), device("gpu", 0, 500, "a100"), device("gpu", 0, 1000, "")];
+        assert_eq!(wanted(&asked), ["2 gpu", "500m of gpu a100"]);
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Row for QuotaView {
 }
 
 /// A rule as people write it. One that this version can't read is told by its attribute.
-fn rule(wire: &Constraint) -> String {
+pub(super) fn rule(wire: &Constraint) -> String {
     let known = plenum_model::Constraint::try_from(wire.clone());
     known.map_or_else(|_| format!("attr.{} …", wire.attribute), |rule| rule.to_string())
 }

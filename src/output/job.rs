@@ -1,10 +1,10 @@
 //! Jobs, as listed and as read by programs.
 
 use plenum_model::JobId;
-use plenum_proto::v1::{GroupShape, GroupView, JobKind, JobShape, JobState, JobView};
+use plenum_proto::v1::{GroupBody, GroupShape, GroupView, JobKind, JobState, JobView};
 use serde_json::{Value, json};
 
-use super::{Row, ago, device, json_time, or_dash, or_null, quantity};
+use super::{Row, ago, asked, device, json_time, or_dash, or_null, quantity};
 
 /// The cell counts a task's failures no further.
 const FAILURES_TOLD_MAX: u32 = 255;
@@ -76,9 +76,8 @@ fn sum(job: &JobView, count: impl Fn(&GroupView) -> u32) -> u64 {
     job.groups.iter().map(|group| u64::from(count(group))).sum()
 }
 
-fn group_json(shape: Option<&JobShape>, position: usize, group: &GroupView) -> Value {
-    let shape = shape.and_then(|shape| shape.groups.get(position));
-    json!({
+fn group_json(group: &GroupView, shape: Option<&GroupShape>, body: Option<&GroupBody>) -> Value {
+    let mut object = json!({
         "name": group.name,
         "count": group.count,
         "waiting": group.waiting,
@@ -96,7 +95,11 @@ fn group_json(shape: Option<&JobShape>, position: usize, group: &GroupView) -> V
         "staying": or_null(&group.staying),
         "after": shape.map(|shape| shape.after.clone()).unwrap_or_default(),
         "resources": shape.map(wanted_json),
-    })
+    });
+    if let Some(shape) = shape {
+        asked::put(&mut object, shape, body);
+    }
+    object
 }
 
 /// What each task of a group asks for of its machine.
@@ -138,7 +141,10 @@ impl Row for JobView {
 
     fn to_json(&self) -> Value {
         let shape = self.shape.as_ref();
-        let groups = self.groups.iter().enumerate().map(|(position, group)| group_json(shape, position, group));
+        let groups = self.groups.iter().enumerate().map(|(position, group)| {
+            let shape = shape.and_then(|shape| shape.groups.get(position));
+            group_json(group, shape, self.body.as_ref().and_then(|body| body.groups.get(position)))
+        });
         json!({
             "id": JobId::from_bits(self.id).map(|id| id.to_string()),
             "name": shape.map(|shape| &shape.name),
@@ -194,7 +200,7 @@ impl Row for GroupView {
     }
 
     fn to_json(&self) -> Value {
-        group_json(None, 0, self)
+        group_json(self, None, None)
     }
 
     fn name(&self) -> String {
@@ -204,7 +210,7 @@ impl Row for GroupView {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{Device, Port, Resources};
+    use plenum_proto::v1::{Device, JobShape, Port, Resources};
 
     use super::*;
 

@@ -4,6 +4,7 @@
 //! how they were asked for.
 
 mod allocation;
+mod asked;
 mod command;
 mod conflict;
 mod device;
@@ -27,6 +28,7 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 
 pub(crate) use allocation::{allocation_id, waits_for};
+pub(crate) use asked::asked_text;
 #[cfg(test)]
 pub(crate) use command::ASK_NO_CELL;
 pub(crate) use conflict::key_columns;

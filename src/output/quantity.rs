@@ -62,6 +62,11 @@ pub(super) fn whole_seconds(micros: i64) -> String {
     if seconds < 10 { format!("{seconds}s") } else { span(seconds * 1_000_000) }
 }
 
+/// A length of time that somebody asked for: whole seconds have no decimals.
+pub(super) fn short_span(micros: i64) -> String {
+    if micros % 1_000_000 == 0 { whole_seconds(micros) } else { span(micros) }
+}
+
 /// A moment in RFC 3339, in UTC; nothing for 0.
 pub(crate) fn json_time(micros: i64) -> Value {
     match Timestamp::from_microsecond(micros) {
