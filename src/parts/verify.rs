@@ -74,7 +74,7 @@ fn text(report: &VerifyReport) -> String {
         ("folded", report.folded.to_string()),
         ("decided again", decided_again(report)),
         ("transactions", report.transactions.to_string()),
-        ("refused claims", report.conflicts.to_string()),
+        ("conflicts", report.conflicts.to_string()),
         ("live allocations", report.live_allocations.to_string()),
     ];
     if let Some(torn) = &report.torn {
@@ -215,6 +215,13 @@ mod tests {
             last_line(2),
             format!("not sound: 1 violation; 2 of 5 requests were not decided again; {what_to_do}")
         );
+    }
+
+    // They were called refused claims, and thousands that were refused for want of a quota were none.
+    #[test]
+    fn lost_races_are_told_by_their_name() {
+        let told = text(&VerifyReport { conflicts: 3, ..VerifyReport::default() });
+        assert!(told.lines().any(|line| line.starts_with("conflicts:") && line.ends_with(" 3")), "{told}");
     }
 
     #[test]
