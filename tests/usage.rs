@@ -226,6 +226,9 @@ fn a_file_means_the_job_of_the_namespace_in_which_it_was_submitted() {
     }
     assert_eq!(named(&["job", "stop", "mine/web"]), "mine/web\n", "also where it is over");
     assert_eq!(named(&["job", "show", "default/web"]), "web\n");
+    // It was taken for a job file, which can't be read.
+    fs::create_dir_all(stage.path("mine/web")).unwrap();
+    assert_eq!(named(&["job", "show", "mine/web"]), "mine/web\n", "a folder of that name is no job");
     let again = stage.ask(&server.address, &["job", "run", &own]);
     assert_eq!((&again["name"], &again["namespace"]), (&"web".into(), &"mine".into()), "programs read both");
     assert_eq!(stage.ask(&server.address, &["job", "stop", "mine/web"])["name"], "web");

@@ -31,8 +31,10 @@ pub(super) fn job(context: &Context, text: &str) -> Result<JobName, Failure> {
     let path = Path::new(text);
     let is_name = |text: &str| job_file::name_fault(text).is_none();
     let parts = text.split_once('/').filter(|(namespace, name)| is_name(namespace) && is_name(name));
+    // No job is in a folder, and jobs' files may be kept in folders that are called as the jobs are.
+    let is_there = path.exists() && !path.is_dir();
     // It says more than a flag or a variable for all names.
-    if let Some((namespace, name)) = parts.filter(|_| !path.exists()) {
+    if let Some((namespace, name)) = parts.filter(|_| !is_there) {
         return Ok(JobName { namespace: namespace.to_owned(), name: name.to_owned() });
     }
     let is_file = text.contains('/') || text.ends_with(".toml") || text.ends_with(".json");
