@@ -286,7 +286,9 @@ fn a_drained_machine_is_empty_at_its_deadline_and_takes_claims_again_when_told()
     let told = again(&["--no-wait"]);
     assert!(told.code() == Some(0) && told.out.contains(&already), "{told}");
     again(&["--timeout", "100ms"]).says(3, &["error[TIME_LIMIT]", &already]);
-    assert_eq!(cell.ask(&["machine", "drain", "m1", "--no-wait"])["changed"], false);
+    let idle = cell.ask(&["machine", "drain", "m1", "--no-wait"]);
+    assert_eq!((&idle["changed"], &idle["drain_deadline"]), (&json!(false), &json!(before)));
+    assert_eq!(cell.ask(&["machine", "uncordon", "m1"])["state"], "draining", "it takes no claims again");
     assert_eq!(deadline(), before);
 
     // An earlier deadline, and this time somebody waits for it.

@@ -231,7 +231,11 @@ fn a_file_means_the_job_of_the_namespace_in_which_it_was_submitted() {
     assert_eq!(named(&["job", "show", "mine/web"]), "mine/web\n", "a folder of that name is no job");
     let again = stage.ask(&server.address, &["job", "run", &own]);
     assert_eq!((&again["name"], &again["namespace"]), (&"web".into(), &"mine".into()), "programs read both");
-    assert_eq!(stage.ask(&server.address, &["job", "stop", "mine/web"])["name"], "web");
+    let scaled = stage.ask(&server.address, &["job", "scale", "mine/web", "3"]);
+    let told = ["name", "namespace", "group"].map(|field| scaled[field].as_str().unwrap_or_default());
+    assert_eq!((told, &scaled["count"]), (["web", "mine", "web"], &3.into()));
+    let stopped = stage.ask(&server.address, &["job", "stop", "mine/web"]);
+    assert_eq!((&stopped["name"], &stopped["namespace"]), (&"web".into(), &"mine".into()));
     let launched = FOREVER.replace("name = \"web\"", "name = \"tick\"\nnamespace = \"mine\"\nruns = \"recurring\"");
     stage.submit(&server.address, "tick.toml", &launched);
     let child = named(&["job", "launch", "mine/tick"]);

@@ -15,7 +15,7 @@ use plenum_proto::v1::{
     JobView, LaunchRequest, ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, StopRequest,
     SubmitRequest,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -70,10 +70,14 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
             let request = StopRequest { namespace: job.namespace.clone(), name: job.name.clone() };
             let connection = context.connect().await?;
             match connection.jobs().stop(request).await {
-                Ok(answer) => tell_job_change(context, &answer.into_inner(), &job, "stopping", "has ended already")?,
+                Ok(answer) => {
+                    let words = ("stopping", "has ended already");
+                    tell_job_change(context, &answer.into_inner(), &job, words, json!({}))?;
+                }
                 // What was asked for is so.
                 Err(status) if code_of(&status) == "JOB_OVER" => {
-                    let object = json!({"name": job.name, "revision": null, "changed": false});
+                    let object =
+                        json!({"name": job.name, "namespace": job.namespace, "revision": null, "changed": false});
                     let called = job.called();
                     let text = || format!("{called}: has ended already\n");
                     output::print(&output::object(context.format, &object, &called, text))?;
@@ -468,7 +472,7 @@ async fn scale(context: &Context, job: &str, count: u32, group: Option<String>) 
     };
     let done = format!("group {group} scaled to {count}");
     let idle = format!("group {group} has {} already", counted(count.into(), "task"));
-    tell_job_change(context, &answer, &job, &done, &idle)
+    tell_job_change(context, &answer, &job, (&done, &idle), json!({"group": group, "count": count}))
 }
 
 /// Launches from a recurring job; with `wait`, until the deadline if there is one, waits for the end of what was launched.
@@ -529,32 +533,40 @@ pub(super) fn tell_change(
     done: &str,
     idle: &str,
 ) -> Result<(), Failure> {
-    tell_change_of(context, answer, (name, name), done, idle)
+    tell_change_with(context, answer, (name, name), (done, idle), json!({}))
 }
 
-/// The same of a job. Programs read its name by itself.
+/// The same of a job. Programs read its name by itself, and its namespace.
 fn tell_job_change(
     context: &Context,
     answer: &ChangeResponse,
     job: &JobName,
-    done: &str,
-    idle: &str,
+    words: (&str, &str),
+    mut more: Value,
 ) -> Result<(), Failure> {
-    tell_change_of(context, answer, (job.name.as_str(), job.called().as_str()), done, idle)
+    more["namespace"] = json!(job.namespace);
+    tell_change_with(context, answer, (job.name.as_str(), job.called().as_str()), words, more)
 }
 
-/// Of what has a name, and is called something on the command line.
-fn tell_change_of(
+/// Of what has a name, and is called something on the command line. `more` are the fields that programs read besides.
+pub(super) fn tell_change_with(
     context: &Context,
     answer: &ChangeResponse,
     (name, called): (&str, &str),
-    done: &str,
-    idle: &str,
+    (done, idle): (&str, &str),
+    more: Value,
 ) -> Result<(), Failure> {
-    let object = json!({"name": name, "revision": answer.revision, "changed": answer.changed});
+    let object = change_json(answer, name, more);
     let words = if answer.changed { done } else { idle };
     let text = || format!("{called}: {words} (revision {})\n", answer.revision);
     output::print(&output::object(context.format, &object, called, text))
+}
+
+fn change_json(answer: &ChangeResponse, name: &str, mut more: Value) -> Value {
+    more["name"] = json!(name);
+    more["revision"] = json!(answer.revision);
+    more["changed"] = json!(answer.changed);
+    more
 }
 
 #[cfg(test)]
@@ -617,6 +629,16 @@ mod tests {
             two.unwrap(),
             "2 tasks, whose room 3 others have to leave first (`plenum alloc show ID` names them)"
         );
+    }
+
+    // Two jobs of one name looked alike, and of a group that was scaled neither its name nor its count was there.
+    #[test]
+    fn programs_read_of_what_a_change_was() {
+        let answer = ChangeResponse { revision: 7, changed: true };
+        let object = change_json(&answer, "web", json!({"namespace": "ml", "group": "main", "count": 3}));
+        let expected =
+            json!({"name": "web", "namespace": "ml", "group": "main", "count": 3, "revision": 7, "changed": true});
+        assert_eq!(object, expected);
     }
 
     // A wait for a job ended as failed while many others listed.

@@ -1,7 +1,7 @@
 //! `plenum machine`: list, show, cordon, drain and remove machines.
 
 use plenum_proto::v1::{
-    AdoptTaskRequest, At, CordonRequest, DrainRequest, GetMachineRequest, ListAllocationsRequest,
+    AdoptTaskRequest, At, ChangeResponse, CordonRequest, DrainRequest, GetMachineRequest, ListAllocationsRequest,
     ListAllocationsResponse, ListRequest, ListUnknownTasksResponse, MachineHistoryRequest, MachineState, MachineView,
     RemoveMachineRequest,
 };
@@ -11,7 +11,7 @@ use super::{
     Context, alloc,
     args::Machine,
     drain, history,
-    job::{list_request, of_one_revision, tell_change},
+    job::{list_request, of_one_revision, tell_change, tell_change_with},
     target,
     watch::{self, Listed},
 };
@@ -45,7 +45,8 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
         Machine::Drain { name, deadline, no_wait, timeout } => {
             let (answer, idle) = drain::begin(&connection, &name, deadline).await?;
             if no_wait {
-                return tell_change(context, &answer, &name, "draining", &idle);
+                let now = now(&connection, &name).await;
+                return tell_standing(context, &answer, &name, ("draining", &idle), now.as_ref());
             }
             if !answer.changed {
                 output::tell(&format!("{name}: {idle}"));
@@ -55,7 +56,8 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
         Machine::Undrain { name } => {
             let request = DrainRequest { name: name.clone(), undrain: true, within_micros: 0 };
             let answer = connection.govern().drain_machine(request).await?.into_inner();
-            tell_change(context, &answer, &name, "is drained no more", "is not drained")
+            let words = ["is drained no more", "is drained no more", "is not drained"];
+            tell_ended(context, &connection, &answer, &name, words).await
         }
         Machine::Adopt { name, id } => {
             let request = AdoptTaskRequest { machine: name.clone(), allocation: target::allocation(&id)? };
@@ -186,25 +188,64 @@ async fn cordon(context: &Context, connection: Connection, name: String, cordone
     let request = CordonRequest { name: name.clone(), cordoned };
     let answer = connection.inspect().cordon_machine(request).await?.into_inner();
     if cordoned {
-        return tell_change(context, &answer, &name, "cordoned", "is cordoned already");
+        let now = now(&connection, &name).await;
+        return tell_standing(context, &answer, &name, ("cordoned", "is cordoned already"), now.as_ref());
     }
-    // It may be gone by now, which is no failure of what was asked.
-    let found = connection.inspect().get_machine(GetMachineRequest { name: name.clone(), at: None }).await;
-    let still = found.ok().and_then(|found| still_none(&found.into_inner().machine?));
-    let (done, idle) = match still {
-        None => ("takes claims again".to_owned(), "is not cordoned".to_owned()),
-        Some(why) => (format!("is cordoned no more, and takes no claims: {why}"), format!("is not cordoned: {why}")),
-    };
-    tell_change(context, &answer, &name, &done, &idle)
+    let words = ["takes claims again", "is cordoned no more", "is not cordoned"];
+    tell_ended(context, &connection, &answer, &name, words).await
 }
 
-/// Why a machine that is not cordoned takes no claims all the same.
+/// Says that a cordon or a drain was ended, and why the machine takes no claims all the same where it takes none.
+async fn tell_ended(
+    context: &Context,
+    connection: &Connection,
+    answer: &ChangeResponse,
+    name: &str,
+    [done, ended, idle]: [&str; 3],
+) -> Result<(), Failure> {
+    let now = now(connection, name).await;
+    let (done, idle) = match now.as_ref().and_then(still_none) {
+        None => (done.to_owned(), idle.to_owned()),
+        Some(why) => (format!("{ended}, and takes no claims: {why}"), format!("{idle}: {why}")),
+    };
+    tell_standing(context, answer, name, (&done, &idle), now.as_ref())
+}
+
+/// A machine after a change. It may be gone by now, which is no failure of what was asked.
+async fn now(connection: &Connection, name: &str) -> Option<MachineView> {
+    let request = GetMachineRequest { name: name.to_owned(), at: None };
+    connection.inspect().get_machine(request).await.ok()?.into_inner().machine
+}
+
+/// Says what a change did, and to programs how the machine stands now.
+fn tell_standing(
+    context: &Context,
+    answer: &ChangeResponse,
+    name: &str,
+    words: (&str, &str),
+    now: Option<&MachineView>,
+) -> Result<(), Failure> {
+    tell_change_with(context, answer, (name, name), words, standing(now))
+}
+
+fn standing(now: Option<&MachineView>) -> Value {
+    json!({
+        "state": now.map(|view| output::machine_state(view.state())),
+        "cordoned": now.map(|view| view.cordoned),
+        "drain_deadline": now.map(|view| output::json_time(view.drain_deadline_micros)),
+    })
+}
+
+/// Why a machine takes no claims all the same where a cordon or a drain of it was ended.
 fn still_none(view: &MachineView) -> Option<String> {
     match (view.state(), output::unfit(view)) {
         (MachineState::Draining, _) => {
             Some(format!("it is draining, and `plenum machine undrain {}` ends that", view.name))
         }
         (MachineState::Unreachable, _) => Some("it is unreachable".to_owned()),
+        (MachineState::Cordoned, _) if view.cordoned => {
+            Some(format!("it is cordoned, and `plenum machine uncordon {}` ends that", view.name))
+        }
         (MachineState::Cordoned, Some((_, why))) => Some(why.to_owned()),
         _ => None,
     }
@@ -266,5 +307,18 @@ mod tests {
         assert!(told(MachineState::Draining, Unfit::Unspecified).contains("`plenum machine undrain m1`"));
         assert_eq!(told(MachineState::Unreachable, Unfit::Unspecified), "it is unreachable");
         assert!(told(MachineState::Cordoned, Unfit::StateUnwritable).contains("can't write its state"));
+        let cordoned = MachineView { cordoned: true, ..view(MachineState::Cordoned, Unfit::Unspecified) };
+        let why = "it is cordoned, and `plenum machine uncordon m1` ends that";
+        assert_eq!(still_none(&cordoned).as_deref(), Some(why), "where its drain was ended");
+    }
+
+    // Of a machine that drains and was uncordoned programs read the same as of one that takes claims again.
+    #[test]
+    fn programs_read_how_a_machine_stands_after_a_change() {
+        let state = MachineState::Draining.into();
+        let view = MachineView { state, cordoned: true, drain_deadline_micros: 1_000_000, ..MachineView::default() };
+        let expected = json!({"state": "draining", "cordoned": true, "drain_deadline": "1970-01-01T00:00:01Z"});
+        assert_eq!(standing(Some(&view)), expected);
+        assert_eq!(standing(None)["state"], Value::Null, "it is gone");
     }
 }
