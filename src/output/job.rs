@@ -114,7 +114,19 @@ fn wanted_json(shape: &GroupShape) -> Value {
 impl Row for JobView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
         (
-            &["NAME", "SCHEDULER", "STATE", "WAITING", "RUNNING", "DONE", "FAILED", "AGE", "NAMESPACE"],
+            &[
+                "NAME",
+                "SCHEDULER",
+                "STATE",
+                "WAITING",
+                "STARTING",
+                "RUNNING",
+                "LEAVING",
+                "DONE",
+                "FAILED",
+                "AGE",
+                "NAMESPACE",
+            ],
             &["VERSION", "PRIORITY", "GROUPS", "WAITING REASON"],
         )
     }
@@ -127,7 +139,9 @@ impl Row for JobView {
             shape.scheduler,
             state_words(self),
             sum(self, |group| group.waiting).to_string(),
-            sum(self, |group| group.granted + group.starting + group.running).to_string(),
+            sum(self, |group| group.granted + group.starting).to_string(),
+            sum(self, |group| group.running).to_string(),
+            sum(self, |group| group.stopping + group.lost).to_string(),
             sum(self, |group| group.done).to_string(),
             sum(self, |group| group.failed).to_string(),
             ago(self.submitted_micros),
@@ -242,6 +256,28 @@ mod tests {
         );
         let plain = &object["groups"][1]["resources"];
         assert_eq!((&plain["devices"], &plain["ports"]), (&json!([]), &json!({})));
+    }
+
+    // Tasks that had been granted room which others still left were listed as running, and those that left it stood nowhere.
+    #[test]
+    fn a_list_of_jobs_counts_tasks_as_the_table_of_groups_does() {
+        let count = |granted, starting, running, stopping, lost| GroupView {
+            granted,
+            starting,
+            running,
+            stopping,
+            lost,
+            ..GroupView::default()
+        };
+        let groups = vec![count(2, 1, 4, 0, 0), count(0, 0, 1, 5, 2)];
+        let view = JobView { groups, ..JobView::default() };
+        let (narrow, wide) = JobView::titles();
+        assert_eq!(view.cells().len(), narrow.len() + wide.len());
+        let shown = ["STARTING", "RUNNING", "LEAVING"].map(|title| {
+            let column = narrow.iter().position(|known| *known == title).unwrap();
+            view.cells()[column].clone()
+        });
+        assert_eq!(shown, ["3", "5", "7"]);
     }
 
     #[test]
