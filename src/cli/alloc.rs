@@ -160,6 +160,7 @@ fn fields(view: &AllocationView) -> String {
     if !waits_for.is_empty() {
         pairs.push(("waits for", format!("the end of {}", waits_for.join(", "))));
     }
+    pairs.extend(output::away(view).map(|words| ("unreachable", words)));
     let times = [("granted", view.created_micros), ("started", view.started_micros), ("ended", view.ended_micros)];
     // What has not happened, or is not known, has none.
     let known = |(title, micros)| Some((title, output::json_time(micros).as_str()?.to_owned()));

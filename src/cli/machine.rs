@@ -1,9 +1,9 @@
 //! `plenum machine`: list, show, cordon, drain and remove machines.
 
 use plenum_proto::v1::{
-    AdoptTaskRequest, At, ChangeResponse, CordonRequest, DrainRequest, GetMachineRequest, ListAllocationsRequest,
-    ListAllocationsResponse, ListRequest, ListUnknownTasksResponse, MachineHistoryRequest, MachineState, MachineView,
-    RemoveMachineRequest,
+    AdoptTaskRequest, AllocationView, At, ChangeResponse, CordonRequest, DrainRequest, GetMachineRequest,
+    ListAllocationsRequest, ListAllocationsResponse, ListRequest, ListUnknownTasksResponse, MachineHistoryRequest,
+    MachineState, MachineView, RemoveMachineRequest,
 };
 use serde_json::{Value, json};
 
@@ -119,7 +119,7 @@ async fn show(
     object["left"] = json!(stays);
     let text = || {
         let rows = output::listing(context.format, revision, &listed.allocations, false);
-        format!("{}\n{rows}{rest}", fields(&view, &stays))
+        format!("{}\n{rows}{rest}", fields(&view, &listed.allocations, &stays))
     };
     output::print(&output::object(context.format, &object, &view.name(), text))?;
     alloc::tell_of_more(context, &listed);
@@ -251,8 +251,14 @@ fn still_none(view: &MachineView) -> Option<String> {
     }
 }
 
+/// When the first of these is lost of an unreachable machine; nothing where none ever is.
+fn first_lost(allocations: &[AllocationView]) -> Option<String> {
+    let first = allocations.iter().map(|one| one.lost_at_micros).filter(|&micros| micros > 0).min()?;
+    Some(format!("what it runs is {}", output::loss_words(first)))
+}
+
 /// `stays`: why tasks stay on it though it is drained.
-fn fields(view: &MachineView, stays: &[String]) -> String {
+fn fields(view: &MachineView, allocations: &[AllocationView], stays: &[String]) -> String {
     let titles =
         ["name", "state", "cpu", "memory", "allocations", "age", "id", "epoch", "disk", "others", "devices", "since"];
     let mut pairs: Vec<(&str, String)> = titles.into_iter().zip(view.cells()).collect();
@@ -260,6 +266,7 @@ fn fields(view: &MachineView, stays: &[String]) -> String {
         pairs.push(("drained by", output::json_time(view.drain_deadline_micros).as_str().unwrap_or("-").to_owned()));
     }
     pairs.extend(stays.iter().map(|why| ("left", why.clone())));
+    pairs.extend(first_lost(allocations).map(|words| ("unreachable", words)));
     if let Some((_, why)) = output::unfit(view) {
         pairs.push(("unfit", why.to_owned()));
     }
@@ -274,7 +281,7 @@ fn fields(view: &MachineView, stays: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{AllocationView, Unfit};
+    use plenum_proto::v1::Unfit;
 
     use super::*;
 
@@ -291,6 +298,15 @@ mod tests {
         assert_eq!(object.get("truncated"), None);
         listed.truncated = true;
         assert_eq!(read(&listed)["truncated"], true);
+    }
+
+    #[test]
+    fn an_unreachable_machine_says_when_the_first_of_its_tasks_is_lost() {
+        output::look_from(60_000_000);
+        let at = |lost_at_micros| AllocationView { lost_at_micros, ..AllocationView::default() };
+        assert_eq!(first_lost(&[at(0)]), None, "it stays whatever happens");
+        let told = first_lost(&[at(0), at(95_000_000), at(90_000_000)]).unwrap();
+        assert_eq!(told, "what it runs is given up as lost in 30s at the earliest");
     }
 
     // Who uncordoned a machine that was drained read that it takes claims again, and at the deadline all its tasks were stopped.

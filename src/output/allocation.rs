@@ -4,7 +4,7 @@ use plenum_model::{AllocationId, MachineId, SessionId, TransactionId};
 use plenum_proto::v1::{AllocationState, AllocationView};
 use serde_json::{Value, json};
 
-use super::{Row, ago, device, json_time, or_dash, or_null, quantity};
+use super::{Row, ago, device, json_time, or_dash, or_null, quantity, seen::seen_from_micros};
 
 /// An allocation's id, as people write it.
 pub(crate) fn allocation_id(bits: u64) -> String {
@@ -58,6 +58,28 @@ pub(crate) fn waits_for(allocation: &AllocationView) -> Vec<String> {
     allocation.take_overs.iter().map(|entry| allocation_id(entry.victim)).collect()
 }
 
+/// The state, and whether nobody hears the machine: what is told of it is what was heard last.
+fn state_words(allocation: &AllocationView) -> String {
+    let state = state_name(allocation.state());
+    if allocation.unreachable_micros > 0 { format!("{state} (unreachable)") } else { state.to_owned() }
+}
+
+/// How long its machine has been unreachable, and when it is given up; nothing where the machine is heard.
+pub(crate) fn away(allocation: &AllocationView) -> Option<String> {
+    let since = Some(allocation.unreachable_micros).filter(|since| *since > 0)?;
+    Some(format!("its machine is, for {}; {}", ago(since), loss_words(allocation.lost_at_micros)))
+}
+
+/// When something is lost that is on an unreachable machine; 0: never by itself.
+pub(crate) fn loss_words(lost_at_micros: i64) -> String {
+    match (lost_at_micros, lost_at_micros.saturating_sub(seen_from_micros())) {
+        (0, _) => "it is not given up by itself".to_owned(),
+        (_, left) if left > 0 => format!("given up as lost in {} at the earliest", quantity::whole_seconds(left)),
+        _ => "given up as lost as soon as neither a start of the server nor the loss of many machines at once holds that back"
+            .to_owned(),
+    }
+}
+
 /// `http=20000, metrics=20001`
 fn ports(allocation: &AllocationView) -> String {
     let ports: Vec<String> = allocation.ports.iter().map(|port| format!("{}={}", port.name, port.number)).collect();
@@ -78,7 +100,7 @@ impl Row for AllocationView {
             self.job.clone(),
             format!("{}[{}]", self.group, self.task),
             or_dash(&self.machine),
-            state_name(self.state()).to_owned(),
+            state_words(self),
             self.attempt.to_string(),
             self.restarts.to_string(),
             exit_code(self).map_or_else(|| "-".to_owned(), |code| code.to_string()),
@@ -121,6 +143,8 @@ impl Row for AllocationView {
             "waits_for_allocations": waits_for(self),
             "ended_revision": if self.ended_revision == 0 { Value::Null } else { json!(self.ended_revision) },
             "ended_at": json_time(self.ended_micros),
+            "unreachable_since": json_time(self.unreachable_micros),
+            "lost_at": json_time(self.lost_at_micros),
         });
         if !self.ports.is_empty() {
             object["ports"] = quantity::json_ports(&self.ports);
@@ -176,6 +200,23 @@ mod tests {
         let view = AllocationView { namespace: "staging".to_owned(), ..AllocationView::default() };
         let column = AllocationView::titles().0.iter().position(|title| *title == "NAMESPACE");
         assert_eq!(column.map(|column| view.cells()[column].clone()).as_deref(), Some("staging"));
+    }
+
+    // With its machine unreachable it was said to run, and no more.
+    #[test]
+    fn a_task_on_an_unreachable_machine_says_so_and_when_it_is_lost() {
+        super::super::look_from(60_000_000);
+        let state = AllocationState::Running.into();
+        let heard = AllocationView { state, ..AllocationView::default() };
+        assert_eq!((heard.cells()[4].as_str(), away(&heard)), ("running", None));
+        let view = |lost_at_micros| AllocationView { unreachable_micros: 47_000_000, lost_at_micros, ..heard.clone() };
+        let soon = view(107_000_000);
+        assert_eq!(soon.cells()[4], "running (unreachable)");
+        assert_eq!(away(&soon).unwrap(), "its machine is, for 13s; given up as lost in 47s at the earliest");
+        let json = soon.to_json();
+        assert_eq!((&json["state"], &json["lost_at"]), (&json!("running"), &json!("1970-01-01T00:01:47Z")));
+        assert!(away(&view(0)).unwrap().ends_with("; it is not given up by itself"));
+        assert!(away(&view(50_000_000)).unwrap().contains("; given up as lost as soon as "), "its time is over");
     }
 
     // Whoever had a GPU could not see which, and nobody who had it.

@@ -17,6 +17,10 @@ pub(crate) fn allocation(cell: &Cell, allocation: &AllocationRef<'_>, created: O
     let machine = cell.machine_in(row.machine);
     let group = job.and_then(|job| job.shape.groups.get(usize::from(row.group)));
     let extra = allocation.extra;
+    let away = machine.filter(|machine| machine.state == MachineState::Unreachable);
+    let lost_after =
+        job.filter(|_| allocation.status.state.is_active()).and_then(|job| job.shape.lost_after_micros(row.group));
+    let lost_at = away.zip(lost_after).map(|(machine, after)| machine.since.plus_micros(after));
     v1::AllocationView {
         id: allocation.id.to_bits(),
         namespace: job.map(|job| job.shape.namespace.to_string()).unwrap_or_default(),
@@ -46,6 +50,8 @@ pub(crate) fn allocation(cell: &Cell, allocation: &AllocationRef<'_>, created: O
         devices: extra.map(|extra| extra.devices.iter().map(Into::into).collect()).unwrap_or_default(),
         take_overs: extra.map(|extra| extra.takes_over.iter().map(Into::into).collect()).unwrap_or_default(),
         started_micros: 0,
+        unreachable_micros: away.map_or(0, |machine| machine.since.micros),
+        lost_at_micros: lost_at.map_or(0, |time| time.micros),
     }
 }
 
@@ -65,6 +71,7 @@ pub(crate) fn ended(view: &mut v1::AllocationView, end: &End, delta: &Delta, res
     view.reason = end.reason.as_deref().unwrap_or(&view.reason).to_owned();
     view.ended_revision = delta.revision.0;
     view.ended_micros = delta.time.micros;
+    (view.unreachable_micros, view.lost_at_micros) = (0, 0);
 }
 
 /// A machine, with what is taken of it. Its lease is of so many microseconds.

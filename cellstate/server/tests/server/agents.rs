@@ -8,7 +8,8 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::client::{
-    Session, as_principal, code, connect, job, options, placement, register, start, start_with_leases_of, submit,
+    Session, as_principal, code, connect, eventually, job, options, placement, register, start, start_with_leases_of,
+    submit,
 };
 use crate::inspection::page;
 
@@ -150,6 +151,41 @@ async fn a_lease_that_is_not_renewed_runs_out_and_the_agent_registers_anew() {
     assert_eq!((again.lease_micros, again.renew_micros), (150_000, 50_000));
     let old = v1::FollowRequest { machine: machine.machine, epoch: 1, ..Default::default() };
     assert_eq!(code(&agents.follow(old).await.unwrap_err()), "STALE_EPOCH");
+    server.shutdown().await.unwrap();
+}
+
+async fn shown(channel: &Channel, allocation: u64) -> v1::AllocationView {
+    let ask = v1::GetAllocationRequest { allocation, at: None };
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    jobs.get_allocation(ask).await.unwrap().into_inner()
+}
+
+// Of a task on a machine that nobody hears it was said that it runs, and nowhere when it would be given up.
+#[tokio::test]
+async fn what_is_on_an_unreachable_machine_says_so_and_when_it_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let (_, allocation) = granted(&channel).await;
+    let heard = shown(&channel, allocation).await;
+    assert_eq!((heard.unreachable_micros, heard.lost_at_micros), (0, 0));
+    server.shutdown().await.unwrap();
+
+    let server = start_with_leases_of(dir.path(), Duration::from_millis(150)).await;
+    let channel = connect(&server).await;
+    eventually("its lease runs out", async || shown(&channel, allocation).await.unreachable_micros > 0).await;
+    let away = shown(&channel, allocation).await;
+    assert_eq!(away.lost_at_micros - away.unreachable_micros, 60_000_000);
+    v1::jobs_client::JobsClient::new(channel.clone())
+        .stop_allocation(v1::StopAllocationRequest { allocation })
+        .await
+        .unwrap();
+    let leaving = shown(&channel, allocation).await;
+    assert_eq!(
+        (leaving.unreachable_micros, leaving.lost_at_micros),
+        (away.unreachable_micros, 0),
+        "its end is not known"
+    );
     server.shutdown().await.unwrap();
 }
 
