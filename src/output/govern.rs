@@ -19,6 +19,11 @@ impl Row for QuotaView {
         (&["NAMESPACE", "CPU", "MEMORY", "DISK"], &["OTHERS"])
     }
 
+    fn promoted(rows: &[Self]) -> usize {
+        let limits_others = |view: &Self| view.limit.iter().flat_map(custom_limits).any(|limit| limit.is_some());
+        usize::from(rows.iter().any(limits_others))
+    }
+
     fn cells(&self) -> Vec<String> {
         let (limit, used) = (self.limit.clone().unwrap_or_default(), self.used.clone().unwrap_or_default());
         let others = custom_limits(&limit).into_iter().enumerate().filter_map(|(place, limit)| {
@@ -276,6 +281,23 @@ mod tests {
         let limit = view.to_json()["limit"].clone();
         assert_eq!((&limit["custom_2"], &limit["custom"]), (&json!(7), &json!({"seats": null, "licences": 7})));
         assert_eq!(view.to_json()["limit"]["memory_bytes"], Value::Null);
+    }
+
+    // With a limit of licences alone it looked as if nothing were limited.
+    #[test]
+    fn a_quota_of_named_resources_shows_them_without_being_asked() {
+        let quota = |custom: &[i64]| {
+            let limit = Quota { cpu_millis: Some(4000), custom: custom.to_vec(), ..Quota::default() };
+            QuotaView { limit: Some(limit), ..QuotaView::default() }
+        };
+        let titles = |rows: &[QuotaView], format| {
+            let table = crate::output::listing(format, 1, rows, false);
+            table.lines().next().unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        use crate::output::Format::{Table, Wide};
+        assert_eq!(titles(&[quota(&[]), quota(&[-1, 7])], Table), ["NAMESPACE", "CPU", "MEMORY", "DISK", "OTHERS"]);
+        assert_eq!(titles(&[quota(&[]), quota(&[-1])], Table), ["NAMESPACE", "CPU", "MEMORY", "DISK"]);
+        assert_eq!(titles(&[quota(&[])], Wide).len(), 5);
     }
 
     #[test]

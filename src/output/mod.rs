@@ -65,6 +65,13 @@ pub(crate) enum Format {
 pub(crate) trait Row {
     /// Titles of columns; the second list only with `-o wide`.
     fn titles() -> (&'static [&'static str], &'static [&'static str]);
+    /// How many of the second list stand in a narrow table too, as one of these rows has something there that must not be overlooked.
+    fn promoted(_rows: &[Self]) -> usize
+    where
+        Self: Sized,
+    {
+        0
+    }
     /// One cell for each title of both lists.
     fn cells(&self) -> Vec<String>;
     /// The object that programs read.
@@ -111,9 +118,8 @@ pub(crate) fn listing_with<R: Row>(
 fn rows_table<R: Row>(format: Format, rows: &[R]) -> String {
     let (narrow, wide) = R::titles();
     let mut titles: Vec<&str> = narrow.to_vec();
-    if format == Format::Wide {
-        titles.extend(wide);
-    }
+    let more = if format == Format::Wide { wide.len() } else { R::promoted(rows) };
+    titles.extend(&wide[..more]);
     let cells = rows.iter().map(|row| {
         let mut cells = row.cells();
         cells.truncate(titles.len());
