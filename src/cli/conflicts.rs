@@ -33,10 +33,11 @@ pub(super) async fn run(context: &Context, command: &Conflicts) -> Result<(), Fa
 }
 
 fn listed(format: Format, command: &Conflicts, answer: &ListConflictsResponse) -> Listed {
+    let rows = output::grouped(&command.by, &answer.rows);
     let text = match format {
-        Format::Table | Format::Wide if answer.rows.is_empty() => "no conflicts\n".to_owned(),
+        Format::Table | Format::Wide if rows.is_empty() => "no conflicts\n".to_owned(),
         Format::Table | Format::Wide => {
-            let (titles, cells) = key_columns(&answer.rows);
+            let (titles, cells) = key_columns(&rows);
             output::table(&titles, cells)
         }
         format => {
@@ -44,12 +45,12 @@ fn listed(format: Format, command: &Conflicts, answer: &ListConflictsResponse) -
                 ("oldest_revision", output::revision_or_null(answer.oldest_revision)),
                 ("retired", answer.retired.as_ref().map(output::retired_json).unwrap_or_default()),
             ];
-            output::listing_with(format, answer.revision, &answer.rows, answer.truncated, &besides)
+            output::listing_with(format, answer.revision, &rows, answer.truncated, &besides)
         }
     };
     // What was lately is no more after a while, though the cell stands still.
     let unlogged = if command.since.is_some() { text.clone() } else { String::new() };
-    let missing = watch::missing(format, answer.rows.len(), answer.truncated, command.limit, "--since");
+    let missing = watch::missing(format, rows.len(), answer.truncated, command.limit, "--since");
     let hint = output::retired(answer.oldest_revision).map(|hint| {
         let past = answer.retired.as_ref();
         hint + &past.map(|past| output::retired_lines(past, format == Format::Wide)).unwrap_or_default()

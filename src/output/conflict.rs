@@ -5,30 +5,41 @@ use serde_json::{Value, json};
 
 use super::{Row, allocation::transaction_id, job::full_name_called, or_dash, or_null, seen::given_name_of, span};
 
-/// A title, and the key below it.
-type Key = (&'static str, fn(&ConflictRow) -> &str);
+/// A title, what rows that are grouped by it have in common, and the key below it.
+type Key = (&'static str, &'static str, fn(&ConflictRow) -> &str);
 
-/// The grouping keys of a row, with their titles.
+/// The grouping keys of a row.
 const KEYS: [Key; 5] = [
-    ("LOSER", |row| &row.loser),
-    ("WINNER", |row| &row.winner),
-    ("MACHINE", |row| &row.machine),
-    ("JOB", |row| &row.job),
-    ("RESOURCE", |row| &row.resource),
+    ("LOSER", "pair", |row| &row.loser),
+    ("WINNER", "pair", |row| &row.winner),
+    ("MACHINE", "machine", |row| &row.machine),
+    ("JOB", "job", |row| &row.job),
+    ("RESOURCE", "resource", |row| &row.resource),
 ];
 
-/// Titles and cells of the table: only keys that some row has, since they depend on what rows are grouped by.
-pub(crate) fn key_columns(rows: &[ConflictRow]) -> (Vec<&'static str>, Vec<Vec<String>>) {
-    let used: Vec<_> = KEYS.iter().filter(|(_, key)| rows.iter().any(|row| !key(row).is_empty())).collect();
-    let mut titles: Vec<&str> = used.iter().map(|(title, _)| *title).collect();
-    titles.extend(ConflictRow::titles().0);
-    let cells = rows.iter().map(|row| {
-        let keys = used.iter().map(|(title, key)| match *title {
-            "RESOURCE" => named_resource(row).unwrap_or_else(|| or_dash(key(row))),
-            "JOB" => or_dash(&full_name_called(key(row))),
-            _ => or_dash(key(row)),
+/// A row, and what it is grouped by. It has the keys of that also where they are empty: claims are lost for other reasons than room.
+pub(crate) struct Lost<'a> {
+    by: &'a str,
+    row: &'a ConflictRow,
+}
+
+/// Rows that are grouped so.
+pub(crate) fn grouped<'a>(by: &'a str, rows: &'a [ConflictRow]) -> Vec<Lost<'a>> {
+    rows.iter().map(|row| Lost { by, row }).collect()
+}
+
+/// Titles and cells of the table: only keys that rows have, since they depend on what rows are grouped by.
+pub(crate) fn key_columns(rows: &[Lost<'_>]) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    let used: Vec<_> = KEYS.iter().filter(|key| rows.iter().any(|lost| lost.has(key))).collect();
+    let mut titles: Vec<&str> = used.iter().map(|(title, ..)| *title).collect();
+    titles.extend(Lost::titles().0);
+    let cells = rows.iter().map(|lost| {
+        let keys = used.iter().map(|(title, _, key)| match *title {
+            "RESOURCE" => named_resource(lost.row).unwrap_or_else(|| or_dash(key(lost.row))),
+            "JOB" => or_dash(&full_name_called(key(lost.row))),
+            _ => or_dash(key(lost.row)),
         });
-        keys.chain(row.cells()).collect()
+        keys.chain(lost.cells()).collect()
     });
     (titles, cells.collect())
 }
@@ -38,38 +49,42 @@ fn named_resource(row: &ConflictRow) -> Option<String> {
     given_name_of(ResourceName::from_str_name(&row.resource.to_uppercase())?)
 }
 
-impl Row for ConflictRow {
+impl Lost<'_> {
+    fn has(&self, (_, by, key): &Key) -> bool {
+        self.by == *by || !key(self.row).is_empty()
+    }
+}
+
+impl Row for Lost<'_> {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
         (&["TRANSACTIONS", "CLAIMS", "STALENESS", "WASTED", "NEWEST"], &[])
     }
 
     fn cells(&self) -> Vec<String> {
         vec![
-            self.transactions.to_string(),
-            self.claims.to_string(),
-            self.median_staleness_revisions.to_string(),
-            span(self.wasted_micros),
+            self.row.transactions.to_string(),
+            self.row.claims.to_string(),
+            self.row.median_staleness_revisions.to_string(),
+            span(self.row.wasted_micros),
             self.name(),
         ]
     }
 
     fn to_json(&self) -> Value {
         let mut object = json!({
-            "transactions": self.transactions,
-            "claims": self.claims,
-            "median_staleness_revisions": self.median_staleness_revisions,
-            "wasted_micros": self.wasted_micros,
+            "transactions": self.row.transactions,
+            "claims": self.row.claims,
+            "median_staleness_revisions": self.row.median_staleness_revisions,
+            "wasted_micros": self.row.wasted_micros,
             "newest": self.name(),
         });
-        for (title, key) in KEYS {
-            if !key(self).is_empty() {
-                object[title.to_lowercase()] = or_null(key(self));
-            }
+        for (title, _, key) in KEYS.iter().filter(|key| self.has(key)) {
+            object[title.to_lowercase()] = or_null(key(self.row));
         }
-        if let Some((namespace, _)) = self.job.split_once('/') {
+        if let Some((namespace, _)) = self.row.job.split_once('/') {
             object["namespace"] = namespace.into();
         }
-        if let Some(name) = named_resource(self) {
+        if let Some(name) = named_resource(self.row) {
             object["resource_name"] = name.into();
         }
         object
@@ -77,7 +92,7 @@ impl Row for ConflictRow {
 
     /// The newest of its transactions.
     fn name(&self) -> String {
-        transaction_id(self.session, self.number)
+        transaction_id(self.row.session, self.row.number)
     }
 }
 
@@ -96,32 +111,46 @@ mod tests {
             number: 2,
             ..ConflictRow::default()
         };
-        let (titles, cells) = key_columns(std::slice::from_ref(&row));
+        let rows = [row];
+        let lost = grouped("pair", &rows);
+        let (titles, cells) = key_columns(&lost);
         assert_eq!(titles[..3], ["LOSER", "WINNER", "TRANSACTIONS"]);
         assert_eq!(cells[0], ["red", "blue", "3", "9", "0", "0us", "txn-4-2"]);
-        assert_eq!(row.to_json()["loser"], "red");
-        assert!(row.to_json().get("machine").is_none());
+        assert_eq!(lost[0].to_json()["loser"], "red");
+        assert!(lost[0].to_json().get("machine").is_none());
     }
 
     #[test]
     fn a_job_is_called_as_everywhere_else_and_programs_read_its_namespace_apart() {
         let row = |job: &str| ConflictRow { job: job.to_owned(), ..ConflictRow::default() };
         let rows = [row("ml/web"), row("default/web"), row("")];
-        let called = key_columns(&rows).1.into_iter().map(|cells| cells[0].clone());
+        let lost = grouped("job", &rows);
+        let called = key_columns(&lost).1.into_iter().map(|cells| cells[0].clone());
         assert_eq!(called.collect::<Vec<_>>(), ["ml/web", "web", "-"]);
-        let json = rows[0].to_json();
+        let json = lost[0].to_json();
         assert_eq!((&json["job"], &json["namespace"]), (&json!("ml/web"), &json!("ml")));
+    }
+
+    // The row of claims that a cordon had cost stood in a table without the column of resources, and had no key as JSON.
+    #[test]
+    fn a_row_has_the_keys_that_it_is_grouped_by_also_where_they_are_empty() {
+        let rows = [ConflictRow { claims: 72, ..ConflictRow::default() }];
+        let lost = grouped("resource", &rows);
+        let (titles, cells) = key_columns(&lost);
+        assert_eq!((titles[0], cells[0][0].as_str(), titles.len()), ("RESOURCE", "-", 6));
+        assert_eq!(lost[0].to_json().get("resource"), Some(&Value::Null));
     }
 
     #[test]
     fn a_resource_that_the_cell_named_is_read_by_its_name() {
         let row = ConflictRow { resource: "custom_2".to_owned(), ..ConflictRow::default() };
-        assert_eq!(key_columns(std::slice::from_ref(&row)).1[0][0], "custom_2");
+        let shown = |row: &ConflictRow| key_columns(&grouped("resource", std::slice::from_ref(row))).1[0][0].clone();
+        assert_eq!(shown(&row), "custom_2");
         crate::output::name_resources(vec!["seats".into(), "licences".into()]);
-        assert_eq!(key_columns(std::slice::from_ref(&row)).1[0][0], "licences");
-        let json = row.to_json();
+        assert_eq!(shown(&row), "licences");
+        let json = grouped("resource", std::slice::from_ref(&row))[0].to_json();
         assert_eq!((&json["resource"], &json["resource_name"]), (&json!("custom_2"), &json!("licences")));
         let cpu = ConflictRow { resource: "cpu_millis".to_owned(), ..ConflictRow::default() };
-        assert_eq!(key_columns(std::slice::from_ref(&cpu)).1[0][0], "cpu_millis");
+        assert_eq!(shown(&cpu), "cpu_millis");
     }
 }

@@ -31,7 +31,7 @@ pub(crate) use allocation::{allocation_id, away, loss_words, waits_for};
 pub(crate) use asked::asked_text;
 #[cfg(test)]
 pub(crate) use command::ASK_NO_CELL;
-pub(crate) use conflict::key_columns;
+pub(crate) use conflict::{grouped, key_columns};
 pub(crate) use device::device_lines;
 pub(crate) use job::{failing_words, how_often, job_called, job_state, state_words as job_state_words};
 pub(crate) use machine::{state_name as machine_state, tasks_left, unfit};
