@@ -201,6 +201,11 @@ fn the_rest_of_a_list_is_seen_from_the_same_moment() {
     }
     let below = race.ask(&["txn", "list", "--before", &(resume + 1).to_string()]);
     assert_eq!(below["items"][0]["revision"], resume);
+    // It was refused, for the sake of a revision that nobody had named.
+    for list in [&["txn", "list"][..], &["job", "history", "sky"], &["quota", "history"]] {
+        let all = |more: &[&str]| race.ask(&[list, more].concat())["items"].as_array().unwrap().len();
+        assert_eq!(all(&["--before", "1000000"]), all(&[]), "{list:?}");
+    }
 }
 
 #[test]

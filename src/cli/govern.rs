@@ -7,7 +7,6 @@ use plenum_proto::v1::{
 use super::{
     Context,
     args::{Holds, Limits, Listing, Partitions, Quotas, Schedulers, Told},
-    at::up_to,
     history,
     job::{list_request, tell_change},
     watch::{self, Listed},
@@ -59,8 +58,12 @@ pub(super) async fn quota(context: &Context, command: Quotas) -> Result<(), Fail
 async fn tell(context: &Context, (of, what): (&str, &str), name: Option<String>, told: &Told) -> Result<(), Failure> {
     name.iter().try_for_each(|name| named(what, name))?;
     let (of, name) = (of.to_owned(), name.unwrap_or_default());
-    let request = GovernHistoryRequest { of, name, at: up_to(told.at, told.before), limit: told.limit };
-    let story = context.connect_to_read(told.at).await?.govern().govern_history(request).await?.into_inner();
+    let connection = context.connect_to_read(told.at).await?;
+    let story = history::below(told.at, told.before, async |at| {
+        let request = GovernHistoryRequest { of: of.clone(), name: name.clone(), at, limit: told.limit };
+        Ok(connection.govern().govern_history(request).await?.into_inner())
+    });
+    let story = story.await?;
     history::print(context, &story)?;
     if story.events.is_empty() && !story.truncated && matches!(context.format, Format::Table | Format::Wide) {
         output::tell(&format!("there is nothing of that up to revision {}", story.revision));

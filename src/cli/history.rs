@@ -1,13 +1,26 @@
 //! What happened to a job, an allocation or a machine: printed by itself, or with what it is about.
 
-use plenum_proto::v1::HistoryResponse;
+use plenum_proto::v1::{At, HistoryResponse};
 use serde_json::{Value, json};
 
-use super::Context;
+use super::{Context, at::up_to};
 use crate::{
     failure::Failure,
     output::{self, Format, Row},
 };
+
+/// What `ask` answers up to the revision below `before`, of a cell that is looked at as it was `at`. All there is, is below one that is yet to come: of
+/// the one below that, which nobody named, the cell would say that it can't be told.
+pub(super) async fn below<T>(
+    at: Option<At>,
+    before: Option<u64>,
+    mut ask: impl AsyncFnMut(Option<At>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    match ask(up_to(at, before)).await {
+        Err(failure) if before.is_some() && failure.code == "NO_SUCH_REVISION" => ask(at).await,
+        answer => answer,
+    }
+}
 
 /// Prints a story by itself, as a listing.
 pub(super) fn print(context: &Context, story: &HistoryResponse) -> Result<(), Failure> {
@@ -111,6 +124,23 @@ mod tests {
         assert!(told(4, &[5, 5], true).unwrap().ends_with("--at 4"));
         assert!(told(0, &[5, 6], true).unwrap().ends_with("--at 5"), "by an earlier server");
         assert!(!told(0, &[], true).unwrap().contains("--at"));
+    }
+
+    // "Revision 699 is yet to come" was the answer to who asked for what is below 700.
+    #[test]
+    fn all_there_is_lies_below_a_revision_that_is_yet_to_come() {
+        let newest = 610;
+        let asked = |at: Option<u64>, before| {
+            let at = at.map(|revision| At { revision, time_micros: 0 });
+            let ask = async |at: Option<At>| match at.map(|at| at.revision) {
+                Some(revision) if revision > newest => Err(Failure::new("NO_SUCH_REVISION", revision.to_string())),
+                revision => Ok(revision),
+            };
+            crate::cli::block_on(below(at, before, ask)).unwrap().map_err(|failure| failure.message)
+        };
+        assert_eq!((asked(None, None), asked(None, Some(700))), (Ok(None), Ok(None)));
+        assert_eq!((asked(None, Some(600)), asked(Some(500), Some(700))), (Ok(Some(599)), Ok(Some(500))));
+        assert_eq!(asked(Some(650), Some(700)), Err("650".to_owned()), "the one that was named");
     }
 
     #[test]

@@ -22,7 +22,6 @@ use tonic::Status;
 use super::{
     Context, alloc,
     args::{Job, Listing, Told},
-    at::up_to,
     ended::Shown,
     hints, history,
     long_wait::LongWait,
@@ -56,11 +55,14 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
             let job = target::job(context, &job)?;
             let JobName { namespace, name } = job.clone();
             let shown = format!("job show {namespace}/{name}");
-            let request = JobHistoryRequest { namespace, name, at: up_to(at, before), limit };
             let connection = context.connect_to_read(at).await?;
-            let story = match connection.jobs().job_history(request).await {
-                Ok(story) => story.into_inner(),
-                Err(status) => return Err(hints::elsewhere(&connection, &job, at, status.into()).await),
+            let told = history::below(at, before, async |at| {
+                let request = JobHistoryRequest { namespace: namespace.clone(), name: name.clone(), at, limit };
+                Ok(connection.jobs().job_history(request).await?.into_inner())
+            });
+            let story = match told.await {
+                Ok(story) => story,
+                Err(failure) => return Err(hints::elsewhere(&connection, &job, at, failure).await),
             };
             history::print(context, &story)?;
             history::tell_how_it_was(context, &story, &shown);

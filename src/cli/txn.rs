@@ -9,8 +9,8 @@ use plenum_proto::v1::{
 use super::{
     Context,
     args::Txn,
-    at::up_to,
     govern::is_known,
+    history,
     job::list_request,
     target,
     watch::{self, Listed},
@@ -29,14 +29,19 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
         Txn::List { scheduler, refused, oldest_first, after, before, listing } => {
             let connection = context.connect_to_read(listing.at).await?;
             let request = ListTransactionsRequest {
-                list: Some(ListRequest { at: up_to(listing.at, before), ..list_request(context, &listing) }),
+                list: Some(list_request(context, &listing)),
                 scheduler: scheduler.unwrap_or_default(),
                 refused,
                 oldest_first,
                 after_revision: after,
             };
             watch::print(context.format, listing.watch, async || {
-                let answer = connection.inspect().list_transactions(request.clone()).await?.into_inner();
+                let answer = history::below(listing.at, before, async |at| {
+                    let list = Some(ListRequest { at, ..list_request(context, &listing) });
+                    let request = ListTransactionsRequest { list, ..request.clone() };
+                    Ok(connection.inspect().list_transactions(request).await?.into_inner())
+                });
+                let answer = answer.await?;
                 let listed = listed(context.format, &answer, listing.limit, oldest_first);
                 let is_empty = answer.transactions.is_empty() && !answer.truncated;
                 let why_empty = if is_empty { why_empty(&connection, &request.scheduler).await } else { None };
