@@ -148,7 +148,8 @@ impl Row for TransactionView {
             json!({
                 "attempt": decision.attempt,
                 "policy": or_null(&decision.policy),
-                "seed": decision.seed,
+                // A text, as ids are: programs that have floating point alone would round it.
+                "seed": decision.seed.to_string(),
                 "queued_micros": decision.queued_micros,
                 "deciding_micros": decision.deciding_micros,
             })
@@ -189,6 +190,8 @@ impl Row for TransactionView {
 
 #[cfg(test)]
 mod tests {
+    use plenum_proto::v1::DecisionMetadata;
+
     use super::*;
 
     // They were told by their ids: whom it had hit took a command for each, and for whom one more.
@@ -219,6 +222,15 @@ mod tests {
         let forgotten = EvictionView { job: String::new(), priority: None, ..whole };
         assert!(eviction(&forgotten).starts_with("alloc-3-1, for task ml/high"), "{}", eviction(&forgotten));
         assert_eq!(eviction_json(&forgotten)["task_index"], Value::Null);
+    }
+
+    // Most seeds are above what floating point holds: `jq` printed another one than there was.
+    #[test]
+    fn a_seed_is_a_text_that_no_program_rounds() {
+        let seed = 12_322_096_073_707_896_240;
+        let decision = Some(DecisionMetadata { seed, ..DecisionMetadata::default() });
+        let view = TransactionView { decision, ..TransactionView::default() };
+        assert_eq!(view.to_json()["decision"]["seed"], "12322096073707896240");
     }
 
     #[test]
