@@ -403,7 +403,7 @@ fn a_job_shows_what_it_runs_and_under_which_rules() {
 fn a_filter_that_is_none_is_wrong_usage() {
     let stage = Stage::new();
     let server = stage.server("cell", None, &[]);
-    for filter in ["state=runing", "state", "foo=bar", "runs=never"] {
+    for filter in ["state=runing", "state", "foo=bar", "runs=never", "failing=x"] {
         stage
             .run(&["--addr", &server.address, "job", "list", "--filter", filter])
             .says(2, &["error[INVALID_REQUEST]", "filter: expected"]);

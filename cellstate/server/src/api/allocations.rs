@@ -28,6 +28,7 @@ pub(super) async fn list(
     let list = wire.list.clone().unwrap_or_default();
     let filter = Filter::parse(&list.filter, FIELDS)?.with_words("state", listing::ALLOCATION_WORDS)?;
     let filter = filter.with_words("ready", listing::YES_OR_NO)?.with_names("job")?;
+    let filter = filter.with_numbers("task_index")?.with_numbers("attempt")?;
     let limit = listing::limit(list.limit, shared.settings.listing_rows);
     // What ended last is left out rather than waited for long, and said to be.
     let (cell, behind) = if wire.ended {

@@ -62,6 +62,7 @@ impl v1::inspect_server::Inspect for InspectService {
     ) -> Result<Response<v1::ListMachinesResponse>, Status> {
         let wire = request.into_inner();
         let filter = Filter::parse(&wire.filter, MACHINE_FIELDS)?.with_words("state", listing::MACHINE_WORDS)?;
+        let filter = filter.with_numbers("epoch")?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
         let lease_micros = self.shared.lease_micros();

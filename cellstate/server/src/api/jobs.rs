@@ -159,6 +159,7 @@ impl v1::jobs_server::Jobs for JobsService {
         let wire = request.into_inner();
         let filter = Filter::parse(&wire.filter, JOB_FIELDS)?.with_words("state", listing::JOB_WORDS)?;
         let filter = filter.with_words("runs", listing::KIND_WORDS)?.with_names("name")?.with_names("parent")?;
+        let filter = filter.with_numbers("priority")?.with_numbers("failing")?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
         let shared = self.shared.clone();

@@ -80,6 +80,14 @@ impl Filter {
         )))
     }
 
+    /// Refuses values of a field that has numbers where they are none, or not as rows write them.
+    pub(super) fn with_numbers(self, field: &str) -> Result<Self, Failure> {
+        let is_number = |text: &str| text.parse::<u64>().is_ok_and(|number| number.to_string() == text);
+        let slip = self.terms.iter().find(|term| term.field == field && !is_number(&term.value));
+        let Some(slip) = slip else { return Ok(self) };
+        Err(Failure::invalid(format!("filter: expected {field} to be a number such as 7, found {:?}", slip.value)))
+    }
+
     /// Holds values of a field that has names of jobs against another word of the row where they have a namespace before the name: `full` has both.
     pub(super) fn with_full_names(mut self, field: &str, full: &str) -> Self {
         for term in self.terms.iter_mut().filter(|term| term.field == field && term.value.contains('/')) {
@@ -338,6 +346,17 @@ mod tests {
             "filter: expected job to be a name without its namespace, which is asked for apart, found \"staging/web\"";
         assert_eq!(failure.message, expected);
         assert!(filter("job=web,machine=a/b").is_ok(), "another field is another matter");
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_told() {
+        let filter = |text: &str| Filter::parse(text, &["attempt", "job"]).unwrap().with_numbers("attempt");
+        assert!(filter("attempt=0,attempt!=17,job=x").is_ok());
+        for wrong in ["x", "", "-1", "07", "1.5"] {
+            let failure = filter(&format!("attempt={wrong}")).unwrap_err();
+            let expected = format!("filter: expected attempt to be a number such as 7, found {wrong:?}");
+            assert_eq!(failure.message, expected);
+        }
     }
 
     // `job=web` found nothing of `ml/web`, and said that nothing had been lost.
