@@ -120,16 +120,21 @@ async fn show(context: &Context, id: &str, at: Option<At>, history: bool) -> Res
     let mut object = view.to_json();
     // Lists don't know it.
     object["started_at"] = output::json_time(view.started_micros);
-    let mut events = String::new();
+    let (mut events, mut told) = (String::new(), None);
     if history {
         let request = AllocationHistoryRequest { allocation, at, limit: 0 };
         let story = connection.jobs().allocation_history(request).await?.into_inner();
         object["history"] = history::to_json(&story);
         events = format!("\n{}", output::listing(context.format, story.revision, &story.events, false));
-        history::tell_what_is_missing(context, &story);
+        told = Some(story);
     }
     let text = || fields(&view) + &events;
-    output::print(&output::object(context.format, &object, &view.name(), text))
+    output::print(&output::object(context.format, &object, &view.name(), text))?;
+    // Behind what it is about.
+    if let Some(story) = told {
+        history::tell_what_is_missing(context, &story);
+    }
+    Ok(())
 }
 
 /// What people read of an allocation.

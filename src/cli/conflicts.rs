@@ -50,7 +50,9 @@ fn listed(format: Format, command: &Conflicts, answer: &ListConflictsResponse) -
     };
     // What was lately is no more after a while, though the cell stands still.
     let unlogged = if command.since.is_some() { text.clone() } else { String::new() };
-    let missing = watch::missing(format, rows.len(), answer.truncated, command.limit, "--since");
+    // It counts back from a time, and is refused beside a revision.
+    let narrow = if command.at.is_some_and(|at| at.time_micros == 0) { "--filter" } else { "--since" };
+    let missing = watch::missing(format, rows.len(), answer.truncated, command.limit, narrow);
     let hint = output::retired(answer.oldest_revision).map(|hint| {
         let past = answer.retired.as_ref();
         hint + &past.map(|past| output::retired_lines(past, format == Format::Wide)).unwrap_or_default()
@@ -109,8 +111,7 @@ mod tests {
     // Nobody knew whether there had been any.
     #[test]
     fn what_older_conflicts_came_to_is_said() {
-        let command =
-            Conflicts { by: "pair".into(), since: None, limit: 0, watch: false, filter: String::new(), at: None };
+        let command = Conflicts { by: "pair".into(), since: None, limit: 0, watch: false, filter: None, at: None };
         let day = RetiredDay { last_revision: 4, counted_revisions: 4, lost_claims: 2, ..RetiredDay::default() };
         let retired = Some(RetiredPast { days: vec![day; 2], uncounted_revisions: 1 });
         let answer = ListConflictsResponse { oldest_revision: 10, retired, ..ListConflictsResponse::default() };
@@ -120,6 +121,19 @@ mod tests {
         assert_eq!(hint(Format::Wide).matches(" 2 lost as conflicts").count(), 2, "{}", hint(Format::Wide));
         let json: serde_json::Value = serde_json::from_str(&listed(Format::Json, &command, &answer).text).unwrap();
         assert_eq!((&json["retired"]["days"][1]["lost_claims"], &json["oldest_revision"]), (&2.into(), &10.into()));
+    }
+
+    #[test]
+    fn a_list_that_was_cut_is_narrowed_by_what_its_moment_goes_with() {
+        let told = |at| {
+            let command = Conflicts { by: "pair".into(), since: None, limit: 1, watch: false, filter: None, at };
+            let rows = vec![ConflictRow::default()];
+            let answer = ListConflictsResponse { rows, truncated: true, ..ListConflictsResponse::default() };
+            listed(Format::Table, &command, &answer).missing.unwrap()
+        };
+        assert!(told(Some(At { revision: 7, time_micros: 0 })).contains("narrow the list with --filter"));
+        assert!(told(Some(At { revision: 0, time_micros: 7 })).contains("narrow the list with --since"));
+        assert!(told(None).contains("narrow the list with --since"));
     }
 
     // It counted back from now: up to an hour ago there were no conflicts of the last ten minutes, ever.

@@ -97,13 +97,12 @@ async fn show(
             return show_removed(context, connection, &name, at).await;
         }
         Err(failure) if failure.code == "NO_SUCH_MACHINE" => {
-            let hint = format!("if it was removed, `plenum machine show {name} --history` tells of it");
-            return Err(failure.with_hint(hint));
+            return Err(failure.with_hint(where_its_story_is(&name, at)));
         }
         shown => shown?,
     };
     let mut object = to_json(revision, &view, &listed, &unknown);
-    let mut rest = String::new();
+    let (mut rest, mut told) = (String::new(), None);
     if !unknown.tasks.is_empty() {
         rest = format!("\n{}", output::listing(context.format, revision, &unknown.tasks, false));
     }
@@ -112,7 +111,7 @@ async fn show(
         let story = connection.inspect().machine_history(request).await?.into_inner();
         object["history"] = history::to_json(&story);
         rest.push_str(&format!("\n{}", output::listing(context.format, story.revision, &story.events, false)));
-        history::tell_what_is_missing(context, &story);
+        told = Some(story);
     }
     let is_drained_now = view.drain_deadline_micros > 0 && at.is_none() && !listed.allocations.is_empty();
     let stays = if is_drained_now { drain::why_left(connection, &listed.allocations).await.0 } else { Vec::new() };
@@ -123,7 +122,19 @@ async fn show(
     };
     output::print(&output::object(context.format, &object, &view.name(), text))?;
     alloc::tell_of_more(context, &listed);
+    // Behind what it is about.
+    if let Some(story) = told {
+        history::tell_what_is_missing(context, &story);
+    }
     Ok(())
+}
+
+/// At a moment of the past it may not have been there yet.
+fn where_its_story_is(name: &str, at: Option<At>) -> String {
+    match at {
+        None => format!("if it was removed, `plenum machine show {name} --history` tells of it"),
+        Some(_) => format!("`plenum machine show {name} --history` tells when it was there, if it ever was"),
+    }
 }
 
 /// What programs read. `allocations` is how many there are, as in lists; of so many not all may stand here.
@@ -298,6 +309,13 @@ mod tests {
         assert_eq!(object.get("truncated"), None);
         listed.truncated = true;
         assert_eq!(read(&listed)["truncated"], true);
+    }
+
+    #[test]
+    fn a_machine_that_was_not_there_yet_is_not_called_removed() {
+        assert!(where_its_story_is("m1", None).starts_with("if it was removed, `plenum machine show m1 --history`"));
+        let then = where_its_story_is("m1", Some(At { revision: 1, time_micros: 0 }));
+        assert_eq!(then, "`plenum machine show m1 --history` tells when it was there, if it ever was");
     }
 
     #[test]
