@@ -362,6 +362,7 @@ fn a_log_is_printed_as_it_is_or_not_at_all() {
     let stage = Stage::new();
     for format in ["json", "yaml"] {
         stage.run(&["alloc", "logs", "alloc-1-1", "-o", format]).says(2, &["printed as the task printed it"]);
+        stage.run(&["dev", "-o", format]).says(2, &["error[USAGE]", "printed as they printed it", "leave -o out"]);
     }
 }
 

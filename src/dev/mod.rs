@@ -23,6 +23,7 @@ use std::{process::ExitCode, time::Instant};
 use crate::{
     cli::{self, Context, block_on},
     failure::{EXIT_FAILED, Failure},
+    output::Format,
     signals::Signals,
 };
 use cell::DevCell;
@@ -37,6 +38,12 @@ use session::{Ended, Session};
 ///
 /// Whatever is wrong with the files is told before anything starts. Later errors stop the cell first.
 pub(crate) fn run(context: &Context, options: &cli::Dev) -> Result<ExitCode, Failure> {
+    if matches!(context.format, Format::Json | Format::Yaml) {
+        let what = "what tasks print is printed as they printed it, in no other format";
+        return Err(
+            Failure::usage(what).with_hint("leave -o out, and ask the cell with `plenum job show` while it is there")
+        );
+    }
     let started = Instant::now();
     let plan = Plan::read(options, context.namespace.as_deref())?;
     // What earlier cells that were killed left can be large; nobody shall wait for its end.
