@@ -156,7 +156,7 @@ fn a_reserved_machine_takes_only_those_it_is_reserved_for() {
     cell.submit("after", 1);
     let waits = cell.stands("after", 0, 1);
     assert_eq!(waits["state"], "waiting");
-    cell.waits_for("after", "of 1 machine a partition reserves 1 for others");
+    cell.waits_for("after", "of 1 machine partition lab reserves 1 for others");
     cell.stands("before", 1, 0);
     // A machine that is anybody's: it is found, although the reserved one would suit better.
     let words =

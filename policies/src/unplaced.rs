@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, ClassSet, Constraint, Device, DeviceRoom, DeviceShortage, GroupShape, Machine, MachineState, Obstacle,
-    Requirement, Resource, Room, agreeing, device_shortage, shortages,
+    Cell, ClassSet, Constraint, Device, DeviceRoom, DeviceShortage, GroupShape, JobId, Machine, MachineState, Obstacle,
+    Partition, Requirement, Resource, Room, agreeing, device_shortage, shortages,
 };
 
 use crate::columns::Columns;
@@ -124,8 +124,8 @@ pub struct Unplaced {
     pub unfit: u32,
     /// A declared constraint fails, by the first that does.
     pub constraints: BTreeMap<Constraint, u32>,
-    /// No constraint fails, and a partition reserves the machine for other schedulers.
-    pub reserved: u32,
+    /// No constraint fails, and a partition reserves the machine for other schedulers: by the first that does. Without a name where the cell does not know the job.
+    pub reserved: BTreeMap<Arc<str>, u32>,
     /// The job's tasks share another machine. What else stands in the way there is not looked at.
     pub other_machine: u32,
     /// As many allocations as a machine can have.
@@ -171,10 +171,16 @@ impl Unplaced {
         }
     }
 
-    /// The machine's class is none of those that the task may use. Those leave out what constraints rule out, and what partitions do.
-    fn count_ruled_out(&mut self, machine: &Machine, constraints: &[Constraint]) {
+    /// The machine's class is none of those that the task may use. Those leave out what constraints rule out, and what partitions do, of which
+    /// `partition` gives the name.
+    fn count_ruled_out(
+        &mut self,
+        machine: &Machine,
+        constraints: &[Constraint],
+        partition: impl FnOnce(&Machine) -> Arc<str>,
+    ) {
         let Some(failing) = constraints.iter().find(|constraint| !constraint.holds(&machine.attributes)) else {
-            self.reserved += 1;
+            *self.reserved.entry(partition(machine)).or_default() += 1;
             return;
         };
         if let Some(count) = self.constraints.get_mut(failing) {
@@ -222,8 +228,16 @@ impl Unplaced {
             let fail = agreeing(count.into(), "fails another constraint", "fail other constraints");
             parts.push(format!("{count} {fail}"));
         }
-        if self.reserved > 0 {
-            parts.push(format!("a partition reserves {} for others", self.reserved));
+        let mut reserved: Vec<(&Arc<str>, u32)> = self.reserved.iter().map(|(name, &count)| (name, count)).collect();
+        reserved.sort_by_key(|&(_, count)| Reverse(count));
+        let (named, others) = reserved.split_at(reserved.len().min(PARTITIONS_NAMED));
+        for (name, count) in named {
+            let partition = if name.is_empty() { "a partition".to_owned() } else { format!("partition {name}") };
+            parts.push(format!("{partition} reserves {count} for others"));
+        }
+        let count: u32 = others.iter().map(|&(_, count)| count).sum();
+        if count > 0 {
+            parts.push(format!("other partitions reserve {count}"));
         }
         parts
     }
@@ -268,6 +282,9 @@ const PORTS_NAMED: usize = 2;
 /// Constraints that are named, for the same reason.
 const CONSTRAINTS_NAMED: usize = 2;
 
+/// And partitions.
+const PARTITIONS_NAMED: usize = 2;
+
 /// Bytes that are told of a constraint, which may list dozens of values.
 const CONSTRAINT_BYTES_MAX: usize = 48;
 
@@ -278,6 +295,37 @@ fn in_short(constraint: &Constraint) -> String {
         text.push('…');
     }
     text
+}
+
+/// The partitions that keep a job's scheduler out.
+struct Reserved<'a> {
+    cell: &'a Cell,
+    closed: Vec<(&'a Arc<str>, &'a Partition)>,
+    /// By class: machines of one have equal attributes, and a large cell has many of each.
+    names: BTreeMap<u32, Arc<str>>,
+}
+
+impl<'a> Reserved<'a> {
+    fn of(cell: &'a Cell, job: JobId) -> Self {
+        let closed = cell.job(job).into_iter().flat_map(|job| {
+            cell.partitions().filter(move |(_, partition)| !partition.is_open_to(&job.shape.scheduler))
+        });
+        Self { cell, closed: closed.collect(), names: BTreeMap::new() }
+    }
+
+    /// The first that has the machine; without a name where none is known to.
+    fn by(&mut self, machine: &Machine) -> Arc<str> {
+        let closed = &self.closed;
+        let first = || {
+            let keeps = |rule: &Constraint| rule.holds(&machine.attributes);
+            let found = closed.iter().find(|(_, partition)| partition.machines.iter().all(keeps));
+            found.map_or_else(|| Arc::from(""), |(name, _)| (*name).clone())
+        };
+        match self.cell.machine_row(machine.id.slot) {
+            Some(row) => self.names.entry(row.class).or_insert_with(first).clone(),
+            None => first(),
+        }
+    }
 }
 
 /// Judges every machine, with what the columns have promised; where a job's tasks share one, that one alone: of many such jobs each would look at all others for itself, as hardly two share
@@ -295,6 +343,7 @@ pub fn explain(
 ) -> Unplaced {
     let custom_resources = cell.identity().custom_resources.clone();
     let mut unplaced = Unplaced { custom_resources, ..Unplaced::default() };
+    let mut reserved = Reserved::of(cell, requirement.job);
     let mut nearest: Option<(Distance, Nearest)> = None;
     let home = requirement.home.and_then(|home| cell.machine_in(home));
     let all = requirement.home.is_none().then(|| cell.machines());
@@ -315,7 +364,7 @@ pub fn explain(
                 Some((Missing::Room(short.resource), short.short_by, missing_parts(columns, cell, requirement, slot)))
             }
             Some(Obstacle::Constraint) => {
-                unplaced.count_ruled_out(machine, constraints);
+                unplaced.count_ruled_out(machine, constraints, |machine| reserved.by(machine));
                 None
             }
             Some(Obstacle::NotReady(MachineState::Cordoned)) if !machine.cordoned && machine.unfit.is_some() => {

@@ -8,7 +8,7 @@ use plenum_model::{
     MachineState, Operator, Port, Requirement, Resources, Revision, Unfit,
 };
 
-use crate::{Beyond, Columns, at_most_when_empty, explain};
+use crate::{Beyond, Columns, Unplaced, at_most_when_empty, explain};
 
 /// Machines of so many thousandths of a CPU.
 fn cell(machines: &[(u64, MachineState)]) -> Cell {
@@ -263,11 +263,29 @@ fn constraints_that_rule_out_most_machines_are_named_first_and_in_few_words() {
         special: None,
     };
     let why = explain(&columns, &cell, &requirement, &constraints, &[], |_| None);
-    assert_eq!((why.constraints.values().sum::<u32>(), why.reserved), (6, 0), "each under the first that fails there");
+    assert_eq!(
+        (why.constraints.values().sum::<u32>(), why.reserved.len()),
+        (6, 0),
+        "each under the first that fails there"
+    );
     assert_eq!(
         why.to_string(),
         "of 7 machines 1 lacks cpu by at least 1000m, 3 fail `attr.kernel >= \"5.10\"`, \
          2 fail `attr.zone in [\"zone-0\", \"zone-1\", \"zone-2\", \"zon…`, 1 fails another constraint; \
          nearest is m6, short of cpu by 1000m, and too small even when empty"
     );
+}
+
+// "A partition" was all that was said of which one it was, and there was nothing else to look for it by.
+#[test]
+fn partitions_that_keep_a_scheduler_out_are_named_those_first_that_have_most() {
+    let told = |partitions: &[(&str, u32)]| {
+        let reserved = partitions.iter().map(|&(name, count)| (Arc::from(name), count)).collect();
+        Unplaced { machines: 9, reserved, ..Unplaced::default() }.to_string()
+    };
+    assert_eq!(told(&[("lab", 2)]), "of 9 machines partition lab reserves 2 for others");
+    let several = [("a", 1), ("b", 2), ("c", 4), ("d", 1)];
+    let expected = "of 9 machines partition c reserves 4 for others, partition b reserves 2 for others, other partitions reserve 2";
+    assert_eq!(told(&several), expected);
+    assert_eq!(told(&[("", 3)]), "of 9 machines a partition reserves 3 for others", "of a job that is gone");
 }

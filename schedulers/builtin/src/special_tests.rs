@@ -485,14 +485,17 @@ fn reserved_for_gangs() -> Stage {
     stage
 }
 
-/// It said that all machines failed a constraint, of a job that has none.
+/// It said that all machines failed a constraint, of a job that has none; and then not which partition it was.
 #[test]
 fn a_job_that_shares_a_machine_says_that_machines_are_reserved() {
     let mut stage = reserved_for_gangs();
     stage.seat(Batch::default());
     let job = stage.submit(&JobBuilder::new("words", "batch").same_machine().group("main", 2, 100));
     stage.advance(1_000_000);
-    assert_eq!(stage.passed_over(job, 0), "its tasks share a machine: of 1 machine a partition reserves 1 for others");
+    assert_eq!(
+        stage.passed_over(job, 0),
+        "its tasks share a machine: of 1 machine partition lab reserves 1 for others"
+    );
 }
 
 /// Which constraint it was that most machines fail nobody said, and those that a partition reserves for others counted among them.
@@ -510,11 +513,11 @@ fn why_a_task_waits_names_its_constraints_and_tells_reserved_and_cordoned_machin
     stage.advance(1_000_000);
     assert_eq!(
         stage.passed_over(picky, 0),
-        "of 4 machines 2 fail `attr.rack == \"lab\"`, a partition reserves 1 for others, 1 is cordoned"
+        "of 4 machines 2 fail `attr.rack == \"lab\"`, partition lab reserves 1 for others, 1 is cordoned"
     );
     assert_eq!(
         stage.passed_over(anywhere, 0),
-        "of 4 machines 2 lack cpu by at least 82000m, a partition reserves 1 for others, 1 is cordoned; \
+        "of 4 machines 2 lack cpu by at least 82000m, partition lab reserves 1 for others, 1 is cordoned; \
          nearest is m1, short of cpu by 82000m, and too small even when empty"
     );
     let told = stage.passed_over(picky, 0).to_owned();
