@@ -146,6 +146,7 @@ fn to_json(
 ) -> Value {
     let mut object = view.to_json();
     object["revision"] = json!(revision);
+    object["partitions"] = json!(view.partitions);
     object["live"] = listed.allocations.iter().map(Row::to_json).collect();
     object["unknown"] = unknown.tasks.iter().map(Row::to_json).collect();
     if listed.truncated || unknown.truncated {
@@ -281,6 +282,7 @@ fn fields(view: &MachineView, allocations: &[AllocationView], stays: &[String]) 
     if let Some((_, why)) = output::unfit(view) {
         pairs.push(("unfit", why.to_owned()));
     }
+    pairs.extend(view.partitions.iter().map(|name| ("partition", name.clone())));
     for line in output::device_lines(&view.devices, &view.devices_used_millis) {
         pairs.push(("device", line));
     }
@@ -299,12 +301,15 @@ mod tests {
     // Programs read how many allocations there are, and none of them; nor that people saw a part alone.
     #[test]
     fn programs_read_what_lives_on_a_machine_and_whether_that_is_all() {
-        let view = MachineView { allocations: 7, ..MachineView::default() };
+        let view = MachineView { allocations: 7, partitions: vec!["lab".to_owned()], ..MachineView::default() };
         let mut listed =
             ListAllocationsResponse { allocations: vec![AllocationView::default(); 2], ..Default::default() };
         let read = |listed: &ListAllocationsResponse| to_json(9, &view, listed, &ListUnknownTasksResponse::default());
         let object = read(&listed);
         assert_eq!((&object["allocations"], &object["revision"]), (&json!(7), &json!(9)));
+        assert_eq!(object["partitions"], json!(["lab"]));
+        let text = fields(&view, &[], &[]);
+        assert!(text.lines().any(|line| line.starts_with("partition:") && line.ends_with(" lab")), "{text}");
         assert_eq!((&object["live"][1], &object["unknown"]), (&AllocationView::default().to_json(), &json!([])));
         assert_eq!(object.get("truncated"), None);
         listed.truncated = true;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use plenum_model::{
     AllocationRef, AllocationState, Cell, Delta, End, GroupRow, Job, JobKind, LogTime, Machine, MachineState,
-    Resources, Room, TaskRow, TaskState,
+    Partition, Resources, Room, TaskRow, TaskState,
 };
 use plenum_proto::v1;
 
@@ -97,7 +97,14 @@ pub(crate) fn machine(cell: &Cell, machine: &Machine, lease_micros: i64) -> v1::
         unknown_tasks: u32::try_from(cell.unknown_on(machine.id.slot).count()).unwrap_or(u32::MAX),
         devices_used_millis: devices_used(cell, machine),
         silent_since_micros: silent_since(machine, lease_micros),
+        partitions: Vec::new(),
     }
+}
+
+/// The names of the partitions that a machine is in.
+pub(crate) fn partitions_of(cell: &Cell, machine: &Machine) -> Vec<String> {
+    let has = |partition: &Partition| partition.machines.iter().all(|rule| rule.holds(&machine.attributes));
+    cell.partitions().filter(|(_, partition)| has(partition)).map(|(name, _)| name.to_string()).collect()
 }
 
 /// When an unreachable machine was heard last: it counts as unreachable once its lease has run out since then. Later than that by what counts for

@@ -76,8 +76,10 @@ impl v1::inspect_server::Inspect for InspectService {
     ) -> Result<Response<v1::GetMachineResponse>, Status> {
         let wire = request.into_inner();
         let cell = past::glance(&self.shared, wire.at).await?;
-        let machine = view::machine(&cell, machine_named(&cell, &wire.name)?, self.shared.lease_micros());
-        Ok(Response::new(v1::GetMachineResponse { revision: cell.revision().0, machine: Some(machine) }))
+        let machine = machine_named(&cell, &wire.name)?;
+        let mut view = view::machine(&cell, machine, self.shared.lease_micros());
+        view.partitions = view::partitions_of(&cell, machine);
+        Ok(Response::new(v1::GetMachineResponse { revision: cell.revision().0, machine: Some(view) }))
     }
 
     async fn machine_history(

@@ -260,6 +260,14 @@ async fn partitions_and_their_machines_are_listed_as_they_were() {
         let listed = govern.list_partitions(listed_at(revision)).await.unwrap().into_inner();
         assert_eq!((listed.revision, told(listed.partitions)), (revision, expected));
     }
+    // A machine said in no way that it is in one.
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let mut of_machine = async |revision| {
+        let request = v1::GetMachineRequest { name: "m1".into(), at: Some(v1::At { revision, time_micros: 0 }) };
+        inspect.get_machine(request).await.unwrap().into_inner().machine.unwrap().partitions
+    };
+    assert_eq!(of_machine(machine).await, ["lab"]);
+    assert_eq!(of_machine(second).await, [""; 0]);
     server.shutdown().await.unwrap();
 }
 
