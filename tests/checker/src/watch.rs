@@ -186,8 +186,9 @@ impl Watcher {
         let at = Some(v1::At { revision, time_micros: 0 });
         let request = v1::ListRequest { at, limit: ROWS_MAX, ..v1::ListRequest::default() };
         let mut govern = GovernClient::new(self.questions.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let quotas = govern.list_quotas(request).await?.into_inner().quotas;
-        Ok(Listing { incarnation, revision, machines: answer.machines, truncated, quotas })
+        let v1::ListQuotasResponse { quotas, truncated: quotas_truncated, .. } =
+            govern.list_quotas(request).await?.into_inner();
+        Ok(Listing { incarnation, revision, machines: answer.machines, truncated, quotas, quotas_truncated })
     }
 
     /// All transactions of the cell's history up to now, as they were asked and answered, oldest first; and perhaps some that come meanwhile.

@@ -24,6 +24,8 @@ pub struct Listing {
     pub truncated: bool,
     /// Quotas with what is used of them, as far as they were listed.
     pub quotas: Vec<v1::QuotaView>,
+    /// There are more of these.
+    pub quotas_truncated: bool,
 }
 
 /// No grant makes free room negative, counted as capacity − live + taken over, less what others hold, in any resource, device or port;
@@ -142,7 +144,7 @@ fn other_devices_or_ports(picture: &Picture, victim: &Allocation) -> Option<Stri
     None
 }
 
-/// Used equals the sum over live allocations: in what the cell lists, and in the rows of tasks.
+/// Used equals the sum over live allocations: in what the cell lists, where no machine and no quota is missing, and in the rows of tasks.
 #[must_use]
 pub fn property_used_is_the_sum(chronicle: &Chronicle, listings: &[Listing]) -> Vec<Violation> {
     let mut violations = Vec::new();
@@ -160,6 +162,12 @@ pub fn property_used_is_the_sum(chronicle: &Chronicle, listings: &[Listing]) -> 
                 let what = format!("namespace {}: {listed} is listed, and {used} is used", quota.namespace);
                 violations.push(Violation::WrongSum { revision: listing.revision, what });
             }
+        }
+        let missing =
+            picture.quotas.keys().find(|&namespace| listing.quotas.iter().all(|it| it.namespace != *namespace));
+        if let Some(namespace) = missing.filter(|_| !listing.quotas_truncated) {
+            let what = format!("namespace {namespace} has a quota, and none is listed");
+            violations.push(Violation::WrongSum { revision: listing.revision, what });
         }
         if !listing.truncated && listing.machines.len() != picture.machines.len() {
             let (listed, there) = (listing.machines.len(), picture.machines.len());

@@ -316,7 +316,7 @@ impl Bench {
             used: used.get(namespace).map(|sum| resources(&sum.total())),
         });
         let (revision, machines, quotas) = (cell.revision().0, machines.collect(), quotas.collect());
-        let listing = Listing { incarnation: INCARNATION, revision, machines, truncated: false, quotas };
+        let listing = Listing { incarnation: INCARNATION, revision, machines, quotas, ..Listing::default() };
         self.evidence.listings.push(listing);
     }
 

@@ -184,6 +184,20 @@ fn devices_and_quotas_that_are_listed_with_other_sums_are_found() {
     assert_eq!(property_used_is_the_sum(&chronicle, &evidence.listings).len(), 2);
 }
 
+/// Only those that were listed were looked at.
+#[test]
+fn a_quota_that_is_not_listed_is_found() {
+    let mut evidence = run_of(600);
+    let chronicle = chronicle(&evidence);
+    let listing = evidence.listings.iter_mut().find(|listing| !listing.quotas.is_empty()).unwrap();
+    listing.quotas.pop();
+    listing.quotas_truncated = true;
+    assert_eq!(property_used_is_the_sum(&chronicle, &evidence.listings), []);
+    evidence.listings.iter_mut().for_each(|listing| listing.quotas_truncated = false);
+    let found = property_used_is_the_sum(&chronicle, &evidence.listings);
+    assert!(matches!(&found[..], [Violation::WrongSum { what, .. }] if what.contains("none is listed")), "{found:?}");
+}
+
 #[test]
 fn a_machine_with_devices_that_is_listed_without_what_is_used_of_them_is_found() {
     let mut evidence = run_of(600);
