@@ -9,6 +9,7 @@ use crate::fold::Fault;
 use crate::picture::{Allocation, Picture, id_of, slot_of};
 use crate::room;
 use crate::stream::{Event, Recording};
+use crate::words::Words;
 
 /// Consecutive revisions whose deltas are all known.
 #[derive(Clone, Debug)]
@@ -70,6 +71,10 @@ pub struct Chronicle {
     pub reshaped: BTreeSet<u64>,
     /// How many changes of machines, and of what is on them, each revision had, where it had any.
     pub touches: BTreeMap<u64, u64>,
+    /// The version of each job, from each revision on; `None`: it is not there.
+    pub versions: BTreeMap<u64, Vec<(u64, Option<u32>)>>,
+    /// What each revision did to machines and jobs, by the words of refusals.
+    pub words: Words,
 }
 
 /// Sees a history step by step.
@@ -191,12 +196,26 @@ impl Chronicle {
         history[after.checked_sub(1)?].1.as_ref()
     }
 
+    /// What a job declared at a revision.
+    #[must_use]
+    pub fn shape_at(&self, job: u64, revision: u64) -> Option<&v1::JobShape> {
+        let history = self.shapes.get(&job)?;
+        let after = history.partition_point(|(at, _)| *at <= revision);
+        Some(&history[after.checked_sub(1)?].1)
+    }
+
+    /// The version of a job at a revision, if it was there.
+    #[must_use]
+    pub fn version_at(&self, job: u64, revision: u64) -> Option<u32> {
+        let history = self.versions.get(&job)?;
+        let after = history.partition_point(|(at, _)| *at <= revision);
+        history[after.checked_sub(1)?].1
+    }
+
     /// What a job's group declared at a revision.
     #[must_use]
     pub fn group_at(&self, job: u64, group: u32, revision: u64) -> Option<&v1::GroupShape> {
-        let history = self.shapes.get(&job)?;
-        let after = history.partition_point(|(at, _)| *at <= revision);
-        history[after.checked_sub(1)?].1.groups.get(group as usize)
+        self.shape_at(job, revision)?.groups.get(group as usize)
     }
 }
 
@@ -282,12 +301,18 @@ impl Chronicle {
         let mut slots: BTreeSet<u32> = self.machines.keys().copied().collect();
         slots.extend(picture.machines.keys());
         slots.into_iter().for_each(|slot| self.note_machine(picture, slot));
+        for (job, history) in &mut self.versions {
+            if !picture.jobs.contains_key(job) {
+                history.push((picture.revision, None));
+            }
+        }
         picture.jobs.values().for_each(|put| self.note_shape(put, picture.revision));
         self.note_held(picture);
         self.note_strange(picture);
     }
 
     fn note_shape(&mut self, put: &v1::JobPut, revision: u64) {
+        self.versions.entry(put.id).or_default().push((revision, Some(put.version)));
         if let Some(shape) = &put.shape {
             self.shapes.entry(put.id).or_default().push((revision, shape.clone()));
         }
@@ -306,6 +331,7 @@ impl Chronicle {
             }
         }
         self.index_touches(before, delta);
+        self.words.note(before, delta);
         let moved = delta.moves.iter().flat_map(|moves| moves.slots.iter().map(|slot| (slot, false)));
         let ended = delta.ends.iter().flat_map(|ends| ends.slots.iter().map(|slot| (slot, true)));
         for (slot, ends) in moved.chain(ended) {
@@ -365,8 +391,12 @@ impl Chronicle {
         }
         self.index_jobs(after, delta);
         for change in &delta.jobs {
-            if let Some(v1::job_change::Change::Put(put)) = &change.change {
-                self.note_shape(put, revision);
+            match &change.change {
+                Some(v1::job_change::Change::Put(put)) => self.note_shape(put, revision),
+                Some(v1::job_change::Change::Removed(job)) => {
+                    self.versions.entry(*job).or_default().push((revision, None));
+                }
+                _ => {}
             }
         }
         for change in &delta.sessions {
@@ -388,7 +418,7 @@ impl Chronicle {
             _ => None,
         });
         let jobs =
-            rows.chain(scaled).filter_map(|row| job_of_row(after, row)).chain(delta.jobs.iter().filter_map(|change| {
+            rows.chain(scaled).filter_map(|row| after.job_of_row(row)).chain(delta.jobs.iter().filter_map(|change| {
                 match &change.change {
                     Some(Change::Put(put)) => Some(put.id),
                     Some(Change::State(state)) => Some(state.id),
@@ -441,13 +471,4 @@ fn has_effect(delta: &v1::Delta) -> bool {
     let set = !(delta.quotas.is_empty() && delta.partitions.is_empty());
     let of_schedulers = !(delta.paused.is_empty() && delta.rights.is_empty());
     grants || rows || room || set || of_schedulers
-}
-
-/// The job that a row of the table of groups is of.
-fn job_of_row(picture: &Picture, row: u32) -> Option<u64> {
-    let has = |put: &&v1::JobPut| {
-        let count = put.shape.as_ref().map_or(0, |shape| shape.groups.len());
-        (put.group_base..).take(count).any(|own| own == row)
-    };
-    picture.jobs.values().find(has).map(|put| put.id)
 }

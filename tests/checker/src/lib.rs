@@ -8,7 +8,7 @@
 //! |---|---|
 //! | [`stream`] | what a watcher was told |
 //! | [`picture`], [`fold`], [`pages`] | the cell as the checker sees it |
-//! | [`chronicle`] | the whole history, and what can be looked up in it |
+//! | [`chronicle`], [`words`] | the whole history, and what can be looked up in it |
 //! | [`calls`] | what clients asked and were answered |
 //! | [`properties`] | one function for each promise |
 //! | [`watch`] | the connection |
@@ -24,6 +24,7 @@ pub mod room;
 pub mod stream;
 pub mod violation;
 pub mod watch;
+pub mod words;
 
 pub use chronicle::Chronicle;
 pub use properties::{Evidence, check};

@@ -200,6 +200,16 @@ impl Picture {
         self.tasks.get(&(base + task)).copied().unwrap_or_default()
     }
 
+    /// The job that a row of the table of groups is of.
+    #[must_use]
+    pub fn job_of_row(&self, row: u32) -> Option<u64> {
+        let has = |put: &&v1::JobPut| {
+            let count = put.shape.as_ref().map_or(0, |shape| shape.groups.len());
+            (put.group_base..).take(count).any(|own| own == row)
+        };
+        self.jobs.values().find(has).map(|put| put.id)
+    }
+
     /// What a scheduler is granted from now on.
     pub(crate) fn give_rights(&mut self, row: &v1::RightsChange) {
         match (row.evicts, row.priority) {

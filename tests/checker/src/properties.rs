@@ -1,5 +1,5 @@
 //! The promises of the store, one function each: evidence in, violations out. Numbers in the table are those of the list of
-//! properties that the project keeps; all but the last eight stand there.
+//! properties that the project keeps; all but the last ten stand there.
 //!
 //! | | function |
 //! |---|---|
@@ -23,7 +23,10 @@
 //! | | [`property_each_instant_is_launched_once`] |
 //! | | [`property_holds_keep_their_order`] |
 //! | | [`property_whoever_leaves_has_a_reason`] |
+//! | | [`property_guards_and_sequence_hold`] |
+//! | | [`property_spares_are_taken_in_order`] |
 
+mod asked;
 mod culprits;
 mod governed;
 mod kinds;
@@ -35,6 +38,7 @@ mod room;
 mod rules;
 mod streams;
 
+pub use asked::{property_guards_and_sequence_hold, property_spares_are_taken_in_order};
 pub use culprits::property_culprits_are_true;
 pub use governed::{
     Sighting, property_each_instant_is_launched_once, property_holds_keep_their_order, property_what_runs_has_room,
@@ -186,6 +190,8 @@ pub fn check(evidence: &Evidence) -> Verdict {
             property_each_instant_is_launched_once(chronicle),
             property_holds_keep_their_order(chronicle),
             property_whoever_leaves_has_a_reason(chronicle, &decided),
+            property_guards_and_sequence_hold(chronicle, &decided),
+            property_spares_are_taken_in_order(chronicle, &decided),
         ];
         verdict.violations.extend(violations.into_iter().flatten());
     }

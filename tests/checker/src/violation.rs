@@ -217,6 +217,18 @@ pub enum Violation {
         /// Which rule.
         what: String,
     },
+    /// What a transaction asked to be held to was not kept.
+    #[error("asked: of transaction {session}/{number} at revision {revision}, {what}")]
+    NotAsAsked {
+        /// Of which session.
+        session: u64,
+        /// Which.
+        number: u64,
+        /// At which revision.
+        revision: u64,
+        /// What was granted or refused, and what the history says.
+        what: String,
+    },
     /// Two allocations of one task are not leaving.
     #[error("once per task: at revision {revision}, {first:#x} and {second:#x} are of one task, and neither leaves")]
     TaskTwice {

@@ -235,7 +235,9 @@ impl Bench {
     /// Commits as a client that keeps a log: under its session's number, as it stands in the transaction.
     pub(crate) fn commit(&mut self, client: &str, mut asked: v1::Transaction) -> Option<v1::Outcome> {
         asked.incarnation = INCARNATION;
-        asked.check = v1::ConflictCheck::Fit.into();
+        if asked.check() == v1::ConflictCheck::Unspecified {
+            asked.check = v1::ConflictCheck::Fit.into();
+        }
         let key = (asked.session, asked.number);
         let called_nanos = self.nanos + 1;
         self.nanos += 2;

@@ -6,12 +6,13 @@ use plenum_proto::v1;
 use plenum_testkit::JobBuilder;
 
 use crate::bench::{Bench, machine};
-use crate::traffic::{OF_MEMORY, OF_TWO, Seen, Traffic};
+use crate::traffic::{ASKING, OF_MEMORY, OF_TWO, Seen, Traffic};
 
 #[test]
 fn a_run_full_of_conflicts_keeps_every_promise() {
     let mut seen = std::collections::BTreeMap::new();
-    for seed in (0..6).chain(OF_MEMORY..OF_MEMORY + 6).chain(OF_TWO..OF_TWO + 4) {
+    let of_more = (OF_MEMORY..OF_MEMORY + 6).chain(OF_TWO..OF_TWO + 4).chain(ASKING..ASKING + 6);
+    for seed in (0..6).chain(of_more) {
         let mut traffic = Traffic::new(seed);
         traffic.run(500);
         let verdict = check(&traffic.bench.evidence);
@@ -38,7 +39,8 @@ fn a_run_full_of_conflicts_keeps_every_promise() {
     let held = [Seen::Held, Seen::HeldBack, Seen::HoldDisplaced, Seen::RefusedByHold];
     let others = [Seen::Launched, Seen::LaunchRefused, Seen::UnknownFound, Seen::UnknownStopped];
     let strangers = [Seen::UnknownAdopted, Seen::UnknownEnded];
-    let governed = held.into_iter().chain(others).chain(strangers).chain(of_memory);
+    let asked = [Seen::InSequence, Seen::OutOfSequence, Seen::Guarded, Seen::GuardFailed];
+    let governed = held.into_iter().chain(others).chain(strangers).chain(of_memory).chain(asked);
     for what in usual.into_iter().chain(refused).chain(special).chain(governed) {
         assert!(seen.get(&what).is_some_and(|&count| count > 5), "{what:?} hardly happened: {seen:?}");
     }

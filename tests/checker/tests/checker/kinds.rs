@@ -10,24 +10,24 @@ use crate::bench::{Bench, machine};
 use crate::forged::chronicle;
 
 /// A machine, a job with three tasks, and who claims them.
-struct Scene {
-    bench: Bench,
-    machine: u64,
-    session: u64,
+pub(crate) struct Scene {
+    pub(crate) bench: Bench,
+    pub(crate) machine: u64,
+    pub(crate) session: u64,
     number: u64,
-    job: u64,
-    base: u64,
+    pub(crate) job: u64,
+    pub(crate) base: u64,
 }
 
 /// The machine as its agent finds it.
-fn found_in(rack: &str) -> v1::RegisterMachine {
+pub(crate) fn found_in(rack: &str) -> v1::RegisterMachine {
     let mut found = machine("m1", 6000, &[("rack", rack)]);
     found.devices = vec![v1::Device { kind: "gpu".into(), index: 0, millis: 1000, model: "a".into() }];
     found
 }
 
 impl Scene {
-    fn new(declare: fn(&mut v1::GroupShape)) -> Self {
+    pub(crate) fn new(declare: fn(&mut v1::GroupShape)) -> Self {
         let mut bench = Bench::new();
         let machine = bench.machine(found_in("r1"));
         let session = bench.session("batch");
@@ -39,19 +39,25 @@ impl Scene {
     }
 
     /// Claims a task on the base; the refusal, if there is one.
-    fn claim(&mut self, task: u32) -> Option<v1::Refusal> {
+    pub(crate) fn claim(&mut self, task: u32) -> Option<v1::Refusal> {
+        self.claim_with(task, |_| ()).refusals.first().cloned()
+    }
+
+    /// Claims a task on the base, and asks for more.
+    pub(crate) fn claim_with(&mut self, task: u32, change: impl Fn(&mut v1::Transaction)) -> v1::Outcome {
         self.number += 1;
         let machines = vec![slot_of(self.machine)];
         let placement =
             v1::Placement { job: self.job, job_version: 1, machines, tasks: vec![task], ..v1::Placement::default() };
-        let asked = v1::Transaction {
+        let mut asked = v1::Transaction {
             session: self.session,
             number: self.number,
             base_revision: self.base,
             placements: vec![placement],
             ..v1::Transaction::default()
         };
-        self.bench.commit("batch", asked).unwrap().refusals.first().cloned()
+        change(&mut asked);
+        self.bench.commit("batch", asked).unwrap()
     }
 
     /// What the checker says when the last refusal is told as one of this kind, which blames nobody.
@@ -62,7 +68,7 @@ impl Scene {
         })
     }
 
-    fn checked(&self, change: impl Fn(&mut v1::Refusal)) -> Vec<String> {
+    pub(crate) fn checked(&self, change: impl Fn(&mut v1::Refusal)) -> Vec<String> {
         let mut evidence = self.bench.evidence.clone();
         if let Some(Reply::Outcome(outcome)) = evidence.calls.last_mut().map(|call| &mut call.reply) {
             outcome.refusals.iter_mut().for_each(change);

@@ -7,11 +7,13 @@
 //! | `green` | the core's runs, checked |
 //! | `forged` | streams, replies and logs that were changed on their way to the checker |
 //! | `kinds` | refusals of a wrong kind |
+//! | `asked` | guards, `sequence` and spare machines that were overlooked |
 //! | `listed` | transactions whose deltas nobody heard |
 //! | `untrue` | grants and refusals that say what is not so |
 //! | `client`, `scenes`, `served` | the real server over real connections: rivals, restarts, slow watchers, a full disk, a damaged log |
 #![allow(clippy::unwrap_used)]
 
+mod asked;
 mod bench;
 mod client;
 mod forged;

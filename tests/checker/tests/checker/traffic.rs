@@ -72,14 +72,20 @@ pub(crate) enum Seen {
     UnknownEnded,
     MemoryQuota,
     NoMemory,
+    InSequence,
+    OutOfSequence,
+    Guarded,
+    GuardFailed,
 }
 
 /// From this seed on, limits and holds are of memory, too.
 pub(crate) const OF_MEMORY: u64 = 1000;
-/// From this seed on they are not, and there are two namespaces and two partitions.
+/// From this seed on, up to [`ASKING`], they are not, and there are two namespaces and two partitions.
 pub(crate) const OF_TWO: u64 = 2000;
 /// Jobs are in the first one, or in turns in each.
 const NAMESPACES: [&str; 2] = ["default", "other"];
+/// From this seed on they are again, and transactions also ask for `sequence`, and have guards.
+pub(crate) const ASKING: u64 = 3000;
 /// What each task has.
 const TASK_BYTES: i64 = 1 << 20;
 /// Jobs of each client.
@@ -131,6 +137,8 @@ pub(crate) struct Traffic {
     of_memory: Option<Random>,
     /// There are two namespaces and two partitions.
     of_two: bool,
+    /// Draws of what else transactions ask for; `None`: nothing.
+    asking: Option<Random>,
     clients: Vec<Client>,
     machines: Vec<u64>,
     live: Vec<u64>,
@@ -153,7 +161,7 @@ impl Traffic {
         for number in 0..6 {
             machines.push(bench.machine(found(number, 6000)));
         }
-        let (mut clients, of_two) = (Vec::new(), seed >= OF_TWO);
+        let (mut clients, of_two) = (Vec::new(), (OF_TWO..ASKING).contains(&seed));
         for (turn, (name, priority)) in (0..).zip(CLIENTS.into_iter().zip([20, 50, 80])) {
             let session = bench.session(name);
             let namespace = |number: u32| NAMESPACES[usize::from(of_two && (turn + number) % 2 == 1)];
@@ -168,8 +176,9 @@ impl Traffic {
             bench,
             seen: BTreeMap::new(),
             random: Random(seed),
-            of_memory: (OF_MEMORY..OF_TWO).contains(&seed).then_some(Random(!seed)),
+            of_memory: (seed >= OF_MEMORY && !of_two).then_some(Random(!seed)),
             of_two,
+            asking: (seed >= ASKING).then_some(Random(seed.rotate_left(32))),
             clients,
             machines,
             live: Vec::new(),
@@ -254,6 +263,7 @@ impl Traffic {
             let victim = self.random.below(self.live.len());
             asked.stops.push(self.live[victim]);
         }
+        self.ask_for_more(&mut asked);
         let client = self.clients[at].name;
         let dry_run = asked.dry_run;
         let Some(outcome) = self.bench.commit(client, asked.clone()) else { return };
@@ -262,7 +272,45 @@ impl Traffic {
         }
         self.clients[at].number += 1;
         self.learn(&outcome, asked.stops.len());
+        self.learn_of_more(&asked, &outcome);
         self.clients[at].last = Some(asked);
+    }
+
+    /// Now and then it is to be held to what nobody changed since its base, or to a fact, which is none every other time.
+    fn ask_for_more(&mut self, asked: &mut v1::Transaction) {
+        let Some(random) = &mut self.asking else { return };
+        if random.chance(50) {
+            asked.check = v1::ConflictCheck::Sequence.into();
+        }
+        if !random.chance(20) {
+            return;
+        }
+        let number = random.below(self.machines.len());
+        let rack = if random.chance(50) { number % 3 } else { 7 };
+        let guard =
+            v1::AttributeGuard { machine: self.machines[number], attribute: "rack".into(), value: format!("r{rack}") };
+        let version = v1::JobVersionGuard { job: asked.placements[0].job, version: 1 + u32::from(random.chance(50)) };
+        let of_job = random.chance(50);
+        let fact = if of_job { v1::guard::Fact::JobVersion(version) } else { v1::guard::Fact::Attribute(guard) };
+        let guard = v1::Guard { fact: Some(fact) };
+        if random.chance(50) {
+            asked.guards.push(guard);
+        } else {
+            asked.placements[0].guards.push(guard);
+        }
+    }
+
+    fn learn_of_more(&mut self, asked: &v1::Transaction, outcome: &v1::Outcome) {
+        let sequence = asked.check() == v1::ConflictCheck::Sequence;
+        let guarded = !asked.guards.is_empty() || asked.placements.iter().any(|one| !one.guards.is_empty());
+        let refused = |reason| outcome.refusals.iter().any(|refusal| refusal.reason() == reason);
+        let all = [
+            (sequence && outcome.granted > 0, Seen::InSequence),
+            (sequence && refused(v1::RefusalReason::MachineChanged), Seen::OutOfSequence),
+            (guarded && outcome.granted > 0, Seen::Guarded),
+            (refused(v1::RefusalReason::GuardFailed), Seen::GuardFailed),
+        ];
+        all.into_iter().filter(|(is, _)| *is).for_each(|(_, seen)| self.note(seen));
     }
 
     fn placement(&mut self, at: usize) -> v1::Placement {

@@ -22,16 +22,21 @@ use plenum_proto::v1;
 use plenum_testkit::JobBuilder;
 
 use crate::bench::Bench;
-use crate::traffic::{OF_TWO, Traffic};
+use crate::traffic::{ASKING, OF_TWO, Traffic};
 
 /// A server has threads of its own, so its bug is planted in all of them: nobody else may be at work then.
 static PLANTING: RwLock<()> = RwLock::new(());
 
 /// Runs traffic on a core with a bug, until the wanted violation is there; fails when it never is.
 fn is_found(bug: Bug, wanted: impl Fn(&Violation) -> bool) {
+    is_found_from(0, bug, wanted);
+}
+
+/// The same, from a seed on.
+fn is_found_from(first: u64, bug: Bug, wanted: impl Fn(&Violation) -> bool) {
     let _together = PLANTING.read().unwrap_or_else(PoisonError::into_inner);
     let mut others = Vec::new();
-    for seed in (0..12).chain(OF_TWO..OF_TWO + 12) {
+    for seed in first..first + 12 {
         planted::plant(Some(bug));
         let mut traffic = Traffic::new(seed);
         // What a bug has made of a cell may be beyond what its code can stand; what it told until then is evidence enough.
@@ -157,7 +162,7 @@ fn overlooked_quotas_are_found() {
 
 #[test]
 fn quota_that_victims_of_another_namespace_give_is_found() {
-    is_found(Bug::CreditsOtherNamespaces, |found| matches!(found, Violation::QuotaExceeded { .. }));
+    is_found_from(OF_TWO, Bug::CreditsOtherNamespaces, |found| matches!(found, Violation::QuotaExceeded { .. }));
 }
 
 #[test]
@@ -258,9 +263,28 @@ fn overlooked_partitions_are_found() {
 
 #[test]
 fn a_second_partition_that_is_overlooked_is_found() {
-    is_found(
+    is_found_from(
+        OF_TWO,
         Bug::ObeysOnePartition,
         |found| matches!(found, Violation::RuleBroken { what, .. } if what.contains("partition")),
+    );
+}
+
+#[test]
+fn overlooked_sequences_are_found() {
+    is_found_from(
+        ASKING,
+        Bug::OverlooksSequence,
+        |found| matches!(found, Violation::NotAsAsked { what, .. } if what.contains("in sequence")),
+    );
+}
+
+#[test]
+fn overlooked_guards_are_found() {
+    is_found_from(
+        ASKING,
+        Bug::OverlooksGuards,
+        |found| matches!(found, Violation::NotAsAsked { what, .. } if what.contains("while a guard fails")),
     );
 }
 
