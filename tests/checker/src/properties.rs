@@ -27,6 +27,7 @@
 //! | | [`property_spares_are_taken_in_order`] |
 
 mod asked;
+mod blamed;
 mod culprits;
 mod governed;
 mod kinds;

@@ -10,7 +10,7 @@ use crate::picture::slot_of;
 use crate::violation::Violation;
 
 /// So many allocations that ever were on a machine are surely fewer than one can have at a time.
-const ALLOCATIONS_FEW: usize = 30_000;
+pub(super) const ALLOCATIONS_FEW: usize = 30_000;
 
 /// Nothing is granted while a guard fails, of its placement or of the whole transaction, and nothing is refused for a guard while all of them hold;
 /// and with `sequence` nothing is granted on a machine where after the base another session was granted anything, anything else changed, or jobs of

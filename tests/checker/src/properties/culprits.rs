@@ -6,6 +6,7 @@ use plenum_proto::v1;
 use plenum_proto::v1::{RefusalKind, RefusalReason};
 
 use super::Decided;
+use super::blamed::Blamed;
 use super::kinds::Kinds;
 use crate::amounts::Amounts;
 use crate::chronicle::{Chronicle, Facts};
@@ -15,7 +16,8 @@ use crate::violation::{ClaimName, Violation};
 const LISTED_MAX: usize = 4;
 
 /// Every conflict names who came between the base and the decision: real commands, which took that room on that machine and still had
-/// it, and together as much as was short. Beside them only a guard that failed may name somebody: a real command that came between. What was short of room or of a certain port was so at its base exactly
+/// it, and together as much as was short, or did what they are said to have done to that machine or that job. Beside them only a guard that
+/// failed may name somebody: a real command that came between, and did that to what it guards. What was short of room or of a certain port was so at its base exactly
 /// where it is a misfit, as far as nothing else of the transaction blurs that; other reasons, and *stale*, are judged as `kinds` says.
 #[must_use]
 pub fn property_culprits_are_true(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
@@ -110,9 +112,10 @@ impl Judge<'_> {
         if decided.is_none_or(|revisions| !revisions.contains(&culprit.revision)) {
             return found("that transaction was not decided there".into());
         }
+        let machines = self.machines();
+        let blamed = self.blamed(&machines);
         if culprit.allocation == 0 {
-            let takes = self.short_by().map(|_| "it names no allocation that took anything".into());
-            return takes.and_then(found);
+            return blamed.wrong_transaction(culprit).and_then(found);
         }
         let Some(facts) = self.chronicle.allocations.get(&culprit.allocation) else {
             return found(format!("allocation {:#x} never was", culprit.allocation));
@@ -120,15 +123,8 @@ impl Judge<'_> {
         if facts.granted.created != culprit.revision {
             return found(format!("allocation {:#x} was granted at {}", culprit.allocation, facts.granted.created));
         }
-        let of_task = self.refusal.reason() == RefusalReason::TaskTaken;
-        if of_task
-            && (facts.granted.job, facts.granted.group, facts.granted.task)
-                != (self.refusal.job, self.refusal.group, self.refusal.task)
-        {
-            return found(format!("allocation {:#x} is of another task", culprit.allocation));
-        }
-        if self.is_of_the_machine() && !self.machines().contains(&facts.granted.machine) {
-            return found(format!("allocation {:#x} is on machine slot {}", culprit.allocation, facts.granted.machine));
+        if let Some(what) = blamed.wrong_grant(facts) {
+            return found(what);
         }
         if let Some(amount) = self.amount_of(facts) {
             if culprit.amount <= 0 || i128::from(culprit.amount) > amount {
@@ -164,13 +160,6 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether what stood in the way is on the machine itself: a spread, or a job's home, may be decided elsewhere.
-    fn is_of_the_machine(&self) -> bool {
-        use RefusalReason as Why;
-        let why = self.refusal.reason();
-        matches!(why, Why::NoRoom | Why::DeviceTaken | Why::PortTaken | Why::PerMachineLimit | Why::MachineChanged)
-    }
-
     /// The machine that was refused, and the spare ones that were tried.
     fn machines(&self) -> Vec<u32> {
         let placement = self.one.asked.placements.get(self.refusal.placement as usize);
@@ -178,8 +167,12 @@ impl Judge<'_> {
         alternates.iter().copied().chain([self.refusal.machine]).collect()
     }
 
-    /// What is wrong with an event that is named: something must have happened then to the machine, or to a hold, an unknown task or a successor
-    /// there; or, where the machine is not what stood in the way, to the job, or anywhere.
+    fn blamed<'b>(&'b self, machines: &'b [u32]) -> Blamed<'b> {
+        Blamed { chronicle: self.chronicle, one: self.one, refusal: self.refusal, machines }
+    }
+
+    /// What is wrong with an event that is named: it must have happened then, to that machine, or to a hold, an unknown task or a successor
+    /// there; or, where the machine is not what stood in the way, to the job, or to what is guarded.
     fn false_event(&self, culprit: &v1::Culprit) -> Option<String> {
         if culprit.event.is_empty() {
             return Some("it names neither a transaction nor an event".into());
@@ -188,18 +181,15 @@ impl Judge<'_> {
             return Some(format!("it is charged with {}", culprit.amount));
         }
         let (chronicle, revision) = (self.chronicle, culprit.revision);
-        let here = |machine: &u32| {
-            let changes = [chronicle.machine_changes.get(machine), chronicle.held_changes.get(machine)];
-            changes.into_iter().any(|changes| has(changes, revision))
-        };
         let at = self.one.outcome.revision;
         let is_over = |machine: &u32| match &*culprit.event {
             "hold" => !chronicle.was_held(*machine, at - 1, at - 1),
             "unknown task" => !chronicle.was_strange(*machine, at - 1, at - 1),
             _ => false,
         };
+        let machines = self.machines();
         let of_room = self.refusal.reason() == RefusalReason::NoRoom && chronicle.has_all(revision, at);
-        if of_room && self.machines().iter().all(is_over) {
+        if of_room && machines.iter().all(is_over) {
             return Some(format!("nothing is there any more that is called {}", culprit.event));
         }
         // Once those have ended whose room it took over, nothing is lacking of it.
@@ -208,16 +198,15 @@ impl Judge<'_> {
             victim.is_none_or(|victim| victim.ended.is_none_or(|ended| ended >= at))
         };
         let is_end = |facts: &Facts| {
-            let here = self.machines().contains(&facts.granted.machine);
+            let here = machines.contains(&facts.granted.machine);
             here && facts.ended == Some(revision) && facts.granted.take_overs.iter().any(is_there)
         };
-        if culprit.event == "successor ended" && chronicle.allocations.values().any(is_end) {
-            return None;
+        if self.refusal.reason() == RefusalReason::NoRoom && culprit.event == "successor ended" {
+            let ended = chronicle.allocations.values().any(is_end);
+            return (!ended).then(|| format!("nothing happened there that is called {}", culprit.event));
         }
-        let machine = self.machines().iter().any(here);
-        let job = has(chronicle.job_changes.get(&self.refusal.job), revision);
-        let elsewhere = !self.is_of_the_machine() && (job || chronicle.effects.contains(&revision));
-        (!(machine || elsewhere)).then(|| format!("nothing happened there that is called {}", culprit.event))
+        let is_none = self.blamed(&machines).is_no_event(culprit);
+        is_none.then(|| format!("nothing happened there that is called {}", culprit.event))
     }
 
     fn wrong_sums(&self, short_by: i64) -> Option<Violation> {
@@ -328,10 +317,6 @@ fn claimed_before(one: &Decided<'_>, mut need: impl FnMut(u64, u32) -> Option<Am
     }
     due.for_each(|at| sums[at] = sum_on(&on, at));
     sums
-}
-
-fn has(revisions: Option<&std::collections::BTreeSet<u64>>, revision: u64) -> bool {
-    revisions.is_some_and(|revisions| revisions.contains(&revision))
 }
 
 #[cfg(test)]

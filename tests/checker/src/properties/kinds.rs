@@ -2,13 +2,15 @@
 //! exactly where it is a misfit, and *stale* says only who may have forgotten what came since.
 //!
 //! Judged is what the history leaves no doubt about: claims that share nothing with others of their transaction, and ask for no room of others.
-//! What became of jobs and groups (not wanted, another home, a predecessor) is not judged: a refusal does not say all that made it so.
+//! What became of jobs and groups (not wanted, another home, a predecessor) is judged by its culprits alone: a refusal does not say all that made it so.
+//! Nor is a conflict denied where a cell need not know better: of attributes, limits and devices it knows who came, and not always what was before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_proto::v1::{self, RefusalKind, RefusalReason};
 
 use super::Decided;
+use super::asked::ALLOCATIONS_FEW;
 use super::culprits::shifts;
 use super::rules::holds;
 use crate::chronicle::{Chronicle, Facts};
@@ -46,6 +48,7 @@ impl<'a> Kinds<'a> {
         match refusal.kind() {
             RefusalKind::Stale => claim.is_known(),
             RefusalKind::Misfit => claim.was_not_so(),
+            RefusalKind::Conflict => claim.was_so(),
             _ => None,
         }
     }
@@ -64,6 +67,12 @@ impl<'a> Claim<'a, '_> {
     /// That all is known which came after the base: no server opened the cell since, and it is little. What numbers of resources stood for is
     /// forgotten with them, and what attributes were of large groups.
     fn is_known(&self) -> Option<String> {
+        let changes = self.changes_known()?;
+        Some(format!("after its base {} only {changes} changes came, none of which is forgotten", self.base))
+    }
+
+    /// How many changes came after the base, where none of them is forgotten.
+    fn changes_known(&self) -> Option<u64> {
         let (chronicle, since) = (self.kinds.chronicle, self.base + 1..self.at);
         let any = |revisions: &BTreeSet<u64>| revisions.range(since.clone()).next().is_some();
         let is_forgotten = any(&chronicle.openings)
@@ -73,8 +82,7 @@ impl<'a> Claim<'a, '_> {
                 _ => false,
             };
         let changes: u64 = chronicle.touches.range(since.clone()).map(|(_, touches)| touches).sum();
-        (!is_forgotten && changes < CHANGES_KNOWN)
-            .then(|| format!("after its base {} only {changes} changes came, none of which is forgotten", self.base))
+        (!is_forgotten && changes < CHANGES_KNOWN).then_some(changes)
     }
 
     /// That what was in its way was not in its way at the base.
@@ -99,6 +107,33 @@ impl<'a> Claim<'a, '_> {
             RefusalReason::PerMachineLimit => self.limit_was_not_reached(),
             RefusalReason::SpreadLimit => self.values_had_few(),
             RefusalReason::DeviceTaken => self.devices_were_free(),
+            _ => None,
+        }
+    }
+
+    /// That what is in its way was in its way at the base, and nobody made it so since.
+    fn was_so(&self) -> Option<String> {
+        let base = self.base;
+        match self.refusal.reason() {
+            RefusalReason::TaskTaken => {
+                let mut holders = self.mates_at(self.at - 1).filter(|facts| facts.granted.task == self.refusal.task);
+                let holder = holders.find(|facts| facts.granted.created <= base)?;
+                Some(format!("allocation {:#x} had the task at its base {base}", holder.granted.id))
+            }
+            RefusalReason::MachineNotReady => {
+                self.changes_known()?;
+                let (before, now) = (self.machine_at(base)?, self.machine_at(self.at - 1)?);
+                let stood = before.id == now.id && before.state() != v1::MachineState::Ready;
+                stood.then(|| format!("the machine was {} at its base {base}", before.state().as_str_name()))
+            }
+            RefusalReason::NoSuchMachine => {
+                self.changes_known()?;
+                self.machine_at(base).is_none().then(|| format!("no machine was there at its base {base}"))
+            }
+            RefusalReason::Constraint => self.constraint_failed(),
+            RefusalReason::PerMachineLimit => self.nobody_came_there(),
+            RefusalReason::SpreadLimit => self.nobody_came(),
+            RefusalReason::DeviceTaken => self.devices_were_taken(),
             _ => None,
         }
     }
@@ -149,6 +184,52 @@ impl<'a> Claim<'a, '_> {
         Some(format!("allocation {:#x} has the task since {}", holder.granted.id, holder.granted.created))
     }
 
+    /// A constraint fails by an attribute that the machine has had all the time.
+    fn constraint_failed(&self) -> Option<String> {
+        let (chronicle, slot, now) = (self.kinds.chronicle, self.refusal.machine, self.machine_at(self.at - 1)?);
+        let since = chronicle.machines.get(&slot)?.iter().filter(|(at, _)| self.base < *at && *at < self.at);
+        let rows: Vec<_> = since.map(|(_, row)| row.as_ref()).chain([self.machine_at(self.base)]).collect();
+        let group = chronicle.group_at(self.refusal.job, self.refusal.group, self.at - 1)?;
+        let stays = |attribute: &String| {
+            let same = |row: &v1::MachineChange| {
+                row.id == now.id && row.attributes.get(attribute) == now.attributes.get(attribute)
+            };
+            rows.iter().all(|row| row.is_some_and(same))
+        };
+        let mut failing = group.constraints.iter().filter(|constraint| !holds(constraint, &now.attributes));
+        let failed = failing.find(|constraint| stays(&constraint.attribute))?;
+        Some(format!("its {} was at its base {} what it is", failed.attribute, self.base))
+    }
+
+    /// As many of its group as may be are on the machine, and none of them came since the base.
+    fn nobody_came_there(&self) -> Option<String> {
+        let limit = self.kinds.chronicle.group_at(self.refusal.job, self.refusal.group, self.at - 1)?.per_machine;
+        let here: Vec<&Facts> =
+            self.mates_at(self.at - 1).filter(|facts| facts.granted.machine == self.refusal.machine).collect();
+        let is_reached = limit > 0 && here.len() >= limit as usize;
+        // Of a machine that has as many allocations as one can have, any of them may be to blame.
+        let of_all = self.kinds.on_machine.get(&self.refusal.machine).map_or(0, Vec::len);
+        let old = here.iter().all(|facts| facts.granted.created <= self.base) && of_all < ALLOCATIONS_FEW;
+        (is_reached && old).then(|| format!("{} of its group were there at its base {}", here.len(), self.base))
+    }
+
+    /// None of its group came anywhere since the base, nor did any of their machines change.
+    fn nobody_came(&self) -> Option<String> {
+        if !self.is_alone() {
+            return None;
+        }
+        let chronicle = self.kinds.chronicle;
+        let mates: Vec<&Facts> = self.mates_at(self.at - 1).collect();
+        let mut machines = mates.iter().map(|facts| facts.granted.machine).chain([self.refusal.machine]);
+        let changed = |slot: u32| {
+            let changes = chronicle.machine_changes.get(&slot);
+            changes.is_some_and(|changes| changes.range(self.base + 1..self.at).next().is_some())
+        };
+        let old = !mates.is_empty() && mates.iter().all(|facts| facts.granted.created <= self.base);
+        let same = old && !machines.any(changed);
+        same.then(|| format!("all {} of its group were where they are at its base {}", mates.len(), self.base))
+    }
+
     fn limit_was_not_reached(&self) -> Option<String> {
         let limit = self.group().filter(|_| self.is_alone())?.per_machine as usize;
         let count =
@@ -172,18 +253,31 @@ impl<'a> Claim<'a, '_> {
         fitted.then(|| format!("few of its group were there at its base {}", self.base))
     }
 
-    /// Of the kind that was short nobody had anything of as many devices as the group declares: whoever chooses finds one for each.
-    fn devices_were_free(&self) -> Option<String> {
+    /// What its group declares of the kind that was short, and the machine at the base, where nothing else could have been in its way.
+    fn devices_at_base(&self) -> Option<(Vec<&'a v1::Device>, &'a v1::MachineChange)> {
         let (slot, chronicle, kind) = (self.refusal.machine, self.kinds.chronicle, &self.refusal.device);
         let changes = chronicle.machine_changes.get(&slot).into_iter().flatten();
         let mut changes = changes.filter(|&&revision| self.base < revision && revision < self.at);
         let is_same = changes.next().is_none() && !chronicle.was_strange(slot, self.base, self.at - 1);
         let group = self.group().filter(|_| is_same && self.is_alone())?;
-        let machine = self.machine_at(self.base)?;
         let declared: Vec<&v1::Device> = group.devices.iter().filter(|device| device.kind == *kind).collect();
+        Some((declared, self.machine_at(self.base)?))
+    }
+
+    /// Who was on the machine at the base.
+    fn tenants_at_base(&self) -> impl Iterator<Item = &'a Facts> {
+        let here = self.kinds.on_machine.get(&self.refusal.machine).into_iter().flatten().copied();
+        let base = self.base;
+        here.filter(move |facts| is_there(facts, base))
+    }
+
+    /// Of the kind that was short nobody had anything of as many devices as the group declares: whoever chooses finds one for each.
+    fn devices_were_free(&self) -> Option<String> {
+        let kind = &self.refusal.device;
+        let (declared, machine) = self.devices_at_base()?;
         let most = declared.iter().map(|device| device.millis).max()?;
-        let here = self.kinds.on_machine.get(&slot).into_iter().flatten().filter(|facts| is_there(facts, self.base));
-        let used: Vec<u32> = here
+        let used: Vec<u32> = self
+            .tenants_at_base()
             .flat_map(|facts| &facts.granted.devices)
             .filter(|device| device.kind == *kind)
             .map(|device| device.index)
@@ -193,6 +287,33 @@ impl<'a> Claim<'a, '_> {
         let free = machine.devices.iter().filter(is_free).count();
         let any_model = declared.iter().all(|device| device.model.is_empty());
         (any_model && free >= declared.len()).then(|| format!("{free} {kind} were free at its base {}", self.base))
+    }
+
+    /// For one that the group declares no device of that kind had enough left.
+    fn devices_were_taken(&self) -> Option<String> {
+        let kind = &self.refusal.device;
+        let (declared, machine) = self.devices_at_base()?;
+        let chronicle = self.kinds.chronicle;
+        let left = |device: &v1::Device| {
+            let sum = |devices: &[v1::Device]| -> i64 {
+                let same = devices.iter().filter(|it| (&it.kind, it.index) == (&device.kind, device.index));
+                same.map(|it| i64::from(it.millis)).sum()
+            };
+            let is_left = |entry: &&v1::TakeOver| {
+                chronicle.allocations.get(&entry.victim).is_some_and(|victim| is_there(victim, self.base))
+            };
+            let taken = self.tenants_at_base().map(|facts| {
+                let entries = facts.granted.take_overs.iter().filter(is_left);
+                sum(&facts.granted.devices) - entries.map(|entry| sum(&entry.devices)).sum::<i64>()
+            });
+            i64::from(device.millis) - taken.sum::<i64>()
+        };
+        let suits = |want: &v1::Device, device: &v1::Device| {
+            let model = want.model.is_empty() || want.model == device.model;
+            device.kind == want.kind && model && left(device) >= i64::from(want.millis)
+        };
+        let lacking = declared.iter().find(|want| !machine.devices.iter().any(|device| suits(want, device)))?;
+        Some(format!("no {kind} had {} millis left at its base {}", lacking.millis, self.base))
     }
 }
 

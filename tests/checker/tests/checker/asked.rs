@@ -108,6 +108,23 @@ fn what_it_did_itself_and_what_only_gives_room_back_breaks_no_sequence() {
 }
 
 #[test]
+fn a_sequence_that_is_said_to_be_broken_by_itself_is_found() {
+    let mut scene = Scene::new(|_| ());
+    assert_eq!(scene.claim(0), None);
+    let own = scene.bench.core.cell().allocations().next().unwrap();
+    let (allocation, revision, number) = (own.id.to_bits(), own.row.created.0, u64::from(own.row.number));
+    grant_of_others(&mut scene);
+    let outcome = scene.claim_with(1, |asked| asked.set_check(v1::ConflictCheck::Sequence));
+    assert_eq!(outcome.refusals[0].reason(), RefusalReason::MachineChanged, "{outcome:?}");
+    assert_eq!(scene.checked(|_| ()), [""; 0]);
+    let session = scene.session;
+    let told = scene.checked(|refusal| {
+        refusal.culprits = vec![v1::Culprit { revision, session, number, allocation, ..v1::Culprit::default() }];
+    });
+    assert!(matches!(&told[..], [one] if one.contains("is its own")), "{told:?}");
+}
+
+#[test]
 fn a_grant_while_a_guard_fails_is_found_and_so_is_a_refusal_while_none_does() {
     let mut scene = Scene::new(|_| ());
     let guard = |machine: u64, value: &str| {

@@ -1,4 +1,5 @@
-//! Refusals of a wrong kind, where neither culprits nor sums show it: what was lost since the base and is called a misfit, or *stale*.
+//! Refusals of a wrong kind, where neither culprits nor sums show it: what was lost since the base and is called a misfit, or *stale*, and what was so
+//! before and is called a conflict; and conflicts that blame what never happened, or happened elsewhere.
 
 use plenum_checker::calls::Reply;
 use plenum_checker::picture::slot_of;
@@ -79,40 +80,61 @@ impl Scene {
     }
 }
 
-/// What happens after the base, and makes the claim of this task a conflict.
-fn check(declare: fn(&mut v1::GroupShape), happens: fn(&mut Scene), task: u32, reason: RefusalReason, sign: &str) {
+/// What happens after the base, and makes the claim of this task a conflict. `signs`: of what is found where that is denied, and where a conflict is
+/// made of what was so before.
+fn check(
+    declare: fn(&mut v1::GroupShape),
+    happens: fn(&mut Scene),
+    task: u32,
+    reason: RefusalReason,
+    signs: [&str; 2],
+) {
     let mut scene = Scene::new(declare);
+    scene.bench.submit(JobBuilder::new("elsewhere", "batch").group("main", 1, 100).spec());
+    let elsewhere = scene.bench.revision();
     happens(&mut scene);
     let refusal = scene.claim(task).expect("somebody came first");
     assert_eq!((refusal.kind(), refusal.reason()), (RefusalKind::Conflict, reason), "{refusal:?}");
     assert_eq!(scene.checked(|_| ()), [""; 0]);
     let denied = scene.told_as(RefusalKind::Misfit);
-    assert!(matches!(&denied[..], [one] if one.contains(sign)), "{reason:?}: {denied:?}");
+    assert!(matches!(&denied[..], [one] if one.contains(signs[0])), "{reason:?}: {denied:?}");
     let stale = scene.told_as(RefusalKind::Stale);
     assert!(matches!(&stale[..], [one] if one.contains("none of which is forgotten")), "{reason:?}: {stale:?}");
+    let blamed = |revision: u64, event: &str| {
+        let found = scene.checked(|refusal| {
+            let (event, amount) = (event.to_owned(), refusal.culprits_total);
+            refusal.culprits = vec![v1::Culprit { revision, event, amount, ..v1::Culprit::default() }];
+        });
+        let sign = format!("called {event}");
+        assert!(found.iter().any(|one| one.contains(&sign)), "{reason:?}: {found:?}");
+    };
+    blamed(elsewhere, "registered");
+    blamed(refusal.culprits[0].revision, "expired");
     // Who has seen it has a misfit.
     scene.base = scene.bench.revision();
     let refusal = scene.claim(task).expect("it stands there still");
     assert_eq!((refusal.kind(), refusal.reason()), (RefusalKind::Misfit, reason), "{refusal:?}");
     assert_eq!(scene.checked(|_| ()), [""; 0]);
+    let made_up = scene.told_as(RefusalKind::Conflict);
+    assert!(made_up.iter().any(|one| one.contains(signs[1])), "{reason:?}: {made_up:?}");
 }
 
 #[test]
 fn a_task_that_was_taken_since_is_no_misfit_and_not_forgotten() {
     let takes = |scene: &mut Scene| assert_eq!(scene.claim(0), None);
-    check(|_| (), takes, 0, RefusalReason::TaskTaken, "has the task since");
+    check(|_| (), takes, 0, RefusalReason::TaskTaken, ["has the task since", "had the task at its base"]);
 }
 
 #[test]
 fn a_machine_that_was_ready_is_no_misfit_and_not_forgotten() {
     let cordons = |scene: &mut Scene| scene.bench.cordon(scene.machine, true);
-    check(|_| (), cordons, 0, RefusalReason::MachineNotReady, "was ready at its base");
+    check(|_| (), cordons, 0, RefusalReason::MachineNotReady, ["was ready at its base", "was CORDONED at its base"]);
 }
 
 #[test]
 fn a_machine_that_was_there_is_no_misfit_and_not_forgotten() {
     let removes = |scene: &mut Scene| scene.bench.remove(scene.machine);
-    check(|_| (), removes, 0, RefusalReason::NoSuchMachine, "was there at its base");
+    check(|_| (), removes, 0, RefusalReason::NoSuchMachine, ["was there at its base", "no machine was there"]);
 }
 
 #[test]
@@ -122,15 +144,15 @@ fn a_constraint_that_held_is_no_misfit_and_not_forgotten() {
         group.constraints.clone_from(&spec.shape.unwrap().groups[0].constraints);
     };
     let moves = |scene: &mut Scene| assert_eq!(scene.bench.machine(found_in("r2")), scene.machine);
-    check(needs, moves, 0, RefusalReason::Constraint, "held there at its base");
+    check(needs, moves, 0, RefusalReason::Constraint, ["held there at its base", "its rack was at its base"]);
 }
 
 #[test]
 fn limits_that_were_not_reached_are_no_misfits_and_not_forgotten() {
     let takes = |scene: &mut Scene| assert_eq!(scene.claim(0), None);
-    check(|group| group.per_machine = 1, takes, 1, RefusalReason::PerMachineLimit, "of its group were there");
+    check(|group| group.per_machine = 1, takes, 1, RefusalReason::PerMachineLimit, ["of its group were there"; 2]);
     let spreads = |group: &mut v1::GroupShape| group.spread.push(v1::Spread { attribute: "rack".into(), at_most: 1 });
-    check(spreads, takes, 1, RefusalReason::SpreadLimit, "few of its group");
+    check(spreads, takes, 1, RefusalReason::SpreadLimit, ["few of its group", "were where they are"]);
 }
 
 #[test]
@@ -139,7 +161,45 @@ fn a_device_that_was_free_is_no_misfit_and_not_forgotten() {
         group.devices.push(v1::Device { kind: "gpu".into(), millis: 600, ..v1::Device::default() });
     };
     let takes = |scene: &mut Scene| assert_eq!(scene.claim(0), None);
-    check(needs, takes, 1, RefusalReason::DeviceTaken, "1 gpu were free");
+    check(needs, takes, 1, RefusalReason::DeviceTaken, ["1 gpu were free", "no gpu had 600 millis left"]);
+}
+
+// Anything that had happened anywhere was enough.
+#[test]
+fn what_is_said_of_a_job_and_never_was_is_found() {
+    let mut scene = Scene::new(|_| ());
+    assert_eq!(scene.claim(0), None);
+    scene.base = scene.bench.revision();
+    scene.bench.machine(machine("elsewhere", 6000, &[]));
+    let elsewhere = scene.bench.revision();
+    let allocation = scene.bench.core.cell().allocations().next().unwrap().id.to_bits();
+    scene.bench.report(allocation, v1::AllocationState::Complete);
+    let refusal = scene.claim(0).expect("it is done");
+    assert_eq!((refusal.kind(), refusal.reason()), (RefusalKind::Conflict, RefusalReason::NotWanted), "{refusal:?}");
+    assert_eq!((refusal.culprits[0].event.as_str(), scene.checked(|_| ())), ("task", Vec::new()));
+    let blamed = |change: &dyn Fn(&mut v1::Culprit)| scene.checked(|refusal| change(&mut refusal.culprits[0]));
+    let found = blamed(&|culprit| culprit.event = "over".into());
+    assert!(matches!(&found[..], [one] if one.contains("called over")), "{found:?}");
+    let found = blamed(&|culprit| culprit.revision = elsewhere);
+    assert!(matches!(&found[..], [one] if one.contains("called task")), "{found:?}");
+}
+
+#[test]
+fn a_transaction_or_a_grant_that_is_blamed_for_what_none_can_do_is_found() {
+    let mut scene = Scene::new(|_| ());
+    assert_eq!(scene.claim(0), None);
+    let granted = scene.bench.core.cell().allocations().next().unwrap();
+    let (allocation, revision) = (granted.id.to_bits(), granted.row.created.0);
+    let (session, number) = (granted.row.session, u64::from(granted.row.number));
+    scene.bench.cordon(scene.machine, true);
+    let refusal = scene.claim(1).expect("it takes none");
+    assert_eq!(refusal.reason(), RefusalReason::MachineNotReady, "{refusal:?}");
+    for (allocation, sign) in [(0, "names no allocation"), (allocation, "took nothing that was in its way")] {
+        let found = scene.checked(|refusal| {
+            refusal.culprits = vec![v1::Culprit { revision, session, number, allocation, ..v1::Culprit::default() }];
+        });
+        assert!(matches!(&found[..], [one] if one.contains(sign)), "{found:?}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! | `traffic` | clients that make conflicts on purpose, from a seed |
 //! | `green` | the core's runs, checked |
 //! | `forged` | streams, replies and logs that were changed on their way to the checker |
-//! | `kinds` | refusals of a wrong kind |
+//! | `kinds` | refusals of a wrong kind, and what they blame |
 //! | `asked` | guards, `sequence` and spare machines that were overlooked |
 //! | `listed` | transactions whose deltas nobody heard |
 //! | `untrue` | grants and refusals that say what is not so |

@@ -413,6 +413,8 @@ fn a_failed_guard_may_name_what_came_between_and_nothing_else() {
     assert_eq!(found(&|_| ()), [""; 0]);
     let earlier = found(&|culprit| culprit.revision = base_revision);
     assert!(matches!(&earlier[..], [one] if one.contains("lies not between")), "{earlier:?}");
+    let otherwise = found(&|culprit| culprit.event = "removed".into());
+    assert!(matches!(&otherwise[..], [one] if one.contains("called removed")), "{otherwise:?}");
 }
 
 /// Whether something had been free at the base was looked at for room alone.
