@@ -4,13 +4,22 @@ use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    AllocationRef, Cell, Decision, Delta, DeviceRoom, JobChange, LogTime, Machine, MachineState, Obstacle, Quota,
-    RefusalKind, RefusalReason, Resource, Resources, TransactionOutcome,
+    AllocationRef, Cell, Decision, Delta, DeviceRoom, JobChange, LogTime, Machine, MachineState, Obstacle, Outcome,
+    Quota, RefusalKind, RefusalReason, Resource, Resources, TransactionOutcome,
 };
 
 use crate::jobs::stop_move;
 use crate::room::Trouble;
 use crate::{Handled, Verdict};
+
+/// Bugs that give another reason for what never fitted.
+const OTHER_REASONS: [(Bug, RefusalKind, RefusalReason); 5] = [
+    (Bug::RefusesByQuota, RefusalKind::Quota, RefusalReason::QuotaExceeded),
+    (Bug::RefusesByPartition, RefusalKind::Permission, RefusalReason::NotPermitted),
+    (Bug::RefusesByRight, RefusalKind::Permission, RefusalReason::MayNotEvict),
+    (Bug::RefusesByGuard, RefusalKind::Guard, RefusalReason::GuardFailed),
+    (Bug::RefusesAsMate, RefusalKind::Mate, RefusalReason::MinimumMissed),
+];
 
 /// Whether a bug lets pass what stands in a claim's way.
 #[inline(always)]
@@ -93,6 +102,9 @@ pub(crate) fn spoil(mut handled: Handled) -> Handled {
                 refusal.culprits_total = 0;
             });
         }
+        if let Decision::Outcome(outcome) = decision {
+            give_other_reasons(outcome);
+        }
         if planted::is(Bug::CallsPartsRefused)
             && let Decision::Outcome(outcome) = decision
             && outcome.outcome == TransactionOutcome::Partial
@@ -115,4 +127,13 @@ pub(crate) fn spoil(mut handled: Handled) -> Handled {
         }
     }
     handled
+}
+
+/// Gives what never fitted another reason.
+fn give_other_reasons(outcome: &mut Outcome) {
+    let Some((_, kind, reason)) = OTHER_REASONS.into_iter().find(|(bug, ..)| planted::is(*bug)) else { return };
+    let misfits = outcome.refusals.iter_mut().filter(|refusal| refusal.kind == RefusalKind::Misfit);
+    for refusal in misfits.filter(|refusal| refusal.reason == RefusalReason::NoRoom) {
+        (refusal.kind, refusal.reason) = (kind, reason);
+    }
 }

@@ -115,6 +115,16 @@ pub enum Bug {
     DeniesConflicts,
     /// A claim that lost its room to others is said to be too old to tell.
     CallsStale,
+    /// A claim that never fitted is said to be above its quota.
+    RefusesByQuota,
+    /// A claim that never fitted is said to be on a machine that is for others.
+    RefusesByPartition,
+    /// A claim that never fitted is said to need a right that its scheduler has not.
+    RefusesByRight,
+    /// A claim that never fitted is said to have a guard that fails.
+    RefusesByGuard,
+    /// A claim that never fitted is said to have lost its mates.
+    RefusesAsMate,
     /// A number that is repeated is answered by what the cell is now.
     AnswersAnew,
     /// A batch that was decided is not written.
@@ -189,7 +199,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 87] = [
+    pub const ALL: [Self; 92] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -242,6 +252,11 @@ impl Bug {
         Self::CallsPartsRefused,
         Self::DeniesConflicts,
         Self::CallsStale,
+        Self::RefusesByQuota,
+        Self::RefusesByPartition,
+        Self::RefusesByRight,
+        Self::RefusesByGuard,
+        Self::RefusesAsMate,
         Self::AnswersAnew,
         Self::LosesBatches,
         Self::ForgetsToPublish,

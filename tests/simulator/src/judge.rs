@@ -9,6 +9,7 @@ mod governing;
 mod happened;
 mod leaving;
 mod memory;
+mod reasons;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -98,6 +99,7 @@ impl Judge {
                 self.invariant_culprits_took_what_was_short(step, txn, refusal)?;
                 self.invariant_culprits_are_the_newest(step, txn, refusal)?;
                 self.memory.invariant_stale_is_what_nobody_remembers(txn, refusal)?;
+                reasons::invariant_what_refuses_a_claim_is_there(step, txn, outcome, refusal)?;
                 if let Some(base) = base {
                     culprits::invariant_conflict_fitted_at_the_base_and_misfit_did_not(
                         base,

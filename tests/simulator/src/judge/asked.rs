@@ -19,7 +19,8 @@ pub(super) fn guards_hold(step: &Step<'_>, txn: &Transaction, outcome: &Outcome)
     Ok(())
 }
 
-fn holds(cell: &Cell, guard: &Guard) -> bool {
+/// Whether the fact of a guard is one.
+pub(super) fn holds(cell: &Cell, guard: &Guard) -> bool {
     match guard {
         Guard::JobVersion { job, version } => cell.job(*job).is_some_and(|found| found.version == *version),
         Guard::Attribute { machine, attribute, value } => {

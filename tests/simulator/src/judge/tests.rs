@@ -10,7 +10,7 @@ use plenum_model::{
     Transaction, TransactionId, TransactionOutcome, Transition, UnknownId, UnknownTask,
 };
 
-use super::{Judge, Step, culprits, rules};
+use super::{Judge, Step, culprits, reasons, rules};
 use crate::books::Checked;
 
 const NOW: LogTime = LogTime::from_micros(1);
@@ -239,6 +239,36 @@ fn what_the_job_of_another_placement_holds_says_nothing_of_the_base() {
     };
     assert!(judged(vec![claim(other, slot)], 0).is_err(), "all was held");
     assert_eq!(judged(vec![claim(holder, slot + 1), claim(other, slot)], 1), Ok(()));
+}
+
+// Only a grant above a quota was looked for, and no refusal below one.
+#[test]
+fn a_quota_that_refuses_what_it_has_room_for_or_by_too_much_is_found() {
+    let mut stage = Stage::new(GroupShape::default());
+    let (machine, job) = (stage.machine.slot, stage.job);
+    let placement =
+        Placement { job, job_version: 1, machines: vec![machine, machine], tasks: vec![0, 1], ..Placement::default() };
+    let txn = Transaction { placements: vec![placement], ..Transaction::default() };
+    let mut judged = |limit: u64, claim: u32, short_by: u64| {
+        let mut limits = Quota::default().limits;
+        limits[0] = Some(limit);
+        if stage.core.cell().quota("default") != Some(&Quota { limits }) {
+            stage.ask(Command::SetQuota { namespace: "default".into(), limit: Some(Quota { limits }) });
+        }
+        let cell = stage.core.cell();
+        let short = Some((Resource::CpuMillis, short_by));
+        let plain = conflict(&stage, RefusalReason::QuotaExceeded, &[]);
+        let refusal = Refusal { kind: RefusalKind::Quota, claim: Some((0, claim)), short, ..plain };
+        let outcome = Outcome { refusals: vec![refusal.clone()], ..refused(&txn, cell) };
+        let check = |step: &Step<'_>| reasons::invariant_what_refuses_a_claim_is_there(step, &txn, &outcome, &refusal);
+        stage.judged(cell, cell, &next(cell), check).is_ok()
+    };
+    // Each task needs one.
+    assert!(judged(0, 0, 1));
+    assert!(!judged(0, 0, 2), "it is short by one");
+    assert!(!judged(1, 0, 1), "there is room for it");
+    assert!(judged(1, 1, 1), "the one before it has taken that");
+    assert!(!judged(2, 1, 1), "there is room for both");
 }
 
 // Nobody looked whether culprits were told twice, or newer ones left out.

@@ -158,6 +158,14 @@ found! {
     a_conflict_that_is_denied_is_found:
         DeniesConflicts by "invariant_conflict_fitted_at_the_base_and_misfit_did_not";
     a_conflict_that_is_said_to_be_too_old_is_found: CallsStale by "invariant_stale_is_what_nobody_remembers";
+    a_quota_that_is_blamed_though_it_has_room_is_found: RefusesByQuota by "invariant_what_refuses_a_claim_is_there";
+    a_partition_that_is_blamed_though_it_is_open_is_found:
+        RefusesByPartition by "invariant_what_refuses_a_claim_is_there";
+    a_right_that_is_missed_though_nobody_was_to_leave_is_found:
+        RefusesByRight by "invariant_what_refuses_a_claim_is_there";
+    a_guard_that_is_blamed_though_it_holds_is_found: RefusesByGuard by "invariant_what_refuses_a_claim_is_there";
+    mates_that_are_blamed_though_none_was_lost_are_found:
+        RefusesAsMate by "invariant_what_refuses_a_claim_is_there";
     another_answer_to_a_repeated_number_is_found:
         AnswersAnew by "invariant_a_repeated_number_gets_the_same_answer";
     a_batch_that_is_not_written_is_found: LosesBatches by "invariant_revisions_have_no_gaps";
