@@ -239,8 +239,18 @@ fn agents() -> Vec<Vec<u8>> {
 }
 
 fn logs() -> Vec<Vec<u8>> {
-    let files = crate::targets::log_files().iter().enumerate();
-    files.map(|(number, (_, image))| [&[u8::try_from(number).unwrap_or(0)], image.as_slice()].concat()).collect()
+    let files = crate::targets::log_files();
+    let of = |number: usize, image: &[u8]| [&[u8::try_from(number).unwrap_or(0)], image].concat();
+    let whole = files.iter().enumerate().map(|(number, (_, image))| of(number, image));
+    let mut segments = files.iter().enumerate().filter(|(_, (name, _))| name.ends_with(".segment"));
+    let (last, (_, image)) = segments.next_back().expect("a log has segments");
+    // A batch takes two sectors, from the second sector on. The mark is behind the first of this segment: those after it may be lost, and it may not.
+    let cut = [3, 1].map(|sectors| {
+        let mut image = image.clone();
+        image[sectors * 512..].fill(0);
+        of(last, &image)
+    });
+    whole.chain(cut).collect()
 }
 
 /// The first segment of the log, of which all or a part is asked for.

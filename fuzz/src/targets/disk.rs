@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use plenum_journal::{
-    Archive, BatchLabel, CellId, FrameRange, Journal, Options, SECTOR_BYTES, SimDisk, verify, verify_kept,
+    Archive, BatchLabel, CellId, Frame, FrameRange, Journal, Options, SECTOR_BYTES, SimDisk, verify, verify_kept,
 };
 
 const CELL: CellId = CellId(*b"a cell to damage");
@@ -13,7 +13,7 @@ fn options() -> Options {
     Options { create: Some(CELL), segment_bytes: 4096, frame_bytes_max: 2048, ..Options::default() }
 }
 
-/// The files of a small log, two segments long.
+/// The files of a small log, two segments long, whose mark lies within the second one: what comes after it may be lost with what was torn.
 pub(crate) fn files() -> &'static [(String, Vec<u8>)] {
     static FILES: OnceLock<Vec<(String, Vec<u8>)>> = OnceLock::new();
     FILES.get_or_init(|| {
@@ -22,6 +22,9 @@ pub(crate) fn files() -> &'static [(String, Vec<u8>)] {
         for batch in 0..6_u64 {
             let label = BatchLabel { term: 1, first_revision: batch * 2 + 1, last_revision: batch * 2 + 2 };
             journal.append_and_sync(label, &[&[7; 700]]).expect("a disk without faults takes a batch");
+            if batch == 3 {
+                journal.high_water().flush().expect("a disk without faults takes a mark");
+            }
         }
         drop(journal);
         let names = disk.names().into_iter();
@@ -43,33 +46,59 @@ fn disk_with(file: usize, content: Vec<u8>) -> SimDisk {
     disk
 }
 
-/// Walks it and opens it: either a log, and then its frames follow each other, or an error.
-fn read_log(disk: &SimDisk) -> bool {
-    let mut frames = 0;
-    let _ = verify(disk, None, &mut |frame| frames += frame.payload.len());
-    if let Ok((journal, recovered)) = Journal::open(Arc::new(disk.clone()), options()) {
-        drop((journal, recovered));
-        let mut next = None;
-        let again = verify(disk, None, &mut |frame| {
-            assert!(next.is_none_or(|next| next == frame.first_revision), "a log was opened with a gap in it");
-            next = frame.last_revision.checked_add(1);
-        });
-        assert!(again.is_ok_and(|report| report.is_sound()), "a log was opened and then refused");
-        return true;
-    }
-    false
+/// A frame's first and last revision, and its payload.
+type Batch = (u64, u64, Vec<u8>);
+
+fn batch_of(frame: &Frame<'_>) -> Batch {
+    (frame.first_revision, frame.last_revision, frame.payload.to_vec())
+}
+
+/// All batches of the small log, and how many of them its mark covers: these were acknowledged, whatever becomes of the log.
+fn whole() -> &'static (Vec<Batch>, usize) {
+    static WHOLE: OnceLock<(Vec<Batch>, usize)> = OnceLock::new();
+    WHOLE.get_or_init(|| {
+        let disk = disk_with(files().len(), Vec::new());
+        let mut all = Vec::new();
+        let report = verify(&disk, None, &mut |frame| all.push(batch_of(frame))).expect("it is a log");
+        let marked = all.iter().filter(|(_, last, _)| *last <= report.mark.revision).count();
+        assert!(report.is_sound() && 0 < marked && marked + 1 < all.len(), "{marked} of {} are marked", all.len());
+        (all, marked)
+    })
+}
+
+/// Walks the log with one file replaced and opens it: either a log, and then its batches are those that were acknowledged and go on from there as they
+/// did, or an error. Only the end of the last segment may be lost, down to the mark. `sealed`: checksums of the file were made right, so that what
+/// stands last in it, above the mark, may be anything.
+fn read_log(file: usize, content: Vec<u8>, sealed: bool) -> bool {
+    let disk = disk_with(file, content);
+    let _ = verify(&disk, None, &mut |_| ());
+    let Ok((journal, _)) = Journal::open(Arc::new(disk.clone()), options()) else { return false };
+    drop(journal);
+    let mut found = Vec::new();
+    let again = verify(&disk, None, &mut |frame| found.push(batch_of(frame)));
+    assert!(again.is_ok_and(|report| report.is_sound()), "a log was opened and then refused");
+    let gap = found.windows(2).any(|pair| pair[0].1.checked_add(1) != Some(pair[1].0));
+    assert!(!gap, "a log was opened with a gap in it");
+    let (all, marked) = whole();
+    let is_segment = files().get(file).is_some_and(|(name, _)| name.ends_with(".segment"));
+    let least = if is_segment { *marked } else { all.len() };
+    assert!(found.starts_with(&all[..least]), "a log was opened without batches that were acknowledged");
+    // Each one but the last is held in place by the hash that the next one carries.
+    let certain = if sealed { found.len().saturating_sub(1) } else { found.len() };
+    assert!(all.starts_with(&found[..certain]), "a log was opened with batches that never were");
+    true
 }
 
 /// The first byte chooses a file of a small log, the rest is its content.
 pub(super) fn log(input: &[u8]) -> bool {
     let Some((choice, content)) = input.split_first() else { return false };
-    read_log(&disk_with(usize::from(*choice) % files().len(), content.to_vec()))
+    read_log(usize::from(*choice) % files().len(), content.to_vec(), false)
 }
 
 /// The same, once all checksums in it are right: what heads say is then taken at its word.
 pub(super) fn sealed_log(input: &[u8]) -> bool {
     let Some((choice, content)) = input.split_first() else { return false };
-    read_log(&disk_with(usize::from(*choice) % files().len(), sealed(content.to_vec())))
+    read_log(usize::from(*choice) % files().len(), sealed(content.to_vec()), true)
 }
 
 /// Makes the checksums right of whatever begins like a frame or like one of the other records, where `frame.rs` and `segment.rs` of the journal
