@@ -10,6 +10,8 @@ use tonic::{
 
 /// What each task of a job here asks for.
 pub(crate) const TASK_MILLIS: i64 = 1000;
+/// The priority of a job that may take the room of the others.
+const URGENT: u32 = 90;
 
 /// A connection to a cell. It connects anew by itself when the server was away.
 pub(crate) struct Rivals {
@@ -89,9 +91,19 @@ impl Rivals {
 
     /// The same, with all of the answer.
     pub(crate) fn submit(&self, name: &str, scheduler: &str, count: u32) -> Result<v1::SubmitResponse, Status> {
+        self.submit_with(spec(name, scheduler, count))
+    }
+
+    /// The same, of a job that may take the room of the others.
+    pub(crate) fn submit_urgent(&self, name: &str, scheduler: &str, count: u32) -> Result<v1::SubmitResponse, Status> {
+        let mut spec = spec(name, scheduler, count);
+        spec.shape.iter_mut().for_each(|shape| shape.priority = URGENT);
+        self.submit_with(spec)
+    }
+
+    fn submit_with(&self, spec: v1::JobSpec) -> Result<v1::SubmitResponse, Status> {
         let mut jobs = v1::jobs_client::JobsClient::new(self.channel.clone());
-        let request = v1::SubmitRequest { spec: Some(spec(name, scheduler, count)) };
-        Ok(self.runtime.block_on(jobs.submit(request))?.into_inner())
+        Ok(self.runtime.block_on(jobs.submit(v1::SubmitRequest { spec: Some(spec) }))?.into_inner())
     }
 
     pub(crate) fn open(&self, scheduler: &str) -> Result<Rival, Status> {
@@ -111,6 +123,23 @@ impl Rivals {
             within_micros: 60_000_000,
             incarnation: rival.incarnation,
         };
+        self.take_hold(request)
+    }
+
+    /// The same as an operator, on the machine in this slot, for so long.
+    pub(crate) fn hold_for(&self, job: u64, slot: u32, within_micros: i64) -> Result<v1::ChangeResponse, Status> {
+        let resources = Some(v1::Resources { cpu_millis: TASK_MILLIS, ..v1::Resources::default() });
+        let machines = vec![slot];
+        self.take_hold(v1::TakeHoldRequest {
+            job,
+            machines,
+            resources,
+            within_micros,
+            ..v1::TakeHoldRequest::default()
+        })
+    }
+
+    fn take_hold(&self, request: v1::TakeHoldRequest) -> Result<v1::ChangeResponse, Status> {
         let mut cell = v1::cell_client::CellClient::new(self.channel.clone());
         Ok(self.runtime.block_on(cell.take_hold(request))?.into_inner())
     }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use plenum_model::{AllocationId, AllocationRef};
 use plenum_proto::v1::{self, cell_client::CellClient, session_request::Ask};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,6 +32,12 @@ const REPEATED: usize = 3;
 const PATIENCE: Duration = Duration::from_millis(10);
 /// The machine that has room for nothing.
 pub(crate) const FULL_MACHINE: usize = 0;
+/// The machine that has room for few tasks, some of which leave for more urgent ones.
+pub(crate) const NARROW_MACHINE: usize = 1;
+/// Machines before those with room for everything.
+const NOT_ROOMY: u32 = 2;
+/// Whose room an urgent claim asks for at most.
+const VICTIMS_MAX: usize = 3;
 
 /// Allocations that shall end, with the slots of their machines.
 pub(crate) type Leaving = mpsc::UnboundedSender<(u64, u32)>;
@@ -112,10 +119,12 @@ pub(crate) struct Client {
     pub(crate) said: BTreeMap<u64, Said>,
     /// Granted to it, and not given back by it: ids with the revision that granted them.
     pub(crate) granted: BTreeMap<u64, u64>,
-    /// Slots of machines; the first one is full.
+    /// Slots of machines; the first one is full, the second one narrow.
     pub(crate) machines: Vec<u32>,
     /// The job that nobody else claims tasks of.
     pub(crate) own: Field,
+    /// The same, of a job that may take the room of the others.
+    pub(crate) urgent: Field,
     /// The job that all clients claim tasks of.
     pub(crate) contested: Field,
     dice: Dice,
@@ -124,6 +133,8 @@ pub(crate) struct Client {
     running: VecDeque<(u64, u32)>,
     /// Numbers that were answered before and asked again.
     pub(crate) repeated: usize,
+    /// Grants in the room of others.
+    pub(crate) took_over: usize,
 }
 
 impl Client {
@@ -136,11 +147,13 @@ impl Client {
             granted: BTreeMap::new(),
             machines: Vec::new(),
             own: Field::default(),
+            urgent: Field::default(),
             contested: Field::default(),
             dice: Dice::new(seed),
             in_flight: 0,
             running: VecDeque::new(),
             repeated: 0,
+            took_over: 0,
         }
     }
 
@@ -244,6 +257,10 @@ impl Client {
         assert_eq!(outcome.revision, found, "decided once: it was found in the log before it was asked again");
         for (asked, granted) in said.asked.placements.iter().zip(&outcome.placements) {
             for (id, machine) in granted.allocations.iter().zip(&asked.machines).filter(|(id, _)| **id != 0) {
+                // The deltas up to this one were told before it.
+                let found = AllocationId::from_bits(*id).and_then(|id| self.picture.cell().allocation(id));
+                let extra = found.and_then(|found| found.extra);
+                self.took_over += usize::from(extra.is_some_and(|extra| !extra.takes_over.is_empty()));
                 self.granted.insert(*id, outcome.revision);
                 self.running.push_back((*id, *machine));
             }
@@ -283,20 +300,29 @@ impl Client {
             check: v1::ConflictCheck::Fit.into(),
             ..v1::Transaction::default()
         };
-        let placement = match self.dice.below(10) {
+        let placements: Vec<v1::Placement> = match self.dice.below(15) {
             0..5 => {
                 let count = 1 + self.dice.below(3);
-                self.own_claims(count, false)
+                self.own_claims(count, false).into_iter().collect()
             }
-            5 => self.own_claims(2, true),
-            6 | 7 => self.contested_claim(),
-            _ => None,
+            5 => self.own_claims(2, true).into_iter().collect(),
+            6 | 7 => self.contested_claim().into_iter().collect(),
+            8 => self.gang(true).into_iter().collect(),
+            9 => {
+                // Nothing at all comes of it where the second one is not whole, also no stop.
+                transaction.atomic = true;
+                let misses = self.dice.below(3) > 0;
+                [self.gang(false), self.gang(misses)].into_iter().flatten().collect()
+            }
+            10 => self.narrow_claims().into_iter().collect(),
+            11 | 12 => self.urgent_claim().into_iter().collect(),
+            _ => Vec::new(),
         };
-        match placement {
-            Some(placement) => transaction.placements = vec![placement],
-            // Also where no task is left to claim: a load that ended would let whoever waits for a sync wait for ever.
-            None => transaction.stops = self.some_granted(),
+        // Also where no task is left to claim: a load that ended would let whoever waits for a sync wait for ever.
+        if placements.is_empty() || transaction.atomic {
+            transaction.stops = self.some_granted();
         }
+        transaction.placements = placements;
         let asked = transaction.clone();
         self.said.insert(number, Said { asked, called: ticks.next(), answer: Answer::Open, found: None });
         self.in_flight += 1;
@@ -313,6 +339,30 @@ impl Client {
         Some(placement(self.own.job, machines, tasks))
     }
 
+    /// Two claims for tasks that nobody else claims, both or none of which are granted; none where it `misses`.
+    fn gang(&mut self, misses: bool) -> Option<v1::Placement> {
+        Some(v1::Placement { min: 2, ..self.own_claims(2, misses)? })
+    }
+
+    /// Claims where there is room for few.
+    fn narrow_claims(&mut self) -> Option<v1::Placement> {
+        let tasks = self.own.take(2)?;
+        Some(placement(self.own.job, vec![self.machines[NARROW_MACHINE]; 2], tasks))
+    }
+
+    /// A claim where there is room for few, and perhaps only if others leave.
+    fn urgent_claim(&mut self) -> Option<v1::Placement> {
+        let tasks = self.urgent.take(1)?;
+        let (job, machine) = (self.urgent.job, self.machines[NARROW_MACHINE]);
+        let is_victim = |found: &AllocationRef<'_>| {
+            let (row, state) = (found.row, found.status.state);
+            row.machine == machine && row.job().to_bits() != job && state.is_active()
+        };
+        let victims = self.picture.cell().allocations().filter(is_victim).take(VICTIMS_MAX);
+        let preemptions = victims.map(|found| v1::Preemption { machine, victim: found.id.to_bits() }).collect();
+        Some(v1::Placement { preemptions, ..placement(job, vec![machine], tasks) })
+    }
+
     /// A claim for the task that everybody wants next.
     fn contested_claim(&mut self) -> Option<v1::Placement> {
         let tasks = self.contested.take(1)?;
@@ -320,8 +370,8 @@ impl Client {
     }
 
     fn some_machine(&mut self) -> u32 {
-        let roomy = u32::try_from(self.machines.len() - 1).unwrap();
-        self.machines[1 + self.dice.below(roomy) as usize]
+        let roomy = u32::try_from(self.machines.len()).unwrap() - NOT_ROOMY;
+        self.machines[(NOT_ROOMY + self.dice.below(roomy)) as usize]
     }
 
     /// Allocations of its own, to be stopped: the oldest ones.

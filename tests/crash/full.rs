@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     cell::CrashCell,
+    load::MACHINES,
     volume::{Kind, Volume},
 };
 use crate::{
@@ -82,7 +83,7 @@ fn a_disk_that_fills_up_under_load_makes_the_cell_read_only_until_it_is_freed() 
         eventually("transactions are turned away", || (cell.load.ticks.turned_away() > turned_away + 20).then_some(()));
         // Reading goes on, and so do leases.
         cell.load.renew_leases(&up.address).unwrap();
-        assert_eq!(cell.stage.ask(&up.address, &["machine", "list"])["items"].as_array().unwrap().len(), 4);
+        assert_eq!(cell.stage.ask(&up.address, &["machine", "list"])["items"].as_array().unwrap().len(), MACHINES);
 
         ballast.free();
         let answered = cell.load.ticks.decided();

@@ -28,6 +28,8 @@ const EARLY_MILLIS_MAX: u32 = 150;
 /// After so many kills checkpoints are written all the time, after so many more hardly any again, and so on: a start has much log to fold, or
 /// what a crash has left of a checkpoint, of segments that were being released, and of both together.
 const STRETCH: u64 = 5;
+/// Among so many transactions are some whose gang was not whole, and some in the room of others.
+const DECIDED_OF_ALL_KINDS: usize = 1000;
 /// So many transactions fill several segments.
 const TRANSACTIONS_OF_SEGMENTS: u64 = 2000;
 
@@ -87,6 +89,9 @@ fn kill_again_and_again(habit: &Habit) {
     let is_long = kills * u64::from(habit.answered_max) / 2 >= TRANSACTIONS_OF_SEGMENTS;
     assert!(released > 0 || !is_long, "checkpoints were written, and segments released");
     assert!(summary.refusals > 0 && summary.repeated as u64 > kills / 4, "{summary:?}");
+    // Of a few transactions, none need be of a kind.
+    let all_kinds = summary.mates > 0 && summary.took_over > 0;
+    assert!(all_kinds || summary.decided < DECIDED_OF_ALL_KINDS, "{summary:?}");
 }
 
 /// The canary: whoever looks after crashes must see that something is missing.

@@ -17,7 +17,7 @@ use tonic::{Status, transport::Endpoint};
 
 use super::{
     agent::{self, Agent},
-    client::{Answer, Client, FULL_MACHINE, Field, RUNNING, SCHEDULER, Said, Ticks},
+    client::{Answer, Client, FULL_MACHINE, Field, NARROW_MACHINE, RUNNING, SCHEDULER, Said, Ticks},
     dice::Dice,
     log,
     picture::Picture,
@@ -26,9 +26,12 @@ use crate::rivals::Rivals;
 
 /// Schedulers.
 const CLIENTS: u64 = 2;
-/// Machines; the first one is full from the beginning.
-const MACHINES: usize = 4;
+/// Machines; the first one is full from the beginning, and the second one soon.
+pub(crate) const MACHINES: usize = 5;
 const MACHINE_TASKS: i64 = 1_000_000;
+const NARROW_TASKS: i64 = 6;
+/// How long room is held: the bound of a cell. Half of that later it is held anew.
+const HOLD_MICROS: i64 = 600_000_000;
 /// Tasks of a job. Few: each snapshot has them all.
 const JOB_TASKS: u32 = 1_000;
 /// Fewer left of them: time for another job.
@@ -46,6 +49,10 @@ pub(crate) struct Load {
     machines: Vec<(u64, u32)>,
     follower: Picture,
     jobs: u64,
+    /// The job that room is held for, of which nothing is ever claimed; and the log time that was known when that was answered last.
+    held: Option<(u64, i64)>,
+    /// The log time that was seen last.
+    seen_micros: i64,
     dice: Dice,
     /// The newest revision that anybody has seen, or was answered with.
     seen: u64,
@@ -71,6 +78,8 @@ impl Load {
             machines: Vec::new(),
             follower: Picture::default(),
             jobs: 0,
+            held: None,
+            seen_micros: 0,
             dice: Dice::new(seed),
             seen: 0,
         }
@@ -94,7 +103,11 @@ impl Load {
         let rivals = Rivals::new(address);
         let mut machines = Vec::new();
         for number in 0..MACHINES {
-            let room = if number == FULL_MACHINE { 0 } else { MACHINE_TASKS };
+            let room = match number {
+                FULL_MACHINE => 0,
+                NARROW_MACHINE => NARROW_TASKS,
+                _ => MACHINE_TASKS,
+            };
             let machine = rivals.machine(&format!("m{number}"), room)?;
             self.seen = self.seen.max(machine.revision);
             self.agent.machines.insert(machine.slot, (machine.id, machine.epoch));
@@ -110,12 +123,40 @@ impl Load {
                 true => None,
                 false => Some(self.another_job(&rivals)?),
             };
+            let urgent = match self.clients[number].urgent.left() >= JOB_TASKS_LEAST {
+                true => None,
+                false => Some(self.another_urgent_job(&rivals)?),
+            };
             let client = &mut self.clients[number];
             client.machines.clone_from(&machines);
             client.own = own.unwrap_or(client.own);
+            client.urgent = urgent.unwrap_or(client.urgent);
             client.contested = contested.unwrap_or(client.contested);
         }
+        self.hold_room(&rivals, machines.last().copied().unwrap_or_default())
+    }
+
+    /// Room is held on this machine for a job that goes on waiting. Mostly it is already, so that a server that dies early does so under load.
+    fn hold_room(&mut self, rivals: &Rivals, machine: u32) -> Result<(), Status> {
+        let lasts = |from_micros: i64| from_micros > 0 && self.seen_micros < from_micros + HOLD_MICROS / 2;
+        if self.held.is_some_and(|(_, from_micros)| lasts(from_micros)) {
+            return Ok(());
+        }
+        let job = match self.held {
+            Some((job, _)) => job,
+            None => rivals.submit("gang", SCHEDULER, 1)?.job,
+        };
+        let answer = rivals.hold_for(job, machine, HOLD_MICROS)?;
+        self.seen = self.seen.max(answer.revision);
+        self.held = Some((job, self.seen_micros));
         Ok(())
+    }
+
+    fn another_urgent_job(&mut self, rivals: &Rivals) -> Result<Field, Status> {
+        let answer = rivals.submit_urgent(&format!("job-{}", self.jobs), SCHEDULER, JOB_TASKS)?;
+        self.seen = self.seen.max(answer.revision);
+        self.jobs += 1;
+        Ok(Field { job: answer.job, tasks: JOB_TASKS, next: 0 })
     }
 
     fn another_job(&mut self, rivals: &Rivals) -> Result<Field, Status> {
@@ -183,6 +224,8 @@ impl Load {
             numbers_are_kept(&fresh, client);
         }
         self.jobs_and_machines_are_kept(&fresh);
+        self.hold_is_kept(&fresh);
+        self.seen_micros = fresh.time().micros;
         self.allocations_are_kept(&fresh);
         self.answers_are_read_back(address)?;
         self.pictures_were_true(address)
@@ -190,7 +233,7 @@ impl Load {
 
     /// What the clients claim tasks of, and where, was acknowledged, too. These jobs are not over for long enough to be retired.
     fn jobs_and_machines_are_kept(&self, fresh: &Cell) {
-        let fields = self.clients.iter().flat_map(|client| [client.own, client.contested]);
+        let fields = self.clients.iter().flat_map(|client| [client.own, client.urgent, client.contested]);
         for field in fields.filter(|field| field.tasks > 0) {
             let id = JobId::from_bits(field.job).expect("an id that was answered");
             assert!(fresh.job(id).is_some(), "{id} was submitted, and is gone");
@@ -200,6 +243,14 @@ impl Load {
             let found = fresh.machine(id).map(|machine| machine.epoch);
             assert!(found.is_some_and(|found| found >= epoch), "{id} was registered in epoch {epoch}: {found:?}");
         }
+    }
+
+    /// Room that was held is held still, unless its time is over.
+    fn hold_is_kept(&self, fresh: &Cell) {
+        let Some((job, from_micros)) = self.held else { return };
+        let id = JobId::from_bits(job).expect("an id that was answered");
+        let is_over = fresh.time().micros >= from_micros.saturating_add(HOLD_MICROS);
+        assert!(is_over || fresh.hold(id).is_some(), "room was held for {id}, and is not any more");
     }
 
     /// Nothing that was granted is missing, and nothing is there that was not.
@@ -262,9 +313,17 @@ impl Load {
             return Ok(());
         }
         let listed = Rivals::new(address).allocations_at(picture.revision())?;
-        let listed: BTreeMap<u64, i32> = listed.iter().map(|view| (view.id, view.state)).collect();
-        let shown = picture.cell().allocations();
-        let shown: BTreeMap<u64, i32> = shown.map(|found| (found.id.to_bits(), found.status.state as i32)).collect();
+        let listed: BTreeMap<u64, _> = listed
+            .iter()
+            .map(|view| (view.id, (view.state, view.job_id, view.task, view.machine_id, view.created_revision)))
+            .collect();
+        let cell = picture.cell();
+        let shown = cell.allocations().map(|found| {
+            let (row, state) = (found.row, found.status.state as i32);
+            let machine = cell.machine_in(row.machine).map_or(0, |machine| machine.id.to_bits());
+            (found.id.to_bits(), (state, row.job().to_bits(), row.task, machine, row.created.0))
+        });
+        let shown: BTreeMap<u64, _> = shown.collect();
         assert!(shown == listed, "at {}: mirrored {shown:?}, and read back {listed:?}", picture.revision());
         Ok(())
     }
@@ -277,6 +336,7 @@ impl Load {
         let mut summary = Summary::default();
         for client in &self.clients {
             summary.repeated += client.repeated;
+            summary.took_over += client.took_over;
             for said in client.said.values() {
                 match &said.answer {
                     Answer::Open => panic!("not answered: {said:?}"),
@@ -288,7 +348,9 @@ impl Load {
         summary.decided = decided.len();
         let logged = log::all_are_as_told(&Rivals::new(address), &self.clients).unwrap();
         assert_eq!(logged, decided.len(), "the log holds what was acknowledged, each once");
-        summary.refusals = decided.iter().map(|(_, _, outcome)| outcome.refusals.len()).sum();
+        let refusals = || decided.iter().flat_map(|(_, _, outcome)| &outcome.refusals);
+        summary.refusals = refusals().count();
+        summary.mates = refusals().filter(|refusal| refusal.kind() == v1::RefusalKind::Mate).count();
         let revisions: BTreeSet<u64> = decided.iter().map(|(_, _, outcome)| outcome.revision).collect();
         assert_eq!(revisions.len(), decided.len(), "each transaction has a revision of its own");
         real_time_is_kept(&decided);
@@ -311,6 +373,10 @@ impl Load {
 pub(crate) struct Summary {
     pub(crate) decided: usize,
     pub(crate) refusals: usize,
+    /// Of these, claims that would have been granted with others.
+    pub(crate) mates: usize,
+    /// Grants in the room of others.
+    pub(crate) took_over: usize,
     pub(crate) turned_away: usize,
     pub(crate) repeated: usize,
     pub(crate) ended: usize,
@@ -349,9 +415,14 @@ fn numbers_are_kept(fresh: &Cell, client: &mut Client) {
     assert_eq!(unasked, None, "what is decided was asked");
 }
 
-/// Allocations whose stop was acknowledged.
+/// Allocations whose stop was acknowledged: nothing comes of a transaction that was refused.
 fn stopped(client: &Client) -> BTreeSet<u64> {
-    let answered = client.said.values().filter(|said| matches!(said.answer, Answer::Outcome { .. }));
+    let took_effect =
+        |outcome: &v1::Outcome| outcome.outcome() != v1::TransactionOutcome::Refused || outcome.refusals.is_empty();
+    let answered = client
+        .said
+        .values()
+        .filter(|said| matches!(&said.answer, Answer::Outcome { outcome, .. } if took_effect(outcome)));
     answered.flat_map(|said| said.asked.stops.iter().copied()).collect()
 }
 
