@@ -98,7 +98,18 @@ impl Watcher {
             // After revision 1, the first start of a server, the cell is still empty.
             None => (self.status().await?.incarnation, 1),
         };
-        let hello = v1::Hello { incarnation, revision, ..v1::Hello::default() };
+        self.greet(v1::Hello { incarnation, revision, ..v1::Hello::default() }).await
+    }
+
+    /// Connects, and asks for a picture of the cell as it is, whatever there is to go on from.
+    ///
+    /// # Errors
+    /// When the cell does not answer.
+    pub async fn connect_for_a_picture(&mut self) -> Result<(), WatchError> {
+        self.greet(v1::Hello::default()).await
+    }
+
+    async fn greet(&mut self, hello: v1::Hello) -> Result<(), WatchError> {
         let mut cell = CellClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         self.stream = Some(cell.watch(hello).await?.into_inner());
         Ok(())

@@ -327,7 +327,7 @@ pub(crate) async fn killed() -> Evidence {
 /// The first picture that a cell shows: its own start is the last revision in it.
 async fn first_picture(address: &str) -> Made {
     let mut watcher = Watcher::new("after", address).unwrap();
-    watcher.connect().await.unwrap();
+    watcher.connect_for_a_picture().await.unwrap();
     within("a picture", watcher.follow_until(1)).await.unwrap();
     match watcher.recording.events.pop() {
         Some(Event::Snapshot(picture)) => Made::Started(picture),
