@@ -28,7 +28,8 @@ impl Judge<'_, '_> {
         let lacking = u64::from(want.millis).saturating_sub(best);
         let index = wants.named.get(place).map(|named| named.index);
         let takers = past.device_takers(&wants.meant(place, want));
-        let takers = takers.filter(|_| (ended || is_seen) && lacking > 0);
+        // Nobody took what it names where that is of another model.
+        let takers = takers.filter(|_| (ended || is_seen) && lacking > 0 && (index.is_none() || is_there));
         // Of several devices, those before it may lie elsewhere than they did: no more is short than was taken of all.
         let most = takers.filter(|_| is_seen).map_or(lacking, Suspects::total);
         let short_by = lacking.min(most);
@@ -42,10 +43,12 @@ impl Judge<'_, '_> {
         let blamed = blamed.filter(|blamed| !blamed.culprits.is_empty() && blamed.total >= short_by);
         // Which devices of that kind it had before nobody remembers; that the claim fitted on those is taken for granted.
         let lost = past.loss_of_devices(&want.kind).filter(|_| index.is_none() || !is_there);
-        let lost = lost.map(|(revision, event)| event_culprit(revision, event.word, short_by));
+        // Of one that is there, and of another model, nothing is short: then it is all that is wanted.
+        let gone = if short_by == 0 { want.millis.into() } else { short_by };
+        let lost = lost.map(|(revision, event)| event_culprit(revision, event.word, gone));
         match (blamed, lost) {
             (Some(blamed), _) => blamed,
-            (None, Some(lost)) => misfit.blame(vec![lost], short_by),
+            (None, Some(lost)) => misfit.blame(vec![lost], gone),
             (None, None) => misfit,
         }
     }
@@ -109,7 +112,7 @@ impl Wants<'_> {
     }
 
     /// The most that there is of one device for the one at this position, once those that come before it were served; and whether there
-    /// is such a device.
+    /// is such a device, of the model that is wanted.
     fn best(&self, position: usize, want: &Device, rooms: &mut [DeviceRoom]) -> (u64, bool) {
         let named = self.named.get(position);
         if named.is_some() {
@@ -119,8 +122,10 @@ impl Wants<'_> {
             let _ = choose_devices(rooms, &before);
         }
         let is_meant = |room: &&DeviceRoom| named.map_or_else(|| suits(room, want), |named| room.is(named));
-        let best = rooms.iter().filter(is_meant).map(|room| room.free_millis.max(0)).max();
-        (best.unwrap_or(0).unsigned_abs(), best.is_some())
+        let mut meant = rooms.iter().filter(is_meant);
+        let best = meant.clone().map(|room| room.free_millis.max(0)).max();
+        let is_there = meant.any(|room| suits(room, want) && named.is_none_or(|named| suits(room, named)));
+        (best.unwrap_or(0).unsigned_abs(), is_there)
     }
 }
 

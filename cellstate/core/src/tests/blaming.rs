@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     ClaimExtra, Command, Constraint, Decision, Device, GroupShape, JobId, JobShape, MachineId, Operator, Outcome,
-    Placement, Port, Refusal, RefusalKind, RefusalReason, Resources, Revision, Transaction,
+    Placement, Port, Preemption, Refusal, RefusalKind, RefusalReason, Resources, Revision, Transaction,
 };
 
 use super::check;
@@ -679,5 +679,44 @@ fn a_claim_elsewhere_than_an_earlier_one_of_its_transaction_chose_is_a_misfit() 
         batch: partial; pair[0] granted; pair[1] misfit OtherMachine
         divergences [0]
         ",
+    );
+}
+
+// Whoever had the device since was blamed where a victim that the claim names had ended: that one could have had anything.
+#[test]
+fn a_device_of_another_model_than_the_claim_names_was_taken_by_nobody() {
+    let device = |millis, model: &str| Device { kind: "gpu".into(), index: 0, millis, model: model.into() };
+    let group =
+        |millis, model: &str| GroupShape { count: 1, devices: vec![device(millis, model)], ..GroupShape::default() };
+    let refused_after = |before: &str, after: &str| {
+        let mut large = Large::new(CoreOptions::default());
+        let machine = large.machine_with("m1".to_owned(), vec![device(1000, before)]);
+        let [low, other] = [(); 2].map(|()| large.job(group(1000, "")));
+        let high = large.job_at(90, group(500, "a"));
+        let claim = |job| placement(job, 0..1, |_| machine.slot, 0);
+        let victim = large.commit(vec![claim(low)]).placements[0][0].expect("it is granted");
+        let base = large.core.cell().revision();
+        large.ask(Command::ReportStatus(vec![complete(machine, victim)]));
+        if before == after {
+            assert_eq!(large.commit(vec![claim(other)]).granted(), 1);
+        } else {
+            assert_eq!(large.machine_with("m1".to_owned(), vec![device(1000, after)]), machine);
+        }
+        let named = ClaimExtra { devices: vec![device(500, "a")], ..ClaimExtra::default() };
+        let preemptions = vec![Preemption { machine: machine.slot, victim }];
+        let placements = vec![Placement { extras: vec![named], preemptions, ..claim(high) }];
+        let outcome = large.commit_on(Transaction { base, placements, ..Transaction::default() });
+        let [refusal] = &outcome.refusals[..] else { panic!("there is one claim: {outcome:?}") };
+        assert_eq!(refusal.reason, RefusalReason::DeviceTaken);
+        let events: Vec<(&str, u64)> = refusal.culprits.iter().map(|one| (&*one.event, one.amount)).collect();
+        (refusal.kind, format!("{events:?}"))
+    };
+    assert_eq!(refused_after("b", "b"), (RefusalKind::Misfit, "[]".to_owned()));
+    assert_eq!(refused_after("a", "a").0, RefusalKind::Conflict, "it was taken");
+    let (kind, events) = refused_after("a", "b");
+    assert_eq!(
+        (kind, events.ends_with(", 500)]")),
+        (RefusalKind::Conflict, true),
+        "its machine has another one since: {events}"
     );
 }
