@@ -19,6 +19,7 @@ pub struct Field {
 impl Field {
     /// Whether it says its length: a message, a text or a packed column of the message that it was found in.
     #[must_use]
+    #[inline]
     pub fn is_delimited(&self, message: &[u8]) -> bool {
         message[self.whole.start] & 7 == 2
     }
@@ -40,12 +41,25 @@ pub struct Fields<'a> {
 
 /// Walks the top fields of a message.
 #[must_use]
+#[inline]
 pub fn fields(bytes: &[u8]) -> Fields<'_> {
     Fields { bytes, at: 0 }
 }
 
 impl Fields<'_> {
+    /// Nearly all keys, lengths and numbers have one byte: walking batches is a fifth of what it takes to feed the history.
+    #[inline]
     fn varint(&mut self) -> Result<u64, Malformed> {
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(byte.into())
+            }
+            _ => self.long_varint(),
+        }
+    }
+
+    fn long_varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = *self.bytes.get(self.at).ok_or(Malformed { at: self.at })?;
@@ -62,6 +76,7 @@ impl Fields<'_> {
         Err(Malformed { at: self.at })
     }
 
+    #[inline]
     fn field(&mut self) -> Result<Field, Malformed> {
         let start = self.at;
         let key = self.varint()?;
@@ -91,6 +106,7 @@ impl Fields<'_> {
 impl Iterator for Fields<'_> {
     type Item = Result<Field, Malformed>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.at >= self.bytes.len() {
             return None;
@@ -105,6 +121,7 @@ impl Iterator for Fields<'_> {
 
 /// The number that a varint field holds.
 #[must_use]
+#[inline]
 pub fn number(bytes: &[u8]) -> Option<u64> {
     let mut walk = fields(bytes);
     walk.varint().ok().filter(|_| walk.at == bytes.len())

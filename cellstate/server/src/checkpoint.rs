@@ -15,8 +15,10 @@ const PAGES_AHEAD: usize = 256;
 /// when the history wants them, of all. A history that begins with it is told the names of what is in the cell.
 pub(crate) fn write(history: &History, cell: &Cell, before: Option<&Cell>) -> Result<CheckpointInfo, WriteError> {
     let live = pages::tables(cell).map(|(table, pages)| TablePages { table: number_of(table), pages });
-    let changed = before.map(|before| pages::changed(before, cell));
-    let changed = changed.filter(|changed| !history.wants_all_pages(changed.len(), &live));
+    let wants_all = |changed| history.wants_all_pages(changed, &live);
+    // Under full load nearly all pages have changed: then their rows need not be compared.
+    let before = before.filter(|before| !wants_all(pages::granted(before, cell)));
+    let changed = before.map(|before| pages::changed(before, cell)).filter(|changed| !wants_all(changed.len()));
     let image = |(table, number): (Table, u32)| PageImage {
         table: number_of(table),
         number,

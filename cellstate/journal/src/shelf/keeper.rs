@@ -93,13 +93,17 @@ impl Keeper {
         state.recyclable_before(before_revision, keep) > state.recyclable(keep)
     }
 
-    /// Where the frame that begins with a revision stands, if it is one of the newest, and released segments are kept. Otherwise a
-    /// [`Frame`](crate::Frame) tells, too.
+    /// Where the newest frames stand, and with which revision each begins: those that begin with this one or a later one, oldest first, at most so
+    /// many. None where released segments are not kept. Of others a [`Frame`](crate::Frame) tells.
+    ///
+    /// Whoever appends waits while this looks, so who wants several asks once.
     #[must_use]
-    pub fn place_of(&self, first_revision: u64) -> Option<FramePlace> {
+    pub fn places_from(&self, first_revision: u64, most: usize) -> Vec<(u64, FramePlace)> {
+        let mut found = Vec::with_capacity(most);
         let state = self.0.state();
-        let at = state.places.binary_search_by_key(&first_revision, |(first, _)| *first).ok()?;
-        state.places.get(at).map(|(_, place)| *place)
+        let at = state.places.partition_point(|(first, _)| *first < first_revision);
+        found.extend(state.places.range(at..).take(most));
+        found
     }
 
     /// The first revision of the oldest kept segment, or that of the log where none is kept.

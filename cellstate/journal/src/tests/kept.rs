@@ -19,7 +19,9 @@ type Places = BTreeMap<u64, FramePlace>;
 
 fn append_placed(journal: &mut Journal, batch: u64, places: &mut Places) -> Result<(), AppendError> {
     append(journal, batch)?;
-    let place = journal.keeper().place_of(label(batch).first_revision);
+    let first = label(batch).first_revision;
+    let place =
+        journal.keeper().places_from(first, 1).first().filter(|(found, _)| *found == first).map(|(_, place)| *place);
     places.insert(batch, place.expect("it is the newest one"));
     Ok(())
 }

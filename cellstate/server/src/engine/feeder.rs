@@ -37,6 +37,10 @@ const SPARED_BYTES: u64 = 32 << 20;
 /// How long batches gather before they are fed: to be woken for each of them costs more than it does to write them.
 const GATHERING: Duration = Duration::from_millis(5);
 
+/// Places of frames that are asked for at a time. Whoever appends waits meanwhile, and would wait long if this thread, which gives way to all others,
+/// were asked off its core then: once for each batch was too often.
+const PLACES_AHEAD: usize = 64;
+
 /// Between two pieces of clearing away.
 const RETIRING_PAUSE: Duration = Duration::from_millis(100);
 /// Before it is tried again what could not be cleared away, or what has to be written before that.
@@ -315,33 +319,46 @@ impl<'a> Feeder<'a> {
     fn next_batches(&mut self) -> Result<Vec<EncodedBatch>, FeedError> {
         let mut next = self.shared.feed.history().newest_revision() + 1;
         let (mut batches, mut bytes) = (Vec::new(), 0);
+        let mut places = Vec::new().into_iter();
         while bytes < ROUND_BYTES {
             // Before the queue is looked at: what was told by now is in it, or did not fit.
             let told = self.shared.feed.told();
             let held = self.held.take().or_else(|| self.shared.feed.take());
-            let batch = match held {
-                // What was read from the log, and came from memory, too.
-                Some(held) if held.last().0 < next => continue,
-                held => match (held, self.shared.keeper.place_of(next)) {
-                    (Some(held), Some(place)) if held.first().0 == next => {
-                        self.reader = None;
-                        (held, place)
+            // What was read from the log, and came from memory, too.
+            if held.as_ref().is_some_and(|held| held.last().0 < next) {
+                continue;
+            }
+            let is_next = held.as_ref().is_some_and(|held| held.first().0 == next);
+            let place = if is_next { self.place_of(next, &mut places) } else { None };
+            let (batch, place) = match (held, place) {
+                (Some(held), Some(place)) => {
+                    self.reader = None;
+                    (held, place)
+                }
+                (held, _) => {
+                    self.held = held;
+                    match self.read(next, told)? {
+                        Some(read) => read,
+                        None => break,
                     }
-                    (held, _) => {
-                        self.held = held;
-                        match self.read(next, told)? {
-                            Some(read) => read,
-                            None => break,
-                        }
-                    }
-                },
+                }
             };
-            let (batch, place) = batch;
             next = batch.last().0 + 1;
             bytes += batch.bytes().len();
             batches.push(encoded(&batch, place));
         }
         Ok(batches)
+    }
+
+    /// Where the frame that begins with a revision stands, if it is one of the newest: of those that were asked for, or are asked for now.
+    fn place_of(&self, next: u64, asked: &mut std::vec::IntoIter<(u64, FramePlace)>) -> Option<FramePlace> {
+        if asked.as_slice().last().is_none_or(|(newest, _)| *newest < next) {
+            *asked = self.shared.keeper.places_from(next, PLACES_AHEAD).into_iter();
+        }
+        while asked.as_slice().first().is_some_and(|(first, _)| *first < next) {
+            asked.next();
+        }
+        asked.as_slice().first().filter(|(first, _)| *first == next).map(|(_, place)| *place)
     }
 
     /// The batch of a revision, from the log, and its place; `None` if it was not told of yet, or is not there any more.
