@@ -17,13 +17,16 @@ pub(super) fn wanted_json(device: &Device) -> Value {
     json!({"kind": device.kind, "millis": device.millis, "model": device.model})
 }
 
-/// What a group asks for, equal ones together: `2 gpu`, `500m of gpu a100`.
+/// What a group asks for, equal ones together, in the order in which they come: `2 gpu`, `500m of gpu a100`.
 pub(super) fn wanted(devices: &[Device]) -> Vec<String> {
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    let mut counts: Vec<(String, usize)> = Vec::new();
     for device in devices {
         let name = named(&device.kind, &device.model);
         let part = if device.millis == 1000 { name } else { format!("{} of {name}", cpu(device.millis.into())) };
-        *counts.entry(part).or_default() += 1;
+        match counts.iter_mut().find(|(known, _)| *known == part) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((part, 1)),
+        }
     }
     counts.into_iter().map(|(part, count)| if count == 1 { part } else { format!("{count} {part}") }).collect()
 }

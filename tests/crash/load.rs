@@ -153,7 +153,7 @@ impl Load {
     }
 
     fn another_urgent_job(&mut self, rivals: &Rivals) -> Result<Field, Status> {
-        let answer = rivals.submit_urgent(&format!("job-{}", self.jobs), SCHEDULER, JOB_TASKS)?;
+        let answer = rivals.submit_urgent(&format!("urgent-{}", self.jobs), SCHEDULER, JOB_TASKS)?;
         self.seen = self.seen.max(answer.revision);
         self.jobs += 1;
         Ok(Field { job: answer.job, tasks: JOB_TASKS, next: 0 })

@@ -61,7 +61,13 @@ fn find_stranger(scene: &mut Scene) {
     let item = v1::InventoryItem {
         allocation: id_of(1_000_000, 1),
         state: v1::AllocationState::Running.into(),
-        task: Some(v1::TaskTraces { resources, ..v1::TaskTraces::default() }),
+        task: Some(v1::TaskTraces {
+            namespace: "default".to_owned(),
+            job: "before".to_owned(),
+            group: "main".to_owned(),
+            resources,
+            ..v1::TaskTraces::default()
+        }),
         ..v1::InventoryItem::default()
     };
     let found = crate::kinds::found_in("r1");
