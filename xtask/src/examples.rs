@@ -299,7 +299,7 @@ mod tests {
                 fs::create_dir_all(file.parent().expect("it is in a folder")).expect("temporary folders are writable");
                 fs::write(file, text).expect("temporary folders are writable");
             }
-            Self(Workspace { target: root.join("target"), root })
+            Self(Workspace { target: root.join("target"), root, is_first_build: false })
         }
 
         /// What becomes of its only example, and what is said that its tasks ran without.

@@ -15,6 +15,8 @@ pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     /// Where Cargo puts what it builds, `CARGO_TARGET_DIR` and configuration considered.
     pub(crate) target: PathBuf,
+    /// Whether nothing of ours had been built there when this was begun.
+    pub(crate) is_first_build: bool,
 }
 
 impl Workspace {
@@ -32,7 +34,9 @@ impl Workspace {
         let metadata: serde_json::Value =
             serde_json::from_slice(&output.stdout).context("`cargo metadata` gave no valid JSON")?;
         let target = metadata["target_directory"].as_str().context("`cargo metadata` names no target_directory")?;
-        Ok(Self { root, target: target.into() })
+        let target = PathBuf::from(target);
+        let is_first_build = !has_been_built(&target);
+        Ok(Self { root, target, is_first_build })
     }
 
     /// A `cargo` that runs in the project's folder, and knows nothing of what somebody has set for tests: see [`forget_settings`].
@@ -40,8 +44,9 @@ impl Workspace {
         let mut command = Command::new(cargo_program());
         command.args(arguments).current_dir(&self.root);
         forget_settings(&mut command);
-        // What is built once and thrown away needs no incremental state: it costs time and half the disk.
-        if (in_ci() || self.is_first_build()) && env::var_os("CARGO_INCREMENTAL").is_none() {
+        // What is built once and thrown away needs no incremental state: it costs time and half the disk. Nor does a first build, which would give a
+        // third of its time for what helps only the next one: that builds what is ours once more.
+        if (in_ci() || self.is_first_build) && env::var_os("CARGO_INCREMENTAL").is_none() {
             command.env("CARGO_INCREMENTAL", "0");
         }
         // Its output goes through a pipe, where Cargo would drop the colours.
@@ -49,13 +54,6 @@ impl Workspace {
             command.env("CARGO_TERM_COLOR", "always");
         }
         command
-    }
-
-    /// Whether nobody who comes back to what they built has built anything here yet but this program: then a third of the time of the first build
-    /// would go into what helps only the next one. Whoever changes something afterwards builds what is ours once more.
-    fn is_first_build(&self) -> bool {
-        let kept = std::fs::read_dir(self.target.join("debug").join("incremental"));
-        kept.map_or(true, |kept| is_of_this_alone(kept.flatten().map(|entry| entry.file_name())))
     }
 
     /// Where the programs of the release build lie.
@@ -79,9 +77,11 @@ impl Workspace {
     }
 }
 
-/// Whether Cargo keeps state for the next build of no crate but this one.
-fn is_of_this_alone(mut kept: impl Iterator<Item = OsString>) -> bool {
-    kept.all(|name| name.as_encoded_bytes().starts_with(b"xtask-"))
+/// Whether anything that most of our crates need was built in a target folder.
+fn has_been_built(target: &Path) -> bool {
+    let built = std::fs::read_dir(target.join("debug").join("deps"));
+    let is_ours = |entry: std::fs::DirEntry| entry.file_name().as_encoded_bytes().starts_with(b"libplenum_model-");
+    built.is_ok_and(|built| built.flatten().any(is_ours))
 }
 
 /// Files that are no part of the project: where somebody has them, a test more has something to do.
@@ -125,10 +125,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_first_build_keeps_nothing_for_the_next_one() {
-        let is_first = |kept: &[&str]| is_of_this_alone(kept.iter().map(OsString::from));
-        assert!(is_first(&[]) && is_first(&["xtask-1a2b"]), "this program is built in any case");
-        assert!(!is_first(&["xtask-1a2b", "plenum_core-3c4d"]));
+    fn a_build_is_the_first_one_until_something_of_ours_is_there() {
+        let target = env::temp_dir().join(format!("plenum-first-build-{}", std::process::id()));
+        let deps = target.join("debug").join("deps");
+        std::fs::create_dir_all(&deps).expect("there is room");
+        std::fs::write(deps.join("libxtask-1a2b.rlib"), "").expect("there is room");
+        assert!(!has_been_built(&target), "this program is built in any case");
+        std::fs::write(deps.join("libplenum_model-3c4d.rmeta"), "").expect("there is room");
+        let found = has_been_built(&target);
+        std::fs::remove_dir_all(&target).expect("it is ours");
+        assert!(found);
     }
 
     #[test]
