@@ -434,7 +434,7 @@ impl<'a> Feeder<'a> {
     /// Writes a checkpoint when the log since the last one, fed or not, is worth it; or when the last one is old.
     fn checkpoint_when_due(&mut self) -> Result<(), FeedError> {
         let since_bytes = self.shared.feed.durable_bytes().saturating_sub(self.checkpoint_bytes);
-        if self.pace().is_due(since_bytes, self.changed_since.map(|since| since.elapsed())) {
+        if !self.begins_with_log() && self.pace().is_due(since_bytes, self.changed_since.map(|since| since.elapsed())) {
             self.checkpoint()?;
         }
         Ok(())
@@ -471,12 +471,16 @@ impl<'a> Feeder<'a> {
 
     /// After the store was opened again: so that the log, which waited for it, is released; and it shows whether writing works.
     fn checkpoint_again(&mut self) -> Result<(), FeedError> {
-        // A history that has lost all it had would begin with that checkpoint, and the log has what is before.
-        let is_whole_in_log = self.shared.keeper.oldest_revision() == 1;
-        if self.shared.feed.history().newest_revision() > 0 || !is_whole_in_log {
+        if !self.begins_with_log() {
             self.checkpoint()?;
         }
         Ok(())
+    }
+
+    /// Whether the history has nothing yet, and the log has all of it: then that is fed first. A history that began with a checkpoint would lack what
+    /// is before it.
+    fn begins_with_log(&self) -> bool {
+        self.shared.feed.history().newest_revision() == 0 && self.shared.keeper.oldest_revision() == 1
     }
 
     /// Gives up what the history has not got, when the log that keeps it has grown to its bound.

@@ -53,6 +53,33 @@ async fn what_the_history_has_already_makes_up_for_nothing_more() {
     server.kill().await.unwrap();
 }
 
+// On a slow disk a checkpoint was due before the first batch was fed. The history began with that, and lacked what is before it.
+#[tokio::test]
+async fn a_history_that_has_nothing_yet_takes_what_the_log_has_before_any_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = ServerOptions::new(dir.path());
+    options.settings.history = false;
+    options.settings.checkpoint_bytes = 1;
+    let server = Server::start(options).await.unwrap();
+    let shared = server.shared().clone();
+    while shared.feed.lag_bytes() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut feeder = Feeder::new(&shared, None);
+    let history = shared.feed.history();
+    feeder.checkpoint_when_due().unwrap();
+    assert_eq!(history.newest_checkpoint(), None);
+    shared.feed.tell(shared.durable_revision().0);
+    let batches = feeder.next_batches().unwrap();
+    feeder.feed(batches).unwrap();
+    feeder.checkpoint_when_due().unwrap();
+    assert!(history.newest_checkpoint().is_some());
+    assert_eq!(history.oldest_revision(), 1);
+    drop(feeder);
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
 /// Settings with which hardly anything but whole segments fits the log's bound.
 fn tight(dir: &std::path::Path, log_bytes_max: u64) -> ServerOptions {
     let mut tight = ServerOptions::new(dir);
