@@ -3,7 +3,7 @@
 use plenum_proto::v1::{GroupBody, GroupShape, RestartPolicy, RetryPolicy};
 use serde_json::{Value, json};
 
-use super::{command::word, device, fields, govern::rule, or_null, quantity, quantity::short_span};
+use super::{command::word, device, govern::rule, or_null, quantity, quantity::short_span, table::fields_as_they_are};
 
 /// Stands for retries without limit.
 const UNLIMITED: u32 = u32::MAX;
@@ -78,7 +78,7 @@ pub(crate) fn asked_text(shape: &GroupShape, body: Option<&GroupBody>) -> String
     pairs.extend(restart.map(|policy| ("restart", restarts(policy))));
     pairs.extend(body.map(|body| ("kill_timeout", short_span(body.kill_timeout_micros))));
     pairs.push(("lost_after", lost_after(shape).map_or_else(|| "never".to_owned(), short_span)));
-    fields(&pairs)
+    fields_as_they_are(&pairs)
 }
 
 /// What each task asks for of its machine.
@@ -185,6 +185,24 @@ mod tests {
         assert_eq!(lines, expected);
         let unread = asked_text(&GroupShape { retry: None, ..shape }, None);
         assert!(!unread.contains("command") && unread.contains("none: the first failure of a task"), "{unread}");
+    }
+
+    // A script's lines stood on one line, quoted as if it could be run again, and in a command of its own stood the address of this call.
+    #[test]
+    fn a_command_is_shown_so_that_a_shell_reads_what_the_job_has() {
+        crate::output::name_cell("a:1");
+        let (shape, mut body) = group();
+        body.command[2] = "set -e\n\tcd 'a\\b'\u{1b}7\u{202e}\n`plenum job list`".to_owned();
+        body.env = [("KEY".to_owned(), "a\nb".to_owned()), ("LIST".to_owned(), "`plenum job list`".to_owned())].into();
+        let text = asked_text(&shape, Some(&body));
+        let value = |line: &str| line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default();
+        let shown: Vec<String> = text.lines().skip(1).take(3).map(value).collect();
+        let expected = [
+            r"/bin/sh -c $'set -e\n\tcd \'a\\b\'\0337\342\200\256\n`plenum job list`' ''",
+            r"KEY=$'a\nb'",
+            "LIST='`plenum job list`'",
+        ];
+        assert_eq!(shown, expected);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::seen::asked_at;
+use super::{plain::is_unprintable, seen::asked_at};
 
 /// How a command begins in a text.
 const BEGIN: &str = "`plenum ";
@@ -37,14 +37,36 @@ fn with_address(text: &str, address: &str) -> String {
     out
 }
 
-/// The text as one word of a shell: the address of version 6 of the protocol has brackets, in which some shells look for names of files.
+/// The text as one word of a shell, on one line: the address of version 6 of the protocol has brackets, in which some shells look for names of files.
 pub(super) fn word(text: &str) -> String {
+    if text.chars().any(is_unprintable) {
+        return escaped_word(text);
+    }
     let is_plain = |each: char| each.is_ascii_alphanumeric() || ":/.-_".contains(each);
     if !text.is_empty() && text.chars().all(is_plain) {
         text.to_owned()
     } else {
         format!("'{}'", text.replace('\'', r"'\''"))
     }
+}
+
+/// The same of what does not stand on one line as it is, such as a script of several: a shell reads the very same again.
+fn escaped_word(text: &str) -> String {
+    let mut word = "$'".to_owned();
+    for each in text.chars() {
+        match each {
+            '\n' => word.push_str(r"\n"),
+            '\t' => word.push_str(r"\t"),
+            '\\' | '\'' => word.extend(['\\', each]),
+            _ if is_unprintable(each) => {
+                // By its bytes, and each with all three digits: a digit may follow.
+                each.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| word.push_str(&format!("\\{byte:03o}")));
+            }
+            _ => word.push(each),
+        }
+    }
+    word.push('\'');
+    word
 }
 
 #[cfg(test)]

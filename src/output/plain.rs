@@ -6,9 +6,14 @@ fn is_order(each: char) -> bool {
     each.is_control() || matches!(each, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
+/// True for what does not stand on one line as it is.
+pub(super) fn is_unprintable(each: char) -> bool {
+    is_order(each) || is_break(each)
+}
+
 /// The text on one line.
 pub(super) fn one_line(text: &str) -> String {
-    text.chars().map(|each| if is_order(each) || is_break(each) { ' ' } else { each }).collect()
+    text.chars().map(|each| if is_unprintable(each) { ' ' } else { each }).collect()
 }
 
 /// The text with its lines as they are.

@@ -22,9 +22,15 @@ pub(crate) fn table(titles: &[&str], rows: Vec<Vec<String>>) -> String {
 
 /// Names and values, one pair a line.
 pub(crate) fn fields(pairs: &[(&str, String)]) -> String {
+    let pairs: Vec<_> = pairs.iter().map(|(name, value)| (*name, of_this_call(value).into_owned())).collect();
+    fields_as_they_are(&pairs)
+}
+
+/// The same of what somebody else wrote: a command that stands in it is theirs, and asks the cell that they meant.
+pub(super) fn fields_as_they_are(pairs: &[(&str, String)]) -> String {
     let mut table = plain_table();
     for (name, value) in pairs {
-        table.add_row([format!("{name}:"), one_line(&of_this_call(value))]);
+        table.add_row([format!("{name}:"), one_line(value)]);
     }
     lines(&table)
 }
