@@ -55,7 +55,10 @@ fn listed(format: Format, command: &Conflicts, answer: &ListConflictsResponse) -
     let missing = watch::missing(format, rows.len(), answer.truncated, command.limit, narrow);
     let hint = output::retired(answer.oldest_revision).map(|hint| {
         let past = answer.retired.as_ref();
-        hint + &past.map(|past| output::retired_lines(past, format == Format::Wide)).unwrap_or_default()
+        let lines = past.map(|past| output::retired_lines(past, format == Format::Wide)).unwrap_or_default();
+        // It is not narrowed as the rows are, be it by a namespace that nobody named in this call.
+        let whose = if lines.is_empty() { "" } else { "; what is known of it is of the whole cell:" };
+        hint + whose + &lines
     });
     Listed { revision: answer.revision, unlogged, text, missing, hint }
 }
@@ -116,7 +119,8 @@ mod tests {
         let retired = Some(RetiredPast { days: vec![day; 2], uncounted_revisions: 1 });
         let answer = ListConflictsResponse { oldest_revision: 10, retired, ..ListConflictsResponse::default() };
         let hint = |format| listed(format, &command, &answer).hint.unwrap();
-        assert!(hint(Format::Table).starts_with("nothing from before revision 10 is retained\n"));
+        let begin = "nothing from before revision 10 is retained; what is known of it is of the whole cell:\n";
+        assert!(hint(Format::Table).starts_with(begin), "the rows may be of a part of it: {}", hint(Format::Table));
         assert!(hint(Format::Table).contains(" 4 lost as conflicts"), "{}", hint(Format::Table));
         assert_eq!(hint(Format::Wide).matches(" 2 lost as conflicts").count(), 2, "{}", hint(Format::Wide));
         let json: serde_json::Value = serde_json::from_str(&listed(Format::Json, &command, &answer).text).unwrap();
