@@ -24,7 +24,7 @@ use super::{
     args::{Job, Listing, Told},
     ended::Shown,
     hints, history,
-    long_wait::LongWait,
+    long_wait::{LongWait, waiting_line},
     retired::get_job_to_its_end,
     target::{self, JobName},
     watch::{self, Listed},
@@ -205,7 +205,7 @@ async fn wait_for(
         };
         state = view.state();
         if let Some(reason) = waits.news(&view.waiting_reason, began.elapsed()) {
-            output::tell(&format!("job {} waits: {reason}", job.called()));
+            output::tell(&waiting_line(&format!("job {}", job.called()), &view, &reason));
         }
         let has_ended = matches!(state, JobState::JobComplete | JobState::JobFailed | JobState::JobStopped);
         // A picture from before the submission may show the end of an earlier run of the job.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use plenum_proto::v1::JobView;
+
 /// A job that waits for the same reason for so long is told to wait. Most reasons pass in milliseconds.
 const TOLD_AFTER: Duration = Duration::from_secs(2);
 
@@ -38,9 +40,28 @@ impl LongWait {
     }
 }
 
+/// Tells the reason of a job, which is called `name`. It is also why tasks stay on machines that are drained: where that is all, nothing waits.
+pub(crate) fn waiting_line(name: &str, job: &JobView, reason: &str) -> String {
+    let waits = job.groups.iter().any(|group| group.waiting > 0);
+    let stays = job.groups.iter().any(|group| !group.staying.is_empty());
+    if stays && !waits { format!("{name}: {reason}") } else { format!("{name} waits: {reason}") }
+}
+
 #[cfg(test)]
 mod tests {
+    use plenum_proto::v1::GroupView;
+
     use super::*;
+
+    // A job all of whose tasks ran was said to wait, as one was on a machine that was drained.
+    #[test]
+    fn a_job_is_not_said_to_wait_while_its_tasks_only_stay() {
+        let group = |waiting, staying: &str| GroupView { waiting, staying: staying.to_owned(), ..GroupView::default() };
+        let line = |groups| waiting_line("web", &JobView { groups, ..JobView::default() }, "why");
+        assert_eq!(line(vec![group(0, ""), group(0, "1 stays")]), "web: why");
+        assert_eq!(line(vec![group(1, ""), group(0, "1 stays")]), "web waits: why");
+        assert_eq!(line(vec![group(0, "")]), "web waits: why", "to be given tasks, or launched");
+    }
 
     #[test]
     fn a_reason_that_lasts_is_told_once_and_another_one_anew() {

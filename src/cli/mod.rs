@@ -33,7 +33,7 @@ pub(crate) use args::WithParent;
 pub(crate) use args::{Agent, Dev, Restore, Scheduler, Server};
 pub(crate) use explain::has_page;
 pub(crate) use job::{get_job, number_resources};
-pub(crate) use long_wait::LongWait;
+pub(crate) use long_wait::{LongWait, waiting_line};
 pub(crate) use retired::get_job_to_its_end;
 pub(crate) use target::JobName;
 

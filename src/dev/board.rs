@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use plenum_proto::v1::{GroupView, JobKind, JobState, JobView};
 
 use crate::{
-    cli::LongWait,
+    cli::{LongWait, waiting_line},
     output::{Row, how_often, job_state},
 };
 
@@ -120,7 +120,7 @@ impl Board {
             }
         }
         if let Some(reason) = told.waiting.news(&job.waiting_reason, now) {
-            lines.push(format!("{name} waits: {reason}"));
+            lines.push(waiting_line(&name, job, &reason));
         }
         if has_ended(job) && before.state() != job.state() {
             let why = if job.reason.is_empty() { String::new() } else { format!(": {}", job.reason) };
