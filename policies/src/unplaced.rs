@@ -317,8 +317,7 @@ impl<'a> Reserved<'a> {
     fn by(&mut self, machine: &Machine) -> Arc<str> {
         let closed = &self.closed;
         let first = || {
-            let keeps = |rule: &Constraint| rule.holds(&machine.attributes);
-            let found = closed.iter().find(|(_, partition)| partition.machines.iter().all(keeps));
+            let found = closed.iter().find(|(_, partition)| partition.has(&machine.attributes));
             found.map_or_else(|| Arc::from(""), |(name, _)| (*name).clone())
         };
         match self.cell.machine_row(machine.id.slot) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::planted::{self, Bug};
-use plenum_model::{Attributes, Cell, ClassSet, Delta, LogTime, Partition, Rejection, RejectionCode};
+use plenum_model::{Cell, ClassSet, Delta, LogTime, Partition, Rejection, RejectionCode};
 
 use crate::{Core, Handled, Verdict, accepted};
 
@@ -35,7 +35,7 @@ impl Reserved {
             let counted = if planted::is(Bug::ObeysOnePartition) { 1 } else { usize::MAX };
             let partitions: Vec<_> = closed.take(counted).collect();
             let classes = cell.classes_of(machines);
-            set.judge_by(cell, classes, |attributes| partitions.iter().any(|partition| has(partition, attributes)));
+            set.judge_by(cell, classes, |attributes| partitions.iter().any(|partition| partition.has(attributes)));
         }
         Some(set)
     }
@@ -46,11 +46,6 @@ impl Reserved {
             self.0.clear();
         }
     }
-}
-
-/// Whether machines with these attributes are in a partition.
-fn has(partition: &Partition, attributes: &Attributes) -> bool {
-    partition.machines.iter().all(|constraint| constraint.holds(attributes))
 }
 
 impl Core {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    AllocationId, Constraint, DIMENSIONS, JobId, LogTime, MachineId, Resource, Resources, Revision, Shortage,
-    TaskTraces,
+    AllocationId, Attributes, Constraint, DIMENSIONS, JobId, LogTime, MachineId, Resource, Resources, Revision,
+    Shortage, TaskTraces,
 };
 
 /// What a namespace may have at most: its allocations and holds that are neither leaving nor lost.
@@ -150,6 +150,12 @@ pub struct Partition {
 }
 
 impl Partition {
+    /// Whether machines with these attributes are in it.
+    #[must_use]
+    pub fn has(&self, attributes: &Attributes) -> bool {
+        self.machines.iter().all(|constraint| constraint.holds(attributes))
+    }
+
     /// Whether a scheduler may claim on its machines.
     #[must_use]
     pub fn is_open_to(&self, scheduler: &str) -> bool {
@@ -206,7 +212,18 @@ pub struct UnknownTask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{AMOUNT_MAX, CUSTOM_RESOURCES};
+    use crate::{AMOUNT_MAX, CUSTOM_RESOURCES, Operator};
+
+    #[test]
+    fn a_partition_has_the_machines_on_which_all_of_its_rules_hold() {
+        let rule =
+            |name: &str| Constraint { attribute: name.into(), operator: Operator::Equal, values: vec!["yes".into()] };
+        let of = |names: &[&str]| names.iter().map(|&name| (name.into(), "yes".into())).collect::<Attributes>();
+        let fast = Partition { machines: vec![rule("ssd"), rule("gpu")], ..Partition::default() };
+        let has = [&["ssd", "gpu"][..], &["ssd"], &["gpu"], &[]].map(|names| fast.has(&of(names)));
+        assert_eq!(has, [true, false, false, false]);
+        assert!(Partition::default().has(&of(&[])), "without rules it has all");
+    }
 
     /// Of a second resource as of the first one: whatever is limited, decides.
     #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use plenum_model::{
     AllocationRef, AllocationState, Cell, Delta, End, GroupRow, Job, JobKind, LogTime, Machine, MachineState,
-    Partition, Resources, Room, TaskRow, TaskState,
+    Resources, Room, TaskRow, TaskState,
 };
 use plenum_proto::v1;
 
@@ -103,8 +103,8 @@ pub(crate) fn machine(cell: &Cell, machine: &Machine, lease_micros: i64) -> v1::
 
 /// The names of the partitions that a machine is in.
 pub(crate) fn partitions_of(cell: &Cell, machine: &Machine) -> Vec<String> {
-    let has = |partition: &Partition| partition.machines.iter().all(|rule| rule.holds(&machine.attributes));
-    cell.partitions().filter(|(_, partition)| has(partition)).map(|(name, _)| name.to_string()).collect()
+    let of_it = cell.partitions().filter(|(_, partition)| partition.has(&machine.attributes));
+    of_it.map(|(name, _)| name.to_string()).collect()
 }
 
 /// When an unreachable machine was heard last: it counts as unreachable once its lease has run out since then. Later than that by what counts for

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, Command, Hold, JobId, LogTime, Machine, Partition, RejectionCode, Rights, Sum, TaskState, UnknownId,
-    UnknownTask,
+    Cell, Command, Hold, JobId, LogTime, Partition, RejectionCode, Rights, Sum, TaskState, UnknownId, UnknownTask,
 };
 use plenum_proto::v1;
 use plenum_proto::v1::command::Ask;
@@ -219,7 +218,6 @@ impl v1::govern_server::Govern for GovernService {
 }
 
 fn partition_view(cell: &Cell, name: &Arc<str>, partition: &Partition) -> v1::PartitionView {
-    let has = |machine: &&Arc<Machine>| partition.machines.iter().all(|rule| rule.holds(&machine.attributes));
     let mut view = v1::PartitionView {
         name: name.to_string(),
         rules: partition.machines.iter().map(Into::into).collect(),
@@ -227,7 +225,7 @@ fn partition_view(cell: &Cell, name: &Arc<str>, partition: &Partition) -> v1::Pa
         ..v1::PartitionView::default()
     };
     let (mut capacity, mut allocated) = (v1::Resources::default(), v1::Resources::default());
-    for machine in cell.machines().filter(has) {
+    for machine in cell.machines().filter(|machine| partition.has(&machine.attributes)) {
         view.machines += 1;
         view::add(&mut capacity, &machine.capacity.as_ref().into());
         let taken = view::taken(&machine.capacity, &cell.room(machine.id.slot));
