@@ -4,7 +4,7 @@
 use plenum_model as model;
 use plenum_proto::v1::{At, JobBody, JobShape, JobSpec, JobState, JobView, ListRequest};
 
-use super::{JobName, get_job};
+use super::{JobName, get_job, history::where_its_story_is};
 use crate::{connect::Connection, failure::Failure};
 
 /// Most jobs of one name that are told of.
@@ -13,20 +13,13 @@ const ELSEWHERE_MAX: u32 = 4;
 /// The failure of a command about a job. Where there is no such job, it says where else to look.
 pub(super) async fn of_missing(connection: &Connection, job: &JobName, at: Option<At>, failure: Failure) -> Failure {
     let name = format!("{}/{}", job.namespace, job.name);
-    told_elsewhere(connection, job, at, failure, Some(where_its_story_is(&name, at))).await
+    let story = where_its_story_is(&format!("{name} is retired"), &format!("job history {name}"), at);
+    told_elsewhere(connection, job, at, failure, Some(story)).await
 }
 
 /// The same, without a word where no other namespace has a job of that name.
 pub(super) async fn elsewhere(connection: &Connection, job: &JobName, at: Option<At>, failure: Failure) -> Failure {
     told_elsewhere(connection, job, at, failure, None).await
-}
-
-/// At a moment of the past it may not have been there yet.
-fn where_its_story_is(name: &str, at: Option<At>) -> String {
-    match at {
-        None => format!("if {name} is retired, `plenum job history {name}` tells of it"),
-        Some(_) => format!("`plenum job history {name}` tells when it was there, if it ever was"),
-    }
 }
 
 async fn told_elsewhere(
@@ -200,14 +193,6 @@ mod tests {
         let both = [job("data"), job("default")];
         assert_eq!(others(&both, false).unwrap(), "there are data/web, default/web");
         assert_eq!(others(&both, true).unwrap(), "there are data/web, default/web, among others");
-    }
-
-    // Of a moment before the job was submitted it said that it may be retired.
-    #[test]
-    fn a_job_that_was_not_there_yet_is_not_called_retired() {
-        assert!(where_its_story_is("ml/web", None).starts_with("if ml/web is retired, `plenum job history ml/web`"));
-        let then = where_its_story_is("ml/web", Some(At { revision: 5, time_micros: 0 }));
-        assert_eq!(then, "`plenum job history ml/web` tells when it was there, if it ever was");
     }
 
     // Of one that is retired it told nothing more as soon as another namespace had one of that name.

@@ -65,6 +65,15 @@ fn how_it_was(story: &HistoryResponse, command: &str) -> Option<String> {
     Some(format!("the cell has it no more; `plenum {command} --at {before}` shows it as it was"))
 }
 
+/// Where to read of what is not there: `gone` says how it may have come to that, and `command` tells its story. At a moment of the past it may not have
+/// been there yet.
+pub(super) fn where_its_story_is(gone: &str, command: &str, at: Option<At>) -> String {
+    match at {
+        None => format!("if {gone}, `plenum {command}` tells of it"),
+        Some(_) => format!("`plenum {command}` tells when it was there, if it ever was"),
+    }
+}
+
 fn tell_missing(context: &Context, story: &HistoryResponse, flag: impl Fn(u64) -> String) {
     if !matches!(context.format, Format::Table | Format::Wide) {
         return;
@@ -124,6 +133,15 @@ mod tests {
         assert!(told(4, &[5, 5], true).unwrap().ends_with("--at 4"));
         assert!(told(0, &[5, 6], true).unwrap().ends_with("--at 5"), "by an earlier server");
         assert!(!told(0, &[], true).unwrap().contains("--at"));
+    }
+
+    // Of a moment before a job was submitted it said that it may be retired.
+    #[test]
+    fn what_was_not_there_yet_is_not_called_gone() {
+        let told = |at| where_its_story_is("web is retired", "job history web", at);
+        assert_eq!(told(None), "if web is retired, `plenum job history web` tells of it");
+        let then = Some(At { revision: 5, time_micros: 0 });
+        assert_eq!(told(then), "`plenum job history web` tells when it was there, if it ever was");
     }
 
     // "Revision 699 is yet to come" was the answer to who asked for what is below 700.

@@ -97,7 +97,8 @@ async fn show(
             return show_removed(context, connection, &name, at).await;
         }
         Err(failure) if failure.code == "NO_SUCH_MACHINE" => {
-            return Err(failure.with_hint(where_its_story_is(&name, at)));
+            let command = format!("machine show {name} --history");
+            return Err(failure.with_hint(history::where_its_story_is("it was removed", &command, at)));
         }
         shown => shown?,
     };
@@ -127,14 +128,6 @@ async fn show(
         history::tell_what_is_missing(context, &story);
     }
     Ok(())
-}
-
-/// At a moment of the past it may not have been there yet.
-fn where_its_story_is(name: &str, at: Option<At>) -> String {
-    match at {
-        None => format!("if it was removed, `plenum machine show {name} --history` tells of it"),
-        Some(_) => format!("`plenum machine show {name} --history` tells when it was there, if it ever was"),
-    }
 }
 
 /// What programs read. `allocations` is how many there are, as in lists; of so many not all may stand here.
@@ -314,13 +307,6 @@ mod tests {
         assert_eq!(object.get("truncated"), None);
         listed.truncated = true;
         assert_eq!(read(&listed)["truncated"], true);
-    }
-
-    #[test]
-    fn a_machine_that_was_not_there_yet_is_not_called_removed() {
-        assert!(where_its_story_is("m1", None).starts_with("if it was removed, `plenum machine show m1 --history`"));
-        let then = where_its_story_is("m1", Some(At { revision: 1, time_micros: 0 }));
-        assert_eq!(then, "`plenum machine show m1 --history` tells when it was there, if it ever was");
     }
 
     #[test]
