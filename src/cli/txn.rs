@@ -29,7 +29,8 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
         Txn::List { scheduler, refused, oldest_first, after, before, listing } => {
             let connection = context.connect_to_read(listing.at).await?;
             let request = ListTransactionsRequest {
-                list: Some(list_request(context, &listing)),
+                // Each question has its own: it may be asked again for another moment.
+                list: None,
                 scheduler: scheduler.unwrap_or_default(),
                 refused,
                 oldest_first,
