@@ -75,7 +75,7 @@ fn request_timeout_of_no_use() -> Arg {
 
 /// What a flag that narrows a list down says. Nothing narrows nothing down: most often it comes from a variable that is not set, and who then stops all that
 /// is listed stops the whole cell's.
-fn said(text: &str) -> Result<String, String> {
+fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("it is empty; leave the flag out for all".to_owned()) } else { Ok(text.to_owned()) }
 }
 
@@ -92,7 +92,7 @@ pub(crate) struct Listing {
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub(crate) limit: u32,
     /// Only rows with these values: FIELD=VALUE or FIELD!=VALUE, joined by commas
-    #[arg(long, value_parser = said)]
+    #[arg(long, value_parser = not_empty)]
     pub(crate) filter: Option<String>,
 }
 

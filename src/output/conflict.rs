@@ -18,28 +18,28 @@ const KEYS: [Key; 5] = [
 ];
 
 /// A row, and what it is grouped by. It has the keys of that also where they are empty: claims are lost for other reasons than room.
-pub(crate) struct Lost<'a> {
+pub(crate) struct Grouped<'a> {
     by: &'a str,
     row: &'a ConflictRow,
 }
 
 /// Rows that are grouped so.
-pub(crate) fn grouped<'a>(by: &'a str, rows: &'a [ConflictRow]) -> Vec<Lost<'a>> {
-    rows.iter().map(|row| Lost { by, row }).collect()
+pub(crate) fn grouped<'a>(by: &'a str, rows: &'a [ConflictRow]) -> Vec<Grouped<'a>> {
+    rows.iter().map(|row| Grouped { by, row }).collect()
 }
 
 /// Titles and cells of the table: only keys that rows have, since they depend on what rows are grouped by.
-pub(crate) fn key_columns(rows: &[Lost<'_>]) -> (Vec<&'static str>, Vec<Vec<String>>) {
-    let used: Vec<_> = KEYS.iter().filter(|key| rows.iter().any(|lost| lost.has(key))).collect();
+pub(crate) fn key_columns(rows: &[Grouped<'_>]) -> (Vec<&'static str>, Vec<Vec<String>>) {
+    let used: Vec<_> = KEYS.iter().filter(|key| rows.iter().any(|group| group.has(key))).collect();
     let mut titles: Vec<&str> = used.iter().map(|(title, ..)| *title).collect();
-    titles.extend(Lost::titles().0);
-    let cells = rows.iter().map(|lost| {
+    titles.extend(Grouped::titles().0);
+    let cells = rows.iter().map(|group| {
         let keys = used.iter().map(|(title, _, key)| match *title {
-            "RESOURCE" => named_resource(lost.row).unwrap_or_else(|| or_dash(key(lost.row))),
-            "JOB" => or_dash(&full_name_called(key(lost.row))),
-            _ => or_dash(key(lost.row)),
+            "RESOURCE" => named_resource(group.row).unwrap_or_else(|| or_dash(key(group.row))),
+            "JOB" => or_dash(&full_name_called(key(group.row))),
+            _ => or_dash(key(group.row)),
         });
-        keys.chain(lost.cells()).collect()
+        keys.chain(group.cells()).collect()
     });
     (titles, cells.collect())
 }
@@ -49,13 +49,13 @@ fn named_resource(row: &ConflictRow) -> Option<String> {
     given_name_of(ResourceName::from_str_name(&row.resource.to_uppercase())?)
 }
 
-impl Lost<'_> {
+impl Grouped<'_> {
     fn has(&self, (_, by, key): &Key) -> bool {
         self.by == *by || !key(self.row).is_empty()
     }
 }
 
-impl Row for Lost<'_> {
+impl Row for Grouped<'_> {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
         (&["TRANSACTIONS", "CLAIMS", "STALENESS", "WASTED", "NEWEST"], &[])
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use plenum_proto::v1::At;
 
-use super::{Listing, Told, said};
+use super::{Listing, Told, not_empty};
 use crate::cli::at::{parse_at, parse_instant};
 
 /// `plenum job`
@@ -97,10 +97,10 @@ pub(crate) enum Alloc {
     /// Lists allocations
     List {
         /// Only of this job, or with `NAMESPACE/NAME` only of that namespace's
-        #[arg(long, value_name = "NAME", value_parser = said)]
+        #[arg(long, value_name = "NAME", value_parser = not_empty)]
         job: Option<String>,
         /// Only on this machine
-        #[arg(long, value_name = "NAME", value_parser = said)]
+        #[arg(long, value_name = "NAME", value_parser = not_empty)]
         machine: Option<String>,
         /// Ended ones too
         #[arg(short, long)]

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand, value_parser};
 use plenum_proto::v1::At;
 
-use super::{Listing, Told, said};
+use super::{Listing, Told, not_empty};
 use crate::cli::at::parse_at;
 
 /// `plenum scheduler list|pause|resume|set`
@@ -145,7 +145,7 @@ pub(crate) enum Txn {
     /// Lists transactions, the newest first
     List {
         /// Only of this scheduler
-        #[arg(long, value_name = "NAME", value_parser = said)]
+        #[arg(long, value_name = "NAME", value_parser = not_empty)]
         scheduler: Option<String>,
         /// Only those with refused claims
         #[arg(long)]
@@ -185,7 +185,7 @@ pub(crate) struct Conflicts {
     #[arg(short, long)]
     pub(crate) watch: bool,
     /// Only what was lost with these values, whatever it is grouped by: FIELD=VALUE or FIELD!=VALUE, joined by commas
-    #[arg(long, value_parser = said)]
+    #[arg(long, value_parser = not_empty)]
     pub(crate) filter: Option<String>,
     /// Up to a revision, or a time such as 2026-11-20T08:00:00Z or -10m
     #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true, conflicts_with = "watch")]
