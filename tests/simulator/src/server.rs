@@ -38,6 +38,8 @@ const SESSIONS_MICROS: i64 = 2_000_000;
 const LINGER_MICROS: i64 = 6_000_000;
 /// Agents have so much longer than they think.
 const LEASE_MARGIN_MICROS: i64 = 200_000;
+/// Deltas that a watcher gets at a time of what it missed, or a batch's more.
+const MISSED_AT_A_TIME: usize = 32;
 
 /// Whom an answer is for.
 #[derive(Clone, Debug)]
@@ -378,6 +380,19 @@ impl Server {
         let mut reader = self.journal.keeper().reader(revision.0)?;
         let frame = reader.next_frame()?.map(|frame| bytes::Bytes::copy_from_slice(frame.payload));
         Ok(frame.and_then(|frame| LoggedBatch::parse(frame).ok()))
+    }
+
+    /// The deltas after a revision, as the log has them: none where it can't be read or was given up, as then the watcher begins anew.
+    fn missed(&self, after: Revision) -> Vec<bytes::Bytes> {
+        let mut deltas = Vec::new();
+        let Ok(mut reader) = self.journal.keeper().reader(after.next().0) else { return deltas };
+        while deltas.len() < MISSED_AT_A_TIME {
+            let Ok(Some(frame)) = reader.next_frame() else { break };
+            let Ok(batch) = LoggedBatch::parse(bytes::Bytes::copy_from_slice(frame.payload)) else { break };
+            let later = batch.revisions().filter(|revision| *revision > after);
+            deltas.extend(later.map(|revision| batch.delta(revision).unwrap_or_default()));
+        }
+        deltas
     }
 
     /// Log time jumps, forward or back: see [`Fault::ClockJump`]. Leases go by another clock, as they do in production.

@@ -102,7 +102,7 @@ fn launches(world: &mut World) -> Option<Command> {
 
 /// That CPU, all memory of a machine but what a few tasks have, or both.
 fn some_of_both(random: &mut Random, cpu_millis: u64) -> Resources {
-    let memory_bytes = MEMORY_BYTES - random.below(8) * TASK_BYTES;
+    let memory_bytes = MEMORY_BYTES - random.below(4) * TASK_BYTES;
     match random.below(3) {
         0 => Resources::new(cpu_millis, 0),
         1 => Resources::new(0, memory_bytes),
@@ -110,8 +110,8 @@ fn some_of_both(random: &mut Random, cpu_millis: u64) -> Resources {
     }
 }
 
-/// A little room for some job of which something waits on machines that take claims, for a short while: others have room beside it, and those that check by `sequence` are
-/// refused.
+/// A little room for some job of which something waits, on machines that take claims, for a short while: others have room beside it, and those that
+/// check by `sequence` are refused.
 fn holds_a_little(cell: &Cell, random: &mut Random) -> Option<Command> {
     let jobs = cell.jobs().filter(|job| !job.state.is_final() && job.shape.kind != JobKind::Recurring);
     let jobs: Vec<JobId> = jobs.filter(|job| any_waits(cell, job)).map(|job| job.id).collect();

@@ -187,8 +187,10 @@ impl Server {
                 Step::NeedSnapshot => {
                     watching.sync.snapshot(Lent::new(self.mirror.cell().clone(), world.now()), world.now());
                 }
-                // Nothing is kept for long here: so watchers that fall behind begin anew.
-                Step::NeedMissed(_) => watching.sync.missed(Vec::new()),
+                Step::NeedMissed(after) => {
+                    let missed = self.missed(after);
+                    self.watching.get_mut(&id).into_iter().for_each(|watching| watching.sync.missed(missed.clone()));
+                }
                 Step::NeedAnswer { at, number } => {
                     if self.is_dead() {
                         // There is no disk to read it from, and in a moment no server.
