@@ -55,8 +55,8 @@ pub(super) struct Repeats {
     lost_at: Option<Instant>,
     /// When the connection that there is began.
     connected_at: Option<Instant>,
-    /// That the last one was lost was not said.
-    hides_loss: bool,
+    /// What was said last of connections is that one stands.
+    stands_said: bool,
 }
 
 impl Repeats {
@@ -68,16 +68,16 @@ impl Repeats {
             Some(kind) => self.says(&kind, now),
             None => self.connected(now).then_some(0),
         };
-        if matches!(notice, Notice::Lost { .. }) {
-            self.hides_loss = left_out.is_none();
+        if matches!(notice, Notice::Lost { .. }) && left_out.is_some() {
+            self.stands_said = false;
         }
         (left_out, for_long)
     }
 
-    /// The session stands. Gives whether that is said: as often as that it did not. A server may end each stream soon after it began.
+    /// The session stands. Gives whether that is said: unless it is what was said last. A server may end each stream soon after it began.
     fn connected(&mut self, now: Instant) -> bool {
         self.connected_at = Some(now);
-        !std::mem::take(&mut self.hides_loss)
+        !std::mem::replace(&mut self.stands_said, true)
     }
 
     /// There is no connection: news, where the one before has lasted. Gives whether there has been none for long, from when on it is said as another kind.
@@ -204,6 +204,20 @@ mod tests {
         let of_the_first = [(0, true, false), (0, false, false), (1, true, false)];
         let later = [5, 65, 125].map(|second| [(second, false, true), (second + 1, true, false)]);
         assert_eq!(said, [&of_the_first[..], later.as_flattened()].concat());
+    }
+
+    // Of an outage nearly all attempts are left out, the last one, too: the last word of the log was that there is no connection.
+    #[test]
+    fn after_an_outage_it_is_said_that_the_session_stands() {
+        let (mut repeats, begin) = (Repeats::default(), Instant::now());
+        let lost = Notice::Lost { turned_away: false, reason: "nobody answers".into(), retry_micros: 50_000 };
+        let mut says =
+            |notice: &Notice, second: u64| repeats.take(notice, begin + Duration::from_secs(second)).0.is_some();
+        assert_eq!([0, 1, 2].map(|second| says(&lost, second)), [true, false, false]);
+        assert!(says(&session(), 3));
+        assert!(!says(&lost, 4) && !says(&session(), 4), "that it stands is the last word");
+        assert_eq!([5, 30].map(|second| says(&lost, second)), [true, false], "it is more than a word by now");
+        assert!(says(&session(), 31));
     }
 
     // A wrong port was a line that a filter at warnings hides, for ever.
