@@ -371,6 +371,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         v1::CloseRequest { session: self.session.0, incarnation: self.seen.incarnation }
     }
 
+    /// Whose session that is: the cell's id; empty before the first one.
+    pub(crate) fn cell_id(&self) -> &[u8] {
+        &self.seen.cell_id
+    }
+
     /// The session that it works in; 0 before the first one.
     #[must_use]
     pub const fn session(&self) -> SessionId {

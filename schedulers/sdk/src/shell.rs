@@ -30,6 +30,9 @@ const MESSAGE_BYTES_MAX: usize = plenum_proto::bounds::PAGE_BYTES_MAX;
 /// Messages that wait to be written. A window of transactions, and some notes.
 const SENDS_QUEUED_MAX: usize = 512;
 
+/// Where a cell reads whether it is the one that is meant.
+const CELL_KEY: &str = "plenum-cell";
+
 /// How long the cell is given to take the end of a session, when the scheduler ends; and for being reached, where there is no connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -249,8 +252,18 @@ impl<S: Scheduler> Shell<S> {
     fn end_session(&self, request: v1::CloseRequest) {
         let Link::Up { called, .. } = &self.link else { return };
         let mut client = called.client.clone();
-        let request = with_principal(Request::new(request), self.principal.as_ref());
+        let request = self.to_this_cell(request);
         tokio::spawn(async move { drop(tokio::time::timeout(CLOSE_TIMEOUT, client.close(request)).await) });
+    }
+
+    /// A request that no other cell executes, be it the one that answers at the address by now: there, a session of this number is somebody else's.
+    fn to_this_cell<T>(&self, request: T) -> Request<T> {
+        let mut request = with_principal(Request::new(request), self.principal.as_ref());
+        let cell: String = self.runtime.cell_id().iter().map(|byte| format!("{byte:02x}")).collect();
+        if let Some(cell) = cell.parse().ok().filter(|_| !cell.is_empty()) {
+            request.metadata_mut().insert(CELL_KEY, cell);
+        }
+        request
     }
 
     fn log(&mut self, notice: &Notice) {
@@ -276,15 +289,13 @@ impl<S: Scheduler> Shell<S> {
         if close.session == 0 {
             return;
         }
-        let Self { link, endpoint, principal, .. } = self;
-        let client = if let Link::Up { called, .. } = link {
-            let Called { client, receives } = *called;
-            drop(receives);
-            Some(client)
-        } else {
-            None
+        let request = self.to_this_cell(close);
+        let Self { link, endpoint, .. } = self;
+        let client = match link {
+            // Its stream ends here.
+            Link::Up { called, .. } => Some(called.client),
+            _ => None,
         };
-        let request = with_principal(Request::new(close), principal.as_ref());
         let closing = async {
             let mut client = match client {
                 Some(client) => client,

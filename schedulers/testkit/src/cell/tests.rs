@@ -4,6 +4,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use plenum_sdk::{Decision, Plan, Scheduler, View};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::rival::Rival;
@@ -147,6 +148,42 @@ async fn the_jobs_of_a_killed_scheduler_go_on_when_it_is_back() {
     for number in 0..4 {
         cell.wait_until_complete(&format!("job{number}")).await;
     }
+}
+
+/// Hands the next connection on to a cell, until the value goes.
+async fn handed_on(relay: &TcpListener, to: &TestCell) -> Ends {
+    let (mut near, _) = tokio::time::timeout(PATIENCE, relay.accept()).await.expect("somebody connects").unwrap();
+    let mut far = TcpStream::connect(to.address().trim_start_matches("http://")).await.unwrap();
+    Ends::spawn(async move { drop(tokio::io::copy_bidirectional(&mut near, &mut far).await) })
+}
+
+async fn sessions(cell: &TestCell) -> Vec<u64> {
+    let listed = cell.inspect().list_sessions(v1::ListRequest::default()).await.unwrap().into_inner();
+    listed.sessions.iter().map(|session| session.id).collect()
+}
+
+// The session of the same number was closed there, and its scheduler lost what it had in flight.
+#[tokio::test]
+async fn who_ends_closes_no_session_of_another_cell_that_answers_at_its_address_by_now() {
+    let (mut own, other) = (TestCell::start().await, TestCell::start().await);
+    let open = v1::OpenRequest { scheduler: "first-fit".into(), ..v1::OpenRequest::default() };
+    let opened = other.sessions().open(open).await.unwrap().into_inner().session;
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", relay.local_addr().unwrap());
+    let scheduler = own.scheduler_with(FirstFit(|| {}), Options::new(address));
+    let connection = handed_on(&relay, &own).await;
+    while sessions(&own).await.is_empty() {
+        tokio::time::sleep(SHORT).await;
+    }
+    own.machine("m1", 500, SHORT).await;
+    own.submit(&job("wide", 1)).await;
+    own.wait_for("wide", |job| job.waiting_reason.contains("left them for later")).await;
+    assert_eq!(sessions(&own).await, [opened], "both have the same number");
+    drop(connection);
+    // Nobody answers the next attempt: it is asked to end before it has heard of the other cell.
+    let _silent = relay.accept().await.unwrap();
+    let (_connection, ()) = tokio::join!(handed_on(&relay, &other), scheduler.stop());
+    assert_eq!(sessions(&other).await, [opened]);
 }
 
 /// Claims the first machine, and names it 150 times to fall back on: more than twenty claims of it come to more than 4 KiB.
