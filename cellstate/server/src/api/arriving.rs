@@ -28,6 +28,9 @@ const HEAD_BYTES: usize = 5;
 /// What is said of a request that ends before its message does.
 const CUT: &str = "the request ends in the middle of a message";
 
+/// What is said of bytes that are no message, such as JSON.
+const NO_MESSAGE: &str = "a message begins with a byte that is 0 or 1";
+
 /// Methods whose callers send one message after the other, whenever they have one. A request of any other method goes on until it is whole.
 const STREAMED: [&str; 4] = [
     "/plenum.v1.Cell/Session",
@@ -237,8 +240,12 @@ impl Counted {
         Poll::Ready(Err(Status::resource_exhausted(message).into()))
     }
 
-    /// Refuses a message by its head, as whoever reads messages does.
-    fn check_size(&self) -> Result<(), Status> {
+    /// Refuses a message by its head, as whoever reads messages does: what is none has no length, and need not come whole.
+    fn check_head(&self) -> Result<(), Status> {
+        let [compressed, ..] = self.messages.head;
+        if self.messages.arrived > 0 && compressed > 1 {
+            return Err(Status::internal(NO_MESSAGE));
+        }
         let (found, most) = (self.messages.whole() - HEAD_BYTES, self.taken.message_bytes_max);
         if found <= most {
             return Ok(());
@@ -278,7 +285,7 @@ impl Stream for Counted {
             // Nothing more is asked for before all messages that have arrived were read.
             let answered = this.held.answered.load(Ordering::Relaxed);
             this.held.keep(this.messages.arrived + if answered { 0 } else { this.messages.last });
-            this.check_size()?;
+            this.check_head()?;
             let Some(data) = ready!(this.poll_data(cx))? else {
                 // Told from here, as its reader would make room for all of it first.
                 let is_cut = !mem::take(&mut this.begun).is_empty();
@@ -396,6 +403,20 @@ mod tests {
         let failure = Failure::unreadable("a message", 1000, &status).unwrap();
         let told = "expected a message of at most 1000 bytes, found one of 1048571; send less at once";
         assert_eq!((failure.code, &*failure.message), ("MESSAGE_TOO_LARGE", told));
+    }
+
+    // JSON was told that it is a message of half a gigabyte, or was waited for as if more of it were to come.
+    #[test]
+    fn what_begins_as_no_message_does_is_refused_as_such_by_its_first_byte() {
+        let arriving = Arc::new(Arriving::new(1 << 20));
+        for sent in [&b"{\"spec\": {}}"[..], &[2, 0, 0, 0, 9, 1], &b"{"[..]] {
+            let (mut call, _unanswered) = Counted::new(&arriving, begun(sent), ANY);
+            let polled = Pin::new(&mut call).poll_next(&mut Context::from_waker(Waker::noop()));
+            let Poll::Ready(Some(Err(refused))) = polled else { panic!("it is refused at once") };
+            let failure = Failure::unreadable("a message", 1000, &Status::from_error(refused)).unwrap();
+            let told = format!("expected a message, found what can't be read as it: {NO_MESSAGE}");
+            assert_eq!((failure.code, failure.message), ("INVALID_REQUEST", told));
+        }
     }
 
     // Such a call stayed for as long as its connection.
