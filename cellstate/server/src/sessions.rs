@@ -104,7 +104,8 @@ impl Sessions {
                 }
                 SessionChange::Closed(session) => {
                     self.closed(*session);
-                    // It will not grow old. Who still has a stream of it sees the same delta, and goes on in another session.
+                    // It will not grow old. Who still has a stream of it sees the same delta, and goes on in another session. One that asked for answers
+                    // alone hears of it with its next commit.
                     self.standings.remove(session);
                 }
                 SessionChange::Number { .. } => {}
