@@ -44,6 +44,9 @@ pub struct Retirement {
 /// What clearing away has done since the start.
 #[derive(Default)]
 pub(crate) struct Cleaning {
+    /// The revision up to which blocks are in the sums by day, from the next one on, and the time of the last of them. The days say so, too, as long
+    /// as they can be read.
+    pub(crate) summed_to: Option<(u64, i64)>,
     /// The revision from which on there may be leavers. Without it, each call would begin at the marks that removed rows
     /// leave.
     leavers_from: u64,

@@ -8,7 +8,7 @@ use crate::history::{History, Writer, number};
 use crate::keys::{self, Shelf};
 use crate::records::{ConflictsRecord, TimeRecord};
 use crate::retire::oldest_from;
-use crate::store::{Changes, Store, decode};
+use crate::store::{Changes, Row, Store, decode};
 use plenum_proto::v1::{RetiredDay, RetiredPair, RetiredPast, SessionOpened};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -33,7 +33,7 @@ impl History {
         let before = self.oldest_revision().saturating_sub(1);
         // Kept to the end, as rows don't keep it.
         let store = self.store()?;
-        let days = days(&store).collect::<Result<Vec<_>, _>>()?;
+        let days = days(rows_of_days(&store)).collect::<Result<Vec<_>, _>>()?;
         let counted = days.iter().map(|day| day.counted_revisions).fold(0, u64::saturating_add);
         Ok(RetiredPast { days, uncounted_revisions: before.saturating_sub(counted) })
     }
@@ -45,11 +45,12 @@ impl History {
     pub(crate) fn sum_up(&self, writer: &mut Writer, floor: u64) -> Result<bool, StoreError> {
         let store = self.store()?;
         let cleaned = number(&store, &keys::CLEANED)?.unwrap_or(0);
-        let mut newest = readable(days(&store).next_back().transpose())?;
+        let mut newest = days(rows_of_days(&store).rev()).next().transpose()?;
         let mut losers = BTreeMap::new();
         for _ in 0..BLOCKS_PER_CALL {
             let from = newest.as_ref().map(|day| (day.last_revision.saturating_add(1), day.to_micros));
-            let (next, time_micros) = from.unwrap_or((0, i64::MIN));
+            // Days that can't be read would have each call begin anew.
+            let (next, time_micros) = from.max(writer.cleaning.summed_to).unwrap_or((0, i64::MIN));
             let found = oldest_from(&store, next.max(cleaned), time_micros)?;
             let Some((block, _)) = found.filter(|(block, _)| block.last < floor) else { return Ok(true) };
             let sums = sums_of(&store, &block, &mut losers)?;
@@ -67,17 +68,27 @@ impl History {
             changes.put_message(Shelf::Index, key_of(&day), &day);
             writer.rows_waiting_bytes += changes.bytes();
             changes.commit()?;
+            writer.cleaning.summed_to = Some((block.last.saturating_add(1), block.newest_time_micros));
             newest = Some(day);
         }
         Ok(false)
     }
 }
 
-/// The days that are not damaged, oldest first. To be used up while the store is held.
-fn days(store: &Store) -> impl DoubleEndedIterator<Item = Result<RetiredDay, StoreError>> + use<> {
-    let rows = store.rows(Shelf::Index, keys::retired(i64::MIN)..=keys::retired(i64::MAX));
-    let days = rows.map(|row| row.and_then(|row| decode::<RetiredDay>(Shelf::Index, &row.key, row.value)));
-    days.filter(|day: &Result<RetiredDay, StoreError>| !matches!(day, Err(StoreError::Damaged { .. })))
+/// The rows of all days, oldest first. To be used up while the store is held.
+fn rows_of_days(store: &Store) -> impl DoubleEndedIterator<Item = Result<Row, StoreError>> + use<> {
+    store.rows(Shelf::Index, keys::retired(i64::MIN)..=keys::retired(i64::MAX))
+}
+
+/// The days of these rows that can be read: one that is damaged is left out, and where a table is, all that would come from there on.
+fn days(rows: impl Iterator<Item = Result<Row, StoreError>>) -> impl Iterator<Item = Result<RetiredDay, StoreError>> {
+    let goes_on = |row: &Result<Row, StoreError>| match row {
+        Ok(_) | Err(StoreError::Damaged { .. }) => true,
+        Err(error) => error.may_be_sound(),
+    };
+    let days = rows.take_while(goes_on);
+    let days = days.map(|row| row.and_then(|row| decode::<RetiredDay>(Shelf::Index, &row.key, row.value)));
+    days.filter(|day| !matches!(day, Err(StoreError::Damaged { .. })))
 }
 
 /// The key of a day's row. One that has what was before is where its oldest block is.
@@ -87,10 +98,10 @@ fn key_of(day: &RetiredDay) -> Vec<u8> {
 
 /// Has the two oldest days become one where there are as many as are kept apart.
 fn make_room(store: &Store, changes: &mut Changes) -> Result<(), StoreError> {
-    let mut days = days(store);
-    let oldest = (readable(days.next().transpose())?, readable(days.next().transpose())?);
+    let mut days = days(rows_of_days(store));
+    let oldest = (days.next().transpose()?, days.next().transpose()?);
     if let (Some(mut oldest), Some(next)) = oldest
-        && days.take(DAYS_MAX).count() + 2 >= DAYS_MAX
+        && days.count() + 2 >= DAYS_MAX
     {
         changes.remove(Shelf::Index, key_of(&next));
         add(&mut oldest, next);

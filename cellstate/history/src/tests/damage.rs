@@ -11,7 +11,7 @@ const APART: usize = 512;
 const PLACES: usize = 32;
 
 /// The tables of the index.
-fn tables(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn tables(folder: &Path) -> Vec<PathBuf> {
     let tables = std::fs::read_dir(folder.join("store/keyspaces/1/tables")).unwrap();
     tables.map(|table| table.unwrap().path()).collect()
 }

@@ -146,3 +146,28 @@ fn what_nobody_counted_or_can_read_or_fed_is_told_by_its_number() {
     assert_eq!(past.days.iter().map(sums).collect::<Vec<_>>(), [(31, 33, 3, 0)]);
     assert_eq!(past.uncounted_revisions, 32);
 }
+
+// Each step began anew behind the last day that it could read, and no block was ever cleared away; nor could conflicts be listed.
+#[test]
+fn days_whose_table_is_damaged_keep_nothing_from_being_retired() {
+    let folder = tempfile::tempdir().unwrap();
+    // Nothing goes to tables by itself.
+    let (history, _) =
+        History::open(folder.path(), Options { block_batches: 1, memtable_bytes: 4 << 20, ..options() }).unwrap();
+    history.append(&batches(1, 900, 0)).unwrap();
+    history.checkpoint(900, 301 * SECOND, &[], []).unwrap();
+    assert!(!history.retire(900).unwrap().done, "more blocks than are added up in one step");
+    let before = damage::tables(folder.path());
+    let store = history.store().unwrap();
+    store.rotate(&[Shelf::Index]).unwrap();
+    store.catch_up().unwrap();
+    let new: Vec<_> = damage::tables(folder.path()).into_iter().filter(|table| !before.contains(table)).collect();
+    let [of_the_day] = &new[..] else { panic!("{new:?}") };
+    let mut bytes = std::fs::read(of_the_day).unwrap();
+    bytes[40] ^= 1;
+    std::fs::write(of_the_day, bytes).unwrap();
+    assert!(store.last(Shelf::Index, keys::retired(i64::MIN)..=keys::retired(i64::MAX)).is_err());
+
+    assert!((0..9).any(|_| history.retire(900).unwrap().done));
+    assert_eq!(history.retired().unwrap(), RetiredPast { days: vec![], uncounted_revisions: 899 });
+}
