@@ -74,6 +74,8 @@ impl History {
         let mut writer = self.writer();
         let store = self.store()?;
         let Some(revision) = number(&store, &keys::UNNAMED)? else { return Ok(()) };
+        // Who lost in what a leap retires has a name until then.
+        self.sum_up_all(&mut writer, revision)?;
         let mut changes = store.changes();
         for name in names {
             let (key, value) = row_of(name, revision);

@@ -73,6 +73,22 @@ impl History {
         }
         Ok(false)
     }
+
+    /// As [`History::sum_up`], until none is left: before names go. Where something can't be read, what comes after it waits its turn.
+    pub(crate) fn sum_up_all(&self, writer: &mut Writer, floor: u64) -> Result<(), StoreError> {
+        loop {
+            match self.sum_up(writer, floor) {
+                Ok(false) => self.rotate_when_due(writer)?,
+                Ok(true) => return Ok(()),
+                Err(error) if error.may_be_sound() => return Err(error),
+                Err(error) => {
+                    let cause = &error as &dyn std::error::Error;
+                    tracing::warn!(cause, "not all that is retired could be added up before names went");
+                    return Ok(());
+                }
+            }
+        }
+    }
 }
 
 /// The rows of all days, oldest first. To be used up while the store is held.

@@ -85,6 +85,26 @@ fn who_lost_has_a_name_though_the_session_is_over() {
     assert_eq!(day.pairs, [pair("service", 1, 2), pair("(expired)", 1, 1)]);
 }
 
+// The names of then were settled first: of all that was retained it would have been told that nobody lost.
+#[test]
+fn who_lost_before_a_leap_has_a_name_though_the_session_is_not_there_behind_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let history = one_by_one(folder.path());
+    history.append(&[batch(SECOND, vec![opening(1, "batch"), lost(2, 1, 1, &[("service", 1, 2)])])]).unwrap();
+    // More than are added up in one step.
+    for revision in 3..=150 {
+        history.append(&[batch(SECOND, vec![lost(revision, 1, 1, &[("service", 1, 1)])])]).unwrap();
+    }
+    history.checkpoint(200, 2 * SECOND, &[], []).unwrap();
+    history.leap_to(200).unwrap();
+    history.settle_names([], |_| false).unwrap();
+    assert_eq!(history.session(1).unwrap(), Lookup::Retired { oldest: 201 });
+    assert_eq!(retire_all(&history, 200), 201);
+    let RetiredPast { days, uncounted_revisions } = history.retired().unwrap();
+    let [day] = &days[..] else { panic!("{days:?}") };
+    assert_eq!((day.pairs.as_slice(), uncounted_revisions), (&[pair("service", 149, 150)][..], 50));
+}
+
 #[test]
 fn the_oldest_of_many_days_become_one_and_of_many_pairs_those_with_most_are_told() {
     let folder = tempfile::tempdir().unwrap();
