@@ -206,7 +206,7 @@ impl History {
         let info = CheckpointInfo { revision, time_micros, live: live.to_vec(), images, image_bytes, set };
         let mut changes = self.store()?.changes();
         changes.put_message(Shelf::Pages, keys::checkpoint(revision), &record(&info));
-        let begins = self.begins();
+        let begins = self.view().base.is_none();
         if begins {
             for key in [keys::BASE, keys::HEAD, keys::UNNAMED] {
                 changes.put_message(Shelf::Index, key, &NumberRecord { number: revision });
@@ -235,13 +235,6 @@ impl History {
         writer.sound_set = Some(info.set.began);
         self.change_view(|view| view.checkpoint = Some(info.clone()));
         Ok(info)
-    }
-
-    /// Whether a checkpoint is what the history begins with. So it is where a power cut has left no more of another beginning than where that was to be:
-    /// the checkpoint there is gone, and nothing would lead on from this one to it.
-    fn begins(&self) -> bool {
-        let base = self.view().base;
-        base.is_none_or(|base| base > 0 && !self.has_anything())
     }
 
     /// Makes the batches durable if so much of them waits in memory that a checkpoint would do so: for when there is none to be written, because

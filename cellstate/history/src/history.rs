@@ -188,7 +188,7 @@ impl History {
     #[must_use]
     pub fn has_anything(&self) -> bool {
         let view = self.view();
-        view.checkpoint.is_some() || (view.newest > 0 && view.oldest() <= view.newest)
+        view.checkpoint.is_some() || view.newest > 0
     }
 
     /// What is up to here needs never be fed again, whatever happens to this machine's power. Segments of the log may
@@ -359,9 +359,13 @@ pub(crate) fn settle(store: &Arc<Store>) -> Result<View, StoreError> {
         Err(error) if error.may_pass() && store.is_poisoned() => false,
         Err(error) => return Err(error),
     };
-    let newest = newest_block_until(store, head)?.map(|block| block.last).max(base).unwrap_or(0);
+    let last = newest_block_until(store, head)?.map(|block| block.last);
+    let newest = last.max(base).unwrap_or(0);
     let is_whole = floor == 0 && base.is_none_or(|base| base == 0);
     let checkpoint = checkpoint::newest_readable(store, floor..=newest, is_whole)?;
+    // Of a beginning with a checkpoint a power cut may have left no more than where it was to be. Nothing leads there: it begins as if it never had.
+    let base = base.filter(|base| *base == 0 || last.is_some() || checkpoint.is_some());
+    let newest = last.max(base).unwrap_or(0);
     let durable = if is_settled { newest } else { 0 };
     Ok(View { base, floor, newest, durable, checkpoint, gathering: Vec::new(), digest: Digest::default() })
 }

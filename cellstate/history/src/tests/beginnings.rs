@@ -189,7 +189,7 @@ fn with_half_a_beginning_at_30(folder: &Path) -> History {
     changes.commit().unwrap();
     drop(history);
     let (history, opened) = open(folder);
-    assert_eq!((opened.newest_revision, history.newest_checkpoint(), history.has_anything()), (30, None, false));
+    assert_eq!((opened.newest_revision, history.newest_checkpoint(), history.has_anything()), (0, None, false));
     history
 }
 
@@ -223,4 +223,22 @@ fn a_history_that_begins_again_may_do_so_before_where_it_was_to_begin() {
     let starts = [22, 33].map(|revision| history.start_for(revision).unwrap());
     assert!(starts.iter().all(|start| matches!(start, StartingPoint::Checkpoint(info) if info.revision == 21)));
     assert!(history.session(7).unwrap().found().is_some());
+}
+
+// It went on behind where it was to begin: what the log had from before that was never fed, and nothing could be read.
+#[test]
+fn a_history_that_only_knows_where_it_was_to_begin_takes_the_log_from_its_beginning() {
+    let folder = tempfile::tempdir().unwrap();
+    let history = with_half_a_beginning_at_30(folder.path());
+    // As of any that wants names.
+    settle(&history, &[]);
+    history.append(&batches(1, 33, 0)).unwrap();
+    history.checkpoint_of_all(33, 0, &[pages(1, 1)], [page(1, 0, "a")]).unwrap();
+    assert_eq!(history.wants_names_of().unwrap(), None, "it has not begun with that");
+    history.persist().unwrap();
+    drop(history);
+    let (history, opened) = open(folder.path());
+    assert_eq!((opened.oldest_revision, opened.newest_revision), (1, 33));
+    assert_eq!(revisions(&history, 1, 33).len(), 33);
+    assert_eq!(history.start_for(32).unwrap(), StartingPoint::Empty);
 }
