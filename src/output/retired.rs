@@ -22,7 +22,10 @@ pub(crate) fn retired_lines(past: &RetiredPast, by_day: bool) -> String {
     let days = if by_day { &past.days } else { &in_all };
     let mut lines: String = days.iter().map(|day| "\n".to_owned() + &words(day)).collect();
     if past.uncounted_revisions > 0 {
-        lines.push_str(&format!("\nof {} revisions before it nothing is known", past.uncounted_revisions));
+        lines.push_str(&format!(
+            "\nof {} revisions before it transactions and claims were not counted",
+            past.uncounted_revisions
+        ));
     }
     lines
 }
@@ -145,12 +148,14 @@ mod tests {
         let other = day(2, 8, &[("blue", "red", 4), ("green", "red", 2)]);
         let past = RetiredPast { days: vec![one, other], uncounted_revisions: 7 };
         let in_all = "\n1970-01-02 to 1970-01-03: 40 transactions with 200 claims, 100 of them refused, 17 lost as conflicts \
-                      (blue to red 7, red to blue 5, green to red 2, others 3)\nof 7 revisions before it nothing is known";
+                      (blue to red 7, red to blue 5, green to red 2, others 3)\
+                      \nof 7 revisions before it transactions and claims were not counted";
         assert_eq!(retired_lines(&past, false), in_all);
         let by_day = "\n1970-01-02: 20 transactions with 100 claims, 50 of them refused, 9 lost as conflicts \
                       (red to blue 5, blue to red 3, red to (expired) 1)\
                       \n1970-01-03: 20 transactions with 100 claims, 50 of them refused, 8 lost as conflicts \
-                      (blue to red 4, green to red 2, others 2)\nof 7 revisions before it nothing is known";
+                      (blue to red 4, green to red 2, others 2)\
+                      \nof 7 revisions before it transactions and claims were not counted";
         assert_eq!(retired_lines(&past, true), by_day);
         let json = retired_json(&past);
         assert_eq!((&json["uncounted_revisions"], &json["days"][1]["lost_claims"]), (&json!(7), &json!(8)));
