@@ -319,7 +319,7 @@ impl<'a> Feeder<'a> {
     fn next_batches(&mut self) -> Result<Vec<EncodedBatch>, FeedError> {
         let mut next = self.shared.feed.history().newest_revision() + 1;
         let (mut batches, mut bytes) = (Vec::new(), 0);
-        let mut places = Vec::new().into_iter();
+        let mut places = Vec::new();
         while bytes < ROUND_BYTES {
             // Before the queue is looked at: what was told by now is in it, or did not fit.
             let told = self.shared.feed.told();
@@ -351,14 +351,12 @@ impl<'a> Feeder<'a> {
     }
 
     /// Where the frame that begins with a revision stands, if it is one of the newest: of those that were asked for, or are asked for now.
-    fn place_of(&self, next: u64, asked: &mut std::vec::IntoIter<(u64, FramePlace)>) -> Option<FramePlace> {
-        if asked.as_slice().last().is_none_or(|(newest, _)| *newest < next) {
-            *asked = self.shared.keeper.places_from(next, PLACES_AHEAD).into_iter();
+    fn place_of(&self, next: u64, asked: &mut Vec<(u64, FramePlace)>) -> Option<FramePlace> {
+        if asked.last().is_none_or(|(newest, _)| *newest < next) {
+            *asked = self.shared.keeper.places_from(next, PLACES_AHEAD);
         }
-        while asked.as_slice().first().is_some_and(|(first, _)| *first < next) {
-            asked.next();
-        }
-        asked.as_slice().first().filter(|(first, _)| *first == next).map(|(_, place)| *place)
+        let found = asked.binary_search_by_key(&next, |(first, _)| *first).ok()?;
+        Some(asked[found].1)
     }
 
     /// The batch of a revision, from the log, and its place; `None` if it was not told of yet, or is not there any more.
