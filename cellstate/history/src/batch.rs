@@ -116,12 +116,15 @@ pub(crate) fn losses_of<'a>(lost: impl Iterator<Item = LostClaim<'a>>) -> Vec<Lo
     losses.collect()
 }
 
+/// Who lost or won and has no name.
+pub(crate) const UNKNOWN: &str = "(unknown)";
+
 /// Who took the room, by scheduler and event of the newest culprit.
 pub(crate) fn winner<'a>(culprit: Option<(&'a str, &'a str)>) -> Cow<'a, str> {
     match culprit {
         Some(("", event)) => format!("({event})").into(),
         Some((scheduler, _)) => scheduler.into(),
-        None => "(unknown)".into(),
+        None => UNKNOWN.into(),
     }
 }
 

@@ -1,10 +1,13 @@
 //! Who lost against whom: conflicts, grouped.
+use crate::batch::UNKNOWN;
 use crate::error::ReadError;
 use crate::history::History;
 use crate::keys::{self, Shelf};
 use crate::records::{ConflictRecord, ConflictsRecord, LossRecord};
+use crate::sessions::Lookup;
 use crate::staleness::{Fineness, Spread};
 use crate::store::decode;
+use plenum_proto::v1::SessionOpened;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -184,13 +187,8 @@ impl History {
             if conflict.time_micros < since_micros {
                 return Ok(true);
             }
-            let loser = match sums.losers.entry(conflict.session) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(unknown) => {
-                    let opened = self.session(conflict.session)?.found();
-                    unknown.insert(opened.map_or_else(|| "(unknown)".to_owned(), |opened| opened.scheduler))
-                }
-            };
+            let session = conflict.session;
+            let loser = loser(&mut sums.losers, session, || self.session(session).map(Lookup::found))?;
             sums.count += 1;
             sums.looked_at = Some(conflict.revision);
             let (revision, time_micros) = (conflict.revision, conflict.time_micros);
@@ -253,6 +251,21 @@ impl History {
         }
         machines.insert(slot, (id, from));
         Ok(id)
+    }
+}
+
+/// The scheduler of a session that lost something: one of `losers`, or else what `look` finds about the session, and then one of them.
+pub(crate) fn loser<E>(
+    losers: &mut BTreeMap<u64, String>,
+    session: u64,
+    look: impl FnOnce() -> Result<Option<SessionOpened>, E>,
+) -> Result<&str, E> {
+    match losers.entry(session) {
+        Entry::Occupied(known) => Ok(known.into_mut()),
+        Entry::Vacant(unknown) => {
+            let opened = look()?;
+            Ok(unknown.insert(opened.map_or_else(|| UNKNOWN.to_owned(), |opened| opened.scheduler)))
+        }
     }
 }
 

@@ -3,15 +3,15 @@
 //! A block is added up before any row goes that tells of it, names of sessions among them. Its day's row says up to which revision blocks are in
 //! it, and is in the shelf of all these rows: whatever a crash takes of that shelf is its end, so that each block is in the sums once.
 use crate::block::BlockHead;
+use crate::conflicts::loser;
 use crate::error::{ReadError, StoreError};
 use crate::history::{History, Writer, number};
 use crate::keys::{self, Shelf};
 use crate::records::{ConflictsRecord, TimeRecord};
 use crate::retire::oldest_from;
 use crate::store::{Changes, Row, Store, decode};
-use plenum_proto::v1::{RetiredDay, RetiredPair, RetiredPast, SessionOpened};
+use plenum_proto::v1::{RetiredDay, RetiredPair, RetiredPast};
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 /// Days that are kept apart; the oldest one has what was before.
 pub(crate) const DAYS_MAX: usize = 400;
@@ -139,7 +139,8 @@ fn sums_of(store: &Store, block: &BlockHead, losers: &mut BTreeMap<u64, String>)
     let mut lost_claims = 0;
     let mut pairs: BTreeMap<(String, String), RetiredPair> = BTreeMap::new();
     for conflict in conflicts.unwrap_or_default().conflicts {
-        let loser = loser(store, conflict.session, losers)?;
+        let key = keys::session(conflict.session);
+        let loser = loser(losers, conflict.session, || readable(store.message(Shelf::Index, &key)))?;
         let mut by_winner: BTreeMap<String, u64> = BTreeMap::new();
         for loss in conflict.losses {
             *by_winner.entry(loss.winner).or_default() += u64::from(loss.claims);
@@ -164,17 +165,6 @@ fn sums_of(store: &Store, block: &BlockHead, losers: &mut BTreeMap<u64, String>)
         lost_claims,
         pairs: with_most(pairs.collect()),
     })
-}
-
-/// The scheduler of a session that lost something.
-fn loser<'a>(store: &Store, session: u64, losers: &'a mut BTreeMap<u64, String>) -> Result<&'a str, StoreError> {
-    match losers.entry(session) {
-        Entry::Occupied(known) => Ok(known.into_mut()),
-        Entry::Vacant(unknown) => {
-            let opened: Option<SessionOpened> = readable(store.message(Shelf::Index, &keys::session(session)))?;
-            Ok(unknown.insert(opened.map_or_else(|| "(unknown)".to_owned(), |opened| opened.scheduler)))
-        }
-    }
 }
 
 /// Adds what came after.
