@@ -139,11 +139,10 @@ impl History {
             return Ok(Retirement { oldest, done: true });
         }
         // Whoever lost has a name among the leavers.
-        let summed_up = self.sum_up(&mut writer, floor);
-        let rows_done =
-            summed_up.and_then(|done| if done { self.clear_leavers(&mut writer, floor) } else { Ok(false) });
-        let blocks_done =
-            rows_done.and_then(|done| if done { self.clear_blocks(&mut writer, floor) } else { Ok(false) });
+        let clear = |writer: &mut Writer| -> Result<bool, StoreError> {
+            Ok(self.sum_up(writer, floor)? && self.clear_leavers(writer, floor)? && self.clear_blocks(writer, floor)?)
+        };
+        let blocks_done = clear(&mut writer);
         // Of what can't be read among rows and blocks the images need not wait: they take the most room.
         let is_their_turn = !matches!(blocks_done, Ok(false));
         let images_done = is_their_turn && self.clear_images(&mut writer, floor)?;
