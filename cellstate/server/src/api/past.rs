@@ -431,25 +431,32 @@ pub(crate) fn fold(history: &History, revision: u64) -> Result<Cell, Failure> {
 
 /// The cell at a revision, or at the oldest one of which it can be had.
 pub(super) fn fold_retained(history: &History, revision: u64) -> Result<Cell, Failure> {
-    let mut known = oldest_cell(history);
+    let mut known = oldest_cell(history)?;
     loop {
-        match fold(history, revision.max(known)) {
+        let folded = fold(history, revision.max(known));
+        if !matches!(&folded, Err(failure) if failure.code == RETIRED) {
+            return folded;
+        }
+        match oldest_cell(history)? {
             // It was retired meanwhile.
-            Err(failure) if failure.code == RETIRED && oldest_cell(history) > known => known = oldest_cell(history),
-            folded => return folded,
+            oldest if oldest > known => known = oldest,
+            _ => return folded,
         }
     }
 }
 
-/// The oldest revision of which the cell can be had. That is before the oldest entry where the history began with a checkpoint, or leapt to one: with that
-/// entry the cell has lost whoever ended there.
-fn oldest_cell(history: &History) -> u64 {
+/// The oldest revision of which the cell can be had. That is before the oldest entry where nothing is retired, and where the history began with
+/// a checkpoint, or leapt to one: with that entry the cell has lost whoever ended there.
+fn oldest_cell(history: &History) -> Result<u64, Failure> {
     let oldest = history.oldest_revision();
-    let before = oldest.saturating_sub(1);
-    let found = history.checkpoint_at_or_before(before).ok().flatten();
+    if oldest <= 1 {
+        return Ok(0);
+    }
+    let before = oldest - 1;
+    let found = history.checkpoint_at_or_before(before).map_err(|error| Failure::history(&error))?;
     let is_there = found.is_some_and(|checkpoint| checkpoint.revision == before);
     // The oldest entry may be yet to come.
-    if is_there { before } else { oldest.min(history.newest_revision()) }
+    Ok(if is_there { before } else { oldest.min(history.newest_revision()) })
 }
 
 /// What changed at a revision, also where the history has not got it yet: of what was published last. May wait for the disk.

@@ -219,10 +219,6 @@ impl<'a> Teller<'a> {
 
     /// The cell at a revision, or at the oldest one of which it can be had.
     fn then(&self, revision: u64) -> Result<Cell, Failure> {
-        // Where nothing is retired, nothing was before the first revision.
-        if revision == 0 && self.history.oldest_revision() <= 1 {
-            return Ok(Cell::default());
-        }
         past::fold_retained(self.history, revision)
     }
 
