@@ -17,7 +17,7 @@ pub(crate) fn write(history: &History, cell: &Cell, before: Option<&Cell>) -> Re
     let live = pages::tables(cell).map(|(table, pages)| TablePages { table: number_of(table), pages });
     let wants_all = |changed| history.wants_all_pages(changed, &live);
     // Under full load nearly all pages have changed: then their rows need not be compared.
-    let before = before.filter(|before| !wants_all(pages::granted(before, cell)));
+    let before = before.filter(|before| !wants_all(pages::with_grants(before, cell)));
     let changed = before.map(|before| pages::changed(before, cell)).filter(|changed| !wants_all(changed.len()));
     let image = |(table, number): (Table, u32)| PageImage {
         table: number_of(table),

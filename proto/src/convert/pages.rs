@@ -9,7 +9,7 @@ mod restore;
 use plenum_model::Cell;
 use plenum_model::cell::page_rows;
 
-pub use changed::{changed, granted};
+pub use changed::{changed, with_grants};
 pub use encode::{encode_page, encode_page_for};
 pub use restore::{Decoder, PageError, ReadPage, read, restore};
 

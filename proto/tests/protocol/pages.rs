@@ -275,7 +275,7 @@ fn pages_count_as_granted_where_something_was_granted_and_nowhere_else() {
         let before = world.cell.clone();
         world.step(step);
         let Some(delta) = world.deltas.last().filter(|delta| delta.revision > before.revision()) else { continue };
-        let pages = pages::granted(&before, &world.cell);
+        let pages = pages::with_grants(&before, &world.cell);
         if !delta.grants.is_empty() {
             assert!(pages >= 2, "one of allocations and one of tasks: {delta:?}");
             granted += 1;

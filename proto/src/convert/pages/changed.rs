@@ -40,10 +40,10 @@ pub fn changed(before: &Cell, after: &Cell) -> Vec<(Table, u32)> {
     pages
 }
 
-/// How many images of allocations and tasks, nearly all that a large cell has, are of pages in which rows were granted since `before`: at
-/// most so many as [`changed`] finds, unless all is as it was again. Looks at no row.
+/// How many images of allocations and tasks, nearly all that a large cell has, are of pages in which rows were granted since `before`, or tasks
+/// were submitted or failed: at most so many as [`changed`] finds, unless all is as it was again. Looks at no row.
 #[must_use]
-pub fn granted(before: &Cell, after: &Cell) -> usize {
+pub fn with_grants(before: &Cell, after: &Cell) -> usize {
     let allocations = after.allocation_rows().changed_pages(before.allocation_rows());
     let tasks = after.task_pasts().changed_pages(before.task_pasts());
     allocations.count() + tasks.count()
