@@ -11,6 +11,7 @@ use plenum_model::{
 
 use crate::derived::{Derived, rows};
 use crate::launch::check_recurring;
+use crate::slots::{RangeSlots, place_size};
 use crate::sweeps::JOB_STOPPED;
 use crate::undo::Mark;
 use crate::{Core, Handled, ROWS_MAX, Verdict, accepted};
@@ -72,7 +73,7 @@ impl Core {
         };
         let task_bases = shape.groups.iter().map(|group| self.derived.task_rows.take(group.count)).collect();
         delta.jobs.push(JobChange::Put { job: Arc::new(job), task_bases });
-        self.check_rows(mark, &delta)?;
+        self.check_rows(mark, None, &delta)?;
         Ok((accepted(id.to_bits(), version), delta))
     }
 
@@ -89,8 +90,9 @@ impl Core {
         Err(self.above_until_retired(message, in_all <= u64::from(most), now))
     }
 
-    /// The rows that this delta takes must be within the bounds of their tables; or it has taken none.
-    fn check_rows(&mut self, mark: Mark, delta: &Delta) -> Result<(), Rejection> {
+    /// The rows that this delta takes, for a job that has some or for one that comes, must be within the bounds of their tables; or it
+    /// has taken none.
+    fn check_rows(&mut self, mark: Mark, job: Option<&Job>, delta: &Delta) -> Result<(), Rejection> {
         let grown = self.mark();
         let most = self.options.tasks_max;
         let (message, fits_alone) = if grown.task_rows > most.max(mark.task_rows) {
@@ -99,7 +101,7 @@ impl Core {
                  and this would make {}; have fewer tasks, or end jobs that are not needed",
                 mark.task_rows, grown.task_rows
             );
-            (message, grown.task_rows - mark.task_rows <= most)
+            (message, self.rows_alone(job, delta) <= most)
         } else if grown.group_rows > ROWS_MAX {
             let message = format!(
                 "at most {ROWS_MAX} rows of groups in the cell, of which a job takes a power of two; end jobs that are not needed"
@@ -110,6 +112,16 @@ impl Core {
         };
         self.take_back(mark, delta);
         Err(self.above_until_retired(message, fits_alone, delta.time))
+    }
+
+    /// How long the table of tasks would be, had it nothing but what this job has and what the delta takes.
+    fn rows_alone(&self, job: Option<&Job>, delta: &Delta) -> u32 {
+        let has = job.into_iter().flat_map(|job| groups_of(&self.cell, job));
+        let mut alone = RangeSlots::rebuild(has.map(|(_, group)| (group.task_base, group.count)));
+        for (_, count) in self.places_taken(delta) {
+            alone.take(count);
+        }
+        alone.end()
     }
 
     fn new_job_id(&self, now: LogTime) -> Result<JobId, Rejection> {
@@ -161,7 +173,7 @@ impl Core {
         self.check_tasks(more, counts(shape).into_iter().map(u64::from).sum(), now)?;
         scaled.iter().try_for_each(|&(row, count)| self.no_instance_leaves(row, count))?;
         scaled.iter().for_each(|&(row, count)| self.scale_group(row, count, &mut delta));
-        self.check_rows(mark, &delta)?;
+        self.check_rows(mark, Some(job), &delta)?;
         if !delta.jobs.is_empty() {
             self.complete_if_done(job, &mut delta);
             self.give_up_home(job, &mut delta);
@@ -256,7 +268,7 @@ impl Core {
         self.check_tasks(count.saturating_sub(before).into(), others + u64::from(count), now)?;
         self.no_instance_leaves(row, count)?;
         self.scale_group(row, count, &mut delta);
-        self.check_rows(mark, &delta)?;
+        self.check_rows(mark, Some(&job), &delta)?;
         self.complete_if_done(&job, &mut delta);
         self.give_up_home(&job, &mut delta);
         Ok(Verdict::Change(accepted(id.to_bits(), job.version), delta))
@@ -282,7 +294,7 @@ impl Core {
         let gone = (count..group.count).rev().filter_map(|task| self.cell.task(&group, task));
         let live = gone.filter(|task| task.state == TaskState::Live).map(|task| task.allocation - 1);
         delta.moves.extend(live.map(|slot| stop_move(&self.cell, slot, "the job was scaled down")));
-        let fits = crate::slots::place_size(count) <= crate::slots::place_size(group.count);
+        let fits = place_size(count) <= place_size(group.count);
         if !fits {
             plenum_model::rare!("a group outgrows its rows");
         }

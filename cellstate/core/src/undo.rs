@@ -32,15 +32,30 @@ impl Core {
         let taken = delta.grants.iter().flat_map(|grants| grants.slots.iter().copied());
         self.derived.allocation_slots.untake(mark.allocations, taken);
         for change in &delta.jobs {
+            if let JobChange::Put { job, .. } = change {
+                self.derived.group_rows.give(job.group_base, rows(job.shape.groups.len()));
+            }
+        }
+        for (base, count) in self.places_taken(delta) {
+            self.derived.task_rows.give(base, count);
+        }
+        debug_assert_eq!(
+            (self.derived.group_rows.end(), self.derived.task_rows.end()),
+            (mark.group_rows, mark.task_rows)
+        );
+    }
+
+    /// The places for tasks that a delta gives out: each with its first row, and for how many tasks.
+    pub(crate) fn places_taken(&self, delta: &Delta) -> Vec<(u32, u32)> {
+        let mut places = Vec::new();
+        for change in &delta.jobs {
             match change {
                 JobChange::Put { job, task_bases } => {
-                    self.derived.group_rows.give(job.group_base, rows(job.shape.groups.len()));
-                    let places = task_bases.iter().zip(&job.shape.groups);
-                    places.for_each(|(&base, group)| self.derived.task_rows.give(base, group.count));
+                    places.extend(task_bases.iter().copied().zip(job.shape.groups.iter().map(|group| group.count)));
                 }
                 JobChange::Group { row, count, task_base, .. } => {
                     if self.cell.groups().get(*row).is_some_and(|group| group.task_base != *task_base) {
-                        self.derived.task_rows.give(*task_base, *count);
+                        places.push((*task_base, *count));
                     }
                 }
                 JobChange::State { .. }
@@ -49,7 +64,6 @@ impl Core {
                 | JobChange::Launched { .. } => {}
             }
         }
-        self.derived.group_rows.cut(mark.group_rows);
-        self.derived.task_rows.cut(mark.task_rows);
+        places
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plenum_model::{Command, Decision, GroupShape, JobShape, Resources, SessionId};
+use plenum_model::{Command, Decision, GroupShape, JobId, JobShape, Resources, SessionId};
 
 use super::costs::Large;
 use super::sizes::submit;
@@ -177,6 +177,37 @@ fn who_is_above_a_bound_by_itself_is_not_told_to_wait() {
         let refused = large.refused(asked);
         let told = (refused.passes_in_micros.is_some(), refused.message.contains("try again"));
         assert_eq!(told, (may_pass, may_pass), "{refused}");
+    }
+}
+
+// The table of tasks kept the length that it once had: who had waited as advised was refused then, until a restart.
+#[test]
+fn rows_of_a_job_that_is_retired_are_there_for_larger_ones() {
+    let mut large = Large::new(CoreOptions { tasks_max: 8, retire_after_micros: 60_000_000, ..CoreOptions::default() });
+    let [_, over] = [3, 1].map(|count| large.job(GroupShape { count, ..GroupShape::default() }));
+    large.ask(Command::StopJob(over));
+    let more = submit("more", JobShape::default(), &[4]);
+    let refused = large.refused(more.clone());
+    assert!(refused.message.starts_with("at most 8 rows of tasks"), "{refused}");
+    assert_eq!(refused.passes_in_micros, Some(60_000_000));
+    large.now = large.now.plus_micros(60_000_000);
+    large.ask(Command::Tick);
+    large.submit(more);
+    assert_eq!(large.core.mark().task_rows, 8);
+}
+
+#[test]
+fn whose_tasks_would_find_no_rows_with_nobody_else_there_is_not_told_to_wait() {
+    let submits: fn(JobId) -> Command = |_| submit("more", JobShape::default(), &[1, 8]);
+    let scales: fn(JobId) -> Command = |job| Command::ScaleJob { job, version: None, group: 0, count: 7 };
+    // Eight tasks behind one begin at row 8; and who grows out of four rows has both places for a while.
+    for (tasks_max, counts, asked) in [(13, [1, 3], submits), (8, [4, 1], scales)] {
+        let mut large = Large::new(CoreOptions { tasks_max, ..CoreOptions::default() });
+        let [lives, over] = counts.map(|count| large.job(GroupShape { count, ..GroupShape::default() }));
+        large.ask(Command::StopJob(over));
+        let refused = large.refused(asked(lives));
+        assert!(refused.message.starts_with(&format!("at most {tasks_max} rows of tasks")), "{refused}");
+        assert!(refused.passes_in_micros.is_none() && !refused.message.contains("try again"), "{refused}");
     }
 }
 

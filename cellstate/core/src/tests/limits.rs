@@ -539,7 +539,7 @@ fn rows_of_tasks_that_were_scaled_away_serve_others_while_their_allocations_leav
         4 task rows
         service: committed; web[3] granted
         8 task rows
-        12 task rows
+        8 task rows
         ",
     );
 }

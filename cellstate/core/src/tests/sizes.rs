@@ -33,7 +33,7 @@ pub(super) fn submit(name: &str, shape: JobShape, groups: &[u32]) -> Command {
 }
 
 impl Large {
-    fn submit(&mut self, command: Command) -> JobId {
+    pub(super) fn submit(&mut self, command: Command) -> JobId {
         let Decision::Accepted { id, .. } = self.ask(command) else { panic!("submitting is accepted") };
         JobId::from_bits(id).expect("an id")
     }
