@@ -5,14 +5,16 @@ use plenum_model::{LogTime, Rejection, RejectionCode};
 use crate::Core;
 
 impl Core {
-    /// When the next job that is over is to be retired, and where there are too many of them, at once; `None`: none is over.
+    /// When the next job that is over is to be retired, and where there are too many of them, at once; or when the next tick finds that something of
+    /// it still runs or stops. `None`: none is over, or of those that are, something still does beyond their time; such a one comes again with the
+    /// end of that.
     pub(crate) fn next_retirement(&self) -> Option<LogTime> {
         let crowded = self.derived.final_job_count > self.options.finished_jobs_max;
         self.derived.retires.first().map(|(time, _)| if crowded { self.cell.time() } else { *time })
     }
 
-    /// Why something is above a bound for which jobs count until they are retired. That waiting helps is said only where one is over; and not of
-    /// what `fits_alone` says is above the bound by itself.
+    /// Why something is above a bound for which jobs count until they are retired. That waiting helps is said only where
+    /// one that is over waits to be retired; and not of what `fits_alone` says is above the bound by itself.
     pub(crate) fn above_until_retired(&self, message: String, fits_alone: bool, now: LogTime) -> Rejection {
         let next = self.next_retirement().filter(|_| fits_alone);
         let advice = if next.is_some() { ", or try again when jobs that are over are retired" } else { "" };

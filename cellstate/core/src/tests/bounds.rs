@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use plenum_model::{Command, Decision, GroupShape, JobId, JobShape, Resources, SessionId};
+use plenum_model::{AllocationState, Command, Decision, GroupShape, JobId, JobShape, Resources, SessionId, Transition};
 
-use super::costs::Large;
+use super::costs::{Large, complete, placement};
 use super::sizes::submit;
 use super::story::check;
 use crate::CoreOptions;
@@ -149,6 +149,27 @@ fn who_comes_above_a_bound_of_what_jobs_have_is_told_when_the_next_one_that_is_o
         let answer = large.ask(asked);
         assert!(matches!(answer, Decision::Accepted { .. }), "{bound}: {answer:?}");
     }
+}
+
+#[test]
+fn nobody_is_told_to_wait_for_a_job_that_is_over_its_time_and_still_stops_something() {
+    let mut large = Large::new(CoreOptions { jobs_max: 1, retire_after_micros: 60_000_000, ..CoreOptions::default() });
+    let machine = large.machine("m1".to_owned());
+    let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
+    let granted = large.commit(vec![placement(job, 0..1, |_| machine.slot, 0)]).placements.concat();
+    large.ask(Command::StopJob(job));
+    let more = submit("more", JobShape::default(), &[1]);
+    assert_eq!(large.refused(more.clone()).passes_in_micros, Some(60_000_000));
+    large.now = large.now.plus_micros(60_000_000);
+    large.ask(Command::Tick);
+    let refused = large.refused(more.clone());
+    assert!(refused.passes_in_micros.is_none() && !refused.message.contains("try again"), "{refused}");
+    // With the end of what it stopped it is to be retired at once.
+    let stopped = complete(machine, granted[0].expect("it is granted"));
+    large.ask(Command::ReportStatus(vec![Transition { state: AllocationState::Stopped, ..stopped }]));
+    assert_eq!(large.refused(more.clone()).passes_in_micros, Some(0));
+    large.ask(Command::Tick);
+    large.submit(more);
 }
 
 #[test]
