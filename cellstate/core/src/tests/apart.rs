@@ -1,6 +1,13 @@
 //! Stories of two namespaces and of two partitions: what is the one's counts for nobody else.
 
+use std::sync::Arc;
+
+use plenum_model::{Command, JobId, JobKind, JobShape};
+
+use super::costs::Large;
+use super::sizes::submit;
 use super::story::check;
+use crate::CoreOptions;
 
 // Were the victim's part credited to whoever evicts it, a namespace without any quota left could grow by what it takes from another one.
 #[test]
@@ -91,4 +98,37 @@ fn of_several_partitions_each_is_closed_to_those_whom_it_does_not_list() {
         batch: partial; map[0] permission NotPermitted; map[1] granted
         ",
     );
+}
+
+/// A recurring job of so many tasks.
+fn nightly(namespace: &str, tasks: u32) -> Command {
+    let kind = JobKind::Recurring;
+    let named = submit("nightly", JobShape { kind, ..JobShape::default() }, &[tasks]);
+    let Command::SubmitJob { shape, body, body_digest } = named else { panic!("it submits a job") };
+    let shape = JobShape { namespace: namespace.into(), ..(*shape).clone() };
+    Command::SubmitJob { shape: Arc::new(shape), body, body_digest }
+}
+
+#[test]
+fn a_name_stands_for_another_job_in_each_namespace() {
+    let mut large = Large::new(CoreOptions::default());
+    let [own, theirs] = ["default", "other"].map(|namespace| large.submit(nightly(namespace, 1)));
+    let children = [own, theirs].map(|parent| large.submit(Command::Launch { parent, instant_micros: 5_000_000 }));
+    assert!(own != theirs && children[0] != children[1]);
+    // Scaled, stopped and begun again is the one of that namespace.
+    let count = |large: &Large, job: JobId| {
+        let job = large.core.cell().job(job).expect("it is there");
+        large.core.cell().group(job, 0).expect("its group").count
+    };
+    assert_eq!(large.submit(nightly("other", 3)), theirs);
+    assert_eq!((count(&large, own), count(&large, theirs)), (1, 3));
+    large.ask(Command::StopJob(theirs));
+    assert_eq!(large.submit(nightly("other", 2)), theirs);
+    assert_eq!((count(&large, own), count(&large, theirs)), (1, 2));
+    // And when one is retired, the other keeps the name.
+    large.ask(Command::StopJob(own));
+    large.now = large.now.plus_micros(large.core.options().retire_after_micros);
+    large.ask(Command::Tick);
+    let found = ["default", "other"].map(|namespace| large.core.cell().job_named(namespace, "nightly"));
+    assert_eq!(found.map(|job| job.map(|job| job.id)), [None, Some(theirs)]);
 }

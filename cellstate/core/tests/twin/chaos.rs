@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use plenum_core::{Core, CoreOptions, Decided, invariants};
 use plenum_model::{
-    Cell, CellIdentity, Command, Decision, Delta, LogTime, Outcome, Partition, Request, Revision, Transaction,
+    Cell, CellIdentity, Command, Decision, Delta, Job, JobId, JobShape, LogTime, Outcome, Partition, RejectionCode,
+    Request, Revision, Transaction,
 };
 
 use crate::dice::Dice;
@@ -79,6 +80,9 @@ impl Chaos {
         };
         if let (Decision::Outcome(outcome), Command::Commit(txn, _)) = (decision, &request.command) {
             self.check_kinds(&before, txn, outcome);
+        }
+        if let Command::SubmitJob { shape, .. } = &request.command {
+            check_submission(&before, shape, decision);
         }
         let Decided::Changed { delta, .. } = &decided else {
             assert_eq!(before.first_difference(self.core.cell()), None, "nothing was to change");
@@ -174,6 +178,27 @@ impl Chaos {
             _ => self.commit(dice),
         };
         self.step(command);
+    }
+}
+
+/// A job is whichever has its namespace and its name, found here without any look-up: it keeps its id, and is in nobody else's way.
+fn check_submission(before: &Cell, shape: &JobShape, decision: &Decision) {
+    let is_it = |job: &Job| (&job.shape.namespace, &job.shape.name) == (&shape.namespace, &shape.name);
+    let known = before.jobs().find(|job| is_it(job)).map(|job| job.id);
+    let what = format!("{} in {}, known as {known:?}: {decision:?}", shape.name, shape.namespace);
+    match decision {
+        Decision::Accepted { id, .. } => {
+            let id = JobId::from_bits(*id).unwrap();
+            let is_it = match known {
+                Some(known) => known == id,
+                None => before.job(id).is_none(),
+            };
+            assert!(is_it, "{what}");
+        }
+        Decision::Rejected(rejection) if rejection.code == RejectionCode::JobChanged => {
+            assert!(known.is_some(), "{what}");
+        }
+        _ => {}
     }
 }
 

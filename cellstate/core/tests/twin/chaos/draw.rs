@@ -15,7 +15,7 @@ use crate::picture::rack_is;
 
 const MACHINES: u32 = 4;
 const JOBS: u32 = 8;
-/// Jobs are of either, in turns.
+/// Each name of a job is there in both.
 const NAMESPACES: [&str; 2] = ["default", "other"];
 /// No row of the cell is in these slots: agents call so what it does not know.
 const UNKNOWN: u32 = 1_000_000;
@@ -134,9 +134,9 @@ impl Chaos {
         }
     }
 
-    /// A job, mostly of a name that no other one has that is not over.
+    /// A job, mostly of a name that in its namespace no other one has that is not over.
     pub(super) fn submit(&self, dice: &mut Dice) -> Command {
-        let named = |number: u32| (NAMESPACES[number as usize % NAMESPACES.len()], format!("j{number}"));
+        let named = |number: u32| (NAMESPACES[number as usize % 2], format!("j{}", number / 2));
         let known = |(namespace, name): &(&str, String)| self.core.cell().job_named(namespace, name);
         let is_free = |job: &(&str, String)| known(job).is_none_or(|job| job.state.is_final());
         let free: Vec<(&str, String)> = (0..JOBS).map(named).filter(is_free).collect();
