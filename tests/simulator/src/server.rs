@@ -358,9 +358,11 @@ impl Server {
             Some(encoded) => encoded,
             None if revision.0 < self.journal.keeper().oldest_revision() => from_history(world)?,
             None => match self.logged(revision) {
-                Ok(batch) => batch
-                    .and_then(|batch| batch.decided(revision))
-                    .ok_or_else(|| lost(format!("revision {revision} is not in the log")))?,
+                Ok(frame) => {
+                    let frame = frame.ok_or_else(|| lost(format!("revision {revision} is not in the log")))?;
+                    let batch = LoggedBatch::parse(frame).map_err(|error| lost(error.to_string()))?;
+                    batch.decided(revision).ok_or_else(|| lost(format!("revision {revision} is not in its batch")))?
+                }
                 Err(ReadError::Disk(_)) if world.checkpoint.as_ref().is_some_and(|it| it.revision >= revision) => {
                     from_history(world)?
                 }
@@ -375,11 +377,11 @@ impl Server {
         Decision::try_from(wire).map(Some).map_err(|error| lost(error.to_string()))
     }
 
-    /// The batch of a revision, as it stands in the log.
-    fn logged(&self, revision: Revision) -> Result<Option<LoggedBatch>, ReadError> {
+    /// The bytes of a revision's batch, as they stand in the log.
+    fn logged(&self, revision: Revision) -> Result<Option<bytes::Bytes>, ReadError> {
         let mut reader = self.journal.keeper().reader(revision.0)?;
         let frame = reader.next_frame()?.map(|frame| bytes::Bytes::copy_from_slice(frame.payload));
-        Ok(frame.and_then(|frame| LoggedBatch::parse(frame).ok()))
+        Ok(frame)
     }
 
     /// The deltas after a revision, as the log has them: none where it can't be read or was given up, as then the watcher begins anew.
