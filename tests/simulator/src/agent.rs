@@ -145,7 +145,7 @@ impl Machine {
         world.tally.readopted += recovered.len() as u64;
         world.tell(|| format!("{}: the agent begins, and finds {} tasks", self.name, recovered.len()));
         self.give(world, Input::Recovered(recovered))?;
-        if self.disk.is_over(world) { self.turn(world) } else { self.probes(world) }
+        if self.disk.meet(world) { self.probes(world) } else { self.turn(world) }
     }
 
     /// The agent's process is killed, if there is one; its tasks go on.
@@ -449,7 +449,7 @@ impl Machine {
         })?;
         // The driver's start fails where one of them lasts.
         for outage in [&mut self.disk, &mut self.cgroups] {
-            outage.is_over(world);
+            outage.meet(world);
         }
         let (start, before) = ((task.allocation, task.restart), self.driver.starts().len());
         self.driver.start(task);

@@ -69,14 +69,14 @@ impl Outage {
         self.met = false;
     }
 
-    /// Somebody needs it: whether it is there.
-    pub(super) fn is_over(&mut self, world: &mut World) -> bool {
+    /// Somebody needs what it keeps away: where it lasts, it has struck, and starts go by that from now on. Whether it lasts.
+    pub(super) fn meet(&mut self, world: &mut World) -> bool {
         let lasts = world.now() < self.until_micros;
         if lasts && !std::mem::replace(&mut self.met, true) {
             world.struck(self.fault);
         }
         self.starts.fail.store(lasts, Ordering::Relaxed);
-        !lasts
+        lasts
     }
 }
 
@@ -131,7 +131,7 @@ impl Machine {
 
     /// The agent looks whether it can write.
     pub(crate) fn probes(&mut self, world: &mut World) -> Checked {
-        let unfit = (!self.disk.is_over(world)).then_some(Unfit::StateUnwritable);
+        let unfit = self.disk.meet(world).then_some(Unfit::StateUnwritable);
         world.tell(|| format!("{}: the agent tries to write: {unfit:?}", self.name));
         self.give(world, Input::Fitness(unfit))?;
         self.turn(world)
