@@ -107,6 +107,14 @@ fn syncs_of_a_run(has_checkpoints: bool) -> u64 {
     count.load(Ordering::SeqCst)
 }
 
+/// The syncs of a run without checkpoints, and of one with them.
+fn all_of_two_runs() -> Vec<(u64, bool)> {
+    let all = [false, true].map(|has_checkpoints| (has_checkpoints, syncs_of_a_run(has_checkpoints)));
+    eprintln!("a run without checkpoints (false) and with them (true) has {all:?} syncs");
+    assert!(all.iter().all(|&(_, syncs)| syncs > SYNCS), "a run syncs more often than it is looked at in the gate");
+    all.into_iter().flat_map(|(has_checkpoints, syncs)| (1..=syncs).map(move |n| (n, has_checkpoints))).collect()
+}
+
 /// A judge that lets all calls pass, and how many of them were syncs.
 fn counting() -> (Arc<AtomicU64>, impl FnMut(&Call) -> Verdict + Send + 'static) {
     let count = Arc::new(AtomicU64::new(0));
@@ -149,12 +157,9 @@ impl Synced {
 
 #[test]
 fn what_was_acknowledged_is_there_whatever_sync_the_server_dies_at() {
-    let all = [false, true].map(|has_checkpoints| (has_checkpoints, syncs_of_a_run(has_checkpoints)));
     let each: Vec<(u64, bool)> = match budget_or_all("SYNCS", SYNCS) {
         Some(syncs) => (1..=syncs).map(|n| (n, n % 2 == 0)).collect(),
-        None => {
-            all.iter().flat_map(|&(has_checkpoints, syncs)| (1..=syncs).map(move |n| (n, has_checkpoints))).collect()
-        }
+        None => all_of_two_runs(),
     };
     let syncs = each.len() as u64;
     let mut cell = CrashCell::new(2);
@@ -185,12 +190,7 @@ fn what_was_acknowledged_is_there_whatever_sync_the_server_dies_at() {
     let hits = hits.lock().unwrap();
     let kills = hits.values().sum::<u64>();
     eprintln!(
-        "{kills} kills at syncs, before (false) and after (true) those of {hits:?}, {released} segments were released: {summary:?}; \
-         a run without checkpoints (false) and with them (true) has {all:?} syncs"
-    );
-    assert!(
-        all.iter().all(|&(_, in_all)| in_all > SYNCS),
-        "a run syncs more often than it is looked at in the gate: {all:?}"
+        "{kills} kills at syncs, before (false) and after (true) those of {hits:?}, {released} segments were released: {summary:?}"
     );
     assert_eq!(kills, 2 * (syncs + kinds_of_files), "each died where it should");
     let both_ways = |kind: &Synced| [false, true].iter().all(|after| hits.contains_key(&(*kind, *after)));
