@@ -42,6 +42,8 @@ pub struct Chronicle {
     pub segments: Vec<Segment>,
     /// All allocations by id.
     pub allocations: BTreeMap<u64, Facts>,
+    /// Of all that were ever on each machine, by its slot, the revision of the grant and the id.
+    pub places: BTreeMap<u32, BTreeSet<(u64, u64)>>,
     /// Ids that were granted at each revision.
     pub granted: BTreeMap<u64, Vec<u64>>,
     /// Revisions at which anything of an allocation, a machine, a job, a hold, a task that nobody knows, or of what operators set changed,
@@ -166,6 +168,19 @@ impl Chronicle {
     #[must_use]
     pub fn folded(&self) -> usize {
         self.segments.iter().map(|segment| segment.deltas.len()).sum()
+    }
+
+    /// Who was granted on a machine from one revision on and before another, in order.
+    pub fn granted_on(&self, slot: u32, from: u64, before: u64) -> impl Iterator<Item = &Facts> {
+        let since = self.places.get(&slot).into_iter().flat_map(move |all| all.range((from, 0)..));
+        let until = since.take_while(move |(at, _)| *at < before);
+        until.filter_map(|(_, id)| self.allocations.get(id))
+    }
+
+    /// How many allocations ever were on a machine.
+    #[must_use]
+    pub fn count_on(&self, slot: u32) -> usize {
+        self.places.get(&slot).map_or(0, BTreeSet::len)
     }
 
     /// What was free on a machine at a revision; nothing before it came.
@@ -293,6 +308,7 @@ impl Chronicle {
             let amounts = picture.amounts_of(allocation.shape);
             let left = allocation.is_leaving().then_some(picture.revision);
             let facts = Facts { granted: allocation.clone(), amounts, left, ended: None };
+            self.note_place(allocation);
             let known = self.allocations.entry(allocation.id).or_insert(facts);
             known.left = known.left.or(left);
         }
@@ -309,6 +325,10 @@ impl Chronicle {
         picture.jobs.values().for_each(|put| self.note_shape(put, picture.revision));
         self.note_held(picture);
         self.note_strange(picture);
+    }
+
+    fn note_place(&mut self, allocation: &Allocation) {
+        self.places.entry(allocation.machine).or_default().insert((allocation.created, allocation.id));
     }
 
     fn note_shape(&mut self, put: &v1::JobPut, revision: u64) {
@@ -379,6 +399,7 @@ impl Chronicle {
                 let Some(allocation) = after.allocation(id) else { continue };
                 let amounts = after.amounts_of(allocation.shape);
                 let facts = Facts { granted: allocation.clone(), amounts, left: None, ended: None };
+                self.note_place(allocation);
                 self.allocations.insert(id, facts);
                 self.granted.entry(revision).or_default().push(id);
             }

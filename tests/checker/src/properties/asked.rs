@@ -18,7 +18,6 @@ pub(super) const ALLOCATIONS_FEW: usize = 30_000;
 #[must_use]
 pub fn property_guards_and_sequence_hold(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let by_machine = by_machine(chronicle);
     for one in decided {
         let (base, at) = (one.asked.base_revision, one.outcome.revision);
         if at == 0 || !chronicle.has_delta(at) {
@@ -30,7 +29,7 @@ pub fn property_guards_and_sequence_hold(chronicle: &Chronicle, decided: &[Decid
                 violations.push(not_as_asked(one, format!("{:#x} is granted while a guard fails", facts.granted.id)));
             }
             let sequence = one.asked.check() == v1::ConflictCheck::Sequence && chronicle.has_all(base, at);
-            let broken = sequence.then(|| changed_by_others(chronicle, one, facts, &by_machine)).flatten();
+            let broken = sequence.then(|| changed_by_others(chronicle, one, facts)).flatten();
             violations.extend(broken.map(|what| not_as_asked(one, what)));
         }
         for refusal in one.outcome.refusals.iter().filter(|refusal| refusal.kind() == RefusalKind::Guard) {
@@ -43,17 +42,6 @@ pub fn property_guards_and_sequence_hold(chronicle: &Chronicle, decided: &[Decid
         }
     }
     violations
-}
-
-/// Who was ever granted on each machine.
-type ByMachine<'a> = std::collections::BTreeMap<u32, Vec<&'a Facts>>;
-
-fn by_machine(chronicle: &Chronicle) -> ByMachine<'_> {
-    let mut all = ByMachine::new();
-    for facts in chronicle.allocations.values() {
-        all.entry(facts.granted.machine).or_default().push(facts);
-    }
-    all
 }
 
 fn not_as_asked(one: &Decided<'_>, what: String) -> Violation {
@@ -84,20 +72,11 @@ fn is_so(chronicle: &Chronicle, guard: &v1::Guard, revision: u64) -> bool {
 }
 
 /// What others did to the machine of a grant after the base.
-fn changed_by_others(
-    chronicle: &Chronicle,
-    one: &Decided<'_>,
-    facts: &Facts,
-    by_machine: &ByMachine<'_>,
-) -> Option<String> {
+fn changed_by_others(chronicle: &Chronicle, one: &Decided<'_>, facts: &Facts) -> Option<String> {
     let (base, at) = (one.asked.base_revision, one.outcome.revision);
     let (id, slot) = (facts.granted.id, facts.granted.machine);
-    let mut others = by_machine.get(&slot).into_iter().flatten().map(|other| &other.granted);
-    let other = others.find(|other| {
-        let since = base < other.created && other.created < at;
-        since && other.session != one.asked.session
-    });
-    if let Some(other) = other {
+    let mut since = chronicle.granted_on(slot, base + 1, at).map(|other| &other.granted);
+    if let Some(other) = since.find(|other| other.session != one.asked.session) {
         let (other, then) = (other.id, other.created);
         return Some(format!("{id:#x} is granted in sequence with base {base}, and {other:#x} was there at {then}"));
     }
@@ -111,7 +90,6 @@ fn changed_by_others(
 #[must_use]
 pub fn property_spares_are_taken_in_order(chronicle: &Chronicle, decided: &[Decided<'_>]) -> Vec<Violation> {
     let mut violations = Vec::new();
-    let by_machine = by_machine(chronicle);
     for one in decided {
         let (base, at) = (one.asked.base_revision, one.outcome.revision);
         if base >= at || !chronicle.has_all(base, at) || !is_plain(one) {
@@ -125,7 +103,7 @@ pub fn property_spares_are_taken_in_order(chronicle: &Chronicle, decided: &[Deci
                 let got = facts.granted.machine;
                 let Some(rank) = placement.alternates.iter().position(|&spare| spare == got) else { continue };
                 let mut before = placement.alternates[..rank].iter().copied().chain([own]).filter(|_| got != own);
-                let few = |slot: u32| by_machine.get(&slot).is_none_or(|all| all.len() < ALLOCATIONS_FEW);
+                let few = |slot: u32| chronicle.count_on(slot) < ALLOCATIONS_FEW;
                 if let Some(slot) = before.find(|&slot| few(slot) && had_all(chronicle, one, placement, slot)) {
                     let what = format!("{id:#x} is granted on slot {got}, and slot {slot} before it lacked nothing");
                     violations.push(not_as_asked(one, what));

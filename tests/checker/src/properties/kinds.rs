@@ -24,16 +24,14 @@ pub(super) struct Kinds<'a> {
     chronicle: &'a Chronicle,
     /// By job and group.
     of_group: BTreeMap<(u64, u32), Vec<&'a Facts>>,
-    on_machine: BTreeMap<u32, Vec<&'a Facts>>,
 }
 
 impl<'a> Kinds<'a> {
     pub(super) fn of(chronicle: &'a Chronicle) -> Self {
-        let mut kinds = Self { chronicle, of_group: BTreeMap::new(), on_machine: BTreeMap::new() };
+        let mut kinds = Self { chronicle, of_group: BTreeMap::new() };
         for facts in chronicle.allocations.values() {
             let granted = &facts.granted;
             kinds.of_group.entry((granted.job, granted.group)).or_default().push(facts);
-            kinds.on_machine.entry(granted.machine).or_default().push(facts);
         }
         kinds
     }
@@ -208,7 +206,7 @@ impl<'a> Claim<'a, '_> {
             self.mates_at(self.at - 1).filter(|facts| facts.granted.machine == self.refusal.machine).collect();
         let is_reached = limit > 0 && here.len() >= limit as usize;
         // Of a machine that has as many allocations as one can have, any of them may be to blame.
-        let of_all = self.kinds.on_machine.get(&self.refusal.machine).map_or(0, Vec::len);
+        let of_all = self.kinds.chronicle.count_on(self.refusal.machine);
         let old = here.iter().all(|facts| facts.granted.created <= self.base) && of_all < ALLOCATIONS_FEW;
         (is_reached && old).then(|| format!("{} of its group were there at its base {}", here.len(), self.base))
     }
@@ -266,8 +264,8 @@ impl<'a> Claim<'a, '_> {
 
     /// Who was on the machine at the base.
     fn tenants_at_base(&self) -> impl Iterator<Item = &'a Facts> {
-        let here = self.kinds.on_machine.get(&self.refusal.machine).into_iter().flatten().copied();
-        let base = self.base;
+        let (chronicle, base) = (self.kinds.chronicle, self.base);
+        let here = chronicle.granted_on(self.refusal.machine, 0, base + 1);
         here.filter(move |facts| is_there(facts, base))
     }
 
