@@ -19,6 +19,8 @@ const GIVES_BACK: &str = "unknown task ended";
 pub struct Words {
     /// By the machine's slot and the revision.
     machines: BTreeMap<(u32, u64), BTreeSet<&'static str>>,
+    /// The same of all machines together, by revision.
+    any_machine: BTreeMap<u64, BTreeSet<&'static str>>,
     /// By job and revision.
     jobs: BTreeMap<(u64, u64), BTreeSet<&'static str>>,
     /// By the machine's slot and the revision: of which schedulers jobs held more there than before.
@@ -33,8 +35,7 @@ impl Words {
 
     /// What happened to any machine at a revision.
     pub fn of_any_machine(&self, revision: u64) -> impl Iterator<Item = &'static str> {
-        let then = self.machines.iter().filter(move |((_, at), _)| *at == revision);
-        then.flat_map(|(_, words)| words.iter().copied())
+        self.any_machine.get(&revision).into_iter().flatten().copied()
     }
 
     /// What happened to a job at a revision.
@@ -60,8 +61,9 @@ impl Words {
     pub(crate) fn note(&mut self, before: &Picture, delta: &v1::Delta) {
         let at = delta.revision;
         for row in &delta.machines {
-            let words = words_of_row(before.machines.get(&slot_of(row.id)), row);
-            self.machines.entry((slot_of(row.id), at)).or_default().extend(words);
+            for word in words_of_row(before.machines.get(&slot_of(row.id)), row) {
+                self.note_machine(slot_of(row.id), at, word);
+            }
         }
         for row in &delta.holds {
             self.note_hold(before, row, at);
@@ -75,10 +77,15 @@ impl Words {
                 (Some(_), false) | (None, true) => continue,
             };
             if traces.is_some_and(occupies) {
-                self.machines.entry((slot_of(row.machine), at)).or_default().insert(word);
+                self.note_machine(slot_of(row.machine), at, word);
             }
         }
         self.note_jobs(before, delta);
+    }
+
+    fn note_machine(&mut self, slot: u32, at: u64, word: &'static str) {
+        self.machines.entry((slot, at)).or_default().insert(word);
+        self.any_machine.entry(at).or_default().insert(word);
     }
 
     fn note_hold(&mut self, before: &Picture, row: &v1::HoldChange, at: u64) {
@@ -95,7 +102,7 @@ impl Words {
         for slot in slots {
             let (was, is) = (on(had, slot), on(has, slot));
             if was != is {
-                self.machines.entry((slot, at)).or_default().insert("hold");
+                self.note_machine(slot, at, "hold");
             }
             if !is.fits_in(&was) {
                 self.held_more.entry((slot, at)).or_default().insert(scheduler.clone());
