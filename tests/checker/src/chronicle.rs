@@ -75,6 +75,8 @@ pub struct Chronicle {
     pub touches: BTreeMap<u64, u64>,
     /// The version of each job, from each revision on; `None`: it is not there.
     pub versions: BTreeMap<u64, Vec<(u64, Option<u32>)>>,
+    /// Each partition by its name, from each revision on; `None`: it is not there.
+    pub partitions: BTreeMap<String, Vec<(u64, Option<v1::PartitionChange>)>>,
     /// What each revision did to machines and jobs, by the words of refusals.
     pub words: Words,
 }
@@ -227,6 +229,14 @@ impl Chronicle {
         history[after.checked_sub(1)?].1
     }
 
+    /// The partitions at a revision.
+    pub fn partitions_at(&self, revision: u64) -> impl Iterator<Item = &v1::PartitionChange> {
+        self.partitions.values().filter_map(move |history| {
+            let after = history.partition_point(|(at, _)| *at <= revision);
+            history[after.checked_sub(1)?].1.as_ref()
+        })
+    }
+
     /// What a job's group declared at a revision.
     #[must_use]
     pub fn group_at(&self, job: u64, group: u32, revision: u64) -> Option<&v1::GroupShape> {
@@ -323,8 +333,19 @@ impl Chronicle {
             }
         }
         picture.jobs.values().for_each(|put| self.note_shape(put, picture.revision));
+        for (name, history) in &mut self.partitions {
+            if !picture.partitions.contains_key(name) {
+                history.push((picture.revision, None));
+            }
+        }
+        picture.partitions.values().for_each(|row| self.note_partition(row, picture.revision));
         self.note_held(picture);
         self.note_strange(picture);
+    }
+
+    fn note_partition(&mut self, row: &v1::PartitionChange, revision: u64) {
+        let history = self.partitions.entry(row.name.clone()).or_default();
+        history.push((revision, (!row.removed).then(|| row.clone())));
     }
 
     fn note_place(&mut self, allocation: &Allocation) {
@@ -425,6 +446,7 @@ impl Chronicle {
                 self.numbers.entry((number.session, number.number)).or_default().push(revision);
             }
         }
+        delta.partitions.iter().for_each(|row| self.note_partition(row, revision));
         if has_effect(delta) {
             self.effects.insert(revision);
         }

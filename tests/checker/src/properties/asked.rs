@@ -138,10 +138,6 @@ fn had_all(chronicle: &Chronicle, one: &Decided<'_>, placement: &v1::Placement, 
     let suits = group.constraints.iter().all(|constraint| holds(constraint, &machine.attributes));
     let need = Amounts::of_optional(group.resources.as_ref());
     let has_room = need.fits_in(&chronicle.free_at(slot, at)) && !chronicle.was_held(slot, base, at);
-    if changed || !suits || !has_room {
-        return false;
-    }
-    // Last, as the whole picture is folded for it.
-    let picture = chronicle.picture_at(at - 1);
-    picture.is_some_and(|picture| closing_partition(&picture, machine, &shape.scheduler).is_none())
+    let is_open = closing_partition(chronicle.partitions_at(at - 1), machine, &shape.scheduler).is_none();
+    !changed && suits && has_room && is_open
 }

@@ -145,7 +145,7 @@ fn not_allowed(picture: &Picture, hold: &v1::HoldChange) -> Option<String> {
         if let Some(why) = rules::why_it_takes_none(machine) {
             return Some(format!("{} is {why}", machine.name));
         }
-        if let Some(partition) = rules::closing_partition(picture, machine, &shape.scheduler) {
+        if let Some(partition) = rules::closing_partition(picture.partitions.values(), machine, &shape.scheduler) {
             return Some(format!("{} is in partition {partition}, which is for others", machine.name));
         }
     }

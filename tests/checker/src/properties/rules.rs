@@ -78,7 +78,7 @@ fn broken_rule(picture: &Picture, allocation: &Allocation) -> Option<String> {
     if let Some(constraint) = group.constraints.iter().find(|constraint| !holds(constraint, &machine.attributes)) {
         return Some(format!("{constraint:?} fails there"));
     }
-    if let Some(name) = closing_partition(picture, machine, &shape.scheduler) {
+    if let Some(name) = closing_partition(picture.partitions.values(), machine, &shape.scheduler) {
         return Some(format!("it is in partition {name}, which is for others than {}", shape.scheduler));
     }
     too_early(picture, allocation, shape).or_else(|| too_many(picture, allocation, group, shape.same_machine))
@@ -105,7 +105,7 @@ fn not_as_declared(allocation: &Allocation, group: &v1::GroupShape) -> Option<St
 
 /// The partition that keeps a scheduler from a machine.
 pub(super) fn closing_partition<'a>(
-    picture: &'a Picture,
+    mut partitions: impl Iterator<Item = &'a v1::PartitionChange>,
     machine: &v1::MachineChange,
     scheduler: &String,
 ) -> Option<&'a str> {
@@ -113,7 +113,7 @@ pub(super) fn closing_partition<'a>(
         let has = partition.machines.iter().all(|constraint| holds(constraint, &machine.attributes));
         has && !partition.schedulers.is_empty() && !partition.schedulers.contains(scheduler)
     };
-    picture.partitions.values().find(closes).map(|partition| partition.name.as_str())
+    partitions.find(closes).map(|partition| partition.name.as_str())
 }
 
 fn too_early(picture: &Picture, allocation: &Allocation, shape: &v1::JobShape) -> Option<String> {
