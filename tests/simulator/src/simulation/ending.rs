@@ -9,7 +9,7 @@ use crate::world::Event;
 
 /// From the end of faults to the end of everything, at most. Not far above the longest that the report of the gate's seeds tells: a wake-up that was
 /// lost, and is made good much later by a timer of something else, must not pass.
-const END_WITHIN_MICROS: i64 = 300_000_000;
+const END_WITHIN_MICROS: i64 = 180_000_000;
 /// How often it is looked at whether all is done.
 const LOOK_MICROS: i64 = 500_000;
 
