@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use plenum_proto::v1;
 use plenum_server::Server;
+use tonic::transport::Channel;
 
 use crate::client::{Session, code, connect, eventually, job, options, placement, register, start, submit};
 
@@ -26,21 +27,25 @@ async fn a_commit_is_granted_and_its_deltas_come_before_it() {
     server.shutdown().await.unwrap();
 }
 
-#[tokio::test]
-async fn a_watcher_resumes_where_it_was_and_otherwise_gets_a_snapshot() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = start(dir.path()).await;
-    let channel = connect(&server).await;
-    register(&channel, "m1", 4000).await;
-    let session = Session::open(&channel, "batch").await.unwrap();
+/// A scheduler that has left its stream: what it says when it comes back, and its mirror.
+async fn left(channel: &Channel) -> (v1::Hello, plenum_model::Cell) {
+    register(channel, "m1", 4000).await;
+    let session = Session::open(channel, "batch").await.unwrap();
     let known = v1::Hello {
         session: session.welcome.session,
         incarnation: session.welcome.incarnation,
         revision: session.cell.revision().0,
         ..Default::default()
     };
-    let mirror = session.cell.clone();
-    drop(session);
+    (known, session.cell.clone())
+}
+
+#[tokio::test]
+async fn a_watcher_resumes_where_it_was_and_otherwise_gets_a_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let (known, mirror) = left(&channel).await;
     let last = submit(&channel, job("one", 1)).await.revision;
     let mut resumed = Session::hello(&channel, known.clone(), mirror).await.unwrap();
     assert!(!resumed.welcome.snapshot);
@@ -60,16 +65,7 @@ async fn a_watcher_that_is_a_little_behind_a_server_that_starts_gets_no_snapshot
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
-    register(&channel, "m1", 4000).await;
-    let session = Session::open(&channel, "batch").await.unwrap();
-    let known = v1::Hello {
-        session: session.welcome.session,
-        incarnation: session.welcome.incarnation,
-        revision: session.cell.revision().0,
-        ..Default::default()
-    };
-    let mirror = session.cell.clone();
-    drop(session);
+    let (known, mirror) = left(&channel).await;
     let last = submit(&channel, job("one", 1)).await.revision;
     assert!(last > known.revision);
     server.kill().await.unwrap();

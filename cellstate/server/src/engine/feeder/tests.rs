@@ -15,14 +15,27 @@ async fn without_feeder(dir: &std::path::Path) -> (Handle, Arc<Shared>) {
     (server, shared)
 }
 
+/// Waits until something is durable that the history lacks.
+async fn until_it_lags(shared: &Shared) {
+    while shared.feed.lag_bytes() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// The batches that it fed.
+fn feed_what_is_durable(feeder: &mut Feeder<'_>) -> Vec<EncodedBatch> {
+    feeder.shared.feed.tell(feeder.shared.durable_revision().0);
+    let batches = feeder.next_batches().unwrap();
+    feeder.feed(batches.clone()).unwrap();
+    batches
+}
+
 // The disk was full, and the lag of a history that lacked as much as before read 0.
 #[tokio::test]
 async fn a_leap_for_which_no_picture_comes_makes_up_for_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (server, shared) = without_feeder(dir.path()).await;
-    while shared.feed.lag_bytes() == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until_it_lags(&shared).await;
     shared.picture.close();
     let lag_bytes = shared.feed.lag_bytes();
     let mut feeder = Feeder::new(&shared, None);
@@ -39,13 +52,9 @@ async fn what_the_history_has_already_makes_up_for_nothing_more() {
     let dir = tempfile::tempdir().unwrap();
     let (server, shared) = without_feeder(dir.path()).await;
     let mut feeder = Feeder::new(&shared, None);
-    shared.feed.tell(shared.durable_revision().0);
-    let batches = feeder.next_batches().unwrap();
-    feeder.feed(batches.clone()).unwrap();
+    let batches = feed_what_is_durable(&mut feeder);
     shared.ask(submission("web")).await.unwrap();
-    while shared.feed.lag_bytes() == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until_it_lags(&shared).await;
     let lag_bytes = shared.feed.lag_bytes();
     feeder.feed(batches).unwrap();
     assert_eq!(shared.feed.lag_bytes(), lag_bytes);
@@ -62,16 +71,12 @@ async fn a_history_that_has_nothing_yet_takes_what_the_log_has_before_any_checkp
     options.settings.checkpoint_bytes = 1;
     let server = Server::start(options).await.unwrap();
     let shared = server.shared().clone();
-    while shared.feed.lag_bytes() == 0 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until_it_lags(&shared).await;
     let mut feeder = Feeder::new(&shared, None);
     let history = shared.feed.history();
     feeder.checkpoint_when_due().unwrap();
     assert_eq!(history.newest_checkpoint(), None);
-    shared.feed.tell(shared.durable_revision().0);
-    let batches = feeder.next_batches().unwrap();
-    feeder.feed(batches).unwrap();
+    feed_what_is_durable(&mut feeder);
     feeder.checkpoint_when_due().unwrap();
     assert!(history.newest_checkpoint().is_some());
     assert_eq!(history.oldest_revision(), 1);
@@ -102,9 +107,7 @@ async fn a_history_that_lacks_hardly_anything_does_not_leap_however_large_segmen
     }
     let durable = shared.durable_revision().0;
     let mut feeder = Feeder::new(&shared, None);
-    shared.feed.tell(durable);
-    let batches = feeder.next_batches().unwrap();
-    feeder.feed(batches).unwrap();
+    feed_what_is_durable(&mut feeder);
     assert!(feeder.checkpoint().unwrap());
     drop(feeder);
     drop(shared);
@@ -343,9 +346,7 @@ async fn what_the_disk_has_lost_of_the_log_is_gone_over_and_let_go_of() {
     let server = Server::start(unfed.clone()).await.unwrap();
     let shared = server.shared().clone();
     let mut feeder = Feeder::new(&shared, None);
-    shared.feed.tell(shared.durable_revision().0);
-    let batches = feeder.next_batches().unwrap();
-    feeder.feed(batches).unwrap();
+    feed_what_is_durable(&mut feeder);
     drop(feeder);
     let mut last = 0;
     while shared.keeper.held_bytes(0) < 2 * (64 << 10) {
