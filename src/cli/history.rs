@@ -39,7 +39,7 @@ pub(super) fn to_json(story: &HistoryResponse) -> Value {
         "revision": story.revision,
         "items": story.events.iter().map(Row::to_json).collect::<Vec<_>>(),
         "truncated": story.truncated,
-        "older_at": if story.older_at == 0 { Value::Null } else { json!(story.older_at) },
+        "older_at": output::revision_or_null(story.older_at),
         "oldest_revision": output::revision_or_null(story.oldest_revision),
     })
 }

@@ -4,7 +4,7 @@ use plenum_model::{AllocationId, MachineId, SessionId, TransactionId};
 use plenum_proto::v1::{AllocationState, AllocationView};
 use serde_json::{Value, json};
 
-use super::{Row, ago, device, json_time, or_dash, or_null, quantity, seen::seen_from_micros};
+use super::{Row, ago, device, json_time, or_dash, or_null, quantity, revision_or_null, seen::seen_from_micros};
 
 /// An allocation's id, as people write it.
 pub(crate) fn allocation_id(bits: u64) -> String {
@@ -141,7 +141,7 @@ impl Row for AllocationView {
             "exit_code": exit_code(self),
             "reason": or_null(&self.reason),
             "waits_for_allocations": waits_for(self),
-            "ended_revision": if self.ended_revision == 0 { Value::Null } else { json!(self.ended_revision) },
+            "ended_revision": revision_or_null(self.ended_revision),
             "ended_at": json_time(self.ended_micros),
             "unreachable_since": json_time(self.unreachable_micros),
             "lost_at": json_time(self.lost_at_micros),

@@ -259,8 +259,9 @@ impl<S: Scheduler> Shell<S> {
     /// A request that no other cell executes, be it the one that answers at the address by now: there, a session of this number is somebody else's.
     fn to_this_cell<T>(&self, request: T) -> Request<T> {
         let mut request = with_principal(Request::new(request), self.principal.as_ref());
-        let cell: String = self.runtime.cell_id().iter().map(|byte| format!("{byte:02x}")).collect();
-        if let Some(cell) = cell.parse().ok().filter(|_| !cell.is_empty()) {
+        let id: String = self.runtime.cell_id().iter().map(|byte| format!("{byte:02x}")).collect();
+        // Before it has seen a cell, any is meant.
+        if let Some(cell) = id.parse().ok().filter(|_| !id.is_empty()) {
             request.metadata_mut().insert(CELL_KEY, cell);
         }
         request

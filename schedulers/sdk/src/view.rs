@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationRef, Cell, ClassSet, Constraint, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle,
-    QuotaUse, Requirement, Resources, Revision, Room, SessionId, Shortage, Special,
+    AllocationId, AllocationRef, Cell, ClassSet, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, QuotaUse,
+    Requirement, Resources, Revision, Room, SessionId, Shortage, Special,
 };
 
 use crate::in_flight::InFlight;
@@ -302,8 +302,8 @@ impl Ledger<'_> {
             let closed = || closed().filter(|partition| !partition.is_open_to(&work.job.shape.scheduler));
             let set = self.classes.entry((work.job.id, work.group)).or_default();
             set.refresh_by(cell, |attributes| {
-                let all_hold = |rules: &[Constraint]| rules.iter().all(|rule| rule.holds(attributes));
-                all_hold(&shape.constraints) && !closed().any(|partition| all_hold(&partition.machines))
+                let mut rules = shape.constraints.iter();
+                rules.all(|rule| rule.holds(attributes)) && !closed().any(|partition| partition.has(attributes))
             });
             &*set
         });
