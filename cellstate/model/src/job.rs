@@ -244,6 +244,12 @@ impl Job {
     pub fn group_row(&self, group: u16) -> Option<u32> {
         (usize::from(group) < self.shape.groups.len()).then(|| self.group_base + u32::from(group))
     }
+
+    /// The positions of its groups.
+    #[must_use]
+    pub fn group_positions(&self) -> std::ops::Range<u16> {
+        0..u16::try_from(self.shape.groups.len()).unwrap_or(u16::MAX)
+    }
 }
 
 impl GroupShape {

@@ -95,21 +95,16 @@ pub fn any_waits(cell: &Cell, job: &Job) -> bool {
     // By then all failures are slept over.
     let awake = LogTime::from_micros(i64::MAX);
     let is_to_be_placed = |row: &GroupRow| row.tasks_in(TaskState::Waiting) + row.tasks_in(TaskState::Blocked) > 0;
-    groups_of(job).any(|group| {
+    job.group_positions().any(|group| {
         cell.group(job, group).is_some_and(is_to_be_placed) && group_is_wanted(cell, job, group, awake).is_ok()
     })
 }
 
 /// The groups of a job that have tasks to be placed now, in the job's order.
 pub fn wanted<'a>(cell: &'a Cell, job: &'a Job, now: LogTime) -> impl Iterator<Item = WantedGroup<'a>> {
-    groups_of(job).filter_map(move |group| {
+    job.group_positions().filter_map(move |group| {
         let row = cell.group(job, group)?;
         let waits = row.tasks_in(TaskState::Waiting) > 0;
         (waits && group_is_wanted(cell, job, group, now).is_ok()).then_some(WantedGroup { group, row, cell })
     })
-}
-
-/// The positions of a job's groups.
-fn groups_of(job: &Job) -> std::ops::Range<u16> {
-    0..u16::try_from(job.shape.groups.len()).unwrap_or(u16::MAX)
 }

@@ -98,7 +98,7 @@ fn walk(
     }
     let jobs = cell.jobs().filter(|job| job.id.slot >= from.0);
     for job in jobs.filter(|job| view.looks_after(job) && !view.rests(job)) {
-        for group in 0..u16::try_from(job.shape.groups.len()).unwrap_or(u16::MAX) {
+        for group in job.group_positions() {
             let place = (job.id.slot, group);
             if decision.plans.len() >= view.window() {
                 return Some(place.max(from));

@@ -470,8 +470,7 @@ fn wake_after_backoff(
     now_micros: i64,
     gathered: &mut Gathered,
 ) {
-    let groups = u16::try_from(job.shape.groups.len()).unwrap_or(u16::MAX);
-    for group in 0..groups {
+    for group in job.group_positions() {
         if let Err(NotWanted::Backoff(until)) = group_is_wanted(cell, job, group, log_time) {
             gathered.wake_by(now_micros.saturating_add(until.micros.saturating_sub(log_time.micros)));
         }
