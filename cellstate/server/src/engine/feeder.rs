@@ -524,6 +524,8 @@ impl<'a> Feeder<'a> {
         // A history that had nothing at all has begun with that checkpoint.
         if let Some(info) = history.newest_checkpoint().filter(|info| info.revision > history.newest_revision()) {
             history.leap_to(info.revision)?;
+            // Its room is what is missing, and names may take a while.
+            self.shared.keeper.release(self.releasable());
             self.settle_names()?;
         }
         let now = history.newest_revision();
@@ -558,13 +560,15 @@ impl<'a> Feeder<'a> {
             Ok(cell) => Ok(checkpoint::settle_names(history, &cell)?),
             Err(ServerError::ReadHistory(error)) if error.may_be_sound() => Err(FeedError::Names(error)),
             Err(error) => {
-                // A number is better than a name that was another one's.
+                // A number is better than a name that was another one's. Where the history has nothing, names come with the log.
                 let error = &error as &dyn std::error::Error;
-                tracing::warn!(
-                    error,
-                    revision,
-                    "what was there when the history began has no names in it: its checkpoint can't be read"
-                );
+                if history.newest_revision() > 0 {
+                    tracing::warn!(
+                        error,
+                        revision,
+                        "what was there when the history began has no names in it: its checkpoint can't be read"
+                    );
+                }
                 Ok(checkpoint::settle_names(history, &Cell::default())?)
             }
         }
