@@ -57,7 +57,8 @@ fn listed(format: Format, command: &Conflicts, answer: &ListConflictsResponse) -
         let past = answer.retired.as_ref();
         let lines = past.map(|past| output::retired_lines(past, format == Format::Wide)).unwrap_or_default();
         // It is not narrowed as the rows are, be it by a namespace that nobody named in this call.
-        let whose = if lines.is_empty() { "" } else { "; what is known of it is of the whole cell:" };
+        let is_known = past.is_some_and(|past| !past.days.is_empty());
+        let whose = if is_known { "; what is known of it is of the whole cell:" } else { "" };
         hint + whose + &lines
     });
     Listed { revision: answer.revision, unlogged, text, missing, hint }
@@ -123,6 +124,10 @@ mod tests {
         assert!(hint(Format::Table).starts_with(begin), "the rows may be of a part of it: {}", hint(Format::Table));
         assert!(hint(Format::Table).contains(" 4 lost as conflicts"), "{}", hint(Format::Table));
         assert_eq!(hint(Format::Wide).matches(" 2 lost as conflicts").count(), 2, "{}", hint(Format::Wide));
+        let nothing = RetiredPast { days: Vec::new(), uncounted_revisions: 9 };
+        let unknown = ListConflictsResponse { retired: Some(nothing), ..answer.clone() };
+        let unknown = listed(Format::Table, &command, &unknown).hint.unwrap();
+        assert!(unknown.contains("were not counted") && !unknown.contains("what is known"), "{unknown}");
         let json: serde_json::Value = serde_json::from_str(&listed(Format::Json, &command, &answer).text).unwrap();
         assert_eq!((&json["retired"]["days"][1]["lost_claims"], &json["oldest_revision"]), (&2.into(), &10.into()));
     }
