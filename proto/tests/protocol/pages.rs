@@ -268,7 +268,7 @@ fn what_is_held_reserved_and_limited_is_in_pages_of_bounded_size() {
 }
 
 #[test]
-fn pages_count_as_granted_where_something_was_granted_and_nowhere_else() {
+fn pages_with_grants_are_counted_and_none_where_no_job_and_no_task_changed() {
     let mut world = World::after(&[]);
     let (mut granted, mut others) = (0, 0);
     for step in (0..500).map(|step| (step * 1_237) % STEPS) {

@@ -188,6 +188,9 @@ impl Server {
                     watching.sync.snapshot(Lent::new(self.mirror.cell().clone(), world.now()), world.now());
                 }
                 Step::NeedMissed(after) => {
+                    if self.is_dead() {
+                        break;
+                    }
                     let missed = self.missed(after);
                     self.watching.get_mut(&id).into_iter().for_each(|watching| watching.sync.missed(missed.clone()));
                 }
