@@ -206,6 +206,14 @@ impl<T: Clone + Default, const ROWS: usize> Paged<T, ROWS> {
         Some(&self.nodes[page / NODE_PAGES][page % NODE_PAGES])
     }
 
+    /// The rows from this one on, up to the end of its page; none beyond the last one.
+    #[must_use]
+    pub fn rows_from(&self, row: u32) -> &[T] {
+        let (page, at) = (row as usize / ROWS, row as usize % ROWS);
+        let there = (self.len as usize).saturating_sub(page * ROWS).min(ROWS);
+        if row < self.len { &self.page_of(page)[at..there] } else { &[] }
+    }
+
     /// All rows, in order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.nodes.iter().flat_map(|node| node.iter()).flat_map(|page| page.iter()).take(self.len as usize)
@@ -281,6 +289,17 @@ mod tests {
         assert_eq!([0, 256, 512, 10_000].map(|row| column.get(row).copied()), [Some(1), Some(257), Some(0), Some(7)]);
         assert_eq!([0, 256, 512, 10_000].map(|row| snapshot.get(row).copied()), [Some(0), Some(0), Some(0), Some(7)]);
         assert_eq!(column.changed_pages(&snapshot).collect::<Vec<_>>(), [0, 64]);
+    }
+
+    #[test]
+    fn rows_are_there_up_to_the_end_of_their_page_or_the_last_one() {
+        let mut column = Paged::<u32, 4>::default();
+        (0..10).for_each(|row| *column.get_mut(row) = row);
+        let snapshot = column.clone();
+        *column.get_mut(5) = 7;
+        assert_eq!((snapshot.rows_from(4), column.rows_from(4)), (&[4, 5, 6, 7][..], &[4, 7, 6, 7][..]));
+        assert_eq!([3, 8, 9].map(|row| column.rows_from(row)), [&[3][..], &[8, 9], &[9]]);
+        assert!([10, 11, 12, u32::MAX].into_iter().all(|row| column.rows_from(row).is_empty()));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Reading the cell.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Cell, JobSlot, MachineSlot, page_rows};
-use crate::prefetch::prefetch;
+use crate::prefetch::{coming, prefetch};
 use crate::{
     AllocationExtra, AllocationId, AllocationRow, AllocationState, AllocationStatus, CellIdentity, DIMENSIONS,
     GroupRow, Job, JobId, LogTime, Machine, MachineId, MachineRow, Paged, Resources, Revision, Room, Session,
@@ -212,6 +213,12 @@ impl Cell {
         Some(self.tasks.get(row)?.now(state))
     }
 
+    /// The tasks in these rows, which stand in one page.
+    pub fn task_rows(&self, rows: Range<u32>) -> impl Iterator<Item = TaskRow> {
+        let states = self.task_states.rows_from(rows.start).iter();
+        self.tasks.rows_from(rows.start).iter().zip(states).take(rows.len()).map(|(past, state)| past.now(*state))
+    }
+
     /// A task of a group; `None` beyond its last one.
     #[must_use]
     #[inline]
@@ -257,9 +264,17 @@ impl Cell {
     /// What counts of the row in a slot: of a free one the generation alone.
     #[must_use]
     pub fn allocation_image(&self, slot: u32) -> Option<(AllocationRow, AllocationStatus)> {
-        let (row, status) = (*self.allocations.get(slot)?, self.status(slot));
-        let free = AllocationRow { generation: row.generation, ..AllocationRow::default() };
-        Some((if status.state == AllocationState::Free { free } else { row }, status))
+        Some(image(self.allocations.get(slot)?, self.status(slot)))
+    }
+
+    /// The same of all these rows, which stand in one page. Asks for what comes behind them meanwhile: who reads one page reads the next.
+    pub fn allocation_images(&self, rows: Range<u32>) -> impl Iterator<Item = (AllocationRow, AllocationStatus)> {
+        let (next, statuses) = (self.allocations.rows_from(rows.end), self.statuses.rows_from(rows.start));
+        let those = self.allocations.rows_from(rows.start).iter().take(rows.len());
+        those.enumerate().map(move |(at, row)| {
+            coming(next, at, 0).iter().for_each(prefetch);
+            image(row, statuses.get(at).map_or_else(AllocationStatus::default, |byte| byte.status()))
+        })
     }
 
     /// What few allocations have, by slot.
@@ -416,4 +431,10 @@ impl Cell {
     pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
         self.sessions.values()
     }
+}
+
+/// What counts of a row of that status.
+fn image(row: &AllocationRow, status: AllocationStatus) -> (AllocationRow, AllocationStatus) {
+    let free = AllocationRow { generation: row.generation, ..AllocationRow::default() };
+    (if status.state == AllocationState::Free { free } else { *row }, status)
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
-use plenum_model::{AllocationRow, AllocationStatus, Cell, Machine, MachineId, MachineState, Session};
+use plenum_model::{AllocationRow, AllocationStatus, Cell, Machine, MachineId, MachineState, Session, TaskRow};
 use prost::Message;
 
 use super::super::delta::wire::{Column, put_length, put_number};
@@ -149,8 +149,7 @@ fn groups(cell: &Cell, range: Range<u32>) -> v1::GroupPage {
 
 /// The columns of a `TaskPage`.
 fn tasks(cell: &Cell, range: Range<u32>) -> BytesMut {
-    let mut rows = Vec::with_capacity(range.len());
-    rows.extend(range.filter_map(|row| cell.task_row(row)));
+    let rows: Vec<TaskRow> = cell.task_rows(range).collect();
     let mut out = BytesMut::with_capacity(8 * rows.len());
     Column::new(1, rows.iter().map(|row| row.allocation)).put(&mut out);
     Column::new(2, rows.iter().map(|row| row.attempts)).put(&mut out);
@@ -161,12 +160,7 @@ fn tasks(cell: &Cell, range: Range<u32>) -> BytesMut {
 
 /// The columns of an `AllocationPage`.
 fn allocations(cell: &Cell, range: Range<u32>) -> BytesMut {
-    let mut rows: Vec<AllocationRow> = Vec::with_capacity(range.len());
-    let mut statuses: Vec<AllocationStatus> = Vec::with_capacity(range.len());
-    for (row, status) in range.clone().filter_map(|slot| cell.allocation_image(slot)) {
-        rows.push(row);
-        statuses.push(status);
-    }
+    let (rows, statuses): (Vec<AllocationRow>, Vec<AllocationStatus>) = cell.allocation_images(range.clone()).unzip();
     let mut out = BytesMut::with_capacity(48 * rows.len());
     Column::new(1, rows.iter().map(|row| row.generation)).put(&mut out);
     Column::new(2, statuses.iter().map(|status| status.state as u32)).put(&mut out);
@@ -191,6 +185,8 @@ fn allocations(cell: &Cell, range: Range<u32>) -> BytesMut {
 /// What few allocations have: the fields 15 to 17 of an `AllocationPage`.
 fn extras(cell: &Cell, range: Range<u32>) -> v1::AllocationPage {
     let mut page = v1::AllocationPage::default();
+    // Most cells have few, and none behind the last one that has some.
+    let range = range.start..range.end.min(cell.extra_rows().len());
     for (position, slot) in (0..).zip(range) {
         let Some(extra) = cell.allocation_in(slot).and_then(|found| found.extra) else { continue };
         if extra.restarts > 0 {
