@@ -166,6 +166,31 @@ pub(crate) struct LossRecord {
     pub(crate) claims: u32,
 }
 
+/// Who lost how much to whom, of a [`ConflictsRecord`].
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LosersRecord {
+    #[prost(message, repeated, tag = "1")]
+    pub(crate) conflicts: Vec<LoserHead>,
+}
+
+/// The head of a [`ConflictRecord`].
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LoserHead {
+    #[prost(uint64, tag = "2")]
+    pub(crate) session: u64,
+    #[prost(message, repeated, tag = "8")]
+    pub(crate) losses: Vec<LossHead>,
+}
+
+/// The head of a [`LossRecord`]. Names stay where they are: as a rule all of a block are the same few.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct LossHead {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(crate) winner: Bytes,
+    #[prost(uint32, tag = "5")]
+    pub(crate) claims: u32,
+}
+
 /// What a job is called: kept as long as anything that speaks of it.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct JobRecord {

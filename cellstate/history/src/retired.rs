@@ -7,9 +7,10 @@ use crate::conflicts::loser;
 use crate::error::{ReadError, StoreError};
 use crate::history::{History, Writer, number};
 use crate::keys::{self, Shelf};
-use crate::records::{ConflictsRecord, TimeRecord};
+use crate::records::{LosersRecord, TimeRecord};
 use crate::retire::oldest_from;
 use crate::store::{Changes, Row, Store, decode};
+use bytes::Bytes;
 use plenum_proto::v1::{RetiredDay, RetiredPair, RetiredPast};
 use std::collections::BTreeMap;
 
@@ -135,22 +136,27 @@ fn readable<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreEr
 fn sums_of(store: &Store, block: &BlockHead, losers: &mut BTreeMap<u64, String>) -> Result<RetiredDay, StoreError> {
     let time: Option<TimeRecord> = readable(store.message(Shelf::Index, &keys::time(block.time_micros, block.first)))?;
     let counts = time.and_then(|time| time.counts).unwrap_or_default();
-    let conflicts: Option<ConflictsRecord> = readable(store.message(Shelf::Index, &keys::conflicts(block.first)))?;
-    let mut lost_claims = 0;
-    let mut pairs: BTreeMap<(String, String), RetiredPair> = BTreeMap::new();
+    let conflicts: Option<LosersRecord> = readable(store.message(Shelf::Index, &keys::conflicts(block.first)))?;
+    // A transaction counts once with each who took something from it.
+    let mut losses: BTreeMap<(u64, Bytes), RetiredPair> = BTreeMap::new();
     for conflict in conflicts.unwrap_or_default().conflicts {
-        let key = keys::session(conflict.session);
-        let loser = loser(losers, conflict.session, || readable(store.message(Shelf::Index, &key)))?;
-        let mut by_winner: BTreeMap<String, u64> = BTreeMap::new();
+        let mut by_winner: BTreeMap<Bytes, u64> = BTreeMap::new();
         for loss in conflict.losses {
             *by_winner.entry(loss.winner).or_default() += u64::from(loss.claims);
         }
         for (winner, claims) in by_winner {
-            lost_claims += claims;
-            let pair = pairs.entry((loser.to_owned(), winner)).or_default();
+            let pair = losses.entry((conflict.session, winner)).or_default();
             pair.transactions += 1;
             pair.claims += claims;
         }
+    }
+    let lost_claims = losses.values().map(|pair| pair.claims).sum();
+    let mut pairs: BTreeMap<(String, String), RetiredPair> = BTreeMap::new();
+    for ((session, winner), lost) in losses {
+        let loser = loser(losers, session, || readable(store.message(Shelf::Index, &keys::session(session))))?;
+        let pair = pairs.entry((loser.to_owned(), String::from_utf8_lossy(&winner).into_owned())).or_default();
+        pair.transactions += lost.transactions;
+        pair.claims += lost.claims;
     }
     let pairs = pairs.into_iter().map(|((loser, winner), pair)| RetiredPair { loser, winner, ..pair });
     Ok(RetiredDay {
