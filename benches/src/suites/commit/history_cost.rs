@@ -15,8 +15,9 @@ use crate::{Run, interrupt};
 
 const LOAD: Shape = Shape { claims: 100, streams: 4, in_flight: 16, mirrors: false };
 const CASE: &str = "history=on,off claims=100 streams=4 in_flight=16";
-/// Short enough that the agents of the other cell may rest meanwhile: their leases run on.
-const TIMES: Times = Times { warm_up: Duration::from_secs(2), window: Duration::from_secs(2), windows: 2 };
+/// Long enough for two checkpoints or so: a turn of one period has one within it or none, as it happens. Short enough that the agents of the other
+/// cell may rest meanwhile: their leases run on.
+const TIMES: Times = Times { warm_up: Duration::from_secs(2), window: Duration::from_secs(2), windows: 5 };
 const TURNS: u32 = 6;
 
 /// Whether it was asked for; not by the quick form, which would have to fill a second cell.
@@ -36,7 +37,7 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
     let without = Serving::without_history();
     let mut without = Ground::prepare(&place.scratch.join("without"), SIZE, without, options.seed).await?;
     let (mut claims_with, mut claims_without) = (Vec::new(), Vec::new());
-    let (mut seen_with, mut others_without) = (Vec::new(), Vec::new());
+    let (mut seen_with, mut seen_without) = (Vec::new(), Vec::new());
     for turn in 1..=TURNS {
         say(&format!("{CASE}: turn {turn} of {TURNS}"));
         let seen = closed::run(&mut with, LOAD, TIMES).await?;
@@ -44,7 +45,7 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
         seen_with.push(seen.parameters);
         let seen = closed::run(&mut without, LOAD, TIMES).await?;
         claims_without.push(rate::all(seen.windows.iter().map(Window::claims)));
-        others_without.push(seen.parameters.get("cores_of_others").cloned());
+        seen_without.push(seen.parameters);
         if interrupt::asked() {
             break;
         }
@@ -53,9 +54,11 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
     parameters.extend(closed::parameters(&with, TIMES, &place.file_system));
     with.kill_and_check().await?;
     without.kill_and_check().await?;
+    let by_turn = |name| json!(seen_without.iter().map(|seen| seen.get(name)).collect::<Vec<_>>());
     let more = [
         ("turns", json!(claims_with.len())),
-        ("cores_of_others_without_history", json!(others_without)),
+        ("cores_of_others_without_history", by_turn("cores_of_others")),
+        ("cores_of_server_by_thread_without_history", by_turn("cores_of_server_by_thread")),
         (
             "history_cost_ratio",
             json!("the part of the rate without a history that is lost with one, turn by turn: 0.1 is a tenth"),
