@@ -3,12 +3,16 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use plenum_server::{ServerError, ServerOptions};
 
 use super::{causes, config, config::ServerFile, state_folder, trace};
 use crate::{cli, failure::Failure, parent};
+
+/// When the server of `plenum dev` gives memory back: its cell is small, and often idle.
+const REST_OF_DEV: Duration = Duration::from_secs(1);
 
 /// Runs the cell state's server until it is asked to end.
 pub(crate) fn server(flags: &cli::Server) -> Result<(), Failure> {
@@ -49,6 +53,9 @@ fn options(flags: &cli::Server, file: ServerFile) -> Result<ServerOptions, Failu
     settings.unread_bytes = file.unread_bytes.unwrap_or(settings.unread_bytes);
     settings.connections = file.connections.unwrap_or(settings.connections);
     settings.listing_rows = file.listing_rows.unwrap_or(settings.listing_rows);
+    if flags.with_parent.with_parent.is_some() {
+        settings.rest = REST_OF_DEV;
+    }
     Ok(options)
 }
 

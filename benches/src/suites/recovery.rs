@@ -32,7 +32,7 @@ const QUICK: Shape = Shape { size: Size { machines: 10_000, live: LIVE }, tail_m
 const FURTHER: Shape = Shape { size: Size { machines: 100_000, live: LIVE }, tail_mib: 256 };
 
 /// How memory is measured.
-const BYTES: &str = "proportional set size of the server, when nothing has been under way for four seconds, so that its threads gave back what they did not need: what it has more, all of its copies included, with all allocations than with a part of them, and with many machines than with few";
+const BYTES: &str = "proportional set size of the server, when nothing has been under way for four seconds and its threads gave back what they did not need, after one and not after a minute: what it has more, all of its copies included, with all allocations than with a part of them, and with many machines than with few";
 
 /// Live allocations of a full cell.
 const LIVE: u32 = 1_000_000;
@@ -96,7 +96,7 @@ struct Measured {
 async fn measure(shape: Shape, options: &Run, dir: &Path) -> anyhow::Result<Measured> {
     let samples = if options.quick { 1 } else { 5 };
     let cell = dir.join("cell");
-    let mut ground = Ground::empty(&cell, shape.size, Serving::usual(), options.seed).await?;
+    let mut ground = Ground::empty(&cell, shape.size, Serving::resting_soon(), options.seed).await?;
     let part = shape.size.live / 100 * PART_PERCENT;
     ground.fill(part).await?;
     let before = memory(&ground).await?;
@@ -129,7 +129,8 @@ async fn machines(options: &Run, dir: &Path) -> anyhow::Result<Vec<f64>> {
         let mut of_few_and_many = [0.0; 2];
         for (machines, bytes) in [few, many].into_iter().zip(&mut of_few_and_many) {
             let dir = dir.join("cell");
-            let mut ground = Ground::empty(&dir, Size { machines, live: LIVE }, Serving::usual(), options.seed).await?;
+            let (size, serving) = (Size { machines, live: LIVE }, Serving::resting_soon());
+            let mut ground = Ground::empty(&dir, size, serving, options.seed).await?;
             ground.fill(LIVE).await?;
             *bytes = memory(&ground).await?;
             drop(ground.kill().await?);

@@ -103,7 +103,7 @@ fn start_by(
         published: None,
         last_was_small: true,
         bytes_since_snapshot: 0,
-        rest: Rest::last(),
+        rest: Rest::last(shared.settings.rest),
     };
     let with = |shared: &Arc<Shared>| shared.clone();
     running.rest.push(spawn("journal", {

@@ -109,6 +109,9 @@ pub struct Settings {
     pub notes: usize,
     /// Readers of logs at once.
     pub log_readers: usize,
+    /// A server that has had nothing to do for so long gives memory back that it keeps for more work. When it works again it takes that anew, in
+    /// smaller pieces, and decides a tenth more slowly for some minutes: so not in each pause.
+    pub rest: Duration,
 }
 
 /// Smallest segments: below, a frame has hardly room for one request.
@@ -231,6 +234,7 @@ impl Default for Settings {
             listing_rows: 10_000,
             notes: 10_000,
             log_readers: 64,
+            rest: Duration::from_secs(60),
         }
     }
 }

@@ -30,7 +30,9 @@ const TASK_MEMORY_BYTES: i64 = 64 << 20;
 /// The term of leases: agents of a large cell report one after the other, and on a busy machine late. A lease that is lost would stop
 /// the load; how long it would have lasted changes nothing that is measured.
 const LEASE: Duration = Duration::from_secs(900);
-/// How long a server has nothing to do before its memory is measured: its threads give back what they do not need within two seconds.
+/// When a server whose memory is measured gives back what it does not need …
+const REST: Duration = Duration::from_secs(1);
+/// … and how long it has nothing to do before that: its last thread rests a second after the others.
 const RESTING: Duration = Duration::from_secs(4);
 /// Racks that machines stand in.
 const RACKS: u32 = 1000;
@@ -46,12 +48,15 @@ pub(crate) struct Serving {
     /// Keep no history
     #[arg(long)]
     no_history: bool,
+    /// Give memory back soon after the work has ended
+    #[arg(long)]
+    rest_soon: bool,
 }
 
 impl Serving {
     /// The defaults.
     pub(crate) const fn usual() -> Self {
-        Self { checkpoint_bytes: None, no_history: false }
+        Self { checkpoint_bytes: None, no_history: false, rest_soon: false }
     }
 
     /// With checkpoints so rare.
@@ -64,6 +69,11 @@ impl Serving {
         Self { no_history: true, ..Self::usual() }
     }
 
+    /// Gives memory back after a second without work, and not after a minute: the same, sooner.
+    pub(crate) const fn resting_soon() -> Self {
+        Self { rest_soon: true, ..Self::usual() }
+    }
+
     /// Whether a history is kept.
     pub(crate) const fn has_history(self) -> bool {
         !self.no_history
@@ -72,7 +82,8 @@ impl Serving {
     fn arguments(self) -> Vec<String> {
         let checkpoints = self.checkpoint_bytes.map(|bytes| format!("--checkpoint-bytes={bytes}"));
         let history = self.no_history.then(|| "--no-history".to_owned());
-        checkpoints.into_iter().chain(history).collect()
+        let rest = self.rest_soon.then(|| "--rest-soon".to_owned());
+        checkpoints.into_iter().chain(history).chain(rest).collect()
     }
 }
 
@@ -83,6 +94,9 @@ pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {
     let mut options = ServerOptions::new(dir);
     options.settings.history = serving.has_history();
     options.settings.lease = LEASE;
+    if serving.rest_soon {
+        options.settings.rest = REST;
+    }
     if let Some(bytes) = serving.checkpoint_bytes {
         options.settings.checkpoint_bytes = bytes;
         options.settings.checkpoint_interval = Duration::from_secs(24 * 3600);

@@ -176,7 +176,7 @@ impl<'a> Feeder<'a> {
             fallback: fallback_of(shared),
             tried_at_bytes: 0,
             fallback_due: None,
-            rest: Rest::new(),
+            rest: Rest::new(shared.settings.rest),
             pause: FIRST_PAUSE,
             reopened: None,
         }

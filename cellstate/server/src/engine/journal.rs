@@ -96,7 +96,7 @@ impl Writer {
 /// The journal's thread.
 pub(crate) fn run(writer: &Writer, shared: &Shared, batches: &Receiver<Batch>) {
     step_forward();
-    let mut rest = Rest::new();
+    let mut rest = Rest::new(shared.settings.rest);
     loop {
         let received = match rest.due() {
             Some(due) => batches.recv_deadline(due),

@@ -64,7 +64,7 @@ impl Divergences {
 
 /// The publishing thread. What it is done with goes back to who made it, for its memory.
 pub(crate) fn run(shared: &Arc<Shared>, done: &Sender<Vec<Delta>>) {
-    let (mut rest, mut divergences) = (Rest::new(), Divergences::default());
+    let (mut rest, mut divergences) = (Rest::new(shared.settings.rest), Divergences::default());
     loop {
         match shared.published.receive(BATCHES_MAX, rest.due()) {
             Received::Items(batches) => {

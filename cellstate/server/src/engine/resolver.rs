@@ -373,6 +373,7 @@ mod tests {
         });
         let identity = shared.identity.clone();
         let (batches, taken) = crossbeam_channel::unbounded();
+        let rest = Rest::new(shared.settings.rest);
         let mut resolver = Resolver {
             committer: Committer::new(core, CommitOptions { batch_bytes: 1, ..CommitOptions::default() }),
             writer: Writer::new(journal, shared.clone()),
@@ -382,7 +383,7 @@ mod tests {
             published: None,
             last_was_small: true,
             bytes_since_snapshot: 0,
-            rest: Rest::new(),
+            rest,
         };
         ask(&mut resolver, &mut VecDeque::new(), Command::OpenServer(identity));
         (resolver, taken)

@@ -4,17 +4,18 @@
 //! give that back. A thread does so once when it has waited for a while, and not again before it has worked: under load nothing is given back
 //! that would have to be taken again. Nor does the allocator give back by itself then what came free a second ago: it waits for longer, from
 //! when the thread that rests last works until it rests.
+//!
+//! A pause is no rest. What is given back splits huge pages, and comes back in small ones: then a server that works again is slower for minutes.
 
 use std::time::{Duration, Instant};
 
 use crate::allocator;
+#[cfg(doc)]
+use crate::options::Settings;
 
-/// After so long without work. Giving back takes some milliseconds after much work, and less than one after little.
-const AFTER: Duration = Duration::from_secs(1);
-
-/// The thread that takes most of the memory rests when the others do already: what they gave back goes to the system with its own, as only
-/// one thread at a time can tell the system, and another one that would like to goes on without.
-const LAST_AFTER: Duration = Duration::from_secs(2);
+/// The thread that takes most of the memory rests so much later, when the others do already: what they gave back goes to the system with its own,
+/// as only one thread at a time can tell the system, and another one that would like to goes on without.
+const LAST_LATER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
 enum State {
@@ -33,14 +34,16 @@ pub(super) struct Rest {
 }
 
 impl Rest {
-    pub(super) fn new() -> Self {
-        Self { state: State::Works, after: AFTER, is_last: false }
+    /// To rest after so long without work, which is [`Settings::rest`]. Giving back takes some milliseconds after much work, and less than one
+    /// after little.
+    pub(super) fn new(after: Duration) -> Self {
+        Self { state: State::Works, after, is_last: false }
     }
 
     /// For the thread that rests after all others.
-    pub(super) fn last() -> Self {
+    pub(super) fn last(after: Duration) -> Self {
         allocator::keep();
-        Self { state: State::Works, after: LAST_AFTER, is_last: true }
+        Self { state: State::Works, after: after.saturating_add(LAST_LATER), is_last: true }
     }
 
     /// There was something to do.
@@ -54,7 +57,9 @@ impl Rest {
     /// Until when the thread, which has nothing to do, shall wait at most: it is to rest then. `None` if it does already.
     pub(super) fn due(&mut self) -> Option<Instant> {
         if matches!(self.state, State::Works) {
-            self.state = State::Waits { until: Instant::now() + self.after };
+            // Longer than the clock goes is never.
+            let until = Instant::now().checked_add(self.after);
+            self.state = until.map_or(State::Rests, |until| State::Waits { until });
         }
         match self.state {
             State::Waits { until } => Some(until),
@@ -84,8 +89,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn who_is_to_wait_longer_than_the_clock_goes_never_rests() {
+        let mut rest = Rest::new(Duration::MAX);
+        assert_eq!((rest.due(), rest.is_due()), (None, false));
+    }
+
+    #[test]
     fn a_thread_rests_once_after_it_worked() {
-        let mut rest = Rest { after: Duration::from_millis(20), ..Rest::new() };
+        let after = Duration::from_millis(20);
+        let mut rest = Rest::new(after);
         assert!(!rest.is_due(), "it has not waited");
         let due = rest.due().unwrap();
         assert_eq!(rest.due(), Some(due), "waiting on does not begin anew");
@@ -95,6 +107,6 @@ mod tests {
         assert_eq!((rest.due(), rest.is_due()), (None, false));
         rest.works();
         assert!(rest.due().unwrap() > due);
-        assert!(Rest::last().after > Rest::new().after);
+        assert!(Rest::last(after).after > after);
     }
 }
