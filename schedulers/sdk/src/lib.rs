@@ -90,6 +90,6 @@ pub use specials::Specials;
 pub use view::{Ledger, View, Work};
 
 pub use plenum_model as model;
-pub use plenum_proto::error::{code_of, is_unanswered, words};
+pub use plenum_proto::error::{code_of, is_unanswered, retry_micros_of, words};
 pub use plenum_proto::v1 as api;
 pub use tonic;
