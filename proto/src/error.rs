@@ -135,11 +135,18 @@ pub fn retry_micros_of(status: &tonic::Status) -> i64 {
     told.and_then(|micros| micros.parse::<i64>().ok()).map_or(0, |micros| micros.max(0))
 }
 
-/// Whether a call failed without an answer: there was no connection, it broke, or this side waited long enough. The call may have taken effect, or may yet.
-/// An answer that this side does not take for its size is one.
+/// The code of a call that may have taken effect: who answered can't tell.
+const UNKNOWN: &str = "OUTCOME_UNKNOWN";
+
+/// Whether nobody has said what became of a call: there was no connection, it broke, this side waited long enough, or the cell does not know either
+/// (`OUTCOME_UNKNOWN`, as where the server ended meanwhile). The call may have taken effect, or may yet. An answer that this side does not take for its
+/// size is one.
 #[must_use]
 pub fn is_unanswered(status: &tonic::Status) -> bool {
     use tonic::Code::{Cancelled, DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unknown};
+    if code_of(status) == UNKNOWN {
+        return true;
+    }
     // Exhausted, without a code of the cell's, is what a connection says that is broken off as it asked too much.
     let by_transport =
         matches!(status.code(), Unavailable | DeadlineExceeded | Cancelled | Unknown | Internal | ResourceExhausted);
@@ -266,5 +273,13 @@ mod tests {
         }
         assert!(!is_unanswered(&tonic::Status::out_of_range("decoded message length too large")));
         assert!(!is_unanswered(&tonic::Status::unimplemented("")));
+    }
+
+    // A framework took a job for refused that was submitted just before the server ended, and that runs.
+    #[test]
+    fn a_cell_that_does_not_know_what_became_of_a_call_has_not_answered_it() {
+        for status in [tonic::Code::Unavailable, tonic::Code::ResourceExhausted, tonic::Code::Aborted] {
+            assert!(is_unanswered(&with_code(status, "OUTCOME_UNKNOWN", "the server ends".into())), "{status:?}");
+        }
     }
 }

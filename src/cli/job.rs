@@ -511,8 +511,7 @@ async fn launch(
 /// Why nothing is known to be launched. Asked again without an instant it would be another one, of another second, beside what may have been
 /// launched already.
 fn launch_failure(status: Status, job: &JobName, instant_micros: Option<i64>) -> Failure {
-    let broke = is_unanswered(&status) && !is_unconnected(&status) && no_cell(&status).is_none();
-    let is_unknown = broke || code_of(&status) == "OUTCOME_UNKNOWN";
+    let is_unknown = is_unanswered(&status) && !is_unconnected(&status) && no_cell(&status).is_none();
     let failure = Failure::from(status);
     if !is_unknown {
         return failure;

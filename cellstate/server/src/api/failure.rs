@@ -158,7 +158,8 @@ impl Failure {
 
     /// The request may have taken effect, or may yet.
     pub(crate) fn outcome_unknown() -> Self {
-        let message = "the server ends, and what became of the request is not known; ask again under the same number";
+        let message =
+            "the server ends, and what became of the request is not known; a transaction is sent again as it was";
         Self::new(Code::Unavailable, "OUTCOME_UNKNOWN", message).retry(Duration::from_secs(1))
     }
 
