@@ -6,14 +6,16 @@ use plenum_model::{is_name, session::NUMBERS_KEPT};
 
 use crate::backoff::Backoff;
 
-/// Settings of a [`crate::SchedulerRuntime`].
+/// Settings of a [`crate::SchedulerRuntime`]. The default ones are those of a stage or a simulation, the same each time; [`run`](crate::run) gives them what a process
+/// has: a clock, and a seed of its own.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Whose jobs: those of this namespace, or of all where it is empty.
+    /// Whose jobs: those of this namespace, or of all where it is empty. Sessions of one scheduler share its jobs only where this is the same: one of `ml` and one of all
+    /// namespaces both take all jobs of `ml` for their own, and race for each task.
     pub namespace: Arc<str>,
     /// Most transactions that are unanswered at once, 1 to 256.
     pub window: usize,
-    /// Most tasks that are offered to one call of `decide`, at least 1. Bounds a transaction, and how long a call takes.
+    /// Most tasks that are offered to one call of `decide`, 1 to 16,384. Bounds a transaction, and how long a call takes.
     pub tasks_max: usize,
     /// Least time between two calls of `decide`, so that a burst of deltas is one occasion and not a thousand.
     pub pause_micros: i64,
@@ -26,9 +28,11 @@ pub struct Settings {
     pub peer_silence_micros: i64,
     /// Least time between two messages of notes why jobs were passed over.
     pub notes_pause_micros: i64,
-    /// For jitter, and for the scheduler's own randomness.
+    /// For jitter, and for the scheduler's own randomness. 0: [`run`](crate::run) draws one, so that a thousand schedulers do not come back to a restarted cell in
+    /// the same instant.
     pub seed: u64,
-    /// Reads a clock that never goes backwards, in microseconds. Only measures how long deciding took; a constant in simulations.
+    /// Reads a clock that never goes backwards, in microseconds: how long deciding took is told, and what came in meanwhile is read before the next decision. Of use to
+    /// who drives a runtime; a constant in simulations. [`run`](crate::run) goes by the clock of the process, whatever stands here.
     pub stopwatch: fn() -> i64,
 }
 

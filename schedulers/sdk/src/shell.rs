@@ -48,14 +48,18 @@ pub struct Options {
 }
 
 impl Options {
-    /// A cell at an address, and everything else as usual. The seed is drawn at random, so that a thousand schedulers do not come
-    /// back to a restarted cell in the same instant; the one that decided stands in each transaction.
+    /// A cell at an address, and everything else as usual. The seed is drawn at random; the one that decided stands in each transaction.
     #[must_use]
     pub fn new(address: impl Into<String>) -> Self {
-        let seed = RandomState::new().hash_one(std::process::id());
-        let settings = Settings { seed, stopwatch: monotonic_micros, ..Settings::default() };
+        let settings = of_a_process(Settings::default());
         Self { address: address.into(), principal: String::new(), settings }
     }
+}
+
+/// Settings with the clock of the process, and with a seed where they have none: whoever begins from the default ones has neither.
+fn of_a_process(settings: Settings) -> Settings {
+    let seed = if settings.seed == 0 { RandomState::new().hash_one(std::process::id()) } else { settings.seed };
+    Settings { seed, stopwatch: monotonic_micros, ..settings }
 }
 
 /// Runs a scheduler against a cell until `shutdown` is ready. Connects again by itself, for as long as it takes: a cell that
@@ -72,7 +76,7 @@ pub async fn run<S: Scheduler>(
     let principal = principal(&options.principal)?;
     let name = scheduler.name().to_owned();
     let mut shell = Shell {
-        runtime: SchedulerRuntime::new(options.settings, scheduler)?,
+        runtime: SchedulerRuntime::new(of_a_process(options.settings), scheduler)?,
         name,
         endpoint,
         principal,
@@ -369,6 +373,15 @@ mod tests {
             wake_at: None,
             repeats: Repeats::default(),
         }
+    }
+
+    // Two processes that were set this way came back to a restarted cell in the same instants.
+    #[test]
+    fn a_process_draws_a_seed_where_its_settings_have_none() {
+        let settings = of_a_process(Settings { window: 2, ..Settings::default() });
+        let other = of_a_process(Settings::default());
+        assert_ne!(settings.seed, other.seed);
+        assert_eq!((settings.window, of_a_process(Settings { seed: 7, ..settings }).seed), (2, 7));
     }
 
     fn commit(number: u64) -> Output {

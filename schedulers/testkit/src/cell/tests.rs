@@ -252,3 +252,17 @@ async fn why_a_job_waits_can_be_read() {
     cell.submit(&job("wide", 1)).await;
     cell.wait_for("wide", |job| job.waiting_reason.contains("left them for later")).await;
 }
+
+// Whoever set something and left the rest as it is by default had no clock, and was called idle however long it thought.
+#[tokio::test]
+async fn a_process_tells_how_long_it_thinks_whatever_its_settings_begin_from() {
+    let mut cell = TestCell::start().await;
+    cell.machine("m1", 2000, SHORT).await;
+    let settings = plenum_sdk::Settings { window: 2, ..plenum_sdk::Settings::default() };
+    let options = Options { settings, ..Options::new(cell.address()) };
+    let _scheduler = cell.scheduler_with(FirstFit(|| std::thread::sleep(SHORT)), options);
+    cell.submit(&job("words", 1)).await;
+    cell.wait_until_complete("words").await;
+    let deciding_micros = cell.transactions("first-fit").await[0].decision.as_ref().unwrap().deciding_micros;
+    assert!(deciding_micros >= 20_000, "{deciding_micros}");
+}
