@@ -28,7 +28,7 @@ pub(crate) struct Mirror {
     oldest_readable: Option<Revision>,
 }
 
-/// Machines that changed.
+/// Machines whose room or state changed.
 #[derive(Clone, Debug, Default)]
 enum Changed {
     /// Any of them, or the whole cell.

@@ -113,8 +113,9 @@ impl<'a> View<'a> {
         self.in_flight.promised()
     }
 
-    /// Slots of machines that changed since the last call of `decide`, some perhaps twice. `None`: any of them, or the mirror is
-    /// another one.
+    /// Slots of machines whose room or state changed since the last call of `decide`, some perhaps twice. `None`: any of them, or the mirror is
+    /// another one. Not of those where something began to run or to leave, that a partition reserves by now, or to which something own is on its way: who keeps books of
+    /// whom it may evict or take over from does so by more than this.
     #[must_use]
     pub const fn changed_machines(&self) -> Option<&'a [u32]> {
         self.changed
@@ -133,7 +134,7 @@ impl<'a> View<'a> {
         self.turn
     }
 
-    /// Live sessions of one scheduler name share its jobs: this one's place among them, from 0, and how many they are, at least 1. They may see it
+    /// Live sessions of one scheduler name and one `namespace` of the settings share its jobs: this one's place among them, from 0, and how many they are, at least 1. They may see it
     /// differently for a while when one comes or goes.
     #[must_use]
     pub const fn place_among_peers(&self) -> (u32, u32) {
