@@ -163,6 +163,10 @@ impl Plan {
 
     /// Lets a task of the last placement have room, devices and ports of an allocation that leaves, or that this plan stops: as much as
     /// it lacks. It starts when that one has ended.
+    ///
+    /// Whether that is enough the cell judges, and who plans it: a [`Ledger`](crate::Ledger) knows nothing of it. There is what is free on the machine
+    /// ([`View::room_for`](crate::View::room_for)) and what the victim has (`resources_of` its row, the devices and ports of its extra), less what it waits for itself, and what others take over
+    /// from it already (`takes_over` of its own extra and of theirs).
     pub fn take_over(&mut self, task: u32, victim: AllocationId) -> &mut Self {
         let amount = Resources::default();
         self.extra("take_over", task, |extra| {
@@ -170,12 +174,14 @@ impl Plan {
         })
     }
 
-    /// Names the very devices for a task of the last placement: as many and as much as its group declares. Without, the cell chooses.
+    /// Names the very devices for a task of the last placement: as many and as much as its group declares. Without, the cell chooses. In the books,
+    /// [`Ledger::take_named`](crate::Ledger::take_named) takes these.
     pub fn devices(&mut self, task: u32, devices: &[Device]) -> &mut Self {
         self.extra("devices", task, |extra| extra.devices.extend_from_slice(devices))
     }
 
-    /// Names ports for a task of the last placement that its group leaves open. Without, the cell chooses.
+    /// Names ports for a task of the last placement that its group leaves open. Without, the cell chooses. In the books,
+    /// [`Ledger::take_named`](crate::Ledger::take_named) takes these.
     pub fn ports(&mut self, task: u32, ports: &[Port]) -> &mut Self {
         self.extra("ports", task, |extra| extra.ports.extend_from_slice(ports))
     }

@@ -5,7 +5,7 @@ use std::slice;
 
 use plenum_model::{
     Cell, Device, DeviceRoom, GroupCounts, GroupShape, Job, JobId, Machine, Obstacle, Port, Requirement, Special,
-    Spoken, choose_devices, choosing_in_turn, device_rooms, take_parts,
+    Spoken, choose_devices, choosing_in_turn, device_rooms, devices_satisfy, take_parts,
 };
 
 use crate::view::{View, Work};
@@ -94,7 +94,48 @@ impl Specials {
     /// What stands between one more task of the group and a machine, apart from its room.
     #[must_use]
     pub fn obstacle(&self, cell: &Cell, work: &Work, slot: u32) -> Option<Obstacle> {
-        let shape = work.shape();
+        self.obstacle_to(cell, work, work.shape(), slot)
+    }
+
+    /// As [`Specials::obstacle`], of a task whose claim names its devices, as [`Plan::devices`](crate::Plan::devices) does, and ports, as
+    /// [`Plan::ports`](crate::Plan::ports): nothing where the cell chooses. Devices that are not what the group declares are an obstacle, too.
+    #[must_use]
+    pub fn obstacle_to_named(
+        &self,
+        cell: &Cell,
+        work: &Work,
+        slot: u32,
+        (devices, ports): (&[Device], &[Port]),
+    ) -> Option<Obstacle> {
+        let mut shape = work.shape().clone();
+        for port in shape.ports.iter_mut().filter(|port| port.number == 0) {
+            let named = ports.iter().find(|named| named.name == port.name);
+            port.number = named.map_or(0, |named| named.number);
+        }
+        let declared = if devices.is_empty() { Vec::new() } else { std::mem::take(&mut shape.devices) };
+        self.obstacle_to(cell, work, &shape, slot).or_else(|| self.lacks_named(cell, slot, devices, &declared))
+    }
+
+    /// The first of these devices that a machine has not left.
+    fn lacks_named(&self, cell: &Cell, slot: u32, named: &[Device], declared: &[Device]) -> Option<Obstacle> {
+        if !devices_satisfy(named, declared) {
+            return Some(Obstacle::Device(0));
+        }
+        let mut rooms = self.device_rooms(cell, slot);
+        for (position, (named, declared)) in (0..).zip(named.iter().zip(declared)) {
+            let is_of = |room: &DeviceRoom, model: &str| model.is_empty() || *room.model == *model;
+            let suits = |room: &DeviceRoom| is_of(room, &named.model) && is_of(room, &declared.model);
+            let room = rooms.iter_mut().find(|room| room.is(named) && suits(room));
+            let Some(room) = room.filter(|room| room.free_millis >= named.millis.into()) else {
+                return Some(Obstacle::Device(position));
+            };
+            room.free_millis -= i64::from(named.millis);
+        }
+        None
+    }
+
+    /// What stands between one more task of the group and a machine, if it asks for this.
+    fn obstacle_to(&self, cell: &Cell, work: &Work, shape: &GroupShape, slot: u32) -> Option<Obstacle> {
         let counts = self.counts.get(&(work.job.id, work.group));
         let special = Special::of(shape, counts.map(|(base, _)| base));
         let taken = self.machines.get(&slot);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationId, AllocationRef, Cell, ClassSet, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, QuotaUse,
-    Requirement, Resources, Revision, Room, SessionId, Shortage, Special,
+    AllocationId, AllocationRef, Cell, ClassSet, Device, GroupCounts, GroupShape, Job, JobId, LogTime, Obstacle, Port,
+    QuotaUse, Requirement, Resources, Revision, Room, SessionId, Shortage, Special,
 };
 
 use crate::in_flight::InFlight;
@@ -295,6 +295,11 @@ impl Ledger<'_> {
 
     /// What stands between one more task of the group and a machine, apart from a quota. One that a partition reserves for other schedulers fails as by a constraint.
     pub fn obstacle(&mut self, work: &Work, slot: u32) -> Option<Obstacle> {
+        self.room_obstacle(work, slot).or_else(|| self.specials.obstacle(self.view.cell, work, slot))
+    }
+
+    /// The same, apart from devices, ports and limits; the group's tasks are counted for these.
+    fn room_obstacle(&mut self, work: &Work, slot: u32) -> Option<Obstacle> {
         let cell = self.view.cell;
         let shape = work.shape();
         let reserved = self.closed_to(&work.job.shape.scheduler);
@@ -322,20 +327,40 @@ impl Ledger<'_> {
         if GroupCounts::are_needed_by(shape) {
             self.specials.count(cell, &work.job, work.group);
         }
-        requirement.obstacle(cell, slot, &spoken).or_else(|| self.specials.obstacle(cell, work, slot))
+        requirement.obstacle(cell, slot, &spoken)
     }
 
-    /// Takes room for one task of the group on a machine, and quota, if nothing stands in the way. True: it may be claimed.
+    /// Takes room for one task of the group on a machine, and quota, if nothing stands in the way. True: it may be claimed. Of devices and ports it takes those
+    /// that the cell would choose: who names them asks [`Ledger::take_named`]. Of room that is taken over ([`Plan::take_over`](crate::Plan::take_over)) or comes free by an eviction it
+    /// knows nothing: there, who plans it sees to it that it is enough.
     pub fn take(&mut self, work: &Work, slot: u32) -> bool {
         if self.quota_shortage(work).is_some() || self.obstacle(work, slot).is_some() {
             return false;
         }
+        self.book(work, slot, (&[], &[]))
+    }
+
+    /// As [`Ledger::take`], for a task whose claim names its devices, as [`Plan::devices`](crate::Plan::devices) does, and ports, as
+    /// [`Plan::ports`](crate::Plan::ports): nothing where the cell chooses. False also where the machine has not these left.
+    pub fn take_named(&mut self, work: &Work, slot: u32, devices: &[Device], ports: &[Port]) -> bool {
+        let named = (devices, ports);
+        if self.quota_shortage(work).is_some()
+            || self.room_obstacle(work, slot).is_some()
+            || self.specials.obstacle_to_named(self.view.cell, work, slot, named).is_some()
+        {
+            return false;
+        }
+        self.book(work, slot, named)
+    }
+
+    /// Takes what nothing stands in the way of.
+    fn book(&mut self, work: &Work, slot: u32, named: (&[Device], &[Port])) -> bool {
         let taken = self.taken.entry(slot).or_default();
         let Some(sum) = taken.checked_add(&work.shape().resources) else { return false };
         *taken = sum;
         self.quotas.take(&self.view, work, 1);
         if Special::is_needed_by(work.shape()) {
-            self.specials.take(self.view.cell, &work.job, work.group, slot);
+            self.specials.take_named(self.view.cell, &work.job, work.group, slot, named);
         }
         if work.job.shape.same_machine {
             self.homes.insert(work.job.id, slot);

@@ -474,6 +474,8 @@ mod ended_tests;
 #[cfg(test)]
 mod hold_tests;
 #[cfg(test)]
+mod naming_tests;
+#[cfg(test)]
 mod pass_tests;
 #[cfg(test)]
 mod pulse_tests;
