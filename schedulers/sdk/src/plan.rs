@@ -19,6 +19,8 @@ pub struct Plan {
     policy: Box<str>,
     configuration: Box<[u8]>,
     tag: u64,
+    /// The last claim was one of nothing: what is said of it is not said of the placement before it.
+    claims_nothing: bool,
     /// The first that was said of no claim.
     stray: Option<&'static str>,
 }
@@ -93,7 +95,7 @@ pub enum PlanError {
         machines: usize,
     },
     /// What is said of a claim must come after it, or it says nothing of anybody.
-    #[error("{what} is about the claims before it; found no claim that it could be about: claim first")]
+    #[error("{what} is about the last claim; found none that it could be about: claim first")]
     AboutNoClaim {
         /// The method.
         what: &'static str,
@@ -121,7 +123,8 @@ impl Plan {
         Self { atomic: true, ..Self::default() }
     }
 
-    /// Claims a machine for each of the tasks: `machines` are slots, as many as tasks.
+    /// Claims a machine for each of the tasks: `machines` are slots, as many as tasks. Of no tasks it changes nothing, and neither do spare machines and victims that are
+    /// named for it.
     pub fn claim(&mut self, work: &Work, tasks: &[u32], machines: &[u32]) -> &mut Self {
         let min = if self.atomic { u32::try_from(tasks.len()).unwrap_or(u32::MAX) } else { 0 };
         self.gang(work, tasks, machines, min)
@@ -129,7 +132,8 @@ impl Plan {
 
     /// Claims a machine for each of the tasks, and takes none of them if fewer than `min` are granted.
     pub fn gang(&mut self, work: &Work, tasks: &[u32], machines: &[u32], min: u32) -> &mut Self {
-        if tasks.is_empty() && machines.is_empty() {
+        self.claims_nothing = tasks.is_empty() && machines.is_empty();
+        if self.claims_nothing {
             return self;
         }
         let placement = Placement {
@@ -188,6 +192,7 @@ impl Plan {
 
     fn last(&mut self, what: &'static str, change: impl FnOnce(&mut Placement)) -> &mut Self {
         match self.placements.last_mut() {
+            _ if self.claims_nothing => {}
             Some(placed) => change(&mut placed.placement),
             None => self.stray = self.stray.or(Some(what)),
         }
@@ -196,7 +201,7 @@ impl Plan {
 
     /// Changes what a claim asks for beyond room.
     fn extra(&mut self, what: &'static str, task: u32, change: impl FnOnce(&mut ClaimExtra)) -> &mut Self {
-        let last = self.placements.last_mut().map(|placed| &mut placed.placement);
+        let last = self.placements.last_mut().filter(|_| !self.claims_nothing).map(|placed| &mut placed.placement);
         let found = last.and_then(|placement| {
             let claim = placement.tasks.iter().position(|&one| one == task)?;
             placement.extras.resize_with(placement.tasks.len(), ClaimExtra::default);
@@ -506,6 +511,20 @@ pub(crate) mod tests {
     #[test]
     fn nothing_claimed_is_nothing_planned() {
         assert!(Plan::incremental().claim(&work(), &[], &[]).is_empty());
+    }
+
+    // Spare machines and victims that were chosen for a job of which nothing fitted served the job before it.
+    #[test]
+    fn what_is_said_of_a_claim_of_nothing_is_not_said_of_the_one_before_it() {
+        let victim = AllocationId { slot: 7, generation: 1 };
+        let mut plan = Plan::incremental();
+        plan.claim(&work(), &[0], &[5]).claim(&work(), &[], &[]).spare(&[6]).evict(5, victim);
+        let fault = plan.clone().take_over(0, victim).clone().into_transaction().unwrap_err();
+        assert_eq!(fault, PlanError::AboutNoClaim { what: "take_over" });
+        plan.claim(&work(), &[1], &[4]).spare(&[8]);
+        let placements = plan.into_transaction().unwrap().placements;
+        assert!(placements[0].alternates.is_empty() && placements[0].preemptions.is_empty());
+        assert_eq!(placements[1].alternates, [8]);
     }
 
     #[test]
