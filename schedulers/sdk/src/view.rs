@@ -202,6 +202,13 @@ impl<'a> View<'a> {
         self.in_flight.may_stop(allocation)
     }
 
+    /// Whether an own transaction in flight claims this task: it is not in [`View::work`], and who looks for work in `cell()` itself leaves it out, too. So it is until the
+    /// outcome is heard, also where the mirror shows that already.
+    #[must_use]
+    pub fn is_claimed(&self, job: JobId, group: u16, task: u32) -> bool {
+        self.in_flight.has_task(job, group, task)
+    }
+
     /// What a task has on some machine now, be it running or about to; `None` of one that waits or is over, and of one whose last allocation is leaving.
     #[must_use]
     pub fn allocation_of(&self, job: &Job, group: u16, task: u32) -> Option<AllocationRef<'a>> {

@@ -497,6 +497,42 @@ fn a_port_that_a_claim_on_its_way_names_is_spoken_for() {
     assert_eq!((stage.placed(first).len(), stage.passed_over(second, 0)), (1, "its port is in use"));
 }
 
+/// Notes before each decision whether the first task of the first job is on its way.
+struct Looking {
+    inner: FirstFit,
+    seen: Rc<RefCell<Vec<bool>>>,
+}
+
+impl Scheduler for Looking {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let first = view.cell().jobs().next().unwrap();
+        self.seen.borrow_mut().push(view.is_claimed(first.id, 0, 0));
+        self.inner.decide(view)
+    }
+}
+
+/// Who kept a queue of its own claimed such tasks once more: nothing told which ones they were.
+#[test]
+fn who_looks_for_work_itself_sees_which_tasks_are_on_their_way() {
+    let mut stage = Stage::new();
+    stage.machine("m1", 4000, &[]);
+    let seen: Rc<RefCell<Vec<bool>>> = Rc::default();
+    let seat = stage.seat(Looking { inner: FirstFit("blue"), seen: seen.clone() });
+    stage.hold(seat);
+    for name in ["first", "second"] {
+        stage.submit(&job(name, "blue", 1));
+        stage.advance(10_000);
+    }
+    stage.release(seat);
+    stage.submit(&job("third", "blue", 1));
+    stage.advance(10_000);
+    assert_eq!(*seen.borrow(), [false, true, false]);
+}
+
 /// With a new connection log time is thought to be that of the last delta, and the end of a backoff was reckoned from that once: nine minutes late.
 #[test]
 fn a_backoff_is_over_in_time_whatever_becomes_of_the_connection() {
