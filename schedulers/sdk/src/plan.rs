@@ -117,7 +117,8 @@ impl Plan {
         Self::default()
     }
 
-    /// All of it or nothing: each placement needs all of its tasks.
+    /// Nothing of it if a claim is refused: each [`Plan::claim`] needs all of its tasks, and a [`Plan::gang`] its minimum. A stop that comes too late, or is refused, undoes nothing: what must hold for it stands in a
+    /// [`Plan::guard`].
     #[must_use]
     pub fn all_or_nothing() -> Self {
         Self { atomic: true, ..Self::default() }
@@ -214,7 +215,9 @@ impl Plan {
         self
     }
 
-    /// Stops an allocation.
+    /// Stops an allocation, which counts for nothing from then on, however it ends: it costs its task none of its `retry`, and one that still exits with 0 is not done. The
+    /// task waits, and runs again: it is offered as work in the next decision, of a `single_instance` group once it has ended, so that who stops it for others holds it back
+    /// ([`Decision::pass_over`](crate::Decision::pass_over)).
     pub fn stop(&mut self, allocation: AllocationId) -> &mut Self {
         self.stops.push(allocation);
         self
