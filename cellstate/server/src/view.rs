@@ -292,6 +292,7 @@ pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
         body: None,
         last_instant_micros: job.last_instant_micros.filter(|_| job.shape.kind == JobKind::Recurring),
         parent: parent_of(cell, job).map(|parent| parent.shape.name.to_string()).unwrap_or_default(),
+        state_since_micros: job.state_since.micros,
     }
 }
 

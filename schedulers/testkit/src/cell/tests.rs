@@ -266,3 +266,14 @@ async fn a_process_tells_how_long_it_thinks_whatever_its_settings_begin_from() {
     let deciding_micros = cell.transactions("first-fit").await[0].decision.as_ref().unwrap().deciding_micros;
     assert!(deciding_micros >= 20_000, "{deciding_micros}");
 }
+
+// When jobs were over their histories told alone, in a call for each.
+#[tokio::test]
+async fn a_job_says_since_when_it_has_stood_as_it_does() {
+    let mut cell = TestCell::start().await;
+    cell.machine("m1", 2000, SHORT).await;
+    let _scheduler = cell.scheduler(FirstFit(|| {}));
+    cell.submit(&job("words", 1)).await;
+    let done = cell.wait_until_complete("words").await;
+    assert!(done.state_since_micros > done.submitted_micros, "{done:?}");
+}
