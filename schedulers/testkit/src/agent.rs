@@ -32,15 +32,23 @@ struct Life {
 }
 
 impl FakeAgent {
-    /// Registers, and does its work from then on.
-    pub(crate) async fn start(channel: Channel, name: &str, cpu_millis: i64, task_time: Duration) -> Self {
-        let machine = v1::RegisterMachine {
+    /// A machine of that name, with 16 GiB, so many whole GPUs, and its name and these as its attributes.
+    pub(crate) fn machine(name: &str, cpu_millis: i64, attributes: &[(&str, &str)], gpus: u32) -> v1::RegisterMachine {
+        let own = [("name", name)];
+        let attributes = attributes.iter().chain(&own);
+        let gpu = |index| v1::Device { kind: "gpu".into(), index, millis: 1000, ..v1::Device::default() };
+        v1::RegisterMachine {
             name: name.into(),
             boot_id: "boot".into(),
             capacity: Some(v1::Resources { cpu_millis, memory_bytes: 1 << 34, ..v1::Resources::default() }),
-            attributes: BTreeMap::from([("name".into(), name.into())]),
+            attributes: attributes.map(|&(name, value)| (name.into(), value.into())).collect(),
+            devices: (0..gpus).map(gpu).collect(),
             ..v1::RegisterMachine::default()
-        };
+        }
+    }
+
+    /// Registers, and does its work from then on.
+    pub(crate) async fn start(channel: Channel, machine: v1::RegisterMachine, task_time: Duration) -> Self {
         let mut agents = AgentsClient::new(channel);
         let first = register(&mut agents, &machine).await.expect("the cell takes a machine of the test");
         let work = async move {

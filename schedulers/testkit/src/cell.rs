@@ -69,8 +69,11 @@ impl TestCell {
         Self::start_with(|_| {}).await
     }
 
-    /// The same, with other settings of its server.
-    pub(crate) async fn start_with(change: impl FnOnce(&mut ServerSettings)) -> Self {
+    /// The same, with other settings of its server, such as a shorter lease of its machines.
+    ///
+    /// # Panics
+    /// When it cannot start.
+    pub async fn start_with(change: impl FnOnce(&mut ServerSettings)) -> Self {
         let dir = TempDir::new().expect("temporary directories can be made");
         let mut options = ServerOptions::new(dir.path().join("cell"));
         options.settings.segment_bytes = SEGMENT_BYTES;
@@ -113,13 +116,27 @@ impl TestCell {
     }
 
     /// Adds a machine whose tasks end after `task_time`, with success. A task whose command has the word `infinity` never ends by itself, as those
-    /// of `JobBuilder::forever`; what kind of job it is of is not asked.
+    /// of `JobBuilder::forever`; what kind of job it is of is not asked. Tasks that fail are for a [`Stage`](crate::Stage) to tell of.
     pub async fn machine(&mut self, name: &str, cpu_millis: i64, task_time: Duration) {
-        let agent = FakeAgent::start(self.channel.clone(), name, cpu_millis, task_time).await;
+        self.machine_with(name, cpu_millis, task_time, &[], 0).await;
+    }
+
+    /// The same, with attributes as pairs of name and value, and with so many whole GPUs.
+    pub async fn machine_with(
+        &mut self,
+        name: &str,
+        cpu_millis: i64,
+        task_time: Duration,
+        attributes: &[(&str, &str)],
+        gpus: u32,
+    ) {
+        let machine = FakeAgent::machine(name, cpu_millis, attributes, gpus);
+        let agent = FakeAgent::start(self.channel.clone(), machine, task_time).await;
         self.agents.insert(name.to_owned(), agent);
     }
 
-    /// A machine falls silent: its agent ends without a word.
+    /// A machine falls silent: its agent ends without a word. The cell knows once its lease has run out, and what it ran is lost as long after that as its group says
+    /// (`JobBuilder::lost_after`, a minute if nothing else was set): longer than [`TestCell::wait_for`] waits.
     ///
     /// # Panics
     /// When there is none of that name.

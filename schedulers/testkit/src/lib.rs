@@ -17,5 +17,6 @@ mod stage;
 
 pub use cell::{RunningScheduler, TestCell};
 pub use job::JobBuilder;
+pub use plenum_server::Settings as ServerSettings;
 pub use rival::Rival;
 pub use stage::{Seat, Stage};

@@ -1,6 +1,7 @@
 //! The real core and real scheduler runtimes in one thread: no connection, no disk, and a clock that the test advances.
 //!
-//! Messages are delivered in order, and by themselves. A test decides when time passes, what tasks do, when a scheduler's
+//! Messages are delivered in order: until all is quiet by [`Stage::seat`], [`Stage::finish`], [`Stage::report`], [`Stage::remove`], [`Stage::release`] and [`Stage::advance`],
+//! and after whatever else a test does, such as submitting a job or adding a machine, by [`Stage::settle`]. A test decides when time passes, what tasks do, when a scheduler's
 //! requests are held back, and when its connection breaks.
 
 mod serving;
@@ -151,7 +152,7 @@ impl Stage {
         seen.map(|(table, number)| pages::encode_page_for(cell, table, number, Sections::MIRROR)).collect()
     }
 
-    /// Submits a job.
+    /// Submits a job. Schedulers hear of it with [`Stage::settle`], or with what else delivers messages.
     pub fn submit(&mut self, job: &JobBuilder) -> JobId {
         self.submit_spec(job.spec())
     }

@@ -277,3 +277,16 @@ async fn a_job_says_since_when_it_has_stood_as_it_does() {
     let done = cell.wait_until_complete("words").await;
     assert!(done.state_since_micros > done.submitted_micros, "{done:?}");
 }
+
+// Each had its name and nothing else: neither constraints nor gangs of GPUs could be placed.
+#[tokio::test]
+async fn machines_of_a_real_cell_may_have_attributes_and_gpus() {
+    let mut cell = TestCell::start().await;
+    cell.machine_with("m1", 2000, SHORT, &[("rack", "r2")], 0).await;
+    cell.machine_with("m2", 2000, SHORT, &[("rack", "r1")], 1).await;
+    cell.machine_with("m3", 2000, SHORT, &[("rack", "r2")], 1).await;
+    let _scheduler = cell.scheduler(FirstFit(|| {}));
+    cell.submit(&job("train", 1).on("rack", "r2").gpu(1000).forever()).await;
+    cell.wait_for("train", |job| job.groups[0].running == 1).await;
+    assert_eq!(cell.allocations("train").await[0].machine, "m3");
+}
