@@ -167,12 +167,16 @@ impl MarkFile {
 
     /// Starts writing, first into the slot that does not hold the newest mark.
     pub(crate) fn into_writer(self) -> HighWater {
-        let (place, sequence, written) = match self.newest {
+        let (place, sequence, durable) = match self.newest {
             Some((place, slot)) => (1 - place, slot.sequence, Some(slot.mark)),
             None => (0, 0, None),
         };
-        let writer = Writer { file: self.file, cell: self.cell, place, sequence, written };
-        HighWater(Arc::new(Shared { noted: Mutex::new(written.unwrap_or_default()), writer: Mutex::new(writer) }))
+        let writer = Writer { file: self.file, cell: self.cell, place, sequence };
+        HighWater(Arc::new(Shared {
+            noted: Mutex::new(durable.unwrap_or_default()),
+            durable: Mutex::new(durable),
+            writer: Mutex::new(writer),
+        }))
     }
 }
 
@@ -181,12 +185,13 @@ struct Writer {
     cell: CellId,
     place: usize,
     sequence: u64,
-    written: Option<Mark>,
 }
 
 struct Shared {
     /// Held for a copy only: the commit path writes it.
     noted: Mutex<Mark>,
+    /// The newest mark that is durable. Held for a copy only: threads that serve connections read it. Changed by who has the writer.
+    durable: Mutex<Option<Mark>>,
     /// Held while the disk is waited for.
     writer: Mutex<Writer>,
 }
@@ -217,7 +222,7 @@ impl HighWater {
     pub fn flush(&self) -> Result<bool, DiskError> {
         let mut writer = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner);
         let mark = *self.0.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        if writer.written == Some(mark) {
+        if self.durable() == Some(mark) {
             return Ok(false);
         }
         let slot = Slot { cell: writer.cell, sequence: writer.sequence + 1, mark };
@@ -227,14 +232,14 @@ impl HighWater {
         writer.file.sync()?;
         writer.sequence = slot.sequence;
         writer.place = 1 - writer.place;
-        writer.written = Some(mark);
+        *self.0.durable.lock().unwrap_or_else(PoisonError::into_inner) = Some(mark);
         Ok(true)
     }
 
-    /// The newest mark that is durable; none before the first.
+    /// The newest mark that is durable; none before the first. Waits for no disk.
     #[must_use]
     pub fn durable(&self) -> Option<Mark> {
-        self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).written
+        *self.0.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -331,6 +336,21 @@ mod tests {
             let read = MarkFile::read(&disk.reboot(), CELL).unwrap();
             assert_eq!(read.mark(), Some(Mark { revision: 5, hash: ChainHash([5; 32]) }));
         }
+    }
+
+    // Who asked for metrics waited for a flush, on a thread that serves connections: two of them, on a disk that did not answer, and nobody was served.
+    #[test]
+    fn what_is_durable_is_told_while_the_disk_is_waited_for() {
+        let (_disk, mark) = fresh();
+        mark.note(1, ChainHash([1; 32]));
+        let flushing = mark.0.writer.lock().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let asked = mark.clone();
+        std::thread::spawn(move || tell.send(asked.durable()));
+        assert_eq!(told.recv_timeout(std::time::Duration::from_secs(30)), Ok(Some(Mark::default())));
+        drop(flushing);
+        mark.flush().unwrap();
+        assert_eq!(mark.durable().map(|durable| durable.revision), Some(1));
     }
 
     #[test]
