@@ -519,16 +519,9 @@ impl<'a> Feeder<'a> {
     /// Goes on from a checkpoint of the present: what lies between is retired.
     fn leap(&mut self) -> Result<(), FeedError> {
         let before = self.shared.feed.history().newest_revision();
-        let came = self.checkpoint()?;
-        let history = self.shared.feed.history();
-        // A history that had nothing at all has begun with that checkpoint.
-        if let Some(info) = history.newest_checkpoint().filter(|info| info.revision > history.newest_revision()) {
-            history.leap_to(info.revision)?;
-            // Its room is what is missing, and names may take a while.
-            self.shared.keeper.release(self.releasable());
-            self.settle_names()?;
-        }
-        let now = history.newest_revision();
+        let came = self.leave_out()?;
+        self.settle_names()?;
+        let now = self.shared.feed.history().newest_revision();
         if now > before {
             let from = before + 1;
             tracing::warn!(
@@ -538,7 +531,6 @@ impl<'a> Feeder<'a> {
             );
             self.shared.feed.gave_up(now - before);
         }
-        self.reader = None;
         if came {
             self.shared.feed.caught_up(self.checkpoint_bytes);
         }
@@ -546,6 +538,22 @@ impl<'a> Feeder<'a> {
         self.shared.feed.fed(0);
         self.give_up();
         Ok(())
+    }
+
+    /// Has the history go on from a checkpoint of the present, and gives up the log before that at once: its room is what is missing, and names, which
+    /// come next, may take a while. False when no picture came.
+    fn leave_out(&mut self) -> Result<bool, FeedError> {
+        let came = self.checkpoint()?;
+        // What it reads of the log would stay.
+        self.reader = None;
+        let history = self.shared.feed.history();
+        // A history that had nothing at all has begun with that checkpoint.
+        if let Some(info) = history.newest_checkpoint().filter(|info| info.revision > history.newest_revision()) {
+            history.leap_to(info.revision)?;
+            self.shared.keeper.release(self.releasable());
+            self.give_up_log();
+        }
+        Ok(came)
     }
 
     /// Where the history has begun, or leapt, it is told what is called how in the cell of then, before it goes on: after a crash in
@@ -601,7 +609,12 @@ impl<'a> Feeder<'a> {
                 self.retiring_due = Some(Instant::now() + RETIRING_FAILED_PAUSE);
             }
         }
-        let oldest = history.oldest_revision();
+        self.give_up_log();
+    }
+
+    /// Lets go of what was released of the log, as far as neither the history nor the fallback leads to it any more.
+    fn give_up_log(&mut self) {
+        let oldest = self.shared.feed.history().oldest_revision();
         let wanted_from = self.wanted_from(oldest);
         self.shared.keeper.give_up(wanted_from);
         if Revision(oldest) > self.shared.recent.read().oldest_readable() {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::backup::fallback::FALLBACK;
+use crate::shared::tests::without_threads;
 use crate::{Handle, Server, ServerOptions};
 use plenum_journal::ChainHash;
 use plenum_proto::v1;
@@ -230,6 +231,35 @@ async fn with_two_full_segments(options: &ServerOptions, blocked: bool) -> (Hand
         }
     }
     (server, shared)
+}
+
+// Beside a history what is released is kept until it is given up, which came after the names: a cell that was read-only for want of room stayed so for
+// as long as these took. And what the thread itself was reading stayed in any case.
+#[tokio::test]
+async fn a_leap_gives_the_room_of_the_log_back_before_it_tells_the_history_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut unfed = of_small_segments(dir.path());
+    unfed.settings.history = false;
+    let (server, shared) = with_two_full_segments(&unfed, false).await;
+    drop(shared);
+    server.kill().await.unwrap();
+
+    // Beside a history, and without the thread that feeds it.
+    let (_journal, shared) = without_threads(dir.path(), |_| None);
+    let (present, keeper) = (shared.durable_revision().0, &shared.keeper);
+    shared.feed.tell(present);
+    let mut feeder = Feeder::new(&shared, None);
+    let mut batches = feeder.next_batches().unwrap();
+    batches.truncate(1);
+    feeder.feed(batches).unwrap();
+    let history = shared.feed.history();
+    assert!(history.newest_revision() < present && keeper.oldest_kept_revision() == 1);
+    feeder.reader = Some(keeper.reader(1).unwrap());
+    assert!(feeder.leave_out().unwrap());
+    // As the keeping thread does in a cell that is read-only.
+    keeper.give_back().unwrap();
+    assert!(keeper.oldest_kept_revision() > 1);
+    assert_eq!(history.wants_names_of().unwrap(), Some(present), "these are still to come");
 }
 
 /// A feeder of a cell that is read-only, with a fallback from before all of the log; and the cell's revision.
