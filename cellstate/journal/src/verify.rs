@@ -159,7 +159,7 @@ pub fn verify_kept(
     let Some(log_from) = disk.list()?.iter().filter_map(|name| segment::number_in(name)).min() else {
         return Ok(KeptReport::default());
     };
-    let survey = Surveyor::new(disk, identity, mark, visit).walk_kept(log_from)?;
+    let survey = Surveyor::new(disk, identity, mark, visit).forgiving().walk_kept(log_from)?;
     let first_of_log = segment::name(log_from);
     let mut damages = survey.damages;
     // What is wrong with the log itself is in the other report.

@@ -249,9 +249,8 @@ fn a_worn_mark_that_is_all_that_is_left_of_a_log_is_never_overwritten() {
     assert_eq!(disk.image("MARK"), before);
 }
 
-// A log that was to be read again from its fallback could not be opened for a segment that was not needed for that.
-#[test]
-fn a_kept_segment_that_can_not_be_read_does_not_keep_later_ones_from_joining_the_log() {
+/// A log of 30 batches that keeps what is before it, and its oldest revision.
+fn log_that_keeps() -> (SimDisk, Options, u64) {
     let disk = SimDisk::new(1);
     let keeping = Options { keep_released: true, ..options() };
     let (mut journal, _) = Journal::open(Arc::new(disk.clone()), keeping.clone()).unwrap();
@@ -261,7 +260,38 @@ fn a_kept_segment_that_can_not_be_read_does_not_keep_later_ones_from_joining_the
     journal.keeper().release(60);
     journal.keeper().prepare().unwrap();
     let oldest = journal.keeper().oldest_revision();
-    drop(journal);
+    (disk, keeping, oldest)
+}
+
+// The walk of that segment ended there: it was named as a whole, without the place, and nothing behind it was looked at.
+#[test]
+fn every_frame_of_a_kept_segment_but_those_in_worn_sectors_is_shown_and_each_place_is_told() {
+    let (disk, _, oldest) = log_that_keeps();
+    let looked_at = |worn: Places| {
+        let mut frames = Vec::new();
+        let kept = verify_kept(&Worn::new(disk.clone(), worn), Some(CELL), &mut |frame| {
+            assert_is_batch(frame);
+            frames.push((batches_in(frame.first_revision), frame.segment, frame.offset));
+        });
+        (frames, kept.unwrap().damages)
+    };
+    let (frames, damages) = looked_at(Vec::new());
+    assert_eq!((frames.len() as u64, damages.len()), (batches_in(oldest), 0));
+    let worn = [frames[0], frames[2]];
+    assert_eq!(worn.map(|(_, segment, _)| segment), [1, 1]);
+    let places = worn.map(|(_, _, offset)| (segment::kept_name(1), offset..offset + 512));
+    let (shown, damages) = looked_at(places.to_vec());
+    let others: Vec<_> = frames.iter().filter(|frame| !worn.contains(frame)).copied().collect();
+    assert_eq!(shown, others);
+    let told = damages.iter().filter(|damage| matches!(damage.flaw, Flaw::Unreadable { .. }));
+    let told: Vec<_> = told.map(|damage| (damage.file.clone(), damage.offset)).collect();
+    assert_eq!(told, places.map(|(file, range)| (file, range.start)));
+}
+
+// A log that was to be read again from its fallback could not be opened for a segment that was not needed for that.
+#[test]
+fn a_kept_segment_that_can_not_be_read_does_not_keep_later_ones_from_joining_the_log() {
+    let (disk, keeping, oldest) = log_that_keeps();
     let worn = vec![(segment::kept_name(1), 0..512)];
     let claimed = Journal::claim(Arc::new(Worn::new(disk, worn)), keeping).unwrap();
     assert_eq!(claimed.rejoin_kept(1).unwrap(), 0, "nobody knows whether it goes back so far");
