@@ -276,6 +276,7 @@ fn find(folder: &Path, options: &Options) -> Result<Found, OpenError> {
     let store = Arc::new(store);
     let view = settle(&store)?;
     let writer = writer_of(&store, &view)?;
+    identity::raise(folder, &options.cell_id)?;
     let opened = Opened {
         newest_revision: view.newest,
         oldest_revision: view.oldest(),

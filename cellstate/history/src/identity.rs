@@ -10,23 +10,37 @@ use std::path::Path;
 /// and filters are made otherwise; since 5, page images are in sets; since 6, what is held, reserved and limited
 /// has pages of its own.
 const FORMAT: u32 = 6;
-/// Those whose rows are read as they are; the last one is written. Opening an older one raises it, as what is written from then on is of
-/// the newest.
+/// Those whose rows are read as they are; the last one is written. Opening a history of an older one raises it, as what is written from then on is
+/// of the newest.
 pub const FORMATS: std::ops::RangeInclusive<u32> = 2..=FORMAT;
 
 const FILE: &str = "identity";
 const UNFINISHED: &str = "identity.new";
 
-/// Makes sure that `folder` is the history of the cell, in our format. An absent or empty folder becomes it.
+/// Makes sure that `folder` is the history of the cell, in a format that can be read. An absent or empty folder becomes it.
 pub(crate) fn claim(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
-    let path = folder.join(FILE);
     keep_private(folder);
+    match format_of(folder, cell_id)? {
+        Some(_) => Ok(()),
+        None => create(folder, cell_id),
+    }
+}
+
+/// Raises an older format to ours, before any row of ours is written. For who has the store open and settled, which leaves rows as they are: one that
+/// another process has, or that can't be opened, stays the history of whose it is, and what a crash leaves before this can be opened by either.
+pub(crate) fn raise(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
+    match format_of(folder, cell_id)? {
+        Some(FORMAT) => Ok(()),
+        _ => write_identity(folder, cell_id),
+    }
+}
+
+/// The format of the cell's history in `folder`; none where it has no identity.
+fn format_of(folder: &Path, cell_id: &[u8]) -> Result<Option<u32>, OpenError> {
+    let path = folder.join(FILE);
     match fs::read_to_string(&path) {
-        Ok(text) => match check(folder, &text, cell_id)? {
-            FORMAT => Ok(()),
-            _ => write_identity(folder, cell_id),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => create(folder, cell_id),
+        Ok(text) => check(folder, &text, cell_id).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             Err(damaged(folder, "its identity file is not text"))
         }

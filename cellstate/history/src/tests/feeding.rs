@@ -139,15 +139,46 @@ fn another_cells_or_formats_history_and_other_folders_are_refused() {
     assert!(matches!(History::open(folder.path(), Options::new(*b"")), Err(OpenError::Setting { .. })));
 }
 
+/// Makes a history's identity that of an earlier version's. Gives it, and what it was.
+fn of_an_earlier_format(path: &Path) -> (String, String) {
+    let newest = std::fs::read_to_string(path.join("identity")).unwrap();
+    let earlier = newest.replace("format 6", "format 2");
+    assert_ne!(earlier, newest);
+    std::fs::write(path.join("identity"), &earlier).unwrap();
+    (earlier, newest)
+}
+
 #[test]
-fn a_history_of_the_format_before_is_read_and_raised() {
+fn a_history_of_an_earlier_format_is_read_and_raised() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("history");
     drop(open(&path));
-    let identity = std::fs::read_to_string(path.join("identity")).unwrap();
-    std::fs::write(path.join("identity"), identity.replace("format 5", "format 2")).unwrap();
+    let (_, newest) = of_an_earlier_format(&path);
     drop(open(&path));
-    assert_eq!(std::fs::read_to_string(path.join("identity")).unwrap(), identity);
+    assert_eq!(std::fs::read_to_string(path.join("identity")).unwrap(), newest);
+}
+
+// A backup was asked of a running server's directory, and refused: the server, of an earlier version, could not open its history any more.
+#[test]
+fn the_format_of_a_history_that_can_not_be_opened_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("history");
+    let (running, _) = open(&path);
+    running.append(&batches(1, 9, 0)).unwrap();
+    running.persist().unwrap();
+    let (earlier, newest) = of_an_earlier_format(&path);
+    let identity = || std::fs::read_to_string(path.join("identity")).unwrap();
+    assert!(matches!(History::open(&path, options()), Err(OpenError::Locked { .. })));
+    assert_eq!(identity(), earlier, "another process has it");
+    drop(running);
+    let current = path.join("store/keyspaces/1/current");
+    let whole = std::fs::read(&current).unwrap();
+    std::fs::write(&current, &whole[1..]).unwrap();
+    assert!(matches!(History::open(&path, options()), Err(OpenError::Damaged { .. })));
+    assert_eq!(identity(), earlier, "it is damaged");
+    std::fs::write(&current, whole).unwrap();
+    let (_, opened) = open(&path);
+    assert_eq!((opened.newest_revision, identity()), (9, newest));
 }
 
 #[test]
