@@ -49,7 +49,7 @@ const RETIRING_FAILED_PAUSE: Duration = Duration::from_secs(60);
 const ENDING_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a history that failed is left alone before the store is opened again; twice as long each time, up to the longest, until it
-/// has been written for some time.
+/// has been written for some time. The shortest as well before the log is read once more.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A history that was written for so long after it was opened again has not failed before, as far as the next failure goes.
@@ -110,6 +110,8 @@ struct Feeder<'a> {
     /// Came from memory, and is not next.
     held: Option<Arc<LoggedBatch>>,
     reader: Option<Reader>,
+    /// The newest revision of the history when the disk could not read what comes next in the log.
+    unread_behind: Option<u64>,
     /// The cell of the newest checkpoint: pages that are not its very own have changed.
     before: Option<Cell>,
     /// The durable end of the log when the newest checkpoint was written, as [`Feed`] counts it.
@@ -167,6 +169,7 @@ impl<'a> Feeder<'a> {
             settings: &shared.settings,
             held: None,
             reader: None,
+            unread_behind: None,
             before,
             checkpoint_bytes: 0,
             image_bytes: shared.feed.history().newest_checkpoint().map_or(0, |newest| newest.image_bytes),
@@ -187,6 +190,17 @@ impl<'a> Feeder<'a> {
         let mut ended = self.run();
         loop {
             match ended {
+                // A disk behind a network answers so while its way is changed, and the log keeps all until the history goes on behind it.
+                Err(unread) if self.may_read_again(&unread) && !self.shared.feed.is_closing() => {
+                    let error = unread.told();
+                    tracing::warn!(error, "the history can't read the log; it is tried once more");
+                    self.unread_behind = Some(self.shared.feed.history().newest_revision());
+                    self.reader = None;
+                    if !self.wait_until(Instant::now() + FIRST_PAUSE) {
+                        return Ok(());
+                    }
+                    ended = self.run();
+                }
                 // The cell has what stood there, and the past goes on behind it: then the log lets go of what it has lost. As long as it stands
                 // there no start would open the log.
                 Err(lost) if lost.is_lost_in_log() && !self.shared.feed.is_closing() => {
@@ -211,6 +225,23 @@ impl<'a> Feeder<'a> {
                 ended => return ended,
             }
         }
+    }
+
+    /// Whether the disk says that it has lost what comes next in the log, and says so for the first time.
+    fn may_read_again(&self, error: &FeedError) -> bool {
+        let is_of_disk = matches!(error, FeedError::Read(ReadError::Disk(_))) && error.is_lost_in_log();
+        is_of_disk && self.unread_behind != Some(self.shared.feed.history().newest_revision())
+    }
+
+    /// Waits; false when the server ends before that.
+    fn wait_until(&self, due: Instant) -> bool {
+        while Instant::now() < due {
+            if self.shared.feed.is_closing() || self.shared.has_failed() {
+                return false;
+            }
+            std::thread::sleep(PAUSE_POLL);
+        }
+        true
     }
 
     /// Waits until there is room, and opens the store again. False when the server ends meanwhile: the next start does that.
@@ -507,11 +538,8 @@ impl<'a> Feeder<'a> {
         loop {
             self.leap()?;
             let Some(due) = self.leap_due else { return Ok(true) };
-            while Instant::now() < due {
-                if self.shared.feed.is_closing() || self.shared.has_failed() {
-                    return Ok(false);
-                }
-                std::thread::sleep(PAUSE_POLL);
+            if !self.wait_until(due) {
+                return Ok(false);
             }
         }
     }

@@ -6,6 +6,8 @@ use crate::shared::tests::without_threads;
 use crate::{Handle, Server, ServerOptions};
 use plenum_journal::ChainHash;
 use plenum_proto::v1;
+use std::path::PathBuf;
+use tracing::{Event, Level, Metadata, Subscriber, span};
 
 /// A server whose history nobody feeds but the test.
 async fn without_feeder(dir: &std::path::Path) -> (Handle, Arc<Shared>) {
@@ -360,6 +362,71 @@ async fn a_log_that_can_not_grow_waits_for_no_fallback_that_is_not_to_be_replace
     assert_eq!(feeder.wanted_from(newest), newest);
     assert!(dir.path().join(FALLBACK).exists());
     drop(feeder);
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
+/// Puts a file in its place as soon as something is warned of.
+struct AtWarning {
+    file: PathBuf,
+    place: PathBuf,
+}
+
+impl Subscriber for AtWarning {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() == Level::WARN
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        // It is there already when more is warned of.
+        drop(std::fs::rename(&self.file, &self.place));
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+// A disk that was moved said once that it can't read, and all that the history lacked was given up.
+#[tokio::test]
+async fn what_the_disk_can_not_read_once_is_read_again_and_nothing_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut unfed = of_small_segments(dir.path());
+    unfed.settings.history = false;
+    let (server, shared) = with_two_full_segments(&unfed, false).await;
+    let last = shared.durable_revision().0;
+    let (file, place) = (dir.path().join("aside"), dir.path().join(format!("log/{:020}.segment", 1)));
+    std::fs::rename(&place, &file).unwrap();
+    // Where there is no memory the system answers as for a sector that can't be read.
+    std::os::unix::fs::symlink("/proc/self/mem", &place).unwrap();
+    shared.feed.tell(last);
+    let feeding = {
+        let shared = shared.clone();
+        std::thread::spawn(move || {
+            let mut feeder = Feeder::new(&shared, None);
+            let ended = tracing::subscriber::with_default(AtWarning { file, place }, || feeder.run_on());
+            (ended.map_err(|error| error.told()), feeder.unread_behind)
+        })
+    };
+    let history = shared.feed.history();
+    let goes_on = async {
+        while history.newest_revision() < last {
+            assert!(!feeding.is_finished(), "it has given up");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), goes_on).await.expect("it is read again");
+    shared.feed.close();
+    assert_eq!(feeding.join().unwrap(), (Ok(()), Some(0)), "it could not be read when the history had nothing");
+    assert_eq!((history.oldest_revision(), shared.feed.given_up()), (1, 0));
     drop(shared);
     server.kill().await.unwrap();
 }
