@@ -65,6 +65,13 @@ pub struct CheckpointInfo {
 }
 
 impl CheckpointInfo {
+    /// Its set: checkpoints of the same set are read from the same images. It is named after the one that it began with; 0 is of formats up to 4,
+    /// which had no sets.
+    #[must_use]
+    pub fn set(&self) -> u64 {
+        self.set.began
+    }
+
     /// How many pages a table has; none if it knows of no such table.
     fn pages_of(&self, table: u8) -> Option<u32> {
         self.live.iter().find(|had| had.table == table).map(|had| had.pages)

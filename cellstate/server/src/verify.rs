@@ -9,6 +9,7 @@ mod audit;
 mod edges;
 mod second_copy;
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -342,14 +343,15 @@ fn fold_history(
     Ok(start)
 }
 
-/// Checkpoints that are compared with what the deltas give: the newest, and so many before it.
+/// Checkpoints that are compared with what the deltas give: the newest, and so many before it; besides the last one of each set of images, which is
+/// read from most of these. To compare one takes as long as its cell is large.
 const CHECKPOINTS_COMPARED: usize = 4;
 
 /// Checkpoints, and the fallback, that must show what the deltas give, each at its own revision.
 struct Checkpoints<'a> {
     history: Option<&'a History>,
     fallback: Option<Cell>,
-    revisions: Vec<u64>,
+    revisions: BTreeSet<u64>,
     /// The newest one that could not be read when it was to be gone on from it. Each try takes as long as its cell is large, and there may be
     /// very many frames in front of it.
     unreadable: u64,
@@ -357,12 +359,15 @@ struct Checkpoints<'a> {
 
 impl<'a> Checkpoints<'a> {
     fn of(history: Option<&'a History>, fallback: Option<Cell>, audit: &mut Audit) -> Self {
-        let mut revisions = Vec::new();
+        let (mut revisions, mut set) = (BTreeSet::new(), None);
         let mut candidate = history.and_then(History::newest_checkpoint);
         while let (Some(checkpoint), Some(history)) = (candidate.take(), history) {
-            revisions.push(checkpoint.revision);
+            let is_last_of_set = set.replace(checkpoint.set()) != Some(checkpoint.set());
+            if is_last_of_set || revisions.len() <= CHECKPOINTS_COMPARED {
+                revisions.insert(checkpoint.revision);
+            }
             let before = checkpoint.revision.saturating_sub(1);
-            if revisions.len() <= CHECKPOINTS_COMPARED && before > 0 {
+            if before > 0 {
                 candidate = history.checkpoint_at_or_before(before).unwrap_or_else(|error| {
                     audit.unreadable(Revision(before), HISTORY, error.to_string(), ServerError::ReadHistory(error));
                     None
@@ -384,8 +389,9 @@ impl<'a> Checkpoints<'a> {
     fn compare(&mut self, audit: &mut Audit) {
         self.compare_fallback(audit);
         let revision = audit.revision().0;
-        let Some(place) = self.revisions.iter().position(|&known| known == revision) else { return };
-        self.revisions.swap_remove(place);
+        if !self.revisions.remove(&revision) {
+            return;
+        }
         let Some(history) = self.history else { return };
         match checkpoint::read(history, revision) {
             Ok(cell) => audit.compare_checkpoint(cell, HISTORY),
@@ -397,5 +403,49 @@ impl<'a> Checkpoints<'a> {
         if let Some(cell) = self.fallback.take_if(|cell| cell.revision() == audit.revision()) {
             audit.compare(&cell, FALLBACK);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_model::Delta;
+
+    use super::*;
+    use crate::{Server, ServerOptions};
+
+    // Of all that are retained the newest five were compared. The others were taken for right as long as they could be read.
+    #[tokio::test]
+    async fn an_old_checkpoint_that_shows_something_else_than_the_deltas_give_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut unfed = ServerOptions::new(dir.path());
+        unfed.settings.history = false;
+        let server = Server::start(unfed).await.unwrap();
+        let shared = server.shared().clone();
+        let mut cells = Vec::new();
+        for number in 0..CHECKPOINTS_COMPARED + 4 {
+            let open = plenum_proto::command::open_session("local", "default", &format!("batch-{number}")).unwrap();
+            let opened = shared.ask(open).await.unwrap().at;
+            cells.push(shared.snapshot_with(opened).await);
+        }
+        let cell_id = shared.identity.cell_id;
+        drop(shared);
+        server.kill().await.unwrap();
+
+        // The second one lacks its session.
+        let mut wrong = cells[0].clone();
+        while wrong.revision() < cells[1].revision() {
+            wrong.apply(&Delta::new(wrong.revision().next(), wrong.time())).unwrap();
+        }
+        let revision = wrong.revision();
+        cells[1] = wrong;
+        let options = read_options(dir.path(), &cell_id).unwrap();
+        let (history, _) = History::open(dir.path().join(HISTORY), options).unwrap();
+        for cell in &cells {
+            checkpoint::write(&history, cell, None).unwrap();
+        }
+        drop(history);
+        let report = verify(dir.path()).unwrap();
+        let found: Vec<_> = report.violations.iter().map(|found| (found.revision, found.place.as_str())).collect();
+        assert_eq!(found, [(revision, HISTORY)], "{:?}", report.violations);
     }
 }
