@@ -507,6 +507,10 @@ impl Evictions {
             again.into_iter().for_each(|micros| self.put_off(micros));
             return Err(why);
         }
+        // Of what is found for it nothing would come, and the next decision would look again.
+        if let Some(denied) = self.pause(view, work) {
+            return Err(denied);
+        }
         let (mut denied, looks_before) = (Denied::Nobody, self.looks);
         for resources in need.rooms() {
             match self.home_with((view, columns), work, eligible, resources) {

@@ -72,6 +72,24 @@ fn no_other_session_evicts_for_what_fails_while_its_own_waits() {
     assert_eq!(fail(&mut stage, web, 5), 1, "after ten seconds");
 }
 
+// Each decision looked for a machine on which others could be evicted for it, and then evicted nobody there: in a large cell that is a walk over all that runs.
+#[test]
+fn what_shares_a_machine_and_fails_looks_for_no_other_one_before_its_pause_is_over() {
+    let (mut stage, low) = full(2);
+    let web = submit(&mut stage, &web(1).same_machine());
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((1, 0), (1, 1)));
+    leave(&mut stage);
+    let home = stage.placed(web)[0].2;
+    stage.finish(web, false);
+    stage.remove(home);
+    stage.advance(2_000_000);
+    let told = stage.passed_over(web, 0);
+    let pauses = "its tasks share a machine: it evicted others for tasks that failed, and evicts nobody before ";
+    assert!(told.starts_with(pauses), "{told}");
+    stage.advance(8_000_000);
+    assert_eq!((stands(&stage, web), stands(&stage, low)), ((1, 0), (0, 1)), "ten seconds after the first one");
+}
+
 #[test]
 fn what_failed_is_placed_at_once_where_there_is_room() {
     let (mut stage, low) = full(2);
