@@ -205,8 +205,9 @@ fn next_task<'a>(view: &View<'a>, job: &Job, group: u16) -> Option<AllocationRef
             (next, is_down) = (Some(found), true);
         }
     }
-    // What is in flight counts there, too.
-    next.filter(|_| view.siblings(job, group).values().sum::<u32>() == row.count)
+    // What is in flight counts there, too; and a move is, until its outcome is heard: that says when it may be tried again, if it was refused.
+    let is_alone = || view.siblings(job, group).values().sum::<u32>() == row.count;
+    next.filter(|leaving| !view.may_be_stopped(leaving.id) && is_alone())
 }
 
 #[cfg(test)]

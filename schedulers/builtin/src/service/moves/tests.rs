@@ -273,6 +273,43 @@ fn a_move_that_loses_its_race_leaves_the_task_where_it_is() {
     assert_eq!(serving(&stage, job), [1]);
 }
 
+// Where a walk came between the two, the very move that was refused was sent once more, without a pause.
+#[test]
+fn a_move_that_the_mirror_shows_as_refused_is_not_planned_again_before_its_outcome_is_heard() {
+    let (mut stage, seat) = stage(&[4_000]);
+    let job = running(&mut stage, &web(1));
+    let wider = running(&mut stage, &JobBuilder::new("wider", "service").group("main", 1, 600).forever());
+    stage.machine("m1", 500, &[]);
+    stage.seat(Batch::default());
+    stage.hold(seat);
+    drain(&mut stage, 0, 10 * MINUTE);
+    let sent = |stage: &Stage| stage.runtime(seat).counters().transactions;
+    let before = sent(&stage);
+    for _ in 0..3_000 {
+        if sent(&stage) == before {
+            stage.advance(SECOND / 1_000);
+        }
+    }
+    assert_eq!(sent(&stage), before + 1, "less than a millisecond ago");
+    stage.submit(&JobBuilder::new("rival", "batch").group("main", 1, 500));
+    stage.settle();
+    stage.transcript();
+    stage.cut_answers(seat);
+    assert_eq!(stage.transcript(), "service: 0 of 1 granted\n  task 0 on m1: conflict NoRoom, culprit batch\n");
+    stage.cut_off(seat);
+    stage.release(seat);
+    // The log is thought to be two milliseconds behind. With the deltas that it hears once it is back, and before the outcome, a second has passed there.
+    stage.advance(SECOND - 3 * SECOND / 2_000);
+    stage.machine("m2", 4_000, &[]);
+    stage.submit(&JobBuilder::new("more", "service").group("main", 1, 100).forever());
+    stage.let_back(seat);
+    stage.settle();
+    assert_eq!(placed(&stage, wider), [2], "the walk was made");
+    assert_eq!(placed(&stage, job), [0]);
+    let_move(&mut stage, &[job], 3);
+    assert_eq!(serving(&stage, job), [2]);
+}
+
 #[test]
 fn when_the_drain_is_ended_midway_the_rest_stays() {
     let (mut stage, _) = stage(&[4_000]);
