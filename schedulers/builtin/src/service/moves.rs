@@ -27,11 +27,61 @@ const OVERDUE_MICROS: i64 = 5_000_000;
 /// Groups of which it is said why they stay: so many as are looked into by hand, and few enough to be said in each decision.
 const STAYING_MAX: usize = 1000;
 
+/// Behind a task that has not run for less than this nobody is said to stay: each move keeps the others of its group for a moment.
+const PASSING_MICROS: i64 = 5_000_000;
+
 /// A group: the slot of its job, and its position there.
 type Place = (u32, u16);
 
-/// Groups of which some tasks stay on drained machines: how many, and why.
-type Staying = BTreeMap<(JobId, u16), (u32, String)>;
+/// Why tasks of a group stay where they are.
+enum Stays {
+    For(String),
+    /// Only until this one of the group, on that machine, is known to run.
+    Behind {
+        task: u32,
+        machine: u32,
+    },
+}
+
+/// What a walk found of groups of which some tasks stay on drained machines. Each list is of `STAYING_MAX` at most.
+#[derive(Debug, Default)]
+struct Found {
+    /// How many stay, and why.
+    staying: BTreeMap<(JobId, u16), (u32, String)>,
+    /// Which other task of the group they are behind, and since which walk.
+    behind: BTreeMap<(JobId, u16), (u32, LogTime)>,
+}
+
+impl Found {
+    /// Tasks of a group stay, if any are on drained machines. What the walk before this one found says for how long they have been behind another one.
+    fn add(&mut self, view: &View<'_>, (job, group): (&Job, u16), stays: Stays, before: &Self) {
+        if self.staying.len() >= STAYING_MAX {
+            return;
+        }
+        let (tasks, place) = (left(view, job, group), (job.id, group));
+        if tasks == 0 {
+            return;
+        }
+        let why = match stays {
+            Stays::For(why) => why,
+            Stays::Behind { task, machine } => {
+                let now = view.now();
+                // Of another cell it may have been later than now.
+                let known = before.behind.get(&place).filter(|(other, since)| *other == task && *since <= now);
+                let since = known.map_or(now, |&(_, since)| since);
+                if self.behind.len() < STAYING_MAX {
+                    self.behind.insert(place, (task, since));
+                }
+                if now.micros.saturating_sub(since.micros) < PASSING_MICROS {
+                    return;
+                }
+                let name = view.cell().machine_in(machine).map_or("?", |found| &*found.name);
+                format!("task {task} on {name} is not known to run, and only one of a group is away at a time")
+            }
+        };
+        self.staying.insert(place, (tasks, why));
+    }
+}
 
 /// Where the walks over all groups stand.
 #[derive(Debug, Default)]
@@ -41,10 +91,10 @@ pub(super) struct Moves {
     /// Where it goes on, if it met more moves than transactions could be sent. Else the same first few would be tried each time,
     /// whatever becomes of them.
     rest: Option<Place>,
-    /// As the last whole walk found, which is said until the next one is over.
-    staying: Staying,
-    /// As the walk found that is under way.
-    found: Staying,
+    /// What the last whole one found, which is said until the next one is over.
+    last: Found,
+    /// What the one found that is under way.
+    found: Found,
 }
 
 impl Moves {
@@ -54,14 +104,14 @@ impl Moves {
             let begins = self.next_walk_micros(view.now()) == 0;
             begins.then(|| {
                 self.began = Some(view.now());
-                self.found.clear();
+                self.found = Found::default();
                 (0, 0)
             })
         });
         if let Some(from) = from {
-            self.rest = walk(placer, view, (decision, &mut self.found), from);
+            self.rest = walk(placer, view, (decision, &self.last, &mut self.found), from);
             if self.rest.is_none() {
-                self.staying = std::mem::take(&mut self.found);
+                self.last = std::mem::take(&mut self.found);
             }
         }
         let note = |(&(job, group), (tasks, reason)): (&(JobId, u16), &(u32, String))| PassedOver {
@@ -70,7 +120,7 @@ impl Moves {
             tasks: *tasks,
             reason: reason.clone(),
         };
-        decision.staying.extend(self.staying.iter().map(note));
+        decision.staying.extend(self.last.staying.iter().map(note));
         decision.again_after(if self.rest.is_some() { 0 } else { self.next_walk_micros(view.now()) });
     }
 
@@ -87,13 +137,13 @@ impl Moves {
 fn walk(
     placer: &mut Placer,
     view: &View<'_>,
-    (decision, staying): (&mut Decision, &mut Staying),
+    (decision, last, found): (&mut Decision, &Found, &mut Found),
     from: Place,
 ) -> Option<Place> {
     let cell = view.cell();
     if !(0..cell.machine_rows().len()).any(|slot| state(cell, slot) == Some(MachineState::Draining)) {
         // Where it goes on, that was found of drains that have ended since.
-        staying.clear();
+        *found = Found::default();
         return None;
     }
     let jobs = cell.jobs().filter(|job| job.id.slot >= from.0);
@@ -109,12 +159,7 @@ fn walk(
             match next_move(placer, view, job, group) {
                 Ok(plan) => plan.into_iter().for_each(|plan| decision.commit(plan)),
                 // Of a peer's own it says so itself.
-                Err(why) if view.is_own(job) && staying.len() < STAYING_MAX => {
-                    let tasks = left(view, job, group);
-                    if tasks > 0 {
-                        staying.insert((job.id, group), (tasks, why));
-                    }
-                }
+                Err(stays) if view.is_own(job) => found.add(view, (&**job, group), stays, last),
                 Err(_) => {}
             }
         }
@@ -153,12 +198,12 @@ fn left(view: &View<'_>, job: &Job, group: u16) -> u32 {
 ///
 /// # Errors
 /// Why those that stand there stay, if any do.
-fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -> Result<Option<Plan>, String> {
+fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -> Result<Option<Plan>, Stays> {
     let Some(shape) = job.shape.groups.get(usize::from(group)) else { return Ok(None) };
     if let Some(never) = never_moved(job, shape) {
-        return Err(never.to_owned());
+        return Err(Stays::For(never.to_owned()));
     }
-    let Some(leaving) = next_task(view, job, group) else { return Ok(None) };
+    let Some(leaving) = next_task(view, job, group)? else { return Ok(None) };
     if !view.is_own(job) {
         // Its peer may be alive: both would move one of the group, each another one.
         let Some(machine) = view.cell().machine_in(leaving.row.machine) else { return Ok(None) };
@@ -175,39 +220,41 @@ fn next_move(placer: &mut Placer, view: &View<'_>, job: &Arc<Job>, group: u16) -
     if placed == 0 {
         placer.stay(view, &work, leaving);
         let why = said.passed_over.pop().map(|note| note.reason).unwrap_or_default();
-        return Err(format!("no other machine takes one: {why}"));
+        return Err(Stays::For(format!("no other machine takes one: {why}")));
     }
     plan.stop(leaving.id);
     plenum_model::rare!("a task moves off a drained machine");
     Ok(Some(plan))
 }
 
-/// The task of a group that moves next: one that does not run anyway, or the first one. None while a task is on its way, or down
-/// elsewhere: the group would be short of two.
-fn next_task<'a>(view: &View<'a>, job: &Job, group: u16) -> Option<AllocationRef<'a>> {
+/// The task of a group that moves next: one that does not run anyway, or the first one. None while one waits, or is in flight.
+///
+/// # Errors
+/// Which one is down elsewhere, or on its way there: the group would be short of two.
+fn next_task<'a>(view: &View<'a>, job: &Job, group: u16) -> Result<Option<AllocationRef<'a>>, Stays> {
     let cell = view.cell();
-    let row = cell.group(job, group)?;
+    let Some(row) = cell.group(job, group) else { return Ok(None) };
     // After a failure even a successor has to wait.
     if row.tasks_in(TaskState::Live) < row.count || group_is_wanted(cell, job, group, view.now()).is_err() {
-        return None;
+        return Ok(None);
     }
     let mut next = None;
     let mut is_down = false;
     for task in 0..row.count {
-        let found = view.allocation_of(job, group, task)?;
+        let Some(found) = view.allocation_of(job, group, task) else { return Ok(None) };
         let machine = state(cell, found.row.machine);
         let runs = found.status.state == AllocationState::Running && found.status.ready;
         if runs && machine != Some(MachineState::Unreachable) {
             next = next.or_else(|| (machine == Some(MachineState::Draining)).then_some(found));
         } else if machine != Some(MachineState::Draining) {
-            return None;
+            return Err(Stays::Behind { task, machine: found.row.machine });
         } else if !is_down {
             (next, is_down) = (Some(found), true);
         }
     }
     // What is in flight counts there, too; and a move is, until its outcome is heard: that says when it may be tried again, if it was refused.
     let is_alone = || view.siblings(job, group).values().sum::<u32>() == row.count;
-    next.filter(|leaving| !view.may_be_stopped(leaving.id) && is_alone())
+    Ok(next.filter(|leaving| !view.may_be_stopped(leaving.id) && is_alone()))
 }
 
 #[cfg(test)]

@@ -508,6 +508,42 @@ fn a_group_that_is_short_of_a_task_elsewhere_is_not_made_shorter() {
     assert_eq!(placed(&stage, job), [0, 1], "nobody knows whether the other one runs");
 }
 
+// Nobody was told before the deadline, at which they were stopped, that one task elsewhere kept them: it had only to be mended or stopped.
+#[test]
+fn what_stays_behind_a_task_that_does_not_run_elsewhere_says_so_after_a_while() {
+    let (mut stage, _) = stage(&[4_000, 4_000]);
+    let job = running(&mut stage, &web(2));
+    stage.machine("m2", 4_000, &[]);
+    report(&mut stage, job, |found| (found.row.machine == 1).then_some((AllocationState::Running, false)));
+    drain(&mut stage, 0, 10 * MINUTE);
+    stage.advance(3 * SECOND);
+    assert_eq!(stage.passed_over(job, 0), "", "so it is in the middle of each move");
+    stage.advance(5 * SECOND);
+    let behind = "task 1 on m1 is not known to run, and only one of a group is away at a time";
+    assert_eq!(stage.passed_over(job, 0), behind);
+    stage.expire(1);
+    stage.advance(10 * SECOND);
+    assert_eq!(stage.passed_over(job, 0), behind);
+    undrain(&mut stage, 0);
+    stage.advance(3 * SECOND);
+    assert_eq!(stage.passed_over(job, 0), "");
+}
+
+// A service whose tasks start within seconds is moved without a word.
+#[test]
+fn a_move_that_is_under_way_is_no_reason_to_stay() {
+    let (mut stage, _) = stage(&[4_000]);
+    let job = running(&mut stage, &web(4));
+    stage.machine("m1", 4_000, &[]);
+    drain(&mut stage, 0, 10 * MINUTE);
+    for _ in 0..4 {
+        stage.advance(3 * SECOND);
+        assert_eq!(stage.passed_over(job, 0), "");
+        run(&mut stage, job);
+    }
+    assert_eq!(serving(&stage, job), [1, 1, 1, 1]);
+}
+
 #[test]
 fn a_task_that_does_not_run_anyway_moves_first() {
     let (mut stage, _) = stage(&[4_000]);
