@@ -11,8 +11,9 @@ use crate::scheduler::PassedOver;
 /// Most notes of one message: what there is more of is told with the next ones.
 const NOTES_MAX: usize = 256;
 
-/// Groups of which something is said in one pass, some 400 bytes each: as many as a server keeps of jobs, unless it is told otherwise. Twice as many
-/// are kept: those of the pass before have their places until it is over, and until what was told of them is taken back.
+/// Groups of own jobs of which something is said in one pass, some 400 bytes each: as many as a server keeps of jobs, unless it is told otherwise. Twice as many
+/// are kept: those of the pass before have their places until it is over, and until what was told of them is taken back. As many of peers' jobs, which take no
+/// places of own ones: these are tried in some passes only.
 const KEPT_MAX: usize = 10_000;
 
 /// Longest reason, in bytes.
@@ -42,6 +43,8 @@ struct Note {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Notes {
     groups: BTreeMap<Group, Said>,
+    /// How many of these are `of_peer`.
+    of_peers: usize,
     /// Groups whose note changed since it was told. One that is gone is told as a note of no tasks.
     fresh: BTreeSet<Group>,
     /// The last one that was told: the next message begins behind it, so that whatever changes all the time keeps nobody else's from being told.
@@ -50,6 +53,8 @@ pub(crate) struct Notes {
     pass: u64,
     /// Groups of which something was said in this one.
     said: usize,
+    /// The same of peers' jobs.
+    said_of_peers: usize,
 }
 
 /// What is said of a group. Invariant: one of the two notes is there.
@@ -58,6 +63,8 @@ struct Said {
     /// `None`: nothing any more.
     now: Option<Note>,
     told: Option<Note>,
+    /// The job was a peer's when it was said last, or since. The peer says so itself, so that what was told may be gone over by that.
+    of_peer: bool,
     /// The pass in which it was said last, and the revision that it was decided on.
     pass: u64,
     revision: Revision,
@@ -86,30 +93,40 @@ impl Notes {
     /// A new pass over the queue begins.
     pub(crate) fn begin(&mut self) {
         self.pass += 1;
-        self.said = 0;
+        (self.said, self.said_of_peers) = (0, 0);
     }
 
     /// Why tasks wait, or with `staying` why they stay on machines that they are to leave: by a decision on the snapshot of `revision`, in which jobs have
-    /// the versions that `version_of` tells.
+    /// the versions that `version_of` tells. Those that are not `is_own` are peers'.
     pub(crate) fn add(
         &mut self,
         notes: impl IntoIterator<Item = PassedOver>,
         staying: bool,
         revision: Revision,
         version_of: impl Fn(JobId) -> u32,
+        is_own: impl Fn(JobId) -> bool,
     ) {
         for PassedOver { job, group, tasks, mut reason } in notes {
-            let (version, group) = (version_of(job), (job, group));
+            let (version, is_own, group) = (version_of(job), is_own(job), (job, group));
             let said_in = self.groups.get(&group).map(|said| said.pass);
             if said_in != Some(self.pass) {
+                // Of peers' jobs those of the pass before leave their places at its end.
+                let kept = if is_own { self.groups.len() - self.of_peers } else { 0 };
+                let said = if is_own { &mut self.said } else { &mut self.said_of_peers };
                 // Who comes first in the pass, and not who was there before: notes of a full queue would keep the first in it from having any.
-                if self.said >= KEPT_MAX || (said_in.is_none() && self.groups.len() >= 2 * KEPT_MAX) {
+                if *said >= KEPT_MAX || (said_in.is_none() && kept >= 2 * KEPT_MAX) {
                     continue;
                 }
-                self.said += 1;
+                *said += 1;
             }
             reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
             let said = self.groups.entry(group).or_default();
+            if is_own && said.of_peer {
+                // Whether that still stands nobody knows here.
+                said.told = None;
+            }
+            self.of_peers = self.of_peers + usize::from(!is_own) - usize::from(said.of_peer);
+            said.of_peer = !is_own;
             said.now = Some(Note { tasks, reason, version, staying });
             (said.pass, said.revision) = (self.pass, revision);
             if said.now == said.told {
@@ -120,21 +137,31 @@ impl Notes {
         }
     }
 
-    /// The pass is over: what was said before it, and not in it, is void. Not before its end, as it may take several decisions.
-    pub(crate) fn end(&mut self) {
-        let (pass, fresh) = (self.pass, &mut self.fresh);
+    /// The pass is over: what was said before it, and not in it, is void. Not before its end, as it may take several decisions. What was told is taken back where the
+    /// job `is_own`. Of a peer's, which is not tried in each pass, it stands, and is not told again as long as the group `waits`: each time it would go over
+    /// what the peer has said meanwhile.
+    pub(crate) fn end(&mut self, is_own: impl Fn(JobId) -> bool, waits: impl Fn(Group) -> bool) {
+        let (pass, fresh, mut of_peers) = (self.pass, &mut self.fresh, 0);
+        let are_too_many = self.of_peers > KEPT_MAX;
         self.groups.retain(|group, said| {
-            if said.pass == pass {
-                return true;
+            if said.pass != pass {
+                let is_own = is_own(group.0);
+                said.now = None;
+                said.of_peer |= !is_own;
+                let is_kept = said.told.is_some() && (is_own || (!are_too_many && waits(*group)));
+                if is_own && is_kept {
+                    fresh.insert(*group)
+                } else {
+                    fresh.remove(group)
+                };
+                if !is_kept {
+                    return false;
+                }
             }
-            said.now = None;
-            if said.told.is_some() {
-                fresh.insert(*group)
-            } else {
-                fresh.remove(group)
-            };
-            said.told.is_some()
+            of_peers += usize::from(said.of_peer);
+            true
         });
+        self.of_peers = of_peers;
     }
 
     /// The server has forgotten what it was told.
@@ -143,6 +170,7 @@ impl Notes {
             said.told = None;
             said.now.is_some()
         });
+        self.of_peers = self.groups.values().filter(|said| said.of_peer).count();
         self.fresh = self.groups.keys().copied().collect();
     }
 
@@ -162,6 +190,7 @@ impl Notes {
             said.told.clone_from(&said.now);
             let (note, revision) = (said.now.clone(), said.revision.0);
             if note.is_none() {
+                self.of_peers -= usize::from(said.of_peer);
                 self.groups.remove(&group);
                 if !is_own(group.0) {
                     continue;
@@ -198,9 +227,26 @@ mod tests {
     use super::*;
 
     fn put(notes: &mut Notes, all: impl IntoIterator<Item = PassedOver>, revision: u64) {
+        put_where(notes, all, revision, |_| true);
+    }
+
+    fn put_where(
+        notes: &mut Notes,
+        all: impl IntoIterator<Item = PassedOver>,
+        revision: u64,
+        is_own: impl Fn(JobId) -> bool + Copy,
+    ) {
         notes.begin();
-        notes.add(all, false, Revision(revision), |_| 1);
-        notes.end();
+        notes.add(all, false, Revision(revision), |_| 1, is_own);
+        notes.end(is_own, |_| true);
+    }
+
+    fn add(notes: &mut Notes, all: impl IntoIterator<Item = PassedOver>) {
+        notes.add(all, false, Revision(6), |_| 1, |_| true);
+    }
+
+    fn end(notes: &mut Notes) {
+        notes.end(|_| true, |_| true);
     }
 
     fn note(slot: u32, reason: &str) -> PassedOver {
@@ -239,6 +285,67 @@ mod tests {
         assert_eq!(news.notes.len(), 1);
         put(&mut notes, vec![], 7);
         assert!(!notes.has_news());
+    }
+
+    // It was void in each pass in which peers' jobs are not tried, and told again after the next one in which they are: over what its owner had said meanwhile.
+    #[test]
+    fn what_is_said_of_a_peers_job_is_told_again_only_where_it_changes() {
+        let mut notes = Notes::default();
+        let put = |notes: &mut Notes, all: &[PassedOver]| put_where(notes, all.to_vec(), 5, |_| false);
+        put(&mut notes, &[note(1, "no room")]);
+        assert_eq!(told(&mut notes).len(), 1);
+        for _ in 0..3 {
+            put(&mut notes, &[]);
+            assert!(!notes.has_news());
+            put(&mut notes, &[note(1, "no room")]);
+            assert!(!notes.has_news());
+        }
+        put(&mut notes, &[]);
+        put(&mut notes, &[note(1, "no machine")]);
+        assert_eq!(told(&mut notes), [(1, 2, "no machine".into())]);
+    }
+
+    // Its owner took back what it had waited for. Once it waited again for the same, and the owner was gone, nobody would say so.
+    #[test]
+    fn what_was_told_of_a_peers_job_counts_no_more_once_it_does_not_wait() {
+        let mut notes = Notes::default();
+        let no_own = |_: JobId| false;
+        put_where(&mut notes, [note(1, "no room")], 5, no_own);
+        told(&mut notes);
+        notes.begin();
+        notes.end(no_own, |_| false);
+        assert!(notes.groups.is_empty() && !notes.has_news(), "to take it back is not ours");
+        put_where(&mut notes, [note(1, "no room")], 6, no_own);
+        assert_eq!(told(&mut notes).len(), 1);
+    }
+
+    #[test]
+    fn who_takes_over_a_peers_job_says_anew_why_it_waits_or_takes_that_back() {
+        for waits in [true, false] {
+            let mut notes = Notes::default();
+            put_where(&mut notes, [note(1, "no room")], 5, |_| false);
+            told(&mut notes);
+            put_where(&mut notes, [], 6, |_| false);
+            put(&mut notes, waits.then(|| note(1, "no room")), 7);
+            let expected = if waits { (1, 2, "no room".into()) } else { (1, 0, String::new()) };
+            assert_eq!(told(&mut notes), [expected]);
+            assert_eq!((notes.of_peers, notes.groups.len()), (0, usize::from(waits)));
+        }
+    }
+
+    // In each pass in which peers' jobs were tried, those behind them in the queue lost their reasons, and had them again with the next one.
+    #[test]
+    fn peers_jobs_take_no_places_of_own_ones_and_are_as_many_at_most() {
+        let mut notes = Notes::default();
+        let is_own = |job: JobId| job.slot >= 20_000;
+        for pass in 1..5 {
+            let first = pass * 2_000;
+            put_where(&mut notes, (first..40_000).map(|slot| note(slot, "no room")), 5, is_own);
+            while !told(&mut notes).is_empty() {}
+            let own = notes.groups.keys().filter(|(job, _)| is_own(*job)).count();
+            assert_eq!((own, notes.groups.len()), (KEPT_MAX, 2 * KEPT_MAX), "in pass {pass}");
+            assert_eq!(notes.of_peers, KEPT_MAX);
+        }
     }
 
     // Of a group of which part was beyond its quota and part found no room, people were told of the latter alone, and of no more tasks than those.
@@ -310,13 +417,13 @@ mod tests {
         put(&mut notes, [note(1, "no room"), note(2, "no room")], 5);
         told(&mut notes);
         notes.begin();
-        notes.add([note(1, "no room")], false, Revision(6), |_| 1);
+        add(&mut notes, [note(1, "no room")]);
         assert!(!notes.has_news());
-        notes.add([note(2, "no room")], false, Revision(6), |_| 1);
-        notes.end();
+        add(&mut notes, [note(2, "no room")]);
+        end(&mut notes);
         assert!(!notes.has_news());
         notes.begin();
-        notes.end();
+        end(&mut notes);
         assert_eq!(told(&mut notes).len(), 2);
         assert!(notes.groups.is_empty());
     }
@@ -329,14 +436,9 @@ mod tests {
         while !told(&mut notes).is_empty() {}
         for pass in 1..5 {
             notes.begin();
-            notes.add(
-                (pass * 10_000..pass * 10_000 + 20_000).map(|slot| note(slot, "no room")),
-                false,
-                Revision(5),
-                |_| 1,
-            );
+            add(&mut notes, (pass * 10_000..pass * 10_000 + 20_000).map(|slot| note(slot, "no room")));
             assert!(notes.groups.len() <= 2 * KEPT_MAX, "{} in pass {pass}", notes.groups.len());
-            notes.end();
+            end(&mut notes);
         }
         while !told(&mut notes).is_empty() {}
         assert!(notes.groups.len() <= KEPT_MAX, "what was told is taken back");
@@ -358,8 +460,8 @@ mod tests {
         let mut notes = Notes::default();
         let news_of = |staying: bool| {
             notes.begin();
-            notes.add([note(1, "no room")], staying, Revision(6), |_| 1);
-            notes.end();
+            notes.add([note(1, "no room")], staying, Revision(6), |_| 1, |_| true);
+            end(&mut notes);
             notes.news(usize::MAX, |_| true).notes.iter().map(|note| note.staying).collect::<Vec<_>>()
         };
         assert_eq!([false, true, true, false].map(news_of), [vec![false], vec![true], vec![], vec![false]]);
@@ -369,13 +471,11 @@ mod tests {
     #[test]
     fn the_same_words_about_the_next_version_of_a_job_are_news() {
         let mut notes = Notes::default();
-        notes.begin();
-        notes.add([note(1, "no room")], false, Revision(6), |_| 1);
-        notes.end();
+        put(&mut notes, [note(1, "no room")], 6);
         assert_eq!(notes.news(usize::MAX, |_| true).notes[0].job_version, 1);
         notes.begin();
-        notes.add([note(1, "no room")], false, Revision(7), |_| 2);
-        notes.end();
+        notes.add([note(1, "no room")], false, Revision(7), |_| 2, |_| true);
+        end(&mut notes);
         assert!(notes.has_news());
         assert_eq!(notes.news(usize::MAX, |_| true).notes[0].job_version, 2);
         assert!(!notes.has_news());

@@ -159,7 +159,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.say_staying();
         }
         let (cell, revision) = (self.mirror.cell(), self.mirror.revision());
-        self.notes.add(std::mem::take(&mut gathered.notes), false, revision, version_in(cell));
+        let is_own = |job| self.share.owner(job) == self.session;
+        self.notes.add(std::mem::take(&mut gathered.notes), false, revision, version_in(cell), is_own);
         if decides {
             let number = self.number;
             let took_micros = self.decide(now_micros, &gathered, from, outputs);
@@ -171,7 +172,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.decide_not_before_micros = now_micros.saturating_add(pause_micros);
         }
         if self.pass.is_none() {
-            self.notes.end();
+            let is_own = |job| self.share.owner(job) == self.session;
+            let waits = |(job, group)| waiting_in(self.mirror.cell(), job, group) > Some(0);
+            self.notes.end(is_own, waits);
             self.due |= std::mem::take(&mut self.another_pass);
         }
     }
@@ -374,12 +377,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     /// Says why tasks stay, of groups of which none waits: each has one note, and what keeps those that wait counts, whoever said it first.
     fn say_staying(&mut self) {
         let cell = self.mirror.cell();
-        let none_waits = |note: &PassedOver| {
-            let row = cell.and_then(|cell| cell.group(cell.job(note.job)?, note.group));
-            row.is_some_and(|row| row.tasks_in(TaskState::Waiting) == 0)
-        };
+        let none_waits = |note: &PassedOver| waiting_in(cell, note.job, note.group) == Some(0);
         let staying = self.staying.iter().filter(|&note| none_waits(note)).cloned();
-        self.notes.add(staying, true, self.mirror.revision(), version_in(cell));
+        let is_own = |job| self.share.owner(job) == self.session;
+        self.notes.add(staying, true, self.mirror.revision(), version_in(cell), is_own);
     }
 
     /// Remembers why work stays unplaced. Where the scheduler gave no reason, that is said.
@@ -398,7 +399,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             };
             PassedOver { job, group, tasks, reason }
         });
-        self.notes.add(passed_over.into_iter().chain(unsaid), false, base, version_in(self.mirror.cell()));
+        let is_own = |job| self.share.owner(job) == self.session;
+        self.notes.add(passed_over.into_iter().chain(unsaid), false, base, version_in(self.mirror.cell()), is_own);
     }
 
     /// Gives a plan its number, and sends it.
@@ -448,6 +450,12 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 /// The versions of jobs in a mirror; 0 of those that it does not have.
 fn version_in(cell: Option<&Cell>) -> impl Fn(JobId) -> u32 {
     move |job| cell.and_then(|cell| cell.job(job)).map_or(0, |job| job.version)
+}
+
+/// How many tasks of a group wait in a mirror; `None` where it has no such group.
+fn waiting_in(cell: Option<&Cell>, job: JobId, group: u16) -> Option<u32> {
+    let cell = cell?;
+    Some(cell.group(cell.job(job)?, group)?.tasks_in(TaskState::Waiting))
 }
 
 /// Tasks of each group that were offered and not claimed.
