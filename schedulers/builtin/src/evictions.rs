@@ -63,9 +63,10 @@ pub(crate) enum Denied {
 }
 
 impl Denied {
-    /// What people are told of tasks that wait for this `reason`, and of which so many are placed at once.
-    pub(crate) fn told(self, scheduler: &str, at_once: usize, reason: &str) -> String {
-        match self {
+    /// What people are told of tasks that wait for this `reason`, and of which so many are placed at once; `None` where the peer that owns them knows better.
+    pub(crate) fn told(self, scheduler: &str, at_once: usize, reason: &str) -> Option<String> {
+        Some(match self {
+            Self::Peer => return None,
             // There may be enough for some of them.
             Self::Enough | Self::Limits | Self::Usable if at_once > 1 => {
                 let machines = match self {
@@ -92,12 +93,7 @@ impl Denied {
                     until.whole_second()
                 )
             }
-            Self::Peer => {
-                format!(
-                    "tasks of it failed, and whom to evict for it is up to another session of {scheduler}; {reason}"
-                )
-            }
-        }
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use plenum_model::{
 use plenum_policies::{
     Beyond, Columns, Eligible, Index, Policy, Request, Settings, Unplaced, at_most_when_empty, explain,
 };
-use plenum_sdk::{Decision, Plan, Quotas, Specials, View, Work};
+use plenum_sdk::{Decision, PassedOver, Plan, Quotas, Specials, View, Work};
 
 use crate::evictions::{self, Denied, Evictions, Seat};
 use crate::gpus::{Books, GpuPolicy, Gpus};
@@ -262,7 +262,10 @@ impl Placer {
             }
             if placed > 0 {
                 rest.push(Work { tasks: others.to_vec(), least: 0, ..work.clone() });
-            } else if let Some(said) = decision.passed_over.last() {
+                continue;
+            }
+            let is_of_it = |said: &&PassedOver| (said.job, said.group) == (work.job.id, work.group);
+            if let Some(said) = decision.passed_over.last().filter(is_of_it) {
                 // What keeps it from starting keeps all of it.
                 let reason = said.reason.clone();
                 decision.pass_over(work, others.len(), reason);
@@ -346,7 +349,9 @@ impl Placer {
         let home = match self.home(view, first) {
             Ok(home) => home,
             Err(reason) => {
-                equals.iter().for_each(|work| decision.pass_over(work, work.tasks.len(), &reason));
+                for work in equals {
+                    reason.iter().for_each(|reason| decision.pass_over(work, work.tasks.len(), reason));
+                }
                 return 0;
             }
         };
@@ -439,7 +444,7 @@ impl Placer {
         let is_part = free.machines.len() + seats.len() < least;
         let at_once = if is_part { least } else { 1 };
         let told = |hopeless: &Hopeless| denied.told(&work.job.shape.scheduler, at_once, &hopeless.reason);
-        let mut reason = hopeless.map(told);
+        let mut reason = hopeless.and_then(told);
         if is_part {
             // For an equal one, which does not look again, there is as much. Seats are not told of: whom to evict is not looked for each time.
             let fit = hopeless.map_or(0, |known| known.fit).max(free.machines.len());
@@ -452,7 +457,7 @@ impl Placer {
             self.give_back(view, work, std::mem::take(&mut free).machines);
             self.ruled_out.remove(need);
             let at_most = hopeless.map_or(u64::MAX, |known| known.at_most);
-            reason = Some(not_at_once(least, (fit, at_most), &reason.unwrap_or_default()));
+            reason = reason.map(|reason| not_at_once(least, (fit, at_most), &reason));
         }
         free.machines.extend(seats.iter().map(|seat| seat.machine));
         let (placed, left) = work.tasks.split_at(free.machines.len());
@@ -547,7 +552,10 @@ impl Placer {
     fn count_judged(&self, _: impl FnOnce() -> usize) {}
 
     /// The machine that the job's tasks share, where they do; chosen now if it was not before.
-    fn home(&mut self, view: &View<'_>, work: &Work) -> Result<Option<u32>, String> {
+    ///
+    /// # Errors
+    /// Why there is none, where there is something to say of it.
+    fn home(&mut self, view: &View<'_>, work: &Work) -> Result<Option<u32>, Option<String>> {
         if !work.job.shape.same_machine {
             return Ok(None);
         }
@@ -596,7 +604,7 @@ impl Placer {
         work: &Work,
         need: &Arc<shared_machine::Need>,
         hopeless: &Hopeless,
-    ) -> Result<u32, String> {
+    ) -> Result<u32, Option<String>> {
         let mut denied = Denied::Nobody;
         if hopeless.others_have_it && !need.is_special() {
             let eligible = shared_machine::eligible(&mut self.columns, view.cell(), &work.job, need);
@@ -608,13 +616,13 @@ impl Placer {
                 Err(why) => denied = why,
             }
         }
-        let reason = denied.told(&work.job.shape.scheduler, 1, &hopeless.reason);
+        let Some(reason) = denied.told(&work.job.shape.scheduler, 1, &hopeless.reason) else { return Err(None) };
         if matches!(denied, Denied::Enough | Denied::Usable) && view.cell().hold(work.job.id).is_none() {
             // Those behind it are of no higher band.
             let known = Hopeless { reason: reason.clone(), others_have_it: false, fit: 0, at_most: u64::MAX };
             self.homeless.insert(need.clone(), known);
         }
-        Err(no_home(view.cell(), work, need, &reason))
+        Err(Some(no_home(view.cell(), work, need, &reason)))
     }
 }
 

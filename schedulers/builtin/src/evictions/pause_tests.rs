@@ -59,7 +59,8 @@ fn what_fails_again_and_again_evicts_ever_more_seldom() {
     assert_eq!(fail(&mut stage, web, 1500), 5, "and then every five minutes");
 }
 
-// Who waited for the pause was silent: a second later the other one was offered the job, knew of no pause, and evicted.
+// Who waited for the pause was silent: a second later the other one was offered the job, knew of no pause, and evicted. Later it said that this was not up to it, over
+// what the owner had said of the pause.
 #[test]
 fn no_other_session_evicts_for_what_fails_while_its_own_waits() {
     let (mut stage, low, _) = full_with_seat(1);
@@ -69,6 +70,8 @@ fn no_other_session_evicts_for_what_fails_while_its_own_waits() {
     leave(&mut stage);
     assert_eq!(fail(&mut stage, web, 7), 0);
     assert_eq!((stands(&stage, web), stands(&stage, low)), ((0, 0), (1, 0)));
+    let told = stage.passed_over(web, 0);
+    assert!(told.starts_with("it evicted others for tasks that failed, and evicts nobody before "), "{told}");
     assert_eq!(fail(&mut stage, web, 5), 1, "after ten seconds");
 }
 

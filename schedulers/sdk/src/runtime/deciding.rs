@@ -383,23 +383,25 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.notes.add(staying, true, self.mirror.revision(), version_in(cell), is_own);
     }
 
-    /// Remembers why work stays unplaced. Where the scheduler gave no reason, that is said.
+    /// Remembers why work stays unplaced. Where the scheduler gave no reason, that is said of own jobs: of theirs peers say more, and the last word counts.
     fn note(&mut self, left: Left, unsent: Option<Place>, passed_over: Vec<PassedOver>, base: Revision) {
         let passed_over = joined(passed_over);
         let said: BTreeSet<_> = passed_over.iter().map(|note| (note.job, note.group)).collect();
         let is_late = |job, group| unsent.is_some_and(|unsent| self.queue.place(job, group) >= Some(unsent));
-        let unsaid = left.into_iter().filter(|(group, _)| !said.contains(group)).map(|((job, group), tasks)| {
+        let is_own = |job| self.share.owner(job) == self.session;
+        let left = left.into_iter().filter(|(group, _)| !said.contains(group));
+        let unsaid = left.filter_map(|((job, group), tasks)| {
             let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
             let standing = self.queue.get(job).filter(|standing| standing.refused > 0);
             let reason = match standing {
                 _ if is_late(job, group) => "placed as soon as earlier transactions are answered".to_owned(),
                 // Part of it was claimed again: what the last attempt was refused for says more than that others were left.
                 Some(standing) => standing.why_refused.to_string(),
+                None if !is_own(job) => return None,
                 None => format!("the scheduler {} left them for later, and gave no reason", self.scheduler.name()),
             };
-            PassedOver { job, group, tasks, reason }
+            Some(PassedOver { job, group, tasks, reason })
         });
-        let is_own = |job| self.share.owner(job) == self.session;
         self.notes.add(passed_over.into_iter().chain(unsaid), false, base, version_in(self.mirror.cell()), is_own);
     }
 

@@ -99,7 +99,7 @@ fn who_is_left_looks_after_the_jobs_of_one_that_was_killed() {
     assert_eq!(*looked_after.borrow(), names("blue"), "those that fell to the other one, too");
 }
 
-/// Places nothing, and has one word for all that waits: each of two its own.
+/// Places nothing, and has one word for all that waits: each of two its own. An empty one is not said.
 struct Saying {
     words: Rc<RefCell<[&'static str; 2]>>,
     which: usize,
@@ -113,29 +113,48 @@ impl Scheduler for Saying {
     fn decide(&mut self, view: &View<'_>) -> Decision {
         let mut decision = Decision::default();
         for work in view.work() {
-            decision.pass_over(work, work.tasks.len(), self.words.borrow()[self.which]);
+            let word = self.words.borrow()[self.which];
+            if !word.is_empty() {
+                decision.pass_over(work, work.tasks.len(), word);
+            }
         }
         decision
     }
 }
 
-// Who tried a silent peer's job said once more why it waits after each pass in which it had not tried it, over what its owner had said meanwhile.
-#[test]
-fn what_the_owner_of_a_job_says_next_goes_over_what_a_peer_has_said_of_it() {
+/// Two of them, a job that waits, and which of both owns it, as that has said its word.
+fn two_that_say(words: &Rc<RefCell<[&'static str; 2]>>) -> (Stage, JobId, usize) {
     let mut stage = Stage::new();
-    let words = Rc::new(RefCell::new(["first", "second"]));
     for which in 0..2 {
-        stage.seat(Saying { words: Rc::clone(&words), which });
+        stage.seat(Saying { words: Rc::clone(words), which });
     }
     let waits = stage.submit(&job("waits", "blue", 1));
     stage.advance(500_000);
-    let owner = words.borrow().iter().position(|word| *word == stage.passed_over(waits, 0)).unwrap();
+    let owner = words.borrow().iter().position(|word| *word == stage.passed_over(waits, 0));
+    (stage, waits, owner.expect("one of both says a word of it"))
+}
+
+// Who tried a silent peer's job said once more why it waits after each pass in which it had not tried it, over what its owner had said meanwhile.
+#[test]
+fn what_the_owner_of_a_job_says_next_goes_over_what_a_peer_has_said_of_it() {
+    let words = Rc::new(RefCell::new(["first", "second"]));
+    let (mut stage, waits, owner) = two_that_say(&words);
     stage.advance(2_500_000);
     assert_eq!(stage.passed_over(waits, 0), words.borrow()[1 - owner], "it may be the only one that is there");
     words.borrow_mut()[owner] = "third";
     stage.machine("m1", 1_000, &[]);
     stage.advance(5_000_000);
     assert_eq!(stage.passed_over(waits, 0), "third");
+}
+
+// Where it had nothing to say of it, that went over the reason that the owner had given.
+#[test]
+fn that_no_reason_was_given_is_not_said_of_a_peers_job() {
+    let words = Rc::new(RefCell::new(["first", "second"]));
+    let (mut stage, waits, owner) = two_that_say(&words);
+    words.borrow_mut()[1 - owner] = "";
+    stage.advance(2_500_000);
+    assert_eq!(stage.passed_over(waits, 0), words.borrow()[owner]);
 }
 
 /// Tells of the first job whether it waits out a refusal; claims a machine that is not there for what waits.
