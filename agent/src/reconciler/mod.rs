@@ -7,7 +7,8 @@
 //! - What is wanted is started once, when the list of those whose room it takes over is empty.
 //! - Nothing is started unless the lease holds, the whole wanted set of this registration is known, and everything that
 //!   this set doesn't want is gone.
-//! - What happened is reported until the cell answers, one report at a time, and the newest standing only.
+//! - What happened is reported until the cell answers, one report at a time, and the newest standing only. Where that takes long, the lease is
+//!   renewed beside it.
 
 mod assign;
 mod held;

@@ -30,11 +30,14 @@ pub(super) struct Presence {
     follow_failures: u32,
 }
 
-/// The one report that may be under way.
+/// The one report that may be under way, and what renews the lease meanwhile.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Report {
+    /// Of the last one that was sent.
     number: u64,
     under_way: Option<UnderWay>,
+    /// Sent while that one waits for its answer, without news: a cell whose disk does not answer keeps news waiting, and renews leases all the same.
+    beside: Option<UnderWay>,
     last_sent_at_ms: u64,
     not_before_ms: u64,
     /// In a row: of all; but what only renews ends no row of those with news.
@@ -49,6 +52,7 @@ pub(super) struct Report {
 
 #[derive(Clone, Debug)]
 struct UnderWay {
+    number: u64,
     sent_at_ms: u64,
     unfit: Option<Unfit>,
     transitions: Vec<(AllocationId, Status)>,
@@ -102,7 +106,7 @@ impl AgentReconciler {
     #[must_use]
     pub fn has_left(&self) -> bool {
         // It may have heard that from the agent before, while what this one said first is under way.
-        let is_last = self.report.under_way.as_ref().is_none_or(UnderWay::is_farewell);
+        let is_last = self.report.under_way.iter().chain(&self.report.beside).all(UnderWay::is_farewell);
         let is_heard = self.report.heard == Some(Unfit::AgentLeaves) && is_last;
         !matches!(self.standing, Standing::Present(_)) || is_heard || self.report.farewell_failed
     }
@@ -201,10 +205,9 @@ impl AgentReconciler {
         outputs: &mut Vec<Output>,
     ) {
         // One that is not waited for any more is of before a registration, and perhaps of another life of the cell.
-        if number != self.report.number {
-            return;
-        }
-        let Some(under_way) = self.report.under_way.take() else { return };
+        let beside = self.report.beside.take_if(|sent| sent.number == number);
+        let answered = beside.or_else(|| self.report.under_way.take_if(|sent| sent.number == number));
+        let Some(answered) = answered else { return };
         self.see(revision);
         if register {
             // Who asked already, or is about to, knows it from elsewhere, and has the answer of that one to wait for.
@@ -216,14 +219,18 @@ impl AgentReconciler {
             self.standing = Standing::Away { register_at_ms, failures: 0 };
             return;
         }
+        if let Standing::Present(presence) = &mut self.standing {
+            presence.renewed_at_ms = presence.renewed_at_ms.max(answered.sent_at_ms);
+        }
+        // Of what the other one said nothing is known yet.
+        if self.report.under_way.is_some() {
+            return;
+        }
         if !std::mem::take(&mut self.report.only_renews) {
             self.report.failures = 0;
         }
-        self.report.heard = under_way.unfit;
-        if let Standing::Present(presence) = &mut self.standing {
-            presence.renewed_at_ms = presence.renewed_at_ms.max(under_way.sent_at_ms);
-        }
-        for (allocation, status) in under_way.transitions {
+        self.report.heard = answered.unfit;
+        for (allocation, status) in answered.transitions {
             let Some(held) = self.held.get_mut(&allocation) else { continue };
             if status.state.is_end() {
                 self.held.remove(&allocation);
@@ -236,9 +243,9 @@ impl AgentReconciler {
     }
 
     pub(super) fn report_failed(&mut self, now_ms: u64, number: u64) {
-        if number == self.report.number
-            && let Some(under_way) = self.report.under_way.take()
-        {
+        // The next one that renews goes by its own time.
+        drop(self.report.beside.take_if(|sent| sent.number == number));
+        if let Some(under_way) = self.report.under_way.take_if(|sent| sent.number == number) {
             let failures = self.report.failures;
             let mut wait_ms = self.backoff_ms(failures);
             // Who leaves needs no lease any more, and has no time.
@@ -289,32 +296,56 @@ impl AgentReconciler {
     /// Sends a report when there is news, or the lease wants to be renewed.
     pub(super) fn send_report(&mut self, now_ms: u64, outputs: &mut Vec<Output>) {
         let Standing::Present(presence) = &self.standing else { return };
-        if self.report.under_way.is_some() || now_ms < self.report.not_before_ms {
+        let renews = now_ms >= self.report.last_sent_at_ms.saturating_add(presence.renew_ms);
+        if self.report.under_way.is_some() || self.report.beside.is_some() {
+            return self.renew_beside(now_ms, renews, outputs);
+        }
+        if now_ms < self.report.not_before_ms {
             return;
         }
         let limit = if self.report.only_renews { 0 } else { self.settings.transitions_per_report_max };
         let news = self.held.iter().filter_map(|(&allocation, held)| Some((allocation, held.news(now_ms)?)));
         let transitions: Vec<(AllocationId, Status)> = news.take(limit).collect();
         let unfit = self.fitness();
-        let is_wanted = self.report.only_renews || !transitions.is_empty() || unfit != self.report.heard;
-        if !is_wanted && now_ms < self.report.last_sent_at_ms.saturating_add(presence.renew_ms) {
-            return;
+        if renews || self.report.only_renews || !transitions.is_empty() || unfit != self.report.heard {
+            self.report.under_way = self.send(now_ms, transitions, unfit, outputs);
         }
+    }
+
+    /// Where news has waited for its answer for as long as the lease is not renewed, renews it beside that, and says nothing else: one that came
+    /// after later news must change nothing. Of who leaves no word may come after the last one.
+    fn renew_beside(&mut self, now_ms: u64, renews: bool, outputs: &mut Vec<Output>) {
+        let Report { under_way: Some(under_way), beside: None, heard, .. } = &self.report else { return };
+        let (unfit, has_news) = (under_way.unfit, !under_way.transitions.is_empty() || under_way.unfit != *heard);
+        if renews && has_news && !self.leaving {
+            self.report.beside = self.send(now_ms, Vec::new(), unfit, outputs);
+        }
+    }
+
+    /// Sends a report, if the machine is registered.
+    fn send(
+        &mut self,
+        now_ms: u64,
+        transitions: Vec<(AllocationId, Status)>,
+        unfit: Option<Unfit>,
+        outputs: &mut Vec<Output>,
+    ) -> Option<UnderWay> {
+        let Standing::Present(presence) = &self.standing else { return None };
         let running = self.held.values().filter(|held| matches!(held.phase, super::Phase::Running)).count();
         self.report.number += 1;
         self.report.last_sent_at_ms = now_ms;
-        self.report.under_way = Some(UnderWay { sent_at_ms: now_ms, unfit, transitions: transitions.clone() });
-        let (incarnation, revision) = self.seen;
+        let (number, (incarnation, revision)) = (self.report.number, self.seen);
         outputs.push(Output::Report {
-            number: self.report.number,
+            number,
             machine: presence.machine,
             epoch: presence.epoch,
-            transitions,
+            transitions: transitions.clone(),
             running: u32::try_from(running).unwrap_or(u32::MAX),
             unfit,
             revision,
             incarnation,
         });
+        Some(UnderWay { number, sent_at_ms: now_ms, unfit, transitions })
     }
 
     /// How many reports were sent.

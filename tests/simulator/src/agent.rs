@@ -55,8 +55,8 @@ pub(crate) struct Machine {
     /// Incarnation and revision, as they are written down at each registration.
     remembered: (u64, u64),
     register: Option<ConnectionId>,
-    /// The report that is under way, its number, and when it was sent.
-    report: Option<(ConnectionId, u64, u64)>,
+    /// Reports that are under way, their numbers, and when they were sent.
+    reports: Vec<(ConnectionId, u64, u64)>,
     heard: Heard,
     follow: Option<(ConnectionId, MachineId, u32)>,
     wish: u64,
@@ -92,7 +92,7 @@ impl Machine {
             began_off_ms: 0,
             remembered: (0, 0),
             register: None,
-            report: None,
+            reports: Vec::new(),
             heard: Heard::default(),
             follow: None,
             wish: 0,
@@ -175,7 +175,8 @@ impl Machine {
         }
         world.tell(|| format!("{}: the agent {how}", self.name));
         self.loses_orders(world);
-        (self.register, self.report, self.follow, self.away_micros) = (None, None, None, None);
+        (self.register, self.follow, self.away_micros) = (None, None, None);
+        self.reports.clear();
         self.heard = Heard::default();
         let party = self.party();
         world.drop_connections(Side::Client, |of| of == party);
@@ -296,7 +297,7 @@ impl Machine {
                 self.registered(world, &response)?;
             }
             Message::Reported(response) => {
-                if let Some((_, number, sent_ms)) = self.report.take_if(|(of, ..)| *of == id) {
+                if let Some((number, sent_ms)) = self.report_over(id) {
                     world.hang_up(id, Side::Client);
                     let (revision, register) = (response.revision, response.register);
                     if !register {
@@ -320,6 +321,13 @@ impl Machine {
             _ => {}
         }
         self.turn(world)
+    }
+
+    /// Nothing more comes of a report that was under way: its number, and when it was sent.
+    fn report_over(&mut self, id: ConnectionId) -> Option<(u64, u64)> {
+        let place = self.reports.iter().position(|(of, ..)| *of == id)?;
+        let (_, number, sent_ms) = self.reports.swap_remove(place);
+        Some((number, sent_ms))
     }
 
     fn registered(&mut self, world: &mut World, response: &v1::RegisterResponse) -> Checked {
@@ -352,7 +360,7 @@ impl Machine {
         }
         if self.register.take_if(|of| *of == id).is_some() {
             self.give(world, Input::RegisterFailed)?;
-        } else if let Some((_, number, _)) = self.report.take_if(|(of, ..)| *of == id) {
+        } else if let Some((number, _)) = self.report_over(id) {
             // The codes of `google.rpc` for: no such machine, another epoch.
             let input = match status {
                 5 | 9 => Input::ReportAnswered { number, revision: 0, register: true },
@@ -423,7 +431,7 @@ impl Machine {
                     incarnation,
                 };
                 let id = self.call(world, Purpose::Report { number }, Message::Report(request));
-                self.report = Some((id, number, Self::now_ms(world)));
+                self.reports.push((id, number, Self::now_ms(world)));
             }
             Output::Refuse { offered, seen } => {
                 return hold(false, "invariant_a_server_never_offers_less", || {
