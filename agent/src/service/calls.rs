@@ -31,9 +31,9 @@ use crate::{
 /// A call that takes longer has failed; it is repeated.
 const CALL_WITHIN: Duration = Duration::from_secs(10);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// A dead connection is noticed within this and the next.
-const ALIVE_EVERY: Duration = Duration::from_secs(20);
-const ALIVE_WITHIN: Duration = Duration::from_secs(10);
+/// A dead connection is noticed within this and the next: of a lease of the usual 15 s a third is left by then for a new one.
+const ALIVE_EVERY: Duration = Duration::from_secs(5);
+const ALIVE_WITHIN: Duration = Duration::from_secs(5);
 /// A part of a wanted set has some MiB.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Parts of one message, of some MiB each: more than the tasks that a machine can run need.
