@@ -15,12 +15,14 @@ pub(crate) struct Fitnesses {
     unfit: BTreeMap<u32, Unfit>,
     /// Answers whose deltas have not come by yet.
     answered: BTreeMap<u32, (Revision, Option<Unfit>)>,
+    /// What somebody is about to note.
+    noting: BTreeMap<u32, Option<Unfit>>,
 }
 
 impl Fitnesses {
     pub(super) fn new<'a>(folded: Revision, machines: impl Iterator<Item = &'a Machine>) -> Self {
         let unfit = machines.filter_map(|machine| Some((machine.id.slot, machine.unfit?))).collect();
-        Self { folded, unfit, answered: BTreeMap::new() }
+        Self { folded, unfit, answered: BTreeMap::new(), noting: BTreeMap::new() }
     }
 
     /// Why no claims are wanted there; `None` where they are.
@@ -28,6 +30,23 @@ impl Fitnesses {
         match self.answered.get(&slot) {
             Some(&(_, unfit)) => unfit,
             None => self.unfit.get(&slot).copied(),
+        }
+    }
+
+    /// Whether what a machine's agent says is to be noted: something else is so, and nobody is about to note it. Whoever asked is, until it is
+    /// [noted](Self::noted).
+    pub(super) fn is_to_be_noted(&mut self, slot: u32, unfit: Option<Unfit>) -> bool {
+        let is_news = self.of(slot) != unfit && self.noting.get(&slot) != Some(&unfit);
+        if is_news {
+            self.noting.insert(slot, unfit);
+        }
+        is_news
+    }
+
+    /// Who was to note it is done with that, whatever came of it.
+    pub(super) fn noted(&mut self, slot: u32, unfit: Option<Unfit>) {
+        if self.noting.get(&slot) == Some(&unfit) {
+            self.noting.remove(&slot);
         }
     }
 
@@ -97,6 +116,18 @@ mod tests {
         fitnesses.answered(3, Revision(4), None);
         fitnesses.fold(&became(4, None));
         assert!(fitnesses.answered.is_empty() && fitnesses.unfit.is_empty());
+    }
+
+    #[test]
+    fn what_is_being_noted_is_to_be_noted_by_nobody_else() {
+        let mut fitnesses = Fitnesses::default();
+        assert!(!fitnesses.is_to_be_noted(3, None), "that is so");
+        assert!(fitnesses.is_to_be_noted(3, UNWRITABLE) && !fitnesses.is_to_be_noted(3, UNWRITABLE));
+        assert!(fitnesses.is_to_be_noted(3, LEAVES), "that is something else");
+        fitnesses.noted(3, UNWRITABLE);
+        assert!(!fitnesses.is_to_be_noted(3, LEAVES));
+        fitnesses.noted(3, LEAVES);
+        assert!(fitnesses.is_to_be_noted(3, LEAVES), "it came to nothing");
     }
 
     #[test]

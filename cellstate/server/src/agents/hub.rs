@@ -261,15 +261,20 @@ impl Hub {
         self.leases.lock().next_due_micros()
     }
 
-    /// Leaves what is news: durable is something else, or nothing.
+    /// Leaves what is to be noted: durable is something else, or nothing, and nobody is about to note it. Each of these is to be
+    /// [noted](Self::is_noted).
     pub(crate) fn retain_news(&self, said: &mut Vec<Fitness>) {
-        let fitnesses = self.fitnesses.lock();
-        said.retain(|said| fitnesses.of(said.machine.slot) != said.unfit);
+        let mut fitnesses = self.fitnesses.lock();
+        said.retain(|said| fitnesses.is_to_be_noted(said.machine.slot, said.unfit));
     }
 
-    /// Takes what became durable of this at a revision, as its agent was answered.
-    pub(crate) fn is_told(&self, said: &Fitness, at: Revision) {
-        self.fitnesses.lock().answered(said.machine.slot, at, said.unfit);
+    /// Takes what became of this, as its agent is answered: at which revision it changed something, if it did.
+    pub(crate) fn is_noted(&self, said: &Fitness, changed_at: Option<Revision>) {
+        let mut fitnesses = self.fitnesses.lock();
+        if let Some(at) = changed_at {
+            fitnesses.answered(said.machine.slot, at, said.unfit);
+        }
+        fitnesses.noted(said.machine.slot, said.unfit);
     }
 
     /// Remembers what a machine uses, if it has a lease: one that was removed since its agent spoke would count for ever.

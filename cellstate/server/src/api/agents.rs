@@ -18,7 +18,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::failure::Failure;
 use super::principal;
-use crate::agents::{Asking, Booked, Follower, Grant, Hindrance, LogRelay, Registering, leave_out_known};
+use crate::agents::{Asking, Booked, Follower, Grant, Hindrance, LogRelay, Noting, Registering, leave_out_known};
 use crate::authorise::Principal;
 use crate::shared::Shared;
 use crate::sync::Seen;
@@ -26,9 +26,6 @@ use crate::sync::Seen;
 /// Metadata of Follow and Report with the instance that RegisterRequest said.
 const INSTANCE: &str = "plenum-instance";
 const INSTANCE_BYTES_MAX: usize = 64;
-/// Machines whose fitness is asked to be noted at a time, each by a command of its own: a rack, in one batch of the log, and nothing of
-/// what a principal may have waiting.
-const FITNESS_AT_ONCE: usize = 64;
 /// What a chunk of a log may have, in bytes: twice what our agents send. Some chunks wait for each reader, and those that nobody reads are kept.
 const LOG_CHUNK_BYTES_MAX: usize = 64 << 10;
 /// How often is looked whether an agent's earlier registration is decided, and for how long: agents give their calls ten seconds.
@@ -107,23 +104,6 @@ impl AgentsService {
             passed_over.extend(told_of.into_iter().map(|(machine, _)| machine));
         }
         Ok((at.0, passed_over))
-    }
-
-    /// Takes what agents say of their machines' fitness. Each report says it again: where the cell takes no changes, or an epoch is over
-    /// by now, that is no reason to refuse one.
-    async fn take_fitness(&self, principal: &Principal, mut said: Vec<Fitness>) {
-        self.shared.hub.retain_news(&mut said);
-        for some in said.chunks(FITNESS_AT_ONCE) {
-            let commands = some.iter().map(|said| {
-                let Fitness { machine, epoch, unfit } = *said;
-                Shared::request(principal.text(), "".into(), Command::ReportFitness { machine, epoch, unfit })
-            });
-            for (said, changed_at) in some.iter().zip(self.shared.ask_unheard(commands).await) {
-                if let Some(at) = changed_at {
-                    self.shared.hub.is_told(said, at);
-                }
-            }
-        }
     }
 
     /// Whether who has seen this revision has seen more of this cell than there is.
@@ -480,8 +460,10 @@ impl v1::agents_server::Agents for AgentsService {
         if let Some(telemetry) = telemetry {
             self.shared.hub.telemetry(machine, telemetry);
         }
+        // Before anything is waited for: what renews this one's lease meanwhile says it, too.
+        let noting = Noting::begin(&self.shared, principal.text(), vec![Fitness { machine, epoch, unfit }]);
         let (revision, passed_over) = self.book(transitions).await?;
-        self.take_fitness(&principal, vec![Fitness { machine, epoch, unfit }]).await;
+        noting.done().await;
         Ok(Response::new(v1::ReportResponse { revision, register: !passed_over.is_empty() }))
     }
 
@@ -509,8 +491,9 @@ impl v1::agents_server::Agents for AgentsService {
             may_renew && hub.renew(of.machine, of.epoch, &of.instance, now)
         })
         .map_err(Failure::from)?;
+        let noting = Noting::begin(&self.shared, principal.text(), many.fitness);
         let (revision, passed_over) = self.book(many.transitions).await?;
-        self.take_fitness(&principal, many.fitness).await;
+        noting.done().await;
         let refused = many.refused.into_iter().map(|of| of.machine);
         let register = refused.chain(passed_over).map(MachineId::to_bits).collect();
         Ok(Response::new(v1::ReportManyResponse { revision, register }))
@@ -639,10 +622,23 @@ fn say_ending(out: &mpsc::Sender<Result<v1::Assignments, Status>>) {
 
 #[cfg(test)]
 mod tests {
-    use plenum_model::{AllocationId, AllocationState, Delta, LogTime};
+    use std::path::Path;
+
+    use plenum_journal::Journal;
+    use plenum_model::{AllocationId, AllocationState, Delta, LogTime, Unfit};
 
     use super::*;
     use crate::shared::tests::without_threads;
+
+    /// A server that decides nothing, of a cell with the machine m3, and that one's id.
+    fn undecided(dir: &Path) -> (Journal, Arc<Shared>, u64) {
+        let mut cell = Cell::default();
+        let mut delta = Delta::new(Revision(1), LogTime::from_micros(1));
+        delta.machines.push(Arc::new(crate::agents::machine(3, 1, MachineState::Ready)));
+        cell.apply(&delta).unwrap();
+        let (journal, shared) = without_threads(dir, |_| Some(cell));
+        (journal, shared, MachineId { slot: 3, generation: 1 }.to_bits())
+    }
 
     #[tokio::test]
     async fn an_agent_whose_earlier_registration_is_not_decided_in_time_is_told_when_to_ask_again() {
@@ -667,16 +663,11 @@ mod tests {
     async fn a_sign_of_life_waits_for_no_picture() {
         use v1::agents_server::Agents as _;
         let dir = tempfile::tempdir().unwrap();
-        let mut cell = Cell::default();
-        let mut delta = Delta::new(Revision(1), LogTime::from_micros(1));
-        delta.machines.push(Arc::new(crate::agents::machine(3, 1, MachineState::Ready)));
-        cell.apply(&delta).unwrap();
-        let (_journal, shared) = without_threads(dir.path(), |_| Some(cell));
+        let (_journal, shared, machine) = undecided(dir.path());
         // None is shown, and nobody takes another one.
         shared.picture.tidy();
         assert!(!shared.picture.shows(Revision(1)));
         let service = AgentsService::new(shared);
-        let machine = MachineId { slot: 3, generation: 1 }.to_bits();
         let agent = Principal::parse("agent/m3").unwrap();
         let mut one = Request::new(v1::ReportRequest { machine, epoch: 1, ..Default::default() });
         one.extensions_mut().insert(agent.clone());
@@ -692,6 +683,32 @@ mod tests {
         tokio::select! {
             biased;
             may = &mut many => may.unwrap(),
+            () = std::future::ready(()) => panic!("it waits"),
+        }
+    }
+
+    // Each of them waited for a disk that did not answer, for as long as the lease or longer: that of a machine that had become unfit was lost.
+    #[tokio::test]
+    async fn who_says_again_what_is_being_noted_of_its_fitness_does_not_wait_for_that() {
+        use v1::agents_server::Agents as _;
+        let dir = tempfile::tempdir().unwrap();
+        let (_journal, shared, machine) = undecided(dir.path());
+        let service = AgentsService::new(shared);
+        let said = || {
+            let unfit = plenum_proto::machines::unfit_to_wire(Some(Unfit::StateUnwritable));
+            let mut said = Request::new(v1::ReportRequest { machine, epoch: 1, unfit, ..Default::default() });
+            said.extensions_mut().insert(Principal::parse("agent/m3").unwrap());
+            said
+        };
+        tokio::select! {
+            biased;
+            _ = service.report(said()) => panic!("nobody has noted it"),
+            () = std::future::ready(()) => {}
+        }
+        // Its agent gave the first call up, and the server did not.
+        tokio::select! {
+            biased;
+            again = service.report(said()) => assert!(!again.unwrap().into_inner().register),
             () = std::future::ready(()) => panic!("it waits"),
         }
     }
