@@ -396,13 +396,19 @@ impl Shared {
         self.decision(answered).await
     }
 
-    /// The same for what agents report, of which there is no more at a time than its caller lets there be.
-    pub(crate) async fn ask_report(&self, asked: Asked) -> Result<Decided, Failure> {
+    /// Queues what agents report, of which there is no more at a time than its caller lets there be, behind what they reported before:
+    /// [`Shared::decided`] waits for its answer.
+    pub(crate) fn queue_report(&self, asked: Asked) -> Result<oneshot::Receiver<Answered>, Failure> {
         self.check_size(&asked)?;
         self.check_disk()?;
         let (sender, receiver) = oneshot::channel();
         self.ingress.push_report(asked, Reply::Once(sender)).map_err(failure_of)?;
-        let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
+        Ok(receiver)
+    }
+
+    /// The durable answer to what was queued.
+    pub(crate) async fn decided(&self, queued: oneshot::Receiver<Answered>) -> Result<Decided, Failure> {
+        let answered = queued.await.map_err(|_| Failure::outcome_unknown())?;
         self.decision(answered).await
     }
 

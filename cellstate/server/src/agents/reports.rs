@@ -15,6 +15,7 @@ use tonic::Code;
 
 use crate::api::failure::Failure;
 use crate::commit::{Asked, first_within, reports_within};
+use crate::ingress::Answered;
 use crate::shared::{Decided, Shared};
 use crate::tasks::joined;
 
@@ -72,15 +73,17 @@ impl Reports {
         answered.await.unwrap_or_else(|_| Err(Failure::ending()))
     }
 
-    /// Gathers and asks.
+    /// Gathers and asks, in the order in which it came: what a machine reported later says how it is now.
     pub(crate) async fn gather(&self, shared: &Arc<Shared>) {
         let mut under_way = JoinSet::new();
         loop {
             while self.is_due(under_way.len()) {
                 let bytes_max = shared.settings.reported_bytes_max();
                 let (transitions, waiters) = self.take(bytes_max);
+                // Here: of tasks that were begun together the last one may run first.
+                let asking = Asking::begin(shared, transitions, bytes_max);
                 let shared = shared.clone();
-                under_way.spawn(async move { tell(&ask(&shared, transitions, bytes_max).await, waiters) });
+                under_way.spawn(async move { tell(&asking.answered(&shared).await, waiters) });
             }
             tokio::select! {
                 Some(told) = under_way.join_next() => drop(joined(told)),
@@ -137,38 +140,70 @@ struct Answer {
 
 /// Asks for what was reported, in one command if the log has room for that. One that is rejected is asked for in halves, so that nobody hears of
 /// what others reported.
-async fn ask(shared: &Shared, transitions: Vec<Transition>, bytes_max: usize) -> Answer {
-    let (mut booked, mut rejected) = (None, BTreeMap::new());
-    let mut some_passed_over = false;
-    let mut left = vec![(0, transitions)];
-    while let Some((begins, mut transitions)) = left.pop() {
-        let rest = transitions.split_off(first_within(&transitions, bytes_max));
+struct Asking {
+    bytes_max: usize,
+    /// Behind so many others, what is not asked for yet.
+    left: Vec<(usize, Vec<Transition>)>,
+    queued: Option<Queued>,
+}
+
+/// What is asked for now.
+struct Queued {
+    begins: usize,
+    logged: Bytes,
+    answer: Result<oneshot::Receiver<Answered>, Failure>,
+}
+
+impl Asking {
+    /// Its first command is queued when this comes back.
+    fn begin(shared: &Shared, transitions: Vec<Transition>, bytes_max: usize) -> Self {
+        let mut asking = Self { bytes_max, left: vec![(0, transitions)], queued: None };
+        asking.queue_next(shared);
+        asking
+    }
+
+    fn queue_next(&mut self, shared: &Shared) {
+        let Some((begins, mut transitions)) = self.left.pop() else { return };
+        let rest = transitions.split_off(first_within(&transitions, self.bytes_max));
         if !rest.is_empty() {
-            left.push((begins + transitions.len(), rest));
+            self.left.push((begins + transitions.len(), rest));
         }
         let asked = Asked::new(Shared::request(&PRINCIPAL.into(), "".into(), Command::ReportStatus(transitions)));
         let logged = asked.encoded();
-        match shared.ask_report(asked).await {
-            Ok(Decided { decision: Decision::Rejected(rejection), .. }) => {
-                let mut transitions = read_back(logged);
-                let second = transitions.split_off(transitions.len() / 2);
-                if transitions.is_empty() {
-                    tracing::warn!(allocation = %second[0].allocation, %rejection, "what was reported is not in the books");
-                    rejected.insert(begins, rejection.into());
-                } else {
-                    left.push((begins + transitions.len(), second));
-                    left.push((begins, transitions));
-                }
-            }
-            Ok(Decided { decision, at, .. }) => {
-                some_passed_over |= matches!(decision, Decision::Accepted { version: 1.., .. });
-                booked = Some(Booked { at, some_passed_over });
-            }
-            Err(failure) => return Answer { booked: Err(failure), rejected },
-        }
+        self.queued = Some(Queued { begins, logged, answer: shared.queue_report(asked) });
     }
-    // Where all of it was rejected, each has its own reason.
-    Answer { booked: booked.ok_or_else(Failure::ending), rejected }
+
+    async fn answered(mut self, shared: &Shared) -> Answer {
+        let (mut booked, mut rejected) = (None, BTreeMap::new());
+        let mut some_passed_over = false;
+        while let Some(Queued { begins, logged, answer }) = self.queued.take() {
+            let decided = match answer {
+                Ok(queued) => shared.decided(queued).await,
+                Err(failure) => Err(failure),
+            };
+            match decided {
+                Ok(Decided { decision: Decision::Rejected(rejection), .. }) => {
+                    let mut transitions = read_back(logged);
+                    let second = transitions.split_off(transitions.len() / 2);
+                    if transitions.is_empty() {
+                        tracing::warn!(allocation = %second[0].allocation, %rejection, "what was reported is not in the books");
+                        rejected.insert(begins, rejection.into());
+                    } else {
+                        self.left.push((begins + transitions.len(), second));
+                        self.left.push((begins, transitions));
+                    }
+                }
+                Ok(Decided { decision, at, .. }) => {
+                    some_passed_over |= matches!(decision, Decision::Accepted { version: 1.., .. });
+                    booked = Some(Booked { at, some_passed_over });
+                }
+                Err(failure) => return Answer { booked: Err(failure), rejected },
+            }
+            self.queue_next(shared);
+        }
+        // Where all of it was rejected, each has its own reason.
+        Answer { booked: booked.ok_or_else(Failure::ending), rejected }
+    }
 }
 
 /// What was asked for, from the bytes in which it would be logged: to keep a copy of it costs more than to read back the rare one that is
@@ -183,7 +218,11 @@ fn read_back(logged: Bytes) -> Vec<Transition> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::time::Instant;
+
     use super::*;
+    use crate::shared::tests::without_threads;
 
     fn report(transitions: usize) -> Vec<Transition> {
         let transition = Transition {
@@ -233,6 +272,35 @@ mod tests {
         assert!(!reports.is_due(1));
         wait(3 * COMMAND_TRANSITIONS);
         assert_eq!((taken(usize::MAX), taken(usize::MAX)), (2, 3 * COMMAND_TRANSITIONS));
+    }
+
+    // Each command was queued by a task of its own, of which the last one ran first: what a machine had reported later was decided before what it had
+    // reported earlier, and a task that was up counted as down for as long as nothing else happened to it.
+    #[tokio::test]
+    async fn what_is_reported_is_asked_for_in_the_order_in_which_it_came() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_journal, shared) = without_threads(dir.path(), |_| None);
+        let reports = &shared.hub.reports;
+        for restarts in 1..=3 {
+            let mut waiting = reports.waiting.lock();
+            let mut transitions = report(COMMAND_TRANSITIONS);
+            transitions[0].restarts = restarts;
+            waiting.transitions += transitions.len();
+            waiting.reports.push((transitions, oneshot::channel().0));
+        }
+        // No other task has had its turn by then.
+        tokio::select! {
+            biased;
+            () = reports.gather(&shared) => panic!("it goes on for as long as the server does"),
+            () = std::future::ready(()) => {}
+        }
+        let mut queued = VecDeque::new();
+        shared.ingress.take(Some(&mut queued), false, Some(Instant::now()));
+        let came = queued.iter().map(|arrival| match &arrival.asked.request().command {
+            Command::ReportStatus(transitions) => transitions[0].restarts,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(came.collect::<Vec<_>>(), [1, 2, 3]);
     }
 
     // It was noticed by nobody: what agents reported was never in the books again.
