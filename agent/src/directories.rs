@@ -17,7 +17,11 @@
 //! <agent>/cell.json                which cell it belongs to, and what it has seen of it
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use plenum_model::{AllocationId, JobId};
 
@@ -57,6 +61,17 @@ pub(crate) mod id_as_number {
 
     pub(crate) fn deserialize<'de, I: Id, D: Deserializer<'de>>(deserializer: D) -> Result<I, D::Error> {
         I::from_number(u64::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("an id's generation is never 0"))
+    }
+}
+
+/// Gives the owner of a directory back what a task took from him with `chmod`, which without namespaces can also enter what is above its own: an
+/// ordinary user could not enter it any more.
+pub(crate) fn let_owner_in(directory: &Path) {
+    const ALL: u32 = 0o700;
+    let mode = fs::metadata(directory).map_or(ALL, |metadata| metadata.permissions().mode());
+    if mode & ALL != ALL {
+        // Where it fails, entering it says why.
+        let _ = fs::set_permissions(directory, fs::Permissions::from_mode(mode | ALL));
     }
 }
 

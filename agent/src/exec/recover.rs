@@ -21,7 +21,7 @@ use plenum_model::{AllocationId, is_name};
 
 use crate::{
     cgroup::{AgentCgroup, TaskCgroup},
-    directories::{AgentDirectory, AllocationDirectory},
+    directories::{AgentDirectory, AllocationDirectory, let_owner_in},
     driver::{Exit, Failure, FailureKind, Found, Recovered},
     durable,
     process::{ProcessIdentity, boot_id, kill_listed, with_environment_entry},
@@ -60,6 +60,7 @@ pub(super) enum Trace {
 /// When that can't be found out, such as without a descriptor left. What is not known must not be taken for lost: whatever is
 /// lost is killed.
 pub(super) fn look(directory: &AllocationDirectory, restart: u32) -> io::Result<Trace> {
+    let_owner_in(directory.root());
     if let Some(exit) = read_exit(directory, restart)? {
         return Ok(Trace::Exit(exit));
     }
@@ -100,7 +101,7 @@ fn read_exit(directory: &AllocationDirectory, restart: u32) -> io::Result<Option
     })
 }
 
-/// The allocations that have a directory, those that only keep logs included.
+/// The allocations that have a directory, those that only keep logs included. What their tasks did to these keeps nobody from looking into them.
 ///
 /// # Errors
 /// When they can't be listed: then nobody knows what runs.
@@ -110,6 +111,7 @@ pub(super) fn allocations(directory: &AgentDirectory) -> io::Result<Vec<Allocati
         keys.extend(entry?.file_name().to_str().and_then(AllocationId::parse));
     }
     keys.sort();
+    keys.iter().for_each(|&key| let_owner_in(directory.allocation(key).root()));
     Ok(keys)
 }
 
@@ -386,7 +388,7 @@ fn log_if_failed(removed: io::Result<()>) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::{path::PathBuf, sync::mpsc};
+    use std::{os::unix::fs::PermissionsExt, path::PathBuf, sync::mpsc};
 
     use tracing::Level;
 
@@ -422,6 +424,51 @@ mod tests {
         let found = recover(&options).unwrap();
         let found: Vec<_> = found.iter().map(|(one, _)| (one.allocation.slot, one.booted, one.policy)).collect();
         assert_eq!(found, [(1, true, policy), (2, false, policy)]);
+    }
+
+    // Without namespaces a task did `chmod 0 ..`. Its agent, of an ordinary user, tried for ever to find out how it had ended, and the next one did
+    // not start.
+    #[test]
+    fn what_a_task_did_to_the_directory_above_its_own_keeps_nobody_from_finding_it() {
+        let place = tempfile::tempdir().unwrap();
+        let options = ExecOptions {
+            directory: AgentDirectory::new(place.path().join("agent")),
+            shim: exec::ShimProgram { program: "shim".into(), arguments: Vec::new() },
+            cgroup: None,
+            isolation: Isolation::default(),
+            log_file_bytes_max: 1024,
+            ended_kept_max: 0,
+        };
+        let directories = [1, 2].map(|slot| {
+            let allocation = AllocationId { slot, generation: 1 };
+            let directory = options.directory.allocation(allocation);
+            fs::create_dir_all(directory.root()).unwrap();
+            let spec = exec::shim_spec(allocation, place.path().join("job"));
+            durable::write_atomically(&directory.spec(), &spec).unwrap();
+            durable::write_atomically(&directory.exit(0), &Exit { code: Some(3), ..Exit::default() }).unwrap();
+            directory
+        });
+        fs::write(directories[1].ended(), "").unwrap();
+        let shut = || directories.iter().for_each(|one| set_mode(one.root(), 0));
+        // Who is root may look whatever they are.
+        let is_open = || directories.iter().map(|one| mode(one.root()) == 0o700).collect::<Vec<_>>();
+        shut();
+        let found = recover(&options).unwrap();
+        let found: Vec<_> = found.into_iter().map(|(one, _)| (one.allocation.slot, one.found)).collect();
+        assert!(matches!(&found[..], [(1, Found::Ended(exit))] if exit.code == Some(3)), "{found:?}");
+        assert_eq!(is_open(), [true, true]);
+        shut();
+        assert!(matches!(look(&directories[0], 0).unwrap(), Trace::Exit(exit) if exit.code == Some(3)));
+        assert_eq!(is_open(), [true, false]);
+        set_mode(directories[1].root(), 0o700);
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
     // After a boot each of thousands of tasks had all processes of the machine looked at once, while the agent's lease waited.

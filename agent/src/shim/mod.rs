@@ -17,7 +17,6 @@ use std::{
     ffi::OsString,
     fs,
     io::{self, Write},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -35,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cgroup::{Limits, TaskCgroup},
-    directories::AllocationDirectory,
+    directories::{AllocationDirectory, let_owner_in},
     driver::{Exit, Failure, FailureKind, TaskSpec},
     durable,
     isolation::Isolation,
@@ -116,15 +115,26 @@ fn run(directory: &AllocationDirectory) -> ExitCode {
         let _ = cgroup.remove();
     }
     exit.ended_unix_ms = unix_ms();
+    if write_exit(directory, restart, reserved.as_ref().ok(), &exit) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Writes down how a start ended. False: that could not be done for a minute.
+fn write_exit(
+    directory: &AllocationDirectory,
+    restart: u32,
+    reserved: Option<&durable::Reserved>,
+    exit: &Exit,
+) -> bool {
     let path = directory.exit(restart);
     for _ in 0..EXIT_WRITES_MAX {
-        let written = reserved.as_ref().is_ok_and(|reserved| reserved.write_atomically(&path, &exit).is_ok());
-        if written || durable::write_atomically(&path, &exit).is_ok() {
-            return ExitCode::SUCCESS;
+        let_owner_in(directory.root());
+        let written = reserved.is_some_and(|reserved| reserved.write_atomically(&path, exit).is_ok());
+        if written || durable::write_atomically(&path, exit).is_ok() {
+            return true;
         }
         std::thread::sleep(Duration::from_secs(1));
     }
-    ExitCode::FAILURE
+    false
 }
 
 fn run_task(spec: &ShimSpec, directory: &AllocationDirectory, signals: &SigSet) -> Result<Exit, Failure> {
@@ -161,16 +171,6 @@ fn make_directory(path: &Path) -> io::Result<()> {
     })
 }
 
-/// Gives the owner of a directory back what a task took from him with `chmod`, for which an ordinary user's next start could not enter it.
-fn let_owner_in(directory: &Path) {
-    const ALL: u32 = 0o700;
-    let mode = fs::metadata(directory).map_or(ALL, |metadata| metadata.permissions().mode());
-    if mode & ALL != ALL {
-        // Where it fails, entering it says why.
-        let _ = fs::set_permissions(directory, fs::Permissions::from_mode(mode | ALL));
-    }
-}
-
 fn setup(message: impl Into<String>) -> Failure {
     Failure::new(FailureKind::Setup, message)
 }
@@ -188,7 +188,24 @@ pub(crate) fn unix_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    // A task without namespaces did `chmod 0 ..`, and its shim, of an ordinary user, could not write down that it had ended: it never did, and nothing
+    // else was started on its machine.
+    #[test]
+    fn what_a_task_did_to_the_directory_above_its_own_keeps_no_end_from_being_written_down() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = AllocationDirectory::new(place.path().join("alloc-1-1"));
+        fs::create_dir(directory.root()).unwrap();
+        let reserved = durable::Reserved::at(directory.exit_reserved()).unwrap();
+        fs::set_permissions(directory.root(), fs::Permissions::from_mode(0o005)).unwrap();
+        assert!(write_exit(&directory, 0, Some(&reserved), &Exit::default()));
+        assert_eq!(durable::read::<Exit>(&directory.exit(0)).unwrap(), Some(Exit::default()));
+        // Who is root may write there whatever its mode is.
+        assert_eq!(fs::metadata(directory.root()).unwrap().permissions().mode() & 0o777, 0o705);
+    }
 
     // A task without namespaces did `chmod 0 .` and failed, another one put a file where the directory of its job had been. Neither could be set up
     // again, for which the machine was held to be broken.
