@@ -429,7 +429,7 @@ impl AgentReconciler {
             DriverEvent::Started { .. } => self.setups.done(),
             // On a disk without room nothing else can be told apart.
             DriverEvent::Exited { exit, .. } if self.unfit.is_none() => {
-                self.setups.ended(now_millis, allocation, held.traces.as_deref(), exit);
+                self.setups.ended(now_millis, (allocation, restart), held.traces.as_deref(), exit);
             }
             _ => {}
         }

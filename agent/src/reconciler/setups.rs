@@ -2,7 +2,8 @@
 //!
 //! A machine on which no cgroup, no mount or no process can be made fails its tasks within milliseconds, and has room again at once: left
 //! alone, it would get the next ones, and use up the attempts of all that waits in the cell. So it takes none for a while once the set-up of several
-//! different tasks failed in a row, and is tried again then. One task alone says little: what it asks for may be at fault.
+//! different tasks failed in a row, and is tried again then. One task alone says little: what it asks for may be at fault. What starts again here
+//! says nothing of what the cell would place: it goes on trying whether or not the machine takes others.
 
 use plenum_model::AllocationId;
 
@@ -35,8 +36,15 @@ impl Setups {
     }
 
     /// A start ended, of a task that says where it comes from: each of its attempts is an allocation of its own, and the same task.
-    pub(super) fn ended(&mut self, now_ms: u64, allocation: AllocationId, traces: Option<&Traces>, exit: &Exit) {
+    pub(super) fn ended(
+        &mut self,
+        now_ms: u64,
+        (allocation, restart): (AllocationId, u32),
+        traces: Option<&Traces>,
+        exit: &Exit,
+    ) {
         match exit.failure.as_ref().map(|failure| failure.kind) {
+            Some(FailureKind::Setup) if restart > 0 => {}
             Some(FailureKind::Setup) => {
                 let named = |of: &Traces| format!("{}/{}/{}/{}", of.namespace, of.job, of.group, of.task);
                 self.failed(now_ms, traces.map_or_else(|| allocation.to_string(), named));
@@ -94,38 +102,54 @@ mod tests {
         let mut setups = Setups::default();
         let exit = failed(FailureKind::Setup);
         for _ in 0..10 {
-            setups.ended(0, id(1), None, &exit);
+            setups.ended(0, (id(1), 0), None, &exit);
         }
         let again = Traces { job: "again".to_owned(), ..Traces::default() };
         for slot in 10..20 {
-            setups.ended(0, id(slot), Some(&again), &exit);
+            setups.ended(0, (id(slot), 0), Some(&again), &exit);
         }
         assert!(!setups.fail(0), "one of two may be at fault itself, however often it is placed");
-        setups.ended(0, id(3), None, &failed(FailureKind::CommandNotFound));
-        setups.ended(0, id(4), None, &exit);
-        setups.ended(0, id(5), None, &exit);
+        setups.ended(0, (id(3), 0), None, &failed(FailureKind::CommandNotFound));
+        setups.ended(0, (id(4), 0), None, &exit);
+        setups.ended(0, (id(5), 0), None, &exit);
         assert!(!setups.fail(0), "one was set up in between");
-        setups.ended(0, id(6), None, &failed(FailureKind::LostTrack));
-        setups.ended(7, id(7), None, &exit);
+        setups.ended(0, (id(6), 0), None, &failed(FailureKind::LostTrack));
+        setups.ended(7, (id(7), 0), None, &exit);
         assert!(setups.fail(7) && setups.fail(7 + PAUSE_MS_MIN - 1) && !setups.fail(7 + PAUSE_MS_MIN));
         assert_eq!(setups.wakes_at_ms(), Some(7 + PAUSE_MS_MIN));
         setups.done();
         assert!(!setups.fail(7));
     }
 
+    // The programs of one job's tasks lay on a mount that failed. They started again and again, and each time that a rest was over the next one began, a longer
+    // one, though everything else could be set up there.
+    #[test]
+    fn what_fails_when_it_starts_again_keeps_no_machine_from_others() {
+        let mut setups = Setups::default();
+        let exit = failed(FailureKind::Setup);
+        (1..=3).for_each(|slot| setups.ended(0, (id(slot), 1), None, &exit));
+        assert!(!setups.fail(0));
+        (1..=3).for_each(|slot| setups.ended(0, (id(slot), 0), None, &exit));
+        let until_ms = setups.wakes_at_ms().unwrap_or_default();
+        (1..=3).for_each(|slot| setups.ended(until_ms, (id(slot), 1), None, &exit));
+        assert!(until_ms > 0 && !setups.fail(until_ms));
+        setups.ended(until_ms, (id(4), 1), None, &failed(FailureKind::CommandNotFound));
+        assert_eq!(setups, Setups::default(), "that one was set up");
+    }
+
     #[test]
     fn a_machine_that_fails_again_rests_longer_each_time_up_to_a_bound() {
         let mut setups = Setups::default();
         let exit = failed(FailureKind::Setup);
-        (1..=3).for_each(|slot| setups.ended(0, id(slot), None, &exit));
+        (1..=3).for_each(|slot| setups.ended(0, (id(slot), 0), None, &exit));
         let (mut now_ms, mut pauses) = (0, Vec::new());
         for slot in 4..24 {
             let until_ms = setups.wakes_at_ms().unwrap_or_default();
-            setups.ended(now_ms, id(100 + slot), None, &exit);
+            setups.ended(now_ms, (id(100 + slot), 0), None, &exit);
             assert_eq!(setups.wakes_at_ms(), Some(until_ms), "what was granted before changes nothing");
             pauses.push(until_ms - now_ms);
             now_ms = until_ms;
-            setups.ended(now_ms, id(slot), None, &exit);
+            setups.ended(now_ms, (id(slot), 0), None, &exit);
         }
         assert_eq!(pauses[..3], [PAUSE_MS_MIN, 2 * PAUSE_MS_MIN, 4 * PAUSE_MS_MIN]);
         assert_eq!(pauses.last(), Some(&PAUSE_MS_MAX));
