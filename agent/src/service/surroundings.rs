@@ -48,7 +48,8 @@ impl Surroundings {
 }
 
 /// The machine's name, and the directory as a number: agents of two cells on one host may have the same name, and each
-/// sweeps what it doesn't know below its own.
+/// sweeps what it doesn't know below its own. The path of it, and not its instance: an agent whose directory was emptied has a new one, and is to
+/// sweep what ran there before.
 fn cgroup_name(machine: &str, directory: &AgentDirectory) -> String {
     // FNV-1a: it must be the same for the same directory, and needs no strength.
     let path = directory.root().as_os_str().as_encoded_bytes();
