@@ -13,6 +13,8 @@ use crate::driver::{Driver, DriverEvent, Exit, Failure, FailureKind, Found, Reco
 pub struct Fate {
     /// From the order to its being written down: what is not is lost with its agent. Of an allocation's first start.
     pub recorded_after_ms: u64,
+    /// From then to its shim: what has none yet when its agent ends is made by the next one, if at all.
+    pub shim_after_ms: u64,
     /// From then to the running command.
     pub starts_after_ms: u64,
     /// From then to its end by itself; `None`: it runs until it is stopped.
@@ -43,7 +45,9 @@ impl Fate {
     #[must_use]
     pub fn runs_for_ever() -> Self {
         let exit = Exit { code: Some(0), started_unix_ms: Some(0), ..Exit::default() };
-        Self { recorded_after_ms: 0, starts_after_ms: 0, runs_ms: None, exit, stops_after_ms: 0, gone_after_ms: 0 }
+        let (recorded_after_ms, shim_after_ms, starts_after_ms) = (0, 0, 0);
+        let (stops_after_ms, gone_after_ms) = (0, 0);
+        Self { recorded_after_ms, shim_after_ms, starts_after_ms, runs_ms: None, exit, stops_after_ms, gone_after_ms }
     }
 }
 
@@ -65,6 +69,9 @@ struct FakeTask {
     task: TaskSpec,
     fate: Fate,
     recorded_at_ms: u64,
+    shim_at_ms: u64,
+    /// It was written down, and its agent ended before it had a shim: nothing of it is made before somebody asks again.
+    is_left: bool,
     started_at_ms: Option<u64>,
     ends_at_ms: Option<u64>,
     stopped: bool,
@@ -115,7 +122,7 @@ impl FakeDriver {
         self.now_ms = self.now_ms.max(now_ms);
         let now_ms = self.now_ms;
         let mut events = Vec::new();
-        for (&allocation, task) in &mut self.tasks {
+        for (&allocation, task) in self.tasks.iter_mut().filter(|(_, task)| !task.is_left) {
             task.advance(now_ms);
             let restart = task.task.restart;
             if task.recorded_at_ms <= now_ms && task.told < Told::Recorded {
@@ -172,7 +179,7 @@ impl FakeDriver {
     }
 
     /// The agent's process ends: which starts were ordered by it, and are not written down by now. They were never made, and nothing is left of them.
-    /// Finding what earlier agents left begins with the same.
+    /// What has no shim by now is left to the next agent. Finding what earlier agents left begins with the same.
     pub fn lose_orders(&mut self) -> Vec<(AllocationId, u32)> {
         let now_ms = self.now_ms;
         let lost = self.tasks.values().filter(|task| task.recorded_at_ms > now_ms);
@@ -184,6 +191,9 @@ impl FakeDriver {
                 self.starts.remove(place);
             }
         }
+        for task in self.tasks.values_mut().filter(|task| task.exit.is_none() && task.shim_at_ms > now_ms) {
+            (task.is_left, task.stopped) = (true, false);
+        }
         lost
     }
 
@@ -192,6 +202,7 @@ impl FakeDriver {
         let now_ms = self.now_ms;
         for task in self.tasks.values_mut() {
             task.booted = true;
+            task.is_left = false;
             task.fate.gone_after_ms = 0;
         }
         for task in self.tasks.values_mut().filter(|task| task.exit.is_none()) {
@@ -203,6 +214,24 @@ impl FakeDriver {
 }
 
 impl FakeTask {
+    /// It is made from now on: when what of it happens.
+    fn begin(&mut self, recorded_at_ms: u64) {
+        let fate = &self.fate;
+        let never_ran = fate.exit.started_unix_ms.is_none() && fate.exit.failure.is_some();
+        (self.is_left, self.told, self.recorded_at_ms) = (false, Told::Nothing, recorded_at_ms);
+        self.shim_at_ms = recorded_at_ms + fate.shim_after_ms;
+        let runs_at_ms = self.shim_at_ms + fate.starts_after_ms;
+        self.started_at_ms = (!never_ran).then_some(runs_at_ms);
+        self.ends_at_ms = fate.runs_ms.map(|runs_ms| runs_at_ms + runs_ms);
+    }
+
+    /// It was left, and nobody wants it any more.
+    fn give_up(&mut self, now_ms: u64) {
+        (self.is_left, self.told, self.ended_at_ms) = (false, Told::Started, now_ms);
+        (self.ends_at_ms, self.fate.gone_after_ms) = (Some(now_ms), 0);
+        self.exit = Some(Exit { stop_requested: true, ended_unix_ms: now_ms, ..Exit::default() });
+    }
+
     fn advance(&mut self, now_ms: u64) {
         if self.exit.is_none()
             && let Some(ends_at_ms) = self.ends_at_ms.filter(|at_ms| *at_ms <= now_ms)
@@ -216,11 +245,16 @@ impl FakeTask {
 
     /// Something of it is left.
     fn lives(&self, now_ms: u64) -> bool {
-        self.exit.is_none() || self.ended_at_ms + self.fate.gone_after_ms > now_ms
+        !self.is_left && (self.exit.is_none() || self.ended_at_ms + self.fate.gone_after_ms > now_ms)
+    }
+
+    fn has_run_by(&self, now_ms: u64) -> bool {
+        self.started_at_ms.is_some_and(|at_ms| at_ms <= now_ms)
     }
 
     fn next_at_ms(&self) -> Option<u64> {
         match self.told {
+            _ if self.is_left => None,
             Told::Nothing => Some(self.recorded_at_ms),
             Told::Recorded => self.started_at_ms.or(self.ends_at_ms),
             Told::Started => self.ends_at_ms,
@@ -232,7 +266,10 @@ impl FakeTask {
     fn found(&self, now_ms: u64) -> Found {
         match &self.exit {
             Some(exit) if !self.lives(now_ms) => Found::Ended(exit.clone()),
-            _ => Found::Alive { running: self.told >= Told::Started },
+            // Its shim is not what is left of it.
+            Some(_) => Found::Leaving { ran: self.has_run_by(self.ended_at_ms) },
+            None if self.is_left => Found::NotStarted,
+            None => Found::Alive { running: self.has_run_by(now_ms) },
         }
     }
 }
@@ -243,10 +280,16 @@ impl Driver for FakeDriver {
         self.lose_orders();
         let mut all = Vec::new();
         for (&allocation, task) in self.tasks.iter_mut().filter(|(_, task)| !task.forgotten) {
-            task.advance(now_ms);
+            if !task.is_left {
+                task.advance(now_ms);
+            }
             let found = task.found(now_ms);
-            // Ends are in what is returned; the rest is told again.
-            task.told = if matches!(found, Found::Ended(_)) { Told::Gone } else { Told::Nothing };
+            // Ends are in what is returned, and that something ran that leaves; the rest is told again.
+            task.told = match found {
+                Found::Ended(_) => Told::Gone,
+                Found::Leaving { .. } => Told::Started,
+                Found::NotStarted | Found::Alive { .. } => Told::Nothing,
+            };
             all.push(Recovered {
                 allocation,
                 restart: task.task.restart,
@@ -268,6 +311,9 @@ impl Driver for FakeDriver {
         let known = self.tasks.get_mut(&task.allocation).filter(|known| !known.forgotten);
         let ran_before = match known {
             Some(known) if known.task.restart == task.restart => {
+                if known.is_left {
+                    known.begin(self.now_ms);
+                }
                 known.told = Told::Nothing;
                 return;
             }
@@ -276,14 +322,12 @@ impl Driver for FakeDriver {
         };
         self.starts.push((task.allocation, task.restart));
         let fate = (self.fate)(&task);
-        // Of a later start there are traces of those before it, whatever becomes of it.
-        let recorded_at_ms = self.now_ms + if task.restart == 0 { fate.recorded_after_ms } else { 0 };
-        let runs_at_ms = recorded_at_ms + fate.starts_after_ms;
-        let never_ran = fate.exit.started_unix_ms.is_none() && fate.exit.failure.is_some();
-        let fake = FakeTask {
-            recorded_at_ms,
-            started_at_ms: (!never_ran).then_some(runs_at_ms),
-            ends_at_ms: fate.runs_ms.map(|runs_ms| runs_at_ms + runs_ms),
+        let mut fake = FakeTask {
+            recorded_at_ms: 0,
+            shim_at_ms: 0,
+            is_left: false,
+            started_at_ms: None,
+            ends_at_ms: None,
             stopped: false,
             exit: None,
             ended_at_ms: 0,
@@ -294,12 +338,18 @@ impl Driver for FakeDriver {
             fate,
             task,
         };
+        // Of a later start there are traces of those before it, whatever becomes of it.
+        let recorded_after_ms = if fake.task.restart == 0 { fake.fate.recorded_after_ms } else { 0 };
+        fake.begin(self.now_ms + recorded_after_ms);
         self.tasks.insert(fake.task.allocation, fake);
     }
 
     fn stop(&mut self, allocation: AllocationId) {
         let now_ms = self.now_ms;
         if let Some(task) = self.tasks.get_mut(&allocation).filter(|task| task.exit.is_none() && !task.stopped) {
+            if task.is_left {
+                return task.give_up(now_ms);
+            }
             let ends_at_ms = now_ms + task.fate.stops_after_ms;
             // It may be faster by itself.
             if task.ends_at_ms.is_none_or(|at_ms| at_ms > ends_at_ms) {

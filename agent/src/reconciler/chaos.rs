@@ -53,6 +53,10 @@ struct World {
     next_slot: u32,
     calls: Vec<Output>,
     calm: bool,
+    /// Starts that an agent found written down and not made.
+    found_unmade: usize,
+    /// What of tasks an agent found on its way out.
+    found_leaving: usize,
 }
 
 impl World {
@@ -60,6 +64,7 @@ impl World {
         let mut fates = Random(seed ^ 0xfa7e);
         let driver = FakeDriver::new(move |_| Fate {
             recorded_after_ms: if fates.one_in(4) { fates.below(3000) } else { 0 },
+            shim_after_ms: if fates.one_in(4) { fates.below(500) } else { 0 },
             starts_after_ms: fates.below(50),
             runs_ms: (!fates.one_in(3)).then(|| fates.below(5000)),
             stops_after_ms: fates.below(300),
@@ -79,6 +84,8 @@ impl World {
             next_slot: 0,
             calls: Vec::new(),
             calm: false,
+            found_unmade: 0,
+            found_leaving: 0,
         }
     }
 
@@ -123,6 +130,9 @@ impl World {
         let seed = self.random.below(1 << 30) + 1;
         self.agent = AgentReconciler::new(Settings { seed, ..Settings::default() }, 0, 0);
         let recovered = self.driver.recover().unwrap();
+        let count = |is: fn(&Found) -> bool| recovered.iter().filter(|one| is(&one.found)).count();
+        self.found_unmade += count(|found| matches!(found, Found::NotStarted));
+        self.found_leaving += count(|found| matches!(found, Found::Leaving { .. }));
         self.input(Input::Recovered(recovered));
     }
 
@@ -272,7 +282,7 @@ fn assignment(allocation: AllocationId, row: &Row) -> Assignment {
 
 #[test]
 fn whatever_happens_tasks_start_once_and_what_runs_becomes_what_is_wanted() {
-    let (mut starts, mut leases_lost) = (0, 0);
+    let (mut starts, mut leases_lost, mut unmade, mut leaving) = (0, 0, 0, 0);
     for seed in 0..80 {
         let mut world = World::new(seed);
         world.crash();
@@ -280,6 +290,7 @@ fn whatever_happens_tasks_start_once_and_what_runs_becomes_what_is_wanted() {
             world.step();
         }
         leases_lost += world.agent.leases_lost();
+        (unmade, leaving) = (unmade + world.found_unmade, leaving + world.found_leaving);
         world.calm = true;
         for _ in 0..400 {
             while !world.calls.is_empty() {
@@ -300,4 +311,5 @@ fn whatever_happens_tasks_start_once_and_what_runs_becomes_what_is_wanted() {
     }
     // The runs did happen.
     assert!(starts > 5000 && leases_lost > 50, "{starts} starts, {leases_lost} lost leases");
+    assert!(unmade > 0 && leaving > 0, "{unmade} starts were found not made, {leaving} tasks on their way out");
 }

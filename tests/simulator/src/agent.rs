@@ -537,6 +537,7 @@ fn fate(seed: u64, failing_thousandths: u64, recorded_ms_max: u64, task: &TaskSp
         stops_after_ms: slow(&mut random, 1500),
         gone_after_ms: slow(&mut random, 500),
         recorded_after_ms: slow(&mut random, recorded_ms_max),
+        shim_after_ms: slow(&mut random, recorded_ms_max),
         ..fate
     }
 }
