@@ -26,7 +26,7 @@ pub(crate) fn claim(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
     }
 }
 
-/// Raises an older format to ours, before any row of ours is written. For who has the store open and settled, which leaves rows as they are: one that
+/// Raises an older format to ours, before any row of ours is written. For who has the store open and settled, which writes no row of ours: one that
 /// another process has, or that can't be opened, stays the history of whose it is, and what a crash leaves before this can be opened by either.
 pub(crate) fn raise(folder: &Path, cell_id: &[u8]) -> Result<(), OpenError> {
     match format_of(folder, cell_id)? {

@@ -45,6 +45,9 @@ pub mod page_rows {
     pub const ALLOCATIONS: usize = 64;
     /// 1 byte each: 4 KiB.
     pub const STATUS: usize = 4096;
+
+    const _: () =
+        assert!(TASK_STATES % TASKS == 0 && STATUS % ALLOCATIONS == 0, "what is read beside a page stands in one");
 }
 
 /// Free disk and named resources of a machine.

@@ -202,16 +202,18 @@ impl<T: Clone + Default, const ROWS: usize> Paged<T, ROWS> {
         if page >= self.pages() {
             return None;
         }
-        let page = page as usize;
-        Some(&self.nodes[page / NODE_PAGES][page % NODE_PAGES])
+        Some(self.page_of(page as usize))
     }
 
     /// The rows from this one on, up to the end of its page; none beyond the last one.
     #[must_use]
     pub fn rows_from(&self, row: u32) -> &[T] {
+        if row >= self.len {
+            return &[];
+        }
         let (page, at) = (row as usize / ROWS, row as usize % ROWS);
-        let there = (self.len as usize).saturating_sub(page * ROWS).min(ROWS);
-        if row < self.len { &self.page_of(page)[at..there] } else { &[] }
+        let end = (self.len as usize - page * ROWS).min(ROWS);
+        &self.page_of(page)[at..end]
     }
 
     /// All rows, in order.

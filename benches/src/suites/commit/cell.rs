@@ -32,7 +32,7 @@ const TASK_MEMORY_BYTES: i64 = 64 << 20;
 const LEASE: Duration = Duration::from_secs(900);
 /// When a server whose memory is measured gives back what it does not need …
 const REST: Duration = Duration::from_secs(1);
-/// … and how long it has nothing to do before that: its last thread rests a second after the others.
+/// … and how long it has nothing to do before its memory is measured: its last thread rests a second after the others.
 const RESTING: Duration = Duration::from_secs(4);
 /// Racks that machines stand in.
 const RACKS: u32 = 1000;

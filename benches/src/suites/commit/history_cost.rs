@@ -54,11 +54,12 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
     parameters.extend(closed::parameters(&with, TIMES, &place.file_system));
     with.kill_and_check().await?;
     without.kill_and_check().await?;
-    let by_turn = |name| json!(seen_without.iter().map(|seen| seen.get(name)).collect::<Vec<_>>());
+    let without_history = closed::parameters_of_turns(&seen_without);
+    let of_both = ["cores_of_others", "cores_of_server_by_thread"];
+    let of_both = of_both.map(|name| (format!("{name}_without_history"), json!(without_history.get(name))));
+    parameters.extend(of_both);
     let more = [
         ("turns", json!(claims_with.len())),
-        ("cores_of_others_without_history", by_turn("cores_of_others")),
-        ("cores_of_server_by_thread_without_history", by_turn("cores_of_server_by_thread")),
         (
             "history_cost_ratio",
             json!("the part of the rate without a history that is lost with one, turn by turn: 0.1 is a tenth"),

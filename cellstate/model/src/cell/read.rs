@@ -251,7 +251,7 @@ impl Cell {
     #[must_use]
     #[inline]
     pub fn status(&self, slot: u32) -> AllocationStatus {
-        self.statuses.get(slot).map_or_else(AllocationStatus::default, |byte| byte.status())
+        status_of(self.statuses.get(slot))
     }
 
     /// Whether the allocation in a slot is active; none is beyond the last one.
@@ -273,7 +273,7 @@ impl Cell {
         let those = self.allocations.rows_from(rows.start).iter().take(rows.len());
         those.enumerate().map(move |(at, row)| {
             coming(next, at, 0).iter().for_each(prefetch);
-            image(row, statuses.get(at).map_or_else(AllocationStatus::default, |byte| byte.status()))
+            image(row, status_of(statuses.get(at)))
         })
     }
 
@@ -431,6 +431,11 @@ impl Cell {
     pub fn sessions(&self) -> impl Iterator<Item = &Arc<Session>> {
         self.sessions.values()
     }
+}
+
+/// Free where the column does not go so far.
+fn status_of(byte: Option<&StatusByte>) -> AllocationStatus {
+    byte.map_or_else(AllocationStatus::default, |byte| byte.status())
 }
 
 /// What counts of a row of that status.

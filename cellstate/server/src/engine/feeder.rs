@@ -190,7 +190,7 @@ impl<'a> Feeder<'a> {
         let mut ended = self.run();
         loop {
             match ended {
-                // A disk behind a network answers so while its way is changed, and the log keeps all until the history goes on behind it.
+                // It may pass within a second, and the log keeps all until the history goes on behind it.
                 Err(unread) if self.may_read_again(&unread) && !self.shared.feed.is_closing() => {
                     let error = unread.told();
                     tracing::warn!(error, "the history can't read the log; it is tried once more");

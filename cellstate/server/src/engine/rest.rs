@@ -13,8 +13,9 @@ use crate::allocator;
 #[cfg(doc)]
 use crate::options::Settings;
 
-/// The thread that takes most of the memory rests so much later, when the others do already: what they gave back goes to the system with its own,
-/// as only one thread at a time can tell the system, and another one that would like to goes on without.
+/// The thread that takes most of the memory rests so much later, when those that work with it do already: what they gave back goes to the system with
+/// its own, as only one thread at a time can tell the system, and another one that would like to goes on without. The one that feeds the history may
+/// rest later still, as it writes a checkpoint first.
 const LAST_LATER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
