@@ -137,25 +137,24 @@ impl Notes {
         }
     }
 
-    /// The pass is over: what was said before it, and not in it, is void. Not before its end, as it may take several decisions. What was told is taken back where the
-    /// job `is_own`. Of a peer's, which is not tried in each pass, it stands, and is not told again as long as the group `waits`: each time it would go over
-    /// what the peer has said meanwhile.
+    /// The pass is over: what was said before it, and not in it, is void. Not before its end, as it may take several decisions. What was told is taken
+    /// back where the job `is_own`. A peer's is not tried in each pass: as long as its group `waits` what was said of it stands, told or not yet. It is
+    /// told once, as each time it would go over what the peer has said meanwhile.
     pub(crate) fn end(&mut self, is_own: impl Fn(JobId) -> bool, waits: impl Fn(Group) -> bool) {
         let (pass, fresh, mut of_peers) = (self.pass, &mut self.fresh, 0);
         let are_too_many = self.of_peers > KEPT_MAX;
         self.groups.retain(|group, said| {
             if said.pass != pass {
                 let is_own = is_own(group.0);
-                said.now = None;
                 said.of_peer |= !is_own;
-                let is_kept = said.told.is_some() && (is_own || (!are_too_many && waits(*group)));
-                if is_own && is_kept {
-                    fresh.insert(*group)
-                } else {
-                    fresh.remove(group)
-                };
-                if !is_kept {
-                    return false;
+                let stands = !is_own && !are_too_many && waits(*group);
+                if !stands {
+                    said.now = None;
+                    if !is_own || said.told.is_none() {
+                        fresh.remove(group);
+                        return false;
+                    }
+                    fresh.insert(*group);
                 }
             }
             of_peers += usize::from(said.of_peer);
@@ -303,6 +302,20 @@ mod tests {
         put(&mut notes, &[]);
         put(&mut notes, &[note(1, "no machine")]);
         assert_eq!(told(&mut notes), [(1, 2, "no machine".into())]);
+    }
+
+    // A pass in which peers' jobs are tried comes once a second, and the one after it made void what no message had room for: of thousands hardly any was told.
+    #[test]
+    fn what_is_said_of_a_peers_job_is_told_once_also_after_a_pass_without_it() {
+        let mut notes = Notes::default();
+        let put = |notes: &mut Notes, all: &[PassedOver]| put_where(notes, all.to_vec(), 5, |_| false);
+        for reason in ["no room", "no machine"] {
+            put(&mut notes, &[note(1, reason)]);
+            put(&mut notes, &[]);
+            assert_eq!(told(&mut notes), [(1, 2, reason.into())]);
+            put(&mut notes, &[]);
+            assert!(!notes.has_news());
+        }
     }
 
     // Its owner took back what it had waited for. Once it waited again for the same, and the owner was gone, nobody would say so.
