@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::{Cell, Device, InUse, Machine, Port};
+use crate::{Cell, Device, GroupShape, InUse, Machine, Port};
 
 /// Dynamic ports are chosen from these. Below stands what services ask for by number, above what kernels give to clients.
 pub const DYNAMIC_PORTS: std::ops::Range<u16> = 20_000..32_000;
@@ -314,6 +314,17 @@ fn who_gives(
 #[must_use]
 pub(crate) fn is_of(room: &DeviceRoom, want: &Device) -> bool {
     room.kind == want.kind && (want.model.is_empty() || room.model == want.model)
+}
+
+/// Whether the devices and ports that a claim names are what its group declares: these devices, or none, and of ports those that have its names, the
+/// fixed ones under its numbers. Who names others gets nothing.
+#[must_use]
+pub fn names_what_is_declared(shape: &GroupShape, devices: &[Device], ports: &[Port]) -> bool {
+    let known = |port: &Port| {
+        let declared = shape.ports.iter().find(|declared| declared.name == port.name);
+        declared.is_some_and(|declared| declared.number == 0 || declared.number == port.number)
+    };
+    (devices.is_empty() || devices_satisfy(devices, &shape.devices)) && ports.iter().all(known)
 }
 
 /// Whether named devices are what a group declares: as many thousandths, of the same kinds and models, in the same order.

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    ClaimExtra, Device, DeviceRoom, GrantExtra, GroupShape, Obstacle, Port, PortChoice, RefusalKind, RefusalReason,
-    Requirement, Room, Spoken, Transaction, choose_lent, device_rooms, devices_satisfy,
+    Device, DeviceRoom, GrantExtra, Obstacle, Port, PortChoice, RefusalKind, RefusalReason, Requirement, Room, Spoken,
+    Transaction, choose_lent, device_rooms, names_what_is_declared,
 };
 
 use super::{Claim, Terms};
@@ -36,7 +36,9 @@ impl Resolver<'_> {
         if let Some(obstacle) = requirement.limit_obstacle(self.cell, machine, &Spoken::default()) {
             return Err(Trouble::Machine(obstacle));
         }
-        if !is_what_was_declared(terms.shape, asked.extra) {
+        let names_other =
+            asked.extra.is_some_and(|extra| !names_what_is_declared(terms.shape, &extra.devices, &extra.ports));
+        if names_other {
             return Err(Trouble::Never(RefusalKind::Misfit, RefusalReason::ResourcesDiffer));
         }
         let victims = terms.victims_on(machine);
@@ -148,16 +150,6 @@ impl Resolver<'_> {
         }
         Ok(ports)
     }
-}
-
-/// Whether a claim names what its group declares, where it names something.
-fn is_what_was_declared(shape: &GroupShape, extra: Option<&ClaimExtra>) -> bool {
-    let Some(extra) = extra else { return true };
-    let known = |port: &Port| {
-        let declared = shape.ports.iter().find(|declared| declared.name == port.name);
-        declared.is_some_and(|declared| declared.number == 0 || declared.number == port.number)
-    };
-    (extra.devices.is_empty() || devices_satisfy(&extra.devices, &shape.devices)) && extra.ports.iter().all(known)
 }
 
 /// The very devices that a claim names, with what the first of those who leave lend of them: no more of these than needed. And who lends.
