@@ -328,8 +328,7 @@ pub fn names_what_is_declared(shape: &GroupShape, devices: &[Device], ports: &[P
 }
 
 /// Whether named devices are what a group declares: as many thousandths, of the same kinds and models, in the same order.
-#[must_use]
-pub fn devices_satisfy(named: &[Device], declared: &[Device]) -> bool {
+fn devices_satisfy(named: &[Device], declared: &[Device]) -> bool {
     let same = |(named, declared): (&Device, &Device)| {
         named.kind == declared.kind
             && named.millis == declared.millis

@@ -1,11 +1,11 @@
 //! Devices, ports and limits that own claims take: of transactions in flight, and of the decision in the making.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::slice;
 
 use plenum_model::{
     Cell, Device, DeviceRoom, GroupCounts, GroupShape, Job, JobId, Machine, Obstacle, Port, Requirement, Special,
-    Spoken, choose_devices, choosing_in_turn, device_rooms, devices_satisfy, take_parts,
+    Spoken, choose_devices, choosing_in_turn, device_rooms, names_what_is_declared, take_parts,
 };
 
 use crate::view::{View, Work};
@@ -98,7 +98,8 @@ impl Specials {
     }
 
     /// As [`Specials::obstacle`], of a task whose claim names its devices, as [`Plan::devices`](crate::Plan::devices) does, and ports, as
-    /// [`Plan::ports`](crate::Plan::ports): nothing where the cell chooses. Devices that are not what the group declares are an obstacle, too.
+    /// [`Plan::ports`](crate::Plan::ports): nothing where the cell chooses. Whatever is not what the group declares is an obstacle, too, and so are two
+    /// ports under one number.
     #[must_use]
     pub fn obstacle_to_named(
         &self,
@@ -107,20 +108,27 @@ impl Specials {
         slot: u32,
         (devices, ports): (&[Device], &[Port]),
     ) -> Option<Obstacle> {
+        if devices.is_empty() && ports.is_empty() {
+            return self.obstacle(cell, work, slot);
+        }
+        if !names_what_is_declared(work.shape(), devices, ports) {
+            return Some(if devices.is_empty() { Obstacle::Port(0) } else { Obstacle::Device(0) });
+        }
         let mut shape = work.shape().clone();
         for port in shape.ports.iter_mut().filter(|port| port.number == 0) {
             let named = ports.iter().find(|named| named.name == port.name);
             port.number = named.map_or(0, |named| named.number);
         }
+        let (mut numbers, mut once) = (shape.ports.iter().map(|port| port.number), BTreeSet::new());
+        if let Some(twice) = numbers.find(|&number| number > 0 && !once.insert(number)) {
+            return Some(Obstacle::Port(twice));
+        }
         let declared = if devices.is_empty() { Vec::new() } else { std::mem::take(&mut shape.devices) };
         self.obstacle_to(cell, work, &shape, slot).or_else(|| self.lacks_named(cell, slot, devices, &declared))
     }
 
-    /// The first of these devices that a machine has not left.
+    /// The first of these devices that a machine has not left: each is named for the declared one at its place.
     fn lacks_named(&self, cell: &Cell, slot: u32, named: &[Device], declared: &[Device]) -> Option<Obstacle> {
-        if !devices_satisfy(named, declared) {
-            return Some(Obstacle::Device(0));
-        }
         let mut rooms = self.device_rooms(cell, slot);
         for (position, (named, declared)) in (0..).zip(named.iter().zip(declared)) {
             let is_of = |room: &DeviceRoom, model: &str| model.is_empty() || *room.model == *model;

@@ -348,7 +348,8 @@ impl Ledger<'_> {
     }
 
     /// As [`Ledger::take`], for a task whose claim names its devices, as [`Plan::devices`](crate::Plan::devices) does, and ports, as
-    /// [`Plan::ports`](crate::Plan::ports): nothing where the cell chooses. False also where the machine has not these left.
+    /// [`Plan::ports`](crate::Plan::ports): nothing where the cell chooses. False also where they are not what the group declares, two ports have one
+    /// number, or the machine has not these left.
     pub fn take_named(&mut self, work: &Work, slot: u32, devices: &[Device], ports: &[Port]) -> bool {
         let named = (devices, ports);
         if self.quota_shortage(work).is_some()

@@ -90,3 +90,43 @@ fn a_ledger_takes_named_devices_and_ports_only_where_these_are_left() {
     assert_eq!(stage.placed(job), [(0, 0, 0), (0, 1, 0)]);
     assert_eq!(stage.runtime(seat).counters().claims_misfit, 0);
 }
+
+/// Asks its ledger for ports that its group has not, or not so, before it claims what it has.
+struct Misnaming;
+
+impl Scheduler for Misnaming {
+    fn name(&self) -> &str {
+        "blue"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut decision, mut plan, mut ledger) = (Decision::default(), Plan::incremental(), view.ledger());
+        let named = |ports: &[(&str, u16)]| -> Vec<Port> {
+            ports.iter().map(|&(name, number)| Port { name: name.into(), number }).collect()
+        };
+        for work in view.work() {
+            let mut takes = |ports: &[(&str, u16)]| ledger.take_named(work, 0, &[], &named(ports));
+            assert!(!takes(&[("web", 25_000)]), "the group has no such port");
+            assert!(!takes(&[("old", 8_081)]), "it has another number");
+            assert!(!takes(&[("http", 8_080)]), "that is the other one's");
+            assert!(!takes(&[("http", 25_000), ("admin", 25_000)]), "two ports can't have one number");
+            let ports = [("http", 25_000), ("old", 8_080)];
+            assert!(takes(&ports));
+            plan.claim(work, &[0], &[0]).ports(0, &named(&ports));
+        }
+        decision.commit(plan);
+        decision
+    }
+}
+
+// The ledger took them, and the claim was refused as a misfit, after which its job rested.
+#[test]
+fn a_ledger_takes_no_ports_that_are_not_what_the_group_declares() {
+    let mut stage = Stage::new();
+    stage.machine("m0", 4000, &[]);
+    let group = JobBuilder::new("ports", "blue").group("main", 1, 100);
+    let job = stage.submit(&group.port("http", 0).port("admin", 0).port("old", 8_080));
+    let seat = stage.seat(Misnaming);
+    assert_eq!(stage.placed(job), [(0, 0, 0)]);
+    assert_eq!(stage.runtime(seat).counters().claims_misfit, 0);
+}
