@@ -440,7 +440,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             return;
         }
         // What a peer says of its own jobs is not ours to take back.
-        let news = self.notes.news(self.message_bytes_max, |job| self.share.owner(job) == self.session);
+        let news = self.notes.news(self.message_bytes_max, |job| self.share.is_own(job));
         if !news.notes.is_empty() {
             self.notes_not_before_micros = now_micros.saturating_add(self.settings.notes_pause_micros);
             outputs.push(send(v1::session_request::Ask::PassedOver(news)));

@@ -42,6 +42,11 @@ impl Share {
         live.copied().max_by_key(|session| weight(*session, job)).unwrap_or(self.own)
     }
 
+    /// Whether the own session is the one whose job it is.
+    pub(crate) fn is_own(&self, job: JobId) -> bool {
+        self.owner(job) == self.own
+    }
+
     /// The own session's place among all sessions of its name, from 0, and how many they are. Silent ones count until the cell ends their
     /// sessions: who is thought silent in error goes on claiming.
     pub(crate) fn place(&self) -> (u32, u32) {

@@ -158,7 +158,7 @@ impl<'a> View<'a> {
     /// silent: what is its own is nobody else's so long. [`View::looks_after`] has these, too.
     #[must_use]
     pub fn is_own(&self, job: &Job) -> bool {
-        self.queue.contains(job.id) && self.share.owner(job.id) == self.share.own()
+        self.queue.contains(job.id) && self.share.is_own(job.id)
     }
 
     /// Whether a job is a peer's own, and that peer has committed nothing for `peer_silence_micros` of the settings, a second if nothing else was set: it may be gone, and

@@ -159,7 +159,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.say_staying();
         }
         let (cell, revision) = (self.mirror.cell(), self.mirror.revision());
-        let is_own = |job| self.share.owner(job) == self.session;
+        let is_own = |job| self.share.is_own(job);
         self.notes.add(std::mem::take(&mut gathered.notes), false, revision, version_in(cell), is_own);
         if decides {
             let number = self.number;
@@ -172,8 +172,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.decide_not_before_micros = now_micros.saturating_add(pause_micros);
         }
         if self.pass.is_none() {
-            let is_own = |job| self.share.owner(job) == self.session;
-            let waits = |(job, group)| waiting_in(self.mirror.cell(), job, group) > Some(0);
+            let is_own = |job| self.share.is_own(job);
+            let waits = |(job, group)| waiting_in(self.mirror.cell(), job, group).is_some_and(|waiting| waiting > 0);
             self.notes.end(is_own, waits);
             self.due |= std::mem::take(&mut self.another_pass);
         }
@@ -371,7 +371,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             };
             cell.job(*id).is_some_and(|job| wanted(cell, job, log_time).any(is_free))
         };
-        self.queue.jobs(None, None).filter(|id| self.share.owner(*id) == self.session).filter(waits).count()
+        self.queue.jobs(None, None).filter(|id| self.share.is_own(*id)).filter(waits).count()
     }
 
     /// Says why tasks stay, of groups of which none waits: each has one note, and what keeps those that wait counts, whoever said it first.
@@ -379,7 +379,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let cell = self.mirror.cell();
         let none_waits = |note: &PassedOver| waiting_in(cell, note.job, note.group) == Some(0);
         let staying = self.staying.iter().filter(|&note| none_waits(note)).cloned();
-        let is_own = |job| self.share.owner(job) == self.session;
+        let is_own = |job| self.share.is_own(job);
         self.notes.add(staying, true, self.mirror.revision(), version_in(cell), is_own);
     }
 
@@ -388,7 +388,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let passed_over = joined(passed_over);
         let said: BTreeSet<_> = passed_over.iter().map(|note| (note.job, note.group)).collect();
         let is_late = |job, group| unsent.is_some_and(|unsent| self.queue.place(job, group) >= Some(unsent));
-        let is_own = |job| self.share.owner(job) == self.session;
+        let is_own = |job| self.share.is_own(job);
         let left = left.into_iter().filter(|(group, _)| !said.contains(group));
         let unsaid = left.filter_map(|((job, group), tasks)| {
             let tasks = u32::try_from(tasks).unwrap_or(u32::MAX);
