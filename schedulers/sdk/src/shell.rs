@@ -48,11 +48,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// A cell at an address, and everything else as usual. The seed is drawn at random; the one that decided stands in each transaction.
+    /// A cell at an address, and everything else as usual.
     #[must_use]
     pub fn new(address: impl Into<String>) -> Self {
-        let settings = of_a_process(Settings::default());
-        Self { address: address.into(), principal: String::new(), settings }
+        Self { address: address.into(), principal: String::new(), settings: Settings::default() }
     }
 }
 
@@ -63,7 +62,7 @@ fn of_a_process(settings: Settings) -> Settings {
 }
 
 /// Runs a scheduler against a cell until `shutdown` is ready. Connects again by itself, for as long as it takes: a cell that
-/// is not there yet, or restarts, is no error.
+/// is not there yet, or restarts, is no error. Where the settings have no seed, one is drawn at random; the one that decided stands in each transaction.
 ///
 /// # Errors
 /// Only before it begins: when something in the options can never work.
