@@ -124,14 +124,14 @@ impl Plan {
         Self { atomic: true, ..Self::default() }
     }
 
-    /// Claims a machine for each of the tasks: `machines` are slots, as many as tasks. Of no tasks it changes nothing, and neither do spare machines and victims that are
-    /// named for it.
+    /// Claims a machine for each of the tasks, as [`Plan::gang`]: in a [`Plan::all_or_nothing`] with all of them as the minimum, otherwise with none.
     pub fn claim(&mut self, work: &Work, tasks: &[u32], machines: &[u32]) -> &mut Self {
         let min = if self.atomic { u32::try_from(tasks.len()).unwrap_or(u32::MAX) } else { 0 };
         self.gang(work, tasks, machines, min)
     }
 
-    /// Claims a machine for each of the tasks, and takes none of them if fewer than `min` are granted.
+    /// Claims a machine for each of the tasks, and takes none of them if fewer than `min` are granted: `machines` are slots, as many as tasks. Of no tasks
+    /// it changes nothing, and neither do spare machines and victims that are named for it.
     pub fn gang(&mut self, work: &Work, tasks: &[u32], machines: &[u32], min: u32) -> &mut Self {
         self.claims_nothing = tasks.is_empty() && machines.is_empty();
         if self.claims_nothing {
@@ -191,19 +191,24 @@ impl Plan {
         self.extra("ports", task, |extra| extra.ports.extend_from_slice(ports))
     }
 
+    /// What the last claim is part of; `None` where there is none, or it was one of nothing.
+    fn last_placement(&mut self) -> Option<&mut Placement> {
+        self.placements.last_mut().filter(|_| !self.claims_nothing).map(|placed| &mut placed.placement)
+    }
+
+    /// Changes what is said of all tasks of the last claim.
     fn last(&mut self, what: &'static str, change: impl FnOnce(&mut Placement)) -> &mut Self {
-        match self.placements.last_mut() {
-            _ if self.claims_nothing => {}
-            Some(placed) => change(&mut placed.placement),
-            None => self.stray = self.stray.or(Some(what)),
+        if let Some(placement) = self.last_placement() {
+            change(placement);
+        } else if !self.claims_nothing {
+            self.stray = self.stray.or(Some(what));
         }
         self
     }
 
     /// Changes what a claim asks for beyond room.
     fn extra(&mut self, what: &'static str, task: u32, change: impl FnOnce(&mut ClaimExtra)) -> &mut Self {
-        let last = self.placements.last_mut().filter(|_| !self.claims_nothing).map(|placed| &mut placed.placement);
-        let found = last.and_then(|placement| {
+        let found = self.last_placement().and_then(|placement| {
             let claim = placement.tasks.iter().position(|&one| one == task)?;
             placement.extras.resize_with(placement.tasks.len(), ClaimExtra::default);
             placement.extras.get_mut(claim)
