@@ -11,9 +11,9 @@ use crate::scheduler::PassedOver;
 /// Most notes of one message: what there is more of is told with the next ones.
 const NOTES_MAX: usize = 256;
 
-/// Groups of own jobs of which something is said in one pass, some 400 bytes each: as many as a server keeps of jobs, unless it is told otherwise. Twice as many
-/// are kept: those of the pass before have their places until it is over, and until what was told of them is taken back. As many of peers' jobs, which take no
-/// places of own ones: these are tried in some passes only.
+/// Groups of own jobs of which something is said in one pass, some 400 bytes each: as many as a server keeps of jobs, unless it is told otherwise. Twice as
+/// many are kept: those of the pass before have their places until it is over, and until what was told of them is taken back. Of peers' jobs, which are
+/// tried in some passes only and take no places of own ones, as many are kept, and twice as many until the pass is over.
 const KEPT_MAX: usize = 10_000;
 
 /// Longest reason, in bytes.

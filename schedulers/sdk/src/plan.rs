@@ -170,8 +170,8 @@ impl Plan {
     /// it lacks. It starts when that one has ended.
     ///
     /// Whether that is enough the cell judges, and who plans it: a [`Ledger`](crate::Ledger) knows nothing of it. There is what is free on the machine
-    /// ([`View::room_for`](crate::View::room_for)) and what the victim has (`resources_of` its row, the devices and ports of its extra), less what it waits for itself, and what others take over
-    /// from it already (`takes_over` of its own extra and of theirs).
+    /// ([`View::room_for`](crate::View::room_for)) and what the victim has (`resources_of` its row, the devices and ports of its extra), less what it waits
+    /// for itself (`takes_over` of its own extra) and what others take over from it already (`takes_over` of theirs).
     pub fn take_over(&mut self, task: u32, victim: AllocationId) -> &mut Self {
         let amount = Resources::default();
         self.extra("take_over", task, |extra| {
