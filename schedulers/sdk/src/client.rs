@@ -17,9 +17,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Talks to a cell. Connects when it is first used, and again when a connection broke; clones share one connection.
 ///
-/// A call fails while the cell is away, or when no answer begins within a minute. Where nobody said what became of it ([`is_unanswered`](crate::is_unanswered)) it may have
-/// taken effect, or may yet. Launching for an instant may be repeated with no other effect, and so may submitting while the job is not over: one that is over
-/// runs again.
+/// A call fails while the cell is away, or when no answer begins within a minute. Where nobody said what became of it
+/// ([`is_unanswered`](crate::is_unanswered)) it may have taken effect, or may yet. Launching for an instant may be repeated with no other effect, and so may
+/// submitting while the job is not over: one that is over runs again.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: Signed,

@@ -117,8 +117,8 @@ impl Plan {
         Self::default()
     }
 
-    /// Nothing of it if a claim is refused: each [`Plan::claim`] needs all of its tasks, and a [`Plan::gang`] its minimum. A stop that comes too late, or is refused, undoes nothing: what must hold for it stands in a
-    /// [`Plan::guard`].
+    /// Nothing of it if a claim is refused: each [`Plan::claim`] needs all of its tasks, and a [`Plan::gang`] its minimum. A stop that comes too late, or is
+    /// refused, undoes nothing: what must hold for it stands in a [`Plan::guard`].
     #[must_use]
     pub fn all_or_nothing() -> Self {
         Self { atomic: true, ..Self::default() }
@@ -153,15 +153,16 @@ impl Plan {
         self
     }
 
-    /// Machines that the cell may take instead for claims of the last placement that lost their race, the best first. It takes them by the limits that it knows itself: who
-    /// keeps others names only machines that may have all of these claims.
+    /// Machines that the cell may take instead for claims of the last placement that lost their race, the best first. It takes them by the limits that it
+    /// knows itself: who keeps others names only machines that may have all of these claims.
     pub fn spare(&mut self, machines: &[u32]) -> &mut Self {
         self.last("spare", |placement| placement.alternates.extend_from_slice(machines))
     }
 
     /// An allocation on a machine of the last placement that may be evicted for it. The cell takes victims in the order in which they are
     /// named, only of lower bands, and only until the claims fit; none at all if the scheduler may not evict (`Cell::rights_of`). One that leaves
-    /// already gives its room before any of them is evicted, whatever its band. Of one that does not, the same plan may not claim the task: it would be rejected as a whole.
+    /// already gives its room before any of them is evicted, whatever its band. Of one that does not, the same plan may not claim the task: it would be
+    /// rejected as a whole.
     pub fn evict(&mut self, machine: u32, victim: AllocationId) -> &mut Self {
         self.last("evict", |placement| placement.preemptions.push(Preemption { machine, victim }))
     }
@@ -220,9 +221,9 @@ impl Plan {
         self
     }
 
-    /// Stops an allocation, which counts for nothing from then on, however it ends: it costs its task none of its `retry`, and one that still exits with 0 is not done. The
-    /// task waits, and runs again: it is offered as work in the next decision, of a `single_instance` group once it has ended, so that who stops it for others holds it back
-    /// ([`Decision::pass_over`](crate::Decision::pass_over)).
+    /// Stops an allocation, which counts for nothing from then on, however it ends: it costs its task none of its `retry`, and one that still exits with 0 is
+    /// not done. The task waits, and runs again: it is offered as work in the next decision, of a `single_instance` group once it has ended, so that who
+    /// stops it for others holds it back ([`Decision::pass_over`](crate::Decision::pass_over)).
     pub fn stop(&mut self, allocation: AllocationId) -> &mut Self {
         self.stops.push(allocation);
         self

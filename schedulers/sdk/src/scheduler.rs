@@ -40,11 +40,11 @@ pub trait Scheduler {
     }
 
     /// The same, with the tag of the plan that became this transaction ([`Plan::tagged`]). Numbers of transactions can't be known before: a plan that is
-    /// dropped takes none. Of each plan either this is called or [`Scheduler::unanswered`], once, as long as the scheduler runs; of one that neither claims nor stops,
-    /// neither is ([`Decision::commit`] leaves it out).
+    /// dropped takes none. Of each plan either this is called or [`Scheduler::unanswered`], once, as long as the scheduler runs; of one that neither claims
+    /// nor stops, neither is ([`Decision::commit`] leaves it out).
     ///
-    /// What it granted may have ended by then, and [`Scheduler::ended`] may have told so before: who keeps books of what runs reads it from `view.cell()`, or remembers ends
-    /// that come before their grant.
+    /// What it granted may have ended by then, and [`Scheduler::ended`] may have told so before: who keeps books of what runs reads it from `view.cell()`, or
+    /// remembers ends that come before their grant.
     fn answered(&mut self, tag: u64, outcome: &Outcome) {
         let _ = tag;
         self.outcome(outcome);
@@ -57,11 +57,11 @@ pub trait Scheduler {
     }
 
     /// Hears how an allocation of a job of its name and namespace ended, whichever session placed it. The mirror shows it already. Retries need
-    /// nothing here. It may be heard before the answer of the transaction that granted it ([`Scheduler::answered`]): changes of the cell come many at once, and the outcome behind
-    /// them.
+    /// nothing here. It may be heard before the answer of the transaction that granted it ([`Scheduler::answered`]): changes of the cell come many at once,
+    /// and the outcome behind them.
     ///
-    /// An end is heard with its receipt. What was lost with its machine is [`AllocationState::Lost`] in the mirror until then, and ends only once the machine's agent is back, or
-    /// the machine is removed.
+    /// An end is heard with its receipt. What was lost with its machine is [`AllocationState::Lost`] in the mirror until then, and ends only once the
+    /// machine's agent is back, or the machine is removed.
     ///
     /// For who learns from ends, not for who counts on each: what ended while there was no connection may be heard of only as a mirror without it.
     /// The API tells of any end for as long as its revision is retained (`Jobs.GetAllocation`, `Jobs.JobHistory`).

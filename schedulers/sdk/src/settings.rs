@@ -6,12 +6,12 @@ use plenum_model::{is_name, session::NUMBERS_KEPT};
 
 use crate::backoff::Backoff;
 
-/// Settings of a [`crate::SchedulerRuntime`]. The default ones are those of a stage or a simulation, the same each time; [`run`](crate::run) gives them what a process
-/// has: a clock, and a seed of its own.
+/// Settings of a [`crate::SchedulerRuntime`]. The default ones are those of a stage or a simulation, the same each time; [`run`](crate::run) gives them what
+/// a process has: a clock, and a seed of its own.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Whose jobs: those of this namespace, or of all where it is empty. Sessions of one scheduler share its jobs only where this is the same: one of `ml` and one of all
-    /// namespaces both take all jobs of `ml` for their own, and race for each task.
+    /// Whose jobs: those of this namespace, or of all where it is empty. Sessions of one scheduler share its jobs only where this is the same: one of `ml`
+    /// and one of all namespaces both take all jobs of `ml` for their own, and race for each task.
     pub namespace: Arc<str>,
     /// Most transactions that are unanswered at once, 1 to 256.
     pub window: usize,
@@ -31,8 +31,8 @@ pub struct Settings {
     /// For jitter, and for the scheduler's own randomness. 0: [`run`](crate::run) draws one, so that a thousand schedulers do not come back to a restarted cell in
     /// the same instant.
     pub seed: u64,
-    /// Reads a clock that never goes backwards, in microseconds: how long deciding took is told, and what came in meanwhile is read before the next decision. Of use to
-    /// who drives a runtime; a constant in simulations. [`run`](crate::run) goes by the clock of the process, whatever stands here.
+    /// Reads a clock that never goes backwards, in microseconds: how long deciding took is told, and what came in meanwhile is read before the next decision.
+    /// Of use to who drives a runtime; a constant in simulations. [`run`](crate::run) goes by the clock of the process, whatever stands here.
     pub stopwatch: fn() -> i64,
 }
 

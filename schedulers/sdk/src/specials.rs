@@ -252,7 +252,8 @@ impl Specials {
     }
 }
 
-/// What a claim takes of devices that are free, where these are not enough for it: of each entry by itself, in the order in which they choose. The rest is its victims'.
+/// What a claim takes of devices that are free, where these are not enough for it: of each entry by itself, in the order in which they choose. The rest is
+/// its victims'.
 fn free_parts(mut rooms: Vec<DeviceRoom>, wanted: &[Device]) -> Vec<Device> {
     let free = |want: &Device| choose_devices(&mut rooms, slice::from_ref(want)).unwrap_or_default();
     choosing_in_turn(wanted).flat_map(free).collect()

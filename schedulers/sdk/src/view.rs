@@ -32,8 +32,8 @@ pub struct Work {
 }
 
 impl Work {
-    /// Tasks of a group that are to run elsewhere: what a [`Ledger`] and [`Plan::claim`](crate::Plan::claim) are asked with for who moves them, as nothing of them waits. `None`
-    /// where the job has no such group.
+    /// Tasks of a group that are to run elsewhere: what a [`Ledger`] and [`Plan::claim`](crate::Plan::claim) are asked with for who moves them, as nothing of
+    /// them waits. `None` where the job has no such group.
     #[must_use]
     pub fn to_move(job: &Arc<Job>, group: u16, tasks: Vec<u32>) -> Option<Self> {
         job.shape.groups.get(usize::from(group))?;
@@ -114,8 +114,8 @@ impl<'a> View<'a> {
     }
 
     /// Slots of machines whose room or state changed since the last call of `decide`, some perhaps twice. `None`: any of them, or the mirror is
-    /// another one. Not of those where something began to run or to leave, that a partition reserves by now, or to which something own is on its way: who keeps books of
-    /// whom it may evict or take over from does so by more than this.
+    /// another one. Not of those where something began to run or to leave, that a partition reserves by now, or to which something own is on its way: who
+    /// keeps books of whom it may evict or take over from does so by more than this.
     #[must_use]
     pub const fn changed_machines(&self) -> Option<&'a [u32]> {
         self.changed
@@ -134,8 +134,8 @@ impl<'a> View<'a> {
         self.turn
     }
 
-    /// Live sessions of one scheduler name and one `namespace` of the settings share its jobs: this one's place among them, from 0, and how many they are, at least 1. They may see it
-    /// differently for a while when one comes or goes.
+    /// Live sessions of one scheduler name and one `namespace` of the settings share its jobs: this one's place among them, from 0, and how many they are, at
+    /// least 1. They may see it differently for a while when one comes or goes.
     #[must_use]
     pub const fn place_among_peers(&self) -> (u32, u32) {
         self.place
@@ -145,25 +145,25 @@ impl<'a> View<'a> {
     /// or may be nobody's ([`View::may_be_orphaned`]). Who moves or stops what runs asks for it.
     ///
     /// A peer that is alive and has nothing to commit can't be told from one that was killed: then both look after its jobs. Nothing is moved or stopped twice for
-    /// that. Of two moves of a task, in a [`Plan::all_or_nothing`](crate::Plan::all_or_nothing) each, the second is refused, and a stop is of one allocation, never of what was
-    /// placed after it. But where two choose differently, as whom of a group to stop, both have their way. So who chooses leaves a job that is not its own alone until some
-    /// seconds after it would have acted on an own one: a peer that is alive has done so by then.
+    /// that. Of two moves of a task, in a [`Plan::all_or_nothing`](crate::Plan::all_or_nothing) each, the second is refused, and a stop is of one allocation,
+    /// never of what was placed after it. But where two choose differently, as whom of a group to stop, both have their way. So who chooses leaves a job that
+    /// is not its own alone until some seconds after it would have acted on an own one: a peer that is alive has done so by then.
     #[must_use]
     pub fn looks_after(&self, job: &Job) -> bool {
         self.is_own(job) || self.may_be_orphaned(job)
     }
 
     /// Whether a job is this session's own: one that is not over, of its scheduler's name and its namespace, and of all open sessions of these it is this one that
-    /// the job's hash falls to. The session of a process that was killed is open until the cell closes it, ten minutes later unless set otherwise, or until it was seen to be
-    /// silent: what is its own is nobody else's so long. [`View::looks_after`] has these, too.
+    /// the job's hash falls to. The session of a process that was killed is open until the cell closes it, ten minutes later unless set otherwise, or until
+    /// it was seen to be silent: what is its own is nobody else's so long. [`View::looks_after`] has these, too.
     #[must_use]
     pub fn is_own(&self, job: &Job) -> bool {
         self.queue.contains(job.id) && self.share.is_own(job.id)
     }
 
-    /// Whether a job is a peer's own, and that peer has committed nothing for `peer_silence_micros` of the settings, a second if nothing else was set: it may be gone, and
-    /// its session not closed yet. It may also have had nothing to commit. Who claims something for such a job and is granted it takes over all that the peer owned, until that
-    /// commits again. `work` has such jobs now and then, besides the own.
+    /// Whether a job is a peer's own, and that peer has committed nothing for `peer_silence_micros` of the settings, a second if nothing else was set: it may
+    /// be gone, and its session not closed yet. It may also have had nothing to commit. Who claims something for such a job and is granted it takes over all
+    /// that the peer owned, until that commits again. `work` has such jobs now and then, besides the own.
     #[must_use]
     pub fn may_be_orphaned(&self, job: &Job) -> bool {
         let owner = self.share.owner(job.id);
@@ -202,8 +202,8 @@ impl<'a> View<'a> {
         self.in_flight.may_stop(allocation)
     }
 
-    /// Whether an own transaction in flight claims this task: it is not in [`View::work`], and who looks for work in `cell()` itself leaves it out, too. So it is until the
-    /// outcome is heard, also where the mirror shows that already.
+    /// Whether an own transaction in flight claims this task: it is not in [`View::work`], and who looks for work in `cell()` itself leaves it out, too. So
+    /// it is until the outcome is heard, also where the mirror shows that already.
     #[must_use]
     pub fn is_claimed(&self, job: JobId, group: u16, task: u32) -> bool {
         self.in_flight.has_task(job, group, task)
@@ -338,8 +338,8 @@ impl Ledger<'_> {
     }
 
     /// Takes room for one task of the group on a machine, and quota, if nothing stands in the way. True: it may be claimed. Of devices and ports it takes those
-    /// that the cell would choose: who names them asks [`Ledger::take_named`]. Of room that is taken over ([`Plan::take_over`](crate::Plan::take_over)) or comes free by an eviction it
-    /// knows nothing: there, who plans it sees to it that it is enough.
+    /// that the cell would choose: who names them asks [`Ledger::take_named`]. Of room that is taken over ([`Plan::take_over`](crate::Plan::take_over)) or
+    /// comes free by an eviction it knows nothing: there, who plans it sees to it that it is enough.
     pub fn take(&mut self, work: &Work, slot: u32) -> bool {
         if self.quota_shortage(work).is_some() || self.obstacle(work, slot).is_some() {
             return false;

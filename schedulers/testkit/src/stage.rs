@@ -1,8 +1,8 @@
 //! The real core and real scheduler runtimes in one thread: no connection, no disk, and a clock that the test advances.
 //!
-//! Messages are delivered in order: until all is quiet by [`Stage::seat`], [`Stage::finish`], [`Stage::report`], [`Stage::remove`], [`Stage::release`] and [`Stage::advance`],
-//! and after whatever else a test does, such as submitting a job or adding a machine, by [`Stage::settle`]. A test decides when time passes, what tasks do, when a scheduler's
-//! requests are held back, and when its connection breaks.
+//! Messages are delivered in order: until all is quiet by [`Stage::seat`], [`Stage::finish`], [`Stage::report`], [`Stage::remove`], [`Stage::release`] and
+//! [`Stage::advance`], and after whatever else a test does, such as submitting a job or adding a machine, by [`Stage::settle`]. A test decides when time
+//! passes, what tasks do, when a scheduler's requests are held back, and when its connection breaks.
 
 mod serving;
 
