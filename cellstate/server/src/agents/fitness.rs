@@ -33,10 +33,11 @@ impl Fitnesses {
         }
     }
 
-    /// Whether what a machine's agent says is to be noted: something else is so, and nobody is about to note it. Whoever asked is, until it is
-    /// [noted](Self::noted).
+    /// Whether what a machine's agent says is to be noted: something else will be so when what is being noted is, or is so where nothing is. Whoever
+    /// asked is about to note it, until it is [noted](Self::noted).
     pub(super) fn is_to_be_noted(&mut self, slot: u32, unfit: Option<Unfit>) -> bool {
-        let is_news = self.of(slot) != unfit && self.noting.get(&slot) != Some(&unfit);
+        let comes = self.noting.get(&slot).copied().unwrap_or_else(|| self.of(slot));
+        let is_news = comes != unfit;
         if is_news {
             self.noting.insert(slot, unfit);
         }
@@ -128,6 +129,17 @@ mod tests {
         assert!(!fitnesses.is_to_be_noted(3, LEAVES));
         fitnesses.noted(3, LEAVES);
         assert!(fitnesses.is_to_be_noted(3, LEAVES), "it came to nothing");
+    }
+
+    // It was measured by what was durable: a relay's word that a machine was fit again was taken for no news while the one before was being noted,
+    // which came to be the last one.
+    #[test]
+    fn who_takes_back_what_is_being_noted_is_measured_by_that() {
+        let mut fitnesses = Fitnesses::default();
+        assert!(fitnesses.is_to_be_noted(3, UNWRITABLE));
+        assert!(fitnesses.is_to_be_noted(3, None), "the last word counts");
+        assert!(!fitnesses.is_to_be_noted(3, None));
+        assert!(fitnesses.is_to_be_noted(3, UNWRITABLE), "and so does this one");
     }
 
     #[test]

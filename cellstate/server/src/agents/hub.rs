@@ -261,8 +261,7 @@ impl Hub {
         self.leases.lock().next_due_micros()
     }
 
-    /// Leaves what is to be noted: durable is something else, or nothing, and nobody is about to note it. Each of these is to be
-    /// [noted](Self::is_noted).
+    /// Leaves what is to be noted: something else is so, or will be when what is being noted is. Each of these is to be [noted](Self::is_noted).
     pub(crate) fn retain_news(&self, said: &mut Vec<Fitness>) {
         let mut fitnesses = self.fitnesses.lock();
         said.retain(|said| fitnesses.is_to_be_noted(said.machine.slot, said.unfit));

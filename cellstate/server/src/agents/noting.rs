@@ -33,7 +33,8 @@ impl Noting {
     }
 }
 
-/// Each report says it again: where the cell takes no changes, or an epoch is over by now, that is no reason to refuse one.
+/// Each report says it again: where the cell takes no changes, or an epoch is over by now, that is no reason to refuse one. That heals, too, what is
+/// asked for behind the first of many machines, and so perhaps behind a newer word of the same one.
 async fn note(shared: Arc<Shared>, principal: Arc<str>, said: Vec<Fitness>) {
     for some in said.chunks(FITNESS_AT_ONCE) {
         let commands = some.iter().map(|said| {
