@@ -36,7 +36,8 @@ pub(super) struct Report {
     /// Of the last one that was sent.
     number: u64,
     under_way: Option<UnderWay>,
-    /// Sent while that one waits for its answer, without news: a cell whose disk does not answer keeps news waiting, and renews leases all the same.
+    /// Sent while that one waits for its answer, and says nothing new: a cell whose disk does not answer keeps news waiting, and renews leases all
+    /// the same.
     beside: Option<UnderWay>,
     last_sent_at_ms: u64,
     not_before_ms: u64,
@@ -312,12 +313,12 @@ impl AgentReconciler {
         }
     }
 
-    /// Where news has waited for its answer for as long as the lease is not renewed, renews it beside that, and says nothing else: one that came
-    /// after later news must change nothing. Of who leaves no word may come after the last one.
+    /// Where a report has waited for its answer for as long as the lease is not renewed, renews it beside that, and says nothing else: one that came
+    /// after later news must change nothing. What is no news here may be some to the cell. Of who leaves no word may come after the last one.
     fn renew_beside(&mut self, now_ms: u64, renews: bool, outputs: &mut Vec<Output>) {
-        let Report { under_way: Some(under_way), beside: None, heard, .. } = &self.report else { return };
-        let (unfit, has_news) = (under_way.unfit, !under_way.transitions.is_empty() || under_way.unfit != *heard);
-        if renews && has_news && !self.leaving {
+        let Report { under_way: Some(under_way), beside: None, .. } = &self.report else { return };
+        let unfit = under_way.unfit;
+        if renews && !self.leaving {
             self.report.beside = self.send(now_ms, Vec::new(), unfit, outputs);
         }
     }

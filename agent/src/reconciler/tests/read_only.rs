@@ -104,6 +104,21 @@ fn who_waits_to_hear_that_its_fitness_is_known_renews_its_lease_meanwhile() {
     assert_eq!(story.agent.leases_lost(), 1, "the next one was not answered");
 }
 
+// What it had said before had been answered without being written down, so that its renewal waited for the disk as well. None went beside it, and the
+// lease ended.
+#[test]
+fn a_renewal_that_waits_for_its_answer_has_another_one_beside_it() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.pass_ms(RENEW_MS, false);
+    assert_eq!(story.take(|output| matches!(output, Output::Report { .. })).len(), 1);
+    story.pass_ms(RENEW_MS, false);
+    let [Output::Report { number, .. }] = story.take(|_| true)[..] else { panic!("another one") };
+    story.input(Input::ReportAnswered { number, revision: 7, register: false });
+    story.pass_ms(LEASE_MS - 1, false);
+    assert_eq!(story.agent.leases_lost(), 0);
+}
+
 #[test]
 fn who_leaves_says_so_when_what_was_sent_before_is_answered_and_what_renewed_its_lease_too() {
     let mut story = Story::new(|_| Fate::runs_for_ever());
