@@ -49,6 +49,19 @@ struct Waiting {
     reports: Vec<(Vec<Transition>, Waiter)>,
 }
 
+impl Waiting {
+    /// Makes room: who gave a report up says the same again, and while the disk does not answer there would come to be many copies.
+    fn leave_out_given_up(&mut self) {
+        let mut left_out = 0;
+        self.reports.retain(|(report, waiter)| {
+            let is_given_up = waiter.is_closed();
+            left_out += if is_given_up { report.len() } else { 0 };
+            !is_given_up
+        });
+        self.transitions -= left_out;
+    }
+}
+
 /// Reports on their way.
 #[derive(Default)]
 pub(crate) struct Reports {
@@ -62,6 +75,9 @@ impl Reports {
         let (waiter, answered) = oneshot::channel();
         {
             let mut waiting = self.waiting.lock();
+            if waiting.transitions + transitions.len() > WAITING_MAX {
+                waiting.leave_out_given_up();
+            }
             if waiting.transitions + transitions.len() > WAITING_MAX {
                 let message = format!("{WAITING_MAX} transitions wait already; report again later");
                 return Err(Failure::new(Code::ResourceExhausted, "QUEUE_FULL", message).retry(FULL_RETRY));
@@ -246,6 +262,28 @@ mod tests {
         assert_eq!((full.status, full.code, full.retry_after), (Code::ResourceExhausted, "QUEUE_FULL", FULL_RETRY));
         let waiting = reports.waiting.lock();
         assert_eq!((waiting.transitions, waiting.reports.len()), (WAITING_MAX - 1, 0), "it takes no room");
+    }
+
+    // While a disk did not answer, agents reported the same again and again. The copies that they had given up stayed, and filled all the room that
+    // there is.
+    #[tokio::test]
+    async fn reports_that_were_given_up_make_room_for_others() {
+        let reports = Reports::default();
+        let (waiter, _answered) = oneshot::channel();
+        {
+            let mut waiting = reports.waiting.lock();
+            waiting.reports.push((report(1), waiter));
+            waiting.reports.push((report(3), oneshot::channel().0));
+            waiting.transitions = WAITING_MAX;
+        }
+        tokio::select! {
+            biased;
+            told = reports.report(report(2)) => panic!("nobody decides it: {told:?}"),
+            () = std::future::ready(()) => {}
+        }
+        let waiting = reports.waiting.lock();
+        let left: Vec<_> = waiting.reports.iter().map(|(report, _)| report.len()).collect();
+        assert_eq!((waiting.transitions, left), (WAITING_MAX - 1, vec![1, 2]));
     }
 
     // Receipts went out one command at a time, each as large as the log takes: at a million claims a second they came ever later, until the
