@@ -31,7 +31,9 @@ use crate::{
 /// A call that takes longer has failed; it is repeated.
 const CALL_WITHIN: Duration = Duration::from_secs(10);
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
-/// A dead connection is noticed within this and the next: of a lease of the usual 15 s a third is left by then for a new one.
+/// A dead connection is noticed within this and the next after the last word that came on it. Of a lease of the usual 15 s up to a third is left by
+/// then for a new one: the later after a renewal the last assignments came, the less. Sooner would cost more: who stands still for longer than the
+/// next has its connection cut, and gets the whole set anew.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 const ALIVE_WITHIN: Duration = Duration::from_secs(5);
 /// A part of a wanted set has some MiB.
