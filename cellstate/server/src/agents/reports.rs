@@ -97,9 +97,9 @@ impl Reports {
                 let bytes_max = shared.settings.reported_bytes_max();
                 let (transitions, waiters) = self.take(bytes_max);
                 // Here: of tasks that were begun together the last one may run first.
-                let asking = Asking::begin(shared, transitions, bytes_max);
+                let booking = Booking::begin(shared, transitions, bytes_max);
                 let shared = shared.clone();
-                under_way.spawn(async move { tell(&asking.answered(&shared).await, waiters) });
+                under_way.spawn(async move { tell(&booking.answered(&shared).await, waiters) });
             }
             tokio::select! {
                 Some(told) = under_way.join_next() => drop(joined(told)),
@@ -156,7 +156,7 @@ struct Answer {
 
 /// Asks for what was reported, in one command if the log has room for that. One that is rejected is asked for in halves, so that nobody hears of
 /// what others reported.
-struct Asking {
+struct Booking {
     bytes_max: usize,
     /// Behind so many others, what is not asked for yet.
     left: Vec<(usize, Vec<Transition>)>,
@@ -170,12 +170,12 @@ struct Queued {
     answer: Result<oneshot::Receiver<Answered>, Failure>,
 }
 
-impl Asking {
+impl Booking {
     /// Its first command is queued when this comes back.
     fn begin(shared: &Shared, transitions: Vec<Transition>, bytes_max: usize) -> Self {
-        let mut asking = Self { bytes_max, left: vec![(0, transitions)], queued: None };
-        asking.queue_next(shared);
-        asking
+        let mut booking = Self { bytes_max, left: vec![(0, transitions)], queued: None };
+        booking.queue_next(shared);
+        booking
     }
 
     fn queue_next(&mut self, shared: &Shared) {
