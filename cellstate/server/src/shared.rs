@@ -392,8 +392,7 @@ impl Shared {
     pub(crate) async fn ask(&self, request: Request) -> Result<Decided, Failure> {
         let (sender, receiver) = oneshot::channel();
         self.submit(Asked::new(request), Reply::Once(sender))?;
-        let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
-        self.decision(answered).await
+        self.decided(receiver).await
     }
 
     /// Queues what agents report, of which there is no more at a time than its caller lets there be, behind what they reported before:
@@ -437,8 +436,7 @@ impl Shared {
     pub(crate) async fn ask_own(&self, command: Command) -> Result<Decided, Failure> {
         let (sender, receiver) = oneshot::channel();
         self.ingress.push_own(Asked::by_server(command), Some(Reply::Once(sender)));
-        let answered = receiver.await.map_err(|_| Failure::outcome_unknown())?;
-        self.decision(answered).await
+        self.decided(receiver).await
     }
 
     /// The decision of an answer; that of a repeated number is read back from where it stands.
