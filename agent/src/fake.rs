@@ -228,7 +228,8 @@ impl FakeTask {
     /// It was left, and nobody wants it any more.
     fn give_up(&mut self, now_ms: u64) {
         (self.is_left, self.told, self.ended_at_ms) = (false, Told::Started, now_ms);
-        (self.ends_at_ms, self.fate.gone_after_ms) = (Some(now_ms), 0);
+        // It never had a shim: where the same start is asked for again, none is told of either.
+        (self.started_at_ms, self.ends_at_ms, self.fate.gone_after_ms) = (None, Some(now_ms), 0);
         self.exit = Some(Exit { stop_requested: true, ended_unix_ms: now_ms, ..Exit::default() });
     }
 
