@@ -89,7 +89,8 @@ impl Reports {
         answered.await.unwrap_or_else(|_| Err(Failure::ending()))
     }
 
-    /// Gathers and asks, in the order in which it came: what a machine reported later says how it is now.
+    /// Gathers and asks, in the order in which it came: what a machine reported later says how it is now. Only a rest of
+    /// what was asked for comes later, see [`Booking`].
     pub(crate) async fn gather(&self, shared: &Arc<Shared>) {
         let mut under_way = JoinSet::new();
         loop {
@@ -158,7 +159,8 @@ struct Answer {
 /// what others reported.
 struct Booking {
     bytes_max: usize,
-    /// Behind so many others, what is not asked for yet.
+    /// Behind so many others, what is not asked for yet: only when what came before it is answered, so that what its machines report meanwhile may be
+    /// decided first. That takes a single report that is too large for a command, or a transition that is rejected.
     left: Vec<(usize, Vec<Transition>)>,
     queued: Option<Queued>,
 }
