@@ -146,6 +146,13 @@ impl AllocationDirectory {
         &self.0
     }
 
+    /// Gives the owner of this directory, and of the agent's that it is in, back what a task took from him.
+    pub(crate) fn let_owner_in(&self) {
+        let own: Vec<_> = self.0.ancestors().take(3).collect();
+        // From the outermost one: nobody can look into another before.
+        own.into_iter().rev().for_each(let_owner_in);
+    }
+
     /// The agent's directory that it is in.
     pub(crate) fn agent(&self) -> Option<PathBuf> {
         Some(self.0.parent()?.parent()?.to_owned())

@@ -60,7 +60,7 @@ pub(super) enum Trace {
 /// When that can't be found out, such as without a descriptor left. What is not known must not be taken for lost: whatever is
 /// lost is killed.
 pub(super) fn look(directory: &AllocationDirectory, restart: u32) -> io::Result<Trace> {
-    let_owner_in(directory.root());
+    directory.let_owner_in();
     if let Some(exit) = read_exit(directory, restart)? {
         return Ok(Trace::Exit(exit));
     }
@@ -106,8 +106,10 @@ fn read_exit(directory: &AllocationDirectory, restart: u32) -> io::Result<Option
 /// # Errors
 /// When they can't be listed: then nobody knows what runs.
 pub(super) fn allocations(directory: &AgentDirectory) -> io::Result<Vec<AllocationId>> {
-    let mut keys = Vec::new();
-    for entry in fs::read_dir(directory.allocations())? {
+    let (mut keys, allocations) = (Vec::new(), directory.allocations());
+    let_owner_in(directory.root());
+    let_owner_in(&allocations);
+    for entry in fs::read_dir(allocations)? {
         keys.extend(entry?.file_name().to_str().and_then(AllocationId::parse));
     }
     keys.sort();
@@ -426,8 +428,8 @@ mod tests {
         assert_eq!(found, [(1, true, policy), (2, false, policy)]);
     }
 
-    // Without namespaces a task did `chmod 0 ..`. Its agent, of an ordinary user, tried for ever to find out how it had ended, and the next one did
-    // not start.
+    // Without namespaces a task did `chmod 0 ..`, or `../..`. Its agent, of an ordinary user, tried for ever to find out how it had ended, and the
+    // next one did not start.
     #[test]
     fn what_a_task_did_to_the_directory_above_its_own_keeps_nobody_from_finding_it() {
         let place = tempfile::tempdir().unwrap();
@@ -449,17 +451,20 @@ mod tests {
             directory
         });
         fs::write(directories[1].ended(), "").unwrap();
-        let shut = || directories.iter().for_each(|one| set_mode(one.root(), 0));
+        let allocations = options.directory.allocations();
+        let above = [allocations.as_path(), options.directory.root()];
+        let all = || directories.iter().map(AllocationDirectory::root).chain(above);
+        let shut = || all().for_each(|one| set_mode(one, 0));
         // Who is root may look whatever they are.
-        let is_open = || directories.iter().map(|one| mode(one.root()) == 0o700).collect::<Vec<_>>();
+        let is_open = || all().map(|one| mode(one) == 0o700).collect::<Vec<_>>();
         shut();
         let found = recover(&options).unwrap();
         let found: Vec<_> = found.into_iter().map(|(one, _)| (one.allocation.slot, one.found)).collect();
         assert!(matches!(&found[..], [(1, Found::Ended(exit))] if exit.code == Some(3)), "{found:?}");
-        assert_eq!(is_open(), [true, true]);
+        assert_eq!(is_open(), [true; 4]);
         shut();
         assert!(matches!(look(&directories[0], 0).unwrap(), Trace::Exit(exit) if exit.code == Some(3)));
-        assert_eq!(is_open(), [true, false]);
+        assert_eq!(is_open(), [true, false, true, true]);
         set_mode(directories[1].root(), 0o700);
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use super::lock::Lock;
 use crate::{
-    directories::AgentDirectory,
+    directories::{AgentDirectory, let_owner_in},
     exec::{Left, end_left},
 };
 
@@ -21,6 +21,7 @@ use crate::{
 pub fn end_tasks_left(directory: &Path, within: Duration) -> io::Result<Left> {
     let Ok(path) = fs::canonicalize(directory) else { return Ok(Left::default()) };
     let directory = AgentDirectory::new(path);
+    let_owner_in(directory.root());
     if !directory.allocations().exists() {
         return Ok(Left::default());
     }

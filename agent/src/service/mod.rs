@@ -39,7 +39,7 @@ pub use self::{left::end_tasks_left, options::Options, surroundings::Surrounding
 use crate::{
     assignments,
     clock::Clock,
-    directories::AgentDirectory,
+    directories::{AgentDirectory, let_owner_in},
     driver::{Driver, DriverEvent},
     durable,
     exec::{ExecDriver, ExecOptions},
@@ -148,6 +148,7 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
             "expected a path in UTF-8; name another directory",
         )));
     }
+    let_owner_in(directory.root());
     let lock = Lock::take(&directory.lock(), options.waits_for_predecessor).map_err(|error| match error {
         TryLockError::WouldBlock => AgentError::InUse { path: path.clone() },
         TryLockError::Error(source) => AgentError::Directory { path: path.clone(), source },

@@ -127,7 +127,7 @@ fn write_exit(
 ) -> bool {
     let path = directory.exit(restart);
     for _ in 0..EXIT_WRITES_MAX {
-        let_owner_in(directory.root());
+        directory.let_owner_in();
         let written = reserved.is_some_and(|reserved| reserved.write_atomically(&path, exit).is_ok());
         if written || durable::write_atomically(&path, exit).is_ok() {
             return true;
@@ -192,19 +192,20 @@ mod tests {
 
     use super::*;
 
-    // A task without namespaces did `chmod 0 ..`, and its shim, of an ordinary user, could not write down that it had ended: it never did, and nothing
-    // else was started on its machine.
+    // A task without namespaces did `chmod 0 ..`, or `../..`, and its shim, of an ordinary user, could not write down that it had ended: it never did,
+    // and nothing else was started on its machine.
     #[test]
     fn what_a_task_did_to_the_directory_above_its_own_keeps_no_end_from_being_written_down() {
         let place = tempfile::tempdir().unwrap();
-        let directory = AllocationDirectory::new(place.path().join("alloc-1-1"));
-        fs::create_dir(directory.root()).unwrap();
+        let directory = AllocationDirectory::new(place.path().join("agent/allocs/alloc-1-1"));
+        fs::create_dir_all(directory.root()).unwrap();
         let reserved = durable::Reserved::at(directory.exit_reserved()).unwrap();
-        fs::set_permissions(directory.root(), fs::Permissions::from_mode(0o005)).unwrap();
+        let own = || directory.root().ancestors().take(3);
+        own().for_each(|one| fs::set_permissions(one, fs::Permissions::from_mode(0o005)).unwrap());
         assert!(write_exit(&directory, 0, Some(&reserved), &Exit::default()));
         assert_eq!(durable::read::<Exit>(&directory.exit(0)).unwrap(), Some(Exit::default()));
         // Who is root may write there whatever its mode is.
-        assert_eq!(fs::metadata(directory.root()).unwrap().permissions().mode() & 0o777, 0o705);
+        assert!(own().all(|one| fs::metadata(one).unwrap().permissions().mode() & 0o777 == 0o705));
     }
 
     // A task without namespaces did `chmod 0 .` and failed, another one put a file where the directory of its job had been. Neither could be set up
