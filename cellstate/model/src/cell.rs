@@ -46,8 +46,10 @@ pub mod page_rows {
     /// 1 byte each: 4 KiB.
     pub const STATUS: usize = 4096;
 
-    const _: () =
-        assert!(TASK_STATES % TASKS == 0 && STATUS % ALLOCATIONS == 0, "what is read beside a page stands in one");
+    const _: () = assert!(
+        TASK_STATES.is_multiple_of(TASKS) && STATUS.is_multiple_of(ALLOCATIONS),
+        "what is read beside a page stands in one"
+    );
 }
 
 /// Free disk and named resources of a machine.
