@@ -180,7 +180,7 @@ impl Mix {
             stuck_thousandths: if calm { 0 } else { random.below(4) * 5 },
             sync_micros_max: pick(random, &[0, 300, 5_000, 100_000]),
             fold_micros_max: pick(random, &[0, 0, 1_000, 50_000]),
-            recent_bytes: if random.chance(400) { 512 } else { 1 << 20 },
+            recent_bytes: if random.chance(600) { 512 } else { 1 << 20 },
             message_bytes: if random.chance(300) { 300 } else { 256 << 10 },
             batch_requests: if random.chance(200) { 2 } else { 4096 },
             lease_micros: random.between(1_000_000, 4_000_000),

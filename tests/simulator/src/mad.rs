@@ -14,6 +14,8 @@ use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
 /// As many numbers as a session keeps, and some.
 const BURST: u64 = 260;
+/// Behind so many newer numbers it remembers another old one; a session still keeps what has become of it.
+const OLD_NUMBERS: u64 = 200;
 
 /// See the module.
 #[derive(Debug)]
@@ -24,13 +26,15 @@ pub(crate) struct Mad {
     session: Option<(u64, u64)>,
     /// The last transaction that it sent, with a new number.
     last: Option<v1::Transaction>,
+    /// One of long before.
+    old: Option<v1::Transaction>,
     /// By number, all that were sent.
     dry_runs: BTreeMap<u64, Vec<v1::Transaction>>,
 }
 
 impl Mad {
     pub(crate) fn new(number: usize) -> Self {
-        Self { number, connection: None, session: None, last: None, dry_runs: BTreeMap::new() }
+        Self { number, connection: None, session: None, last: None, old: None, dry_runs: BTreeMap::new() }
     }
 
     /// Does something, and comes again, until faults end.
@@ -55,9 +59,10 @@ impl Mad {
         let id = world.connect(Party::Mad(self.number), Purpose::Session);
         self.connection = Some(id);
         let names = ["mad", "rival", "batch", "service", "", "no such\nname"];
-        let known = self.session.filter(|_| world.random.chance(300));
+        let known = self.session.filter(|_| world.random.chance(600));
         if known.is_none() {
             (self.session, self.last) = (None, None);
+            self.old = None;
             self.dry_runs.clear();
         }
         let (session, incarnation) = known.unwrap_or((0, 0));
@@ -83,9 +88,11 @@ impl Mad {
         let mut wire = match (world.random.below(4), self.last.clone()) {
             // Again, with the same content, with other content, or long after.
             (0, Some(mut last)) => {
-                match world.random.below(3) {
+                match world.random.below(6) {
                     0 => {}
-                    1 => last.stops.push(AllocationId { slot: 12345, generation: 6 }.to_bits()),
+                    // What it got to hear then may stand in the history alone by now.
+                    1..=3 => last = self.old.clone().unwrap_or(last),
+                    4 => last.stops.push(AllocationId { slot: 12345, generation: 6 }.to_bits()),
                     _ => last.number = last.number.saturating_sub(BURST).max(1),
                 }
                 return self.say(world, id, last);
@@ -94,6 +101,9 @@ impl Mad {
         };
         garble(&mut world.random, world.books.cell(), &mut wire);
         self.last = Some(wire.clone());
+        if self.old.as_ref().is_none_or(|old| wire.number.saturating_sub(old.number) >= OLD_NUMBERS) {
+            self.old = Some(wire.clone());
+        }
         self.say(world, id, wire);
     }
 
