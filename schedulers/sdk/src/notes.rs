@@ -146,8 +146,10 @@ impl Notes {
         self.groups.retain(|group, said| {
             if said.pass != pass {
                 let is_own = is_own(group.0);
+                // Of one that was not a peer's when it was said, the peer knows better.
+                let may_stand = said.of_peer || said.now == said.told;
                 said.of_peer |= !is_own;
-                let stands = !is_own && !are_too_many && waits(*group);
+                let stands = may_stand && !is_own && !are_too_many && waits(*group);
                 if !stands {
                     said.now = None;
                     if !is_own || said.told.is_none() {
@@ -163,11 +165,13 @@ impl Notes {
         self.of_peers = of_peers;
     }
 
-    /// The server has forgotten what it was told.
+    /// The server has forgotten what it was told. What was said of peers' jobs before this pass is not told once more: it would go over what they have
+    /// said since.
     pub(crate) fn tell_again(&mut self) {
+        let pass = self.pass;
         self.groups.retain(|_, said| {
             said.told = None;
-            said.now.is_some()
+            said.now.is_some() && (!said.of_peer || said.pass == pass)
         });
         self.of_peers = self.groups.values().filter(|said| said.of_peer).count();
         self.fresh = self.groups.keys().copied().collect();
@@ -316,6 +320,25 @@ mod tests {
             put(&mut notes, &[]);
             assert!(!notes.has_news());
         }
+    }
+
+    // A wrong reason stood until the peer had another one: it says none twice.
+    #[test]
+    fn what_was_said_of_a_peers_job_goes_not_over_the_peers_own_word_after_a_break_or_once_the_job_is_the_peers() {
+        let mut notes = Notes::default();
+        put_where(&mut notes, [note(1, "no room")], 5, |_| false);
+        told(&mut notes);
+        put_where(&mut notes, [], 6, |_| false);
+        notes.tell_again();
+        assert!(!notes.has_news() && notes.groups.is_empty());
+        put_where(&mut notes, [note(1, "no room")], 7, |_| false);
+        notes.tell_again();
+        assert_eq!(told(&mut notes).len(), 1, "of this pass it is news");
+
+        let mut notes = Notes::default();
+        put_where(&mut notes, [note(1, "no room")], 5, |_| true);
+        put_where(&mut notes, [], 6, |_| false);
+        assert!(!notes.has_news() && notes.groups.is_empty());
     }
 
     // Its owner took back what it had waited for. Once it waited again for the same, and the owner was gone, nobody would say so.

@@ -26,7 +26,7 @@ pub(crate) struct Mad {
     session: Option<(u64, u64)>,
     /// The last transaction that it sent, with a new number.
     last: Option<v1::Transaction>,
-    /// One of long before.
+    /// One that was answered long before.
     old: Option<v1::Transaction>,
     /// By number, all that were sent.
     dry_runs: BTreeMap<u64, Vec<v1::Transaction>>,
@@ -101,9 +101,6 @@ impl Mad {
         };
         garble(&mut world.random, world.books.cell(), &mut wire);
         self.last = Some(wire.clone());
-        if self.old.as_ref().is_none_or(|old| wire.number.saturating_sub(old.number) >= OLD_NUMBERS) {
-            self.old = Some(wire.clone());
-        }
         self.say(world, id, wire);
     }
 
@@ -142,6 +139,12 @@ impl Mad {
             Message::Told(v1::SessionResponse { tell: Some(Tell::Outcome(outcome)) }) => {
                 if let Some(sent) = self.dry_runs.get(&outcome.number) {
                     return world.books.dry_run_was_told(&outcome, sent, &mut world.tally);
+                }
+                let is_old = |old: &v1::Transaction| outcome.number.saturating_sub(old.number) < OLD_NUMBERS;
+                if let Some(answered) = self.last.as_ref().filter(|last| last.number == outcome.number)
+                    && !self.old.as_ref().is_some_and(is_old)
+                {
+                    self.old = Some(answered.clone());
                 }
                 let outcome = Outcome::try_from(outcome).map_err(|error| Violation {
                     invariant: "invariant_an_outcome_is_what_the_log_says",

@@ -102,7 +102,7 @@ fn unanswered() -> (Story, u64) {
     story.pass_ms(RENEW_MS, false);
     let [Output::Report { number, .. }] = story.take(|_| true)[..] else { panic!("a renewal") };
     story.pass_ms(LEASE_MS, false);
-    assert!(matches!(story.take(|_| true)[..], [.., Output::Register { revision: 10, .. }]));
+    assert!(matches!(story.take(|_| true)[..], [Output::Report { .. }, Output::Register { revision: 10, .. }]));
     (story, number)
 }
 

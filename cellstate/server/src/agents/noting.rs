@@ -33,8 +33,9 @@ impl Noting {
     }
 }
 
-/// Each report says it again: where the cell takes no changes, or an epoch is over by now, that is no reason to refuse one. That heals, too, what is
-/// asked for behind the first of many machines, and so perhaps behind a newer word of the same one.
+/// Agents say it with each report: where the cell takes no changes, or an epoch is over by now, that is no reason to refuse one. That heals, too, what
+/// is asked for behind the first of many machines, and so perhaps behind a newer word of the same one; for a relay that says it of its machines only
+/// where it changes, not before the next change.
 async fn note(shared: Arc<Shared>, principal: Arc<str>, said: Vec<Fitness>) {
     for some in said.chunks(FITNESS_AT_ONCE) {
         let commands = some.iter().map(|said| {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -47,11 +47,18 @@ pub(crate) struct Booked {
 struct Waiting {
     transitions: usize,
     reports: Vec<(Vec<Transition>, Waiter)>,
+    /// When it was full, and looked through for those that were given up.
+    looked: Option<Instant>,
 }
 
 impl Waiting {
-    /// Makes room: who gave a report up says the same again, and while the disk does not answer there would come to be many copies.
+    /// Makes room: who gave a report up says the same again, and while the disk does not answer there would come to be many copies. Not with each
+    /// report that finds none: all that wait are looked at.
     fn leave_out_given_up(&mut self) {
+        if self.looked.is_some_and(|looked| looked.elapsed() < FULL_RETRY) {
+            return;
+        }
+        self.looked = Some(Instant::now());
         let mut left_out = 0;
         self.reports.retain(|(report, waiter)| {
             let is_given_up = waiter.is_closed();
