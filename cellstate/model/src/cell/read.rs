@@ -321,7 +321,7 @@ impl Cell {
 
     /// Brings what these allocations were granted, and where they stand, into the cache. Rows of random allocations are not there; here
     /// their loads overlap, while in the decisions that follow each waits for the one before. A loop over many asks for what is
-    /// [`coming`](crate::coming).
+    /// [`coming`].
     #[inline]
     pub fn warm(&self, slots: impl Iterator<Item = u32>) {
         for slot in slots {

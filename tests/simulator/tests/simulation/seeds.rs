@@ -14,6 +14,9 @@ use crate::stories::first_difference;
 
 /// Seeds of the gate.
 const SEEDS: Range<u64> = 0..1000;
+/// Where these have not taken all paths, so many more are played at a time, up to this one.
+const SEEDS_MORE: u64 = 250;
+const SEEDS_MOST: u64 = 3000;
 
 /// Seeds that failed once, and what was wrong then. A seed is another run as soon as the simulation draws anything else: each of these has a test
 /// of its own, too, where the mistake was.
@@ -69,30 +72,44 @@ fn play(seeds: Range<u64>) -> Result<Tally, Box<Failure>> {
     failed.map_or_else(|| Ok(tally.into_inner().expect("nobody panics with it")), Err)
 }
 
+/// The same; what fails is told with its story.
+fn play_or_tell(seeds: Range<u64>) -> Tally {
+    play(seeds).unwrap_or_else(|failure| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("seed-{}.txt", failure.seed));
+        std::fs::write(&path, &failure.story).expect("Cargo's folder for tests is writable");
+        panic!(
+            "{failure}\nits story: {}; it becomes a test when it is copied to tests/stories, with words for what it tells, \
+             and blessed: cargo xtask stories --bless; where it is too long, write a test where the mistake is, and add \
+             the seed to FAILED_ONCE",
+            path.display()
+        );
+    })
+}
+
+/// What is counted or marked, and was never met.
+fn never_taken(tally: &Tally) -> Vec<String> {
+    let rare = marked_paths().into_iter().filter(|path| !tally.rare.contains_key(path));
+    tally.never_taken().into_iter().chain(rare).collect()
+}
+
 #[test]
 fn a_cell_survives_every_mix_of_faults() {
-    let seeds = asked().unwrap_or(SEEDS);
-    let (count, started) = (seeds.end - seeds.start, Instant::now());
-    let tally = match play(seeds) {
-        Ok(tally) => tally,
-        Err(failure) => {
-            let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("seed-{}.txt", failure.seed));
-            std::fs::write(&path, &failure.story).expect("Cargo's folder for tests is writable");
-            panic!(
-                "{failure}\nits story: {}; it becomes a test when it is copied to tests/stories, with words for what it tells, \
-                 and blessed: cargo xtask stories --bless; where it is too long, write a test where the mistake is, and add \
-                 the seed to FAILED_ONCE",
-                path.display()
-            );
-        }
-    };
+    let mut seeds = asked().unwrap_or(SEEDS);
+    let started = Instant::now();
+    let mut tally = play_or_tell(seeds.clone());
+    // The rarest paths are taken once in some hundred seeds: what these have not taken by chance, some of the next ones do.
+    while asked().is_none() && !never_taken(&tally).is_empty() && seeds.end < SEEDS_MOST {
+        let more = seeds.end..seeds.end + SEEDS_MORE;
+        seeds.end = more.end;
+        tally.add(&play_or_tell(more));
+    }
+    let count = seeds.end - seeds.start;
     // Not asserted: the machine may be busy.
     let (seconds, number) = (started.elapsed().as_secs_f64(), f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
     println!("{tally}\n{count} seeds took {seconds:.1} s, {:.1} a second", number / seconds);
     // A few seeds that somebody asks for need not see everything.
     if asked().is_none() {
-        let rare = marked_paths().into_iter().filter(|path| !tally.rare.contains_key(path));
-        let never: Vec<String> = tally.never_taken().into_iter().chain(rare).collect();
+        let never = never_taken(&tally);
         assert!(never.is_empty(), "no seed took these paths: {}", never.join(", "));
     }
 }
