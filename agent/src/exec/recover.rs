@@ -402,17 +402,21 @@ mod tests {
         reconciler::RestartPolicy,
     };
 
-    #[test]
-    fn what_ended_before_a_boot_is_found_so_with_what_follows_its_failures() {
-        let place = tempfile::tempdir().unwrap();
-        let options = ExecOptions {
-            directory: AgentDirectory::new(place.path().join("agent")),
+    fn options_in(place: &Path) -> ExecOptions {
+        ExecOptions {
+            directory: AgentDirectory::new(place.join("agent")),
             shim: exec::ShimProgram { program: "shim".into(), arguments: Vec::new() },
             cgroup: None,
             isolation: Isolation::default(),
             log_file_bytes_max: 1024,
             ended_kept_max: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn what_ended_before_a_boot_is_found_so_with_what_follows_its_failures() {
+        let place = tempfile::tempdir().unwrap();
+        let options = options_in(place.path());
         let policy = Some(RestartPolicy { attempts: 2, delay_ms: 1, within_ms: 0 });
         for (slot, boot) in [(1, "an-earlier-one"), (2, boot_id())] {
             let allocation = AllocationId { slot, generation: 1 };
@@ -433,14 +437,7 @@ mod tests {
     #[test]
     fn what_a_task_did_to_the_directory_above_its_own_keeps_nobody_from_finding_it() {
         let place = tempfile::tempdir().unwrap();
-        let options = ExecOptions {
-            directory: AgentDirectory::new(place.path().join("agent")),
-            shim: exec::ShimProgram { program: "shim".into(), arguments: Vec::new() },
-            cgroup: None,
-            isolation: Isolation::default(),
-            log_file_bytes_max: 1024,
-            ended_kept_max: 0,
-        };
+        let options = options_in(place.path());
         let directories = [1, 2].map(|slot| {
             let allocation = AllocationId { slot, generation: 1 };
             let directory = options.directory.allocation(allocation);

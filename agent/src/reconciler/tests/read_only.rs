@@ -23,10 +23,8 @@ fn pass_read_only_ms(story: &mut Story, span_ms: u64) -> usize {
     refused
 }
 
-// What was news made each report fail, those that renewed the lease with it. The lease ended, and what failed on that machine was not started again
-// before the disk of the server had room.
-#[test]
-fn an_agent_with_news_keeps_its_lease_and_restarts_tasks_while_the_cell_is_read_only() {
+/// A story of a registered machine with two tasks that fail once and are started again in place: one soon, one when the first lease is long over.
+fn of_two_that_fail_once() -> Story {
     let mut story = Story::new(|task| match (task.allocation.slot, task.restart) {
         (1, 0) => Fate::exits_after_ms(1000, 3),
         (2, 0) => Fate::exits_after_ms(4 * LEASE_MS, 3),
@@ -35,6 +33,14 @@ fn an_agent_with_news_keeps_its_lease_and_restarts_tasks_while_the_cell_is_read_
     story.registered();
     let policy = RestartPolicy { attempts: 5, delay_ms: 10, within_ms: 0 };
     story.assignments(true, vec![with_restarts(1, policy), with_restarts(2, policy)], &[]);
+    story
+}
+
+// What was news made each report fail, those that renewed the lease with it. The lease ended, and what failed on that machine was not started again
+// before the disk of the server had room.
+#[test]
+fn an_agent_with_news_keeps_its_lease_and_restarts_tasks_while_the_cell_is_read_only() {
+    let mut story = of_two_that_fail_once();
     story.answer_reports();
     let refused = pass_read_only_ms(&mut story, 5 * LEASE_MS);
     assert_eq!((story.agent.leases_lost(), story.starts()), (0, vec![(1, 0), (2, 0), (1, 1), (2, 1)]));
@@ -72,14 +78,7 @@ fn pass_hanging_ms(story: &mut Story, span_ms: u64) -> usize {
 // not started again before that disk answered.
 #[test]
 fn an_agent_whose_news_waits_for_a_disk_keeps_its_lease_and_restarts_tasks_meanwhile() {
-    let mut story = Story::new(|task| match (task.allocation.slot, task.restart) {
-        (1, 0) => Fate::exits_after_ms(1000, 3),
-        (2, 0) => Fate::exits_after_ms(4 * LEASE_MS, 3),
-        _ => Fate::runs_for_ever(),
-    });
-    story.registered();
-    let policy = RestartPolicy { attempts: 5, delay_ms: 10, within_ms: 0 };
-    story.assignments(true, vec![with_restarts(1, policy), with_restarts(2, policy)], &[]);
+    let mut story = of_two_that_fail_once();
     let failed = pass_hanging_ms(&mut story, 5 * LEASE_MS);
     assert_eq!((story.agent.leases_lost(), story.starts()), (0, vec![(1, 0), (2, 0), (1, 1), (2, 1)]));
     assert!((3..=5).contains(&failed), "{failed}");
