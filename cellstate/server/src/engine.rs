@@ -21,6 +21,8 @@ mod publisher;
 mod resolver;
 mod rest;
 mod turns;
+#[cfg(test)]
+mod warnings;
 mod writing;
 
 use std::sync::Arc;

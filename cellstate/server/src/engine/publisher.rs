@@ -118,9 +118,10 @@ mod tests {
     use parking_lot::Mutex;
     use plenum_model::{SessionId, TransactionId};
     use tracing::field::{Field, Visit};
-    use tracing::{Event, Level, Metadata, Subscriber, span};
+    use tracing::{Event, Subscriber};
 
     use super::*;
+    use crate::engine::warnings::Warnings;
 
     /// A line of the log: its fields by name, the text under `message`.
     #[derive(Default)]
@@ -133,31 +134,18 @@ mod tests {
     }
 
     /// Keeps warnings.
-    #[derive(Clone, Default)]
+    #[derive(Default)]
     struct Log(Arc<Mutex<Vec<Line>>>);
 
-    impl Subscriber for Log {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            *metadata.level() == Level::WARN
+    impl Log {
+        fn subscriber(&self) -> impl Subscriber + Send + Sync + use<> {
+            let lines = self.0.clone();
+            Warnings(move |event: &Event<'_>| {
+                let mut line = Line::default();
+                event.record(&mut line);
+                lines.lock().push(line);
+            })
         }
-
-        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-            span::Id::from_u64(1)
-        }
-
-        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-        fn event(&self, event: &Event<'_>) {
-            let mut line = Line::default();
-            event.record(&mut line);
-            self.0.lock().push(line);
-        }
-
-        fn enter(&self, _: &span::Id) {}
-
-        fn exit(&self, _: &span::Id) {}
     }
 
     fn divergence(number: u64, claims: u64) -> Divergence {
@@ -171,7 +159,7 @@ mod tests {
         assert_eq!(DIVERGENCES_PAUSE, Duration::from_secs(10), "as operators are told");
         let (log, mut divergences) = (Log::default(), Divergences::default());
         let [batch, service] = ["batch", "service"].map(Arc::<str>::from);
-        tracing::subscriber::with_default(log.clone(), || {
+        tracing::subscriber::with_default(log.subscriber(), || {
             divergences.note(&batch, &divergence(1, 3));
             divergences.note(&batch, &divergence(2, 5));
             divergences.note(&batch, &divergence(3, 7));
@@ -206,7 +194,7 @@ mod tests {
     #[test]
     fn a_bounded_number_of_schedulers_is_told_apart_and_others_are_one() {
         let (log, mut divergences) = (Log::default(), Divergences::default());
-        tracing::subscriber::with_default(log.clone(), || {
+        tracing::subscriber::with_default(log.subscriber(), || {
             for name in 0..100 {
                 divergences.note(&name.to_string().into(), &divergence(1, 1));
             }

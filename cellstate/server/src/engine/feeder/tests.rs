@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::backup::fallback::FALLBACK;
+use crate::engine::warnings::Warnings;
 use crate::shared::tests::without_threads;
 use crate::{Handle, Server, ServerOptions};
 use plenum_journal::ChainHash;
 use plenum_proto::v1;
-use std::path::PathBuf;
-use tracing::{Event, Level, Metadata, Subscriber, span};
+use tracing::Event;
 
 /// A server whose history nobody feeds but the test.
 async fn without_feeder(dir: &std::path::Path) -> (Handle, Arc<Shared>) {
@@ -366,35 +366,6 @@ async fn a_log_that_can_not_grow_waits_for_no_fallback_that_is_not_to_be_replace
     server.kill().await.unwrap();
 }
 
-/// Puts a file in its place as soon as something is warned of.
-struct AtWarning {
-    file: PathBuf,
-    place: PathBuf,
-}
-
-impl Subscriber for AtWarning {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() == Level::WARN
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, _: &Event<'_>) {
-        // It is there already when more is warned of.
-        drop(std::fs::rename(&self.file, &self.place));
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
-
 // A disk that was moved said once that it can't read, and all that the history lacked was given up.
 #[tokio::test]
 async fn what_the_disk_can_not_read_once_is_read_again_and_nothing_is_given_up() {
@@ -412,7 +383,9 @@ async fn what_the_disk_can_not_read_once_is_read_again_and_nothing_is_given_up()
         let shared = shared.clone();
         std::thread::spawn(move || {
             let mut feeder = Feeder::new(&shared, None);
-            let ended = tracing::subscriber::with_default(AtWarning { file, place }, || feeder.run_on());
+            // The disk is itself again as soon as something is warned of. When more is, the file is there already.
+            let mended = Warnings(move |_: &Event<'_>| drop(std::fs::rename(&file, &place)));
+            let ended = tracing::subscriber::with_default(mended, || feeder.run_on());
             (ended.map_err(|error| error.told()), feeder.unread_behind)
         })
     };
