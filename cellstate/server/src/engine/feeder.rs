@@ -548,7 +548,6 @@ impl<'a> Feeder<'a> {
     fn leap(&mut self) -> Result<(), FeedError> {
         let before = self.shared.feed.history().newest_revision();
         let came = self.leave_out()?;
-        self.settle_names()?;
         let now = self.shared.feed.history().newest_revision();
         if now > before {
             let from = before + 1;
@@ -563,6 +562,8 @@ impl<'a> Feeder<'a> {
             self.shared.feed.caught_up(self.checkpoint_bytes);
         }
         self.leap_due = (!came).then(|| Instant::now() + LEAP_PAUSE);
+        // They may not be told on a full disk, and what was left out is gone by now all the same.
+        self.settle_names()?;
         self.shared.feed.fed(0);
         self.give_up();
         Ok(())
@@ -578,7 +579,6 @@ impl<'a> Feeder<'a> {
         // A history that had nothing at all has begun with that checkpoint.
         if let Some(info) = history.newest_checkpoint().filter(|info| info.revision > history.newest_revision()) {
             history.leap_to(info.revision)?;
-            self.shared.keeper.release(self.releasable());
             self.give_up_log();
         }
         Ok(came)
@@ -619,7 +619,6 @@ impl<'a> Feeder<'a> {
     /// Lets go of what is not needed any more: segments of the log, and old history.
     fn give_up(&mut self) {
         let history = self.shared.feed.history();
-        self.shared.keeper.release(self.releasable());
         let oldest = history.oldest_revision();
         let retired = history
             .retention_floor(self.shared.clock.now().micros)
@@ -640,8 +639,9 @@ impl<'a> Feeder<'a> {
         self.give_up_log();
     }
 
-    /// Lets go of what was released of the log, as far as neither the history nor the fallback leads to it any more.
+    /// Lets go of what the history has of the log, as far as neither it nor the fallback leads to that any more.
     fn give_up_log(&mut self) {
+        self.shared.keeper.release(self.releasable());
         let oldest = self.shared.feed.history().oldest_revision();
         let wanted_from = self.wanted_from(oldest);
         self.shared.keeper.give_up(wanted_from);
