@@ -92,12 +92,10 @@ impl From<Status> for Failure {
             return Self::new("UNAVAILABLE", what).with_hint("name the cell's address with --addr or PLENUM_ADDR");
         }
         // A connection that broke in the middle of a call is an error of this end's transport, which has no code of the cell's.
-        let broke = code_of(&status).is_empty() && is_unanswered(&status) && status.source().is_some();
+        let told = code_of(&status);
+        let broke = told.is_empty() && is_unanswered(&status) && status.source().is_some();
         let grpc_code = if broke { Code::Unavailable } else { status.code() };
-        let code = match code_of(&status) {
-            "" => code_name(grpc_code),
-            code => code.to_owned(),
-        };
+        let code = if told.is_empty() { code_name(grpc_code) } else { told.to_owned() };
         let mut message = status.message().to_owned();
         if broke {
             message = format!("the connection to the cell broke: {}", innermost(&status));

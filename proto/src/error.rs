@@ -136,7 +136,7 @@ pub fn retry_micros_of(status: &tonic::Status) -> i64 {
 }
 
 /// The code of a call that may have taken effect: who answered can't tell.
-const UNKNOWN: &str = "OUTCOME_UNKNOWN";
+pub const OUTCOME_UNKNOWN: &str = "OUTCOME_UNKNOWN";
 
 /// Whether nobody has said what became of a call: there was no connection, it broke, this side waited long enough, or the cell does not know either
 /// (`OUTCOME_UNKNOWN`, as where the server ended meanwhile). The call may have taken effect, or may yet. An answer that this side does not take for its
@@ -144,13 +144,14 @@ const UNKNOWN: &str = "OUTCOME_UNKNOWN";
 #[must_use]
 pub fn is_unanswered(status: &tonic::Status) -> bool {
     use tonic::Code::{Cancelled, DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unknown};
-    if code_of(status) == UNKNOWN {
-        return true;
+    match code_of(status) {
+        OUTCOME_UNKNOWN => true,
+        // Exhausted, without a code of the cell's, is what a connection says that is broken off as it asked too much.
+        "" => {
+            matches!(status.code(), Unavailable | DeadlineExceeded | Cancelled | Unknown | Internal | ResourceExhausted)
+        }
+        _ => false,
     }
-    // Exhausted, without a code of the cell's, is what a connection says that is broken off as it asked too much.
-    let by_transport =
-        matches!(status.code(), Unavailable | DeadlineExceeded | Cancelled | Unknown | Internal | ResourceExhausted);
-    by_transport && code_of(status).is_empty()
 }
 
 /// What a call that failed says, for one line: the other side's own words, or why none came from there.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use http_body::{Frame, SizeHint};
-use plenum_proto::error::{innermost, is_no_http2, with_code};
+use plenum_proto::error::{OUTCOME_UNKNOWN, innermost, is_no_http2, with_code};
 use tonic::{
     Code, ConnectError, Status,
     body::Body,
@@ -92,7 +92,7 @@ impl Patience {
             Awaited::Answer => Status::unavailable(silent),
             Awaited::Change => {
                 let what = format!("{silent}; what was asked for may have been done, or be done yet");
-                with_code(Code::DeadlineExceeded, "OUTCOME_UNKNOWN", what)
+                with_code(Code::DeadlineExceeded, OUTCOME_UNKNOWN, what)
             }
             Awaited::Log => Status::unavailable(format!(
                 "nothing more of the log has come from {address} within {limit} (--request-timeout); what came so far is not all"
@@ -127,7 +127,7 @@ fn broken_in_change(error: &(dyn Error + 'static)) -> Status {
     let why = innermost(error);
     let what =
         format!("the connection to the cell broke: {why}; what was asked for may have been done, or be done yet");
-    with_code(Code::Unknown, "OUTCOME_UNKNOWN", what)
+    with_code(Code::Unknown, OUTCOME_UNKNOWN, what)
 }
 
 /// What follows on the head of the answer to a change: without its end nobody knows what the answer was.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use plenum_model::session::NUMBER_MAX;
 use plenum_model::{LogTime, Outcome, RejectionCode, SessionId};
 use plenum_proto::bounds::REQUEST_BYTES_MAX;
+use plenum_proto::error::OUTCOME_UNKNOWN;
 use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 
@@ -31,9 +32,6 @@ const OTHER_CELL: &str = "OTHER_CELL";
 /// The longest hint of a server when to try again that is followed, in microseconds. Longer ones are followed up to here: a scheduler shall not
 /// fall silent for ever because a server errs.
 const HINT_MICROS_MAX: i64 = 60_000_000;
-
-/// What a cell says of a transaction whose number came before, when it has no room to look what became of it.
-const UNKNOWN: &str = "OUTCOME_UNKNOWN";
 
 impl<S: Scheduler> SchedulerRuntime<S> {
     /// Says who it is, and what it has.
@@ -379,8 +377,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if over || (error.number == 0 && SESSION_IS_OVER.contains(&error.status)) {
             self.end_session(now_micros);
         }
-        // What became of a transaction that was sent again was not looked up: it is sent once more, with all others, in their order.
-        if over || error.number == 0 || error.code == UNKNOWN {
+        // What became of a transaction that was sent again was not looked up, as there was no room to: it is sent once more, with all others, in their
+        // order.
+        if over || error.number == 0 || error.code == OUTCOME_UNKNOWN {
             return self.leave(reason, hint_micros, outputs);
         }
         self.give_up(now_micros, error.number, (&error.code, &reason), hint_micros, outputs);
