@@ -316,6 +316,18 @@ pub(crate) fn is_of(room: &DeviceRoom, want: &Device) -> bool {
     room.kind == want.kind && (want.model.is_empty() || room.model == want.model)
 }
 
+/// Takes the very devices that a claim names, each for the declared one at its place. False where one is not of its model, or has not so much left.
+#[must_use]
+pub fn take_named_devices(rooms: &mut [DeviceRoom], named: &[Device], declared: &[Device]) -> bool {
+    named.iter().zip(declared).all(|(named, declared)| {
+        let room = rooms.iter_mut().find(|room| room.is(named) && is_of(room, named) && is_of(room, declared));
+        room.is_some_and(|room| {
+            room.free_millis -= i64::from(named.millis);
+            room.free_millis >= 0
+        })
+    })
+}
+
 /// Whether the devices and ports that a claim names are what its group declares: these devices, or none, and of ports those that have its names, the
 /// fixed ones under its numbers. Who names others gets nothing.
 #[must_use]

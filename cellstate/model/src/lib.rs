@@ -38,7 +38,8 @@ pub use counts::GroupCounts;
 pub use delta::{CellIdentity, Delta, End, GrantExtra, Grants, JobChange, Move, SessionChange, TaskChange};
 pub use devices::{
     DYNAMIC_PORTS, DeviceChoice, DeviceRoom, DeviceShortage, PortChoice, choose_devices, choose_lent, choosing_before,
-    choosing_in_turn, device_rooms, device_shortage, is_enough_lent, names_what_is_declared, take_parts,
+    choosing_in_turn, device_rooms, device_shortage, is_enough_lent, names_what_is_declared, take_named_devices,
+    take_parts,
 };
 pub use feasibility::{Obstacle, Requirement, Special, Spoken, shortages};
 pub use governance::{GivenBack, Hold, Partition, Quota, Rights, Sum, UnknownId, UnknownTask};

@@ -349,8 +349,8 @@ impl Placer {
         let home = match self.home(view, first) {
             Ok(home) => home,
             Err(reason) => {
-                for work in equals {
-                    reason.iter().for_each(|reason| decision.pass_over(work, work.tasks.len(), reason));
+                if let Some(reason) = reason {
+                    equals.iter().for_each(|work| decision.pass_over(work, work.tasks.len(), &reason));
                 }
                 return 0;
             }

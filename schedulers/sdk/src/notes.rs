@@ -110,7 +110,7 @@ impl Notes {
             let (version, is_own, group) = (version_of(job), is_own(job), (job, group));
             let said_in = self.groups.get(&group).map(|said| said.pass);
             if said_in != Some(self.pass) {
-                // Of peers' jobs those of the pass before leave their places at its end.
+                // Of peers' jobs as many as are said in a pass come on top: if they are too many then, those of earlier passes leave at its end.
                 let kept = if is_own { self.groups.len() - self.of_peers } else { 0 };
                 let said = if is_own { &mut self.said } else { &mut self.said_of_peers };
                 // Who comes first in the pass, and not who was there before: notes of a full queue would keep the first in it from having any.

@@ -5,7 +5,7 @@ use std::slice;
 
 use plenum_model::{
     Cell, Device, DeviceRoom, GroupCounts, GroupShape, Job, JobId, Machine, Obstacle, Port, Requirement, Special,
-    Spoken, choose_devices, choosing_in_turn, device_rooms, names_what_is_declared, take_parts,
+    Spoken, choose_devices, choosing_in_turn, device_rooms, names_what_is_declared, take_named_devices, take_parts,
 };
 
 use crate::view::{View, Work};
@@ -97,49 +97,29 @@ impl Specials {
         self.obstacle_to(cell, work, work.shape(), slot)
     }
 
-    /// As [`Specials::obstacle`], of a task whose claim names its devices, as [`Plan::devices`](crate::Plan::devices) does, and ports, as
-    /// [`Plan::ports`](crate::Plan::ports): nothing where the cell chooses. Whatever is not what the group declares is an obstacle, too, and so are two
-    /// ports under one number.
+    /// Whether nothing of that stands in the way of a task whose claim names its devices, as [`Plan::devices`](crate::Plan::devices) does, and ports, as
+    /// [`Plan::ports`](crate::Plan::ports): nothing where the cell chooses. It does where they are not what the group declares, and where two ports have
+    /// one number.
     #[must_use]
-    pub fn obstacle_to_named(
-        &self,
-        cell: &Cell,
-        work: &Work,
-        slot: u32,
-        (devices, ports): (&[Device], &[Port]),
-    ) -> Option<Obstacle> {
+    pub fn has_named(&self, cell: &Cell, work: &Work, slot: u32, (devices, ports): (&[Device], &[Port])) -> bool {
         if devices.is_empty() && ports.is_empty() {
-            return self.obstacle(cell, work, slot);
+            return self.obstacle(cell, work, slot).is_none();
         }
         if !names_what_is_declared(work.shape(), devices, ports) {
-            return Some(if devices.is_empty() { Obstacle::Port(0) } else { Obstacle::Device(0) });
+            return false;
         }
         let mut shape = work.shape().clone();
         for port in shape.ports.iter_mut().filter(|port| port.number == 0) {
             let named = ports.iter().find(|named| named.name == port.name);
             port.number = named.map_or(0, |named| named.number);
         }
-        let (mut numbers, mut once) = (shape.ports.iter().map(|port| port.number), BTreeSet::new());
-        if let Some(twice) = numbers.find(|&number| number > 0 && !once.insert(number)) {
-            return Some(Obstacle::Port(twice));
+        let mut once = BTreeSet::new();
+        if shape.ports.iter().any(|port| port.number > 0 && !once.insert(port.number)) {
+            return false;
         }
         let declared = if devices.is_empty() { Vec::new() } else { std::mem::take(&mut shape.devices) };
-        self.obstacle_to(cell, work, &shape, slot).or_else(|| self.lacks_named(cell, slot, devices, &declared))
-    }
-
-    /// The first of these devices that a machine has not left: each is named for the declared one at its place.
-    fn lacks_named(&self, cell: &Cell, slot: u32, named: &[Device], declared: &[Device]) -> Option<Obstacle> {
-        let mut rooms = self.device_rooms(cell, slot);
-        for (position, (named, declared)) in (0..).zip(named.iter().zip(declared)) {
-            let is_of = |room: &DeviceRoom, model: &str| model.is_empty() || *room.model == *model;
-            let suits = |room: &DeviceRoom| is_of(room, &named.model) && is_of(room, &declared.model);
-            let room = rooms.iter_mut().find(|room| room.is(named) && suits(room));
-            let Some(room) = room.filter(|room| room.free_millis >= named.millis.into()) else {
-                return Some(Obstacle::Device(position));
-            };
-            room.free_millis -= i64::from(named.millis);
-        }
-        None
+        self.obstacle_to(cell, work, &shape, slot).is_none()
+            && take_named_devices(&mut self.device_rooms(cell, slot), devices, &declared)
     }
 
     /// What stands between one more task of the group and a machine, if it asks for this.

@@ -205,8 +205,8 @@ impl<'a> View<'a> {
     /// Whether an own transaction in flight claims this task: it is not in [`View::work`], and who looks for work in `cell()` itself leaves it out, too. So
     /// it is until the outcome is heard, also where the mirror shows that already.
     #[must_use]
-    pub fn is_claimed(&self, job: JobId, group: u16, task: u32) -> bool {
-        self.in_flight.has_task(job, group, task)
+    pub fn is_claimed(&self, job: &Job, group: u16, task: u32) -> bool {
+        self.in_flight.has_task(job.id, group, task)
     }
 
     /// What a task has on some machine now, be it running or about to; `None` of one that waits or is over, and of one whose last allocation is leaving.
@@ -341,10 +341,7 @@ impl Ledger<'_> {
     /// that the cell would choose: who names them asks [`Ledger::take_named`]. Of room that is taken over ([`Plan::take_over`](crate::Plan::take_over)) or
     /// comes free by an eviction it knows nothing: there, who plans it sees to it that it is enough.
     pub fn take(&mut self, work: &Work, slot: u32) -> bool {
-        if self.quota_shortage(work).is_some() || self.obstacle(work, slot).is_some() {
-            return false;
-        }
-        self.book(work, slot, (&[], &[]))
+        self.take_named(work, slot, &[], &[])
     }
 
     /// As [`Ledger::take`], for a task whose claim names its devices, as [`Plan::devices`](crate::Plan::devices) does, and ports, as
@@ -354,15 +351,10 @@ impl Ledger<'_> {
         let named = (devices, ports);
         if self.quota_shortage(work).is_some()
             || self.room_obstacle(work, slot).is_some()
-            || self.specials.obstacle_to_named(self.view.cell, work, slot, named).is_some()
+            || !self.specials.has_named(self.view.cell, work, slot, named)
         {
             return false;
         }
-        self.book(work, slot, named)
-    }
-
-    /// Takes what nothing stands in the way of.
-    fn book(&mut self, work: &Work, slot: u32, named: (&[Device], &[Port])) -> bool {
         let taken = self.taken.entry(slot).or_default();
         let Some(sum) = taken.checked_add(&work.shape().resources) else { return false };
         *taken = sum;

@@ -2,7 +2,7 @@
 
 use plenum_model::{
     Device, DeviceRoom, GroupShape, Machine, RefusalKind, RefusalReason, choose_devices, choosing_before, device_rooms,
-    take_parts,
+    take_named_devices, take_parts,
 };
 
 use super::{About, Facts, Judge, event_culprit};
@@ -93,13 +93,7 @@ impl Wants<'_> {
         if self.named.is_empty() {
             return choose_devices(rooms, self.declared).is_ok();
         }
-        self.named.iter().zip(self.declared).all(|(named, declared)| {
-            let room = rooms.iter_mut().find(|room| room.is(named) && suits(room, named) && suits(room, declared));
-            room.is_some_and(|room| {
-                room.free_millis -= i64::from(named.millis);
-                room.free_millis >= 0
-            })
-        })
+        take_named_devices(rooms, self.named, self.declared)
     }
 
     /// The devices, of which somebody who took some may be to blame for the one at this position.

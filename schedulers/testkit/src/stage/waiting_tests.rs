@@ -510,7 +510,7 @@ impl Scheduler for Looking {
 
     fn decide(&mut self, view: &View<'_>) -> Decision {
         let first = view.cell().jobs().next().unwrap();
-        self.seen.borrow_mut().push(view.is_claimed(first.id, 0, 0));
+        self.seen.borrow_mut().push(view.is_claimed(first, 0, 0));
         self.inner.decide(view)
     }
 }
