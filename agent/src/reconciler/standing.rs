@@ -298,8 +298,13 @@ impl AgentReconciler {
     pub(super) fn send_report(&mut self, now_ms: u64, outputs: &mut Vec<Output>) {
         let Standing::Present(presence) = &self.standing else { return };
         let renews = now_ms >= self.report.last_sent_at_ms.saturating_add(presence.renew_ms);
+        let from = (presence.machine, presence.epoch);
         if self.report.under_way.is_some() || self.report.beside.is_some() {
-            return self.renew_beside(now_ms, renews, outputs);
+            // Of who leaves no word may come after the last one.
+            if renews && !self.leaving {
+                self.renew_beside(now_ms, from, outputs);
+            }
+            return;
         }
         if now_ms < self.report.not_before_ms {
             return;
@@ -309,44 +314,42 @@ impl AgentReconciler {
         let transitions: Vec<(AllocationId, Status)> = news.take(limit).collect();
         let unfit = self.fitness();
         if renews || self.report.only_renews || !transitions.is_empty() || unfit != self.report.heard {
-            self.report.under_way = self.send(now_ms, transitions, unfit, outputs);
+            self.report.under_way = Some(self.send(now_ms, from, transitions, unfit, outputs));
         }
     }
 
     /// Where a report has waited for its answer for as long as the lease is not renewed, renews it beside that, and says nothing else: one that came
-    /// after later news must change nothing. What is no news here may be some to the cell. Of who leaves no word may come after the last one.
-    fn renew_beside(&mut self, now_ms: u64, renews: bool, outputs: &mut Vec<Output>) {
+    /// after later news must change nothing. What is no news here may be some to the cell.
+    fn renew_beside(&mut self, now_ms: u64, from: (MachineId, u32), outputs: &mut Vec<Output>) {
         let Report { under_way: Some(under_way), beside: None, .. } = &self.report else { return };
         let unfit = under_way.unfit;
-        if renews && !self.leaving {
-            self.report.beside = self.send(now_ms, Vec::new(), unfit, outputs);
-        }
+        self.report.beside = Some(self.send(now_ms, from, Vec::new(), unfit, outputs));
     }
 
-    /// Sends a report, if the machine is registered.
+    /// Sends a report of the machine in this epoch.
     fn send(
         &mut self,
         now_ms: u64,
+        (machine, epoch): (MachineId, u32),
         transitions: Vec<(AllocationId, Status)>,
         unfit: Option<Unfit>,
         outputs: &mut Vec<Output>,
-    ) -> Option<UnderWay> {
-        let Standing::Present(presence) = &self.standing else { return None };
+    ) -> UnderWay {
         let running = self.held.values().filter(|held| matches!(held.phase, super::Phase::Running)).count();
         self.report.number += 1;
         self.report.last_sent_at_ms = now_ms;
         let (number, (incarnation, revision)) = (self.report.number, self.seen);
         outputs.push(Output::Report {
             number,
-            machine: presence.machine,
-            epoch: presence.epoch,
+            machine,
+            epoch,
             transitions: transitions.clone(),
             running: u32::try_from(running).unwrap_or(u32::MAX),
             unfit,
             revision,
             incarnation,
         });
-        Some(UnderWay { number, sent_at_ms: now_ms, unfit, transitions })
+        UnderWay { number, sent_at_ms: now_ms, unfit, transitions }
     }
 
     /// How many reports were sent.

@@ -33,9 +33,9 @@ impl Fitnesses {
         }
     }
 
-    /// Whether what a machine's agent says is to be noted: something else will be so when what is being noted is, or is so where nothing is. Whoever
-    /// asked is about to note it, until it is [noted](Self::noted).
-    pub(super) fn is_to_be_noted(&mut self, slot: u32, unfit: Option<Unfit>) -> bool {
+    /// Begins to note what a machine's agent says, unless it is so, or will be when what is being noted is. True: the caller notes it, and says so when
+    /// that is done ([`noted`](Self::noted)).
+    pub(super) fn begin_noting(&mut self, slot: u32, unfit: Option<Unfit>) -> bool {
         let comes = self.noting.get(&slot).copied().unwrap_or_else(|| self.of(slot));
         let is_news = comes != unfit;
         if is_news {
@@ -122,13 +122,13 @@ mod tests {
     #[test]
     fn what_is_being_noted_is_to_be_noted_by_nobody_else() {
         let mut fitnesses = Fitnesses::default();
-        assert!(!fitnesses.is_to_be_noted(3, None), "that is so");
-        assert!(fitnesses.is_to_be_noted(3, UNWRITABLE) && !fitnesses.is_to_be_noted(3, UNWRITABLE));
-        assert!(fitnesses.is_to_be_noted(3, LEAVES), "that is something else");
+        assert!(!fitnesses.begin_noting(3, None), "that is so");
+        assert!(fitnesses.begin_noting(3, UNWRITABLE) && !fitnesses.begin_noting(3, UNWRITABLE));
+        assert!(fitnesses.begin_noting(3, LEAVES), "that is something else");
         fitnesses.noted(3, UNWRITABLE);
-        assert!(!fitnesses.is_to_be_noted(3, LEAVES));
+        assert!(!fitnesses.begin_noting(3, LEAVES));
         fitnesses.noted(3, LEAVES);
-        assert!(fitnesses.is_to_be_noted(3, LEAVES), "it came to nothing");
+        assert!(fitnesses.begin_noting(3, LEAVES), "it came to nothing");
     }
 
     // It was measured by what was durable: a relay's word that a machine was fit again was taken for no news while the one before was being noted,
@@ -136,10 +136,10 @@ mod tests {
     #[test]
     fn who_takes_back_what_is_being_noted_is_measured_by_that() {
         let mut fitnesses = Fitnesses::default();
-        assert!(fitnesses.is_to_be_noted(3, UNWRITABLE));
-        assert!(fitnesses.is_to_be_noted(3, None), "the last word counts");
-        assert!(!fitnesses.is_to_be_noted(3, None));
-        assert!(fitnesses.is_to_be_noted(3, UNWRITABLE), "and so does this one");
+        assert!(fitnesses.begin_noting(3, UNWRITABLE));
+        assert!(fitnesses.begin_noting(3, None), "the last word counts");
+        assert!(!fitnesses.begin_noting(3, None));
+        assert!(fitnesses.begin_noting(3, UNWRITABLE), "and so does this one");
     }
 
     #[test]

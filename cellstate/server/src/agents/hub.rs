@@ -261,14 +261,14 @@ impl Hub {
         self.leases.lock().next_due_micros()
     }
 
-    /// Leaves what is to be noted: something else is so, or will be when what is being noted is. Each of these is to be [noted](Self::is_noted).
-    pub(crate) fn retain_news(&self, said: &mut Vec<Fitness>) {
+    /// Begins to note what is not so, and will not be when what is being noted is, and leaves that. Each of these is to be [noted](Self::noted).
+    pub(crate) fn begin_noting(&self, said: &mut Vec<Fitness>) {
         let mut fitnesses = self.fitnesses.lock();
-        said.retain(|said| fitnesses.is_to_be_noted(said.machine.slot, said.unfit));
+        said.retain(|said| fitnesses.begin_noting(said.machine.slot, said.unfit));
     }
 
     /// Takes what became of this, as its agent is answered: at which revision it changed something, if it did.
-    pub(crate) fn is_noted(&self, said: &Fitness, changed_at: Option<Revision>) {
+    pub(crate) fn noted(&self, said: &Fitness, changed_at: Option<Revision>) {
         let mut fitnesses = self.fitnesses.lock();
         if let Some(at) = changed_at {
             fitnesses.answered(said.machine.slot, at, said.unfit);

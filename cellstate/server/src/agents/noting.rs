@@ -20,9 +20,8 @@ impl Noting {
     /// Begins with what of this is news. Who says the same before that is noted has nothing to wait for: a disk may not answer for longer than a
     /// lease.
     pub(crate) fn begin(shared: &Arc<Shared>, principal: &Arc<str>, mut said: Vec<Fitness>) -> Self {
-        shared.hub.retain_news(&mut said);
-        let (shared, principal) = (shared.clone(), principal.clone());
-        Self((!said.is_empty()).then(|| tokio::spawn(note(shared, principal, said))))
+        shared.hub.begin_noting(&mut said);
+        Self((!said.is_empty()).then(|| tokio::spawn(note(shared.clone(), principal.clone(), said))))
     }
 
     /// Comes back when it is noted, or can't be.
@@ -43,7 +42,7 @@ async fn note(shared: Arc<Shared>, principal: Arc<str>, said: Vec<Fitness>) {
             Shared::request(&principal, "".into(), Command::ReportFitness { machine, epoch, unfit })
         });
         for (said, changed_at) in some.iter().zip(shared.ask_unheard(commands).await) {
-            shared.hub.is_noted(said, changed_at);
+            shared.hub.noted(said, changed_at);
         }
     }
 }

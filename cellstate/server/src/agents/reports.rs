@@ -59,13 +59,8 @@ impl Waiting {
             return;
         }
         self.looked = Some(Instant::now());
-        let mut left_out = 0;
-        self.reports.retain(|(report, waiter)| {
-            let is_given_up = waiter.is_closed();
-            left_out += if is_given_up { report.len() } else { 0 };
-            !is_given_up
-        });
-        self.transitions -= left_out;
+        let given_up = self.reports.extract_if(.., |(_, waiter)| waiter.is_closed());
+        self.transitions -= given_up.map(|(report, _)| report.len()).sum::<usize>();
     }
 }
 
@@ -244,7 +239,6 @@ fn read_back(logged: Bytes) -> Vec<Transition> {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-    use std::time::Instant;
 
     use super::*;
     use crate::shared::tests::without_threads;
