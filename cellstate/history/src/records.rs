@@ -166,16 +166,16 @@ pub(crate) struct LossRecord {
     pub(crate) claims: u32,
 }
 
-/// Who lost how much to whom, of a [`ConflictsRecord`].
+/// The head of a [`ConflictsRecord`]: who lost how much to whom.
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct LosersRecord {
+pub(crate) struct ConflictsHead {
     #[prost(message, repeated, tag = "1")]
-    pub(crate) conflicts: Vec<LoserHead>,
+    pub(crate) conflicts: Vec<ConflictHead>,
 }
 
 /// The head of a [`ConflictRecord`].
 #[derive(Clone, PartialEq, Message)]
-pub(crate) struct LoserHead {
+pub(crate) struct ConflictHead {
     #[prost(uint64, tag = "2")]
     pub(crate) session: u64,
     #[prost(message, repeated, tag = "8")]

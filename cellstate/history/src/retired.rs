@@ -7,7 +7,7 @@ use crate::conflicts::loser;
 use crate::error::{ReadError, StoreError};
 use crate::history::{History, Writer, number};
 use crate::keys::{self, Shelf};
-use crate::records::{LosersRecord, TimeRecord};
+use crate::records::{ConflictsHead, TimeRecord};
 use crate::retire::oldest_from;
 use crate::store::{Changes, Row, Store, decode};
 use bytes::Bytes;
@@ -136,7 +136,7 @@ fn readable<T>(read: Result<Option<T>, StoreError>) -> Result<Option<T>, StoreEr
 fn sums_of(store: &Store, block: &BlockHead, losers: &mut BTreeMap<u64, String>) -> Result<RetiredDay, StoreError> {
     let time: Option<TimeRecord> = readable(store.message(Shelf::Index, &keys::time(block.time_micros, block.first)))?;
     let counts = time.and_then(|time| time.counts).unwrap_or_default();
-    let conflicts: Option<LosersRecord> = readable(store.message(Shelf::Index, &keys::conflicts(block.first)))?;
+    let conflicts: Option<ConflictsHead> = readable(store.message(Shelf::Index, &keys::conflicts(block.first)))?;
     // A transaction counts once with each who took something from it.
     let mut losses: BTreeMap<(u64, Bytes), RetiredPair> = BTreeMap::new();
     for conflict in conflicts.unwrap_or_default().conflicts {

@@ -55,9 +55,9 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
     with.kill_and_check().await?;
     without.kill_and_check().await?;
     let without_history = closed::parameters_of_turns(&seen_without);
-    let of_both = ["cores_of_others", "cores_of_server_by_thread"];
-    let of_both = of_both.map(|name| (format!("{name}_without_history"), json!(without_history.get(name))));
-    parameters.extend(of_both);
+    for name in ["cores_of_others", "cores_of_server_by_thread"] {
+        parameters.insert(format!("{name}_without_history"), json!(without_history.get(name)));
+    }
     let more = [
         ("turns", json!(claims_with.len())),
         (
