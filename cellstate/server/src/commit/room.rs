@@ -10,7 +10,7 @@ use plenum_model::{
     counted,
 };
 
-use super::Asked;
+use super::{Asked, CommitOptions};
 
 /// A refusal with four culprits under the longest names.
 const REFUSAL_BYTES: usize = 560;
@@ -52,6 +52,11 @@ const LOST_BYTES: usize = 128;
 /// What the receipt of a failure sets off in a delta besides the end of its allocation: its task, and the state of its group or job with a reason.
 const RECEIPT_BYTES: usize = 384;
 
+/// What a refusal says of larger segments: they raise a bound of so many bytes up to the usual one, and no further.
+fn or_larger_segments(bytes_max: usize, usual: usize) -> &'static str {
+    if bytes_max < usual { ", or set larger segment_bytes" } else { "" }
+}
+
 /// Whether what was decided may take effect: in the log it comes to so many bytes. Written, it would have to fit a frame, or the server
 /// would have to end.
 pub(super) fn fits(bytes: usize, bytes_max: usize, delta: &Delta) -> Result<(), Rejection> {
@@ -64,9 +69,10 @@ pub(super) fn fits(bytes: usize, bytes_max: usize, delta: &Delta) -> Result<(), 
     let changes = changes.into_iter().filter(|(count, _)| *count > 0);
     let changes: Vec<_> = changes.map(|(count, noun)| counted(count as u64, noun)).collect();
     let of = if changes.is_empty() { String::new() } else { format!(", with {}", changes.join(", ")) };
+    let or = or_larger_segments(bytes_max, CommitOptions::default().entry_bytes);
     let message = format!(
         "with its answer and what it changes it comes to {bytes} bytes in the log{of}, and a request may come to {bytes_max}; ask for \
-         less at once, or set larger segment_bytes"
+         less at once{or}"
     );
     Err(Rejection::new(RejectionCode::LimitReached, message))
 }
@@ -99,7 +105,7 @@ fn gone(cell: &Cell, job: &Job, group: u16, count: u32) -> usize {
     group.map_or(0, |group| group.count.saturating_sub(count).min(group.tasks_in(TaskState::Live)) as usize)
 }
 
-/// Why a request is not even decided: it would stop or end more at once than a frame of the log holds.
+/// Why a request is not even decided: it would stop or end more at once than one may set off (`CommitOptions::effect_bytes`).
 ///
 /// The end of a job, whether it failed or was stopped, is not looked at: the core stops its tasks in steps.
 pub(super) fn too_much(cell: &Cell, asked: &Asked, bytes_max: usize) -> Option<Rejection> {
@@ -126,7 +132,7 @@ pub(super) fn too_much(cell: &Cell, asked: &Asked, bytes_max: usize) -> Option<R
             let machine = cell.machine_named(name)?;
             let rebooted = machine.boot_id != BootId::from(boot_id.as_ref());
             let row = cell.machine_row(machine.id.slot).filter(|_| rebooted)?;
-            (row.allocations.into(), "its machine has booted, and cannot come back with so many")
+            (row.allocations.into(), "its machine has booted: remove it, so that it comes back as a new one")
         }
         _ => return None,
     };
@@ -134,9 +140,10 @@ pub(super) fn too_much(cell: &Cell, asked: &Asked, bytes_max: usize) -> Option<R
     if allocations == 0 || bytes <= bytes_max {
         return None;
     }
+    let or = or_larger_segments(bytes_max, CommitOptions::default().effect_bytes);
     let message = format!(
         "it would stop or end {allocations} allocations at once, which may come to {bytes} bytes in the log, and a request may \
-         come to {bytes_max}; {instead}, or set larger segment_bytes"
+         come to {bytes_max}; {instead}{or}"
     );
     Some(Rejection::new(RejectionCode::LimitReached, message))
 }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use plenum_core::{Core, CoreOptions};
 use plenum_journal::{BatchLabel, CellId, Journal, Options, SimDisk};
 use plenum_model::{
-    Attributes, Cell, CellIdentity, Command, Decision, LogTime, Placement, Request, Resources, Revision, SessionId,
-    Transaction, TransactionId,
+    Attributes, Cell, CellIdentity, Command, Decision, Delta, LogTime, Placement, Rejection, Request, Resources,
+    Revision, SessionId, Transaction, TransactionId,
 };
 
-use super::{Answer, Asked, Batch, CommitOptions, Committer, Input, Output, Published};
+use super::{Answer, Asked, Batch, CommitOptions, Committer, Input, Output, Published, room};
+use crate::options::Settings;
 use crate::publish::{LoggedBatch, Mirror};
 
 fn ask(command: Command) -> Asked {
@@ -344,12 +345,12 @@ fn nothing_happens_by_itself_before_the_start_stands_in_the_log() {
     assert!(committer.next_due().is_some_and(|due| due < much_later));
 }
 
-// The answer told to ask for less, or to set larger segments: the machine could neither be removed nor come back after a boot.
-#[test]
-fn who_removes_a_machine_with_too_much_done_on_it_is_told_which_job_to_stop() {
-    const TASKS: u32 = 6000;
+const PAIR: plenum_model::JobId = plenum_model::JobId { slot: 0, generation: 1 };
+
+/// A cell in which so many tasks of the job `default/pair`, which share a machine, were placed on the machine `m1`.
+fn placed(tasks: u32) -> Core {
     let mut core = Core::new(CoreOptions::default());
-    let group = plenum_model::GroupShape { name: "work".into(), count: TASKS, ..Default::default() };
+    let group = plenum_model::GroupShape { name: "work".into(), count: tasks, ..Default::default() };
     let shape = plenum_model::JobShape {
         namespace: "default".into(),
         name: "pair".into(),
@@ -359,35 +360,40 @@ fn who_removes_a_machine_with_too_much_done_on_it_is_told_which_job_to_stop() {
         groups: vec![group],
         ..Default::default()
     };
-    let submit = Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32] };
-    let mut decide = |asked: Asked| {
-        let decided = core.decide(asked.request(), LogTime::from_micros(1));
-        assert!(matches!(decided, plenum_core::Decided::Changed { .. }), "{decided:?}");
-        core.cell().clone()
-    };
-    decide(open_server());
-    decide(ask(Command::OpenSession { scheduler: "batch".into() }));
-    decide(machine("m1"));
-    let base = decide(ask(submit)).revision();
-    let job = plenum_model::JobId { slot: 0, generation: 1 };
+    take(&mut core, &open_server());
+    take(&mut core, &ask(Command::OpenSession { scheduler: "batch".into() }));
+    take(&mut core, &machine("m1"));
+    take(&mut core, &ask(Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32] }));
     let placement = Placement {
-        job,
+        job: PAIR,
         job_version: 1,
-        machines: vec![0; TASKS as usize],
-        tasks: (0..TASKS).collect(),
+        machines: vec![0; tasks as usize],
+        tasks: (0..tasks).collect(),
         ..Placement::default()
     };
     let transaction = Transaction {
         id: TransactionId { session: SessionId(2), number: 1 },
         incarnation: 1,
-        base,
+        base: core.cell().revision(),
         placements: vec![placement],
         ..Transaction::default()
     };
-    let cell = decide(ask(Command::Commit(Box::new(transaction), 1)));
+    take(&mut core, &ask(Command::Commit(Box::new(transaction), 1)));
+    core
+}
+
+fn take(core: &mut Core, asked: &Asked) {
+    let decided = core.decide(asked.request(), LogTime::from_micros(1));
+    assert!(matches!(decided, plenum_core::Decided::Changed { .. }), "{decided:?}");
+}
+
+// The answer told to ask for less, or to set larger segments: the machine could neither be removed nor come back after a boot.
+#[test]
+fn who_removes_a_machine_with_too_much_done_on_it_is_told_which_job_to_stop() {
+    let mut core = placed(6000);
     let machine = plenum_model::MachineId { slot: 0, generation: 1 };
     // All but one.
-    let done = cell.allocations().skip(1).map(|found| plenum_model::Transition {
+    let done = core.cell().allocations().skip(1).map(|found| plenum_model::Transition {
         machine,
         epoch: 1,
         allocation: found.id,
@@ -397,7 +403,8 @@ fn who_removes_a_machine_with_too_much_done_on_it_is_told_which_job_to_stop() {
         restarts: 0,
         reason: "".into(),
     });
-    decide(ask(Command::ReportStatus(done.collect())));
+    let done = ask(Command::ReportStatus(done.collect()));
+    take(&mut core, &done);
     let options = CommitOptions { entry_bytes: 8 << 10, ..CommitOptions::default() };
     let mut committer: Committer<u32> = Committer::new(core, options);
     let remove = || ask(Command::RemoveMachine { machine, unless_alive: false });
@@ -407,7 +414,37 @@ fn who_removes_a_machine_with_too_much_done_on_it_is_told_which_job_to_stop() {
         panic!("it is refused: {:?}", heard.answers)
     };
     assert!(rejection.message.contains("it helps to stop the job default/pair"), "{rejection}");
-    request(&mut committer, 2, ask(Command::StopJob(job)));
+    request(&mut committer, 2, ask(Command::StopJob(PAIR)));
     request(&mut committer, 3, remove());
     assert_eq!(committer.undurable_cell().machines().count(), 0, "and so it does");
+}
+
+// With the usual segments it told to set larger ones, which changed nothing: a machine that had booted seemed to be gone for good.
+#[test]
+fn larger_segments_are_advised_only_where_they_raise_the_bound() {
+    let core = placed(1);
+    let failed = plenum_model::Inventory {
+        allocation: core.cell().allocations().next().expect("it was placed").id,
+        state: plenum_model::AllocationState::Failed,
+        exit_code: 1,
+        reason: "".into(),
+        restarts: 0,
+        task: None,
+    };
+    let mut booted = machine("m1").request().command.clone();
+    let Command::RegisterMachine { boot_id, inventory, .. } = &mut booted else { panic!("it registers") };
+    *boot_id = "another boot".into();
+    *inventory = vec![failed; 30_000];
+    let booted = ask(booted);
+    let delta = Delta::new(Revision(1), LogTime::default());
+    for (segment_bytes, raises_effect, raises_entry) in
+        [(1 << 20, true, true), (16 << 20, false, true), (64 << 20, false, false)]
+    {
+        let options = Settings { segment_bytes, ..Settings::default() }.commit_options();
+        let effect = room::too_much(core.cell(), &booted, options.effect_bytes).expect("it is refused");
+        let entry = room::fits(options.entry_bytes + 1, options.entry_bytes, &delta).expect_err("it is refused");
+        let advised = |rejection: &Rejection| rejection.message.contains("set larger segment_bytes");
+        assert_eq!((advised(&effect), advised(&entry)), (raises_effect, raises_entry), "{effect}; {entry}");
+        assert!(effect.message.contains("remove it"), "{effect}");
+    }
 }
