@@ -213,7 +213,7 @@ fn restart(fields: &Fields<'_>, faults: &mut Faults) -> RestartPolicy {
     }
 }
 
-/// How long after the last sign of its machine a task is lost: a time, or `"never"`.
+/// How long after its machine became unreachable a task is lost: a time, or `"never"`.
 fn lost_after(fields: &Fields<'_>) -> Result<i64, Fault> {
     match fields.node("lost_after") {
         Some(Node { value: Value::Text(text), .. }) if text == "never" => Ok(-1),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use plenum_proto::v1;
 
 /// A job in the making: namespace `default`, priority 50, to completion, groups whose tasks have 1 MiB and run `true`, are tried three times more after a
-/// second each, and are lost a minute after the last sign of their machine.
+/// second each, and are lost a minute after their machine became unreachable.
 #[derive(Clone, Debug)]
 pub struct JobBuilder {
     shape: v1::JobShape,
@@ -160,7 +160,7 @@ impl JobBuilder {
         self
     }
 
-    /// A task of the last group is lost so long after the last sign of its machine; -1: never by itself.
+    /// A task of the last group is lost so many microseconds after its machine became unreachable; -1: never by itself.
     #[must_use]
     pub fn lost_after(mut self, micros: i64) -> Self {
         self.last().lost_after_micros = micros;
