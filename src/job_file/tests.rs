@@ -558,6 +558,22 @@ fn the_schema_for_editors_has_the_same_maxima() {
     check_resources(&ports(most + 1), &["at most 64"]);
 }
 
+// It took names of ports that the reader refuses.
+#[test]
+fn the_schema_for_editors_takes_names_of_ports_that_are_as_long() {
+    let schema = schema();
+    let group = &schema["properties"]["group"]["additionalProperties"]["properties"];
+    let pattern = group["resources"]["properties"]["ports"]["propertyNames"]["pattern"].as_str().unwrap();
+    let most = pattern.strip_prefix("^[a-z0-9]([a-z0-9-]{0,").and_then(|rest| rest.strip_suffix("}[a-z0-9])?$"));
+    let most = most.unwrap().parse::<usize>().unwrap() + 2;
+    let port = |name: &str| format!("{{ cpu = 1, memory = \"1MiB\", ports = {{ {name} = 0 }} }}");
+    let longest = "a".repeat(most);
+    read(&format!("{HEAD}[group.main]\ncommand = [\"/bin/true\"]\nresources = {}\n", port(&longest)));
+    for wrong in [format!("{longest}a"), "HTTP".to_owned(), "http-".to_owned()] {
+        check_resources(&port(&wrong), &["is no name of a port"]);
+    }
+}
+
 #[test]
 fn the_schema_for_editors_knows_the_same_names() {
     let schema = schema();
