@@ -332,6 +332,7 @@ fn variables_stand_for_flags_and_a_flag_comes_first() {
     assert!(code == Some(0), "it has no use for one: {told}");
     let (_, told) = by(nowhere, &["job", "list", "--help"]);
     assert!(told.contains("Usage: plenum job list [OPTIONS]\n") && told.contains("PLENUM_ADDR"), "{told}");
+    assert_eq!(told.matches("/plenum/config.toml").count(), 2, "the file comes between variable and default: {told}");
 }
 
 // It was passed over: whoever had set it was taken for anybody else, and not told so.

@@ -40,10 +40,11 @@ pub(crate) struct Arguments {
 /// What every command takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Global {
-    /// The cell's address [env: PLENUM_ADDR] [default: http://127.0.0.1:7070]
+    /// The cell's address [env: PLENUM_ADDR] [file: addr in $XDG_CONFIG_HOME/plenum/config.toml] [default: http://127.0.0.1:7070]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) addr: Option<String>,
-    /// The namespace of jobs and allocations [env: PLENUM_NAMESPACE] [default: default; listings: all]
+    /// The namespace of jobs and allocations [env: PLENUM_NAMESPACE] [file: namespace in $XDG_CONFIG_HOME/plenum/config.toml]
+    /// [default: default; listings: all]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) namespace: Option<String>,
     /// How results are printed
