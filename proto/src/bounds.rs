@@ -23,6 +23,12 @@ pub const BODY_BYTES_MAX: usize = 64 << 10;
 /// Bytes of the encoded `JobShape` of a job that is submitted; a log or a page may have a larger one of before. Options, ports and rules of all
 /// groups: a file of 64 groups has room for 4 KiB in each.
 pub const SHAPE_BYTES_MAX: usize = 256 << 10;
+/// Values of all constraints and affinities of a job that is submitted; a log or a page may have more of before. A value has three bytes or more on the
+/// wire, and some 40 more than its letters in the cell and in each mirror: a shape has room for 83,000 of them, which would take 3.3 MB.
+pub const CONSTRAINT_VALUES_MAX: usize = 4096;
+/// What these are, and what to do where they are too many.
+pub(crate) const CONSTRAINT_VALUES: &str = "values of all constraints and affinities (give machines an attribute that \
+     stands for many values, or make several jobs of it)";
 /// Bytes of any page of a cell: what the history takes as an image, a backup as a record, and who watches, with a part of a snapshot
 /// around it, as a message.
 pub const PAGE_BYTES_MAX: usize = 64 << 20;

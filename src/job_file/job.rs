@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use plenum_model::{LAUNCH_SCHEDULER_OPTION, RECURRING_NAME_BYTES_MAX};
-use plenum_proto::v1::{JobBody, JobKind, JobShape, JobSpec};
+use plenum_proto::{
+    bounds::CONSTRAINT_VALUES_MAX,
+    jobs,
+    v1::{JobBody, JobKind, JobShape, JobSpec},
+};
 use prost::Message;
 
 use super::{
@@ -110,6 +114,14 @@ fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job, faults: &mut Faul
     // A group that could not be read may be the one that others come after.
     if orders.len() == count {
         order::check(&orders, faults);
+    }
+    let values = jobs::constraint_values(&shapes);
+    if values > CONSTRAINT_VALUES_MAX {
+        let what = format!(
+            "`constraints` and `affinities` of all groups have {values} values; expected at most {CONSTRAINT_VALUES_MAX}"
+        );
+        let hint = "give machines an attribute that stands for many values, or make several jobs of it";
+        faults.add(Fault::value(node.at.clone(), what).with_hint(hint));
     }
     let body = JobBody { groups: bodies };
     let size = body.encoded_len();

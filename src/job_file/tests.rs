@@ -482,6 +482,15 @@ fn more_retries_than_are_counted_are_refused_with_the_way_out() {
 }
 
 #[test]
+fn values_of_all_conditions_above_their_bound_are_refused() {
+    let rule = format!("'attr.rack in [{}]'", ["\"a\""; 64].join(", "));
+    let most = format!("{HEAD}{GROUP}constraints = [{}]\n", [rule.as_str(); 64].join(", "));
+    read(&most);
+    let more = format!("{most}affinities = [{{ rule = 'attr.rack == 1', weight = 1 }}]\n");
+    check(&more, "JOB_FILE_VALUE", &["have 4097 values; expected at most 4096", "make several jobs of it"]);
+}
+
+#[test]
 fn a_body_above_its_bound_is_refused() {
     let long = format!("{HEAD}{}", GROUP.replace("/bin/true", &format!("/bin/sh\", \"-c\", \"{}", "x".repeat(70_000))));
     check(&long, "JOB_FILE_VALUE", &["expected at most 65536"]);

@@ -7,8 +7,8 @@ use std::any::TypeId;
 use super::Part::{Entry, Numbers, Once, Within};
 use super::{Census, Shape, Total};
 use crate::bounds::{
-    ASSUMED_MAX, ATTRIBUTES_MAX, BODY_BYTES_MAX, CLAIMS_MAX, CUSTOM_MAX, DEVICES_MAX, GROUPS_MAX, LIST_MAX,
-    REPORTED_MACHINES_MAX, SPREAD_MAX, TRANSACTION_ENTRIES_MAX, TRANSITIONS_MAX,
+    ASSUMED_MAX, ATTRIBUTES_MAX, BODY_BYTES_MAX, CLAIMS_MAX, CONSTRAINT_VALUES, CONSTRAINT_VALUES_MAX, CUSTOM_MAX,
+    DEVICES_MAX, GROUPS_MAX, LIST_MAX, REPORTED_MACHINES_MAX, SPREAD_MAX, TRANSACTION_ENTRIES_MAX, TRANSITIONS_MAX,
 };
 use crate::v1;
 
@@ -115,11 +115,7 @@ static SUBMIT: Census = Census {
         total("spec.shape.groups.after", "names of groups in a job", GROUPS_MAX * LIST_MAX),
         total("spec.shape.groups.constraints", "constraints in a job", GROUPS_MAX * LIST_MAX),
         total("spec.shape.groups.affinities", "affinities in a job", GROUPS_MAX * LIST_MAX),
-        total(
-            "spec.shape.groups",
-            "values of constraints and affinities in a job",
-            GROUPS_MAX * 2 * LIST_MAX * LIST_MAX,
-        ),
+        total("spec.shape.groups", CONSTRAINT_VALUES, CONSTRAINT_VALUES_MAX),
         total("spec.shape.groups.spread", "rules of spread in a job", GROUPS_MAX * SPREAD_MAX),
         total("spec.shape.groups.devices", "devices in a job", GROUPS_MAX * LIST_MAX),
         total("spec.shape.groups.ports", "ports in a job", GROUPS_MAX * LIST_MAX),

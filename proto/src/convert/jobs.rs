@@ -14,8 +14,8 @@ use super::enums::Known;
 use super::resources::{devices, list, ports, resources};
 use super::{each, required};
 use crate::bounds::{
-    self, BODY_BYTES_MAX, CLAIMS_MAX, COUNT_MAX, GROUPS_MAX, LIST_MAX, MEMORY_BYTES_MIN, OPTION_BYTES_MAX,
-    PRIORITY_MAX, SHAPE_BYTES_MAX, SPREAD_MAX,
+    self, BODY_BYTES_MAX, CLAIMS_MAX, CONSTRAINT_VALUES, CONSTRAINT_VALUES_MAX, COUNT_MAX, GROUPS_MAX, LIST_MAX,
+    MEMORY_BYTES_MIN, OPTION_BYTES_MAX, PRIORITY_MAX, SHAPE_BYTES_MAX, SPREAD_MAX,
 };
 use crate::error::{Invalid, SubmitError, Within, quoted};
 use crate::{names, v1};
@@ -32,7 +32,8 @@ const NEVER: i64 = -1;
 /// Names the field that breaks a rule, or that asks for something which is not there yet.
 pub fn submit(wire: v1::JobSpec) -> Result<Command, SubmitError> {
     let shape = required("spec.shape", "the shape of a job", wire.shape)?;
-    let shape_bytes = shape.encoded_len();
+    let (shape_bytes, values) = (shape.encoded_len(), constraint_values(&shape.groups));
+    bounds::at_most("groups", CONSTRAINT_VALUES, values, CONSTRAINT_VALUES_MAX).within("spec.shape")?;
     let shape = JobShape::try_from(shape).within("spec.shape")?;
     check_minimums(&shape).within("spec.shape")?;
     check_ports(&shape).within("spec.shape")?;
@@ -49,6 +50,16 @@ pub fn submit(wire: v1::JobSpec) -> Result<Command, SubmitError> {
     let encoded = body.encode_to_vec();
     names::short("spec.body", encoded.len(), BODY_BYTES_MAX)?;
     Ok(submission(Arc::new(shape), encoded.into()))
+}
+
+/// Values of all constraints and affinities of these groups: at most [`CONSTRAINT_VALUES_MAX`] of a job that is submitted.
+#[must_use]
+pub fn constraint_values(groups: &[v1::GroupShape]) -> usize {
+    let of_group = |group: &v1::GroupShape| {
+        let affinities = group.affinities.iter().filter_map(|affinity| affinity.rule.as_ref());
+        group.constraints.iter().chain(affinities).map(|rule| rule.values.len()).sum::<usize>()
+    };
+    groups.iter().map(of_group).sum()
 }
 
 /// More tasks than there are can't be placed together, nor more than one transaction may claim. Not asked of what is read back: earlier

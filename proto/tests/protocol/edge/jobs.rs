@@ -243,6 +243,34 @@ fn constraints_compare_with_as_many_values_as_they_can() {
     );
 }
 
+/// A valid job with so many values of three bytes each, at least 63 times 64: nearly half of them are those of affinities.
+fn of_constraint_values(values: usize) -> v1::JobSpec {
+    let rule =
+        v1::Constraint { attribute: "rack".into(), operator: v1::Operator::In.into(), values: vec!["a".into(); 64] };
+    let mut spec = valid();
+    let groups = &mut spec.shape.as_mut().unwrap().groups;
+    groups[0].constraints = vec![rule.clone(); 32];
+    groups[1].affinities = vec![v1::Affinity { rule: Some(rule.clone()), weight: 1 }; 31];
+    let left = vec!["a".to_owned(); values - 63 * 64];
+    groups[2].constraints =
+        left.chunks(64).map(|values| v1::Constraint { values: values.to_vec(), ..rule.clone() }).collect();
+    spec
+}
+
+/// Jobs with 83,000 of them were taken: each took 3.3 MB in the cell, and as much in each mirror.
+#[test]
+fn all_constraints_and_affinities_of_a_job_have_at_most_so_many_values() {
+    assert!(jobs::submit(of_constraint_values(4096)).is_ok());
+    let spec = of_constraint_values(4097);
+    let expected = "spec.shape.groups: expected at most 4096 values of all constraints and affinities (give machines an \
+                    attribute that stands for many values, or make several jobs of it), found 4097";
+    assert_eq!(jobs::submit(spec.clone()).unwrap_err().to_string(), expected);
+    // A log of before the bound has it.
+    let body = spec.body.unwrap().encode_to_vec().into();
+    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape, body });
+    assert!(matches!(command::command(logged), Ok(Command::SubmitJob { .. })));
+}
+
 #[test]
 fn spans_of_time_are_not_negative() {
     check_group(
