@@ -18,6 +18,7 @@ mod feasibility;
 mod governance;
 mod id;
 mod job;
+mod job_bytes;
 mod machine;
 mod moment;
 mod name_index;

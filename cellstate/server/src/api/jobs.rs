@@ -101,7 +101,8 @@ fn list(shared: &Shared, cell: &Cell, wire: &v1::ListRequest, filter: &Filter, l
         }
         let mut view = view::job(cell, job, &counts);
         reasons.tell(job, &mut view);
-        if !room.takes(&view) {
+        let memory_bytes = job.shape.kept_bytes() + view.groups.len() * size_of::<v1::GroupView>();
+        if !room.takes_shaped(&view, view.shape.as_ref(), memory_bytes) {
             response.truncated = true;
             break;
         }

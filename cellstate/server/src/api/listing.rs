@@ -200,6 +200,17 @@ impl Room {
         (self.rows, self.bytes) = (rows, bytes);
         true
     }
+
+    /// The same for a row with the shape of a job, or of a group of one, which takes so many bytes in memory: a value of a constraint may have three bytes in
+    /// the answer, and has some 40 more than its letters in memory.
+    pub(super) fn takes_shaped(
+        &mut self,
+        row: &impl prost::Message,
+        shape: Option<&impl prost::Message>,
+        memory_bytes: usize,
+    ) -> bool {
+        self.takes_with(row, memory_bytes.saturating_sub(shape.map_or(0, prost::Message::encoded_len)))
+    }
 }
 
 /// Counts by word.
@@ -380,6 +391,21 @@ mod tests {
         };
         assert_eq!((listed(7, 10), listed(0, 10)), (7, 0));
         assert_eq!(listed(1_000, 256 << 10), 255);
+    }
+
+    // What came to 64 MiB in the answer was 700 MB in memory, for each of 32 who listed.
+    #[test]
+    fn a_listing_counts_what_shapes_take_in_memory() {
+        let of_values = |count: usize| v1::Constraint { values: vec!["a".to_owned(); count], ..Default::default() };
+        let listed = |values: usize, memory_bytes: usize| {
+            let shape = v1::GroupShape { constraints: vec![of_values(values)], ..Default::default() };
+            let row = v1::WantedGroup { shape: Some(shape), ..Default::default() };
+            let mut room = Room::new(100_000);
+            (0..100_000).take_while(|_| room.takes_shaped(&row, row.shape.as_ref(), memory_bytes)).count()
+        };
+        // Keys and lengths of the constraint and of the shape are three bytes each.
+        assert_eq!(listed(4096, 4096 * 41), LISTING_BYTES_MAX / (4096 * 41 + 3));
+        assert_eq!(listed(4096, 4096), LISTING_BYTES_MAX / (4096 * 3 + 6), "never less than in the answer");
     }
 
     // Each of half a million terms was held against each row of the cell, for hours, beside all who list.

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use plenum_model::{Cell, Job, LogTime, TaskState, wanted};
+use plenum_model::{Cell, GroupShape, Job, LogTime, TaskState, wanted};
 use plenum_proto::v1;
 
 use super::listing::Room;
@@ -67,7 +67,8 @@ pub(super) fn wanted_of(
                 home: job.home.map_or(0, |slot| slot + 1),
             };
             let has_more = tasks.next().is_some();
-            if !room.takes(&row) {
+            let memory_bytes = job.shape.groups.get(position).map_or(0, GroupShape::kept_bytes);
+            if !room.takes_shaped(&row, row.shape.as_ref(), memory_bytes) {
                 leave_out(&mut response, job, group.group);
                 return response;
             }
