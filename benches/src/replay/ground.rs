@@ -392,6 +392,7 @@ pub(crate) fn options() -> CoreOptions {
         retire_after_micros: 1,
         // Jobs that wait are jobs of the cell, too.
         jobs_max: 1 << 22,
+        job_bytes_max: u64::MAX,
         ..CoreOptions::default()
     }
 }

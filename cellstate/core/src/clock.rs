@@ -144,13 +144,14 @@ impl Core {
         Verdict::Change(accepted(0, 0), delta)
     }
 
-    /// Finished jobs whose time is over, and the first of those that are too many. One with allocations comes again when the last of
-    /// them ends.
+    /// Finished jobs whose time is over, and the first of those that are too many, or have too many bytes. One with allocations comes
+    /// again when the last of them ends.
     fn take_retired(&mut self, now: LogTime) -> Vec<JobId> {
         let mut retired = Vec::new();
-        let crowd = self.derived.final_job_count.saturating_sub(self.options.finished_jobs_max);
+        let (crowd, excess_bytes) = self.too_much_over();
+        let mut freed_bytes = 0;
         while let Some(&(time, id)) = self.derived.retires.first()
-            && (time <= now || retired.len() < crowd)
+            && (time <= now || retired.len() < crowd || freed_bytes < excess_bytes)
             && retired.len() < TICK_MAX
         {
             self.derived.retires.remove(&(time, id));
@@ -161,6 +162,7 @@ impl Core {
             if time > now {
                 rare!("a finished job is retired before its time, because there are many");
             }
+            freed_bytes += self.cell.job(id).map_or(0, |job| job.kept_bytes() as u64);
             retired.push(id);
         }
         retired

@@ -17,6 +17,7 @@ use crate::clock;
 use crate::due::Due;
 use crate::group_events::GroupEvents;
 use crate::homes::Homes;
+use crate::job_bytes::JobBytes;
 use crate::job_events::JobEvents;
 use crate::lifecycle::Marks;
 use crate::names::Names;
@@ -61,6 +62,8 @@ pub(crate) struct Derived {
     pub(crate) final_jobs: SlotBits,
     /// How many those are.
     pub(crate) final_job_count: usize,
+    /// What all jobs come to in bytes, and those of them that are over.
+    pub(crate) job_bytes: JobBytes,
     /// When finished jobs are retired. Invariant: each that has no allocations is here.
     pub(crate) retires: BTreeSet<(LogTime, JobId)>,
     /// When allocations of unreachable machines are lost that were not given up. Invariant: the earliest of each is here.
@@ -122,6 +125,7 @@ impl Derived {
             group_events: GroupEvents::new(cell.revision()),
             final_jobs: SlotBits::default(),
             final_job_count: 0,
+            job_bytes: JobBytes::recount(cell),
             epochs_began: vec![0; machine_end as usize],
             newest_epoch: Revision(0),
             names: Names::rebuild(cell),
@@ -355,9 +359,11 @@ impl Derived {
                     Some(replaced) => {
                         self.give_groups(now, replaced, cell);
                         self.forget_retirement(replaced, options);
+                        self.job_bytes.remove(replaced);
                     }
                     None => self.job_slots.take(job.id.slot),
                 }
+                self.job_bytes.add(job);
                 self.tasks += job.shape.groups.iter().map(|group| u64::from(group.count)).sum::<u64>();
             }
             JobChange::Group { row, count, task_base, .. } => {
@@ -377,6 +383,7 @@ impl Derived {
                     self.job_slots.give(id.slot);
                     self.rules.forget(job);
                     self.forget_retirement(job, options);
+                    self.job_bytes.remove(job);
                 }
             }
             JobChange::State { .. } | JobChange::Home { .. } | JobChange::Launched { .. } => {}
@@ -405,7 +412,10 @@ impl Derived {
     fn note_job(&mut self, delta: &Delta, change: &JobChange, cell: &Cell, options: &CoreOptions) {
         match change {
             JobChange::State { id, state, .. } if state.is_final() => {
-                self.final_job_count += usize::from(self.final_jobs.insert(id.slot));
+                if self.final_jobs.insert(id.slot) {
+                    self.final_job_count += 1;
+                    cell.job(*id).into_iter().for_each(|job| self.job_bytes.end(job));
+                }
                 self.retires.insert((delta.time.plus_micros(options.retire_after_micros), *id));
             }
             JobChange::Put { job, .. } => {

@@ -55,6 +55,7 @@ impl Core {
         let last = before.as_ref().and_then(|job| job.last_instant_micros);
         let tasks = shape.groups.iter().map(|group| u64::from(group.count)).sum();
         self.check_tasks(tasks, tasks, now)?;
+        self.check_bytes(before.as_deref(), shape.kept_bytes() + body.len(), now)?;
         let (mark, mut delta) = (self.mark(), self.draft(now));
         self.intern_shapes(shape, &mut delta)?;
         let job = Job {
@@ -88,6 +89,20 @@ impl Core {
             "at most {most} tasks in the cell: {there} {are} there, and {more} asked for; have fewer, or end jobs that are not needed"
         );
         Err(self.above_until_retired(message, in_all <= u64::from(most), now))
+    }
+
+    /// A job of so many bytes, in place of the one that it replaces, must be within the bound of all jobs.
+    fn check_bytes(&self, replaced: Option<&Job>, own_bytes: usize, now: LogTime) -> Result<(), Rejection> {
+        let (own, most) = (own_bytes as u64, self.options.job_bytes_max);
+        let there = self.derived.job_bytes.all - replaced.map_or(0, |job| job.kept_bytes() as u64);
+        if there + own <= most {
+            return Ok(());
+        }
+        let message = format!(
+            "at most {most} bytes of jobs in the cell: those that are there have {there}, and this one has {own}; make it smaller, or end some that are \
+             not needed"
+        );
+        Err(self.above_until_retired(message, own <= most, now))
     }
 
     /// The rows that this delta takes, for a job that has some or for one that comes, must be within the bounds of their tables; or it

@@ -15,6 +15,7 @@ mod group_events;
 mod hindsight;
 mod holds;
 mod homes;
+mod job_bytes;
 mod job_events;
 mod jobs;
 mod launch;
@@ -72,6 +73,9 @@ pub struct CoreOptions {
     pub machines_max: u32,
     /// Most jobs at once, finished ones that are not retired yet too.
     pub jobs_max: u32,
+    /// Most bytes of all jobs at once, as [`plenum_model::Job::kept_bytes`] reckons each, finished ones that are not retired yet too. Where these have more
+    /// than half of it, the first that finished, and that nothing is left of, are retired at once.
+    pub job_bytes_max: u64,
     /// Most rows of tasks of all jobs, of which each group takes a power of two: some ten bytes each, whatever becomes of the task. At most
     /// [`ROWS_MAX`].
     pub tasks_max: u32,
@@ -116,6 +120,7 @@ impl Default for CoreOptions {
             sessions_of_scheduler_max: 3072,
             machines_max: 1 << 20,
             jobs_max: 1 << 20,
+            job_bytes_max: 1 << 30,
             tasks_max: 1 << 24,
             shapes_max: 1 << 16,
             shapes_spare: 1 << 10,
@@ -332,6 +337,8 @@ impl Core {
             assert_eq!(self.derived.quotas, counted, "what is counted for quotas is not what is there");
             let counted = derived::count_shapes(&self.cell);
             assert!(self.derived.shapes.is_like(&counted), "what is counted of resources is not what groups have");
+            let counted = job_bytes::JobBytes::recount(&self.cell);
+            assert_eq!(self.derived.job_bytes, counted, "what is counted of jobs in bytes is not what they have");
             let counted = names::Names::rebuild(&self.cell);
             assert!(self.derived.names.is_like(&counted), "what is counted of names is not who goes by them");
         }

@@ -92,6 +92,7 @@ settings! {
     sessions_of_scheduler_max,
     machines_max,
     jobs_max,
+    job_bytes_max,
     tasks_max,
     shapes_max,
     shapes_spare,

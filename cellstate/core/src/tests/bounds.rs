@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
-use plenum_model::{AllocationState, Command, Decision, GroupShape, JobId, JobShape, Resources, SessionId, Transition};
+use plenum_model::{
+    AllocationState, Command, Decision, GroupShape, JobId, JobKind, JobShape, Request, Resources, SessionId, Transition,
+};
 
 use super::costs::{Large, complete, placement};
 use super::sizes::submit;
 use super::story::check;
-use crate::CoreOptions;
+use crate::job_bytes::JobBytes;
+use crate::{Core, CoreOptions};
 
 // One scheduler whose jobs held all places kept everybody else's gangs out for as long as it liked, also those that come first.
 #[test]
@@ -114,6 +117,113 @@ fn of_memory(amounts: &[u64]) -> Command {
     Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] }
 }
 
+/// A job of one task, with a body of so many bytes.
+fn of_body(name: &str, bytes: usize) -> Command {
+    let Command::SubmitJob { shape, .. } = submit(name, JobShape::default(), &[1]) else { panic!("it submits a job") };
+    Command::SubmitJob { shape, body: vec![0_u8; bytes].into(), body_digest: [0; 32] }
+}
+
+/// What a job counts as that is submitted so.
+fn bytes_of(command: &Command) -> u64 {
+    let Command::SubmitJob { shape, body, .. } = command else { panic!("it submits a job") };
+    (shape.kept_bytes() + body.len()) as u64
+}
+
+// A million jobs of 320 KiB were within all bounds: they took more memory than there was, and the cell did not start any more.
+#[test]
+fn jobs_are_taken_as_long_as_there_is_room_for_their_bytes() {
+    let each = bytes_of(&of_body("a", 1000));
+    let mut large = Large::new(CoreOptions { job_bytes_max: 2 * each, ..CoreOptions::default() });
+    let [first, _] = ["a", "b"].map(|name| large.submit(of_body(name, 1000)));
+    let more = of_body("c", 1);
+    let (most, own) = (2 * each, bytes_of(&more));
+    let expected = format!(
+        "at most {most} bytes of jobs in the cell: those that are there have {most}, and this one has {own}; make it smaller, or end some that are not needed"
+    );
+    assert_eq!(large.refused(more.clone()).message, expected);
+    large.core = Core::from_cell(large.core.cell().clone(), large.core.options().clone());
+    assert_eq!(large.refused(more).message, expected, "a server that starts counts the same");
+    // What has room takes none when it is scaled, nor when it begins again.
+    let scaled = large.ask(Command::ScaleJob { job: first, version: None, group: 0, count: 9 });
+    assert!(matches!(scaled, Decision::Accepted { .. }), "{scaled:?}");
+    large.ask(Command::StopJob(first));
+    assert_eq!(large.submit(of_body("a", 1000)), first);
+    large.ask(Command::StopJob(first));
+    large.refused(of_body("a", 1001));
+    assert_eq!(large.core.derived.job_bytes, JobBytes { all: 2 * each, over: each });
+}
+
+#[test]
+fn a_job_that_is_launched_needs_room_for_its_bytes_like_any() {
+    let recurring = submit("nightly", JobShape { kind: JobKind::Recurring, ..JobShape::default() }, &[1]);
+    let each = bytes_of(&recurring);
+    // `nightly-1` has two letters more.
+    for (job_bytes_max, is_taken) in [(2 * each + 1, false), (2 * each + 2, true)] {
+        let mut large = Large::new(CoreOptions { job_bytes_max, ..CoreOptions::default() });
+        let parent = large.submit(recurring.clone());
+        let launch = Command::Launch { parent, instant_micros: 1_000_000 };
+        if is_taken {
+            large.submit(launch);
+        } else {
+            let refused = large.refused(launch);
+            assert!(refused.message.starts_with(&format!("at most {job_bytes_max} bytes of jobs")), "{refused}");
+        }
+    }
+}
+
+/// Lets time pass, which comes to the same in a server that starts now.
+fn tick_also_after_a_start(large: &mut Large) {
+    let mut started = Core::from_cell(large.core.cell().clone(), large.core.options().clone());
+    let tick = Request { principal: "local".into(), namespace: "default".into(), command: Command::Tick };
+    started.decide(&tick, large.now);
+    large.ask(Command::Tick);
+    assert_eq!(started.cell().first_difference(large.core.cell()), None);
+}
+
+#[test]
+fn while_jobs_that_are_over_have_more_than_half_of_the_bytes_the_first_one_leaves_that_nothing_is_left_of() {
+    let each = bytes_of(&of_body("a", 1000));
+    let mut large = Large::new(CoreOptions { job_bytes_max: 4 * each, ..CoreOptions::default() });
+    let machine = large.machine("m1".to_owned());
+    let jobs = ["a", "b", "c", "d"].map(|name| large.submit(of_body(name, 1000)));
+    let granted = large.commit(vec![placement(jobs[0], 0..1, |_| machine.slot, 0)]).placements.concat();
+    let left = |large: &Large| jobs.map(|job| large.core.cell().job(job).is_some());
+    for (stopped, expected) in [
+        (0, [true; 4]),
+        (1, [true; 4]),
+        // Of the first one something still stops.
+        (2, [true, false, true, true]),
+        (3, [true, false, false, true]),
+    ] {
+        large.now = large.now.plus_micros(1_000_000);
+        large.ask(Command::StopJob(jobs[stopped]));
+        let is_due = large.core.next_due().is_some_and(|due| due <= large.now);
+        tick_also_after_a_start(&mut large);
+        assert_eq!((is_due, left(&large)), (stopped > 1, expected), "{stopped} and those before are stopped");
+    }
+    assert_eq!(large.core.derived.job_bytes, JobBytes { all: 2 * each, over: 2 * each });
+    let ended = complete(machine, granted[0].expect("it is granted"));
+    large.ask(Command::ReportStatus(vec![Transition { state: AllocationState::Stopped, ..ended }]));
+    tick_also_after_a_start(&mut large);
+    assert_eq!(left(&large), [true, false, false, true], "half may stay for its time");
+    for name in ["e", "f"] {
+        large.submit(of_body(name, 1000));
+    }
+    large.refused(of_body("g", 0));
+}
+
+#[test]
+fn who_is_larger_than_all_jobs_may_be_is_not_told_to_wait() {
+    let mut large = Large::new(CoreOptions { job_bytes_max: 1200, ..CoreOptions::default() });
+    let over = large.job(GroupShape { count: 1, ..GroupShape::default() });
+    large.ask(Command::StopJob(over));
+    for (asked, may_pass) in [(of_body("more", 300), true), (of_body("more", 700), false)] {
+        let refused = large.refused(asked);
+        let told = (refused.passes_in_micros.is_some(), refused.message.contains("try again"));
+        assert_eq!(told, (may_pass, may_pass), "{refused}");
+    }
+}
+
 // Where no job was over, some were told to wait until one is retired; and nobody was told when that is.
 #[test]
 fn who_comes_above_a_bound_of_what_jobs_have_is_told_when_the_next_one_that_is_over_is_retired() {
@@ -124,6 +234,8 @@ fn who_comes_above_a_bound_of_what_jobs_have_is_told_when_the_next_one_that_is_o
         (CoreOptions { tasks_max: 4, ..options() }, more(2), "at most 4 tasks"),
         // Three tasks have four rows.
         (CoreOptions { tasks_max: 6, ..options() }, more(3), "at most 6 rows of tasks"),
+        // The job that is there has 533.
+        (CoreOptions { job_bytes_max: 1200, ..options() }, of_body("more", 300), "at most 1200 bytes of jobs"),
         (CoreOptions { shapes_max: 1, ..options() }, of_memory(&[2]), "at most 1 different resources"),
         (
             CoreOptions { schedulers_max: 1, ..options() },

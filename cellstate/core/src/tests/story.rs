@@ -14,6 +14,7 @@ use plenum_model::{
 };
 
 use crate::homes::Homes;
+use crate::job_bytes::JobBytes;
 use crate::{Core, CoreOptions, Decided, invariants};
 
 /// Jobs are in the first one unless a story says so.
@@ -102,6 +103,7 @@ impl Player {
         let Core { cell, derived, .. } = &mut self.core;
         derived.rules.check_counts(cell);
         assert_eq!(derived.homes, Homes::rebuild(cell));
+        assert_eq!(derived.job_bytes, JobBytes::recount(cell));
         for machine in cell.machines().map(|machine| machine.id.slot) {
             let live = cell.allocations().filter(|found| found.row.machine == machine).map(|found| found.id.slot);
             assert_eq!(derived.tenants.live_on(cell, &derived.ring, machine), live.collect::<Vec<_>>());

@@ -14,6 +14,7 @@ pub(crate) fn to_wire(options: &CoreOptions) -> v1::CoreOptions {
         sessions_of_scheduler_max,
         machines_max,
         jobs_max,
+        job_bytes_max,
         tasks_max,
         shapes_max,
         shapes_spare,
@@ -37,6 +38,7 @@ pub(crate) fn to_wire(options: &CoreOptions) -> v1::CoreOptions {
         sessions_of_scheduler_max: Some(sessions_of_scheduler_max as u64),
         machines_max,
         jobs_max,
+        job_bytes_max: Some(job_bytes_max),
         tasks_max,
         shapes_max: shapes_max as u64,
         shapes_spare: Some(shapes_spare as u64),
@@ -66,6 +68,7 @@ pub(crate) fn from_wire(wire: &v1::CoreOptions) -> CoreOptions {
         sessions_of_scheduler_max: wire.sessions_of_scheduler_max.map_or(usize::MAX, count),
         machines_max: wire.machines_max,
         jobs_max: wire.jobs_max,
+        job_bytes_max: wire.job_bytes_max.unwrap_or(u64::MAX),
         tasks_max: wire.tasks_max,
         shapes_max: count(wire.shapes_max),
         shapes_spare: wire.shapes_spare.map_or(usize::MAX, count),
@@ -107,12 +110,13 @@ mod tests {
             sessions_of_principal_max: None,
             sessions_of_scheduler_max: None,
             finished_jobs_max: None,
+            job_bytes_max: None,
             ..to_wire(&CoreOptions::default())
         };
         let read = from_wire(&earlier);
         let spare = [read.shapes_spare, read.schedulers_spare];
         let sessions = [read.sessions_of_principal_max, read.sessions_of_scheduler_max];
         assert_eq!((spare, sessions, read.schedulers_max), ([usize::MAX; 2], [usize::MAX; 2], 65_535));
-        assert_eq!(read.finished_jobs_max, usize::MAX);
+        assert_eq!((read.finished_jobs_max, read.job_bytes_max), (usize::MAX, u64::MAX));
     }
 }

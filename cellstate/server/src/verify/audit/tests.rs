@@ -158,6 +158,20 @@ fn log_at(requests: impl IntoIterator<Item = (Asked, i64)>) -> Vec<v1::LogEntry>
     entries
 }
 
+#[test]
+fn a_log_that_says_nothing_of_bytes_of_jobs_is_decided_again_without_that_bound() {
+    let entries = log_at([(open_server(1), 5), (submit(1), 5)]);
+    let narrow = bounds::to_wire(&CoreOptions { job_bytes_max: 1, ..CoreOptions::default() });
+    for (job_bytes_max, violations) in [(None, 0), (Some(1), 1)] {
+        let core_options = Some(v1::CoreOptions { job_bytes_max, ..narrow });
+        let logged = Origin { core_options, ..origin(plenum_core::CORE_VERSION) };
+        let mut audit = Audit::default();
+        entries.iter().for_each(|entry| audit.entry(entry, &logged, "here"));
+        let found: Vec<_> = audit.violations.iter().map(|violation| violation.revision).collect();
+        assert_eq!((found, audit.folded), (vec![Revision(2); violations], 2), "{job_bytes_max:?}");
+    }
+}
+
 /// Looks at all that is behind the first `known` entries, each of which came at its time, with the bound on how long finished jobs are kept.
 fn audited_behind(known: usize, entries: &[v1::LogEntry], times: &[i64], retire_after_micros: i64) -> Audit {
     let options = CoreOptions { retire_after_micros, ..CoreOptions::default() };
