@@ -27,6 +27,7 @@ const HELP: &[(&str, &str)] = &[
     ("allocations", "Allocations that have not ended, by state"),
     ("machines", "Machines by state; of those that are unreachable, agents do not answer"),
     ("jobs", "Jobs by state, those that are over until they are retired"),
+    ("job_bytes", "What all jobs count as of the bytes that jobs may have: near 1 GiB, submissions are refused soon"),
     ("machine_resource_capacity", "What all machines have"),
     ("machine_resource_allocated", "What allocations hold of it: near the capacity, jobs wait for room"),
     ("machine_resource_used", "What machines use, as far as their agents say so"),

@@ -1,4 +1,4 @@
-//! What operators laid down and who keeps to it, as values for `/metrics`: schedulers, quotas, and machines that their own agents cordoned.
+//! What operators laid down and who keeps to it, as values for `/metrics`: schedulers, quotas, machines that their own agents cordoned, and bytes of jobs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +16,12 @@ pub(super) type Gauge = (&'static str, Vec<(String, f64)>);
 /// Namespaces whose quotas are told, the first ones by name: each is two series for each resource that it limits.
 const QUOTAS_MAX: usize = 64;
 
-/// All of them, of a cell of the present. Walks over all machines, and over the tasks of namespaces that have a quota.
+/// All of them, of a cell of the present. Walks over all machines and jobs, and over the tasks of namespaces that have a quota.
 pub(super) fn all(shared: &Shared, cell: &Cell, members: &ByScheduler) -> Vec<Gauge> {
     let mut gauges = schedulers(shared, cell, members);
     gauges.extend(quotas(cell, &shared.identity.custom_resources));
     gauges.push(unfit(cell));
+    gauges.push(job_bytes(cell));
     gauges
 }
 
@@ -84,4 +85,10 @@ fn unfit(cell: &Cell) -> Gauge {
     }
     let values = counts.map(|(_, word, count)| (format!("{{reason=\"{word}\"}}"), float(count)));
     ("machines_unfit", values.to_vec())
+}
+
+/// What all jobs count as of the bytes that the core lets them have.
+fn job_bytes(cell: &Cell) -> Gauge {
+    let bytes: usize = cell.jobs().map(|job| job.kept_bytes()).sum();
+    ("job_bytes", vec![(String::new(), float(bytes as u64))])
 }

@@ -26,6 +26,7 @@ const PROMISED: &[(&str, &[&str])] = &[
     ("job_wait_seconds_count", &["scheduler"]),
     ("gang_wait_seconds_count", &[]),
     ("allocations", &["state"]),
+    ("job_bytes", &[]),
     ("machine_resource_capacity", &["resource"]),
     ("machine_resource_allocated", &["resource"]),
     ("machine_resource_used", &["resource"]),
