@@ -3,6 +3,7 @@
 //! It keeps nothing in memory that its directory doesn't have, so that any agent can go on where another one died.
 
 mod clean;
+mod facts;
 mod left;
 #[cfg(test)]
 mod levels;

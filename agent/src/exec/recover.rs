@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use super::{
     ExecOptions,
     clean::ENDS_KEPT,
+    facts::StartFacts,
     start::{Adopted, Start},
 };
 use plenum_model::{AllocationId, is_name};
@@ -24,7 +25,7 @@ use crate::{
     directories::{AgentDirectory, AllocationDirectory, let_owner_in},
     driver::{Exit, Failure, FailureKind, Found, Recovered},
     durable,
-    process::{ProcessIdentity, boot_id, kill_listed, with_environment_entry},
+    process::{ProcessIdentity, kill_listed, with_environment_entry},
     removal::remove_tree,
     shim::{ShimSpec, unix_ms},
 };
@@ -249,22 +250,22 @@ fn recover_one(looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) 
     };
     let (restart, restarts_at) = (spec.task.restart, spec.task.restarts_at());
     let (traces, policy) = (spec.task.traces.clone(), spec.task.policy);
-    let booted = spec.boot_id != boot_id();
-    let running = directory.running(restart).exists();
+    let facts = StartFacts::from(&spec);
+    let (booted, running) = (!facts.is_of_this_boot, directory.running(restart).exists());
     let (found, there) = match trace {
-        Trace::Alive(shim) => (Found::Alive { running }, Some(Start::Adopted(Box::new(Adopted { spec, shim })))),
+        Trace::Alive(shim) => (Found::Alive { running }, Some(Start::Adopted(Box::new(Adopted { facts, shim })))),
         // In another boot somebody may have started it, and only the record of that be lost.
         Trace::None if !booted => (Found::NotStarted, None),
-        Trace::Exit(exit) if spec.cgroup.as_ref().is_none_or(|cgroup| is_removed(cgroup, deadline)) => {
+        Trace::Exit(exit) if facts.cgroup.as_ref().is_none_or(|cgroup| is_removed(cgroup, deadline)) => {
             (Found::Ended(exit), None)
         }
-        Trace::None | Trace::Vanished if is_cleared(&directory, &spec, deadline) => {
-            (Found::Ended(write_lost(&directory, &spec, None)), None)
+        Trace::None | Trace::Vanished if is_cleared(&directory, &facts, deadline) => {
+            (Found::Ended(write_lost(&directory, &facts, None)), None)
         }
         trace => {
             let ran = running || matches!(&trace, Trace::Exit(exit) if exit.started_unix_ms.is_some());
             tracing::warn!(%allocation, "what is left of a task whose shim is gone was killed, and doesn't go away yet");
-            (Found::Leaving { ran }, Some(Start::Leaving(Box::new(spec))))
+            (Found::Leaving { ran }, Some(Start::Leaving(Box::new(facts))))
         }
     };
     (Recovered { allocation, restart, restarts_at, ran_before, found, traces, policy, booted }, there)
@@ -274,10 +275,10 @@ fn recover_one(looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) 
 ///
 /// # Errors
 /// When that can't be found out, or something is left still.
-pub(super) fn outlast(directory: &AllocationDirectory, spec: &ShimSpec) -> io::Result<Exit> {
-    match look(directory, spec.task.restart)? {
-        Trace::Exit(exit) => remove_cgroup(spec).map(|()| exit),
-        _ => lost_track(directory, spec, None),
+pub(super) fn outlast(directory: &AllocationDirectory, facts: &StartFacts) -> io::Result<Exit> {
+    match look(directory, facts.restart)? {
+        Trace::Exit(exit) => remove_cgroup(facts).map(|()| exit),
+        _ => lost_track(directory, facts, None),
     }
 }
 
@@ -287,14 +288,14 @@ pub(super) fn outlast(directory: &AllocationDirectory, spec: &ShimSpec) -> io::R
 /// When something is left still after a while, or that can't be found out.
 pub(super) fn lost_track(
     directory: &AllocationDirectory,
-    spec: &ShimSpec,
+    facts: &StartFacts,
     status: Option<ExitStatus>,
 ) -> io::Result<Exit> {
-    remove_cgroup(spec)?;
-    if spec.cgroup.is_none() && !is_cleared(directory, spec, Instant::now() + GONE_WITHIN) {
+    remove_cgroup(facts)?;
+    if facts.cgroup.is_none() && !is_cleared(directory, facts, Instant::now() + GONE_WITHIN) {
         return Err(is_left());
     }
-    Ok(write_lost(directory, spec, status))
+    Ok(write_lost(directory, facts, status))
 }
 
 fn is_left() -> io::Error {
@@ -302,8 +303,8 @@ fn is_left() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
 }
 
-fn write_lost(directory: &AllocationDirectory, spec: &ShimSpec, status: Option<ExitStatus>) -> Exit {
-    let (kind, message) = if spec.boot_id != boot_id() {
+fn write_lost(directory: &AllocationDirectory, facts: &StartFacts, status: Option<ExitStatus>) -> Exit {
+    let (kind, message) = if !facts.is_of_this_boot {
         (FailureKind::Booted, "the machine was booted while it ran")
     } else if status.is_some_and(|status| status.code().is_some()) {
         (FailureKind::LostTrack, "how it ended could not be written down, as on a full disk: the end is unknown")
@@ -312,7 +313,7 @@ fn write_lost(directory: &AllocationDirectory, spec: &ShimSpec, status: Option<E
         (FailureKind::LostTrack, message)
     };
     let exit = Exit::failed(Failure::new(kind, message), unix_ms());
-    if let Err(error) = durable::write_atomically(&directory.exit(spec.task.restart), &exit) {
+    if let Err(error) = durable::write_atomically(&directory.exit(facts.restart), &exit) {
         // The next recovery comes to the same end.
         tracing::warn!(%error, "can't write down the end of a task");
     }
@@ -323,8 +324,8 @@ fn write_lost(directory: &AllocationDirectory, spec: &ShimSpec, status: Option<E
 ///
 /// # Errors
 /// When something is in it still after a while, or that can't be found out.
-pub(super) fn remove_cgroup(spec: &ShimSpec) -> io::Result<()> {
-    let Some(cgroup) = &spec.cgroup else { return Ok(()) };
+pub(super) fn remove_cgroup(facts: &StartFacts) -> io::Result<()> {
+    let Some(cgroup) = &facts.cgroup else { return Ok(()) };
     if !cgroup.kill_until_empty(GONE_WITHIN)? {
         return Err(is_left());
     }
@@ -333,11 +334,11 @@ pub(super) fn remove_cgroup(spec: &ShimSpec) -> io::Result<()> {
 }
 
 /// Kills what is left of a start whose shim vanished, and waits for its end until `deadline`. True: nothing of it is there.
-fn is_cleared(directory: &AllocationDirectory, spec: &ShimSpec, deadline: Instant) -> bool {
-    if let Some(cgroup) = &spec.cgroup {
+fn is_cleared(directory: &AllocationDirectory, facts: &StartFacts, deadline: Instant) -> bool {
+    if let Some(cgroup) = &facts.cgroup {
         return is_removed(cgroup, deadline);
     }
-    if spec.boot_id != boot_id() {
+    if !facts.is_of_this_boot {
         // With that boot it ended.
         return true;
     }
@@ -399,6 +400,7 @@ mod tests {
         cgroup::Mounts,
         exec::{self, levels::Levels},
         isolation::Isolation,
+        process::boot_id,
         reconciler::RestartPolicy,
     };
 
@@ -488,7 +490,7 @@ mod tests {
         }
         let spec = exec::shim_spec(allocation, place.path().join("job"));
         let spec = ShimSpec { boot_id: "an-earlier-one".to_owned(), ..spec };
-        let is_cleared = is_cleared(&directory, &spec, Instant::now());
+        let is_cleared = is_cleared(&directory, &StartFacts::from(&spec), Instant::now());
         let status = child.try_wait().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -547,20 +549,21 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let allocation = AllocationId { slot: 1, generation: 1 };
         let (cgroup, processes) = hanging(place.path(), allocation);
-        let spec = ShimSpec { cgroup: Some(cgroup), ..exec::shim_spec(allocation, place.path().join("job")) };
+        let spec = exec::shim_spec(allocation, place.path().join("job"));
+        let facts = StartFacts { cgroup: Some(cgroup), ..StartFacts::from(&spec) };
         let directory = AgentDirectory::new(place.path().join("agent")).allocation(allocation);
         fs::create_dir_all(directory.root()).unwrap();
         let (sender, tried) = mpsc::channel();
         let try_once = {
-            let (directory, spec) = (directory.clone(), spec.clone());
-            move || drop(sender.send(outlast(&directory, &spec)))
+            let (directory, facts) = (directory.clone(), facts.clone());
+            move || drop(sender.send(outlast(&directory, &facts)))
         };
         drop(thread::spawn(try_once));
         let exit = tried.recv_timeout(5 * GONE_WITHIN).expect("the thread is free again");
         assert!(exit.is_err_and(|error| error.to_string().contains("hangs in the kernel")));
         assert!(!directory.exit(0).exists(), "it has not ended");
         fs::write(processes, "").unwrap();
-        let exit = outlast(&directory, &spec).unwrap();
+        let exit = outlast(&directory, &facts).unwrap();
         assert_eq!(exit.failure.unwrap().kind, FailureKind::Booted);
     }
 

@@ -22,6 +22,7 @@ use tokio::{
 use super::{
     Asked, ExecOptions,
     clean::{Recording, record},
+    facts::StartFacts,
     marks::Marks,
     recover,
     turn::{Permission, Turn},
@@ -55,7 +56,7 @@ pub(super) enum Start {
     },
     Adopted(Box<Adopted>),
     /// Its shim is gone, and something of it is left.
-    Leaving(Box<ShimSpec>),
+    Leaving(Box<StartFacts>),
     /// Recorded, never started, and not wanted any more.
     Void {
         allocation: AllocationId,
@@ -79,13 +80,13 @@ pub(super) struct Shared {
 
 /// A start that another process of ours made.
 pub(super) struct Adopted {
-    pub(super) spec: ShimSpec,
+    pub(super) facts: StartFacts,
     pub(super) shim: OwnedFd,
 }
 
 /// A shim that is being watched.
 struct Watched {
-    spec: ShimSpec,
+    facts: StartFacts,
     shim: OwnedFd,
     /// Only for a shim of our own.
     child: Option<(Child, pipe::Receiver)>,
@@ -106,8 +107,8 @@ pub(super) async fn live(
     let options = Arc::clone(&shared.options);
     let (allocation, restart) = match &start {
         Start::New { task, .. } => (task.allocation, task.restart),
-        Start::Adopted(adopted) => (adopted.spec.task.allocation, adopted.spec.task.restart),
-        Start::Leaving(spec) => (spec.task.allocation, spec.task.restart),
+        Start::Adopted(adopted) => (adopted.facts.allocation, adopted.facts.restart),
+        Start::Leaving(facts) => (facts.allocation, facts.restart),
         Start::Void { allocation, restart } => (*allocation, *restart),
     };
     let is_known = matches!(&start, Start::New { is_known: true, .. });
@@ -115,11 +116,11 @@ pub(super) async fn live(
     let mut started_told = matches!(&start, Start::Leaving(_));
     let mut prepared = match start {
         Start::Adopted(adopted) => {
-            Prepared::Watched(Box::new(Watched { spec: adopted.spec, shim: adopted.shim, child: None }))
+            Prepared::Watched(Box::new(Watched { facts: adopted.facts, shim: adopted.shim, child: None }))
         }
-        Start::Leaving(spec) => {
-            let (directory, spec) = (options.directory.allocation(allocation), Arc::from(spec));
-            patiently(None, allocation, move || recover::outlast(&directory, &spec).map(Prepared::Ended)).await
+        Start::Leaving(facts) => {
+            let (directory, facts) = (options.directory.allocation(allocation), Arc::from(facts));
+            patiently(None, allocation, move || recover::outlast(&directory, &facts).map(Prepared::Ended)).await
         }
         Start::Void { .. } => {
             let options = Arc::clone(&options);
@@ -137,9 +138,9 @@ pub(super) async fn live(
         match prepared {
             Prepared::Ended(exit) => break exit,
             Prepared::Watched(watched) => {
-                let (status, spec) = watch_shim(*watched, &options, &events, &mut stop, &mut started_told).await;
-                let (options, spec) = (Arc::clone(&options), Arc::new(spec));
-                prepared = patiently(None, allocation, move || after_shim(&options, &spec, status, is_known)).await;
+                let (status, facts) = watch_shim(*watched, &options, &events, &mut stop, &mut started_told).await;
+                let (options, facts) = (Arc::clone(&options), Arc::new(facts));
+                prepared = patiently(None, allocation, move || after_shim(&options, &facts, status, is_known)).await;
             }
         }
     };
@@ -237,10 +238,11 @@ fn prepare(shared: &Shared, task: &TaskSpec, is_known: bool) -> io::Result<Prepa
         open_files: open_files::for_tasks(),
         task: task.clone(),
     };
-    match recover::look(&directory, spec.task.restart)? {
+    let facts = StartFacts::from(&spec);
+    match recover::look(&directory, facts.restart)? {
         recover::Trace::Exit(exit) => return Ok(Prepared::Ended(exit)),
-        recover::Trace::Alive(shim) => return Ok(Prepared::Watched(Box::new(Watched { spec, shim, child: None }))),
-        recover::Trace::Vanished => return recover::lost_track(&directory, &spec, None).map(Prepared::Ended),
+        recover::Trace::Alive(shim) => return Ok(Prepared::Watched(Box::new(Watched { facts, shim, child: None }))),
+        recover::Trace::Vanished => return recover::lost_track(&directory, &facts, None).map(Prepared::Ended),
         recover::Trace::None => {}
     }
     // To look may have taken long.
@@ -260,8 +262,8 @@ fn prepare(shared: &Shared, task: &TaskSpec, is_known: bool) -> io::Result<Prepa
     }
     let spawned = recorded.and_then(|()| spawn_shim(options, &directory));
     match spawned {
-        Ok((shim, child)) => Ok(Prepared::Watched(Box::new(Watched { spec, shim, child: Some(child) }))),
-        Err(error) => not_watched(options, &spec, &error, is_known),
+        Ok((shim, child)) => Ok(Prepared::Watched(Box::new(Watched { facts, shim, child: Some(child) }))),
+        Err(error) => not_watched(options, &facts, &error, is_known),
     }
 }
 
@@ -269,21 +271,21 @@ fn prepare(shared: &Shared, task: &TaskSpec, is_known: bool) -> io::Result<Prepa
 ///
 /// # Errors
 /// When that can't be found out, or something is left still.
-fn not_watched(options: &ExecOptions, spec: &ShimSpec, error: &io::Error, is_known: bool) -> io::Result<Prepared> {
-    if let Some(begun) = begun(options, spec, None)? {
+fn not_watched(options: &ExecOptions, facts: &StartFacts, error: &io::Error, is_known: bool) -> io::Result<Prepared> {
+    if let Some(begun) = begun(options, facts, None)? {
         return Ok(begun);
     }
     // What the machine lacks, its operator has to mend: tasks go on failing here.
-    let (allocation, directory) = (spec.task.allocation, options.directory.root().display());
+    let (allocation, directory) = (facts.allocation, options.directory.root().display());
     tracing::warn!(%allocation, %error, %directory, "a task could not be set up on this machine");
     let failure = Failure::new(FailureKind::Setup, format!("starting a shim: {error}"));
-    never_made(options, &spec.task, failure, is_known)
+    never_made(options, facts, failure, is_known)
 }
 
 /// The end of a start that could not be made. Where a shim of an earlier agent may still be on its way to it, that one is kept from it before
 /// anybody hears that it failed; or watched, if it was faster.
-fn never_made(options: &ExecOptions, task: &TaskSpec, failure: Failure, is_known: bool) -> io::Result<Prepared> {
-    if is_known && let watched @ Prepared::Watched(_) = void(options, task.allocation, task.restart)? {
+fn never_made(options: &ExecOptions, facts: &StartFacts, failure: Failure, is_known: bool) -> io::Result<Prepared> {
+    if is_known && let watched @ Prepared::Watched(_) = void(options, facts.allocation, facts.restart)? {
         return Ok(watched);
     }
     Ok(Prepared::Ended(Exit::failed(failure, unix_ms())))
@@ -338,11 +340,11 @@ async fn watch_shim(
     events: &mpsc::Sender<DriverEvent>,
     stop: &mut watch::Receiver<Asked>,
     started_told: &mut bool,
-) -> (Option<ExitStatus>, ShimSpec) {
-    let Watched { spec, shim, child } = watched;
+) -> (Option<ExitStatus>, StartFacts) {
+    let Watched { facts, shim, child } = watched;
     let (mut child, mut notice) = child.map_or((None, None), |(child, notice)| (Some(child), Some(notice)));
-    let directory = options.directory.allocation(spec.task.allocation);
-    let (allocation, restart) = (spec.task.allocation, spec.task.restart);
+    let directory = options.directory.allocation(facts.allocation);
+    let (allocation, restart) = (facts.allocation, facts.restart);
     let shim = watchable(shim, allocation).await;
     // Kept over whatever else happens: a disk that does not answer has one thread of each start.
     let mut marked = pin!(marked(directory.running(restart)));
@@ -355,7 +357,7 @@ async fn watch_shim(
             let signal = if asked == Asked::Kill { Signal::QUIT } else { Signal::TERM };
             // It may be gone already.
             let _ = pidfd_send_signal(shim.get_ref(), signal);
-            overdue_at = overdue_since(asked, Instant::now(), spec.task.kill_timeout_ms);
+            overdue_at = overdue_since(asked, Instant::now(), facts.kill_timeout_ms);
         }
         let looking = !*started_told && notice.is_none();
         tokio::select! {
@@ -379,7 +381,7 @@ async fn watch_shim(
             () = reached(overdue_at) => {
                 tracing::warn!(%allocation, "a shim didn't end its task in time: killing both");
                 overdue_at = None;
-                if let Some(cgroup) = &spec.cgroup {
+                if let Some(cgroup) = &facts.cgroup {
                     cgroup.kill();
                 }
                 let _ = pidfd_send_signal(shim.get_ref(), Signal::KILL);
@@ -387,7 +389,7 @@ async fn watch_shim(
         }
     }
     let status = child.as_mut().and_then(|child| child.wait().ok());
-    (status, spec)
+    (status, facts)
 }
 
 /// When a shim has had its time that was asked at `asked_at` to end its task. One that nobody asked has all the time there is.
@@ -451,37 +453,37 @@ async fn wait_for_notice(notice: &mut Option<pipe::Receiver>) -> bool {
 /// When that can't be found out, or something is left still.
 fn after_shim(
     options: &ExecOptions,
-    spec: &ShimSpec,
+    facts: &StartFacts,
     status: Option<ExitStatus>,
     is_known: bool,
 ) -> io::Result<Prepared> {
-    if let Some(begun) = begun(options, spec, status)? {
+    if let Some(begun) = begun(options, facts, status)? {
         return Ok(begun);
     }
-    recover::remove_cgroup(spec)?;
+    recover::remove_cgroup(facts)?;
     let how = status.map_or_else(|| "status unknown".to_owned(), |status| status.to_string());
-    let allocation = spec.task.allocation;
+    let allocation = facts.allocation;
     tracing::warn!(%allocation, how, "a task could not be set up on this machine: its shim ended before it");
     let failure = Failure::new(FailureKind::Setup, format!("its shim ended before it started the task ({how})"));
-    never_made(options, &spec.task, failure, is_known)
+    never_made(options, facts, failure, is_known)
 }
 
 /// What became of a start that a shim took; `None`: none did. `status`: how ours ended, where that is known.
 ///
 /// # Errors
 /// When that can't be found out, or something is left still.
-fn begun(options: &ExecOptions, spec: &ShimSpec, status: Option<ExitStatus>) -> io::Result<Option<Prepared>> {
-    let directory = options.directory.allocation(spec.task.allocation);
-    Ok(match recover::look(&directory, spec.task.restart)? {
+fn begun(options: &ExecOptions, facts: &StartFacts, status: Option<ExitStatus>) -> io::Result<Option<Prepared>> {
+    let directory = options.directory.allocation(facts.allocation);
+    Ok(match recover::look(&directory, facts.restart)? {
         recover::Trace::Exit(exit) => {
-            recover::remove_cgroup(spec)?;
+            recover::remove_cgroup(facts)?;
             Some(Prepared::Ended(exit))
         }
         // An earlier agent's shim was faster than ours.
         recover::Trace::Alive(shim) => {
-            Some(Prepared::Watched(Box::new(Watched { spec: spec.clone(), shim, child: None })))
+            Some(Prepared::Watched(Box::new(Watched { facts: facts.clone(), shim, child: None })))
         }
-        recover::Trace::Vanished => Some(Prepared::Ended(recover::lost_track(&directory, spec, status)?)),
+        recover::Trace::Vanished => Some(Prepared::Ended(recover::lost_track(&directory, facts, status)?)),
         recover::Trace::None => None,
     })
 }
@@ -503,7 +505,7 @@ fn void(options: &ExecOptions, allocation: AllocationId, restart: u32) -> io::Re
         Ok(Some(spec)) if spec.task.restart == restart => match (recover::look(&directory, restart)?, recorded) {
             // Such as on a full disk. Told to have ended, it might be started by that shim all the same.
             (recover::Trace::None, Err(error)) => Err(error),
-            _ => after_shim(options, &spec, None, false),
+            _ => after_shim(options, &StartFacts::from(&spec), None, false),
         },
         // Nobody wrote it down; of what is damaged nobody will ever know more.
         Ok(_) => Ok(Prepared::Ended(exit)),
@@ -594,8 +596,9 @@ mod tests {
         let directory = options.directory.allocation(spec.task.allocation);
         fs::create_dir_all(directory.root()).unwrap();
         let told = || {
-            let prepared = not_watched(&options, &spec, &io::Error::other("no descriptor left"), false).unwrap();
-            let Prepared::Ended(exit) = prepared else { panic!("its shim lives") };
+            let prepared =
+                not_watched(&options, &StartFacts::from(&spec), &io::Error::other("no descriptor left"), false);
+            let Prepared::Ended(exit) = prepared.unwrap() else { panic!("its shim lives") };
             exit.failure.unwrap()
         };
         let failure = told();
