@@ -26,7 +26,7 @@ pub struct Segment {
 
 impl Segment {
     /// The offset behind its last byte.
-    fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.begins_at + self.length
     }
 }

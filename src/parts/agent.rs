@@ -38,6 +38,7 @@ pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure
     options.attributes = file.attributes;
     options.log_file_bytes_max = file.log_file_bytes_max.unwrap_or(options.log_file_bytes_max);
     options.ended_kept_max = file.ended_kept_max.unwrap_or(options.ended_kept_max);
+    options.ended_bytes_max = file.ended_bytes_max.unwrap_or(options.ended_bytes_max);
     options.pids_max = file.pids_max.unwrap_or(options.pids_max);
     // A parent that keeps it tries again, and tells people what it waits for.
     options.waits_for_predecessor = flags.with_parent.with_parent.is_none();

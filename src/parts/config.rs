@@ -64,6 +64,7 @@ pub(super) struct AgentFile {
     pub(super) resources: BTreeMap<String, u64>,
     pub(super) log_file_bytes_max: Option<u64>,
     pub(super) ended_kept_max: Option<usize>,
+    pub(super) ended_bytes_max: Option<u64>,
     pub(super) pids_max: Option<u32>,
 }
 

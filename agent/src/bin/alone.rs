@@ -102,6 +102,7 @@ async fn drive(arguments: Vec<String>) -> io::Result<()> {
         isolation,
         log_file_bytes_max: 1 << 20,
         ended_kept_max: 64,
+        ended_bytes_max: 1 << 20,
     };
     let (sender, mut events) = mpsc::channel(64);
     let mut driver = ExecDriver::new(options, sender)?;

@@ -1,4 +1,5 @@
-//! Freeing what is kept no longer: the oldest ended allocations, and shared directories of jobs that nothing here needs.
+//! Freeing what is kept no longer: the oldest ended allocations, what others of these printed, and shared directories of jobs that nothing here
+//! needs.
 //!
 //! The agent is not told when a job is over. So a job's directory stays as long as an allocation of it is kept, and then for a day: a
 //! group that comes `after` another one finds its files, however long that one ran.
@@ -11,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -19,7 +20,7 @@ use std::{
 use plenum_model::AllocationId;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
 
-use super::{ExecOptions, recover};
+use super::{ExecOptions, printed, recover};
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},
     durable,
@@ -66,6 +67,8 @@ pub(super) struct Cleaning {
     waits: AtomicBool,
     /// Directories of jobs, too.
     jobs: AtomicBool,
+    /// How many bytes tasks had printed that ended since one last began.
+    printed: AtomicU64,
 }
 
 impl Cleaning {
@@ -78,19 +81,26 @@ impl Cleaning {
         !self.waits.swap(true, Ordering::SeqCst)
     }
 
+    /// Counts what a task had printed that ended now, and says how much that is with all others since one last began.
+    pub(super) fn printed(&self, bytes: u64) -> u64 {
+        self.printed.fetch_add(bytes, Ordering::SeqCst).saturating_add(bytes)
+    }
+
     /// It begins. True: with directories of jobs.
     pub(super) fn begin(&self) -> bool {
         self.waits.store(false, Ordering::SeqCst);
+        self.printed.store(0, Ordering::SeqCst);
         self.jobs.swap(false, Ordering::SeqCst)
     }
 }
 
-/// Removes the oldest ended allocations beyond those that are kept; and where it looks at `jobs`, directories of such
-/// without any. That looks at all that there were within a day, however few have ended since the last time.
+/// Removes the oldest ended allocations beyond those that are kept, and what others of these printed beyond the bytes that are; and where it
+/// looks at `jobs`, directories of such without any. That looks at all that there were within a day, however few have ended since the last time.
 pub(super) fn clean(options: &ExecOptions, recording: &Recording, jobs: bool) {
     let unused = if jobs { unused_jobs(options) } else { Vec::new() };
     let excess = excess(options, recording);
     remove_excess(&options.directory, excess, recording);
+    printed::bound(&options.directory, options.ended_bytes_max, recording);
     remove_jobs(&options.directory, unused, recording);
     if jobs {
         remove_set_aside(&options.directory);
@@ -161,22 +171,31 @@ fn aside_of(beside: &Path, name: &str) -> PathBuf {
 
 /// The oldest ended allocations beyond those that are kept. Of all of them it removes files that are still there.
 fn excess(options: &ExecOptions, recording: &Recording) -> Vec<AllocationId> {
-    let (agent, mut ended) = (&options.directory, Vec::new());
-    for allocation in recover::allocations(agent).unwrap_or_default() {
+    let (agent, mut ended) = (&options.directory, ended(&options.directory));
+    for &allocation in &ended {
         let directory = agent.allocation(allocation);
-        if let Ok(when) = fs::metadata(directory.ended()).and_then(|metadata| metadata.modified()) {
-            // As a rule they are gone since it was forgotten; the agent may have died over that.
-            if directory.task().exists() {
-                remove_if_ended(&directory, recording, || set_files_aside(agent, allocation));
-            }
+        // As a rule they are gone since it was forgotten; the agent may have died over that.
+        if directory.task().exists() {
+            remove_if_ended(&directory, recording, || set_files_aside(agent, allocation));
+        }
+    }
+    ended.truncate(ended.len().saturating_sub(options.ended_kept_max));
+    ended
+}
+
+/// All ended allocations of which something is kept, the oldest first.
+pub(super) fn ended(agent: &AgentDirectory) -> Vec<AllocationId> {
+    let mut ended = Vec::new();
+    for allocation in recover::allocations(agent).unwrap_or_default() {
+        let mark = agent.allocation(allocation).ended();
+        if let Ok(when) = fs::metadata(mark).and_then(|metadata| metadata.modified()) {
             ended.push((when, allocation));
         }
     }
     // Only now: what ended while others were looked at is not of a time to come.
     let now = SystemTime::now();
     ended.sort_by_key(|&(when, allocation)| (age_rank(when, now), allocation));
-    let excess = ended.len().saturating_sub(options.ended_kept_max);
-    ended.into_iter().take(excess).map(|(_, allocation)| allocation).collect()
+    ended.into_iter().map(|(_, allocation)| allocation).collect()
 }
 
 fn remove_excess(agent: &AgentDirectory, excess: Vec<AllocationId>, recording: &Recording) {
@@ -306,6 +325,7 @@ mod tests {
                 isolation: Isolation::default(),
                 log_file_bytes_max: 1024,
                 ended_kept_max: 0,
+                ended_bytes_max: 1 << 20,
             };
             let stage = Self { _directory: directory, options, recording: RwLock::default() };
             fs::create_dir_all(stage.job()).unwrap();

@@ -8,6 +8,7 @@ mod left;
 #[cfg(test)]
 mod levels;
 mod marks;
+mod printed;
 mod recover;
 mod start;
 mod turn;
@@ -94,6 +95,8 @@ pub struct ExecOptions {
     pub log_file_bytes_max: u64,
     /// Ended allocations whose directories are kept for readers of logs; beyond, the oldest go.
     pub ended_kept_max: usize,
+    /// Output kept of these, in bytes; beyond, the oldest goes. It may be an eighth more for a moment.
+    pub ended_bytes_max: u64,
 }
 
 /// Runs processes. To be used inside a tokio runtime.
@@ -221,14 +224,16 @@ impl ExecDriver {
         if jobs {
             self.cleaned_at = Instant::now();
         }
-        if self.cleaning.ask(jobs) {
-            let (options, recording) = (Arc::clone(&self.options), Arc::clone(&self.recording));
-            let (cleaning, forgotten) = (Arc::clone(&self.cleaning), Arc::clone(&self.forgotten));
-            in_background(&self.removals, move || {
-                let jobs = cleaning.begin();
-                forgotten.try_again(&options.directory);
-                clean::clean(&options, &recording, jobs);
-            });
+        self.cleaner().clean(jobs);
+    }
+
+    fn cleaner(&self) -> Cleaner {
+        Cleaner {
+            options: Arc::clone(&self.options),
+            recording: Arc::clone(&self.recording),
+            forgotten: Arc::clone(&self.forgotten),
+            cleaning: Arc::clone(&self.cleaning),
+            removals: Arc::clone(&self.removals),
         }
     }
 
@@ -291,15 +296,18 @@ impl Driver for ExecDriver {
         // Aside: who waited here for a disk that does not answer would lose its lease, and its tasks would run
         // elsewhere, too.
         if self.forgotten.forget(allocation) {
-            let (options, forgotten) = (Arc::clone(&self.options), Arc::clone(&self.forgotten));
-            let removals = Arc::clone(&self.removals);
+            let cleaner = self.cleaner();
             in_background(&self.marks, move || {
+                let directory = cleaner.options.directory.allocation(allocation);
                 // Until it is marked nothing of it is started anew: what removes its files later must not meet those of such a start.
-                let files = clean::set_files_aside(&options.directory, allocation);
-                forgotten.mark(&options.directory.allocation(allocation), allocation);
+                let files = clean::set_files_aside(&cleaner.options.directory, allocation);
+                cleaner.forgotten.mark(&directory, allocation);
                 // Its output is kept for readers, its files are not: the cell may give their room away.
                 if let Some(files) = files {
-                    in_background(&removals, move || drop(remove_tree(&files)));
+                    in_background(&cleaner.removals, move || drop(remove_tree(&files)));
+                }
+                if cleaner.cleaning.printed(printed::bytes(&directory)) > cleaner.options.ended_bytes_max / 8 {
+                    cleaner.clean(false);
                 }
             });
         }
@@ -309,6 +317,30 @@ impl Driver for ExecDriver {
         if many || jobs {
             self.clean(jobs);
         }
+    }
+}
+
+/// What cleaning takes, whoever asks for it.
+struct Cleaner {
+    options: Arc<ExecOptions>,
+    recording: Arc<clean::Recording>,
+    forgotten: Arc<marks::Marks>,
+    cleaning: Arc<clean::Cleaning>,
+    removals: Arc<Semaphore>,
+}
+
+impl Cleaner {
+    /// Frees what is kept no longer, on another thread.
+    fn clean(self, jobs: bool) {
+        if !self.cleaning.ask(jobs) {
+            return;
+        }
+        let Self { options, recording, forgotten, cleaning, removals } = self;
+        in_background(&removals, move || {
+            let jobs = cleaning.begin();
+            forgotten.try_again(&options.directory);
+            clean::clean(&options, &recording, jobs);
+        });
     }
 }
 
@@ -377,6 +409,7 @@ mod tests {
             isolation: Isolation::default(),
             log_file_bytes_max: 1024,
             ended_kept_max: 64,
+            ended_bytes_max: 1024,
         };
         let (sender, _events) = mpsc::channel(1);
         ExecDriver::new(options, sender).unwrap()
@@ -427,6 +460,22 @@ mod tests {
         while aside.exists() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    // Few tasks that had printed much ended, and then none for long: nothing was cleaned meanwhile.
+    #[tokio::test]
+    async fn what_ended_tasks_printed_is_looked_at_as_soon_as_much_of_it_came() {
+        let place = tempfile::tempdir().unwrap();
+        let mut driver = driver_at(place.path());
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let root = driver.options.directory.allocation(allocation).root().to_owned();
+        fs::create_dir_all(&root).unwrap();
+        fs::write(root.join("stdout-0.log"), [b'x'; 1025]).unwrap();
+        driver.forget(allocation);
+        while !root.join("stdout-1025.log").exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(!root.join("stdout-0.log").exists());
     }
 
     // A thousand tasks that had left many files ended together. Their removal had all threads there are, and for minutes nothing was

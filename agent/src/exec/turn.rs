@@ -156,6 +156,7 @@ mod tests {
             isolation: Isolation::default(),
             log_file_bytes_max: 1024,
             ended_kept_max: 0,
+            ended_bytes_max: 1 << 20,
         }
     }
 

@@ -163,8 +163,8 @@ async fn send(
     let mut offset = match (asked.from, asked.only_new, lines) {
         (Some(from), ..) => from,
         (None, true, _) => there.end,
-        // All of it: that the beginning is not kept any more is told as any other gap.
-        (None, false, 0) => 0,
+        // All of it: that the beginning is not kept any more is told as any other gap. So is that nothing is.
+        (None, false, _) if lines == 0 || there.is_empty() => 0,
         (None, false, _) => there.start,
     };
     // The cell knows by it which reader this call is for, and tells that one when the call breaks off before there is a line.
@@ -284,10 +284,11 @@ mod tests {
         assert!(!got.contains(&b'8') && got.len() < long.len(), "{} bytes", got.len());
         assert_eq!(told + got.len() as u64, 100 + long.len() as u64);
         fs::rename(root.join("stdout-90000000.log"), root.join("stdout-100.log")).unwrap();
-        // It was all rotated away, and the next file is still empty.
+        // It was all rotated away, and the next file is still empty; or it was given up. Who wants the last lines hears of that as well.
         fs::remove_file(root.join("stdout-100.log")).unwrap();
         fs::write(root.join("stdout-200.log"), "").unwrap();
-        assert_eq!(read(asked).await, [first, (200, "".into())]);
+        assert_eq!(read(asked).await, [first.clone(), (200, "".into())]);
+        assert_eq!(read(v1::LogsAsked { tail_lines: 1, ..asked }).await, [first, (200, "".into())]);
     }
 
     #[tokio::test]

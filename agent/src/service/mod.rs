@@ -255,6 +255,7 @@ impl Agent {
             isolation: surroundings.isolation,
             log_file_bytes_max: options.log_file_bytes_max,
             ended_kept_max: options.ended_kept_max,
+            ended_bytes_max: options.ended_bytes_max,
         };
         let path = directory.root().to_owned();
         let mut driver =

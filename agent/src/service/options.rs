@@ -29,6 +29,8 @@ pub struct Options {
     pub log_file_bytes_max: u64,
     /// Ended allocations whose output is kept; beyond, the oldest go.
     pub ended_kept_max: usize,
+    /// Output kept of these, in bytes; beyond, the oldest goes.
+    pub ended_bytes_max: u64,
     /// Processes and threads of one task.
     pub pids_max: u32,
     /// Wait for an agent of the same directory that is ending. Otherwise whoever starts this one tries again by himself.
@@ -53,6 +55,7 @@ impl Options {
             resources: BTreeMap::new(),
             log_file_bytes_max: 8 << 20,
             ended_kept_max: 256,
+            ended_bytes_max: 1 << 30,
             pids_max: 4096,
             waits_for_predecessor: true,
             shim: ShimProgram::own_binary(),

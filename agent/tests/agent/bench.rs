@@ -105,6 +105,7 @@ impl Bench {
             isolation,
             log_file_bytes_max: 64 << 10,
             ended_kept_max: 64,
+            ended_bytes_max: 1 << 20,
         };
         let (sender, events) = mpsc::channel(16);
         let driver = ExecDriver::new(options.clone(), sender).unwrap();

@@ -1,0 +1,120 @@
+//! What ended tasks printed: kept for readers, up to a number of bytes. Their records stay: by these a cell that was restored hears that something ran here,
+//! and does not have it run again. It knows nothing of tasks that run.
+
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    sync::PoisonError,
+};
+
+use super::clean::{Recording, ended};
+use crate::{
+    directories::{AgentDirectory, AllocationDirectory},
+    logs::{Segment, segment_name, segments},
+};
+
+const STREAMS: [&str; 2] = ["stdout", "stderr"];
+
+/// How much is kept of what a task printed.
+pub(super) fn bytes(directory: &AllocationDirectory) -> u64 {
+    let lengths = STREAMS.iter().flat_map(|stream| segments(directory.root(), stream)).map(|segment| segment.length);
+    // What a task without namespaces put there may say to have any length.
+    lengths.fold(0, u64::saturating_add)
+}
+
+/// Gives up what ended tasks printed, the oldest first, until at most so many bytes of it are left.
+pub(super) fn bound(agent: &AgentDirectory, bytes_max: u64, recording: &Recording) {
+    let mut kept = 0_u64;
+    for allocation in ended(agent).into_iter().rev() {
+        let directory = agent.allocation(allocation);
+        kept = kept.saturating_add(bytes(&directory));
+        if kept > bytes_max {
+            give_up(&directory, recording);
+        }
+    }
+}
+
+/// Gives up what a task printed, if it has ended still, and says how many bytes that were.
+fn give_up(directory: &AllocationDirectory, recording: &Recording) -> u64 {
+    let before = bytes(directory);
+    if before == 0 {
+        return 0;
+    }
+    let _recording = recording.write().unwrap_or_else(PoisonError::into_inner);
+    // A restored cell may have had it started anew.
+    if !directory.ended().exists() {
+        return 0;
+    }
+    for stream in STREAMS {
+        let all = segments(directory.root(), stream);
+        let Some(end) = all.last().map(Segment::end) else { continue };
+        for segment in all {
+            let _ = fs::remove_file(segment.path);
+        }
+        // An empty file tells readers how much they miss.
+        let path = directory.root().join(segment_name(stream, end));
+        drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path));
+    }
+    before.saturating_sub(bytes(directory))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{
+        fs::File,
+        time::{Duration, SystemTime},
+    };
+
+    use plenum_model::AllocationId;
+
+    use super::*;
+
+    /// A task that printed so much, in two files and on both streams, and ended so long ago; or runs.
+    fn task(agent: &AgentDirectory, slot: u32, printed: u64, ended_ago: Option<Duration>) -> AllocationDirectory {
+        let directory = agent.allocation(AllocationId { slot, generation: 1 });
+        fs::create_dir_all(directory.root()).unwrap();
+        let (quarter, half) = (printed / 4, printed / 2);
+        for (stream, begins_at, length) in [("stdout", 0, quarter), ("stdout", quarter, quarter), ("stderr", 0, half)] {
+            let file = File::create(directory.root().join(segment_name(stream, begins_at))).unwrap();
+            file.set_len(length).unwrap();
+        }
+        for record in [directory.spec(), directory.record(0), directory.exit(0)] {
+            fs::write(record, "{}").unwrap();
+        }
+        if let Some(ago) = ended_ago {
+            File::create(directory.ended()).unwrap().set_modified(SystemTime::now() - ago).unwrap();
+        }
+        directory
+    }
+
+    fn ago(seconds: u64) -> Option<Duration> {
+        Some(Duration::from_secs(seconds))
+    }
+
+    // 256 tasks that printed all that is kept had 8 GiB after their end, on whatever disk there was.
+    #[test]
+    fn what_ended_tasks_printed_is_bounded_in_bytes_and_their_records_stay() {
+        let place = tempfile::tempdir().unwrap();
+        let agent = AgentDirectory::new(place.path().to_owned());
+        let tasks = [
+            task(&agent, 1, 400, ago(30)),
+            task(&agent, 2, 400, None),
+            task(&agent, 3, 800, ago(10)),
+            task(&agent, 4, 400, ago(20)),
+        ];
+        let recording = Recording::default();
+        bound(&agent, 1200, &recording);
+        assert_eq!(tasks.each_ref().map(bytes), [0, 400, 800, 400], "the oldest goes, and not what runs");
+        let oldest = &tasks[0];
+        assert!([oldest.spec(), oldest.record(0), oldest.exit(0), oldest.ended()].iter().all(|path| path.exists()));
+        for stream in STREAMS {
+            let left = segments(oldest.root(), stream);
+            assert_eq!(left.iter().map(|one| (one.begins_at, one.length)).collect::<Vec<_>>(), [(200, 0)]);
+        }
+        bound(&agent, 1199, &recording);
+        assert_eq!(tasks.each_ref().map(bytes), [0, 400, 800, 0]);
+        bound(&agent, 0, &recording);
+        assert_eq!(tasks.each_ref().map(bytes), [0, 400, 0, 0]);
+    }
+}
