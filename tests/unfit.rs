@@ -122,6 +122,43 @@ fn a_machine_whose_agent_has_no_room_takes_no_tasks_until_there_is_some() {
     assert!(server.stop().success());
 }
 
+/// What ended tasks had printed filled the disk, and only after an end anything was given up: no new task came that could end, and the machine took none
+/// until somebody deleted it by hand.
+#[test]
+fn a_disk_that_ended_tasks_have_filled_takes_tasks_again_by_itself() {
+    if !is_root() {
+        skipped("only root can mount the small disk that this story needs");
+        return;
+    }
+    let stage = Stage::new();
+    let disk = SmallDisk::mount(stage.path("disk"), 64 << 20);
+    let server = stage.server("cell", None, &[]);
+    let address = server.address.clone();
+    let (_scheduler, agent) = (stage.scheduler(&address, "batch"), stage.agent(&address, "disk/agent"));
+    let waiting = "while ! [ -e $STAGE/end-loud ]; do sleep 0.1; done";
+    stage.submit(&address, "loud.toml", &job("loud").replace(waiting, "head -c 12000000 /dev/zero"));
+    let id = eventually("the loud one is complete, and marked so", || {
+        let ended = stage.try_ask(&address, &["alloc", "list", "--all", "--filter", "job=loud"]).ok()?;
+        let id = ended["items"][0]["id"].as_str()?.to_owned();
+        stage.path(&format!("disk/agent/allocs/{id}/ended")).exists().then_some(id)
+    });
+
+    disk.fill_up_to(0);
+    eventually("what it printed is given up", || stage.text("agent.err").contains("was given up").then_some(()));
+    machine(&stage, &address, "ready");
+    stage.submit(&address, "second.toml", &job("second"));
+    runs(&stage, &address, "second");
+    let logs = stage.run(&["--addr", &address, "alloc", "logs", &id]);
+    assert!(logs.out.is_empty() && logs.err.contains("skipped 12000000 bytes"), "{}", logs.err);
+    stage.file("end-second", "");
+    eventually("the second one is complete", || {
+        let job = stage.try_ask(&address, &["job", "show", "second"]).ok()?;
+        (job["state"] == "complete").then_some(())
+    });
+    drop(agent);
+    assert!(server.stop().success());
+}
+
 /// It failed what it got within milliseconds, had room again, and got the next ones: it used up the attempts of all that waited.
 #[test]
 fn a_machine_that_can_set_no_task_up_takes_none_for_a_while_and_says_so() {

@@ -37,7 +37,7 @@ use crate::{
 };
 
 pub use self::left::Left;
-pub(crate) use self::left::end_left;
+pub(crate) use self::{left::end_left, printed::Relief};
 
 /// Starts that are prepared at once, each on a thread: the rest waits. More would only wait for the disk together.
 const STARTS_AT_ONCE_MAX: usize = 4;
@@ -192,6 +192,12 @@ impl ExecDriver {
     /// made by then waits. Before the first call there is no such time.
     pub(crate) fn start_until(&mut self, until: watch::Receiver<Option<Duration>>) {
         self.permission = turn::Permission::until(until);
+    }
+
+    /// What gives room back that ended tasks take.
+    pub(crate) fn relief(&self) -> Relief {
+        let agent = self.options.directory.clone();
+        Relief { agent, recording: Arc::clone(&self.recording), forgotten: Arc::clone(&self.forgotten) }
     }
 
     /// Comes back when all that was forgotten is marked, so that the next agent doesn't find it.

@@ -1,13 +1,16 @@
-//! What ended tasks printed: kept for readers, up to a number of bytes. Their records stay: by these a cell that was restored hears that something ran here,
-//! and does not have it run again. It knows nothing of tasks that run.
+//! What ended tasks printed: kept for readers, up to a number of bytes, and as long as the disk has room. Their records stay: by these a cell that was
+//! restored hears that something ran here, and does not have it run again. It knows nothing of tasks that run.
 
 use std::{
     fs::{self, OpenOptions},
     os::unix::fs::OpenOptionsExt,
-    sync::PoisonError,
+    sync::{Arc, PoisonError},
 };
 
-use super::clean::{Recording, ended};
+use super::{
+    clean::{Recording, ended},
+    marks::Marks,
+};
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},
     logs::{Segment, segment_name, segments},
@@ -56,6 +59,24 @@ fn give_up(directory: &AllocationDirectory, recording: &Recording) -> u64 {
         drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path));
     }
     before.saturating_sub(bytes(directory))
+}
+
+/// Gives up what ended tasks printed where there is no room: it is worth less than tasks that can't be started.
+#[derive(Clone, Debug)]
+pub(crate) struct Relief {
+    pub(super) agent: AgentDirectory,
+    pub(super) recording: Arc<Recording>,
+    pub(super) forgotten: Arc<Marks>,
+}
+
+impl Relief {
+    /// Gives up what the one that ended first printed, of those of which anything is kept. False: there is none. Waits for the disk.
+    pub(crate) fn give_up_oldest(&self) -> bool {
+        // What could not be marked for want of room has ended as well.
+        self.forgotten.try_again(&self.agent);
+        let mut all = ended(&self.agent).into_iter();
+        all.any(|allocation| give_up(&self.agent.allocation(allocation), &self.recording) > 0)
+    }
 }
 
 #[cfg(test)]
@@ -116,5 +137,33 @@ mod tests {
         assert_eq!(tasks.each_ref().map(bytes), [0, 400, 800, 0]);
         bound(&agent, 0, &recording);
         assert_eq!(tasks.each_ref().map(bytes), [0, 400, 0, 0]);
+    }
+
+    // On a full disk nothing was freed: no new task came, so that none ended, and only after an end anything was cleaned.
+    #[test]
+    fn where_there_is_no_room_ended_tasks_give_up_what_they_printed_one_after_the_other() {
+        let place = tempfile::tempdir().unwrap();
+        let agent = AgentDirectory::new(place.path().to_owned());
+        let tasks = [
+            task(&agent, 1, 400, ago(10)),
+            task(&agent, 2, 400, None),
+            task(&agent, 3, 400, ago(20)),
+            task(&agent, 4, 0, ago(30)),
+        ];
+        // An end that there was no room to mark.
+        let (unmarked, forgotten) = (task(&agent, 5, 400, None), Arc::new(Marks::default()));
+        fs::create_dir(unmarked.ended()).unwrap();
+        let allocation = AllocationId { slot: 5, generation: 1 };
+        assert!(forgotten.forget(allocation));
+        forgotten.mark(&unmarked, allocation);
+        fs::remove_dir(unmarked.ended()).unwrap();
+        let relief = Relief { agent, recording: Arc::default(), forgotten };
+        let kept = || (tasks.each_ref().map(bytes), bytes(&unmarked));
+        for left in [([400, 400, 0, 0], 400), ([0, 400, 0, 0], 400), ([0, 400, 0, 0], 0)] {
+            assert!(relief.give_up_oldest());
+            assert_eq!(kept(), left);
+        }
+        assert!(!relief.give_up_oldest(), "the one that is left runs");
+        assert_eq!(kept(), ([0, 400, 0, 0], 0));
     }
 }

@@ -1,10 +1,11 @@
-//! Whether tasks could be started here: tried by writing as much as that may take, where the agent keeps what it knows of them.
+//! Whether tasks could be started here: tried by writing as much as that may take, where the agent keeps what it knows of them. Where there is no room
+//! for that, ended tasks have to give up what they printed.
 //!
 //! It looks at no numbers of the file system: quotas, inodes, a disk that turned read-only or broke would all have their own.
 
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,7 +14,7 @@ use plenum_model::Unfit;
 use tokio::sync::mpsc;
 
 use super::calls::Arrival;
-use crate::{directories::AgentDirectory, durable::FILE_BYTES_MAX, reconciler::Input};
+use crate::{directories::AgentDirectory, durable::FILE_BYTES_MAX, exec::Relief, reconciler::Input};
 
 /// How often it is tried.
 const EVERY: Duration = Duration::from_secs(5);
@@ -25,9 +26,10 @@ const ROOM_BYTES: u64 = FILE_BYTES_MAX;
 const ROOM_AGAIN_BYTES: u64 = 4 * FILE_BYTES_MAX;
 
 /// Tries it for as long as somebody hears of it. Each time it is told, so that who forgot it hears it again.
-pub(super) async fn watch(directory: AgentDirectory, arrivals: mpsc::Sender<Arrival>) {
+pub(super) async fn watch(directory: AgentDirectory, relief: Relief, arrivals: mpsc::Sender<Arrival>) {
     let path = directory.probe();
-    watch_by(directory.root(), move |bytes| probe(&path, bytes), EVERY, &arrivals).await;
+    let probe = move |bytes| relieved(bytes, |bytes| probe(&path, bytes), || relief.give_up_oldest());
+    watch_by(directory.root(), probe, EVERY, &arrivals).await;
 }
 
 async fn watch_by<P>(directory: &Path, probe: P, every: Duration, arrivals: &mpsc::Sender<Arrival>)
@@ -57,6 +59,27 @@ where
         }
         tokio::time::sleep(every).await;
     }
+}
+
+/// Tries it. Where there is no room, again each time that `give_up` gave some back, until there is more than it takes.
+fn relieved(bytes: u64, probe: impl Fn(u64) -> io::Result<()>, give_up: impl Fn() -> bool) -> io::Result<()> {
+    let (mut tried, mut given_up) = (probe(bytes), 0_u32);
+    while tried.as_ref().is_err_and(lacks_room) && give_up() {
+        given_up += 1;
+        tried = probe(ROOM_AGAIN_BYTES);
+    }
+    if given_up > 0 {
+        tracing::warn!(
+            tasks = given_up,
+            "no room for what starting a task takes: what the tasks printed that ended first was given up"
+        );
+    }
+    tried
+}
+
+/// Other failures are none that room helps against.
+fn lacks_room(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 /// What the machine is after a try, told in the log where it was something else before.
@@ -101,6 +124,7 @@ fn probe(path: &PathBuf, bytes: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::cell::{Cell, RefCell};
 
     use super::*;
 
@@ -132,6 +156,29 @@ mod tests {
         assert_eq!(told(&mut arrivals).await, Some(Unfit::StateUnwritable));
         watching.abort();
         drop(answer);
+    }
+
+    // A machine whose disk ended tasks had filled took no new ones for ever: only by these anything would have been cleaned.
+    #[test]
+    fn what_ended_tasks_printed_is_given_up_until_there_is_room_and_for_nothing_else() {
+        use ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        // What comes of it with these failures, what was asked for, and how often something was given up, of so much that there is.
+        let tried = |failures: &[ErrorKind], there_is: u32| {
+            let (asked, given_up) = (RefCell::new(Vec::new()), Cell::new(0));
+            let probe = |bytes| {
+                let mut asked = asked.borrow_mut();
+                asked.push(bytes);
+                failures.get(asked.len() - 1).map_or(Ok(()), |&kind| Err(io::Error::from(kind)))
+            };
+            let give_up = || given_up.replace(given_up.get() + 1) < there_is;
+            let kind = relieved(ROOM_BYTES, probe, give_up).err().map(|error| error.kind());
+            (kind, asked.into_inner(), given_up.get().min(there_is))
+        };
+        assert_eq!(tried(&[], 9), (None, vec![ROOM_BYTES], 0));
+        let until_enough = vec![ROOM_BYTES, ROOM_AGAIN_BYTES, ROOM_AGAIN_BYTES];
+        assert_eq!(tried(&[StorageFull, QuotaExceeded], 9), (None, until_enough.clone(), 2));
+        assert_eq!(tried(&[StorageFull; 9], 2), (Some(StorageFull), until_enough, 2));
+        assert_eq!(tried(&[ReadOnlyFilesystem; 9], 9), (Some(ReadOnlyFilesystem), vec![ROOM_BYTES], 0));
     }
 
     #[test]

@@ -266,7 +266,7 @@ impl Agent {
         let (starts_until, until) = watch::channel(None);
         driver.start_until(until);
         let (arrival_sender, arrivals) = mpsc::channel(QUEUE_MAX);
-        drop(tokio::spawn(fitness::watch(directory.clone(), arrival_sender.clone())));
+        drop(tokio::spawn(fitness::watch(directory.clone(), driver.relief(), arrival_sender.clone())));
         if surroundings.hindrance.is_some() {
             let (shim, had) = (options.shim.clone(), surroundings.isolation);
             drop(tokio::spawn(namespaces::watch(shim, had, namespaces::PAUSE_MIN, arrival_sender.clone())));
