@@ -12,6 +12,12 @@ use crate::{cgroup::Version, process};
 
 /// One part in this many is what file systems set aside for root, unless they are told otherwise.
 const SET_ASIDE_PART: u64 = 20;
+/// Memory that is not offered, unless it is told how much: one part in so many, and at least so much. The kernel has its own of it, and the
+/// agent, and the parents of tasks: some 1.2 MB a task, which no claim counts; and often a server on the same machine.
+const MEMORY_ASIDE_PART: u64 = 20;
+const MEMORY_ASIDE_MIN: u64 = 256 << 20;
+/// But never more than one part in so many: a small machine shall run something, too.
+const MEMORY_ASIDE_PART_MOST: u64 = 4;
 
 /// A machine as its agent found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +47,8 @@ pub struct Discovery {
     pub name: String,
     /// Offer one part in this many of everything; at least 1.
     pub shares: u32,
+    /// Memory of the machine that is not offered, before it is divided into shares; `None`: as much as is usual.
+    pub memory_aside: Option<u64>,
     /// The file system whose size is offered.
     pub directory: PathBuf,
     /// The cgroup interface that tasks will be limited by.
@@ -74,7 +82,7 @@ pub fn name(told: Option<&str>) -> io::Result<String> {
 /// Looks at this machine.
 ///
 /// # Errors
-/// When the kernel doesn't tell.
+/// When the kernel doesn't tell, or all memory is to be set aside.
 pub fn discover(discovery: &Discovery) -> io::Result<Machine> {
     let system = rustix::system::uname();
     let shares = u64::from(discovery.shares.max(1));
@@ -90,7 +98,7 @@ pub fn discover(discovery: &Discovery) -> io::Result<Machine> {
         name: discovery.name.clone(),
         boot_id: process::boot_id().to_owned(),
         cpu_millis: processors * 1000 / shares,
-        memory_bytes: memory_bytes()? / shares,
+        memory_bytes: offered_memory(memory_bytes()?, discovery.memory_aside)? / shares,
         disk_bytes: disk_bytes(&discovery.directory)? / shares,
         attributes: attributes
             .into_iter()
@@ -121,6 +129,17 @@ fn memory_bytes() -> io::Result<u64> {
     Ok(total.min(limit.unwrap_or(u64::MAX)))
 }
 
+/// All memory but what is set aside.
+fn offered_memory(all: u64, told: Option<u64>) -> io::Result<u64> {
+    let usual = (all / MEMORY_ASIDE_PART).max(MEMORY_ASIDE_MIN).min(all / MEMORY_ASIDE_PART_MOST);
+    let aside = told.unwrap_or(usual);
+    let left = all.checked_sub(aside).filter(|left| *left > 0);
+    left.ok_or_else(|| {
+        let message = format!("memory_aside is {aside}; expected less than the {all} bytes of memory that it has");
+        io::Error::new(io::ErrorKind::InvalidInput, message)
+    })
+}
+
 /// The whole file system, less what is set aside for root. Not what is free at the moment: that counts what tasks use a
 /// second time, and makes another machine of each registration.
 fn disk_bytes(directory: &Path) -> io::Result<u64> {
@@ -147,6 +166,7 @@ mod tests {
         Discovery {
             name: "m1".to_owned(),
             shares: 1,
+            memory_aside: None,
             directory: "/".into(),
             cgroup: Some(Version::V1),
             attributes,
@@ -163,6 +183,27 @@ mod tests {
         assert_eq!(half.cpu_millis, whole.cpu_millis / 2);
         assert_eq!(half.memory_bytes, whole.memory_bytes / 2);
         assert_eq!((whole.attributes["cgroup"].as_str(), whole.attributes["rack"].as_str()), ("v1", "r1"));
+    }
+
+    // All of it was offered. Tasks that used what they had claimed left none to the kernel, the agent and their own parents, and the kernel killed
+    // whatever was the largest on the machine, be it a server.
+    #[test]
+    fn some_memory_is_set_aside() {
+        let (mib, gib) = (1_u64 << 20, 1_u64 << 30);
+        let usual = [512 * mib, gib, 4 * gib, 40 * gib].map(|all| all - offered_memory(all, None).unwrap());
+        assert_eq!(usual, [128 * mib, 256 * mib, 256 * mib, 2 * gib]);
+        assert_eq!(offered_memory(4 * gib, Some(gib)).unwrap(), 3 * gib);
+        assert_eq!(offered_memory(4 * gib, Some(0)).unwrap(), 4 * gib);
+        let error = offered_memory(gib, Some(gib)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "memory_aside is 1073741824; expected less than the 1073741824 bytes of memory that it has"
+        );
+        let offered = |aside, shares| {
+            discover(&Discovery { memory_aside: Some(aside), shares, ..discovery() }).unwrap().memory_bytes
+        };
+        assert_eq!(offered(0, 1) - offered(64 * mib, 1), 64 * mib);
+        assert_eq!(offered(64 * mib, 2), offered(64 * mib, 1) / 2, "shares are of what is left");
     }
 
     // On a disk that was filled beyond what is set aside for root, each registration offered more than the last one.

@@ -19,7 +19,9 @@ impl Misfit {
     /// What to do about it, where the machines have equal shares of one.
     pub(super) const fn hint(&self, machines: u32) -> &'static str {
         match (self.only_room, machines) {
-            (true, 0..=1) => "ask for less: the machine offers all that there is here",
+            (true, 0..=1) => {
+                "ask for less: the machine offers all that there is here, but for some memory that is set aside"
+            }
             (true, _) => "ask for less, or run with fewer --machines: each offers an equal share",
             (false, _) => {
                 "correct what is asked for; or start the cell with `plenum dev`, beside it an agent with a file that \

@@ -31,6 +31,7 @@ pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure
     let mut options = Options::new(connect::url(&server_of(context, file.addr))?, directory);
     options.name = name_of(flags.name.as_deref(), file.name)?;
     options.shares = flags.share.or(file.share).unwrap_or(options.shares);
+    options.memory_aside = file.memory_aside;
     options.no_isolation = flags.no_isolation || file.no_isolation;
     options.stop_tasks_on_exit = flags.stop_tasks_on_exit || file.stop_tasks_on_exit;
     options.devices = devices;

@@ -55,6 +55,7 @@ pub(super) struct AgentFile {
     #[serde(deserialize_with = "folder")]
     pub(super) dir: Option<PathBuf>,
     pub(super) share: Option<u32>,
+    pub(super) memory_aside: Option<u64>,
     pub(super) no_isolation: bool,
     pub(super) stop_tasks_on_exit: bool,
     pub(super) attributes: BTreeMap<String, String>,

@@ -160,6 +160,7 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
     let machine = machine::discover(&Discovery {
         name,
         shares: options.shares,
+        memory_aside: options.memory_aside,
         directory: directory.root().to_owned(),
         cgroup: surroundings.cgroup.as_ref().map(crate::cgroup::AgentCgroup::version),
         attributes: options.attributes.clone(),

@@ -15,6 +15,9 @@ pub struct Options {
     pub name: Option<String>,
     /// Offer one part in this many of the machine; at least 1.
     pub shares: u32,
+    /// Memory of the machine that is not offered, before it is divided into shares; `None`: the larger of 256 MiB and a twentieth, and at most a
+    /// quarter.
+    pub memory_aside: Option<u64>,
     /// Use neither cgroups nor namespaces.
     pub no_isolation: bool,
     /// Stop all tasks before ending, and leave no cgroup behind.
@@ -48,6 +51,7 @@ impl Options {
             directory: directory.into(),
             name: None,
             shares: 1,
+            memory_aside: None,
             no_isolation: false,
             stop_tasks_on_exit: false,
             attributes: BTreeMap::new(),

@@ -139,7 +139,7 @@ pub(super) const CONFIGURATIONS: &[&str] = &[
     "segment_bytes = 262144\nreserve_bytes = 1048576\nrecent_bytes = 1048576\nconnections = 100\nlisting_rows = 10\n",
     "addr = \"http://127.0.0.1:7171\"\nname = \"m1\"\nshare = 2\npids_max = 64\nno_isolation = true\n[attributes]\nrack = \"r1\"\n",
     "[devices.gpu]\ncount = 8\nmodel = \"a100\"\n[devices.fpga]\ncount = 64\n",
-    "share = 0\nlog_file_bytes_max = 4095\nended_kept_max = 0\nended_bytes_max = 0\n",
+    "share = 0\nmemory_aside = 0\nlog_file_bytes_max = 4095\nended_kept_max = 0\nended_bytes_max = 0\n",
     "lisen = \"127.0.0.1:7171\"\n",
 ];
 
