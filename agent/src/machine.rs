@@ -129,6 +129,25 @@ fn memory_bytes() -> io::Result<u64> {
     Ok(total.min(limit.unwrap_or(u64::MAX)))
 }
 
+/// How many processes and threads the tasks of an agent may have together: of all that the machine can have at once three quarters, divided by its
+/// shares.
+///
+/// # Errors
+/// When the kernel doesn't tell.
+pub fn pids_of_tasks(shares: u32) -> io::Result<u32> {
+    let read = |path: &str| {
+        let text = fs::read_to_string(path)?;
+        text.trim().parse::<u64>().map_err(|error| io::Error::other(format!("{path}: {error}")))
+    };
+    let all = read("/proc/sys/kernel/pid_max")?.min(read("/proc/sys/kernel/threads-max")?);
+    Ok(tasks_part_of_pids(all, shares))
+}
+
+fn tasks_part_of_pids(all: u64, shares: u32) -> u32 {
+    let part = all.saturating_mul(3) / 4 / u64::from(shares.max(1));
+    u32::try_from(part).unwrap_or(u32::MAX).max(1)
+}
+
 /// All memory but what is set aside.
 fn offered_memory(all: u64, told: Option<u64>) -> io::Result<u64> {
     let usual = (all / MEMORY_ASIDE_PART).max(MEMORY_ASIDE_MIN).min(all / MEMORY_ASIDE_PART_MOST);
@@ -204,6 +223,15 @@ mod tests {
         };
         assert_eq!(offered(0, 1) - offered(64 * mib, 1), 64 * mib);
         assert_eq!(offered(64 * mib, 2), offered(64 * mib, 1) / 2, "shares are of what is left");
+    }
+
+    // Eight tasks that forked without end, each within its limit, had all numbers of processes that there are: nobody else on the machine could start
+    // one.
+    #[test]
+    fn a_quarter_of_all_processes_is_left_to_others() {
+        let parts = [(32_768, 1), (32_768, 4), (1000, 64), (1, 64), (u64::MAX, 1)];
+        assert_eq!(parts.map(|(all, shares)| tasks_part_of_pids(all, shares)), [24_576, 6144, 11, 1, u32::MAX]);
+        assert_eq!(pids_of_tasks(2).unwrap(), pids_of_tasks(1).unwrap() / 2);
     }
 
     // On a disk that was filled beyond what is set aside for root, each registration offered more than the last one.

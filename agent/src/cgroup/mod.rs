@@ -5,6 +5,7 @@
 //! The mount points come in as an argument, so that a fake tree tests what is written.
 
 mod task;
+mod together;
 mod tree;
 
 use std::{

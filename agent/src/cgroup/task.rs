@@ -246,7 +246,7 @@ fn make_unless_there(directory: &Path) -> io::Result<()> {
 }
 
 /// Before Linux 5.11 a version 1 group did not have to answer for the memory of those below it, unless it was told to before there were any.
-fn count_what_is_below(directory: &Path) -> io::Result<()> {
+pub(super) fn count_what_is_below(directory: &Path) -> io::Result<()> {
     let file = directory.join("memory.use_hierarchy");
     match fs::read_to_string(&file) {
         Ok(text) if text.trim() == "0" => write(&file, 1),
@@ -254,11 +254,11 @@ fn count_what_is_below(directory: &Path) -> io::Result<()> {
     }
 }
 
-fn keyed_value(text: &str, key: &str) -> Option<u64> {
+pub(super) fn keyed_value(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.split_once(' ').filter(|(name, _)| *name == key)?.1.trim().parse().ok())
 }
 
-fn write(path: &Path, value: impl ToString) -> io::Result<()> {
+pub(super) fn write(path: &Path, value: impl ToString) -> io::Result<()> {
     let value = value.to_string();
     fs::write(path, &value)
         .map_err(|error| io::Error::new(error.kind(), format!("writing {value} to {}: {error}", path.display())))
@@ -268,6 +268,6 @@ fn write_where_present(path: &Path, value: impl ToString) -> io::Result<()> {
     if path.exists() { write(path, value) } else { Ok(()) }
 }
 
-fn about(path: &Path, error: &io::Error) -> io::Error {
+pub(super) fn about(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

@@ -156,7 +156,7 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
     let remembered = remembered(&directory, named)?;
     let instance = instance::of(&directory).map_err(named)?;
     let name = machine::name(options.name.as_deref()).map_err(AgentError::Machine)?;
-    let surroundings = Surroundings::find(options, &name, &directory);
+    let mut surroundings = Surroundings::find(options, &name, &directory);
     let machine = machine::discover(&Discovery {
         name,
         shares: options.shares,
@@ -168,6 +168,7 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
         resources: options.resources.clone(),
     })
     .map_err(AgentError::Machine)?;
+    surroundings.bound(machine.memory_bytes, options.shares);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Start)?;
     let outcome = runtime.block_on(async {
         let mut agent = Agent::begin(options, directory, machine, &surroundings, (remembered, instance))?;

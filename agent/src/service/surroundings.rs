@@ -1,5 +1,7 @@
 //! What the kernel gives this agent for its tasks.
 
+use std::io;
+
 use plenum_model::is_name;
 
 use super::Options;
@@ -7,7 +9,7 @@ use crate::{
     cgroup::{AgentCgroup, Mounts},
     directories::AgentDirectory,
     isolation::{Isolation, Probed},
-    shim,
+    machine, shim,
 };
 
 /// Isolation as this machine, this user and the options allow it.
@@ -44,6 +46,19 @@ impl Surroundings {
         missing.extend(isolation.missing());
         missing.extend(shim::not_in_kernel(isolation));
         Self { cgroup, isolation, missing, hindrance }
+    }
+
+    /// Bounds what all tasks take together: memory, of which so much is offered, and processes, of which this is one share in so many. What can't be
+    /// bounded is missing as well.
+    pub(super) fn bound(&mut self, memory_bytes: u64, shares: u32) {
+        let Some(cgroup) = &self.cgroup else { return };
+        let memory = cgroup.limit_memory(memory_bytes);
+        let pids = machine::pids_of_tasks(shares).and_then(|pids| cgroup.limit_pids(pids));
+        let missing = |what: &str, outcome: io::Result<()>| {
+            outcome.err().map(|error| format!("a limit of {what} of all tasks together ({error})"))
+        };
+        let all = [missing("the memory", memory), missing("the processes", pids)];
+        self.missing.extend(all.into_iter().flatten());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use plenum_agent::driver::FailureKind;
+use plenum_agent::{cgroup::Version, driver::FailureKind};
 use plenum_model::AllocationId;
 
 use crate::bench::{Bench, allocation_directory, limits_are_testable};
@@ -34,6 +34,43 @@ async fn a_fork_bomb_stays_within_its_pids() {
     let exit = bench.run(task).await;
     assert!(!exit.succeeded(), "{exit:?}");
     assert!(!bench.output(allocation).contains("all"));
+}
+
+// All tasks together had no limit: eight of these had all numbers of processes that the machine has.
+#[tokio::test]
+async fn fork_bombs_stay_together_within_what_all_tasks_may_have() {
+    if !limits_are_testable() {
+        return;
+    }
+    let mut bench = Bench::isolated();
+    bench.cgroup.as_ref().unwrap().limit_pids(16).unwrap();
+    let task = bench.shell("i=0; while [ $i -lt 40 ]; do sleep 600 & i=$((i+1)); done; echo all");
+    assert!(task.pids_max > 40, "its own limit is none to it");
+    let allocation = task.allocation;
+    let exit = bench.run(task).await;
+    assert!(!exit.succeeded(), "{exit:?}");
+    assert!(!bench.output(allocation).contains("all"));
+}
+
+// The kernel killed the largest process of the machine, which may have been anybody's.
+#[tokio::test]
+async fn who_is_killed_as_all_tasks_take_too_much_memory_is_not_said_to_have_come_to_its_limit() {
+    if !limits_are_testable() {
+        return;
+    }
+    let mut bench = Bench::isolated();
+    let cgroup = bench.cgroup.as_ref().unwrap();
+    let swaps = std::fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1);
+    if swaps && cgroup.version() == Version::V1 {
+        skipped("a group of version 1 swaps before it comes to its limit of memory");
+        return;
+    }
+    cgroup.limit_memory(32 << 20).unwrap();
+    let mut task = bench.shell("everything=$(head -c 200000000 /dev/zero | tr '\\0' x)");
+    task.memory_bytes = 1 << 30;
+    let exit = bench.run(task).await;
+    assert_eq!(exit.to_string(), "killed as the machine was out of memory (signal 9)");
+    assert_eq!(exit.failure.unwrap().kind, FailureKind::OutOfMemory);
 }
 
 #[tokio::test]
