@@ -18,8 +18,10 @@
 //! ```
 
 use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
+    ffi::OsStr,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -75,6 +77,29 @@ pub(crate) fn let_owner_in(directory: &Path) {
     }
 }
 
+/// Others than the owner pass through our directories, as tasks that change their user must, and don't look into them.
+const OTHERS_PASS: u32 = 0o711;
+/// What they may not do there.
+const OTHERS_LOOK_OR_WRITE: u32 = 0o066;
+
+/// Makes a directory of ours, and those above it that are not there. One that is there stays as it is.
+pub(crate) fn make(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(OTHERS_PASS).create(directory)
+}
+
+/// Lets others than the owner pass through a directory at most. What is none, as what a task may have put in its place, stays as it is.
+fn close_to_others(directory: &Path) -> io::Result<()> {
+    let metadata = fs::symlink_metadata(directory)?;
+    let mode = metadata.permissions().mode();
+    if !metadata.is_dir() || mode & OTHERS_LOOK_OR_WRITE == 0 {
+        return Ok(());
+    }
+    fs::set_permissions(directory, fs::Permissions::from_mode(mode & !OTHERS_LOOK_OR_WRITE))
+}
+
+/// How the names of all begin that is in an agent's directory; the last one is of a disk that is mounted there.
+const OUR_NAMES: [&str; 7] = ["allocs", "cell.json", "instance", "jobs", "lock", "probe", "lost+found"];
+
 /// The directory of one agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentDirectory(PathBuf);
@@ -96,6 +121,29 @@ impl AgentDirectory {
     #[must_use]
     pub fn lock(&self) -> PathBuf {
         self.0.join("lock")
+    }
+
+    /// Lets others than the owner pass through its directories at most: earlier versions let them look into these. The log says once where that
+    /// can't be.
+    pub(crate) fn close_to_others(&self) {
+        let allocations = fs::read_dir(self.allocations()).into_iter().flatten().flatten().map(|entry| entry.path());
+        let own = self.is_ours_alone().then(|| self.0.clone());
+        let all = own.into_iter().chain([self.allocations(), self.jobs()]).chain(allocations);
+        let failed =
+            all.filter_map(|directory| close_to_others(&directory).err().map(|error| (directory, error))).last();
+        if let Some((directory, error)) = failed {
+            let directory = directory.display();
+            tracing::warn!(%error, %directory, "can't keep others from looking into what the agent keeps");
+        }
+    }
+
+    /// True when all that is in it is ours. One that is everybody's, as `/tmp`, or somebody's home, may have been named by mistake.
+    fn is_ours_alone(&self) -> bool {
+        const STICKY: u32 = 0o1000;
+        let is_ours = |name: &OsStr| OUR_NAMES.iter().any(|ours| name.as_encoded_bytes().starts_with(ours.as_bytes()));
+        let is_everybodys = fs::metadata(&self.0).is_ok_and(|found| found.permissions().mode() & STICKY != 0);
+        !is_everybodys
+            && fs::read_dir(&self.0).is_ok_and(|entries| entries.flatten().all(|entry| is_ours(&entry.file_name())))
     }
 
     /// What is written to find out whether anything can be.
@@ -186,5 +234,76 @@ impl AllocationDirectory {
     #[must_use]
     pub fn task(&self) -> PathBuf {
         self.0.join("task")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const KEY: AllocationId = AllocationId { slot: 1, generation: 1 };
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// An agent's directory in which everybody may look, as earlier versions made it.
+    fn open_to_all(root: &Path) -> AgentDirectory {
+        let agent = AgentDirectory::new(root.to_owned());
+        fs::create_dir_all(agent.allocation(KEY).task()).unwrap();
+        fs::create_dir_all(agent.job(JobId { slot: 1, generation: 1 }, 1)).unwrap();
+        fs::write(agent.lock(), "").unwrap();
+        for open in
+            [root, &agent.allocations(), agent.allocation(KEY).root(), &agent.allocation(KEY).task(), &agent.jobs()]
+        {
+            set_mode(open, 0o775);
+        }
+        agent
+    }
+
+    // All users of the machine saw which tasks had run there, and what each had written.
+    #[test]
+    fn others_pass_through_what_the_agent_keeps_and_do_not_look_into_it() {
+        let place = tempfile::tempdir().unwrap();
+        let agent = open_to_all(place.path());
+        let made = agent.allocation(AllocationId { slot: 2, generation: 1 });
+        make(made.root()).unwrap();
+        assert_eq!(mode(made.root()) & OTHERS_LOOK_OR_WRITE, 0);
+        make(&agent.allocations()).unwrap();
+        assert_eq!(mode(&agent.allocations()), 0o775, "what is there stays as it is");
+        agent.close_to_others();
+        for closed in [agent.root(), &agent.allocations(), agent.allocation(KEY).root(), &agent.jobs()] {
+            assert_eq!(mode(closed), 0o711, "{}", closed.display());
+        }
+        assert_eq!(mode(&agent.allocation(KEY).task()), 0o775, "that is the task's own");
+    }
+
+    // Who named such a directory by mistake would have shut everybody else out of it.
+    #[test]
+    fn a_directory_that_is_not_the_agents_alone_stays_open() {
+        let (home, temporary) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(home.path().join("letter"), "").unwrap();
+        for (place, own) in [(&home, 0o755), (&temporary, 0o1777)] {
+            let agent = open_to_all(place.path());
+            set_mode(agent.root(), own);
+            agent.close_to_others();
+            assert_eq!((mode(agent.root()), mode(&agent.allocations())), (own, 0o711));
+        }
+    }
+
+    #[test]
+    fn what_a_task_put_in_the_place_of_a_directory_is_not_followed() {
+        let (place, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let agent = open_to_all(place.path());
+        set_mode(elsewhere.path(), 0o755);
+        let link = agent.allocation(AllocationId { slot: 2, generation: 1 });
+        std::os::unix::fs::symlink(elsewhere.path(), link.root()).unwrap();
+        agent.close_to_others();
+        assert_eq!(mode(elsewhere.path()), 0o755);
     }
 }

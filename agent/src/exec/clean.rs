@@ -22,7 +22,7 @@ use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
 
 use super::{ExecOptions, printed, recover};
 use crate::{
-    directories::{AgentDirectory, AllocationDirectory},
+    directories::{self, AgentDirectory, AllocationDirectory},
     durable,
     removal::remove_tree,
     shim::ShimSpec,
@@ -42,7 +42,7 @@ pub(super) type Recording = RwLock<()>;
 /// Writes down a start, after which its job's directory is in use.
 pub(super) fn record(directory: &AllocationDirectory, spec: &ShimSpec, recording: &Recording) -> std::io::Result<()> {
     let _recording = recording.read().unwrap_or_else(PoisonError::into_inner);
-    fs::create_dir_all(directory.root())?;
+    directories::make(directory.root())?;
     durable::write_atomically(&directory.spec(), spec)?;
     touch(&spec.job_directory);
     remove_earlier_starts(directory, spec.task.restart);

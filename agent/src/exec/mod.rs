@@ -16,7 +16,7 @@ mod turn;
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs, io,
+    io,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -28,7 +28,7 @@ use plenum_model::AllocationId;
 
 use crate::{
     cgroup::AgentCgroup,
-    directories::AgentDirectory,
+    directories::{self, AgentDirectory},
     driver::{Driver, DriverEvent, Recovered, TaskSpec},
     isolation::{Isolation, Probed},
     open_files,
@@ -151,8 +151,9 @@ impl ExecDriver {
     /// When its directories can't be made.
     pub fn new(options: ExecOptions, events: mpsc::Sender<DriverEvent>) -> io::Result<Self> {
         open_files::raise();
-        fs::create_dir_all(options.directory.allocations())?;
-        fs::create_dir_all(options.directory.jobs())?;
+        directories::make(&options.directory.allocations())?;
+        directories::make(&options.directory.jobs())?;
+        options.directory.close_to_others();
         Ok(Self {
             options: Arc::new(options),
             events,
@@ -396,7 +397,7 @@ fn shim_spec(allocation: AllocationId, job_directory: PathBuf) -> crate::shim::S
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::{path::Path, sync::mpsc::channel};
+    use std::{fs, path::Path, sync::mpsc::channel};
 
     use super::*;
     use crate::durable;

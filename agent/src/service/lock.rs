@@ -1,9 +1,9 @@
 //! The lock of an agent's directory: one agent at a time, and its successor waits for one that ends.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions, Permissions, TryLockError},
     io::{self, Read, Seek},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt},
     path::Path,
     thread::{self, sleep},
     time::{Duration, Instant},
@@ -14,6 +14,8 @@ const ENDING_MAX: Duration = Duration::from_secs(30);
 /// How long any is: one that was asked to end a moment ago may not have heard of it yet.
 const HEARING_MAX: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(10);
+/// Who can open the file can lock it, and keep agents from their machine.
+const FOR_THE_OWNER: u32 = 0o600;
 /// What stands in the file while its agent ends.
 const ENDS: &str = "ends\n";
 
@@ -23,8 +25,11 @@ pub(super) struct Lock(File);
 impl Lock {
     /// Locks the file, made when it is not there. Waits for nobody who goes on, and if told so for an agent that ends.
     pub(super) fn take(path: &Path, waits: bool) -> Result<Self, TryLockError> {
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let mut file = open.map_err(TryLockError::Error)?;
+        let mut open = OpenOptions::new();
+        open.read(true).write(true).create(true).truncate(false).mode(FOR_THE_OWNER);
+        let mut file = open.open(path).map_err(TryLockError::Error)?;
+        // An earlier version let others open it. Where that can't be changed, the lock is as good as it was.
+        let _ = file.set_permissions(Permissions::from_mode(FOR_THE_OWNER));
         let (begun, mut told) = (Instant::now(), false);
         loop {
             match file.try_lock() {
@@ -68,6 +73,18 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+
+    // Whoever was on the machine could hold it, and once its agent had ended, the next one was told that another agent is there.
+    #[test]
+    fn nobody_but_the_owner_can_open_it() {
+        let place = tempfile::tempdir().unwrap();
+        let (new, earlier) = (place.path().join("new"), place.path().join("earlier"));
+        File::create(&earlier).unwrap().set_permissions(Permissions::from_mode(0o644)).unwrap();
+        for path in [new, earlier] {
+            let _lock = Lock::take(&path, false).unwrap();
+            assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", path.display());
+        }
+    }
 
     // A script that started an agent again at once after it had asked it to end was told that another one has the directory.
     #[test]

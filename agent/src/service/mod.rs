@@ -39,7 +39,7 @@ pub use self::{left::end_tasks_left, options::Options, surroundings::Surrounding
 use crate::{
     assignments,
     clock::Clock,
-    directories::{AgentDirectory, let_owner_in},
+    directories::{self, AgentDirectory, let_owner_in},
     driver::{Driver, DriverEvent},
     durable,
     exec::{ExecDriver, ExecOptions},
@@ -139,7 +139,7 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
     outlive_limits_of_files();
     let path = options.directory.clone();
     let named = |source| AgentError::Directory { path: path.clone(), source };
-    fs::create_dir_all(&options.directory).map_err(named)?;
+    directories::make(&options.directory).map_err(named)?;
     let directory = AgentDirectory::new(fs::canonicalize(&options.directory).map_err(named)?);
     if directory.root().to_str().is_none() {
         // Shims are told their paths as texts: each task would fail by itself.
