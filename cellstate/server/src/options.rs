@@ -45,7 +45,7 @@ pub struct Settings {
     /// Bytes of requests that have begun to arrive, of everybody: at least twice [`Settings::message_bytes_max`].
     pub arriving_bytes: usize,
     /// Bytes of answers that their callers have not read, of everybody: of listings and whatever else only reads, of dry runs, of
-    /// transactions by a call of their own, and of what goes to watchers without a session.
+    /// transactions by a call of their own, of what goes to watchers without a session, and outcomes above 64 KiB on sessions' streams.
     pub unread_bytes: usize,
     /// Requests that wait for the resolver.
     pub queue: QueueBounds,

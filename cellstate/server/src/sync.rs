@@ -17,6 +17,8 @@
 //!   has come to recent ones: otherwise a slow one would begin anew for ever. So is what a watcher missed that comes back, if that is not much: when a
 //!   server starts nothing is recent, and nearly all that were there lack the little that its log has and nobody was shown.
 //! - The pages of a snapshot are [`Lent`]: one that nothing more is wanted of is taken back, and its watcher begins anew.
+//! - An outcome above the bound that its caller names goes when there is room for it ([`Step::NeedRoom`]). As long as there is none, what needs none
+//!   goes before it: deltas, errors, and outcomes that were handed over, which are in memory already and may be what takes the room.
 //! - Who asked for nothing of the cell gets its answers as soon as they are there, and is told of nothing else that is published.
 //!
 //! The caller asks [`SyncSession::poll`] for the next message whenever there is room for one to be sent, and again after anything
@@ -68,6 +70,20 @@ impl Default for SyncOptions {
     }
 }
 
+/// How many bytes an outcome may have that goes now: of a larger one, [`Step::NeedRoom`] says how many it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutcomeBounds {
+    /// One that stands in the log.
+    pub logged: usize,
+    /// One that was handed over.
+    pub own: usize,
+}
+
+impl OutcomeBounds {
+    /// Any may go.
+    pub const NONE: Self = Self { logged: usize::MAX, own: usize::MAX };
+}
+
 /// Where a watcher wants to go on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Resume {
@@ -95,9 +111,14 @@ pub enum Step {
         /// Its number in the session.
         number: u64,
     },
+    /// Make room for the next outcome and bound it no more, [`SyncSession::bound_outcomes`], or say that there is none, [`SyncSession::no_room`].
+    NeedRoom {
+        /// So many it has.
+        bytes: usize,
+    },
     /// Nothing, before something is published or answered, or this time has come, in microseconds of the caller's clock.
     Wait {
-        /// When the next heartbeat is due.
+        /// When the next heartbeat is due, or room is to be asked for again.
         until_micros: i64,
     },
 }
@@ -112,6 +133,9 @@ pub struct SyncSession {
     phase: Phase,
     /// What waits for the deltas up to its revision, or for a reader. Bounded by the caller, who counts it among what is unanswered.
     answers: VecDeque<(Revision, Answer)>,
+    outcome_bounds: OutcomeBounds,
+    /// Before this time room for the first of them is not asked for again.
+    no_room_until_micros: i64,
     heartbeat_due_micros: i64,
     /// It has read its snapshot, or come back with a mirror, and no recent delta yet.
     joins: bool,
@@ -128,8 +152,9 @@ pub struct SyncSession {
 
 #[derive(Debug)]
 enum Answer {
-    /// Of the transaction of this number: its outcome stands where all that was decided at the revision does.
-    Decided(u64),
+    /// Of the transaction of this number: its outcome stands where all that was decided at the revision does, and has so many bytes; 0 where that
+    /// is not known.
+    Decided(u64, usize),
     Outcome(Bytes),
     Error(Box<v1::RequestError>),
 }
@@ -165,6 +190,8 @@ impl SyncSession {
             sections,
             phase,
             answers: VecDeque::new(),
+            outcome_bounds: OutcomeBounds::NONE,
+            no_room_until_micros: i64::MIN,
             heartbeat_due_micros,
             joins: false,
             missed: None,
@@ -206,12 +233,26 @@ impl SyncSession {
 
     /// Sends the outcome of the transaction of this number, which was decided at `at`, once the deltas up to that were sent.
     pub fn decided(&mut self, at: Revision, number: u64) {
-        self.answers.push_back((at, Answer::Decided(number)));
+        self.answers.push_back((at, Answer::Decided(number, 0)));
+    }
+
+    /// Gives outcomes within these bounds from now on. A new stream has none.
+    pub fn bound_outcomes(&mut self, bounds: OutcomeBounds) {
+        self.outcome_bounds = bounds;
+    }
+
+    /// There is no room for the outcome of so many bytes that is next, by [`Step::NeedRoom`] or as it was read for [`Step::NeedAnswer`]. Room for it is
+    /// asked for at this time, and then what it is, if that is still to be read.
+    pub fn no_room(&mut self, bytes: usize, until_micros: i64) {
+        if let Some((_, Answer::Decided(_, known))) = self.answers.front_mut() {
+            *known = bytes;
+        }
+        self.no_room_until_micros = until_micros;
     }
 
     /// Hands over what was asked for by [`Step::NeedAnswer`]: an encoded `Outcome`, or why there is none.
     pub fn read_back(&mut self, answer: Result<Bytes, v1::RequestError>) {
-        if let Some((_, waiting @ Answer::Decided(_))) = self.answers.front_mut() {
+        if let Some((_, waiting @ Answer::Decided(..))) = self.answers.front_mut() {
             *waiting = answer.map_or_else(|error| Answer::Error(Box::new(error)), Answer::Outcome);
         }
     }
@@ -323,7 +364,7 @@ impl SyncSession {
     }
 
     fn follow(&mut self, position: Revision, now_micros: i64, recent: &Recent) -> Step {
-        if let Some(step) = self.answer(position, recent) {
+        if let Some(step) = self.answer(position, now_micros, recent) {
             return step;
         }
         let missed = self.missed.take();
@@ -344,7 +385,10 @@ impl SyncSession {
         }
         self.joins = false;
         if position == recent.newest() {
-            return Step::Wait { until_micros: self.heartbeat_due_micros };
+            let asks_for_room = Some(self.no_room_until_micros).filter(|until| *until > now_micros);
+            let until_micros =
+                asks_for_room.map_or(self.heartbeat_due_micros, |until| until.min(self.heartbeat_due_micros));
+            return Step::Wait { until_micros };
         }
         let (deltas, reached) = self.deltas_after(position, recent);
         self.phase = Phase::Following(reached);
@@ -386,21 +430,43 @@ impl SyncSession {
         Step::Send(response(tell))
     }
 
-    /// The first answer, if it need not wait for deltas.
-    fn answer(&mut self, position: Revision, recent: &Recent) -> Option<Step> {
-        self.answers.front().filter(|(at, _)| *at <= position || planted::is(Bug::TellsOutcomesFirst))?;
+    /// The first answer, if it need not wait for deltas; while there is no room for it, the first one that needs none.
+    fn answer(&mut self, position: Revision, now_micros: i64, recent: &Recent) -> Option<Step> {
+        let may_go = |at: Revision| at <= position || planted::is(Bug::TellsOutcomesFirst);
+        self.answers.front().filter(|(at, _)| may_go(*at))?;
         let (at, answer) = self.answers.pop_front()?;
-        Some(match answer {
-            Answer::Decided(number) => match recent.outcome(at) {
-                Some(outcome) => Step::SendOutcome(planted_bugs::outcome(outcome)),
-                None => {
-                    self.answers.push_front((at, answer));
-                    Step::NeedAnswer { at, number }
-                }
+        let (waits, step) = self.told(at, answer, recent);
+        let Some(waits) = waits else { return Some(step) };
+        self.answers.push_front((at, waits));
+        if now_micros >= self.no_room_until_micros {
+            return Some(step);
+        }
+        let needs_none = |(at, answer): &(Revision, Answer)| may_go(*at) && !matches!(answer, Answer::Decided(..));
+        let place = self.answers.iter().position(needs_none)?;
+        let (at, answer) = self.answers.remove(place)?;
+        let (waits, step) = self.told(at, answer, recent);
+        if let Some(waits) = waits {
+            self.answers.insert(place, (at, waits));
+        }
+        Some(step)
+    }
+
+    /// An answer as it is sent; or itself again, and what it needs first.
+    fn told(&self, at: Revision, answer: Answer, recent: &Recent) -> (Option<Answer>, Step) {
+        let needs = match answer {
+            Answer::Decided(number, known) => match recent.outcome(at, self.outcome_bounds.logged) {
+                Some(Ok(outcome)) => return (None, Step::SendOutcome(planted_bugs::outcome(outcome))),
+                Some(Err(bytes)) => Step::NeedRoom { bytes },
+                None if known > self.outcome_bounds.logged => Step::NeedRoom { bytes: known },
+                None => Step::NeedAnswer { at, number },
             },
-            Answer::Outcome(encoded) => Step::SendOutcome(encoded),
-            Answer::Error(error) => Step::Send(response(Tell::Error(*error))),
-        })
+            Answer::Outcome(ref encoded) if encoded.len() > self.outcome_bounds.own => {
+                Step::NeedRoom { bytes: encoded.len() }
+            }
+            Answer::Outcome(encoded) => return (None, Step::SendOutcome(encoded)),
+            Answer::Error(error) => return (None, Step::Send(response(Tell::Error(*error)))),
+        };
+        (Some(answer), needs)
     }
 
     /// Whole deltas from the next revision on, until there are no more or the message is full.

@@ -20,7 +20,7 @@ use tonic::Status;
 
 /// What is beyond so many bytes of a message leaves a quarter of the room to smaller ones: who begins large ones and does not end them
 /// must not keep agents from renewing their leases.
-const SMALL_BYTES: usize = 64 << 10;
+pub(super) const SMALL_BYTES: usize = 64 << 10;
 
 /// A message on the wire begins with a byte about its compression, and four with its length.
 const HEAD_BYTES: usize = 5;

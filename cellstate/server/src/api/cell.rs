@@ -22,7 +22,7 @@ use super::principal;
 use super::session::{self, Ask as SessionAsk};
 use super::simple;
 use super::stream::{self, HANDFULS_MAX, NOTES_MAX, Out, Owner, Watcher, apart, unreadable};
-use super::unread::Effect;
+use super::unread::{Carried, Effect};
 use super::without_room;
 use crate::authorise::{Principal, Role};
 use crate::commit::{Answer, Asked};
@@ -51,15 +51,20 @@ impl CellService {
     ) -> Result<Response<session::Responses>, Status> {
         let principal = principal(&request)?;
         let shared = self.shared.clone();
-        Ok(Response::new(Box::pin(Driven::new(HANDFULS_MAX, |out: Out| async move {
-            if let Err(failure) = serve_session(shared.clone(), principal, request.into_inner(), &out).await {
+        let carried = Carried::default();
+        let of_body = carried.clone();
+        let messages = Driven::new(HANDFULS_MAX, |out: Out| async move {
+            if let Err(failure) = serve_session(shared.clone(), principal, request.into_inner(), carried, &out).await {
                 // Its headers are gone, and said nothing of it.
                 if failure::is_denial(failure.code) {
                     shared.metrics.denied();
                 }
                 drop(out.send(vec![Err(failure.into_status())]).await);
             }
-        }))))
+        });
+        let mut response: Response<session::Responses> = Response::new(Box::pin(messages));
+        response.extensions_mut().insert(of_body);
+        Ok(response)
     }
 
     /// Whose a session of a simple client is, which is used now.
@@ -248,6 +253,7 @@ async fn serve_session(
     shared: Arc<Shared>,
     principal: Principal,
     mut inbound: Streaming<session::Request>,
+    carried: Carried,
     out: &Out,
 ) -> Result<(), Failure> {
     let patience = shared.settings.greeting;
@@ -277,7 +283,7 @@ async fn serve_session(
     };
     let (answers, answered) = mpsc::unbounded_channel();
     let owner = Owner { principal, namespace, session };
-    let watcher = Watcher::new(shared.clone(), owner, &hello, answers)?;
+    let watcher = Watcher::new(shared.clone(), owner, &hello, answers)?.carried_by(carried);
     // It may be large, and the stream goes on for days.
     drop(hello);
     let connection = Connection::new(shared, session);

@@ -19,11 +19,12 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Status, Streaming};
 
-use super::arriving::Room;
+use super::arriving::{Room, SMALL_BYTES};
 use super::cell::leaves_nothing_out;
 use super::failure::Failure;
 use super::missed;
 use super::session::{Ask, Request, Response};
+use super::unread::Carried;
 use super::without_room;
 use crate::authorise::Principal;
 use crate::commit::Asked;
@@ -31,13 +32,16 @@ use crate::ingress::{Reply, Told};
 use crate::notes::Note;
 use crate::sessions::HighestQueued;
 use crate::shared::Shared;
-use crate::sync::{self, Lent, Resume, Step, SyncSession};
+use crate::sync::{self, Lent, OutcomeBounds, Resume, Step, SyncSession};
 
-/// Handfuls of messages between a stream and its connection: with the largest message this bounds what a slow reader holds. Of a picture, whose
-/// parts are made for one stream alone, one part is made at a time.
+/// Handfuls of messages between a stream and its connection: with the largest message this bounds what a slow reader holds. Of what may be large and
+/// is made for one stream alone, the parts of a picture and large outcomes, one is made at a time.
 pub(super) const HANDFULS_MAX: usize = 4;
 /// Outcomes in one of them: for more it is not worth having the first ones wait.
 const HANDFUL_MAX: usize = 32;
+
+/// How long a large outcome for which there was no room waits before it is looked for again: hardly longer than what is in the way takes to be sent.
+const ROOM_PAUSE_MICROS: i64 = 50_000;
 
 /// Requests of so many bytes are queued before others are looked at: from then on the queue's bounds hold for them.
 const TAKEN_BYTES_MAX: usize = 64 << 10;
@@ -65,6 +69,9 @@ pub(super) struct Watcher {
     /// Not queued yet: those that came together are queued together.
     taken: Vec<(Asked, Reply)>,
     taken_bytes: usize,
+    /// For the outcome that comes next, which is large.
+    room: Option<Room>,
+    carried: Carried,
 }
 
 impl Drop for Watcher {
@@ -110,7 +117,24 @@ impl Watcher {
                 .taking(shared.settings.message_bytes_max)
                 .telling_time(shared.clock.start_micros());
         let queued = shared.sessions.lock().queued(owner.session);
-        Ok(Self { shared, owner, sync, queued, answers, outstanding: 0, taken: Vec::new(), taken_bytes: 0 })
+        Ok(Self {
+            shared,
+            owner,
+            sync,
+            queued,
+            answers,
+            outstanding: 0,
+            taken: Vec::new(),
+            taken_bytes: 0,
+            room: None,
+            carried: Carried::default(),
+        })
+    }
+
+    /// Has large outcomes keep their room in the body that has this, too.
+    pub(super) fn carried_by(mut self, carried: Carried) -> Self {
+        self.carried = carried;
+        self
     }
 
     /// Serves until either side ends. `inbound` is missing for those who only watch.
@@ -196,9 +220,12 @@ impl Watcher {
                 Last::NeedsAnswer(at, number) => {
                     let shared = self.shared.clone();
                     let read = apart(async move { shared.read_back(at).await }).await.ok_or(Gone)?;
-                    let answer = read.map_err(Failure::of_what_was_decided).and_then(outcome_of);
-                    self.sync.read_back(answer.map_err(|failure| error(number, &failure)));
+                    self.read_back(number, read.map_err(Failure::of_what_was_decided).and_then(outcome_of));
                 }
+                Last::NeedsRoom(bytes) => match self.room_of(bytes) {
+                    Some(room) => self.room = Some(room),
+                    None => self.wait_for_room(bytes),
+                },
                 Last::Waits(until_micros) => {
                     wake.due = false;
                     if wake.micros != until_micros {
@@ -278,25 +305,67 @@ impl Watcher {
 
     /// Handfuls that there has to be room for before the next one is made.
     fn room_for_next(&self, out: &Out) -> usize {
-        if self.sync.sends_snapshot() { out.max_capacity() } else { 1 }
+        if self.sync.sends_snapshot() || self.room.is_some() { out.max_capacity() } else { 1 }
     }
 
-    /// Outcomes, as many as there are, or one other message; and what comes after them.
+    /// Room for a large outcome. One that has more than a quarter of all the room there is takes that: it would never go otherwise.
+    fn room_of(&self, bytes: usize) -> Option<Room> {
+        let unread = &self.shared.unread;
+        Room::of_message(unread, bytes.min(unread.most() / 4), bytes)
+    }
+
+    /// A large outcome stays where it is, and its number here, until there is room for it. Nobody tells when there is: what gives it back may be
+    /// in any connection.
+    fn wait_for_room(&mut self, bytes: usize) {
+        let until_micros = self.shared.clock.monotonic_micros().saturating_add(ROOM_PAUSE_MICROS);
+        self.sync.no_room(bytes, until_micros);
+    }
+
+    /// Hands over what was read of an outcome that is not recent any more. How large it is may be known only now.
+    fn read_back(&mut self, number: u64, read: Result<Bytes, Failure>) {
+        let room = self.room.take();
+        let answer = match read {
+            Ok(encoded) if encoded.len() > SMALL_BYTES => match room.or_else(|| self.room_of(encoded.len())) {
+                Some(room) => Ok(self.carried.message(encoded, room)),
+                None => return self.wait_for_room(encoded.len()),
+            },
+            read => read.map_err(|failure| error(number, &failure)),
+        };
+        self.sync.read_back(answer);
+    }
+
+    /// Outcomes, as many as there are and as go into a message's bytes, or one that has more; or one other message; and what comes after them.
     fn handful(&mut self) -> (Vec<Result<Response, Status>>, Last) {
-        let (mut handful, mut bytes) = (Vec::new(), 0);
-        while handful.len() < HANDFUL_MAX && bytes < self.shared.settings.sync.message_bytes {
+        let (mut handful, mut left) = (Vec::new(), self.shared.settings.sync.message_bytes);
+        let mut room = self.room.take();
+        let logged = if room.is_some() { usize::MAX } else { SMALL_BYTES };
+        let mut bounds = OutcomeBounds { logged, ..OutcomeBounds::NONE };
+        while handful.len() < HANDFUL_MAX && left > 0 {
+            self.sync.bound_outcomes(bounds);
             match self.step() {
                 Step::Send(message) => {
                     handful.push(Ok(message.into()));
                     break;
                 }
                 Step::SendOutcome(encoded) => {
-                    bytes += encoded.len();
+                    left = left.saturating_sub(encoded.len());
+                    let most = left.min(SMALL_BYTES);
+                    bounds = OutcomeBounds { logged: most, own: most };
+                    let encoded = match room.take() {
+                        Some(room) => self.carried.message(encoded, room),
+                        None => encoded,
+                    };
                     handful.push(Ok(Response::outcome(encoded)));
                 }
+                Step::NeedRoom { .. } if !handful.is_empty() => break,
+                Step::NeedRoom { bytes } => return (handful, Last::NeedsRoom(bytes)),
                 Step::NeedSnapshot => return (handful, Last::NeedsSnapshot),
                 Step::NeedMissed(after) => return (handful, Last::NeedsMissed(after)),
-                Step::NeedAnswer { at, number } => return (handful, Last::NeedsAnswer(at, number)),
+                Step::NeedAnswer { at, number } => {
+                    // It has left what is recent since its room was taken.
+                    self.room = room;
+                    return (handful, Last::NeedsAnswer(at, number));
+                }
                 Step::Wait { until_micros } => return (handful, Last::Waits(until_micros)),
             }
         }
@@ -388,7 +457,7 @@ impl Watcher {
             Told::DryRun(at, outcome, mut room) => {
                 let encoded = v1::Outcome::from(&*outcome).encode_to_vec();
                 room.keep(encoded.len());
-                self.sync.outcome(at, Bytes::from_owner(Unsent { encoded, _room: room }));
+                self.sync.outcome(at, self.carried.message(encoded.into(), room));
             }
             Told::Other(at, decision) => match outcome_of(decision) {
                 Ok(encoded) => self.sync.outcome(at, encoded),
@@ -399,18 +468,6 @@ impl Watcher {
 
     fn refuse(&mut self, number: u64, failure: &Failure) {
         self.sync.error(Revision(0), error(number, failure));
-    }
-}
-
-/// An encoded outcome that stands nowhere else, and has its room until it goes into a message.
-struct Unsent {
-    encoded: Vec<u8>,
-    _room: Room,
-}
-
-impl AsRef<[u8]> for Unsent {
-    fn as_ref(&self) -> &[u8] {
-        &self.encoded
     }
 }
 
@@ -458,6 +515,8 @@ enum Last {
     NeedsMissed(Revision),
     /// It needs what was decided then, of the transaction of this number, which is not recent any more.
     NeedsAnswer(Revision, u64),
+    /// It needs room for an outcome of so many bytes.
+    NeedsRoom(usize),
     /// It has nothing to say before this time, or before something happens.
     Waits(i64),
 }

@@ -3,7 +3,8 @@
 //! An answer is in memory until its last bytes have gone out, and who asks need not read: a listing has up to 64 MiB, and a connection
 //! room for hundreds of calls. Streams are bounded by themselves: nothing more is made for who does not read. But of watchers without a session
 //! there are as many as there are streams: what waits of each counts, and where it finds no room the stream ends. And the outcomes of dry runs
-//! stand nowhere to be looked up again: they are counted from the resolver on.
+//! stand nowhere to be looked up again: they are counted from the resolver on. So is each large outcome on a session's stream, of which thousands
+//! could have one: it is made when there is room for it.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, Response};
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use parking_lot::Mutex;
 
-use super::arriving::{Arriving, Room};
+use super::arriving::{Arriving, Room, SMALL_BYTES};
 use super::failure::Failure;
 
 /// Whether a method only reads, and answers at once: its answer may be large, and can be refused as nothing was changed. What changes
@@ -49,6 +51,9 @@ impl Effect {
 
 /// The answer to a call of this method, counted if it may be large.
 pub(super) fn counted(unread: &Arc<Arriving>, method: &str, mut response: Response<Body>) -> Response<Body> {
+    if let Some(carried) = response.extensions_mut().remove::<Carried>() {
+        return response.map(|body| Body::new(Carrying { body, carried, last: None }));
+    }
     let goes_on = method == WATCH;
     let of_reads = || (goes_on || reads(method)).then_some(Effect::Nothing);
     let Some(effect) = response.extensions_mut().remove::<Effect>().or_else(of_reads) else { return response };
@@ -60,6 +65,78 @@ pub(super) fn counted(unread: &Arc<Arriving>, method: &str, mut response: Respon
 pub(super) fn page(unread: &Arc<Arriving>, page: String) -> Option<Bytes> {
     let room = Room::take(unread, page.len())?;
     Some(Bytes::from_owner(Held { data: page.into(), _room: room }))
+}
+
+/// The room of a large message of a stream, from when the message was put into a piece of the body until that piece is let out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Carried(Arc<Mutex<Option<Room>>>);
+
+impl Carried {
+    /// An encoded message that has its room until it is put into a piece of the body, and goes on to have it there if it is large: such a piece ends
+    /// with it. The room of a small one is given back then, as others have none.
+    pub(super) fn message(&self, encoded: Bytes, room: Room) -> Bytes {
+        Bytes::from_owner(Unsent { encoded, room: Some(room), carried: self.clone() })
+    }
+}
+
+struct Unsent {
+    encoded: Bytes,
+    room: Option<Room>,
+    carried: Carried,
+}
+
+impl AsRef<[u8]> for Unsent {
+    fn as_ref(&self) -> &[u8] {
+        &self.encoded
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        if self.encoded.len() > SMALL_BYTES {
+            *self.carried.0.lock() = self.room.take();
+        }
+    }
+}
+
+/// The body of a stream, with the rooms of its large messages in their pieces.
+struct Carrying {
+    body: Body,
+    carried: Carried,
+    /// The last piece with a room, until another one is made. Messages are encoded into memory that is used again once all that was cut from it is
+    /// gone: that of a large one would be kept for small ones, and nobody would count it.
+    last: Option<Bytes>,
+}
+
+impl Carrying {
+    fn piece(&mut self, data: Bytes) -> Bytes {
+        self.last = None;
+        if data.len() <= SMALL_BYTES {
+            return data;
+        }
+        let Some(room) = self.carried.0.lock().take() else { return data };
+        let data = Bytes::from_owner(Held { data, _room: room });
+        self.last = Some(data.clone());
+        data
+    }
+}
+
+impl HttpBody for Carrying {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(|data| self.piece(data)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 struct Unread {
@@ -194,6 +271,43 @@ mod tests {
         assert!(body.is_end_stream());
         drop((unread, others, small));
         assert!(Room::of_message(&room, 1 << 20, 1).is_some(), "it is given back");
+    }
+
+    // Its room was given back when it was encoded, which is before anything of it is sent.
+    #[test]
+    fn a_large_message_has_its_room_until_its_piece_is_gone_and_another_one_made() {
+        let room = Arc::new(Arriving::new(1 << 20));
+        let held = |bytes: usize| {
+            let left = (1 << 20) - bytes;
+            Room::of_message(&room, left, 0).is_some() && Room::of_message(&room, left + 1, 0).is_none()
+        };
+        let carried = Carried::default();
+        let message = |bytes: usize| carried.message(vec![0; bytes].into(), Room::take(&room, bytes).unwrap());
+        let frames = [200 << 10, 100, 200 << 10].map(|bytes| Frame::data(Bytes::from(vec![0; bytes])));
+        let mut answer = Response::new(Body::new(Frames(frames.into())));
+        answer.extensions_mut().insert(carried.clone());
+        let mut body = counted(&room, "/plenum.v1.Cell/Session", answer).into_body();
+        let (small, large) = (message(SMALL_BYTES), message(100 << 10));
+        assert!(held(SMALL_BYTES + (100 << 10)), "they wait");
+        drop((small, large));
+        assert!(held(100 << 10), "the small one is as others are");
+        let piece = next(&mut body).into_data().unwrap();
+        drop(piece);
+        assert!(held(100 << 10), "the memory that it was encoded into would be used again");
+        let other = next(&mut body).into_data().unwrap();
+        assert!(held(0));
+        drop(message(100 << 10));
+        let unread = next(&mut body).into_data().unwrap();
+        assert_eq!((other.len(), unread.len()), (100, 200 << 10));
+        drop(body);
+        assert!(held(100 << 10), "nobody has read it");
+        drop(unread);
+        assert!(held(0));
+        // Of a stream that has ended nothing is sent.
+        let waits = message(100 << 10);
+        drop(carried);
+        drop(waits);
+        assert!(held(0));
     }
 
     // Its end was refused where others had taken the last quarter meanwhile; and its room was given back when all had been let out.

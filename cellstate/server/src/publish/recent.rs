@@ -123,10 +123,11 @@ impl Recent {
     }
 
     /// The outcome that was answered at a revision: an encoded `Outcome`, apart from its batch, which goes when it is recent no more, whoever
-    /// has yet to read this. `None` where it was another answer, or is not here (any more).
-    pub(crate) fn outcome(&self, revision: Revision) -> Option<Bytes> {
+    /// has yet to read this; of one above `bytes_max`, how many bytes it has. `None` where it was another answer, or is not here (any more).
+    pub(crate) fn outcome(&self, revision: Revision, bytes_max: usize) -> Option<Result<Bytes, usize>> {
         let outcome = self.batch(revision)?.outcome(revision)?;
-        Some(Bytes::copy_from_slice(&outcome))
+        let is_within = outcome.len() <= bytes_max;
+        Some(if is_within { Ok(Bytes::copy_from_slice(&outcome)) } else { Err(outcome.len()) })
     }
 
     /// What was answered at a revision: an encoded `Decision`; `None` where it is not here (any more).

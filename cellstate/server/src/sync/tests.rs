@@ -14,7 +14,7 @@ use plenum_proto::{delta, v1};
 use prost::Message as _;
 use v1::session_response::Tell;
 
-use super::{Lending, LendingBounds, Lent, MISSED_MAX, Resume, Step, SyncOptions, SyncSession};
+use super::{Lending, LendingBounds, Lent, MISSED_MAX, OutcomeBounds, Resume, Step, SyncOptions, SyncSession};
 use crate::commit::{Asked, CommitOptions, Committer, Input, Output};
 use crate::publish::{LoggedBatch, Mirror, Recent};
 
@@ -171,6 +171,7 @@ fn drain(session: &mut SyncSession, source: &Source, watcher: &mut Watcher, now_
             Step::NeedSnapshot => session.snapshot(source.lent(now_micros), now_micros),
             Step::NeedMissed(after) => session.missed(source.missed(after)),
             Step::NeedAnswer { .. } => session.read_back(Ok(Bytes::new())),
+            Step::NeedRoom { .. } => panic!("outcomes have no bound"),
             Step::Wait { .. } => return,
         }
     }
@@ -425,6 +426,63 @@ fn answers_that_are_recent_no_more_are_read_back_and_come_in_order() {
         }
     }
     assert_eq!(session.answers_waiting(), 0);
+}
+
+/// A stream that gets outcomes alone, and no logged one of more than a byte.
+fn bounded(source: &Source) -> SyncSession {
+    let (mut session, mut watcher) = (source.follow(Sections::OUTCOMES, Resume::default()), Watcher::default());
+    drain(&mut session, source, &mut watcher, 0);
+    session.bound_outcomes(OutcomeBounds { logged: 1, ..OutcomeBounds::NONE });
+    session
+}
+
+// The room may be that of a dry run behind it, which would wait for ever.
+#[test]
+fn an_outcome_without_room_waits_and_what_needs_none_goes_before_it() {
+    let mut source = Source::new(1 << 20);
+    let mut session = bounded(&source);
+    for number in 1..=2 {
+        let at = source.transaction(number);
+        session.decided(at, number);
+    }
+    let Step::NeedRoom { bytes } = session.poll(0, &source.recent) else { panic!("it is above the bound") };
+    assert!(bytes > 1);
+    session.no_room(bytes, 100);
+    assert!(matches!(session.poll(0, &source.recent), Step::Wait { until_micros: 100 }));
+    session.outcome(source.recent.newest(), Bytes::from_static(b"dry run"));
+    session.error(Revision(0), v1::RequestError { number: 3, ..v1::RequestError::default() });
+    // It is told of once the deltas up to it were.
+    session.outcome(source.recent.newest().next(), Bytes::from_static(b"later"));
+    let Step::SendOutcome(sent) = session.poll(99, &source.recent) else { panic!("it is in memory") };
+    assert_eq!(sent, b"dry run"[..]);
+    let error = session.poll(99, &source.recent);
+    assert!(matches!(error, Step::Send(v1::SessionResponse { tell: Some(Tell::Error(_)) })), "{error:?}");
+    assert!(matches!(session.poll(99, &source.recent), Step::Wait { until_micros: 100 }));
+    assert!(matches!(session.poll(100, &source.recent), Step::NeedRoom { .. }), "it is asked for again");
+    session.bound_outcomes(OutcomeBounds::NONE);
+    for number in 1..=2 {
+        let Step::SendOutcome(sent) = session.poll(100, &source.recent) else { panic!("there is room") };
+        assert_eq!((v1::Outcome::decode(sent.clone()).unwrap().number, sent.len() > 1), (number, true));
+    }
+    assert_eq!(session.answers_waiting(), 1);
+}
+
+#[test]
+fn an_outcome_that_was_read_back_in_vain_is_read_again_when_there_is_room() {
+    let mut source = Source::new(200);
+    let mut session = bounded(&source);
+    let at = source.transaction(1);
+    session.decided(at, 1);
+    (0..50).for_each(|_| source.machine());
+    assert!(matches!(session.poll(0, &source.recent), Step::NeedAnswer { number: 1, .. }));
+    session.no_room(5000, 100);
+    assert!(matches!(session.poll(99, &source.recent), Step::Wait { .. }));
+    assert!(matches!(session.poll(100, &source.recent), Step::NeedRoom { bytes: 5000 }));
+    session.bound_outcomes(OutcomeBounds::NONE);
+    assert!(matches!(session.poll(100, &source.recent), Step::NeedAnswer { number: 1, .. }));
+    session.read_back(Ok(Bytes::from_static(b"large")));
+    let Step::SendOutcome(sent) = session.poll(100, &source.recent) else { panic!("it was read") };
+    assert_eq!((sent, session.answers_waiting()), (Bytes::from_static(b"large"), 0));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use tower::Service;
 use v1::session_request::Ask;
 use v1::session_response::Tell;
 
-use crate::client::{Session, code, connect, job, options, placement, register, start, submit};
+use crate::client::{Session, code, connect, eventually, job, options, placement, register, start, submit};
 
 /// Claims of a transaction that takes a while to decide.
 const CLAIMS: u32 = 1_000;
@@ -376,6 +376,9 @@ async fn what_is_wanted_and_not_read_is_bounded_like_every_listing() {
     server.shutdown().await.unwrap();
 }
 
+/// So many that three answers of as many refusals have room together, and a fourth has not.
+const REFUSALS: u32 = 12_000;
+
 /// A cell with room for 1 MiB of answers that nobody reads, and a placement of which each claim is refused: the answer has a quarter of that.
 async fn with_little_room() -> (tempfile::TempDir, Handle, Channel, v1::Placement) {
     let dir = tempfile::tempdir().unwrap();
@@ -384,9 +387,9 @@ async fn with_little_room() -> (tempfile::TempDir, Handle, Channel, v1::Placemen
     narrow.settings.segment_bytes = 16 << 20;
     let server = Server::start(narrow).await.unwrap();
     let channel = connect(&server).await;
-    let job = submit(&channel, job("wide", 10_000)).await.job;
+    let job = submit(&channel, job("wide", REFUSALS)).await.job;
     // There is no such machine.
-    (dir, server, channel, placement(job, vec![7; 10_000], (0..10_000).collect()))
+    (dir, server, channel, placement(job, vec![7; REFUSALS as usize], (0..REFUSALS).collect()))
 }
 
 // What was asked for with some bytes a claim was answered with hundreds, and not counted.
@@ -420,8 +423,72 @@ async fn the_outcomes_of_commits_that_nobody_reads_are_bounded_and_no_decided_on
             Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
         }
     };
-    assert_eq!((outcome.number, outcome.refusals.len()), (2, 10_000));
+    assert_eq!((outcome.number, outcome.refusals.len()), (2, REFUSALS as usize));
     assert_eq!(session.commit(second).await.unwrap(), outcome);
+    server.shutdown().await.unwrap();
+}
+
+/// The next outcome on a session's stream.
+async fn next_outcome(session: &mut Session) -> v1::Outcome {
+    let comes = async {
+        loop {
+            if let Some(Tell::Outcome(outcome)) = session.next().await.unwrap() {
+                return outcome;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), comes).await.expect("an outcome comes")
+}
+
+/// Whether a transaction gets no answer as there is no room for it.
+async fn finds_no_room(channel: &Channel, transaction: &v1::Transaction) -> bool {
+    let mut cell = v1::cell_client::CellClient::new(channel.clone());
+    cell.commit(transaction.clone()).await.is_err_and(|status| code(&status) == "OUTCOME_UNKNOWN")
+}
+
+async fn ask(session: &Session, transaction: v1::Transaction) {
+    session.asks.send(v1::SessionRequest { ask: Some(Ask::Commit(transaction)) }).await.unwrap();
+}
+
+// Up to six outcomes, of up to 9 MB each, were in memory for a session that did not read, and bounded by nothing.
+#[tokio::test]
+async fn large_outcomes_on_a_stream_that_is_not_read_take_room_and_come_when_it_is() {
+    let (_dir, server, channel, refused) = with_little_room().await;
+    let mut slow = Session::open(&lazy(server.address(), [1 << 16; 2]).await, "batch").await.unwrap();
+    for number in 1..=4 {
+        ask(&slow, slow.transaction(number, vec![refused.clone()])).await;
+    }
+    let session = Session::open(&channel, "batch").await.unwrap();
+    let other = session.transaction(1, vec![refused]);
+    eventually("they take room", async || finds_no_room(&channel, &other).await).await;
+    for number in 1..=4 {
+        let outcome = next_outcome(&mut slow).await;
+        assert_eq!((outcome.number, outcome.refusals.len()), (number, REFUSALS as usize));
+    }
+    eventually("they give it back", async || !finds_no_room(&channel, &other).await).await;
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_large_outcome_on_a_stream_waits_for_room_and_holds_up_nothing_that_has_some() {
+    let (_dir, server, channel, refused) = with_little_room().await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let first = session.transaction(1, vec![refused.clone()]);
+    let message = prost::Message::encode_to_vec(&first);
+    let unread = answers_unread(server.address(), "/plenum.v1.Cell/Commit", message).await;
+    let second = v1::Transaction { number: 2, ..first };
+    eventually("there is no room", async || finds_no_room(&channel, &second).await).await;
+    let mut other = Session::open(&channel, "other").await.unwrap();
+    session.reach(other.cell.revision().0).await;
+    ask(&session, session.transaction(3, vec![refused])).await;
+    session.reach(other.cell.revision().0 + 1).await;
+    // It is decided, and its outcome was next: but it has no room.
+    ask(&session, v1::Transaction { dry_run: true, ..session.transaction(4, Vec::new()) }).await;
+    assert_eq!(next_outcome(&mut session).await.number, 4);
+    assert_eq!(other.commit(other.transaction(1, Vec::new())).await.unwrap().number, 1);
+    drop(unread);
+    let outcome = next_outcome(&mut session).await;
+    assert_eq!((outcome.number, outcome.refusals.len()), (3, REFUSALS as usize));
     server.shutdown().await.unwrap();
 }
 

@@ -203,6 +203,7 @@ impl Server {
                     let answer = decision.map_or_else(|| Err(unknown(number)), |decision| answer_of(number, decision));
                     self.watching.get_mut(&id).into_iter().for_each(|watching| watching.sync.read_back(answer.clone()));
                 }
+                Step::NeedRoom { bytes } => unreachable!("outcomes have no bound here: one of {bytes} bytes goes"),
                 Step::Wait { until_micros } => {
                     if watching.pumped_at_micros != until_micros {
                         watching.pumped_at_micros = until_micros;

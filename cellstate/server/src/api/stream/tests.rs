@@ -120,7 +120,7 @@ async fn an_outcome_that_is_recent_no_more_is_read_from_the_log() {
     let content = plenum_model::Transaction { id, incarnation, stops: vec![idle], ..Default::default() };
     let decided = ask(Command::Commit(Box::new(content), 1)).await;
     ask(Command::OpenSession { scheduler: "other".into() }).await;
-    assert_eq!(shared.recent.read().outcome(decided.at), None);
+    assert_eq!(shared.recent.read().outcome(decided.at, usize::MAX), None);
     let owner = Owner { principal: Principal::local(), namespace: "".into(), session: SessionId(session) };
     let hello = v1::Hello { sections: vec![v1::Section::Outcomes.into()], ..v1::Hello::default() };
     let mut watcher = Watcher::new(shared.clone(), owner, &hello, mpsc::unbounded_channel().0).unwrap();
@@ -137,6 +137,86 @@ async fn an_outcome_that_is_recent_no_more_is_read_from_the_log() {
         panic!("a welcome and an outcome were expected: {told:?}")
     };
     assert_eq!((outcome.number, outcome.revision), (1, decided.at.0));
+    drop((watcher, shared));
+    server.shutdown().await.unwrap();
+}
+
+// It was in memory, of up to 9 MB, for each session that did not read, and counted nowhere.
+#[tokio::test]
+async fn a_large_outcome_that_is_read_back_waits_for_room_and_comes_when_there_is_some() {
+    const CLAIMS: u32 = 5000;
+    let (_dir, server, shared) = that_forgets().await;
+    let ask = async |command| {
+        let decided = shared.ask(Shared::request(&"local".into(), "default".into(), command)).await.unwrap();
+        let id = if let Decision::Accepted { id, .. } = decided.decision { id } else { 0 };
+        (id, decided.at)
+    };
+    let (session, _) = ask(Command::OpenSession { scheduler: "batch".into() }).await;
+    let (job, _) = ask(a_job_of(CLAIMS)).await;
+    // There is no such machine.
+    let (machines, tasks) = (vec![7; CLAIMS as usize], (0..CLAIMS).collect());
+    let job = JobId::from_bits(job).unwrap();
+    let placements = vec![plenum_model::Placement { job, job_version: 1, machines, tasks, ..Default::default() }];
+    let id = plenum_model::TransactionId { session: SessionId(session), number: 1 };
+    let incarnation = shared.identity.incarnation;
+    let content = plenum_model::Transaction { id, incarnation, placements, ..Default::default() };
+    let (_, at) = ask(Command::Commit(Box::new(content), 1)).await;
+    ask(Command::OpenSession { scheduler: "other".into() }).await;
+    let owner = Owner { principal: Principal::local(), namespace: "".into(), session: SessionId(session) };
+    let hello = v1::Hello { sections: vec![v1::Section::Outcomes.into()], ..v1::Hello::default() };
+    let mut watcher = Watcher::new(shared.clone(), owner, &hello, mpsc::unbounded_channel().0).unwrap();
+    watcher.outstanding = 1;
+    watcher.answered(1, Told::Decided(at));
+    let others = Room::take(&shared.unread, shared.unread.most() / 4 * 3).unwrap();
+    let (out, mut sent) = mpsc::channel(HANDFULS_MAX);
+    let mut wake = Wake { due: true, micros: i64::MAX, timer: Box::pin(tokio::time::sleep(Duration::MAX)) };
+    assert!(watcher.send_due(&out, &mut wake).await.is_ok());
+    assert_eq!(watcher.unsent(), 1, "it waits");
+    drop(others);
+    let comes = async {
+        loop {
+            wake.due = true;
+            assert!(watcher.send_due(&out, &mut wake).await.is_ok());
+            while let Ok(handful) = sent.try_recv() {
+                for message in handful {
+                    let told = message.unwrap().decoded().unwrap().tell.unwrap();
+                    if let v1::session_response::Tell::Outcome(outcome) = told {
+                        return outcome;
+                    }
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let outcome = tokio::time::timeout(Duration::from_secs(60), comes).await.expect("there is room");
+    assert_eq!((outcome.number, outcome.refusals.len()), (1, CLAIMS as usize));
+    assert!(outcome.encoded_len() > SMALL_BYTES && watcher.unsent() == 0);
+    drop((watcher, shared));
+    server.shutdown().await.unwrap();
+}
+
+// One more was taken as long as there was any room in a handful, however large it was.
+#[tokio::test]
+async fn outcomes_go_together_as_far_as_a_message_has_room_and_a_larger_one_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = ServerOptions::new(dir.path());
+    options.settings.sync.message_bytes = 100 << 10;
+    let server = Server::start(options).await.unwrap();
+    let shared = server.shared().clone();
+    let owner = Owner { principal: Principal::local(), namespace: "".into(), session: SessionId(1) };
+    let hello = v1::Hello { sections: vec![v1::Section::Outcomes.into()], ..v1::Hello::default() };
+    let mut watcher = Watcher::new(shared.clone(), owner, &hello, mpsc::unbounded_channel().0).unwrap();
+    for kibibytes in [40, 40, 40, 200, 1, 70] {
+        watcher.sync.outcome(Revision(0), vec![0; kibibytes << 10].into());
+    }
+    let (out, mut sent) = mpsc::channel(16);
+    let mut wake = Wake { due: true, micros: i64::MAX, timer: Box::pin(tokio::time::sleep(Duration::MAX)) };
+    assert!(watcher.send_due(&out, &mut wake).await.is_ok());
+    let mut handfuls = Vec::new();
+    while let Ok(handful) = sent.try_recv() {
+        handfuls.push(handful.len());
+    }
+    assert_eq!(handfuls, [1, 2, 1, 1, 1, 1], "behind the welcome");
     drop((watcher, shared));
     server.shutdown().await.unwrap();
 }
@@ -224,7 +304,12 @@ async fn notes_that_come_while_a_write_takes_long_are_taken_when_it_is_done() {
 }
 
 fn a_job() -> Command {
-    let group = plenum_model::GroupShape { name: "main".into(), count: 1, ..Default::default() };
+    a_job_of(1)
+}
+
+/// One of so many tasks.
+fn a_job_of(count: u32) -> Command {
+    let group = plenum_model::GroupShape { name: "main".into(), count, ..Default::default() };
     let shape = plenum_model::JobShape {
         namespace: "default".into(),
         name: "waits".into(),
