@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use plenum_model::{Command, Decision, Revision, Transition};
-use plenum_proto::bounds::TRANSITIONS_MAX;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tonic::Code;
@@ -19,8 +18,10 @@ use crate::ingress::Answered;
 use crate::shared::{Decided, Shared};
 use crate::tasks::joined;
 
-/// Transitions that wait, of all agents.
-const WAITING_MAX: usize = 16 * TRANSITIONS_MAX;
+/// Bytes of transitions that wait, of all agents: a million without reasons.
+const WAITING_BYTES_MAX: usize = 64 << 20;
+/// What a transition takes besides the letters of its reason, which come with two counts.
+const TRANSITION_BYTES: usize = size_of::<Transition>() + 2 * size_of::<usize>();
 /// When an agent tries again: by then some commands of reports are done with.
 const FULL_RETRY: Duration = Duration::from_millis(100);
 /// Transitions after which a command takes no further report: while it is decided all others wait, and this many take less than a
@@ -46,12 +47,24 @@ pub(crate) struct Booked {
 #[derive(Default)]
 struct Waiting {
     transitions: usize,
+    bytes: usize,
     reports: Vec<(Vec<Transition>, Waiter)>,
     /// When it was full, and looked through for those that were given up.
     looked: Option<Instant>,
 }
 
 impl Waiting {
+    /// Whether there is room for a report of so many bytes.
+    fn takes(&self, bytes: usize) -> bool {
+        self.bytes + bytes <= WAITING_BYTES_MAX
+    }
+
+    fn add(&mut self, report: Vec<Transition>, waiter: Waiter) {
+        self.transitions += report.len();
+        self.bytes += bytes_of(&report);
+        self.reports.push((report, waiter));
+    }
+
     /// Makes room: who gave a report up says the same again, and while the disk does not answer there would come to be many copies. Not with each
     /// report that finds none: all that wait are looked at.
     fn leave_out_given_up(&mut self) {
@@ -59,9 +72,16 @@ impl Waiting {
             return;
         }
         self.looked = Some(Instant::now());
-        let given_up = self.reports.extract_if(.., |(_, waiter)| waiter.is_closed());
-        self.transitions -= given_up.map(|(report, _)| report.len()).sum::<usize>();
+        for (report, _) in self.reports.extract_if(.., |(_, waiter)| waiter.is_closed()) {
+            self.transitions -= report.len();
+            self.bytes -= bytes_of(&report);
+        }
     }
+}
+
+/// What a report takes in memory.
+fn bytes_of(report: &[Transition]) -> usize {
+    report.iter().map(|transition| TRANSITION_BYTES + transition.reason.len()).sum()
 }
 
 /// Reports on their way.
@@ -76,16 +96,16 @@ impl Reports {
     pub(crate) async fn report(&self, transitions: Vec<Transition>) -> Result<Booked, Failure> {
         let (waiter, answered) = oneshot::channel();
         {
+            let bytes = bytes_of(&transitions);
             let mut waiting = self.waiting.lock();
-            if waiting.transitions + transitions.len() > WAITING_MAX {
+            if !waiting.takes(bytes) {
                 waiting.leave_out_given_up();
             }
-            if waiting.transitions + transitions.len() > WAITING_MAX {
-                let message = format!("{WAITING_MAX} transitions wait already; report again later");
+            if !waiting.takes(bytes) {
+                let message = format!("there is room for {WAITING_BYTES_MAX} bytes of reports; report again later");
                 return Err(Failure::new(Code::ResourceExhausted, "QUEUE_FULL", message).retry(FULL_RETRY));
             }
-            waiting.transitions += transitions.len();
-            waiting.reports.push((transitions, waiter));
+            waiting.add(transitions, waiter);
         }
         self.arrived.notify_one();
         answered.await.unwrap_or_else(|_| Err(Failure::ending()))
@@ -131,6 +151,7 @@ impl Reports {
             transitions.extend(report);
         }
         waiting.transitions -= transitions.len();
+        waiting.bytes -= bytes_of(&transitions);
         (transitions, waiters)
     }
 }
@@ -260,11 +281,33 @@ mod tests {
     #[tokio::test]
     async fn a_report_that_there_is_no_room_for_is_told_when_to_come_again() {
         let reports = Reports::default();
-        reports.waiting.lock().transitions = WAITING_MAX - 1;
+        reports.waiting.lock().bytes = WAITING_BYTES_MAX - 2 * TRANSITION_BYTES + 1;
         let full = reports.report(report(2)).await.unwrap_err();
         assert_eq!((full.status, full.code, full.retry_after), (Code::ResourceExhausted, "QUEUE_FULL", FULL_RETRY));
         let waiting = reports.waiting.lock();
-        assert_eq!((waiting.transitions, waiting.reports.len()), (WAITING_MAX - 1, 0), "it takes no room");
+        let left = WAITING_BYTES_MAX - waiting.bytes;
+        assert_eq!(
+            (left, waiting.transitions, waiting.reports.len()),
+            (2 * TRANSITION_BYTES - 1, 0, 0),
+            "it takes none"
+        );
+    }
+
+    // They were counted by their number alone, and with the longest reasons took five times as much.
+    #[tokio::test]
+    async fn what_waits_counts_with_the_letters_of_its_reasons() {
+        let reports = Reports::default();
+        reports.waiting.lock().bytes = WAITING_BYTES_MAX - TRANSITION_BYTES - 10;
+        let of_reason = |letters: usize| vec![Transition { reason: "x".repeat(letters).into(), ..report(1).remove(0) }];
+        assert_eq!(reports.report(of_reason(11)).await.unwrap_err().code, "QUEUE_FULL");
+        tokio::select! {
+            biased;
+            told = reports.report(of_reason(10)) => panic!("nobody decides it: {told:?}"),
+            () = std::future::ready(()) => {}
+        }
+        assert_eq!(reports.waiting.lock().bytes, WAITING_BYTES_MAX);
+        assert_eq!(reports.take(usize::MAX).0.len(), 1);
+        assert_eq!(reports.waiting.lock().bytes, WAITING_BYTES_MAX - TRANSITION_BYTES - 10, "it is given back");
     }
 
     // While a disk did not answer, agents reported the same again and again. The copies that they had given up stayed, and filled all the room that
@@ -275,9 +318,9 @@ mod tests {
         let (waiter, _answered) = oneshot::channel();
         {
             let mut waiting = reports.waiting.lock();
-            waiting.reports.push((report(1), waiter));
-            waiting.reports.push((report(3), oneshot::channel().0));
-            waiting.transitions = WAITING_MAX;
+            waiting.add(report(1), waiter);
+            waiting.add(report(3), oneshot::channel().0);
+            waiting.bytes = WAITING_BYTES_MAX;
         }
         tokio::select! {
             biased;
@@ -286,7 +329,8 @@ mod tests {
         }
         let waiting = reports.waiting.lock();
         let left: Vec<_> = waiting.reports.iter().map(|(report, _)| report.len()).collect();
-        assert_eq!((waiting.transitions, left), (WAITING_MAX - 1, vec![1, 2]));
+        assert_eq!((waiting.transitions, left), (3, vec![1, 2]));
+        assert_eq!(waiting.bytes, WAITING_BYTES_MAX - TRANSITION_BYTES);
     }
 
     // Receipts went out one command at a time, each as large as the log takes: at a million claims a second they came ever later, until the
@@ -294,11 +338,7 @@ mod tests {
     #[test]
     fn what_fills_a_command_goes_out_beside_those_under_way() {
         let reports = Reports::default();
-        let wait = |transitions: usize| {
-            let mut waiting = reports.waiting.lock();
-            waiting.transitions += transitions;
-            waiting.reports.push((report(transitions), oneshot::channel().0));
-        };
+        let wait = |transitions| reports.waiting.lock().add(report(transitions), oneshot::channel().0);
         assert!(!reports.is_due(0), "nothing waits");
         wait(COMMAND_TRANSITIONS - 1);
         assert!(reports.is_due(0) && !reports.is_due(1), "more may come");
@@ -323,11 +363,9 @@ mod tests {
         let (_journal, shared) = without_threads(dir.path(), |_| None);
         let reports = &shared.hub.reports;
         for restarts in 1..=3 {
-            let mut waiting = reports.waiting.lock();
             let mut transitions = report(COMMAND_TRANSITIONS);
             transitions[0].restarts = restarts;
-            waiting.transitions += transitions.len();
-            waiting.reports.push((transitions, oneshot::channel().0));
+            reports.waiting.lock().add(transitions, oneshot::channel().0);
         }
         // No other task has had its turn by then.
         tokio::select! {
