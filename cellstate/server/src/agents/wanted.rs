@@ -96,7 +96,8 @@ impl WantedIndex {
     }
 }
 
-/// What an agent is told at once: far below what it takes, and above any one assignment, whose body has at most 64 KiB.
+/// What an agent is told at once, as it waits in memory: far below what it takes, and above any one assignment, whose body has at most 64 KiB, which
+/// are half a MiB in words of one letter.
 const PART_BYTES_MAX: usize = 4 << 20;
 
 /// The epoch of a follower is over, or its machine is gone: its stream ends, and it registers again.
@@ -120,7 +121,7 @@ impl Told {
 /// What one agent was told.
 ///
 /// It knows who is told next, and never what: each allocation brings its own copy of its group's body, so that a machine's whole set may
-/// have gigabytes, and an agent need not read. 100 bytes an allocation of the machine, and as much as one part while that is made.
+/// have gigabytes, and an agent need not read. 100 bytes an allocation of the machine, and one part while that is made.
 #[derive(Debug)]
 pub struct Follower {
     machine: MachineId,
@@ -194,7 +195,7 @@ impl Follower {
                     message.stop.push(id);
                 } else {
                     let assignment = assignment(cell, &found, &now, &mut bodies);
-                    let more = assignment.encoded_len();
+                    let more = bytes_of(&assignment);
                     if bytes > 0 && bytes + more > PART_BYTES_MAX {
                         message.more = true;
                         break;
@@ -230,6 +231,12 @@ impl Follower {
             told.insert(id, now);
         }
     }
+}
+
+/// What an assignment takes in memory: a command of words of one letter has three bytes for each when it is encoded.
+fn bytes_of(assignment: &v1::Assignment) -> usize {
+    let texts = assignment.body.as_ref().map_or(0, |body| body.command.len() + 2 * body.env.len());
+    size_of::<v1::Assignment>() + texts * size_of::<String>() + assignment.encoded_len()
 }
 
 /// The body of the job that was looked at last: allocations of a job are beside each other, as a rule.
@@ -341,7 +348,12 @@ mod tests {
 
     /// A cell that granted so many tasks of one job, whose body is large, on the one machine.
     fn crowded(tasks: u32) -> (Cell, WantedIndex) {
-        let group = v1::GroupBody { command: vec!["x".repeat(60 << 10)], ..v1::GroupBody::default() };
+        running(tasks, vec!["x".repeat(60 << 10)])
+    }
+
+    /// The same of a job with this command.
+    fn running(tasks: u32, command: Vec<String>) -> (Cell, WantedIndex) {
+        let group = v1::GroupBody { command, ..v1::GroupBody::default() };
         let body = v1::JobBody { groups: vec![group] }.encode_to_vec();
         let group = GroupShape { name: "main".into(), count: tasks, ..GroupShape::default() };
         let shape = JobShape { name: "large".into(), groups: vec![group], ..JobShape::default() };
@@ -399,6 +411,19 @@ mod tests {
         assert_eq!((parts[0].revision, parts[0].full), (2, true));
         assert!(parts[1..].iter().all(|part| !part.full && part.stop.is_empty() && part.keep.is_empty()));
         assert_eq!(follower.next(&cell, index.on(0)).unwrap(), None, "nothing changed");
+    }
+
+    // Each of 64 had twelve times its bytes in memory.
+    #[test]
+    fn a_part_is_counted_by_what_it_takes_in_memory() {
+        const WORDS: usize = 20_000;
+        let (cell, index) = running(100, vec!["x".to_owned(); WORDS]);
+        let mut follower = Follower::new(MACHINE, 1);
+        let part = follower.next(&cell, index.on(0)).unwrap().unwrap();
+        assert!(part.more && part.encoded_len() < PART_BYTES_MAX / 8);
+        let texts = part.wanted.iter().map(|assignment| assignment.body.as_ref().unwrap().command.len());
+        let bytes = texts.sum::<usize>() * (size_of::<String>() + 1);
+        assert!((PART_BYTES_MAX / 2..PART_BYTES_MAX).contains(&bytes), "{bytes}");
     }
 
     #[test]
