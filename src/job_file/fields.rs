@@ -5,7 +5,10 @@ use std::{
     ops::Range,
 };
 
-use plenum_proto::{bounds::OPTION_BYTES_MAX, names};
+use plenum_proto::{
+    bounds::{NAME_BYTES_MAX, OPTION_BYTES_MAX},
+    names,
+};
 
 use super::{
     constraint,
@@ -173,7 +176,12 @@ pub(super) fn options(node: &Node, path: &str, faults: &mut Faults) -> BTreeMap<
         for entry in fields.entries() {
             let name = if prefix.is_empty() { entry.name.clone() } else { format!("{prefix}.{}", entry.name) };
             if matches!(entry.node.value, Value::Table(_)) {
-                open.push((name, &entry.node));
+                // Each name below it begins with all of it: of a long one there would be as many copies.
+                if name.len() > NAME_BYTES_MAX {
+                    faults.add(beyond_bounds(entry, &name, path));
+                } else {
+                    open.push((name, &entry.node));
+                }
                 continue;
             }
             let Some(value) = faults.note(option(entry, &name, path)) else { continue };
@@ -205,12 +213,16 @@ fn option(entry: &Entry, name: &str, path: &str) -> Result<String, Fault> {
         _ => return Err(entry.node.unexpected(&format!("{path}.{name}"), "a text, a number or a boolean")),
     };
     if names::attribute("", name).is_err() || value.len() > OPTION_BYTES_MAX {
-        let what = format!(
-            "`{path}.{}`: expected a name of 1 to 63 letters, digits, `-`, `_`, `.`, the first a letter or a digit, and a \
-             value of at most {OPTION_BYTES_MAX} bytes",
-            units::shortened(name)
-        );
-        return Err(Fault::value(entry.name_at.clone(), what));
+        return Err(beyond_bounds(entry, name, path));
     }
     Ok(value)
+}
+
+fn beyond_bounds(entry: &Entry, name: &str, path: &str) -> Fault {
+    let what = format!(
+        "`{path}.{}`: expected a name of 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_`, `.`, the first a letter or a \
+         digit, and a value of at most {OPTION_BYTES_MAX} bytes",
+        units::shortened(name)
+    );
+    Fault::value(entry.name_at.clone(), what)
 }

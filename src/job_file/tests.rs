@@ -459,6 +459,17 @@ fn an_option_that_is_given_twice_is_refused() {
     );
 }
 
+// Each name below began with a copy of it: a file of a megabyte took 24 GiB.
+#[test]
+fn nothing_is_read_below_a_name_of_options_that_is_too_long() {
+    let (head, long) = (HEAD.replace("batch", "gangs"), "x".repeat(64));
+    let options = format!("[options]\nlimits = {{ {long} = {{ a = {{}}, b = 1, c = [1] }} }}\n");
+    let refused = JobFile::parse("job.toml", &format!("{head}{GROUP}{options}")).unwrap_err();
+    assert!(refused.message.starts_with("job.toml:7:12: `options.limits.xxx"), "{}", refused.message);
+    assert!(refused.message.contains("expected a name of 1 to 63 letters"), "{}", refused.message);
+    assert_eq!((refused.code, refused.hint), ("JOB_FILE_VALUE", None), "there is no other mistake");
+}
+
 #[test]
 fn options_that_nobody_reads_are_refused() {
     let options = "[options]\npolicy = \"fifo\"\n";
