@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use plenum_model::Command;
+use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::agents::{Look, Standstill};
@@ -57,6 +58,15 @@ pub(crate) fn spawn(
 /// What a part of a task gave, which ran beside it: its panic is the task's own. Nothing where the event loop ends.
 pub(crate) fn joined<T>(part: Result<T, JoinError>) -> Option<T> {
     part.map_err(|error| error.try_into_panic().map(|panic| resume_unwind(panic))).ok()
+}
+
+/// Has work done on a thread of its own. None where the system gives no thread now and there is none to wait for: of that tokio makes a panic. The
+/// work is done then when there is one again, unless the event loop ends.
+pub(crate) fn on_a_thread<T: Send + 'static>(
+    event_loop: &Handle,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<JoinHandle<T>> {
+    catch_unwind(AssertUnwindSafe(|| event_loop.spawn_blocking(work))).ok()
 }
 
 /// Logs each lease that runs out. While the cell is read-only nothing is logged, and none runs out.
@@ -135,10 +145,11 @@ async fn take_snapshots_back(shared: Arc<Shared>) {
         }
         let taking = shared.clone();
         // On a thread of its own: the last one who holds a picture may have many pages to free.
-        let taken = tokio::task::spawn_blocking(move || {
+        let taken = on_a_thread(&Handle::current(), move || {
             let now = taking.clock.monotonic_micros();
             taking.lending.take_back(bounds, now, |revision| taking.recent.read().continues(revision))
         });
+        let Some(taken) = taken else { continue };
         let snapshots = joined(taken.await).unwrap_or(0);
         if snapshots > 0 {
             tracing::info!(snapshots, "taken back from watchers that did not read on; they begin anew when they do");
@@ -195,6 +206,21 @@ mod tests {
             "the thread leases failed: no such picture"
         );
         assert_eq!(ended_with(async {}).await.to_string(), "the thread leases failed: it ended by itself");
+    }
+
+    // The server took the panic for the end of a task without which it must not go on, and ended.
+    #[test]
+    fn where_the_system_gives_no_thread_work_waits_and_nothing_panics() {
+        let mut with_stacks = tokio::runtime::Builder::new_current_thread();
+        let (done, told) = std::sync::mpsc::channel();
+        // There is no address space for such a stack.
+        let without = with_stacks.thread_stack_size(1 << 50).build().unwrap();
+        let sender = done.clone();
+        assert!(on_a_thread(without.handle(), move || sender.send(1)).is_none());
+        let with = with_stacks.thread_stack_size(1 << 20).build().unwrap();
+        let asked = on_a_thread(with.handle(), move || done.send(2)).expect("there is a thread");
+        assert!(with.block_on(asked).unwrap().is_ok());
+        assert_eq!(told.try_recv(), Ok(2));
     }
 
     #[test]

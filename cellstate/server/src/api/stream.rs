@@ -33,6 +33,7 @@ use crate::notes::Note;
 use crate::sessions::HighestQueued;
 use crate::shared::Shared;
 use crate::sync::{self, Lent, OutcomeBounds, Resume, Step, SyncSession};
+use crate::tasks::on_a_thread;
 
 /// Handfuls of messages between a stream and its connection: with the largest message this bounds what a slow reader holds. Of what may be large and
 /// is made for one stream alone, the parts of a picture and large outcomes, one is made at a time.
@@ -394,7 +395,7 @@ impl Watcher {
         if let Some(read) = self.sync.take_read(all)
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn_blocking(move || drop(read));
+            drop(on_a_thread(&runtime, move || drop(read)));
         }
     }
 
