@@ -65,8 +65,8 @@ pub struct Settings {
     pub streams_per_connection: u32,
     /// Connections at once.
     pub connections: usize,
-    /// A connection that has not said what it wants for so long is closed, and so is a stream without a hello. A request that is no stream is
-    /// refused when nothing more of it comes for so long before it is whole.
+    /// A connection that has not begun to say what it wants for so long, be it by the preface of HTTP/2 alone, is closed, and so is a stream without
+    /// a hello. A request that is no stream is refused when nothing more of it comes for so long before it is whole.
     pub greeting: Duration,
     /// A connection of HTTP/2 that says nothing for so long is asked whether it is there, and closed if it does not answer for as long.
     pub keepalive: Duration,
