@@ -287,14 +287,21 @@ mod tests {
         }
     }
 
-    // Of a namespace's quota it was said that no machine can have so much.
+    // Of a namespace's quota it was said that no machine can have so much, and more than one machine can have was refused.
     #[test]
-    fn a_quota_that_is_too_large_is_told_how_large_it_may_be() {
-        for (flag, most) in [("--cpu=1000001", "1000000 cores"), ("--memory=1025TiB", "1024TiB")] {
-            let refused = Arguments::try_parse_from(["plenum", "quota", "set", "ml", flag]).unwrap_err().to_string();
+    fn a_quota_may_be_of_many_machines_and_one_that_is_too_large_is_told_how_large_it_may_be() {
+        let set = |flag: &str| Arguments::try_parse_from(["plenum", "quota", "set", "ml", flag]);
+        for flag in ["--cpu=3200000", "--memory=6144TiB", "--disk=4194304TiB"] {
+            assert!(set(flag).is_ok(), "{flag}");
+        }
+        for (flag, most) in [
+            ("--cpu=4611686018427388", "4611686018427387 cores"),
+            ("--memory=4194305TiB", "4194304TiB"),
+            ("--disk=99999999999999999999", "4194304TiB"),
+        ] {
+            let refused = set(flag).unwrap_err().to_string();
             assert!(refused.contains(&format!("is too much; expected at most {most}")), "{refused}");
         }
-        assert!(Arguments::try_parse_from(["plenum", "quota", "set", "ml", "--cpu=1000000"]).is_ok());
     }
 
     #[test]

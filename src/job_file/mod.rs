@@ -20,7 +20,7 @@ mod units;
 pub(crate) use constraint::parse as constraint;
 pub(crate) use fault::JobFileError;
 pub(crate) use nearest::{guess, nearest};
-pub(crate) use units::{bytes, cpu_millis, duration_micros, name_fault};
+pub(crate) use units::{duration_micros, name_fault, quota_bytes, quota_cpu_millis};
 
 use std::{io::Read, path::Path};
 

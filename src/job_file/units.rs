@@ -3,7 +3,7 @@
 //! Everything is integer arithmetic on the text, so that `0.1` of a core is exactly 100 millis, and everything is
 //! bounded. Errors are sentences that say what was expected; the caller adds the field and the place.
 
-use plenum_model::{AMOUNT_MAX, CPU_MILLIS_MAX, is_name};
+use plenum_model::{AMOUNT_MAX, CPU_MILLIS_MAX, QUOTA_MAX, is_name};
 
 /// The longest time a job file can name: a year and a day.
 pub(crate) const DURATION_MICROS_MAX: i64 = 366 * 24 * 3600 * 1_000_000;
@@ -16,15 +16,24 @@ const DURATION_EXPECTED: &str = "expected a time with a unit, such as \"10s\", \
 const NAME_EXPECTED: &str = "expected 1 to 63 characters of a to z, 0 to 9 and `-`, the first and the last a \
                              letter or a digit";
 
-/// Thousandths of a core.
-pub(crate) fn cpu_millis(text: &str) -> Result<i64, String> {
+/// Thousandths of a core that a task may ask for.
+pub(super) fn cpu_millis(text: &str) -> Result<i64, String> {
+    cpu_millis_up_to(CPU_MILLIS_MAX, text)
+}
+
+/// Thousandths of a core that a quota may allow.
+pub(crate) fn quota_cpu_millis(text: &str) -> Result<i64, String> {
+    cpu_millis_up_to(QUOTA_MAX, text)
+}
+
+fn cpu_millis_up_to(most: u64, text: &str) -> Result<i64, String> {
     let millis = match text.strip_suffix('m') {
         Some(digits) => scaled(digits, 0),
         None => scaled(text, 3),
     };
     match millis {
-        Some(millis) if millis.unsigned_abs() <= CPU_MILLIS_MAX => Ok(millis),
-        Some(_) => Err(format!("`{text}` is too much; expected at most {} cores", CPU_MILLIS_MAX / 1000)),
+        Some(millis) if millis.unsigned_abs() <= most => Ok(millis),
+        Some(_) => Err(format!("`{text}` is too much; expected at most {} cores", most / 1000)),
         None => Err(format!("`{text}` is no amount of CPU; {CPU_EXPECTED}")),
     }
 }
@@ -34,10 +43,19 @@ pub(super) fn device_millis(text: &str) -> Result<i64, String> {
     cpu_millis(text).map_err(|_| format!("`{text}` is no amount of GPUs; expected such as \"2\" or \"250m\""))
 }
 
-/// Bytes. A bare number is taken as bytes.
-pub(crate) fn bytes(text: &str) -> Result<i64, String> {
+/// Bytes that a task may ask for. A bare number is taken as bytes.
+pub(super) fn bytes(text: &str) -> Result<i64, String> {
+    bytes_up_to(AMOUNT_MAX, text)
+}
+
+/// Bytes that a quota may allow, written the same.
+pub(crate) fn quota_bytes(text: &str) -> Result<i64, String> {
+    bytes_up_to(QUOTA_MAX, text)
+}
+
+fn bytes_up_to(most: u64, text: &str) -> Result<i64, String> {
     let fault = || format!("`{text}` is no amount of bytes; {BYTES_EXPECTED}");
-    let too_much = || format!("`{text}` is too much; expected at most {}TiB", AMOUNT_MAX >> 40);
+    let too_much = || format!("`{text}` is too much; expected at most {}TiB", most >> 40);
     let split = text.find(|each: char| !each.is_ascii_digit()).unwrap_or(text.len());
     let amount: i64 = match text[..split].parse() {
         Ok(amount) => amount,
@@ -57,7 +75,7 @@ pub(crate) fn bytes(text: &str) -> Result<i64, String> {
         _ => return Err(fault()),
     };
     match amount.checked_mul(unit) {
-        Some(bytes) if bytes.unsigned_abs() <= AMOUNT_MAX => Ok(bytes),
+        Some(bytes) if bytes.unsigned_abs() <= most => Ok(bytes),
         _ => Err(too_much()),
     }
 }

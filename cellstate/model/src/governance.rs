@@ -7,10 +7,13 @@ use crate::{
     Shortage, TaskTraces,
 };
 
+/// Most that a quota may allow of any resource, in its unit: far above the sum over any cell, and within 64 bits with a sign, as the protocol has it.
+pub const QUOTA_MAX: u64 = 1 << 62;
+
 /// What a namespace may have at most: its allocations and holds that are neither leaving nor lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Quota {
-    /// By resource, in its unit, in the order of `Resource::ALL`; `None` for no limit.
+    /// By resource, in its unit, in the order of `Resource::ALL`; `None` for no limit. At most [`QUOTA_MAX`].
     pub limits: [Option<u64>; DIMENSIONS],
 }
 

@@ -43,7 +43,7 @@ pub use devices::{
     take_parts,
 };
 pub use feasibility::{Obstacle, Requirement, Special, Spoken, shortages};
-pub use governance::{GivenBack, Hold, Partition, Quota, Rights, Sum, UnknownId, UnknownTask};
+pub use governance::{GivenBack, Hold, Partition, QUOTA_MAX, Quota, Rights, Sum, UnknownId, UnknownTask};
 pub use id::{
     AllocationId, INCARNATIONS_MAX, JobId, LogTime, MachineId, Revision, SessionId, TransactionId, floor_of,
     incarnation_of, is_name, last_of,

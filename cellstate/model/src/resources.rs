@@ -12,7 +12,8 @@ pub const DIMENSIONS: usize = 3 + CUSTOM_RESOURCES;
 /// Most CPU of one machine or task, in thousandths of a core: a million cores. Free CPU is kept in 32 bits with a sign.
 pub const CPU_MILLIS_MAX: u64 = 1_000_000_000;
 
-/// Most of any other resource of one machine or task: far above any machine, and far below where a sum over a cell overflows.
+/// Most of any other resource of one machine or task: far above any machine, and far below where a sum over a cell overflows. What a quota limits is
+/// such a sum, and has a bound of its own ([`QUOTA_MAX`](crate::QUOTA_MAX)).
 pub const AMOUNT_MAX: u64 = 1 << 50;
 
 /// One dimension of `Resources`.

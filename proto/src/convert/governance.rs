@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AMOUNT_MAX, CPU_MILLIS_MAX, CUSTOM_RESOURCES, Hold, JobId, LogTime, Partition, Quota, Revision, Rights, TaskTraces,
-    UnknownId, UnknownTask,
+    CUSTOM_RESOURCES, Hold, JobId, LogTime, Partition, QUOTA_MAX, Quota, Revision, Rights, TaskTraces, UnknownId,
+    UnknownTask,
 };
 
 use super::jobs::constraints;
@@ -35,18 +35,18 @@ impl TryFrom<v1::Quota> for Quota {
 
     fn try_from(wire: v1::Quota) -> Result<Self, Invalid> {
         bounds::at_most("custom", "named resources", wire.custom.len(), CUSTOM_RESOURCES)?;
-        let limit = |field: &str, found: Option<i64>, max: u64| {
+        let limit = |field: &str, found: Option<i64>| {
             let Some(found) = found else { return Ok(None) };
-            let amount = u64::try_from(found).ok().filter(|&amount| amount <= max);
-            amount.map(Some).ok_or_else(|| Invalid::new(field, format!("0 to {max}"), found))
+            let amount = u64::try_from(found).ok().filter(|&amount| amount <= QUOTA_MAX);
+            amount.map(Some).ok_or_else(|| Invalid::new(field, format!("0 to {QUOTA_MAX}"), found))
         };
         let mut quota = Self::default();
-        quota.limits[0] = limit("cpu_millis", wire.cpu_millis, CPU_MILLIS_MAX)?;
-        quota.limits[1] = limit("memory_bytes", wire.memory_bytes, AMOUNT_MAX)?;
-        quota.limits[2] = limit("disk_bytes", wire.disk_bytes, AMOUNT_MAX)?;
+        quota.limits[0] = limit("cpu_millis", wire.cpu_millis)?;
+        quota.limits[1] = limit("memory_bytes", wire.memory_bytes)?;
+        quota.limits[2] = limit("disk_bytes", wire.disk_bytes)?;
         for (position, &found) in wire.custom.iter().enumerate() {
             let found = (found != UNLIMITED).then_some(found);
-            quota.limits[3 + position] = limit("", found, AMOUNT_MAX).within_at("custom", position)?;
+            quota.limits[3 + position] = limit("", found).within_at("custom", position)?;
         }
         Ok(quota)
     }

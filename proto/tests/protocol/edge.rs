@@ -41,6 +41,31 @@ fn cpu(cpu_millis: i64) -> Option<v1::Resources> {
     Some(v1::Resources { cpu_millis, ..v1::Resources::default() })
 }
 
+// A quota had the bound of one machine: of a cell of 100,000 with 128 GiB each no namespace could be held to half.
+#[test]
+fn a_quota_may_be_far_above_what_one_machine_has() {
+    type Change = fn(&mut v1::Quota, i64);
+    let set = |change: Change, amount: i64| {
+        let mut limit = v1::Quota::default();
+        change(&mut limit, amount);
+        let wire = v1::SetQuota { namespace: "ml".into(), limit: Some(limit) };
+        plenum_proto::command::command(v1::command::Ask::SetQuota(wire))
+    };
+    let fields: [(Change, &str); 4] = [
+        (|limit, amount| limit.cpu_millis = Some(amount), "cpu_millis"),
+        (|limit, amount| limit.memory_bytes = Some(amount), "memory_bytes"),
+        (|limit, amount| limit.disk_bytes = Some(amount), "disk_bytes"),
+        (|limit, amount| limit.custom = vec![-1, amount], "custom[1]"),
+    ];
+    for (change, field) in fields {
+        let Ok(Command::SetQuota { limit: Some(limit), .. }) = set(change, 1 << 62) else { panic!("{field}") };
+        assert!(limit.limits.contains(&Some(plenum_model::QUOTA_MAX)), "{field}");
+        let refused = set(change, (1 << 62) + 1).unwrap_err().to_string();
+        let expected = format!("limit.{field}: expected 0 to 4611686018427387904, found 4611686018427387905");
+        assert!(refused.ends_with(&expected), "{refused}");
+    }
+}
+
 // Who named schedulers and forgot the machines removed the partition, and was told that it was set.
 #[test]
 fn a_partition_is_removed_by_saying_neither_machines_nor_schedulers() {

@@ -86,12 +86,8 @@ fn take_over() -> impl Strategy<Value = TakeOver> {
 }
 
 fn quota() -> impl Strategy<Value = Quota> {
-    let limits = (option::of(0..=CPU_MILLIS_MAX), proptest::collection::vec(option::of(amount()), 7));
-    limits.prop_map(|(cpu, rest)| {
-        let mut limits = [cpu; DIMENSIONS];
-        limits[1..].copy_from_slice(&rest);
-        Quota { limits }
-    })
+    let limit = option::of(prop_oneof![Just(0), 0..10_000u64, Just(QUOTA_MAX), 0..=QUOTA_MAX]);
+    proptest::array::uniform8(limit).prop_map(|limits| Quota { limits })
 }
 
 fn partition() -> impl Strategy<Value = Partition> {

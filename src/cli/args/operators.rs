@@ -89,13 +89,13 @@ pub(crate) enum Quotas {
 #[group(required = true, multiple = true)]
 pub(crate) struct Limits {
     /// Cores, such as 100 or 500m
-    #[arg(long, value_name = "CORES", value_parser = crate::job_file::cpu_millis)]
+    #[arg(long, value_name = "CORES", value_parser = crate::job_file::quota_cpu_millis)]
     pub(crate) cpu: Option<i64>,
     /// Memory, such as 64GiB
-    #[arg(long, value_name = "BYTES", value_parser = crate::job_file::bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = crate::job_file::quota_bytes)]
     pub(crate) memory: Option<i64>,
     /// Disk, such as 1TiB
-    #[arg(long, value_name = "BYTES", value_parser = crate::job_file::bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = crate::job_file::quota_bytes)]
     pub(crate) disk: Option<i64>,
     /// A resource that the cell named; can be given several times
     #[arg(long, value_name = "NAME=AMOUNT", value_parser = parse_amount)]
