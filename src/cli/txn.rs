@@ -168,8 +168,7 @@ fn refusals(view: &TransactionView, outcome: &Outcome, shown: usize) -> String {
     for reason in reasons {
         text.push_str(&format!("\nmore: plenum explain {reason}"));
     }
-    let at = |position: &u32| outcome.refusals.get(usize::try_from(*position).ok()?);
-    let divergences = outcome.divergences.iter().filter_map(at).filter(|refusal| !refusal.may_be_early()).count();
+    let divergences = outcome.divergent().count();
     if divergences > 0 {
         text.push_str(&format!(
             "\ndivergence: {divergences} of these could be seen at revision {}; a scheduler that asks all the same has a bug, or the cell has",

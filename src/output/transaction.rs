@@ -169,7 +169,7 @@ impl Row for TransactionView {
             "stops": self.stops,
             "evicted": self.evicted_total,
             "refusals": refusals,
-            "divergences": outcome.divergences,
+            "divergences": outcome.divergent().map(|(position, _)| position).collect::<Vec<_>>(),
             "decision": decision,
         });
         // Listings are told none of them.
@@ -190,7 +190,7 @@ impl Row for TransactionView {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::DecisionMetadata;
+    use plenum_proto::v1::{DecisionMetadata, NotWantedCause, Refusal, RefusalReason};
 
     use super::*;
 
@@ -231,6 +231,24 @@ mod tests {
         let decision = Some(DecisionMetadata { seed, ..DecisionMetadata::default() });
         let view = TransactionView { decision, ..TransactionView::default() };
         assert_eq!(view.to_json()["decision"]["seed"], "12322096073707896240");
+    }
+
+    // A claim that came at the end of a backoff was nobody's bug to `--filter divergent=true`, and one to who read the list as JSON.
+    #[test]
+    fn a_claim_that_may_have_been_early_is_no_divergence_for_programs_either() {
+        let refusal = |reason: RefusalReason, cause: NotWantedCause| Refusal {
+            reason: reason.into(),
+            not_wanted: cause.into(),
+            ..Refusal::default()
+        };
+        let refusals = vec![
+            refusal(RefusalReason::NotWanted, NotWantedCause::InBackoff),
+            refusal(RefusalReason::NotWanted, NotWantedCause::TaskIsDone),
+            refusal(RefusalReason::NoRoom, NotWantedCause::Unspecified),
+        ];
+        let outcome = Some(Outcome { refusals, divergences: vec![0, 1, 2], ..Outcome::default() });
+        let view = TransactionView { outcome, ..TransactionView::default() };
+        assert_eq!(view.to_json()["divergences"], json!([1, 2]));
     }
 
     #[test]

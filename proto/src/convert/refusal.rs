@@ -91,6 +91,15 @@ impl v1::Refusal {
     }
 }
 
+impl v1::Outcome {
+    /// The refusals that planner and committer disagree on, each with its position: those in `divergences`, but for claims that [may have been
+    /// early](v1::Refusal::may_be_early).
+    pub fn divergent(&self) -> impl Iterator<Item = (u32, &v1::Refusal)> {
+        let at = move |&position: &u32| Some((position, self.refusals.get(usize::try_from(position).ok()?)?));
+        self.divergences.iter().filter_map(at).filter(|(_, refusal)| !refusal.may_be_early())
+    }
+}
+
 /// Which cause a refusal had; none where it has another reason, or is of a version that did not say.
 fn not_wanted(wire: &v1::Refusal) -> Result<Option<NotWanted>, Invalid> {
     Ok(Some(match NotWantedCause::try_from(wire.not_wanted).unwrap_or_default() {

@@ -38,9 +38,7 @@ pub(crate) struct Divergence {
 impl Divergence {
     /// What of this outcome is one, if anything is.
     pub(crate) fn of_outcome(outcome: &v1::Outcome, base_revision: u64) -> Option<Self> {
-        let position = |position: &u32| usize::try_from(*position).ok();
-        let divergent = outcome.divergences.iter().filter_map(position).filter_map(|at| outcome.refusals.get(at));
-        let mut divergent = divergent.filter(|refusal| !refusal.may_be_early()).peekable();
+        let mut divergent = outcome.divergent().map(|(_, refusal)| refusal).peekable();
         let reason = divergent.peek()?.reason().as_str_name();
         Some(Self {
             transaction: TransactionId { session: SessionId(outcome.session), number: outcome.number },
