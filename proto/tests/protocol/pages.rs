@@ -125,6 +125,20 @@ fn a_missing_page_is_named() {
     assert_eq!(error.to_string(), "expected page 0 of TABLE_TASKS, found none");
 }
 
+// A table that was full was written, and no mirror and no start read it back.
+#[test]
+fn a_table_of_as_many_rows_as_there_may_be_is_read_and_one_of_more_is_not() {
+    let begun_with = |group_rows: u32| {
+        let meta = pages::encode_page(&World::after(&[0]).cell, Table::Meta, 0);
+        let mut page = v1::Page::decode(meta).unwrap();
+        page.meta.as_mut().unwrap().group_rows = group_rows;
+        Decoder::new(Sections::ALL).add(page.encode_to_vec().into())
+    };
+    let most = plenum_proto::bounds::ROWS_MAX;
+    assert!(begun_with(most).is_ok());
+    assert!(begun_with(most + 1).is_err());
+}
+
 #[test]
 fn a_page_that_comes_twice_is_refused() {
     let world = World::after(&[0, 14]);

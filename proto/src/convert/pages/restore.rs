@@ -182,7 +182,7 @@ impl Begun {
             meta.partition_rows,
             meta.unknown_task_rows,
         ];
-        bounds::rows("meta", &rows)?;
+        bounds::up_to("meta", rows.into_iter().max().unwrap_or(0), bounds::ROWS_MAX)?;
         let governance = Governance {
             quotas: present("meta.quotas", meta.quotas, quota_from_wire)?,
             holds: present("meta.holds", meta.holds, hold_from_wire)?,
