@@ -69,9 +69,9 @@ pub struct CoreOptions {
     pub sessions_of_principal_max: usize,
     /// Most of them under one name of a scheduler, whoever opens them: where all come over loopback, they are one principal.
     pub sessions_of_scheduler_max: usize,
-    /// Most machines at once.
+    /// Most machines at once. At most [`ROWS_MAX`].
     pub machines_max: u32,
-    /// Most jobs at once, finished ones that are not retired yet too.
+    /// Most jobs at once, finished ones that are not retired yet too. At most [`ROWS_MAX`].
     pub jobs_max: u32,
     /// Most bytes of all jobs at once, as [`plenum_model::Job::kept_bytes`] reckons each, finished ones that are not retired yet too. Where these have more
     /// than half of it, the first that finished, and that nothing is left of, are retired at once.

@@ -420,6 +420,7 @@ impl<T> Committer<T> {
         // It has to be encoded all the same; once it has taken effect, it would be too late.
         let mut starts_over = None;
         let fits = |decision: &Decision, delta: &Delta| {
+            room::has_rows(delta)?;
             let bytes = self.building.encode(&asked.encoded, decision, delta);
             let fits = room::fits(bytes, self.options.entry_bytes, delta);
             starts_over = fits.as_ref().err().and_then(|_| room::starts_over(delta));

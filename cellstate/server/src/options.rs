@@ -180,8 +180,9 @@ impl Settings {
     /// [`Settings::core`], whose commands stop at most what an eighth of an effect has room for, and whose tables can be read back.
     pub(crate) fn core_options(&self) -> plenum_core::CoreOptions {
         let stops_max = self.core.stops_max.min(stops_within(self.commit_options().effect_bytes / 8));
-        let tasks_max = self.core.tasks_max.min(plenum_core::ROWS_MAX);
-        plenum_core::CoreOptions { stops_max, tasks_max, ..self.core.clone() }
+        let [machines_max, jobs_max, tasks_max] = [self.core.machines_max, self.core.jobs_max, self.core.tasks_max]
+            .map(|most| most.min(plenum_core::ROWS_MAX));
+        plenum_core::CoreOptions { stops_max, machines_max, jobs_max, tasks_max, ..self.core.clone() }
     }
 
     /// What reports that are gathered into one request may come to in the log, in bytes: with what they set off in the tasks of jobs that
@@ -255,6 +256,23 @@ mod tests {
                 assert!(settings.frame_bytes_max() < segment_bytes && settings.logged_bytes_max() > 40_000);
             }
         }
+    }
+
+    // Of machines and jobs there could be more than anybody reads rows of a table.
+    #[test]
+    fn no_table_of_the_core_may_have_more_rows_than_are_read_back() {
+        let most = plenum_core::ROWS_MAX;
+        let bounds = |wanted: u32| {
+            let core = plenum_core::CoreOptions {
+                machines_max: wanted,
+                jobs_max: wanted,
+                tasks_max: wanted,
+                ..plenum_core::CoreOptions::default()
+            };
+            let core = Settings { core, ..Settings::default() }.core_options();
+            [core.machines_max, core.jobs_max, core.tasks_max]
+        };
+        assert_eq!((bounds(u32::MAX), bounds(most - 1)), ([most; 3], [most - 1; 3]));
     }
 
     // With most of these a server began and served nobody: it took no connection, listed nothing, gave leases that no agent keeps, closed the

@@ -1,10 +1,11 @@
 //! Room in the log: how much a request may come to there, with its answer and what it changes.
 //!
 //! What it comes to is measured once it is decided, before it takes effect (`fits`). All else here is an estimate, made so that what is
-//! hopeless need not be decided, and that what is gathered fits.
+//! hopeless need not be decided, and that what is gathered fits. And room in the table of allocations, which nobody reads beyond its bound (`has_rows`).
 
 use std::collections::BTreeMap;
 
+use plenum_core::ROWS_MAX;
 use plenum_model::{
     AllocationState, BootId, Cell, Command, Delta, Job, JobChange, Rejection, RejectionCode, TaskState, Transition,
     counted,
@@ -73,6 +74,19 @@ pub(super) fn fits(bytes: usize, bytes_max: usize, delta: &Delta) -> Result<(), 
     let message = format!(
         "with its answer and what it changes it comes to {bytes} bytes in the log{of}, and a request may come to {bytes_max}; ask for \
          less at once{or}"
+    );
+    Err(Rejection::new(RejectionCode::LimitReached, message))
+}
+
+/// Whether what was decided may take effect: a grant in a row beyond the bound of tables would be read by no mirror, and not by the next start either.
+/// Rows are given out again once allocations have ended, but a page of them not before it has some holes.
+pub(super) fn has_rows(delta: &Delta) -> Result<(), Rejection> {
+    let last = delta.grants.iter().flat_map(|grants| &grants.slots).max();
+    if last.is_none_or(|&slot| slot < ROWS_MAX) {
+        return Ok(());
+    }
+    let message = format!(
+        "at most {ROWS_MAX} rows of allocations in the cell, and this would take one more; try again when some have ended"
     );
     Err(Rejection::new(RejectionCode::LimitReached, message))
 }

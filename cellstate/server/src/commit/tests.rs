@@ -350,6 +350,13 @@ const PAIR: plenum_model::JobId = plenum_model::JobId { slot: 0, generation: 1 }
 /// A cell in which so many tasks of the job `default/pair`, which share a machine, were placed on the machine `m1`.
 fn placed(tasks: u32) -> Core {
     let mut core = Core::new(CoreOptions::default());
+    let claims = claims_of_all(&mut core, tasks);
+    take(&mut core, &claims);
+    core
+}
+
+/// Has the machine and the job come to an empty cell: what places all of its tasks.
+fn claims_of_all(core: &mut Core, tasks: u32) -> Asked {
     let group = plenum_model::GroupShape { name: "work".into(), count: tasks, ..Default::default() };
     let shape = plenum_model::JobShape {
         namespace: "default".into(),
@@ -360,10 +367,10 @@ fn placed(tasks: u32) -> Core {
         groups: vec![group],
         ..Default::default()
     };
-    take(&mut core, &open_server());
-    take(&mut core, &ask(Command::OpenSession { scheduler: "batch".into() }));
-    take(&mut core, &machine("m1"));
-    take(&mut core, &ask(Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32] }));
+    take(core, &open_server());
+    take(core, &ask(Command::OpenSession { scheduler: "batch".into() }));
+    take(core, &machine("m1"));
+    take(core, &ask(Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32] }));
     let placement = Placement {
         job: PAIR,
         job_version: 1,
@@ -378,13 +385,33 @@ fn placed(tasks: u32) -> Core {
         placements: vec![placement],
         ..Transaction::default()
     };
-    take(&mut core, &ask(Command::Commit(Box::new(transaction), 1)));
-    core
+    ask(Command::Commit(Box::new(transaction), 1))
 }
 
 fn take(core: &mut Core, asked: &Asked) {
     let decided = core.decide(asked.request(), LogTime::from_micros(1));
     assert!(matches!(decided, plenum_core::Decided::Changed { .. }), "{decided:?}");
+}
+
+// It was written and acknowledged, and neither a mirror nor the next start would have read it.
+#[test]
+fn a_grant_in_a_row_beyond_all_that_is_read_is_refused_and_leaves_no_trace() {
+    let (time, identity) = (LogTime::default(), CellIdentity::default());
+    // The page that it fills next is the first one beyond the bound.
+    let filling = Some(plenum_core::ROWS_MAX / 64);
+    let cell = plenum_model::Restore::new(Revision(0), time, identity, Vec::new(), Vec::new(), filling);
+    let mut core = Core::from_cell(cell.finish().unwrap(), CoreOptions::default());
+    let claims = claims_of_all(&mut core, 1);
+    let before = core.cell().clone();
+    let mut committer: Committer<u32> = Committer::new(core, CommitOptions::default());
+    request(&mut committer, 1, claims);
+    let heard = hear(&mut committer);
+    let [(1, _, Answer::Unchanged(Decision::Rejected(rejection)))] = &heard.answers[..] else {
+        panic!("it is refused: {:?}", heard.answers)
+    };
+    assert_eq!(rejection.code, plenum_model::RejectionCode::LimitReached);
+    assert!(rejection.message.starts_with("at most 67108864 rows of allocations"), "{rejection}");
+    assert_eq!((heard.writes.len(), committer.undurable_cell().first_difference(&before)), (0, None));
 }
 
 // The answer told to ask for less, or to set larger segments: the machine could neither be removed nor come back after a boot.
