@@ -360,7 +360,7 @@ async fn what_an_older_history_lacks_is_read_from_what_was_kept() {
     std::fs::remove_dir_all(dir.join("history")).unwrap();
     std::fs::rename(older, dir.join("history")).unwrap();
     let report = plenum_server::verify(&dir).unwrap();
-    assert!(report.is_sound() && report.from_revision == 0, "{report:?}");
+    assert!(report.is_sound() && report.from_revision < 20, "{report:?}");
     let server = Server::start(brisk(&dir)).await.unwrap();
     let channel = connect(&server).await;
     assert_eq!(machines(&channel).await, jobs);
