@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use plenum_model::{Cell, Delta, Session, SessionChange, SessionId};
 
@@ -58,11 +58,29 @@ impl HighestQueued {
     }
 }
 
+/// Whether a session is over: it was closed, or is about to be as nobody used it.
+#[derive(Debug, Default)]
+pub(crate) struct Over(AtomicBool);
+
+impl Over {
+    /// Looked at by each of its streams whenever that goes on.
+    pub(crate) fn is_so(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
 /// A session that is open.
 #[derive(Debug)]
 struct Known {
     owner: Owner,
     queued: Arc<HighestQueued>,
+    over: Arc<Over>,
+}
+
+impl Known {
+    fn new(owner: Owner, highest_queued: u64) -> Self {
+        Self { owner, queued: HighestQueued::new(highest_queued), over: Arc::default() }
+    }
 }
 
 /// All sessions of the cell, as their streams see them.
@@ -80,14 +98,14 @@ impl Sessions {
         let alone = |session: &Arc<Session>| (session.id, Standing::Alone(now_micros));
         let known = |session: &Arc<Session>| {
             let last = session.decided.back().map_or(0, |last| last.number);
-            (session.id, Known { owner: Owner::from(&**session), queued: HighestQueued::new(last) })
+            (session.id, Known::new(Owner::from(&**session), last))
         };
         Self { standings: cell.sessions().map(alone).collect(), known: cell.sessions().map(known).collect() }
     }
 
     /// A session was opened.
     pub(crate) fn opened(&mut self, session: SessionId, owner: Owner) {
-        self.known.entry(session).or_insert_with(|| Known { owner, queued: HighestQueued::new(0) });
+        self.known.entry(session).or_insert_with(|| Known::new(owner, 0));
     }
 
     /// Takes what is published, in order: it comes later than the answers, and who asked may be gone by then. A session whose opener left
@@ -104,8 +122,7 @@ impl Sessions {
                 }
                 SessionChange::Closed(session) => {
                     self.closed(*session);
-                    // It will not grow old. Who still has a stream of it sees the same delta, and goes on in another session. One that asked for answers
-                    // alone hears of it with its next commit.
+                    // It will not grow old.
                     self.standings.remove(session);
                 }
                 SessionChange::Number { .. } => {}
@@ -113,9 +130,11 @@ impl Sessions {
         }
     }
 
-    /// A session was closed.
+    /// A session was closed, or is about to be. Its streams see that when they go on, which they do with each heartbeat.
     pub(crate) fn closed(&mut self, session: SessionId) {
-        self.known.remove(&session);
+        if let Some(known) = self.known.remove(&session) {
+            known.over.0.store(true, Ordering::Release);
+        }
     }
 
     /// Whose a session is; `None` for one that is not open, or is not known here.
@@ -126,6 +145,12 @@ impl Sessions {
     /// What was queued of a session. Of one that is not known here anything may have been.
     pub(crate) fn queued(&self, session: SessionId) -> Arc<HighestQueued> {
         self.known.get(&session).map_or_else(|| HighestQueued::new(u64::MAX), |known| known.queued.clone())
+    }
+
+    /// Whether the session is over, for its streams to look at. One that is not known here was closed, or is about to be: a stream of it that begins
+    /// just then would be told by nobody.
+    pub(crate) fn over(&self, session: SessionId) -> Arc<Over> {
+        self.known.get(&session).map_or_else(|| Arc::new(Over(AtomicBool::new(true))), |known| known.over.clone())
     }
 
     /// A simple client opened or used the session.
@@ -310,6 +335,25 @@ mod tests {
         sessions.published(&changed(4, opened()), 0);
         assert_eq!([1, 2].map(|number| sessions.queued(SessionId(4)).covers(number)), [true, false]);
         assert!(sessions.queued(SessionId(99)).covers(u64::MAX), "nothing is known of it");
+    }
+
+    // A stream of a session that was closed went on as if all were well, and what its scheduler said was heard by nobody.
+    #[test]
+    fn the_streams_of_a_session_see_that_it_is_over_whoever_closes_it() {
+        let mut sessions = Sessions::default();
+        for revision in 1..=3 {
+            sessions.published(&changed(revision, opened()), 0);
+        }
+        let streams = [1, 2, 3].map(|number| sessions.over(SessionId(number)));
+        let are_over = || [0, 1, 2].map(|stream: usize| streams[stream].is_so());
+        assert_eq!(are_over(), [false; 3]);
+        sessions.closed(SessionId(1));
+        sessions.published(&changed(4, SessionChange::Closed(SessionId(2))), 0);
+        assert_eq!(are_over(), [true, true, false]);
+        assert_eq!(sessions.overdue(100, 100), [SessionId(1), SessionId(3)]);
+        assert_eq!(are_over(), [true; 3]);
+        // Nobody would tell one that begins before the closing is decided.
+        assert!(sessions.over(SessionId(3)).is_so());
     }
 
     fn opened() -> SessionChange {

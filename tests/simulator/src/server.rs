@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use plenum_journal::{AppendError, BatchLabel, Journal, ReadError, SimDisk};
 use plenum_model::planted::{self, Bug};
-use plenum_model::{CellIdentity, Command, Decision, LogTime, MachineId, Revision, SessionId, Transition};
+use plenum_model::{
+    CellIdentity, Command, Decision, LogTime, MachineId, Revision, SessionChange, SessionId, Transition,
+};
 use plenum_proto::v1;
 use plenum_server::agents::{Asking, Leases, Registrations, Respite, Standstill, WantedIndex};
 use plenum_server::commit::{Answer, Asked, Batch, Committer, Input, Output, Published};
@@ -287,6 +289,11 @@ impl Server {
                 for machine in &delta.machines {
                     self.leases.machine_changed(machine, now);
                     touched.push(machine.id.slot);
+                }
+                for change in &delta.sessions {
+                    if let SessionChange::Closed(session) = change {
+                        self.session_closed(*session);
+                    }
                 }
             }
         }

@@ -394,7 +394,7 @@ async fn usable(shared: &Arc<Shared>, principal: &Principal, session: SessionId)
     Ok(owner)
 }
 
-fn no_such_session(session: SessionId) -> Failure {
+pub(super) fn no_such_session(session: SessionId) -> Failure {
     let message = format!("session {} is closed, or was never opened; open a new one", session.0);
     Failure::not_found(RejectionCode::NoSuchSession, message)
 }

@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Status, Streaming};
 
 use super::arriving::{Room, SMALL_BYTES};
-use super::cell::leaves_nothing_out;
+use super::cell::{leaves_nothing_out, no_such_session};
 use super::failure::Failure;
 use super::missed;
 use super::session::{Ask, Request, Response};
@@ -30,7 +30,7 @@ use crate::authorise::Principal;
 use crate::commit::Asked;
 use crate::ingress::{Reply, Told};
 use crate::notes::Note;
-use crate::sessions::HighestQueued;
+use crate::sessions::{HighestQueued, Over};
 use crate::shared::Shared;
 use crate::sync::{self, Lent, OutcomeBounds, Resume, Step, SyncSession};
 use crate::tasks::on_a_thread;
@@ -64,6 +64,8 @@ pub(super) struct Watcher {
     sync: SyncSession,
     /// What was queued of the session, by whatever stream.
     queued: Arc<HighestQueued>,
+    /// Whether the session is over.
+    over: Arc<Over>,
     /// Comes back with answers.
     answers: mpsc::UnboundedSender<(u64, Told)>,
     outstanding: usize,
@@ -117,12 +119,15 @@ impl Watcher {
             SyncSession::new(shared.settings.sync, shared.identity.clone(), owner.session, sections, resume, now)
                 .taking(shared.settings.message_bytes_max)
                 .telling_time(shared.clock.start_micros());
-        let queued = shared.sessions.lock().queued(owner.session);
+        let sessions = shared.sessions.lock();
+        let (queued, over) = (sessions.queued(owner.session), sessions.over(owner.session));
+        drop(sessions);
         Ok(Self {
             shared,
             owner,
             sync,
             queued,
+            over,
             answers,
             outstanding: 0,
             taken: Vec::new(),
@@ -158,8 +163,14 @@ impl Watcher {
             if !only_watches && inbound.is_none() && self.unsent() == 0 {
                 return;
             }
+            // In a session that is over nothing is decided any more, and what is said of waiting jobs is heard by nobody.
+            let is_over = !only_watches && self.over.is_so();
+            if is_over && self.unsent() == 0 {
+                drop(out.send(vec![Err(no_such_session(self.owner.session).into_status())]).await);
+                return;
+            }
             // Whoever asks and does not read the answers is not read from either.
-            let reads = self.unsent() < self.shared.settings.outstanding;
+            let reads = !is_over && self.unsent() < self.shared.settings.outstanding;
             tokio::select! {
                 first = next(&mut inbound), if inbound.is_some() && reads => {
                     if self.take(first, &mut inbound, &out).await.is_err() {

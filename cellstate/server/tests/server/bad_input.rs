@@ -241,13 +241,19 @@ async fn sessions_that_are_not_ones_own_to_use_are_refused() {
     assert_eq!(refusal(&foreign), of(Code::PermissionDenied, "NOT_PERMITTED"));
     assert_eq!(standing(&server, &channel).await, before, "it is open, and nothing was decided");
 
-    // Its stream is still there when the session ends.
+    // Its stream is still there when the session ends, and ends with it.
     let mut left = session;
     client.close(close).await.unwrap();
     let closed = standing(&server, &channel).await;
     assert_eq!((closed.0, closed.1), (before.0 + 1, 0));
-    let ended = left.commit(transaction.clone()).await.unwrap_err();
-    assert_eq!((ended.number, on_stream(&ended)), (1, of(Code::NotFound, "NO_SUCH_SESSION")));
+    let ended = loop {
+        if let Err(status) = left.next().await {
+            break status;
+        }
+    };
+    assert_eq!(refusal(&ended), of(Code::NotFound, "NO_SUCH_SESSION"));
+    let late = client.commit(transaction).await.unwrap_err();
+    assert_eq!(refusal(&late), of(Code::NotFound, "NO_SUCH_SESSION"));
     assert_eq!(hello(&channel, resume).await, of(Code::NotFound, "NO_SUCH_SESSION"));
     assert_eq!(refusal(&client.close(close).await.unwrap_err()), of(Code::NotFound, "NO_SUCH_SESSION"));
     assert_eq!(standing(&server, &channel).await, closed);

@@ -5,6 +5,7 @@ mod agents;
 mod backups;
 mod bad_input;
 mod client;
+mod closed;
 mod commits;
 mod crowded;
 mod decisions;

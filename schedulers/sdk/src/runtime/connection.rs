@@ -64,7 +64,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let refused = matches!(self.link, Link::Greeting);
         let is_new = self.session == SessionId::default() && code != OTHER_CELL;
         let turned_away = refused && is_new && TURNED_AWAY.contains(&status);
-        if refused && SESSION_IS_OVER.contains(&status) {
+        // That ends also a stream that had begun: somebody closed its session.
+        let is_closed = code == RejectionCode::NoSuchSession.as_str();
+        if is_closed || (refused && SESSION_IS_OVER.contains(&status)) {
             self.end_session(now_micros);
         }
         if refused && code == OTHER_CELL {

@@ -31,6 +31,8 @@ pub(super) struct Watching {
     session: SessionId,
     namespace: Arc<str>,
     sync: SyncSession,
+    /// Its session was closed.
+    is_over: bool,
     pumped_at_micros: i64,
     resyncs: u64,
 }
@@ -124,7 +126,14 @@ impl Server {
         let options = SyncOptions { message_bytes: world.mix.message_bytes, ..SyncOptions::default() };
         let sync = SyncSession::new(options, self.identity.clone(), session, sections, resume, world.now());
         self.alone.remove(&session);
-        self.watching.insert(id, Watching { session, namespace, sync, pumped_at_micros: i64::MAX, resyncs: 0 });
+        let pumped_at_micros = i64::MAX;
+        self.watching.insert(id, Watching { session, namespace, sync, is_over: false, pumped_at_micros, resyncs: 0 });
+    }
+
+    /// A session was closed: its streams end once they have nothing more to say.
+    pub(super) fn session_closed(&mut self, session: SessionId) {
+        let streams = self.watching.values_mut().filter(|watching| watching.session == session);
+        streams.for_each(|watching| watching.is_over = true);
     }
 
     fn commit(&mut self, world: &mut World, id: ConnectionId, wire: v1::Transaction) -> Checked {
@@ -205,6 +214,11 @@ impl Server {
                 }
                 Step::NeedRoom { bytes } => unreachable!("outcomes have no bound here: one of {bytes} bytes goes"),
                 Step::Wait { until_micros } => {
+                    if watching.is_over {
+                        self.watching.remove(&id);
+                        self.refuse(world, id, NOT_FOUND, "the session is closed");
+                        return Ok(());
+                    }
                     if watching.pumped_at_micros != until_micros {
                         watching.pumped_at_micros = until_micros;
                         world.agenda.at(until_micros, Event::Pump { life: self.life, connection: id });

@@ -257,6 +257,44 @@ async fn the_outcome_of_a_dry_run_has_its_room_until_it_goes_into_a_message() {
     server.shutdown().await.unwrap();
 }
 
+// It went on as if all were well: whoever had nothing to commit, or asked for outcomes alone, never heard of it.
+#[tokio::test]
+async fn a_stream_whose_session_is_over_ends_once_all_its_answers_were_told() {
+    use tonic::codec::Codec as _;
+    let (_dir, server, shared) = that_forgets().await;
+    let session = SessionId(7);
+    let of_session =
+        crate::sessions::Owner { scheduler: "batch".into(), principal: "local".into(), namespace: "".into() };
+    shared.sessions.lock().opened(session, of_session);
+    let owner = Owner { principal: Principal::local(), namespace: "".into(), session };
+    let hello = v1::Hello { sections: vec![v1::Section::Outcomes.into()], ..v1::Hello::default() };
+    let (answers, answered) = mpsc::unbounded_channel();
+    let mut watcher = Watcher::new(shared.clone(), owner, &hello, answers.clone()).unwrap();
+    watcher.outstanding = 1;
+    let silent = axum::body::Body::from_stream(tokio_stream::pending::<Result<Bytes, axum::BoxError>>());
+    let decoder = plenum_proto::codec::Codec::<v1::SessionResponse, Request>::default().decoder();
+    let inbound = Streaming::new_request(decoder, silent, None, None);
+    let (out, mut sent) = mpsc::channel(HANDFULS_MAX);
+    let mut run = Box::pin(watcher.run(Some(inbound), answered, out));
+    shared.sessions.lock().closed(session);
+    assert_eq!(at_hand(&mut run).await, None, "one of its transactions is not answered yet");
+    answers.send((1, Told::Refused(Box::new(Failure::invalid("x"))))).unwrap();
+    tokio::time::timeout(Duration::from_secs(10), run).await.expect("it ends");
+    let mut told = Vec::new();
+    while let Ok(handful) = sent.try_recv() {
+        told.extend(handful);
+    }
+    let ended = told.pop().unwrap().unwrap_err();
+    assert_eq!(ended.metadata().get(super::super::failure::CODE).unwrap(), "NO_SUCH_SESSION");
+    let told: Vec<_> = told.into_iter().map(|message| message.unwrap().decoded().unwrap().tell.unwrap()).collect();
+    let [v1::session_response::Tell::Welcome(_), v1::session_response::Tell::Error(error)] = &told[..] else {
+        panic!("a welcome and an error were expected: {told:?}")
+    };
+    assert_eq!(error.number, 1);
+    drop(shared);
+    server.shutdown().await.unwrap();
+}
+
 // They were let go of when no picture of the cell came within half a second, and nobody tells them again.
 #[tokio::test(flavor = "multi_thread")]
 async fn notes_that_come_while_a_write_takes_long_are_taken_when_it_is_done() {

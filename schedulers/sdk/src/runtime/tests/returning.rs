@@ -76,6 +76,15 @@ fn who_sees_its_own_session_closed_goes_on_in_another_one() {
     assert_eq!((hello.session, hello.revision, hello.seen_revision), (0, 0, 8));
 }
 
+// The stream may end before the delta comes: the closed session was asked for once more then, over another connection.
+#[test]
+fn who_is_told_by_the_end_of_its_stream_that_its_session_is_closed_goes_on_in_another_one() {
+    let mut runtime = at_five();
+    refuse(&mut runtime, 5, "NO_SUCH_SESSION");
+    let hello = greeting(&mut runtime);
+    assert_eq!((hello.session, hello.revision, hello.seen_revision), (0, 0, 5));
+}
+
 #[test]
 fn who_finds_its_own_session_closed_in_a_snapshot_goes_on_in_another_one() {
     let mut other = begun();

@@ -140,3 +140,19 @@ fn an_outcome_that_this_version_does_not_know_costs_neither_mirror_nor_connectio
     let counters = runtime.counters();
     assert_eq!((counters.unread, counters.connections, counters.sent_again), (1, 1, 0));
 }
+
+#[test]
+fn what_is_unanswered_when_a_stream_ends_with_its_session_is_not_sent_again_in_the_next_one() {
+    let (mut runtime, outputs) = with_work(Attentive::default(), 0);
+    assert_eq!(commits(&outputs).count(), 1);
+    runtime.handle(1_000, disconnected(5, "NO_SUCH_SESSION", "gone"));
+    assert_eq!(runtime.scheduler().0, [Unanswered::Unread], "whether it was executed the next mirror shows");
+    let outputs = runtime.handle(60_000, Input::Connected);
+    let [Output::Send(v1::SessionRequest { ask: Some(Ask::Hello(hello)) })] = &outputs[..] else {
+        panic!("a greeting")
+    };
+    assert_eq!((hello.session, hello.revision), (0, 0));
+    let Tell::Welcome(another) = welcome_of(4, 0) else { panic!("a welcome") };
+    let outputs = given(&mut runtime, 60_000, Tell::Welcome(v1::Welcome { session: 5, snapshot: true, ..another }));
+    assert_eq!((commits(&outputs).count(), runtime.counters().sent_again), (0, 0));
+}

@@ -1,0 +1,65 @@
+//! Sessions that are closed while they have streams.
+
+use std::time::Duration;
+
+use plenum_model::Cell;
+use plenum_proto::v1;
+use plenum_server::Server;
+use tonic::{Code, Status};
+use v1::cell_client::CellClient;
+
+use crate::client::{Session, as_principal, code, connect, options, start};
+
+/// How the stream ends.
+async fn end_of(session: &mut Session) -> Status {
+    let ends = async {
+        loop {
+            if let Err(status) = session.next().await {
+                return status;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), ends).await.expect("the stream ends")
+}
+
+fn hello(sections: Vec<i32>) -> v1::Hello {
+    v1::Hello { scheduler: "batch".to_owned(), namespace: "default".to_owned(), sections, ..Default::default() }
+}
+
+// What its scheduler said of waiting jobs was heard by nobody, and it had nothing to commit by which it would have heard that.
+#[tokio::test]
+async fn a_stream_ends_with_its_session_whatever_sections_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    for sections in [Vec::new(), vec![v1::Section::Outcomes.into()]] {
+        let mut session = Session::greeted(&channel, hello(sections), Cell::default()).await.unwrap();
+        let v1::Welcome { session: id, incarnation, .. } = session.welcome;
+        let close = v1::CloseRequest { session: id, incarnation };
+        CellClient::new(channel.clone()).close(as_principal("operator/op", close)).await.unwrap();
+        let ended = end_of(&mut session).await;
+        assert_eq!((ended.code(), &*code(&ended)), (Code::NotFound, "NO_SUCH_SESSION"), "{ended}");
+    }
+    server.shutdown().await.unwrap();
+}
+
+// Whoever watches has no session that could be over.
+#[tokio::test]
+async fn a_watcher_goes_on_whoever_closes_sessions() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut quick = options(dir.path());
+    quick.settings.sync.heartbeat_micros = 10_000;
+    let server = Server::start(quick).await.unwrap();
+    let channel = connect(&server).await;
+    let mut client = CellClient::new(channel.clone());
+    let mut watching = client.watch(v1::Hello::default()).await.unwrap().into_inner();
+    let open = v1::OpenRequest { scheduler: "batch".into(), namespace: "default".into() };
+    let session = client.open(open).await.unwrap().into_inner().session;
+    client.close(v1::CloseRequest { session, incarnation: 0 }).await.unwrap();
+    let mut beats = 0;
+    while beats < 3 {
+        let message = watching.message().await.unwrap().unwrap();
+        beats += u32::from(matches!(message.tell, Some(v1::session_response::Tell::Heartbeat(_))));
+    }
+    server.shutdown().await.unwrap();
+}
