@@ -39,7 +39,8 @@ fn not_new(id: TransactionId, is_dry: bool, standing: Standing) -> Rejection {
         ),
         Standing::Retired | Standing::New => {
             let message = format!(
-                "{id} is older than what is remembered: it is not executed now, and nobody can tell whether it was before"
+                "{id} is older than what its session remembers: it is not executed now; whether it was before, `plenum txn show {id}` tells, as long as that is \
+                 retained"
             );
             Rejection::new(RejectionCode::NumberRetired, message)
         }

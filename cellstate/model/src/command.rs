@@ -291,7 +291,7 @@ rejection_codes! {
     Unimplemented = "UNIMPLEMENTED", "The cell has a place for it and does not decide it yet.";
     NoSuchSession = "NO_SUCH_SESSION", "Closed, or of another incarnation.";
     OtherIncarnation = "OTHER_INCARNATION", "The request is from another life of the cell.";
-    NumberRetired = "NUMBER_RETIRED", "Too old to be remembered: not executed now, and nobody can tell whether it was before.";
+    NumberRetired = "NUMBER_RETIRED", "Too old to be remembered: not executed now. Whether it was before, the history tells.";
     NumberReused = "NUMBER_REUSED", "A known number with other content.";
     FutureBase = "FUTURE_BASE", "Based on a revision that does not exist yet.";
     NoSuchJob = "NO_SUCH_JOB", "Never submitted, or retired.";

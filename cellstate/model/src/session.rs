@@ -44,7 +44,7 @@ pub enum Standing {
     New,
     /// Decided before.
     Decided(DecidedNumber),
-    /// Below what is remembered: never to be executed, and nobody can tell whether it was.
+    /// Below what is remembered: never to be executed. Whether it was, the session can't tell.
     Retired,
     /// Among those that are remembered, and not one of them: a higher one came first. It was never executed, nor will it be.
     Skipped,

@@ -24,6 +24,7 @@ mod moved;
 mod names;
 pub(crate) mod past;
 pub mod probe;
+pub(crate) mod retired;
 mod session;
 mod simple;
 mod story;

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use plenum_model::{Decision, Outcome, Revision};
+use plenum_model::{Decision, Outcome, RejectionCode, Revision};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::arriving::{Arriving, Room};
 use crate::api::failure::Failure;
+use crate::api::retired::Retired;
 use crate::commit::{Answer, Asked, outcome_bytes};
 use crate::sessions::HighestQueued;
 pub(crate) use queue::FairQueue;
@@ -35,6 +36,8 @@ pub(crate) enum Told {
     Other(Revision, Decision),
     /// The same of a dry run: its outcome may be large, and has its room among what was not read.
     DryRun(Revision, Box<Outcome>, Room),
+    /// It was rejected, and may have been decided before: the history has to be asked first.
+    Retired(Box<Retired>),
     /// It was not queued.
     Refused(Box<Failure>),
 }
@@ -46,6 +49,8 @@ pub(crate) enum Reply {
     /// Bounded by the session, which admits only so many unanswered numbers; and in bytes by the room that answers have which nobody has read.
     Session {
         number: u64,
+        /// Of its content.
+        digest: u64,
         to: mpsc::UnboundedSender<(u64, Told)>,
     },
 }
@@ -56,12 +61,17 @@ impl Reply {
     pub(crate) fn send(self, answered: Answered, unread: &Arc<Arriving>) -> Option<Answer> {
         match self {
             Self::Once(to) => to.send(answered).err().map(|answered| answered.answer),
-            Self::Session { number, to } => {
+            Self::Session { number, digest, to } => {
                 // What was decided stays on the resolver's thread, for its memory: what is taken by one thread and given back by another
                 // costs both.
                 let (told, spent) = match answered.answer {
                     changed @ Answer::Changed(_) => (Told::Decided(answered.at), Some(changed)),
                     Answer::Unchanged(Decision::Outcome(outcome)) => (dry_run(answered.at, outcome, unread), None),
+                    Answer::Unchanged(Decision::Rejected(rejection))
+                        if rejection.code == RejectionCode::NumberRetired =>
+                    {
+                        (Told::Retired(Box::new(Retired { digest, at: answered.at, rejection })), None)
+                    }
                     Answer::Unchanged(decision) => (Told::Other(answered.at, decision), None),
                     Answer::Repeated(at) => (Told::Decided(at), None),
                 };
@@ -395,7 +405,7 @@ mod tests {
                 divergences: Vec::new(),
             };
             let answer = Answer::Unchanged(Decision::Outcome(Box::new(outcome)));
-            let reply = Reply::Session { number, to: to.clone() };
+            let reply = Reply::Session { number, digest: 0, to: to.clone() };
             assert!(reply.send(Answered { at: Revision(1), answer }, &unread).is_none());
         };
         let mut held = Vec::new();

@@ -19,6 +19,7 @@ use super::jobs::change;
 use super::listing;
 use super::past;
 use super::principal;
+use super::retired::{self, Retired};
 use super::session::{self, Ask as SessionAsk};
 use super::simple;
 use super::stream::{self, HANDFULS_MAX, NOTES_MAX, Out, Owner, Watcher, apart, unreadable};
@@ -85,9 +86,10 @@ impl CellService {
         let principal = principal(&request)?;
         let session::Encoded(encoded) = request.into_inner();
         let command = plenum_proto::transaction::commit(encoded.clone()).map_err(Failure::from)?;
-        let Command::Commit(transaction, _) = &command else {
+        let Command::Commit(transaction, digest) = &command else {
             return Err(Failure::internal("a transaction became another request").into());
         };
+        let (id, digest) = (transaction.id, *digest);
         leaves_nothing_out(transaction)?;
         let effect = if transaction.dry_run { Effect::Nothing } else { Effect::Decided };
         let namespace = self.used(&principal, transaction.id.session.0, transaction.incarnation).await?.namespace;
@@ -106,6 +108,16 @@ impl CellService {
                     cell.and_then(|cell| without_room::decided_before(&cell, incarnation, &asked)).ok_or(failure)?;
                 Answered { at, answer: Answer::Repeated(at) }
             }
+        };
+        let answered = match answered {
+            Answered { at, answer: Answer::Unchanged(Decision::Rejected(rejection)) }
+                if rejection.code == RejectionCode::NumberRetired =>
+            {
+                let retired = Retired { digest, at, rejection };
+                let at = retired::decided_at(&self.shared, id, retired).await.map_err(Failure::from)?;
+                Answered { at, answer: Answer::Repeated(at) }
+            }
+            answered => answered,
         };
         match self.shared.decision(answered).await.map_err(Failure::of_what_was_decided)?.decision {
             Decision::Outcome(outcome) => {

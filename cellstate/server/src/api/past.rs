@@ -303,6 +303,9 @@ const COUNTS_MAX: usize = 2;
 const COUNTS_ADMITTED_MAX: usize = 256;
 /// Who reads answers of repeated numbers at a time: whoever decides with them waits for no reads of the past, either.
 const ANSWERS_MAX: usize = 4;
+/// Who looks at a time for a number that its session does not remember any more, which may mean to look through all that is retained: nobody else is to
+/// wait for it.
+const LOOK_UPS_MAX: usize = 1;
 
 /// Who reads much of the cell or the disk, on threads of their own.
 pub(crate) struct Reads {
@@ -311,6 +314,7 @@ pub(crate) struct Reads {
     admitted_to_count: Arc<Semaphore>,
     counting: Arc<Semaphore>,
     answering: Arc<Semaphore>,
+    looking_up: Arc<Semaphore>,
 }
 
 impl Default for Reads {
@@ -322,6 +326,7 @@ impl Default for Reads {
             admitted_to_count: semaphore(COUNTS_ADMITTED_MAX),
             counting: semaphore(COUNTS_MAX),
             answering: semaphore(ANSWERS_MAX),
+            looking_up: semaphore(LOOK_UPS_MAX),
         }
     }
 }
@@ -395,6 +400,15 @@ pub(crate) async fn answering<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let turn = Turn { _running: permit(&reads.answering).await?, _admitted: None };
+    Ok(turn.take(work).await?.0)
+}
+
+/// Looks for a number that its session does not remember any more, on a thread of its own. Waits for others that do, and for nobody else.
+pub(super) async fn looking_up<T: Send + 'static>(
+    reads: &Reads,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let turn = Turn { _running: permit(&reads.looking_up).await?, _admitted: None };
     Ok(turn.take(work).await?.0)
 }
 

@@ -10,7 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use plenum_model::{Command, Decision, JobId, Revision, SessionId};
+use plenum_model::{Command, Decision, JobId, Revision, SessionId, TransactionId};
 use plenum_proto::fields::{fields, number};
 use plenum_proto::sections::Sections;
 use plenum_proto::v1;
@@ -23,6 +23,7 @@ use super::arriving::{Room, SMALL_BYTES};
 use super::cell::{leaves_nothing_out, no_such_session};
 use super::failure::Failure;
 use super::missed;
+use super::retired;
 use super::session::{Ask, Request, Response};
 use super::unread::Carried;
 use super::without_room;
@@ -438,7 +439,7 @@ impl Watcher {
 
     fn commit(&mut self, transaction: &Bytes) -> Result<(), Failure> {
         let asked = Asked::commit(self.owner.principal.text(), &self.owner.namespace, transaction)?;
-        let Command::Commit(content, _) = &asked.request().command else {
+        let Command::Commit(content, digest) = &asked.request().command else {
             return Err(Failure::internal("a transaction became another request"));
         };
         let (expected, found) = (self.owner.session, content.id.session);
@@ -447,10 +448,10 @@ impl Watcher {
             return Err(Failure::invalid(message));
         }
         leaves_nothing_out(content)?;
-        let number = content.id.number;
+        let (number, digest) = (content.id.number, *digest);
         self.shared.check_size(&asked)?;
         self.taken_bytes += asked.encoded_bytes();
-        self.taken.push((asked, Reply::Session { number, to: self.answers.clone() }));
+        self.taken.push((asked, Reply::Session { number, digest, to: self.answers.clone() }));
         if self.taken_bytes >= TAKEN_BYTES_MAX {
             self.submit();
         }
@@ -465,6 +466,12 @@ impl Watcher {
         self.outstanding -= 1;
         match told {
             Told::Decided(at) => self.sync.decided(at, number),
+            Told::Retired(rejected) => {
+                // It is answered once more.
+                self.outstanding += 1;
+                let id = TransactionId { session: self.owner.session, number };
+                tokio::spawn(retired::answer(self.shared.clone(), id, *rejected, self.answers.clone()));
+            }
             Told::Refused(failure) => self.refuse(number, &failure),
             Told::DryRun(at, outcome, mut room) => {
                 let encoded = v1::Outcome::from(&*outcome).encode_to_vec();

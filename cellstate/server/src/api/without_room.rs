@@ -35,7 +35,7 @@ pub(super) fn decided_before(cell: &Cell, incarnation: u64, asked: &Asked) -> Op
 pub(super) async fn tell(refused: Vec<Refused>, incarnation: u64, cell: impl Future<Output = Option<Cell>>) {
     let cell = cell.await;
     for Refused { reply, failure, asked } in refused {
-        let Reply::Session { number, to } = reply else { continue };
+        let Reply::Session { number, to, .. } = reply else { continue };
         let before = cell.as_ref().zip(asked).and_then(|(cell, asked)| decided_before(cell, incarnation, &asked));
         drop(to.send((number, before.map_or_else(|| Told::Refused(Box::new(failure)), Told::Decided))));
     }
@@ -56,7 +56,7 @@ mod tests {
         let command = Command::PauseScheduler { scheduler: "batch".into(), paused: true };
         let request = Request { principal: "a".into(), namespace: "".into(), command };
         let refused = |number| Refused {
-            reply: Reply::Session { number, to: to.clone() },
+            reply: Reply::Session { number, digest: 0, to: to.clone() },
             failure: Failure::ending(),
             asked: Some(Asked::new(request.clone())),
         };

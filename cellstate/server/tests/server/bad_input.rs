@@ -284,15 +284,27 @@ async fn numbers_that_are_no_new_ones_take_no_effect() {
         v1::Transaction { decision: Some(v1::DecisionMetadata { attempt: 2, ..Default::default() }), ..first.clone() };
     assert_eq!(session.commit(again).await.unwrap(), outcome);
     let other = v1::Transaction { placements: vec![placement(job, vec![0], vec![1])], ..first.clone() };
-    assert_eq!(on_stream(&session.commit(other).await.unwrap_err()), of(Code::InvalidArgument, "NUMBER_REUSED"));
+    let reused = of(Code::InvalidArgument, "NUMBER_REUSED");
+    assert_eq!(on_stream(&session.commit(other.clone()).await.unwrap_err()), reused);
     assert_eq!(standing(&server, &channel).await, before, "neither of them was decided");
-    // A session remembers its last 256.
-    for number in 2..=257 {
+    // A session remembers its last 256; the history has all of them.
+    for number in 3..=258 {
         let next = session.transaction(number, Vec::new());
         session.commit(next).await.unwrap();
     }
     let before = standing(&server, &channel).await;
-    assert_eq!(on_stream(&session.commit(first).await.unwrap_err()), of(Code::FailedPrecondition, "NUMBER_RETIRED"));
+    let mut client = v1::cell_client::CellClient::new(channel.clone());
+    assert_eq!(session.commit(first.clone()).await.unwrap(), outcome);
+    assert_eq!(client.commit(first).await.unwrap().into_inner(), outcome);
+    assert_eq!(on_stream(&session.commit(other.clone()).await.unwrap_err()), reused);
+    assert_eq!(refusal(&client.commit(other).await.unwrap_err()), reused);
+    // It was passed over, which its session does not remember, either.
+    let never = session.transaction(2, Vec::new());
+    let refused = session.commit(never.clone()).await.unwrap_err();
+    assert_eq!(on_stream(&refused), of(Code::FailedPrecondition, "NUMBER_RETIRED"));
+    let look = format!("`plenum txn show txn-{}-2`", session.welcome.session);
+    assert!(refused.message.contains(&look), "{}", refused.message);
+    assert_eq!(refusal(&client.commit(never).await.unwrap_err()), of(Code::FailedPrecondition, "NUMBER_RETIRED"));
     assert_eq!(standing(&server, &channel).await, before);
     assert_eq!((session.cell.revision().0, session.cell.live()), (before.0, 1));
     server.shutdown().await.unwrap();

@@ -1,0 +1,74 @@
+//! Transactions whose numbers are older than what their sessions remember: what became of them stands in the history, for as long as that is retained.
+//!
+//! Neither the resolver, which has rejected them, nor what else their streams are told waits for it.
+
+use std::sync::Arc;
+
+use plenum_history::{History, Lookup};
+use plenum_model::{Command, Rejection, RejectionCode, Revision, TransactionId};
+use tokio::sync::mpsc;
+
+use super::failure::Failure;
+use super::past;
+use crate::ingress::Told;
+use crate::shared::Shared;
+
+/// A transaction that was rejected for its number.
+#[derive(Debug)]
+pub(crate) struct Retired {
+    /// Of its content.
+    pub(crate) digest: u64,
+    /// The revision that it was judged on.
+    pub(crate) at: Revision,
+    pub(crate) rejection: Rejection,
+}
+
+/// Answers it to its stream, unless that has ended by then.
+pub(super) async fn answer(
+    shared: Arc<Shared>,
+    id: TransactionId,
+    retired: Retired,
+    to: mpsc::UnboundedSender<(u64, Told)>,
+) {
+    let found = tokio::select! {
+        found = decided_at(&shared, id, retired) => found,
+        () = to.closed() => return,
+    };
+    let told = match found {
+        Ok(revision) => Told::Decided(revision),
+        Err(rejection) => Told::Refused(Box::new(rejection.into())),
+    };
+    drop(to.send((id.number, told)));
+}
+
+/// When this very transaction was decided, or else why it is not executed.
+pub(super) async fn decided_at(
+    shared: &Arc<Shared>,
+    id: TransactionId,
+    retired: Retired,
+) -> Result<Revision, Rejection> {
+    let Retired { digest, at, rejection } = retired;
+    // A history that is behind may have it all the same.
+    drop(past::reach(shared, at).await);
+    let history = shared.feed.history().clone();
+    match past::looking_up(&shared.reads, move || look_up(&history, id)).await {
+        Ok(Some((revision, of_content))) if of_content == digest => Ok(revision),
+        Ok(Some((revision, _))) => {
+            let message = format!("{id} was decided with other content at revision {revision}");
+            Err(Rejection::new(RejectionCode::NumberReused, message))
+        }
+        Ok(None) | Err(_) => Err(rejection),
+    }
+}
+
+/// When a transaction was decided, and the digest of its content; `None` where the history has not got it.
+fn look_up(history: &History, id: TransactionId) -> Result<Option<(Revision, u64)>, Failure> {
+    let failed = |error| Failure::history(&error);
+    let found = history.transaction(id.session.0, id.number).map_err(failed)?;
+    let Lookup::Found(revision) = found else { return Ok(None) };
+    let asked = history.entry(revision).map_err(failed)?.entry.asked;
+    match plenum_proto::command::decode(asked).map(|request| request.command) {
+        Ok(Command::Commit(_, digest)) => Ok(Some((Revision(revision), digest))),
+        _ => Err(Failure::internal(format!("revision {revision} is no transaction"))),
+    }
+}
