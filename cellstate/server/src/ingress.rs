@@ -84,7 +84,8 @@ impl Reply {
 
 /// A dry run can be asked for again: nothing of it was executed.
 fn dry_run(at: Revision, outcome: Box<Outcome>, unread: &Arc<Arriving>) -> Told {
-    match Room::take(unread, outcome_bytes(&outcome)) {
+    let bytes = outcome_bytes(&outcome);
+    match Room::take(unread, bytes).or_else(|| Room::alone(unread, bytes)) {
         Some(room) => Told::DryRun(at, outcome, room),
         None => Told::Refused(Box::new(Failure::too_much_unread(unread.most()))),
     }
@@ -387,24 +388,28 @@ mod tests {
         (Asked::new(request), reply())
     }
 
+    /// The outcome of many claims of which none is granted.
+    fn refused() -> Outcome {
+        Outcome {
+            id: plenum_model::TransactionId::default(),
+            revision: Revision(1),
+            time: plenum_model::LogTime::default(),
+            outcome: plenum_model::TransactionOutcome::Refused,
+            placements: vec![vec![None; 20_000]],
+            refusals: Vec::new(),
+            idle_stops: Vec::new(),
+            ports: Vec::new(),
+            divergences: Vec::new(),
+        }
+    }
+
     // A stream that was not read kept 256 of them, which may be a gigabyte, and there was no bound over all streams.
     #[test]
     fn the_outcome_of_a_dry_run_is_told_to_a_stream_as_long_as_there_is_room_among_what_was_not_read() {
         let unread = Arc::new(Arriving::new(1 << 20));
         let (to, mut told) = mpsc::unbounded_channel();
         let send = |number: u64| {
-            let outcome = Outcome {
-                id: plenum_model::TransactionId::default(),
-                revision: Revision(1),
-                time: plenum_model::LogTime::default(),
-                outcome: plenum_model::TransactionOutcome::Refused,
-                placements: vec![vec![None; 20_000]],
-                refusals: Vec::new(),
-                idle_stops: Vec::new(),
-                ports: Vec::new(),
-                divergences: Vec::new(),
-            };
-            let answer = Answer::Unchanged(Decision::Outcome(Box::new(outcome)));
+            let answer = Answer::Unchanged(Decision::Outcome(Box::new(refused())));
             let reply = Reply::Session { number, digest: 0, to: to.clone() };
             assert!(reply.send(Answered { at: Revision(1), answer }, &unread).is_none());
         };
@@ -424,6 +429,10 @@ mod tests {
         held.pop();
         send(9);
         assert!(matches!(told.try_recv().unwrap(), (9, Told::DryRun(..))));
+        // One that is larger than all of it would never be told.
+        let narrow = Arc::new(Arriving::new(1 << 10));
+        let alone = [(); 2].map(|()| dry_run(Revision(1), Box::new(refused()), &narrow));
+        assert!(matches!(alone, [Told::DryRun(..), Told::Refused(_)]), "{alone:?}");
     }
 
     // They took turns with principals: the more of these there were, the later came the receipts that make room for what they ask.

@@ -87,6 +87,12 @@ impl Room {
         of.take(bytes, of_message).then(|| Self { of: of.clone(), bytes })
     }
 
+    /// For so many bytes, as long as nothing else has any, however much that is: for what is larger than all room there is, and would never have any.
+    pub(crate) fn alone(of: &Arc<Arriving>, bytes: usize) -> Option<Self> {
+        let is_alone = of.bytes.compare_exchange(0, bytes, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        is_alone.then(|| Self { of: of.clone(), bytes })
+    }
+
     /// Gives back what is more than this.
     pub(crate) fn keep(&mut self, bytes: usize) {
         self.of.give_back(self.bytes.saturating_sub(bytes));

@@ -56,9 +56,10 @@ pub(super) fn counted(unread: &Arc<Arriving>, method: &str, mut response: Respon
     }
     let goes_on = method == WATCH;
     let of_reads = || (goes_on || reads(method)).then_some(Effect::Nothing);
-    let Some(effect) = response.extensions_mut().remove::<Effect>().or_else(of_reads) else { return response };
-    response
-        .map(|body| Body::new(Unread { body, unread: unread.clone(), effect, goes_on, bytes: 0, is_refused: false }))
+    let of_transaction = response.extensions_mut().remove::<Effect>();
+    let Some(effect) = of_transaction.or_else(of_reads) else { return response };
+    let (unread, may_be_alone) = (unread.clone(), of_transaction.is_some());
+    response.map(|body| Body::new(Unread { body, unread, effect, goes_on, may_be_alone, bytes: 0, is_refused: false }))
 }
 
 /// All of a page, as long as there is room for it: it is whole before its first byte goes out.
@@ -145,6 +146,8 @@ struct Unread {
     effect: Effect,
     /// It is a stream: each of its pieces counts by itself, and what was read of it is nobody's any more.
     goes_on: bool,
+    /// It has room while nothing else does, however large it is: an outcome can't be asked for in parts, as a listing can. It is one piece.
+    may_be_alone: bool,
     /// That were let out.
     bytes: usize,
     is_refused: bool,
@@ -179,7 +182,11 @@ impl HttpBody for Unread {
             end => return Poll::Ready(end),
         };
         let bytes = if self.goes_on { data.len() } else { self.bytes + data.len() };
-        if let Some(room) = Room::of_message(&self.unread, data.len(), bytes) {
+        let room = match Room::of_message(&self.unread, data.len(), bytes) {
+            None if self.may_be_alone => Room::alone(&self.unread, data.len()),
+            room => room,
+        };
+        if let Some(room) = room {
             self.bytes = bytes;
             return Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(Held { data, _room: room })))));
         }
@@ -308,6 +315,34 @@ mod tests {
         drop(carried);
         drop(waits);
         assert!(held(0));
+    }
+
+    // It was decided, and its outcome never told: each time it was asked for again, there was too little room for it in all.
+    #[test]
+    fn an_outcome_that_is_larger_than_all_room_is_told_while_nothing_else_is_unread_and_a_listing_is_not() {
+        let room = Arc::new(Arriving::new(1 << 20));
+        let answer = |effect: Option<Effect>, method| {
+            let frames = [Frame::data(Bytes::from(vec![0; 3 << 20])), Frame::trailers(HeaderMap::new())];
+            let mut answer = Response::new(Body::new(Frames(frames.into())));
+            if let Some(effect) = effect {
+                answer.extensions_mut().insert(effect);
+            }
+            counted(&room, method, answer).into_body()
+        };
+        let code = |trailers: HeaderMap| trailers.get(super::super::failure::CODE).cloned();
+        let small = Room::take(&room, 1).unwrap();
+        let refused = next(&mut answer(Some(Effect::Decided), "/plenum.v1.Cell/Commit"));
+        assert_eq!(code(refused.into_trailers().unwrap()).unwrap(), "OUTCOME_UNKNOWN");
+        drop(small);
+        for effect in [Effect::Decided, Effect::Nothing] {
+            let mut told = answer(Some(effect), "/plenum.v1.Cell/Commit");
+            let data = next(&mut told).into_data().unwrap();
+            assert_eq!(data.len(), 3 << 20);
+            assert!(Room::take(&room, 1).is_none(), "all of it counts");
+            assert_eq!(code(next(&mut told).into_trailers().unwrap()), None);
+        }
+        let listed = next(&mut answer(None, "/plenum.v1.Jobs/List"));
+        assert_eq!(code(listed.into_trailers().unwrap()).unwrap(), "QUEUE_FULL");
     }
 
     // Its end was refused where others had taken the last quarter meanwhile; and its room was given back when all had been let out.
