@@ -156,6 +156,12 @@ impl Failure {
         Self::new(Code::Unavailable, "SERVER_ENDING", "the server ends; connect again").retry(Duration::from_secs(1))
     }
 
+    /// The same of a session's stream, over which something may have been sent that is decided yet.
+    pub(super) fn ending_with_a_session() -> Self {
+        let message = "the server ends; connect again, and send what was not answered again under the same numbers: it may have been decided";
+        Self { message: message.to_owned(), ..Self::ending() }
+    }
+
     /// The request may have taken effect, or may yet.
     pub(crate) fn outcome_unknown() -> Self {
         let message =

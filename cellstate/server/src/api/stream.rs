@@ -198,7 +198,8 @@ impl Watcher {
                 }
                 () = wake.timer.as_mut(), if !wake.due => (wake.due, wake.micros) = (true, i64::MAX),
                 () = ended.as_mut() => {
-                    drop(out.send(vec![Err(Failure::ending().into_status())]).await);
+                    let ending = if only_watches { Failure::ending() } else { Failure::ending_with_a_session() };
+                    drop(out.send(vec![Err(ending.into_status())]).await);
                     return;
                 }
             }

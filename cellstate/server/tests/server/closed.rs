@@ -1,4 +1,4 @@
-//! Sessions that are closed while they have streams.
+//! Sessions that are closed while they have streams, and servers that end under them.
 
 use std::time::Duration;
 
@@ -41,6 +41,28 @@ async fn a_stream_ends_with_its_session_whatever_sections_it_has() {
         assert_eq!((ended.code(), &*code(&ended)), (Code::NotFound, "NO_SUCH_SESSION"), "{ended}");
     }
     server.shutdown().await.unwrap();
+}
+
+// That nothing of it was executed was believed of what had been sent over a stream, and all of it was claimed again under new numbers.
+#[tokio::test]
+async fn a_stream_that_ends_with_its_server_says_what_to_do_with_what_is_not_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let mut watching = CellClient::new(channel).watch(v1::Hello::default()).await.unwrap().into_inner();
+    let ending = tokio::spawn(server.shutdown());
+    let ended = end_of(&mut session).await;
+    assert_eq!((ended.code(), &*code(&ended)), (Code::Unavailable, "SERVER_ENDING"), "{ended}");
+    assert!(ended.message().contains("again under the same numbers: it may have been decided"), "{ended}");
+    let watched = loop {
+        match watching.message().await {
+            Ok(message) => assert!(message.is_some(), "it ends with a reason"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(watched.message(), "the server ends; connect again");
+    ending.await.unwrap().unwrap();
 }
 
 // Whoever watches has no session that could be over.
