@@ -1,4 +1,5 @@
-//! Who has seen more of the cell than is here: then this is an older copy of it, and others may have gone on from the newer one.
+//! Who has seen more of the cell than is here: then this is an older copy of it, and others may have gone on from the newer one. Or they are mistaken, as a
+//! watcher of one's own that takes over what it saw of another cell: which of both it is, a person has to tell.
 
 use parking_lot::Mutex;
 
@@ -12,6 +13,8 @@ const WARN_MICROS: i64 = 60_000_000;
 #[derive(Clone, Debug)]
 struct Said {
     words: String,
+    /// Since then somebody has said so again and again.
+    since_micros: i64,
     at_micros: i64,
     warned_micros: i64,
 }
@@ -26,23 +29,38 @@ impl Ahead {
     /// Takes that somebody has seen what is not here, such as `revision 7`, at a time of the monotonic clock, and tells the log so now and then.
     pub(crate) fn take(&self, who: &str, what: &str, now_micros: i64) {
         let words = format!(
-            "{who} has seen {what} of this cell, which is not here: this directory is an older copy of it; start the server on the one that went on"
+            "{who} has seen {what} of this cell, which is not here: this directory is an older copy of it, and the server is to be started on the one that \
+             went on; or that client is mistaken"
         );
         let mut last = self.last.lock();
+        let since_micros = of_late(last.as_ref(), now_micros).map_or(now_micros, |said| said.since_micros);
         let warned = last.as_ref().map(|said| said.warned_micros);
         let warned = warned.filter(|warned| now_micros.saturating_sub(*warned) < WARN_MICROS);
         if warned.is_none() {
             tracing::warn!("{words}");
         }
-        *last = Some(Said { words, at_micros: now_micros, warned_micros: warned.unwrap_or(now_micros) });
+        let warned_micros = warned.unwrap_or(now_micros);
+        *last = Some(Said { words, since_micros, at_micros: now_micros, warned_micros });
     }
 
-    /// What was said of late; empty: nothing.
+    /// What was said of late, and when; empty: nothing.
     pub(crate) fn words(&self, now_micros: i64) -> String {
         let last = self.last.lock();
-        let of_late = last.as_ref().filter(|said| now_micros.saturating_sub(said.at_micros) < TOLD_MICROS);
-        of_late.map(|said| said.words.clone()).unwrap_or_default()
+        let Some(Said { words, since_micros, at_micros, .. }) = of_late(last.as_ref(), now_micros) else {
+            return String::new();
+        };
+        let seconds = |at_micros: i64| now_micros.saturating_sub(at_micros).max(0) / 1_000_000;
+        let first = if since_micros == at_micros {
+            String::new()
+        } else {
+            format!(", and first {} s ago", seconds(*since_micros))
+        };
+        format!("{words} (said {} s ago{first})", seconds(*at_micros))
     }
+}
+
+fn of_late(last: Option<&Said>, now_micros: i64) -> Option<&Said> {
+    last.filter(|said| now_micros.saturating_sub(said.at_micros) < TOLD_MICROS)
 }
 
 #[cfg(test)]
@@ -58,5 +76,18 @@ mod tests {
         let told = ahead.words(TOLD_MICROS + 99);
         assert!(told.starts_with("the agent of m1 has seen incarnation 2 of this cell, which is not here"), "{told}");
         assert_eq!(ahead.words(TOLD_MICROS + 100), "");
+        ahead.take("scheduler/batch", "revision 7", TOLD_MICROS + 100);
+        assert!(ahead.words(TOLD_MICROS + 100).ends_with(" (said 0 s ago)"), "that is another time");
+    }
+
+    // Any client that takes over what it saw elsewhere says so, and people looked for another copy that there is not.
+    #[test]
+    fn it_is_told_that_who_says_so_may_be_mistaken_and_when_it_was() {
+        let ahead = Ahead::default();
+        ahead.take("local", "revision 7", 5_000_000);
+        ahead.take("local", "revision 9", 9_000_000);
+        let told = ahead.words(20_000_000);
+        let end = "went on; or that client is mistaken (said 11 s ago, and first 15 s ago)";
+        assert!(told.starts_with("local has seen revision 9") && told.ends_with(end), "{told}");
     }
 }
