@@ -14,6 +14,7 @@ mod gauges;
 mod govern;
 mod guard;
 pub(crate) mod health;
+mod hello;
 mod http;
 mod inspect;
 mod jobs;

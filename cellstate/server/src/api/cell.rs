@@ -15,6 +15,7 @@ use v1::command::Ask;
 use super::driven::Driven;
 use super::failure::{self, Failure};
 use super::govern::{Holder, held_job};
+use super::hello;
 use super::jobs::change;
 use super::listing;
 use super::past;
@@ -144,6 +145,7 @@ impl v1::cell_server::Cell for CellService {
     async fn watch(&self, request: Request<v1::Hello>) -> Result<Response<Responses>, Status> {
         let principal = principal(&request)?;
         let hello = request.into_inner();
+        hello::has_no_session(&hello)?;
         let owner = Owner { principal, namespace: Arc::from(""), session: SessionId(0) };
         let (answers, answered) = mpsc::unbounded_channel();
         let watcher = Watcher::new(self.shared.clone(), owner, &hello, answers)?;

@@ -22,6 +22,7 @@ use tonic::{Code, Status, Streaming};
 use super::arriving::{Room, SMALL_BYTES};
 use super::cell::{leaves_nothing_out, no_such_session};
 use super::failure::Failure;
+use super::hello;
 use super::missed;
 use super::retired;
 use super::session::{Ask, Request, Response};
@@ -88,6 +89,7 @@ impl Watcher {
     /// The sections that a stream is to tell, or why there can be none. To be asked before a session is looked for or opened for it, too:
     /// one that was opened for a stream that is refused is nobody's, and that one is missing here says nothing to who means another cell.
     pub(super) fn check(shared: &Shared, principal: &Principal, hello: &v1::Hello) -> Result<Sections, Failure> {
+        hello::names_its_incarnations(hello)?;
         let sections = Sections::from_wire(&hello.sections)?;
         if sections.has(v1::Section::Bodies) && !principal.may_read_bodies() {
             let message = format!("{} may not read what jobs do; leave BODIES out", principal.text());

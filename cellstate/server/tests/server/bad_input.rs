@@ -437,6 +437,16 @@ async fn who_watches_from_the_future_is_told_so() {
     assert_eq!(refusal(&watching), of(Code::OutOfRange, "NO_SUCH_REVISION"));
     let watching = client.watch(elsewhere).await.unwrap_err();
     assert_eq!(refusal(&watching), of(Code::Aborted, "OTHER_CELL"));
+    // A revision of which nobody knows the incarnation, and a session for who only watches, count for nothing, and are not left unsaid.
+    for lacking in [v1::Hello { seen_incarnation: 0, ..seen.clone() }, v1::Hello { revision: 1, ..seen.clone() }] {
+        assert_eq!(hello(&channel, lacking.clone()).await, of(Code::InvalidArgument, "INVALID_REQUEST"));
+        let watching = client.watch(lacking).await.unwrap_err();
+        assert!(watching.message().contains("incarnation: expected the one that"), "{watching}");
+    }
+    let in_session = v1::Hello { session: session.welcome.session, ..v1::Hello::default() };
+    let watching = client.watch(in_session).await.unwrap_err();
+    assert_eq!(refusal(&watching), of(Code::InvalidArgument, "INVALID_REQUEST"));
+    assert!(watching.message().starts_with("session: expected 0"), "{watching}");
     // Who saw no more than there is gets what it asks for.
     Session::hello(&channel, v1::Hello { seen_revision: newest, ..seen }, Cell::default()).await.unwrap();
     server.shutdown().await.unwrap();
