@@ -49,6 +49,9 @@ const ROOM_PAUSE_MICROS: i64 = 50_000;
 /// Requests of so many bytes are queued before others are looked at: from then on the queue's bounds hold for them.
 const TAKEN_BYTES_MAX: usize = 64 << 10;
 
+/// When who has seen more than there is asks again, as the SDK does: the copy that went on may be in its place by then.
+const AHEAD_RETRY: Duration = Duration::from_secs(2);
+
 /// Where messages go: several small ones at a time, or one that may be large.
 pub(super) type Out = mpsc::Sender<Vec<Result<Response, Status>>>;
 
@@ -103,7 +106,7 @@ impl Watcher {
                 if !hello.cell_id.is_empty() {
                     shared.ahead.take(principal.text(), &what.told(found), shared.clock.monotonic_micros());
                 }
-                Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", unknown.to_string())
+                Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", unknown.to_string()).retry(AHEAD_RETRY)
             }
         })?;
         Ok(sections)

@@ -419,6 +419,7 @@ async fn who_watches_from_the_future_is_told_so() {
     assert_eq!(refusal(&told), of(Code::OutOfRange, "NO_SUCH_REVISION"));
     let expected = format!("seen_revision: expected at most {newest}, found {}; it is of another log", newest + 1);
     assert_eq!(told.message(), expected);
+    assert_eq!(told.metadata().get("plenum-retry-after-micros").unwrap(), "2000000", "it may be put right");
     let unknown = v1::Hello { session: 1 << 40, incarnation: session.welcome.incarnation, ..seen.clone() };
     assert_eq!(hello(&channel, unknown).await, of(Code::OutOfRange, "NO_SUCH_REVISION"));
     let later = v1::Hello { seen_incarnation: session.welcome.incarnation + 1, seen_revision: 1, ..seen.clone() };
