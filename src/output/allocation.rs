@@ -1,7 +1,7 @@
 //! Allocations, as listed and as read by programs.
 
 use plenum_model::{AllocationId, MachineId, SessionId, TransactionId};
-use plenum_proto::v1::{AllocationState, AllocationView};
+use plenum_proto::v1::{AllocationState, AllocationView, Port};
 use serde_json::{Value, json};
 
 use super::{Row, ago, device, json_time, or_dash, or_null, quantity, revision_or_null, seen::seen_from_micros};
@@ -80,10 +80,13 @@ pub(crate) fn loss_words(lost_at_micros: i64) -> String {
     }
 }
 
-/// `http=20000, metrics=20001`
 fn ports(allocation: &AllocationView) -> String {
-    let ports: Vec<String> = allocation.ports.iter().map(|port| format!("{}={}", port.name, port.number)).collect();
-    or_dash(&ports.join(", "))
+    or_dash(&port_names(&allocation.ports))
+}
+
+/// `http=20000, metrics=20001`
+pub(super) fn port_names(ports: &[Port]) -> String {
+    ports.iter().map(|port| format!("{}={}", port.name, port.number)).collect::<Vec<_>>().join(", ")
 }
 
 impl Row for AllocationView {
@@ -159,7 +162,7 @@ impl Row for AllocationView {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{Device, Port, Resources};
+    use plenum_proto::v1::{Device, Resources};
 
     use super::*;
 

@@ -40,6 +40,15 @@ pub(super) fn names(devices: &[Device]) -> String {
     or_dash(&devices.iter().map(name).collect::<Vec<_>>().join(", "))
 }
 
+/// What a claim names, each with its model: `gpu[0] a100, 500m of gpu[1]`.
+pub(super) fn with_models(devices: &[Device]) -> String {
+    let name = |device: &Device| {
+        let name = named(&place(device), &device.model);
+        if device.millis == 1000 { name } else { format!("{} of {name}", cpu(device.millis.into())) }
+    };
+    devices.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
 /// How much of a machine's devices is in use, all of one kind and model together: `gpu a100=1500m/2`; a dash for none.
 pub(super) fn parts(devices: &[Device], used_millis: &[i64]) -> String {
     let mut sums: BTreeMap<(&str, &str), (Option<i64>, i64)> = BTreeMap::new();

@@ -5,7 +5,8 @@ use plenum_proto::v1::{Culprit, NotWantedCause, Refusal, RefusalKind, RefusalRea
 use serde_json::{Value, json};
 
 use super::{
-    allocation::{allocation_id, transaction_id},
+    allocation::{allocation_id, port_names, transaction_id},
+    device,
     job::{full_name_called, parts_of_full_name},
     or_null,
     quantity::{json_time, named_amount, resource_key},
@@ -138,7 +139,7 @@ fn obstacle(names: Names<'_>, refusal: &Refusal) -> String {
         RefusalReason::OtherMachine => "the job's tasks share another machine",
         RefusalReason::NoSuchJob => "there is no such job",
         RefusalReason::JobVersion => "the job has another version now",
-        RefusalReason::ResourcesDiffer => "the resources differ from what the job declares",
+        RefusalReason::ResourcesDiffer => return differs(names, refusal),
         RefusalReason::MachineChanged => "somebody else changed the machine since the base (check: sequence)",
         RefusalReason::MinimumMissed => "it would fit, but fewer than the minimum could be granted with it",
         RefusalReason::GuardFailed => "a guard failed",
@@ -148,6 +149,12 @@ fn obstacle(names: Names<'_>, refusal: &Refusal) -> String {
                 refusal.device,
                 in_smallest_unit(refusal, refusal.device_short_by_millis)
             );
+        }
+        // Nobody took it: what is there in its place could never have been had.
+        RefusalReason::DeviceTaken
+            if refusal.kind() == RefusalKind::Misfit && !refusal.device.is_empty() && refusal.culprits.is_empty() =>
+        {
+            return format!("the {} there is not of the model that is asked for", refusal.device);
         }
         RefusalReason::DeviceTaken => "the device is taken",
         RefusalReason::PortTaken => "the port is taken",
@@ -160,6 +167,30 @@ fn obstacle(names: Names<'_>, refusal: &Refusal) -> String {
         RefusalReason::MayNotEvict => "somebody would have to be evicted, and the scheduler may not do that",
     };
     words.to_owned()
+}
+
+/// What of a claim is not what its job declares, as far as it is known what was asked.
+fn differs(names: Names<'_>, refusal: &Refusal) -> String {
+    const RESOURCES: &str = "the resources differ from what the job declares";
+    let asked = names.0.transaction.as_ref().and_then(|asked| asked.placements.get(refusal.placement as usize));
+    let Some(placement) = asked else {
+        return "the resources, or the devices or ports that it names, differ from what the job declares".to_owned();
+    };
+    let mut named = Vec::new();
+    if let Some(extras) = placement.extras.get(refusal.claim as usize) {
+        if !extras.devices.is_empty() {
+            named.push(device::with_models(&extras.devices));
+        }
+        if !extras.ports.is_empty() {
+            named.push(format!("ports {}", port_names(&extras.ports)));
+        }
+    }
+    if named.is_empty() {
+        return RESOURCES.to_owned();
+    }
+    let differs = format!("it names {}, which differs from what its group declares", named.join(", "));
+    // All claims of the placement are refused where these differ.
+    if placement.resources.is_some() { format!("{RESOURCES}, or {differs}") } else { differs }
 }
 
 /// Why the task may not be placed.
@@ -365,6 +396,51 @@ mod tests {
         let text = sentence(Names(&view()), &refusal);
         assert!(text.contains("conflict, the device is taken;"), "{text}");
         assert_eq!(refusal_json(Names(&view()), &refusal)["device_short_by_millis"], Value::Null);
+    }
+
+    // It said that the device was taken, which nobody had.
+    #[test]
+    fn a_claim_that_names_a_device_of_another_model_is_told_so() {
+        let (reason, kind) = (RefusalReason::DeviceTaken.into(), RefusalKind::Misfit.into());
+        let resource = ResourceName::Unspecified.into();
+        let misfit = Refusal { reason, kind, resource, device: "gpu".to_owned(), short_by: 0, ..refusal() };
+        let never = Refusal { culprits: Vec::new(), culprits_total: 0, ..misfit.clone() };
+        let text = sentence(Names(&view()), &never);
+        assert!(text.ends_with(": misfit, the gpu there is not of the model that is asked for"), "{text}");
+        let lost = sentence(Names(&view()), &misfit);
+        assert!(lost.contains(": misfit, the device is taken; taken by"), "{lost}");
+    }
+
+    // Of a claim that named a port of its own it said that its resources differed, which it had not named.
+    #[test]
+    fn what_differs_from_what_a_job_declares_is_told_where_it_is_known_what_was_asked() {
+        use plenum_proto::v1::{ClaimExtras, Device, Placement, Port, Resources, Transaction};
+        let refusal = Refusal {
+            reason: RefusalReason::ResourcesDiffer.into(),
+            kind: RefusalKind::Misfit.into(),
+            claim: 1,
+            culprits: Vec::new(),
+            culprits_total: 0,
+            ..refusal()
+        };
+        let told = |placement: Option<Placement>| {
+            let asked =
+                placement.map(|placement| Transaction { placements: vec![placement], ..Transaction::default() });
+            let text = sentence(Names(&TransactionView { transaction: asked, ..view() }), &refusal);
+            text.split_once(": misfit, ").unwrap().1.to_owned()
+        };
+        let either = "the resources, or the devices or ports that it names, differ from what the job declares";
+        assert_eq!(told(None), either, "of a listing");
+        let resources = Some(Resources::default());
+        let plain = Placement { resources, ..Placement::default() };
+        assert_eq!(told(Some(plain.clone())), "the resources differ from what the job declares");
+        let gpu = Device { kind: "gpu".to_owned(), index: 1, millis: 500, model: "h100".to_owned() };
+        let ports = vec![Port { name: "http".to_owned(), number: 8080 }];
+        let extras = vec![ClaimExtras::default(), ClaimExtras { devices: vec![gpu], ports, ..Default::default() }];
+        let named = "it names 500m of gpu[1] h100, ports http=8080, which differs from what its group declares";
+        assert_eq!(told(Some(Placement { extras: extras.clone(), ..Placement::default() })), named);
+        let both = told(Some(Placement { extras, ..plain }));
+        assert_eq!(both, format!("the resources differ from what the job declares, or {named}"));
     }
 
     // All that a task may not be placed for was told in the same words.
