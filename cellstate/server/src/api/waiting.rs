@@ -27,6 +27,8 @@ pub(super) struct Reasons<'a> {
     used: OnceCell<BTreeMap<Arc<str>, Sum>>,
     /// Who has fallen silent; the same.
     silent: OnceCell<BTreeSet<SessionId>>,
+    /// Sessions that nobody uses; the same.
+    away: OnceCell<Vec<SessionId>>,
     /// Whether any machine is drained; the same.
     drains: OnceCell<bool>,
 }
@@ -45,7 +47,8 @@ impl<'a> Reasons<'a> {
         let present = if past::is_asked(at) { None } else { Some(shared) };
         // A time that is yet to come is taken for now.
         let then = then(at.unwrap_or_default(), cell).min(shared.clock.now());
-        Self { present, cell, then, used: OnceCell::new(), silent: OnceCell::new(), drains: OnceCell::new() }
+        let (used, silent, away, drains) = Default::default();
+        Self { present, cell, then, used, silent, away, drains }
     }
 
     /// The time that what waits is held against.
@@ -217,6 +220,20 @@ impl<'a> Reasons<'a> {
         Present { is_away: connected.peek().is_none(), is_heard: connected.any(|id| !silent.contains(&id)) }
     }
 
+    /// Sessions of a job's scheduler that nobody uses, and that are not closed yet: what is theirs to place may be left to them.
+    fn away_of(&self, shared: &Shared, job: &Job) -> Vec<SessionId> {
+        let away = self.away.get_or_init(|| {
+            let (sessions, now) = (shared.sessions.lock(), shared.clock.monotonic_micros());
+            let ids = self.cell.sessions().map(|session| session.id);
+            ids.filter(|&id| !sessions.is_connected(id, now)).collect()
+        });
+        let is_its = |id: &SessionId| {
+            let session = self.cell.session(*id);
+            session.is_some_and(|session| job.shape.is_served_by(&session.scheduler, &session.namespace))
+        };
+        away.iter().copied().filter(is_its).collect()
+    }
+
     /// The scheduler's last word of why they wait; of one that is gone, or silent, it says nothing of today.
     fn scheduler_says(&self, shared: &Shared, job: &Job, group: u16) -> String {
         let note = last_word(shared, job, group, false);
@@ -226,7 +243,8 @@ impl<'a> Reasons<'a> {
             return match note {
                 Some(note) => format!("{} (at revision {})", note.reason, note.revision),
                 None => format!(
-                    "scheduler {scheduler} has not placed them yet, and has not said why; `plenum txn list --refused --scheduler {scheduler}` lists what it was refused"
+                    "scheduler {scheduler} has not placed them yet, and has not said why; `plenum txn list --refused --scheduler {scheduler}` lists what it was refused{}",
+                    left_to(&self.away_of(shared, job))
                 ),
             };
         }
@@ -243,6 +261,19 @@ impl<'a> Reasons<'a> {
         };
         let said = note.map(|note| format!(" (it said at revision {}: {})", note.revision, note.reason));
         why + &said.unwrap_or_default()
+    }
+}
+
+/// Whose turn it may be where several share a scheduler's jobs: which has which, they alone know.
+fn left_to(left: &[SessionId]) -> String {
+    match left {
+        [] => String::new(),
+        [only] => format!("; its session {} is away, and it may be that one's turn to place them", only.0),
+        [first, ..] => format!(
+            "; {} sessions of it are away, {} among them, and it may be the turn of one of these to place them",
+            left.len(),
+            first.0
+        ),
     }
 }
 
@@ -279,6 +310,15 @@ fn ask_for_tasks(job: &Job) -> String {
 mod tests {
     use super::*;
     use plenum_model::{Delta, Revision};
+
+    #[test]
+    fn sessions_that_are_away_are_named_where_they_may_be_the_reason() {
+        let told = |left: &[u64]| left_to(&left.iter().map(|&id| SessionId(id)).collect::<Vec<_>>());
+        assert_eq!(told(&[]), "");
+        assert_eq!(told(&[8]), "; its session 8 is away, and it may be that one's turn to place them");
+        let both = "; 2 sessions of it are away, 8 among them, and it may be the turn of one of these to place them";
+        assert_eq!(told(&[8, 9]), both);
+    }
 
     // Of a cell that stood still it was told for hours that a task was about to fail again, and that another one waited for its next attempt.
     #[test]

@@ -88,6 +88,29 @@ async fn one_that_falls_silent_is_named_by_what_waits_for_it_and_by_the_status()
     server.shutdown().await.unwrap();
 }
 
+// Copies share a scheduler's jobs: what was the turn of one that had been killed waited, and the one that was there had nothing to say of it.
+#[tokio::test]
+async fn a_session_that_is_away_is_named_where_what_waits_may_be_its_turn_to_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let killed = Session::open(&channel, "batch").await.unwrap();
+    let there = Session::open(&channel, "batch").await.unwrap();
+    submit(&channel, job("crunch", 2)).await;
+    let get = || v1::GetJobRequest { namespace: String::new(), name: "crunch".to_owned(), at: None };
+    let mut reason = async || jobs.get(get()).await.unwrap().into_inner().job.unwrap().waiting_reason;
+    let unsaid = "work: 2 waiting: scheduler batch has not placed them yet, and has not said why; \
+                  `plenum txn list --refused --scheduler batch` lists what it was refused";
+    assert_eq!(reason().await, unsaid);
+    let left = killed.welcome.session;
+    drop(killed);
+    let named = format!("{unsaid}; its session {left} is away, and it may be that one's turn to place them");
+    eventually("the one that is gone is named", async || reason().await == named).await;
+    drop(there);
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_pulse_that_says_nonsense_harms_nobody() {
     let dir = tempfile::tempdir().unwrap();
