@@ -88,8 +88,7 @@ impl Census {
 
     /// What is said of bytes that are no message of this kind.
     pub(crate) fn malformed(&self, found: Malformed) -> Invalid {
-        let found = format_args!("others at byte {}", found.at).to_string();
-        Invalid::new("", format!("fields of {}", self.message), found)
+        Invalid::new("", self.message, format_args!("what can't be read as it: no field of one at byte {}", found.at))
     }
 }
 

@@ -86,7 +86,7 @@ fn bytes_that_are_no_message_are_told_from_one() {
     let mut bytes = vec![0x0a, 2, 0x0b, 0];
     bytes.resize(UNCOUNTED_BYTES_MAX + 1, 0);
     let told = census("SubmitRequest").check(&bytes).unwrap_err().to_string();
-    assert_eq!(told, "expected fields of a SubmitRequest, found others at byte 0");
+    assert_eq!(told, "expected a SubmitRequest, found what can't be read as it: no field of one at byte 0");
 }
 
 /// The descriptor of a field, as far as it is looked at.

@@ -45,10 +45,13 @@ pub fn commit(encoded: Bytes) -> Result<Command, Invalid> {
 /// Read by generated code as the log will be: within a command. What can be read only by itself would be refused after it was decided.
 fn generated(encoded: &[u8]) -> Result<v1::Transaction, Invalid> {
     let logged = super::command::encode_commit("", "", encoded);
-    let command = v1::Command::decode(logged).map_err(|error| Invalid::new("", "an encoded Transaction", error))?;
+    let unreadable = |error: prost::DecodeError| {
+        Invalid::new("", "a Transaction", format_args!("what can't be read as it: {error}"))
+    };
+    let command = v1::Command::decode(logged).map_err(unreadable)?;
     match command.ask {
         Some(v1::command::Ask::Commit(wire)) => Ok(wire),
-        _ => Err(Invalid::new("", "an encoded Transaction", "something else")),
+        _ => Err(Invalid::new("", "a Transaction", "something else")),
     }
 }
 

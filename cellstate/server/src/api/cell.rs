@@ -359,8 +359,9 @@ async fn open_session(
     namespace: &str,
     scheduler: &str,
 ) -> Result<SessionId, Failure> {
-    principal.may_schedule_as(scheduler)?;
     let request = plenum_proto::command::open_session(principal.text(), namespace, scheduler)?;
+    // Only then: what is no name is nobody's.
+    principal.may_schedule_as(scheduler)?;
     let (principal, namespace) = (request.principal.clone(), request.namespace.clone());
     let owner = SessionOwner { scheduler: scheduler.into(), principal, namespace };
     match shared.ask(request).await?.decision {

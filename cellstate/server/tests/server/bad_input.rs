@@ -89,6 +89,7 @@ async fn bytes_that_are_no_message_are_bad_input_and_no_fault_of_the_server() {
         assert_eq!(refusal(&refused), of(Code::InvalidArgument, "INVALID_REQUEST"), "{path}: {refused}");
         let expected = if method == "Cell/Commit" { "a Transaction" } else { &path };
         assert!(refused.message().contains("expected") && refused.message().contains(expected), "{refused}");
+        assert!(refused.message().contains(", found what can't be read as it: "), "{refused}");
     }
     // Streams down, and streams up.
     for method in ["Cell/Watch", "Agents/Follow", "Agents/SendLogs", "Cell/Session"] {

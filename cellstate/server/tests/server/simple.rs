@@ -236,6 +236,12 @@ async fn only_who_has_the_session_is_told() {
     assert_eq!(failed.code(), Code::PermissionDenied);
     let failed = simple.cell.wanted(as_principal("user/ann", ask(session, incarnation))).await.unwrap_err();
     assert_eq!(failed.code(), Code::PermissionDenied);
+    // Who left the name out was told that it is another's.
+    for (scheduler, expected) in [("", "INVALID_REQUEST"), ("batch", "NOT_PERMITTED")] {
+        let open = v1::OpenRequest { scheduler: scheduler.to_owned(), namespace: String::new() };
+        let failed = simple.cell.open(as_principal("scheduler/blue", open)).await.unwrap_err();
+        assert_eq!(code(&failed), expected, "{failed}");
+    }
     server.shutdown().await.unwrap();
 }
 
