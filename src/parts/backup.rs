@@ -9,6 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, mpsc},
 };
 
+use plenum_model::INCARNATIONS_MAX;
 use plenum_proto::v1::{BackupManifest, BackupRequest};
 use plenum_server::{BackupError, Loss, RestoreOptions, Restored, ServerError};
 use serde_json::{Value, json};
@@ -103,7 +104,18 @@ pub(crate) fn restore(context: &Context, flags: &cli::Restore) -> Result<ExitCod
     let value = restored_json(&restored, &flags.dir);
     let name = flags.dir.display().to_string();
     output::print(&output::object(context.format, &value, &name, || restored_text(&restored, &flags.dir)))?;
+    if flags.incarnation.is_none() {
+        output::tell(&chosen_incarnation(restored.incarnation));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says which incarnation was taken where none was named. A backup knows nothing of restores after it.
+fn chosen_incarnation(incarnation: u64) -> String {
+    format!(
+        "incarnation {incarnation} was chosen, the one above what was restored; if the cell was restored since that was taken, from whichever \
+         backup, nobody follows this one: remove it, and restore with `--incarnation N`, above all that the cell ever had (at most {INCARNATIONS_MAX})"
+    )
 }
 
 fn failure(error: &BackupError) -> Failure {
@@ -423,6 +435,14 @@ mod tests {
         for (other, is_same) in [(later, false), (of_another_frame, false), (of_a_lost_frame, true), (again, true)] {
             assert_eq!((shows_the_same(&this, &other), shows_the_same(&other, &this)), (is_same, is_same), "{other:?}");
         }
+    }
+
+    // A second restore of one backup ended well, and then no agent followed the cell.
+    #[test]
+    fn who_left_the_incarnation_to_a_restore_hears_when_to_name_a_higher_one() {
+        let told = chosen_incarnation(2);
+        assert!(told.starts_with("incarnation 2 was chosen") && told.contains("`--incarnation N`"), "{told}");
+        assert!(told.ends_with("(at most 64)"), "{told}");
     }
 
     #[test]

@@ -19,6 +19,10 @@ struct Said {
     warned_micros: i64,
 }
 
+/// For who has no other copy any more.
+const WAY_OUT: &str = "Where the directory that went on is gone, stop this server: `plenum restore --from DIR --dir NEW --incarnation N` makes a \
+                       cell of this one that all follow, with N above every incarnation that the cell ever had";
+
 /// What is known of a newer copy.
 #[derive(Debug, Default)]
 pub(crate) struct Ahead {
@@ -37,7 +41,7 @@ impl Ahead {
         let warned = last.as_ref().map(|said| said.warned_micros);
         let warned = warned.filter(|warned| now_micros.saturating_sub(*warned) < WARN_MICROS);
         if warned.is_none() {
-            tracing::warn!("{words}");
+            tracing::warn!("{words}. {WAY_OUT}");
         }
         let warned_micros = warned.unwrap_or(now_micros);
         *last = Some(Said { words, since_micros, at_micros: now_micros, warned_micros });
@@ -55,7 +59,7 @@ impl Ahead {
         } else {
             format!(", and first {} s ago", seconds(*since_micros))
         };
-        format!("{words} (said {} s ago{first})", seconds(*at_micros))
+        format!("{words} (said {} s ago{first}). {WAY_OUT}", seconds(*at_micros))
     }
 }
 
@@ -75,9 +79,13 @@ mod tests {
         ahead.take("the agent of m1", "incarnation 2", 100);
         let told = ahead.words(TOLD_MICROS + 99);
         assert!(told.starts_with("the agent of m1 has seen incarnation 2 of this cell, which is not here"), "{told}");
+        assert!(
+            told.contains("`plenum restore --from DIR --dir NEW --incarnation N`"),
+            "where the newer copy is gone: {told}"
+        );
         assert_eq!(ahead.words(TOLD_MICROS + 100), "");
         ahead.take("scheduler/batch", "revision 7", TOLD_MICROS + 100);
-        assert!(ahead.words(TOLD_MICROS + 100).ends_with(" (said 0 s ago)"), "that is another time");
+        assert!(ahead.words(TOLD_MICROS + 100).contains(" (said 0 s ago). "), "that is another time");
     }
 
     // Any client that takes over what it saw elsewhere says so, and people looked for another copy that there is not.
@@ -87,7 +95,7 @@ mod tests {
         ahead.take("local", "revision 7", 5_000_000);
         ahead.take("local", "revision 9", 9_000_000);
         let told = ahead.words(20_000_000);
-        let end = "went on; or that client is mistaken (said 11 s ago, and first 15 s ago)";
-        assert!(told.starts_with("local has seen revision 9") && told.ends_with(end), "{told}");
+        let end = "went on; or that client is mistaken (said 11 s ago, and first 15 s ago). ";
+        assert!(told.starts_with("local has seen revision 9") && told.contains(end), "{told}");
     }
 }

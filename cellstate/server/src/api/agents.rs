@@ -123,7 +123,7 @@ impl AgentsService {
         self.shared.ahead.take(&format!("the agent of {machine}"), &what, self.shared.clock.monotonic_micros());
         let message = format!(
             "this agent has seen incarnation {incarnation}, revision {revision}, and here is incarnation {}, revision {}: an older copy of the \
-             cell; start the server on the directory that went on",
+             cell; start the server on the directory that went on (`plenum explain NO_SUCH_REVISION` says what to do where that is gone)",
             here.0, here.1
         );
         Err(Failure::new(Code::OutOfRange, "NO_SUCH_REVISION", message))
