@@ -138,7 +138,7 @@ fn decided_again(report: &VerifyReport) -> String {
     match report.compared_loosely {
         0 => report.decided_again.to_string(),
         loosely => format!(
-            "{}, {loosely} of them from the middle of a server's life: without the rows given out, and who was in the way",
+            "{}; of {loosely} of them, before which no start of a server is kept, only what was granted and refused was compared (no fault)",
             report.decided_again
         ),
     }
@@ -215,6 +215,15 @@ mod tests {
             last_line(2),
             format!("not sound: 1 violation; 2 of 5 requests were not decided again; {what_to_do}")
         );
+    }
+
+    // "Without the rows given out, and who was in the way" told an operator nothing.
+    #[test]
+    fn what_was_compared_loosely_is_counted_with_what_was_compared() {
+        let report = VerifyReport { decided_again: 257, compared_loosely: 19, ..VerifyReport::default() };
+        let told = decided_again(&report);
+        assert!(told.starts_with("257; of 19 of them, ") && told.ends_with("(no fault)"), "{told}");
+        assert_eq!(decided_again(&VerifyReport { decided_again: 3, ..VerifyReport::default() }), "3");
     }
 
     // They were called refused claims, and thousands that were refused for want of a quota were none.

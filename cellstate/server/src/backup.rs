@@ -111,12 +111,17 @@ pub enum BackupError {
         found: u64,
     },
     /// The directory is damaged, and its cell could go on only without what is lost.
-    #[error("{refused}; {} stays as it is: with --accept-loss a new directory is made of what is whole, and what is not is named", dir.display())]
+    #[error(
+        "{refused}; {} stays as it is: with --accept-loss a new directory is made of what is whole, and what is not is named; {}",
+        dir.display(), loss.forecast()
+    )]
     LossNotAccepted {
         /// Which.
         dir: PathBuf,
         /// Why it can't be opened.
         refused: String,
+        /// What it would go on without.
+        loss: Box<Loss>,
     },
     /// Nothing in the directory tells how the cell began.
     #[error("{}: {what}; restore from a backup", dir.display())]

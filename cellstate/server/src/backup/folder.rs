@@ -52,6 +52,21 @@ impl Loss {
     pub fn revisions(&self) -> u64 {
         self.last_known_revision.saturating_sub(self.kept_revision)
     }
+
+    /// What would be lost, in a sentence: for whoever has not accepted it yet.
+    pub(super) fn forecast(&self) -> String {
+        let (kept, last) = (self.kept_revision, self.last_known_revision);
+        match (self.revisions(), self.may_be_more) {
+            (0, false) => format!("nothing would be lost: all revisions up to {kept} are there"),
+            (0, true) => {
+                format!("all revisions up to {kept} are there; whether there were any behind that nobody knows")
+            }
+            (lost, may_be_more) => {
+                let more = if may_be_more { ", and what may have been behind that" } else { "" };
+                format!("revisions {} to {last} would be lost, {lost} in all{more}", kept.saturating_add(1))
+            }
+        }
+    }
 }
 
 /// A decided command that is lost.
@@ -397,13 +412,11 @@ fn conclude(
     let lacks_identity_alone = reached && matches!(report.refused, Some(OpenError::IdentityDamaged { .. }));
     if lacks_identity_alone {
         tracing::warn!(refused, "the log's segments tell whose it is");
-    } else if !accept_loss {
-        return Err(BackupError::LossNotAccepted { dir: dir.to_owned(), refused });
     }
     let mut damages: Vec<String> = report.damages.iter().chain(&report.mark_damages).map(ToString::to_string).collect();
     damages.extend(before);
     if damages.is_empty() || report.refused_as_a_whole().is_some() {
-        damages.push(refused);
+        damages.push(refused.clone());
     }
     let last_known_revision = kept_revision.max(last_known(report, last_seen, known));
     let may_be_more = is_ahead || matches!(report.refused, Some(OpenError::NoMark { .. }));
@@ -417,6 +430,9 @@ fn conclude(
         readable,
         readable_unlisted,
     };
+    if !lacks_identity_alone && !accept_loss {
+        return Err(BackupError::LossNotAccepted { dir: dir.to_owned(), refused, loss: Box::new(loss) });
+    }
     Ok(Followed { cell, incarnation: report.identity.incarnation, tail, loss: Some(loss) })
 }
 
@@ -542,5 +558,17 @@ mod tests {
         let loss = concluded.ok().and_then(|followed| followed.loss).unwrap();
         assert_eq!((loss.revisions(), loss.damages.as_slice()), (4, ["kept".to_owned()].as_slice()));
         assert_eq!(loss.damages_unlisted, 10);
+    }
+
+    // Who was refused heard how to give up what is lost, and not whether anything is.
+    #[test]
+    fn what_would_be_lost_is_told_before_it_is_given_up() {
+        let told = |last_known_revision, may_be_more| {
+            Loss { kept_revision: 10, last_known_revision, may_be_more, ..Loss::default() }.forecast()
+        };
+        assert_eq!(told(10, false), "nothing would be lost: all revisions up to 10 are there");
+        assert_eq!(told(13, false), "revisions 11 to 13 would be lost, 3 in all");
+        assert_eq!(told(13, true), "revisions 11 to 13 would be lost, 3 in all, and what may have been behind that");
+        assert!(told(10, true).ends_with("whether there were any behind that nobody knows"), "{}", told(10, true));
     }
 }

@@ -369,6 +369,8 @@ async fn what_the_log_lost_and_the_history_has_is_not_lost() {
     let refused = restore(dir.path(), &target, &RestoreOptions::default()).unwrap_err();
     assert!(matches!(refused, BackupError::LossNotAccepted { .. }), "{refused}");
     assert!(refused.to_string().contains("--accept-loss"), "{refused}");
+    let forecast = format!("nothing would be lost: all revisions up to {last} are there");
+    assert!(refused.to_string().ends_with(&forecast), "{refused}");
     let options = RestoreOptions { accept_loss: true, ..RestoreOptions::default() };
     let restored = restore(dir.path(), &target, &options).unwrap();
     let loss = restored.loss.unwrap();
