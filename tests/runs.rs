@@ -112,10 +112,10 @@ fn waiting_for_a_job_ends_with_its_result() {
     let far = stage.run(&["--addr", &dev.address, "job", "run", &file, "--wait", "--timeout", "300ms"]);
     far.says(3, &[&format!("`plenum --addr {} job show ml/far`", dev.address)]);
 
-    stage.ask(&dev.address, &["job", "stop", "long"]);
-    eventually("the job is stopped", || {
-        (stage.ask(&dev.address, &["job", "show", "long"])["state"] == "stopped").then_some(())
-    });
+    let stopped = stage.ask(&dev.address, &["job", "stop", "long", "--wait"]);
+    assert!(stopped["state"] == "stopped" && stopped["unknown_tasks"] == 0, "{stopped:#}");
+    let shown = stage.ask(&dev.address, &["job", "show", "long"]);
+    assert!(shown["groups"][0]["running"] == 0 && shown["groups"][0]["stopping"] == 0, "its task is gone: {shown:#}");
     let id = stage.ask(&dev.address, &["job", "show", "good"])["allocations"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(stage.ask(&dev.address, &["alloc", "show", &id])["exit_code"], 0);
     let logs = |more: &[&str]| stage.run(&[&["--addr", &dev.address, "alloc", "logs", &id], more].concat()).out;

@@ -9,11 +9,10 @@ use std::{
 };
 
 use plenum_model::{LAUNCH_SCHEDULER_OPTION, counted};
-use plenum_proto::error::{code_of, is_unanswered, no_cell};
+use plenum_proto::error::{is_unanswered, no_cell};
 use plenum_proto::v1::{
     AllocationState, AllocationView, At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState,
-    JobView, LaunchRequest, ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, StopRequest,
-    SubmitRequest,
+    JobView, LaunchRequest, ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, SubmitRequest,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -26,6 +25,7 @@ use super::{
     hints, history,
     long_wait::{LongWait, waiting_line},
     retired::get_job_to_its_end,
+    stop,
     target::{self, JobName},
     watch::{self, Listed},
 };
@@ -37,12 +37,12 @@ use crate::{
 };
 
 /// How often the job's state is asked for while waiting for its end: first often, then seldom.
-const WAIT_PERIOD_MIN: Duration = Duration::from_millis(50);
-const WAIT_PERIOD_MAX: Duration = Duration::from_secs(1);
+pub(super) const WAIT_PERIOD_MIN: Duration = Duration::from_millis(50);
+pub(super) const WAIT_PERIOD_MAX: Duration = Duration::from_secs(1);
 /// How often what two answers show is asked for again when they show different revisions.
 const READS_AGAIN_MAX: usize = 4;
 /// How long one look may take before the cell counts as away.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long a cell may be away before a wait is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
@@ -67,25 +67,8 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
             history::print(context, &story)?;
             history::tell_how_it_was(context, &story, &shown);
         }
-        Job::Stop { job } => {
-            let job = target::job(context, &job)?;
-            let request = StopRequest { namespace: job.namespace.clone(), name: job.name.clone() };
-            let connection = context.connect().await?;
-            match connection.jobs().stop(request).await {
-                Ok(answer) => {
-                    let words = ("stopping", "has ended already");
-                    tell_job_change(context, &answer.into_inner(), &job, words, json!({}))?;
-                }
-                // What was asked for is so.
-                Err(status) if code_of(&status) == "JOB_OVER" => {
-                    let object =
-                        json!({"name": job.name, "namespace": job.namespace, "revision": null, "changed": false});
-                    let called = job.called();
-                    let text = || format!("{called}: has ended already\n");
-                    output::print(&output::object(context.format, &object, &called, text))?;
-                }
-                Err(status) => return Err(hints::of_missing(&connection, &job, None, status.into()).await),
-            }
+        Job::Stop { job, wait, timeout } => {
+            return stop::stop(context, &target::job(context, &job)?, wait.then(|| deadline(timeout))).await;
         }
         Job::Launch { job, at, wait, timeout } => {
             return launch(context, &target::job(context, &job)?, at, wait.then(|| deadline(timeout))).await;
@@ -125,7 +108,11 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     warn_unattended(&connection, &shape).await;
     if wait {
         if let Some(endless) = job_file::endless(&shape).filter(|_| timeout.is_none()) {
-            output::tell(&format!("job {} {endless}: waiting until it fails or is stopped", job.called()));
+            let called = job.called();
+            output::tell(&format!(
+                "job {called} {endless}: waiting until it fails or is stopped; in a pipeline leave --wait out, or give a --timeout, and look at \
+                 `running` and `count` of each group in `plenum job show {called} -o json`"
+            ));
         }
         return wait_for(context, &connection.patient(), &job, answer.revision, deadline(timeout)).await;
     }
@@ -374,6 +361,8 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
     if listed.truncated {
         object["truncated"] = json!(true);
     }
+    let unknown = stop::unknown_of(&connection, job, at).await;
+    object["unknown"] = unknown.tasks.iter().map(Row::to_json).collect();
     let shown = Shown::of(&view, &listed.allocations);
     let text = || {
         let shape = view.shape.clone().unwrap_or_default();
@@ -393,6 +382,7 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
                 pairs.push((name, words.clone()));
             }
         }
+        pairs.extend(output::unknown_words(&unknown.tasks, unknown.truncated).map(|words| ("unknown", words)));
         pairs.extend(waits_to_start(&listed.allocations).map(|words| ("starts later", words)));
         let groups = output::listing(context.format, revision, &view.groups, false);
         let allocations = output::listing(context.format, revision, &shown.rows, false);
@@ -538,7 +528,7 @@ pub(super) fn tell_change(
 }
 
 /// The same of a job. Programs read its name by itself, and its namespace.
-fn tell_job_change(
+pub(super) fn tell_job_change(
     context: &Context,
     answer: &ChangeResponse,
     job: &JobName,

@@ -16,6 +16,7 @@ mod logs;
 mod long_wait;
 mod machine;
 mod retired;
+mod stop;
 mod target;
 mod txn;
 mod usage;

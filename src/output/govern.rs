@@ -1,5 +1,8 @@
 //! Quotas, partitions, schedulers, holds and unknown tasks, as listed and as read by programs.
 
+use std::collections::BTreeSet;
+
+use plenum_model::{agreeing, counted};
 use plenum_proto::v1::{Constraint, HoldView, PartitionView, Quota, QuotaView, SchedulerView, UnknownTaskView};
 use serde_json::{Value, json};
 
@@ -265,6 +268,33 @@ fn fate(view: &UnknownTaskView) -> String {
     }
 }
 
+/// Machines of unknown tasks that are named.
+const MACHINES_NAMED_MAX: usize = 4;
+
+/// Of a job's tasks that the cell does not know: how many run on, until when, and how to end them. Nothing where there are none.
+pub(crate) fn unknown_words(tasks: &[UnknownTaskView], are_more: bool) -> Option<String> {
+    let machines: BTreeSet<&str> = tasks.iter().map(|task| task.machine.as_str()).collect();
+    let first = machines.first()?;
+    let stopping = tasks.iter().filter(|task| task.stopping).count();
+    let adopted = tasks.iter().filter(|task| !task.stopping && task.until_micros == 0).count();
+    let waiting = tasks.iter().filter(|task| !task.stopping && task.until_micros > 0);
+    let last = waiting.clone().max_by_key(|task| task.until_micros);
+    let mut fates: Vec<String> =
+        last.map(|last| format!("{} {} at the latest", waiting.count(), fate(last))).into_iter().collect();
+    fates.extend((adopted > 0).then(|| format!("{adopted} adopted")));
+    fates.extend((stopping > 0).then(|| format!("{stopping} stopping")));
+    let (least, run) = (if are_more { "at least " } else { "" }, agreeing(tasks.len() as u64, "runs", "run"));
+    let named: Vec<&str> = machines.iter().copied().take(MACHINES_NAMED_MAX).collect();
+    let others = if machines.len() > MACHINES_NAMED_MAX { " and others" } else { "" };
+    Some(format!(
+        "{least}{} that the cell does not know {run} on, on {}{others} ({}): `plenum machine show {first}` lists them, `plenum alloc stop ID` ends \
+         one at once",
+        counted(tasks.len() as u64, "task"),
+        named.join(", "),
+        fates.join(", ")
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,5 +384,30 @@ mod tests {
             [fate(&view(0, false)), fate(&view(1, true)), fate(&view(1, false))],
             ["adopted", "stopping", "stopped in 0s"]
         );
+    }
+
+    // A job that was stopped after a restore had no task left, while six of its processes ran on for a quarter of an hour.
+    #[test]
+    fn unknown_tasks_of_a_job_are_told_with_their_end_and_what_ends_them() {
+        super::super::look_from(60_000_000);
+        let task = |machine: &str, until_micros, stopping| UnknownTaskView {
+            machine: machine.to_owned(),
+            until_micros,
+            stopping,
+            ..UnknownTaskView::default()
+        };
+        assert_eq!(unknown_words(&[], false), None);
+        let one = unknown_words(&[task("m1", 0, false)], false).unwrap_or_default();
+        assert!(one.starts_with("1 task that the cell does not know runs on, on m1 (1 adopted): "), "{one}");
+        assert!(one.contains("`plenum machine show m1`") && one.contains("`plenum alloc stop ID`"), "{one}");
+        let several = [
+            task("m2", 65_000_000, false),
+            task("m1", 90_000_000, false),
+            task("m1", 0, false),
+            task("m1", 61_000_000, true),
+        ];
+        let told = unknown_words(&several, true).unwrap_or_default();
+        let expected = "at least 4 tasks that the cell does not know run on, on m1, m2 (2 stopped in 30s at the latest, 1 adopted, 1 stopping): ";
+        assert!(told.starts_with(expected), "{told}");
     }
 }

@@ -15,7 +15,8 @@ pub(crate) enum Job {
     Run {
         /// The job file, in TOML or JSON; `-` for standard input
         file: PathBuf,
-        /// Wait for the job's end and exit with its result: 0 complete, 1 failed
+        /// Wait for the job's end and exit with its result: 0 complete, 1 failed or stopped. One that runs for ever ends so only; that all of its tasks
+        /// run shows in `plenum job show NAME -o json`, where each group's `running` is its `count` then
         #[arg(long)]
         wait: bool,
         /// Longest wait, such as 5m; then exit with 3
@@ -46,6 +47,12 @@ pub(crate) enum Job {
         /// The job's name, or its file
         #[arg(value_name = "NAME|FILE")]
         job: String,
+        /// Wait until nothing of it runs any more, and say what is left
+        #[arg(long)]
+        wait: bool,
+        /// Longest wait, such as 5m; then exit with 3, and the job goes on stopping
+        #[arg(long, requires = "wait", value_name = "TIME", value_parser = crate::job_file::duration_micros)]
+        timeout: Option<i64>,
     },
     /// Launches a recurring job, now, under the name of an instant: each at most once, and in order
     Launch {
