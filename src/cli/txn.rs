@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use plenum_proto::v1::{
-    GetTransactionRequest, ListRequest, ListTransactionsRequest, ListTransactionsResponse, Outcome, TransactionView,
+    GetTransactionRequest, ListRequest, ListTransactionsRequest, ListTransactionsResponse, Outcome, StatusRequest,
+    TransactionView,
 };
 
 use super::{
@@ -46,11 +47,11 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
                 let listed = listed(context.format, &answer, listing.limit, oldest_first);
                 let is_empty = answer.transactions.is_empty() && !answer.truncated;
                 let why_empty = if is_empty { why_empty(&connection, &request.scheduler).await } else { None };
-                let retired = || {
-                    let hint = output::retired(answer.oldest_revision)?;
-                    Some(hint + "; `plenum conflicts` tells what that came to")
+                let hint = match (why_empty, output::retired(answer.oldest_revision)) {
+                    (None, Some(retired)) => Some(retired + &where_the_past_is(&connection).await),
+                    (why_empty, _) => why_empty,
                 };
-                Ok(Listed { hint: why_empty.or_else(retired), ..listed })
+                Ok(Listed { hint, ..listed })
             })
             .await
         }
@@ -61,6 +62,22 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
             let shown = if context.format == Format::Wide { usize::MAX } else { REFUSALS_SHOWN };
             output::print(&output::object(context.format, &view.to_json(), &id, || text(&view, shown)))
         }
+    }
+}
+
+/// Where to read of what is not retained; empty where the cell does not say just now whether it was restored.
+async fn where_the_past_is(connection: &Connection) -> String {
+    let answer = connection.inspect().status(StatusRequest {}).await;
+    answer.map_or_else(|_| String::new(), |status| past_words(status.into_inner().incarnation))
+}
+
+/// A restored cell has sums of nothing from before its restore.
+fn past_words(incarnation: u64) -> String {
+    match incarnation {
+        ..=1 => "; `plenum conflicts` tells what that came to".to_owned(),
+        restored => format!(
+            "; what was before the restore (this is incarnation {restored}) is in the old directory only; what was retired since, `plenum conflicts` sums up"
+        ),
     }
 }
 
@@ -192,6 +209,14 @@ mod tests {
     use plenum_proto::v1::{Refusal, RefusalKind, RefusalReason, TransactionOutcome};
 
     use super::*;
+
+    // Of a restored cell it named `plenum conflicts`, which knows nothing from before the restore.
+    #[test]
+    fn a_restored_cell_names_the_old_directory_for_what_was_before() {
+        assert_eq!(past_words(1), "; `plenum conflicts` tells what that came to");
+        let told = past_words(2);
+        assert!(told.contains("incarnation 2") && told.contains("is in the old directory only"), "{told}");
+    }
 
     // What was looked for was older than what is read at once: the list was empty, and narrowing it further was the advice.
     #[test]
