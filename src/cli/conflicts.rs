@@ -17,7 +17,7 @@ pub(super) async fn run(context: &Context, command: &Conflicts) -> Result<(), Fa
     since_micros(command, 0)?;
     let connection = context.connect_to_read(command.at).await?;
     watch::print(context.format, command.watch, async || {
-        let since_micros = since_micros(command, output::now_micros())?;
+        let since_micros = since_micros(command, output::cell_now_micros())?;
         let request = ListConflictsRequest {
             by: command.by.clone(),
             since_micros,

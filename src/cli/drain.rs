@@ -14,7 +14,7 @@ use super::{Context, job::found};
 use crate::{
     connect::Connection,
     failure::{EXIT_UNFINISHED, Failure},
-    output::{self, now_micros, span},
+    output::{self, cell_now_micros, span},
 };
 
 /// From now to the deadline of a drain that is begun without one.
@@ -205,7 +205,7 @@ fn why_stay(job: &JobView, groups: &BTreeSet<&str>) -> String {
 fn progress(name: &str, view: &MachineView) -> String {
     let count = output::tasks_left(view);
     let tasks = if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") };
-    let rest = view.drain_deadline_micros.saturating_sub(now_micros());
+    let rest = view.drain_deadline_micros.saturating_sub(cell_now_micros());
     let when = if rest > 0 { format!("stopped in {}", span(rest)) } else { "being stopped".to_owned() };
     let told = match view.state() {
         MachineState::Draining => format!("{name}: {tasks} left, {when}"),
@@ -271,6 +271,20 @@ mod tests {
         told.asks_again(at(50_000));
         assert!(!told.asks_why(at(54_999)) && told.asks_why(at(55_000)), "nobody had answered");
         assert!(told.is_news(left(0), at(60_000)) && told.asks_why(at(65_000)));
+    }
+
+    // A drain with five seconds to go was told to have ten days, where the cell's clock was as far ahead of this machine's.
+    #[test]
+    fn the_time_to_the_deadline_goes_by_the_cells_clock() {
+        const TEN_DAYS_MICROS: i64 = 10 * 86_400 * 1_000_000;
+        output::go_by_clock(output::now_micros() + TEN_DAYS_MICROS);
+        let drain_deadline_micros = cell_now_micros() + 3_600_000_000;
+        let state = MachineState::Draining.into();
+        let view = MachineView { state, drain_deadline_micros, allocations: 1, ..Default::default() };
+        let told = progress("m1", &view);
+        output::go_by_clock(output::now_micros());
+        assert!(told.starts_with("m1: 1 task left, stopped in "), "{told}");
+        assert!(told.ends_with('s'), "an hour is told in minutes and seconds, ten days in hours: {told}");
     }
 
     #[test]

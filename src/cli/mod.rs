@@ -134,9 +134,11 @@ impl Context {
                 // The present moves on while it is watched.
                 if at.is_some() {
                     output::look_from(time_micros);
+                } else if time_micros > 0 {
+                    output::go_by_clock(time_micros);
                 }
             }
-            // Resources that the cell named itself are called by their places then, and ages count up to now.
+            // Resources that the cell named itself are called by their places then, and ages count up to now by this machine's clock.
             Err(status) if tells_no_moments(status.code()) => {}
             Err(status) => return Err(status.into()),
         }

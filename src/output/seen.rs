@@ -12,6 +12,7 @@ use super::now_micros;
 thread_local! {
     static CUSTOM_RESOURCES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
     static THEN_MICROS: Cell<Option<i64>> = const { Cell::new(None) };
+    static AHEAD_MICROS: Cell<i64> = const { Cell::new(0) };
     static ASKED_AT: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -31,9 +32,19 @@ pub(crate) fn look_from(then_micros: i64) {
     THEN_MICROS.set(Some(then_micros));
 }
 
+/// From now on the present goes by the cell's clock, which shows this time just now: deadlines are told by that one, and it may be days ahead.
+pub(crate) fn go_by_clock(cell_micros: i64) {
+    AHEAD_MICROS.set(cell_micros.saturating_sub(now_micros()));
+}
+
+/// Now, by the cell's clock as far as that is known.
+pub(crate) fn cell_now_micros() -> i64 {
+    now_micros().saturating_add(AHEAD_MICROS.get())
+}
+
 /// The moment that is looked from: now, unless somebody said otherwise.
 pub(super) fn seen_from_micros() -> i64 {
-    THEN_MICROS.get().unwrap_or_else(now_micros)
+    THEN_MICROS.get().unwrap_or_else(cell_now_micros)
 }
 
 /// From now on resources have these names, in the order of the cell.
