@@ -72,8 +72,21 @@ impl Connection {
     ///
     /// As that part's, and `UNAVAILABLE` where it is given up.
     pub(crate) async fn part_of_log<T>(&self, part: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        self.part_of(Awaited::Log, part).await
+    }
+
+    /// The next part of a backup: given up as an answer is.
+    ///
+    /// # Errors
+    ///
+    /// As that part's, and `UNAVAILABLE` where it is given up.
+    pub(crate) async fn part_of_backup<T>(&self, part: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        self.part_of(Awaited::Backup, part).await
+    }
+
+    async fn part_of<T>(&self, whole: Awaited, part: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         match &self.channel.patience {
-            Some(patience) => patience.wait(Awaited::Log, part).await.flatten(),
+            Some(patience) => patience.wait(whole, part).await.flatten(),
             None => part.await,
         }
     }
@@ -333,5 +346,8 @@ mod tests {
         let log = connection.part_of_log(std::future::pending::<Result<(), Status>>());
         let failure = Failure::from(log.await.unwrap_err());
         assert!(failure.code == "UNAVAILABLE" && failure.message.contains("nothing more of the log"), "{failure}");
+        let backup = connection.part_of_backup(std::future::pending::<Result<(), Status>>());
+        let failure = Failure::from(backup.await.unwrap_err());
+        assert!(failure.code == "UNAVAILABLE" && failure.message.contains("nothing more of the backup"), "{failure}");
     }
 }

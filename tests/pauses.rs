@@ -265,6 +265,8 @@ fn an_answer_is_waited_for_as_long_as_was_said_and_what_was_to_change_is_unknown
     assert!(asked.error()["message"].as_str().unwrap().contains("2.0s (--request-timeout)"), "{asked}");
     let changed = ask(&["job", "stop", "web"]);
     assert_eq!((changed.code(), changed.error()["code"].as_str()), (Some(1), Some("OUTCOME_UNKNOWN")), "{changed}");
+    let kept = ask(&["backup", "--out", &stage.word("cell.backup")]);
+    assert_eq!((kept.code(), kept.error()["code"].as_str()), (Some(1), Some("UNAVAILABLE")), "{kept}");
     server.process.signal(Signal::SIGCONT);
 }
 

@@ -165,7 +165,6 @@ pub(crate) enum Command {
         dir: Option<PathBuf>,
     },
     /// Writes the state of a cell into one file, while it runs
-    #[command(arg = request_timeout_of_no_use())]
     Backup {
         /// A new file, or a folder that gets one named after cell, incarnation and revision
         #[arg(long, value_name = "FILE|DIR")]
@@ -281,6 +280,8 @@ mod tests {
             let read = Arguments::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(read.global.addr.as_deref(), Some("a:1"), "{line}");
         }
+        let backup = Arguments::try_parse_from(["plenum", "backup", "--help"]).unwrap_err().to_string();
+        assert!(backup.contains("--request-timeout"), "{backup}");
         for line in ["plenum agent --request-timeout 1s", "plenum --request-timeout 1s dev"] {
             let read = Arguments::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(read.global.request_timeout, Some(Duration::from_secs(1)), "{line}");

@@ -228,7 +228,7 @@ fn heeds_request_timeout(command: &Command) -> Result<(), Failure> {
         Command::Scheduler(Scheduler { command: None, .. }) => "scheduler",
         Command::Agent(_) => "agent",
         Command::Verify { .. } => "verify",
-        Command::Backup { .. } => "backup",
+        Command::Backup { dir: Some(_), .. } => "backup --dir",
         Command::Restore(_) => "restore",
         _ => return Ok(()),
     };

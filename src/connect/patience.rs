@@ -40,6 +40,8 @@ pub(super) enum Awaited {
     Change,
     /// What comes next of a log, from its agent, by way of the server.
     Log,
+    /// What comes next of a backup.
+    Backup,
 }
 
 impl Awaited {
@@ -80,6 +82,7 @@ impl Patience {
                 format!("the server at {address} accepts connections and does not answer; still waiting")
             }
             Awaited::Log => format!("nothing of the log comes from {address}; still waiting"),
+            Awaited::Backup => format!("nothing of the backup comes from {address}; still waiting"),
         });
     }
 
@@ -96,6 +99,9 @@ impl Patience {
             }
             Awaited::Log => Status::unavailable(format!(
                 "nothing more of the log has come from {address} within {limit} (--request-timeout); what came so far is not all"
+            )),
+            Awaited::Backup => Status::unavailable(format!(
+                "nothing more of the backup has come from {address} within {limit} (--request-timeout); what came so far is removed"
             )),
         }
     }

@@ -87,8 +87,10 @@ fn end_when_asked(stage: Arc<Mutex<Stage>>, format: Format) {
 }
 
 async fn receive(context: &Context, draft: &mut Draft) -> Result<(), Failure> {
-    let mut chunks = context.connect().await?.inspect().backup(BackupRequest {}).await?.into_inner();
-    while let Some(chunk) = chunks.message().await? {
+    let connection = context.connect().await?;
+    let mut inspect = connection.inspect();
+    let mut chunks = connection.part_of_backup(inspect.backup(BackupRequest {})).await?.into_inner();
+    while let Some(chunk) = connection.part_of_backup(chunks.message()).await? {
         draft.file.write_all(&chunk.data).map_err(|error| draft.failed(&error))?;
     }
     Ok(())
