@@ -13,6 +13,7 @@ use plenum_proto::error::{is_unanswered, no_cell};
 use plenum_proto::v1::{
     AllocationState, AllocationView, At, ChangeResponse, GetJobRequest, JobHistoryRequest, JobKind, JobShape, JobState,
     JobView, LaunchRequest, ListAllocationsRequest, ListRequest, ScaleRequest, StatusRequest, SubmitRequest,
+    SubmitResponse,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -100,11 +101,17 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     let file = number_resources(&connection, file).await?;
     let spec = file.spec;
     let shape = spec.shape.clone().unwrap_or_default();
+    let job = JobName { namespace: shape.namespace.clone(), name: shape.name.clone() };
+    // Asked before: what there was is gone from then on.
+    let before = match get_job(&connection, &job, None).await {
+        // The submission would only wait as long once more.
+        Err(failure) if failure.code == "UNAVAILABLE" => return Err(failure),
+        before => before.ok().map(|(_, view)| view),
+    };
     let answer = match connection.jobs().submit(SubmitRequest { spec: Some(spec.clone()) }).await {
         Ok(answer) => answer.into_inner(),
         Err(status) => return Err(hints::of_changed(&connection, &spec, status.into()).await),
     };
-    let job = JobName { namespace: shape.namespace.clone(), name: shape.name.clone() };
     warn_unattended(&connection, &shape).await;
     if wait {
         if let Some(endless) = job_file::endless(&shape).filter(|_| timeout.is_none()) {
@@ -120,11 +127,27 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
         "name": job.name, "namespace": job.namespace, "version": answer.version, "revision": answer.revision,
         "changed": answer.changed,
     });
-    let words = if answer.changed { "submitted" } else { "is there already, unchanged" };
+    let words = submitted_words(&answer, before.as_ref(), &shape);
     let called = job.called();
     let text = || format!("job {called} {words} (version {}, revision {})\n", answer.version, answer.revision);
     output::print(&output::object(context.format, &object, &called, text))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a submission did. The same version of a job that was there can have other numbers of tasks only; somebody else may have changed them meanwhile.
+fn submitted_words(answer: &SubmitResponse, before: Option<&JobView>, shape: &JobShape) -> String {
+    if !answer.changed {
+        return "is there already, unchanged".to_owned();
+    }
+    let Some(before) = before.filter(|before| (before.id, before.version) == (answer.job, answer.version)) else {
+        return "submitted".to_owned();
+    };
+    let scaled = before.groups.iter().filter_map(|old| {
+        let new = shape.groups.iter().find(|new| new.name == old.name && new.count != old.count)?;
+        Some(format!("group {} from {} to {}", new.name, old.count, counted(new.count.into(), "task")))
+    });
+    let scaled: Vec<String> = scaled.collect();
+    if scaled.is_empty() { "changed".to_owned() } else { format!("changed: {}", scaled.join(", ")) }
 }
 
 /// When a wait of so many microseconds from now on is over.
@@ -620,6 +643,23 @@ mod tests {
             two.unwrap(),
             "2 tasks, whose room 3 others have to leave first (`plenum alloc show ID` names them)"
         );
+    }
+
+    // A file with another count was `submitted` as a new job is: that a service was scaled by it nobody saw.
+    #[test]
+    fn a_submission_that_changes_a_job_says_in_what() {
+        use plenum_proto::v1::GroupShape;
+        let answer = |version, changed| SubmitResponse { job: 7, version, revision: 9, changed };
+        let group = |name: &str, count| GroupView { name: name.to_owned(), count, ..GroupView::default() };
+        let groups = vec![group("web", 6), group("side", 1)];
+        let before = JobView { id: 7, version: 1, groups, ..JobView::default() };
+        let wanted = |name: &str, count| GroupShape { name: name.to_owned(), count, ..GroupShape::default() };
+        let shape = JobShape { groups: vec![wanted("web", 8), wanted("side", 1)], ..JobShape::default() };
+        let told = |answer: &SubmitResponse, before| submitted_words(answer, before, &shape);
+        assert_eq!(told(&answer(1, true), None), "submitted");
+        assert_eq!(told(&answer(2, true), Some(&before)), "submitted", "the one before was over");
+        assert_eq!(told(&answer(1, true), Some(&before)), "changed: group web from 6 to 8 tasks");
+        assert_eq!(told(&answer(1, false), Some(&before)), "is there already, unchanged");
     }
 
     // Two jobs of one name looked alike, and of a group that was scaled neither its name nor its count was there.
