@@ -508,8 +508,10 @@ fn command_word(ask: &v1::command::Ask) -> &'static str {
         Ask::ExpireMachine(_) => "expire-machine",
         Ask::ReportStatus(_) => "report-status",
         Ask::ReportFitness(_) => "report-fitness",
-        Ask::CordonMachine(_) => "cordon-machine",
-        Ask::DrainMachine(_) => "drain-machine",
+        Ask::CordonMachine(cordon) if cordon.cordoned => "cordon-machine",
+        Ask::CordonMachine(_) => "uncordon-machine",
+        Ask::DrainMachine(drain) if drain.deadline_micros != 0 => "drain-machine",
+        Ask::DrainMachine(_) => "undrain-machine",
         Ask::RemoveMachine(_) => "remove-machine",
         Ask::Tick(_) => "tick",
         Ask::Launch(_) => "launch",
@@ -642,6 +644,17 @@ mod tests {
         assert_eq!(told(&ready, &drained(60_000_000)), ("draining", until("01:00")));
         assert_eq!(told(&drained(60_000_000), &drained(90_000_000)), ("changed", until("01:30")));
         assert_eq!(told(&drained(60_000_000), &ready), ("ready", String::new()));
+    }
+
+    // `ready` by `drain-machine`: it read as if the drain had made it ready.
+    #[test]
+    fn the_end_of_a_cordon_or_a_drain_is_not_told_as_its_beginning() {
+        use v1::command::Ask;
+        let cordon = |cordoned| command_word(&Ask::CordonMachine(v1::CordonMachine { machine: 1, cordoned }));
+        let drain =
+            |deadline_micros| command_word(&Ask::DrainMachine(v1::DrainMachine { machine: 1, deadline_micros }));
+        assert_eq!([cordon(true), cordon(false)], ["cordon-machine", "uncordon-machine"]);
+        assert_eq!([drain(60_000_000), drain(0)], ["drain-machine", "undrain-machine"]);
     }
 
     // A story was refused when the cell that it begins with was retired while it was read.
