@@ -309,6 +309,10 @@ fn logs_of(view: &JobView, allocations: &[AllocationView]) -> Option<String> {
         let failed = allocations.iter().filter(|one| one.state() == AllocationState::Failed && is_of_it(one));
         // Others may have failed meanwhile.
         let last = failed.max_by_key(|failed| (is_named(failed), failed.created_revision))?;
+        // What was never started printed nothing.
+        if last.reason.starts_with("command not found") {
+            return None;
+        }
         return Some(format!("alloc logs {} --stderr", last.name()));
     }
     let group = view.groups.last()?;
@@ -622,6 +626,9 @@ mod tests {
         view.reason = "what an earlier version says".to_owned();
         assert_eq!(logs_of(&view, &allocations), Some(format!("alloc logs {} --stderr", name(2))));
         assert_eq!(logs_of(&view, &allocations[3..]), None, "no task of it failed");
+        let reason = "command not found: nginx (looked in /bin)".to_owned();
+        let unstarted = AllocationView { reason, ..allocations[2].clone() };
+        assert_eq!(logs_of(&view, &[unstarted]), None, "it printed nothing");
         view.version = 2;
         assert_eq!(logs_of(&view, &allocations), None, "these were of an earlier version");
         view.state = JobState::JobComplete.into();

@@ -36,20 +36,33 @@ pub(super) async fn print(context: &Context, request: LogsRequest) -> Result<(),
     let has_any = log.has_any;
     finish(log.lines, outcome, output::print_bytes)?;
     // What was printed before is not asked for with `only_new`.
-    if !has_any && !request.stderr && !request.only_new {
-        point_to_stderr(&connection, request.allocation).await;
+    if !has_any && !request.only_new {
+        tell_of_the_other(&connection, request).await;
     }
     Ok(())
 }
 
-/// Says so where all that a task printed is on standard error. That this can't be found out is no failure.
-async fn point_to_stderr(connection: &Connection, allocation: u64) {
-    let asked = LogsRequest { allocation, stderr: true, tail_lines: 1, ..LogsRequest::default() };
-    if let Ok(Ok(true)) = tokio::time::timeout(LOOK_MAX, prints(connection, asked)).await {
-        let id = output::allocation_id(allocation);
-        output::tell(&format!(
+/// Says that nothing was printed, and where all is that was, if it went to the other one of standard output and standard error. That this can't be found
+/// out is no failure.
+async fn tell_of_the_other(connection: &Connection, request: LogsRequest) {
+    let LogsRequest { allocation, stderr, .. } = request;
+    let asked = LogsRequest { allocation, stderr: !stderr, tail_lines: 1, ..LogsRequest::default() };
+    if let Ok(Ok(has_other)) = tokio::time::timeout(LOOK_MAX, prints(connection, asked)).await {
+        output::tell(&nothing_words(&output::allocation_id(allocation), stderr, has_other));
+    }
+}
+
+fn nothing_words(id: &str, stderr: bool, has_other: bool) -> String {
+    match (has_other, stderr) {
+        (false, _) => format!("nothing was printed; `plenum alloc show {id}` tells what became of it"),
+        (true, false) => format!(
             "it printed nothing on standard output; `plenum alloc logs {id} --stderr` has what it printed on standard error"
-        ));
+        ),
+        (true, true) => {
+            format!(
+                "it printed nothing on standard error; `plenum alloc logs {id}` has what it printed on standard output"
+            )
+        }
     }
 }
 
@@ -196,6 +209,16 @@ mod tests {
         assert_eq!(note(chunk("", Some(70))), (Some(70), false));
         assert_eq!(note(chunk("one\n", Some(74))), (Some(74), false));
         assert_eq!(note(chunk("two\n", None)), (Some(74), true), "an agent of before");
+    }
+
+    // Of a task that was never started it printed nothing, and ended with 0.
+    #[test]
+    fn a_log_without_anything_in_it_says_so() {
+        let told = nothing_words("alloc-7-1", true, false);
+        assert_eq!(told, "nothing was printed; `plenum alloc show alloc-7-1` tells what became of it");
+        assert_eq!(nothing_words("alloc-7-1", false, false), told);
+        assert!(nothing_words("alloc-7-1", false, true).contains("`plenum alloc logs alloc-7-1 --stderr`"));
+        assert!(nothing_words("alloc-7-1", true, true).contains("`plenum alloc logs alloc-7-1` has"));
     }
 
     // What had come behind a gap, up to 64 KiB, was held back for a line to begin in it, and gone when the log broke off before one did.
