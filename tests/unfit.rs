@@ -104,6 +104,9 @@ fn a_machine_whose_agent_has_no_room_takes_no_tasks_until_there_is_some() {
     assert_eq!(full["unfit"], "state-unwritable", "{full:#}");
     let list = stage.run(&["--addr", &address, "machine", "list"]).out;
     assert!(list.contains("cordoned (state-unwritable)"), "{list}");
+    assert_eq!(stage.ask(&address, &["status"])["machines_unfit"]["state-unwritable"], 1);
+    let status = stage.run(&["--addr", &address, "status"]).out;
+    assert!(status.contains("1 cordoned (state-unwritable)"), "{status}");
     stage.submit(&address, "second.toml", &job("second"));
     waits(&stage, &address, "second");
     runs(&stage, &address, "first");

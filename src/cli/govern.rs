@@ -43,7 +43,13 @@ pub(super) async fn quota(context: &Context, command: Quotas) -> Result<(), Fail
             let limit = Some(quota_of(&connection, &limits).await?);
             let request = SetQuota { namespace: name.clone(), limit };
             let answer = connection.govern().set_quota(request).await?.into_inner();
-            tell_change(context, &answer, &name, "has this quota from now on", "has this quota already")
+            tell_change(context, &answer, &name, "has this quota from now on", "has this quota already")?;
+            let request = ListRequest { namespace: name.clone(), limit: 1, ..ListRequest::default() };
+            let listed = connection.jobs().list(request).await.map(tonic::Response::into_inner);
+            if listed.is_ok_and(|listed| listed.jobs.is_empty()) {
+                output::tell(&format!("warning: no job is in the namespace {name} now"));
+            }
+            Ok(())
         }
         Quotas::Remove { name } => {
             named("namespace", &name)?;

@@ -1,5 +1,7 @@
 //! `plenum machine`: list, show, cordon, drain and remove machines.
 
+use std::collections::BTreeMap;
+
 use plenum_proto::v1::{
     AdoptTaskRequest, AllocationView, At, ChangeResponse, CordonRequest, DrainRequest, GetMachineRequest,
     ListAllocationsRequest, ListAllocationsResponse, ListRequest, ListUnknownTasksResponse, MachineHistoryRequest,
@@ -20,6 +22,9 @@ use crate::{
     failure::Failure,
     output::{self, Row},
 };
+
+/// The state of machines that take no claims, in words.
+const CORDONED: &str = "cordoned";
 
 pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failure> {
     let at = match &command {
@@ -69,6 +74,35 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
             let answer = connection.inspect().remove_machine(request).await?.into_inner();
             tell_change(context, &answer, &name, "removed", "is gone already")
         }
+    }
+}
+
+/// Of machines by state: how many of the cordoned ones their own agents cordoned, by why. None where that can't be told just now.
+pub(super) async fn unfit_counts(
+    connection: &Connection,
+    by_state: &BTreeMap<String, u64>,
+) -> BTreeMap<&'static str, u64> {
+    let mut counts = BTreeMap::new();
+    if by_state.get(CORDONED).is_none_or(|count| *count == 0) {
+        return counts;
+    }
+    let request = ListRequest { filter: format!("state={CORDONED}"), ..ListRequest::default() };
+    let answer = connection.inspect().list_machines(request).await;
+    let machines = answer.map_or_else(|_| Vec::new(), |answer| answer.into_inner().machines);
+    for (word, _) in machines.iter().filter_map(output::unfit) {
+        *counts.entry(word).or_default() += 1;
+    }
+    counts
+}
+
+/// Tells these apart from the machines that operators cordoned, as lists do.
+pub(super) fn tell_unfit(by_state: &mut BTreeMap<String, u64>, unfit: &BTreeMap<&'static str, u64>) {
+    for (word, count) in unfit {
+        let Some(cordoned) = by_state.get_mut(CORDONED) else { return };
+        // Some may have become so since the states were counted.
+        let count = (*count).min(*cordoned);
+        *cordoned -= count;
+        by_state.insert(format!("{CORDONED} ({word})"), count);
     }
 }
 
@@ -290,6 +324,24 @@ mod tests {
     use plenum_proto::v1::Unfit;
 
     use super::*;
+
+    // "1 cordoned" was a machine whose agent could not write to its disk, and looked like one that somebody had set aside.
+    #[test]
+    fn machines_that_their_agents_cordoned_are_told_apart() {
+        let states = |states: &[(&str, u64)]| -> BTreeMap<String, u64> {
+            states.iter().map(|(state, count)| ((*state).to_owned(), *count)).collect()
+        };
+        let told = |mut by_state: BTreeMap<String, u64>, unfit: &[(&'static str, u64)]| {
+            tell_unfit(&mut by_state, &unfit.iter().copied().collect());
+            by_state
+        };
+        let both = told(states(&[("cordoned", 3), ("ready", 4)]), &[("setup-fails", 1), ("state-unwritable", 1)]);
+        let expected =
+            [("cordoned", 1), ("cordoned (setup-fails)", 1), ("cordoned (state-unwritable)", 1), ("ready", 4)];
+        assert_eq!(both, states(&expected));
+        let later = told(states(&[("cordoned", 1)]), &[("setup-fails", 2)]);
+        assert_eq!(later, states(&[("cordoned", 0), ("cordoned (setup-fails)", 1)]), "they became so meanwhile");
+    }
 
     // Programs read how many allocations there are, and none of them; nor that people saw a part alone.
     #[test]

@@ -318,10 +318,16 @@ pub(crate) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
 }
 
 async fn status(context: &Context) -> Result<(), Failure> {
-    let status = context.connect().await?.inspect().status(plenum_proto::v1::StatusRequest {}).await?.into_inner();
+    let connection = context.connect().await?;
+    let mut status = connection.inspect().status(plenum_proto::v1::StatusRequest {}).await?.into_inner();
     output::name_resources(status.custom_resources.clone());
-    let text = || output::status_text(&status);
-    output::print(&output::object(context.format, &output::status_json(&status), &output::cell_name(&status), text))
+    let unfit = machine::unfit_counts(&connection, &status.machines).await;
+    let mut object = output::status_json(&status);
+    object["machines_unfit"] = json!(unfit);
+    machine::tell_unfit(&mut status.machines, &unfit);
+    output::print(&output::object(context.format, &object, &output::cell_name(&status), || {
+        output::status_text(&status)
+    }))
 }
 
 fn completion(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
