@@ -97,7 +97,7 @@ fn a_cell_turns_read_only_before_its_disk_is_full_and_comes_back() {
         (!status["read_only"].is_null()).then_some(status)
     });
     let told = status["read_only"].as_str().unwrap();
-    for words in [&stage.word("disk/cell"), "bytes free", "needs", "make room"] {
+    for words in [&stage.word("disk/cell"), "B free, and needs ", "make room"] {
         assert!(told.contains(words), "expected {words:?} in: {told}");
     }
     let base = rivals.revision().unwrap();
@@ -107,7 +107,7 @@ fn a_cell_turns_read_only_before_its_disk_is_full_and_comes_back() {
     ] {
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
         assert_eq!(refused.metadata().get("plenum-code").unwrap(), "READ_ONLY");
-        assert!(refused.message().contains("bytes free"), "{refused}");
+        assert!(refused.message().contains("B free, and needs "), "{refused}");
     }
     let file = stage.file("late.toml", "name = \"late\"\nscheduler = \"batch\"\n[group.a]\ncommand = [\"/bin/true\"]\nresources = { cpu = 1, memory = \"1MiB\" }\n");
     stage.run(&["--addr", &server.address, "job", "run", &file]).says(1, &["error[READ_ONLY]", "explain READ_ONLY"]);

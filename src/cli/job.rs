@@ -530,6 +530,11 @@ async fn launch(
 fn launch_failure(status: Status, job: &JobName, instant_micros: Option<i64>) -> Failure {
     let is_unknown = is_unanswered(&status) && !is_unconnected(&status) && no_cell(&status).is_none();
     let failure = Failure::from(status);
+    // The field's name is the protocol's, and so is how it counts.
+    if let Some(wrong) = failure.message.strip_prefix("instant_micros: ") {
+        let message = format!("--at: {}", wrong.replacen("microseconds since 1970, from", "an instant from", 1));
+        return Failure { message, ..failure.clone() };
+    }
     if !is_unknown {
         return failure;
     }
@@ -667,6 +672,20 @@ mod tests {
         assert_eq!(told(&answer(2, true), Some(&before)), "submitted", "the one before was over");
         assert_eq!(told(&answer(1, true), Some(&before)), "changed: group web from 6 to 8 tasks");
         assert_eq!(told(&answer(1, false), Some(&before)), "is there already, unchanged");
+    }
+
+    // The name of a field of the protocol, and microseconds, were the answer to `--at +2h`.
+    #[test]
+    fn an_instant_that_is_too_far_ahead_is_told_by_the_name_of_its_flag() {
+        let mut status = Status::invalid_argument(
+            "instant_micros: expected microseconds since 1970, from 1 µs to 3000000 µs, an hour from now; found 4000000 µs",
+        );
+        status.metadata_mut().insert(plenum_proto::error::CODE_KEY, "INVALID_REQUEST".parse().unwrap());
+        let job = JobName { namespace: "default".to_owned(), name: "nightly".to_owned() };
+        let failure = launch_failure(status, &job, Some(4_000_000));
+        let told = "--at: expected an instant from 1970-01-01T00:00:00.000001Z to 1970-01-01T00:00:03Z, an hour from now; \
+                    found 1970-01-01T00:00:04Z";
+        assert_eq!(failure.message, told);
     }
 
     // Two jobs of one name looked alike, and of a group that was scaled neither its name nor its count was there.

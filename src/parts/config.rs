@@ -183,7 +183,14 @@ pub(super) fn read<C: DeserializeOwned + Default>(path: Option<&Path>) -> Result
 
 /// A time with a unit, such as `"15s"`.
 fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
+    let text = match toml::Value::deserialize(deserializer)? {
+        toml::Value::String(text) => text,
+        other => {
+            let found = other.as_integer().map_or_else(|| other.type_str().to_owned(), |number| number.to_string());
+            let what = format!("expected a time with a unit in quotes, such as \"5s\", found {found}");
+            return Err(D::Error::custom(what));
+        }
+    };
     let micros = job_file::duration_micros(&text).map_err(D::Error::custom)?;
     Ok(Some(Duration::from_micros(micros.unsigned_abs())))
 }
@@ -312,6 +319,8 @@ mod tests {
         assert_eq!(failure.code, "CONFIG");
         assert!(failure.message.contains("line 1") && failure.message.contains("lisen"), "{failure}");
         assert!(parse::<ServerFile>("lease = \"15\"\n").unwrap_err().message.contains("with a unit"));
+        let bare = parse::<ServerFile>("lease = 5\n").unwrap_err();
+        assert!(bare.message.contains("such as \"5s\", found 5") && bare.message.contains("line 1"), "{bare}");
         assert_eq!(parse::<AgentFile>("name = 3\n").unwrap_err().code, "CONFIG");
     }
 }

@@ -77,7 +77,7 @@ fn a_disk_that_fills_up_under_load_makes_the_cell_read_only_until_it_is_freed() 
             (!status["read_only"].is_null()).then_some(status)
         });
         let told = status["read_only"].as_str().unwrap();
-        for words in ["volume/cell/log", "bytes free", "needs"] {
+        for words in ["volume/cell/log", "B free, and needs "] {
             assert!(told.contains(words), "expected {words:?} in: {told}");
         }
         eventually("transactions are turned away", || (cell.load.ticks.turned_away() > turned_away + 20).then_some(()));

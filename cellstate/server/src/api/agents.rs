@@ -281,7 +281,10 @@ fn put_named(
             let known: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             let found: String = name.chars().take(80).collect();
-            let message = format!("named: expected resources that this cell has named ({known}), found {found:?}");
+            let message = format!(
+                "named: expected resources that this cell has named ({known}), found {found:?}; a cell is given these when it is made, by \
+                 `custom_resources` in its server's file, and has no others: leave {found:?} out of the agent's file"
+            );
             return Err(Failure::invalid(message));
         };
         capacity.custom[place] = amount;

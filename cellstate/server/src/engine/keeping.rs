@@ -70,7 +70,7 @@ impl Keeping {
 /// Why the cell takes no changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NoSpace {
-    /// The log's directory.
+    /// The log's directory, from the root on: who reads it elsewhere looks for it there.
     pub(crate) path: String,
     pub(crate) free_bytes: u64,
     pub(crate) needed_bytes: u64,
@@ -87,9 +87,10 @@ impl std::fmt::Display for NoSpace {
                 "the cell is read-only: {path} can't grow: {obstacle}; when it can, the cell goes on by itself"
             );
         }
+        let (free, needed) = (plenum_model::bytes(*free_bytes), plenum_model::bytes(*needed_bytes));
         write!(
             f,
-            "the cell is read-only: {path} has {free_bytes} bytes free, and needs {needed_bytes}; make room, and it goes on by itself"
+            "the cell is read-only: {path} has {free} free, and needs {needed}; make room, and it goes on by itself"
         )
     }
 }
@@ -109,6 +110,7 @@ impl SpaceWatch {
     /// Looks once at what is free, which may wait for the disk.
     pub(crate) fn new(path: String, keeper: &Keeper) -> Self {
         let free_bytes = AtomicU64::new(keeper.space().map_or(0, free_of));
+        let path = std::path::absolute(&path).map_or(path, |whole| whole.display().to_string());
         Self { path, low: watch::Sender::new(None), free_bytes, obstacle: Mutex::new(None) }
     }
 

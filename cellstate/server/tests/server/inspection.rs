@@ -426,7 +426,7 @@ async fn a_cell_without_room_is_read_only_and_reads_go_on() {
     let refused = jobs.submit(v1::SubmitRequest { spec: Some(job("x", 1)) }).await.unwrap_err();
     assert_eq!((refused.code(), code(&refused).as_str()), (Code::ResourceExhausted, "READ_ONLY"));
     let path = dir.path().join("log").display().to_string();
-    assert!(refused.message().contains(&path) && refused.message().contains("bytes free"), "{refused}");
+    assert!(refused.message().contains(&path) && refused.message().contains("B free, and needs "), "{refused}");
     // Who was told to start a scheduler may have had one, which the cell lets in no more than another.
     let waits = jobs.list(v1::ListRequest::default()).await.unwrap().into_inner().jobs.remove(0).waiting_reason;
     assert!(waits.contains("no scheduler batch is connected; the cell is read-only"), "{waits}");

@@ -37,7 +37,10 @@ async fn an_agent_offers_named_resources_by_their_names() {
         ..Default::default()
     };
     for (wrong, told) in [
-        (registration(&[], &[("chairs", 1)]), "named (licences, seats), found \"chairs\""),
+        (
+            registration(&[], &[("chairs", 1)]),
+            "named (licences, seats), found \"chairs\"; a cell is given these when it is made",
+        ),
         (registration(&[0, 1], &[("seats", 1)]), "machine.capacity.custom"),
         (registration(&[], &[("seats", -1)]), "-1"),
     ] {
