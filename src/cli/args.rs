@@ -74,6 +74,21 @@ fn request_timeout_of_no_use() -> Arg {
     limit.value_parser(request_timeout).global(true).hide(true)
 }
 
+/// A namespace is accepted and of no use where nothing is asked about one.
+fn namespace_of_no_use() -> Arg {
+    Arg::new("namespace").long("namespace").value_name("NAME").global(true).hide(true)
+}
+
+/// The same of a format where nothing is printed but a failure.
+fn output_of_no_use() -> Arg {
+    let output = Arg::new("output").short('o').long("output").value_name("FORMAT");
+    output.value_parser(clap::value_parser!(Format)).global(true).hide(true)
+}
+
+/// Below the help of parts that run on.
+const LOG_HELP: &str = "What it says of itself goes to standard error: from `info` upwards, or as the variable RUST_LOG says, such as \
+                        `warn` or `plenum_server=debug`.";
+
 /// What a flag that narrows a list down says. Nothing narrows nothing down: most often it comes from a variable that is not set, and who then stops all that
 /// is listed stops the whole cell's.
 fn not_empty(text: &str) -> Result<String, String> {
@@ -118,12 +133,16 @@ pub(crate) enum Command {
     #[command(args = [address_of_no_use(), request_timeout_of_no_use()])]
     Dev(Dev),
     /// The cell state's server
-    #[command(args = [address_of_no_use(), request_timeout_of_no_use()])]
+    #[command(
+        args = [address_of_no_use(), request_timeout_of_no_use(), namespace_of_no_use(), output_of_no_use()],
+        after_help = LOG_HELP
+    )]
     Server(Server),
     /// Built-in schedulers, by name; or lists, pauses, resumes and sets schedulers, and tells who did
+    #[command(after_help = LOG_HELP)]
     Scheduler(Scheduler),
     /// The agent of this machine
-    #[command(arg = request_timeout_of_no_use())]
+    #[command(args = [request_timeout_of_no_use(), namespace_of_no_use(), output_of_no_use()], after_help = LOG_HELP)]
     Agent(Agent),
     /// Keeps one task for its agent; started by agents only
     #[command(hide = true)]
@@ -158,7 +177,7 @@ pub(crate) enum Command {
     /// The cell in a few lines
     Status,
     /// Checks the log of a stopped cell: decides it again and compares
-    #[command(args = [address_of_no_use(), request_timeout_of_no_use()])]
+    #[command(args = [address_of_no_use(), request_timeout_of_no_use(), namespace_of_no_use()])]
     Verify {
         /// The cell's directory, or that of `plenum dev` [default: $XDG_STATE_HOME/plenum]
         #[arg(long, value_name = "DIR")]
@@ -174,7 +193,7 @@ pub(crate) enum Command {
         dir: Option<PathBuf>,
     },
     /// Makes a new cell directory from a backup: the same cell, in a new incarnation
-    #[command(args = [address_of_no_use(), request_timeout_of_no_use()])]
+    #[command(args = [address_of_no_use(), request_timeout_of_no_use(), namespace_of_no_use()])]
     Restore(Restore),
     /// The page of an error or refusal code
     Explain {
@@ -269,7 +288,7 @@ mod tests {
     fn an_address_is_in_the_help_of_those_alone_that_ask_a_cell() {
         for command in ["dev", "server", "verify", "restore"] {
             let help = Arguments::try_parse_from(["plenum", command, "--help"]).unwrap_err().to_string();
-            assert!(help.contains("--output") && !help.contains("--addr"), "{help}");
+            assert!(!help.contains("--addr"), "{help}");
             assert!(!help.contains("--request-timeout"), "{help}");
         }
         for command in ["status", "agent", "backup", "scheduler"] {
@@ -286,6 +305,30 @@ mod tests {
             let read = Arguments::try_parse_from(line.split(' ')).unwrap();
             assert_eq!(read.global.request_timeout, Some(Duration::from_secs(1)), "{line}");
         }
+    }
+
+    // A server's log was not printed as JSON, whatever its help offered, and how to have less or more of it stood nowhere.
+    #[test]
+    fn the_help_of_parts_offers_what_they_heed() {
+        let help = |command| Arguments::try_parse_from(["plenum", command, "--help"]).unwrap_err().to_string();
+        for command in ["server", "agent"] {
+            let help = help(command);
+            assert!(!help.contains("--output") && !help.contains("--namespace"), "{help}");
+        }
+        for command in ["verify", "restore"] {
+            let help = help(command);
+            assert!(help.contains("--output") && !help.contains("--namespace"), "{help}");
+        }
+        for command in ["server", "agent", "scheduler"] {
+            assert!(help(command).contains("RUST_LOG"), "{}", help(command));
+        }
+        // A script may give them to all commands alike: they are read as ever.
+        for line in ["plenum server -o json --namespace ml", "plenum -o json --namespace ml agent"] {
+            let read = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!((read.global.output, read.global.namespace.as_deref()), (Format::Json, Some("ml")), "{line}");
+        }
+        let usual = Arguments::try_parse_from(["plenum", "server"]).unwrap();
+        assert_eq!(usual.global.output, Format::Table);
     }
 
     // Of a namespace's quota it was said that no machine can have so much, and more than one machine can have was refused.

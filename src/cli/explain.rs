@@ -213,7 +213,7 @@ mod tests {
             }
         }
         // Variables of the environment have the same form, and so has why a task is not wanted, which stands beside its code.
-        let others = ["CARGO_", "MIMALLOC_", "NO_COLOR", "PLENUM_", "TASK_IS_DONE", "XDG_"];
+        let others = ["CARGO_", "MIMALLOC_", "NO_COLOR", "PLENUM_", "RUST_LOG", "TASK_IS_DONE", "XDG_"];
         let is_other = |code: &String| others.iter().any(|prefix| code.starts_with(prefix));
         let is_missing = |code: &String| !is_other(code) && !has_page(code);
         assert!(codes.len() > 15, "codes are found");

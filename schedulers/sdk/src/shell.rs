@@ -289,7 +289,9 @@ impl<S: Scheduler> Shell<S> {
     async fn close(self) {
         let close = self.runtime.close();
         let counters = self.runtime.counters();
-        tracing::info!(scheduler = &*self.name, ?counters, "ends");
+        let (decisions, transactions) = (counters.decisions, counters.transactions);
+        let (claims_granted, claims_conflict) = (counters.claims_granted, counters.claims_conflict);
+        tracing::info!(scheduler = &*self.name, decisions, transactions, claims_granted, claims_conflict, "ends");
         if close.session == 0 {
             return;
         }
