@@ -83,7 +83,6 @@ fn failure(error: &AgentError) -> Failure {
     let code = match error {
         AgentError::Address { .. } => return Failure::usage(causes(error)),
         AgentError::InUse { .. } => "DIRECTORY_LOCKED",
-        AgentError::OtherCell { .. } => "OTHER_CELL",
         AgentError::Directory { .. }
         | AgentError::Damaged { .. }
         | AgentError::Machine(_)

@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     ffi::{OsStr, OsString},
     fs,
-    io::ErrorKind,
+    io::{self, ErrorKind},
     path::{Path, PathBuf},
     sync::{
         PoisonError, RwLock,
@@ -40,7 +40,7 @@ const REMOVED_PREFIX: &str = ".removed-";
 pub(super) type Recording = RwLock<()>;
 
 /// Writes down a start, after which its job's directory is in use.
-pub(super) fn record(directory: &AllocationDirectory, spec: &ShimSpec, recording: &Recording) -> std::io::Result<()> {
+pub(super) fn record(directory: &AllocationDirectory, spec: &ShimSpec, recording: &Recording) -> io::Result<()> {
     let _recording = recording.read().unwrap_or_else(PoisonError::into_inner);
     directories::make(directory.root())?;
     durable::write_atomically(&directory.spec(), spec)?;
@@ -107,13 +107,6 @@ pub(super) fn clean(options: &ExecOptions, recording: &Recording, jobs: bool) {
     }
 }
 
-/// Takes what is kept of an allocation away, of which nothing is started meanwhile. [`clean`] frees it.
-pub(super) fn discard_allocation(agent: &AgentDirectory, allocation: AllocationId) {
-    set_allocation_aside(agent, allocation);
-    // What could not be moved.
-    let _ = remove_tree(agent.allocation(allocation).root());
-}
-
 fn touch_job(directory: &AllocationDirectory) {
     if let Ok(Some(spec)) = durable::read::<ShimSpec>(&directory.spec()) {
         touch(&spec.job_directory);
@@ -153,15 +146,18 @@ fn move_aside(what: &Path, aside: &Path) -> Option<PathBuf> {
     free.filter(|free| fs::rename(what, free).is_ok())
 }
 
-/// Takes all directories of jobs away: their names may mean jobs of another cell from now on. [`clean`] frees them.
-pub(super) fn discard_jobs(agent: &AgentDirectory) {
-    for entry in fs::read_dir(agent.jobs()).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(name) = name.to_str().filter(|_| !is_set_aside(&name)) else { continue };
-        if move_aside(&entry.path(), &aside_of(&agent.jobs(), name)).is_none() {
-            let _ = remove_tree(&entry.path());
-        }
-    }
+/// Those of the agent's directories in which something is kept: of allocations, or of jobs. One that can't be looked into may have something.
+pub(super) fn kept(agent: &AgentDirectory) -> Vec<PathBuf> {
+    let is_kept = |entry: io::Result<fs::DirEntry>| {
+        let Ok(entry) = entry else { return true };
+        // The second one is of a disk that is mounted there.
+        !is_set_aside(&entry.file_name()) && entry.file_name() != "lost+found"
+    };
+    let keeps = |directory: &PathBuf| match fs::read_dir(directory) {
+        Ok(mut entries) => entries.any(is_kept),
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    };
+    [agent.allocations(), agent.jobs()].into_iter().filter(keeps).collect()
 }
 
 /// Where something is put beside it until it is removed.
@@ -516,20 +512,32 @@ mod tests {
     // keeps the lease, or not at all.
     #[test]
     fn directories_of_jobs_are_set_aside_beside_what_is_left_of_earlier_ones() {
-        let [discarded, unused] = [Stage::set(), Stage::set()];
-        let aside = |stage: &Stage, end: &str| {
+        let stage = Stage::set();
+        let aside = |end: &str| {
             let name = stage.job().file_name().unwrap().to_str().unwrap().to_owned();
             aside_of(&stage.options.directory.jobs(), &format!("{name}{end}"))
         };
-        for stage in [&discarded, &unused] {
-            for end in ["", "-0"] {
-                fs::create_dir_all(aside(stage, end).join("inside")).unwrap();
-            }
+        for end in ["", "-0"] {
+            fs::create_dir_all(aside(end).join("inside")).unwrap();
         }
-        discard_jobs(&discarded.options.directory);
-        assert!(!discarded.job().exists() && aside(&discarded, "-1").join("model").exists());
-        remove_jobs(&unused.options.directory, vec![unused.job()], &unused.recording);
-        assert!(!unused.job().exists() && !aside(&unused, "-1").exists());
+        remove_jobs(&stage.options.directory, vec![stage.job()], &stage.recording);
+        assert!(!stage.job().exists() && !aside("-1").exists() && aside("-0").join("inside").exists());
+    }
+
+    // What ended tasks had printed was thrown away without a word when another cell's server had the address for some seconds.
+    #[test]
+    fn what_is_kept_is_found_in_each_directory_and_what_is_being_removed_is_not() {
+        let stage = Stage::set();
+        let (allocations, jobs) = (stage.options.directory.allocations(), stage.options.directory.jobs());
+        let kept = || kept(&stage.options.directory);
+        stage.record(1);
+        assert_eq!(kept(), [allocations.clone(), jobs.clone()]);
+        fs::rename(allocations.join("alloc-1-1"), allocations.join(".removed-alloc-1-1-0")).unwrap();
+        assert_eq!(kept(), std::slice::from_ref(&jobs), "its job's files, which a job of that id would find");
+        fs::remove_dir_all(&jobs).unwrap();
+        assert!(kept().is_empty());
+        fs::write(&jobs, "").unwrap();
+        assert_eq!(kept(), [jobs], "who knows what is in it");
     }
 
     #[test]

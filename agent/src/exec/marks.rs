@@ -59,11 +59,6 @@ impl Marks {
         self.under_way.borrow().contains(&allocation)
     }
 
-    /// It was forgotten, and shows no mark of that.
-    pub(super) fn lacks(&self, allocation: AllocationId) -> bool {
-        self.is_under_way(allocation) || self.failed().contains(&allocation)
-    }
-
     /// Comes back when all is marked that can be.
     pub(super) async fn made(&self) {
         drop(self.under_way.subscribe().wait_for(BTreeSet::is_empty).await);
@@ -96,7 +91,7 @@ mod tests {
         fs::create_dir_all(directory.ended()).unwrap();
         assert!(marks.forget(ALLOCATION) && !marks.forget(ALLOCATION) && marks.is_under_way(ALLOCATION));
         marks.mark(&directory, ALLOCATION);
-        assert!(!marks.is_under_way(ALLOCATION) && marks.lacks(ALLOCATION));
+        assert!(!marks.is_under_way(ALLOCATION) && marks.failed().contains(&ALLOCATION));
         fs::remove_dir(directory.ended()).unwrap();
         marks
     }
@@ -108,7 +103,7 @@ mod tests {
         let agent = AgentDirectory::new(place.path().to_owned());
         let marks = failed(&agent);
         marks.try_again(&agent);
-        assert!(agent.allocation(ALLOCATION).ended().is_file() && !marks.lacks(ALLOCATION));
+        assert!(agent.allocation(ALLOCATION).ended().is_file() && marks.failed().is_empty());
     }
 
     // The next agent would not find it, and not know that it runs.

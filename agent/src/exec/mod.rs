@@ -206,23 +206,9 @@ impl ExecDriver {
         self.forgotten.made().await;
     }
 
-    /// Takes what is kept of ended allocations away.
-    fn discard_ended(&mut self) {
-        let listed = recover::allocations(&self.options.directory)
-            .inspect_err(|error| tracing::warn!(%error, "can't list what is kept of ended allocations"));
-        for allocation in listed.unwrap_or_default() {
-            let ended = self.options.directory.allocation(allocation).ended();
-            if ended.exists() || self.forgotten.lacks(allocation) {
-                clean::discard_allocation(&self.options.directory, allocation);
-            }
-        }
-    }
-
-    /// Removes all that is kept: it is of another cell. Nothing may run.
-    pub fn discard_all(&mut self) {
-        self.discard_ended();
-        clean::discard_jobs(&self.options.directory);
-        self.clean(true);
+    /// Where something is kept, of allocations or of their jobs: none, if nothing is. Waits for the disk.
+    pub(crate) fn kept(&self) -> Vec<PathBuf> {
+        clean::kept(&self.options.directory)
     }
 
     /// Frees what is kept no longer, on another thread.
@@ -400,7 +386,6 @@ mod tests {
     use std::{fs, path::Path, sync::mpsc::channel};
 
     use super::*;
-    use crate::durable;
 
     /// All turns of removals there are.
     async fn removals_of(driver: &ExecDriver) -> tokio::sync::OwnedSemaphorePermit {
@@ -445,28 +430,6 @@ mod tests {
         drop(removals_of(&driver).await);
         let kept: Vec<_> = fs::read_dir(directory.task()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(kept, ["new"], "and the old ones are gone");
-    }
-
-    // An agent was killed while it removed what it kept of another cell, file by file. The next one found a task there that had not ended, and refused to
-    // serve the new cell for as long as those files were there.
-    #[tokio::test]
-    async fn what_is_kept_of_another_cell_is_taken_away_whole_before_it_is_removed() {
-        let place = tempfile::tempdir().unwrap();
-        let mut driver = driver_at(place.path());
-        let allocation = AllocationId { slot: 1, generation: 1 };
-        let (agent, directory) = (driver.options.directory.clone(), driver.options.directory.allocation(allocation));
-        fs::create_dir_all(directory.root()).unwrap();
-        durable::write_atomically(&directory.spec(), &shim_spec(allocation, place.path().join("job"))).unwrap();
-        fs::write(directory.ended(), "").unwrap();
-        let others = removals_of(&driver).await;
-        driver.discard_all();
-        assert!(recover::allocations(&agent).unwrap().is_empty());
-        let aside = agent.allocations().join(".removed-alloc-1-1-0");
-        assert!(aside.join("spec.json").exists() && aside.join("ended").exists());
-        drop(others);
-        while aside.exists() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
     }
 
     // Few tasks that had printed much ended, and then none for long: nothing was cleaned meanwhile.

@@ -383,6 +383,12 @@ impl AgentReconciler {
         self.held.contains_key(&allocation)
     }
 
+    /// True while something runs here, may start by itself, or has ended without the cell having said that it knows.
+    #[must_use]
+    pub fn holds_any(&self) -> bool {
+        self.held.values().any(|held| !held.is_untouched())
+    }
+
     /// Everything that is here or was wanted here, and where it stands; `None` before its first start.
     pub fn standings(&self) -> impl Iterator<Item = (AllocationId, Option<Status>)> {
         self.held.iter().map(|(&allocation, held)| (allocation, held.status()))

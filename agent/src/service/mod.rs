@@ -3,6 +3,7 @@
 //! One thread turns this loop; others only wait for disks. All connections go out from here.
 
 mod calls;
+mod elsewhere;
 mod fitness;
 mod instance;
 mod left;
@@ -31,6 +32,7 @@ use tokio::{
 pub(crate) use self::calls::registration as answered;
 use self::{
     calls::{Arrival, Calls},
+    elsewhere::{Elsewhere, Keeps},
     lock::Lock,
     log_upload::LogUploads,
     memory::Memory,
@@ -81,19 +83,6 @@ pub enum AgentError {
         /// Which.
         path: PathBuf,
     },
-    /// The directory has tasks of another cell.
-    #[error(
-        "agent directory {}: its tasks belong to cell {expected}, and the server is of cell {found}; \
-         name another directory, or the other server", path.display()
-    )]
-    OtherCell {
-        /// Which.
-        path: PathBuf,
-        /// The cell of its tasks.
-        expected: String,
-        /// The server's.
-        found: String,
-    },
     /// This machine can't be offered.
     #[error("this machine: {0}")]
     Machine(#[source] io::Error),
@@ -132,8 +121,8 @@ pub(crate) struct Remembered {
 /// (`KillMode=process` in systemd): shims are its children.
 ///
 /// # Errors
-/// When it can't begin, or the server turns out to belong to another cell. A server that can't be reached is no error: it
-/// is tried again for ever.
+/// When it can't begin. A server that can't be reached is no error, nor is one of another cell than what the directory has is of: it is asked
+/// again for ever.
 pub fn run(options: &Options) -> Result<(), AgentError> {
     hear_of_children();
     outlive_limits_of_files();
@@ -229,6 +218,7 @@ struct Agent {
     end_requests: u32,
     /// It was said already that another agent serves this machine.
     is_taken_told: bool,
+    elsewhere: Elsewhere,
     finished_at: Option<Instant>,
     /// What was told of these last.
     fails_setups: bool,
@@ -295,6 +285,7 @@ impl Agent {
             memory,
             end_requests: 0,
             is_taken_told: false,
+            elsewhere: Elsewhere::default(),
             finished_at: None,
             fails_setups: false,
             is_held_up: false,
@@ -316,7 +307,7 @@ impl Agent {
             let wake = self.wake_at();
             tokio::select! {
                 Some(event) = self.events.recv() => self.handle(Input::Driver(event)),
-                Some(arrival) = self.arrivals.recv() => self.arrived(arrival)?,
+                Some(arrival) = self.arrivals.recv() => self.arrived(arrival),
                 () = sleep_until(wake.into()) => self.handle(Input::Tick),
                 Some(()) = async { tokio::select! { one = terminate.recv() => one, one = interrupt.recv() => one } } => {
                     self.end_requests += 1;
@@ -354,13 +345,13 @@ impl Agent {
         Instant::now() + farewell.map_or(wake, |farewell| farewell.min(wake)) + Duration::from_millis(1)
     }
 
-    fn arrived(&mut self, arrival: Arrival) -> Result<(), AgentError> {
+    fn arrived(&mut self, arrival: Arrival) {
         match arrival {
             Arrival::Input(input) => self.handle(input),
-            Arrival::Registered(response) => self.registered(&response)?,
+            Arrival::Registered(response) => self.registered(&response),
             Arrival::Taken(message) => self.taken(&message),
             Arrival::Isolation(isolation) => self.driver.separate_by(isolation),
-            Arrival::OtherCell(found) => self.other_cell(found)?,
+            Arrival::OtherCell(found) => self.other_cell(&found),
             Arrival::Assignments { machine, epoch, message } => {
                 for asked in &message.logs {
                     self.log_uploads.asked(asked);
@@ -369,7 +360,6 @@ impl Agent {
                 self.handle(input);
             }
         }
-        Ok(())
     }
 
     /// Another agent serves this machine: nothing is started, and asked again, as that one may be on its way out.
@@ -380,22 +370,21 @@ impl Agent {
         self.handle(Input::RegisterFailed);
     }
 
-    fn registered(&mut self, response: &v1::RegisterResponse) -> Result<(), AgentError> {
+    fn registered(&mut self, response: &v1::RegisterResponse) {
         let cell_id: String = response.cell_id.iter().map(|byte| format!("{byte:02x}")).collect();
         let other = !self.remembered.cell_id.is_empty() && self.remembered.cell_id != cell_id;
         if other {
-            return self.other_cell(cell_id);
+            return self.other_cell(&cell_id);
         }
+        self.elsewhere.is_over();
         if response.register_again {
             tracing::info!(revision = response.revision, "the machine began another epoch meanwhile: registers again");
             let (incarnation, revision) = (response.incarnation, response.revision);
-            self.handle(Input::RegisterAgain { incarnation, revision });
-            return Ok(());
+            return self.handle(Input::RegisterAgain { incarnation, revision });
         }
         let Some(registration) = calls::registration(response) else {
             tracing::error!("the server registered this machine without an id, an epoch or a lease: not used");
-            self.handle(Input::RegisterFailed);
-            return Ok(());
+            return self.handle(Input::RegisterFailed);
         };
         self.is_taken_told = false;
         let (machine, epoch) = (registration.machine, registration.epoch);
@@ -404,31 +393,31 @@ impl Agent {
             tracing::info!(name = self.machine.name, %machine, epoch, "registered");
             self.remember(cell_id);
         }
-        Ok(())
     }
 
-    /// Another cell answers at the address. Tasks that are here are not its own; without any, this agent is free to serve it.
-    fn other_cell(&mut self, found: String) -> Result<(), AgentError> {
+    /// Another cell answers at the address, perhaps by mistake and for a moment. What is here is not its own: tasks go on as without a server, and it is
+    /// asked again. An agent that has nothing is free to serve it.
+    fn other_cell(&mut self, found: &str) {
         if self.end_requests > 0 {
-            // The tasks are being stopped, which must not end half-way; the other cell is told nothing.
-            self.handle(Input::RegisterFailed);
-            return Ok(());
+            // Its tasks may be on their way out, which must not end half-way; the other cell is told nothing.
+            return self.handle(Input::RegisterFailed);
         }
-        if self.reconciler.standings().next().is_some() {
-            return Err(AgentError::OtherCell {
-                path: self.directory.root().to_owned(),
-                expected: self.remembered.cell_id.clone(),
-                found,
-            });
+        let keeps = if self.reconciler.holds_any() {
+            Some(Keeps::Tasks)
+        } else {
+            Some(self.driver.kept()).filter(|kept| !kept.is_empty()).map(Keeps::Files)
+        };
+        if let Some(keeps) = keeps {
+            self.elsewhere.tell(self.directory.root(), (self.remembered.cell_id.as_str(), found), &keeps);
+            return self.handle(Input::RegisterFailed);
         }
-        self.driver.discard_all();
-        // Nothing of the earlier cell is left here, so what was seen of it means nothing.
+        tracing::info!(found, "another cell answers, and there is nothing here of the one before: joins it");
+        // So what was seen of it means nothing either.
         let settings = Settings { seed: self.clock.now_ms(), ..Settings::default() };
         self.reconciler = AgentReconciler::new(settings, 0, 0);
         self.remembered = Remembered::default();
         self.calls.mean("");
         self.handle(Input::Recovered(Vec::new()));
-        Ok(())
     }
 
     /// Has the cell written down whose registration was accepted, and what was seen of it. Nothing was started in it
