@@ -491,8 +491,29 @@ fn an_agent_does_not_take_the_tasks_of_one_cell_to_another() {
     stage.run(&[&["--addr", &one.address][..], &agent].concat()).says(1, &["error[DIRECTORY_LOCKED]"]);
     first.kill();
     let other = stage.server("other", None, &[]);
-    let moved = stage.run(&[&["--addr", &other.address][..], &agent].concat());
-    moved.says(1, &["error[OTHER_CELL]", "its tasks belong to cell", "server is of cell"]);
+    let mut moved = stage.agent(&other.address, "agent");
+    let words =
+        ["OTHER_CELL", "its tasks belong to cell", "server is of cell", "name another directory, or the other server"];
+    eventually("it says so", || words.iter().all(|words| stage.text("agent.err").contains(words)).then_some(()));
+    assert!(moved.has_ended().is_none(), "it waits for the server of its cell");
+    stage.process("sleep 1000");
+}
+
+// A disk that was not mounted, or a slip in a path, made a new cell with hardly a word.
+#[test]
+fn a_server_that_makes_a_new_cell_warns_of_it_and_of_what_else_is_there() {
+    let stage = Stage::new();
+    let made = |name: &str| format!("a new cell was made in {}", stage.path(name).canonicalize().unwrap().display());
+    assert_eq!(stage.server("cell", None, &[]).stop().code(), Some(0));
+    let told = stage.text("server.err");
+    assert!(told.contains("WARN") && told.contains(&made("cell")) && !told.contains("not ours"), "{told}");
+    assert_eq!(stage.server("cell", None, &[]).stop().code(), Some(0));
+    assert!(!stage.text("server.err").contains("a new cell"), "{}", stage.text("server.err"));
+    fs::create_dir_all(stage.path("home-of-others")).unwrap();
+    stage.file("home-of-others/thing", "");
+    assert_eq!(stage.server("home-of-others", None, &[]).stop().code(), Some(0));
+    let told = stage.text("server.err");
+    assert!(told.contains(&made("home-of-others")) && told.contains("not ours") && told.contains("thing"), "{told}");
 }
 
 #[test]

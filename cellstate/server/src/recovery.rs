@@ -25,6 +25,7 @@ use crate::frames::frames_in;
 use crate::options::ServerOptions;
 use crate::planted_bugs;
 use crate::publish::Mirror;
+use crate::server::ADDRESS;
 use replay::Replayed;
 pub(crate) use replay::delta_of;
 pub(crate) use replay::{check_incarnation, present, retained};
@@ -71,8 +72,39 @@ pub(crate) fn open(options: &ServerOptions) -> Result<Opened, ServerError> {
     // Nothing but the disk stands in the way any more: what would be cut off the end may be what proves that something is lost.
     let (journal, recovered) = judged.open().map_err(planted_bugs::told)?;
     tracing::info!(revision = %mirror.cell().revision(), term = identity.term, created = recovered.created, "recovered");
+    if recovered.created {
+        warn_of_a_new_cell(&options.dir);
+    }
     let cut_bytes = recovered.cut.as_ref().map_or(0, |cut| cut.bytes);
     Ok(Opened { journal, history, mirror, identity, checkpoint, lag_bytes, cut_bytes })
+}
+
+/// A cell is made wherever there is none: also where a disk is not mounted, or a path has a slip. Its agents and schedulers are told nothing of that.
+fn warn_of_a_new_cell(dir: &Path) {
+    let path = std::fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    let others = others_in(dir);
+    let hint = if others.is_empty() {
+        String::new()
+    } else {
+        format!("; it has other things in it that are not ours: {}", others.join(", "))
+    };
+    tracing::warn!(
+        "a new cell was made in {}: if there was one before, its directory is another one, or its disk is not mounted{hint}",
+        path.display()
+    );
+}
+
+/// The names of the first things in a directory that no server makes there.
+fn others_in(dir: &Path) -> Vec<String> {
+    const NAMED_MAX: usize = 4;
+    // The last one is of a disk that is mounted there.
+    let ours = [LOG, HISTORY, FALLBACK, ADDRESS, "lost+found"];
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut others: Vec<String> = names.filter(|name| !ours.contains(&name.as_str())).collect();
+    others.sort_unstable();
+    others.truncate(NAMED_MAX);
+    others
 }
 
 /// Refuses a directory into which a restore is being made, or came to no end: what is there is no cell, and must not become an empty one.

@@ -24,7 +24,7 @@ const ENDING_PATIENCE: Duration = Duration::from_millis(500);
 /// How often, a millisecond apart, is looked whether all streams have ended.
 const RELEASE_LOOKS_MAX: u32 = 2000;
 /// The file that holds the address.
-const ADDRESS: &str = "address";
+pub(crate) const ADDRESS: &str = "address";
 /// What a server logs, as an error, that serves at the port that it was given, and cannot write its address into its directory.
 pub const ADDRESS_NOT_TOLD: &str = "the address can't be told in a file";
 
