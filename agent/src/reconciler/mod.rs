@@ -389,6 +389,12 @@ impl AgentReconciler {
         self.held.values().any(|held| !held.is_untouched())
     }
 
+    /// How many that are to end have to be gone before anything starts in this registration; `None`: what is wanted is not known.
+    #[must_use]
+    pub fn fenced(&self) -> Option<usize> {
+        self.standing.is_synced().then_some(self.fence.len())
+    }
+
     /// Everything that is here or was wanted here, and where it stands; `None` before its first start.
     pub fn standings(&self) -> impl Iterator<Item = (AllocationId, Option<Status>)> {
         self.held.iter().map(|(&allocation, held)| (allocation, held.status()))

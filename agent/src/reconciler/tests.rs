@@ -525,9 +525,11 @@ fn a_lost_lease_stops_nothing_and_starts_nothing() {
     story.epoch = 2;
     story.take(|output| !matches!(output, Output::Register { .. }));
     story.registered();
+    assert_eq!(story.agent.fenced(), None, "what is wanted is not known");
     story.assignments(true, vec![assignment(2), assignment(3)], &[1]);
-    assert_eq!(story.starts().len(), 2);
+    assert_eq!((story.starts().len(), story.agent.fenced()), (2, Some(1)));
     story.pass_ms(400, true);
+    assert_eq!(story.agent.fenced(), Some(0));
     assert_eq!((story.running(), story.starts().last()), (vec![2, 3], Some(&(3, 0))));
     assert_eq!(story.reported(1).last(), Some(&Stopped));
 }

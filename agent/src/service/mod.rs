@@ -21,6 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use plenum_model::MachineId;
 use plenum_proto::v1;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -219,6 +220,10 @@ struct Agent {
     /// It was said already that another agent serves this machine.
     is_taken_told: bool,
     elsewhere: Elsewhere,
+    /// The epoch in which it registered last.
+    epoch: Option<(MachineId, u32)>,
+    /// It is another one than before, and what is wanted in it is not known yet.
+    is_anew: bool,
     finished_at: Option<Instant>,
     /// What was told of these last.
     fails_setups: bool,
@@ -286,6 +291,8 @@ impl Agent {
             end_requests: 0,
             is_taken_told: false,
             elsewhere: Elsewhere::default(),
+            epoch: None,
+            is_anew: false,
             finished_at: None,
             fails_setups: false,
             is_held_up: false,
@@ -358,8 +365,20 @@ impl Agent {
                 }
                 let input = assignments::read(machine, epoch, message, &self.task_defaults);
                 self.handle(input);
+                self.tell_of_lost_lease();
             }
         }
+    }
+
+    /// Says so when what is wanted in an epoch behind another one is known: the lease had ended between them.
+    fn tell_of_lost_lease(&mut self) {
+        let Some(stopped) = self.reconciler.fenced().filter(|_| self.is_anew) else { return };
+        self.is_anew = false;
+        tracing::warn!(
+            name = self.machine.name,
+            stopped,
+            "its lease had ended, and it is registered anew: what runs here of tasks that the cell gave up or ended meanwhile is stopped"
+        );
     }
 
     /// Another agent serves this machine: nothing is started, and asked again, as that one may be on its way out.
@@ -391,6 +410,8 @@ impl Agent {
         self.handle(Input::Registered(registration));
         if self.reconciler.is_in(machine, epoch) {
             tracing::info!(name = self.machine.name, %machine, epoch, "registered");
+            let earlier = self.epoch.replace((machine, epoch));
+            self.is_anew |= earlier.is_some_and(|(of, earlier)| of == machine && earlier < epoch);
             self.remember(cell_id);
         }
     }
@@ -416,6 +437,7 @@ impl Agent {
         let settings = Settings { seed: self.clock.now_ms(), ..Settings::default() };
         self.reconciler = AgentReconciler::new(settings, 0, 0);
         self.remembered = Remembered::default();
+        (self.epoch, self.is_anew) = (None, false);
         self.calls.mean("");
         self.handle(Input::Recovered(Vec::new()));
     }
