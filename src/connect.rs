@@ -4,7 +4,7 @@ mod patience;
 
 pub(crate) use patience::is_unconnected;
 
-use std::time::Duration;
+use std::{error::Error, io, time::Duration};
 
 use plenum_proto::bounds::ANSWER_BYTES_MAX;
 use plenum_proto::error::innermost;
@@ -61,8 +61,8 @@ impl Connection {
         // That of the endpoint, which later connections have, begins once the address of a name is known.
         let connected = tokio::time::timeout(within, endpoint.connect()).await;
         let connected = connected
-            .map_err(|_| Failure::unreachable(address, &format!("no connection within {}", span_of(within))))?;
-        let channel = connected.map_err(|error| Failure::unreachable(address, &innermost(&error)))?;
+            .map_err(|_| Failure::unanswered(address, &format!("no connection within {}", span_of(within))))?;
+        let channel = connected.map_err(|error| unconnected(address, &error))?;
         Ok(Self { channel: PatientChannel { channel, patience: None } })
     }
 
@@ -114,6 +114,19 @@ impl Connection {
 
     pub(crate) fn cell(&self) -> CellClient<PatientChannel> {
         CellClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+}
+
+/// Why there is no connection: nobody refused it where its time was over.
+fn unconnected(address: &str, error: &(dyn Error + 'static)) -> Failure {
+    let is_elapsed = |cause: &(dyn Error + 'static)| {
+        cause.is::<tokio::time::error::Elapsed>()
+            || cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    };
+    let why = innermost(error);
+    match std::iter::successors(Some(error), |&cause| cause.source()).any(is_elapsed) {
+        true => Failure::unanswered(address, &why),
+        false => Failure::unreachable(address, &why),
     }
 }
 
@@ -200,6 +213,16 @@ mod tests {
         let failure = opened.map(drop).unwrap_err();
         assert_eq!(failure.code, "UNAVAILABLE", "{failure}");
         assert!(failure.message.ends_with("no connection within 50.0ms"), "{failure}, {} wait", waiting.len());
+        let hint = failure.hint.unwrap();
+        assert!(hint.contains("no place for another connection") && !hint.contains("start"), "{hint}");
+    }
+
+    // Of a server whose places for connections were taken it was said to start one.
+    #[test]
+    fn who_is_not_answered_in_time_is_not_told_to_start_a_server() {
+        let hint = |kind, why| unconnected("127.0.0.1:1", &io::Error::new(kind, why)).hint.unwrap();
+        assert!(hint(io::ErrorKind::TimedOut, "deadline has elapsed").contains("no place for another connection"));
+        assert!(hint(io::ErrorKind::ConnectionRefused, "refused").contains("start one with `plenum dev`"));
     }
 
     const DATA: u8 = 0;

@@ -66,6 +66,14 @@ impl Failure {
         )
     }
 
+    /// Something at an address that takes no connection in time: there is no need for another server.
+    pub(crate) fn unanswered(address: &str, why: &str) -> Self {
+        Self::new("UNAVAILABLE", format!("no cell answers at {address}: {why}")).with_hint(
+            "a server that listens there may have no place for another connection, as its log says then, or stand still; or nothing of that name can \
+             be reached from here. Try again, or name another address with --addr or PLENUM_ADDR",
+        )
+    }
+
     /// Whether a server that dies and is started again, or has too much to do, answers so: asked again later, it may answer.
     pub(crate) fn is_passing(&self) -> bool {
         let passing = ["UNAVAILABLE", "UNKNOWN", "CANCELLED", "INTERNAL", "SERVER_ENDING", "QUEUE_FULL"];

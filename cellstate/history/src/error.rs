@@ -15,7 +15,7 @@ macro_rules! remedy {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Reading or writing failed.
-    #[error("the history's store failed; check the disk")]
+    #[error("the history's store failed; {}", what_to_do(.0))]
     Failed(#[source] fjall::Error),
     /// An earlier write failed: nothing more is accepted, because nobody knows what is on the disk.
     #[error("the history's store takes no more writes since one failed; free disk space or mend the disk")]
@@ -89,6 +89,20 @@ impl StoreError {
             }
             error => error.may_pass(),
         }
+    }
+}
+
+/// What systems say where this process, or all of them, have as many files open as they may: `EMFILE` and `ENFILE`.
+const OPEN_FILES_ERRORS: [i32; 2] = [24, 23];
+
+fn what_to_do(error: &fjall::Error) -> &'static str {
+    match error {
+        fjall::Error::Io(error) | fjall::Error::Storage(LsmError::Io(error))
+            if error.raw_os_error().is_some_and(|code| OPEN_FILES_ERRORS.contains(&code)) =>
+        {
+            "too many open files: raise LimitNOFILE= of the unit, or ulimit -n"
+        }
+        _ => "check the disk",
     }
 }
 
@@ -341,6 +355,18 @@ impl ReadError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // With few open files allowed it sent people to a disk that was sound.
+    #[test]
+    fn a_store_that_may_open_no_more_files_says_which_limit_to_raise() {
+        let told = |code| StoreError::Failed(fjall::Error::Io(io::Error::from_raw_os_error(code))).to_string();
+        for code in OPEN_FILES_ERRORS {
+            assert!(told(code).contains("LimitNOFILE=") && !told(code).contains("disk"), "{}", told(code));
+        }
+        let within = fjall::Error::Storage(LsmError::Io(io::Error::from_raw_os_error(24)));
+        assert!(StoreError::Failed(within).to_string().contains("ulimit -n"));
+        assert!(told(5).ends_with("check the disk"), "{}", told(5));
+    }
 
     #[test]
     fn what_the_medium_has_lost_is_damage_though_it_may_be_read_another_time() {

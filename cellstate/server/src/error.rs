@@ -320,6 +320,14 @@ impl From<NotABatch> for ServerError {
     }
 }
 
+/// What to do where this process, or all of them, have as many files open as they may; `None`: it is something else.
+pub(crate) fn too_many_files(error: &std::io::Error) -> Option<&'static str> {
+    use rustix::io::Errno;
+    let codes = [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error);
+    let is_it = error.raw_os_error().is_some_and(|code| codes.contains(&code));
+    is_it.then_some("too many open files: raise LimitNOFILE= of the unit, or ulimit -n")
+}
+
 /// An error with its causes: the last one names the place.
 pub(crate) fn told(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());

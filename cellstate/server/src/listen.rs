@@ -4,9 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -14,7 +16,7 @@ use tokio::time::Sleep;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
-use crate::error::ServerError;
+use crate::error::{ServerError, too_many_files};
 
 /// How long a port that is in use is tried again: a server that was asked to end lets go of it at once, as soon as it has heard of that.
 const IN_USE_MAX: Duration = Duration::from_secs(1);
@@ -41,9 +43,91 @@ pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, ServerError
 /// Open files that are not connections': the log's, the history's, and what the system wants for itself.
 const OTHER_FILES: u64 = 192;
 
+/// Between two lines of the log that say that no connection more is accepted.
+const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
+
+/// The places for connections.
+pub(crate) struct Places {
+    most: usize,
+    /// What it is that allows no more.
+    limit: &'static str,
+    free: Arc<Semaphore>,
+    used: AtomicUsize,
+    full_told_at: Mutex<Option<Instant>>,
+}
+
+impl Places {
+    /// As many as are wanted, or fewer where the limit on open files leaves fewer.
+    pub(crate) fn within_the_files_limit(wanted: usize) -> Arc<Self> {
+        let most = connections_within_the_files_limit(wanted);
+        let limit = if most < wanted {
+            "the limit on open files leaves no more: raise LimitNOFILE= of the unit, or ulimit -n"
+        } else {
+            "`connections` of the server's settings allows no more"
+        };
+        Arc::new(Self::of(most, limit))
+    }
+
+    fn of(most: usize, limit: &'static str) -> Self {
+        let free = Arc::new(Semaphore::new(most));
+        Self { most, limit, free, used: AtomicUsize::new(0), full_told_at: Mutex::new(None) }
+    }
+
+    /// How many there are.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// How many connections have.
+    pub(crate) fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Waits for a free one; `None`: never.
+    async fn take(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = self.free.clone().try_acquire_owned() {
+            return Some(place);
+        }
+        if let Some(words) = self.full(Instant::now()) {
+            tracing::warn!("{words}");
+        }
+        self.free.clone().acquire_owned().await.ok()
+    }
+
+    /// What is to be told when none is free; `None`: it was told a moment ago.
+    fn full(&self, now: Instant) -> Option<String> {
+        let mut told_at = self.full_told_at.lock();
+        if told_at.is_some_and(|at| now.saturating_duration_since(at) < FULL_TOLD_EVERY) {
+            return None;
+        }
+        *told_at = Some(now);
+        let Self { most, limit, .. } = self;
+        Some(format!("all {most} places for connections are taken, further ones wait to be accepted: {limit}"))
+    }
+}
+
+/// A place that a connection has.
+struct Place {
+    places: Arc<Places>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    fn taken(places: &Arc<Places>, permit: OwnedSemaphorePermit) -> Self {
+        places.used.fetch_add(1, Ordering::Relaxed);
+        Self { places: places.clone(), _permit: permit }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.used.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// How many connections there may be at once: so many, or fewer where the system allows fewer open files. A connection more would
 /// take the file that the next segment of the log needs. Raises what this process may raise by itself.
-pub(crate) fn connections_within_the_files_limit(wanted: usize) -> usize {
+fn connections_within_the_files_limit(wanted: usize) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -73,15 +157,14 @@ const GREETING_BYTES: usize = 24;
 /// any more must not hold the server up.
 pub(crate) fn connections(
     listener: TcpListener,
-    most: usize,
+    places: Arc<Places>,
     patience: Duration,
     cut: watch::Receiver<bool>,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(1);
-    let places = Arc::new(Semaphore::new(most));
     tokio::spawn(async move {
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let Some(permit) = places.take().await else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = sender.closed() => return,
@@ -94,6 +177,7 @@ pub(crate) fn connections(
                         continue;
                     }
                     let greeting = Some((0, Box::pin(tokio::time::sleep(patience))));
+                    let place = Place::taken(&places, permit);
                     let connection = Connection { stream, greeting, cut: Box::pin(ended(cut.clone())), _place: place };
                     if sender.send(Ok(connection)).await.is_err() {
                         return;
@@ -101,7 +185,7 @@ pub(crate) fn connections(
                 }
                 Err(error) => {
                     // Out of file descriptors, mostly: it gets better when somebody leaves.
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    tracing::warn!(%error, hint = too_many_files(&error), "a connection could not be accepted");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
@@ -123,7 +207,7 @@ pub(crate) struct Connection {
     /// Bytes of the greeting so far, and until when it is waited for; none once it has come.
     greeting: Option<(usize, Pin<Box<Sleep>>)>,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Connected for Connection {
@@ -190,5 +274,26 @@ mod tests {
         assert_eq!(connections_within(256, 4096), 64);
         assert_eq!(connections_within(64, 4096), 8);
         assert_eq!(connections_within(0, 4096), 1);
+    }
+
+    // Commands were told to start a server, and its log had no line that its places were taken.
+    #[test]
+    fn that_no_place_is_left_is_told_with_the_limit_and_not_for_each_that_waits() {
+        let (places, now) = (Places::of(2, "the limit on open files"), Instant::now());
+        let told = places.full(now).unwrap();
+        assert!(told.contains("all 2 places") && told.ends_with("the limit on open files"), "{told}");
+        assert_eq!(places.full(now + FULL_TOLD_EVERY / 2), None);
+        assert_eq!(places.full(now + FULL_TOLD_EVERY), Some(told));
+    }
+
+    #[tokio::test]
+    async fn a_place_is_used_for_as_long_as_its_connection_is_there() {
+        let places = Arc::new(Places::of(2, ""));
+        let permit = places.take().await.unwrap();
+        assert_eq!((places.used(), places.most()), (0, 2), "nobody has come yet");
+        let place = Place::taken(&places, permit);
+        assert_eq!(places.used(), 1);
+        drop(place);
+        assert_eq!((places.used(), places.free.available_permits()), (0, 2));
     }
 }

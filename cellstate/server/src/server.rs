@@ -115,8 +115,8 @@ impl Server {
             routes.map_err(|error| ServerError::Thread { name: "serving", what: error.to_string() })?;
         let settings = &shared.settings;
         let cut = watch::Sender::new(false);
-        let most = listen::connections_within_the_files_limit(settings.connections);
-        let connections = listen::connections(listener, most, settings.greeting, cut.subscribe());
+        let places = shared.places.get_or_init(|| listen::Places::within_the_files_limit(settings.connections));
+        let connections = listen::connections(listener, places.clone(), settings.greeting, cut.subscribe());
         let ending = shared.clone();
         let serving = tonic::transport::Server::builder()
             .accept_http1(true)

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
@@ -24,6 +24,7 @@ use crate::commit::{Answer, Asked, Published};
 use crate::engine::{Backlog, Clock, Feed, HeldBack, Keeping, Picture, SpaceWatch, Writing};
 use crate::error::ServerError;
 use crate::ingress::{Answered, Ingress, NotQueued, Reply, TurnedAway, came_before};
+use crate::listen::Places;
 use crate::metrics::Metrics;
 use crate::notes::{Arrived, Notes};
 use crate::options::Settings;
@@ -84,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) sessions: Mutex<Sessions>,
     pub(crate) pulses: Mutex<Pulses>,
     pub(crate) ahead: Ahead,
+    /// For connections; none before any is accepted.
+    pub(crate) places: OnceLock<Arc<Places>>,
     pub(crate) metrics: Metrics,
     /// Pictures on their way to watchers.
     pub(crate) lending: Lending,
@@ -174,6 +177,7 @@ impl Shared {
             sessions: Mutex::new(sessions),
             pulses: Mutex::new(Pulses::new(settings.sync.pulse_micros)),
             ahead: Ahead::default(),
+            places: OnceLock::new(),
             metrics: Metrics::new(identity.custom_resources.clone()),
             lending: Lending::default(),
             catching_up: Arc::new(Semaphore::new(CATCHING_UP_MAX)),
