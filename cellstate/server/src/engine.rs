@@ -23,6 +23,7 @@ mod rest;
 mod turns;
 #[cfg(test)]
 mod warnings;
+mod whereabouts;
 mod writing;
 
 use std::sync::Arc;

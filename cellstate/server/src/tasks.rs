@@ -81,7 +81,8 @@ async fn expire_leases(shared: Arc<Shared>) {
             let expired = shared.hub.expire(now);
             if let Some((machine, epoch)) = expired.first() {
                 // When many agents go at once, one line says it.
-                tracing::warn!(%machine, epoch, others = expired.len() - 1, "lease ran out");
+                let name = shared.hub.name_of(*machine);
+                tracing::warn!(name = name.as_deref(), %machine, epoch, others = expired.len() - 1, "lease ran out");
             }
             for (machine, epoch) in expired {
                 shared.metrics.lease_lost();

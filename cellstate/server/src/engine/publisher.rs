@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use plenum_model::{Delta, SessionChange};
+use plenum_model::{Delta, Revision, SessionChange};
 
 use super::backlog::Received;
 use super::rest::Rest;
+use super::whereabouts::Whereabouts;
 use crate::commit::Published;
 use crate::error::ServerError;
 use crate::metrics::NAMES_MAX;
@@ -62,15 +63,31 @@ impl Divergences {
     }
 }
 
+/// What is told in the log.
+struct Tells {
+    divergences: Divergences,
+    whereabouts: Whereabouts,
+}
+
+impl Tells {
+    fn begin(shared: &Shared) -> Self {
+        // Looked at, and let go of at once: while somebody has it, pages that change are copied.
+        let cell = shared.picture.wait_for(Revision(0), || {});
+        let whereabouts = cell.as_ref().map(Whereabouts::of_cell).unwrap_or_default();
+        Self { divergences: Divergences::default(), whereabouts }
+    }
+}
+
 /// The publishing thread. What it is done with goes back to who made it, for its memory.
 pub(crate) fn run(shared: &Arc<Shared>, done: &Sender<Vec<Delta>>) {
-    let (mut rest, mut divergences) = (Rest::new(shared.settings.rest), Divergences::default());
+    let mut rest = Rest::new(shared.settings.rest);
+    let mut tells = Tells::begin(shared);
     loop {
         match shared.published.receive(BATCHES_MAX, rest.due()) {
             Received::Items(batches) => {
                 rest.works();
                 for published in batches {
-                    match fold(shared, published, &mut divergences) {
+                    match fold(shared, published, &mut tells) {
                         Ok(deltas) => drop(done.try_send(deltas)),
                         Err(error) => {
                             shared.fail(error);
@@ -88,13 +105,14 @@ pub(crate) fn run(shared: &Arc<Shared>, done: &Sender<Vec<Delta>>) {
     }
 }
 
-fn fold(shared: &Arc<Shared>, published: Published, divergences: &mut Divergences) -> Result<Vec<Delta>, ServerError> {
+fn fold(shared: &Arc<Shared>, published: Published, tells: &mut Tells) -> Result<Vec<Delta>, ServerError> {
     shared.picture.tidy();
     let losses = losses(&published).map_err(ServerError::Mirror)?;
     shared.metrics.decided(&published.transactions, &losses);
     for lost in &losses {
-        lost.divergence.iter().for_each(|found| divergences.note(&lost.scheduler, found));
+        lost.divergence.iter().for_each(|found| tells.divergences.note(&lost.scheduler, found));
     }
+    tells.whereabouts.fold(&published.deltas);
     let now = shared.clock.monotonic_micros();
     shared.hub.fold(&published.deltas, now);
     note_sessions(shared, &published.deltas, now);
