@@ -1,14 +1,33 @@
 //! What a refusal about a job does not say and its cell can tell: where else there is one of that name, and in what a file differs from the
-//! job that lives.
+//! job that lives; and what an answer does not say: that the cell that gave it is an older copy.
+
+use std::time::Duration;
 
 use plenum_model as model;
-use plenum_proto::v1::{At, JobBody, JobShape, JobSpec, JobState, JobView, ListRequest};
+use plenum_proto::v1::{At, JobBody, JobShape, JobSpec, JobState, JobView, ListRequest, StatusRequest};
 
 use super::{JobName, get_job, history::where_its_story_is};
-use crate::{connect::Connection, failure::Failure};
+use crate::{connect::Connection, failure::Failure, output};
 
 /// Most jobs of one name that are told of.
 const ELSEWHERE_MAX: u32 = 4;
+
+/// How long is looked whether the cell is an older copy: what was asked for is done.
+const LOOK_MAX: Duration = Duration::from_secs(2);
+
+/// Says so where somebody has seen more of the cell than it has: what it acknowledged then is not in the copy that went on. That this cannot be found
+/// out is no reason to fail.
+pub(super) async fn warn_of_older_copy(connection: &Connection) {
+    let mut inspect = connection.inspect();
+    let Ok(Ok(answer)) = tokio::time::timeout(LOOK_MAX, inspect.status(StatusRequest {})).await else { return };
+    if let Some(warning) = of_older_copy(&answer.into_inner().older_copy) {
+        output::tell(&warning);
+    }
+}
+
+fn of_older_copy(words: &str) -> Option<String> {
+    (!words.is_empty()).then(|| format!("warning: this may be lost, as the copy is OLD: {words}"))
+}
 
 /// The failure of a command about a job. Where there is no such job, it says where else to look.
 pub(super) async fn of_missing(connection: &Connection, job: &JobName, at: Option<At>, failure: Failure) -> Failure {
@@ -159,6 +178,14 @@ mod tests {
     use plenum_proto::v1::{Device, GroupBody, GroupShape, JobKind, Resources};
 
     use super::*;
+
+    // What an older copy had acknowledged was gone when the right server was back, and only `plenum status` had said what it was.
+    #[test]
+    fn a_change_in_an_older_copy_is_told_to_be_in_danger() {
+        assert_eq!(of_older_copy(""), None);
+        let told = of_older_copy("the agent of m1 has seen revision 7").unwrap();
+        assert!(told.starts_with("warning: ") && told.ends_with("OLD: the agent of m1 has seen revision 7"), "{told}");
+    }
 
     fn spec() -> JobSpec {
         let resources = Some(Resources { cpu_millis: 100, memory_bytes: 16 << 20, ..Resources::default() });

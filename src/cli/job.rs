@@ -113,6 +113,7 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
         Err(status) => return Err(hints::of_changed(&connection, &spec, status.into()).await),
     };
     warn_unattended(&connection, &shape).await;
+    hints::warn_of_older_copy(&connection).await;
     if wait {
         if let Some(endless) = job_file::endless(&shape).filter(|_| timeout.is_none()) {
             let called = job.called();
@@ -491,7 +492,9 @@ async fn scale(context: &Context, job: &str, count: u32, group: Option<String>) 
     };
     let done = format!("group {group} scaled to {count}");
     let idle = format!("group {group} has {} already", counted(count.into(), "task"));
-    tell_job_change(context, &answer, &job, (&done, &idle), json!({"group": group, "count": count}))
+    tell_job_change(context, &answer, &job, (&done, &idle), json!({"group": group, "count": count}))?;
+    hints::warn_of_older_copy(&connection).await;
+    Ok(())
 }
 
 /// Launches from a recurring job; with `wait`, until the deadline if there is one, waits for the end of what was launched.
@@ -511,6 +514,7 @@ async fn launch(
         }
     };
     let child = JobName { namespace: job.namespace.clone(), name: answer.name };
+    hints::warn_of_older_copy(&connection).await;
     if let Some(deadline) = wait {
         return wait_for(context, &connection.patient(), &child, answer.revision, deadline).await;
     }

@@ -32,6 +32,9 @@ pub(super) async fn stop(context: &Context, job: &JobName, wait: Option<Option<I
         output::tell(&format!("warning: of {} {words}", job.called()));
     }
     let unknown = json!({"unknown_tasks": unknown.tasks.len()});
+    if answer.is_some() {
+        hints::warn_of_older_copy(&connection).await;
+    }
     if let Some(deadline) = wait {
         let since = answer.map_or(0, |answer| answer.revision);
         wait_for(context, &connection.patient(), job, (since, deadline), unknown).await?;
