@@ -28,6 +28,24 @@ fn machines(status: &StatusResponse) -> String {
     }
 }
 
+/// Jobs by state, and how many of them fail again and again.
+fn jobs(status: &StatusResponse) -> String {
+    let by_state = counts(&status.jobs);
+    match status.failing_jobs {
+        0 => by_state,
+        failing => format!("{by_state}; {failing} FAILING: `plenum job list --filter 'failing!=0'` tells which"),
+    }
+}
+
+/// Allocations by state, and how many tasks have none and wait for one.
+fn allocations(status: &StatusResponse) -> String {
+    let by_state = counts(&status.allocations);
+    match status.waiting_tasks {
+        0 => by_state,
+        waiting => format!("{by_state}; {} {}", counted(waiting, "task"), agreeing(waiting, "waits", "wait")),
+    }
+}
+
 /// Tasks that run and the cell does not know, what becomes of them, and how to see them.
 fn unknown(status: &StatusResponse) -> String {
     let (adopted, stopping) = (status.unknown_adopted, status.unknown_stopping);
@@ -69,8 +87,8 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
         ("cpu", part(|amount| amount.cpu_millis, cpu)),
         ("memory", part(|amount| amount.memory_bytes, bytes)),
         ("others", quantity::custom_cell(status.allocated.as_ref(), status.capacity.as_ref())),
-        ("jobs", counts(&status.jobs)),
-        ("allocations", counts(&status.allocations)),
+        ("jobs", jobs(status)),
+        ("allocations", allocations(status)),
         ("sessions", status.sessions.to_string()),
         ("transactions", format!("{}, {} with conflicts, since this start", status.transactions, status.conflicts)),
         (
@@ -130,7 +148,9 @@ pub(crate) fn status_json(status: &StatusResponse) -> Value {
         "unknown_adopted": status.unknown_adopted,
         "unknown_stopping": status.unknown_stopping,
         "jobs": status.jobs,
+        "failing_jobs": status.failing_jobs,
         "allocations": status.allocations,
+        "waiting_tasks": status.waiting_tasks,
         "capacity": quantity::json_resources(status.capacity.as_ref()),
         "allocated": quantity::json_resources(status.allocated.as_ref()),
         "sessions": status.sessions,
@@ -203,6 +223,23 @@ mod tests {
             (&json["away_schedulers"], &json["silent_schedulers"]),
             (&json!(["batch", "ml"]), &json!(["service"]))
         );
+    }
+
+    // Twenty tasks failed again and again, and it said that one job runs and that there are no allocations.
+    #[test]
+    fn jobs_that_fail_and_tasks_that_wait_stand_out() {
+        let jobs = BTreeMap::from([("running".to_owned(), 2)]);
+        let mut status = StatusResponse { jobs, ..StatusResponse::default() };
+        let quiet = status_text(&status);
+        assert!(!quiet.contains("FAILING") && !quiet.contains("wait"), "{quiet}");
+        (status.failing_jobs, status.waiting_tasks) = (1, 20);
+        let told = status_text(&status);
+        assert!(told.contains("2 running; 1 FAILING: `plenum job list --filter 'failing!=0'`"), "{told}");
+        assert!(told.contains("none; 20 tasks wait"), "{told}");
+        let json = status_json(&status);
+        assert_eq!((&json["failing_jobs"], &json["waiting_tasks"]), (&json!(1), &json!(20)));
+        status.waiting_tasks = 1;
+        assert!(status_text(&status).contains("1 task waits"), "{}", status_text(&status));
     }
 
     #[test]

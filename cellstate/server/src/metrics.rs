@@ -1,5 +1,7 @@
 //! Metrics, with the names of the project's interface: Prometheus, base units, prefix `plenum_`.
 
+mod ends;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -13,9 +15,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use plenum_model::TransactionOutcome;
+use plenum_model::{Delta, TransactionOutcome};
 use plenum_proto::v1;
 
+use self::ends::Ends;
 use crate::commit::{StartedJob, TransactionNote};
 use crate::publish::Losses;
 
@@ -27,6 +30,16 @@ const HELP: &[(&str, &str)] = &[
     ("allocations", "Allocations that have not ended, by state"),
     ("machines", "Machines by state; of those that are unreachable, agents do not answer"),
     ("jobs", "Jobs by state, those that are over until they are retired"),
+    ("jobs_failing", "Jobs of which a task fails again and again: what runs of them may be of no use"),
+    ("tasks_waiting", "Tasks of all jobs that wait, for a machine or for those before them, whoever is to place them"),
+    (
+        "tasks_unknown",
+        "Tasks that agents run and the cell does not know, as after a restore: they are stopped unless adopted",
+    ),
+    ("build_info", "1, of the version of the server that answers"),
+    ("older_copy", "1 where somebody has seen more of the cell than is here: what it takes now may be lost"),
+    ("connections", "Connections that are open"),
+    ("connections_max", "How many there may be: at that, further ones wait to be accepted"),
     ("job_bytes", "What all jobs count as of the bytes that jobs may have: near 1 GiB, submissions are refused soon"),
     ("machine_resource_capacity", "What all machines have"),
     ("machine_resource_allocated", "What allocations hold of it: near the capacity, jobs wait for room"),
@@ -124,6 +137,7 @@ pub(crate) struct Metrics {
     depths: Family<QueueLabels, Gauge>,
     checkpoints: Counter,
     leases_lost: Counter,
+    ends: Ends,
     resyncs: Counter,
     denied: Counter,
     names: Mutex<Vec<String>>,
@@ -163,6 +177,7 @@ impl Metrics {
             depths: Family::default(),
             checkpoints: Counter::default(),
             leases_lost: Counter::default(),
+            ends: Ends::registered(&mut registry),
             resyncs: Counter::default(),
             denied: Counter::default(),
             names: Mutex::new(Vec::new()),
@@ -194,11 +209,7 @@ impl Metrics {
             "The same, of jobs of which several tasks have to be granted at once",
             metrics.gang_waits.clone(),
         );
-        registry.register(
-            "journal_sync_seconds",
-            "Time to append a batch to the log and sync it",
-            metrics.sync.clone(),
-        );
+        registry.register("journal_sync_seconds", "Time to append a batch and sync the log", metrics.sync.clone());
         registry.register(
             "queue_depth",
             "What waits in each queue: requests, snapshots on their way to watchers, or bytes",
@@ -232,6 +243,11 @@ impl Metrics {
 
     pub(crate) fn checkpoint_began(&self) {
         self.checkpoints.inc();
+    }
+
+    /// Counts what ended, and what was given up.
+    pub(crate) fn ended(&self, deltas: &[Delta]) {
+        self.ends.count(deltas);
     }
 
     pub(crate) fn lease_lost(&self) {

@@ -1,10 +1,10 @@
 //! Rows as people read them: with names in place of numbers.
 
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{
-    AllocationRef, AllocationState, Cell, Delta, End, GroupRow, Job, JobKind, LogTime, Machine, MachineState,
+    AllocationRef, AllocationState, Cell, Delta, End, GroupRow, Job, JobId, JobKind, LogTime, Machine, MachineState,
     Resources, Room, TaskRow, TaskState,
 };
 use plenum_proto::v1;
@@ -249,10 +249,30 @@ impl<'a> Counts<'a> {
 
 /// Whether a task fails again and again: the last time, of those of its group, not long ago. It may run at the moment.
 fn fails(task: &TaskRow, group: &GroupRow, now: LogTime) -> bool {
-    // When it failed last is told of the group as a whole.
-    let is_recent = group.not_before.plus_micros(DOUBTED_MICROS) > now;
     let may_fail = matches!(task.state, TaskState::Waiting | TaskState::Blocked | TaskState::Live);
-    may_fail && is_recent && u32::from(task.failures) >= AGAIN_AND_AGAIN
+    may_fail && doubted(group, now) && u32::from(task.failures) >= AGAIN_AND_AGAIN
+}
+
+/// Whether a task of the group failed not long ago: when one did last is told of the group as a whole.
+fn doubted(group: &GroupRow, now: LogTime) -> bool {
+    group.not_before.plus_micros(DOUBTED_MICROS) > now
+}
+
+/// How many jobs have tasks that fail again and again: those of which [`Counts::failing`] is not 0. Looks only at the tasks of groups of which one failed
+/// not long ago, and at what few allocations have: of a large cell hardly anything.
+pub(crate) fn failing_jobs(cell: &Cell, now: LogTime) -> usize {
+    let counts = Counts::new(cell, now);
+    let again = cell.extras().filter(|(_, extra)| extra.restarts >= AGAIN_AND_AGAIN);
+    let restarted: BTreeSet<JobId> =
+        again.filter_map(|(slot, _)| Some(cell.allocation_rows().get(slot)?.job())).collect();
+    let one_fails = |job: &Job| {
+        let groups = (0_u16..).zip(&job.shape.groups).filter_map(|(position, _)| cell.group(job, position));
+        groups.filter(|group| doubted(group, now)).any(|group| {
+            (0..group.count).filter_map(|task| cell.task(group, task)).any(|task| fails(&task, group, now))
+        })
+    };
+    let open = cell.jobs().filter(|job| !job.state.is_final());
+    open.filter(|job| one_fails(job) || (restarted.contains(&job.id) && counts.failing(job) > 0)).count()
 }
 
 /// A job, with counts of its tasks. The body is left out: only some may read it.

@@ -109,6 +109,8 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     }
     gauges.extend(scheduler_gauges(&shared));
     gauges.extend(counted);
+    gauges.extend(work_gauges(&status));
+    gauges.extend(server_gauges(&shared, &status));
     gauges.push(("machines_held_back", vec![(String::new(), float(status.machines_held_back))]));
     gauges.push(("revision", vec![(String::new(), float(status.revision))]));
     gauges.extend(log_gauges(&shared, &status));
@@ -136,6 +138,29 @@ fn scheduler_gauges(shared: &Shared) -> Vec<Gauge> {
         gauge("scheduler_queue_jobs", |doing| float(doing.waiting_jobs.into())),
         gauge("snapshot_age_seconds", |doing| float(doing.snapshot_age_micros.unsigned_abs()) / 1e6),
     ]
+}
+
+/// What waits, what fails, and what runs that the cell does not know.
+fn work_gauges(status: &v1::StatusResponse) -> [Gauge; 3] {
+    let values = [
+        ("tasks_waiting", status.waiting_tasks),
+        ("jobs_failing", status.failing_jobs),
+        ("tasks_unknown", status.unknown_tasks),
+    ];
+    values.map(|(name, value)| (name, vec![(String::new(), float(value))]))
+}
+
+/// Which server it is, whether it has the newest copy of its cell, and how many connections it has.
+fn server_gauges(shared: &Shared, status: &v1::StatusResponse) -> Vec<Gauge> {
+    let one = |name, value: u64| (name, vec![(String::new(), float(value))]);
+    let mut gauges = vec![
+        ("build_info", vec![(format!("{{version=\"{}\"}}", status.version), 1.0)]),
+        one("older_copy", u64::from(!status.older_copy.is_empty())),
+    ];
+    if let Some(places) = shared.places.get() {
+        gauges.extend([one("connections", places.used() as u64), one("connections_max", places.most() as u64)]);
+    }
+    gauges
 }
 
 /// How the log stands: its size, what was written into it, what is kept of it for the history, the room, what was cut off it at this start, and how far the high-water mark is behind its end.

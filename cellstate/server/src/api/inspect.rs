@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plenum_model::{Cell, Command, JobKind, Machine, RejectionCode};
+use plenum_model::{Cell, Command, JobKind, LogTime, Machine, RejectionCode};
 use plenum_proto::v1;
 use tonic::{Request, Response, Status};
 
@@ -273,7 +273,7 @@ pub(super) async fn status_with<T: Send + 'static>(
         let members = members::with_awaited(&known, &cell);
         status.away_schedulers = named(&members, |members| members.connected == 0);
         status.silent_schedulers = named(&members, |members| members.silent > 0);
-        count_rows(&cell, &mut status);
+        count_rows(&cell, known.clock.now(), &mut status);
         let also = also(&known, &cell, &members);
         Ok((status, also))
     });
@@ -286,8 +286,8 @@ fn named(members: &ByScheduler, is_meant: fn(&Members) -> bool) -> Vec<String> {
     meant.take(NAMED_MAX).map(|(name, _)| name.to_string()).collect()
 }
 
-/// Counts machines, jobs and allocations by state, and adds up what machines have.
-fn count_rows(cell: &Cell, status: &mut v1::StatusResponse) {
+/// Counts machines, jobs and allocations by state, and adds up what machines have. What fails goes by `now`.
+fn count_rows(cell: &Cell, now: LogTime, status: &mut v1::StatusResponse) {
     let (mut capacity, mut allocated) = (v1::Resources::default(), v1::Resources::default());
     for machine in cell.machines() {
         // A whole view of each would copy all their attributes: most of what a status takes.
@@ -299,7 +299,10 @@ fn count_rows(cell: &Cell, status: &mut v1::StatusResponse) {
         // One that is recurring waits for nothing: that is its place for as long as it is there.
         let stands = job.shape.kind == JobKind::Recurring && !job.state.is_final();
         listing::count(&mut status.jobs, if stands { "recurring" } else { job.state.word() });
+        let groups = (0_u16..).zip(&job.shape.groups).filter_map(|(group, _)| cell.group(job, group));
+        status.waiting_tasks += groups.map(|group| u64::from(view::waiting_tasks(job, group))).sum::<u64>();
     }
+    status.failing_jobs = view::failing_jobs(cell, now) as u64;
     let mut states = [0_u64; plenum_model::AllocationState::ALL.len()];
     for allocation in cell.allocations() {
         states[allocation.status.state as usize] += 1;
@@ -323,7 +326,7 @@ fn count_rows(cell: &Cell, status: &mut v1::StatusResponse) {
 mod tests {
     use super::*;
     use crate::shared::tests::without_threads;
-    use plenum_model::{Delta, LogTime, MachineState, Revision};
+    use plenum_model::{Delta, MachineState, Revision};
 
     // The disk was asked by a thread that serves connections: where it did not answer, as that of a file server that is gone, two who asked for a
     // status stopped all connections, and with them the leases.

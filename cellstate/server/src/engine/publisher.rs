@@ -109,6 +109,7 @@ fn fold(shared: &Arc<Shared>, published: Published, tells: &mut Tells) -> Result
     shared.picture.tidy();
     let losses = losses(&published).map_err(ServerError::Mirror)?;
     shared.metrics.decided(&published.transactions, &losses);
+    shared.metrics.ended(&published.deltas);
     for lost in &losses {
         lost.divergence.iter().for_each(|found| tells.divergences.note(&lost.scheduler, found));
     }

@@ -5,6 +5,7 @@ use tonic::transport::Channel;
 use v1::AllocationState as State;
 
 use crate::client::{Session, connect, job, placement, register, start, submit};
+use crate::stalled::shows;
 
 /// A cell with a job that runs for ever, on one machine.
 struct Loop {
@@ -77,6 +78,11 @@ async fn a_task_that_failed_twice_fails_again_and_again_also_while_it_runs() {
     assert_eq!(counts, [(0, 0), (0, 1), (0, 1), (1, 2), (1, 2), (1, 3)]);
     assert!(seen.iter().all(|(_, (state, ..))| *state == v1::JobState::JobRunning), "programs know five states");
     assert_eq!((lapse.listed(0, "failing=1").await.len(), lapse.listed(0, "failing=0").await.len()), (1, 0));
+    // There was nothing to raise an alert on: one job ran, and no scheduler had anything to place.
+    shows(&server, "plenum_jobs_failing 1").await;
+    shows(&server, "plenum_tasks_waiting 2").await;
+    shows(&server, "plenum_allocations_ended_total{state=\"failed\"} 3").await;
+    shows(&server, "plenum_allocations_ended_total{state=\"lost\"} 0").await;
     // And as it was.
     for (revision, then) in seen {
         assert_eq!(lapse.at(revision).await, then, "at revision {revision}");
@@ -84,6 +90,8 @@ async fn a_task_that_failed_twice_fails_again_and_again_also_while_it_runs() {
     let stop = v1::StopRequest { name: "web".to_owned(), ..Default::default() };
     v1::jobs_client::JobsClient::new(lapse.channel.clone()).stop(stop).await.unwrap();
     assert_eq!(lapse.at(0).await, (v1::JobState::JobStopped, 0, 3), "what is over fails no more");
+    shows(&server, "plenum_jobs_failing 0").await;
+    shows(&server, "plenum_tasks_waiting 0").await;
     server.shutdown().await.unwrap();
 }
 
@@ -101,5 +109,6 @@ async fn a_task_that_its_agent_restarts_again_and_again_is_told_while_it_is_down
         }
     }
     assert_eq!(failing, [0, 0, 0, 0, 0, 1]);
+    shows(&server, "plenum_jobs_failing 1").await;
     server.shutdown().await.unwrap();
 }

@@ -104,6 +104,11 @@ async fn everything_that_is_promised_is_served_under_its_name_and_labels_or_said
         "plenum_conflicts_total{loser=\"batch\",winner=\"batch\",resource=\"cpu_millis\"} 1",
         "plenum_transaction_staleness_revisions_count 1",
         "plenum_allocations{state=\"granted\"} 1",
+        "plenum_tasks_waiting 1",
+        "plenum_jobs_failing 0",
+        "plenum_tasks_unknown 0",
+        "plenum_older_copy 0",
+        concat!("plenum_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
     ] {
         shows(&server, line).await;
     }
@@ -116,6 +121,13 @@ async fn everything_that_is_promised_is_served_under_its_name_and_labels_or_said
         }
         assert!(!served.is_empty() && served.iter().all(|found| found == labels), "{name}: {served:?} in {metrics}");
     }
+    let value = |name: &str| {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.trim().parse::<u32>().unwrap_or_default()
+    };
+    let (used, most) = (value("plenum_connections "), value("plenum_connections_max "));
+    // The channel's, and the one on which the page was asked for.
+    assert!((2..=most).contains(&used), "{used} of {most}: {metrics}");
     let stages =
         ["queue", "durable"].map(|stage| format!("plenum_commit_duration_seconds_count{{stage=\"{stage}\"}} "));
     assert!(stages.iter().all(|stage| metrics.contains(stage)), "{metrics}");

@@ -9,6 +9,7 @@ use tonic::transport::Channel;
 
 use crate::client::{Session, code, connect, job, options, placement, register, start, start_with_leases_of, submit};
 use crate::inspection::page;
+use crate::stalled::shows;
 
 fn machine(boot_id: &str, inventory: Vec<v1::InventoryItem>) -> v1::RegisterMachine {
     v1::RegisterMachine {
@@ -163,6 +164,7 @@ async fn nothing_that_an_agent_reports_is_taken_where_it_has_seen_more_than_ther
     assert_eq!(listed(&channel).await.unfit(), v1::Unfit::Unspecified, "nothing of it is written down");
     let status = InspectClient::new(channel.clone()).status(v1::StatusRequest {}).await.unwrap().into_inner();
     assert!(status.older_copy.starts_with("the agent of m1 has seen incarnation 2"), "{}", status.older_copy);
+    shows(&server, "plenum_older_copy 1").await;
     let taken = (Ok(false), Vec::new());
     assert_eq!(ask(0, 0).await, taken, "who does not say is believed as before");
     assert_eq!(listed(&channel).await.unfit(), v1::Unfit::AgentLeaves);
