@@ -1,6 +1,7 @@
 //! What operators type: who may have how much, and where; and who lost against whom.
 
 use clap::{Args, Subcommand, value_parser};
+use plenum_model::QUOTA_MAX;
 use plenum_proto::v1::At;
 
 use super::{Listing, Told, not_empty};
@@ -192,11 +193,29 @@ pub(crate) struct Conflicts {
     pub(crate) at: Option<At>,
 }
 
-/// A named resource and an amount of it.
+/// A named resource and an amount of it that a quota may allow.
 fn parse_amount(text: &str) -> Result<(String, i64), String> {
     let parts = text.split_once('=').and_then(|(name, amount)| Some((name, amount.parse::<i64>().ok()?)));
     match parts.filter(|(name, amount)| !name.is_empty() && *amount >= 0) {
+        Some((_, amount)) if amount.unsigned_abs() > QUOTA_MAX => {
+            Err(format!("`{amount}` is too much; expected at most {QUOTA_MAX}"))
+        }
         Some((name, amount)) => Ok((name.to_owned(), amount)),
         None => Err("expected a resource and an amount, such as licenses=4".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The server refused it in words of the protocol, which name no flag.
+    #[test]
+    fn more_of_a_resource_than_a_quota_may_allow_is_refused_where_it_is_typed() {
+        let most = QUOTA_MAX.to_string();
+        assert_eq!(parse_amount(&format!("seats={most}")).map(|(name, _)| name), Ok("seats".to_owned()));
+        let more = (QUOTA_MAX + 1).to_string();
+        let refused = Err(format!("`{more}` is too much; expected at most {most}"));
+        assert_eq!(parse_amount(&format!("seats={more}")), refused);
     }
 }
