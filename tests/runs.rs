@@ -114,6 +114,10 @@ fn waiting_for_a_job_ends_with_its_result() {
 
     let stopped = stage.ask(&dev.address, &["job", "stop", "long", "--wait"]);
     assert!(stopped["state"] == "stopped" && stopped["unknown_tasks"] == 0, "{stopped:#}");
+    assert!(stopped["changed"] == true && stopped["revision"].is_u64(), "{stopped:#}");
+    assert!(stopped["ended_revision"].as_u64() > stopped["revision"].as_u64(), "{stopped:#}");
+    let again = stage.ask(&dev.address, &["job", "stop", "long", "--wait"]);
+    assert!(again["changed"] == false && again["state"] == "stopped", "it was over before: {again:#}");
     let shown = stage.ask(&dev.address, &["job", "show", "long"]);
     assert!(shown["groups"][0]["running"] == 0 && shown["groups"][0]["stopping"] == 0, "its task is gone: {shown:#}");
     let id = stage.ask(&dev.address, &["job", "show", "good"])["allocations"][0]["id"].as_str().unwrap().to_owned();

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use plenum_model as model;
 use plenum_proto::v1::{At, JobBody, JobShape, JobSpec, JobState, JobView, ListRequest, StatusRequest};
+use tokio::time::Instant;
+use tonic::{Response, Status};
 
 use super::{JobName, get_job, history::where_its_story_is};
 use crate::{connect::Connection, failure::Failure, output};
@@ -14,6 +16,21 @@ const ELSEWHERE_MAX: u32 = 4;
 
 /// How long is looked whether the cell is an older copy: what was asked for is done.
 const LOOK_MAX: Duration = Duration::from_secs(2);
+
+/// How long all that a command asks besides may take: what it was asked for is done by then, or known.
+const BESIDES_MAX: Duration = Duration::from_secs(5);
+
+/// Until when a command that may last until the deadline, if there is one, waits for what it asks besides.
+pub(super) fn look_until(deadline: Option<Instant>) -> Instant {
+    let last = Instant::now() + BESIDES_MAX;
+    deadline.map_or(last, |deadline| deadline.min(last))
+}
+
+/// The answer to what a command asks besides; nothing where there is none until then.
+pub(super) async fn besides<T>(until: Instant, answer: impl Future<Output = Result<Response<T>, Status>>) -> Option<T> {
+    let answer = tokio::time::timeout_at(until, answer).await.ok()?;
+    answer.ok().map(Response::into_inner)
+}
 
 /// Says so where somebody has seen more of the cell than it has: what it acknowledged then is not in the copy that went on. That this cannot be found
 /// out is no reason to fail.
@@ -178,6 +195,22 @@ mod tests {
     use plenum_proto::v1::{Device, GroupBody, GroupShape, JobKind, Resources};
 
     use super::*;
+    use crate::cli::block_on;
+
+    // A stop that was done was not told for a minute where the server stood still just then, and `--wait` took longer than its limit.
+    #[test]
+    fn what_is_asked_besides_is_waited_for_no_longer_than_the_command_may_last() {
+        let now = Instant::now();
+        assert_eq!(look_until(Some(now)), now);
+        let far = now + Duration::from_secs(3600);
+        assert!(look_until(Some(far)) < far && look_until(None) < far);
+        let silent = || std::future::pending::<Result<Response<()>, Status>>();
+        assert_eq!(block_on(async { besides(now, silent()).await }).unwrap(), None);
+        let refused = async { besides(far, async { Err::<Response<()>, _>(Status::permission_denied("no")) }).await };
+        assert_eq!(block_on(refused).unwrap(), None);
+        let answered = async { besides(far, async { Ok(Response::new(7)) }).await };
+        assert_eq!(block_on(answered).unwrap(), Some(7));
+    }
 
     // What an older copy had acknowledged was gone when the right server was back, and only `plenum status` had said what it was.
     #[test]

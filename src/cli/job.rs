@@ -389,8 +389,8 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
     if listed.truncated {
         object["truncated"] = json!(true);
     }
-    let unknown = stop::unknown_of(&connection, job, at).await;
-    object["unknown"] = unknown.tasks.iter().map(Row::to_json).collect();
+    let unknown = stop::unknown_of(&connection, job, at, hints::look_until(None)).await;
+    stop::add_unknown(&mut object, "unknown", unknown.as_ref(), |tasks| tasks.iter().map(Row::to_json).collect());
     let shown = Shown::of(&view, &listed.allocations);
     let text = || {
         let shape = view.shape.clone().unwrap_or_default();
@@ -410,7 +410,8 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
                 pairs.push((name, words.clone()));
             }
         }
-        pairs.extend(output::unknown_words(&unknown.tasks, unknown.truncated).map(|words| ("unknown", words)));
+        let run_on = unknown.as_ref().and_then(|unknown| output::unknown_words(&unknown.tasks, unknown.truncated));
+        pairs.extend(run_on.map(|words| ("unknown", words)));
         pairs.extend(waits_to_start(&listed.allocations).map(|words| ("starts later", words)));
         let groups = output::listing(context.format, revision, &view.groups, false);
         let allocations = output::listing(context.format, revision, &shown.rows, false);

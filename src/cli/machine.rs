@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use plenum_proto::v1::{
     AdoptTaskRequest, AllocationView, At, ChangeResponse, CordonRequest, DrainRequest, GetMachineRequest,
-    ListAllocationsRequest, ListAllocationsResponse, ListRequest, ListUnknownTasksResponse, MachineHistoryRequest,
-    MachineState, MachineView, RemoveMachineRequest,
+    ListAllocationsRequest, ListAllocationsResponse, ListMachinesResponse, ListRequest, ListUnknownTasksResponse,
+    MachineHistoryRequest, MachineState, MachineView, RemoveMachineRequest,
 };
 use serde_json::{Value, json};
 
 use super::{
     Context, alloc,
     args::Machine,
-    drain, history,
+    drain, hints, history,
     job::{list_request, of_one_revision, tell_change, tell_change_with},
     target,
     watch::{self, Listed},
@@ -77,22 +77,25 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
     }
 }
 
-/// Of machines by state: how many of the cordoned ones their own agents cordoned, by why. None where that can't be told just now.
+/// Of machines by state: how many of the cordoned ones their own agents cordoned, by why. Nothing where that can't be told soon, or not of all.
 pub(super) async fn unfit_counts(
     connection: &Connection,
     by_state: &BTreeMap<String, u64>,
-) -> BTreeMap<&'static str, u64> {
-    let mut counts = BTreeMap::new();
+) -> Option<BTreeMap<&'static str, u64>> {
     if by_state.get(CORDONED).is_none_or(|count| *count == 0) {
-        return counts;
+        return Some(BTreeMap::new());
     }
     let request = ListRequest { filter: format!("state={CORDONED}"), ..ListRequest::default() };
-    let answer = connection.inspect().list_machines(request).await;
-    let machines = answer.map_or_else(|_| Vec::new(), |answer| answer.into_inner().machines);
-    for (word, _) in machines.iter().filter_map(output::unfit) {
+    let answer = hints::besides(hints::look_until(None), connection.inspect().list_machines(request)).await?;
+    unfit_of(&answer)
+}
+
+fn unfit_of(cordoned: &ListMachinesResponse) -> Option<BTreeMap<&'static str, u64>> {
+    let mut counts = BTreeMap::new();
+    for (word, _) in cordoned.machines.iter().filter_map(output::unfit) {
         *counts.entry(word).or_default() += 1;
     }
-    counts
+    (!cordoned.truncated).then_some(counts)
 }
 
 /// Tells these apart from the machines that operators cordoned, as lists do.
@@ -341,6 +344,20 @@ mod tests {
         assert_eq!(both, states(&expected));
         let later = told(states(&[("cordoned", 1)]), &[("setup-fails", 2)]);
         assert_eq!(later, states(&[("cordoned", 0), ("cordoned (setup-fails)", 1)]), "they became so meanwhile");
+    }
+
+    // Of more cordoned machines than one listing has, those that it has were counted, as if they were all.
+    #[test]
+    fn machines_that_their_agents_cordoned_are_counted_all_or_not_at_all() {
+        let unfit = MachineView {
+            state: MachineState::Cordoned.into(),
+            unfit: Unfit::StateUnwritable.into(),
+            ..MachineView::default()
+        };
+        let mut listed = ListMachinesResponse { machines: vec![unfit.clone(), unfit], ..Default::default() };
+        assert_eq!(unfit_of(&listed), Some(BTreeMap::from([("state-unwritable", 2)])));
+        listed.truncated = true;
+        assert_eq!(unfit_of(&listed), None);
     }
 
     // Programs read how many allocations there are, and none of them; nor that people saw a part alone.

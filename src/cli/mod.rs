@@ -324,7 +324,9 @@ async fn status(context: &Context) -> Result<(), Failure> {
     let unfit = machine::unfit_counts(&connection, &status.machines).await;
     let mut object = output::status_json(&status);
     object["machines_unfit"] = json!(unfit);
-    machine::tell_unfit(&mut status.machines, &unfit);
+    if let Some(unfit) = &unfit {
+        machine::tell_unfit(&mut status.machines, unfit);
+    }
     output::print(&output::object(context.format, &object, &output::cell_name(&status), || {
         output::status_text(&status)
     }))

@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use plenum_proto::error::code_of;
-use plenum_proto::v1::{At, GroupView, JobState, JobView, ListRequest, ListUnknownTasksResponse, StopRequest};
+use plenum_proto::v1::{
+    At, ChangeResponse, GroupView, JobState, JobView, ListRequest, ListUnknownTasksResponse, MomentRequest,
+    StopRequest, UnknownTaskView,
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -27,22 +30,22 @@ pub(super) async fn stop(context: &Context, job: &JobName, wait: Option<Option<I
         Err(status) if code_of(&status) == "JOB_OVER" => None,
         Err(status) => return Err(hints::of_missing(&connection, job, None, status.into()).await),
     };
-    let unknown = unknown_of(&connection, job, None).await;
-    if let Some(words) = output::unknown_words(&unknown.tasks, unknown.truncated) {
-        output::tell(&format!("warning: of {} {words}", job.called()));
+    // It has taken effect, and is told soon whatever becomes of the server.
+    let until = hints::look_until(wait.flatten());
+    let unknown = unknown_of(&connection, job, None, until).await;
+    if let Some(unknown) = unknown.as_ref().filter(|unknown| !unknown.tasks.is_empty()) {
+        warn_of_unknown(&connection, job, unknown, until).await;
     }
-    let unknown = json!({"unknown_tasks": unknown.tasks.len()});
     if answer.is_some() {
-        hints::warn_of_older_copy(&connection).await;
+        let _ = tokio::time::timeout_at(until, hints::warn_of_older_copy(&connection)).await;
     }
+    let object = stopped_json(job, answer.as_ref(), unknown.as_ref());
     if let Some(deadline) = wait {
         let since = answer.map_or(0, |answer| answer.revision);
-        wait_for(context, &connection.patient(), job, (since, deadline), unknown).await?;
+        wait_for(context, &connection.patient(), job, (since, deadline), object).await?;
     } else if let Some(answer) = answer {
-        tell_job_change(context, &answer, job, ("stopping", "has ended already"), unknown)?;
+        tell_job_change(context, &answer, job, ("stopping", "has ended already"), object)?;
     } else {
-        let mut object = ended_json(job, None, unknown);
-        object["changed"] = json!(false);
         let called = job.called();
         let text = || format!("{called}: has ended already\n");
         output::print(&output::object(context.format, &object, &called, text))?;
@@ -50,13 +53,53 @@ pub(super) async fn stop(context: &Context, job: &JobName, wait: Option<Option<I
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tasks of a job that run and that the cell does not know: it neither counts them as the job's nor stops them with it. None where that can't be told,
-/// which is no failure of what was asked.
-pub(super) async fn unknown_of(connection: &Connection, job: &JobName, at: Option<At>) -> ListUnknownTasksResponse {
+/// Tasks of a job that run and that the cell does not know: it neither counts them as the job's nor stops them with it. Nothing where that can't be told,
+/// or not until then, which is no failure of what was asked.
+pub(super) async fn unknown_of(
+    connection: &Connection,
+    job: &JobName,
+    at: Option<At>,
+    until: Instant,
+) -> Option<ListUnknownTasksResponse> {
     let filter = format!("job={}", job.name);
     let request = ListRequest { namespace: job.namespace.clone(), at, limit: 0, filter };
-    let answer = connection.govern().list_unknown_tasks(request).await;
-    answer.map_or_else(|_| ListUnknownTasksResponse::default(), tonic::Response::into_inner)
+    hints::besides(until, connection.govern().list_unknown_tasks(request)).await
+}
+
+/// Warns of tasks that run on though their job is stopped. When they are stopped goes by the cell's clock, which may show another time than this machine's.
+async fn warn_of_unknown(connection: &Connection, job: &JobName, unknown: &ListUnknownTasksResponse, until: Instant) {
+    let moment = hints::besides(until, connection.inspect().moment(MomentRequest { at: None })).await;
+    if let Some(moment) = moment.filter(|moment| moment.time_micros > 0) {
+        output::go_by_clock(moment.time_micros);
+    }
+    if let Some(words) = output::unknown_words(&unknown.tasks, unknown.truncated) {
+        output::tell(&format!("warning: of {} {words}", job.called()));
+    }
+}
+
+/// Adds what programs read of such tasks: null where it is not known whether there are any, and whether these are not all.
+pub(super) fn add_unknown(
+    object: &mut Value,
+    name: &str,
+    unknown: Option<&ListUnknownTasksResponse>,
+    of: fn(&[UnknownTaskView]) -> Value,
+) {
+    object[name] = json!(unknown.map(|unknown| of(&unknown.tasks)));
+    if unknown.is_some_and(|unknown| unknown.truncated) {
+        object["unknown_truncated"] = json!(true);
+    }
+}
+
+/// What programs read of the stop itself, waited for or not. At which revision a job was stopped that was over before is not known.
+fn stopped_json(job: &JobName, answer: Option<&ChangeResponse>, unknown: Option<&ListUnknownTasksResponse>) -> Value {
+    let mut object = json!({
+        "name": job.name,
+        "namespace": job.namespace,
+        "revision": answer.map(|answer| answer.revision),
+        "changed": answer.is_some_and(|answer| answer.changed),
+    });
+    add_unknown(&mut object, "unknown_tasks", unknown, |tasks| json!(tasks.len()));
+    object
 }
 
 /// Waits until nothing runs of the job that was stopped at revision `since`, and says what is left each time that it changed.
@@ -65,7 +108,7 @@ async fn wait_for(
     connection: &Connection,
     job: &JobName,
     (since, deadline): (u64, Option<Instant>),
-    more: Value,
+    object: Value,
 ) -> Result<(), Failure> {
     let (mut period, mut silent_since) = (WAIT_PERIOD_MIN, None);
     let mut told = String::new();
@@ -74,12 +117,12 @@ async fn wait_for(
         let answer = answer.unwrap_or_else(|_| Err(Failure::new("UNAVAILABLE", "the cell does not answer")));
         match answer {
             // Retired: there is nothing left of it.
-            Err(failure) if failure.code == "NO_SUCH_JOB" => return done(context, job, None, more),
+            Err(failure) if failure.code == "NO_SUCH_JOB" => return done(context, job, None, object),
             answer => {
                 if let Some((revision, view)) =
                     found(answer, &mut silent_since)?.filter(|(revision, _)| *revision >= since)
                 {
-                    let Some(left) = left(&view) else { return done(context, job, Some((revision, &view)), more) };
+                    let Some(left) = left(&view) else { return done(context, job, Some((revision, &view)), object) };
                     if left != told {
                         output::tell(&format!("{}: {left}", job.called()));
                         told = left;
@@ -117,22 +160,21 @@ fn left(view: &JobView) -> Option<String> {
     }
 }
 
-/// Says that nothing of it runs any more; how the cell has the job then, where it still does.
-fn done(context: &Context, job: &JobName, seen: Option<(u64, &JobView)>, more: Value) -> Result<(), Failure> {
+/// Says that nothing of it runs any more. `seen`: how the cell has the job then, where it still does, and at which revision.
+fn done(context: &Context, job: &JobName, seen: Option<(u64, &JobView)>, object: Value) -> Result<(), Failure> {
     let called = job.called();
-    let mut object = ended_json(job, seen.map(|(revision, _)| revision), more);
-    object["state"] = json!(seen.map(|(_, view)| output::job_state(view.state())));
+    let object = ended_json(object, seen);
     let at = seen.map(|(revision, _)| format!(" (revision {revision})")).unwrap_or_default();
     output::print(&output::object(context.format, &object, &called, || {
         format!("{called}: all its tasks have ended{at}\n")
     }))
 }
 
-fn ended_json(job: &JobName, revision: Option<u64>, mut more: Value) -> Value {
-    more["name"] = json!(job.name);
-    more["namespace"] = json!(job.namespace);
-    more["revision"] = json!(revision);
-    more
+/// What programs read of a stop that was waited for: all that they read of one that was not, and its end.
+fn ended_json(mut object: Value, seen: Option<(u64, &JobView)>) -> Value {
+    object["ended_revision"] = json!(seen.map(|(revision, _)| revision));
+    object["state"] = json!(seen.map(|(_, view)| output::job_state(view.state())));
+    object
 }
 
 #[cfg(test)]
@@ -154,5 +196,36 @@ mod tests {
         let lost = GroupView { lost: 1, ..GroupView::default() };
         let told = left(&job(JobState::JobStopped, lost)).unwrap_or_default();
         assert!(told.starts_with("1 task left, 1 of them on machines that were given up"), "{told}");
+    }
+
+    // With `--wait` there was no `changed`, and `revision` was another one.
+    #[test]
+    fn programs_read_the_same_of_a_stop_that_is_waited_for_and_its_end() {
+        let job = JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
+        let none = ListUnknownTasksResponse::default();
+        let answer = ChangeResponse { revision: 5, changed: true };
+        let stopped = stopped_json(&job, Some(&answer), Some(&none));
+        let expected = json!({"name": "web", "namespace": "ml", "revision": 5, "changed": true, "unknown_tasks": 0});
+        assert_eq!(stopped, expected);
+        let view = JobView { state: JobState::JobStopped.into(), ..JobView::default() };
+        let ended = ended_json(stopped, Some((9, &view)));
+        assert_eq!((&ended["revision"], &ended["changed"]), (&json!(5), &json!(true)));
+        assert_eq!((&ended["ended_revision"], &ended["state"]), (&json!(9), &json!("stopped")));
+        let over = stopped_json(&job, None, Some(&none));
+        assert_eq!((&over["revision"], &over["changed"]), (&Value::Null, &json!(false)));
+    }
+
+    // Who could not be asked, or not for all, read as if nothing of the job ran on.
+    #[test]
+    fn tasks_that_may_run_on_are_not_told_to_programs_as_none() {
+        let job = JobName { namespace: "ml".to_owned(), name: "web".to_owned() };
+        let not_asked = stopped_json(&job, None, None);
+        assert_eq!(not_asked.get("unknown_tasks"), Some(&Value::Null));
+        let tasks = vec![UnknownTaskView::default(); 2];
+        let part = ListUnknownTasksResponse { tasks, truncated: true, ..ListUnknownTasksResponse::default() };
+        let told = stopped_json(&job, None, Some(&part));
+        assert_eq!((&told["unknown_tasks"], &told["unknown_truncated"]), (&json!(2), &json!(true)));
+        let all = ListUnknownTasksResponse { truncated: false, ..part };
+        assert_eq!(stopped_json(&job, None, Some(&all)).get("unknown_truncated"), None);
     }
 }
