@@ -119,7 +119,10 @@ fn a_namespace_at_its_quota_waits_until_that_is_raised() {
     assert_eq!((gone.code(), gone.error()["code"].as_str()), (Some(1), Some("NO_SUCH_QUOTA")), "{gone}");
     assert_eq!(cell.stage.run(&["quota", "set", "default"]).code(), Some(2), "a quota without a limit is none");
     let slip = cell.stage.run(&["--addr", &cell.server.address, "quota", "set", "defualt", "--cpu", "1"]);
-    slip.says(0, &["warning: no job is in the namespace defualt now"]);
+    slip.says(0, &["note: no job is in the namespace defualt now"]);
+    let meant = cell.stage.run(&["--addr", &cell.server.address, "quota", "set", "defualt", "--cpu", "2"]);
+    assert_eq!((meant.code(), meant.err.as_str()), (Some(0), ""), "it had one before");
+    assert_eq!(meant.out.lines().count(), 1, "{meant}");
 }
 
 #[test]
