@@ -18,6 +18,8 @@ const MEMORY_ASIDE_PART: u64 = 20;
 const MEMORY_ASIDE_MIN: u64 = 256 << 20;
 /// But never more than one part in so many: a small machine shall run something, too.
 const MEMORY_ASIDE_PART_MOST: u64 = 4;
+/// One part in this many of what is set aside is in the limit of all tasks together: the kernel counts some of its own there.
+const MEMORY_ASIDE_LIMIT_PART: u64 = 4;
 
 /// A machine as its agent found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +32,9 @@ pub struct Machine {
     pub cpu_millis: u64,
     /// Memory on offer.
     pub memory_bytes: u64,
+    /// What all tasks together may take of it: what is on offer, and a part of what is set aside. The kernel counts there what it needs itself to keep
+    /// tasks apart, and none is to be killed for that.
+    pub memory_limit_bytes: u64,
     /// Room on offer on the disk of the agent's directory, in use or not.
     pub disk_bytes: u64,
     /// Without `attr.` in front: `kernel`, `arch`, `os`, `cgroup`.
@@ -87,6 +92,9 @@ pub fn discover(discovery: &Discovery) -> io::Result<Machine> {
     let system = rustix::system::uname();
     let shares = u64::from(discovery.shares.max(1));
     let processors = std::thread::available_parallelism()?.get() as u64;
+    let memory_bytes = memory_bytes()?;
+    let offered_bytes = offered_memory(memory_bytes, discovery.memory_aside)?;
+    let limit_bytes = offered_bytes + (memory_bytes - offered_bytes) / MEMORY_ASIDE_LIMIT_PART;
     let cgroup = discovery.cgroup.map_or("none", Version::name);
     let attributes = [
         ("arch", std::env::consts::ARCH.to_owned()),
@@ -98,7 +106,8 @@ pub fn discover(discovery: &Discovery) -> io::Result<Machine> {
         name: discovery.name.clone(),
         boot_id: process::boot_id().to_owned(),
         cpu_millis: processors * 1000 / shares,
-        memory_bytes: offered_memory(memory_bytes()?, discovery.memory_aside)? / shares,
+        memory_bytes: offered_bytes / shares,
+        memory_limit_bytes: limit_bytes / shares,
         disk_bytes: disk_bytes(&discovery.directory)? / shares,
         attributes: attributes
             .into_iter()
@@ -223,6 +232,17 @@ mod tests {
         };
         assert_eq!(offered(0, 1) - offered(64 * mib, 1), 64 * mib);
         assert_eq!(offered(64 * mib, 2), offered(64 * mib, 1) / 2, "shares are of what is left");
+    }
+
+    // What the kernel counts of its own to all tasks together came on top of what they had been granted: where that was all that is offered, one was
+    // killed within its own limit.
+    #[test]
+    fn a_quarter_of_what_is_set_aside_is_in_the_limit_of_all_tasks() {
+        let above = |aside: u64, shares| {
+            let machine = discover(&Discovery { memory_aside: Some(aside), shares, ..discovery() }).unwrap();
+            machine.memory_limit_bytes - machine.memory_bytes
+        };
+        assert_eq!([above(64 << 20, 1), above(64 << 20, 2), above(0, 1)], [16 << 20, 8 << 20, 0]);
     }
 
     // Eight tasks that forked without end, each within its limit, had all numbers of processes that there are: nobody else on the machine could start

@@ -158,7 +158,7 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
         resources: options.resources.clone(),
     })
     .map_err(AgentError::Machine)?;
-    surroundings.bound(machine.memory_bytes, options.shares);
+    surroundings.bound(machine.memory_limit_bytes, options.shares);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AgentError::Start)?;
     let outcome = runtime.block_on(async {
         let mut agent = Agent::begin(options, directory, machine, &surroundings, (remembered, instance))?;

@@ -48,7 +48,7 @@ impl Surroundings {
         Self { cgroup, isolation, missing, hindrance }
     }
 
-    /// Bounds what all tasks take together: memory, of which so much is offered, and processes, of which this is one share in so many. What can't be
+    /// Bounds what all tasks take together: memory to so much, and processes, of which this is one share in so many. What can't be
     /// bounded is missing as well.
     pub(super) fn bound(&mut self, memory_bytes: u64, shares: u32) {
         let Some(cgroup) = &self.cgroup else { return };
