@@ -95,7 +95,7 @@ pub struct ExecOptions {
     pub log_file_bytes_max: u64,
     /// Ended allocations whose directories are kept for readers of logs; beyond, the oldest go.
     pub ended_kept_max: usize,
-    /// Output kept of these, in bytes; beyond, the oldest goes. It may be an eighth more for a moment.
+    /// Output kept of these, in bytes: the newest that has room, each task's as a whole. It may be an eighth more for a moment.
     pub ended_bytes_max: u64,
 }
 

@@ -25,13 +25,16 @@ pub(super) fn bytes(directory: &AllocationDirectory) -> u64 {
     lengths.fold(0, u64::saturating_add)
 }
 
-/// Gives up what ended tasks printed, the oldest first, until at most so many bytes of it are left.
+/// Gives up what ended tasks printed, so that at most so many bytes of it are left: from the newest on all is kept that has room beside what is newer.
 pub(super) fn bound(agent: &AgentDirectory, bytes_max: u64, recording: &Recording) {
     let mut kept = 0_u64;
     for allocation in ended(agent).into_iter().rev() {
         let directory = agent.allocation(allocation);
-        kept = kept.saturating_add(bytes(&directory));
-        if kept > bytes_max {
+        // What is given up takes no room from others: of one that printed more than all may, older ones are not to go with it.
+        let with_it = kept.saturating_add(bytes(&directory));
+        if with_it <= bytes_max {
+            kept = with_it;
+        } else {
             give_up(&directory, recording);
         }
     }
@@ -137,6 +140,21 @@ mod tests {
         assert_eq!(tasks.each_ref().map(bytes), [0, 400, 800, 0]);
         bound(&agent, 0, &recording);
         assert_eq!(tasks.each_ref().map(bytes), [0, 400, 0, 0]);
+    }
+
+    // One task that printed more than is kept of all took what all had printed that ended before it.
+    #[test]
+    fn who_printed_more_than_is_kept_of_all_takes_nothing_from_others() {
+        let place = tempfile::tempdir().unwrap();
+        let agent = AgentDirectory::new(place.path().to_owned());
+        let tasks = [
+            task(&agent, 1, 400, ago(40)),
+            task(&agent, 2, 400, ago(30)),
+            task(&agent, 3, 1600, ago(20)),
+            task(&agent, 4, 400, ago(10)),
+        ];
+        bound(&agent, 1200, &Recording::default());
+        assert_eq!(tasks.each_ref().map(bytes), [400, 400, 0, 400]);
     }
 
     // On a full disk nothing was freed: no new task came, so that none ended, and only after an end anything was cleaned.

@@ -32,7 +32,7 @@ pub struct Options {
     pub log_file_bytes_max: u64,
     /// Ended allocations whose output is kept; beyond, the oldest go.
     pub ended_kept_max: usize,
-    /// Output kept of these, in bytes; beyond, the oldest goes.
+    /// Output kept of these, in bytes: the newest that has room, each task's as a whole.
     pub ended_bytes_max: u64,
     /// Processes and threads of one task.
     pub pids_max: u32,
