@@ -12,6 +12,8 @@ use std::{
 
 /// Looked through at once for lines, from the end: a file may be as large as its agent was told.
 const BLOCK_BYTES: usize = 64 << 10;
+/// How often it is looked for files, where some that were seen can't be found a moment later.
+const LOOKS_MAX: u32 = 2;
 
 /// One file of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,24 +61,30 @@ pub fn segments(directory: &Path, stream: &str) -> Vec<Segment> {
 /// # Errors
 /// When a file can't be read.
 pub fn read_at(directory: &Path, stream: &str, offset: u64, bytes_max: usize) -> io::Result<(Vec<u8>, u64)> {
-    for segment in segments(directory, stream) {
-        if segment.begins_at + segment.length <= offset {
-            continue;
+    for _ in 0..LOOKS_MAX {
+        let mut is_missed = false;
+        for segment in segments(directory, stream).into_iter().filter(|segment| segment.end() > offset) {
+            let from = offset.max(segment.begins_at);
+            let mut file = match File::open(&segment.path) {
+                Ok(file) => file,
+                // Rotated away since we looked, or given up: then one that we have not seen says how much there was.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    is_missed = true;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            file.seek(SeekFrom::Start(from - segment.begins_at))?;
+            // Only what was there when we looked: the rest is the next call's.
+            let available = segment.end() - from;
+            let mut bytes = Vec::new();
+            file.take(available.min(bytes_max as u64)).read_to_end(&mut bytes)?;
+            let next = from + bytes.len() as u64;
+            return Ok((bytes, next));
         }
-        let from = offset.max(segment.begins_at);
-        let mut file = match File::open(&segment.path) {
-            Ok(file) => file,
-            // Rotated away since we looked.
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(error),
-        };
-        file.seek(SeekFrom::Start(from - segment.begins_at))?;
-        // Only what was there when we looked: the rest is the next call's.
-        let available = segment.begins_at + segment.length - from;
-        let mut bytes = Vec::new();
-        file.take(available.min(bytes_max as u64)).read_to_end(&mut bytes)?;
-        let next = from + bytes.len() as u64;
-        return Ok((bytes, next));
+        if !is_missed {
+            break;
+        }
     }
     Ok((Vec::new(), offset))
 }

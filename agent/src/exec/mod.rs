@@ -442,10 +442,13 @@ mod tests {
         fs::create_dir_all(&root).unwrap();
         fs::write(root.join("stdout-0.log"), [b'x'; 1025]).unwrap();
         driver.forget(allocation);
-        while !root.join("stdout-1025.log").exists() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        assert!(!root.join("stdout-0.log").exists());
+        let given_up = async {
+            while root.join("stdout-0.log").exists() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), given_up).await.unwrap();
+        assert!(root.join("stdout-1025.log").exists());
     }
 
     // A thousand tasks that had left many files ended together. Their removal had all threads there are, and for minutes nothing was

@@ -3,7 +3,9 @@
 
 use std::{
     fs::{self, OpenOptions},
+    io::ErrorKind,
     os::unix::fs::OpenOptionsExt,
+    path::Path,
     sync::{Arc, PoisonError},
 };
 
@@ -54,14 +56,24 @@ fn give_up(directory: &AllocationDirectory, recording: &Recording) -> u64 {
     for stream in STREAMS {
         let all = segments(directory.root(), stream);
         let Some(end) = all.last().map(Segment::end) else { continue };
-        for segment in all {
-            let _ = fs::remove_file(segment.path);
+        // An empty file tells readers how much they miss: it is there before the others go, or else one in between would hear of none.
+        let empty = directory.root().join(segment_name(stream, end));
+        let is_told = is_made(&empty);
+        for segment in all.iter().filter(|segment| segment.path != empty) {
+            let _ = fs::remove_file(&segment.path);
         }
-        // An empty file tells readers how much they miss.
-        let path = directory.root().join(segment_name(stream, end));
-        drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(path));
+        if !is_told {
+            // Where there was no room for it, there is now.
+            is_made(&empty);
+        }
     }
     before.saturating_sub(bytes(directory))
+}
+
+/// Makes an empty file, or finds it there. It follows no link.
+fn is_made(path: &Path) -> bool {
+    let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    made.map_or_else(|error| error.kind() == ErrorKind::AlreadyExists, |_| true)
 }
 
 /// Gives up what ended tasks printed where there is no room: it is worth less than tasks that can't be started.
@@ -155,6 +167,19 @@ mod tests {
         ];
         bound(&agent, 1200, &Recording::default());
         assert_eq!(tasks.each_ref().map(bytes), [400, 400, 0, 400]);
+    }
+
+    // The file that tells how much there was is there already where nothing came into the newest one, and where an agent ended in between.
+    #[test]
+    fn how_much_was_given_up_is_told_also_where_the_newest_file_is_empty() {
+        let place = tempfile::tempdir().unwrap();
+        let agent = AgentDirectory::new(place.path().to_owned());
+        let directory = task(&agent, 1, 400, ago(10));
+        let empty = directory.root().join(segment_name("stdout", 200));
+        File::create(&empty).unwrap();
+        assert_eq!(give_up(&directory, &Recording::default()), 400);
+        let left = segments(directory.root(), "stdout");
+        assert_eq!(left, [Segment { path: empty, begins_at: 200, length: 0 }]);
     }
 
     // On a full disk nothing was freed: no new task came, so that none ended, and only after an end anything was cleaned.
