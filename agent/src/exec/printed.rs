@@ -85,12 +85,25 @@ pub(crate) struct Relief {
 }
 
 impl Relief {
-    /// Gives up what the one that ended first printed, of those of which anything is kept. False: there is none. Waits for the disk.
-    pub(crate) fn give_up_oldest(&self) -> bool {
+    /// Gives up what those printed that ended first, at least so many bytes, and says of how many tasks that was. Nothing where all that ended tasks
+    /// printed is less: it would help nobody. Waits for the disk.
+    pub(crate) fn give_up_oldest(&self, bytes_min: u64) -> u32 {
         // What could not be marked for want of room has ended as well.
         self.forgotten.try_again(&self.agent);
-        let mut all = ended(&self.agent).into_iter();
-        all.any(|allocation| give_up(&self.agent.allocation(allocation), &self.recording) > 0)
+        let all: Vec<_> = ended(&self.agent).into_iter().map(|allocation| self.agent.allocation(allocation)).collect();
+        if all.iter().map(bytes).fold(0, u64::saturating_add) < bytes_min {
+            return 0;
+        }
+        let (mut tasks, mut given_up) = (0, 0_u64);
+        for directory in all {
+            if given_up >= bytes_min {
+                break;
+            }
+            let of_it = give_up(&directory, &self.recording);
+            tasks += u32::from(of_it > 0);
+            given_up = given_up.saturating_add(of_it);
+        }
+        tasks
     }
 }
 
@@ -184,7 +197,7 @@ mod tests {
 
     // On a full disk nothing was freed: no new task came, so that none ended, and only after an end anything was cleaned.
     #[test]
-    fn where_there_is_no_room_ended_tasks_give_up_what_they_printed_one_after_the_other() {
+    fn where_there_is_no_room_the_oldest_ended_tasks_give_up_as_much_as_is_asked_for() {
         let place = tempfile::tempdir().unwrap();
         let agent = AgentDirectory::new(place.path().to_owned());
         let tasks = [
@@ -202,11 +215,13 @@ mod tests {
         fs::remove_dir(unmarked.ended()).unwrap();
         let relief = Relief { agent, recording: Arc::default(), forgotten };
         let kept = || (tasks.each_ref().map(bytes), bytes(&unmarked));
-        for left in [([400, 400, 0, 0], 400), ([0, 400, 0, 0], 400), ([0, 400, 0, 0], 0)] {
-            assert!(relief.give_up_oldest());
+        assert_eq!(relief.give_up_oldest(1201), 0, "all of it would not do");
+        assert_eq!(kept(), ([400, 400, 400, 0], 400));
+        for (bytes_min, many, left) in [(400, 1, ([400, 400, 0, 0], 400)), (401, 2, ([0, 400, 0, 0], 0))] {
+            assert_eq!(relief.give_up_oldest(bytes_min), many);
             assert_eq!(kept(), left);
         }
-        assert!(!relief.give_up_oldest(), "the one that is left runs");
+        assert_eq!(relief.give_up_oldest(1), 0, "the one that is left runs");
         assert_eq!(kept(), ([0, 400, 0, 0], 0));
     }
 }

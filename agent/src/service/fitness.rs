@@ -1,5 +1,5 @@
 //! Whether tasks could be started here: tried by writing as much as that may take, where the agent keeps what it knows of them. Where there is no room
-//! for that, ended tasks have to give up what they printed.
+//! for that twice in a row, ended tasks have to give up what they printed.
 //!
 //! It looks at no numbers of the file system: quotas, inodes, a disk that turned read-only or broke would all have their own.
 
@@ -28,7 +28,7 @@ const ROOM_AGAIN_BYTES: u64 = 4 * FILE_BYTES_MAX;
 /// Tries it for as long as somebody hears of it. Each time it is told, so that who forgot it hears it again.
 pub(super) async fn watch(directory: AgentDirectory, relief: Relief, arrivals: mpsc::Sender<Arrival>) {
     let path = directory.probe();
-    let probe = move |bytes| relieved(bytes, |bytes| probe(&path, bytes), || relief.give_up_oldest());
+    let probe = move |bytes| relieved(bytes, |bytes| probe(&path, bytes), |bytes| relief.give_up_oldest(bytes));
     watch_by(directory.root(), probe, EVERY, &arrivals).await;
 }
 
@@ -61,20 +61,24 @@ where
     }
 }
 
-/// Tries it. Where there is no room, again each time that `give_up` gave some back, until there is more than it takes.
-fn relieved(bytes: u64, probe: impl Fn(u64) -> io::Result<()>, give_up: impl Fn() -> bool) -> io::Result<()> {
-    let (mut tried, mut given_up) = (probe(bytes), 0_u32);
-    while tried.as_ref().is_err_and(lacks_room) && give_up() {
-        given_up += 1;
-        tried = probe(ROOM_AGAIN_BYTES);
+/// Tries it. Where there is no room, and was none the time before either, `give_up` has to give back at least so many bytes, and says of how many
+/// tasks: then it is tried once more. Nothing more is given up before the next period: a disk may be full for a moment only, and room that is being
+/// freed, as by removing a task's files, takes a while.
+fn relieved(bytes: u64, probe: impl Fn(u64) -> io::Result<()>, give_up: impl Fn(u64) -> u32) -> io::Result<()> {
+    let tried = probe(bytes);
+    // Only where the try before failed so much is asked for.
+    if bytes < ROOM_AGAIN_BYTES || !tried.as_ref().is_err_and(lacks_room) {
+        return tried;
     }
-    if given_up > 0 {
-        tracing::warn!(
-            tasks = given_up,
-            "no room for what starting a task takes: what the tasks printed that ended first was given up"
-        );
+    let tasks = give_up(bytes);
+    if tasks == 0 {
+        return tried;
     }
-    tried
+    tracing::warn!(
+        tasks,
+        "no room for what starting a task takes: what the tasks printed that ended first was given up"
+    );
+    probe(bytes)
 }
 
 /// Other failures are none that room helps against.
@@ -124,7 +128,7 @@ fn probe(path: &PathBuf, bytes: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::cell::{Cell, RefCell};
+    use std::cell::RefCell;
 
     use super::*;
 
@@ -158,27 +162,33 @@ mod tests {
         drop(answer);
     }
 
-    // A machine whose disk ended tasks had filled took no new ones for ever: only by these anything would have been cleaned.
+    // A machine whose disk ended tasks had filled took no new ones for ever: only by these anything would have been cleaned. Then a disk that was full
+    // for one moment took all that they had printed.
     #[test]
-    fn what_ended_tasks_printed_is_given_up_until_there_is_room_and_for_nothing_else() {
+    fn what_ended_tasks_printed_is_given_up_a_portion_a_try_and_only_after_one_that_failed() {
         use ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-        // What comes of it with these failures, what was asked for, and how often something was given up, of so much that there is.
-        let tried = |failures: &[ErrorKind], there_is: u32| {
-            let (asked, given_up) = (RefCell::new(Vec::new()), Cell::new(0));
+        // What comes of it with these failures, what was asked for, and how much was to be given up, by so many tasks.
+        let tried = |bytes: u64, failures: &[ErrorKind], tasks: u32| {
+            let (asked, given_up) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
             let probe = |bytes| {
                 let mut asked = asked.borrow_mut();
                 asked.push(bytes);
                 failures.get(asked.len() - 1).map_or(Ok(()), |&kind| Err(io::Error::from(kind)))
             };
-            let give_up = || given_up.replace(given_up.get() + 1) < there_is;
-            let kind = relieved(ROOM_BYTES, probe, give_up).err().map(|error| error.kind());
-            (kind, asked.into_inner(), given_up.get().min(there_is))
+            let give_up = |bytes| {
+                given_up.borrow_mut().push(bytes);
+                tasks
+            };
+            let kind = relieved(bytes, probe, give_up).err().map(|error| error.kind());
+            (kind, asked.into_inner(), given_up.into_inner())
         };
-        assert_eq!(tried(&[], 9), (None, vec![ROOM_BYTES], 0));
-        let until_enough = vec![ROOM_BYTES, ROOM_AGAIN_BYTES, ROOM_AGAIN_BYTES];
-        assert_eq!(tried(&[StorageFull, QuotaExceeded], 9), (None, until_enough.clone(), 2));
-        assert_eq!(tried(&[StorageFull; 9], 2), (Some(StorageFull), until_enough, 2));
-        assert_eq!(tried(&[ReadOnlyFilesystem; 9], 9), (Some(ReadOnlyFilesystem), vec![ROOM_BYTES], 0));
+        let (first, again, none) = (ROOM_BYTES, ROOM_AGAIN_BYTES, Vec::<u64>::new());
+        assert_eq!(tried(first, &[StorageFull; 9], 9), (Some(StorageFull), vec![first], none.clone()));
+        assert_eq!(tried(again, &[], 9), (None, vec![again], none.clone()));
+        assert_eq!(tried(again, &[QuotaExceeded], 9), (None, vec![again; 2], vec![again]));
+        assert_eq!(tried(again, &[StorageFull; 9], 9), (Some(StorageFull), vec![again; 2], vec![again]));
+        assert_eq!(tried(again, &[StorageFull; 9], 0), (Some(StorageFull), vec![again], vec![again]));
+        assert_eq!(tried(again, &[ReadOnlyFilesystem; 9], 9), (Some(ReadOnlyFilesystem), vec![again], none));
     }
 
     #[test]
