@@ -200,6 +200,11 @@ impl Failure {
         Self::new(Code::Unavailable, HISTORY_BEHIND, message).retry(HISTORY_RETRY)
     }
 
+    /// The system gives no thread to read on now.
+    pub(super) fn no_thread() -> Self {
+        Self::history_behind("the system gives no thread to read on now; try again in a moment")
+    }
+
     pub(crate) fn history(error: &plenum_history::ReadError) -> Self {
         use plenum_history::ReadError as Read;
         let (status, code) = match error {

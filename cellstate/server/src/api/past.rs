@@ -4,9 +4,11 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use plenum_history::{History, ReadError};
 use plenum_model::{Cell, Delta, Revision};
 use plenum_proto::{delta, v1};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Code;
 
@@ -16,6 +18,7 @@ use crate::engine::Stopped;
 use crate::error::ServerError;
 use crate::recovery;
 use crate::shared::Shared;
+use crate::tasks::on_a_thread;
 
 /// How long a reader waits for the history to have what is durable.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -368,8 +371,19 @@ impl Turn {
         self,
         work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
     ) -> Result<(T, Self), Failure> {
-        let work = move || work().map(|done| (done, self));
-        tokio::task::spawn_blocking(work).await.map_err(|error| Failure::internal(error.to_string()))?
+        // What finds no thread is given up, and its turn with it: it would keep others waiting until there is one.
+        let waiting = Arc::new(Mutex::new(Some((work, self))));
+        let taking = waiting.clone();
+        let working = on_a_thread(&Handle::current(), move || {
+            let taken = taking.lock().take();
+            let (work, turn) = taken.ok_or_else(Failure::no_thread)?;
+            work().map(|done| (done, turn))
+        });
+        let Some(working) = working else {
+            drop(waiting.lock().take());
+            return Err(Failure::no_thread());
+        };
+        working.await.map_err(|error| Failure::internal(error.to_string()))?
     }
 }
 
