@@ -19,7 +19,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Status, Streaming};
 
-use super::arriving::{Room, SMALL_BYTES};
+use super::arriving::{Arriving, Room, SMALL_BYTES};
 use super::cell::{leaves_nothing_out, no_such_session};
 use super::failure::Failure;
 use super::hello;
@@ -43,8 +43,10 @@ pub(super) const HANDFULS_MAX: usize = 4;
 /// Outcomes in one of them: for more it is not worth having the first ones wait.
 const HANDFUL_MAX: usize = 32;
 
-/// How long a large outcome for which there was no room waits before it is looked for again: hardly longer than what is in the way takes to be sent.
-const ROOM_PAUSE_MICROS: i64 = 50_000;
+/// How long a large outcome for which there was no room waits before it is looked for again: at first hardly longer than what is in the way takes to be
+/// sent, and twice as long each time that there is none.
+const ROOM_PAUSE_MICROS_MIN: i64 = 50_000;
+const ROOM_PAUSE_MICROS_MAX: i64 = 1_000_000;
 
 /// Requests of so many bytes are queued before others are looked at: from then on the queue's bounds hold for them.
 const TAKEN_BYTES_MAX: usize = 64 << 10;
@@ -79,6 +81,8 @@ pub(super) struct Watcher {
     taken_bytes: usize,
     /// For the outcome that comes next, which is large.
     room: Option<Room>,
+    /// How long it waits if there is none.
+    room_pause_micros: i64,
     carried: Carried,
 }
 
@@ -139,6 +143,7 @@ impl Watcher {
             taken: Vec::new(),
             taken_bytes: 0,
             room: None,
+            room_pause_micros: ROOM_PAUSE_MICROS_MIN,
             carried: Carried::default(),
         })
     }
@@ -237,12 +242,14 @@ impl Watcher {
                     self.sync.missed(missed.ok_or(Gone)?);
                 }
                 Last::NeedsAnswer(at, number) => {
-                    let shared = self.shared.clone();
-                    let read = apart(async move { shared.read_back(at).await }).await.ok_or(Gone)?;
-                    self.read_back(number, read.map_err(Failure::of_what_was_decided).and_then(outcome_of));
+                    let read = apart(read_back(self.shared.clone(), at, self.room.take())).await;
+                    self.read_back(number, read.ok_or(Gone)?);
                 }
-                Last::NeedsRoom(bytes) => match self.room_of(bytes) {
-                    Some(room) => self.room = Some(room),
+                Last::NeedsRoom(bytes) => match room_of(&self.shared.unread, bytes) {
+                    Some(room) => {
+                        self.room_pause_micros = ROOM_PAUSE_MICROS_MIN;
+                        self.room = Some(room);
+                    }
                     None => self.wait_for_room(bytes),
                 },
                 Last::Waits(until_micros) => {
@@ -327,28 +334,24 @@ impl Watcher {
         if self.sync.sends_snapshot() || self.room.is_some() { out.max_capacity() } else { 1 }
     }
 
-    /// Room for a large outcome. One that has more than a quarter of all the room there is takes that: it would never go otherwise.
-    fn room_of(&self, bytes: usize) -> Option<Room> {
-        let unread = &self.shared.unread;
-        Room::of_message(unread, bytes.min(unread.most() / 4), bytes)
-    }
-
     /// A large outcome stays where it is, and its number here, until there is room for it. Nobody tells when there is: what gives it back may be
     /// in any connection.
     fn wait_for_room(&mut self, bytes: usize) {
-        let until_micros = self.shared.clock.monotonic_micros().saturating_add(ROOM_PAUSE_MICROS);
+        let until_micros = self.shared.clock.monotonic_micros().saturating_add(self.room_pause_micros);
+        self.room_pause_micros = (self.room_pause_micros * 2).min(ROOM_PAUSE_MICROS_MAX);
         self.sync.no_room(bytes, until_micros);
     }
 
-    /// Hands over what was read of an outcome that is not recent any more. How large it is may be known only now.
-    fn read_back(&mut self, number: u64, read: Result<Bytes, Failure>) {
-        let room = self.room.take();
+    /// Hands over what was read of an outcome that is not recent any more.
+    fn read_back(&mut self, number: u64, read: ReadBack) {
         let answer = match read {
-            Ok(encoded) if encoded.len() > SMALL_BYTES => match room.or_else(|| self.room_of(encoded.len())) {
-                Some(room) => Ok(self.carried.message(encoded, room)),
-                None => return self.wait_for_room(encoded.len()),
-            },
-            read => read.map_err(|failure| error(number, &failure)),
+            ReadBack::Small(encoded) => Ok(encoded),
+            ReadBack::Large(encoded, room) => {
+                self.room_pause_micros = ROOM_PAUSE_MICROS_MIN;
+                Ok(self.carried.message(encoded, room))
+            }
+            ReadBack::NoRoom(bytes) => return self.wait_for_room(bytes),
+            ReadBack::Failed(failure) => Err(error(number, &failure)),
         };
         self.sync.read_back(answer);
     }
@@ -508,6 +511,34 @@ pub(super) async fn apart<T: Send + 'static>(work: impl Future<Output = T> + Sen
         drop(done.send(outcome));
     });
     told.await.ok()
+}
+
+/// What was read of an outcome that is not recent any more.
+enum ReadBack {
+    Small(Bytes),
+    /// It has its room.
+    Large(Bytes, Room),
+    /// There is none for so many bytes: nothing of it is kept.
+    NoRoom(usize),
+    Failed(Failure),
+}
+
+/// Reads what was decided then, with the room that it was given before, if it was. How large it is may be known only now; what has no room is given up
+/// here, as what is told to a stream may wait for as long as its connection takes nothing.
+async fn read_back(shared: Arc<Shared>, at: Revision, room: Option<Room>) -> ReadBack {
+    match shared.read_back(at).await.map_err(Failure::of_what_was_decided).and_then(outcome_of) {
+        Ok(encoded) if encoded.len() > SMALL_BYTES => match room.or_else(|| room_of(&shared.unread, encoded.len())) {
+            Some(room) => ReadBack::Large(encoded, room),
+            None => ReadBack::NoRoom(encoded.len()),
+        },
+        Ok(encoded) => ReadBack::Small(encoded),
+        Err(failure) => ReadBack::Failed(failure),
+    }
+}
+
+/// Room for a large outcome. One that has more than a quarter of all the room there is takes that: it would never go otherwise.
+fn room_of(unread: &Arc<Arriving>, bytes: usize) -> Option<Room> {
+    Room::of_message(unread, bytes.min(unread.most() / 4), bytes)
 }
 
 /// A snapshot that is taken back from who reads it too slowly.

@@ -172,7 +172,15 @@ async fn a_large_outcome_that_is_read_back_waits_for_room_and_comes_when_there_i
     let mut wake = Wake { due: true, micros: i64::MAX, timer: Box::pin(tokio::time::sleep(Duration::MAX)) };
     assert!(watcher.send_due(&out, &mut wake).await.is_ok());
     assert_eq!(watcher.unsent(), 1, "it waits");
+    assert!(watcher.room_pause_micros > ROOM_PAUSE_MICROS_MIN, "it looks again later each time");
+    let read = apart(read_back(shared.clone(), at, None)).await;
+    assert!(matches!(read, Some(ReadBack::NoRoom(bytes)) if bytes > SMALL_BYTES), "nothing of it is kept");
     drop(others);
+    let read = apart(read_back(shared.clone(), at, None)).await;
+    let Some(ReadBack::Large(encoded, room)) = read else { panic!("there is room") };
+    let left = shared.unread.most() / 4 * 3 - encoded.len();
+    assert!(Room::take(&shared.unread, left + 1).is_none(), "it is counted before the stream has it");
+    drop((encoded, room));
     let comes = async {
         loop {
             wake.due = true;
@@ -191,6 +199,7 @@ async fn a_large_outcome_that_is_read_back_waits_for_room_and_comes_when_there_i
     let outcome = tokio::time::timeout(Duration::from_secs(60), comes).await.expect("there is room");
     assert_eq!((outcome.number, outcome.refusals.len()), (1, CLAIMS as usize));
     assert!(outcome.encoded_len() > SMALL_BYTES && watcher.unsent() == 0);
+    assert_eq!(watcher.room_pause_micros, ROOM_PAUSE_MICROS_MIN);
     drop((watcher, shared));
     server.shutdown().await.unwrap();
 }
