@@ -115,7 +115,7 @@ impl CellService {
                 if rejection.code == RejectionCode::NumberRetired =>
             {
                 let retired = Retired { digest, at, rejection };
-                let at = retired::decided_at(&self.shared, id, retired).await.map_err(Failure::from)?;
+                let at = retired::decided_at(&self.shared, id, retired).await?;
                 Answered { at, answer: Answer::Repeated(at) }
             }
             answered => answered,

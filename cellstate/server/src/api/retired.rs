@@ -7,6 +7,7 @@ use std::sync::Arc;
 use plenum_history::{History, Lookup};
 use plenum_model::{Command, Rejection, RejectionCode, Revision, TransactionId};
 use tokio::sync::mpsc;
+use tonic::Code;
 
 use super::failure::Failure;
 use super::past;
@@ -36,29 +37,38 @@ pub(super) async fn answer(
     };
     let told = match found {
         Ok(revision) => Told::Decided(revision),
-        Err(rejection) => Told::Refused(Box::new(rejection.into())),
+        Err(failure) => Told::Refused(Box::new(failure)),
     };
     drop(to.send((id.number, told)));
 }
 
 /// When this very transaction was decided, or else why it is not executed.
-pub(super) async fn decided_at(
-    shared: &Arc<Shared>,
-    id: TransactionId,
-    retired: Retired,
-) -> Result<Revision, Rejection> {
+pub(super) async fn decided_at(shared: &Arc<Shared>, id: TransactionId, retired: Retired) -> Result<Revision, Failure> {
     let Retired { digest, at, rejection } = retired;
     // A history that is behind may have it all the same.
-    drop(past::reach(shared, at).await);
+    let reached = past::reach(shared, at).await;
     let history = shared.feed.history().clone();
     match past::looking_up(&shared.reads, move || look_up(&history, id)).await {
         Ok(Some((revision, of_content))) if of_content == digest => Ok(revision),
         Ok(Some((revision, _))) => {
             let message = format!("{id} was decided with other content at revision {revision}");
-            Err(Rejection::new(RejectionCode::NumberReused, message))
+            Err(Rejection::new(RejectionCode::NumberReused, message).into())
         }
-        Ok(None) | Err(_) => Err(rejection),
+        Ok(None) => {
+            Err(reached.err().map_or_else(|| rejection.clone().into(), |behind| unless_it_passes(behind, &rejection)))
+        }
+        Err(failure) => Err(unless_it_passes(failure, &rejection)),
     }
+}
+
+/// What to say where it could not be looked up: the rejection, unless what is in the way passes by itself. Who was told that the number is retired gives
+/// up what may have been decided.
+fn unless_it_passes(failure: Failure, rejection: &Rejection) -> Failure {
+    if failure.status == Code::Unavailable && !failure.retry_after.is_zero() {
+        return failure.of_what_was_decided();
+    }
+    tracing::warn!(code = failure.code, why = %failure.message, "a number that is retired can't be looked up");
+    rejection.clone().into()
 }
 
 /// When a transaction was decided, and the digest of its content; `None` where the history has not got it.
@@ -70,5 +80,23 @@ fn look_up(history: &History, id: TransactionId) -> Result<Option<(Revision, u64
     match plenum_proto::command::decode(asked).map(|request| request.command) {
         Ok(Command::Commit(_, digest)) => Ok(Some((Revision(revision), digest))),
         _ => Err(Failure::internal(format!("revision {revision} is no transaction"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Whoever was told that it is retired dropped it, and a second later its outcome was there.
+    #[test]
+    fn a_number_that_can_not_be_looked_up_for_now_is_to_be_sent_again() {
+        let rejection = Rejection::new(RejectionCode::NumberRetired, "old");
+        let told = |failure| {
+            let told = unless_it_passes(failure, &rejection);
+            (told.code, told.retry_after.is_zero())
+        };
+        assert_eq!(told(Failure::history_behind("behind")), ("OUTCOME_UNKNOWN", false));
+        assert_eq!(told(Failure::no_thread()), ("OUTCOME_UNKNOWN", false));
+        assert_eq!(told(Failure::internal("damaged")), ("NUMBER_RETIRED", true));
     }
 }
