@@ -31,12 +31,12 @@ fn not_new(id: TransactionId, is_dry: bool, standing: Standing) -> Rejection {
             let message = format!("{id} was decided with other content at revision {}", decided.revision);
             Rejection::new(RejectionCode::NumberReused, message)
         }
-        Standing::Skipped => Rejection::new(
-            RejectionCode::NumberRetired,
-            format!(
+        Standing::Skipped => {
+            let message = format!(
                 "{id} comes behind a higher number: numbers rise in the order in which they arrive; it was never executed, and is not any more"
-            ),
-        ),
+            );
+            Rejection { never_was: true, ..Rejection::new(RejectionCode::NumberRetired, message) }
+        }
         Standing::Retired | Standing::New => {
             let message = format!(
                 "{id} is older than what its session remembers: it is not executed now; whether it was before, `plenum txn show {id}` tells, as long as that is \

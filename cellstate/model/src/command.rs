@@ -258,6 +258,8 @@ pub struct Rejection {
     /// Microseconds of log time from the decision on, at the end of which what is in the way may pass by itself, and not before; 0: with the next
     /// tick. `None`: nobody knows of such a time. What was rejected is not logged, and neither is this.
     pub passes_in_micros: Option<u64>,
+    /// It is certain that nothing was ever executed under its number: there is nothing to look for. Not logged, either.
+    pub never_was: bool,
 }
 
 macro_rules! rejection_codes {
@@ -324,7 +326,7 @@ impl Rejection {
     /// A rejection with its message.
     #[must_use]
     pub fn new(code: RejectionCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), passes_in_micros: None }
+        Self { code, message: message.into(), passes_in_micros: None, never_was: false }
     }
 
     /// The same of what was decided at `now`, and may pass by itself at the time `passes`.

@@ -68,7 +68,7 @@ impl Reply {
                     changed @ Answer::Changed(_) => (Told::Decided(answered.at), Some(changed)),
                     Answer::Unchanged(Decision::Outcome(outcome)) => (dry_run(answered.at, outcome, unread), None),
                     Answer::Unchanged(Decision::Rejected(rejection))
-                        if rejection.code == RejectionCode::NumberRetired =>
+                        if rejection.code == RejectionCode::NumberRetired && !rejection.never_was =>
                     {
                         (Told::Retired(Box::new(Retired { digest, at: answered.at, rejection })), None)
                     }
@@ -370,6 +370,7 @@ impl Ingress {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use plenum_model::Rejection;
 
     fn asked(principal: &str) -> Asked {
         let (principal, command) = (principal.into(), plenum_model::Command::ReportStatus(Vec::new()));
@@ -400,6 +401,21 @@ mod tests {
             idle_stops: Vec::new(),
             ports: Vec::new(),
             divergences: Vec::new(),
+        }
+    }
+
+    // The whole history was searched for it.
+    #[test]
+    fn a_number_that_certainly_never_was_is_told_so_without_a_search() {
+        let unread = Arc::new(Arriving::new(1 << 20));
+        let (to, mut told) = mpsc::unbounded_channel();
+        for never_was in [true, false] {
+            let rejection = Rejection { never_was, ..Rejection::new(RejectionCode::NumberRetired, "old") };
+            let answer = Answer::Unchanged(Decision::Rejected(rejection));
+            let reply = Reply::Session { number: 1, digest: 0, to: to.clone() };
+            assert!(reply.send(Answered { at: Revision(1), answer }, &unread).is_none());
+            let (_, told) = told.try_recv().unwrap();
+            assert_eq!((matches!(told, Told::Other(..)), matches!(told, Told::Retired(_))), (never_was, !never_was));
         }
     }
 
