@@ -404,8 +404,7 @@ pub(super) async fn patiently<T: Send + 'static>(
     reads: &Reads,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    let turn = Turn { _running: permit(&reads.running).await?, _admitted: None };
-    Ok(turn.take(work).await?.0)
+    in_turn(&reads.running, work).await
 }
 
 /// Reads an answer that was given before, on a thread of its own. Waits for others that do, and for no reads of the past.
@@ -413,8 +412,7 @@ pub(crate) async fn answering<T: Send + 'static>(
     reads: &Reads,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    let turn = Turn { _running: permit(&reads.answering).await?, _admitted: None };
-    Ok(turn.take(work).await?.0)
+    in_turn(&reads.answering, work).await
 }
 
 /// Looks for a number that its session does not remember any more, on a thread of its own. Waits for others that do, and for nobody else.
@@ -422,7 +420,15 @@ pub(super) async fn looking_up<T: Send + 'static>(
     reads: &Reads,
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
-    let turn = Turn { _running: permit(&reads.looking_up).await?, _admitted: None };
+    in_turn(&reads.looking_up, work).await
+}
+
+/// Waits behind those that went before it in a queue that nobody is refused from.
+async fn in_turn<T: Send + 'static>(
+    queue: &Arc<Semaphore>,
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let turn = Turn { _running: permit(queue).await?, _admitted: None };
     Ok(turn.take(work).await?.0)
 }
 
