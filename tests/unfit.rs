@@ -33,6 +33,15 @@ fn machine(stage: &Stage, address: &str, state: &str) -> Value {
     })
 }
 
+/// Lets the task of a job end.
+fn completes(stage: &Stage, address: &str, name: &str) {
+    stage.file(&format!("end-{name}"), "");
+    eventually(&format!("{name} is complete"), || {
+        let job = stage.try_ask(address, &["job", "show", name]).ok()?;
+        (job["state"] == "complete").then_some(())
+    });
+}
+
 fn runs(stage: &Stage, address: &str, name: &str) {
     eventually(&format!("{name} runs"), || {
         let job = stage.try_ask(address, &["job", "show", name]).ok()?;
@@ -115,11 +124,7 @@ fn a_machine_whose_agent_has_no_room_takes_no_tasks_until_there_is_some() {
     machine(&stage, &address, "ready");
     runs(&stage, &address, "second");
     for name in ["first", "second"] {
-        stage.file(&format!("end-{name}"), "");
-        eventually(&format!("{name} is complete"), || {
-            let job = stage.try_ask(&address, &["job", "show", name]).ok()?;
-            (job["state"] == "complete").then_some(())
-        });
+        completes(&stage, &address, name);
     }
     drop(agent);
     assert!(server.stop().success());
@@ -153,11 +158,7 @@ fn a_disk_that_ended_tasks_have_filled_takes_tasks_again_by_itself() {
     runs(&stage, &address, "second");
     let logs = stage.run(&["--addr", &address, "alloc", "logs", &id]);
     assert!(logs.out.is_empty() && logs.err.contains("skipped 12000000 bytes"), "{}", logs.err);
-    stage.file("end-second", "");
-    eventually("the second one is complete", || {
-        let job = stage.try_ask(&address, &["job", "show", "second"]).ok()?;
-        (job["state"] == "complete").then_some(())
-    });
+    completes(&stage, &address, "second");
     drop(agent);
     assert!(server.stop().success());
 }
