@@ -329,6 +329,12 @@ impl Rejection {
         Self { code, message: message.into(), passes_in_micros: None, never_was: false }
     }
 
+    /// Whether what was rejected may have been decided before, which the session does not remember: the history has to be asked.
+    #[must_use]
+    pub fn may_have_been_decided(&self) -> bool {
+        self.code == RejectionCode::NumberRetired && !self.never_was
+    }
+
     /// The same of what was decided at `now`, and may pass by itself at the time `passes`.
     #[must_use]
     pub fn passing_at(self, passes: Option<LogTime>, now: LogTime) -> Self {

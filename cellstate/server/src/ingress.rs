@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use plenum_model::{Decision, Outcome, RejectionCode, Revision};
+use plenum_model::{Decision, Outcome, Revision};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::arriving::{Arriving, Room};
@@ -67,9 +67,7 @@ impl Reply {
                 let (told, spent) = match answered.answer {
                     changed @ Answer::Changed(_) => (Told::Decided(answered.at), Some(changed)),
                     Answer::Unchanged(Decision::Outcome(outcome)) => (dry_run(answered.at, outcome, unread), None),
-                    Answer::Unchanged(Decision::Rejected(rejection))
-                        if rejection.code == RejectionCode::NumberRetired && !rejection.never_was =>
-                    {
+                    Answer::Unchanged(Decision::Rejected(rejection)) if rejection.may_have_been_decided() => {
                         (Told::Retired(Box::new(Retired { digest, at: answered.at, rejection })), None)
                     }
                     Answer::Unchanged(decision) => (Told::Other(answered.at, decision), None),
@@ -370,7 +368,7 @@ impl Ingress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plenum_model::Rejection;
+    use plenum_model::{Rejection, RejectionCode};
 
     fn asked(principal: &str) -> Asked {
         let (principal, command) = (principal.into(), plenum_model::Command::ReportStatus(Vec::new()));

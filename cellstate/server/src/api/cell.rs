@@ -112,7 +112,7 @@ impl CellService {
         };
         let answered = match answered {
             Answered { at, answer: Answer::Unchanged(Decision::Rejected(rejection)) }
-                if rejection.code == RejectionCode::NumberRetired && !rejection.never_was =>
+                if rejection.may_have_been_decided() =>
             {
                 let retired = Retired { digest, at, rejection };
                 let at = retired::decided_at(&self.shared, id, retired).await?;
