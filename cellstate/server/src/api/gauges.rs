@@ -13,6 +13,11 @@ use crate::shared::Shared;
 /// Values of one name, each with its labels as they are written.
 pub(super) type Gauge = (&'static str, Vec<(String, f64)>);
 
+/// One value without labels.
+pub(super) fn single(name: &'static str, value: u64) -> Gauge {
+    (name, vec![(String::new(), float(value))])
+}
+
 /// Namespaces whose quotas are told, the first ones by name: each is two series for each resource that it limits.
 const QUOTAS_MAX: usize = 64;
 
@@ -90,5 +95,5 @@ fn unfit(cell: &Cell) -> Gauge {
 /// What all jobs count as of the bytes that the core lets them have.
 fn job_bytes(cell: &Cell) -> Gauge {
     let bytes: usize = cell.jobs().map(|job| job.kept_bytes()).sum();
-    ("job_bytes", vec![(String::new(), float(bytes as u64))])
+    single("job_bytes", bytes as u64)
 }

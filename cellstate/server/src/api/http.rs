@@ -13,7 +13,7 @@ use axum::routing::get;
 use plenum_proto::v1;
 
 use super::failure::Failure;
-use super::gauges::Gauge;
+use super::gauges::{Gauge, single};
 use super::unread;
 use crate::pulses::Doing;
 use crate::shared::Shared;
@@ -111,14 +111,13 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     gauges.extend(counted);
     gauges.extend(work_gauges(&status));
     gauges.extend(server_gauges(&shared, &status));
-    gauges.push(("machines_held_back", vec![(String::new(), float(status.machines_held_back))]));
-    gauges.push(("revision", vec![(String::new(), float(status.revision))]));
+    gauges.push(single("machines_held_back", status.machines_held_back));
+    gauges.push(single("revision", status.revision));
     gauges.extend(log_gauges(&shared, &status));
-    gauges.push(("history_revision", vec![(String::new(), float(status.history_revision))]));
-    gauges.push(("history_oldest_revision", vec![(String::new(), float(status.oldest_revision))]));
-    gauges.push(("history_given_up_revisions", vec![(String::new(), float(shared.feed.given_up()))]));
-    let stopped = u64::from(shared.feed.stopped().is_some());
-    gauges.push(("history_stopped", vec![(String::new(), float(stopped))]));
+    gauges.push(single("history_revision", status.history_revision));
+    gauges.push(single("history_oldest_revision", status.oldest_revision));
+    gauges.push(single("history_given_up_revisions", shared.feed.given_up()));
+    gauges.push(single("history_stopped", u64::from(shared.feed.stopped().is_some())));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     page(&shared, kind, shared.metrics.render(&depths, &gauges))
 }
@@ -147,18 +146,17 @@ fn work_gauges(status: &v1::StatusResponse) -> [Gauge; 3] {
         ("jobs_failing", status.failing_jobs),
         ("tasks_unknown", status.unknown_tasks),
     ];
-    values.map(|(name, value)| (name, vec![(String::new(), float(value))]))
+    values.map(|(name, value)| single(name, value))
 }
 
 /// Which server it is, whether it has the newest copy of its cell, and how many connections it has.
 fn server_gauges(shared: &Shared, status: &v1::StatusResponse) -> Vec<Gauge> {
-    let one = |name, value: u64| (name, vec![(String::new(), float(value))]);
     let mut gauges = vec![
         ("build_info", vec![(format!("{{version=\"{}\"}}", status.version), 1.0)]),
-        one("older_copy", u64::from(!status.older_copy.is_empty())),
+        single("older_copy", u64::from(!status.older_copy.is_empty())),
     ];
     if let Some(places) = shared.places.get() {
-        gauges.extend([one("connections", places.used() as u64), one("connections_max", places.most() as u64)]);
+        gauges.extend([single("connections", places.used() as u64), single("connections_max", places.most() as u64)]);
     }
     gauges
 }
@@ -178,7 +176,7 @@ fn log_gauges(shared: &Shared, status: &v1::StatusResponse) -> Vec<Gauge> {
         ("journal_mark_behind_revisions", behind),
         ("read_only", read_only),
     ];
-    values.map(|(name, value)| (name, vec![(String::new(), float(value))])).to_vec()
+    values.map(|(name, value)| single(name, value)).to_vec()
 }
 
 /// Of each resource of the cell, those that it named itself by these names.
