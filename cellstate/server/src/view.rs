@@ -266,8 +266,7 @@ pub(crate) fn failing_jobs(cell: &Cell, now: LogTime) -> usize {
     let restarted: BTreeSet<JobId> =
         again.filter_map(|(slot, _)| Some(cell.allocation_rows().get(slot)?.job())).collect();
     let one_fails = |job: &Job| {
-        let groups = (0_u16..).zip(&job.shape.groups).filter_map(|(position, _)| cell.group(job, position));
-        groups.filter(|group| doubted(group, now)).any(|group| {
+        group_rows(cell, job).filter(|group| doubted(group, now)).any(|group| {
             (0..group.count).filter_map(|task| cell.task(group, task)).any(|task| fails(&task, group, now))
         })
     };
@@ -319,6 +318,11 @@ pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
 /// The recurring job that a job was launched from, while the cell has it. Both are of the same namespace.
 pub(crate) fn parent_of<'a>(cell: &'a Cell, job: &Job) -> Option<&'a Job> {
     cell.job(job.shape.parent?).map(|parent| &**parent)
+}
+
+/// The rows of a job's groups, in their order.
+pub(crate) fn group_rows<'a>(cell: &'a Cell, job: &'a Job) -> impl Iterator<Item = &'a GroupRow> {
+    (0_u16..).zip(&job.shape.groups).filter_map(move |(position, _)| cell.group(job, position))
 }
 
 /// How many tasks of a group wait, for a machine or for their predecessors.

@@ -259,9 +259,8 @@ fn scheduler_views(present: Option<&Shared>, cell: &Cell) -> BTreeMap<String, v1
         view(&scheduler, &mut |row| doing.tell(row));
     }
     for job in cell.jobs().filter(|job| !job.state.is_final()) {
-        let groups = (0_u16..).zip(&job.shape.groups).filter_map(|(group, _)| cell.group(job, group));
         let (mut waiting, mut live) = (0, 0);
-        for group in groups {
+        for group in view::group_rows(cell, job) {
             waiting += u64::from(view::waiting_tasks(job, group));
             live += u64::from(group.tasks_in(TaskState::Live));
         }
