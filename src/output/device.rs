@@ -21,8 +21,7 @@ pub(super) fn wanted_json(device: &Device) -> Value {
 pub(super) fn wanted(devices: &[Device]) -> Vec<String> {
     let mut counts: Vec<(String, usize)> = Vec::new();
     for device in devices {
-        let name = named(&device.kind, &device.model);
-        let part = if device.millis == 1000 { name } else { format!("{} of {name}", cpu(device.millis.into())) };
+        let part = part_of(device, named(&device.kind, &device.model));
         match counts.iter_mut().find(|(known, _)| *known == part) {
             Some((_, count)) => *count += 1,
             None => counts.push((part, 1)),
@@ -33,19 +32,13 @@ pub(super) fn wanted(devices: &[Device]) -> Vec<String> {
 
 /// What an allocation has, such as `gpu[0], 500m of gpu[1]`; a dash for nothing.
 pub(super) fn names(devices: &[Device]) -> String {
-    let name = |device: &Device| match device.millis {
-        1000 => place(device),
-        part => format!("{} of {}", cpu(part.into()), place(device)),
-    };
+    let name = |device: &Device| part_of(device, place(device));
     or_dash(&devices.iter().map(name).collect::<Vec<_>>().join(", "))
 }
 
 /// What a claim names, each with its model: `gpu[0] a100, 500m of gpu[1]`.
 pub(super) fn with_models(devices: &[Device]) -> String {
-    let name = |device: &Device| {
-        let name = named(&place(device), &device.model);
-        if device.millis == 1000 { name } else { format!("{} of {name}", cpu(device.millis.into())) }
-    };
+    let name = |device: &Device| part_of(device, named(&place(device), &device.model));
     devices.iter().map(name).collect::<Vec<_>>().join(", ")
 }
 
@@ -76,6 +69,11 @@ fn place(device: &Device) -> String {
 
 fn named(name: &str, model: &str) -> String {
     if model.is_empty() { name.to_owned() } else { format!("{name} {model}") }
+}
+
+/// The name of a device, with how much of it where that is not all.
+fn part_of(device: &Device, name: String) -> String {
+    if device.millis == 1000 { name } else { format!("{} of {name}", cpu(device.millis.into())) }
 }
 
 /// "Used/all"; a dash where a server of before does not tell what is used.
