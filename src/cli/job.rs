@@ -39,11 +39,11 @@ use crate::{
 
 /// How often the job's state is asked for while waiting for its end: first often, then seldom.
 pub(super) const WAIT_PERIOD_MIN: Duration = Duration::from_millis(50);
-pub(super) const WAIT_PERIOD_MAX: Duration = Duration::from_secs(1);
+const WAIT_PERIOD_MAX: Duration = Duration::from_secs(1);
 /// How often what two answers show is asked for again when they show different revisions.
 const READS_AGAIN_MAX: usize = 4;
 /// How long one look may take before the cell counts as away.
-pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long a cell may be away before a wait is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
@@ -205,11 +205,7 @@ async fn wait_for(
     let mut state = JobState::JobWaiting;
     let (began, mut waits) = (Instant::now(), LongWait::default());
     loop {
-        let left = deadline.map_or(ANSWER_MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-        // A server that is there and does not answer is as far away as one that is gone.
-        let patience = left.clamp(WAIT_PERIOD_MAX, ANSWER_MAX);
-        let answer = tokio::time::timeout(patience, get_job_to_its_end(connection, job, since)).await;
-        let answer = answer.unwrap_or_else(|_| Err(Failure::new("UNAVAILABLE", "the cell does not answer")));
+        let answer = in_time(deadline, get_job_to_its_end(connection, job, since)).await;
         let Some((revision, view)) = found(answer, &mut silent_since)? else {
             rest(job, (state, waits.reason()), &mut period, deadline).await?;
             continue;
@@ -248,17 +244,37 @@ async fn rest(
     period: &mut Duration,
     deadline: Option<Instant>,
 ) -> Result<(), Failure> {
+    let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+    let what = format!("job {} is {} at the time limit{why}", job.called(), output::job_state(state));
+    rest_or_give_up(job, (what, "it goes on"), period, deadline).await
+}
+
+/// The same, with these words where it fails: what was not reached, and what becomes of the job.
+pub(super) async fn rest_or_give_up(
+    job: &JobName,
+    (what, goes_on): (String, &str),
+    period: &mut Duration,
+    deadline: Option<Instant>,
+) -> Result<(), Failure> {
     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
     if left.is_some_and(|left| left.is_zero()) {
-        let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-        let what = format!("job {} is {} at the time limit{why}", job.called(), output::job_state(state));
         return Err(Failure::new("TIME_LIMIT", what)
-            .with_hint(format!("it goes on; see `plenum job show {}/{}`", job.namespace, job.name))
+            .with_hint(format!("{goes_on}; see `plenum job show {}/{}`", job.namespace, job.name))
             .with_exit(EXIT_UNFINISHED));
     }
     tokio::time::sleep(left.map_or(*period, |left| left.min(*period))).await;
     *period = (*period * 2).min(WAIT_PERIOD_MAX);
     Ok(())
+}
+
+/// What one look finds. A server that is there and does not answer is as far away as one that is gone.
+pub(super) async fn in_time<T>(
+    deadline: Option<Instant>,
+    answer: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let left = deadline.map_or(ANSWER_MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+    let answer = tokio::time::timeout(left.clamp(WAIT_PERIOD_MAX, ANSWER_MAX), answer).await;
+    answer.unwrap_or_else(|_| Err(Failure::new("UNAVAILABLE", "the cell does not answer")))
 }
 
 /// What was answered; nothing while the cell is away for less than [`SILENCE_MAX`], such as for a restart, or has too much to do to answer.

@@ -12,13 +12,9 @@ use tokio::time::Instant;
 
 use super::{
     Context, JobName, get_job, hints,
-    job::{ANSWER_MAX, WAIT_PERIOD_MAX, WAIT_PERIOD_MIN, found, tell_job_change},
+    job::{WAIT_PERIOD_MIN, found, in_time, rest_or_give_up, tell_job_change},
 };
-use crate::{
-    connect::Connection,
-    failure::{EXIT_UNFINISHED, Failure},
-    output,
-};
+use crate::{connect::Connection, failure::Failure, output};
 
 /// Stops a job; with `wait`, until the deadline if there is one, waits until nothing of it runs any more.
 pub(super) async fn stop(context: &Context, job: &JobName, wait: Option<Option<Instant>>) -> Result<ExitCode, Failure> {
@@ -113,9 +109,7 @@ async fn wait_for(
     let (mut period, mut silent_since) = (WAIT_PERIOD_MIN, None);
     let mut told = String::new();
     loop {
-        let answer = tokio::time::timeout(ANSWER_MAX, get_job(connection, job, None)).await;
-        let answer = answer.unwrap_or_else(|_| Err(Failure::new("UNAVAILABLE", "the cell does not answer")));
-        match answer {
+        match in_time(deadline, get_job(connection, job, None)).await {
             // Retired: there is nothing left of it.
             Err(failure) if failure.code == "NO_SUCH_JOB" => return done(context, job, None, object),
             answer => {
@@ -130,15 +124,9 @@ async fn wait_for(
                 }
             }
         }
-        let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if rest.is_some_and(|rest| rest.is_zero()) {
-            let left = if told.is_empty() { "not known to have ended" } else { told.as_str() };
-            return Err(Failure::new("TIME_LIMIT", format!("{}: {left} at the time limit", job.called()))
-                .with_hint(format!("it goes on stopping; see `plenum job show {}/{}`", job.namespace, job.name))
-                .with_exit(EXIT_UNFINISHED));
-        }
-        tokio::time::sleep(rest.map_or(period, |rest| rest.min(period))).await;
-        period = (period * 2).min(WAIT_PERIOD_MAX);
+        let left = if told.is_empty() { "not known to have ended" } else { told.as_str() };
+        let what = format!("{}: {left} at the time limit", job.called());
+        rest_or_give_up(job, (what, "it goes on stopping"), &mut period, deadline).await?;
     }
 }
 
