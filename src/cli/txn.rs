@@ -140,6 +140,10 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
     if outcome.granted > 0 {
         pairs.push(("allocations", some_of(&output::granted(view), refusals_shown)));
     }
+    let on_spare_machines = output::on_spare_machines(view);
+    if !on_spare_machines.is_empty() {
+        pairs.push(("spare machines", some_of(&on_spare_machines, refusals_shown)));
+    }
     if view.stops > 0 {
         pairs.push(("stops", format!("{} ({} idle)", view.stops, outcome.idle_stops.len())));
     }

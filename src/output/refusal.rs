@@ -30,7 +30,11 @@ impl Names<'_> {
     }
 
     fn machine(self, refusal: &Refusal) -> String {
-        self.0.machine_names.get(&refusal.machine).cloned().unwrap_or_else(|| format!("machine {}", refusal.machine))
+        self.machine_called(refusal.machine)
+    }
+
+    pub(crate) fn machine_called(self, slot: u32) -> String {
+        self.0.machine_names.get(&slot).cloned().unwrap_or_else(|| format!("machine {slot}"))
     }
 }
 

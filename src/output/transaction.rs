@@ -40,6 +40,21 @@ pub(crate) fn granted(view: &TransactionView) -> Vec<String> {
     granted.filter(|allocation| **allocation != 0).map(|allocation| allocation_id(*allocation)).collect()
 }
 
+/// Of the allocations that it was granted those on a spare machine, each with the machine's name, or its number where that is not known.
+fn elsewhere(view: &TransactionView) -> impl Iterator<Item = (String, String)> {
+    let placements = view.outcome.iter().flat_map(|outcome| &outcome.placements);
+    let told = placements.flat_map(|placement| placement.elsewhere.iter().map(move |told| (placement, told)));
+    told.filter_map(|(placement, told)| {
+        let id = placement.allocations.get(told.claim as usize)?;
+        Some((allocation_id(*id), Names(view).machine_called(told.machine)))
+    })
+}
+
+/// The same, for people.
+pub(crate) fn on_spare_machines(view: &TransactionView) -> Vec<String> {
+    elsewhere(view).map(|(allocation, machine)| format!("{allocation} on {machine}")).collect()
+}
+
 /// The allocations that it stopped; only where it is known what was asked.
 pub(crate) fn stopped(view: &TransactionView) -> Vec<String> {
     let Some((asked, outcome)) = view.transaction.as_ref().zip(view.outcome.as_ref()) else { return Vec::new() };
@@ -175,6 +190,9 @@ impl Row for TransactionView {
         // Listings are told none of them.
         if self.transaction.is_some() {
             object["allocations"] = granted(self).into();
+            let elsewhere =
+                elsewhere(self).map(|(allocation, machine)| json!({ "allocation": allocation, "machine": machine }));
+            object["elsewhere"] = elsewhere.collect();
             object["stopped_allocations"] = stopped(self).into();
             object["evicted_allocations"] = evicted(self).into();
             object["evictions"] = self.evictions.iter().map(eviction_json).collect();
@@ -190,7 +208,9 @@ impl Row for TransactionView {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{DecisionMetadata, NotWantedCause, Refusal, RefusalReason};
+    use plenum_proto::v1::{
+        DecisionMetadata, GrantedElsewhere, NotWantedCause, PlacementOutcome, Refusal, RefusalReason, Transaction,
+    };
 
     use super::*;
 
@@ -249,6 +269,26 @@ mod tests {
         let outcome = Some(Outcome { refusals, divergences: vec![0, 1, 2], ..Outcome::default() });
         let view = TransactionView { outcome, ..TransactionView::default() };
         assert_eq!(view.to_json()["divergences"], json!([1, 2]));
+    }
+
+    // On which machine it was took a command for each allocation.
+    #[test]
+    fn a_claim_that_went_to_a_spare_machine_is_told_with_it() {
+        let spare = |claim, machine| GrantedElsewhere { claim, machine };
+        let placement = PlacementOutcome {
+            allocations: vec![0, 1 << 32 | 3, 1 << 32 | 4, 1 << 32 | 5],
+            elsewhere: vec![spare(1, 7), spare(3, 8)],
+            ..PlacementOutcome::default()
+        };
+        let view = TransactionView {
+            outcome: Some(Outcome { placements: vec![placement], ..Outcome::default() }),
+            machine_names: [(7, "m7".to_owned())].into(),
+            transaction: Some(Transaction::default()),
+            ..TransactionView::default()
+        };
+        assert_eq!(on_spare_machines(&view), ["alloc-3-1 on m7", "alloc-5-1 on machine 8"]);
+        let json = json!([{ "allocation": "alloc-3-1", "machine": "m7" }, { "allocation": "alloc-5-1", "machine": "machine 8" }]);
+        assert_eq!(view.to_json()["elsewhere"], json);
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use plenum_model::planted::{self, Bug};
 use plenum_model::session::Standing;
 use plenum_model::{
-    AllocationId, AllocationState, AllocationStatus, Decision, Delta, GrantExtra, GrantedPorts, Grants, JobChange,
-    JobState, LogTime, MachineState, Move, Outcome, Placement, Rejection, RejectionCode, SessionChange, Transaction,
-    TransactionId, TransactionOutcome, VICTIMS_MAX, counted, floor_of,
+    AllocationId, AllocationState, AllocationStatus, Decision, Delta, GrantExtra, GrantedElsewhere, GrantedPorts,
+    Grants, JobChange, JobState, LogTime, MachineState, Move, Outcome, Placement, Rejection, RejectionCode,
+    SessionChange, Transaction, TransactionId, TransactionOutcome, VICTIMS_MAX, counted, floor_of,
 };
 
 use crate::hindsight::Hindsight;
@@ -189,14 +189,8 @@ impl Core {
             let status = AllocationStatus { state: AllocationState::Stopping, ready: false };
             delta.moves.push(Move { slot, status, restarts, reason: moved.remove(&slot) });
         }
-        for &(slot, placement) in &resolution.victims {
-            let restarts = self.cell.extra(slot).map_or(0, |extra| extra.restarts);
-            let job = self.cell.job(txn.placements[placement as usize].job);
-            let reason = job.map(|job| format!("evicted for {}/{}", job.shape.namespace, job.shape.name).into());
-            let status = AllocationStatus { state: AllocationState::Evicting, ready: false };
-            delta.moves.push(Move { slot, status, restarts, reason });
-        }
-        let mut ports = Vec::new();
+        let evicted = self.evict(txn, &resolution.victims, &mut delta);
+        let (mut ports, mut elsewhere) = (Vec::new(), Vec::new());
         let mut placements = Vec::with_capacity(txn.placements.len());
         delta.grants.reserve_exact(resolution.granted.iter().filter(|granted| !granted.is_empty()).count());
         for ((number, placement), granted) in (0..).zip(&txn.placements).zip(&resolution.granted) {
@@ -213,6 +207,9 @@ impl Core {
                 delta.holds.push((placement.job, None));
             }
             ports.extend(granted.iter().filter_map(|granted| granted_ports(number, granted)));
+            if resolution.went_elsewhere {
+                elsewhere.extend(granted.iter().filter_map(|granted| granted_elsewhere(number, placement, granted)));
+            }
             let ids = self.derived.spare.ids.take(placement.machines.len());
             placements.push(granted_ids(placement, granted, &delta, grants, ids));
         }
@@ -237,9 +234,24 @@ impl Core {
             refusals: resolution.refusals,
             idle_stops: resolution.idle_stops,
             ports,
+            elsewhere,
+            evicted,
             divergences: resolution.divergences,
         };
         (outcome, delta)
+    }
+
+    /// Moves whoever goes for claims of the transaction, and says who that is.
+    fn evict(&self, txn: &Transaction, victims: &[(u32, u32)], delta: &mut Delta) -> Vec<AllocationId> {
+        let evict = |&(slot, placement): &(u32, u32)| {
+            let restarts = self.cell.extra(slot).map_or(0, |extra| extra.restarts);
+            let job = self.cell.job(txn.placements[placement as usize].job);
+            let reason = job.map(|job| format!("evicted for {}/{}", job.shape.namespace, job.shape.name).into());
+            let status = AllocationStatus { state: AllocationState::Evicting, ready: false };
+            delta.moves.push(Move { slot, status, restarts, reason });
+            self.cell.allocation_in(slot).expect("a victim is there").id
+        };
+        victims.iter().map(evict).collect()
     }
 
     /// Why allocations leave a drained machine that are stopped while their tasks are placed anew, by their slots: both with one transaction. Why
@@ -325,4 +337,11 @@ impl Core {
 fn granted_ports(placement: u32, granted: &Granted) -> Option<GrantedPorts> {
     let extra = granted.extra.as_ref().filter(|extra| !extra.ports.is_empty())?;
     Some(GrantedPorts { placement, claim: granted.claim, ports: extra.ports.clone() })
+}
+
+/// Where a granted claim is, if that is not its own machine.
+fn granted_elsewhere(number: u32, placement: &Placement, granted: &Granted) -> Option<GrantedElsewhere> {
+    let &Granted { claim, machine, .. } = granted;
+    let is_own = placement.machines[claim as usize] == machine;
+    (!is_own).then_some(GrantedElsewhere { placement: number, claim, machine })
 }

@@ -62,7 +62,7 @@ pub use resources::{
 };
 pub use session::Session;
 pub use transaction::{
-    CLAIMS_MAX, ClaimExtra, ConflictCheck, Culprit, DecisionMetadata, GrantedPorts, Guard, Outcome, Placement,
-    Preemption, Refusal, RefusalKind, RefusalReason, Transaction, TransactionOutcome, VICTIMS_MAX,
+    CLAIMS_MAX, ClaimExtra, ConflictCheck, Culprit, DecisionMetadata, GrantedElsewhere, GrantedPorts, Guard, Outcome,
+    Placement, Preemption, Refusal, RefusalKind, RefusalReason, Transaction, TransactionOutcome, VICTIMS_MAX,
 };
 pub use wanted::{NotWanted, WantedGroup, any_waits, group_is_wanted, task_is_wanted, wanted};

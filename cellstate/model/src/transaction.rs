@@ -189,6 +189,10 @@ pub struct Outcome {
     pub idle_stops: Vec<u32>,
     /// Ports of granted claims that asked for some, dynamic ones chosen; in the order of the placements.
     pub ports: Vec<GrantedPorts>,
+    /// Granted claims that are on one of their spare machines; in the order of the placements and their claims.
+    pub elsewhere: Vec<GrantedElsewhere>,
+    /// Who is evicted for its claims.
+    pub evicted: Vec<AllocationId>,
     /// Positions in `refusals` of misfits that the scheduler could have seen at its base: a bug, because planner and committer judge
     /// with the same code. Which of them may follow from something else, and are none, `Outcome.divergences` of the protocol says.
     pub divergences: Vec<u32>,
@@ -203,6 +207,17 @@ pub struct GrantedPorts {
     pub claim: u32,
     /// By name.
     pub ports: Vec<Port>,
+}
+
+/// Where a granted claim is that is not on its own machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantedElsewhere {
+    /// The placement's position.
+    pub placement: u32,
+    /// The claim's position in it.
+    pub claim: u32,
+    /// The spare machine, by its slot.
+    pub machine: u32,
 }
 
 impl Outcome {

@@ -398,6 +398,8 @@ mod tests {
             refusals: Vec::new(),
             idle_stops: Vec::new(),
             ports: Vec::new(),
+            elsewhere: Vec::new(),
+            evicted: Vec::new(),
             divergences: Vec::new(),
         }
     }

@@ -37,6 +37,8 @@ static SESSION: Census = Census {
         total("outcome.refusals.culprits", "culprits of all refusals", REFUSALS_MAX * CULPRITS_MAX),
         total("outcome.idle_stops", "idle stops", CLAIMS_MAX),
         total("outcome.divergences", "divergences", REFUSALS_MAX),
+        total("outcome.placements.elsewhere", "claims on spare machines", CLAIMS_MAX),
+        total("outcome.evicted", "evicted allocations", CLAIMS_MAX),
     ],
     shape: shape(&[
         (2, Once(&shape(&[(2, Entry(0))]))),
@@ -44,10 +46,11 @@ static SESSION: Census = Census {
         (
             4,
             Once(&shape(&[
-                (6, Within(2, &shape(&[(1, Numbers(3)), (2, Within(4, &shape(&[(1, Entry(5))])))]))),
+                (6, Within(2, &shape(&[(1, Numbers(3)), (2, Within(4, &shape(&[(1, Entry(5))]))), (3, Entry(10))]))),
                 (7, Within(6, &shape(&[(11, Entry(7))]))),
                 (8, Numbers(8)),
                 (11, Numbers(9)),
+                (12, Numbers(11)),
             ])),
         ),
     ]),

@@ -100,11 +100,12 @@ static PARTITION_VIEW: Shape = shape(&[(2, Within(1, &CONSTRAINT)), (3, Entry(1)
 static HOLD: Shape = shape(&[(4, Entry(1))]);
 static RETIRED_PAST: Shape = shape(&[(1, Within(0, &shape(&[(10, Entry(1))])))]);
 
-const OUTCOME_PARTS: [(u64, super::Part); 4] = [
-    (6, Within(0, &shape(&[(1, Numbers(1)), (2, Within(1, &shape(&[(1, Entry(1))])))]))),
+const OUTCOME_PARTS: [(u64, super::Part); 5] = [
+    (6, Within(0, &shape(&[(1, Numbers(1)), (2, Within(1, &shape(&[(1, Entry(1))]))), (3, Entry(1))]))),
     (7, Within(0, &shape(&[(11, Entry(1))]))),
     (8, Numbers(1)),
     (11, Numbers(1)),
+    (12, Numbers(1)),
 ];
 const TRANSACTION_PARTS: [(u64, super::Part); 7] = [
     (1, Once(&shape(&OUTCOME_PARTS))),

@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 use plenum_model::{
-    AllocationId, Decision, GrantedPorts, LogTime, Outcome, Refusal, Rejection, RejectionCode, Revision,
-    TransactionOutcome,
+    AllocationId, Decision, GrantedElsewhere, GrantedPorts, LogTime, Outcome, Refusal, Rejection, RejectionCode,
+    Revision, TransactionOutcome,
 };
 use prost::Message;
 
@@ -90,10 +90,11 @@ impl Fields for After<'_> {
     fn put(&self, to: &mut impl Sink) {
         let Self(outcome) = self;
         outcome.refusals.iter().for_each(|refusal| to.message(7, refusal));
-        to.column(8, &outcome.idle_stops);
+        to.column(8, outcome.idle_stops.iter().copied());
         to.number(9, count(outcome.claims()).into());
         to.number(10, count(outcome.granted()).into());
-        to.column(11, &outcome.divergences);
+        to.column(11, outcome.divergences.iter().copied());
+        to.column(12, outcome.evicted.iter().map(|id| id.to_bits()));
     }
 }
 
@@ -105,7 +106,7 @@ const ALLOCATIONS: u8 = 1;
 /// One placement of an outcome, measured.
 struct Granted<I> {
     allocations: Column<I>,
-    /// Ports, which few claims ask for.
+    /// Ports, which few claims ask for, and spare machines, which few need.
     rest: v1::PlacementOutcome,
 }
 
@@ -118,8 +119,10 @@ fn granted<'a>(
     number: u32,
     claims: &'a [Option<AllocationId>],
 ) -> Granted<impl Iterator<Item = u64> + Clone + use<'a>> {
-    let rest = v1::PlacementOutcome { allocations: Vec::new(), ports: ports_of(outcome, number) };
-    Granted { allocations: Column::new(ALLOCATIONS, claims.iter().map(|claim| bits_of(*claim))), rest }
+    Granted {
+        allocations: Column::new(ALLOCATIONS, claims.iter().map(|claim| bits_of(*claim))),
+        rest: beside_allocations(outcome, number),
+    }
 }
 
 impl<I: Iterator<Item = u64> + Clone> Granted<I> {
@@ -144,7 +147,7 @@ impl From<&Outcome> for v1::Outcome {
     fn from(outcome: &Outcome) -> Self {
         let placement = |(number, claims): (u32, &Vec<Option<AllocationId>>)| v1::PlacementOutcome {
             allocations: claims.iter().map(|claim| bits_of(*claim)).collect(),
-            ports: ports_of(outcome, number),
+            ..beside_allocations(outcome, number)
         };
         let v1::Outcome { session, number, revision, time_micros, outcome: word, .. } = before(outcome);
         let placements = (0..).zip(&outcome.placements).map(placement).collect();
@@ -172,14 +175,26 @@ fn after(outcome: &Outcome) -> v1::Outcome {
         claims: count(outcome.claims()),
         granted: count(outcome.granted()),
         divergences: outcome.divergences.clone(),
+        evicted: outcome.evicted.iter().map(|id| id.to_bits()).collect(),
         ..v1::Outcome::default()
     }
 }
 
-fn ports_of(outcome: &Outcome, number: u32) -> Vec<v1::GrantedPorts> {
-    let first = outcome.ports.partition_point(|found| found.placement < number);
-    let granted = outcome.ports[first..].iter().take_while(|found| found.placement == number);
-    granted.map(|found| v1::GrantedPorts { ports: list(&found.ports), claim: found.claim }).collect()
+/// What is said of a placement beside the allocations.
+fn beside_allocations(outcome: &Outcome, number: u32) -> v1::PlacementOutcome {
+    let ports = of_placement(&outcome.ports, number, |found| found.placement);
+    let elsewhere = of_placement(&outcome.elsewhere, number, |found| found.placement);
+    v1::PlacementOutcome {
+        allocations: Vec::new(),
+        ports: ports.map(|found| v1::GrantedPorts { ports: list(&found.ports), claim: found.claim }).collect(),
+        elsewhere: elsewhere.map(|found| v1::GrantedElsewhere { claim: found.claim, machine: found.machine }).collect(),
+    }
+}
+
+/// Those of one placement, among some in the order of the placements.
+fn of_placement<T>(all: &[T], number: u32, placement: fn(&T) -> u32) -> impl Iterator<Item = &T> {
+    let first = all.partition_point(|found| placement(found) < number);
+    all[first..].iter().take_while(move |found| placement(found) == number)
 }
 
 fn count(claims: usize) -> u32 {
@@ -190,12 +205,18 @@ impl TryFrom<v1::Outcome> for Outcome {
     type Error = Invalid;
 
     fn try_from(wire: v1::Outcome) -> Result<Self, Invalid> {
-        let mut granted = Vec::new();
+        let (mut granted, mut elsewhere) = (Vec::new(), Vec::new());
         for (placement, found) in (0..).zip(&wire.placements) {
             for wire in &found.ports {
                 let ports = ports("ports", wire.ports.clone())?;
                 granted.push(GrantedPorts { placement, claim: wire.claim, ports });
             }
+            let found = found.elsewhere.iter();
+            elsewhere.extend(found.map(|wire| GrantedElsewhere {
+                placement,
+                claim: wire.claim,
+                machine: wire.machine,
+            }));
         }
         Ok(Self {
             id: transaction_id(wire.session, wire.number)?,
@@ -206,6 +227,8 @@ impl TryFrom<v1::Outcome> for Outcome {
             refusals: each("refusals", wire.refusals, Refusal::try_from)?,
             idle_stops: wire.idle_stops,
             ports: granted,
+            elsewhere,
+            evicted: each("evicted", wire.evicted, |bits| bounds::allocation("", bits))?,
             divergences: wire.divergences,
         })
     }

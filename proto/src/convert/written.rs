@@ -19,7 +19,7 @@ pub(super) trait Sink {
     fn text(&mut self, field: u8, text: &str);
 
     /// Packed numbers.
-    fn column(&mut self, field: u8, numbers: &[u32]);
+    fn column<N: Into<u64>>(&mut self, field: u8, numbers: impl Iterator<Item = N> + Clone);
 
     /// One of several messages: an empty one is one, too.
     fn message(&mut self, field: u8, message: &impl Fields);
@@ -53,8 +53,8 @@ impl Sink for Size {
         self.0 += delimited_bytes(text.len());
     }
 
-    fn column(&mut self, field: u8, numbers: &[u32]) {
-        self.0 += Column::new(field, numbers.iter().copied()).bytes();
+    fn column<N: Into<u64>>(&mut self, field: u8, numbers: impl Iterator<Item = N> + Clone) {
+        self.0 += Column::new(field, numbers).bytes();
     }
 
     fn message(&mut self, _: u8, message: &impl Fields) {
@@ -75,8 +75,8 @@ impl Sink for BytesMut {
         }
     }
 
-    fn column(&mut self, field: u8, numbers: &[u32]) {
-        Column::new(field, numbers.iter().copied()).put(self);
+    fn column<N: Into<u64>>(&mut self, field: u8, numbers: impl Iterator<Item = N> + Clone) {
+        Column::new(field, numbers).put(self);
     }
 
     fn message(&mut self, field: u8, message: &impl Fields) {

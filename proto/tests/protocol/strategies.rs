@@ -462,16 +462,24 @@ pub(crate) fn decision() -> impl Strategy<Value = Decision> {
         claims,
         vec(refusal(), 0..3),
         [vec(any::<u32>(), 0..3), vec(any::<u32>(), 0..3)],
-        ports(),
+        (ports(), vec(any::<u32>(), 0..3), vec(allocation_id(), 0..3)),
     );
     let answer =
-        answer.prop_map(|(id, revision, time, outcome, placements, refusals, [idle_stops, divergences], ports)| {
+        answer.prop_map(|(id, revision, time, outcome, placements, refusals, [idle_stops, divergences], beside)| {
+            // Neither is anywhere but in a placement.
+            let (ports, elsewhere, evicted) = beside;
+            let (ports, elsewhere) = if placements.is_empty() { Default::default() } else { (ports, elsewhere) };
+            let elsewhere = (0..).zip(elsewhere);
             Outcome {
                 ports: if placements.is_empty() {
                     vec![]
                 } else {
                     vec![GrantedPorts { placement: 0, claim: 0, ports }]
                 },
+                elsewhere: elsewhere
+                    .map(|(claim, machine)| GrantedElsewhere { placement: 0, claim, machine })
+                    .collect(),
+                evicted,
                 divergences,
                 id,
                 revision: Revision(revision),

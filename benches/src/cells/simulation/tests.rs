@@ -253,6 +253,8 @@ fn a_claim_whose_picture_is_too_old_to_tell_why_it_lost_counts_as_a_conflict() {
         refusals: vec![refusal(kind)],
         idle_stops: Vec::new(),
         ports: Vec::new(),
+        elsewhere: Vec::new(),
+        evicted: Vec::new(),
         divergences: Vec::new(),
     };
     simulation.take_grants(0, &outcome(RefusalKind::Stale)).unwrap();

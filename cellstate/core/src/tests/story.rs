@@ -8,9 +8,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, Attributes, Cell, CellIdentity, ClaimExtra, Command, ConflictCheck, Culprit, Decision, Device,
-    GroupShape, Guard, Job, JobKind, JobShape, LogTime, MachineId, Outcome, Placement, Port, Preemption, Request,
-    Resources, RetryPolicy, Revision, SessionId, Spread, TakeOver, TaskState, Transaction, TransactionId, Transition,
+    AllocationState, Attributes, Cell, CellIdentity, ClaimExtra, Command, ConflictCheck, Culprit, Decision, Delta,
+    Device, GroupShape, Guard, Job, JobKind, JobShape, LogTime, MachineId, Outcome, Placement, Port, Preemption,
+    Request, Resources, RetryPolicy, Revision, SessionId, Spread, TakeOver, TaskState, Transaction, TransactionId,
+    Transition,
 };
 
 use crate::homes::Homes;
@@ -450,13 +451,13 @@ impl Player {
         for placement in txn.placements.iter_mut().filter(|placement| !placement.extras.is_empty()) {
             placement.extras.resize_with(placement.tasks.len(), ClaimExtra::default);
         }
-        let digest = entry.1;
-        let decided = self.ask(Command::Commit(Box::new(txn.clone()), digest));
+        let decided = self.ask(Command::Commit(Box::new(txn.clone()), txn.id.number));
         if let Decided::Unchanged(Decision::Rejected(rejection)) = &decided {
             writeln!(self.said, "{scheduler}: {}", rejection.code).expect("a string");
             return;
         }
-        let Decided::Changed { decision: Decision::Outcome(outcome), .. } = decided else { panic!("{decided:?}") };
+        let Decided::Changed { decision: Decision::Outcome(outcome), delta } = decided else { panic!("{decided:?}") };
+        assert_evicted(&outcome, &delta);
         self.tell(scheduler, &txn, &outcome);
         self.divergences = outcome.divergences;
     }
@@ -472,7 +473,9 @@ impl Player {
                 write!(line, "; {name}[{task}] ").expect("a string");
                 if let Some(id) = outcome.placements[number as usize][claim as usize] {
                     line.push_str("granted");
-                    line.push_str(&self.describe_grant(id, placement.machines[claim as usize]));
+                    let told = outcome.elsewhere.iter().find(|found| (found.placement, found.claim) == (number, claim));
+                    let told = told.map_or(placement.machines[claim as usize], |found| found.machine);
+                    line.push_str(&self.describe_grant(id, placement.machines[claim as usize], told));
                     continue;
                 }
                 let refusal = outcome.refusals.iter().find(|refusal| refusal.claim == Some((number, claim)));
@@ -503,9 +506,10 @@ impl Player {
     }
 
     /// What a grant is beyond the room that was asked for: elsewhere, over whom, which devices and ports.
-    fn describe_grant(&self, id: plenum_model::AllocationId, asked: u32) -> String {
+    fn describe_grant(&self, id: plenum_model::AllocationId, asked: u32, told: u32) -> String {
         let cell = self.core.cell();
         let found = cell.allocation(id).expect("it was granted");
+        assert_eq!(told, found.row.machine, "where it is, as the outcome tells it");
         let mut text = String::new();
         if found.row.machine != asked {
             write!(text, " on {}", cell.machine_in(found.row.machine).expect("a machine").name).expect("a string");
@@ -548,6 +552,13 @@ fn attributes(words: &[&str]) -> Attributes {
 
 fn gpu(index: u64, millis: u32) -> Device {
     Device { kind: "gpu".into(), index: u32::try_from(index).expect("few"), millis, model: "".into() }
+}
+
+/// The outcome names whom the delta evicts.
+fn assert_evicted(outcome: &Outcome, delta: &Delta) {
+    let goes = delta.moves.iter().filter(|moved| moved.status.state == AllocationState::Evicting);
+    let told: Vec<u32> = outcome.evicted.iter().map(|id| id.slot).collect();
+    assert_eq!(told, goes.map(|moved| moved.slot).collect::<Vec<_>>(), "whom it evicts, as the outcome tells it");
 }
 
 fn describe(culprit: &Culprit) -> String {

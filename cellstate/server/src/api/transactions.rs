@@ -247,6 +247,8 @@ fn transaction(
             spoken_of.insert((placement.job, placement.group));
             slots.extend(&placement.machines);
         }
+        let placements = found.outcome.placements.iter();
+        slots.extend(placements.flat_map(|placement| &placement.elsewhere).map(|elsewhere| elsewhere.machine));
         view.evictions = evicted.views(history, cell)?;
         view.evicted = evicted.ids;
         view.transaction = Some(asked);

@@ -21,8 +21,9 @@ pub(crate) fn outcome_bytes(outcome: &Outcome) -> usize {
         size_of_val(granted) + granted.ports.len() * size_of::<Port>() + names.sum::<usize>()
     });
     let positions = size_of_val(&*outcome.idle_stops) + size_of_val(&*outcome.divergences);
+    let machines = size_of_val(&*outcome.elsewhere) + size_of_val(&*outcome.evicted);
     let refusals = outcome.refusals.iter().map(refusal_bytes);
-    size_of::<Outcome>() + claims.sum::<usize>() + ports.sum::<usize>() + positions + refusals.sum::<usize>()
+    size_of::<Outcome>() + claims.sum::<usize>() + ports.sum::<usize>() + machines + positions + refusals.sum::<usize>()
 }
 
 /// Names are shared in memory; encoded, each stands for itself.
@@ -36,7 +37,8 @@ fn refusal_bytes(refusal: &Refusal) -> usize {
 mod tests {
     use super::*;
     use plenum_model::{
-        AllocationId, Culprit, GrantedPorts, LogTime, RefusalKind, RefusalReason, Revision, TransactionId,
+        AllocationId, Culprit, GrantedElsewhere, GrantedPorts, LogTime, RefusalKind, RefusalReason, Revision,
+        TransactionId,
     };
     use prost::Message;
 
@@ -82,6 +84,8 @@ mod tests {
             refusals: vec![refusal(); refusals],
             idle_stops: vec![20_000; others],
             ports: vec![granted.clone(); others],
+            elsewhere: vec![GrantedElsewhere { placement: u32::MAX, claim: u32::MAX, machine: u32::MAX }; others],
+            evicted: vec![allocation; others],
             divergences: vec![20_000; others],
         };
         for (refusals, others) in [(0, 0), (1000, 0), (0, 1000), (100, 100)] {

@@ -272,6 +272,8 @@ mod tests {
             refusals,
             idle_stops: Vec::new(),
             ports: Vec::new(),
+            elsewhere: Vec::new(),
+            evicted: Vec::new(),
             divergences: divergences.to_vec(),
         }
     }

@@ -250,6 +250,10 @@ fn other_reply(chronicle: &Chronicle, one: &Decided<'_>) -> Option<String> {
             if got != (placement.job, placement.group, task) || !here {
                 return Some(format!("{place} was granted {:?}", facts.granted));
             }
+            let told = answered.elsewhere.iter().find(|told| told.claim == claim);
+            if told.map_or(machine, |told| told.machine) != facts.granted.machine {
+                return Some(format!("{place} is told to be {told:?}, and was granted {:?}", facts.granted));
+            }
         }
     }
     let counted = (u64::from(outcome.claims), u64::from(outcome.granted));

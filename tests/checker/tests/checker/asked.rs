@@ -1,8 +1,10 @@
 //! What transactions asked to be held to: runs of the core that keep to it, told as if more had been asked.
 
-use plenum_checker::calls::Asked;
+use plenum_checker::calls::{Asked, Reply};
 use plenum_checker::picture::{id_of, slot_of};
-use plenum_checker::properties::{property_guards_and_sequence_hold, property_spares_are_taken_in_order};
+use plenum_checker::properties::{
+    property_guards_and_sequence_hold, property_replies_equal_the_fold, property_spares_are_taken_in_order,
+};
 use plenum_model::Resource;
 use plenum_proto::v1::{self, RefusalReason};
 use plenum_testkit::JobBuilder;
@@ -186,4 +188,14 @@ fn a_spare_machine_before_whose_turn_another_one_had_room_is_found() {
     assert!(matches!(&ranked[..], [one] if one.contains(&sign)), "{ranked:?}");
     let own = found(&bench, |asked| asked.placements[0].machines = vec![second]);
     assert!(matches!(&own[..], [one] if one.contains(&sign)), "{own:?}");
+    let mut evidence = bench.evidence.clone();
+    let Some(Reply::Outcome(outcome)) = evidence.calls.last_mut().map(|call| &mut call.reply) else {
+        panic!("it was answered")
+    };
+    assert_eq!(outcome.placements[0].elsewhere, [v1::GrantedElsewhere { claim: 0, machine: first }]);
+    outcome.placements[0].elsewhere.clear();
+    let decided: Vec<_> = evidence.decided().collect();
+    let untold = property_replies_equal_the_fold(&chronicle(&evidence), &decided);
+    let untold: Vec<_> = untold.into_iter().map(|one| one.to_string()).collect();
+    assert!(matches!(&untold[..], [one] if one.contains("claim 0.0 is told to be None")), "{untold:?}");
 }

@@ -201,6 +201,8 @@ fn refused(txn: &Transaction, before: &Cell) -> Outcome {
         refusals: Vec::new(),
         idle_stops: Vec::new(),
         ports: Vec::new(),
+        elsewhere: Vec::new(),
+        evicted: Vec::new(),
         divergences: Vec::new(),
     }
 }

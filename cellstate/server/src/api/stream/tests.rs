@@ -242,6 +242,8 @@ async fn the_outcome_of_a_dry_run_has_its_room_until_it_goes_into_a_message() {
         refusals: Vec::new(),
         idle_stops: Vec::new(),
         ports: Vec::new(),
+        elsewhere: Vec::new(),
+        evicted: Vec::new(),
         divergences: Vec::new(),
     };
     let unread = Arc::new(super::super::arriving::Arriving::new(60_000));

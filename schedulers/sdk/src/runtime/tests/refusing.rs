@@ -201,6 +201,8 @@ pub(super) fn refused(transaction: v1::Transaction, revision: u64) -> [Tell; 2] 
         refusals: (0..).zip(claims).map(refusal).collect(),
         idle_stops: Vec::new(),
         ports: Vec::new(),
+        elsewhere: Vec::new(),
+        evicted: Vec::new(),
         divergences: Vec::new(),
     };
     [Tell::Deltas(v1::Deltas { deltas: vec![bytes.freeze()] }), Tell::Outcome((&outcome).into())]
