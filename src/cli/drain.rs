@@ -10,7 +10,7 @@ use plenum_proto::v1::{
 use serde_json::json;
 use tonic::Code;
 
-use super::{Context, job::found};
+use super::{Context, job_wait::found};
 use crate::{
     connect::Connection,
     failure::{EXIT_UNFINISHED, Failure},

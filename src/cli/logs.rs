@@ -6,7 +6,7 @@ use plenum_proto::v1::{AllocationState, GetAllocationRequest, LogChunk, LogsRequ
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{Context, gaps, job::found};
+use super::{Context, gaps, job_wait::found};
 use crate::{connect::Connection, failure::Failure, output};
 
 /// How long who follows waits before the log is asked for again.

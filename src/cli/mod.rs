@@ -12,6 +12,7 @@ mod govern;
 mod hints;
 mod history;
 mod job;
+mod job_wait;
 mod logs;
 mod long_wait;
 mod machine;

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::{
     Context, JobName, get_job, hints,
-    job::{WAIT_PERIOD_MIN, found, in_time, rest_or_give_up, tell_job_change},
+    job::tell_job_change,
+    job_wait::{WAIT_PERIOD_MIN, found, in_time, rest_or_give_up},
 };
 use crate::{connect::Connection, failure::Failure, output};
 

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::job::found;
+use super::job_wait::found;
 use crate::{
     failure::Failure,
     output::{self, Format, Row},
