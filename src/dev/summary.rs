@@ -10,7 +10,7 @@ use super::{board::done_of, logs, progress::Progress};
 use crate::{
     connect::Connection,
     failure::Failure,
-    output::{self, Row, allocation_id, job_state, span_of},
+    output::{self, Row, allocation_id, failure_words, job_state, span_of},
 };
 
 /// Failed tasks of a job that are told one by one, and lines of each one's standard error.
@@ -163,21 +163,6 @@ fn failing<'a>(job: &JobView, allocations: &'a [AllocationView]) -> Option<&'a A
     let failed = last_failed(of_groups(|group| group.failures > 1)).pop();
     let restarted = of_groups(|_| true).filter(|allocation| allocation.ended_revision == 0 && allocation.restarts > 0);
     failed.or_else(|| restarted.max_by_key(|allocation| allocation.restarts))
-}
-
-/// Why it failed, in the agent's words.
-fn failure_words(allocation: &AllocationView) -> String {
-    if allocation.state() != AllocationState::Failed {
-        return format!("restarted {}", counted(allocation.restarts.into(), "time"));
-    }
-    let reason = match allocation.reason.as_str() {
-        "" => format!("exit code {}", allocation.exit_code),
-        reason => reason.to_owned(),
-    };
-    if reason.starts_with("command not found") {
-        return format!("{reason}; `plenum explain COMMAND_NOT_FOUND` tells more");
-    }
-    reason
 }
 
 /// The summary in two lines.

@@ -1,6 +1,6 @@
 //! Allocations, as listed and as read by programs.
 
-use plenum_model::{AllocationId, MachineId, SessionId, TransactionId};
+use plenum_model::{AllocationId, MachineId, SessionId, TransactionId, counted};
 use plenum_proto::v1::{AllocationState, AllocationView, Port};
 use serde_json::{Value, json};
 
@@ -51,6 +51,21 @@ pub(crate) fn exit_code(allocation: &AllocationView) -> Option<i32> {
         state => is_live(state),
     };
     (!is_unknown).then_some(allocation.exit_code)
+}
+
+/// Why it failed, in the agent's words; of one that did not, how often it was restarted.
+pub(crate) fn failure_words(allocation: &AllocationView) -> String {
+    if allocation.state() != AllocationState::Failed {
+        return format!("restarted {}", counted(allocation.restarts.into(), "time"));
+    }
+    let reason = match allocation.reason.as_str() {
+        "" => format!("exit code {}", allocation.exit_code),
+        reason => reason.to_owned(),
+    };
+    if reason.starts_with("command not found") {
+        return format!("{reason}; `plenum explain COMMAND_NOT_FOUND` tells more");
+    }
+    reason
 }
 
 /// Those on whose room it was granted and who still leave it: it is started once they have ended.

@@ -27,7 +27,7 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-pub(crate) use allocation::{allocation_id, away, loss_words, waits_for};
+pub(crate) use allocation::{allocation_id, away, failure_words, loss_words, waits_for};
 pub(crate) use asked::asked_text;
 #[cfg(test)]
 pub(crate) use command::ASK_NO_CELL;
