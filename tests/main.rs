@@ -11,6 +11,7 @@
 //! | `job_files` | files that no cell should take, and what people are told |
 //! | `usage` | exit codes, errors for programs, directories and ports of others |
 //! | `runs` | whole jobs: done, failed, crashed and started again, as root and as an ordinary user |
+//! | `waits` | waiting until all tasks of a job run |
 //! | `kills` | `kill -9` of each part |
 //! | `crash` | crashes of all kinds under load: what was acknowledged is there, once, and nothing else |
 //! | `pauses` | parts that are stopped for long, and go on |
@@ -50,3 +51,4 @@ mod takes;
 mod unfit;
 mod unheard;
 mod usage;
+mod waits;

@@ -11,7 +11,7 @@ use clap::{Arg, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use plenum_proto::v1::At;
 
-pub(crate) use jobs::{Alloc, Job};
+pub(crate) use jobs::{Alloc, Job, WaitFor};
 pub(crate) use machines::Machine;
 pub(crate) use operators::{Conflicts, Holds, Limits, Partitions, Quotas, Schedulers, Txn};
 #[cfg(test)]
@@ -241,6 +241,7 @@ mod tests {
             "plenum machine show m1 --history",
             "plenum dev examples/word-count.toml --until-done --machines 2 --dir /tmp/x --no-isolation",
             "plenum job run x.toml --wait --timeout 5m --request-timeout 10s",
+            "plenum job run x.toml --wait=running --timeout 5m",
             "plenum --request-timeout 10s machine drain m1 --timeout 20m",
             "plenum scheduler batch service",
             "plenum backup --out /backups",
@@ -373,6 +374,9 @@ mod tests {
             "plenum conflicts --by colour",
             "plenum job list --at 1 --watch",
             "plenum job scale web many",
+            "plenum job run x.toml --wait=ready",
+            "plenum job run x.toml --wait running",
+            "plenum job run x.toml --timeout 5m",
             "plenum status --request-timeout 0s",
             "plenum status --request-timeout 10",
             "plenum scheduler",

@@ -14,10 +14,10 @@ use tonic::Status;
 
 use super::{
     Context, alloc,
-    args::{Job, Listing, Told},
+    args::{Job, Listing, Told, WaitFor},
     ended::Shown,
     hints, history,
-    job_wait::wait_for,
+    job_wait::{Goal, Wait},
     stop,
     target::{self, JobName},
     watch::{self, Listed},
@@ -73,14 +73,16 @@ pub(crate) async fn number_resources(connection: &Connection, file: JobFile) -> 
     Ok(file.with_custom_resources(&status.custom_resources)?)
 }
 
-async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>) -> Result<ExitCode, Failure> {
+async fn submit(
+    context: &Context,
+    path: &Path,
+    wait: Option<WaitFor>,
+    timeout: Option<i64>,
+) -> Result<ExitCode, Failure> {
     // A wrong file is told before a missing cell.
     let file = JobFile::read(path)?.in_namespace(context.namespace.as_deref())?;
-    if let Some(shape) = file.spec.shape.as_ref().filter(|shape| wait && shape.kind() == JobKind::Recurring) {
-        let called = output::job_called(&shape.namespace, &shape.name);
-        let what = format!("job {called} waits for ever to be launched, so that --wait would never end");
-        let hint = format!("leave --wait out; `plenum job launch {called}` launches from it then");
-        return Err(Failure::usage(what).with_hint(hint));
+    if let Some(shape) = file.spec.shape.as_ref().filter(|_| wait.is_some()) {
+        refuse_recurring(&output::job_called(&shape.namespace, &shape.name), shape)?;
     }
     let connection = context.connect_to_read(None).await?;
     let file = number_resources(&connection, file).await?;
@@ -99,15 +101,21 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     };
     warn_unattended(&connection, &shape).await;
     hints::warn_of_older_copy(&connection).await;
-    if wait {
-        if let Some(endless) = job_file::endless(&shape).filter(|_| timeout.is_none()) {
-            let called = job.called();
+    if let Some(wait) = wait {
+        if let Some(endless) = job_file::endless(&shape).filter(|_| wait == WaitFor::End && timeout.is_none()) {
             output::tell(&format!(
-                "job {called} {endless}: waiting until it fails or is stopped; in a pipeline leave --wait out, or give a --timeout, and look at \
-                 `running` and `count` of each group in `plenum job show {called} -o json`"
+                "job {} {endless}: waiting until it fails or is stopped; --wait=running waits until all its tasks run",
+                job.called()
             ));
         }
-        return wait_for(context, &connection.patient(), &job, answer.revision, deadline(timeout)).await;
+        let goal = match wait {
+            WaitFor::End => Goal::End,
+            WaitFor::Running => Goal::Running { id: answer.job, version: answer.version },
+        };
+        let (connection, since, deadline) = (&connection.patient(), answer.revision, deadline(timeout));
+        let wait = Wait { connection, job: &job, goal, since, deadline };
+        let look = wait.reached().await?;
+        return wait.told(context, &look, look.view.to_json()).await;
     }
     let object = json!({
         "name": job.name, "namespace": job.namespace, "version": answer.version, "revision": answer.revision,
@@ -118,6 +126,16 @@ async fn submit(context: &Context, path: &Path, wait: bool, timeout: Option<i64>
     let text = || format!("job {called} {words} (version {}, revision {})\n", answer.version, answer.revision);
     output::print(&output::object(context.format, &object, &called, text))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses to wait for a job of which nothing runs itself.
+fn refuse_recurring(called: &str, shape: &JobShape) -> Result<(), Failure> {
+    if shape.kind() != JobKind::Recurring {
+        return Ok(());
+    }
+    let what = format!("job {called} waits for ever to be launched, so that --wait would never end");
+    let hint = format!("leave --wait out; `plenum job launch {called}` launches from it then");
+    Err(Failure::usage(what).with_hint(hint))
 }
 
 /// What a submission did. The same version of a job that was there can have other numbers of tasks only; somebody else may have changed them meanwhile.
@@ -372,7 +390,10 @@ async fn launch(
     let child = JobName { namespace: job.namespace.clone(), name: answer.name };
     hints::warn_of_older_copy(&connection).await;
     if let Some(deadline) = wait {
-        return wait_for(context, &connection.patient(), &child, answer.revision, deadline).await;
+        let (connection, since) = (&connection.patient(), answer.revision);
+        let wait = Wait { connection, job: &child, goal: Goal::End, since, deadline };
+        let look = wait.reached().await?;
+        return wait.told(context, &look, look.view.to_json()).await;
     }
     let object = json!({
         "name": child.name, "namespace": child.namespace, "parent": job.name,

@@ -1,4 +1,4 @@
-//! Waiting for a job: looks at it until it is over, also while its cell is away, and tells how it ended and where its words are.
+//! Waiting for a job: looks at it until all its tasks run or it is over, also while its cell is away, and tells how it ended and where its words are.
 
 use std::{
     io::{self, IsTerminal},
@@ -6,13 +6,17 @@ use std::{
     time::Duration,
 };
 
-use plenum_proto::v1::{AllocationState, AllocationView, JobState, JobView, ListAllocationsRequest, ListRequest};
+use plenum_proto::v1::{
+    AllocationState, AllocationView, JobState, JobView, ListAllocationsRequest, ListAllocationsResponse, ListRequest,
+};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    Context, JobName,
+    Context, JobName, hints,
     long_wait::{LongWait, waiting_line},
     retired::get_job_to_its_end,
+    running::{Running, failed_words, stood_still},
 };
 use crate::{
     connect::Connection,
@@ -20,50 +24,210 @@ use crate::{
     output::{self, Format, Row},
 };
 
-/// How often the job's state is asked for while waiting for its end: first often, then seldom.
+/// How often the job's state is asked for: first often, then seldom.
 pub(super) const WAIT_PERIOD_MIN: Duration = Duration::from_millis(50);
 const WAIT_PERIOD_MAX: Duration = Duration::from_secs(1);
 /// How long one look may take before the cell counts as away.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long a cell may be away before a wait is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
+/// Failed allocations among which the newest of the job is looked for: before it there can be only what had the name before, and ended late.
+const FAILED_LISTED: u32 = 16;
 
-/// Waits for the end of the job that was submitted at revision `since`, and exits with its result, also where it is retired by then. Says why the job waits
-/// where it does so for long: the cell may be gone by the time that somebody looks.
-pub(super) async fn wait_for(
-    context: &Context,
+/// What a job is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Goal {
+    /// Its end.
+    End,
+    /// That all tasks of the job of this number, in this version, run at one revision, as far as they are not complete; or its end, if that comes first.
+    Running { id: u64, version: u32 },
+}
+
+impl Goal {
+    /// Whether that is the job that is waited for: one that was submitted by its name once it had ended is another one.
+    fn is_of(self, view: &JobView) -> bool {
+        match self {
+            Self::End => true,
+            Self::Running { id, version } => (view.id, view.version) == (id, version),
+        }
+    }
+
+    /// What is told at the time limit of a job that is called so: how it was seen last, and why it had not come further.
+    fn unreached(self, called: &str, last: Option<&Look>, failed: Option<&AllocationView>) -> String {
+        let (state, why) = match (self, last) {
+            (Self::End, None) => (format!("is {}", output::job_state(JobState::JobWaiting)), String::new()),
+            (Self::End, Some(look)) => {
+                (format!("is {}", output::job_state(look.view.state())), look.view.waiting_reason.clone())
+            }
+            (Self::Running { .. }, None) => ("is not known to run".to_owned(), String::new()),
+            (Self::Running { .. }, Some(look)) => {
+                (format!("has {}", look.running().words()), look.running().why_not(failed))
+            }
+        };
+        let why = if why.is_empty() { why } else { format!(": {why}") };
+        format!("job {called} {state} at the time limit{why}")
+    }
+}
+
+/// A wait: what is waited for of which job, which was changed at revision `since`, and until when.
+pub(super) struct Wait<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) job: &'a JobName,
+    pub(super) goal: Goal,
+    pub(super) since: u64,
+    pub(super) deadline: Option<Instant>,
+}
+
+/// A job as it was found.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    revision: u64,
+    pub(super) view: JobView,
+    /// Of its allocations those that are down until they are started again. Looked for only where all tasks seem to run.
+    down: Vec<AllocationView>,
+    /// At which revision all its tasks ran, where that is what was waited for.
+    pub(super) running_revision: Option<u64>,
+}
+
+impl Look {
+    fn running(&self) -> Running<'_> {
+        Running { job: &self.view, down: &self.down }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.view.state(), JobState::JobComplete | JobState::JobFailed | JobState::JobStopped)
+    }
+}
+
+impl Wait<'_> {
+    /// The job once it is as was waited for, or over, also where it is retired by then. Says why it waits where it does so for long: the cell may be gone by
+    /// the time that somebody looks.
+    ///
+    /// # Errors
+    ///
+    /// `TIME_LIMIT` behind the deadline; `JOB_OVER` where another job has the name by now.
+    pub(super) async fn reached(&self) -> Result<Look, Failure> {
+        let (mut period, mut silent_since) = (WAIT_PERIOD_MIN, None);
+        let (began, mut waits) = (Instant::now(), LongWait::default());
+        let (mut last, mut failures) = (None, Failures::default());
+        loop {
+            if let Some(look) = found(in_time(self.deadline, self.look()).await, &mut silent_since)? {
+                if let Some(reason) = waits.news(&look.view.waiting_reason, began.elapsed()) {
+                    output::tell(&waiting_line(&format!("job {}", self.job.called()), &look.view, &reason));
+                }
+                // A picture from before the change may show the end of an earlier run of the job.
+                if look.revision >= self.since {
+                    if !self.goal.is_of(&look.view) {
+                        return Err(self.replaced());
+                    }
+                    if look.running_revision.is_some() || look.is_over() {
+                        return Ok(look);
+                    }
+                    if self.goal != Goal::End {
+                        failures.look(self, &look.view).await;
+                    }
+                }
+                last = Some(look);
+            }
+            let what = self.goal.unreached(&self.job.called(), last.as_ref(), failures.newest.as_ref());
+            rest_or_give_up(self.job, (what, "it goes on"), &mut period, self.deadline).await?;
+        }
+    }
+
+    async fn look(&self) -> Result<Look, Failure> {
+        let (revision, view) = get_job_to_its_end(self.connection, self.job, self.since).await?;
+        let mut look = Look { revision, view, ..Look::default() };
+        let has_to_run = self.goal != Goal::End && revision >= self.since && !look.is_over();
+        if !has_to_run || !look.running().are_all_there() {
+            return Ok(look);
+        }
+        let listed = list_allocations(self.connection, self.job, "state=running,ready=false", (false, 0)).await?;
+        let (later, after) = get_job_to_its_end(self.connection, self.job, self.since).await?;
+        look.down = listed.allocations;
+        // What is listed has a revision of its own, at which the job itself was not looked at.
+        let is_between = (revision..=later).contains(&listed.revision);
+        if is_between && stood_still(&look.view, &after) && look.running().are_all_there() {
+            look.running_revision = Some(listed.revision);
+        }
+        Ok(look)
+    }
+
+    fn replaced(&self) -> Failure {
+        let JobName { namespace, name } = self.job;
+        let what = format!("job {} has ended, and another one was submitted by that name", self.job.called());
+        Failure::new("JOB_OVER", what).with_hint(format!("`plenum job history {namespace}/{name}` tells how"))
+    }
+
+    /// Prints how the job was found, for programs as this object, and gives the exit code that goes with it.
+    pub(super) async fn told(&self, context: &Context, look: &Look, mut object: Value) -> Result<ExitCode, Failure> {
+        if self.goal != Goal::End {
+            object["running_revision"] = json!(look.running_revision);
+        }
+        let called = self.job.called();
+        let text = || match look.running_revision {
+            Some(revision) => format!("job {called} has {} (revision {revision})\n", look.running().words()),
+            None => ended_text(&called, &look.view),
+        };
+        output::print_and_go_on(output::object(context.format, &object, &called, text).as_bytes())?;
+        if look.running_revision.is_some() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        point_to_logs(context, self.connection, self.job, &look.view).await;
+        let code = if look.view.state() == JobState::JobComplete { 0 } else { EXIT_FAILED };
+        Ok(ExitCode::from(code))
+    }
+}
+
+/// How tasks of a job fail that is waited for.
+#[derive(Debug, Default)]
+struct Failures {
+    /// How often, of each group.
+    seen: Vec<u32>,
+    newest: Option<AllocationView>,
+    is_told: bool,
+}
+
+impl Failures {
+    /// Looks how a task failed last where one has failed once more, and says so the first time. That this can't be found out is no reason to fail.
+    async fn look(&mut self, wait: &Wait<'_>, view: &JobView) {
+        let failures: Vec<u32> = view.groups.iter().map(|group| group.failures).collect();
+        if failures != self.seen && failures.iter().any(|&count| count > 0) {
+            let listed = list_allocations(wait.connection, wait.job, "state=failed", (true, FAILED_LISTED));
+            if let Ok(Ok(listed)) = tokio::time::timeout_at(hints::look_until(wait.deadline), listed).await {
+                // What failed before that, or had the name before, was not waited for.
+                let is_new = |failed: &AllocationView| {
+                    failed.ended_revision >= wait.since
+                        && (failed.job_id, failed.job_version) == (view.id, view.version)
+                };
+                let newest = listed.allocations.into_iter().find(is_new);
+                // The history may be behind for a moment.
+                if newest.is_some() || !listed.truncated {
+                    self.seen = failures;
+                }
+                self.newest = newest.or_else(|| self.newest.take());
+            }
+        }
+        let words = match &self.newest {
+            Some(failed) => Some(format!("{}; it is tried again", failed_words(failed))),
+            None => output::failing_words(view).map(|words| format!("tasks fail again and again: {words}")),
+        };
+        if let Some(words) = words.filter(|_| !self.is_told) {
+            output::tell(&format!("job {}: {words}", wait.job.called()));
+            self.is_told = true;
+        }
+    }
+}
+
+/// Allocations of the job that pass; with `ended` also those that ended, the last ones first. No more than `limit`, unless that is 0.
+async fn list_allocations(
     connection: &Connection,
     job: &JobName,
-    since: u64,
-    deadline: Option<Instant>,
-) -> Result<ExitCode, Failure> {
-    let mut period = WAIT_PERIOD_MIN;
-    let mut silent_since = None;
-    let mut state = JobState::JobWaiting;
-    let (began, mut waits) = (Instant::now(), LongWait::default());
-    loop {
-        let answer = in_time(deadline, get_job_to_its_end(connection, job, since)).await;
-        let Some((revision, view)) = found(answer, &mut silent_since)? else {
-            rest(job, (state, waits.reason()), &mut period, deadline).await?;
-            continue;
-        };
-        state = view.state();
-        if let Some(reason) = waits.news(&view.waiting_reason, began.elapsed()) {
-            output::tell(&waiting_line(&format!("job {}", job.called()), &view, &reason));
-        }
-        let has_ended = matches!(state, JobState::JobComplete | JobState::JobFailed | JobState::JobStopped);
-        // A picture from before the submission may show the end of an earlier run of the job.
-        if has_ended && revision >= since {
-            let called = job.called();
-            let text = || ended_text(&called, &view);
-            let printed = output::object(context.format, &view.to_json(), &called, text);
-            output::print_and_go_on(printed.as_bytes())?;
-            point_to_logs(context, connection, job, &view).await;
-            let code = if state == JobState::JobComplete { 0 } else { EXIT_FAILED };
-            return Ok(ExitCode::from(code));
-        }
-        rest(job, (state, waits.reason()), &mut period, deadline).await?;
-    }
+    filter: &str,
+    (ended, limit): (bool, u32),
+) -> Result<ListAllocationsResponse, Failure> {
+    let list = ListRequest { namespace: job.namespace.clone(), at: None, limit, filter: filter.to_owned() };
+    let request = ListAllocationsRequest { list: Some(list), job: job.name.clone(), machine: String::new(), ended };
+    Ok(connection.jobs().list_allocations(request).await?.into_inner())
 }
 
 /// How a job ended, and why where it failed: its first failed task.
@@ -73,20 +237,8 @@ fn ended_text(name: &str, view: &JobView) -> String {
     output::lines(&format!("job {name} {}{why}\n", output::job_state(view.state())))
 }
 
-/// Sleeps until the job shall be looked at again, at the latest at the deadline: what happens just before it still counts.
-/// Fails behind it, with how the job was seen last and why it waited.
-async fn rest(
-    job: &JobName,
-    (state, reason): (JobState, &str),
-    period: &mut Duration,
-    deadline: Option<Instant>,
-) -> Result<(), Failure> {
-    let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
-    let what = format!("job {} is {} at the time limit{why}", job.called(), output::job_state(state));
-    rest_or_give_up(job, (what, "it goes on"), period, deadline).await
-}
-
-/// The same, with these words where it fails: what was not reached, and what becomes of the job.
+/// Sleeps until the job shall be looked at again, at the latest at the deadline: what happens just before it still counts. Fails behind it with these
+/// words: what was not reached, and what becomes of the job.
 pub(super) async fn rest_or_give_up(
     job: &JobName,
     (what, goes_on): (String, &str),
@@ -140,15 +292,11 @@ async fn point_to_logs(context: &Context, connection: &Connection, job: &JobName
     if !is_for_people || !(has_failed || io::stdout().is_terminal()) {
         return;
     }
-    let filter = if has_failed { "state=failed".to_owned() } else { String::new() };
-    let list = ListRequest { namespace: job.namespace.clone(), filter, ..ListRequest::default() };
-    let request =
-        ListAllocationsRequest { list: Some(list), job: job.name.clone(), machine: String::new(), ended: true };
-    let mut jobs = connection.jobs();
+    let filter = if has_failed { "state=failed" } else { "" };
     // How the job ended has been told.
-    let answer = tokio::time::timeout(ANSWER_MAX, jobs.list_allocations(request)).await;
-    let Ok(Ok(answer)) = answer else { return };
-    if let Some(command) = logs_of(view, &answer.into_inner().allocations) {
+    let listed = tokio::time::timeout(ANSWER_MAX, list_allocations(connection, job, filter, (true, 0))).await;
+    let Ok(Ok(listed)) = listed else { return };
+    if let Some(command) = logs_of(view, &listed.allocations) {
         output::tell(&format!("see what it printed: `plenum {command}`"));
     }
 }
@@ -188,6 +336,39 @@ mod tests {
         assert_eq!(ended_text("p1", &view), "job p1 failed: task work[0] failed: exit code 3\n");
         view.reason = "command not found: /\u{1b}]0;x\u{7}".to_owned();
         assert_eq!(ended_text("p1", &view), "job p1 failed: command not found: / ]0;x \n");
+    }
+
+    // Nothing waited for tasks to run, and so nothing told why they did not.
+    #[test]
+    fn at_the_time_limit_it_is_told_how_far_the_job_is_and_why_no_further() {
+        let goal = Goal::Running { id: 7, version: 2 };
+        let group =
+            |waiting, running| GroupView { name: "web".to_owned(), count: 3, waiting, running, ..GroupView::default() };
+        let look = |group: GroupView, waiting_reason: &str, down: Vec<AllocationView>| {
+            let (state, waiting_reason) = (JobState::JobRunning.into(), waiting_reason.to_owned());
+            let view = JobView { id: 7, version: 2, state, waiting_reason, groups: vec![group], ..JobView::default() };
+            Look { view, down, ..Look::default() }
+        };
+        let waiting = look(group(1, 2), "web: 1 waiting: no room", Vec::new());
+        let told = |goal: Goal, last: Option<&Look>| goal.unreached("ml/web", last, None);
+        let why = "at the time limit: web: 1 waiting: no room";
+        assert_eq!(told(goal, Some(&waiting)), format!("job ml/web has 2 of 3 tasks running {why}"));
+        assert_eq!(told(Goal::End, Some(&waiting)), format!("job ml/web is running {why}"));
+        let (job_id, job_version, group_name) = (7, 2, "web".to_owned());
+        let down = AllocationView { job_id, job_version, group: group_name, ..AllocationView::default() };
+        let why = "at the time limit: web: 1 down until started again";
+        let last = look(group(0, 3), "", vec![down]);
+        assert_eq!(told(goal, Some(&last)), format!("job ml/web has 2 of 3 tasks running {why}"));
+        assert_eq!(told(goal, None), "job ml/web is not known to run at the time limit");
+        assert_eq!(told(Goal::End, None), "job ml/web is waiting at the time limit");
+    }
+
+    #[test]
+    fn another_job_of_the_name_is_not_the_one_that_was_to_run() {
+        let view = |id, version| JobView { id, version, ..JobView::default() };
+        let goal = Goal::Running { id: 7, version: 2 };
+        assert!(goal.is_of(&view(7, 2)) && !goal.is_of(&view(7, 3)) && !goal.is_of(&view(8, 2)));
+        assert!(Goal::End.is_of(&view(8, 1)), "whatever is there by then: its end is what is asked for");
     }
 
     // Who waited for a job that failed was told an exit code, and had to find the task, and where its words are.

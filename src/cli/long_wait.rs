@@ -33,11 +33,6 @@ impl LongWait {
         }
         None
     }
-
-    /// The reason, however short the wait; empty where there is none.
-    pub(super) fn reason(&self) -> &str {
-        self.0.as_ref().map_or("", |seen| &seen.reason)
-    }
 }
 
 /// Tells the reason of a job, which is called `name`. It is also why tasks stay on machines that are drained: where that is all, nothing waits.
@@ -70,7 +65,6 @@ mod tests {
         assert_eq!([told(0, "no room"), told(1, "no room")], ["", ""]);
         assert_eq!([told(2, "no room"), told(9, "no room")], ["no room", ""]);
         assert_eq!([told(10, "paused"), told(11, "paused"), told(12, "paused")], ["", "", "paused"]);
-        assert_eq!(wait.reason(), "paused");
-        assert_eq!((wait.news("", Duration::from_secs(13)), wait.reason()), (None, ""));
+        assert_eq!([told(13, ""), told(14, "paused"), told(15, "paused"), told(16, "paused")], ["", "", "", "paused"]);
     }
 }

@@ -17,6 +17,7 @@ mod logs;
 mod long_wait;
 mod machine;
 mod retired;
+mod running;
 mod stop;
 mod target;
 mod txn;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use plenum_proto::v1::At;
 
 use super::{Listing, Told, not_empty};
@@ -15,11 +15,10 @@ pub(crate) enum Job {
     Run {
         /// The job file, in TOML or JSON; `-` for standard input
         file: PathBuf,
-        /// Wait for the job's end and exit with its result: 0 complete, 1 failed or stopped. One that runs for ever ends so only; that all of its tasks
-        /// run shows in `plenum job show NAME -o json`, where each group's `running` is its `count` then
-        #[arg(long)]
-        wait: bool,
-        /// Longest wait, such as 5m; then exit with 3
+        /// Wait for the job's end [the default where nothing is named], or until all its tasks run, and exit with the result
+        #[arg(long, value_enum, value_name = "FOR", num_args = 0..=1, require_equals = true, default_missing_value = "end")]
+        wait: Option<WaitFor>,
+        /// Longest wait, such as 5m; then exit with 3, saying what was not reached and why. The job goes on
         #[arg(long, requires = "wait", value_name = "TIME", value_parser = crate::job_file::duration_micros)]
         timeout: Option<i64>,
     },
@@ -81,6 +80,17 @@ pub(crate) enum Job {
         #[arg(long)]
         group: Option<String>,
     },
+}
+
+/// What `plenum job run` waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WaitFor {
+    /// The job's end: exits with 0 where it is complete, with 1 where it failed or was stopped. One that runs for ever ends so only
+    End,
+    /// That at one revision each task of all groups was running, and ready (not down until its agent starts it again), or complete: a moment later some may
+    /// have failed. Exits with 0 then, with 1 where the job fails, is stopped or is replaced by another one before that; tasks that fail are waited for
+    /// as long as they are tried again
+    Running,
 }
 
 /// Most tasks that a group can be scaled to.
@@ -149,7 +159,24 @@ pub(crate) enum Alloc {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::cli::args::{Arguments, Command};
+
+    // A file behind `--wait` would have been what is waited for.
+    #[test]
+    fn what_is_waited_for_is_the_end_unless_it_is_said_with_an_equals_sign() {
+        let waits = |line: &str| match Arguments::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Job(Job::Run { file, wait, .. }) if file.to_str() == Some("x.toml") => wait,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(waits("plenum job run x.toml"), None);
+        assert_eq!(waits("plenum job run --wait x.toml"), Some(WaitFor::End));
+        assert_eq!(waits("plenum job run x.toml --wait --timeout 5m"), Some(WaitFor::End));
+        assert_eq!(waits("plenum job run --wait=end x.toml"), Some(WaitFor::End));
+        assert_eq!(waits("plenum job run --wait=running x.toml"), Some(WaitFor::Running));
+    }
 
     // "invalid digit found in string" was all that was said of `web=3`.
     #[test]

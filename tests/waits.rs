@@ -1,0 +1,113 @@
+//! Waiting until all tasks of a job run: for as long as that takes, and saying why where it takes too long.
+
+use serde_json::{Value, json};
+
+use crate::stage::{Stage, eventually};
+
+/// A service whose one group never needs a restart; further groups may follow.
+const SERVICE: &str = r#"
+name = "web"
+scheduler = "service"
+[group.main]
+count = 3
+command = ["/bin/sleep", "1007"]
+env = { STAGE = "$STAGE" }
+resources = { cpu = "10m", memory = "16MiB" }
+"#;
+
+/// A group that no machine has room for.
+const TOO_LARGE: &str = r#"
+[group.large]
+command = ["/bin/sleep", "1007"]
+env = { STAGE = "$STAGE" }
+resources = { cpu = "100000", memory = "16MiB" }
+"#;
+
+fn group<'job>(job: &'job Value, name: &str) -> &'job Value {
+    job["groups"].as_array().unwrap().iter().find(|group| group["name"] == name).unwrap()
+}
+
+// A script had to look at the counts of each group again and again, and those count a task that is down as running.
+#[test]
+fn who_waits_until_a_service_runs_is_told_a_revision_at_which_all_of_it_did() {
+    let stage = Stage::new();
+    let dev = stage.dev(&["--no-isolation"]);
+    let file = stage.file("web.toml", SERVICE);
+    let run = ["--addr", &dev.address, "job", "run", &file, "--wait=running", "--timeout", "50s"];
+    let done = stage.run(&[&run[..], &["-o", "json"]].concat());
+    done.says(0, &[]);
+    let job = done.json();
+    assert_eq!((&job["state"], &job["groups"][0]["running"]), (&json!("running"), &json!(3)));
+    let (revision, filter) = (job["running_revision"].to_string(), "state=running,ready=true");
+    let then = ["alloc", "list", "--job", "web", "--filter", filter, "--at", &revision];
+    let then = stage.ask(&dev.address, &then);
+    assert_eq!(then["items"].as_array().map(Vec::len), Some(3), "{then:#}");
+    // It runs already.
+    let again = stage.run(&run);
+    assert!(again.says(0, &[]).out.starts_with("job web has 3 of 3 tasks running (revision "), "{again}");
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
+#[test]
+fn who_waits_until_a_service_runs_that_never_fits_is_told_how_much_of_it_runs_and_why_no_more() {
+    let stage = Stage::new();
+    let dev = stage.dev(&["--no-isolation"]);
+    let file = stage.file("web.toml", &format!("{SERVICE}{TOO_LARGE}"));
+    stage.ask(&dev.address, &["job", "run", &file]);
+    let shown = || stage.ask(&dev.address, &["job", "show", "web"]);
+    eventually("what fits runs", || (group(&shown(), "main")["running"] == 3).then_some(()));
+    eventually("it is told why no more", || {
+        shown()["waiting_reason"].as_str().is_some_and(|why| why.contains("cpu")).then_some(())
+    });
+    let run = ["--addr", &dev.address, "-o", "json", "job", "run", &file, "--wait=running", "--timeout", "300ms"];
+    let error = stage.run(&run).says(3, &["error[TIME_LIMIT]", "it goes on; see"]).error();
+    let message = error["message"].as_str().unwrap();
+    let told = "job web has 3 of 4 tasks running at the time limit: large: 1 waiting: ";
+    assert!(message.starts_with(told) && message.contains("cpu"), "{message}");
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
+#[test]
+fn a_failure_of_a_service_that_is_waited_for_is_told_once_and_its_stop_ends_the_wait() {
+    let stage = Stage::new();
+    let dev = stage.dev(&["--no-isolation"]);
+    let crash = "[group.crash]\ncommand = [\"/bin/sh\", \"-c\", \"exit 9\"]\nretry = { delay = \"200ms\" }\n\
+                 resources = { cpu = \"10m\", memory = \"16MiB\" }\n";
+    // Without the large one there is a moment at which all run.
+    let file = stage.file("web.toml", &format!("{SERVICE}{TOO_LARGE}{crash}"));
+    let words = ["--addr", &dev.address, "job", "run", &file, "--wait=running"];
+    let mut waiting = stage.start("waiting", &words);
+    let told = "job web: task crash[0] failed: exit code 9; it is tried again\n";
+    eventually("it says so", || stage.text("waiting.err").contains(told).then_some(()));
+    eventually("it failed again", || {
+        let job = stage.ask(&dev.address, &["job", "show", "web"]);
+        (group(&job, "crash")["failures"].as_u64() >= Some(4)).then_some(())
+    });
+    assert!(waiting.has_ended().is_none(), "{}", stage.text("waiting.err"));
+    let late = stage.run(&[&words[..], &["--timeout", "5s"]].concat());
+    late.says(3, &["error[TIME_LIMIT]", "large: 1 waiting: ", "; task crash[0] failed: exit code 9"]);
+    stage.ask(&dev.address, &["job", "stop", "web"]);
+    assert_eq!(waiting.ended().code(), Some(1));
+    assert!(stage.text("waiting.out").starts_with("job web stopped"), "{}", stage.text("waiting.out"));
+    assert_eq!(stage.text("waiting.err").matches(told).count(), 1, "{}", stage.text("waiting.err"));
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
+// Its state is `running`, and `running` of its group is its `count`.
+#[test]
+fn a_task_that_is_down_until_its_agent_starts_it_again_is_waited_for() {
+    let stage = Stage::new();
+    let dev = stage.dev(&["--no-isolation"]);
+    let job = "name = \"down\"\nscheduler = \"service\"\n[group.main]\ncommand = [\"/bin/sh\", \"-c\", \"sleep 1; exit 9\"]\n\
+               env = { STAGE = \"$STAGE\" }\nrestart = { attempts = 5, delay = \"10m\" }\n\
+               resources = { cpu = \"10m\", memory = \"16MiB\" }\n";
+    let file = stage.file("down.toml", job);
+    stage.ask(&dev.address, &["job", "run", &file]);
+    let down = ["alloc", "list", "--job", "down", "--filter", "state=running,ready=false"];
+    eventually("it is down", || stage.ask(&dev.address, &down)["items"][0].is_object().then_some(()));
+    assert_eq!(stage.ask(&dev.address, &["job", "show", "down"])["groups"][0]["running"], 1);
+    let late = stage.run(&["--addr", &dev.address, "job", "run", &file, "--wait=running", "--timeout", "300ms"]);
+    let told = "job down has 0 of 1 task running at the time limit: main: 1 down until started again";
+    late.says(3, &["error[TIME_LIMIT]", told]);
+    assert_eq!(dev.stop().code(), Some(0));
+}
