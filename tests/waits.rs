@@ -111,3 +111,50 @@ fn a_task_that_is_down_until_its_agent_starts_it_again_is_waited_for() {
     late.says(3, &["error[TIME_LIMIT]", told]);
     assert_eq!(dev.stop().code(), Some(0));
 }
+
+// It said that the group was scaled, and nothing waited for that to be so.
+#[test]
+fn who_scales_a_service_and_waits_is_told_once_all_of_it_runs_or_why_it_does_not() {
+    let stage = Stage::new();
+    let dev = stage.dev(&["--no-isolation"]);
+    let file =
+        stage.file("web.toml", &format!("{SERVICE}{TOO_LARGE}").replace("[group.large]", "[group.large]\ncount = 0"));
+    stage.ask(&dev.address, &["job", "run", &file]);
+    let scale = ["job", "scale", "web", "--group"];
+    let scaled = stage.ask(&dev.address, &[&scale[..], &["main", "5", "--wait", "--timeout", "50s"]].concat());
+    assert_eq!((&scaled["changed"], &scaled["state"], &scaled["count"]), (&json!(true), &json!("running"), &json!(5)));
+    assert!(scaled["running_revision"].as_u64() >= scaled["revision"].as_u64(), "{scaled:#}");
+    let revision = scaled["running_revision"].to_string();
+    let then = ["alloc", "list", "--job", "web", "--filter", "state=running,ready=true", "--at", &revision];
+    let then = stage.ask(&dev.address, &then);
+    assert_eq!(then["items"].as_array().map(Vec::len), Some(5), "{then:#}");
+    let address = ["--addr", &dev.address];
+    let fewer = stage.run(&[&address, &scale[..], &["main", "1", "--wait"]].concat());
+    assert!(fewer.says(0, &[]).out.starts_with("job web has 1 of 1 task running (revision "), "{fewer}");
+    let late = stage.run(&[&address, &scale[..], &["large", "1", "--wait", "--timeout", "300ms"]].concat());
+    late.says(3, &["error[TIME_LIMIT]", "job web has 1 of 2 tasks running at the time limit: large: 1 waiting: "]);
+    let shown = stage.ask(&dev.address, &["job", "show", "web"]);
+    assert_eq!(group(&shown, "large")["count"], 1, "it stays scaled");
+    // It is over before it has all of them.
+    let words = [&address, &scale[..], &["large", "2", "--wait", "-o", "json"]].concat();
+    let mut waiting = stage.start("waiting", &words);
+    let is_scaled = || (group(&stage.ask(&dev.address, &["job", "show", "web"]), "large")["count"] == 2).then_some(());
+    eventually("it is scaled", is_scaled);
+    stage.ask(&dev.address, &["job", "stop", "web"]);
+    assert_eq!(waiting.ended().code(), Some(1), "{}", stage.text("waiting.err"));
+    let told: Value = serde_json::from_str(&stage.text("waiting.out")).unwrap();
+    assert_eq!((&told["state"], &told["running_revision"]), (&json!("stopped"), &Value::Null), "{told:#}");
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
+// Nothing of it ever runs itself, and that was found out behind the change.
+#[test]
+fn a_recurring_job_is_not_scaled_where_its_tasks_were_to_be_waited_for() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let recurring = "scheduler = \"cron\"\nruns = \"recurring\"\noptions = { \"launch.scheduler\" = \"batch\" }";
+    stage.submit(&server.address, "web.toml", &SERVICE.replace("scheduler = \"service\"", recurring));
+    let words = ["--addr", &server.address, "job", "scale", "web", "5", "--wait"];
+    stage.run(&words).says(2, &["error[USAGE]", "waits for ever to be launched", "leave --wait out"]);
+    assert_eq!(group(&stage.ask(&server.address, &["job", "show", "web"]), "main")["count"], 3);
+}

@@ -59,7 +59,10 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
         Job::Launch { job, at, wait, timeout } => {
             return launch(context, &target::job(context, &job)?, at, wait.then(|| deadline(timeout))).await;
         }
-        Job::Scale { job, count, group } => scale(context, &job, count, group).await?,
+        Job::Scale { job, count, group, wait, timeout } => {
+            let wait = wait.then(|| deadline(timeout));
+            return scale(context, &target::job(context, &job)?, (count, group), wait).await;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -338,37 +341,63 @@ fn launches(view: &JobView, shape: &JobShape) -> Vec<(&'static str, String)> {
     pairs
 }
 
-async fn scale(context: &Context, job: &str, count: u32, group: Option<String>) -> Result<(), Failure> {
-    let job = target::job(context, job)?;
+/// Scales a group; with `wait`, until the deadline if there is one, waits until all tasks of the job run.
+async fn scale(
+    context: &Context,
+    job: &JobName,
+    (count, group): (u32, Option<String>),
+    wait: Option<Option<Instant>>,
+) -> Result<ExitCode, Failure> {
     let connection = context.connect().await?;
+    // Without a wait a group that is named is taken by its word.
+    let before = match (&group, wait) {
+        (Some(_), None) => JobView::default(),
+        _ => match get_job(&connection, job, None).await {
+            Ok((_, view)) => view,
+            Err(failure) => return Err(hints::of_missing(&connection, job, None, failure).await),
+        },
+    };
+    if let Some(shape) = before.shape.as_ref().filter(|_| wait.is_some()) {
+        refuse_recurring(&job.called(), shape)?;
+    }
     let group = match group {
         Some(group) => group,
-        None => {
-            let groups = match get_job(&connection, &job, None).await {
-                Ok((_, view)) => view.groups,
-                Err(failure) => return Err(hints::of_missing(&connection, &job, None, failure).await),
-            };
-            match groups.as_slice() {
-                [only] => only.name.clone(),
-                several => {
-                    let names: Vec<&str> = several.iter().map(|group| group.name.as_str()).collect();
-                    let what = format!("job {} has the groups {}; name one", job.called(), names.join(", "));
-                    return Err(Failure::usage(what).with_hint("for example --group NAME"));
-                }
-            }
-        }
+        None => only_group(job, &before)?,
     };
     let request =
         ScaleRequest { namespace: job.namespace.clone(), name: job.name.clone(), group: group.clone(), count };
     let answer = match connection.jobs().scale(request).await {
         Ok(answer) => answer.into_inner(),
-        Err(status) => return Err(hints::of_missing(&connection, &job, None, status.into()).await),
+        Err(status) => return Err(hints::of_missing(&connection, job, None, status.into()).await),
     };
+    let more = json!({"namespace": job.namespace, "group": group, "count": count});
+    if let Some(deadline) = wait {
+        hints::warn_of_older_copy(&connection).await;
+        let goal = Goal::Running { id: before.id, version: before.version };
+        let (connection, since) = (&connection.patient(), answer.revision);
+        let wait = Wait { connection, job, goal, since, deadline };
+        let look = wait.reached().await?;
+        let mut object = change_json(&answer, &job.name, more);
+        object["state"] = json!(output::job_state(look.view.state()));
+        return wait.told(context, &look, object).await;
+    }
     let done = format!("group {group} scaled to {count}");
     let idle = format!("group {group} has {} already", counted(count.into(), "task"));
-    tell_job_change(context, &answer, &job, (&done, &idle), json!({"group": group, "count": count}))?;
+    tell_job_change(context, &answer, job, (&done, &idle), more)?;
     hints::warn_of_older_copy(&connection).await;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The group that is meant where none is named.
+fn only_group(job: &JobName, view: &JobView) -> Result<String, Failure> {
+    match view.groups.as_slice() {
+        [only] => Ok(only.name.clone()),
+        several => {
+            let names: Vec<&str> = several.iter().map(|group| group.name.as_str()).collect();
+            let what = format!("job {} has the groups {}; name one", job.called(), names.join(", "));
+            Err(Failure::usage(what).with_hint("for example --group NAME"))
+        }
+    }
 }
 
 /// Launches from a recurring job; with `wait`, until the deadline if there is one, waits for the end of what was launched.

@@ -79,6 +79,12 @@ pub(crate) enum Job {
         /// The group; needed when the job has more than one
         #[arg(long)]
         group: Option<String>,
+        /// Wait until all tasks of the job run, those of its other groups, too: as `plenum job run --wait=running` does. What is to go may be stopping still
+        #[arg(long)]
+        wait: bool,
+        /// Longest wait, such as 5m; then exit with 3, saying how many run and why no more. The group stays scaled
+        #[arg(long, requires = "wait", value_name = "TIME", value_parser = crate::job_file::duration_micros)]
+        timeout: Option<i64>,
     },
 }
 
