@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod syntax;
+
 use plenum_proto::v1::{JobKind, Operator};
 
 use super::{ATTEMPTS_UNLIMITED, JobFile};

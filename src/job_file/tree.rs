@@ -7,7 +7,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::fault::Fault;
+use super::{fault::Fault, units};
 
 /// A value and where it stands, in bytes.
 #[derive(Clone, Debug)]
@@ -61,7 +61,15 @@ impl Node {
 
 /// Reads TOML.
 pub(super) fn parse_toml(text: &str) -> Result<Node, Fault> {
-    let document = DeTable::parse(text).map_err(|error| Fault::syntax(error.span(), error.message()))?;
+    let (document, errors) = DeTable::parse_recoverable(text);
+    // The first one that the parser gives is of its first pass, and quotes are looked at in a later one: where one is missing, it tells of a comma
+    // that is missing on the next line. Of two at one place the later pass knows more.
+    let first = errors.iter().rev().min_by_key(|error| error.span().map_or(usize::MAX, |at| at.start));
+    if let Some(error) = first {
+        let name = error.span().filter(|_| error.message() == "duplicate key").and_then(|at| text.get(at));
+        let name = name.map_or_else(String::new, |name| format!(" `{}`", units::shortened(name)));
+        return Err(Fault::syntax(error.span(), format!("{}{name}", error.message())));
+    }
     let at = document.span();
     table(document.get_ref()).map(|value| Node { at, value })
 }
