@@ -123,11 +123,11 @@ impl JobFileError {
         Self { code, message: all.join("\n"), hint: Some(hint) }
     }
 
-    pub(super) fn unreadable(file: &str, why: &str) -> Self {
+    pub(super) fn unreadable(file: &str, why: &str, hint: Option<&str>) -> Self {
         Self {
             code: "JOB_FILE_UNREADABLE",
             message: format!("cannot read the job file {file}: {why}"),
-            hint: Some("give the path of a job file in TOML or JSON".to_owned()),
+            hint: hint.map(str::to_owned),
         }
     }
 }

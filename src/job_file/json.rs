@@ -10,6 +10,9 @@ use super::{
 
 /// Reads JSON. Numbers beyond 64 bits and duplicate names are errors.
 pub(super) fn parse(text: &str) -> Result<Node, Fault> {
+    if text.trim().is_empty() {
+        return Err(Fault::syntax(None, "the file is empty"));
+    }
     if let Err(error) = serde_json::from_str::<serde_json::Value>(text) {
         let line_start: usize = text.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum();
         let place = line_start + error.column().saturating_sub(1);

@@ -22,7 +22,10 @@ pub(crate) use fault::JobFileError;
 pub(crate) use nearest::{guess, nearest};
 pub(crate) use units::{duration_micros, name_fault, quota_bytes, quota_cpu_millis};
 
-use std::{io::Read, path::Path};
+use std::{
+    io::{ErrorKind, Read},
+    path::Path,
+};
 
 use plenum_proto::v1::{JobKind, JobShape, JobSpec};
 
@@ -58,6 +61,12 @@ pub(crate) fn endless(shape: &JobShape) -> Option<&'static str> {
     }
 }
 
+/// What to do about a file that can't be opened, where its path is to blame.
+fn no_file_hint(kind: ErrorKind) -> Option<&'static str> {
+    let is_path = matches!(kind, ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory);
+    is_path.then_some("give the path of a job file in TOML or JSON")
+}
+
 /// The file's name and text, kept for showing places in it.
 #[derive(Clone, Debug)]
 struct Source {
@@ -74,7 +83,6 @@ impl JobFile {
     pub(crate) fn read(path: &Path) -> Result<Self, JobFileError> {
         let is_standard_input = path == Path::new("-");
         let name = if is_standard_input { "standard input".to_owned() } else { path.display().to_string() };
-        let unreadable = |why: &str| JobFileError::unreadable(&name, why);
         // Not by its size: a device or a pipe has none, and may have no end.
         let mut bytes = Vec::new();
         let opened = if is_standard_input {
@@ -84,24 +92,43 @@ impl JobFile {
         };
         opened
             .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
-            .map_err(|error| unreadable(&error.to_string()))?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(unreadable(&format!("it has more than the {FILE_BYTES_MAX} bytes of a job file")));
-        }
-        let text = String::from_utf8(bytes)
-            .map_err(|error| unreadable(&format!("it is no text in UTF-8 ({})", error.utf8_error())))?;
-        Self::parse(&name, &text)
+            .map_err(|error| JobFileError::unreadable(&name, &error.to_string(), no_file_hint(error.kind())))?;
+        Self::from_bytes(&name, bytes)
     }
 
-    /// Checks the text of a job file. It is JSON when its name ends in `.json` or its first character is `{`.
+    /// The text of the bytes, checked.
+    fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self, JobFileError> {
+        let unreadable = |why: &str, hint| JobFileError::unreadable(name, why, Some(hint));
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            let why = format!("it has more than the {FILE_BYTES_MAX} bytes of a job file");
+            return Err(unreadable(&why, "put long scripts into files that the command reads"));
+        }
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let right = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = right.split(|byte| *byte == b'\n').count();
+            unreadable(&format!("it is no text in UTF-8 from line {line} on"), "save it as UTF-8")
+        })?;
+        Self::parse(name, &text)
+    }
+
+    /// Checks the text of a job file. It is JSON when its name ends in `.json` or its first character is `{`. A byte order mark before it, as
+    /// some editors write one, says nothing.
     ///
     /// # Errors
     ///
     /// What is wrong in the file, each with its place: all that can be found at once, twenty at most.
     pub(crate) fn parse(name: &str, text: &str) -> Result<Self, JobFileError> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let source = Source { name: name.to_owned(), text: text.to_owned() };
-        let is_json = name.ends_with(".json") || text.trim_start().starts_with('{');
-        let tree = if is_json { json::parse(text) } else { tree::parse_toml(text) };
+        let (tree, format) = match (name.ends_with(".json"), text.trim_start().starts_with('{')) {
+            (true, _) => (json::parse(text), "this is read as JSON, as its name ends in .json"),
+            (false, true) => (json::parse(text), "this is read as JSON, as it begins with {"),
+            (false, false) => {
+                let told = "this is read as TOML; JSON begins with {, or has a name that ends in .json";
+                (tree::parse_toml(text), told)
+            }
+        };
+        let tree = tree.map_err(|fault| if fault.code == "JOB_FILE_SYNTAX" { fault.with_hint(format) } else { fault });
         match tree.map_err(Faults::from).and_then(|tree| job::read(&tree)) {
             Ok(job) => Ok(Self { spec: job.spec, names_namespace: job.names_namespace, custom: job.custom, source }),
             Err(faults) => Err(JobFileError::new(&source.name, &source.text, faults)),
