@@ -217,7 +217,10 @@ fn restart(fields: &Fields<'_>, faults: &mut Faults) -> RestartPolicy {
 fn lost_after(fields: &Fields<'_>) -> Result<i64, Fault> {
     match fields.node("lost_after") {
         Some(Node { value: Value::Text(text), .. }) if text == "never" => Ok(-1),
-        _ => Ok(fields.duration("lost_after")?.unwrap_or(60_000_000)),
+        _ => match fields.duration("lost_after") {
+            Ok(micros) => Ok(micros.unwrap_or(60_000_000)),
+            Err(fault) => Err(Fault { message: format!("{}, or \"never\"", fault.message), ..fault }),
+        },
     }
 }
 
@@ -400,13 +403,18 @@ fn custom(entry: &Entry, table: &Fields<'_>, path: &str) -> Result<Custom, Fault
 /// A quantity, written as a text or as a number.
 fn amount(table: &Fields<'_>, name: &str, read: impl Fn(&str) -> Result<i64, String>) -> Result<Option<i64>, Fault> {
     let Some(node) = table.node(name) else { return Ok(None) };
-    let written = match &node.value {
-        Value::Text(text) => text.clone(),
-        Value::Integer(integer) => integer.to_string(),
-        Value::Decimal(number) => number.clone(),
-        _ => return Err(node.unexpected(&table.path_of(name), "a quantity")),
-    };
+    let written = written(node).ok_or_else(|| node.unexpected(&table.path_of(name), "a quantity"))?;
     read(&written).map(Some).map_err(|what| Fault::value(node.at.clone(), format!("`{}`: {what}", table.path_of(name))))
+}
+
+/// A quantity as it is written.
+fn written(node: &Node) -> Option<String> {
+    match &node.value {
+        Value::Text(text) => Some(text.clone()),
+        Value::Integer(integer) => Some(integer.to_string()),
+        Value::Decimal(number) => Some(number.clone()),
+        _ => None,
+    }
 }
 
 /// Whole GPUs, or a part of one.
@@ -420,8 +428,9 @@ fn gpus(table: &Fields<'_>) -> Result<Vec<Device>, Fault> {
             Ok((0..).zip(0..millis / 1000).map(|(index, _)| device(index, 1000)).collect())
         }
         _ => {
-            let what =
-                format!("`{}`: expected whole GPUs, at most {DEVICES_MAX}, or a part of one", table.path_of("gpu"));
+            let (path, found) = (table.path_of("gpu"), table.node("gpu").and_then(written).unwrap_or_default());
+            let found = units::shortened(&found);
+            let what = format!("`{path}` is {found}; expected whole GPUs, at most {DEVICES_MAX}, or a part of one");
             Err(Fault::value(at, what))
         }
     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod advice;
 mod syntax;
 
 use plenum_proto::v1::{JobKind, Operator};

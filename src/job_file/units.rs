@@ -9,10 +9,10 @@ use plenum_model::{AMOUNT_MAX, CPU_MILLIS_MAX, QUOTA_MAX, is_name};
 pub(crate) const DURATION_MICROS_MAX: i64 = 366 * 24 * 3600 * 1_000_000;
 
 const CPU_EXPECTED: &str = "expected cores or thousandths of one, such as \"1\", \"0.5\" or \"500m\"";
-const BYTES_EXPECTED: &str = "expected bytes with a unit, such as \"64MiB\" or \"2GB\" (B, kB, MB, GB, TB, KiB, MiB, \
-                              GiB, TiB)";
-const DURATION_EXPECTED: &str = "expected a time with a unit, such as \"10s\", \"1m30s\" or \"500ms\" (us, ms, s, m, \
-                                 h, d)";
+const BYTES_EXPECTED: &str = "expected a whole number and a unit, such as \"64MiB\" or \"2GB\" (B, kB, MB, GB, TB, KiB, \
+                              MiB, GiB, TiB)";
+const DURATION_EXPECTED: &str = "expected whole numbers with units, such as \"10s\", \"1m30s\" or \"500ms\" (us, ms, \
+                                 s, m, h, d)";
 const NAME_EXPECTED: &str = "expected 1 to 63 characters of a to z, 0 to 9 and `-`, the first and the last a \
                              letter or a digit";
 
@@ -28,7 +28,7 @@ pub(crate) fn quota_cpu_millis(text: &str) -> Result<i64, String> {
 
 fn cpu_millis_up_to(most: u64, text: &str) -> Result<i64, String> {
     let millis = match text.strip_suffix('m') {
-        Some(digits) => scaled(digits, 0),
+        Some(digits) => scaled(digits.trim_end(), 0),
         None => scaled(text, 3),
     };
     match millis {
@@ -80,7 +80,7 @@ fn bytes_up_to(most: u64, text: &str) -> Result<i64, String> {
     }
 }
 
-/// Microseconds. Parts add up: `1m30s`.
+/// Microseconds. Parts add up: `1m30s`. As with all quantities, there may be a space before a unit.
 pub(crate) fn duration_micros(text: &str) -> Result<i64, String> {
     let fault = || format!("`{text}` is no time; {DURATION_EXPECTED}");
     let too_long = || format!("`{text}` is too long; expected at most 366d");
@@ -95,8 +95,9 @@ pub(crate) fn duration_micros(text: &str) -> Result<i64, String> {
             return Err(fault());
         }
         let amount: i64 = rest[..digits].parse().map_err(|_| too_long())?;
-        let letters = rest[digits..].find(|each: char| !each.is_ascii_alphabetic()).unwrap_or(rest.len() - digits);
-        let unit: i64 = match &rest[digits..digits + letters] {
+        let behind = rest[digits..].trim_start();
+        let letters = behind.find(|each: char| !each.is_ascii_alphabetic()).unwrap_or(behind.len());
+        let unit: i64 = match &behind[..letters] {
             "us" => 1,
             "ms" => 1000,
             "s" => 1_000_000,
@@ -106,7 +107,7 @@ pub(crate) fn duration_micros(text: &str) -> Result<i64, String> {
             _ => return Err(fault()),
         };
         total = amount.checked_mul(unit).and_then(|part| total.checked_add(part)).ok_or_else(too_long)?;
-        rest = &rest[digits + letters..];
+        rest = behind[letters..].trim_start();
     }
     if total > DURATION_MICROS_MAX { Err(too_long()) } else { Ok(total) }
 }

@@ -318,7 +318,7 @@ mod tests {
         let failure = parse::<ServerFile>("lisen = \"127.0.0.1:7171\"\n").unwrap_err();
         assert_eq!(failure.code, "CONFIG");
         assert!(failure.message.contains("line 1") && failure.message.contains("lisen"), "{failure}");
-        assert!(parse::<ServerFile>("lease = \"15\"\n").unwrap_err().message.contains("with a unit"));
+        assert!(parse::<ServerFile>("lease = \"15\"\n").unwrap_err().message.contains("with units"));
         let bare = parse::<ServerFile>("lease = 5\n").unwrap_err();
         assert!(bare.message.contains("such as \"5s\", found 5") && bare.message.contains("line 1"), "{bare}");
         assert_eq!(parse::<AgentFile>("name = 3\n").unwrap_err().code, "CONFIG");
