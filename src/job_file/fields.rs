@@ -13,35 +13,81 @@ use plenum_proto::{
 use super::{
     constraint,
     fault::{Fault, Faults},
-    group, guess, job,
+    group, job, nearest,
     tree::{Entry, Node, Value},
     units,
 };
+
+/// Names that other systems have for what a job file calls otherwise, and its own.
+pub(super) const SYNONYMS: &[(&str, &str)] = &[
+    ("args", "command"),
+    ("cmd", "command"),
+    ("cores", "cpu"),
+    ("depends_on", "after"),
+    ("environment", "env"),
+    ("instances", "count"),
+    ("mem", "memory"),
+    ("ram", "memory"),
+    ("replicas", "count"),
+];
 
 /// A table whose names were all checked.
 pub(super) struct Fields<'file> {
     path: String,
     at: Range<usize>,
     entries: &'file [Entry],
+    /// Entries that nobody knows, each below the name that was most likely meant.
+    slips: Vec<(&'static str, &'file Entry)>,
 }
 
 impl<'file> Fields<'file> {
     /// Opens a table that has no fields but `known` ones: each that nobody knows is noted. `path` is how messages name it; empty for the
-    /// file itself. `None`: it is no table.
-    pub(super) fn open_noting(node: &'file Node, path: &str, known: &[&str], faults: &mut Faults) -> Option<Self> {
-        let fields = faults.note(Self::open_any(node, path))?;
-        for entry in fields.entries.iter().filter(|entry| !known.contains(&entry.name.as_str())) {
-            faults.add_with(|| unknown(path, entry, known));
+    /// file itself. `None`: it is none, and `expected` says what it should be.
+    pub(super) fn open_noting(
+        node: &'file Node,
+        path: &str,
+        known: &'static [&'static str],
+        expected: &str,
+        faults: &mut Faults,
+    ) -> Option<Self> {
+        let mut fields = faults.note(Self::open_any(node, path, expected))?;
+        for entry in fields.entries().iter().filter(|entry| !known.contains(&entry.name.as_str())) {
+            fields.note_unknown(entry, known, faults);
         }
         Some(fields)
     }
 
     /// Opens a table whose names are free.
-    pub(super) fn open_any(node: &'file Node, path: &str) -> Result<Self, Fault> {
+    pub(super) fn open_any(node: &'file Node, path: &str, expected: &str) -> Result<Self, Fault> {
         match &node.value {
-            Value::Table(entries) => Ok(Self { path: path.to_owned(), at: node.at.clone(), entries }),
-            _ => Err(node.unexpected(path, "a table")),
+            Value::Table(entries) => {
+                Ok(Self { path: path.to_owned(), at: node.at.clone(), entries, slips: Vec::new() })
+            }
+            _ => Err(node.unexpected(path, expected)),
         }
+    }
+
+    /// Notes a field that nobody knows. What it was most likely meant for is read from it from here on: so it is not called missing, and what is
+    /// wrong in it is told, too.
+    pub(super) fn note_unknown(&mut self, entry: &'file Entry, known: &'static [&'static str], faults: &mut Faults) {
+        faults.add_with(|| {
+            self.slips.extend(meant(&entry.name, known).map(|name| (name, entry)));
+            self.unknown(entry, known)
+        });
+    }
+
+    /// A field that nobody knows, with the nearest known name, or where a field of that name stands. Nobody is led to one that is refused.
+    pub(super) fn unknown(&self, entry: &Entry, known: &'static [&'static str]) -> Fault {
+        let place = if self.path.is_empty() { "a job file".to_owned() } else { format!("`{}`", self.path) };
+        let (name, own) = (units::shortened(&entry.name), own_word(&entry.name));
+        let elsewhere = elsewhere(own, known);
+        let renamed = elsewhere.is_some().then_some(own).filter(|own| *own != entry.name);
+        let guess = renamed.or_else(|| meant(&entry.name, known));
+        let guess = guess.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
+        let known_here = || format!("known here: {}", built(known).collect::<Vec<_>>().join(", "));
+        Fault::value(entry.name_at.clone(), format!("unknown field `{name}` in {place}{guess}"))
+            .with_code("JOB_FILE_UNKNOWN_FIELD")
+            .with_hint(elsewhere.unwrap_or_else(known_here))
     }
 
     /// How messages name a field of this table.
@@ -58,8 +104,10 @@ impl<'file> Fields<'file> {
         self.entries
     }
 
+    /// The field of this name, or a slip in it.
     pub(super) fn entry(&self, name: &str) -> Option<&'file Entry> {
-        self.entries.iter().find(|entry| entry.name == name)
+        let slip = || self.slips.iter().find(|(meant, _)| *meant == name).map(|(_, entry)| *entry);
+        self.entries.iter().find(|entry| entry.name == name).or_else(slip)
     }
 
     pub(super) fn node(&self, name: &str) -> Option<&'file Node> {
@@ -135,6 +183,12 @@ impl<'file> Fields<'file> {
         }
     }
 
+    /// Each entry of such a list, with how messages name it: by the list's own name, its entry would be told to be of the list's kind.
+    pub(super) fn each<'list>(&self, name: &str, nodes: &'list [Node]) -> impl Iterator<Item = (String, &'list Node)> {
+        let path = self.path_of(name);
+        nodes.iter().enumerate().map(move |(position, node)| (format!("{path}[{position}]"), node))
+    }
+
     /// An attribute of machines, written `attr.NAME`.
     pub(super) fn attribute(&self, name: &str) -> Result<Option<String>, Fault> {
         let Some(text) = self.text(name)? else { return Ok(None) };
@@ -153,17 +207,37 @@ pub(super) fn text<'file>(node: &'file Node, path: &str) -> Result<&'file str, F
     }
 }
 
-/// An unknown field, with the nearest known name. Nobody is led to one that is refused.
-pub(super) fn unknown(path: &str, entry: &Entry, known: &[&str]) -> Fault {
+/// The known name that was most likely meant; none where another table has a field of that very name.
+fn meant(name: &str, known: &'static [&'static str]) -> Option<&'static str> {
+    let own = own_word(name);
+    let same = built(known).find(|known| *known == own);
+    same.or_else(|| if elsewhere(own, known).is_some() { None } else { nearest(name, built(known)) })
+}
+
+/// The name that job files have for what other systems call so.
+fn own_word(name: &str) -> &str {
+    SYNONYMS.iter().find(|(synonym, _)| *synonym == name).map_or(name, |(_, own)| *own)
+}
+
+/// Where a field of this name stands, if that is in another table.
+fn elsewhere(name: &str, here: &'static [&'static str]) -> Option<String> {
+    let is_in = |known: &'static [&'static str]| !here.contains(&name) && built(known).any(|known| known == name);
+    if is_in(job::KNOWN) {
+        Some(format!("`{name}` belongs to the job: put it beside `group`, in TOML above the first [group.…]"))
+    } else if is_in(group::KNOWN) {
+        Some(format!("`{name}` belongs to a group: put it into one, in TOML below a line such as [group.main]"))
+    } else if is_in(group::KNOWN_RESOURCES) {
+        Some(format!("`{name}` belongs to `resources` of a group: for example resources = {}", group::RESOURCES))
+    } else {
+        None
+    }
+}
+
+/// The known names that are not refused.
+fn built(known: &'static [&'static str]) -> impl Iterator<Item = &'static str> {
     // No driver that is built takes an image.
     let is_built = |name: &&str| !job::UNBUILT.contains(name) && !group::UNBUILT.contains(name) && *name != "image";
-    let known: Vec<&str> = known.iter().copied().filter(is_built).collect();
-    let place = if path.is_empty() { "a job file".to_owned() } else { format!("`{path}`") };
-    let name = units::shortened(&entry.name);
-    let guess = guess(&entry.name, known.iter().copied());
-    Fault::value(entry.name_at.clone(), format!("unknown field `{name}` in {place}{guess}"))
-        .with_code("JOB_FILE_UNKNOWN_FIELD")
-        .with_hint(format!("known here: {}", known.join(", ")))
+    known.iter().copied().filter(is_built)
 }
 
 /// Options of a job's scheduler: tables become dotted names, values become texts.
@@ -172,7 +246,9 @@ pub(super) fn options(node: &Node, path: &str, faults: &mut Faults) -> BTreeMap<
     let mut flat = BTreeMap::new();
     let mut open = vec![(String::new(), node)];
     while let Some((prefix, node)) = open.pop() {
-        let Some(fields) = faults.note(Fields::open_any(node, path)) else { continue };
+        let Some(fields) = faults.note(Fields::open_any(node, path, "a table, such as { policy = \"fifo\" }")) else {
+            continue;
+        };
         for entry in fields.entries() {
             let name = if prefix.is_empty() { entry.name.clone() } else { format!("{prefix}.{}", entry.name) };
             if matches!(entry.node.value, Value::Table(_)) {

@@ -45,6 +45,8 @@ pub(super) const KNOWN: &[&str] = &[
 /// Without `image`: of that it depends on the driver what is wrong.
 pub(super) const UNBUILT: &[&str] = &["topology", "check"];
 pub(super) const KNOWN_RESOURCES: &[&str] = &["cpu", "memory", "disk", "gpu", "ports"];
+/// An example of resources.
+pub(super) const RESOURCES: &str = "{ cpu = \"500m\", memory = \"64MiB\" }";
 /// Those without which nothing is placed.
 const NEEDED_RESOURCES: &[&str] = &["cpu", "memory"];
 
@@ -93,7 +95,7 @@ pub(super) fn read<'file>(entry: &'file Entry, job: JobFacts, faults: &mut Fault
         return None;
     }
     let path = format!("group.{}", entry.name);
-    let fields = Fields::open_noting(&entry.node, &path, KNOWN, faults)?;
+    let fields = Fields::open_noting(&entry.node, &path, KNOWN, "a table with `command` and `resources`", faults)?;
     for unbuilt in UNBUILT {
         faults.note(fields.refuse(unbuilt));
     }
@@ -151,17 +153,18 @@ fn refuse_other_drivers(fields: &Fields<'_>) -> Result<(), Fault> {
 
 /// `None`: not all of it could be read.
 fn after<'file>(fields: &Fields<'file>, kind: JobKind, faults: &mut Faults) -> Option<Vec<(&'file str, Range<usize>)>> {
-    let path = fields.path_of("after");
-    let names = faults.note(fields.list("after", "a list of names of groups"))?;
+    let names = faults.note(fields.list("after", "a list of names of groups, such as [\"split\"]"))?;
     if let (Some(first), JobKind::Forever) = (names.first(), kind) {
+        let path = fields.path_of("after");
         let what =
             format!("`{path}`: the tasks of a job that runs for ever never succeed, so nothing starts after them");
         let hint = "say runs = \"to-completion\", or take `after` out of the file";
         faults.add(Fault::value(first.at.clone(), what).with_hint(hint));
         return None;
     }
+    let each = fields.each("after", names);
     let read: Vec<_> =
-        names.iter().filter_map(|node| Some((faults.note(fields::text(node, &path))?, node.at.clone()))).collect();
+        each.filter_map(|(path, node)| Some((faults.note(fields::text(node, &path))?, node.at.clone()))).collect();
     (read.len() == names.len()).then_some(read)
 }
 
@@ -184,7 +187,10 @@ fn retry(fields: &Fields<'_>, kind: JobKind, faults: &mut Faults) -> RetryPolicy
     let default = RetryPolicy { attempts, delay_micros: 1_000_000 };
     let Some(node) = fields.node("retry") else { return default };
     let path = fields.path_of("retry");
-    let Some(fields) = Fields::open_noting(node, &path, &["attempts", "delay"], faults) else { return default };
+    let expected = "a table, such as { attempts = 3, delay = \"2s\" }";
+    let Some(fields) = Fields::open_noting(node, &path, &["attempts", "delay"], expected, faults) else {
+        return default;
+    };
     RetryPolicy {
         attempts: faults.note(retry_attempts(&fields, kind)).flatten().unwrap_or(default.attempts),
         delay_micros: faults.note(fields.duration("delay")).flatten().unwrap_or(default.delay_micros),
@@ -205,7 +211,8 @@ fn restart(fields: &Fields<'_>, faults: &mut Faults) -> RestartPolicy {
     let Some(node) = fields.node("restart") else { return default };
     let path = fields.path_of("restart");
     let known = &["attempts", "delay", "within"];
-    let Some(fields) = Fields::open_noting(node, &path, known, faults) else { return default };
+    let expected = "a table, such as { attempts = 2, delay = \"1s\", within = \"5m\" }";
+    let Some(fields) = Fields::open_noting(node, &path, known, expected, faults) else { return default };
     RestartPolicy {
         attempts: faults.note(fields.number("attempts", 0, RESTARTS_MAX)).flatten().unwrap_or(default.attempts),
         delay_micros: faults.note(fields.duration("delay")).flatten().unwrap_or(default.delay_micros),
@@ -225,9 +232,9 @@ fn lost_after(fields: &Fields<'_>) -> Result<i64, Fault> {
 }
 
 fn constraints(fields: &Fields<'_>, faults: &mut Faults) -> Vec<Constraint> {
-    let path = fields.path_of("constraints");
-    let nodes = entries(fields, "constraints", "a list of conditions", CONSTRAINTS_MAX, faults);
-    nodes.iter().filter_map(|node| faults.note(rule(node, &path))).collect()
+    let expected = "a list of conditions, such as ['attr.kernel >= \"5.10\"']";
+    let nodes = entries(fields, "constraints", expected, CONSTRAINTS_MAX, faults);
+    fields.each("constraints", nodes).filter_map(|(path, node)| faults.note(rule(node, &path))).collect()
 }
 
 fn rule(node: &Node, path: &str) -> Result<Constraint, Fault> {
@@ -249,13 +256,13 @@ fn entries<'file>(
 }
 
 fn affinities(fields: &Fields<'_>, faults: &mut Faults) -> Vec<Affinity> {
-    let path = fields.path_of("affinities");
     let nodes = entries(fields, "affinities", "a list of tables { rule, weight }", CONSTRAINTS_MAX, faults);
-    nodes.iter().filter_map(|node| affinity(node, &path, faults)).collect()
+    fields.each("affinities", nodes).filter_map(|(path, node)| affinity(node, &path, faults)).collect()
 }
 
 fn affinity(node: &Node, path: &str, faults: &mut Faults) -> Option<Affinity> {
-    let table = Fields::open_noting(node, path, &["rule", "weight"], faults)?;
+    let expected = "a table, such as { rule = 'attr.disk == \"ssd\"', weight = 10 }";
+    let table = Fields::open_noting(node, path, &["rule", "weight"], expected, faults)?;
     let written = table.node("rule").ok_or_else(|| missing(&table, "rule"));
     let rule = faults.note(written.and_then(|node| rule(node, &table.path_of("rule"))));
     let weight = faults.note(weight(&table));
@@ -271,22 +278,23 @@ fn weight(table: &Fields<'_>) -> Result<i32, Fault> {
 }
 
 fn spread(fields: &Fields<'_>, same_machine: bool, faults: &mut Faults) -> Vec<Spread> {
-    let path = fields.path_of("spread");
     let nodes = entries(fields, "spread", "a list of tables { by, at_most }", SPREADS_MAX, faults);
     if let (Some(first), true) = (nodes.first(), same_machine) {
+        let path = fields.path_of("spread");
         let what = format!("`{path}`: a job with `same_machine` has all its tasks on one machine, nothing to spread");
         faults.add(Fault::value(first.at.clone(), what));
         return Vec::new();
     }
-    let mut read = |node| {
-        let table = Fields::open_noting(node, &path, &["by", "at_most"], faults)?;
+    let read = |(path, node): (String, &Node)| {
+        let expected = "a table, such as { by = \"attr.rack\", at_most = 2 }";
+        let table = Fields::open_noting(node, &path, &["by", "at_most"], expected, faults)?;
         let attribute = table.attribute("by").and_then(|by| by.ok_or_else(|| missing(&table, "by")));
         let at_most = table.number("at_most", 1, TASKS_MAX);
         let at_most = at_most.and_then(|at_most| at_most.ok_or_else(|| missing(&table, "at_most")));
         let (attribute, at_most) = (faults.note(attribute), faults.note(at_most));
         Some(Spread { attribute: attribute?, at_most: at_most? })
     };
-    nodes.iter().filter_map(&mut read).collect()
+    fields.each("spread", nodes).filter_map(read).collect()
 }
 
 fn command(fields: &Fields<'_>, faults: &mut Faults) -> Vec<String> {
@@ -299,11 +307,12 @@ fn command(fields: &Fields<'_>, faults: &mut Faults) -> Vec<String> {
         faults.add(Fault::value(at, what).with_hint("for example: command = [\"/bin/sh\", \"-c\", \"echo hello\"]"));
         return Vec::new();
     };
-    let read = |node| match fields::text(node, &path)? {
+    let read = |path: &str, node| match fields::text(node, path)? {
         text if text.contains('\0') => Err(Fault::value(node.at.clone(), format!("`{path}` contains a NUL character"))),
         text => Ok(text.to_owned()),
     };
-    let command: Vec<String> = nodes.iter().filter_map(|node| faults.note(read(node))).collect();
+    let each = fields.each("command", nodes);
+    let command: Vec<String> = each.filter_map(|(path, node)| faults.note(read(&path, node))).collect();
     if let Value::Text(program) = &first.value
         && (program.is_empty() || (program.contains('/') && !program.starts_with('/')))
     {
@@ -320,7 +329,8 @@ fn command(fields: &Fields<'_>, faults: &mut Faults) -> Vec<String> {
 fn env(fields: &Fields<'_>, faults: &mut Faults) -> BTreeMap<String, String> {
     let path = fields.path_of("env");
     let Some(node) = fields.node("env") else { return BTreeMap::new() };
-    let Some(table) = faults.note(Fields::open_any(node, &path)) else { return BTreeMap::new() };
+    let table = Fields::open_any(node, &path, "a table, such as { LC_ALL = \"C\" }");
+    let Some(table) = faults.note(table) else { return BTreeMap::new() };
     let variables = table.entries().iter().filter_map(|entry| faults.note(variable(entry, &table, &path)));
     variables.collect()
 }
@@ -352,14 +362,15 @@ struct Amounts {
 }
 
 fn resources(fields: &Fields<'_>, faults: &mut Faults) -> (Amounts, Vec<Custom>) {
-    let example = "for example: resources = { cpu = \"500m\", memory = \"64MiB\" }";
+    let example = format!("for example: resources = {RESOURCES}");
     let path = fields.path_of("resources");
-    let node = fields.node("resources").ok_or_else(|| missing(fields, "resources").with_hint(example));
-    let table = node.and_then(|node| Fields::open_any(node, &path));
-    let Some(table) = faults.note(table) else { return Default::default() };
+    let node = fields.node("resources").ok_or_else(|| missing(fields, "resources").with_hint(example.as_str()));
+    let table = node.and_then(|node| Fields::open_any(node, &path, &format!("a table, such as {RESOURCES}")));
+    let Some(mut table) = faults.note(table) else { return Default::default() };
     let others = table.entries().iter().filter(|entry| !KNOWN_RESOURCES.contains(&entry.name.as_str()));
-    let custom = others.filter_map(|entry| faults.note(custom(entry, &table, &path))).collect();
-    let needed = |found: Option<i64>, name: &str| found.ok_or_else(|| missing(&table, name).with_hint(example));
+    let custom = others.filter_map(|entry| custom(entry, &mut table, faults)).collect();
+    let needed =
+        |found: Option<i64>, name: &str| found.ok_or_else(|| missing(&table, name).with_hint(example.as_str()));
     let at = |name: &str| table.node(name).map_or_else(|| table.at(), |node| node.at.clone());
     let cpu_millis = amount(&table, "cpu", units::cpu_millis).and_then(|found| match needed(found, "cpu")? {
         0 => Err(Fault::value(at("cpu"), format!("`{}` is nothing; expected at least \"1m\"", table.path_of("cpu")))),
@@ -384,20 +395,25 @@ fn resources(fields: &Fields<'_>, faults: &mut Faults) -> (Amounts, Vec<Custom>)
 }
 
 /// An amount of a resource that the cell named.
-fn custom(entry: &Entry, table: &Fields<'_>, path: &str) -> Result<Custom, Fault> {
-    let unknown = || fields::unknown(path, entry, KNOWN_RESOURCES);
-    let Value::Integer(amount) = entry.node.value else { return Err(unknown()) };
+fn custom<'file>(entry: &'file Entry, table: &mut Fields<'file>, faults: &mut Faults) -> Option<Custom> {
+    let Value::Integer(amount) = entry.node.value else {
+        table.note_unknown(entry, KNOWN_RESOURCES, faults);
+        return None;
+    };
     // One edit away from a known name is a slip, unless the cell has a resource of that name.
     let near = KNOWN_RESOURCES.iter().find(|known| super::nearest::edits(&entry.name, known) <= 1);
     if near.is_some_and(|known| NEEDED_RESOURCES.contains(known) && table.node(known).is_none()) {
-        return Err(unknown());
+        table.note_unknown(entry, KNOWN_RESOURCES, faults);
+        return None;
     }
     if u64::try_from(amount).is_ok_and(|amount| amount <= AMOUNT_MAX) {
         let (resource, at) = (entry.name.clone(), entry.name_at.clone());
-        return Ok(Custom { resource, amount, at, slip: near.map(|_| unknown()) });
+        let slip = near.map(|_| table.unknown(entry, KNOWN_RESOURCES));
+        return Some(Custom { resource, amount, at, slip });
     }
     let what = format!("`{}` is {amount}; expected 0 to {AMOUNT_MAX}", table.path_of(&entry.name));
-    Err(Fault::value(entry.node.at.clone(), what))
+    faults.add(Fault::value(entry.node.at.clone(), what));
+    None
 }
 
 /// A quantity, written as a text or as a number.
@@ -438,7 +454,7 @@ fn gpus(table: &Fields<'_>) -> Result<Vec<Device>, Fault> {
 
 fn ports(table: &Fields<'_>, faults: &mut Faults) -> Vec<Port> {
     let Some(node) = table.node("ports") else { return Vec::new() };
-    let ports = Fields::open_any(node, &table.path_of("ports"));
+    let ports = Fields::open_any(node, &table.path_of("ports"), "a table, such as { http = 0, admin = 9100 }");
     let ports = ports.and_then(|ports| bounded(table, "ports", ports.entries().len(), PORTS_MAX).map(|()| ports));
     let Some(ports) = faults.note(ports) else { return Vec::new() };
     let mut read = Vec::new();

@@ -52,7 +52,8 @@ pub(super) struct Job {
 /// Reads the whole tree, also behind what is wrong in it.
 pub(super) fn read(tree: &Node) -> Result<Job, Faults> {
     let mut faults = Faults::default();
-    let Some(fields) = Fields::open_noting(tree, "", KNOWN, &mut faults) else { return Err(faults) };
+    let expected = "one job, as { \"name\": \"word-count\", … }";
+    let Some(fields) = Fields::open_noting(tree, "", KNOWN, expected, &mut faults) else { return Err(faults) };
     for unbuilt in UNBUILT {
         faults.note(fields.refuse(unbuilt));
     }
@@ -94,7 +95,7 @@ pub(super) fn read(tree: &Node) -> Result<Job, Faults> {
 
 fn groups(fields: &Fields<'_>, facts: JobFacts, job: &mut Job, faults: &mut Faults) -> Result<(), Fault> {
     let node = fields.node("group").ok_or_else(|| missing("group", "[group.main]"))?;
-    let table = Fields::open_any(node, "group");
+    let table = Fields::open_any(node, "group", "a table of groups");
     let table = table.map_err(|fault| fault.with_hint("each group has a name: for example [group.main]"))?;
     let count = table.entries().len();
     if count == 0 || count > GROUPS_MAX {

@@ -53,9 +53,10 @@ impl Node {
         }
     }
 
-    /// The error for a value of the wrong kind.
+    /// The error for a value of the wrong kind. `path` is empty for the file itself.
     pub(super) fn unexpected(&self, path: &str, expected: &str) -> Fault {
-        Fault::value(self.at.clone(), format!("`{path}` is {}; expected {expected}", self.kind()))
+        let what = if path.is_empty() { "the file".to_owned() } else { format!("`{path}`") };
+        Fault::value(self.at.clone(), format!("{what} is {}; expected {expected}", self.kind()))
     }
 }
 

@@ -1,6 +1,108 @@
-//! Whoever does what a message says gets on: quantities are told what they lack.
+//! Whoever does what a message says gets on: entries, fields and quantities are called what they are, and where they belong is told.
 
-use super::{GROUP, HEAD, check_group, check_resources, read};
+use super::{GROUP, HEAD, JobFile, check, check_group, check_resources, read};
+
+/// What is told of a file that is refused: each mistake's first line, and its hint where it is the only one.
+fn told(text: &str) -> (Vec<String>, Option<String>) {
+    let error = JobFile::parse("job.toml", text).expect_err("the file should be refused");
+    let places = error.message.lines().filter(|line| line.starts_with("job.toml")).map(str::to_owned);
+    (places.collect(), error.hint)
+}
+
+// A number in a list was told to be the list: to be a text in its place, which was then told to be a list again.
+#[test]
+fn an_entry_of_a_list_is_told_by_its_place_in_it() {
+    let text = format!("{HEAD}{}", GROUP.replace("\"/bin/true\"", "\"/bin/echo\", 1"));
+    check(
+        &text,
+        "JOB_FILE_VALUE",
+        &["job.toml:4:25: `group.main.command[1]` is an integer; expected a text in quotes"],
+    );
+    check_group("constraints = [1]", &["`group.main.constraints[0]` is an integer; expected a text in quotes"]);
+    check_group("constraints = ['arch']", &["`group.main.constraints[0]`: `arch` is no condition"]);
+    check_group("after = [1]", &["`group.main.after[0]` is an integer; expected a text in quotes"]);
+    let wish = "{ rule = 'attr.disk == \"ssd\"', weight = 10 }";
+    let expected = format!("`group.main.affinities[0]` is a text; expected a table, such as {wish}");
+    check_group("affinities = [\"attr.disk\"]", &[&expected]);
+    read(&format!("{HEAD}{GROUP}affinities = [{wish}]\n"));
+    let limit = "{ by = \"attr.rack\", at_most = 2 }";
+    let expected = format!("`group.main.spread[0]` is a text; expected a table, such as {limit}");
+    check_group("spread = [\"attr.rack\"]", &[&expected]);
+    read(&format!("{HEAD}{GROUP}spread = [{limit}]\n"));
+}
+
+// Below a group's line, a field of the job was unknown, and what was known there was told, all but where it belongs.
+#[test]
+fn a_field_of_another_table_is_told_where_it_belongs() {
+    let belongs = |text: String, place: &str, hint: &str| {
+        let (places, told) = told(&text);
+        assert_eq!(places, [place]);
+        assert_eq!(told.as_deref(), Some(hint));
+    };
+    belongs(
+        format!("{HEAD}{GROUP}priority = 3\n"),
+        "job.toml:6:1: unknown field `priority` in `group.main`",
+        "`priority` belongs to the job: put it beside `group`, in TOML above the first [group.…]",
+    );
+    belongs(
+        format!("count = 3\n{HEAD}{GROUP}"),
+        "job.toml:1:1: unknown field `count` in a job file",
+        "`count` belongs to a group: put it into one, in TOML below a line such as [group.main]",
+    );
+    let resources =
+        "`memory` belongs to `resources` of a group: for example resources = { cpu = \"500m\", memory = \"64MiB\" }";
+    belongs(
+        format!("{HEAD}{GROUP}memory = \"1GiB\"\n"),
+        "job.toml:6:1: unknown field `memory` in `group.main`",
+        resources,
+    );
+    belongs(
+        format!("{HEAD}{GROUP}mem = \"1GiB\"\n"),
+        "job.toml:6:1: unknown field `mem` in `group.main`; did you mean `memory`?",
+        resources,
+    );
+    // Where it is refused, nobody is sent.
+    check(&format!("{HEAD}{GROUP}schedule = 1\n"), "JOB_FILE_UNKNOWN_FIELD", &["known here: after, count"]);
+}
+
+// Whoever came from another system got a list of names.
+#[test]
+fn what_other_systems_call_a_field_is_asked_about() {
+    for (other, own) in [("cmd", "command"), ("args", "command"), ("replicas", "count"), ("environment", "env")] {
+        let asked = format!("unknown field `{other}` in `group.main`; did you mean `{own}`?");
+        check(&format!("{HEAD}{GROUP}{other} = []\n"), "JOB_FILE_UNKNOWN_FIELD", &[&asked]);
+    }
+    let text = format!("{HEAD}{}", GROUP.replace("memory", "mem"));
+    check(&text, "JOB_FILE_UNKNOWN_FIELD", &["`mem` in `group.main.resources`; did you mean `memory`?"]);
+    for (other, own) in super::super::fields::SYNONYMS {
+        let known = [super::super::group::KNOWN, super::super::group::KNOWN_RESOURCES].concat();
+        assert!(known.contains(own) && !known.contains(other), "{other} is asked about as {own}");
+    }
+}
+
+// One slip was told as two mistakes: as a name that nobody knows, and as one that is missing.
+#[test]
+fn what_a_slip_was_meant_for_is_not_missing_but_read() {
+    let text = "nmae = \"story\"\nscheduler = \"batch\"\n[groups.a]\ncmd = [\"/bin/true\"]\n\
+                resources = { cpus = \"1\", mem = \"1MiB\" }\n";
+    let expected = [
+        "job.toml:1:1: unknown field `nmae` in a job file; did you mean `name`?",
+        "job.toml:3:2: unknown field `groups` in a job file; did you mean `group`?",
+        "job.toml:4:1: unknown field `cmd` in `group.a`; did you mean `command`?",
+        "job.toml:5:15: unknown field `cpus` in `group.a.resources`; did you mean `cpu`?",
+        "job.toml:5:27: unknown field `mem` in `group.a.resources`; did you mean `memory`?",
+    ];
+    assert_eq!(told(text).0, expected);
+    let (places, _) = told(&format!("{HEAD}prioritty = 200\n{GROUP}"));
+    let expected = [
+        "job.toml:3:1: unknown field `prioritty` in a job file; did you mean `priority`?",
+        "job.toml:3:13: `priority` is 200; expected an integer from 0 to 99",
+    ];
+    assert_eq!(places, expected, "what is wrong in it is told at once");
+    // Who says both means the right one.
+    let (places, _) = told(&format!("{HEAD}prioritty = 200\npriority = 3\n{GROUP}"));
+    assert_eq!(places.len(), 1, "{places:?}");
+}
 
 // A number with a unit was told to have one.
 #[test]
@@ -25,4 +127,22 @@ fn any_unit_may_stand_behind_a_space() {
     assert_eq!(file.spec.body.unwrap().groups[0].kill_timeout_micros, 90_000_000);
     check_group("kill_timeout = \"10 \"", &["no time"]);
     check_group("kill_timeout = \"1 0s\"", &["no time"]);
+}
+
+// A table was expected, without a word of how one looks.
+#[test]
+fn where_a_table_is_expected_one_is_shown() {
+    check_group("env = [\"A=1\"]", &["`group.main.env` is a list; expected a table, such as { LC_ALL = \"C\" }"]);
+    check_group("retry = 3", &["expected a table, such as { attempts = 3, delay = \"2s\" }"]);
+    check_group("restart = 3", &["expected a table, such as { attempts = 2, delay = \"1s\", within = \"5m\" }"]);
+    check_resources("3", &["expected a table, such as { cpu = \"500m\", memory = \"64MiB\" }"]);
+    let ports = "{ cpu = 1, memory = \"1MiB\", ports = [80] }";
+    check_resources(ports, &["is a list; expected a table, such as { http = 0, admin = 9100 }"]);
+    let group = format!("{HEAD}group.b = 3\n");
+    check(&group, "JOB_FILE_VALUE", &["`group.b` is an integer; expected a table with `command` and `resources`"]);
+    check(
+        &format!("{HEAD}options = 3\n{GROUP}"),
+        "JOB_FILE_VALUE",
+        &["expected a table, such as { policy = \"fifo\" }"],
+    );
 }

@@ -56,6 +56,16 @@ fn a_byte_order_mark_says_nothing() {
     check("\u{feff}name = = 3\n", "JOB_FILE_SYNTAX", &["job.toml:1:8"]);
 }
 
+// Its name was told as an empty one in quotes.
+#[test]
+fn a_file_that_is_no_table_is_told_as_a_file() {
+    for (text, kind) in [("[1]", "a list"), ("\"x\"", "a text"), ("3", "an integer")] {
+        let error = JobFile::parse("job.json", text).expect_err("that is no job");
+        let told = format!("job.json:1:1: the file is {kind}; expected one job, as {{ \"name\": \"word-count\", … }}");
+        assert_eq!((error.code, error.message.lines().next()), ("JOB_FILE_VALUE", Some(told.as_str())));
+    }
+}
+
 // The parser's words alone let nobody see that another format was read than had been written.
 #[test]
 fn what_is_malformed_is_told_as_which_format_it_was_read() {
