@@ -16,14 +16,13 @@ pub(crate) fn parse_at(text: &str) -> Result<At, String> {
             Ok(At { revision, time_micros: 0 })
         };
     }
-    let time_micros = time_micros(text);
+    let expected = "expected a revision such as 4711, a time such as 2026-11-20T08:00:00Z, or -10m for ten minutes ago";
+    let time_micros = time_micros(text, expected)?;
     // In the protocol 0 means that no time is given; no cell is as old as that.
-    if time_micros.is_some_and(|time| time <= 0) {
-        return Err(format!("{text} is before 1970, when there was no cell"));
+    if time_micros <= 0 {
+        return Err(format!("{text} is not after the beginning of 1970, and no cell is as old as that"));
     }
-    let expected =
-        || "expected a revision such as 4711, a time such as 2026-11-20T08:00:00Z, or -10m for ten minutes ago";
-    time_micros.map(|time_micros| At { revision: 0, time_micros }).ok_or_else(|| expected().to_owned())
+    Ok(At { revision: 0, time_micros })
 }
 
 /// An instant, as microseconds since 1970: a time, or how long ago or from now on, in whole seconds: `2026-11-20T08:00:00Z`, `-10m`, `+10m`.
@@ -34,13 +33,11 @@ pub(crate) fn parse_instant(text: &str) -> Result<i64, String> {
     if duration_micros(text).is_ok() {
         return Err(format!("{text} may be ago or still to come: write -{text} or +{text}"));
     }
-    let expected = || {
-        "expected a time such as 2026-11-20T08:00:00Z, -10m for ten minutes ago, or +10m for ten minutes from now"
-            .to_owned()
-    };
-    let ahead = text.strip_prefix('+').and_then(|ahead| duration_micros(ahead).ok());
+    let expected =
+        "expected a time such as 2026-11-20T08:00:00Z, -10m for ten minutes ago, or +10m for ten minutes from now";
+    let ahead = text.strip_prefix('+').map(|ahead| away_micros(ahead, expected)).transpose()?;
     let ahead = ahead.map(|ahead| jiff::Timestamp::now().as_microsecond().saturating_add(ahead));
-    let micros = ahead.or_else(|| time_micros(text)).ok_or_else(expected)?;
+    let micros = ahead.map_or_else(|| time_micros(text, expected), Ok)?;
     if micros < 0 {
         return Err(format!("{text} is before 1970, where instants begin"));
     }
@@ -48,11 +45,24 @@ pub(crate) fn parse_instant(text: &str) -> Result<i64, String> {
     Ok(if ahead.is_some() || text.starts_with('-') { micros - micros % 1_000_000 } else { micros })
 }
 
-fn time_micros(text: &str) -> Option<i64> {
-    match text.strip_prefix('-') {
-        Some(ago) => duration_micros(ago).ok().map(|ago| jiff::Timestamp::now().as_microsecond().saturating_sub(ago)),
-        None => text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond),
+/// A time, or how long ago. What looks like one is told what is wrong with it, and all else what was `expected`.
+fn time_micros(text: &str, expected: &str) -> Result<i64, String> {
+    if let Some(ago) = text.strip_prefix('-') {
+        return Ok(jiff::Timestamp::now().as_microsecond().saturating_sub(away_micros(ago, expected)?));
     }
+    match text.parse::<jiff::Timestamp>() {
+        Ok(time) => Ok(time.as_microsecond()),
+        Err(error) if error.is_range() => {
+            Err(format!("{text} is out of range; expected a day of the calendar, up to {}", jiff::Timestamp::MAX))
+        }
+        Err(_) => Err(expected.to_owned()),
+    }
+}
+
+/// How far away from now, as it stands behind a sign.
+fn away_micros(text: &str, expected: &str) -> Result<i64, String> {
+    let begins_as_one = text.starts_with(|each: char| each.is_ascii_digit());
+    duration_micros(text).map_err(|what| if begins_as_one { what } else { expected.to_owned() })
 }
 
 /// Up to which moment is read when only what is below revision `before` is asked for, of a cell that is looked at as it was `at`: a long
@@ -87,6 +97,23 @@ mod tests {
         assert!(parse_instant("1969-12-31T23:59:59Z").unwrap_err().contains("before 1970"));
         assert!(parse_instant("42").unwrap_err().starts_with("expected a time such as"));
         assert!(parse_instant("").is_err() && parse_instant("-").is_err());
+    }
+
+    // The message expected what had been given: a time, or how long ago.
+    #[test]
+    fn what_is_out_of_bounds_is_told_the_bound() {
+        let far = parse_at("9999-12-31T23:59:59Z").unwrap_err();
+        assert!(far.contains("is out of range; expected a day of the calendar, up to 9999-12-30T22:00:00"), "{far}");
+        assert_eq!(parse_instant("9999-12-31T23:59:59Z"), Err(far));
+        assert!(parse_at("2026-02-30T08:00:00Z").unwrap_err().contains("expected a day of the calendar"));
+        for far in ["-400d", "+400d"] {
+            assert_eq!(parse_instant(far).unwrap_err(), "`400d` is too long; expected at most 366d");
+        }
+        assert_eq!(parse_at("-400d").unwrap_err(), "`400d` is too long; expected at most 366d");
+        assert!(parse_at("-1.5h").unwrap_err().contains("expected whole numbers with units"));
+        let eldest = parse_at("1970-01-01T00:00:00Z").unwrap_err();
+        assert!(eldest.contains("is not after the beginning of 1970"), "{eldest}");
+        assert!(parse_at("-soon").unwrap_err().starts_with("expected a revision such as"));
     }
 
     // Of what is still to come it was said that no such time was expected, and nobody could say it but as a date.
