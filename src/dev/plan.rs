@@ -1,6 +1,6 @@
 //! What `plenum dev` is going to do, found out from its arguments and files before anything starts.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use plenum_proto::v1::JobShape;
 
@@ -28,10 +28,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Reads the files and refuses what could not go well.
     pub(super) fn read(options: &cli::Dev, namespace: Option<&str>) -> Result<Self, Failure> {
-        let mut jobs = Vec::with_capacity(options.files.len());
-        for path in &options.files {
-            jobs.push(JobFile::read(path)?.in_namespace(namespace)?);
-        }
+        let jobs = read(&options.files, namespace)?;
         check(&jobs, options.until_done)?;
         let mut schedulers: BTreeSet<String> = jobs.iter().map(|job| shape(job).scheduler.clone()).collect();
         if jobs.is_empty() {
@@ -51,6 +48,30 @@ impl Plan {
     pub(super) fn kill_timeout_micros(&self) -> i64 {
         let bodies = self.jobs.iter().filter_map(|job| job.spec.body.as_ref());
         bodies.flat_map(|body| &body.groups).map(|group| group.kill_timeout_micros).max().unwrap_or(10_000_000)
+    }
+}
+
+/// Reads all files. What is wrong is told of each of them, as it is within one.
+fn read(files: &[PathBuf], namespace: Option<&str>) -> Result<Vec<JobFile>, Failure> {
+    let mut jobs = Vec::with_capacity(files.len());
+    let mut failures = Vec::new();
+    for path in files {
+        match JobFile::read(path).map_err(Failure::from).and_then(|job| job.in_namespace(namespace)) {
+            Ok(job) => jobs.push(job),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    match &failures[..] {
+        [] => Ok(jobs),
+        [only] => Err(only.clone()),
+        [first, ..] => {
+            let told = failures.iter().map(|failure| match &failure.hint {
+                Some(hint) => format!("{}\n   {hint}", failure.message),
+                None => failure.message.clone(),
+            });
+            let hint = format!("{} files are wrong; nothing was started", failures.len());
+            Err(Failure { message: told.collect::<Vec<_>>().join("\n"), hint: Some(hint), ..first.clone() })
+        }
     }
 }
 
@@ -99,6 +120,29 @@ mod tests {
     fn job(head: &str) -> JobFile {
         let group = "[group.main]\ncommand = [\"/bin/true\"]\nresources = { cpu = 1, memory = \"1MiB\" }\n";
         JobFile::parse("job.toml", &format!("{head}{group}")).unwrap()
+    }
+
+    // Only what was wrong in the first one was told.
+    #[test]
+    fn of_several_files_each_is_told_what_is_wrong_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let right = "name = \"a\"\nscheduler = \"batch\"\n[group.main]\ncommand = [\"/bin/true\"]\n\
+                     resources = { cpu = 1, memory = \"1MiB\" }\n";
+        let files = [file("one.toml", "name = "), file("two.toml", right), folder.path().join("three.toml")];
+        let failure = read(&files, None).unwrap_err();
+        assert_eq!((failure.code.as_str(), failure.exit), ("JOB_FILE_SYNTAX", crate::failure::EXIT_FAILED));
+        assert!(failure.message.contains("one.toml:1:"), "{failure}");
+        assert!(failure.message.contains("three.toml: No such file"), "{failure}");
+        assert!(!failure.message.contains("two.toml"), "{failure}");
+        assert_eq!(failure.hint.as_deref(), Some("2 files are wrong; nothing was started"));
+        assert_eq!(read(&files[1..2], None).unwrap().len(), 1);
+        let only = read(&files[1..], None).unwrap_err();
+        assert!(only.message.ends_with("three.toml: No such file or directory (os error 2)"), "{only}");
     }
 
     #[test]
