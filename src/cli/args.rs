@@ -121,7 +121,7 @@ pub(crate) struct Told {
     /// Only events below this revision; ages still count up to --at, or to now
     #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(u64).range(2..))]
     pub(crate) before: Option<u64>,
-    /// Most events, the newest [default: 0, the server's own limit]
+    /// Most events, the newest, and what else happened at the first one's revision [default: 0, the server's own limit]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub(crate) limit: u32,
 }

@@ -88,7 +88,6 @@ fn tell_missing(context: &Context, story: &HistoryResponse, flag: impl Fn(u64) -
 
 /// How to see older events, where there are some. `flag`: for those up to a revision.
 fn where_older(story: &HistoryResponse, flag: impl Fn(u64) -> String) -> Option<String> {
-    let is_cut = |at: u64| !story.events.is_empty() && story.events.iter().all(|event| event.revision == at);
     match (story.older_at, story.truncated) {
         (0, false) => None,
         // A server of before does not say where they are.
@@ -98,9 +97,6 @@ fn where_older(story: &HistoryResponse, flag: impl Fn(u64) -> String) -> Option<
                 || "there may be older events: more of the past would have to be read for them than a server reads at once".to_owned(),
                 |oldest| format!("there are older events; see them with {}", flag(oldest)),
             ))
-        }
-        (at, _) if is_cut(at) => {
-            Some(format!("more than these happened at revision {at}; see all with a greater --limit"))
         }
         (at, _) => Some(format!("there are older events; see them with {}", flag(at))),
     }
@@ -125,11 +121,6 @@ mod tests {
         };
         assert_eq!(told(0, &[5, 6], false), None);
         assert!(told(4711, &[], true).unwrap().ends_with("--at 4711"));
-        assert!(told(5, &[5, 6], true).unwrap().ends_with("--at 5"));
-        assert!(
-            told(5, &[5, 5], true).unwrap().ends_with("with a greater --limit"),
-            "--at 5 would tell the same again"
-        );
         assert!(told(4, &[5, 5], true).unwrap().ends_with("--at 4"));
         assert!(told(0, &[5, 6], true).unwrap().ends_with("--at 5"), "by an earlier server");
         assert!(!told(0, &[], true).unwrap().contains("--at"));

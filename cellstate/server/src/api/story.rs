@@ -37,8 +37,8 @@ pub(super) enum Hero<'a> {
     Governed(&'a Governed),
 }
 
-/// A story up to the cell's revision: the newest `limit` events, oldest first. None, and nothing more, where nothing is retained that
-/// tells of it.
+/// A story up to the cell's revision: the newest `limit` events, oldest first, and what else happened in the revision of the first of these. None, and
+/// nothing more, where nothing is retained that tells of it.
 pub(super) fn tell(
     history: &History,
     cell: &Cell,
@@ -125,13 +125,25 @@ fn tell_once(
         let from = teller.submitted_after.unwrap_or_else(|| *walk.rest().end());
         left_before = teller.add_ends(job, from, up_to, limit, &mut events)?.or(left_before);
     }
-    let dropped = events.drain(..events.len().saturating_sub(limit)).next_back().map(|event| event.revision);
+    let dropped = cut(&mut events, limit);
     let oldest = history.oldest_revision();
     let oldest_revision = if oldest > 1 && !teller.over { oldest } else { 0 };
     // What is from before is retired, where a submission is the first that is retained.
     let left_before = left_before.filter(|revision| teller.submitted_after != Some(*revision) || *revision >= oldest);
     let older_at = dropped.or(left_before).map_or(0, |revision| revision.max(oldest));
     Ok(v1::HistoryResponse { revision: up_to, events, truncated: older_at > 0, oldest_revision, older_at })
+}
+
+/// Leaves of a story, oldest first, the newest `limit` events and what else happened in the revision of the first of these. If anything was before: its
+/// newest revision.
+///
+/// Of a revision that is told in part nobody could ask for the rest: what is older is asked for by revision. So there are more than `limit` by what one
+/// revision has, which is in memory anyway: 65,536 tasks of one report at most, of which each ended with words of its own.
+fn cut(events: &mut Vec<v1::HistoryEvent>, limit: usize) -> Option<u64> {
+    let most = events.len().saturating_sub(limit);
+    let first = events.get(most).map(|event| event.revision);
+    let older = first.map_or(most, |first| events.partition_point(|event| event.revision < first));
+    events.drain(..older).next_back().map(|event| event.revision)
 }
 
 fn subjects(hero: &Hero<'_>) -> Vec<Subject> {

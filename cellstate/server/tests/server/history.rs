@@ -96,7 +96,7 @@ async fn a_job_an_allocation_and_a_machine_tell_what_happened_and_who_asked() {
     assert!(words(&story).contains(&"placed") && words(&story).contains(&"done"), "{story:?}");
     assert_eq!(words(&story).last(), Some(&"complete"));
     let newest = jobs.job_history(ask_job(1)).await.unwrap().into_inner();
-    assert_eq!((words(&newest), newest.truncated), (vec!["complete"], true));
+    assert_eq!((words(&newest), newest.truncated), (vec!["done", "complete"], true), "all of that revision");
     let before = v1::At { revision: story.events[1].revision - 1, time_micros: 0 };
     let early = v1::JobHistoryRequest { at: Some(before), ..ask_job(0) };
     assert_eq!(words(&jobs.job_history(early).await.unwrap().into_inner()), ["submitted"]);

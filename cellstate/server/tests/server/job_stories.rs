@@ -1,5 +1,6 @@
 //! What a job's story tells of its tasks: their stops, losses and failures, with cause and exit code.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use plenum_proto::v1;
@@ -108,10 +109,12 @@ async fn a_job_tells_of_its_tasks_stops_losses_and_failures_in_order_and_why() {
     // With a limit it is the end of that, at a revision its beginning.
     for count in 1..=expected.len() {
         let newest = story(&channel, "work", 0, u32::try_from(count).unwrap()).await;
-        assert_eq!(lines(&newest), expected[expected.len() - count..]);
-        assert_eq!(newest.truncated, count < expected.len());
+        let first = whole.events[expected.len() - count].revision;
+        let older = whole.events.partition_point(|event| event.revision < first);
+        assert_eq!(lines(&newest), expected[older..]);
+        assert_eq!(newest.truncated, older > 0);
         // And where the rest is, that is told, too.
-        let before = whole.events[..expected.len() - count].last().map_or(0, |event| event.revision);
+        let before = whole.events[..older].last().map_or(0, |event| event.revision);
         assert_eq!(newest.older_at, before);
     }
     for revision in whole.events[0].revision..=whole.revision {
@@ -149,6 +152,40 @@ async fn groups_that_are_placed_together_are_told_in_their_order() {
     let placed = |group: &str| format!("placed {group}: task 0 on machine m1 by transaction");
     let told = lines(&story(&channel, "work", 0, 0).await);
     assert_eq!(told[1..4], ["work", "second", "third"].map(placed));
+    server.shutdown().await.unwrap();
+}
+
+// Who went on where the answer said was told the same page again and again: what was cut off had happened in the revision of the first event.
+#[tokio::test]
+async fn a_story_that_is_read_page_by_page_comes_to_its_beginning_and_tells_nothing_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let work = submit(&channel, job_of(&["work", "second", "third"])).await;
+    session.reach(work.revision).await;
+    let of = |group| v1::Placement { group, ..placement(work.job, vec![0], vec![0]) };
+    let transaction = session.transaction(1, vec![of(0), of(1), of(2)]);
+    session.commit(transaction).await.unwrap();
+    let stop = v1::StopRequest { name: "work".into(), ..Default::default() };
+    Jobs::new(channel.clone()).stop(stop).await.unwrap();
+    let whole = story(&channel, "work", 0, 0).await;
+    let revisions: BTreeSet<u64> = whole.events.iter().map(|event| event.revision).collect();
+    assert!(whole.events.len() >= revisions.len() + 3, "the transaction alone has several: {whole:?}");
+    for limit in 1..=4 {
+        let (mut told, mut at) = (Vec::new(), 0);
+        loop {
+            let page = story(&channel, "work", at, limit).await;
+            assert!(at == 0 || page.older_at < at, "the same once more at {at}, {limit} at a time");
+            told.splice(0..0, page.events);
+            at = page.older_at;
+            if at == 0 {
+                break;
+            }
+        }
+        assert_eq!(told, whole.events, "{limit} at a time");
+    }
     server.shutdown().await.unwrap();
 }
 
