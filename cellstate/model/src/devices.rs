@@ -478,6 +478,14 @@ mod tests {
         Device { kind: kind.into(), index: 0, millis, model: model.into() }
     }
 
+    // A claim can't have a place on a device by naming nothing of it.
+    #[test]
+    fn a_claim_names_as_much_of_a_device_as_its_group_declares() {
+        let shape = GroupShape { devices: vec![device("gpu", 1000, "")], ..GroupShape::default() };
+        let names = |millis| names_what_is_declared(&shape, &[device("gpu", millis, "")], &[]);
+        assert_eq!([names(0), names(999), names(1000)], [false, false, true]);
+    }
+
     #[test]
     fn what_is_short_of_devices_is_counted_over_all_that_are_wanted_of_them() {
         let rooms = |free: &[(&str, i64)]| -> Vec<DeviceRoom> {

@@ -11,7 +11,7 @@ use prost::Message;
 pub use body::check_body;
 
 use super::enums::Known;
-use super::resources::{devices, list, ports, resources};
+use super::resources::{DEVICE_MILLIS_MAX, devices, list, ports, resources};
 use super::{each, required};
 use crate::bounds::{
     self, BODY_BYTES_MAX, CLAIMS_MAX, CONSTRAINT_VALUES, CONSTRAINT_VALUES_MAX, COUNT_MAX, GROUPS_MAX, LIST_MAX,
@@ -39,6 +39,7 @@ pub fn submit(wire: v1::JobSpec) -> Result<Command, SubmitError> {
     check_ports(&shape).within("spec.shape")?;
     check_order(&shape).within("spec.shape")?;
     check_resources(&shape).within("spec.shape")?;
+    check_devices(&shape).within("spec.shape")?;
     if shape_bytes > SHAPE_BYTES_MAX {
         let expected = format!(
             "at most {SHAPE_BYTES_MAX} bytes (shorten its options and the lists of its groups, or make several jobs of it)"
@@ -114,6 +115,17 @@ fn check_resources(shape: &JobShape) -> Result<(), Invalid> {
         };
         if let Some((field, least, found)) = too_little {
             return Err(Invalid::new(field, format!("at least {least}"), found)).within_at("groups", at);
+        }
+    }
+    Ok(())
+}
+
+/// Who asks for nothing of a device would be told to use one all the same, also one that others have whole. Not asked of what is read back, as above.
+fn check_devices(shape: &JobShape) -> Result<(), Invalid> {
+    for (at, group) in shape.groups.iter().enumerate() {
+        if let Some(device) = group.devices.iter().position(|device| device.millis == 0) {
+            let nothing = Invalid::new("millis", format!("1 to {DEVICE_MILLIS_MAX}"), 0);
+            return Err(nothing).within_at("devices", device).within_at("groups", at);
         }
     }
     Ok(())
@@ -253,10 +265,15 @@ fn group_from_wire(wire: v1::GroupShape, positions: &BTreeMap<String, u16>) -> R
         retry: retry(wire.retry.unwrap_or_default()).within("retry")?,
         lost_after_micros: match wire.lost_after_micros {
             NEVER => None,
-            micros => Some(bounds::span("lost_after_micros", micros)?),
+            micros => Some(lost_after(micros)?),
         },
         min: wire.min,
     })
+}
+
+fn lost_after(micros: i64) -> Result<i64, Invalid> {
+    bounds::span("lost_after_micros", micros)
+        .map_err(|invalid| Invalid { expected: format!("{NEVER}, or {}", invalid.expected), ..invalid })
 }
 
 fn after(wire: &[String], positions: &BTreeMap<String, u16>) -> Result<Vec<u16>, Invalid> {

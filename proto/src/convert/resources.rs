@@ -10,7 +10,7 @@ use crate::error::{Invalid, Within};
 use crate::{names, v1};
 
 /// Thousandths of a whole device.
-const DEVICE_MILLIS_MAX: u32 = 1000;
+pub(super) const DEVICE_MILLIS_MAX: u32 = 1000;
 
 impl From<&Resources> for v1::Resources {
     fn from(resources: &Resources) -> Self {

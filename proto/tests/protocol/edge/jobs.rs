@@ -197,6 +197,25 @@ fn a_job_of_before_whose_tasks_ask_for_nothing_is_still_read() {
     assert!(matches!(command::command(logged), Ok(Command::SubmitJob { .. })));
 }
 
+// `millis` was left out, and six tasks were told to use a GPU that another job had whole.
+#[test]
+fn no_task_asks_for_nothing_of_a_device() {
+    let gpu = |millis| v1::Device { kind: "gpu".into(), millis, ..v1::Device::default() };
+    check_group(
+        |group| group.devices = vec![gpu(1), gpu(0)],
+        "spec.shape.groups[1].devices[1].millis: expected 1 to 1000, found 0",
+    );
+    let mut spec = valid();
+    spec.shape.as_mut().unwrap().groups[1].devices = vec![gpu(1), gpu(1000)];
+    assert!(jobs::submit(spec.clone()).is_ok());
+    // A log of before it was refused, and pages, have such groups.
+    spec.shape.as_mut().unwrap().groups[1].devices = vec![gpu(0)];
+    assert!(JobShape::try_from(spec.shape.clone().unwrap()).is_ok());
+    let body = spec.body.unwrap().encode_to_vec().into();
+    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape, body });
+    assert!(matches!(command::command(logged), Ok(Command::SubmitJob { .. })));
+}
+
 #[test]
 fn tasks_that_share_a_machine_are_not_spread() {
     let spread = || vec![v1::Spread { attribute: "rack".into(), at_most: 1 }];
@@ -275,7 +294,7 @@ fn all_constraints_and_affinities_of_a_job_have_at_most_so_many_values() {
 fn spans_of_time_are_not_negative() {
     check_group(
         |group| group.lost_after_micros = -2,
-        "spec.shape.groups[1].lost_after_micros: expected 0 to 316224000000000 microseconds, found -2",
+        "spec.shape.groups[1].lost_after_micros: expected -1, or 0 to 316224000000000 microseconds, found -2",
     );
     check_group(
         |group| group.retry = Some(v1::RetryPolicy { attempts: 1, delay_micros: -1 }),
