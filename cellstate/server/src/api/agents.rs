@@ -16,6 +16,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::custom;
 use super::failure::Failure;
 use super::principal;
 use crate::agents::{Asking, Booked, Follower, Grant, Hindrance, LogRelay, Noting, Registering, leave_out_known};
@@ -278,8 +279,7 @@ fn put_named(
     capacity.custom = vec![0; known.len()];
     for (name, &amount) in named {
         let Some(place) = known.iter().position(|known| **known == **name) else {
-            let known: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let known = custom::words(known);
             let found: String = name.chars().take(80).collect();
             let message = format!(
                 "named: expected resources that this cell has named ({known}), found {found:?}; a cell is given these when it is made, by \

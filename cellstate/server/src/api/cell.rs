@@ -12,6 +12,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Code, Request, Response, Status, Streaming};
 use v1::command::Ask;
 
+use super::custom;
 use super::driven::Driven;
 use super::failure::{self, Failure};
 use super::govern::{Holder, held_job};
@@ -241,6 +242,7 @@ impl v1::cell_server::Cell for CellService {
             session: wire.session,
         };
         let command = plenum_proto::command::command(Ask::TakeHold(take)).map_err(Failure::from)?;
+        custom::check(&command, &self.shared.identity.custom_resources)?;
         let decided = self.shared.ask(Shared::request(principal.text(), namespace, command)).await?;
         Ok(Response::new(change(decided)?))
     }

@@ -10,6 +10,7 @@ use plenum_proto::v1;
 use plenum_proto::v1::command::Ask;
 use tonic::{Request, Response, Status};
 
+use super::custom;
 use super::failure::Failure;
 use super::inspect::machine_named;
 use super::jobs::{allocation_id, change};
@@ -73,6 +74,7 @@ impl v1::govern_server::Govern for GovernService {
     async fn set_quota(&self, request: Request<v1::SetQuota>) -> Result<Response<v1::ChangeResponse>, Status> {
         let command =
             plenum_proto::command::command(Ask::SetQuota(request.get_ref().clone())).map_err(Failure::from)?;
+        custom::check(&command, &self.shared.identity.custom_resources)?;
         Ok(self.change(&request, command).await?)
     }
 

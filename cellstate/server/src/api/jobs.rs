@@ -11,6 +11,7 @@ use prost::Message;
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
 
+use super::custom;
 use super::ended::{self, Fate};
 use super::failure::Failure;
 use super::listing::{self, Filter};
@@ -121,6 +122,7 @@ impl v1::jobs_server::Jobs for JobsService {
             return Err(Failure::invalid("spec: expected a job, found nothing").into());
         };
         let command = plenum_proto::jobs::submit(spec)?;
+        custom::check(&command, &self.shared.identity.custom_resources)?;
         let namespace = match &command {
             Command::SubmitJob { shape, .. } => shape.namespace.clone(),
             _ => Arc::from(""),

@@ -4,7 +4,7 @@ use plenum_proto::v1;
 use plenum_server::Server;
 use tonic::Code;
 
-use crate::client::{Session, connect, job, options, placement, submit};
+use crate::client::{Session, code, connect, job, options, placement, submit};
 use crate::stalled::shows;
 
 fn seats(seats: i64) -> v1::Resources {
@@ -96,6 +96,52 @@ async fn a_resource_that_the_cell_named_has_its_name_wherever_it_is_told() {
     let mut inspect = v1::inspect_client::InspectClient::new(channel);
     let moment = inspect.moment(v1::MomentRequest::default()).await.unwrap().into_inner();
     assert_eq!(moment.custom_resources, ["licences", "seats"]);
+    server.shutdown().await.unwrap();
+}
+
+// They were taken, and the job waited for ever for what no machine can have.
+#[tokio::test]
+async fn a_resource_that_the_cell_has_not_named_is_asked_for_in_vain_by_its_position_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut named = options(dir.path());
+    named.custom_resources = vec!["licences".to_owned(), "seats".to_owned()];
+    let server = Server::start(named).await.unwrap();
+    let channel = connect(&server).await;
+    let with = |custom: &[i64]| v1::Resources { custom: custom.to_vec(), ..seats(0) };
+    let asking = |custom: &[i64]| {
+        let mut spec = job("one", 1);
+        spec.shape.as_mut().unwrap().groups[0].resources = Some(with(custom));
+        v1::SubmitRequest { spec: Some(spec) }
+    };
+    let refused = |field: &str, answer: Result<(), tonic::Status>| {
+        let refused = answer.unwrap_err();
+        assert_eq!((refused.code(), code(&refused).as_str()), (Code::NotFound, "NO_SUCH_RESOURCE"), "{refused}");
+        let told = format!("{field}: expected amounts of the resources that this cell has named (licences, seats)");
+        assert!(refused.message().starts_with(&told), "{refused}");
+    };
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let answer = jobs.submit(asking(&[0, 0, 3])).await.map(drop);
+    refused("spec.shape.groups[0].resources.custom[2]", answer);
+    let one = jobs.submit(asking(&[1, 1, 0, 0, 0])).await.unwrap().into_inner().job;
+
+    let mut govern = v1::govern_client::GovernClient::new(channel.clone());
+    let quota = |custom: &[i64]| {
+        let limit = Some(v1::Quota { custom: custom.to_vec(), ..Default::default() });
+        v1::SetQuota { namespace: "default".to_owned(), limit }
+    };
+    refused("limit.custom[3]", govern.set_quota(quota(&[-1, -1, -1, 5])).await.map(drop));
+    govern.set_quota(quota(&[5, 5, -1, -1, -1])).await.unwrap();
+
+    let mut cell = v1::cell_client::CellClient::new(channel.clone());
+    let room = v1::TakeHoldRequest {
+        job: one,
+        machines: vec![0],
+        resources: Some(with(&[1, 1, 0, 0, 1])),
+        within_micros: 60_000_000,
+        ..Default::default()
+    };
+    refused("resources.custom[4]", cell.take_hold(room.clone()).await.map(drop));
+    cell.take_hold(v1::TakeHoldRequest { machines: Vec::new(), ..room }).await.expect("it is given back");
     server.shutdown().await.unwrap();
 }
 
