@@ -44,7 +44,11 @@ pub(super) enum Phase {
         gone: bool,
     },
     /// Nothing of it runs; it starts again then.
-    Pausing { until_ms: u64 },
+    Pausing {
+        until_ms: u64,
+        /// How its last start ended: where no other one follows, that is its end.
+        exit: Exit,
+    },
     /// Over: what follows is the cell's to decide.
     Ended(Status),
 }
@@ -164,7 +168,7 @@ impl Held {
     pub(super) fn wakes_at_ms(&self, now_ms: u64) -> Option<u64> {
         let told = Some(self.since_ms + STARTING_REPORTED_AFTER_MS);
         let times = match &self.phase {
-            Phase::Pausing { until_ms } => [told, Some(*until_ms)],
+            Phase::Pausing { until_ms, .. } => [told, Some(*until_ms)],
             Phase::Starting => [told, None],
             _ => [None, None],
         };
@@ -181,8 +185,14 @@ impl Held {
                 self.stop_told = true;
                 true
             }
-            (Phase::Waiting { .. } | Phase::Pausing { .. }, Some(stop)) => {
-                self.end_stopped(now_ms, stop, &Exit::default());
+            (Phase::Waiting { .. }, Some(stop)) => {
+                // Nothing ran that could have ended by itself.
+                self.end_stopped(now_ms, stop, &Exit { stop_requested: true, ..Exit::default() });
+                false
+            }
+            (Phase::Pausing { exit, .. }, Some(stop)) => {
+                let exit = exit.clone();
+                self.end_stopped(now_ms, stop, &exit);
                 false
             }
             (Phase::Starting | Phase::Running, Some(_)) => !std::mem::replace(&mut self.stop_told, true),
@@ -234,7 +244,8 @@ impl Held {
         } else if let Some(assignment) = &self.assignment {
             let policy = assignment.work.as_ref().map(|work| work.restart).unwrap_or_default();
             if self.may_restart(now_ms, &policy) {
-                self.enter(now_ms, Phase::Pausing { until_ms: now_ms.saturating_add(policy.delay_ms) });
+                let until_ms = now_ms.saturating_add(policy.delay_ms);
+                self.enter(now_ms, Phase::Pausing { until_ms, exit: exit.clone() });
             } else {
                 self.end(now_ms, AllocationState::Failed, exit, why_failed(exit));
             }
@@ -258,7 +269,7 @@ impl Held {
 
     fn end_stopped(&mut self, now_ms: u64, stop: Stop, exit: &Exit) {
         match stop {
-            Stop::Cell => self.end(now_ms, AllocationState::Stopped, exit, String::new()),
+            Stop::Cell => self.end(now_ms, AllocationState::Stopped, exit, how_it_stopped(exit)),
             Stop::Shutdown => {
                 self.end(now_ms, AllocationState::Failed, exit, "its agent ended, and its tasks with it".to_owned());
             }
@@ -283,7 +294,7 @@ impl Held {
     /// Its pause is over, and so nothing of its last start is left.
     fn is_due_again(&self, now_ms: u64, policy: &RestartPolicy) -> bool {
         match &self.phase {
-            Phase::Pausing { until_ms } => *until_ms <= now_ms,
+            Phase::Pausing { until_ms, .. } => *until_ms <= now_ms,
             Phase::Exited { exit, gone: false } if planted::is(Bug::RestartsTooSoon) => {
                 !exit.succeeded() && self.may_restart(now_ms, policy)
             }
@@ -310,6 +321,18 @@ impl Held {
         let (restart, policy) = (self.restart, Some(work.restart));
         let recent_restarts_at = self.restarts.written();
         Some(TaskSpec { restart, policy, recent_restarts_at, ..work.task.clone() })
+    }
+}
+
+/// How what the cell stops ended, where that was not just as it was asked to. Why it was to stop the cell knows, and tells where nothing is said here.
+fn how_it_stopped(exit: &Exit) -> String {
+    if !exit.stop_requested {
+        return exit.to_string();
+    }
+    if exit.failure.is_some() || exit.oom_kills > 0 {
+        format!("{exit}, while it was being stopped")
+    } else {
+        String::new()
     }
 }
 

@@ -6,6 +6,7 @@ mod fitness;
 mod lives;
 mod permission;
 mod read_only;
+mod stops;
 
 use std::collections::BTreeMap;
 

@@ -1,0 +1,75 @@
+//! What is told of tasks that the cell stops: how they ended, where that was not as they were asked to.
+
+use super::*;
+use crate::driver::{Failure, FailureKind};
+
+/// The exit code and the reason that the cell is told of the first task, which it has stopped.
+fn told(story: &Story) -> (i32, String) {
+    let status = story.status(1).unwrap();
+    assert_eq!((status.state, status.restarts), (Stopped, 0));
+    (status.exit_code, status.reason.to_string())
+}
+
+// It had exit code 0, as if it had never started: what a loop of crashes had ended with was nowhere any more.
+#[test]
+fn what_is_stopped_while_it_waits_for_its_restart_ended_as_its_last_start_did() {
+    let mut story = Story::new(|_| Fate::exits_after_ms(10, 7));
+    story.registered();
+    let policy = RestartPolicy { attempts: 50, delay_ms: 20_000, within_ms: 0 };
+    story.assignments(true, vec![with_restarts(1, policy)], &[]);
+    story.pass_ms(4000, true);
+    story.assignments(false, vec![], &[1]);
+    assert_eq!(told(&story), (7, "exit code 7".to_owned()));
+}
+
+#[test]
+fn what_is_stopped_before_it_started_has_nothing_to_tell() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(true, vec![Assignment { takes_over: vec![id(9)], ..assignment(1) }], &[]);
+    story.assignments(false, vec![], &[1]);
+    assert_eq!((told(&story), story.starts()), ((0, String::new()), vec![]));
+}
+
+// Of tasks that failed in one moment, only the first one to be told of had its own words. Those of the others were the cell's: that another task had
+// failed, as if they had been stopped for that.
+#[test]
+fn what_ended_by_itself_before_it_heard_of_its_stop_says_how() {
+    let not_there = Failure::new(FailureKind::CommandNotFound, "command not found: x");
+    for (exit, expected) in [
+        (Fate::exits_after_ms(0, 42).exit, (42, "exit code 42")),
+        (Exit::failed(not_there, 0), (127, "command not found: x")),
+    ] {
+        let mut story =
+            Story::new(move |_| Fate { gone_after_ms: 500, exit: exit.clone(), ..Fate::succeeds_after_ms(10) });
+        story.registered();
+        story.assignments(true, vec![assignment(1)], &[]);
+        story.pass_ms(100, true);
+        story.assignments(false, vec![], &[1]);
+        story.pass_ms(1000, false);
+        assert_eq!(told(&story), (expected.0, expected.1.to_owned()));
+    }
+}
+
+/// What is told of a task that runs until it is stopped, and then ends so.
+fn told_of_one_that_runs(exit: Exit) -> (i32, String) {
+    let exit = Exit { started_unix_ms: Some(0), ..exit };
+    let mut story = Story::new(move |_| Fate { stops_after_ms: 100, exit: exit.clone(), ..Fate::runs_for_ever() });
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.pass_ms(100, true);
+    story.assignments(false, vec![], &[1]);
+    story.pass_ms(500, false);
+    told(&story)
+}
+
+// It was killed while it saved what it had, and read as if it had not ended within its kill timeout.
+#[test]
+fn what_runs_out_of_memory_while_it_is_being_stopped_says_so() {
+    let failure = Some(Failure::new(FailureKind::OutOfMemory, "out of memory"));
+    let (_, reason) = told_of_one_that_runs(Exit { failure, oom_kills: 1, ..Exit::default() });
+    assert_eq!(reason, "out of memory, while it was being stopped");
+    let (_, reason) = told_of_one_that_runs(Exit { oom_kills: 1, ..Exit::default() });
+    assert!(reason.contains("had been killed for want of memory") && reason.ends_with(" stopped"), "{reason}");
+    assert_eq!(told_of_one_that_runs(Exit::default()), (143, String::new()), "it obeyed: the cell says why it was to");
+}
