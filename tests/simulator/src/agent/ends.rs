@@ -43,11 +43,9 @@ fn is_true(status: &Status, ended: Option<Ended<'_>>) -> bool {
         // There is no trace of it any more: an agent that is asked once more can only say that it is gone.
         _ if ended.forgotten => true,
         _ if is_done(ended.exit) => false,
-        AllocationState::Failed => is_same,
         AllocationState::EndedLost => is_latest && ended.booted && status.exit_code == 0,
-        // Stopped: perhaps between an end and the next start, which is an end without a code. The one before may have been asked for, in a life of
-        // the cell that is forgotten.
-        _ => is_same || (is_latest && status.exit_code == 0),
+        // Failed; or stopped, perhaps between an end and the next start: then it ended as that start did.
+        _ => is_same,
     }
 }
 
@@ -70,13 +68,9 @@ mod tests {
             let ended = Ended { restart: 2, exit, booted, forgotten };
             check("m0", AllocationId { slot: 1, generation: 1 }, status, Some(ended)).is_ok()
         };
-        for (exit, state, exit_code) in [
-            (&well, Complete, 0),
-            (&badly, Failed, 1),
-            (&badly, Stopped, 1),
-            (&badly, Stopped, 0),
-            (&killed, Stopped, 143),
-        ] {
+        for (exit, state, exit_code) in
+            [(&well, Complete, 0), (&badly, Failed, 1), (&badly, Stopped, 1), (&killed, Stopped, 143)]
+        {
             assert!(check(exit, false, false, &says(state, exit_code, 2)), "{exit:?} {state:?}");
             assert!(!check(exit, false, false, &says(state, exit_code, 1)), "another start: {exit:?} {state:?}");
             assert!(!check(exit, false, false, &says(state, 7, 2)), "another code: {exit:?} {state:?}");
@@ -87,7 +81,9 @@ mod tests {
             (&well, EndedLost, 0),
             (&badly, Complete, 1),
             (&badly, Complete, 0),
+            (&badly, Stopped, 0),
             (&killed, Complete, 0),
+            (&killed, Stopped, 0),
         ] {
             assert!(!check(exit, true, false, &says(state, exit_code, 2)), "{exit:?} {state:?}");
         }
