@@ -60,6 +60,7 @@ pub(super) struct Held {
     pub(super) stop: Option<Stop>,
     stop_told: bool,
     pub(super) phase: Phase,
+    /// When it came to where it is; of an end, when nothing of it was left.
     since_ms: u64,
     /// The driver has written a start of it down: the next agent finds it.
     pub(super) is_recorded: bool,
@@ -78,17 +79,18 @@ pub(super) struct Held {
 
 impl Held {
     pub(super) fn new(now_ms: u64, phase: Phase) -> Self {
-        let has_run = match &phase {
-            Phase::Running => true,
-            Phase::Exited { exit, .. } => exit.started_unix_ms.is_some(),
-            _ => false,
+        let (has_run, since_ms) = match &phase {
+            Phase::Running => (true, now_ms),
+            // Found by a later agent. The machine's clock may have been set back since.
+            Phase::Exited { exit, .. } => (exit.started_unix_ms.is_some(), exit.ended_unix_ms.min(now_ms)),
+            _ => (false, now_ms),
         };
         Self {
             assignment: None,
             stop: None,
             stop_told: false,
             phase,
-            since_ms: now_ms,
+            since_ms,
             is_recorded: false,
             has_run,
             restart: 0,
@@ -244,7 +246,7 @@ impl Held {
         } else if let Some(assignment) = &self.assignment {
             let policy = assignment.work.as_ref().map(|work| work.restart).unwrap_or_default();
             if self.may_restart(now_ms, &policy) {
-                let until_ms = now_ms.saturating_add(policy.delay_ms);
+                let until_ms = self.since_ms.saturating_add(policy.delay_ms);
                 self.enter(now_ms, Phase::Pausing { until_ms, exit: exit.clone() });
             } else {
                 self.end(now_ms, AllocationState::Failed, exit, why_failed(exit));

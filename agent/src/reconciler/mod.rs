@@ -451,7 +451,10 @@ impl AgentReconciler {
             (DriverEvent::Exited { exit, .. }, Phase::Starting | Phase::Running) => {
                 held.enter(now_millis, Phase::Exited { exit, gone: false });
             }
-            (DriverEvent::Gone { .. }, Phase::Exited { gone, .. }) => *gone = true,
+            (DriverEvent::Gone { .. }, Phase::Exited { exit, .. }) => {
+                let exit = std::mem::take(exit);
+                held.enter(now_millis, Phase::Exited { exit, gone: true });
+            }
             _ => {}
         }
     }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod delays;
 mod fitness;
 mod lives;
 mod permission;

@@ -1,0 +1,35 @@
+//! How long a task waits for its restart.
+
+use super::*;
+
+const DELAYED: RestartPolicy = RestartPolicy { attempts: 1, delay_ms: 8000, within_ms: 0 };
+
+// Each agent counted from its own start: under one that was started anew more often than the delay is long, a task never started again.
+#[test]
+fn a_delay_that_began_under_an_earlier_agent_goes_on() {
+    let mut story = Story::new(|_| Fate::exits_after_ms(10, 3));
+    story.registered();
+    story.assignments(true, vec![with_restarts(1, DELAYED)], &[]);
+    story.pass_ms(3000, true);
+    story.now_ms += 3000;
+    story.crash();
+    story.registered();
+    story.assignments(true, vec![Assignment { may_start: false, ..with_restarts(1, DELAYED) }], &[]);
+    story.pass_ms(1900, true);
+    assert_eq!(story.starts(), [(1, 0)]);
+    story.pass_ms(200, true);
+    assert_eq!(story.starts(), [(1, 0), (1, 1)], "eight seconds after its end");
+}
+
+#[test]
+fn an_end_that_a_clock_put_into_the_future_is_waited_for_no_longer_than_the_delay() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    let exit = Exit { code: Some(3), ended_unix_ms: story.now_ms + 86_400_000, ..Exit::default() };
+    story.input(Input::Recovered(vec![recovered(0, vec![], true, Found::Ended(exit))]));
+    story.registered();
+    story.assignments(true, vec![with_restarts(1, DELAYED)], &[]);
+    story.pass_ms(7900, true);
+    assert_eq!(story.starts(), []);
+    story.pass_ms(200, true);
+    assert_eq!(story.starts(), [(1, 1)]);
+}
