@@ -73,10 +73,18 @@ pub(crate) fn waits_for(allocation: &AllocationView) -> Vec<String> {
     allocation.take_overs.iter().map(|entry| allocation_id(entry.victim)).collect()
 }
 
-/// The state, and whether nobody hears the machine: what is told of it is what was heard last.
+/// The state, and whether nobody hears the machine, when what is told of it is what was heard last; or whether the task is down until its agent starts it
+/// again, to which programs have `ready`.
 fn state_words(allocation: &AllocationView) -> String {
-    let state = state_name(allocation.state());
-    if allocation.unreachable_micros > 0 { format!("{state} (unreachable)") } else { state.to_owned() }
+    let state = allocation.state();
+    let name = state_name(state);
+    if allocation.unreachable_micros > 0 {
+        format!("{name} (unreachable)")
+    } else if state == AllocationState::Running && !allocation.ready {
+        format!("{name} (down)")
+    } else {
+        name.to_owned()
+    }
 }
 
 /// How long its machine has been unreachable, and when it is given up; nothing where the machine is heard.
@@ -225,7 +233,7 @@ mod tests {
     fn a_task_on_an_unreachable_machine_says_so_and_when_it_is_lost() {
         super::super::look_from(60_000_000);
         let state = AllocationState::Running.into();
-        let heard = AllocationView { state, ..AllocationView::default() };
+        let heard = AllocationView { state, ready: true, ..AllocationView::default() };
         assert_eq!((heard.cells()[4].as_str(), away(&heard)), ("running", None));
         let view = |lost_at_micros| AllocationView { unreachable_micros: 47_000_000, lost_at_micros, ..heard.clone() };
         let soon = view(107_000_000);
@@ -235,6 +243,20 @@ mod tests {
         assert_eq!((&json["state"], &json["lost_at"]), (&json!("running"), &json!("1970-01-01T00:01:47Z")));
         assert!(away(&view(0)).unwrap().ends_with("; it is not given up by itself"));
         assert!(away(&view(50_000_000)).unwrap().contains("; given up as lost as soon as "), "its time is over");
+    }
+
+    // It was said to run like any other, for minutes where its restarts are that far apart.
+    #[test]
+    fn a_task_that_waits_for_its_restart_is_down() {
+        let state = |state: AllocationState, ready, unreachable_micros| {
+            let view = AllocationView { state: state.into(), ready, unreachable_micros, ..AllocationView::default() };
+            (view.cells()[4].clone(), view.to_json()["state"].clone())
+        };
+        let running = json!("running");
+        assert_eq!(state(AllocationState::Running, false, 0), ("running (down)".to_owned(), running.clone()));
+        assert_eq!(state(AllocationState::Running, true, 0), ("running".to_owned(), running.clone()));
+        assert_eq!(state(AllocationState::Running, false, 1), ("running (unreachable)".to_owned(), running));
+        assert_eq!(state(AllocationState::Starting, false, 0).0, "starting", "nothing of it ran yet");
     }
 
     // Whoever had a GPU could not see which, and nobody who had it.
