@@ -1,21 +1,16 @@
 //! What the end of `plenum dev` leaves behind, however it comes: nothing but the directory that was named.
 
-use std::{
-    fs,
-    io::{ErrorKind, Read},
-    os::unix::fs::OpenOptionsExt,
-    process::Stdio,
-    time::Duration,
-};
+use std::{fs, time::Duration};
 
 use nix::{
-    fcntl::OFlag,
-    pty::{grantpt, posix_openpt, ptsname_r, unlockpt},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::stage::{Stage, eventually};
+use crate::{
+    screen::Screen,
+    stage::{Stage, eventually},
+};
 
 /// A job of two tasks: one ends when asked to, the other one does not listen.
 const STUBBORN: &str = r#"
@@ -171,27 +166,9 @@ fn a_cell_that_is_to_outlive_its_terminal_does() {
 fn a_cell_whose_bars_have_lost_their_terminal_goes_on() {
     let stage = Stage::new();
     let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "100ms"));
-    // It is nobody's controlling terminal: no signal tells that it has gone.
-    // Who reads it does not wait for more than there is: a cell that never shows its bars would be waited for without an end.
-    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-    let mut screen = posix_openpt(flags).unwrap();
-    grantpt(&screen).unwrap();
-    unlockpt(&screen).unwrap();
-    let terminal = ptsname_r(&screen).unwrap();
-    let terminal = fs::OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(terminal);
     let dir = stage.word("cell");
-    let (mut dev, ()) = stage.start_by("dev", &["dev", "--dir", &dir, "--no-isolation", &file], |command| {
-        (command.env("TERM", "xterm").stderr(Stdio::from(terminal.unwrap())).spawn().unwrap(), ())
-    });
-    let (mut shown, mut read) = (String::new(), [0; 4096]);
-    eventually("its bars are shown", || {
-        assert!(dev.has_ended().is_none(), "dev ended: {shown}");
-        match screen.read(&mut read) {
-            Ok(count) => shown.push_str(&String::from_utf8_lossy(&read[..count])),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}: {shown}"),
-        }
-        shown.contains("stubborn [").then_some(())
-    });
+    let (mut dev, mut screen) = Screen::start(&stage, &["dev", "--dir", &dir, "--no-isolation", &file]);
+    screen.shows("stubborn [");
     drop(screen);
     both_run(&stage);
     for part in [" scheduler service", " server --dir", " scheduler service"] {

@@ -49,11 +49,8 @@ pub(super) fn under_way(job: &JobView) -> String {
         |group: &&GroupView| group.granted + group.starting + group.running > 0 || group.done > 0 || group.failing > 0;
     let kind = job.shape.as_ref().map_or(JobKind::Unspecified, |shape| shape.kind());
     let words: Vec<String> = groups.filter(is_busy).map(|group| group_words(group, kind)).collect();
-    match words.is_empty() {
-        false => words.join("; "),
-        true if !job.waiting_reason.is_empty() => format!("waiting: {}", job.waiting_reason),
-        true => "waiting".to_owned(),
-    }
+    // Why is told by `Board::waiting`, where it lasts.
+    if words.is_empty() { "waiting".to_owned() } else { words.join("; ") }
 }
 
 fn group_words(group: &GroupView, kind: JobKind) -> String {
@@ -64,7 +61,8 @@ fn group_words(group: &GroupView, kind: JobKind) -> String {
         _ => (format!("{} of {} done", group.done, group.count), running),
     };
     let mut words = vec![first];
-    for (count, name) in [(running, "running"), (starting, "starting"), (group.failed, "failed")] {
+    let counts = [(running, "running"), (starting, "starting"), (group.waiting, "waiting"), (group.failed, "failed")];
+    for (count, name) in counts {
         if count > 0 {
             words.push(format!("{count} {name}"));
         }
@@ -97,11 +95,7 @@ impl Board {
     /// of which there may be thousands, nor each start of those that fail again and again. `now` is counted from any fixed moment.
     pub(super) fn lines(&mut self, job: &JobView, now: Duration) -> Vec<String> {
         let name = job.name();
-        let told = self.told.entry(name.clone()).or_default();
-        if (told.job.id, told.job.version) != (job.id, job.version) {
-            // Nothing was told of that one yet.
-            *told = Told::default();
-        }
+        let told = self.told(job);
         let before = std::mem::replace(&mut told.job, job.clone());
         told.running.resize(job.groups.len(), 0);
         let mut lines = Vec::new();
@@ -119,14 +113,28 @@ impl Board {
                 lines.push(format!("{name}: {} running ({} of {})", group.name, sound(group), group.count));
             }
         }
-        if let Some(reason) = told.waiting.news(&job.waiting_reason, now) {
-            lines.push(waiting_line(&name, job, &reason));
-        }
+        lines.extend(self.waiting(job, now));
         if has_ended(job) && before.state() != job.state() {
             let why = if job.reason.is_empty() { String::new() } else { format!(": {}", job.reason) };
             lines.push(format!("{name}: {}{why}", job_state(job.state())));
         }
         lines
+    }
+
+    /// The one of these lines that bars have no room for: why the job waits, once it has waited for that for a while.
+    pub(super) fn waiting(&mut self, job: &JobView, now: Duration) -> Option<String> {
+        let reason = self.told(job).waiting.news(&job.waiting_reason, now)?;
+        Some(waiting_line(&job.name(), job, &reason))
+    }
+
+    /// What was told of this version of the job: nothing yet, where another one was told of.
+    fn told(&mut self, job: &JobView) -> &mut Told {
+        let told = self.told.entry(job.name()).or_default();
+        if (told.job.id, told.job.version) != (job.id, job.version) {
+            let unseen = JobView { id: job.id, version: job.version, ..JobView::default() };
+            *told = Told { job: unseen, ..Told::default() };
+        }
+        told
     }
 }
 
@@ -270,6 +278,25 @@ mod tests {
         let waiting = JobView { waiting_reason: "no room".to_owned(), ..job(JobState::JobWaiting, &[]) };
         let mut told = |seconds| board.lines(&waiting, Duration::from_secs(seconds)).len();
         assert_eq!([told(0), told(1), told(2), told(9)], [0, 0, 1, 0]);
+    }
+
+    // Bars told at once what passes in milliseconds, and nothing of what lasts where one task of the job ran.
+    #[test]
+    fn what_a_wait_that_lasts_is_for_is_told_beside_bars_and_not_in_them() {
+        let mut board = Board::default();
+        let mut view = job(JobState::JobWaiting, &[(5, 0, 0, 0), (1, 0, 0, 0)]);
+        view.waiting_reason = "split: 5 waiting: no room".to_owned();
+        assert_eq!(under_way(&view), "waiting");
+        assert_eq!(board.waiting(&view, Duration::ZERO), None);
+        view.groups[0] = GroupView { running: 1, waiting: 4, ..view.groups[0].clone() };
+        view.waiting_reason = "split: 4 waiting: no room".to_owned();
+        assert_eq!(under_way(&view), "split 0 of 5 done, 1 running, 4 waiting");
+        let told = [1, 2, 3, 9].map(|seconds| board.waiting(&view, Duration::from_secs(seconds)));
+        assert_eq!(told, [None, None, Some("words waits: split: 4 waiting: no room".to_owned()), None]);
+        // Another version of it waits anew.
+        let next = JobView { version: 2, ..view };
+        let told = [9, 10, 11].map(|seconds| board.waiting(&next, Duration::from_secs(seconds)).is_some());
+        assert_eq!(told, [false, false, true]);
     }
 
     #[test]

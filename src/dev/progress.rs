@@ -79,11 +79,12 @@ impl Progress {
         }
     }
 
-    /// What a job is doing now.
+    /// What a job is doing now, and why it waits where that lasts.
     pub(super) fn show(&self, job: &JobView) {
+        let now = self.began.elapsed();
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let Voice::Bars(bars) = &self.voice else {
-            return jobs.board.lines(job, self.began.elapsed()).iter().for_each(|line| self.say(line));
+            return jobs.board.lines(job, now).iter().for_each(|line| self.say(line));
         };
         if !io::stderr().is_terminal() {
             // It has gone away, and what is drawn would be kept for it.
@@ -98,6 +99,12 @@ impl Progress {
         bar.set_length(all);
         bar.set_position(done);
         bar.set_message(output::lines(&under_way(job)));
+        let waiting = jobs.board.waiting(job, now);
+        // Whoever says something above the bars takes them.
+        drop(jobs);
+        if let Some(line) = waiting {
+            self.say(&line);
+        }
     }
 
     /// Leaves the bars as they are; what follows is printed below them.

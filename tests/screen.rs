@@ -1,0 +1,83 @@
+//! What `plenum dev` shows on a terminal.
+
+use std::{
+    fs,
+    io::{ErrorKind, Read},
+    os::unix::fs::OpenOptionsExt,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    fcntl::OFlag,
+    pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt},
+    sys::signal::Signal,
+};
+
+use crate::stage::{Process, Stage, eventually};
+
+/// A terminal, and what it has shown. It is nobody's controlling terminal: no signal tells that it has gone.
+pub(crate) struct Screen {
+    keys: PtyMaster,
+    shown: String,
+}
+
+impl Screen {
+    /// Starts the binary, which tells on a new terminal how things go.
+    pub(crate) fn start(stage: &Stage, arguments: &[&str]) -> (Process, Self) {
+        // Who reads it does not wait for more than there is: what is never shown would be waited for without an end.
+        let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
+        let keys = posix_openpt(flags).unwrap();
+        grantpt(&keys).unwrap();
+        unlockpt(&keys).unwrap();
+        let path = ptsname_r(&keys).unwrap();
+        let terminal = fs::OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(path);
+        stage.start_by("dev", arguments, |command| {
+            let child = command.env("TERM", "xterm").stderr(Stdio::from(terminal.unwrap())).spawn().unwrap();
+            (child, Self { keys, shown: String::new() })
+        })
+    }
+
+    /// Waits until it shows this, and gives all that it has shown by then. A binary that ended without is told with its last words.
+    #[track_caller]
+    pub(crate) fn shows(&mut self, words: &str) -> &str {
+        let mut read = [0; 4096];
+        eventually(&format!("the terminal shows {words:?}"), || {
+            match self.keys.read(&mut read) {
+                Ok(count) => self.shown.push_str(&String::from_utf8_lossy(&read[..count])),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}: {}", self.shown),
+            }
+            self.shown.contains(words).then_some(())
+        });
+        &self.shown
+    }
+}
+
+/// Two tasks of which a machine may have one: on one machine the second one waits for the first.
+const PAIR: &str = r#"
+name = "pair"
+scheduler = "service"
+[group.main]
+count = 2
+per_machine = 1
+command = ["/bin/sleep", "1009"]
+env = { STAGE = "$STAGE" }
+resources = { cpu = "10m", memory = "16MiB" }
+"#;
+
+// On a terminal it was never said, as one of its tasks ran; and what passes in milliseconds was shown at once, over several lines.
+#[test]
+fn why_a_job_waits_is_told_above_its_bar_once_it_has_lasted() {
+    let stage = Stage::new();
+    let file = stage.file("pair.toml", PAIR);
+    let dir = stage.word("cell");
+    let began = Instant::now();
+    let (mut dev, mut screen) = Screen::start(&stage, &["dev", "--dir", &dir, "--no-isolation", &file]);
+    screen.shows("main 1 of 2 running, 1 waiting");
+    let shown = screen.shows("pair waits: main: 1 waiting: ");
+    assert!(began.elapsed() >= Duration::from_secs(2), "most reasons pass in milliseconds: {shown}");
+    let (before, _) = shown.split_once("pair waits: ").unwrap();
+    assert!(!before.contains("waiting: "), "no reason was told before: {before}");
+    dev.signal(Signal::SIGTERM);
+    assert_eq!(dev.ended().code(), Some(0));
+}
