@@ -13,6 +13,8 @@ pub(crate) const EXIT_FAILED: u8 = 1;
 pub(crate) const EXIT_USAGE: u8 = 2;
 /// The exit code of a wait that reached the time limit that it was given: what is waited for goes on.
 pub(crate) const EXIT_UNFINISHED: u8 = 3;
+/// What shells end with after Ctrl-C: the exit code of what was interrupted before it had an outcome.
+pub(crate) const EXIT_INTERRUPTED: u8 = 130;
 
 /// Why a command did not work.
 #[derive(Clone, Debug, PartialEq, Eq)]

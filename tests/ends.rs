@@ -125,15 +125,18 @@ fn tasks_whose_shims_stand_still_end_with_their_cell() {
     }
 }
 
+// It ended as after a job that had failed: nobody could tell a run that was cancelled from one that went wrong.
 #[test]
-fn jobs_that_were_to_be_waited_for_and_were_interrupted_did_not_complete() {
+fn jobs_that_were_to_be_waited_for_and_were_interrupted_neither_completed_nor_failed() {
     let stage = Stage::new();
     let file = stage.file("job.toml", &STUBBORN.replace("service", "batch").replace("KILL_TIMEOUT", "100ms"));
-    let mut dev = stage.start("dev", &["dev", &file, "--until-done", "--no-isolation"]);
-    both_run(&stage);
-    dev.signal(Signal::SIGTERM);
-    assert_eq!(dev.ended().code(), Some(1));
-    nothing_is_left(&stage);
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut dev = stage.start("dev", &["dev", &file, "--until-done", "--no-isolation"]);
+        both_run(&stage);
+        dev.signal(signal);
+        assert_eq!(dev.ended().code(), Some(130));
+        nothing_is_left(&stage);
+    }
 }
 
 // A cell that was started with `nohup` was stopped all the same, with all that ran in it, when its terminal went away.

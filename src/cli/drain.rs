@@ -13,7 +13,7 @@ use tonic::Code;
 use super::{Context, job_wait::found};
 use crate::{
     connect::Connection,
-    failure::{EXIT_UNFINISHED, Failure},
+    failure::{EXIT_INTERRUPTED, EXIT_UNFINISHED, Failure},
     output::{self, cell_now_micros, span},
 };
 
@@ -29,9 +29,6 @@ const JOBS_ASKED_MAX: usize = 8;
 
 /// They are once what is left was the same for so long: what moves needs some seconds for each task.
 const SAME_MIN: Duration = Duration::from_secs(5);
-
-/// What shells end with after Ctrl-C.
-const EXIT_INTERRUPTED: i32 = 130;
 
 /// Drains a machine. One that is draining is left alone where no deadline is named: the usual one, counted from now, would put off that of
 /// somebody else. Gives the answer with what is said where nothing changed.
@@ -80,7 +77,7 @@ pub(super) async fn wait(
         ended = until_empty(context, connection, name, since) => ended,
         Ok(()) = tokio::signal::ctrl_c() => {
             output::tell(&format!("the drain of {name} goes on; `plenum machine undrain {name}` ends it"));
-            std::process::exit(EXIT_INTERRUPTED)
+            std::process::exit(EXIT_INTERRUPTED.into())
         }
     }
 }

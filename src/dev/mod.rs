@@ -22,7 +22,7 @@ use std::{process::ExitCode, time::Instant};
 
 use crate::{
     cli::{self, Context, block_on},
-    failure::{EXIT_FAILED, Failure},
+    failure::{EXIT_FAILED, EXIT_INTERRUPTED, Failure},
     output::Format,
     signals::Signals,
 };
@@ -74,8 +74,8 @@ async fn cell(started: Instant, plan: &Plan, folder: &Folder) -> Result<ExitCode
     match result? {
         Ended::Complete => Ok(ExitCode::SUCCESS),
         Ended::Failed => Ok(ExitCode::from(EXIT_FAILED)),
-        // A cell without an end is ended like this; jobs that were to be waited for did not complete.
-        Ended::Interrupted if plan.until_done => Ok(ExitCode::from(EXIT_FAILED)),
+        // A cell without an end is ended like this; jobs that were to be waited for neither completed nor failed.
+        Ended::Interrupted if plan.until_done => Ok(ExitCode::from(EXIT_INTERRUPTED)),
         Ended::Interrupted => Ok(ExitCode::SUCCESS),
     }
 }

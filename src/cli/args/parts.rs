@@ -11,7 +11,7 @@ use super::operators::Schedulers;
 pub(crate) struct Dev {
     /// Job files to run
     pub(crate) files: Vec<PathBuf>,
-    /// End when every job ended: with 0 when all completed, with 1 when one failed
+    /// End when every job ended: with 0 when all completed, with 1 when one failed, with 130 when interrupted before
     #[arg(long, requires = "files")]
     pub(crate) until_done: bool,
     /// Agents; each offers an equal share of this machine
