@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    folder::{Folder, LOG_SHOWN_BYTES, not_ready, written},
+    folder::{Folder, LOG_SHOWN_BYTES, not_ready, with_room_elsewhere, written},
     keeper::{Keeper, PartSpec},
     machines,
     plan::Plan,
@@ -204,7 +204,7 @@ impl<'dev> DevCell<'dev> {
     /// Waits until a part does not stay up; usually for ever.
     pub(super) async fn given_up(&mut self) -> Failure {
         match self.given_up.1.recv().await {
-            Some(failure) => failure,
+            Some(failure) => with_room_elsewhere(failure),
             None => std::future::pending().await,
         }
     }

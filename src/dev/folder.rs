@@ -18,6 +18,9 @@ pub(super) const LOG_SHOWN_BYTES: u64 = 2000;
 /// How the names of temporary directories begin; then come the process that made it, and a number.
 pub(super) const TEMPORARY: &str = "plenum-dev-";
 
+/// What to do where a cell can't be kept in the place that was chosen for it.
+const ELSEWHERE: &str = "name a directory with --dir, or one for temporary cells in TMPDIR";
+
 /// How often, and for how long, it is tried whether another cell lives in a directory: one that was just killed lets go of it in
 /// a moment, and one that was just asked to end says so.
 const LOCK_PERIOD: Duration = Duration::from_millis(10);
@@ -59,7 +62,7 @@ impl Folder {
                 Self { path: absolute, is_temporary: false, has_published: Cell::new(false), lock: None }
             }
             None => Self {
-                path: temporary().map_err(|error| Failure::io("no temporary directory", &error))?,
+                path: temporary(&temporary_root())?,
                 is_temporary: true,
                 has_published: Cell::new(false),
                 lock: None,
@@ -68,7 +71,7 @@ impl Folder {
         for part in ["server", "agents", "logs"] {
             let path = folder.path.join(part);
             fs::create_dir_all(&path)
-                .map_err(|error| Failure::io(format!("cannot make {}", path.display()), &error))?;
+                .map_err(|error| with_room_elsewhere(Failure::io(format!("cannot make {}", path.display()), &error)))?;
         }
         folder.lock = locked(&folder.path.join("dev.lock"));
         Ok(folder)
@@ -188,16 +191,39 @@ pub(super) fn written(path: &Path) -> Option<(u64, i64, i64)> {
     Some((metadata.ino(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
-fn temporary() -> io::Result<PathBuf> {
+/// Where temporary cells are made, and those looked for that were killed.
+pub(super) fn temporary_root() -> PathBuf {
+    root_named(std::env::temp_dir())
+}
+
+/// An empty `TMPDIR`, as shells unset a variable for one command, or a relative one is another place in each working directory: what a killed cell left
+/// there would stay.
+fn root_named(path: PathBuf) -> PathBuf {
+    if path.is_absolute() { path } else { PathBuf::from("/tmp") }
+}
+
+fn temporary(root: &Path) -> Result<PathBuf, Failure> {
     let process = std::process::id();
+    let mut made = Err(io::Error::from(io::ErrorKind::AlreadyExists));
     for attempt in 0..1000 {
-        let path = std::env::temp_dir().join(format!("{TEMPORARY}{process}-{attempt}"));
-        match DirBuilder::new().mode(0o700).create(&path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            other => return other.map(|()| path),
+        let path = root.join(format!("{TEMPORARY}{process}-{attempt}"));
+        made = DirBuilder::new().mode(0o700).create(&path).map(|()| path);
+        if !matches!(&made, Err(error) if error.kind() == io::ErrorKind::AlreadyExists) {
+            break;
         }
     }
-    Err(io::Error::from(io::ErrorKind::AlreadyExists))
+    made.map_err(|error| {
+        let doing = format!("cannot make a temporary directory in {}", root.display());
+        with_room_elsewhere(Failure::io(doing, &error).with_hint(ELSEWHERE))
+    })
+}
+
+/// The failure of a part. Where there is no room for it, its own advice is of settings that are not to be had here.
+pub(super) fn with_room_elsewhere(failure: Failure) -> Failure {
+    if failure.code != "NO_SPACE" {
+        return failure;
+    }
+    failure.with_hint(format!("make room there, or have the cell on another file system: {ELSEWHERE}"))
 }
 
 #[cfg(test)]
@@ -213,6 +239,33 @@ mod tests {
         assert!(path.join("server").is_dir());
         folder.close();
         assert!(!path.exists());
+    }
+
+    // It began in the working directory, and nobody looked there for what it left when it was killed.
+    #[test]
+    fn an_empty_or_relative_place_for_temporary_cells_is_none() {
+        let root = |named: &str| root_named(PathBuf::from(named));
+        assert_eq!(
+            [root(""), root("here/tmp"), root("/var/tmp")].map(|path| path.display().to_string()),
+            ["/tmp", "/tmp", "/var/tmp"]
+        );
+        assert!(temporary_root().is_absolute());
+    }
+
+    // It was told neither which place that was, nor how to name another one; and for a small disk, settings that `plenum dev` does not take.
+    #[test]
+    fn where_there_is_no_room_for_a_cell_another_place_can_be_named() {
+        let named = tempfile::tempdir().unwrap();
+        let missing = named.path().join("missing");
+        let failure = temporary(&missing).unwrap_err();
+        let doing = format!("cannot make a temporary directory in {}: ", missing.display());
+        assert!(failure.message.starts_with(&doing), "{failure}");
+        assert_eq!(failure.hint.as_deref(), Some(ELSEWHERE));
+        let full = with_room_elsewhere(Failure::new("NO_SPACE", "full").with_hint("set segment_bytes lower"));
+        let hint = full.hint.unwrap();
+        assert!(hint.contains("--dir") && hint.contains("TMPDIR") && !hint.contains("segment_bytes"), "{hint}");
+        let other = with_room_elsewhere(Failure::new("DAMAGED_LOG", "damaged").with_hint("explained"));
+        assert_eq!(other.hint.as_deref(), Some("explained"));
     }
 
     // The log that it named had been removed with the cell.

@@ -42,7 +42,7 @@ pub enum OpenError {
     /// A cell was to be made, and there is too little room for it.
     #[error(
         "{directory} has {free_bytes} bytes free, and a new cell needs {needed_bytes}: two segments of its log (segment_bytes), and what is to stay \
-         free (reserve_bytes); make room, or set these lower"
+         free (reserve_bytes); make room"
     )]
     NoRoomForNew {
         /// The directory.
