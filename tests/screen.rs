@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Read},
+    io::{ErrorKind, Read, Write},
     os::unix::fs::OpenOptionsExt,
     process::Stdio,
     time::{Duration, Instant},
@@ -79,5 +79,25 @@ fn why_a_job_waits_is_told_above_its_bar_once_it_has_lasted() {
     let (before, _) = shown.split_once("pair waits: ").unwrap();
     assert!(!before.contains("waiting: "), "no reason was told before: {before}");
     dev.signal(Signal::SIGTERM);
+    assert_eq!(dev.ended().code(), Some(0));
+}
+
+// Its bar stood there once more, below the `^C` that the terminal shows.
+#[test]
+fn ctrl_c_leaves_each_bar_on_the_screen_once() {
+    let stage = Stage::new();
+    let file = stage.file("one.toml", &PAIR.replace("count = 2", "count = 1"));
+    let dir = stage.word("cell");
+    let (mut dev, mut screen) = Screen::start(&stage, &["dev", "--dir", &dir, "--no-isolation", &file]);
+    screen.shows("main 1 of 1 running");
+    // Below the key it is drawn where something changes before the signal is there: it must not do so by chance.
+    std::thread::sleep(Duration::from_millis(500));
+    dev.signal(Signal::SIGSTOP);
+    screen.keys.write_all(b"\x03").unwrap();
+    screen.shows("^C");
+    dev.signal(Signal::SIGINT);
+    dev.signal(Signal::SIGCONT);
+    let (_, after) = screen.shows("stopping tasks").rsplit_once("^C").unwrap();
+    assert!(after.starts_with("\r\nstopping tasks"), "{after:?}");
     assert_eq!(dev.ended().code(), Some(0));
 }

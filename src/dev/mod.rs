@@ -64,9 +64,14 @@ async fn cell(started: Instant, plan: &Plan, folder: &Folder) -> Result<ExitCode
         result = session.run(&mut cell) => result,
         () = signals.next() => Ok(Ended::Interrupted),
     };
-    progress.finish();
+    let is_interrupted = matches!(result, Ok(Ended::Interrupted));
+    if is_interrupted {
+        progress.interrupt();
+    } else {
+        progress.finish();
+    }
     // People must see that the end takes time because tasks are given theirs.
-    if cell.runs_agents() && matches!(result, Ok(Ended::Interrupted)) {
+    if cell.runs_agents() && is_interrupted {
         progress.say("stopping tasks, schedulers and server (again to kill them)");
     }
     folder.ends();

@@ -109,10 +109,29 @@ impl Progress {
 
     /// Leaves the bars as they are; what follows is printed below them.
     pub(super) fn finish(&self) {
+        self.end(|_| {});
+    }
+
+    /// The same at Ctrl-C, without drawing them again: the terminal's echo of it has left the cursor on the next line, where they would stand twice.
+    pub(super) fn interrupt(&self) {
+        self.end(|bars| {
+            bars.set_draw_target(ProgressDrawTarget::hidden());
+            // Below the echo. Without one the cursor still is in the line of the last bar, which that fills.
+            output::tell("");
+        });
+    }
+
+    /// `first` is done where there are bars.
+    fn end(&self, first: impl FnOnce(&MultiProgress)) {
         if self.is_finished.swap(true, Ordering::Relaxed) {
             return;
         }
         let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Voice::Bars(bars) = &self.voice
+            && !jobs.bars.is_empty()
+        {
+            first(bars);
+        }
         jobs.bars.values().for_each(ProgressBar::abandon);
     }
 }
