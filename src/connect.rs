@@ -6,6 +6,7 @@ pub(crate) use patience::is_unconnected;
 
 use std::{error::Error, io, time::Duration};
 
+use plenum_proto::address;
 use plenum_proto::bounds::ANSWER_BYTES_MAX;
 use plenum_proto::error::innermost;
 use plenum_proto::v1::{
@@ -140,24 +141,19 @@ pub(crate) fn url(address: &str) -> Result<String, Failure> {
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, Failure> {
+    let told = address::told(address);
     let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
     if url.starts_with("https://") {
-        let what = format!("{address} asks for TLS, which this version of Plenum cannot speak yet");
+        let what = format!("{told} asks for TLS, which this version of Plenum cannot speak yet");
         return Err(Failure::new("UNIMPLEMENTED", what));
     }
     let wrong =
-        |why: &str| Failure::usage(format!("`{address}` is no address: {why}; expected such as {ADDRESS_DEFAULT}"));
+        |why: &str| Failure::usage(format!("`{told}` is no address: {why}; expected such as {ADDRESS_DEFAULT}"));
     let endpoint = Endpoint::from_shared(url).map_err(|error| wrong(&error.to_string()))?;
-    let uri = endpoint.uri();
-    if uri.scheme_str() != Some("http") {
-        return Err(wrong("its scheme is not http"));
+    match address::fault(endpoint.uri()) {
+        Some(why) => Err(wrong(why)),
+        None => Ok(endpoint),
     }
-    // What can't be read as a port counts as none, and the connection would go to port 80.
-    let port = uri.authority().and_then(|authority| authority.as_str().rsplit_once(':'));
-    if port.is_some_and(|(_, port)| !port.ends_with(']')) && uri.port_u16().is_none() {
-        return Err(wrong("its port is not one of 0 to 65535"));
-    }
-    Ok(endpoint)
 }
 
 #[cfg(test)]
@@ -178,10 +174,32 @@ mod tests {
         assert_eq!(url("127.0.0.1:7070").unwrap(), "http://127.0.0.1:7070/");
         assert_eq!(url("http://127.0.0.1:7070").unwrap(), "http://127.0.0.1:7070/");
         assert_eq!(url("https://cell:7070").unwrap_err().code, "UNIMPLEMENTED");
-        assert_eq!(url("http://[::1]").unwrap(), "http://[::1]/");
         assert_eq!(url("[::1]:7070").unwrap(), "http://[::1]:7070/");
-        for wrong in ["a cell", "ftp://cell:7070", "127.0.0.1:70700", "http://cell:", "http://cell:x"] {
+        for wrong in ["a cell", "", "ftp://cell:7070", "127.0.0.1:70700", "http://cell:", "http://cell:x"] {
             assert_eq!(url(wrong).unwrap_err().exit, crate::failure::EXIT_USAGE, "{wrong}");
+        }
+    }
+
+    // Port 80 of whatever was named was asked: `7601` counted as the name of a host.
+    #[test]
+    fn an_address_without_a_port_is_wrong_usage_and_a_password_in_one_is_not_told() {
+        for (wrong, why) in [
+            ("127.0.0.1", "it names no port"),
+            ("7601", "it names no port"),
+            ("http://[::1]", "it names no port"),
+            (":7601", "it names no host"),
+            ("http://cell:7070/x", "more stands behind its port"),
+        ] {
+            let failure = url(wrong).unwrap_err();
+            assert_eq!(failure.exit, crate::failure::EXIT_USAGE);
+            assert_eq!(
+                failure.message,
+                format!("`{wrong}` is no address: {why}; expected such as http://127.0.0.1:7070")
+            );
+        }
+        for address in ["me:word@cell:7070", "http://me:word@cell", "https://me:word@cell:7070", "me:word@a cell"] {
+            let failure = url(address).unwrap_err();
+            assert!(!failure.message.contains("word") && failure.message.contains("cell"), "{failure}");
         }
     }
 

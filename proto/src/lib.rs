@@ -17,9 +17,11 @@
 //! | [`codec`] | messages of a stream |
 //! | [`census`] | what is in a request, counted before it is decoded |
 //! | [`fields`] | pieces of encoded messages, for what need not be decoded |
+//! | [`address`] | addresses of cells |
 //!
 //! Must not know: the state of a cell beyond its rows, clocks, connections, files.
 
+pub mod address;
 pub mod bounds;
 pub mod census;
 pub mod codec;

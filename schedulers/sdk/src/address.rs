@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use plenum_proto::address;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Endpoint;
@@ -57,27 +58,17 @@ impl fmt::Debug for RunError {
 
 /// An address that a connection can be tried at.
 pub(crate) fn endpoint(address: &str) -> Result<Endpoint, RunError> {
-    let wrong = |source| RunError::Address { address: address.to_owned(), source };
-    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(wrong)?;
-    let (scheme, port) = (endpoint.uri().scheme_str(), endpoint.uri().port_u16());
-    let authority = endpoint.uri().authority().map_or("", |authority| authority.as_str());
-    let why = match scheme {
-        None => "it has no scheme",
-        Some("http") => {
-            // What can't be read as a port counts as none, and the connection would go to port 80.
-            let names_port = authority.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
-            if port.is_some() || !names_port {
-                return Ok(endpoint
-                    .connect_timeout(CONNECT_TIMEOUT)
-                    .http2_keep_alive_interval(KEEP_ALIVE)
-                    .keep_alive_timeout(KEEP_ALIVE)
-                    .tcp_nodelay(true));
-            }
-            "its port is not one of 0 to 65535"
-        }
-        Some(_) => "its scheme is not http",
-    };
-    Err(RunError::NoCell { address: address.to_owned(), why })
+    let told = || address::told(address).into_owned();
+    let endpoint =
+        Endpoint::from_shared(address.to_owned()).map_err(|source| RunError::Address { address: told(), source })?;
+    match address::fault(endpoint.uri()) {
+        Some(why) => Err(RunError::NoCell { address: told(), why }),
+        None => Ok(endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .tcp_nodelay(true)),
+    }
 }
 
 pub(crate) fn principal(text: &str) -> Result<Option<MetadataValue<Ascii>>, RunError> {
@@ -107,7 +98,7 @@ mod tests {
     // They were tried for ever, some at port 80.
     #[test]
     fn an_address_at_which_no_cell_can_be_is_told_before_the_scheduler_begins() {
-        for good in ["http://127.0.0.1:7070", "http://cell", "http://[::1]", "http://[::1]:7070/"] {
+        for good in ["http://127.0.0.1:7070", "http://cell:80", "http://[::1]:7070/"] {
             assert!(endpoint(good).is_ok(), "{good}");
         }
         for (address, why) in [
@@ -115,6 +106,7 @@ mod tests {
             ("https://cell:7070", "scheme is not http"),
             ("http://127.0.0.1:70700", "port is not"),
             ("http://cell:", "port is not"),
+            ("http://cell", "names no port"),
             ("a cell", "found \"a cell\""),
         ] {
             let error = endpoint(address).unwrap_err();
