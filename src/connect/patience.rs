@@ -81,7 +81,9 @@ impl Patience {
             Awaited::Answer | Awaited::Change => {
                 format!("the server at {address} accepts connections and does not answer; still waiting")
             }
-            Awaited::Log => format!("nothing of the log comes from {address}; still waiting"),
+            Awaited::Log => format!(
+                "nothing of the log comes yet: the machine's agent, or the server at {address}, does not answer; still waiting"
+            ),
             Awaited::Backup => format!("nothing of the backup comes from {address}; still waiting"),
         });
     }
@@ -98,7 +100,8 @@ impl Patience {
                 with_code(Code::DeadlineExceeded, OUTCOME_UNKNOWN, what)
             }
             Awaited::Log => Status::unavailable(format!(
-                "nothing more of the log has come from {address} within {limit} (--request-timeout); what came so far is not all"
+                "nothing more of the log has come from the machine's agent by way of {address} within {limit} (--request-timeout); \
+                 what came so far is not all"
             )),
             Awaited::Backup => Status::unavailable(format!(
                 "nothing more of the backup has come from {address} within {limit} (--request-timeout); what came so far is removed"

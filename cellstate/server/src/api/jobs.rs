@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use plenum_model::{AllocationId, Cell, Command, Decision, Job, JobId, RejectionCode, Revision, floor_of};
+use plenum_model::{
+    AllocationId, Cell, Command, Decision, Job, JobId, Machine, MachineState, RejectionCode, Revision, floor_of,
+};
 use plenum_proto::v1;
 use prost::Message;
 use tokio_stream::Stream;
@@ -320,6 +322,12 @@ impl v1::jobs_server::Jobs for JobsService {
             Some(machine) => machine,
             None => ran_on(&self.shared, now, id).await?,
         };
+        // Nobody knows yet that its stream leads nowhere, where its machine lost its power or its network.
+        let silent = |found: &&Arc<Machine>| found.state == MachineState::Unreachable;
+        if let Some(away) = self.shared.snapshot().await.machine_in(machine).filter(silent) {
+            let message = format!("the machine {} is unreachable; try again when it is back", away.name);
+            return Err(agent_gone(message).into_status());
+        }
         let asked = v1::LogsAsked {
             allocation: wire.allocation,
             stderr: wire.stderr,
@@ -335,7 +343,7 @@ impl v1::jobs_server::Jobs for JobsService {
                 NoLogs::TooMany(_) | NoLogs::AgentBusy => {
                     Failure::new(Code::ResourceExhausted, "TOO_MANY_READERS", message).retry(READERS_RETRY)
                 }
-                NoLogs::AgentGone => Failure::new(Code::Unavailable, "AGENT_GONE", message).retry(AGENT_RETRY),
+                NoLogs::AgentGone => agent_gone(message),
             }
         })?;
         Ok(Response::new(Box::pin(Reader { shared: self.shared.clone(), reading, has_ended: false })))
@@ -394,6 +402,10 @@ impl Stream for Reader {
 /// What came so far is not all.
 fn broken_off() -> Failure {
     let message = "the machine's agent left before the end of the log; what came so far is not all: read it again";
+    agent_gone(message.to_owned())
+}
+
+fn agent_gone(message: String) -> Failure {
     Failure::new(Code::Unavailable, "AGENT_GONE", message).retry(AGENT_RETRY)
 }
 

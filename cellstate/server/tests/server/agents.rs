@@ -189,6 +189,25 @@ async fn what_is_on_an_unreachable_machine_says_so_and_when_it_is_lost() {
     server.shutdown().await.unwrap();
 }
 
+// The stream of an agent without power or network stays open for as long as nobody notices. Its logs were asked for over it, and waited for half a minute.
+#[tokio::test]
+async fn a_log_on_an_unreachable_machine_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let (machine, allocation) = granted(&connect(&server).await).await;
+    server.shutdown().await.unwrap();
+
+    let server = start_with_leases_of(dir.path(), Duration::from_secs(2)).await;
+    let channel = connect(&server).await;
+    let _silent = follow(&channel, &machine).await;
+    eventually("its lease runs out", async || shown(&channel, allocation).await.unreachable_micros > 0).await;
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let gone = jobs.logs(v1::LogsRequest { allocation, ..Default::default() }).await.unwrap_err();
+    assert_eq!((gone.code(), code(&gone).as_str()), (Code::Unavailable, "AGENT_GONE"), "{gone}");
+    assert!(gone.message().contains("m1 is unreachable"), "{gone}");
+    server.shutdown().await.unwrap();
+}
+
 /// What an agent said that its machine uses was kept as it came, up to the size of a message for each machine; and a report that broke a
 /// rule renewed the lease before it was refused.
 #[tokio::test]
