@@ -144,13 +144,6 @@ pub(crate) enum Command {
     /// The agent of this machine
     #[command(args = [request_timeout_of_no_use(), namespace_of_no_use(), output_of_no_use()], after_help = LOG_HELP)]
     Agent(Agent),
-    /// Keeps one task for its agent; started by agents only
-    #[command(hide = true)]
-    Shim {
-        /// The task's folder
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<std::ffi::OsString>,
-    },
     /// Jobs
     #[command(subcommand)]
     Job(Job),
@@ -358,7 +351,7 @@ mod tests {
             let refuses = command.get_arguments().any(|arg| arg.get_id().as_str() == "addr");
             assert!(!refuses || is_told_without(command.get_name()), "{}", command.get_name());
         }
-        for name in ["explain", "completion", "version", "shim"] {
+        for name in ["explain", "completion", "version"] {
             assert!(is_told_without(name), "{name}");
         }
         let is_there = |name: &str| name == "help" || all.find_subcommand(name).is_some();

@@ -3,6 +3,7 @@
 mod alloc;
 mod args;
 mod at;
+mod completion;
 mod conflicts;
 mod drain;
 mod ended;
@@ -26,7 +27,7 @@ mod watch;
 
 use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{CommandFactory, Parser, builder::PossibleValuesParser};
+use clap::Parser;
 use plenum_proto::v1::{At, MomentRequest, MomentResponse};
 use serde_json::json;
 use tonic::Code;
@@ -83,7 +84,6 @@ impl Needs {
             Command::Dev(dev) if !dev.files.is_empty() => Self::AddressAndNamespace,
             Command::Dev(_)
             | Command::Server(_)
-            | Command::Shim { .. }
             | Command::Verify { .. }
             | Command::Backup { dir: Some(_), .. }
             | Command::Restore(_)
@@ -186,6 +186,7 @@ fn tells_no_moments(code: Code) -> bool {
 /// Runs the command line of this process.
 pub(crate) fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
+    // Agents alone start it: it is none of the commands that people are shown.
     if words.next().is_some_and(|command| command == "shim") {
         return parts::shim(words);
     }
@@ -270,12 +271,11 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
         Command::Scheduler(scheduler) => parts::scheduler(&context, &scheduler).map(|()| ExitCode::SUCCESS),
         Command::Agent(agent) => parts::agent(&context, &agent).map(|()| ExitCode::SUCCESS),
-        Command::Shim { arguments } => Ok(parts::shim(arguments.into_iter())),
         Command::Verify { dir } => parts::verify(context.format, dir.clone()).map_err(|why| unreadable(dir, why)),
         Command::Backup { out, dir } => parts::backup(&context, &out, dir.as_deref()),
         Command::Restore(flags) => parts::restore(&context, &flags),
         Command::Explain { code } => explain::run(&context, code.as_deref()),
-        Command::Completion { shell } => completion(shell),
+        Command::Completion { shell } => completion::run(shell),
         Command::Version => version(context.format),
         asking => block_on(ask(&context, asking))?,
     }
@@ -334,21 +334,6 @@ async fn status(context: &Context) -> Result<(), Failure> {
     }))
 }
 
-fn completion(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut with_words(Arguments::command()), "plenum", &mut script);
-    output::print_bytes(&script).map(|()| ExitCode::SUCCESS)
-}
-
-/// The command line with what may stand in places that take other words, too: other names have answers of their own.
-fn with_words(command: clap::Command) -> clap::Command {
-    let codes = PossibleValuesParser::new(explain::codes());
-    let schedulers = PossibleValuesParser::new(plenum_schedulers::NAMES.iter().copied());
-    command
-        .mut_subcommand("explain", |of| of.mut_arg("code", |arg| arg.value_parser(codes)))
-        .mut_subcommand("scheduler", |of| of.mut_arg("names", |arg| arg.value_parser(schedulers)))
-}
-
 fn version(format: Format) -> Result<ExitCode, Failure> {
     let version = env!("CARGO_PKG_VERSION");
     let text = output::object(format, &json!({"version": version}), version, || format!("plenum {version}\n"));
@@ -358,15 +343,6 @@ fn version(format: Format) -> Result<ExitCode, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn completions_have_the_codes_and_the_names_of_built_in_schedulers() {
-        let mut script = Vec::new();
-        let shell = clap_complete::Shell::Bash;
-        clap_complete::generate(shell, &mut with_words(Arguments::command()), "plenum", &mut script);
-        let script = String::from_utf8_lossy(&script);
-        assert!(script.contains(" NO_ROOM ") && script.contains(&plenum_schedulers::NAMES.join(" ")), "{script}");
-    }
 
     // A server of before denies what it does not know, and no listing of it could be read any more.
     #[test]

@@ -12,7 +12,7 @@ const BEGIN: &str = "`plenum ";
 
 /// Commands that ask no cell: an address is of no use to them, or refused.
 pub(crate) const ASK_NO_CELL: &[&str] =
-    &["completion", "dev", "explain", "help", "restore", "server", "shim", "verify", "version"];
+    &["completion", "dev", "explain", "help", "restore", "server", "verify", "version"];
 
 /// The text, in which each command that asks a cell asks the one that this call named by its flag. A text that has been completed stays as it is.
 pub(super) fn of_this_call(text: &str) -> Cow<'_, str> {

@@ -1,6 +1,10 @@
 //! What operators type: who may have how much, and where; and who lost against whom.
 
-use clap::{Args, Subcommand, value_parser};
+use clap::{
+    Args, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+    value_parser,
+};
 use plenum_model::QUOTA_MAX;
 use plenum_proto::v1::At;
 
@@ -35,7 +39,7 @@ pub(crate) enum Schedulers {
         /// The scheduler's name
         name: String,
         /// Whether it may evict tasks of lower bands of priority: `yes` (usual) or `no`
-        #[arg(long, value_name = "yes|no", group = "rights", value_parser = yes_or_no)]
+        #[arg(long, value_name = "yes|no", group = "rights", value_parser = yes_or_no(), hide_possible_values = true)]
         evict: Option<bool>,
         /// How many turns its transactions get for one of a usual scheduler's: 1 (usual) to 100
         #[arg(long, value_name = "N", group = "rights", value_parser = turns)]
@@ -48,12 +52,8 @@ fn turns(text: &str) -> Result<u32, String> {
     turns.ok_or_else(|| "expected a number from 1 to 100".to_owned())
 }
 
-fn yes_or_no(text: &str) -> Result<bool, String> {
-    match text {
-        "yes" => Ok(true),
-        "no" => Ok(false),
-        _ => Err("expected yes or no".to_owned()),
-    }
+fn yes_or_no() -> impl TypedValueParser<Value = bool> {
+    PossibleValuesParser::new(["yes", "no"]).map(|word| word == "yes")
 }
 
 /// `plenum quota`
