@@ -18,6 +18,7 @@
 //! | [`census`] | what is in a request, counted before it is decoded |
 //! | [`fields`] | pieces of encoded messages, for what need not be decoded |
 //! | [`address`] | addresses of cells |
+//! | [`filters`] | the fields that listings are narrowed down by |
 //!
 //! Must not know: the state of a cell beyond its rows, clocks, connections, files.
 
@@ -27,6 +28,7 @@ pub mod census;
 pub mod codec;
 pub mod error;
 pub mod fields;
+pub mod filters;
 pub mod names;
 
 mod convert;

@@ -9,7 +9,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Arg, Args, Parser, Subcommand};
 use clap_complete::Shell;
-use plenum_proto::v1::At;
+use plenum_proto::{filters, v1::At};
 
 pub(crate) use jobs::{Alloc, Job, WaitFor};
 pub(crate) use machines::Machine;
@@ -95,6 +95,14 @@ fn not_empty(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("it is empty; leave the flag out for all".to_owned()) } else { Ok(text.to_owned()) }
 }
 
+/// Says in a listing's help which fields it is narrowed down by.
+fn by(fields: &'static [&'static str]) -> impl FnOnce(Arg) -> Arg {
+    move |filter| {
+        let help = filter.get_help().map(ToString::to_string).unwrap_or_default();
+        filter.help(format!("{help}; FIELD is one of {}", filters::words(fields)))
+    }
+}
+
 /// What every listing takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Listing {
@@ -166,6 +174,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Txn(Txn),
     /// Who loses against whom
+    #[command(mut_arg("filter", by(filters::CONFLICTS)))]
     Conflicts(Conflicts),
     /// The cell in a few lines
     Status,
@@ -276,6 +285,18 @@ mod tests {
             let Command::Scheduler(scheduler) = read.command else { panic!("{line}") };
             assert!(scheduler.command.is_some(), "{line}: taken for names: {:?}", scheduler.names);
         }
+    }
+
+    // Which fields there are was learned by a wrong one alone.
+    #[test]
+    fn the_help_of_each_listing_names_the_fields_that_narrow_it_down() {
+        let all = Arguments::command();
+        let commands = all.get_subcommands().flat_map(|command| command.get_subcommands().chain([command]));
+        let flags = commands.flat_map(|command| command.get_arguments()).filter(|arg| arg.get_id() == "filter");
+        let told: Vec<String> = flags.filter_map(|filter| Some(filter.get_help()?.to_string())).collect();
+        assert_eq!(told.len(), 9);
+        assert!(told.iter().all(|help| help.contains("; FIELD is one of ")), "{told:?}");
+        assert!(told.iter().any(|help| help.ends_with(" name, state, epoch, attr.NAME")), "{told:?}");
     }
 
     // The help of what refuses an address told of one.

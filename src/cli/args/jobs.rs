@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
-use plenum_proto::v1::At;
+use plenum_proto::{filters, v1::At};
 
-use super::{Listing, Told, not_empty};
+use super::{Listing, Told, by, not_empty};
 use crate::cli::at::{parse_at, parse_instant};
 
 /// `plenum job`
@@ -23,6 +23,7 @@ pub(crate) enum Job {
         timeout: Option<i64>,
     },
     /// Lists jobs
+    #[command(mut_arg("filter", by(filters::JOBS)))]
     List(Listing),
     /// Shows a job, its groups and its allocations: all that are live, and the newest that ended of its present version; with `-o json` all
     Show {
@@ -118,6 +119,7 @@ fn task_count(text: &str) -> Result<u32, String> {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Alloc {
     /// Lists allocations
+    #[command(mut_arg("filter", by(filters::ALLOCATIONS)))]
     List {
         /// Only of this job, or with `NAMESPACE/NAME` only of that namespace's
         #[arg(long, value_name = "NAME", value_parser = not_empty)]

@@ -1,15 +1,16 @@
 //! What people type about machines.
 
 use clap::Subcommand;
-use plenum_proto::v1::At;
+use plenum_proto::{filters, v1::At};
 
-use super::Listing;
+use super::{Listing, by};
 use crate::cli::at::parse_at;
 
 /// `plenum machine`
 #[derive(Debug, Subcommand)]
 pub(crate) enum Machine {
     /// Lists machines
+    #[command(mut_arg("filter", by(filters::MACHINES)))]
     List(Listing),
     /// Shows a machine and what runs there
     Show {

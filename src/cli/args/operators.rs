@@ -6,15 +6,16 @@ use clap::{
     value_parser,
 };
 use plenum_model::QUOTA_MAX;
-use plenum_proto::v1::At;
+use plenum_proto::{filters, v1::At};
 
-use super::{Listing, Told, not_empty};
+use super::{Listing, Told, by, not_empty};
 use crate::cli::at::parse_at;
 
 /// `plenum scheduler list|pause|resume|set`
 #[derive(Clone, Debug, Subcommand)]
 pub(crate) enum Schedulers {
     /// Lists schedulers, built-in and others
+    #[command(mut_arg("filter", by(filters::SCHEDULERS)))]
     List(Listing),
     /// Tells who was paused, resumed or granted something, what it was, and who asked for it
     History {
@@ -60,6 +61,7 @@ fn yes_or_no() -> impl TypedValueParser<Value = bool> {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Quotas {
     /// Lists quotas, and what is used of them
+    #[command(mut_arg("filter", by(filters::QUOTAS)))]
     List(Listing),
     /// Tells which quotas were set, to what, and who asked for it
     History {
@@ -107,6 +109,7 @@ pub(crate) struct Limits {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Partitions {
     /// Lists partitions, and what is in them
+    #[command(mut_arg("filter", by(filters::PARTITIONS)))]
     List(Listing),
     /// Tells which partitions were set, to what, and who asked for it
     History {
@@ -137,6 +140,7 @@ pub(crate) enum Partitions {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Holds {
     /// Lists holds: earlier ones may take room from later ones
+    #[command(mut_arg("filter", by(filters::HOLDS)))]
     List(Listing),
 }
 
@@ -144,6 +148,7 @@ pub(crate) enum Holds {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Txn {
     /// Lists transactions, the newest first
+    #[command(mut_arg("filter", by(filters::TRANSACTIONS)))]
     List {
         /// Only of this scheduler
         #[arg(long, value_name = "NAME", value_parser = not_empty)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{AllocationId, AllocationRef, Cell, Revision};
-use plenum_proto::v1;
+use plenum_proto::{filters, v1};
 
 use super::failure::Failure;
 use super::listing::{self, Filter};
@@ -13,8 +13,6 @@ use super::{ended, moved, past};
 use crate::shared::Shared;
 use crate::view;
 
-const FIELDS: &[&str] =
-    &["id", "namespace", "job", "group", "machine", "scheduler", "state", "ready", "task_index", "attempt"];
 /// Transactions that one listing reads for when they were: a row without its time looks like one of 1970.
 const TIMES_READ_MAX: usize = 256;
 /// Beside these, those whose times are known, and that are read for why they moved tasks.
@@ -26,7 +24,7 @@ pub(super) async fn list(
     wire: v1::ListAllocationsRequest,
 ) -> Result<v1::ListAllocationsResponse, Failure> {
     let list = wire.list.clone().unwrap_or_default();
-    let filter = Filter::parse(&list.filter, FIELDS)?.with_words("state", listing::ALLOCATION_WORDS)?;
+    let filter = Filter::parse(&list.filter, filters::ALLOCATIONS)?.with_words("state", listing::ALLOCATION_WORDS)?;
     let filter = filter.with_words("ready", listing::YES_OR_NO)?.with_names("job")?;
     let filter = filter.with_numbers("task_index")?.with_numbers("attempt")?;
     let limit = listing::limit(list.limit, shared.settings.listing_rows);

@@ -5,15 +5,13 @@ use std::sync::Arc;
 
 use plenum_history::{ConflictRow, Counts, GroupBy, History, Lost, ReadError};
 use plenum_model::Cell;
-use plenum_proto::v1;
+use plenum_proto::{filters, v1};
 
 use super::failure::Failure;
 use super::listing::{self, Filter};
 use super::names;
 use crate::metrics;
 
-/// What a conflict has a word for, whatever it is grouped by.
-const FIELDS: &[&str] = &["loser", "winner", "machine", "job", "namespace", "resource"];
 /// Its job as rows have it, with the namespace: what a value of "job" is held against that has one.
 const FULL_NAME: &str = "namespace/job";
 /// Names of machines and of jobs that are remembered while a filter is held against conflicts.
@@ -46,7 +44,7 @@ impl Conflicts {
         // The last one stands for none: what was lost for another reason than room.
         let resources: Vec<_> = (1..=v1::ResourceName::Custom5 as i32).map(metrics::resource).chain([""]).collect();
         let word = |name: &str| (v1::ResourceName::Custom1 as i32..).zip(given).find(|(_, given)| ***given == *name);
-        let filter = Filter::parse(&wire.filter, FIELDS)?
+        let filter = Filter::parse(&wire.filter, filters::CONFLICTS)?
             .reworded("resource", |name| word(name).map(|(number, _)| metrics::resource(number)))
             .with_words("resource", &resources)?
             .with_full_names("job", FULL_NAME);
@@ -124,7 +122,7 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
-    /// The word of what was lost for one of [`FIELDS`], or for [`FULL_NAME`]; empty as in a row.
+    /// The word of what was lost for one of [`filters::CONFLICTS`], or for [`FULL_NAME`]; empty as in a row.
     fn of(&mut self, lost: &Lost, field: &str) -> String {
         let (history, cell, group) = (self.history, self.cell, &lost.group);
         match field {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use plenum_model::{
     Cell, Command, Hold, JobId, LogTime, Partition, RejectionCode, Rights, Sum, TaskState, UnknownId, UnknownTask,
 };
-use plenum_proto::v1;
 use plenum_proto::v1::command::Ask;
+use plenum_proto::{filters, v1};
 use tonic::{Request, Response, Status};
 
 use super::custom;
@@ -80,7 +80,7 @@ impl v1::govern_server::Govern for GovernService {
 
     async fn list_quotas(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListQuotasResponse>, Status> {
         let wire = request.into_inner();
-        let filter = Filter::parse(&wire.filter, &["namespace"])?;
+        let filter = Filter::parse(&wire.filter, filters::QUOTAS)?;
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
         let read = cell.read(move |cell| {
@@ -111,7 +111,7 @@ impl v1::govern_server::Govern for GovernService {
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListPartitionsResponse>, Status> {
         let wire = request.into_inner();
-        let filter = Filter::parse(&wire.filter, &["name"])?;
+        let filter = Filter::parse(&wire.filter, filters::PARTITIONS)?;
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
         // Each looks at all machines.
@@ -144,7 +144,7 @@ impl v1::govern_server::Govern for GovernService {
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListSchedulersResponse>, Status> {
         let wire = request.into_inner();
-        let filter = Filter::parse(&wire.filter, &["name", "paused"])?.with_words("paused", listing::YES_OR_NO)?;
+        let filter = Filter::parse(&wire.filter, filters::SCHEDULERS)?.with_words("paused", listing::YES_OR_NO)?;
         let (cell, limit) = self.listed(&wire).await?;
         let present = if past::is_asked(wire.at) { None } else { Some(self.shared.clone()) };
         let revision = cell.revision().0;
@@ -161,7 +161,7 @@ impl v1::govern_server::Govern for GovernService {
 
     async fn list_holds(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListHoldsResponse>, Status> {
         let wire = request.into_inner();
-        let filter = Filter::parse(&wire.filter, &["job"])?.with_names("job")?;
+        let filter = Filter::parse(&wire.filter, filters::HOLDS)?.with_names("job")?;
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
         let read = cell.read(move |cell| {
@@ -192,7 +192,7 @@ impl v1::govern_server::Govern for GovernService {
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListUnknownTasksResponse>, Status> {
         let wire = request.into_inner();
-        let filter = Filter::parse(&wire.filter, &["machine", "job"])?.with_names("job")?;
+        let filter = Filter::parse(&wire.filter, filters::UNKNOWN_TASKS)?.with_names("job")?;
         let (cell, limit) = self.listed(&wire).await?;
         let revision = cell.revision().0;
         let earliest_micros = told_from_micros(&self.shared, &cell);

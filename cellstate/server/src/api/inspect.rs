@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use plenum_model::{Cell, Command, JobKind, LogTime, Machine, RejectionCode};
-use plenum_proto::v1;
+use plenum_proto::{filters, v1};
 use tonic::{Request, Response, Status};
 
 use super::conflicts::Conflicts;
@@ -16,9 +16,6 @@ use super::story::{self, Hero, gone};
 use super::{principal, transactions};
 use crate::shared::Shared;
 use crate::view;
-
-const MACHINE_FIELDS: &[&str] = &["name", "state", "epoch", "attr."];
-const SESSION_FIELDS: &[&str] = &["scheduler", "principal", "connected"];
 
 /// `plenum.v1.Inspect`.
 pub(super) struct InspectService {
@@ -61,7 +58,7 @@ impl v1::inspect_server::Inspect for InspectService {
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListMachinesResponse>, Status> {
         let wire = request.into_inner();
-        let filter = Filter::parse(&wire.filter, MACHINE_FIELDS)?.with_words("state", listing::MACHINE_WORDS)?;
+        let filter = Filter::parse(&wire.filter, filters::MACHINES)?.with_words("state", listing::MACHINE_WORDS)?;
         let filter = filter.with_numbers("epoch")?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
@@ -151,7 +148,7 @@ impl v1::inspect_server::Inspect for InspectService {
         request: Request<v1::ListRequest>,
     ) -> Result<Response<v1::ListSessionsResponse>, Status> {
         let wire = request.into_inner();
-        let filter = Filter::parse(&wire.filter, SESSION_FIELDS)?.with_words("connected", listing::YES_OR_NO)?;
+        let filter = Filter::parse(&wire.filter, filters::SESSIONS)?.with_words("connected", listing::YES_OR_NO)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let present = if past::is_asked(wire.at) { None } else { Some(self.shared.clone()) };
         if present.is_none() && filter.asks_for("connected") {
@@ -351,7 +348,7 @@ mod tests {
         let mut cell = Cell::default();
         cell.apply(&delta).unwrap();
         let listed = |filter: &str, limit| {
-            let listed = list_machines(&cell, &Filter::parse(filter, MACHINE_FIELDS).unwrap(), limit, 0);
+            let listed = list_machines(&cell, &Filter::parse(filter, filters::MACHINES).unwrap(), limit, 0);
             (listed.machines.iter().map(|machine| machine.name.clone()).collect::<Vec<_>>().join(" "), listed.truncated)
         };
         assert_eq!(listed("", 9), ("east-1 north-10 north-2 west-1".to_owned(), false));

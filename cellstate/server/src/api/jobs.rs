@@ -8,7 +8,7 @@ use std::time::Duration;
 use plenum_model::{
     AllocationId, Cell, Command, Decision, Job, JobId, Machine, MachineState, RejectionCode, Revision, floor_of,
 };
-use plenum_proto::v1;
+use plenum_proto::{filters, v1};
 use prost::Message;
 use tokio_stream::Stream;
 use tonic::{Code, Request, Response, Status};
@@ -26,8 +26,6 @@ use crate::agents::{NoLogs, Reading};
 use crate::authorise::Role;
 use crate::shared::{Decided, Shared};
 use crate::view::{self, Counts};
-
-const JOB_FIELDS: &[&str] = &["name", "namespace", "scheduler", "state", "priority", "runs", "failing", "parent"];
 
 /// An agent that is started again needs about so long.
 const AGENT_RETRY: Duration = Duration::from_secs(1);
@@ -162,7 +160,7 @@ impl v1::jobs_server::Jobs for JobsService {
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
         let wire = request.into_inner();
-        let filter = Filter::parse(&wire.filter, JOB_FIELDS)?.with_words("state", listing::JOB_WORDS)?;
+        let filter = Filter::parse(&wire.filter, filters::JOBS)?.with_words("state", listing::JOB_WORDS)?;
         let filter = filter.with_words("runs", listing::KIND_WORDS)?.with_names("name")?.with_names("parent")?;
         let filter = filter.with_numbers("priority")?.with_numbers("failing")?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);

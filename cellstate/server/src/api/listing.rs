@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use plenum_proto::{bounds::ANSWER_BYTES_MAX, v1};
+use plenum_proto::{bounds::ANSWER_BYTES_MAX, filters, v1};
 
 use super::failure::Failure;
 
@@ -41,8 +41,7 @@ impl Filter {
             let (field, equal) = before.strip_suffix('!').map_or((before, true), |field| (field, false));
             let field = field.trim();
             if !known.iter().any(|known| is_field(field, known)) {
-                let known: Vec<String> = known.iter().map(|known| field_words(known)).collect();
-                let known = known.join(", ");
+                let known = filters::words(known);
                 return Err(Failure::invalid(format!("filter: expected one of {known}, found {field:?}")));
             }
             if terms.len() >= TERMS_MAX {
@@ -146,11 +145,6 @@ fn is_field(field: &str, known: &str) -> bool {
         return field == known;
     }
     field.strip_prefix(known).is_some_and(|name| plenum_proto::names::attribute("filter", name).is_ok())
-}
-
-/// A field as people write it.
-fn field_words(known: &str) -> String {
-    if known.ends_with('.') { format!("{known}NAME") } else { known.to_owned() }
 }
 
 /// How many rows: what was asked for, up to the server's own limit.

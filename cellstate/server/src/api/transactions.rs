@@ -7,7 +7,7 @@ use std::sync::Arc;
 use plenum_history::{History, LoggedTransaction, Lookup, Order, ReadError};
 use plenum_model::session::Standing;
 use plenum_model::{Cell, JobId, Revision, SessionId};
-use plenum_proto::v1;
+use plenum_proto::{filters, v1};
 use prost::Message;
 use tonic::Code;
 
@@ -18,8 +18,6 @@ use super::names::{self, Names};
 use super::past;
 use crate::publish::Divergence;
 use crate::shared::Shared;
-
-const FIELDS: &[&str] = &["scheduler", "outcome", "divergent"];
 
 /// Of what was not found, and is not known never to have been.
 const TRANSACTION_RETIRED: &str = "TRANSACTION_RETIRED";
@@ -55,7 +53,7 @@ impl Asked {
             refused: wire.refused,
             scheduler: wire.scheduler,
             namespace: list.namespace.clone(),
-            filter: Filter::parse(&list.filter, FIELDS)?
+            filter: Filter::parse(&list.filter, filters::TRANSACTIONS)?
                 .with_words("outcome", OUTCOME_WORDS)?
                 .with_words("divergent", listing::YES_OR_NO)?,
             order: if wire.oldest_first { Order::OldestFirst } else { Order::NewestFirst },
