@@ -79,7 +79,7 @@ fn namespace_of_no_use() -> Arg {
     Arg::new("namespace").long("namespace").value_name("NAME").global(true).hide(true)
 }
 
-/// The same of a format where nothing is printed but a failure.
+/// The same of a format where nothing is printed but a failure, or what tasks print.
 fn output_of_no_use() -> Arg {
     let output = Arg::new("output").short('o').long("output").value_name("FORMAT");
     output.value_parser(clap::value_parser!(Format)).global(true).hide(true)
@@ -138,7 +138,7 @@ pub(crate) struct Told {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// A whole cell on this machine: server, schedulers and agents; runs the jobs of the files
-    #[command(args = [address_of_no_use(), request_timeout_of_no_use()])]
+    #[command(args = [address_of_no_use(), request_timeout_of_no_use(), output_of_no_use()])]
     Dev(Dev),
     /// The cell state's server
     #[command(
@@ -147,7 +147,7 @@ pub(crate) enum Command {
     )]
     Server(Server),
     /// Built-in schedulers, by name; or lists, pauses, resumes and sets schedulers, and tells who did
-    #[command(after_help = LOG_HELP)]
+    #[command(args = [namespace_of_no_use()], after_help = LOG_HELP)]
     Scheduler(Scheduler),
     /// The agent of this machine
     #[command(args = [request_timeout_of_no_use(), namespace_of_no_use(), output_of_no_use()], after_help = LOG_HELP)]
@@ -159,13 +159,13 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Alloc(Alloc),
     /// Machines
-    #[command(subcommand)]
+    #[command(subcommand, args = [namespace_of_no_use()])]
     Machine(Machine),
     /// What namespaces may have at most
     #[command(subcommand)]
     Quota(Quotas),
     /// Named sets of machines, reserved for some schedulers or only named
-    #[command(subcommand)]
+    #[command(subcommand, args = [namespace_of_no_use()])]
     Partition(Partitions),
     /// Room that is set aside for jobs that starve
     #[command(subcommand)]
@@ -177,6 +177,7 @@ pub(crate) enum Command {
     #[command(mut_arg("filter", by(filters::CONFLICTS)))]
     Conflicts(Conflicts),
     /// The cell in a few lines
+    #[command(args = [namespace_of_no_use()])]
     Status,
     /// Checks the log of a stopped cell: decides it again and compares
     #[command(args = [address_of_no_use(), request_timeout_of_no_use(), namespace_of_no_use()])]
@@ -186,6 +187,7 @@ pub(crate) enum Command {
         dir: Option<PathBuf>,
     },
     /// Writes the state of a cell into one file, while it runs
+    #[command(args = [namespace_of_no_use()])]
     Backup {
         /// A new file, or a folder that gets one named after cell, incarnation and revision
         #[arg(long, value_name = "FILE|DIR")]
@@ -331,15 +333,27 @@ mod tests {
             let help = help(command);
             assert!(!help.contains("--output") && !help.contains("--namespace"), "{help}");
         }
-        for command in ["verify", "restore"] {
+        for command in ["verify", "restore", "status", "backup", "machine", "partition"] {
             let help = help(command);
             assert!(help.contains("--output") && !help.contains("--namespace"), "{help}");
         }
+        let dev = help("dev");
+        assert!(!dev.contains("--output") && dev.contains("--namespace"), "{dev}");
         for command in ["server", "agent", "scheduler"] {
             assert!(help(command).contains("RUST_LOG"), "{}", help(command));
         }
+        for line in ["plenum machine list --help", "plenum scheduler list --help", "plenum partition set --help"] {
+            let help = Arguments::try_parse_from(line.split(' ')).unwrap_err().to_string();
+            assert!(!help.contains("--namespace"), "{help}");
+        }
         // A script may give them to all commands alike: they are read as ever.
-        for line in ["plenum server -o json --namespace ml", "plenum -o json --namespace ml agent"] {
+        for line in [
+            "plenum server -o json --namespace ml",
+            "plenum -o json --namespace ml agent",
+            "plenum dev -o json --namespace ml",
+            "plenum --namespace ml machine -o json list",
+            "plenum machine list -o json --namespace ml",
+        ] {
             let read = Arguments::try_parse_from(line.split(' ')).unwrap();
             assert_eq!((read.global.output, read.global.namespace.as_deref()), (Format::Json, Some("ml")), "{line}");
         }
