@@ -1,9 +1,6 @@
 //! Listings that are printed once, or again whenever something changed.
 
-use std::{
-    io::{self, IsTerminal},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use super::job_wait::found;
 use crate::{
@@ -105,7 +102,7 @@ fn framed(format: Format, watch: bool, text: String) -> String {
             Err(_) => text,
         },
         Format::Yaml => format!("---\n{text}"),
-        Format::Table | Format::Wide if io::stdout().is_terminal() => format!("\x1b[H\x1b[2J{text}"),
+        Format::Table | Format::Wide if output::moves_cursor(&io::stdout()) => format!("\x1b[H\x1b[2J{text}"),
         _ => format!("{text}\n"),
     }
 }

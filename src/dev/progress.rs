@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    env,
     io::{self, IsTerminal},
     sync::{
         Arc, Mutex, PoisonError,
@@ -43,9 +42,7 @@ struct Jobs {
 
 impl Progress {
     pub(super) fn new() -> Self {
-        let is_dumb = env::var_os("TERM").is_none_or(|term| term == "dumb");
-        let is_terminal = io::stderr().is_terminal() && !is_dumb;
-        let voice = if is_terminal { Voice::Bars(MultiProgress::new()) } else { Voice::Lines };
+        let voice = if output::moves_cursor(&io::stderr()) { Voice::Bars(MultiProgress::new()) } else { Voice::Lines };
         Self { voice, jobs: Arc::default(), began: Instant::now(), is_finished: Arc::default() }
     }
 

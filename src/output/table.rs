@@ -1,6 +1,10 @@
 //! Tables without lines, as wide as they need to be when nobody looks at them on a terminal.
 
-use std::env;
+use std::{
+    env,
+    ffi::OsStr,
+    io::{self, IsTerminal},
+};
 
 use comfy_table::{Attribute, Cell, ContentArrangement, Table, presets};
 
@@ -9,7 +13,7 @@ use super::{command::of_this_call, plain::one_line};
 /// Rows below their titles. Titles alone when there are no rows, so that people see that nothing was found.
 pub(crate) fn table(titles: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = plain_table();
-    if is_styled() {
+    if is_styled(&io::stdout()) {
         table.set_header(titles.iter().map(|title| Cell::new(title).add_attribute(Attribute::Bold)));
     } else {
         table.set_header(titles);
@@ -39,16 +43,26 @@ fn plain_table() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Disabled);
-    if !is_styled() {
+    if !is_styled(&io::stdout()) {
         table.force_no_tty();
     }
     table
 }
 
-fn is_styled() -> bool {
-    let is_dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+/// Whether what is printed there may have colours and bold letters.
+pub(crate) fn is_styled(stream: &impl IsTerminal) -> bool {
     let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    !is_dumb && !no_color && std::io::IsTerminal::is_terminal(&std::io::stdout())
+    !no_color && moves_cursor(stream)
+}
+
+/// Whether this is a terminal on which more can be done than to print one line after the other.
+pub(crate) fn moves_cursor(stream: &impl IsTerminal) -> bool {
+    knows_more_than_lines(env::var_os("TERM").as_deref()) && stream.is_terminal()
+}
+
+/// A terminal of which nothing is said may know no more, either.
+fn knows_more_than_lines(term: Option<&OsStr>) -> bool {
+    term.is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
 fn lines(table: &Table) -> String {
@@ -58,6 +72,15 @@ fn lines(table: &Table) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // A list that was watched in an editor's shell cleared the screen in codes that stood in the text there.
+    #[test]
+    fn no_cursor_is_moved_where_a_terminal_says_that_it_is_dumb_or_nothing() {
+        for plain in [None, Some(""), Some("dumb")] {
+            assert!(!knows_more_than_lines(plain.map(OsStr::new)), "{plain:?}");
+        }
+        assert!(knows_more_than_lines(Some(OsStr::new("xterm-256color"))));
+    }
 
     #[test]
     fn columns_stand_below_their_titles() {
