@@ -1,4 +1,4 @@
-//! The connection from a command to its cell, and where the cell's address comes from.
+//! The connection from a command to its cell.
 
 mod patience;
 
@@ -6,7 +6,6 @@ pub(crate) use patience::is_unconnected;
 
 use std::{error::Error, io, time::Duration};
 
-use plenum_proto::address;
 use plenum_proto::bounds::ANSWER_BYTES_MAX;
 use plenum_proto::error::innermost;
 use plenum_proto::v1::{
@@ -15,10 +14,7 @@ use plenum_proto::v1::{
 use tonic::{Status, transport::Endpoint};
 
 use self::patience::{Awaited, Patience, PatientChannel};
-use crate::{failure::Failure, output::span_of};
-
-/// Where a cell listens when nobody says otherwise.
-pub(crate) const ADDRESS_DEFAULT: &str = "http://127.0.0.1:7070";
+use crate::{address, failure::Failure, output::span_of};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A cell that is gone without a word is asked after so long, and noticed after three and a half times this, while something is asked of
@@ -131,29 +127,8 @@ fn unconnected(address: &str, error: &(dyn Error + 'static)) -> Failure {
     }
 }
 
-/// A cell's address as everything that connects takes it: `127.0.0.1:7070` stands for `http://127.0.0.1:7070`.
-///
-/// # Errors
-///
-/// `USAGE` for an address that is none, `UNIMPLEMENTED` for TLS.
-pub(crate) fn url(address: &str) -> Result<String, Failure> {
-    endpoint(address).map(|endpoint| endpoint.uri().to_string())
-}
-
 fn endpoint(address: &str) -> Result<Endpoint, Failure> {
-    let told = address::told(address);
-    let url = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    if url.starts_with("https://") {
-        let what = format!("{told} asks for TLS, which this version of Plenum cannot speak yet");
-        return Err(Failure::new("UNIMPLEMENTED", what));
-    }
-    let wrong =
-        |why: &str| Failure::usage(format!("`{told}` is no address: {why}; expected such as {ADDRESS_DEFAULT}"));
-    let endpoint = Endpoint::from_shared(url).map_err(|error| wrong(&error.to_string()))?;
-    match address::fault(endpoint.uri()) {
-        Some(why) => Err(wrong(why)),
-        None => Ok(endpoint),
-    }
+    address::uri(address).map(Endpoint::from)
 }
 
 #[cfg(test)]
@@ -168,40 +143,6 @@ mod tests {
     };
 
     use super::*;
-
-    #[test]
-    fn an_address_needs_no_scheme_wherever_it_is_used() {
-        assert_eq!(url("127.0.0.1:7070").unwrap(), "http://127.0.0.1:7070/");
-        assert_eq!(url("http://127.0.0.1:7070").unwrap(), "http://127.0.0.1:7070/");
-        assert_eq!(url("https://cell:7070").unwrap_err().code, "UNIMPLEMENTED");
-        assert_eq!(url("[::1]:7070").unwrap(), "http://[::1]:7070/");
-        for wrong in ["a cell", "", "ftp://cell:7070", "127.0.0.1:70700", "http://cell:", "http://cell:x"] {
-            assert_eq!(url(wrong).unwrap_err().exit, crate::failure::EXIT_USAGE, "{wrong}");
-        }
-    }
-
-    // Port 80 of whatever was named was asked: `7601` counted as the name of a host.
-    #[test]
-    fn an_address_without_a_port_is_wrong_usage_and_a_password_in_one_is_not_told() {
-        for (wrong, why) in [
-            ("127.0.0.1", "it names no port"),
-            ("7601", "it names no port"),
-            ("http://[::1]", "it names no port"),
-            (":7601", "it names no host"),
-            ("http://cell:7070/x", "more stands behind its port"),
-        ] {
-            let failure = url(wrong).unwrap_err();
-            assert_eq!(failure.exit, crate::failure::EXIT_USAGE);
-            assert_eq!(
-                failure.message,
-                format!("`{wrong}` is no address: {why}; expected such as http://127.0.0.1:7070")
-            );
-        }
-        for address in ["me:word@cell:7070", "http://me:word@cell", "https://me:word@cell:7070", "me:word@a cell"] {
-            let failure = url(address).unwrap_err();
-            assert!(!failure.message.contains("word") && failure.message.contains("cell"), "{failure}");
-        }
-    }
 
     // A command waited for ever for a cell whose machine was gone, or whose server was stopped.
     #[tokio::test]

@@ -50,6 +50,20 @@ impl Failure {
         self
     }
 
+    /// The same of what stands in `place`, such as a variable: whoever sees it has not typed it.
+    pub(crate) fn of(self, place: impl fmt::Display) -> Self {
+        Self { message: format!("{place}: {}", self.message), ..self }
+    }
+
+    /// The same of a file of settings, or of a field of it: what was typed is right.
+    pub(crate) fn of_file(self, place: impl fmt::Display) -> Self {
+        let failure = self.of(place);
+        if failure.code == "USAGE" {
+            return Self { code: "CONFIG".to_owned(), exit: EXIT_FAILED, ..failure };
+        }
+        failure
+    }
+
     /// A failure of the operating system, with what was being done.
     pub(crate) fn io(doing: impl fmt::Display, error: &io::Error) -> Self {
         let code = match error.kind() {
@@ -176,6 +190,14 @@ mod tests {
         let failure = Failure::from(status);
         assert_eq!(failure.code, "READ_ONLY");
         assert_eq!(failure.hint.as_deref(), Some("`plenum explain READ_ONLY` tells more"));
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_no_wrong_usage() {
+        let failure = Failure::usage("`x` is no address").of_file("config.toml");
+        assert_eq!((failure.code.as_str(), failure.exit), ("CONFIG", EXIT_FAILED));
+        assert_eq!(failure.message, "config.toml: `x` is no address");
+        assert_eq!(Failure::new("UNIMPLEMENTED", "no TLS").of_file("config.toml").code, "UNIMPLEMENTED");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! It decides nothing: what a cell is, who is granted what, and how tasks run is in the crates beside it.
 
+mod address;
 mod cli;
 mod connect;
 mod dev;

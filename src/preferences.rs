@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::failure::Failure;
+use crate::{address::url, failure::Failure, job_file::name_fault};
 
 /// `$XDG_CONFIG_HOME/plenum/config.toml`: what neither a flag nor the environment said.
 #[derive(Debug, Default, Deserialize)]
@@ -27,7 +27,7 @@ impl Preferences {
     ///
     /// # Errors
     ///
-    /// `CONFIG` when there is one that cannot be read.
+    /// `CONFIG` when there is one that cannot be read, or has what can't be.
     pub(crate) fn read() -> Result<Self, Failure> {
         let (named, home) = (std::env::var_os("XDG_CONFIG_HOME"), std::env::var_os("HOME"));
         let Some(folder) = users_folder(named, home, ".config") else { return Ok(Self::default()) };
@@ -35,15 +35,36 @@ impl Preferences {
         Self::read_file(&path)
     }
 
+    fn check(&self) -> Result<(), Failure> {
+        if let Some(address) = &self.addr {
+            url(address).map_err(|failure| failure.of("addr"))?;
+        }
+        self.namespace.as_deref().map_or(Ok(()), check_namespace)
+    }
+
     fn read_file(path: &Path) -> Result<Self, Failure> {
         match std::fs::read_to_string(path) {
             Ok(text) => {
-                toml::from_str(&text).map_err(|error| Failure::new("CONFIG", format!("{}: {error}", path.display())))
+                let read = toml::from_str(&text).map_err(|error| Failure::new("CONFIG", error.to_string()));
+                let checked = read.and_then(|read: Self| read.check().map(|()| read));
+                checked.map_err(|failure| failure.of_file(path.display()))
             }
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Self::default()),
             Err(error) => Err(Failure::new("CONFIG", format!("cannot read {}: {error}", path.display()))
                 .with_hint("it may name the cell and the namespace that are meant, so nothing was asked of any")),
         }
+    }
+}
+
+/// Judges a namespace.
+///
+/// # Errors
+///
+/// `USAGE` for one that none can be called.
+pub(crate) fn check_namespace(namespace: &str) -> Result<(), Failure> {
+    match name_fault(namespace) {
+        Some(what) => Err(Failure::usage(format!("the namespace {what}"))),
+        None => Ok(()),
     }
 }
 
@@ -74,6 +95,25 @@ mod tests {
             assert_eq!(folder(None, Some(nowhere)), None);
         }
         assert_eq!(folder(None, None), None);
+    }
+
+    // It was told as if it had been typed, and no word led to the file.
+    #[test]
+    fn what_is_wrong_in_preferences_is_told_with_their_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("config.toml");
+        for (text, told) in [
+            ("addr = \"7601\"", "config.toml: addr: `7601` is no address: it names no port"),
+            ("addr = \"\"", "config.toml: addr: `` is no address"),
+            ("namespace = \"A\"", "config.toml: the namespace `A`"),
+            ("adr = \"a:1\"", "config.toml: "),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let failure = Preferences::read_file(&path).unwrap_err();
+            assert!(failure.code == "CONFIG" && failure.message.contains(told), "{failure}");
+        }
+        std::fs::write(&path, "addr = \"127.0.0.1:7601\"\nnamespace = \"ml\"\n").unwrap();
+        assert_eq!(Preferences::read_file(&path).unwrap().namespace.as_deref(), Some("ml"));
     }
 
     #[test]

@@ -327,7 +327,15 @@ fn variables_stand_for_flags_and_a_flag_comes_first() {
     let (code, told) = by(nowhere, &["--addr", "http://127.0.0.1:2", "status"]);
     assert!(code == Some(1) && told.contains("http://127.0.0.1:2"), "{told}");
     let (code, told) = by(&[("PLENUM_NAMESPACE", "../up")], &["job", "list"]);
-    assert!(code == Some(2) && told.contains("namespace"), "{told}");
+    assert!(code == Some(2) && told.contains("PLENUM_NAMESPACE: the namespace"), "{told}");
+    // Nobody has typed it, and no word led to where it stands.
+    let portless = &[("PLENUM_ADDR", "7601")];
+    for words in [&["status"][..], &["scheduler", "batch"], &["agent"]] {
+        let (code, told) = by(portless, words);
+        assert!(code == Some(2) && told.contains("PLENUM_ADDR: `7601` is no address: it names no port"), "{told}");
+    }
+    let (code, told) = by(portless, &["--addr", "http://127.0.0.1:2", "status"]);
+    assert!(code == Some(1) && told.contains("http://127.0.0.1:2"), "{told}");
     let (code, told) = by(&[("PLENUM_NAMESPACE", "../up")], &["version"]);
     assert!(code == Some(0), "it has no use for one: {told}");
     let (_, told) = by(nowhere, &["job", "list", "--help"]);

@@ -30,6 +30,10 @@ pub mod weigh;
 mod job_file;
 
 #[allow(dead_code, reason = "only a part of it is fed")]
+#[path = "../../src/address.rs"]
+mod address;
+
+#[allow(dead_code, reason = "only a part of it is fed")]
 #[path = "../../src/cli/at.rs"]
 mod at;
 
@@ -64,6 +68,14 @@ mod failure {
 
         pub(crate) fn usage(what: impl Into<String>) -> Self {
             Self::new("USAGE", what)
+        }
+
+        pub(crate) fn of(self, place: impl fmt::Display) -> Self {
+            Self { message: format!("{place}: {}", self.message), ..self }
+        }
+
+        pub(crate) fn of_file(self, place: impl fmt::Display) -> Self {
+            self.of(place)
         }
 
         pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use tonic::codegen::http::Uri;
+pub use tonic::codegen::http::Uri;
 
 /// What is wrong with an address, if no cell can be at it. Names and ports that nobody has are no matter of this.
 #[must_use]

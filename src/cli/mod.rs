@@ -42,12 +42,13 @@ pub(crate) use retired::get_job_to_its_end;
 pub(crate) use target::JobName;
 
 use crate::{
-    connect::{ADDRESS_DEFAULT, Connection},
+    address::{self, ADDRESS_DEFAULT},
+    connect::Connection,
     dev,
     failure::Failure,
     output::{self, Format},
     parts,
-    preferences::Preferences,
+    preferences::{Preferences, check_namespace},
 };
 use args::{Arguments, Command, Global};
 
@@ -74,6 +75,7 @@ enum Needs {
     /// It asks no cell: neither the environment nor the user's file can be in its way.
     Nothing,
     Address,
+    Namespace,
     AddressAndNamespace,
 }
 
@@ -81,7 +83,7 @@ impl Needs {
     fn of(command: &Command) -> Self {
         match command {
             // Its jobs go to the namespace in which other commands look for them.
-            Command::Dev(dev) if !dev.files.is_empty() => Self::AddressAndNamespace,
+            Command::Dev(dev) if !dev.files.is_empty() => Self::Namespace,
             Command::Dev(_)
             | Command::Server(_)
             | Command::Verify { .. }
@@ -103,21 +105,27 @@ impl Context {
     /// Flags before environment before file, as far as they are needed.
     fn of(global: &Global, needs: Needs) -> Result<Self, Failure> {
         let address_flag = full("--addr", global.addr.clone())?;
-        let namespace_flag = valid_namespace(full("--namespace", global.namespace.clone())?)?;
+        let namespace_flag = full("--namespace", global.namespace.clone())?;
+        namespace_flag.as_deref().map_or(Ok(()), check_namespace)?;
         // An empty variable is how shells unset one for a single command. Read here: what is given to clap as a variable's value makes its usage
         // show the flag as one that is needed.
-        let given = |flag: Option<String>, variable: &str, needed: bool| match flag {
-            None if needed => Ok(variable_of(variable)?.filter(|value| !value.is_empty())),
+        let given = |flag: Option<String>, variable: &str, needed: bool, check: Check| match flag {
+            None if needed => {
+                let value = variable_of(variable)?.filter(|value| !value.is_empty());
+                value.as_deref().map_or(Ok(()), check).map_err(|failure| failure.of(variable))?;
+                Ok(value)
+            }
             flag => Ok::<_, Failure>(flag),
         };
-        let has_namespace = needs == Needs::AddressAndNamespace;
-        let address_given = given(address_flag, "PLENUM_ADDR", needs != Needs::Nothing)?;
-        let namespace_given = given(namespace_flag.clone(), "PLENUM_NAMESPACE", has_namespace)?;
+        let has_namespace = matches!(needs, Needs::Namespace | Needs::AddressAndNamespace);
+        let has_address = matches!(needs, Needs::Address | Needs::AddressAndNamespace);
+        let address_given = given(address_flag, "PLENUM_ADDR", has_address, check_address)?;
+        let namespace_given = given(namespace_flag.clone(), "PLENUM_NAMESPACE", has_namespace, check_namespace)?;
         // Parts are started with an address: what is wrong in the file of whoever starts them is of no matter to them.
         let reads_file = has_namespace || (needs == Needs::Address && address_given.is_none());
         let preferences = if reads_file { Preferences::read()? } else { Preferences::default() };
         let address = address_given.clone().or(preferences.addr).unwrap_or_else(|| ADDRESS_DEFAULT.to_owned());
-        let namespace = if has_namespace { valid_namespace(namespace_given.or(preferences.namespace))? } else { None };
+        let namespace = if has_namespace { namespace_given.or(preferences.namespace) } else { None };
         let (format, request_timeout) = (global.output, global.request_timeout);
         Ok(Self { address, address_given, namespace, namespace_flag, format, request_timeout })
     }
@@ -164,11 +172,11 @@ fn full(flag: &str, value: Option<String>) -> Result<Option<String>, Failure> {
     }
 }
 
-fn valid_namespace(namespace: Option<String>) -> Result<Option<String>, Failure> {
-    match namespace.as_deref().and_then(crate::job_file::name_fault) {
-        Some(what) => Err(Failure::usage(format!("the namespace {what}"))),
-        None => Ok(namespace),
-    }
+/// Judges a value, to be told with where it stands: what is in a variable nobody has typed.
+type Check = fn(&str) -> Result<(), Failure>;
+
+fn check_address(address: &str) -> Result<(), Failure> {
+    address::url(address).map(drop)
 }
 
 /// A variable of the environment, if it is there.

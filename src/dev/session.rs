@@ -240,7 +240,7 @@ impl Session<'_> {
 
 /// What commands need to find the cell.
 fn flag(address: &str) -> String {
-    if address == crate::connect::ADDRESS_DEFAULT { String::new() } else { format!(" --addr {address}") }
+    if address == crate::address::ADDRESS_DEFAULT { String::new() } else { format!(" --addr {address}") }
 }
 
 /// The jobs as they are now, or as they were when they had ended; none of them while the picture is older than the submission of one.

@@ -6,8 +6,8 @@ use plenum_agent::{AgentError, Options};
 
 use super::{causes, config, config::AgentFile, state_folder, trace};
 use crate::{
+    address,
     cli::{self, Context},
-    connect,
     failure::Failure,
     parent,
 };
@@ -28,7 +28,7 @@ pub(crate) fn agent(context: &Context, flags: &cli::Agent) -> Result<(), Failure
         Some(directory) => directory,
         None => state_folder("plenum-agent")?,
     };
-    let mut options = Options::new(connect::url(&server_of(context, file.addr))?, directory);
+    let mut options = Options::new(address::url(&server_of(context, file.addr))?, directory);
     options.name = name_of(flags.name.as_deref(), file.name)?;
     options.shares = flags.share.or(file.share).unwrap_or(options.shares);
     options.memory_aside = file.memory_aside;
@@ -95,7 +95,7 @@ fn failure(error: &AgentError) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{connect::ADDRESS_DEFAULT, output::Format};
+    use crate::{address::ADDRESS_DEFAULT, output::Format};
 
     #[test]
     fn an_address_that_was_given_wins_over_the_file_even_if_it_is_the_default() {

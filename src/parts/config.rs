@@ -10,7 +10,7 @@ use plenum_proto::{
 };
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error};
 
-use crate::{failure::Failure, job_file};
+use crate::{address::url, failure::Failure, job_file};
 
 /// A server's file.
 #[derive(Debug, Default, Deserialize)]
@@ -94,6 +94,9 @@ impl AgentFile {
         let wrong = |name: &str, found: u64, expected: String| {
             Err(Failure::new("CONFIG", format!("{name} is {found}; expected {expected}")))
         };
+        if let Some(address) = &self.addr {
+            url(address).map_err(|failure| failure.of_file("addr"))?;
+        }
         match (self.share, self.log_file_bytes_max) {
             (Some(share), _) if !(1..=SHARES_MAX).contains(&share) => {
                 wrong("share", share.into(), format!("1 to {SHARES_MAX}"))
@@ -255,6 +258,15 @@ mod tests {
         assert!(check("share = 64\nlog_file_bytes_max = 4096\n").is_ok());
         assert!(check("share = 0\n").unwrap_err().message.contains("share is 0; expected 1 to 64"));
         assert!(check("log_file_bytes_max = 0\n").unwrap_err().message.contains("expected at least 4096"));
+    }
+
+    // The agent asked for ever for a cell at port 80 of a host that is called 7601.
+    #[test]
+    fn an_address_in_an_agents_file_is_judged_as_one_that_is_typed() {
+        let check = |text: &str| parse::<AgentFile>(text).unwrap().check();
+        let failure = check("addr = \"7601\"\n").unwrap_err();
+        assert!(failure.code == "CONFIG" && failure.message.starts_with("addr: `7601` is no address"), "{failure}");
+        assert!(check("addr = \"127.0.0.1:7601\"\n").is_ok());
     }
 
     // The agent asked to register again and again, and was refused each time.

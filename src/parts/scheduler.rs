@@ -8,8 +8,8 @@ use tokio::{
 
 use super::{causes, trace};
 use crate::{
+    address,
     cli::{self, Context, block_on},
-    connect,
     failure::Failure,
     job_file::guess,
     parent,
@@ -24,7 +24,7 @@ pub(crate) fn scheduler(context: &Context, options: &cli::Scheduler) -> Result<(
         return Err(Failure::new("NO_SUCH_SCHEDULER", what)
             .with_hint("a scheduler of one's own is a program of its own; it needs only the cell's address"));
     }
-    let address = connect::url(&context.address)?;
+    let address = address::url(&context.address)?;
     trace::begin();
     block_on(all(&address, &options.names))?
 }
