@@ -281,11 +281,10 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
         ];
         pairs.extend(launched);
         pairs.extend(output::failing_words(&view).map(|words| ("failing", words)));
-        for (name, words) in [("reason", &view.reason), ("waits because", &view.waiting_reason)] {
-            if !words.is_empty() {
-                pairs.push((name, words.clone()));
-            }
+        if !view.reason.is_empty() {
+            pairs.push(("reason", view.reason.clone()));
         }
+        pairs.extend(output::waiting_reasons(&view).into_iter().map(|words| ("waits because", words.to_owned())));
         let run_on = unknown.as_ref().and_then(|unknown| output::unknown_words(&unknown.tasks, unknown.truncated));
         pairs.extend(run_on.map(|words| ("unknown", words)));
         pairs.extend(waits_to_start(&listed.allocations).map(|words| ("starts later", words)));

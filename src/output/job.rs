@@ -63,6 +63,24 @@ pub(crate) fn failing_words(job: &JobView) -> Option<String> {
     Some(format!("{groups}; `plenum job history {name}` and `plenum alloc list --job {name} --all` tell how"))
 }
 
+/// Why tasks of a job wait, each group for itself. A cell tells it as one text, in which a semicolon also stands within what it says of a group.
+pub(crate) fn waiting_reasons(job: &JobView) -> Vec<&str> {
+    const BETWEEN: &str = "; ";
+    let is_of_a_group = |text: &str| {
+        let behind =
+            |group: &GroupView| text.strip_prefix(group.name.as_str()).is_some_and(|rest| rest.starts_with(": "));
+        job.groups.iter().any(behind)
+    };
+    let (mut reasons, mut rest) = (Vec::new(), job.waiting_reason.as_str());
+    while !rest.is_empty() {
+        let mut ends = rest.match_indices(BETWEEN).map(|(end, _)| end);
+        let end = ends.find(|end| is_of_a_group(&rest[end + BETWEEN.len()..])).unwrap_or(rest.len());
+        reasons.push(&rest[..end]);
+        rest = rest.get(end + BETWEEN.len()..).unwrap_or_default();
+    }
+    reasons
+}
+
 /// How often tasks of a group failed that fail again and again.
 pub(crate) fn how_often(group: &GroupView) -> String {
     match group.failures {
@@ -227,6 +245,23 @@ mod tests {
     use plenum_proto::v1::{Device, JobShape, Port, Resources};
 
     use super::*;
+
+    // Of a job of five groups it was one line of 600 characters, in which nobody saw where a group began.
+    #[test]
+    fn why_a_job_waits_is_told_group_by_group() {
+        let of = |waiting_reason: &str| {
+            let groups =
+                ["cpu", "gang"].map(|name| GroupView { name: name.to_owned(), ..GroupView::default() }).to_vec();
+            JobView { groups, waiting_reason: waiting_reason.to_owned(), ..JobView::default() }
+        };
+        let cpu = "cpu: 1 waiting: of 4 machines 4 lack cpu by at least 1000m; nearest is m2";
+        let (gang, staying) =
+            ("gang: 40 waiting: no room; start others; more: m3", "gang: 1 stays on a machine that is drained");
+        assert_eq!(waiting_reasons(&of(&[cpu, gang, staying].join("; "))), [cpu, gang, staying]);
+        let recurring = "it is recurring, and waits for its first launch; `plenum job launch web` launches it by hand";
+        assert_eq!(waiting_reasons(&of(recurring)), [recurring]);
+        assert_eq!(waiting_reasons(&of("")), [""; 0]);
+    }
 
     // A job for GPUs looked like one without.
     #[test]

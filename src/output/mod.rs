@@ -34,7 +34,9 @@ pub(crate) use command::ASK_NO_CELL;
 pub(crate) use conflict::{grouped, key_columns};
 pub(crate) use device::device_lines;
 pub(crate) use govern::unknown_words;
-pub(crate) use job::{failing_words, how_often, job_called, job_state, state_words as job_state_words};
+pub(crate) use job::{
+    failing_words, how_often, job_called, job_state, state_words as job_state_words, waiting_reasons,
+};
 pub(crate) use machine::{state_name as machine_state, tasks_left, unfit};
 pub(crate) use plain::lines;
 pub(crate) use quantity::{ago, bytes, cpu, json_time, now_micros, span, span_of};
