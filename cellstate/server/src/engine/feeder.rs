@@ -45,6 +45,9 @@ const PLACES_AHEAD: usize = 64;
 const RETIRING_PAUSE: Duration = Duration::from_millis(100);
 /// Before it is tried again what could not be cleared away, or what has to be written before that.
 const RETIRING_FAILED_PAUSE: Duration = Duration::from_secs(60);
+/// Before it is looked again whether some of the past has grown old, which it does also where nothing changes, and no checkpoint comes.
+const AGE_POLL_SHORTEST: Duration = Duration::from_secs(60);
+const AGE_POLL_LONGEST: Duration = Duration::from_secs(3600);
 /// How long a server that ends goes on feeding. What is left is in the log, and fed after the next start.
 const ENDING_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -120,7 +123,7 @@ struct Feeder<'a> {
     image_bytes: u64,
     /// When the first batch since the newest checkpoint was fed: after a while one is written of however little.
     changed_since: Option<Instant>,
-    /// When more is to be cleared away.
+    /// When more is to be cleared away, or may have grown old.
     retiring_due: Option<Instant>,
     /// When the next leap may be tried, after one for which no picture came.
     leap_due: Option<Instant>,
@@ -626,7 +629,10 @@ impl<'a> Feeder<'a> {
             .and_then(|floor| history.retire(floor).map_err(|error| error.to_string()));
         match retired {
             Ok(retirement) => {
-                self.retiring_due = (!retirement.done).then(|| Instant::now() + RETIRING_PAUSE);
+                let is_left = history.newest_checkpoint().is_some_and(|newest| retirement.oldest < newest.revision);
+                let older_in = is_left.then(|| age_poll(self.settings.retain));
+                let pause = if retirement.done { older_in } else { Some(RETIRING_PAUSE) };
+                self.retiring_due = pause.map(|pause| Instant::now() + pause);
                 if retirement.oldest > oldest {
                     tracing::info!(oldest = retirement.oldest, before = oldest, "old history is retired");
                 }
@@ -684,7 +690,7 @@ impl<'a> Feeder<'a> {
         // However little is retained, not more is written of fallbacks than of the log; nor again and again of one that meets what the log has met.
         if let Some(due) = self.fallback_due.filter(|due| low.is_some() && Instant::now() < *due) {
             // Nothing else may be due by then, as nothing is written.
-            self.retiring_due.get_or_insert(due);
+            self.retire_by(due);
             return unchanged;
         }
         if self.log_since_fallback() < self.fallback.bytes() {
@@ -705,7 +711,7 @@ impl<'a> Feeder<'a> {
                 tracing::warn!(error, "no fallback could be written: what the log has stays until one is");
                 let due = Instant::now() + RETIRING_FAILED_PAUSE;
                 self.fallback_due = Some(due);
-                self.retiring_due.get_or_insert(due);
+                self.retire_by(due);
                 return unchanged;
             }
             tracing::warn!(error, "no fallback could be written: the cell has its state in the history alone");
@@ -716,6 +722,11 @@ impl<'a> Feeder<'a> {
         oldest
     }
 
+    /// Has it looked then at the latest what can be let go of.
+    fn retire_by(&mut self, due: Instant) {
+        self.retiring_due = Some(self.retiring_due.map_or(due, |sooner| sooner.min(due)));
+    }
+
     /// Bytes of log since the fallback that there is: counted in the log, as servers come and go. Without one, since it was last tried.
     fn log_since_fallback(&self) -> u64 {
         match self.fallback.revision() {
@@ -723,6 +734,11 @@ impl<'a> Feeder<'a> {
             None => self.checkpoint_bytes.saturating_sub(self.tried_at_bytes),
         }
     }
+}
+
+/// An eighth of the time for which the past is retained, as far as these bounds allow: it is read for so much longer at most.
+fn age_poll(retain: Duration) -> Duration {
+    (retain / 8).clamp(AGE_POLL_SHORTEST, AGE_POLL_LONGEST)
 }
 
 /// What there is of a fallback at the start.

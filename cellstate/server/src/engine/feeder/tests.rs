@@ -320,10 +320,12 @@ async fn a_fallback_is_not_removed_for_room_where_there_is_some() {
     // It was written anew each time more was retired, up to where it failed.
     assert!(feeder.retiring_due.is_some());
     feeder.fallback_due = feeder.fallback_due.map(|due| due + LONGEST_PAUSE * 60);
-    // As after the last step of a retirement: then nothing would have called for the next try.
-    feeder.retiring_due = None;
-    assert_eq!((feeder.wanted_from(newest), feeder.fallback.revision()), (1, Some(0)), "it is tried again later");
-    assert_eq!(feeder.retiring_due, feeder.fallback_due);
+    // As after the last step of a retirement: then nothing would have called for the next try, or what grows old would have, later.
+    for retiring_due in [None, feeder.fallback_due.map(|due| due + AGE_POLL_LONGEST)] {
+        feeder.retiring_due = retiring_due;
+        assert_eq!((feeder.wanted_from(newest), feeder.fallback.revision()), (1, Some(0)), "it is tried again later");
+        assert_eq!(feeder.retiring_due, feeder.fallback_due);
+    }
     feeder.fallback_due = None;
     assert_eq!((feeder.wanted_from(newest), feeder.fallback.revision()), (newest, Some(newest)));
     drop(feeder);
@@ -541,6 +543,43 @@ async fn old_history_is_cleared_away_between_checkpoints_while_more_comes() {
     assert_eq!(shared.feed.history().newest_checkpoint(), None);
     drop(shared);
     server.kill().await.unwrap();
+}
+
+// A cell that had gone quiet kept its past for as long as it stayed so, however short a time it was to be retained: only a checkpoint had any of it
+// cleared away.
+#[tokio::test]
+async fn what_grows_old_in_a_quiet_cell_is_cleared_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut unfed = ServerOptions::new(dir.path());
+    unfed.settings.history = false;
+    unfed.settings.retain = Duration::from_secs(3600);
+    let server = Server::start(unfed).await.unwrap();
+    let shared = server.shared().clone();
+    shared.ask(submission("web")).await.unwrap();
+    let mut feeder = Feeder::new(&shared, None);
+    feed_what_is_durable(&mut feeder);
+    assert!(feeder.checkpoint().unwrap());
+    let history = shared.feed.history();
+    let checkpoint = history.newest_checkpoint().unwrap().revision;
+    assert_eq!((history.oldest_revision(), checkpoint > 1), (1, true));
+    assert!(feeder.retiring_due.is_some_and(|due| due > Instant::now() + RETIRING_PAUSE), "it is looked at again");
+
+    shared.clock.slept(2 * 3600 * 1_000_000);
+    // As often as it is due, and a piece at a time.
+    for _ in 0..100 {
+        if feeder.retiring_due.is_some() {
+            feeder.give_up();
+        }
+    }
+    assert_eq!((history.oldest_revision(), feeder.retiring_due), (checkpoint, None), "nothing is left to grow old");
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
+#[test]
+fn an_eighth_of_the_time_goes_by_until_it_is_looked_for_what_has_grown_old() {
+    let seconds = |retain| age_poll(Duration::from_secs(retain)).as_secs();
+    assert_eq!([0, 240, 3600, 7 * 24 * 3600].map(seconds), [60, 60, 450, 3600]);
 }
 
 // It would be as right with images of the whole cell each time, and write twenty times as much.
