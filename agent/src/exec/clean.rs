@@ -2,7 +2,8 @@
 //! needs.
 //!
 //! The agent is not told when a job is over. So a job's directory stays as long as an allocation of it is kept, and then for a day: a
-//! group that comes `after` another one finds its files, however long that one ran.
+//! group that comes `after` another one finds its files, however long that one ran. Most jobs have none there, and an empty directory does not stay
+//! for that day: the next start makes it anew.
 
 use std::{
     collections::BTreeSet,
@@ -28,7 +29,7 @@ use crate::{
     shim::ShimSpec,
 };
 
-/// Job directories without a kept allocation stay this long: a later group of the job may still come.
+/// Job directories with files, and without a kept allocation, stay this long: a later group of the job may still come.
 const JOB_DIRECTORY_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Starts of an allocation before its latest of which the end is kept: by these the next agent knows whether anything of it ran.
 pub(super) const ENDS_KEPT: u32 = 256;
@@ -228,8 +229,17 @@ fn age_rank(when: SystemTime, now: SystemTime) -> (bool, SystemTime) {
     (when <= now, when)
 }
 
+/// A directory of a job, as it was when it was looked at.
+struct JobDirectory {
+    path: PathBuf,
+    /// When a start of the job was last written down, or something put in or taken out.
+    modified: Option<SystemTime>,
+}
+
 /// The directories of jobs of which no allocation is here.
-fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
+fn unused_jobs(options: &ExecOptions) -> Vec<JobDirectory> {
+    // Before the allocations are looked at: a start that is written down later changes the time that was seen.
+    let mut jobs = jobs(&options.directory);
     let mut in_use = BTreeSet::<OsString>::new();
     let listed = recover::allocations(&options.directory);
     let mut all_known = listed.is_ok() || !options.directory.allocations().exists();
@@ -250,18 +260,34 @@ fn unused_jobs(options: &ExecOptions) -> Vec<PathBuf> {
     if !all_known {
         return Vec::new();
     }
-    let entries = fs::read_dir(options.directory.jobs()).into_iter().flatten().flatten();
-    let is_unused = |name: &OsString| !in_use.contains(name) && !is_set_aside(name);
-    entries.filter(|entry| is_unused(&entry.file_name())).map(|entry| entry.path()).collect()
+    jobs.retain(|job| job.path.file_name().is_some_and(|name| !in_use.contains(name)));
+    jobs
 }
 
-/// Removes those that were not used for long.
-fn remove_jobs(agent: &AgentDirectory, unused: Vec<PathBuf>, recording: &Recording) {
-    for path in unused {
+/// The directories of jobs, but for those that were moved away.
+fn jobs(agent: &AgentDirectory) -> Vec<JobDirectory> {
+    let entries = fs::read_dir(agent.jobs()).into_iter().flatten().flatten();
+    let paths = entries.filter(|entry| !is_set_aside(&entry.file_name())).map(|entry| entry.path());
+    paths.map(|path| JobDirectory { modified: modified(&path), path }).collect()
+}
+
+/// Removes those that were not used for long, and those that are empty.
+fn remove_jobs(agent: &AgentDirectory, unused: Vec<JobDirectory>, recording: &Recording) {
+    for JobDirectory { path, modified: seen } in unused {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         let removed = aside_of(&agent.jobs(), name);
         // What stays where it is is left: a start of its job may be written down meanwhile.
-        remove_aside(recording, || if is_long_unused(&path) { move_aside(&path, &removed) } else { None });
+        remove_aside(recording, || {
+            let now = modified(&path);
+            if now.is_some_and(is_long_ago) {
+                return move_aside(&path, &removed);
+            }
+            // A start that was written down since has touched it, and its task may be in it by now. One that has files refuses.
+            if now == seen {
+                let _ = fs::remove_dir(&path);
+            }
+            None
+        });
     }
 }
 
@@ -279,10 +305,12 @@ fn is_set_aside(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(REMOVED_PREFIX.as_bytes())
 }
 
-fn is_long_unused(directory: &Path) -> bool {
-    fs::metadata(directory)
-        .and_then(|metadata| metadata.modified())
-        .is_ok_and(|when| SystemTime::now().duration_since(when).is_ok_and(|age| age > JOB_DIRECTORY_KEPT))
+fn modified(directory: &Path) -> Option<SystemTime> {
+    fs::metadata(directory).and_then(|metadata| metadata.modified()).ok()
+}
+
+fn is_long_ago(when: SystemTime) -> bool {
+    SystemTime::now().duration_since(when).is_ok_and(|age| age > JOB_DIRECTORY_KEPT)
 }
 
 /// Lets a directory's time begin again. Where there is none, there is nothing to keep.
@@ -520,7 +548,7 @@ mod tests {
         for end in ["", "-0"] {
             fs::create_dir_all(aside(end).join("inside")).unwrap();
         }
-        remove_jobs(&stage.options.directory, vec![stage.job()], &stage.recording);
+        remove_jobs(&stage.options.directory, unused_jobs(&stage.options), &stage.recording);
         assert!(!stage.job().exists() && !aside("-1").exists() && aside("-0").join("inside").exists());
     }
 
@@ -543,11 +571,33 @@ mod tests {
     #[test]
     fn a_start_that_is_written_down_meanwhile_keeps_its_files() {
         let stage = Stage::set();
-        let unused = unused_jobs(&stage.options);
-        assert_eq!(unused, [stage.job()]);
-        stage.record(2);
-        remove_jobs(&stage.options.directory, unused, &stage.recording);
+        let meanwhile = |slot: u32| {
+            let unused = unused_jobs(&stage.options);
+            assert_eq!(unused.len(), 1);
+            let start = stage.record(slot);
+            remove_jobs(&stage.options.directory, unused, &stage.recording);
+            start
+        };
+        fs::remove_dir_all(meanwhile(2).root()).unwrap();
         assert!(stage.job().join("model").exists());
+        // An empty one would be made anew, but not for a task that runs in it already.
+        fs::remove_file(stage.job().join("model")).unwrap();
+        stage.make_old();
+        meanwhile(3);
+        assert!(stage.job().exists());
+    }
+
+    // Most jobs put nothing there, and of each one such a directory stayed for a day: in a cell of many short ones a quarter of a million.
+    #[test]
+    fn a_job_directory_in_which_nothing_is_goes_as_soon_as_no_allocation_is_kept() {
+        let stage = Stage::set();
+        fs::remove_file(stage.job().join("model")).unwrap();
+        let over = stage.record(1);
+        fs::write(over.ended(), "").unwrap();
+        clean(&stage.options, &stage.recording, true);
+        assert!(!over.root().exists() && stage.job().exists(), "it was kept until then");
+        clean(&stage.options, &stage.recording, true);
+        assert!(!stage.job().exists());
     }
 
     // A restored cell had an allocation started that had ended here before without having run. It was among the oldest that were to go, and its record, its
