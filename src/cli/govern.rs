@@ -1,5 +1,6 @@
 //! `plenum quota`, `plenum partition`, `plenum scheduler list|history|pause|resume|set` and `plenum hold`: who may have how much, and where.
 
+use plenum_model::{agreeing, counted};
 use plenum_proto::v1::{
     GovernHistoryRequest, ListRequest, PauseScheduler, Quota, SetPartition, SetQuota, SetRights, StatusRequest,
 };
@@ -178,12 +179,14 @@ pub(super) async fn partition(context: &Context, command: Partitions) -> Result<
 
 pub(super) async fn scheduler(context: &Context, command: Schedulers) -> Result<(), Failure> {
     match command {
-        Schedulers::List(listing) => {
+        Schedulers::List { all, listing } => {
             let connection = context.connect().await?;
             watch::print(context.format, listing.watch, async || {
-                let request = without_namespace(context, &listing);
+                let request = of_schedulers(context, &listing, all);
                 let answer = connection.govern().list_schedulers(request).await?.into_inner();
-                Ok(Listed::of(context.format, answer.revision, &answer.schedulers, answer.truncated, listing.limit))
+                let rows = &answer.schedulers;
+                let listed = Listed::of(context.format, answer.revision, rows, answer.truncated, listing.limit);
+                Ok(Listed { hint: left_out_words(answer.left_out), ..listed })
             })
             .await
         }
@@ -209,8 +212,24 @@ fn never_seen(scheduler: &str) -> String {
     format!("warning: this cell has never seen a scheduler named \"{scheduler}\"")
 }
 
-fn without_namespace(context: &Context, listing: &Listing) -> ListRequest {
-    ListRequest { namespace: String::new(), ..list_request(context, listing) }
+/// Schedulers are of no namespace. Those of which nothing is left but the name are listed where names are asked for: with `all`, every one.
+fn of_schedulers(context: &Context, listing: &Listing, all: bool) -> ListRequest {
+    let mut request = ListRequest { namespace: String::new(), ..list_request(context, listing) };
+    if all {
+        request.filter.insert_str(0, "name!=,");
+    }
+    request
+}
+
+/// What to say of schedulers that came and went.
+fn left_out_words(count: u32) -> Option<String> {
+    let (are, have) = (agreeing(count.into(), "is", "are"), agreeing(count.into(), "has", "have"));
+    (count > 0).then(|| {
+        format!(
+            "{} that {have} neither sessions nor jobs any more {are} left out; --all lists them, too",
+            counted(count.into(), "scheduler")
+        )
+    })
 }
 
 async fn pause(context: &Context, name: String, paused: bool) -> Result<(), Failure> {
@@ -277,6 +296,38 @@ mod tests {
         };
         assert_eq!(told(&[]), "this cell has no resource `licences`; it has none of its own");
         assert_eq!(told(&["seats", "tapes"]), "this cell has no resource `licences`; it has seats, tapes");
+    }
+
+    // A hundred names of schedulers that had come and gone stood among the two that worked.
+    #[test]
+    fn schedulers_that_came_and_went_are_counted_and_listed_where_all_are_asked_for() {
+        let context = Context {
+            address: String::new(),
+            address_given: None,
+            namespace: Some("ml".to_owned()),
+            namespace_flag: None,
+            format: Format::Table,
+            request_timeout: None,
+        };
+        let asked = |filter: Option<&str>, all| {
+            let listing = Listing { at: None, watch: false, limit: 7, filter: filter.map(str::to_owned) };
+            let ListRequest { namespace, limit, filter, .. } = of_schedulers(&context, &listing, all);
+            assert_eq!((namespace.as_str(), limit), ("", 7));
+            filter
+        };
+        assert_eq!((asked(None, false), asked(Some("paused=true"), false)), (String::new(), "paused=true".to_owned()));
+        assert_eq!(
+            (asked(None, true), asked(Some("paused=true"), true)),
+            ("name!=,".to_owned(), "name!=,paused=true".to_owned())
+        );
+        assert_eq!(left_out_words(0), None);
+        let one = "1 scheduler that has neither sessions nor jobs any more is left out; --all lists them, too";
+        assert_eq!(left_out_words(1).as_deref(), Some(one));
+        assert!(
+            left_out_words(97)
+                .unwrap()
+                .starts_with("97 schedulers that have neither sessions nor jobs any more are left out")
+        );
     }
 
     // A pause took twice the limit that it was given: the question before it was given up without a word, and the change then had an unknown outcome.

@@ -86,7 +86,9 @@ async fn why_empty(connection: &Connection, scheduler: &str) -> Option<String> {
     if scheduler.is_empty() || is_known(connection, scheduler).await {
         return None;
     }
-    Some(format!("this cell has never seen a scheduler named \"{scheduler}\"; `plenum scheduler list` has their names"))
+    Some(format!(
+        "this cell has never seen a scheduler named \"{scheduler}\"; `plenum scheduler list --all` has their names"
+    ))
 }
 
 fn listed(format: Format, answer: &ListTransactionsResponse, limit: u32, oldest_first: bool) -> Listed {

@@ -16,7 +16,13 @@ use crate::cli::at::parse_at;
 pub(crate) enum Schedulers {
     /// Lists schedulers, built-in and others
     #[command(mut_arg("filter", by(filters::SCHEDULERS)))]
-    List(Listing),
+    List {
+        /// Those too that have neither sessions nor jobs any more
+        #[arg(short, long)]
+        all: bool,
+        #[command(flatten)]
+        listing: Listing,
+    },
     /// Tells who was paused, resumed or granted something, what it was, and who asked for it
     History {
         /// The scheduler's name [default: all]

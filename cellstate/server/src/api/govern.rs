@@ -147,16 +147,19 @@ impl v1::govern_server::Govern for GovernService {
         let filter = Filter::parse(&wire.filter, filters::SCHEDULERS)?.with_words("paused", listing::YES_OR_NO)?;
         let (cell, limit) = self.listed(&wire).await?;
         let present = if past::is_asked(wire.at) { None } else { Some(self.shared.clone()) };
-        let revision = cell.revision().0;
+        let (revision, is_named) = (cell.revision().0, filter.asks_for("name"));
         // Looks at all jobs.
         let read = cell.read(move |cell| {
             let passes = |row: &v1::SchedulerView| {
                 filter.passes(|field| Some(if field == "name" { row.name.clone() } else { row.paused.to_string() }))
             };
-            Ok(page(scheduler_views(present.as_deref(), cell).into_values(), limit, passes))
+            let views = scheduler_views(present.as_deref(), cell).into_values().filter(passes);
+            let (gone, rows): (Vec<_>, Vec<_>) = views.partition(|row| !is_named && is_gone(row));
+            Ok((page(rows.into_iter(), limit, |_| true), gone.len()))
         });
-        let (schedulers, truncated) = read.await?;
-        Ok(Response::new(v1::ListSchedulersResponse { revision, schedulers, truncated }))
+        let ((schedulers, truncated), gone) = read.await?;
+        let left_out = u32::try_from(gone).unwrap_or(u32::MAX);
+        Ok(Response::new(v1::ListSchedulersResponse { revision, schedulers, truncated, left_out }))
     }
 
     async fn list_holds(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListHoldsResponse>, Status> {
@@ -273,6 +276,13 @@ fn scheduler_views(present: Option<&Shared>, cell: &Cell) -> BTreeMap<String, v1
         });
     }
     views
+}
+
+/// Whether nothing is left of a scheduler but its name.
+fn is_gone(row: &v1::SchedulerView) -> bool {
+    let Rights { evicts, priority } = Rights::default();
+    let has_usual_rights = row.evicts == Some(evicts) && row.priority == u32::from(priority);
+    row.sessions == 0 && row.jobs == 0 && !row.paused && has_usual_rights
 }
 
 fn hold_view(cell: &Cell, job: JobId, hold: &Hold) -> Option<v1::HoldView> {

@@ -330,17 +330,37 @@ async fn who_was_connected_in_the_past_is_not_made_up() {
     server.shutdown().await.unwrap();
 }
 
-// By its row the command line tells it from a name that was never heard.
+// By its row the command line tells it from a name that was never heard. In the list of all, a hundred such names hid the two schedulers that worked.
 #[tokio::test]
-async fn a_scheduler_that_has_left_is_listed_with_nothing() {
+async fn a_scheduler_that_has_left_is_listed_with_nothing_where_it_is_asked_for_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
     let session = Session::open(&channel, "batch").await.unwrap().welcome.session;
     CellClient::new(channel.clone()).close(v1::CloseRequest { session, incarnation: 0 }).await.unwrap();
-    let listed = GovernClient::new(channel).list_schedulers(list()).await.unwrap().into_inner();
-    let rows: Vec<_> = listed.schedulers.iter().map(|row| (row.name.as_str(), row.sessions, row.jobs)).collect();
-    assert_eq!(rows, [("batch", 0, 0)]);
+    let _there = Session::open(&channel, "ml").await.unwrap();
+    let listed = async |filter: &str, limit| {
+        let request = v1::ListRequest { filter: filter.to_owned(), limit, ..list() };
+        let listed = GovernClient::new(channel.clone()).list_schedulers(request).await.unwrap().into_inner();
+        let rows = listed.schedulers.into_iter().map(|row| format!("{} {} {}", row.name, row.sessions, row.jobs));
+        (rows.collect::<Vec<_>>().join(", "), listed.truncated, listed.left_out)
+    };
+    let told = |rows: &str, left_out| (rows.to_owned(), false, left_out);
+    assert_eq!(listed("", 0).await, told("ml 1 0", 1));
+    assert_eq!(listed("", 1).await, told("ml 1 0", 1), "what is left out takes no place");
+    assert_eq!(listed("paused=true", 0).await, told("", 0));
+    assert_eq!(listed("name=batch", 0).await, told("batch 0 0", 0));
+    assert_eq!(listed("name!=", 0).await, told("batch 0 0, ml 1 0", 0));
+    let mut govern = GovernClient::new(channel.clone());
+    let mut pause = async |paused| {
+        govern.pause_scheduler(v1::PauseScheduler { scheduler: "batch".into(), paused }).await.unwrap();
+    };
+    pause(true).await;
+    assert_eq!(listed("", 0).await, told("batch 0 0, ml 1 0", 0));
+    pause(false).await;
+    assert_eq!(listed("", 0).await, told("ml 1 0", 1));
+    submit(&channel, job("crunch", 1)).await;
+    assert_eq!(listed("", 0).await, told("batch 0 1, ml 1 0", 0), "who has jobs is missed");
     server.shutdown().await.unwrap();
 }
 
