@@ -8,6 +8,7 @@ mod cell;
 mod conflicts;
 mod custom;
 mod driven;
+mod elsewhere;
 mod ended;
 mod evictions;
 pub(crate) mod failure;

@@ -11,6 +11,7 @@ use plenum_proto::{filters, v1};
 use prost::Message;
 use tonic::Code;
 
+use super::elsewhere;
 use super::evictions::Evicted;
 use super::failure::Failure;
 use super::listing::{self, Filter, Room};
@@ -220,7 +221,7 @@ fn transaction(
     history: &History,
     cell: &Cell,
     (groups, names): (&names::Groups<'_>, &mut Names<'_>),
-    (found, (principal, asked)): (LoggedTransaction, (String, v1::Transaction)),
+    (mut found, (principal, asked)): (LoggedTransaction, (String, v1::Transaction)),
     whole: bool,
 ) -> Result<v1::TransactionView, Failure> {
     let mut view = v1::TransactionView {
@@ -245,6 +246,7 @@ fn transaction(
             spoken_of.insert((placement.job, placement.group));
             slots.extend(&placement.machines);
         }
+        elsewhere::tell(&asked, &mut found)?;
         let placements = found.outcome.placements.iter();
         slots.extend(placements.flat_map(|placement| &placement.elsewhere).map(|elsewhere| elsewhere.machine));
         view.evictions = evicted.views(history, cell)?;
