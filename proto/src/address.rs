@@ -25,7 +25,7 @@ pub fn fault(uri: &Uri) -> Option<&'static str> {
     }
 }
 
-/// The address as it may be told: what stands before an `@` may be a password.
+/// The address as it may be told: what stands before an `@` may be a password, and that may have a slash in it.
 #[must_use]
 pub fn told(address: &str) -> Cow<'_, str> {
     match address.rsplit_once('@') {

@@ -46,6 +46,8 @@ pub struct Chronicle {
     pub places: BTreeMap<u32, BTreeSet<(u64, u64)>>,
     /// Ids that were granted at each revision.
     pub granted: BTreeMap<u64, Vec<u64>>,
+    /// Ids that were evicted at each revision.
+    pub evicted: BTreeMap<u64, Vec<u64>>,
     /// Revisions at which anything of an allocation, a machine, a job, a hold, a task that nobody knows, or of what operators set changed,
     /// apart from the record of a number.
     pub effects: BTreeSet<u64>,
@@ -427,8 +429,13 @@ impl Chronicle {
         }
         for slot in delta.moves.iter().flat_map(|moves| &moves.slots) {
             let leaving = after.allocations.get(slot).filter(|allocation| allocation.is_leaving());
-            if let Some(facts) = leaving.and_then(|allocation| self.allocations.get_mut(&allocation.id)) {
-                facts.left = facts.left.or(Some(revision));
+            let Some(allocation) = leaving else { continue };
+            let Some(facts) = self.allocations.get_mut(&allocation.id).filter(|facts| facts.left.is_none()) else {
+                continue;
+            };
+            facts.left = Some(revision);
+            if allocation.state == v1::AllocationState::Evicting {
+                self.evicted.entry(revision).or_default().push(allocation.id);
             }
         }
         self.index_jobs(after, delta);

@@ -9,8 +9,8 @@ use tonic::Code;
 
 use super::failure::Failure;
 
-/// Fails where a job, a quota or a hold is about some of a resource that the cell has not named: no machine will ever have any, and who asks for it by
-/// name hears so. What machines have is not judged: one whose agent says it has more would be lost, and harms nobody.
+/// Fails where a job, a quota or a hold is about some of a resource that the cell has not named: who asks for it by name hears so, and mostly no machine
+/// has any, so that the job would wait for ever. What machines have is not judged: one whose agent says it has more would be lost, and harms nobody.
 pub(super) fn check(command: &Command, named: &[Arc<str>]) -> Result<(), Failure> {
     match command {
         Command::SubmitJob { shape, .. } => shape.groups.iter().enumerate().try_for_each(|(at, group)| {

@@ -40,7 +40,7 @@ fn machines_of(delta: &Delta) -> BTreeMap<u64, u32> {
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
-    use plenum_model::{Grants, LogTime, Revision};
+    use plenum_model::{Grants, JobId, LogTime, Revision, SessionId};
 
     use super::*;
 
@@ -49,7 +49,12 @@ mod tests {
     fn where_claims_went_is_told_of_what_an_earlier_core_decided_too() {
         let mut changed = Delta::new(Revision(7), LogTime::from_micros(1));
         changed.grants.push(Grants {
+            job: JobId { slot: 3, generation: 1 },
+            job_version: 1,
+            session: SessionId(5),
+            number: 1,
             machines: vec![4, 9],
+            tasks: vec![0, 2],
             slots: vec![20, 21],
             generations: vec![1, 3],
             ..Grants::default()

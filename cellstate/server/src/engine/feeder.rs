@@ -736,7 +736,8 @@ impl<'a> Feeder<'a> {
     }
 }
 
-/// An eighth of the time for which the past is retained, as far as these bounds allow: it is read for so much longer at most.
+/// An eighth of the time for which the past is retained, as far as these bounds allow. Of a time in which nothing happens a day counts at most: what is
+/// younger then stays for as long as that lasts.
 fn age_poll(retain: Duration) -> Duration {
     (retain / 8).clamp(AGE_POLL_SHORTEST, AGE_POLL_LONGEST)
 }

@@ -233,9 +233,15 @@ fn other_reply(chronicle: &Chronicle, one: &Decided<'_>) -> Option<String> {
     if told != granted {
         return Some(format!("it says that {told:x?} were granted, and {granted:x?} were"));
     }
+    let told: BTreeSet<u64> = outcome.evicted.iter().copied().collect();
+    let evicted: BTreeSet<u64> = chronicle.evicted.get(&outcome.revision).into_iter().flatten().copied().collect();
+    if told != evicted {
+        return Some(format!("it says that {told:x?} were evicted, and {evicted:x?} were"));
+    }
     let refused: BTreeSet<(u32, u32)> =
         outcome.refusals.iter().map(|refusal| (refusal.placement, refusal.claim)).collect();
     for (position, (placement, answered)) in (0..).zip(asked.placements.iter().zip(&outcome.placements)) {
+        let mut elsewhere = Vec::new();
         for (claim, (&machine, &task)) in (0_u32..).zip(placement.machines.iter().zip(&placement.tasks)) {
             let id = answered.allocations.get(claim as usize).copied().unwrap_or(0);
             let place = format!("claim {position}.{claim}");
@@ -250,10 +256,13 @@ fn other_reply(chronicle: &Chronicle, one: &Decided<'_>) -> Option<String> {
             if got != (placement.job, placement.group, task) || !here {
                 return Some(format!("{place} was granted {:?}", facts.granted));
             }
-            let told = answered.elsewhere.iter().find(|told| told.claim == claim);
-            if told.map_or(machine, |told| told.machine) != facts.granted.machine {
-                return Some(format!("{place} is told to be {told:?}, and was granted {:?}", facts.granted));
+            if facts.granted.machine != machine {
+                elsewhere.push(v1::GrantedElsewhere { claim, machine: facts.granted.machine });
             }
+        }
+        if answered.elsewhere != elsewhere {
+            let told = &answered.elsewhere;
+            return Some(format!("placement {position} tells {told:?} of spare machines, and they are {elsewhere:?}"));
         }
     }
     let counted = (u64::from(outcome.claims), u64::from(outcome.granted));

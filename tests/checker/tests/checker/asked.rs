@@ -197,5 +197,5 @@ fn a_spare_machine_before_whose_turn_another_one_had_room_is_found() {
     let decided: Vec<_> = evidence.decided().collect();
     let untold = property_replies_equal_the_fold(&chronicle(&evidence), &decided);
     let untold: Vec<_> = untold.into_iter().map(|one| one.to_string()).collect();
-    assert!(matches!(&untold[..], [one] if one.contains("claim 0.0 is told to be None")), "{untold:?}");
+    assert!(matches!(&untold[..], [one] if one.contains("placement 0 tells [] of spare machines")), "{untold:?}");
 }
