@@ -112,6 +112,11 @@ impl Before {
         Ok(Self { files })
     }
 
+    /// Whether no run had left results.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
     /// Writes it again.
     pub(crate) fn put_back(&self) -> anyhow::Result<()> {
         self.files.iter().try_for_each(|(path, text)| {

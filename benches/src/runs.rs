@@ -14,10 +14,10 @@ use crate::progress::{print, say};
 use crate::{Run, interrupt, report, suites};
 
 /// Runs the suites that were asked for. Gives 0, or 130 when Ctrl-C ended it early, or 1 when a suite failed. Whatever came of it, the
-/// folder tells of this run afterwards, and not of one before; but for a run that has nothing to measure, which leaves what was there.
+/// folder tells of this run afterwards, and not of one before; but for a run that measured nothing, which leaves what was there.
 ///
 /// # Errors
-/// When nothing was measured although no suite failed, or what was measured cannot be written.
+/// When nothing was measured and no failure is to be written, or what was measured cannot be written.
 pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
     let names = options.suites.join(" ");
     ensure!(
@@ -67,8 +67,8 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// The same as [`each`]; but when nothing was measured although nobody stopped it and nothing failed, as when no case has such a name, the folder is
-/// as it was before.
+/// The same as [`each`]; but when nothing was measured although nobody stopped it, as when no case has such a name or a file is not there, what a
+/// run before left is as it was. A failure is written only where there was nothing to keep.
 fn each_or_none(
     names: &[String],
     results: &mut Results,
@@ -77,9 +77,17 @@ fn each_or_none(
 ) -> anyhow::Result<()> {
     let before = report::Before::of(names, folder)?;
     each(names, results, folder, suite)?;
-    if results.figures.is_empty() && results.failed.is_empty() && !results.stopped {
+    if results.figures.is_empty() && !results.stopped {
         before.put_back()?;
         let (names, text) = (names.join(" "), results.case.as_deref().unwrap_or_default());
+        if !results.failed.is_empty() {
+            ensure!(
+                before.is_empty(),
+                "nothing of {names} was measured; {} is left as it was before",
+                folder.display()
+            );
+            return Ok(());
+        }
         bail!("no case of {names} has {text:?} in its name, or none of its figures can be told");
     }
     Ok(())
@@ -148,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_fails_leaves_nothing_of_the_one_before() {
+    fn suites_that_run_leave_nothing_of_the_run_before() {
         let folder = tempfile::tempdir().unwrap();
         let there = |name: &str| folder.path().join(name).exists();
         let case = Case { suite: "core", case: "yesterday", parameters: Parameters::new() };
@@ -191,6 +199,27 @@ mod tests {
         let mut results = Results { case: Some("machnes".into()), ..Results::of(Vec::new()) };
         let error = each_or_none(&["core".to_owned()], &mut results, folder.path(), |_| Ok(Vec::new())).unwrap_err();
         assert!(error.to_string().contains("no case of core has \"machnes\" in its name"), "{error}");
+        assert_eq!(Results::read(folder.path()).unwrap().figures[0].case, "yesterday");
+        let own = std::fs::read_to_string(folder.path().join("core-own.svg")).unwrap();
+        assert!(own == "yesterday" && folder.path().join("report.html").exists());
+    }
+
+    #[test]
+    fn a_run_that_fails_before_it_measures_leaves_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["core".to_owned()];
+        let fails = |_: &str| -> anyhow::Result<Vec<Figure>> { bail!("no such policy") };
+        // Where there is nothing to keep, the failure is kept.
+        each_or_none(&names, &mut Results::of(Vec::new()), folder.path(), fails).unwrap();
+        assert_eq!(Results::read(folder.path()).unwrap().failed[0].error, "no such policy");
+
+        let case = Case { suite: "core", case: "yesterday", parameters: Parameters::new() };
+        let before = Results::of(vec![case.figure("seconds", "s", Better::Lower, vec![1.0]).unwrap()]);
+        before.write(folder.path()).unwrap();
+        report::write(&before, folder.path()).unwrap();
+        std::fs::write(folder.path().join("core-own.svg"), "yesterday").unwrap();
+        let error = each_or_none(&names, &mut Results::of(Vec::new()), folder.path(), fails).unwrap_err();
+        assert!(error.to_string().contains("nothing of core was measured"), "{error}");
         assert_eq!(Results::read(folder.path()).unwrap().figures[0].case, "yesterday");
         let own = std::fs::read_to_string(folder.path().join("core-own.svg")).unwrap();
         assert!(own == "yesterday" && folder.path().join("report.html").exists());
