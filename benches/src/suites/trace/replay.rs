@@ -103,7 +103,7 @@ fn run_case(setup: &Setup<'_>, seeds: &[u64], options: &Run) -> anyhow::Result<O
     let mut in_full = None;
     for seed in seeds {
         let began = Instant::now();
-        let Some((jobs, replayed)) = setup.once(*seed, options.trace.jitter_micros())? else { return Ok(None) };
+        let Some((jobs, replayed)) = setup.once(*seed, options.trace.jitter_micros())? else { break };
         let wall_seconds = began.elapsed().as_secs_f64();
         let summary = summarise(&jobs, &replayed, options.trace.classes());
         let has_gpus = summary.gpus_used.is_some();
