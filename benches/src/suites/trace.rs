@@ -200,8 +200,18 @@ impl Flags {
     }
 }
 
+/// What was named, each once: a case has one figure of a metric.
 fn named(given: &[String], default: &[&str]) -> Vec<String> {
-    if given.is_empty() { default.iter().map(|name| (*name).to_owned()).collect() } else { given.to_vec() }
+    if given.is_empty() {
+        return default.iter().map(|name| (*name).to_owned()).collect();
+    }
+    let mut names: Vec<String> = Vec::new();
+    for name in given {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
 }
 
 /// The jobs that were asked for, or some that are drawn.
@@ -419,6 +429,12 @@ mod tests {
         let list = std::fs::read_to_string(folder.path().join("trace-replay-fifo-best-fit.csv")).unwrap();
         let row = "\"the \"\"big\"\" one\",\"ann\",\"night, long\",1,0.000,0.000,10.000\n";
         assert!(list.ends_with(row), "{list}");
+    }
+
+    #[test]
+    fn a_policy_named_twice_is_one_case() {
+        assert_eq!(named(&["b", "a", "b"].map(str::to_owned), &["c"]), ["b", "a"]);
+        assert_eq!(named(&[], &["c"]), ["c"]);
     }
 
     #[test]
