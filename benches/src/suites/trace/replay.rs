@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
+use plenum_model::Resources;
 use serde_json::json;
 
 use super::{JITTER_SECONDS, NAME, machines, seeds};
@@ -14,6 +15,7 @@ use crate::progress::say;
 use crate::replay::placing::Placing;
 use crate::replay::summary::{Classes, Summary, Waits, class, summarise};
 use crate::replay::{Discipline, Ground, Moment, Replay, Replayed, resampled, seconds};
+use crate::report::three_digits;
 use crate::traces::work::{MachineClass, Trace, TraceJob};
 
 /// Points of a distribution's line.
@@ -117,7 +119,7 @@ fn run_case(setup: &Setup<'_>, seeds: &[u64], options: &Run) -> anyhow::Result<O
         "no job of {} fits {}, not even alone: the first one asks for {}",
         setup.trace.name,
         machines::words(setup.machines),
-        in_full.jobs.first().map_or_else(String::new, |job| format!("{:?}", job.each))
+        in_full.jobs.first().map_or_else(String::new, |job| words(&job.each))
     );
     say(&format!(
         "{}: {} seeds, {:.1}% used, mean wait {:.0} s, {} jobs too large, {:.1} s of wall time each",
@@ -129,6 +131,14 @@ fn run_case(setup: &Setup<'_>, seeds: &[u64], options: &Run) -> anyhow::Result<O
         first.wall_seconds
     ));
     Ok(Some((in_full, runs)))
+}
+
+/// What a task asks for, for people.
+fn words(each: &Resources) -> String {
+    let cores = three_digits(number(each.cpu_millis) / 1000.0);
+    let memory = three_digits(number(each.memory_bytes) / 1_048_576.0);
+    let gpus = if each.custom[0] > 0 { format!(", {} GPUs", each.custom[0]) } else { String::new() };
+    format!("{cores} cores, {memory} MiB{gpus}")
 }
 
 fn of_case(setup: &Setup<'_>, runs: &[OneRun], options: &Run) -> anyhow::Result<Vec<Figure>> {
@@ -291,4 +301,16 @@ fn distribution(run: &InFull) -> Vec<Point> {
             Some(Point::at(wait.max(1.0), 100.0 * number(place) / number(count)))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::traces::work::resources;
+
+    #[test]
+    fn what_fits_nowhere_is_told_in_cores_and_bytes() {
+        assert_eq!(words(&resources(1000, 100 << 20, 0)), "1.00 cores, 100 MiB");
+        assert_eq!(words(&resources(2500, 1 << 30, 2)), "2.50 cores, 1024 MiB, 2 GPUs");
+    }
 }
