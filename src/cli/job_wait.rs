@@ -193,18 +193,16 @@ impl Failures {
         let failures: Vec<u32> = view.groups.iter().map(|group| group.failures).collect();
         if failures != self.seen && failures.iter().any(|&count| count > 0) {
             let listed = list_allocations(wait.connection, wait.job, "state=failed", (true, FAILED_LISTED));
-            if let Ok(Ok(listed)) = tokio::time::timeout_at(hints::look_until(wait.deadline), listed).await {
+            let listed = tokio::time::timeout_at(hints::look_until(wait.deadline), listed).await;
+            // Once for each count, found or not: the server folds the past for it, which takes seconds where that is long.
+            self.seen = failures;
+            if let Ok(Ok(listed)) = listed {
                 // What failed before that, or had the name before, was not waited for.
                 let is_new = |failed: &AllocationView| {
                     failed.ended_revision >= wait.since
                         && (failed.job_id, failed.job_version) == (view.id, view.version)
                 };
-                let newest = listed.allocations.into_iter().find(is_new);
-                // The history may be behind for a moment.
-                if newest.is_some() || !listed.truncated {
-                    self.seen = failures;
-                }
-                self.newest = newest.or_else(|| self.newest.take());
+                self.newest = listed.allocations.into_iter().find(is_new).or_else(|| self.newest.take());
             }
         }
         let words = match &self.newest {
