@@ -22,17 +22,27 @@ pub(crate) struct Preferences {
     pub(crate) namespace: Option<String>,
 }
 
+/// What of it is wanted: the rest is not judged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) addr: bool,
+    pub(crate) namespace: bool,
+}
+
 impl Preferences {
-    /// Reads the file. That there is none is no error.
+    /// Reads what is wanted of the file, if that is anything. That there is none is no error.
     ///
     /// # Errors
     ///
-    /// `CONFIG` when there is one that cannot be read, or has what can't be.
-    pub(crate) fn read() -> Result<Self, Failure> {
+    /// `CONFIG` when there is one that cannot be read, or what is wanted of it can't be.
+    pub(crate) fn read(wanted: Wanted) -> Result<Self, Failure> {
+        if !wanted.addr && !wanted.namespace {
+            return Ok(Self::default());
+        }
         let (named, home) = (std::env::var_os("XDG_CONFIG_HOME"), std::env::var_os("HOME"));
         let Some(folder) = users_folder(named, home, ".config") else { return Ok(Self::default()) };
         let path = folder.join("plenum/config.toml");
-        Self::read_file(&path)
+        Self::read_file(&path, wanted)
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -42,11 +52,15 @@ impl Preferences {
         self.namespace.as_deref().map_or(Ok(()), check_namespace)
     }
 
-    fn read_file(path: &Path) -> Result<Self, Failure> {
+    fn read_file(path: &Path, wanted: Wanted) -> Result<Self, Failure> {
         match std::fs::read_to_string(path) {
             Ok(text) => {
                 let read = toml::from_str(&text).map_err(|error| Failure::new("CONFIG", error.to_string()));
-                let checked = read.and_then(|read: Self| read.check().map(|()| read));
+                let read = read.map(|read: Self| Self {
+                    addr: read.addr.filter(|_| wanted.addr),
+                    namespace: read.namespace.filter(|_| wanted.namespace),
+                });
+                let checked = read.and_then(|read| read.check().map(|()| read));
                 checked.map_err(|failure| failure.of_file(path.display()))
             }
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Self::default()),
@@ -81,6 +95,8 @@ mod tests {
 
     use super::*;
 
+    const ALL: Wanted = Wanted { addr: true, namespace: true };
+
     // With an empty HOME a cell, and the preferences, were sought in the working directory.
     #[test]
     fn only_absolute_paths_are_a_users_folders() {
@@ -109,21 +125,25 @@ mod tests {
             ("adr = \"a:1\"", "config.toml: "),
         ] {
             std::fs::write(&path, text).unwrap();
-            let failure = Preferences::read_file(&path).unwrap_err();
+            let failure = Preferences::read_file(&path, ALL).unwrap_err();
             assert!(failure.code == "CONFIG" && failure.message.contains(told), "{failure}");
         }
         std::fs::write(&path, "addr = \"127.0.0.1:7601\"\nnamespace = \"ml\"\n").unwrap();
-        assert_eq!(Preferences::read_file(&path).unwrap().namespace.as_deref(), Some("ml"));
+        assert_eq!(Preferences::read_file(&path, ALL).unwrap().namespace.as_deref(), Some("ml"));
+        // A flag or a variable goes over it.
+        std::fs::write(&path, "addr = \"https://cell\"\nnamespace = \"ml\"\n").unwrap();
+        let read = Preferences::read_file(&path, Wanted { addr: false, ..ALL }).unwrap();
+        assert_eq!((read.addr, read.namespace.as_deref()), (None, Some("ml")));
     }
 
     #[test]
     fn preferences_that_cannot_be_read_are_no_missing_ones() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
-        assert_eq!(Preferences::read_file(&path).unwrap().addr, None);
+        assert_eq!(Preferences::read_file(&path, ALL).unwrap().addr, None);
         std::fs::write(&path, b"namespace = \"\xff\"").unwrap();
-        assert_eq!(Preferences::read_file(&path).unwrap_err().code, "CONFIG");
-        assert_eq!(Preferences::read_file(folder.path()).unwrap_err().code, "CONFIG");
-        assert_eq!(Preferences::read_file(&path.join("deeper")).unwrap().addr, None);
+        assert_eq!(Preferences::read_file(&path, ALL).unwrap_err().code, "CONFIG");
+        assert_eq!(Preferences::read_file(folder.path(), ALL).unwrap_err().code, "CONFIG");
+        assert_eq!(Preferences::read_file(&path.join("deeper"), ALL).unwrap().addr, None);
     }
 }

@@ -48,7 +48,7 @@ use crate::{
     failure::Failure,
     output::{self, Format},
     parts,
-    preferences::{Preferences, check_namespace},
+    preferences::{Preferences, Wanted, check_namespace},
 };
 use args::{Arguments, Command, Global};
 
@@ -121,9 +121,12 @@ impl Context {
         let has_address = matches!(needs, Needs::Address | Needs::AddressAndNamespace);
         let address_given = given(address_flag, "PLENUM_ADDR", has_address, check_address)?;
         let namespace_given = given(namespace_flag.clone(), "PLENUM_NAMESPACE", has_namespace, check_namespace)?;
-        // Parts are started with an address: what is wrong in the file of whoever starts them is of no matter to them.
-        let reads_file = has_namespace || (needs == Needs::Address && address_given.is_none());
-        let preferences = if reads_file { Preferences::read()? } else { Preferences::default() };
+        // What is said elsewhere, or of no use, is not asked of the file: what is wrong with it there is of no matter.
+        let wanted = Wanted {
+            addr: has_address && address_given.is_none(),
+            namespace: has_namespace && namespace_given.is_none(),
+        };
+        let preferences = Preferences::read(wanted)?;
         let address = address_given.clone().or(preferences.addr).unwrap_or_else(|| ADDRESS_DEFAULT.to_owned());
         let namespace = if has_namespace { namespace_given.or(preferences.namespace) } else { None };
         let (format, request_timeout) = (global.output, global.request_timeout);
