@@ -215,7 +215,7 @@ fn meant(name: &str, known: &'static [&'static str]) -> Option<&'static str> {
 }
 
 /// The name that job files have for what other systems call so.
-fn own_word(name: &str) -> &str {
+pub(super) fn own_word(name: &str) -> &str {
     SYNONYMS.iter().find(|(synonym, _)| *synonym == name).map_or(name, |(_, own)| *own)
 }
 

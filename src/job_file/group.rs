@@ -401,7 +401,9 @@ fn custom<'file>(entry: &'file Entry, table: &mut Fields<'file>, faults: &mut Fa
         return None;
     };
     // One edit away from a known name is a slip, unless the cell has a resource of that name.
-    let near = KNOWN_RESOURCES.iter().find(|known| super::nearest::edits(&entry.name, known) <= 1);
+    let is_slip =
+        |known: &str| super::fields::own_word(&entry.name) == known || super::nearest::edits(&entry.name, known) <= 1;
+    let near = KNOWN_RESOURCES.iter().find(|known| is_slip(known));
     if near.is_some_and(|known| NEEDED_RESOURCES.contains(known) && table.node(known).is_none()) {
         table.note_unknown(entry, KNOWN_RESOURCES, faults);
         return None;
