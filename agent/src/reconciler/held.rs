@@ -193,7 +193,8 @@ impl Held {
                 false
             }
             (Phase::Pausing { exit, .. }, Some(stop)) => {
-                let exit = exit.clone();
+                // Whoever asked that start to end, it was not this stop.
+                let exit = Exit { stop_requested: false, ..exit.clone() };
                 self.end_stopped(now_ms, stop, &exit);
                 false
             }
