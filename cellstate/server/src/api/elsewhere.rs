@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use plenum_history::LoggedTransaction;
 use plenum_model::{AllocationId, Delta};
-use plenum_proto::{delta, v1};
+use plenum_proto::v1;
 
+use super::evictions::changes_of;
 use super::failure::Failure;
 
 /// Has the outcome say it by what the transaction changed.
@@ -15,10 +16,7 @@ pub(super) fn tell(asked: &v1::Transaction, found: &mut LoggedTransaction) -> Re
     if !has_spares || found.outcome.placements.iter().any(|placement| !placement.elsewhere.is_empty()) {
         return Ok(());
     }
-    let delta = delta::decode(found.entry.delta.clone()).map_err(|error| {
-        Failure::internal(format!("what revision {} changed can't be read: {error}", found.revision))
-    })?;
-    let machines = machines_of(&delta);
+    let machines = machines_of(&changes_of(found)?);
     for (asked, told) in asked.placements.iter().zip(&mut found.outcome.placements) {
         let claims = (0..).zip(asked.machines.iter().zip(&told.allocations));
         let elsewhere = claims.filter_map(|(claim, (own, allocation))| {
@@ -41,6 +39,7 @@ fn machines_of(delta: &Delta) -> BTreeMap<u64, u32> {
 mod tests {
     use bytes::BytesMut;
     use plenum_model::{Grants, JobId, LogTime, Revision, SessionId};
+    use plenum_proto::delta;
 
     use super::*;
 

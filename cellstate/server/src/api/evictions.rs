@@ -25,9 +25,7 @@ impl Evicted {
         if named.peek().is_none() {
             return Ok(Self { ids: Vec::new(), delta: None });
         }
-        let delta = delta::decode(found.entry.delta.clone()).map_err(|error| {
-            Failure::internal(format!("what revision {} changed can't be read: {error}", found.revision))
-        })?;
+        let delta = changes_of(found)?;
         let evicted = evicted(&delta);
         let mut told = BTreeSet::new();
         let went = |id: &u64| AllocationId::from_bits(*id).is_some_and(|id| evicted.contains(&id.slot));
@@ -63,6 +61,12 @@ impl Evicted {
         };
         Ok(self.ids.iter().map(view).collect())
     }
+}
+
+/// What a transaction changed.
+pub(super) fn changes_of(found: &LoggedTransaction) -> Result<Delta, Failure> {
+    delta::decode(found.entry.delta.clone())
+        .map_err(|error| Failure::internal(format!("what revision {} changed can't be read: {error}", found.revision)))
 }
 
 /// Slots of those who are evicted with a delta.
