@@ -1,10 +1,11 @@
 //! What a job's story tells of its tasks: their stops, losses and failures, with cause and exit code.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use plenum_proto::v1;
-use plenum_server::Server;
+use plenum_server::{Handle, Server};
 use tonic::transport::Channel;
 use v1::AllocationState as State;
 
@@ -136,11 +137,9 @@ fn job_of(groups: &[&str]) -> v1::JobSpec {
     spec
 }
 
-/// Those of the last group were told first.
-#[tokio::test]
-async fn groups_that_are_placed_together_are_told_in_their_order() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = start(dir.path()).await;
+/// A cell in which one transaction placed a task of each of three groups.
+async fn with_three_groups(dir: &Path) -> (Handle, Channel, Session) {
+    let server = start(dir).await;
     let channel = connect(&server).await;
     register(&channel, "m1", 4000).await;
     let mut session = Session::open(&channel, "batch").await.unwrap();
@@ -149,6 +148,14 @@ async fn groups_that_are_placed_together_are_told_in_their_order() {
     let of = |group| v1::Placement { group, ..placement(work.job, vec![0], vec![0]) };
     let transaction = session.transaction(1, vec![of(0), of(1), of(2)]);
     session.commit(transaction).await.unwrap();
+    (server, channel, session)
+}
+
+/// Those of the last group were told first.
+#[tokio::test]
+async fn groups_that_are_placed_together_are_told_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, channel, _session) = with_three_groups(dir.path()).await;
     let placed = |group: &str| format!("placed {group}: task 0 on machine m1 by transaction");
     let told = lines(&story(&channel, "work", 0, 0).await);
     assert_eq!(told[1..4], ["work", "second", "third"].map(placed));
@@ -159,15 +166,7 @@ async fn groups_that_are_placed_together_are_told_in_their_order() {
 #[tokio::test]
 async fn a_story_that_is_read_page_by_page_comes_to_its_beginning_and_tells_nothing_twice() {
     let dir = tempfile::tempdir().unwrap();
-    let server = start(dir.path()).await;
-    let channel = connect(&server).await;
-    register(&channel, "m1", 4000).await;
-    let mut session = Session::open(&channel, "batch").await.unwrap();
-    let work = submit(&channel, job_of(&["work", "second", "third"])).await;
-    session.reach(work.revision).await;
-    let of = |group| v1::Placement { group, ..placement(work.job, vec![0], vec![0]) };
-    let transaction = session.transaction(1, vec![of(0), of(1), of(2)]);
-    session.commit(transaction).await.unwrap();
+    let (server, channel, _session) = with_three_groups(dir.path()).await;
     let stop = v1::StopRequest { name: "work".into(), ..Default::default() };
     Jobs::new(channel.clone()).stop(stop).await.unwrap();
     let whole = story(&channel, "work", 0, 0).await;
