@@ -3,14 +3,14 @@
 use std::{
     fs,
     io::{ErrorKind, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
     process::Stdio,
     time::{Duration, Instant},
 };
 
 use nix::{
     fcntl::OFlag,
-    pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt},
+    pty::{grantpt, posix_openpt, ptsname_r, unlockpt},
     sys::signal::Signal,
 };
 
@@ -18,7 +18,7 @@ use crate::stage::{Process, Stage, eventually};
 
 /// A terminal, and what it has shown. It is nobody's controlling terminal: no signal tells that it has gone.
 pub(crate) struct Screen {
-    keys: PtyMaster,
+    keys: fs::File,
     shown: String,
 }
 
@@ -32,6 +32,7 @@ impl Screen {
         unlockpt(&keys).unwrap();
         let path = ptsname_r(&keys).unwrap();
         let terminal = fs::OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(path);
+        let keys = fs::File::from(OwnedFd::from(keys));
         stage.start_by("dev", arguments, |command| {
             let child = command.env("TERM", "xterm").stderr(Stdio::from(terminal.unwrap())).spawn().unwrap();
             (child, Self { keys, shown: String::new() })

@@ -41,11 +41,7 @@ pub(crate) const BANNED: &[Banned] = &[
     Banned { word: "rollback", instead: "undo (a placement that missed its minimum is undone)", except: &[] },
     Banned { word: "wal", instead: "journal", except: &[] },
     Banned { word: "ttl", instead: "a deadline, or a duration with its unit", except: &[] },
-    Banned {
-        word: "master",
-        instead: "leader",
-        except: &[("tests/screen.rs", "nix calls the near end of a terminal so")],
-    },
+    Banned { word: "master", instead: "leader", except: &[] },
     Banned {
         word: "slave",
         instead: "standby, or agent",
