@@ -51,13 +51,13 @@ impl Failure {
     }
 
     /// The same of what stands in `place`, such as a variable: whoever sees it has not typed it.
-    pub(crate) fn of(self, place: impl fmt::Display) -> Self {
+    pub(crate) fn found_in(self, place: impl fmt::Display) -> Self {
         Self { message: format!("{place}: {}", self.message), ..self }
     }
 
     /// The same of a file of settings, or of a field of it: what was typed is right.
-    pub(crate) fn of_file(self, place: impl fmt::Display) -> Self {
-        let failure = self.of(place);
+    pub(crate) fn found_in_file(self, place: impl fmt::Display) -> Self {
+        let failure = self.found_in(place);
         if failure.code == "USAGE" {
             return Self { code: "CONFIG".to_owned(), exit: EXIT_FAILED, ..failure };
         }
@@ -194,10 +194,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_in_a_file_is_no_wrong_usage() {
-        let failure = Failure::usage("`x` is no address").of_file("config.toml");
+        let failure = Failure::usage("`x` is no address").found_in_file("config.toml");
         assert_eq!((failure.code.as_str(), failure.exit), ("CONFIG", EXIT_FAILED));
         assert_eq!(failure.message, "config.toml: `x` is no address");
-        assert_eq!(Failure::new("UNIMPLEMENTED", "no TLS").of_file("config.toml").code, "UNIMPLEMENTED");
+        assert_eq!(Failure::new("UNIMPLEMENTED", "no TLS").found_in_file("config.toml").code, "UNIMPLEMENTED");
     }
 
     #[test]

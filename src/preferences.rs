@@ -47,7 +47,7 @@ impl Preferences {
 
     fn check(&self) -> Result<(), Failure> {
         if let Some(address) = &self.addr {
-            url(address).map_err(|failure| failure.of("addr"))?;
+            url(address).map_err(|failure| failure.found_in("addr"))?;
         }
         self.namespace.as_deref().map_or(Ok(()), check_namespace)
     }
@@ -61,7 +61,7 @@ impl Preferences {
                     namespace: read.namespace.filter(|_| wanted.namespace),
                 });
                 let checked = read.and_then(|read| read.check().map(|()| read));
-                checked.map_err(|failure| failure.of_file(path.display()))
+                checked.map_err(|failure| failure.found_in_file(path.display()))
             }
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(Self::default()),
             Err(error) => Err(Failure::new("CONFIG", format!("cannot read {}: {error}", path.display()))

@@ -70,12 +70,12 @@ mod failure {
             Self::new("USAGE", what)
         }
 
-        pub(crate) fn of(self, place: impl fmt::Display) -> Self {
+        pub(crate) fn found_in(self, place: impl fmt::Display) -> Self {
             Self { message: format!("{place}: {}", self.message), ..self }
         }
 
-        pub(crate) fn of_file(self, place: impl fmt::Display) -> Self {
-            self.of(place)
+        pub(crate) fn found_in_file(self, place: impl fmt::Display) -> Self {
+            self.found_in(place)
         }
 
         pub(crate) fn with_hint(self, hint: impl Into<String>) -> Self {

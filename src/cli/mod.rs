@@ -112,7 +112,7 @@ impl Context {
         let given = |flag: Option<String>, variable: &str, needed: bool, check: Check| match flag {
             None if needed => {
                 let value = variable_of(variable)?.filter(|value| !value.is_empty());
-                value.as_deref().map_or(Ok(()), check).map_err(|failure| failure.of(variable))?;
+                value.as_deref().map_or(Ok(()), check).map_err(|failure| failure.found_in(variable))?;
                 Ok(value)
             }
             flag => Ok::<_, Failure>(flag),

@@ -95,7 +95,7 @@ impl AgentFile {
             Err(Failure::new("CONFIG", format!("{name} is {found}; expected {expected}")))
         };
         if let Some(address) = &self.addr {
-            url(address).map_err(|failure| failure.of_file("addr"))?;
+            url(address).map_err(|failure| failure.found_in_file("addr"))?;
         }
         match (self.share, self.log_file_bytes_max) {
             (Some(share), _) if !(1..=SHARES_MAX).contains(&share) => {
