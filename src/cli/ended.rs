@@ -24,7 +24,7 @@ impl Shown {
         for allocation in listed {
             if allocation.ended_revision == 0 {
                 shown.rows.push(allocation.clone());
-            } else if (allocation.job_id, allocation.job_version) != (job.id, job.version) {
+            } else if !is_of(job, allocation) {
                 shown.earlier += 1;
             } else if room == 0 {
                 shown.more += 1;
@@ -51,6 +51,11 @@ impl Shown {
         };
         Some(format!("there {} {what}{of_earlier}; see all with `{command}`", if all == 1 { "is" } else { "are" }))
     }
+}
+
+/// Whether it is of the job's present version: what is listed by a name is of earlier ones, too, and of what had the name before.
+pub(crate) fn is_of(job: &JobView, allocation: &AllocationView) -> bool {
+    (allocation.job_id, allocation.job_version) == (job.id, job.version)
 }
 
 #[cfg(test)]

@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    Context, JobName, hints,
+    Context, JobName,
+    ended::is_of,
+    hints,
     long_wait::{LongWait, waiting_line},
     retired::get_job_to_its_end,
     running::{Running, failed_words, stood_still},
@@ -198,10 +200,7 @@ impl Failures {
             self.seen = failures;
             if let Ok(Ok(listed)) = listed {
                 // What failed before that, or had the name before, was not waited for.
-                let is_new = |failed: &AllocationView| {
-                    failed.ended_revision >= wait.since
-                        && (failed.job_id, failed.job_version) == (view.id, view.version)
-                };
+                let is_new = |failed: &AllocationView| failed.ended_revision >= wait.since && is_of(view, failed);
                 self.newest = listed.allocations.into_iter().find(is_new).or_else(|| self.newest.take());
             }
         }
@@ -305,8 +304,7 @@ fn logs_of(view: &JobView, allocations: &[AllocationView]) -> Option<String> {
         let is_named =
             |failed: &AllocationView| view.reason.starts_with(&format!("task {}[{}] ", failed.group, failed.task));
         // What its name did before is listed, too.
-        let is_of_it = |failed: &AllocationView| (failed.job_id, failed.job_version) == (view.id, view.version);
-        let failed = allocations.iter().filter(|one| one.state() == AllocationState::Failed && is_of_it(one));
+        let failed = allocations.iter().filter(|one| one.state() == AllocationState::Failed && is_of(view, one));
         // Others may have failed meanwhile.
         let last = failed.max_by_key(|failed| (is_named(failed), failed.created_revision))?;
         // What was never started printed nothing.

@@ -35,6 +35,7 @@ use tonic::Code;
 #[cfg(test)]
 pub(crate) use args::WithParent;
 pub(crate) use args::{Agent, Dev, Restore, Scheduler, Server};
+pub(crate) use ended::is_of;
 pub(crate) use explain::has_page;
 pub(crate) use job::{get_job, number_resources};
 pub(crate) use long_wait::{LongWait, waiting_line};

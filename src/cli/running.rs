@@ -3,6 +3,7 @@
 use plenum_model::counted;
 use plenum_proto::v1::{AllocationView, GroupView, JobView};
 
+use super::ended::is_of;
 use crate::output;
 
 /// A job all of whose tasks are to run.
@@ -61,9 +62,7 @@ impl Running<'_> {
 
     fn down_of(&self, group: &GroupView) -> u32 {
         // What had the name before is listed, too.
-        let is_of_it = |one: &&AllocationView| {
-            (one.job_id, one.job_version, &one.group) == (self.job.id, self.job.version, &group.name)
-        };
+        let is_of_it = |one: &&AllocationView| is_of(self.job, one) && one.group == group.name;
         u32::try_from(self.down.iter().filter(is_of_it).count()).unwrap_or(u32::MAX)
     }
 }

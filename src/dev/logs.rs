@@ -6,7 +6,7 @@ use plenum_proto::v1::{
     AllocationState, AllocationView, JobShape, JobView, ListAllocationsRequest, ListRequest, LogsRequest,
 };
 
-use crate::{connect::Connection, failure::Failure};
+use crate::{cli::is_of, connect::Connection, failure::Failure};
 
 /// Lines of each job's final group that are printed at the end.
 pub(super) const LINES: usize = 20;
@@ -36,10 +36,6 @@ fn all_of(job: &JobView, mut allocations: Vec<AllocationView>) -> Result<Vec<All
         return Err(Failure::new("ALLOCATION_RETIRED", "the cell keeps them no longer"));
     }
     Ok(allocations)
-}
-
-fn is_of(job: &JobView, allocation: &AllocationView) -> bool {
-    (allocation.job_id, allocation.job_version) == (job.id, job.version)
 }
 
 /// The last lines that a group's tasks printed, in the order of the tasks; of each task, its last successful allocation: where one machine has all
