@@ -88,18 +88,19 @@ fn tell_missing(context: &Context, story: &HistoryResponse, flag: impl Fn(u64) -
 
 /// How to see older events, where there are some. `flag`: for those up to a revision.
 fn where_older(story: &HistoryResponse, flag: impl Fn(u64) -> String) -> Option<String> {
-    match (story.older_at, story.truncated) {
-        (0, false) => None,
+    let at = match (story.older_at, story.truncated) {
+        (0, false) => return None,
         // A server of before does not say where they are.
-        (0, true) => {
-            let oldest = story.events.iter().map(|event| event.revision).min();
-            Some(oldest.map_or_else(
-                || "there may be older events: more of the past would have to be read for them than a server reads at once".to_owned(),
-                |oldest| format!("there are older events; see them with {}", flag(oldest)),
-            ))
-        }
-        (at, _) => Some(format!("there are older events; see them with {}", flag(at))),
-    }
+        (0, true) => story.events.iter().map(|event| event.revision).min(),
+        (at, _) => Some(at),
+    };
+    Some(at.map_or_else(
+        || {
+            "there may be older events: more of the past would have to be read for them than a server reads at once"
+                .to_owned()
+        },
+        |at| format!("there are older events; see them with {}", flag(at)),
+    ))
 }
 
 #[cfg(test)]
