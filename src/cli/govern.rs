@@ -298,17 +298,21 @@ mod tests {
         assert_eq!(told(&["seats", "tapes"]), "this cell has no resource `licences`; it has seats, tapes");
     }
 
-    // A hundred names of schedulers that had come and gone stood among the two that worked.
-    #[test]
-    fn schedulers_that_came_and_went_are_counted_and_listed_where_all_are_asked_for() {
-        let context = Context {
-            address: String::new(),
+    fn context(address: &str) -> Context {
+        Context {
+            address: address.to_owned(),
             address_given: None,
-            namespace: Some("ml".to_owned()),
+            namespace: None,
             namespace_flag: None,
             format: Format::Table,
             request_timeout: None,
-        };
+        }
+    }
+
+    // A hundred names of schedulers that had come and gone stood among the two that worked.
+    #[test]
+    fn schedulers_that_came_and_went_are_counted_and_listed_where_all_are_asked_for() {
+        let context = Context { namespace: Some("ml".to_owned()), ..context("") };
         let asked = |filter: Option<&str>, all| {
             let listing = Listing { at: None, watch: false, limit: 7, filter: filter.map(str::to_owned) };
             let ListRequest { namespace, limit, filter, .. } = of_schedulers(&context, &listing, all);
@@ -334,14 +338,8 @@ mod tests {
     #[test]
     fn a_pause_asks_a_silent_server_for_nothing_more_than_it_has_asked() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let context = Context {
-            address: silent.local_addr().unwrap().to_string(),
-            address_given: None,
-            namespace: None,
-            namespace_flag: None,
-            format: Format::Table,
-            request_timeout: Some(std::time::Duration::from_millis(50)),
-        };
+        let request_timeout = Some(std::time::Duration::from_millis(50));
+        let context = Context { request_timeout, ..context(&silent.local_addr().unwrap().to_string()) };
         let paused = block_on(scheduler(&context, Schedulers::Pause { name: "batch".to_owned() })).unwrap();
         assert_eq!(paused.unwrap_err().code, "UNAVAILABLE");
     }
@@ -349,15 +347,7 @@ mod tests {
     // The last of two limits counted, without a word. Names went to the cell, or a missing one was told first.
     #[test]
     fn slips_are_told_before_a_missing_cell() {
-        let address = "http://127.0.0.1:1".to_owned();
-        let context = Context {
-            address,
-            address_given: None,
-            namespace: None,
-            namespace_flag: None,
-            format: Format::Table,
-            request_timeout: None,
-        };
+        let context = context("http://127.0.0.1:1");
         let twice = vec![("licences".to_owned(), 1), ("licences".to_owned(), 2)];
         let limits = Limits { cpu: None, memory: None, disk: None, resource: twice };
         let failed = block_on(quota(&context, Quotas::Set { name: "ml".to_owned(), limits })).unwrap().unwrap_err();
