@@ -22,7 +22,7 @@ pub(crate) struct Preferences {
     pub(crate) namespace: Option<String>,
 }
 
-/// What of it is wanted: the rest is not judged.
+/// What is to be found out: the rest is not judged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wanted {
     pub(crate) addr: bool,

@@ -70,41 +70,31 @@ pub(crate) struct Context {
     pub(crate) request_timeout: Option<Duration>,
 }
 
-/// What a command has to know of what is meant, where it is not said by a flag.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Needs {
-    /// It asks no cell: neither the environment nor the user's file can be in its way.
-    Nothing,
-    Address,
-    Namespace,
-    AddressAndNamespace,
-}
-
-impl Needs {
-    fn of(command: &Command) -> Self {
-        match command {
-            // Its jobs go to the namespace in which other commands look for them.
-            Command::Dev(dev) if !dev.files.is_empty() => Self::Namespace,
-            Command::Dev(_)
-            | Command::Server(_)
-            | Command::Verify { .. }
-            | Command::Backup { dir: Some(_), .. }
-            | Command::Restore(_)
-            | Command::Explain { .. }
-            | Command::Completion { .. }
-            | Command::Version => Self::Nothing,
-            Command::Agent(_)
-            | Command::Scheduler(Scheduler { command: None, .. })
-            | Command::Backup { dir: None, .. }
-            | Command::Status => Self::Address,
-            _ => Self::AddressAndNamespace,
-        }
-    }
+/// What a command has to know of what is meant, where it is not said by a flag. What it has no use for can't be in its way, be it in the environment or in
+/// the user's file.
+fn wanted(command: &Command) -> Wanted {
+    let (addr, namespace) = match command {
+        // Its jobs go to the namespace in which other commands look for them.
+        Command::Dev(dev) => (false, !dev.files.is_empty()),
+        Command::Server(_)
+        | Command::Verify { .. }
+        | Command::Backup { dir: Some(_), .. }
+        | Command::Restore(_)
+        | Command::Explain { .. }
+        | Command::Completion { .. }
+        | Command::Version => (false, false),
+        Command::Agent(_)
+        | Command::Scheduler(Scheduler { command: None, .. })
+        | Command::Backup { dir: None, .. }
+        | Command::Status => (true, false),
+        _ => (true, true),
+    };
+    Wanted { addr, namespace }
 }
 
 impl Context {
-    /// Flags before environment before file, as far as they are needed.
-    fn of(global: &Global, needs: Needs) -> Result<Self, Failure> {
+    /// Flags before environment before file, as far as they are wanted.
+    fn of(global: &Global, wanted: Wanted) -> Result<Self, Failure> {
         let address_flag = full("--addr", global.addr.clone())?;
         let namespace_flag = full("--namespace", global.namespace.clone())?;
         namespace_flag.as_deref().map_or(Ok(()), check_namespace)?;
@@ -118,18 +108,15 @@ impl Context {
             }
             flag => Ok::<_, Failure>(flag),
         };
-        let has_namespace = matches!(needs, Needs::Namespace | Needs::AddressAndNamespace);
-        let has_address = matches!(needs, Needs::Address | Needs::AddressAndNamespace);
-        let address_given = given(address_flag, "PLENUM_ADDR", has_address, check_address)?;
-        let namespace_given = given(namespace_flag.clone(), "PLENUM_NAMESPACE", has_namespace, check_namespace)?;
+        let address_given = given(address_flag, "PLENUM_ADDR", wanted.addr, check_address)?;
+        let namespace_given = given(namespace_flag.clone(), "PLENUM_NAMESPACE", wanted.namespace, check_namespace)?;
         // What is said elsewhere, or of no use, is not asked of the file: what is wrong with it there is of no matter.
-        let wanted = Wanted {
-            addr: has_address && address_given.is_none(),
-            namespace: has_namespace && namespace_given.is_none(),
-        };
-        let preferences = Preferences::read(wanted)?;
+        let preferences = Preferences::read(Wanted {
+            addr: wanted.addr && address_given.is_none(),
+            namespace: wanted.namespace && namespace_given.is_none(),
+        })?;
         let address = address_given.clone().or(preferences.addr).unwrap_or_else(|| ADDRESS_DEFAULT.to_owned());
-        let namespace = if has_namespace { namespace_given.or(preferences.namespace) } else { None };
+        let namespace = if wanted.namespace { namespace_given.or(preferences.namespace) } else { None };
         let (format, request_timeout) = (global.output, global.request_timeout);
         Ok(Self { address, address_given, namespace, namespace_flag, format, request_timeout })
     }
@@ -261,12 +248,12 @@ fn heeds_no_token() -> Result<(), Failure> {
 }
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let needs = Needs::of(&arguments.command);
+    let wanted = wanted(&arguments.command);
     // What `plenum dev` starts asks its cell, in the same environment.
-    if needs != Needs::Nothing || matches!(arguments.command, Command::Dev(_)) {
+    if wanted.addr || matches!(arguments.command, Command::Dev(_)) {
         heeds_no_token()?;
     }
-    let context = Context::of(&arguments.global, needs)?;
+    let context = Context::of(&arguments.global, wanted)?;
     if let Some(address) = &arguments.global.addr {
         output::name_cell(address);
     }
