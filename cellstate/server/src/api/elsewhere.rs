@@ -6,7 +6,7 @@ use plenum_history::LoggedTransaction;
 use plenum_model::{AllocationId, Delta};
 use plenum_proto::v1;
 
-use super::evictions::changes_of;
+use super::ended::delta_of;
 use super::failure::Failure;
 
 /// Has the outcome say it by what the transaction changed.
@@ -16,7 +16,7 @@ pub(super) fn tell(asked: &v1::Transaction, found: &mut LoggedTransaction) -> Re
     if !has_spares || found.outcome.placements.iter().any(|placement| !placement.elsewhere.is_empty()) {
         return Ok(());
     }
-    let machines = machines_of(&changes_of(found)?);
+    let machines = machines_of(&delta_of(&found.entry)?);
     for (asked, told) in asked.placements.iter().zip(&mut found.outcome.placements) {
         let claims = (0..).zip(asked.machines.iter().zip(&told.allocations));
         let elsewhere = claims.filter_map(|(claim, (own, allocation))| {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
-use plenum_history::{History, Logged, Order, ReadError, Subject};
+use plenum_history::{History, Order, ReadError, Subject};
 use plenum_model::{AllocationId, Cell, Delta, End, LogTime, Revision, incarnation_of};
 use plenum_proto::{delta, v1};
 use prost::Message;
@@ -31,11 +31,10 @@ pub(super) enum Fate {
     NeverWas,
 }
 
-/// The deltas of entries.
-pub(super) fn delta_of(logged: &Logged) -> Result<Delta, Failure> {
-    delta::decode(logged.entry.delta.clone()).map_err(|error| {
-        Failure::internal(format!("the delta of revision {} can't be read: {error}", logged.entry.revision))
-    })
+/// What an entry changed.
+pub(super) fn delta_of(entry: &v1::LogEntry) -> Result<Delta, Failure> {
+    delta::decode(entry.delta.clone())
+        .map_err(|error| Failure::internal(format!("the delta of revision {} can't be read: {error}", entry.revision)))
 }
 
 fn unreadable(error: ReadError) -> Failure {
@@ -65,7 +64,7 @@ fn at_its_end(
 ) -> Result<Option<v1::AllocationView>, Failure> {
     let before = past::fold(history, end.0 - 1)?;
     let logged = history.entry(end.0).map_err(unreadable)?;
-    let delta = delta_of(&logged)?;
+    let delta = delta_of(&logged.entry)?;
     let change = delta.ends.iter().find(|change| change.slot == id.slot);
     let Some((allocation, change)) = before.allocation(id).zip(change) else { return Ok(None) };
     let granted = allocation.row.created;
@@ -102,7 +101,7 @@ pub(super) fn end_of(history: &History, at: Revision, id: AllocationId) -> Resul
         walk.next(|block| block.may_tell_of(Subject::AllocationSlot(id.slot))).map_err(unreadable)?
     {
         for logged in &entries {
-            let delta = delta_of(logged)?;
+            let delta = delta_of(&logged.entry)?;
             // What a delta ends, it ends before it grants.
             for grants in &delta.grants {
                 let Some(position) = grants.slots.iter().position(|slot| *slot == id.slot) else { continue };
@@ -189,7 +188,7 @@ fn fold(
             Err(ReadError::Retired { .. }) => return Ok(None),
             logged => logged.map_err(unreadable)?,
         };
-        let delta = delta_of(&logged)?;
+        let delta = delta_of(&logged.entry)?;
         times.note(delta.revision, delta.time);
         bytes += (logged.entry.delta.len() + logged.entry.asked.len() + logged.entry.decided.len()) as u64;
         let restarts = view::restarts(&delta);

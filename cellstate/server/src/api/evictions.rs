@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_history::{History, LoggedTransaction};
 use plenum_model::{AllocationId, AllocationState, Cell, Delta, JobId, LogTime, Move};
-use plenum_proto::{delta, v1};
+use plenum_proto::v1;
 
+use super::ended::delta_of;
 use super::failure::Failure;
 use super::names;
 use super::past;
@@ -25,7 +26,7 @@ impl Evicted {
         if named.peek().is_none() {
             return Ok(Self { ids: Vec::new(), delta: None });
         }
-        let delta = changes_of(found)?;
+        let delta = delta_of(&found.entry)?;
         let evicted = evicted(&delta);
         let mut told = BTreeSet::new();
         let went = |id: &u64| AllocationId::from_bits(*id).is_some_and(|id| evicted.contains(&id.slot));
@@ -61,12 +62,6 @@ impl Evicted {
         };
         Ok(self.ids.iter().map(view).collect())
     }
-}
-
-/// What a transaction changed.
-pub(super) fn changes_of(found: &LoggedTransaction) -> Result<Delta, Failure> {
-    delta::decode(found.entry.delta.clone())
-        .map_err(|error| Failure::internal(format!("what revision {} changed can't be read: {error}", found.revision)))
 }
 
 /// Slots of those who are evicted with a delta.

@@ -185,7 +185,7 @@ impl Past {
 
 /// The groups of the job that an entry submits, if it has this id.
 fn submitted(logged: &Logged, id: JobId) -> Option<Vec<String>> {
-    delta_of(logged).ok()?.jobs.iter().find_map(|change| match change {
+    delta_of(&logged.entry).ok()?.jobs.iter().find_map(|change| match change {
         JobChange::Put { job, .. } if job.id == id => {
             Some(job.shape.groups.iter().map(|group| group.name.to_string()).collect())
         }

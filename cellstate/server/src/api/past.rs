@@ -498,7 +498,10 @@ pub(super) fn changed_at(shared: &Shared, revision: Revision) -> Result<Delta, F
     let recent = shared.recent.read().batch(revision).cloned();
     match recent {
         Some(batch) => recovery::delta_of(&batch, revision).map_err(|error| Failure::internal(error.to_string())),
-        None => ended::delta_of(&shared.feed.history().entry(revision.0).map_err(|error| Failure::history(&error))?),
+        None => {
+            let logged = shared.feed.history().entry(revision.0).map_err(|error| Failure::history(&error))?;
+            ended::delta_of(&logged.entry)
+        }
     }
 }
 

@@ -101,7 +101,7 @@ fn tell_once(
         };
         let Some(entries) = walk.next(about).map_err(|error| Failure::history(&error))? else { break };
         for logged in &entries {
-            let delta = delta_of(logged)?;
+            let delta = delta_of(&logged.entry)?;
             match hero {
                 Hero::Job(job) => teller.job(job, logged, &delta)?,
                 Hero::Allocation(id) => teller.allocation(*id, logged, &delta)?,

@@ -48,7 +48,7 @@ impl<'a> Tenants<'a> {
             let about = |block: &BlockSummary| ids.iter().any(|id| block.may_tell_of(Subject::AllocationSlot(id.slot)));
             let Some(entries) = walk.next(about).map_err(|error| Failure::history(&error))? else { break };
             for logged in &entries {
-                for grants in &delta_of(logged)?.grants {
+                for grants in &delta_of(&logged.entry)?.grants {
                     let granted = grants.slots.iter().zip(&grants.generations).enumerate();
                     for (position, (&slot, &generation)) in granted {
                         let id = AllocationId { slot, generation };

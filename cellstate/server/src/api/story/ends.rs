@@ -64,7 +64,7 @@ pub(super) fn tell(
             |block: &BlockSummary| ends.slots.iter().any(|slot| block.may_tell_of(Subject::AllocationSlot(*slot)));
         let Some(entries) = walk.next(about).map_err(|error| Failure::history(&error))? else { break };
         for logged in &entries {
-            ends.look_at(logged, &delta_of(logged)?)?;
+            ends.look_at(logged, &delta_of(&logged.entry)?)?;
         }
     }
     if let Some(revision) = left_before

@@ -111,7 +111,7 @@ fn removal(absent: &Absent<'_>, id: JobId, from: u64, until: u64) -> Result<Opti
         let Some(entries) = found.map_err(|error| Failure::history(&error))? else { return Ok(None) };
         for logged in entries {
             let is_removal = |change: &JobChange| matches!(change, JobChange::Removed(removed) if *removed == id);
-            if delta_of(&logged)?.jobs.iter().any(is_removal) {
+            if delta_of(&logged.entry)?.jobs.iter().any(is_removal) {
                 return Ok(Some(logged));
             }
         }

@@ -94,7 +94,7 @@ pub(in crate::api) fn first_ran(
             if !has_grant {
                 return Ok(Ran::Unknown);
             }
-            let delta = ended::delta_of(logged)?;
+            let delta = ended::delta_of(&logged.entry)?;
             if is_run(&delta, id) {
                 return Ok(Ran::At(delta.time));
             }
