@@ -211,12 +211,9 @@ impl TryFrom<v1::Outcome> for Outcome {
                 let ports = ports("ports", wire.ports.clone())?;
                 granted.push(GrantedPorts { placement, claim: wire.claim, ports });
             }
-            let found = found.elsewhere.iter();
-            elsewhere.extend(found.map(|wire| GrantedElsewhere {
-                placement,
-                claim: wire.claim,
-                machine: wire.machine,
-            }));
+            for &v1::GrantedElsewhere { claim, machine } in &found.elsewhere {
+                elsewhere.push(GrantedElsewhere { placement, claim, machine });
+            }
         }
         Ok(Self {
             id: transaction_id(wire.session, wire.number)?,

@@ -399,11 +399,10 @@ impl Stream for Reader {
 
 /// What came so far is not all.
 fn broken_off() -> Failure {
-    let message = "the machine's agent left before the end of the log; what came so far is not all: read it again";
-    agent_gone(message.to_owned())
+    agent_gone("the machine's agent left before the end of the log; what came so far is not all: read it again")
 }
 
-fn agent_gone(message: String) -> Failure {
+fn agent_gone(message: impl Into<String>) -> Failure {
     Failure::new(Code::Unavailable, "AGENT_GONE", message).retry(AGENT_RETRY)
 }
 

@@ -150,8 +150,7 @@ impl<'a> Reasons<'a> {
 
     /// A job that has nothing to do, and is not over: it waits to be scaled.
     fn asks_for_nothing(&self, job: &Job) -> bool {
-        let counts = (0_u16..).zip(&job.shape.groups).map(|(group, _)| self.cell.group(job, group));
-        counts.into_iter().all(|row| row.is_none_or(|row| row.count == 0))
+        view::group_rows(self.cell, job).all(|row| row.count == 0)
     }
 
     /// What operators laid down that stands in the way: no scheduler can do anything about that.
