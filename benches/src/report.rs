@@ -270,7 +270,7 @@ fn parameters_of(case: &str, figures: &[&Figure]) -> Parameters {
 }
 
 /// Each text once, where it first came.
-fn in_order<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+pub(crate) fn in_order<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut seen = BTreeSet::new();
     texts.filter(|text| seen.insert(*text)).collect()
 }

@@ -79,16 +79,12 @@ fn each_or_none(
     each(names, results, folder, suite)?;
     if results.figures.is_empty() && !results.stopped {
         before.put_back()?;
-        let (names, text) = (names.join(" "), results.case.as_deref().unwrap_or_default());
-        if !results.failed.is_empty() {
-            ensure!(
-                before.is_empty(),
-                "nothing of {names} was measured; {} is left as it was before",
-                folder.display()
-            );
-            return Ok(());
+        let (names, folder) = (names.join(" "), folder.display());
+        if results.failed.is_empty() {
+            let text = results.case.as_deref().unwrap_or_default();
+            bail!("no case of {names} has {text:?} in its name, or none of its figures can be told");
         }
-        bail!("no case of {names} has {text:?} in its name, or none of its figures can be told");
+        ensure!(before.is_empty(), "nothing of {names} was measured; {folder} is left as it was before");
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ use crate::Run;
 use crate::figure::Figure;
 use crate::progress::say;
 use crate::replay::{Discipline, generator, placing::Placing, summary::Classes};
+use crate::report::in_order;
 use crate::traces::{backup, open, work::Trace};
 
 /// The name of the suite.
@@ -202,16 +203,8 @@ impl Flags {
 
 /// What was named, each once: a case has one figure of a metric.
 fn named(given: &[String], default: &[&str]) -> Vec<String> {
-    if given.is_empty() {
-        return default.iter().map(|name| (*name).to_owned()).collect();
-    }
-    let mut names: Vec<String> = Vec::new();
-    for name in given {
-        if !names.contains(name) {
-            names.push(name.clone());
-        }
-    }
-    names
+    let names: Vec<&str> = if given.is_empty() { default.to_vec() } else { given.iter().map(String::as_str).collect() };
+    in_order(names.into_iter()).into_iter().map(str::to_owned).collect()
 }
 
 /// The jobs that were asked for, or some that are drawn.

@@ -16,7 +16,7 @@ use crate::replay::placing::Placing;
 use crate::replay::summary::{Classes, Summary, Waits, class, summarise};
 use crate::replay::{Discipline, Ground, Moment, Replay, Replayed, resampled, seconds};
 use crate::report::three_digits;
-use crate::traces::work::{MachineClass, Trace, TraceJob};
+use crate::traces::work::{GPUS, MachineClass, Trace, TraceJob};
 
 /// Points of a distribution's line.
 const CURVE_POINTS: u64 = 120;
@@ -137,7 +137,7 @@ fn run_case(setup: &Setup<'_>, seeds: &[u64], options: &Run) -> anyhow::Result<O
 fn words(each: &Resources) -> String {
     let cores = three_digits(number(each.cpu_millis) / 1000.0);
     let memory = three_digits(number(each.memory_bytes) / 1_048_576.0);
-    let gpus = if each.custom[0] > 0 { format!(", {} GPUs", each.custom[0]) } else { String::new() };
+    let gpus = if each.custom[GPUS] > 0 { format!(", {} GPUs", each.custom[GPUS]) } else { String::new() };
     format!("{cores} cores, {memory} MiB{gpus}")
 }
 
