@@ -34,7 +34,10 @@ fn wrong_usage_ends_with_two() {
     let error = stage.run(&["job", "list", "--limit", "many", "-o", "json"]).says(2, &[]).error();
     assert_eq!(error["code"], "USAGE");
     assert_eq!(stage.run(&["--help"]).code(), Some(0));
-    assert_eq!(stage.run(&["version", "-o", "json"]).json()["version"], env!("CARGO_PKG_VERSION"));
+    let (version, core) = (env!("CARGO_PKG_VERSION"), plenum_proto::log::CORE_VERSION);
+    let told = stage.run(&["version", "-o", "json"]).json();
+    assert_eq!((&told["version"], &told["core_version"]), (&version.into(), &core.into()));
+    assert_eq!(stage.run(&["version"]).out, format!("plenum {version}, core {core}\n"));
 }
 
 // A word that is no text ended the program with a panic when anything else was wrong.

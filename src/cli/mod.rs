@@ -334,8 +334,9 @@ async fn status(context: &Context) -> Result<(), Failure> {
 }
 
 fn version(format: Format) -> Result<ExitCode, Failure> {
-    let version = env!("CARGO_PKG_VERSION");
-    let text = output::object(format, &json!({"version": version}), version, || format!("plenum {version}\n"));
+    let (version, core) = (env!("CARGO_PKG_VERSION"), plenum_proto::log::CORE_VERSION);
+    let object = json!({"version": version, "core_version": core});
+    let text = output::object(format, &object, version, || format!("plenum {version}, core {core}\n"));
     output::print(&text).map(|()| ExitCode::SUCCESS)
 }
 

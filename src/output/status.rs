@@ -60,6 +60,14 @@ fn unknown(status: &StatusResponse) -> String {
     )
 }
 
+/// The server's version, and its core's where it tells that.
+fn version(status: &StatusResponse) -> String {
+    match status.core_version {
+        0 => status.version.clone(),
+        core => format!("{}, core {core}", status.version),
+    }
+}
+
 /// What people read.
 pub(crate) fn status_text(status: &StatusResponse) -> String {
     let capacity = status.capacity.clone().unwrap_or_default();
@@ -74,7 +82,7 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
                 "{} (incarnation {}, version {}, up {})",
                 hex(&status.cell_id),
                 status.incarnation,
-                status.version,
+                version(status),
                 ago(status.started_micros)
             ),
         ),
@@ -141,6 +149,7 @@ pub(crate) fn status_json(status: &StatusResponse) -> Value {
         "revision": status.revision,
         "time": json_time(status.time_micros),
         "version": status.version,
+        "core_version": (status.core_version != 0).then_some(status.core_version),
         "machines": status.machines,
         "machines_held_back": status.machines_held_back,
         "unknown_tasks": status.unknown_tasks,
@@ -181,6 +190,17 @@ pub(crate) fn cell_name(status: &StatusResponse) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Of two servers that decide otherwise it said the same, and after an upgrade nobody saw which one was there.
+    #[test]
+    fn which_core_decides_is_told_beside_the_version() {
+        let mut status = StatusResponse { version: "0.1.0".to_owned(), ..StatusResponse::default() };
+        assert!(status_text(&status).contains("version 0.1.0, up "), "{}", status_text(&status));
+        assert_eq!(status_json(&status)["core_version"], Value::Null, "an earlier server does not tell it");
+        status.core_version = 33;
+        assert!(status_text(&status).contains("version 0.1.0, core 33, up "), "{}", status_text(&status));
+        assert_eq!(status_json(&status)["core_version"], 33);
+    }
 
     // They have their room and were in no number: a full cell seemed to run nothing.
     #[test]

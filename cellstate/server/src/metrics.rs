@@ -36,7 +36,7 @@ const HELP: &[(&str, &str)] = &[
         "tasks_unknown",
         "Tasks that agents run and the cell does not know, as after a restore: they are stopped unless adopted",
     ),
-    ("build_info", "1, of the version of the server that answers"),
+    ("build_info", "1, of the version of the server that answers and of its core"),
     ("older_copy", "1 where somebody has seen more of the cell than is here: what it takes now may be lost"),
     ("connections", "Connections that are open"),
     ("connections_max", "How many there may be: at that, further ones wait to be accepted"),

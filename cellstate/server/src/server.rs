@@ -173,7 +173,8 @@ impl Handle {
             }
             Err(error) => return Err(error),
         }
-        tracing::info!(address = %self.address, dir = %dir.display(), "serving");
+        let (version, core) = (env!("CARGO_PKG_VERSION"), plenum_core::CORE_VERSION);
+        tracing::info!(address = %self.address, dir = %dir.display(), version, core, "serving");
         Ok(())
     }
 

@@ -152,7 +152,7 @@ fn work_gauges(status: &v1::StatusResponse) -> [Gauge; 3] {
 /// Which server it is, whether it has the newest copy of its cell, and how many connections it has.
 fn server_gauges(shared: &Shared, status: &v1::StatusResponse) -> Vec<Gauge> {
     let mut gauges = vec![
-        ("build_info", vec![(format!("{{version=\"{}\"}}", status.version), 1.0)]),
+        ("build_info", vec![(format!("{{version=\"{}\",core=\"{}\"}}", status.version, status.core_version), 1.0)]),
         single("older_copy", u64::from(!status.older_copy.is_empty())),
     ];
     if let Some(places) = shared.places.get() {
@@ -215,7 +215,7 @@ async fn home(State(shared): State<Arc<Shared>>) -> Response {
     };
     row("revision", status.revision.to_string());
     row("term", status.term.to_string());
-    row("version", status.version.clone());
+    row("version", format!("{}, core {}", status.version, status.core_version));
     for (name, counts) in [("machines", &status.machines), ("jobs", &status.jobs), ("allocations", &status.allocations)]
     {
         let counts: Vec<String> = counts.iter().map(|(state, count)| format!("{count} {state}")).collect();

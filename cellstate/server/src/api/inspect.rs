@@ -245,6 +245,7 @@ pub(super) async fn status_with<T: Send + 'static>(
         revision: cell.revision().0,
         time_micros: cell.time().micros,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        core_version: plenum_core::CORE_VERSION,
         sessions: cell.sessions().count() as u64,
         read_only: shared.space.low().map(|low| low.to_string()).unwrap_or_default(),
         // Right after a leap the batch of the oldest is yet to come, and the cell that was leapt to can be read.

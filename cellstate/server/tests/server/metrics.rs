@@ -108,10 +108,11 @@ async fn everything_that_is_promised_is_served_under_its_name_and_labels_or_said
         "plenum_jobs_failing 0",
         "plenum_tasks_unknown 0",
         "plenum_older_copy 0",
-        concat!("plenum_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
     ] {
         shows(&server, line).await;
     }
+    let (version, core) = (env!("CARGO_PKG_VERSION"), plenum_core::CORE_VERSION);
+    shows(&server, &format!("plenum_build_info{{version=\"{version}\",core=\"{core}\"}} 1")).await;
     let metrics = page(server.address(), "/metrics").await;
     for (name, labels) in PROMISED {
         let served = labels_of(&metrics, name);
