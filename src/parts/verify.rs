@@ -42,6 +42,8 @@ pub(crate) fn verify(format: Format, dir: Option<PathBuf>) -> Result<ExitCode, F
 
 fn to_json(report: &VerifyReport) -> Value {
     let violation = |violation: &Violation| json!({"revision": violation.revision.0, "place": violation.place, "message": violation.what});
+    let of_version = |(version, requests): (&u32, &u64)| json!({"core_version": version, "requests": requests});
+    let by_other_versions: Vec<Value> = report.by_other_versions.iter().map(of_version).collect();
     json!({
         "sound": report.is_sound(),
         "cell_id": report.cell_id,
@@ -52,6 +54,7 @@ fn to_json(report: &VerifyReport) -> Value {
         "folded": report.folded,
         "decided_again": report.decided_again,
         "not_decided_again": report.not_decided_again,
+        "by_other_versions": by_other_versions,
         "compared_loosely": report.compared_loosely,
         "transactions": report.transactions,
         "conflicts": report.conflicts,
@@ -73,6 +76,7 @@ fn text(report: &VerifyReport) -> String {
         ),
         ("folded", report.folded.to_string()),
         ("decided again", decided_again(report)),
+        ("of other versions", of_other_versions(report)),
         ("transactions", report.transactions.to_string()),
         ("conflicts", report.conflicts.to_string()),
         ("live allocations", report.live_allocations.to_string()),
@@ -89,6 +93,7 @@ fn text(report: &VerifyReport) -> String {
     if let Some(fallback) = &report.fallback {
         pairs.push(("fallback", fallback.clone()));
     }
+    pairs.retain(|(name, _)| *name != "of other versions" || !report.by_other_versions.is_empty());
     let mut text = output::fields(&pairs);
     for violation in &report.violations {
         text.push_str(&format!("\nWRONG at revision {}, {}: {}", violation.revision, violation.place, violation.what));
@@ -115,10 +120,32 @@ fn verdict(report: &VerifyReport) -> String {
     }
     match left_out {
         None => "\nsound: the same commands give the same bytes\n".to_owned(),
-        Some(left_out) => format!(
-            "\nsound, as far as it was decided again: {left_out}, as another version decided them or nobody knows what they depended on\n"
+        Some(left_out) if report.decided_again == 0 => {
+            format!("\nsound as far as it folds; nothing was decided again: {left_out}, as {}\n", why_not(report))
+        }
+        Some(left_out) => {
+            format!("\nsound, as far as it was decided again: {left_out}, as {}\n", why_not(report))
+        }
+    }
+}
+
+/// Why some were not decided again, and who does it where somebody can.
+fn why_not(report: &VerifyReport) -> String {
+    let others = report.by_other_versions.values().sum::<u64>();
+    match (others, report.not_decided_again.saturating_sub(others)) {
+        (0, _) => "nobody knows what they depended on".to_owned(),
+        (_, 0) => "another version decided them: a plenum with its core decides them again".to_owned(),
+        (others, unknown) => format!(
+            "another version decided {others} of them (a plenum with its core decides them again), and nobody knows what {unknown} depended on"
         ),
     }
+}
+
+/// How many each other version decided.
+fn of_other_versions(report: &VerifyReport) -> String {
+    let each = report.by_other_versions.iter();
+    let each: Vec<_> = each.map(|(core, requests)| format!("{requests} by core {core}")).collect();
+    format!("{} (a plenum with that core decides them again)", each.join(", "))
 }
 
 /// What is wrong with the log counts most: without it, nobody knows what history and fallback are worth.
@@ -193,6 +220,39 @@ mod tests {
         assert!(one.contains("\nsound, as far as it was decided again: 1 of 5 requests was not, as "), "{one}");
         assert!(two.contains("\nsound, as far as it was decided again: 2 of 5 requests were not, as "), "{two}");
         assert_eq!(to_json(&report(2))["not_decided_again"], 2);
+    }
+
+    // After an upgrade all was "sound, as far as it was decided again", of which that was nothing, and no word told that the plenum of before can do it.
+    #[test]
+    fn what_other_versions_decided_is_told_with_which_plenum_decides_it_again() {
+        let report = |not_decided_again, by_other_versions: &[(u32, u64)]| VerifyReport {
+            folded: 9,
+            decided_again: 9 - not_decided_again,
+            not_decided_again,
+            by_other_versions: by_other_versions.iter().copied().collect(),
+            ..VerifyReport::default()
+        };
+        let (all, some) = (text(&report(9, &[(31, 2), (32, 7)])), text(&report(7, &[(32, 4)])));
+        assert!(all.contains(" 2 by core 31, 7 by core 32 (a plenum with that core decides them again)\n"), "{all}");
+        assert!(
+            all.contains("\nsound as far as it folds; nothing was decided again: 9 of 9 requests were not, "),
+            "{all}"
+        );
+        assert!(
+            all.ends_with(", as another version decided them: a plenum with its core decides them again\n"),
+            "{all}"
+        );
+        assert!(
+            some.contains("\nsound, as far as it was decided again: 7 of 9 requests were not, as another "),
+            "{some}"
+        );
+        assert!(some.contains(" decided 4 of them ") && some.ends_with("nobody knows what 3 depended on\n"), "{some}");
+        let nobody = text(&report(2, &[]));
+        assert!(nobody.ends_with(", as nobody knows what they depended on\n"), "{nobody}");
+        assert!(!nobody.contains("of other versions"), "{nobody}");
+        let told = to_json(&report(7, &[(32, 4)]));
+        assert_eq!(told["by_other_versions"], json!([{"core_version": 32, "requests": 4}]));
+        assert_eq!(told["sound"], true);
     }
 
     // Of a log with a violation it was told nowhere but in JSON.

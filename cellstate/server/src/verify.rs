@@ -9,7 +9,7 @@ mod audit;
 mod edges;
 mod second_copy;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -50,6 +50,8 @@ pub struct VerifyReport {
     /// Revisions of which nobody can say that they would be decided so again: what another version decided; those transactions; what was
     /// due by what a server did before the middle; and what came after too many cores were begun in the middle.
     pub not_decided_again: u64,
+    /// Of these, how many other versions of the core decided, by version: a plenum of that one decides them again, as far as anybody can.
+    pub by_other_versions: BTreeMap<u32, u64>,
     /// Transactions among them all.
     pub transactions: u64,
     /// Claims that lost a race.

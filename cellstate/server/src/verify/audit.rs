@@ -2,6 +2,7 @@
 
 mod compare;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use plenum_core::{Core, CoreOptions, Decided, invariants};
@@ -102,6 +103,7 @@ pub(super) struct Audit {
     folded: u64,
     decided_again: u64,
     not_decided_again: u64,
+    by_other_versions: BTreeMap<u32, u64>,
     compared_loosely: u64,
     transactions: u64,
     conflicts: u64,
@@ -212,8 +214,12 @@ impl Audit {
             }
         };
         self.count(entry);
-        let again = asked.filter(|_| origin.core_version == plenum_core::CORE_VERSION);
-        self.has_others |= origin.core_version != plenum_core::CORE_VERSION;
+        let is_ours = origin.core_version == plenum_core::CORE_VERSION;
+        if !is_ours {
+            self.has_others = true;
+            *self.by_other_versions.entry(origin.core_version).or_default() += 1;
+        }
+        let again = asked.filter(|_| is_ours);
         self.decide_again(again.as_ref(), entry, &folded, origin, place);
         if let Err(error) = self.cell.apply(&folded) {
             return self.unfoldable(revision, place, error.to_string());
@@ -395,6 +401,7 @@ impl Audit {
             folded: self.folded,
             decided_again: self.decided_again,
             not_decided_again: self.not_decided_again,
+            by_other_versions: self.by_other_versions,
             compared_loosely: self.compared_loosely,
             transactions: self.transactions,
             conflicts: self.conflicts,

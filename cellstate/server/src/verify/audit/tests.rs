@@ -229,6 +229,17 @@ fn what_another_version_decided_is_folded_and_not_decided_again() {
     assert_eq!((audit.decided_again, audit.not_decided_again), (0, 3));
 }
 
+// After an upgrade it was told how many were not decided again, and not which plenum would do it.
+#[test]
+fn what_other_versions_decided_is_counted_by_version() {
+    let (ours, entries) = (plenum_core::CORE_VERSION, entries());
+    let mut audit = Audit::default();
+    let versions = [ours - 2, ours - 1, ours - 1];
+    versions.iter().zip(&entries).for_each(|(version, entry)| audit.entry(entry, &origin(*version), "here"));
+    assert_eq!(audit.by_other_versions, BTreeMap::from([(ours - 2, 1), (ours - 1, 2)]));
+    assert!(audited(&entries).by_other_versions.is_empty());
+}
+
 /// A cell of one machine that changed last at this revision, and then what these entries say.
 fn cell_with_machine(last_change: u64, entries: &[v1::LogEntry]) -> Cell {
     let machine = Machine {
