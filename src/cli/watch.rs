@@ -65,7 +65,8 @@ pub(super) async fn print(
     watch: bool,
     mut list: impl AsyncFnMut() -> Result<Listed, Failure>,
 ) -> Result<(), Failure> {
-    let mut shown = None;
+    let mut shown: Option<(u64, String)> = None;
+    let mut back = None;
     let mut silent_since = None;
     loop {
         let listed = list().await;
@@ -75,10 +76,16 @@ pub(super) async fn print(
             tokio::time::sleep(PERIOD).await;
             continue;
         };
-        let mark = Some(listed.mark());
-        if shown != mark {
-            shown = mark;
+        let mark = listed.mark();
+        if shown.as_ref() != Some(&mark) {
+            back = shown.as_ref().and_then(|(before, _)| went_back(*before, mark.0)).or(back);
+            shown = Some(mark);
             output::print(&framed(format, watch, listed.text))?;
+            // Behind it, and again: a fresh screen takes it away.
+            if let Some(told) = &back {
+                output::tell(told);
+            }
+            back = back.filter(|_| clears_screen(format));
             if let Some(missing) = listed.missing {
                 output::tell(&missing);
             }
@@ -93,6 +100,15 @@ pub(super) async fn print(
     }
 }
 
+/// What who watches is told where a listing is of an older revision than the one before: rows that are missing have not ended.
+fn went_back(before: u64, now: u64) -> Option<String> {
+    (now < before).then(|| {
+        format!(
+            "warning: the revision went back from {before} to {now}: this is an older copy of the cell, a restored one or another cell, and lacks what came after that; `plenum status` tells which cell and incarnation"
+        )
+    })
+}
+
 /// What separates one listing from the next: a fresh screen, an empty line, or for programs a line of its own.
 fn framed(format: Format, watch: bool, text: String) -> String {
     match format {
@@ -102,9 +118,14 @@ fn framed(format: Format, watch: bool, text: String) -> String {
             Err(_) => text,
         },
         Format::Yaml => format!("---\n{text}"),
-        Format::Table | Format::Wide if output::moves_cursor(&io::stdout()) => format!("\x1b[H\x1b[2J{text}"),
+        _ if clears_screen(format) => format!("\x1b[H\x1b[2J{text}"),
         _ => format!("{text}\n"),
     }
+}
+
+/// Whether a listing that is watched takes the place of the one before.
+fn clears_screen(format: Format) -> bool {
+    matches!(format, Format::Table | Format::Wide) && output::moves_cursor(&io::stdout())
 }
 
 #[cfg(test)]
@@ -128,6 +149,14 @@ mod tests {
             Listed::of(Format::Wide, 7, &[view], false, 0).mark()
         };
         assert_ne!(job("no scheduler ml is connected; start one"), job("no machine is large enough"));
+    }
+
+    // A server was started on an older copy, and jobs went from a watched list as if they had been retired.
+    #[test]
+    fn who_watches_is_told_once_that_the_revision_went_back() {
+        let told: Vec<_> = [10, 16, 10, 10, 11].windows(2).filter_map(|pair| went_back(pair[0], pair[1])).collect();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("went back from 16 to 10: this is an older copy of the cell"), "{told:?}");
     }
 
     // With a --limit above the server's own bound, rows were missing and nothing said so; nor did it with any other --limit, as if there were no more.
