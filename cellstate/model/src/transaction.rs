@@ -189,9 +189,10 @@ pub struct Outcome {
     pub idle_stops: Vec<u32>,
     /// Ports of granted claims that asked for some, dynamic ones chosen; in the order of the placements.
     pub ports: Vec<GrantedPorts>,
-    /// Granted claims that are on one of their spare machines; in the order of the placements and their claims.
+    /// Granted claims that are on one of their spare machines; in the order of the placements and their claims. Empty, whatever happened, where a core of up to
+    /// version 32 decided it, or a server with such a core tells it: what changed says it then.
     pub elsewhere: Vec<GrantedElsewhere>,
-    /// Who is evicted for its claims.
+    /// Who is evicted for its claims. Empty, whatever happened, where `elsewhere` is so.
     pub evicted: Vec<AllocationId>,
     /// Positions in `refusals` of misfits that the scheduler could have seen at its base: a bug, because planner and committer judge
     /// with the same code. Which of them may follow from something else, and are none, `Outcome.divergences` of the protocol says.
