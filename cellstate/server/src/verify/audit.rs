@@ -19,8 +19,11 @@ use compare::{difference, is_alike, is_same_change};
 
 /// Violations that are listed; a directory that is badly damaged has too many to read.
 const VIOLATIONS_MAX: usize = 1000;
-/// Cells of up to so many rows are checked whole at each revision, larger ones at every thousandth.
+/// Cells of up to so many rows are checked whole at each revision, larger ones when the entries since the last check took about as long as
+/// looking at all rows does. An entry takes as long as so many rows, and its delta as one more for each so many bytes.
 const SMALL_CELL: u64 = 4000;
+const ROWS_AN_ENTRY: u64 = 16;
+const DELTA_BYTES_A_ROW: u64 = 16;
 /// How often a core is begun in the middle, at most: each time takes time in proportion to the cell. Then the next start is waited for.
 const BEGUN_MAX: u32 = 1000;
 
@@ -100,6 +103,10 @@ pub(super) struct Audit {
     /// What another version of the core decided was folded since the last checkpoint of the history: that one may have counted other changes of
     /// machines.
     has_others: bool,
+    /// How many rows could have been looked at for what the entries took since the cell was last checked whole.
+    rows_owed: u64,
+    /// The cell is checked whole behind the revision that is folded now, as it is decided and as it is folded.
+    checks_whole: bool,
     folded: u64,
     decided_again: u64,
     not_decided_again: u64,
@@ -219,6 +226,9 @@ impl Audit {
             self.has_others = true;
             *self.by_other_versions.entry(origin.core_version).or_default() += 1;
         }
+        self.rows_owed += ROWS_AN_ENTRY + entry.delta.len() as u64 / DELTA_BYTES_A_ROW;
+        let rows = rows(&self.cell);
+        self.checks_whole = rows <= SMALL_CELL || self.rows_owed >= rows;
         let again = asked.filter(|_| is_ours);
         self.decide_again(again.as_ref(), entry, &folded, origin, place);
         if let Err(error) = self.cell.apply(&folded) {
@@ -330,13 +340,8 @@ impl Audit {
         self.again = Some(Again { core: Core::from_cell(self.cell.clone(), options), exact, began, has_others });
     }
 
-    /// Looking at a whole cell takes time in proportion to its rows: also to those of what only waits.
-    fn is_checked_whole(&self, revision: Revision) -> bool {
-        rows(&self.cell) <= SMALL_CELL || revision.0.is_multiple_of(1000)
-    }
-
     fn check_step(&mut self, asked: &Request, decision: &Decision, delta: &Delta, after: &Cell, place: &str) {
-        if !self.is_checked_whole(delta.revision) {
+        if !self.checks_whole {
             return;
         }
         let decided = Decided::Changed { decision: decision.clone(), delta: delta.clone() };
@@ -346,7 +351,8 @@ impl Audit {
     }
 
     fn check(&mut self, revision: Revision, place: &str) {
-        if self.is_checked_whole(revision) {
+        if self.checks_whole {
+            self.rows_owed = 0;
             self.check_cell(revision, place);
         }
     }

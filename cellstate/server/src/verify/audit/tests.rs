@@ -87,20 +87,26 @@ fn submit_sized(count: u32, cpu_millis: i64) -> Asked {
 
 // A million tasks that waited were walked at each revision: the cell counted as small, as nothing was live in it.
 #[test]
-fn a_cell_of_many_waiting_tasks_is_not_checked_whole_at_each_revision() {
+fn a_cell_of_many_waiting_tasks_is_checked_whole_as_often_as_its_entries_pay_for_it() {
     let mut committer = Committer::<()>::new(Core::new(CoreOptions::default()), CommitOptions::default());
-    for asked in [open_server(1), submit(10), submit(5000)] {
+    let sessions = (0..1000).map(|_| open_session("batch"));
+    for asked in [open_server(1), submit(10), submit(5000)].into_iter().chain(sessions) {
         committer.handle(LogTime::from_micros(5), Input::Request { ticket: None, asked });
     }
     let Some(Output::Write(batch)) = committer.poll() else { panic!("there is something to write") };
     let mut audit = Audit::default();
-    let checked = v1::LogBatch::decode(batch.bytes).unwrap().entries.into_iter().map(|entry| {
-        audit.entry(&entry, &origin(plenum_core::CORE_VERSION), "here");
-        audit.is_checked_whole(Revision(entry.revision))
+    let entries = v1::LogBatch::decode(batch.bytes).unwrap().entries;
+    assert_eq!(entries.len(), 1003);
+    let checked = entries.iter().filter(|entry| {
+        audit.entry(entry, &origin(plenum_core::CORE_VERSION), "here");
+        audit.checks_whole
     });
-    assert_eq!(checked.collect::<Vec<_>>(), [true, true, false]);
-    assert_eq!((audit.violations.len(), audit.folded), (0, 3));
-    assert!(audit.is_checked_whole(Revision(2000)));
+    let checked: Vec<_> = checked.map(|entry| entry.revision).collect();
+    let between = rows(&audit.cell) / (ROWS_AN_ENTRY + 1);
+    assert_eq!(checked[..3], [1, 2, 3], "so far the cell is small");
+    assert!((3 + between..=3 + 2 * between).contains(&checked[3]), "{checked:?}, {between} entries pay for a check");
+    assert_eq!(checked.len(), 4);
+    assert_eq!((audit.violations.len(), audit.folded), (0, 1003));
 }
 
 #[test]
