@@ -13,6 +13,7 @@ use std::{
 };
 
 use nix::{
+    mount::{MntFlags, umount2},
     sys::signal::{Signal, kill, killpg},
     unistd::Pid,
 };
@@ -284,6 +285,16 @@ impl Stage {
             }
         }
     }
+
+    /// Takes off what this thread still has mounted in the folder, which could not be removed with it.
+    fn take_off_mounts(&self) {
+        for mount in fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default().lines() {
+            let place = Path::new(mount.split(' ').nth(1).unwrap_or_default());
+            if place.starts_with(&self.path) {
+                let _ = umount2(place, MntFlags::MNT_DETACH);
+            }
+        }
+    }
 }
 
 impl Drop for Stage {
@@ -309,6 +320,7 @@ impl Drop for Stage {
             }
             let _ = fs::remove_dir(agent);
         }
+        self.take_off_mounts();
         drop(self.folder.take());
     }
 }
