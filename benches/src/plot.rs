@@ -13,7 +13,7 @@ mod heat;
 
 use std::fmt::Write;
 
-pub(crate) use axis::{Axis, Scale};
+pub(crate) use axis::Axis;
 pub(crate) use chart::{Chart, Point, Series};
 pub(crate) use heat::HeatMap;
 

@@ -151,11 +151,23 @@ fn draw(body: &mut String, series: &Series, number: usize, x: &Placed, y: &Place
             mark(&mut marks, number, right, down, &text);
         }
     }
-    let dashes = if series.dashed { r#" stroke-dasharray="6 4""# } else { "" };
+    let dashes = dashes(series, number);
     let _ = writeln!(
         body,
         r#"<g stroke="{colour}" fill="{colour}"><path d="{path}" stroke-width="2" fill="none"{dashes}/><path d="{bars}" fill="none"/>{marks}</g>"#
     );
+}
+
+/// How a line is broken: one that is no reference only where all colours are there already, so that no two lines look alike.
+fn dashes(series: &Series, number: usize) -> &'static str {
+    if series.dashed {
+        return r#" stroke-dasharray="6 4""#;
+    }
+    match series.colour.unwrap_or(number) / COLOURS.len() {
+        0 => "",
+        1 => r#" stroke-dasharray="2 3""#,
+        _ => r#" stroke-dasharray="9 3 2 3""#,
+    }
 }
 
 /// A mark whose shape tells series apart where colours don't, with a text that browsers show.
@@ -189,7 +201,7 @@ fn legend(body: &mut String, series: &[Series], top: f64) -> f64 {
         let x = 16.0 + width * super::axis::count(number % columns);
         let y = top + 20.0 * super::axis::count(number / columns);
         let colour = COLOURS[series.colour.unwrap_or(number) % COLOURS.len()];
-        let dashes = if series.dashed { r#" stroke-dasharray="6 4""# } else { "" };
+        let dashes = dashes(series, number);
         let _ = writeln!(body, r#"<path d="M{x:.1} {y:.1}h22" stroke="{colour}" stroke-width="3"{dashes}/>"#);
         let _ = writeln!(body, "{}", label(x + 30.0, y, "start", &series.name));
     }
@@ -203,6 +215,17 @@ mod tests {
     fn chart(points: Vec<Point>) -> String {
         let series = vec![Series::new("a<b", points)];
         Chart { title: "t".into(), x: Axis::log("x"), y: Axis::linear("y").over(0.0, 1.0), series }.svg()
+    }
+
+    #[test]
+    fn a_line_that_has_the_colour_of_another_is_broken_in_its_own_way() {
+        let lines = (0..20).map(|number| Series::new(&number.to_string(), vec![Point::at(1.0, f64::from(number))]));
+        let series: Vec<_> = lines.collect();
+        let mut body = String::new();
+        legend(&mut body, &series, 0.0);
+        let looks = body.lines().filter(|line| line.starts_with("<path"));
+        let looks: std::collections::BTreeSet<_> = looks.map(|line| line.split_once("h22").unwrap().1).collect();
+        assert_eq!(looks.len(), 20, "{body}");
     }
 
     #[test]
