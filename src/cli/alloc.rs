@@ -19,11 +19,21 @@ use crate::{
     output::{self, Format, Row},
 };
 
-/// Says so to people where there are more allocations of what is shown than the server lists.
+/// Says so to people where there are more allocations of what is shown than the server lists, or may be.
 pub(super) fn tell_of_more(context: &Context, listed: &ListAllocationsResponse) {
     if listed.truncated && matches!(context.format, Format::Table | Format::Wide) {
-        output::tell("there are more allocations; see them with `plenum alloc list` and --filter");
+        let more = "there are more allocations; see them with `plenum alloc list` and --filter";
+        output::tell(&where_older(listed).unwrap_or_else(|| more.to_owned()));
     }
+}
+
+/// How to see what ended earlier, where the server did not look for it.
+fn where_older(listed: &ListAllocationsResponse) -> Option<String> {
+    let looked_back_to = Some(listed.looked_back_to).filter(|revision| *revision > 0)?;
+    Some(format!(
+        "what ended before revision {looked_back_to} was not looked at: that is more of the past than a server reads at once; see it with --at {}",
+        looked_back_to - 1
+    ))
 }
 
 pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure> {
@@ -72,11 +82,14 @@ pub(super) async fn run(context: &Context, command: Alloc) -> Result<(), Failure
 }
 
 fn listed(format: Format, answer: &ListAllocationsResponse, limit: u32) -> Listed {
-    let ListAllocationsResponse { revision, allocations, truncated, oldest_revision } = answer;
-    let oldest = ("oldest_revision", output::revision_or_null(*oldest_revision));
-    let text = output::listing_with(format, *revision, allocations, *truncated, &[oldest]);
+    let ListAllocationsResponse { revision, allocations, truncated, oldest_revision, looked_back_to } = answer;
+    let revisions = [("oldest_revision", *oldest_revision), ("looked_back_to", *looked_back_to)];
+    let revisions = revisions.map(|(name, revision)| (name, output::revision_or_null(revision)));
+    let text = output::listing_with(format, *revision, allocations, *truncated, &revisions);
+    let missing = watch::missing(format, allocations.len(), *truncated, limit, "--filter");
+    let missing = missing.map(|missing| where_older(answer).unwrap_or(missing));
     let hint = output::retired(*oldest_revision);
-    Listed { text, hint, ..Listed::of(format, *revision, allocations, *truncated, limit) }
+    Listed { text, missing, hint, ..Listed::of(format, *revision, allocations, *truncated, limit) }
 }
 
 /// Why nothing is listed of a job or a machine, where that can be told: a slip in the name looks like one that runs nothing.
@@ -210,6 +223,24 @@ mod tests {
         assert_eq!(told(5, Format::Table).hint.unwrap(), "nothing from before revision 5 is retained");
         let json = |oldest| serde_json::from_str::<serde_json::Value>(&told(oldest, Format::Json).text).unwrap();
         assert_eq!((json(5)["oldest_revision"].as_u64(), json(0).get("oldest_revision")), (Some(5), None));
+    }
+
+    // "There are more rows" was said of a past that nobody had looked at, and in which there may be none.
+    #[test]
+    fn what_was_not_looked_at_is_not_said_to_be_there() {
+        let told = |looked_back_to, format| {
+            let answer = ListAllocationsResponse { truncated: true, looked_back_to, ..Default::default() };
+            listed(format, &answer, 0)
+        };
+        for format in [Format::Table, Format::Name] {
+            let missing = told(4711, format).missing.unwrap();
+            assert!(missing.starts_with("what ended before revision 4711 was not looked at"), "{missing}");
+            assert!(missing.ends_with("--at 4710"), "{missing}");
+            assert!(told(0, format).missing.unwrap().starts_with("there are more rows than the 0"));
+        }
+        let json = |back_to| serde_json::from_str::<serde_json::Value>(&told(back_to, Format::Json).text).unwrap();
+        assert_eq!((json(4711)["looked_back_to"].as_u64(), json(0).get("looked_back_to")), (Some(4711), None));
+        assert_eq!((&json(4711)["truncated"], told(4711, Format::Json).missing), (&true.into(), None));
     }
 
     // When it began to run and when it had ended stood in its story only.

@@ -265,6 +265,9 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
     if listed.truncated {
         object["truncated"] = json!(true);
     }
+    if listed.looked_back_to > 0 {
+        object["looked_back_to"] = json!(listed.looked_back_to);
+    }
     let unknown = stop::unknown_of(&connection, job, at, hints::look_until(None)).await;
     stop::add_unknown(&mut object, "unknown", unknown.as_ref(), |tasks| tasks.iter().map(Row::to_json).collect());
     let shown = Shown::of(&view, &listed.allocations);

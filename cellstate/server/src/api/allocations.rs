@@ -7,6 +7,7 @@ use std::sync::Arc;
 use plenum_model::{AllocationId, AllocationRef, Cell, Revision};
 use plenum_proto::{filters, v1};
 
+use super::ended::Left;
 use super::failure::Failure;
 use super::listing::{self, Filter};
 use super::{ended, moved, past};
@@ -48,8 +49,11 @@ pub(super) async fn list(
                     && filter.passes(|field| field_of_view(row, field))
             };
             let history = known.feed.history();
-            let (rows, truncated) = ended::list(history, &known.picture, cell.revision(), &mut room, passes)?;
-            response.truncated = truncated || behind;
+            let (rows, left) = ended::list(history, &known.picture, cell.revision(), &mut room, passes)?;
+            response.truncated = left != Left::Nothing || behind;
+            if let Left::Before(revision) = left {
+                response.looked_back_to = revision;
+            }
             response.allocations.extend(rows);
             // Looked at last: what was retired while the log was read is missing, too.
             let oldest = history.oldest_revision();

@@ -117,15 +117,24 @@ pub(super) fn end_of(history: &History, at: Revision, id: AllocationId) -> Resul
     Ok(end)
 }
 
-/// The allocations that ended last, up to a revision, and pass; and whether there are more, or so much was looked at that the rest
-/// was left.
+/// What a listing leaves out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    Nothing,
+    /// More that pass.
+    More,
+    /// What ended before this revision. It was not looked at: so much was by then.
+    Before(u64),
+}
+
+/// The allocations that ended last, up to a revision, and pass; and what else there is.
 pub(super) fn list(
     history: &History,
     picture: &Picture,
     at: Revision,
     room: &mut listing::Room,
     passes: impl Fn(&v1::AllocationView) -> bool,
-) -> Result<(Vec<v1::AllocationView>, bool), Failure> {
+) -> Result<(Vec<v1::AllocationView>, Left), Failure> {
     let mut times = Times::new(history, picture);
     let mut rows = Vec::new();
     let mut stretch = Stretch::default();
@@ -133,10 +142,10 @@ pub(super) fn list(
     loop {
         let oldest = history.oldest_revision();
         if to < oldest.max(1) {
-            return Ok((rows, false));
+            return Ok((rows, Left::Nothing));
         }
         if stretch.folded_bytes >= FOLDED_BYTES_MAX {
-            return Ok((rows, true));
+            return Ok((rows, Left::Before(to + 1)));
         }
         // From checkpoint to checkpoint, the newest first; each stretch forward. One more than is shown tells that there are more: it is looked for
         // also where nothing more is shown.
@@ -146,16 +155,16 @@ pub(super) fn list(
             if history.oldest_revision() > oldest {
                 continue;
             }
-            return Ok((rows, false));
+            return Ok((rows, Left::Nothing));
         };
         for (_, row) in found.kept.into_iter().rev() {
             if !room.takes(&row) {
-                return Ok((rows, true));
+                return Ok((rows, Left::More));
             }
             rows.push(row);
         }
         if found.is_cut {
-            return Ok((rows, true));
+            return Ok((rows, Left::More));
         }
         stretch.folded(to - start, bytes);
         to = start;
@@ -321,6 +330,7 @@ impl<'a> Times<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::story::gone::tests::{append_asked, at, history_of};
 
     /// How many checkpoints a listing of all that ended restores, and how many bytes it folds, when there is a checkpoint each `apart` revisions.
     fn listing(newest: u64, apart: u64, bytes_each: u64) -> (u64, u64) {
@@ -342,7 +352,22 @@ mod tests {
         let picture = Picture::new(Cell::default(), crate::publish::Times::default(), std::time::Duration::ZERO);
         let mut room = listing::Room::new(10);
         let listed = list(&history, &picture, Revision(4), &mut room, |_| true).unwrap();
-        assert_eq!((listed, history.oldest_revision()), ((vec![], false), 4));
+        assert_eq!((listed, history.oldest_revision()), ((vec![], Left::Nothing), 4));
+    }
+
+    // It was said that there is more, where nobody had looked.
+    #[test]
+    fn a_listing_that_looks_no_further_says_before_which_revision() {
+        let dir = tempfile::tempdir().unwrap();
+        let (history, mut cell) = (history_of(dir.path(), &[at(1), at(2)]), Cell::default());
+        [at(1), at(2)].iter().for_each(|delta| cell.apply(delta).unwrap());
+        crate::checkpoint::write(&history, &cell, None).unwrap();
+        // As much as is folded at once.
+        let asked = vec![0; usize::try_from(FOLDED_BYTES_MAX / 2).unwrap()];
+        [at(3), at(4)].iter().for_each(|delta| append_asked(&history, delta, &asked));
+        let picture = Picture::new(cell, crate::publish::Times::default(), std::time::Duration::ZERO);
+        let listed = list(&history, &picture, Revision(4), &mut listing::Room::new(10), |_| true).unwrap();
+        assert_eq!(listed, (vec![], Left::Before(3)));
     }
 
     // Each checkpoint was restored: of a week in a quiet cell ten thousand, which took hours where the cell is large.

@@ -160,16 +160,19 @@ pub(in crate::api) mod tests {
 
     /// Goes on with these deltas, each a batch of its own.
     pub(in crate::api) fn append(history: &History, deltas: &[Delta]) {
-        for change in deltas {
-            let mut encoded = ::bytes::BytesMut::new();
-            delta::encode(change, &mut encoded);
-            let mut encoder = BatchEncoder::default();
-            encoder.begin(change.time);
-            encoder.add(change.revision, b"", b"", &encoded);
-            let (first, last) = (change.revision.0, change.revision.0);
-            let batch = EncodedBatch { first, last, time_micros: 1, bytes: encoder.finish(), place: None };
-            history.append(&[batch]).unwrap();
-        }
+        deltas.iter().for_each(|change| append_asked(history, change, b""));
+    }
+
+    /// The same with one, and what asked for it.
+    pub(in crate::api) fn append_asked(history: &History, change: &Delta, asked: &[u8]) {
+        let mut encoded = ::bytes::BytesMut::new();
+        delta::encode(change, &mut encoded);
+        let mut encoder = BatchEncoder::default();
+        encoder.begin(change.time);
+        encoder.add(change.revision, asked, b"", &encoded);
+        let (first, last) = (change.revision.0, change.revision.0);
+        let batch = EncodedBatch { first, last, time_micros: 1, bytes: encoder.finish(), place: None };
+        history.append(&[batch]).unwrap();
     }
 
     pub(in crate::api) fn at(revision: u64) -> Delta {
