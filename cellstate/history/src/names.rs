@@ -137,16 +137,32 @@ impl History {
     ///
     /// [`ReadError::Store`].
     pub fn find_job(&self, namespace: &str, name: &str, until: u64, bytes_max: u64) -> Result<Search, ReadError> {
+        Ok(newest(self.jobs_called(Some(namespace), name, bytes_max)?, until))
+    }
+
+    /// All jobs of this name, in one namespace or in all, in no order, and perhaps some of them twice; `None` where there are more names than
+    /// were to be read. Otherwise as [`History::find_job`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Store`].
+    pub fn jobs_called(
+        &self,
+        namespace: Option<&str>,
+        name: &str,
+        bytes_max: u64,
+    ) -> Result<Option<Vec<Bearer>>, ReadError> {
         let bearer = |row: &Row| {
             let record: JobBearer = decode(Shelf::Index, &row.key, row.value.clone())?;
-            let is_so = record.name == name && record.namespace == namespace;
+            let is_so = record.name == name && namespace.is_none_or(|namespace| record.namespace == namespace);
             let revision = record.revision;
             is_so.then(|| Ok(Bearer { id: key_number(Shelf::Index, &row.key, 0)?, revision })).transpose()
         };
-        self.search((keys::job(0), keys::job(u64::MAX)), until, bytes_max, bearer)
+        self.bearers((keys::job(0), keys::job(u64::MAX)), bytes_max, bearer)
     }
 
-    /// The same of machines: the newest one that was there up to a revision. Those that were removed are among them as retired jobs are.
+    /// As [`History::find_job`], of machines: the newest one that was there up to a revision. Those that were removed are among them as retired
+    /// jobs are.
     ///
     /// # Errors
     ///
@@ -157,17 +173,17 @@ impl History {
             let revision = key_number(Shelf::Index, &row.key, 1)?;
             Ok((record.name == name).then_some(Bearer { id: record.id, revision }))
         };
-        self.search((keys::machine(0, 0), keys::machine(u32::MAX, u64::MAX)), until, bytes_max, bearer)
+        let keys = (keys::machine(0, 0), keys::machine(u32::MAX, u64::MAX));
+        Ok(newest(self.bearers(keys, bytes_max, bearer)?, until))
     }
 
-    /// The newest bearer up to a revision among rows of the index, which are in no order that would help.
-    fn search(
+    /// The bearers among rows of the index, which are in no order that would help; `None` where these have more bytes.
+    fn bearers(
         &self,
         (from, to): (Vec<u8>, Vec<u8>),
-        until: u64,
         bytes_max: u64,
         bearer: impl Fn(&Row) -> Result<Option<Bearer>, StoreError>,
-    ) -> Result<Search, ReadError> {
+    ) -> Result<Option<Vec<Bearer>>, ReadError> {
         // What gathers in memory is first written, then forgotten.
         let gathering: Vec<Row> = {
             let view = self.view();
@@ -175,17 +191,16 @@ impl History {
             rows.map(|(key, value)| Row { key: key.clone(), value: value.clone().into() }).collect()
         };
         let store = self.store()?;
-        let (mut newest, mut read_bytes) = (None::<Bearer>, 0);
+        let (mut bearers, mut read_bytes) = (Vec::new(), 0);
         for row in gathering.into_iter().map(Ok).chain(store.rows(Shelf::Index, from..=to)) {
             let row = row?;
             read_bytes += (row.key.len() + row.value.len()) as u64;
             if read_bytes > bytes_max {
-                return Ok(Search::TooMany);
+                return Ok(None);
             }
-            let found = bearer(&row)?.filter(|found| found.revision <= until);
-            newest = newest.into_iter().chain(found).max_by_key(|found| (found.revision, found.id));
+            bearers.extend(bearer(&row)?);
         }
-        Ok(newest.map_or(Search::NotThere, Search::Found))
+        Ok(Some(bearers))
     }
 
     /// A row of the index, of the store or of what still gathers in memory.
@@ -196,6 +211,13 @@ impl History {
             None => self.store()?.message(Shelf::Index, key),
         }
     }
+}
+
+/// The newest of these up to a revision.
+fn newest(bearers: Option<Vec<Bearer>>, until: u64) -> Search {
+    let Some(bearers) = bearers else { return Search::TooMany };
+    let up_to = bearers.into_iter().filter(|found| found.revision <= until);
+    up_to.max_by_key(|found| (found.revision, found.id)).map_or(Search::NotThere, Search::Found)
 }
 
 /// The row of the machine that was in a slot at a revision, and from which one on.

@@ -50,6 +50,34 @@ fn the_newest_job_of_a_name_up_to_a_revision_is_found_until_its_end_is_retired()
 }
 
 #[test]
+fn all_jobs_of_a_name_are_found_also_those_that_are_gone_and_were_submitted_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    let entries = vec![
+        job_change(1, put(900, "crunch")),
+        job_change(2, Change::Removed(900)),
+        job_change(3, put(5, "crunch")),
+        job_change(4, put(6, "crunches")),
+        job_change(5, put(5, "crunch")),
+    ];
+    history.append(&[batch(SECOND, entries)]).unwrap();
+    let called = |namespace, bytes_max| {
+        let found = history.jobs_called(namespace, "crunch", bytes_max).unwrap();
+        found.map(|found| found.into_iter().map(|bearer| bearer.id).collect::<std::collections::BTreeSet<_>>())
+    };
+    for is_written in [false, true] {
+        if is_written {
+            history.persist().unwrap();
+        }
+        assert_eq!(
+            (called(Some("ml"), 1 << 20), called(None, 1 << 20)),
+            (Some([5, 900].into()), Some([5, 900].into()))
+        );
+        assert_eq!((called(Some("default"), 1 << 20), called(None, 40)), (Some([].into()), None));
+    }
+}
+
+#[test]
 fn the_newest_machine_of_a_name_up_to_a_revision_is_found_though_its_slot_is_given_to_others() {
     let folder = tempfile::tempdir().unwrap();
     let (history, _) = open(folder.path());

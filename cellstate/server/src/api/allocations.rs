@@ -49,7 +49,11 @@ pub(super) async fn list(
                     && filter.passes(|field| field_of_view(row, field))
             };
             let history = known.feed.history();
-            let (rows, left) = ended::list(history, &known.picture, cell.revision(), &mut room, passes)?;
+            let ends = match asked_job(&wire, &filter) {
+                Some(job) => ended::of_jobs::ends(history, cell, &list.namespace, job)?,
+                None => None,
+            };
+            let (rows, left) = ended::list(history, &known.picture, cell.revision(), ends.as_ref(), &mut room, passes)?;
             response.truncated = left != Left::Nothing || behind;
             if let Left::Before(revision) = left {
                 response.looked_back_to = revision;
@@ -63,6 +67,11 @@ pub(super) async fn list(
         Ok(response)
     });
     read.await
+}
+
+/// The name that the jobs of all rows that pass have, where one is asked for.
+fn asked_job<'a>(wire: &'a v1::ListAllocationsRequest, filter: &'a Filter) -> Option<&'a str> {
+    [wire.job.as_str(), filter.value("job").unwrap_or_default()].into_iter().find(|name| !name.is_empty())
 }
 
 fn live(
@@ -222,6 +231,17 @@ fn field_of_view(row: &v1::AllocationView, field: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_job_is_asked_for_by_its_name_or_by_a_filter() {
+        let asked = |job: &str, filter: &str| {
+            let wire = v1::ListAllocationsRequest { job: job.to_owned(), ..Default::default() };
+            asked_job(&wire, &Filter::parse(filter, filters::ALLOCATIONS).unwrap()).map(str::to_owned)
+        };
+        assert_eq!(asked("web", "state=failed"), Some("web".to_owned()));
+        assert_eq!(asked("", "state=failed,job=web"), Some("web".to_owned()));
+        assert_eq!((asked("", "job!=web,group=web"), asked("", "job=")), (None, None), "rows of others pass");
+    }
 
     // Rows behind 256 that had been moved were listed without their times.
     #[tokio::test]

@@ -3,7 +3,9 @@
 //! Nothing is kept for each of them: a row in the store costs more than the claim did. The deltas say when an allocation ended; what
 //! it was stands in the cell just before, which is folded again. Everything here waits for the disk, on a thread of its own.
 
-use std::collections::{BTreeMap, VecDeque};
+pub(super) mod of_jobs;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 
 use plenum_history::{History, Order, ReadError, Subject};
@@ -127,11 +129,13 @@ pub(super) enum Left {
     Before(u64),
 }
 
-/// The allocations that ended last, up to a revision, and pass; and what else there is.
+/// The allocations that ended last, up to a revision, and pass; and what else there is. `ends`: the revisions at which those ended that may pass, as far as
+/// these are known.
 pub(super) fn list(
     history: &History,
     picture: &Picture,
     at: Revision,
+    ends: Option<&BTreeSet<u64>>,
     room: &mut listing::Room,
     passes: impl Fn(&v1::AllocationView) -> bool,
 ) -> Result<(Vec<v1::AllocationView>, Left), Failure> {
@@ -139,8 +143,12 @@ pub(super) fn list(
     let mut rows = Vec::new();
     let mut stretch = Stretch::default();
     let mut to = at.0.min(history.newest_revision());
+    let before_all = ends.and_then(BTreeSet::first).map_or(0, |end| end - 1);
     loop {
         let oldest = history.oldest_revision();
+        if let Some(ends) = ends {
+            to = ends.range(..=to).next_back().copied().unwrap_or(0);
+        }
         if to < oldest.max(1) {
             return Ok((rows, Left::Nothing));
         }
@@ -150,7 +158,8 @@ pub(super) fn list(
         // From checkpoint to checkpoint, the newest first; each stretch forward. One more than is shown tells that there are more: it is looked for
         // also where nothing more is shown.
         let found = Newest::new(room.rows() + 1, room.bytes());
-        let Some((found, start, bytes)) = fold(&mut times, stretch.begin(to, oldest)..=to, found, &passes)? else {
+        let from = stretch.begin(to, oldest.max(before_all));
+        let Some((found, start, bytes)) = fold(&mut times, from..=to, found, &passes)? else {
             // What it began with was retired meanwhile, and the rest of it need not be.
             if history.oldest_revision() > oldest {
                 continue;
@@ -351,7 +360,7 @@ mod tests {
         let history = past::tests::retiring(dir.path());
         let picture = Picture::new(Cell::default(), crate::publish::Times::default(), std::time::Duration::ZERO);
         let mut room = listing::Room::new(10);
-        let listed = list(&history, &picture, Revision(4), &mut room, |_| true).unwrap();
+        let listed = list(&history, &picture, Revision(4), None, &mut room, |_| true).unwrap();
         assert_eq!((listed, history.oldest_revision()), ((vec![], Left::Nothing), 4));
     }
 
@@ -366,8 +375,13 @@ mod tests {
         let asked = vec![0; usize::try_from(FOLDED_BYTES_MAX / 2).unwrap()];
         [at(3), at(4)].iter().for_each(|delta| append_asked(&history, delta, &asked));
         let picture = Picture::new(cell, crate::publish::Times::default(), std::time::Duration::ZERO);
-        let listed = list(&history, &picture, Revision(4), &mut listing::Room::new(10), |_| true).unwrap();
-        assert_eq!(listed, (vec![], Left::Before(3)));
+        let listed = |ends: Option<&BTreeSet<u64>>| {
+            let mut room = listing::Room::new(10);
+            list(&history, &picture, Revision(4), ends, &mut room, |_| true).unwrap()
+        };
+        assert_eq!(listed(None), (vec![], Left::Before(3)));
+        assert_eq!(listed(Some(&[1, 4].into())), (vec![], Left::Before(2)), "nothing ended at 2");
+        assert_eq!(listed(Some(&[4].into())), (vec![], Left::Nothing));
     }
 
     // Each checkpoint was restored: of a week in a quiet cell ten thousand, which took hours where the cell is large.

@@ -105,6 +105,11 @@ impl Filter {
         self.terms.iter().any(|term| term.field == field)
     }
 
+    /// The value that all rows that pass have in a field, where there is one.
+    pub(super) fn value(&self, field: &str) -> Option<&str> {
+        self.terms.iter().find(|term| term.equal && term.field == field).map(|term| term.value.as_str())
+    }
+
     /// Whether a row passes. `value` gives the row's value of a field; none differs from everything.
     pub(super) fn passes(&self, mut value: impl FnMut(&str) -> Option<String>) -> bool {
         self.terms.iter().all(|term| (value(&term.field).as_deref() == Some(&term.value)) == term.equal)
