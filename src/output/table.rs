@@ -12,8 +12,13 @@ use super::{command::of_this_call, plain::one_line};
 
 /// Rows below their titles. Titles alone when there are no rows, so that people see that nothing was found.
 pub(crate) fn table(titles: &[&str], rows: Vec<Vec<String>>) -> String {
+    styled_table(titles, rows, is_styled(&io::stdout()))
+}
+
+fn styled_table(titles: &[&str], rows: Vec<Vec<String>>, is_styled: bool) -> String {
     let mut table = plain_table();
-    if is_styled(&io::stdout()) {
+    if is_styled {
+        table.enforce_styling();
         table.set_header(titles.iter().map(|title| Cell::new(title).add_attribute(Attribute::Bold)));
     } else {
         table.set_header(titles);
@@ -21,7 +26,7 @@ pub(crate) fn table(titles: &[&str], rows: Vec<Vec<String>>) -> String {
     for row in rows {
         table.add_row(row.iter().map(|text| one_line(&of_this_call(text))));
     }
-    lines(&table)
+    lines(table)
 }
 
 /// Names and values, one pair a line.
@@ -36,16 +41,14 @@ pub(super) fn fields_as_they_are(pairs: &[(&str, String)]) -> String {
     for (name, value) in pairs {
         table.add_row([format!("{name}:"), one_line(value)]);
     }
-    lines(&table)
+    lines(table)
 }
 
 fn plain_table() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Disabled);
-    if !is_styled(&io::stdout()) {
-        table.force_no_tty();
-    }
+    table.force_no_tty();
     table
 }
 
@@ -65,13 +68,29 @@ fn knows_more_than_lines(term: Option<&OsStr>) -> bool {
     term.is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
-fn lines(table: &Table) -> String {
-    table.lines().map(|line| line.trim_end().strip_prefix(' ').unwrap_or_default().to_owned() + "\n").collect()
+fn lines(mut table: Table) -> String {
+    table.column_iter_mut().for_each(|column| {
+        column.set_padding((0, 2));
+    });
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Each list stood below an empty line on a terminal: what was bold began with no space, and all of it was taken off with one.
+    #[test]
+    fn titles_are_the_same_on_a_terminal_but_for_being_bold() {
+        let rows = || vec![vec!["m1".to_owned(), "ready".to_owned()]];
+        let plain = styled_table(&["NAME", "STATE"], rows(), false);
+        assert_eq!(plain, "NAME  STATE\nm1    ready\n");
+        let styled = styled_table(&["NAME", "STATE"], rows(), true);
+        assert!(styled.contains("\u{1b}[1m"), "{styled:?}");
+        let unstyled = styled.replace("\u{1b}[1m", "").replace("\u{1b}[0m", "");
+        let trimmed: Vec<_> = unstyled.lines().map(str::trim_end).collect();
+        assert_eq!(trimmed.join("\n") + "\n", plain, "{styled:?}");
+    }
 
     // A list that was watched in an editor's shell cleared the screen in codes that stood in the text there.
     #[test]
