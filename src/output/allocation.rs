@@ -90,7 +90,16 @@ fn state_words(allocation: &AllocationView) -> String {
 /// How long its machine has been unreachable, and when it is given up; nothing where the machine is heard.
 pub(crate) fn away(allocation: &AllocationView) -> Option<String> {
     let since = Some(allocation.unreachable_micros).filter(|since| *since > 0)?;
-    Some(format!("its machine is, for {}; {}", ago(since), loss_words(allocation.lost_at_micros)))
+    let what = match allocation.state() {
+        AllocationState::Lost => {
+            "it is given up; what became of it is known once its machine is back, or removed".to_owned()
+        }
+        AllocationState::Stopping | AllocationState::Evicting => {
+            "it is known to have ended once its machine is back, or removed".to_owned()
+        }
+        _ => loss_words(allocation.lost_at_micros),
+    };
+    Some(format!("its machine is, for {}; {what}", ago(since)))
 }
 
 /// When something is lost that is on an unreachable machine; 0: never by itself.
@@ -243,6 +252,11 @@ mod tests {
         assert_eq!((&json["state"], &json["lost_at"]), (&json!("running"), &json!("1970-01-01T00:01:47Z")));
         assert!(away(&view(0)).unwrap().ends_with("; it is not given up by itself"));
         assert!(away(&view(50_000_000)).unwrap().contains("; given up as lost as soon as "), "its time is over");
+        // What was given up a minute before, or was leaving, was said to be given up by nobody.
+        for state in [AllocationState::Lost, AllocationState::Stopping, AllocationState::Evicting] {
+            let gone = away(&AllocationView { state: state.into(), ..view(0) }).unwrap();
+            assert!(gone.ends_with("once its machine is back, or removed"), "{gone}");
+        }
     }
 
     // It was said to run like any other, for minutes where its restarts are that far apart.
