@@ -180,8 +180,10 @@ pub(super) fn told_of(end: &End, restarts: Option<u32>) -> String {
     let has_none = matches!(end.state, AllocationState::Failed | AllocationState::EndedLost) && end.exit_code == 0;
     let code = format!("exit code {}", end.exit_code);
     let reason = why_it_ended(end).filter(|reason| *reason != code && !reason.is_empty());
+    // What an agent says may begin with the code, as of one whose processes were killed for memory.
+    let is_said = reason.is_some_and(|reason| reason.starts_with(&format!("{code} (")));
     let restarts = restarts.map(|restarts| format!("restarts {restarts}"));
-    let counts: Vec<String> = (!has_none).then_some(code).into_iter().chain(restarts).collect();
+    let counts: Vec<String> = (!has_none && !is_said).then_some(code).into_iter().chain(restarts).collect();
     let counts = Some(counts.join(", ")).filter(|counts| !counts.is_empty());
     let facts: Vec<&str> = counts.as_deref().into_iter().chain(reason).collect();
     facts.join(": ")
@@ -209,6 +211,11 @@ mod tests {
         assert_eq!(told(Failed, 3, None, Some("exit code 3")), "exit code 3");
         assert_eq!(told(Failed, 0, None, Some("nobody saw its end")), "nobody saw its end");
         assert_eq!(told(Failed, 137, None, Some("out of memory")), "exit code 137: out of memory");
+        let killed = "exit code 3 (1 of its processes had been killed for want of memory)";
+        assert_eq!(
+            (told(Failed, 3, None, Some(killed)), told(Failed, 3, Some(1), Some(killed))),
+            (killed.into(), format!("restarts 1: {killed}"))
+        );
         assert_eq!((told(Complete, 0, None, None), told(EndedLost, 0, None, None)), ("exit code 0".into(), "".into()));
         assert_eq!(told(Failed, 0, Some(1), Some("nobody saw its end")), "restarts 1: nobody saw its end");
         assert_eq!(told(Failed, 3, Some(1), Some("exit code 3")), "exit code 3, restarts 1");
