@@ -531,7 +531,8 @@ fn command_word(ask: &v1::command::Ask) -> &'static str {
         Ask::SetQuota(_) => "set-quota",
         Ask::SetPartition(_) => "set-partition",
         Ask::AdoptUnknown(_) => "adopt-unknown",
-        Ask::PauseScheduler(_) => "pause-scheduler",
+        Ask::PauseScheduler(pause) if pause.paused => "pause-scheduler",
+        Ask::PauseScheduler(_) => "resume-scheduler",
         Ask::SetRights(_) => "set-rights",
     }
 }

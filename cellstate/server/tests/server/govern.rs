@@ -535,7 +535,7 @@ async fn what_was_laid_down_is_told_with_who_asked_for_it() {
     let batch = [
         "paused batch by operator/ann: pause-scheduler",
         "set batch: evicts nobody, priority 4 by operator/ben: set-rights",
-        "resumed batch by operator/ben: pause-scheduler",
+        "resumed batch by operator/ben: resume-scheduler",
     ];
     assert_eq!(told("scheduler", "batch").await, batch);
 
