@@ -319,7 +319,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
 }
 
 async fn status(context: &Context) -> Result<(), Failure> {
-    let connection = context.connect().await?;
+    let connection = context.connect_to_read(None).await?;
     let mut status = connection.inspect().status(plenum_proto::v1::StatusRequest {}).await?.into_inner();
     output::name_resources(status.custom_resources.clone());
     let unfit = machine::unfit_counts(&connection, &status.machines).await;
