@@ -71,8 +71,8 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    say(&format!("schedulers={SCHEDULERS}: {ROUNDS} snapshots of {MACHINES} machines"));
     let rounds = if options.quick { 2 } else { ROUNDS };
+    say(&format!("schedulers={SCHEDULERS}: {rounds} snapshots of {MACHINES} machines"));
     let worlds = (0..rounds).map(|round| World::build(MACHINES, options.seed + u64::from(round)));
     let mut worlds = worlds.collect::<anyhow::Result<Vec<_>>>()?;
     let mut figures = Vec::new();
