@@ -71,7 +71,11 @@ pub(super) fn listed_job(context: &Context, text: &str) -> Result<JobName, Failu
 /// An allocation's id in 64 bits.
 pub(super) fn allocation(text: &str) -> Result<u64, Failure> {
     let id = AllocationId::parse(text).map(AllocationId::to_bits);
-    id.ok_or_else(|| Failure::usage(format!("`{text}` is no allocation; expected such as alloc-4-1")))
+    id.ok_or_else(|| {
+        Failure::usage(format!(
+            "`{text}` is no allocation; expected such as alloc-4-1, as `plenum alloc list` lists them"
+        ))
+    })
 }
 
 /// A transaction's session and number.
