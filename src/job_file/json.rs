@@ -8,6 +8,9 @@ use super::{
     tree::{Entry, Node, Value},
 };
 
+/// Where editors find a schema of the file: theirs alone.
+pub(super) const FOR_EDITORS: &str = "$schema";
+
 /// Reads JSON. Numbers beyond 64 bits and duplicate names are errors.
 pub(super) fn parse(text: &str) -> Result<Node, Fault> {
     if text.trim().is_empty() {
@@ -21,7 +24,11 @@ pub(super) fn parse(text: &str) -> Result<Node, Fault> {
         return Err(Fault::syntax(Some(place..place + 1), message));
     }
     let mut walk = Walk { text, place: 0 };
-    walk.node()
+    let mut node = walk.node()?;
+    if let Value::Table(entries) = &mut node.value {
+        entries.retain(|entry| entry.name != FOR_EDITORS || !matches!(entry.node.value, Value::Text(_)));
+    }
+    Ok(node)
 }
 
 /// A walk over valid JSON. Its depth is bounded by what `serde_json` accepts: 128.

@@ -6,6 +6,7 @@ mod advice;
 mod syntax;
 
 use plenum_proto::v1::{JobKind, Operator};
+use regex::Regex;
 
 use super::{ATTEMPTS_UNLIMITED, JobFile};
 
@@ -581,6 +582,68 @@ fn the_schema_for_editors_has_the_same_maxima() {
     check_resources(&ports(most + 1), &["at most 64"]);
 }
 
+// An editor that was told of the schema by the file itself wrote a file that was refused.
+#[test]
+fn a_json_file_may_say_where_its_schema_is() {
+    let file = |first: &str| {
+        format!(
+            r#"{{ {first}, "name": "a", "scheduler": "batch",
+                "group": {{ "g": {{ "command": ["/bin/true"], "resources": {{ "cpu": 1, "memory": "1MiB" }} }} }} }}"#
+        )
+    };
+    read(&file(r#""$schema": "docs/job-file.schema.json""#));
+    check(&file(r#""$schema": 7"#), "JOB_FILE_UNKNOWN_FIELD", &["`$schema`"]);
+}
+
+// Editors said nothing of times without a unit, amounts of nothing that is one, and conditions on nothing.
+#[test]
+fn the_schema_for_editors_takes_quantities_and_conditions_as_the_reader_does() {
+    let schema = schema();
+    let group = &schema["properties"]["group"]["additionalProperties"]["properties"];
+    let resources = &group["resources"]["properties"];
+    let pattern = |value: &serde_json::Value| Regex::new(value["pattern"].as_str().unwrap()).unwrap();
+    let texts = [
+        "1",
+        "0.25",
+        "1.2345",
+        "500m",
+        "500 m",
+        "1.5m",
+        "-1",
+        "many",
+        "",
+        "64MiB",
+        "64 MiB",
+        "64Mib",
+        "1.5MiB",
+        "7B",
+        "1KB",
+        "5s",
+        "1m30s",
+        "1m 30 s",
+        "5",
+        "5 parsecs",
+        "never",
+        "Never",
+        "attr.os == \"linux\"",
+        "os == \"linux\"",
+    ];
+    type Reads = fn(&str) -> bool;
+    let kinds: [(&serde_json::Value, Reads); 7] = [
+        (&resources["cpu"], |text| super::units::cpu_millis(text).is_ok()),
+        (&resources["gpu"], |text| super::units::device_millis(text).is_ok()),
+        (&resources["memory"], |text| super::units::bytes(text).is_ok()),
+        (&group["kill_timeout"], |text| super::units::duration_micros(text).is_ok()),
+        (&group["retry"]["properties"]["delay"], |text| super::units::duration_micros(text).is_ok()),
+        (&group["lost_after"], |text| text == "never" || super::units::duration_micros(text).is_ok()),
+        (&group["constraints"]["items"], |text| super::constraint::parse(text).is_ok()),
+    ];
+    for (value, reads) in kinds {
+        let pattern = pattern(value);
+        texts.iter().for_each(|text| assert_eq!(pattern.is_match(text), reads(text), "{text:?} by {pattern}"));
+    }
+}
+
 // It took names of ports that the reader refuses.
 #[test]
 fn the_schema_for_editors_takes_names_of_ports_that_are_as_long() {
@@ -611,7 +674,7 @@ fn the_schema_for_editors_knows_the_same_names() {
         names
     };
     let group = &schema["properties"]["group"]["additionalProperties"];
-    assert_eq!(names(&schema), sorted(super::job::KNOWN));
+    assert_eq!(names(&schema), sorted(&[super::job::KNOWN, &[super::json::FOR_EDITORS]].concat()));
     assert_eq!(names(group), sorted(super::group::KNOWN));
     assert_eq!(names(&group["properties"]["resources"]), sorted(super::group::KNOWN_RESOURCES));
     // It refused what the reader takes long since.
