@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use plenum_proto::v1::{GroupView, JobKind, JobState, JobView};
+use plenum_proto::v1::{GroupView, JobKind, JobShape, JobState, JobView};
 
 use crate::{
     cli::{LongWait, waiting_line},
@@ -37,6 +37,15 @@ pub(super) fn has_started(job: &JobView) -> bool {
 pub(super) fn done_of(job: &JobView) -> (u64, u64) {
     let sum = |count: fn(&GroupView) -> u32| job.groups.iter().map(|group| u64::from(count(group))).sum();
     (sum(|group| group.done), sum(|group| group.count))
+}
+
+/// How far the job has come, of how far: what is done, and of what runs for ever, which never is, what runs.
+pub(super) fn progress_of(job: &JobView) -> (u64, u64) {
+    let (done, all) = done_of(job);
+    match job.shape.as_ref().map(JobShape::kind) {
+        Some(JobKind::Forever) => (job.groups.iter().map(|group| u64::from(group.running)).sum(), all),
+        _ => (done, all),
+    }
 }
 
 /// What the job is doing, in a few words: the groups that are under way.
@@ -157,8 +166,6 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::JobShape;
-
     use super::*;
 
     fn job(state: JobState, groups: &[(u32, u32, u32, u32)]) -> JobView {
@@ -304,6 +311,10 @@ mod tests {
         let running = job(JobState::JobRunning, &[(1, 0, 1, 0), (8, 3, 2, 0)]);
         assert_eq!(under_way(&running), "map 2 of 8 done, 3 running");
         assert_eq!(done_of(&running), (3, 9));
+        // The bar of a service stayed empty, however many of its tasks ran.
+        let shape = Some(JobShape { kind: JobKind::Forever.into(), ..JobShape::default() });
+        let service = JobView { shape, ..job(JobState::JobRunning, &[(3, 2, 0, 0)]) };
+        assert_eq!((progress_of(&running), progress_of(&service)), ((3, 9), (2, 3)));
         assert_eq!(under_way(&job(JobState::JobWaiting, &[(1, 0, 0, 0)])), "waiting");
     }
 }

@@ -13,7 +13,7 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use plenum_proto::v1::JobView;
 
-use super::board::{Board, done_of, under_way};
+use super::board::{Board, progress_of, under_way};
 use crate::output::{self, Row};
 
 /// Where progress is told; cheap to clone.
@@ -88,7 +88,7 @@ impl Progress {
             bars.set_draw_target(ProgressDrawTarget::hidden());
         }
         let name = job.name();
-        let (done, all) = done_of(job);
+        let (done, all) = progress_of(job);
         let bar = jobs
             .bars
             .entry(name.clone())
