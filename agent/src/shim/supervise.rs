@@ -277,7 +277,7 @@ fn killed_for_memory(exit: &Exit, limit: Option<u64>) -> Option<Failure> {
     let is_kill = |signal: &i32| Signal::try_from(*signal) == Ok(Signal::SIGKILL);
     let signal = exit.signal.filter(is_kill).filter(|_| exit.oom_kills > 0)?;
     let message = match limit {
-        Some(limit) => format!("out of memory: its limit is {limit} bytes (signal {signal})"),
+        Some(limit) => format!("out of memory: its limit is {} (signal {signal})", plenum_model::bytes(limit)),
         None => format!("killed as the machine was out of memory (signal {signal})"),
     };
     Some(Failure::new(FailureKind::OutOfMemory, message))
@@ -309,8 +309,8 @@ mod tests {
         let ended = |code, signal, oom_kills| Exit { code, signal, oom_kills, ..Exit::default() };
         let told = |exit: &Exit, limit| killed_for_memory(exit, limit).map(|failure| failure.message);
         let killed = ended(None, Some(9), 2);
-        let own = told(&killed, Some(64));
-        assert_eq!(own.as_deref(), Some("out of memory: its limit is 64 bytes (signal 9)"));
+        let own = told(&killed, Some(128 << 20));
+        assert_eq!(own.as_deref(), Some("out of memory: its limit is 128MiB (signal 9)"));
         let others = told(&killed, None);
         assert_eq!(others.as_deref(), Some("killed as the machine was out of memory (signal 9)"));
         let of_something_else =

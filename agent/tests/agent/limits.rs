@@ -18,7 +18,7 @@ async fn too_much_memory_ends_a_task_and_is_named() {
     task.memory_bytes = 32 << 20;
     let exit = bench.run(task).await;
     assert!(exit.oom_kills > 0, "{exit:?}");
-    assert_eq!(exit.to_string(), "out of memory: its limit is 33554432 bytes (signal 9)");
+    assert_eq!(exit.to_string(), "out of memory: its limit is 32MiB (signal 9)");
     assert_eq!(exit.failure.unwrap().kind, FailureKind::OutOfMemory);
 }
 
