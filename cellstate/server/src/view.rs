@@ -68,10 +68,17 @@ pub(crate) fn ended(view: &mut v1::AllocationView, end: &End, delta: &Delta, res
     view.state = v1::AllocationState::from(end.state).into();
     view.ready = false;
     view.exit_code = end.exit_code;
-    view.reason = end.reason.as_deref().unwrap_or(&view.reason).to_owned();
+    view.reason = reason_of(&view.reason, end);
     view.ended_revision = delta.revision.0;
     view.ended_micros = delta.time.micros;
     (view.unreachable_micros, view.lost_at_micros) = (0, 0);
+}
+
+/// Why it ended. Of what was to end, both why and, where its agent tells that, how it did: `known` is what the cell had said before.
+fn reason_of(known: &str, end: &End) -> String {
+    let told = end.reason.as_deref().unwrap_or(known);
+    let was_to_end = matches!(end.state, AllocationState::Stopped | AllocationState::Evicted);
+    if was_to_end && !known.is_empty() && told != known { format!("{known}; {told}") } else { told.to_owned() }
 }
 
 /// A machine, with what is taken of it. Its lease is of so many microseconds.
@@ -345,6 +352,22 @@ mod tests {
         let mut counts = GroupCounts::default();
         (0..70_000).for_each(|_| counts.tried(u16::MAX));
         assert_eq!(counts.attempts, u32::MAX);
+    }
+
+    // A task that ran out of memory as it was stopped for a drain said that alone: why it had been stopped stood in its story only.
+    #[test]
+    fn what_was_to_end_says_why_and_how_it_ended() {
+        use AllocationState::{EndedLost, Evicted, Failed, Stopped};
+        let told = |known: &str, state, reason: Option<&str>| {
+            reason_of(known, &End { slot: 1, state, exit_code: 137, reason: reason.map(Into::into) })
+        };
+        assert_eq!(told("the job was stopped", Stopped, Some("out of memory")), "the job was stopped; out of memory");
+        assert_eq!(told("evicted for a/b", Evicted, Some("signal 9")), "evicted for a/b; signal 9");
+        assert_eq!(told("the job was stopped", Stopped, Some("the job was stopped")), "the job was stopped", "once");
+        assert_eq!(told("the job was stopped", Stopped, None), "the job was stopped");
+        assert_eq!(told("", Stopped, Some("exit code 7")), "exit code 7");
+        assert_eq!(told("m1 is unreachable", EndedLost, Some("exit code 7")), "exit code 7", "that was not asked for");
+        assert_eq!(told("", Failed, Some("exit code 7")), "exit code 7");
     }
 
     // A job in a loop of crashes was listed as one that runs.
