@@ -62,6 +62,9 @@ impl TaskSpec {
     }
 }
 
+/// On all that Linux runs on.
+pub(crate) const SIGKILL: i32 = 9;
+
 /// Why a task could not be run, or was ended by something else than itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -117,6 +120,10 @@ pub struct Exit {
     pub ended_unix_ms: u64,
     /// It was asked to stop before it ended.
     pub stop_requested: bool,
+    /// Its kill timeout, of so many milliseconds, ran out before all of it had ended, and what was left was killed for that. `None` also of a shim of
+    /// an earlier version.
+    #[serde(default)]
+    pub overstayed_ms: Option<u64>,
     /// Why it did not run or was ended, when not by itself.
     pub failure: Option<Failure>,
 }
@@ -136,22 +143,32 @@ impl Exit {
 }
 
 /// Says how it ended in a line for people: `exit code 3`, `signal 9`, or the failure's message. Without a failure it
-/// says as well how many of its processes were killed for want of memory, which may be why.
+/// says as well that it took longer than its kill timeout, and how many of its processes were killed for want of memory, which may be why.
 impl fmt::Display for Exit {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let written = match (&self.failure, self.code, self.signal) {
-            (Some(failure), _, _) => formatter.write_str(&failure.message),
+        match (&self.failure, self.code, self.signal) {
+            (Some(failure), _, _) => return formatter.write_str(&failure.message),
             (None, Some(code), _) => write!(formatter, "exit code {code}"),
             (None, None, Some(signal)) => write!(formatter, "signal {signal}"),
             (None, None, None) => formatter.write_str("ended without a status"),
-        };
-        match (&self.failure, self.oom_kills) {
-            (None, kills @ 1..) if written.is_ok() => {
-                write!(formatter, " ({kills} of its processes had been killed for want of memory)")
+        }?;
+        if let Some(overstayed_ms) = self.overstayed_ms {
+            let kill_timeout = span(overstayed_ms);
+            if self.signal == Some(SIGKILL) {
+                write!(formatter, ": did not end within its kill_timeout ({kill_timeout})")?;
+            } else {
+                write!(formatter, " (others of its processes did not end within its kill_timeout, {kill_timeout})")?;
             }
-            _ => written,
+        }
+        match self.oom_kills {
+            0 => Ok(()),
+            kills => write!(formatter, " ({kills} of its processes had been killed for want of memory)"),
         }
     }
+}
+
+fn span(millis: u64) -> String {
+    if millis.is_multiple_of(1000) { format!("{}s", millis / 1000) } else { format!("{millis}ms") }
 }
 
 /// What a driver says. For one start, in this order: `Recorded` and `Started` at most once each, `Exited` once, `Gone` once.
@@ -273,6 +290,18 @@ mod tests {
         assert_eq!(exit.to_string(), "exit code 137 (1 of its processes had been killed for want of memory)");
         let failure = Some(Failure::new(FailureKind::OutOfMemory, "out of memory"));
         assert_eq!(Exit { failure, ..exit }.to_string(), "out of memory", "that says it");
+    }
+
+    // A stop that took all of its kill timeout read like any other: one had to know what exit code 137 means.
+    #[test]
+    fn an_end_says_that_it_took_longer_than_its_kill_timeout() {
+        let killed = Exit { signal: Some(SIGKILL), overstayed_ms: Some(30_000), ..Exit::default() };
+        assert_eq!(killed.to_string(), "signal 9: did not end within its kill_timeout (30s)");
+        let others = Exit { signal: Some(15), overstayed_ms: Some(1500), ..Exit::default() };
+        assert_eq!(
+            others.to_string(),
+            "signal 15 (others of its processes did not end within its kill_timeout, 1500ms)"
+        );
     }
 
     #[test]

@@ -66,6 +66,8 @@ mod tests {
         "stop_requested":false,"failure":null}"#;
     const FAILED: &str = r#"{"code":null,"signal":9,"oom_kills":2,"started_unix_ms":null,"ended_unix_ms":1800000005000,
         "stop_requested":true,"failure":{"kind":"out_of_memory","message":"it used more than 64 MiB"}}"#;
+    const OVERSTAYED: &str = r#"{"code":null,"signal":9,"oom_kills":0,"started_unix_ms":1800000000000,"ended_unix_ms":1800000005000,
+        "stop_requested":true,"overstayed_ms":30000,"failure":null}"#;
     const REMEMBERED: &str = r#"{"cell_id":"00112233445566778899aabbccddeeff","incarnation":3,"revision":4711}"#;
 
     /// Whether all of a record stands where it stood when it is written again.
@@ -94,6 +96,7 @@ mod tests {
         check::<ProcessIdentity>(PROCESS);
         check::<Exit>(EXIT);
         check::<Exit>(FAILED);
+        check::<Exit>(OVERSTAYED);
         check::<Remembered>(REMEMBERED);
     }
 }

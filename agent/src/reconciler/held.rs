@@ -7,12 +7,11 @@ use plenum_model::planted::{self, Bug};
 
 use super::{Assignment, REASON_BYTES_MAX, RestartPolicy, STARTING_REPORTED_AFTER_MS, Status, restarts::Restarts};
 use crate::{
-    driver::{Exit, FailureKind, TaskSpec},
+    driver::{Exit, FailureKind, SIGKILL, TaskSpec},
     traces::Traces,
 };
 
-/// As numbers, on all that Linux runs on.
-const SIGKILL: i32 = 9;
+/// On all that Linux runs on.
 const SIGTERM: i32 = 15;
 
 /// Why it shall end.
@@ -327,13 +326,15 @@ impl Held {
     }
 }
 
-/// How what the cell stops ended, where that was not just as it was asked to. Why it was to stop the cell knows, and tells where nothing is said here.
+/// How what the cell stops ended, where that was not just as it was asked to. Why it was to stop the cell knows.
 fn how_it_stopped(exit: &Exit) -> String {
     if !exit.stop_requested {
         return exit.to_string();
     }
     if exit.failure.is_some() || exit.oom_kills > 0 {
         format!("{exit}, while it was being stopped")
+    } else if exit.overstayed_ms.is_some() {
+        exit.to_string()
     } else {
         String::new()
     }

@@ -56,6 +56,10 @@ struct Supervisor<'a> {
     is_unmarked: bool,
     failure: Option<Failure>,
     stop_requested: bool,
+    /// It was to end without its kill timeout.
+    is_cut_short: bool,
+    /// That time passed, and something of it was there.
+    has_overstayed: bool,
     /// When to kill, or to kill again.
     kill_at: Option<Instant>,
     /// That time came.
@@ -86,6 +90,8 @@ pub(super) fn supervise(started: Started, spec: &ShimSpec, directory: &Allocatio
         is_unmarked: false,
         failure: None,
         stop_requested: false,
+        is_cut_short: false,
+        has_overstayed: false,
         kill_at: None,
         has_killed: false,
         kill_again_after: KILL_AGAIN_AFTER,
@@ -112,6 +118,7 @@ impl Supervisor<'_> {
                 output.pump();
             }
             if self.kill_at.is_some_and(|at| at <= Instant::now()) {
+                self.has_overstayed |= !self.is_cut_short && (self.child_ending.is_none() || self.others_have_time());
                 self.has_killed = true;
                 self.kill_all();
                 self.kill_at = Some(Instant::now() + self.kill_again_after);
@@ -159,6 +166,7 @@ impl Supervisor<'_> {
             }
             if signal == Some(Signal::SIGQUIT) {
                 self.stop_requested = true;
+                self.is_cut_short = true;
                 self.kill_at = Some(Instant::now());
             }
         }
@@ -251,6 +259,7 @@ impl Supervisor<'_> {
             started_unix_ms: self.started_unix_ms,
             ended_unix_ms: 0,
             stop_requested: self.stop_requested,
+            overstayed_ms: self.has_overstayed.then_some(self.spec.task.kill_timeout_ms),
             failure: self.failure.take(),
         };
         if exit.failure.is_some() {
@@ -271,11 +280,11 @@ impl Supervisor<'_> {
     }
 }
 
-/// The failure of a command that the kernel killed for want of memory; `None` where only others of its processes were.
-/// `limit`: its own, where it had come to that.
+/// The failure of a command that the kernel killed for want of memory; `None` where only others of its processes were, or it was killed as it took
+/// too long to end. `limit`: its own, where it had come to that.
 fn killed_for_memory(exit: &Exit, limit: Option<u64>) -> Option<Failure> {
     let is_kill = |signal: &i32| Signal::try_from(*signal) == Ok(Signal::SIGKILL);
-    let signal = exit.signal.filter(is_kill).filter(|_| exit.oom_kills > 0)?;
+    let signal = exit.signal.filter(is_kill).filter(|_| exit.oom_kills > 0 && exit.overstayed_ms.is_none())?;
     let message = match limit {
         Some(limit) => format!("out of memory: its limit is {} (signal {signal})", plenum_model::bytes(limit)),
         None => format!("killed as the machine was out of memory (signal {signal})"),
@@ -315,7 +324,8 @@ mod tests {
         assert_eq!(others.as_deref(), Some("killed as the machine was out of memory (signal 9)"));
         let of_something_else =
             [ended(None, Some(9), 0), ended(None, Some(11), 1), ended(Some(137), None, 1), ended(Some(0), None, 1)];
-        for exit in of_something_else {
+        let overstayed = Exit { overstayed_ms: Some(1000), ..killed };
+        for exit in of_something_else.into_iter().chain([overstayed]) {
             assert_eq!(told(&exit, Some(64)), None, "{exit:?}");
         }
     }

@@ -73,3 +73,10 @@ fn what_runs_out_of_memory_while_it_is_being_stopped_says_so() {
     assert!(reason.contains("had been killed for want of memory") && reason.ends_with(" stopped"), "{reason}");
     assert_eq!(told_of_one_that_runs(Exit::default()), (143, String::new()), "it obeyed: the cell says why it was to");
 }
+
+// Nothing said so but exit code 137, for who knows that number.
+#[test]
+fn what_does_not_end_within_its_kill_timeout_says_so() {
+    let (_, reason) = told_of_one_that_runs(Exit { overstayed_ms: Some(30_000), ..Exit::default() });
+    assert!(reason.contains("did not end within its kill_timeout") && reason.contains("30s"), "{reason}");
+}
