@@ -1,5 +1,7 @@
 //! A whole agent, as a process, against a cell that is played by the test.
 
+mod elsewhere;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -574,77 +576,6 @@ async fn two_agents_do_not_share_a_directory() {
     let message = stage.refused_agent().await;
     assert!(message.contains("another agent uses it"), "{message}");
     agent.terminate().await;
-}
-
-// One wrong start of a server ended all agents for good: an empty directory named by mistake, or a disk that was not mounted.
-#[tokio::test]
-async fn tasks_of_one_cell_are_not_given_to_another_and_go_on_until_their_own_is_back() {
-    let stage = Stage::set().await;
-    let agent = stage.agent();
-    let follower = stage.follower().await;
-    let waits = assignment(1, "until test -e $PLENUM_JOB_DIR/go; do sleep 0.02; done; exit 4");
-    follower.send(full(vec![waits.clone()])).await.unwrap();
-    stage.reported(1, v1::AllocationState::Running).await;
-    agent.kill().await;
-    stage.cell.0.lock().unwrap().cell_id = 2;
-    let agent = stage.agent();
-    stage.until("asking again", |heard| (heard.registrations.len() >= 4).then_some(())).await;
-    {
-        let mut heard = stage.cell.0.lock().unwrap();
-        assert!(heard.follower.is_none(), "it follows the other cell");
-        heard.cell_id = 0;
-    }
-    let follower = stage.follower().await;
-    let known = v1::Assignment { state: v1::AllocationState::Running.into(), ..waits };
-    follower.send(full(vec![known])).await.unwrap();
-    std::fs::write(stage.path().join("jobs/job-3-1-v0/go"), "").unwrap();
-    assert_eq!(stage.reported(1, v1::AllocationState::Failed).await.exit_code, 4);
-    assert!(agent.terminate().await.success());
-}
-
-// What ended tasks had printed was thrown away when another server had the address for some seconds. And ids of two cells are alike: a job of the second
-// one would find the files of a job of the first.
-#[tokio::test]
-async fn what_is_kept_of_one_cell_stays_until_somebody_removes_it_and_then_another_is_joined() {
-    let stage = Stage::set().await;
-    let agent = stage.agent();
-    let follower = stage.follower().await;
-    follower.send(full(vec![assignment(1, "echo first > $PLENUM_JOB_DIR/result")])).await.unwrap();
-    stage.reported(1, v1::AllocationState::Complete).await;
-    follower.send(full(Vec::new())).await.unwrap();
-    let forgotten = stage.path().join("allocs").join(id(1).to_string()).join("ended");
-    stage.until("its end", |_| forgotten.exists().then_some(())).await;
-    agent.kill().await;
-    stage.cell.0.lock().unwrap().cell_id = 2;
-    let agent = stage.agent();
-    stage.until("asking again", |heard| (heard.registrations.len() >= 4).then_some(())).await;
-    assert!(stage.cell.0.lock().unwrap().follower.is_none(), "it follows the other cell");
-    assert!(forgotten.exists() && stage.path().join("jobs/job-3-1-v0/result").exists());
-    for folder in ["allocs", "jobs"] {
-        for entry in std::fs::read_dir(stage.path().join(folder)).unwrap().flatten() {
-            // What the agent is removing itself may be gone by now.
-            if !entry.file_name().to_str().unwrap().starts_with('.') {
-                std::fs::remove_dir_all(entry.path()).unwrap();
-            }
-        }
-    }
-    let follower = stage.follower().await;
-    follower.send(full(vec![assignment(2, "test ! -e $PLENUM_JOB_DIR/result")])).await.unwrap();
-    stage.reported(2, v1::AllocationState::Complete).await;
-    assert!(agent.terminate().await.success());
-}
-
-#[tokio::test]
-async fn an_agent_that_has_nothing_of_its_cell_joins_the_one_that_answers() {
-    let stage = Stage::set().await;
-    let agent = stage.agent();
-    stage.follower().await;
-    agent.kill().await;
-    stage.cell.0.lock().unwrap().cell_id = 2;
-    let agent = stage.agent();
-    stage.follower().await;
-    assert!(agent.terminate().await.success());
-    assert!(std::fs::read_to_string(stage.path().join("cell.json")).unwrap().contains("02020202"));
 }
 
 // Its loop marked each end itself. On a disk that did not answer it stood still: its lease ran out, and what ran there
