@@ -501,6 +501,8 @@ fn an_agent_does_not_take_the_tasks_of_one_cell_to_another() {
     let agent = ["agent", "--dir", &stage.word("agent"), "--name", "m1"];
     stage.run(&[&["--addr", &one.address][..], &agent].concat()).says(1, &["error[DIRECTORY_LOCKED]"]);
     first.kill();
+    let renamed = ["--addr", &one.address, "agent", "--dir", &stage.word("agent"), "--name", "m2"];
+    stage.run(&renamed).says(1, &["error[MACHINE_RENAMED]", "those of machine m1", "name is m2", "drain it first"]);
     let other = stage.server("other", None, &[]);
     let mut moved = stage.agent(&other.address, "agent");
     let words =

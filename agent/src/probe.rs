@@ -69,6 +69,8 @@ mod tests {
     const OVERSTAYED: &str = r#"{"code":null,"signal":9,"oom_kills":0,"started_unix_ms":1800000000000,"ended_unix_ms":1800000005000,
         "stop_requested":true,"overstayed_ms":30000,"failure":null}"#;
     const REMEMBERED: &str = r#"{"cell_id":"00112233445566778899aabbccddeeff","incarnation":3,"revision":4711}"#;
+    const NAMED: &str =
+        r#"{"cell_id":"00112233445566778899aabbccddeeff","machine":"m1","incarnation":3,"revision":4711}"#;
 
     /// Whether all of a record stands where it stood when it is written again.
     fn stays(was: &Value, is: &Value) -> bool {
@@ -98,5 +100,6 @@ mod tests {
         check::<Exit>(FAILED);
         check::<Exit>(OVERSTAYED);
         check::<Remembered>(REMEMBERED);
+        check::<Remembered>(NAMED);
     }
 }

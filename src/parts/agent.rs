@@ -83,6 +83,7 @@ fn failure(error: &AgentError) -> Failure {
     let code = match error {
         AgentError::Address { .. } => return Failure::usage(causes(error)),
         AgentError::InUse { .. } => "DIRECTORY_LOCKED",
+        AgentError::Renamed { .. } => "MACHINE_RENAMED",
         AgentError::Directory { .. }
         | AgentError::Damaged { .. }
         | AgentError::Machine(_)

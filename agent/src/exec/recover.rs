@@ -25,7 +25,7 @@ use crate::{
     directories::{AgentDirectory, AllocationDirectory, let_owner_in},
     driver::{Exit, Failure, FailureKind, Found, Recovered},
     durable,
-    process::{ProcessIdentity, kill_listed, with_environment_entry},
+    process::{ProcessIdentity, boot_id, kill_listed, with_environment_entry},
     removal::remove_tree,
     shim::{ShimSpec, unix_ms},
 };
@@ -116,6 +116,29 @@ pub(super) fn allocations(directory: &AgentDirectory) -> io::Result<Vec<Allocati
     keys.sort();
     keys.iter().for_each(|&key| let_owner_in(directory.allocation(key).root()));
     Ok(keys)
+}
+
+/// True while something is here that was started since the machine was booted, and of whose end the cell has not heard. Nothing that may run is touched.
+///
+/// # Errors
+/// When that can't be found out.
+pub(crate) fn holds_any(directory: &AgentDirectory) -> io::Result<bool> {
+    if !directory.allocations().exists() {
+        return Ok(false);
+    }
+    for allocation in allocations(directory)? {
+        let directory = directory.allocation(allocation);
+        if directory.ended().exists() {
+            continue;
+        }
+        let Some(looked) = look_at_one(directory, allocation)? else { continue };
+        // Of what is damaged nobody can say that it does not run.
+        let is_held = |(spec, trace): (ShimSpec, Trace)| spec.boot_id == boot_id() && !matches!(trace, Trace::None);
+        if looked.start.is_none_or(is_held) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Everything that has not been forgotten, with what is to be watched of it. Cgroups that belong to nothing of it are emptied and removed, on
@@ -400,7 +423,6 @@ mod tests {
         cgroup::Mounts,
         exec::{self, levels::Levels},
         isolation::Isolation,
-        process::boot_id,
         reconciler::RestartPolicy,
     };
 
@@ -433,6 +455,35 @@ mod tests {
         let found = recover(&options).unwrap();
         let found: Vec<_> = found.iter().map(|(one, _)| (one.allocation.slot, one.booted, one.policy)).collect();
         assert_eq!(found, [(1, true, policy), (2, false, policy)]);
+    }
+
+    #[test]
+    fn a_directory_holds_what_this_boot_started_and_the_cell_has_not_heard_the_end_of() {
+        let place = tempfile::tempdir().unwrap();
+        let agent = AgentDirectory::new(place.path().join("agent"));
+        assert!(!holds_any(&agent).unwrap(), "there is not even a directory");
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let directory = agent.allocation(allocation);
+        fs::create_dir_all(directory.root()).unwrap();
+        let write = |boot: &str| {
+            let spec = ShimSpec { boot_id: boot.to_owned(), ..exec::shim_spec(allocation, place.path().join("job")) };
+            durable::write_atomically(&directory.spec(), &spec).unwrap();
+        };
+        write(boot_id());
+        assert!(!holds_any(&agent).unwrap(), "it was never started");
+        let shim = ProcessIdentity::of_this_process().unwrap();
+        assert!(durable::write_once(&directory.record(0), &shim).unwrap());
+        assert!(holds_any(&agent).unwrap(), "it runs");
+        durable::write_atomically(&directory.exit(0), &Exit { code: Some(3), ..Exit::default() }).unwrap();
+        assert!(holds_any(&agent).unwrap(), "its end was not told");
+        write("an-earlier-one");
+        assert!(!holds_any(&agent).unwrap(), "with that boot all of it ended");
+        write(boot_id());
+        fs::write(directory.ended(), "").unwrap();
+        assert!(!holds_any(&agent).unwrap(), "the cell knows");
+        fs::remove_file(directory.ended()).unwrap();
+        fs::write(directory.spec(), "{").unwrap();
+        assert!(holds_any(&agent).unwrap(), "nobody knows");
     }
 
     // Without namespaces a task did `chmod 0 ..`, or `../..`. Its agent, of an ordinary user, tried for ever to find out how it had ended, and the

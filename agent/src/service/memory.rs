@@ -82,7 +82,7 @@ mod tests {
         let mut gate = memory.gate();
         assert!(*gate.borrow());
         for revision in 1..=3 {
-            memory.keep(Remembered { cell_id: "ab".to_owned(), incarnation: 1, revision });
+            memory.keep(Remembered { cell_id: "ab".to_owned(), incarnation: 1, revision, ..Remembered::default() });
             tokio::task::yield_now().await;
         }
         assert!(!*gate.borrow(), "nothing is started before it is written");

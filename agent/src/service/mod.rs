@@ -45,7 +45,7 @@ use crate::{
     directories::{self, AgentDirectory, let_owner_in},
     driver::{Driver, DriverEvent},
     durable,
-    exec::{ExecDriver, ExecOptions},
+    exec::{ExecDriver, ExecOptions, holds_any},
     machine::{self, Discovery, Machine},
     process::{hear_of_children, outlive_limits_of_files},
     reconciler::{AgentReconciler, Input, Output, Settings},
@@ -84,6 +84,20 @@ pub enum AgentError {
         /// Which.
         path: PathBuf,
     },
+    /// Tasks are here that were granted to a machine of another name.
+    #[error(
+        "agent directory {}: its tasks are those of machine {of}, and this agent's name is {name}: what runs of them goes on, and the cell has not heard of all their ends; \
+         name it {of} (`name` in its file, or --name), and to rename the machine, drain it first; or name another directory",
+        path.display()
+    )]
+    Renamed {
+        /// The directory.
+        path: PathBuf,
+        /// Whose tasks they are.
+        of: String,
+        /// The agent's name.
+        name: String,
+    },
     /// This machine can't be offered.
     #[error("this machine: {0}")]
     Machine(#[source] io::Error),
@@ -108,6 +122,9 @@ pub enum AgentError {
 pub(crate) struct Remembered {
     /// In hexadecimal; empty: no cell yet.
     cell_id: String,
+    /// Under which name it registered there; empty: written by an agent that did not keep it.
+    #[serde(default)]
+    machine: String,
     incarnation: u64,
     revision: u64,
 }
@@ -123,7 +140,7 @@ pub(crate) struct Remembered {
 ///
 /// # Errors
 /// When it can't begin. A server that can't be reached is no error, nor is one of another cell than what the directory has is of: it is asked
-/// again for ever.
+/// again for ever. Another name than that of the directory's tasks is one: it stays the same for as long as this agent runs.
 pub fn run(options: &Options) -> Result<(), AgentError> {
     hear_of_children();
     outlive_limits_of_files();
@@ -146,6 +163,7 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
     let remembered = remembered(&directory, named)?;
     let instance = instance::of(&directory).map_err(named)?;
     let name = machine::name(options.name.as_deref()).map_err(AgentError::Machine)?;
+    check_name(&name, &remembered, &directory)?;
     let mut surroundings = Surroundings::find(options, &name, &directory);
     let machine = machine::discover(&Discovery {
         name,
@@ -184,6 +202,19 @@ fn remembered(directory: &AgentDirectory, named: impl Fn(io::Error) -> AgentErro
         io::ErrorKind::InvalidData => AgentError::Damaged { source },
         _ => named(source),
     })
+}
+
+/// What was granted to a machine runs under its name: under another one nothing of it would be wanted, and all of it be stopped.
+fn check_name(name: &str, remembered: &Remembered, directory: &AgentDirectory) -> Result<(), AgentError> {
+    let of = &remembered.machine;
+    if of.is_empty() || of == name {
+        return Ok(());
+    }
+    if holds_any(directory).map_err(AgentError::Recover)? {
+        return Err(AgentError::Renamed { path: directory.root().to_owned(), of: of.clone(), name: name.to_owned() });
+    }
+    tracing::info!(name, earlier = of, "nothing runs here of the machine that this was: it is another one from now on");
+    Ok(())
 }
 
 fn remembered_file(directory: &AgentDirectory) -> PathBuf {
@@ -447,7 +478,7 @@ impl Agent {
     fn remember(&mut self, cell_id: String) {
         let (incarnation, revision) = self.reconciler.seen();
         self.calls.mean(&cell_id);
-        self.remembered = Remembered { cell_id, incarnation, revision };
+        self.remembered = Remembered { cell_id, machine: self.machine.name.clone(), incarnation, revision };
         self.memory.keep(self.remembered.clone());
     }
 

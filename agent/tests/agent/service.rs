@@ -170,11 +170,15 @@ impl Stage {
     }
 
     fn agent_with(&self, flags: &[&str]) -> Agent {
+        self.agent_named("trial", flags)
+    }
+
+    fn agent_named(&self, name: &str, flags: &[&str]) -> Agent {
         let path = self.path();
         let process = Command::new(PROGRAM)
             .args(["run", &self.address])
             .arg(path)
-            .arg("trial")
+            .arg(name)
             .args(flags)
             .kill_on_drop(true)
             .spawn()
@@ -183,9 +187,9 @@ impl Stage {
     }
 
     /// What an agent says that ends by itself.
-    async fn refused_agent(&self) -> String {
+    async fn refused_agent(&self, name: &str) -> String {
         let mut command = Command::new(PROGRAM);
-        command.args(["run", &self.address]).arg(self.path()).arg("trial").kill_on_drop(true);
+        command.args(["run", &self.address]).arg(self.path()).arg(name).kill_on_drop(true);
         let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").unwrap();
         assert!(!output.status.success());
         String::from_utf8(output.stderr).unwrap()
@@ -573,7 +577,7 @@ async fn two_agents_do_not_share_a_directory() {
     let stage = Stage::set().await;
     let agent = stage.agent();
     stage.follower().await;
-    let message = stage.refused_agent().await;
+    let message = stage.refused_agent("trial").await;
     assert!(message.contains("another agent uses it"), "{message}");
     agent.terminate().await;
 }

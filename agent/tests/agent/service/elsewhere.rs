@@ -1,4 +1,4 @@
-//! An agent whose directory has something of another cell.
+//! An agent whose directory has something of another cell, or of another machine.
 
 use super::*;
 
@@ -71,4 +71,36 @@ async fn an_agent_that_has_nothing_of_its_cell_joins_the_one_that_answers() {
     stage.follower().await;
     assert!(agent.terminate().await.success());
     assert!(std::fs::read_to_string(stage.path().join("cell.json")).unwrap().contains("02020202"));
+}
+
+// The host had another name. Under that a new machine was registered, of which nothing was wanted: all that ran was stopped without a word, and the cell
+// listed it as running.
+#[tokio::test]
+async fn tasks_of_a_machine_go_on_until_their_agent_has_its_name_again_and_then_it_may_have_another() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    let waits = assignment(1, "until test -e $PLENUM_JOB_DIR/go; do sleep 0.02; done; exit 4");
+    follower.send(full(vec![waits.clone()])).await.unwrap();
+    stage.reported(1, v1::AllocationState::Running).await;
+    agent.kill().await;
+    let message = stage.refused_agent("renamed").await;
+    assert!(message.contains("tasks are those of machine trial") && message.contains("renamed"), "{message}");
+    assert!(stage.cell.0.lock().unwrap().registrations.iter().all(|one| one.machine.as_ref().unwrap().name == "trial"));
+
+    let agent = stage.agent();
+    let follower = stage.follower().await;
+    let known = v1::Assignment { state: v1::AllocationState::Running.into(), ..waits };
+    follower.send(full(vec![known])).await.unwrap();
+    std::fs::write(stage.path().join("jobs/job-3-1-v0/go"), "").unwrap();
+    assert_eq!(stage.reported(1, v1::AllocationState::Failed).await.exit_code, 4);
+    let forgotten = stage.path().join("allocs").join(id(1).to_string()).join("ended");
+    stage.until("its end", |_| forgotten.exists().then_some(())).await;
+    agent.kill().await;
+
+    let agent = stage.agent_named("renamed", &["--stop-tasks-on-exit"]);
+    stage.follower().await;
+    assert_eq!(stage.cell.0.lock().unwrap().registrations.last().unwrap().machine.as_ref().unwrap().name, "renamed");
+    assert!(agent.terminate().await.success());
+    assert!(std::fs::read_to_string(stage.path().join("cell.json")).unwrap().contains("renamed"));
 }
