@@ -237,7 +237,9 @@ impl Held {
         // What was asked to end may end well and not be done. Asked by others than the cell, as when its machine shuts down, it counts as
         // if it had not obeyed.
         if exit.succeeded() && !exit.stop_requested {
-            self.end(now_ms, AllocationState::Complete, exit, String::new());
+            // That it went on without them was its own choice, and what they were to do may be missing.
+            let why = if exit.oom_kills > 0 { exit.to_string() } else { String::new() };
+            self.end(now_ms, AllocationState::Complete, exit, why);
         } else if exit.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Booted) {
             // Nothing that it did: with its machine it is lost, and its attempts are not counted.
             self.end(now_ms, AllocationState::EndedLost, exit, exit.to_string());

@@ -1,4 +1,4 @@
-//! What is told of tasks that the cell stops: how they ended, where that was not as they were asked to.
+//! What is told of how tasks ended beside their exit codes: those that the cell stops, where that was not as they were asked to, and those that are complete.
 
 use super::*;
 use crate::driver::{Failure, FailureKind};
@@ -79,4 +79,21 @@ fn what_runs_out_of_memory_while_it_is_being_stopped_says_so() {
 fn what_does_not_end_within_its_kill_timeout_says_so() {
     let (_, reason) = told_of_one_that_runs(Exit { overstayed_ms: Some(30_000), ..Exit::default() });
     assert!(reason.contains("did not end within its kill_timeout") && reason.contains("30s"), "{reason}");
+}
+
+// Its workers had been killed, it went on without them, and nothing was told of that.
+#[test]
+fn what_is_complete_says_if_processes_of_it_were_killed_for_memory() {
+    let told = |oom_kills| {
+        let exit = Exit { oom_kills, ..Fate::succeeds_after_ms(10).exit };
+        let mut story = Story::new(move |_| Fate { exit: exit.clone(), ..Fate::succeeds_after_ms(10) });
+        story.registered();
+        story.assignments(true, vec![assignment(1)], &[]);
+        story.pass_ms(100, false);
+        let status = story.status(1).unwrap();
+        (status.state, status.reason.to_string())
+    };
+    assert_eq!(told(0), (Complete, String::new()));
+    let reason = "exit code 0 (2 of its processes had been killed for want of memory)";
+    assert_eq!(told(2), (Complete, reason.to_owned()));
 }
