@@ -193,6 +193,14 @@ impl AgentCgroup {
         Ok(names)
     }
 
+    /// How many processes of each task that has a group the kernel killed for want of memory, where it killed any. Waits for the kernel, some microseconds
+    /// a task.
+    pub(crate) fn oom_kills(&self) -> BTreeMap<String, u64> {
+        let names = self.names().unwrap_or_default().into_iter().filter(|name| is_name(name, false));
+        let counted = names.map(|name| (self.task(&name).oom_kills(), name));
+        counted.filter(|(kills, _)| *kills > 0).map(|(kills, name)| (name, kills)).collect()
+    }
+
     /// Removes the agent's own groups, and `plenum` above it when no other agent uses it. Groups of tasks that are
     /// left keep theirs, which is no error.
     pub fn remove(&self) {
@@ -204,6 +212,12 @@ impl AgentCgroup {
             }
         }
     }
+}
+
+/// How many processes the kernel has killed for want of memory since the machine was booted, in any group or none; 0 also where it does not tell.
+pub(crate) fn oom_kills_of_machine() -> u64 {
+    let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    task::keyed_value(&text, "oom_kill").unwrap_or(0)
 }
 
 fn make_parent(version: Version, controller: Controller, mount: &Path, parent: &Path) -> io::Result<()> {

@@ -34,6 +34,8 @@ fn version_one_gets_a_directory_and_limits_in_each_hierarchy() {
     assert_eq!(task.oom_kills(), 3);
     fs::write(memory.join("command/memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n").unwrap();
     assert_eq!(task.oom_kills(), 7, "each group counts its own");
+    agent.task("8-1").create(&LIMITS).unwrap();
+    assert_eq!(agent.oom_kills(), BTreeMap::from([("7-1".to_owned(), 7)]), "of the other one none was killed");
 }
 
 // Before Linux 5.11 a group did not answer for those below it unless it was told to: the memory of a command below it had no limit.

@@ -6,6 +6,7 @@ mod calls;
 mod elsewhere;
 mod fitness;
 mod instance;
+mod killed;
 mod left;
 mod lock;
 mod log_upload;
@@ -295,6 +296,7 @@ impl Agent {
         driver.start_until(until);
         let (arrival_sender, arrivals) = mpsc::channel(QUEUE_MAX);
         drop(tokio::spawn(fitness::watch(directory.clone(), driver.relief(), arrival_sender.clone())));
+        drop(tokio::spawn(killed::watch(surroundings.cgroup.clone())));
         if surroundings.hindrance.is_some() {
             let (shim, had) = (options.shim.clone(), surroundings.isolation);
             drop(tokio::spawn(namespaces::watch(shim, had, namespaces::PAUSE_MIN, arrival_sender.clone())));
