@@ -12,6 +12,8 @@ mod govern;
 mod history;
 mod job;
 mod machine;
+#[cfg(test)]
+mod page;
 mod plain;
 mod quantity;
 mod refusal;

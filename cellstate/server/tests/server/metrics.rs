@@ -1,5 +1,6 @@
 //! What `/metrics` serves: names and labels that other people's dashboards rely on.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plenum_model::Cell;
@@ -40,6 +41,9 @@ const PROMISED: &[(&str, &[&str])] = &[
 /// What is promised and not there yet is said to be missing.
 const LIMITS: &str = include_str!("../../../../docs/limits.md");
 
+/// The page on which dashboards are built.
+const PAGE: &str = include_str!("../../../../docs/output.md");
+
 fn is_excused(name: &str) -> bool {
     LIMITS.contains(&format!("`{name}` is not measured yet"))
 }
@@ -68,6 +72,35 @@ fn without_help(metrics: &str) -> Vec<&str> {
     let lines: Vec<&str> = metrics.lines().collect();
     let typed = lines.windows(2).filter_map(|pair| Some((name_of(pair[0], "# HELP "), name_of(pair[1], "# TYPE ")?)));
     typed.filter(|(helped, name)| *helped != Some(*name)).map(|(_, name)| name).collect()
+}
+
+/// Each metric that is served, with its kind and, where it has samples, its labels, is on the page, and no other.
+fn is_on_the_page(metrics: &str) {
+    let listed: BTreeMap<&str, (&str, &str)> = PAGE
+        .lines()
+        .filter_map(|row| {
+            let (series, rest) = row.strip_prefix("| `plenum_")?.split_once("` | ")?;
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            Some((name, (labels.strip_suffix('}')?, rest.split_once(" | ")?.0)))
+        })
+        .collect();
+    let served = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE plenum_")?.split_once(' '));
+    let mut names = Vec::new();
+    for (name, kind) in served {
+        let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+        let sample = if kind == "histogram" { format!("{name}_count") } else { name.clone() };
+        let (labels, listed_kind) = listed.get(name.as_str()).copied().unwrap_or_default();
+        let labels: Vec<&str> = labels.split(',').filter(|label| !label.is_empty()).collect();
+        assert_eq!(listed_kind, kind, "plenum_{name}, in docs/output.md");
+        assert!(labels_of(metrics, &sample).iter().all(|found| *found == labels), "the labels of plenum_{name}");
+        names.push(name);
+    }
+    names.sort_unstable();
+    assert_eq!(
+        listed.into_keys().collect::<Vec<_>>(),
+        names,
+        "the metrics in docs/output.md, and those that are served"
+    );
 }
 
 /// Nothing is served of it before.
@@ -133,6 +166,7 @@ async fn everything_that_is_promised_is_served_under_its_name_and_labels_or_said
         ["queue", "durable"].map(|stage| format!("plenum_commit_duration_seconds_count{{stage=\"{stage}\"}} "));
     assert!(stages.iter().all(|stage| metrics.contains(stage)), "{metrics}");
     assert_eq!(without_help(&metrics), [""; 0]);
+    is_on_the_page(&metrics);
     server.shutdown().await.unwrap();
 }
 
