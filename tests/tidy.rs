@@ -176,6 +176,11 @@ fn the_state_machines_do_not_name_the_world_outside() {
 }
 
 #[test]
+fn each_call_and_each_request_says_what_it_is_for() {
+    none(findings(|path| path.starts_with("proto/") && path.ends_with(".proto"), rules::says_what_calls_are_for));
+}
+
+#[test]
 fn no_file_names_a_private_place() {
     none(findings(|_| true, rules::names_no_private_place));
 }

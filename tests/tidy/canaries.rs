@@ -73,6 +73,16 @@ fn the_outside_is_found_in_a_state_machine() {
 }
 
 #[test]
+fn a_call_or_a_request_without_a_word_is_found() {
+    let calls =
+        "service Jobs {\n  // Ends it.\n  rpc Stop(StopRequest) returns (A);\n  rpc Get(GetRequest) returns (A);\n}\n";
+    check(says_what_calls_are_for("a.proto", calls), &["a.proto:4: say above `rpc Get("]);
+    let requests =
+        "// Which.\nmessage StopRequest {\n  string name = 1;\n}\n\nmessage GetRequest {\n}\n\nmessage Answer {\n}\n";
+    check(says_what_calls_are_for("a.proto", requests), &["a.proto:6: say above `message GetRequest {`"]);
+}
+
+#[test]
 fn a_private_place_is_found_in_any_file() {
     let planted = concat!("see /wo", "rk/notes\nuse https://somewhere");
     check(names_no_private_place("docs/a.md", planted), &["docs/a.md:1"]);

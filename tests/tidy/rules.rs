@@ -218,6 +218,20 @@ fn imported(after: &[Token]) -> Vec<&Token> {
     names
 }
 
+/// Who writes in another language has nothing but these words.
+pub(crate) fn says_what_calls_are_for(path: &str, text: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let is_asked = |line: &str| {
+        line.starts_with("rpc ")
+            || (line.starts_with("message ") && line.trim_end_matches([' ', '{', '}']).ends_with("Request"))
+    };
+    let bare = (2..).zip(lines.windows(2)).filter(|(_, pair)| is_asked(pair[1]) && !pair[0].starts_with("//"));
+    bare.map(|(number, pair)| {
+        format!("{path}:{number}: say above `{}` what the call does, or what is asked with it", pair[1])
+    })
+    .collect()
+}
+
 /// Nothing of the machine on which it was written.
 pub(crate) fn names_no_private_place(path: &str, text: &str) -> Vec<String> {
     // In two halves, so that this file doesn't find itself.
