@@ -17,6 +17,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// without end: its disk may hang.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Where a cell reads whether it is the one that is meant; and where it says, with `OTHER_CELL`, which one it is.
+pub(crate) const CELL_KEY: &str = "plenum-cell";
+
 /// How often a silent connection is tried, and how long the other side may take to show that it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -87,6 +90,12 @@ pub(crate) fn with_principal<T>(mut request: Request<T>, principal: Option<&Meta
         request.metadata_mut().insert("plenum-principal", principal.clone());
     }
     request
+}
+
+/// A cell's id as metadata; `None` of none, by which any cell is meant.
+pub(crate) fn cell(id: &[u8]) -> Option<MetadataValue<Ascii>> {
+    let text: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    text.parse().ok().filter(|_| !id.is_empty())
 }
 
 #[cfg(test)]

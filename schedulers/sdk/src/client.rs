@@ -10,31 +10,42 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
-use crate::address::{self, RunError};
+use crate::address::{self, CELL_KEY, RunError};
 
 /// How long an answer may take to begin. The largest listings take seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Talks to a cell. Connects when it is first used, and again when a connection broke; clones share one connection.
+/// It asks whatever cell answers at the address by then, as one that was made in an empty directory by mistake, unless it says which one it means:
+/// [`Client::of_cell`].
 ///
 /// A call fails while the cell is away, or when no answer begins within a minute. Where nobody said what became of it
 /// ([`is_unanswered`](crate::is_unanswered)) it may have taken effect, or may yet. Launching for an instant may be repeated with no other effect, and so may
 /// submitting while the job is not over: one that is over runs again.
 #[derive(Clone, Debug)]
 pub struct Client {
-    channel: Signed,
+    channel: Channel,
+    signature: Signature,
 }
 
-/// A connection whose requests carry a principal.
+/// A connection whose requests carry a principal, and the cell that is meant.
 pub type Signed = InterceptedService<Channel, Signature>;
 
-/// Who asks.
+/// Who asks, and whom.
 #[derive(Clone, Debug)]
-pub struct Signature(Option<MetadataValue<Ascii>>);
+pub struct Signature {
+    principal: Option<MetadataValue<Ascii>>,
+    /// `None`: whoever answers.
+    cell: Option<MetadataValue<Ascii>>,
+}
 
 impl Interceptor for Signature {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        Ok(address::with_principal(request, self.0.as_ref()))
+        let mut request = address::with_principal(request, self.principal.as_ref());
+        if let Some(cell) = &self.cell {
+            request.metadata_mut().insert(CELL_KEY, cell.clone());
+        }
+        Ok(request)
     }
 }
 
@@ -49,31 +60,42 @@ impl Client {
     /// When there can never be a cell at the address, or such a principal.
     pub fn new(address: &str, principal: &str) -> Result<Self, RunError> {
         let channel = address::endpoint(address)?.timeout(ANSWER_TIMEOUT).connect_lazy();
-        let signature = Signature(address::principal(principal)?);
-        Ok(Self { channel: InterceptedService::new(channel, signature) })
+        Ok(Self { channel, signature: Signature { principal: address::principal(principal)?, cell: None } })
+    }
+
+    /// The same client of this very cell: another one that answers at the address refuses with `OTHER_CELL`, before it does anything. Ids are 16 bytes, which a restore
+    /// leaves as they are: `cell_id` of [`api::StatusResponse`](v1::StatusResponse), and of a mirror's [`identity`](crate::model::Cell::identity).
+    #[must_use]
+    pub fn of_cell(mut self, cell_id: &[u8]) -> Self {
+        self.signature.cell = address::cell(cell_id);
+        self
+    }
+
+    fn signed(&self) -> Signed {
+        InterceptedService::new(self.channel.clone(), self.signature.clone())
     }
 
     /// Jobs: submit, launch, stop, scale, list.
     #[must_use]
     pub fn jobs(&self) -> v1::jobs_client::JobsClient<Signed> {
-        v1::jobs_client::JobsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+        v1::jobs_client::JobsClient::new(self.signed()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Machines, transactions, sessions, conflicts, the cell as a whole.
     #[must_use]
     pub fn inspect(&self) -> v1::inspect_client::InspectClient<Signed> {
-        v1::inspect_client::InspectClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+        v1::inspect_client::InspectClient::new(self.signed()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Holds of room for gangs that starve; and sessions without a mirror, which a scheduler of this SDK needs none of.
     #[must_use]
     pub fn cell(&self) -> v1::cell_client::CellClient<Signed> {
-        v1::cell_client::CellClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+        v1::cell_client::CellClient::new(self.signed()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Quotas, partitions, drains, pauses, rights.
     #[must_use]
     pub fn govern(&self) -> v1::govern_client::GovernClient<Signed> {
-        v1::govern_client::GovernClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+        v1::govern_client::GovernClient::new(self.signed()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 }

@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
 use self::repeats::Repeats;
-use crate::address::{CALL_TIMEOUT, RunError, endpoint, principal, with_principal};
+use crate::address::{self, CALL_TIMEOUT, CELL_KEY, RunError, endpoint, principal, with_principal};
 use crate::runtime::{Input, Notice, Output, SchedulerRuntime};
 use crate::scheduler::Scheduler;
 use crate::settings::Settings;
@@ -29,9 +29,6 @@ const MESSAGE_BYTES_MAX: usize = plenum_proto::bounds::PAGE_BYTES_MAX;
 
 /// Messages that wait to be written. A window of transactions, and some notes.
 const SENDS_QUEUED_MAX: usize = 512;
-
-/// Where a cell reads whether it is the one that is meant.
-const CELL_KEY: &str = "plenum-cell";
 
 /// How long the cell is given to take the end of a session, when the scheduler ends; and for being reached, where there is no connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -262,9 +259,8 @@ impl<S: Scheduler> Shell<S> {
     /// A request that no other cell executes, be it the one that answers at the address by now: there, a session of this number is somebody else's.
     fn to_this_cell<T>(&self, request: T) -> Request<T> {
         let mut request = with_principal(Request::new(request), self.principal.as_ref());
-        let id: String = self.runtime.cell_id().iter().map(|byte| format!("{byte:02x}")).collect();
         // Before it has seen a cell, any is meant.
-        if let Some(cell) = id.parse().ok().filter(|_| !id.is_empty()) {
+        if let Some(cell) = address::cell(self.runtime.cell_id()) {
             request.metadata_mut().insert(CELL_KEY, cell);
         }
         request

@@ -11,7 +11,7 @@ use plenum_proto::v1::cell_client::CellClient;
 use plenum_proto::v1::inspect_client::InspectClient;
 use plenum_proto::v1::jobs_client::JobsClient;
 use plenum_sdk::{Options, Scheduler};
-use plenum_server::{Server, ServerOptions, Settings as ServerSettings};
+use plenum_server::{RestoreOptions, Server, ServerOptions, Settings as ServerSettings};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -109,9 +109,44 @@ impl TestCell {
         self.begin_again(End::Killed).await;
     }
 
+    /// As `restart`, but in another directory of the test. Where nothing is in it yet, the server makes another cell there, as it does where a path has a slip; the
+    /// first one, of before a [`TestCell::restore`], has the cell as it was then. It is called `cell`.
+    ///
+    /// # Panics
+    /// When it does not end or start.
+    pub async fn restart_in(&mut self, dir: &str) {
+        self.end(End::Asked).await;
+        self.options.dir.set_file_name(dir);
+        self.start_again().await;
+    }
+
+    /// As `restart`, but of the cell as it is restored from what the server leaves, in a directory of the test that is not there yet. Nothing is lost, and all of it is in
+    /// the next incarnation: sessions of before are over, and machines have to register again.
+    ///
+    /// # Panics
+    /// When it does not end, can't be restored, or does not start.
+    pub async fn restore(&mut self, dir: &str) {
+        self.end(End::Asked).await;
+        let from = self.options.dir.clone();
+        let to = from.with_file_name(dir);
+        self.options.dir.clone_from(&to);
+        let restoring = move || plenum_server::restore(&from, &to, &RestoreOptions::default());
+        let restored = tokio::task::spawn_blocking(restoring).await.expect("restoring does not panic");
+        restored.expect("what a server leaves can be restored");
+        self.start_again().await;
+    }
+
     async fn begin_again(&mut self, how: End) {
+        self.end(how).await;
+        self.start_again().await;
+    }
+
+    async fn end(&mut self, how: End) {
         let server = self.server.take().expect("it runs");
         tokio::task::spawn_blocking(move || server.end(how)).await.expect("ending does not panic");
+    }
+
+    async fn start_again(&mut self) {
         self.server = Some(RunningServer::start(self.options.clone()).await.0);
     }
 

@@ -69,6 +69,36 @@ async fn a_framework_submits_and_launches_as_whom_it_says_and_may_repeat_both() 
     assert_eq!(code_of(&denied), "NOT_PERMITTED");
 }
 
+// A server that had begun on an empty directory by mistake was given all jobs anew, while their tasks went on elsewhere.
+#[tokio::test]
+async fn a_client_of_a_cell_is_refused_by_another_one_at_the_address() {
+    let mut cell = TestCell::start().await;
+    let anybodys = Client::new(cell.address(), "user/ann").unwrap();
+    let status = anybodys.inspect().status(v1::StatusRequest::default()).await.unwrap().into_inner();
+    let client = anybodys.clone().of_cell(&status.cell_id);
+    let job = || v1::SubmitRequest { spec: Some(nightly()) };
+    assert!(client.jobs().submit(job()).await.unwrap().into_inner().changed);
+    cell.restore("restored").await;
+    assert!(!answered(&client, job).await.unwrap().into_inner().changed, "it is the same cell");
+    cell.restart_in("other").await;
+    let refused = answered(&client, job).await.unwrap_err();
+    assert_eq!((code_of(&refused), is_unanswered(&refused)), ("OTHER_CELL", false));
+    assert!(anybodys.jobs().submit(job()).await.unwrap().into_inner().changed, "it took nothing before");
+}
+
+/// What is said of a job, once a server is heard again.
+async fn answered(
+    client: &Client,
+    job: impl Fn() -> v1::SubmitRequest,
+) -> Result<tonic::Response<v1::SubmitResponse>, tonic::Status> {
+    loop {
+        match client.jobs().submit(job()).await {
+            Err(status) if is_unanswered(&status) => tokio::time::sleep(LOOK).await,
+            said => return said,
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_client_that_can_never_work_says_so_before_it_asks() {
     assert!(matches!(Client::new("127.0.0.1:7070", ""), Err(RunError::NoCell { .. })));
