@@ -23,8 +23,10 @@ use crate::portion::Portion;
 use crate::pulses::Pulses;
 use crate::queue::{Place, Queue};
 use crate::scheduler::{PassedOver, Scheduler};
+use crate::seen::Seen;
 use crate::settings::{Settings, SettingsError};
 use crate::share::Share;
+use crate::wire::Filling;
 
 /// What happens to a runtime.
 #[derive(Debug)]
@@ -197,26 +199,9 @@ enum Link {
     /// There is one; the server has not answered yet.
     Greeting,
     /// Welcome; the pages of a snapshot are coming in.
-    Filling(Box<plenum_proto::pages::Decoder>),
+    Filling(Filling),
     /// The mirror is kept.
     Live,
-}
-
-/// The most that was ever seen of the cell.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Seen {
-    cell_id: Vec<u8>,
-    incarnation: u64,
-    /// Of the server that was heard last: each start of one has its own within an incarnation.
-    term: u64,
-    revision: u64,
-}
-
-impl Seen {
-    /// What no later state of the cell is below.
-    const fn standing(&self) -> (u64, u64) {
-        (self.incarnation, self.revision)
-    }
 }
 
 /// Runs a [`Scheduler`] against a cell.

@@ -1,5 +1,6 @@
 //! What can be set about a runtime. All bounds are here.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use plenum_model::{is_name, session::NUMBERS_KEPT};
@@ -51,6 +52,11 @@ impl Default for Settings {
             stopwatch: || 0,
         }
     }
+}
+
+/// A seed of this process, so that a thousand do not come back to a restarted cell in the same instant.
+pub(crate) fn drawn_seed() -> u64 {
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// Settings with which no runtime can work.

@@ -1,10 +1,7 @@
 //! The thin part: a connection, a clock, a timer. Decides nothing.
 
-mod repeats;
-
 use std::error::Error;
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -18,11 +15,11 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
-use self::repeats::Repeats;
 use crate::address::{self, CALL_TIMEOUT, CELL_KEY, RunError, endpoint, principal, with_principal};
-use crate::runtime::{Input, Notice, Output, SchedulerRuntime};
+use crate::repeats::Repeats;
+use crate::runtime::{Input, Output, SchedulerRuntime};
 use crate::scheduler::Scheduler;
-use crate::settings::Settings;
+use crate::settings::{Settings, drawn_seed};
 
 /// Largest message that is taken. A part of a snapshot or a bundle of deltas stays far below.
 const MESSAGE_BYTES_MAX: usize = plenum_proto::bounds::PAGE_BYTES_MAX;
@@ -54,7 +51,7 @@ impl Options {
 
 /// Settings with the clock of the process, and with a seed where they have none: whoever begins from the default ones has neither.
 fn of_a_process(settings: Settings) -> Settings {
-    let seed = if settings.seed == 0 { RandomState::new().hash_one(std::process::id()) } else { settings.seed };
+    let seed = if settings.seed == 0 { drawn_seed() } else { settings.seed };
     Settings { seed, stopwatch: monotonic_micros, ..settings }
 }
 
@@ -243,7 +240,7 @@ impl<S: Scheduler> Shell<S> {
                 let wait = micros.saturating_sub(monotonic_micros()).max(0).unsigned_abs();
                 self.wake_at = Some(Instant::now() + Duration::from_micros(wait));
             }
-            Output::Notice(notice) => self.log(&notice),
+            Output::Notice(notice) => self.repeats.tell(Some(&self.name), &notice),
         }
         true
     }
@@ -264,20 +261,6 @@ impl<S: Scheduler> Shell<S> {
             request.metadata_mut().insert(CELL_KEY, cell);
         }
         request
-    }
-
-    fn log(&mut self, notice: &Notice) {
-        let (scheduler, (left_out, for_long)) = (&*self.name, self.repeats.take(notice, Instant::now()));
-        let Some(left_out) = left_out else { return tracing::debug!(scheduler, "{notice}") };
-        let left_out = (left_out > 0).then_some(left_out);
-        match notice {
-            Notice::Lost { .. } if for_long => tracing::warn!(scheduler, left_out, "{notice}"),
-            Notice::Session { .. } | Notice::Lost { turned_away: false, .. } => {
-                tracing::info!(scheduler, left_out, "{notice}");
-            }
-            Notice::Behind { .. } | Notice::Lost { .. } => tracing::error!(scheduler, left_out, "{notice}"),
-            _ => tracing::warn!(scheduler, left_out, "{notice}"),
-        }
     }
 
     /// Ends the session, so that others take over its jobs at once. Also one whose connection broke: a server that is started anew with its schedulers is there

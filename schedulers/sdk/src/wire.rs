@@ -5,25 +5,45 @@
 use std::error::Error;
 
 use bytes::Bytes;
-use plenum_model::Delta;
+use plenum_model::{Cell, Delta};
 use plenum_proto::pages::{Decoder, PageError};
 use plenum_proto::sections::Sections;
-use plenum_proto::{ReadError, census, delta};
+use plenum_proto::{ReadError, census, delta, v1};
 
 pub(crate) fn decode_delta(bytes: Bytes) -> Result<Delta, ReadError> {
     census::DELTA.check(&bytes).map_err(|source| ReadError::Content { what: "Delta", source })?;
     delta::decode(bytes)
 }
 
-/// Adds a page to a mirror in the making.
-pub(crate) fn add_page(pages: &mut Decoder, page: Bytes) -> Result<(), PageError> {
-    census::PAGE.check(&page).map_err(|source| ReadError::Content { what: "Page", source })?;
-    pages.add(page)
-}
+/// The pages of a mirror, as they come in one after the other.
+#[derive(Debug)]
+pub(crate) struct Filling(Box<Decoder>);
 
-/// Takes the pages of a mirror, one after the other.
-pub(crate) fn mirror_decoder() -> Box<Decoder> {
-    Box::new(Decoder::new(Sections::MIRROR))
+impl Filling {
+    pub(crate) fn new() -> Self {
+        Self(Box::new(Decoder::new(Sections::MIRROR)))
+    }
+
+    /// Takes a part of a snapshot. Gives the mirror with the last one; and nothing comes of one about which this says what is wrong.
+    pub(crate) fn add(&mut self, part: v1::SnapshotPart) -> Result<Option<Cell>, String> {
+        for page in part.pages {
+            self.add_page(page).map_err(|error| format!("a page that cannot be read: {}", chain(&error)))?;
+        }
+        if self.0.waiting() > 0 {
+            // Where it is never told how many pages there are, there could be any number.
+            return Err("a snapshot that does not begin with its first page".into());
+        }
+        if !part.last {
+            return Ok(None);
+        }
+        let Self(pages) = std::mem::replace(self, Self::new());
+        pages.finish().map(Some).map_err(|error| format!("a snapshot that is none: {}", chain(&error)))
+    }
+
+    fn add_page(&mut self, page: Bytes) -> Result<(), PageError> {
+        census::PAGE.check(&page).map_err(|source| ReadError::Content { what: "Page", source })?;
+        self.0.add(page)
+    }
 }
 
 /// An error with its causes, for one line.
@@ -41,7 +61,7 @@ mod tests {
     fn more_rows_than_there_can_be_are_not_decoded() {
         // Field 4 of a page, with 600,000 machines, its field 1, that say nothing.
         let page = [&[0x22, 0x80, 0x9f, 0x49][..], &[0x0a, 0].repeat(600_000)].concat();
-        let told = chain(&add_page(&mut mirror_decoder(), page.into()).unwrap_err());
+        let told = chain(&Filling::new().add_page(page.into()).unwrap_err());
         assert!(told.contains("expected at most 524288 rows, found 600000"), "{told}");
         // As many of them in field 6 of a delta.
         let told = chain(&decode_delta([0x32, 0].repeat(600_000).into()).unwrap_err());

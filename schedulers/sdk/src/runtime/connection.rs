@@ -9,10 +9,11 @@ use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 
 use super::unanswered::TOO_LARGE;
-use super::{Link, Notice, Output, SchedulerRuntime, Seen, send};
+use super::{Link, Notice, Output, SchedulerRuntime, send};
 use crate::portion::Portion;
 use crate::scheduler::Scheduler;
-use crate::wire::{add_page, chain, decode_delta, mirror_decoder};
+use crate::seen::Seen;
+use crate::wire::{Filling, chain, decode_delta};
 
 /// The codes of `google.rpc` after which a session cannot go on, for it is not there, or of another life of the cell: `NOT_FOUND`,
 /// `FAILED_PRECONDITION`, `ABORTED`; or of another cell, where its number is somebody else's: `PERMISSION_DENIED`. Not `OUT_OF_RANGE`: a
@@ -43,12 +44,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             namespace: self.settings.namespace.to_string(),
             session: self.session.0,
             incarnation: if self.session.0 == 0 { 0 } else { self.seen.incarnation },
-            revision: self.mirror.revision().0,
-            sections: Vec::new(),
-            cell_id: self.seen.cell_id.clone().into(),
-            seen_incarnation: self.seen.incarnation,
-            seen_revision: self.seen.revision,
-            seen_term: self.seen.term,
+            ..self.seen.hello(self.mirror.revision())
         })));
     }
 
@@ -162,7 +158,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 }
             }
             Some(Tell::Heartbeat(beat)) => {
-                self.see(beat.revision);
+                self.seen.see(beat.revision);
                 // The ends of backoffs were reckoned by the time before.
                 self.due |= self.mirror.heard(LogTime::from_micros(beat.time_micros), now_micros);
                 self.due |= self.mirror.heard_now(beat.now_micros, now_micros);
@@ -172,23 +168,18 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
     }
 
-    fn see(&mut self, revision: u64) {
-        self.seen.revision = self.seen.revision.max(revision);
-    }
-
     fn welcome(&mut self, now_micros: i64, welcome: &v1::Welcome, outputs: &mut Vec<Output>) {
-        let v1::Welcome { incarnation, term, revision, .. } = *welcome;
-        let offered = Seen { cell_id: welcome.cell_id.to_vec(), incarnation, term, revision };
+        let offered = Seen::offered(welcome);
         let same_cell = self.seen.cell_id == offered.cell_id;
-        if same_cell && offered.standing() < self.seen.standing() && self.offers_less(welcome) {
+        if same_cell && self.seen.is_beyond(welcome, self.mirror.revision()) {
             let (seen, offered) = (self.seen.standing(), Some(offered.standing()));
             outputs.push(Output::Notice(Notice::Behind { seen, offered }));
             let wait = self.settings.reconnect.most_micros;
             return self.leave("the server is behind".into(), wait, outputs);
         }
         // A restored cell goes on from the term of its backup.
-        let same_server = same_cell && (incarnation, term) == (self.seen.incarnation, self.seen.term);
-        self.seen.term = term;
+        let same_server = same_cell && (offered.incarnation, offered.term) == (self.seen.incarnation, self.seen.term);
+        self.seen.term = offered.term;
         let resumes = self.session.0 != 0;
         if !same_cell || offered.incarnation != self.seen.incarnation {
             self.end_session(now_micros);
@@ -202,7 +193,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             // The session of this number is somebody else's there.
             return self.leave("it is another cell now".into(), 0, outputs);
         }
-        self.see(welcome.revision);
+        self.seen.see(welcome.revision);
         self.message_bytes_max = match usize::try_from(welcome.message_bytes_max) {
             Ok(0) => REQUEST_BYTES_MAX,
             told => told.unwrap_or(usize::MAX),
@@ -226,7 +217,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
         self.notes.tell_again();
         if welcome.snapshot {
-            self.link = Link::Filling(mirror_decoder());
+            self.link = Link::Filling(Filling::new());
             return;
         }
         if welcome.revision == 0 {
@@ -255,12 +246,6 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         outputs.extend(again.into_iter().map(|message| send(Ask::Commit(message))));
     }
 
-    /// Where a stream goes on after the mirror's own revision, the server need not say how far it is itself.
-    fn offers_less(&self, welcome: &v1::Welcome) -> bool {
-        let goes_on = !welcome.snapshot && self.mirror.revision().0 == welcome.revision;
-        welcome.incarnation < self.seen.incarnation || !goes_on
-    }
-
     fn end_session_but_mirror(&mut self, now_micros: i64) {
         self.number = 0;
         self.forget_unanswered(now_micros);
@@ -268,25 +253,13 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 
     /// A part of a snapshot.
     fn fill(&mut self, now_micros: i64, part: v1::SnapshotPart, outputs: &mut Vec<Output>) {
-        let Link::Filling(pages) = &mut self.link else {
+        let Link::Filling(filling) = &mut self.link else {
             return self.renew_mirror("a page of a snapshot that was not announced".into(), outputs);
         };
-        for page in part.pages {
-            if let Err(error) = add_page(pages, page) {
-                return self.renew_mirror(format!("a page that cannot be read: {}", chain(&error)), outputs);
-            }
-        }
-        if pages.waiting() > 0 {
-            // Where it is never told how many pages there are, there could be any number.
-            return self.renew_mirror("a snapshot that does not begin with its first page".into(), outputs);
-        }
-        if !part.last {
-            return;
-        }
-        let pages = std::mem::replace(pages, mirror_decoder());
-        match pages.finish() {
-            Ok(cell) => {
-                self.see(cell.revision().0);
+        match filling.add(part) {
+            Ok(None) => {}
+            Ok(Some(cell)) => {
+                self.seen.see(cell.revision().0);
                 self.counters.snapshots += 1;
                 self.mirror.replace(cell, now_micros);
                 if !self.leave_if_closed(now_micros, outputs) {
@@ -294,7 +267,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                     self.live(now_micros);
                 }
             }
-            Err(error) => self.renew_mirror(format!("a snapshot that is none: {}", chain(&error)), outputs),
+            Err(reason) => self.renew_mirror(reason, outputs),
         }
     }
 
@@ -347,7 +320,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 return false;
             }
         }
-        self.see(delta.revision.0);
+        self.seen.see(delta.revision.0);
         self.counters.deltas += 1;
         self.notice_after(now_micros, &delta);
         ends.iter().for_each(|ended| self.scheduler.ended(ended));

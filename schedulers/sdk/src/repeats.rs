@@ -48,7 +48,7 @@ fn without_numbers(reason: &str) -> String {
 
 /// Which kinds of messages were said lately.
 #[derive(Debug, Default)]
-pub(super) struct Repeats {
+pub(crate) struct Repeats {
     /// When each was said last, and how often it was not since.
     said: BTreeMap<String, (Instant, u64)>,
     /// Since when there is no connection that lasts.
@@ -60,8 +60,23 @@ pub(super) struct Repeats {
 }
 
 impl Repeats {
+    /// Tells people, where it is to be said now. `scheduler`: whose news it is.
+    pub(crate) fn tell(&mut self, scheduler: Option<&str>, notice: &Notice) {
+        let (left_out, for_long) = self.take(notice, Instant::now());
+        let Some(left_out) = left_out else { return tracing::debug!(scheduler, "{notice}") };
+        let left_out = (left_out > 0).then_some(left_out);
+        match notice {
+            Notice::Lost { .. } if for_long => tracing::warn!(scheduler, left_out, "{notice}"),
+            Notice::Session { .. } | Notice::Lost { turned_away: false, .. } => {
+                tracing::info!(scheduler, left_out, "{notice}");
+            }
+            Notice::Behind { .. } | Notice::Lost { .. } => tracing::error!(scheduler, left_out, "{notice}"),
+            _ => tracing::warn!(scheduler, left_out, "{notice}"),
+        }
+    }
+
     /// Whether a notice is to be said now: how many like it were not, since the one before. And whether it says that there has been no connection for long.
-    pub(super) fn take(&mut self, notice: &Notice, now: Instant) -> (Option<u64>, bool) {
+    fn take(&mut self, notice: &Notice, now: Instant) -> (Option<u64>, bool) {
         let for_long = matches!(notice, Notice::Lost { turned_away: false, .. }) && self.lost(now);
         let left_out = match kind_of(notice) {
             Some(kind) if for_long => self.says(&format!("{kind} for long"), now),
