@@ -38,6 +38,7 @@ const STATE_MACHINES: &[(&str, &str)] = &[
     ("Leases", "cellstate/server/src/agents/leases"),
     ("Standstill", "cellstate/server/src/agents/standstill"),
     ("SchedulerRuntime", "schedulers/sdk/src/runtime"),
+    ("Picture", "schedulers/sdk/src/picture"),
     ("AgentReconciler", "agent/src/reconciler"),
 ];
 

@@ -94,8 +94,11 @@ pub(crate) fn with_principal<T>(mut request: Request<T>, principal: Option<&Meta
 
 /// A cell's id as metadata; `None` of none, by which any cell is meant.
 pub(crate) fn cell(id: &[u8]) -> Option<MetadataValue<Ascii>> {
-    let text: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    text.parse().ok().filter(|_| !id.is_empty())
+    hexadecimal(id).parse().ok().filter(|_| !id.is_empty())
+}
+
+pub(crate) fn hexadecimal(id: &[u8]) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::address::{self, CELL_KEY, RunError};
+use crate::watch::Watch;
 
 /// How long an answer may take to begin. The largest listings take seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -91,6 +92,13 @@ impl Client {
     #[must_use]
     pub fn cell(&self) -> v1::cell_client::CellClient<Signed> {
         v1::cell_client::CellClient::new(self.signed()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// The whole cell, as it changes.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        let meant = self.signature.cell.as_ref().and_then(|id| id.to_str().ok());
+        Watch::new(v1::cell_client::CellClient::new(self.signed()), meant.unwrap_or_default().to_owned())
     }
 
     /// Quotas, partitions, drains, pauses, rights.

@@ -50,6 +50,7 @@
 //! | `runtime` | the state machine between the two: no I/O, no clock, no thread |
 //! | `shell` | the connection, the clock, and nothing to decide |
 //! | `client` | calls of the API beside a session: [`Client`], for frameworks that submit and launch; their messages are in [`api`] |
+//! | `picture`, `watch` | the mirror of who has no session: [`Watch`], for frameworks that look and act; `picture` is without I/O |
 //!
 //! A scheduler sees nothing of the core or the server: whoever speaks `plenum.v1` can do all of this from any language.
 
@@ -60,6 +61,7 @@ mod counters;
 mod in_flight;
 mod mirror;
 mod notes;
+mod picture;
 mod plan;
 mod portion;
 mod pulses;
@@ -75,6 +77,7 @@ mod shell;
 mod signals;
 mod specials;
 mod view;
+mod watch;
 mod wire;
 
 pub use address::RunError;
@@ -90,6 +93,7 @@ pub use shell::{Options, run};
 pub use signals::asked_to_end;
 pub use specials::Specials;
 pub use view::{Ledger, View, Work};
+pub use watch::{Watch, WatchError};
 
 pub use plenum_model as model;
 pub use plenum_proto::error::{code_of, is_unanswered, retry_micros_of, words};

@@ -75,6 +75,13 @@ impl Repeats {
         }
     }
 
+    /// A stream without a session stands: said as rarely as that one with a session does.
+    pub(crate) fn stands(&mut self) {
+        if self.connected(Instant::now()) {
+            tracing::info!("the cell is followed");
+        }
+    }
+
     /// Whether a notice is to be said now: how many like it were not, since the one before. And whether it says that there has been no connection for long.
     fn take(&mut self, notice: &Notice, now: Instant) -> (Option<u64>, bool) {
         let for_long = matches!(notice, Notice::Lost { turned_away: false, .. }) && self.lost(now);
@@ -89,7 +96,7 @@ impl Repeats {
         (left_out, for_long)
     }
 
-    /// The session stands. Gives whether that is said: unless it is what was said last. A server may end each stream soon after it began.
+    /// The session stands, or the stream without one. Gives whether that is said: unless it is what was said last. A server may end each stream soon after it began.
     fn connected(&mut self, now: Instant) -> bool {
         self.connected_at = Some(now);
         !std::mem::replace(&mut self.stands_said, true)

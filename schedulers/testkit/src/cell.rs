@@ -386,3 +386,5 @@ mod client_tests;
 mod listing_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod watch_tests;
