@@ -125,6 +125,16 @@ fn what_a_file_leaves_out_is_filled_in() {
 }
 
 #[test]
+fn a_draft_of_the_sdk_is_filled_in_as_a_file_is() {
+    for (scheduler, kind) in [("batch", JobKind::ToCompletion), ("service", JobKind::Forever)] {
+        let mut draft = plenum_sdk::JobDraft::new("story", scheduler, kind);
+        draft.groups.push(plenum_sdk::GroupDraft::new("main", ["/bin/true"], 1000, 64 << 20));
+        let file = read(&format!("name = \"story\"\nscheduler = \"{scheduler}\"\n{GROUP}"));
+        assert_eq!(draft.spec(), file.spec);
+    }
+}
+
+#[test]
 fn a_service_runs_for_ever_and_is_retried_for_ever() {
     let shape = read(&format!("name = \"web\"\nscheduler = \"service\"\n{GROUP}")).spec.shape.unwrap();
     assert_eq!(shape.kind(), JobKind::Forever);

@@ -50,6 +50,7 @@
 //! | `runtime` | the state machine between the two: no I/O, no clock, no thread |
 //! | `shell` | the connection, the clock, and nothing to decide |
 //! | `client` | calls of the API beside a session: [`Client`], for frameworks that submit and launch; their messages are in [`api`] |
+//! | `draft` | jobs to submit, with what job files fill in |
 //! | `picture`, `watch` | the mirror of who has no session: [`Watch`], for frameworks that look and act; `picture` is without I/O |
 //!
 //! A scheduler sees nothing of the core or the server: whoever speaks `plenum.v1` can do all of this from any language.
@@ -58,6 +59,7 @@ mod address;
 mod backoff;
 mod client;
 mod counters;
+mod draft;
 mod in_flight;
 mod mirror;
 mod notes;
@@ -84,6 +86,7 @@ pub use address::RunError;
 pub use backoff::Backoff;
 pub use client::{Client, Signature, Signed};
 pub use counters::Counters;
+pub use draft::{GroupDraft, JobDraft};
 pub use plan::{Plan, PlanError};
 pub use quotas::Quotas;
 pub use runtime::{Input, Notice, Output, SchedulerRuntime};
@@ -95,6 +98,7 @@ pub use specials::Specials;
 pub use view::{Ledger, View, Work};
 pub use watch::{Watch, WatchError};
 
+pub use bytes;
 pub use plenum_model as model;
 pub use plenum_proto::error::{code_of, is_unanswered, retry_micros_of, words};
 pub use plenum_proto::v1 as api;

@@ -1,61 +1,37 @@
 //! Jobs for tests, in one line.
 
-use std::collections::BTreeMap;
-
 use plenum_proto::v1;
+use plenum_sdk::{GroupDraft, JobDraft};
 
-/// A job in the making: namespace `default`, priority 50, to completion, groups whose tasks have 1 MiB and run `true`, are tried three times more after a
-/// second each, and are lost a minute after their machine became unreachable.
+/// A [`JobDraft`] to completion, with groups whose tasks have 1 MiB and run `true`, are tried three times more after a second each, and killed at once when they are to
+/// stop.
 #[derive(Clone, Debug)]
 pub struct JobBuilder {
-    shape: v1::JobShape,
-    bodies: Vec<v1::GroupBody>,
+    draft: JobDraft,
 }
 
 impl JobBuilder {
     /// A job without groups, for a scheduler.
     #[must_use]
     pub fn new(name: &str, scheduler: &str) -> Self {
-        let shape = v1::JobShape {
-            namespace: "default".into(),
-            name: name.into(),
-            scheduler: scheduler.into(),
-            priority: 50,
-            kind: v1::JobKind::ToCompletion.into(),
-            same_machine: false,
-            groups: Vec::new(),
-            parent: 0,
-            instant_micros: 0,
-            options: BTreeMap::new(),
-        };
-        Self { shape, bodies: Vec::new() }
+        Self { draft: JobDraft::new(name, scheduler, v1::JobKind::ToCompletion) }
     }
 
     /// Adds a group of `count` tasks with so much CPU each.
     #[must_use]
     pub fn group(mut self, name: &str, count: u32, cpu_millis: i64) -> Self {
-        let resources = v1::Resources { cpu_millis, memory_bytes: 1 << 20, ..v1::Resources::default() };
-        self.shape.groups.push(v1::GroupShape {
-            name: name.into(),
-            count,
-            resources: Some(resources),
-            retry: Some(v1::RetryPolicy { attempts: 3, delay_micros: 1_000_000 }),
-            lost_after_micros: 60_000_000,
-            ..v1::GroupShape::default()
-        });
-        self.bodies.push(v1::GroupBody {
-            name: name.into(),
-            driver: "exec".into(),
-            command: vec!["/bin/true".into()],
-            ..v1::GroupBody::default()
-        });
+        let mut group = GroupDraft::new(name, ["/bin/true"], cpu_millis, 1 << 20);
+        group.shape.count = count;
+        group.shape.retry = Some(v1::RetryPolicy { attempts: 3, delay_micros: 1_000_000 });
+        (group.body.restart, group.body.kill_timeout_micros) = (None, 0);
+        self.draft.groups.push(group);
         self
     }
 
     /// Another namespace.
     #[must_use]
     pub fn namespace(mut self, namespace: &str) -> Self {
-        self.shape.namespace = namespace.into();
+        self.draft.shape.namespace = namespace.into();
         self
     }
 
@@ -146,9 +122,9 @@ impl JobBuilder {
     /// The job runs for ever, and so do its tasks.
     #[must_use]
     pub fn forever(mut self) -> Self {
-        self.shape.kind = v1::JobKind::Forever.into();
-        for body in &mut self.bodies {
-            body.command = vec!["/bin/sleep".into(), "infinity".into()];
+        self.draft.shape.kind = v1::JobKind::Forever.into();
+        for group in &mut self.draft.groups {
+            group.body.command = vec!["/bin/sleep".into(), "infinity".into()];
         }
         self.forgiving()
     }
@@ -170,8 +146,8 @@ impl JobBuilder {
     /// Its tasks are tried again however often they fail, after a second.
     #[must_use]
     pub fn forgiving(mut self) -> Self {
-        for group in &mut self.shape.groups {
-            group.retry = Some(v1::RetryPolicy { attempts: u32::MAX, delay_micros: 1_000_000 });
+        for group in &mut self.draft.groups {
+            group.shape.retry = Some(v1::RetryPolicy { attempts: u32::MAX, delay_micros: 1_000_000 });
         }
         self
     }
@@ -179,31 +155,31 @@ impl JobBuilder {
     /// An option of its scheduler, as in `[options]` of a job file.
     #[must_use]
     pub fn option(mut self, name: &str, value: &str) -> Self {
-        self.shape.options.insert(name.into(), value.into());
+        self.draft.shape.options.insert(name.into(), value.into());
         self
     }
 
     /// All its tasks share one machine.
     #[must_use]
     pub fn same_machine(mut self) -> Self {
-        self.shape.same_machine = true;
+        self.draft.shape.same_machine = true;
         self
     }
 
     /// 0 to 99, higher first.
     #[must_use]
     pub fn priority(mut self, priority: u32) -> Self {
-        self.shape.priority = priority;
+        self.draft.shape.priority = priority;
         self
     }
 
     /// The job, as it is submitted.
     #[must_use]
     pub fn spec(&self) -> v1::JobSpec {
-        v1::JobSpec { shape: Some(self.shape.clone()), body: Some(v1::JobBody { groups: self.bodies.clone() }) }
+        self.draft.clone().spec()
     }
 
     fn last(&mut self) -> &mut v1::GroupShape {
-        self.shape.groups.last_mut().expect("a group comes before what is said of it")
+        &mut self.draft.groups.last_mut().expect("a group comes before what is said of it").shape
     }
 }
