@@ -22,6 +22,7 @@ mod inspect;
 mod jobs;
 mod listing;
 mod members;
+mod metadata;
 mod missed;
 mod moved;
 mod names;
@@ -127,8 +128,9 @@ async fn answer(shared: &Arc<Shared>, mut request: axum::extract::Request, next:
     match judged {
         Ok(principal) => {
             request.extensions_mut().insert(principal);
-            let uri = request.uri().clone();
-            let (parts, body) = request.into_parts();
+            let (mut parts, body) = request.into_parts();
+            metadata::let_go(&mut parts);
+            let uri = parts.uri.clone();
             let settings = &shared.settings;
             let taken = arriving::Taken::of(uri.path(), settings.message_bytes_max, settings.greeting);
             let (body, unanswered) = arriving::counted(&shared.arriving, body, taken);

@@ -61,6 +61,9 @@ pub struct Settings {
     pub backlog_bytes: usize,
     /// Largest message that is taken, in bytes.
     pub message_bytes_max: usize,
+    /// Metadata of a call by HTTP/2, in bytes as that counts them: of each field its name, its value, and 32 more. Clients of ours send some 1 KB, and
+    /// others may add what their proxies and tracing put there.
+    pub metadata_bytes_max: u32,
     /// Streams at once on one connection.
     pub streams_per_connection: u32,
     /// Connections at once.
@@ -213,6 +216,8 @@ impl Default for Settings {
             recent_bytes: 16 << 20,
             backlog_bytes: 64 << 20,
             message_bytes_max: plenum_proto::bounds::REQUEST_BYTES_MAX,
+            // What gRPC itself takes, where nobody says otherwise.
+            metadata_bytes_max: 8 << 10,
             streams_per_connection: 256,
             connections: 4096,
             greeting: Duration::from_secs(10),

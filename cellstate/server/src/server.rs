@@ -121,6 +121,7 @@ impl Server {
         let serving = tonic::transport::Server::builder()
             .accept_http1(true)
             .max_concurrent_streams(settings.streams_per_connection)
+            .http2_max_header_list_size(settings.metadata_bytes_max)
             .http2_keepalive_interval(Some(settings.keepalive))
             .http2_keepalive_timeout(Some(settings.keepalive))
             .add_routes(routes)

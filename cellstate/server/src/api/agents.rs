@@ -25,7 +25,7 @@ use crate::shared::Shared;
 use crate::sync::Seen;
 
 /// Metadata of Follow and Report with the instance that RegisterRequest said.
-const INSTANCE: &str = "plenum-instance";
+pub(super) const INSTANCE: &str = "plenum-instance";
 const INSTANCE_BYTES_MAX: usize = 64;
 /// What a chunk of a log may have, in bytes: twice what our agents send. Some chunks wait for each reader, and those that nobody reads are kept.
 const LOG_CHUNK_BYTES_MAX: usize = 64 << 10;

@@ -31,13 +31,9 @@ const CUT: &str = "the request ends in the middle of a message";
 /// What is said of bytes that are no message, such as JSON.
 const NO_MESSAGE: &str = "a message begins with a byte that is 0 or 1";
 
-/// Methods whose callers send one message after the other, whenever they have one. A request of any other method goes on until it is whole.
-const STREAMED: [&str; 4] = [
-    "/plenum.v1.Cell/Session",
-    "/plenum.v1.Agents/SendLogs",
-    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-];
+/// Methods whose callers send one message after the other, whenever they have one. A request of any other method goes on until it is whole; so does
+/// that of reflection, whose callers know what they want to ask.
+const STREAMED: [&str; 2] = ["/plenum.v1.Cell/Session", "/plenum.v1.Agents/SendLogs"];
 
 /// The bytes of all requests that are arriving, or of all answers that were not read.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
+use plenum_proto::codec::Codec;
 use plenum_proto::v1;
 use plenum_server::{Handle, Server};
 use tokio::sync::mpsc;
@@ -15,7 +16,9 @@ use tower::Service;
 use v1::session_request::Ask;
 use v1::session_response::Tell;
 
-use crate::client::{Session, code, connect, eventually, job, options, placement, register, start, submit};
+use crate::client::{
+    Session, as_principal, code, connect, eventually, job, options, placement, register, start, submit,
+};
 
 /// Claims of a transaction that takes a while to decide.
 const CLAIMS: u32 = 1_000;
@@ -258,6 +261,45 @@ async fn requests_that_begin_and_do_not_end_have_a_bounded_number_of_bytes_and_l
     }
     let (_data, call) = begin(&channel, 400 << 10, 400 << 10);
     assert_eq!(code(&call.await.unwrap().unwrap()), "INVALID_REQUEST", "it is read, and is no job");
+    server.shutdown().await.unwrap();
+}
+
+// Reflection was taken for a stream that may be silent: such a call, of some 27 KB, stayed for as long as its connection.
+#[tokio::test]
+async fn who_asks_what_services_there_are_and_then_says_nothing_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut short = options(dir.path());
+    short.settings.greeting = std::time::Duration::from_millis(200);
+    let server = Server::start(short).await.unwrap();
+    let mut client = tonic::client::Grpc::new(connect(&server).await);
+    for version in ["v1", "v1alpha"] {
+        client.ready().await.unwrap();
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        // Nothing is sent, and nothing comes: of which messages it is does not matter.
+        let codec = Codec::<v1::StopRequest, v1::StopRequest>::default();
+        let silent = tonic::Request::new(tokio_stream::pending());
+        let mut told = client.streaming(silent, path.parse().unwrap(), codec).await.unwrap().into_inner();
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(30), told.message()).await;
+        assert!(matches!(ended.expect("it ends"), Ok(None) | Err(_)), "nothing was asked: {version}");
+    }
+    server.shutdown().await.unwrap();
+}
+
+// What a call came with beside its message was bounded by what the transport thinks right, 16 KiB, and stood nowhere.
+#[tokio::test]
+async fn metadata_has_a_bound_that_leaves_room_for_what_others_put_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let mut jobs = v1::jobs_client::JobsClient::new(connect(&server).await);
+    let with = |bytes: usize| {
+        let mut request = as_principal("operator/op", v1::ListRequest::default());
+        request.metadata_mut().insert("baggage", "x".repeat(bytes).parse().unwrap());
+        request
+    };
+    jobs.list(with(6 << 10)).await.unwrap();
+    let refused = jobs.list(with(9 << 10)).await.expect_err("8 KiB is what there may be");
+    assert_eq!(code(&refused), "", "it is refused before anything of ours is asked: {refused:?}");
+    jobs.list(with(0)).await.unwrap();
     server.shutdown().await.unwrap();
 }
 
