@@ -1,18 +1,18 @@
 //! Removing what tasks left, however they nested it.
 //!
 //! `std::fs::remove_dir_all` takes a stack frame and a descriptor for each level. A task that nests ten thousand directories, which is a
-//! line of shell, would end the agent with it, and each agent after that one. This takes two descriptors and no depth: what
+//! line of shell, would end the agent with it, and each agent after that one. This takes a few descriptors and no depth: what
 //! lies deeper is moved up to the root before it is removed. To be used when nobody writes there any more: where somebody does all the same, something
-//! of that is left.
+//! of that is left, and nothing elsewhere is changed.
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Dir, Mode, OFlags, chmodat, fchmod, openat, renameat, unlinkat},
+    fs::{AtFlags, CWD, Dir, Mode, OFlags, chmod, fchmod, openat, renameat, unlinkat},
     io::Errno,
 };
 
@@ -120,7 +120,7 @@ impl Removal {
 
     fn move_up(&mut self, directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<()> {
         // Its link to its parent changes, which is a change of itself.
-        let _ = chmodat(directory, name, Mode::RWXU, AtFlags::empty());
+        let _ = give_to_owner(directory, name);
         let mut error = Errno::EXIST;
         for _ in 0..NAMES_TRIED {
             let moved = format!("{MOVED_PREFIX}{}", self.next);
@@ -157,9 +157,8 @@ fn remove_one(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<bo
 fn open<P: rustix::path::Arg + Copy>(directory: BorrowedFd<'_>, name: P) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = match openat(directory, name, flags, Mode::empty()) {
-        // No link: those can't be opened for another reason.
         Err(Errno::ACCESS) => {
-            chmodat(directory, name, Mode::RWXU, AtFlags::empty())?;
+            give_to_owner(directory, name)?;
             openat(directory, name, flags, Mode::empty())?
         }
         other => other?,
@@ -167,6 +166,15 @@ fn open<P: rustix::path::Arg + Copy>(directory: BorrowedFd<'_>, name: P) -> io::
     // Fails where it is somebody else's; then so will the rest, and says so.
     let _ = fchmod(&opened, Mode::RWXU);
     Ok(opened)
+}
+
+/// Lets the owner of a directory read and change it, whatever it was allowed. By a descriptor, which needs no right to what is in it: by its name
+/// the rights of a file elsewhere could change, as whoever still writes there may put a link in its place at any time.
+fn give_to_owner<P: rustix::path::Arg>(directory: BorrowedFd<'_>, name: P) -> Result<(), Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = openat(directory, name, flags, Mode::empty())?;
+    // `fchmod` takes none that was opened so.
+    chmod(format!("/proc/self/fd/{}", held.as_raw_fd()), Mode::RWXU)
 }
 
 fn is_itself_or_parent(name: &[u8]) -> bool {
@@ -261,6 +269,35 @@ mod tests {
         let mut outcomes = vec![Err(io::ErrorKind::PermissionDenied.into()), Ok(true)];
         let error = repeat(|| outcomes.pop().unwrap()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    // An agent that runs as root gave its tasks' directories to other users, of whom one put a link there in the moment in which a directory's rights
+    // were changed. Those of any file of the machine were then.
+    #[test]
+    fn the_rights_of_what_a_link_leads_to_stay_when_it_comes_in_the_place_of_a_directory() {
+        let place = tempfile::tempdir().unwrap();
+        let (root, file, directory) =
+            (place.path().join("task"), place.path().join("file"), place.path().join("directory"));
+        fs::create_dir(&root).unwrap();
+        fs::write(&file, "x").unwrap();
+        fs::create_dir(&directory).unwrap();
+        let mut removal = Removal { root: open(CWD, &root).unwrap(), next: 0, moved: 0 };
+        let within = open(CWD, &root).unwrap();
+        let rights = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+        for outside in [&file, &directory] {
+            fs::set_permissions(outside, fs::Permissions::from_mode(0o644)).unwrap();
+            symlink(outside, root.join("link")).unwrap();
+            assert_eq!(give_to_owner(within.as_fd(), c"link"), Err(Errno::NOTDIR));
+            removal.move_up(within.as_fd(), c"link").unwrap();
+            assert_eq!(rights(outside), 0o644);
+        }
+        // What it is there for.
+        let locked = root.join("locked");
+        fs::create_dir(&locked).unwrap();
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o000)).unwrap();
+        give_to_owner(within.as_fd(), c"locked").unwrap();
+        assert_eq!(rights(&locked), 0o700);
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700)).unwrap();
     }
 
     #[test]
