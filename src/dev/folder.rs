@@ -2,9 +2,9 @@
 
 use std::{
     cell::Cell,
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions, Permissions},
     io::{self, Read, Seek, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, Instant},
@@ -27,7 +27,9 @@ const LOCK_PERIOD: Duration = Duration::from_millis(10);
 const LOCKED_MAX: Duration = Duration::from_secs(1);
 /// How long one that says that it ends is waited for: its tasks are given their time.
 const ENDING_MAX: Duration = Duration::from_secs(30);
-/// What stands in its lock file then.
+/// Who can open its lock file can lock it, and keep cells waiting.
+const FOR_THE_OWNER: u32 = 0o600;
+/// What stands in that file then.
 const ENDS: &str = "ends\n";
 
 /// A cell's directory.
@@ -68,10 +70,11 @@ impl Folder {
                 lock: None,
             },
         };
-        for part in ["server", "agents", "logs"] {
+        // Tasks that an agent of root starts for other users pass through its directory; what parts print is for nobody else.
+        for (part, mode) in [("server", 0o777), ("agents", 0o777), ("logs", 0o700)] {
             let path = folder.path.join(part);
-            fs::create_dir_all(&path)
-                .map_err(|error| with_room_elsewhere(Failure::io(format!("cannot make {}", path.display()), &error)))?;
+            let made = DirBuilder::new().recursive(true).mode(mode).create(&path);
+            made.map_err(|error| with_room_elsewhere(Failure::io(format!("cannot make {}", path.display()), &error)))?;
         }
         folder.lock = locked(&folder.path.join("dev.lock"));
         Ok(folder)
@@ -163,7 +166,11 @@ pub(super) fn not_ready(folder: &Folder, what: &str, said: &str) -> Failure {
 }
 
 fn locked(path: &Path) -> Option<File> {
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).ok()?;
+    let mut open = OpenOptions::new();
+    open.read(true).write(true).create(true).truncate(false).mode(FOR_THE_OWNER);
+    let mut file = open.open(path).ok()?;
+    // An earlier version let others open it. Where that can't be changed, the lock is as good as it was.
+    let _ = file.set_permissions(Permissions::from_mode(FOR_THE_OWNER));
     let (begun, mut told) = (Instant::now(), false);
     while file.try_lock().is_err() {
         let ends = is_ending(&mut file);
@@ -291,6 +298,19 @@ mod tests {
         assert!(first.is_alone() && !second.is_alone());
         first.close();
         assert!(!second.is_alone() && Folder::open(Some(named.path())).unwrap().is_alone());
+    }
+
+    // Any user who could pass the directory above held the lock, and each start of a cell waited for as long as for one that ends.
+    #[test]
+    fn nobody_but_its_user_can_lock_a_cell_or_read_what_its_parts_print() {
+        let [new, earlier] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let lock = File::create(earlier.path().join("dev.lock")).unwrap();
+        lock.set_permissions(Permissions::from_mode(0o644)).unwrap();
+        for named in [new, earlier] {
+            let folder = Folder::open(Some(named.path())).unwrap();
+            let rights = ["dev.lock", "logs"].map(|part| named.path().join(part).metadata().unwrap().mode() & 0o777);
+            assert_eq!((rights, folder.is_alone()), ([0o600, 0o700], true));
+        }
     }
 
     #[test]
