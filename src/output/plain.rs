@@ -1,9 +1,10 @@
 //! Texts of other people, such as why a task failed: they must neither break what is printed nor speak to the terminal.
 
 /// True for what a terminal takes for an order, or shows in another place than where it stands: control characters, and those that
-/// turn the direction of writing.
+/// turn the direction of writing. What joins or parts letters without being seen stays, as some scripts need it.
 fn is_order(each: char) -> bool {
-    each.is_control() || matches!(each, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    each.is_control()
+        || matches!(each, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// True for what does not stand on one line as it is.
@@ -46,6 +47,20 @@ pub(super) fn escaped(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Two values that were told apart by such a mark looked the same.
+    #[test]
+    fn every_mark_that_turns_the_direction_of_writing_is_seen_and_what_scripts_need_stays() {
+        for mark in ['\u{61c}', '\u{200e}', '\u{200f}', '\u{202a}', '\u{202e}', '\u{2066}', '\u{2069}'] {
+            let text = format!("a{mark}b");
+            assert_eq!((one_line(&text), lines(&text)), ("a b".to_owned(), "a b".to_owned()));
+            assert_eq!(escaped(&text), format!("a\\u{:04x}b", u32::from(mark)));
+        }
+        let joined = "\u{645}\u{6cc}\u{200c}\u{62e} \u{915}\u{94d}\u{200d} \u{e01}\u{200b}\u{e02}";
+        for kept in [one_line(joined), lines(joined), escaped(joined)] {
+            assert_eq!(kept, joined);
+        }
+    }
 
     // Another one's text cleared the screen of whoever looked, and was no YAML.
     #[test]
