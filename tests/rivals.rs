@@ -103,7 +103,10 @@ impl Rivals {
 
     fn submit_with(&self, spec: v1::JobSpec) -> Result<v1::SubmitResponse, Status> {
         let mut jobs = v1::jobs_client::JobsClient::new(self.channel.clone());
-        Ok(self.runtime.block_on(jobs.submit(v1::SubmitRequest { spec: Some(spec) }))?.into_inner())
+        Ok(self
+            .runtime
+            .block_on(jobs.submit(v1::SubmitRequest { spec: Some(spec), ..Default::default() }))?
+            .into_inner())
     }
 
     pub(crate) fn open(&self, scheduler: &str) -> Result<Rival, Status> {

@@ -466,7 +466,8 @@ fn quota(shape: Shape, task: Resources) -> Command {
 }
 
 fn submit(core: &mut Core, shape: JobShape, now: LogTime) -> anyhow::Result<JobId> {
-    let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+    let command =
+        Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32], expected_version: None };
     match decide(core, command, now)? {
         Decision::Accepted { id, .. } => JobId::from_bits(id).context("a job's id"),
         other => bail!("expected an id, found {other:?}"),

@@ -98,7 +98,8 @@ async fn submit(
         Err(failure) if failure.code == "UNAVAILABLE" => return Err(failure),
         before => before.ok().map(|(_, view)| view),
     };
-    let answer = match connection.jobs().submit(SubmitRequest { spec: Some(spec.clone()) }).await {
+    let answer = match connection.jobs().submit(SubmitRequest { spec: Some(spec.clone()), ..Default::default() }).await
+    {
         Ok(answer) => answer.into_inner(),
         Err(status) => return Err(hints::of_changed(&connection, &spec, status.into()).await),
     };
@@ -366,8 +367,13 @@ async fn scale(
         Some(group) => group,
         None => only_group(job, &before)?,
     };
-    let request =
-        ScaleRequest { namespace: job.namespace.clone(), name: job.name.clone(), group: group.clone(), count };
+    let request = ScaleRequest {
+        namespace: job.namespace.clone(),
+        name: job.name.clone(),
+        group: group.clone(),
+        count,
+        ..Default::default()
+    };
     let answer = match connection.jobs().scale(request).await {
         Ok(answer) => answer.into_inner(),
         Err(status) => return Err(hints::of_missing(&connection, job, None, status.into()).await),

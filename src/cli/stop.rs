@@ -19,7 +19,7 @@ use crate::{connect::Connection, failure::Failure, output};
 
 /// Stops a job; with `wait`, until the deadline if there is one, waits until nothing of it runs any more.
 pub(super) async fn stop(context: &Context, job: &JobName, wait: Option<Option<Instant>>) -> Result<ExitCode, Failure> {
-    let request = StopRequest { namespace: job.namespace.clone(), name: job.name.clone() };
+    let request = StopRequest { namespace: job.namespace.clone(), name: job.name.clone(), ..Default::default() };
     let connection = context.connect().await?;
     let answer = match connection.jobs().stop(request).await {
         Ok(answer) => Some(answer.into_inner()),

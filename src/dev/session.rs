@@ -164,7 +164,7 @@ impl Session<'_> {
         for (_, spec) in specs {
             let shape = spec.shape.clone().unwrap_or_default();
             let name = JobName { namespace: shape.namespace, name: shape.name };
-            let answer = connection.jobs().submit(SubmitRequest { spec: Some(spec) }).await;
+            let answer = connection.jobs().submit(SubmitRequest { spec: Some(spec), ..Default::default() }).await;
             let answer = answer.map_err(|status| self.of_earlier(status.into(), &name))?;
             submitted.push(Submitted { name, revision: answer.into_inner().revision, ended: None });
         }
@@ -303,12 +303,18 @@ mod tests {
                  resources = {{ cpu = \"1\", memory = \"16MiB\" }}\n"
             );
             let spec = Some(JobFile::parse("job.toml", &text).unwrap().spec);
-            let revision = connection.jobs().submit(SubmitRequest { spec }).await.unwrap().into_inner().revision;
+            let revision = connection
+                .jobs()
+                .submit(SubmitRequest { spec, ..Default::default() })
+                .await
+                .unwrap()
+                .into_inner()
+                .revision;
             let name = JobName { namespace: "default".to_owned(), name: name.to_owned() };
             submitted.push(Submitted { name, revision, ended: None });
         }
         for Submitted { name: JobName { namespace, name }, .. } in &submitted[..2] {
-            let stop = StopRequest { namespace: namespace.clone(), name: name.clone() };
+            let stop = StopRequest { namespace: namespace.clone(), name: name.clone(), ..Default::default() };
             connection.jobs().stop(stop).await.unwrap();
         }
         let states = [JobState::JobStopped, JobState::JobStopped, JobState::JobWaiting];

@@ -207,7 +207,12 @@ impl Stage {
             groups: vec![group],
             ..JobShape::default()
         };
-        let command = Command::SubmitJob { shape: Arc::new(shape), body: self.body.clone(), body_digest: [0; 32] };
+        let command = Command::SubmitJob {
+            shape: Arc::new(shape),
+            body: self.body.clone(),
+            body_digest: [0; 32],
+            expected_version: None,
+        };
         match self.ask(command, at_micros)? {
             Decision::Accepted { id, .. } => JobId::from_bits(id).context("a job's id"),
             other => bail!("expected a job's id, found {other:?}"),

@@ -49,7 +49,8 @@ impl Committed {
         let mut jobs = BTreeMap::new();
         for (pod, count) in counts(&conditions.arrivals) {
             let shape = Arc::new(job(&workload.pods[pod], count));
-            let command = Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32] };
+            let command =
+                Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32], expected_version: None };
             let Decision::Accepted { id, .. } = decide(&mut core, command)? else { bail!("expected a job's id") };
             let job = JobId::from_bits(id).context("a job's id")?;
             jobs.insert(pod, (job, workload.pods[pod].gpu_millis, 0));

@@ -221,7 +221,12 @@ impl Ground {
             groups: vec![group],
             ..JobShape::default()
         };
-        let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+        let command = Command::SubmitJob {
+            shape: Arc::new(shape),
+            body: Arc::new([]),
+            body_digest: [0; 32],
+            expected_version: None,
+        };
         match self.ask(command, at_micros).with_context(|| format!("job {:?}", job.name))? {
             Decision::Accepted { id, .. } => JobId::from_bits(id).context("a job's id"),
             other => bail!("expected a job's id, found {other:?}"),

@@ -46,7 +46,7 @@ impl Core {
         deadline: LogTime,
         now: LogTime,
     ) -> Handled {
-        let job = self.live_job(id)?;
+        let job = self.live_job(id, None)?;
         let before = self.cell.hold(id).cloned();
         let answer = accepted(id.to_bits(), job.version);
         let mut delta = self.draft(now);

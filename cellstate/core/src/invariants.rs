@@ -165,6 +165,15 @@ pub enum Violation {
         /// What it may.
         limit: u64,
     },
+    /// A job was changed that had another version than was expected; 0: there was none of this name.
+    Unexpected {
+        /// At which revision.
+        revision: Revision,
+        /// What was expected.
+        expected: u32,
+        /// What it had.
+        found: u32,
+    },
     /// A revision does not follow the one before.
     RevisionGap {
         /// The one before.
@@ -217,6 +226,7 @@ pub fn check_step(before: &Cell, request: &Request, decided: &Decided, after: &C
         return if same { Ok(()) } else { Err(gap) };
     };
     invariant_revisions_have_no_gaps(before, after)?;
+    invariant_what_was_expected_was_there(before, &request.command, after.revision())?;
     invariant_no_grant_makes_room_negative(after, delta)?;
     invariant_granted_devices_were_free(after, delta)?;
     invariant_no_unknown_task_has_a_granted_port(after, delta)?;
@@ -232,6 +242,29 @@ pub fn check_step(before: &Cell, request: &Request, decided: &Decided, after: &C
         invariant_refused_has_no_effect(outcome, delta)?;
     }
     check_cell(after)
+}
+
+/// What was decided on one version of a job changed no other.
+///
+/// # Errors
+/// When the job had another version.
+pub fn invariant_what_was_expected_was_there(
+    before: &Cell,
+    command: &Command,
+    revision: Revision,
+) -> Result<(), Violation> {
+    let (expected, job) = match command {
+        Command::SubmitJob { shape, expected_version, .. } => {
+            (*expected_version, before.job_named(&shape.namespace, &shape.name))
+        }
+        Command::StopJob { job, version } | Command::ScaleJob { job, version, .. } => (*version, before.job(*job)),
+        _ => return Ok(()),
+    };
+    let found = job.map_or(0, |job| job.version);
+    match expected {
+        Some(expected) if expected != found => Err(Violation::Unexpected { revision, expected, found }),
+        _ => Ok(()),
+    }
 }
 
 /// Used equals the sum over live allocations: nothing leaks.

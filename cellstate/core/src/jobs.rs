@@ -10,6 +10,7 @@ use plenum_model::{
 };
 
 use crate::derived::{Derived, rows};
+use crate::expected::{came_of, expect_version};
 use crate::launch::check_recurring;
 use crate::slots::{RangeSlots, place_size};
 use crate::sweeps::JOB_STOPPED;
@@ -22,12 +23,19 @@ impl Core {
         shape: &Arc<JobShape>,
         body: &Arc<[u8]>,
         body_digest: [u8; 32],
+        expected: Option<u32>,
         now: LogTime,
     ) -> Handled {
         may_be_submitted(shape)?;
         check_recurring(shape)?;
-        if let Some(job) = self.cell.job_named(&shape.namespace, &shape.name).filter(|job| !job.state.is_final()) {
-            let job = job.clone();
+        let known = self.cell.job_named(&shape.namespace, &shape.name).cloned();
+        if let Some(expected) = expected {
+            if let Some(job) = known.as_ref().filter(|job| came_of(job, expected, shape, body_digest)) {
+                return Ok(Verdict::Answer(accepted(job.id.to_bits(), job.version)));
+            }
+            expect_version(&shape.name, known.as_deref(), expected)?;
+        }
+        if let Some(job) = known.filter(|job| !job.state.is_final()) {
             return self.resubmit(&job, shape, body_digest, now);
         }
         let (answer, delta) = self.put_job(shape, body, body_digest, now)?;
@@ -233,19 +241,15 @@ impl Core {
         Ok(())
     }
 
-    pub(crate) fn live_job(&self, id: JobId) -> Result<Arc<Job>, Rejection> {
-        let job = self.cell.job(id).cloned();
-        let job =
-            job.ok_or_else(|| Rejection::new(RejectionCode::NoSuchJob, format!("{id} is retired or never was")))?;
-        if job.state.is_final() {
-            let message = format!("{} is over ({}) and can't be changed", job.shape.name, job.state.word());
-            return Err(Rejection::new(RejectionCode::JobOver, message));
+    /// Where a version is named, that one is stopped and no other; when it is over already, that was asked before or came about by itself.
+    pub(crate) fn stop_job(&mut self, id: JobId, version: Option<u32>, now: LogTime) -> Handled {
+        if version.is_some() {
+            let job = self.job_at(id, version)?;
+            if job.state.is_final() {
+                return Ok(Verdict::Answer(accepted(id.to_bits(), job.version)));
+            }
         }
-        Ok(job)
-    }
-
-    pub(crate) fn stop_job(&mut self, id: JobId, now: LogTime) -> Handled {
-        let job = self.live_job(id)?;
+        let job = self.live_job(id, version)?;
         let mut delta = self.draft(now);
         delta.jobs.push(JobChange::State { id, state: JobState::Stopped, reason: "stopped by a request".into() });
         stop_live_tasks(&self.cell, &job, JOB_STOPPED, |_| true, self.options.stops_max, &mut delta);
@@ -260,15 +264,7 @@ impl Core {
         (group, count): (u16, u32),
         now: LogTime,
     ) -> Handled {
-        let job = self.live_job(id)?;
-        if let Some(version) = version.filter(|&version| version != job.version) {
-            let message = format!(
-                "{} was submitted again meanwhile: it has version {} now, and a group of version {version} was to be scaled; \
-                 look at its groups and try again",
-                job.shape.name, job.version
-            );
-            return Err(Rejection::new(RejectionCode::JobChanged, message));
-        }
+        let job = self.live_job(id, version)?;
         let Some(row) = job.group_row(group) else {
             let message = format!("{} has {} groups, and no number {group}", job.shape.name, job.shape.groups.len());
             return Err(Rejection::new(RejectionCode::NoSuchGroup, message));

@@ -18,7 +18,7 @@ impl Core {
         if let Some(child) = launched {
             return Ok(Verdict::Answer(accepted(child.id.to_bits(), child.version)));
         }
-        let job = self.live_job(parent)?;
+        let job = self.live_job(parent, None)?;
         let invalid = |message: String| Err(Rejection::new(RejectionCode::InvalidRequest, message));
         if job.shape.kind != JobKind::Recurring {
             return invalid(format!("{} is not recurring; only jobs that are can be launched from", job.shape.name));
@@ -147,7 +147,12 @@ mod tests {
             groups: vec![GroupShape { name: "main".into(), count: 1, ..GroupShape::default() }],
             ..JobShape::default()
         };
-        let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+        let command = Command::SubmitJob {
+            shape: Arc::new(shape),
+            body: Arc::new([]),
+            body_digest: [0; 32],
+            expected_version: None,
+        };
         let Decision::Accepted { id, .. } = ask(&mut core, "local", command) else { panic!("submitting is accepted") };
         let parent = JobId::from_bits(id).expect("an id");
         let launch = |core: &mut Core, principal: &str, seconds: i64| {

@@ -11,6 +11,7 @@ mod clock;
 mod commit;
 mod derived;
 mod due;
+mod expected;
 mod group_events;
 mod hindsight;
 mod holds;
@@ -44,13 +45,15 @@ mod tenants;
 mod undo;
 mod unknown;
 
+pub use expected::expect_version;
+
 use plenum_model::planted::{self, Bug};
 use plenum_model::{Cell, Command, Decision, Delta, Grants, LogTime, Outcome, Rejection, Request, Revision};
 
 use derived::Derived;
 
 /// The version of the rules: batches of another one are folded, not decided again.
-pub const CORE_VERSION: u32 = 33;
+pub const CORE_VERSION: u32 = 34;
 
 /// Rows that any table may have: whoever reads a delta refuses to grow one further.
 pub const ROWS_MAX: u32 = 1 << 26;
@@ -276,8 +279,10 @@ impl Core {
             Command::OpenSession { scheduler } => self.open_session(request, scheduler, now),
             Command::CloseSession(id) => self.close_session(*id, now),
             Command::Commit(transaction, digest) => self.commit(transaction, *digest, now),
-            Command::SubmitJob { shape, body, body_digest } => self.submit_job(shape, body, *body_digest, now),
-            Command::StopJob(id) => self.stop_job(*id, now),
+            Command::SubmitJob { shape, body, body_digest, expected_version } => {
+                self.submit_job(shape, body, *body_digest, *expected_version, now)
+            }
+            Command::StopJob { job, version } => self.stop_job(*job, *version, now),
             Command::ScaleJob { job, version, group, count } => self.scale_job(*job, *version, (*group, *count), now),
             Command::StopAllocation(id) => self.stop_allocation(*id, now),
             Command::RegisterMachine { name, boot_id, capacity, attributes, devices, inventory, seen } => {

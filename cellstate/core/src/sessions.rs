@@ -233,7 +233,12 @@ mod tests {
             groups: vec![group],
             ..JobShape::default()
         };
-        let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+        let command = Command::SubmitJob {
+            shape: Arc::new(shape),
+            body: Arc::new([]),
+            body_digest: [0; 32],
+            expected_version: None,
+        };
         let Decision::Accepted { id, version } = ask(core, command) else { panic!("submitting is accepted") };
         (JobId::from_bits(id).expect("an id"), version)
     }
@@ -244,7 +249,7 @@ mod tests {
         let mut core = Core::new(CoreOptions::default());
         open_server(&mut core, 1, 1);
         let (job, version) = submit(&mut core);
-        ask(&mut core, Command::StopJob(job));
+        ask(&mut core, Command::StopJob { job, version: None });
         let backup = core.cell().clone();
         assert_eq!((version, submit(&mut core)), (1, (job, 2)));
         let mut restored = Core::from_cell(backup, CoreOptions::default());

@@ -8,6 +8,7 @@ mod costs;
 mod costs_of_claims;
 mod devices;
 mod draining;
+mod expecting;
 mod generations;
 mod governing;
 mod handing_over;

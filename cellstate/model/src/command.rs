@@ -41,14 +41,21 @@ pub enum Command {
         body: Arc<[u8]>,
         /// BLAKE3 of `body`.
         body_digest: [u8; 32],
+        /// The version that the job of this name has to have, 0 for none of this name at all; `None`: whichever.
+        expected_version: Option<u32>,
     },
     /// Stops all its tasks, and ends it.
-    StopJob(JobId),
+    StopJob {
+        /// Which job.
+        job: JobId,
+        /// The version that it has to have; `None`: whichever.
+        version: Option<u32>,
+    },
     /// Another number of tasks.
     ScaleJob {
         /// Which job.
         job: JobId,
-        /// The version of the job in which the group has this position; `None`: whichever the job has.
+        /// The version that it has to have, in which the group has this position; `None`: whichever.
         version: Option<u32>,
         /// The group's position.
         group: u16,
@@ -300,6 +307,7 @@ rejection_codes! {
     NoSuchGroup = "NO_SUCH_GROUP", "The job has no such group.";
     JobOver = "JOB_OVER", "It is complete, failed or stopped.";
     JobChanged = "JOB_CHANGED", "A live job's shape cannot be replaced yet.";
+    JobVersion = "JOB_VERSION", "It has another version than was expected.";
     NoSuchAllocation = "NO_SUCH_ALLOCATION", "Ended, or never was.";
     NoSuchMachine = "NO_SUCH_MACHINE", "Removed, or never registered.";
     MachineAlive = "MACHINE_ALIVE", "Its agent is there, and it runs something.";

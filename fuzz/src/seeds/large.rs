@@ -11,7 +11,10 @@ fn of(choice: u8, message: &impl Message) -> Vec<u8> {
 fn submit(groups: usize, name: usize) -> v1::SubmitRequest {
     let group = v1::GroupShape { name: "a".repeat(name), after: vec!["b".to_owned(); 3], ..v1::GroupShape::default() };
     let shape = v1::JobShape { groups: vec![group; groups], ..v1::JobShape::default() };
-    v1::SubmitRequest { spec: Some(v1::JobSpec { shape: Some(shape), body: Some(v1::JobBody::default()) }) }
+    v1::SubmitRequest {
+        spec: Some(v1::JobSpec { shape: Some(shape), body: Some(v1::JobBody::default()) }),
+        ..Default::default()
+    }
 }
 
 fn registration(devices: usize, inventory: u64) -> v1::RegisterRequest {

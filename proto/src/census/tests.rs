@@ -24,7 +24,7 @@ fn what_is_too_much_is_told_by_its_field_and_its_count() {
     let groups = vec![v1::GroupShape::default(); 9000];
     let shape = v1::JobShape { groups, ..v1::JobShape::default() };
     let spec = v1::JobSpec { shape: Some(shape), body: None };
-    let submit = v1::SubmitRequest { spec: Some(spec.clone()) };
+    let submit = v1::SubmitRequest { spec: Some(spec.clone()), ..Default::default() };
     let expected = "spec.shape.groups: expected at most 64 groups, found 9000";
     assert_eq!(told(census("SubmitRequest"), &submit), expected);
     let reports = v1::ReportManyRequest { machines: vec![1; 20_000], ..v1::ReportManyRequest::default() };
@@ -74,7 +74,8 @@ fn columns_of_numbers_are_counted_before_they_are_decoded() {
 fn a_message_in_pieces_is_counted_as_one() {
     let groups = vec![v1::GroupShape { name: "a".repeat(200), ..v1::GroupShape::default() }; 40];
     let shape = v1::JobShape { groups, ..v1::JobShape::default() };
-    let piece = v1::SubmitRequest { spec: Some(v1::JobSpec { shape: Some(shape), body: None }) }.encode_to_vec();
+    let piece = v1::SubmitRequest { spec: Some(v1::JobSpec { shape: Some(shape), body: None }), ..Default::default() }
+        .encode_to_vec();
     let census = census("SubmitRequest");
     assert_eq!(census.check(&piece.repeat(1)), Ok(()));
     let told = census.check(&piece.repeat(3)).unwrap_err().to_string();
@@ -273,7 +274,7 @@ fn values_of_constraints_and_affinities_of_a_job_are_counted_together() {
         v1::GroupShape { constraints: vec![rule; 32], affinities: vec![affinity; 32], ..v1::GroupShape::default() };
     let of_groups = |groups: usize| {
         let shape = v1::JobShape { groups: vec![group.clone(); groups], ..v1::JobShape::default() };
-        v1::SubmitRequest { spec: Some(v1::JobSpec { shape: Some(shape), body: None }) }
+        v1::SubmitRequest { spec: Some(v1::JobSpec { shape: Some(shape), body: None }), ..Default::default() }
     };
     assert!(of_groups(1).encoded_len() > UNCOUNTED_BYTES_MAX, "it is counted");
     assert_eq!(census("SubmitRequest").check(&of_groups(1).encode_to_vec()), Ok(()));

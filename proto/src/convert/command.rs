@@ -141,11 +141,13 @@ fn ask(command: &Command) -> Ask {
         Command::OpenSession { scheduler } => Ask::OpenSession(v1::OpenSession { scheduler: scheduler.to_string() }),
         Command::CloseSession(session) => Ask::CloseSession(v1::CloseSession { session: session.0 }),
         Command::Commit(transaction, _) => Ask::Commit(transaction.as_ref().into()),
-        Command::SubmitJob { shape, body, .. } => {
-            let body = Bytes::copy_from_slice(body);
-            Ask::SubmitJob(v1::SubmitJob { shape: Some(shape.as_ref().into()), body })
+        Command::SubmitJob { shape, body, expected_version, .. } => {
+            let (body, expected_version) = (Bytes::copy_from_slice(body), *expected_version);
+            Ask::SubmitJob(v1::SubmitJob { shape: Some(shape.as_ref().into()), body, expected_version })
         }
-        Command::StopJob(job) => Ask::StopJob(v1::StopJob { job: job.to_bits() }),
+        Command::StopJob { job, version } => {
+            Ask::StopJob(v1::StopJob { job: job.to_bits(), version: version.unwrap_or(0) })
+        }
         Command::ScaleJob { job, version, group, count } => {
             let (group, version) = ((*group).into(), version.unwrap_or(0));
             Ask::ScaleJob(v1::ScaleJob { job: job.to_bits(), group, count: *count, version })
@@ -229,7 +231,10 @@ pub fn command(ask: Ask) -> Result<Command, Invalid> {
         Ask::CloseSession(wire) => Command::CloseSession(SessionId(wire.session)),
         Ask::Commit(wire) => transaction::commit_decoded(&wire).within("commit")?,
         Ask::SubmitJob(wire) => logged_submission(wire).within("submit_job")?,
-        Ask::StopJob(wire) => Command::StopJob(bounds::job("stop_job.job", wire.job)?),
+        Ask::StopJob(wire) => Command::StopJob {
+            job: bounds::job("stop_job.job", wire.job)?,
+            version: (wire.version > 0).then_some(wire.version),
+        },
         Ask::ScaleJob(wire) => Command::ScaleJob {
             job: bounds::job("scale_job.job", wire.job)?,
             version: (wire.version > 0).then_some(wire.version),
@@ -303,7 +308,7 @@ fn logged_submission(wire: v1::SubmitJob) -> Result<Command, Invalid> {
     if wire.body.is_empty() {
         return Err(Invalid::missing("body", "an encoded body"));
     }
-    Ok(submission(Arc::new(shape), wire.body.as_ref().into()))
+    Ok(submission(Arc::new(shape), wire.body.as_ref().into(), wire.expected_version))
 }
 
 /// Without rules and schedulers the partition is removed.

@@ -26,7 +26,7 @@ const UNLIMITED: u32 = u32::MAX;
 /// Stands for: never by itself.
 const NEVER: i64 = -1;
 
-/// The command of a job that somebody submits. Its body is encoded anew, so that equal bodies have equal digests.
+/// The command of a job that somebody submits, whichever version of it is there. Its body is encoded anew, so that equal bodies have equal digests.
 ///
 /// # Errors
 /// Names the field that breaks a rule, or that asks for something which is not there yet.
@@ -50,7 +50,7 @@ pub fn submit(wire: v1::JobSpec) -> Result<Command, SubmitError> {
     check_body(&shape, &body)?;
     let encoded = body.encode_to_vec();
     names::short("spec.body", encoded.len(), BODY_BYTES_MAX)?;
-    Ok(submission(Arc::new(shape), encoded.into()))
+    Ok(submission(Arc::new(shape), encoded.into(), None))
 }
 
 /// Values of all constraints and affinities of these groups: at most [`CONSTRAINT_VALUES_MAX`] of a job that is submitted.
@@ -132,9 +132,9 @@ fn check_devices(shape: &JobShape) -> Result<(), Invalid> {
 }
 
 /// The command of a job, with the digest of its body.
-pub(super) fn submission(shape: Arc<JobShape>, body: Arc<[u8]>) -> Command {
+pub(super) fn submission(shape: Arc<JobShape>, body: Arc<[u8]>, expected_version: Option<u32>) -> Command {
     let body_digest = *blake3::hash(&body).as_bytes();
-    Command::SubmitJob { shape, body, body_digest }
+    Command::SubmitJob { shape, body, body_digest, expected_version }
 }
 
 impl From<&JobShape> for v1::JobShape {

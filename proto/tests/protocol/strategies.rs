@@ -315,10 +315,9 @@ fn identity() -> impl Strategy<Value = CellIdentity> {
 }
 
 fn submit() -> impl Strategy<Value = Command> {
-    (job_shape(), vec(any::<u8>(), 1..99)).prop_map(|(shape, body)| Command::SubmitJob {
-        shape: Arc::new(shape),
-        body_digest: *blake3::hash(&body).as_bytes(),
-        body: body.into(),
+    (job_shape(), vec(any::<u8>(), 1..99), option::of(any::<u32>())).prop_map(|(shape, body, expected_version)| {
+        let body_digest = *blake3::hash(&body).as_bytes();
+        Command::SubmitJob { shape: Arc::new(shape), body: body.into(), body_digest, expected_version }
     })
 }
 
@@ -368,7 +367,7 @@ fn short_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         name().prop_map(|scheduler| Command::OpenSession { scheduler }),
         any::<u64>().prop_map(|session| Command::CloseSession(SessionId(session))),
-        job_id().prop_map(Command::StopJob),
+        (job_id(), option::of(1..=u32::MAX)).prop_map(|(job, version)| Command::StopJob { job, version }),
         scale.prop_map(|(job, version, group, count)| Command::ScaleJob { job, version, group, count }),
         allocation_id().prop_map(Command::StopAllocation),
         (machine_id(), 1..u32::MAX).prop_map(|(machine, epoch)| Command::ExpireMachine { machine, epoch }),

@@ -217,7 +217,7 @@ impl TestCell {
     /// # Panics
     /// When the cell refuses it.
     pub async fn submit(&self, job: &JobBuilder) -> u64 {
-        let request = v1::SubmitRequest { spec: Some(job.spec()) };
+        let request = v1::SubmitRequest { spec: Some(job.spec()), ..Default::default() };
         self.jobs().submit(request).await.expect("a builder makes valid jobs").into_inner().job
     }
 

@@ -235,7 +235,8 @@ fn name_of(violation: &invariants::Violation) -> &'static str {
         V::CulpritNotLater { .. } => "invariant_conflicts_name_true_culprits",
         V::CulpritsTooSmall { .. } | V::CulpritTookNothing { .. } => "invariant_culprits_took_what_was_short",
         // Rules about what few have, most of which are judged here first, each by a checker of its own: no bug can be asked for by one name.
-        V::Special { .. } => "plenum_core::invariants::check_step",
+        // And what owners expect here is there: nobody else submits their jobs again.
+        V::Special { .. } | V::Unexpected { .. } => "plenum_core::invariants::check_step",
     }
 }
 

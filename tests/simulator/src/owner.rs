@@ -283,13 +283,16 @@ impl Owner {
             0 => {
                 let job = job?;
                 self.forgive(&job.shape.name);
-                Some(Command::StopJob(job.id))
+                // Decided on what it sees now, or not: drawn from what was drawn, so that all that follows stays as it was.
+                let version = (count > 2).then_some(job.version);
+                Some(Command::StopJob { job: job.id, version })
             }
             1..=3 => {
                 let job = job.filter(|job| job.shape.kind != JobKind::Forever)?;
                 // Fewer than a group starts with would never run.
                 let least = job.shape.groups.first().map_or(0, |shape| shape.min);
-                Some(Command::ScaleJob { job: job.id, version: None, group: 0, count: count.max(least) })
+                let version = (count > 2).then_some(job.version);
+                Some(Command::ScaleJob { job: job.id, version, group: 0, count: count.max(least) })
             }
             4..=6 => live.get(allocation).copied().map(Command::StopAllocation),
             7 | 8 => {
@@ -401,7 +404,7 @@ impl Owner {
         let left = world.books.cell().jobs().filter(|job| !job.state.is_final());
         let left: Vec<_> = left.map(|job| job.id).collect();
         for job in left {
-            self.wish(world, 0, Command::StopJob(job));
+            self.wish(world, 0, Command::StopJob { job, version: None });
         }
     }
 
@@ -417,7 +420,8 @@ impl Owner {
             })?;
         }
         for (name, job, state) in world.books.endings.launched() {
-            let stops_it = |wish: &Wish| matches!(wish.command, Command::StopJob(stopped) if stopped == job);
+            let stops_it =
+                |wish: &Wish| matches!(wish.command, Command::StopJob { job: stopped, .. } if stopped == job);
             let completes = !self.wishes.iter().any(stops_it);
             hold(!completes || state == JobState::Complete, "invariant_jobs_that_fit_complete", || {
                 format!("{name}, which was launched, is {state:?}")

@@ -278,7 +278,7 @@ pub(crate) async fn submit(channel: Channel, name: String, scheduler: String, co
         ..v1::GroupBody::default()
     };
     let spec = v1::JobSpec { shape: Some(shape), body: Some(v1::JobBody { groups: vec![body] }) };
-    let answer = JobsClient::new(channel).submit(v1::SubmitRequest { spec: Some(spec) }).await;
+    let answer = JobsClient::new(channel).submit(v1::SubmitRequest { spec: Some(spec), ..Default::default() }).await;
     Ok(answer.context("a job was not submitted")?.into_inner().job)
 }
 

@@ -104,9 +104,11 @@ fn of_several_partitions_each_is_closed_to_those_whom_it_does_not_list() {
 fn nightly(namespace: &str, tasks: u32) -> Command {
     let kind = JobKind::Recurring;
     let named = submit("nightly", JobShape { kind, ..JobShape::default() }, &[tasks]);
-    let Command::SubmitJob { shape, body, body_digest } = named else { panic!("it submits a job") };
+    let Command::SubmitJob { shape, body, body_digest, expected_version: None } = named else {
+        panic!("it submits a job")
+    };
     let shape = JobShape { namespace: namespace.into(), ..(*shape).clone() };
-    Command::SubmitJob { shape: Arc::new(shape), body, body_digest }
+    Command::SubmitJob { shape: Arc::new(shape), body, body_digest, expected_version: None }
 }
 
 #[test]
@@ -122,11 +124,11 @@ fn a_name_stands_for_another_job_in_each_namespace() {
     };
     assert_eq!(large.submit(nightly("other", 3)), theirs);
     assert_eq!((count(&large, own), count(&large, theirs)), (1, 3));
-    large.ask(Command::StopJob(theirs));
+    large.ask(Command::StopJob { job: theirs, version: None });
     assert_eq!(large.submit(nightly("other", 2)), theirs);
     assert_eq!((count(&large, own), count(&large, theirs)), (1, 2));
     // And when one is retired, the other keeps the name.
-    large.ask(Command::StopJob(own));
+    large.ask(Command::StopJob { job: own, version: None });
     large.now = large.now.plus_micros(large.core.options().retire_after_micros);
     large.ask(Command::Tick);
     let found = ["default", "other"].map(|namespace| large.core.cell().job_named(namespace, "nightly"));

@@ -610,7 +610,7 @@ fn a_claim_on_a_job_that_is_gone_is_told_of_that_jobs_own_end() {
     large.machine("m1".to_owned());
     let one = || GroupShape { count: 1, ..GroupShape::default() };
     let retire = |large: &mut Large, job| {
-        large.ask(Command::StopJob(job));
+        large.ask(Command::StopJob { job, version: None });
         large.ask(Command::Tick);
         assert_eq!(large.core.cell().job(job), None, "it is retired");
         large.core.cell().revision()
@@ -640,16 +640,21 @@ fn a_claim_on_an_earlier_version_of_a_job_is_told_of_the_end_of_that_one() {
         JobShape { name: "again".into(), scheduler: "batch".into(), groups: vec![group], ..JobShape::default() };
     let shape = Arc::new(shape);
     let submit = |large: &mut Large| {
-        let command = Command::SubmitJob { shape: shape.clone(), body: Arc::new([]), body_digest: [0; 32] };
+        let command = Command::SubmitJob {
+            shape: shape.clone(),
+            body: Arc::new([]),
+            body_digest: [0; 32],
+            expected_version: None,
+        };
         let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
         (JobId::from_bits(id).expect("an id"), large.core.cell().revision())
     };
     let start = large.core.cell().revision();
     let (job, first) = submit(&mut large);
     assert_eq!(refused(&mut large, (job, 0), start), (RefusalKind::Misfit, None), "no version comes before the first");
-    large.ask(Command::StopJob(job));
+    large.ask(Command::StopJob { job, version: None });
     let (_, second) = submit(&mut large);
-    large.ask(Command::StopJob(job));
+    large.ask(Command::StopJob { job, version: None });
     let (_, third) = submit(&mut large);
     assert_eq!(large.core.cell().job(job).map(|job| job.version), Some(3));
     assert_eq!(refused(&mut large, (job, 1), first), (RefusalKind::Conflict, Some(second)));

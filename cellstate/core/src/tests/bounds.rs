@@ -114,13 +114,13 @@ fn of_memory(amounts: &[u64]) -> Command {
         groups: amounts.iter().map(group).collect(),
         ..JobShape::default()
     };
-    Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] }
+    Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32], expected_version: None }
 }
 
 /// A job of one task, with a body of so many bytes.
 fn of_body(name: &str, bytes: usize) -> Command {
     let Command::SubmitJob { shape, .. } = submit(name, JobShape::default(), &[1]) else { panic!("it submits a job") };
-    Command::SubmitJob { shape, body: vec![0_u8; bytes].into(), body_digest: [0; 32] }
+    Command::SubmitJob { shape, body: vec![0_u8; bytes].into(), body_digest: [0; 32], expected_version: None }
 }
 
 /// What a job counts as that is submitted so.
@@ -146,9 +146,9 @@ fn jobs_are_taken_as_long_as_there_is_room_for_their_bytes() {
     // What has room takes none when it is scaled, nor when it begins again.
     let scaled = large.ask(Command::ScaleJob { job: first, version: None, group: 0, count: 9 });
     assert!(matches!(scaled, Decision::Accepted { .. }), "{scaled:?}");
-    large.ask(Command::StopJob(first));
+    large.ask(Command::StopJob { job: first, version: None });
     assert_eq!(large.submit(of_body("a", 1000)), first);
-    large.ask(Command::StopJob(first));
+    large.ask(Command::StopJob { job: first, version: None });
     large.refused(of_body("a", 1001));
     assert_eq!(large.core.derived.job_bytes, JobBytes { all: 2 * each, over: each });
 }
@@ -196,7 +196,7 @@ fn while_jobs_that_are_over_have_more_than_half_of_the_bytes_the_first_one_leave
         (3, [true, false, false, true]),
     ] {
         large.now = large.now.plus_micros(1_000_000);
-        large.ask(Command::StopJob(jobs[stopped]));
+        large.ask(Command::StopJob { job: jobs[stopped], version: None });
         let is_due = large.core.next_due().is_some_and(|due| due <= large.now);
         tick_also_after_a_start(&mut large);
         assert_eq!((is_due, left(&large)), (stopped > 1, expected), "{stopped} and those before are stopped");
@@ -216,7 +216,7 @@ fn while_jobs_that_are_over_have_more_than_half_of_the_bytes_the_first_one_leave
 fn who_is_larger_than_all_jobs_may_be_is_not_told_to_wait() {
     let mut large = Large::new(CoreOptions { job_bytes_max: 1200, ..CoreOptions::default() });
     let over = large.job(GroupShape { count: 1, ..GroupShape::default() });
-    large.ask(Command::StopJob(over));
+    large.ask(Command::StopJob { job: over, version: None });
     for (asked, may_pass) in [(of_body("more", 300), true), (of_body("more", 700), false)] {
         let refused = large.refused(asked);
         let told = (refused.passes_in_micros.is_some(), refused.message.contains("try again"));
@@ -250,7 +250,7 @@ fn who_comes_above_a_bound_of_what_jobs_have_is_told_when_the_next_one_that_is_o
         let refused = large.refused(asked.clone());
         assert!(refused.message.starts_with(bound) && !refused.message.contains("try again"), "{refused}");
         assert_eq!(refused.passes_in_micros, None, "{bound}: no job is over");
-        large.ask(Command::StopJob(job));
+        large.ask(Command::StopJob { job, version: None });
         for (seconds, left_micros) in [(0, 60_000_000), (10, 50_000_000), (50, 0)] {
             large.now = large.now.plus_micros(seconds * 1_000_000);
             let refused = large.refused(asked.clone());
@@ -269,7 +269,7 @@ fn nobody_is_told_to_wait_for_a_job_that_is_over_its_time_and_still_stops_someth
     let machine = large.machine("m1".to_owned());
     let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
     let granted = large.commit(vec![placement(job, 0..1, |_| machine.slot, 0)]).placements.concat();
-    large.ask(Command::StopJob(job));
+    large.ask(Command::StopJob { job, version: None });
     let more = submit("more", JobShape::default(), &[1]);
     assert_eq!(large.refused(more.clone()).passes_in_micros, Some(60_000_000));
     large.now = large.now.plus_micros(60_000_000);
@@ -288,7 +288,7 @@ fn nobody_is_told_to_wait_for_a_job_that_is_over_its_time_and_still_stops_someth
 fn where_there_are_too_many_jobs_that_are_over_the_first_one_is_retired_at_once() {
     let mut large = Large::new(CoreOptions { jobs_max: 1, finished_jobs_max: 0, ..CoreOptions::default() });
     let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
-    large.ask(Command::StopJob(job));
+    large.ask(Command::StopJob { job, version: None });
     assert_eq!(large.refused(submit("more", JobShape::default(), &[1])).passes_in_micros, Some(0));
 }
 
@@ -296,7 +296,7 @@ fn where_there_are_too_many_jobs_that_are_over_the_first_one_is_retired_at_once(
 fn who_is_above_a_bound_by_itself_is_not_told_to_wait() {
     let mut large = Large::new(CoreOptions { tasks_max: 4, shapes_max: 1, ..CoreOptions::default() });
     let [over, lives] = [(); 2].map(|()| large.job(GroupShape { count: 1, ..GroupShape::default() }));
-    large.ask(Command::StopJob(over));
+    large.ask(Command::StopJob { job: over, version: None });
     let more = |tasks| submit("more", JobShape::default(), &[tasks]);
     let scale = |count| Command::ScaleJob { job: lives, version: None, group: 0, count };
     for (asked, may_pass) in [
@@ -318,7 +318,7 @@ fn who_is_above_a_bound_by_itself_is_not_told_to_wait() {
 fn rows_of_a_job_that_is_retired_are_there_for_larger_ones() {
     let mut large = Large::new(CoreOptions { tasks_max: 8, retire_after_micros: 60_000_000, ..CoreOptions::default() });
     let [_, over] = [3, 1].map(|count| large.job(GroupShape { count, ..GroupShape::default() }));
-    large.ask(Command::StopJob(over));
+    large.ask(Command::StopJob { job: over, version: None });
     let more = submit("more", JobShape::default(), &[4]);
     let refused = large.refused(more.clone());
     assert!(refused.message.starts_with("at most 8 rows of tasks"), "{refused}");
@@ -337,7 +337,7 @@ fn whose_tasks_would_find_no_rows_with_nobody_else_there_is_not_told_to_wait() {
     for (tasks_max, counts, asked) in [(13, [1, 3], submits), (8, [4, 1], scales)] {
         let mut large = Large::new(CoreOptions { tasks_max, ..CoreOptions::default() });
         let [lives, over] = counts.map(|count| large.job(GroupShape { count, ..GroupShape::default() }));
-        large.ask(Command::StopJob(over));
+        large.ask(Command::StopJob { job: over, version: None });
         let refused = large.refused(asked(lives));
         assert!(refused.message.starts_with(&format!("at most {tasks_max} rows of tasks")), "{refused}");
         assert!(refused.passes_in_micros.is_none() && !refused.message.contains("try again"), "{refused}");

@@ -76,7 +76,12 @@ impl Large {
             groups: vec![GroupShape { name: "main".into(), ..group }],
             ..JobShape::default()
         };
-        let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+        let command = Command::SubmitJob {
+            shape: Arc::new(shape),
+            body: Arc::new([]),
+            body_digest: [0; 32],
+            expected_version: None,
+        };
         let Decision::Accepted { id, .. } = self.ask(command) else { panic!("submitting is accepted") };
         JobId::from_bits(id).expect("an id")
     }
@@ -265,7 +270,7 @@ fn the_tasks_of_a_job_that_fails_are_stopped_in_steps() {
 #[test]
 fn the_tasks_of_a_job_that_is_stopped_are_stopped_in_steps() {
     let (mut large, job, machines) = crowd();
-    large.ask(Command::StopJob(job));
+    large.ask(Command::StopJob { job, version: None });
     assert_eq!(large.in_state(AllocationState::Stopping), 100);
     // What ends meanwhile need not be stopped.
     large.ask(Command::RemoveMachine { machine: machines[19], unless_alive: false });
@@ -514,7 +519,7 @@ fn who_takes_over_from_one_that_ends_is_found_without_all_who_take_over() {
     for first in (0..COUNT).step_by(EACH as usize) {
         victims.extend(large.commit(vec![placement(low, first..first + EACH, |_| id.slot, 0)]).placements.concat());
     }
-    large.ask(Command::StopJob(low));
+    large.ask(Command::StopJob { job: low, version: None });
     large.tick_all();
     assert_eq!(large.in_state(AllocationState::Stopping), COUNT as usize);
     let nothing = |victim| TakeOver { victim, amount: Resources::default(), devices: vec![], ports: vec![] };
@@ -653,7 +658,7 @@ fn many_who_take_over_from_the_same_ones_cost_what_they_name() {
     let (low, rest) = (large.job_at(0, group(64, HEIRS)), large.job_at(0, group(1, 1_000_000 - 64 * HEIRS)));
     let on = |_: u32| id.slot;
     let victims = large.commit(vec![placement(low, 0..64, on, 0), placement(rest, 0..1, on, 0)]).placements;
-    large.ask(Command::StopJob(low));
+    large.ask(Command::StopJob { job: low, version: None });
     let a_part = |&victim: &AllocationId| TakeOver {
         victim,
         amount: Resources::new(1, 0),
@@ -697,7 +702,8 @@ fn what_a_job_is_constrained_by_is_judged_once_for_all_machines_alike() {
         groups: (0..64).map(group).collect(),
         ..JobShape::default()
     };
-    let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+    let command =
+        Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32], expected_version: None };
     let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
     let job = JobId::from_bits(id).expect("an id");
     for seconds in 1..9 {

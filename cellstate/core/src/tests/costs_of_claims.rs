@@ -104,7 +104,8 @@ fn a_hold_goes_by_what_claims_have_judged_and_they_by_what_it_has() {
         groups: groups.to_vec(),
         ..JobShape::default()
     };
-    let command = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+    let command =
+        Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32], expected_version: None };
     let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
     let id = JobId::from_bits(id).expect("an id");
     let deadline = large.now.plus_micros(60_000_000);

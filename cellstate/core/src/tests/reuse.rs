@@ -28,7 +28,7 @@ impl Large {
 
     /// Stops a job that runs nothing, and lets it be retired.
     fn retire(&mut self, job: JobId) {
-        assert!(matches!(self.ask(Command::StopJob(job)), Decision::Accepted { .. }));
+        assert!(matches!(self.ask(Command::StopJob { job, version: None }), Decision::Accepted { .. }));
         self.now = self.now.plus_micros(RETIRE_MICROS);
         self.ask(Command::Tick);
         assert_eq!(self.core.cell().job(job), None, "it is retired");
@@ -43,7 +43,8 @@ impl Large {
         let mut shape = plenum_model::JobShape::clone(&self.core.cell().jobs().next().expect("some job").shape);
         shape.name = "one-more".into();
         shape.groups[0].resources = of(memory_bytes).resources;
-        let command = Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32] };
+        let command =
+            Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32], expected_version: None };
         let Decision::Rejected(rejection) = self.ask(command) else { panic!("it is refused") };
         rejection
     }
@@ -133,7 +134,8 @@ fn a_job_finds_the_resources_that_it_needs_again_beside_new_ones() {
         .into();
     large.retire(first);
     large.retire(second);
-    let command = Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32] };
+    let command =
+        Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32], expected_version: None };
     assert!(matches!(large.ask(command), Decision::Accepted { .. }));
     assert_eq!([1, 2, 3].map(|memory_bytes| large.number(memory_bytes)), [Some(0), None, Some(1)]);
     let machine = large.machine("m1".to_owned());
@@ -150,10 +152,15 @@ fn another_version_of_a_job_leaves_the_numbers_of_the_one_before() {
     let job = large.needs(1);
     let shape = large.core.cell().job(job).expect("it is there").shape.clone();
     let submit = |large: &mut Large, memory_bytes: u64| {
-        large.ask(Command::StopJob(job));
+        large.ask(Command::StopJob { job, version: None });
         let mut shape = plenum_model::JobShape::clone(&shape);
         shape.groups[0].resources = of(memory_bytes).resources;
-        large.ask(Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32] })
+        large.ask(Command::SubmitJob {
+            shape: shape.into(),
+            body: [].into(),
+            body_digest: [0; 32],
+            expected_version: None,
+        })
     };
     for version in 2..20 {
         let Decision::Accepted { version: found, .. } = submit(&mut large, version.into()) else { panic!("accepted") };
@@ -198,7 +205,8 @@ fn what_is_refused_as_it_is_decided_takes_no_number() {
     let shape = large.core.cell().jobs().next().expect("some job").shape.clone();
     let mut shape = plenum_model::JobShape::clone(&shape);
     (shape.name, shape.groups[0].resources) = ("late".into(), of(3).resources);
-    let command = Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32] };
+    let command =
+        Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32], expected_version: None };
     let request = Request { principal: "local".into(), namespace: "default".into(), command };
     let mut given = Vec::new();
     for accepted in [false, true] {
@@ -344,7 +352,12 @@ fn a_scheduler_keeps_its_number_while_there_are_jobs_for_it() {
         ..plenum_model::JobShape::default()
     };
     let submit = |large: &mut Large, shape: &plenum_model::JobShape| {
-        let command = Command::SubmitJob { shape: shape.clone().into(), body: [].into(), body_digest: [0; 32] };
+        let command = Command::SubmitJob {
+            shape: shape.clone().into(),
+            body: [].into(),
+            body_digest: [0; 32],
+            expected_version: None,
+        };
         let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
         JobId::from_bits(id).expect("an id")
     };
@@ -352,7 +365,7 @@ fn a_scheduler_keeps_its_number_while_there_are_jobs_for_it() {
     large.close(session);
     assert!(!large.may_open("other"));
     // Its next version is for another scheduler, which has no number before it comes.
-    large.ask(Command::StopJob(job));
+    large.ask(Command::StopJob { job, version: None });
     shape.scheduler = "other".into();
     submit(&mut large, &shape);
     assert_eq!(large.names(), ["batch", "gone"]);
@@ -383,7 +396,8 @@ fn who_is_to_blame_and_has_no_name_any_more_is_not_called_by_another_one() {
         groups: vec![GroupShape { name: "main".into(), ..of(1) }],
         ..plenum_model::JobShape::default()
     };
-    let command = Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32] };
+    let command =
+        Command::SubmitJob { shape: shape.into(), body: [].into(), body_digest: [0; 32], expected_version: None };
     let Decision::Accepted { id, .. } = large.ask(command) else { panic!("submitting is accepted") };
     let gone = JobId::from_bits(id).expect("an id");
     let base = large.core.cell().revision();

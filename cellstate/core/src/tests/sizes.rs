@@ -29,7 +29,7 @@ pub(super) fn submit(name: &str, shape: JobShape, groups: &[u32]) -> Command {
         groups: groups.iter().enumerate().map(group).collect(),
         ..shape
     };
-    Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] }
+    Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32], expected_version: None }
 }
 
 impl Large {
@@ -367,7 +367,7 @@ fn what_was_decided_and_not_accepted_leaves_no_trace() {
     both(submit("j100", JobShape::default(), &[700, 20]));
     both(submit("j300", JobShape::default(), &[10, 5]));
     assert_eq!(commit(&mut both, vec![placement(jobs[0], 3..300, on, 0)], Vec::new()), 297);
-    both(Command::StopJob(jobs[1]));
+    both(Command::StopJob { job: jobs[1], version: None });
     both(Command::RemoveMachine { machine: MachineId { slot: machines[0], generation: 1 }, unless_alive: false });
     both(submit("last", JobShape::default(), &[40, 40, 40]));
     assert_eq!(commit(&mut both, vec![placement(jobs[0], 300..400, |_| machines[1], 0)], Vec::new()), 100);

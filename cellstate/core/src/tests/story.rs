@@ -56,6 +56,11 @@ fn number(words: &[&str], name: &str) -> Option<u64> {
     setting(words, name).map(|text| text.parse().expect("a number"))
 }
 
+/// Which version of a job is expected, 0 for none.
+fn version(words: &[&str]) -> Option<u32> {
+    number(words, "version").map(|version| u32::try_from(version).expect("few"))
+}
+
 impl Player {
     fn new() -> Self {
         let mut player = Self {
@@ -136,14 +141,15 @@ impl Player {
             "group" => self.group(words[1], &words),
             "snapshot" => (self.base, self.fixed_base) = (self.core.cell().revision(), true),
             "stopjob" => {
-                let id = self.job_called(words[1]).expect("a job").id;
-                self.done(Command::StopJob(id));
+                let (job, version) = (self.job_called(words[1]).expect("a job").id, version(&words));
+                self.ask_of(version, Command::StopJob { job, version });
             }
             "scale" => {
-                let job = self.job_called(words[1]).expect("a job").id;
+                let (job, version) = (self.job_called(words[1]).expect("a job").id, version(&words));
                 let count = words[2].parse().expect("tasks");
-                self.done(Command::ScaleJob { job, version: None, group: 0, count });
+                self.ask_of(version, Command::ScaleJob { job, version, group: 0, count });
             }
+            "version?" => self.show_version(words[1]),
             "report" => self.report(&words),
             "cordon" | "uncordon" => {
                 let machine = self.core.cell().machine_named(words[1]).expect("a machine").id;
@@ -269,7 +275,7 @@ impl Player {
             ..JobShape::default()
         };
         self.shapes.insert(name.into(), shape.clone());
-        self.submit(shape);
+        self.submit(shape, version(words));
     }
 
     /// The job of that name, in whichever namespace.
@@ -284,18 +290,37 @@ impl Player {
         }
     }
 
-    fn submit(&mut self, shape: JobShape) {
-        self.ask_aloud(Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] });
+    /// Says how it was answered where a version is expected.
+    fn ask_of(&mut self, version: Option<u32>, command: Command) {
+        if version.is_none() {
+            return self.done(command);
+        }
+        match self.ask(command) {
+            Decided::Changed { .. } => self.said.push_str("changed\n"),
+            Decided::Unchanged(Decision::Rejected(rejection)) => {
+                writeln!(self.said, "{rejection}").expect("a string");
+            }
+            _ => self.said.push_str("unchanged\n"),
+        }
+    }
+
+    fn submit(&mut self, shape: JobShape, expected_version: Option<u32>) {
+        let (shape, body, body_digest) = (Arc::new(shape), Arc::new([]), [0; 32]);
+        let command = Command::SubmitJob { shape, body, body_digest, expected_version };
+        if expected_version.is_some() {
+            return self.ask_of(expected_version, command);
+        }
+        self.ask_aloud(command);
     }
 
     /// Adds a group to a job that nothing was placed of yet: the job is stopped, and submitted again with it.
     fn group(&mut self, job: &str, words: &[&str]) {
         let id = self.job_called(job).expect("a job").id;
-        self.done(Command::StopJob(id));
+        self.done(Command::StopJob { job: id, version: None });
         let mut shape = self.shapes[job].clone();
         shape.groups.push(Self::group_shape(words, words[2]));
         self.shapes.insert(job.into(), shape.clone());
-        self.submit(shape);
+        self.submit(shape, None);
     }
 
     /// `task`, or `task@machine`: named for a machine that it may not be on.
@@ -537,6 +562,11 @@ impl Player {
         let state = slot.and_then(|slot| self.core.cell().allocation_in(slot)).map(|found| found.status.state);
         let state = state.map_or_else(|| "gone".into(), |state| format!("{state:?}"));
         writeln!(self.said, "{text} {state}").expect("a string");
+    }
+
+    fn show_version(&mut self, name: &str) {
+        let found = self.job_called(name).map_or(0, |job| job.version);
+        writeln!(self.said, "{name} has version {found}").expect("a string");
     }
 
     fn show_job(&mut self, name: &str) {

@@ -14,6 +14,7 @@ use crate::invariants::{
     invariant_no_grant_takes_room_that_is_held_for_others, invariant_no_unknown_task_has_a_granted_port,
     invariant_ports_are_held_once, invariant_refused_has_no_effect,
     invariant_single_instances_wait_for_their_predecessors, invariant_unknown_tasks_are_unknown,
+    invariant_what_was_expected_was_there,
 };
 use crate::{CoreOptions, Decided};
 
@@ -202,7 +203,7 @@ fn a_hold_of_a_job_that_is_over_or_of_a_machine_that_is_gone_is_found() {
     let [machine, gone] = ["m1", "m2"].map(|name| large.machine(name.to_owned()));
     let [waits, over] = [(); 2].map(|()| large.job(GroupShape { count: 1, ..GroupShape::default() }));
     large.ask(Command::RemoveMachine { machine: gone, unless_alive: false });
-    large.ask(Command::StopJob(over));
+    large.ask(Command::StopJob { job: over, version: None });
     let before = large.core.cell();
     assert!(before.job(over).is_some_and(|job| job.state.is_final()) && before.machine_in(gone.slot).is_none());
     let found = |job, machine: MachineId| {
@@ -277,5 +278,28 @@ fn whatever_a_refused_transaction_changes_beside_its_record_is_found() {
     assert_eq!(found(&delta), Ok(()));
     for changed in &changed {
         assert_eq!(found(changed), Err(Violation::RefusedHadEffect { revision: outcome.revision }), "{changed:?}");
+    }
+}
+
+#[test]
+fn a_job_that_is_changed_though_another_version_was_expected_is_found() {
+    let mut large = Large::new(CoreOptions::default());
+    let job = large.job(GroupShape { count: 1, ..GroupShape::default() });
+    let cell = large.core.cell();
+    let (shape, revision) = (cell.job(job).expect("it was submitted").shape.clone(), cell.revision().next());
+    let asked = |expected| {
+        let (shape, body) = (shape.clone(), Arc::new([]));
+        [
+            Command::SubmitJob { shape, body, body_digest: [0; 32], expected_version: expected },
+            Command::StopJob { job, version: expected },
+            Command::ScaleJob { job, version: expected, group: 0, count: 2 },
+        ]
+    };
+    for (expected, is_there) in [(None, true), (Some(1), true), (Some(0), false), (Some(2), false)] {
+        for command in asked(expected) {
+            let found = invariant_what_was_expected_was_there(cell, &command, revision);
+            let violation = Violation::Unexpected { revision, expected: expected.unwrap_or(0), found: 1 };
+            assert_eq!(found, if is_there { Ok(()) } else { Err(violation) }, "{command:?}");
+        }
     }
 }

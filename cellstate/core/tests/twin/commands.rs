@@ -27,7 +27,7 @@ pub(crate) fn command(twin: &Twin, number: u64) -> (Request, i64) {
         2..=4 => register(twin, &mut dice),
         5..=9 => submit(&mut dice),
         10 => Command::ScaleJob { job: job(twin, &mut dice), version: None, group: 0, count: 2 + dice.roll(4) },
-        11 if dice.once_in(4) => Command::StopJob(job(twin, &mut dice)),
+        11 if dice.once_in(4) => stop_job(twin, &mut dice),
         12 => scale(twin, &mut dice),
         13 => Command::StopAllocation(allocation(twin, &mut dice)),
         14 => {
@@ -165,7 +165,16 @@ fn submit(dice: &mut Dice) -> Command {
     for group in &mut groups {
         group.min = if shape.once_in(3) { 1 + shape.roll(3) } else { 0 };
     }
-    submission(name, &scheduler, kind, same_machine, groups)
+    let mut command = submission(name, &scheduler, kind, same_machine, groups);
+    if let Command::SubmitJob { expected_version, .. } = &mut command {
+        *expected_version = dice.once_in(4).then(|| dice.roll(4));
+    }
+    command
+}
+
+fn stop_job(twin: &Twin, dice: &mut Dice) -> Command {
+    let job = job(twin, dice);
+    Command::StopJob { job, version: dice.once_in(3).then(|| 1 + dice.roll(3)) }
 }
 
 fn scale(twin: &Twin, dice: &mut Dice) -> Command {

@@ -232,5 +232,5 @@ pub(crate) fn submission(
         groups,
         ..JobShape::default()
     };
-    Command::SubmitJob { shape: Arc::new(shape), body: vec![1].into(), body_digest: [1; 32] }
+    Command::SubmitJob { shape: Arc::new(shape), body: vec![1].into(), body_digest: [1; 32], expected_version: None }
 }

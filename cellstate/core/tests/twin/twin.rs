@@ -180,8 +180,10 @@ impl Twin {
                 None => Expected::Rejected(RejectionCode::NoSuchSession),
             },
             Command::Commit(txn, digest) => self.commit(txn, *digest, decided),
-            Command::SubmitJob { shape, body_digest, .. } => self.submit(shape, *body_digest, decided),
-            Command::StopJob(id) => self.stop_job(*id),
+            Command::SubmitJob { shape, body_digest, expected_version, .. } => {
+                self.submit(shape, *body_digest, *expected_version, decided)
+            }
+            Command::StopJob { job, version } => self.stop_job(*job, *version),
             Command::ScaleJob { job, version, group, count } => self.scale(*job, *version, *group, *count),
             Command::StopAllocation(id) => self.stop_allocation(*id),
             Command::RegisterMachine { .. } => self.register(&request.command, decided),
@@ -268,8 +270,25 @@ impl Twin {
         self.live.allocations.insert(id, allocation);
     }
 
-    fn submit(&mut self, shape: &Arc<JobShape>, digest: [u8; 32], decided: &Decided) -> Expected {
+    fn submit(
+        &mut self,
+        shape: &Arc<JobShape>,
+        digest: [u8; 32],
+        expected: Option<u32>,
+        decided: &Decided,
+    ) -> Expected {
         let known = self.live.job_named(shape);
+        let there = known.map(|id| &self.live.jobs[&id]);
+        let version = there.map_or(0, |job| job.version);
+        // In these lives nothing is restored, so that each version is one above that before.
+        let is_made = |expected: u32| {
+            there.is_some_and(|job| job.version == expected + 1 && job.shape == *shape && job.digest == digest)
+        };
+        match expected {
+            Some(expected) if is_made(expected) => return Expected::Unchanged,
+            Some(expected) if expected != version => return Expected::Rejected(RejectionCode::JobVersion),
+            _ => {}
+        }
         if let Some(id) = known.filter(|id| !self.live.jobs[id].state.is_final()) {
             return self.resubmit(id, shape, digest);
         }
@@ -322,9 +341,13 @@ impl Twin {
         Expected::Changed
     }
 
-    fn stop_job(&mut self, id: JobId) -> Expected {
+    fn stop_job(&mut self, id: JobId, version: Option<u32>) -> Expected {
         match self.live.jobs.get_mut(&id) {
             None => return Expected::Rejected(RejectionCode::NoSuchJob),
+            Some(job) if version.is_some_and(|version| version != job.version) => {
+                return Expected::Rejected(RejectionCode::JobVersion);
+            }
+            Some(job) if version.is_some() && job.state.is_final() => return Expected::Unchanged,
             Some(job) if job.state.is_final() => return Expected::Rejected(RejectionCode::JobOver),
             Some(job) => (job.state, job.since) = (JobState::Stopped, self.now),
         }
@@ -334,11 +357,11 @@ impl Twin {
 
     fn scale(&mut self, id: JobId, version: Option<u32>, group: u16, count: u32) -> Expected {
         let Some(job) = self.live.jobs.get(&id) else { return Expected::Rejected(RejectionCode::NoSuchJob) };
+        if version.is_some_and(|version| version != job.version) {
+            return Expected::Rejected(RejectionCode::JobVersion);
+        }
         if job.state.is_final() {
             return Expected::Rejected(RejectionCode::JobOver);
-        }
-        if version.is_some_and(|version| version != job.version) {
-            return Expected::Rejected(RejectionCode::JobChanged);
         }
         let Some(tasks) = job.groups.get(usize::from(group)).map(|group| group.tasks.len()) else {
             return Expected::Rejected(RejectionCode::NoSuchGroup);

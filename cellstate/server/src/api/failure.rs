@@ -333,7 +333,8 @@ impl From<Rejection> for Failure {
             | RejectionCode::NoSuchQuota
             | RejectionCode::NoSuchTask
             | RejectionCode::NoSuchMachine => Code::NotFound,
-            RejectionCode::OtherIncarnation => Code::Aborted,
+            // As gRPC has it of what was decided on something else: read anew, and decide anew.
+            RejectionCode::OtherIncarnation | RejectionCode::JobVersion => Code::Aborted,
             RejectionCode::NumberRetired
             | RejectionCode::JobOver
             | RejectionCode::JobChanged

@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use plenum_model::{
-    AllocationId, Cell, Command, Decision, Job, JobId, Machine, MachineState, RejectionCode, Revision, floor_of,
+    AllocationId, Cell, Command, Decision, Job, JobId, Machine, MachineState, Rejection, RejectionCode, Revision,
+    floor_of,
 };
 use plenum_proto::{filters, v1};
 use prost::Message;
@@ -81,6 +82,23 @@ fn job_named<'a>(cell: &'a Cell, namespace: &str, name: &str) -> Result<&'a Arc<
     })
 }
 
+/// Refuses what was decided on another job, or another version of it. That it is this one yet when it is changed is for the core to say: the command has
+/// both.
+fn expect(job: &Job, id: Option<u64>, version: Option<u32>) -> Result<(), Failure> {
+    if let Some(id) = id.filter(|&id| id != job.id.to_bits()) {
+        let expected = JobId::from_bits(id).map_or_else(|| id.to_string(), |id| id.to_string());
+        let message = format!(
+            "{}: expected {expected}, found {}, another job of this name; look at it and decide anew",
+            job.shape.name, job.id
+        );
+        return Err(Rejection::new(RejectionCode::JobVersion, message).into());
+    }
+    if let Some(version) = version {
+        plenum_core::expect_version(&job.shape.name, Some(job), version)?;
+    }
+    Ok(())
+}
+
 fn list(shared: &Shared, cell: &Cell, wire: &v1::ListRequest, filter: &Filter, limit: usize) -> v1::ListJobsResponse {
     let reasons = Reasons::new(shared, wire.at, cell);
     let counts = Counts::new(cell, reasons.now());
@@ -118,13 +136,17 @@ impl v1::jobs_server::Jobs for JobsService {
 
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
         let principal = principal(&request)?;
-        let Some(spec) = request.into_inner().spec else {
+        let wire = request.into_inner();
+        let Some(spec) = wire.spec else {
             return Err(Failure::invalid("spec: expected a job, found nothing").into());
         };
-        let command = plenum_proto::jobs::submit(spec)?;
+        let mut command = plenum_proto::jobs::submit(spec)?;
         custom::check(&command, &self.shared.identity.custom_resources)?;
-        let namespace = match &command {
-            Command::SubmitJob { shape, .. } => shape.namespace.clone(),
+        let namespace = match &mut command {
+            Command::SubmitJob { shape, expected_version, .. } => {
+                *expected_version = wire.expected_version;
+                shape.namespace.clone()
+            }
             _ => Arc::from(""),
         };
         let decided = self.shared.ask(Shared::request(principal.text(), namespace, command)).await?;
@@ -175,13 +197,16 @@ impl v1::jobs_server::Jobs for JobsService {
         let cell = self.shared.snapshot().await;
         let wire = request.get_ref();
         let job = job_named(&cell, &wire.namespace, &wire.name)?;
-        Ok(Response::new(self.change(&request, &job.shape.namespace, Command::StopJob(job.id)).await?))
+        expect(job, wire.job, wire.version)?;
+        let command = Command::StopJob { job: job.id, version: wire.version };
+        Ok(Response::new(self.change(&request, &job.shape.namespace, command).await?))
     }
 
     async fn scale(&self, request: Request<v1::ScaleRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
         let cell = self.shared.snapshot().await;
         let wire = request.get_ref();
         let job = job_named(&cell, &wire.namespace, &wire.name)?;
+        expect(job, wire.job, wire.version)?;
         if wire.count > plenum_proto::bounds::COUNT_MAX {
             let most = plenum_proto::bounds::COUNT_MAX;
             return Err(Failure::invalid(format!("count: expected 0 to {most}, found {}", wire.count)).into());

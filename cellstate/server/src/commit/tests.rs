@@ -105,14 +105,22 @@ fn what_arrives_during_a_sync_is_decided_meanwhile_and_makes_the_next_batch() {
 fn a_rejection_waits_for_the_state_that_it_was_judged_on() {
     let mut committer = committer();
     request(&mut committer, 1, open_server());
-    request(&mut committer, 2, ask(Command::StopJob(plenum_model::JobId { slot: 9, generation: 1 })));
+    request(
+        &mut committer,
+        2,
+        ask(Command::StopJob { job: plenum_model::JobId { slot: 9, generation: 1 }, version: None }),
+    );
     let heard = hear(&mut committer);
     assert!(heard.answers.is_empty());
     assert_eq!(heard.writes[0].last, Revision(1), "it takes no revision");
     committer.handle(LogTime::default(), Input::Durable);
     let heard = hear(&mut committer);
     assert!(matches!(&heard.answers[1], (2, Revision(1), Answer::Unchanged(Decision::Rejected(_)))));
-    request(&mut committer, 3, ask(Command::StopJob(plenum_model::JobId { slot: 9, generation: 1 })));
+    request(
+        &mut committer,
+        3,
+        ask(Command::StopJob { job: plenum_model::JobId { slot: 9, generation: 1 }, version: None }),
+    );
     assert_eq!(hear(&mut committer).answers.len(), 1, "on a durable state it is answered at once");
 }
 
@@ -327,8 +335,13 @@ fn nothing_happens_by_itself_before_the_start_stands_in_the_log() {
         groups: vec![group],
         ..Default::default()
     };
-    let submit = Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32] };
-    let stop = Command::StopJob(plenum_model::JobId { slot: 0, generation: 1 });
+    let submit = Command::SubmitJob {
+        shape: Arc::new(shape),
+        body: Arc::from([]),
+        body_digest: [0; 32],
+        expected_version: None,
+    };
+    let stop = Command::StopJob { job: plenum_model::JobId { slot: 0, generation: 1 }, version: None };
     for asked in [open_server(), ask(submit), ask(stop)] {
         let decided = core.decide(asked.request(), LogTime::from_micros(1));
         assert!(matches!(decided, plenum_core::Decided::Changed { .. }), "{decided:?}");
@@ -370,7 +383,15 @@ fn claims_of_all(core: &mut Core, tasks: u32) -> Asked {
     take(core, &open_server());
     take(core, &ask(Command::OpenSession { scheduler: "batch".into() }));
     take(core, &machine("m1"));
-    take(core, &ask(Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32] }));
+    take(
+        core,
+        &ask(Command::SubmitJob {
+            shape: Arc::new(shape),
+            body: Arc::from([]),
+            body_digest: [0; 32],
+            expected_version: None,
+        }),
+    );
     let placement = Placement {
         job: PAIR,
         job_version: 1,
@@ -441,7 +462,7 @@ fn who_removes_a_machine_with_too_much_done_on_it_is_told_which_job_to_stop() {
         panic!("it is refused: {:?}", heard.answers)
     };
     assert!(rejection.message.contains("it helps to stop the job default/pair"), "{rejection}");
-    request(&mut committer, 2, ask(Command::StopJob(PAIR)));
+    request(&mut committer, 2, ask(Command::StopJob { job: PAIR, version: None }));
     request(&mut committer, 3, remove());
     assert_eq!(committer.undurable_cell().machines().count(), 0, "and so it does");
 }

@@ -307,14 +307,14 @@ mod tests {
             groups: vec![group],
             ..JobShape::default()
         };
-        Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32] }
+        Command::SubmitJob { shape: Arc::new(shape), body: Arc::from([]), body_digest: [0; 32], expected_version: None }
     }
 
     /// A resolver whose batches are taken by the test, each full with one request, in a cell of so many stopped jobs that are to be forgotten at
     /// once: the server is open, and the batch of that is in flight.
     fn resolver(dir: &Path, stopped: u32) -> (Resolver, Receiver<Batch>) {
         let submitted_and_stopped = |slot| {
-            let stop = Command::StopJob(JobId { slot, generation: 1 });
+            let stop = Command::StopJob { job: JobId { slot, generation: 1 }, version: None };
             [submission(format!("job-{slot}"), 1), stop]
         };
         let before = (0..stopped).flat_map(submitted_and_stopped);
@@ -350,7 +350,8 @@ mod tests {
             deadline: LogTime::from_micros(2),
         };
         let commit = Command::Commit(Box::new(transaction), 1);
-        let mut before = vec![session(), register, submission("work".into(), 3), commit, Command::StopJob(job)];
+        let mut before =
+            vec![session(), register, submission("work".into(), 3), commit, Command::StopJob { job, version: None }];
         if held {
             before.extend([submission("gang".into(), 1), hold]);
         }

@@ -243,7 +243,10 @@ impl Play {
         }
         let (body, body_digest) = (job.body.clone().unwrap(), job.body_digest);
         shape.groups[0].count = count;
-        self.ask("submit again", Command::SubmitJob { shape: std::sync::Arc::new(shape), body, body_digest });
+        self.ask(
+            "submit again",
+            Command::SubmitJob { shape: std::sync::Arc::new(shape), body, body_digest, expected_version: None },
+        );
     }
 
     fn commit(&mut self) {
@@ -365,7 +368,7 @@ impl Play {
             }
             36 => {
                 let Some(job) = job.filter(|_| jobs.len() > 30) else { return };
-                self.ask("stop", Command::StopJob(job));
+                self.ask("stop", Command::StopJob { job, version: None });
             }
             37..42 => self.govern(job, machine),
             42 => self.start_again(),

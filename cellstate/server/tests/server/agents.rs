@@ -251,9 +251,9 @@ async fn an_agent_speaks_for_its_own_machine_only() {
     let denied = agents.report(foreign).await.unwrap_err();
     assert_eq!((denied.code(), code(&denied).as_str()), (Code::PermissionDenied, "NOT_PERMITTED"));
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
-    let submit = as_principal("agent/m1", v1::SubmitRequest { spec: Some(job("x", 1)) });
+    let submit = as_principal("agent/m1", v1::SubmitRequest { spec: Some(job("x", 1)), ..Default::default() });
     assert_eq!(jobs.submit(submit).await.unwrap_err().code(), Code::PermissionDenied);
-    let nobody = as_principal("root", v1::SubmitRequest { spec: Some(job("x", 1)) });
+    let nobody = as_principal("root", v1::SubmitRequest { spec: Some(job("x", 1)), ..Default::default() });
     assert_eq!(jobs.submit(nobody).await.unwrap_err().code(), Code::Unauthenticated);
     server.shutdown().await.unwrap();
 }

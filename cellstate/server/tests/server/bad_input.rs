@@ -695,7 +695,10 @@ async fn who_asks_for_something_of_an_endless_name_is_told_so_with_the_beginning
     let channel = connect(&server).await;
     let mut jobs = v1::jobs_client::JobsClient::new(channel);
     let name = "ö".repeat(100 << 10);
-    let refused = jobs.stop(v1::StopRequest { namespace: "default".into(), name: name.clone() }).await.unwrap_err();
+    let refused = jobs
+        .stop(v1::StopRequest { namespace: "default".into(), name: name.clone(), ..Default::default() })
+        .await
+        .unwrap_err();
     let message = refused.message();
     assert!(message.contains(&name[..500]) && message.ends_with('…') && message.len() < 3_000, "{message}");
     assert_ne!(refused.code(), Code::Internal, "{message}");

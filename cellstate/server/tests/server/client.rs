@@ -207,7 +207,7 @@ pub(crate) fn job(name: &str, count: u32) -> v1::JobSpec {
 
 pub(crate) async fn submit(channel: &Channel, spec: v1::JobSpec) -> v1::SubmitResponse {
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
-    jobs.submit(v1::SubmitRequest { spec: Some(spec) }).await.unwrap().into_inner()
+    jobs.submit(v1::SubmitRequest { spec: Some(spec), ..Default::default() }).await.unwrap().into_inner()
 }
 
 pub(crate) fn placement(job: u64, machines: Vec<u32>, tasks: Vec<u32>) -> v1::Placement {

@@ -245,11 +245,11 @@ async fn who_comes_above_a_bound_on_jobs_is_told_when_one_that_is_over_is_retire
     let channel = connect(&server).await;
     submit(&channel, job("first", 1)).await;
     let refused = async || {
-        let request = v1::SubmitRequest { spec: Some(job("second", 1)) };
+        let request = v1::SubmitRequest { spec: Some(job("second", 1)), ..Default::default() };
         v1::jobs_client::JobsClient::new(channel.clone()).submit(request).await.unwrap_err()
     };
     assert_eq!(passes_in_micros(&refused().await), None, "it waits for as long as it likes");
-    let stop = v1::StopRequest { namespace: "default".into(), name: "first".into() };
+    let stop = v1::StopRequest { namespace: "default".into(), name: "first".into(), ..Default::default() };
     v1::jobs_client::JobsClient::new(channel.clone()).stop(stop).await.unwrap();
     let micros = passes_in_micros(&refused().await).unwrap();
     assert!((3_000_000_000..=3_600_000_000).contains(&micros), "after an hour: {micros} us");
@@ -289,7 +289,7 @@ async fn bad_transactions_are_refused_with_the_field_and_change_nothing() {
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     let mut large = job("large", 1);
     large.body.as_mut().unwrap().groups[0].command = vec!["x".repeat(5 << 20)];
-    let large = jobs.submit(v1::SubmitRequest { spec: Some(large) }).await.unwrap_err();
+    let large = jobs.submit(v1::SubmitRequest { spec: Some(large), ..Default::default() }).await.unwrap_err();
     assert_eq!((large.code(), code(&large).as_str()), (tonic::Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
     let foreign = v1::Transaction { session: 77, ..session.transaction(2, Vec::new()) };
     assert!(session.commit(foreign).await.unwrap_err().message.contains("this stream's own"));
@@ -354,7 +354,7 @@ async fn a_request_that_the_log_has_no_room_for_is_refused_and_the_server_stays(
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     let mut large = job("large", 1);
     large.body.as_mut().unwrap().groups[0].command = vec!["x".repeat(50_000)];
-    let refused = jobs.submit(v1::SubmitRequest { spec: Some(large) }).await.unwrap_err();
+    let refused = jobs.submit(v1::SubmitRequest { spec: Some(large), ..Default::default() }).await.unwrap_err();
     assert_eq!((refused.code(), code(&refused).as_str()), (tonic::Code::ResourceExhausted, "MESSAGE_TOO_LARGE"));
     let crunch = submit(&channel, job("crunch", 100)).await.job;
     let mut session = Session::open(&channel, "batch").await.unwrap();
@@ -383,10 +383,10 @@ async fn a_job_is_stopped_in_steps_that_the_log_has_room_for_and_a_scaling_that_
     assert_eq!(session.commit(all).await.unwrap().granted, 40);
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     let (name, namespace) = ("crunch".to_owned(), "default".to_owned());
-    let stop = v1::StopRequest { namespace: namespace.clone(), name: name.clone() };
+    let stop = v1::StopRequest { namespace: namespace.clone(), name: name.clone(), ..Default::default() };
     let scale = |count| {
         let (name, namespace) = (name.clone(), namespace.clone());
-        v1::ScaleRequest { namespace, name, group: "work".to_owned(), count }
+        v1::ScaleRequest { namespace, name, group: "work".to_owned(), count, ..Default::default() }
     };
     let refused = jobs.scale(scale(0)).await.unwrap_err();
     assert_eq!((refused.code(), code(&refused).as_str()), (tonic::Code::ResourceExhausted, "LIMIT_REACHED"));

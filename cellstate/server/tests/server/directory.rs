@@ -201,7 +201,7 @@ async fn a_disk_without_room_does_not_hold_the_end_up() {
     for number in 0..64 {
         let mut spec = crate::client::job(&format!("job-{number}"), 1);
         spec.body.as_mut().unwrap().groups[0].command = vec!["x".repeat(8 << 10)];
-        let submitting = jobs.submit(plenum_proto::v1::SubmitRequest { spec: Some(spec) });
+        let submitting = jobs.submit(plenum_proto::v1::SubmitRequest { spec: Some(spec), ..Default::default() });
         // Longer than any sync takes: one that is waited for is still on its way.
         waits = tokio::time::timeout(Duration::from_secs(5), submitting).await.is_err();
         if waits {

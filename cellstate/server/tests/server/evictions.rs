@@ -89,7 +89,7 @@ async fn a_transaction_tells_whom_it_evicted_and_for_whom_also_when_others_have_
     assert_eq!(counts, [(2, 0), (0, 0)]);
 
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
-    jobs.stop(v1::StopRequest { namespace: String::new(), name: "low".into() }).await.unwrap();
+    jobs.stop(v1::StopRequest { namespace: String::new(), name: "low".into(), ..Default::default() }).await.unwrap();
     // The machine goes, and with it all that ran there; others come into the slots, and the job is not as urgent any more.
     let remove = v1::RemoveMachineRequest { name: "m1".into(), force: true };
     inspect.remove_machine(remove).await.unwrap();

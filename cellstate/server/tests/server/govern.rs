@@ -437,7 +437,15 @@ async fn a_recurring_job_says_that_it_waits_for_its_next_launch() {
     let next = "it is recurring, and waits for its next launch, after the one for 2001-09-09T01:46:45Z";
     assert_eq!(waits().await, format!("{next}; {by_hand}"));
     let group = "work".to_owned();
-    jobs.scale(v1::ScaleRequest { namespace: namespace.clone(), name: name.clone(), group, count: 0 }).await.unwrap();
+    jobs.scale(v1::ScaleRequest {
+        namespace: namespace.clone(),
+        name: name.clone(),
+        group,
+        count: 0,
+        ..Default::default()
+    })
+    .await
+    .unwrap();
     let empty =
         "it is recurring, and launched once a group of it has a task; `plenum job scale nightly COUNT` asks for some";
     assert_eq!(waits().await, empty);

@@ -423,7 +423,7 @@ async fn a_cell_without_room_is_read_only_and_reads_go_on() {
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
-    let refused = jobs.submit(v1::SubmitRequest { spec: Some(job("x", 1)) }).await.unwrap_err();
+    let refused = jobs.submit(v1::SubmitRequest { spec: Some(job("x", 1)), ..Default::default() }).await.unwrap_err();
     assert_eq!((refused.code(), code(&refused).as_str()), (Code::ResourceExhausted, "READ_ONLY"));
     let path = dir.path().join("log").display().to_string();
     assert!(refused.message().contains(&path) && refused.message().contains("B free, and needs "), "{refused}");
@@ -571,7 +571,7 @@ async fn nothing_of_a_job_that_is_over_waits() {
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     let get = || v1::GetJobRequest { namespace: String::new(), name: "crunch".into(), at: None };
     assert_eq!(jobs.get(get()).await.unwrap().into_inner().job.unwrap().groups[0].waiting, 2);
-    jobs.stop(v1::StopRequest { namespace: String::new(), name: "crunch".into() }).await.unwrap();
+    jobs.stop(v1::StopRequest { namespace: String::new(), name: "crunch".into(), ..Default::default() }).await.unwrap();
     let stopped = jobs.get(get()).await.unwrap().into_inner().job.unwrap();
     assert_eq!((stopped.state(), stopped.groups[0].waiting), (v1::JobState::JobStopped, 0));
     server.shutdown().await.unwrap();

@@ -47,7 +47,7 @@ async fn a_page_of_the_largest_jobs_is_checkpointed_backed_up_and_sent() {
     let channel = connect(&server).await;
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     let spec = Some(large("larger", SHAPE_BYTES_MAX + (20 << 10)));
-    let refused = jobs.submit(v1::SubmitRequest { spec }).await.unwrap_err();
+    let refused = jobs.submit(v1::SubmitRequest { spec, ..Default::default() }).await.unwrap_err();
     assert_eq!((refused.code(), code(&refused).as_str()), (Code::InvalidArgument, "INVALID_REQUEST"), "{refused}");
     assert!(refused.message().starts_with("spec.shape: expected at most 262144 bytes"), "{refused}");
     for number in 0..64 {

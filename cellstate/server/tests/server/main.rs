@@ -12,6 +12,7 @@ mod decisions;
 mod dice;
 mod directory;
 mod evictions;
+mod expecting;
 mod extremes;
 mod failing;
 mod fallback;

@@ -248,7 +248,7 @@ async fn a_call_that_is_refused_for_who_makes_it_is_counted_once_wherever_that_i
         line.unwrap().parse::<u32>().unwrap()
     };
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
-    let submit = || v1::SubmitRequest { spec: Some(job("crunch", 1)) };
+    let submit = || v1::SubmitRequest { spec: Some(job("crunch", 1)), ..Default::default() };
     jobs.submit(submit()).await.unwrap();
     assert_eq!(denied().await, 0);
 

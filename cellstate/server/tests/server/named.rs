@@ -111,7 +111,7 @@ async fn a_resource_that_the_cell_has_not_named_is_asked_for_in_vain_by_its_posi
     let asking = |custom: &[i64]| {
         let mut spec = job("one", 1);
         spec.shape.as_mut().unwrap().groups[0].resources = Some(with(custom));
-        v1::SubmitRequest { spec: Some(spec) }
+        v1::SubmitRequest { spec: Some(spec), ..Default::default() }
     };
     let refused = |field: &str, answer: Result<(), tonic::Status>| {
         let refused = answer.unwrap_err();

@@ -42,7 +42,13 @@ async fn what_is_launched_from_a_gang_that_was_scaled_below_its_minimum_is_a_sma
     submit(&channel, spec).await;
     let mut jobs = v1::jobs_client::JobsClient::new(channel);
     let (namespace, name) = ("default".to_owned(), "nightly".to_owned());
-    let scaled = v1::ScaleRequest { namespace: namespace.clone(), name: name.clone(), group: "work".into(), count: 3 };
+    let scaled = v1::ScaleRequest {
+        namespace: namespace.clone(),
+        name: name.clone(),
+        group: "work".into(),
+        count: 3,
+        ..Default::default()
+    };
     jobs.scale(scaled).await.unwrap();
     jobs.launch(v1::LaunchRequest { namespace, name, ..Default::default() }).await.unwrap();
     let gang = |delta: &plenum_model::Delta| {

@@ -32,7 +32,7 @@ async fn the_group_that_is_named_is_scaled_and_no_other_while_the_job_is_submitt
                         Ok(_) => scaled += 1,
                         Err(status) => {
                             let code = code(&status);
-                            assert!(["JOB_OVER", "JOB_CHANGED"].contains(&code.as_str()), "{status}");
+                            assert!(["JOB_OVER", "JOB_VERSION"].contains(&code.as_str()), "{status}");
                         }
                     }
                 }

@@ -146,7 +146,7 @@ async fn what_is_wanted_is_bounded_and_a_gang_is_named_whole_or_not_at_all() {
     let gang = ("gang", &[0, 1, 2, 3][..], 4);
     assert_eq!((told(&both), both.truncated), (vec![("first", &[0, 1, 2][..], 0), gang], false));
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
-    let stop = v1::StopRequest { namespace: "default".to_owned(), name: "first".to_owned() };
+    let stop = v1::StopRequest { namespace: "default".to_owned(), name: "first".to_owned(), ..Default::default() };
     jobs.stop(stop).await.unwrap();
     let whole = simple.wanted(1).await;
     assert_eq!((told(&whole), whole.truncated), (vec![gang], false));

@@ -45,7 +45,8 @@ async fn a_job_submitted_again_with_so_many_fewer_tasks_that_the_log_has_no_room
         assert_eq!(session.commit(some).await.unwrap().granted, 40);
     }
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
-    let refused = jobs.submit(v1::SubmitRequest { spec: Some(job("crunch", 1)) }).await.unwrap_err();
+    let refused =
+        jobs.submit(v1::SubmitRequest { spec: Some(job("crunch", 1)), ..Default::default() }).await.unwrap_err();
     assert_eq!(refusal(&refused), LIMIT);
     assert!(refused.message().contains("1999 allocations"), "{}", refused.message());
     submit(&channel, job("crunch", 1900)).await;
@@ -175,7 +176,7 @@ async fn what_changes_more_holds_than_the_log_has_room_for_is_refused_until_ther
     assert_eq!(refusal(&refused), LIMIT);
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     for number in 0..30 {
-        let stop = v1::StopRequest { namespace: "default".into(), name: format!("j{number}") };
+        let stop = v1::StopRequest { namespace: "default".into(), name: format!("j{number}"), ..Default::default() };
         jobs.stop(stop).await.unwrap();
     }
     inspect.remove_machine(remove()).await.unwrap();

@@ -59,7 +59,7 @@ fn check_body(change: impl FnOnce(&mut v1::GroupBody), expected: &str) {
 
 #[test]
 fn a_valid_job_becomes_a_command_with_the_digest_of_its_body() {
-    let Command::SubmitJob { shape, body, body_digest } = jobs::submit(valid()).unwrap() else {
+    let Command::SubmitJob { shape, body, body_digest, expected_version: None } = jobs::submit(valid()).unwrap() else {
         panic!("no submission")
     };
     assert_eq!(shape.groups[2].after, [1]);
@@ -124,7 +124,7 @@ fn nothing_of_a_job_that_runs_for_ever_comes_after_a_group_of_it() {
     shape.kind = v1::JobKind::Forever.into();
     // A log of before it was refused has it.
     let body = spec.body.as_ref().unwrap().encode_to_vec().into();
-    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: Some(shape.clone()), body });
+    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: Some(shape.clone()), body, ..Default::default() });
     assert!(matches!(command::command(logged), Ok(Command::SubmitJob { .. })));
     shape.groups.iter_mut().for_each(|group| group.after.clear());
     assert!(jobs::submit(spec).is_ok());
@@ -193,7 +193,7 @@ fn a_job_of_before_whose_tasks_ask_for_nothing_is_still_read() {
     let mut spec = valid();
     spec.shape.as_mut().unwrap().groups[1].resources = amounts(0, 0);
     let body = spec.body.unwrap().encode_to_vec().into();
-    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape, body });
+    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape, body, ..Default::default() });
     assert!(matches!(command::command(logged), Ok(Command::SubmitJob { .. })));
 }
 
@@ -212,7 +212,7 @@ fn no_task_asks_for_nothing_of_a_device() {
     spec.shape.as_mut().unwrap().groups[1].devices = vec![gpu(0)];
     assert!(JobShape::try_from(spec.shape.clone().unwrap()).is_ok());
     let body = spec.body.unwrap().encode_to_vec().into();
-    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape, body });
+    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape, body, ..Default::default() });
     assert!(matches!(command::command(logged), Ok(Command::SubmitJob { .. })));
 }
 
@@ -286,7 +286,7 @@ fn all_constraints_and_affinities_of_a_job_have_at_most_so_many_values() {
     assert_eq!(jobs::submit(spec.clone()).unwrap_err().to_string(), expected);
     // A log of before the bound has it.
     let body = spec.body.unwrap().encode_to_vec().into();
-    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape, body });
+    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape, body, ..Default::default() });
     assert!(matches!(command::command(logged), Ok(Command::SubmitJob { .. })));
 }
 
@@ -376,7 +376,7 @@ fn a_job_of_before_that_sets_variables_of_the_agent_is_still_read() {
     let mut spec = valid();
     spec.body.as_mut().unwrap().groups[1].env.insert("PLENUM_JOB".into(), "another".into());
     let body = spec.body.unwrap().encode_to_vec().into();
-    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape, body });
+    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape, body, ..Default::default() });
     assert!(matches!(command::command(logged), Ok(Command::SubmitJob { .. })));
 }
 
@@ -434,7 +434,7 @@ fn a_shape_is_at_most_256_kibibytes() {
 fn a_larger_shape_of_before_is_still_read() {
     let spec = of_shape_bytes(300 << 10);
     let body = spec.body.unwrap().encode_to_vec().into();
-    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape.clone(), body });
+    let logged = v1::command::Ask::SubmitJob(v1::SubmitJob { shape: spec.shape.clone(), body, ..Default::default() });
     assert!(matches!(command::command(logged), Ok(Command::SubmitJob { .. })));
     let shape = JobShape::try_from(spec.shape.clone().unwrap()).unwrap();
     assert_eq!(v1::JobShape::from(&shape).groups.len(), spec.shape.unwrap().groups.len());

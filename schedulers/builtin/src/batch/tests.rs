@@ -425,7 +425,7 @@ fn what_is_beyond_a_quota_is_not_claimed_before_there_is_more_of_it() {
     limit(&mut stage, 3500);
     stage.advance(1_000_000);
     assert_eq!(placed(&stage), [2, 1, 1]);
-    stage.ask("owner", Command::StopJob(first));
+    stage.ask("owner", Command::StopJob { job: first, version: None });
     stage.advance(1_000_000);
     assert_eq!(placed(&stage), [0, 2, 1], "quota is back before the receipts");
 }

@@ -139,7 +139,7 @@ fn who_leaves_anyway_is_waited_for_and_nobody_else_goes() {
     let mut stage = stage(2);
     let [first, other] =
         [("first", 60), ("other", 10)].map(|(name, priority)| submit(&mut stage, &job(name, 1, 2000, priority)));
-    stage.ask("owner", Command::StopJob(first));
+    stage.ask("owner", Command::StopJob { job: first, version: None });
     let high = submit(&mut stage, &job("high", 1, 2000, 90));
     assert_eq!((stands(&stage, high), stands(&stage, other)), ((1, 0), (1, 0)), "on top of the one that leaves");
     let next = submit(&mut stage, &job("next", 1, 2000, 90));
@@ -153,7 +153,7 @@ fn who_has_been_leaving_for_more_than_a_minute_is_waited_for_by_nobody_else() {
     let [slow, other] =
         [("slow", 60), ("other", 10)].map(|(name, priority)| submit(&mut stage, &job(name, 1, 2000, priority)));
     let [at_slow, at_other] = [slow, other].map(|job| machines(&stage, job));
-    stage.ask("owner", Command::StopJob(slow));
+    stage.ask("owner", Command::StopJob { job: slow, version: None });
     let first = submit(&mut stage, &job("first", 1, 500, 90));
     stage.advance(50_000_000);
     let second = submit(&mut stage, &job("second", 1, 500, 90));
@@ -205,7 +205,7 @@ fn a_gang_evicts_as_a_whole_or_nobody() {
     let told = stage.passed_over(huge, 0);
     let nowhere = "it starts with 4 at once, of which none fits, and even on empty machines at most 3: of 3 machines";
     assert!(told.starts_with(nowhere), "it evicts nobody: {told}");
-    stage.ask("owner", Command::StopJob(huge));
+    stage.ask("owner", Command::StopJob { job: huge, version: None });
     stage.machine("m3", 2000, &[]);
     stage.advance(1_000_000);
     assert_eq!((stands(&stage, gang), stands(&stage, low)), ((3, 0), (0, 2)), "one where it is free, two by eviction");
@@ -346,7 +346,7 @@ fn of_devices_that_are_lent_those_are_foreseen_that_the_cell_gives() {
     let whole = submit(&mut stage, &job("whole", 1, 100, 10).gpu(1000));
     submit(&mut stage, &job("more", 1, 100, 90).gpu(700));
     let part = submit(&mut stage, &job("part", 1, 100, 10).gpu(300));
-    stage.ask("operator", Command::StopJob(part));
+    stage.ask("operator", Command::StopJob { job: part, version: None });
     let high = job("high", 1, 100, 90).gpu(300).gpu(1000).group("second", 1, 100).gpu(400);
     let high = submit(&mut stage, &high);
     assert_eq!((stands(&stage, whole), stage.placed(high)), ((0, 1), vec![(0, 0, 0)]));
@@ -575,7 +575,7 @@ fn whose_sibling_is_refused_evicts_the_one_that_it_chose() {
     stage.hold(seat);
     let [wide, small] = [("wide", 2000, 95), ("small", 1000, 90)]
         .map(|(name, cpu, priority)| submit(&mut stage, &job(name, 1, cpu, priority)));
-    stage.ask("owner", Command::StopJob(wide));
+    stage.ask("owner", Command::StopJob { job: wide, version: None });
     stage.release(seat);
     stage.advance(1_000_000);
     assert_eq!((stands(&stage, small), stands(&stage, dear), stands(&stage, cheap)), ((1, 0), (1, 0), (0, 1)));

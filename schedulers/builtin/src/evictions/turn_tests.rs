@@ -65,7 +65,7 @@ fn of_many_who_leave_those_who_have_most_are_counted_on() {
     stage.machine("m1", 1700, &[]);
     let other = submit(&mut stage, &job("other", 1, 1700, 10));
     for gone in [tiny, large] {
-        stage.ask("operator", plenum_model::Command::StopJob(gone));
+        stage.ask("operator", plenum_model::Command::StopJob { job: gone, version: None });
     }
     stage.advance(1_000_000);
     let high = submit(&mut stage, &job("high", 1, 1600, 90));

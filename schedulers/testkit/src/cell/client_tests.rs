@@ -15,7 +15,7 @@ async fn a_framework_submits_and_launches_as_whom_it_says_and_may_repeat_both() 
     let mut cell = TestCell::start().await;
     let owner = Client::new(cell.address(), "user/ann").unwrap();
     let cron = Client::new(cell.address(), "scheduler/cron").unwrap();
-    let request = v1::SubmitRequest { spec: Some(nightly()) };
+    let request = v1::SubmitRequest { spec: Some(nightly()), ..Default::default() };
     let refused = cron.jobs().submit(request.clone()).await.unwrap_err();
     assert_eq!((refused.code(), code_of(&refused)), (tonic::Code::PermissionDenied, "NOT_PERMITTED"));
     let mut changed = Vec::new();
@@ -24,12 +24,18 @@ async fn a_framework_submits_and_launches_as_whom_it_says_and_may_repeat_both() 
     }
     assert_eq!(changed, [true, false]);
 
-    // One that is over is no repetition: it runs again.
-    let once = || v1::SubmitRequest { spec: Some(JobBuilder::new("once", "batch").group("main", 1, 1000).spec()) };
+    // One that is over is no repetition: it runs again, unless that is said.
+    let once = || v1::SubmitRequest {
+        spec: Some(JobBuilder::new("once", "batch").group("main", 1, 1000).spec()),
+        ..Default::default()
+    };
     assert_eq!(owner.jobs().submit(once()).await.unwrap().into_inner().version, 1);
     owner.jobs().stop(v1::StopRequest { name: "once".into(), ..Default::default() }).await.unwrap();
     let again = owner.jobs().submit(once()).await.unwrap().into_inner();
     assert_eq!((again.version, again.changed), (2, true));
+    let expected_version = Some(1);
+    let next = owner.jobs().submit(v1::SubmitRequest { expected_version, ..once() }).await.unwrap().into_inner();
+    assert_eq!((next.version, next.changed), (2, false));
 
     let micros = |second: i64| (1_000_000_000 + second) * 1_000_000;
     let launch = |second| v1::LaunchRequest {
@@ -76,7 +82,7 @@ async fn a_client_of_a_cell_is_refused_by_another_one_at_the_address() {
     let anybodys = Client::new(cell.address(), "user/ann").unwrap();
     let status = anybodys.inspect().status(v1::StatusRequest::default()).await.unwrap().into_inner();
     let client = anybodys.clone().of_cell(&status.cell_id);
-    let job = || v1::SubmitRequest { spec: Some(nightly()) };
+    let job = || v1::SubmitRequest { spec: Some(nightly()), ..v1::SubmitRequest::default() };
     assert!(client.jobs().submit(job()).await.unwrap().into_inner().changed);
     cell.restore("restored").await;
     assert!(!answered(&client, job).await.unwrap().into_inner().changed, "it is the same cell");

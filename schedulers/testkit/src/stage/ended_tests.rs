@@ -55,7 +55,7 @@ fn a_scheduler_hears_how_allocations_of_its_jobs_end_also_of_those_that_are_over
     assert_eq!(heard.borrow()[0].reason.as_deref(), Some("exit code 1"));
     heard.borrow_mut().clear();
 
-    stage.ask("operator", Command::StopJob(stopped));
+    stage.ask("operator", Command::StopJob { job: stopped, version: None });
     stage.settle();
     assert_eq!(*heard.borrow(), [], "it is told to stop, and has not ended");
     stage.report(granted, AllocationState::Stopped, 0);

@@ -31,7 +31,7 @@ fn a_ledger_takes_no_more_than_the_quota_has_and_its_scheduler_is_asked_when_the
     };
     assert_eq!(claimed(&stage), (2, 0), "nothing was claimed that is refused");
     // Another scheduler's task is told to stop: its quota is free with that, and its room is there.
-    stage.ask("operator", Command::StopJob(before));
+    stage.ask("operator", Command::StopJob { job: before, version: None });
     stage.advance(100_000);
     assert_eq!((stage.placed(words).len(), stage.placed(more).len()), (3, 0));
     stage.ask("operator", quota(4000));
@@ -153,7 +153,7 @@ fn what_leaves_a_namespace_without_a_quota_wakes_nobody_who_waits() {
         stage.submit(&job("words", "blue", 3));
         stage.advance(10_000_000);
         let decisions = stage.runtime(seat).counters().decisions;
-        stage.ask("operator", Command::StopJob(before));
+        stage.ask("operator", Command::StopJob { job: before, version: None });
         stage.advance(100_000);
         let decided = stage.runtime(seat).counters().decisions - decisions;
         assert!((decided > 0) == (woken > 0), "{decided} decisions after a stop in {namespace}");

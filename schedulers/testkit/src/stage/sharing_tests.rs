@@ -78,7 +78,7 @@ fn each_job_is_the_own_of_one_session_of_its_scheduler_and_namespace() {
     stage.cut_off(one);
     stage.close_session(stage.runtime(one).session());
     let over = stage.cell().job_named("default", "blue7").unwrap().id;
-    stage.ask("owner", Command::StopJob(over));
+    stage.ask("owner", Command::StopJob { job: over, version: None });
     stage.advance(2_000_000);
     let left: BTreeSet<String> = both.into_iter().filter(|name| name != "blue7").collect();
     assert_eq!(*twos.borrow(), left, "those of who left, and none that is over");

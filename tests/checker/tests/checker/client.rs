@@ -74,7 +74,9 @@ impl Client {
 
     pub(crate) async fn submit(&mut self, spec: v1::JobSpec) {
         let call = self.log.called(&Asked::Write("submit".into())).unwrap();
-        let answer = JobsClient::new(self.channel.clone()).submit(v1::SubmitRequest { spec: Some(spec) }).await;
+        let answer = JobsClient::new(self.channel.clone())
+            .submit(v1::SubmitRequest { spec: Some(spec), ..Default::default() })
+            .await;
         let answer = answer.map(tonic::Response::into_inner);
         let (_, reply) = reply_of(answer.as_ref().map(|answer| answer.revision).map_err(Clone::clone));
         self.log.replied(&call, &reply).unwrap();

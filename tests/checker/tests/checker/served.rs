@@ -264,7 +264,7 @@ async fn the_program_reads_a_history_of_large_transactions() {
     let channel = tonic::transport::Endpoint::from_shared(served.address()).unwrap().connect_lazy();
     let spec = JobBuilder::new("large", "anna").group("main", 16_000, 1000).forever().spec();
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
-    let job = jobs.submit(v1::SubmitRequest { spec: Some(spec) }).await.unwrap().into_inner().job;
+    let job = jobs.submit(v1::SubmitRequest { spec: Some(spec), ..Default::default() }).await.unwrap().into_inner().job;
     let mut cell = v1::cell_client::CellClient::new(channel).max_decoding_message_size(64 << 20);
     let open = v1::OpenRequest { scheduler: "anna".into(), namespace: "default".into() };
     let opened = cell.open(open).await.unwrap().into_inner();
@@ -320,7 +320,7 @@ async fn session_recorded(address: &str, machine: u32) -> Recording {
     let channel = tonic::transport::Endpoint::from_shared(address.to_owned()).unwrap().connect_lazy();
     let spec = JobBuilder::new("streamed", "streamer").group("main", 40, 100).forever().spec();
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
-    let job = jobs.submit(v1::SubmitRequest { spec: Some(spec) }).await.unwrap().into_inner().job;
+    let job = jobs.submit(v1::SubmitRequest { spec: Some(spec), ..Default::default() }).await.unwrap().into_inner().job;
     let (up, asked) = tokio::sync::mpsc::channel(8);
     let ask = |ask| v1::SessionRequest { ask: Some(ask) };
     let hello = v1::Hello { scheduler: "streamer".into(), namespace: "default".into(), ..v1::Hello::default() };

@@ -38,7 +38,12 @@ impl Stage {
             groups: vec![group],
             ..JobShape::default()
         };
-        let job = stage.ask(Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] });
+        let job = stage.ask(Command::SubmitJob {
+            shape: Arc::new(shape),
+            body: Arc::new([]),
+            body_digest: [0; 32],
+            expected_version: None,
+        });
         stage.machine = MachineId::from_bits(machine).expect("an id");
         stage.job = JobId::from_bits(job).expect("an id");
         stage
@@ -214,7 +219,8 @@ fn what_the_job_of_another_placement_holds_says_nothing_of_the_base() {
     let (holder, slot) = (stage.job, stage.machine.slot);
     let shape = JobShape::clone(&stage.core.cell().job(holder).expect("it is there").shape);
     let shape = Arc::new(JobShape { name: "other".into(), ..shape });
-    let other = stage.ask(Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32] });
+    let other =
+        stage.ask(Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32], expected_version: None });
     let other = JobId::from_bits(other).expect("an id");
     let (resources, deadline) = (Resources::new(8000, 1), LogTime::from_micros(60_000_000));
     stage.ask(Command::TakeHold {
@@ -362,7 +368,8 @@ fn a_hold_that_is_blamed_for_more_room_than_is_held_is_found() {
     let mut stage = Stage::new(GroupShape::default());
     let shape = JobShape::clone(&stage.core.cell().job(stage.job).expect("it is there").shape);
     let shape = Arc::new(JobShape { name: "other".into(), ..shape });
-    let holder = stage.ask(Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32] });
+    let holder =
+        stage.ask(Command::SubmitJob { shape, body: Arc::new([]), body_digest: [0; 32], expected_version: None });
     let job = JobId::from_bits(holder).expect("an id");
     let (slot, base, mut judge) = (stage.machine.slot, stage.core.cell().revision(), Judge::default());
     let [held, over] = [vec![slot], Vec::new()].map(|machines| {
@@ -394,7 +401,8 @@ fn a_grant_by_sequence_where_others_hold_room_or_somebody_was_found_is_found() {
     let mut stage = Stage::new(GroupShape::default());
     let mut shape = JobShape::clone(&stage.core.cell().job(stage.job).expect("it is there").shape);
     (shape.name, shape.scheduler) = ("gang".into(), "ml".into());
-    let gang = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+    let gang =
+        Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32], expected_version: None };
     let gang = JobId::from_bits(stage.ask(gang)).expect("an id");
     let (own, slot, base, mut judge) = (stage.job, stage.machine.slot, stage.core.cell().revision(), Judge::default());
     let [held_by_others, held_by_own] = [gang, own].map(|job| {
@@ -445,7 +453,8 @@ fn a_successor_that_is_blamed_when_its_victim_is_gone_is_found() {
     };
     let mut shape = JobShape::clone(&stage.core.cell().job(stage.job).expect("it is there").shape);
     (shape.name, shape.priority, shape.groups[0].resources) = ("high".into(), 90, Resources::new(8000, 1));
-    let submitted = Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32] };
+    let submitted =
+        Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([]), body_digest: [0; 32], expected_version: None };
     let job = JobId::from_bits(ask(&mut stage, submitted)).expect("an id");
     ask(&mut stage, Command::OpenSession { scheduler: "batch".into() });
     let opened = stage.core.cell().revision();

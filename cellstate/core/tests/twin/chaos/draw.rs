@@ -35,7 +35,9 @@ impl Chaos {
     pub(super) fn stop(&self, dice: &mut Dice) -> Command {
         let jobs: Vec<JobId> = self.core.cell().jobs().map(|job| job.id).collect();
         match (dice.pick(&jobs), dice.pick(&self.live())) {
-            (Some(&job), _) if dice.once_in(4) => Command::StopJob(job),
+            (Some(&job), _) if dice.once_in(4) => {
+                Command::StopJob { job, version: dice.once_in(4).then(|| 1 + dice.roll(2)) }
+            }
             (Some(&job), _) if dice.once_in(3) => {
                 Command::ScaleJob { job, version: None, group: 0, count: dice.roll(6) }
             }
@@ -152,7 +154,8 @@ impl Chaos {
             groups: (0..1 + dice.roll(2)).map(|number| group(number, dice)).collect(),
             ..JobShape::default()
         };
-        Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([1]), body_digest: [1; 32] }
+        let expected_version = dice.once_in(4).then(|| dice.roll(3));
+        Command::SubmitJob { shape: Arc::new(shape), body: Arc::new([1]), body_digest: [1; 32], expected_version }
     }
 
     pub(super) fn report(&self, dice: &mut Dice) -> Command {

@@ -195,7 +195,7 @@ fn audited_behind(known: usize, entries: &[v1::LogEntry], times: &[i64], retire_
 }
 
 fn stop(slot: u32) -> Asked {
-    Asked::by_server(Command::StopJob(JobId { slot, generation: 1 }))
+    Asked::by_server(Command::StopJob { job: JobId { slot, generation: 1 }, version: None })
 }
 
 // What is due goes by when the server opened: a log that begins behind that was said to be wrong.

@@ -96,7 +96,7 @@ impl Course {
                 self.register(number, seen)
             }
             6..=12 => self.submit(),
-            13 => Ask::StopJob(v1::StopJob { job: self.job(cell) }),
+            13 => Ask::StopJob(v1::StopJob { job: self.job(cell), ..Default::default() }),
             14 | 15 => {
                 let count = self.dice.small(8);
                 Ask::ScaleJob(v1::ScaleJob {
@@ -188,7 +188,7 @@ impl Course {
             groups,
             ..Default::default()
         };
-        Ask::SubmitJob(v1::SubmitJob { shape: Some(shape), body: body.encode_to_vec().into() })
+        Ask::SubmitJob(v1::SubmitJob { shape: Some(shape), body: body.encode_to_vec().into(), ..Default::default() })
     }
 
     fn group(&mut self, number: u64, kind: v1::JobKind) -> v1::GroupShape {

@@ -371,7 +371,7 @@ pub(super) const OTHERS: &[Situation] = &[
     ("what is asked of nobody", |stage| {
         let none = 1 << 32 | 77;
         let job = stage.job("batch", |_| {});
-        stage.ask(Ask::StopJob(v1::StopJob { job: none }));
+        stage.ask(Ask::StopJob(v1::StopJob { job: none, ..Default::default() }));
         stage.ask(Ask::StopAllocation(v1::StopAllocation { allocation: none }));
         stage.ask(Ask::CordonMachine(v1::CordonMachine { machine: none, cordoned: true }));
         stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 5, count: 1, ..Default::default() }));
@@ -379,9 +379,29 @@ pub(super) const OTHERS: &[Situation] = &[
             shape.name = "job-0".to_owned();
             shape.priority = 10;
         });
-        stage.ask(Ask::StopJob(v1::StopJob { job }));
-        stage.ask(Ask::StopJob(v1::StopJob { job }));
+        stage.ask(Ask::StopJob(v1::StopJob { job, ..Default::default() }));
+        stage.ask(Ask::StopJob(v1::StopJob { job, ..Default::default() }));
         stage.report(none, v1::AllocationState::Complete);
+    }),
+    ("a job of the version that is expected, and of another one", |stage| {
+        let mut shape = None;
+        let job = stage.job("batch", |made| shape = Some(made.clone()));
+        let shape = shape.expect("a job was made");
+        for version in [2, 1, 1] {
+            stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 0, count: 3, version }));
+            stage.ask(Ask::StopJob(v1::StopJob { job, version }));
+        }
+        for expected in [0, 2, 1, 1, 2] {
+            stage.submit_at(shape.clone(), Some(expected));
+        }
+        let other = v1::JobShape { priority: 10, ..shape.clone() };
+        for expected in [0, 1, 2] {
+            stage.submit_at(other.clone(), Some(expected));
+        }
+        let new = v1::JobShape { name: "new".to_owned(), ..shape };
+        for expected in [1, 0, 0] {
+            stage.submit_at(new.clone(), Some(expected));
+        }
     }),
     ("a machine that is removed unless it is alive", |stage| {
         let (_, slot) = stage.machine(|_| {});

@@ -50,7 +50,7 @@ pub(super) const RACES: &[Situation] = &[
     }),
     ("a group of an earlier version that is scaled", |stage| {
         let job = stage.job("batch", |_| {});
-        stage.ask(Ask::StopJob(v1::StopJob { job }));
+        stage.ask(Ask::StopJob(v1::StopJob { job, ..Default::default() }));
         stage.job("batch", |shape| shape.name = "job-0".to_owned());
         for version in [1, 2] {
             stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 0, count: 1, version }));
@@ -73,7 +73,7 @@ pub(super) const RACES: &[Situation] = &[
         let (_, slot) = stage.machine(|_| {});
         let job = stage.job("batch", |_| {});
         stage.look();
-        stage.ask(Ask::StopJob(v1::StopJob { job }));
+        stage.ask(Ask::StopJob(v1::StopJob { job, ..Default::default() }));
         stage.lose(placement(job, &[slot], &[0]));
     }),
     ("a group that sleeps over a failure", |stage| {
@@ -168,7 +168,7 @@ pub(super) const RACES: &[Situation] = &[
         let (_, slot) = stage.machine(|_| {});
         let job = stage.job("batch", |_| {});
         stage.look();
-        stage.ask(Ask::StopJob(v1::StopJob { job }));
+        stage.ask(Ask::StopJob(v1::StopJob { job, ..Default::default() }));
         stage.pass(100);
         stage.lose(placement(job, &[slot], &[0]));
     }),
@@ -177,7 +177,7 @@ pub(super) const RACES: &[Situation] = &[
         let name = |job: &mut v1::JobShape| job.name = "again".to_owned();
         let job = stage.job("batch", name);
         stage.look();
-        stage.ask(Ask::StopJob(v1::StopJob { job }));
+        stage.ask(Ask::StopJob(v1::StopJob { job, ..Default::default() }));
         stage.job("batch", name);
         stage.lose(placement(job, &[slot], &[0]));
     }),

@@ -140,6 +140,10 @@ impl<'a> Stage<'a> {
     }
 
     pub(super) fn submit(&mut self, shape: v1::JobShape) -> u64 {
+        self.submit_at(shape, None)
+    }
+
+    pub(super) fn submit_at(&mut self, shape: v1::JobShape, expected_version: Option<u32>) -> u64 {
         let body = |group: &v1::GroupShape| v1::GroupBody {
             name: group.name.clone(),
             driver: "exec".to_owned(),
@@ -148,7 +152,8 @@ impl<'a> Stage<'a> {
             ..Default::default()
         };
         let body = v1::JobBody { groups: shape.groups.iter().map(body).collect() };
-        self.ask(Ask::SubmitJob(v1::SubmitJob { shape: Some(shape), body: body.encode_to_vec().into() }))
+        let body = body.encode_to_vec().into();
+        self.ask(Ask::SubmitJob(v1::SubmitJob { shape: Some(shape), body, expected_version }))
     }
 
     /// From here on the one who is refused sees nothing more, unless it is to see everything.

@@ -423,8 +423,11 @@ fn a_job_that_is_stopped_or_scaled_down_meanwhile_gets_no_successor() {
         drain(&mut stage, 1, 10 * MINUTE);
         stage.advance(2 * SECOND);
         assert_eq!(stage.runtime(seat).counters().transactions, 2, "the job, and a move");
-        let command =
-            if stops { Command::StopJob(job) } else { Command::ScaleJob { job, version: None, group: 0, count: 1 } };
+        let command = if stops {
+            Command::StopJob { job, version: None }
+        } else {
+            Command::ScaleJob { job, version: None, group: 0, count: 1 }
+        };
         stage.ask("owner", command);
         stage.release(seat);
         let_move(&mut stage, &[job], 5);

@@ -309,7 +309,7 @@ fn all_kinds() -> Vec<Asked> {
         ask(Command::ExpireMachine { machine: second, epoch: 2 }),
         ask(Command::RemoveMachine { machine: second, unless_alive: false }),
         // Over, and again; and one with resources that nobody had.
-        ask(Command::StopJob(job(1))),
+        ask(Command::StopJob { job: job(1), version: None }),
         submit_sized(9, 5000),
         submit_sized(77, 3),
         ask(Command::CloseSession(SessionId(8))),
