@@ -407,7 +407,7 @@ impl<'a> PortChoice<'a> {
 
     /// A dynamic port that is free: the first from `hint` on, around the range. `None` when all are in use.
     ///
-    /// The hint moves, so that a port that was just given back rests before somebody else gets it.
+    /// Whoever asks moves the hint by far more than one transaction takes, so that a port that was just given back rests before somebody else gets it.
     #[must_use]
     pub fn choose(&mut self, hint: u64) -> Option<u16> {
         let count = DYNAMIC_PORTS.end - DYNAMIC_PORTS.start;

@@ -4,14 +4,20 @@ use std::rc::Rc;
 
 use plenum_model::planted::{self, Bug};
 use plenum_model::{
-    Device, DeviceRoom, GrantExtra, Obstacle, Port, PortChoice, RefusalKind, RefusalReason, Requirement, Room, Spoken,
-    Transaction, choose_lent, device_rooms, names_what_is_declared,
+    DYNAMIC_PORTS, Device, DeviceRoom, GrantExtra, Obstacle, Port, PortChoice, RefusalKind, RefusalReason, Requirement,
+    Room, Spoken, Transaction, choose_lent, device_rooms, names_what_is_declared,
 };
 
 use super::{Claim, Terms};
 use crate::preempt::{HandOff, find_from, named};
 use crate::resolve::Resolver;
 use crate::room::Trouble;
+
+/// How many ports further a session's next transaction begins to choose: the range over the golden ratio, and without a divisor in common with it. One further,
+/// and all ports of a transaction but the first were the next one's, minutes or milliseconds after they were given back. So any number of transactions in
+/// a row begin about as far apart as that many can: those that take 16 ports each come upon the first one's again after 741 of them, of at most 750.
+const PORT_STRIDE: u64 = 7417;
+const _: () = assert!(DYNAMIC_PORTS.end - DYNAMIC_PORTS.start == 12_000, "the stride is of this range");
 
 /// A special claim that can be granted.
 pub(super) struct Judged {
@@ -120,8 +126,9 @@ impl Resolver<'_> {
     ) -> Result<Vec<Port>, Trouble> {
         let (used, spoken) = (self.cell.in_use(asked.machine), self.promised.specials.ports(asked.machine));
         let mut choice = PortChoice::new(used, spoken);
-        // A port that was given back rests: each transaction begins elsewhere. And each machine, as some share a network.
-        let hint = txn.id.session.0.wrapping_mul(0x9e37_79b9).wrapping_add(txn.id.number);
+        // A port that was given back rests: each transaction begins far from those before it. And each machine, as some share a network.
+        let hint = txn.id.session.0.wrapping_mul(0x9e37_79b9);
+        let hint = hint.wrapping_add(txn.id.number.wrapping_mul(PORT_STRIDE));
         let hint = hint.wrapping_add(u64::from(asked.machine).wrapping_mul(0x85eb_ca6b));
         // And each task goes on where the last one's port was found, so that hardly any is looked at twice.
         let hint = hint.wrapping_add(choice.spoken_count() as u64);

@@ -1,6 +1,12 @@
 //! Stories of devices and ports.
 
+use std::collections::BTreeSet;
+
+use plenum_model::{AllocationId, Command, GroupShape, Port};
+
 use super::check;
+use super::costs::{Large, complete, placement};
+use crate::CoreOptions;
 
 #[test]
 fn fractions_share_a_device_and_whole_ones_stay_whole() {
@@ -398,4 +404,29 @@ fn nobody_is_evicted_for_a_device_of_one_that_leaves_anyway() {
         stays[0] Granted
         ",
     );
+}
+
+// The next transaction began one port further: of the ports of four tasks three were those of another job within milliseconds, and who still had the old
+// endpoints reached that.
+#[test]
+fn ports_that_were_given_back_rest_while_two_jobs_of_several_tasks_take_turns() {
+    const ROUNDS: u32 = 600;
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m1".to_owned());
+    let ports = vec![Port { name: "http".into(), number: 0 }];
+    let jobs =
+        [0, 1].map(|_| large.job(GroupShape { count: 2 * ROUNDS, ports: ports.clone(), ..GroupShape::default() }));
+    let mut given = BTreeSet::new();
+    for round in 0..ROUNDS {
+        let (job, first) = (jobs[round as usize % 2], round / 2 * 4);
+        let ids = large.commit(vec![placement(job, first..first + 4, |_| machine.slot, 4)]).placements.concat();
+        let ids: Vec<AllocationId> = ids.into_iter().flatten().collect();
+        let ports = ids.iter().flat_map(|id| &large.core.cell().extra(id.slot).expect("it has a port").ports);
+        let ports: Vec<u16> = ports.map(|port| port.number).collect();
+        assert_eq!(ports.len(), 4);
+        for port in ports {
+            assert!(given.insert(port), "{port} is given again in round {round}");
+        }
+        large.ask(Command::ReportStatus(ids.into_iter().map(|id| complete(machine, id)).collect()));
+    }
 }
