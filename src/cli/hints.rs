@@ -112,7 +112,7 @@ pub(super) async fn of_changed(connection: &Connection, spec: &JobSpec, failure:
     }
 }
 
-/// Nothing where the job is over: tasks of it are still stopping then.
+/// Nothing where the job is over by now: it can be submitted.
 fn changed(live: &JobView, spec: &JobSpec) -> Option<String> {
     let differences = differences(live, spec)?;
     if !matches!(live.state(), JobState::JobWaiting | JobState::JobRunning) || differences.is_empty() {
@@ -289,7 +289,7 @@ mod tests {
         let told = changed(&live(), &with_gpu).unwrap();
         assert!(told.starts_with("what differs: group main: resources; "), "as job files call it: {told}");
         let over = JobView { state: JobState::JobStopped.into(), ..live() };
-        assert_eq!(changed(&over, &file), None, "its tasks are still stopping");
+        assert_eq!(changed(&over, &file), None, "it can be submitted by now");
         file.shape.as_mut().unwrap().groups[0].name = "other".to_owned();
         assert!(changed(&live(), &file).unwrap().starts_with("what differs: priority; groups; "));
     }

@@ -168,7 +168,7 @@ impl Core {
         let left = counted(left.into(), "allocation");
         let message =
             format!("{left} of {} {are} still stopping; submit it again when {they_are} gone", job.shape.name);
-        Err(Rejection::new(RejectionCode::JobChanged, message))
+        Err(Rejection::new(RejectionCode::JobLeaving, message))
     }
 
     /// A job of that name is not over: the same one again, or another number of tasks.
@@ -295,7 +295,7 @@ impl Core {
         let message = format!(
             "{leaving} of this group {are} still leaving, and it has single instances; scale it up when {they_have} ended"
         );
-        Err(Rejection::new(RejectionCode::JobChanged, message))
+        Err(Rejection::new(RejectionCode::JobLeaving, message))
     }
 
     /// Another number of tasks for a group. Those at its end go, the highest first; what runs of them is stopped, and keeps its room

@@ -307,6 +307,7 @@ rejection_codes! {
     NoSuchGroup = "NO_SUCH_GROUP", "The job has no such group.";
     JobOver = "JOB_OVER", "It is complete, failed or stopped.";
     JobChanged = "JOB_CHANGED", "A live job's shape cannot be replaced yet.";
+    JobLeaving = "JOB_LEAVING", "Tasks of it are still stopping; it passes with their receipts.";
     JobVersion = "JOB_VERSION", "It has another version than was expected.";
     NoSuchAllocation = "NO_SUCH_ALLOCATION", "Ended, or never was.";
     NoSuchMachine = "NO_SUCH_MACHINE", "Removed, or never registered.";

@@ -419,7 +419,7 @@ fn a_single_instance_is_not_doubled_by_submitting_its_job_again() {
         ",
         "
         service: committed; db[0] granted; db[1] granted
-        JOB_CHANGED: 1 task of this group is still leaving, and it has single instances; scale it up when it has ended
+        JOB_LEAVING: 1 task of this group is still leaving, and it has single instances; scale it up when it has ended
         service: committed; db[1] granted
         ",
     );

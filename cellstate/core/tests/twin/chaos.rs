@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 
 use plenum_core::{Core, CoreOptions, Decided, invariants};
 use plenum_model::{
-    Cell, CellIdentity, Command, Decision, Delta, Job, JobId, JobShape, LogTime, Outcome, Partition, RejectionCode,
-    Request, Revision, Transaction,
+    Cell, CellIdentity, Command, Decision, Delta, Job, JobId, JobShape, LogTime, Outcome, Partition, Rejection,
+    RejectionCode, Request, Revision, Transaction,
 };
 
 use crate::dice::Dice;
@@ -195,7 +195,7 @@ fn check_submission(before: &Cell, shape: &JobShape, decision: &Decision) {
             };
             assert!(is_it, "{what}");
         }
-        Decision::Rejected(rejection) if rejection.code == RejectionCode::JobChanged => {
+        Decision::Rejected(Rejection { code: RejectionCode::JobChanged | RejectionCode::JobLeaving, .. }) => {
             assert!(known.is_some(), "{what}");
         }
         _ => {}

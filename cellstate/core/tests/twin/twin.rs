@@ -293,7 +293,7 @@ impl Twin {
             return self.resubmit(id, shape, digest);
         }
         if known.is_some_and(|id| self.live.has_allocations(id)) {
-            return Expected::Rejected(RejectionCode::JobChanged);
+            return Expected::Rejected(RejectionCode::JobLeaving);
         }
         let Decided::Changed { decision: Decision::Accepted { id, version }, .. } = decided else {
             panic!("expected a job, found {decided:?}");

@@ -38,6 +38,9 @@ const HISTORY_RETRY: Duration = Duration::from_secs(1);
 /// When a paused scheduler tries again: nobody tells it that it was resumed.
 const PAUSED_RETRY: Duration = Duration::from_secs(1);
 
+/// When a job is asked for again of which tasks still stop: most do in less, some in the ten seconds that they have by default, and nobody tells of the last.
+const LEAVING_RETRY: Duration = Duration::from_millis(500);
+
 /// When that which passes with the next tick is asked for again at the earliest: a tick is not long in coming, but not there yet.
 const PASSES_RETRY_MIN: Duration = Duration::from_secs(1);
 
@@ -338,6 +341,7 @@ impl From<Rejection> for Failure {
             RejectionCode::NumberRetired
             | RejectionCode::JobOver
             | RejectionCode::JobChanged
+            | RejectionCode::JobLeaving
             | RejectionCode::MachineAlive
             | RejectionCode::InstantPassed
             | RejectionCode::NoRoomToHold
@@ -353,8 +357,11 @@ impl From<Rejection> for Failure {
         let failure = Self::new(status, rejection.code.as_str(), rejection.message);
         match rejection.passes_in_micros {
             Some(micros) => failure.retry(Duration::from_micros(micros).max(PASSES_RETRY_MIN)),
-            None if rejection.code == RejectionCode::SchedulerPaused => failure.retry(PAUSED_RETRY),
-            None => failure,
+            None => match rejection.code {
+                RejectionCode::SchedulerPaused => failure.retry(PAUSED_RETRY),
+                RejectionCode::JobLeaving => failure.retry(LEAVING_RETRY),
+                _ => failure,
+            },
         }
     }
 }

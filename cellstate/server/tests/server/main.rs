@@ -25,6 +25,7 @@ mod inspection;
 mod job_stories;
 mod kept;
 mod large_jobs;
+mod leaving;
 mod lives;
 mod loops;
 mod lost_end;

@@ -403,6 +403,26 @@ pub(super) const OTHERS: &[Situation] = &[
             stage.submit_at(new.clone(), Some(expected));
         }
     }),
+    ("a job that is submitted again while a task of it stops", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let mut shape = None;
+        let job = stage.job("batch", |made| {
+            made.groups[0].single_instance = true;
+            shape = Some(made.clone());
+        });
+        let shape = shape.expect("a job was made");
+        stage.place("batch", job, &[slot, slot], &[0, 1]);
+        let placed = [0, 1].map(|task| stage.allocation(job, task));
+        for count in [1, 2] {
+            stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 0, count, ..Default::default() }));
+        }
+        stage.ask(Ask::StopJob(v1::StopJob { job, ..Default::default() }));
+        stage.submit(shape.clone());
+        for allocation in placed {
+            stage.report(allocation, v1::AllocationState::Stopped);
+        }
+        stage.submit(shape);
+    }),
     ("a machine that is removed unless it is alive", |stage| {
         let (_, slot) = stage.machine(|_| {});
         let job = stage.job("batch", |_| {});
