@@ -6,7 +6,7 @@ pub(crate) use patience::is_unconnected;
 
 use std::{error::Error, io, time::Duration};
 
-use plenum_proto::bounds::ANSWER_BYTES_MAX;
+use plenum_proto::bounds::{ANSWER_BYTES_MAX, CONNECTION_WINDOW_BYTES};
 use plenum_proto::error::innermost;
 use plenum_proto::v1::{
     cell_client::CellClient, govern_client::GovernClient, inspect_client::InspectClient, jobs_client::JobsClient,
@@ -54,6 +54,7 @@ impl Connection {
             .http2_keep_alive_interval(alive_within)
             .keep_alive_timeout(alive_within * 5 / 2)
             .connect_timeout(CONNECT_TIMEOUT)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .tcp_nodelay(true);
         // That of the endpoint, which later connections have, begins once the address of a name is known.
         let connected = tokio::time::timeout(within, endpoint.connect()).await;

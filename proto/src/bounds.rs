@@ -36,6 +36,11 @@ pub const PAGE_BYTES_MAX: usize = 64 << 20;
 pub const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// Bytes of a request that every server takes, unless it was set otherwise and says so.
 pub const REQUEST_BYTES_MAX: usize = 4 << 20;
+/// Bytes that either end of a connection lets the other one send before they are read. Half of them is what the library of HTTP/2 here lets small frames
+/// come to that nobody has read yet, each of which it counts with up to 256 bytes: beyond that it ends the connection. So a connection has room for
+/// 65,536 of these: 256 requests without an answer on each of 256 streams. One stream alone, which has a window of 2 MiB at most, does not come so far
+/// in messages of 30 bytes or more.
+pub const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
 /// What else a page has of a job, in bytes: names of its state and home, numbers.
 const JOB_ROW_BYTES: usize = 1 << 10;
 const _: () = assert!(

@@ -7,6 +7,7 @@ use std::{
 
 use plenum_model::{AllocationId, MachineId, Unfit};
 use plenum_proto::{
+    bounds::CONNECTION_WINDOW_BYTES,
     error::{code_of, words},
     v1::{self, agents_client::AgentsClient},
 };
@@ -132,6 +133,7 @@ impl Calls {
             .map_err(|error| wrong(error.to_string()))?
             .connect_timeout(CONNECT_WITHIN)
             .tcp_nodelay(true)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keep_alive_interval(ALIVE_EVERY)
             .keep_alive_timeout(ALIVE_WITHIN);
         let principal = format!("agent/{machine}").parse().map_err(|_| wrong("the machine's name".to_owned()))?;

@@ -64,7 +64,7 @@ pub struct Settings {
     /// Metadata of a call by HTTP/2, in bytes as that counts them: of each field its name, its value, and 32 more. Clients of ours send some 1 KB, and
     /// others may add what their proxies and tracing put there.
     pub metadata_bytes_max: u32,
-    /// Streams at once on one connection.
+    /// Streams at once on one connection. With more of them, or more of [`Settings::outstanding`], than by default their small requests may end it.
     pub streams_per_connection: u32,
     /// Connections at once.
     pub connections: usize,
@@ -261,6 +261,13 @@ mod tests {
                 assert!(settings.frame_bytes_max() < segment_bytes && settings.logged_bytes_max() > 40_000);
             }
         }
+    }
+
+    #[test]
+    fn a_connection_has_room_for_the_smallest_requests_of_all_its_streams() {
+        let Settings { streams_per_connection, outstanding, .. } = Settings::default();
+        let counted = u64::from(streams_per_connection) * outstanding as u64 * 256;
+        assert!(counted <= u64::from(plenum_proto::bounds::CONNECTION_WINDOW_BYTES) / 2);
     }
 
     // Of machines and jobs there could be more than anybody reads rows of a table.

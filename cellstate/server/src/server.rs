@@ -120,6 +120,7 @@ impl Server {
         let ending = shared.clone();
         let serving = tonic::transport::Server::builder()
             .accept_http1(true)
+            .initial_connection_window_size(plenum_proto::bounds::CONNECTION_WINDOW_BYTES)
             .max_concurrent_streams(settings.streams_per_connection)
             .http2_max_header_list_size(settings.metadata_bytes_max)
             .http2_keepalive_interval(Some(settings.keepalive))

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use plenum_proto::address;
+use plenum_proto::bounds::CONNECTION_WINDOW_BYTES;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Endpoint;
@@ -70,6 +71,7 @@ pub(crate) fn endpoint(address: &str) -> Result<Endpoint, RunError> {
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .tcp_nodelay(true)),
     }
 }

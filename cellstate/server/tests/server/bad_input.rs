@@ -647,8 +647,8 @@ async fn connections_that_say_nothing_or_nonsense_are_ended_and_give_their_place
 }
 
 /// What every connection of HTTP/2 begins with, and an empty SETTINGS frame.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 #[tokio::test]
 async fn garbage_behind_a_greeting_ends_its_connection_and_nothing_else() {

@@ -18,6 +18,7 @@ mod failing;
 mod fallback;
 mod fitness;
 mod formats;
+mod frames;
 mod gone;
 mod govern;
 mod history;
