@@ -165,7 +165,7 @@ fn obstacle(names: Names<'_>, refusal: &Refusal) -> String {
         RefusalReason::SpreadLimit => "as many tasks as its spread allows are there",
         RefusalReason::PerMachineLimit => "as many tasks of the group as one machine may have are there",
         RefusalReason::QuotaExceeded => "the namespace's quota is used up",
-        RefusalReason::NotPermitted => "the principal may not do this",
+        RefusalReason::NotPermitted => "a partition reserves the machine for other schedulers (plenum partition list)",
         RefusalReason::Predecessor => "its predecessor has not ended yet (single_instance)",
         RefusalReason::OtherScheduler => "the job belongs to another scheduler",
         RefusalReason::MayNotEvict => "somebody would have to be evicted, and the scheduler may not do that",
@@ -400,6 +400,16 @@ mod tests {
         let text = sentence(Names(&view()), &refusal);
         assert!(text.contains("conflict, the device is taken;"), "{text}");
         assert_eq!(refusal_json(Names(&view()), &refusal)["device_short_by_millis"], Value::Null);
+    }
+
+    // It said that the principal may not do this, and people looked at roles and rights.
+    #[test]
+    fn a_claim_on_a_machine_that_a_partition_keeps_for_others_is_told_so() {
+        let (reason, kind) = (RefusalReason::NotPermitted.into(), RefusalKind::Permission.into());
+        let refused = Refusal { reason, kind, culprits: Vec::new(), culprits_total: 0, ..refusal() };
+        let text = sentence(Names(&view()), &refused);
+        let words = ": permission, a partition reserves the machine for other schedulers (plenum partition list)";
+        assert!(text.ends_with(words), "{text}");
     }
 
     // It said that the device was taken, which nobody had.

@@ -293,7 +293,7 @@ pub enum RefusalReason {
     PerMachineLimit,
     /// The namespace's quota.
     QuotaExceeded,
-    /// Not granted to that principal.
+    /// A partition reserves the machine for other schedulers.
     NotPermitted,
     /// Its predecessor's receipt is awaited.
     Predecessor,
