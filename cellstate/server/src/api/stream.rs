@@ -435,7 +435,7 @@ impl Watcher {
                 }
             }
             Some(Ask::Hello(_)) => {
-                self.refuse(0, &Failure::invalid("hello comes first, and once; open another stream"))
+                self.refuse(0, &Failure::invalid("hello comes first, and once: another one needs another stream"))
             }
             Some(Ask::Pulse(pulse)) => self.shared.take_pulse(self.owner.session, pulse),
             // Notes have been taken before.
