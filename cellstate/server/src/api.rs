@@ -186,14 +186,37 @@ fn meant_for_another(headers: &axum::http::HeaderMap, cell_id: &[u8]) -> Option<
 }
 
 fn principal_in(headers: &axum::http::HeaderMap) -> Result<Principal, crate::authorise::Denied> {
-    match headers.get(PRINCIPAL) {
-        None => Ok(Principal::local()),
-        Some(value) => Principal::parse(value.to_str().unwrap_or("?")),
-    }
+    // Several are joined as HTTP joins them, and so are nobody's name: the first one would hide what a library adds behind it.
+    let said: Vec<&str> = headers.get_all(PRINCIPAL).iter().map(|value| value.to_str().unwrap_or("?")).collect();
+    if said.is_empty() { Ok(Principal::local()) } else { Principal::parse(&said.join(", ")) }
 }
 
 /// The principal that the table let through.
 fn principal<T>(request: &tonic::Request<T>) -> Result<Principal, Failure> {
     let found = request.extensions().get::<Principal>().cloned();
     found.ok_or_else(|| Failure::internal("a call came in that the table of who may call what has not seen"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The first of two counted, and the call that had added the second one was refused, or allowed, as somebody else's.
+    #[test]
+    fn a_call_has_one_principal_or_is_nobodys() {
+        let said = |values: &[&'static str]| {
+            let mut headers = axum::http::HeaderMap::new();
+            for &value in values {
+                headers.append(PRINCIPAL, axum::http::HeaderValue::from_static(value));
+            }
+            principal_in(&headers).map(|principal| principal.text().to_string()).map_err(|denied| denied.to_string())
+        };
+        assert_eq!(said(&[]).unwrap(), "local");
+        assert_eq!(said(&["user/a"]).unwrap(), "user/a");
+        for twice in [["scheduler/b", "user/a"], ["user/a", "user/a"], ["local", "local"]] {
+            let denied = said(&twice).unwrap_err();
+            assert!(denied.ends_with(&format!("found {:?}", twice.join(", "))), "{denied}");
+        }
+        assert!(said(&[""]).is_err());
+    }
 }
