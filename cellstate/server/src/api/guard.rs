@@ -5,9 +5,9 @@
 //! - A request with an `Origin` comes from a script of a page. No client of ours sends one.
 //! - The host that was asked for must be a name of loopback. A page whose own name was made to point here (DNS rebinding) asks for
 //!   that name. The port is not compared: it says nothing about a page, and a tunnel has another one.
-//! - A method is called over HTTP/2 with a body of gRPC: neither can be had from a page without asking us first.
+//! - A method is called by POST over HTTP/2 with a body of gRPC: that can't be had from a page without asking us first.
 
-use axum::http::{HeaderMap, Version, header};
+use axum::http::{HeaderMap, Method, Version, header};
 
 /// Why a request is not looked at: for a person who reads it in a terminal.
 pub(super) fn refusal<B>(request: &axum::http::Request<B>, is_method: bool) -> Option<String> {
@@ -21,12 +21,14 @@ pub(super) fn refusal<B>(request: &axum::http::Request<B>, is_method: bool) -> O
             "host: expected 127.0.0.1, [::1] or localhost, found {foreign:?}; ask under one of these"
         ));
     }
-    if is_method && (request.version() != Version::HTTP_2 || !is_grpc(headers)) {
+    let is_post = request.method() == Method::POST;
+    if is_method && !(is_post && request.version() == Version::HTTP_2 && is_grpc(headers)) {
         let kind = headers.get(header::CONTENT_TYPE).cloned();
         let kind = kind.map_or_else(|| "none".to_owned(), |kind| format!("{kind:?}"));
-        let version = request.version();
+        let (method, version) = (request.method(), request.version());
         return Some(format!(
-            "expected HTTP/2.0 with a content type of application/grpc, found {version:?} with {kind}; use a gRPC client"
+            "expected POST over HTTP/2.0 with a content type of application/grpc, found {method} over {version:?} with \
+             {kind}; use a gRPC client"
         ));
     }
     None
@@ -66,7 +68,7 @@ mod tests {
     use super::*;
 
     fn request(version: Version, headers: &[(&str, &str)]) -> axum::http::Request<()> {
-        let mut request = axum::http::Request::builder().version(version).uri("/plenum.v1.Jobs/Submit");
+        let mut request = axum::http::Request::post("/plenum.v1.Jobs/Submit").version(version);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -84,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_is_called_by_grpc_over_the_second_version_only() {
+    fn a_method_is_called_by_a_post_of_grpc_over_the_second_version_only() {
         let grpc = ("content-type", "application/grpc+proto");
         assert_eq!(refusal(&request(Version::HTTP_2, &[grpc]), true), None);
         assert!(refusal(&request(Version::HTTP_11, &[grpc]), true).is_some());
@@ -93,6 +95,11 @@ mod tests {
             assert!(found.contains("application/grpc,") && found.contains(other), "{found}");
         }
         assert!(refusal(&request(Version::HTTP_2, &[]), true).is_some());
+        // It was done as if it had been one.
+        let mut put = request(Version::HTTP_2, &[grpc]);
+        *put.method_mut() = Method::PUT;
+        let found = refusal(&put, true).unwrap();
+        assert!(found.contains("found PUT over HTTP/2.0"), "{found}");
         assert_eq!(refusal(&request(Version::HTTP_11, &[]), false), None);
     }
 
