@@ -8,6 +8,7 @@ use plenum_model::{
 
 use crate::group_events::{GroupEvents, Part};
 use crate::names::Names;
+use crate::ring::UNKNOWN_TASK;
 
 /// What can happen to a job that stands in the way of claims.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,10 +32,13 @@ pub(crate) enum JobEventKind {
     Backoff = 7,
     /// A group that was done is not any more: it was scaled up, or its tasks are to run again.
     Undone = 8,
+    /// An unknown task was found that is one of its tasks of which only one may run.
+    Unknown = 9,
 }
 
 /// Words for people, by kind.
-const WORDS: [&str; 9] = ["submitted", "over", "group", "task", "home", "retired", "leaving", "backoff", "undone"];
+const WORDS: [&str; 10] =
+    ["submitted", "over", "group", "task", "home", "retired", "leaving", "backoff", "undone", UNKNOWN_TASK];
 
 /// Events that are kept of each job.
 const PLACES: usize = 7;
@@ -49,6 +53,7 @@ impl JobEventKind {
     const fn place(self) -> usize {
         match self {
             Self::Backoff | Self::Undone => Self::Group as usize,
+            Self::Unknown => Self::Left as usize,
             kind => kind as usize,
         }
     }
@@ -188,6 +193,7 @@ impl JobEvents {
         self.note_tasks(delta, cell, event, groups);
         if self.has_single_instances {
             self.note_leaving(delta, cell, event, groups);
+            self.note_unknown(delta, cell, event, groups);
         }
     }
 
@@ -215,6 +221,20 @@ impl JobEvents {
             if cell.groups().get(row.group_row).is_some_and(|group| group.single_instance) {
                 self.note(row.job_slot, JobEventKind::Left, event);
                 groups.note(Part::Task(row.group_row, row.task), event.of_kind(JobEventKind::Left));
+            }
+        }
+    }
+
+    /// Tasks of such groups that were found to run unknown to the cell: nothing may be placed for them, either.
+    fn note_unknown(&mut self, delta: &Delta, cell: &Cell, event: Event, groups: &mut GroupEvents) {
+        let found = delta.unknown.iter().filter(|(id, _)| cell.unknown_task(*id).is_none());
+        for traces in found.filter_map(|(_, task)| Some(&task.as_ref()?.traces)) {
+            let Some(job) = cell.job_named(&traces.namespace, &traces.job) else { continue };
+            let Some(group) = job.shape.groups.iter().position(|group| group.name == traces.group) else { continue };
+            let row = u16::try_from(group).ok().and_then(|group| job.group_row(group));
+            if let Some(row) = row.filter(|_| job.shape.groups[group].single_instance) {
+                self.note(job.id.slot, JobEventKind::Unknown, event);
+                groups.note(Part::Task(row, traces.task), event.of_kind(JobEventKind::Unknown));
             }
         }
     }

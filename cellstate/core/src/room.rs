@@ -43,7 +43,7 @@ pub(crate) enum Trouble {
     NoSuchJob(JobId),
     /// The job has another version than this one.
     OtherVersion(JobId, u32),
-    /// The allocation that the task had is leaving, and its group has a single instance.
+    /// The allocation that the task had is leaving, or an unknown task is this one, and its group has a single instance.
     Predecessor,
     /// The namespace has too much already.
     Quota(Shortage),

@@ -21,6 +21,7 @@ mod restarts;
 mod reuse;
 mod sizes;
 mod story;
+mod unknown;
 mod violations;
 
 use story::check;

@@ -286,6 +286,8 @@ pub struct GroupRow {
     pub single_instance: bool,
     /// All tasks of its job share one machine; as the job's shape has it.
     pub same_machine: bool,
+    /// Its position in its job.
+    pub position: u16,
 }
 
 impl GroupRow {
@@ -318,7 +320,8 @@ pub enum TaskState {
     Failed = 3,
     /// Nobody wants it any more.
     Cancelled = 4,
-    /// To be placed once its last allocation, which is leaving, has ended: its group has a single instance.
+    /// To be placed once its last allocation, which is leaving, has ended: its group has a single instance. One that waits for an unknown task is not
+    /// said to be so here: [`task_is_wanted`](crate::task_is_wanted) tells.
     Blocked = 5,
 }
 

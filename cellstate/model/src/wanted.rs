@@ -60,14 +60,19 @@ pub fn group_is_wanted(cell: &Cell, job: &Job, group: u16, now: LogTime) -> Resu
     if row.not_before > now { Err(NotWanted::Backoff(row.not_before)) } else { Ok(()) }
 }
 
-/// Whether this task may be placed, given that its group may.
+/// Whether this task may be placed, given that its group may. One of which only one may run is blocked while an unknown
+/// task is the same, or while agents of a restored cell are yet to tell of what they run.
 ///
 /// # Errors
 /// Why not.
 #[inline]
 pub fn task_is_wanted(cell: &Cell, group: &GroupRow, task: u32) -> Result<(), NotWanted> {
     let state = cell.task_state(group, task).ok_or(NotWanted::NoSuchTask)?;
-    if state == TaskState::Waiting { Ok(()) } else { Err(NotWanted::Task(state)) }
+    match state {
+        TaskState::Waiting if cell.may_run_unknown(group, task) => Err(NotWanted::Task(TaskState::Blocked)),
+        TaskState::Waiting => Ok(()),
+        state => Err(NotWanted::Task(state)),
+    }
 }
 
 /// A group with tasks that may be placed now.
@@ -84,7 +89,7 @@ impl<'a> WantedGroup<'a> {
     /// Indexes of the tasks, rising.
     pub fn tasks(&self) -> impl Iterator<Item = u32> + use<'a> {
         let (cell, row) = (self.cell, self.row);
-        (0..row.count).filter(move |&task| cell.task_state(row, task) == Some(TaskState::Waiting))
+        (0..row.count).filter(move |&task| task_is_wanted(cell, row, task).is_ok())
     }
 }
 
@@ -104,7 +109,10 @@ pub fn any_waits(cell: &Cell, job: &Job) -> bool {
 pub fn wanted<'a>(cell: &'a Cell, job: &'a Job, now: LogTime) -> impl Iterator<Item = WantedGroup<'a>> {
     job.group_positions().filter_map(move |group| {
         let row = cell.group(job, group)?;
-        let waits = row.tasks_in(TaskState::Waiting) > 0;
-        (waits && group_is_wanted(cell, job, group, now).is_ok()).then_some(WantedGroup { group, row, cell })
+        let wanted = WantedGroup { group, row, cell };
+        let waits = row.tasks_in(TaskState::Waiting) > 0 && group_is_wanted(cell, job, group, now).is_ok();
+        // Unknown tasks may be in the way of all that wait.
+        let any = || !(row.single_instance && cell.may_run_any_unknown()) || wanted.tasks().next().is_some();
+        (waits && any()).then_some(wanted)
     })
 }

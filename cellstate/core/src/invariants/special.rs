@@ -164,10 +164,11 @@ pub fn invariant_declared_limits_hold(after: &Cell, delta: &Delta) -> Result<(),
     Ok(())
 }
 
-/// A task of a group with single instances is granted only when no allocation of it is left: what leaves may still run.
+/// A task of a group with single instances is granted only when no allocation of it is left: what leaves may still run. Nor is it while an unknown task
+/// runs that is the same by its names; one that an agent tells of later may be all the same.
 ///
 /// # Errors
-/// The first allocation that leaves, and whose task was granted again.
+/// The first allocation that leaves, and whose task was granted again, or the first that was granted beside an unknown task.
 pub fn invariant_single_instances_wait_for_their_predecessors(after: &Cell, delta: &Delta) -> Result<(), Violation> {
     for grants in &delta.grants {
         let shape = after.job(grants.job).and_then(|job| job.shape.groups.get(usize::from(grants.group)));
@@ -181,6 +182,12 @@ pub fn invariant_single_instances_wait_for_their_predecessors(after: &Cell, delt
         let mut leaving = after.allocations().filter(|found| found.status.state.is_leaving());
         if let Some(found) = leaving.find(is_of) {
             return Err(broken(delta.revision, &found, "still leaves, and its task was granted again"));
+        }
+        let Some(group) = after.groups().get(grants.group_row) else { continue };
+        let mut granted = grants.tasks.iter().zip(&grants.slots);
+        let beside = granted.find(|(task, _)| after.unknown_predecessor(group, **task).is_some());
+        if let Some(found) = beside.and_then(|(_, &slot)| after.allocation_in(slot)) {
+            return Err(broken(delta.revision, &found, "was granted while the same task runs unknown to the cell"));
         }
     }
     Ok(())

@@ -145,6 +145,39 @@ fn a_grant_beside_a_predecessor_that_leaves_is_found() {
 }
 
 #[test]
+fn a_second_instance_beside_an_unknown_task_is_found() {
+    for single_instance in [true, false] {
+        let mut large = Large::new(CoreOptions::default());
+        let machine = large.machine("m1".to_owned());
+        let job = large.job(GroupShape { count: 2, single_instance, ..GroupShape::default() });
+        let before = large.core.cell().clone();
+        let shape = before.job(job).expect("it is there").shape.clone();
+        let placements = vec![placement(job, 0..1, |_| machine.slot, 0)];
+        let txn = Transaction { base: before.revision(), placements, ..Transaction::default() };
+        let Decided::Changed { delta: granted, .. } = large.decide_commit(txn) else { panic!("it is decided") };
+        let allocation = large.core.cell().allocations().next().expect("it was granted").id;
+        // As if the cell had heard of the task before the claim.
+        let found = |task| {
+            let id = UnknownId { machine: machine.slot, allocation: AllocationId { slot: 7, generation: 1 } };
+            let (namespace, name, group) = (shape.namespace.clone(), shape.name.clone(), shape.groups[0].name.clone());
+            let traces = Arc::new(TaskTraces { namespace, job: name, group, task, ..TaskTraces::default() });
+            let unknown = UnknownTask { machine, traces, since: before.time(), until: None, stopping: false };
+            let mut cell = before.clone();
+            let heard = Delta { unknown: vec![(id, Some(Arc::new(unknown)))], ..next(&cell) };
+            cell.apply(&heard).expect("it folds");
+            let granted = Delta { revision: cell.revision().next(), ..granted.clone() };
+            cell.apply(&granted).expect("it folds");
+            invariant_single_instances_wait_for_their_predecessors(&cell, &granted)
+        };
+        let (revision, rule) =
+            (before.revision().next().next(), "was granted while the same task runs unknown to the cell");
+        let broken = Err(Violation::Special { revision, machine: machine.slot, allocation, rule });
+        assert_eq!(found(0), if single_instance { broken } else { Ok(()) });
+        assert_eq!(found(1), Ok(()), "it is another one");
+    }
+}
+
+#[test]
 fn a_port_that_two_allocations_of_a_machine_have_is_found() {
     let mut large = Large::new(CoreOptions::default());
     let [first, second] = ["m1", "m2"].map(|name| large.machine(name.to_owned()).slot);

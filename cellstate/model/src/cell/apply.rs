@@ -10,7 +10,7 @@ use crate::session::{DecidedNumber, NUMBERS_KEPT};
 use crate::{
     AllocationRow, AllocationState, AllocationStatus, CellIdentity, Delta, End, Grants, LogTime, Machine, MachineState,
     Move, Resources, Revision, Room, STEPS_AHEAD, Session, SessionChange, SessionId, StatusByte, TaskChange, TaskState,
-    coming,
+    coming, floor_of,
 };
 
 /// How far behind the last row of machines, jobs, groups or allocations a delta may name one. Whoever gives rows out takes the next
@@ -146,7 +146,12 @@ impl Cell {
     }
 
     fn identify(&mut self, identity: &CellIdentity) {
+        let restored = floor_of(identity.incarnation) != floor_of(self.identity.incarnation);
         self.identity = Arc::new(identity.clone());
+        if restored {
+            let unheard = self.machines.iter().filter(|row| self.is_unheard(row)).count();
+            self.unheard = u32::try_from(unheard).expect("slots have 32-bit numbers");
+        }
         self.machines_by_name.set_key(identity.cell_id, |slot| super::name_in(&self.machine_slots, slot));
         self.jobs_by_name.set_key(identity.cell_id, |slot| super::job_name_in(&self.jobs, slot));
     }
@@ -199,6 +204,7 @@ impl Cell {
         room.add(&machine.capacity);
         let class_before = self.machine_row(slot).map(|row| row.class);
         self.change_class(class_before, (!gone).then_some(class));
+        let was_unheard = self.machine_row(slot).is_some_and(|row| self.is_unheard(row));
         let revision = self.revision;
         let has_rest = room.0[2..] != [0; crate::DIMENSIONS - 2] || !machine.capacity.is_plain();
         let row = self.machines.get_mut(slot);
@@ -209,6 +215,8 @@ impl Cell {
         row.has_rest = has_rest;
         row.free_cpu_millis = i32::try_from(room.0[0]).unwrap_or(if room.0[0] < 0 { i32::MIN } else { i32::MAX });
         row.free_memory_bytes = room.0[1];
+        let is_unheard = self.machine_row(slot).is_some_and(|row| self.is_unheard(row));
+        self.unheard = self.unheard - u32::from(was_unheard) + u32::from(is_unheard);
         // What another machine in this slot left there must not count once something is taken here.
         if has_rest || slot < self.rest.len() {
             self.rest.get_mut(slot).copy_from_slice(&room.0[2..]);

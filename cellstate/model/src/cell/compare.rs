@@ -24,7 +24,8 @@ impl Cell {
             let last_change = if with_last_changes { row.last_change } else { Revision(0) };
             MachineRow { class: 0, has_rest: false, last_change, ..*row }
         };
-        let header = |cell: &Self| (cell.revision, cell.time, cell.identity.clone(), cell.filling, cell.live);
+        let header =
+            |cell: &Self| (cell.revision, cell.time, cell.identity.clone(), cell.filling, cell.live, cell.unheard);
         if header(self) != header(other) {
             return Some(format!("header: {:?} and {:?}", header(self), header(other)));
         }
@@ -64,6 +65,7 @@ impl Cell {
             .or_else(|| column("holds of machine", &self.held, &other.held))
             .or_else(|| (self.partitions != other.partitions).then(|| "partitions".into()))
             .or_else(|| (self.unknown != other.unknown).then(|| "unknown tasks".into()))
+            .or_else(|| (self.unknown_by_name != other.unknown_by_name).then(|| "names of unknown tasks".into()))
             .or_else(|| (self.paused != other.paused).then(|| "paused schedulers".into()))
             .or_else(|| (self.rights != other.rights).then(|| "rights of schedulers".into()))
             .or_else(|| (self.sessions != other.sessions).then(|| "sessions".into()))

@@ -8,8 +8,8 @@ use super::extras::Turnover;
 use crate::delta::Subject;
 use crate::planted::{self, Bug};
 use crate::{
-    DIMENSIONS, Delta, FoldError, Hold, Job, JobId, Partition, Quota, Resources, Revision, Rights, Room, Sum,
-    TaskState, UnknownId, UnknownTask,
+    AllocationId, DIMENSIONS, Delta, FoldError, GroupRow, Hold, Job, JobId, JobShape, MachineRow, MachineState,
+    Partition, Quota, Resources, Revision, Rights, Room, Sum, TaskState, TaskTraces, UnknownId, UnknownTask, floor_of,
 };
 
 /// Who holds room on a machine, and how much all of them do: a claim looks at the sum, and not at a thousand holds.
@@ -33,6 +33,22 @@ impl Held {
             self.jobs.remove(place);
             self.sum.take(resources);
         }
+    }
+}
+
+/// Which task, by what an agent is told of it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct TaskName {
+    namespace: Arc<str>,
+    job: Arc<str>,
+    group: Arc<str>,
+    task: u32,
+}
+
+impl From<&TaskTraces> for TaskName {
+    fn from(traces: &TaskTraces) -> Self {
+        let TaskTraces { namespace, job, group, task, .. } = traces;
+        Self { namespace: namespace.clone(), job: job.clone(), group: group.clone(), task: *task }
     }
 }
 
@@ -118,6 +134,11 @@ impl Cell {
             self.take_amount(id.machine, &task.traces.resources);
         }
         put(Arc::make_mut(&mut self.unknown), id, task.cloned());
+        let names = Arc::make_mut(&mut self.unknown_by_name);
+        if let Some(before) = &before {
+            names.remove(&(TaskName::from(&*before.traces), id));
+        }
+        names.extend(task.map(|task| (TaskName::from(&*task.traces), id)));
         let of_machine = turnover.entry(id.machine).or_default();
         of_machine.came.extend(task.map(|task| task.traces.clone()));
         of_machine.went.extend(before.map(|before| before.traces.clone()));
@@ -248,6 +269,53 @@ impl Cell {
     /// All of them, by machine.
     pub fn unknown_tasks(&self) -> impl ExactSizeIterator<Item = (UnknownId, &Arc<UnknownTask>)> {
         self.unknown.iter().map(|(&id, task)| (id, task))
+    }
+
+    /// Machines that were there when the cell was restored, and whose agents have neither registered since nor lost their leases: what they run of
+    /// which the cell does not know, they are yet to tell. None in a cell that was never restored.
+    #[must_use]
+    #[inline]
+    pub const fn unheard_machines(&self) -> u32 {
+        self.unheard
+    }
+
+    /// Whether a machine is one of these: an epoch that began since is above the floor.
+    #[inline]
+    pub(super) fn is_unheard(&self, row: &MachineRow) -> bool {
+        let floor = floor_of(self.identity.incarnation);
+        (1..=floor).contains(&row.epoch) && row.state != MachineState::Unreachable
+    }
+
+    /// Whether some task may run unknown to the cell: mostly none does.
+    #[must_use]
+    #[inline]
+    pub fn may_run_any_unknown(&self) -> bool {
+        self.unheard > 0 || !self.unknown_by_name.is_empty()
+    }
+
+    /// Whether an agent runs this very task unknown to the cell, or may turn out to, where only one of it may run.
+    #[must_use]
+    #[inline]
+    pub fn may_run_unknown(&self, group: &GroupRow, task: u32) -> bool {
+        group.single_instance && (self.unheard > 0 || self.unknown_predecessor(group, task).is_some())
+    }
+
+    /// An unknown task that is this very task, of a group with single instances: whatever is placed for it waits until that one has ended. By their
+    /// names alone, as no agent was told more: also one of an earlier job that had the name of this one.
+    #[must_use]
+    #[inline]
+    pub fn unknown_predecessor(&self, group: &GroupRow, task: u32) -> Option<UnknownId> {
+        if group.single_instance && !self.unknown_by_name.is_empty() { self.unknown_named(group, task) } else { None }
+    }
+
+    #[inline(never)]
+    fn unknown_named(&self, group: &GroupRow, task: u32) -> Option<UnknownId> {
+        let JobShape { namespace, name, groups, .. } = &*self.job_in(group.job_slot)?.shape;
+        let shape = groups.get(usize::from(group.position))?;
+        let name = TaskName { namespace: namespace.clone(), job: name.clone(), group: shape.name.clone(), task };
+        let first = UnknownId { machine: 0, allocation: AllocationId { slot: 0, generation: 0 } };
+        let (found, id) = self.unknown_by_name.range((name.clone(), first)..).next()?;
+        (*found == name).then_some(*id)
     }
 
     /// Whether an operator keeps this scheduler's transactions out.

@@ -55,7 +55,8 @@ impl Cell {
             self.clear_groups(before)?;
             self.forget_job_name(before.slot);
         }
-        for ((row, group), &task_base) in (job.group_base..).zip(&job.shape.groups).zip(task_bases) {
+        let groups = (job.group_base..).zip(job.group_positions()).zip(&job.shape.groups);
+        for (((row, position), group), &task_base) in groups.zip(task_bases) {
             let tasks = [group.count, 0, 0, 0, 0, 0];
             let row = self.groups.get_mut(row);
             *row = GroupRow {
@@ -65,6 +66,7 @@ impl Cell {
                 tasks,
                 single_instance: group.single_instance,
                 same_machine: job.shape.same_machine,
+                position,
                 ..GroupRow::default()
             };
             (task_base..task_base + group.count)

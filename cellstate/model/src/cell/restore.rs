@@ -208,7 +208,7 @@ fn derive_groups(cell: &mut Cell) -> Result<(), RestoreError> {
     let jobs: Vec<_> = cell.jobs().cloned().collect();
     let mut owners = BTreeMap::new();
     for job in &jobs {
-        for row in (job.group_base..).take(job.shape.groups.len()) {
+        for (row, position) in (job.group_base..).zip(job.group_positions()) {
             if owners.insert(row, job.id).is_some() {
                 return fault(Subject::GroupRow(row), "belongs to two jobs");
             }
@@ -222,12 +222,13 @@ fn derive_groups(cell: &mut Cell) -> Result<(), RestoreError> {
                 };
                 tasks[state as usize] += 1;
             }
-            let shape = &job.shape.groups[(row - job.group_base) as usize];
+            let shape = &job.shape.groups[usize::from(position)];
             let row = cell.groups.get_mut(row);
             row.job_slot = job.id.slot;
             row.tasks = tasks;
             row.single_instance = shape.single_instance;
             row.same_machine = job.shape.same_machine;
+            row.position = position;
         }
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use plenum_model::{Cell, GroupShape, Job, LogTime, TaskState, wanted};
+use plenum_model::{Cell, GroupShape, Job, LogTime, wanted};
 use plenum_proto::v1;
 
 use super::listing::Room;
@@ -33,7 +33,7 @@ pub(super) fn wanted_of(
             let position = usize::from(group.group);
             let least = job.shape.groups.get(position).map_or(0, |shape| shape.least_at_once(group.row));
             // So few of what is needed at once wait, as the others wait for their predecessors, that none can be placed.
-            if group.row.tasks_in(TaskState::Waiting) < least {
+            if group.tasks().take(least as usize).count() < least as usize {
                 continue;
             }
             if tasks_left == 0 {

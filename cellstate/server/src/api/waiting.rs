@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     Cell, GroupShape, Job, JobKind, LogTime, MachineState, NotWanted, Resource, Resources, SessionId, Sum, TaskState,
-    agreeing, group_is_wanted,
+    UnknownId, agreeing, counted, group_is_wanted,
 };
 use plenum_proto::v1;
 
@@ -87,7 +87,11 @@ impl<'a> Reasons<'a> {
                      says where it is"
                 ));
             }
-            let waiting = tasks_in(TaskState::Waiting);
+            let behind_unknown = self.behind_unknown(job, position);
+            if let Some((tasks, what)) = &behind_unknown {
+                reasons.push(format!("{}: {tasks} waiting {what}", shape.name));
+            }
+            let waiting = tasks_in(TaskState::Waiting) - behind_unknown.map_or(0, |(tasks, _)| tasks);
             if waiting > 0 {
                 reasons.push(format!("{}: {waiting} waiting: {}", shape.name, self.why_waiting(job, position, shape)));
             }
@@ -100,6 +104,36 @@ impl<'a> Reasons<'a> {
             return format!("none of its groups has a task; {}", ask_for_tasks(job));
         }
         reasons.join("; ")
+    }
+
+    /// How many tasks of a group wait as an agent runs the same unknown to the cell, or may turn out to, and for what.
+    fn behind_unknown(&self, job: &Job, position: u16) -> Option<(u32, String)> {
+        let row =
+            self.cell.group(job, position).filter(|row| row.single_instance && self.cell.may_run_any_unknown())?;
+        let waits = |task: &u32| self.cell.task_state(row, *task) == Some(TaskState::Waiting);
+        let (mut tasks, mut unknown) = (0, None);
+        for task in (0..row.count).filter(waits).filter(|task| self.cell.may_run_unknown(row, *task)) {
+            tasks += 1;
+            unknown = unknown.or_else(|| self.cell.unknown_predecessor(row, task));
+        }
+        let why = "as of each only one may run (single_instance)";
+        let what = match unknown {
+            _ if tasks == 0 => return None,
+            Some(UnknownId { machine, allocation }) if self.cell.unheard_machines() == 0 => {
+                let which = if tasks == 1 { "an unknown task" } else { "an unknown task each, the first" };
+                let name = self.cell.machine_in(machine).map_or("", |machine| &machine.name);
+                format!(
+                    "for {which} on {name}, {why}; `plenum machine show {name}` says what becomes of it, `plenum alloc stop {allocation}` stops it"
+                )
+            }
+            _ => {
+                let machines = counted(self.cell.unheard_machines().into(), "machine");
+                format!(
+                    "until the agents of {machines} have registered after the restore, or their leases have run out, {why}"
+                )
+            }
+        };
+        Some((tasks, what))
     }
 
     /// Why tasks of a group wait of which some do.

@@ -300,6 +300,54 @@ async fn an_unknown_task_keeps_its_room_is_told_to_stop_and_goes_with_its_agents
     assert!(report.is_sound() && report.decided_again > 0, "{report:#?}");
 }
 
+/// After a restore a successor was started beside the task that its agent had told of, and that the cell listed: both wrote.
+#[tokio::test]
+async fn of_a_task_of_which_only_one_may_run_nothing_is_placed_beside_an_unknown_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let stray = (7 << 32) | 5000;
+    let registered = register_with(&channel, vec![stranger(stray, 1)]).await;
+    let mut single = job("forgotten", 2);
+    single.shape.as_mut().unwrap().groups[0].single_instance = true;
+    let job = submit(&channel, single).await.job;
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let both = session.transaction(1, vec![placement(job, vec![0, 0], vec![0, 1])]);
+    let outcome = session.commit(both).await.unwrap();
+    let refused: Vec<_> = outcome.refusals.iter().map(|refusal| (refusal.task, refusal.reason())).collect();
+    assert_eq!((outcome.granted, refused), (1, vec![(1, v1::RefusalReason::Predecessor)]));
+
+    // Who keeps no mirror is not told of it, either.
+    let mut cell = v1::cell_client::CellClient::new(channel.clone());
+    let open = v1::OpenRequest { scheduler: "batch".to_owned(), namespace: String::new() };
+    let v1::OpenResponse { session: own, incarnation, .. } = cell.open(open).await.unwrap().into_inner();
+    let mut wanted = async || {
+        let request = v1::WantedRequest { session: own, incarnation, ..Default::default() };
+        let groups = cell.wanted(request).await.unwrap().into_inner().groups;
+        groups.into_iter().map(|group| group.tasks).collect::<Vec<_>>()
+    };
+    assert_eq!(wanted().await, Vec::<Vec<u32>>::new());
+    let request = v1::GetJobRequest { namespace: String::new(), name: "forgotten".to_owned(), at: None };
+    let view = v1::jobs_client::JobsClient::new(channel.clone()).get(request).await.unwrap().into_inner().job.unwrap();
+    let expected = "work: 1 waiting for an unknown task on m1, as of each only one may run (single_instance); `plenum machine show m1` says what becomes \
+                    of it, `plenum alloc stop alloc-5000-7` stops it";
+    assert_eq!(view.waiting_reason, expected);
+
+    let state = v1::AllocationState::Stopped.into();
+    let report = v1::ReportRequest {
+        machine: registered.machine,
+        epoch: registered.epoch,
+        transitions: vec![v1::Transition { allocation: stray, state, ..Default::default() }],
+        ..Default::default()
+    };
+    AgentsClient::new(channel.clone()).report(report).await.unwrap();
+    assert_eq!(wanted().await, [[1]]);
+    let again = session.transaction(2, vec![placement(job, vec![0], vec![1])]);
+    assert_eq!(session.commit(again).await.unwrap().granted, 1);
+    drop(session);
+    server.shutdown().await.unwrap();
+}
+
 async fn cpu_taken(channel: &Channel) -> i64 {
     listed(channel).await.allocated.unwrap().cpu_millis
 }

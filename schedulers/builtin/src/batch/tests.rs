@@ -23,45 +23,59 @@ fn tasks_are_packed_onto_the_fullest_machine_that_has_room() {
     assert_eq!(machines(&placed).iter().filter(|&&machine| machine == 1).count(), 3, "{placed:?}");
 }
 
-/// What an agent runs and the cell does not know had ended; the columns still had it, and nobody looked again.
-#[test]
-fn room_that_an_unknown_task_leaves_is_claimed() {
-    let mut stage = Stage::new();
-    let register = |stage: &mut Stage, runs: bool| {
-        let traces = TaskTraces {
-            namespace: "default".into(),
-            job: "old".into(),
-            group: "main".into(),
-            resources: Resources::new(3000, 1),
-            ..TaskTraces::default()
-        };
-        let unknown = Inventory {
+/// The agent of a machine comes, and runs at most one task that the cell does not know, which was granted so much CPU for the first of a job.
+fn register(stage: &mut Stage, runs: Option<(&str, u64)>) {
+    let unknown = |(job, cpu_millis): (&str, u64)| {
+        let (namespace, job, group) = ("default".into(), job.into(), "main".into());
+        let resources = Resources::new(cpu_millis, 1);
+        let traces = TaskTraces { namespace, job, group, resources, ..TaskTraces::default() };
+        Inventory {
             allocation: AllocationId { slot: 7, generation: 1 },
             state: AllocationState::Running,
             exit_code: 0,
             reason: "".into(),
             restarts: 0,
             task: Some(traces.into()),
-        };
-        let command = Command::RegisterMachine {
-            name: "m1".into(),
-            boot_id: "boot".into(),
-            capacity: Resources::new(4000, 1 << 34),
-            attributes: Arc::default(),
-            devices: Vec::new(),
-            inventory: if runs { vec![unknown] } else { Vec::new() },
-            seen: stage.cell().revision(),
-        };
-        stage.ask("agent", command);
+        }
     };
-    register(&mut stage, true);
+    let command = Command::RegisterMachine {
+        name: "m1".into(),
+        boot_id: "boot".into(),
+        capacity: Resources::new(4000, 1 << 34),
+        attributes: Arc::default(),
+        devices: Vec::new(),
+        inventory: runs.into_iter().map(unknown).collect(),
+        seen: stage.cell().revision(),
+    };
+    stage.ask("agent", command);
+}
+
+/// What an agent runs and the cell does not know had ended; the columns still had it, and nobody looked again.
+#[test]
+fn room_that_an_unknown_task_leaves_is_claimed() {
+    let mut stage = Stage::new();
+    register(&mut stage, Some(("old", 3000)));
     stage.seat(Batch::default());
     let job = stage.submit(&JobBuilder::new("words", "batch").group("main", 1, 2000));
     stage.advance(1_000_000);
     assert!(stage.passed_over(job, 0).contains("short of cpu by 1000m"), "{}", stage.passed_over(job, 0));
-    register(&mut stage, false);
+    register(&mut stage, None);
     stage.advance(1_000_000);
     assert_eq!(stage.placed(job).len(), 1);
+}
+
+/// Nothing else happens to the job, and it was never left for want of room: the end of the unknown task is the occasion.
+#[test]
+fn a_task_of_which_only_one_may_run_is_placed_once_an_unknown_one_has_ended() {
+    let mut stage = Stage::new();
+    register(&mut stage, Some(("db", 1000)));
+    stage.seat(Batch::default());
+    let job = stage.submit(&JobBuilder::new("db", "batch").group("main", 2, 1000).single_instance());
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(job).iter().map(|&(_, task, _)| task).collect::<Vec<_>>(), [1]);
+    register(&mut stage, None);
+    stage.advance(1_000_000);
+    assert_eq!(stage.placed(job).len(), 2);
 }
 
 #[test]

@@ -51,7 +51,13 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         };
         let freed = freed || (self.hungry && cell.has_quotas() && leaves.clone().any(has_quota));
         let mut changed = ends.chain(leaves).filter_map(|slot| cell.allocation_in(slot)).map(|found| found.row.job());
-        let concerns = changed.any(|job| self.queue.contains(job));
+        // What waits for an unknown task that is its predecessor goes on when that has ended.
+        let gone = delta.unknown.iter().filter(|(_, task)| task.is_none());
+        let gone = gone.filter_map(|(id, _)| cell.unknown_task(*id)).map(|task| &task.traces);
+        let mut freed_jobs = gone.filter_map(|traces| cell.job_named(&traces.namespace, &traces.job));
+        let concerns = changed.any(|job| self.queue.contains(job)) || freed_jobs.any(|job| self.queue.contains(job.id));
+        // And so does what waits until all agents of a restored cell were heard.
+        let concerns = concerns || (cell.unheard_machines() > 0 && !delta.machines.is_empty());
         self.due |= concerns || (freed && self.hungry);
     }
 

@@ -79,19 +79,21 @@ impl Player {
         true
     }
 
-    /// `runs=alloc-5-3,…`: what an agent finds, each of `cpu`.
+    /// `runs=alloc-5-3,…`: what an agent finds, each of `cpu`; `of=web[1]`: which task of which job each of them is.
     pub(super) fn inventory(words: &[&str]) -> Vec<Inventory> {
         let resources = Resources::new(number(words, "each").unwrap_or(1000), 0);
         let few = |name: &str| number(words, name).and_then(|number| u32::try_from(number).ok());
         let port = |number: u16| Port { name: "http".into(), number };
+        let of = setting(words, "of").unwrap_or("old[0]");
+        let (job, index) = of.trim_end_matches(']').split_once('[').expect("a job, and the index of a task");
         let task = TaskTraces {
             namespace: "default".into(),
-            job: "old".into(),
+            job: job.into(),
             group: "main".into(),
+            task: index.parse().expect("a number"),
             resources,
             devices: few("using").map(|millis| gpu(0, millis)).into_iter().collect(),
             ports: few("listening").and_then(|number| Some(port(number.try_into().ok()?))).into_iter().collect(),
-            ..TaskTraces::default()
         };
         let item = |text: &str| Inventory {
             allocation: task_id(text),
