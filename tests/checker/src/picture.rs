@@ -210,6 +210,13 @@ impl Picture {
         self.jobs.values().find(has).map(|put| put.id)
     }
 
+    /// The job that has the name which an agent was told of a task.
+    #[must_use]
+    pub fn job_of_traces(&self, task: &v1::TaskTraces) -> Option<u64> {
+        let has_name = |shape: &v1::JobShape| (&shape.namespace, &shape.name) == (&task.namespace, &task.job);
+        self.jobs.values().find(|put| put.shape.as_ref().is_some_and(has_name)).map(|put| put.id)
+    }
+
     /// What a scheduler is granted from now on.
     pub(crate) fn give_rights(&mut self, row: &v1::RightsChange) {
         match (row.evicts, row.priority) {

@@ -145,6 +145,12 @@ impl Words {
                 note(job, "undone");
             }
         }
+        for row in delta.unknown_tasks.iter().filter(|row| !row.removed) {
+            let is_known = before.unknown_tasks.contains_key(&(slot_of(row.machine), row.allocation));
+            if let Some(job) = row.task.as_ref().filter(|_| !is_known).and_then(|task| before.job_of_traces(task)) {
+                note(job, "unknown task");
+            }
+        }
         let moves = delta.moves.iter().flat_map(|moves| moves.slots.iter().zip(&moves.states));
         for (slot, &state) in moves {
             let leaves = crate::fold::state(state).is_ok_and(crate::picture::is_leaving);

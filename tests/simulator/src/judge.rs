@@ -15,11 +15,12 @@ mod rules;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use plenum_core::{CoreOptions, Decided, invariants};
 use plenum_model::{
     AllocationId, AllocationRef, AllocationState, Cell, Command, Decision, Delta, Device, Grants, JobId, JobState,
-    MachineState, Request, Resources, Revision, TaskState, TransactionId,
+    Machine, MachineState, Request, Resources, Revision, TaskState, TaskTraces, TransactionId, floor_of,
 };
 
 use self::happened::Happened;
@@ -170,7 +171,7 @@ fn why_it_takes_none(cell: &Cell, slot: u32) -> Option<String> {
 }
 
 /// The machine took claims, the job was there in that version and belonged to that scheduler, which was not paused, the task was to be placed, nothing was left of
-/// it where only one may run, and the allocation is a new one.
+/// it where only one may run, nor did it run unknown to the cell, and the allocation is a new one.
 fn invariant_every_grant_was_valid_at_its_revision(step: &Step<'_>, grants: &Grants, claim: usize) -> Checked {
     let name = EVERY_GRANT_WAS_VALID;
     let (before, revision) = (step.before, step.delta.revision);
@@ -207,6 +208,14 @@ fn invariant_every_grant_was_valid_at_its_revision(step: &Step<'_>, grants: &Gra
     };
     let left = if shape.single_instance { step.after.allocations().find(of_it) } else { None };
     hold(left.is_none(), name, || facts(&format!("only one may run, and {:?} is left", left.map(|left| left.id))))?;
+    let names = (&job.shape.namespace, &job.shape.name, &shape.name, task);
+    let is_it = |traces: &TaskTraces| (&traces.namespace, &traces.job, &traces.group, traces.task) == names;
+    let unknown = before.unknown_tasks().find(|(_, unknown)| shape.single_instance && is_it(&unknown.traces));
+    hold(unknown.is_none(), name, || facts(&format!("only one may run, and {:?} does", unknown.map(|(id, _)| id))))?;
+    let floor = floor_of(before.identity().incarnation);
+    let is_unheard = |machine: &&Arc<Machine>| machine.epoch <= floor && machine.state != MachineState::Unreachable;
+    let unheard = before.machines().find(|machine| shape.single_instance && is_unheard(machine));
+    hold(unheard.is_none(), name, || facts(&format!("only one may run, and {unheard:?} was not heard yet")))?;
     let used = before.allocation_rows().get(slot).map_or(0, |row| row.generation);
     let fresh = before.allocation_in(slot).is_none() && grants.generations[claim] > used;
     hold(fresh, name, || facts("its allocation was there before"))?;

@@ -45,7 +45,7 @@ fn events(reason: RefusalReason) -> Option<(To, &'static [&'static str])> {
         Why::OtherMachine => (To::Job, &["home", "submitted"]),
         // Of what became of a task, the last is told: its allocation may have left behind that.
         Why::NotWanted => (To::Job, &["submitted", "over", "group", "task", "leaving", "backoff", "undone"]),
-        Why::Predecessor => (To::Job, &["submitted", "task", "leaving"]),
+        Why::Predecessor => (To::Job, &["submitted", "task", "leaving", "unknown task"]),
         Why::NoSuchJob => (To::Job, &["retired"]),
         Why::JobVersion => (To::Job, &["submitted"]),
         Why::GuardFailed => (To::Guarded, &["submitted", "retired", "attributes", "registered", "removed"]),

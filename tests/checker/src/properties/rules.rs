@@ -81,7 +81,25 @@ fn broken_rule(picture: &Picture, allocation: &Allocation) -> Option<String> {
     if let Some(name) = closing_partition(picture.partitions.values(), machine, &shape.scheduler) {
         return Some(format!("it is in partition {name}, which is for others than {}", shape.scheduler));
     }
+    if let Some(unknown) = same_unknown(picture, allocation, shape, group) {
+        return Some(format!("only one may run, and {unknown:#x} is the same task, which nobody knows"));
+    }
     too_early(picture, allocation, shape).or_else(|| too_many(picture, allocation, group, shape.same_machine))
+}
+
+/// What an agent calls a task that the cell does not know, of which only one may run, and which is this one.
+fn same_unknown(
+    picture: &Picture,
+    allocation: &Allocation,
+    shape: &v1::JobShape,
+    group: &v1::GroupShape,
+) -> Option<u64> {
+    let is_same = |task: &v1::TaskTraces| {
+        let names = (&task.namespace, &task.job, &task.group, task.task_index);
+        names == (&shape.namespace, &shape.name, &group.name, allocation.task)
+    };
+    let mut unknown = picture.unknown_tasks.values().filter(|_| group.single_instance);
+    unknown.find(|row| row.task.as_ref().is_some_and(is_same)).map(|row| row.allocation)
 }
 
 /// A task gets one device for each that its group declares, and each port by its name.

@@ -269,6 +269,10 @@ fn of_jobs(step: &Step<'_>) -> BTreeSet<(u32, &'static str)> {
         jobs.extend(slots(change.group_row).map(|slot| (slot, "task")));
         jobs.extend(of_group(step, change.group_row));
     }
+    for traces in step.delta.unknown.iter().filter_map(|(_, task)| Some(&task.as_ref()?.traces)) {
+        let job = step.before.job_named(&traces.namespace, &traces.job);
+        jobs.extend(job.map(|job| (job.id.slot, "unknown task")));
+    }
     let leaves = |state: AllocationState| state.is_leaving();
     for change in step.delta.moves.iter().filter(|change| leaves(change.status.state)) {
         jobs.extend(step.before.allocation_in(change.slot).map(|found| (found.row.job_slot, "leaving")));
