@@ -33,4 +33,4 @@ pub use scoring::{
     Spread, Tetris, WorstFit,
 };
 pub use settings::{PARTS_MAX, Parts, Settings, Ties};
-pub use unplaced::{Beyond, Lack, Missing, Nearest, Unplaced, at_most_when_empty, explain};
+pub use unplaced::{Beyond, Held, Lack, Missing, Nearest, Unplaced, at_most_when_empty, explain};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use plenum_model::{
     Cell, ClassSet, Constraint, Device, DeviceRoom, DeviceShortage, GroupShape, JobId, Machine, MachineState, Obstacle,
-    Partition, Requirement, Resource, Room, agreeing, device_shortage, shortages,
+    Partition, Requirement, Resource, Room, agreeing, counted, device_shortage, shortages,
 };
 
 use crate::columns::Columns;
@@ -109,6 +109,19 @@ pub struct Nearest {
     pub short_by: u64,
     /// What would be missing first, and how much of it, even were the machine empty; `None`: it would fit.
     pub missing_when_empty: Option<(Missing, u64)>,
+    /// Who holds what is missing; `None`: it would be missing without any hold, too.
+    pub held: Option<Held>,
+}
+
+/// Room that other jobs hold on a machine, which lists of machines count as free.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Of what is missing there.
+    pub amount: u64,
+    /// For whom most of it is, as commands take a job.
+    pub job: String,
+    /// How many jobs hold some of it besides.
+    pub others: u64,
 }
 
 /// What stands in the way of a task, over all machines. Each machine counts once, under its first obstacle.
@@ -343,7 +356,7 @@ pub fn explain(
     let custom_resources = cell.identity().custom_resources.clone();
     let mut unplaced = Unplaced { custom_resources, ..Unplaced::default() };
     let mut reserved = Reserved::of(cell, requirement.job);
-    let mut nearest: Option<(Distance, Nearest)> = None;
+    let mut nearest: Option<(Distance, u32, Nearest)> = None;
     let home = requirement.home.and_then(|home| cell.machine_in(home));
     let all = requirement.home.is_none().then(|| cell.machines());
     if requirement.home.is_some() {
@@ -379,13 +392,34 @@ pub fn explain(
         unplaced.count_lack(&missing, short_by);
         let missing_when_empty = missing_when_empty(machine, requirement, devices);
         let distance = Distance { too_small: missing_when_empty.is_some(), parts };
-        if nearest.as_ref().is_none_or(|(least, _)| distance < *least) {
+        if nearest.as_ref().is_none_or(|(least, ..)| distance < *least) {
             let machine = machine.name.clone();
-            nearest = Some((distance, Nearest { machine, missing, short_by, missing_when_empty }));
+            nearest = Some((distance, slot, Nearest { machine, missing, short_by, missing_when_empty, held: None }));
         }
     }
-    unplaced.nearest = nearest.map(|(_, nearest)| nearest);
+    unplaced.nearest = nearest.map(|(_, slot, nearest)| {
+        let held = held(columns, cell, requirement, slot, &nearest.missing);
+        Nearest { held, ..nearest }
+    });
     unplaced
+}
+
+/// Who holds what a task lacks on a machine, where it would have room there but for holds.
+fn held(columns: &Columns, cell: &Cell, requirement: &Requirement<'_>, slot: u32, missing: &Missing) -> Option<Held> {
+    let &Missing::Room(resource) = missing else { return None };
+    let all = cell.room(slot);
+    let mut room = all;
+    room.take(&columns.promised(slot));
+    if room.shortage(requirement.resources).is_some() {
+        return None;
+    }
+    let amount = all.get(resource) - cell.room_for(slot, requirement.job).get(resource);
+    let others = cell.held_by(slot).iter().filter(|&&holder| holder != requirement.job);
+    let each = others.filter_map(|&holder| Some((cell.hold(holder)?.resources.get(resource), holder)));
+    let holders: Vec<(u64, JobId)> = each.filter(|&(amount, _)| amount > 0).collect();
+    let &(_, most) = holders.iter().max_by_key(|&&(amount, holder)| (amount, Reverse(holder)))?;
+    let job = cell.job(most).map_or_else(|| most.to_string(), |job| job.shape.called());
+    Some(Held { amount: u64::try_from(amount).ok()?, job, others: holders.len() as u64 - 1 })
 }
 
 /// How many tasks of a group there would be room for at most, were all machines that it may use empty, whatever their states are now. An upper bound: devices are
@@ -477,8 +511,8 @@ impl fmt::Display for Unplaced {
             ),
             (self.full, "has as many allocations as it can", "have as many allocations as they can"),
         ];
-        let counted = told.iter().filter(|(count, ..)| *count > 0);
-        parts.extend(counted.map(|&(count, one, several)| format!("{count} {}", agreeing(count.into(), one, several))));
+        let said = told.iter().filter(|(count, ..)| *count > 0);
+        parts.extend(said.map(|&(count, one, several)| format!("{count} {}", agreeing(count.into(), one, several))));
         parts.extend(self.limits_and_ports());
         for (state, &count) in &self.not_ready {
             let are = agreeing(count.into(), "is", "are");
@@ -491,7 +525,7 @@ impl fmt::Display for Unplaced {
         let of = agreeing(self.machines.into(), "machine", "machines");
         write!(f, "of {} {of} {}", self.machines, parts.join(", "))?;
         if let Some(nearest) = &self.nearest {
-            let Nearest { machine, missing, short_by, missing_when_empty } = nearest;
+            let Nearest { machine, missing, short_by, missing_when_empty, held } = nearest;
             let words = |missing: &Missing, short_by| missing.words(short_by, &self.custom_resources);
             let empty = match missing_when_empty {
                 None => String::new(),
@@ -499,6 +533,12 @@ impl fmt::Display for Unplaced {
                 Some((other, short_by)) => format!(", and of {} even when empty", words(other, *short_by)),
             };
             write!(f, "; nearest is {machine}, short of {}{empty}", words(missing, *short_by))?;
+            if let Some(Held { amount, job, others }) = held {
+                let others =
+                    if *others > 0 { format!(" and {}", counted(*others, "other job")) } else { String::new() };
+                let hold = if others.is_empty() { "holds" } else { "hold" };
+                write!(f, ", where {job}{others} {hold} {}", missing.amount(*amount))?;
+            }
         }
         Ok(())
     }

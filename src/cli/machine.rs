@@ -177,6 +177,7 @@ fn to_json(
     let mut object = view.to_json();
     object["revision"] = json!(revision);
     object["partitions"] = json!(view.partitions);
+    object["holds"] = view.holds.iter().map(Row::to_json).collect();
     object["live"] = listed.allocations.iter().map(Row::to_json).collect();
     object["unknown"] = unknown.tasks.iter().map(Row::to_json).collect();
     if listed.truncated || unknown.truncated {
@@ -312,6 +313,8 @@ fn fields(view: &MachineView, allocations: &[AllocationView], stays: &[String]) 
     if let Some((_, why)) = output::unfit(view) {
         pairs.push(("unfit", why.to_owned()));
     }
+    // None of it is in the room that is taken.
+    pairs.extend(view.holds.iter().map(|hold| ("held", output::held_words(hold))));
     pairs.extend(view.partitions.iter().map(|name| ("partition", name.clone())));
     for line in output::device_lines(&view.devices, &view.devices_used_millis) {
         pairs.push(("device", line));
@@ -324,7 +327,7 @@ fn fields(view: &MachineView, allocations: &[AllocationView], stays: &[String]) 
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::Unfit;
+    use plenum_proto::v1::{HoldView, Unfit};
 
     use super::*;
 
@@ -363,7 +366,13 @@ mod tests {
     // Programs read how many allocations there are, and none of them; nor that people saw a part alone.
     #[test]
     fn programs_read_what_lives_on_a_machine_and_whether_that_is_all() {
-        let view = MachineView { allocations: 7, partitions: vec!["lab".to_owned()], ..MachineView::default() };
+        let hold = HoldView { job: "royal".to_owned(), namespace: "gold".to_owned(), ..HoldView::default() };
+        let view = MachineView {
+            allocations: 7,
+            partitions: vec!["lab".to_owned()],
+            holds: vec![hold],
+            ..MachineView::default()
+        };
         let mut listed =
             ListAllocationsResponse { allocations: vec![AllocationView::default(); 2], ..Default::default() };
         let read = |listed: &ListAllocationsResponse| to_json(9, &view, listed, &ListUnknownTasksResponse::default());
@@ -372,6 +381,8 @@ mod tests {
         assert_eq!(object["partitions"], json!(["lab"]));
         let text = fields(&view, &[], &[]);
         assert!(text.lines().any(|line| line.starts_with("partition:") && line.ends_with(" lab")), "{text}");
+        assert!(text.lines().any(|line| line.starts_with("held:") && line.contains(" for gold/royal, ")), "{text}");
+        assert_eq!(object["holds"][0]["job"], "royal");
         assert_eq!((&object["live"][1], &object["unknown"]), (&AllocationView::default().to_json(), &json!([])));
         assert_eq!(object.get("truncated"), None);
         listed.truncated = true;

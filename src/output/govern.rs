@@ -219,6 +219,12 @@ impl Row for HoldView {
     }
 }
 
+/// What a hold takes of each of its machines, for whom, and for how long at most.
+pub(crate) fn held_words(view: &HoldView) -> String {
+    let left = whole_seconds(view.deadline_micros.saturating_sub(seen_from_micros()));
+    format!("{} for {}, ends in {left}", quantity::short_resources(view.resources.as_ref()), view.name())
+}
+
 impl Row for UnknownTaskView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
         (&["UNKNOWN TASK", "JOB", "TASK", "MACHINE", "FATE", "RESOURCES", "NAMESPACE"], &["AGE"])
@@ -375,6 +381,10 @@ mod tests {
             ..HoldView::default()
         };
         assert_eq!([hold("default").name(), hold("ml").name()], ["web", "ml/web"]);
+        crate::output::look_from(60_000_000);
+        let resources = Some(plenum_proto::v1::Resources { cpu_millis: 270, ..Default::default() });
+        let gold = HoldView { resources, deadline_micros: 85_000_000, ..hold("gold") };
+        assert_eq!(held_words(&gold), "cpu 270m, memory 0B for gold/web, ends in 25s");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) use asked::asked_text;
 pub(crate) use command::ASK_NO_CELL;
 pub(crate) use conflict::{grouped, key_columns};
 pub(crate) use device::device_lines;
-pub(crate) use govern::unknown_words;
+pub(crate) use govern::{held_words, unknown_words};
 pub(crate) use job::{
     failing_words, how_often, job_called, job_state, state_words as job_state_words, waiting_reasons,
 };

@@ -1,7 +1,7 @@
 //! Refusals in words: which claim, what stood in the way, by how much, and who took the room.
 
-use plenum_model::{LogTime, NotWanted};
-use plenum_proto::v1::{Culprit, NotWantedCause, Refusal, RefusalKind, RefusalReason, TransactionView};
+use plenum_model::{LogTime, NotWanted, counted};
+use plenum_proto::v1::{Culprit, HeldView, NotWantedCause, Refusal, RefusalKind, RefusalReason, TransactionView};
 use serde_json::{Value, json};
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Names<'view>(pub(crate) &'view TransactionView);
 
-impl Names<'_> {
+impl<'view> Names<'view> {
     /// "namespace/job"; its id where the name is not known any more.
     fn job(self, refusal: &Refusal) -> String {
         let id = || plenum_model::JobId::from_bits(refusal.job).map_or_else(|| "-".to_owned(), |id| id.to_string());
@@ -27,6 +27,12 @@ impl Names<'_> {
     fn group(self, job: u64, group: u32) -> String {
         let key = format!("{job}/{group}");
         self.0.group_names.get(&key).cloned().unwrap_or_else(|| format!("group {group}"))
+    }
+
+    /// Who held the room that a claim lacked, where it would not have lacked it without that.
+    fn held(self, refusal: &Refusal) -> Option<&'view HeldView> {
+        let is_its = |held: &&HeldView| (held.placement, held.claim) == (refusal.placement, refusal.claim);
+        self.0.held.iter().find(is_its)
     }
 
     fn machine(self, refusal: &Refusal) -> String {
@@ -132,7 +138,7 @@ fn obstacle(names: Names<'_>, refusal: &Refusal) -> String {
         format!("{resource} short by {}", in_smallest_unit(refusal, refusal.short_by))
     };
     let words = match refusal.reason() {
-        RefusalReason::NoRoom => return short(),
+        RefusalReason::NoRoom => return short() + &held_words(names, refusal),
         RefusalReason::QuotaExceeded if refusal.short_by > 0 => return format!("the namespace's quota: {}", short()),
         RefusalReason::Unspecified => "for a reason that this version does not know",
         RefusalReason::TaskTaken => "the task has an allocation already",
@@ -171,6 +177,18 @@ fn obstacle(names: Names<'_>, refusal: &Refusal) -> String {
         RefusalReason::MayNotEvict => "somebody would have to be evicted, and the scheduler may not do that",
     };
     words.to_owned()
+}
+
+/// Who holds the room that is short, which lists of machines count as free.
+fn held_words(names: Names<'_>, refusal: &Refusal) -> String {
+    let Some((held, first)) = names.held(refusal).and_then(|held| Some((held, held.jobs.first()?))) else {
+        return String::new();
+    };
+    let others = match held.jobs_total.saturating_sub(1) {
+        0 => String::new(),
+        others => format!(" and {}", counted(others.into(), "other job")),
+    };
+    format!(", where {}{others} held {}", full_name_called(first), in_smallest_unit(refusal, held.amount))
 }
 
 /// What of a claim is not what its job declares, as far as it is known what was asked.
@@ -279,6 +297,7 @@ pub(super) fn refusal_json(names: Names<'_>, refusal: &Refusal) -> Value {
         "backoff_until": json_time(refusal.backoff_until_micros),
         "device": or_null(&refusal.device),
         "device_short_by_millis": if is_device { json!(refusal.device_short_by_millis) } else { Value::Null },
+        "held": names.held(refusal).map(|held| json!({ "amount": held.amount, "jobs": held.jobs })),
         "culprit": culprits.first().cloned(),
         "culprits": culprits,
         "culprits_total": refusal.culprits_total,
@@ -349,6 +368,30 @@ mod tests {
         assert_eq!((namespace, job), (json!("default"), json!("shop")));
         let forgotten = refusal_json(Names(&TransactionView::default()), &refusal());
         assert_eq!(forgotten["namespace"], Value::Null);
+    }
+
+    // It fitted on the machine as every list showed that, and the scheduler was told that it has a bug.
+    #[test]
+    fn a_refusal_for_room_that_others_held_says_who_did() {
+        let misfit = Refusal {
+            kind: RefusalKind::Misfit.into(),
+            short_by: 5,
+            culprits: Vec::new(),
+            culprits_total: 0,
+            ..refusal()
+        };
+        let told = |claim: u32, jobs_total: u32| {
+            let jobs = vec!["gold/royal".to_owned(), "default/web".to_owned()];
+            let held = HeldView { placement: 0, claim, amount: 270, jobs, jobs_total };
+            let view = TransactionView { held: vec![held], ..view() };
+            let (text, object) = (sentence(Names(&view), &misfit), refusal_json(Names(&view), &misfit));
+            (text.split_once(": misfit, ").unwrap().1.to_owned(), object["held"].clone())
+        };
+        let (text, held) = told(3, 1);
+        assert_eq!(text, "cpu short by 5m, where gold/royal held 270m");
+        assert_eq!(held, json!({"amount": 270, "jobs": ["gold/royal", "default/web"]}));
+        assert_eq!(told(3, 3).0, "cpu short by 5m, where gold/royal and 2 other jobs held 270m");
+        assert_eq!(told(2, 1), ("cpu short by 5m".to_owned(), Value::Null), "another claim's");
     }
 
     // Of one that had placed two tasks there it said `txn-12-7 (…, 1000m), txn-12-7 (…, 1000m)`.

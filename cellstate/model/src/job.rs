@@ -195,6 +195,18 @@ impl JobShape {
         *self.scheduler == *scheduler && (namespace.is_empty() || *self.namespace == *namespace)
     }
 
+    /// Its namespace, unless that is the usual one.
+    #[must_use]
+    pub fn own_namespace(&self) -> Option<&str> {
+        Some(&*self.namespace).filter(|namespace| !["", "default"].contains(namespace))
+    }
+
+    /// The job as commands take it.
+    #[must_use]
+    pub fn called(&self) -> String {
+        self.own_namespace().map_or_else(|| self.name.to_string(), |namespace| format!("{namespace}/{}", self.name))
+    }
+
     /// Microseconds from the expiry of a machine to the loss of what it ran of a group; `None` for never by itself, and beyond the
     /// last group. Where all tasks share a machine it is the longest of all groups: the job is lost there as a whole, or some of its
     /// tasks would run on elsewhere while others are still taken to run there.

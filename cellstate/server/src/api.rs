@@ -16,6 +16,7 @@ mod gauges;
 mod govern;
 mod guard;
 pub(crate) mod health;
+mod held;
 mod hello;
 mod http;
 mod inspect;

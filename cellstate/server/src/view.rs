@@ -4,8 +4,8 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{
-    AllocationRef, AllocationState, Cell, Delta, End, GroupRow, Job, JobId, JobKind, LogTime, Machine, MachineState,
-    Resources, Room, TaskRow, TaskState,
+    AllocationRef, AllocationState, Cell, Delta, End, GroupRow, Hold, Job, JobId, JobKind, LogTime, Machine,
+    MachineState, Resources, Room, TaskRow, TaskState,
 };
 use plenum_proto::v1;
 
@@ -105,6 +105,7 @@ pub(crate) fn machine(cell: &Cell, machine: &Machine, lease_micros: i64) -> v1::
         devices_used_millis: devices_used(cell, machine),
         silent_since_micros: silent_since(machine, lease_micros),
         partitions: Vec::new(),
+        holds: Vec::new(),
     }
 }
 
@@ -112,6 +113,28 @@ pub(crate) fn machine(cell: &Cell, machine: &Machine, lease_micros: i64) -> v1::
 pub(crate) fn partitions_of(cell: &Cell, machine: &Machine) -> Vec<String> {
     let of_it = cell.partitions().filter(|(_, partition)| partition.has(&machine.attributes));
     of_it.map(|(name, _)| name.to_string()).collect()
+}
+
+/// What is held on a machine, and for whom: of each hold this machine alone.
+pub(crate) fn holds_on(cell: &Cell, machine: &Machine) -> Vec<v1::HoldView> {
+    let holders = cell.held_by(machine.id.slot).iter();
+    let views = holders.filter_map(|&job| hold(cell, job, cell.hold(job)?));
+    views.map(|view| v1::HoldView { machines: vec![machine.name.to_string()], ..view }).collect()
+}
+
+/// A hold, where its job is there.
+pub(crate) fn hold(cell: &Cell, job: JobId, hold: &Hold) -> Option<v1::HoldView> {
+    let job = cell.job(job)?;
+    let machines = hold.machines.iter().filter_map(|&slot| cell.machine_in(slot));
+    Some(v1::HoldView {
+        namespace: job.shape.namespace.to_string(),
+        job: job.shape.name.to_string(),
+        priority: job.shape.priority.into(),
+        machines: machines.map(|machine| machine.name.to_string()).collect(),
+        resources: Some((&hold.resources).into()),
+        deadline_micros: hold.deadline.micros,
+        first_wait_revision: hold.first_wait.0,
+    })
 }
 
 /// When an unreachable machine was heard last: it counts as unreachable once its lease has run out since then. Later than that by what counts for

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    Attributes, Cell, Constraint, Delta, Device, DeviceShortage, GroupShape, Hold, JobId, LogTime, Machine, MachineId,
-    MachineState, Operator, Port, Requirement, Resources, Revision, Unfit,
+    Attributes, Cell, Constraint, Delta, Device, DeviceShortage, GroupShape, Hold, Job, JobChange, JobId, JobShape,
+    JobState, LogTime, Machine, MachineId, MachineState, Operator, Port, Requirement, Resources, Revision, Unfit,
 };
 
 use crate::{Beyond, Columns, Unplaced, at_most_when_empty, explain};
@@ -160,6 +160,52 @@ fn a_machine_whose_room_another_job_holds_is_no_nearer_for_that() {
     };
     assert_eq!(nearest(JobId::default()), ("m1".into(), 100));
     assert_eq!(nearest(holder), ("m0".into(), 50), "for itself it is free");
+}
+
+/// A job without groups, which holds 270m of a machine.
+fn holds_some(delta: &mut Delta, id: JobId, (namespace, name): (&str, &str), machine: u32) {
+    let job = Job {
+        id,
+        version: 1,
+        shape: Arc::new(JobShape { name: name.into(), namespace: namespace.into(), ..JobShape::default() }),
+        body: Some(Arc::from([])),
+        body_digest: [0; 32],
+        submitted: LogTime::default(),
+        state: JobState::Waiting,
+        state_since: LogTime::default(),
+        reason: "".into(),
+        group_base: 0,
+        home: None,
+        last_instant_micros: None,
+    };
+    delta.jobs.push(JobChange::Put { job: Arc::new(job), task_bases: Vec::new() });
+    let resources = Resources::new(270, 1);
+    let hold = Hold { machines: vec![machine], resources, deadline: LogTime::default(), first_wait: Revision(2) };
+    delta.holds.push((id, Some(hold)));
+}
+
+// It said that a machine lacks some of which every list showed enough, and not a word of whose the rest was.
+#[test]
+fn where_a_hold_makes_the_difference_it_is_said_who_holds_how_much() {
+    let told = |free_millis: u64, holders: &[(&str, &str)], job: u32| {
+        let mut cell = cell(&[(500, MachineState::Ready)]);
+        let mut delta = Delta::new(Revision(2), LogTime::from_micros(2));
+        for (slot, &holder) in (1..).zip(holders) {
+            holds_some(&mut delta, JobId { slot, generation: 1 }, holder, 0);
+        }
+        cell.apply(&delta).unwrap();
+        let mut columns = Columns::default();
+        columns.follow(&cell, None, &BTreeMap::from([(0, Resources::new(500 - free_millis, 0))]));
+        let (resources, job) = (Resources::new(210, 1), JobId { slot: job, generation: 1 });
+        let requirement = Requirement { resources: &resources, classes: None, home: None, job, special: None };
+        let told = explain(&columns, &cell, &requirement, &[], &[], |_| None).to_string();
+        told.split_once("; nearest is m0, ").map_or_else(|| told.clone(), |(_, nearest)| nearest.to_owned())
+    };
+    let gold = ("gold", "royal");
+    assert_eq!(told(450, &[gold], 9), "short of cpu by 30m, where gold/royal holds 270m");
+    assert_eq!(told(450, &[("default", "web"), gold], 9), "short of cpu by 300m, where web and 1 other job hold 540m");
+    assert_eq!(told(200, &[gold], 9), "short of cpu by 280m", "it would be short without that, too");
+    assert_eq!(told(450, &[gold], 1), "of 1 machine fits on 1", "for itself it is free");
 }
 
 // People read `custom_1`, and had to look up which resource of theirs that is.

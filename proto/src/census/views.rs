@@ -95,7 +95,8 @@ static WANTED: Shape = shape(&[(7, Once(&GROUP)), (8, Numbers(1))]);
 const ALLOCATION_PARTS: [(u64, super::Part); 3] = [(25, Entry(1)), (26, Entry(1)), (27, Within(1, &TAKE_OVER))];
 static ALLOCATION: Shape = shape(&ALLOCATION_PARTS);
 static TAKE_OVER: Shape = shape(&[(3, Entry(1)), (4, Numbers(1))]);
-static MACHINE: Shape = shape(&[(5, Entry(1)), (9, Entry(1)), (17, Numbers(1)), (19, Entry(1))]);
+static MACHINE: Shape =
+    shape(&[(5, Entry(1)), (9, Entry(1)), (17, Numbers(1)), (19, Entry(1)), (20, Within(1, &HOLD))]);
 static PARTITION_VIEW: Shape = shape(&[(2, Within(1, &CONSTRAINT)), (3, Entry(1))]);
 static HOLD: Shape = shape(&[(4, Entry(1))]);
 static RETIRED_PAST: Shape = shape(&[(1, Within(0, &shape(&[(10, Entry(1))])))]);
@@ -107,7 +108,7 @@ const OUTCOME_PARTS: [(u64, super::Part); 5] = [
     (11, Numbers(1)),
     (12, Numbers(1)),
 ];
-const TRANSACTION_PARTS: [(u64, super::Part); 7] = [
+const TRANSACTION_PARTS: [(u64, super::Part); 8] = [
     (1, Once(&shape(&OUTCOME_PARTS))),
     (4, Once(&ASKED)),
     (9, Entry(1)),
@@ -115,6 +116,7 @@ const TRANSACTION_PARTS: [(u64, super::Part); 7] = [
     (11, Entry(1)),
     (13, Numbers(1)),
     (15, Entry(1)),
+    (16, Within(1, &shape(&[(4, Entry(1))]))),
 ];
 static TRANSACTION_VIEW: Shape = shape(&TRANSACTION_PARTS);
 static ASKED: Shape = shape(&[(7, Within(0, &PLACEMENT)), (8, Numbers(1)), (9, Entry(1))]);

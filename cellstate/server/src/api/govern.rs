@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use plenum_model::{
-    Cell, Command, Hold, JobId, LogTime, Partition, RejectionCode, Rights, Sum, TaskState, UnknownId, UnknownTask,
+    Cell, Command, JobId, LogTime, Partition, RejectionCode, Rights, Sum, TaskState, UnknownId, UnknownTask,
 };
 use plenum_proto::v1::command::Ask;
 use plenum_proto::{filters, v1};
@@ -172,7 +172,7 @@ impl v1::govern_server::Govern for GovernService {
                 (wire.namespace.is_empty() || row.namespace == wire.namespace)
                     && filter.passes(|_| Some(row.job.clone()))
             };
-            Ok(page(cell.holds().filter_map(|(job, hold)| hold_view(cell, job, hold)), limit, passes))
+            Ok(page(cell.holds().filter_map(|(job, hold)| view::hold(cell, job, hold)), limit, passes))
         });
         let (holds, truncated) = read.await?;
         Ok(Response::new(v1::ListHoldsResponse { revision, holds, truncated }))
@@ -283,20 +283,6 @@ fn is_gone(row: &v1::SchedulerView) -> bool {
     let Rights { evicts, priority } = Rights::default();
     let has_usual_rights = row.evicts == Some(evicts) && row.priority == u32::from(priority);
     row.sessions == 0 && row.jobs == 0 && !row.paused && has_usual_rights
-}
-
-fn hold_view(cell: &Cell, job: JobId, hold: &Hold) -> Option<v1::HoldView> {
-    let job = cell.job(job)?;
-    let machines = hold.machines.iter().filter_map(|&slot| cell.machine_in(slot));
-    Some(v1::HoldView {
-        namespace: job.shape.namespace.to_string(),
-        job: job.shape.name.to_string(),
-        priority: job.shape.priority.into(),
-        machines: machines.map(|machine| machine.name.to_string()).collect(),
-        resources: Some((&hold.resources).into()),
-        deadline_micros: hold.deadline.micros,
-        first_wait_revision: hold.first_wait.0,
-    })
 }
 
 /// From when on the server of that cell tells unknown tasks to stop. Of one before this one nobody knows when it started.

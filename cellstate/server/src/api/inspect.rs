@@ -76,6 +76,7 @@ impl v1::inspect_server::Inspect for InspectService {
         let machine = machine_named(&cell, &wire.name)?;
         let mut view = view::machine(&cell, machine, self.shared.lease_micros());
         view.partitions = view::partitions_of(&cell, machine);
+        view.holds = view::holds_on(&cell, machine);
         Ok(Response::new(v1::GetMachineResponse { revision: cell.revision().0, machine: Some(view) }))
     }
 

@@ -14,6 +14,7 @@ use tonic::Code;
 use super::elsewhere;
 use super::evictions::Evicted;
 use super::failure::Failure;
+use super::held;
 use super::listing::{self, Filter, Room};
 use super::names::{self, Names};
 use super::past;
@@ -251,6 +252,7 @@ fn transaction(
         slots.extend(placements.flat_map(|placement| &placement.elsewhere).map(|elsewhere| elsewhere.machine));
         view.evictions = evicted.views(history, cell)?;
         view.evicted = evicted.ids;
+        view.held = held::told(history, &found);
         view.transaction = Some(asked);
     }
     let jobs: BTreeSet<u64> = spoken_of.iter().map(|(job, _)| *job).collect();

@@ -80,7 +80,7 @@ impl<'a> Reasons<'a> {
             let blocked = tasks_in(TaskState::Blocked);
             if blocked > 0 {
                 let (group, name) = (&shape.name, &job.shape.name);
-                let namespace = own_namespace(job).map(|namespace| format!("--namespace {namespace} "));
+                let namespace = job.shape.own_namespace().map(|namespace| format!("--namespace {namespace} "));
                 let namespace = namespace.unwrap_or_default();
                 reasons.push(format!(
                     "{group}: {blocked} waiting: of each only one may run (single_instance), and the one before is not known to be gone; `plenum alloc list {namespace}--job {name}` \
@@ -156,7 +156,7 @@ impl<'a> Reasons<'a> {
 
     /// What a recurring job waits for, of which nothing is placed itself.
     fn next_launch(&self, job: &Job) -> String {
-        let name = named(job);
+        let name = job.shape.called();
         if self.asks_for_nothing(job) {
             let ask = ask_for_tasks(job);
             return format!("it is recurring, and launched once a group of it has a task; {ask}");
@@ -179,7 +179,7 @@ impl<'a> Reasons<'a> {
             u8::MAX => format!("{failures} times or more"),
             _ => format!("{failures} times"),
         };
-        format!("task {task} failed {times}, `plenum job history {}` tells how", named(job))
+        format!("task {task} failed {times}, `plenum job history {}` tells how", job.shape.called())
     }
 
     /// A job that has nothing to do, and is not over: it waits to be scaled.
@@ -322,21 +322,10 @@ fn then(at: v1::At, cell: &Cell) -> LogTime {
     if is_of_time { cell.time().max(LogTime::from_micros(at.time_micros)) } else { cell.time() }
 }
 
-/// Its namespace, unless that is the usual one.
-fn own_namespace(job: &Job) -> Option<&str> {
-    let namespace = &*job.shape.namespace;
-    (!["", "default"].contains(&namespace)).then_some(namespace)
-}
-
-/// A job as commands take it.
-fn named(job: &Job) -> String {
-    own_namespace(job).map_or_else(|| job.shape.name.to_string(), |namespace| format!("{namespace}/{}", job.shape.name))
-}
-
 /// What asks for tasks of a job that has none. The group has to be named where there are several.
 fn ask_for_tasks(job: &Job) -> String {
     let group = if job.shape.groups.len() > 1 { " --group GROUP" } else { "" };
-    format!("`plenum job scale {} COUNT{group}` asks for some", named(job))
+    format!("`plenum job scale {} COUNT{group}` asks for some", job.shape.called())
 }
 
 #[cfg(test)]

@@ -76,7 +76,45 @@ async fn a_paused_scheduler_takes_no_holds_and_gives_back_what_it_has() {
     assert!(govern.list_holds(list()).await.unwrap().into_inner().holds.is_empty());
     // An operator is paused by nobody.
     cell.take_hold(take(0, vec![0])).await.unwrap();
-    assert_eq!(govern.list_holds(list()).await.unwrap().into_inner().holds.len(), 1);
+    let holds = govern.list_holds(list()).await.unwrap().into_inner().holds;
+    assert_eq!(holds.len(), 1);
+    let request = v1::GetMachineRequest { name: "m1".into(), at: None };
+    let machine = InspectClient::new(channel).get_machine(request).await.unwrap().into_inner().machine.unwrap();
+    assert_eq!(machine.holds, holds, "its room is taken, and nothing else of the machine says so");
+    server.shutdown().await.unwrap();
+}
+
+// It was short of what every list showed as free, and nothing said whose that was.
+#[tokio::test]
+async fn a_claim_that_lacks_room_which_another_job_holds_is_told_whose_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let (gang, other) = (submit(&channel, job("gang", 1)).await, submit(&channel, job("other", 5)).await);
+    let take = v1::TakeHoldRequest {
+        session: 0,
+        job: gang.job,
+        machines: vec![0],
+        resources: Some(v1::Resources { cpu_millis: 3500, ..Default::default() }),
+        within_micros: 60_000_000,
+        incarnation: 0,
+    };
+    CellClient::new(channel.clone()).take_hold(take.clone()).await.unwrap();
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let mut inspect = InspectClient::new(channel.clone());
+    let mut held = async |number: u64, tasks: Vec<u32>| {
+        let claims = placement(other.job, vec![0; tasks.len()], tasks);
+        let outcome = session.commit(session.transaction(number, vec![claims])).await.unwrap();
+        assert_eq!(outcome.refusals.last().unwrap().reason(), v1::RefusalReason::NoRoom, "{outcome:?}");
+        let request = v1::GetTransactionRequest { session: outcome.session, number };
+        inspect.get_transaction(request).await.unwrap().into_inner().held
+    };
+    let one = held(1, vec![0]).await;
+    assert_eq!((one.len(), one[0].claim, one[0].amount, one[0].jobs_total), (1, 0, 3500, 1));
+    assert_eq!(one[0].jobs, ["default/gang"]);
+    CellClient::new(channel).take_hold(v1::TakeHoldRequest { machines: Vec::new(), ..take }).await.unwrap();
+    assert_eq!(held(2, vec![0, 1, 2, 3, 4]).await, [], "nobody holds what it lacks");
     server.shutdown().await.unwrap();
 }
 
