@@ -128,7 +128,7 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
         ("transaction", cells[0].clone()),
         ("scheduler", format!("{} (principal {})", cells[1], output::or_dash(&view.principal))),
         ("outcome", format!("{}: {} of {} claims granted", cells[2], outcome.granted, outcome.claims)),
-        ("decided", format!("at revision {}, {} ago", outcome.revision, output::ago(outcome.time_micros))),
+        ("decided", decided(&outcome)),
         ("based on", format!("revision {} ({staleness} decided in between)", view.base_revision)),
         (
             "rules",
@@ -139,13 +139,7 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
             ),
         ),
     ];
-    if outcome.granted > 0 {
-        pairs.push(("allocations", some_of(&output::granted(view), refusals_shown)));
-    }
-    let on_spare_machines = output::on_spare_machines(view);
-    if !on_spare_machines.is_empty() {
-        pairs.push(("spare machines", some_of(&on_spare_machines, refusals_shown)));
-    }
+    pairs.extend(lines("granted", output::grants(view), refusals_shown));
     if view.stops > 0 {
         pairs.push(("stops", format!("{} ({} idle)", view.stops, outcome.idle_stops.len())));
     }
@@ -153,13 +147,7 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
     if !stopped.is_empty() {
         pairs.push(("stopped", some_of(&stopped, refusals_shown)));
     }
-    let evictions = output::evictions(view);
-    for eviction in evictions.iter().take(refusals_shown) {
-        pairs.push(("evicted", eviction.clone()));
-    }
-    if let Some(hidden) = evictions.len().checked_sub(refusals_shown).filter(|hidden| *hidden > 0) {
-        pairs.push(("evicted", format!("and {hidden} more; `-o wide` shows all")));
-    }
+    pairs.extend(lines("evicted", output::evictions(view), refusals_shown));
     if !decision.policy.is_empty() {
         let words = format!(
             "{}, attempt {}, queued {}, deciding {}",
@@ -171,6 +159,21 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
         pairs.push(("policy", words));
     }
     output::fields(&pairs) + &refusals(view, &outcome, refusals_shown)
+}
+
+/// When it was: to be held against other records, and as people count.
+fn decided(outcome: &Outcome) -> String {
+    let time = output::json_time(outcome.time_micros);
+    let time = time.as_str().map_or_else(String::new, |time| format!("{time}, "));
+    format!("{time}at revision {}, {} ago", outcome.revision, output::ago(outcome.time_micros))
+}
+
+/// A line for each of the first few, and how many more there are.
+fn lines(title: &'static str, mut words: Vec<String>, shown: usize) -> Vec<(&'static str, String)> {
+    let hidden = words.len().saturating_sub(shown);
+    words.truncate(shown);
+    words.extend((hidden > 0).then(|| format!("and {hidden} more; `-o wide` shows all")));
+    words.into_iter().map(|line| (title, line)).collect()
 }
 
 /// Why claims were refused, behind an empty line; nothing where none was.
@@ -255,6 +258,7 @@ mod tests {
             outcome: TransactionOutcome::Refused.into(),
             refusals: vec![refusal.clone(), refusal],
             claims: 1,
+            time_micros: 7_000_000,
             divergences: vec![1],
             ..Outcome::default()
         };
@@ -267,6 +271,8 @@ mod tests {
         let text = text(&view, 1);
         for part in [
             "txn-17-3",
+            "1970-01-01T00:00:07",
+            "at revision 43, ",
             "refused: 0 of 1",
             "revision 38 (4 decided in between)",
             "misfit",

@@ -1,7 +1,9 @@
 //! Refusals in words: which claim, what stood in the way, by how much, and who took the room.
 
 use plenum_model::{LogTime, NotWanted, counted};
-use plenum_proto::v1::{Culprit, HeldView, NotWantedCause, Refusal, RefusalKind, RefusalReason, TransactionView};
+use plenum_proto::v1::{
+    Culprit, CulpritView, HeldView, NotWantedCause, Refusal, RefusalKind, RefusalReason, TransactionView,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -19,20 +21,37 @@ pub(crate) struct Names<'view>(pub(crate) &'view TransactionView);
 
 impl<'view> Names<'view> {
     /// "namespace/job"; its id where the name is not known any more.
-    fn job(self, refusal: &Refusal) -> String {
-        let id = || plenum_model::JobId::from_bits(refusal.job).map_or_else(|| "-".to_owned(), |id| id.to_string());
-        self.0.job_names.get(&refusal.job).cloned().unwrap_or_else(id)
+    pub(super) fn job(self, bits: u64) -> String {
+        let id = || plenum_model::JobId::from_bits(bits).map_or_else(|| "-".to_owned(), |id| id.to_string());
+        self.0.job_names.get(&bits).cloned().unwrap_or_else(id)
     }
 
-    fn group(self, job: u64, group: u32) -> String {
+    pub(super) fn group(self, job: u64, group: u32) -> String {
         let key = format!("{job}/{group}");
         self.0.group_names.get(&key).cloned().unwrap_or_else(|| format!("group {group}"))
     }
 
     /// Who held the room that a claim lacked, where it would not have lacked it without that.
     fn held(self, refusal: &Refusal) -> Option<&'view HeldView> {
-        let is_its = |held: &&HeldView| (held.placement, held.claim) == (refusal.placement, refusal.claim);
-        self.0.held.iter().find(is_its)
+        let held = &self.0.held;
+        let found = held.binary_search_by_key(&(refusal.placement, refusal.claim), |held| (held.placement, held.claim));
+        held.get(found.ok()?)
+    }
+
+    /// Whose a culprit's allocation is.
+    fn tenant(self, allocation: u64) -> Option<&'view CulpritView> {
+        self.culprit(allocation, 0).filter(|_| allocation != 0)
+    }
+
+    /// Who asked for a culprit that is an event.
+    fn event(self, culprit: &Culprit) -> Option<&'view CulpritView> {
+        self.culprit(0, culprit.revision)
+    }
+
+    /// They come by allocation and revision, of which each has one.
+    fn culprit(self, allocation: u64, revision: u64) -> Option<&'view CulpritView> {
+        let told = &self.0.culprits;
+        told.get(told.binary_search_by_key(&(allocation, revision), |told| (told.allocation, told.revision)).ok()?)
     }
 
     fn machine(self, refusal: &Refusal) -> String {
@@ -53,7 +72,8 @@ fn is_whole(refusal: &Refusal) -> bool {
 pub(crate) fn sentence(names: Names<'_>, refusal: &Refusal) -> String {
     let mut text = place(names, refusal);
     text.push_str(&format!(": {}, {}", kind_name(refusal.kind()), obstacle(names, refusal)));
-    let mut taken: Vec<String> = by_whom(refusal).iter().map(|culprit| culprit_words(refusal, culprit)).collect();
+    let culprits = by_whom(refusal);
+    let mut taken: Vec<String> = culprits.iter().map(|culprit| culprit_words(names, refusal, culprit)).collect();
     let unlisted = unlisted_amount(refusal);
     if unlisted > 0 {
         taken.push(format!("and others ({})", in_smallest_unit(refusal, unlisted)));
@@ -66,17 +86,29 @@ pub(crate) fn sentence(names: Names<'_>, refusal: &Refusal) -> String {
     text
 }
 
-/// The culprits, each transaction once: every task that it placed there is one, and took a part.
-fn by_whom(refusal: &Refusal) -> Vec<Culprit> {
-    let mut all: Vec<Culprit> = Vec::new();
+/// A culprit, and with how many others of its transaction: every task that it placed there is one, and took a part.
+struct Taker {
+    /// The amount is that of all of them.
+    culprit: Culprit,
+    allocations: Vec<u64>,
+}
+
+/// The culprits, each transaction once.
+fn by_whom(refusal: &Refusal) -> Vec<Taker> {
+    let mut all: Vec<Taker> = Vec::new();
     for culprit in &refusal.culprits {
-        let is_same = |other: &&mut Culprit| {
+        let is_same = |taker: &&mut Taker| {
+            let other = &taker.culprit;
             (other.revision, other.session, other.number) == (culprit.revision, culprit.session, culprit.number)
                 && other.event == culprit.event
         };
+        let own = Some(culprit.allocation).filter(|&allocation| allocation != 0);
         match all.iter_mut().find(is_same) {
-            Some(known) => known.amount = known.amount.saturating_add(culprit.amount),
-            None => all.push(culprit.clone()),
+            Some(known) => {
+                known.culprit.amount = known.culprit.amount.saturating_add(culprit.amount);
+                known.allocations.extend(own);
+            }
+            None => all.push(Taker { culprit: culprit.clone(), allocations: own.into_iter().collect() }),
         }
     }
     all
@@ -87,7 +119,7 @@ fn place(names: Names<'_>, refusal: &Refusal) -> String {
     if is_whole(refusal) {
         return "the whole transaction".to_owned();
     }
-    let job = full_name_called(&names.job(refusal));
+    let job = full_name_called(&names.job(refusal.job));
     let several = names.0.outcome.as_ref().is_some_and(|outcome| outcome.placements.len() > 1);
     let placement = if several { format!("placement {}, ", refusal.placement) } else { String::new() };
     format!(
@@ -105,16 +137,65 @@ fn unlisted_amount(refusal: &Refusal) -> i64 {
     refusal.culprits_total.saturating_sub(listed).max(0)
 }
 
-fn culprit_words(refusal: &Refusal, culprit: &Culprit) -> String {
+fn culprit_words(names: Names<'_>, refusal: &Refusal, taker: &Taker) -> String {
+    let culprit = &taker.culprit;
+    let event = names.event(culprit);
     let who = match culprit_transaction(culprit) {
         Some(transaction) => format!("{transaction} (scheduler {}, ", culprit.scheduler),
-        None => format!("the machine's or job's change `{}` (", culprit.event),
+        None => format!("{} (", event_words(culprit, event)),
     };
+    let by = event.filter(|_| culprit.session == 0).map_or("", |event| event.principal.as_str());
+    let by = if by.is_empty() { String::new() } else { format!(", by {by}") };
     let amount = match culprit.amount {
         0 => String::new(),
         amount => format!(", {}", in_smallest_unit(refusal, amount)),
     };
-    format!("{who}revision {}{amount})", culprit.revision)
+    let tasks: Vec<String> = taker.allocations.iter().map(|&allocation| task_words(names, allocation)).collect();
+    let tasks = if tasks.is_empty() { String::new() } else { format!(" for {}", tasks.join(" and ")) };
+    format!("{who}revision {}{by}{amount}{tasks})", culprit.revision)
+}
+
+/// An allocation with its task, where that is known.
+fn task_words(names: Names<'_>, allocation: u64) -> String {
+    let id = allocation_id(allocation);
+    match names.tenant(allocation) {
+        Some(CulpritView { job, group, task, .. }) => format!("{}/{group}[{task}] as {id}", full_name_called(job)),
+        None => id,
+    }
+}
+
+/// What happened, in words that go with "taken by" and "because of".
+fn event_words(culprit: &Culprit, event: Option<&CulpritView>) -> String {
+    let words = match culprit.event.as_str() {
+        "registered" => "the machine's registration",
+        "epoch" => "a new registration of the machine",
+        "capacity" => "a change of the machine's capacity",
+        "attributes" => "a change of the machine's attributes",
+        "cordoned" => "a cordon of the machine",
+        "draining" => "a drain of the machine",
+        "expired" => "the end of the machine's lease",
+        "ready" => "the return of the machine",
+        "removed" => "the removal of the machine",
+        "hold" => match event.map(|event| full_name_called(&event.job)).filter(|job| !job.is_empty()) {
+            Some(job) => return format!("a hold of {job}"),
+            None => "a hold",
+        },
+        "unknown task" => "a task on the machine that the cell does not know",
+        "unknown task ended" => "the end of a task that the cell does not know",
+        "successor ended" => "the end of who had taken over room there",
+        "submitted" => "a submission of the job",
+        "over" => "the end of the job",
+        "group" => "another count of the group",
+        "task" => "the end of a task of the job",
+        "home" => "another machine for the job's tasks to share",
+        "retired" => "the job's retirement",
+        "leaving" => "a task's predecessor that began to leave",
+        "backoff" => "a failure in the group",
+        "undone" => "a group that is done no more",
+        // Of a later server.
+        other => return format!("the machine's or job's change `{other}`"),
+    };
+    words.to_owned()
 }
 
 /// CPU and devices always in thousandths here: what was short and what was taken are easier to add up in one unit.
@@ -253,18 +334,34 @@ fn kind_name(kind: RefusalKind) -> &'static str {
     }
 }
 
-fn culprit_json(culprit: &Culprit) -> Value {
+fn culprit_json(names: Names<'_>, culprit: &Culprit) -> Value {
     let mut object = json!({
         "revision": culprit.revision,
         "scheduler": or_null(&culprit.scheduler),
         "amount": culprit.amount,
     });
-    match culprit_transaction(culprit) {
-        Some(transaction) => object["transaction"] = json!(transaction),
-        None => object["event"] = json!(culprit.event),
-    }
+    let told = match culprit_transaction(culprit) {
+        Some(transaction) => {
+            object["transaction"] = json!(transaction);
+            names.tenant(culprit.allocation)
+        }
+        None => {
+            object["event"] = json!(culprit.event);
+            names.event(culprit)
+        }
+    };
     if culprit.allocation != 0 {
         object["allocation"] = json!(allocation_id(culprit.allocation));
+    }
+    let Some(told) = told else { return object };
+    if !told.job.is_empty() {
+        let (namespace, job) = parts_of_full_name(&told.job);
+        (object["namespace"], object["job"]) = (or_null(namespace), json!(job));
+    }
+    if told.allocation != 0 {
+        (object["group"], object["task_index"]) = (json!(told.group), json!(told.task));
+    } else {
+        object["principal"] = or_null(&told.principal);
     }
     object
 }
@@ -274,9 +371,9 @@ pub(super) fn refusal_json(names: Names<'_>, refusal: &Refusal) -> Value {
     let is_short = matches!(refusal.reason(), RefusalReason::NoRoom | RefusalReason::QuotaExceeded);
     let is_device = !refusal.device.is_empty();
     let cause = Some(refusal.not_wanted()).filter(|cause| *cause != NotWantedCause::Unspecified);
-    let culprits: Vec<Value> = refusal.culprits.iter().map(culprit_json).collect();
+    let culprits: Vec<Value> = refusal.culprits.iter().map(|culprit| culprit_json(names, culprit)).collect();
     let claim = |value: Value| if is_whole(refusal) { Value::Null } else { value };
-    let full_name = names.job(refusal);
+    let full_name = names.job(refusal.job);
     // An id has no namespace.
     let (namespace, job) = parts_of_full_name(&full_name);
     json!({
@@ -416,13 +513,54 @@ mod tests {
         assert!(text.ends_with("1000m), and others (1500m)"), "{text}");
     }
 
+    // Whose job it was that took the room was asked for in two more commands.
+    #[test]
+    fn a_culprit_is_named_with_its_tasks() {
+        let (first, second) = (1 << 32 | 3, 1 << 32 | 4);
+        let tenant = CulpritView {
+            allocation: first,
+            job: "ml/quick".to_owned(),
+            group: "g".to_owned(),
+            task: 2,
+            ..CulpritView::default()
+        };
+        let view = TransactionView { culprits: vec![tenant], ..view() };
+        let culprit = |allocation| Culprit { allocation, ..refusal().culprits.remove(0) };
+        let refusal = Refusal { culprits: vec![culprit(first), culprit(second)], culprits_total: 2000, ..refusal() };
+        let text = sentence(Names(&view), &refusal);
+        let expected =
+            "taken by txn-12-7 (scheduler blue, revision 41, 2000m for ml/quick/g[2] as alloc-3-1 and alloc-4-1)";
+        assert!(text.ends_with(expected), "{text}");
+        let object = refusal_json(Names(&view), &refusal);
+        let (known, other) = (&object["culprits"][0], &object["culprits"][1]);
+        assert_eq!(
+            (&known["namespace"], &known["job"], &known["task_index"]),
+            (&json!("ml"), &json!("quick"), &json!(2))
+        );
+        assert_eq!((&other["allocation"], &other["job"]), (&json!("alloc-4-1"), &Value::Null));
+    }
+
+    // It was told by a word in quotes, and who had done it by nothing.
     #[test]
     fn an_event_is_a_culprit_too() {
-        let culprit = Culprit { revision: 9, event: "cordoned".to_owned(), ..Culprit::default() };
-        let reason = RefusalReason::MachineNotReady.into();
-        let text =
-            sentence(Names(&view()), &Refusal { culprits: vec![culprit], culprits_total: 0, reason, ..refusal() });
-        assert!(text.ends_with("because of the machine's or job's change `cordoned` (revision 9)"), "{text}");
+        let told = |event: &str, asked: Option<CulpritView>| {
+            let culprit = Culprit { revision: 9, event: event.to_owned(), ..Culprit::default() };
+            let reason = RefusalReason::MachineNotReady.into();
+            let refusal = Refusal { culprits: vec![culprit], culprits_total: 0, reason, ..refusal() };
+            let view = TransactionView { culprits: asked.into_iter().collect(), ..view() };
+            let text = sentence(Names(&view), &refusal);
+            let principal = refusal_json(Names(&view), &refusal)["culprit"]["principal"].clone();
+            (text.split_once("because of ").unwrap().1.to_owned(), principal)
+        };
+        let by = |principal: &str, job: &str| {
+            let (principal, job) = (principal.to_owned(), job.to_owned());
+            Some(CulpritView { revision: 9, principal, job, ..CulpritView::default() })
+        };
+        assert_eq!(told("cordoned", None), ("a cordon of the machine (revision 9)".to_owned(), Value::Null));
+        let expected = "a cordon of the machine (revision 9, by alice)".to_owned();
+        assert_eq!(told("cordoned", by("alice", "")), (expected, json!("alice")));
+        assert_eq!(told("hold", by("bob", "gold/royal")).0, "a hold of gold/royal (revision 9, by bob)");
+        assert_eq!(told("later", None).0, "the machine's or job's change `later` (revision 9)");
     }
 
     // It said that the device was taken: not which kind, nor how much of it was missing.

@@ -34,7 +34,7 @@ fn outcome(view: &TransactionView) -> Outcome {
 }
 
 /// The allocations that it was granted.
-pub(crate) fn granted(view: &TransactionView) -> Vec<String> {
+fn granted(view: &TransactionView) -> Vec<String> {
     let outcome = view.outcome.iter();
     let granted = outcome.flat_map(|outcome| &outcome.placements).flat_map(|placement| &placement.allocations);
     granted.filter(|allocation| **allocation != 0).map(|allocation| allocation_id(*allocation)).collect()
@@ -50,9 +50,22 @@ fn elsewhere(view: &TransactionView) -> impl Iterator<Item = (String, String)> {
     })
 }
 
-/// The same, for people.
-pub(crate) fn on_spare_machines(view: &TransactionView) -> Vec<String> {
-    elsewhere(view).map(|(allocation, machine)| format!("{allocation} on {machine}")).collect()
+/// The allocations that it was granted, for people: each with its task and where it is; by their ids alone where it is not told what was asked.
+pub(crate) fn grants(view: &TransactionView) -> Vec<String> {
+    let Some((asked, outcome)) = view.transaction.as_ref().zip(view.outcome.as_ref()) else { return granted(view) };
+    let mut lines = Vec::new();
+    for (asked, told) in asked.placements.iter().zip(&outcome.placements) {
+        let (job, group) = (Names(view).job(asked.job), Names(view).group(asked.job, asked.group));
+        let job = full_name_called(&job);
+        let claims = (0_u32..).zip(asked.tasks.iter().zip(&asked.machines)).zip(&told.allocations);
+        for ((claim, (task, &own)), &allocation) in claims.filter(|(_, allocation)| **allocation != 0) {
+            let spare = told.elsewhere.iter().find(|spare| spare.claim == claim);
+            let machine = Names(view).machine_called(spare.map_or(own, |spare| spare.machine));
+            let which = if spare.is_some() { ", a spare machine" } else { "" };
+            lines.push(format!("task {job}/{group}[{task}] ({}) on {machine}{which}", allocation_id(allocation)));
+        }
+    }
+    lines
 }
 
 /// The allocations that it stopped; only where it is known what was asked.
@@ -209,7 +222,8 @@ impl Row for TransactionView {
 #[cfg(test)]
 mod tests {
     use plenum_proto::v1::{
-        DecisionMetadata, GrantedElsewhere, NotWantedCause, PlacementOutcome, Refusal, RefusalReason, Transaction,
+        DecisionMetadata, GrantedElsewhere, NotWantedCause, Placement, PlacementOutcome, Refusal, RefusalReason,
+        Transaction,
     };
 
     use super::*;
@@ -271,10 +285,11 @@ mod tests {
         assert_eq!(view.to_json()["divergences"], json!([1, 2]));
     }
 
-    // On which machine it was took a command for each allocation.
+    // Whose each allocation was and where took a command for each.
     #[test]
-    fn a_claim_that_went_to_a_spare_machine_is_told_with_it() {
+    fn what_was_granted_is_told_with_its_task_and_machine() {
         let spare = |claim, machine| GrantedElsewhere { claim, machine };
+        let asked = Placement { job: 7, machines: vec![6; 4], tasks: vec![0, 1, 2, 3], ..Placement::default() };
         let placement = PlacementOutcome {
             allocations: vec![0, 1 << 32 | 3, 1 << 32 | 4, 1 << 32 | 5],
             elsewhere: vec![spare(1, 7), spare(3, 8)],
@@ -282,11 +297,22 @@ mod tests {
         };
         let view = TransactionView {
             outcome: Some(Outcome { placements: vec![placement], ..Outcome::default() }),
-            machine_names: [(7, "m7".to_owned())].into(),
-            transaction: Some(Transaction::default()),
+            machine_names: [(6, "m6".to_owned()), (7, "m7".to_owned())].into(),
+            job_names: [(7, "ml/quick".to_owned())].into(),
+            group_names: [("7/0".to_owned(), "g".to_owned())].into(),
+            transaction: Some(Transaction { placements: vec![asked], ..Transaction::default() }),
             ..TransactionView::default()
         };
-        assert_eq!(on_spare_machines(&view), ["alloc-3-1 on m7", "alloc-5-1 on machine 8"]);
+        let lines = [
+            "task ml/quick/g[1] (alloc-3-1) on m7, a spare machine",
+            "task ml/quick/g[2] (alloc-4-1) on m6",
+            "task ml/quick/g[3] (alloc-5-1) on machine 8, a spare machine",
+        ];
+        assert_eq!(grants(&view), lines);
+        assert_eq!(
+            grants(&TransactionView { transaction: None, ..view.clone() }),
+            ["alloc-3-1", "alloc-4-1", "alloc-5-1"]
+        );
         let json = json!([{ "allocation": "alloc-3-1", "machine": "m7" }, { "allocation": "alloc-5-1", "machine": "machine 8" }]);
         assert_eq!(view.to_json()["elsewhere"], json);
     }

@@ -6,6 +6,7 @@ pub(crate) mod arriving;
 mod backup;
 mod cell;
 mod conflicts;
+mod culprits;
 mod custom;
 mod driven;
 mod elsewhere;

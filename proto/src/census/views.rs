@@ -108,7 +108,7 @@ const OUTCOME_PARTS: [(u64, super::Part); 5] = [
     (11, Numbers(1)),
     (12, Numbers(1)),
 ];
-const TRANSACTION_PARTS: [(u64, super::Part); 8] = [
+const TRANSACTION_PARTS: [(u64, super::Part); 9] = [
     (1, Once(&shape(&OUTCOME_PARTS))),
     (4, Once(&ASKED)),
     (9, Entry(1)),
@@ -117,6 +117,7 @@ const TRANSACTION_PARTS: [(u64, super::Part); 8] = [
     (13, Numbers(1)),
     (15, Entry(1)),
     (16, Within(1, &shape(&[(4, Entry(1))]))),
+    (17, Entry(1)),
 ];
 static TRANSACTION_VIEW: Shape = shape(&TRANSACTION_PARTS);
 static ASKED: Shape = shape(&[(7, Within(0, &PLACEMENT)), (8, Numbers(1)), (9, Entry(1))]);

@@ -20,7 +20,11 @@ pub(super) fn told(history: &History, found: &LoggedTransaction) -> Vec<v1::Held
         return Vec::new();
     }
     match past::fold(history, found.revision.saturating_sub(1)) {
-        Ok(cell) => asked.filter_map(|refusal| by_whom(&cell, refusal)).collect(),
+        Ok(cell) => {
+            let mut held: Vec<_> = asked.filter_map(|refusal| by_whom(&cell, refusal)).collect();
+            held.sort_unstable_by_key(|view| (view.placement, view.claim));
+            held
+        }
         Err(_) => Vec::new(),
     }
 }

@@ -11,6 +11,7 @@ use plenum_proto::{filters, v1};
 use prost::Message;
 use tonic::Code;
 
+use super::culprits;
 use super::elsewhere;
 use super::evictions::Evicted;
 use super::failure::Failure;
@@ -253,6 +254,7 @@ fn transaction(
         view.evictions = evicted.views(history, cell)?;
         view.evicted = evicted.ids;
         view.held = held::told(history, &found);
+        view.culprits = culprits::told(history, cell, (groups, &mut *names), &found);
         view.transaction = Some(asked);
     }
     let jobs: BTreeSet<u64> = spoken_of.iter().map(|(job, _)| *job).collect();
