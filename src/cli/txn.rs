@@ -19,7 +19,7 @@ use super::{
 use crate::{
     connect::Connection,
     failure::Failure,
-    output::{self, Format, Names, Row, sentence, span},
+    output::{self, Format, Names, Row, sentence},
 };
 
 /// Refusals that fit on a screen; a transaction may have 16,384.
@@ -153,8 +153,8 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
             "{}, attempt {}, queued {}, deciding {}",
             decision.policy,
             decision.attempt,
-            span(decision.queued_micros),
-            span(decision.deciding_micros)
+            output::said_span(decision.queued_micros),
+            output::said_span(decision.deciding_micros)
         );
         pairs.push(("policy", words));
     }

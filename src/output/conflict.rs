@@ -55,6 +55,16 @@ impl Grouped<'_> {
     }
 }
 
+/// What a scheduler says of how long something took, who need not: 0 stands for nothing.
+pub(super) fn said(micros: i64) -> Option<i64> {
+    (micros != 0).then_some(micros)
+}
+
+/// The same, for people.
+pub(crate) fn said_span(micros: i64) -> String {
+    or_dash(&said(micros).map(span).unwrap_or_default())
+}
+
 impl Row for Grouped<'_> {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
         (&["TRANSACTIONS", "CLAIMS", "STALENESS", "WASTED", "NEWEST"], &[])
@@ -65,7 +75,7 @@ impl Row for Grouped<'_> {
             self.row.transactions.to_string(),
             self.row.claims.to_string(),
             self.row.median_staleness_revisions.to_string(),
-            span(self.row.wasted_micros),
+            said_span(self.row.wasted_micros),
             self.name(),
         ]
     }
@@ -75,7 +85,7 @@ impl Row for Grouped<'_> {
             "transactions": self.row.transactions,
             "claims": self.row.claims,
             "median_staleness_revisions": self.row.median_staleness_revisions,
-            "wasted_micros": self.row.wasted_micros,
+            "wasted_micros": said(self.row.wasted_micros),
             "newest": self.name(),
         });
         for (title, _, key) in KEYS.iter().filter(|key| self.has(key)) {
@@ -115,9 +125,21 @@ mod tests {
         let lost = grouped("pair", &rows);
         let (titles, cells) = key_columns(&lost);
         assert_eq!(titles[..3], ["LOSER", "WINNER", "TRANSACTIONS"]);
-        assert_eq!(cells[0], ["red", "blue", "3", "9", "0", "0us", "txn-4-2"]);
+        assert_eq!(cells[0], ["red", "blue", "3", "9", "0", "-", "txn-4-2"]);
         assert_eq!(lost[0].to_json()["loser"], "red");
         assert!(lost[0].to_json().get("machine").is_none());
+    }
+
+    // Who thought for seconds and did not say so had wasted `0us`, beside others that wasted milliseconds.
+    #[test]
+    fn what_nobody_said_it_took_is_not_told_as_no_time_at_all() {
+        let told = |wasted_micros| {
+            let rows = [ConflictRow { wasted_micros, ..ConflictRow::default() }];
+            let lost = grouped("pair", &rows);
+            (lost[0].cells()[3].clone(), lost[0].to_json()["wasted_micros"].clone())
+        };
+        assert_eq!(told(0), ("-".to_owned(), Value::Null));
+        assert_eq!(told(1500), ("1.5ms".to_owned(), json!(1500)));
     }
 
     #[test]

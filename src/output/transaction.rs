@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Names, Row, ago,
     allocation::{allocation_id, transaction_id},
+    conflict::said,
     job::{full_name_called, parts_of_full_name},
     json_time, or_dash, or_null,
     refusal::refusal_json,
@@ -178,8 +179,8 @@ impl Row for TransactionView {
                 "policy": or_null(&decision.policy),
                 // A text, as ids are: programs that have floating point alone would round it.
                 "seed": decision.seed.to_string(),
-                "queued_micros": decision.queued_micros,
-                "deciding_micros": decision.deciding_micros,
+                "queued_micros": said(decision.queued_micros),
+                "deciding_micros": said(decision.deciding_micros),
             })
         });
         let mut object = json!({
@@ -265,6 +266,7 @@ mod tests {
         let decision = Some(DecisionMetadata { seed, ..DecisionMetadata::default() });
         let view = TransactionView { decision, ..TransactionView::default() };
         assert_eq!(view.to_json()["decision"]["seed"], "12322096073707896240");
+        assert_eq!(view.to_json()["decision"]["deciding_micros"], Value::Null, "nothing is said of it");
     }
 
     // A claim that came at the end of a backoff was nobody's bug to `--filter divergent=true`, and one to who read the list as JSON.
