@@ -1,7 +1,8 @@
 //! The fields of rows by which listings are narrowed down: what `filter` of their requests takes. A field that ends in `.` stands for all that begin so.
 
 /// Jobs.
-pub const JOBS: &[&str] = &["name", "namespace", "scheduler", "state", "priority", "runs", "failing", "parent"];
+pub const JOBS: &[&str] =
+    &["name", "namespace", "scheduler", "state", "priority", "runs", "failing", "unreachable", "parent"];
 /// Allocations.
 pub const ALLOCATIONS: &[&str] =
     &["id", "namespace", "job", "group", "machine", "scheduler", "state", "ready", "task_index", "attempt"];

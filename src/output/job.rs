@@ -40,10 +40,18 @@ pub(crate) fn job_state(state: JobState) -> &'static str {
     }
 }
 
-/// The state, and whether tasks fail again and again: between two of its starts, such a job runs.
+/// The state, whether tasks fail again and again, as such a job runs between two of its starts, and how many are on machines that nobody hears of.
 pub(crate) fn state_words(job: &JobView) -> String {
     let state = job_state(job.state());
-    if failing(job) == 0 { state.to_owned() } else { format!("{state} (failing)") }
+    let mut beside: Vec<String> = Vec::new();
+    beside.extend((failing(job) > 0).then(|| "failing".to_owned()));
+    beside.extend(Some(unreachable(job)).filter(|&away| away > 0).map(|away| format!("{away} unreachable")));
+    if beside.is_empty() { state.to_owned() } else { format!("{state} ({})", beside.join(", ")) }
+}
+
+/// Tasks on machines that are unreachable.
+fn unreachable(job: &JobView) -> u64 {
+    sum(job, |group| group.unreachable)
 }
 
 /// Tasks that fail again and again.
@@ -108,6 +116,7 @@ fn group_json(group: &GroupView, shape: Option<&GroupShape>, body: Option<&Group
         "failed": group.failed,
         "attempts": group.attempts,
         "failing": group.failing,
+        "unreachable": group.unreachable,
         "failures": group.failures,
         "not_before": json_time(group.not_before_micros),
         "staying": or_null(&group.staying),
@@ -185,6 +194,7 @@ impl Row for JobView {
             "scheduler": shape.map(|shape| &shape.scheduler),
             "state": job_state(self.state()),
             "failing": failing(self),
+            "unreachable": unreachable(self),
             "priority": shape.map(|shape| shape.priority),
             "runs": shape.map(|shape| match shape.kind() {
                 JobKind::Forever => "forever",
@@ -347,5 +357,23 @@ mod tests {
         assert_eq!((&object["state"], &object["failing"]), (&json!("running"), &json!(4)), "programs know five states");
         assert_eq!((&object["groups"][2]["failing"], &object["groups"][2]["failures"]), (&json!(2), &json!(5)));
         assert_ne!(failing.unlogged(), sound.unlogged(), "who watches the list is told");
+    }
+
+    // All of a job's tasks were on a machine that was gone, and it was listed as any other that runs.
+    #[test]
+    fn a_job_with_tasks_on_unreachable_machines_says_so_beside_its_state() {
+        let group = |failing, unreachable| GroupView { failing, unreachable, ..GroupView::default() };
+        let job = |groups: Vec<GroupView>| JobView { groups, state: JobState::JobRunning.into(), ..Default::default() };
+        assert_eq!(job(vec![group(0, 0), group(0, 0)]).cells()[2], "running");
+        let away = job(vec![group(0, 2), group(0, 1)]);
+        assert_eq!(away.cells()[2], "running (3 unreachable)");
+        assert_eq!(job(vec![group(1, 2)]).cells()[2], "running (failing, 2 unreachable)");
+        let object = away.to_json();
+        assert_eq!(
+            (&object["state"], &object["unreachable"]),
+            (&json!("running"), &json!(3)),
+            "programs know five states"
+        );
+        assert_eq!(object["groups"][1]["unreachable"], 1);
     }
 }

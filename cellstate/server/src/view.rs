@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{
     AllocationRef, AllocationState, Cell, Delta, End, GroupRow, Hold, Job, JobId, JobKind, LogTime, Machine,
-    MachineState, Resources, Room, TaskRow, TaskState,
+    MachineRow, MachineState, Resources, Room, TaskRow, TaskState,
 };
 use plenum_proto::v1;
 
@@ -194,6 +194,8 @@ struct GroupCounts {
     lost: u32,
     attempts: u32,
     failing: u32,
+    /// Active, on machines that are unreachable.
+    unreachable: u32,
     /// Of the task that failed most often.
     failures: u32,
 }
@@ -224,21 +226,32 @@ pub(crate) struct Counts<'a> {
     now: LogTime,
     /// By group row.
     leaving: OnceCell<BTreeMap<u32, GroupCounts>>,
+    /// Slots of machines that are unreachable.
+    away: OnceCell<BTreeSet<u32>>,
 }
 
 impl<'a> Counts<'a> {
     /// What fails goes by `now`.
     pub(crate) fn new(cell: &'a Cell, now: LogTime) -> Self {
-        Self { cell, now, leaving: OnceCell::new() }
+        Self { cell, now, leaving: OnceCell::new(), away: OnceCell::new() }
     }
 
     /// How many tasks of a job fail again and again.
     pub(crate) fn failing(&self, job: &Job) -> u64 {
+        self.sum(job, |counts| counts.failing)
+    }
+
+    /// How many tasks of a job are on machines that are unreachable.
+    pub(crate) fn unreachable(&self, job: &Job) -> u64 {
+        self.sum(job, |counts| counts.unreachable)
+    }
+
+    fn sum(&self, job: &Job, of: impl Fn(GroupCounts) -> u32) -> u64 {
         let groups = (0_u16..).zip(&job.shape.groups);
         let counts = groups.filter_map(|(position, _)| {
             Some(self.of(job.group_row(position)?, self.cell.group(job, position)?, job.state.is_final()))
         });
-        counts.map(|counts| u64::from(counts.failing)).sum()
+        counts.map(|counts| u64::from(of(counts))).sum()
     }
 
     fn of(&self, number: u32, group: &GroupRow, is_over: bool) -> GroupCounts {
@@ -248,11 +261,23 @@ impl<'a> Counts<'a> {
             counts.tried(task.attempts);
             counts.failures = counts.failures.max(task.failures.into());
             if let Some(slot) = task.allocation.checked_sub(1) {
-                counts.add(self.cell.status(slot).state);
+                let state = self.cell.status(slot).state;
+                counts.add(state);
+                counts.unreachable += u32::from(state.is_active() && self.is_away(slot));
             }
             counts.failing += u32::from(!is_over && (fails(&task, group, self.now) || self.is_restarted(&task)));
         }
         counts
+    }
+
+    /// Whether the machine of an allocation is unreachable. Mostly none is, and no row is looked at.
+    fn is_away(&self, slot: u32) -> bool {
+        let away = self.away.get_or_init(|| {
+            let is_unreachable = |row: &MachineRow| row.state == MachineState::Unreachable;
+            let slots = 0..self.cell.machine_rows().len();
+            slots.filter(|&slot| self.cell.machine_row(slot).is_some_and(is_unreachable)).collect()
+        });
+        !away.is_empty() && self.cell.allocation_rows().get(slot).is_some_and(|row| away.contains(&row.machine))
     }
 
     /// Whether its agent restarts it again and again, and it is down at the moment: when it was restarted last, nobody but its agent knows.
@@ -327,6 +352,7 @@ pub(crate) fn job(cell: &Cell, job: &Job, counts: &Counts<'_>) -> v1::JobView {
             failing: live.failing,
             failures: live.failures,
             staying: String::new(),
+            unreachable: live.unreachable,
         }
     });
     v1::JobView {

@@ -113,6 +113,7 @@ fn list(shared: &Shared, cell: &Cell, wire: &v1::ListRequest, filter: &Filter, l
             "priority" => Some(job.shape.priority.to_string()),
             "runs" => Some(job.shape.kind.word().to_owned()),
             "failing" => Some(counts.failing(job).to_string()),
+            "unreachable" => Some(counts.unreachable(job).to_string()),
             _ => Some(view::parent_of(cell, job).map(|parent| parent.shape.name.to_string()).unwrap_or_default()),
         });
         if !passes {
@@ -184,7 +185,7 @@ impl v1::jobs_server::Jobs for JobsService {
         let wire = request.into_inner();
         let filter = Filter::parse(&wire.filter, filters::JOBS)?.with_words("state", listing::JOB_WORDS)?;
         let filter = filter.with_words("runs", listing::KIND_WORDS)?.with_names("name")?.with_names("parent")?;
-        let filter = filter.with_numbers("priority")?.with_numbers("failing")?;
+        let filter = filter.with_numbers("priority")?.with_numbers("failing")?.with_numbers("unreachable")?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
         let shared = self.shared.clone();

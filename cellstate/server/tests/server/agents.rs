@@ -176,6 +176,13 @@ async fn what_is_on_an_unreachable_machine_says_so_and_when_it_is_lost() {
     eventually("its lease runs out", async || shown(&channel, allocation).await.unreachable_micros > 0).await;
     let away = shown(&channel, allocation).await;
     assert_eq!(away.lost_at_micros - away.unreachable_micros, 60_000_000);
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let mut listed = async |filter: &str| {
+        let request = v1::ListRequest { filter: filter.to_owned(), ..Default::default() };
+        let jobs = jobs.list(request).await.unwrap().into_inner().jobs;
+        jobs.iter().map(|job| job.groups[0].unreachable).collect::<Vec<_>>()
+    };
+    assert_eq!((listed("unreachable!=0").await, listed("unreachable=0").await), (vec![1], vec![]));
     v1::jobs_client::JobsClient::new(channel.clone())
         .stop_allocation(v1::StopAllocationRequest { allocation })
         .await
