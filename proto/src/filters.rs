@@ -2,7 +2,7 @@
 
 /// Jobs.
 pub const JOBS: &[&str] =
-    &["name", "namespace", "scheduler", "state", "priority", "runs", "failing", "unreachable", "parent"];
+    &["name", "namespace", "scheduler", "state", "priority", "runs", "waiting", "failing", "unreachable", "parent"];
 /// Allocations.
 pub const ALLOCATIONS: &[&str] =
     &["id", "namespace", "job", "group", "machine", "scheduler", "state", "ready", "task_index", "attempt"];

@@ -42,7 +42,11 @@ fn allocations(status: &StatusResponse) -> String {
     let by_state = counts(&status.allocations);
     match status.waiting_tasks {
         0 => by_state,
-        waiting => format!("{by_state}; {} {}", counted(waiting, "task"), agreeing(waiting, "waits", "wait")),
+        waiting => format!(
+            "{by_state}; {} {}: `plenum job list --filter 'waiting!=0'` tells of which jobs",
+            counted(waiting, "task"),
+            agreeing(waiting, "waits", "wait")
+        ),
     }
 }
 
@@ -255,7 +259,7 @@ mod tests {
         (status.failing_jobs, status.waiting_tasks) = (1, 20);
         let told = status_text(&status);
         assert!(told.contains("2 running; 1 FAILING: `plenum job list --filter 'failing!=0'`"), "{told}");
-        assert!(told.contains("none; 20 tasks wait"), "{told}");
+        assert!(told.contains("none; 20 tasks wait: `plenum job list --filter 'waiting!=0'`"), "{told}");
         let json = status_json(&status);
         assert_eq!((&json["failing_jobs"], &json["waiting_tasks"]), (&json!(1), &json!(20)));
         status.waiting_tasks = 1;

@@ -386,6 +386,11 @@ pub(crate) fn waiting_tasks(job: &Job, row: &GroupRow) -> u32 {
     if places_tasks(job) { row.tasks_in(TaskState::Waiting) + row.tasks_in(TaskState::Blocked) } else { 0 }
 }
 
+/// The same of all of a job's.
+pub(crate) fn waiting_in(cell: &Cell, job: &Job) -> u64 {
+    group_rows(cell, job).map(|group| u64::from(waiting_tasks(job, group))).sum()
+}
+
 /// Whether tasks of a job wait for anything: what waits when it is over never runs, and of a recurring one nothing does.
 #[must_use]
 pub(crate) fn places_tasks(job: &Job) -> bool {

@@ -298,8 +298,7 @@ fn count_rows(cell: &Cell, now: LogTime, status: &mut v1::StatusResponse) {
         // One that is recurring waits for nothing: that is its place for as long as it is there.
         let stands = job.shape.kind == JobKind::Recurring && !job.state.is_final();
         listing::count(&mut status.jobs, if stands { "recurring" } else { job.state.word() });
-        let waiting = view::group_rows(cell, job).map(|group| u64::from(view::waiting_tasks(job, group)));
-        status.waiting_tasks += waiting.sum::<u64>();
+        status.waiting_tasks += view::waiting_in(cell, job);
     }
     status.failing_jobs = view::failing_jobs(cell, now) as u64;
     let mut states = [0_u64; plenum_model::AllocationState::ALL.len()];

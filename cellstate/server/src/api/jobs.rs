@@ -112,6 +112,7 @@ fn list(shared: &Shared, cell: &Cell, wire: &v1::ListRequest, filter: &Filter, l
             "state" => Some(job.state.word().to_owned()),
             "priority" => Some(job.shape.priority.to_string()),
             "runs" => Some(job.shape.kind.word().to_owned()),
+            "waiting" => Some(view::waiting_in(cell, job).to_string()),
             "failing" => Some(counts.failing(job).to_string()),
             "unreachable" => Some(counts.unreachable(job).to_string()),
             _ => Some(view::parent_of(cell, job).map(|parent| parent.shape.name.to_string()).unwrap_or_default()),
@@ -185,7 +186,8 @@ impl v1::jobs_server::Jobs for JobsService {
         let wire = request.into_inner();
         let filter = Filter::parse(&wire.filter, filters::JOBS)?.with_words("state", listing::JOB_WORDS)?;
         let filter = filter.with_words("runs", listing::KIND_WORDS)?.with_names("name")?.with_names("parent")?;
-        let filter = filter.with_numbers("priority")?.with_numbers("failing")?.with_numbers("unreachable")?;
+        let filter =
+            ["priority", "waiting", "failing", "unreachable"].into_iter().try_fold(filter, Filter::with_numbers)?;
         let limit = listing::limit(wire.limit, self.shared.settings.listing_rows);
         let cell = past::cell(&self.shared, wire.at).await?;
         let shared = self.shared.clone();

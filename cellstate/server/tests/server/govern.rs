@@ -115,6 +115,14 @@ async fn a_claim_that_lacks_room_which_another_job_holds_is_told_whose_it_is() {
     assert_eq!(one[0].jobs, ["default/gang"]);
     CellClient::new(channel).take_hold(v1::TakeHoldRequest { machines: Vec::new(), ..take }).await.unwrap();
     assert_eq!(held(2, vec![0, 1, 2, 3, 4]).await, [], "nobody holds what it lacks");
+    // Of a job of which others run, lists by state alone did not tell that some wait.
+    let mut jobs = JobsClient::new(connect(&server).await);
+    let mut listed = async |filter: &str| {
+        let request = v1::ListRequest { filter: filter.to_owned(), ..list() };
+        jobs.list(request).await.unwrap().into_inner().jobs.len()
+    };
+    let counts = (listed("waiting!=0").await, listed("waiting=1").await, listed("waiting=0").await);
+    assert_eq!(counts, (2, 2, 0), "one of each");
     server.shutdown().await.unwrap();
 }
 
