@@ -21,7 +21,7 @@ pub const PARTITIONS: &[&str] = &["name"];
 /// Holds.
 pub const HOLDS: &[&str] = &["job"];
 /// Transactions.
-pub const TRANSACTIONS: &[&str] = &["scheduler", "outcome", "divergent"];
+pub const TRANSACTIONS: &[&str] = &["scheduler", "outcome", "divergent", "job", "machine"];
 /// Conflicts, whatever they are grouped by.
 pub const CONFLICTS: &[&str] = &["loser", "winner", "machine", "job", "namespace", "resource"];
 

@@ -18,7 +18,7 @@ pub(crate) use operators::{Conflicts, Holds, Limits, Partitions, Quotas, Schedul
 pub(crate) use parts::WithParent;
 pub(crate) use parts::{Agent, Dev, Restore, Scheduler, Server};
 
-use super::at::parse_at;
+use super::at::{parse_at, parse_before};
 use crate::output::Format;
 
 /// The kernel of a data-centre operating system: one shared cell state, many independent schedulers.
@@ -126,9 +126,9 @@ pub(crate) struct Told {
     /// Up to a revision, or a time such as 2026-11-20T08:00:00Z or -10m
     #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
     pub(crate) at: Option<At>,
-    /// Only events below this revision; ages still count up to --at, or to now
-    #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(u64).range(2..))]
-    pub(crate) before: Option<u64>,
+    /// Only events below this revision, or before this time; ages still count up to --at, or to now
+    #[arg(long, value_name = "REVISION|TIME", value_parser = parse_before, allow_hyphen_values = true)]
+    pub(crate) before: Option<At>,
     /// Most events, the newest, and what else happened at the first one's revision [default: 0, the server's own limit]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub(crate) limit: u32,
@@ -235,12 +235,16 @@ mod tests {
             "plenum -o name machine list",
             "plenum txn list --refused --scheduler blue",
             "plenum conflicts --by pair --since 10m",
+            "plenum conflicts --since -10m",
             "plenum machine list --at -10m",
             "plenum conflicts --at=-1h",
             "plenum job history web --limit 5 --at 12",
             "plenum quota history ml --limit 5 --at 12",
             "plenum partition history",
             "plenum scheduler history batch --before 7",
+            "plenum scheduler history batch --before -10m",
+            "plenum txn list --after 2026-11-20T08:00:00Z --before -10m",
+            "plenum txn list --after 0 --filter job=ml/train,machine=m1",
             "plenum alloc show alloc-1-1 --history",
             "plenum machine show m1 --history",
             "plenum dev examples/word-count.toml --until-done --machines 2 --dir /tmp/x --no-isolation",

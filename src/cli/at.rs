@@ -65,14 +65,64 @@ fn away_micros(text: &str, expected: &str) -> Result<i64, String> {
     duration_micros(text).map_err(|what| if begins_as_one { what } else { expected.to_owned() })
 }
 
-/// Up to which moment is read when only what is below revision `before` is asked for, of a cell that is looked at as it was `at`: a long
+/// A moment below which is read: there is nothing below the first revision.
+///
+/// # Errors
+/// Says what was expected.
+pub(crate) fn parse_before(text: &str) -> Result<At, String> {
+    match parse_at(text)? {
+        At { revision: 1, .. } => Err("there is nothing below revision 1".to_owned()),
+        before => Ok(before),
+    }
+}
+
+/// A moment above which is read; 0: all.
+///
+/// # Errors
+/// Says what was expected.
+pub(crate) fn parse_after(text: &str) -> Result<At, String> {
+    if text == "0" { Ok(At::default()) } else { parse_at(text) }
+}
+
+/// From when on something counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// So many microseconds before the moment that is looked at.
+    Ago(i64),
+    /// A time.
+    Time(i64),
+}
+
+/// How long ago, or a time: `10m`, `-10m`, `2026-11-20T08:00:00Z`.
+///
+/// # Errors
+/// Says what was expected.
+pub(crate) fn parse_since(text: &str) -> Result<Since, String> {
+    let expected = "expected how long, such as 10m, or a time such as 2026-11-20T08:00:00Z";
+    let ago = text.strip_prefix('-').unwrap_or(text);
+    if text.starts_with('-') || duration_micros(ago).is_ok() {
+        return away_micros(ago, expected).map(Since::Ago);
+    }
+    // A slip in a length of time is told as one.
+    match time_micros(text, expected) {
+        Err(what) if what == expected => away_micros(ago, expected).map(Since::Ago),
+        time => time.map(Since::Time),
+    }
+}
+
+/// Up to which moment is read when only what is below the moment `before` is asked for, of a cell that is looked at as it was `at`: a long
 /// list is gone on with so, and is seen from the same moment all the time.
-pub(crate) fn up_to(at: Option<At>, before: Option<u64>) -> Option<At> {
-    let Some(last) = before.map(|before| before.saturating_sub(1)) else { return at };
-    let revision =
-        at.map(|at| at.revision).filter(|&revision| revision > 0).map_or(last, |revision| revision.min(last));
-    // Of both the earlier one counts.
-    Some(At { revision, time_micros: at.map_or(0, |at| at.time_micros) })
+pub(crate) fn up_to(at: Option<At>, before: Option<At>) -> Option<At> {
+    let Some(before) = before else { return at };
+    let at = at.unwrap_or_default();
+    // Of both the earlier one counts; 0 stands for none.
+    let earlier = |at: u64, before: u64| match (at, before.saturating_sub(1)) {
+        (0, last) => last,
+        (at, 0) => at,
+        (at, last) => at.min(last),
+    };
+    let time_micros = earlier(at.time_micros.max(0).cast_unsigned(), before.time_micros.max(0).cast_unsigned());
+    Some(At { revision: earlier(at.revision, before.revision), time_micros: time_micros.cast_signed() })
 }
 
 #[cfg(test)]
@@ -132,11 +182,33 @@ mod tests {
     fn what_is_below_a_revision_is_read_up_to_the_one_before_it() {
         let at = |revision| Some(At { revision, time_micros: 0 });
         assert_eq!((up_to(None, None), up_to(at(7), None)), (None, at(7)));
-        assert_eq!((up_to(None, Some(5)), up_to(at(7), Some(5)), up_to(at(3), Some(5))), (at(4), at(4), at(3)));
+        assert_eq!((up_to(None, at(5)), up_to(at(7), at(5)), up_to(at(3), at(5))), (at(4), at(4), at(3)));
         let by_time = Some(At { revision: 0, time_micros: 1_000_000 });
         // Whatever was above the revision of that time was listed, too.
         let both = Some(At { revision: 4, time_micros: 1_000_000 });
-        assert_eq!((up_to(by_time, None), up_to(by_time, Some(5))), (by_time, both));
+        assert_eq!((up_to(by_time, None), up_to(by_time, at(5))), (by_time, both));
+        let time = |time_micros| Some(At { revision: 0, time_micros });
+        assert_eq!(
+            (up_to(None, time(9)), up_to(time(3), time(9)), up_to(time(12), time(9))),
+            (time(8), time(3), time(8))
+        );
+        assert_eq!(up_to(at(7), time(9)), Some(At { revision: 7, time_micros: 8 }));
+    }
+
+    // `--before` and `--after` took revisions alone, and `--since` neither a time nor `-10m`: "02:00 to 02:10" took another command first.
+    #[test]
+    fn spans_are_bounded_by_what_moments_are_told_by() {
+        assert_eq!(parse_before("42"), parse_at("42"));
+        assert!(parse_before("1").unwrap_err().contains("nothing below") && parse_before("0").is_err());
+        assert_eq!(
+            (parse_after("0"), parse_after("1970-01-01T00:00:01Z")),
+            (Ok(At::default()), parse_at("1970-01-01T00:00:01Z"))
+        );
+        let ten_minutes = Ok(Since::Ago(600_000_000));
+        assert_eq!((parse_since("10m"), parse_since("-10m")), (ten_minutes.clone(), ten_minutes));
+        assert_eq!(parse_since("1970-01-01T00:00:01Z"), Ok(Since::Time(1_000_000)));
+        assert!(parse_since("soon").unwrap_err().starts_with("expected how long"));
+        assert!(parse_since("1.5h").unwrap_err().contains("expected whole numbers with units"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use plenum_proto::v1::{At, ListConflictsRequest, ListConflictsResponse};
 use super::{
     Context,
     args::Conflicts,
+    at::Since,
     watch::{self, Listed},
 };
 use crate::{
@@ -64,9 +65,13 @@ fn listed(format: Format, command: &Conflicts, answer: &ListConflictsResponse) -
     Listed { revision: answer.revision, unlogged, text, missing, hint }
 }
 
-/// Since when conflicts count: so long before the moment up to which they do; 0 for all.
+/// Since when conflicts count: a time, or so long before the moment up to which they do; 0 for all.
 fn since_micros(command: &Conflicts, now_micros: i64) -> Result<i64, Failure> {
-    let Some(since) = command.since else { return Ok(0) };
+    let ago = match command.since {
+        None => return Ok(0),
+        Some(Since::Time(micros)) => return Ok(micros.max(1)),
+        Some(Since::Ago(ago)) => ago,
+    };
     let until = match command.at {
         None => now_micros,
         Some(At { time_micros, .. }) if time_micros != 0 => time_micros,
@@ -75,7 +80,7 @@ fn since_micros(command: &Conflicts, now_micros: i64) -> Result<i64, Failure> {
             return Err(Failure::usage(what).with_hint("name that moment by its time, such as --at -10m"));
         }
     };
-    Ok(until.saturating_sub(since).max(1))
+    Ok(until.saturating_sub(ago).max(1))
 }
 
 #[cfg(test)]
@@ -89,7 +94,14 @@ mod tests {
     // A watched list of the last ten minutes went on showing what was older, until something happened in the cell.
     #[test]
     fn what_is_no_longer_of_the_last_time_is_another_listing_at_the_same_revision() {
-        let command = Conflicts { by: "pair".into(), since: Some(600), limit: 0, watch: true, filter: None, at: None };
+        let command = Conflicts {
+            by: "pair".into(),
+            since: Some(Since::Ago(600)),
+            limit: 0,
+            watch: true,
+            filter: None,
+            at: None,
+        };
         let mark = |rows: Vec<ConflictRow>| {
             let answer = ListConflictsResponse { revision: 7, rows, ..ListConflictsResponse::default() };
             listed(Format::Table, &command, &answer).mark()
@@ -148,9 +160,19 @@ mod tests {
     // It counted back from now: up to an hour ago there were no conflicts of the last ten minutes, ever.
     #[test]
     fn what_happened_lately_is_told_as_seen_from_the_moment_that_is_asked_for() {
-        let at = |at| Conflicts { by: "pair".into(), since: Some(600), limit: 0, watch: false, filter: None, at };
+        let at = |at| Conflicts {
+            by: "pair".into(),
+            since: Some(Since::Ago(600)),
+            limit: 0,
+            watch: false,
+            filter: None,
+            at,
+        };
         assert_eq!(since_micros(&at(None), 10_000).unwrap(), 9_400);
         assert_eq!(since_micros(&at(Some(At { revision: 0, time_micros: 5_000 })), 10_000).unwrap(), 4_400);
+        let since = Some(Since::Time(77));
+        let revision = Some(At { revision: 7, time_micros: 0 });
+        assert_eq!(since_micros(&Conflicts { since, ..at(revision) }, 10_000).unwrap(), 77, "whatever is looked at");
         let failure = since_micros(&at(Some(At { revision: 7, time_micros: 0 })), 10_000).unwrap_err();
         assert_eq!((failure.exit, failure.message.contains("revision 7")), (crate::failure::EXIT_USAGE, true));
         assert_eq!(

@@ -9,11 +9,11 @@ use crate::{
     output::{self, Format, Row},
 };
 
-/// What `ask` answers up to the revision below `before`, of a cell that is looked at as it was `at`. All there is, is below one that is yet to come: of
+/// What `ask` answers up to what is below `before`, of a cell that is looked at as it was `at`. All there is, is below one that is yet to come: of
 /// the one below that, which nobody named, the cell would say that it can't be told.
 pub(super) async fn below<T>(
     at: Option<At>,
-    before: Option<u64>,
+    before: Option<At>,
     mut ask: impl AsyncFnMut(Option<At>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     match ask(up_to(at, before)).await {
@@ -140,8 +140,9 @@ mod tests {
     #[test]
     fn all_there_is_lies_below_a_revision_that_is_yet_to_come() {
         let newest = 610;
-        let asked = |at: Option<u64>, before| {
-            let at = at.map(|revision| At { revision, time_micros: 0 });
+        let asked = |at: Option<u64>, before: Option<u64>| {
+            let moment = |revision| At { revision, time_micros: 0 };
+            let (at, before) = (at.map(moment), before.map(moment));
             let ask = async |at: Option<At>| match at.map(|at| at.revision) {
                 Some(revision) if revision > newest => Err(Failure::new("NO_SUCH_REVISION", revision.to_string())),
                 revision => Ok(revision),

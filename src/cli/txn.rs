@@ -29,13 +29,15 @@ pub(super) async fn run(context: &Context, command: Txn) -> Result<(), Failure> 
     match command {
         Txn::List { scheduler, refused, oldest_first, after, before, listing } => {
             let connection = context.connect_to_read(listing.at).await?;
+            let after = after.unwrap_or_default();
             let request = ListTransactionsRequest {
                 // Each question has its own: it may be asked again for another moment.
                 list: None,
                 scheduler: scheduler.unwrap_or_default(),
                 refused,
                 oldest_first,
-                after_revision: after,
+                after_revision: after.revision,
+                after_micros: after.time_micros,
             };
             watch::print(context.format, listing.watch, async || {
                 let answer = history::below(listing.at, before, async |at| {

@@ -3,13 +3,12 @@
 use clap::{
     Args, Subcommand,
     builder::{PossibleValuesParser, TypedValueParser},
-    value_parser,
 };
 use plenum_model::QUOTA_MAX;
 use plenum_proto::{filters, v1::At};
 
 use super::{Listing, Told, by, not_empty};
-use crate::cli::at::parse_at;
+use crate::cli::at::{Since, parse_after, parse_at, parse_before, parse_since};
 
 /// `plenum scheduler list|pause|resume|set`
 #[derive(Clone, Debug, Subcommand)]
@@ -165,12 +164,12 @@ pub(crate) enum Txn {
         /// The oldest first
         #[arg(long)]
         oldest_first: bool,
-        /// Only those above this revision
-        #[arg(long, value_name = "REVISION", default_value_t = 0, hide_default_value = true)]
-        after: u64,
-        /// Only those below this revision; ages still count up to --at, or to now
-        #[arg(long, value_name = "REVISION", value_parser = value_parser!(u64).range(2..), conflicts_with = "watch")]
-        before: Option<u64>,
+        /// Only those above this revision, or after this time
+        #[arg(long, value_name = "REVISION|TIME", value_parser = parse_after, allow_hyphen_values = true)]
+        after: Option<At>,
+        /// Only those below this revision, or before this time; ages still count up to --at, or to now
+        #[arg(long, value_name = "REVISION|TIME", value_parser = parse_before, allow_hyphen_values = true, conflicts_with = "watch")]
+        before: Option<At>,
         #[command(flatten)]
         listing: Listing,
     },
@@ -187,9 +186,9 @@ pub(crate) struct Conflicts {
     /// What conflicts are grouped by
     #[arg(long, default_value = "pair", value_parser = ["pair", "machine", "job", "resource"])]
     pub(crate) by: String,
-    /// Only those of the last time, such as 10m; with --at, of the time before that moment
-    #[arg(long, value_name = "TIME", value_parser = crate::job_file::duration_micros)]
-    pub(crate) since: Option<i64>,
+    /// Only those of the last time, such as 10m, or since a time such as 2026-11-20T08:00:00Z; with --at, of the time before that moment
+    #[arg(long, value_name = "TIME", value_parser = parse_since, allow_hyphen_values = true)]
+    pub(crate) since: Option<Since>,
     /// Most rows to list [default: 0, the server's own limit]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     pub(crate) limit: u32,

@@ -110,9 +110,22 @@ impl Filter {
         self.terms.iter().find(|term| term.equal && term.field == field).map(|term| term.value.as_str())
     }
 
+    /// Takes the terms of these fields out, of which rows have several values each.
+    pub(super) fn split_off(&mut self, fields: &[&str]) -> Self {
+        let all = std::mem::take(&mut self.terms).into_iter();
+        let (terms, rest) = all.partition(|term| fields.contains(&term.field.as_str()));
+        self.terms = rest;
+        Self { terms }
+    }
+
     /// Whether a row passes. `value` gives the row's value of a field; none differs from everything.
     pub(super) fn passes(&self, mut value: impl FnMut(&str) -> Option<String>) -> bool {
-        self.terms.iter().all(|term| (value(&term.field).as_deref() == Some(&term.value)) == term.equal)
+        self.passes_among(|field, asked| value(field).as_deref() == Some(asked))
+    }
+
+    /// The same where a row may have several values of a field: `has` says whether one of them is what is asked for.
+    pub(super) fn passes_among(&self, mut has: impl FnMut(&str, &str) -> bool) -> bool {
+        self.terms.iter().all(|term| has(&term.field, &term.value) == term.equal)
     }
 }
 

@@ -77,6 +77,12 @@ impl<'a> Names<'a> {
         self.jobs.entry(id).or_insert_with(|| job(self.history, self.cell, id)).as_deref()
     }
 
+    /// Nobody else has this name.
+    #[cfg(test)]
+    pub(super) fn know_job(&mut self, id: u64, full: &str) {
+        self.jobs.insert(id, Some(full.to_owned()));
+    }
+
     /// As [`machine_then`].
     pub(super) fn machine_then(&mut self, slot: u32, revision: u64, time_micros: i64) -> Option<String> {
         let known = self.machines.get(&slot).filter(|(_, revisions)| revisions.contains(&revision));
@@ -234,7 +240,7 @@ mod tests {
         // Nobody else has these names.
         names.machines.insert(3, (Some("m1".to_owned()), 2..=7));
         names.schedulers.insert(1, "batch".to_owned());
-        names.jobs.insert(7, Some("ml/train".to_owned()));
+        names.know_job(7, "ml/train");
         let machines = [2, 7, 8, 1].map(|revision| names.machine_then(3, revision, 1));
         assert_eq!(machines, [Some("m1".to_owned()), Some("m1".to_owned()), None, None]);
         assert_eq!((names.scheduler(1), names.job(7)), ("batch".to_owned(), Some("ml/train")));

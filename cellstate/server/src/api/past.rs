@@ -203,7 +203,7 @@ pub(super) async fn time_micros(shared: &Arc<Shared>, at: Option<v1::At>) -> Res
 }
 
 /// The revision of a moment; of both a revision and a time that of the earlier one.
-async fn revision_of(shared: &Arc<Shared>, at: v1::At) -> Result<u64, Failure> {
+pub(super) async fn revision_of(shared: &Arc<Shared>, at: v1::At) -> Result<u64, Failure> {
     if at.time_micros == 0 {
         return Ok(at.revision);
     }

@@ -14,7 +14,7 @@ use tonic::Code;
 use super::culprits;
 use super::elsewhere;
 use super::evictions::Evicted;
-use super::failure::Failure;
+use super::failure::{Failure, RETIRED};
 use super::held;
 use super::listing::{self, Filter, Room};
 use super::names::{self, Names};
@@ -44,6 +44,8 @@ struct Asked {
     /// Empty: of all.
     namespace: String,
     filter: Filter,
+    /// By which jobs and machines its claims are for and on.
+    claims: Filter,
     order: Order,
     /// Of revisions above this one.
     after: u64,
@@ -52,13 +54,15 @@ struct Asked {
 
 impl Asked {
     fn read(wire: v1::ListTransactionsRequest, list: &v1::ListRequest, rows_max: u32) -> Result<Self, Failure> {
+        let mut filter = Filter::parse(&list.filter, filters::TRANSACTIONS)?
+            .with_words("outcome", OUTCOME_WORDS)?
+            .with_words("divergent", listing::YES_OR_NO)?;
         Ok(Self {
             refused: wire.refused,
             scheduler: wire.scheduler,
             namespace: list.namespace.clone(),
-            filter: Filter::parse(&list.filter, filters::TRANSACTIONS)?
-                .with_words("outcome", OUTCOME_WORDS)?
-                .with_words("divergent", listing::YES_OR_NO)?,
+            claims: filter.split_off(&["job", "machine"]),
+            filter,
             order: if wire.oldest_first { Order::OldestFirst } else { Order::NewestFirst },
             after: wire.after_revision,
             limit: listing::limit(list.limit, rows_max),
@@ -83,6 +87,22 @@ impl Asked {
         self.namespace.is_empty() || asked.placements.iter().any(|placement| names.job(placement.job).is_some_and(of))
     }
 
+    /// Whether its claims are for the jobs, and on the machines, that are asked for. Names are looked up where that matters, each once.
+    fn has_claims(&self, names: &mut Names<'_>, asked: &v1::Transaction, found: &LoggedTransaction) -> bool {
+        self.claims.passes_among(|field, value| {
+            let mut placements = asked.placements.iter();
+            if field == "job" {
+                let is_it = |full: &str| full == value || full.split_once('/').is_some_and(|(_, name)| name == value);
+                return placements.any(|placement| names.job(placement.job).is_some_and(is_it));
+            }
+            let own = placements.flat_map(|placement| &placement.machines);
+            let elsewhere = found.outcome.placements.iter().flat_map(|placement| &placement.elsewhere);
+            let slots: BTreeSet<u32> = own.copied().chain(elsewhere.map(|elsewhere| elsewhere.machine)).collect();
+            let mut named = slots.into_iter().map(|slot| names.machine_then(slot, found.revision, found.time_micros));
+            named.any(|name| name.as_deref() == Some(value))
+        })
+    }
+
     /// Lists those up to a revision that the history has. They are looked at one by one, so that none is kept for which there is no room.
     fn list(&self, history: &History, cell: &Cell, to: Revision) -> Result<v1::ListTransactionsResponse, Failure> {
         let mut room = Room::new(self.limit);
@@ -96,7 +116,7 @@ impl Asked {
                 continue;
             }
             let asked = asked_of(&found)?;
-            if !self.is_of_namespace(&mut names, &asked.1) {
+            if !self.is_of_namespace(&mut names, &asked.1) || !self.has_claims(&mut names, &asked.1, &found) {
                 continue;
             }
             let revision = found.revision;
@@ -136,7 +156,11 @@ pub(super) async fn list(
     mut wire: v1::ListTransactionsRequest,
 ) -> Result<v1::ListTransactionsResponse, Failure> {
     let list = wire.list.take().unwrap_or_default();
+    // What its caller has seen; of a time nobody has.
     let after = wire.after_revision;
+    if wire.after_micros != 0 {
+        wire.after_revision = after.max(after_time(shared, wire.after_micros).await?);
+    }
     let asked = Asked::read(wire, &list, shared.settings.listing_rows)?;
     let cell = past::cell_and_history(shared, list.at).await?;
     let to = cell.revision();
@@ -150,6 +174,14 @@ pub(super) async fn list(
         asked.list(&history, cell, to.min(Revision(history.newest_revision())))
     });
     read.await
+}
+
+/// The last revision of a time; 0 where it is retired, as all that is retained comes after it.
+async fn after_time(shared: &Arc<Shared>, time_micros: i64) -> Result<u64, Failure> {
+    match past::revision_of(shared, v1::At { revision: 0, time_micros }).await {
+        Err(failure) if failure.code == RETIRED => Ok(0),
+        found => found,
+    }
 }
 
 /// One of them, whole.
@@ -343,6 +375,40 @@ mod tests {
         let divergent = v1::Outcome { refusals, divergences: vec![0], ..outcome.clone() };
         assert!(asked(false, "divergent=true", "").passes(&divergent, nobody));
         assert!(!asked(false, "divergent=true", "").passes(&outcome, nobody));
+    }
+
+    // Which transactions a job had lost, or which had claimed a machine, was to be found out by reading all of them.
+    #[test]
+    fn transactions_are_asked_for_by_the_jobs_and_machines_of_their_claims() {
+        let folder = tempfile::tempdir().unwrap();
+        let (history, _) = History::open(folder.path(), plenum_history::Options::new(vec![7; 16])).unwrap();
+        let mut delta = Delta::new(Revision(1), LogTime::from_micros(1));
+        for (slot, name) in [(3, "m3"), (4, "m4")] {
+            let machine = crate::agents::machine(slot, 1, plenum_model::MachineState::Ready);
+            delta.machines.push(Arc::new(plenum_model::Machine { name: name.into(), ..machine }));
+        }
+        let mut cell = Cell::default();
+        cell.apply(&delta).unwrap();
+        let asked = v1::Transaction {
+            placements: vec![v1::Placement { job: 7, machines: vec![3, 9], ..Default::default() }],
+            ..Default::default()
+        };
+        let found = LoggedTransaction {
+            revision: 5,
+            time_micros: i64::MAX,
+            outcome: v1::Outcome::default(),
+            entry: v1::LogEntry::default(),
+        };
+        let passes = |filter: &str| {
+            let list = v1::ListRequest { filter: filter.to_owned(), ..Default::default() };
+            let asking = Asked::read(v1::ListTransactionsRequest::default(), &list, 10).unwrap();
+            let mut names = Names::new(&history, &cell);
+            names.know_job(7, "ml/train");
+            asking.passes(&found.outcome, String::new) && asking.has_claims(&mut names, &asked, &found)
+        };
+        assert!(passes("job=train") && passes("job=ml/train") && passes("machine=m3,job!=web"));
+        assert!(!passes("job=ml/web") && !passes("job!=train") && !passes("machine=m4") && !passes("machine!=m3"));
+        assert!(passes("machine!=m4") && passes(""));
     }
 
     // So many of them as are within 64 MiB of an answer took several times as much in memory: 0.5 GB for each who listed.
