@@ -37,16 +37,20 @@ impl Connection {
         Self::open_patiently(address, CONNECT_TIMEOUT, ALIVE_WITHIN).await
     }
 
-    /// The same, within `limit` if that is shorter; says so when the server does not answer a call, and gives the call up after `limit`, or a minute.
-    /// Streams may take as long as they like.
+    /// The same, within `limit` if that is shorter; says so when the server does not answer a call, and gives the call up after `limit`, or a minute;
+    /// or after `all` that the command may take, where that is less. Streams may take as long as they like.
     ///
     /// # Errors
     ///
     /// As of [`Self::open`].
-    pub(crate) async fn open_impatiently(address: &str, limit: Option<Duration>) -> Result<Self, Failure> {
+    pub(crate) async fn open_impatiently(
+        address: &str,
+        limit: Option<Duration>,
+        all: Option<Duration>,
+    ) -> Result<Self, Failure> {
         let within = limit.map_or(CONNECT_TIMEOUT, |limit| limit.min(CONNECT_TIMEOUT));
         let connection = Self::open_patiently(address, within, ALIVE_WITHIN).await?;
-        Ok(connection.with_patience(Some(Patience::with(address, limit))))
+        Ok(connection.with_patience(Some(Patience::with(address, limit, all))))
     }
 
     async fn open_patiently(address: &str, within: Duration, alive_within: Duration) -> Result<Self, Failure> {
@@ -169,7 +173,7 @@ mod tests {
         let limit = Duration::from_millis(50);
         let waiting: Vec<_> =
             (0..64).map_while(|_| std::net::TcpStream::connect_timeout(&address, limit).ok()).collect();
-        let opened = Connection::open_impatiently(&address.to_string(), Some(limit)).await;
+        let opened = Connection::open_impatiently(&address.to_string(), Some(limit), None).await;
         let failure = opened.map(drop).unwrap_err();
         assert_eq!(failure.code, "UNAVAILABLE", "{failure}");
         assert!(failure.message.ends_with("no connection within 50.0ms"), "{failure}, {} wait", waiting.len());
@@ -311,7 +315,7 @@ mod tests {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = silent.local_addr().unwrap().to_string();
         let (told_after, given_up_after) = (Duration::from_millis(20), Duration::from_millis(200));
-        let patience = Patience { told_after, given_up_after, ..Patience::with(&address, None) };
+        let patience = Patience { told_after, given_up_after, ..Patience::with(&address, None, None) };
         let told = patience.told.clone();
         let connection = Connection::open(&address).await.unwrap().with_patience(Some(patience));
         let mut jobs = connection.jobs();

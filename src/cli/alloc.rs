@@ -269,6 +269,7 @@ mod tests {
             namespace_flag: None,
             format: Format::Table,
             request_timeout: None,
+            timeout: None,
         };
         let id = || "web".to_owned();
         for command in [

@@ -306,6 +306,7 @@ mod tests {
             namespace_flag: None,
             format: Format::Table,
             request_timeout: None,
+            timeout: None,
         }
     }
 

@@ -34,7 +34,7 @@ const READS_AGAIN_MAX: usize = 4;
 
 pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Failure> {
     match command {
-        Job::Run { file, wait, timeout } => return submit(context, &file, wait, timeout).await,
+        Job::Run { file, wait, timeout } => return submit(&context.within(timeout), &file, wait, timeout).await,
         Job::List(listing) => list(context, &listing).await?,
         Job::Show { job, at } => show(context, &target::job(context, &job)?, at).await?,
         Job::History { job, told: Told { at, before, limit } } => {
@@ -54,13 +54,15 @@ pub(super) async fn run(context: &Context, command: Job) -> Result<ExitCode, Fai
             history::tell_how_it_was(context, &story, &shown);
         }
         Job::Stop { job, wait, timeout } => {
+            let context = &context.within(timeout);
             return stop::stop(context, &target::job(context, &job)?, wait.then(|| deadline(timeout))).await;
         }
         Job::Launch { job, at, wait, timeout } => {
+            let context = &context.within(timeout);
             return launch(context, &target::job(context, &job)?, at, wait.then(|| deadline(timeout))).await;
         }
         Job::Scale { job, count, group, wait, timeout } => {
-            let wait = wait.then(|| deadline(timeout));
+            let (context, wait) = (&context.within(timeout), wait.then(|| deadline(timeout)));
             return scale(context, &target::job(context, &job)?, (count, group), wait).await;
         }
     }

@@ -27,11 +27,13 @@ use crate::{
 const CORDONED: &str = "cordoned";
 
 pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failure> {
-    let at = match &command {
-        Machine::List(listing) => listing.at,
-        Machine::Show { at, .. } => *at,
-        _ => None,
+    let (at, timeout) = match &command {
+        Machine::List(listing) => (listing.at, None),
+        Machine::Show { at, .. } => (*at, None),
+        Machine::Drain { timeout, .. } => (None, *timeout),
+        _ => (None, None),
     };
+    let context = &context.within(timeout);
     let connection = context.connect_to_read(at).await?;
     match command {
         Machine::List(listing) => {

@@ -68,6 +68,8 @@ pub(crate) struct Context {
     pub(crate) format: Format,
     /// How long the connection, and then each answer, is waited for, where the flag said it.
     pub(crate) request_timeout: Option<Duration>,
+    /// How long the whole command may take, where it says so: no answer is waited for longer.
+    pub(crate) timeout: Option<Duration>,
 }
 
 /// What a command has to know of what is meant, where it is not said by a flag. What it has no use for can't be in its way, be it in the environment or in
@@ -118,11 +120,17 @@ impl Context {
         let address = address_given.clone().or(preferences.addr).unwrap_or_else(|| ADDRESS_DEFAULT.to_owned());
         let namespace = if wanted.namespace { namespace_given.or(preferences.namespace) } else { None };
         let (format, request_timeout) = (global.output, global.request_timeout);
-        Ok(Self { address, address_given, namespace, namespace_flag, format, request_timeout })
+        Ok(Self { address, address_given, namespace, namespace_flag, format, request_timeout, timeout: None })
+    }
+
+    /// The same for a command that may take so many microseconds.
+    fn within(&self, timeout: Option<i64>) -> Self {
+        let timeout = timeout.map(|micros| Duration::from_micros(micros.unsigned_abs()));
+        Self { timeout, ..self.clone() }
     }
 
     pub(crate) async fn connect(&self) -> Result<Connection, Failure> {
-        Connection::open_impatiently(&self.address, self.request_timeout).await
+        Connection::open_impatiently(&self.address, self.request_timeout, self.timeout).await
     }
 
     /// Connects for something to be shown, as it was at a moment or as it is, and learns what is needed to read it.

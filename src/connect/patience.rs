@@ -61,15 +61,20 @@ pub(super) struct Patience {
     pub(super) address: String,
     pub(super) told_after: Duration,
     pub(super) given_up_after: Duration,
+    /// Which flag says so.
+    pub(super) flag: &'static str,
     /// Once is enough, however often the command asks.
     pub(super) told: Arc<AtomicBool>,
 }
 
 impl Patience {
-    /// `given_up_after`: unless it is to be as long as usual.
-    pub(super) fn with(address: &str, given_up_after: Option<Duration>) -> Self {
-        let given_up_after = given_up_after.unwrap_or(GIVEN_UP_AFTER);
-        Self { address: address.to_owned(), told_after: TOLD_AFTER, given_up_after, told: Arc::default() }
+    /// An answer is given up after `request_timeout`, or after as long as usual; or as late as the whole command shall end, if that is sooner. Not before
+    /// people are told for all that: an answer that takes seconds is an answer.
+    pub(super) fn with(address: &str, request_timeout: Option<Duration>, timeout: Option<Duration>) -> Self {
+        let one = request_timeout.unwrap_or(GIVEN_UP_AFTER);
+        let all = timeout.map(|all| all.max(TOLD_AFTER)).filter(|all| *all < one);
+        let (given_up_after, flag) = all.map_or((one, "--request-timeout"), |all| (all, "--timeout"));
+        Self { address: address.to_owned(), told_after: TOLD_AFTER, given_up_after, flag, told: Arc::default() }
     }
 
     fn tell(&self, awaited: Awaited) {
@@ -89,10 +94,9 @@ impl Patience {
     }
 
     fn given_up(&self, awaited: Awaited) -> Status {
-        let (address, limit) = (&self.address, output::span_of(self.given_up_after));
-        let silent = format!(
-            "the server at {address} accepts connections and has not answered within {limit} (--request-timeout)"
-        );
+        let (address, limit, flag) = (&self.address, output::span_of(self.given_up_after), self.flag);
+        let silent =
+            format!("the server at {address} accepts connections and has not answered within {limit} ({flag})");
         match awaited {
             Awaited::Answer => Status::unavailable(silent),
             Awaited::Change => {
@@ -100,11 +104,11 @@ impl Patience {
                 with_code(Code::DeadlineExceeded, OUTCOME_UNKNOWN, what)
             }
             Awaited::Log => Status::unavailable(format!(
-                "nothing more of the log has come from the machine's agent by way of {address} within {limit} (--request-timeout); \
+                "nothing more of the log has come from the machine's agent by way of {address} within {limit} ({flag}); \
                  what came so far is not all"
             )),
             Awaited::Backup => Status::unavailable(format!(
-                "nothing more of the backup has come from {address} within {limit} (--request-timeout); what came so far is removed"
+                "nothing more of the backup has come from {address} within {limit} ({flag}); what came so far is removed"
             )),
         }
     }
@@ -232,9 +236,24 @@ mod tests {
 
     #[tokio::test]
     async fn a_limit_before_which_nothing_would_be_told_is_kept() {
-        let patience = Patience::with("a:1", Some(Duration::from_millis(1)));
+        let patience = Patience::with("a:1", Some(Duration::from_millis(1)), None);
         let given_up = patience.wait(Awaited::Answer, std::future::pending::<()>()).await;
         assert!(given_up.is_err_and(|given_up| given_up.message().contains("within 1.0ms (--request-timeout)")));
         assert!(!patience.told.load(Ordering::Relaxed), "nobody waits any longer");
+    }
+
+    // Who asked for an end after five seconds waited for a minute where the server was silent before there was anything to wait for.
+    #[test]
+    fn no_answer_is_waited_for_longer_than_the_command_shall_take() {
+        let seconds = |seconds: Option<u64>| seconds.map(Duration::from_secs);
+        let limits = |request_timeout, timeout| {
+            let patience = Patience::with("a:1", seconds(request_timeout), seconds(timeout));
+            (patience.given_up_after.as_secs(), patience.flag)
+        };
+        assert_eq!(limits(None, None), (60, "--request-timeout"));
+        assert_eq!(limits(None, Some(12)), (12, "--timeout"));
+        assert_eq!(limits(None, Some(0)), (5, "--timeout"), "a look at how it is may take that long");
+        assert_eq!(limits(Some(2), Some(12)), (2, "--request-timeout"));
+        assert_eq!(limits(None, Some(3600)), (60, "--request-timeout"));
     }
 }

@@ -107,6 +107,7 @@ mod tests {
             namespace_flag: None,
             format: Format::Table,
             request_timeout: None,
+            timeout: None,
         };
         let in_file = || Some("http://127.0.0.1:1".to_owned());
         assert_eq!(server_of(&context(Some(ADDRESS_DEFAULT)), in_file()), ADDRESS_DEFAULT);
