@@ -149,8 +149,19 @@ impl<'a> Reasons<'a> {
             Err(not_wanted) => not_wanted.to_string(),
             Ok(()) => self.governed(job, position, shape).unwrap_or_else(|| match self.present {
                 Some(shared) => self.scheduler_says(shared, job, position),
-                None => format!("scheduler {} had not placed them", job.shape.scheduler),
+                None => self.not_placed_then(job),
             }),
+        }
+    }
+
+    /// Of the past it is known who was there, and not what anybody said.
+    fn not_placed_then(&self, job: &Job) -> String {
+        let scheduler = &job.shape.scheduler;
+        let mut sessions = self.cell.sessions();
+        if sessions.any(|session| job.shape.is_served_by(&session.scheduler, &session.namespace)) {
+            format!("scheduler {scheduler} had not placed them; why is kept of the present only")
+        } else {
+            format!("no scheduler {scheduler} had a session")
         }
     }
 
