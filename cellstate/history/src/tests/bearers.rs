@@ -14,19 +14,23 @@ const fn found(id: u64, revision: u64) -> Search {
     Search::Found(Bearer { id, revision })
 }
 
-#[test]
-fn the_newest_job_of_a_name_up_to_a_revision_is_found_until_its_end_is_retired() {
-    let folder = tempfile::tempdir().unwrap();
-    let (history, _) = open(folder.path());
-    // The newest one need not have the greatest id.
-    let entries = vec![
+/// Jobs of two names. The newest of one name need not have the greatest id.
+fn crunches() -> [v1::LogEntry; 5] {
+    [
         job_change(1, put(900, "crunch")),
         job_change(2, Change::Removed(900)),
         job_change(3, put(5, "crunch")),
         job_change(4, put(6, "crunches")),
         job_change(5, put(5, "crunch")),
-        job_change(6, Change::Removed(5)),
-    ];
+    ]
+}
+
+#[test]
+fn the_newest_job_of_a_name_up_to_a_revision_is_found_until_its_end_is_retired() {
+    let folder = tempfile::tempdir().unwrap();
+    let (history, _) = open(folder.path());
+    let mut entries = crunches().to_vec();
+    entries.push(job_change(6, Change::Removed(5)));
     history.append(&[batch(SECOND, entries)]).unwrap();
     let find = |name, until| history.find_job("ml", name, until, 1 << 20).unwrap();
     for is_written in [false, true] {
@@ -53,14 +57,7 @@ fn the_newest_job_of_a_name_up_to_a_revision_is_found_until_its_end_is_retired()
 fn all_jobs_of_a_name_are_found_also_those_that_are_gone_and_were_submitted_again() {
     let folder = tempfile::tempdir().unwrap();
     let (history, _) = open(folder.path());
-    let entries = vec![
-        job_change(1, put(900, "crunch")),
-        job_change(2, Change::Removed(900)),
-        job_change(3, put(5, "crunch")),
-        job_change(4, put(6, "crunches")),
-        job_change(5, put(5, "crunch")),
-    ];
-    history.append(&[batch(SECOND, entries)]).unwrap();
+    history.append(&[batch(SECOND, crunches().to_vec())]).unwrap();
     let called = |namespace, bytes_max| {
         let found = history.jobs_called(namespace, "crunch", bytes_max).unwrap();
         found.map(|found| found.into_iter().map(|bearer| bearer.id).collect::<std::collections::BTreeSet<_>>())
