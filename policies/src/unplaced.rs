@@ -414,10 +414,8 @@ fn held(columns: &Columns, cell: &Cell, requirement: &Requirement<'_>, slot: u32
         return None;
     }
     let amount = all.get(resource) - cell.room_for(slot, requirement.job).get(resource);
-    let others = cell.held_by(slot).iter().filter(|&&holder| holder != requirement.job);
-    let each = others.filter_map(|&holder| Some((cell.hold(holder)?.resources.get(resource), holder)));
-    let holders: Vec<(u64, JobId)> = each.filter(|&(amount, _)| amount > 0).collect();
-    let &(_, most) = holders.iter().max_by_key(|&&(amount, holder)| (amount, Reverse(holder)))?;
+    let holders = cell.held_beside(slot, requirement.job, resource);
+    let &(_, most) = holders.first()?;
     let job = cell.job(most).map_or_else(|| most.to_string(), |job| job.shape.called());
     Some(Held { amount: u64::try_from(amount).ok()?, job, others: holders.len() as u64 - 1 })
 }

@@ -112,7 +112,7 @@ pub fn wanted<'a>(cell: &'a Cell, job: &'a Job, now: LogTime) -> impl Iterator<I
         let wanted = WantedGroup { group, row, cell };
         let waits = row.tasks_in(TaskState::Waiting) > 0 && group_is_wanted(cell, job, group, now).is_ok();
         // Unknown tasks may be in the way of all that wait.
-        let any = || !(row.single_instance && cell.may_run_any_unknown()) || wanted.tasks().next().is_some();
+        let any = || !cell.may_run_any_unknown(row) || wanted.tasks().next().is_some();
         (waits && any()).then_some(wanted)
     })
 }

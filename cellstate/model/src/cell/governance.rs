@@ -1,5 +1,6 @@
 //! Folding and reading quotas, holds, partitions, unknown tasks, paused schedulers and their rights.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use crate::delta::Subject;
 use crate::planted::{self, Bug};
 use crate::{
     AllocationId, DIMENSIONS, Delta, FoldError, GroupRow, Hold, Job, JobId, JobShape, MachineRow, MachineState,
-    Partition, Quota, Resources, Revision, Rights, Room, Sum, TaskState, TaskTraces, UnknownId, UnknownTask, floor_of,
+    Partition, Quota, Resource, Resources, Revision, Rights, Room, Sum, TaskState, TaskTraces, UnknownId, UnknownTask,
+    floor_of,
 };
 
 /// Who holds room on a machine, and how much all of them do: a claim looks at the sum, and not at a thousand holds.
@@ -227,6 +229,16 @@ impl Cell {
         self.held_on(machine).map_or(&[], |held| &held.jobs)
     }
 
+    /// The other jobs that hold some of a resource on a machine, and how much each; who holds most comes first.
+    #[must_use]
+    pub fn held_beside(&self, machine: u32, job: JobId, resource: Resource) -> Vec<(u64, JobId)> {
+        let others = self.held_by(machine).iter().filter(|&&holder| holder != job);
+        let amounts = others.filter_map(|&holder| Some((self.hold(holder)?.resources.get(resource), holder)));
+        let mut held: Vec<(u64, JobId)> = amounts.filter(|&(amount, _)| amount > 0).collect();
+        held.sort_unstable_by_key(|&(amount, holder)| (Reverse(amount), holder));
+        held
+    }
+
     fn held_on(&self, machine: u32) -> Option<&Held> {
         self.held.get(machine)?.as_deref()
     }
@@ -286,11 +298,11 @@ impl Cell {
         (1..=floor).contains(&row.epoch) && row.state != MachineState::Unreachable
     }
 
-    /// Whether some task may run unknown to the cell: mostly none does.
+    /// Whether tasks of a group may run unknown to the cell, where only one of each may run: by what all agents told, and mostly none does.
     #[must_use]
     #[inline]
-    pub fn may_run_any_unknown(&self) -> bool {
-        self.unheard > 0 || !self.unknown_by_name.is_empty()
+    pub fn may_run_any_unknown(&self, group: &GroupRow) -> bool {
+        group.single_instance && (self.unheard > 0 || !self.unknown_by_name.is_empty())
     }
 
     /// Whether an agent runs this very task unknown to the cell, or may turn out to, where only one of it may run.

@@ -1,7 +1,5 @@
 //! Who held the room that claims of a transaction lacked: refusals tell how much was short, and lists of machines count what is held as free.
 
-use std::cmp::Reverse;
-
 use plenum_history::{History, LoggedTransaction};
 use plenum_model::{Cell, JobId, Resource};
 use plenum_proto::v1;
@@ -39,10 +37,7 @@ fn may_be_held(refusal: &v1::Refusal) -> bool {
 fn by_whom(cell: &Cell, refusal: &v1::Refusal) -> Option<v1::HeldView> {
     // 0 stands for none.
     let resource = *Resource::ALL.get(usize::try_from(refusal.resource).ok()?.checked_sub(1)?)?;
-    let held = cell.held_by(refusal.machine).iter().filter(|job| job.to_bits() != refusal.job);
-    let held = held.filter_map(|&job| Some((cell.hold(job)?.resources.get(resource), job)));
-    let mut held: Vec<(u64, JobId)> = held.filter(|&(amount, _)| amount > 0).collect();
-    held.sort_unstable_by_key(|&(amount, job)| (Reverse(amount), job));
+    let held = cell.held_beside(refusal.machine, JobId::from_bits(refusal.job)?, resource);
     let amount = held.iter().map(|&(amount, _)| amount.cast_signed()).fold(0, i64::saturating_add);
     let named = held.iter().filter_map(|&(_, job)| cell.job(job)).take(NAMED_MAX);
     (amount > 0 && amount >= refusal.short_by).then(|| v1::HeldView {

@@ -108,8 +108,7 @@ impl<'a> Reasons<'a> {
 
     /// How many tasks of a group wait as an agent runs the same unknown to the cell, or may turn out to, and for what.
     fn behind_unknown(&self, job: &Job, position: u16) -> Option<(u32, String)> {
-        let row =
-            self.cell.group(job, position).filter(|row| row.single_instance && self.cell.may_run_any_unknown())?;
+        let row = self.cell.group(job, position).filter(|row| self.cell.may_run_any_unknown(row))?;
         let waits = |task: &u32| self.cell.task_state(row, *task) == Some(TaskState::Waiting);
         let (mut tasks, mut unknown) = (0, None);
         for task in (0..row.count).filter(waits).filter(|task| self.cell.may_run_unknown(row, *task)) {
