@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{
     AllocationRef, AllocationState, Cell, Delta, End, GroupRow, Hold, Job, JobId, JobKind, LogTime, Machine,
-    MachineRow, MachineState, Resources, Room, TaskRow, TaskState,
+    MachineState, Resources, Room, TaskRow, TaskState,
 };
 use plenum_proto::v1;
 
@@ -117,15 +117,14 @@ pub(crate) fn partitions_of(cell: &Cell, machine: &Machine) -> Vec<String> {
 
 /// What is held on a machine, and for whom: of each hold this machine alone.
 pub(crate) fn holds_on(cell: &Cell, machine: &Machine) -> Vec<v1::HoldView> {
-    let holders = cell.held_by(machine.id.slot).iter();
-    let views = holders.filter_map(|&job| hold(cell, job, cell.hold(job)?));
-    views.map(|view| v1::HoldView { machines: vec![machine.name.to_string()], ..view }).collect()
+    let slot = machine.id.slot;
+    cell.held_by(slot).iter().filter_map(|&job| hold(cell, job, cell.hold(job)?, &[slot])).collect()
 }
 
-/// A hold, where its job is there.
-pub(crate) fn hold(cell: &Cell, job: JobId, hold: &Hold) -> Option<v1::HoldView> {
+/// A hold, of whose machines these are named, where its job is there.
+pub(crate) fn hold(cell: &Cell, job: JobId, hold: &Hold, machines: &[u32]) -> Option<v1::HoldView> {
     let job = cell.job(job)?;
-    let machines = hold.machines.iter().filter_map(|&slot| cell.machine_in(slot));
+    let machines = machines.iter().filter_map(|&slot| cell.machine_in(slot));
     Some(v1::HoldView {
         namespace: job.shape.namespace.to_string(),
         job: job.shape.name.to_string(),
@@ -226,14 +225,14 @@ pub(crate) struct Counts<'a> {
     now: LogTime,
     /// By group row.
     leaving: OnceCell<BTreeMap<u32, GroupCounts>>,
-    /// Slots of machines that are unreachable.
-    away: OnceCell<BTreeSet<u32>>,
+    /// Whether any machine is unreachable.
+    any_away: OnceCell<bool>,
 }
 
 impl<'a> Counts<'a> {
     /// What fails goes by `now`.
     pub(crate) fn new(cell: &'a Cell, now: LogTime) -> Self {
-        Self { cell, now, leaving: OnceCell::new(), away: OnceCell::new() }
+        Self { cell, now, leaving: OnceCell::new(), any_away: OnceCell::new() }
     }
 
     /// How many tasks of a job fail again and again.
@@ -270,14 +269,11 @@ impl<'a> Counts<'a> {
         counts
     }
 
-    /// Whether the machine of an allocation is unreachable. Mostly none is, and no row is looked at.
+    /// Whether the machine of an allocation is unreachable. Mostly none is, and no row of allocations is looked at.
     fn is_away(&self, slot: u32) -> bool {
-        let away = self.away.get_or_init(|| {
-            let is_unreachable = |row: &MachineRow| row.state == MachineState::Unreachable;
-            let slots = 0..self.cell.machine_rows().len();
-            slots.filter(|&slot| self.cell.machine_row(slot).is_some_and(is_unreachable)).collect()
-        });
-        !away.is_empty() && self.cell.allocation_rows().get(slot).is_some_and(|row| away.contains(&row.machine))
+        let is_away = |slot: u32| self.cell.machine_row(slot).is_some_and(|row| row.state == MachineState::Unreachable);
+        let any = || (0..self.cell.machine_rows().len()).any(is_away);
+        *self.any_away.get_or_init(any) && self.cell.allocation_rows().get(slot).is_some_and(|row| is_away(row.machine))
     }
 
     /// Whether its agent restarts it again and again, and it is down at the moment: when it was restarted last, nobody but its agent knows.

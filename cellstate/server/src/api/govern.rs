@@ -172,7 +172,7 @@ impl v1::govern_server::Govern for GovernService {
                 (wire.namespace.is_empty() || row.namespace == wire.namespace)
                     && filter.passes(|_| Some(row.job.clone()))
             };
-            Ok(page(cell.holds().filter_map(|(job, hold)| view::hold(cell, job, hold)), limit, passes))
+            Ok(page(cell.holds().filter_map(|(job, hold)| view::hold(cell, job, hold, &hold.machines)), limit, passes))
         });
         let (holds, truncated) = read.await?;
         Ok(Response::new(v1::ListHoldsResponse { revision, holds, truncated }))
