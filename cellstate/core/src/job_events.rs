@@ -230,9 +230,9 @@ impl JobEvents {
         let found = delta.unknown.iter().filter(|(id, _)| cell.unknown_task(*id).is_none());
         for traces in found.filter_map(|(_, task)| Some(&task.as_ref()?.traces)) {
             let Some(job) = cell.job_named(&traces.namespace, &traces.job) else { continue };
-            let Some(group) = job.shape.groups.iter().position(|group| group.name == traces.group) else { continue };
-            let row = u16::try_from(group).ok().and_then(|group| job.group_row(group));
-            if let Some(row) = row.filter(|_| job.shape.groups[group].single_instance) {
+            let mut shapes = job.group_positions().zip(&job.shape.groups);
+            let named = shapes.find(|(_, shape)| shape.single_instance && shape.name == traces.group);
+            if let Some(row) = named.and_then(|(position, _)| job.group_row(position)) {
                 self.note(job.id.slot, JobEventKind::Unknown, event);
                 groups.note(Part::Task(row, traces.task), event.of_kind(JobEventKind::Unknown));
             }

@@ -243,13 +243,10 @@ impl Core {
 
     /// Where a version is named, that one is stopped and no other; when it is over already, that was asked before or came about by itself.
     pub(crate) fn stop_job(&mut self, id: JobId, version: Option<u32>, now: LogTime) -> Handled {
-        if version.is_some() {
-            let job = self.job_at(id, version)?;
-            if job.state.is_final() {
-                return Ok(Verdict::Answer(accepted(id.to_bits(), job.version)));
-            }
+        let job = if version.is_some() { self.job_at(id, version)? } else { self.live_job(id, None)? };
+        if job.state.is_final() {
+            return Ok(Verdict::Answer(accepted(id.to_bits(), job.version)));
         }
-        let job = self.live_job(id, version)?;
         let mut delta = self.draft(now);
         delta.jobs.push(JobChange::State { id, state: JobState::Stopped, reason: "stopped by a request".into() });
         stop_live_tasks(&self.cell, &job, JOB_STOPPED, |_| true, self.options.stops_max, &mut delta);

@@ -77,7 +77,7 @@ impl<'a> Names<'a> {
         self.jobs.entry(id).or_insert_with(|| job(self.history, self.cell, id)).as_deref()
     }
 
-    /// Nobody else has this name.
+    /// Spares a test the history and the cell in which the name would be looked up.
     #[cfg(test)]
     pub(super) fn know_job(&mut self, id: u64, full: &str) {
         self.jobs.insert(id, Some(full.to_owned()));
