@@ -4,7 +4,7 @@ use plenum_model::{Cell, Revision};
 use plenum_proto::v1::{self, session_response::Tell};
 
 use crate::seen::Seen;
-use crate::wire::{Filling, chain, decode_delta};
+use crate::wire::{Filling, decode_delta};
 
 /// The picture, over as many streams as it takes.
 #[derive(Debug, Default)]
@@ -140,8 +140,7 @@ impl Picture {
     fn fold(&mut self, bytes: bytes::Bytes) -> Result<(), Useless> {
         let cell = self.cell.as_mut().filter(|_| self.filling.is_none());
         let cell = cell.ok_or_else(|| unread("a delta before the mirror was complete"))?;
-        let delta = decode_delta(bytes)
-            .map_err(|error| Useless::Unread(format!("a delta that cannot be read: {}", chain(&error))))?;
+        let delta = decode_delta(bytes).map_err(Useless::Unread)?;
         if let Err(error) = cell.apply(&delta) {
             // Half a delta is no picture.
             self.cell = None;

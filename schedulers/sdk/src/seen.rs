@@ -3,6 +3,9 @@
 use plenum_model::Revision;
 use plenum_proto::v1;
 
+/// What a server of another cell says.
+pub(crate) const OTHER_CELL: &str = "OTHER_CELL";
+
 /// The most that was ever seen of the cell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {

@@ -17,13 +17,11 @@ use crate::client::Signed;
 use crate::picture::{Picture, Useless};
 use crate::repeats::Repeats;
 use crate::runtime::Notice;
+use crate::seen::OTHER_CELL;
 use crate::settings::{Settings, drawn_seed};
 
 /// Messages that are folded into a picture with news before it is given, where as many are there: who looks seldom gets the newest, and soon.
 const MESSAGES_MAX: u32 = 1024;
-
-/// What a server of another cell says.
-const OTHER_CELL: &str = "OTHER_CELL";
 
 /// What one says that has less than was seen.
 const NO_SUCH_REVISION: &str = "NO_SUCH_REVISION";

@@ -10,7 +10,12 @@ use plenum_proto::pages::{Decoder, PageError};
 use plenum_proto::sections::Sections;
 use plenum_proto::{ReadError, census, delta, v1};
 
-pub(crate) fn decode_delta(bytes: Bytes) -> Result<Delta, ReadError> {
+/// Takes a delta, or says what is wrong with it.
+pub(crate) fn decode_delta(bytes: Bytes) -> Result<Delta, String> {
+    read_delta(bytes).map_err(|error| format!("a delta that cannot be read: {}", chain(&error)))
+}
+
+fn read_delta(bytes: Bytes) -> Result<Delta, ReadError> {
     census::DELTA.check(&bytes).map_err(|source| ReadError::Content { what: "Delta", source })?;
     delta::decode(bytes)
 }
@@ -47,7 +52,7 @@ impl Filling {
 }
 
 /// An error with its causes, for one line.
-pub(crate) fn chain(error: &dyn Error) -> String {
+fn chain(error: &dyn Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| (*cause).source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
@@ -64,7 +69,7 @@ mod tests {
         let told = chain(&Filling::new().add_page(page.into()).unwrap_err());
         assert!(told.contains("expected at most 524288 rows, found 600000"), "{told}");
         // As many of them in field 6 of a delta.
-        let told = chain(&decode_delta([0x32, 0].repeat(600_000).into()).unwrap_err());
+        let told = decode_delta([0x32, 0].repeat(600_000).into()).unwrap_err();
         assert!(told.contains("expected at most 524288 rows, found 600000"), "{told}");
     }
 }

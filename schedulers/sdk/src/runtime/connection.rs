@@ -12,8 +12,8 @@ use super::unanswered::TOO_LARGE;
 use super::{Link, Notice, Output, SchedulerRuntime, send};
 use crate::portion::Portion;
 use crate::scheduler::Scheduler;
-use crate::seen::Seen;
-use crate::wire::{Filling, chain, decode_delta};
+use crate::seen::{OTHER_CELL, Seen};
+use crate::wire::{Filling, decode_delta};
 
 /// The codes of `google.rpc` after which a session cannot go on, for it is not there, or of another life of the cell: `NOT_FOUND`,
 /// `FAILED_PRECONDITION`, `ABORTED`; or of another cell, where its number is somebody else's: `PERMISSION_DENIED`. Not `OUT_OF_RANGE`: a
@@ -26,9 +26,6 @@ const TURNED_AWAY: [i32; 3] = [3, 7, 16];
 
 /// Refuses who is ahead of the server.
 const OUT_OF_RANGE: i32 = 11;
-
-/// What a server of another cell says.
-const OTHER_CELL: &str = "OTHER_CELL";
 
 /// The longest hint of a server when to try again that is followed, in microseconds. Longer ones are followed up to here: a scheduler shall not
 /// fall silent for ever because a server errs.
@@ -306,8 +303,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         }
         let delta = match decode_delta(bytes) {
             Ok(delta) => delta,
-            Err(error) => {
-                self.renew_mirror(format!("a delta that cannot be read: {}", chain(&error)), outputs);
+            Err(reason) => {
+                self.renew_mirror(reason, outputs);
                 return false;
             }
         };
