@@ -123,7 +123,7 @@ pub(super) fn allocations(directory: &AgentDirectory) -> io::Result<Vec<Allocati
 /// # Errors
 /// When that can't be found out.
 pub(crate) fn holds_any(directory: &AgentDirectory) -> io::Result<bool> {
-    if !directory.allocations().exists() {
+    if !directory.allocations().try_exists()? {
         return Ok(false);
     }
     for allocation in allocations(directory)? {
