@@ -43,9 +43,9 @@ impl<'view> Names<'view> {
         self.culprit(allocation, 0).filter(|_| allocation != 0)
     }
 
-    /// Who asked for a culprit that is an event.
+    /// Who asked for a culprit that is an event; nobody for one that is a transaction.
     fn event(self, culprit: &Culprit) -> Option<&'view CulpritView> {
-        self.culprit(0, culprit.revision)
+        self.culprit(0, culprit.revision).filter(|_| culprit.session == 0)
     }
 
     /// They come by allocation and revision, of which each has one.
@@ -144,7 +144,7 @@ fn culprit_words(names: Names<'_>, refusal: &Refusal, taker: &Taker) -> String {
         Some(transaction) => format!("{transaction} (scheduler {}, ", culprit.scheduler),
         None => format!("{} (", event_words(culprit, event)),
     };
-    let by = event.filter(|_| culprit.session == 0).map_or("", |event| event.principal.as_str());
+    let by = event.map_or("", |event| event.principal.as_str());
     let by = if by.is_empty() { String::new() } else { format!(", by {by}") };
     let amount = match culprit.amount {
         0 => String::new(),

@@ -1,5 +1,7 @@
 //! Transactions, as listed and as read by programs.
 
+use std::collections::BTreeMap;
+
 use plenum_proto::v1::{ConflictCheck, EvictionView, Outcome, TransactionOutcome, TransactionView};
 use serde_json::{Value, json};
 
@@ -54,14 +56,15 @@ fn elsewhere(view: &TransactionView) -> impl Iterator<Item = (String, String)> {
 /// The allocations that it was granted, for people: each with its task and where it is; by their ids alone where it is not told what was asked.
 pub(crate) fn grants(view: &TransactionView) -> Vec<String> {
     let Some((asked, outcome)) = view.transaction.as_ref().zip(view.outcome.as_ref()) else { return granted(view) };
-    let mut lines = Vec::new();
+    let (names, mut lines) = (Names(view), Vec::new());
     for (asked, told) in asked.placements.iter().zip(&outcome.placements) {
-        let (job, group) = (Names(view).job(asked.job), Names(view).group(asked.job, asked.group));
+        let (job, group) = (names.job(asked.job), names.group(asked.job, asked.group));
         let job = full_name_called(&job);
+        let spares: BTreeMap<u32, u32> = told.elsewhere.iter().map(|spare| (spare.claim, spare.machine)).collect();
         let claims = (0_u32..).zip(asked.tasks.iter().zip(&asked.machines)).zip(&told.allocations);
-        for ((claim, (task, &own)), &allocation) in claims.filter(|(_, allocation)| **allocation != 0) {
-            let spare = told.elsewhere.iter().find(|spare| spare.claim == claim);
-            let machine = Names(view).machine_called(spare.map_or(own, |spare| spare.machine));
+        for ((claim, (task, own)), &allocation) in claims.filter(|(_, allocation)| **allocation != 0) {
+            let spare = spares.get(&claim);
+            let machine = names.machine_called(*spare.unwrap_or(own));
             let which = if spare.is_some() { ", a spare machine" } else { "" };
             lines.push(format!("task {job}/{group}[{task}] ({}) on {machine}{which}", allocation_id(allocation)));
         }

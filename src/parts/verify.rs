@@ -76,11 +76,15 @@ fn text(report: &VerifyReport) -> String {
         ),
         ("folded", report.folded.to_string()),
         ("decided again", decided_again(report)),
-        ("of other versions", of_other_versions(report)),
+    ];
+    if !report.by_other_versions.is_empty() {
+        pairs.push(("of other versions", of_other_versions(report)));
+    }
+    pairs.extend([
         ("transactions", report.transactions.to_string()),
         ("conflicts", report.conflicts.to_string()),
         ("live allocations", report.live_allocations.to_string()),
-    ];
+    ]);
     if let Some(torn) = &report.torn {
         pairs.push(("torn write", format!("{torn} (promised to nobody; the next start cuts it off)")));
     }
@@ -93,7 +97,6 @@ fn text(report: &VerifyReport) -> String {
     if let Some(fallback) = &report.fallback {
         pairs.push(("fallback", fallback.clone()));
     }
-    pairs.retain(|(name, _)| *name != "of other versions" || !report.by_other_versions.is_empty());
     let mut text = output::fields(&pairs);
     for violation in &report.violations {
         text.push_str(&format!("\nWRONG at revision {}, {}: {}", violation.revision, violation.place, violation.what));
