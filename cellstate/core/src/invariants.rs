@@ -152,6 +152,18 @@ pub enum Violation {
         /// Which.
         unknown: UnknownId,
     },
+    /// An unknown task is not found by its names, or by some that it does not have, or it is there no more.
+    UnknownMisnamed {
+        /// Which.
+        unknown: UnknownId,
+    },
+    /// Machines of a restored cell that are yet to tell of unknown tasks are not as many as was counted.
+    UnheardMiscounted {
+        /// What was counted.
+        recorded: u32,
+        /// How many there are by their rows.
+        derived: u32,
+    },
     /// A grant or a hold took a namespace above its quota.
     QuotaExceeded {
         /// At which revision.

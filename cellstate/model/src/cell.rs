@@ -91,7 +91,8 @@ pub struct Cell {
     pub(crate) class_numbering: u64,
     pub(crate) machines: Paged<MachineRow, { page_rows::MACHINES }>,
     pub(crate) rest: Paged<RestRow, { page_rows::REST }>,
-    /// Machines whose agents have not been heard since the cell was restored. Invariant: what `machines` and `identity` say.
+    /// Machines whose agents have not been heard since the cell was restored. Invariant: what `machines` and `identity` say, as
+    /// `unheard_machines_derived` counts it.
     pub(crate) unheard: u32,
     pub(crate) machine_slots: Paged<MachineSlot, { page_rows::MACHINES }>,
     pub(crate) machines_by_name: NameIndex,
@@ -120,7 +121,7 @@ pub struct Cell {
     pub(crate) held: Paged<Option<Arc<governance::Held>>, { page_rows::REST }>,
     pub(crate) partitions: Arc<BTreeMap<Arc<str>, Partition>>,
     pub(crate) unknown: Arc<BTreeMap<UnknownId, Arc<UnknownTask>>>,
-    /// The same by what they are. Invariant: what `unknown` says.
+    /// The same by what they are. Invariant: what `unknown` says, so that there is no `misnamed_unknown`.
     pub(crate) unknown_by_name: Arc<BTreeSet<(governance::TaskName, UnknownId)>>,
     pub(crate) paused: Arc<BTreeSet<Arc<str>>>,
     /// Of schedulers that are granted something else than usual.

@@ -165,6 +165,10 @@ pub enum Bug {
     TellsOutcomesFirst,
     /// A group goes on to count what has left.
     MiscountsTheLeaving,
+    /// A machine whose agent was heard since the cell was restored counts as one that is yet to tell what it runs.
+    MiscountsTheUnheard,
+    /// An unknown task that has ended is found by its names still.
+    NamesTheEnded,
     /// A number that stands for somebody's resources is given to others.
     GivesUsedNumbers,
     /// An agent starts once more what has ended there.
@@ -199,7 +203,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 92] = [
+    pub const ALL: [Self; 94] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -277,6 +281,8 @@ impl Bug {
         Self::GivesUpAtOnce,
         Self::TellsOutcomesFirst,
         Self::MiscountsTheLeaving,
+        Self::MiscountsTheUnheard,
+        Self::NamesTheEnded,
         Self::GivesUsedNumbers,
         Self::StartsAgain,
         Self::TellsOldRevisions,

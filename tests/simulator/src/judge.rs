@@ -238,7 +238,9 @@ fn name_of(violation: &invariants::Violation) -> &'static str {
         V::RefusedHadEffect { .. } => "invariant_refused_has_no_effect",
         V::RevisionGap { .. } => "invariant_revisions_have_no_gaps",
         V::HoldAstray { .. } => "invariant_holds_are_of_live_jobs_on_machines_that_are_there",
-        V::UnknownIsKnown { .. } => "invariant_unknown_tasks_are_unknown",
+        V::UnknownIsKnown { .. } | V::UnknownMisnamed { .. } | V::UnheardMiscounted { .. } => {
+            "invariant_unknown_tasks_are_unknown"
+        }
         // By the names of those who judge the same here, and first.
         V::QuotaExceeded { .. } => "invariant_no_grant_exceeds_a_quota",
         V::CulpritNotLater { .. } => "invariant_conflicts_name_true_culprits",

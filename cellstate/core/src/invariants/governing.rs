@@ -24,10 +24,11 @@ pub fn invariant_holds_are_of_live_jobs_on_machines_that_are_there(cell: &Cell) 
     Ok(())
 }
 
-/// What an agent runs there is either an allocation or an unknown task, never both; and its machine is there.
+/// What an agent runs there is either an allocation or an unknown task, never both; and its machine is there. It is found by its names, and those who
+/// may yet tell of some are counted as their rows say: single instances wait for both.
 ///
 /// # Errors
-/// The first unknown task that is known.
+/// The first unknown task that is known, or has other names; or how many machines were not heard.
 pub fn invariant_unknown_tasks_are_unknown(cell: &Cell) -> Result<(), Violation> {
     for (id, task) in cell.unknown_tasks() {
         let known = cell.allocation(id.allocation).is_some_and(|found| found.row.machine == id.machine);
@@ -36,7 +37,11 @@ pub fn invariant_unknown_tasks_are_unknown(cell: &Cell) -> Result<(), Violation>
             return Err(Violation::UnknownIsKnown { unknown: id });
         }
     }
-    Ok(())
+    if let Some(unknown) = cell.misnamed_unknown() {
+        return Err(Violation::UnknownMisnamed { unknown });
+    }
+    let (recorded, derived) = (cell.unheard_machines(), cell.unheard_machines_derived());
+    if recorded == derived { Ok(()) } else { Err(Violation::UnheardMiscounted { recorded, derived }) }
 }
 
 /// No grant and no hold takes a namespace above its quota, in a resource that it asks for. What was above it before stays.

@@ -149,8 +149,7 @@ impl Cell {
         let restored = floor_of(identity.incarnation) != floor_of(self.identity.incarnation);
         self.identity = Arc::new(identity.clone());
         if restored {
-            let unheard = self.machines.iter().filter(|row| self.is_unheard(row)).count();
-            self.unheard = u32::try_from(unheard).expect("slots have 32-bit numbers");
+            self.unheard = self.unheard_machines_derived();
         }
         self.machines_by_name.set_key(identity.cell_id, |slot| super::name_in(&self.machine_slots, slot));
         self.jobs_by_name.set_key(identity.cell_id, |slot| super::job_name_in(&self.jobs, slot));
@@ -216,7 +215,8 @@ impl Cell {
         row.free_cpu_millis = i32::try_from(room.0[0]).unwrap_or(if room.0[0] < 0 { i32::MIN } else { i32::MAX });
         row.free_memory_bytes = room.0[1];
         let is_unheard = self.machine_row(slot).is_some_and(|row| self.is_unheard(row));
-        self.unheard = self.unheard - u32::from(was_unheard) + u32::from(is_unheard);
+        let is_counted = was_unheard && !planted::is(Bug::MiscountsTheUnheard);
+        self.unheard = self.unheard - u32::from(is_counted) + u32::from(is_unheard);
         // What another machine in this slot left there must not count once something is taken here.
         if has_rest || slot < self.rest.len() {
             self.rest.get_mut(slot).copy_from_slice(&room.0[2..]);

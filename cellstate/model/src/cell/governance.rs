@@ -137,7 +137,7 @@ impl Cell {
         }
         put(Arc::make_mut(&mut self.unknown), id, task.cloned());
         let names = Arc::make_mut(&mut self.unknown_by_name);
-        if let Some(before) = &before {
+        if let Some(before) = before.as_ref().filter(|_| !planted::is(Bug::NamesTheEnded)) {
             names.remove(&(TaskName::from(&*before.traces), id));
         }
         names.extend(task.map(|task| (TaskName::from(&*task.traces), id)));
@@ -291,6 +291,13 @@ impl Cell {
         self.unheard
     }
 
+    /// The same, counted anew from the rows of all machines.
+    #[must_use]
+    pub fn unheard_machines_derived(&self) -> u32 {
+        let unheard = self.machines.iter().filter(|row| self.is_unheard(row)).count();
+        u32::try_from(unheard).expect("slots have 32-bit numbers")
+    }
+
     /// Whether a machine is one of these: an epoch that began since is above the floor.
     #[inline]
     pub(super) fn is_unheard(&self, row: &MachineRow) -> bool {
@@ -318,6 +325,14 @@ impl Cell {
     #[inline]
     pub fn unknown_predecessor(&self, group: &GroupRow, task: u32) -> Option<UnknownId> {
         if group.single_instance && !self.unknown_by_name.is_empty() { self.unknown_named(group, task) } else { None }
+    }
+
+    /// The first unknown task that is not found by its names, or that is found by some that it does not have; `None`: the names are those of the tasks. A
+    /// pass over all unknown tasks.
+    #[must_use]
+    pub fn misnamed_unknown(&self) -> Option<UnknownId> {
+        let names = self.unknown.iter().map(|(&id, task)| (TaskName::from(&*task.traces), id)).collect();
+        self.unknown_by_name.symmetric_difference(&names).next().map(|&(_, id)| id)
     }
 
     #[inline(never)]

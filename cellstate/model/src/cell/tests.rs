@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::apply::ROWS_AHEAD_MAX;
 use crate::delta::Subject;
 use crate::{
-    Attributes, BootId, CUSTOM_RESOURCES, Cell, CellIdentity, Delta, FoldError, GroupShape, Hold, Job, JobChange,
-    JobId, JobShape, JobState, LogTime, Machine, MachineId, MachineState, Resource, Resources, Restore, Revision,
-    UnknownId, UnknownTask,
+    AllocationId, Attributes, BootId, CUSTOM_RESOURCES, Cell, CellIdentity, Delta, FoldError, GroupShape, Hold, Job,
+    JobChange, JobId, JobShape, JobState, LogTime, Machine, MachineId, MachineState, Resource, Resources, Restore,
+    Revision, TaskTraces, UnknownId, UnknownTask, floor_of,
 };
 
 fn machine(slot: u32) -> Arc<Machine> {
@@ -176,12 +176,61 @@ fn a_task_that_the_cell_does_not_know_changes_its_machine_when_it_comes_and_not_
     };
     let told = UnknownTask { stopping: true, ..found.clone() };
     let last_change = |task: Option<UnknownTask>| {
-        let id = UnknownId { machine: 0, allocation: crate::AllocationId { slot: 0, generation: 1 } };
+        let id = UnknownId { machine: 0, allocation: AllocationId { slot: 0, generation: 1 } };
         let delta = Delta::new(cell.revision().next(), cell.time());
         assert_eq!(cell.apply(&Delta { unknown: vec![(id, task.map(Arc::new))], ..delta }), Ok(()));
         cell.machine_row(0).expect("it is there").last_change.0
     };
     assert_eq!([Some(found), Some(told), None].map(last_change), [2, 2, 2]);
+}
+
+// What single instances wait for was compared with checkpoints alone: a wrong count would have kept them waiting, or not, until somebody verified.
+#[test]
+fn machines_that_were_not_heard_since_a_restore_are_counted_as_their_rows_say() {
+    let mut cell = Cell::default();
+    let next = |cell: &Cell| Delta::new(cell.revision().next(), cell.time());
+    let counted = |cell: &Cell| (cell.unheard_machines(), cell.unheard_machines_derived());
+    assert_eq!(cell.apply(&Delta { machines: (0..4).map(machine).collect(), ..next(&cell) }), Ok(()));
+    assert_eq!(counted(&cell), (0, 0), "it was never restored");
+    let identity = CellIdentity { incarnation: 2, ..CellIdentity::default() };
+    assert_eq!(cell.apply(&Delta { cell: Some(identity), ..next(&cell) }), Ok(()));
+    assert_eq!(counted(&cell), (4, 4));
+    let changed = [
+        Machine { epoch: floor_of(2) + 1, ..Machine::clone(&machine(0)) },
+        Machine { state: MachineState::Unreachable, ..Machine::clone(&machine(1)) },
+        Machine { state: MachineState::Gone, ..Machine::clone(&machine(2)) },
+    ];
+    for (left, machine) in [3, 2, 1].into_iter().zip(changed) {
+        assert_eq!(cell.apply(&Delta { machines: vec![Arc::new(machine)], ..next(&cell) }), Ok(()));
+        assert_eq!(counted(&cell), (left, left));
+    }
+    cell.unheard = 0;
+    assert_eq!(counted(&cell), (0, 1), "it was counted wrongly");
+}
+
+#[test]
+fn an_unknown_task_that_is_not_found_by_its_names_is_told_and_so_is_one_that_is_no_more() {
+    let id = |slot| UnknownId { machine: 0, allocation: AllocationId { slot, generation: 1 } };
+    let task = |number| {
+        let traces = Arc::new(TaskTraces { task: number, ..TaskTraces::default() });
+        let (since, until) = (LogTime::default(), None);
+        Arc::new(UnknownTask { machine: machine(0).id, traces, since, until, stopping: false })
+    };
+    let mut cell = Cell::default();
+    let found = (0..3).map(|slot| (id(slot), Some(task(slot)))).collect();
+    let first = Delta { machines: vec![machine(0)], unknown: found, ..Delta::new(Revision(1), cell.time()) };
+    assert_eq!(cell.apply(&first), Ok(()));
+    assert_eq!(cell.misnamed_unknown(), None);
+    let misnamed = |wrong: &dyn Fn(&mut Cell)| {
+        let mut cell = cell.clone();
+        wrong(&mut cell);
+        cell.misnamed_unknown()
+    };
+    assert_eq!(misnamed(&|cell| drop(Arc::make_mut(&mut cell.unknown).remove(&id(1)))), Some(id(1)), "it is gone");
+    let other = |cell: &mut Cell| drop(Arc::make_mut(&mut cell.unknown).insert(id(2), task(7)));
+    assert_eq!(misnamed(&other), Some(id(2)), "it is another task");
+    let nowhere = |cell: &mut Cell| drop(Arc::make_mut(&mut cell.unknown_by_name).pop_first());
+    assert_eq!(misnamed(&nowhere), Some(id(0)), "it has no name");
 }
 
 #[test]

@@ -191,6 +191,9 @@ found! {
     answers_before_they_are_true_are_found: AnswersAtOnce by "invariant_published_before_answered";
     a_job_that_is_given_up_is_found: GivesUpAtOnce by "invariant_jobs_that_fit_complete";
     tasks_that_are_miscounted_are_found: MiscountsTheLeaving by "invariant_counters_count_their_tasks";
+    agents_that_are_waited_for_though_they_were_heard_are_found:
+        MiscountsTheUnheard by "invariant_unknown_tasks_are_unknown";
+    names_of_unknown_tasks_that_have_ended_are_found: NamesTheEnded by "invariant_unknown_tasks_are_unknown";
     a_number_of_resources_that_is_given_twice_is_found:
         GivesUsedNumbers by "invariant_allocations_have_what_their_groups_declare";
     a_second_start_is_found: StartsAgain by "invariant_at_most_one_start";
