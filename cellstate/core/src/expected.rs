@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use plenum_model::planted::{self, Bug};
 use plenum_model::{Job, JobId, JobShape, Rejection, RejectionCode, floor_of, incarnation_of};
 
 use crate::Core;
@@ -43,7 +44,7 @@ pub(crate) fn came_of(job: &Job, expected: u32, shape: &JobShape, body_digest: [
 /// # Errors
 /// When it has another one.
 pub fn expect_version(name: &str, found: Option<&Job>, expected: u32) -> Result<(), Rejection> {
-    if found.map_or(0, |job| job.version) == expected {
+    if found.map_or(0, |job| job.version) == expected || planted::is(Bug::OverlooksExpectations) {
         return Ok(());
     }
     let of = |version: u32| if version == 0 { "no job of this name".to_owned() } else { format!("version {version}") };

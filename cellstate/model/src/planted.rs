@@ -57,6 +57,8 @@ pub enum Bug {
     OverlooksPauses,
     /// A task of which only one may run waits no more for the one before, which leaves.
     OverlooksPredecessors,
+    /// A job is changed although its caller expects another version of it.
+    OverlooksExpectations,
     /// A claim is granted in room that is held for others.
     OverlooksHolds,
     /// A hold takes room from those that came first, too.
@@ -203,7 +205,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 94] = [
+    pub const ALL: [Self; 95] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -227,6 +229,7 @@ impl Bug {
         Self::OverlooksGuards,
         Self::OverlooksPauses,
         Self::OverlooksPredecessors,
+        Self::OverlooksExpectations,
         Self::OverlooksHolds,
         Self::JumpsTheQueue,
         Self::HoldsBeyondQuotas,

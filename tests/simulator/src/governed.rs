@@ -42,6 +42,7 @@ governed! {
     UnknownStopped: "an unknown task that was told to stop",
     UnknownDrained: "an unknown task that was told to stop by the deadline of a drain",
     UnknownEnded: "an unknown task that ended",
+    Expected: "a job that was changed at the version that was expected",
     AgentLeft: "a machine whose agent took its leave",
     AgentUnwritable: "a machine whose agent could write nothing",
     SetupsFailed: "a machine on which several tasks could not be set up",
@@ -63,6 +64,15 @@ fn by_limits_and_holds(refusal: &Refusal, saw: &mut impl FnMut(Governed)) {
         if of_memory {
             saw(Governed::RefusedByHoldOfMemory);
         }
+    }
+}
+
+fn expects_a_version(command: &Command) -> bool {
+    match command {
+        Command::SubmitJob { expected_version: expected, .. }
+        | Command::StopJob { version: expected, .. }
+        | Command::ScaleJob { version: expected, .. } => expected.is_some(),
+        _ => false,
     }
 }
 
@@ -123,6 +133,9 @@ pub(crate) fn count(
             (Some(_), None) => saw(Governed::UnknownEnded),
             (None, None) => {}
         }
+    }
+    if expects_a_version(&request.command) {
+        saw(Governed::Expected);
     }
     let restored = before.revision().0 > 0 && before.identity().incarnation != after.identity().incarnation;
     if restored && before.sessions().next().is_some() {

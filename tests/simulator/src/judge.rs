@@ -241,13 +241,13 @@ fn name_of(violation: &invariants::Violation) -> &'static str {
         V::UnknownIsKnown { .. } | V::UnknownMisnamed { .. } | V::UnheardMiscounted { .. } => {
             "invariant_unknown_tasks_are_unknown"
         }
+        V::Unexpected { .. } => "invariant_what_was_expected_was_there",
         // By the names of those who judge the same here, and first.
         V::QuotaExceeded { .. } => "invariant_no_grant_exceeds_a_quota",
         V::CulpritNotLater { .. } => "invariant_conflicts_name_true_culprits",
         V::CulpritsTooSmall { .. } | V::CulpritTookNothing { .. } => "invariant_culprits_took_what_was_short",
         // Rules about what few have, most of which are judged here first, each by a checker of its own: no bug can be asked for by one name.
-        // And what owners expect here is there: nobody else submits their jobs again.
-        V::Special { .. } | V::Unexpected { .. } => "plenum_core::invariants::check_step",
+        V::Special { .. } => "plenum_core::invariants::check_step",
     }
 }
 

@@ -6,12 +6,13 @@ use plenum_testkit::JobBuilder;
 
 use crate::books::{Checked, hold};
 use crate::describe;
-use crate::faults::Fault;
+use crate::faults::{Fault, Mix};
 use crate::random::Random;
 use crate::rival;
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
 mod governs;
+mod runs;
 
 /// After this long a call is made again.
 const PATIENCE_MICROS: i64 = 1_000_000;
@@ -125,17 +126,19 @@ pub(crate) struct Owner {
     of_memory: Option<Random>,
     /// There are two namespaces and two partitions, and a little room is held here and there. Drawn alike.
     of_two: Option<Random>,
+    /// Jobs are run again and again. Drawn alike.
+    of_runs: Option<Random>,
 }
 
 impl Owner {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, mix: &Mix) -> Self {
         let draw = |apart: u64, thousandths: u64| {
             let mut random = Random::new(!seed ^ apart);
             random.chance(thousandths).then_some(random)
         };
         let of_memory = draw(OF_MEMORY_SEED, OF_MEMORY_THOUSANDTHS);
         let of_two = draw(OF_TWO_SEED, OF_TWO_THOUSANDTHS);
-        Self { of_memory, of_two, ..Self::default() }
+        Self { of_memory, of_two, of_runs: runs::draw(seed, mix), ..Self::default() }
     }
 
     /// Thinks up jobs, to be submitted in the course of time. `cpu_millis` is what the smallest machine has.
@@ -156,6 +159,9 @@ impl Owner {
         }
         if world.mix.meddles_micros > 0 {
             world.agenda.after(world.mix.meddles_micros, Event::OwnerMeddles);
+        }
+        if self.of_runs.is_some() {
+            world.agenda.after(0, Event::OwnerRuns);
         }
     }
 

@@ -9,7 +9,7 @@ use plenum_proto::v1;
 use crate::faults::Fault;
 use crate::governed::Governed;
 
-/// Codes with which a transaction, or what an operator or a gang asks for, is not executed.
+/// Codes with which a transaction, or what an operator, a gang or the owner of a job asks for, is not executed.
 const REJECTIONS: &[RejectionCode] = &[
     RejectionCode::InstantPassed,
     RejectionCode::NoRoomToHold,
@@ -20,6 +20,7 @@ const REJECTIONS: &[RejectionCode] = &[
     RejectionCode::FutureBase,
     RejectionCode::InvalidRequest,
     RejectionCode::SchedulerPaused,
+    RejectionCode::JobVersion,
 ];
 
 /// Counts of one run, or of many.

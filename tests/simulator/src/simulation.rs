@@ -183,7 +183,7 @@ impl Simulation {
             .collect();
         let names = ["batch", "service", rival::NAME, "batch"];
         let seats = names.iter().enumerate().map(|(number, name)| Seat::new(number, name)).collect();
-        let (phase, owner, mad) = (Phase::Stormy, Owner::new(seed), vec![Mad::new(0), Mad::new(1)]);
+        let (phase, owner, mad) = (Phase::Stormy, Owner::new(seed, &world.mix), vec![Mad::new(0), Mad::new(1)]);
         let (deadline_micros, asleep) = (i64::MAX, BTreeMap::new());
         Self {
             world,
@@ -359,6 +359,7 @@ impl Simulation {
             Event::OwnerAsks { wish } => owner.asks(world, wish),
             Event::OwnerMeddles => owner.meddles(world),
             Event::OwnerAdopts => owner.adopts_now(world),
+            Event::OwnerRuns => owner.runs_again(world),
             Event::MadActs { mad: number } => mad[number].acts(world),
             Event::Strikes(Fault::BitFlip) => return self.rots(),
             Event::Strikes(Fault::Restore) => return self.restores(),

@@ -133,6 +133,7 @@ pub(crate) enum Event {
     OwnerAsks { wish: usize },
     OwnerMeddles,
     OwnerAdopts,
+    OwnerRuns,
     MadActs { mad: usize },
     Strikes(Fault),
     DiskHasRoom,

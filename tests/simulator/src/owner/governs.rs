@@ -3,7 +3,7 @@
 
 use plenum_model::{Cell, Command, JobId, JobKind, JobState, MachineState, Resources, SessionId, any_waits};
 
-use super::{NAMESPACES, Owner, PARTITIONS, SCHEDULERS, TASK_BYTES, reserves};
+use super::{NAMESPACES, Owner, PARTITIONS, SCHEDULERS, TASK_BYTES, reserves, runs};
 use crate::agent::MEMORY_BYTES;
 use crate::describe;
 use crate::random::Random;
@@ -43,7 +43,7 @@ impl Owner {
 
     /// A task of a cell before goes on, if it comes to an end by itself.
     fn adopts(&mut self, world: &mut World) -> Option<Command> {
-        let ends = |job: &str| self.plans.iter().any(|plan| plan.name == job && plan.ends);
+        let ends = |job: &str| self.plans.iter().any(|plan| plan.name == job && plan.ends) || runs::has(job);
         let unknown = world.books.cell().unknown_tasks().filter(|(_, task)| ends(&task.traces.job));
         let unknown: Vec<_> = unknown.map(|(id, task)| (task.machine, id.allocation)).collect();
         let (machine, allocation) = *unknown.get(world.random.index(unknown.len()))?;

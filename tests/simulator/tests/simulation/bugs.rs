@@ -127,6 +127,8 @@ found! {
     a_pause_that_is_overlooked_is_found: OverlooksPauses by "invariant_every_grant_was_valid_at_its_revision";
     a_second_instance_beside_one_that_leaves_is_found:
         OverlooksPredecessors by "invariant_every_grant_was_valid_at_its_revision";
+    a_version_that_was_expected_and_is_overlooked_is_found:
+        OverlooksExpectations by "invariant_what_was_expected_was_there";
     a_hold_that_is_overlooked_is_found: OverlooksHolds by "invariant_no_grant_takes_room_that_is_held_for_others";
     a_hold_that_jumps_the_queue_is_found: JumpsTheQueue by "invariant_holds_take_room_from_later_ones_only";
     a_hold_beyond_a_quota_is_found: HoldsBeyondQuotas by "invariant_no_grant_exceeds_a_quota";
