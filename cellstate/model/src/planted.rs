@@ -57,6 +57,10 @@ pub enum Bug {
     OverlooksPauses,
     /// A task of which only one may run waits no more for the one before, which leaves.
     OverlooksPredecessors,
+    /// A task of which only one may run does not wait for one that runs unknown to the cell, and is the same.
+    OverlooksUnknownTasks,
+    /// A task of which only one may run does not wait for what agents of a restored cell are yet to tell of.
+    OverlooksTheUnheard,
     /// A job is changed although its caller expects another version of it.
     OverlooksExpectations,
     /// A claim is granted in room that is held for others.
@@ -205,7 +209,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 95] = [
+    pub const ALL: [Self; 97] = [
         Self::GrantsWithoutRoom,
         Self::GrantsOnAnyMachine,
         Self::OverlooksFitness,
@@ -229,6 +233,8 @@ impl Bug {
         Self::OverlooksGuards,
         Self::OverlooksPauses,
         Self::OverlooksPredecessors,
+        Self::OverlooksUnknownTasks,
+        Self::OverlooksTheUnheard,
         Self::OverlooksExpectations,
         Self::OverlooksHolds,
         Self::JumpsTheQueue,

@@ -23,6 +23,8 @@ use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
 /// A call that takes longer has failed.
 const CALL_MICROS: i64 = 10_000_000;
+/// Tasks that are to run for long do so at least: so that they outlive a server that is restored.
+const LONG_MS: u64 = 2_000;
 /// Of each machine.
 pub(crate) const MEMORY_BYTES: u64 = 1 << 34;
 /// Machines begin in the first two of them: in the third one no task ever was.
@@ -529,6 +531,7 @@ fn fate(seed: u64, failing_thousandths: u64, recorded_ms_max: u64, task: &TaskSp
     let fate = match task.command.first().map(String::as_str) {
         _ if fails => Fate::exits_after_ms(runs_ms / 4, 1),
         Some("/bin/forever") => Fate::runs_for_ever(),
+        Some("/bin/long") => Fate::succeeds_after_ms(LONG_MS + 2 * runs_ms),
         _ => Fate::succeeds_after_ms(runs_ms),
     };
     let slow = |random: &mut Random, most: u64| if random.chance(300) { random.below(most) } else { 0 };

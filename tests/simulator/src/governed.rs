@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use plenum_core::Decided;
-use plenum_model::{Cell, Command, Decision, Delta, JobChange, Refusal, RefusalReason, Request, Resource, Unfit};
+use plenum_model::{
+    Cell, Command, Decision, Delta, JobChange, Refusal, RefusalReason, Request, Resource, TaskState, Unfit,
+    task_is_wanted,
+};
 
 macro_rules! governed {
     ($($governed:ident: $name:literal,)*) => {
@@ -42,6 +45,8 @@ governed! {
     UnknownStopped: "an unknown task that was told to stop",
     UnknownDrained: "an unknown task that was told to stop by the deadline of a drain",
     UnknownEnded: "an unknown task that ended",
+    WaitedForUnknown: "a single instance that waited for an unknown task to end",
+    WaitedForAgents: "a single instance that waited for agents to be heard after a restore",
     Expected: "a job that was changed at the version that was expected",
     AgentLeft: "a machine whose agent took its leave",
     AgentUnwritable: "a machine whose agent could write nothing",
@@ -63,6 +68,25 @@ fn by_limits_and_holds(refusal: &Refusal, saw: &mut impl FnMut(Governed)) {
         saw(Governed::RefusedByHold);
         if of_memory {
             saw(Governed::RefusedByHoldOfMemory);
+        }
+    }
+}
+
+/// Counts tasks that waited to be placed and could not be, as they ran or could run unknown to the cell, and that can be after a step.
+fn single_instances_that_waited(before: &Cell, after: &Cell, change: &Delta, saw: &mut impl FnMut(Governed)) {
+    let are_heard = before.unheard_machines() > 0 && after.unheard_machines() == 0;
+    if !are_heard && change.unknown.iter().all(|(_, task)| task.is_some()) {
+        return;
+    }
+    let why = if are_heard { Governed::WaitedForAgents } else { Governed::WaitedForUnknown };
+    for job in before.jobs() {
+        let groups = job.group_positions().filter_map(|group| before.group(job, group).zip(after.group(job, group)));
+        for (was, is) in groups {
+            let waited = |task: u32| {
+                let waits = before.task_state(was, task) == Some(TaskState::Waiting);
+                waits && before.may_run_unknown(was, task) && task_is_wanted(after, is, task).is_ok()
+            };
+            (0..was.count).filter(|task| waited(*task)).for_each(|_| saw(why));
         }
     }
 }
@@ -134,6 +158,7 @@ pub(crate) fn count(
             (None, None) => {}
         }
     }
+    single_instances_that_waited(before, after, change, &mut saw);
     if expects_a_version(&request.command) {
         saw(Governed::Expected);
     }

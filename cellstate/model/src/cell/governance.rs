@@ -316,7 +316,9 @@ impl Cell {
     #[must_use]
     #[inline]
     pub fn may_run_unknown(&self, group: &GroupRow, task: u32) -> bool {
-        group.single_instance && (self.unheard > 0 || self.unknown_predecessor(group, task).is_some())
+        let is_unheard = self.unheard > 0 && !planted::is(Bug::OverlooksTheUnheard);
+        let runs = || self.unknown_predecessor(group, task).is_some() && !planted::is(Bug::OverlooksUnknownTasks);
+        group.single_instance && (is_unheard || runs())
     }
 
     /// An unknown task that is this very task, of a group with single instances: whatever is placed for it waits until that one has ended. By their

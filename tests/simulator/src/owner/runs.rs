@@ -35,11 +35,16 @@ pub(super) fn has(name: &str) -> bool {
     RUNS.iter().any(|(run, _)| *run == name)
 }
 
-/// Few small tasks, each with a single instance. One submission is not like another.
+/// Few small tasks, each with a single instance, some of which run for long. One submission is not like another.
 fn job(random: &mut Random, (name, scheduler): (&str, &str), lost_after_micros: i64) -> v1::JobSpec {
     let (tasks, each) = (one(random, 2), 100 * random.between(1, 2));
     let job = JobBuilder::new(name, scheduler).namespace(NAMESPACES[0]).group("work", tasks, each).single_instance();
-    job.lost_after(lost_after_micros).forgiving().spec()
+    let mut spec = job.lost_after(lost_after_micros).forgiving().spec();
+    let command = if random.chance(600) { "/bin/long" } else { "/bin/once" };
+    for body in spec.body.iter_mut().flat_map(|body| &mut body.groups) {
+        body.command = vec![command.to_owned()];
+    }
+    spec
 }
 
 impl Owner {

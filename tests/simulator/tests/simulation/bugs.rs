@@ -127,6 +127,10 @@ found! {
     a_pause_that_is_overlooked_is_found: OverlooksPauses by "invariant_every_grant_was_valid_at_its_revision";
     a_second_instance_beside_one_that_leaves_is_found:
         OverlooksPredecessors by "invariant_every_grant_was_valid_at_its_revision";
+    a_second_instance_beside_one_that_runs_unknown_is_found:
+        OverlooksUnknownTasks by "invariant_every_grant_was_valid_at_its_revision";
+    a_second_instance_before_all_agents_were_heard_is_found:
+        OverlooksTheUnheard by "invariant_every_grant_was_valid_at_its_revision";
     a_version_that_was_expected_and_is_overlooked_is_found:
         OverlooksExpectations by "invariant_what_was_expected_was_there";
     a_hold_that_is_overlooked_is_found: OverlooksHolds by "invariant_no_grant_takes_room_that_is_held_for_others";
