@@ -11,25 +11,32 @@ use crate::picture::{Allocation, Picture};
 use crate::violation::Violation;
 
 const DONE: u32 = 2;
+/// Epochs that an incarnation of a cell gives, as a power of two: those of the one before are below.
+const EPOCH_BITS: u32 = 26;
 
 /// Every grant is on a machine that takes claims and satisfies the group's constraints, spread and limits, of the job's present version,
-/// with what it declares, by its scheduler, and not before its time.
+/// with what it declares, by its scheduler, and not before its time. Where only one of a task may run, it is not beside one that nobody knows, nor
+/// before the agents of a restored cell were heard.
 #[must_use]
 pub fn property_declared_rules_hold(chronicle: &Chronicle) -> Vec<Violation> {
-    let mut check = Rules(Vec::new());
+    let mut check = Rules { incarnation: chronicle.incarnation, violations: Vec::new() };
     chronicle.walk(&mut check);
-    check.0
+    check.violations
 }
 
-struct Rules(Vec<Violation>);
+struct Rules {
+    incarnation: u64,
+    violations: Vec<Violation>,
+}
 
 impl Visitor for Rules {
     fn after(&mut self, picture: &Picture, delta: &v1::Delta) {
         for grants in &delta.grants {
             for &slot in &grants.slots {
                 let Some(allocation) = picture.allocations.get(&slot) else { continue };
-                if let Some(what) = broken_rule(picture, allocation) {
-                    self.0.push(Violation::RuleBroken {
+                let broken = broken_rule(picture, allocation);
+                if let Some(what) = broken.or_else(|| unheard(picture, allocation, self.incarnation)) {
+                    self.violations.push(Violation::RuleBroken {
                         revision: delta.revision,
                         allocation: allocation.id,
                         machine: allocation.machine,
@@ -100,6 +107,18 @@ fn same_unknown(
     };
     let mut unknown = picture.unknown_tasks.values().filter(|_| group.single_instance);
     unknown.find(|row| row.task.as_ref().is_some_and(is_same)).map(|row| row.allocation)
+}
+
+/// The agent of a restored cell that is yet to tell whether it runs a task of which only one may run: it has not registered since, nor lost its lease.
+fn unheard(picture: &Picture, allocation: &Allocation, incarnation: u64) -> Option<String> {
+    let group = picture.group_of(allocation.job, allocation.group).filter(|group| group.single_instance)?;
+    // An epoch has 32 bits: of incarnations beyond those nothing tells the last ones apart.
+    let last_before = incarnation.saturating_sub(1).min(u64::from(u32::MAX >> EPOCH_BITS)) << EPOCH_BITS;
+    let is_unheard = |machine: &&v1::MachineChange| {
+        machine.state() != v1::MachineState::Unreachable && u64::from(machine.epoch) <= last_before
+    };
+    let machine = picture.machines.values().find(is_unheard)?;
+    Some(format!("only one of {} may run, and the agent of {} was not heard yet", group.name, machine.name))
 }
 
 /// A task gets one device for each that its group declares, and each port by its name.

@@ -17,7 +17,7 @@ use v1::session_response::Tell;
 
 /// Microseconds between two requests.
 const TICK: i64 = 10_000;
-/// As if an empty backup had been restored: agents may still run what nobody knows any more.
+/// At first it is as if an empty backup had been restored: agents may still run what nobody knows any more.
 const INCARNATION: u64 = 2;
 
 /// Of each machine.
@@ -34,6 +34,7 @@ pub(crate) struct Bench {
     now: LogTime,
     nanos: u64,
     term: u64,
+    incarnation: u64,
     /// As a reader of the server sees it.
     picture: Cell,
     pub(crate) evidence: Evidence,
@@ -49,6 +50,7 @@ impl Bench {
             now: LogTime::from_micros(1_000_000),
             nanos: 0,
             term: 0,
+            incarnation: INCARNATION,
             picture: Cell::default(),
             evidence: Evidence { recordings: vec![Recording::new("main")], ..Evidence::default() },
             outcomes: BTreeMap::new(),
@@ -60,7 +62,7 @@ impl Bench {
 
     fn open(&mut self) {
         self.term += 1;
-        let (incarnation, term) = (INCARNATION, self.term);
+        let (incarnation, term) = (self.incarnation, self.term);
         let identity = CellIdentity { cell_id: [7; 16], incarnation, term, custom_resources: Vec::new() };
         self.ask(Command::OpenServer(identity)).expect("a server can be opened");
     }
@@ -169,7 +171,7 @@ impl Bench {
     /// Whoever looks at the machine itself sees that these run there.
     pub(crate) fn sight(&mut self, machine: u64, running: Vec<u64>) {
         let revision = self.revision();
-        self.evidence.sightings.push(Sighting { incarnation: INCARNATION, revision, machine, running });
+        self.evidence.sightings.push(Sighting { incarnation: self.incarnation, revision, machine, running });
     }
 
     pub(crate) fn cordon(&mut self, machine: u64, cordoned: bool) {
@@ -234,7 +236,7 @@ impl Bench {
 
     /// Commits as a client that keeps a log: under its session's number, as it stands in the transaction.
     pub(crate) fn commit(&mut self, client: &str, mut asked: v1::Transaction) -> Option<v1::Outcome> {
-        asked.incarnation = INCARNATION;
+        asked.incarnation = self.incarnation;
         if asked.check() == v1::ConflictCheck::Unspecified {
             asked.check = v1::ConflictCheck::Fit.into();
         }
@@ -262,17 +264,19 @@ impl Bench {
 
     /// A watcher that comes now, and gets the picture that readers get.
     pub(crate) fn late_watcher(&mut self, name: &str) {
-        let mut recording = Recording::new(name);
+        self.evidence.recordings.push(Recording::new(name));
+        self.show(self.evidence.recordings.len() - 1);
+    }
+
+    /// Begins a watcher anew, with the picture that readers get.
+    fn show(&mut self, watcher: usize) {
         let revision = self.picture.revision().0;
-        let welcome = v1::Welcome { incarnation: INCARNATION, revision, snapshot: true, ..v1::Welcome::default() };
+        let welcome = v1::Welcome { incarnation: self.incarnation, revision, snapshot: true, ..v1::Welcome::default() };
         let encoded: Vec<Bytes> = pages::every(&self.picture)
             .map(|(table, number)| pages::encode_page_for(&self.picture, table, number, Sections::MIRROR))
             .collect();
         let part = v1::SnapshotPart { revision, pages: encoded, last: true };
-        for tell in [Tell::Welcome(welcome), Tell::Snapshot(part)] {
-            recording.take(v1::SessionResponse { tell: Some(tell) }).unwrap();
-        }
-        self.evidence.recordings.push(recording);
+        [Tell::Welcome(welcome), Tell::Snapshot(part)].into_iter().for_each(|tell| self.tell(watcher, tell));
     }
 
     /// The server ends and comes back: the core begins with what pages say.
@@ -287,6 +291,13 @@ impl Bench {
         };
         self.core = Core::from_cell(restored, options());
         self.open();
+    }
+
+    /// The cell goes on from what it is now as from a backup of it: in an incarnation of its own, in which no agent was heard yet.
+    pub(crate) fn restore(&mut self) {
+        self.incarnation += 1;
+        self.show(0);
+        self.restart();
     }
 
     /// Lists the machines as the server does.
@@ -318,7 +329,7 @@ impl Bench {
             used: used.get(namespace).map(|sum| resources(&sum.total())),
         });
         let (revision, machines, quotas) = (cell.revision().0, machines.collect(), quotas.collect());
-        let listing = Listing { incarnation: INCARNATION, revision, machines, quotas, ..Listing::default() };
+        let listing = Listing { incarnation: self.incarnation, revision, machines, quotas, ..Listing::default() };
         self.evidence.listings.push(listing);
     }
 

@@ -6,12 +6,14 @@ use plenum_proto::v1;
 use plenum_testkit::JobBuilder;
 
 use crate::bench::{Bench, machine};
-use crate::traffic::{ASKING, OF_MEMORY, OF_TWO, Seen, Traffic};
+use crate::restored::claimed_after_a_restore;
+use crate::traffic::{ASKING, OF_JOBS, OF_MEMORY, OF_TWO, Seen, Traffic};
 
 #[test]
 fn a_run_full_of_conflicts_keeps_every_promise() {
     let mut seen = std::collections::BTreeMap::new();
     let of_more = (OF_MEMORY..OF_MEMORY + 6).chain(OF_TWO..OF_TWO + 4).chain(ASKING..ASKING + 6);
+    let of_more = of_more.chain(OF_JOBS..OF_JOBS + 6);
     for seed in (0..6).chain(of_more) {
         let mut traffic = Traffic::new(seed);
         traffic.run(500);
@@ -31,6 +33,7 @@ fn a_run_full_of_conflicts_keeps_every_promise() {
         Seen::DeviceTaken,
         Seen::Limit,
         Seen::Predecessor,
+        Seen::RunsUnknown,
         Seen::MayNotEvict,
     ];
     let special =
@@ -38,12 +41,19 @@ fn a_run_full_of_conflicts_keeps_every_promise() {
     let of_memory = [Seen::MemoryQuota, Seen::NoMemory];
     let held = [Seen::Held, Seen::HeldBack, Seen::HoldDisplaced, Seen::RefusedByHold];
     let others = [Seen::Launched, Seen::LaunchRefused, Seen::UnknownFound, Seen::UnknownStopped];
-    let strangers = [Seen::UnknownAdopted, Seen::UnknownEnded];
+    let strangers = [Seen::UnknownAdopted, Seen::UnknownEnded, Seen::UnknownOfJob];
     let asked = [Seen::InSequence, Seen::OutOfSequence, Seen::Guarded, Seen::GuardFailed];
     let governed = held.into_iter().chain(others).chain(strangers).chain(of_memory).chain(asked);
     for what in usual.into_iter().chain(refused).chain(special).chain(governed) {
         assert!(seen.get(&what).is_some_and(|&count| count > 5), "{what:?} hardly happened: {seen:?}");
     }
+}
+
+#[test]
+fn a_single_instance_that_waits_for_the_agents_of_a_restored_cell_breaks_no_promise() {
+    let (granted, evidence) = claimed_after_a_restore();
+    assert_eq!(granted, [0, 1]);
+    assert_eq!(check(&evidence).violations, []);
 }
 
 /// Jobs come and go, each with resources of its own: these have the numbers of those before them.

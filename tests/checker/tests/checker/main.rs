@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `bench` | the real core on one thread, telling a recording: for planted bugs, which are planted by thread |
 //! | `traffic` | clients that make conflicts on purpose, from a seed |
+//! | `restored` | a cell that is restored, on the bench |
 //! | `green` | the core's runs, checked |
 //! | `forged` | streams, replies and logs that were changed on their way to the checker |
 //! | `kinds` | refusals of a wrong kind, and what they blame |
@@ -20,6 +21,7 @@ mod forged;
 mod green;
 mod kinds;
 mod listed;
+mod restored;
 mod scenes;
 mod served;
 mod traffic;

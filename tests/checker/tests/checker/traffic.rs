@@ -57,6 +57,7 @@ pub(crate) enum Seen {
     DeviceTaken,
     Limit,
     Predecessor,
+    RunsUnknown,
     MayNotEvict,
     Removed,
     Event,
@@ -67,6 +68,7 @@ pub(crate) enum Seen {
     Launched,
     LaunchRefused,
     UnknownFound,
+    UnknownOfJob,
     UnknownStopped,
     UnknownAdopted,
     UnknownEnded,
@@ -86,10 +88,15 @@ pub(crate) const OF_TWO: u64 = 2000;
 const NAMESPACES: [&str; 2] = ["default", "other"];
 /// From this seed on they are again, and transactions also ask for `sequence`, and have guards.
 pub(crate) const ASKING: u64 = 3000;
+/// From this seed on, what agents find that the cell does not know is mostly of the clients' jobs that have single instances.
+pub(crate) const OF_JOBS: u64 = 4000;
 /// What each task has.
 const TASK_BYTES: i64 = 1 << 20;
 /// Jobs of each client.
 const SHAPES: u32 = 6;
+/// Of these the one with single instances, and how many tasks each has.
+const SINGLE: u32 = 4;
+const TASKS: u32 = 12;
 
 /// What the agent of each machine finds.
 fn found(number: usize, cpu_millis: i64) -> v1::RegisterMachine {
@@ -104,7 +111,7 @@ fn found(number: usize, cpu_millis: i64) -> v1::RegisterMachine {
 fn job(name: &str, priority: u32, number: u32, namespace: &str) -> v1::JobSpec {
     let cpu = [500, 1000, 2000, 300, 700, 400][number as usize];
     let builder = JobBuilder::new(&format!("{name}-{number}"), name).namespace(namespace);
-    let builder = builder.group("main", 12, cpu).priority(priority);
+    let builder = builder.group("main", TASKS, cpu).priority(priority);
     let builder = if number == 1 { builder.on("rack", "r1") } else { builder };
     let mut spec = builder.forever().spec();
     let group = &mut spec.shape.as_mut().unwrap().groups[0];
@@ -115,7 +122,7 @@ fn job(name: &str, priority: u32, number: u32, namespace: &str) -> v1::JobSpec {
             group.devices = vec![v1::Device { kind: "gpu".into(), millis: 300, ..v1::Device::default() }; 2];
             group.ports.push(v1::Port { name: "http".into(), number: 0 });
         }
-        4 => {
+        SINGLE => {
             group.single_instance = true;
             group.ports.push(v1::Port { name: "admin".into(), number: 9100 });
         }
@@ -139,13 +146,15 @@ pub(crate) struct Traffic {
     of_two: bool,
     /// Draws of what else transactions ask for; `None`: nothing.
     asking: Option<Random>,
+    /// Draws of which tasks agents find; `None`: of a job that nobody knows.
+    of_jobs: Option<Random>,
     clients: Vec<Client>,
     machines: Vec<u64>,
     live: Vec<u64>,
     /// What really runs, by machine, as far as agents have told the cell.
     runs: BTreeMap<u64, BTreeSet<u64>>,
-    /// Tasks of which only agents know, by machine.
-    foreign: BTreeMap<u64, BTreeSet<u64>>,
+    /// Tasks of which only agents know, by machine: what each is of, and its index there.
+    foreign: BTreeMap<u64, BTreeMap<u64, (String, u32)>>,
     /// Foreign tasks so far.
     strangers: u32,
     /// The job that others are launched from, and for which instant last.
@@ -166,7 +175,7 @@ impl Traffic {
             let session = bench.session(name);
             let namespace = |number: u32| NAMESPACES[usize::from(of_two && (turn + number) % 2 == 1)];
             let spec = |number| job(name, priority, number, namespace(number));
-            let jobs = (0..SHAPES).map(|number| (bench.submit(spec(number)), 12)).collect();
+            let jobs = (0..SHAPES).map(|number| (bench.submit(spec(number)), TASKS)).collect();
             clients.push(Client { name, session, number: 0, jobs, last: None });
         }
         let mut nightly = JobBuilder::new("nightly", "cron").group("main", 1, 100).spec();
@@ -179,6 +188,7 @@ impl Traffic {
             of_memory: (seed >= OF_MEMORY && !of_two).then_some(Random(!seed)),
             of_two,
             asking: (seed >= ASKING).then_some(Random(seed.rotate_left(32))),
+            of_jobs: (seed >= OF_JOBS).then_some(Random(seed.rotate_left(16))),
             clients,
             machines,
             live: Vec::new(),
@@ -232,8 +242,8 @@ impl Traffic {
     /// What really runs, seen by somebody who stands beside the machines.
     fn look_at_machines(&mut self) {
         for &machine in &self.machines {
-            let both = [self.runs.get(&machine), self.foreign.get(&machine)];
-            let running: Vec<u64> = both.into_iter().flatten().flatten().copied().collect();
+            let foreign = self.foreign.get(&machine).into_iter().flat_map(BTreeMap::keys);
+            let running: Vec<u64> = self.runs.get(&machine).into_iter().flatten().chain(foreign).copied().collect();
             if !running.is_empty() {
                 self.bench.sight(machine, running);
             }
@@ -400,7 +410,20 @@ impl Traffic {
             if refusal.culprits.iter().any(|culprit| culprit.event == "hold") {
                 self.note(Seen::RefusedByHold);
             }
+            if refusal.reason() == v1::RefusalReason::Predecessor && self.runs_unknown(refusal) {
+                self.note(Seen::RunsUnknown);
+            }
         }
+    }
+
+    /// Whether an agent runs the task of a refusal, and the cell does not know.
+    fn runs_unknown(&self, refusal: &v1::Refusal) -> bool {
+        let names =
+            self.clients.iter().flat_map(|client| client.jobs.iter().zip(0..).map(move |job| (client.name, job)));
+        let mut names = names.filter(|(_, ((job, _), _))| *job == refusal.job);
+        let name = names.next().map(|(client, (_, number))| format!("{client}-{number}"));
+        let mut foreign = self.foreign.values().flat_map(BTreeMap::values);
+        foreign.any(|(job, task)| Some(job) == name.as_ref() && *task == refusal.task)
     }
 
     fn learn_of_grants(&mut self, outcome: &v1::Outcome) {
@@ -511,7 +534,7 @@ impl Traffic {
         if remembers {
             again.inventory = self.bench.inventory(machine);
             let foreign = self.foreign.get(&machine).into_iter().flatten();
-            again.inventory.extend(foreign.map(|&allocation| stranger(allocation)));
+            again.inventory.extend(foreign.map(|(&allocation, (job, task))| stranger(allocation, job, *task)));
         } else {
             self.runs.remove(&machine);
             self.foreign.remove(&machine);
@@ -622,15 +645,29 @@ impl Traffic {
         for _ in 0..1 + self.random.below(2) {
             self.strangers += 1;
             let allocation = plenum_checker::picture::id_of(1_000_000 + self.strangers, 1);
-            self.foreign.entry(machine).or_default().insert(allocation);
+            let of = self.some_task();
+            self.foreign.entry(machine).or_default().insert(allocation, of);
             self.note(Seen::UnknownFound);
         }
         self.register_again(machine, found(number, 6000), true);
     }
 
+    /// What an agent calls a task that only it knows: that of a job which nobody knows, or one of which only one may run.
+    fn some_task(&mut self) -> (String, u32) {
+        let of_nobody = ("forgotten".into(), 0);
+        let Some(random) = &mut self.of_jobs else { return of_nobody };
+        if random.chance(20) {
+            return of_nobody;
+        }
+        let client = CLIENTS[random.below(CLIENTS.len())];
+        let of = (format!("{client}-{SINGLE}"), u32::try_from(random.below(TASKS as usize)).unwrap());
+        self.note(Seen::UnknownOfJob);
+        of
+    }
+
     fn adopt_or_end(&mut self) {
         let all: Vec<(u64, u64)> =
-            self.foreign.iter().flat_map(|(&machine, tasks)| tasks.iter().map(move |&task| (machine, task))).collect();
+            self.foreign.iter().flat_map(|(&machine, tasks)| tasks.keys().map(move |&task| (machine, task))).collect();
         if all.is_empty() {
             return;
         }
@@ -648,12 +685,13 @@ impl Traffic {
 }
 
 /// What an agent says of a task that only it knows.
-fn stranger(allocation: u64) -> v1::InventoryItem {
+fn stranger(allocation: u64, job: &str, task_index: u32) -> v1::InventoryItem {
     let resources = v1::Resources { cpu_millis: 700, memory_bytes: 1 << 20, ..v1::Resources::default() };
     let task = v1::TaskTraces {
         namespace: "default".into(),
-        job: "forgotten".into(),
+        job: job.into(),
         group: "main".into(),
+        task_index,
         resources: Some(resources),
         ..v1::TaskTraces::default()
     };

@@ -5,6 +5,8 @@
 mod bench;
 #[path = "../checker/client.rs"]
 mod client;
+#[path = "../checker/restored.rs"]
+mod restored;
 #[path = "../checker/scenes.rs"]
 mod scenes;
 mod served;
@@ -22,7 +24,8 @@ use plenum_proto::v1;
 use plenum_testkit::JobBuilder;
 
 use crate::bench::Bench;
-use crate::traffic::{ASKING, OF_TWO, Traffic};
+use crate::restored::claimed_after_a_restore;
+use crate::traffic::{ASKING, OF_JOBS, OF_TWO, Traffic};
 
 /// A server has threads of its own, so its bug is planted in all of them: nobody else may be at work then.
 static PLANTING: RwLock<()> = RwLock::new(());
@@ -251,6 +254,27 @@ fn second_instances_beside_those_that_leave_are_found_by_folding() {
     is_found(Bug::OverlooksPredecessors, |found| {
         matches!(found, Violation::OtherPicture { .. } | Violation::NoHistory { .. })
     });
+}
+
+#[test]
+fn second_instances_beside_those_that_nobody_knows_are_found() {
+    is_found_from(
+        OF_JOBS,
+        Bug::OverlooksUnknownTasks,
+        |found| matches!(found, Violation::RuleBroken { what, .. } if what.contains("which nobody knows")),
+    );
+}
+
+#[test]
+fn second_instances_before_all_agents_of_a_restored_cell_were_heard_are_found() {
+    let _together = PLANTING.read().unwrap_or_else(PoisonError::into_inner);
+    planted::plant(Some(Bug::OverlooksTheUnheard));
+    let (granted, evidence) = claimed_after_a_restore();
+    planted::plant(None);
+    assert_eq!(granted, [1, 0]);
+    let violations = check(&evidence).violations;
+    let too_soon = |what: &str| what.contains("the agent of m2 was not heard yet");
+    assert!(matches!(&violations[..], [Violation::RuleBroken { what, .. }] if too_soon(what)), "{violations:?}");
 }
 
 #[test]
