@@ -43,6 +43,7 @@ pub(super) struct ServerFile {
     pub(super) arriving_bytes: Option<usize>,
     pub(super) unread_bytes: Option<usize>,
     pub(super) connections: Option<usize>,
+    pub(super) shared_calls: Option<usize>,
     pub(super) listing_rows: Option<u32>,
 }
 

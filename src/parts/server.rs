@@ -52,6 +52,7 @@ fn options(flags: &cli::Server, file: ServerFile) -> Result<ServerOptions, Failu
     settings.arriving_bytes = file.arriving_bytes.unwrap_or(settings.arriving_bytes);
     settings.unread_bytes = file.unread_bytes.unwrap_or(settings.unread_bytes);
     settings.connections = file.connections.unwrap_or(settings.connections);
+    settings.shared_calls = file.shared_calls.unwrap_or(settings.shared_calls);
     settings.listing_rows = file.listing_rows.unwrap_or(settings.listing_rows);
     if flags.with_parent.with_parent.is_some() {
         settings.rest = REST_OF_DEV;
@@ -89,10 +90,10 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_and_the_file_over_defaults() {
-        let file =
-            || ServerFile { listen: Some(([127, 0, 0, 1], 1).into()), connections: Some(3), ..ServerFile::default() };
+        let listen = Some(([127, 0, 0, 1], 1).into());
+        let file = || ServerFile { listen, connections: Some(3), shared_calls: Some(0), ..ServerFile::default() };
         let made = options(&flags(), file()).unwrap();
-        assert_eq!((made.listen.port(), made.settings.connections), (1, 3));
+        assert_eq!((made.listen.port(), made.settings.connections, made.settings.shared_calls), (1, 3, 0));
         let listen = Some(([127, 0, 0, 1], 2).into());
         assert_eq!(options(&cli::Server { listen, ..flags() }, file()).unwrap().listen.port(), 2);
         assert_eq!(options(&flags(), ServerFile::default()).unwrap().listen.port(), 7070);

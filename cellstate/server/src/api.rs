@@ -90,17 +90,32 @@ pub(crate) async fn routes(shared: &Arc<Shared>) -> Result<(Routes, HealthReport
     Ok((Routes::from(router).prepare(), reporter))
 }
 
-/// Looks at who calls, and counts who is refused for that: by the rules here, or by the method that knows what it is about.
+/// Has a place for a call, looks at who calls, and counts who is refused for that: by the rules here, or by the method that knows what it is about.
 async fn authorise(
     State(shared): State<Arc<Shared>>,
     request: axum::extract::Request,
     next: Next,
 ) -> axum::response::Response {
+    let Some(call) = shared.calls.take(request.extensions().get()) else {
+        return without_place(request.uri().path(), shared.calls.shared_max());
+    };
     let response = answer(&shared, request, next).await;
     if is_denied(&response) {
         shared.metrics.denied();
     }
-    response
+    call.until_answered(response)
+}
+
+/// The answer to a call for which there is no place. Nothing of it is read, and its stream ends with this.
+fn without_place(path: &str, most: usize) -> axum::response::Response {
+    let failure = match path {
+        session::COMMIT => Failure::too_many_calls_to_look_up(most),
+        _ => Failure::too_many_calls(most),
+    };
+    if !http::is_method(path) {
+        return http::failed(&failure);
+    }
+    failure.into_status().into_http::<axum::body::Body>().into_response()
 }
 
 /// Whether a call was refused for who makes it. A stream that has begun has no code in its headers: where it fails later is where that is counted.

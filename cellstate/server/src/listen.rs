@@ -8,15 +8,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Sleep;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
+use crate::calls::Peer;
 use crate::error::{ServerError, too_many_files};
+use crate::seldom::Seldom;
 
 /// How long a port that is in use is tried again: a server that was asked to end lets go of it at once, as soon as it has heard of that.
 const IN_USE_MAX: Duration = Duration::from_secs(1);
@@ -53,7 +54,7 @@ pub(crate) struct Places {
     limit: &'static str,
     free: Arc<Semaphore>,
     used: AtomicUsize,
-    full_told_at: Mutex<Option<Instant>>,
+    full_told: Seldom,
 }
 
 impl Places {
@@ -70,7 +71,7 @@ impl Places {
 
     fn of(most: usize, limit: &'static str) -> Self {
         let free = Arc::new(Semaphore::new(most));
-        Self { most, limit, free, used: AtomicUsize::new(0), full_told_at: Mutex::new(None) }
+        Self { most, limit, free, used: AtomicUsize::new(0), full_told: Seldom::every(FULL_TOLD_EVERY) }
     }
 
     /// How many there are.
@@ -96,13 +97,10 @@ impl Places {
 
     /// What is to be told when none is free; `None`: it was told a moment ago.
     fn full(&self, now: Instant) -> Option<String> {
-        let mut told_at = self.full_told_at.lock();
-        if told_at.is_some_and(|at| now.saturating_duration_since(at) < FULL_TOLD_EVERY) {
-            return None;
-        }
-        *told_at = Some(now);
         let Self { most, limit, .. } = self;
-        Some(format!("all {most} places for connections are taken, further ones wait to be accepted: {limit}"))
+        let words =
+            || format!("all {most} places for connections are taken, further ones wait to be accepted: {limit}");
+        self.full_told.is_due(now).then(words)
     }
 }
 
@@ -178,7 +176,8 @@ pub(crate) fn connections(
                     }
                     let greeting = Some((0, Box::pin(tokio::time::sleep(patience))));
                     let place = Place::taken(&places, permit);
-                    let connection = Connection { stream, greeting, cut: Box::pin(ended(cut.clone())), _place: place };
+                    let cut = Box::pin(ended(cut.clone()));
+                    let connection = Connection { stream, greeting, peer: Peer::default(), cut, _place: place };
                     if sender.send(Ok(connection)).await.is_err() {
                         return;
                     }
@@ -206,15 +205,17 @@ pub(crate) struct Connection {
     stream: TcpStream,
     /// Bytes of the greeting so far, and until when it is waited for; none once it has come.
     greeting: Option<(usize, Pin<Box<Sleep>>)>,
+    peer: Peer,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
     _place: Place,
 }
 
 impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+    /// What each call has among its extensions.
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
     }
 }
 

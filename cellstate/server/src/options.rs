@@ -68,6 +68,8 @@ pub struct Settings {
     pub streams_per_connection: u32,
     /// Connections at once.
     pub connections: usize,
+    /// Calls at once beyond the first 16 of each connection, of all of them together: further ones are refused.
+    pub shared_calls: usize,
     /// A connection that has not begun to say what it wants for so long, be it by the preface of HTTP/2 alone, is closed, and so is a stream without
     /// a hello. A request that is no stream is refused when nothing more of it comes for so long before it is whole.
     pub greeting: Duration,
@@ -220,6 +222,8 @@ impl Default for Settings {
             metadata_bytes_max: 8 << 10,
             streams_per_connection: 256,
             connections: 4096,
+            // As many as 128 connections have by which all their streams are used, and 900 MB with those of up to 27 KB.
+            shared_calls: 32_768,
             greeting: Duration::from_secs(10),
             keepalive: Duration::from_secs(20),
             outstanding: plenum_model::session::NUMBERS_KEPT,

@@ -20,6 +20,7 @@ use crate::ahead::Ahead;
 use crate::api::arriving::Arriving;
 use crate::api::failure::Failure;
 use crate::api::past;
+use crate::calls::Calls;
 use crate::commit::{Answer, Asked, Published};
 use crate::engine::{Backlog, Clock, Feed, HeldBack, Keeping, Picture, SpaceWatch, Writing};
 use crate::error::ServerError;
@@ -60,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) respite: Respite,
     pub(crate) arriving: Arc<Arriving>,
     pub(crate) unread: Arc<Arriving>,
+    pub(crate) calls: Arc<Calls>,
     pub(crate) ingress: Ingress,
     pub(crate) recent: RwLock<Recent>,
     /// The durable revision; what is at it has been pushed to `recent` before. Set before anything is answered, so that whoever reads
@@ -158,6 +160,7 @@ impl Shared {
             clock,
             arriving: Arc::new(Arriving::new(settings.arriving_bytes)),
             unread: Arc::new(Arriving::new(settings.unread_bytes)),
+            calls: Arc::new(Calls::new(settings.shared_calls)),
             ingress: Ingress::new(settings.queue),
             recent: RwLock::new(recent),
             newest: AtomicU64::new(revision.0),

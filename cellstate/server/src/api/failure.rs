@@ -9,6 +9,7 @@ use tonic::metadata::{AsciiMetadataValue, MetadataValue};
 use tonic::{Code, Status};
 
 use crate::authorise::Denied;
+use crate::calls::OWN_CALLS;
 use crate::engine::NoSpace;
 use crate::error::told;
 use crate::ingress::Full;
@@ -124,6 +125,24 @@ impl Failure {
     pub(super) fn too_many_reads(most: usize) -> Self {
         let message = format!("{most} listings and other reads are under way or wait already; try again later");
         Self::new(Code::ResourceExhausted, "QUEUE_FULL", message).retry(Duration::from_secs(1))
+    }
+
+    /// There is no place for a call more of that connection.
+    pub(super) fn too_many_calls(most: usize) -> Self {
+        let message = format!(
+            "{most} calls are open beyond the first {OWN_CALLS} of each connection, which is all that may be; end some of this connection's, or \
+             try again later"
+        );
+        Self::new(Code::ResourceExhausted, "QUEUE_FULL", message).retry(Duration::from_secs(1))
+    }
+
+    /// The same of a call that asks for a transaction, which is not read: who asks again under a number must not take it for one that was not executed.
+    pub(super) fn too_many_calls_to_look_up(most: usize) -> Self {
+        let Self { status, message, retry_after, .. } = Self::too_many_calls(most);
+        let message = format!(
+            "{message}; what became of the transaction, if it came before, is not known: ask again under the same number"
+        );
+        Self::new(status, "OUTCOME_UNKNOWN", message).retry(retry_after)
     }
 
     /// Others have not read their answers.

@@ -67,8 +67,8 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-/// Why the cell was not looked at: it may be, soon.
-fn failed(failure: &Failure) -> Response {
+/// Why something was not looked at: it may be, soon.
+pub(super) fn failed(failure: &Failure) -> Response {
     text(StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{}: {}\n", failure.code, failure.message))
 }
 
@@ -149,11 +149,14 @@ fn work_gauges(status: &v1::StatusResponse) -> [Gauge; 3] {
     values.map(|(name, value)| single(name, value))
 }
 
-/// Which server it is, whether it has the newest copy of its cell, and how many connections it has.
+/// Which server it is, whether it has the newest copy of its cell, and how many connections and calls it has.
 fn server_gauges(shared: &Shared, status: &v1::StatusResponse) -> Vec<Gauge> {
     let mut gauges = vec![
         ("build_info", vec![(format!("{{version=\"{}\",core=\"{}\"}}", status.version, status.core_version), 1.0)]),
         single("older_copy", u64::from(!status.older_copy.is_empty())),
+        single("calls", shared.calls.open() as u64),
+        single("shared_calls", shared.calls.shared() as u64),
+        single("shared_calls_max", shared.calls.shared_max() as u64),
     ];
     if let Some(places) = shared.places.get() {
         gauges.extend([single("connections", places.used() as u64), single("connections_max", places.most() as u64)]);

@@ -23,7 +23,7 @@ use super::cell::CellService;
 
 /// The methods that are served here; the others are by the generated code.
 const SESSION: &str = "/plenum.v1.Cell/Session";
-const COMMIT: &str = "/plenum.v1.Cell/Commit";
+pub(super) const COMMIT: &str = "/plenum.v1.Cell/Commit";
 
 /// A message as it came.
 #[derive(Debug, Default)]

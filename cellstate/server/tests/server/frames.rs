@@ -13,21 +13,22 @@ use crate::bad_input::{PREFACE, SETTINGS};
 use crate::client::options;
 
 /// Kinds of frames, and flags of them.
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const PING: u8 = 6;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// The headers of a session's stream.
-fn opens(stream: u32, authority: &str) -> Vec<u8> {
+pub(crate) fn opens(stream: u32, authority: &str) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
     let headers = [
         (":method", "POST"),
@@ -42,7 +43,7 @@ fn opens(stream: u32, authority: &str) -> Vec<u8> {
 }
 
 /// A request on it.
-fn asks(stream: u32, ask: Ask) -> Vec<u8> {
+pub(crate) fn asks(stream: u32, ask: Ask) -> Vec<u8> {
     let message = v1::SessionRequest { ask: Some(ask) }.encode_to_vec();
     let mut framed = vec![0];
     framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
@@ -50,16 +51,23 @@ fn asks(stream: u32, ask: Ask) -> Vec<u8> {
     frame(DATA, 0, stream, &framed)
 }
 
+/// The next frame: its kind, its flags, its stream and what is in it.
+pub(crate) async fn next(mut from: impl AsyncRead + Unpin) -> (u8, u8, u32, Vec<u8>) {
+    let mut head = [0; 9];
+    from.read_exact(&mut head).await.unwrap();
+    let [high, middle, low, kind, flags, stream @ ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
+    from.read_exact(&mut payload).await.unwrap();
+    assert_ne!(kind, GOAWAY, "the server ends the connection: {}", payload.escape_ascii());
+    (kind, flags, u32::from_be_bytes(stream), payload)
+}
+
 /// Reads up to a frame of this kind, and gives its flags.
-async fn until(kind: u8, mut from: impl AsyncRead + Unpin) -> u8 {
+pub(crate) async fn until(kind: u8, mut from: impl AsyncRead + Unpin) -> u8 {
     loop {
-        let mut head = [0; 9];
-        from.read_exact(&mut head).await.unwrap();
-        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-        from.read_exact(&mut payload).await.unwrap();
-        assert_ne!(head[3], GOAWAY, "the server ends the connection: {}", payload.escape_ascii());
-        if head[3] == kind {
-            return head[4];
+        let (found, flags, ..) = next(&mut from).await;
+        if found == kind {
+            return flags;
         }
     }
 }

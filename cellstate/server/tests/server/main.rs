@@ -4,6 +4,7 @@
 mod agents;
 mod backups;
 mod bad_input;
+mod calls;
 mod client;
 mod closed;
 mod commits;
