@@ -272,6 +272,7 @@ mod tests {
         let Settings { streams_per_connection, outstanding, .. } = Settings::default();
         let counted = u64::from(streams_per_connection) * outstanding as u64 * 256;
         assert!(counted <= u64::from(plenum_proto::bounds::CONNECTION_WINDOW_BYTES) / 2);
+        assert!(outstanding as u64 * 256 <= u64::from(crate::server::STREAM_WINDOW_BYTES));
     }
 
     // Of machines and jobs there could be more than anybody reads rows of a table.

@@ -11,7 +11,7 @@ use tonic_health::pb::health_client::HealthClient;
 use v1::session_request::Ask;
 
 use crate::bad_input::{PREFACE, SETTINGS};
-use crate::client::{Session, code, connect, eventually, options, register};
+use crate::client::{Session, code, connect, eventually, options, register, start};
 use crate::frames::{DATA, HEADERS, PING, RST_STREAM, asks, frame, next, opens, until};
 use crate::inspection::page;
 use crate::stalled::shows;
@@ -100,6 +100,23 @@ async fn a_call_that_is_refused_ends_at_once_whatever_was_still_to_come_of_it() 
     near.write_all(&frame(DATA, 0, 33, &[0; 9000])).await.unwrap();
     near.write_all(&frame(PING, 0, 0, b"all that")).await.unwrap();
     until(PING, &mut near).await;
+    drop(near);
+    server.shutdown().await.unwrap();
+}
+
+// A call could have a megabyte here that nobody had read, and a connection 32 of these.
+#[tokio::test]
+async fn how_much_of_a_call_may_come_before_it_is_read_is_told_to_its_caller() {
+    /// The name of a call's window.
+    const INITIAL_WINDOW_SIZE: [u8; 2] = [0, 4];
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let mut near = TcpStream::connect(server.address()).await.unwrap();
+    near.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
+    let (kind, _, _, told) = next(&mut near).await;
+    assert_eq!(kind, SETTINGS[3], "it comes first");
+    let window = told.chunks(6).find_map(|setting| setting.strip_prefix(&INITIAL_WINDOW_SIZE));
+    assert_eq!(window, Some(&(256_u32 << 10).to_be_bytes()[..]));
     drop(near);
     server.shutdown().await.unwrap();
 }
