@@ -1,21 +1,18 @@
 //! Listening: on loopback only, and for a bounded number of connections at once.
 
+mod connection;
+
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::Sleep;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
 
-use crate::calls::Peer;
+pub(crate) use self::connection::Connection;
 use crate::error::{ServerError, too_many_files};
 use crate::seldom::Seldom;
 
@@ -146,12 +143,8 @@ fn connections_within(files: u64, wanted: usize) -> usize {
     usize::try_from(most).unwrap_or(usize::MAX).min(wanted)
 }
 
-/// What a peer that speaks any protocol of ours has sent before it waits for an answer: the preface of HTTP/2 has so many bytes, and no
-/// request of HTTP/1 is shorter than its first line and a host.
-const GREETING_BYTES: usize = 24;
-
 /// Connections as they come in, at most so many at once: further ones wait to be accepted. One that has not said what it wants
-/// after `patience` gives its place up. When `cut` turns true, all of them end, at whatever point they are: a peer that does not read
+/// after `patience`, be it with a request of HTTP/1 whose head does not end, gives its place up. When `cut` turns true, all of them end, at whatever point they are: a peer that does not read
 /// any more must not hold the server up.
 pub(crate) fn connections(
     listener: TcpListener,
@@ -174,10 +167,8 @@ pub(crate) fn connections(
                         tracing::debug!(%error, "a connection was gone before it began");
                         continue;
                     }
-                    let greeting = Some((0, Box::pin(tokio::time::sleep(patience))));
                     let place = Place::taken(&places, permit);
-                    let cut = Box::pin(ended(cut.clone()));
-                    let connection = Connection { stream, greeting, peer: Peer::default(), cut, _place: place };
+                    let connection = Connection::new(stream, patience, cut.clone(), place);
                     if sender.send(Ok(connection)).await.is_err() {
                         return;
                     }
@@ -191,77 +182,6 @@ pub(crate) fn connections(
         }
     });
     ReceiverStream::new(receiver)
-}
-
-async fn ended(mut cut: watch::Receiver<bool>) {
-    if cut.wait_for(|cut| *cut).await.is_err() {
-        // Nobody will cut any more.
-        std::future::pending::<()>().await;
-    }
-}
-
-/// A connection that gives its place free when it ends.
-pub(crate) struct Connection {
-    stream: TcpStream,
-    /// Bytes of the greeting so far, and until when it is waited for; none once it has come.
-    greeting: Option<(usize, Pin<Box<Sleep>>)>,
-    peer: Peer,
-    cut: Pin<Box<dyn Future<Output = ()> + Send>>,
-    _place: Place,
-}
-
-impl Connected for Connection {
-    /// What each call has among its extensions.
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = into.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, into);
-        if let Some((bytes, patience)) = &mut self.greeting {
-            *bytes += into.filled().len() - before;
-            if *bytes >= GREETING_BYTES {
-                self.greeting = None;
-            } else if read.is_pending() && patience.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-        }
-        if read.is_pending() && self.cut.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
 }
 
 #[cfg(test)]

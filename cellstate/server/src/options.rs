@@ -70,8 +70,8 @@ pub struct Settings {
     pub connections: usize,
     /// Calls at once beyond the first 16 of each connection, of all of them together: further ones are refused.
     pub shared_calls: usize,
-    /// A connection that has not begun to say what it wants for so long, be it by the preface of HTTP/2 alone, is closed, and so is a stream without
-    /// a hello. A request that is no stream is refused when nothing more of it comes for so long before it is whole.
+    /// A connection that has not begun to say what it wants for so long, be it by the preface of HTTP/2 alone, is closed; so is one with a request of
+    /// HTTP/1 whose head does not end within this time, and a stream without a hello. A request that is no stream is refused when nothing more of it comes for so long before it is whole.
     pub greeting: Duration,
     /// A connection of HTTP/2 that says nothing for so long is asked whether it is there, and closed if it does not answer for as long.
     pub keepalive: Duration,

@@ -22,6 +22,7 @@ mod formats;
 mod frames;
 mod gone;
 mod govern;
+mod heads;
 mod history;
 mod inspection;
 mod job_stories;
