@@ -117,7 +117,7 @@ impl Rivals {
     }
 
     /// Holds room for one task on each of these machines, for a minute; without machines, gives it back.
-    pub(crate) fn hold(&self, rival: &Rival, job: u64, machines: &[&Machine]) -> Result<v1::ChangeResponse, Status> {
+    pub(crate) fn hold(&self, rival: &Rival, job: u64, machines: &[&Machine]) -> Result<v1::TakeHoldResponse, Status> {
         let request = v1::TakeHoldRequest {
             session: rival.session,
             job,
@@ -130,7 +130,7 @@ impl Rivals {
     }
 
     /// The same as an operator, on the machine in this slot, for so long.
-    pub(crate) fn hold_for(&self, job: u64, slot: u32, within_micros: i64) -> Result<v1::ChangeResponse, Status> {
+    pub(crate) fn hold_for(&self, job: u64, slot: u32, within_micros: i64) -> Result<v1::TakeHoldResponse, Status> {
         let resources = Some(v1::Resources { cpu_millis: TASK_MILLIS, ..v1::Resources::default() });
         let machines = vec![slot];
         self.take_hold(v1::TakeHoldRequest {
@@ -142,7 +142,7 @@ impl Rivals {
         })
     }
 
-    fn take_hold(&self, request: v1::TakeHoldRequest) -> Result<v1::ChangeResponse, Status> {
+    fn take_hold(&self, request: v1::TakeHoldRequest) -> Result<v1::TakeHoldResponse, Status> {
         let mut cell = v1::cell_client::CellClient::new(self.channel.clone());
         Ok(self.runtime.block_on(cell.take_hold(request))?.into_inner())
     }

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use plenum_model::{Command, Decision, Rejection, RejectionCode, SessionId, Transaction};
+use plenum_model::{Command, Decision, LogTime, Rejection, RejectionCode, SessionId, Transaction};
 use plenum_proto::bounds::SPAN_MICROS_MAX;
 use plenum_proto::v1;
 use tokio::sync::mpsc;
@@ -45,6 +45,13 @@ pub(super) struct CellService {
 impl CellService {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    /// When a hold that is asked for now ends. The core's bound is counted from here, too, so that what it decides later is this very deadline and the answer
+    /// can tell it: what the core keeps of a hold is not in its decision, and may be another one's by the time that somebody looks.
+    fn hold_deadline(&self, within_micros: i64) -> LogTime {
+        let most = self.shared.settings.core.hold_micros_max.min(SPAN_MICROS_MAX);
+        self.shared.clock.now().plus_micros(within_micros.min(most))
     }
 
     /// Serves a session's stream.
@@ -195,7 +202,7 @@ impl v1::cell_server::Cell for CellService {
         Err(Failure::internal("transactions are served elsewhere").into())
     }
 
-    async fn take_hold(&self, request: Request<v1::TakeHoldRequest>) -> Result<Response<v1::ChangeResponse>, Status> {
+    async fn take_hold(&self, request: Request<v1::TakeHoldRequest>) -> Result<Response<v1::TakeHoldResponse>, Status> {
         let principal = principal(&request)?;
         let wire = request.into_inner();
         of_this_incarnation_if_said(&self.shared, wire.incarnation)?;
@@ -233,7 +240,8 @@ impl v1::cell_server::Cell for CellService {
             let message = format!("within_micros: expected at least {least} µs from now, found {}", wire.within_micros);
             return Err(Failure::invalid(message).into());
         }
-        let deadline = self.shared.clock.now().plus_micros(wire.within_micros.min(SPAN_MICROS_MAX));
+        let deadline = self.hold_deadline(wire.within_micros);
+        let gives_back = wire.machines.is_empty();
         let take = v1::TakeHold {
             job: job.to_bits(),
             machines: wire.machines,
@@ -244,7 +252,9 @@ impl v1::cell_server::Cell for CellService {
         let command = plenum_proto::command::command(Ask::TakeHold(take)).map_err(Failure::from)?;
         custom::check(&command, &self.shared.identity.custom_resources)?;
         let decided = self.shared.ask(Shared::request(principal.text(), namespace, command)).await?;
-        Ok(Response::new(change(decided)?))
+        let v1::ChangeResponse { revision, changed } = change(decided)?;
+        let deadline_micros = if gives_back { 0 } else { deadline.micros };
+        Ok(Response::new(v1::TakeHoldResponse { revision, changed, deadline_micros }))
     }
 
     async fn close(&self, request: Request<v1::CloseRequest>) -> Result<Response<v1::CloseResponse>, Status> {

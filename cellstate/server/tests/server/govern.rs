@@ -317,6 +317,36 @@ async fn partitions_and_their_machines_are_listed_as_they_were() {
     server.shutdown().await.unwrap();
 }
 
+// The bound of the cell may be shorter than what was asked for, and who renews in time had to list all holds to know until when.
+#[tokio::test]
+async fn the_answer_to_a_hold_says_until_when_it_lasts() {
+    const MINUTE: i64 = 60_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    let gang = submit(&channel, job("gang", 1)).await.job;
+    let (mut cell, mut govern) = (CellClient::new(channel.clone()), GovernClient::new(channel));
+    let mut take = async |machines, within_micros| {
+        let resources = Some(v1::Resources { cpu_millis: 1000, ..Default::default() });
+        let hold = v1::TakeHoldRequest { job: gang, machines, resources, within_micros, ..Default::default() };
+        cell.take_hold(hold).await.unwrap().into_inner()
+    };
+    let mut last = 0;
+    for within_micros in [MINUTE, 2 * MINUTE, 60 * MINUTE, i64::MAX] {
+        let told = take(vec![0], within_micros).await;
+        let holds = govern.list_holds(list()).await.unwrap().into_inner().holds;
+        assert_eq!((told.changed, told.deadline_micros), (true, holds[0].deadline_micros), "{within_micros}");
+        let longer = told.deadline_micros - std::mem::replace(&mut last, told.deadline_micros);
+        assert!(longer > 0, "each begins anew: {longer}");
+        assert!(within_micros < i64::MAX || longer < MINUTE, "ten minutes count for an hour as for ever: {longer}");
+    }
+    let given_back = take(Vec::new(), MINUTE).await;
+    assert_eq!((given_back.changed, given_back.deadline_micros), (true, 0));
+    assert!(!take(Vec::new(), MINUTE).await.changed, "there is nothing left to give back");
+    server.shutdown().await.unwrap();
+}
+
 #[tokio::test]
 async fn holds_are_listed_as_they_were() {
     let dir = tempfile::tempdir().unwrap();
