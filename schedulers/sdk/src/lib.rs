@@ -61,6 +61,7 @@ mod client;
 mod counters;
 mod draft;
 mod in_flight;
+mod leaving;
 mod mirror;
 mod notes;
 mod picture;

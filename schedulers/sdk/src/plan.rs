@@ -170,9 +170,8 @@ impl Plan {
     /// Lets a task of the last placement have room, devices and ports of an allocation that leaves, or that this plan stops: as much as
     /// it lacks. It starts when that one has ended.
     ///
-    /// Whether that is enough the cell judges, and who plans it: a [`Ledger`](crate::Ledger) knows nothing of it. There is what is free on the machine
-    /// ([`View::room_for`](crate::View::room_for)) and what the victim has (`resources_of` its row, the devices and ports of its extra), less what it waits
-    /// for itself (`takes_over` of its own extra) and what others take over from it already (`takes_over` of theirs).
+    /// Whether that is enough says [`Ledger::take_over`](crate::Ledger::take_over), and the cell judges: there is what is free on the machine and what the
+    /// victim has, less what it waits for itself and what others take over from it already.
     pub fn take_over(&mut self, task: u32, victim: AllocationId) -> &mut Self {
         let amount = Resources::default();
         self.extra("take_over", task, |extra| {

@@ -8,6 +8,7 @@ use plenum_model::{
     Spoken, choose_devices, choosing_in_turn, device_rooms, names_what_is_declared, take_named_devices, take_parts,
 };
 
+use crate::leaving::HandOff;
 use crate::view::{View, Work};
 
 /// What of the machines is spoken for, beyond room, for groups that declare devices, ports, limits or spread.
@@ -188,19 +189,65 @@ impl Specials {
         (devices, ports): (&[Device], &[Port]),
     ) {
         let Some(shape) = job.shape.groups.get(usize::from(group)) else { return };
-        if GroupCounts::are_needed_by(shape) {
-            self.count(cell, job, group);
-            let counts = self.counts.get_mut(&(job.id, group));
-            counts.into_iter().for_each(|(_, change)| change.add(cell, shape, slot, 1));
-        }
-        let Some(machine) = cell.machine_in(slot) else { return };
         let chosen = if devices.is_empty() && !shape.devices.is_empty() {
             let chosen = choose_devices(&mut self.device_rooms(cell, slot), &shape.devices);
             chosen.unwrap_or_else(|_| free_parts(self.device_rooms(cell, slot), &shape.devices))
         } else {
             devices.to_vec()
         };
-        self.machines.entry(slot).or_insert_with(|| Taken::nothing_of(machine)).take(chosen, shape, ports);
+        self.take_parts(cell, job, group, slot, (chosen, ports));
+    }
+
+    /// Takes these parts of devices for one task of the group, be they all that it gets or what its victims don't lend; its ports; and its place in the limits.
+    pub(crate) fn take_parts(
+        &mut self,
+        cell: &Cell,
+        job: &Job,
+        group: u16,
+        slot: u32,
+        (devices, ports): (Vec<Device>, &[Port]),
+    ) {
+        let Some(shape) = job.shape.groups.get(usize::from(group)) else { return };
+        if GroupCounts::are_needed_by(shape) {
+            self.count(cell, job, group);
+            let counts = self.counts.get_mut(&(job.id, group));
+            counts.into_iter().for_each(|(_, change)| change.add(cell, shape, slot, 1));
+        }
+        let Some(machine) = cell.machine_in(slot) else { return };
+        self.machines.entry(slot).or_insert_with(|| Taken::nothing_of(machine)).take(devices, shape, ports);
+    }
+
+    /// Takes over from those who leave what one more task of the group lacks on a machine, of devices and of ports that have a number, and gives what it gets of
+    /// devices that are free. `None`: that is not enough, or a limit stands in the way.
+    pub(crate) fn have_with(&self, cell: &Cell, work: &Work, slot: u32, hand_off: &mut HandOff) -> Option<Vec<Device>> {
+        let shape = work.shape();
+        let users = |port: &Port| cell.in_use(slot).map_or(0, |used| used.users_of(port.number));
+        let (used, free): (Vec<Port>, Vec<Port>) =
+            shape.ports.iter().cloned().partition(|port| port.number > 0 && users(port) > 0);
+        let rest = GroupShape { devices: Vec::new(), ports: free, ..shape.clone() };
+        if self.obstacle_to(cell, work, &rest, slot).is_some() {
+            return None;
+        }
+        // As the cell judges: besides who leaves, a successor may have it, or a task that the cell does not know.
+        let comes_free = |port: &Port, hand_off: &mut HandOff| {
+            users(port) == 1 && !self.speaks_for(slot, port.number) && hand_off.take_port(port.number)
+        };
+        if !used.iter().all(|port| comes_free(port, hand_off)) {
+            return None;
+        }
+        let Some(machine) = cell.machine_in(slot).filter(|_| !shape.devices.is_empty()) else {
+            return Some(Vec::new());
+        };
+        let mut rooms = device_rooms(cell, machine);
+        // As the cell judges: of a device that has less than it lent, nothing is given.
+        rooms.retain(|room| room.free_millis >= 0);
+        take_parts(&mut rooms, self.devices(slot));
+        hand_off.take_devices(&rooms, &shape.devices)
+    }
+
+    /// Whether a port of a machine is spoken for.
+    fn speaks_for(&self, slot: u32, port: u16) -> bool {
+        self.machines.get(&slot).is_some_and(|taken| taken.ports.binary_search(&port).is_ok())
     }
 
     /// A task of the group is stopped on a machine, in the transaction in the making: the group's limits count it no more. What it has of the

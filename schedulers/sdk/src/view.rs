@@ -1,6 +1,6 @@
 //! What a scheduler decides on: the mirror, its work, and the room that its own transactions in flight may still take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
@@ -9,6 +9,7 @@ use plenum_model::{
 };
 
 use crate::in_flight::InFlight;
+use crate::leaving::Leaving;
 use crate::queue::Queue;
 use crate::quotas::Quotas;
 use crate::share::Share;
@@ -256,6 +257,9 @@ impl<'a> View<'a> {
         Ledger {
             view: *self,
             taken: BTreeMap::new(),
+            handed_over: BTreeMap::new(),
+            leaving: Leaving::default(),
+            given: BTreeSet::new(),
             homes: BTreeMap::new(),
             classes: BTreeMap::new(),
             quotas: Quotas::default(),
@@ -275,7 +279,13 @@ impl<'a> View<'a> {
 #[derive(Clone, Debug)]
 pub struct Ledger<'a> {
     view: View<'a>,
+    /// By machine, what its own claims need.
     taken: BTreeMap<u32, Resources>,
+    /// By machine, how much of that those give who leave.
+    handed_over: BTreeMap<u32, Resources>,
+    leaving: Leaving,
+    /// What was counted as given back.
+    given: BTreeSet<AllocationId>,
     homes: BTreeMap<JobId, u32>,
     classes: BTreeMap<(JobId, u16), ClassSet>,
     quotas: Quotas,
@@ -294,10 +304,19 @@ impl Ledger<'_> {
         self.quotas.shortage(&self.view, work, 1)
     }
 
-    /// Counts an allocation's quota as given back: for who stops or evicts it in the very plan that claims what comes instead. Its room
-    /// is not free before its receipt, and no more free in the ledger for this ([`Plan::take_over`](crate::Plan::take_over) may have it).
+    /// Counts an allocation as one that goes, once: for who stops or evicts it in the very plan that claims what comes instead. Its quota is given back, and
+    /// the limits of its group count it no more. Its room is not free before its receipt, and no more free in the ledger for this: who is claimed in its
+    /// place has it by [`Ledger::take_over`].
     pub fn gives_back(&mut self, allocation: AllocationId) {
+        let cell = self.view.cell;
+        if !self.given.insert(allocation) {
+            return;
+        }
         self.quotas.gives_back(&self.view, allocation);
+        let Some(found) = cell.allocation(allocation).filter(|found| found.status.state.is_active()) else { return };
+        if let Some(job) = cell.job(found.row.job()) {
+            self.specials.leave(cell, job, found.row.group, found.row.machine);
+        }
     }
 
     /// What stands between one more task of the group and a machine, apart from a quota. One that a partition reserves for other schedulers fails as by a constraint.
@@ -331,6 +350,7 @@ impl Ledger<'_> {
         let taken = self.taken.get(&slot).copied().unwrap_or_default();
         // Amounts are bounded at the edge, and so few tasks fit a machine that their sum cannot overflow.
         let spoken = promised.checked_add(&taken).unwrap_or(promised);
+        let spoken = self.handed_over.get(&slot).map_or(spoken, |handed_over| spoken.without(handed_over));
         if GroupCounts::are_needed_by(shape) {
             self.specials.count(cell, &work.job, work.group);
         }
@@ -338,8 +358,7 @@ impl Ledger<'_> {
     }
 
     /// Takes room for one task of the group on a machine, and quota, if nothing stands in the way. True: it may be claimed. Of devices and ports it takes those
-    /// that the cell would choose: who names them asks [`Ledger::take_named`]. Of room that is taken over ([`Plan::take_over`](crate::Plan::take_over)) or
-    /// comes free by an eviction it knows nothing: there, who plans it sees to it that it is enough.
+    /// that the cell would choose: who names them asks [`Ledger::take_named`]. Of those who leave it takes nothing: that does [`Ledger::take_over`].
     pub fn take(&mut self, work: &Work, slot: u32) -> bool {
         self.take_named(work, slot, &[], &[])
     }
@@ -355,13 +374,72 @@ impl Ledger<'_> {
         {
             return false;
         }
-        let taken = self.taken.entry(slot).or_default();
-        let Some(sum) = taken.checked_add(&work.shape().resources) else { return false };
-        *taken = sum;
-        self.quotas.take(&self.view, work, 1);
+        if !self.book(work, slot, &Resources::default()) {
+            return false;
+        }
         if Special::is_needed_by(work.shape()) {
             self.specials.take_named(self.view.cell, &work.job, work.group, slot, named);
         }
+        true
+    }
+
+    /// As [`Ledger::take`], for a task that is claimed in the place of others: with what these `victims` have on the machine, as far as that is lacking. So they
+    /// are named in the plan, in this order: those that leave already or that the plan stops with [`Plan::take_over`](crate::Plan::take_over), those that it
+    /// evicts with [`Plan::evict`](crate::Plan::evict). The cell asks the former first.
+    ///
+    /// One gives something only where it leaves by the mirror, where an own transaction in flight stops it, or where it was counted as one that goes
+    /// ([`Ledger::gives_back`]): say that before, of what this plan stops or evicts. Each gives what it has once, less what it waits for itself and what others
+    /// took over from it. Who may be evicted the ledger does not know: of a lower band, and who waits for nobody himself.
+    ///
+    /// What an own claim in flight takes over is not known before its outcome: until then the ledger has the machine fuller by that than it is.
+    pub fn take_over(&mut self, work: &Work, slot: u32, victims: &[AllocationId]) -> bool {
+        let view = self.view;
+        if self.quota_shortage(work).is_some() {
+            return false;
+        }
+        let lacking = match self.room_obstacle(work, slot) {
+            None => Resources::default(),
+            Some(Obstacle::NoRoom(_)) => self.room(work, slot).lack(&work.shape().resources),
+            Some(_) => return false,
+        };
+        let gives = |found: &AllocationRef<'_>| {
+            let goes = self.given.contains(&found.id) || view.may_be_stopped(found.id);
+            found.row.machine == slot && (goes || found.status.state.is_leaving())
+        };
+        let victims = victims.iter().filter_map(|&victim| view.cell.allocation(victim));
+        let mut hand_off = self.leaving.asked(view.cell, victims.filter(gives));
+        if !hand_off.take_room(&lacking) {
+            return false;
+        }
+        let Some(own) = self.specials.have_with(view.cell, work, slot, &mut hand_off) else { return false };
+        if !self.book(work, slot, &lacking) {
+            return false;
+        }
+        if Special::is_needed_by(work.shape()) {
+            self.specials.take_parts(view.cell, &work.job, work.group, slot, (own, &[]));
+        }
+        self.leaving.book(hand_off);
+        true
+    }
+
+    /// What is free on a machine for one more task, before those who leave give anything.
+    fn room(&self, work: &Work, slot: u32) -> Room {
+        let mut room = self.view.room_for(slot, work.job.id);
+        self.taken.get(&slot).into_iter().for_each(|taken| room.take(taken));
+        self.handed_over.get(&slot).into_iter().for_each(|handed_over| room.add(handed_over));
+        room
+    }
+
+    /// Writes one task of the group down: its room, of which so much is handed over, its quota, and where its job is by now. False where the sum is none.
+    fn book(&mut self, work: &Work, slot: u32, handed_over: &Resources) -> bool {
+        let taken = self.taken.entry(slot).or_default();
+        let Some(sum) = taken.checked_add(&work.shape().resources) else { return false };
+        *taken = sum;
+        if !handed_over.is_nothing() {
+            let sum = self.handed_over.entry(slot).or_default();
+            *sum = sum.with(handed_over);
+        }
+        self.quotas.take(&self.view, work, 1);
         if work.job.shape.same_machine {
             self.homes.insert(work.job.id, slot);
         }

@@ -485,6 +485,8 @@ mod quota_tests;
 #[cfg(test)]
 mod random_tests;
 #[cfg(test)]
+mod replacing_tests;
+#[cfg(test)]
 mod serving_tests;
 #[cfg(test)]
 mod sharing_tests;
