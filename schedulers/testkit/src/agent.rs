@@ -1,6 +1,7 @@
 //! An agent without processes: it says what real ones say, and runs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use plenum_proto::v1::agents_client::AgentsClient;
@@ -14,6 +15,29 @@ use crate::cell::Ends;
 /// Before it registers again after the server went away.
 const RETRY: Duration = Duration::from_millis(50);
 
+/// A task of the namespace `default`: its job, group and index.
+type Task = (String, String, u32);
+
+/// The exit codes that tasks end with: 0 where none is told. Shared by all agents of a cell.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ExitCodes(Arc<Mutex<BTreeMap<Task, i32>>>);
+
+impl ExitCodes {
+    pub(crate) fn set(&self, job: &str, group: &str, task: u32, code: i32) {
+        let mut codes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        codes.insert((job.to_owned(), group.to_owned(), task), code);
+    }
+
+    /// What a start ends with; `None`: nobody told of its task.
+    fn of(&self, wanted: &v1::Assignment) -> Option<i32> {
+        if wanted.namespace != "default" {
+            return None;
+        }
+        let codes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        codes.get(&(wanted.job.clone(), wanted.group.clone(), wanted.task)).copied()
+    }
+}
+
 /// Ends with the value, without a word to the server.
 pub(crate) struct FakeAgent {
     _ends: Ends,
@@ -24,11 +48,12 @@ struct Life {
     agents: AgentsClient<Channel>,
     machine: u64,
     epoch: u32,
-    /// Tasks that run, and when they end.
-    running: BTreeMap<u64, Option<Instant>>,
+    /// Tasks that run, when they end, and with which exit code.
+    running: BTreeMap<u64, Option<(Instant, i32)>>,
     /// Allocations that ended here: not to be started again by a repeated assignment.
     ended: BTreeSet<u64>,
     task_time: Duration,
+    exit_codes: ExitCodes,
 }
 
 impl FakeAgent {
@@ -48,7 +73,12 @@ impl FakeAgent {
     }
 
     /// Registers, and does its work from then on.
-    pub(crate) async fn start(channel: Channel, machine: v1::RegisterMachine, task_time: Duration) -> Self {
+    pub(crate) async fn start(
+        channel: Channel,
+        machine: v1::RegisterMachine,
+        task_time: Duration,
+        exit_codes: ExitCodes,
+    ) -> Self {
         let mut agents = AgentsClient::new(channel);
         let first = register(&mut agents, &machine).await.expect("the cell takes a machine of the test");
         let work = async move {
@@ -62,6 +92,7 @@ impl FakeAgent {
                         running: BTreeMap::new(),
                         ended: BTreeSet::new(),
                         task_time,
+                        exit_codes: exit_codes.clone(),
                     };
                     // Whatever went wrong: registering anew is what puts it right.
                     let _ = life.live(Duration::from_micros(answer.renew_micros.max(1).unsigned_abs())).await;
@@ -89,7 +120,7 @@ impl Life {
         let mut assignments: Streaming<v1::Assignments> = self.agents.follow(follow).await?.into_inner();
         let mut renew_at = Instant::now() + renew;
         loop {
-            let next_end = self.running.values().flatten().min().copied();
+            let next_end = self.running.values().flatten().map(|(end, _)| *end).min();
             let wake = next_end.map_or(renew_at, |end| end.min(renew_at));
             let transitions = tokio::select! {
                 message = assignments.message() => match message? {
@@ -124,8 +155,10 @@ impl Life {
             if self.ended.contains(&id) || self.running.contains_key(&id) || !wanted.takes_over.is_empty() {
                 continue;
             }
+            let told = self.exit_codes.of(&wanted);
             let runs_for_ever = wanted.body.is_some_and(|body| body.command.iter().any(|word| word == "infinity"));
-            self.running.insert(id, (!runs_for_ever).then(|| Instant::now() + self.task_time));
+            let ends = told.is_some() || !runs_for_ever;
+            self.running.insert(id, ends.then(|| (Instant::now() + self.task_time, told.unwrap_or(0))));
             transitions.push(transition(id, AllocationState::Running));
         }
         transitions
@@ -133,12 +166,20 @@ impl Life {
 
     fn end_due(&mut self) -> Vec<v1::Transition> {
         let now = Instant::now();
-        let due = self.running.iter().filter(|(_, end)| end.is_some_and(|end| end <= now)).map(|(&id, _)| id);
-        let due: Vec<_> = due.collect();
-        self.running.retain(|id, _| !due.contains(id));
-        self.ended.extend(&due);
-        due.into_iter().map(|id| transition(id, AllocationState::Complete)).collect()
+        let due = self.running.extract_if(.., |_, end| end.is_some_and(|(end, _)| end <= now));
+        let due: Vec<_> = due.filter_map(|(id, end)| Some((id, end?.1))).collect();
+        self.ended.extend(due.iter().map(|(id, _)| id));
+        due.into_iter().map(|(id, code)| exited(id, code)).collect()
     }
+}
+
+/// An end by itself, as agents tell it.
+fn exited(allocation: u64, code: i32) -> v1::Transition {
+    if code == 0 {
+        return transition(allocation, AllocationState::Complete);
+    }
+    let reason = format!("exit code {code}");
+    v1::Transition { exit_code: code, reason, ..transition(allocation, AllocationState::Failed) }
 }
 
 fn transition(allocation: u64, state: AllocationState) -> v1::Transition {
@@ -161,6 +202,7 @@ mod tests {
             running: BTreeMap::new(),
             ended: BTreeSet::new(),
             task_time: Duration::ZERO,
+            exit_codes: ExitCodes::default(),
         };
         let mut follow = |takes_over: Vec<u64>| {
             let wanted = vec![v1::Assignment { allocation: 2, takes_over, ..v1::Assignment::default() }];

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 
-use crate::agent::FakeAgent;
+use crate::agent::{ExitCodes, FakeAgent};
 use crate::job::JobBuilder;
 
 /// How long anything may take. A loaded machine takes a tenth of it.
@@ -36,6 +36,7 @@ pub struct TestCell {
     address: String,
     channel: Channel,
     agents: BTreeMap<String, FakeAgent>,
+    exit_codes: ExitCodes,
     _dir: TempDir,
 }
 
@@ -84,7 +85,8 @@ impl TestCell {
         let address = format!("http://{listens}");
         let endpoint = Channel::from_shared(address.clone()).expect("an address of a server is one");
         let channel = endpoint.connect_lazy();
-        Self { server: Some(server), options, address, channel, agents: BTreeMap::new(), _dir: dir }
+        let (agents, exit_codes) = (BTreeMap::new(), ExitCodes::default());
+        Self { server: Some(server), options, address, channel, agents, exit_codes, _dir: dir }
     }
 
     /// Where it is, for clients of the test's own.
@@ -150,8 +152,8 @@ impl TestCell {
         self.server = Some(RunningServer::start(self.options.clone()).await.0);
     }
 
-    /// Adds a machine whose tasks end after `task_time`, with success. A task whose command has the word `infinity` never ends by itself, as those
-    /// of `JobBuilder::forever`; what kind of job it is of is not asked. Tasks that fail are for a [`Stage`](crate::Stage) to tell of.
+    /// Adds a machine whose tasks end after `task_time`, with success unless [`TestCell::exits_with`] says otherwise. A task whose command has the word
+    /// `infinity` never ends by itself, as those of `JobBuilder::forever`; what kind of job it is of is not asked.
     pub async fn machine(&mut self, name: &str, cpu_millis: i64, task_time: Duration) {
         self.machine_with(name, cpu_millis, task_time, &[], 0).await;
     }
@@ -166,8 +168,14 @@ impl TestCell {
         gpus: u32,
     ) {
         let machine = FakeAgent::machine(name, cpu_millis, attributes, gpus);
-        let agent = FakeAgent::start(self.channel.clone(), machine, task_time).await;
+        let agent = FakeAgent::start(self.channel.clone(), machine, task_time, self.exit_codes.clone()).await;
         self.agents.insert(name.to_owned(), agent);
+    }
+
+    /// From its next start on, a task of a job in the namespace `default` ends with this exit code, `task_time` of its machine after each start, also where it
+    /// would never end by itself. Other than 0 it has failed, and is tried again as its group says. [`TestCell::ended`] shows what came of it.
+    pub fn exits_with(&self, job: &str, group: &str, task: u32, code: i32) {
+        self.exit_codes.set(job, group, task, code);
     }
 
     /// A machine falls silent: its agent ends without a word. The cell knows once its lease has run out, and what it ran is lost as long after that as its group says
@@ -273,6 +281,32 @@ impl TestCell {
         let list = Some(v1::ListRequest { namespace: "default".into(), ..v1::ListRequest::default() });
         let request = v1::ListAllocationsRequest { list, job: job.into(), ..v1::ListAllocationsRequest::default() };
         self.jobs().list_allocations(request).await.expect("allocations can be listed").into_inner().allocations
+    }
+
+    /// Allocations of a job that have ended by now, in the order of their ends, with their exit codes and reasons.
+    ///
+    /// # Panics
+    /// When the cell does not answer, or can't tell of all of them within half a minute.
+    pub async fn ended(&self, job: &str) -> Vec<v1::AllocationView> {
+        let begun = tokio::time::Instant::now();
+        let list = v1::ListRequest { namespace: "default".into(), ..v1::ListRequest::default() };
+        let request = v1::ListAllocationsRequest {
+            list: Some(list),
+            job: job.into(),
+            ended: true,
+            ..v1::ListAllocationsRequest::default()
+        };
+        loop {
+            let listed = self.jobs().list_allocations(request.clone()).await.expect("allocations can be listed");
+            let v1::ListAllocationsResponse { mut allocations, truncated, .. } = listed.into_inner();
+            if !truncated {
+                allocations.retain(|allocation| allocation.ended_revision > 0);
+                allocations.sort_by_key(|allocation| (allocation.ended_revision, allocation.id));
+                return allocations;
+            }
+            assert!(begun.elapsed() < PATIENCE, "what ended last is not in the history yet");
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// A machine as it is now.

@@ -290,3 +290,31 @@ async fn machines_of_a_real_cell_may_have_attributes_and_gpus() {
     cell.wait_for("train", |job| job.groups[0].running == 1).await;
     assert_eq!(cell.allocations("train").await[0].machine, "m3");
 }
+
+// All tasks of a real cell ended with success: what a framework does about those that fail could be tested on a stage alone.
+#[tokio::test]
+async fn a_test_says_with_which_exit_code_a_task_ends_and_sees_it_listed() {
+    let mut cell = TestCell::start().await;
+    cell.machine("m1", 3000, SHORT).await;
+    let _scheduler = cell.scheduler(FirstFit(|| {}));
+    cell.exits_with("words", "main", 1, 42);
+    cell.submit(&job("words", 3).retry(1, 0)).await;
+    cell.wait_for("words", |job| job.state() == v1::JobState::JobFailed).await;
+    let told = |ended: &[v1::AllocationView], task| -> Vec<_> {
+        let of_task = ended.iter().filter(|one| one.task == task);
+        of_task.map(|one| (one.state(), one.exit_code, one.reason.clone())).collect()
+    };
+    let ended = cell.ended("words").await;
+    let failed = (v1::AllocationState::Failed, 42, "exit code 42".to_owned());
+    assert_eq!(told(&ended, 1), [failed.clone(), failed.clone()], "it was tried once more");
+    cell.exits_with("words", "main", 1, 0);
+    cell.submit(&job("words", 3).retry(1, 0)).await;
+    cell.wait_until_complete("words").await;
+    let done = (v1::AllocationState::Complete, 0, String::new());
+    assert_eq!(told(&cell.ended("words").await, 1).last(), Some(&done));
+
+    cell.exits_with("web", "main", 0, 7);
+    cell.submit(&job("web", 1).forever()).await;
+    cell.wait_for("web", |job| job.groups[0].failures > 0).await;
+    assert_eq!(told(&cell.ended("web").await, 0).first().map(|end| end.1), Some(7), "one that runs for ever ends, too");
+}
