@@ -44,9 +44,14 @@ impl Fitnesses {
         is_news
     }
 
+    /// Whether what somebody is about to note is still the last word: who said something else meanwhile notes that.
+    pub(super) fn is_last_word(&self, slot: u32, unfit: Option<Unfit>) -> bool {
+        self.noting.get(&slot) == Some(&unfit)
+    }
+
     /// Who was to note it is done with that, whatever came of it.
     pub(super) fn noted(&mut self, slot: u32, unfit: Option<Unfit>) {
-        if self.noting.get(&slot) == Some(&unfit) {
+        if self.is_last_word(slot, unfit) {
             self.noting.remove(&slot);
         }
     }

@@ -267,6 +267,12 @@ impl Hub {
         said.retain(|said| fitnesses.begin_noting(said.machine.slot, said.unfit));
     }
 
+    /// Of what was to be noted, what is still to be: of the others something else was said since.
+    pub(crate) fn last_words(&self, said: &[Fitness]) -> Vec<Fitness> {
+        let fitnesses = self.fitnesses.lock();
+        said.iter().filter(|said| fitnesses.is_last_word(said.machine.slot, said.unfit)).copied().collect()
+    }
+
     /// Takes what became of this, as its agent is answered: at which revision it changed something, if it did.
     pub(crate) fn noted(&self, said: &Fitness, changed_at: Option<Revision>) {
         let mut fitnesses = self.fitnesses.lock();
