@@ -81,6 +81,8 @@ pub enum FailureKind {
     LostTrack,
     /// The machine booted while it ran, or crashed while that was written down.
     Booted,
+    /// The disk does not give back what was written down of it: nobody knows how far it came. What was left of it has been stopped.
+    Unreadable,
 }
 
 /// The longest message of a failure. It has names in it that a job gave, which may be as long as it liked, and whoever

@@ -152,6 +152,28 @@ pub(crate) fn with_environment_entry(entry: &str) -> io::Result<Vec<i32>> {
     Ok(found)
 }
 
+/// The pids of processes that were started with arguments that are meant, the program's name first; without those that such a one forked. A zombie has none.
+///
+/// # Errors
+/// When one can't be looked at for another reason than that it is gone or somebody else's. Then nobody knows which there are.
+pub(crate) fn with_arguments(is_meant: impl Fn(&[&[u8]]) -> bool) -> io::Result<Vec<i32>> {
+    let mut found = BTreeSet::new();
+    for pid in all_pids()? {
+        match fs::read(format!("/proc/{pid}/cmdline")) {
+            Ok(text) => {
+                let text = text.strip_suffix(&[0]).unwrap_or(&text);
+                if is_meant(&text.split(|&byte| byte == 0).collect::<Vec<_>>()) {
+                    found.insert(pid);
+                }
+            }
+            Err(error) if !is_gone_or_others(&error) => return Err(error),
+            Err(_) => {}
+        }
+    }
+    let is_forked = |pid: &i32| Stat::read(*pid).is_ok_and(|stat| found.contains(&stat.parent));
+    Ok(found.iter().copied().filter(|pid| !is_forked(pid)).collect())
+}
+
 fn is_gone_or_others(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) || is_no_such_process(error)
 }

@@ -2,7 +2,8 @@
 
 use plenum_model::AllocationId;
 
-use crate::{cgroup::TaskCgroup, process::boot_id, shim::ShimSpec};
+use super::unread::KILL_TIMEOUT_MS;
+use crate::{cgroup::TaskCgroup, driver::Failure, process::boot_id, shim::ShimSpec};
 
 /// A start without its command and its environment: these may have 64 KiB, and thousands of starts are watched at once.
 #[derive(Clone, Debug)]
@@ -14,6 +15,23 @@ pub(super) struct StartFacts {
     pub(super) cgroup: Option<TaskCgroup>,
     /// It was written down in this boot of the machine.
     pub(super) is_of_this_boot: bool,
+    /// What can't be read of what was written down of it, and what it ends with for that.
+    pub(super) unread: Option<Failure>,
+    /// Which start it is can't be read either.
+    pub(super) is_unknown: bool,
+}
+
+impl StartFacts {
+    /// Of a start whose spec can't be read. It may run in the group of its allocation.
+    pub(super) fn unknown(allocation: AllocationId, cgroup: Option<TaskCgroup>) -> Self {
+        let (restart, kill_timeout_ms, is_of_this_boot) = (0, KILL_TIMEOUT_MS, true);
+        Self { allocation, restart, kill_timeout_ms, cgroup, is_of_this_boot, unread: None, is_unknown: true }
+    }
+
+    /// Which start it is; `None`: its spec can't be read, and `restart` is not true.
+    pub(super) fn restart_if_known(&self) -> Option<u32> {
+        (!self.is_unknown).then_some(self.restart)
+    }
 }
 
 impl From<&ShimSpec> for StartFacts {
@@ -24,6 +42,8 @@ impl From<&ShimSpec> for StartFacts {
             kill_timeout_ms: spec.task.kill_timeout_ms,
             cgroup: spec.cgroup.clone(),
             is_of_this_boot: spec.boot_id == boot_id(),
+            unread: None,
+            is_unknown: false,
         }
     }
 }

@@ -12,6 +12,7 @@ mod printed;
 mod recover;
 mod start;
 mod turn;
+mod unread;
 
 use std::{
     collections::BTreeMap,

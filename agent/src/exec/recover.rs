@@ -17,6 +17,7 @@ use super::{
     clean::ENDS_KEPT,
     facts::StartFacts,
     start::{Adopted, Start},
+    unread,
 };
 use plenum_model::{AllocationId, is_name};
 
@@ -42,6 +43,9 @@ const STRAYS_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How long an agent that begins waits in all for what it kills. A process that hangs in the kernel must keep it neither from registering nor from
 /// hearing that it is to end; what is gone by then, the cell is told of with the registration.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(2);
+/// So many allocations of which something can't be read are ended one by one. Of more it is the whole disk: then all tasks of a machine would be stopped for
+/// what may be over in a moment, as a cable, and nobody is sure of what was read of the others.
+const UNREADABLE_MAX: usize = 8;
 
 /// What is there of one start.
 pub(super) enum Trace {
@@ -61,18 +65,31 @@ pub(super) enum Trace {
 /// When that can't be found out, such as without a descriptor left. What is not known must not be taken for lost: whatever is
 /// lost is killed.
 pub(super) fn look(directory: &AllocationDirectory, restart: u32) -> io::Result<Trace> {
+    look_unless_unreadable(directory, restart)?.map_err(|failure| io::Error::other(failure.message))
+}
+
+/// The same; `Err` inside it: the disk does not give back what was written down.
+fn look_unless_unreadable(directory: &AllocationDirectory, restart: u32) -> io::Result<Result<Trace, Failure>> {
     directory.let_owner_in();
-    if let Some(exit) = read_exit(directory, restart)? {
-        return Ok(Trace::Exit(exit));
+    match read_unless_damaged(&directory.exit(restart))? {
+        Read::There(exit) => return Ok(Ok(Trace::Exit(exit))),
+        Read::Unreadable(failure) => return Ok(Err(failure)),
+        Read::Absent | Read::Damaged => {}
     }
-    Ok(match read_unless_damaged::<ProcessIdentity>(&directory.record(restart))? {
-        Read::Absent => Trace::None,
-        Read::Damaged => Trace::Vanished,
-        Read::There(shim) => match shim.open()? {
-            Some(shim) => Trace::Alive(shim),
-            // It may have ended between the two readings.
-            None => read_exit(directory, restart)?.map_or(Trace::Vanished, Trace::Exit),
-        },
+    let shim = match read_unless_damaged::<ProcessIdentity>(&directory.record(restart))? {
+        Read::Absent => return Ok(Ok(Trace::None)),
+        Read::Damaged => return Ok(Ok(Trace::Vanished)),
+        Read::Unreadable(failure) => return Ok(Err(failure)),
+        Read::There(shim) => shim,
+    };
+    if let Some(shim) = shim.open()? {
+        return Ok(Ok(Trace::Alive(shim)));
+    }
+    // It may have ended between the two readings.
+    Ok(match read_unless_damaged(&directory.exit(restart))? {
+        Read::There(exit) => Ok(Trace::Exit(exit)),
+        Read::Unreadable(failure) => Err(failure),
+        Read::Absent | Read::Damaged => Ok(Trace::Vanished),
     })
 }
 
@@ -81,25 +98,24 @@ enum Read<T> {
     Absent,
     /// Nothing that we wrote: it never becomes readable.
     Damaged,
+    /// The disk does not give it back; what its start ends with for that.
+    Unreadable(Failure),
     There(T),
 }
 
 fn read_unless_damaged<T: DeserializeOwned>(path: &Path) -> io::Result<Read<T>> {
-    match durable::read(path) {
+    // What a disk does not give back at once it may give at the second try.
+    let found = durable::read(path)
+        .or_else(|error| if unread::is_unreadable(&error) { durable::read(path) } else { Err(error) });
+    match found {
         Ok(found) => Ok(found.map_or(Read::Absent, Read::There)),
+        Err(error) if unread::is_unreadable(&error) => Ok(Read::Unreadable(unread::failure(path, &error))),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             tracing::warn!(%error, "a damaged file: its task counts as lost");
             Ok(Read::Damaged)
         }
         Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
     }
-}
-
-fn read_exit(directory: &AllocationDirectory, restart: u32) -> io::Result<Option<Exit>> {
-    Ok(match read_unless_damaged(&directory.exit(restart))? {
-        Read::There(exit) => Some(exit),
-        Read::Absent | Read::Damaged => None,
-    })
 }
 
 /// The allocations that have a directory, those that only keep logs included. What their tasks did to these keeps nobody from looking into them.
@@ -132,11 +148,14 @@ pub(crate) fn holds_any(directory: &AgentDirectory) -> io::Result<bool> {
             continue;
         }
         let Some(looked) = look_at_one(directory, allocation)? else { continue };
-        // Of what is damaged nobody can say that it does not run.
-        let is_held = |(spec, trace): (ShimSpec, Trace)| spec.boot_id == boot_id() && !matches!(trace, Trace::None);
-        if looked.start.is_none_or(is_held) {
-            return Ok(true);
+        // Of what is damaged, or can't be read, nobody can say that it does not run.
+        let is_held = |(spec, trace): (ShimSpec, Result<Trace, Failure>)| {
+            spec.boot_id == boot_id() && !matches!(trace, Ok(Trace::None))
+        };
+        if looked.start.is_ok_and(|start| !is_held(start)) {
+            continue;
         }
+        return Ok(true);
     }
     Ok(false)
 }
@@ -144,8 +163,10 @@ pub(crate) fn holds_any(directory: &AgentDirectory) -> io::Result<bool> {
 /// Everything that has not been forgotten, with what is to be watched of it. Cgroups that belong to nothing of it are emptied and removed, on
 /// another thread where that takes long.
 ///
+/// What of one can't be read ends, and with it what may run of it ([`unread`]); of many it is the whole disk.
+///
 /// # Errors
-/// When something can't be read that may run. Nothing was killed then.
+/// When something can't be found out of what may run. Nothing was killed then.
 pub(super) fn recover(options: &ExecOptions) -> io::Result<Vec<(Recovered, Option<Start>)>> {
     let mut looked = Vec::new();
     for allocation in allocations(&options.directory)? {
@@ -154,9 +175,10 @@ pub(super) fn recover(options: &ExecOptions) -> io::Result<Vec<(Recovered, Optio
             looked.extend(look_at_one(directory, allocation)?);
         }
     }
+    check_unreadable(&looked)?;
     let names = options.cgroup.as_ref().map_or_else(|| Ok(Vec::new()), AgentCgroup::names)?;
     let deadline = Instant::now() + RECOVERED_WITHIN;
-    let found: Vec<_> = looked.into_iter().map(|looked| recover_one(looked, deadline)).collect();
+    let found: Vec<_> = looked.into_iter().map(|looked| recover_one(options, looked, deadline)).collect();
     let mut left = Vec::new();
     if let Some(parent) = &options.cgroup {
         // Looked up for each group: there may be ten thousand of both, and the agent's lease waits.
@@ -225,10 +247,32 @@ impl Strays {
 struct Looked {
     allocation: AllocationId,
     directory: AllocationDirectory,
-    /// `None`: its spec is damaged.
-    start: Option<(ShimSpec, Trace)>,
+    /// `Err`: its spec is damaged, or can't be read; within it the same of what its start left. And what it ends with for that.
+    start: Result<(ShimSpec, Result<Trace, Failure>), Failure>,
     /// An earlier start of it ran.
     ran_before: bool,
+}
+
+impl Looked {
+    /// What the disk does not give back of it.
+    fn unreadable(&self) -> Option<&Failure> {
+        let failure = match &self.start {
+            Ok((_, trace)) => trace.as_ref().err(),
+            Err(failure) => Some(failure),
+        };
+        failure.filter(|failure| failure.kind == FailureKind::Unreadable)
+    }
+}
+
+/// # Errors
+/// When it is the whole disk, and not a sector.
+fn check_unreadable(looked: &[Looked]) -> io::Result<()> {
+    let mut unreadable = looked.iter().filter_map(Looked::unreadable);
+    let (first, count) = (unreadable.next(), 1 + unreadable.count());
+    match first.filter(|_| count > UNREADABLE_MAX) {
+        Some(first) => Err(io::Error::other(format!("{} (and so of {} others)", first.message, count - 1))),
+        None => Ok(()),
+    }
 }
 
 /// Reads what is there, and changes nothing that runs.
@@ -241,39 +285,61 @@ fn look_at_one(directory: AllocationDirectory, allocation: AllocationId) -> io::
             return Ok(None);
         }
         Read::Damaged => {
-            return Ok(Some(Looked { allocation, directory, start: None, ran_before: false }));
+            let noted = unread::noted(&directory);
+            let ran_before = noted.is_some();
+            // As a rule the machine crashed over a start, which is nothing that the task did.
+            let message = "what it was to run can't be read any more, as after a crash of the machine";
+            let failure = noted.unwrap_or_else(|| Failure::new(FailureKind::Booted, message));
+            return Ok(Some(Looked { allocation, directory, start: Err(failure), ran_before }));
+        }
+        Read::Unreadable(failure) => {
+            return Ok(Some(Looked { allocation, directory, start: Err(failure), ran_before: true }));
         }
     };
     let restart = spec.task.restart;
     let ran_before = has_run_before(&directory, restart)?;
-    let trace = look(&directory, restart)?;
-    Ok(Some(Looked { allocation, directory, start: Some((spec, trace)), ran_before }))
+    let trace = look_unless_unreadable(&directory, restart)?;
+    Ok(Some(Looked { allocation, directory, start: Ok((spec, trace)), ran_before }))
 }
 
 /// Whether a start before `restart` ran, of those whose ends are kept. As a rule the one right before it did, and no other end is read.
 fn has_run_before(directory: &AllocationDirectory, restart: u32) -> io::Result<bool> {
     for earlier in (restart.saturating_sub(ENDS_KEPT)..restart).rev() {
-        if read_exit(directory, earlier)?.is_some_and(|exit| exit.started_unix_ms.is_some()) {
-            return Ok(true);
+        match read_unless_damaged::<Exit>(&directory.exit(earlier))? {
+            Read::There(exit) if exit.started_unix_ms.is_some() => return Ok(true),
+            // As a rule it did.
+            Read::Unreadable(_) => return Ok(true),
+            Read::There(_) | Read::Absent | Read::Damaged => {}
         }
     }
     Ok(false)
 }
 
-fn recover_one(looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) {
+fn recover_one(options: &ExecOptions, looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) {
     let Looked { allocation, directory, start, ran_before } = looked;
-    let Some((spec, trace)) = start else {
-        // As a rule the machine crashed over a start, which is nothing that the task did.
-        let message = "what it was to run can't be read any more, as after a crash of the machine";
-        let failure = Failure::new(FailureKind::Booted, message);
-        let found = Found::Ended(Exit::failed(failure, unix_ms()));
-        let (restart, restarts_at, traces, policy, booted) = (0, Vec::new(), None, None, false);
-        let recovered = Recovered { allocation, restart, restarts_at, ran_before, found, traces, policy, booted };
-        return (recovered, None);
+    let (spec, trace) = match start {
+        Ok(read) => read,
+        Err(failure) => {
+            let cgroup = options.cgroup.as_ref().map(|parent| parent.task(&allocation.to_string()));
+            let facts = StartFacts::unknown(allocation, cgroup);
+            let (found, there) = recover_unread(options, facts, failure);
+            let (restart, restarts_at, traces, policy, booted) = (0, Vec::new(), None, None, false);
+            return (Recovered { allocation, restart, restarts_at, ran_before, found, traces, policy, booted }, there);
+        }
     };
     let (restart, restarts_at) = (spec.task.restart, spec.task.restarts_at());
     let (traces, policy) = (spec.task.traces.clone(), spec.task.policy);
     let facts = StartFacts::from(&spec);
+    let trace = match trace {
+        Ok(trace) => trace,
+        // With that boot it ended.
+        Err(_) if !facts.is_of_this_boot => Trace::Vanished,
+        Err(failure) => {
+            let (found, there) = recover_unread(options, facts, failure);
+            let booted = false;
+            return (Recovered { allocation, restart, restarts_at, ran_before, found, traces, policy, booted }, there);
+        }
+    };
     let (booted, running) = (!facts.is_of_this_boot, directory.running(restart).exists());
     let (found, there) = match trace {
         Trace::Alive(shim) => (Found::Alive { running }, Some(Start::Adopted(Box::new(Adopted { facts, shim })))),
@@ -292,6 +358,21 @@ fn recover_one(looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) 
         }
     };
     (Recovered { allocation, restart, restarts_at, ran_before, found, traces, policy, booted }, there)
+}
+
+/// A start of which something can't be read: it has ended, or is being ended.
+fn recover_unread(options: &ExecOptions, facts: StartFacts, failure: Failure) -> (Found, Option<Start>) {
+    let allocation = facts.allocation;
+    match unread::outlast(options, &facts, &failure, Instant::now()) {
+        Ok(exit) => (Found::Ended(exit), None),
+        Err(error) => {
+            let why = &failure.message;
+            tracing::error!(%allocation, why, %error, "a task is stopped, as what was written down of it can't be read");
+            let facts = StartFacts { unread: Some(failure), ..facts };
+            // Of what ran once, the cell hears of no step back.
+            (Found::Leaving { ran: true }, Some(Start::Leaving(Box::new(facts))))
+        }
+    }
 }
 
 /// Sees to it that nothing is left of a start whose shim is gone, and says how it ended.
@@ -405,7 +486,7 @@ fn is_emptied(cgroup: &TaskCgroup, name: &str, told: &mut BTreeSet<String>) -> b
     is_empty
 }
 
-fn log_if_failed(removed: io::Result<()>) {
+pub(super) fn log_if_failed(removed: io::Result<()>) {
     if let Err(error) = removed {
         tracing::warn!(%error, "can't remove a cgroup");
     }
@@ -555,7 +636,8 @@ mod tests {
     fn restarts_count_for_the_next_agent_at_the_times_they_were_written_down_with() {
         let place = tempfile::tempdir().unwrap();
         let allocation = AllocationId { slot: 1, generation: 1 };
-        let directory = AgentDirectory::new(place.path().join("agent")).allocation(allocation);
+        let options = options_in(place.path());
+        let directory = options.directory.allocation(allocation);
         fs::create_dir_all(directory.root()).unwrap();
         let ends = Exit { ended_unix_ms: 5000, ..Exit::default() };
         durable::write_once(&directory.exit(2), &ends).unwrap();
@@ -564,7 +646,7 @@ mod tests {
             (spec.task.restart, spec.task.recent_restarts_at) = (300, recent_restarts_at.to_vec());
             durable::write_atomically(&directory.spec(), &spec).unwrap();
             let looked = look_at_one(directory.clone(), allocation).unwrap().unwrap();
-            recover_one(looked, Instant::now()).0.restarts_at
+            recover_one(&options, looked, Instant::now()).0.restarts_at
         };
         assert_eq!(restarts(&[(900, 200), (1000, 90)]), [(900, 200), (1000, 90)]);
         assert!(restarts(&[]).is_empty(), "none was within the policy's time");

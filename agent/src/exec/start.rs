@@ -26,7 +26,7 @@ use super::{
     marks::Marks,
     recover,
     turn::{Permission, Turn},
-    void_record,
+    unread, void_record,
 };
 use plenum_model::AllocationId;
 
@@ -119,8 +119,8 @@ pub(super) async fn live(
             Prepared::Watched(Box::new(Watched { facts: adopted.facts, shim: adopted.shim, child: None }))
         }
         Start::Leaving(facts) => {
-            let (directory, facts) = (options.directory.allocation(allocation), Arc::from(facts));
-            patiently(None, allocation, move || recover::outlast(&directory, &facts).map(Prepared::Ended)).await
+            let (options, facts, since) = (Arc::clone(&options), Arc::from(facts), std::time::Instant::now());
+            patiently(None, allocation, move || outlast(&options, &facts, since).map(Prepared::Ended)).await
         }
         Start::Void { .. } => {
             let options = Arc::clone(&options);
@@ -151,6 +151,17 @@ pub(super) async fn live(
     drop(stop);
     let _ = events.send(DriverEvent::Exited { allocation, restart, exit }).await;
     let _ = events.send(DriverEvent::Gone { allocation, restart }).await;
+}
+
+/// Sees to it that nothing is left of a start whose shim is gone, or of which it can't be read whether it is. It has been known since then.
+///
+/// # Errors
+/// When that can't be found out, or something is left still.
+fn outlast(options: &ExecOptions, facts: &StartFacts, since: std::time::Instant) -> io::Result<Exit> {
+    match &facts.unread {
+        Some(failure) => unread::outlast(options, facts, failure, since),
+        None => recover::outlast(&options.directory.allocation(facts.allocation), facts),
+    }
 }
 
 /// Makes a new start when it is its turn, unless it is told to end before.

@@ -240,8 +240,8 @@ impl Held {
             // That it went on without them was its own choice, and what they were to do may be missing.
             let why = if exit.oom_kills > 0 { exit.to_string() } else { String::new() };
             self.end(now_ms, AllocationState::Complete, exit, why);
-        } else if exit.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Booted) {
-            // Nothing that it did: with its machine it is lost, and its attempts are not counted.
+        } else if exit.failure.as_ref().is_some_and(|failure| is_of_the_machine(failure.kind)) {
+            // Nothing that it did: with its machine, or its record, it is lost, and its attempts are not counted.
             self.end(now_ms, AllocationState::EndedLost, exit, exit.to_string());
         } else if !is_worth_a_restart(exit) {
             self.end(now_ms, AllocationState::Failed, exit, exit.to_string());
@@ -352,13 +352,20 @@ fn is_perhaps_of_a_shutdown(exit: &Exit) -> bool {
     exit.stop_requested || (exit.failure.is_none() && matches!(exit.signal, Some(SIGKILL | SIGTERM)))
 }
 
+/// Its machine booted, or lost what was written down of it.
+const fn is_of_the_machine(kind: FailureKind) -> bool {
+    matches!(kind, FailureKind::Booted | FailureKind::Unreadable)
+}
+
 /// Doing the same again here can't find a command, and can't find a lost shim.
 fn is_worth_a_restart(exit: &Exit) -> bool {
     exit.failure.as_ref().is_none_or(|failure| match failure.kind {
         FailureKind::OutOfMemory | FailureKind::Setup => true,
-        FailureKind::CommandNotFound | FailureKind::NotExecutable | FailureKind::LostTrack | FailureKind::Booted => {
-            false
-        }
+        FailureKind::CommandNotFound
+        | FailureKind::NotExecutable
+        | FailureKind::LostTrack
+        | FailureKind::Booted
+        | FailureKind::Unreadable => false,
     })
 }
 

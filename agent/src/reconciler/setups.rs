@@ -51,7 +51,7 @@ impl Setups {
             }
             Some(FailureKind::CommandNotFound | FailureKind::NotExecutable | FailureKind::OutOfMemory) => self.done(),
             // Nobody saw how far it came.
-            Some(FailureKind::LostTrack | FailureKind::Booted) => {}
+            Some(FailureKind::LostTrack | FailureKind::Booted | FailureKind::Unreadable) => {}
             None if exit.started_unix_ms.is_some() => self.done(),
             None => {}
         }

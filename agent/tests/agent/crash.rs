@@ -8,14 +8,18 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::{
+    sys::signal::{SigHandler, Signal, kill, signal},
+    unistd::Pid,
+};
 use plenum_agent::{
     cgroup::{AgentCgroup, Mounts},
     driver::{DriverEvent, Exit, FailureKind, Found, Recovered, TaskSpec},
     logs,
+    process::ProcessIdentity,
 };
 
-use crate::bench::{PROGRAM, content_of, task, unique_machine_name};
+use crate::bench::{PROGRAM, content_of, is_alive, task, unique_machine_name};
 
 /// An agent's driver as a process of its own.
 pub(crate) struct Agent {
@@ -266,6 +270,131 @@ fn a_task_whose_record_a_power_cut_took_is_lost_and_did_not_fail() {
         };
         assert_eq!(failure.kind, FailureKind::Booted);
         assert!(failure.message.starts_with("what it was to run can't be read any more"), "{}", failure.message);
+        agent.kill();
+    });
+}
+
+/// In the place of a file that is there: reading it fails as in an unreadable sector.
+fn make_unreadable(file: &Path) {
+    std::fs::remove_file(file).unwrap();
+    std::os::unix::fs::symlink("/proc/self/mem", file).unwrap();
+}
+
+/// How an allocation ended, of all that an agent says.
+fn exit_of(agent: &mut Agent, number: u32) -> Exit {
+    loop {
+        match agent.event() {
+            DriverEvent::Exited { allocation, exit, .. } if allocation == crate::bench::allocation(number) => {
+                return exit;
+            }
+            _ => {}
+        }
+    }
+}
+
+// One unreadable sector below the folder of one task kept an agent from starting, and with it all tasks of its machine from being started, stopped
+// and told of.
+#[test]
+fn a_task_of_which_something_can_not_be_read_is_stopped_and_lost_and_the_others_go_on() {
+    const SCRIPT: &str = "trap 'echo told > $PLENUM_JOB_DIR/told-$1; exit 3' TERM; echo up > $PLENUM_JOB_DIR/up-$1
+        until test -e $PLENUM_JOB_DIR/go; do sleep 0.02; done; exit 42";
+    for file in ["spec.json", "record-0"] {
+        each_way(|directory, machine| {
+            let mut agent = Agent::start(directory, machine);
+            for number in 1..=2 {
+                agent.run(&task(number, &["/bin/sh", "-c", SCRIPT, "sh", &number.to_string()]));
+            }
+            let job = directory.join("jobs/job-9-1-v1");
+            (1..=2).for_each(|number| drop(content_of(&job.join(format!("up-{number}")))));
+            agent.kill();
+            let own = directory.join("allocs/alloc-1-1");
+            make_unreadable(&own.join(file));
+
+            let mut agent = Agent::start(directory, machine);
+            let found: Vec<_> = agent.recovered.iter().map(|one| one.found.clone()).collect();
+            assert_eq!(found, [Found::Leaving { ran: true }, Found::Alive { running: true }], "{file}");
+            let told = exit_of(&mut agent, 1).failure.unwrap();
+            assert_eq!(told.kind, FailureKind::Unreadable);
+            assert!(
+                told.message.starts_with(&format!("{} can't be read", own.join(file).display())),
+                "{}",
+                told.message
+            );
+            assert_eq!(content_of(&job.join("told-1")), "told\n", "it had ended when its end was told");
+            let late = Command::new(PROGRAM).arg("shim").arg(&own).status().unwrap();
+            assert!(!late.success(), "nor does a shim that was on its way take it");
+            assert!(!job.join("told-2").exists());
+            std::fs::write(job.join("go"), "").unwrap();
+            assert_eq!(exit_of(&mut agent, 2).code, Some(42));
+            agent.kill();
+
+            let agent = Agent::start(directory, machine);
+            let Found::Ended(exit) = &agent.recovered[0].found else { panic!("{:?}", agent.recovered) };
+            assert_eq!(exit.failure.as_ref(), Some(&told), "the next agent comes to the same end");
+            agent.kill();
+        });
+    }
+}
+
+// An agent that was killed while it stopped such a task would have left it to one that took it for lost already.
+#[test]
+fn the_next_agent_goes_on_stopping_a_task_of_which_something_can_not_be_read() {
+    each_way(|directory, machine| {
+        let mut agent = Agent::start(directory, machine);
+        let script = "trap 'echo told > $PLENUM_JOB_DIR/told' TERM; echo up > $PLENUM_JOB_DIR/up
+            until test -e $PLENUM_JOB_DIR/go; do sleep 0.02; done; echo done > $PLENUM_JOB_DIR/done";
+        agent.run(&task(1, &["/bin/sh", "-c", script]));
+        let job = directory.join("jobs/job-9-1-v1");
+        content_of(&job.join("up"));
+        agent.kill();
+        make_unreadable(&directory.join("allocs/alloc-1-1/spec.json"));
+        let agent = Agent::start(directory, machine);
+        content_of(&job.join("told"));
+        agent.kill();
+        let mut agent = Agent::start(directory, machine);
+        assert_eq!(sole(&agent).found, Found::Leaving { ran: true });
+        std::fs::write(job.join("go"), "").unwrap();
+        assert_eq!(exit_of(&mut agent, 1).failure.unwrap().kind, FailureKind::Unreadable);
+        assert_eq!(content_of(&job.join("done")), "done\n");
+        agent.kill();
+    });
+}
+
+// Its shim was gone, too: nobody was left who could stop it in order.
+#[test]
+fn what_is_left_without_a_shim_of_a_task_of_which_something_can_not_be_read_is_killed() {
+    each_way(|directory, machine| {
+        let mut agent = Agent::start(directory, machine);
+        agent.run(&task(1, &["/bin/sh", "-c", "echo $$ > $PLENUM_JOB_DIR/pid; exec sleep 600"]));
+        let pid: i32 = content_of(&directory.join("jobs/job-9-1-v1/pid")).trim().parse().unwrap();
+        agent.kill();
+        let record = directory.join("allocs/alloc-1-1/record-0");
+        let shim: ProcessIdentity = serde_json::from_str(&std::fs::read_to_string(&record).unwrap()).unwrap();
+        kill(Pid::from_raw(shim.pid), Signal::SIGKILL).unwrap();
+        make_unreadable(&record);
+        let mut agent = Agent::start(directory, machine);
+        let failure = match sole(&agent).found.clone() {
+            Found::Ended(exit) => exit.failure,
+            _ => exit_of(&mut agent, 1).failure,
+        };
+        assert_eq!(failure.unwrap().kind, FailureKind::Unreadable);
+        // In a namespace it has another number, and its group tells.
+        assert!(machine.is_some() || !is_alive(pid));
+        agent.kill();
+    });
+}
+
+#[test]
+fn an_end_that_can_not_be_read_is_an_end() {
+    each_way(|directory, machine| {
+        let mut agent = Agent::start(directory, machine);
+        agent.run(&task(1, &["/bin/sh", "-c", "exit 42"]));
+        agent.exit();
+        agent.kill();
+        make_unreadable(&directory.join("allocs/alloc-1-1/exit-0"));
+        let agent = Agent::start(directory, machine);
+        let Found::Ended(exit) = &sole(&agent).found else { panic!("{:?}", agent.recovered) };
+        assert_eq!(exit.failure.as_ref().unwrap().kind, FailureKind::Unreadable);
         agent.kill();
     });
 }
