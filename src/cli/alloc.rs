@@ -21,7 +21,7 @@ use crate::{
 
 /// Says so to people where there are more allocations of what is shown than the server lists, or may be.
 pub(super) fn tell_of_more(context: &Context, listed: &ListAllocationsResponse) {
-    if listed.truncated && matches!(context.format, Format::Table | Format::Wide) {
+    if listed.truncated && context.format.is_for_people() {
         let more = "there are more allocations; see them with `plenum alloc list` and --filter";
         output::tell(&where_older(listed).unwrap_or_else(|| more.to_owned()));
     }

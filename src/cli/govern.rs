@@ -12,12 +12,7 @@ use super::{
     job::{list_request, tell_change},
     watch::{self, Listed},
 };
-use crate::{
-    connect::Connection,
-    failure::Failure,
-    job_file,
-    output::{self, Format},
-};
+use crate::{connect::Connection, failure::Failure, job_file, output};
 
 /// Stands for no limit of a named resource.
 const UNLIMITED: i64 = -1;
@@ -94,7 +89,7 @@ async fn tell(context: &Context, (of, what): (&str, &str), name: Option<String>,
     });
     let story = story.await?;
     history::print(context, &story)?;
-    if story.events.is_empty() && !story.truncated && matches!(context.format, Format::Table | Format::Wide) {
+    if story.events.is_empty() && !story.truncated && context.format.is_for_people() {
         output::tell(&format!("there is nothing of that up to revision {}", story.revision));
     }
     Ok(())
@@ -285,7 +280,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::{cli::block_on, failure::EXIT_USAGE};
+    use crate::{cli::block_on, failure::EXIT_USAGE, output::Format};
 
     // Most cells have none, and nothing was named.
     #[test]

@@ -51,7 +51,7 @@ pub(super) fn tell_what_is_missing(context: &Context, story: &HistoryResponse) {
 
 /// Tells people how to see what the cell has no more as it was before it went, which its story ends with. `command`: what shows it.
 pub(super) fn tell_how_it_was(context: &Context, story: &HistoryResponse, command: &str) {
-    if !matches!(context.format, Format::Table | Format::Wide) {
+    if !context.format.is_for_people() {
         return;
     }
     if let Some(hint) = how_it_was(story, command) {
@@ -75,7 +75,7 @@ pub(super) fn where_its_story_is(gone: &str, command: &str, at: Option<At>) -> S
 }
 
 fn tell_missing(context: &Context, story: &HistoryResponse, flag: impl Fn(u64) -> String) {
-    if !matches!(context.format, Format::Table | Format::Wide) {
+    if !context.format.is_for_people() {
         return;
     }
     if let Some(hint) = where_older(story, flag) {

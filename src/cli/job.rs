@@ -26,7 +26,7 @@ use crate::{
     connect::{Connection, is_unconnected},
     failure::Failure,
     job_file::{self, JobFile},
-    output::{self, Format, Row},
+    output::{self, Row},
 };
 
 /// How often what two answers show is asked for again when they show different revisions.
@@ -302,7 +302,7 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
     let moment = at.map_or_else(String::new, |_| format!(" --at {revision}"));
     let all = format!("plenum alloc list --job {}/{} --all{moment}", job.namespace, job.name);
     // Programs have them all.
-    if let Some(hint) = shown.hint(&all).filter(|_| matches!(context.format, Format::Table | Format::Wide)) {
+    if let Some(hint) = shown.hint(&all).filter(|_| context.format.is_for_people()) {
         output::tell(&hint);
     }
     alloc::tell_of_more(context, &listed);

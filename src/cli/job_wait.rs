@@ -23,7 +23,7 @@ use super::{
 use crate::{
     connect::Connection,
     failure::{EXIT_FAILED, EXIT_UNFINISHED, Failure},
-    output::{self, Format, Row},
+    output::{self, Row},
 };
 
 /// How often the job's state is asked for: first often, then seldom.
@@ -285,8 +285,7 @@ pub(super) fn found<T>(answer: Result<T, Failure>, silent_since: &mut Option<Ins
 /// Tells people, not programs, where to read what the job printed. Of one that failed also where its result goes to a file or another program.
 async fn point_to_logs(context: &Context, connection: &Connection, job: &JobName, view: &JobView) {
     let has_failed = view.state() == JobState::JobFailed;
-    let is_for_people = matches!(context.format, Format::Table | Format::Wide);
-    if !is_for_people || !(has_failed || io::stdout().is_terminal()) {
+    if !context.format.is_for_people() || !(has_failed || io::stdout().is_terminal()) {
         return;
     }
     let filter = if has_failed { "state=failed" } else { "" };

@@ -89,7 +89,7 @@ pub(super) async fn print(
             if let Some(missing) = listed.missing {
                 output::tell(&missing);
             }
-            if let Some(hint) = listed.hint.filter(|_| matches!(format, Format::Table | Format::Wide)) {
+            if let Some(hint) = listed.hint.filter(|_| format.is_for_people()) {
                 output::tell(&hint);
             }
         }
@@ -125,7 +125,7 @@ fn framed(format: Format, watch: bool, text: String) -> String {
 
 /// Whether a listing that is watched takes the place of the one before.
 fn clears_screen(format: Format) -> bool {
-    matches!(format, Format::Table | Format::Wide) && output::moves_cursor(&io::stdout())
+    format.is_for_people() && output::moves_cursor(&io::stdout())
 }
 
 #[cfg(test)]

@@ -66,6 +66,16 @@ pub(crate) enum Format {
     Name,
 }
 
+impl Format {
+    /// Whether people read it, who are told besides what is missing and what to do next. Programs read the others: also names, which scripts take.
+    pub(crate) const fn is_for_people(self) -> bool {
+        match self {
+            Self::Table | Self::Wide => true,
+            Self::Json | Self::Yaml | Self::Name => false,
+        }
+    }
+}
+
 /// Something that can be listed.
 pub(crate) trait Row {
     /// Titles of columns; the second list only with `-o wide`.
@@ -237,6 +247,13 @@ pub(crate) fn or_dash(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Which formats people read was spelled in eight places, and each could have forgotten one.
+    #[test]
+    fn people_read_tables_and_programs_the_rest() {
+        let read: Vec<Format> = Format::value_variants().iter().copied().filter(|each| each.is_for_people()).collect();
+        assert_eq!(read, [Format::Table, Format::Wide]);
+    }
 
     // A watched listing that failed in the end was no YAML: the error stood behind the fields of the last document.
     #[test]
