@@ -341,6 +341,9 @@ fn variables_stand_for_flags_and_a_flag_comes_first() {
     assert!(code == Some(1) && told.contains("http://127.0.0.1:2"), "{told}");
     let (code, told) = by(&[("PLENUM_NAMESPACE", "../up")], &["version"]);
     assert!(code == Some(0), "it has no use for one: {told}");
+    let asking = ["--addr", "http://127.0.0.1:2"];
+    let (code, told) = by(&[("PLENUM_NAMESPACE", "../up")], &[&asking[..], &["machine", "list"]].concat());
+    assert!(code == Some(1) && told.contains("http://127.0.0.1:2"), "nor has this: {told}");
     let (_, told) = by(nowhere, &["job", "list", "--help"]);
     assert!(told.contains("Usage: plenum job list [OPTIONS]\n") && told.contains("PLENUM_ADDR"), "{told}");
     assert_eq!(told.matches("/plenum/config.toml").count(), 2, "the file comes between variable and default: {told}");

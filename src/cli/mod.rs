@@ -51,7 +51,7 @@ use crate::{
     parts,
     preferences::{Preferences, Wanted, check_namespace},
 };
-use args::{Arguments, Command, Global};
+use args::{Alloc, Arguments, Command, Global, Quotas, Txn};
 
 /// What every command needs to know.
 #[derive(Clone, Debug)]
@@ -86,9 +86,15 @@ fn wanted(command: &Command) -> Wanted {
         | Command::Completion { .. }
         | Command::Version => (false, false),
         Command::Agent(_)
-        | Command::Scheduler(Scheduler { command: None, .. })
+        | Command::Scheduler(_)
         | Command::Backup { dir: None, .. }
-        | Command::Status => (true, false),
+        | Command::Status
+        | Command::Machine(_)
+        | Command::Partition(_) => (true, false),
+        // Ids and names of namespaces say what is meant by themselves.
+        Command::Alloc(Alloc::Show { .. } | Alloc::Logs { .. } | Alloc::Stop { .. })
+        | Command::Txn(Txn::Show { .. })
+        | Command::Quota(Quotas::Set { .. } | Quotas::Remove { .. }) => (true, false),
         _ => (true, true),
     };
     Wanted { addr, namespace }
@@ -351,6 +357,46 @@ fn version(format: Format) -> Result<ExitCode, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // A slip in the variable for namespaces was told by `plenum machine list`, which has no use for one, and nothing of the cell.
+    #[test]
+    fn a_namespace_is_looked_for_where_it_can_make_a_difference_alone() {
+        let is_wanted = |line: &str| {
+            let words = ["plenum"].into_iter().chain(line.split(' '));
+            Arguments::try_parse_from(words).map(|read| wanted(&read.command)).ok().map(|wanted| wanted.namespace)
+        };
+        for line in [
+            "job list",
+            "job show web",
+            "job run web.toml",
+            "alloc list",
+            "txn list",
+            "hold list",
+            "quota list",
+            "quota history",
+            "conflicts",
+        ] {
+            assert_eq!(is_wanted(line), Some(true), "{line}");
+        }
+        for line in [
+            "machine list",
+            "machine drain m1",
+            "partition list",
+            "partition remove lab",
+            "scheduler list",
+            "scheduler history",
+            "scheduler batch",
+            "alloc show alloc-1-1",
+            "alloc logs alloc-1-1",
+            "alloc stop alloc-1-1",
+            "txn show txn-1-1",
+            "quota set ml --cpu 1",
+            "quota remove ml",
+            "status",
+        ] {
+            assert_eq!(is_wanted(line), Some(false), "{line}");
+        }
+    }
 
     // A server of before denies what it does not know, and no listing of it could be read any more.
     #[test]
