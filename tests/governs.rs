@@ -1,5 +1,6 @@
 //! What operators lay down: quotas, partitions, pauses and drains. Real servers, schedulers and agents; what waits says why.
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::{
@@ -369,4 +370,27 @@ fn who_waits_for_a_drain_waits_through_a_restart_of_the_cell() {
     cell.ask(&["machine", "undrain", "m1"]);
     assert_eq!(waiting.ended().code(), Some(1));
     assert!(cell.stage.text("waiting.err").contains("NOT_DRAINING"), "{}", cell.stage.text("waiting.err"));
+}
+
+// `removed` was all that was said of a machine whose agent ran. A moment later it was there again, neither drained nor cordoned.
+#[test]
+fn who_removes_a_machine_whose_agent_runs_is_told_that_it_comes_back() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let mut agent = stage.agent(&server.address, "agent");
+    let id = |state: &str| {
+        eventually(&format!("the machine is {state}"), || {
+            let machine = stage.try_ask(&server.address, &["machine", "show", "m1"]).ok()?;
+            (machine["state"] == state).then(|| machine["id"].clone())
+        })
+    };
+    let first = id("ready");
+    let remove = || stage.run(&["--addr", &server.address, "machine", "remove", "m1"]);
+    remove().says(0, &["warning: the lease of m1 had not run out", "stop that agent"]);
+    assert_ne!(id("ready"), first, "it is back");
+    agent.signal(Signal::SIGTERM);
+    assert!(agent.ended().success());
+    id("cordoned");
+    let done = remove();
+    assert!(done.code() == Some(0) && done.out.starts_with("m1: removed ") && done.err.is_empty(), "{done}");
 }

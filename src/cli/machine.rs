@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use plenum_proto::v1::{
     AdoptTaskRequest, AllocationView, At, ChangeResponse, CordonRequest, DrainRequest, GetMachineRequest,
     ListAllocationsRequest, ListAllocationsResponse, ListMachinesResponse, ListRequest, ListUnknownTasksResponse,
-    MachineHistoryRequest, MachineState, MachineView, RemoveMachineRequest,
+    MachineHistoryRequest, MachineState, MachineView, RemoveMachineRequest, Unfit,
 };
 use serde_json::{Value, json};
 
@@ -71,11 +71,7 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
             let answer = connection.govern().adopt_task(request).await?.into_inner();
             tell_change(context, &answer, &id, "adopted: it runs until it ends by itself", "is adopted already")
         }
-        Machine::Remove { name, force } => {
-            let request = RemoveMachineRequest { name: name.clone(), force };
-            let answer = connection.inspect().remove_machine(request).await?.into_inner();
-            tell_change(context, &answer, &name, "removed", "is gone already")
-        }
+        Machine::Remove { name, force } => remove(context, &connection, name, force).await,
     }
 }
 
@@ -240,6 +236,36 @@ async fn cordon(context: &Context, connection: Connection, name: String, cordone
     tell_ended(context, &connection, &answer, &name, words).await
 }
 
+/// Removes a machine, and says so where it may be back in a moment.
+async fn remove(context: &Context, connection: &Connection, name: String, force: bool) -> Result<(), Failure> {
+    // Asked before: of what is gone nobody tells whether its lease still ran.
+    let request = GetMachineRequest { name: name.clone(), at: None };
+    let before = match connection.inspect().get_machine(request).await.map_err(Failure::from) {
+        // The removal would only wait as long once more.
+        Err(failure) if failure.code == "UNAVAILABLE" => return Err(failure),
+        before => before.ok().and_then(|answer| answer.into_inner().machine),
+    };
+    let request = RemoveMachineRequest { name: name.clone(), force };
+    let answer = connection.inspect().remove_machine(request).await?.into_inner();
+    tell_change(context, &answer, &name, "removed", "is gone already")?;
+    if let Some(words) = before.as_ref().filter(|_| answer.changed).and_then(comes_back) {
+        output::tell(&words);
+    }
+    Ok(())
+}
+
+/// What becomes of a machine that was removed while its agent may still run; nothing where that one has left, or was not heard for too long.
+fn comes_back(before: &MachineView) -> Option<String> {
+    let has_lease = matches!(before.state(), MachineState::Ready | MachineState::Cordoned | MachineState::Draining);
+    (has_lease && before.unfit() != Unfit::AgentLeaves).then(|| {
+        format!(
+            "warning: the lease of {name} had not run out: an agent that still runs there brings it back within moments, as a new machine that \
+             is neither drained nor cordoned; stop that agent, and the unit that would start it, and then remove {name} again",
+            name = before.name
+        )
+    })
+}
+
 /// Says that a cordon or a drain was ended, and why the machine takes no claims all the same where it takes none.
 async fn tell_ended(
     context: &Context,
@@ -329,7 +355,7 @@ fn fields(view: &MachineView, allocations: &[AllocationView], stays: &[String]) 
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{HoldView, Unfit};
+    use plenum_proto::v1::HoldView;
 
     use super::*;
 
@@ -417,6 +443,22 @@ mod tests {
         let cordoned = MachineView { cordoned: true, ..view(MachineState::Cordoned, Unfit::Unspecified) };
         let why = "it is cordoned, and `plenum machine uncordon m1` ends that";
         assert_eq!(still_none(&cordoned).as_deref(), Some(why), "where its drain was ended");
+    }
+
+    // `removed` was all that was said of a machine whose agent ran, and a moment later it was there again, and took tasks.
+    #[test]
+    fn a_machine_that_was_removed_with_its_agent_there_is_said_to_come_back() {
+        let told = |state: MachineState, unfit: Unfit| {
+            let view =
+                MachineView { name: "m1".to_owned(), state: state.into(), unfit: unfit.into(), ..Default::default() };
+            comes_back(&view).unwrap_or_default()
+        };
+        for state in [MachineState::Ready, MachineState::Cordoned, MachineState::Draining] {
+            let told = told(state, Unfit::Unspecified);
+            assert!(told.contains("brings it back") && told.ends_with("and then remove m1 again"), "{told}");
+        }
+        assert_eq!(told(MachineState::Cordoned, Unfit::AgentLeaves), "");
+        assert_eq!(told(MachineState::Unreachable, Unfit::Unspecified), "");
     }
 
     // Of a machine that drains and was uncordoned programs read the same as of one that takes claims again.

@@ -60,7 +60,7 @@ pub(crate) enum Machine {
         /// What its agent calls it, such as alloc-4-1
         id: String,
     },
-    /// Removes a machine that is gone for good; what ran there is lost
+    /// Removes a machine that is gone for good; what ran there is lost. An agent that still runs there brings it back: stop that first
     Remove {
         /// The machine's name
         name: String,
