@@ -242,9 +242,10 @@ impl Core {
         if unless_alive && is_there && runs + unknown > 0 {
             let tasks = counted(runs + unknown, "task");
             let message = format!(
-                "{} is there, and runs {tasks}: what it runs would count as lost at once, and run twice; drain it first, or stop its \
-                 agent and wait until it is unreachable (`--force` removes it all the same)",
-                machine.name
+                "the agent of {name} renews its lease, or did a moment ago, and {name} runs {tasks}: that would count as lost at once, \
+                 and run twice; drain {name} and then stop its agent, or stop the agent and wait until {name} is unreachable (`--force` \
+                 removes it all the same, and an agent that runs brings it back as a new machine)",
+                name = machine.name
             );
             return Err(Rejection::new(RejectionCode::MachineAlive, message));
         }

@@ -414,8 +414,9 @@ fn unknown_tasks_go_with_a_boot_and_with_their_machine() {
 // It was removed though its agent was there, came back at once, and which of its tasks were adopted was forgotten.
 #[test]
 fn a_machine_that_runs_what_the_cell_does_not_know_is_removed_only_by_who_says_so() {
-    let alive = "MACHINE_ALIVE: m1 is there, and runs 1 task: what it runs would count as lost at once, and run twice; drain it first, or \
-                 stop its agent and wait until it is unreachable (`--force` removes it all the same)";
+    let alive = "MACHINE_ALIVE: the agent of m1 renews its lease, or did a moment ago, and m1 runs 1 task: that would count as lost at once, \
+                 and run twice; drain m1 and then stop its agent, or stop the agent and wait until m1 is unreachable (`--force` \
+                 removes it all the same, and an agent that runs brings it back as a new machine)";
     check(
         "
         machine m1 cpu=4000

@@ -140,8 +140,9 @@ fn a_removed_machine_takes_what_it_ran_with_it() {
 /// It was judged by a picture of before: a machine that came back in between was removed, and what it ran was placed a second time.
 #[test]
 fn a_machine_that_is_there_and_runs_something_is_removed_only_by_who_says_so() {
-    let alive = "MACHINE_ALIVE: m1 is there, and runs 1 task: what it runs would count as lost at once, and run twice; drain it first, \
-                 or stop its agent and wait until it is unreachable (`--force` removes it all the same)";
+    let alive = "MACHINE_ALIVE: the agent of m1 renews its lease, or did a moment ago, and m1 runs 1 task: that would count as lost at once, \
+                 and run twice; drain m1 and then stop its agent, or stop the agent and wait until m1 is unreachable (`--force` \
+                 removes it all the same, and an agent that runs brings it back as a new machine)";
     check(
         "
         machine m1 cpu=1000

@@ -526,7 +526,8 @@ async fn a_machine_that_came_later_does_not_lend_its_name_to_the_past() {
     let remove = |force| v1::RemoveMachineRequest { name: "first".into(), force };
     let refused = inspect.remove_machine(remove(false)).await.unwrap_err();
     assert_eq!((refused.code(), code(&refused).as_str()), (Code::FailedPrecondition, "MACHINE_ALIVE"));
-    assert!(refused.message().starts_with("first is there, and runs 1 task: "), "{refused}");
+    assert!(refused.message().starts_with("the agent of first renews its lease, "), "{refused}");
+    assert!(refused.message().contains("first runs 1 task: "), "{refused}");
     inspect.remove_machine(remove(true)).await.unwrap();
     let get = v1::GetTransactionRequest { session: session.welcome.session, number: 1 };
     let second = register(&channel, "second", 1000).await;
