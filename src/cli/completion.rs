@@ -19,7 +19,25 @@ fn script(shell: Shell) -> Vec<u8> {
     whole.build();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut shown(&whole), "plenum", &mut script);
+    if shell == Shell::Fish {
+        script.extend(words_for_fish(&whole).into_bytes());
+    }
     script
+}
+
+/// For which words may stand behind a command without a flag: the generator for fish leaves them out, and files would be offered in their place. Commands
+/// below another one take none.
+fn words_for_fish(whole: &Command) -> String {
+    let mut lines = String::new();
+    for command in whole.get_subcommands() {
+        let values = command.get_positionals().flat_map(Arg::get_possible_values);
+        let words: Vec<String> = values.map(|value| value.get_name().to_owned()).collect();
+        if !words.is_empty() {
+            let (name, words) = (command.get_name(), words.join(" "));
+            lines += &format!("complete -c plenum -n \"__fish_plenum_using_subcommand {name}\" -f -a \"{words}\"\n");
+        }
+    }
+    lines
 }
 
 /// The command line with what may stand in places that take other words, too: other names have answers of their own. Schedulers stand there as commands: not
@@ -79,6 +97,21 @@ mod tests {
             };
             assert!(plenum_schedulers::NAMES.iter().all(offers), "{shell}: {text}");
         }
+    }
+
+    // In fish `plenum explain` and `plenum completion` were offered the files of the working directory.
+    #[test]
+    fn fish_completes_words_that_stand_without_a_flag() {
+        let text = text(Shell::Fish);
+        for (command, word) in [("explain", "NO_ROOM"), ("completion", "zsh")] {
+            let behind = format!("complete -c plenum -n \"__fish_plenum_using_subcommand {command}\" -f -a \"");
+            let offered: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(&behind)).collect();
+            let words = offered.first().and_then(|words| words.strip_suffix('"')).unwrap_or_default();
+            assert_eq!(offered.len(), 1, "{text}");
+            assert!(words.split(' ').any(|each| each == word), "{command}: {words}");
+        }
+        // The generator makes the function that these lines ask.
+        assert!(text.contains("function __fish_plenum_using_subcommand\n"), "{text}");
     }
 
     // In zsh `plenum scheduler` had no commands: behind names of schedulers they were looked for as the second word.
