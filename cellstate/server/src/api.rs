@@ -23,6 +23,7 @@ mod http;
 mod inspect;
 mod jobs;
 mod listing;
+mod log_reader;
 mod members;
 mod metadata;
 mod missed;

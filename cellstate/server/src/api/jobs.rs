@@ -2,8 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use plenum_model::{
     AllocationId, Cell, Command, Decision, Job, JobId, Machine, MachineState, Rejection, RejectionCode, Revision,
@@ -22,23 +20,16 @@ use super::past::{self, Glance, Moment};
 use super::story::stay::{self, Ran, Said};
 use super::story::{self, Hero, gone};
 use super::waiting::Reasons;
-use super::{allocations, moved, principal};
-use crate::agents::{NoLogs, Reading};
+use super::{allocations, log_reader, moved, principal};
 use crate::authorise::Role;
 use crate::shared::{Decided, Shared};
 use crate::view::{self, Counts};
-
-/// An agent that is started again needs about so long.
-const AGENT_RETRY: Duration = Duration::from_secs(1);
 
 /// How far ahead of the server's clock an instant may be: what is launched starts at once, and a day or a unit that was mistaken would keep the
 /// job from being launched for all instants until then.
 const AHEAD_MICROS_MAX: i64 = 3600 * 1_000_000;
 /// The year 2000: what is earlier was meant in other units.
 const INSTANT_MICROS_MIN: i64 = 946_684_800 * 1_000_000;
-
-/// When a reader of logs too many tries again: nobody tells it that another one is done.
-const READERS_RETRY: Duration = Duration::from_secs(1);
 
 /// `plenum.v1.Jobs`.
 pub(super) struct JobsService {
@@ -352,7 +343,7 @@ impl v1::jobs_server::Jobs for JobsService {
         let silent = |found: &&Arc<Machine>| found.state == MachineState::Unreachable;
         if let Some(away) = self.shared.snapshot().await.machine_in(machine).filter(silent) {
             let message = format!("the machine {} is unreachable; try again when it is back", away.name);
-            return Err(agent_gone(message).into_status());
+            return Err(log_reader::agent_gone(message).into_status());
         }
         let asked = v1::LogsAsked {
             allocation: wire.allocation,
@@ -363,16 +354,7 @@ impl v1::jobs_server::Jobs for JobsService {
             from: wire.from,
             ..Default::default()
         };
-        let reading = self.shared.hub.logs.read(machine, asked).map_err(|no_logs| {
-            let message = no_logs.to_string();
-            match no_logs {
-                NoLogs::TooMany(_) | NoLogs::AgentBusy => {
-                    Failure::new(Code::ResourceExhausted, "TOO_MANY_READERS", message).retry(READERS_RETRY)
-                }
-                NoLogs::AgentGone => agent_gone(message),
-            }
-        })?;
-        Ok(Response::new(Box::pin(Reader { shared: self.shared.clone(), reading, has_ended: false })))
+        Ok(Response::new(Box::pin(log_reader::read(&self.shared, machine, asked)?)))
     }
 }
 
@@ -395,49 +377,6 @@ async fn ran_on(shared: &Arc<Shared>, now: Glance, id: AllocationId) -> Result<u
     // For good: a machine that comes under that name is another one.
     let gone = || Failure::new(Code::NotFound, "NO_LOGS", "the machine that ran it was removed");
     Ok(machine.ok_or_else(gone)?.id.slot)
-}
-
-/// A reader's stream; when it goes, the agent is told.
-struct Reader {
-    shared: Arc<Shared>,
-    reading: Reading,
-    has_ended: bool,
-}
-
-impl Stream for Reader {
-    type Item = Result<v1::LogChunk, Status>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.has_ended {
-            return Poll::Ready(None);
-        }
-        let Poll::Ready(chunk) = self.reading.chunks.poll_recv(cx) else { return Poll::Pending };
-        let failed = match chunk {
-            Some(Ok(chunk)) => return Poll::Ready(Some(Ok(chunk))),
-            Some(Err(error)) => Some(Failure::new(Code::Unavailable, "NO_LOGS", error)),
-            None if self.reading.is_complete() => None,
-            None => Some(broken_off()),
-        };
-        self.has_ended = true;
-        // Before its caller hears of the end, and perhaps reads the next one.
-        self.reading.end();
-        Poll::Ready(failed.map(|failure| Err(failure.into_status())))
-    }
-}
-
-/// What came so far is not all.
-fn broken_off() -> Failure {
-    agent_gone("the machine's agent left before the end of the log; what came so far is not all: read it again")
-}
-
-fn agent_gone(message: impl Into<String>) -> Failure {
-    Failure::new(Code::Unavailable, "AGENT_GONE", message).retry(AGENT_RETRY)
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        self.shared.hub.logs.done(self.reading.request);
-    }
 }
 
 pub(super) fn allocation_id(bits: u64) -> Result<AllocationId, Failure> {
