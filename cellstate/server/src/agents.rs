@@ -20,7 +20,7 @@ pub use inventory::leave_out_known;
 #[cfg(test)]
 pub(crate) use leases::tests::machine;
 pub use leases::{Grant, Leases};
-pub(crate) use logs::{LogRelay, NoLogs, Reading};
+pub(crate) use logs::{Chunk, LogRelay, NoLogs, Reading};
 pub(crate) use machine_names::MachineNames;
 pub(crate) use noting::Noting;
 pub use registrations::{Asking, Hindrance, Registrations};

@@ -3,10 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use plenum_model::{
-    AllocationId, Cell, Command, Decision, Job, JobId, Machine, MachineState, Rejection, RejectionCode, Revision,
-    floor_of,
-};
+use plenum_model::{AllocationId, Cell, Command, Decision, Job, JobId, Rejection, RejectionCode, Revision, floor_of};
 use plenum_proto::{filters, v1};
 use prost::Message;
 use tokio_stream::Stream;
@@ -339,12 +336,6 @@ impl v1::jobs_server::Jobs for JobsService {
             Some(machine) => machine,
             None => ran_on(&self.shared, now, id).await?,
         };
-        // Nobody knows yet that its stream leads nowhere, where its machine lost its power or its network.
-        let silent = |found: &&Arc<Machine>| found.state == MachineState::Unreachable;
-        if let Some(away) = self.shared.snapshot().await.machine_in(machine).filter(silent) {
-            let message = format!("the machine {} is unreachable; try again when it is back", away.name);
-            return Err(log_reader::agent_gone(message).into_status());
-        }
         let asked = v1::LogsAsked {
             allocation: wire.allocation,
             stderr: wire.stderr,
@@ -354,7 +345,7 @@ impl v1::jobs_server::Jobs for JobsService {
             from: wire.from,
             ..Default::default()
         };
-        Ok(Response::new(Box::pin(log_reader::read(&self.shared, machine, asked)?)))
+        Ok(Response::new(Box::pin(log_reader::read(&self.shared, machine, asked).await?)))
     }
 }
 

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use plenum_model::MachineState;
 use plenum_proto::v1;
 use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 use super::failure::Failure;
-use crate::agents::{NoLogs, Reading};
+use crate::agents::{Chunk, NoLogs, Reading};
 use crate::shared::Shared;
 
 /// An agent that is started again needs about so long.
@@ -19,24 +20,45 @@ const AGENT_RETRY: Duration = Duration::from_secs(1);
 /// When a reader of logs too many tries again: nobody tells it that another one is done.
 const READERS_RETRY: Duration = Duration::from_secs(1);
 
-/// Asks the agent of the machine in a slot for a log.
-pub(super) fn read(shared: &Arc<Shared>, machine: u32, asked: v1::LogsAsked) -> Result<Reader, Failure> {
+/// How long the agent of an unreachable machine may take to say where a log begins, which is the first that it says: others take milliseconds.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Asks the agent of the machine in a slot for a log. Where the machine is unreachable, its agent may be there all the same, as when its reports are
+/// refused, or are on their way; or it lost its power or its network, and nobody knows yet that its stream leads nowhere. So its first word is waited
+/// for, and not for long.
+///
+/// # Errors
+///
+/// `AGENT_GONE` where the agent is not connected, or says nothing; `TOO_MANY_READERS`.
+pub(super) async fn read(shared: &Arc<Shared>, machine: u32, asked: v1::LogsAsked) -> Result<Reader, Failure> {
+    let cell = shared.snapshot().await;
+    let silent = cell.machine_in(machine).filter(|found| found.state == MachineState::Unreachable);
+    let away = silent.map(|found| found.name.clone());
+    drop(cell);
     let reading = shared.hub.logs.read(machine, asked).map_err(|no_logs| {
         let message = no_logs.to_string();
-        match no_logs {
-            NoLogs::TooMany(_) | NoLogs::AgentBusy => {
+        match (no_logs, &away) {
+            (NoLogs::TooMany(_) | NoLogs::AgentBusy, _) => {
                 Failure::new(Code::ResourceExhausted, "TOO_MANY_READERS", message).retry(READERS_RETRY)
             }
-            NoLogs::AgentGone => agent_gone(message),
+            (NoLogs::AgentGone, None) => agent_gone(message),
+            (NoLogs::AgentGone, Some(away)) => unreachable(away, "is not connected"),
         }
     })?;
-    Ok(Reader { shared: shared.clone(), reading, has_ended: false })
+    let mut reader = Reader { shared: shared.clone(), reading, first: None, has_ended: false };
+    if let Some(away) = away {
+        let first = tokio::time::timeout(SILENCE_MAX, reader.reading.chunks.recv()).await;
+        reader.first = first.map_err(|_| unreachable(&away, "does not answer"))?;
+    }
+    Ok(reader)
 }
 
 /// A reader's stream; when it goes, the agent is told.
 pub(super) struct Reader {
     shared: Arc<Shared>,
     reading: Reading,
+    /// What was waited for before the caller was answered.
+    first: Option<Chunk>,
     has_ended: bool,
 }
 
@@ -47,7 +69,11 @@ impl Stream for Reader {
         if self.has_ended {
             return Poll::Ready(None);
         }
-        let Poll::Ready(chunk) = self.reading.chunks.poll_recv(cx) else { return Poll::Pending };
+        let next = match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => self.reading.chunks.poll_recv(cx),
+        };
+        let Poll::Ready(chunk) = next else { return Poll::Pending };
         let failed = match chunk {
             Some(Ok(chunk)) => return Poll::Ready(Some(Ok(chunk))),
             Some(Err(error)) => Some(Failure::new(Code::Unavailable, "NO_LOGS", error)),
@@ -66,7 +92,11 @@ fn broken_off() -> Failure {
     agent_gone("the machine's agent left before the end of the log; what came so far is not all: read it again")
 }
 
-pub(super) fn agent_gone(message: impl Into<String>) -> Failure {
+fn unreachable(machine: &str, agent: &str) -> Failure {
+    agent_gone(format!("the machine {machine} is unreachable, and its agent {agent}; try again when it is back"))
+}
+
+fn agent_gone(message: impl Into<String>) -> Failure {
     Failure::new(Code::Unavailable, "AGENT_GONE", message).retry(AGENT_RETRY)
 }
 

@@ -206,12 +206,54 @@ async fn a_log_on_an_unreachable_machine_is_not_waited_for() {
 
     let server = start_with_leases_of(dir.path(), Duration::from_secs(2)).await;
     let channel = connect(&server).await;
-    let _silent = follow(&channel, &machine).await;
+    let mut silent = follow(&channel, &machine).await;
     eventually("its lease runs out", async || shown(&channel, allocation).await.unreachable_micros > 0).await;
     let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     let gone = jobs.logs(v1::LogsRequest { allocation, ..Default::default() }).await.unwrap_err();
     assert_eq!((gone.code(), code(&gone).as_str()), (Code::Unavailable, "AGENT_GONE"), "{gone}");
-    assert!(gone.message().contains("m1 is unreachable"), "{gone}");
+    assert!(gone.message().contains("m1 is unreachable, and its agent does not answer"), "{gone}");
+    assert_eq!(gone.metadata().get("plenum-retry-after-micros").unwrap(), "1000000");
+    let asked = asked_of(&mut silent).await;
+    let left = asked_of(&mut silent).await;
+    assert!(left.cancelled && left.request == asked.request, "it need not answer any more: {left:?}");
+    server.shutdown().await.unwrap();
+}
+
+// It was refused without a look, though its agent was there, and only its reports were not.
+#[tokio::test]
+async fn a_log_on_an_unreachable_machine_comes_from_an_agent_that_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let (machine, allocation) = granted(&connect(&server).await).await;
+    server.shutdown().await.unwrap();
+
+    let server = start_with_leases_of(dir.path(), Duration::from_millis(300)).await;
+    let channel = connect(&server).await;
+    eventually("its lease runs out", async || shown(&channel, allocation).await.unreachable_micros > 0).await;
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
+    let ask = v1::LogsRequest { allocation, ..Default::default() };
+    let gone = jobs.logs(ask).await.unwrap_err();
+    assert!(gone.message().contains("m1 is unreachable, and its agent is not connected"), "{gone}");
+
+    let mut told = follow(&channel, &machine).await;
+    let mut agents = v1::agents_client::AgentsClient::new(channel.clone());
+    let answers = async {
+        let request = asked_of(&mut told).await.request;
+        let first = v1::SendLogsRequest { request, next: Some(0), ..Default::default() };
+        let last =
+            v1::SendLogsRequest { request, data: "hello".into(), next: Some(5), end: true, ..Default::default() };
+        agents.send_logs(as_principal("agent/m1", tokio_stream::iter([first, last]))).await.unwrap();
+    };
+    let reads = async {
+        let mut reader = jobs.logs(ask).await.unwrap().into_inner();
+        let mut data = Vec::new();
+        while let Some(chunk) = reader.message().await.unwrap() {
+            data.extend(chunk.data);
+        }
+        data
+    };
+    let ((), data) = tokio::join!(answers, reads);
+    assert_eq!(data, b"hello");
     server.shutdown().await.unwrap();
 }
 
