@@ -7,6 +7,7 @@ mod cli;
 mod connect;
 mod dev;
 mod failure;
+mod fit;
 mod job_file;
 mod output;
 mod parent;

@@ -6,7 +6,6 @@
 mod board;
 mod cell;
 mod changes;
-mod fit;
 mod folder;
 mod keeper;
 mod logs;

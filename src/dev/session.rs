@@ -10,7 +10,6 @@ use super::{
     board::{has_ended, has_started},
     cell::DevCell,
     changes::Changes,
-    fit,
     folder::{Folder, LOG_SHOWN_BYTES, not_ready, written},
     loops::{Loops, News},
     machines::{self, Machines},
@@ -22,6 +21,7 @@ use crate::{
     cli::{JobName, get_job, get_job_to_its_end, number_resources},
     connect::Connection,
     failure::Failure,
+    fit,
     output::span,
     parts,
 };

@@ -9,15 +9,15 @@ use crate::output;
 
 /// Why no machine could ever run a job.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Misfit {
-    pub(super) what: String,
+pub(crate) struct Misfit {
+    pub(crate) what: String,
     /// The nearest machine lacks nothing else but room of the kinds that each has some of.
     only_room: bool,
 }
 
 impl Misfit {
     /// What to do about it, where the machines have equal shares of one.
-    pub(super) const fn hint(&self, machines: u32) -> &'static str {
+    pub(crate) const fn hint(&self, machines: u32) -> &'static str {
         match (self.only_room, machines) {
             (true, 0..=1) => {
                 "ask for less: the machine offers all that there is here, but for some memory that is set aside"
@@ -32,7 +32,7 @@ impl Misfit {
 }
 
 /// Says why no machine could ever run the job; nothing if each group that has tasks has one.
-pub(super) fn misfit(job: &JobShape, machines: &[MachineView]) -> Option<Misfit> {
+pub(crate) fn misfit(job: &JobShape, machines: &[MachineView]) -> Option<Misfit> {
     let told = |lacking: Option<Misfit>, whom: &str| {
         lacking.map(|Misfit { what, only_room }| Misfit { what: format!("no machine fits {whom}: {what}"), only_room })
     };
@@ -48,7 +48,7 @@ pub(super) fn misfit(job: &JobShape, machines: &[MachineView]) -> Option<Misfit>
 
 /// Says which limit of a group never lets as many of its tasks be there at once as its `min` demands; nothing if each group's do. To be asked
 /// of what is no [`misfit`]. Whether there is room for so many is not looked at.
-pub(super) fn too_few(job: &JobShape, machines: &[MachineView]) -> Option<String> {
+pub(crate) fn too_few(job: &JobShape, machines: &[MachineView]) -> Option<String> {
     job.groups.iter().find_map(|group| {
         let fits = |machine: &&MachineView| judge(group, slice::from_ref(group), machine).lacks.is_empty();
         let mut fitting: Vec<&MachineView> = machines.iter().filter(fits).collect();
