@@ -11,6 +11,8 @@ use crate::output;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Misfit {
     pub(crate) what: String,
+    /// Cpu is what the nearest machine lacks, or one of the things: it may have been counted in other units than cores.
+    pub(crate) short_of_cpu: bool,
     /// The nearest machine lacks nothing else but room of the kinds that each has some of.
     only_room: bool,
 }
@@ -34,7 +36,7 @@ impl Misfit {
 /// Says why no machine could ever run the job; nothing if each group that has tasks has one.
 pub(crate) fn misfit(job: &JobShape, machines: &[MachineView]) -> Option<Misfit> {
     let told = |lacking: Option<Misfit>, whom: &str| {
-        lacking.map(|Misfit { what, only_room }| Misfit { what: format!("no machine fits {whom}: {what}"), only_room })
+        lacking.map(|misfit| Misfit { what: format!("no machine fits {whom}: {}", misfit.what), ..misfit })
     };
     // Of one without tasks nothing is placed.
     let groups: Vec<GroupShape> = job.groups.iter().filter(|group| group.count > 0).cloned().collect();
@@ -117,7 +119,9 @@ struct Distance {
 struct Judged {
     distance: Distance,
     lacks: Vec<String>,
-    /// As [`Misfit::only_room`].
+    /// As in [`Misfit`].
+    short_of_cpu: bool,
+    /// As in [`Misfit`].
     only_room: bool,
 }
 
@@ -129,11 +133,11 @@ fn lacking(group: &GroupShape, groups: &[GroupShape], machines: &[MachineView]) 
     }
     let nearest = judged.iter().zip(machines).min_by_key(|(judged, machine)| (judged.distance, machine.name.clone()));
     Some(match nearest {
-        Some((Judged { lacks, only_room, .. }, machine)) => {
+        Some((Judged { lacks, short_of_cpu, only_room, .. }, machine)) => {
             let what = format!("{} comes nearest, where {}", machine.name, lacks.join(" and "));
-            Misfit { what, only_room: *only_room }
+            Misfit { what, short_of_cpu: *short_of_cpu, only_room: *only_room }
         }
-        None => Misfit { what: "the cell has no machines".to_owned(), only_room: false },
+        None => Misfit { what: "the cell has no machines".to_owned(), short_of_cpu: false, only_room: false },
     })
 }
 
@@ -161,6 +165,7 @@ fn judge(group: &GroupShape, groups: &[GroupShape], machine: &MachineView) -> Ju
         |wire: &Option<v1::Resources>| Resources::try_from(wire.clone().unwrap_or_default()).unwrap_or_default();
     let (need, capacity) = (amounts(&group.resources), amounts(&machine.capacity));
     let short = shortages(&capacity, &need);
+    let short_of_cpu = short.iter().any(|shortage| shortage.resource == Resource::CpuMillis);
     let mut only_room = constraints == 0;
     let mut short_permille: i64 = 0;
     for shortage in &short {
@@ -185,7 +190,7 @@ fn judge(group: &GroupShape, groups: &[GroupShape], machine: &MachineView) -> Ju
         }
     }
     let distance = Distance { constraints, resources: lacks.len() - constraints, short_permille };
-    Judged { distance, lacks, only_room }
+    Judged { distance, lacks, short_of_cpu, only_room }
 }
 
 /// The kind of device of which an empty machine has too little for one task of a group, in words.

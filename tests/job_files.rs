@@ -3,7 +3,10 @@
 //! That each rule of the format is checked is tested beside the reader; here, that people and programs see it, and that
 //! nothing is started for such a file.
 
-use crate::stage::Stage;
+use crate::{
+    rivals::Rivals,
+    stage::{Done, Stage},
+};
 
 /// A right head, and a right group.
 const HEAD: &str = "name = \"story\"\nscheduler = \"batch\"\n";
@@ -105,6 +108,27 @@ fn what_fits_no_machine_is_told_with_the_machine_that_comes_nearest() {
     let lacks = ["NO_MACHINE_FITS", "`attr.os` is not == \"plan9\" (it is \"linux\")", "`plenum agent --config FILE`"];
     stage.run(&["dev", &file, "--until-done"]).says(1, &lacks);
     assert_eq!(stage.processes(""), [], "nothing goes on");
+}
+
+// It was submitted without a word, and waited for ever: who meant megahertz learned it from nothing but that.
+#[test]
+fn a_job_that_fits_no_machine_of_its_cell_is_taken_with_a_warning() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    let run = |cpu: &str, name: &str| {
+        let group = GROUP.replace("100m", cpu);
+        let file = stage.file("job.toml", &format!("{HEAD}{group}").replace("story", name));
+        stage.run(&["--addr", &server.address, "-o", "json", "job", "run", &file])
+    };
+    run("1", "early").says(0, &["warning: the cell has no machines; the job waits until one comes"]);
+    Rivals::new(&server.address).machine("m1", 4).unwrap();
+    let small = run("4", "small");
+    assert!(small.code() == Some(0) && !small.err.contains("machine"), "{small}");
+    let large = run("500", "large");
+    large
+        .says(0, &["warning: no machine fits group `main`: m1", "asked for 500, the machine has 4", "cpu is in cores"]);
+    let keys = |done: &Done| done.json().as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(keys(&large), keys(&small), "programs read what they did");
 }
 
 // What finds it out was tested by itself, and not that `dev` asks it before it submits the job, which would wait for ever.

@@ -16,7 +16,7 @@ use super::{
     Context, alloc,
     args::{Job, Listing, Told, WaitFor},
     ended::Shown,
-    hints, history,
+    fits, hints, history,
     job_wait::{Goal, Wait},
     stop,
     target::{self, JobName},
@@ -106,6 +106,7 @@ async fn submit(
         Err(status) => return Err(hints::of_changed(&connection, &spec, status.into()).await),
     };
     warn_unattended(&connection, &shape).await;
+    fits::warn_of_misfit(&connection, &shape).await;
     hints::warn_of_older_copy(&connection).await;
     if let Some(wait) = wait {
         if let Some(endless) = job_file::endless(&shape).filter(|_| wait == WaitFor::End && timeout.is_none()) {

@@ -8,6 +8,7 @@ mod conflicts;
 mod drain;
 mod ended;
 mod explain;
+mod fits;
 mod gaps;
 mod govern;
 mod hints;

@@ -1,0 +1,86 @@
+//! Says of a job that was submitted that no machine of its cell could ever run it: it would wait, and whoever wrote its file is still there.
+
+use plenum_proto::v1::{JobKind, JobShape, ListRequest, MachineView};
+
+use super::hints;
+use crate::{connect::Connection, fit, output};
+
+/// So many machines are looked at first: mostly one of them fits, and a cell may have thousands.
+const FIRST: u32 = 64;
+
+/// Warns where no machine has room for a task of each group, were it empty. What takes no claims just now counts: it may take some again. That this can't be
+/// found out, as of more machines than a cell lists at once, is no reason to fail: the job is submitted.
+pub(super) async fn warn_of_misfit(connection: &Connection, shape: &JobShape) {
+    let until = hints::look_until(None);
+    // 0: as many as the server lists.
+    for limit in [FIRST, 0] {
+        let request = ListRequest { limit, ..ListRequest::default() };
+        let Some(listed) = hints::besides(until, connection.inspect().list_machines(request)).await else { return };
+        let Some(words) = misfit_words(shape, &listed.machines) else { return };
+        if !listed.truncated {
+            output::tell(&words);
+            return;
+        }
+    }
+}
+
+fn misfit_words(shape: &JobShape, machines: &[MachineView]) -> Option<String> {
+    let waits = match shape.kind() {
+        JobKind::Recurring => "what is launched from the job waits",
+        _ => "the job waits",
+    };
+    if machines.is_empty() {
+        let has_tasks = shape.groups.iter().any(|group| group.count > 0);
+        return has_tasks.then(|| format!("warning: the cell has no machines; {waits} until one comes"));
+    }
+    let misfit = fit::misfit(shape, machines)?;
+    // Elsewhere they are megahertz, or shares of 1024.
+    let units = if misfit.short_of_cpu { " (cpu is in cores: `500m` is half of one)" } else { "" };
+    Some(format!("warning: {}; {waits} until one does{units}", misfit.what))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use plenum_proto::v1::Resources;
+
+    use super::*;
+    use crate::job_file::JobFile;
+
+    fn job(lines: &str) -> JobShape {
+        let text = format!("name = \"j\"\nscheduler = \"batch\"\n[group.main]\ncommand = [\"x\"]\n{lines}\n");
+        JobFile::parse("job.toml", &text).unwrap().spec.shape.unwrap()
+    }
+
+    fn machines() -> Vec<MachineView> {
+        let capacity = Some(Resources { cpu_millis: 4000, memory_bytes: 8 << 30, ..Resources::default() });
+        vec![MachineView { name: "m1".to_owned(), capacity, ..MachineView::default() }]
+    }
+
+    // 500 was meant as megahertz, and the job waited without a word.
+    #[test]
+    fn a_job_that_fits_no_machine_is_told_what_lacks_and_in_which_units() {
+        let told = |lines: &str| misfit_words(&job(lines), &machines()).unwrap_or_default();
+        assert_eq!(
+            told("resources = { cpu = 500, memory = \"1GiB\" }"),
+            "warning: no machine fits group `main`: m1 comes nearest, where cpu is short by 496 (asked for 500, the machine has 4); \
+             the job waits until one does (cpu is in cores: `500m` is half of one)"
+        );
+        let large = told("resources = { cpu = 1, memory = \"9GiB\" }");
+        assert!(large.ends_with("the machine has 8GiB); the job waits until one does"), "{large}");
+        assert_eq!(told("resources = { cpu = 4, memory = \"8GiB\" }"), "");
+        assert_eq!(told("count = 0\nresources = { cpu = 500, memory = \"1GiB\" }"), "", "it asks for nothing");
+    }
+
+    #[test]
+    fn a_cell_without_machines_has_words_of_its_own() {
+        let lines = "resources = { cpu = 1, memory = \"1GiB\" }";
+        let mut shape = job(lines);
+        let told = |shape: &JobShape| misfit_words(shape, &[]).unwrap_or_default();
+        assert_eq!(told(&shape), "warning: the cell has no machines; the job waits until one comes");
+        shape.kind = JobKind::Recurring.into();
+        assert!(told(&shape).ends_with("; what is launched from the job waits until one comes"));
+        assert_eq!(told(&job(&format!("count = 0\n{lines}"))), "");
+    }
+}
