@@ -13,8 +13,8 @@ mod heat;
 
 use std::fmt::Write;
 
-pub(crate) use axis::Axis;
-pub(crate) use chart::{Chart, Point, Series};
+pub(crate) use axis::{Axis, TimeUnit};
+pub(crate) use chart::{Chart, Point, Series, over_time};
 pub(crate) use heat::HeatMap;
 
 const WIDTH: f64 = 720.0;

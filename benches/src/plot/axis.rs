@@ -37,6 +37,26 @@ impl Axis {
     }
 }
 
+/// What times are told in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct TimeUnit {
+    pub(crate) name: &'static str,
+    pub(crate) seconds: f64,
+}
+
+impl TimeUnit {
+    /// The largest that so long a span has two of; seconds, where it has not even two minutes. In a larger one ticks would be small parts of it, which nobody reads.
+    pub(crate) fn of(span_seconds: f64) -> Self {
+        const ALL: [TimeUnit; 3] = [
+            TimeUnit { name: "days", seconds: 86_400.0 },
+            TimeUnit { name: "hours", seconds: 3600.0 },
+            TimeUnit { name: "minutes", seconds: 60.0 },
+        ];
+        let larger = ALL.into_iter().find(|unit| span_seconds >= 2.0 * unit.seconds);
+        larger.unwrap_or(Self { name: "seconds", seconds: 1.0 })
+    }
+}
+
 /// An axis laid on a page.
 #[derive(Clone, Debug)]
 pub(super) struct Placed {
@@ -187,6 +207,12 @@ mod tests {
         assert_eq!(texts(&Axis::log("x"), &[0.01, 100.0]), "0.01 0.1 1 10 100");
         assert_eq!(texts(&Axis::log("x"), &[1.0, 32.0]), "1 2 5 10 20 50 100");
         assert_eq!(texts(&Axis::linear("x").over(0.0, 130.0), &[]), "0 20 40 60 80 100 120");
+    }
+
+    #[test]
+    fn a_span_is_told_in_what_it_has_two_of() {
+        let names = [0.0, 90.0, 120.0, 7000.0, 7200.0, 86_400.0, 172_800.0, 3e7].map(|span| TimeUnit::of(span).name);
+        assert_eq!(names, ["seconds", "seconds", "minutes", "minutes", "hours", "hours", "days", "days"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::axis::{Axis, Placed};
+use super::axis::{Axis, Placed, TimeUnit};
 use super::{COLOURS, INK, Panel, WIDTH, escape, label};
 use crate::report::three_digits;
 
@@ -61,6 +61,16 @@ impl Series {
     pub(crate) fn in_steps(self) -> Self {
         Self { steps: true, ..self }
     }
+}
+
+/// Series over time, whose points have seconds: in what the longest of them is told in, and the axis of that.
+pub(crate) fn over_time(mut series: Vec<Series>) -> (Axis, Vec<Series>) {
+    let ends = series.iter().flat_map(|series| &series.points).map(|point| point.x);
+    let unit = TimeUnit::of(ends.fold(0.0, f64::max));
+    for point in series.iter_mut().flat_map(|series| &mut series.points) {
+        point.x /= unit.seconds;
+    }
+    (Axis::linear(unit.name), series)
 }
 
 /// A chart of lines.
@@ -245,6 +255,17 @@ mod tests {
     fn error_bars_reach_from_end_to_end() {
         let svg = chart(vec![Point::at(1.0, 0.5).between(0.25, 1.0), Point::at(100.0, 0.5)]);
         assert!(svg.contains("M78.0 267.0V42.0"), "{svg}");
+    }
+
+    // It was in days: the last tick of a trace of ten minutes was 0.007.
+    #[test]
+    fn times_are_in_what_the_longest_series_is_told_in() {
+        let until = |seconds: f64| Series::new("used", vec![Point::at(0.0, 0.0), Point::at(seconds, 1.0)]);
+        for (seconds, name) in [(10.0, "seconds"), (600.0, "minutes"), (36_000.0, "hours"), (864_000.0, "days")] {
+            let (axis, series) = over_time(vec![until(seconds / 10.0), until(seconds)]);
+            let ends = [0, 1].map(|number: usize| series[number].points[1].x);
+            assert_eq!((&*axis.label, ends), (name, [1.0, 10.0]));
+        }
     }
 
     #[test]

@@ -407,6 +407,8 @@ mod tests {
         let list = std::fs::read_to_string(folder.path().join("trace-replay-fifo-best-fit.csv")).unwrap();
         assert!(list.contains("\"b\",\"bob\",cores=002-008,2,1.000,100.000,200.000\n"), "{list}");
         assert!(folder.path().join("trace-replay-waits.svg").exists());
+        let used = std::fs::read_to_string(folder.path().join("trace-replay-used.svg")).unwrap();
+        assert!(used.contains(">minutes</text>") && used.contains(">5</text>"), "it takes five of them: {used}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::reference::{Cells, Reference};
 use super::shapes::pick;
-use crate::plot::{self, Axis, Chart, HeatMap, Point, Series};
+use crate::plot::{self, Axis, Chart, HeatMap, Point, Series, TimeUnit};
 
 /// A picture, with the name of its file.
 pub(super) struct Picture {
@@ -210,12 +210,14 @@ pub(super) fn conflict_map(title: &str, refusals: &[(i64, u32)], machines: u32, 
         let block = u64::from(machine) * u64::from(BLOCKS) / u64::from(machines.max(1));
         counts[usize::try_from(block).unwrap_or(0).min(19)][piece] += 1;
     }
-    let hours = crate::cells::stage::seconds(horizon_micros) / 3600.0;
+    let horizon = crate::cells::stage::seconds(horizon_micros);
+    let unit = TimeUnit::of(horizon);
+    let column = |piece: u32| crate::report::three_digits(horizon / unit.seconds * f64::from(piece) / 48.0);
     HeatMap {
         title: title.to_owned(),
-        x_label: "time (h)".into(),
+        x_label: format!("time ({})", unit.name),
         y_label: "machines".into(),
-        columns: (0..48).map(|piece| crate::report::three_digits(hours * f64::from(piece) / 48.0)).collect(),
+        columns: (0..48).map(column).collect(),
         rows: (0..BLOCKS)
             .map(|block| format!("{} …", u64::from(block) * u64::from(machines) / u64::from(BLOCKS)))
             .collect(),
@@ -237,5 +239,11 @@ mod tests {
         maps(&mut pictures, "e8", "title", &[conflict_map("map", &[(0, 0)], 10, 1_000_000)]);
         let names: Vec<&str> = pictures.iter().map(|picture| picture.name.as_str()).collect();
         assert_eq!(names, ["omega-e1-R1.svg", "omega-e8.svg"]);
+    }
+
+    #[test]
+    fn a_short_run_has_a_map_over_minutes() {
+        let map = conflict_map("map", &[(0, 0)], 10, 480_000_000);
+        assert_eq!((&*map.x_label, &*map.columns[6]), ("time (minutes)", "1.00"));
     }
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{JITTER_SECONDS, NAME, machines, seeds};
 use crate::Run;
 use crate::figure::{Better, Case, Figure, Parameters, number};
-use crate::plot::{Axis, Chart, Point, Series};
+use crate::plot::{Axis, Chart, Point, Series, over_time};
 use crate::progress::say;
 use crate::replay::placing::Placing;
 use crate::replay::summary::{Classes, Summary, Waits, class, summarise};
@@ -211,6 +211,7 @@ fn parameters(setup: &Setup<'_>, summary: &Summary, options: &Run) -> Parameters
 /// Plots and lists, of the first seed of each case.
 #[derive(Default)]
 struct Drawn {
+    /// Over seconds, as the next.
     used: Vec<Series>,
     waiting: Vec<Series>,
     waits: Vec<Series>,
@@ -222,8 +223,7 @@ impl Drawn {
         let name = format!("{} {}", setup.queue.name(), setup.policy);
         let ledger = &run.replayed.ledger;
         let over_time = |of: &dyn Fn(&Moment) -> f64| {
-            let point =
-                |moment: &Moment| Point::at(seconds(moment.at_micros - ledger.from_micros) / 86_400.0, of(moment));
+            let point = |moment: &Moment| Point::at(seconds(moment.at_micros - ledger.from_micros), of(moment));
             Series::new(&name, ledger.moments.iter().map(point).collect()).in_steps()
         };
         let used = |moment: &Moment| 100.0 * if run.has_gpus { moment.gpus_used } else { moment.cpu_used };
@@ -244,29 +244,24 @@ impl Drawn {
     }
 
     fn write(self, options: &Run) -> anyhow::Result<()> {
-        let chart =
-            |title: &str, x: Axis, y: Axis, series: Vec<Series>| Chart { title: title.to_owned(), x, y, series }.svg();
+        let chart = |title: &str, (x, series): (Axis, Vec<Series>), y: Axis| {
+            Chart { title: title.to_owned(), x, y, series }.svg()
+        };
         let mut files = vec![
             (
                 "trace-replay-used.svg".to_owned(),
-                chart(
-                    "What is used, over time",
-                    Axis::linear("days"),
-                    Axis::linear("used (%)").over(0.0, 100.0),
-                    self.used,
-                ),
+                chart("What is used, over time", over_time(self.used), Axis::linear("used (%)").over(0.0, 100.0)),
             ),
             (
                 "trace-replay-waiting.svg".to_owned(),
-                chart("Jobs that wait, over time", Axis::linear("days"), Axis::linear("jobs that wait"), self.waiting),
+                chart("Jobs that wait, over time", over_time(self.waiting), Axis::linear("jobs that wait")),
             ),
             (
                 "trace-replay-waits.svg".to_owned(),
                 chart(
                     "How long jobs wait",
-                    Axis::log("wait (s), at least 1"),
+                    (Axis::log("wait (s), at least 1"), self.waits),
                     Axis::linear("jobs that wait no longer (%)").over(0.0, 100.0),
-                    self.waits,
                 ),
             ),
         ];
