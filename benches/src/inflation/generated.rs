@@ -4,16 +4,16 @@
 //! some popular sizes, as teams choose them, each with a few usual amounts of CPU.
 
 use super::Workload;
-use crate::random::Random;
+use crate::random::{Random, seed_of};
 use crate::traces::openb::{Node, Pod};
 
 /// Cores and GiB a GPU, GPUs, and machines of a hundred.
 const MAKES: [(&str, u32, u32, u8, u32); 5] =
     [("m1", 12, 48, 8, 45), ("m2", 48, 256, 2, 30), ("m3", 8, 60, 2, 10), ("m4", 16, 96, 8, 5), ("m5", 8, 32, 4, 10)];
 
-/// A cell of so many machines, and a list that asks for about as many GPUs as it has.
-pub(crate) fn workload(machines: u32, seed: u64) -> Workload {
-    let mut random = Random::new(seed);
+/// A cell of so many machines, and a list that asks for about as many GPUs as it has: one of several of a seed, by its number from 0 on.
+pub(crate) fn workload(machines: u32, seed: u64, number: u64) -> Workload {
+    let mut random = Random::new(seed_of(seed, number));
     let mut nodes = Vec::new();
     for (model, cores, gibibytes, gpus, percent) in MAKES {
         for _ in 0..(machines * percent).div_ceil(100) {
@@ -26,7 +26,7 @@ pub(crate) fn workload(machines: u32, seed: u64) -> Workload {
     // Makes are rounded up.
     nodes.truncate(machines as usize);
     let popular = (0..8).map(|_| Popular::drawn(&mut random)).collect::<Vec<_>>();
-    let mut workload = Workload { name: format!("generated-{seed}"), nodes, pods: Vec::new() };
+    let mut workload = Workload { name: name(seed, number), nodes, pods: Vec::new() };
     let (capacity, mut asked) = (workload.capacity_millis(), 0);
     while asked < capacity {
         let popular = &popular[random.below(8) as usize];
@@ -35,6 +35,12 @@ pub(crate) fn workload(machines: u32, seed: u64) -> Workload {
         workload.pods.push(pod);
     }
     workload
+}
+
+/// The name of a list: the first of a seed is named by the seed alone.
+fn name(seed: u64, number: u64) -> String {
+    let further = if number > 0 { format!("-{number}") } else { String::new() };
+    format!("generated-{seed}{further}")
 }
 
 /// A size that many ask for.
@@ -60,5 +66,19 @@ impl Popular {
         let cpu_millis = cpu_millis * u32::from(gpus.max(1));
         let gpu_millis = if gpus == 0 { 0 } else { self.gpu_millis };
         Pod { name, cpu_millis, memory_mib: cpu_millis * 3, gpus, gpu_millis, models: String::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The second list of seed 1 was the first one of seed 2, by its name, too.
+    #[test]
+    fn lists_of_neighbouring_seeds_are_others_and_have_other_names() {
+        let (second, first) = (workload(20, 1, 1), workload(20, 2, 0));
+        assert_eq!((&*second.name, &*first.name), ("generated-1-1", "generated-2"));
+        let asked = |workload: &Workload| workload.pods.iter().map(|pod| pod.cpu_millis).collect::<Vec<_>>();
+        assert_ne!(asked(&second), asked(&first));
     }
 }

@@ -8,7 +8,7 @@ fn conditions(workload: &Workload, seed: u64) -> Conditions {
 
 #[test]
 fn tasks_arrive_until_they_ask_for_130_percent() {
-    let workload = generated::workload(40, 1);
+    let workload = generated::workload(40, 1, 0);
     let conditions = conditions(&workload, 42);
     let asked = conditions.arrivals.iter().map(|pod| workload.pods[*pod].all_gpu_millis()).sum::<u64>();
     let most = workload.capacity_millis() * 13 / 10;
@@ -27,7 +27,7 @@ fn tasks_arrive_until_they_ask_for_130_percent() {
 
 #[test]
 fn the_core_grants_what_every_policy_chooses_and_it_comes_out_the_same() {
-    let workload = generated::workload(25, 7);
+    let workload = generated::workload(25, 7, 0);
     for policy in POLICIES {
         let alone = conditions(&workload, 3);
         let committed = Conditions { through_core: true, ..alone.clone() };
@@ -40,7 +40,7 @@ fn the_core_grants_what_every_policy_chooses_and_it_comes_out_the_same() {
 
 #[test]
 fn what_is_allocated_is_what_arrived_until_somebody_fits_nowhere() {
-    let workload = generated::workload(25, 5);
+    let workload = generated::workload(25, 5, 0);
     let inflated = inflate(&workload, "worth", &conditions(&workload, 9)).unwrap();
     let percent = |millis| 100.0 * number(millis) / number(workload.capacity_millis());
     assert!((percent(inflated.arrived_millis) - 130.0).abs() < 4.0);
@@ -89,7 +89,7 @@ fn on_a_few_gpus_a_curve_goes_on_where_nobody_arrives() {
 fn random_is_the_floor_and_worth_does_not_lose_to_the_gradient_on_lists_nobody_looked_at() {
     let mean = |policy: &str| {
         let at_end = (0..4_u64).map(|seed| {
-            let workload = generated::workload(60, 100 + seed);
+            let workload = generated::workload(60, 100 + seed, 0);
             inflate(&workload, policy, &conditions(&workload, seed)).unwrap().allocated_at(ARRIVED_PERCENT).unwrap()
         });
         at_end.sum::<f64>() / 4.0

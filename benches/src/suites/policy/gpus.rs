@@ -24,7 +24,7 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
         if !options.has_case(&name) {
             continue;
         }
-        let workload = generated::workload(MACHINES, options.seed);
+        let workload = generated::workload(MACHINES, options.seed, 0);
         let others = Others::look(vec![std::process::id()])?;
         let conditions = orders::own(&workload, options.seed);
         let mut samples = Vec::new();

@@ -15,6 +15,7 @@ use super::world::World;
 use crate::Run;
 use crate::figure::{Better, Case, Figure};
 use crate::progress::say;
+use crate::random::seed_of;
 
 /// The cell, schedulers, and the tasks that each of them places.
 const MACHINES: u32 = 10_000;
@@ -73,8 +74,7 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     }
     let rounds = if options.quick { 2 } else { ROUNDS };
     say(&format!("schedulers={SCHEDULERS}: {rounds} snapshots of {MACHINES} machines"));
-    let worlds = (0..rounds).map(|round| World::build(MACHINES, options.seed + u64::from(round)));
-    let mut worlds = worlds.collect::<anyhow::Result<Vec<_>>>()?;
+    let mut worlds = worlds(MACHINES, options.seed, rounds)?;
     let mut figures = Vec::new();
     for apart in wanted {
         let seen: Vec<Seen> = worlds.iter_mut().map(|world| judge(world, apart)).collect::<anyhow::Result<_>>()?;
@@ -93,6 +93,11 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
         figures.push(case.figure("holes_ratio", "1", Better::Higher, seen.iter().map(|seen| seen.holes).collect())?);
     }
     Ok(figures)
+}
+
+/// So many snapshots, each drawn by itself.
+fn worlds(machines: u32, seed: u64, rounds: u32) -> anyhow::Result<Vec<World>> {
+    (0..rounds).map(|round| World::build(machines, seed_of(seed, round.into()))).collect()
 }
 
 /// All schedulers decide, and then the cell judges.
@@ -142,6 +147,18 @@ fn holes(world: &World) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // All snapshots of a seed but one were those of the next seed, too: two runs with neighbouring seeds were no two samples.
+    #[test]
+    fn runs_with_neighbouring_seeds_have_no_snapshot_in_common() {
+        let tasks = |seed: u64| {
+            let worlds = worlds(200, seed, 4).unwrap();
+            worlds.iter().map(|world| format!("{:?}", [0, 2, 4].map(|kind| *world.needs(kind)))).collect::<Vec<_>>()
+        };
+        let (one, next) = (tasks(1), tasks(2));
+        assert!(one.iter().all(|world| !next.contains(world)), "{one:?} {next:?}");
+        assert_eq!(tasks(1), one);
+    }
 
     #[test]
     fn neighbours_who_keep_apart_are_granted_more_than_those_who_do_not() {

@@ -213,7 +213,7 @@ fn workloads(own: &InflationFlags, options: &Run) -> anyhow::Result<Vec<Workload
             "no --nodes and --pods: running on generated lists; docs/gpu-placement.md says where to get published ones",
         );
         let count = if options.quick { 1 } else { 10 };
-        return Ok((0..count).map(|list| generated::workload(GENERATED_MACHINES, options.seed + list)).collect());
+        return Ok((0..count).map(|list| generated::workload(GENERATED_MACHINES, options.seed, list)).collect());
     };
     ensure!(
         own.pods.len() == 1 || own.arrivals.is_none(),
