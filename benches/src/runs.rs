@@ -9,6 +9,7 @@ use anyhow::{Context, bail, ensure};
 
 use crate::build::Build;
 use crate::figure::{Failed, Figure, Results};
+use crate::folder::Held;
 use crate::machine::Machine;
 use crate::progress::{print, say};
 use crate::{Run, interrupt, report, suites};
@@ -17,7 +18,7 @@ use crate::{Run, interrupt, report, suites};
 /// folder tells of this run afterwards, and not of one before; but for a run that measured nothing, which leaves what was there.
 ///
 /// # Errors
-/// When nothing was measured and no failure is to be written, or what was measured cannot be written.
+/// When another run writes into the folder, nothing was measured and no failure is to be written, or what was measured cannot be written.
 pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
     let names = options.suites.join(" ");
     ensure!(
@@ -25,6 +26,8 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
         "figures of a debug build say nothing: expected `cargo run --release -p plenum-bench -- run {names}`"
     );
     options.check_data()?;
+    let folder = options.folder();
+    let _held = Held::take(&folder)?;
     interrupt::listen()?;
     let began = Instant::now();
     let machine = Machine::this()?;
@@ -43,7 +46,6 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
         failed: Vec::new(),
         figures: Vec::new(),
     };
-    let folder = options.folder();
     let measured = each_or_none(&options.suites, &mut results, &folder, |name| {
         let suite = suites::SUITES.iter().find(|suite| suite.name == name).context("a suite of the list")?;
         (suite.run)(options)
@@ -149,6 +151,23 @@ mod tests {
         assert_eq!(suites, ["core", "dev"]);
         assert_eq!(written.failed, [Failed { suite: "commit".into(), error: "no etcd".into() }]);
         assert!(!written.stopped);
+    }
+
+    // The second one removed what the first had measured, and at the end the folder had the results of the one and the plots of the other.
+    #[test]
+    fn a_run_is_refused_while_another_one_writes_into_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Run::of(&["core", "--case", "no such case", "--out", folder.path().to_str().unwrap()]);
+        let other = Held::take(folder.path()).unwrap();
+        let case = Case { suite: "core", case: "of the other", parameters: Parameters::new() };
+        let measured = Results::of(vec![case.figure("seconds", "s", Better::Lower, vec![1.0]).unwrap()]);
+        measured.write(folder.path()).unwrap();
+        let refused = run(&options).unwrap_err().to_string();
+        assert!(refused.contains("another run writes into"), "{refused}");
+        assert_eq!(Results::read(folder.path()).unwrap().figures[0].case, "of the other");
+        drop(other);
+        let told = run(&options).map_or_else(|error| error.to_string(), |_| String::new());
+        assert!(!told.contains("another run"), "{told}");
     }
 
     #[test]
