@@ -42,6 +42,9 @@ pub(crate) struct Results {
     /// The run did not come to its end, or has not yet: cases are missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) stopped: bool,
+    /// The suite that was under way when this was written: further cases of it may be missing, and what it looks for at its end was not looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) under_way: Option<String>,
     /// Suites that ended with an error: all their figures are missing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) failed: Vec<Failed>,
@@ -62,6 +65,7 @@ impl Results {
             suites: Vec::new(),
             case: None,
             stopped: false,
+            under_way: None,
             failed: Vec::new(),
             figures,
         }
@@ -76,7 +80,7 @@ impl Results {
     }
 
     /// Writes the file into a run's folder, which is made if it is not there. What was in the file stays until the new one is whole: a full disk, or an end in
-    /// between, takes nothing.
+    /// between, takes nothing. When this returns, a power cut takes it no more.
     pub(crate) fn write(&self, folder: &Path) -> anyhow::Result<()> {
         let (file, beside) = (folder.join(FILE), folder.join(format!("{FILE}.new")));
         let text = format!("{}\n", serde_json::to_string_pretty(self)?);
@@ -85,7 +89,10 @@ impl Results {
             let mut new = File::create(&beside)?;
             new.write_all(text.as_bytes())?;
             new.sync_all()?;
-            std::fs::rename(&beside, &file)
+            std::fs::rename(&beside, &file)?;
+            // Some file systems can't do that for a folder: there a power cut may take the newest, and leaves the one before.
+            drop(File::open(folder).and_then(|folder| folder.sync_all()));
+            Ok(())
         };
         let written = put().inspect_err(|_| drop(std::fs::remove_file(&beside)));
         written.with_context(|| format!("cannot write {}", file.display()))

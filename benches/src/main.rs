@@ -9,7 +9,7 @@
 //! | `figure`, `build`, `machine` | what a run leaves behind: what was measured, with which build, on which machine |
 //! | `inflation` | tasks arrive until they ask for more GPUs than there are |
 //! | `interrupt`, `scratch` | Ctrl-C keeps what was measured, and what was started and written goes with the harness |
-//! | `folder` | where results go: one run at a time writes into it |
+//! | `folder`, `kept` | where results go: one run at a time writes into it, after each case |
 //! | `report`, `plot` | the page and the plots, made from the results alone |
 //! | `latency`, `rate` | how long things took, and how many were done: of all windows of time together |
 //! | `compare` | two runs side by side |
@@ -29,6 +29,7 @@ mod figure;
 mod folder;
 mod inflation;
 mod interrupt;
+mod kept;
 mod latency;
 mod machine;
 mod memory;

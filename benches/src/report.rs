@@ -196,6 +196,10 @@ fn head(results: &Results) -> String {
     if let Some(build) = &results.build {
         let _ = writeln!(page, "The harness and its server: {build}.");
     }
+    if let Some(suite) = &results.under_way {
+        let what = "figures of cases that had come to their end; what it looks for at its own end was not looked for";
+        let _ = write!(page, "\n**Suite `{suite}` was under way**: {what}.\n");
+    }
     for failed in &results.failed {
         let _ = write!(page, "\n**Suite `{}` failed**, its figures are missing: {}\n", failed.suite, failed.error);
     }
@@ -356,6 +360,13 @@ mod tests {
         // Made again, it is the same.
         write(&results, folder.path()).unwrap();
         assert_eq!(markdown, read("report.md"));
+    }
+
+    #[test]
+    fn a_page_of_a_run_that_was_killed_says_which_suite_was_under_way() {
+        let results = Results { stopped: true, under_way: Some("commit".into()), ..Results::of(Vec::new()) };
+        let head = head(&results);
+        assert!(head.contains("**Suite `commit` was under way**") && head.contains("stopped before its end"), "{head}");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! One run: its suites one after the other. What one of them measured is written before the next one begins, and a suite that fails
-//! takes no figure of the others with it.
+//! One run: its suites one after the other. What was measured is written after each of their cases, and a suite that fails takes no figure of the others
+//! with it.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,8 +8,9 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 
 use crate::build::Build;
-use crate::figure::{Failed, Figure, Results};
+use crate::figure::{Failed, Results};
 use crate::folder::Held;
+use crate::kept::Kept;
 use crate::machine::Machine;
 use crate::progress::{print, say};
 use crate::{Run, interrupt, report, suites};
@@ -43,12 +44,13 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<ExitCode> {
         suites: options.suites.clone(),
         case: options.case.clone(),
         stopped: false,
+        under_way: None,
         failed: Vec::new(),
         figures: Vec::new(),
     };
-    let measured = each_or_none(&options.suites, &mut results, &folder, |name| {
+    let measured = each_or_none(&options.suites, &mut results, &folder, |name, kept| {
         let suite = suites::SUITES.iter().find(|suite| suite.name == name).context("a suite of the list")?;
-        (suite.run)(options)
+        (suite.run)(options, kept)
     });
     let written = measured.and_then(|()| report::write(&results, &folder));
     // Also where there was no room for the file.
@@ -75,7 +77,7 @@ fn each_or_none(
     names: &[String],
     results: &mut Results,
     folder: &Path,
-    suite: impl FnMut(&str) -> anyhow::Result<Vec<Figure>>,
+    suite: impl FnMut(&str, &mut Kept<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let before = report::Before::of(names, folder)?;
     each(names, results, folder, suite)?;
@@ -91,13 +93,13 @@ fn each_or_none(
     Ok(())
 }
 
-/// Runs suites by their names until Ctrl-C, and writes the results so far before the first one and after each. Until all have run they
-/// say that they are not whole: nobody may be there to say it when the harness is killed.
+/// Runs suites by their names until Ctrl-C, and writes the results so far before the first one, after each of their cases, and after each of them. Until all have
+/// run they say that they are not whole: nobody may be there to say it when the harness is killed.
 fn each(
     names: &[String],
     results: &mut Results,
     folder: &Path,
-    mut suite: impl FnMut(&str) -> anyhow::Result<Vec<Figure>>,
+    mut suite: impl FnMut(&str, &mut Kept<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     results.stopped = true;
     report::remove(names, folder)?;
@@ -106,13 +108,13 @@ fn each(
         if interrupt::asked() {
             return Ok(());
         }
-        match suite(name) {
-            Ok(figures) => results.figures.extend(figures),
-            Err(error) => {
-                let error = format!("{error:#}");
-                say(&format!("error: suite {name}: {error}"));
-                results.failed.push(Failed { suite: name.clone(), error });
-            }
+        let mut kept = Kept::begin(name, results, folder);
+        let ended = suite(name, &mut kept);
+        kept.end(ended.is_err());
+        if let Err(error) = ended {
+            let error = format!("{error:#}");
+            say(&format!("error: suite {name}: {error}"));
+            results.failed.push(Failed { suite: name.clone(), error });
         }
         // What was measured is in memory, and the next suite, or the end, may find more room.
         if let Err(error) = results.write(folder) {
@@ -133,7 +135,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let names = ["core", "commit", "dev"].map(str::to_owned);
         let mut results = Results::of(Vec::new());
-        each(&names, &mut results, folder.path(), |name| {
+        each(&names, &mut results, folder.path(), |name, kept| {
             match name {
                 "core" => {}
                 // What was measured before is on the disk by now.
@@ -142,7 +144,8 @@ mod tests {
             ensure!(name != "commit", "no etcd");
             let suite = if name == "core" { "core" } else { "dev" };
             let case = Case { suite, case: "one", parameters: Parameters::new() };
-            Ok(vec![case.figure("seconds", "s", Better::Lower, vec![1.0])?])
+            kept.add([case.figure("seconds", "s", Better::Lower, vec![1.0])?]);
+            Ok(())
         })
         .unwrap();
 
@@ -151,6 +154,33 @@ mod tests {
         assert_eq!(suites, ["core", "dev"]);
         assert_eq!(written.failed, [Failed { suite: "commit".into(), error: "no etcd".into() }]);
         assert!(!written.stopped);
+    }
+
+    // A run of half an hour that was killed in its last suite left nothing of that one, and nothing at all where it was the only one.
+    #[test]
+    fn what_a_suite_has_measured_is_kept_after_each_case_and_taken_back_where_it_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = || Results::read(folder.path()).unwrap();
+        let cases = |written: &Results| written.figures.iter().map(|figure| figure.case.clone()).collect::<Vec<_>>();
+        let mut results = Results::of(Vec::new());
+        each(&["core", "commit"].map(str::to_owned), &mut results, folder.path(), |name, kept| {
+            assert_eq!(written().under_way.as_deref(), Some(name));
+            for number in 1..=2 {
+                let (suite, case) = if name == "core" { ("core", "of core") } else { ("commit", "of commit") };
+                let case = Case { suite, case, parameters: Parameters::new() };
+                kept.add([case.figure(&format!("seconds_{number}"), "s", Better::Lower, vec![1.0])?]);
+                assert_eq!(kept.figures().len(), number);
+                let killed_now = written();
+                assert!(killed_now.stopped && killed_now.under_way.as_deref() == Some(name));
+                assert_eq!(killed_now.figures.len(), number + if name == "core" { 0 } else { 2 });
+            }
+            ensure!(name == "core", "the cell has lost what it acknowledged");
+            Ok(())
+        })
+        .unwrap();
+        let written = written();
+        assert_eq!(cases(&written), ["of core", "of core"], "of one that fails nothing is believed");
+        assert!(!written.stopped && written.under_way.is_none() && written.failed[0].suite == "commit");
     }
 
     // The second one removed what the first had measured, and at the end the folder had the results of the one and the plots of the other.
@@ -185,7 +215,7 @@ mod tests {
         assert!(there("core-seconds.svg") && there("core-seconds-samples.svg") && there("report.html"));
 
         let mut results = Results::of(Vec::new());
-        each(&["core".to_owned()], &mut results, folder.path(), |_| {
+        each(&["core".to_owned()], &mut results, folder.path(), |_, _| {
             // One that is killed meanwhile leaves a run that did not come to its end.
             let written = Results::read(folder.path()).unwrap();
             assert!(written.stopped && written.figures.is_empty());
@@ -212,7 +242,7 @@ mod tests {
         std::fs::write(folder.path().join("core-own.svg"), "yesterday").unwrap();
 
         let mut results = Results { case: Some("machnes".into()), ..Results::of(Vec::new()) };
-        let error = each_or_none(&["core".to_owned()], &mut results, folder.path(), |_| Ok(Vec::new())).unwrap_err();
+        let error = each_or_none(&["core".to_owned()], &mut results, folder.path(), |_, _| Ok(())).unwrap_err();
         assert!(error.to_string().contains("no case of core has \"machnes\" in its name"), "{error}");
         assert_eq!(Results::read(folder.path()).unwrap().figures[0].case, "yesterday");
         let own = std::fs::read_to_string(folder.path().join("core-own.svg")).unwrap();
@@ -223,7 +253,7 @@ mod tests {
     fn a_run_that_fails_before_it_measures_leaves_the_one_before() {
         let folder = tempfile::tempdir().unwrap();
         let names = ["core".to_owned()];
-        let fails = |_: &str| -> anyhow::Result<Vec<Figure>> { bail!("no such policy") };
+        let fails = |_: &str, _: &mut Kept<'_>| -> anyhow::Result<()> { bail!("no such policy") };
         // Where there is nothing to keep, the failure is kept.
         each_or_none(&names, &mut Results::of(Vec::new()), folder.path(), fails).unwrap();
         assert_eq!(Results::read(folder.path()).unwrap().failed[0].error, "no such policy");
@@ -244,7 +274,7 @@ mod tests {
     fn a_folder_in_which_no_run_left_results_is_left_as_it_is() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("core-plans.md"), "of somebody").unwrap();
-        each(&["core".to_owned()], &mut Results::of(Vec::new()), folder.path(), |_| Ok(Vec::new())).unwrap();
+        each(&["core".to_owned()], &mut Results::of(Vec::new()), folder.path(), |_, _| Ok(())).unwrap();
         assert!(folder.path().join("core-plans.md").exists());
     }
 }

@@ -12,14 +12,16 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use crate::figure::{Figure, number};
+use crate::figure::number;
+use crate::kept::Kept;
 use crate::{Run, machine, processes};
 
 /// A suite by its name.
 pub(crate) struct Suite {
     pub(crate) name: &'static str,
     pub(crate) about: &'static str,
-    pub(crate) run: fn(&Run) -> anyhow::Result<Vec<Figure>>,
+    /// Gives the figures of a case when that has come to its end.
+    pub(crate) run: fn(&Run, &mut Kept<'_>) -> anyhow::Result<()>,
 }
 
 /// All suites.

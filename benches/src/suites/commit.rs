@@ -33,6 +33,7 @@ use anyhow::Context;
 use super::beside_this_program;
 use crate::disk;
 use crate::figure::{Case, Figure};
+use crate::kept::Kept;
 use crate::progress::say;
 use crate::rate::Counted;
 use crate::scratch::Scratch;
@@ -102,43 +103,41 @@ pub(super) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build()?)
 }
 
-pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+pub(crate) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let (folder, file_system) = scratch(options)?;
     let place = Place { scratch: folder.path().to_owned(), file_system };
-    let mut figures = runtime()?.block_on(on_one_cell(&place, options))?;
+    runtime()?.block_on(on_one_cell(&place, options, kept))?;
     if history_cost::is_wanted(options) {
-        figures.extend(runtime()?.block_on(history_cost::run(&place, options))?);
+        kept.add(runtime()?.block_on(history_cost::run(&place, options))?);
     }
-    figures.extend(log_path::run(&place, options)?);
-    Ok(figures)
+    log_path::run(&place, options, kept)
 }
 
 /// Everything that is measured on the one cell.
-async fn on_one_cell(place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>> {
+async fn on_one_cell(place: &Place, options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let further = if options.quick { &[][..] } else { &FURTHER };
     let closed: Vec<&Shape> = QUICK.iter().chain(further).filter(|shape| options.has_case(&shape.name())).collect();
-    let mut figures = Vec::new();
     let others = [beside_etcd::is_wanted(options), open_loop::is_wanted(options), watchers::is_wanted(options)];
     if closed.is_empty() && !others.contains(&true) {
-        return Ok(figures);
+        return Ok(());
     }
     let mut ground = Ground::prepare(&place.scratch.join("cell"), SIZE, Serving::usual(), options.seed).await?;
     steady::reach(&mut ground).await?;
     if beside_etcd::is_wanted(options) {
-        figures.extend(beside_etcd::run(&mut ground, place, options).await?);
+        kept.add(beside_etcd::run(&mut ground, place, options).await?);
     }
     for shape in closed.into_iter().take_while(|_| !interrupt::asked()) {
         let measured = closed_loop(&mut ground, *shape, place, options).await;
-        figures.extend(measured.with_context(|| shape.name())?);
+        kept.add(measured.with_context(|| shape.name())?);
     }
     if open_loop::is_wanted(options) {
-        figures.extend(open_loop::run(&mut ground, place, options).await?);
+        open_loop::run(&mut ground, place, options, kept).await?;
     }
     if watchers::is_wanted(options) {
-        figures.extend(watchers::run(&mut ground, place, options).await?);
+        watchers::run(&mut ground, place, options, kept).await?;
     }
     ground.kill_and_check().await?;
-    Ok(figures)
+    Ok(())
 }
 
 /// One closed loop, with the machine by itself before it and after it.

@@ -17,6 +17,7 @@ use serde_json::json;
 use super::Others;
 use crate::bare::{self, BARE};
 use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::kept::Kept;
 use crate::memory;
 use crate::progress::say;
 use crate::stalls::Stalls;
@@ -76,16 +77,16 @@ struct Sample {
     on_receipts: Stopwatch,
 }
 
-pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+pub(crate) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let further = if options.quick { &[][..] } else { &FURTHER };
     for shape in [&USUAL, &LARGE].into_iter().chain(further) {
         if !interrupt::asked() && options.has_case(&name(shape)) {
-            figures.extend(run_case(shape, options)?);
+            kept.add(run_case(shape, options)?);
         }
     }
-    figures.extend(ratio(&figures, &SMALL, &LARGE)?);
-    Ok(figures)
+    let ratio = ratio(kept.figures(), &SMALL, &LARGE)?;
+    kept.add(ratio);
+    Ok(())
 }
 
 fn name(shape: &Shape) -> String {

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::{Others, beside_this_program, commit, cores_of_all};
 use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::kept::Kept;
 use crate::processes;
 use crate::progress::say;
 use crate::{Run, interrupt};
@@ -39,7 +40,7 @@ command = ["/bin/date", "+%s%N"]
 resources = { cpu = "100m", memory = "16MiB" }
 "#;
 
-pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+pub(crate) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let plenum = match &options.plenum {
         Some(plenum) => plenum.clone(),
         None => beside_this_program()?.join("plenum"),
@@ -55,14 +56,13 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
             .collect();
-    let mut figures = Vec::new();
     if options.has_case("tasks=1") {
-        figures.extend(first_task(&plenum, scratch.path(), options, parameters.clone())?);
+        kept.add(first_task(&plenum, scratch.path(), options, parameters.clone())?);
     }
     if options.has_case("idle") {
-        figures.extend(idle(&plenum, scratch.path(), options, parameters)?);
+        kept.add(idle(&plenum, scratch.path(), options, parameters)?);
     }
-    Ok(figures)
+    Ok(())
 }
 
 fn first_task(

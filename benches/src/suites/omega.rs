@@ -37,6 +37,7 @@ use crate::cells::settings::{Arch, Choice, PAPER, Settings};
 use crate::cells::stage::seconds;
 use crate::cells::workload;
 use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::kept::Kept;
 use crate::plot::HeatMap;
 use crate::progress::say;
 use crate::{Run, interrupt};
@@ -50,7 +51,7 @@ const FURTHER_SEEDS_QUICK: u64 = 2;
 /// Seeds of one row are so far apart: those of its schedulers must not overlap with those of other rows.
 const SEED_STEP: u64 = 100;
 
-pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+pub(crate) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let folder = options.folder();
     let single = options.omega.single()?;
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -60,9 +61,10 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
                 let jobs = settings.cell.jobs(settings.workload_seed, seconds(settings.horizon_micros), settings.rate);
                 save(&folder, "jobs.csv", &workload::rows(&jobs))?;
             }
-            run_single(settings, &folder)
+            kept.add(run_single(settings, &folder)?);
+            Ok(())
         }
-        None => run_set(options, &folder),
+        None => run_set(options, &folder, kept),
     }
 }
 
@@ -220,21 +222,19 @@ fn planned(options: &Run) -> anyhow::Result<Vec<(Experiment, Reference)>> {
     Ok(planned)
 }
 
-fn run_set(options: &Run, folder: &Path) -> anyhow::Result<Vec<Figure>> {
-    let mut measured = Vec::new();
-    for (experiment, reference) in planned(options)? {
-        if !interrupt::asked() {
-            measured.push(measure(experiment, reference, options.quick)?);
-        }
+fn run_set(options: &Run, folder: &Path, kept: &mut Kept<'_>) -> anyhow::Result<()> {
+    let (mut measured, mut outcomes) = (Vec::new(), Vec::new());
+    for (experiment, reference) in planned(options)?.into_iter().take_while(|_| !interrupt::asked()) {
+        let one = measure(experiment, reference, options.quick)?;
+        let outcome = conclude(&one, folder)?;
+        kept.add(of_experiment(&one, &outcome)?);
+        measured.push(one);
+        outcomes.push(outcome);
     }
     let with_mapreduce = ["E7_mapreduce", "e7_mapreduce"].iter().any(|name| options.has_case(name));
     // Nothing of a run before is overwritten by one that measures nothing.
     if measured.is_empty() && !with_mapreduce {
-        return Ok(Vec::new());
-    }
-    let mut outcomes = Vec::new();
-    for one in &measured {
-        outcomes.push(conclude(one, folder)?);
+        return Ok(());
     }
     let rows: Vec<Cells> =
         outcomes.iter().flat_map(|outcome| outcome.rows.iter().map(|seeds| seeds[0].clone())).collect();
@@ -255,7 +255,8 @@ fn run_set(options: &Run, folder: &Path) -> anyhow::Result<Vec<Figure>> {
     }
     save(folder, "omega.md", &page::page(&outcomes, &shapes, &pictures, &sections))?;
     say(&format!("omega: rows, verdicts and pictures in {}", folder.join("omega.md").display()));
-    figures(&measured, &outcomes, &shapes)
+    kept.add(of_all(&measured, &outcomes, &shapes)?);
+    Ok(())
 }
 
 /// How far the last placements of runs are from any optimum, where a bound is known.
@@ -341,30 +342,34 @@ fn conclude(measured: &Measured, folder: &Path) -> anyhow::Result<Outcome> {
     Ok(Outcome { file: experiment.file, about: experiment.about, rows, verdicts, reference })
 }
 
-fn figures(measured: &[Measured], outcomes: &[Outcome], shapes: &[shapes::Shape]) -> anyhow::Result<Vec<Figure>> {
-    let mut figures = Vec::new();
-    for (one, outcome) in measured.iter().zip(outcomes) {
-        let runs = one.runs.iter().flat_map(|(_, runs)| runs);
-        let cpu_seconds: f64 = runs.clone().map(|run| run.cpu_seconds).sum();
-        if cpu_seconds <= 0.0 {
-            continue;
-        }
-        let counted = [("runs", json!(runs.clone().count())), ("cpu_seconds_of_all_runs", json!(cpu_seconds))];
-        let parameters = counted.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let case = Case { suite: NAME, case: outcome.file, parameters };
-        figures.extend(speed(&case, runs)?);
-        if !outcome.reference.is_empty() {
-            for (metric, word, better) in [
-                ("rows_equal", "equal", Better::Higher),
-                ("rows_met", "met", Better::Higher),
-                ("rows_in_order", "in order", Better::Higher),
-                ("rows_by_chance", "by chance", Better::Lower),
-                ("rows_outside", "outside", Better::Lower),
-            ] {
-                figures.push(case.figure(metric, "rows", better, vec![number(outcome.count(word) as u64)])?);
-            }
+/// Figures of one experiment; none where no run of it has ended.
+fn of_experiment(measured: &Measured, outcome: &Outcome) -> anyhow::Result<Vec<Figure>> {
+    let runs = measured.runs.iter().flat_map(|(_, runs)| runs);
+    let cpu_seconds: f64 = runs.clone().map(|run| run.cpu_seconds).sum();
+    if cpu_seconds <= 0.0 {
+        return Ok(Vec::new());
+    }
+    let counted = [("runs", json!(runs.clone().count())), ("cpu_seconds_of_all_runs", json!(cpu_seconds))];
+    let parameters = counted.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let case = Case { suite: NAME, case: outcome.file, parameters };
+    let mut figures = speed(&case, runs)?;
+    if !outcome.reference.is_empty() {
+        for (metric, word, better) in [
+            ("rows_equal", "equal", Better::Higher),
+            ("rows_met", "met", Better::Higher),
+            ("rows_in_order", "in order", Better::Higher),
+            ("rows_by_chance", "by chance", Better::Lower),
+            ("rows_outside", "outside", Better::Lower),
+        ] {
+            figures.push(case.figure(metric, "rows", better, vec![number(outcome.count(word) as u64)])?);
         }
     }
+    Ok(figures)
+}
+
+/// Figures of all experiments together: what the paper claims, and what it has not.
+fn of_all(measured: &[Measured], outcomes: &[Outcome], shapes: &[shapes::Shape]) -> anyhow::Result<Vec<Figure>> {
+    let mut figures = Vec::new();
     if !shapes.is_empty() {
         let case = Case { suite: NAME, case: "claims of the paper", parameters: Parameters::new() };
         let failed = shapes.iter().filter(|shape| !shape.holds).count();

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::Others;
 use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::kept::Kept;
 use crate::progress::say;
 use crate::thread_time::Stopwatch;
 use crate::{Run, interrupt};
@@ -54,8 +55,7 @@ impl Shape {
     }
 }
 
-pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+pub(crate) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     for machines in SIZES {
         let further = if options.quick { &[Policy::BestFit][..] } else { &Policy::ALL };
         let shapes = further.iter().flat_map(|&policy| {
@@ -69,12 +69,11 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
         say(&format!("machines={machines}: building"));
         let mut world = World::build(machines, options.seed)?;
         for shape in shapes.into_iter().take_while(|_| !interrupt::asked()) {
-            figures.extend(run_case(&mut world, &shape, options)?);
+            kept.add(run_case(&mut world, &shape, options)?);
         }
     }
-    figures.extend(gpus::run(options)?);
-    figures.extend(neighbours::run(options)?);
-    Ok(figures)
+    gpus::run(options, kept)?;
+    neighbours::run(options, kept)
 }
 
 fn run_case(world: &mut World, shape: &Shape, options: &Run) -> anyhow::Result<Vec<Figure>> {

@@ -16,6 +16,7 @@ use super::commit::server_counts::Counts;
 use super::commit::{open_loop, runtime, scratch};
 use super::cores_of_all;
 use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::kept::Kept;
 use crate::progress::say;
 use crate::{Run, interrupt};
 
@@ -59,10 +60,9 @@ impl Shape {
     }
 }
 
-pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+pub(crate) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let (folder, file_system) = scratch(options)?;
     let runtime = runtime()?;
-    let mut figures = Vec::new();
     let [few, many] = FEW_AND_MANY;
     let name = format!("machines={many} over machines={few}");
     if options.has_case(&name) {
@@ -72,16 +72,16 @@ pub(crate) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
         let parameters = [("live_allocations", json!(LIVE)), ("bytes", json!(BYTES))];
         let parameters = parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let case = Case { suite: NAME, case: &name, parameters };
-        figures.extend(case.figure("bytes_per_machine", "B", Better::Lower, samples)?.if_told());
+        kept.add(case.figure("bytes_per_machine", "B", Better::Lower, samples)?.if_told());
     }
     let further = if options.quick { None } else { Some(FURTHER) };
     for shape in [QUICK].into_iter().chain(further).filter(|shape| options.has_case(&shape.name())) {
         say(&shape.name());
         let dir = tempfile::tempdir_in(folder.path())?;
         let measured = runtime.block_on(measure(shape, options, dir.path()));
-        figures.extend(measured.with_context(|| shape.name())?.figures(shape, &file_system)?);
+        kept.add(measured.with_context(|| shape.name())?.figures(shape, &file_system)?);
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// What one case gave.

@@ -20,7 +20,7 @@ use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::Run;
-use crate::figure::Figure;
+use crate::kept::Kept;
 use crate::progress::say;
 use crate::replay::{Discipline, generator, placing::Placing, summary::Classes};
 use crate::report::in_order;
@@ -98,7 +98,7 @@ enum ClassesFlag {
 }
 
 /// Runs the suite.
-pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let flags = &options.trace;
     let is_plain = !flags.says_anything();
     ensure!(
@@ -110,13 +110,12 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
         None if is_plain => {
             // First: what cannot be read ends the run before the replay, and not after it.
             let inflation = inflation::prepare(options)?;
-            let mut figures = replay::run(options)?;
-            figures.extend(inflation.run(options)?);
-            Ok(figures)
+            replay::run(options, kept)?;
+            inflation.run(options, kept)
         }
-        None | Some(Experiment::Replay) => replay::run(options),
-        Some(Experiment::Capacity) => capacity::run(options),
-        Some(Experiment::Inflation) => inflation::prepare(options)?.run(options),
+        None | Some(Experiment::Replay) => replay::run(options, kept),
+        Some(Experiment::Capacity) => capacity::run(options, kept),
+        Some(Experiment::Inflation) => inflation::prepare(options)?.run(options, kept),
     }
 }
 
@@ -247,6 +246,12 @@ fn seeds(text: &str) -> anyhow::Result<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figure::Figure;
+
+    /// The figures of a run.
+    fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+        Kept::of(|kept| super::run(options, kept))
+    }
 
     #[test]
     fn seeds_are_a_range_with_both_ends_or_a_list() {

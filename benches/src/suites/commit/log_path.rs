@@ -15,6 +15,7 @@ use serde_json::json;
 use super::Place;
 use crate::disk;
 use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::kept::Kept;
 use crate::progress::say;
 use crate::random::Random;
 use crate::suites::Others;
@@ -34,14 +35,13 @@ fn name(frame: usize) -> String {
 }
 
 /// Measures all sizes; the quick form has one.
-pub(super) fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>> {
+pub(super) fn run(place: &Place, options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let count = if options.quick { 1 } else { FRAMES.len() };
-    let mut figures = Vec::new();
     for frame in FRAMES.into_iter().take(count).filter(|frame| options.has_case(&name(*frame))) {
         say(&name(frame));
-        figures.extend(case(place, options, frame)?);
+        kept.add(case(place, options, frame)?);
     }
-    Ok(figures)
+    Ok(())
 }
 
 fn case(place: &Place, options: &Run, frame: usize) -> anyhow::Result<Vec<Figure>> {

@@ -16,6 +16,7 @@ use super::load::{Manner, Pace};
 use super::machine_times::MachineTimes;
 use super::scheduler::Due;
 use crate::figure::{Case, Figure, number};
+use crate::kept::Kept;
 use crate::latency;
 use crate::progress::say;
 use crate::{Run, interrupt};
@@ -53,14 +54,13 @@ pub(super) fn is_wanted(options: &Run) -> bool {
 }
 
 /// Measures rates, until the cell keeps up with one.
-pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>> {
+pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let seconds = Duration::from_secs;
     let times = if options.quick {
         Times { warm_up: seconds(1), window: seconds(1), windows: 3 }
     } else {
         Times { warm_up: seconds(5), window: seconds(5), windows: 4 }
     };
-    let mut figures = Vec::new();
     for rate in rates(options).into_iter().take_while(|_| !interrupt::asked()) {
         let name = name(rate);
         say(&name);
@@ -85,14 +85,14 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> an
         parameters.extend(alone.parameters());
         parameters.extend(seen.parameters.clone());
         let case = Case { suite: super::NAME, case: &name, parameters };
-        figures.extend(closed::figures(&case, &seen.windows, &alone)?);
-        figures.extend(tails(&case, &seen)?);
+        let figures = closed::figures(&case, &seen.windows, &alone)?;
+        kept.add(figures.into_iter().chain(tails(&case, &seen)?));
         if keeps_up(&seen, rate) {
             break;
         }
         say(&format!("{name}: the cell can't keep up"));
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// Of what is due, refused claims are answered too.

@@ -22,6 +22,7 @@ use super::ground::Ground;
 use super::machine_times::MachineTimes;
 use super::{Place, open_loop};
 use crate::figure::{Better, Case, Figure, number};
+use crate::kept::Kept;
 use crate::latency;
 use crate::processes;
 use crate::progress::say;
@@ -56,26 +57,25 @@ fn is_case(options: &Run, case: &str) -> bool {
 }
 
 /// Measures all of it.
-pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run) -> anyhow::Result<Vec<Figure>> {
+pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let seconds = Duration::from_secs;
     let times = if options.quick {
         Times { warm_up: seconds(1), window: seconds(1), windows: 3 }
     } else {
         Times { warm_up: seconds(5), window: seconds(2), windows: 8 }
     };
-    let mut figures = Vec::new();
     if is_case(options, MIRRORS_CASE) {
         // For each of several rates.
         let times = Times { warm_up: seconds(2), window: seconds(2), windows: 4 };
-        figures.extend(rows(ground, place, times).await?);
+        kept.add(rows(ground, place, times).await?);
     }
     if is_case(options, TIMED_CASE) {
-        figures.extend(staleness(ground, place, times).await?);
+        kept.add(staleness(ground, place, times).await?);
     }
     if is_case(options, STALLED_CASE) {
-        figures.extend(stalled(ground, place, times).await?);
+        kept.add(stalled(ground, place, times).await?);
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// What one rate gave.

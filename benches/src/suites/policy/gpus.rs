@@ -8,8 +8,9 @@ use serde_json::json;
 
 use super::{NAME, Others};
 use crate::Run;
-use crate::figure::{Better, Case, Figure};
+use crate::figure::{Better, Case};
 use crate::inflation::{generated, inflate, orders};
+use crate::kept::Kept;
 
 /// As many as the published cell has.
 const MACHINES: u32 = 1213;
@@ -17,8 +18,7 @@ const MACHINES: u32 = 1213;
 /// The ones that expect work, and so do the most for a decision.
 const POLICIES: [&str; 2] = ["fgd", "worth"];
 
-pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
-    let mut figures = Vec::new();
+pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     for policy in POLICIES {
         let name = format!("machines={MACHINES} policy={policy}");
         if !options.has_case(&name) {
@@ -40,7 +40,7 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
         ];
         let parameters = parameters.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
         let case = Case { suite: NAME, case: &name, parameters };
-        figures.push(case.figure("decision_seconds", "s", Better::Lower, samples)?);
+        kept.add([case.figure("decision_seconds", "s", Better::Lower, samples)?]);
     }
-    Ok(figures)
+    Ok(())
 }

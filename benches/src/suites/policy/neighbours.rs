@@ -13,7 +13,8 @@ use serde_json::json;
 use super::NAME;
 use super::world::World;
 use crate::Run;
-use crate::figure::{Better, Case, Figure};
+use crate::figure::{Better, Case};
+use crate::kept::Kept;
 use crate::progress::say;
 use crate::random::seed_of;
 
@@ -66,16 +67,15 @@ struct Seen {
     holes: f64,
 }
 
-pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let name = |apart: &Apart| format!("schedulers={SCHEDULERS} {}", apart.name);
     let wanted: Vec<&Apart> = APART.iter().filter(|apart| options.has_case(&name(apart))).collect();
     if wanted.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let rounds = if options.quick { 2 } else { ROUNDS };
     say(&format!("schedulers={SCHEDULERS}: {rounds} snapshots of {MACHINES} machines"));
     let mut worlds = worlds(MACHINES, options.seed, rounds)?;
-    let mut figures = Vec::new();
     for apart in wanted {
         let seen: Vec<Seen> = worlds.iter_mut().map(|world| judge(world, apart)).collect::<anyhow::Result<_>>()?;
         let parameters = [
@@ -89,10 +89,12 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
         let name = name(apart);
         let case = Case { suite: NAME, case: &name, parameters };
         let granted = |seen: &Seen| f64::from(seen.granted) / f64::from(seen.claims);
-        figures.push(case.figure("granted_ratio", "1", Better::Higher, seen.iter().map(granted).collect())?);
-        figures.push(case.figure("holes_ratio", "1", Better::Higher, seen.iter().map(|seen| seen.holes).collect())?);
+        kept.add([
+            case.figure("granted_ratio", "1", Better::Higher, seen.iter().map(granted).collect())?,
+            case.figure("holes_ratio", "1", Better::Higher, seen.iter().map(|seen| seen.holes).collect())?,
+        ]);
     }
-    Ok(figures)
+    Ok(())
 }
 
 /// So many snapshots, each drawn by itself.

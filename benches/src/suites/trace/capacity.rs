@@ -9,6 +9,7 @@ use serde_json::json;
 use super::replay::Setup;
 use super::{NAME, WAIT_LIMIT_SECONDS, machines};
 use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::kept::Kept;
 use crate::plot::{Axis, Chart, Point, Series};
 use crate::progress::say;
 use crate::replay::summary::{Summary, summarise};
@@ -75,7 +76,7 @@ struct Question<'a> {
 }
 
 /// Runs the experiment.
-pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let flags = &options.trace;
     let limit = flags.wait_limit;
     ensure!(limit >= 0.0 && limit.is_finite(), "--wait-limit: expected seconds from 0 on, found {limit}");
@@ -98,12 +99,16 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let mark = if asked.changes.is_empty() { flags.machines_mark() } else { flags.cell_mark() };
     let question = Question { trace: &trace, base: &asked.machines, policy, queue: *queue, options, mark };
     let mut tried = Vec::new();
+    let mut sizes = Vec::new();
     if !asked.changes.is_empty() {
-        let name = format!("as asked ({})", flags.machines.as_deref().unwrap_or_default());
-        tried.extend(question.if_asked_for(name, None, &asked.changes)?);
+        sizes.push((format!("as asked ({})", flags.machines.as_deref().unwrap_or_default()), None, asked.changes));
     }
-    for percent in if options.quick { &QUICK_STEPS[..] } else { &STEPS } {
-        tried.extend(question.if_asked_for(size(*percent), Some(*percent), &[of_all(*percent)])?);
+    let steps = if options.quick { &QUICK_STEPS[..] } else { &STEPS };
+    sizes.extend(steps.iter().map(|percent| (size(*percent), Some(*percent), vec![of_all(*percent)])));
+    for (name, percent, changes) in sizes {
+        let Some(one) = question.if_asked_for(name, percent, &changes)? else { continue };
+        kept.add(question.figures(&one)?);
+        tried.push(one);
     }
     let search = if options.has_case(&question.case_of_enough()) {
         question.search()?
@@ -112,21 +117,16 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     } else {
         Search::NotAsked
     };
-    let mut figures = Vec::new();
     // Nothing of a run before is overwritten by one that measures nothing.
     if tried.is_empty() && matches!(search, Search::NotAsked | Search::Stopped) {
-        return Ok(figures);
-    }
-    for one in &tried {
-        figures.extend(question.figures(one)?);
+        return Ok(());
     }
     if let Search::Found(enough) = &search {
         let name = question.case_of_enough();
         let case = Case { suite: NAME, case: &name, parameters: question.parameters() };
-        figures.push(case.figure("machines_enough", "machines", Better::Lower, vec![number(enough.machines)])?);
+        kept.add([case.figure("machines_enough", "machines", Better::Lower, vec![number(enough.machines)])?]);
     }
-    question.write(&tried, &search)?;
-    Ok(figures)
+    question.write(&tried, &search)
 }
 
 /// So many percent more of every class.

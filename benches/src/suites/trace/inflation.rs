@@ -14,6 +14,7 @@ use crate::figure::{Better, Case, Figure, Parameters};
 use crate::inflation::{
     ARRIVED_PERCENT, Conditions, Inflated, POLICIES, Workload, check_policy, generated, inflate, names, orders,
 };
+use crate::kept::Kept;
 use crate::progress::say;
 use crate::traces::openb;
 use crate::{Run, interrupt};
@@ -124,7 +125,7 @@ pub(super) fn prepare(options: &Run) -> anyhow::Result<Prepared> {
 
 impl Prepared {
     /// Runs the experiment.
-    pub(super) fn run(self, options: &Run) -> anyhow::Result<Vec<Figure>> {
+    pub(super) fn run(self, options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
         let flags = &options.trace;
         let Self { policies, seeds, orders, reference, workloads } = self;
         let folder = options.folder();
@@ -160,17 +161,13 @@ impl Prepared {
                         runs.case(),
                         runs.by_seed.len()
                     ));
+                    kept.add(figures(&runs, &flags.inflation)?);
                     all.push(runs);
                 }
             }
         }
         // Nothing of a run before is overwritten by one that measures nothing.
-        if all.is_empty() {
-            return Ok(Vec::new());
-        }
-        pages::write(&all, &reference, &folder)?;
-        let figures = all.iter().map(|runs| figures(runs, &flags.inflation)).collect::<anyhow::Result<Vec<_>>>()?;
-        Ok(figures.into_iter().flatten().collect())
+        if all.is_empty() { Ok(()) } else { pages::write(&all, &reference, &folder) }
     }
 }
 

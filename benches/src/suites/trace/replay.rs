@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{JITTER_SECONDS, NAME, machines, seeds};
 use crate::Run;
 use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::kept::Kept;
 use crate::plot::{Axis, Chart, Point, Series, over_time};
 use crate::progress::say;
 use crate::replay::placing::Placing;
@@ -55,7 +56,7 @@ impl Setup<'_> {
 }
 
 /// Runs the experiment.
-pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
+pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let flags = &options.trace;
     let (queues, policies): (&[&str], &[&str]) = if options.quick {
         (&["fifo", "easy"], &["best-fit"])
@@ -68,7 +69,6 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
     let asked = machines::asked(flags.machines.as_deref(), flags.cell.as_deref(), &trace.machines)?;
     let machines = machines::changed(&asked.machines, &asked.changes)?;
     say(&format!("{}: {} jobs on {}", trace.name, trace.jobs.len(), machines::words(&machines)));
-    let mut figures = Vec::new();
     let mut drawn = Drawn::default();
     for queue in &queues {
         for policy in &policies {
@@ -77,14 +77,12 @@ pub(super) fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
                 continue;
             }
             let Some((first, runs)) = run_case(&setup, &seeds, options)? else { break };
-            figures.extend(of_case(&setup, &runs, options)?);
+            kept.add(of_case(&setup, &runs, options)?);
             drawn.add(&setup, &first, options.trace.classes());
         }
     }
-    if !figures.is_empty() {
-        drawn.write(options)?;
-    }
-    Ok(figures)
+    // Nothing of a run before is overwritten by one that measures nothing.
+    if drawn.lists.is_empty() { Ok(()) } else { drawn.write(options) }
 }
 
 /// One seed's result.
