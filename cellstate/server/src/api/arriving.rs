@@ -31,9 +31,14 @@ const CUT: &str = "the request ends in the middle of a message";
 /// What is said of bytes that are no message, such as JSON.
 const NO_MESSAGE: &str = "a message begins with a byte that is 0 or 1";
 
+/// What is said of a request with more than one message, where its method takes one.
+const MORE_THAN_ONE: &str = "expected one message, which is what the method takes, and found another one behind it; send each in a call of its own";
+
 /// Methods whose callers send one message after the other, whenever they have one. A request of any other method goes on until it is whole; so does
 /// that of reflection, whose callers know what they want to ask.
 const STREAMED: [&str; 2] = ["/plenum.v1.Cell/Session", "/plenum.v1.Agents/SendLogs"];
+/// What methods of reflection begin with, whose callers may ask for several things in one request.
+const REFLECTION: &str = "/grpc.reflection.";
 
 /// The bytes of all requests that are arriving, or of all answers that were not read.
 #[derive(Debug)]
@@ -147,12 +152,17 @@ pub(super) struct Taken {
     message_bytes_max: usize,
     /// How long more of it is waited for.
     patience: Option<Duration>,
+    /// Whether there may be a second message.
+    several: bool,
 }
 
 impl Taken {
-    /// Of a request of this method: messages of at most so many bytes, as long as more of it comes within this time. Streams may be silent.
+    /// Of a request of this method: messages of at most so many bytes, as long as more of it comes within this time. Streams may be silent. Any other request
+    /// has one message.
     pub(super) fn of(method: &str, message_bytes_max: usize, patience: Duration) -> Self {
-        Self { message_bytes_max, patience: (!STREAMED.contains(&method)).then_some(patience) }
+        let is_stream = STREAMED.contains(&method);
+        let several = is_stream || method.starts_with(REFLECTION);
+        Self { message_bytes_max, patience: (!is_stream).then_some(patience), several }
     }
 }
 
@@ -170,6 +180,8 @@ pub(super) struct Messages {
     pub(super) arrived: usize,
     /// Bytes of the last one that has arrived.
     pub(super) last: usize,
+    /// How many have arrived.
+    ended: u64,
 }
 
 impl Messages {
@@ -186,10 +198,16 @@ impl Messages {
             left = &left[taken..];
             if self.arrived >= HEAD_BYTES && self.arrived == self.whole() {
                 (self.last, self.arrived) = (self.arrived, 0);
+                self.ended += 1;
                 ends = data.len() - left.len();
             }
         }
         ends
+    }
+
+    /// Whether a second message has begun.
+    fn are_several(&self) -> bool {
+        self.ended + u64::from(self.arrived > 0) > 1
     }
 
     /// Bytes of the message that is arriving, as far as they are known.
@@ -299,6 +317,10 @@ impl Stream for Counted {
                 return Poll::Ready(Some(Err(Status::resource_exhausted(message).into())));
             }
             let readable = this.readable(data);
+            // Whoever reads one message lets go of those behind it, and their sender would take them for done.
+            if !this.taken.several && this.messages.are_several() {
+                return Poll::Ready(Some(Err(Status::invalid_argument(MORE_THAN_ONE).into())));
+            }
             if !readable.is_empty() {
                 return Poll::Ready(Some(Ok(readable)));
             }
@@ -317,7 +339,7 @@ mod tests {
     use super::*;
 
     /// Messages of up to 8 MiB, for which it waits.
-    const ANY: Taken = Taken { message_bytes_max: 8 << 20, patience: None };
+    const ANY: Taken = Taken { message_bytes_max: 8 << 20, patience: None, several: true };
 
     /// A message of so many bytes, with its head.
     fn message(bytes: usize) -> Vec<u8> {
@@ -397,7 +419,7 @@ mod tests {
     async fn a_message_that_is_too_large_is_refused_by_its_head_behind_those_before_it() {
         let arriving = Arc::new(Arriving::new(1 << 20));
         let sent = [message(100), message(1 << 20)[..20].to_vec()].concat();
-        let few = Taken { message_bytes_max: 1000, patience: None };
+        let few = Taken { message_bytes_max: 1000, ..ANY };
         let (body, _unanswered) = counted(&arriving, begun(&sent), few);
         let mut body = body.into_data_stream();
         assert_eq!(body.next().await.unwrap().unwrap().len(), 100);
@@ -444,6 +466,34 @@ mod tests {
         let (mut stream, _unanswered) = Counted::new(&arriving, begun(&[]), at_once("/plenum.v1.Cell/Session"));
         let polled = Pin::new(&mut stream).poll_next(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_pending() && stream.timer.is_none(), "{polled:?}");
+    }
+
+    // The second one was read and let go of, and the call was answered as if all of it had been done.
+    #[tokio::test]
+    async fn a_request_with_a_second_message_is_refused_before_the_first_is_acted_upon() {
+        let arriving = Arc::new(Arriving::new(1 << 20));
+        let sent = [message(300), message(5)].concat();
+        let end = |method, sent: Vec<u8>, piece| {
+            let taken = Taken::of(method, 1 << 20, Duration::from_secs(60));
+            let (body, unanswered) = counted(&arriving, pieces(sent, piece), taken);
+            async move {
+                let _unanswered = unanswered;
+                let last = body.into_data_stream().fold(None, |_, data| Some(data)).await.unwrap();
+                last.map(drop).map_err(|error| Status::from_error(error.into()))
+            }
+        };
+        for method in ["/plenum.v1.Jobs/Submit", "/plenum.v1.Cell/Watch"] {
+            for piece in [1, 5, 300, 301, 400] {
+                let status = end(method, sent.clone(), piece).await.unwrap_err();
+                let failure = Failure::unreadable("a message", 1000, &status).unwrap();
+                assert_eq!((failure.code, &*failure.message), ("INVALID_REQUEST", MORE_THAN_ONE), "pieces of {piece}");
+                assert!(end(method, message(300), piece).await.is_ok(), "{method}, one in pieces of {piece}");
+            }
+        }
+        let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+        for method in [STREAMED[0], STREAMED[1], reflection] {
+            assert!(end(method, sent.clone(), 7).await.is_ok(), "{method} takes several");
+        }
     }
 
     #[test]

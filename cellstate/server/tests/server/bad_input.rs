@@ -108,6 +108,26 @@ async fn bytes_that_are_no_message_are_bad_input_and_no_fault_of_the_server() {
     server.shutdown().await.unwrap();
 }
 
+// The second one was let go of without a word, and its sender took it for done.
+#[tokio::test]
+async fn a_call_with_a_second_message_is_refused_and_nothing_of_it_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let before = standing(&server, &channel).await;
+    let two = ["one", "other"].map(|name| v1::SubmitRequest { spec: Some(job(name, 1)), ..Default::default() });
+    let two = tonic::Request::new(tokio_stream::iter(two));
+    let mut client = tonic::client::Grpc::new(channel.clone());
+    client.ready().await.unwrap();
+    let codec = Codec::<v1::SubmitRequest, v1::SubmitResponse>::default();
+    let path = "/plenum.v1.Jobs/Submit".parse().unwrap();
+    let refused = client.streaming(two, path, codec).await.expect_err("it is refused");
+    assert_eq!(refusal(&refused), of(Code::InvalidArgument, "INVALID_REQUEST"), "{refused}");
+    assert!(refused.message().starts_with("expected one message"), "{refused}");
+    assert_eq!(standing(&server, &channel).await, before, "the first one was not done either");
+    server.shutdown().await.unwrap();
+}
+
 // It was refused without a code of ours, and so looked like a fault on the way.
 #[tokio::test]
 async fn a_compressed_call_is_refused_as_what_no_method_takes() {
