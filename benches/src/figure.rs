@@ -19,6 +19,11 @@ pub(crate) const FILE: &str = "results.json";
 /// How a figure came about: everything that another measurement must share to be comparable, and what was seen beside it.
 pub(crate) type Parameters = BTreeMap<String, Value>;
 
+/// These, by their names.
+pub(crate) fn by_name<const COUNT: usize>(all: [(&str, Value); COUNT]) -> Parameters {
+    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
 /// All that one run measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Results {

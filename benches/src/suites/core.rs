@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::Others;
 use crate::bare::{self, BARE};
-use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::figure::{Better, Case, Figure, Parameters, by_name, number};
 use crate::kept::Kept;
 use crate::memory;
 use crate::progress::say;
@@ -113,9 +113,8 @@ fn ratio(figures: &[Figure], of: &Shape, to: &Shape) -> anyhow::Result<Option<Fi
     let others = [of, to].into_iter().filter_map(|figure| figure.parameters.get(OTHERS)?.as_f64());
     let others = json!(others.fold(0.0, f64::max));
     let parameters = [("of", json!(of.case)), ("to", json!(to.case)), (OTHERS, others)];
-    let parameters = parameters.map(|(name, value)| (name.to_owned(), value));
     let name = format!("{} over {}", of.case, to.case);
-    let case = Case { suite: NAME, case: &name, parameters: parameters.into_iter().collect() };
+    let case = Case { suite: NAME, case: &name, parameters: by_name(parameters) };
     Ok(Some(case.figure("claims_per_second_ratio", "1", Better::Lower, vec![of.value / to.value])?))
 }
 
@@ -247,7 +246,7 @@ fn parameters(shape: &Shape, batches: u32, [granted, refused, stopped]: [u64; 3]
         ("snapshots_alive", json!(shape.snapshots)),
         (OTHERS, json!(others)),
     ];
-    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    by_name(all)
 }
 
 /// Decides so many batches, and checks that every claim was answered. Taking a snapshot counts, dropping one does not: that is done on

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use super::{Others, beside_this_program, commit, cores_of_all};
-use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::figure::{Better, Case, Figure, Parameters, by_name, number};
 use crate::kept::Kept;
 use crate::processes;
 use crate::progress::say;
@@ -51,11 +51,8 @@ pub(crate) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
         plenum.display()
     );
     let (scratch, file_system) = commit::scratch(options)?;
-    let parameters: Parameters =
-        [("file_system", json!(file_system)), ("root", json!(nix::unistd::geteuid().is_root()))]
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect();
+    let root = json!(nix::unistd::geteuid().is_root());
+    let parameters = by_name([("file_system", json!(file_system)), ("root", root)]);
     if options.has_case("tasks=1") {
         kept.add(first_task(&plenum, scratch.path(), options, parameters.clone())?);
     }
@@ -175,7 +172,7 @@ fn idle(plenum: &Path, scratch: &Path, options: &Run, mut parameters: Parameters
             ),
         ),
     ];
-    parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    parameters.extend(by_name(more));
     let case = Case { suite: NAME, case: "idle", parameters };
     Ok([
         case.figure("idle_memory_bytes", "B", Better::Lower, memory)?,

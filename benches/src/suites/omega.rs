@@ -36,7 +36,7 @@ use crate::cells::row::{COLUMNS, plain};
 use crate::cells::settings::{Arch, Choice, PAPER, Settings};
 use crate::cells::stage::seconds;
 use crate::cells::workload;
-use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::figure::{Better, Case, Figure, Parameters, by_name, number};
 use crate::kept::Kept;
 use crate::plot::HeatMap;
 use crate::progress::say;
@@ -168,7 +168,7 @@ fn parameters(settings: &Settings) -> Parameters {
         ("retrying", json!(format!("{:?}", settings.retrying))),
         ("beyond", json!(format!("{:?}", settings.beyond))),
     ];
-    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    by_name(all)
 }
 
 /// How fast runs were, each on one thread: by the CPU time of that thread, which on a quiet machine is what the wall's clock tells.
@@ -350,7 +350,7 @@ fn of_experiment(measured: &Measured, outcome: &Outcome) -> anyhow::Result<Vec<F
         return Ok(Vec::new());
     }
     let counted = [("runs", json!(runs.clone().count())), ("cpu_seconds_of_all_runs", json!(cpu_seconds))];
-    let parameters = counted.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let parameters = by_name(counted);
     let case = Case { suite: NAME, case: outcome.file, parameters };
     let mut figures = speed(&case, runs)?;
     if !outcome.reference.is_empty() {

@@ -15,7 +15,7 @@ use plenum_policies::{Index, Policy, Request, Settings, Ties, choose};
 use serde_json::json;
 
 use super::Others;
-use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::figure::{Better, Case, Figure, Parameters, by_name, number};
 use crate::kept::Kept;
 use crate::progress::say;
 use crate::thread_time::Stopwatch;
@@ -173,7 +173,7 @@ fn parameters(world: &World, rounds: u32, others: f64) -> Parameters {
         ("clock", json!("CPU time of the deciding thread")),
         ("cores_of_others", json!(others)),
     ];
-    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    by_name(all)
 }
 
 #[cfg(test)]

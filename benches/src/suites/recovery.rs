@@ -15,7 +15,7 @@ use super::commit::ground::{Ground, Left, Size};
 use super::commit::server_counts::Counts;
 use super::commit::{open_loop, runtime, scratch};
 use super::cores_of_all;
-use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::figure::{Better, Case, Figure, by_name, number};
 use crate::kept::Kept;
 use crate::progress::say;
 use crate::{Run, interrupt};
@@ -70,7 +70,7 @@ pub(crate) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
         let dir = tempfile::tempdir_in(folder.path())?;
         let samples = runtime.block_on(machines(options, dir.path())).with_context(|| name.clone())?;
         let parameters = [("live_allocations", json!(LIVE)), ("bytes", json!(BYTES))];
-        let parameters = parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let parameters = by_name(parameters);
         let case = Case { suite: NAME, case: &name, parameters };
         kept.add(case.figure("bytes_per_machine", "B", Better::Lower, samples)?.if_told());
     }
@@ -223,7 +223,7 @@ impl Measured {
             ("cores_of_others", json!(self.cores_of_others)),
             ("checked", json!("live allocations of each recovered cell are exactly the acknowledged ones")),
         ];
-        let parameters: Parameters = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let parameters = by_name(all);
         let name = shape.name();
         let case = Case { suite: NAME, case: &name, parameters };
         let bytes = case.figure("bytes_per_allocation", "B", Better::Lower, vec![self.bytes_per_allocation])?;

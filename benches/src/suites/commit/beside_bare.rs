@@ -9,7 +9,7 @@ use super::resting::{self, Beside, Busy};
 use super::{Place, SIZE};
 use crate::Run;
 use crate::bare::{self, BARE};
-use crate::figure::{Better, Case, Figure, Parameters};
+use crate::figure::{Better, Case, Figure, Parameters, by_name};
 use crate::rate::{self, Counted};
 
 /// Transactions that wait for the bare path at a time, by their claims: it is at its best with so many.
@@ -68,7 +68,7 @@ pub(super) fn figures(case: &Case<'_>, bursts: &[Burst], cell: &[Counted]) -> an
         ),
     )];
     let mut parameters: Parameters = case.parameters.clone();
-    parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    parameters.extend(by_name(more));
     let case = Case { suite: case.suite, case: case.case, parameters };
     Ok(vec![
         rate::together(case.figure("claims_ratio_to_bare", "1", Better::Higher, ratios)?, rate::of_all(cell) / of_bare),

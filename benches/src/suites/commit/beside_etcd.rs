@@ -14,7 +14,7 @@ use super::resting::{self, Beside, Busy};
 use crate::disk;
 use crate::echo::{self, ECHO, SYNCED_ECHO};
 use crate::etcd::{self, Burst, Clients, EtcdProcess};
-use crate::figure::{Better, Case, Figure, Parameters, median};
+use crate::figure::{Better, Case, Figure, Parameters, by_name, median};
 use crate::latency;
 use crate::progress::say;
 use crate::rate::{self, Counted};
@@ -251,7 +251,7 @@ impl OfShape {
             ),
             ("echo_message_bytes", json!(echo::MESSAGE_BYTES)),
         ];
-        parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        parameters.extend(by_name(more));
         let name = self.shape.name();
         let case = Case { suite: super::NAME, case: &name, parameters };
         let mut figures = closed::figures(&case, &windows, &self.alone)?;
@@ -319,7 +319,7 @@ fn etcd_figures(
             ("durability", json!("etcd's default: a sync of its log for each batch")),
         ];
         let mut parameters = resting::parameters(&of.busy);
-        parameters.extend(all.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        parameters.extend(by_name(all));
         let name = of.name();
         let case = Case { suite: super::NAME, case: &name, parameters };
         let medians = of.bursts.iter().map(|burst| latency::seconds(&burst.latency_micros, 0.5)).collect();

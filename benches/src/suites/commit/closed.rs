@@ -11,7 +11,7 @@ use super::ground::{Ground, Over, Running, Size};
 use super::load::{Counters, Manner, Pace};
 use super::machine_times::MachineTimes;
 use super::server_counts::Counts;
-use crate::figure::{Better, Case, Figure, Parameters};
+use crate::figure::{Better, Case, Figure, Parameters, by_name};
 use crate::latency;
 use crate::processes;
 use crate::progress::say;
@@ -199,7 +199,7 @@ pub(crate) async fn watch(ground: &Ground, running: &Running, times: Times) -> a
         ("leaving_allocations_at_most", json!(leaving)),
     ];
     let mut seen = Counts::of(ground.address()).await?.seen_since(&counts)?;
-    seen.extend(parameters.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    seen.extend(by_name(parameters));
     Ok(Seen { windows, parameters: seen })
 }
 
@@ -235,7 +235,7 @@ pub(crate) fn parameters(ground: &Ground, times: Times, file_system: &str) -> Pa
             ),
         ),
     ];
-    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    by_name(all)
 }
 
 /// The figures of a closed loop.

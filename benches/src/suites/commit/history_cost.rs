@@ -8,7 +8,7 @@ use super::cell::Serving;
 use super::closed::{self, Shape, Times, Window};
 use super::ground::Ground;
 use super::{Place, SIZE, steady};
-use crate::figure::{Better, Case, Figure};
+use crate::figure::{Better, Case, Figure, by_name};
 use crate::progress::say;
 use crate::rate::{self, Counted};
 use crate::{Run, interrupt};
@@ -65,7 +65,7 @@ pub(super) async fn run(place: &Place, options: &Run) -> anyhow::Result<Vec<Figu
             json!("the part of the rate without a history that is lost with one, turn by turn: 0.1 is a tenth"),
         ),
     ];
-    parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    parameters.extend(by_name(more));
     let case = Case { suite: super::NAME, case: CASE, parameters };
     Ok(vec![
         cost(&case, &claims_with, &claims_without)?,

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::Place;
 use crate::disk;
-use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::figure::{Better, Case, Figure, by_name, number};
 use crate::kept::Kept;
 use crate::progress::say;
 use crate::random::Random;
@@ -85,7 +85,7 @@ fn case(place: &Place, options: &Run, frame: usize) -> anyhow::Result<Vec<Figure
         ),
         ("cores_of_others", json!(others)),
     ];
-    let parameters: Parameters = all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let parameters = by_name(all);
     let name = name(frame);
     let case = Case { suite: super::NAME, case: &name, parameters };
     Ok(vec![

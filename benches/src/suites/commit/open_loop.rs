@@ -15,7 +15,7 @@ use super::ground::{Ground, Running};
 use super::load::{Manner, Pace};
 use super::machine_times::MachineTimes;
 use super::scheduler::Due;
-use crate::figure::{Case, Figure, number};
+use crate::figure::{Case, Figure, by_name, number};
 use crate::kept::Kept;
 use crate::latency;
 use crate::progress::say;
@@ -81,7 +81,7 @@ pub(super) async fn run(ground: &mut Ground, place: &Place, options: &Run, kept:
                 ),
             ),
         ];
-        parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        parameters.extend(by_name(more));
         parameters.extend(alone.parameters());
         parameters.extend(seen.parameters.clone());
         let case = Case { suite: super::NAME, case: &name, parameters };

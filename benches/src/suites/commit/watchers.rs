@@ -21,7 +21,7 @@ use super::closed::{self, Times};
 use super::ground::Ground;
 use super::machine_times::MachineTimes;
 use super::{Place, open_loop};
-use crate::figure::{Better, Case, Figure, number};
+use crate::figure::{Better, Case, Figure, by_name, number};
 use crate::kept::Kept;
 use crate::latency;
 use crate::processes;
@@ -129,7 +129,7 @@ async fn rows(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Resul
             ),
         ),
     ];
-    parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    parameters.extend(by_name(more));
     let case = Case { suite: super::NAME, case: MIRRORS_CASE, parameters };
     Ok(vec![rate::figure(&case, "row_updates_per_second", &told)?, rate::figure(&case, "claims_per_second", &claims)?])
 }
@@ -199,7 +199,7 @@ async fn staleness(ground: &mut Ground, place: &Place, times: Times) -> anyhow::
             ),
         ),
     ];
-    parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    parameters.extend(by_name(more));
     let case = Case { suite: super::NAME, case: TIMED_CASE, parameters };
     let mut figures = of_ages(&case, &ages)?;
     figures.extend(alone.figures(&case)?);
@@ -245,7 +245,7 @@ async fn stalled(ground: &mut Ground, place: &Place, times: Times) -> anyhow::Re
         ("claims_due_per_second", json!(TIMED_RATE)),
         ("memory", json!("proportional set size of the server with them less that before they came, for each of them")),
     ];
-    parameters.extend(more.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    parameters.extend(by_name(more));
     let case = Case { suite: super::NAME, case: STALLED_CASE, parameters };
     Ok(case.figure("stalled_watcher_bytes", "B", Better::Lower, bytes)?.if_told())
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{NAME, Others};
 use crate::Run;
-use crate::figure::{Better, Case};
+use crate::figure::{Better, Case, by_name};
 use crate::inflation::{generated, inflate, orders};
 use crate::kept::Kept;
 
@@ -38,7 +38,7 @@ pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
             ("clock", json!("wall")),
             ("cores_of_others", json!(others.cores()?)),
         ];
-        let parameters = parameters.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
+        let parameters = by_name(parameters);
         let case = Case { suite: NAME, case: &name, parameters };
         kept.add([case.figure("decision_seconds", "s", Better::Lower, samples)?]);
     }

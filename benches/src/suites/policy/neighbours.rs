@@ -13,7 +13,7 @@ use serde_json::json;
 use super::NAME;
 use super::world::World;
 use crate::Run;
-use crate::figure::{Better, Case};
+use crate::figure::{Better, Case, by_name};
 use crate::kept::Kept;
 use crate::progress::say;
 use crate::random::seed_of;
@@ -85,7 +85,7 @@ pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
             ("granted", json!("claims that still fit when their turn comes, of all; nothing is tried again")),
             ("holes", json!("tasks of 8 cores and 32 GiB that fit afterwards, of those that fitted before")),
         ];
-        let parameters = parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let parameters = by_name(parameters);
         let name = name(apart);
         let case = Case { suite: NAME, case: &name, parameters };
         let granted = |seen: &Seen| f64::from(seen.granted) / f64::from(seen.claims);

@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Flags, NAME, seeds};
-use crate::figure::{Better, Case, Figure, Parameters};
+use crate::figure::{Better, Case, Figure, by_name};
 use crate::inflation::{
     ARRIVED_PERCENT, Conditions, Inflated, POLICIES, Workload, check_policy, generated, inflate, names, orders,
 };
@@ -265,11 +265,8 @@ fn conditions(workload: &Workload, flags: &Flags, seeds: &[u64]) -> anyhow::Resu
 fn figures(runs: &Runs, own: &InflationFlags) -> anyhow::Result<Vec<Figure>> {
     let name = runs.case();
     let seeds = runs.by_seed.iter().map(|(seed, _)| *seed).collect::<Vec<_>>();
-    let parameters: Parameters =
-        [("seeds", json!(seeds)), ("orders", json!(runs.orders.words())), ("through_core", json!(own.through_core))]
-            .map(|(name, value)| (name.to_owned(), value))
-            .into_iter()
-            .collect();
+    let (seeds, orders) = (json!(seeds), json!(runs.orders.words()));
+    let parameters = by_name([("seeds", seeds), ("orders", orders), ("through_core", json!(own.through_core))]);
     let case = Case { suite: NAME, case: &name, parameters };
     let of = |value: fn(&Inflated) -> f64| runs.by_seed.iter().map(|(_, run)| value(run)).collect::<Vec<_>>();
     let mut figures = vec![
