@@ -1,4 +1,4 @@
-//! A run's folder: one run at a time writes into it.
+//! A run's folder: one run at a time writes into it, and what suites leave there beside their figures.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -25,6 +25,15 @@ impl Held {
         // Where a file system has no locks, nobody takes one, and runs go on as they did.
         Ok(Self { _lock: lock })
     }
+}
+
+/// Writes a file that a suite leaves in its run's folder.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn save(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
+    let path = folder.join(name);
+    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod heat;
 
 use std::fmt::Write;
 
+use axis::count;
 pub(crate) use axis::{Axis, TimeUnit};
 pub(crate) use chart::{Chart, Point, Series, over_time};
 pub(crate) use heat::HeatMap;
@@ -166,10 +167,6 @@ pub(crate) fn charts(title: &str, columns: usize, charts: &[Chart]) -> String {
 pub(crate) fn maps(title: &str, columns: usize, maps: &[HeatMap]) -> String {
     let panels: Vec<Panel> = maps.iter().map(HeatMap::panel).collect();
     grid(title, columns, &panels, None)
-}
-
-fn count(number: usize) -> f64 {
-    crate::figure::number(number as u64)
 }
 
 fn label(x: f64, y: f64, anchor: &str, text: &str) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::axis::{Axis, Placed, TimeUnit};
+use super::axis::{Axis, Placed, TimeUnit, count};
 use super::{COLOURS, INK, Panel, WIDTH, escape, label};
 use crate::report::three_digits;
 
@@ -206,16 +206,16 @@ fn legend(body: &mut String, series: &[Series], top: f64) -> f64 {
     } else {
         1
     };
-    let width = (WIDTH - 24.0) / super::axis::count(columns);
+    let width = (WIDTH - 24.0) / count(columns);
     for (number, series) in series.iter().enumerate() {
-        let x = 16.0 + width * super::axis::count(number % columns);
-        let y = top + 20.0 * super::axis::count(number / columns);
+        let x = 16.0 + width * count(number % columns);
+        let y = top + 20.0 * count(number / columns);
         let colour = COLOURS[series.colour.unwrap_or(number) % COLOURS.len()];
         let dashes = dashes(series, number);
         let _ = writeln!(body, r#"<path d="M{x:.1} {y:.1}h22" stroke="{colour}" stroke-width="3"{dashes}/>"#);
         let _ = writeln!(body, "{}", label(x + 30.0, y, "start", &series.name));
     }
-    top + 20.0 * super::axis::count(series.len().div_ceil(columns))
+    top + 20.0 * count(series.len().div_ceil(columns))
 }
 
 #[cfg(test)]

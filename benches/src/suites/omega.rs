@@ -22,7 +22,6 @@ mod shapes;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use serde_json::json;
 
 pub(crate) use flags::Flags;
@@ -37,6 +36,7 @@ use crate::cells::settings::{Arch, Choice, PAPER, Settings};
 use crate::cells::stage::seconds;
 use crate::cells::workload;
 use crate::figure::{Better, Case, Figure, Parameters, by_name, number};
+use crate::folder::save;
 use crate::kept::Kept;
 use crate::plot::HeatMap;
 use crate::progress::say;
@@ -54,7 +54,6 @@ const SEED_STEP: u64 = 100;
 pub(crate) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let folder = options.folder();
     let single = options.omega.single()?;
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     match single {
         Some(settings) => {
             if options.omega.write_jobs {
@@ -66,11 +65,6 @@ pub(crate) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
         }
         None => run_set(options, &folder, kept),
     }
-}
-
-fn save(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
-    let path = folder.join(name);
-    std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// One run: its row as a file and as figures, one a column.

@@ -3,12 +3,13 @@
 
 use std::fmt::Write;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde_json::json;
 
 use super::replay::Setup;
 use super::{NAME, WAIT_LIMIT_SECONDS, machines};
 use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::folder::save;
 use crate::kept::Kept;
 use crate::plot::{Axis, Chart, Point, Series};
 use crate::progress::say;
@@ -299,12 +300,8 @@ impl Question<'_> {
         let (x, y) = (Axis::linear("machines"), Axis::log("wait (s), at least 1"));
         let chart = Chart { title: "Waits by the size of the cell".to_owned(), x, y, series }.svg();
         let folder = self.options.folder();
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        for (name, text) in [("trace-capacity.md", text), ("trace-capacity.svg", chart)] {
-            let path = folder.join(name);
-            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        Ok(())
+        save(&folder, "trace-capacity.md", &text)?;
+        save(&folder, "trace-capacity.svg", &chart)
     }
 }
 

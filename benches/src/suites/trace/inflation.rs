@@ -5,7 +5,7 @@ mod reference;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::Args;
 use serde_json::json;
 
@@ -129,7 +129,6 @@ impl Prepared {
         let flags = &options.trace;
         let Self { policies, seeds, orders, reference, workloads } = self;
         let folder = options.folder();
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let mut all = Vec::new();
         for workload in workloads {
             if !policies.iter().any(|policy| options.has_case(&case(policy, &workload.name, orders))) {

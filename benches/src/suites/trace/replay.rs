@@ -3,13 +3,14 @@
 use std::fmt::Write;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use plenum_model::Resources;
 use serde_json::json;
 
 use super::{JITTER_SECONDS, NAME, machines, seeds};
 use crate::Run;
 use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::folder::save;
 use crate::kept::Kept;
 use crate::plot::{Axis, Chart, Point, Series, over_time};
 use crate::progress::say;
@@ -265,12 +266,7 @@ impl Drawn {
         ];
         files.extend(self.lists);
         let folder = options.folder();
-        std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        for (name, text) in files {
-            let path = folder.join(name);
-            std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        Ok(())
+        files.iter().try_for_each(|(name, text)| save(&folder, name, text))
     }
 }
 

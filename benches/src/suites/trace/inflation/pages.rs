@@ -3,19 +3,14 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use anyhow::Context;
-
 use super::reference::{Expected, Reference};
 use super::{ARRIVED_PERCENT, Inflated, Runs, deviation, mean};
+use crate::folder::save;
 use crate::plot::{self, Axis, Chart, Point, Series};
 
 pub(super) fn write(all: &[Runs], reference: &Reference, folder: &Path) -> anyhow::Result<()> {
-    let save = |name: &str, text: &str| {
-        let path = folder.join(name);
-        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-    };
-    save("inflation.csv", &rows(all))?;
-    save("inflation-curves.csv", &curves(all))?;
+    save(folder, "inflation.csv", &rows(all))?;
+    save(folder, "inflation-curves.csv", &curves(all))?;
     let mut lists = all.iter().map(|runs| runs.list.as_str()).collect::<Vec<_>>();
     lists.dedup();
     let mut page = table(all, reference);
@@ -26,10 +21,10 @@ pub(super) fn write(all: &[Runs], reference: &Reference, folder: &Path) -> anyho
         };
         let charts = lists.iter().map(of_list).collect::<Vec<_>>();
         let name = format!("trace-inflation-{what}.svg");
-        save(&name, &plot::charts(&format!("{what}, % of all GPUs, by list"), 2, &charts))?;
+        save(folder, &name, &plot::charts(&format!("{what}, % of all GPUs, by list"), 2, &charts))?;
         let _ = write!(page, "\n![{what} by list]({name})\n");
     }
-    save("trace-inflation.md", &page)
+    save(folder, "trace-inflation.md", &page)
 }
 
 /// So many standard errors of the difference of two means are chance.
