@@ -5,7 +5,9 @@
 //! | `suites` | what is measured, one module for each suite |
 //! | `workload` | the load of the resolver's suite |
 //! | `cells` | the scheduling simulator: architectures compared on one workload, around the production core |
-//! | `etcd`, `echo` | a real etcd beside the cell, and gRPC by itself |
+//! | `etcd`, `echo`, `bare` | a real etcd beside the cell, gRPC by itself, and a cell that does as little as anything can |
+//! | `disk`, `stalls`, `processes`, `memory`, `thread_time` | what the disk and the cores take by themselves, and what work costs |
+//! | `event_loop`, `random`, `progress` | threads of clients, what is drawn by a seed, and what a run says meanwhile |
 //! | `figure`, `build`, `machine` | what a run leaves behind: what was measured, with which build, on which machine |
 //! | `inflation` | tasks arrive until they ask for more GPUs than there are |
 //! | `interrupt`, `scratch` | Ctrl-C keeps what was measured, and what was started and written goes with the harness |
