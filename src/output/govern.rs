@@ -108,7 +108,7 @@ impl Row for PartitionView {
 impl Row for SchedulerView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
         (
-            &["NAME", "STATE", "JOBS", "WAITING", "LIVE", "BUSY"],
+            &["NAME", "STATE", "JOBS", "WAITING", "LIVE", "BUSY", "GRANTED", "REFUSED", "LOST"],
             &["QUEUE", "BEHIND", "SAID", "SESSIONS", "EVICTS", "PRIORITY"],
         )
     }
@@ -119,6 +119,7 @@ impl Row for SchedulerView {
         let length = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
         let behind = self.snapshot_age_micros.map(|age| span(length(age)));
         let said = self.pulse_age_micros.map(|age| format!("{} ago", whole_seconds(length(age))));
+        let count = |claims: Option<u64>| or_dash(&claims.map(|claims| claims.to_string()).unwrap_or_default());
         vec![
             self.name.clone(),
             state_words(self),
@@ -126,6 +127,9 @@ impl Row for SchedulerView {
             self.waiting_tasks.to_string(),
             self.live_tasks.to_string(),
             or_dash(&busy.unwrap_or_default()),
+            count(self.claims_granted),
+            count(self.claims_refused),
+            or_dash(&lost_words(self).unwrap_or_default()),
             or_dash(&queue.unwrap_or_default()),
             or_dash(&behind.unwrap_or_default()),
             or_dash(&said.unwrap_or_default()),
@@ -155,6 +159,10 @@ impl Row for SchedulerView {
             "snapshot_age_micros": self.snapshot_age_micros,
             "pulse_age_micros": self.pulse_age_micros,
             "silent": self.silent,
+            "claims_granted": self.claims_granted,
+            "claims_refused": self.claims_refused,
+            "claims_lost": self.claims_lost,
+            "lost_ratio": self.claims_lost.map(|lost| quantity::json_ratio(lost, claims_decided(self))),
         })
     }
 
@@ -163,7 +171,8 @@ impl Row for SchedulerView {
     }
 
     fn unlogged(&self) -> String {
-        format!("{:?} {:?} {:?} {:?}", self.connected, self.busy_millis, self.waiting_jobs, self.silent)
+        let claims = (self.claims_granted, self.claims_refused);
+        format!("{:?} {:?} {:?} {:?} {claims:?}", self.connected, self.busy_millis, self.waiting_jobs, self.silent)
     }
 }
 
@@ -183,6 +192,18 @@ fn state_words(view: &SchedulerView) -> String {
         (Some("connected"), Some(silent @ 1..)) => format!("connected ({silent} silent)"),
         (state, _) => or_dash(state.unwrap_or_default()),
     }
+}
+
+/// Claims of it that were granted or refused.
+fn claims_decided(view: &SchedulerView) -> u64 {
+    view.claims_granted.unwrap_or(0).saturating_add(view.claims_refused.unwrap_or(0))
+}
+
+/// How many of its claims lost a race, and what part of all those is; nothing where that is not told.
+fn lost_words(view: &SchedulerView) -> Option<String> {
+    let lost = view.claims_lost?;
+    let part = quantity::percent(lost, claims_decided(view)).filter(|_| lost > 0);
+    Some(part.map_or_else(|| lost.to_string(), |part| format!("{lost} ({part})")))
 }
 
 impl Row for HoldView {
@@ -356,20 +377,43 @@ mod tests {
         assert_eq!([1, 2].map(|count| silent(count).to_json()["state"].clone()), ["connected", "silent"]);
         assert_eq!(view(None).to_json()["connected"], Value::Null);
         assert_eq!(view(None).to_json()["state"], Value::Null);
-        assert_eq!([Some(1), None].map(|connected| view(connected).cells().swap_remove(9)), ["1/2", "2"]);
+        assert_eq!([Some(1), None].map(|connected| view(connected).cells().swap_remove(12)), ["1/2", "2"]);
     }
 
     #[test]
     fn a_scheduler_that_says_how_it_does_has_it_in_its_row() {
         let silent = SchedulerView { name: "ml".to_owned(), ..SchedulerView::default() };
-        assert_eq!(silent.cells()[5..9], ["-", "-", "-", "-"]);
+        let told = |view: &SchedulerView| {
+            let cells = view.cells();
+            [5, 9, 10, 11].map(|place| cells[place].clone())
+        };
+        assert_eq!(told(&silent), ["-", "-", "-", "-"]);
         assert_eq!(silent.to_json()["busy_ratio"], Value::Null);
         let (busy_millis, waiting_jobs, snapshot_age_micros) = (Some(1251), Some(3), Some(1500));
         let pulse_age_micros = Some(3_900_000);
         let busy = SchedulerView { busy_millis, waiting_jobs, snapshot_age_micros, pulse_age_micros, ..silent.clone() };
-        assert_eq!(busy.cells()[5..9], ["126%", "3", "1.5ms", "3s ago"]);
+        assert_eq!(told(&busy), ["126%", "3", "1.5ms", "3s ago"]);
         assert_eq!(busy.to_json()["busy_ratio"], json!(1.251));
         assert_ne!(busy.unlogged(), silent.unlogged(), "who watches the list is told");
+    }
+
+    // Which scheduler loses was a question for whoever had a monitoring system that kept the counters of claims.
+    #[test]
+    fn a_scheduler_that_loses_shows_how_many_of_its_claims_and_what_part_of_them() {
+        let view = |claims: Option<(u64, u64, u64)>| SchedulerView {
+            claims_granted: claims.map(|(granted, ..)| granted),
+            claims_refused: claims.map(|(_, refused, _)| refused),
+            claims_lost: claims.map(|(.., lost)| lost),
+            ..SchedulerView::default()
+        };
+        let told = |claims| view(claims).cells()[6..9].join(" ");
+        assert_eq!(told(Some((30, 10, 1))), "30 10 1 (2.5%)");
+        // Refused for its quota alone; and one that claims nothing.
+        assert_eq!((told(Some((30, 10, 0))), told(Some((0, 0, 0)))), ("30 10 0".to_owned(), "0 0 0".to_owned()));
+        assert_eq!(told(None), "- - -", "of the past nobody counts them");
+        let ratio = |claims| view(claims).to_json()["lost_ratio"].clone();
+        assert_eq!([Some((30, 10, 1)), Some((0, 0, 0)), None].map(ratio), [json!(0.025), Value::Null, Value::Null]);
+        assert_ne!(view(Some((30, 10, 1))).unlogged(), view(Some((31, 10, 1))).unlogged());
     }
 
     // `plenum hold list -o name` named a job of another namespace.

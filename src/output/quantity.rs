@@ -153,6 +153,22 @@ pub(super) fn short_resources(resources: Option<&Resources>) -> String {
     text
 }
 
+/// What part of all so many are, for people: rounded up, so that a few of very many are not none; `None` of nothing.
+pub(super) fn percent(some: u64, all: u64) -> Option<String> {
+    let tenths = (u128::from(some) * 1000).div_ceil(u128::from(all).max(1));
+    (all > 0).then(|| match tenths {
+        0 => "0%".to_owned(),
+        1..=99 => format!("{}.{}%", tenths / 10, tenths % 10),
+        _ => format!("{}%", tenths / 10),
+    })
+}
+
+/// The same for programs, from 0 to 1.
+#[allow(clippy::cast_precision_loss, reason = "a part of 2^53 is told as well by 53 bits")]
+pub(super) fn json_ratio(some: u64, all: u64) -> Value {
+    if all > 0 { json!(some as f64 / all as f64) } else { Value::Null }
+}
+
 /// A resource's name as programs read it.
 pub(super) fn resource_key(resource: ResourceName) -> Option<String> {
     (resource != ResourceName::Unspecified).then(|| resource.as_str_name().to_lowercase())
@@ -185,6 +201,14 @@ mod tests {
         assert_eq!(bytes(1023), "1023B");
         assert_eq!(bytes(i64::MAX), "8191.9PiB");
         assert_eq!(bytes(-(64 << 20)), "-64MiB");
+    }
+
+    #[test]
+    fn a_part_of_all_is_none_only_where_there_is_none_of_it() {
+        let told = [(0, 7), (1, 100_000), (1, 40), (99, 1000), (1, 3), (999, 1000), (u64::MAX, u64::MAX)];
+        let told = told.map(|(some, all)| percent(some, all).unwrap());
+        assert_eq!(told, ["0%", "0.1%", "2.5%", "9.9%", "33%", "99%", "100%"]);
+        assert_eq!((percent(0, 0), json_ratio(0, 0), json_ratio(1, 4)), (None, Value::Null, json!(0.25)));
     }
 
     // They were `custom_1` wherever people read them, and in short words they were left out.

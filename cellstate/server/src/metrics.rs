@@ -122,6 +122,18 @@ struct StageLabels {
     stage: &'static str,
 }
 
+/// What schedulers beyond the first [`NAMES_MAX`] are called together.
+const OTHERS: &str = "other";
+
+/// Claims of one scheduler that were decided since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Claims {
+    pub(crate) granted: u64,
+    pub(crate) refused: u64,
+    /// Those of the refused ones that lost a race, as conflicts.
+    pub(crate) lost: u64,
+}
+
 /// All metrics of a server.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -342,11 +354,31 @@ impl Metrics {
         let mut names = self.names.lock();
         if !names.iter().any(|known| known == name) {
             if names.len() >= NAMES_MAX {
-                return "other".to_owned();
+                return OTHERS.to_owned();
             }
             names.push(name.to_owned());
         }
         name.to_owned()
+    }
+
+    /// What became of a scheduler's claims; `None` of one that is not told apart from others.
+    pub(crate) fn claims_of(&self, scheduler: &str) -> Option<Claims> {
+        let is_full = self.names.lock().len() >= NAMES_MAX;
+        // One of that very name is counted with all that have none, as soon as there may be such.
+        if is_full && (scheduler == OTHERS || !self.is_named(scheduler)) {
+            return None;
+        }
+        let count = |outcome, kind| {
+            let labels = ClaimLabels { scheduler: scheduler.to_owned(), outcome, kind };
+            // Looked up only: a series that nobody counted for is not to be served from now on.
+            self.claims.get(&labels).map_or(0, |claims| claims.get())
+        };
+        let kinds = (0..).map_while(|number| v1::RefusalKind::try_from(number).ok());
+        Some(Claims {
+            granted: count("granted", ""),
+            refused: kinds.map(|refusal| count("refused", kind(refusal))).sum(),
+            lost: count("refused", kind(v1::RefusalKind::Conflict)),
+        })
     }
 
     /// Whether the name is one of the first, without making it one.
@@ -449,5 +481,32 @@ mod tests {
         let of_claims: Vec<_> = text.lines().filter(|line| line.starts_with("plenum_claims_total")).collect();
         let expected = "plenum_claims_total{scheduler=\"batch\",outcome=\"refused\",kind=\"guard\"} 1";
         assert_eq!(of_claims, [expected], "{text}");
+    }
+
+    #[test]
+    fn claims_are_told_of_each_scheduler_that_is_told_apart_and_of_no_other() {
+        let metrics = Metrics::new(Vec::new());
+        let refused = |kind: v1::RefusalKind, claim| v1::Refusal { kind: kind.into(), claim, ..Default::default() };
+        let lose = |scheduler: &str| {
+            let refusals = vec![refused(v1::RefusalKind::Conflict, 0), refused(v1::RefusalKind::Quota, 1)];
+            let note = TransactionNote {
+                revision: plenum_model::Revision(1),
+                scheduler: scheduler.into(),
+                outcome: TransactionOutcome::Partial,
+                granted: 3,
+                refused: true,
+                started: Vec::new(),
+            };
+            let lost = Losses { scheduler: scheduler.into(), refusals, conflicts: None, divergence: None };
+            metrics.decided(&[note], &[lost]);
+        };
+        lose("batch");
+        let counted = Some(Claims { granted: 3, refused: 2, lost: 1 });
+        assert_eq!((metrics.claims_of("batch"), metrics.claims_of("quiet")), (counted, Some(Claims::default())));
+        assert!(!metrics.render(&[], &[]).contains("quiet"), "who is asked about has no series for it");
+        (1..=NAMES_MAX).for_each(|place| lose(&format!("s{place}")));
+        // The last of them found no place.
+        assert_eq!((metrics.claims_of("batch"), metrics.claims_of(&format!("s{NAMES_MAX}"))), (counted, None));
+        assert_eq!((metrics.claims_of("quiet"), metrics.claims_of(OTHERS)), (None, None));
     }
 }

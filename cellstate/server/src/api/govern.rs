@@ -18,6 +18,7 @@ use super::listing::{self, Filter};
 use super::past::{self, Moment};
 use super::story::{self, Governed, Hero};
 use super::{members, principal};
+use crate::metrics::Claims;
 use crate::shared::Shared;
 use crate::view;
 
@@ -275,7 +276,17 @@ fn scheduler_views(present: Option<&Shared>, cell: &Cell) -> BTreeMap<String, v1
             row.live_tasks += live;
         });
     }
+    if let Some(shared) = present {
+        views.values_mut().for_each(|row| tell_claims(shared, row));
+    }
     views
+}
+
+/// What became of its claims, as far as that is told apart.
+fn tell_claims(shared: &Shared, row: &mut v1::SchedulerView) {
+    if let Some(Claims { granted, refused, lost }) = shared.metrics.claims_of(&row.name) {
+        (row.claims_granted, row.claims_refused, row.claims_lost) = (Some(granted), Some(refused), Some(lost));
+    }
 }
 
 /// Whether nothing is left of a scheduler but its name.

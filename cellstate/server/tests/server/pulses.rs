@@ -178,3 +178,37 @@ async fn what_a_session_said_stays_as_long_as_one_of_its_streams_does() {
     }
     assert_eq!(doing(&scheduler(&channel, "ml").await), (Some(250), Some(0)));
 }
+
+// Which scheduler loses stood in the metrics alone: who looked at the list saw two that were connected, and jobs of one that waited.
+#[tokio::test]
+async fn what_became_of_the_claims_of_each_scheduler_is_listed_for_the_present() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 2000).await;
+    let of = |scheduler: &str, name: &str| {
+        let mut spec = job(name, 2);
+        spec.shape.as_mut().unwrap().scheduler = scheduler.to_owned();
+        spec
+    };
+    let first = submit(&channel, of("batch", "crunch")).await.job;
+    let second = submit(&channel, of("ml", "train")).await.job;
+    let (mut batch, mut ml) =
+        (Session::open(&channel, "batch").await.unwrap(), Session::open(&channel, "ml").await.unwrap());
+    batch.reach(ml.cell.revision().0).await;
+    let loses = ml.transaction(1, vec![placement(second, vec![0, 0], vec![0, 1])]);
+    let one = batch.transaction(1, vec![placement(first, vec![0], vec![0])]);
+    assert_eq!(batch.commit(one).await.unwrap().granted, 1);
+    assert_eq!(ml.commit(loses).await.unwrap().granted, 1, "there was room for one more");
+    let claims = |view: v1::SchedulerView| (view.claims_granted, view.claims_refused, view.claims_lost);
+    let counted = async |name: &str| claims(scheduler(&channel, name).await);
+    eventually("the lost one is counted", async || counted("ml").await == (Some(1), Some(1), Some(1))).await;
+    assert_eq!(counted("batch").await, (Some(1), Some(0), Some(0)));
+
+    let mut govern = v1::govern_client::GovernClient::new(channel.clone());
+    let at = Some(v1::At { revision: batch.cell.revision().0, time_micros: 0 });
+    let then = govern.list_schedulers(v1::ListRequest { at, ..Default::default() }).await.unwrap().into_inner();
+    let then: Vec<_> = then.schedulers.into_iter().map(claims).collect();
+    assert_eq!(then, [(None, None, None), (None, None, None)], "since when they were counted is nothing of then");
+    server.shutdown().await.unwrap();
+}
