@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use plenum_model::{agreeing, counted};
-use plenum_proto::v1::{Resources, StatusResponse};
+use plenum_proto::v1::{HeldRoom, OldestHold, Resources, StatusResponse};
 use serde_json::{Value, json};
 
-use super::{ago, bytes, cpu, fields, json_time, quantity};
+use super::{
+    ago, bytes, cpu, fields, job_called, json_time, quantity, quantity::whole_seconds, seen::seen_from_micros,
+};
 
 /// Hexadecimal, as ids of cells are written.
 fn hex(bytes: &[u8]) -> String {
@@ -64,6 +66,46 @@ fn unknown(status: &StatusResponse) -> String {
     )
 }
 
+/// How many jobs hold room and how much, the oldest of these holds, and how to see each; nothing where there is none.
+fn holds(held: &HeldRoom) -> Option<String> {
+    let oldest = held.oldest.as_ref()?;
+    let called = job_called(&oldest.namespace, &oldest.job);
+    let each = quantity::short_resources(oldest.resources.as_ref());
+    let room = match oldest.machines {
+        0 => "no room, as earlier ones took it".to_owned(),
+        1 => format!("{each} on 1 machine"),
+        machines => format!("{each} on each of {machines} machines"),
+    };
+    let left = whole_seconds(oldest.deadline_micros.saturating_sub(seen_from_micros()));
+    let oldest = format!("for {called}, since revision {}: {room}, ends in {left}", oldest.first_wait_revision);
+    Some(match held.holds {
+        0 | 1 => format!("1 {oldest}"),
+        count => format!(
+            "{count} of {} in all: `plenum hold list` tells for whom; the oldest {oldest}",
+            quantity::short_resources(held.resources.as_ref())
+        ),
+    })
+}
+
+/// The same for programs.
+fn holds_json(held: &HeldRoom) -> Value {
+    let oldest = |oldest: &OldestHold| {
+        json!({
+            "namespace": oldest.namespace,
+            "job": oldest.job,
+            "machines": oldest.machines,
+            "resources": quantity::json_resources(oldest.resources.as_ref()),
+            "deadline": json_time(oldest.deadline_micros),
+            "first_wait_revision": oldest.first_wait_revision,
+        })
+    };
+    json!({
+        "count": held.holds,
+        "resources": quantity::json_resources(held.resources.as_ref()),
+        "oldest": held.oldest.as_ref().map(oldest),
+    })
+}
+
 /// The server's version, and its core's where it tells that.
 fn version(status: &StatusResponse) -> String {
     match status.core_version {
@@ -116,6 +158,14 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
     if !status.older_copy.is_empty() {
         pairs.insert(2, ("copy", format!("OLD: {}", status.older_copy)));
     }
+    pairs.extend(standing_out(status));
+    pairs.retain(|(name, value)| *name != "others" || value != "-");
+    fields(&pairs)
+}
+
+/// What is told only where there is something of it.
+fn standing_out(status: &StatusResponse) -> Vec<(&'static str, String)> {
+    let mut pairs = Vec::new();
     if !status.paused_schedulers.is_empty() {
         let paused = status.paused_schedulers.join(", ");
         pairs.push(("paused", format!("{paused}: `plenum scheduler resume NAME` lets one go on")));
@@ -131,6 +181,7 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
     if status.unknown_tasks > 0 {
         pairs.push(("unknown", unknown(status)));
     }
+    pairs.extend(status.held.as_ref().and_then(holds).map(|held| ("holds", held)));
     if status.history_given_up > 0 {
         let given_up = status.history_given_up;
         let (revisions, were) = (counted(given_up, "revision"), agreeing(given_up, "was", "were"));
@@ -140,8 +191,7 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
     if !status.custom_resources.is_empty() {
         pairs.push(("resources", status.custom_resources.join(", ")));
     }
-    pairs.retain(|(name, value)| *name != "others" || value != "-");
-    fields(&pairs)
+    pairs
 }
 
 /// What programs read.
@@ -183,6 +233,7 @@ pub(crate) fn status_json(status: &StatusResponse) -> Value {
         "paused_schedulers": status.paused_schedulers,
         "away_schedulers": status.away_schedulers,
         "silent_schedulers": status.silent_schedulers,
+        "holds": status.held.as_ref().map(holds_json),
     })
 }
 
@@ -218,6 +269,46 @@ mod tests {
         (status.unknown_adopted, status.unknown_stopping) = (1, 2);
         let many = "6 tasks on 2 machines (3 to be stopped unless adopted, 1 adopted, 2 stopping)";
         assert!(status_text(&status).contains(many), "{}", status_text(&status));
+    }
+
+    // Room of several machines was set aside for one job for hours, and whoever looked at a cell that seemed to have room had to think of holds.
+    #[test]
+    fn room_that_is_held_is_told_with_the_oldest_for_whom_it_is() {
+        super::super::look_from(60_000_000);
+        let mut status = StatusResponse { held: Some(HeldRoom::default()), ..StatusResponse::default() };
+        assert!(!status_text(&status).contains("holds"), "{}", status_text(&status));
+        let none = json!({"count": 0, "resources": null, "oldest": null});
+        assert_eq!(status_json(&status)["holds"], none, "programs find it always");
+        let cpu = |cpu_millis| Some(Resources { cpu_millis, ..Resources::default() });
+        let oldest = |machines| {
+            Some(OldestHold {
+                namespace: "ml".to_owned(),
+                job: "train".to_owned(),
+                machines,
+                resources: cpu(2000),
+                deadline_micros: 85_000_000,
+                first_wait_revision: 812,
+            })
+        };
+        let mut told = |holds, machines| {
+            status.held = Some(HeldRoom { holds, resources: cpu(9000), oldest: oldest(machines) });
+            status_text(&status)
+        };
+        let one = "1 for ml/train, since revision 812: cpu 2, memory 0B on 1 machine, ends in 25s";
+        assert!(told(1, 1).contains(one), "{}", told(1, 1));
+        let none_left = "1 for ml/train, since revision 812: no room, as earlier ones took it, ends in 25s";
+        assert!(told(1, 0).contains(none_left), "{}", told(1, 0));
+        let many = "3 of cpu 9, memory 0B in all: `plenum hold list` tells for whom; the oldest for ml/train, since revision 812: \
+                    cpu 2, memory 0B on each of 4 machines, ends in 25s";
+        assert!(told(3, 4).contains(many), "{}", told(3, 4));
+        let json = status_json(&status)["holds"].clone();
+        assert_eq!((&json["count"], &json["resources"]["cpu_millis"]), (&json!(3), &json!(9000)));
+        let oldest = &json["oldest"];
+        assert_eq!(
+            (&oldest["job"], &oldest["machines"], &oldest["deadline"]),
+            (&json!("train"), &json!(4), &json!("1970-01-01T00:01:25Z"))
+        );
+        assert_eq!(status_json(&StatusResponse::default())["holds"], Value::Null, "an earlier server does not tell it");
     }
 
     // It took changes, and that others had gone on from a newer copy stood in the logs of these alone.

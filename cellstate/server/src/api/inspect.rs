@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plenum_model::{Cell, Command, JobKind, LogTime, Machine, RejectionCode};
+use plenum_model::{Cell, Command, JobKind, LogTime, Machine, RejectionCode, Sum};
 use plenum_proto::{filters, v1};
 use tonic::{Request, Response, Status};
 
@@ -318,6 +318,26 @@ fn count_rows(cell: &Cell, now: LogTime, status: &mut v1::StatusResponse) {
     }
     status.capacity = Some(capacity);
     status.allocated = Some(allocated);
+    status.held = Some(held(cell));
+}
+
+/// All holds in short. There are a thousand at most.
+fn held(cell: &Cell) -> v1::HeldRoom {
+    let mut resources = Sum::default();
+    cell.holds().for_each(|(_, hold)| resources.add(&hold.resources, hold.machines.len()));
+    let oldest = cell.holds().min_by_key(|(job, hold)| (hold.first_wait, *job));
+    let oldest = oldest.and_then(|(job, hold)| {
+        let job = cell.job(job)?;
+        Some(v1::OldestHold {
+            namespace: job.shape.namespace.to_string(),
+            job: job.shape.name.to_string(),
+            machines: u32::try_from(hold.machines.len()).unwrap_or(u32::MAX),
+            resources: Some((&hold.resources).into()),
+            deadline_micros: hold.deadline.micros,
+            first_wait_revision: hold.first_wait.0,
+        })
+    });
+    v1::HeldRoom { holds: cell.holds().len() as u64, resources: Some((&resources.total()).into()), oldest }
 }
 
 #[cfg(test)]

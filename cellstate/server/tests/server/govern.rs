@@ -126,6 +126,39 @@ async fn a_claim_that_lacks_room_which_another_job_holds_is_told_whose_it_is() {
     server.shutdown().await.unwrap();
 }
 
+// A status had nothing of them: in a cell that seemed to have room, everything waited.
+#[tokio::test]
+async fn a_status_tells_of_the_room_that_is_held_and_of_the_oldest_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    register(&channel, "m2", 4000).await;
+    let (first, second) = (submit(&channel, job("first", 1)).await.job, submit(&channel, job("second", 1)).await.job);
+    let mut cell = CellClient::new(channel.clone());
+    let mut take = async |job, machines, cpu_millis| {
+        let resources = Some(v1::Resources { cpu_millis, ..Default::default() });
+        let hold = v1::TakeHoldRequest { job, machines, resources, within_micros: 60_000_000, ..Default::default() };
+        cell.take_hold(hold).await.unwrap().into_inner().revision
+    };
+    let held = async || {
+        let status = InspectClient::new(channel.clone()).status(v1::StatusRequest {}).await.unwrap().into_inner();
+        let held = status.held.unwrap();
+        (held.holds, held.resources.unwrap().cpu_millis, held.oldest)
+    };
+    assert_eq!(held().await, (0, 0, None));
+    let since = take(second, vec![0, 1], 1000).await;
+    take(first, vec![0], 500).await;
+    // Renewed, it has its place all the same.
+    take(second, vec![0, 1], 1500).await;
+    let (holds, cpu_millis, oldest) = held().await;
+    assert_eq!((holds, cpu_millis), (2, 3500), "on each of its machines");
+    let oldest = oldest.unwrap();
+    assert_eq!((oldest.namespace.as_str(), oldest.job.as_str(), oldest.machines), ("default", "second", 2));
+    assert_eq!((oldest.resources.unwrap().cpu_millis, oldest.first_wait_revision), (1500, since));
+    server.shutdown().await.unwrap();
+}
+
 // It went on renewing room for jobs that had long been placed.
 #[tokio::test]
 async fn no_room_is_held_for_a_job_of_which_nothing_waits() {
