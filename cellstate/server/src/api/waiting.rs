@@ -25,6 +25,8 @@ pub(super) struct Reasons<'a> {
     then: LogTime,
     /// What is used of each quota, by namespace: summed once, as soon as somebody asks.
     used: OnceCell<BTreeMap<Arc<str>, Sum>>,
+    /// What holds take, by namespace; the same.
+    held: OnceCell<BTreeMap<Arc<str>, Sum>>,
     /// Who has fallen silent; the same.
     silent: OnceCell<BTreeSet<SessionId>>,
     /// Sessions that nobody uses; the same.
@@ -47,8 +49,8 @@ impl<'a> Reasons<'a> {
         let present = if past::is_asked(at) { None } else { Some(shared) };
         // A time that is yet to come is taken for now.
         let then = then(at.unwrap_or_default(), cell).min(shared.clock.now());
-        let (used, silent, away, drains) = Default::default();
-        Self { present, cell, then, used, silent, away, drains }
+        let (used, held, silent, away, drains) = Default::default();
+        Self { present, cell, then, used, held, silent, away, drains }
     }
 
     /// The time that what waits is held against.
@@ -218,11 +220,39 @@ impl<'a> Reasons<'a> {
         let short = shortage.words_in(&self.cell.identity().custom_resources);
         let resource = shortage.resource;
         let limit = Resource::ALL.iter().zip(quota.limits).find_map(|(one, limit)| limit.filter(|_| *one == resource));
-        let (used, limit) = (resource.lack(used.get(resource)), resource.lack(limit.unwrap_or_default()));
+        let (used, held) = (used.get(resource), self.held_beside(job).get(resource));
+        // Who lists the allocations of the namespace finds that much less, and room in its quota.
+        let by_whom = if held > 0 {
+            let (allocated, held) = (resource.lack(used.saturating_sub(held)), resource.lack(held));
+            format!(
+                ", {allocated} by allocations and {held} by holds; `plenum hold list --namespace {namespace}` tells for whom"
+            )
+        } else {
+            String::new()
+        };
+        let (used, limit) = (resource.lack(used), resource.lack(limit.unwrap_or_default()));
         let what = if at_once > 1 { format!("the {at_once} that it starts with") } else { "one more".to_owned() };
         let beyond = quota.shortage(&Resources::default(), &wanted);
         let beyond = if beyond.is_some() { ", which is more than it has in all" } else { "" };
-        Some(format!("the quota of {namespace} is short of {short} for {what}{beyond}: {used} of {limit} are used"))
+        Some(format!(
+            "the quota of {namespace} is short of {short} for {what}{beyond}: {used} of {limit} are used{by_whom}"
+        ))
+    }
+
+    /// What of the use of its namespace's quota is not by allocations: holds of other jobs. Its own one is room for it.
+    fn held_beside(&self, job: &Job) -> Resources {
+        let held = self.held.get_or_init(|| {
+            let mut held: BTreeMap<Arc<str>, Sum> = BTreeMap::new();
+            for (holder, hold) in self.cell.holds() {
+                if let Some(holder) = self.cell.job(holder) {
+                    let of_namespace = held.entry(holder.shape.namespace.clone()).or_default();
+                    of_namespace.add(&hold.resources, hold.machines.len());
+                }
+            }
+            held
+        });
+        let held = held.get(&job.shape.namespace).copied().unwrap_or_default();
+        self.cell.used_beside(job.id, held).total()
     }
 
     /// How many tasks of a group are on drained machines, and why they stay there, where their scheduler says so.

@@ -312,6 +312,47 @@ async fn a_job_that_waits_says_why() {
     panic!("the scheduler's note never showed");
 }
 
+// It told how much of the quota was used; those who added up the allocations of the namespace found less, and took it for a mistake.
+#[tokio::test]
+async fn a_job_that_waits_for_its_quota_is_told_what_allocations_and_what_holds_use_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 8000).await;
+    let (runs, gang, waits) = (job("runs", 1), job("gang", 1), job("waits", 1));
+    let runs = submit(&channel, runs).await.job;
+    let (gang, waits) = (submit(&channel, gang).await.job, submit(&channel, waits).await.job);
+    let mut session = Session::open(&channel, "batch").await.unwrap();
+    let placed = session.transaction(1, vec![placement(runs, vec![0], vec![0])]);
+    assert_eq!(session.commit(placed).await.unwrap().granted, 1);
+    let limit = Some(v1::Quota { cpu_millis: Some(3000), ..Default::default() });
+    let mut govern = v1::govern_client::GovernClient::new(channel.clone());
+    govern.set_quota(v1::SetQuota { namespace: "default".to_owned(), limit }).await.unwrap();
+    let take = async |job, cpu_millis| {
+        let hold = v1::TakeHoldRequest {
+            job,
+            machines: vec![0],
+            resources: Some(v1::Resources { cpu_millis, ..Default::default() }),
+            within_micros: 60_000_000,
+            ..Default::default()
+        };
+        v1::cell_client::CellClient::new(channel.clone()).take_hold(hold).await.unwrap();
+    };
+    let reason = async || {
+        let get = v1::GetJobRequest { namespace: String::new(), name: "waits".into(), at: None };
+        let answer = v1::jobs_client::JobsClient::new(channel.clone()).get(get).await.unwrap();
+        answer.into_inner().job.unwrap().waiting_reason
+    };
+    take(gang, 1500).await;
+    let both = "work: 1 waiting: the quota of default is short of cpu by 500m for one more: 2500m of 3000m are used, 1000m by \
+                allocations and 1500m by holds; `plenum hold list --namespace default` tells for whom";
+    assert_eq!(reason().await, both);
+    // Its own hold is room for it.
+    take(waits, 500).await;
+    assert_eq!(reason().await, both);
+    server.shutdown().await.unwrap();
+}
+
 // It said that it was short of a core for one more, or nothing but that it had been refused.
 #[tokio::test]
 async fn a_gang_that_its_quota_can_never_have_says_so() {
