@@ -178,7 +178,11 @@ pub(crate) enum Command {
     Conflicts(Conflicts),
     /// The cell in a few lines
     #[command(args = [namespace_of_no_use()])]
-    Status,
+    Status {
+        /// As it was at a revision, or at a time such as 2026-11-20T08:00:00Z or -10m
+        #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
+        at: Option<At>,
+    },
     /// Checks the log of a stopped cell: decides it again and compares
     #[command(args = [address_of_no_use(), request_timeout_of_no_use(), namespace_of_no_use()])]
     Verify {
@@ -237,6 +241,7 @@ mod tests {
             "plenum conflicts --by pair --since 10m",
             "plenum conflicts --since -10m",
             "plenum machine list --at -10m",
+            "plenum status --at -10m",
             "plenum conflicts --at=-1h",
             "plenum job history web --limit 5 --at 12",
             "plenum quota history ml --limit 5 --at 12",

@@ -75,15 +75,17 @@ pub(super) async fn run(context: &Context, command: Machine) -> Result<(), Failu
     }
 }
 
-/// Of machines by state: how many of the cordoned ones their own agents cordoned, by why. Nothing where that can't be told soon, or not of all.
+/// Of machines by state, as they were at a moment or are: how many of the cordoned ones their own agents cordoned, by why. Nothing where that can't be told
+/// soon, or not of all.
 pub(super) async fn unfit_counts(
     connection: &Connection,
     by_state: &BTreeMap<String, u64>,
+    at: Option<At>,
 ) -> Option<BTreeMap<&'static str, u64>> {
     if by_state.get(CORDONED).is_none_or(|count| *count == 0) {
         return Some(BTreeMap::new());
     }
-    let request = ListRequest { filter: format!("state={CORDONED}"), ..ListRequest::default() };
+    let request = ListRequest { at, filter: format!("state={CORDONED}"), ..ListRequest::default() };
     let answer = hints::besides(hints::look_until(None), connection.inspect().list_machines(request)).await?;
     unfit_of(&answer)
 }

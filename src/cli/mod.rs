@@ -29,7 +29,7 @@ mod watch;
 use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use plenum_proto::v1::{At, MomentRequest, MomentResponse};
+use plenum_proto::v1::{At, GetStatusAtRequest, MomentRequest, MomentResponse, StatusRequest};
 use serde_json::json;
 use tonic::Code;
 
@@ -89,7 +89,7 @@ fn wanted(command: &Command) -> Wanted {
         Command::Agent(_)
         | Command::Scheduler(_)
         | Command::Backup { dir: None, .. }
-        | Command::Status
+        | Command::Status { .. }
         | Command::Machine(_)
         | Command::Partition(_) => (true, false),
         // Ids and names of namespaces say what is meant by themselves.
@@ -317,7 +317,7 @@ async fn ask(context: &Context, command: Command) -> Result<ExitCode, Failure> {
         Command::Partition(command) => govern::partition(context, command).await?,
         Command::Hold(command) => govern::hold(context, command).await?,
         Command::Conflicts(command) => conflicts::run(context, &command).await?,
-        Command::Status => status(context).await?,
+        Command::Status { at } => status(context, at).await?,
         _ => {}
     }
     Ok(ExitCode::SUCCESS)
@@ -333,18 +333,24 @@ pub(crate) fn block_on<F: Future>(future: F) -> Result<F::Output, Failure> {
     Ok(output)
 }
 
-async fn status(context: &Context) -> Result<(), Failure> {
-    let connection = context.connect_to_read(None).await?;
-    let mut status = connection.inspect().status(plenum_proto::v1::StatusRequest {}).await?.into_inner();
+async fn status(context: &Context, at: Option<At>) -> Result<(), Failure> {
+    let connection = context.connect_to_read(at).await?;
+    let mut status = match at {
+        None => connection.inspect().status(StatusRequest {}).await?,
+        Some(_) => connection.inspect().get_status_at(GetStatusAtRequest { at }).await?,
+    }
+    .into_inner();
     output::name_resources(status.custom_resources.clone());
-    let unfit = machine::unfit_counts(&connection, &status.machines).await;
-    let mut object = output::status_json(&status);
+    let is_past = at.is_some();
+    let then = at.map(|_| At { revision: status.revision, time_micros: 0 });
+    let unfit = machine::unfit_counts(&connection, &status.machines, then).await;
+    let mut object = if is_past { output::past_status_json(&status) } else { output::status_json(&status) };
     object["machines_unfit"] = json!(unfit);
     if let Some(unfit) = &unfit {
         machine::tell_unfit(&mut status.machines, unfit);
     }
     output::print(&output::object(context.format, &object, &output::cell_name(&status), || {
-        output::status_text(&status)
+        if is_past { output::past_status_text(&status) } else { output::status_text(&status) }
     }))
 }
 

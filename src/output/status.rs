@@ -114,13 +114,35 @@ fn version(status: &StatusResponse) -> String {
     }
 }
 
-/// What people read.
-pub(crate) fn status_text(status: &StatusResponse) -> String {
+/// What stands in a line, and its name.
+type Pair = (&'static str, String);
+
+/// What is counted, and what of the room is taken.
+fn rows(status: &StatusResponse) -> [Pair; 7] {
     let capacity = status.capacity.clone().unwrap_or_default();
     let allocated = status.allocated.clone().unwrap_or_default();
     let part = |amount: fn(&Resources) -> i64, show: fn(i64) -> String| {
         format!("{} of {}", show(amount(&allocated)), show(amount(&capacity)))
     };
+    [
+        ("machines", machines(status)),
+        ("cpu", part(|amount| amount.cpu_millis, cpu)),
+        ("memory", part(|amount| amount.memory_bytes, bytes)),
+        ("others", quantity::custom_cell(status.allocated.as_ref(), status.capacity.as_ref())),
+        ("jobs", jobs(status)),
+        ("allocations", allocations(status)),
+        ("sessions", status.sessions.to_string()),
+    ]
+}
+
+/// In lines; `others` only where there are some.
+fn lines_of(mut pairs: Vec<Pair>) -> String {
+    pairs.retain(|(name, value)| *name != "others" || value != "-");
+    fields(&pairs)
+}
+
+/// What people read.
+pub(crate) fn status_text(status: &StatusResponse) -> String {
     let mut pairs = vec![
         (
             "cell",
@@ -137,13 +159,12 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
             if status.read_only.is_empty() { "taken".into() } else { format!("READ-ONLY: {}", status.read_only) },
         ),
         ("revision", format!("{} (readable from {})", status.revision, status.oldest_revision)),
-        ("machines", machines(status)),
-        ("cpu", part(|amount| amount.cpu_millis, cpu)),
-        ("memory", part(|amount| amount.memory_bytes, bytes)),
-        ("others", quantity::custom_cell(status.allocated.as_ref(), status.capacity.as_ref())),
-        ("jobs", jobs(status)),
-        ("allocations", allocations(status)),
-        ("sessions", status.sessions.to_string()),
+    ];
+    if !status.older_copy.is_empty() {
+        pairs.insert(2, ("copy", format!("OLD: {}", status.older_copy)));
+    }
+    pairs.extend(rows(status));
+    pairs.extend([
         ("transactions", format!("{}, {} with conflicts, since this start", status.transactions, status.conflicts)),
         (
             "disk",
@@ -154,17 +175,38 @@ pub(crate) fn status_text(status: &StatusResponse) -> String {
                 bytes(i64::try_from(status.free_bytes).unwrap_or(i64::MAX))
             ),
         ),
-    ];
-    if !status.older_copy.is_empty() {
-        pairs.insert(2, ("copy", format!("OLD: {}", status.older_copy)));
-    }
+    ]);
     pairs.extend(standing_out(status));
-    pairs.retain(|(name, value)| *name != "others" || value != "-");
-    fields(&pairs)
+    lines_of(pairs)
+}
+
+/// The same of a cell as it was: what only its server knows is kept nowhere, and left out.
+pub(crate) fn past_status_text(status: &StatusResponse) -> String {
+    let time = json_time(status.time_micros);
+    let mut pairs = vec![
+        ("cell", format!("{} (incarnation {})", hex(&status.cell_id), status.incarnation)),
+        ("revision", format!("{}, decided at {}", status.revision, time.as_str().unwrap_or("-"))),
+    ];
+    pairs.extend(rows(status));
+    pairs.extend(standing_out(status));
+    for (name, value) in &mut pairs {
+        // Of those who were paused then nobody can say what is to be done today.
+        let is_paused = *name == "paused";
+        *value = if is_paused { status.paused_schedulers.join(", ") } else { looking_at(value, status.revision) };
+    }
+    lines_of(pairs)
+}
+
+/// A text with the commands in it as they show what was at a revision.
+fn looking_at(text: &str, revision: u64) -> String {
+    let parts = text
+        .split('`')
+        .map(|part| if part.starts_with("plenum ") { format!("{part} --at {revision}") } else { part.to_owned() });
+    parts.collect::<Vec<_>>().join("`")
 }
 
 /// What is told only where there is something of it.
-fn standing_out(status: &StatusResponse) -> Vec<(&'static str, String)> {
+fn standing_out(status: &StatusResponse) -> Vec<Pair> {
     let mut pairs = Vec::new();
     if !status.paused_schedulers.is_empty() {
         let paused = status.paused_schedulers.join(", ");
@@ -235,6 +277,36 @@ pub(crate) fn status_json(status: &StatusResponse) -> Value {
         "silent_schedulers": status.silent_schedulers,
         "holds": status.held.as_ref().map(holds_json),
     })
+}
+
+/// What only a server that runs knows: of itself, its disk, and who is connected to it.
+const OF_THE_PRESENT: [&str; 17] = [
+    "version",
+    "core_version",
+    "started_at",
+    "machines_held_back",
+    "read_only",
+    "older_copy",
+    "oldest_revision",
+    "history_revision",
+    "history_lag_bytes",
+    "history_given_up_revisions",
+    "log_bytes",
+    "log_kept_bytes",
+    "free_bytes",
+    "transactions",
+    "conflicts",
+    "away_schedulers",
+    "silent_schedulers",
+];
+
+/// The same of a cell as it was: the same fields, and `null` what is kept nowhere.
+pub(crate) fn past_status_json(status: &StatusResponse) -> Value {
+    let mut object = status_json(status);
+    for field in OF_THE_PRESENT {
+        object[field] = Value::Null;
+    }
+    object
 }
 
 /// The cell's id, as people write it.
@@ -309,6 +381,44 @@ mod tests {
             (&json!("train"), &json!(4), &json!("1970-01-01T00:01:25Z"))
         );
         assert_eq!(status_json(&StatusResponse::default())["holds"], Value::Null, "an earlier server does not tell it");
+    }
+
+    // "What was the cell like at three in the night" took four listings, and counting.
+    #[test]
+    fn a_status_of_the_past_has_what_is_known_of_then_and_nothing_of_the_server_of_today() {
+        let counts = |word: &str| BTreeMap::from([(word.to_owned(), 2)]);
+        let status = StatusResponse {
+            cell_id: vec![0xab_u8].into(),
+            incarnation: 1,
+            term: 3,
+            revision: 812,
+            time_micros: 1_000_000,
+            machines: counts("ready"),
+            jobs: counts("running"),
+            waiting_tasks: 4,
+            paused_schedulers: vec!["ml".to_owned()],
+            ..StatusResponse::default()
+        };
+        let told = past_status_text(&status);
+        for part in [
+            "ab (incarnation 1)\n",
+            "812, decided at 1970-01-01T00:00:01Z\n",
+            "2 ready",
+            "none; 4 tasks wait: `plenum job list --filter 'waiting!=0' --at 812` tells of which jobs",
+            "ml\n",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        for part in ["version", "changes", "readable from", "transactions", "disk", "resume"] {
+            assert!(!told.contains(part), "{part}: {told}");
+        }
+        let (now, then) = (status_json(&status), past_status_json(&status));
+        let fields = |object: &Value| object.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(fields(&now), fields(&then), "programs find the same fields");
+        for (field, value) in then.as_object().unwrap() {
+            let of_then = !OF_THE_PRESENT.contains(&field.as_str());
+            assert_eq!(value, if of_then { &now[field] } else { &Value::Null }, "{field}");
+        }
     }
 
     // It took changes, and that others had gone on from a newer copy stood in the logs of these alone.

@@ -260,6 +260,7 @@ const TABLE: &[Row] = table! {
     }
     "plenum.v1.Inspect" {
         "Status": READERS,
+        "GetStatusAt": READERS,
         "Moment": READERS,
         "ListMachines": READERS,
         "GetMachine": READERS,

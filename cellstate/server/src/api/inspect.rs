@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use plenum_model::{Cell, Command, JobKind, LogTime, Machine, RejectionCode, Sum};
+use plenum_model::{Cell, CellIdentity, Command, JobKind, LogTime, Machine, RejectionCode, Sum};
 use plenum_proto::{filters, v1};
 use tonic::{Request, Response, Status};
 
@@ -13,6 +13,7 @@ use super::listing::{self, Filter};
 use super::members::{self, ByScheduler, Members};
 use super::past;
 use super::story::{self, Hero, gone};
+use super::waiting::Reasons;
 use super::{principal, transactions};
 use crate::shared::Shared;
 use crate::view;
@@ -45,6 +46,21 @@ impl v1::inspect_server::Inspect for InspectService {
 
     async fn status(&self, _request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
         Ok(Response::new(status(&self.shared).await?))
+    }
+
+    async fn get_status_at(
+        &self,
+        request: Request<v1::GetStatusAtRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        let at = request.into_inner().at;
+        let cell = past::cell(&self.shared, at).await?;
+        let then = Reasons::new(&self.shared, at, &cell).now();
+        let counted = cell.read(move |cell| {
+            let mut status = of_state(cell, cell.identity());
+            count_rows(cell, then, &mut status);
+            Ok(status)
+        });
+        Ok(Response::new(counted.await?))
     }
 
     async fn moment(&self, request: Request<v1::MomentRequest>) -> Result<Response<v1::MomentResponse>, Status> {
@@ -237,17 +253,10 @@ pub(super) async fn status_with<T: Send + 'static>(
 ) -> Result<(v1::StatusResponse, T), Failure> {
     let turn = shared.reads.turn_to_count().await?;
     let cell = shared.snapshot().await;
-    let identity = &shared.identity;
     let (transactions, conflicts) = shared.metrics.totals();
     let mut status = v1::StatusResponse {
-        cell_id: bytes::Bytes::copy_from_slice(&identity.cell_id),
-        incarnation: identity.incarnation,
-        term: identity.term,
-        revision: cell.revision().0,
-        time_micros: cell.time().micros,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         core_version: plenum_core::CORE_VERSION,
-        sessions: cell.sessions().count() as u64,
         read_only: shared.space.low().map(|low| low.to_string()).unwrap_or_default(),
         // Right after a leap the batch of the oldest is yet to come, and the cell that was leapt to can be read.
         oldest_revision: shared.feed.history().oldest_revision().min(cell.revision().0),
@@ -261,10 +270,8 @@ pub(super) async fn status_with<T: Send + 'static>(
         transactions,
         conflicts,
         started_micros: shared.clock.start_micros(),
-        custom_resources: identity.custom_resources.iter().map(ToString::to_string).collect(),
-        paused_schedulers: cell.paused().take(NAMED_MAX).map(ToString::to_string).collect(),
         older_copy: shared.ahead.words(shared.clock.monotonic_micros()),
-        ..v1::StatusResponse::default()
+        ..of_state(&cell, &shared.identity)
     };
     // A large cell takes some milliseconds, in which connections would stand still.
     let known = shared.clone();
@@ -277,6 +284,21 @@ pub(super) async fn status_with<T: Send + 'static>(
         Ok((status, also))
     });
     Ok(counted.await?.0)
+}
+
+/// What a cell's state tells of itself at a glance, of the present and of the past.
+fn of_state(cell: &Cell, identity: &CellIdentity) -> v1::StatusResponse {
+    v1::StatusResponse {
+        cell_id: bytes::Bytes::copy_from_slice(&identity.cell_id),
+        incarnation: identity.incarnation,
+        term: identity.term,
+        revision: cell.revision().0,
+        time_micros: cell.time().micros,
+        sessions: cell.sessions().count() as u64,
+        custom_resources: identity.custom_resources.iter().map(ToString::to_string).collect(),
+        paused_schedulers: cell.paused().take(NAMED_MAX).map(ToString::to_string).collect(),
+        ..v1::StatusResponse::default()
+    }
 }
 
 /// The first schedulers of those that are meant.

@@ -33,6 +33,7 @@ mod lives;
 mod loops;
 mod lost_end;
 mod metrics;
+mod moments;
 mod moves;
 mod named;
 mod offline;
