@@ -90,11 +90,12 @@ impl History {
     /// Writes what gathered in memory as a block.
     pub(crate) fn close_block(&self, writer: &mut Writer) -> Result<(), StoreError> {
         // Readers look at both until the block is there; conflicts are many, and encoded without being copied.
-        let (batches, rows, conflicts, governs, counts) = {
+        let (batches, rows, conflicts, (governs, has_news), counts) = {
             let view = self.view();
-            let Digest { conflicts, rows, governs, counts } = &view.digest;
+            let Digest { conflicts, rows, governs, has_news, counts } = &view.digest;
             let conflicts = ConflictsRecord::encoded(conflicts);
-            (view.gathering.clone(), rows.clone(), conflicts, Some(*governs), Some(*counts))
+            let tells = (Some(*governs), Some(*has_news));
+            (view.gathering.clone(), rows.clone(), conflicts, tells, Some(*counts))
         };
         let (Some(first), Some(last)) = (batches.first(), batches.last().map(|batch| batch.last)) else {
             return Ok(());
@@ -109,7 +110,7 @@ impl History {
         changes.put_message(Shelf::Index, keys::time(time_micros, first), &sums);
         let filter = Bytes::from(writer.subjects.filter());
         let filter_bytes = filter.len() as u64;
-        let summary = SummaryRecord { last, time_micros, old_filter: Bytes::new(), filter, governs };
+        let summary = SummaryRecord { last, time_micros, old_filter: Bytes::new(), filter, governs, has_news };
         changes.put_message(Shelf::Filters, keys::block(first), &summary);
         if !conflicts.is_empty() {
             changes.put(Shelf::Index, keys::conflicts(first), &conflicts);

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 pub(crate) type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Fields of a `Delta`.
+const CELL: u64 = 3;
 const MACHINES: u64 = 6;
 const JOBS: u64 = 7;
 const GRANTS: u64 = 8;
@@ -52,6 +53,8 @@ pub(crate) struct Digest {
     pub(crate) rows: Rows,
     /// Whether a quota, a partition, a pause or a right was set.
     pub(crate) governs: bool,
+    /// Whether a server started, a machine came, went or became another one than before, or a job failed.
+    pub(crate) has_news: bool,
     pub(crate) counts: CountsRecord,
 }
 
@@ -102,6 +105,7 @@ impl Digest {
         // Not `append`, which walks all that is there already for each batch.
         self.rows.extend(later.rows);
         self.governs |= later.governs;
+        self.has_news |= later.has_news;
         self.counts.add(later.counts);
     }
 
@@ -158,6 +162,7 @@ impl Digest {
         delta.tasks.iter().for_each(|changes| subjects.about(Subject::GroupRow(changes.group_row)));
         let laid_down = [&delta.quotas, &delta.partitions, &delta.paused, &delta.rights];
         self.governs |= laid_down.into_iter().any(|changes| !changes.is_empty());
+        self.has_news |= has_news(delta);
         let mut leavers = 0;
         let mut leave = |rows: &mut Rows, key: Vec<u8>| {
             rows.insert(keys::leaver(revision, leavers), LeaverRecord { key }.encode_to_vec());
@@ -210,6 +215,13 @@ impl Digest {
     }
 }
 
+/// Whether a server starts, a machine comes, goes or is another one than before, or a job fails.
+fn has_news(delta: &DeltaHead) -> bool {
+    let failed = i32::from(v1::JobState::JobFailed);
+    let fails = |change: &v1::JobChange| matches!(&change.change, Some(JobChange::State(job)) if job.state == failed);
+    delta.cell.is_some() || !delta.machines.is_empty() || delta.jobs.iter().any(fails)
+}
+
 /// Notes the slots of allocations in an encoded delta, and gives what else in it is looked at. They are nearly all of it, and
 /// generated code takes longer to read such a column than all else here takes together. Where it is unusual, generated code is to
 /// read it all the same, and what was noted until then is noted twice.
@@ -221,7 +233,7 @@ fn note_slots(subjects: &mut Subjects, delta: &[u8], rest: &mut Vec<u8>) -> Resu
             MOVES | ENDS => SLOTS,
             TASKS => GROUP_ROW,
             SESSIONS if is_number(content(delta, &field)?) => continue,
-            MACHINES | JOBS | SESSIONS | QUOTAS | PARTITIONS | PAUSED | RIGHTS => {
+            CELL | MACHINES | JOBS | SESSIONS | QUOTAS | PARTITIONS | PAUSED | RIGHTS => {
                 rest.extend_from_slice(&delta[field.whole]);
                 continue;
             }

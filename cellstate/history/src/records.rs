@@ -113,6 +113,9 @@ pub(crate) struct SummaryRecord {
     /// Whether one of them sets a quota, a partition, a pause or a right. Absent where nobody looked: those who wrote blocks before did not.
     #[prost(bool, optional, tag = "5")]
     pub(crate) governs: Option<bool>,
+    /// Whether in one of them a server starts, a machine comes, goes or is another one than before, or a job fails. Absent as the one above.
+    #[prost(bool, optional, tag = "6")]
+    pub(crate) has_news: Option<bool>,
 }
 
 impl ConflictsRecord {
@@ -346,6 +349,9 @@ pub(crate) struct CulpritHead {
 /// The head of a `Delta`.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct DeltaHead {
+    /// Of this it is asked only whether it is there.
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    pub(crate) cell: Option<Bytes>,
     #[prost(message, repeated, tag = "6")]
     pub(crate) machines: Vec<v1::MachineChange>,
     #[prost(message, repeated, tag = "7")]

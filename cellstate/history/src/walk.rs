@@ -23,6 +23,8 @@ pub struct BlockSummary {
     filter: Option<Filter>,
     /// Whether it was seen to set a quota, a partition, a pause or a right; `None` where nobody looked.
     governs: Option<bool>,
+    /// Whether it was seen to have a server start, a machine come, go or become another one, or a job fail; `None` as above.
+    has_news: Option<bool>,
 }
 
 impl BlockSummary {
@@ -36,6 +38,13 @@ impl BlockSummary {
     #[must_use]
     pub fn may_govern(&self) -> bool {
         self.governs.unwrap_or(true)
+    }
+
+    /// False only if in no entry of it a server starts, a machine comes, goes or is another one than before, or a job fails. True of all blocks that
+    /// were written before this was noted.
+    #[must_use]
+    pub fn may_have_news(&self) -> bool {
+        self.has_news.unwrap_or(true)
     }
 }
 
@@ -120,6 +129,7 @@ impl Walk {
                 time_micros: first.time_micros,
                 filter: None,
                 governs: None,
+                has_news: None,
             })
         };
         if gathering.is_some() {
@@ -143,7 +153,7 @@ impl Walk {
 
 fn bare(block: &Block) -> BlockSummary {
     let time_micros = block.batches.first().map_or(0, |batch| batch.time_micros);
-    BlockSummary { first: block.first, last: block.last, time_micros, filter: None, governs: None }
+    BlockSummary { first: block.first, last: block.last, time_micros, filter: None, governs: None, has_news: None }
 }
 
 /// What a row of the filters says, or one of the index of formats up to 4.
@@ -155,8 +165,8 @@ fn summary_of(shelf: Shelf, row: Row) -> Result<BlockSummary, StoreError> {
     let record: SummaryRecord = decode(shelf, &row.key, row.value)?;
     let filter = Filter::of(record.filter, record.old_filter)
         .ok_or_else(|| damaged(shelf, &row.key, "its filter has no size that a filter has"))?;
-    let SummaryRecord { last, time_micros, governs, .. } = record;
-    Ok(BlockSummary { first, last, time_micros, filter: Some(filter), governs })
+    let SummaryRecord { last, time_micros, governs, has_news, .. } = record;
+    Ok(BlockSummary { first, last, time_micros, filter: Some(filter), governs, has_news })
 }
 
 impl History {
