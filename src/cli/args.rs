@@ -18,7 +18,7 @@ pub(crate) use operators::{Conflicts, Holds, Limits, Partitions, Quotas, Schedul
 pub(crate) use parts::WithParent;
 pub(crate) use parts::{Agent, Dev, Restore, Scheduler, Server};
 
-use super::at::{parse_at, parse_before};
+use super::at::{Since, parse_at, parse_before, parse_since};
 use crate::output::Format;
 
 /// The kernel of a data-centre operating system: one shared cell state, many independent schedulers.
@@ -183,6 +183,15 @@ pub(crate) enum Command {
         #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
         at: Option<At>,
     },
+    /// What happened to the cell: starts of its server, machines that came, went or changed, and jobs that failed
+    #[command(args = [namespace_of_no_use()])]
+    History {
+        /// Only of the last time, such as 10m, or since a time such as 2026-11-20T08:00:00Z; with --at, of the time before that moment
+        #[arg(long, value_name = "TIME", value_parser = parse_since, allow_hyphen_values = true)]
+        since: Option<Since>,
+        #[command(flatten)]
+        told: Told,
+    },
     /// Checks the log of a stopped cell: decides it again and compares
     #[command(args = [address_of_no_use(), request_timeout_of_no_use(), namespace_of_no_use()])]
     Verify {
@@ -242,6 +251,7 @@ mod tests {
             "plenum conflicts --since -10m",
             "plenum machine list --at -10m",
             "plenum status --at -10m",
+            "plenum history --since 10m --limit 5 --before -1m -o json",
             "plenum conflicts --at=-1h",
             "plenum job history web --limit 5 --at 12",
             "plenum quota history ml --limit 5 --at 12",

@@ -15,10 +15,10 @@ use crate::{
 
 pub(super) async fn run(context: &Context, command: &Conflicts) -> Result<(), Failure> {
     // A slip is told before a missing cell.
-    since_micros(command, 0)?;
+    since_micros(command.since, command.at, 0)?;
     let connection = context.connect_to_read(command.at).await?;
     watch::print(context.format, command.watch, async || {
-        let since_micros = since_micros(command, output::cell_now_micros())?;
+        let since_micros = since_micros(command.since, command.at, output::cell_now_micros())?;
         let request = ListConflictsRequest {
             by: command.by.clone(),
             since_micros,
@@ -65,14 +65,18 @@ fn listed(format: Format, command: &Conflicts, answer: &ListConflictsResponse) -
     Listed { revision: answer.revision, unlogged, text, missing, hint }
 }
 
-/// Since when conflicts count: a time, or so long before the moment up to which they do; 0 for all.
-fn since_micros(command: &Conflicts, now_micros: i64) -> Result<i64, Failure> {
-    let ago = match command.since {
+/// Since when something counts: a time, or so long before the moment up to which it does; 0 for all.
+///
+/// # Errors
+///
+/// Wrong usage: it counts back from a revision, of which it has no time.
+pub(super) fn since_micros(since: Option<Since>, at: Option<At>, now_micros: i64) -> Result<i64, Failure> {
+    let ago = match since {
         None => return Ok(0),
         Some(Since::Time(micros)) => return Ok(micros.max(1)),
         Some(Since::Ago(ago)) => ago,
     };
-    let until = match command.at {
+    let until = match at {
         None => now_micros,
         Some(At { time_micros, .. }) if time_micros != 0 => time_micros,
         Some(At { revision, .. }) => {
@@ -168,16 +172,14 @@ mod tests {
             filter: None,
             at,
         };
-        assert_eq!(since_micros(&at(None), 10_000).unwrap(), 9_400);
-        assert_eq!(since_micros(&at(Some(At { revision: 0, time_micros: 5_000 })), 10_000).unwrap(), 4_400);
+        let since_of = |command: Conflicts, now_micros| since_micros(command.since, command.at, now_micros);
+        assert_eq!(since_of(at(None), 10_000).unwrap(), 9_400);
+        assert_eq!(since_of(at(Some(At { revision: 0, time_micros: 5_000 })), 10_000).unwrap(), 4_400);
         let since = Some(Since::Time(77));
         let revision = Some(At { revision: 7, time_micros: 0 });
-        assert_eq!(since_micros(&Conflicts { since, ..at(revision) }, 10_000).unwrap(), 77, "whatever is looked at");
-        let failure = since_micros(&at(Some(At { revision: 7, time_micros: 0 })), 10_000).unwrap_err();
+        assert_eq!(since_of(Conflicts { since, ..at(revision) }, 10_000).unwrap(), 77, "whatever is looked at");
+        let failure = since_of(at(Some(At { revision: 7, time_micros: 0 })), 10_000).unwrap_err();
         assert_eq!((failure.exit, failure.message.contains("revision 7")), (crate::failure::EXIT_USAGE, true));
-        assert_eq!(
-            since_micros(&Conflicts { since: None, ..at(Some(At { revision: 7, time_micros: 0 })) }, 1).unwrap(),
-            0
-        );
+        assert_eq!(since_of(Conflicts { since: None, ..at(Some(At { revision: 7, time_micros: 0 })) }, 1).unwrap(), 0);
     }
 }

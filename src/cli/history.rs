@@ -1,9 +1,14 @@
-//! What happened to a job, an allocation or a machine: printed by itself, or with what it is about.
+//! What happened to a job, an allocation, a machine or the whole cell: printed by itself, or with what it is about.
 
-use plenum_proto::v1::{At, HistoryResponse};
+use plenum_proto::v1::{At, CellHistoryRequest, HistoryResponse};
 use serde_json::{Value, json};
 
-use super::{Context, at::up_to};
+use super::{
+    Context,
+    args::Told,
+    at::{Since, up_to},
+    conflicts::since_micros,
+};
 use crate::{
     failure::Failure,
     output::{self, Format, Row},
@@ -20,6 +25,25 @@ pub(super) async fn below<T>(
         Err(failure) if before.is_some() && failure.code == "NO_SUCH_REVISION" => ask(at).await,
         answer => answer,
     }
+}
+
+/// What happened to the cell.
+pub(super) async fn of_cell(context: &Context, since: Option<Since>, told: &Told) -> Result<(), Failure> {
+    // A slip is told before a missing cell.
+    since_micros(since, told.at, 0)?;
+    let connection = context.connect_to_read(told.at).await?;
+    let since_micros = since_micros(since, told.at, output::cell_now_micros())?;
+    let story = below(told.at, told.before, async |at| {
+        let request = CellHistoryRequest { since_micros, at, limit: told.limit };
+        Ok(connection.inspect().cell_history(request).await?.into_inner())
+    });
+    let story = story.await?;
+    print(context, &story)?;
+    if story.events.is_empty() && !story.truncated && matches!(context.format, Format::Table | Format::Wide) {
+        let since = if since.is_some() { " since then" } else { "" };
+        output::tell(&format!("nothing of that happened{since} up to revision {}", story.revision));
+    }
+    Ok(())
 }
 
 /// Prints a story by itself, as a listing.

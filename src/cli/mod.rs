@@ -90,6 +90,7 @@ fn wanted(command: &Command) -> Wanted {
         | Command::Scheduler(_)
         | Command::Backup { dir: None, .. }
         | Command::Status { .. }
+        | Command::History { .. }
         | Command::Machine(_)
         | Command::Partition(_) => (true, false),
         // Ids and names of namespaces say what is meant by themselves.
@@ -318,6 +319,7 @@ async fn ask(context: &Context, command: Command) -> Result<ExitCode, Failure> {
         Command::Hold(command) => govern::hold(context, command).await?,
         Command::Conflicts(command) => conflicts::run(context, &command).await?,
         Command::Status { at } => status(context, at).await?,
+        Command::History { since, told } => history::of_cell(context, since, &told).await?,
         _ => {}
     }
     Ok(ExitCode::SUCCESS)

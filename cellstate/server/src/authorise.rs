@@ -265,6 +265,7 @@ const TABLE: &[Row] = table! {
         "ListMachines": READERS,
         "GetMachine": READERS,
         "MachineHistory": READERS,
+        "CellHistory": READERS,
         "CordonMachine": OPERATORS,
         "RemoveMachine": OPERATORS,
         "ListTransactions": READERS,

@@ -110,6 +110,18 @@ impl v1::inspect_server::Inspect for InspectService {
         Ok(Response::new(story.await?))
     }
 
+    async fn cell_history(
+        &self,
+        request: Request<v1::CellHistoryRequest>,
+    ) -> Result<Response<v1::HistoryResponse>, Status> {
+        let v1::CellHistoryRequest { since_micros, at, limit } = request.into_inner();
+        let story = past::story(&self.shared, at, limit, move |history, cell, limit| {
+            let from = story::first_since(history, since_micros)?;
+            story::tell(history, cell, &Hero::Cell { from }, limit)
+        });
+        Ok(Response::new(story.await?))
+    }
+
     async fn cordon_machine(
         &self,
         request: Request<v1::CordonRequest>,

@@ -1,10 +1,11 @@
-//! What happened to a job, an allocation or a machine, or was laid down for the cell, and who asked for it: read from the log, the newest events first, from the few
-//! blocks that tell of it.
+//! What happened to a job, an allocation, a machine or the whole cell, or was laid down for that, and who asked for it: read from the log, the newest events
+//! first, from the few blocks that tell of it.
 
 mod ends;
 pub(super) mod gone;
 mod governed;
 pub(super) mod stay;
+mod whole;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,6 +24,7 @@ use super::tenants::Tenants;
 use super::{moved, names, past};
 
 pub(super) use governed::Governed;
+pub(super) use whole::first_since;
 
 /// Most bytes of log that one story is read from; of a job twice, as what became of its allocations is looked for once it is known which
 /// they were.
@@ -35,6 +37,17 @@ pub(super) enum Hero<'a> {
     Machine(MachineId),
     /// What operators lay down.
     Governed(&'a Governed),
+    /// The whole cell, from a revision on.
+    Cell {
+        from: u64,
+    },
+}
+
+impl Hero<'_> {
+    /// The revision from which on its story is asked for.
+    fn first(&self) -> u64 {
+        if let Hero::Cell { from } = self { *from } else { 1 }
+    }
 }
 
 /// A story up to the cell's revision: the newest `limit` events, oldest first, and what else happened in the revision of the first of these. None, and
@@ -81,7 +94,8 @@ fn tell_once(
     if let Hero::Allocation(id) = hero {
         teller.begin_stay(*id, Revision(up_to));
     }
-    let mut walk = history.walk(1..=up_to, Order::NewestFirst);
+    let from = hero.first();
+    let mut walk = history.walk(from..=up_to, Order::NewestFirst);
     // Up to where it was not looked at, because that would have been too much.
     let mut left_before = None;
     while !teller.is_at_the_beginning() {
@@ -97,6 +111,7 @@ fn tell_once(
         }
         let about = |block: &BlockSummary| match hero {
             Hero::Governed(_) => block.may_govern(),
+            Hero::Cell { .. } => block.may_have_news(),
             _ => subjects.iter().any(|subject| block.may_tell_of(*subject)),
         };
         let Some(entries) = walk.next(about).map_err(|error| Failure::history(&error))? else { break };
@@ -107,6 +122,7 @@ fn tell_once(
                 Hero::Allocation(id) => teller.allocation(*id, logged, &delta)?,
                 Hero::Machine(id) => teller.machine(*id, logged, &delta)?,
                 Hero::Governed(governed) => governed.tell(&mut teller, logged, &delta)?,
+                Hero::Cell { .. } => teller.cell(logged, &delta)?,
             }
             if teller.is_at_the_beginning() {
                 break;
@@ -117,6 +133,7 @@ fn tell_once(
         teller.settle_stay(*id, *walk.rest().end())?;
     }
     teller.finish_machines(left_before.is_none());
+    teller.finish_cell((*walk.rest().end()).max(from.saturating_sub(1)))?;
     let mut events = std::mem::take(&mut teller.events);
     events.reverse();
     // What an earlier submission came to is told where that was the job.
@@ -127,7 +144,7 @@ fn tell_once(
     }
     let dropped = cut(&mut events, limit);
     let oldest = history.oldest_revision();
-    let oldest_revision = if oldest > 1 && !teller.over { oldest } else { 0 };
+    let oldest_revision = if oldest > 1 && oldest > from && !teller.over { oldest } else { 0 };
     // What is from before is retired, where a submission is the first that is retained.
     let left_before = left_before.filter(|revision| teller.submitted_after != Some(*revision) || *revision >= oldest);
     let older_at = dropped.or(left_before).map_or(0, |revision| revision.max(oldest));
@@ -155,7 +172,7 @@ fn subjects(hero: &Hero<'_>) -> Vec<Subject> {
         Hero::Allocation(id) => vec![Subject::AllocationSlot(id.slot)],
         Hero::Machine(id) => vec![Subject::MachineSlot(id.slot)],
         // Of each block it is known whether it tells of any.
-        Hero::Governed(_) => Vec::new(),
+        Hero::Governed(_) | Hero::Cell { .. } => Vec::new(),
     }
 }
 
@@ -168,6 +185,8 @@ struct Teller<'a> {
     events: Vec<v1::HistoryEvent>,
     /// Rows of the machine, the newest first: what happened is what differs from the row before.
     machines: Vec<(v1::HistoryEvent, std::sync::Arc<Machine>)>,
+    /// Rows of all machines, where the story is the cell's; the same.
+    rows: Vec<whole::Row>,
     /// The beginning was found.
     over: bool,
     /// The revision before the one at which the job was submitted again: from then on it has other rows, and those that it has now were
@@ -186,7 +205,7 @@ struct Teller<'a> {
 
 impl<'a> Teller<'a> {
     fn new(history: &'a History, cell: &'a Cell) -> Self {
-        let (events, machines, slots) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let (events, machines, rows, slots) = (Vec::new(), Vec::new(), Vec::new(), BTreeSet::new());
         let tenants = Tenants::new(history, cell);
         Self {
             history,
@@ -194,6 +213,7 @@ impl<'a> Teller<'a> {
             read_bytes_max: READ_BYTES_MAX,
             events,
             machines,
+            rows,
             over: false,
             submitted_after: None,
             tenant: None,
@@ -398,8 +418,7 @@ impl<'a> Teller<'a> {
                 let event = self.event(logged, "", String::new())?;
                 self.events.push(event.clone());
                 self.machines.push((event, machine.clone()));
-                // Where its first epoch began it came, whatever of its slot is retained.
-                self.over = machine.registered == delta.time && machine.epoch_began == delta.revision;
+                self.over = came(machine, delta);
             }
         }
         Ok(())
@@ -437,6 +456,11 @@ fn why_it_ended(end: &End) -> Option<&str> {
     let reason = end.reason.as_deref()?;
     let was_given_up = end.state == AllocationState::EndedLost && reason.ends_with(GIVEN_UP);
     Some(if was_given_up { "its machine is back, and it has ended for sure" } else { reason })
+}
+
+/// Whether a machine came with a delta that has its row. Where its first epoch began it did, whatever of its slot is retained.
+fn came(machine: &Machine, delta: &Delta) -> bool {
+    machine.registered == delta.time && machine.epoch_began == delta.revision
 }
 
 fn difference(before: Option<&Machine>, machine: &Machine, begins: bool) -> (&'static str, String) {

@@ -588,3 +588,38 @@ async fn a_history_leaps_once_whole_segments_that_are_kept_for_it_come_to_the_bo
     let report = plenum_server::verify(dir.path()).unwrap();
     assert!(report.is_sound(), "{:?}", report.violations);
 }
+
+// Which machines had been lost or cordoned was asked of each, and when the server had started stood in its own log.
+#[tokio::test]
+async fn the_story_of_a_cell_is_told_over_restarts_since_a_time_and_up_to_a_revision() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m1", 4000).await;
+    submit(&channel, job("crunch", 1)).await;
+    let cordon = v1::CordonRequest { name: "m1".into(), cordoned: true };
+    let cordoned = Inspect::new(channel.clone()).cordon_machine(cordon).await.unwrap().into_inner().revision;
+    drop(channel);
+    server.shutdown().await.unwrap();
+
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    register(&channel, "m2", 1000).await;
+    let told = async |since_micros, revision, limit| {
+        let at = Some(v1::At { revision, time_micros: 0 });
+        let request = v1::CellHistoryRequest { since_micros, at, limit };
+        Inspect::new(channel.clone()).cell_history(request).await.unwrap().into_inner()
+    };
+    let whole = told(0, 0, 0).await;
+    assert_eq!(words(&whole), ["started", "registered", "cordoned", "started", "registered"]);
+    let second = &whole.events[2];
+    assert_eq!((second.revision, second.detail.as_str()), (cordoned, "machine m1"));
+    assert_eq!((second.command.as_str(), second.principal.as_str()), ("cordon-machine", "local"));
+    assert!(whole.events[3].detail.starts_with("server: term 2, incarnation "), "{}", whole.events[3].detail);
+    assert!(!whole.truncated && whole.oldest_revision == 0);
+    assert_eq!(words(&told(whole.events[3].time_micros, 0, 0).await), ["started", "registered"]);
+    assert_eq!(words(&told(0, cordoned, 0).await), ["started", "registered", "cordoned"]);
+    let newest = told(0, 0, 1).await;
+    assert_eq!((words(&newest), newest.truncated), (vec!["registered"], true));
+    server.shutdown().await.unwrap();
+}
