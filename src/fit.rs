@@ -127,9 +127,13 @@ struct Judged {
 
 /// `groups` are those that `group` stands for: devices are not added up, and there is no most of them.
 fn lacking(group: &GroupShape, groups: &[GroupShape], machines: &[MachineView]) -> Option<Misfit> {
-    let judged: Vec<_> = machines.iter().map(|machine| judge(group, groups, machine)).collect();
-    if judged.iter().any(|judged| judged.lacks.is_empty()) {
-        return None;
+    let mut judged = Vec::with_capacity(machines.len());
+    for machine in machines {
+        let one = judge(group, groups, machine);
+        if one.lacks.is_empty() {
+            return None;
+        }
+        judged.push(one);
     }
     let nearest = judged.iter().zip(machines).min_by_key(|(judged, machine)| (judged.distance, machine.name.clone()));
     Some(match nearest {

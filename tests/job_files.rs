@@ -129,6 +129,14 @@ fn a_job_that_fits_no_machine_of_its_cell_is_taken_with_a_warning() {
         .says(0, &["warning: no machine fits group `main`: m1", "asked for 500, the machine has 4", "cpu is in cores"]);
     let keys = |done: &Done| done.json().as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(keys(&large), keys(&small), "programs read what they did");
+    // Of more machines than are looked at first the last one is large enough.
+    let rivals = Rivals::new(&server.address);
+    for number in 10..74 {
+        rivals.machine(&format!("m{number}"), 4).unwrap();
+    }
+    rivals.machine("z1", 512).unwrap();
+    let fits = run("500", "fits");
+    assert!(fits.code() == Some(0) && !fits.err.contains("machine"), "{fits}");
 }
 
 // What finds it out was tested by itself, and not that `dev` asks it before it submits the job, which would wait for ever.

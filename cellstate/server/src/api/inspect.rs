@@ -209,7 +209,13 @@ fn list_machines(cell: &Cell, filter: &Filter, limit: usize, lease_micros: i64) 
         })
     };
     let mut passing: Vec<_> = cell.machines().filter(passes).collect();
-    passing.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+    let by_name = |one: &&Arc<Machine>, other: &&Arc<Machine>| one.name.cmp(&other.name);
+    // One more than is told, so that it is known whether there are more: of very many machines some few are asked for with each job.
+    if limit < passing.len() {
+        passing.select_nth_unstable_by(limit, by_name);
+        passing.truncate(limit + 1);
+    }
+    passing.sort_unstable_by(by_name);
     for machine in passing {
         let view = view::machine(cell, machine, lease_micros);
         if !room.takes(&view) {
