@@ -107,6 +107,10 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
         if results.stopped {
             let _ = writeln!(text, "{run} was stopped before its end");
         }
+        if let Some(suite) = &results.under_way {
+            let _ =
+                writeln!(text, "{run} was killed in suite {suite}: what that looks for at its end was not looked for");
+        }
         for failed in &results.failed {
             let _ = writeln!(text, "{run} has no figures of suite {}, which failed: {}", failed.suite, failed.error);
         }

@@ -89,6 +89,14 @@ fn lower_rates_that_a_faster_cell_need_not_try_are_not_lost() {
     assert_eq!(lost(&[fast, slow], &of(&[fast])), 1);
 }
 
+#[test]
+fn a_run_that_was_killed_is_told_with_the_suite_that_was_under_way() {
+    let whole = results(1.0, Better::Higher);
+    let killed = Results { stopped: true, under_way: Some("commit".into()), ..results(1.0, Better::Higher) };
+    let text = compare(&killed, &whole, 0.1).unwrap().text;
+    assert!(text.contains("A was killed in suite commit: ") && !text.contains("B was"), "{text}");
+}
+
 /// A has two figures of the suite `core`, of which B has the first.
 fn with_one_gone() -> (Results, Results) {
     let (mut a, b) = (results(1.0, Better::Higher), results(1.0, Better::Higher));
