@@ -153,13 +153,14 @@ pub(super) fn short_resources(resources: Option<&Resources>) -> String {
     text
 }
 
-/// What part of all so many are, for people: rounded up, so that a few of very many are not none; `None` of nothing.
+/// What part of all so many are, for people: below a tenth rounded up, so that a few of very many are not none, and never all where some are left;
+/// `None` of nothing.
 pub(super) fn percent(some: u64, all: u64) -> Option<String> {
     let tenths = (u128::from(some) * 1000).div_ceil(u128::from(all).max(1));
     (all > 0).then(|| match tenths {
         0 => "0%".to_owned(),
         1..=99 => format!("{}.{}%", tenths / 10, tenths % 10),
-        _ => format!("{}%", tenths / 10),
+        _ => format!("{}%", (tenths / 10).min(if some < all { 99 } else { 100 })),
     })
 }
 
@@ -205,9 +206,10 @@ mod tests {
 
     #[test]
     fn a_part_of_all_is_none_only_where_there_is_none_of_it() {
-        let told = [(0, 7), (1, 100_000), (1, 40), (99, 1000), (1, 3), (999, 1000), (u64::MAX, u64::MAX)];
+        let told =
+            [(0, 7), (1, 100_000), (1, 40), (99, 1000), (1, 3), (999, 1000), (9996, 10_000), (u64::MAX, u64::MAX)];
         let told = told.map(|(some, all)| percent(some, all).unwrap());
-        assert_eq!(told, ["0%", "0.1%", "2.5%", "9.9%", "33%", "99%", "100%"]);
+        assert_eq!(told, ["0%", "0.1%", "2.5%", "9.9%", "33%", "99%", "99%", "100%"]);
         assert_eq!((percent(0, 0), json_ratio(0, 0), json_ratio(1, 4)), (None, Value::Null, json!(0.25)));
     }
 
