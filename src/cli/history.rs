@@ -39,7 +39,7 @@ pub(super) async fn of_cell(context: &Context, since: Option<Since>, told: &Told
     });
     let story = story.await?;
     print(context, &story)?;
-    if story.events.is_empty() && !story.truncated && matches!(context.format, Format::Table | Format::Wide) {
+    if story.events.is_empty() && !story.truncated && context.format.is_for_people() {
         let since = if since.is_some() { " since then" } else { "" };
         output::tell(&format!("nothing of that happened{since} up to revision {}", story.revision));
     }

@@ -96,7 +96,9 @@ fn wanted(command: &Command) -> Wanted {
         // Ids and names of namespaces say what is meant by themselves.
         Command::Alloc(Alloc::Show { .. } | Alloc::Logs { .. } | Alloc::Stop { .. })
         | Command::Txn(Txn::Show { .. })
-        | Command::Quota(Quotas::Set { .. } | Quotas::Remove { .. }) => (true, false),
+        | Command::Quota(Quotas::Set { .. } | Quotas::Remove { .. } | Quotas::History { name: Some(_), .. }) => {
+            (true, false)
+        }
         _ => (true, true),
     };
     Wanted { addr, namespace }
@@ -401,6 +403,7 @@ mod tests {
             "txn show txn-1-1",
             "quota set ml --cpu 1",
             "quota remove ml",
+            "quota history ml",
             "status",
         ] {
             assert_eq!(is_wanted(line), Some(false), "{line}");
