@@ -391,7 +391,8 @@ pub fn explain(
         let Some((missing, short_by, parts)) = lacking else { continue };
         unplaced.count_lack(&missing, short_by);
         let missing_when_empty = missing_when_empty(machine, requirement, devices);
-        let distance = Distance { too_small: missing_when_empty.is_some(), parts };
+        let by_holds = matches!(missing, Missing::Room(_)) && has_room_but_for_holds(columns, cell, requirement, slot);
+        let distance = Distance { too_small: missing_when_empty.is_some(), parts, not_by_holds: !by_holds };
         if nearest.as_ref().is_none_or(|(least, ..)| distance < *least) {
             let machine = machine.name.clone();
             nearest = Some((distance, slot, Nearest { machine, missing, short_by, missing_when_empty, held: None }));
@@ -407,17 +408,24 @@ pub fn explain(
 /// Who holds what a task lacks on a machine, where it would have room there but for holds.
 fn held(columns: &Columns, cell: &Cell, requirement: &Requirement<'_>, slot: u32, missing: &Missing) -> Option<Held> {
     let &Missing::Room(resource) = missing else { return None };
-    let all = cell.room(slot);
-    let mut room = all;
-    room.take(&columns.promised(slot));
-    if room.shortage(requirement.resources).is_some() {
+    if !has_room_but_for_holds(columns, cell, requirement, slot) {
         return None;
     }
-    let amount = all.get(resource) - cell.room_for(slot, requirement.job).get(resource);
+    let amount = cell.room(slot).get(resource) - cell.room_for(slot, requirement.job).get(resource);
     let holders = cell.held_beside(slot, requirement.job, resource);
     let &(_, most) = holders.first()?;
     let job = cell.job(most).map_or_else(|| most.to_string(), |job| job.shape.called());
     Some(Held { amount: u64::try_from(amount).ok()?, job, others: holders.len() as u64 - 1 })
+}
+
+/// Whether a task would have room on a machine, did nobody hold any there. False where nobody does.
+fn has_room_but_for_holds(columns: &Columns, cell: &Cell, requirement: &Requirement<'_>, slot: u32) -> bool {
+    if !cell.has_holds() || cell.held_by(slot).is_empty() {
+        return false;
+    }
+    let mut room = cell.room(slot);
+    room.take(&columns.promised(slot));
+    room.shortage(requirement.resources).is_none()
 }
 
 /// How many tasks of a group there would be room for at most, were all machines that it may use empty, whatever their states are now. An upper bound: devices are
@@ -469,6 +477,8 @@ struct Distance {
     too_small: bool,
     /// Sum over the resources of the missing part of what is asked for, in millionths.
     parts: u128,
+    /// Of equally near ones that which lacks room by holds alone is told: its room is seen to be free, and only the hold says why it can't be had.
+    not_by_holds: bool,
 }
 
 fn missing_parts(columns: &Columns, cell: &Cell, requirement: &Requirement<'_>, slot: u32) -> u128 {

@@ -208,6 +208,22 @@ fn where_a_hold_makes_the_difference_it_is_said_who_holds_how_much() {
     assert_eq!(told(450, &[gold], 1), "of 1 machine fits on 1", "for itself it is free");
 }
 
+// A full machine with a lower slot was as near as an empty one that a job held, and was named: nobody was told of the hold.
+#[test]
+fn of_equally_near_machines_one_that_is_held_is_named() {
+    let mut cell = cell(&[(270, MachineState::Ready); 3]);
+    let mut delta = Delta::new(Revision(2), LogTime::from_micros(2));
+    holds_some(&mut delta, JobId { slot: 1, generation: 1 }, ("default", "web"), 1);
+    cell.apply(&delta).unwrap();
+    let mut columns = Columns::default();
+    let full = Resources::new(270, 0);
+    columns.follow(&cell, None, &BTreeMap::from([(0, full), (2, full)]));
+    let (resources, job) = (Resources::new(210, 0), JobId { slot: 9, generation: 1 });
+    let requirement = Requirement { resources: &resources, classes: None, home: None, job, special: None };
+    let told = explain(&columns, &cell, &requirement, &[], &[], |_| None).to_string();
+    assert!(told.ends_with("; nearest is m1, short of cpu by 210m, where web holds 270m"), "{told}");
+}
+
 // People read `custom_1`, and had to look up which resource of theirs that is.
 #[test]
 fn a_resource_that_the_cell_named_is_told_by_its_name() {
