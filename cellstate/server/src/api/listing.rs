@@ -64,9 +64,12 @@ impl Filter {
     pub(super) fn with_words(self, field: &str, known: &[&str]) -> Result<Self, Failure> {
         let slip = self.terms.iter().find(|term| term.field == field && !known.contains(&term.value.as_str()));
         let Some(slip) = slip else { return Ok(self) };
+        // Counts of jobs by state have this word, but no job has it as its state.
+        let counted_only = known == JOB_WORDS && slip.value == "recurring";
+        let hint = if counted_only { "; recurring jobs are those with runs=recurring" } else { "" };
         let known: Vec<&str> = known.iter().map(|word| if word.is_empty() { "nothing" } else { *word }).collect();
         let known = known.join(", ");
-        Err(Failure::invalid(format!("filter: expected {field} to be one of {known}, found {:?}", slip.value)))
+        Err(Failure::invalid(format!("filter: expected {field} to be one of {known}, found {:?}{hint}", slip.value)))
     }
 
     /// Refuses values of a field that has names of jobs where a namespace stands before the name, as commands take it: no row has such a name.
@@ -340,6 +343,18 @@ mod tests {
         let expected =
             "filter: expected state to be one of waiting, running, complete, failed, stopped, found \"pending\"";
         assert_eq!(failure.message, expected);
+    }
+
+    // A count of jobs by state had the word, and nothing told who asked for them how to list them.
+    #[test]
+    fn who_asks_for_jobs_in_the_state_recurring_is_told_how_to_find_them() {
+        let told = |words: &[&str]| {
+            let filter = Filter::parse("state=recurring", &["state"]).unwrap();
+            filter.with_words("state", words).unwrap_err().message
+        };
+        let of_jobs = told(JOB_WORDS);
+        assert!(of_jobs.ends_with("found \"recurring\"; recurring jobs are those with runs=recurring"), "{of_jobs}");
+        assert!(told(MACHINE_WORDS).ends_with("found \"recurring\""), "no other state is counted so");
     }
 
     #[test]
