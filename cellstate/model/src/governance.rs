@@ -117,7 +117,12 @@ impl Hold {
     /// Its place in the order of holds: by band, then by first wait. The smaller one may take room from the larger.
     #[must_use]
     pub fn rank(&self, priority: u8, job: JobId) -> (u8, Revision, JobId) {
-        (u8::MAX - priority / 10, self.first_wait, job)
+        Self::rank_since(self.first_wait, priority, job)
+    }
+
+    /// The same of who waits since then, whether it has a hold or not.
+    pub(crate) fn rank_since(first_wait: Revision, priority: u8, job: JobId) -> (u8, Revision, JobId) {
+        (u8::MAX - priority / 10, first_wait, job)
     }
 
     /// Where two holds of a job differ: slots of machines, rising, each with what was held there and what is. Work: one step for each

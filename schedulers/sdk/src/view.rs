@@ -244,7 +244,18 @@ impl<'a> View<'a> {
     /// job's own hold is not.
     #[must_use]
     pub fn room_for(&self, slot: u32, job: JobId) -> Room {
-        let mut room = self.cell.room_for(slot, job);
+        self.less_promised(slot, self.cell.room_for(slot, job))
+    }
+
+    /// What a hold of a job may ask for on a machine, less what is promised: room that holds have which come after it (of a lower band, or taken later)
+    /// is its own to take, that of those which come first is not. A job without a hold comes last of its band. Ask for what the job needs, as far as it is here:
+    /// who asks for no more than is free ([`View::room_for`]) takes nothing from anybody, and two gangs may each wait for what the other one holds.
+    #[must_use]
+    pub fn room_to_hold(&self, slot: u32, job: JobId) -> Room {
+        self.less_promised(slot, self.cell.room_to_hold(slot, job))
+    }
+
+    fn less_promised(&self, slot: u32, mut room: Room) -> Room {
         if let Some(promised) = self.promised().get(&slot) {
             room.take(promised);
         }

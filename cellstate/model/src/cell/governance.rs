@@ -261,6 +261,23 @@ impl Cell {
         room
     }
 
+    /// What a hold of a job may have on a machine: what is free beside the holds that come first, its own room among it. What later ones have there
+    /// the cell takes from them. A job that has no hold yet comes last of its band; one that the cell does not have, last of all.
+    #[must_use]
+    pub fn room_to_hold(&self, machine: u32, job: JobId) -> Room {
+        let priority_of = |of: JobId| self.job(of).map(|found| found.shape.priority);
+        let first_wait = self.hold(job).map_or(Revision(u64::MAX), |hold| hold.first_wait);
+        let rank = priority_of(job).map(|priority| Hold::rank_since(first_wait, priority, job));
+        let mut room = self.room(machine);
+        for &holder in self.held_by(machine).iter().filter(|&&holder| holder != job) {
+            let (Some(hold), Some(priority)) = (self.hold(holder), priority_of(holder)) else { continue };
+            if rank.is_none_or(|rank| hold.rank(priority, holder) < rank) {
+                room.take(&hold.resources);
+            }
+        }
+        room
+    }
+
     /// A partition by its name.
     #[must_use]
     pub fn partition(&self, name: &str) -> Option<&Partition> {

@@ -163,6 +163,36 @@ fn a_hold_that_is_renewed_changes_those_machines_only_on_which_it_takes_somethin
     assert_eq!(hold(&[0, 1, 2], 4, 120), [6, 5, 5], "it takes less where it was");
 }
 
+// Two gangs that held what was free blocked each other for ever: neither saw what it might take from the other one.
+#[test]
+fn a_hold_may_have_what_later_ones_have_and_nothing_of_those_that_come_first() {
+    let mut cell = Cell::default();
+    let of_band = |slot, band: u8| match job(slot, slot) {
+        JobChange::Put { job, task_bases } => {
+            let shape = JobShape { priority: 10 * band, ..(*job.shape).clone() };
+            JobChange::Put { job: Arc::new(Job { shape: Arc::new(shape), ..(*job).clone() }), task_bases }
+        }
+        other => other,
+    };
+    let jobs = vec![of_band(0, 5), of_band(1, 5), of_band(2, 7), of_band(3, 5)];
+    let rows = Delta { machines: vec![machine(0)], jobs, ..Delta::new(Revision(1), cell.time()) };
+    assert_eq!(cell.apply(&rows), Ok(()));
+    let id = |slot| JobId { slot, generation: 1 };
+    let hold = |first_wait, cpu_millis| Hold {
+        machines: vec![0],
+        resources: Resources::new(cpu_millis, 0),
+        deadline: LogTime::default(),
+        first_wait: Revision(first_wait),
+    };
+    let holds = vec![(id(0), Some(hold(2, 1))), (id(1), Some(hold(3, 10))), (id(2), Some(hold(4, 100)))];
+    assert_eq!(cell.apply(&Delta { holds, ..Delta::new(Revision(2), cell.time()) }), Ok(()));
+    let free = cell.room(0).0[0];
+    let others = |slot| free - cell.room_to_hold(0, id(slot)).0[0];
+    assert_eq!([0, 1, 2].map(others), [100, 101, 0], "by band, then by first wait");
+    assert_eq!(others(3), 111, "it has none yet, and comes last of its band");
+    assert_eq!(others(9), 111, "the cell does not have it");
+}
+
 #[test]
 fn a_task_that_the_cell_does_not_know_changes_its_machine_when_it_comes_and_not_when_it_goes() {
     let mut cell = Cell::default();
