@@ -266,19 +266,27 @@ pub(super) async fn in_time<T>(
 /// What was answered; nothing while the cell is away for less than [`SILENCE_MAX`], such as for a restart, or has too much to do to answer.
 /// What is waited for has been accepted: that its cell does not answer says nothing about it.
 pub(super) fn found<T>(answer: Result<T, Failure>, silent_since: &mut Option<Instant>) -> Result<Option<T>, Failure> {
+    let (found, told) = found_and_told(answer, silent_since);
+    told.into_iter().for_each(output::tell);
+    found
+}
+
+/// The same, with what people are told of it: once when the cell is away, and once when it is back.
+fn found_and_told<T>(
+    answer: Result<T, Failure>,
+    silent_since: &mut Option<Instant>,
+) -> (Result<Option<T>, Failure>, Option<&'static str>) {
     match answer {
         Ok(found) => {
-            *silent_since = None;
-            Ok(Some(found))
+            let told = silent_since.take().map(|_| "the cell answers again");
+            (Ok(Some(found)), told)
         }
         Err(failure) if matches!(failure.code.as_str(), "UNAVAILABLE" | "SERVER_ENDING" | "QUEUE_FULL") => {
-            if silent_since.is_none() {
-                output::tell("the cell does not answer at the moment; waiting for it");
-            }
+            let told = silent_since.is_none().then_some("the cell does not answer at the moment; waiting for it");
             let since = *silent_since.get_or_insert_with(Instant::now);
-            if since.elapsed() < SILENCE_MAX { Ok(None) } else { Err(failure) }
+            (if since.elapsed() < SILENCE_MAX { Ok(None) } else { Err(failure) }, told)
         }
-        Err(failure) => Err(failure),
+        Err(failure) => (Err(failure), None),
     }
 }
 
@@ -409,5 +417,19 @@ mod tests {
         assert!(
             silent_since.is_none() && found::<()>(Err(Failure::new("NO_SUCH_JOB", "no")), &mut silent_since).is_err()
         );
+    }
+
+    // Who waited for hours read to the end that the cell does not answer, though it had been away for a moment.
+    #[test]
+    fn that_the_cell_is_away_is_told_once_and_taken_back_once() {
+        let mut silent_since = None;
+        let answers = [true, false, false, true, true, false, true];
+        let told = answers.map(|answers| {
+            let answer = if answers { Ok(7) } else { Err(Failure::new("UNAVAILABLE", "later")) };
+            found_and_told(answer, &mut silent_since).1
+        });
+        let [away, back] =
+            ["the cell does not answer at the moment; waiting for it", "the cell answers again"].map(Some);
+        assert_eq!(told, [None, away, None, back, None, away, back]);
     }
 }

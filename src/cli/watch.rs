@@ -1,6 +1,9 @@
 //! Listings that are printed once, or again whenever something changed.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use super::job_wait::found;
 use crate::{
@@ -10,6 +13,8 @@ use crate::{
 
 /// How often a watched listing is asked for again.
 const PERIOD: Duration = Duration::from_secs(1);
+/// How old a listing gets that takes the place of the one before, though nothing has changed: the ages in it go on.
+const PAINTED_FOR_MAX: Duration = Duration::from_secs(5);
 
 /// What a listing says, and the revision it is of.
 pub(super) struct Listed {
@@ -66,6 +71,7 @@ pub(super) async fn print(
     mut list: impl AsyncFnMut() -> Result<Listed, Failure>,
 ) -> Result<(), Failure> {
     let mut shown: Option<(u64, String)> = None;
+    let mut painted = Instant::now();
     let mut back = None;
     let mut silent_since = None;
     loop {
@@ -77,7 +83,9 @@ pub(super) async fn print(
             continue;
         };
         let mark = listed.mark();
-        if shown.as_ref() != Some(&mark) {
+        let is_old = clears_screen(format) && painted.elapsed() >= PAINTED_FOR_MAX;
+        if is_old || shown.as_ref() != Some(&mark) {
+            painted = Instant::now();
             back = shown.as_ref().and_then(|(before, _)| went_back(*before, mark.0)).or(back);
             shown = Some(mark);
             output::print(&framed(format, watch, listed.text))?;
