@@ -1,6 +1,10 @@
 //! Stories of holds: what they are for, and on machines that have less than they gave.
 
+use plenum_model::{Command, Decision, GroupShape, RejectionCode, Resource, Resources, SessionId};
+
 use super::check;
+use super::costs::Large;
+use crate::CoreOptions;
 
 // An earlier hold, or a mere renewal of it, took the machine from a later one for memory that it did not ask for.
 #[test]
@@ -117,4 +121,42 @@ fn room_is_held_for_what_failed_evicted_or_lost_tasks_are_to_have_again() {
         single holds [m1] for 60
         ",
     );
+}
+
+// With less, two gangs wait for what the other one holds for ever; with more, each hold is refused.
+#[test]
+fn what_a_view_says_that_a_hold_may_have_is_granted_and_no_more() {
+    // The bands of who held first and of who held then; whose is asked for, or that of a third one; and what it may have of a thousand cores.
+    let cases = [
+        ((5, 5), 0, 1_000_000),
+        ((5, 5), 1, 600_000),
+        ((5, 5), 2, 300_000),
+        ((5, 25), 0, 700_000),
+        ((5, 25), 1, 1_000_000),
+        ((25, 5), 1, 600_000),
+        ((5, 25), 2, 300_000),
+    ];
+    for ((first, second), asks, expected) in cases {
+        let mut large = Large::new(CoreOptions::default());
+        let machine = large.machine("m1".to_owned()).slot;
+        let group = || GroupShape { count: 1, resources: Resources::new(1, 1), ..GroupShape::default() };
+        let jobs = [first, second, 5].map(|priority| large.job_at(priority, group()));
+        let deadline = large.now.plus_micros(60_000_000);
+        large.hold(jobs[0], &[machine], Resources::new(400_000, 0), deadline);
+        large.hold(jobs[1], &[machine], Resources::new(300_000, 0), deadline);
+        let room = large.core.cell().room_to_hold(machine, jobs[asks]).get(Resource::CpuMillis);
+        assert_eq!(room, expected, "{first} {second} {asks}");
+        let asked = |amount: i64| {
+            let resources = Resources::new(u64::try_from(amount).unwrap(), 0);
+            let (session, machines) = (SessionId::default(), vec![machine]);
+            Command::TakeHold { session, job: jobs[asks], machines, resources, deadline }
+        };
+        let refused = large.ask(asked(room + 1));
+        assert!(
+            matches!(&refused, Decision::Rejected(why) if why.code == RejectionCode::NoRoomToHold),
+            "{first} {second} {asks}: {refused:?}"
+        );
+        let granted = large.ask(asked(room));
+        assert!(matches!(granted, Decision::Accepted { .. }), "{first} {second} {asks}: {granted:?}");
+    }
 }
