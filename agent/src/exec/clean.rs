@@ -325,10 +325,7 @@ mod tests {
     use plenum_model::JobId;
 
     use super::*;
-    use crate::{
-        exec::{self, ShimProgram},
-        isolation::Isolation,
-    };
+    use crate::exec;
 
     const JOB: JobId = JobId { slot: 9, generation: 1 };
 
@@ -342,15 +339,7 @@ mod tests {
         /// An agent that keeps no ended allocation, and a job's directory with a file that was made 30 hours ago.
         fn set() -> Self {
             let directory = tempfile::tempdir().unwrap();
-            let options = ExecOptions {
-                directory: AgentDirectory::new(directory.path().to_owned()),
-                shim: ShimProgram { program: "shim".into(), arguments: Vec::new() },
-                cgroup: None,
-                isolation: Isolation::default(),
-                log_file_bytes_max: 1024,
-                ended_kept_max: 0,
-                ended_bytes_max: 1 << 20,
-            };
+            let options = exec::options_at(directory.path().to_owned());
             let stage = Self { _directory: directory, options, recording: RwLock::default() };
             fs::create_dir_all(stage.job()).unwrap();
             fs::write(stage.job().join("model"), "trained").unwrap();

@@ -352,6 +352,20 @@ fn void_record() -> ProcessIdentity {
     ProcessIdentity { pid: 0, start_ticks: 0, boot_id: String::new() }
 }
 
+/// Of an agent in this directory that keeps nothing of what ended, and has neither control groups nor a shim that could be started; for tests.
+#[cfg(test)]
+fn options_at(directory: PathBuf) -> ExecOptions {
+    ExecOptions {
+        directory: AgentDirectory::new(directory),
+        shim: ShimProgram { program: "/no/such/shim".into(), arguments: Vec::new() },
+        cgroup: None,
+        isolation: Isolation::default(),
+        log_file_bytes_max: 1024,
+        ended_kept_max: 0,
+        ended_bytes_max: 1 << 20,
+    }
+}
+
 /// A start of a command that ends at once, as tests record it.
 #[cfg(test)]
 fn shim_spec(allocation: AllocationId, job_directory: PathBuf) -> crate::shim::ShimSpec {

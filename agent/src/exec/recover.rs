@@ -503,26 +503,13 @@ mod tests {
     use crate::{
         cgroup::Mounts,
         exec::{self, levels::Levels},
-        isolation::Isolation,
         reconciler::RestartPolicy,
     };
-
-    fn options_in(place: &Path) -> ExecOptions {
-        ExecOptions {
-            directory: AgentDirectory::new(place.join("agent")),
-            shim: exec::ShimProgram { program: "shim".into(), arguments: Vec::new() },
-            cgroup: None,
-            isolation: Isolation::default(),
-            log_file_bytes_max: 1024,
-            ended_kept_max: 0,
-            ended_bytes_max: 1 << 20,
-        }
-    }
 
     #[test]
     fn what_ended_before_a_boot_is_found_so_with_what_follows_its_failures() {
         let place = tempfile::tempdir().unwrap();
-        let options = options_in(place.path());
+        let options = exec::options_at(place.path().join("agent"));
         let policy = Some(RestartPolicy { attempts: 2, delay_ms: 1, within_ms: 0 });
         for (slot, boot) in [(1, "an-earlier-one"), (2, boot_id())] {
             let allocation = AllocationId { slot, generation: 1 };
@@ -572,7 +559,7 @@ mod tests {
     #[test]
     fn what_a_task_did_to_the_directory_above_its_own_keeps_nobody_from_finding_it() {
         let place = tempfile::tempdir().unwrap();
-        let options = options_in(place.path());
+        let options = exec::options_at(place.path().join("agent"));
         let directories = [1, 2].map(|slot| {
             let allocation = AllocationId { slot, generation: 1 };
             let directory = options.directory.allocation(allocation);
@@ -636,7 +623,7 @@ mod tests {
     fn restarts_count_for_the_next_agent_at_the_times_they_were_written_down_with() {
         let place = tempfile::tempdir().unwrap();
         let allocation = AllocationId { slot: 1, generation: 1 };
-        let options = options_in(place.path());
+        let options = exec::options_at(place.path().join("agent"));
         let directory = options.directory.allocation(allocation);
         fs::create_dir_all(directory.root()).unwrap();
         let ends = Exit { ended_unix_ms: 5000, ..Exit::default() };

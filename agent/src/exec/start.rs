@@ -528,16 +528,12 @@ fn void(options: &ExecOptions, allocation: AllocationId, restart: u32) -> io::Re
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::{fs, path::Path};
+    use std::fs;
 
     use tracing::Level;
 
     use super::*;
-    use crate::{
-        directories::AgentDirectory,
-        exec::{self, ShimProgram, levels::Levels},
-        isolation::Isolation,
-    };
+    use crate::exec::{self, levels::Levels};
 
     // Who was asked nothing had a year, as if that were never: then its agent killed it, and the cell heard of a lost task.
     #[tokio::test]
@@ -585,24 +581,12 @@ mod tests {
         assert_eq!(levels.kept(), [Level::DEBUG, Level::WARN, Level::DEBUG]);
     }
 
-    fn options_at(place: &Path) -> ExecOptions {
-        ExecOptions {
-            directory: AgentDirectory::new(place.to_owned()),
-            shim: ShimProgram { program: "shim".into(), arguments: Vec::new() },
-            cgroup: None,
-            isolation: Isolation::default(),
-            log_file_bytes_max: 1024,
-            ended_kept_max: 0,
-            ended_bytes_max: 1 << 20,
-        }
-    }
-
     // Its agent had no descriptor left to watch a shim by, and killed it. The task had run, and was told as one that could not be set up: it was
     // made again somewhere, and the machine was held to be broken.
     #[test]
     fn a_task_whose_shim_could_not_be_watched_is_lost_if_that_had_begun() {
         let place = tempfile::tempdir().unwrap();
-        let options = options_at(place.path());
+        let options = exec::options_at(place.path().to_owned());
         let spec = exec::shim_spec(AllocationId { slot: 1, generation: 1 }, place.path().join("job"));
         let spec = ShimSpec { boot_id: boot_id().to_owned(), ..spec };
         let directory = options.directory.allocation(spec.task.allocation);
@@ -629,10 +613,7 @@ mod tests {
     #[test]
     fn a_start_is_not_marked_for_an_end_before_it() {
         let place = tempfile::tempdir().unwrap();
-        let options = ExecOptions {
-            shim: ShimProgram { program: "/no/such/shim".into(), arguments: Vec::new() },
-            ..options_at(place.path())
-        };
+        let options = exec::options_at(place.path().to_owned());
         let task = exec::shim_spec(AllocationId { slot: 1, generation: 1 }, place.path().join("job")).task;
         let (agent, directory) = (options.directory.clone(), options.directory.allocation(task.allocation));
         let forgotten = Arc::new(Marks::default());
@@ -659,7 +640,7 @@ mod tests {
     #[test]
     fn a_start_that_cannot_be_made_void_has_not_ended() {
         let place = tempfile::tempdir().unwrap();
-        let options = options_at(place.path());
+        let options = exec::options_at(place.path().to_owned());
         let allocation = AllocationId { slot: 1, generation: 1 };
         let mut spec = exec::shim_spec(allocation, place.path().join("job"));
         spec.task.restart = 2;

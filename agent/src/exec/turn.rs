@@ -92,7 +92,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::{
         fs,
-        path::Path,
         pin::{Pin, pin},
         sync::PoisonError,
         task::Poll,
@@ -104,13 +103,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        directories::{AgentDirectory, AllocationDirectory},
+        directories::AllocationDirectory,
         driver::{DriverEvent, Exit},
         exec::{
-            self, ExecOptions, STARTS_AT_ONCE_MAX, ShimProgram,
+            self, STARTS_AT_ONCE_MAX,
             start::{Shared, Start, live},
         },
-        isolation::Isolation,
     };
 
     const ALLOCATION: AllocationId = AllocationId { slot: 1, generation: 1 };
@@ -127,7 +125,7 @@ mod tests {
     impl Stage {
         fn set() -> Self {
             let place = tempfile::tempdir().unwrap();
-            let options = options_at(place.path());
+            let options = exec::options_at(place.path().to_owned());
             let directory = options.directory.allocation(ALLOCATION);
             let (lease, until) = watch::channel(None);
             let slots = Arc::new(Semaphore::new(STARTS_AT_ONCE_MAX));
@@ -145,18 +143,6 @@ mod tests {
         fn start(&self) -> Start {
             let task = Box::new(exec::shim_spec(ALLOCATION, self.place.path().join("job")).task);
             Start::New { task, is_known: false }
-        }
-    }
-
-    fn options_at(place: &Path) -> ExecOptions {
-        ExecOptions {
-            directory: AgentDirectory::new(place.to_owned()),
-            shim: ShimProgram { program: "/no/such/shim".into(), arguments: Vec::new() },
-            cgroup: None,
-            isolation: Isolation::default(),
-            log_file_bytes_max: 1024,
-            ended_kept_max: 0,
-            ended_bytes_max: 1 << 20,
         }
     }
 

@@ -185,22 +185,14 @@ mod tests {
     use crate::{
         directories::AgentDirectory,
         exec::{self, recover},
-        isolation::Isolation,
         process::boot_id,
     };
 
     const ALLOCATION: AllocationId = AllocationId { slot: 1, generation: 1 };
 
     fn options_in(place: &Path) -> ExecOptions {
-        ExecOptions {
-            directory: AgentDirectory::new(place.join("agent")),
-            shim: ShimProgram { program: "/bin/sh".into(), arguments: vec!["shim".into()] },
-            cgroup: None,
-            isolation: Isolation::default(),
-            log_file_bytes_max: 1024,
-            ended_kept_max: 0,
-            ended_bytes_max: 1 << 20,
-        }
+        let shim = ShimProgram { program: "/bin/sh".into(), arguments: vec!["shim".into()] };
+        ExecOptions { shim, ..exec::options_at(place.join("agent")) }
     }
 
     // A shim that was on its way would have run the task a moment after its end was told.
