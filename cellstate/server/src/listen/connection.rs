@@ -74,7 +74,7 @@ pub(crate) struct Connection {
     reader: Option<Waker>,
     /// It had had too much, or too long, when it was looked at last.
     is_doubted: bool,
-    /// The last answer was not taken as far as it goes.
+    /// The last answer was not taken as far as it goes: nothing more is read by HTTP/1 until it goes on.
     is_stalled: bool,
     peer: Peer,
     cut: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -92,11 +92,11 @@ impl Connection {
 
     /// Reads a piece of what was not answered yet.
     fn poll_piece(&mut self, cx: &mut Context<'_>, into: &mut ReadBuf<'_>, left: usize) -> Poll<io::Result<()>> {
-        let mut piece = [0; PIECE_BYTES];
         let most = left.min(into.remaining()).min(PIECE_BYTES);
-        let mut piece = ReadBuf::new(&mut piece[..most]);
+        let mut piece = ReadBuf::new(into.initialize_unfilled_to(most));
         let read = Pin::new(&mut self.stream).poll_read(cx, &mut piece);
-        into.put_slice(piece.filled());
+        let came = piece.filled().len();
+        into.advance(came);
         read
     }
 
@@ -105,6 +105,11 @@ impl Connection {
         let read = match self.speaks {
             Speaks::Http2 => return Pin::new(&mut self.stream).poll_read(cx, into),
             Speaks::Unknown(bytes) => self.poll_piece(cx, into, PREFACE.len() - bytes),
+            // What is written next belongs to that answer, and says nothing of a head behind it; nor is one answered before.
+            Speaks::Http1(_) if self.is_stalled => {
+                self.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
             Speaks::Http1(HEAD_BYTES_MAX..) => {
                 self.reader = Some(cx.waker().clone());
                 return self.is_given_up(cx, true).map(|()| Err(self.too_large()));
@@ -139,12 +144,10 @@ impl Connection {
         if is_doubted { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Says so, if the answer before this one is not on its way yet: it might become part of that.
+    /// Says so. No answer is on its way that this might become part of: nothing is read then.
     fn too_large(&self) -> io::Error {
-        if !self.is_stalled {
-            // Whether it arrives is up to its reader: the connection ends.
-            drop(self.stream.try_write(TOO_LARGE));
-        }
+        // Whether it arrives is up to its reader: the connection ends.
+        drop(self.stream.try_write(TOO_LARGE));
         let message = format!("expected the head of a request, of at most {HEAD_BYTES_MAX} bytes, found no end of it");
         io::Error::new(io::ErrorKind::InvalidData, message)
     }

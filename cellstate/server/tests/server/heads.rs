@@ -68,6 +68,32 @@ async fn requests_that_are_sent_one_behind_the_other_are_all_answered() {
     server.shutdown().await.unwrap();
 }
 
+// A head behind an answer that waits to be read is not one without end, however long that takes.
+#[tokio::test]
+async fn who_reads_slowly_what_was_asked_for_together_is_answered_to_the_end() {
+    const REQUESTS: usize = 600;
+    let dir = tempfile::tempdir().unwrap();
+    let mut short = options(dir.path());
+    short.settings.greeting = Duration::from_secs(1);
+    let server = Server::start(short).await.unwrap();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    // As little as the system gives: what is answered soon waits to be read.
+    socket.set_recv_buffer_size(1024).unwrap();
+    let mut slow = socket.connect(server.address()).await.unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    // One by one, as a head has to come behind an answer that waits already.
+    for _ in 0..REQUESTS {
+        slow.write_all(request).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    slow.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut told = String::new();
+    slow.read_to_string(&mut told).await.unwrap();
+    assert_eq!(told.matches("HTTP/1.1 200 ").count(), REQUESTS + 1);
+    server.shutdown().await.unwrap();
+}
+
 // By the transport it had half a minute.
 #[tokio::test]
 async fn the_end_of_a_head_is_waited_for_as_that_of_any_request_and_a_connection_that_is_idle_stays() {
