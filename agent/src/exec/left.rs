@@ -13,13 +13,13 @@ use std::{
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{
-    recover::{Trace, allocations, look},
+    recover::{self, Trace, allocations, look},
     void_record,
 };
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},
     durable,
-    process::{ProcessIdentity, boot_id, descendants, kill_listed, with_environment_entry},
+    process::{ProcessIdentity, boot_id, descendants, kill_listed},
     shim::ShimSpec,
 };
 
@@ -92,7 +92,7 @@ impl Task {
         };
         match &self.spec.cgroup {
             Some(cgroup) => !matches!(cgroup.is_empty(), Ok(true)),
-            None => is_recorded && !matches!(self.marked(), Ok(left) if left.is_empty()),
+            None => is_recorded && !matches!(recover::marked(&self.directory), Ok(left) if left.is_empty()),
         }
     }
 
@@ -113,13 +113,8 @@ impl Task {
             let _ = pidfd_send_signal(shim.as_fd(), Signal::KILL);
         }
         if self.spec.cgroup.is_none() {
-            kill_listed(|| self.marked().unwrap_or_default());
+            kill_listed(|| recover::marked(&self.directory).unwrap_or_default());
         }
-    }
-
-    /// Processes that still have the environment in which the task was started.
-    fn marked(&self) -> io::Result<Vec<i32>> {
-        with_environment_entry(&format!("PLENUM_TASK_DIR={}", self.directory.task().display()))
     }
 
     /// True when it is not there any more, nor are those above it that nobody else uses.

@@ -251,6 +251,8 @@ struct Looked {
     start: Result<(ShimSpec, Result<Trace, Failure>), Failure>,
     /// An earlier start of it ran.
     ran_before: bool,
+    /// An earlier agent noted that it can't be read: that says nothing of the disk as it is now.
+    is_noted: bool,
 }
 
 impl Looked {
@@ -260,7 +262,7 @@ impl Looked {
             Ok((_, trace)) => trace.as_ref().err(),
             Err(failure) => Some(failure),
         };
-        failure.filter(|failure| failure.kind == FailureKind::Unreadable)
+        failure.filter(|failure| failure.kind == FailureKind::Unreadable && !self.is_noted)
     }
 }
 
@@ -286,20 +288,21 @@ fn look_at_one(directory: AllocationDirectory, allocation: AllocationId) -> io::
         }
         Read::Damaged => {
             let noted = unread::noted(&directory);
-            let ran_before = noted.is_some();
+            let is_noted = noted.is_some();
             // As a rule the machine crashed over a start, which is nothing that the task did.
             let message = "what it was to run can't be read any more, as after a crash of the machine";
             let failure = noted.unwrap_or_else(|| Failure::new(FailureKind::Booted, message));
-            return Ok(Some(Looked { allocation, directory, start: Err(failure), ran_before }));
+            let (start, ran_before) = (Err(failure), is_noted);
+            return Ok(Some(Looked { allocation, directory, start, ran_before, is_noted }));
         }
         Read::Unreadable(failure) => {
-            return Ok(Some(Looked { allocation, directory, start: Err(failure), ran_before: true }));
+            return Ok(Some(Looked { allocation, directory, start: Err(failure), ran_before: true, is_noted: false }));
         }
     };
     let restart = spec.task.restart;
     let ran_before = has_run_before(&directory, restart)?;
     let trace = look_unless_unreadable(&directory, restart)?;
-    Ok(Some(Looked { allocation, directory, start: Ok((spec, trace)), ran_before }))
+    Ok(Some(Looked { allocation, directory, start: Ok((spec, trace)), ran_before, is_noted: false }))
 }
 
 /// Whether a start before `restart` ran, of those whose ends are kept. As a rule the one right before it did, and no other end is read.
@@ -316,7 +319,7 @@ fn has_run_before(directory: &AllocationDirectory, restart: u32) -> io::Result<b
 }
 
 fn recover_one(options: &ExecOptions, looked: Looked, deadline: Instant) -> (Recovered, Option<Start>) {
-    let Looked { allocation, directory, start, ran_before } = looked;
+    let Looked { allocation, directory, start, ran_before, is_noted: _ } = looked;
     let (spec, trace) = match start {
         Ok(read) => read,
         Err(failure) => {
@@ -417,11 +420,15 @@ fn write_lost(directory: &AllocationDirectory, facts: &StartFacts, status: Optio
         (FailureKind::LostTrack, message)
     };
     let exit = Exit::failed(Failure::new(kind, message), unix_ms());
-    if let Err(error) = durable::write_atomically(&directory.exit(facts.restart), &exit) {
-        // The next recovery comes to the same end.
+    write_end(directory, facts.restart, &exit);
+    exit
+}
+
+/// Has the next agent find this end, too. Where that fails, it comes to the same by itself.
+pub(super) fn write_end(directory: &AllocationDirectory, restart: u32, exit: &Exit) {
+    if let Err(error) = durable::write_atomically(&directory.exit(restart), exit) {
         tracing::warn!(%error, "can't write down the end of a task");
     }
-    exit
 }
 
 /// Empties and removes the cgroup of a start whose shim ended. Where that ended as it should, both are gone already.
@@ -446,14 +453,12 @@ fn is_cleared(directory: &AllocationDirectory, facts: &StartFacts, deadline: Ins
         // With that boot it ended.
         return true;
     }
-    // With a pid namespace the kernel is killing it already, which takes a moment. Without one, nobody is. Each task of
-    // this agent has a directory of its own, so this names exactly one.
-    let mark = format!("PLENUM_TASK_DIR={}", directory.task().display());
+    // With a pid namespace the kernel is killing it already, which takes a moment. Without one, nobody is.
     let mut pause = CLEARED_PAUSE_MIN;
     loop {
-        match with_environment_entry(&mark) {
+        match marked(directory) {
             Ok(left) if left.is_empty() => return true,
-            Ok(_) => drop(kill_listed(|| with_environment_entry(&mark).unwrap_or_default())),
+            Ok(_) => drop(kill_listed(|| marked(directory).unwrap_or_default())),
             Err(_) => {}
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -463,6 +468,11 @@ fn is_cleared(directory: &AllocationDirectory, facts: &StartFacts, deadline: Ins
         thread::sleep(pause.min(left));
         pause = (pause * 2).min(CLEARED_PAUSE_MAX);
     }
+}
+
+/// Processes that still have the environment in which a task was started. Each task of this agent has a directory of its own, so this names exactly one.
+pub(super) fn marked(directory: &AllocationDirectory) -> io::Result<Vec<i32>> {
+    with_environment_entry(&format!("PLENUM_TASK_DIR={}", directory.task().display()))
 }
 
 /// Kills what is in a group until `deadline`, and removes it once it is empty. True: nothing is in it.

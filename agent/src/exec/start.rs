@@ -39,7 +39,7 @@ use crate::{
 };
 
 /// A shim kills its task after the kill timeout. One that hasn't managed after this long on top is killed itself.
-const SHIM_OVERDUE_AFTER: Duration = Duration::from_secs(10);
+pub(super) const SHIM_OVERDUE_AFTER: Duration = Duration::from_secs(10);
 /// How often the file of an adopted task is looked for, as long as its command isn't known to run.
 const RUNNING_LOOKED_FOR_EVERY: Duration = Duration::from_millis(50);
 /// How soon it is tried again to find out where a task stands.

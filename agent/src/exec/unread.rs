@@ -4,6 +4,7 @@
 //! only once nothing of it is found.
 
 use std::{
+    ffi::{OsStr, OsString},
     io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::Path,
@@ -14,17 +15,21 @@ use nix::libc;
 use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
-use super::{ExecOptions, ShimProgram, facts::StartFacts, recover::log_if_failed, void_record};
+use super::{
+    ExecOptions, ShimProgram,
+    facts::StartFacts,
+    recover::{self, log_if_failed, write_end},
+    start::SHIM_OVERDUE_AFTER,
+    void_record,
+};
 use crate::{
     directories::AllocationDirectory,
     driver::{Exit, Failure, FailureKind},
     durable,
-    process::{ProcessIdentity, descendants, kill_listed, with_arguments, with_environment_entry},
+    process::{ProcessIdentity, descendants, kill_listed, with_arguments},
     shim::{ShimSpec, unix_ms},
 };
 
-/// A shim that was told to stop its task has this long on top of the kill timeout, as any other has. Then both are killed.
-const OVERDUE_AFTER: Duration = Duration::from_secs(10);
 /// The kill timeout of a task of which it can't be read: the usual one.
 pub(super) const KILL_TIMEOUT_MS: u64 = 10_000;
 
@@ -39,9 +44,7 @@ pub(super) fn is_unreadable(error: &io::Error) -> bool {
 /// The end of a start of which this file can't be read.
 pub(super) fn failure(path: &Path, error: &io::Error) -> Failure {
     let path = path.display();
-    let message =
-        format!("{path} can't be read ({error}): nobody knows how far it came, and what was left of it was stopped");
-    Failure::new(FailureKind::Unreadable, message)
+    Failure::new(FailureKind::Unreadable, format!("{path} can't be read ({error}): nobody knows how far it came"))
 }
 
 /// What stands in the place of a spec that can't be read: no shim takes it for one, and the next agent goes on with ending its task.
@@ -73,7 +76,7 @@ pub(super) fn outlast(
     // A record that is damaged is one of a crash of the machine, as a rule. There may be thousands, and each look for processes is one at all of them.
     let is_there = if failure.kind == FailureKind::Unreadable { rest.is_there() } else { rest.is_in_group() };
     if is_there {
-        let patience = Duration::from_millis(facts.kill_timeout_ms).saturating_add(OVERDUE_AFTER);
+        let patience = Duration::from_millis(facts.kill_timeout_ms).saturating_add(SHIM_OVERDUE_AFTER);
         rest.end(since.elapsed() >= patience);
         let what = "it is being stopped, as what was written down of it can't be read";
         return Err(io::Error::new(io::ErrorKind::TimedOut, what));
@@ -82,11 +85,8 @@ pub(super) fn outlast(
     kept_from_it?;
     facts.cgroup.iter().for_each(|cgroup| log_if_failed(cgroup.remove()));
     let exit = Exit::failed(failure.clone(), unix_ms());
-    if let Some(restart) = facts.restart_if_known()
-        && let Err(error) = durable::write_atomically(&directory.exit(restart), &exit)
-    {
-        // The next recovery comes to the same end.
-        tracing::warn!(%error, "can't write down the end of a task");
+    if let Some(restart) = facts.restart_if_known() {
+        write_end(&directory, restart, &exit);
     }
     Ok(exit)
 }
@@ -94,8 +94,12 @@ pub(super) fn outlast(
 /// No shim that is still on its way takes this start from now on: it finds no spec any more, or another one's record.
 fn keep_shims_from_it(directory: &AllocationDirectory, facts: &StartFacts, failure: &Failure) -> io::Result<()> {
     if let Some(restart) = facts.restart_if_known() {
-        // One that is there already, readable or not, does as well.
-        return durable::write_once::<ProcessIdentity>(&directory.record(restart), &void_record()).map(drop);
+        let record = directory.record(restart);
+        // One that is there already, readable or not, does as well; and where nothing can be written, nothing has to be.
+        if record.exists() {
+            return Ok(());
+        }
+        return durable::write_once::<ProcessIdentity>(&record, &void_record()).map(drop);
     }
     match durable::read::<ShimSpec>(&directory.spec()) {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(()),
@@ -115,7 +119,7 @@ impl Rest<'_> {
     fn is_there(&self) -> bool {
         let is_none = |found: io::Result<Vec<i32>>| matches!(found, Ok(found) if found.is_empty());
         // The shim first: until it is gone, there may be more of the rest in a moment.
-        !is_none(self.shims()) || self.is_in_group() || !is_none(self.marked())
+        !is_none(self.shims()) || self.is_in_group() || !is_none(recover::marked(self.directory))
     }
 
     fn is_in_group(&self) -> bool {
@@ -124,20 +128,21 @@ impl Rest<'_> {
 
     /// Tells the shim to stop its task, which it knows how. Where there is none, or it had its time, all is killed.
     fn end(&self, is_overdue: bool) {
-        let shims = self.shims().unwrap_or_default();
-        if !shims.is_empty() && !is_overdue {
-            shims.into_iter().for_each(|shim| self.terminate(shim));
+        let found = self.shims();
+        // Where they can't be looked at there may be one, which has its time as well.
+        if !is_overdue && !matches!(&found, Ok(shims) if shims.is_empty()) {
+            found.unwrap_or_default().into_iter().for_each(|shim| self.terminate(shim));
             return;
         }
+        // Listed anew each time: a number may be another process's by now, whose children are not ours.
+        let shims = || self.shims().unwrap_or_default();
         // The task first, as what it forks is its shim's.
-        for &shim in &shims {
-            kill_listed(|| descendants(shim));
-        }
+        kill_listed(|| shims().into_iter().flat_map(descendants).collect());
         if let Some(cgroup) = &self.facts.cgroup {
             cgroup.kill();
         }
-        kill_listed(|| self.shims().unwrap_or_default());
-        kill_listed(|| self.marked().unwrap_or_default());
+        kill_listed(shims);
+        kill_listed(|| recover::marked(self.directory).unwrap_or_default());
     }
 
     fn terminate(&self, shim: i32) {
@@ -150,20 +155,16 @@ impl Rest<'_> {
         }
     }
 
-    /// The shims of this allocation: they were started with its directory as their last argument.
+    /// The shims of this allocation: they were started with its directory as their last argument, and with nothing else than a shim's. Whoever looks into the
+    /// directory with another program names it, too.
     fn shims(&self) -> io::Result<Vec<i32>> {
+        let ShimProgram { program, arguments: own } = self.shim;
         with_arguments(|arguments| {
             let Some((last, before)) = arguments.split_last() else { return false };
-            let mut own = self.shim.arguments.iter().rev();
-            let is_shim = before.len() > self.shim.arguments.len()
-                && before.iter().rev().zip(&mut own).all(|(found, own)| *found == own.as_bytes());
-            is_shim && is_same_directory(Path::new(std::ffi::OsStr::from_bytes(last)), self.directory.root())
+            let words = std::iter::once(program.as_os_str()).chain(own.iter().map(OsString::as_os_str));
+            before.iter().copied().eq(words.map(OsStr::as_bytes))
+                && is_same_directory(Path::new(OsStr::from_bytes(last)), self.directory.root())
         })
-    }
-
-    /// Processes that still have the environment in which the task was started.
-    fn marked(&self) -> io::Result<Vec<i32>> {
-        with_environment_entry(&format!("PLENUM_TASK_DIR={}", self.directory.task().display()))
     }
 }
 
@@ -182,16 +183,13 @@ mod tests {
     use plenum_model::AllocationId;
 
     use super::*;
-    use crate::{
-        directories::AgentDirectory,
-        exec::{self, recover},
-        process::boot_id,
-    };
+    use crate::{directories::AgentDirectory, exec, process::boot_id};
 
     const ALLOCATION: AllocationId = AllocationId { slot: 1, generation: 1 };
 
     fn options_in(place: &Path) -> ExecOptions {
-        let shim = ShimProgram { program: "/bin/sh".into(), arguments: vec!["shim".into()] };
+        let arguments = ["-c", "read -r _", "shim"].map(OsString::from).to_vec();
+        let shim = ShimProgram { program: "/bin/sh".into(), arguments };
         ExecOptions { shim, ..exec::options_at(place.join("agent")) }
     }
 
@@ -274,6 +272,7 @@ mod tests {
         assert!(run(&[shim, &root(&directory)]));
         assert!(run(&[shim, &root(&linked)]), "by another way");
         assert!(!run(&[&root(&directory)]), "it is no shim");
+        assert!(!run(&[std::ffi::OsStr::new("-r"), shim, &root(&directory)]), "it looks for the word in it");
         assert!(!run(&[shim, &root(&other)]), "it is another one's");
     }
 }
