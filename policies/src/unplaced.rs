@@ -398,19 +398,16 @@ pub fn explain(
             nearest = Some((distance, slot, Nearest { machine, missing, short_by, missing_when_empty, held: None }));
         }
     }
-    unplaced.nearest = nearest.map(|(_, slot, nearest)| {
-        let held = held(columns, cell, requirement, slot, &nearest.missing);
+    unplaced.nearest = nearest.map(|(distance, slot, nearest)| {
+        let held = if distance.not_by_holds { None } else { held(cell, requirement, slot, &nearest.missing) };
         Nearest { held, ..nearest }
     });
     unplaced
 }
 
-/// Who holds what a task lacks on a machine, where it would have room there but for holds.
-fn held(columns: &Columns, cell: &Cell, requirement: &Requirement<'_>, slot: u32, missing: &Missing) -> Option<Held> {
+/// Who holds what a task lacks on a machine where it would have room but for holds.
+fn held(cell: &Cell, requirement: &Requirement<'_>, slot: u32, missing: &Missing) -> Option<Held> {
     let &Missing::Room(resource) = missing else { return None };
-    if !has_room_but_for_holds(columns, cell, requirement, slot) {
-        return None;
-    }
     let amount = cell.room(slot).get(resource) - cell.room_for(slot, requirement.job).get(resource);
     let holders = cell.held_beside(slot, requirement.job, resource);
     let &(_, most) = holders.first()?;
