@@ -29,11 +29,10 @@ fn misfit_words(shape: &JobShape, machines: &[MachineView]) -> Option<String> {
         JobKind::Recurring => "what is launched from the job waits",
         _ => "the job waits",
     };
-    if machines.is_empty() {
-        let has_tasks = shape.groups.iter().any(|group| group.count > 0);
-        return has_tasks.then(|| format!("warning: the cell has no machines; {waits} until one comes"));
-    }
     let misfit = fit::misfit(shape, machines)?;
+    if machines.is_empty() {
+        return Some(format!("warning: the cell has no machines; {waits} until one comes"));
+    }
     // Elsewhere they are megahertz, or shares of 1024.
     let units = if misfit.short_of_cpu { " (cpu is in cores: `500m` is half of one)" } else { "" };
     Some(format!("warning: {}; {waits} until one does{units}", misfit.what))

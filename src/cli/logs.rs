@@ -107,6 +107,8 @@ impl Log {
         let follow = self.asked.follow;
         let mut jobs = connection.jobs();
         let mut chunks = next(connection, follow, jobs.logs(self.asked)).await?.into_inner();
+        // It takes back that the cell did not answer.
+        found(Ok(()), &mut away.server_since)?;
         *away = Away::default();
         while let Some(chunk) = next(connection, follow, chunks.message()).await? {
             self.note(&chunk);

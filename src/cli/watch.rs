@@ -64,7 +64,8 @@ pub(super) fn missing(format: Format, rows: usize, truncated: bool, limit: u32, 
     }
 }
 
-/// Prints a listing; with `watch`, again each time that its revision or what has none has changed, until the process is interrupted.
+/// Prints a listing; with `watch`, again each time that its revision or what has none has changed, and where it takes the place of the one before also once
+/// that is old, until the process is interrupted.
 pub(super) async fn print(
     format: Format,
     watch: bool,
