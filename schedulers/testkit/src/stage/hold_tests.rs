@@ -1,7 +1,10 @@
 //! Stories of room that a job holds, as who places by sums of room sees it.
 
-use plenum_model::{Command, Resources, SessionId};
-use plenum_sdk::{Decision, Plan, Scheduler, View};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use plenum_model::{Command, Resource, Resources, SessionId};
+use plenum_sdk::{Decision, Plan, Scheduler, Settings, View};
 
 use super::tests::job;
 use super::*;
@@ -25,6 +28,24 @@ impl Scheduler for BySums {
         }
         decision.commit(plan);
         decision
+    }
+}
+
+/// What each job might hold on the first machine, in thousandths of a core, by the job's name.
+type MayHold = Rc<RefCell<BTreeMap<String, i64>>>;
+
+/// Does the same, and writes down what it sees before.
+struct WritesDown(MayHold);
+
+impl Scheduler for WritesDown {
+    fn name(&self) -> &str {
+        "sums"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let may_hold = |id| view.room_to_hold(0, id).get(Resource::CpuMillis);
+        *self.0.borrow_mut() = view.cell().jobs().map(|job| (job.shape.name.to_string(), may_hold(job.id))).collect();
+        BySums.decide(view)
     }
 }
 
@@ -61,4 +82,31 @@ fn what_a_job_holds_itself_is_free_for_it() {
     stage.seat(BySums);
     stage.advance(10_000_000);
     assert_eq!(stage.placed(words), [(0, 0, machine)]);
+}
+
+/// Who asks for a hold of room that an own transaction on its way takes gets fewer machines than the view promised, or none.
+#[test]
+fn what_a_job_may_hold_is_less_what_own_transactions_may_still_take() {
+    let mut stage = Stage::new();
+    let machine = stage.machine("m1", 4000, &[]);
+    let low = stage.submit(&job("low", "nobody", 4).priority(20));
+    stage.submit(&job("high", "nobody", 4).priority(70));
+    stage.submit(&job("late", "nobody", 4).priority(20));
+    hold(&mut stage, low, machine, 2000);
+    let seen = MayHold::default();
+    let seat = stage.seat_with(WritesDown(Rc::clone(&seen)), Settings { window: 4, ..Settings::default() });
+    let may_hold = || ["low", "high", "late"].map(|name| seen.borrow()[name]);
+    stage.hold(seat);
+    let first = stage.submit(&job("first", "sums", 1));
+    stage.advance(100_000);
+    assert_eq!(may_hold(), [4000, 4000, 2000], "a hold that comes first is not to be had");
+    // It fits nowhere, and only has the scheduler look once more.
+    stage.submit(&JobBuilder::new("huge", "sums").group("main", 1, 9000));
+    stage.advance(100_000);
+    assert!(stage.placed(first).is_empty(), "the cell has heard of nothing");
+    assert_eq!(may_hold(), [3000, 3000, 1000], "less the claim that is on its way");
+    stage.release(seat);
+    stage.advance(10_000_000);
+    assert_eq!(stage.placed(first), [(0, 0, machine)]);
+    assert_eq!(may_hold(), [3000, 3000, 1000], "and not twice, once it was granted");
 }
