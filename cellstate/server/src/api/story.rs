@@ -4,27 +4,27 @@
 mod ends;
 pub(super) mod gone;
 mod governed;
+mod job;
+mod machine;
 pub(super) mod stay;
 mod whole;
+mod words;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use plenum_history::{BlockSummary, History, Logged, Order, Subject};
-use plenum_model::{
-    AllocationId, AllocationState, Cell, Delta, End, Grants, Job, JobChange, JobId, Machine, MachineId, MachineState,
-    Move, Revision, TaskState, Unfit, counted,
-};
+use plenum_model::{AllocationId, Cell, Delta, Job, JobId, Machine, MachineId, Revision, counted};
 use plenum_proto::v1;
 use prost::Message;
 
 use super::ended::delta_of;
-use super::evictions;
 use super::failure::Failure;
 use super::tenants::Tenants;
-use super::{moved, names, past};
+use super::{names, past};
 
 pub(super) use governed::Governed;
 pub(super) use whole::first_since;
+use words::command_word;
 
 /// Most bytes of log that one story is read from; of a job twice, as what became of its allocations is looked for once it is known which
 /// they were.
@@ -288,66 +288,6 @@ impl<'a> Teller<'a> {
         found.unwrap_or_else(|| format!("in slot {slot}"))
     }
 
-    fn job(&mut self, job: &Job, logged: &Logged, delta: &Delta) -> Result<(), Failure> {
-        // What became of the job follows from what became of its tasks.
-        for change in delta.jobs.iter().rev() {
-            // Where tasks end, a group changes by when it is tried again, and not by how many of its tasks are wanted.
-            if delta.ends.is_empty() || !matches!(change, JobChange::Group { .. }) {
-                self.job_change(job, logged, delta, change)?;
-            }
-        }
-        let mut by_state: BTreeMap<(u32, u8), Vec<u32>> = BTreeMap::new();
-        let rows = job.group_base..job.group_base.saturating_add(u32::try_from(job.shape.groups.len()).unwrap_or(0));
-        for task in delta.tasks.iter().filter(|task| rows.contains(&task.group_row)) {
-            by_state.entry((task.group_row - rows.start, task.state as u8)).or_default().push(task.task);
-        }
-        if self.is_at_the_beginning() {
-            return Ok(());
-        }
-        for ((group, state), tasks) in by_state.into_iter().rev() {
-            let Some(word) = TaskState::from_number(state.into()).and_then(task_word) else { continue };
-            let group = job.shape.groups.get(group as usize).map_or("", |group| &group.name);
-            // Each failed attempt is told by itself.
-            let finally = if word == "failed" { ", for good" } else { "" };
-            self.push(logged, word, format!("{group}: {}{finally}", tasks_of(&tasks)))?;
-        }
-        for grants in delta.grants.iter().rev().filter(|grants| grants.job == job.id) {
-            self.slots.extend(&grants.slots);
-            let placed = self.placed(job, grants, delta)?;
-            self.push(logged, "placed", placed)?;
-        }
-        Ok(())
-    }
-
-    fn placed(&mut self, job: &Job, grants: &Grants, delta: &Delta) -> Result<String, Failure> {
-        let group = job.shape.groups.get(usize::from(grants.group)).map_or("", |group| &group.name);
-        let on = self.on_machines(grants.machines.iter().copied(), delta.revision.0, delta.time.micros);
-        let why = match grants.slots.first().and_then(|slot| moved::reason(delta, *slot)) {
-            Some(reason) => format!(": {reason}"),
-            None => self.in_place_of(grants, delta)?,
-        };
-        Ok(format!("{group}: {} on {on}{why}", tasks_of(&grants.tasks)))
-    }
-
-    /// Who was evicted for these: the first of them, and how many there are.
-    fn in_place_of(&mut self, grants: &Grants, delta: &Delta) -> Result<String, Failure> {
-        let evicted = evictions::evicted(delta);
-        let victims = grants.extras.iter().flat_map(|extra| &extra.takes_over).map(|entry| entry.victim);
-        let mut victims: Vec<AllocationId> = victims.filter(|victim| evicted.contains(&victim.slot)).collect();
-        let Some(&first) = victims.first() else { return Ok(String::new()) };
-        victims.sort_unstable();
-        victims.dedup();
-        let more = match victims.len() - 1 {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let found = self.tenants.find([first].into(), delta.revision.0.saturating_sub(1))?;
-        let who = found
-            .get(&first)
-            .map_or_else(|| first.to_string(), |tenant| self.task_name(delta, tenant.job, tenant.group, tenant.task));
-        Ok(format!(", in place of {who}{more}"))
-    }
-
     /// The machine by its name, or how many they are.
     fn on_machines(&self, slots: impl Iterator<Item = u32>, revision: u64, time_micros: i64) -> String {
         let slots: Vec<u32> = slots.collect::<BTreeSet<u32>>().into_iter().collect();
@@ -355,47 +295,6 @@ impl<'a> Teller<'a> {
             [only] => format!("machine {}", self.machine_then(only, Revision(revision), time_micros)),
             _ => counted(slots.len() as u64, "machine"),
         }
-    }
-
-    fn job_change(&mut self, job: &Job, logged: &Logged, delta: &Delta, change: &JobChange) -> Result<(), Failure> {
-        match change {
-            JobChange::Put { job: put, .. } if put.id == job.id => {
-                let first = put.version <= 1;
-                let parent = put.shape.parent.map(|parent| self.job_name(parent));
-                let from = parent.map_or_else(String::new, |parent| format!(", launched from {parent}"));
-                self.push(
-                    logged,
-                    if first { "submitted" } else { "replaced" },
-                    format!("version {}{from}", put.version),
-                )?;
-                // Nothing is older than the first version of an id.
-                self.over = first;
-                self.submitted_after = (!first).then(|| logged.entry.revision.saturating_sub(1));
-            }
-            JobChange::State { id, state, reason } if *id == job.id => {
-                self.push(logged, state.word(), reason.to_string())?;
-            }
-            JobChange::Group { row, count, .. } => {
-                let position = row.checked_sub(job.group_base).and_then(|at| usize::try_from(at).ok());
-                if let Some(group) = position.and_then(|position| job.shape.groups.get(position)) {
-                    self.push(logged, "group", format!("{}: {} wanted", group.name, counted((*count).into(), "task")))?;
-                }
-            }
-            JobChange::Home { id, machine } if *id == job.id => {
-                let then = |slot| self.machine_then(slot, Revision(logged.entry.revision), logged.time_micros);
-                let detail = machine.map_or_else(|| "none".to_owned(), then);
-                self.push(logged, "home", detail)?;
-            }
-            JobChange::Launched { id, .. } if *id == job.id => {
-                let child = delta.jobs.iter().find_map(|change| match change {
-                    JobChange::Put { job, .. } if job.shape.parent == Some(*id) => Some(job.shape.name.to_string()),
-                    _ => None,
-                });
-                self.push(logged, "launched", child.unwrap_or_default())?;
-            }
-            _ => {}
-        }
-        Ok(())
     }
 
     fn job_name(&self, id: JobId) -> String {
@@ -407,165 +306,16 @@ impl<'a> Teller<'a> {
         let group = self.groups.name(job, group, delta.revision.0, delta.time.micros);
         format!("{} {group}[{task}]", self.job_name(job))
     }
-
-    fn machine(&mut self, id: MachineId, logged: &Logged, delta: &Delta) -> Result<(), Failure> {
-        for machine in delta.machines.iter().filter(|machine| machine.id.slot == id.slot) {
-            if machine.id.generation < id.generation {
-                self.over = true;
-                return Ok(());
-            }
-            if machine.id == id {
-                let event = self.event(logged, "", String::new())?;
-                self.events.push(event.clone());
-                self.machines.push((event, machine.clone()));
-                self.over = came(machine, delta);
-            }
-        }
-        Ok(())
-    }
-
-    /// Says of each row of a machine what differs from the one before. `is_all`: all that is retained was looked at.
-    fn finish_machines(&mut self, is_all: bool) {
-        if self.machines.is_empty() {
-            return;
-        }
-        // A slot's first tenant has nobody before it.
-        let begins = self.over || (is_all && self.history.oldest_revision() <= 1);
-        self.over = begins;
-        let rows: Vec<_> = self.machines.iter().map(|(_, machine)| machine.clone()).collect();
-        self.events.clear();
-        for (position, (mut event, machine)) in std::mem::take(&mut self.machines).into_iter().enumerate() {
-            let (word, detail) = difference(rows.get(position + 1).map(AsRef::as_ref), &machine, begins);
-            (event.event, event.detail) = (word.to_owned(), detail);
-            self.events.push(event);
-        }
-    }
-}
-
-/// What an unreachable machine ran is lost in two steps, and the end of it has no words but those of the first: the machine is given up, and later,
-/// if ever, it tells that nothing of it is left.
-const GIVEN_UP: &str = " is unreachable";
-
-fn why_it_moved(moved: &Move) -> Option<String> {
-    let reason = moved.reason.as_deref()?;
-    let is_given_up = moved.status.state == AllocationState::Lost && reason.ends_with(GIVEN_UP);
-    Some(if is_given_up { format!("given up: {reason}") } else { reason.to_owned() })
-}
-
-fn why_it_ended(end: &End) -> Option<&str> {
-    let reason = end.reason.as_deref()?;
-    let was_given_up = end.state == AllocationState::EndedLost && reason.ends_with(GIVEN_UP);
-    Some(if was_given_up { "its machine is back, and it has ended for sure" } else { reason })
-}
-
-/// Whether a machine came with a delta that has its row. Where its first epoch began it did, whatever of its slot is retained.
-fn came(machine: &Machine, delta: &Delta) -> bool {
-    machine.registered == delta.time && machine.epoch_began == delta.revision
-}
-
-fn difference(before: Option<&Machine>, machine: &Machine, begins: bool) -> (&'static str, String) {
-    let state = machine.state.word();
-    let Some(before) = before else {
-        return if begins {
-            ("registered", format!("{state}, epoch {}", machine.epoch))
-        } else {
-            (state, String::new())
-        };
-    };
-    if machine.state == MachineState::Gone {
-        // What else is said of it then is nothing that it had.
-        return (state, String::new());
-    }
-    let mut facts = Vec::new();
-    if machine.epoch != before.epoch {
-        facts.push(format!("epoch {}", machine.epoch));
-    }
-    if machine.boot_id != before.boot_id {
-        facts.push("it booted".to_owned());
-    }
-    if machine.capacity != before.capacity || machine.devices != before.devices {
-        facts.push("its capacity changed".to_owned());
-    }
-    if machine.attributes != before.attributes {
-        facts.push("its attributes changed".to_owned());
-    }
-    if let Some(deadline) = machine.drain_deadline.filter(|_| machine.drain_deadline != before.drain_deadline) {
-        facts.push(format!("what is left is stopped at {}", deadline.time().whole_second()));
-    }
-    if machine.unfit != before.unfit {
-        facts.push(match machine.unfit {
-            Some(Unfit::AgentLeaves) => "its agent leaves".to_owned(),
-            Some(Unfit::StateUnwritable) => "its agent can't write its state".to_owned(),
-            Some(Unfit::SetupFails) => "its agent can't set tasks up".to_owned(),
-            None => "its agent wants tasks again".to_owned(),
-        });
-    }
-    let word = match (machine.state == before.state, machine.cordoned == before.cordoned) {
-        (false, _) => state,
-        (true, false) if machine.cordoned => "cordoned",
-        (true, false) => "uncordoned",
-        (true, true) if machine.epoch != before.epoch => "registered",
-        (true, true) => "changed",
-    };
-    (word, facts.join(", "))
-}
-
-/// What became of a task; being placed is told by its grant.
-fn task_word(state: TaskState) -> Option<&'static str> {
-    match state {
-        TaskState::Waiting => Some("waiting"),
-        TaskState::Live => None,
-        TaskState::Done => Some("done"),
-        TaskState::Failed => Some("failed"),
-        TaskState::Cancelled => Some("cancelled"),
-        TaskState::Blocked => Some("blocked"),
-    }
-}
-
-fn tasks_of(tasks: &[u32]) -> String {
-    match tasks {
-        [only] => format!("task {only}"),
-        _ => counted(tasks.len() as u64, "task"),
-    }
-}
-
-fn command_word(ask: &v1::command::Ask) -> &'static str {
-    use v1::command::Ask;
-    match ask {
-        Ask::OpenServer(_) => "open-server",
-        Ask::OpenSession(_) => "open-session",
-        Ask::CloseSession(_) => "close-session",
-        Ask::Commit(_) => "transaction",
-        Ask::SubmitJob(_) => "submit-job",
-        Ask::StopJob(_) => "stop-job",
-        Ask::ScaleJob(_) => "scale-job",
-        Ask::StopAllocation(_) => "stop-allocation",
-        Ask::RegisterMachine(_) => "register-machine",
-        Ask::ExpireMachine(_) => "expire-machine",
-        Ask::ReportStatus(_) => "report-status",
-        Ask::ReportFitness(_) => "report-fitness",
-        Ask::CordonMachine(cordon) if cordon.cordoned => "cordon-machine",
-        Ask::CordonMachine(_) => "uncordon-machine",
-        Ask::DrainMachine(drain) if drain.deadline_micros != 0 => "drain-machine",
-        Ask::DrainMachine(_) => "undrain-machine",
-        Ask::RemoveMachine(_) => "remove-machine",
-        Ask::Tick(_) => "tick",
-        Ask::Launch(_) => "launch",
-        Ask::TakeHold(_) => "take-hold",
-        Ask::SetQuota(_) => "set-quota",
-        Ask::SetPartition(_) => "set-partition",
-        Ask::AdoptUnknown(_) => "adopt-unknown",
-        Ask::PauseScheduler(pause) if pause.paused => "pause-scheduler",
-        Ask::PauseScheduler(_) => "resume-scheduler",
-        Ask::SetRights(_) => "set-rights",
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use plenum_core::{Core, CoreOptions};
-    use plenum_model::{CellIdentity, Command, GroupShape, JobShape, LogTime, Request, Resources};
+    use plenum_model::{
+        AllocationState, CellIdentity, Command, End, Grants, GroupShape, JobShape, LogTime, MachineState, Request,
+        Resources,
+    };
     use std::sync::Arc;
 
     /// A cell with a job, and what made it.
@@ -620,83 +370,8 @@ mod tests {
         Delta { ends: vec![end], ..gone::tests::at(revision) }
     }
 
-    fn with_a_job() -> Cell {
+    pub(super) fn with_a_job() -> Cell {
         course_of_a_job().0
-    }
-
-    // Where a story was cut because more of the log would have had to be read, its oldest event was called the registration.
-    #[test]
-    fn a_machine_is_said_to_have_registered_only_where_its_story_begins() {
-        let dir = tempfile::tempdir().unwrap();
-        let (history, _) = History::open(dir.path(), plenum_history::Options::new(vec![1; 16])).unwrap();
-        let cell = Cell::default();
-        let machine = crate::agents::machine(0, 7, plenum_model::MachineState::Ready);
-        let oldest = |is_all| {
-            let mut teller = Teller::new(&history, &cell);
-            teller.machines.push((v1::HistoryEvent::default(), Arc::new(machine.clone())));
-            teller.finish_machines(is_all);
-            (teller.events[0].event.clone(), teller.over)
-        };
-        assert_eq!(oldest(true), ("registered".to_owned(), true));
-        assert_eq!(oldest(false), ("ready".to_owned(), false));
-    }
-
-    // Once anything had been retired, a machine in a slot that was never given before was told as "ready", and its story as one whose beginning
-    // is no longer retained.
-    #[test]
-    fn a_new_machine_registers_also_where_older_revisions_are_retired() {
-        let dir = tempfile::tempdir().unwrap();
-        let (history, _) = History::open(dir.path(), plenum_history::Options::new(vec![1; 16])).unwrap();
-        let mut cell = with_a_job();
-        crate::checkpoint::write(&history, &cell, None).unwrap();
-        let revision = cell.revision().next();
-        let began = LogTime::from_micros(1);
-        let new =
-            Machine { registered: began, epoch_began: revision, ..crate::agents::machine(0, 7, MachineState::Ready) };
-        // One that had registered before, and is back in another epoch.
-        let back = Machine {
-            id: MachineId { slot: 1, generation: 1 },
-            name: "back".into(),
-            registered: LogTime::from_micros(0),
-            ..new.clone()
-        };
-        let mut delta = gone::tests::at(revision.0);
-        delta.machines = [&new, &back].map(|machine| Arc::new(machine.clone())).to_vec();
-        cell.apply(&delta).unwrap();
-        gone::tests::append(&history, &[delta]);
-        let told = |machine: &Machine| {
-            let story = tell(&history, &cell, &Hero::Machine(machine.id), 10).unwrap();
-            (story.events[0].event.clone(), story.oldest_revision)
-        };
-        assert_eq!(told(&new), ("registered".to_owned(), 0));
-        assert_eq!(told(&back), ("ready".to_owned(), revision.0));
-    }
-
-    // Who gave a drain another deadline read that the machine had changed, and not in what.
-    #[test]
-    fn a_drain_is_told_with_its_deadline() {
-        let ready = crate::agents::machine(0, 7, plenum_model::MachineState::Ready);
-        let drained = |micros| Machine {
-            state: plenum_model::MachineState::Draining,
-            drain_deadline: plenum_model::Deadline::new(LogTime::from_micros(micros)),
-            ..ready.clone()
-        };
-        let told = |before: &Machine, after: &Machine| difference(Some(before), after, false);
-        let until = |time: &str| format!("what is left is stopped at 1970-01-01T00:{time}Z");
-        assert_eq!(told(&ready, &drained(60_000_000)), ("draining", until("01:00")));
-        assert_eq!(told(&drained(60_000_000), &drained(90_000_000)), ("changed", until("01:30")));
-        assert_eq!(told(&drained(60_000_000), &ready), ("ready", String::new()));
-    }
-
-    // `ready` by `drain-machine`: it read as if the drain had made it ready.
-    #[test]
-    fn the_end_of_a_cordon_or_a_drain_is_not_told_as_its_beginning() {
-        use v1::command::Ask;
-        let cordon = |cordoned| command_word(&Ask::CordonMachine(v1::CordonMachine { machine: 1, cordoned }));
-        let drain =
-            |deadline_micros| command_word(&Ask::DrainMachine(v1::DrainMachine { machine: 1, deadline_micros }));
-        assert_eq!([cordon(true), cordon(false)], ["cordon-machine", "uncordon-machine"]);
-        assert_eq!([drain(60_000_000), drain(0)], ["drain-machine", "undrain-machine"]);
     }
 
     // A story was refused when the cell that it begins with was retired while it was read.

@@ -12,7 +12,8 @@ use plenum_proto::v1;
 use super::super::ended::delta_of;
 use super::super::failure::Failure;
 use super::super::listing;
-use super::{Teller, tasks_of, why_it_ended, why_it_moved};
+use super::Teller;
+use super::words::{tasks_of, why_it_ended, why_it_moved};
 
 /// What became of an allocation, before it is known whose its slot was.
 struct Change {

@@ -9,7 +9,8 @@ use plenum_proto::v1;
 
 use super::super::failure::Failure;
 use super::super::{ended, listing, moved};
-use super::{Hero, READ_BYTES_MAX, Teller, ends, tell_until, why_it_moved};
+use super::words::why_it_moved;
+use super::{Hero, READ_BYTES_MAX, Teller, ends, tell_until};
 use crate::publish::LoggedBatch;
 use crate::recovery;
 

@@ -8,7 +8,8 @@ use plenum_history::{History, Logged, ReadError};
 use plenum_model::{Cell, Delta, JobChange, JobState, Machine};
 
 use super::super::failure::Failure;
-use super::{Teller, came, difference};
+use super::Teller;
+use super::machine::{came, difference};
 
 /// A machine as it was from some revision on.
 pub(super) struct Row {
