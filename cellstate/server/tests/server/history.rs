@@ -623,3 +623,51 @@ async fn the_story_of_a_cell_is_told_over_restarts_since_a_time_and_up_to_a_revi
     assert_eq!((words(&newest), newest.truncated), (vec!["registered"], true));
     server.shutdown().await.unwrap();
 }
+
+// Each page by itself was tested, and not that they join: an event at the border of two could have been told by both of them, or by none.
+#[tokio::test]
+async fn the_pages_of_the_story_of_a_cell_join_also_while_more_happens() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    for name in ["m1", "m2", "m3"] {
+        register(&channel, name, 4000).await;
+        // What is not told has revisions, too.
+        submit(&channel, job(&format!("on-{name}"), 1)).await;
+    }
+    let cordon = async |channel: &Channel, name: &str, cordoned| {
+        let request = v1::CordonRequest { name: name.to_owned(), cordoned };
+        Inspect::new(channel.clone()).cordon_machine(request).await.unwrap();
+    };
+    cordon(&channel, "m1", true).await;
+    cordon(&channel, "m2", true).await;
+    drop(channel);
+    server.shutdown().await.unwrap();
+
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    cordon(&channel, "m1", false).await;
+    let page = async |revision, limit| {
+        let at = Some(v1::At { revision, time_micros: 0 });
+        let request = v1::CellHistoryRequest { since_micros: 0, at, limit };
+        Inspect::new(channel.clone()).cell_history(request).await.unwrap().into_inner()
+    };
+    let whole = page(0, 0).await;
+    let expected = "started registered registered registered cordoned cordoned started ready";
+    assert_eq!((words(&whole).join(" ").as_str(), whole.older_at), (expected, 0));
+    let mut is_cordoned = false;
+    for limit in 1..=8 {
+        let (mut until, mut gathered, mut pages) = (whole.revision, Vec::new(), 0);
+        while until > 0 {
+            let told = page(until, limit).await;
+            assert!(told.older_at < until && told.events.len() <= limit as usize, "{limit}: {told:?}");
+            gathered.splice(0..0, told.events);
+            (until, pages) = (told.older_at, pages + 1);
+            is_cordoned = !is_cordoned;
+            cordon(&channel, "m3", is_cordoned).await;
+        }
+        assert!(pages >= 8_u32.div_ceil(limit), "{limit}: each had a part of it");
+        assert_eq!(gathered, whole.events, "pages of {limit}");
+    }
+    server.shutdown().await.unwrap();
+}

@@ -159,6 +159,38 @@ mod tests {
         assert_eq!(words(&history, 8, 10), (vec![], 0));
     }
 
+    // No test followed the pages to the end: one that left out what a page began with, or told it twice, passed them all.
+    #[test]
+    fn pages_of_any_length_tell_together_what_one_page_tells_also_while_more_happens() {
+        let dir = tempfile::tempdir().unwrap();
+        let course: Vec<Delta> = course().into_iter().filter(|delta| delta.jobs.is_empty()).collect();
+        let history = history_of(dir.path(), &course[..5]);
+        append(&history, &[at(6)]);
+        append(&history, &course[5..]);
+        let told = |until: u64, limit| {
+            let mut cell = Cell::default();
+            (1..=until).for_each(|revision| cell.apply(&at(revision)).unwrap());
+            tell(&history, &cell, &Hero::Cell { from: 1 }, limit).unwrap()
+        };
+        let whole = told(7, 100).events;
+        assert_eq!(whole.len(), 6);
+        let mut newest = 7;
+        for limit in 1..=whole.len() {
+            let (mut until, mut gathered) = (7, Vec::new());
+            while until > 0 {
+                let page = told(until, limit);
+                assert!(page.older_at < until, "{limit}: what is older is older");
+                assert_eq!(page.truncated, page.older_at > 0, "{limit}");
+                gathered.splice(0..0, page.events);
+                until = page.older_at;
+                newest += 1;
+                let another = CellIdentity { term: newest, incarnation: 1, ..CellIdentity::default() };
+                append(&history, &[Delta { cell: Some(another), ..at(newest) }]);
+            }
+            assert_eq!(gathered, whole, "pages of {limit}");
+        }
+    }
+
     #[test]
     fn a_job_that_failed_is_told_by_its_name_or_its_id_and_why() {
         let dir = tempfile::tempdir().unwrap();
