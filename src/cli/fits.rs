@@ -1,6 +1,6 @@
 //! Says of a job that was submitted that no machine of its cell could ever run it: it would wait, and whoever wrote its file is still there.
 
-use plenum_proto::v1::{JobKind, JobShape, ListRequest, MachineView};
+use plenum_proto::v1::{JobKind, JobShape, ListMachinesResponse, ListRequest, MachineView};
 
 use super::hints;
 use crate::{connect::Connection, fit, output};
@@ -12,16 +12,26 @@ const FIRST: u32 = 64;
 /// found out, as of more machines than a cell lists at once, is no reason to fail: the job is submitted.
 pub(super) async fn warn_of_misfit(connection: &Connection, shape: &JobShape) {
     let until = hints::look_until(None);
+    let list = async |limit| {
+        let request = ListRequest { limit, ..ListRequest::default() };
+        hints::besides(until, connection.inspect().list_machines(request)).await
+    };
+    if let Some(words) = warning(shape, list).await {
+        output::tell(&words);
+    }
+}
+
+/// What to warn of; nothing where some machine fits, or that can't be known: not all were listed. `list`: the first so many machines of the cell.
+async fn warning(shape: &JobShape, list: impl AsyncFn(u32) -> Option<ListMachinesResponse>) -> Option<String> {
     // 0: as many as the server lists.
     for limit in [FIRST, 0] {
-        let request = ListRequest { limit, ..ListRequest::default() };
-        let Some(listed) = hints::besides(until, connection.inspect().list_machines(request)).await else { return };
-        let Some(words) = misfit_words(shape, &listed.machines) else { return };
+        let listed = list(limit).await?;
+        let words = misfit_words(shape, &listed.machines)?;
         if !listed.truncated {
-            output::tell(&words);
-            return;
+            return Some(words);
         }
     }
+    None
 }
 
 fn misfit_words(shape: &JobShape, machines: &[MachineView]) -> Option<String> {
@@ -81,5 +91,36 @@ mod tests {
         shape.kind = JobKind::Recurring.into();
         assert!(told(&shape).ends_with("; what is launched from the job waits until one comes"));
         assert_eq!(told(&job(&format!("count = 0\n{lines}"))), "");
+    }
+
+    // Of a cell with more machines than its server lists, those that are not listed may fit: it would have been warned of what is not so.
+    #[test]
+    fn where_not_all_machines_are_listed_nobody_is_warned_of_those_that_are() {
+        let (large, small) =
+            (job("resources = { cpu = 500, memory = \"1GiB\" }"), job("resources = { cpu = 1, memory = \"1GiB\" }"));
+        // So many machines there are, of which a server lists so many at once: the warning, and how often it was asked.
+        let told = |shape: &JobShape, count: usize, listing_rows: usize| {
+            let asked = std::cell::Cell::new(0);
+            let list = async |limit: u32| {
+                asked.set(asked.get() + 1);
+                let limit = if limit == 0 { listing_rows } else { listing_rows.min(limit as usize) };
+                let machines = machines().into_iter().cycle().take(count.min(limit)).collect();
+                Some(ListMachinesResponse { machines, truncated: count > limit, ..ListMachinesResponse::default() })
+            };
+            let words = crate::cli::block_on(warning(shape, list)).unwrap();
+            (words.is_some(), asked.get())
+        };
+        assert_eq!(told(&large, 64, 10_000), (true, 1));
+        assert_eq!(told(&large, 65, 10_000), (true, 2), "the first ones say nothing of all");
+        assert_eq!(told(&small, 65, 10_000), (false, 1), "one of the first ones fits");
+        assert_eq!(told(&large, 10_001, 10_000), (false, 2));
+        assert_eq!(told(&large, 3, 2), (false, 2), "a server may list fewer than are asked for");
+        assert_eq!(told(&large, 0, 2), (true, 1));
+    }
+
+    #[test]
+    fn where_machines_are_not_listed_nobody_is_warned() {
+        let large = job("resources = { cpu = 500, memory = \"1GiB\" }");
+        assert_eq!(crate::cli::block_on(warning(&large, async |_| None)).unwrap(), None);
     }
 }
