@@ -219,6 +219,31 @@ mod tests {
         assert_eq!(noted(&directory), Some(why), "the next agent goes on");
     }
 
+    // Another record was to be put over the one that is there. On a full disk that failed, and failed again: the end of the task was never told.
+    #[test]
+    fn where_nothing_can_be_written_an_end_is_told_if_the_record_is_there_and_only_then() {
+        let place = tempfile::tempdir().unwrap();
+        let options = options_in(place.path());
+        let directory = options.directory.allocation(ALLOCATION);
+        fs::create_dir_all(directory.root()).unwrap();
+        let spec = ShimSpec { boot_id: boot_id().to_owned(), ..exec::shim_spec(ALLOCATION, place.path().join("job")) };
+        durable::write_atomically(&directory.spec(), &spec).unwrap();
+        // A folder where each is to be prepared: it can't be written.
+        for path in [directory.record(0), directory.exit(0)] {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            fs::create_dir(path.with_file_name(format!("{name}.{}.tmp", std::process::id()))).unwrap();
+        }
+        let facts = StartFacts::from(&spec);
+        let why = failure(&directory.record(0), &io::Error::from_raw_os_error(libc::EIO));
+        assert!(outlast(&options, &facts, &why, Instant::now()).is_err(), "a shim that comes late could take it");
+        symlink("/proc/self/mem", directory.record(0)).unwrap();
+        assert!(is_unreadable(&durable::read::<ProcessIdentity>(&directory.record(0)).unwrap_err()));
+        let exit = outlast(&options, &facts, &why, Instant::now()).unwrap();
+        assert_eq!(exit.failure, Some(why));
+        assert!(!directory.exit(0).exists(), "there was no room for it: the next agent comes to the same");
+        assert!(directory.record(0).is_symlink(), "no shim takes the start");
+    }
+
     // A cable that came loose would have had all tasks of a machine stopped.
     #[test]
     fn where_nothing_of_many_can_be_read_it_is_the_disk_and_nobody_is_stopped() {
