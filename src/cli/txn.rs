@@ -132,15 +132,9 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
         ("outcome", format!("{}: {} of {} claims granted", cells[2], outcome.granted, outcome.claims)),
         ("decided", decided(&outcome)),
         ("based on", format!("revision {} ({staleness} decided in between)", view.base_revision)),
-        (
-            "rules",
-            format!(
-                "check {}, {}",
-                output::check_name(view.check()),
-                if view.atomic { "atomic" } else { "not atomic" }
-            ),
-        ),
+        ("rules", format!("check {}, {}", output::check_name(view.check()), together(view.atomic))),
     ];
+    pairs.extend(lines("minimum", output::minima(view), refusals_shown));
     pairs.extend(lines("granted", output::grants(view), refusals_shown));
     if view.stops > 0 {
         pairs.push(("stops", format!("{} ({} idle)", view.stops, outcome.idle_stops.len())));
@@ -161,6 +155,11 @@ fn text(view: &TransactionView, refusals_shown: usize) -> String {
         pairs.push(("policy", words));
     }
     output::fields(&pairs) + &refusals(view, &outcome, refusals_shown)
+}
+
+/// What stands or falls with what. Whether claims of one placement do, its minimum says.
+const fn together(is_atomic: bool) -> &'static str {
+    if is_atomic { "atomic: nothing at all if a placement misses its minimum" } else { "each placement by itself" }
 }
 
 /// When it was: to be held against other records, and as people count.
@@ -217,7 +216,7 @@ fn some_of(ids: &[String], shown: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use plenum_proto::v1::{Refusal, RefusalKind, RefusalReason, TransactionOutcome};
+    use plenum_proto::v1::{Placement, Refusal, RefusalKind, RefusalReason, Transaction, TransactionOutcome};
 
     use super::*;
 
@@ -284,5 +283,19 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
+    }
+    // "Not atomic" was read as if a gang could be granted in part.
+    #[test]
+    fn a_gang_is_shown_with_its_minimum_and_not_as_if_it_could_be_granted_in_part() {
+        let gang = Placement { job: 7, machines: vec![1, 2], tasks: vec![0, 1], min: 2, ..Placement::default() };
+        let transaction = Some(Transaction { placements: vec![gang], ..Transaction::default() });
+        let job_names = [(7, "ml/train".to_owned())].into();
+        let view = TransactionView { transaction, job_names, ..TransactionView::default() };
+        let shown = text(&view, 30);
+        for part in [", each placement by itself\n", "minimum:", "2 of 2 claims for ml/train/group 0, or none\n"] {
+            assert!(shown.contains(part), "{part} in\n{shown}");
+        }
+        let shown = text(&TransactionView { atomic: true, transaction: None, ..view }, 30);
+        assert!(shown.contains(", atomic: nothing at all") && !shown.contains("minimum:"), "{shown}");
     }
 }

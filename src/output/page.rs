@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use plenum_proto::v1::{
     AllocationView, ConflictRow, Culprit, DecisionMetadata, Device, EvictionView, GroupBody, GroupShape, GroupView,
-    HistoryEvent, HoldView, JobBody, JobShape, JobView, MachineView, Outcome, PartitionView, Port, QuotaView, Refusal,
-    Resources, SchedulerView, StatusResponse, Transaction, TransactionView, UnknownTaskView,
+    HistoryEvent, HoldView, JobBody, JobShape, JobView, MachineView, Outcome, PartitionView, Placement, Port,
+    QuotaView, Refusal, Resources, SchedulerView, StatusResponse, Transaction, TransactionView, UnknownTaskView,
 };
 use serde_json::{Map, Value, json};
 
@@ -58,7 +58,7 @@ fn the_page_lists_what_programs_read_of_transactions() {
     let refusal = Refusal { culprits, ..Refusal::default() };
     let transaction = TransactionView {
         outcome: Some(Outcome { refusals: vec![refusal], ..Outcome::default() }),
-        transaction: Some(Transaction::default()),
+        transaction: Some(Transaction { placements: vec![Placement::default()], ..Transaction::default() }),
         decision: Some(DecisionMetadata::default()),
         evictions: vec![EvictionView::default()],
         ..TransactionView::default()
@@ -67,6 +67,7 @@ fn the_page_lists_what_programs_read_of_transactions() {
     let refusal = &transaction["refusals"][0];
     check("A culprit", refusal["culprits"].as_array().unwrap());
     check("A refusal", std::slice::from_ref(refusal));
+    check("A placement of a transaction", transaction["placements"].as_array().unwrap());
     check("A transaction", &[transaction]);
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use plenum_model::counted;
 use plenum_proto::v1::{ConflictCheck, EvictionView, Outcome, TransactionOutcome, TransactionView};
 use serde_json::{Value, json};
 
@@ -70,6 +71,42 @@ pub(crate) fn grants(view: &TransactionView) -> Vec<String> {
         }
     }
     lines
+}
+
+/// The placements that it asked for with a minimum, for people: each is granted so many of its claims, or none. Only where it is known what was asked.
+pub(crate) fn minima(view: &TransactionView) -> Vec<String> {
+    let names = Names(view);
+    let placements = view.transaction.iter().flat_map(|asked| &asked.placements);
+    let with_one = placements.filter(|placement| placement.min > 0);
+    let words = with_one.map(|placement| {
+        let (job, group) = (names.job(placement.job), names.group(placement.job, placement.group));
+        let claims = counted(placement.machines.len() as u64, "claim");
+        format!("{} of {claims} for {}/{group}, or none", placement.min, full_name_called(&job))
+    });
+    words.collect()
+}
+
+fn placements_json(view: &TransactionView) -> Vec<Value> {
+    let names = Names(view);
+    let told = view.outcome.iter().flat_map(|outcome| &outcome.placements);
+    let granted = told.map(|placement| placement.allocations.iter().filter(|allocation| **allocation != 0).count());
+    // One that was refused as a whole may tell nothing of its placements.
+    let granted = granted.chain(std::iter::repeat(0));
+    let asked = view.transaction.iter().flat_map(|asked| &asked.placements);
+    let objects = asked.zip(granted).map(|(placement, granted)| {
+        let full_name = names.job(placement.job);
+        // An id has no namespace.
+        let (namespace, job) = parts_of_full_name(&full_name);
+        json!({
+            "namespace": or_null(namespace),
+            "job": job,
+            "group": names.group(placement.job, placement.group),
+            "claims": placement.machines.len(),
+            "granted": granted,
+            "min": (placement.min > 0).then_some(placement.min),
+        })
+    });
+    objects.collect()
 }
 
 /// The allocations that it stopped; only where it is known what was asked.
@@ -206,6 +243,7 @@ impl Row for TransactionView {
         });
         // Listings are told none of them.
         if self.transaction.is_some() {
+            object["placements"] = placements_json(self).into();
             object["allocations"] = granted(self).into();
             let elsewhere =
                 elsewhere(self).map(|(allocation, machine)| json!({ "allocation": allocation, "machine": machine }));
@@ -320,6 +358,38 @@ mod tests {
         );
         let json = json!([{ "allocation": "alloc-3-1", "machine": "m7" }, { "allocation": "alloc-5-1", "machine": "machine 8" }]);
         assert_eq!(view.to_json()["elsewhere"], json);
+    }
+
+    // A gang's transaction was "not atomic", and nothing said that it was to have all of its claims or none.
+    #[test]
+    fn what_each_placement_asked_for_is_told_with_its_minimum() {
+        let placement =
+            |job, min| Placement { job, machines: vec![6, 7], tasks: vec![0, 1], min, ..Placement::default() };
+        let told = PlacementOutcome { allocations: vec![0, 1 << 32 | 3], ..PlacementOutcome::default() };
+        let placements = vec![placement(7, 0), placement(7, 2), placement(1 << 32 | 8, 1)];
+        let view = TransactionView {
+            outcome: Some(Outcome { placements: vec![told], ..Outcome::default() }),
+            job_names: [(7, "default/train".to_owned())].into(),
+            group_names: [("7/0".to_owned(), "main".to_owned())].into(),
+            transaction: Some(Transaction { placements, ..Transaction::default() }),
+            ..TransactionView::default()
+        };
+        assert_eq!(
+            minima(&view),
+            ["2 of 2 claims for train/main, or none", "1 of 2 claims for job-8-1/group 0, or none"]
+        );
+        let object = |job: &str, group: &str, granted, min: Option<u32>| {
+            let namespace = (job == "train").then_some("default");
+            json!({ "namespace": namespace, "job": job, "group": group, "claims": 2, "granted": granted, "min": min })
+        };
+        let expected = [
+            object("train", "main", 1, None),
+            object("train", "main", 0, Some(2)),
+            object("job-8-1", "group 0", 0, Some(1)),
+        ];
+        assert_eq!(view.to_json()["placements"], json!(expected));
+        let listed = TransactionView { transaction: None, ..view };
+        assert!(minima(&listed).is_empty() && listed.to_json().get("placements").is_none());
     }
 
     #[test]
