@@ -40,13 +40,24 @@ pub(crate) fn job_state(state: JobState) -> &'static str {
     }
 }
 
-/// The state, whether tasks fail again and again, as such a job runs between two of its starts, and how many are on machines that nobody hears of.
+/// The state, whether tasks fail again and again, as such a job runs between two of its starts, whether all that is left of it waits to be placed again, and how
+/// many tasks are on machines that nobody hears of.
 pub(crate) fn state_words(job: &JobView) -> String {
     let state = job_state(job.state());
     let mut beside: Vec<String> = Vec::new();
-    beside.extend((failing(job) > 0).then(|| "failing".to_owned()));
+    let is_failing = failing(job) > 0;
+    beside.extend(is_failing.then(|| "failing".to_owned()));
+    // Of what fails again and again that says less: it waits for its next try.
+    beside.extend((!is_failing && is_waiting_again(job)).then(|| "waiting".to_owned()));
     beside.extend(Some(unreachable(job)).filter(|&away| away > 0).map(|away| format!("{away} unreachable")));
     if beside.is_empty() { state.to_owned() } else { format!("{state} ({})", beside.join(", ")) }
+}
+
+/// Whether tasks wait of a job of which something was granted before, and none of it has room now, but for what leaves.
+fn is_waiting_again(job: &JobView) -> bool {
+    job.state() == JobState::JobRunning
+        && sum(job, |group| group.waiting) > 0
+        && sum(job, |group| group.granted + group.starting + group.running) == 0
 }
 
 /// Tasks on machines that are unreachable.
@@ -375,5 +386,28 @@ mod tests {
             "programs know five states"
         );
         assert_eq!(object["groups"][1]["unreachable"], 1);
+    }
+    // A gang that had lost its machines, and waited for others, was listed as any other that runs.
+    #[test]
+    fn a_job_of_which_all_waits_again_says_so_beside_its_state() {
+        let group = |waiting, granted, running, lost, failing| GroupView {
+            waiting,
+            granted,
+            running,
+            lost,
+            failing,
+            ..GroupView::default()
+        };
+        let job = |groups: Vec<GroupView>| JobView { groups, state: JobState::JobRunning.into(), ..Default::default() };
+        let told = |groups: Vec<GroupView>| state_words(&job(groups));
+        let again = job(vec![group(4, 0, 0, 2, 0)]);
+        assert_eq!(again.cells()[2], "running (waiting)", "what leaves does not run");
+        assert_eq!(again.to_json()["state"], "running", "programs know five states");
+        assert_eq!(told(vec![group(4, 0, 0, 0, 0), group(0, 0, 1, 0, 0)]), "running");
+        assert_eq!(told(vec![group(4, 1, 0, 0, 0)]), "running", "it has room, and starts");
+        assert_eq!(told(vec![group(0, 0, 0, 2, 0)]), "running", "nothing waits");
+        assert_eq!(told(vec![group(4, 0, 0, 0, 4)]), "running (failing)");
+        let new = JobView { state: JobState::JobWaiting.into(), ..again };
+        assert_eq!(state_words(&new), "waiting");
     }
 }
