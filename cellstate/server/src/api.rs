@@ -110,7 +110,7 @@ async fn authorise(
 /// The answer to a call for which there is no place. Nothing of it is read, and its stream ends with this.
 fn without_place(path: &str, most: usize) -> axum::response::Response {
     let failure = match path {
-        session::COMMIT => Failure::too_many_calls_to_look_up(most),
+        session::COMMIT => Failure::too_many_calls(most).of_a_transaction_not_read(),
         _ => Failure::too_many_calls(most),
     };
     if !http::is_method(path) {
@@ -181,7 +181,11 @@ fn say_what_was_unreadable(headers: &mut axum::http::HeaderMap, method: &str, mo
     }
     let Some(status) = tonic::Status::from_header_map(headers) else { return };
     let expected = format_args!("the message that {method} takes");
-    let Some(failure) = Failure::unreadable(expected, most, &status) else { return };
+    let Some(mut failure) = Failure::unreadable(expected, most, &status) else { return };
+    // Any other refusal is of the message itself, which would have had it before as well.
+    if method == session::COMMIT && failure.code == "QUEUE_FULL" {
+        failure = failure.of_a_transaction_not_read();
+    }
     headers.remove(STATUS);
     headers.remove("grpc-message");
     // What is written here is all ASCII.
@@ -236,5 +240,23 @@ mod tests {
             assert!(denied.ends_with(&format!("found {:?}", twice.join(", "))), "{denied}");
         }
         assert!(said(&[""]).is_err());
+    }
+
+    // Sent again after a lost answer, it was refused as it arrived, as one that was not executed: its scheduler claimed the same under another number.
+    #[test]
+    fn a_transaction_that_is_not_read_for_want_of_room_may_have_been_decided_before() {
+        let told = |method: &str, status: tonic::Status| {
+            let mut headers = axum::http::HeaderMap::new();
+            status.add_header(&mut headers).unwrap();
+            say_what_was_unreadable(&mut headers, method, 1000);
+            let again = headers.get("plenum-retry-after-micros").map(|after| after.to_str().unwrap().to_owned());
+            (headers[failure::CODE].to_str().unwrap().to_owned(), again)
+        };
+        let after = |code: &str| (code.to_owned(), Some("100000".to_owned()));
+        let full = || tonic::Status::resource_exhausted("there is room for 9 bytes of requests that are arriving");
+        assert_eq!(told(session::COMMIT, full()), after("OUTCOME_UNKNOWN"));
+        assert_eq!(told("/plenum.v1.Jobs/Submit", full()), after("QUEUE_FULL"));
+        let large = tonic::Status::out_of_range("found 2000 bytes, the limit is: 1000 bytes");
+        assert_eq!(told(session::COMMIT, large), ("MESSAGE_TOO_LARGE".to_owned(), None), "it was never taken");
     }
 }

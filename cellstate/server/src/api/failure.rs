@@ -136,13 +136,13 @@ impl Failure {
         Self::new(Code::ResourceExhausted, "QUEUE_FULL", message).retry(Duration::from_secs(1))
     }
 
-    /// The same of a call that asks for a transaction, which is not read: who asks again under a number must not take it for one that was not executed.
-    pub(super) fn too_many_calls_to_look_up(most: usize) -> Self {
-        let Self { status, message, retry_after, .. } = Self::too_many_calls(most);
+    /// The same of a call that asks for a transaction, and was not read: who asks again under a number must not take it for one that was not executed.
+    pub(super) fn of_a_transaction_not_read(self) -> Self {
         let message = format!(
-            "{message}; what became of the transaction, if it came before, is not known: ask again under the same number"
+            "{}; what became of the transaction, if it came before, is not known: ask again under the same number",
+            self.message
         );
-        Self::new(status, "OUTCOME_UNKNOWN", message).retry(retry_after)
+        Self::new(self.status, "OUTCOME_UNKNOWN", message).retry(self.retry_after)
     }
 
     /// Others have not read their answers.
