@@ -37,7 +37,7 @@ pub(super) const KILL_TIMEOUT_MS: u64 = 10_000;
 const UNREADABLE: [i32; 3] = [libc::EIO, libc::EBADMSG, libc::EUCLEAN];
 
 /// Whether reading fails for what is on the disk, and not for want of something that others may have more of in a moment.
-pub(super) fn is_unreadable(error: &io::Error) -> bool {
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| UNREADABLE.contains(&code))
 }
 

@@ -2,12 +2,16 @@
 
 use std::{fs, io};
 
-use crate::{directories::AgentDirectory, durable};
+use super::of_file;
+use crate::{directories::AgentDirectory, durable, exec::is_unreadable};
 
 /// A new random name with each reading, from the kernel.
 const RANDOM: &str = "/proc/sys/kernel/random/uuid";
 /// The longest that the cell takes.
 const BYTES_MAX: usize = 64;
+
+/// What to do where the disk does not give it back. It is not replaced like a damaged one: the disk may give it back in a moment.
+const WHAT_TO_DO: &str = " (move the file away: another one is made up, tasks go on, and the cell takes the agent once the lease of the one before has run out)";
 
 /// The directory's instance, made up when it has none. A damaged one is replaced: its machine then waits for one lease.
 pub(super) fn of(directory: &AgentDirectory) -> io::Result<String> {
@@ -17,7 +21,8 @@ pub(super) fn of(directory: &AgentDirectory) -> io::Result<String> {
         Ok(None) => {}
         Ok(Some(_)) => tracing::warn!(path = %path.display(), "no instance of an agent: replaced"),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => tracing::warn!(%error, "replaced"),
-        Err(error) => return Err(error),
+        Err(error) if is_unreadable(&error) => return Err(of_file(&path, &error, WHAT_TO_DO)),
+        Err(error) => return Err(of_file(&path, &error, "")),
     }
     let instance = fs::read_to_string(RANDOM)?.trim().to_owned();
     if !is_instance(&instance) {

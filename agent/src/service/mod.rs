@@ -46,7 +46,7 @@ use crate::{
     directories::{self, AgentDirectory, let_owner_in},
     driver::{Driver, DriverEvent},
     durable,
-    exec::{ExecDriver, ExecOptions, holds_any},
+    exec::{ExecDriver, ExecOptions, holds_any, is_unreadable},
     machine::{self, Discovery, Machine},
     process::{hear_of_children, outlive_limits_of_files},
     reconciler::{AgentReconciler, Input, Output, Settings},
@@ -72,11 +72,11 @@ pub enum AgentError {
     },
     /// What it knew of its cell can't be read any more.
     #[error(
-        "what this machine's agent knew of its cell is damaged (if the server is of that cell, move the file away: tasks go on, and it \
+        "what this machine's agent knew of its cell can't be read (if the server is of that cell, move the file away: tasks go on, and it \
          is written anew)"
     )]
     Damaged {
-        /// The file, and what is wrong with it.
+        /// The file, and what is wrong with it, or with its disk.
         source: io::Error,
     },
     /// Another agent uses the directory.
@@ -198,11 +198,17 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
 }
 
 fn remembered(directory: &AgentDirectory, named: impl Fn(io::Error) -> AgentError) -> Result<Remembered, AgentError> {
-    let read = durable::read::<Remembered>(&remembered_file(directory));
-    read.map(Option::unwrap_or_default).map_err(|source| match source.kind() {
-        io::ErrorKind::InvalidData => AgentError::Damaged { source },
-        _ => named(source),
+    let path = remembered_file(directory);
+    durable::read::<Remembered>(&path).map(Option::unwrap_or_default).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => AgentError::Damaged { source: error },
+        _ if is_unreadable(&error) => AgentError::Damaged { source: of_file(&path, &error, "") },
+        _ => named(of_file(&path, &error, "")),
     })
+}
+
+/// The failure of a file, with its path, and what to do behind it: the system says neither.
+fn of_file(path: &Path, error: &io::Error, what_to_do: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}{what_to_do}", path.display()))
 }
 
 /// What was granted to a machine runs under its name: under another one nothing of it would be wanted, and all of it be stopped.
@@ -585,5 +591,21 @@ mod tests {
         assert!(error.to_string().contains("move the file away"), "{error}");
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(source.contains("cell.json"), "{source}");
+    }
+
+    // Of an unreadable sector it said `Input/output error`, not of which file, and not what to do.
+    #[test]
+    fn who_cannot_read_a_file_from_its_disk_says_which_and_what_to_do() {
+        let place = tempfile::tempdir().unwrap();
+        let directory = AgentDirectory::new(place.path().to_owned());
+        let other = |error: io::Error| panic!("{error}");
+        std::os::unix::fs::symlink("/proc/self/mem", remembered_file(&directory)).unwrap();
+        let error = remembered(&directory, other).err().unwrap();
+        assert!(error.to_string().contains("move the file away"), "{error}");
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.contains("cell.json: Input/output error"), "{source}");
+        std::os::unix::fs::symlink("/proc/self/mem", directory.root().join("instance")).unwrap();
+        let error = instance::of(&directory).unwrap_err().to_string();
+        assert!(error.contains("instance: Input/output error") && error.contains("move the file away"), "{error}");
     }
 }
