@@ -265,7 +265,10 @@ fn left_words(machine: &str, left: std::io::Result<Left>) -> Vec<String> {
                 format!("{machine}: {} did not end in time: killed, with what watched over {them}", tasks(left.killed));
             let goes_on = agreeing(left.hanging as u64, "goes on: it hangs", "go on: they hang");
             let hanging = format!("{machine}: {} can't be killed and {goes_on} in the kernel", tasks(left.hanging));
-            [(left.killed, killed), (left.hanging, hanging)]
+            let them = agreeing(left.unread as u64, "it", "them");
+            let unread =
+                format!("{machine}: {} may go on: what was written down of {them} can't be read", tasks(left.unread));
+            [(left.killed, killed), (left.hanging, hanging), (left.unread, unread)]
                 .into_iter()
                 .filter(|(count, _)| *count > 0)
                 .map(|(_, line)| line)
@@ -339,13 +342,16 @@ mod tests {
     // Of two tasks it was said that it hangs in the kernel.
     #[test]
     fn tasks_that_an_agent_left_are_told_in_number() {
-        let told = |killed, hanging| left_words("m1", Ok(Left { killed, hanging }));
+        let told = |killed, hanging| left_words("m1", Ok(Left { killed, hanging, unread: 0 }));
         assert_eq!(told(0, 1), ["m1: 1 task can't be killed and goes on: it hangs in the kernel"]);
         let many = [
             "m1: 2 tasks did not end in time: killed, with what watched over them",
             "m1: 3 tasks can't be killed and go on: they hang in the kernel",
         ];
         assert_eq!(told(2, 3), many);
+        let unread = |unread| left_words("m1", Ok(Left { unread, ..Left::default() }));
+        assert_eq!(unread(1), ["m1: 1 task may go on: what was written down of it can't be read"]);
+        assert_eq!(unread(2), ["m1: 2 tasks may go on: what was written down of them can't be read"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{
     recover::{self, Trace, allocations, look},
-    void_record,
+    unread, void_record,
 };
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},
@@ -33,23 +33,31 @@ pub struct Left {
     pub killed: usize,
     /// Tasks of which something is there still: it hangs in the kernel.
     pub hanging: usize,
+    /// Tasks of which can't be read what was written down, nor so whether they run: they were left alone.
+    pub unread: usize,
 }
 
-/// Kills all tasks of this directory, and their shims with them, and waits for their end, for at most `within`. Whoever calls it holds the
+/// Kills all tasks of this directory that can be read of, and their shims with them, and waits for their end, for at most `within`. Whoever calls it holds the
 /// directory, or knows that nobody starts tasks there any more.
 ///
 /// # Errors
 /// When it can't be found out which there are.
 pub(crate) fn end_left(directory: &AgentDirectory, within: Duration) -> io::Result<Left> {
     let deadline = Instant::now() + within;
-    let mut tasks = Vec::new();
+    let (mut tasks, mut left_alone) = (Vec::new(), 0);
     for allocation in allocations(directory)? {
         let directory = directory.allocation(allocation);
-        // What is damaged says of no process that it is there.
-        let spec =
-            if directory.ended().exists() { None } else { durable::read::<ShimSpec>(&directory.spec()).ok().flatten() };
-        if let Some(spec) = spec.filter(|spec| spec.boot_id == boot_id()) {
-            tasks.push(Task { directory, spec });
+        if directory.ended().exists() {
+            continue;
+        }
+        match durable::read::<ShimSpec>(&directory.spec()) {
+            Ok(Some(spec)) if spec.boot_id == boot_id() => tasks.push(Task { directory, spec }),
+            Ok(_) => {}
+            // What is damaged says of no process that it is there; the agent's own note of what it could not read does.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                left_alone += usize::from(unread::noted(&directory).is_some());
+            }
+            Err(_) => left_alone += 1,
         }
     }
     tasks.iter().for_each(Task::keep_shims_from_it);
@@ -63,7 +71,7 @@ pub(crate) fn end_left(directory: &AgentDirectory, within: Duration) -> io::Resu
             break;
         }
     }
-    Ok(Left { killed: found - tasks.len(), hanging: tasks.len() })
+    Ok(Left { killed: found - tasks.len(), hanging: tasks.len(), unread: left_alone })
 }
 
 struct Task {
@@ -131,7 +139,7 @@ impl Task {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::fs;
+    use std::{fs, os::unix::fs::symlink};
 
     use plenum_model::AllocationId;
 
@@ -153,5 +161,25 @@ mod tests {
         assert_eq!(end_left(&agent, Duration::from_secs(10)).unwrap(), Left::default());
         let shim = ProcessIdentity::of_this_process().unwrap();
         assert!(!durable::write_once(&directory.record(0), &shim).unwrap(), "it has the record, and runs the task");
+    }
+
+    // They ran on when all else had ended, and nobody was told.
+    #[test]
+    fn tasks_of_which_nothing_can_be_read_are_counted() {
+        let place = tempfile::tempdir().unwrap();
+        let agent = AgentDirectory::new(place.path().to_owned());
+        let at = |slot| {
+            let directory = agent.allocation(AllocationId { slot, generation: 1 });
+            fs::create_dir_all(directory.root()).unwrap();
+            directory
+        };
+        symlink("/proc/self/mem", at(1).spec()).unwrap();
+        fs::write(at(2).spec(), "{\"unreadable\":\"it can't be read\"}").unwrap();
+        fs::write(at(3).spec(), "{\"half").unwrap();
+        symlink("/proc/self/mem", at(4).spec()).unwrap();
+        fs::write(at(4).ended(), "").unwrap();
+        at(5);
+        let left = end_left(&agent, Duration::from_secs(10)).unwrap();
+        assert_eq!(left, Left { unread: 2, ..Left::default() }, "nor is what is damaged, or has ended");
     }
 }
