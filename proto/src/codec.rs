@@ -132,12 +132,22 @@ pub struct Reader<U> {
     message: PhantomData<U>,
 }
 
+impl<U: Message + Default> Reader<U> {
+    /// Reads a message that did not come through the stream's buffer, as those that did are read.
+    ///
+    /// # Errors
+    /// When there is too much of something in it, or the bytes are no such message.
+    pub fn read(&self, message: Bytes) -> Result<U, Status> {
+        counted(self.census, message)
+    }
+}
+
 impl<U: Message + Default> Decoder for Reader<U> {
     type Item = U;
     type Error = Status;
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        counted(self.census, from.copy_to_bytes(from.remaining())).map(Some)
+        self.read(from.copy_to_bytes(from.remaining())).map(Some)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod agents;
 mod allocations;
+mod apart;
 pub(crate) mod arriving;
 mod backup;
 mod cell;
@@ -150,7 +151,12 @@ async fn answer(shared: &Arc<Shared>, mut request: axum::extract::Request, next:
             metadata::let_go(&mut parts);
             let uri = parts.uri.clone();
             let settings = &shared.settings;
-            let taken = arriving::Taken::of(uri.path(), settings.message_bytes_max, settings.greeting);
+            let mut taken = arriving::Taken::of(uri.path(), settings.message_bytes_max, settings.greeting);
+            if uri.path() == session::SESSION {
+                let apart = apart::Apart::default();
+                parts.extensions.insert(apart.clone());
+                taken = taken.with(apart);
+            }
             let (body, unanswered) = arriving::counted(&shared.arriving, body, taken);
             let mut response = next.run(axum::extract::Request::from_parts(parts, body)).await;
             drop(unanswered);

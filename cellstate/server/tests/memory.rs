@@ -1,9 +1,10 @@
-//! A request that asks for far too much is refused before it is expanded: 4 MiB of it would stand for hundreds in memory. Counted by an
-//! allocator of this test's own, which is why it is alone in its binary: one test, since others would be counted with it.
+//! A request that asks for far too much is refused before it is expanded: 4 MiB of it would stand for hundreds in memory. And what was asked is not kept
+//! once it is decided. Counted by an allocator of these tests' own, which is why they have a binary, and each its turn: others would be counted with it.
 #![allow(clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use plenum_proto::codec::Codec;
@@ -11,7 +12,12 @@ use plenum_proto::v1;
 use plenum_server::{Server, ServerOptions};
 use prost::DecodeError;
 use prost::encoding::{DecodeContext, WireType};
-use tonic::Code;
+use tokio::sync::{Mutex, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codec::Codec as _;
+use tonic::codegen::http;
+use tonic::{Code, Status, Streaming};
+use tower::Service;
 
 /// The system's allocator, which remembers how much was held at most.
 struct Weighed;
@@ -42,6 +48,9 @@ unsafe impl GlobalAlloc for Weighed {
 
 #[global_allocator]
 static ALLOCATOR: Weighed = Weighed;
+
+/// Whose turn it is.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Nothing near the bound of messages, which is 4 MiB; times what its way here may copy it, client and server together.
 const MESSAGE_BYTES: usize = 4_000_000;
@@ -124,6 +133,7 @@ async fn asked(client: &mut Client, request: Vec<u8>) -> (Code, String) {
 
 #[tokio::test]
 async fn millions_of_entries_at_once_are_refused_before_they_are_expanded() {
+    let _turn = TURN.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let mut options = ServerOptions::new(dir.path());
     options.settings.reserve_bytes = Some(0);
@@ -179,4 +189,82 @@ async fn millions_of_entries_at_once_are_refused_before_they_are_expanded() {
 fn held_little_since(before: usize, method: &str) {
     let most = MOST.load(Ordering::Relaxed) - before;
     assert!(most < COPIES * MESSAGE_BYTES, "{method}: {most} bytes were held for {MESSAGE_BYTES} of bad input");
+}
+
+/// A session's stream, on which bytes are sent as they are: the library's own client keeps as much as its server did.
+async fn opened(channel: &mut tonic::transport::Channel) -> (mpsc::Sender<Bytes>, Streaming<v1::SessionResponse>) {
+    let (data, sent) = mpsc::channel(1);
+    let body = tokio_stream::StreamExt::map(ReceiverStream::new(sent), Ok::<_, Status>);
+    let request = http::Request::post("/plenum.v1.Cell/Session")
+        .header("content-type", "application/grpc")
+        .body(tonic::body::Body::new(axum::body::Body::from_stream(body)))
+        .unwrap();
+    let hello = v1::Hello { scheduler: "batch".into(), namespace: "default".into(), ..Default::default() };
+    let hello = v1::SessionRequest { ask: Some(v1::session_request::Ask::Hello(hello)) };
+    data.send(on_the_wire(&prost::Message::encode_to_vec(&hello))).await.unwrap();
+    std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+    let response = channel.call(request).await.unwrap();
+    let decoder = Codec::<Encoded, v1::SessionResponse>::default().decoder();
+    (data, Streaming::new_response(decoder, response.into_body(), http::StatusCode::OK, None, None))
+}
+
+/// A message with its head.
+fn on_the_wire(message: &[u8]) -> Bytes {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0_u8], &length[..], message].concat().into()
+}
+
+/// The next error that a stream is told.
+async fn refused(told: &mut Streaming<v1::SessionResponse>) -> String {
+    loop {
+        let message = told.message().await.unwrap().expect("the stream goes on");
+        if let Some(v1::session_response::Tell::Error(error)) = message.tell {
+            return error.message;
+        }
+    }
+}
+
+// Its library kept the room of the largest message until the stream ended: 98,304 streams that had sent one each, and said nothing more, had 400 GB.
+#[tokio::test]
+async fn a_stream_keeps_nothing_of_the_large_messages_that_came_on_it() {
+    const STREAMS: usize = 8;
+    let _turn = TURN.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = ServerOptions::new(dir.path());
+    options.settings.reserve_bytes = Some(0);
+    let server = Server::start(options).await.unwrap();
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
+    let mut channel = endpoint.connect().await.unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let (data, mut told) = opened(&mut channel).await;
+        data.send(on_the_wire(&[])).await.unwrap();
+        assert!(refused(&mut told).await.ends_with("found nothing"));
+        streams.push((data, told));
+    }
+    let before = HELD.load(Ordering::Relaxed);
+    // A field that is not known, in a message and in a transaction of no session.
+    let padding = within(15, &vec![0; MESSAGE_BYTES]);
+    let large = [on_the_wire(&padding), on_the_wire(&within(2, &padding))];
+    for (stream, (data, told)) in streams.iter_mut().enumerate() {
+        data.send(large[stream % 2].clone()).await.unwrap();
+        refused(told).await;
+    }
+    drop((padding, large));
+    // What was refused last is told first, and let go of then.
+    let most = before + STREAMS * MESSAGE_BYTES / 8;
+    let let_go = async {
+        while HELD.load(Ordering::Relaxed) > most {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(30), let_go).await;
+    let kept = HELD.load(Ordering::Relaxed).saturating_sub(before);
+    assert!(waited.is_ok(), "{STREAMS} streams keep {kept} bytes, of {MESSAGE_BYTES} that came on each");
+    for (data, told) in &mut streams {
+        data.send(on_the_wire(&[])).await.unwrap();
+        assert!(refused(told).await.ends_with("found nothing"), "it goes on");
+    }
+    drop((streams, channel));
+    server.shutdown().await.unwrap();
 }

@@ -13,10 +13,12 @@ use std::time::Duration;
 
 use axum::BoxError;
 use axum::body::{Body, BodyDataStream};
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tonic::Status;
+
+use super::apart::Apart;
 
 /// What is beyond so many bytes of a message leaves a quarter of the room to smaller ones: who begins large ones and does not end them
 /// must not keep agents from renewing their leases.
@@ -24,6 +26,9 @@ pub(super) const SMALL_BYTES: usize = 64 << 10;
 
 /// A message on the wire begins with a byte about its compression, and four with its length.
 const HEAD_BYTES: usize = 5;
+
+/// Of an empty message that is not compressed, this is all.
+const EMPTY: &[u8] = &[0; HEAD_BYTES];
 
 /// What is said of a request that ends before its message does.
 const CUT: &str = "the request ends in the middle of a message";
@@ -146,7 +151,7 @@ impl Drop for Unanswered {
 }
 
 /// What is taken of a request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Taken {
     /// Largest message, in bytes.
     message_bytes_max: usize,
@@ -154,6 +159,8 @@ pub(super) struct Taken {
     patience: Option<Duration>,
     /// Whether there may be a second message.
     several: bool,
+    /// Where messages that come in pieces go, if their reader takes them from there.
+    apart: Option<Apart>,
 }
 
 impl Taken {
@@ -162,7 +169,12 @@ impl Taken {
     pub(super) fn of(method: &str, message_bytes_max: usize, patience: Duration) -> Self {
         let is_stream = STREAMED.contains(&method);
         let several = is_stream || method.starts_with(REFLECTION);
-        Self { message_bytes_max, patience: (!is_stream).then_some(patience), several }
+        Self { message_bytes_max, patience: (!is_stream).then_some(patience), several, apart: None }
+    }
+
+    /// The same, of a request whose reader takes messages that come in pieces from there.
+    pub(super) fn with(self, apart: Apart) -> Self {
+        Self { apart: Some(apart), ..self }
     }
 }
 
@@ -212,10 +224,14 @@ impl Messages {
 
     /// Bytes of the message that is arriving, as far as they are known.
     fn whole(&self) -> usize {
-        let [_, length @ ..] = self.head;
-        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        if self.arrived < HEAD_BYTES { HEAD_BYTES } else { length.saturating_add(HEAD_BYTES) }
+        if self.arrived < HEAD_BYTES { HEAD_BYTES } else { with_head(self.head) }
     }
+}
+
+/// Bytes of a message with this head, and it.
+fn with_head([_, length @ ..]: [u8; HEAD_BYTES]) -> usize {
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    length.saturating_add(HEAD_BYTES)
 }
 
 struct Counted {
@@ -278,18 +294,32 @@ impl Counted {
         let ends = self.messages.walk(&data);
         let rest = data.split_off(ends);
         let came_at_once = self.begun.is_empty() || data.is_empty();
-        let whole = if came_at_once {
-            data
-        } else {
-            let mut begun = mem::take(&mut self.begun);
+        let whole = if came_at_once { data } else { self.in_pieces(data) };
+        self.begun.extend_from_slice(&rest);
+        whole
+    }
+
+    /// The same of a message that has begun, of which this is the last piece, and of whole ones behind it.
+    fn in_pieces(&mut self, mut data: Bytes) -> Bytes {
+        let mut begun = mem::take(&mut self.begun);
+        let is_plain = begun.first() == Some(&0);
+        let Some(apart) = self.taken.apart.as_ref().filter(|_| is_plain) else {
             begun.extend_from_slice(&data);
             let mut whole = Bytes::from(begun);
             // Its reader makes room for what it says it has, beside what it was given.
             self.behind_head = whole.split_off(HEAD_BYTES);
-            whole
+            return whole;
         };
-        self.begun.extend_from_slice(&rest);
-        whole
+        // Its head may have been cut, too.
+        begun.extend_from_slice(&data.split_to(HEAD_BYTES.saturating_sub(begun.len())));
+        let bytes = begun.first_chunk().copied().map_or(begun.len(), with_head);
+        begun.extend_from_slice(&data.split_to(bytes - begun.len()));
+        // What grew with its pieces may have twice the room that it takes: a large one waits for its turn without that.
+        let mut message = if bytes > SMALL_BYTES { Bytes::copy_from_slice(&begun) } else { Bytes::from(begun) };
+        message.advance(HEAD_BYTES);
+        apart.put(message);
+        self.behind_head = data;
+        Bytes::from_static(EMPTY)
     }
 }
 
@@ -339,7 +369,7 @@ mod tests {
     use super::*;
 
     /// Messages of up to 8 MiB, for which it waits.
-    const ANY: Taken = Taken { message_bytes_max: 8 << 20, patience: None, several: true };
+    const ANY: Taken = Taken { message_bytes_max: 8 << 20, patience: None, several: true, apart: None };
 
     /// A message of so many bytes, with its head.
     fn message(bytes: usize) -> Vec<u8> {

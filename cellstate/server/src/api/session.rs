@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, BufMut, Bytes};
-use plenum_proto::{census, codec::Codec, v1};
+use plenum_proto::{codec::Codec, v1};
 use prost::DecodeError;
 use prost::encoding::{DecodeContext, WireType};
 use tokio_stream::Stream;
@@ -19,10 +19,11 @@ use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
 use tonic::{Status, Streaming};
 use v1::cell_server::{CellServer as Generated, SERVICE_NAME};
 
+use super::apart::{Apart, SessionCodec};
 use super::cell::CellService;
 
 /// The methods that are served here; the others are by the generated code.
-const SESSION: &str = "/plenum.v1.Cell/Session";
+pub(super) const SESSION: &str = "/plenum.v1.Cell/Session";
 pub(super) const COMMIT: &str = "/plenum.v1.Cell/Commit";
 
 /// A message as it came.
@@ -169,14 +170,14 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let most = Some(self.message_bytes_max);
         match request.uri().path() {
             SESSION => {
                 let sessions = Sessions(self.service.clone());
+                let apart = request.extensions_mut().remove::<Apart>().unwrap_or_default();
                 Box::pin(async move {
-                    let codec = Codec::counted(&census::SESSION);
-                    let mut grpc = Grpc::new(codec).apply_max_message_size_config(most, None);
+                    let mut grpc = Grpc::new(SessionCodec::new(apart)).apply_max_message_size_config(most, None);
                     Ok(grpc.streaming(sessions, request).await)
                 })
             }
