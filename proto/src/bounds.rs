@@ -79,6 +79,8 @@ pub const CONFIGURATION_BYTES_MAX: usize = 32;
 pub const ASSUMED_MAX: usize = plenum_model::session::NUMBERS_KEPT;
 /// Longest span of time, in microseconds: ten years. Sums with log time stay far from overflow.
 pub const SPAN_MICROS_MAX: i64 = 10 * 366 * 24 * 3600 * 1_000_000;
+/// Longest pause between pulses that a scheduler may promise, in microseconds: one that hangs is known by after twice as long.
+pub const PULSE_MICROS_MAX: u64 = 600_000_000;
 /// Highest priority.
 pub const PRIORITY_MAX: u32 = 99;
 /// Rows of any table: a column that is read may ask for a row, and the table grows up to it. 64 times a million.

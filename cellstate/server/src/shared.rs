@@ -260,6 +260,12 @@ impl Shared {
         self.pulses.lock().put(session, pulse, age_micros, self.clock.monotonic_micros());
     }
 
+    /// A scheduler that is welcomed now promised pulses, after each such pause at the latest. It is told all there is now.
+    pub(crate) fn promised_pulses(&self, session: SessionId, pause_micros: u64) {
+        let has = self.durable_revision();
+        self.pulses.lock().promised(session, pause_micros, has, self.clock.monotonic_micros());
+    }
+
     /// For how long the cell has had more than a mirror at this revision; 0 for one at 0, which is none.
     fn mirror_age_micros(&self, has: Revision) -> i64 {
         let lacks = has > Revision(0) && has < self.durable_revision();
@@ -267,7 +273,7 @@ impl Shared {
         since.map_or(0, |since| self.clock.now().micros.saturating_sub(since.micros).max(0))
     }
 
-    /// How schedulers do, by name: those of which a member said so.
+    /// How schedulers do, by name: those of which a member said so, or promised to.
     pub(crate) fn doing(&self) -> BTreeMap<Arc<str>, Doing> {
         let now_micros = self.clock.monotonic_micros();
         let all: Vec<_> = self.pulses.lock().all(now_micros, |has| self.mirror_age_micros(has)).collect();

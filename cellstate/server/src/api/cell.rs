@@ -310,9 +310,13 @@ async fn serve_session(
     let (answers, answered) = mpsc::unbounded_channel();
     let owner = Owner { principal, namespace, session };
     let watcher = Watcher::new(shared.clone(), owner, &hello, answers)?.carried_by(carried);
+    let pulse_micros = hello.pulse_micros;
     // It may be large, and the stream goes on for days.
     drop(hello);
     let connection = Connection::new(shared, session);
+    if pulse_micros > 0 {
+        connection.shared.promised_pulses(session, pulse_micros);
+    }
     watcher.run(Some(inbound), answered, out.clone()).await;
     drop(connection);
     Ok(())
@@ -442,9 +446,9 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let now_micros = self.shared.clock.monotonic_micros();
-        // One that is gone on with may have its next stream before this one is missed.
-        let was_last = self.shared.sessions.lock().disconnected(self.session, now_micros);
-        if was_last {
+        // One that is gone on with may have its next stream before this one is missed: that one's promise must not be taken away between the two.
+        let mut sessions = self.shared.sessions.lock();
+        if sessions.disconnected(self.session, now_micros) {
             self.shared.pulses.lock().remove(self.session);
         }
     }

@@ -129,13 +129,15 @@ fn scheduler_gauges(shared: &Shared) -> Vec<Gauge> {
         let of_name = by_name.entry(shared.metrics.name(&scheduler)).or_default();
         *of_name = of_name.and(doing);
     }
-    let gauge = |name, value: fn(&Doing) -> f64| {
-        (name, by_name.iter().map(|(name, doing)| (format!("{{scheduler=\"{name}\"}}"), value(doing))).collect())
+    let gauge = |gauge, value: fn(&Doing) -> Option<f64>| {
+        let values =
+            by_name.iter().filter_map(|(name, doing)| Some((format!("{{scheduler=\"{name}\"}}"), value(doing)?)));
+        (gauge, values.collect())
     };
     vec![
         gauge("scheduler_busy_ratio", |doing| doing.busy_ratio),
-        gauge("scheduler_queue_jobs", |doing| float(doing.waiting_jobs.into())),
-        gauge("snapshot_age_seconds", |doing| float(doing.snapshot_age_micros.unsigned_abs()) / 1e6),
+        gauge("scheduler_queue_jobs", |doing| doing.waiting_jobs.map(|jobs| float(jobs.into()))),
+        gauge("snapshot_age_seconds", |doing| doing.snapshot_age_micros.map(|age| float(age.unsigned_abs()) / 1e6)),
     ]
 }
 

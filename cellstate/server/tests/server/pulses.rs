@@ -1,5 +1,6 @@
 //! How schedulers say that they do, and how long jobs wait for them: as people and their monitoring see it.
 
+use plenum_model::Cell;
 use plenum_proto::v1;
 use plenum_server::Server;
 use v1::session_request::Ask;
@@ -85,6 +86,60 @@ async fn one_that_falls_silent_is_named_by_what_waits_for_it_and_by_the_status()
     assert_eq!(standing().await, (vec![], vec!["batch".to_owned()]), "one of them hangs");
     drop((session, other));
     eventually("both are gone", async || standing().await == (vec!["batch".to_owned()], vec![])).await;
+    server.shutdown().await.unwrap();
+}
+
+/// A greeting of who promises pulses after such pauses; 0: of who promises none.
+fn greets(scheduler: &str, pulse_micros: u64) -> v1::Hello {
+    let (scheduler, namespace) = (scheduler.to_owned(), "default".to_owned());
+    v1::Hello { scheduler, namespace, pulse_micros, ..v1::Hello::default() }
+}
+
+// One that hung before its first pulse was connected for as long as it did: nothing told it from one that sends none.
+#[tokio::test]
+async fn who_promised_pulses_and_sends_none_is_silent_and_who_promised_none_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.settings.sync.pulse_micros = 1000;
+    let server = Server::start(options).await.unwrap();
+    let channel = connect(&server).await;
+    let hangs = Session::hello(&channel, greets("batch", 100), Cell::default()).await.unwrap();
+    let older = Session::open(&channel, "older").await.unwrap();
+    let patient = Session::hello(&channel, greets("patient", 600_000_000), Cell::default()).await.unwrap();
+    let revision = submit(&channel, job("crunch", 2)).await.revision;
+    let silent = async |name: &str| scheduler(&channel, name).await.silent;
+    eventually("it promised pulses", async || silent("batch").await == Some(1)).await;
+    let view = scheduler(&channel, "batch").await;
+    assert_eq!(doing(&view), (None, None), "what it does it has not said");
+    assert!(view.pulse_age_micros.unwrap() > 2000 && view.snapshot_age_micros.unwrap() > 2000, "{view:?}");
+    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
+    let status = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((status.silent_schedulers, status.away_schedulers), (vec!["batch".to_owned()], vec![]));
+    let view = scheduler(&channel, "older").await;
+    assert_eq!((view.silent, view.pulse_age_micros), (None, None), "it never said that it would say anything");
+    assert_eq!(silent("patient").await, Some(0), "it has more time");
+    assert!(!page(server.address(), "/metrics").await.contains("scheduler_busy_ratio{"));
+
+    beat(&hangs, v1::Pulse { over_micros: 1, busy_micros: 0, waiting_jobs: 0, revision }).await;
+    eventually("it has come to itself", async || silent("batch").await == Some(0)).await;
+    drop(hangs);
+    eventually("it is gone", async || silent("batch").await.is_none()).await;
+    drop((older, patient));
+    server.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_promise_of_pulses_that_is_none_is_refused_and_opens_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let channel = connect(&server).await;
+    let refused = Session::hello(&channel, greets("batch", 600_000_001), Cell::default()).await.err().unwrap();
+    let expected = "pulse_micros: expected at most 600000000 µs (ten minutes) between pulses, or 0 where none are promised, \
+                    found 600000001";
+    assert_eq!((code(&refused).as_str(), refused.message()), ("INVALID_REQUEST", expected));
+    let mut govern = v1::govern_client::GovernClient::new(channel);
+    let listed = govern.list_schedulers(v1::ListRequest::default()).await.unwrap().into_inner();
+    assert!(listed.schedulers.is_empty(), "{listed:?}");
     server.shutdown().await.unwrap();
 }
 
