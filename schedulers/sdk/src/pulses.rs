@@ -2,8 +2,9 @@
 
 use plenum_proto::v1;
 
-/// The shortest pause that is kept to, in microseconds: whatever a server says, a scheduler has better things to do.
-const PAUSE_MICROS_MIN: u64 = 100_000;
+/// The shortest pause that is kept to, in microseconds: whatever a server says, a scheduler has better things to do. It is what the cell is promised, which
+/// takes the longer of it and its own.
+pub(crate) const PAUSE_MICROS_MIN: u64 = 100_000;
 
 /// What there is to tell since the last pulse.
 #[derive(Debug, Default)]
@@ -14,7 +15,7 @@ pub(crate) struct Pulses {
     since_micros: i64,
     /// How much of the time since then decisions took.
     busy_micros: i64,
-    /// Whether it was busy when it told last, and what its mirror had then.
+    /// Whether it was busy when it told last, and what its mirror had then; `None`: it has told nothing over this connection, and owes that at once.
     told: Option<(bool, u64)>,
 }
 
@@ -24,6 +25,11 @@ impl Pulses {
         let kept = if pause_micros == 0 { 0 } else { pause_micros.max(PAUSE_MICROS_MIN) };
         let pause_micros = i64::try_from(kept).unwrap_or(i64::MAX);
         *self = Self { pause_micros, since_micros: now_micros, ..Self::default() };
+    }
+
+    /// Whether the next one is the first of this connection.
+    pub(crate) const fn is_first(&self) -> bool {
+        self.told.is_none()
     }
 
     /// A decision was made, which took so long.
@@ -56,7 +62,8 @@ impl Pulses {
     }
 
     const fn due_by(&self) -> i64 {
-        self.since_micros.saturating_add(self.pause_micros)
+        let pause_micros = if self.is_first() { 0 } else { self.pause_micros };
+        self.since_micros.saturating_add(pause_micros)
     }
 }
 
@@ -73,8 +80,10 @@ mod tests {
         let mut pulses = Pulses::default();
         assert_eq!(pulses.due_micros(7), None, "nobody asked");
         pulses.begin(100_000, 1_000_000);
+        assert_eq!((pulses.is_first(), pulses.due_micros(7)), (true, Some(1_000_000)), "the first one is due at once");
+        assert_eq!(pulses.take(1_000_000, 7, 1), told(0, 0, 7));
         pulses.decided(1_000_000, 30_000);
-        assert_eq!(pulses.due_micros(7), Some(1_100_000));
+        assert_eq!((pulses.is_first(), pulses.due_micros(7)), (false, Some(1_100_000)));
         assert_eq!(pulses.take(1_100_000, 7, 1), told(100_000, 30_000, 7));
         assert_eq!(pulses.due_micros(7), Some(1_200_000));
         assert_eq!(pulses.take(1_200_000, 7, 1), told(100_000, 0, 7));
@@ -96,6 +105,7 @@ mod tests {
     fn a_decision_that_took_longer_than_the_pause_is_told_as_all_of_the_time() {
         let mut pulses = Pulses::default();
         pulses.begin(100_000, 0);
+        pulses.take(0, 7, 1);
         // The clock of the inputs stands still while a decision is made.
         pulses.decided(50_000, 400_000);
         assert_eq!(pulses.take(100_000, 7, 1), told(400_000, 400_000, 7));
@@ -104,9 +114,11 @@ mod tests {
     #[test]
     fn no_server_makes_a_scheduler_tell_without_end() {
         let mut pulses = Pulses::default();
-        pulses.begin(1, 0);
-        assert_eq!(pulses.due_micros(7), Some(100_000));
-        pulses.begin(u64::MAX, 5);
-        assert_eq!(pulses.due_micros(7), Some(i64::MAX));
+        let mut next = |pause_micros, now_micros| {
+            pulses.begin(pause_micros, now_micros);
+            pulses.take(now_micros, 6, 1);
+            pulses.due_micros(7)
+        };
+        assert_eq!((next(1, 0), next(u64::MAX, 5)), (Some(100_000), Some(i64::MAX)));
     }
 }

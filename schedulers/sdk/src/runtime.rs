@@ -342,6 +342,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.renew_session_if_used_up(now_micros, &mut outputs);
         }
         if matches!(self.link, Link::Live) {
+            if self.pulses.is_first() {
+                // Before anything is decided: it is told of a time in which nothing was.
+                self.tell_pulse(now_micros, &mut outputs);
+            }
             self.decide_if_due(now_micros, &mut outputs);
             self.tell_notes(now_micros, &mut outputs);
             self.tell_pulse(now_micros, &mut outputs);

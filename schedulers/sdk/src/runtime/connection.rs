@@ -11,6 +11,7 @@ use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 use super::unanswered::TOO_LARGE;
 use super::{Link, Notice, Output, SchedulerRuntime, send};
 use crate::portion::Portion;
+use crate::pulses::PAUSE_MICROS_MIN;
 use crate::scheduler::Scheduler;
 use crate::seen::{OTHER_CELL, Seen};
 use crate::wire::{Filling, decode_delta};
@@ -41,6 +42,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             namespace: self.settings.namespace.to_string(),
             session: self.session.0,
             incarnation: if self.session.0 == 0 { 0 } else { self.seen.incarnation },
+            pulse_micros: PAUSE_MICROS_MIN,
             ..self.seen.hello(self.mirror.revision())
         })));
     }

@@ -115,6 +115,7 @@ fn is_left(outputs: &[Output]) -> bool {
 fn the_first_greeting_asks_for_everything() {
     let hello = greeting(&mut begun());
     assert_eq!((hello.scheduler.as_str(), hello.session, hello.incarnation, hello.revision), ("idle", 0, 0, 0));
+    assert_eq!(hello.pulse_micros, 100_000, "it promises pulses, so that it is missed where it hangs before the first");
 }
 
 // It was told that there is no connection, as if the cell were away, and asked twenty times a second.

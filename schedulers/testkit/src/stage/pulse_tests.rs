@@ -16,6 +16,8 @@ fn a_scheduler_tells_how_it_does_while_that_changes_and_then_no_more() {
     stage.ask_for_pulses(SECOND);
     stage.machine("m1", 2000, &[]);
     stage.seat(FirstFit("blue"));
+    let welcomed = stage.cell().revision().0;
+    assert_eq!(told(&mut stage), [(0, welcomed)], "the first one as soon as it has its mirror");
     stage.submit(&job("fits", "blue", 1));
     stage.submit(&job("wide", "blue", 2));
     stage.submit(&job("other", "green", 1));
