@@ -11,7 +11,7 @@
 //! | `job_files` | files that no cell should take, and what people are told |
 //! | `usage` | exit codes, errors for programs, directories and ports of others |
 //! | `runs` | whole jobs: done, failed, crashed and started again, as root and as an ordinary user |
-//! | `screen` | what `plenum dev` shows on a terminal |
+//! | `screen` | what commands show on a terminal |
 //! | `waits` | waiting until all tasks of a job run |
 //! | `kills` | `kill -9` of each part |
 //! | `crash` | crashes of all kinds under load: what was acknowledged is there, once, and nothing else |

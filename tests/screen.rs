@@ -1,10 +1,10 @@
-//! What `plenum dev` shows on a terminal.
+//! What commands show on a terminal.
 
 use std::{
     fs,
     io::{ErrorKind, Read, Write},
     os::{fd::OwnedFd, unix::fs::OpenOptionsExt},
-    process::Stdio,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use nix::{
     pty::{grantpt, posix_openpt, ptsname_r, unlockpt},
     sys::signal::Signal,
 };
+use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::stage::{Process, Stage, eventually};
 
@@ -25,6 +26,24 @@ pub(crate) struct Screen {
 impl Screen {
     /// Starts the binary, which tells on a new terminal how things go.
     pub(crate) fn start(stage: &Stage, arguments: &[&str]) -> (Process, Self) {
+        Self::start_by(stage, "dev", arguments, |command, terminal| {
+            command.stderr(terminal);
+        })
+    }
+
+    /// The same, where all that it prints goes to the terminal.
+    pub(crate) fn start_whole(stage: &Stage, arguments: &[&str]) -> (Process, Self) {
+        Self::start_by(stage, "whole", arguments, |command, terminal| {
+            command.stdout(terminal.try_clone().unwrap()).stderr(terminal);
+        })
+    }
+
+    fn start_by(
+        stage: &Stage,
+        name: &str,
+        arguments: &[&str],
+        tie: impl FnOnce(&mut Command, fs::File),
+    ) -> (Process, Self) {
         // Who reads it does not wait for more than there is: what is never shown would be waited for without an end.
         let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
         let keys = posix_openpt(flags).unwrap();
@@ -33,10 +52,16 @@ impl Screen {
         let path = ptsname_r(&keys).unwrap();
         let terminal = fs::OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits()).open(path);
         let keys = fs::File::from(OwnedFd::from(keys));
-        stage.start_by("dev", arguments, |command| {
-            let child = command.env("TERM", "xterm").stderr(Stdio::from(terminal.unwrap())).spawn().unwrap();
-            (child, Self { keys, shown: String::new() })
+        stage.start_by(name, arguments, |command| {
+            tie(command.env("TERM", "xterm"), terminal.unwrap());
+            (command.spawn().unwrap(), Self { keys, shown: String::new() })
         })
+    }
+
+    /// Gives the terminal a window of this size: it has none until then.
+    pub(crate) fn resize(&self, rows: u16, columns: u16) {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.keys, size).unwrap();
     }
 
     /// Waits until it shows this, and gives all that it has shown by then. A binary that ended without is told with its last words.
@@ -101,4 +126,30 @@ fn ctrl_c_leaves_each_bar_on_the_screen_once() {
     let (_, after) = screen.shows("stopping tasks").rsplit_once("^C").unwrap();
     assert!(after.starts_with("\r\nstopping tasks"), "{after:?}");
     assert_eq!(dev.ended().code(), Some(0));
+}
+
+// Its end was on the screen, without the title, and a copy of all of it above that with each change.
+#[test]
+fn of_a_watched_list_that_is_longer_than_the_window_what_fits_is_shown_and_how_much_does_not() {
+    let stage = Stage::new();
+    let server = stage.server("cell", None, &[]);
+    for number in 10..22 {
+        stage.ask(&server.address, &["quota", "set", &format!("team-{number}"), "--cpu", "1"]);
+    }
+    let words = ["--addr", &server.address, "quota", "list", "--watch"];
+    let (_watching, mut screen) = Screen::start_whole(&stage, &words);
+    // All of it where it is not known how much fits.
+    screen.shows("team-21");
+    screen.resize(8, 200);
+    let shown = screen.shows("7 more rows than this window shows: narrow the list with --filter or --limit");
+    let (before, last) = shown.rsplit_once("\x1b[H").unwrap();
+    assert!(before.contains("team-21") && !before.contains("more rows"), "{shown:?}");
+    assert_eq!(last.lines().count(), 7, "one row is the cursor's: {last:?}");
+    assert!(last.starts_with("NAMESPACE") && last.contains("team-14") && !last.contains("team-15"), "{last:?}");
+    // What clears the whole screen at once is kept by terminals that can be scrolled back: once, for what stood there before.
+    assert_eq!(before.matches("\x1b[2J").count(), 1, "{shown:?}");
+    screen.shown.clear();
+    screen.resize(40, 200);
+    let shown = screen.shows("team-21");
+    assert!(shown.rsplit_once("\x1b[H").is_some_and(|(_, last)| !last.contains("more rows")), "{shown:?}");
 }

@@ -1,20 +1,25 @@
 //! Listings that are printed once, or again whenever something changed.
 
 use std::{
-    io,
+    io::{self, IsTerminal},
     time::{Duration, Instant},
 };
 
 use super::job_wait::found;
 use crate::{
     failure::Failure,
-    output::{self, Format, Row},
+    output::{self, Format, Row, Window},
 };
 
 /// How often a watched listing is asked for again.
 const PERIOD: Duration = Duration::from_secs(1);
 /// How old a listing gets that takes the place of the one before, though nothing has changed: the ages in it go on.
 const PAINTED_FOR_MAX: Duration = Duration::from_secs(5);
+
+/// An empty screen for the first listing. Several terminals keep what this clears, so that it can be scrolled back to: what stood there before may be wanted.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+/// The same for the next one, which leaves no copy of the one before there: the first line is cleared by itself, and then all below it.
+const CLEAR_AGAIN: &str = "\x1b[H\x1b[K\x1b[B\x1b[J\x1b[H";
 
 /// What a listing says, and the revision it is of.
 pub(super) struct Listed {
@@ -65,14 +70,14 @@ pub(super) fn missing(format: Format, rows: usize, truncated: bool, limit: u32, 
 }
 
 /// Prints a listing; with `watch`, again each time that its revision or what has none has changed, and where it takes the place of the one before also once
-/// that is old, until the process is interrupted.
+/// that is old or the window has another size, until the process is interrupted.
 pub(super) async fn print(
     format: Format,
     watch: bool,
     mut list: impl AsyncFnMut() -> Result<Listed, Failure>,
 ) -> Result<(), Failure> {
     let mut shown: Option<(u64, String)> = None;
-    let mut painted = Instant::now();
+    let mut painted = (Instant::now(), None);
     let mut back = None;
     let mut silent_since = None;
     loop {
@@ -84,29 +89,34 @@ pub(super) async fn print(
             continue;
         };
         let mark = listed.mark();
-        let is_old = clears_screen(format) && painted.elapsed() >= PAINTED_FOR_MAX;
-        if is_old || shown.as_ref() != Some(&mark) {
-            painted = Instant::now();
+        let window = if watch && clears_screen(format) { Window::of(&io::stdout()) } else { None };
+        let is_old = clears_screen(format) && painted.0.elapsed() >= PAINTED_FOR_MAX;
+        if is_old || window != painted.1 || shown.as_ref() != Some(&mark) {
+            painted = (Instant::now(), window);
             back = shown.as_ref().and_then(|(before, _)| went_back(*before, mark.0)).or(back);
-            shown = Some(mark);
-            output::print(&framed(format, watch, listed.text))?;
-            // Behind it, and again: a fresh screen takes it away.
-            if let Some(told) = &back {
-                output::tell(told);
-            }
+            let is_first = shown.replace(mark).is_none();
+            // Behind the listing, and again: a fresh screen takes them away.
+            let hint = listed.hint.filter(|_| format.is_for_people());
+            let notes: Vec<String> = [back.clone(), listed.missing, hint].into_iter().flatten().collect();
+            let text = match window {
+                Some(window) => window.fitted(listed.text, rows_below(window, &notes)),
+                None => listed.text,
+            };
+            output::print(&framed(format, watch, is_first, text))?;
+            notes.iter().for_each(|note| output::tell(note));
             back = back.filter(|_| clears_screen(format));
-            if let Some(missing) = listed.missing {
-                output::tell(&missing);
-            }
-            if let Some(hint) = listed.hint.filter(|_| format.is_for_people()) {
-                output::tell(&hint);
-            }
         }
         if !watch {
             return Ok(());
         }
         tokio::time::sleep(PERIOD).await;
     }
+}
+
+/// The rows that notes take in a window, where they come there, too.
+fn rows_below(window: Window, notes: &[String]) -> usize {
+    let notes = if io::stderr().is_terminal() { notes } else { &[] };
+    notes.iter().map(|note| window.rows_of(&output::told(note))).sum()
 }
 
 /// What who watches is told where a listing is of an older revision than the one before: rows that are missing have not ended.
@@ -119,7 +129,7 @@ fn went_back(before: u64, now: u64) -> Option<String> {
 }
 
 /// What separates one listing from the next: a fresh screen, an empty line, or for programs a line of its own.
-fn framed(format: Format, watch: bool, text: String) -> String {
+fn framed(format: Format, watch: bool, is_first: bool, text: String) -> String {
     match format {
         _ if !watch => text,
         Format::Json => match serde_json::from_str::<serde_json::Value>(&text) {
@@ -127,7 +137,7 @@ fn framed(format: Format, watch: bool, text: String) -> String {
             Err(_) => text,
         },
         Format::Yaml => format!("---\n{text}"),
-        _ if clears_screen(format) => format!("\x1b[H\x1b[2J{text}"),
+        _ if clears_screen(format) => format!("{}{text}", if is_first { CLEAR } else { CLEAR_AGAIN }),
         _ => format!("{text}\n"),
     }
 }

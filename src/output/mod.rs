@@ -22,6 +22,7 @@ mod seen;
 mod status;
 mod table;
 mod transaction;
+mod window;
 mod yaml;
 
 use std::io::{self, Write};
@@ -48,6 +49,7 @@ pub(crate) use seen::{cell_now_micros, go_by_clock, look_from, name_cell, name_r
 pub(crate) use status::{cell_name, past_status_json, past_status_text, status_json, status_text};
 pub(crate) use table::{fields, is_styled, moves_cursor, table};
 pub(crate) use transaction::{check_name, evictions, grants, minima, stopped};
+pub(crate) use window::Window;
 
 use crate::failure::Failure;
 
@@ -199,7 +201,12 @@ fn write(bytes: &[u8]) -> Result<bool, Failure> {
 
 /// Tells people something, on standard error. Nobody can be told that this failed.
 pub(crate) fn tell(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", lines(&command::of_this_call(text)));
+    let _ = writeln!(io::stderr().lock(), "{}", told(text));
+}
+
+/// What stands there then.
+pub(crate) fn told(text: &str) -> String {
+    lines(&command::of_this_call(text))
 }
 
 /// Tells people what went wrong, on standard error; programs that asked for JSON or YAML find it on standard output, where
