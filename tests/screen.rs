@@ -153,3 +153,16 @@ fn of_a_watched_list_that_is_longer_than_the_window_what_fits_is_shown_and_how_m
     let shown = screen.shows("team-21");
     assert!(shown.rsplit_once("\x1b[H").is_some_and(|(_, last)| !last.contains("more rows")), "{shown:?}");
 }
+
+// Words were cut where the window ends, and marks of its format stood between them.
+#[test]
+fn a_page_of_a_code_is_told_in_lines_that_fit_and_elsewhere_as_it_was_written() {
+    let stage = Stage::new();
+    let page = include_str!("../docs/errors/NO_ROOM.md");
+    assert!(page.lines().any(|line| line.len() > 150) && page.ends_with("counts what others hold as taken.\n"));
+    let (_explaining, mut screen) = Screen::start_whole(&stage, &["explain", "NO_ROOM"]);
+    let shown = screen.shows("as taken.");
+    assert!(shown.starts_with("NO_ROOM: not enough of a resource on that machine\r\n\r\nMeaning\r\n"), "{shown:?}");
+    assert!(shown.lines().all(|line| line.len() <= 80), "the size of the window is not known: {shown}");
+    assert_eq!(stage.run(&["explain", "NO_ROOM"]).out, page);
+}

@@ -1,6 +1,9 @@
 //! `plenum explain`: the pages of `docs/errors`, compiled in.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+};
 
 use serde_json::json;
 
@@ -8,8 +11,13 @@ use super::Context;
 use crate::{
     failure::Failure,
     job_file::nearest,
-    output::{self, Format},
+    output::{self, Format, Window},
 };
+
+/// How wide a page gets in a window that is wider, as help does.
+const COLUMNS_MAX: usize = 100;
+/// How wide it gets where the window's size is not known.
+const COLUMNS_USUAL: usize = 80;
 
 /// The pages, in the order of their codes.
 macro_rules! pages {
@@ -153,8 +161,18 @@ pub(super) fn run(context: &Context, code: Option<&str>) -> Result<ExitCode, Fai
         let hint = near.map_or_else(|| "`plenum explain` lists all".to_owned(), |near| format!("did you mean {near}?"));
         return Err(failure.with_hint(hint));
     };
-    output::print(&output::object(context.format, &json!({"code": code, "page": page}), &code, || page.to_owned()))?;
+    output::print(&output::object(context.format, &json!({"code": code, "page": page}), &code, || shown(page)))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The page for people at a terminal, and elsewhere as it was written.
+fn shown(page: &str) -> String {
+    let out = io::stdout();
+    if !out.is_terminal() {
+        return page.to_owned();
+    }
+    let columns = Window::of(&out).map_or(COLUMNS_USUAL, Window::columns);
+    output::prose(page, columns.min(COLUMNS_MAX), output::is_styled(&out))
 }
 
 fn all(format: Format) -> Result<ExitCode, Failure> {
@@ -228,6 +246,21 @@ mod tests {
             assert!(page.starts_with(&format!("# {code}: ")), "{code} opens with its title");
             for part in ["## Meaning", "## Likely cause", "## What to do"] {
                 assert!(page.contains(part), "{code} has {part}");
+            }
+        }
+    }
+
+    // What a terminal is shown of them is made of these: a link or a block of code would be told as if it were a sentence.
+    #[test]
+    fn every_page_has_only_what_can_be_told_at_a_terminal() {
+        for (code, page) in PAGES {
+            for mark in ["](", "```", "\n>", "\n\t", "\n    ", "**", "__"] {
+                assert!(!page.contains(mark), "{code} has {mark:?}");
+            }
+            for block in page.split("\n\n") {
+                assert_eq!(block.matches('`').count() % 2, 0, "{code}: {block}");
+                let beside_code: String = block.split('`').step_by(2).collect();
+                assert_eq!(beside_code.matches('*').count() % 2, 0, "{code}: {block}");
             }
         }
     }

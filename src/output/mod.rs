@@ -15,6 +15,7 @@ mod machine;
 #[cfg(test)]
 mod page;
 mod plain;
+mod prose;
 mod quantity;
 mod refusal;
 mod retired;
@@ -42,6 +43,7 @@ pub(crate) use job::{
 };
 pub(crate) use machine::{state_name as machine_state, tasks_left, unfit};
 pub(crate) use plain::lines;
+pub(crate) use prose::prose;
 pub(crate) use quantity::{ago, bytes, cpu, json_time, now_micros, span, span_of};
 pub(crate) use refusal::{Names, sentence};
 pub(crate) use retired::{retired, retired_json, retired_lines};

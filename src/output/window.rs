@@ -23,6 +23,10 @@ impl Window {
         (rows > 0 && columns > 0).then(|| Self { rows: rows.into(), columns: columns.into() })
     }
 
+    pub(crate) const fn columns(self) -> usize {
+        self.columns
+    }
+
     /// The rows that these lines take: one that is wider than the window goes on in the next row. Never too few; a few more where characters beyond ASCII
     /// take one column.
     pub(crate) fn rows_of(self, text: &str) -> usize {
@@ -69,7 +73,7 @@ fn left_out(rows: usize) -> String {
 }
 
 /// How many columns each character takes, at most: one beyond ASCII may take two. Codes for bold letters take none.
-fn widths(line: &str) -> impl Iterator<Item = usize> {
+pub(super) fn widths(line: &str) -> impl Iterator<Item = usize> {
     let mut is_code = false;
     line.chars().map(move |each| match each {
         '\u{1b}' => {
