@@ -22,7 +22,7 @@
 //! | `governs` | quotas, partitions, pauses and drains, and what waits because of them |
 //! | `strangers` | tasks that a restored cell has never heard of |
 //! | `unfit` | machines whose agents want no tasks: asked to end, or without room |
-//! | `unheard` | parts whose logs nobody takes |
+//! | `unheard` | parts whose logs nobody takes, and commands without a reader |
 //! | `evicts` | a full cell, and a job of a higher band |
 //! | `takes` | a gang that holds room, and jobs that are launched |
 //! | `listings` | what programs read, also of the past, also of lost races |

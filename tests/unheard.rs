@@ -1,8 +1,8 @@
-//! Parts of a cell of which nobody takes what they say: a full disk has their log, or its reader is gone.
+//! Parts of a cell, and commands, of which nobody takes what they say: a full disk has it, or its reader is gone.
 
 use std::{
     fs::OpenOptions,
-    io::pipe,
+    io::{BufRead, BufReader, pipe},
     net::TcpListener,
     os::fd::OwnedFd,
     process::{Command, Stdio},
@@ -53,4 +53,42 @@ fn parts_that_can_not_write_their_logs_do_their_work() {
         part.signal(Signal::SIGTERM);
         assert_eq!(part.ended().code(), Some(0));
     }
+}
+
+/// A task that prints one line, and nothing more for as long as it runs.
+const HUSHED: &str = r#"
+name = "hushed"
+scheduler = "service"
+[group.main]
+command = ["/bin/sh", "-c", "echo up; exec sleep 1012"]
+env = { STAGE = "$STAGE" }
+resources = { cpu = "10m", memory = "16MiB" }
+"#;
+
+// `| head -1` had its line, and whoever had typed it no prompt until another line came.
+#[test]
+fn who_follows_or_watches_for_a_reader_that_has_gone_ends_at_once() {
+    let stage = Stage::new();
+    let file = stage.file("hushed.toml", HUSHED);
+    let dev = stage.dev(&["--no-isolation", &file]);
+    let id = eventually("it runs", || {
+        let job = stage.try_ask(&dev.address, &["job", "show", "hushed"]).ok()?;
+        let id = job["allocations"].as_array()?.iter().find(|found| found["state"] == "running")?["id"].as_str()?;
+        Some(id.to_owned())
+    });
+    for (words, expected) in [(&["alloc", "logs", &id, "-f"][..], "up"), (&["quota", "list", "-w"], "NAMESPACE")] {
+        let words = [&["--addr", dev.address.as_str()], words].concat();
+        let (mut process, reader) = stage.start_by("read", &words, |command| {
+            let (reader, writer) = pipe().unwrap();
+            (command.stdout(writer).spawn().unwrap(), reader)
+        });
+        let mut reader = BufReader::new(reader);
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        assert!(line.starts_with(expected), "{line}");
+        drop(reader);
+        assert_eq!(process.ended().code(), Some(0));
+        assert_eq!(stage.text("read.err"), "");
+    }
+    assert_eq!(dev.stop().code(), Some(0));
 }

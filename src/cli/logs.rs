@@ -32,7 +32,9 @@ struct Log {
 pub(super) async fn print(context: &Context, request: LogsRequest) -> Result<(), Failure> {
     let connection = context.connect().await?;
     let mut log = Log::of(request);
-    let outcome = log.read_on(&connection).await;
+    let reading = log.read_on(&connection);
+    // Who follows may wait for hours for the next line, which nobody would read.
+    let outcome = if request.follow { output::while_read(reading).await } else { reading.await };
     let has_any = log.has_any;
     finish(log.lines, outcome, output::print_bytes)?;
     // What was printed before is not asked for with `only_new`.

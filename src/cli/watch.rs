@@ -70,8 +70,17 @@ pub(super) fn missing(format: Format, rows: usize, truncated: bool, limit: u32, 
 }
 
 /// Prints a listing; with `watch`, again each time that its revision or what has none has changed, and where it takes the place of the one before also once
-/// that is old or the window has another size, until the process is interrupted.
+/// that is old or the window has another size, until the process is interrupted or nobody reads it any more.
 pub(super) async fn print(
+    format: Format,
+    watch: bool,
+    list: impl AsyncFnMut() -> Result<Listed, Failure>,
+) -> Result<(), Failure> {
+    let listing = print_each(format, watch, list);
+    if watch { output::while_read(listing).await } else { listing.await }
+}
+
+async fn print_each(
     format: Format,
     watch: bool,
     mut list: impl AsyncFnMut() -> Result<Listed, Failure>,
