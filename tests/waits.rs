@@ -1,5 +1,6 @@
 //! Waiting until all tasks of a job run: for as long as that takes, and saying why where it takes too long.
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::stage::{Stage, eventually};
@@ -157,4 +158,44 @@ fn a_recurring_job_is_not_scaled_where_its_tasks_were_to_be_waited_for() {
     let words = ["--addr", &server.address, "job", "scale", "web", "5", "--wait"];
     stage.run(&words).says(2, &["error[USAGE]", "waits for ever to be launched", "leave --wait out"]);
     assert_eq!(group(&stage.ask(&server.address, &["job", "show", "web"]), "main")["count"], 3);
+}
+
+// It said nothing: whether the job had ended with the wait had to be looked up, and how it is stopped to be known.
+#[test]
+fn who_leaves_a_wait_is_told_that_the_job_goes_on() {
+    let stage = Stage::new();
+    // Nobody is there to place its tasks.
+    let server = stage.server("cell", None, &[]);
+    let file = stage.file("web.toml", SERVICE);
+    let plenum = format!("plenum --addr {}", server.address);
+    let told = format!(
+        "job web goes on; `{plenum} job show default/web` tells how, and `{plenum} job stop default/web` stops it\n"
+    );
+    for wait in ["--wait", "--wait=running"] {
+        let mut waiting = stage.start("waiting", &["--addr", &server.address, "job", "run", &file, wait]);
+        eventually("it waits", || stage.text("waiting.err").contains("job web waits: ").then_some(()));
+        waiting.signal(Signal::SIGINT);
+        assert_eq!(waiting.ended().code(), Some(130));
+        assert!(stage.text("waiting.err").ends_with(&told), "{}", stage.text("waiting.err"));
+    }
+}
+
+#[test]
+fn who_leaves_the_wait_for_a_stop_is_told_that_the_job_goes_on_stopping() {
+    let stage = Stage::new();
+    let dev = stage.dev(&["--no-isolation"]);
+    let deaf = SERVICE
+        .replace("count = 3\n", "kill_timeout = \"10m\"\n")
+        .replace("[\"/bin/sleep\", \"1007\"]", "[\"/bin/sh\", \"-c\", \"trap '' TERM; exec sleep 1007\"]");
+    stage.submit(&dev.address, "web.toml", &deaf);
+    eventually("it does not listen", || {
+        stage.processes("sleep 1007").into_iter().find(|found| found.words.starts_with("sleep"))
+    });
+    let mut waiting = stage.start("waiting", &["--addr", &dev.address, "job", "stop", "web", "--wait"]);
+    eventually("it waits", || stage.text("waiting.err").contains("web: 1 task left\n").then_some(()));
+    waiting.signal(Signal::SIGINT);
+    assert_eq!(waiting.ended().code(), Some(130));
+    let told =
+        format!("job web goes on stopping; `plenum --addr {} job show default/web` tells what is left\n", dev.address);
+    assert!(stage.text("waiting.err").ends_with(&told), "{}", stage.text("waiting.err"));
 }

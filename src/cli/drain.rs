@@ -10,10 +10,10 @@ use plenum_proto::v1::{
 use serde_json::json;
 use tonic::Code;
 
-use super::{Context, job_wait::found};
+use super::{Context, interrupt::unless_interrupted, job_wait::found};
 use crate::{
     connect::Connection,
-    failure::{EXIT_INTERRUPTED, EXIT_UNFINISHED, Failure},
+    failure::{EXIT_UNFINISHED, Failure},
     output::{self, cell_now_micros, span},
 };
 
@@ -68,18 +68,18 @@ pub(super) async fn wait(
     timeout_micros: Option<i64>,
 ) -> Result<(), Failure> {
     let limit = timeout_micros.map(|micros| Duration::from_micros(micros.unsigned_abs()));
-    tokio::select! {
-        () = tokio::time::sleep(limit.unwrap_or_default()), if limit.is_some() => {
-            Err(Failure::new("TIME_LIMIT", format!("{name} is not empty at the time limit"))
-                .with_hint(format!("the drain goes on; `plenum machine show {name}` tells what is left"))
-                .with_exit(EXIT_UNFINISHED))
+    let waiting = async {
+        tokio::select! {
+            () = tokio::time::sleep(limit.unwrap_or_default()), if limit.is_some() => {
+                Err(Failure::new("TIME_LIMIT", format!("{name} is not empty at the time limit"))
+                    .with_hint(format!("the drain goes on; `plenum machine show {name}` tells what is left"))
+                    .with_exit(EXIT_UNFINISHED))
+            }
+            ended = until_empty(context, connection, name, since) => ended,
         }
-        ended = until_empty(context, connection, name, since) => ended,
-        Ok(()) = tokio::signal::ctrl_c() => {
-            output::tell(&format!("the drain of {name} goes on; `plenum machine undrain {name}` ends it"));
-            std::process::exit(EXIT_INTERRUPTED.into())
-        }
-    }
+    };
+    unless_interrupted(waiting, || format!("the drain of {name} goes on; `plenum machine undrain {name}` ends it"))
+        .await
 }
 
 async fn until_empty(context: &Context, connection: &Connection, name: &str, since: u64) -> Result<(), Failure> {

@@ -16,6 +16,7 @@ use super::{
     Context, JobName,
     ended::is_of,
     hints,
+    interrupt::{if_not_interrupted, unless_interrupted},
     long_wait::{LongWait, waiting_line},
     retired::get_job_to_its_end,
     running::{Running, failed_words, stood_still},
@@ -103,12 +104,23 @@ impl Look {
 
 impl Wait<'_> {
     /// The job once it is as was waited for, or over, also where it is retired by then. Says why it waits where it does so for long: the cell may be gone by
-    /// the time that somebody looks.
+    /// the time that somebody looks. Who leaves with Ctrl-C is told that the job goes on.
     ///
     /// # Errors
     ///
     /// `TIME_LIMIT` behind the deadline; `JOB_OVER` where another job has the name by now.
     pub(super) async fn reached(&self) -> Result<Look, Failure> {
+        let JobName { namespace, name } = self.job;
+        let goes_on = || {
+            format!(
+                "job {} goes on; `plenum job show {namespace}/{name}` tells how, and `plenum job stop {namespace}/{name}` stops it",
+                self.job.called()
+            )
+        };
+        unless_interrupted(self.reached_at_last(), goes_on).await
+    }
+
+    async fn reached_at_last(&self) -> Result<Look, Failure> {
         let (mut period, mut silent_since) = (WAIT_PERIOD_MIN, None);
         let (began, mut waits) = (Instant::now(), LongWait::default());
         let (mut last, mut failures) = (None, Failures::default());
@@ -174,7 +186,7 @@ impl Wait<'_> {
         if look.running_revision.is_some() {
             return Ok(ExitCode::SUCCESS);
         }
-        point_to_logs(context, self.connection, self.job, &look.view).await;
+        if_not_interrupted(point_to_logs(context, self.connection, self.job, &look.view)).await;
         let code = if look.view.state() == JobState::JobComplete { 0 } else { EXIT_FAILED };
         Ok(ExitCode::from(code))
     }

@@ -13,6 +13,7 @@ mod gaps;
 mod govern;
 mod hints;
 mod history;
+mod interrupt;
 mod job;
 mod job_wait;
 mod logs;

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     Context, JobName, get_job, hints,
+    interrupt::unless_interrupted,
     job::tell_job_change,
     job_wait::{WAIT_PERIOD_MIN, found, in_time, rest_or_give_up},
 };
@@ -39,7 +40,13 @@ pub(super) async fn stop(context: &Context, job: &JobName, wait: Option<Option<I
     let object = stopped_json(job, answer.as_ref(), unknown.as_ref());
     if let Some(deadline) = wait {
         let since = answer.map_or(0, |answer| answer.revision);
-        wait_for(context, &connection.patient(), job, (since, deadline), object).await?;
+        let connection = connection.patient();
+        let waiting = wait_for(context, &connection, job, (since, deadline), object);
+        unless_interrupted(waiting, || {
+            let (called, JobName { namespace, name }) = (job.called(), job);
+            format!("job {called} goes on stopping; `plenum job show {namespace}/{name}` tells what is left")
+        })
+        .await?;
     } else if let Some(answer) = answer {
         tell_job_change(context, &answer, job, ("stopping", "has ended already"), object)?;
     } else {
