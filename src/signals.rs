@@ -4,9 +4,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
 
-/// Interrupt, terminate and hang-up, from now on handled here.
+/// Interrupt, quit, terminate and hang-up, from now on handled here.
 pub(crate) struct Signals {
     interrupt: Signal,
+    /// What a terminal sends at Ctrl-\. Who wants a picture of the process instead has SIGABRT.
+    quit: Signal,
     terminate: Signal,
     /// None where whoever started this has it ignored, as `nohup` does.
     hang_up: Option<Signal>,
@@ -19,6 +21,7 @@ impl Signals {
         let listen = |kind| signal(kind).map_err(|error| Failure::io("cannot listen for signals", &error));
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
+            quit: listen(SignalKind::quit())?,
             terminate: listen(SignalKind::terminate())?,
             hang_up: if hang_up_ignored { None } else { Some(listen(SignalKind::hangup())?) },
         })
@@ -34,6 +37,7 @@ impl Signals {
         };
         tokio::select! {
             _ = self.interrupt.recv() => {}
+            _ = self.quit.recv() => {}
             _ = self.terminate.recv() => {}
             _ = hang_up => {}
         }

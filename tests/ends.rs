@@ -59,6 +59,18 @@ fn ctrl_c_leaves_nothing_behind_even_of_tasks_that_do_not_listen() {
     nothing_is_left(&stage);
 }
 
+// Ctrl-\ ended it at once: its parts were left to find that out, and its folder stayed.
+#[test]
+fn ctrl_backslash_leaves_nothing_behind_either() {
+    let stage = Stage::new();
+    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "100ms"));
+    let mut dev = stage.start("dev", &["dev", &file, "--no-isolation"]);
+    both_run(&stage);
+    dev.signal(Signal::SIGQUIT);
+    assert_eq!(dev.ended().code(), Some(0));
+    nothing_is_left(&stage);
+}
+
 #[test]
 fn a_second_ctrl_c_does_not_wait_and_leaves_nothing_behind_either() {
     let stage = Stage::new();
