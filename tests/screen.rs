@@ -166,3 +166,37 @@ fn a_page_of_a_code_is_told_in_lines_that_fit_and_elsewhere_as_it_was_written() 
     assert!(shown.lines().all(|line| line.len() <= 80), "the size of the window is not known: {shown}");
     assert_eq!(stage.run(&["explain", "NO_ROOM"]).out, page);
 }
+
+/// A task that leaves its terminal red.
+const RED: &str = r#"
+name = "red"
+scheduler = "service"
+[group.main]
+command = ["/bin/sh", "-c", "printf '\\033[31mred\\n'; exec sleep 1013"]
+env = { STAGE = "$STAGE" }
+resources = { cpu = "10m", memory = "16MiB" }
+"#;
+
+// All that was printed behind it was red, the shell's prompt too.
+#[test]
+fn a_terminal_has_its_colours_again_when_the_log_of_a_task_that_changed_them_ends() {
+    let stage = Stage::new();
+    let file = stage.file("red.toml", RED);
+    let dev = stage.dev(&["--no-isolation", &file]);
+    let id = eventually("it runs", || {
+        let job = stage.try_ask(&dev.address, &["job", "show", "red"]).ok()?;
+        let id = job["allocations"].as_array()?.iter().find(|found| found["state"] == "running")?["id"].as_str()?;
+        Some(id.to_owned())
+    });
+    let words = ["--addr", &dev.address, "alloc", "logs", &id, "--follow"];
+    let (mut follows, mut screen) = Screen::start_whole(&stage, &words);
+    assert_eq!(screen.shows("red\r\n"), "\x1b[31mred\r\n", "it may go on");
+    follows.signal(Signal::SIGINT);
+    screen.shows("red\r\n\x1b[0m");
+    assert_eq!(follows.ended().code(), Some(130));
+    let (mut prints, mut screen) = Screen::start_whole(&stage, &words[..5]);
+    screen.shows("red\r\n\x1b[0m");
+    assert_eq!(prints.ended().code(), Some(0));
+    assert_eq!(stage.run(&words[..5]).out, "\x1b[31mred\n", "elsewhere it is as the task printed it");
+    assert_eq!(dev.stop().code(), Some(0));
+}

@@ -1,13 +1,22 @@
 //! `plenum alloc logs`: what an allocation printed, also past restarts of its agent and of the server.
 
-use std::time::Duration;
+use std::{process, time::Duration};
 
 use plenum_proto::v1::{AllocationState, GetAllocationRequest, LogChunk, LogsRequest};
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::{Context, gaps, job_wait::found};
-use crate::{connect::Connection, failure::Failure, output};
+use super::{
+    Context,
+    colours::{self, Colours},
+    gaps,
+    job_wait::found,
+};
+use crate::{
+    connect::Connection,
+    failure::{EXIT_INTERRUPTED, Failure},
+    output,
+};
 
 /// How long who follows waits before the log is asked for again.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -26,17 +35,31 @@ struct Log {
     has_any: bool,
     /// Something was printed, and the agent did not say where that ends.
     is_placeless: bool,
+    colours: Colours,
 }
 
 /// Prints it to its end. Who follows goes on where it broke off, as long as more may come.
 pub(super) async fn print(context: &Context, request: LogsRequest) -> Result<(), Failure> {
     let connection = context.connect().await?;
-    let mut log = Log::of(request);
-    let reading = log.read_on(&connection);
-    // Who follows may wait for hours for the next line, which nobody would read.
-    let outcome = if request.follow { output::while_read(reading).await } else { reading.await };
+    let (colours, interrupted) = Colours::of_output();
+    let mut log = Log { colours, ..Log::of(request) };
+    let reading = async {
+        let reading = log.read_on(&connection);
+        // Who follows may wait for hours for the next line, which nobody would read.
+        if request.follow { output::while_read(reading).await } else { reading.await }
+    };
+    let outcome = tokio::select! {
+        biased;
+        outcome = reading => outcome,
+        () = interrupted => {
+            colours::put_back();
+            process::exit(EXIT_INTERRUPTED.into())
+        }
+    };
     let has_any = log.has_any;
-    finish(log.lines, outcome, output::print_bytes)?;
+    let printed = finish(std::mem::take(&mut log.lines), outcome, |bytes| log.print(bytes));
+    log.colours.put_back();
+    printed?;
     // What was printed before is not asked for with `only_new`.
     if !has_any && !request.only_new {
         tell_of_the_other(&connection, request).await;
@@ -91,7 +114,8 @@ fn finish(
 
 impl Log {
     fn of(asked: LogsRequest) -> Self {
-        Self { asked, lines: gaps::Lines::default(), has_any: false, is_placeless: false }
+        let (lines, colours) = (gaps::Lines::default(), Colours::default());
+        Self { asked, lines, has_any: false, is_placeless: false, colours }
     }
 
     async fn read_on(&mut self, connection: &Connection) -> Result<(), Failure> {
@@ -122,9 +146,15 @@ impl Log {
             if chunk.skipped > 0 {
                 output::tell(&gaps::skipped_words(chunk.skipped));
             }
-            output::print_bytes(&data)?;
+            self.print(&data)?;
         }
         Ok(())
+    }
+
+    /// Prints what the task printed.
+    fn print(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.colours.see(bytes);
+        output::print_bytes(bytes)
     }
 
     /// Whether there is anything, and where the next request goes on.

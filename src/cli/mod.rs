@@ -3,6 +3,7 @@
 mod alloc;
 mod args;
 mod at;
+mod colours;
 mod completion;
 mod conflicts;
 mod drain;
