@@ -52,7 +52,7 @@ pub(crate) struct Global {
     pub(crate) output: Format,
     /// Longest wait for the connection (5s at most) and for each answer, such as 10s; then exit with 1. What is watched or followed may
     /// take longer [default: 1m]
-    #[arg(long, global = true, value_name = "TIME", value_parser = request_timeout)]
+    #[arg(long, global = true, value_name = "TIME", value_parser = request_timeout, allow_hyphen_values = true)]
     pub(crate) request_timeout: Option<Duration>,
 }
 
@@ -71,7 +71,7 @@ fn address_of_no_use() -> Arg {
 /// The same of the limit for answers, for what waits for none.
 fn request_timeout_of_no_use() -> Arg {
     let limit = Arg::new("request_timeout").long("request-timeout").value_name("TIME");
-    limit.value_parser(request_timeout).global(true).hide(true)
+    limit.value_parser(request_timeout).allow_hyphen_values(true).global(true).hide(true)
 }
 
 /// A namespace is accepted and of no use where nothing is asked about one.
@@ -113,7 +113,7 @@ pub(crate) struct Listing {
     #[arg(short, long, conflicts_with = "at")]
     pub(crate) watch: bool,
     /// Most rows to list [default: 0, the server's own limit]
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", allow_hyphen_values = true)]
     pub(crate) limit: u32,
     /// Only rows with these values: FIELD=VALUE or FIELD!=VALUE, joined by commas
     #[arg(long, value_parser = not_empty)]
@@ -130,7 +130,7 @@ pub(crate) struct Told {
     #[arg(long, value_name = "REVISION|TIME", value_parser = parse_before, allow_hyphen_values = true)]
     pub(crate) before: Option<At>,
     /// Most events, the newest, and what else happened at the first one's revision [default: 0, the server's own limit]
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", allow_hyphen_values = true)]
     pub(crate) limit: u32,
 }
 
@@ -230,7 +230,7 @@ pub(crate) enum Command {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use clap::CommandFactory;
+    use clap::{CommandFactory, error::ErrorKind};
 
     use super::*;
     use crate::output;
@@ -273,6 +273,41 @@ mod tests {
         ] {
             Arguments::try_parse_from(line.split(' ')).unwrap();
         }
+    }
+
+    // The tip was to write `-- -1`, which is no such number or time either.
+    #[test]
+    fn a_number_or_a_time_below_zero_is_told_as_a_wrong_value_of_its_flag() {
+        for line in [
+            "plenum job list --limit -1",
+            "plenum job scale web -1",
+            "plenum alloc logs alloc-1-1 --tail -1",
+            "plenum job run x.toml --wait --timeout -5m",
+            "plenum machine drain m1 --deadline -5m",
+            "plenum quota set ml --cpu -1",
+            "plenum dev --machines -1",
+            "plenum status --request-timeout -1s",
+        ] {
+            let refused = Arguments::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ValueValidation, "{line}: {refused}");
+            let value = line.rsplit(' ').next().unwrap();
+            assert!(refused.to_string().contains(&format!("invalid value '{value}' for")), "{line}: {refused}");
+        }
+    }
+
+    #[test]
+    fn each_flag_with_a_number_or_a_time_is_told_when_it_is_below_zero() {
+        let all = Arguments::command();
+        let commands = all.get_subcommands().flat_map(|command| command.get_subcommands().chain([command]));
+        let flags: Vec<&Arg> = commands.chain([&all]).flat_map(|command| command.get_arguments()).collect();
+        let takes_one = |arg: &&&Arg| {
+            let mut names = arg.get_value_names().into_iter().flatten();
+            names.any(|name| ["N", "TIME", "REVISION|TIME", "LINES", "CORES", "BYTES", "PORT"].contains(&name.as_str()))
+        };
+        let flags: Vec<&&Arg> = flags.iter().filter(takes_one).collect();
+        assert!(flags.len() > 20, "{}", flags.len());
+        let silent: Vec<_> = flags.iter().filter(|arg| !arg.is_allow_hyphen_values_set()).collect();
+        assert!(silent.is_empty(), "{silent:?}");
     }
 
     // `alloc list --machine "$M"` listed the whole cell where the variable was not set, and `xargs` stopped all of it.

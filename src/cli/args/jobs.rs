@@ -19,7 +19,7 @@ pub(crate) enum Job {
         #[arg(long, value_enum, value_name = "FOR", num_args = 0..=1, require_equals = true, default_missing_value = "end")]
         wait: Option<WaitFor>,
         /// Longest wait, such as 5m; then exit with 3, saying what was not reached and why. The job goes on
-        #[arg(long, requires = "wait", value_name = "TIME", value_parser = crate::job_file::duration_micros)]
+        #[arg(long, requires = "wait", value_name = "TIME", value_parser = crate::job_file::duration_micros, allow_hyphen_values = true)]
         timeout: Option<i64>,
     },
     /// Lists jobs
@@ -51,7 +51,7 @@ pub(crate) enum Job {
         #[arg(long)]
         wait: bool,
         /// Longest wait, such as 5m; then exit with 3, and the job goes on stopping
-        #[arg(long, requires = "wait", value_name = "TIME", value_parser = crate::job_file::duration_micros)]
+        #[arg(long, requires = "wait", value_name = "TIME", value_parser = crate::job_file::duration_micros, allow_hyphen_values = true)]
         timeout: Option<i64>,
     },
     /// Launches a recurring job, now, under the name of an instant: each at most once, and in order
@@ -66,7 +66,7 @@ pub(crate) enum Job {
         #[arg(long)]
         wait: bool,
         /// Longest wait, such as 5m; then exit with 3
-        #[arg(long, requires = "wait", value_name = "TIME", value_parser = crate::job_file::duration_micros)]
+        #[arg(long, requires = "wait", value_name = "TIME", value_parser = crate::job_file::duration_micros, allow_hyphen_values = true)]
         timeout: Option<i64>,
     },
     /// Changes how many tasks a group has
@@ -75,7 +75,7 @@ pub(crate) enum Job {
         #[arg(value_name = "NAME|FILE")]
         job: String,
         /// Tasks that the group shall have
-        #[arg(value_parser = task_count)]
+        #[arg(value_parser = task_count, allow_negative_numbers = true)]
         count: u32,
         /// The group; needed when the job has more than one
         #[arg(long)]
@@ -84,7 +84,7 @@ pub(crate) enum Job {
         #[arg(long)]
         wait: bool,
         /// Longest wait, such as 5m; then exit with 3, saying how many run and why no more. The group stays scaled
-        #[arg(long, requires = "wait", value_name = "TIME", value_parser = crate::job_file::duration_micros)]
+        #[arg(long, requires = "wait", value_name = "TIME", value_parser = crate::job_file::duration_micros, allow_hyphen_values = true)]
         timeout: Option<i64>,
     },
 }
@@ -155,7 +155,7 @@ pub(crate) enum Alloc {
         #[arg(long)]
         stderr: bool,
         /// Only the last lines; with 0 none, or with -f only new ones
-        #[arg(long, value_name = "LINES")]
+        #[arg(long, value_name = "LINES", allow_hyphen_values = true)]
         tail: Option<u32>,
     },
     /// Stops an allocation; its task is placed again if its job still wants it. Also a task that the cell does not know, as after a restore

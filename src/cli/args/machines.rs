@@ -38,13 +38,13 @@ pub(crate) enum Machine {
         /// The machine's name
         name: String,
         /// When what is left is stopped, such as 20m [default: 10m; a drain that goes on keeps the one that it has]
-        #[arg(long, value_name = "TIME", value_parser = crate::job_file::duration_micros)]
+        #[arg(long, value_name = "TIME", value_parser = crate::job_file::duration_micros, allow_hyphen_values = true)]
         deadline: Option<i64>,
         /// Do not wait
         #[arg(long)]
         no_wait: bool,
         /// Longest wait, such as 20m; then exit with 3, and the drain goes on
-        #[arg(long, conflicts_with = "no_wait", value_name = "TIME", value_parser = crate::job_file::duration_micros)]
+        #[arg(long, conflicts_with = "no_wait", value_name = "TIME", value_parser = crate::job_file::duration_micros, allow_hyphen_values = true)]
         timeout: Option<i64>,
     },
     /// Ends a drain

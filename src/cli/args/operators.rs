@@ -48,7 +48,7 @@ pub(crate) enum Schedulers {
         #[arg(long, value_name = "yes|no", group = "rights", value_parser = yes_or_no(), hide_possible_values = true)]
         evict: Option<bool>,
         /// How many turns its transactions get for one of a usual scheduler's: 1 (usual) to 100
-        #[arg(long, value_name = "N", group = "rights", value_parser = turns)]
+        #[arg(long, value_name = "N", group = "rights", value_parser = turns, allow_hyphen_values = true)]
         priority: Option<u32>,
     },
 }
@@ -97,13 +97,13 @@ pub(crate) enum Quotas {
 #[group(required = true, multiple = true)]
 pub(crate) struct Limits {
     /// Cores, such as 100 or 500m
-    #[arg(long, value_name = "CORES", value_parser = crate::job_file::quota_cpu_millis)]
+    #[arg(long, value_name = "CORES", value_parser = crate::job_file::quota_cpu_millis, allow_hyphen_values = true)]
     pub(crate) cpu: Option<i64>,
     /// Memory, such as 64GiB
-    #[arg(long, value_name = "BYTES", value_parser = crate::job_file::quota_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = crate::job_file::quota_bytes, allow_hyphen_values = true)]
     pub(crate) memory: Option<i64>,
     /// Disk, such as 1TiB
-    #[arg(long, value_name = "BYTES", value_parser = crate::job_file::quota_bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = crate::job_file::quota_bytes, allow_hyphen_values = true)]
     pub(crate) disk: Option<i64>,
     /// A resource that the cell named; can be given several times
     #[arg(long, value_name = "NAME=AMOUNT", value_parser = parse_amount)]
@@ -190,7 +190,7 @@ pub(crate) struct Conflicts {
     #[arg(long, value_name = "TIME", value_parser = parse_since, allow_hyphen_values = true)]
     pub(crate) since: Option<Since>,
     /// Most rows to list [default: 0, the server's own limit]
-    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
+    #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", allow_hyphen_values = true)]
     pub(crate) limit: u32,
     /// List again whenever something changed, until interrupted
     #[arg(short, long)]
