@@ -335,9 +335,7 @@ fn fields(view: &MachineView, allocations: &[AllocationView], stays: &[String]) 
     let titles =
         ["name", "state", "cpu", "memory", "allocations", "age", "id", "epoch", "disk", "others", "devices", "since"];
     let mut pairs: Vec<(&str, String)> = titles.into_iter().zip(view.cells()).collect();
-    if view.drain_deadline_micros > 0 {
-        pairs.push(("drained by", output::json_time(view.drain_deadline_micros).as_str().unwrap_or("-").to_owned()));
-    }
+    pairs.extend(output::drain_words(view).map(|words| ("drain", words)));
     pairs.extend(stays.iter().map(|why| ("left", why.clone())));
     pairs.extend(first_lost(allocations).map(|words| ("unreachable", words)));
     if let Some((_, why)) = output::unfit(view) {
@@ -426,6 +424,20 @@ mod tests {
         assert_eq!(first_lost(&[at(0)]), None, "it stays whatever happens");
         let told = first_lost(&[at(0), at(95_000_000), at(90_000_000)]).unwrap();
         assert_eq!(told, "what it runs is given up as lost in 30s at the earliest");
+    }
+
+    // `drained by` had a moment, where all else has ages, and reads as if somebody's name stood behind it.
+    #[test]
+    fn a_machine_that_is_drained_says_when_what_is_left_is_stopped() {
+        output::look_from(60_000_000);
+        let told = |drain_deadline_micros| {
+            let text = fields(&MachineView { drain_deadline_micros, ..MachineView::default() }, &[], &[]);
+            let line = text.lines().find_map(|line| line.strip_prefix("drain:"));
+            line.map(|words| words.trim().to_owned())
+        };
+        assert_eq!(told(0), None);
+        assert_eq!(told(600_000_000).as_deref(), Some("what is left is stopped in 9m0s"));
+        assert_eq!(told(60_000_000).as_deref(), Some("what is left is being stopped"));
     }
 
     // Who uncordoned a machine that was drained read that it takes claims again, and at the deadline all its tasks were stopped.

@@ -3,7 +3,10 @@
 use plenum_proto::v1::{MachineState, MachineView, Resources, Unfit};
 use serde_json::{Value, json};
 
-use super::{Row, ago, allocation::machine_id, bytes, cpu, device, json_time, quantity};
+use super::{
+    Row, ago, allocation::machine_id, bytes, cpu, device, json_time, quantity, quantity::whole_seconds,
+    seen::seen_from_micros,
+};
 
 pub(crate) fn state_name(state: MachineState) -> &'static str {
     match state {
@@ -38,6 +41,16 @@ pub(crate) fn unfit(view: &MachineView) -> Option<(&'static str, &'static str)> 
 /// How many tasks are on it: a drain is at its end once there are none.
 pub(crate) fn tasks_left(view: &MachineView) -> u32 {
     view.allocations.saturating_add(view.unknown_tasks)
+}
+
+/// What becomes of what is left on a machine that is drained, and when.
+pub(crate) fn drain_words(view: &MachineView) -> Option<String> {
+    let rest = view.drain_deadline_micros.saturating_sub(seen_from_micros());
+    match view.drain_deadline_micros {
+        0 => None,
+        _ if rest > 0 => Some(format!("what is left is stopped in {}", whole_seconds(rest))),
+        _ => Some("what is left is being stopped".to_owned()),
+    }
 }
 
 /// The state, and whether the agent has a part in it; of a machine that is drained also how far that is.
