@@ -109,7 +109,7 @@ pub(crate) struct Listing {
     /// As it was at a revision, or at a time such as 2026-11-20T08:00:00Z or -10m
     #[arg(long, value_name = "REVISION|TIME", value_parser = parse_at, allow_hyphen_values = true)]
     pub(crate) at: Option<At>,
-    /// List again whenever something changed, until interrupted; with `-o json`, one line of JSON each time
+    /// List again each time that the cell has changed, at most once a second, until interrupted; with `-o json`, one line of JSON each time
     #[arg(short, long, conflicts_with = "at")]
     pub(crate) watch: bool,
     /// Most rows to list [default: 0, the server's own limit]
@@ -353,6 +353,19 @@ mod tests {
         assert_eq!(told.len(), 9);
         assert!(told.iter().all(|help| help.contains("; FIELD is one of ")), "{told:?}");
         assert!(told.iter().any(|help| help.ends_with(" name, state, epoch, attr.NAME")), "{told:?}");
+    }
+
+    // That of `conflicts` did not say what programs get, and all of them that a list comes when it is another one: it does so when the cell is.
+    #[test]
+    fn the_help_of_each_list_says_the_same_of_what_is_watched() {
+        let all = Arguments::command();
+        let commands = all.get_subcommands().flat_map(|command| command.get_subcommands().chain([command]));
+        let flags = commands.flat_map(|command| command.get_arguments()).filter(|arg| arg.get_id() == "watch");
+        let mut told: Vec<String> = flags.filter_map(|watch| Some(watch.get_help()?.to_string())).collect();
+        assert_eq!(told.len(), 9);
+        told.dedup();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("each time that the cell has changed") && told[0].contains("`-o json`"), "{told:?}");
     }
 
     // The help of what refuses an address told of one.

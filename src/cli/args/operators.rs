@@ -192,7 +192,7 @@ pub(crate) struct Conflicts {
     /// Most rows to list [default: 0, the server's own limit]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N", allow_hyphen_values = true)]
     pub(crate) limit: u32,
-    /// List again whenever something changed, until interrupted
+    /// List again each time that the cell has changed, at most once a second, until interrupted; with `-o json`, one line of JSON each time
     #[arg(short, long)]
     pub(crate) watch: bool,
     /// Only what was lost with these values, whatever it is grouped by: FIELD=VALUE or FIELD!=VALUE, joined by commas
