@@ -19,10 +19,24 @@ fn script(shell: Shell) -> Vec<u8> {
     whole.build();
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut shown(&whole), "plenum", &mut script);
-    if shell == Shell::Fish {
-        script.extend(words_for_fish(&whole).into_bytes());
+    match shell {
+        Shell::Fish => script.extend(words_for_fish(&whole).into_bytes()),
+        Shell::Bash => script = with_flags_before_equals_signs(&script),
+        _ => {}
     }
     script
+}
+
+/// How the generator's script for bash learns which word stands before the one that is completed.
+const BASH_PREVIOUS: &str = "    prev=\"$3\"\n";
+/// The flag where that word is its equals sign, at which bash parts words.
+const BASH_FLAG: &str = "    if [[ \"${prev}\" == \"=\" && \"${COMP_CWORD}\" -ge 2 ]]; then\n        prev=\"${COMP_WORDS[COMP_CWORD-2]}\"\n    fi\n";
+
+/// The script for bash, which completes the beginning of a value behind `--wait=`, too: the generator's looks for what may stand behind an equals sign, finds
+/// nothing, and files are offered.
+fn with_flags_before_equals_signs(script: &[u8]) -> Vec<u8> {
+    let script = String::from_utf8_lossy(script);
+    script.replacen(BASH_PREVIOUS, &format!("{BASH_PREVIOUS}{BASH_FLAG}"), 1).into_bytes()
 }
 
 /// For which words may stand behind a command without a flag: the generator for fish leaves them out, and files would be offered in their place. Commands
@@ -97,6 +111,18 @@ mod tests {
             };
             assert!(plenum_schedulers::NAMES.iter().all(offers), "{shell}: {text}");
         }
+    }
+
+    // `--wait=r` became `--wait=` and a file of the working directory; it is the only form in which `--wait` takes a value.
+    #[test]
+    fn bash_completes_the_beginning_of_a_value_behind_an_equals_sign() {
+        let text = text(Shell::Bash);
+        let (_, behind) = text.split_once(BASH_PREVIOUS).unwrap_or_default();
+        assert!(behind.starts_with(BASH_FLAG), "{text}");
+        // That is set before it is asked, and nowhere else.
+        assert_eq!((text.matches("prev=").count(), behind.matches("case \"${prev}\" in").count() > 1), (2, true));
+        let wait = "--wait)\n                    COMPREPLY=($(compgen -W \"end running\" -- \"${cur}\"))";
+        assert!(behind.contains(wait), "{text}");
     }
 
     // In fish `plenum explain` and `plenum completion` were offered the files of the working directory.
