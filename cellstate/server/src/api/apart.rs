@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use plenum_proto::census;
 use plenum_proto::codec::{Codec, Reader, Writer};
 use tonic::Status;
-use tonic::codec::{Codec as _, DecodeBuf, Decoder};
+use tonic::codec::{DecodeBuf, Decoder};
 
 use super::session::{Request, Response};
 
@@ -85,6 +85,7 @@ mod tests {
     use axum::body::Body;
     use prost::Message;
     use tonic::Streaming;
+    use tonic::codec::Codec as _;
 
     use super::super::arriving::{Arriving, Taken, counted};
     use super::super::session::{Ask, SESSION};
