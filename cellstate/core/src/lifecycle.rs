@@ -76,8 +76,9 @@ pub(crate) struct Consequences<'a> {
     /// Of such jobs, how many allocations end with this delta, and whether the last one that was on that machine was told to; `None`:
     /// none was there.
     vacated: BTreeMap<JobId, (u32, Option<bool>)>,
-    /// Nobody knows which of the ends came last: then a failure among them does.
-    pub(crate) in_no_order: bool,
+    /// Their machine booted. Nobody knows which of the ends came last: then a failure among them does. And what is lost is lost with all that
+    /// was left there; on a machine that is there an agent says so of a task whose record it can't read, and of that one alone.
+    pub(crate) booted: bool,
     slept: BTreeSet<u32>,
     ended_unknown: BTreeSet<UnknownId>,
 }
@@ -99,7 +100,7 @@ impl<'a> Consequences<'a> {
             homeless: BTreeSet::new(),
             departed: BTreeMap::new(),
             vacated: BTreeMap::new(),
-            in_no_order: false,
+            booted: false,
             slept: BTreeSet::new(),
             ended_unknown: BTreeSet::new(),
         }
@@ -163,7 +164,7 @@ impl<'a> Consequences<'a> {
     fn end_task(&mut self, row: &AllocationRow, state: AllocationState, exit_code: i32, reason: Option<&str>) {
         let Some(job) = self.cell.job(row.job()).filter(|job| !job.state.is_final()) else { return };
         if job.shape.same_machine {
-            self.depart(job, row.machine, state == AllocationState::EndedLost);
+            self.depart(job, row.machine, self.booted && state == AllocationState::EndedLost);
         }
         let succeeded = state == AllocationState::Complete && job.shape.kind == JobKind::ToCompletion;
         let is_failure = matches!(state, AllocationState::Failed | AllocationState::Complete);
@@ -176,14 +177,14 @@ impl<'a> Consequences<'a> {
         }
     }
 
-    /// An active task of a job whose tasks share a machine ends or leaves, and with it, if it was lost on the machine that they share,
+    /// An active task of a job whose tasks share a machine ends or leaves, and with it, if it is taken from the machine that they share,
     /// perhaps that machine.
-    fn depart(&mut self, job: &Job, machine: u32, is_lost: bool) {
+    fn depart(&mut self, job: &Job, machine: u32, is_taken: bool) {
         if job.home != Some(machine) {
             return;
         }
         *self.departed.entry(job.id).or_default() += 1;
-        if is_lost {
+        if is_taken {
             self.homeless.insert(job.id);
         }
     }
@@ -202,7 +203,7 @@ impl<'a> Consequences<'a> {
         // A receipt of one that was lost elsewhere says nothing of what is left on the machine that they share now.
         if job.home == Some(row.machine) {
             let is_told = !matches!(state, AllocationState::Failed | AllocationState::Complete);
-            let failed_before = self.in_no_order && *was_told == Some(false);
+            let failed_before = self.booted && *was_told == Some(false);
             *was_told = Some(is_told && !failed_before);
         }
     }

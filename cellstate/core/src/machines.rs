@@ -126,7 +126,7 @@ impl Core {
             active.into_iter().for_each(|slot| consequences.stop(slot, "its machine has other attributes"));
         }
         if rebooted {
-            consequences.in_no_order = true;
+            consequences.booted = true;
             let inventory: BTreeMap<_, _> = found.inventory.iter().map(|item| (item.allocation, item)).collect();
             for slot in tenants.live_on(&self.cell, ring, machine.id.slot) {
                 let allocation = self.cell.allocation_in(slot);

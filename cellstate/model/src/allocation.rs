@@ -29,7 +29,7 @@ pub enum AllocationState {
     Stopped = 8,
     /// Ended for a task of a higher band.
     Evicted = 9,
-    /// Ended after it was lost.
+    /// Ended as it was lost: with its machine, or alone, as its agent can't read its record.
     EndedLost = 10,
     /// Its room was claimed by a task of a higher band; leaving.
     Evicting = 11,

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use plenum_model::{
-    AllocationState, Command, Decision, GroupShape, Inventory, JobId, JobKind, JobShape, LogTime, MachineId, Rejection,
-    RejectionCode, Request, Resources, TaskState, Transition,
+    AllocationState, Command, Decision, GroupShape, Inventory, JobId, JobKind, JobShape, JobState, LogTime, MachineId,
+    Rejection, RejectionCode, Request, Resources, TaskState, Transition,
 };
 
 use super::costs::{Large, complete, placement};
@@ -185,6 +185,43 @@ fn a_failure_that_comes_last_keeps_the_machine_also_in_one_report_with_an_end_th
         assert!(plays(false, reports), "{reports} reports");
         assert!(!plays(true, reports), "{reports} reports, of which an end that was asked for is the last");
     }
+}
+
+// An agent that could not read what it had written down of the last task said that it was lost. All that was done on that machine, which was
+// there, ran again; and with more of it than the log has room for, the cell took no word of that task for ever.
+#[test]
+fn a_task_that_is_lost_alone_takes_no_machine_from_its_job() {
+    let mut large = Large::new(CoreOptions::default());
+    let [machine, other] = ["m0", "m1"].map(|name| large.machine(name.to_owned()));
+    let job = large.submit(submit("one", JobShape { same_machine: true, ..JobShape::default() }, &[2]));
+    let place = |large: &mut Large, tasks: std::ops::Range<u32>, slot: u32| {
+        large.commit(vec![placement(job, tasks, |_| slot, 0)]).placements.concat()
+    };
+    let ids = place(&mut large, 0..2, machine.slot);
+    let [done, lost] = [0, 1].map(|task: usize| ids[task].expect("it was granted"));
+    large.ask(Command::ReportStatus(vec![complete(machine, done)]));
+    let lost = Transition { state: AllocationState::EndedLost, ..complete(machine, lost) };
+    large.ask(Command::ReportStatus(vec![lost]));
+    assert_eq!([TaskState::Done, TaskState::Waiting].map(|state| large.tasks_in(job, state)), [1, 1]);
+    assert_eq!(large.home(job), Some(machine.slot));
+    assert_eq!(place(&mut large, 1..2, other.slot), [None], "what it needs of the other one is not there");
+    let again = place(&mut large, 1..2, machine.slot)[0].expect("it is granted where the other one was done");
+    large.ask(Command::ReportStatus(vec![complete(machine, again)]));
+    assert_eq!(large.core.cell().job(job).expect("it is there").state, JobState::Complete);
+}
+
+#[test]
+fn a_job_of_which_nothing_is_done_may_go_elsewhere_when_the_last_that_runs_of_it_is_lost_alone() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m0".to_owned());
+    let job = large.submit(submit("one", JobShape { same_machine: true, ..JobShape::default() }, &[2]));
+    let ids = large.commit(vec![placement(job, 0..2, |_| machine.slot, 0)]).placements.concat();
+    for (id, home) in ids.into_iter().zip([Some(machine.slot), None]) {
+        let lost = complete(machine, id.expect("it was granted"));
+        large.ask(Command::ReportStatus(vec![Transition { state: AllocationState::EndedLost, ..lost }]));
+        assert_eq!(large.home(job), home);
+    }
+    assert_eq!(large.tasks_in(job, TaskState::Waiting), 2);
 }
 
 // What its job did there was undone with the machine, and the failure with it: told with the registration it was none, and a task that

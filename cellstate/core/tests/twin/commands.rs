@@ -195,6 +195,7 @@ fn transition(twin: &Twin, dice: &mut Dice) -> Transition {
         AllocationState::Complete,
         AllocationState::Failed,
         AllocationState::Stopped,
+        AllocationState::EndedLost,
     ];
     Transition {
         machine: machine.map_or(MachineId { slot: 0, generation: 1 }, |machine| machine.id),

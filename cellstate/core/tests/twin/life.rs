@@ -24,6 +24,8 @@ struct Aftermath {
     succeeded: BTreeSet<JobId>,
     /// Jobs that lost the machine that their tasks share, or something of what they ran there.
     homeless: BTreeSet<JobId>,
+    /// What is lost is lost with its machine, which booted or is removed, and not alone.
+    with_machine: bool,
     /// Jobs of which the last that ended on the machine that their tasks share was told to, or was lost.
     vacated: BTreeSet<JobId>,
 }
@@ -44,7 +46,7 @@ impl Twin {
         ids.into_iter().for_each(|id| self.leave(id, AllocationState::Stopping));
     }
 
-    /// Allocations end together.
+    /// Allocations end together, as their machine booted.
     pub(crate) fn end_all(&mut self, ends: Vec<(AllocationId, AllocationState)>) {
         self.end_all_and_remove(ends, None);
     }
@@ -52,7 +54,7 @@ impl Twin {
     /// Allocations end together, with the machine that is removed, if one is: jobs whose tasks share it start over.
     pub(crate) fn end_all_and_remove(&mut self, ends: Vec<(AllocationId, AllocationState)>, removed: Option<u32>) {
         let before = self.live.clone();
-        let mut aftermath = Aftermath::default();
+        let mut aftermath = Aftermath { with_machine: true, ..Aftermath::default() };
         let shares = |job: &&Job| job.shape.same_machine && job.home.is_some() && job.home == removed;
         let homeless = before.jobs.iter().filter(|(_, job)| shares(job) && !job.state.is_final());
         aftermath.homeless.extend(homeless.map(|(&id, _)| id));
@@ -87,7 +89,7 @@ impl Twin {
             AllocationState::Complete => shape.kind == JobKind::Forever,
             AllocationState::Failed => true,
             AllocationState::EndedLost if shape.same_machine => {
-                if job.home == Some(found.machine) {
+                if aftermath.with_machine && job.home == Some(found.machine) {
                     aftermath.homeless.insert(found.job);
                 }
                 return;

@@ -173,8 +173,8 @@ struct Answer {
     /// Where they are in the books; or why they are not, which holds for all: who reported tries again, and what was decided before has no
     /// effect a second time.
     booked: Result<Booked, Failure>,
-    /// By their position, transitions that the cell takes in no command, however small: what follows from one may come to more than the log
-    /// has room for.
+    /// By their position, transitions that the cell takes in no command, however small. What follows from one has room in the log, as far as is
+    /// known; if it ever has not, nobody else's are refused with it.
     rejected: BTreeMap<usize, Failure>,
 }
 
@@ -261,7 +261,11 @@ fn read_back(logged: Bytes) -> Vec<Transition> {
 mod tests {
     use std::collections::VecDeque;
 
+    use plenum_model::{Rejection, RejectionCode};
+
     use super::*;
+    use crate::commit::Answer;
+    use crate::ingress::Reply;
     use crate::shared::tests::without_threads;
 
     fn report(transitions: usize) -> Vec<Transition> {
@@ -380,6 +384,47 @@ mod tests {
             other => panic!("{other:?}"),
         });
         assert_eq!(came.collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    /// Decides what is asked for: what has a transition of a second restart is rejected, and all else is taken.
+    async fn decide(shared: &Shared) {
+        loop {
+            let mut queued = VecDeque::new();
+            shared.ingress.take(Some(&mut queued), false, Some(Instant::now()));
+            for arrival in queued {
+                let Command::ReportStatus(transitions) = &arrival.asked.request().command else { panic!("a report") };
+                let decision = if transitions.iter().any(|transition| transition.restarts == 2) {
+                    Decision::Rejected(Rejection::new(RejectionCode::LimitReached, "it is too much".to_owned()))
+                } else {
+                    Decision::Accepted { id: 0, version: 0 }
+                };
+                let Some(Reply::Once(reply)) = arrival.reply else { panic!("somebody waits") };
+                reply.send(Answered { at: Revision(7), answer: Answer::Unchanged(decision) }).unwrap();
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    // What the cell did not take was acknowledged: the agent forgot the receipt, and the allocation kept its room for ever.
+    #[tokio::test]
+    async fn what_the_cell_does_not_take_is_not_acknowledged_and_others_are_not_refused_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_journal, shared) = without_threads(dir.path(), |_| None);
+        let reports = &shared.hub.reports;
+        let of_restart = |restarts| reports.report(vec![Transition { restarts, ..report(1).remove(0) }]);
+        let told = async {
+            let (first, rejected, last) = tokio::join!(of_restart(1), of_restart(2), of_restart(3));
+            assert_eq!(rejected.unwrap_err().code, "LIMIT_REACHED");
+            for taken in [first, last] {
+                assert_eq!(taken.unwrap(), Booked { at: Revision(7), some_passed_over: false });
+            }
+        };
+        tokio::select! {
+            biased;
+            () = told => {}
+            () = reports.gather(&shared) => panic!("it goes on for as long as the server does"),
+            () = decide(&shared) => panic!("it goes on for as long as it is asked"),
+        }
     }
 
     // It was noticed by nobody: what agents reported was never in the books again.

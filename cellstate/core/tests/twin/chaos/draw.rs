@@ -171,7 +171,16 @@ impl Chaos {
             let Some(&id) = dice.pick(&self.live()) else { continue };
             let found = cell.allocation(id).unwrap();
             let machine = cell.machine_in(found.row.machine).unwrap();
-            let ends = [AllocationState::Complete, AllocationState::Failed, AllocationState::Stopped];
+            // Mostly such as end the work: what is lost waits again.
+            let ends = [
+                AllocationState::Complete,
+                AllocationState::Complete,
+                AllocationState::Failed,
+                AllocationState::Failed,
+                AllocationState::Stopped,
+                AllocationState::Stopped,
+                AllocationState::EndedLost,
+            ];
             let running = dice.once_in(3) && !found.status.state.is_leaving();
             let state = if running { AllocationState::Running } else { *dice.pick(&ends).unwrap() };
             transitions.push(transition(machine, id, state));

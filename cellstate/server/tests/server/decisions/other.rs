@@ -334,6 +334,21 @@ pub(super) const OTHERS: &[Situation] = &[
         stage.ask(Ask::RemoveMachine(v1::RemoveMachine { machine, unless_alive: false }));
         stage.ask(Ask::RemoveMachine(v1::RemoveMachine { machine, unless_alive: false }));
     }),
+    ("a task of a job that shares its machine is lost alone, and then all that runs of one is", |stage| {
+        let (_, slot) = stage.machine(|_| {});
+        let job = stage.job("batch", |job| {
+            job.same_machine = true;
+            job.groups[0].count = 3;
+        });
+        stage.place("batch", job, &[slot, slot], &[0, 1]);
+        stage.report(stage.allocation(job, 0), v1::AllocationState::Complete);
+        stage.report(stage.allocation(job, 1), v1::AllocationState::EndedLost);
+        stage.ask(Ask::ScaleJob(v1::ScaleJob { job, group: 0, count: 2, ..Default::default() }));
+        let pair = stage.job("batch", |job| job.same_machine = true);
+        stage.place("batch", pair, &[slot, slot], &[0, 1]);
+        stage.report(stage.allocation(pair, 1), v1::AllocationState::EndedLost);
+        stage.report(stage.allocation(pair, 0), v1::AllocationState::EndedLost);
+    }),
     ("failures, to the last attempt", |stage| {
         let (_, slot) = stage.machine(|_| {});
         let retry = v1::RetryPolicy { attempts: 1, delay_micros: 5_000_000 };
