@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use plenum_model::{
     AllocationId, AllocationRef, AllocationState, Cell, Command, Decision, Delta, JobId, MachineId, MachineRow,
-    Outcome, Request, Resource, Revision, Room, SessionChange, TaskState, Transaction, TransactionOutcome, UnknownId,
+    Outcome, Request, Resource, Revision, Room, SessionChange, TaskChange, TaskState, Transaction, TransactionOutcome,
+    UnknownId,
 };
 
 pub use culprits::invariant_conflicts_name_their_culprits;
@@ -186,6 +187,15 @@ pub enum Violation {
         /// What it had.
         found: u32,
     },
+    /// A report of agents let a task run again that is done.
+    DoneUndone {
+        /// At which revision.
+        revision: Revision,
+        /// Its group.
+        group_row: u32,
+        /// Its index.
+        task: u32,
+    },
     /// A revision does not follow the one before.
     RevisionGap {
         /// The one before.
@@ -239,6 +249,7 @@ pub fn check_step(before: &Cell, request: &Request, decided: &Decided, after: &C
     };
     invariant_revisions_have_no_gaps(before, after)?;
     invariant_what_was_expected_was_there(before, &request.command, after.revision())?;
+    invariant_reports_undo_nothing(before, &request.command, delta)?;
     invariant_no_grant_makes_room_negative(after, delta)?;
     invariant_granted_devices_were_free(after, delta)?;
     invariant_no_unknown_task_has_a_granted_port(after, delta)?;
@@ -277,6 +288,26 @@ pub fn invariant_what_was_expected_was_there(
         Some(expected) if expected != found => Err(Violation::Unexpected { revision, expected, found }),
         _ => Ok(()),
     }
+}
+
+/// What is done stays done, whatever agents report: it is undone with the machine where it was done, and of a machine that is there nothing
+/// that happened to a task says that it is gone.
+///
+/// # Errors
+/// The first task that is to run again.
+pub fn invariant_reports_undo_nothing(before: &Cell, command: &Command, delta: &Delta) -> Result<(), Violation> {
+    if !matches!(command, Command::ReportStatus(_)) {
+        return Ok(());
+    }
+    let was_done = |change: &&TaskChange| {
+        let group = before.groups().get(change.group_row);
+        group.and_then(|group| before.task(group, change.task)).is_some_and(|task| task.state == TaskState::Done)
+    };
+    let undone = delta.tasks.iter().filter(|change| change.state != TaskState::Done).find(was_done);
+    undone.map_or(Ok(()), |change| {
+        let (group_row, task) = (change.group_row, change.task);
+        Err(Violation::DoneUndone { revision: delta.revision, group_row, task })
+    })
 }
 
 /// Used equals the sum over live allocations: nothing leaks.

@@ -12,7 +12,7 @@ use super::costs::{Large, complete, placement};
 use crate::invariants::{
     Violation, invariant_holds_are_of_live_jobs_on_machines_that_are_there, invariant_no_grant_or_hold_exceeds_a_quota,
     invariant_no_grant_takes_room_that_is_held_for_others, invariant_no_unknown_task_has_a_granted_port,
-    invariant_ports_are_held_once, invariant_refused_has_no_effect,
+    invariant_ports_are_held_once, invariant_refused_has_no_effect, invariant_reports_undo_nothing,
     invariant_single_instances_wait_for_their_predecessors, invariant_unknown_tasks_are_unknown,
     invariant_what_was_expected_was_there,
 };
@@ -312,6 +312,26 @@ fn whatever_a_refused_transaction_changes_beside_its_record_is_found() {
     for changed in &changed {
         assert_eq!(found(changed), Err(Violation::RefusedHadEffect { revision: outcome.revision }), "{changed:?}");
     }
+}
+
+#[test]
+fn a_report_that_lets_a_task_run_again_that_is_done_is_found() {
+    let mut large = Large::new(CoreOptions::default());
+    let machine = large.machine("m1".to_owned());
+    let job = large.job(GroupShape { count: 2, ..GroupShape::default() });
+    let ids = large.commit(vec![placement(job, 0..2, |_| machine.slot, 0)]).placements.concat();
+    large.ask(Command::ReportStatus(vec![complete(machine, ids[0].expect("it was granted"))]));
+    let before = large.core.cell().clone();
+    let group_row = before.job(job).expect("it was submitted").group_base;
+    let again = |task| {
+        let change = TaskChange { group_row, task, state: TaskState::Waiting, failures: 0 };
+        Delta { tasks: vec![change], ..next(&before) }
+    };
+    let (report, revision) = (Command::ReportStatus(Vec::new()), before.revision().next());
+    let found = |command: &Command, task| invariant_reports_undo_nothing(&before, command, &again(task));
+    assert_eq!(found(&report, 0), Err(Violation::DoneUndone { revision, group_row, task: 0 }));
+    assert_eq!(found(&report, 1), Ok(()), "it was not done");
+    assert_eq!(found(&Command::Tick, 0), Ok(()), "its machine is lost");
 }
 
 #[test]
