@@ -61,8 +61,8 @@ impl Core {
         };
         // A recurring job that is submitted again goes on where it stood, whatever its name was meanwhile: no instant twice.
         let last = before.as_ref().and_then(|job| job.last_instant_micros);
-        let tasks = shape.groups.iter().map(|group| u64::from(group.count)).sum();
-        self.check_tasks(tasks, tasks, now)?;
+        // Also of one that is over: its rows are given back with the delta that takes others.
+        self.check_tasks(None, shape.groups.iter().map(|group| group.count), now)?;
         self.check_bytes(before.as_deref(), shape.kept_bytes() + body.len(), now)?;
         let (mark, mut delta) = (self.mark(), self.draft(now));
         self.intern_shapes(shape, &mut delta)?;
@@ -86,10 +86,15 @@ impl Core {
         Ok((accepted(id.to_bits(), version), delta))
     }
 
-    /// So many more tasks of a job that is to have `in_all` must be within the bound, whatever rows they take.
-    fn check_tasks(&self, more: u64, in_all: u64, now: LogTime) -> Result<(), Rejection> {
+    /// With so many tasks in its groups a job, or one that comes, must be within the bound, whatever rows they take; or have no more than before:
+    /// of a cell that is above it, as one with another setting left it, each may become less.
+    fn check_tasks(&self, job: Option<&Job>, counts: impl Iterator<Item = u32>, now: LogTime) -> Result<(), Rejection> {
         let (there, most) = (self.derived.tasks, self.options.tasks_max);
-        if there + more <= u64::from(most) {
+        let before = job.into_iter().flat_map(|job| groups_of(&self.cell, job));
+        let before: u64 = before.map(|(_, group)| u64::from(group.count)).sum();
+        let in_all: u64 = counts.map(u64::from).sum();
+        let more = in_all.saturating_sub(before);
+        if more == 0 || there + more <= u64::from(most) {
             return Ok(());
         }
         let (are, more) = (agreeing(there, "is", "are"), format!("{more} more {}", agreeing(more, "is", "are")));
@@ -173,7 +178,6 @@ impl Core {
 
     /// A job of that name is not over: the same one again, or another number of tasks.
     fn resubmit(&mut self, job: &Arc<Job>, shape: &JobShape, body_digest: [u8; 32], now: LogTime) -> Handled {
-        let counts = |shape: &JobShape| -> Vec<u32> { shape.groups.iter().map(|group| group.count).collect() };
         let mut alike = shape.clone();
         if alike.groups.len() == job.shape.groups.len() {
             for (group, known) in alike.groups.iter_mut().zip(&job.shape.groups) {
@@ -188,12 +192,11 @@ impl Core {
             return Err(Rejection::new(RejectionCode::JobChanged, message));
         }
         let (mark, mut delta) = (self.mark(), self.draft(now));
-        let scaled = groups_of(&self.cell, job).zip(counts(shape)).filter(|((_, group), count)| group.count != *count);
+        let counts = || shape.groups.iter().map(|group| group.count);
+        let scaled = groups_of(&self.cell, job).zip(counts()).filter(|((_, group), count)| group.count != *count);
         let scaled: Vec<_> = scaled.map(|((row, _), count)| (row, count)).collect();
-        let more = groups_of(&self.cell, job).zip(counts(shape));
-        let more = more.map(|((_, group), count)| u64::from(count.saturating_sub(group.count))).sum();
         // Judged first: a request that is refused must not have taken rows.
-        self.check_tasks(more, counts(shape).into_iter().map(u64::from).sum(), now)?;
+        self.check_tasks(Some(job), counts(), now)?;
         scaled.iter().try_for_each(|&(row, count)| self.no_instance_leaves(row, count))?;
         scaled.iter().for_each(|&(row, count)| self.scale_group(row, count, &mut delta));
         self.check_rows(mark, Some(job), &delta)?;
@@ -270,10 +273,8 @@ impl Core {
         if self.cell.groups().get(row).is_some_and(|group| group.count == count) {
             return Ok(Verdict::Answer(accepted(id.to_bits(), job.version)));
         }
-        let before = self.cell.groups().get(row).map_or(0, |group| group.count);
-        let others = groups_of(&self.cell, &job).filter(|(other, _)| *other != row);
-        let others: u64 = others.map(|(_, group)| u64::from(group.count)).sum();
-        self.check_tasks(count.saturating_sub(before).into(), others + u64::from(count), now)?;
+        let counts = groups_of(&self.cell, &job).map(|(other, group)| if other == row { count } else { group.count });
+        self.check_tasks(Some(&job), counts, now)?;
         self.no_instance_leaves(row, count)?;
         self.scale_group(row, count, &mut delta);
         self.check_rows(mark, Some(&job), &delta)?;

@@ -313,6 +313,27 @@ fn who_is_above_a_bound_by_itself_is_not_told_to_wait() {
     }
 }
 
+// Where there were more tasks than there may be, as with a bound that was lowered, nothing could become less: what the message advised was refused, and
+// so was the very same job again.
+#[test]
+fn a_job_may_have_fewer_tasks_also_where_there_are_more_than_there_may_be() {
+    let mut large = Large::new(CoreOptions::default());
+    let of = |groups: &[u32]| submit("one", JobShape::default(), groups);
+    let job = large.submit(of(&[8, 5]));
+    large.core.options.tasks_max = 4;
+    assert_eq!(large.submit(of(&[8, 5])), job, "nothing of it changes");
+    let scale = |count| Command::ScaleJob { job, version: None, group: 0, count };
+    let fewer = large.ask(scale(6));
+    assert!(matches!(fewer, Decision::Accepted { .. }), "{fewer:?}");
+    assert_eq!(large.submit(of(&[5, 6])), job, "one group has more than before, and all together have not");
+    assert_eq!(large.core.derived.tasks, 11);
+    let refused = large.refused(of(&[6, 6]));
+    assert!(refused.message.starts_with("at most 4 tasks in the cell: 11 are there, and 1 more is asked"), "{refused}");
+    large.refused(scale(6));
+    large.refused(submit("another", JobShape::default(), &[1]));
+    assert_eq!(large.submit(of(&[0, 4])), job);
+}
+
 // The table of tasks kept the length that it once had: who had waited as advised was refused then, until a restart.
 #[test]
 fn rows_of_a_job_that_is_retired_are_there_for_larger_ones() {
