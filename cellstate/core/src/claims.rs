@@ -456,7 +456,6 @@ impl Resolver<'_> {
         let obstacle = full_or(self.unless_freed(terms, machine, obstacle), live);
         let alone = terms.victims.is_empty() && asked.extra.is_none();
         match obstacle {
-            None if !terms.is_special && alone => Ok(None),
             None if !terms.asks_for_more && alone => {
                 let limit = requirement.limit_obstacle(self.cell, machine, &Spoken::default());
                 limit.map_or(Ok(None), |obstacle| Err(Trouble::Machine(obstacle)))
