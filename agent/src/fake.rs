@@ -82,6 +82,8 @@ struct FakeTask {
     forgotten: bool,
     /// The machine was booted since it was started.
     booted: bool,
+    /// What was written down of it can't be read: the next agent that looks for it stops it, and it ends with that.
+    unreadable: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -197,6 +199,16 @@ impl FakeDriver {
         lost
     }
 
+    /// What was written down of one of the tasks that run can't be read any more: the next agent stops it, and however it ends, it can only say that it is
+    /// lost. Of those that can be read it is the one with this number, counted round; `None`: there is none.
+    pub fn spoil_record(&mut self, number: usize) -> Option<AllocationId> {
+        let count = self.tasks.values().filter(|task| task.can_be_spoiled()).count();
+        let mut found = self.tasks.values_mut().filter(|task| task.can_be_spoiled());
+        let spoiled = found.nth(number.checked_rem(count)?)?;
+        spoiled.unreadable = true;
+        Some(spoiled.task.allocation)
+    }
+
     /// The machine boots: nothing runs any more, not even what was about to go, and traces stay.
     pub fn reboot(&mut self) {
         let now_ms = self.now_ms;
@@ -239,9 +251,26 @@ impl FakeTask {
         {
             let killed = Exit { code: None, signal: Some(15), stop_requested: true, ..self.fate.exit.clone() };
             let exit = if self.stopped { killed } else { self.fate.exit.clone() };
-            self.exit = Some(Exit { started_unix_ms: self.started_at_ms, ended_unix_ms: ends_at_ms, ..exit });
+            let exit = Exit { started_unix_ms: self.started_at_ms, ended_unix_ms: ends_at_ms, ..exit };
+            let unreadable = Failure::new(FailureKind::Unreadable, "its record can't be read");
+            // However it ended, nobody can tell.
+            self.exit = Some(if self.unreadable { Exit::failed(unreadable, ends_at_ms) } else { exit });
             self.ended_at_ms = ends_at_ms;
         }
+    }
+
+    /// It is told to stop. It may be faster by itself.
+    fn stop(&mut self, now_ms: u64) {
+        let ends_at_ms = now_ms + self.fate.stops_after_ms;
+        if self.ends_at_ms.is_none_or(|at_ms| at_ms > ends_at_ms) {
+            self.stopped = true;
+            self.ends_at_ms = Some(ends_at_ms);
+        }
+    }
+
+    /// It has a shim, and has not ended.
+    fn can_be_spoiled(&self) -> bool {
+        !self.is_left && self.exit.is_none() && !self.unreadable
     }
 
     /// Something of it is left.
@@ -270,6 +299,8 @@ impl FakeTask {
             // Its shim is not what is left of it.
             Some(_) => Found::Leaving { ran: self.has_run_by(self.ended_at_ms) },
             None if self.is_left => Found::NotStarted,
+            // Of what ran once, the cell hears of no step back.
+            None if self.unreadable => Found::Leaving { ran: true },
             None => Found::Alive { running: self.has_run_by(now_ms) },
         }
     }
@@ -283,6 +314,9 @@ impl Driver for FakeDriver {
         for (&allocation, task) in self.tasks.iter_mut().filter(|(_, task)| !task.forgotten) {
             if !task.is_left {
                 task.advance(now_ms);
+            }
+            if task.unreadable && task.exit.is_none() && !task.stopped {
+                task.stop(now_ms);
             }
             let found = task.found(now_ms);
             // Ends are in what is returned, and that something ran that leaves; the rest is told again.
@@ -336,6 +370,7 @@ impl Driver for FakeDriver {
             ran_before,
             forgotten: false,
             booted: false,
+            unreadable: false,
             fate,
             task,
         };
@@ -351,12 +386,7 @@ impl Driver for FakeDriver {
             if task.is_left {
                 return task.give_up(now_ms);
             }
-            let ends_at_ms = now_ms + task.fate.stops_after_ms;
-            // It may be faster by itself.
-            if task.ends_at_ms.is_none_or(|at_ms| at_ms > ends_at_ms) {
-                task.stopped = true;
-                task.ends_at_ms = Some(ends_at_ms);
-            }
+            task.stop(now_ms);
         }
     }
 

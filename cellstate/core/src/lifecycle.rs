@@ -461,6 +461,9 @@ impl Core {
             let reason = (!transition.reason.is_empty()).then(|| transition.reason.clone());
             let moved_before = newest.get(&slot).copied();
             if transition.state.is_end() {
+                if transition.state == AllocationState::EndedLost {
+                    rare!("a task is lost on a machine that is there");
+                }
                 // Hardly any was started again, or told of itself in the same report.
                 if transition.restarts > 0 || moved_before.is_some() {
                     let known = moved_before.unwrap_or_else(|| unreported(&found));

@@ -215,6 +215,16 @@ impl Machine {
         world.tell(|| format!("{}: the clock is set, and {off_ms} ms off now", self.name));
     }
 
+    /// The agent's process ends, and the next one can't read what was written down of one of the tasks that run. False: none does.
+    pub(crate) fn spoils_a_record(&mut self, world: &mut World) -> bool {
+        self.kill(world);
+        drop(self.driver.advance(Self::now_ms(world)));
+        let number = world.random.index(usize::MAX);
+        let Some(lost) = self.driver.spoil_record(number) else { return false };
+        world.tell(|| format!("{}: the record of {lost} can't be read any more", self.name));
+        true
+    }
+
     /// The machine is put into another rack: its agent's process ends, and the next one says so.
     pub(crate) fn moves_elsewhere(&mut self, world: &mut World) {
         let further = 1 + world.random.index(RACKS - 1);

@@ -82,6 +82,9 @@ faults! {
     /// A machine's clock is set: the next agent begins at another time, and goes on from there by a clock that nobody sets, as those before did. What
     /// these wrote down has times of theirs. Schedulers know no clock but one that nobody sets, and log time.
     ClockSet: "a machine's clock that was set",
+    /// An agent's process ends, and the next one can't read what was written down of one of its tasks: it stops that one, and says that it is lost. The
+    /// machine is there, with all else.
+    RecordUnreadable: "a task's record that could not be read",
 }
 
 /// Faults that are drawn from numbers of their own. A seed that draws none of them is the same run as if there were none of them.
@@ -89,7 +92,7 @@ const APART: [Fault; 4] = [Fault::AgentLeaves, Fault::StateUnwritable, Fault::Ot
 /// How often one of these is in a mix, in thousandths.
 const APART_THOUSANDTHS: u64 = 300;
 /// Faults that are drawn from other numbers still, so that those of before are in the same mixes as ever.
-const LATER: [Fault; 3] = [Fault::SetupsFail, Fault::DiskUnreadable, Fault::ClockSet];
+const LATER: [Fault; 4] = [Fault::SetupsFail, Fault::DiskUnreadable, Fault::ClockSet, Fault::RecordUnreadable];
 /// How often one of these is in a mix, in thousandths.
 const LATER_THOUSANDTHS: u64 = 60;
 /// Sets these numbers apart. With this one, no seed that failed once has any of these faults.

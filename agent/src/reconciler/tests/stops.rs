@@ -3,6 +3,25 @@
 use super::*;
 use crate::driver::{Failure, FailureKind};
 
+#[test]
+fn a_task_whose_record_can_not_be_read_is_lost_alone_once_nothing_of_it_is_left() {
+    let mut story = Story::new(|_| Fate { stops_after_ms: 50, ..Fate::runs_for_ever() });
+    let policy = RestartPolicy { attempts: 9, delay_ms: 0, within_ms: 0 };
+    let wanted = || vec![with_restarts(1, policy), assignment(2)];
+    story.registered();
+    story.assignments(true, wanted(), &[]);
+    story.answer_reports();
+    assert_eq!(story.driver.spoil_record(2), Some(id(1)));
+    story.crash();
+    story.registered();
+    story.assignments(true, wanted(), &[]);
+    story.pass_ms(20, true);
+    assert_eq!((story.running(), story.reported(1).contains(&EndedLost)), (vec![1, 2], false));
+    story.pass_ms(1000, true);
+    assert_eq!((story.running(), story.reported(1).last()), (vec![2], Some(&EndedLost)));
+    assert_eq!(story.starts(), [(1, 0), (2, 0)]);
+}
+
 /// The exit code and the reason that the cell is told of the first task, which it has stopped.
 fn told(story: &Story) -> (i32, String) {
     let status = story.status(1).unwrap();

@@ -1,6 +1,6 @@
 //! What an agent says of ends, held against what its driver did: whoever reads a report knows no other truth.
 
-use plenum_agent::driver::{Exit, TaskSpec};
+use plenum_agent::driver::{Exit, FailureKind, TaskSpec};
 use plenum_agent::fake::Ended;
 use plenum_agent::reconciler::Status;
 use plenum_model::{AllocationId, AllocationState};
@@ -29,6 +29,11 @@ fn is_done(exit: &Exit) -> bool {
     exit.code == Some(0) && exit.failure.is_none() && !exit.stop_requested
 }
 
+/// What was written down of it can't be read: its agent knows nothing of how it ended.
+fn is_unreadable(exit: &Exit) -> bool {
+    exit.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Unreadable)
+}
+
 fn code(exit: &Exit) -> i32 {
     exit.code.or_else(|| exit.signal.map(|signal| 128 + signal)).unwrap_or(0)
 }
@@ -43,7 +48,7 @@ fn is_true(status: &Status, ended: Option<Ended<'_>>) -> bool {
         // There is no trace of it any more: an agent that is asked once more can only say that it is gone.
         _ if ended.forgotten => true,
         _ if is_done(ended.exit) => false,
-        AllocationState::EndedLost => is_latest && ended.booted && status.exit_code == 0,
+        AllocationState::EndedLost => is_latest && (ended.booted || is_unreadable(ended.exit)) && status.exit_code == 0,
         // Failed; or stopped, perhaps between an end and the next start: then it ended as that start did.
         _ => is_same,
     }
@@ -51,6 +56,8 @@ fn is_true(status: &Status, ended: Option<Ended<'_>>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use plenum_agent::driver::Failure;
+
     use super::*;
 
     fn says(state: AllocationState, exit_code: i32, restarts: u32) -> Status {
@@ -90,6 +97,10 @@ mod tests {
         assert!(
             check(&badly, true, false, &says(EndedLost, 0, 2)) && !check(&badly, false, false, &says(EndedLost, 0, 2))
         );
+        let unread = Exit::failed(Failure::new(FailureKind::Unreadable, "it can't be read"), 7);
+        for (state, is_true) in [(EndedLost, true), (Complete, false)] {
+            assert_eq!(check(&unread, false, false, &says(state, 0, 2)), is_true, "{state:?}");
+        }
         // An agent that has no trace of it says that it is gone, and never that it did its work.
         assert!(check(&well, false, true, &says(Failed, 0, 0)) && !check(&badly, false, true, &says(Complete, 0, 2)));
     }

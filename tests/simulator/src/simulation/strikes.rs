@@ -88,6 +88,12 @@ impl Simulation {
             Fault::SetupsFail => self.machines[agent].sets_nothing_up(world, 4 * pause),
             Fault::DiskUnreadable => self.reads_fail(),
             Fault::ClockSet => self.sets_a_clock(agent, pause),
+            Fault::RecordUnreadable => {
+                if self.machines[agent].spoils_a_record(world) {
+                    world.struck(fault);
+                }
+                world.agenda.after(pause, Event::AgentStarts { agent });
+            }
             _ => self.strikes_the_disk(fault, pause),
         }
     }
