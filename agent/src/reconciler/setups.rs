@@ -35,7 +35,8 @@ impl Setups {
         *self = Self::default();
     }
 
-    /// A start ended, of a task that says where it comes from: each of its attempts is an allocation of its own, and the same task.
+    /// A start ended, of a task that says where it comes from: each of its attempts is an allocation of its own, and the same task. The end of what was
+    /// set up long ago says nothing of what can be set up now.
     pub(super) fn ended(
         &mut self,
         now_ms: u64,
@@ -49,11 +50,10 @@ impl Setups {
                 let named = |of: &Traces| format!("{}/{}/{}/{}", of.namespace, of.job, of.group, of.task);
                 self.failed(now_ms, traces.map_or_else(|| allocation.to_string(), named));
             }
-            Some(FailureKind::CommandNotFound | FailureKind::NotExecutable | FailureKind::OutOfMemory) => self.done(),
-            // Nobody saw how far it came.
-            Some(FailureKind::LostTrack | FailureKind::Booted | FailureKind::Unreadable) => {}
-            None if exit.started_unix_ms.is_some() => self.done(),
-            None => {}
+            Some(FailureKind::CommandNotFound | FailureKind::NotExecutable) => self.done(),
+            // That a command was started is told when it is, which may be days before its end. Of others nobody saw how far they came.
+            Some(FailureKind::OutOfMemory | FailureKind::LostTrack | FailureKind::Booted | FailureKind::Unreadable)
+            | None => {}
         }
     }
 
@@ -135,6 +135,22 @@ mod tests {
         assert!(until_ms > 0 && !setups.fail(until_ms));
         setups.ended(until_ms, (id(4), 1), None, &failed(FailureKind::CommandNotFound));
         assert_eq!(setups, Setups::default(), "that one was set up");
+    }
+
+    // Each end of a task that had been set up before the trouble began ended the rest of its machine, which got the next tasks and failed them.
+    #[test]
+    fn an_end_of_what_was_set_up_before_ends_no_rest() {
+        let mut setups = Setups::default();
+        let exit = failed(FailureKind::Setup);
+        (1..=3).for_each(|slot| setups.ended(0, (id(slot), 0), None, &exit));
+        let resting = setups.clone();
+        let well = Exit { code: Some(0), started_unix_ms: Some(1), ..Exit::default() };
+        let killed = Exit { started_unix_ms: Some(1), ..failed(FailureKind::OutOfMemory) };
+        setups.ended(1, (id(4), 0), None, &well);
+        setups.ended(1, (id(5), 0), None, &killed);
+        assert!(setups.fail(1) && setups == resting, "they were set up long ago");
+        setups.done();
+        assert!(!setups.fail(1), "one is set up now");
     }
 
     #[test]
