@@ -177,7 +177,7 @@ pub enum Input {
     Fitness(Option<Unfit>),
     /// The agent shall end, and its tasks go on: nothing is started any more, and the cell is told.
     Leave,
-    /// The agent shall end, and its tasks with it.
+    /// The agent shall end, and its tasks with it: nothing is started any more, and the cell is told, of their ends as well.
     Shutdown,
 }
 
@@ -343,7 +343,10 @@ impl AgentReconciler {
             Input::Tick => {}
             Input::Fitness(unfit) => self.heed(unfit),
             Input::Leave => self.leave(now_millis),
-            Input::Shutdown => self.shut_down(),
+            Input::Shutdown => {
+                self.leave(now_millis);
+                self.shut_down();
+            }
         }
         self.advance(now_millis, &mut outputs);
         outputs
@@ -460,7 +463,6 @@ impl AgentReconciler {
     }
 
     fn shut_down(&mut self) {
-        self.leaving = true;
         self.shutdown = true;
         // What never began is left to the cell.
         for held in self.held.values_mut().filter(|held| !held.is_untouched()) {
@@ -485,11 +487,13 @@ impl AgentReconciler {
                 outputs.extend(held.start(now_millis).map(Output::Start));
             }
         }
-        self.send_report(now_millis, outputs);
         if self.shutdown && !self.finished && self.held.values().all(|held| held.is_ended() || held.is_untouched()) {
             self.finished = true;
+            // What failed while they were on their way out keeps their ends from nobody either.
+            self.leave(now_millis);
             outputs.push(Output::Finished);
         }
+        self.send_report(now_millis, outputs);
     }
 
     fn may_start(&self, now_millis: u64) -> bool {

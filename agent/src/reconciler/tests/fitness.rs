@@ -112,6 +112,39 @@ fn who_leaves_says_so_at_once_whatever_failed_before() {
     assert!(story.agent.has_left());
 }
 
+// The same of one that stops its tasks: it ended before it had told how they ended, and its machine stood as ready until its lease was over.
+#[test]
+fn who_shuts_down_says_so_at_once_whatever_failed_before() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    let (number, _) = said(&mut story);
+    story.input(Input::ReportFailed { number });
+    story.input(Input::Shutdown);
+    let (number, unfit) = said(&mut story);
+    assert_eq!(unfit, Some(Unfit::AgentLeaves));
+    answer(&mut story, number);
+    story.answer_reports();
+    assert_eq!((story.reported(1).last(), story.agent.is_settled()), (Some(&Failed), true));
+}
+
+#[test]
+fn who_shuts_down_tells_the_ends_at_once_whatever_failed_while_its_tasks_were_on_their_way_out() {
+    let mut story = Story::new(|_| Fate { stops_after_ms: 3000, ..Fate::runs_for_ever() });
+    story.registered();
+    story.assignments(true, vec![assignment(1)], &[]);
+    story.answer_reports();
+    story.input(Input::Shutdown);
+    while !story.sent.contains(&Output::Finished) {
+        while let [Output::Report { number, .. }] = story.take(|output| matches!(output, Output::Report { .. }))[..] {
+            story.input(Input::ReportFailed { number });
+        }
+        story.pass_ms(1, false);
+    }
+    assert_eq!(said(&mut story).1, Some(Unfit::AgentLeaves));
+    assert_eq!(story.reported(1).last(), Some(&Failed));
+}
+
 // That an earlier word came to nothing says nothing of the last one, which was not yet said.
 #[test]
 fn who_leaves_says_so_also_after_what_was_under_way_has_failed() {
