@@ -103,13 +103,15 @@ impl AgentReconciler {
         matches!(&self.standing, Standing::Present(presence) if (presence.machine, presence.epoch) == (machine, epoch))
     }
 
-    /// After [`Input::Leave`](super::Input::Leave): the cell knows, or it does not answer.
+    /// After [`Input::Leave`](super::Input::Leave) or [`Input::Shutdown`](super::Input::Shutdown): the cell knows, or it does not answer. What
+    /// was to end with the agent has ended, and the cell knows how.
     #[must_use]
     pub fn has_left(&self) -> bool {
         // It may have heard that from the agent before, while what this one said first is under way.
         let is_last = self.report.under_way.iter().chain(&self.report.beside).all(UnderWay::is_farewell);
         let is_heard = self.report.heard == Some(Unfit::AgentLeaves) && is_last;
-        !matches!(self.standing, Standing::Present(_)) || is_heard || self.report.farewell_failed
+        let is_told = !matches!(self.standing, Standing::Present(_)) || is_heard || self.report.farewell_failed;
+        is_told && (!self.shutdown || (self.finished && self.is_settled()))
     }
 
     /// Says so at once, whatever failed before: who leaves has no time to wait, and the cell may answer again.

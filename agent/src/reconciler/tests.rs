@@ -568,9 +568,10 @@ fn a_shutdown_stops_what_runs_and_leaves_the_rest_to_the_cell() {
     story.assignments(true, vec![assignment(1), Assignment { takes_over: vec![id(9)], ..assignment(2) }], &[]);
     story.answer_reports();
     story.input(Input::Shutdown);
-    assert!(!story.sent.contains(&Output::Finished));
+    story.answer_reports();
+    assert!(!story.sent.contains(&Output::Finished) && !story.agent.has_left());
     story.pass_ms(300, true);
-    assert!(story.sent.contains(&Output::Finished) && story.agent.is_settled());
+    assert!(story.sent.contains(&Output::Finished) && story.agent.has_left());
     assert_eq!((story.running(), story.reported(1).last(), story.reported(2).len()), (vec![], Some(&Failed), 0));
 }
 

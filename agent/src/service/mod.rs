@@ -377,11 +377,7 @@ impl Agent {
 
     /// Everything was stopped, or is left to the next agent, and the cell knows or won't know.
     fn has_said_farewell(&self) -> bool {
-        let is_told = || match self.stop_tasks_on_exit {
-            true => self.reconciler.is_settled(),
-            false => self.reconciler.has_left(),
-        };
-        self.finished_at.is_some_and(|at| is_told() || at.elapsed() > FAREWELL_WITHIN)
+        self.finished_at.is_some_and(|at| self.reconciler.has_left() || at.elapsed() > FAREWELL_WITHIN)
     }
 
     fn wake_at(&self) -> Instant {

@@ -49,6 +49,10 @@ struct Heard {
     followed: Option<v1::FollowRequest>,
     /// All that were refused for that.
     reported: Vec<v1::ReportRequest>,
+    /// What the last report said of the machine's fitness.
+    unfit: i32,
+    /// How long a report waits before it is heard.
+    delay: Duration,
 }
 
 /// The cell, as an agent sees it.
@@ -97,12 +101,16 @@ impl Agents for Cell {
     }
 
     async fn report(&self, request: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
+        let delay = self.0.lock().unwrap().delay;
+        tokio::time::sleep(delay).await;
         let mut heard = self.0.lock().unwrap();
         if heard.is_behind {
             heard.reported.push(request.into_inner());
             return Err(older_copy());
         }
-        heard.transitions.extend(request.into_inner().transitions);
+        let report = request.into_inner();
+        heard.unfit = report.unfit;
+        heard.transitions.extend(report.transitions);
         Ok(Response::new(v1::ReportResponse { revision: 2, register: false }))
     }
 
@@ -570,6 +578,17 @@ async fn a_killed_agent_finds_its_tasks_again_and_a_graceful_one_leaves_nothing(
     assert_eq!(last.reason, "its agent ended, and its tasks with it");
     let left: Vec<_> = cgroups.iter().filter(|cgroup| cgroup.exists()).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+// One that was to stop its tasks, and had none, was gone before its word was on its way: tasks were placed there until its lease ended.
+#[tokio::test]
+async fn an_agent_with_nothing_to_stop_tells_the_cell_that_it_leaves() {
+    let stage = Stage::set().await;
+    let agent = stage.agent();
+    let _follower = stage.follower().await;
+    stage.cell.0.lock().unwrap().delay = Duration::from_millis(200);
+    assert!(agent.terminate().await.success());
+    assert_eq!(stage.cell.0.lock().unwrap().unfit, i32::from(v1::Unfit::AgentLeaves));
 }
 
 #[tokio::test]

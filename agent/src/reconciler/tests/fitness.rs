@@ -145,6 +145,19 @@ fn who_shuts_down_tells_the_ends_at_once_whatever_failed_while_its_tasks_were_on
     assert_eq!(story.reported(1).last(), Some(&Failed));
 }
 
+// It ended before its word was on its way: until its lease was over the machine stood as ready, and what was placed there was not started.
+#[test]
+fn who_shuts_down_with_nothing_to_stop_has_left_when_the_cell_knows() {
+    let mut story = Story::new(|_| Fate::runs_for_ever());
+    story.registered();
+    story.input(Input::Shutdown);
+    assert!(story.sent.contains(&Output::Finished) && !story.agent.has_left());
+    let (number, unfit) = said(&mut story);
+    assert_eq!(unfit, Some(Unfit::AgentLeaves));
+    answer(&mut story, number);
+    assert!(story.agent.has_left());
+}
+
 // That an earlier word came to nothing says nothing of the last one, which was not yet said.
 #[test]
 fn who_leaves_says_so_also_after_what_was_under_way_has_failed() {
