@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use plenum_model::{Device, is_name};
+use plenum_model::{AMOUNT_MAX, Device, is_name};
 
 use crate::{cgroup::Version, process};
 
@@ -35,7 +35,7 @@ pub struct Machine {
     /// What all tasks together may take of it: what is on offer, and a part of what is set aside. The kernel counts there what it needs itself to keep
     /// tasks apart, and none is to be killed for that.
     pub memory_limit_bytes: u64,
-    /// Room on offer on the disk of the agent's directory, in use or not.
+    /// Room on offer on the disk of the agent's directory, in use or not; at most [`AMOUNT_MAX`].
     pub disk_bytes: u64,
     /// Without `attr.` in front: `kernel`, `arch`, `os`, `cgroup`.
     pub attributes: BTreeMap<String, String>,
@@ -108,7 +108,7 @@ pub fn discover(discovery: &Discovery) -> io::Result<Machine> {
         cpu_millis: processors * 1000 / shares,
         memory_bytes: offered_bytes / shares,
         memory_limit_bytes: limit_bytes / shares,
-        disk_bytes: disk_bytes(&discovery.directory)? / shares,
+        disk_bytes: offered_disk(disk_bytes(&discovery.directory)?, shares),
         attributes: attributes
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
@@ -166,6 +166,11 @@ fn offered_memory(all: u64, told: Option<u64>) -> io::Result<u64> {
         let message = format!("memory_aside is {aside}; expected less than the {all} bytes of memory that it has");
         io::Error::new(io::ErrorKind::InvalidInput, message)
     })
+}
+
+/// A share of the disk, and no more than a cell takes of one machine.
+fn offered_disk(all: u64, shares: u64) -> u64 {
+    (all / shares).min(AMOUNT_MAX)
 }
 
 /// The whole file system, less what is set aside for root. Not what is free at the moment: that counts what tasks use a
@@ -263,6 +268,13 @@ mod tests {
         assert_eq!(offered_blocks(1000, 400, 400), 1000, "nothing is set aside");
         assert_eq!(offered_blocks(1000, 80, 0), 920, "at least that much is");
         assert_eq!(offered_blocks(0, 0, 0), 0);
+    }
+
+    // Some file servers say that they have 8 EiB. The cell takes no machine with as much, and was asked for ever.
+    #[test]
+    fn no_more_of_a_disk_is_offered_than_a_cell_takes() {
+        let offered = [(1 << 63, 1), (1 << 63, 64), (1 << 40, 2)].map(|(all, shares)| offered_disk(all, shares));
+        assert_eq!(offered, [AMOUNT_MAX, AMOUNT_MAX, 1 << 39]);
     }
 
     #[test]
