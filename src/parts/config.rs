@@ -88,6 +88,8 @@ const ATTRIBUTES_MAX: usize = bounds::ATTRIBUTES_MAX - 4;
 const SHARES_MAX: u32 = 64;
 /// Output that is kept in files of less would be more names than bytes.
 const LOG_FILE_BYTES_MIN: u64 = 4096;
+/// As many processes as the kernel can number (its `PID_MAX_LIMIT`): a control group takes no larger limit.
+const PIDS_MAX: u32 = 1 << 22;
 
 impl AgentFile {
     /// Checks the bounds that flags have, too, and those that have no flag.
@@ -98,12 +100,15 @@ impl AgentFile {
         if let Some(address) = &self.addr {
             url(address).map_err(|failure| failure.found_in_file("addr"))?;
         }
-        match (self.share, self.log_file_bytes_max) {
-            (Some(share), _) if !(1..=SHARES_MAX).contains(&share) => {
+        match (self.share, self.log_file_bytes_max, self.pids_max) {
+            (Some(share), ..) if !(1..=SHARES_MAX).contains(&share) => {
                 wrong("share", share.into(), format!("1 to {SHARES_MAX}"))
             }
-            (_, Some(bytes)) if bytes < LOG_FILE_BYTES_MIN => {
+            (_, Some(bytes), _) if bytes < LOG_FILE_BYTES_MIN => {
                 wrong("log_file_bytes_max", bytes, format!("at least {LOG_FILE_BYTES_MIN}"))
+            }
+            (.., Some(pids)) if pids > PIDS_MAX => {
+                wrong("pids_max", pids.into(), format!("at most {PIDS_MAX}, or 0 for no limit"))
             }
             _ => self.check_machine(),
         }
@@ -259,6 +264,18 @@ mod tests {
         assert!(check("share = 64\nlog_file_bytes_max = 4096\n").is_ok());
         assert!(check("share = 0\n").unwrap_err().message.contains("share is 0; expected 1 to 64"));
         assert!(check("log_file_bytes_max = 0\n").unwrap_err().message.contains("expected at least 4096"));
+    }
+
+    // Who wrote so many to have no limit had every task of the machine fail: the kernel refused to make its control group.
+    #[test]
+    fn a_limit_of_processes_that_no_kernel_takes_is_told_at_the_start() {
+        let check = |text: &str| parse::<AgentFile>(text).unwrap().check();
+        for text in ["pids_max = 0\n", "pids_max = 4194304\n"] {
+            assert!(check(text).is_ok(), "{text}");
+        }
+        let failure = check("pids_max = 4294967295\n").unwrap_err();
+        let told = "pids_max is 4294967295; expected at most 4194304, or 0 for no limit";
+        assert!(failure.code == "CONFIG" && failure.message == told, "{failure}");
     }
 
     // The agent asked for ever for a cell at port 80 of a host that is called 7601.

@@ -34,7 +34,7 @@ pub struct Limits {
     pub cpu_millis: u64,
     /// Memory, with swap where the kernel counts it.
     pub memory_bytes: u64,
-    /// Processes and threads.
+    /// Processes and threads; of more than 2^22 no group can be made, as that is as many as the kernel can number.
     pub pids: u32,
 }
 
