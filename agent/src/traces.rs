@@ -1,6 +1,6 @@
 //! What an agent keeps of where a task comes from: for a cell that does not know it any more, as after a restore.
 
-use plenum_model::AllocationId;
+use plenum_model::{AllocationId, TaskTraces};
 use plenum_proto::v1;
 use serde::{Deserialize, Serialize};
 
@@ -87,9 +87,11 @@ pub struct Item {
 }
 
 impl Item {
-    /// As the protocol has it.
+    /// As the protocol has it. Traces that break its rules are left out, such as those that were damaged on the disk and can be read all the same: the
+    /// registration of a whole machine would be refused for them.
     #[must_use]
     pub fn to_wire(&self) -> v1::InventoryItem {
+        let traces = self.traces.as_ref().map(|traces| traces.to_wire());
         v1::InventoryItem {
             allocation: self.allocation.to_bits(),
             // The numbers are the same on both sides.
@@ -97,8 +99,42 @@ impl Item {
             exit_code: self.status.exit_code,
             reason: self.status.reason.to_string(),
             restarts: self.status.restarts,
-            // One without names is of no use to anybody, and breaks the rules.
-            task: self.traces.as_ref().filter(|traces| !traces.namespace.is_empty()).map(|traces| traces.to_wire()),
+            task: traces.filter(|traces| TaskTraces::try_from(traces.clone()).is_ok()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plenum_model::AllocationState;
+
+    use super::*;
+
+    // One bit of a name had flipped on the disk. The cell refused the whole registration, again and again, and lost all tasks of the machine.
+    #[test]
+    fn traces_that_were_damaged_are_left_out_of_a_registration() {
+        let named = |namespace: &str, job: &str, group: &str| {
+            let [namespace, job, group] = [namespace, job, group].map(str::to_owned);
+            Traces { namespace, job, group, ..Traces::default() }
+        };
+        let told = |traces: &Traces| {
+            let (state, reason) = (AllocationState::Running, "".into());
+            let status = Status { state, ready: true, exit_code: 0, reason, restarts: 0 };
+            let allocation = AllocationId { slot: 1, generation: 1 };
+            Item { allocation, status, traces: Some(Box::new(traces.clone())) }.to_wire().task
+        };
+        let sound = named("default", "web", "main");
+        assert_eq!(told(&sound), Some(sound.to_wire()));
+        let damaged = [
+            Traces::default(),
+            named("dEfault", "web", "main"),
+            named("default", "wEb", "main"),
+            named("default", "web", ""),
+            Traces { memory_bytes: -1, ..sound.clone() },
+            Traces { ports: vec![("http".to_owned(), 1 << 20)], ..sound },
+        ];
+        for traces in damaged {
+            assert_eq!(told(&traces), None, "{traces:?}");
         }
     }
 }
