@@ -32,6 +32,7 @@ mod moved;
 mod names;
 pub(crate) mod past;
 pub mod probe;
+mod registered;
 pub(crate) mod retired;
 mod session;
 mod simple;

@@ -403,9 +403,14 @@ impl Shared {
 
     /// Asks, and waits for the durable answer: what was decided, and the revision it was judged on.
     pub(crate) async fn ask(&self, request: Request) -> Result<Decided, Failure> {
+        self.decided(self.queue(request)?).await
+    }
+
+    /// Queues a request, which is decided then whoever waits for it: [`Shared::decided`] does.
+    pub(crate) fn queue(&self, request: Request) -> Result<oneshot::Receiver<Answered>, Failure> {
         let (sender, receiver) = oneshot::channel();
         self.submit(Asked::new(request), Reply::Once(sender))?;
-        self.decided(receiver).await
+        Ok(receiver)
     }
 
     /// Queues what agents report, of which there is no more at a time than its caller lets there be, behind what they reported before:

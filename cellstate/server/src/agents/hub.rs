@@ -21,7 +21,8 @@ const MEANWHILE_ROWS_MAX: usize = 1 << 20;
 pub(crate) struct Hub {
     books: Mutex<Books>,
     leases: Mutex<Leases>,
-    registering: Mutex<Registrations>,
+    /// Apart: a registration may outlive its call.
+    registering: Arc<Mutex<Registrations>>,
     /// The next lease to run out may be another one.
     pub(crate) leases_changed: Notify,
     /// Last values of what machines use; one a machine.
@@ -72,7 +73,7 @@ impl Hub {
         Self {
             books: Mutex::new(Books { index: Index::NotNeeded, folded: cell.revision(), followed: BTreeMap::new() }),
             leases: Mutex::new(Leases::of_cell(cell, term_micros, now_micros)),
-            registering: Mutex::default(),
+            registering: Arc::default(),
             leases_changed: Notify::new(),
             telemetry: Mutex::new(BTreeMap::new()),
             fitnesses: Mutex::new(Fitnesses::new(cell.revision(), cell.machines().map(|machine| &**machine))),
@@ -191,11 +192,11 @@ impl Hub {
         follower.next(cell, &slots)
     }
 
-    /// Somebody wants to register a machine of this name. To be kept until the picture shows the machine, and to be followed by a look
-    /// at who holds its lease.
-    pub(crate) fn registering(&self, name: &str, asking: &Asking) -> Result<Registering<'_>, Hindrance> {
+    /// Somebody wants to register a machine of this name. To be kept until that is decided and was [told here](Self::registered), and to be
+    /// followed by a look at a picture, which is asked for only then, and at who holds the machine's lease.
+    pub(crate) fn registering(&self, name: &str, asking: &Asking) -> Result<Registering, Hindrance> {
         let is_first = self.registering.lock().begin(name, asking)?;
-        Ok(Registering { hub: self, name: is_first.then(|| name.to_owned()) })
+        Ok(Registering { under_way: self.registering.clone(), name: is_first.then(|| name.to_owned()) })
     }
 
     /// True if this was asked before the registration that counts, by the same instance in the same boot.
@@ -304,15 +305,15 @@ impl Hub {
 }
 
 /// A registration under way: no other instance begins one of the same name meanwhile, nor this one a later one.
-pub(crate) struct Registering<'a> {
-    hub: &'a Hub,
+pub(crate) struct Registering {
+    under_way: Arc<Mutex<Registrations>>,
     name: Option<String>,
 }
 
-impl Drop for Registering<'_> {
+impl Drop for Registering {
     fn drop(&mut self) {
         if let Some(name) = &self.name {
-            self.hub.registering.lock().end(name);
+            self.under_way.lock().end(name);
         }
     }
 }
@@ -471,12 +472,12 @@ mod tests {
     }
 
     #[test]
-    fn a_registration_is_under_way_until_the_call_that_began_it_ends() {
+    fn a_registration_is_under_way_until_the_one_that_began_it_ends() {
         let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
         let asking = |instance: &str| Asking { instance: instance.to_owned(), ..Asking::default() };
         let first = hub.registering("m1", &asking("a"));
         drop(hub.registering("m1", &asking("a")).expect("the same one may ask again"));
-        assert!(hub.registering("m1", &asking("b")).is_err(), "its first call is still under way");
+        assert!(hub.registering("m1", &asking("b")).is_err(), "the first one is still under way");
         drop(first);
         assert!(hub.registering("m1", &asking("b")).is_ok());
     }

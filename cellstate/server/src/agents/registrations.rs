@@ -33,7 +33,7 @@ pub enum Hindrance {
     Earlier,
 }
 
-/// See the module. Bounded by the calls that a server serves at a time.
+/// See the module. Bounded by the calls that a server serves at a time, and by the requests that wait for it: one that is queued outlives its call.
 #[derive(Debug, Default)]
 pub struct Registrations {
     /// By the machine's name.

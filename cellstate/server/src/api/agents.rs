@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use plenum_model::{
-    BootId, Cell, Command, Decision, Machine, MachineId, MachineState, RejectionCode, Revision, Transition,
-};
+use plenum_model::{BootId, Cell, Command, Machine, MachineId, MachineState, Revision, Transition};
 use plenum_proto::machines::Fitness;
 use plenum_proto::v1;
 use tokio::sync::mpsc;
@@ -19,6 +17,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use super::custom;
 use super::failure::Failure;
 use super::principal;
+use super::registered::{Known, Queued, Registered};
 use crate::agents::{Asking, Booked, Follower, Grant, Hindrance, LogRelay, Noting, Registering, leave_out_known};
 use crate::authorise::Principal;
 use crate::shared::Shared;
@@ -143,7 +142,7 @@ impl AgentsService {
 
     /// Begins to register a machine, behind what the same agent, or its predecessor, asked before: that might be decided after this one
     /// otherwise, and count. That is waited for within a time.
-    async fn registering(&self, name: &str, asking: &Asking, within: Duration) -> Result<Registering<'_>, Failure> {
+    async fn registering(&self, name: &str, asking: &Asking, within: Duration) -> Result<Registering, Failure> {
         let until = tokio::time::Instant::now() + within;
         loop {
             match self.shared.hub.registering(name, asking) {
@@ -165,13 +164,7 @@ impl AgentsService {
     }
 
     /// The machine of this name and its epoch, if there is one. Fails if another agent serves it, or one that asked later than this.
-    fn is_its_own(
-        &self,
-        cell: &Cell,
-        name: &str,
-        asking: &Asking,
-        seen: u64,
-    ) -> Result<Option<(MachineId, u32)>, Failure> {
+    fn is_its_own(&self, cell: &Cell, name: &str, asking: &Asking, seen: u64) -> Result<Known, Failure> {
         let Some(found) = cell.machine_named(name) else { return Ok(None) };
         let same_boot = found.boot_id == BootId::from(asking.boot_id.as_str());
         if same_boot && self.shared.hub.is_late(found.id, asking) {
@@ -356,7 +349,6 @@ impl v1::agents_server::Agents for AgentsService {
         plenum_proto::names::machine_name("name", &machine.name).map_err(Failure::from)?;
         put_named(&mut machine, &wire.named, &self.shared.identity.custom_resources)?;
         self.has_seen_no_more(&machine.name, wire.incarnation, wire.revision)?;
-        let hub = &self.shared.hub;
         let asking = Asking { instance, boot_id: machine.boot_id.clone(), micros: wire.asked_micros };
         let name = machine.name.clone();
         // What it has heard of another life of the cell says nothing of this one.
@@ -368,18 +360,14 @@ impl v1::agents_server::Agents for AgentsService {
         let known = self.is_its_own(&cell, &name, &asking, wire.revision)?;
         leave_out_known(&cell, &mut command);
         drop(cell);
-        let decided = self.shared.ask(Shared::request(principal.text(), "".into(), command)).await?;
-        let (id, epoch) = match decided.decision {
-            Decision::Accepted { id, version } => (id, version),
-            Decision::Rejected(rejection) if rejection.code == RejectionCode::StaleEpoch => {
-                return Ok(Response::new(self.register_again(decided.at)));
-            }
-            Decision::Rejected(rejection) => return Err(Failure::from(rejection).into()),
-            Decision::Outcome(_) => return Err(Failure::internal("registering gave an outcome").into()),
+        let request = Shared::request(principal.text(), "".into(), command);
+        // From here on it is brought to its end also where the call is given up.
+        let queued = Queued::new(&self.shared, request, (registering, asking, known))?;
+        let (machine, epoch, at, granted) = match queued.decided().await? {
+            Registered::As { machine, epoch, at, lease } => (machine, epoch, at, lease),
+            Registered::Stale(at) => return Ok(Response::new(self.register_again(at))),
         };
-        let machine = MachineId::from_bits(id).ok_or_else(|| Failure::internal("registering gave no id"))?;
-        let goes_on = known == Some((machine, epoch));
-        match hub.registered(machine, epoch, goes_on, &asking, self.shared.clock.monotonic_micros()) {
+        match granted {
             Grant::Held => {}
             Grant::Another => return Err(taken(&name).into()),
             Grant::Over => {
@@ -388,9 +376,7 @@ impl v1::agents_server::Agents for AgentsService {
                 return Ok(Response::new(self.register_again(over.at)));
             }
         }
-        // From here on the next one to register this name sees who holds its lease.
         let cell = self.shared.snapshot().await;
-        drop(registering);
         // What came by before the lease was in the books did not end it: somebody may have removed the machine.
         let is_there = |found: &&Arc<Machine>| found.epoch == epoch && found.state != MachineState::Unreachable;
         let Some(found) = cell.machine(machine).filter(is_there) else {
@@ -400,11 +386,11 @@ impl v1::agents_server::Agents for AgentsService {
         let lease = self.shared.settings.lease;
         let micros = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
         Ok(Response::new(v1::RegisterResponse {
-            machine: id,
+            machine: machine.to_bits(),
             epoch,
             lease_micros: micros(lease),
             renew_micros: micros(lease / 3),
-            revision: decided.at.0,
+            revision: at.0,
             incarnation: self.shared.identity.incarnation,
             cell_id: bytes::Bytes::copy_from_slice(&self.shared.identity.cell_id),
             register_again: false,
@@ -628,7 +614,7 @@ mod tests {
     use std::path::Path;
 
     use plenum_journal::Journal;
-    use plenum_model::{AllocationId, AllocationState, Delta, LogTime, Unfit};
+    use plenum_model::{AllocationId, AllocationState, Decision, Delta, LogTime, Unfit};
 
     use super::*;
     use crate::shared::tests::without_threads;
