@@ -91,7 +91,8 @@ impl Hub {
             *folded = delta.revision;
             let told = |machine: u32| {
                 if let Some(follower) = followed.get(&machine) {
-                    follower.send_replace(delta.revision);
+                    // An index that is ahead of what comes by has more than a picture of that, and was told of already.
+                    follower.send_modify(|told| *told = delta.revision.max(*told));
                 }
             };
             match index {
@@ -349,6 +350,30 @@ mod tests {
         let changes = hub.follow(MachineId { slot: 3, generation: 1 });
         hub.fold(&[granted(1, 0, 3), granted(2, 1, 3)], 0);
         assert_eq!(*changes.borrow(), Revision(2));
+    }
+
+    // What came by of a machine told its stream of its own revision: a picture from between that and the index lacks a grant that is told to nobody
+    // any more.
+    #[test]
+    fn what_comes_by_while_the_index_is_ahead_asks_for_no_older_picture() {
+        let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
+        assert_eq!(hub.needs_index(), Some(Revision(0)));
+        let mut cell = Cell::default();
+        for revision in 1..=2 {
+            cell.apply(&Delta::new(Revision(revision), LogTime::from_micros(1))).unwrap();
+        }
+        hub.make_index(&cell);
+        let mut changes = hub.follow(MachineId { slot: 3, generation: 1 });
+        changes.borrow_and_update();
+        let registered = |revision| {
+            let machine = crate::agents::machine(3, 1, plenum_model::MachineState::Ready);
+            let time = LogTime::from_micros(1);
+            hub.fold(&[Delta { machines: vec![machine.into()], ..Delta::new(Revision(revision), time) }], 0);
+        };
+        registered(1);
+        assert_eq!((changes.has_changed().unwrap(), *changes.borrow_and_update()), (true, Revision(2)));
+        registered(3);
+        assert_eq!(*changes.borrow(), Revision(3));
     }
 
     // It was in the sums until the server was started again.
