@@ -429,27 +429,6 @@ impl Shared {
         self.decision(answered).await
     }
 
-    /// Asks for all of these at once, and waits until what of them was queued is decided: at which revision each changed something, if it did.
-    /// For who needs no other answers: it would ask again.
-    pub(crate) async fn ask_unheard(&self, requests: impl Iterator<Item = Request>) -> Vec<Option<Revision>> {
-        let mut answers = Vec::new();
-        for request in requests {
-            let (sender, receiver) = oneshot::channel();
-            let is_queued = self.submit(Asked::new(request), Reply::Once(sender)).is_ok();
-            answers.push(is_queued.then_some(receiver));
-        }
-        let mut changed_at = Vec::with_capacity(answers.len());
-        for answer in answers {
-            let answered = match answer {
-                Some(answer) => answer.await.ok(),
-                None => None,
-            };
-            let changed = answered.filter(|answered| matches!(answered.answer, Answer::Changed(_)));
-            changed_at.push(changed.map(|answered| answered.at));
-        }
-        changed_at
-    }
-
     /// As [`Shared::ask`], for what the server asks by itself.
     pub(crate) async fn ask_own(&self, command: Command) -> Result<Decided, Failure> {
         let (sender, receiver) = oneshot::channel();

@@ -27,6 +27,7 @@ pub(crate) struct Hub {
     pub(crate) leases_changed: Notify,
     /// Last values of what machines use; one a machine.
     telemetry: Mutex<BTreeMap<u32, v1::MachineTelemetry>>,
+    /// Words on fitness are queued under it: who has the queue locked must not want it.
     fitnesses: Mutex<Fitnesses>,
     /// Asked with each report, and hardly ever changed.
     names: RwLock<MachineNames>,
@@ -269,10 +270,12 @@ impl Hub {
         said.retain(|said| fitnesses.begin_noting(said.machine.slot, said.unfit));
     }
 
-    /// Of what was to be noted, what is still to be: of the others something else was said since.
-    pub(crate) fn last_words(&self, said: &[Fitness]) -> Vec<Fitness> {
+    /// Of what was to be noted, what is still to be, each with what `queue` gives for it: of the others something else was said since. Who says
+    /// something else meanwhile waits until these are queued, or that could come before an older word. `queue` must not come back here.
+    pub(crate) fn queue_last_words<T>(&self, said: &[Fitness], queue: impl Fn(&Fitness) -> T) -> Vec<(Fitness, T)> {
         let fitnesses = self.fitnesses.lock();
-        said.iter().filter(|said| fitnesses.is_last_word(said.machine.slot, said.unfit)).copied().collect()
+        let last = said.iter().filter(|said| fitnesses.is_last_word(said.machine.slot, said.unfit));
+        last.map(|said| (*said, queue(said))).collect()
     }
 
     /// Takes what became of this, as its agent is answered: at which revision it changed something, if it did.
@@ -374,6 +377,18 @@ mod tests {
         assert_eq!((changes.has_changed().unwrap(), *changes.borrow_and_update()), (true, Revision(2)));
         registered(3);
         assert_eq!(*changes.borrow(), Revision(3));
+    }
+
+    // An older word was found to be the last one, another was said and queued, and then the older one was queued behind it.
+    #[test]
+    fn nobody_says_anything_else_of_a_machine_while_the_last_word_on_it_is_queued() {
+        let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
+        let unfit = Some(plenum_model::Unfit::StateUnwritable);
+        let said = Fitness { machine: MachineId { slot: 3, generation: 1 }, epoch: 1, unfit };
+        hub.begin_noting(&mut vec![said]);
+        let queued = hub.queue_last_words(&[said], |_| hub.fitnesses.is_locked());
+        assert_eq!(queued, [(said, true)]);
+        assert!(!hub.fitnesses.is_locked());
     }
 
     // It was in the sums until the server was started again.

@@ -37,13 +37,17 @@ async fn note(shared: Arc<Shared>, principal: Arc<str>, said: Vec<Fitness>) {
     for some in said.chunks(FITNESS_AT_ONCE) {
         // Behind the first of many machines, one may have said something else meanwhile, which was asked for at once: this would come behind it and be
         // believed, by a relay that says only what changes until the next change.
-        let some = shared.hub.last_words(some);
-        let commands = some.iter().map(|said| {
+        let queued = shared.hub.queue_last_words(some, |said| {
             let Fitness { machine, epoch, unfit } = *said;
-            Shared::request(&principal, "".into(), Command::ReportFitness { machine, epoch, unfit })
+            shared.queue(Shared::request(&principal, "".into(), Command::ReportFitness { machine, epoch, unfit }))
         });
-        for (said, changed_at) in some.iter().zip(shared.ask_unheard(commands).await) {
-            shared.hub.noted(said, changed_at);
+        for (said, queued) in queued {
+            let decided = match queued {
+                Ok(answer) => shared.decided(answer).await,
+                Err(failure) => Err(failure),
+            };
+            let changed = decided.ok().filter(|decided| decided.changed);
+            shared.hub.noted(&said, changed.map(|decided| decided.at));
         }
     }
 }
@@ -69,8 +73,11 @@ mod tests {
         shared.hub.begin_noting(&mut first);
         let mut second = vec![said(1, None), said(2, Some(Unfit::AgentLeaves))];
         shared.hub.begin_noting(&mut second);
-        assert_eq!(shared.hub.last_words(&first), [said(0, unfit)]);
-        assert_eq!(shared.hub.last_words(&second), second);
+        let queued = |said: &[Fitness]| -> Vec<Fitness> {
+            shared.hub.queue_last_words(said, |_| ()).into_iter().map(|(said, ())| said).collect()
+        };
+        assert_eq!(queued(&first), [said(0, unfit)]);
+        assert_eq!(queued(&second), second);
         // Nobody is there to answer: it comes back as it asks for nothing.
         let noting = note(shared.clone(), "agent".into(), vec![said(1, unfit)]);
         tokio::time::timeout(Duration::from_secs(10), noting).await.unwrap();
