@@ -8,19 +8,20 @@
 //! A write that fails for the world's reasons, a full disk first of all, closes the store. Then this waits until there is room, opens the
 //! store again, and goes on with what the log has: until that is released, which waits for the history, nothing is lost. Damage ends it.
 
+mod wanted;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use plenum_history::{EncodedBatch, LogPlace, OpenError, WriteError};
-use plenum_journal::{CellId, FramePlace, Identity, ReadError, Reader, Space};
+use plenum_journal::{CellId, FramePlace, Identity, ReadError, Reader};
 use plenum_model::{Cell, Revision};
 
 use super::feed::Stopped;
 use super::pace::{Pace, is_far_behind};
 use super::rest::Rest;
 use super::turns::step_back;
-use crate::backup::BackupError;
 use crate::backup::fallback::{Fallback, LogExtent};
 use crate::checkpoint;
 use crate::error::ServerError;
@@ -30,9 +31,6 @@ use crate::shared::Shared;
 
 /// Most bytes of batches that are written at a time.
 const ROUND_BYTES: usize = 4 << 20;
-
-/// What a fallback leaves free, beside what must be: for the log, which grows meanwhile.
-const SPARED_BYTES: u64 = 32 << 20;
 
 /// How long batches gather before they are fed: to be woken for each of them costs more than it does to write them.
 const GATHERING: Duration = Duration::from_millis(5);
@@ -661,78 +659,9 @@ impl<'a> Feeder<'a> {
         }
     }
 
-    /// From which revision on the log is wanted: the history goes back to `oldest`, and the fallback has to be gone on from. So that one is
-    /// written anew, of the newest checkpoint, before a whole segment of what leads on from it is given up. Where that can't be done the past goes all
-    /// the same, as its room may be what is missing; it is tried again when the next segment is to go, and as much log has come as was tried to be
-    /// written. But where something else than room keeps the log from growing, and this from being written as well, both wait until it passes.
-    fn wanted_from(&mut self, oldest: u64) -> u64 {
-        let next = self.fallback.next_revision();
-        if oldest <= next {
-            return oldest;
-        }
-        let unchanged = if self.fallback.is_given_up() { oldest } else { next };
-        let Some(cell) = self.before.as_ref().filter(|cell| cell.revision().0.saturating_add(1) >= oldest) else {
-            // It comes with the next checkpoint.
-            return unchanged;
-        };
-        if !self.shared.keeper.would_give_up(oldest) {
-            return unchanged;
-        }
-        let low = self.shared.space.low();
-        // Its room is what is missing. Where it is something else, there is room for another one.
-        if low.as_ref().is_some_and(|low| low.obstacle.is_none()) {
-            if !self.fallback.is_given_up() {
-                tracing::warn!("there is no room for a fallback: the cell has its state in the history alone");
-                self.fallback.remove();
-            }
-            return oldest;
-        }
-        // However little is retained, not more is written of fallbacks than of the log; nor again and again of one that meets what the log has met.
-        if let Some(due) = self.fallback_due.filter(|due| low.is_some() && Instant::now() < *due) {
-            // Nothing else may be due by then, as nothing is written.
-            self.retire_by(due);
-            return unchanged;
-        }
-        if self.log_since_fallback() < self.fallback.bytes() {
-            return unchanged;
-        }
-        self.tried_at_bytes = self.checkpoint_bytes;
-        let keeper = &self.shared.keeper;
-        let has_room = || matches!(keeper.space(), Ok(Space::Ok { free_bytes }) if free_bytes > keeper.needed_bytes().saturating_add(SPARED_BYTES));
-        // Who reads it can do without, as long as nothing is mixed up.
-        let hash = keeper.hash_at(cell.revision().0).ok().flatten().unwrap_or_default();
-        of_log(self.shared, |log| self.fallback.look_again(log));
-        if let Err(error) = self.fallback.renew(cell, hash, &has_room) {
-            // Of a quota it is not known beforehand that it is one. And one that is not to be replaced would be waited for in vain.
-            let is_for_good = matches!(error, BackupError::NotOfThisLog { .. } | BackupError::Exists { .. });
-            let may_pass = !error.is_for_want_of_room() && !is_for_good;
-            let error = &error as &dyn std::error::Error;
-            if low.is_some() && may_pass && !self.fallback.is_given_up() {
-                tracing::warn!(error, "no fallback could be written: what the log has stays until one is");
-                let due = Instant::now() + RETIRING_FAILED_PAUSE;
-                self.fallback_due = Some(due);
-                self.retire_by(due);
-                return unchanged;
-            }
-            tracing::warn!(error, "no fallback could be written: the cell has its state in the history alone");
-            self.fallback.remove();
-        } else {
-            tracing::info!(revision = cell.revision().0, "the fallback was written anew");
-        }
-        oldest
-    }
-
     /// Has it looked then at the latest what can be let go of.
     fn retire_by(&mut self, due: Instant) {
         self.retiring_due = Some(self.retiring_due.map_or(due, |sooner| sooner.min(due)));
-    }
-
-    /// Bytes of log since the fallback that there is: counted in the log, as servers come and go. Without one, since it was last tried.
-    fn log_since_fallback(&self) -> u64 {
-        match self.fallback.revision() {
-            Some(revision) => self.shared.keeper.bytes_behind(revision),
-            None => self.checkpoint_bytes.saturating_sub(self.tried_at_bytes),
-        }
     }
 }
 
