@@ -85,12 +85,16 @@ impl Keeper {
         state.wanted_from = state.wanted_from.max(before_revision);
     }
 
-    /// Whether [`Keeper::give_up`] with this revision would let go of a whole segment that stays without it.
+    /// The size of all whole segments that [`Keeper::give_up`] with this revision would let go of, and that stay without it: where what is before
+    /// another revision goes `anyway`, as what was given up already does.
     #[must_use]
-    pub fn would_give_up(&self, before_revision: u64) -> bool {
+    pub fn bytes_let_go(&self, before_revision: u64, anyway: u64) -> u64 {
         let state = self.0.state();
         let keep = self.0.options().keep_released;
-        state.recyclable_before(before_revision, keep) > state.recyclable(keep)
+        let gone = state.recyclable_before(state.wanted_from.max(anyway), keep);
+        let all = state.recyclable_before(before_revision, keep);
+        let going = state.kept.iter().chain(&state.segments).take(all).skip(gone);
+        going.map(|segment| segment.bytes).fold(0, u64::saturating_add)
     }
 
     /// Where the newest frames stand, and with which revision each begins: those that begin with this one or a later one, oldest first, at most so

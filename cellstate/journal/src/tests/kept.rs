@@ -440,15 +440,23 @@ fn kept_segments_that_could_only_not_be_read_now_are_not_done_without() {
 }
 
 #[test]
-fn it_is_known_whether_giving_up_would_let_go_of_a_segment() {
-    let (disk, journal, _) = log_that_keeps(60);
-    drop(disk);
+fn it_is_known_what_giving_up_would_let_go_of() {
+    let (_disk, journal, places) = log_that_keeps(60);
     let keeper = journal.keeper();
-    let begins = keeper.oldest_kept_revision();
-    assert!(!keeper.would_give_up(begins) && keeper.would_give_up(keeper.oldest_revision()));
-    keeper.give_up(keeper.oldest_revision());
+    let (begins, ends) = (keeper.oldest_kept_revision(), keeper.oldest_revision());
+    let third = places.iter().find(|(_, place)| place.segment == 3).map(|(batch, _)| label(*batch).first_revision);
+    let third = third.unwrap();
+    let (all, two) = (keeper.kept_bytes(), 2 * keeping().segment_bytes);
+    assert!(begins < third && third < ends && two < all);
+    assert_eq!([keeper.bytes_let_go(begins, 0), keeper.bytes_let_go(ends, 0)], [0, all]);
+    assert_eq!(keeper.bytes_let_go(third, 0), two);
+    assert_eq!(keeper.bytes_let_go(third - 1, 0), two / 2, "whole segments only");
+    assert_eq!([keeper.bytes_let_go(ends, third), keeper.bytes_let_go(ends, third - 1)], [all - two, all - two / 2]);
+    assert_eq!(keeper.bytes_let_go(third, ends), 0, "all of it goes anyway");
+    keeper.give_up(third);
     // They may wait to be used again.
-    assert!(!keeper.would_give_up(keeper.oldest_revision()));
+    assert_eq!([keeper.bytes_let_go(third, 0), keeper.bytes_let_go(ends, 0)], [0, all - two]);
+    assert_eq!(keeper.bytes_let_go(ends, begins), all - two);
 }
 
 #[test]

@@ -294,10 +294,39 @@ async fn a_cell_without_room_keeps_its_fallback_until_a_whole_segment_goes() {
     let shared = server.shared().clone();
     let (mut feeder, newest) = with_an_old_fallback(&shared).await;
     let is_there = || dir.path().join(FALLBACK).exists();
-    assert!(!shared.keeper.would_give_up(newest));
+    assert_eq!(shared.keeper.bytes_let_go(newest, 0), 0);
     assert_eq!((feeder.wanted_from(newest), is_there()), (1, true));
     shared.keeper.release(newest);
     assert_eq!((feeder.wanted_from(newest), is_there()), (newest, false));
+    drop(feeder);
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
+// What the server before had let go of, and nobody had used again yet, counted as what was to go: after a start on a disk with little room the fallback
+// was removed, and nothing was gained by it.
+#[tokio::test]
+async fn a_cell_without_room_keeps_its_fallback_though_segments_from_before_it_wait_to_be_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = of_small_segments(dir.path());
+    let (server, shared) = with_two_full_segments(&options, false).await;
+    // Of the third segment, which is not full.
+    let earlier = shared.snapshot().await;
+    assert_eq!(shared.keeper.held_bytes(earlier.revision().0), 0);
+    for job in 0..3 {
+        shared.ask(submission(&format!("late-{job}"))).await.unwrap();
+    }
+    drop(shared);
+    server.kill().await.unwrap();
+    options.settings.reserve_bytes = Some(u64::MAX);
+    let server = Server::start(options).await.unwrap();
+    let shared = server.shared().clone();
+    let (mut feeder, newest) = with_an_old_fallback(&shared).await;
+    feeder.fallback.renew(&earlier, ChainHash::default(), &|| true).unwrap();
+    shared.keeper.release(newest);
+    assert_eq!(shared.keeper.bytes_let_go(newest, 0), 2 * (64 << 10), "all of it from before the fallback");
+    let next = earlier.revision().0 + 1;
+    assert_eq!((feeder.wanted_from(newest), dir.path().join(FALLBACK).exists()), (next, true));
     drop(feeder);
     drop(shared);
     server.kill().await.unwrap();

@@ -48,8 +48,8 @@ struct Facts {
     is_given_up: bool,
     /// The newest checkpoint's cell is at hand, and may take the fallback's place: what comes behind it is not given up.
     has_cell: bool,
-    /// With what is before `oldest` a whole segment goes.
-    takes_segment: bool,
+    /// Of the whole segments that go with what is before `oldest`, and stay as long as the fallback stays as it is.
+    taken_bytes: u64,
     room: Room,
     /// When it is tried again what could not be written, if that is still to come.
     due: Option<Instant>,
@@ -80,7 +80,7 @@ impl Facts {
 
     fn next_step(&self) -> Step {
         // A cell that is not at hand comes with the next checkpoint.
-        if self.oldest <= self.next || !self.has_cell || !self.takes_segment {
+        if self.oldest <= self.next || !self.has_cell || self.taken_bytes == 0 {
             return Step::Keep;
         }
         // Its room is what is missing. Where it is something else, there is room for another one.
@@ -120,12 +120,16 @@ impl Feeder<'_> {
 
     fn facts(&self, oldest: u64) -> Facts {
         let may_replace = |cell: &Cell| cell.revision().0.saturating_add(1) >= oldest;
+        let (next, is_given_up) = (self.fallback.next_revision(), self.fallback.is_given_up());
+        // What is before it goes in any case, whether or not the log was told so: since a start it was not. Without a fallback the next one is tried when
+        // the log lets go of more than before.
+        let anyway = if is_given_up { 0 } else { next };
         Facts {
             oldest,
-            next: self.fallback.next_revision(),
-            is_given_up: self.fallback.is_given_up(),
+            next,
+            is_given_up,
             has_cell: self.before.as_ref().is_some_and(may_replace),
-            takes_segment: self.shared.keeper.would_give_up(oldest),
+            taken_bytes: self.shared.keeper.bytes_let_go(oldest, anyway),
             room: Room::of(self.shared.space.low().as_ref()),
             due: self.fallback_due.filter(|due| Instant::now() < *due),
             since_bytes: self.log_since_fallback(),
@@ -181,7 +185,7 @@ mod tests {
         next: 501,
         is_given_up: false,
         has_cell: true,
-        takes_segment: true,
+        taken_bytes: 16,
         room: Room::Enough,
         due: None,
         since_bytes: 30,
@@ -201,16 +205,16 @@ mod tests {
             ("the history leads to all that the fallback does", Facts { next: 800, ..USUAL }, Step::Keep, 800),
             ("the fallback is newer than the history's oldest", Facts { next: 900, ..USUAL }, Step::Keep, 800),
             ("no checkpoint was written since the start", Facts { has_cell: false, ..USUAL }, Step::Keep, 501),
-            ("no whole segment is to go", Facts { takes_segment: false, ..USUAL }, Step::Keep, 501),
+            ("no whole segment is to go", Facts { taken_bytes: 0, ..USUAL }, Step::Keep, 501),
             ("less log has come than a fallback takes", Facts { since_bytes: 29, ..USUAL }, Step::Keep, 501),
             ("there is no room", missing, Step::Remove, 501),
-            ("there is none, and nothing would be gained", Facts { takes_segment: false, ..missing }, Step::Keep, 501),
+            ("there is none, and nothing would be gained", Facts { taken_bytes: 0, ..missing }, Step::Keep, 501),
             ("something else is in the log's way", obstructed, Step::Write, 501),
             ("it was in the fallback's way, too", Facts { due, ..obstructed }, later, 501),
             ("it was, and the log can grow again", Facts { due, ..USUAL }, Step::Write, 501),
             ("there is no fallback", given_up, Step::Write, 800),
             ("there is none, and no room", Facts { room: Room::Missing, ..given_up }, Step::Keep, 800),
-            ("there is none, and no segment to go", Facts { takes_segment: false, ..given_up }, Step::Keep, 800),
+            ("there is none, and no segment to go", Facts { taken_bytes: 0, ..given_up }, Step::Keep, 800),
         ];
         for (case, facts, step, wanted_from) in cases {
             assert_eq!((facts.next_step(), facts.unchanged()), (step, wanted_from), "{case}");
