@@ -233,14 +233,16 @@ async fn a_fallback_that_can_not_be_looked_at_is_not_called_damaged() {
     Server::start(forgetful(&dir)).await.unwrap().shutdown().await.unwrap();
 }
 
-// On a full disk, say: what is retained would grow without a bound, and fill it further.
+// What is kept for one would grow without a bound, and fill the disk.
 #[tokio::test]
-async fn a_fallback_that_can_not_be_written_keeps_nothing_of_the_past() {
+async fn a_fallback_that_can_not_be_written_keeps_no_more_of_the_past_than_the_log_may_have() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = temporary.path();
     let obstacle = dir.join("fallback.tmp");
     std::fs::create_dir(&obstacle).unwrap();
-    let server = Server::start(forgetful(dir)).await.unwrap();
+    let mut options = forgetful(dir);
+    options.settings.log_bytes_max = 2 << 20;
+    let server = Server::start(options).await.unwrap();
     let channel = connect(&server).await;
     let first = ["segment", "kept"].map(|suffix| dir.join(format!("log/{:020}.{suffix}", 1)));
     let is_gone = |status: &v1::StatusResponse| status.oldest_revision > 60 && !first.iter().any(|path| path.exists());

@@ -362,6 +362,36 @@ async fn a_fallback_is_not_removed_for_room_where_there_is_some() {
     server.kill().await.unwrap();
 }
 
+// The next segment had been made before, so that nothing was in the log's way: one error of the disk, or too many open files, cost the fallback, and all
+// that led on from it, though there was room.
+#[tokio::test]
+async fn a_fallback_stays_where_the_next_one_fails_for_something_else_than_room_and_the_log_can_grow() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, shared) = with_two_full_segments(&of_small_segments(dir.path()), false).await;
+    let cell = shared.snapshot().await;
+    let newest = cell.revision().0;
+    // What its own thread still reads of the log stays for it.
+    while shared.feed.history().newest_revision() < newest {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut feeder = Feeder::new(&shared, Some(cell));
+    feeder.fallback.renew(&Cell::default(), ChainHash::default(), &|| true).unwrap();
+    shared.keeper.release(newest);
+    let draft = dir.path().join("fallback.tmp");
+    std::fs::create_dir(&draft).unwrap();
+    assert!(shared.space.low().is_none());
+    for tried in ["tried", "tried again later"] {
+        assert_eq!((feeder.wanted_from(newest), feeder.fallback.revision()), (1, Some(0)), "it is {tried}");
+        assert!(feeder.fallback_due.is_some() && feeder.retiring_due == feeder.fallback_due);
+    }
+    std::fs::remove_dir(&draft).unwrap();
+    feeder.fallback_due = None;
+    assert_eq!((feeder.wanted_from(newest), feeder.fallback.revision()), (newest, Some(newest)));
+    drop(feeder);
+    drop(shared);
+    server.kill().await.unwrap();
+}
+
 // A quota is nothing that a disk tells of: it kept the log from growing and the fallback from being written, and each waited for what only the other one
 // would have given.
 #[tokio::test]

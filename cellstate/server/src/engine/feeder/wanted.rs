@@ -3,7 +3,8 @@
 //! The history goes back to its oldest revision, and the fallback has to be gone on from. So that one is written anew, of the newest
 //! checkpoint, before a whole segment of what leads on from it is given up. Where that can't be done the past goes all the same, as its room
 //! may be what is missing; it is tried again when the next segment is to go, and as much log has come as was tried to be written. But where
-//! something else than room keeps the log from growing, and this from being written as well, both wait until it passes.
+//! something else than room keeps this from being written, fallback and log stay until it passes: as long as the log can't grow either, or has
+//! not grown by much.
 
 use std::time::Instant;
 
@@ -57,6 +58,8 @@ struct Facts {
     since_bytes: u64,
     /// Of the fallback.
     fallback_bytes: u64,
+    /// So much log may wait for whoever is behind.
+    log_bytes_max: u64,
 }
 
 /// What is done about the fallback.
@@ -87,16 +90,19 @@ impl Facts {
         if self.room == Room::Missing {
             return if self.is_given_up { Step::Keep } else { Step::Remove };
         }
-        if let Some(due) = self.due.filter(|_| self.room == Room::Obstructed) {
+        // Without one nothing is kept by waiting, and the next try would be that of the next segment.
+        if let Some(due) = self.due.filter(|_| !self.is_given_up) {
             return Step::KeepUntil(due);
         }
         // However little is retained, not more is written of fallbacks than of the log; nor again and again of one that meets what the log has met.
         if self.since_bytes < self.fallback_bytes { Step::Keep } else { Step::Write }
     }
 
-    /// Whether the log keeps what it has where another fallback could not be written, for a reason that may pass and is not for want of room.
+    /// Whether the log keeps what it has where another fallback could not be written, for a reason that may pass and is not for want of room. A log that
+    /// can grow would fill the disk if that never passes.
     fn waits_for_another(&self) -> bool {
-        !self.is_given_up && self.room == Room::Obstructed
+        let most_bytes = self.fallback_bytes.saturating_add(self.log_bytes_max);
+        !self.is_given_up && (self.room == Room::Obstructed || self.taken_bytes < most_bytes)
     }
 }
 
@@ -106,7 +112,7 @@ impl Feeder<'_> {
         let facts = self.facts(oldest);
         match facts.next_step() {
             Step::Keep => {}
-            // Nothing else may be due by then, as nothing is written.
+            // Nothing else may be due by then, where nothing is written.
             Step::KeepUntil(due) => self.retire_by(due),
             Step::Remove => {
                 tracing::warn!("there is no room for a fallback: the cell has its state in the history alone");
@@ -134,6 +140,7 @@ impl Feeder<'_> {
             due: self.fallback_due.filter(|due| Instant::now() < *due),
             since_bytes: self.log_since_fallback(),
             fallback_bytes: self.fallback.bytes(),
+            log_bytes_max: self.settings.log_bytes_max,
         }
     }
 
@@ -190,6 +197,7 @@ mod tests {
         due: None,
         since_bytes: 30,
         fallback_bytes: 30,
+        log_bytes_max: 100,
     };
 
     #[test]
@@ -211,8 +219,9 @@ mod tests {
             ("there is none, and nothing would be gained", Facts { taken_bytes: 0, ..missing }, Step::Keep, 501),
             ("something else is in the log's way", obstructed, Step::Write, 501),
             ("it was in the fallback's way, too", Facts { due, ..obstructed }, later, 501),
-            ("it was, and the log can grow again", Facts { due, ..USUAL }, Step::Write, 501),
+            ("nothing was in the log's way, and something in the fallback's", Facts { due, ..USUAL }, later, 501),
             ("there is no fallback", given_up, Step::Write, 800),
+            ("there is none, and something was in its way", Facts { due, ..given_up }, Step::Write, 800),
             ("there is none, and no room", Facts { room: Room::Missing, ..given_up }, Step::Keep, 800),
             ("there is none, and no segment to go", Facts { taken_bytes: 0, ..given_up }, Step::Keep, 800),
         ];
@@ -222,10 +231,13 @@ mod tests {
     }
 
     #[test]
-    fn a_fallback_that_can_not_be_written_is_waited_for_where_the_log_can_not_grow() {
-        let waits = |room, is_given_up| Facts { room, is_given_up, ..USUAL }.waits_for_another();
-        assert!(waits(Room::Obstructed, false));
-        assert!(!waits(Room::Obstructed, true), "there is none to be kept");
-        assert!(!waits(Room::Enough, false));
+    fn a_fallback_that_can_not_be_written_is_waited_for_while_the_log_can_not_grow_or_has_not_grown_by_much() {
+        let waits = |room, taken_bytes| {
+            let facts = Facts { room, taken_bytes, ..USUAL };
+            assert!(!Facts { is_given_up: true, ..facts }.waits_for_another(), "there is none to be kept");
+            facts.waits_for_another()
+        };
+        assert!(waits(Room::Obstructed, u64::MAX));
+        assert_eq!([129, 130].map(|bytes| waits(Room::Enough, bytes)), [true, false]);
     }
 }
