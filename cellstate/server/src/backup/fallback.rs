@@ -193,6 +193,11 @@ impl Fallback {
         Ok(())
     }
 
+    /// Makes sure that it has its name for good: a server that gave it that may have been killed before it was.
+    pub(crate) fn make_durable(&self) -> io::Result<()> {
+        fs::File::open(&self.dir)?.sync_all()
+    }
+
     /// Looks once more at one that could not be looked at: one of the log's own past is nobody's last copy, and is unseen no more.
     pub(crate) fn look_again(&mut self, log: &LogExtent<'_>) {
         let is_own = |shown: Option<Shown>| {

@@ -309,6 +309,7 @@ impl<'a> Feeder<'a> {
 
     fn run(&mut self) -> Result<(), FeedError> {
         let mut ending = None;
+        self.give_up_again();
         self.settle_names()?;
         loop {
             if self.shared.has_failed() {

@@ -264,6 +264,44 @@ async fn a_leap_gives_the_room_of_the_log_back_before_it_tells_the_history_names
     assert_eq!(history.wants_names_of().unwrap(), Some(present), "these are still to come");
 }
 
+// The log learned with the first checkpoint what nobody needs: a cell that was started on a disk with little room was read-only for a minute, beside
+// hundreds of megabytes that it could have given back.
+#[tokio::test]
+async fn what_a_server_before_gave_up_is_given_back_before_any_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut unfed = of_small_segments(dir.path());
+    unfed.settings.history = false;
+    let (server, shared) = with_two_full_segments(&unfed, false).await;
+    // Of the third segment, so that it begins before the newest revision.
+    shared.ask(submission("newest")).await.unwrap();
+    drop(shared);
+    server.kill().await.unwrap();
+
+    // Beside a history, and without the thread that feeds it.
+    let (journal, shared) = without_threads(dir.path(), |_| None);
+    let newest = shared.durable_revision().0;
+    let mut feeder = Feeder::new(&shared, None);
+    feed_what_is_durable(&mut feeder);
+    shared.feed.history().persist().unwrap();
+    assert!(feeder.checkpoint().unwrap());
+    assert_eq!(shared.keeper.kept_bytes(), 2 * (64 << 10));
+    assert_eq!(shared.feed.history().retire(newest).unwrap().oldest, newest);
+    feeder.give_up_log();
+    assert_eq!((feeder.fallback.revision(), shared.keeper.oldest_kept_revision()), (Some(newest), 1));
+    drop(feeder);
+    drop((journal, shared));
+
+    let (_journal, shared) = without_threads(dir.path(), |_| None);
+    let keeper = &shared.keeper;
+    // It ends before it does anything else.
+    shared.abandon();
+    Feeder::new(&shared, None).run().unwrap();
+    assert_eq!(keeper.oldest_kept_revision(), 1, "they wait to be used again");
+    // As the keeping thread does in a cell that is read-only.
+    keeper.give_back().unwrap();
+    assert!(keeper.oldest_kept_revision() > 1);
+}
+
 /// A feeder of a cell that is read-only, with a fallback from before all of the log; and the cell's revision.
 async fn with_an_old_fallback(shared: &Arc<Shared>) -> (Feeder<'_>, u64) {
     while !shared.space.is_read_only() {

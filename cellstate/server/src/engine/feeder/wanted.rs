@@ -124,11 +124,32 @@ impl Feeder<'_> {
         facts.unchanged()
     }
 
+    /// Tells the log once more what servers before this one gave up, which it does not know any more after a start: it may be the room that is missing, and
+    /// the first checkpoint is a minute away. Nothing is released by this: of what is kept, what neither the history nor the fallback leads to may be used
+    /// again.
+    pub(super) fn give_up_again(&self) {
+        let history = self.shared.feed.history();
+        let oldest = history.oldest_revision();
+        // Of a store that took no writes when it was opened it is not known whether it is durable how far back it goes.
+        let is_sure = history.durable_revision() > 0;
+        // One that has just begun takes the place of another one, which may be put back, and leads to what is kept.
+        let is_new = oldest > history.newest_revision();
+        // Without a fallback what waits to be used again has one tried with the first checkpoint.
+        if !is_sure || is_new || self.fallback.is_given_up() {
+            return;
+        }
+        if let Err(error) = self.fallback.make_durable() {
+            tracing::warn!(%error, "what was given up before the start stays until the next checkpoint");
+            return;
+        }
+        self.shared.keeper.give_up(oldest.min(self.fallback.next_revision()));
+    }
+
     fn facts(&self, oldest: u64) -> Facts {
         let may_replace = |cell: &Cell| cell.revision().0.saturating_add(1) >= oldest;
         let (next, is_given_up) = (self.fallback.next_revision(), self.fallback.is_given_up());
-        // What is before it goes in any case, whether or not the log was told so: since a start it was not. Without a fallback the next one is tried when
-        // the log lets go of more than before.
+        // What is before it goes in any case, whether or not the log was told so yet. Without a fallback the next one is tried when the log lets go of more
+        // than before.
         let anyway = if is_given_up { 0 } else { next };
         Facts {
             oldest,
