@@ -109,7 +109,6 @@ impl History {
         let sums = TimeRecord { bytes_so_far, uncounted_micros: writer.uncounted_micros, counts };
         changes.put_message(Shelf::Index, keys::time(time_micros, first), &sums);
         let filter = Bytes::from(writer.subjects.filter());
-        let filter_bytes = filter.len() as u64;
         let summary = SummaryRecord { last, time_micros, old_filter: Bytes::new(), filter, governs, has_news };
         changes.put_message(Shelf::Filters, keys::block(first), &summary);
         if !conflicts.is_empty() {
@@ -117,7 +116,7 @@ impl History {
         }
         rows.into_iter().for_each(|(key, value)| changes.put(Shelf::Index, key, &value));
         let block = match &writer.gathering_range {
-            Some(range) => block::placed(range, &batches, filter_bytes),
+            Some(range) => block::placed(range, &batches),
             None => block::compressed(batches),
         };
         changes.put(Shelf::Blocks, keys::block(first), &block);

@@ -30,8 +30,6 @@ pub(crate) struct BlockHead {
     /// When its first and its last batch were decided.
     pub(crate) time_micros: i64,
     pub(crate) newest_time_micros: i64,
-    /// Bytes that it takes in tables, about, its filter included.
-    pub(crate) stored_bytes: u64,
 }
 
 /// A block as the store has it.
@@ -60,7 +58,6 @@ impl StoredBlock {
             last: record.last,
             time_micros: record.time_micros,
             newest_time_micros: record.newest_time_micros,
-            stored_bytes: (row.value.len() as u64).saturating_add(record.filter_bytes),
         };
         Ok(Self::Placed(head, LogRange { place, first, last: record.last }))
     }
@@ -73,7 +70,6 @@ impl StoredBlock {
                 last: block.last,
                 time_micros: block.batches.first().map_or(i64::MIN, |batch| batch.time_micros),
                 newest_time_micros: block.batches.last().map_or(i64::MIN, |batch| batch.time_micros),
-                stored_bytes: block.bytes(),
             },
         }
     }
@@ -165,7 +161,7 @@ impl Block {
 }
 
 /// A block that stands in the log as the value of a row.
-pub(crate) fn placed(range: &LogRange, batches: &[BatchRecord], filter_bytes: u64) -> Vec<u8> {
+pub(crate) fn placed(range: &LogRange, batches: &[BatchRecord]) -> Vec<u8> {
     let record = PlacedRecord {
         last: range.last,
         segment: range.place.segment,
@@ -174,7 +170,6 @@ pub(crate) fn placed(range: &LogRange, batches: &[BatchRecord], filter_bytes: u6
         bytes: batches.iter().map(|batch| batch.bytes.len() as u64).sum(),
         time_micros: batches.first().map_or(i64::MIN, |batch| batch.time_micros),
         newest_time_micros: batches.last().map_or(i64::MIN, |batch| batch.time_micros),
-        filter_bytes,
     };
     let mut value = PLACED.to_vec();
     value.extend_from_slice(&record.encode_to_vec());
@@ -207,8 +202,7 @@ pub(crate) fn oldest_block_from(store: &Store, revision: u64) -> Result<Option<B
     store.first(Shelf::Blocks, keys::block(revision)..=keys::block(u64::MAX))?.map(head_of).transpose()
 }
 
-/// As [`oldest_block_from`], by what the index has about times, from a time on: of a block whose own row can't be read. Without what it takes in
-/// tables, and none where no other follows it.
+/// As [`oldest_block_from`], by what the index has about times, from a time on: of a block whose own row can't be read. None where no other follows it.
 pub(crate) fn oldest_timed_from(
     store: &Store,
     revision: u64,
@@ -220,7 +214,7 @@ pub(crate) fn oldest_timed_from(
         match found {
             Some((time_micros, begins)) => {
                 let (last, newest_time_micros) = (first.saturating_sub(1), time_micros);
-                return Ok(Some(BlockHead { first: begins, last, time_micros, newest_time_micros, stored_bytes: 0 }));
+                return Ok(Some(BlockHead { first: begins, last, time_micros, newest_time_micros }));
             }
             None if first >= revision => found = Some((time_micros, first)),
             None => {}

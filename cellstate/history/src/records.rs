@@ -47,9 +47,7 @@ pub(crate) struct PlacedRecord {
     /// When its last batch was decided.
     #[prost(int64, tag = "7")]
     pub(crate) newest_time_micros: i64,
-    /// Of its filter.
-    #[prost(uint64, tag = "8")]
-    pub(crate) filter_bytes: u64,
+    // Earlier versions wrote the size of its filter under 8.
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -54,8 +54,6 @@ pub(crate) struct Cleaning {
     images_done_for: u64,
     /// Rows that were removed, and are still in tables.
     pub(crate) removed_index_rows: u64,
-    /// Bytes of blocks that were let go, and are still in tables.
-    undropped_bytes: u64,
 }
 
 impl History {
@@ -206,15 +204,13 @@ impl History {
             changes.commit()?;
             removed += rows;
             writer.cleaning.removed_index_rows += rows as u64;
-            writer.cleaning.undropped_bytes += block.stored_bytes;
         }
-        if writer.cleaning.undropped_bytes >= DROPPED_MEMTABLES * self.options().memtable_bytes {
+        if self.store()?.droppable_bytes(cleaned) >= DROPPED_MEMTABLES * self.options().memtable_bytes {
             // Tables leave without a trace in fjall's journal: the rows that say why must be in tables before.
             self.rotate(writer, &Shelf::ABOUT_BLOCKS)?;
             self.store()?.catch_up()?;
             self.note_durable(writer);
             self.store()?.drop_blocks_before(cleaned)?;
-            writer.cleaning.undropped_bytes = 0;
         }
         Ok(true)
     }

@@ -184,6 +184,23 @@ impl Store {
         Ok(())
     }
 
+    /// Bytes of the tables that [`Store::drop_blocks_before`] would delete. They tell it themselves: nothing else would remember it after a restart.
+    pub(crate) fn droppable_bytes(&self, first: u64) -> u64 {
+        let Some(last_dropped) = first.checked_sub(1) else { return 0 };
+        let (from, to) = (keys::block(0), keys::block(last_dropped));
+        let mut bytes: u64 = 0;
+        for keyspace in [&self.blocks, &self.filters] {
+            let version = keyspace.tree.current_version();
+            for table in version.iter_tables() {
+                let range = &table.metadata.key_range;
+                if **range.min() >= *from && **range.max() <= *to {
+                    bytes = bytes.saturating_add(table.metadata.file_size);
+                }
+            }
+        }
+        bytes
+    }
+
     /// Deletes the tables that hold nothing but blocks that begin before `first`, or filters of such. The rest of them stays.
     pub(crate) fn drop_blocks_before(&self, first: u64) -> Result<(), StoreError> {
         let Some(last_dropped) = first.checked_sub(1) else { return Ok(()) };

@@ -132,6 +132,46 @@ fn room_is_given_back_behind_a_damaged_block() {
     room_is_given_back_of_what_is_retired(Some(3_000));
 }
 
+/// Batches of three revisions, each of which has so many names of 64 letters that can hardly be compressed.
+fn of_random_names(from: u64, to: u64, names: usize) -> Vec<EncodedBatch> {
+    let mut state = from;
+    let mut word = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{state:016x}")
+    };
+    let mut made = Vec::new();
+    for first in (from..=to).step_by(3) {
+        let entries = (first..first + 3).map(|revision| {
+            let scheduler_names = (0..names).map(|_| [word(), word(), word(), word()].concat()).collect();
+            changing(v1::Delta { revision, scheduler_names, ..Default::default() })
+        });
+        made.push(batch(i64::try_from(first).unwrap() * SECOND, entries.collect()));
+    }
+    made
+}
+
+// How much had been let go of, and was still in tables, was forgotten at each start: of a server that is started often nothing ever left the disk.
+#[test]
+fn what_is_retired_leaves_the_disk_also_where_no_life_retires_much() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut oldest = Vec::new();
+    for life in 0..3 {
+        let (history, _) = open(folder.path());
+        let (first, last) = (1 + 60 * life, 60 * (life + 1));
+        history.append(&of_random_names(first, last, 47)).unwrap();
+        history.checkpoint(last, 0, &[pages(1, 1)], [page(1, 0, "x")]).unwrap();
+        assert_eq!(retire_all(&history, last), last);
+        history.persist().unwrap();
+        let all = keys::block(0)..=keys::block(u64::MAX);
+        let row = history.store().unwrap().first(Shelf::Blocks, all).unwrap().unwrap();
+        oldest.push(crate::block::first_of(Shelf::Blocks, &row.key).unwrap());
+    }
+    assert!(
+        oldest[0] == 1 && oldest[2] > 60,
+        "what one life retires is too little, and that of two is not: {oldest:?}"
+    );
+}
+
 fn room_is_given_back_of_what_is_retired(damaged: Option<u64>) {
     let folder = tempfile::tempdir().unwrap();
     let (history, _) = open(folder.path());
