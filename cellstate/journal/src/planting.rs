@@ -30,6 +30,8 @@ pub fn plant(disk: &dyn Disk, identity: Identity, tail: Tail, options: &Options)
     if let Some(found) = disk.list()?.into_iter().find(|name| name != LOCK) {
         return Err(OpenError::NotEmpty { directory: disk.place(), found });
     }
+    // Whoever made the directory, or one above it, may have done so a moment ago: all that is acknowledged would go with its name.
+    disk.sync_name()?;
     let first_revision = tail.revision.saturating_add(1);
     let bytes = make_segment(disk, FIRST_NUMBER, options.segment_bytes, Fill::Written)?;
     let file = disk.open(&segment::name(FIRST_NUMBER), OpenMode::Existing)?;

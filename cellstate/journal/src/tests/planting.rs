@@ -3,6 +3,7 @@
 use super::*;
 use crate::disk::SimOperation;
 use std::io;
+use std::sync::Mutex;
 
 const TAIL: Tail = Tail { revision: 30, term: 4, hash: ChainHash([7; 32]) };
 
@@ -36,6 +37,68 @@ fn a_planted_log_goes_on_after_its_tail_through_restarts_and_recycling() {
     }
     let report = verify(&disk, Some(CELL), &mut |_| {}).unwrap();
     assert!(report.is_sound() && report.tail.revision == 120, "{report:?}");
+}
+
+/// A disk that notes which names there were in the directory when its own was made durable.
+struct Watched {
+    disk: SimDisk,
+    names: Mutex<Option<Vec<String>>>,
+}
+
+impl Disk for Watched {
+    fn place(&self) -> String {
+        self.disk.place()
+    }
+
+    fn list(&self) -> Result<Vec<String>, DiskError> {
+        self.disk.list()
+    }
+
+    fn open(&self, name: &str, mode: OpenMode) -> Result<Box<dyn DiskFile>, DiskError> {
+        self.disk.open(name, mode)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), DiskError> {
+        self.disk.remove(name)
+    }
+
+    fn sync_dir(&self) -> Result<(), DiskError> {
+        self.disk.sync_dir()
+    }
+
+    fn sync_name(&self) -> Result<(), DiskError> {
+        self.names.lock().unwrap().get_or_insert_with(|| self.disk.names());
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> Result<u64, DiskError> {
+        self.disk.free_bytes()
+    }
+
+    fn lock(&self, name: &str) -> Result<Box<dyn DiskLock>, LockError> {
+        self.disk.lock(name)
+    }
+}
+
+// A new cell saw to it, and a restore did not where somebody had made the directory a moment before: all that was acknowledged in it could have gone
+// with the name of that.
+#[test]
+fn the_name_of_a_directory_is_durable_before_it_is_a_log() {
+    for is_planted in [false, true] {
+        let disk = Arc::new(Watched { disk: SimDisk::new(1), names: Mutex::default() });
+        if is_planted {
+            plant(&*disk, identity(), TAIL, &options()).unwrap();
+        } else {
+            drop(Journal::open(disk.clone(), options()).unwrap());
+        }
+        let names = disk.names.lock().unwrap().take().expect("it is made durable");
+        assert!(!names.iter().any(|name| name == IDENTITY_FILE), "{names:?}");
+        assert!(disk.disk.names().iter().any(|name| name == IDENTITY_FILE));
+    }
 }
 
 #[test]
