@@ -17,7 +17,7 @@ const MACHINES_MAX: u64 = 1_000_000;
 /// Another number of machines of a class.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Change {
-    /// `None`: of every class.
+    /// `None`: of all together, each class by its share.
     pub(super) class: Option<String>,
     pub(super) by: By,
 }
@@ -144,18 +144,14 @@ fn absolute(text: &str, base: &[MachineClass]) -> anyhow::Result<Vec<MachineClas
 pub(super) fn changed(machines: &[MachineClass], changes: &[Change]) -> anyhow::Result<Vec<MachineClass>> {
     let mut machines = machines.to_vec();
     for change in changes {
+        let Some(name) = &change.class else {
+            change_all(&mut machines, change.by);
+            continue;
+        };
         let names = machines.iter().map(|class| class.name.clone()).collect::<Vec<_>>().join(", ");
-        let of_it = |class: &&mut MachineClass| change.class.as_ref().is_none_or(|name| *name == class.name);
-        let mut found = false;
-        for class in machines.iter_mut().filter(of_it) {
-            found = true;
-            class.count = after(class.count, change.by);
-        }
-        ensure!(
-            found,
-            "--machines: expected a class of {names}, found {:?}",
-            change.class.as_deref().unwrap_or_default()
-        );
+        let class = machines.iter_mut().find(|class| class.name == *name);
+        let class = class.with_context(|| format!("--machines: expected a class of {names}, found {name:?}"))?;
+        class.count = after(class.count, change.by);
     }
     ensure!(
         machines.iter().any(|class| class.count > 0),
@@ -163,6 +159,20 @@ pub(super) fn changed(machines: &[MachineClass], changes: &[Change]) -> anyhow::
     );
     machines.retain(|class| class.count > 0);
     Ok(machines)
+}
+
+/// Changes how many there are in all. Each class has its share, and shares are rounded along the list: a cell of many small classes changes by as much as
+/// one of a single class.
+fn change_all(machines: &mut [MachineClass], by: By) {
+    let all: u64 = machines.iter().map(|class| u64::from(class.count)).sum();
+    let after = u64::from(after(u32::try_from(all).unwrap_or(u32::MAX), by));
+    let (mut passed, mut given) = (0, 0);
+    for class in machines {
+        passed += u64::from(class.count);
+        let due = (passed * after + all / 2) / all.max(1);
+        class.count = u32::try_from(due - given).expect("a part of what a cell takes");
+        given = due;
+    }
 }
 
 /// So many machines after a change: parts of machines are rounded to the nearest.
@@ -218,6 +228,20 @@ mod tests {
         assert_eq!(counts("gpu=0", &base), Ok(vec![10]));
         assert!(counts("large=+1", &base).unwrap_err().contains("expected a class of small, gpu, found \"large\""));
         assert!(counts("-100", &base).unwrap_err().contains("expected some machines"));
+    }
+
+    // Each class was rounded by itself: a cell of which each machine had a name of its own stayed as it was from -49% to +49%, and was called large
+    // enough at -50%. And three fewer were three fewer of each class.
+    #[test]
+    fn a_change_of_all_machines_is_of_all_together_however_they_are_listed() {
+        let each: Vec<_> = (0..20).map(|machine| class(&format!("m{machine}"), 1)).collect();
+        for (text, after) in [("-20%", 16), ("-50%", 10), ("+25%", 25), ("-3", 17), ("+3", 23), ("-99%", 0)] {
+            let of_one = counts(text, &[class("node", 20)]).map(|counts| counts[0]);
+            assert_eq!(of_one.unwrap_or_default(), after, "{text}");
+            assert_eq!(counts(text, &each).unwrap_or_default().iter().sum::<u32>(), after, "{text}");
+        }
+        assert_eq!(counts("-1", &[class("a", 2), class("b", 2)]), Ok(vec![2, 1]));
+        assert_eq!(counts("-30%", &[class("a", 2), class("b", 2)]), Ok(vec![2, 1]));
     }
 
     #[test]
