@@ -295,6 +295,7 @@ async fn serve_session(
         Ok(None) => return Err(not_hello("the end of the stream")),
         Err(status) => return Err(unreadable(&shared, &status).unwrap_or_else(|| not_hello("nothing"))),
     };
+    hello::promises_what_it_can_keep(&hello)?;
     Watcher::check(&shared, &principal, &hello)?;
     let (session, namespace) = if hello.session == 0 {
         let session = open_session(&shared, &principal, &hello.namespace, &hello.scheduler).await?;

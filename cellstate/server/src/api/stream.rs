@@ -84,8 +84,6 @@ pub(super) struct Watcher {
     /// How long it waits if there is none.
     room_pause_micros: i64,
     carried: Carried,
-    /// Its scheduler promised pulses: while it takes a snapshot it can send none, and is heard of all the same.
-    promised_pulses: bool,
 }
 
 impl Drop for Watcher {
@@ -99,7 +97,6 @@ impl Watcher {
     /// one that was opened for a stream that is refused is nobody's, and that one is missing here says nothing to who means another cell.
     pub(super) fn check(shared: &Shared, principal: &Principal, hello: &v1::Hello) -> Result<Sections, Failure> {
         hello::names_its_incarnations(hello)?;
-        hello::promises_what_it_can_keep(hello)?;
         let sections = Sections::from_wire(&hello.sections)?;
         if sections.has(v1::Section::Bodies) && !principal.may_read_bodies() {
             let message = format!("{} may not read what jobs do; leave BODIES out", principal.text());
@@ -148,7 +145,6 @@ impl Watcher {
             room: None,
             room_pause_micros: ROOM_PAUSE_MICROS_MIN,
             carried: Carried::default(),
-            promised_pulses: hello.pulse_micros > 0,
         })
     }
 
@@ -407,7 +403,8 @@ impl Watcher {
         let before = self.sync.resyncs();
         let now = self.shared.clock.monotonic_micros();
         let part = self.sync.poll_snapshot(now);
-        if part.is_some() && self.promised_pulses {
+        if part.is_some() {
+            // While it takes a snapshot it can send no pulse, and is heard of all the same.
             self.shared.pulses.lock().took(self.owner.session, now);
         }
         let step = part.unwrap_or_else(|| self.sync.poll(now, &self.shared.recent.read()));

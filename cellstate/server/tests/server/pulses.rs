@@ -143,6 +143,18 @@ async fn a_promise_of_pulses_that_is_none_is_refused_and_opens_nothing() {
     server.shutdown().await.unwrap();
 }
 
+// A watch was refused for it, though it promises nothing and says so of this field.
+#[tokio::test]
+async fn a_watch_reads_no_promise_of_pulses() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path()).await;
+    let mut cell = v1::cell_client::CellClient::new(connect(&server).await);
+    let mut watching = cell.watch(greets("", 600_000_001)).await.unwrap().into_inner();
+    assert!(watching.message().await.unwrap().is_some(), "it is welcomed");
+    drop(watching);
+    server.shutdown().await.unwrap();
+}
+
 // Copies share a scheduler's jobs: what was the turn of one that had been killed waited, and the one that was there had nothing to say of it.
 #[tokio::test]
 async fn a_session_that_is_away_is_named_where_what_waits_may_be_its_turn_to_place() {
