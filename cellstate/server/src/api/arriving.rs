@@ -315,7 +315,10 @@ impl Counted {
         let bytes = begun.first_chunk().copied().map_or(begun.len(), with_head);
         begun.extend_from_slice(&data.split_to(bytes - begun.len()));
         // What grew with its pieces may have twice the room that it takes: a large one waits for its turn without that.
-        let mut message = if bytes > SMALL_BYTES { Bytes::copy_from_slice(&begun) } else { Bytes::from(begun) };
+        if bytes > SMALL_BYTES {
+            begun.shrink_to_fit();
+        }
+        let mut message = Bytes::from(begun);
         message.advance(HEAD_BYTES);
         apart.put(message);
         self.behind_head = data;
