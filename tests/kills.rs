@@ -138,11 +138,7 @@ fn who_follows_a_log_has_each_line_once_whoever_is_killed_meanwhile() {
     let stage = Stage::new();
     let file = stage.file("counting.toml", COUNTING);
     let dev = stage.dev(&[&file]);
-    let id = eventually("it runs", || {
-        let job = stage.try_ask(&dev.address, &["job", "show", "counting"]).ok()?;
-        let id = job["allocations"].as_array()?.iter().find(|found| found["state"] == "running")?["id"].as_str()?;
-        Some(id.to_owned())
-    });
+    let id = stage.running(&dev.address, "counting");
     let follow = ["--addr", &dev.address, "alloc", "logs", &id, "--follow"];
     let mut follows = stage.start("follows", &follow);
     let lines = || stage.text("follows.out").lines().count();

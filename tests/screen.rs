@@ -183,11 +183,7 @@ fn a_terminal_has_its_colours_again_when_the_log_of_a_task_that_changed_them_end
     let stage = Stage::new();
     let file = stage.file("red.toml", RED);
     let dev = stage.dev(&["--no-isolation", &file]);
-    let id = eventually("it runs", || {
-        let job = stage.try_ask(&dev.address, &["job", "show", "red"]).ok()?;
-        let id = job["allocations"].as_array()?.iter().find(|found| found["state"] == "running")?["id"].as_str()?;
-        Some(id.to_owned())
-    });
+    let id = stage.running(&dev.address, "red");
     let words = ["--addr", &dev.address, "alloc", "logs", &id, "--follow"];
     let (mut follows, mut screen) = Screen::start_whole(&stage, &words);
     assert_eq!(screen.shows("red\r\n"), "\x1b[31mred\r\n", "it may go on");

@@ -152,6 +152,16 @@ impl Stage {
         if done.code() == Some(0) { Ok(done.json()) } else { Err(done) }
     }
 
+    /// The allocation of a job that runs, once one does.
+    #[track_caller]
+    pub(crate) fn running(&self, address: &str, job: &str) -> String {
+        eventually("it runs", || {
+            let job = self.try_ask(address, &["job", "show", job]).ok()?;
+            let id = job["allocations"].as_array()?.iter().find(|found| found["state"] == "running")?["id"].as_str()?;
+            Some(id.to_owned())
+        })
+    }
+
     /// A server in `DIR`, which can be reached. Without a port it takes a free one.
     #[track_caller]
     pub(crate) fn server(&self, dir: &str, port: Option<u16>, more: &[&str]) -> Served {

@@ -71,11 +71,7 @@ fn who_follows_or_watches_for_a_reader_that_has_gone_ends_at_once() {
     let stage = Stage::new();
     let file = stage.file("hushed.toml", HUSHED);
     let dev = stage.dev(&["--no-isolation", &file]);
-    let id = eventually("it runs", || {
-        let job = stage.try_ask(&dev.address, &["job", "show", "hushed"]).ok()?;
-        let id = job["allocations"].as_array()?.iter().find(|found| found["state"] == "running")?["id"].as_str()?;
-        Some(id.to_owned())
-    });
+    let id = stage.running(&dev.address, "hushed");
     for (words, expected) in [(&["alloc", "logs", &id, "-f"][..], "up"), (&["quota", "list", "-w"], "NAMESPACE")] {
         let words = [&["--addr", dev.address.as_str()], words].concat();
         let (mut process, reader) = stage.start_by("read", &words, |command| {

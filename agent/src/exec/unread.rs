@@ -193,15 +193,21 @@ mod tests {
         ExecOptions { shim, ..exec::options_at(place.join("agent")) }
     }
 
+    /// The directory of an allocation whose shim may begin at any moment, and its spec, which is written there.
+    fn prepared(options: &ExecOptions, place: &Path) -> (AllocationDirectory, ShimSpec) {
+        let directory = options.directory.allocation(ALLOCATION);
+        fs::create_dir_all(directory.root()).unwrap();
+        let spec = ShimSpec { boot_id: boot_id().to_owned(), ..exec::shim_spec(ALLOCATION, place.join("job")) };
+        durable::write_atomically(&directory.spec(), &spec).unwrap();
+        (directory, spec)
+    }
+
     // A shim that was on its way would have run the task a moment after its end was told.
     #[test]
     fn no_shim_takes_a_start_any_more_that_is_told_to_have_ended() {
         let place = tempfile::tempdir().unwrap();
         let options = options_in(place.path());
-        let directory = options.directory.allocation(ALLOCATION);
-        fs::create_dir_all(directory.root()).unwrap();
-        let spec = ShimSpec { boot_id: boot_id().to_owned(), ..exec::shim_spec(ALLOCATION, place.path().join("job")) };
-        durable::write_atomically(&directory.spec(), &spec).unwrap();
+        let (directory, spec) = prepared(&options, place.path());
         let why = failure(&directory.exit(0), &io::Error::from_raw_os_error(libc::EIO));
         let facts = StartFacts::from(&spec);
         let exit = outlast(&options, &facts, &why, Instant::now()).unwrap();
@@ -224,10 +230,7 @@ mod tests {
     fn where_nothing_can_be_written_an_end_is_told_if_the_record_is_there_and_only_then() {
         let place = tempfile::tempdir().unwrap();
         let options = options_in(place.path());
-        let directory = options.directory.allocation(ALLOCATION);
-        fs::create_dir_all(directory.root()).unwrap();
-        let spec = ShimSpec { boot_id: boot_id().to_owned(), ..exec::shim_spec(ALLOCATION, place.path().join("job")) };
-        durable::write_atomically(&directory.spec(), &spec).unwrap();
+        let (directory, spec) = prepared(&options, place.path());
         // A folder where each is to be prepared: it can't be written.
         for path in [directory.record(0), directory.exit(0)] {
             let name = path.file_name().unwrap().to_str().unwrap();

@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use plenum_proto::codec::Codec;
 use plenum_proto::v1;
-use plenum_server::{Server, ServerOptions};
+use plenum_server::{Handle, Server, ServerOptions};
 use prost::DecodeError;
 use prost::encoding::{DecodeContext, WireType};
 use tokio::sync::{Mutex, mpsc};
@@ -131,14 +132,20 @@ async fn asked(client: &mut Client, request: Vec<u8>) -> (Code, String) {
     }
 }
 
+/// A server in this directory, however little room its disk has, and where it can be reached.
+async fn served(dir: &Path) -> (Handle, tonic::transport::Endpoint) {
+    let mut options = ServerOptions::new(dir);
+    options.settings.reserve_bytes = Some(0);
+    let server = Server::start(options).await.unwrap();
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
+    (server, endpoint)
+}
+
 #[tokio::test]
 async fn millions_of_entries_at_once_are_refused_before_they_are_expanded() {
     let _turn = TURN.lock().await;
     let dir = tempfile::tempdir().unwrap();
-    let mut options = ServerOptions::new(dir.path());
-    options.settings.reserve_bytes = Some(0);
-    let server = Server::start(options).await.unwrap();
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
+    let (server, endpoint) = served(dir.path()).await;
     let mut client = tonic::client::Grpc::new(endpoint.connect().await.unwrap());
 
     // Empty placements, of two bytes each; and as many claims as there is room for, each in a placement of its own.
@@ -230,10 +237,7 @@ async fn a_stream_keeps_nothing_of_the_large_messages_that_came_on_it() {
     const STREAMS: usize = 8;
     let _turn = TURN.lock().await;
     let dir = tempfile::tempdir().unwrap();
-    let mut options = ServerOptions::new(dir.path());
-    options.settings.reserve_bytes = Some(0);
-    let server = Server::start(options).await.unwrap();
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address())).unwrap();
+    let (server, endpoint) = served(dir.path()).await;
     let mut channel = endpoint.connect().await.unwrap();
     let mut streams = Vec::new();
     for _ in 0..STREAMS {

@@ -340,9 +340,8 @@ mod tests {
         assert_eq!(*hub.follow(machine).borrow(), Revision(2));
     }
 
-    // A picture from between the two lacks a grant that is told to nobody any more.
-    #[test]
-    fn a_stream_that_begins_while_the_index_is_ahead_asks_for_a_picture_of_all_that_the_index_has() {
+    /// Its index is of revision 2, and nothing has come by yet.
+    fn with_index_ahead() -> Hub {
         let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
         assert_eq!(hub.needs_index(), Some(Revision(0)));
         let mut cell = Cell::default();
@@ -350,6 +349,13 @@ mod tests {
             cell.apply(&Delta::new(Revision(revision), LogTime::from_micros(1))).unwrap();
         }
         hub.make_index(&cell);
+        hub
+    }
+
+    // A picture from between the two lacks a grant that is told to nobody any more.
+    #[test]
+    fn a_stream_that_begins_while_the_index_is_ahead_asks_for_a_picture_of_all_that_the_index_has() {
+        let hub = with_index_ahead();
         let changes = hub.follow(MachineId { slot: 3, generation: 1 });
         hub.fold(&[granted(1, 0, 3), granted(2, 1, 3)], 0);
         assert_eq!(*changes.borrow(), Revision(2));
@@ -359,13 +365,7 @@ mod tests {
     // any more.
     #[test]
     fn what_comes_by_while_the_index_is_ahead_asks_for_no_older_picture() {
-        let hub = Hub::new(&Cell::default(), 1, 0, LogRelay::new(1, 1));
-        assert_eq!(hub.needs_index(), Some(Revision(0)));
-        let mut cell = Cell::default();
-        for revision in 1..=2 {
-            cell.apply(&Delta::new(Revision(revision), LogTime::from_micros(1))).unwrap();
-        }
-        hub.make_index(&cell);
+        let hub = with_index_ahead();
         let mut changes = hub.follow(MachineId { slot: 3, generation: 1 });
         changes.borrow_and_update();
         let registered = |revision| {

@@ -235,14 +235,19 @@ async fn with_two_full_segments(options: &ServerOptions, blocked: bool) -> (Hand
     (server, shared)
 }
 
+/// The same of a server whose history nobody feeds.
+async fn with_two_unfed_segments(dir: &std::path::Path) -> (Handle, Arc<Shared>) {
+    let mut unfed = of_small_segments(dir);
+    unfed.settings.history = false;
+    with_two_full_segments(&unfed, false).await
+}
+
 // Beside a history what is released is kept until it is given up, which came after the names: a cell that was read-only for want of room stayed so for
 // as long as these took. And what the thread itself was reading stayed in any case.
 #[tokio::test]
 async fn a_leap_gives_the_room_of_the_log_back_before_it_tells_the_history_names() {
     let dir = tempfile::tempdir().unwrap();
-    let mut unfed = of_small_segments(dir.path());
-    unfed.settings.history = false;
-    let (server, shared) = with_two_full_segments(&unfed, false).await;
+    let (server, shared) = with_two_unfed_segments(dir.path()).await;
     drop(shared);
     server.kill().await.unwrap();
 
@@ -269,9 +274,7 @@ async fn a_leap_gives_the_room_of_the_log_back_before_it_tells_the_history_names
 #[tokio::test]
 async fn what_a_server_before_gave_up_is_given_back_before_any_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
-    let mut unfed = of_small_segments(dir.path());
-    unfed.settings.history = false;
-    let (server, shared) = with_two_full_segments(&unfed, false).await;
+    let (server, shared) = with_two_unfed_segments(dir.path()).await;
     // Of the third segment, so that it begins before the newest revision.
     shared.ask(submission("newest")).await.unwrap();
     drop(shared);
@@ -302,11 +305,8 @@ async fn what_a_server_before_gave_up_is_given_back_before_any_checkpoint() {
     assert!(keeper.oldest_kept_revision() > 1);
 }
 
-/// A feeder of a cell that is read-only, with a fallback from before all of the log; and the cell's revision.
-async fn with_an_old_fallback(shared: &Arc<Shared>) -> (Feeder<'_>, u64) {
-    while !shared.space.is_read_only() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+/// A feeder with a fallback from before all of the log; and the cell's revision.
+async fn with_the_first_fallback(shared: &Arc<Shared>) -> (Feeder<'_>, u64) {
     let cell = shared.snapshot().await;
     let newest = cell.revision().0;
     // What its own thread still reads of the log stays for it.
@@ -316,6 +316,14 @@ async fn with_an_old_fallback(shared: &Arc<Shared>) -> (Feeder<'_>, u64) {
     let mut feeder = Feeder::new(shared, Some(cell));
     feeder.fallback.renew(&Cell::default(), ChainHash::default(), &|| true).unwrap();
     (feeder, newest)
+}
+
+/// The same of a cell that is read-only.
+async fn with_an_old_fallback(shared: &Arc<Shared>) -> (Feeder<'_>, u64) {
+    while !shared.space.is_read_only() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    with_the_first_fallback(shared).await
 }
 
 // As soon as a cell was read-only its fallback went, though all of the log stayed: a minute without room cost a quiet cell the second copy of its
@@ -406,14 +414,7 @@ async fn a_fallback_is_not_removed_for_room_where_there_is_some() {
 async fn a_fallback_stays_where_the_next_one_fails_for_something_else_than_room_and_the_log_can_grow() {
     let dir = tempfile::tempdir().unwrap();
     let (server, shared) = with_two_full_segments(&of_small_segments(dir.path()), false).await;
-    let cell = shared.snapshot().await;
-    let newest = cell.revision().0;
-    // What its own thread still reads of the log stays for it.
-    while shared.feed.history().newest_revision() < newest {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    let mut feeder = Feeder::new(&shared, Some(cell));
-    feeder.fallback.renew(&Cell::default(), ChainHash::default(), &|| true).unwrap();
+    let (mut feeder, newest) = with_the_first_fallback(&shared).await;
     shared.keeper.release(newest);
     let draft = dir.path().join("fallback.tmp");
     std::fs::create_dir(&draft).unwrap();
@@ -469,9 +470,7 @@ async fn a_log_that_can_not_grow_waits_for_no_fallback_that_is_not_to_be_replace
 #[tokio::test]
 async fn what_the_disk_can_not_read_once_is_read_again_and_nothing_is_given_up() {
     let dir = tempfile::tempdir().unwrap();
-    let mut unfed = of_small_segments(dir.path());
-    unfed.settings.history = false;
-    let (server, shared) = with_two_full_segments(&unfed, false).await;
+    let (server, shared) = with_two_unfed_segments(dir.path()).await;
     let last = shared.durable_revision().0;
     let (file, place) = (dir.path().join("aside"), dir.path().join(format!("log/{:020}.segment", 1)));
     std::fs::rename(&place, &file).unwrap();
