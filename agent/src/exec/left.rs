@@ -13,7 +13,7 @@ use std::{
 use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{
-    recover::{self, Trace, allocations, look},
+    recover::{self, Read, Trace, allocations, look, read_unless_damaged},
     unread, void_record,
 };
 use crate::{
@@ -33,7 +33,7 @@ pub struct Left {
     pub killed: usize,
     /// Tasks of which something is there still: it hangs in the kernel.
     pub hanging: usize,
-    /// Tasks of which can't be read what was written down, nor so whether they run: they were left alone.
+    /// Tasks of which can't be read what was written down, nor so whether they run.
     pub unread: usize,
 }
 
@@ -50,14 +50,12 @@ pub(crate) fn end_left(directory: &AgentDirectory, within: Duration) -> io::Resu
         if directory.ended().exists() {
             continue;
         }
-        match durable::read::<ShimSpec>(&directory.spec()) {
-            Ok(Some(spec)) if spec.boot_id == boot_id() => tasks.push(Task { directory, spec }),
-            Ok(_) => {}
+        match read_unless_damaged::<ShimSpec>(&directory.spec()) {
+            Ok(Read::There(spec)) if spec.boot_id == boot_id() => tasks.push(Task { directory, spec }),
+            Ok(Read::There(_) | Read::Absent) => {}
             // What is damaged says of no process that it is there; the agent's own note of what it could not read does.
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                left_alone += usize::from(unread::noted(&directory).is_some());
-            }
-            Err(_) => left_alone += 1,
+            Ok(Read::Damaged) => left_alone += usize::from(unread::noted(&directory).is_some()),
+            Ok(Read::Unreadable(_)) | Err(_) => left_alone += 1,
         }
     }
     tasks.iter().for_each(Task::keep_shims_from_it);
@@ -71,7 +69,9 @@ pub(crate) fn end_left(directory: &AgentDirectory, within: Duration) -> io::Resu
             break;
         }
     }
-    Ok(Left { killed: found - tasks.len(), hanging: tasks.len(), unread: left_alone })
+    // Of what can't be looked at nobody can say that it hangs.
+    let unread = tasks.iter().filter(|task| look(&task.directory, task.spec.task.restart).is_err()).count();
+    Ok(Left { killed: found - tasks.len(), hanging: tasks.len() - unread, unread: left_alone + unread })
 }
 
 struct Task {
@@ -145,6 +145,20 @@ mod tests {
 
     use super::*;
     use crate::exec;
+
+    // It was said to hang in the kernel, and nothing of it was there.
+    #[test]
+    fn a_task_whose_record_cannot_be_read_is_not_said_to_hang() {
+        let place = tempfile::tempdir().unwrap();
+        let agent = AgentDirectory::new(place.path().to_owned());
+        let allocation = AllocationId { slot: 1, generation: 1 };
+        let directory = agent.allocation(allocation);
+        fs::create_dir_all(directory.root()).unwrap();
+        let spec = ShimSpec { boot_id: boot_id().to_owned(), ..exec::shim_spec(allocation, place.path().join("job")) };
+        durable::write_atomically(&directory.spec(), &spec).unwrap();
+        symlink("/proc/self/mem", directory.record(0)).unwrap();
+        assert_eq!(end_left(&agent, Duration::ZERO).unwrap(), Left { unread: 1, ..Left::default() });
+    }
 
     // An agent was killed when it had just started a shim. Nothing was found to be killed, and a moment later the shim ran its task, which went on
     // when all else had ended.

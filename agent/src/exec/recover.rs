@@ -94,7 +94,7 @@ fn look_unless_unreadable(directory: &AllocationDirectory, restart: u32) -> io::
 }
 
 /// A small file, as it was found.
-enum Read<T> {
+pub(super) enum Read<T> {
     Absent,
     /// Nothing that we wrote: it never becomes readable.
     Damaged,
@@ -103,7 +103,7 @@ enum Read<T> {
     There(T),
 }
 
-fn read_unless_damaged<T: DeserializeOwned>(path: &Path) -> io::Result<Read<T>> {
+pub(super) fn read_unless_damaged<T: DeserializeOwned>(path: &Path) -> io::Result<Read<T>> {
     // What a disk does not give back at once it may give at the second try.
     let found = durable::read(path)
         .or_else(|error| if unread::is_unreadable(&error) { durable::read(path) } else { Err(error) });
