@@ -14,7 +14,7 @@ use super::{Context, interrupt::unless_interrupted, job_wait::found};
 use crate::{
     connect::Connection,
     failure::{EXIT_UNFINISHED, Failure},
-    output::{self, cell_now_micros, span},
+    output,
 };
 
 /// From now to the deadline of a drain that is begun without one.
@@ -202,10 +202,8 @@ fn why_stay(job: &JobView, groups: &BTreeSet<&str>) -> String {
 fn progress(name: &str, view: &MachineView) -> String {
     let count = output::tasks_left(view);
     let tasks = if count == 1 { "1 task".to_owned() } else { format!("{count} tasks") };
-    let rest = view.drain_deadline_micros.saturating_sub(cell_now_micros());
-    let when = if rest > 0 { format!("stopped in {}", span(rest)) } else { "being stopped".to_owned() };
     let told = match view.state() {
-        MachineState::Draining => format!("{name}: {tasks} left, {when}"),
+        MachineState::Draining => format!("{name}: {tasks} left, {}", output::when_stopped(view)),
         other => format!("{name}: {tasks} left; it is {}", output::machine_state(other)),
     };
     match view.unknown_tasks {
@@ -275,7 +273,7 @@ mod tests {
     fn the_time_to_the_deadline_goes_by_the_cells_clock() {
         const TEN_DAYS_MICROS: i64 = 10 * 86_400 * 1_000_000;
         output::go_by_clock(output::now_micros() + TEN_DAYS_MICROS);
-        let drain_deadline_micros = cell_now_micros() + 3_600_000_000;
+        let drain_deadline_micros = output::cell_now_micros() + 3_600_000_000;
         let state = MachineState::Draining.into();
         let view = MachineView { state, drain_deadline_micros, allocations: 1, ..Default::default() };
         let told = progress("m1", &view);

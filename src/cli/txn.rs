@@ -284,6 +284,7 @@ mod tests {
             assert!(text.contains(part), "{part} in\n{text}");
         }
     }
+
     // "Not atomic" was read as if a gang could be granted in part.
     #[test]
     fn a_gang_is_shown_with_its_minimum_and_not_as_if_it_could_be_granted_in_part() {

@@ -387,6 +387,7 @@ mod tests {
         );
         assert_eq!(object["groups"][1]["unreachable"], 1);
     }
+
     // A gang that had lost its machines, and waited for others, was listed as any other that runs.
     #[test]
     fn a_job_of_which_all_waits_again_says_so_beside_its_state() {

@@ -43,14 +43,15 @@ pub(crate) fn tasks_left(view: &MachineView) -> u32 {
     view.allocations.saturating_add(view.unknown_tasks)
 }
 
+/// When what is left on a machine that is drained is stopped.
+pub(crate) fn when_stopped(view: &MachineView) -> String {
+    let rest = view.drain_deadline_micros.saturating_sub(seen_from_micros());
+    if rest > 0 { format!("stopped in {}", whole_seconds(rest)) } else { "being stopped".to_owned() }
+}
+
 /// What becomes of what is left on a machine that is drained, and when.
 pub(crate) fn drain_words(view: &MachineView) -> Option<String> {
-    let rest = view.drain_deadline_micros.saturating_sub(seen_from_micros());
-    match view.drain_deadline_micros {
-        0 => None,
-        _ if rest > 0 => Some(format!("what is left is stopped in {}", whole_seconds(rest))),
-        _ => Some("what is left is being stopped".to_owned()),
-    }
+    (view.drain_deadline_micros != 0).then(|| format!("what is left is {}", when_stopped(view)))
 }
 
 /// The state, and whether the agent has a part in it; of a machine that is drained also how far that is.

@@ -42,7 +42,7 @@ pub(crate) use govern::{held_words, unknown_words};
 pub(crate) use job::{
     failing_words, how_often, job_called, job_state, state_words as job_state_words, waiting_reasons,
 };
-pub(crate) use machine::{drain_words, state_name as machine_state, tasks_left, unfit};
+pub(crate) use machine::{drain_words, state_name as machine_state, tasks_left, unfit, when_stopped};
 pub(crate) use plain::lines;
 pub(crate) use prose::prose;
 pub(crate) use quantity::{ago, bytes, cpu, json_time, now_micros, span, span_of};
