@@ -208,12 +208,13 @@ fn lost_words(view: &SchedulerView) -> Option<String> {
 
 impl Row for HoldView {
     fn titles() -> (&'static [&'static str], &'static [&'static str]) {
-        (&["JOB", "PRIORITY", "EACH", "ENDS IN", "MACHINES", "NAMESPACE"], &["WAITS SINCE"])
+        (&["JOB", "SCHEDULER", "PRIORITY", "EACH", "ENDS IN", "MACHINES", "NAMESPACE"], &["WAITS SINCE"])
     }
 
     fn cells(&self) -> Vec<String> {
         vec![
             self.job.clone(),
+            or_dash(&self.scheduler),
             self.priority.to_string(),
             quantity::short_resources(self.resources.as_ref()),
             span(self.deadline_micros.saturating_sub(seen_from_micros())),
@@ -227,6 +228,7 @@ impl Row for HoldView {
         json!({
             "namespace": self.namespace,
             "job": self.job,
+            "scheduler": self.scheduler,
             "priority": self.priority,
             "machines": self.machines,
             "resources": quantity::json_resources(self.resources.as_ref()),

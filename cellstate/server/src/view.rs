@@ -133,6 +133,7 @@ pub(crate) fn hold(cell: &Cell, job: JobId, hold: &Hold, machines: &[u32]) -> Op
         resources: Some((&hold.resources).into()),
         deadline_micros: hold.deadline.micros,
         first_wait_revision: hold.first_wait.0,
+        scheduler: job.shape.scheduler.to_string(),
     })
 }
 
