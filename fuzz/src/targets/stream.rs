@@ -76,7 +76,7 @@ pub(super) fn session_responses(input: &[u8]) -> bool {
                     assert!(plenum_server::probe::session_request(&bytes), "no server would take {request:?}");
                 }
                 Output::Notice(notice) => assert!(!notice.to_string().is_empty(), "people are told nothing"),
-                Output::Disconnect | Output::Close(_) | Output::WakeAt { .. } => {}
+                Output::Disconnect | Output::Close(_) | Output::Hold { .. } | Output::WakeAt { .. } => {}
             }
         }
     }

@@ -86,6 +86,10 @@ impl Scheduler for Batch {
         decision
     }
 
+    fn takes_holds(&self) -> bool {
+        true
+    }
+
     fn answered(&mut self, tag: u64, outcome: &Outcome) {
         self.placer.answered(tag, outcome);
     }

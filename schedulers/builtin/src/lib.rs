@@ -11,6 +11,8 @@ mod batch;
 mod evictions;
 mod gpus;
 #[cfg(test)]
+mod holding_tests;
+#[cfg(test)]
 mod leaving_tests;
 mod placer;
 mod service;
@@ -85,8 +87,10 @@ pub async fn run(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
+    use plenum_sdk::api::ListRequest;
+    use plenum_sdk::{Client, Holding};
     use plenum_testkit::{JobBuilder, TestCell};
 
     use super::*;
@@ -111,6 +115,38 @@ mod tests {
             transactions = work => transactions,
         };
         assert_eq!(transactions[0].principal, "scheduler/batch");
+    }
+
+    #[tokio::test]
+    async fn a_gang_that_starves_holds_room_in_a_real_cell_until_it_starts() {
+        let mut cell = TestCell::start().await;
+        cell.machine("m1", 1000, Duration::from_millis(20)).await;
+        cell.machine("m2", 1000, Duration::from_millis(20)).await;
+        let mut options = SchedulerOptions::new(cell.address());
+        options.principal = "scheduler/batch".into();
+        let holds = Holding { after_wait_micros: 100_000, within_micros: 1_000_000, ..Holding::default() };
+        options.settings.holds = Some(holds);
+        let _batch = cell.scheduler_with(Batch::default(), options);
+        cell.submit(&JobBuilder::new("long", "batch").group("main", 1, 1000).forever()).await;
+        cell.wait_for("long", |job| job.groups[0].running == 1).await;
+        cell.submit(&JobBuilder::new("gang", "batch").group("main", 2, 1000).min(2)).await;
+        let client = Client::new(cell.address(), "").unwrap();
+        let held = async || {
+            let listed = client.govern().list_holds(ListRequest::default()).await.unwrap().into_inner();
+            listed.holds.into_iter().map(|hold| (hold.job, hold.scheduler, hold.machines.len())).collect::<Vec<_>>()
+        };
+        let expected = [("gang".to_owned(), "batch".to_owned(), 1)];
+        let begun = Instant::now();
+        while held().await != expected {
+            assert!(begun.elapsed() < Duration::from_secs(30), "nothing is held");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // Longer than it asks for at a time.
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        assert_eq!(held().await, expected, "it is renewed");
+        cell.machine("m3", 1000, Duration::from_millis(20)).await;
+        cell.wait_until_complete("gang").await;
+        assert_eq!(held().await, []);
     }
 
     #[tokio::test]

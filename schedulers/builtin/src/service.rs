@@ -38,6 +38,10 @@ impl Scheduler for Service {
         true
     }
 
+    fn takes_holds(&self) -> bool {
+        true
+    }
+
     fn decide(&mut self, view: &View<'_>) -> Decision {
         self.placer.begin(view, Settings::default());
         let mut decision = Decision::default();

@@ -32,6 +32,12 @@ pub struct Counters {
     pub claims_misfit: u64,
     /// Claims that were refused for any other reason.
     pub claims_other: u64,
+    /// Requests to hold room, or to hold it for longer, that the cell executed.
+    pub holds_taken: u64,
+    /// Holds that were given back.
+    pub holds_given_back: u64,
+    /// Requests of that kind that the cell refused, or that got no answer.
+    pub holds_refused: u64,
     /// Deltas that were folded.
     pub deltas: u64,
     /// Snapshots that were taken over.

@@ -48,8 +48,8 @@ impl Sent {
     }
 }
 
-/// All unanswered transactions. Invariant: `promised`, `tasks`, `homes` and `victims` are the sums over the claims of all `sent`, `stops` over
-/// their stops, and `decided` over what is decided of them.
+/// All unanswered transactions, and holds that are asked for. Invariant: `promised`, `tasks`, `homes` and `victims` are the sums over the claims of all `sent`,
+/// `promised` with `holds` besides, `stops` over their stops, and `decided` over what is decided of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct InFlight {
     sent: BTreeMap<u64, Sent>,
@@ -60,6 +60,8 @@ pub(crate) struct InFlight {
     homes: BTreeMap<JobId, u32>,
     victims: BTreeSet<AllocationId>,
     stops: BTreeSet<AllocationId>,
+    /// Room that is asked to be held for a job, and that the mirror does not show as held yet, by slot.
+    holds: BTreeMap<JobId, Vec<(u32, Resources)>>,
 }
 
 impl InFlight {
@@ -145,10 +147,30 @@ impl InFlight {
         self.sent.insert(sent.message.number, sent);
     }
 
-    fn promise(&mut self, claim: &Claim) {
-        let promised = self.promised.entry(claim.machine).or_default();
+    /// Room is asked to be held for a job: nobody else claims it meanwhile.
+    pub(crate) fn hold(&mut self, job: JobId, more: Vec<(u32, Resources)>) {
+        self.hold_no_more(job);
+        if !more.is_empty() {
+            more.iter().for_each(|(slot, resources)| self.promise_room(*slot, resources));
+            self.holds.insert(job, more);
+        }
+    }
+
+    /// It is no longer asked for: the mirror shows what became of that, or will.
+    pub(crate) fn hold_no_more(&mut self, job: JobId) {
+        if self.holds.remove(&job).is_some() {
+            self.count_again();
+        }
+    }
+
+    fn promise_room(&mut self, slot: u32, resources: &Resources) {
+        let promised = self.promised.entry(slot).or_default();
         // Far below any overflow: a window of transactions of 16,384 claims of at most 2^50 each.
-        *promised = promised.checked_add(&claim.resources).unwrap_or(*promised);
+        *promised = promised.checked_add(resources).unwrap_or(*promised);
+    }
+
+    fn promise(&mut self, claim: &Claim) {
+        self.promise_room(claim.machine, &claim.resources);
         self.tasks.insert(claim.whose(), claim.machine);
         if claim.shares_machine {
             self.homes.insert(claim.job, claim.machine);
@@ -196,6 +218,8 @@ impl InFlight {
         self.victims = self.sent.values().flat_map(|sent| &sent.victims).copied().collect();
         let claims: Vec<Claim> = self.sent.values().flat_map(|sent| sent.claims.iter().cloned()).collect();
         claims.iter().for_each(|claim| self.promise(claim));
+        let holds: Vec<_> = self.holds.values().flatten().copied().collect();
+        holds.iter().for_each(|(slot, resources)| self.promise_room(*slot, resources));
     }
 }
 

@@ -48,6 +48,7 @@
 //! |---|---|
 //! | `scheduler`, `plan`, `view` | what a scheduler sees, and what it can say |
 //! | `runtime` | the state machine between the two: no I/O, no clock, no thread |
+//! | `holds` | for which jobs that starve room is to be held, and where |
 //! | `shell` | the connection, the clock, and nothing to decide |
 //! | `client` | calls of the API beside a session: [`Client`], for frameworks that submit and launch; their messages are in [`api`] |
 //! | `draft` | jobs to submit, with what job files fill in |
@@ -60,6 +61,7 @@ mod backoff;
 mod client;
 mod counters;
 mod draft;
+mod holds;
 mod in_flight;
 mod leaving;
 mod mirror;
@@ -90,9 +92,9 @@ pub use counters::Counters;
 pub use draft::{GroupDraft, JobDraft};
 pub use plan::{Plan, PlanError};
 pub use quotas::Quotas;
-pub use runtime::{Input, Notice, Output, SchedulerRuntime};
+pub use runtime::{HoldAnswer, Input, Notice, Output, SchedulerRuntime};
 pub use scheduler::{Decision, Ended, PassedOver, Scheduler, Unanswered};
-pub use settings::{Settings, SettingsError};
+pub use settings::{Holding, Settings, SettingsError};
 pub use shell::{Options, run};
 pub use signals::asked_to_end;
 pub use specials::Specials;

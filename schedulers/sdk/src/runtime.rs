@@ -6,6 +6,7 @@
 mod connection;
 mod deciding;
 mod events;
+mod holding;
 mod unanswered;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use plenum_proto::bounds::REQUEST_BYTES_MAX;
 use plenum_proto::v1;
 
 use crate::counters::Counters;
+use crate::holds::Holds;
 use crate::in_flight::InFlight;
 use crate::mirror::Mirror;
 use crate::notes::Notes;
@@ -48,8 +50,34 @@ pub enum Input {
         /// After how many microseconds the server said that it makes sense to try again, in the metadata `plenum-retry-after-micros`; 0 where it did not.
         retry_micros: i64,
     },
+    /// What became of an [`Output::Hold`]. There is one answer each, unless the connection is gone: then none is missed.
+    Held {
+        /// Its number.
+        number: u64,
+        /// What was answered.
+        answer: HoldAnswer,
+    },
     /// The time of the last [`Output::WakeAt`] has come.
     Tick,
+}
+
+/// What was answered to a request to hold room, or to give it back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HoldAnswer {
+    /// It was executed, or was so already.
+    Executed {
+        /// At this revision.
+        revision: u64,
+    },
+    /// The cell did not execute it.
+    Refused {
+        /// Its stable code; empty where there was none.
+        code: String,
+        /// After how many microseconds the server said that it makes sense to try again; 0 where it did not.
+        retry_micros: i64,
+    },
+    /// Nobody said what became of it: what it did, if anything, the mirror shows.
+    Unanswered,
 }
 
 /// What a runtime wants done, in this order.
@@ -66,6 +94,13 @@ pub enum Output {
     Disconnect,
     /// End this session over the connection that there is; nobody waits for the answer.
     Close(v1::CloseRequest),
+    /// Ask this beside the stream of the session, over the same connection, and give what comes of it as [`Input::Held`].
+    Hold {
+        /// By which it is answered; never used twice.
+        number: u64,
+        /// Sets room aside, renews that, or gives it back.
+        request: v1::TakeHoldRequest,
+    },
     /// Give an [`Input::Tick`] then, and forget about earlier wishes.
     WakeAt {
         /// When, by the clock of the inputs.
@@ -220,6 +255,8 @@ pub struct SchedulerRuntime<S> {
     number: u64,
     mirror: Mirror,
     in_flight: InFlight,
+    /// Room that is held for jobs that starve.
+    holds: Holds,
     queue: Queue,
     share: Share,
     notes: Notes,
@@ -287,6 +324,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             number: 0,
             mirror: Mirror::default(),
             in_flight: InFlight::default(),
+            holds: Holds::default(),
             queue: Queue::default(),
             share: Share::default(),
             notes: Notes::default(),
@@ -330,6 +368,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             Input::Disconnected { status, code, reason, retry_micros } => {
                 self.lose(now_micros, (status, &code), reason, retry_micros, &mut outputs);
             }
+            Input::Held { number, answer } => self.held(now_micros, number, &answer),
             Input::Tick => {
                 self.told_wake_micros = None;
                 if self.wake_micros.is_some_and(|wake| wake <= now_micros) {

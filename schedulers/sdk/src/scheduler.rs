@@ -33,6 +33,14 @@ pub trait Scheduler {
         false
     }
 
+    /// Whether the runtime holds room for its jobs that starve, as [`Settings::holds`](crate::Settings::holds) says. Not unless it says so: the runtime can't tell
+    /// a gang that finds no room from one that its scheduler does not want to run yet, and who asks for holds by itself wants nobody else to. What is to be true
+    /// of a scheduler that wants it: a job of which tasks wait in [`View::work`] is one that it would place if there were room, and it places by
+    /// [`View::room_for`] or a [`Ledger`](crate::Ledger), for which the room that a job holds is free.
+    fn takes_holds(&self) -> bool {
+        false
+    }
+
     /// Hears what became of one of its transactions. The mirror is at least at the outcome's revision. Retries need nothing
     /// here: what was refused is offered as work again.
     fn outcome(&mut self, outcome: &Outcome) {
@@ -179,6 +187,10 @@ impl<S: Scheduler + ?Sized> Scheduler for Box<S> {
 
     fn decides_unasked(&self) -> bool {
         (**self).decides_unasked()
+    }
+
+    fn takes_holds(&self) -> bool {
+        (**self).takes_holds()
     }
 
     fn answered(&mut self, tag: u64, outcome: &Outcome) {

@@ -29,6 +29,9 @@ pub struct Settings {
     pub peer_silence_micros: i64,
     /// Least time between two messages of notes why jobs were passed over.
     pub notes_pause_micros: i64,
+    /// How room is held for jobs that starve, by the runtime of a scheduler that wants it to ([`Scheduler::takes_holds`](crate::Scheduler::takes_holds)); `None`:
+    /// not at all.
+    pub holds: Option<Holding>,
     /// For jitter, and for the scheduler's own randomness. 0: [`run`](crate::run) draws one, so that a thousand schedulers do not come back to a restarted cell in
     /// the same instant.
     pub seed: u64,
@@ -48,8 +51,40 @@ impl Default for Settings {
             reconnect: Backoff { first_micros: 50_000, most_micros: 2_000_000 },
             peer_silence_micros: 1_000_000,
             notes_pause_micros: 250_000,
+            holds: Some(Holding::default()),
             seed: 0,
             stopwatch: || 0,
+        }
+    }
+}
+
+/// How a runtime holds room for jobs that starve: gangs, as a group with a `min` is one until so many of its tasks are there, which never find room for all
+/// that start at once; and jobs whose room is held by jobs of lower bands. It asks for what is free, machine by machine, until the gang has all that it starts
+/// with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// Most jobs of this process for which room is held at once, 1 to 64: the first in its queue. A few, so that a long queue does not set aside the whole cell.
+    pub jobs_max: usize,
+    /// A gang asks once so many attempts to place it were refused in a row, at least 1.
+    pub after_losses: u32,
+    /// Or once it has waited for so long, 0 or more.
+    pub after_wait_micros: i64,
+    /// For how long it asks at a time, at least 1; once half of that is over it asks again. After a scheduler that was killed nobody has the room for as long.
+    pub within_micros: i64,
+    /// What has not grown for so long, at least 1, is given back, and not asked for again before as much time has passed: what the gang lacks is taken by what
+    /// runs long, or is nothing that can be held.
+    pub patience_micros: i64,
+}
+
+impl Default for Holding {
+    /// For tasks that run for seconds or minutes.
+    fn default() -> Self {
+        Self {
+            jobs_max: 4,
+            after_losses: 8,
+            after_wait_micros: 10_000_000,
+            within_micros: 60_000_000,
+            patience_micros: 300_000_000,
         }
     }
 }
@@ -98,6 +133,7 @@ impl Settings {
         name("namespace", &self.namespace, true)?;
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         let kept = count(NUMBERS_KEPT);
+        let holds = self.holds.unwrap_or_default();
         let bounds = [
             ("window", "1 to 256", count(self.window), 1, kept),
             ("tasks_max", "1 to 16384", count(self.tasks_max), 1, count(plenum_model::CLAIMS_MAX)),
@@ -108,6 +144,11 @@ impl Settings {
             ("reconnect.most_micros", "1 or more", self.reconnect.most_micros, 1, i64::MAX),
             ("peer_silence_micros", "1 or more", self.peer_silence_micros, 1, i64::MAX),
             ("notes_pause_micros", "0 or more", self.notes_pause_micros, 0, i64::MAX),
+            ("holds.jobs_max", "1 to 64", count(holds.jobs_max), 1, 64),
+            ("holds.after_losses", "1 or more", holds.after_losses.into(), 1, i64::MAX),
+            ("holds.after_wait_micros", "0 or more", holds.after_wait_micros, 0, i64::MAX),
+            ("holds.within_micros", "1 or more", holds.within_micros, 1, i64::MAX),
+            ("holds.patience_micros", "1 or more", holds.patience_micros, 1, i64::MAX),
         ];
         match bounds.into_iter().find(|(_, _, found, least, most)| !(least..=most).contains(&found)) {
             Some((field, expected, found, _, _)) => Err(SettingsError::Bounds { field, expected, found }),

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use plenum_proto::error::{code_of, innermost, no_cell, retry_micros_of, words};
+use plenum_proto::error::{code_of, innermost, is_unanswered, no_cell, retry_micros_of, words};
 use plenum_proto::v1;
 use plenum_proto::v1::cell_client::CellClient;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -17,7 +17,7 @@ use tonic::{Code, Request, Status, Streaming};
 
 use crate::address::{self, CALL_TIMEOUT, CELL_KEY, RunError, endpoint, principal, with_principal};
 use crate::repeats::Repeats;
-use crate::runtime::{Input, Output, SchedulerRuntime};
+use crate::runtime::{HoldAnswer, Input, Output, SchedulerRuntime};
 use crate::scheduler::Scheduler;
 use crate::settings::{Settings, drawn_seed};
 
@@ -26,6 +26,12 @@ const MESSAGE_BYTES_MAX: usize = plenum_proto::bounds::PAGE_BYTES_MAX;
 
 /// Messages that wait to be written. A window of transactions, and some notes.
 const SENDS_QUEUED_MAX: usize = 512;
+
+/// How long it may take until a request to hold room is answered. Then nobody knows what became of it, and it is made again.
+const HOLD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Answers to such requests that wait to be read. Far more than are under way at once.
+const ANSWERS_QUEUED_MAX: usize = 64;
 
 /// How long the cell is given to take the end of a session, when the scheduler ends; and for being reached, where there is no connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -74,6 +80,7 @@ pub async fn run<S: Scheduler>(
         endpoint,
         principal,
         link: Link::Down { connect_at: Instant::now() },
+        held: mpsc::channel(ANSWERS_QUEUED_MAX),
         wake_at: None,
         repeats: Repeats::default(),
     };
@@ -103,6 +110,8 @@ struct Shell<S> {
     endpoint: Endpoint,
     principal: Option<MetadataValue<Ascii>>,
     link: Link,
+    /// What comes of requests to hold room, which are made beside the stream.
+    held: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     wake_at: Option<Instant>,
     repeats: Repeats,
 }
@@ -168,6 +177,8 @@ impl<S: Scheduler> Shell<S> {
                     Ok(None) => gone("the cell ended the stream"),
                     Err(status) => disconnected(&status),
                 },
+                // This end has a sender, too: there is always another one to wait for.
+                Some(held) = self.held.1.recv() => held,
                 () = tick => {
                     self.wake_at = None;
                     Input::Tick
@@ -236,6 +247,7 @@ impl<S: Scheduler> Shell<S> {
             }
             Output::Disconnect => self.link = Link::Down { connect_at: Instant::now() },
             Output::Close(request) => self.end_session(request),
+            Output::Hold { number, request } => self.ask_for_hold(number, request),
             Output::WakeAt { micros } => {
                 let wait = micros.saturating_sub(monotonic_micros()).max(0).unsigned_abs();
                 self.wake_at = Some(Instant::now() + Duration::from_micros(wait));
@@ -251,6 +263,20 @@ impl<S: Scheduler> Shell<S> {
         let mut client = called.client.clone();
         let request = self.to_this_cell(request);
         tokio::spawn(async move { drop(tokio::time::timeout(CLOSE_TIMEOUT, client.close(request)).await) });
+    }
+
+    /// Asks for a hold beside the stream, and has what comes of it read in its turn. Of a request over a connection that is gone nobody waits for the answer.
+    fn ask_for_hold(&self, number: u64, request: v1::TakeHoldRequest) {
+        let Link::Up { called, .. } = &self.link else { return };
+        let (mut client, answers) = (called.client.clone(), self.held.0.clone());
+        let request = self.to_this_cell(request);
+        tokio::spawn(async move {
+            let answer = match tokio::time::timeout(HOLD_TIMEOUT, client.take_hold(request)).await {
+                Ok(answer) => hold_answer(answer),
+                Err(_) => HoldAnswer::Unanswered,
+            };
+            drop(answers.send(Input::Held { number, answer }).await);
+        });
     }
 
     /// A request that no other cell executes, be it the one that answers at the address by now: there, a session of this number is somebody else's.
@@ -290,6 +316,16 @@ impl<S: Scheduler> Shell<S> {
         };
         // Whether it was heard makes no difference here: the cell ends silent sessions by itself.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
+    }
+}
+
+fn hold_answer(answer: Result<tonic::Response<v1::TakeHoldResponse>, Status>) -> HoldAnswer {
+    match answer {
+        Ok(response) => HoldAnswer::Executed { revision: response.into_inner().revision },
+        Err(status) if is_unanswered(&status) => HoldAnswer::Unanswered,
+        Err(status) => {
+            HoldAnswer::Refused { code: code_of(&status).to_owned(), retry_micros: retry_micros_of(&status) }
+        }
     }
 }
 
@@ -350,6 +386,7 @@ mod tests {
             endpoint: endpoint("http://127.0.0.1:7070").unwrap(),
             principal: None,
             link,
+            held: mpsc::channel(1),
             wake_at: None,
             repeats: Repeats::default(),
         }

@@ -65,6 +65,8 @@ struct Linked {
     /// Up to where deltas were put into `to_scheduler`.
     told: Revision,
     to_cell: VecDeque<v1::SessionRequest>,
+    /// Requests to hold room, which are made beside the stream, by their numbers.
+    holds: VecDeque<(u64, v1::TakeHoldRequest)>,
     to_scheduler: VecDeque<v1::SessionResponse>,
 }
 
@@ -231,6 +233,9 @@ impl Stage {
     pub fn cut_answers(&mut self, seat: Seat) {
         while let Some(request) = self.seats[seat.0].link.as_mut().and_then(|link| link.to_cell.pop_front()) {
             self.serve(seat, request);
+        }
+        while let Some((_, request)) = self.seats[seat.0].link.as_mut().and_then(|link| link.holds.pop_front()) {
+            self.decide_hold(request);
         }
         self.cut(seat);
     }
@@ -422,6 +427,11 @@ impl Stage {
             self.serve(seat, request);
             return true;
         }
+        if !held && let Some((number, request)) = link.holds.pop_front() {
+            let answer = self.decide_hold(request);
+            self.give(seat, Input::Held { number, answer });
+            return true;
+        }
         false
     }
 
@@ -440,6 +450,9 @@ impl Stage {
                 Output::Close(request) => {
                     let command = Command::CloseSession(SessionId(request.session));
                     self.ask("local", command);
+                }
+                Output::Hold { number, request } => {
+                    player.link.iter_mut().for_each(|link| link.holds.push_back((number, request.clone())));
                 }
                 Output::WakeAt { micros } => player.wake_at = Some(micros),
                 Output::Notice(notice) => player.notices.push(notice),

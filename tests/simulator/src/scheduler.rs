@@ -1,15 +1,26 @@
 //! A scheduler's process: the production runtime, its connection and its timers.
 
+use std::collections::BTreeMap;
+
 use plenum_model::{Outcome, QuotaUse, RejectionCode};
 use plenum_proto::v1::{self, session_response::Tell};
 use plenum_schedulers::{Batch, Service};
-use plenum_sdk::{Backoff, Input, Notice, Output, Scheduler, SchedulerRuntime, Settings};
+use plenum_sdk::{Backoff, HoldAnswer, Holding, Input, Notice, Output, Scheduler, SchedulerRuntime, Settings};
 
 use crate::books::{Checked, Violation};
 use crate::rival::{self, Rival};
 use crate::world::{ConnectionId, Event, Message, Party, Purpose, Side, World};
 
 const UNAVAILABLE: i32 = 14;
+
+/// As a run is short, who starves does so soon.
+const HOLDING: Holding = Holding {
+    jobs_max: 2,
+    after_losses: 4,
+    after_wait_micros: 500_000,
+    within_micros: 3_000_000,
+    patience_micros: 5_000_000,
+};
 
 /// A place for a scheduler; its processes come and go.
 pub(crate) struct Seat {
@@ -18,13 +29,15 @@ pub(crate) struct Seat {
     life: u64,
     runtime: Option<SchedulerRuntime<Box<dyn Scheduler>>>,
     connection: Option<ConnectionId>,
+    /// Requests to hold room that are not answered, by their connections: each has one of its own.
+    holds: BTreeMap<ConnectionId, u64>,
     /// The newest wish to be woken; older ones are void.
     wish: u64,
 }
 
 impl Seat {
     pub(crate) fn new(number: usize, name: &'static str) -> Self {
-        Self { number, name, life: 0, runtime: None, connection: None, wish: 0 }
+        Self { number, name, life: 0, runtime: None, connection: None, holds: BTreeMap::new(), wish: 0 }
     }
 
     fn party(&self) -> Party {
@@ -51,7 +64,7 @@ impl Seat {
         };
         let tasks_max = if world.random.chance(300) { 2 } else { 4096 };
         let reconnect = Backoff { first_micros: 50_000, most_micros: 1_000_000 };
-        let settings = Settings { seed, tasks_max, reconnect, ..Settings::default() };
+        let settings = Settings { seed, tasks_max, reconnect, holds: Some(HOLDING), ..Settings::default() };
         let runtime = SchedulerRuntime::new(settings, scheduler).expect("the settings are within their bounds");
         self.runtime = Some(runtime);
         world.tell(|| format!("{}: begins", self.name));
@@ -65,6 +78,7 @@ impl Seat {
         }
         world.tell(|| format!("{}: killed", self.name));
         self.connection = None;
+        self.holds.clear();
         let party = self.party();
         world.drop_connections(Side::Client, |of| of == party);
         true
@@ -87,6 +101,10 @@ impl Seat {
 
     /// A message arrives.
     pub(crate) fn receive(&mut self, world: &mut World, id: ConnectionId, message: Message) -> Checked {
+        if let Some(number) = self.holds.remove(&id) {
+            world.hang_up(id, Side::Client);
+            return self.give(world, Input::Held { number, answer: hold_answer(message) });
+        }
         if self.connection != Some(id) {
             return Ok(());
         }
@@ -142,6 +160,9 @@ impl Seat {
 
     /// The connection is over.
     pub(crate) fn closed(&mut self, world: &mut World, id: ConnectionId) -> Checked {
+        if let Some(number) = self.holds.remove(&id) {
+            return self.give(world, Input::Held { number, answer: HoldAnswer::Unanswered });
+        }
         if self.connection != Some(id) {
             return Ok(());
         }
@@ -170,6 +191,11 @@ impl Seat {
                 }
                 // Unheard: the session lingers until the cell ends it by itself.
                 Output::Close(_) => {}
+                Output::Hold { number, request } => {
+                    let id = world.connect(Party::Scheduler(seat), Purpose::Hold);
+                    self.holds.insert(id, number);
+                    world.send(id, Side::Server, Message::TakeHold(request));
+                }
                 Output::WakeAt { micros } => {
                     self.wish += 1;
                     world.agenda.at(micros, Event::SchedulerWakes { seat, life, wish: self.wish });
@@ -178,6 +204,15 @@ impl Seat {
             }
         }
         Ok(())
+    }
+}
+
+fn hold_answer(message: Message) -> HoldAnswer {
+    match message {
+        Message::HoldTaken(taken) => HoldAnswer::Executed { revision: taken.revision },
+        Message::Refused { status: UNAVAILABLE, .. } => HoldAnswer::Unanswered,
+        Message::Refused { reason: code, .. } => HoldAnswer::Refused { code, retry_micros: 0 },
+        _ => HoldAnswer::Unanswered,
     }
 }
 

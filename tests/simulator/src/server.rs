@@ -82,6 +82,10 @@ enum Ticket {
     Ask {
         connection: ConnectionId,
     },
+    /// A scheduler that holds room.
+    Hold {
+        connection: ConnectionId,
+    },
 }
 
 /// A running server.
@@ -348,6 +352,7 @@ impl Server {
             Ticket::Reports { told } => self.reported(world, told, at, &decision),
             Ticket::Fitness { connection, revision } => Self::report_answered(world, connection, revision),
             Ticket::Ask { connection } => self.answered(world, connection, &decision),
+            Ticket::Hold { connection } => Self::hold_answered(world, connection, at, &decision),
         }
         Ok(())
     }

@@ -81,8 +81,14 @@ pub(crate) enum Purpose {
     Session,
     Follow,
     Register,
-    Report { number: u64 },
-    Ask { wish: usize },
+    Report {
+        number: u64,
+    },
+    Ask {
+        wish: usize,
+    },
+    /// A scheduler's request to hold room, beside its stream.
+    Hold,
 }
 
 /// What travels. Messages of the protocol are encoded and decoded on their way.
@@ -100,6 +106,8 @@ pub(crate) enum Message {
     Answered {
         done: bool,
     },
+    TakeHold(v1::TakeHoldRequest),
+    HoldTaken(v1::TakeHoldResponse),
     /// The call or the stream ends with this code of `google.rpc`.
     Refused {
         status: i32,
@@ -443,6 +451,8 @@ impl Message {
             Self::Assignments(message) => Self::Assignments(carried(&message)),
             Self::Report(message) => Self::Report(carried(&message)),
             Self::Reported(message) => Self::Reported(carried(&message)),
+            Self::TakeHold(message) => Self::TakeHold(carried(&message)),
+            Self::HoldTaken(message) => Self::HoldTaken(carried(&message)),
             other => other,
         }
     }

@@ -30,7 +30,7 @@ const OUT_OF_RANGE: i32 = 11;
 
 /// The longest hint of a server when to try again that is followed, in microseconds. Longer ones are followed up to here: a scheduler shall not
 /// fall silent for ever because a server errs.
-const HINT_MICROS_MAX: i64 = 60_000_000;
+pub(super) const HINT_MICROS_MAX: i64 = 60_000_000;
 
 impl<S: Scheduler> SchedulerRuntime<S> {
     /// Says who it is, and what it has.
@@ -110,6 +110,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
     /// Tries again after a while, `least_micros` at least. `turned_away`: the cell answered, and does not want this scheduler.
     fn reconnect(&mut self, reason: String, turned_away: bool, least_micros: i64, outputs: &mut Vec<Output>) {
         self.link = Link::Down;
+        self.forget_holds();
         self.attempts = self.attempts.saturating_add(1);
         let micros = self.settings.reconnect.delay_micros(self.attempts, self.settings.seed).max(least_micros);
         outputs.push(Output::Notice(Notice::Lost { turned_away, reason, retry_micros: micros }));
@@ -322,6 +323,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.seen.see(delta.revision.0);
         self.counters.deltas += 1;
         self.notice_after(now_micros, &delta);
+        self.see_holds();
         ends.iter().for_each(|ended| self.scheduler.ended(ended));
         delta.sessions.is_empty() || !self.leave_if_closed(now_micros, outputs)
     }

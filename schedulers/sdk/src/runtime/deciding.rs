@@ -146,8 +146,10 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.wake_micros = None;
             self.trial = now_micros >= self.trial_not_before_micros;
             self.notes.begin();
+            self.holds.begin_pass();
         }
         let mut gathered = self.gather(now_micros, from, with_firsts);
+        self.look_after_holds(now_micros, outputs);
         gathered.wake_micros.into_iter().for_each(|micros| self.wake_by(micros));
         self.held_back |= gathered.held_back;
         let asked_micros = self.asked_micros();
@@ -307,6 +309,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         tasks_max: usize,
         gathered: &mut Gathered,
     ) {
+        let candidacy = self.candidacy();
         let Some(cell) = self.mirror.cell() else { return };
         let log_time = self.mirror.log_time(now_micros);
         let turns: Vec<_> = self.queue.jobs(from, until).collect();
@@ -336,6 +339,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 }
                 self.trial_not_before_micros = now_micros.saturating_add(silence_micros);
                 gathered.wake_by(self.trial_not_before_micros);
+            }
+            if let Some(candidacy) = candidacy.filter(|_| owner == self.session) {
+                let (why, again) = candidacy.of((cell, job, log_time), standing, (since, now_micros));
+                again.into_iter().for_each(|again| gathered.wake_by(again));
+                why.into_iter().for_each(|why| self.holds.consider(standing.turn, why, candidacy.holding()));
             }
             if now_micros < standing.not_before_micros {
                 gathered.wake_by(standing.not_before_micros);
@@ -385,7 +393,13 @@ impl<S: Scheduler> SchedulerRuntime<S> {
 
     /// Remembers why work stays unplaced. Where the scheduler gave no reason, that is said of own jobs: of theirs peers say more, and the last word counts.
     fn note(&mut self, left: Left, unsent: Option<Place>, passed_over: Vec<PassedOver>, base: Revision) {
-        let passed_over = joined(passed_over);
+        let cell = self.mirror.cell();
+        let with_hold = |mut note: PassedOver| {
+            let holds = cell.map_or_else(String::new, |cell| self.holds.words(cell, note.job));
+            note.reason.insert_str(0, &holds);
+            note
+        };
+        let passed_over: Vec<PassedOver> = joined(passed_over).into_iter().map(with_hold).collect();
         let said: BTreeSet<_> = passed_over.iter().map(|note| (note.job, note.group)).collect();
         let is_late = |job, group| unsent.is_some_and(|unsent| self.queue.place(job, group) >= Some(unsent));
         let is_own = |job| self.share.is_own(job);

@@ -7,9 +7,9 @@ use plenum_core::{Core, CoreOptions};
 use plenum_model::{
     Cell, CellIdentity, Command, Decision, JobId, Outcome, RejectionCode, Request, Revision, SessionId,
 };
-use plenum_proto::transaction;
-use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
-use plenum_sdk::Input;
+use plenum_proto::v1::{self, command::Ask as Asked, session_request::Ask, session_response::Tell};
+use plenum_proto::{command, transaction};
+use plenum_sdk::{HoldAnswer, Input};
 
 use super::{Seat, Stage};
 
@@ -133,6 +133,26 @@ impl Stage {
             }
             Decision::Rejected(rejection) => rejected(wire.number, rejection.code.as_str().into(), rejection.message),
             Decision::Accepted { .. } => panic!("a transaction has an outcome"),
+        }
+    }
+
+    /// Room is held for a job, or given back. As with a server, the answer may come before the delta.
+    pub(super) fn decide_hold(&mut self, wire: v1::TakeHoldRequest) -> HoldAnswer {
+        let refused = |code: RejectionCode| HoldAnswer::Refused { code: code.as_str().to_owned(), retry_micros: 0 };
+        if wire.incarnation != self.cell().identity().incarnation {
+            return refused(RejectionCode::OtherIncarnation);
+        }
+        let take = v1::TakeHold {
+            job: wire.job,
+            machines: wire.machines,
+            resources: Some(wire.resources.unwrap_or_default()),
+            deadline_micros: self.log_time().plus_micros(wire.within_micros).micros,
+            session: wire.session,
+        };
+        let command = command::command(Asked::TakeHold(take)).expect("a runtime sends valid requests");
+        match self.decide(&Request { principal: "local".into(), namespace: "".into(), command }) {
+            Decision::Rejected(rejection) => refused(rejection.code),
+            _ => HoldAnswer::Executed { revision: self.cell().revision().0 },
         }
     }
 

@@ -6,8 +6,9 @@ use plenum_model::planted::{self, Bug};
 use plenum_model::{
     BootId, Command, Decision, Machine, MachineId, MachineState, RejectionCode, Request, Revision, Unfit,
 };
+use plenum_proto::command;
 use plenum_proto::machines::{self, Fitness};
-use plenum_proto::v1;
+use plenum_proto::v1::{self, command::Ask};
 use plenum_server::agents::{self, Asking, Grant, Hindrance};
 use plenum_server::commit::Asked;
 
@@ -18,6 +19,7 @@ use crate::world::{ConnectionId, Message, Side, World};
 
 const INVALID_ARGUMENT: i32 = 3;
 const ALREADY_EXISTS: i32 = 6;
+const ABORTED: i32 = 10;
 const UNAVAILABLE: i32 = 14;
 /// Each machine of a simulated cell has one agent, which may be started again.
 const ONE_AGENT: &str = "";
@@ -45,6 +47,7 @@ impl Server {
                 self.ask(Some(Ticket::Ask { connection: id }), Asked::new(request));
                 self.turn(world)
             }
+            Message::TakeHold(request) => self.take_hold(world, id, request),
             _ => self.fail_call(world, id, INVALID_ARGUMENT, "not for a server"),
         }
     }
@@ -266,6 +269,40 @@ impl Server {
             *world.tally.rejections.entry(rejection.code.as_str().to_owned()).or_default() += 1;
         }
         world.send(id, Side::Client, Message::Answered { done });
+        world.hang_up(id, Side::Server);
+    }
+
+    /// A scheduler asks for room to be held.
+    fn take_hold(&mut self, world: &mut World, id: ConnectionId, wire: v1::TakeHoldRequest) -> Checked {
+        if wire.incarnation != self.identity.incarnation {
+            return self.fail_call(world, id, ABORTED, RejectionCode::OtherIncarnation.as_str());
+        }
+        let take = v1::TakeHold {
+            job: wire.job,
+            machines: wire.machines,
+            resources: Some(wire.resources.unwrap_or_default()),
+            deadline_micros: self.log_now(world).plus_micros(wire.within_micros).micros,
+            session: wire.session,
+        };
+        let Ok(command) = command::command(Ask::TakeHold(take)) else {
+            return self.fail_call(world, id, INVALID_ARGUMENT, RejectionCode::InvalidRequest.as_str());
+        };
+        let request = Request { principal: Self::principal(), namespace: "".into(), command };
+        self.ask(Some(Ticket::Hold { connection: id }), Asked::new(request));
+        self.turn(world)
+    }
+
+    /// The answer to that.
+    pub(super) fn hold_answered(world: &mut World, id: ConnectionId, at: Revision, decision: &Decision) {
+        let message = match decision {
+            Decision::Rejected(rejection) => {
+                let code = rejection.code.as_str().to_owned();
+                *world.tally.rejections.entry(code.clone()).or_default() += 1;
+                Message::Refused { status: INVALID_ARGUMENT, reason: code }
+            }
+            _ => Message::HoldTaken(v1::TakeHoldResponse { revision: at.0, changed: true, deadline_micros: 0 }),
+        };
+        world.send(id, Side::Client, message);
         world.hang_up(id, Side::Server);
     }
 }

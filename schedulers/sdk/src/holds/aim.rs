@@ -1,0 +1,226 @@
+//! What the hold of a job is to be: so much on each of so many machines, and on which ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plenum_model::{Cell, ClassSet, GroupShape, Job, JobId, Machine, MachineState, Resource, Resources, Room};
+
+/// Free room, as a hold of one job finds it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rooms<'a> {
+    pub(super) cell: &'a Cell,
+    pub(super) job: JobId,
+    /// What own claims, and own holds that are asked for, may take, by slot.
+    pub(super) promised: &'a BTreeMap<u32, Resources>,
+}
+
+impl Rooms<'_> {
+    /// What the job may hold on a machine: room of holds that come after its own is among it.
+    fn room_to_hold(&self, slot: u32) -> Room {
+        self.less_promised(slot, self.cell.room_to_hold(slot, self.job))
+    }
+
+    /// Whether it may hold so much there.
+    pub(super) fn may_hold(&self, slot: u32, each: &Resources) -> bool {
+        self.room_to_hold(slot).shortage(each).is_none()
+    }
+
+    /// Whether so much is free there, without a hold.
+    pub(super) fn may_claim(&self, slot: u32, each: &Resources) -> bool {
+        self.less_promised(slot, self.cell.room_for(slot, self.job)).shortage(each).is_none()
+    }
+
+    fn less_promised(&self, slot: u32, mut room: Room) -> Room {
+        self.promised.get(&slot).into_iter().for_each(|promised| room.take(promised));
+        room
+    }
+}
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Aim {
+    /// What is to be held on each machine.
+    pub(super) each: Resources,
+    /// For so many tasks.
+    pub(super) tasks: u64,
+    /// On so many machines.
+    pub(super) machines: usize,
+    /// Of machines on which tasks of the group may run; `None`: of any.
+    classes: Option<ClassSet>,
+    /// The machine that the job's tasks share, once it was chosen.
+    home: Option<u32>,
+}
+
+impl Aim {
+    /// Room for `count` tasks of a group at once. As a hold has the same amount on all its machines, it is for the fewest tasks a machine with which there are
+    /// enough machines, were they empty: the smaller it is on each, the sooner one has that free, and the less is held beyond what is needed. `None` where the
+    /// cell has no such room, or the tasks need none; for fewer of them where not `all` are needed. Walks over all machines.
+    pub(super) fn of(cell: &Cell, job: &Job, shape: &GroupShape, (count, all): (u32, bool)) -> Option<Self> {
+        if shape.resources.is_nothing() {
+            return None;
+        }
+        let home = job.home.filter(|_| job.shape.same_machine);
+        let classes = suitable(cell, job, shape);
+        let mut aim = Self { each: shape.resources, tasks: 1, machines: 1, classes, home };
+        let count = u64::from(count);
+        let mut machines: BTreeMap<u64, usize> = BTreeMap::new();
+        for slot in (0..cell.machine_rows().len()).filter(|&slot| aim.suits(cell, slot)) {
+            let tasks = cell.machine_in(slot).map_or(0, |machine| at_most(machine, shape)).min(count);
+            *machines.entry(tasks).or_default() += 1;
+        }
+        machines.remove(&0);
+        let count = if all { count } else { count.min(in_all(&machines)) };
+        aim.tasks = if job.shape.same_machine {
+            machines.contains_key(&count).then_some(count)?
+        } else {
+            tasks_a_machine(&machines, count)?
+        };
+        aim.each = times(&shape.resources, aim.tasks)?;
+        aim.machines = usize::try_from(count.div_ceil(aim.tasks)).unwrap_or(usize::MAX);
+        Some(aim)
+    }
+
+    /// Whether tasks of the group may run on a machine, whatever is free there.
+    pub(super) fn suits(&self, cell: &Cell, slot: u32) -> bool {
+        let Some(row) = cell.machine_row(slot).filter(|row| row.state == MachineState::Ready) else { return false };
+        let of_class = self.classes.as_ref().is_none_or(|classes| classes.contains(row.class));
+        of_class && self.home.is_none_or(|home| home == slot)
+    }
+
+    /// Machines to hold it on, rising, as many as there are and no more than are needed: at first those of `kept`, then those of `slots` that have it free,
+    /// then those where later holds lose it.
+    pub(super) fn choose(&self, rooms: &Rooms<'_>, kept: &[u32], slots: impl Iterator<Item = u32>) -> Vec<u32> {
+        let has_it = |slot: &u32| self.suits(rooms.cell, *slot) && rooms.may_hold(*slot, &self.each);
+        let mut chosen: BTreeSet<u32> = kept.iter().copied().filter(has_it).take(self.machines).collect();
+        if chosen.len() < self.machines {
+            let others: BTreeSet<u32> = slots.filter(|slot| !chosen.contains(slot)).filter(has_it).collect();
+            let (free, held): (Vec<u32>, Vec<u32>) =
+                others.into_iter().partition(|slot| rooms.may_claim(*slot, &self.each));
+            let missing = self.machines - chosen.len();
+            chosen.extend(free.into_iter().chain(held).take(missing));
+        }
+        chosen.into_iter().collect()
+    }
+
+    /// The machine that has most of it, and how much that has: for who needs a single one. The one of `kept` comes first, as long as it suits. `None` where none
+    /// has some of each resource.
+    pub(super) fn part(
+        &self,
+        rooms: &Rooms<'_>,
+        kept: &[u32],
+        slots: impl Iterator<Item = u32>,
+    ) -> Option<(u32, Resources)> {
+        let part_of = |slot: u32| {
+            let part = rooms.room_to_hold(slot).positive().at_most(&self.each);
+            let machine = rooms.cell.machine_in(slot).filter(|_| self.suits(rooms.cell, slot))?;
+            let is_large_enough = self.each.fits_in(&machine.capacity);
+            let thousandths = is_large_enough.then(|| thousandths_of(&part, &self.each)).filter(|&part| part > 0)?;
+            Some((thousandths, slot, part))
+        };
+        if let Some((_, slot, part)) = kept.iter().find_map(|&slot| part_of(slot)) {
+            return Some((slot, part));
+        }
+        // Of equal ones the lowest slot.
+        let best = slots.filter_map(part_of).max_by_key(|&(thousandths, slot, _)| (thousandths, u32::MAX - slot));
+        best.map(|(_, slot, part)| (slot, part))
+    }
+}
+
+/// How often an amount fits in another one.
+pub(super) fn fits(each: &Resources, room: &Resources) -> u64 {
+    let asked = Resource::ALL.into_iter().filter(|&resource| each.get(resource) > 0);
+    asked.map(|resource| room.get(resource) / each.get(resource)).min().unwrap_or(0)
+}
+
+/// Machines on which tasks of the group may run, by their attributes; `None`: on all.
+fn suitable(cell: &Cell, job: &Job, shape: &GroupShape) -> Option<ClassSet> {
+    let closed = cell.partitions().map(|(_, partition)| partition);
+    let closed: Vec<_> = closed.filter(|partition| !partition.is_open_to(&job.shape.scheduler)).collect();
+    if shape.constraints.is_empty() && closed.is_empty() {
+        return None;
+    }
+    let mut classes = ClassSet::default();
+    classes.refresh_by(cell, |attributes| {
+        let holds = shape.constraints.iter().all(|rule| rule.holds(attributes));
+        holds && !closed.iter().any(|partition| partition.has(attributes))
+    });
+    Some(classes)
+}
+
+/// How many tasks of a group a machine can have when it is empty.
+fn at_most(machine: &Machine, shape: &GroupShape) -> u64 {
+    let limit = if shape.per_machine == 0 { u64::MAX } else { shape.per_machine.into() };
+    let of_device = |want: &plenum_model::Device| {
+        let is_asked = |other: &&plenum_model::Device| (&other.kind, &other.model) == (&want.kind, &want.model);
+        let asked: u64 = shape.devices.iter().filter(is_asked).map(|device| u64::from(device.millis)).sum();
+        let there = machine.devices.iter().filter(|device| device.is_of(want));
+        there.map(|device| u64::from(device.millis)).sum::<u64>() / asked.max(1)
+    };
+    let devices = shape.devices.iter().map(of_device).min().unwrap_or(u64::MAX);
+    fits(&shape.resources, &machine.capacity).min(limit).min(devices)
+}
+
+/// The fewest tasks a machine with which as many machines as there are have `count` in all. `machines`: how many can have so many at most. One each where they can
+/// have them, and not with the same number everywhere; `None` where they can't.
+fn tasks_a_machine(machines: &BTreeMap<u64, usize>, count: u64) -> Option<u64> {
+    if count == 0 || in_all(machines) < count {
+        return None;
+    }
+    let (mut left, mut before) = (machines.values().sum::<usize>(), 0);
+    for (&tasks, &of) in machines {
+        let least = count.div_ceil(number(left).max(1)).max(before + 1);
+        if least <= tasks {
+            return Some(least);
+        }
+        (left, before) = (left - of, tasks);
+    }
+    Some(1)
+}
+
+fn in_all(machines: &BTreeMap<u64, usize>) -> u64 {
+    let tasks = machines.iter().map(|(&tasks, &of)| tasks.saturating_mul(number(of)));
+    tasks.fold(0, u64::saturating_add)
+}
+
+fn number(machines: usize) -> u64 {
+    u64::try_from(machines).unwrap_or(u64::MAX)
+}
+
+/// So many times an amount; `None` where that is beyond what a cell takes.
+fn times(each: &Resources, tasks: u64) -> Option<Resources> {
+    let of = |resource: Resource| each.get(resource).saturating_mul(tasks);
+    let [cpu_millis, memory_bytes, disk_bytes, custom @ ..] = Resource::ALL.map(of);
+    Some(Resources { cpu_millis, memory_bytes, disk_bytes, custom }).filter(Resources::within_bounds)
+}
+
+/// How much of an amount a part is, in thousandths, by the resource of which it has least.
+fn thousandths_of(part: &Resources, whole: &Resources) -> u64 {
+    let asked = Resource::ALL.into_iter().filter(|&resource| whole.get(resource) > 0);
+    let of = |resource: Resource| u128::from(part.get(resource)) * 1000 / u128::from(whole.get(resource));
+    asked.map(of).min().map_or(0, |least| u64::try_from(least).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fewest_tasks_a_machine_are_chosen_with_which_there_are_enough_machines() {
+        let of = |machines: &[(u64, usize)], count| tasks_a_machine(&machines.iter().copied().collect(), count);
+        assert_eq!(of(&[(1, 4)], 4), Some(1));
+        assert_eq!(of(&[(4, 2)], 4), Some(2), "two each, and not four on one");
+        assert_eq!(of(&[(1, 3), (5, 2)], 8), Some(4), "the small ones are of no use then");
+        assert_eq!(of(&[(1, 2), (5, 1)], 6), Some(1), "no one number will do: as far as it goes");
+        assert_eq!(of(&[(1, 2), (5, 1)], 8), None);
+        assert_eq!(of(&[], 1), None);
+    }
+
+    #[test]
+    fn amounts_are_compared_by_what_is_scarcest() {
+        let each = Resources::new(1000, 100);
+        assert_eq!(fits(&each, &Resources::new(5000, 350)), 3);
+        assert_eq!(thousandths_of(&Resources::new(500, 100), &each), 500);
+        assert_eq!(thousandths_of(&Resources::new(1000, 0), &each), 0);
+        assert_eq!(times(&each, 3), Some(Resources::new(3000, 300)));
+        assert_eq!(times(&each, u64::MAX), None);
+    }
+}
