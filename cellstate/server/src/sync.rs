@@ -57,7 +57,7 @@ const MISSED_MAX: u64 = 4096;
 pub struct SyncOptions {
     /// A message of deltas or pages is closed when it has so many bytes.
     pub message_bytes: usize,
-    /// Time between heartbeats, in microseconds.
+    /// Time between heartbeats, in microseconds. Watchers take what was heard more than three seconds ago for old: above that they are current only now and then.
     pub heartbeat_micros: i64,
     /// Time between the pulses that schedulers are asked for, in microseconds. 0: none.
     pub pulse_micros: i64,

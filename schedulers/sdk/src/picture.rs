@@ -1,12 +1,15 @@
-//! A mirror without a session: built from a snapshot and folded forward, for who only looks. No I/O, no clock.
+//! A mirror without a session: built from a snapshot and folded forward, for who only looks. No I/O, no clock: it is given the time.
+
+mod beats;
 
 use plenum_model::{Cell, Revision};
 use plenum_proto::v1::{self, session_response::Tell};
 
+use self::beats::{Beats, LATE_MICROS_MAX};
 use crate::seen::Seen;
 use crate::wire::{Filling, decode_delta};
 
-/// The picture, over as many streams as it takes.
+/// The picture, over as many streams as it takes. Times are in microseconds, of a clock that never goes back and goes on while the machine sleeps.
 #[derive(Debug, Default)]
 pub(crate) struct Picture {
     /// Stays, while another one comes in, until that is whole.
@@ -15,6 +18,8 @@ pub(crate) struct Picture {
     filling: Option<Filling>,
     /// The newest revision of the cell, as this stream's last heartbeat told it.
     newest: Option<Revision>,
+    /// How old that is.
+    beats: Beats,
     /// Something is in the picture that was not looked at.
     is_new: bool,
 }
@@ -28,6 +33,8 @@ pub(crate) enum Useless {
     OtherCell(Vec<u8>),
     /// The server has not all that was seen.
     Older,
+    /// What it tells has been old for too long: another one tells what is so now.
+    Late,
 }
 
 impl Picture {
@@ -36,15 +43,15 @@ impl Picture {
         self.cell.as_ref()
     }
 
-    /// The picture, where it has come to what the cell said last that it has.
-    pub(crate) fn current(&self) -> Option<&Cell> {
-        let newest = self.newest.filter(|_| self.filling.is_none())?;
+    /// The picture, where it has come to what the cell said last that it has, and that is not long ago.
+    pub(crate) fn current(&self, now_micros: i64) -> Option<&Cell> {
+        let newest = self.newest.filter(|_| self.filling.is_none() && self.beats.are_fresh(now_micros))?;
         self.cell.as_ref().filter(|cell| cell.revision() >= newest)
     }
 
     /// Whether it is current, and has something new.
-    pub(crate) fn is_news(&self) -> bool {
-        self.is_new && self.current().is_some()
+    pub(crate) fn is_news(&self, now_micros: i64) -> bool {
+        self.is_new && self.current(now_micros).is_some()
     }
 
     /// Somebody has seen all that is new.
@@ -62,8 +69,9 @@ impl Picture {
         &self.seen
     }
 
-    /// The greeting of the next stream.
-    pub(crate) fn hello(&self) -> v1::Hello {
+    /// The greeting of the next stream, which is asked for now.
+    pub(crate) fn hello(&mut self, now_micros: i64) -> v1::Hello {
+        self.beats.asked(now_micros);
         // One of an earlier incarnation can't go on, and a server that did not compare would have it do so.
         let own = self.cell.as_ref().filter(|cell| cell.identity().incarnation == self.seen.incarnation);
         self.seen.hello(own.map_or_else(Revision::default, Cell::revision))
@@ -72,10 +80,11 @@ impl Picture {
     /// The stream is gone, and what was still to come over it.
     pub(crate) fn lost(&mut self) {
         (self.filling, self.newest) = (None, None);
+        self.beats.lost();
     }
 
     /// Takes what comes down a stream.
-    pub(crate) fn take(&mut self, message: v1::SessionResponse) -> Result<(), Useless> {
+    pub(crate) fn take(&mut self, message: v1::SessionResponse, now_micros: i64) -> Result<(), Useless> {
         match message.tell {
             Some(Tell::Welcome(welcome)) => self.welcome(&welcome)?,
             Some(Tell::Snapshot(part)) => {
@@ -90,6 +99,10 @@ impl Picture {
             Some(Tell::Heartbeat(beat)) => {
                 self.seen.see(beat.revision);
                 self.newest = Some(Revision(beat.revision));
+                self.beats.heard(beat.now_micros, now_micros);
+                if self.beats.late_micros(now_micros) > LATE_MICROS_MAX {
+                    return Err(Useless::Late);
+                }
             }
             // A watch asks for nothing; or a message of a kind that a later version may have.
             Some(Tell::Outcome(_) | Tell::Error(_)) | None => {}
@@ -107,6 +120,9 @@ impl Picture {
             return Err(Useless::Older);
         }
         let same_life = offered.incarnation == self.seen.incarnation;
+        if !same_life || offered.term != self.seen.term {
+            self.beats.other_clock();
+        }
         if same_life {
             self.seen.term = offered.term;
             self.seen.see(offered.revision);
@@ -115,6 +131,7 @@ impl Picture {
         }
         // It may be another one, of who fell behind: what this stream said before is before that.
         self.newest = None;
+        self.beats.lost();
         self.filling = welcome.snapshot.then(Filling::new);
         if welcome.snapshot {
             return Ok(());

@@ -9,6 +9,7 @@ use plenum_model::Cell;
 use plenum_proto::bounds::PAGE_BYTES_MAX;
 use plenum_proto::error::{code_of, no_cell, retry_micros_of, words};
 use plenum_proto::v1::{self, cell_client::CellClient};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::Instant;
 use tonic::{Code, Request, Status, Streaming};
 
@@ -139,35 +140,40 @@ impl Watch {
     }
 
     /// Waits until there is a current picture with something in it that was not given before, and gives it. It is current as of the last heartbeat, which comes once a second:
-    /// the first picture of a connection waits for one. Several changes may be one: to learn what changed, keep a clone of the picture before, which costs as much as some
-    /// pointers, and compare. Where waiting ends early, as in a `select!`, nothing is lost.
+    /// the first picture of a connection waits for one, or for two where the first one was long in coming. One that the server made more than three seconds ago counts for
+    /// none. So a program that stood still, as while its machine slept, is given nothing of what lay in its buffers, but the present once it has come there. Several changes
+    /// may be one: to learn what changed, keep a clone of the picture before, which costs as much as some pointers, and compare. Where waiting ends early, as in a `select!`,
+    /// nothing is lost.
     ///
     /// # Errors
     /// [`WatchError`]: somebody has to do something about it. Anything else that goes wrong is tried again by itself.
     pub async fn changed(&mut self) -> Result<&Cell, WatchError> {
-        let mut folded = 0;
+        let (mut folded, mut has_all) = (0, false);
         loop {
-            let is_news = self.picture.is_news();
-            if is_news && folded == MESSAGES_MAX {
+            let is_news = self.picture.is_news(since_boot_micros());
+            if is_news && (has_all || folded >= MESSAGES_MAX) {
                 break;
             }
-            tokio::select! {
+            has_all = tokio::select! {
                 biased;
-                end = self.step() => self.handle(end)?,
+                end = self.step() => {
+                    self.handle(end)?;
+                    false
+                }
                 // What has come is taken in first; this gives the connection a turn to read it.
-                () = tokio::task::yield_now(), if is_news => break,
-            }
+                () = tokio::task::yield_now(), if is_news => true,
+            };
             folded = if is_news { folded + 1 } else { 0 };
         }
         self.picture.looked();
-        Ok(self.picture.current().expect("what is news is there"))
+        Ok(self.picture.cell().expect("what is news is there"))
     }
 
-    /// The picture, where it is current as far as is known: there is a connection, and it has come to what the cell said last. Of use between two changes, while somebody waits
-    /// for the next one.
+    /// The picture, where it is current as far as is known: there is a connection, and it has come to what the cell said last, which was at most three seconds ago. Of use
+    /// between two changes, while somebody waits for the next one: nothing is heard otherwise, and what was heard grows old.
     #[must_use]
     pub fn current(&self) -> Option<&Cell> {
-        self.picture.current()
+        self.picture.current(since_boot_micros())
     }
 
     /// The last picture there was, be it old: of use to who shows it. It is `None` before the first one is whole, and while one that could not be kept is fetched anew.
@@ -182,7 +188,8 @@ impl Watch {
             Link::Down { connect_at } => {
                 tokio::time::sleep_until(*connect_at).await;
                 self.attempts = self.attempts.saturating_add(1);
-                self.link = Link::Calling(call(self.client.clone(), self.picture.hello()));
+                let hello = self.picture.hello(since_boot_micros());
+                self.link = Link::Calling(call(self.client.clone(), hello));
                 None
             }
             Link::Calling(call) => match call.await {
@@ -193,7 +200,10 @@ impl Watch {
                 Err(status) => Some(self.end_of(&status)),
             },
             Link::Up(stream) => match stream.message().await {
-                Ok(Some(message)) => self.picture.take(message).err().map(|useless| self.useless(useless)),
+                Ok(Some(message)) => {
+                    let taken = self.picture.take(message, since_boot_micros());
+                    taken.err().map(|useless| self.useless(useless))
+                }
                 Ok(None) => Some(End::Lost { reason: "the cell ended the stream".into(), retry_micros: 0 }),
                 Err(status) => Some(self.end_of(&status)),
             },
@@ -203,7 +213,7 @@ impl Watch {
     /// Goes on after what happened.
     fn handle(&mut self, end: Option<End>) -> Result<(), WatchError> {
         let Some(end) = end else {
-            if self.picture.current().is_some() && self.attempts > 0 {
+            if self.attempts > 0 && self.current().is_some() {
                 self.attempts = 0;
                 self.repeats.stands();
             }
@@ -258,6 +268,9 @@ impl Watch {
             Useless::Unread(reason) => End::Unread(reason),
             Useless::OtherCell(id) => End::Fatal(self.other_cell(address::hexadecimal(&id))),
             Useless::Older => End::Fatal(self.older()),
+            Useless::Late => {
+                End::Lost { reason: "what it tells has been old for half a minute".into(), retry_micros: 0 }
+            }
         }
     }
 
@@ -271,6 +284,14 @@ impl Watch {
         let (incarnation, revision) = self.picture.seen().standing();
         WatchError::Older { incarnation, revision }
     }
+}
+
+/// Microseconds since the machine was booted, by a clock that is never set and goes on while the machine sleeps: what was heard before is old then.
+fn since_boot_micros() -> i64 {
+    let time = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let since_boot = Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0));
+    i64::try_from(since_boot.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// Opens a stream. A server that shows that it is there is then waited for without end, as it may have much to read.

@@ -58,6 +58,21 @@ async fn a_watch_shows_what_changes_and_goes_on_after_a_restart() {
     assert_eq!(after.identity().cell_id, before.identity().cell_id);
 }
 
+// What was heard last counted as the present for as long as the connection stood, whoever had stood still meanwhile.
+#[tokio::test]
+async fn who_did_not_listen_for_some_seconds_is_not_current_and_then_given_the_present() {
+    let cell = TestCell::start_with(often).await;
+    cell.submit(&JobBuilder::new("early", "batch").group("main", 1, 1000)).await;
+    let mut watch = Client::new(cell.address(), "user/ann").unwrap().watch();
+    until(&mut watch, |cell| has(cell, "early")).await;
+    assert!(watch.current().is_some());
+    cell.submit(&JobBuilder::new("late", "batch").group("main", 1, 1000)).await;
+    tokio::time::sleep(Duration::from_millis(3_200)).await;
+    assert!(watch.current().is_none() && watch.cell().is_some(), "it has heard nothing for three seconds");
+    assert!(has(changed(&mut watch).await.unwrap(), "late"));
+    assert!(watch.current().is_some());
+}
+
 // Of an empty cell at the address a framework published that nothing is there, while all tasks ran.
 #[tokio::test]
 async fn a_watch_follows_a_restored_cell_and_neither_an_older_one_nor_another() {
