@@ -148,7 +148,7 @@ impl Row for AllocationView {
             transaction_id(self.session, self.number),
             self.created_revision.to_string(),
             self.job_version.to_string(),
-            or_dash(&self.reason),
+            or_dash(if self.reason.is_empty() { &self.move_reason } else { &self.reason }),
         ]
     }
 
@@ -175,6 +175,7 @@ impl Row for AllocationView {
             "created_at": json_time(self.created_micros),
             "exit_code": exit_code(self),
             "reason": or_null(&self.reason),
+            "move_reason": or_null(&self.move_reason),
             "waits_for_allocations": waits_for(self),
             "ended_revision": revision_or_null(self.ended_revision),
             "ended_at": json_time(self.ended_micros),
@@ -227,6 +228,19 @@ mod tests {
         assert_eq!(AllocationView::default().cells()[12], "-");
         let (narrow, wide) = AllocationView::titles();
         assert_eq!(cells.len(), narrow.len() + wide.len());
+    }
+
+    // Of a running, ready allocation it was the reason, which is that of an end: who went by it took a healthy endpoint for one that leaves.
+    #[test]
+    fn why_a_task_came_is_no_reason_to_leave() {
+        let moved = "moved off m1, which is drained";
+        let came = AllocationView { move_reason: moved.to_owned(), ..AllocationView::default() };
+        let object = came.to_json();
+        assert_eq!((&object["reason"], &object["move_reason"]), (&Value::Null, &json!(moved)));
+        let last = |view: &AllocationView| view.cells().last().cloned();
+        assert_eq!(last(&came).as_deref(), Some(moved), "people have one column for both");
+        let leaves = AllocationView { reason: "the job was stopped".to_owned(), ..came };
+        assert_eq!(last(&leaves).as_deref(), Some("the job was stopped"));
     }
 
     // Of all namespaces, two jobs of one name had rows that looked alike.

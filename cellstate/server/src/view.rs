@@ -9,7 +9,7 @@ use plenum_model::{
 };
 use plenum_proto::v1;
 
-/// A live allocation. `created` is the time of its grant, where it is known.
+/// A live allocation. `created` is the time of its grant, where it is known. Why it was moved no row says, and neither does this.
 #[must_use]
 pub(crate) fn allocation(cell: &Cell, allocation: &AllocationRef<'_>, created: Option<LogTime>) -> v1::AllocationView {
     let row = allocation.row;
@@ -52,6 +52,7 @@ pub(crate) fn allocation(cell: &Cell, allocation: &AllocationRef<'_>, created: O
         started_micros: 0,
         unreachable_micros: away.map_or(0, |machine| machine.since.micros),
         lost_at_micros: lost_at.map_or(0, |time| time.micros),
+        move_reason: String::new(),
     }
 }
 

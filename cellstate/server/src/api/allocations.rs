@@ -94,7 +94,7 @@ fn live(
         }
         let created = shared.picture.about_when(allocation.row.created);
         let mut row = view::allocation(cell, &allocation, created);
-        // What was moved had another allocation before.
+        // What was moved had another allocation before; of what leaves, why it does is of more use.
         let may_be_moved = row.attempt > 1 && row.reason.is_empty();
         if (created.is_none() || may_be_moved)
             && let Some(granted) = grants.at(row.created_revision, created.is_none())
@@ -103,7 +103,7 @@ fn live(
                 row.created_micros = granted.created_micros;
             }
             if may_be_moved {
-                row.reason = granted.moved.clone().unwrap_or_default();
+                row.move_reason = granted.moved.clone().unwrap_or_default();
             }
         }
         if !room.takes(&row) {

@@ -422,7 +422,7 @@ async fn live(shared: &Arc<Shared>, glance: Glance, id: AllocationId) -> Result<
     let mut view = view::allocation(&glance, &allocation, about);
     // It may have a turn, and what follows waits for one.
     drop(glance);
-    // What was moved had another allocation before.
+    // What was moved had another allocation before; of what leaves, why it does is of more use.
     let may_be_moved = view.attempt > 1 && view.reason.is_empty();
     if created.is_none() || may_be_moved {
         let (known, revision) = (shared.clone(), Revision(view.created_revision));
@@ -434,7 +434,7 @@ async fn live(shared: &Arc<Shared>, glance: Glance, id: AllocationId) -> Result<
         // Not refused when many read: a row without its time would look like one of 1970.
         if let Ok((time, moved)) = past::patiently(&shared.reads, read).await {
             view.created_micros = time.micros;
-            view.reason = moved.unwrap_or(view.reason);
+            view.move_reason = moved.unwrap_or_default();
         }
     }
     Ok(view)

@@ -57,10 +57,12 @@ async fn a_task_that_was_moved_off_a_drained_machine_says_so_where_it_left_and_w
     let channel = connect(&server).await;
     let Moved { machine, before, after } = moved(&channel).await;
     let (left, came) = (shown(&channel, before[0]).await, shown(&channel, after).await);
-    assert_eq!((left.state(), left.reason.as_str()), (v1::AllocationState::Stopping, WHY));
-    assert_eq!((came.state(), came.reason.as_str()), (v1::AllocationState::Granted, WHY));
+    let why = |view: &v1::AllocationView| (view.state(), view.reason.clone(), view.move_reason.clone());
+    assert_eq!(why(&left), (v1::AllocationState::Stopping, WHY.to_owned(), String::new()));
+    assert_eq!(why(&came), (v1::AllocationState::Granted, String::new(), WHY.to_owned()), "it does not leave");
     assert!(came.created_micros > 0 && came.machine == "m2", "{came:?}");
-    assert_eq!(shown(&channel, before[1]).await.reason, "", "that one stays where it is");
+    let stays = shown(&channel, before[1]).await;
+    assert_eq!((stays.reason.as_str(), stays.move_reason.as_str()), ("", ""), "that one stays where it is");
     let ask = v1::AllocationHistoryRequest { allocation: after, ..Default::default() };
     let story = Jobs::new(channel.clone()).allocation_history(ask).await.unwrap().into_inner();
     assert_eq!(story.events[0].detail, format!("default/web work[0] on machine m2: {WHY}"));
@@ -76,8 +78,9 @@ async fn a_task_that_was_moved_off_a_drained_machine_says_so_where_it_left_and_w
     let listed = Jobs::new(channel.clone()).list_allocations(list).await.unwrap().into_inner().allocations;
     let ended = listed.iter().find(|row| row.id == before[0]).unwrap();
     assert_eq!((ended.state(), ended.reason.as_str()), (v1::AllocationState::Stopped, WHY));
-    let reasons = listed.iter().filter(|row| row.ended_revision == 0).map(|row| (row.id, row.reason.as_str()));
-    assert_eq!(reasons.collect::<BTreeMap<_, _>>(), BTreeMap::from([(before[1], ""), (after, WHY)]));
+    let live = listed.iter().filter(|row| row.ended_revision == 0);
+    let reasons = live.map(|row| (row.id, (row.reason.as_str(), row.move_reason.as_str())));
+    assert_eq!(reasons.collect::<BTreeMap<_, _>>(), BTreeMap::from([(before[1], ("", "")), (after, ("", WHY))]));
     assert_eq!(shown(&channel, before[0]).await.reason, WHY);
     server.shutdown().await.unwrap();
 }
@@ -94,14 +97,14 @@ async fn what_lives_is_shown_with_its_start_and_its_reason_however_far_behind_th
     let Moved { machine, before, after } = moved(&channel).await;
     report(&channel, &machine, before[1], v1::AllocationState::Running).await;
     let (came, stays) = (shown(&channel, after).await, shown(&channel, before[1]).await);
-    assert_eq!((came.reason.as_str(), came.started_micros), (WHY, 0), "it has not begun");
+    assert_eq!((came.move_reason.as_str(), came.started_micros), (WHY, 0), "it has not begun");
     assert!(stays.created_micros > 0 && stays.started_micros >= stays.created_micros, "{stays:?}");
     let mut jobs = Jobs::new(channel.clone());
     jobs.stop_allocation(v1::StopAllocationRequest { allocation: before[1] }).await.unwrap();
     let stopping = shown(&channel, before[1]).await;
     assert_eq!((stopping.state(), stopping.started_micros), (v1::AllocationState::Stopping, stays.started_micros));
     let listed = jobs.list_allocations(v1::ListAllocationsRequest::default()).await.unwrap().into_inner().allocations;
-    assert_eq!(listed.iter().find(|row| row.id == after).unwrap().reason, WHY);
+    assert_eq!(listed.iter().find(|row| row.id == after).unwrap().move_reason, WHY);
     server.shutdown().await.unwrap();
 }
 
