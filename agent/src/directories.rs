@@ -222,6 +222,14 @@ impl AllocationDirectory {
         self.0.join(format!("exit-{restart}"))
     }
 
+    /// How the latest start ended of those of which an end is written down here.
+    pub(crate) fn last_exit(&self) -> Option<PathBuf> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let restart_of = |name: &OsStr| name.to_str()?.strip_prefix("exit-")?.parse::<u32>().ok();
+        let last = entries.filter_map(|entry| restart_of(&entry.file_name())).max()?;
+        Some(self.exit(last))
+    }
+
     pub(crate) fn exit_reserved(&self) -> PathBuf {
         self.0.join("exit.reserved")
     }

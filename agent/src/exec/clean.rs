@@ -1,5 +1,5 @@
-//! Freeing what is kept no longer: the oldest ended allocations, what others of these printed, and shared directories of jobs that nothing here
-//! needs.
+//! Freeing what is kept no longer: ended allocations that have no place any more, what others of these printed, and shared directories of jobs that
+//! nothing here needs.
 //!
 //! The agent is not told when a job is over. So a job's directory stays as long as an allocation of it is kept, and then for a day: a
 //! group that comes `after` another one finds its files, however long that one ran. Most jobs have none there, and an empty directory does not stay
@@ -21,7 +21,7 @@ use std::{
 use plenum_model::AllocationId;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
 
-use super::{ExecOptions, printed, recover};
+use super::{ExecOptions, places, printed, recover};
 use crate::{
     directories::{self, AgentDirectory, AllocationDirectory},
     durable,
@@ -95,8 +95,8 @@ impl Cleaning {
     }
 }
 
-/// Removes the oldest ended allocations beyond those that are kept, and what others of these printed beyond the bytes that are; and where it
-/// looks at `jobs`, directories of such without any. That looks at all that there were within a day, however few have ended since the last time.
+/// Removes ended allocations beyond those that are kept, and what others of these printed beyond the bytes that are; and where it looks at
+/// `jobs`, directories of such without any. That looks at all that there were within a day, however few have ended since the last time.
 pub(super) fn clean(options: &ExecOptions, recording: &Recording, jobs: bool) {
     let unused = if jobs { unused_jobs(options) } else { Vec::new() };
     let excess = excess(options, recording);
@@ -166,9 +166,9 @@ fn aside_of(beside: &Path, name: &str) -> PathBuf {
     beside.join(format!("{REMOVED_PREFIX}{name}"))
 }
 
-/// The oldest ended allocations beyond those that are kept. Of all of them it removes files that are still there.
+/// The ended allocations that have no place any more, the oldest first. Of all of them it removes files that are still there.
 fn excess(options: &ExecOptions, recording: &Recording) -> Vec<AllocationId> {
-    let (agent, mut ended) = (&options.directory, ended(&options.directory));
+    let (agent, ended) = (&options.directory, ended(&options.directory));
     for &allocation in &ended {
         let directory = agent.allocation(allocation);
         // As a rule they are gone since it was forgotten; the agent may have died over that.
@@ -176,8 +176,13 @@ fn excess(options: &ExecOptions, recording: &Recording) -> Vec<AllocationId> {
             remove_if_ended(&directory, recording, || set_files_aside(agent, allocation));
         }
     }
-    ended.truncate(ended.len().saturating_sub(options.ended_kept_max));
-    ended
+    if ended.len() <= options.ended_kept_max {
+        // As long as all stay, nobody has to read how they ended.
+        return Vec::new();
+    }
+    let counted: Vec<_> = ended.iter().map(|&allocation| (printed::kind(&agent.allocation(allocation)), 1)).collect();
+    let stay = places::stay(&counted, options.ended_kept_max as u64);
+    ended.into_iter().zip(stay).filter_map(|(allocation, stays)| (!stays).then_some(allocation)).collect()
 }
 
 /// All ended allocations of which something is kept, the oldest first.
@@ -325,7 +330,7 @@ mod tests {
     use plenum_model::JobId;
 
     use super::*;
-    use crate::exec;
+    use crate::{driver::Exit, exec};
 
     const JOB: JobId = JobId { slot: 9, generation: 1 };
 
@@ -442,6 +447,26 @@ mod tests {
         stage.options.ended_kept_max = 1;
         clean(&stage.options, &stage.recording, false);
         assert_eq!(ended.map(|directory| directory.root().exists()), [false, false, false, true]);
+    }
+
+    // After a sweep of some thousand tasks nobody could read why three of them had failed: as many as are kept had ended after them, without a word.
+    #[test]
+    fn what_failed_and_says_why_outlives_what_ended_well_after_it() {
+        let mut stage = Stage::set();
+        stage.options.ended_kept_max = 4;
+        let ended = [(1, 65), (2, 0), (3, 0), (4, 0), (5, 0), (6, 0)].map(|(slot, code)| {
+            let directory = stage.record(slot);
+            let exit = Exit { code: Some(code), ..Exit::default() };
+            durable::write_atomically(&directory.exit(0), &exit).unwrap();
+            if !exit.succeeded() {
+                fs::write(directory.root().join("stderr-0.log"), "no such sample").unwrap();
+            }
+            let when = SystemTime::now() - Duration::from_secs(60 - u64::from(slot));
+            fs::File::create(directory.ended()).unwrap().set_modified(when).unwrap();
+            directory
+        });
+        clean(&stage.options, &stage.recording, false);
+        assert_eq!(ended.map(|directory| directory.root().exists()), [true, false, false, true, true, true]);
     }
 
     // Each time that some tasks had ended, the agent looked at the directories of all jobs of a day, and starts waited meanwhile.

@@ -8,6 +8,7 @@ mod left;
 #[cfg(test)]
 mod levels;
 mod marks;
+mod places;
 mod printed;
 mod recover;
 mod start;
@@ -94,9 +95,10 @@ pub struct ExecOptions {
     pub isolation: Isolation,
     /// Output kept of each task and stream: two files of at most this size.
     pub log_file_bytes_max: u64,
-    /// Ended allocations whose directories are kept for readers of logs; beyond, the oldest go.
+    /// Ended allocations whose directories are kept for readers of logs. Those that printed nothing, those that printed something and ended well or were
+    /// asked to end, and those that did and failed have a third each, as long as they need it; within each the oldest go.
     pub ended_kept_max: usize,
-    /// Output kept of these, in bytes: the newest that has room, each task's as a whole. It may be an eighth more for a moment.
+    /// Output kept of these, in bytes, each task's as a whole: shared in the same way. It may be an eighth more for a moment.
     pub ended_bytes_max: u64,
 }
 

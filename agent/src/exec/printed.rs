@@ -12,9 +12,12 @@ use std::{
 use super::{
     clean::{Recording, ended},
     marks::Marks,
+    places::{Kind, stay},
 };
 use crate::{
     directories::{AgentDirectory, AllocationDirectory},
+    driver::Exit,
+    durable,
     logs::{Segment, segment_name, segments},
 };
 
@@ -27,17 +30,34 @@ pub(super) fn bytes(directory: &AllocationDirectory) -> u64 {
     lengths.fold(0, u64::saturating_add)
 }
 
-/// Gives up what ended tasks printed, so that at most so many bytes of it are left: from the newest on all is kept that has room beside what is newer.
+/// What is left of an ended allocation. Reads how it ended, where it left something.
+pub(super) fn kind(directory: &AllocationDirectory) -> Kind {
+    kind_by(directory, bytes(directory))
+}
+
+/// The same, where so much is kept of what it printed.
+fn kind_by(directory: &AllocationDirectory, bytes: u64) -> Kind {
+    if bytes == 0 {
+        return Kind::Silent;
+    }
+    let exit: Option<Exit> = directory.last_exit().and_then(|path| durable::read(&path).ok()?);
+    // Who was asked to end has not failed, whatever it made of that.
+    let is_well = exit.is_some_and(|exit| exit.succeeded() || exit.stop_requested);
+    if is_well { Kind::Printed } else { Kind::Failed }
+}
+
+/// Gives up what ended tasks printed, so that at most so many bytes of it are left. Whose goes is said by [`stay`].
 pub(super) fn bound(agent: &AgentDirectory, bytes_max: u64, recording: &Recording) {
-    let mut kept = 0_u64;
-    for allocation in ended(agent).into_iter().rev() {
-        let directory = agent.allocation(allocation);
-        // What is given up takes no room from others: of one that printed more than all may, older ones are not to go with it.
-        let with_it = kept.saturating_add(bytes(&directory));
-        if with_it <= bytes_max {
-            kept = with_it;
-        } else {
-            give_up(&directory, recording);
+    let ended: Vec<_> = ended(agent).into_iter().map(|allocation| agent.allocation(allocation)).collect();
+    let printed: Vec<u64> = ended.iter().map(bytes).collect();
+    if printed.iter().copied().fold(0, u64::saturating_add) <= bytes_max {
+        return;
+    }
+    let of_each = ended.iter().zip(printed).map(|(directory, bytes)| (kind_by(directory, bytes), bytes));
+    let of_each: Vec<_> = of_each.collect();
+    for (directory, stays) in ended.iter().zip(stay(&of_each, bytes_max)) {
+        if !stays {
+            give_up(directory, recording);
         }
     }
 }
@@ -180,6 +200,45 @@ mod tests {
         ];
         bound(&agent, 1200, &Recording::default());
         assert_eq!(tasks.each_ref().map(bytes), [400, 400, 0, 400]);
+    }
+
+    // Of a sweep that printed more than is kept, what the few tasks had printed that failed early was given up first.
+    #[test]
+    fn what_failed_keeps_its_output_beside_more_of_what_ended_well_after_it() {
+        let place = tempfile::tempdir().unwrap();
+        let agent = AgentDirectory::new(place.path().to_owned());
+        let tasks = [(1, 65), (2, 0), (3, 0), (4, 0)].map(|(slot, code)| {
+            let directory = task(&agent, slot, 400, ago(60 - u64::from(slot)));
+            let exit = Exit { code: Some(code), ..Exit::default() };
+            durable::write_atomically(&directory.exit(0), &exit).unwrap();
+            directory
+        });
+        bound(&agent, 1200, &Recording::default());
+        assert_eq!(tasks.map(|directory| bytes(&directory)), [400, 0, 400, 400]);
+    }
+
+    #[test]
+    fn its_latest_end_says_of_what_kind_a_task_is_that_printed_something() {
+        let place = tempfile::tempdir().unwrap();
+        let agent = AgentDirectory::new(place.path().to_owned());
+        let directory = task(&agent, 1, 400, None);
+        assert_eq!(kind(&directory), Kind::Failed, "nobody knows how it ended");
+        let well = Exit { code: Some(0), ..Exit::default() };
+        let failed = Exit { code: Some(3), ..Exit::default() };
+        let stopped = Exit { signal: Some(15), stop_requested: true, ..Exit::default() };
+        for (restart, exit, expected) in [
+            (8, &well, Kind::Printed),
+            (9, &failed, Kind::Failed),
+            (10, &well, Kind::Printed),
+            (11, &stopped, Kind::Printed),
+        ] {
+            durable::write_atomically(&directory.exit(restart), exit).unwrap();
+            assert_eq!(kind(&directory), expected, "{exit:?}");
+        }
+        give_up(&task(&agent, 2, 400, ago(1)), &Recording::default());
+        for silent in [task(&agent, 3, 0, ago(1)), agent.allocation(AllocationId { slot: 2, generation: 1 })] {
+            assert_eq!(kind(&silent), Kind::Silent, "nothing of it is left");
+        }
     }
 
     // The file that tells how much there was is there already where nothing came into the newest one, and where an agent ended in between.

@@ -30,9 +30,10 @@ pub struct Options {
     pub resources: BTreeMap<String, u64>,
     /// Output kept of each task and stream: two files of at most this size.
     pub log_file_bytes_max: u64,
-    /// Ended allocations whose output is kept; beyond, the oldest go.
+    /// Ended allocations whose output is kept. Those that printed nothing, those that printed something and ended well or were asked to end, and those
+    /// that did and failed have a third each, as long as they need it; within each the oldest go.
     pub ended_kept_max: usize,
-    /// Output kept of these, in bytes: the newest that has room, each task's as a whole.
+    /// Output kept of these, in bytes, each task's as a whole: shared in the same way.
     pub ended_bytes_max: u64,
     /// Processes and threads of one task.
     pub pids_max: u32,
