@@ -1,6 +1,6 @@
 //! Which of a job's allocations people see beside it: a job that was submitted often, or fails again and again, has thousands that ended.
 
-use plenum_proto::v1::{AllocationView, JobView};
+use plenum_proto::v1::{AllocationView, GroupView, JobView};
 
 /// Ended ones that are shown.
 const ENDED_SHOWN: usize = 10;
@@ -14,12 +14,14 @@ pub(super) struct Shown {
     more: usize,
     /// Those of earlier versions, or of an earlier job of the name.
     earlier: usize,
+    /// What was listed, where there is more, or may be: then what is counted above is not all.
+    cut_at: Option<usize>,
 }
 
 impl Shown {
-    /// Of a list in which the last that ended come first.
-    pub(super) fn of(job: &JobView, listed: &[AllocationView]) -> Self {
-        let mut shown = Self::default();
+    /// Of a list in which the last that ended come first; `is_cut`: there are more, or may be.
+    pub(super) fn of(job: &JobView, listed: &[AllocationView], is_cut: bool) -> Self {
+        let mut shown = Self { cut_at: is_cut.then_some(listed.len()), ..Self::default() };
         let mut room = ENDED_SHOWN;
         for allocation in listed {
             if allocation.ended_revision == 0 {
@@ -33,12 +35,22 @@ impl Shown {
                 shown.rows.push(allocation.clone());
             }
         }
+        if is_cut {
+            let seen = ENDED_SHOWN - room;
+            // The list ends before they do, and the job's groups have counted them.
+            shown.more = shown.more.max(ended_of(job).saturating_sub(seen));
+        }
         shown
     }
 
     /// How many more there are, and that `command` lists them; nothing where there are none.
     pub(super) fn hint(&self, command: &str) -> Option<String> {
         let all = self.more + self.earlier;
+        if let Some(rows) = self.cut_at.filter(|_| all > 0) {
+            return Some(format!(
+                "there are at least {all} more ended allocations, and more than the {rows} rows that the server told at once: see some with `{command}` and --filter, such as `state=failed` or `machine=NAME`"
+            ));
+        }
         let what = match all {
             0 => return None,
             1 => "1 more ended allocation".to_owned(),
@@ -51,6 +63,15 @@ impl Shown {
         };
         Some(format!("there {} {what}{of_earlier}; see all with `{command}`", if all == 1 { "is" } else { "are" }))
     }
+}
+
+/// How many allocations of the tasks that a job has now have ended, by what its groups count: those of tasks that were scaled away are not among them.
+fn ended_of(job: &JobView) -> usize {
+    let of_group = |group: &GroupView| {
+        let live = [group.granted, group.starting, group.running, group.stopping, group.lost];
+        u64::from(group.attempts).saturating_sub(live.into_iter().map(u64::from).sum())
+    };
+    usize::try_from(job.groups.iter().map(of_group).sum::<u64>()).unwrap_or(usize::MAX)
 }
 
 /// Whether it is of the job's present version: what is listed by a name is of earlier ones, too, and of what had the name before.
@@ -73,7 +94,7 @@ mod tests {
             ..AllocationView::default()
         };
         let shown = |listed: &[AllocationView]| {
-            let shown = Shown::of(&job, listed);
+            let shown = Shown::of(&job, listed, false);
             let revisions: Vec<u64> = shown.rows.iter().map(|row| row.ended_revision).collect();
             (revisions, shown.hint("plenum alloc list").unwrap_or_default())
         };
@@ -88,5 +109,32 @@ mod tests {
         let (revisions, told) = shown(&earlier[..1]);
         assert!(revisions.is_empty(), "{revisions:?}");
         assert_eq!(told, "there is 1 more ended allocation of earlier versions; see all with `plenum alloc list`");
+    }
+
+    // Of 20,000 tasks that were done, `plenum job show` told of 9,990 more than it showed, as many as the server had listed, and named a command that
+    // listed as many.
+    #[test]
+    fn where_the_list_is_cut_the_groups_say_how_many_more_there_are() {
+        let group = |attempts, running| GroupView { attempts, running, ..GroupView::default() };
+        let job = JobView { id: 7, version: 2, groups: vec![group(20, 2), group(15, 0)], ..JobView::default() };
+        let of = |version, ended_revision| AllocationView {
+            job_id: 7,
+            job_version: version,
+            ended_revision,
+            ..AllocationView::default()
+        };
+        let told =
+            |listed: &[AllocationView]| Shown::of(&job, listed, true).hint("plenum alloc list").unwrap_or_default();
+        let ended: Vec<_> = (0..12).map(|before| of(2, 40 - before)).collect();
+        assert_eq!(
+            told(&ended),
+            "there are at least 23 more ended allocations, and more than the 12 rows that the server told at once: see some with `plenum alloc list` and --filter, such as `state=failed` or `machine=NAME`"
+        );
+        let with_earlier = [&ended[..4], &[of(1, 9)]].concat();
+        assert!(
+            told(&with_earlier).starts_with("there are at least 30 more ended allocations, and more than the 5 rows")
+        );
+        let all_live = JobView { groups: vec![group(2, 2)], ..job.clone() };
+        assert_eq!(Shown::of(&all_live, &[of(2, 0)], true).hint("plenum alloc list"), None, "none has ended");
     }
 }

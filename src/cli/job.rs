@@ -274,7 +274,7 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
     }
     let unknown = stop::unknown_of(&connection, job, at, hints::look_until(None)).await;
     stop::add_unknown(&mut object, "unknown", unknown.as_ref(), |tasks| tasks.iter().map(Row::to_json).collect());
-    let shown = Shown::of(&view, &listed.allocations);
+    let shown = Shown::of(&view, &listed.allocations, listed.truncated);
     let text = || {
         let shape = view.shape.clone().unwrap_or_default();
         let launched = launches(&view, &shape);
@@ -302,11 +302,16 @@ async fn show(context: &Context, job: &JobName, at: Option<At>) -> Result<(), Fa
     output::print(&output::object(context.format, &object, &job.called(), text))?;
     let moment = at.map_or_else(String::new, |_| format!(" --at {revision}"));
     let all = format!("plenum alloc list --job {}/{} --all{moment}", job.namespace, job.name);
-    // Programs have them all.
-    if let Some(hint) = shown.hint(&all).filter(|_| context.format.is_for_people()) {
+    let hint = shown.hint(&all);
+    // It tells of a list that was cut, too, unless that is for how much of the past was looked at.
+    let is_told = hint.is_some() && listed.looked_back_to == 0;
+    // Programs have them all, or find `truncated`.
+    if let Some(hint) = hint.filter(|_| context.format.is_for_people()) {
         output::tell(&hint);
     }
-    alloc::tell_of_more(context, &listed);
+    if !is_told {
+        alloc::tell_of_more(context, &listed);
+    }
     Ok(())
 }
 

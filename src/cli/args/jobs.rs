@@ -25,7 +25,8 @@ pub(crate) enum Job {
     /// Lists jobs
     #[command(mut_arg("filter", by(filters::JOBS)))]
     List(Listing),
-    /// Shows a job, its groups and its allocations: all that are live, and the newest that ended of its present version; with `-o json` all
+    /// Shows a job, its groups and its allocations: all that are live, and the newest that ended of its present version; with `-o json` all that
+    /// the server tells at once, the newest that ended (`truncated`: there are more)
     Show {
         /// The job's name, or its file
         #[arg(value_name = "NAME|FILE")]
