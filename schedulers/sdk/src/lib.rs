@@ -57,6 +57,7 @@
 //! A scheduler sees nothing of the core or the server: whoever speaks `plenum.v1` can do all of this from any language.
 
 mod address;
+mod ahead;
 mod backoff;
 mod client;
 mod counters;

@@ -15,6 +15,7 @@ use plenum_model::{JobId, Outcome, Refusal, SessionId, TransactionId};
 use plenum_proto::bounds::REQUEST_BYTES_MAX;
 use plenum_proto::v1;
 
+use crate::ahead::Ahead;
 use crate::counters::Counters;
 use crate::holds::Holds;
 use crate::in_flight::InFlight;
@@ -259,6 +260,7 @@ pub struct SchedulerRuntime<S> {
     holds: Holds,
     queue: Queue,
     share: Share,
+    ahead: Ahead,
     notes: Notes,
     notes_not_before_micros: i64,
     /// What the last decision said of tasks that stay where they are.
@@ -327,6 +329,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             holds: Holds::default(),
             queue: Queue::default(),
             share: Share::default(),
+            ahead: Ahead::default(),
             notes: Notes::default(),
             notes_not_before_micros: i64::MIN,
             staying: Vec::new(),

@@ -1,5 +1,6 @@
 //! What a scheduler is: a name, and a function from what it sees to what it wants.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::Arc;
 
@@ -131,6 +132,8 @@ pub struct Decision {
     /// Why tasks stay on machines that they are to leave, such as drained ones. What one decision says counts until the next one; whoever asks the cell about the
     /// job reads it as long as tasks of the group are on such machines and none waits.
     pub staying: Vec<PassedOver>,
+    /// See [`Decision::leave`].
+    pub(crate) left: BTreeSet<JobId>,
     /// See [`Decision::again_after`].
     pub(crate) again_after_micros: Option<i64>,
 }
@@ -141,6 +144,13 @@ impl Decision {
         if !plan.is_empty() {
             self.plans.push(plan);
         }
+    }
+
+    /// Tells what of [`View::ahead`] room was left to: what this plan claims, which is not committed. A job to which room was left for `peer_silence_micros` of the
+    /// settings and of which nothing was granted is in [`View::ahead`] no more until something of it is: its owner is gone, or has a reason of its own. The
+    /// scheduler is called then for the work that it left unplaced.
+    pub fn leave(&mut self, plan: &Plan) {
+        self.left.extend(plan.claims_by_group().map(|((job, _), _)| job));
     }
 
     /// Asks to be called again after so long, in microseconds, but never sooner than `pause_micros` of the settings, even if nothing

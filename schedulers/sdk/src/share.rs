@@ -47,6 +47,11 @@ impl Share {
         self.owner(job) == self.own
     }
 
+    /// Whether any other session of the name is there.
+    pub(crate) fn has_peers(&self) -> bool {
+        self.peers.iter().any(|session| *session != self.own)
+    }
+
     /// The own session's place among all sessions of its name, from 0, and how many they are. Silent ones count until the cell ends their
     /// sessions: who is thought silent in error goes on claiming.
     pub(crate) fn place(&self) -> (u32, u32) {

@@ -59,6 +59,7 @@ pub struct View<'a> {
     pub(crate) now: LogTime,
     pub(crate) oldest_readable: Option<Revision>,
     pub(crate) work: &'a [Work],
+    pub(crate) ahead: &'a [Work],
     pub(crate) in_flight: &'a InFlight,
     pub(crate) changed: Option<&'a [u32]>,
     pub(crate) seed: u64,
@@ -106,6 +107,17 @@ impl<'a> View<'a> {
     #[must_use]
     pub const fn work(&self) -> &'a [Work] {
         self.work
+    }
+
+    /// What waits of peers' jobs and comes before some of [`View::work`]: of a higher band (priority / 10) than the last of it. In the order of turns, and at most as
+    /// many tasks as the settings say of work. Empty where there are no peers.
+    ///
+    /// It is not to be committed: its owner places it. Who takes room and quota for it in the books, as far as there is any and before all work of a lower band, and
+    /// places the work beside that, keeps one order with its peers; and tells with [`Decision::leave`](crate::Decision::leave) what found room. Who does not may take
+    /// what comes free for a job that its peer then evicts again.
+    #[must_use]
+    pub const fn ahead(&self) -> &'a [Work] {
+        self.ahead
     }
 
     /// Room that own transactions in flight may take, by machine slot.

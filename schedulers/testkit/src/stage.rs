@@ -484,6 +484,8 @@ impl Stage {
 }
 
 #[cfg(test)]
+mod ahead_tests;
+#[cfg(test)]
 mod ended_tests;
 #[cfg(test)]
 mod hold_tests;

@@ -10,6 +10,7 @@ use plenum_proto::v1::{self, session_request::Ask, session_response::Tell};
 
 use super::unanswered::TOO_LARGE;
 use super::{Link, Notice, Output, SchedulerRuntime, send};
+use crate::ahead::Ahead;
 use crate::portion::Portion;
 use crate::pulses::PAUSE_MICROS_MIN;
 use crate::scheduler::Scheduler;
@@ -287,6 +288,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.read_queue();
         self.read_share(now_micros);
         self.share.hears_again(now_micros);
+        self.ahead = Ahead::default();
     }
 
     /// Transactions whose numbers the snapshot shows as decided promise nothing any more.

@@ -12,6 +12,7 @@ use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1::{self, session_request::Ask};
 
 use super::{Notice, Output, SchedulerRuntime, send};
+use crate::ahead::Around;
 use crate::in_flight::InFlight;
 use crate::notes::joined;
 use crate::plan::{Plan, PlanError};
@@ -27,6 +28,8 @@ type Left = BTreeMap<(JobId, u16), usize>;
 #[derive(Debug, Default)]
 struct Gathered {
     work: Vec<Work>,
+    /// What waits of peers and comes before some of it.
+    ahead: Vec<Work>,
     tasks: usize,
     /// Where there was more than one decision may have.
     cut: Option<Cut>,
@@ -233,6 +236,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             now: self.mirror.log_time(now_micros),
             oldest_readable: self.mirror.oldest_readable(),
             work: &gathered.work,
+            ahead: &gathered.ahead,
             in_flight: &self.in_flight,
             changed: self.mirror.changed(),
             seed,
@@ -245,7 +249,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             now_micros,
         };
         let begun = (self.settings.stopwatch)();
-        let Decision { mut plans, passed_over, staying, again_after_micros } = self.scheduler.decide(&view);
+        let Decision { mut plans, passed_over, staying, left, again_after_micros } = self.scheduler.decide(&view);
         let deciding_micros = (self.settings.stopwatch)().saturating_sub(begun).max(0);
         let base = cell.revision();
         self.counters.decisions += 1;
@@ -261,6 +265,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.rested_micros = self.rested_micros.filter(|rested| *rested > now_micros);
         self.progressed = false;
         self.asked_micros().into_iter().for_each(|asked| self.wake_by(asked));
+        let over_micros = self.ahead.decided(&gathered.ahead, &left, now_micros, self.settings.peer_silence_micros);
+        over_micros.into_iter().for_each(|over| self.wake_by(over));
         self.mirror.looked();
         let left = left_over(&gathered.work, &plans);
         self.hungry |= !left.is_empty();
@@ -298,6 +304,19 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             (gathered.firsts, gathered.firsts_cut) = (gathered.work.len(), gathered.cut.take().is_some());
         }
         self.gather_between(now_micros, (from, None), tasks_max, &mut gathered);
+        if let Some(cell) = self.mirror.cell() {
+            let around = Around {
+                cell,
+                queue: &self.queue,
+                share: &self.share,
+                in_flight: &self.in_flight,
+                now: self.mirror.log_time(now_micros),
+                now_micros,
+                silence_micros: self.settings.peer_silence_micros,
+                tasks_max: self.settings.tasks_max,
+            };
+            gathered.ahead = self.ahead.gather(&around, &gathered.work);
+        }
         gathered
     }
 

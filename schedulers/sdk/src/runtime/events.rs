@@ -93,6 +93,8 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let tasks = delta.tasks.iter().filter_map(|change| owner(change.group_row));
         self.due |= tasks.into_iter().any(|job| self.queue.contains(job));
         for grants in &delta.grants {
+            // Its owner may have placed it elsewhere than room was left to it.
+            self.due |= self.ahead.granted(grants.job) && self.hungry;
             if let Some(standing) = self.queue.get_mut(grants.job) {
                 standing.waiting_since_micros = None;
             }

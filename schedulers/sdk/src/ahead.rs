@@ -1,0 +1,194 @@
+//! What waits of peers and comes before own work: how sessions that share jobs keep one order without talking to each other.
+//!
+//! Each session orders its own jobs alone. So room that came free when a task of one session's urgent job ended was taken for another session's job of a lower band,
+//! and taken back by an eviction, task after task. Now each leaves room to what waits of its peers' jobs of higher bands, as if it had placed that first.
+//!
+//! It does so for as long as a silent peer is waited for, and no longer: a job to which room was left for so long, and of which nothing was granted, has its turn when
+//! its owner comes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use plenum_model::{Cell, Job, JobId, LogTime, wanted};
+
+use crate::in_flight::InFlight;
+use crate::queue::Queue;
+use crate::share::Share;
+use crate::view::Work;
+
+/// After so many silences in which nobody looked for what waits of a job, nothing is known of how long room has been left to it.
+const STALE_SILENCES: i64 = 2;
+
+/// What a session sees of its peers' jobs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Around<'a> {
+    pub(crate) cell: &'a Cell,
+    pub(crate) queue: &'a Queue,
+    pub(crate) share: &'a Share,
+    pub(crate) in_flight: &'a InFlight,
+    /// Log time.
+    pub(crate) now: LogTime,
+    /// By the process's own clock.
+    pub(crate) now_micros: i64,
+    /// For how long room is left to a job of which nothing is granted.
+    pub(crate) silence_micros: i64,
+    /// Most tasks that room is left to in a decision.
+    pub(crate) tasks_max: usize,
+}
+
+impl Around<'_> {
+    /// Tasks of a job that may be placed now and that no own transaction claims, up to so many; of a gang what it starts with.
+    fn waiting(&self, job: &Arc<Job>, most: usize) -> Vec<Work> {
+        let (mut works, mut left) = (Vec::new(), most);
+        for group in wanted(self.cell, job, self.now) {
+            let least =
+                job.shape.groups.get(usize::from(group.group)).map_or(0, |shape| shape.least_at_once(group.row));
+            let free = group.tasks().filter(|&task| !self.in_flight.has_task(job.id, group.group, task));
+            let tasks: Vec<u32> = free.take(left.max(least as usize)).collect();
+            if tasks.is_empty() {
+                continue;
+            }
+            left = left.saturating_sub(tasks.len());
+            works.push(Work { job: job.clone(), group: group.group, tasks, attempt: 1, least });
+            if left == 0 {
+                break;
+            }
+        }
+        works
+    }
+}
+
+/// A job to which room was left when it was met last. Times are those of this process's own clock.
+#[derive(Clone, Copy, Debug)]
+struct Waited {
+    since_micros: i64,
+    met_micros: i64,
+}
+
+/// For how long room has been left to peers' jobs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ahead {
+    /// Those of which nothing was granted since, also where they are waited for no longer.
+    waited: BTreeMap<JobId, Waited>,
+}
+
+impl Ahead {
+    /// What waits of peers and is of a higher band than the last of the own work, in the order of turns. Not what is offered here itself.
+    pub(crate) fn gather(&mut self, around: &Around<'_>, own: &[Work]) -> Vec<Work> {
+        let mut ahead = Vec::new();
+        let Some(last) = own.last().filter(|_| around.share.has_peers()) else { return ahead };
+        self.waited.retain(|&job, _| around.queue.contains(job));
+        let offered: BTreeSet<JobId> = own.iter().map(|work| work.job.id).collect();
+        let jobs = around.queue.jobs(None, None).filter_map(|id| around.cell.job(id));
+        let mut left = around.tasks_max;
+        for job in jobs.take_while(|job| band(job) > band(&last.job)) {
+            if left == 0 {
+                break;
+            }
+            if around.share.is_own(job.id) || offered.contains(&job.id) {
+                continue;
+            }
+            let works = around.waiting(job, left);
+            if works.is_empty() {
+                self.waited.remove(&job.id);
+                continue;
+            }
+            if self.is_over(job.id, around.now_micros, around.silence_micros) {
+                continue;
+            }
+            left = left.saturating_sub(works.iter().map(|work| work.tasks.len()).sum());
+            ahead.extend(works);
+        }
+        ahead
+    }
+
+    /// Whether room was left to a job for long enough.
+    fn is_over(&mut self, job: JobId, now_micros: i64, silence_micros: i64) -> bool {
+        let Some(waited) = self.waited.get_mut(&job) else { return false };
+        if waited.met_micros.saturating_add(silence_micros.saturating_mul(STALE_SILENCES)) < now_micros {
+            self.waited.remove(&job);
+            return false;
+        }
+        waited.met_micros = now_micros;
+        waited.since_micros.saturating_add(silence_micros) <= now_micros
+    }
+
+    /// A decision was shown these, and left room to these jobs of them: there is none for the others. Gives when that is over for the first.
+    pub(crate) fn decided(
+        &mut self,
+        shown: &[Work],
+        left: &BTreeSet<JobId>,
+        now_micros: i64,
+        silence_micros: i64,
+    ) -> Option<i64> {
+        let mut over_micros = None;
+        for job in shown.iter().map(|work| work.job.id) {
+            if !left.contains(&job) {
+                self.waited.remove(&job);
+                continue;
+            }
+            let begins = Waited { since_micros: now_micros, met_micros: now_micros };
+            let over = self.waited.entry(job).or_insert(begins).since_micros.saturating_add(silence_micros);
+            over_micros = Some(over_micros.map_or(over, |sooner: i64| sooner.min(over)));
+        }
+        over_micros
+    }
+
+    /// Something of a job was granted. True: room was left to it, of which there may be more than it needs now.
+    pub(crate) fn granted(&mut self, job: JobId) -> bool {
+        self.waited.remove(&job).is_some()
+    }
+}
+
+/// Only jobs of a higher one evict.
+fn band(job: &Job) -> u8 {
+    job.shape.priority / 10
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::work;
+
+    const SILENCE: i64 = 1_000;
+
+    /// Room is left to the job in a decision at this time.
+    fn decided(ahead: &mut Ahead, now_micros: i64) -> Option<i64> {
+        let left = BTreeSet::from([work().job.id]);
+        ahead.decided(&[work()], &left, now_micros, SILENCE)
+    }
+
+    fn is_over(ahead: &mut Ahead, now_micros: i64) -> bool {
+        ahead.is_over(work().job.id, now_micros, SILENCE)
+    }
+
+    #[test]
+    fn room_is_left_to_a_job_for_as_long_as_a_silent_peer_is_waited_for() {
+        let mut ahead = Ahead::default();
+        assert_eq!(decided(&mut ahead, 5_000), Some(6_000));
+        assert!(!is_over(&mut ahead, 5_999));
+        assert_eq!(decided(&mut ahead, 5_999), Some(6_000), "as it began with the first one");
+        assert!(is_over(&mut ahead, 6_000) && is_over(&mut ahead, 7_500), "it is not left again");
+    }
+
+    #[test]
+    fn a_grant_begins_anew_and_so_does_a_decision_that_found_no_room_for_it() {
+        let mut ahead = Ahead::default();
+        decided(&mut ahead, 5_000);
+        assert!(ahead.granted(work().job.id) && !ahead.granted(work().job.id));
+        assert!(!is_over(&mut ahead, 6_000));
+        decided(&mut ahead, 6_000);
+        assert_eq!(ahead.decided(&[work()], &BTreeSet::new(), 6_500, SILENCE), None);
+        assert!(!is_over(&mut ahead, 7_000));
+        assert_eq!(decided(&mut ahead, 7_000), Some(8_000));
+    }
+
+    // Own work came once in a while: what was left long ago counted as if it had been left ever since.
+    #[test]
+    fn of_what_nobody_looked_at_for_long_nothing_is_known() {
+        let mut ahead = Ahead::default();
+        decided(&mut ahead, 5_000);
+        assert!(!is_over(&mut ahead, 7_001));
+        assert_eq!(decided(&mut ahead, 7_001), Some(8_001));
+    }
+}

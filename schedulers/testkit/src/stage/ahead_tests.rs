@@ -1,0 +1,149 @@
+//! Stories of what waits of peers and comes before own work.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use plenum_sdk::{Decision, Ledger, Plan, Scheduler, Settings, View, Work};
+
+use super::tests::job;
+use super::*;
+
+/// What a scheduler saw in its last decision, by the names of jobs.
+#[derive(Default)]
+struct Sight {
+    own: BTreeSet<String>,
+    /// How many tasks.
+    ahead: BTreeMap<String, usize>,
+}
+
+/// Claims the first machine that fits, beside what comes first of peers' jobs. It keeps away from some jobs of its own.
+struct Polite {
+    avoids: &'static str,
+    sight: Rc<RefCell<Sight>>,
+}
+
+impl Scheduler for Polite {
+    fn name(&self) -> &str {
+        "blue"
+    }
+
+    fn decide(&mut self, view: &View<'_>) -> Decision {
+        let (mut decision, mut ledger) = (Decision::default(), view.ledger());
+        let own = view.cell().jobs().filter(|job| view.is_own(job)).map(|job| job.shape.name.to_string());
+        let mut sight = Sight { own: own.collect(), ahead: BTreeMap::new() };
+        let (mut left, mut plan) = (Plan::incremental(), Plan::incremental());
+        for work in view.ahead() {
+            *sight.ahead.entry(work.job.shape.name.to_string()).or_default() += work.tasks.len();
+            claim(view, &mut ledger, work, &mut left);
+        }
+        let avoids = |work: &&Work| !self.avoids.is_empty() && work.job.shape.name.starts_with(self.avoids);
+        for work in view.work().iter().filter(|work| !avoids(work)) {
+            claim(view, &mut ledger, work, &mut plan);
+        }
+        decision.leave(&left);
+        decision.commit(plan);
+        *self.sight.borrow_mut() = sight;
+        decision
+    }
+}
+
+fn claim(view: &View<'_>, ledger: &mut Ledger<'_>, work: &Work, plan: &mut Plan) {
+    for &task in &work.tasks {
+        let mut slots = view.cell().machines().map(|machine| machine.id.slot);
+        if let Some(slot) = slots.find(|&slot| ledger.take(work, slot)) {
+            plan.claim(work, &[task], &[slot]);
+        }
+    }
+}
+
+/// Two of them, without a machine.
+struct Two {
+    stage: Stage,
+    first: Rc<RefCell<Sight>>,
+    second: Rc<RefCell<Sight>>,
+}
+
+impl Two {
+    /// The second one keeps away from jobs whose names begin so, if that is not empty.
+    fn new(avoids: &'static str, settings: &Settings) -> Self {
+        let mut stage = Stage::new();
+        let [first, second] = ["", avoids].map(|avoids| {
+            let sight = Rc::new(RefCell::new(Sight::default()));
+            let settings = Settings { seed: stage.seats.len() as u64, ..settings.clone() };
+            stage.seat_with(Polite { avoids, sight: Rc::clone(&sight) }, settings);
+            sight
+        });
+        Self { stage, first, second }
+    }
+
+    /// Submits a job that can't be placed yet, until one falls to whose sight that is.
+    fn submit(&mut self, sight: &Rc<RefCell<Sight>>, job: impl Fn(&str) -> JobBuilder, name: &str) -> JobId {
+        for number in 0..50 {
+            let name = format!("{name}-{number}");
+            let id = self.stage.submit(&job(&name));
+            self.stage.advance(5_000);
+            if sight.borrow().own.contains(&name) {
+                return id;
+            }
+            self.stage.ask("owner", Command::StopJob { job: id, version: None });
+            self.stage.advance(5_000);
+        }
+        panic!("of fifty jobs none falls to it");
+    }
+}
+
+fn of_priority(priority: u32, count: u32) -> impl Fn(&str) -> JobBuilder {
+    move |name: &str| job(name, "blue", count).priority(priority)
+}
+
+#[test]
+fn what_waits_of_a_peers_higher_band_comes_before_own_work() {
+    let mut two = Two::new("", &Settings { tasks_max: 10, ..Settings::default() });
+    let (first, second) = (Rc::clone(&two.first), Rc::clone(&two.second));
+    two.submit(&second, of_priority(60, 3), "high");
+    two.submit(&second, of_priority(79, 4), "higher");
+    two.submit(&second, of_priority(59, 1), "alike");
+    two.submit(&first, of_priority(90, 1), "own");
+    two.stage.submit(&job("other", "red", 1).priority(99));
+    two.stage.advance(10_000);
+    assert_eq!(first.borrow().ahead, BTreeMap::new(), "own work is of the highest band");
+    two.submit(&first, of_priority(51, 1), "low");
+    two.stage.advance(10_000);
+    let names = |sight: &Rc<RefCell<Sight>>| -> Vec<(String, usize)> {
+        let number = |name: &String| name.split('-').next().unwrap_or_default().to_owned();
+        sight.borrow().ahead.iter().map(|(name, tasks)| (number(name), *tasks)).collect()
+    };
+    assert_eq!(names(&first), [("high".to_owned(), 3), ("higher".to_owned(), 4)]);
+    assert_eq!(names(&second), [("own".to_owned(), 1)]);
+    // No more tasks than a decision has of work, the first in the queue.
+    two.submit(&second, of_priority(60, 20), "late");
+    two.stage.advance(10_000);
+    let found = names(&first);
+    assert_eq!(found, [("high".to_owned(), 3), ("higher".to_owned(), 4), ("late".to_owned(), 3)]);
+}
+
+// Who was alive and left its job lying for a reason of its own kept the room from all others for ever.
+#[test]
+fn room_is_left_for_a_second_to_a_job_that_its_owner_does_not_place() {
+    let mut two = Two::new("high", &Settings::default());
+    let (first, second) = (Rc::clone(&two.first), Rc::clone(&two.second));
+    let ticks = two.submit(&second, |name| job(name, "blue", 1000).priority(90).on("for", "ticks"), "ticks");
+    let high = two.submit(&second, |name| job(name, "blue", 2).priority(60).on("for", "work"), "high");
+    let low = two.submit(&first, |name| job(name, "blue", 9).priority(20).on("for", "work"), "low");
+    two.stage.machine("ticks", 1_000, &[("for", "ticks")]);
+    two.stage.machine("work", 1_000, &[("for", "work")]);
+    two.stage.advance(10_000);
+    let placed = |two: &mut Two, tenths: u32| {
+        for _ in 0..tenths {
+            // It commits something each time: nobody thinks it dead, or tries its jobs.
+            two.stage.finish(ticks, true);
+            two.stage.advance(100_000);
+        }
+        [high, low].map(|job| two.stage.placed(job).len())
+    };
+    assert_eq!(placed(&mut two, 8), [0, 0]);
+    assert_eq!(placed(&mut two, 4), [0, 1], "a second later");
+    two.stage.finish(low, true);
+    assert_eq!(placed(&mut two, 1), [0, 1], "and from then on at once");
+}
