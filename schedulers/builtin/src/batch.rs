@@ -96,4 +96,6 @@ impl Scheduler for Batch {
 }
 
 #[cfg(test)]
+mod order_tests;
+#[cfg(test)]
 mod tests;

@@ -194,6 +194,11 @@ impl Evictions {
         self.is_off = true;
     }
 
+    /// From now on in this decision nobody is evicted, or somebody may be again. Gives how it was before.
+    pub(crate) fn set_off(&mut self, is_off: bool) -> bool {
+        std::mem::replace(&mut self.is_off, is_off)
+    }
+
     /// When the next decision can go on with what was put off in this one, in microseconds.
     pub(crate) fn goes_on_micros(&self) -> Option<i64> {
         self.later_micros
@@ -497,6 +502,10 @@ impl Evictions {
         eligible: Option<&Eligible>,
         need: &shared_machine::Need,
     ) -> Result<u32, Denied> {
+        if self.is_off {
+            // Else it would be remembered that there is nobody, also for those for whom somebody may be evicted.
+            return Err(Denied::Nobody);
+        }
         let has_hold = view.cell().hold(work.job.id).is_some();
         let kind = (need.clone(), work.job.shape.priority / 10);
         if let Some((why, again)) = self.homeless.get(view, &kind).filter(|_| !has_hold) {

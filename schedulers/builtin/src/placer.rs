@@ -1,5 +1,6 @@
 //! Machines for groups of equal tasks, one group after the other, as all built-in schedulers find them.
 
+mod ahead;
 mod one_by_one;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,8 @@ pub(crate) struct Placer {
     specials: Option<Specials>,
     /// What namespaces may still have.
     quotas: Quotas,
+    /// To so many of what comes first of peers' jobs this decision has left room, as far as there was any.
+    left_to: usize,
     /// Who may be evicted.
     evictions: Evictions,
     /// The picture of the GPUs, where a policy of their own ranks machines for them.
@@ -151,6 +154,7 @@ impl Placer {
             widths: BTreeMap::new(),
             specials: None,
             quotas: Quotas::default(),
+            left_to: 0,
             evictions: Evictions::default(),
             gpus: None,
             #[cfg(test)]
@@ -181,6 +185,7 @@ impl Placer {
         self.widths.clear();
         self.specials = None;
         self.quotas = Quotas::default();
+        self.left_to = 0;
         self.evictions.begin(view);
         #[cfg(test)]
         self.judged.set(0);
@@ -205,12 +210,28 @@ impl Placer {
         }
     }
 
-    /// Claims machines for as many tasks of all the work as fit, and says why the others do not.
+    /// Claims machines for as many tasks of all the work as fit, and says why the others do not. Room is left to what comes first of peers' jobs.
+    pub(crate) fn place_all(&mut self, view: &View<'_>, works: &[Work], plan: &mut Plan, decision: &mut Decision) {
+        if let Some(gpus) = &mut self.gpus {
+            // What room is left to is ranked like work, and so has to be reckoned with.
+            view.ahead().iter().chain(works).for_each(|work| gpus.expect(view.cell(), work));
+        }
+        // Without peers neighbours of two bands are placed in one scan, too.
+        let is_one_band = |one: &Work, other: &Work| view.ahead().is_empty() || ahead::band(one) == ahead::band(other);
+        for works in works.chunk_by(is_one_band) {
+            if let Some(next) = works.first() {
+                self.leave_room(view, next, decision);
+            }
+            self.place_alike(view, works, plan, decision);
+        }
+    }
+
+    /// As [`Placer::place_all`], and leaves no room to anybody.
     ///
     /// Groups that need the same and stand next to each other are placed in one scan of the machines: to a best fit their tasks are
     /// all alike, and many small jobs are often copies of one. Where their namespace has a quota each is placed by itself: what finds no room leaves its
     /// quota to those behind it.
-    pub(crate) fn place_all(&mut self, view: &View<'_>, works: &[Work], plan: &mut Plan, decision: &mut Decision) {
+    fn place_alike(&mut self, view: &View<'_>, works: &[Work], plan: &mut Plan, decision: &mut Decision) {
         let alike = |one: &Work, other: &Work| {
             let (left, right) = (one.shape(), other.shape());
             let holds = |work: &Work| view.cell().hold(work.job.id).is_some();
@@ -227,9 +248,6 @@ impl Placer {
                 && left.constraints == right.constraints
                 && left.affinities == right.affinities
         };
-        if let Some(gpus) = &mut self.gpus {
-            works.iter().for_each(|work| gpus.expect(view.cell(), work));
-        }
         for works in works.chunk_by(alike) {
             if works[0].job.shape.same_machine {
                 self.place_job(view, works, plan, decision);

@@ -51,6 +51,9 @@ impl Scheduler for Service {
         for jobs in jobs.chunks(jobs.len().div_ceil(view.window()).max(1)) {
             let mut plan = self.placer.plan().decided_by("spread", &[]);
             for works in jobs {
+                if let Some(next) = works.first() {
+                    self.placer.leave_room(view, next, &mut decision);
+                }
                 self.placer.place_job(view, works, &mut plan, &mut decision);
             }
             decision.commit(plan);
