@@ -48,7 +48,7 @@ impl Shown {
         let all = self.more + self.earlier;
         if let Some(rows) = self.cut_at.filter(|_| all > 0) {
             return Some(format!(
-                "there are at least {all} more ended allocations, and more than the {rows} rows that the server told at once: see some with `{command}` and --filter, such as `state=failed` or `machine=NAME`"
+                "at least {all} more allocations have ended, and the {rows} rows that the server told at once need not be all: see some with `{command}` and --filter, such as `state=failed` or `machine=NAME`"
             ));
         }
         let what = match all {
@@ -128,11 +128,11 @@ mod tests {
         let ended: Vec<_> = (0..12).map(|before| of(2, 40 - before)).collect();
         assert_eq!(
             told(&ended),
-            "there are at least 23 more ended allocations, and more than the 12 rows that the server told at once: see some with `plenum alloc list` and --filter, such as `state=failed` or `machine=NAME`"
+            "at least 23 more allocations have ended, and the 12 rows that the server told at once need not be all: see some with `plenum alloc list` and --filter, such as `state=failed` or `machine=NAME`"
         );
         let with_earlier = [&ended[..4], &[of(1, 9)]].concat();
         assert!(
-            told(&with_earlier).starts_with("there are at least 30 more ended allocations, and more than the 5 rows")
+            told(&with_earlier).starts_with("at least 30 more allocations have ended, and the 5 rows")
         );
         let all_live = JobView { groups: vec![group(2, 2)], ..job.clone() };
         assert_eq!(Shown::of(&all_live, &[of(2, 0)], true).hint("plenum alloc list"), None, "none has ended");
