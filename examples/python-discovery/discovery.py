@@ -24,8 +24,9 @@ UNREACHABLE_SECONDS = 5
 SETTLING_SECONDS = 3
 
 
-def services(picture, log_micros: int, before: dict, since: dict) -> dict:
-    """Rows by service. `before` are those that were written last, and `since` remembers, from one call to the next, when each agent was heard first."""
+def services(picture, log_micros: int, before: dict, since: dict, begun_at: int = 0) -> dict:
+    """Rows by service. `before` are those that were written last, and `since` remembers, from one call to the next, when each agent was heard first. An epoch
+    that began by the revision `begun_at` was seen before this program was started."""
     # What a backup says of a machine is old until its agent was heard, which begins an epoch above these. What was published of it stays until then, or
     # until it is unreachable for want of an agent.
     restored = (picture.incarnation - 1) << 26
@@ -35,12 +36,14 @@ def services(picture, log_micros: int, before: dict, since: dict) -> dict:
         if machine.state not in REACHABLE and not away:
             continue
         is_heard = machine.epoch > restored
-        if is_heard and restored:
+        if is_heard and restored and machine.epoch_began > begun_at:
             is_heard = log_micros - since.setdefault((picture.incarnation, machine.id), log_micros) >= SETTLING_SECONDS * 1_000_000
         if is_heard:
             heard[slot] = machine
         else:
             unheard.add(machine.name)
+    for gone in since.keys() - {(picture.incarnation, machine.id) for machine in picture.machines.values()}:
+        del since[gone]
     listed = {}
     for name, rows in before.items():
         if kept := [row for row in rows if row["machine"] in unheard]:
@@ -81,9 +84,12 @@ def run(address: str, path):
     mirror, is_due, since = Mirror(address, "user/discovery"), True, {}
     if "cell" in written:
         mirror.seen = {"cell_id": bytes.fromhex(written["cell"]), **{f"seen_{what}": written[what] for what in ("incarnation", "revision", "term")}}
+    begun = written.get("incarnation"), written.get("revision", 0)
     for picture in mirror.follow():
+        # What a file of this incarnation says was written with the agents heard that were heard by then: it is no word of a backup.
+        begun_at = begun[1] if begun[0] == picture.incarnation else 0
         content = {"cell": mirror.seen["cell_id"].hex(), "incarnation": picture.incarnation, "term": mirror.seen["seen_term"],
-                   "revision": picture.revision, "services": services(picture, mirror.log_micros(), written["services"], since)}
+                   "revision": picture.revision, "services": services(picture, mirror.log_micros(), written["services"], since, begun_at)}
         try:
             if is_due or {**content, "revision": 0} != {**written, "revision": 0}:
                 write(path, content)

@@ -17,9 +17,9 @@ from plenum.v1 import log_pb2 as log, services_pb2 as api, types_pb2 as types
 from plenum.v1.services_pb2_grpc import CellStub
 
 PAUSE_SECONDS, PAUSE_SECONDS_MAX = 0.5, 30
-# There is a heartbeat a second: from this age of the last one on, the picture is old.
+# There is a heartbeat a second: above this age of the last one the picture is old.
 OLD_SECONDS = 3
-# Whose heartbeats have been old for so long is far behind its own buffers, or a clock stood still: a new stream has neither.
+# Whose heartbeats have been old for so long, one after the other, is far behind its own buffers, or a clock stood still: a new stream has neither.
 LATE_SECONDS_MAX = 30
 # Clocks drift apart, so the least difference ever seen is not the least one for ever: it may rise by a 10,000th of the time.
 DRIFT = 1e-4
@@ -138,8 +138,11 @@ class Mirror:
     def __init__(self, address, principal):
         self.address, self.metadata = address.removeprefix("http://"), [("plenum-principal", principal)]
         self.seen = {"cell_id": b"", "seen_incarnation": 0, "seen_revision": 0, "seen_term": 0}
-        self.picture = self.filling = self.beat = self.offset = None
-        self.offset_at = self.fresh_at = 0
+        self.picture = self.filling = self.beat = None
+        # The least difference of both clocks, and what the server's told last. None: nothing was heard of it.
+        self.offset, self.beat_micros = None, 0
+        # When the stream was asked for, when its last heartbeat was made at the earliest, and since when each was old as it was read.
+        self.asked_at, self.made_at, self.late_since = clock_micros(), None, None
         self.said, self.told = "", set()
 
     def log_micros(self) -> int:
@@ -151,7 +154,7 @@ class Mirror:
         after it stood still look like any other, but for their time."""
         if self.beat is None or self.picture is None or self.picture.revision < self.beat.revision:
             return False
-        return self.log_micros() - self.beat.now_micros < OLD_SECONDS * 1e6
+        return clock_micros() - self.made_at <= OLD_SECONDS * 1e6
 
     def follow(self):
         """Gives the picture after each message with which it is current, so at least once a second then. Goes on by itself, and never ends."""
@@ -182,6 +185,7 @@ class Mirror:
 
     def hello(self):
         # A picture of an earlier incarnation can't be gone on with.
+        self.asked_at = clock_micros()
         goes_on = self.picture is not None and self.picture.incarnation == self.seen["seen_incarnation"]
         own = {"revision": self.picture.revision, "incarnation": self.picture.incarnation} if goes_on else {}
         # With ALLOCATIONS come MACHINES and JOBS.
@@ -222,21 +226,29 @@ class Mirror:
             self.picture = self.picture or Picture(welcome.incarnation, self.unknown)
             if (self.picture.incarnation, self.picture.revision) != (welcome.incarnation, welcome.revision):
                 raise Misfit(f"it would go on at revision {welcome.revision}")
-        self.fresh_at = clock_micros()
+        self.late_since = None
         self.say("follows with a snapshot" if welcome.snapshot else f"goes on after revision {welcome.revision}")
 
     def heartbeat(self, beat):
         now, self.beat = clock_micros(), beat
         # The least difference of both clocks is that of the heartbeat that was on its way for the shortest time. One server's never leaps back.
-        since = now - beat.now_micros
-        self.offset = since if self.offset is None else min(since, self.offset + int(DRIFT * (now - self.offset_at)))
-        self.offset_at, late_seconds = now, (since - self.offset) / 1e6
+        since, passed = now - beat.now_micros, max(beat.now_micros - self.beat_micros, 0)
+        known = None if self.offset is None else self.offset + int(DRIFT * passed)
+        self.offset, self.beat_micros = since if known is None else min(known, since), beat.now_micros
+        if now - self.asked_at <= OLD_SECONDS * 1e6 < since - self.offset:
+            # What a stream tells is no older than its call, whatever the clocks say.
+            self.offset = since
+        # Read much sooner after the earlier ones than it was made, it is one of many that were waiting to be read, and so may be the next one. Of the first
+        # one nobody knows.
+        is_paced = known is not None and known - since <= passed // 2
+        self.made_at = max(self.asked_at, beat.now_micros + self.offset) if is_paced else self.asked_at
         self.see(beat.revision)
-        if late_seconds < OLD_SECONDS:
-            self.fresh_at = now
-        elif now - self.fresh_at > LATE_SECONDS_MAX * 1e6:
-            self.offset = None
-            raise Late(f"leaves a stream that is late by {late_seconds:.0f} s")
+        if now - self.made_at <= OLD_SECONDS * 1e6:
+            self.late_since = None
+        elif self.late_since is None:
+            self.late_since = now
+        elif now - self.late_since > LATE_SECONDS_MAX * 1e6:
+            raise Late(f"leaves a stream that is late by {(now - self.made_at) / 1e6:.0f} s")
 
     def see(self, revision):
         self.seen["seen_revision"] = max(self.seen["seen_revision"], revision)

@@ -24,7 +24,7 @@ def heartbeat(revision, seconds):
 
 
 def machine(state=types.READY, epoch=1, since_micros=0):
-    return log.MachineChange(id=1 << 32, name="m0", state=state, epoch=epoch, since_micros=since_micros)
+    return log.MachineChange(id=1 << 32, name="m0", state=state, epoch=epoch, epoch_began=1, since_micros=since_micros)
 
 
 def cell_of_one(epoch=1):
@@ -64,7 +64,7 @@ class Following(Story):
         self.assertEqual((self.mirror.hello().revision, self.mirror.hello().seen_revision), (1, 2))
         self.takes(deltas(cell_of_one()[1]))
         self.assertTrue(self.mirror.is_current())
-        self.seconds += mirror.OLD_SECONDS
+        self.seconds += mirror.OLD_SECONDS + 0.1
         self.assertFalse(self.mirror.is_current())
 
     # Who stood still for most of a minute read its own buffers, in which each heartbeat agreed with the deltas before it, and published what was long dead.
@@ -77,12 +77,26 @@ class Following(Story):
         self.takes(heartbeat(2, 21))
         self.assertTrue(self.mirror.is_current())
 
-    def test_who_is_far_behind_its_buffers_leaves_them_and_measures_anew(self):
+    # Its first heartbeat counted as one that came at once, and each of those that waited behind it as a still quicker one.
+    def test_who_stood_still_before_its_first_heartbeat_trusts_none_that_comes_too_soon(self):
+        self.takes(welcome(), deltas(*cell_of_one()))
+        self.seconds += 60
+        for second in range(1, 61):
+            self.takes(heartbeat(2, second))
+            self.assertFalse(self.mirror.is_current(), second)
+        self.seconds += 1
+        self.takes(heartbeat(2, 61))
+        self.assertTrue(self.mirror.is_current())
+
+    def test_who_stays_behind_its_buffers_leaves_them_and_what_comes_next_is_no_older_than_its_call(self):
         self.takes(welcome(), heartbeat(0, 1))
         self.seconds += mirror.LATE_SECONDS_MAX + 1
+        self.takes(heartbeat(0, 2))
+        self.seconds += mirror.LATE_SECONDS_MAX + 1
         with self.assertRaises(mirror.Late):
-            self.takes(heartbeat(0, 2))
-        self.takes(welcome(), heartbeat(0, 3))
+            self.takes(heartbeat(0, 3))
+        self.mirror.hello()
+        self.takes(welcome(), heartbeat(0, 4))
         self.assertTrue(self.mirror.is_current())
 
     def test_the_clock_of_another_server_is_measured_anew_and_that_of_the_same_one_is_not(self):
@@ -90,6 +104,7 @@ class Following(Story):
         self.seconds += 20
         self.takes(heartbeat(0, 101))
         self.assertFalse(self.mirror.is_current())
+        self.mirror.hello()
         self.takes(welcome(term=2), heartbeat(0, 50))
         self.assertTrue(self.mirror.is_current())
 
@@ -214,6 +229,14 @@ class Listing(Story):
         self.takes(deltas(log.Delta(revision=3, machines=[machine(epoch=(1 << 26) + 1)])))
         for log_seconds, listed in ((200, "alloc-8-1"), (199 + discovery.SETTLING_SECONDS, "alloc-8-1"), (200 + discovery.SETTLING_SECONDS, "alloc-7-2")):
             self.assertEqual(self.listed(log_seconds, before), {"default/web/main": [listed]})
+
+    # In a cell that was restored long ago, who was started anew published for three seconds, as the present, what it had written before it was away.
+    def test_after_a_start_anew_what_was_heard_before_is_believed_at_once(self):
+        before = {"default/web/main": [{"allocation": "alloc-8-1", "machine": "m0", "task": 0}]}
+        first, second = cell_of_one(epoch=(1 << 26) + 1)
+        self.takes(welcome(incarnation=2), deltas(first, second))
+        rows = discovery.services(self.mirror.picture, 100 * SECOND, before, self.since, 1)
+        self.assertEqual([row["allocation"] for row in rows["default/web/main"]], ["alloc-7-2"])
 
     def test_the_file_stays_until_the_picture_is_current_and_knows_its_cell(self):
         path = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory())) / "services.json"
