@@ -129,14 +129,19 @@ fn what_was_complete_before_the_restore_is_complete_after_it_and_can_be_read() {
     let id = stage.ask(&address, &["alloc", "list"])["items"][0]["id"].as_str().unwrap().to_owned();
     std::fs::create_dir(stage.path("backups")).unwrap();
     let taken = stage.ask(&address, &["backup", "--out", &stage.word("backups")]);
-    // A cell in which nothing happens is backed up again, on time.
+    // A cell in which nothing happens is backed up again, on time. Who removed backups by the age of their files then removed the only one.
+    let file = taken["path"].as_str().unwrap();
+    let modified = || std::fs::metadata(file).unwrap().modified().unwrap();
+    let week = std::time::Duration::from_secs(7 * 24 * 3600);
+    std::fs::File::open(file).unwrap().set_modified(modified() - week).unwrap();
+    let old = modified();
     assert_eq!(stage.ask(&address, &["backup", "--out", &stage.word("backups")])["path"], taken["path"]);
+    assert!(modified() > old + week / 2);
     stage.file("go", "");
     is("complete");
     server.process.signal(Signal::SIGKILL);
     server.process.ended();
 
-    let file = taken["path"].as_str().unwrap();
     stage.run(&["restore", "--from", file, "--dir", &stage.word("restored")]).says(0, &[]);
     let server = stage.server("restored", Some(port), &[]);
     is("complete");

@@ -131,9 +131,7 @@ mod tests {
             "at least 23 more allocations have ended, and the 12 rows that the server told at once need not be all: see some with `plenum alloc list` and --filter, such as `state=failed` or `machine=NAME`"
         );
         let with_earlier = [&ended[..4], &[of(1, 9)]].concat();
-        assert!(
-            told(&with_earlier).starts_with("at least 30 more allocations have ended, and the 5 rows")
-        );
+        assert!(told(&with_earlier).starts_with("at least 30 more allocations have ended, and the 5 rows"));
         let all_live = JobView { groups: vec![group(2, 2)], ..job.clone() };
         assert_eq!(Shown::of(&all_live, &[of(2, 0)], true).hint("plenum alloc list"), None, "none has ended");
     }

@@ -1,12 +1,12 @@
 //! `plenum backup` and `plenum restore`: a cell in one file, and a cell from one.
 
+mod draft;
+
 use std::{
-    fs,
-    io::{self, Write},
-    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
-    path::{Path, PathBuf},
+    io::Write,
+    path::Path,
     process::ExitCode,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex},
 };
 
 use plenum_model::INCARNATIONS_MAX;
@@ -14,12 +14,12 @@ use plenum_proto::v1::{BackupManifest, BackupRequest};
 use plenum_server::{BackupError, Loss, RestoreOptions, Restored, ServerError};
 use serde_json::{Value, json};
 
+use self::draft::{Draft, Stage, end_when_asked};
 use super::{causes, server};
 use crate::{
     cli::{self, Context},
-    failure::{EXIT_FAILED, Failure},
-    output::{self, Format, json_time},
-    signals::Signals,
+    failure::Failure,
+    output::{self, json_time},
 };
 
 /// Writes a backup of a running cell, or of the directory of a stopped one.
@@ -46,44 +46,6 @@ pub(crate) fn backup(context: &Context, out: &Path, dir: Option<&Path>) -> Resul
     };
     output::print(&output::object(context.format, &value, &path.display().to_string(), text))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// How far a backup is. Whoever moves it on has it locked meanwhile, so that one that is interrupted is there whole or not at all, and what is
-/// said of it is true.
-enum Stage {
-    Nothing,
-    Draft(PathBuf),
-    /// It has its name, and stays.
-    Named,
-}
-
-/// Removes a draft when this process is asked to end, and ends it: whatever it does then, such as to read back what was written, is of no use any more.
-/// One that has its name already is told of as ever. On a thread of its own, as most of that is no matter of waiting; listens when this returns.
-fn end_when_asked(stage: Arc<Mutex<Stage>>, format: Format) {
-    let (listens, listening) = mpsc::channel();
-    std::thread::spawn(move || {
-        let asked = cli::block_on(async {
-            let mut signals = Signals::listen()?;
-            drop(listens);
-            signals.next().await;
-            Ok::<(), Failure>(())
-        });
-        // Without handlers the signals do what they always do.
-        if asked.flatten().is_err() {
-            return;
-        }
-        let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*stage {
-            Stage::Named => return,
-            // Nothing can be done about a failure, as in `Draft::drop`.
-            Stage::Draft(path) => drop(fs::remove_file(path)),
-            Stage::Nothing => {}
-        }
-        output::tell_failure(format, &Failure::new("CANCELLED", "the backup was interrupted"));
-        std::process::exit(EXIT_FAILED.into());
-    });
-    // Nothing is ever sent: it ends when its other end is let go of.
-    let _: Result<(), _> = listening.recv();
 }
 
 async fn receive(context: &Context, draft: &mut Draft) -> Result<(), Failure> {
@@ -146,105 +108,6 @@ fn failure_of(error: &BackupError, where_locked: &str) -> Failure {
             }
         }
     }
-}
-
-/// Names that are tried for a draft.
-const ATTEMPTS_MAX: u32 = 1000;
-
-/// A backup that is being written, under a name that nobody takes for one. Removed unless it is finished.
-struct Draft {
-    path: PathBuf,
-    file: fs::File,
-    finished: bool,
-}
-
-impl Draft {
-    fn begin(out: &Path, stage: &Mutex<Stage>) -> Result<Self, Failure> {
-        let folder = if out.is_dir() {
-            out.to_owned()
-        } else if out.exists() {
-            return Err(failure(&BackupError::Exists { path: out.to_owned() }));
-        } else if out.as_os_str().as_bytes().ends_with(b"/") {
-            let missing = io::Error::new(io::ErrorKind::NotFound, "there is no such folder; make it first");
-            return Err(Failure::io(format!("{} can't be used", out.display()), &missing));
-        } else {
-            out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned()
-        };
-        let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut attempt = 0;
-        loop {
-            let path = folder.join(format!(".plenum-backup-{}-{attempt}.partial", std::process::id()));
-            // Jobs' environments are in it, which others shall not read.
-            match fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-                Ok(file) => {
-                    *stage = Stage::Draft(path.clone());
-                    return Ok(Self { path, file, finished: false });
-                }
-                // What a killed process of the same number left, or one on another machine that shares the folder writes.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < ATTEMPTS_MAX => attempt += 1,
-                Err(error) => return Err(Failure::io(format!("{} can't be made", path.display()), &error)),
-            }
-        }
-    }
-
-    fn failed(&self, error: &io::Error) -> Failure {
-        Failure::io(format!("{} can't be written", self.path.display()), error)
-    }
-
-    /// Makes it durable, reads it back, and gives it its name: where it is, what it shows, and its size.
-    fn finish(mut self, out: &Path, stage: &Mutex<Stage>) -> Result<(PathBuf, BackupManifest, i64), Failure> {
-        self.file.sync_all().map_err(|error| self.failed(&error))?;
-        let bytes = i64::try_from(self.file.metadata().map_err(|error| self.failed(&error))?.len()).unwrap_or(i64::MAX);
-        let manifest = plenum_server::check_backup(&self.path).map_err(|error| failure(&error))?;
-        let path = if out.is_dir() { out.join(name(&manifest)) } else { out.to_owned() };
-        let mut stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
-        // A second name, because renaming would overwrite what is there.
-        match fs::hard_link(&self.path, &path) {
-            Ok(()) => fs::remove_file(&self.path).map_err(|error| self.failed(&error))?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists || path.exists() => {
-                // A cell that stands still is backed up on time, too: what was written then is read as if it were this one.
-                if out.is_dir()
-                    && plenum_server::check_backup(&path).is_ok_and(|there| shows_the_same(&there, &manifest))
-                {
-                    *stage = Stage::Named;
-                    return Ok((path, manifest, bytes));
-                }
-                return Err(failure(&BackupError::Exists { path }));
-            }
-            // Where a file has one name only.
-            Err(_) => fs::rename(&self.path, &path).map_err(|error| self.failed(&error))?,
-        }
-        self.finished = true;
-        *stage = Stage::Named;
-        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| self.failed(&error))?;
-        Ok((path, manifest, bytes))
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        if !self.finished {
-            // Nothing can be done about a failure, and the file's name says that it is none.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Whether two backups are of one cell as it was at one revision: of one timeline, too, as one that was restored twice or put back by hand gives
-/// the same revisions to different commands. Where the frame is lost in one of them the time has to do.
-fn shows_the_same(one: &BackupManifest, other: &BackupManifest) -> bool {
-    let which = |manifest: &BackupManifest| {
-        (manifest.cell_id.clone(), manifest.incarnation, manifest.revision, manifest.time_micros)
-    };
-    let is_lost = |manifest: &BackupManifest| manifest.frame_hash.is_empty();
-    which(one) == which(other) && (is_lost(one) || is_lost(other) || one.frame_hash == other.frame_hash)
-}
-
-/// The name of a backup in a folder of them: they sort by age.
-fn name(manifest: &BackupManifest) -> String {
-    let cell: String = manifest.cell_id.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("plenum-{cell}-{:02}-{:016}.backup", manifest.incarnation, manifest.revision)
 }
 
 fn cell_id(manifest: &BackupManifest) -> String {
@@ -347,36 +210,6 @@ mod tests {
 
     use super::*;
 
-    const fn nothing() -> Mutex<Stage> {
-        Mutex::new(Stage::Nothing)
-    }
-
-    #[test]
-    fn a_draft_that_is_not_finished_leaves_nothing() {
-        let folder = tempfile::tempdir().unwrap();
-        let draft = Draft::begin(folder.path(), &nothing()).unwrap();
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        let mode = std::os::unix::fs::PermissionsExt::mode(&draft.file.metadata().unwrap().permissions());
-        assert_eq!(mode & 0o077, 0, "nobody else reads it");
-        drop(draft);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-        let draft = Draft::begin(&folder.path().join("x"), &nothing()).unwrap();
-        let failure = draft.finish(&folder.path().join("x"), &nothing()).unwrap_err();
-        assert_eq!(failure.code, "DAMAGED_BACKUP", "{failure}");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    }
-
-    // In a container, where each backup is process 1, the first one that was killed refused all later ones.
-    #[test]
-    fn what_a_killed_backup_left_is_in_nobodys_way() {
-        let folder = tempfile::tempdir().unwrap();
-        let left = Draft::begin(folder.path(), &nothing()).unwrap();
-        let next = Draft::begin(folder.path(), &nothing()).unwrap();
-        assert_ne!(left.path, next.path);
-        drop(next);
-        assert!(left.path.exists(), "whether somebody still writes it is not known");
-    }
-
     // A server that does not run was to be stopped, or asked.
     #[test]
     fn a_restore_that_is_being_made_is_not_taken_for_a_server() {
@@ -385,58 +218,6 @@ mod tests {
         assert_eq!(hint(being_restored.into()), "`plenum explain DIRECTORY_LOCKED` tells more");
         let half_restored = ServerError::HalfRestored { path: "/cell".into() };
         assert_eq!(hint(half_restored.into()), "`plenum explain BAD_DIRECTORY` tells more");
-    }
-
-    #[test]
-    fn what_is_there_is_not_overwritten() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("there");
-        fs::write(&path, "dear").unwrap();
-        let failure = Draft::begin(&path, &nothing()).err().unwrap();
-        assert_eq!(failure.code, "ALREADY_THERE");
-        assert_eq!(fs::read(&path).unwrap(), b"dear");
-    }
-
-    // The whole backup was taken for a file of that name, and then could not have it: `Not a directory`, of another file.
-    #[test]
-    fn a_folder_that_is_not_there_is_missed_before_anything_is_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let failure = Draft::begin(&folder.path().join("backups/"), &nothing()).err().unwrap();
-        assert!(failure.message.contains("backups/") && failure.message.contains("no such folder"), "{failure}");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn backups_of_one_cell_sort_by_age() {
-        let manifest = |incarnation, revision| BackupManifest {
-            incarnation,
-            revision,
-            cell_id: vec![0xab; 16].into(),
-            ..BackupManifest::default()
-        };
-        assert_eq!(name(&manifest(1, 300)), "plenum-abababab-01-0000000000000300.backup");
-        assert!(name(&manifest(1, 1000)) < name(&manifest(2, 10)) && name(&manifest(2, 9)) < name(&manifest(2, 10)));
-    }
-
-    // The new one was dropped, and the old one, of a cell that had gone another way since, was told of as if it were this one.
-    #[test]
-    fn a_backup_of_another_timeline_is_not_taken_for_this_one() {
-        let this = BackupManifest {
-            cell_id: vec![0xab; 16].into(),
-            incarnation: 1,
-            revision: 300,
-            time_micros: 5,
-            frame_hash: vec![1; 32].into(),
-            ..BackupManifest::default()
-        };
-        let later = BackupManifest { time_micros: 6, ..this.clone() };
-        let of_another_frame = BackupManifest { frame_hash: vec![2; 32].into(), ..this.clone() };
-        let of_a_lost_frame = BackupManifest { frame_hash: Default::default(), ..this.clone() };
-        // Another version of Plenum may have written it.
-        let again = BackupManifest { plenum_version: "0".to_owned(), ..this.clone() };
-        for (other, is_same) in [(later, false), (of_another_frame, false), (of_a_lost_frame, true), (again, true)] {
-            assert_eq!((shows_the_same(&this, &other), shows_the_same(&other, &this)), (is_same, is_same), "{other:?}");
-        }
     }
 
     // A second restore of one backup ended well, and then no agent followed the cell.
