@@ -24,13 +24,17 @@ fn settings(holds: Option<Holding>) -> Settings {
 
 /// Four machines of one core, each of them full with one of many small tasks.
 fn crowded(stage: &mut Stage, holds: Option<Holding>) -> (Seat, JobId) {
+    let seat = stage.seat_with(Batch::default(), settings(holds));
+    (seat, fill(stage))
+}
+
+fn fill(stage: &mut Stage) -> JobId {
     for name in ["m1", "m2", "m3", "m4"] {
         stage.machine(name, 1000, &[]);
     }
-    let seat = stage.seat_with(Batch::default(), settings(holds));
     let stream = stage.submit(&JobBuilder::new("stream", "batch").group("main", 400, 600));
     stage.settle();
-    (seat, stream)
+    stream
 }
 
 fn gang(name: &str, scheduler: &str, tasks: u32) -> JobBuilder {
@@ -81,6 +85,18 @@ fn a_gang_behind_a_stream_of_small_tasks_starts_machine_by_machine() {
     assert!(within.is_some_and(|rounds| rounds <= 20), "{within:?}");
     assert_eq!((placed, still_held), (4, false), "the grant ends the hold");
     assert_eq!(rounds(None), (None, 0, false));
+}
+
+/// A pass over a long queue takes several decisions. What came free went to the first of them, which knew nothing of a gang behind more tasks than it had.
+#[test]
+fn a_gang_behind_more_waiting_tasks_than_a_decision_has_starts_as_well() {
+    let mut stage = Stage::new();
+    stage.seat_with(Batch::default(), Settings { tasks_max: 10, ..settings(Some(SOON)) });
+    let stream = fill(&mut stage);
+    let gang = stage.submit(&gang("gang", "batch", 4));
+    stage.settle();
+    let rounds = rounds_until_placed(&mut stage, stream, gang, 100);
+    assert!(rounds.is_some_and(|rounds| rounds <= 20), "{rounds:?}");
 }
 
 /// The same where all its tasks are to share a machine, of which small tasks have a quarter each: the machine is never free at once.

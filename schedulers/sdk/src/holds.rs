@@ -117,6 +117,9 @@ struct Held {
 pub(crate) struct Holds {
     /// Jobs of this pass for which room may be held, in the order of the queue: the first few of each kind.
     candidates: BTreeMap<Turn, Why>,
+    /// Those of the pass before. A pass over a long queue takes several decisions, and what comes free goes to the first of them, which may not have come to
+    /// the gang that waits for it.
+    before: BTreeMap<Turn, Why>,
     jobs: BTreeMap<JobId, Held>,
     /// Of the last request; never used twice, so that an answer that comes late is nobody else's.
     number: u64,
@@ -124,8 +127,9 @@ pub(crate) struct Holds {
 
 impl Holds {
     /// A pass over the queue begins.
-    pub(crate) fn begin_pass(&mut self) {
-        self.candidates.clear();
+    pub(crate) fn begin_pass(&mut self, is_own: impl Fn(JobId) -> bool) {
+        self.before = std::mem::take(&mut self.candidates);
+        self.before.retain(|turn, _| is_own(turn.job));
     }
 
     /// A job may need a hold. Only the first few of the queue are remembered.
@@ -142,13 +146,13 @@ impl Holds {
 
     /// Nothing is held, asked for or to be held.
     pub(crate) fn is_idle(&self) -> bool {
-        self.candidates.is_empty() && self.jobs.is_empty()
+        self.candidates.is_empty() && self.before.is_empty() && self.jobs.is_empty()
     }
 
     /// What is to be asked for now. `own`: jobs of the queue that this session looks after and that have a hold. Gives also when to look again.
     pub(crate) fn look(&mut self, sight: &Sight<'_>, own: &[Turn]) -> (Vec<Wish>, Option<i64>) {
         let mut turns: BTreeMap<Turn, Option<Why>> = own.iter().map(|turn| (*turn, None)).collect();
-        for (turn, why) in &self.candidates {
+        for (turn, why) in self.candidates.iter().chain(&self.before) {
             turns.entry(*turn).or_insert(Some(*why));
         }
         self.jobs.retain(|job, held| {
@@ -292,7 +296,10 @@ impl Held {
         let need = need_of(sight, job);
         let more = match (hold, need) {
             (Some(_), Some(need)) if need.is_gang => self.more(sight, rooms, job, (need, Why::Starves)),
-            (None, Some(need)) => why.and_then(|why| self.more(sight, rooms, job, (need, why))),
+            // A candidate of the pass before may have started since: what it waits with is no gang any more.
+            (None, Some(need)) => why
+                .filter(|why| need.is_gang || *why == Why::Urgent)
+                .and_then(|why| self.more(sight, rooms, job, (need, why))),
             _ => None,
         };
         more.or_else(|| self.renewal(sight, rooms, hold?))

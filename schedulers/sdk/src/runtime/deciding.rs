@@ -149,7 +149,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.wake_micros = None;
             self.trial = now_micros >= self.trial_not_before_micros;
             self.notes.begin();
-            self.holds.begin_pass();
+            self.holds.begin_pass(|job| self.share.is_own(job));
         }
         let mut gathered = self.gather(now_micros, from, with_firsts);
         self.look_after_holds(now_micros, outputs);
