@@ -6,7 +6,7 @@
 mod aim;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use plenum_model::{
@@ -21,8 +21,8 @@ use aim::{Aim, Rooms, fits};
 /// Most tasks of a group without a minimum for which room is held at once: a hold ends with the first grant, and the others ask again.
 const TASKS_MAX: u32 = 64;
 
-/// After so long at the latest all machines are looked at again for a job; in between those alone whose room changed. So often the walk over ten thousand
-/// machines, for each of the few jobs that starve, is some thousandths of the time that there is.
+/// So often at most all machines are looked at for a job; in between those alone whose room changed. So often the walk over ten thousand machines, for each of
+/// the few jobs that starve, is some thousandths of the time that there is.
 const LOOK_MICROS: i64 = 1_000_000;
 
 /// How a job comes to be held room for.
@@ -81,10 +81,11 @@ struct Aimed {
 }
 
 /// A request that is not answered, or whose effect the mirror does not show yet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Asked {
     number: u64,
-    gives_back: bool,
+    /// None: it gives room back.
+    machines: Vec<u32>,
     /// The revision at which it was decided.
     decided: Option<Revision>,
 }
@@ -104,6 +105,8 @@ struct Kept {
 #[derive(Clone, Debug, Default)]
 struct Held {
     aimed: Option<Aimed>,
+    /// Machines that changed since they were last looked at for it, unless all are looked at next.
+    unseen: BTreeSet<u32>,
     asked: Option<Asked>,
     kept: Option<Kept>,
     /// Requests that were refused in a row.
@@ -160,7 +163,8 @@ impl Holds {
             is_seen || held.asked.is_some() || sight.now_micros < held.rests_until_micros
         });
         let is_new = |job: JobId| sight.cell.hold(job).is_none();
-        let takes = |held: &Held| held.asked.is_some_and(|asked| !asked.gives_back);
+        self.jobs.values_mut().for_each(|held| held.note(sight.changed, sight.now_micros));
+        let takes = |held: &Held| held.asked.as_ref().is_some_and(|asked| !asked.machines.is_empty());
         let asked = self.jobs.iter().filter(|&(job, held)| is_new(*job) && takes(held)).count();
         let mut free = sight.holding.jobs_max.saturating_sub(own.len() + asked);
         let (mut wishes, mut wake): (Vec<Wish>, Option<i64>) = (Vec::new(), None);
@@ -197,20 +201,19 @@ impl Holds {
         let is_free = held.asked.is_none();
         if is_free {
             self.number += 1;
-            let (number, gives_back) = (self.number, wish.machines.is_empty());
-            held.asked = Some(Asked { number, gives_back, decided: None });
+            held.asked = Some(Asked { number: self.number, machines: wish.machines.clone(), decided: None });
         }
         is_free
     }
 
     /// The number of the request that a job's wish became.
     pub(crate) fn number_of(&self, job: JobId) -> u64 {
-        self.jobs.get(&job).and_then(|held| held.asked).map_or(0, |asked| asked.number)
+        self.jobs.get(&job).and_then(|held| held.asked.as_ref()).map_or(0, |asked| asked.number)
     }
 
     /// Whose request that was; `None` of one that nobody waits for any more.
     pub(crate) fn whose(&self, number: u64) -> Option<JobId> {
-        let is_it = |held: &Held| held.asked.is_some_and(|asked| asked.number == number);
+        let is_it = |held: &Held| held.asked.as_ref().is_some_and(|asked| asked.number == number);
         self.jobs.iter().find(|(_, held)| is_it(held)).map(|(job, _)| *job)
     }
 
@@ -220,7 +223,7 @@ impl Holds {
         held.refused = 0;
         let Some(asked) = &mut held.asked else { return false };
         asked.decided = Some(revision);
-        asked.gives_back
+        asked.machines.is_empty()
     }
 
     /// A request was refused, or nobody knows what became of it: nothing is asked for the job until `rests` says so, by how often that was in a row.
@@ -235,9 +238,9 @@ impl Holds {
     pub(crate) fn shown(&mut self, cell: &Cell) -> Vec<JobId> {
         let mut shown = Vec::new();
         for (job, held) in &mut self.jobs {
-            let is_shown = |asked: Asked| asked.decided.is_some_and(|decided| decided <= cell.revision());
-            if held.asked.is_some_and(is_shown) {
-                held.forget_request();
+            let is_shown = |asked: &Asked| asked.decided.is_some_and(|decided| decided <= cell.revision());
+            if held.asked.as_ref().is_some_and(is_shown) {
+                held.asked = None;
                 shown.push(*job);
             }
         }
@@ -273,11 +276,28 @@ impl Holds {
     }
 }
 
+impl Aimed {
+    /// Whether all machines were looked at a short while ago.
+    const fn is_fresh(&self, now_micros: i64) -> bool {
+        now_micros < self.walked_micros.saturating_add(LOOK_MICROS)
+    }
+}
+
 impl Held {
-    /// A request is under way no more. What changed meanwhile was not looked at.
+    /// Nothing came of a request: what was promised to it is free again, and is not among what changes.
     fn forget_request(&mut self) {
-        self.asked = None;
-        self.aimed.iter_mut().for_each(|aimed| aimed.walked_micros = i64::MIN);
+        self.unseen.extend(self.asked.take().into_iter().flat_map(|asked| asked.machines));
+    }
+
+    /// These machines changed, or any: they are looked at when something may be asked for the job, which is not while a request is under way, or it rests.
+    fn note(&mut self, changed: Option<&[u32]>, now_micros: i64) {
+        match changed.filter(|_| self.aimed.as_ref().is_some_and(|aimed| aimed.is_fresh(now_micros))) {
+            Some(changed) => self.unseen.extend(changed),
+            None => {
+                self.aimed.iter_mut().for_each(|aimed| aimed.walked_micros = i64::MIN);
+                self.unseen.clear();
+            }
+        }
     }
 
     /// What is to be asked for a job now. `why` it may have a hold; `None` of one that has one and is no candidate.
@@ -344,10 +364,11 @@ impl Held {
 
     /// A larger hold than there is, if the room for one is there.
     fn more(&mut self, sight: &Sight<'_>, rooms: &Rooms<'_>, job: &Arc<Job>, (need, why): (Need, Why)) -> Option<Wish> {
-        let is_current =
-            |aimed: &Aimed| aimed.need == need && sight.now_micros < aimed.walked_micros.saturating_add(LOOK_MICROS);
-        let changed = sight.changed.filter(|_| self.aimed.as_ref().is_some_and(is_current));
-        if changed.is_none() {
+        let is_current = |aimed: &Aimed| aimed.need == need && aimed.is_fresh(sight.now_micros);
+        let unseen = std::mem::take(&mut self.unseen);
+        let slots: Vec<u32> = if self.aimed.as_ref().is_some_and(is_current) {
+            unseen.into_iter().collect()
+        } else {
             let shape = &job.shape.groups[usize::from(need.group)];
             let Some(aim) = Aim::of(sight.cell, job, shape, (need.count, need.is_gang)) else {
                 // It would not fit if all machines were empty.
@@ -356,13 +377,13 @@ impl Held {
                 return None;
             };
             self.aimed = Some(Aimed { need, aim, walked_micros: sight.now_micros });
-        }
+            (0..sight.cell.machine_rows().len()).collect()
+        };
         let aim = &self.aimed.as_ref()?.aim;
+        let slots: Vec<u32> = slots.into_iter().filter(|slot| aim.has_some(rooms, *slot)).collect();
         let hold = sight.cell.hold(job.id);
         let kept = hold.map_or(&[][..], |hold| hold.machines.as_slice());
-        let all = changed.is_none().then(|| 0..sight.cell.machine_rows().len());
-        let slots = || changed.unwrap_or_default().iter().copied().chain(all.clone().into_iter().flatten());
-        let machines = aim.choose(rooms, kept, slots());
+        let machines = aim.choose(rooms, kept, &slots);
         let number = |machines: &[u32]| u64::try_from(machines.len()).unwrap_or(u64::MAX);
         let before = hold.map_or(0, |hold| number(kept).saturating_mul(fits(&aim.each, &hold.resources)));
         if why == Why::Urgent {
@@ -377,7 +398,7 @@ impl Held {
         if aim.machines > 1 || before > 0 {
             return None;
         }
-        let (machine, part) = aim.part(rooms, kept, slots())?;
+        let (machine, part) = aim.part(rooms, kept, &slots)?;
         let grows = |hold: &Hold| hold.resources.fits_in(&part) && hold.resources != part;
         let is_more = hold.is_none_or(|hold| hold.machines != [machine] || grows(hold));
         is_more.then(|| wish(job.id, hold, vec![machine], part))
@@ -435,4 +456,37 @@ fn need_of(sight: &Sight<'_>, job: &Job) -> Option<Need> {
     };
     let needs: Vec<Need> = wanted(sight.cell, job, sight.log_time).filter_map(need).collect();
     needs.iter().find(|need| need.is_gang).or_else(|| needs.first()).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // A gang that grew by a machine had all ten thousand looked at once more, as what changed while it asked was not known.
+    #[test]
+    fn all_machines_are_looked_at_once_a_second_and_in_between_those_that_changed() {
+        let need = Need { version: 1, group: 0, count: 2, is_gang: true };
+        let mut held =
+            Held { aimed: Some(Aimed { need, aim: Aim::default(), walked_micros: 5_000_000 }), ..Held::default() };
+        let walks_all = |held: &Held, now_micros| !held.aimed.as_ref().unwrap().is_fresh(now_micros);
+        held.asked = Some(Asked { number: 1, machines: vec![4, 9], decided: Some(Revision(0)) });
+        held.note(Some(&[7, 4, 7]), 5_100_000);
+        let job = JobId::default();
+        let mut holds = Holds { jobs: BTreeMap::from([(job, held)]), ..Holds::default() };
+        assert_eq!(holds.shown(&Cell::default()), [job]);
+        let held = holds.jobs.get_mut(&job).unwrap();
+        assert!(!walks_all(held, 5_900_000), "the mirror shows what became of the request");
+        assert_eq!(Vec::from_iter(held.unseen.clone()), [4, 7]);
+
+        held.asked = Some(Asked { number: 2, machines: vec![4, 9], decided: None });
+        holds.refused(job, |_| 0);
+        let held = holds.jobs.get_mut(&job).unwrap();
+        assert_eq!(Vec::from_iter(held.unseen.clone()), [4, 7, 9], "what it asked for may be had");
+
+        held.note(Some(&[1]), 6_000_000);
+        assert!(walks_all(held, 6_000_000) && held.unseen.is_empty());
+        held.aimed.as_mut().unwrap().walked_micros = 6_000_000;
+        held.note(None, 6_100_000);
+        assert!(walks_all(held, 6_100_000), "any may have changed");
+    }
 }

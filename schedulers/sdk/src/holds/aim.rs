@@ -37,6 +37,7 @@ impl Rooms<'_> {
 
 /// See the module.
 #[derive(Clone, Debug)]
+#[cfg_attr(test, derive(Default))]
 pub(super) struct Aim {
     /// What is to be held on each machine.
     pub(super) each: Resources,
@@ -86,13 +87,20 @@ impl Aim {
         of_class && self.home.is_none_or(|home| home == slot)
     }
 
+    /// Whether a machine suits, and has some of each resource.
+    pub(super) fn has_some(&self, rooms: &Rooms<'_>, slot: u32) -> bool {
+        let part = || rooms.room_to_hold(slot).positive().at_most(&self.each);
+        self.suits(rooms.cell, slot) && thousandths_of(&part(), &self.each) > 0
+    }
+
     /// Machines to hold it on, rising, as many as there are and no more than are needed: at first those of `kept`, then those of `slots` that have it free,
     /// then those where later holds lose it.
-    pub(super) fn choose(&self, rooms: &Rooms<'_>, kept: &[u32], slots: impl Iterator<Item = u32>) -> Vec<u32> {
+    pub(super) fn choose(&self, rooms: &Rooms<'_>, kept: &[u32], slots: &[u32]) -> Vec<u32> {
         let has_it = |slot: &u32| self.suits(rooms.cell, *slot) && rooms.may_hold(*slot, &self.each);
         let mut chosen: BTreeSet<u32> = kept.iter().copied().filter(has_it).take(self.machines).collect();
         if chosen.len() < self.machines {
-            let others: BTreeSet<u32> = slots.filter(|slot| !chosen.contains(slot)).filter(has_it).collect();
+            let others: BTreeSet<u32> =
+                slots.iter().copied().filter(|slot| !chosen.contains(slot)).filter(has_it).collect();
             let (free, held): (Vec<u32>, Vec<u32>) =
                 others.into_iter().partition(|slot| rooms.may_claim(*slot, &self.each));
             let missing = self.machines - chosen.len();
@@ -103,12 +111,7 @@ impl Aim {
 
     /// The machine that has most of it, and how much that has: for who needs a single one. The one of `kept` comes first, as long as it suits. `None` where none
     /// has some of each resource.
-    pub(super) fn part(
-        &self,
-        rooms: &Rooms<'_>,
-        kept: &[u32],
-        slots: impl Iterator<Item = u32>,
-    ) -> Option<(u32, Resources)> {
+    pub(super) fn part(&self, rooms: &Rooms<'_>, kept: &[u32], slots: &[u32]) -> Option<(u32, Resources)> {
         let part_of = |slot: u32| {
             let part = rooms.room_to_hold(slot).positive().at_most(&self.each);
             let machine = rooms.cell.machine_in(slot).filter(|_| self.suits(rooms.cell, slot))?;
@@ -120,7 +123,11 @@ impl Aim {
             return Some((slot, part));
         }
         // Of equal ones the lowest slot.
-        let best = slots.filter_map(part_of).max_by_key(|&(thousandths, slot, _)| (thousandths, u32::MAX - slot));
+        let best = slots
+            .iter()
+            .copied()
+            .filter_map(part_of)
+            .max_by_key(|&(thousandths, slot, _)| (thousandths, u32::MAX - slot));
         best.map(|(_, slot, part)| (slot, part))
     }
 }
