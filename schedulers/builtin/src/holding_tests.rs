@@ -1,5 +1,7 @@
 //! Stories of jobs that starve, and of the room that the runtime holds for them.
 
+mod bands;
+
 use plenum_model::{AllocationId, AllocationState, Command, JobId, Quota};
 use plenum_sdk::{Holding, Settings};
 use plenum_testkit::{JobBuilder, Seat, Stage};

@@ -4,6 +4,8 @@
 //! takes over from another one finds its holds in the mirror, and goes on with them. It knows nothing of connections, and decides nothing about claims.
 
 mod aim;
+mod contenders;
+mod wish;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +19,11 @@ use crate::in_flight::InFlight;
 use crate::queue::Turn;
 use crate::settings::Holding;
 use aim::{Aim, Rooms, fits};
+use contenders::{Left, Search};
+use wish::{given_back, larger, wish};
+
+pub(crate) use contenders::Contenders;
+pub(crate) use wish::Wish;
 
 /// Most tasks of a group without a minimum for which room is held at once: a hold ends with the first grant, and the others ask again.
 const TASKS_MAX: u32 = 64;
@@ -34,18 +41,6 @@ pub(crate) enum Why {
     Starves,
 }
 
-/// What a hold is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Wish {
-    pub(crate) job: JobId,
-    /// Slots, rising; none: it is given back.
-    pub(crate) machines: Vec<u32>,
-    /// On each.
-    pub(crate) resources: Resources,
-    /// By slot, what of that is not held yet.
-    pub(crate) more: Vec<(u32, Resources)>,
-}
-
 /// What is seen of the cell when holds are looked after.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sight<'a> {
@@ -54,6 +49,7 @@ pub(crate) struct Sight<'a> {
     /// Machines that changed since the last look; `None` for any.
     pub(crate) changed: Option<&'a [u32]>,
     pub(crate) in_flight: &'a InFlight,
+    pub(crate) contenders: &'a Contenders,
     pub(crate) log_time: LogTime,
     pub(crate) now_micros: i64,
     /// The cell executes nothing of this scheduler but what gives back.
@@ -107,6 +103,8 @@ struct Held {
     aimed: Option<Aimed>,
     /// Machines that changed since they were last looked at for it, unless all are looked at next.
     unseen: BTreeSet<u32>,
+    /// To whom room was left that it could have.
+    left: Left,
     asked: Option<Asked>,
     kept: Option<Kept>,
     /// Requests that were refused in a row.
@@ -150,6 +148,11 @@ impl Holds {
     /// Nothing is held, asked for or to be held.
     pub(crate) fn is_idle(&self) -> bool {
         self.candidates.is_empty() && self.before.is_empty() && self.jobs.is_empty()
+    }
+
+    /// The last of the queue for which room is held, or may be. `own`: jobs that this session looks after and that have a hold.
+    pub(crate) fn last(&self, own: &[Turn]) -> Option<Turn> {
+        self.candidates.keys().chain(self.before.keys()).chain(own).max().copied()
     }
 
     /// What is to be asked for now. `own`: jobs of the queue that this session looks after and that have a hold. Gives also when to look again.
@@ -215,6 +218,11 @@ impl Holds {
     pub(crate) fn whose(&self, number: u64) -> Option<JobId> {
         let is_it = |held: &Held| held.asked.as_ref().is_some_and(|asked| asked.number == number);
         self.jobs.iter().find(|(_, held)| is_it(held)).map(|(job, _)| *job)
+    }
+
+    /// Something of a job was granted: room may be left to it once more.
+    pub(crate) fn granted(&mut self, job: JobId) {
+        self.jobs.values_mut().for_each(|held| held.left.granted(job));
     }
 
     /// A request was executed at this revision. Gives whether it gave room back.
@@ -382,26 +390,11 @@ impl Held {
         let aim = &self.aimed.as_ref()?.aim;
         let slots: Vec<u32> = slots.into_iter().filter(|slot| aim.has_some(rooms, *slot)).collect();
         let hold = sight.cell.hold(job.id);
-        let kept = hold.map_or(&[][..], |hold| hold.machines.as_slice());
-        let machines = aim.choose(rooms, kept, &slots);
-        let number = |machines: &[u32]| u64::try_from(machines.len()).unwrap_or(u64::MAX);
-        let before = hold.map_or(0, |hold| number(kept).saturating_mul(fits(&aim.each, &hold.resources)));
-        if why == Why::Urgent {
-            // What is free it claims by itself.
-            let displaces = machines.iter().any(|slot| !rooms.may_claim(*slot, &aim.each));
-            let is_enough = machines.len() >= if need.is_gang { aim.machines } else { 1 };
-            return (displaces && is_enough).then(|| wish(job.id, hold, machines, aim.each));
-        }
-        if number(&machines) > before {
-            return Some(wish(job.id, hold, machines, aim.each));
-        }
-        if aim.machines > 1 || before > 0 {
-            return None;
-        }
-        let (machine, part) = aim.part(rooms, kept, &slots)?;
-        let grows = |hold: &Hold| hold.resources.fits_in(&part) && hold.resources != part;
-        let is_more = hold.is_none_or(|hold| hold.machines != [machine] || grows(hold));
-        is_more.then(|| wish(job.id, hold, vec![machine], part))
+        let (band, before) = (job.shape.priority / 10, std::mem::take(&mut self.left));
+        let mut search = Search::new(sight.contenders, rooms, band, before, sight.now_micros);
+        let wish = larger(&mut search, aim, hold, &slots, (need, why));
+        (self.unseen, self.left) = search.end();
+        wish
     }
 
     /// The same hold for longer, once half of its time is over: on those of its machines that still take claims and have the room.
@@ -424,22 +417,8 @@ impl Held {
         let renewal = self.kept.map(|kept| now_micros.saturating_add(until(kept.renew)));
         // What is asked for by then is answered, or its connection is gone; each is an occasion by itself.
         let due = patience.into_iter().chain(renewal).filter(|due| *due > now_micros);
-        rests.into_iter().chain(due).min()
+        rests.into_iter().chain(self.left.over_micros(now_micros)).chain(due).min()
     }
-}
-
-fn given_back(job: JobId) -> Wish {
-    Wish { job, machines: Vec::new(), resources: Resources::default(), more: Vec::new() }
-}
-
-fn wish(job: JobId, hold: Option<&Hold>, machines: Vec<u32>, resources: Resources) -> Wish {
-    let more_of = |slot: u32| {
-        let before = hold.filter(|hold| hold.machines.binary_search(&slot).is_ok());
-        let more = before.map_or(resources, |hold| resources.without(&hold.resources));
-        (!more.is_nothing()).then_some((slot, more))
-    };
-    let more = machines.iter().filter_map(|&slot| more_of(slot)).collect();
-    Wish { job, machines, resources, more }
 }
 
 /// What of a job room may be held for: the first of its groups that starts with so many at once and has them waiting, or else the first that has any. `None` where

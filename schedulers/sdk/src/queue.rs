@@ -15,6 +15,13 @@ pub(crate) struct Turn {
     pub(crate) job: JobId,
 }
 
+impl Turn {
+    /// Only jobs of a higher one evict.
+    pub(crate) const fn band(self) -> u8 {
+        self.priority.0 / 10
+    }
+}
+
 /// A place in the queue: a group of the job whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {

@@ -33,6 +33,10 @@ impl Scheduler for Member {
         self.batch.decide(view)
     }
 
+    fn takes_holds(&self) -> bool {
+        self.batch.takes_holds()
+    }
+
     fn answered(&mut self, tag: u64, outcome: &Outcome) {
         self.batch.answered(tag, outcome);
     }
@@ -145,6 +149,26 @@ fn what_comes_free_between_two_tasks_of_a_high_job_goes_to_no_low_job_of_a_peer(
         }
         assert_eq!(pair.state(low), JobState::Complete);
     }
+}
+
+// A gang of the other one held what came free before room could be left to the sweep, which took it back with a hold of its own or by evictions.
+#[test]
+fn what_comes_free_between_two_tasks_of_a_high_job_is_held_for_no_gang_of_a_peer() {
+    let (mut pair, low) = Pair::full();
+    let gang = pair.submit(&Rc::clone(&pair.first), |name| job(&format!("gang-{name}"), 4, 1000, 20).min(4));
+    let sweep = pair.submit_high(|name| job(name, 60, 1000, 60));
+    let mut evicted = 0;
+    for _ in 0..60 {
+        evicted += pair.leave();
+        pair.end_one(sweep);
+        pair.stage.advance(300_000);
+    }
+    assert_eq!((evicted + pair.leave(), pair.state(sweep)), (CORES, JobState::Complete));
+    for _ in 0..8 {
+        pair.end_one(low);
+        pair.stage.advance(300_000);
+    }
+    assert_eq!(pair.runs(gang), 4, "it starts once the sweep is over");
 }
 
 #[test]

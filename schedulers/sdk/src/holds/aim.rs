@@ -1,8 +1,11 @@
 //! What the hold of a job is to be: so much on each of so many machines, and on which ones.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use plenum_model::{Cell, ClassSet, GroupShape, Job, JobId, Machine, MachineState, Resource, Resources, Room};
+use plenum_model::{
+    Attributes, Cell, ClassSet, GroupShape, Job, JobId, Machine, MachineState, Resource, Resources, Room,
+};
 
 /// Free room, as a hold of one job finds it.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +17,11 @@ pub(super) struct Rooms<'a> {
 }
 
 impl Rooms<'_> {
+    /// The same as another job finds it.
+    pub(super) const fn of(self, job: JobId) -> Self {
+        Self { job, ..self }
+    }
+
     /// What the job may hold on a machine: room of holds that come after its own is among it.
     fn room_to_hold(&self, slot: u32) -> Room {
         self.less_promised(slot, self.cell.room_to_hold(slot, self.job))
@@ -94,13 +102,19 @@ impl Aim {
     }
 
     /// Machines to hold it on, rising, as many as there are and no more than are needed: at first those of `kept`, then those of `slots` that have it free,
-    /// then those where later holds lose it.
-    pub(super) fn choose(&self, rooms: &Rooms<'_>, kept: &[u32], slots: &[u32]) -> Vec<u32> {
+    /// then those where later holds lose it; but for those on which it `leaves` what is free to others.
+    pub(super) fn choose(
+        &self,
+        rooms: &Rooms<'_>,
+        kept: &[u32],
+        slots: &[u32],
+        mut leaves: impl FnMut(u32) -> bool,
+    ) -> Vec<u32> {
         let has_it = |slot: &u32| self.suits(rooms.cell, *slot) && rooms.may_hold(*slot, &self.each);
         let mut chosen: BTreeSet<u32> = kept.iter().copied().filter(has_it).take(self.machines).collect();
         if chosen.len() < self.machines {
-            let others: BTreeSet<u32> =
-                slots.iter().copied().filter(|slot| !chosen.contains(slot)).filter(has_it).collect();
+            let others = slots.iter().copied().filter(|slot| !chosen.contains(slot)).filter(has_it);
+            let others: BTreeSet<u32> = others.filter(|slot| !leaves(*slot)).collect();
             let (free, held): (Vec<u32>, Vec<u32>) =
                 others.into_iter().partition(|slot| rooms.may_claim(*slot, &self.each));
             let missing = self.machines - chosen.len();
@@ -110,8 +124,14 @@ impl Aim {
     }
 
     /// The machine that has most of it, and how much that has: for who needs a single one. The one of `kept` comes first, as long as it suits. `None` where none
-    /// has some of each resource.
-    pub(super) fn part(&self, rooms: &Rooms<'_>, kept: &[u32], slots: &[u32]) -> Option<(u32, Resources)> {
+    /// has some of each resource, but for those on which it `leaves` that to others.
+    pub(super) fn part(
+        &self,
+        rooms: &Rooms<'_>,
+        kept: &[u32],
+        slots: &[u32],
+        mut leaves: impl FnMut(u32) -> bool,
+    ) -> Option<(u32, Resources)> {
         let part_of = |slot: u32| {
             let part = rooms.room_to_hold(slot).positive().at_most(&self.each);
             let machine = rooms.cell.machine_in(slot).filter(|_| self.suits(rooms.cell, slot))?;
@@ -122,13 +142,10 @@ impl Aim {
         if let Some((_, slot, part)) = kept.iter().find_map(|&slot| part_of(slot)) {
             return Some((slot, part));
         }
+        let mut parts: Vec<_> = slots.iter().copied().filter_map(part_of).collect();
         // Of equal ones the lowest slot.
-        let best = slots
-            .iter()
-            .copied()
-            .filter_map(part_of)
-            .max_by_key(|&(thousandths, slot, _)| (thousandths, u32::MAX - slot));
-        best.map(|(_, slot, part)| (slot, part))
+        parts.sort_unstable_by_key(|&(thousandths, slot, _)| (Reverse(thousandths), slot));
+        parts.into_iter().map(|(_, slot, part)| (slot, part)).find(|(slot, _)| !leaves(*slot))
     }
 }
 
@@ -153,8 +170,13 @@ fn suitable(cell: &Cell, job: &Job, shape: &GroupShape) -> Option<ClassSet> {
     Some(classes)
 }
 
+/// Whether tasks of a scheduler may run on machines with these attributes, for all that partitions say.
+pub(super) fn is_open(cell: &Cell, scheduler: &str, attributes: &Attributes) -> bool {
+    cell.partitions().all(|(_, partition)| partition.is_open_to(scheduler) || !partition.has(attributes))
+}
+
 /// How many tasks of a group a machine can have when it is empty.
-fn at_most(machine: &Machine, shape: &GroupShape) -> u64 {
+pub(super) fn at_most(machine: &Machine, shape: &GroupShape) -> u64 {
     let limit = if shape.per_machine == 0 { u64::MAX } else { shape.per_machine.into() };
     let of_device = |want: &plenum_model::Device| {
         let is_asked = |other: &&plenum_model::Device| (&other.kind, &other.model) == (&want.kind, &want.model);

@@ -95,6 +95,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         for grants in &delta.grants {
             // Its owner may have placed it elsewhere than room was left to it.
             self.due |= self.ahead.granted(grants.job) && self.hungry;
+            self.holds.granted(grants.job);
             if let Some(standing) = self.queue.get_mut(grants.job) {
                 standing.waiting_since_micros = None;
             }

@@ -6,7 +6,7 @@ use plenum_proto::v1;
 use super::connection::HINT_MICROS_MAX;
 use super::{HoldAnswer, Output, SchedulerRuntime};
 use crate::backoff::Backoff;
-use crate::holds::{Sight, Why, Wish};
+use crate::holds::{Contenders, Sight, Why, Wish};
 use crate::queue::{Standing, Turn};
 use crate::scheduler::Scheduler;
 use crate::settings::Holding;
@@ -85,12 +85,16 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         let is_own = |job: &JobId| self.share.is_own(*job);
         let own = cell.holds().map(|(job, _)| job).filter(is_own);
         let own: Vec<Turn> = own.filter_map(|job| Some(self.queue.get(job)?.turn)).collect();
+        let log_time = self.mirror.log_time(now_micros);
+        let contenders = |last| Contenders::of(cell, &self.queue, &self.in_flight, last, log_time);
+        let contenders = self.holds.last(&own).map(contenders).unwrap_or_default();
         let sight = Sight {
             cell,
             holding: &holding,
             changed: self.mirror.changed(),
             in_flight: &self.in_flight,
-            log_time: self.mirror.log_time(now_micros),
+            contenders: &contenders,
+            log_time,
             now_micros,
             is_paused: cell.is_paused(self.scheduler.name()),
         };

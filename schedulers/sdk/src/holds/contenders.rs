@@ -1,0 +1,136 @@
+//! Who comes before a gang in what is free: jobs of higher bands that wait, own ones and those of peers.
+//!
+//! A hold asks for what came free before anybody else does. Where a job of a higher band would place a task there, the gang started in its stead, and was evicted
+//! for it. So the room is left to such a job; for a moment only, as it may be refused for another reason than want of room, or be kept back on purpose.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use plenum_model::{Cell, GroupShape, Job, JobId, LogTime, wanted};
+
+use super::aim::{Rooms, at_most, is_open};
+use crate::in_flight::InFlight;
+use crate::queue::{Queue, Turn};
+
+/// So many jobs at most are asked for each machine: the first of the queue.
+const CONTENDERS_MAX: usize = 256;
+
+/// For so long room is left to a job of which nothing is granted: as long as to a peer that may be silent.
+const LEFT_MICROS: i64 = 1_000_000;
+
+/// Some tasks of a job that may be placed now.
+#[derive(Clone, Debug)]
+struct Contender {
+    band: u8,
+    job: Arc<Job>,
+    /// Those of its groups that have some.
+    groups: Vec<u16>,
+}
+
+/// See the module. In the order of the queue.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Contenders(Vec<Contender>);
+
+impl Contenders {
+    /// Those of a higher band than the last of the jobs that room is held for.
+    pub(crate) fn of(cell: &Cell, queue: &Queue, in_flight: &InFlight, last: Turn, log_time: LogTime) -> Self {
+        let standings = queue.jobs(None, None).filter_map(|id| queue.get(id));
+        let turns = standings.map(|standing| standing.turn).take_while(|turn| turn.band() > last.band());
+        let contender = |turn: Turn| {
+            let job = cell.job(turn.job)?;
+            let groups = wanted(cell, job, log_time).filter(|group| {
+                let number = group.group;
+                group.tasks().any(|task| !in_flight.has_task(job.id, number, task))
+            });
+            let groups: Vec<u16> = groups.map(|group| group.group).collect();
+            (!groups.is_empty()).then(|| Contender { band: turn.band(), job: job.clone(), groups })
+        };
+        Self(turns.filter_map(contender).take(CONTENDERS_MAX).collect())
+    }
+}
+
+/// Since when room has been left to jobs of which nothing was granted, by the process's own clock.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Left(BTreeMap<JobId, i64>);
+
+impl Left {
+    /// Something of a job was granted.
+    pub(super) fn granted(&mut self, job: JobId) {
+        self.0.remove(&job);
+    }
+
+    /// When that is over for the first of them.
+    pub(super) fn over_micros(&self, now_micros: i64) -> Option<i64> {
+        let over = self.0.values().map(|since| since.saturating_add(LEFT_MICROS));
+        over.filter(|over| *over > now_micros).min()
+    }
+
+    fn is_over(&self, job: JobId, now_micros: i64) -> bool {
+        self.0.get(&job).is_some_and(|since| since.saturating_add(LEFT_MICROS) <= now_micros)
+    }
+}
+
+/// One search for room for a job, and what it leaves.
+#[derive(Debug)]
+pub(super) struct Search<'a> {
+    contenders: &'a Contenders,
+    pub(super) rooms: &'a Rooms<'a>,
+    /// Of the job.
+    band: u8,
+    now_micros: i64,
+    before: Left,
+    /// What it has left to whom.
+    left: Left,
+    machines: BTreeSet<u32>,
+}
+
+impl<'a> Search<'a> {
+    /// `before`: what the last search for the job gave.
+    pub(super) fn new(
+        contenders: &'a Contenders,
+        rooms: &'a Rooms<'a>,
+        band: u8,
+        before: Left,
+        now_micros: i64,
+    ) -> Self {
+        Self { contenders, rooms, band, now_micros, before, left: Left::default(), machines: BTreeSet::new() }
+    }
+
+    /// Whether what is free on a machine is left to a job of a higher band.
+    pub(super) fn leaves(&mut self, slot: u32) -> bool {
+        let higher = self.contenders.0.iter().take_while(|contender| contender.band > self.band);
+        let mut counting = higher.filter(|contender| !self.before.is_over(contender.job.id, self.now_micros));
+        let Some(contender) = counting.find(|contender| contender.may_place(self.rooms, slot)) else { return false };
+        let job = contender.job.id;
+        self.left.0.insert(job, self.before.0.get(&job).copied().unwrap_or(self.now_micros));
+        self.machines.insert(slot);
+        true
+    }
+
+    /// Machines on which room was left, and to whom. A job for which that is over has its next moment when something of it was granted; one that would have none
+    /// of what there is now, when there is something for it.
+    pub(super) fn end(mut self) -> (BTreeSet<u32>, Left) {
+        let over = self.contenders.0.iter().map(|contender| contender.job.id);
+        let over = over.filter(|job| self.before.is_over(*job, self.now_micros));
+        let over = over.filter_map(|job| Some((job, *self.before.0.get(&job)?)));
+        self.left.0.extend(over);
+        (self.machines, self.left)
+    }
+}
+
+impl Contender {
+    /// Whether a task of it fits in what is free on a machine.
+    fn may_place(&self, rooms: &Rooms<'_>, slot: u32) -> bool {
+        let Some(machine) = rooms.cell.machine_in(slot) else { return false };
+        let (job, rooms) = (&self.job, rooms.of(self.job.id));
+        let fits = |shape: &GroupShape| {
+            rooms.may_claim(slot, &shape.resources)
+                && at_most(machine, shape) > 0
+                && shape.constraints.iter().all(|rule| rule.holds(&machine.attributes))
+        };
+        let mut shapes = self.groups.iter().filter_map(|group| job.shape.groups.get(usize::from(*group)));
+        job.home.filter(|_| job.shape.same_machine).is_none_or(|home| home == slot)
+            && shapes.any(fits)
+            && is_open(rooms.cell, &job.shape.scheduler, &machine.attributes)
+    }
+}

@@ -1,0 +1,68 @@
+//! What a hold is to be: the same as it is, larger, or none.
+
+use plenum_model::{Hold, JobId, Resources};
+
+use super::aim::{Aim, fits};
+use super::contenders::Search;
+use super::{Need, Why};
+
+/// What a hold is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    pub(crate) job: JobId,
+    /// Slots, rising; none: it is given back.
+    pub(crate) machines: Vec<u32>,
+    /// On each.
+    pub(crate) resources: Resources,
+    /// By slot, what of that is not held yet.
+    pub(crate) more: Vec<(u32, Resources)>,
+}
+
+pub(super) fn given_back(job: JobId) -> Wish {
+    Wish { job, machines: Vec::new(), resources: Resources::default(), more: Vec::new() }
+}
+
+pub(super) fn wish(job: JobId, hold: Option<&Hold>, machines: Vec<u32>, resources: Resources) -> Wish {
+    let more_of = |slot: u32| {
+        let before = hold.filter(|hold| hold.machines.binary_search(&slot).is_ok());
+        let more = before.map_or(resources, |hold| resources.without(&hold.resources));
+        (!more.is_nothing()).then_some((slot, more))
+    };
+    let more = machines.iter().filter_map(|&slot| more_of(slot)).collect();
+    Wish { job, machines, resources, more }
+}
+
+/// More than is held, on the machines that it is on and on some of `slots`. `None` where these have no more for it.
+pub(super) fn larger(
+    search: &mut Search<'_>,
+    aim: &Aim,
+    hold: Option<&Hold>,
+    slots: &[u32],
+    (need, why): (Need, Why),
+) -> Option<Wish> {
+    let rooms = search.rooms;
+    let kept = hold.map_or(&[][..], |hold| hold.machines.as_slice());
+    let takes_more_there = hold.is_some_and(|hold| !aim.each.fits_in(&hold.resources));
+    if takes_more_there && kept.iter().any(|slot| search.leaves(*slot)) {
+        return None;
+    }
+    let machines = aim.choose(rooms, kept, slots, |slot| search.leaves(slot));
+    let number = |machines: &[u32]| u64::try_from(machines.len()).unwrap_or(u64::MAX);
+    let before = hold.map_or(0, |hold| number(kept).saturating_mul(fits(&aim.each, &hold.resources)));
+    if why == Why::Urgent {
+        // What is free it claims by itself.
+        let displaces = machines.iter().any(|slot| !rooms.may_claim(*slot, &aim.each));
+        let is_enough = machines.len() >= if need.is_gang { aim.machines } else { 1 };
+        return (displaces && is_enough).then(|| wish(rooms.job, hold, machines, aim.each));
+    }
+    if number(&machines) > before {
+        return Some(wish(rooms.job, hold, machines, aim.each));
+    }
+    if aim.machines > 1 || before > 0 {
+        return None;
+    }
+    let (machine, part) = aim.part(rooms, kept, slots, |slot| search.leaves(slot))?;
+    let grows = |hold: &Hold| hold.resources.fits_in(&part) && hold.resources != part;
+    let is_more = hold.is_none_or(|hold| hold.machines != [machine] || grows(hold));
+    is_more.then(|| wish(rooms.job, hold, vec![machine], part))
+}
