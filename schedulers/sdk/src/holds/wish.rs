@@ -2,9 +2,10 @@
 
 use plenum_model::{Hold, JobId, Resources};
 
+use super::Why;
 use super::aim::{Aim, fits};
 use super::contenders::Search;
-use super::{Need, Why};
+use super::held::Need;
 
 /// What a hold is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]

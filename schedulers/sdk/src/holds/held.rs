@@ -1,0 +1,234 @@
+//! What is remembered of one job that room is held for, or may be, and what is to be asked for it next.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use plenum_model::{Hold, Job, LogTime, MachineState, Resources, Revision, TaskState, any_waits, wanted};
+
+use super::aim::{Aim, Rooms};
+use super::contenders::{Left, Search};
+use super::wish::{Wish, given_back, larger, wish};
+use super::{Sight, Why};
+
+/// Most tasks of a group without a minimum for which room is held at once: a hold ends with the first grant, and the others ask again.
+const TASKS_MAX: u32 = 64;
+
+/// So often at most all machines are looked at for a job; in between those alone whose room changed. So often the walk over ten thousand machines, for each of
+/// the few jobs that starve, is some thousandths of the time that there is.
+const LOOK_MICROS: i64 = 1_000_000;
+
+/// What waits of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Need {
+    pub(super) version: u32,
+    pub(super) group: u16,
+    /// So many tasks are to be placed.
+    pub(super) count: u32,
+    /// All of them at once.
+    pub(super) is_gang: bool,
+}
+
+/// What was last found out about a need.
+#[derive(Clone, Debug)]
+pub(super) struct Aimed {
+    pub(super) need: Need,
+    pub(super) aim: Aim,
+    /// When all machines were looked at.
+    pub(super) walked_micros: i64,
+}
+
+/// A request that is not answered, or whose effect the mirror does not show yet.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    pub(super) number: u64,
+    /// None: it gives room back.
+    pub(super) machines: Vec<u32>,
+    /// The revision at which it was decided.
+    pub(super) decided: Option<Revision>,
+}
+
+/// A hold, as long as the mirror shows it.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    deadline: LogTime,
+    /// When half of the time until then is over.
+    renew: LogTime,
+    /// For how many tasks it was at most, and how much on each machine.
+    worth: (u64, Resources),
+    grew_micros: i64,
+}
+
+/// What is remembered of a job.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Held {
+    pub(super) aimed: Option<Aimed>,
+    /// Machines that changed since they were last looked at for it, unless all are looked at next.
+    pub(super) unseen: BTreeSet<u32>,
+    /// To whom room was left that it could have.
+    pub(super) left: Left,
+    pub(super) asked: Option<Asked>,
+    kept: Option<Kept>,
+    /// Requests that were refused in a row.
+    pub(super) refused: u32,
+    /// Nothing is asked for it before.
+    pub(super) rests_until_micros: i64,
+}
+
+impl Aimed {
+    /// Whether all machines were looked at a short while ago.
+    pub(super) const fn is_fresh(&self, now_micros: i64) -> bool {
+        now_micros < self.walked_micros.saturating_add(LOOK_MICROS)
+    }
+}
+
+impl Held {
+    /// Nothing came of a request: what was promised to it is free again, and is not among what changes.
+    pub(super) fn forget_request(&mut self) {
+        self.unseen.extend(self.asked.take().into_iter().flat_map(|asked| asked.machines));
+    }
+
+    /// These machines changed, or any: they are looked at when something may be asked for the job, which is not while a request is under way, or it rests.
+    pub(super) fn note(&mut self, changed: Option<&[u32]>, now_micros: i64) {
+        match changed.filter(|_| self.aimed.as_ref().is_some_and(|aimed| aimed.is_fresh(now_micros))) {
+            Some(changed) => self.unseen.extend(changed),
+            None => {
+                self.aimed.iter_mut().for_each(|aimed| aimed.walked_micros = i64::MIN);
+                self.unseen.clear();
+            }
+        }
+    }
+
+    /// What is to be asked for a job now. `why` it may have a hold; `None` of one that has one and is no candidate.
+    pub(super) fn look(
+        &mut self,
+        sight: &Sight<'_>,
+        rooms: &Rooms<'_>,
+        job: &Arc<Job>,
+        why: Option<Why>,
+    ) -> Option<Wish> {
+        let hold = sight.cell.hold(job.id);
+        self.keep(sight, hold);
+        if self.asked.is_some() {
+            return None;
+        }
+        if hold.is_some() && (!any_waits(sight.cell, job) || self.gives_up(sight)) {
+            return Some(given_back(job.id));
+        }
+        if sight.is_paused || sight.now_micros < self.rests_until_micros {
+            return None;
+        }
+        let need = need_of(sight, job);
+        let more = match (hold, need) {
+            (Some(_), Some(need)) if need.is_gang => self.more(sight, rooms, job, (need, Why::Starves)),
+            // A candidate of the pass before may have started since: what it waits with is no gang any more.
+            (None, Some(need)) => why
+                .filter(|why| need.is_gang || *why == Why::Urgent)
+                .and_then(|why| self.more(sight, rooms, job, (need, why))),
+            _ => None,
+        };
+        more.or_else(|| self.renewal(sight, rooms, hold?))
+    }
+
+    /// Notes what the mirror shows of the hold.
+    fn keep(&mut self, sight: &Sight<'_>, hold: Option<&Hold>) {
+        let Some(hold) = hold else {
+            self.kept = None;
+            return;
+        };
+        let machines = u64::try_from(hold.machines.len()).unwrap_or(u64::MAX);
+        let worth = (machines, hold.resources);
+        let halfway_micros = hold.deadline.micros.saturating_sub(sight.log_time.micros).max(0) / 2;
+        let renew = sight.log_time.plus_micros(halfway_micros);
+        let new = Kept { deadline: hold.deadline, renew, worth, grew_micros: sight.now_micros };
+        let kept = self.kept.get_or_insert(new);
+        if kept.deadline != hold.deadline {
+            (kept.deadline, kept.renew) = (new.deadline, new.renew);
+        }
+        // Machines that it lost to an earlier one and gets back are no growth: two that take turns would never end.
+        let is_more = machines > kept.worth.0 || !hold.resources.fits_in(&kept.worth.1);
+        if is_more {
+            (kept.worth, kept.grew_micros) = (worth, sight.now_micros);
+        }
+    }
+
+    /// Whether a hold has brought nothing for so long that others have the room for as long. Its job may ask again then.
+    fn gives_up(&mut self, sight: &Sight<'_>) -> bool {
+        let patience_micros = sight.holding.patience_micros;
+        let is_over = self.grew_micros().is_some_and(|grew| grew.saturating_add(patience_micros) <= sight.now_micros);
+        if is_over {
+            self.rests_until_micros = sight.now_micros.saturating_add(patience_micros);
+        }
+        is_over
+    }
+
+    /// Since when it has not grown.
+    fn grew_micros(&self) -> Option<i64> {
+        self.kept.map(|kept| kept.grew_micros)
+    }
+
+    /// A larger hold than there is, if the room for one is there.
+    fn more(&mut self, sight: &Sight<'_>, rooms: &Rooms<'_>, job: &Arc<Job>, (need, why): (Need, Why)) -> Option<Wish> {
+        let is_current = |aimed: &Aimed| aimed.need == need && aimed.is_fresh(sight.now_micros);
+        let unseen = std::mem::take(&mut self.unseen);
+        let slots: Vec<u32> = if self.aimed.as_ref().is_some_and(is_current) {
+            unseen.into_iter().collect()
+        } else {
+            let shape = &job.shape.groups[usize::from(need.group)];
+            let Some(aim) = Aim::of(sight.cell, job, shape, (need.count, need.is_gang)) else {
+                // It would not fit if all machines were empty.
+                let rest_micros = sight.holding.after_wait_micros.max(LOOK_MICROS);
+                self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
+                return None;
+            };
+            self.aimed = Some(Aimed { need, aim, walked_micros: sight.now_micros });
+            (0..sight.cell.machine_rows().len()).collect()
+        };
+        let aim = &self.aimed.as_ref()?.aim;
+        let slots: Vec<u32> = slots.into_iter().filter(|slot| aim.has_some(rooms, *slot)).collect();
+        let hold = sight.cell.hold(job.id);
+        let (band, before) = (job.shape.priority / 10, std::mem::take(&mut self.left));
+        let mut search = Search::new(sight.contenders, rooms, band, before, sight.now_micros);
+        let wish = larger(&mut search, aim, hold, &slots, (need, why));
+        (self.unseen, self.left) = search.end();
+        wish
+    }
+
+    /// The same hold for longer, once half of its time is over: on those of its machines that still take claims and have the room.
+    fn renewal(&self, sight: &Sight<'_>, rooms: &Rooms<'_>, hold: &Hold) -> Option<Wish> {
+        self.kept.filter(|kept| kept.renew <= sight.log_time)?;
+        let is_ready = |slot: u32| sight.cell.machine_row(slot).is_some_and(|row| row.state == MachineState::Ready);
+        let suits = |slot: u32| self.aimed.as_ref().is_none_or(|aimed| aimed.aim.suits(sight.cell, slot));
+        let stays = |slot: &u32| is_ready(*slot) && suits(*slot) && rooms.may_hold(*slot, &hold.resources);
+        let machines: Vec<u32> = hold.machines.iter().copied().filter(stays).collect();
+        // Without machines it would be given back: its place in the order is kept until it ends.
+        (!machines.is_empty()).then(|| wish(rooms.job, Some(hold), machines, hold.resources))
+    }
+
+    /// When there is something to do for it by then at the latest, by the process's own clock.
+    pub(super) fn next_micros(&self, sight: &Sight<'_>) -> Option<i64> {
+        let now_micros = sight.now_micros;
+        let rests = Some(self.rests_until_micros).filter(|rests| *rests > now_micros);
+        let patience = self.grew_micros().map(|since| since.saturating_add(sight.holding.patience_micros));
+        let until = |time: LogTime| time.micros.saturating_sub(sight.log_time.micros);
+        let renewal = self.kept.map(|kept| now_micros.saturating_add(until(kept.renew)));
+        // What is asked for by then is answered, or its connection is gone; each is an occasion by itself.
+        let due = patience.into_iter().chain(renewal).filter(|due| *due > now_micros);
+        rests.into_iter().chain(self.left.over_micros(now_micros)).chain(due).min()
+    }
+}
+
+/// What of a job room may be held for: the first of its groups that starts with so many at once and has them waiting, or else the first that has any. `None` where
+/// nothing may be placed now, or something of the group is on its way.
+fn need_of(sight: &Sight<'_>, job: &Job) -> Option<Need> {
+    let need = |group: plenum_model::WantedGroup<'_>| {
+        let waiting = group.row.tasks_in(TaskState::Waiting);
+        let least = job.shape.groups.get(usize::from(group.group))?.least_at_once(group.row);
+        let is_gang = least > 0;
+        let count = if is_gang { least } else { waiting.min(TASKS_MAX) };
+        let is_on_its_way = sight.in_flight.machines_of(job.id, group.group).next().is_some();
+        let (version, group) = (job.version, group.group);
+        (waiting >= count && !is_on_its_way).then_some(Need { version, group, count, is_gang })
+    };
+    let needs: Vec<Need> = wanted(sight.cell, job, sight.log_time).filter_map(need).collect();
+    needs.iter().find(|need| need.is_gang).or_else(|| needs.first()).copied()
+}
