@@ -1,5 +1,6 @@
 //! Stories of jobs that starve, and of the room that the runtime holds for them.
 
+mod answers;
 mod bands;
 
 use plenum_model::{AllocationId, AllocationState, Command, JobId, Quota};

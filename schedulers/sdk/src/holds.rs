@@ -173,7 +173,8 @@ impl Holds {
         let Some(held) = self.jobs.get_mut(&job) else { return };
         held.forget_request();
         held.refused = held.refused.saturating_add(1);
-        held.rests_until_micros = rests(held.refused);
+        // What was given back for good reason is not asked for any sooner where nobody knows whether it was.
+        held.rests_until_micros = held.rests_until_micros.max(rests(held.refused));
     }
 
     /// Jobs whose requests the mirror shows by now; they may ask again.

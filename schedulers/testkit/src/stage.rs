@@ -56,6 +56,9 @@ struct Player {
     cut_off: bool,
     /// Codes that its next transactions are rejected with.
     rejections: VecDeque<String>,
+    /// With which its requests for holds are refused; empty: they are not.
+    hold_refusal: String,
+    loses_hold_answers: bool,
     notices: Vec<Notice>,
 }
 
@@ -191,6 +194,8 @@ impl Stage {
             held: false,
             cut_off: false,
             rejections: VecDeque::new(),
+            hold_refusal: String::new(),
+            loses_hold_answers: false,
             notices: Vec::new(),
         });
         let seat = Seat(self.seats.len() - 1);
@@ -428,7 +433,7 @@ impl Stage {
             return true;
         }
         if !held && let Some((number, request)) = link.holds.pop_front() {
-            let answer = self.decide_hold(request);
+            let answer = self.answer_hold(seat, request);
             self.give(seat, Input::Held { number, answer });
             return true;
         }

@@ -108,13 +108,13 @@ impl Held {
     ) -> Option<Wish> {
         let hold = sight.cell.hold(job.id);
         self.keep(sight, hold);
-        if self.asked.is_some() {
+        if self.asked.is_some() || sight.now_micros < self.rests_until_micros {
             return None;
         }
         if hold.is_some() && (!any_waits(sight.cell, job) || self.gives_up(sight)) {
             return Some(given_back(job.id));
         }
-        if sight.is_paused || sight.now_micros < self.rests_until_micros {
+        if sight.is_paused {
             return None;
         }
         let need = need_of(sight, job);

@@ -11,7 +11,7 @@ use plenum_proto::v1::{self, command::Ask as Asked, session_request::Ask, sessio
 use plenum_proto::{command, transaction};
 use plenum_sdk::{HoldAnswer, Input};
 
-use super::{Seat, Stage};
+use super::{Player, Seat, Stage};
 
 /// The code of `google.rpc` of every rejection here: runtimes go by the cell's own code.
 const INVALID_ARGUMENT: i32 = 3;
@@ -24,6 +24,16 @@ impl Stage {
     /// the one after that, too.
     pub fn reject_next(&mut self, seat: Seat, code: &str) {
         self.seats[seat.0].rejections.push_back(code.to_owned());
+    }
+
+    /// From now on a scheduler's requests for holds are refused with this code, such as `QUEUE_FULL` or `READ_ONLY`, and not executed; with an empty one no more.
+    pub fn refuse_holds(&mut self, seat: Seat, code: &str) {
+        code.clone_into(&mut self.seats[seat.0].hold_refusal);
+    }
+
+    /// Whether a scheduler's requests for holds are executed, and it never hears of that.
+    pub fn lose_hold_answers(&mut self, seat: Seat, are_lost: bool) {
+        self.seats[seat.0].loses_hold_answers = are_lost;
     }
 
     /// Puts the cell back to a clone of what [`Stage::cell`] was, as from a backup: in another incarnation, and without all that was decided since. All
@@ -134,6 +144,17 @@ impl Stage {
             Decision::Rejected(rejection) => rejected(wire.number, rejection.code.as_str().into(), rejection.message),
             Decision::Accepted { .. } => panic!("a transaction has an outcome"),
         }
+    }
+
+    /// What a scheduler hears of its request to hold room.
+    pub(super) fn answer_hold(&mut self, seat: Seat, request: v1::TakeHoldRequest) -> HoldAnswer {
+        let Player { hold_refusal, loses_hold_answers, .. } = &self.seats[seat.0];
+        let (code, is_lost) = (hold_refusal.clone(), *loses_hold_answers);
+        if !code.is_empty() {
+            return HoldAnswer::Refused { code, retry_micros: 0 };
+        }
+        let answer = self.decide_hold(request);
+        if is_lost { HoldAnswer::Unanswered } else { answer }
     }
 
     /// Room is held for a job, or given back. As with a server, the answer may come before the delta.
