@@ -18,7 +18,6 @@ use crate::queue::Turn;
 use crate::settings::Holding;
 use aim::{Rooms, fits};
 use held::{Aimed, Asked, Held};
-use wish::given_back;
 
 pub(crate) use contenders::Contenders;
 pub(crate) use wish::Wish;
@@ -67,7 +66,7 @@ impl Holds {
         self.before.retain(|turn, _| is_own(turn.job));
     }
 
-    /// A job may need a hold. Only the first few of the queue are remembered.
+    /// A job may need a hold. Of each kind the first few of the queue are remembered.
     pub(crate) fn consider(&mut self, turn: Turn, why: Why, holding: &Holding) {
         self.candidates.insert(turn, why);
         let alike = |candidate: &(&Turn, &Why)| *candidate.1 == why;
@@ -99,27 +98,22 @@ impl Holds {
             let is_seen = turns.keys().any(|turn| turn.job == *job);
             is_seen || held.asked.is_some() || sight.now_micros < held.rests_until_micros
         });
-        let is_new = |job: JobId| sight.cell.hold(job).is_none();
         self.jobs.values_mut().for_each(|held| held.note(sight.changed, sight.now_micros));
-        let takes = |held: &Held| held.asked.as_ref().is_some_and(|asked| !asked.machines.is_empty());
-        let asked = self.jobs.iter().filter(|&(job, held)| is_new(*job) && takes(held)).count();
-        let mut free = sight.holding.jobs_max.saturating_sub(own.len() + asked);
+        // Who comes first in the queue asks, and only once it has got something the last one gives back what it holds: the cell may refuse the first one for ever,
+        // as where its quota is too small.
+        let (mut holders, mut taken) = (0, 0);
         let (mut wishes, mut wake): (Vec<Wish>, Option<i64>) = (Vec::new(), None);
         let mut promised = Cow::Borrowed(sight.in_flight.promised());
         for (turn, why) in turns {
             let Some(job) = sight.cell.job(turn.job) else { continue };
             let held = self.jobs.entry(turn.job).or_default();
             let rooms = Rooms { cell: sight.cell, job: job.id, promised: &promised };
-            let mut wish = held.look(sight, &rooms, job, why);
+            let is_holder = sight.cell.hold(job.id).is_some();
+            let has_place = sight.holding.jobs_max > if is_holder { holders } else { taken };
+            let wish = held.look(sight, &rooms, job, (why, has_place));
             wake = wake.into_iter().chain(held.next_micros(sight)).min();
-            if wish.is_some() && is_new(turn.job) {
-                if free == 0 {
-                    // The last in the queue makes place for it, and it asks when that has.
-                    wish = own.iter().max().filter(|last| **last > turn).map(|last| given_back(last.job));
-                } else {
-                    free -= 1;
-                }
-            }
+            holders += usize::from(is_holder);
+            taken += usize::from(is_holder || wish.is_some() || held.asked.is_some());
             if let Some(wish) = wish.filter(|wish| self.ask(wish)) {
                 // What the first in the queue asks for is not there for those behind it.
                 wish.more.iter().for_each(|(slot, more)| {

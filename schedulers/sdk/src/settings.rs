@@ -64,7 +64,7 @@ impl Default for Settings {
 /// with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {
-    /// Most jobs of this process for which room is held at once, 1 to 64: the first in its queue. A few, so that a long queue does not set aside the whole cell.
+    /// Most jobs of this process for which room is held at once, 1 to 64: the first in its queue. Once one that comes before them holds some, the last one gives its own back. A few, so that a long queue does not set aside the whole cell.
     pub jobs_max: usize,
     /// A gang asks once so many attempts to place it were refused in a row, at least 1.
     pub after_losses: u32,

@@ -1,5 +1,7 @@
 //! Stories of requests for holds that are refused, or of which nobody knows what became.
 
+use plenum_model::Quota;
+
 use super::*;
 
 /// What a cell that had no room for requests, or no disk to write on, refused was asked for again as fast as answers came, until the hold ended by itself.
@@ -31,4 +33,35 @@ fn what_brought_nothing_is_left_to_others_also_where_nobody_heard_that_it_was_gi
     stage.lose_hold_answers(seat, false);
     stage.advance(30_000_000);
     assert_eq!(held(&stage, gang).len(), 2, "it tries again");
+}
+
+/// The last one gave its room back for it every two seconds, lost machines to small tasks before it had them again, and never gathered anything.
+#[test]
+fn nobody_makes_place_for_who_is_refused() {
+    let mut stage = Stage::new();
+    for name in ["m1", "m2", "m3"] {
+        stage.machine(name, 1000, &[]);
+    }
+    let limit = Quota { limits: [Some(100), None, None, None, None, None, None, None] };
+    stage.ask("operator", Command::SetQuota { namespace: "tight".into(), limit: Some(limit) });
+    let seat = stage.seat_with(Batch::default(), settings(Some(SOON)));
+    stage.submit(&JobBuilder::new("long", "batch").group("main", 1, 1000).priority(99).forever());
+    stage.settle();
+    let apart = |name: &str| JobBuilder::new(name, "batch").group("main", 3, 200).min(3).per_machine(1);
+    let gangs = ["g1", "g2", "g3", "g4"].map(|name| stage.submit(&apart(name)));
+    stage.advance(5_000_000);
+    let holders = |stage: &Stage| gangs.map(|gang| held(stage, gang).len());
+    assert_eq!(holders(&stage), [2, 2, 2, 2]);
+    let urgent = JobBuilder::new("urgent", "batch").namespace("tight").group("main", 1, 600).priority(90);
+    let urgent = stage.submit(&urgent);
+    for _ in 0..20 {
+        stage.advance(1_000_000);
+        assert_eq!(holders(&stage), [2, 2, 2, 2]);
+    }
+    let counters = stage.runtime(seat).counters();
+    assert_eq!(counters.holds_given_back, 0);
+    assert!((10..=40).contains(&counters.holds_refused), "{}", counters.holds_refused);
+    stage.ask("operator", Command::SetQuota { namespace: "tight".into(), limit: None });
+    stage.advance(3_000_000);
+    assert_eq!(stage.placed(urgent).len(), 1);
 }

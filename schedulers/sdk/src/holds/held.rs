@@ -98,23 +98,23 @@ impl Held {
         }
     }
 
-    /// What is to be asked for a job now. `why` it may have a hold; `None` of one that has one and is no candidate.
+    /// What is to be asked for a job now. `why` it may have a hold; `None` of one that has one and is no candidate. `has_place`: it is one of the first few that may.
     pub(super) fn look(
         &mut self,
         sight: &Sight<'_>,
         rooms: &Rooms<'_>,
         job: &Arc<Job>,
-        why: Option<Why>,
+        (why, has_place): (Option<Why>, bool),
     ) -> Option<Wish> {
         let hold = sight.cell.hold(job.id);
         self.keep(sight, hold);
         if self.asked.is_some() || sight.now_micros < self.rests_until_micros {
             return None;
         }
-        if hold.is_some() && (!any_waits(sight.cell, job) || self.gives_up(sight)) {
+        if hold.is_some() && (!has_place || !any_waits(sight.cell, job) || self.gives_up(sight)) {
             return Some(given_back(job.id));
         }
-        if sight.is_paused {
+        if sight.is_paused || !has_place {
             return None;
         }
         let need = need_of(sight, job);
