@@ -35,6 +35,27 @@ fn what_brought_nothing_is_left_to_others_also_where_nobody_heard_that_it_was_gi
     assert_eq!(held(&stage, gang).len(), 2, "it tries again");
 }
 
+/// It asked for all of its tasks at once, was refused each time, and none was placed: a quota is judged for a hold as a whole.
+#[test]
+fn an_urgent_job_whose_quota_has_room_for_some_of_its_tasks_gets_that() {
+    let mut stage = Stage::new();
+    for name in ["m1", "m2", "m3", "m4", "m5"] {
+        stage.machine(name, 1000, &[]);
+    }
+    let limit = Quota { limits: [Some(1400), None, None, None, None, None, None, None] };
+    stage.ask("operator", Command::SetQuota { namespace: "tight".into(), limit: Some(limit) });
+    stage.seat_with(Batch::default(), settings(Some(SOON)));
+    stage.submit(&JobBuilder::new("long", "batch").group("main", 1, 1000).priority(99).forever());
+    stage.settle();
+    let gang = stage.submit(&gang("gang", "batch", 5));
+    stage.advance(3_000_000);
+    assert_eq!(held(&stage, gang).len(), 4);
+    let web = JobBuilder::new("web", "batch").namespace("tight").group("main", 20, 400).priority(90);
+    let web = stage.submit(&web);
+    stage.advance(5_000_000);
+    assert_eq!(stage.placed(web).len(), 3, "of twenty");
+}
+
 /// The last one gave its room back for it every two seconds, lost machines to small tasks before it had them again, and never gathered anything.
 #[test]
 fn nobody_makes_place_for_who_is_refused() {

@@ -117,7 +117,7 @@ impl Held {
         if sight.is_paused || !has_place {
             return None;
         }
-        let need = need_of(sight, job);
+        let need = need_of(sight, job, self.refused);
         let more = match (hold, need) {
             (Some(_), Some(need)) if need.is_gang => self.more(sight, rooms, job, (need, Why::Starves)),
             // A candidate of the pass before may have started since: what it waits with is no gang any more.
@@ -218,13 +218,15 @@ impl Held {
 }
 
 /// What of a job room may be held for: the first of its groups that starts with so many at once and has them waiting, or else the first that has any. `None` where
-/// nothing may be placed now, or something of the group is on its way.
-fn need_of(sight: &Sight<'_>, job: &Job) -> Option<Need> {
+/// nothing may be placed now, or something of the group is on its way. After refusals it is for ever fewer tasks, where not all are needed at once: a quota, which
+/// has to have room for all of a hold, may have some for these.
+fn need_of(sight: &Sight<'_>, job: &Job, refused: u32) -> Option<Need> {
     let need = |group: plenum_model::WantedGroup<'_>| {
         let waiting = group.row.tasks_in(TaskState::Waiting);
         let least = job.shape.groups.get(usize::from(group.group))?.least_at_once(group.row);
         let is_gang = least > 0;
-        let count = if is_gang { least } else { waiting.min(TASKS_MAX) };
+        let some = waiting.min(TASKS_MAX).checked_shr(refused).unwrap_or(0).max(1);
+        let count = if is_gang { least } else { some };
         let is_on_its_way = sight.in_flight.machines_of(job.id, group.group).next().is_some();
         let (version, group) = (job.version, group.group);
         (waiting >= count && !is_on_its_way).then_some(Need { version, group, count, is_gang })
