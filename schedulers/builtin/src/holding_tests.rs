@@ -3,7 +3,7 @@
 mod answers;
 mod bands;
 
-use plenum_model::{AllocationId, AllocationState, Command, JobId, Quota};
+use plenum_model::{AllocationId, AllocationState, Command, JobId, Quota, Resources, SessionId};
 use plenum_sdk::{Holding, Settings};
 use plenum_testkit::{JobBuilder, Seat, Stage};
 
@@ -207,6 +207,30 @@ fn a_hold_is_given_back_once_nothing_of_its_job_waits() {
     stage.ask("owner", Command::StopJob { job: gang, version: None });
     stage.advance(100_000);
     assert!(stage.cell().hold(gang).is_none());
+}
+
+/// It was renewed for a minute, and so shortened, let grow, and given back where it had brought nothing for five minutes.
+#[test]
+fn a_hold_that_an_operator_took_for_longer_is_left_as_it_is() {
+    let mut stage = Stage::new();
+    for name in ["m1", "m2", "m3"] {
+        stage.machine(name, 1000, &[]);
+    }
+    let seat = stage.seat_with(Batch::default(), settings(Some(SOON)));
+    stage.submit(&JobBuilder::new("long", "batch").group("main", 1, 1000).forever());
+    stage.settle();
+    let gang = stage.submit(&gang("gang", "batch", 3));
+    let (resources, deadline) = (Resources::new(1000, 1), stage.cell().time().plus_micros(600_000_000));
+    let session = SessionId::default();
+    stage.ask("operator", Command::TakeHold { session, job: gang, machines: vec![1], resources, deadline });
+    for _ in 0..59 {
+        stage.advance(10_000_000);
+        let hold = stage.cell().hold(gang).unwrap();
+        assert_eq!((&hold.machines[..], hold.deadline), (&[1][..], deadline));
+    }
+    stage.advance(20_000_000);
+    assert_eq!(held(&stage, gang).len(), 2, "its own, once that one is over");
+    assert_eq!(stage.runtime(seat).counters().holds_given_back, 0);
 }
 
 #[test]

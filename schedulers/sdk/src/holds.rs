@@ -9,7 +9,7 @@ mod held;
 mod wish;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use plenum_model::{Cell, JobId, LogTime, Revision, counted};
 
@@ -55,6 +55,8 @@ pub(crate) struct Holds {
     /// the gang that waits for it.
     before: BTreeMap<Turn, Why>,
     jobs: BTreeMap<JobId, Held>,
+    /// Jobs for which others took holds, as operators do.
+    others: BTreeSet<JobId>,
     /// Of the last request; never used twice, so that an answer that comes late is nobody else's.
     number: u64,
 }
@@ -78,6 +80,17 @@ impl Holds {
         }
     }
 
+    /// The mirror shows these holds. What is held for longer than this process would ask for, somebody else took on purpose: it is left alone until it ends.
+    pub(crate) fn see_others(&mut self, cell: &Cell, longest: LogTime) {
+        self.others.retain(|job| cell.hold(*job).is_some());
+        self.others.extend(cell.holds().filter(|(_, hold)| hold.deadline > longest).map(|(job, _)| job));
+    }
+
+    /// Whether somebody else took the hold of a job.
+    pub(crate) fn is_others(&self, job: JobId) -> bool {
+        self.others.contains(&job)
+    }
+
     /// Nothing is held, asked for or to be held.
     pub(crate) fn is_idle(&self) -> bool {
         self.candidates.is_empty() && self.before.is_empty() && self.jobs.is_empty()
@@ -91,7 +104,7 @@ impl Holds {
     /// What is to be asked for now. `own`: jobs of the queue that this session looks after and that have a hold. Gives also when to look again.
     pub(crate) fn look(&mut self, sight: &Sight<'_>, own: &[Turn]) -> (Vec<Wish>, Option<i64>) {
         let mut turns: BTreeMap<Turn, Option<Why>> = own.iter().map(|turn| (*turn, None)).collect();
-        for (turn, why) in self.candidates.iter().chain(&self.before) {
+        for (turn, why) in self.candidates.iter().chain(&self.before).filter(|(turn, _)| !self.is_others(turn.job)) {
             turns.entry(*turn).or_insert(Some(*why));
         }
         self.jobs.retain(|job, held| {

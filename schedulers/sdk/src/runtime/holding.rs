@@ -18,6 +18,9 @@ const URGENT_MICROS: i64 = 100_000;
 /// when something comes free. Without a quota only what the mirror shows as free is asked for, so there is something new to ask for each time.
 const LOST_RACE: Backoff = Backoff { first_micros: 1_000, most_micros: 100_000 };
 
+/// Log time is thought to be so little behind the cell's own that a hold which ends later than this process would ask for by as much is none of its own.
+const LAG_MICROS: i64 = 1_000_000;
+
 /// Which jobs may have a hold, as it stands when a part of the queue is gone through.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidacy {
@@ -82,10 +85,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         if self.holds.is_idle() && !cell.has_holds() {
             return;
         }
-        let is_own = |job: &JobId| self.share.is_own(*job);
+        let log_time = self.mirror.log_time(now_micros);
+        self.holds.see_others(cell, log_time.plus_micros(holding.within_micros).plus_micros(LAG_MICROS));
+        let is_own = |job: &JobId| self.share.is_own(*job) && !self.holds.is_others(*job);
         let own = cell.holds().map(|(job, _)| job).filter(is_own);
         let own: Vec<Turn> = own.filter_map(|job| Some(self.queue.get(job)?.turn)).collect();
-        let log_time = self.mirror.log_time(now_micros);
         let contenders = |last| Contenders::of(cell, &self.queue, &self.in_flight, last, log_time);
         let contenders = self.holds.last(&own).map(contenders).unwrap_or_default();
         let sight = Sight {
