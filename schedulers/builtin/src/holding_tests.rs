@@ -209,6 +209,26 @@ fn a_hold_is_given_back_once_nothing_of_its_job_waits() {
     assert!(stage.cell().hold(gang).is_none());
 }
 
+/// The drained one counted as held, so that one that came free instead was no gain: a small task had it, until half a minute later the hold was renewed without
+/// the other.
+#[test]
+fn a_machine_that_is_of_no_use_any_more_is_replaced_in_a_hold_as_soon_as_another_one_is_free() {
+    let mut stage = Stage::new();
+    let (_, stream) = crowded(&mut stage, Some(SOON));
+    let gang = stage.submit(&gang("gang", "batch", 4));
+    stage.advance(1_100_000);
+    (0..2).for_each(|_| ends_one(&mut stage, stream));
+    let machines = held(&stage, gang);
+    assert_eq!(machines.len(), 2);
+    let machine = stage.cell().machine_in(machines[0]).unwrap().id;
+    let deadline = Some(stage.cell().time().plus_micros(600_000_000));
+    stage.ask("operator", Command::DrainMachine { machine, deadline });
+    ends_one(&mut stage, stream);
+    let now = held(&stage, gang);
+    assert_eq!((now.len(), now.contains(&machines[0])), (2, false), "the other one and the new one");
+    assert_eq!(stage.placed(stream).len(), 1);
+}
+
 /// It was renewed for a minute, and so shortened, let grow, and given back where it had brought nothing for five minutes.
 #[test]
 fn a_hold_that_an_operator_took_for_longer_is_left_as_it_is() {

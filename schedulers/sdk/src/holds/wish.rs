@@ -49,7 +49,12 @@ pub(super) fn larger(
     }
     let machines = aim.choose(rooms, kept, slots, |slot| search.leaves(slot));
     let number = |machines: &[u32]| u64::try_from(machines.len()).unwrap_or(u64::MAX);
-    let before = hold.map_or(0, |hold| number(kept).saturating_mul(fits(&aim.each, &hold.resources)));
+    let before = hold.map_or(0, |hold| {
+        // What is drained by now, or lost its room, is no part of it any more.
+        let is_of_use = |slot: &u32| aim.suits(rooms.cell, *slot) && rooms.may_hold(*slot, &hold.resources);
+        let of_use: Vec<u32> = kept.iter().copied().filter(is_of_use).collect();
+        number(&of_use).saturating_mul(fits(&aim.each, &hold.resources))
+    });
     if why == Why::Urgent {
         // What is free it claims by itself.
         let displaces = machines.iter().any(|slot| !rooms.may_claim(*slot, &aim.each));
