@@ -86,3 +86,26 @@ fn nobody_makes_place_for_who_is_refused() {
     stage.advance(3_000_000);
     assert_eq!(stage.placed(urgent).len(), 1);
 }
+
+/// What the job itself was promised by its claim counted as room that it could not hold: the machine fell out of the hold, and had to be had once more, before
+/// anybody else, where the claim came to nothing.
+#[test]
+fn a_hold_is_not_renewed_without_the_machines_that_its_own_job_claims() {
+    let mut stage = Stage::new();
+    for name in ["m1", "m2", "m3"] {
+        stage.machine(name, 1000, &[]);
+    }
+    let seat = stage.seat_with(Batch::default(), settings(Some(SOON)));
+    stage.submit(&JobBuilder::new("long", "batch").group("main", 1, 1000).forever());
+    stage.settle();
+    let gang = stage.submit(&gang("gang", "batch", 3).group("extra", 0, 300));
+    stage.advance(3_000_000);
+    assert_eq!(held(&stage, gang).len(), 2);
+    stage.hold(seat);
+    stage.ask("owner", Command::ScaleJob { job: gang, version: None, group: 1, count: 1 });
+    stage.advance(35_000_000);
+    stage.reject_next(seat, "QUEUE_FULL");
+    stage.release(seat);
+    assert_eq!((stage.placed(gang).len(), held(&stage, gang).len()), (0, 2));
+    assert_eq!(stage.runtime(seat).counters().holds_taken, 2, "it was taken, and renewed as a whole");
+}

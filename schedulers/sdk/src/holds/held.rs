@@ -111,6 +111,10 @@ impl Held {
         if self.asked.is_some() || sight.now_micros < self.rests_until_micros {
             return None;
         }
+        // A grant ends the hold; and what is promised to the job itself would seem to be lost to it.
+        if job.group_positions().any(|group| sight.in_flight.machines_of(job.id, group).next().is_some()) {
+            return None;
+        }
         if hold.is_some() && (!has_place || !any_waits(sight.cell, job) || self.gives_up(sight)) {
             return Some(given_back(job.id));
         }
@@ -218,7 +222,7 @@ impl Held {
 }
 
 /// What of a job room may be held for: the first of its groups that starts with so many at once and has them waiting, or else the first that has any. `None` where
-/// nothing may be placed now, or something of the group is on its way. After refusals it is for ever fewer tasks, where not all are needed at once: a quota, which
+/// nothing may be placed now. After refusals it is for ever fewer tasks, where not all are needed at once: a quota, which
 /// has to have room for all of a hold, may have some for these.
 fn need_of(sight: &Sight<'_>, job: &Job, refused: u32) -> Option<Need> {
     let need = |group: plenum_model::WantedGroup<'_>| {
@@ -227,9 +231,8 @@ fn need_of(sight: &Sight<'_>, job: &Job, refused: u32) -> Option<Need> {
         let is_gang = least > 0;
         let some = waiting.min(TASKS_MAX).checked_shr(refused).unwrap_or(0).max(1);
         let count = if is_gang { least } else { some };
-        let is_on_its_way = sight.in_flight.machines_of(job.id, group.group).next().is_some();
         let (version, group) = (job.version, group.group);
-        (waiting >= count && !is_on_its_way).then_some(Need { version, group, count, is_gang })
+        (waiting >= count).then_some(Need { version, group, count, is_gang })
     };
     let needs: Vec<Need> = wanted(sight.cell, job, sight.log_time).filter_map(need).collect();
     needs.iter().find(|need| need.is_gang).or_else(|| needs.first()).copied()
