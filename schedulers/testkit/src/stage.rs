@@ -59,6 +59,8 @@ struct Player {
     /// With which its requests for holds are refused; empty: they are not.
     hold_refusal: String,
     loses_hold_answers: bool,
+    /// What happens next it is told by a snapshot.
+    is_behind: bool,
     notices: Vec<Notice>,
 }
 
@@ -196,6 +198,7 @@ impl Stage {
             rejections: VecDeque::new(),
             hold_refusal: String::new(),
             loses_hold_answers: false,
+            is_behind: false,
             notices: Vec::new(),
         });
         let seat = Seat(self.seats.len() - 1);

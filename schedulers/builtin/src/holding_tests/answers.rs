@@ -109,3 +109,23 @@ fn a_hold_is_not_renewed_without_the_machines_that_its_own_job_claims() {
     assert_eq!((stage.placed(gang).len(), held(&stage, gang).len()), (0, 2));
     assert_eq!(stage.runtime(seat).counters().holds_taken, 2, "it was taken, and renewed as a whole");
 }
+
+/// A request that was executed counted as not shown yet until the next delta: nothing was asked for the job in a cell where nothing else happened, and the hold ended.
+#[test]
+fn a_hold_that_a_snapshot_shows_is_renewed() {
+    let mut stage = Stage::new();
+    let seat = stage.seat_with(Batch::default(), settings(Some(SOON)));
+    for name in ["m1", "m2"] {
+        stage.machine(name, 1000, &[]);
+    }
+    stage.submit(&JobBuilder::new("long", "batch").group("main", 1, 1000).forever());
+    stage.settle();
+    let gang = stage.submit(&gang("gang", "batch", 2));
+    stage.advance(SOON.after_wait_micros - 10_000);
+    stage.fall_behind(seat);
+    stage.advance(20_000);
+    assert_eq!((held(&stage, gang).len(), stage.runtime(seat).counters().snapshots), (1, 2));
+    let since = stage.cell().hold(gang).map(|hold| hold.first_wait);
+    stage.advance(70_000_000);
+    assert_eq!(stage.cell().hold(gang).map(|hold| hold.first_wait), since);
+}

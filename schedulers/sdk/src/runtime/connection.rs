@@ -288,6 +288,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
         self.read_queue();
         self.read_share(now_micros);
         self.share.hears_again(now_micros);
+        self.see_holds();
         self.ahead = Ahead::default();
     }
 

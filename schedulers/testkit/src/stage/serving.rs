@@ -36,6 +36,11 @@ impl Stage {
         self.seats[seat.0].loses_hold_answers = are_lost;
     }
 
+    /// The next change is told to a scheduler by a snapshot in the middle of its stream, as by a server whose memory of changes it fell behind.
+    pub fn fall_behind(&mut self, seat: Seat) {
+        self.seats[seat.0].is_behind = true;
+    }
+
     /// Puts the cell back to a clone of what [`Stage::cell`] was, as from a backup: in another incarnation, and without all that was decided since. All
     /// connections break, and schedulers come back by themselves as time passes.
     pub fn restore(&mut self, cell: Cell) {
@@ -52,9 +57,11 @@ impl Stage {
 
     /// Deltas since what the scheduler was told last.
     pub(super) fn publish(&mut self, seat: Seat) {
-        let Some(link) = &mut self.seats[seat.0].link else { return };
-        if link.session.is_none() {
-            return;
+        let Player { link: Some(link), is_behind, .. } = &mut self.seats[seat.0] else { return };
+        let Some(session) = link.session else { return };
+        if *is_behind && self.deltas.range(link.told.next()..).next().is_some() {
+            *is_behind = false;
+            return self.begin(seat, session, None);
         }
         let news: Vec<Bytes> = self.deltas.range(link.told.next()..).map(|(_, bytes)| bytes.clone()).collect();
         if !news.is_empty() {
@@ -78,7 +85,7 @@ impl Stage {
     }
 
     fn welcome(&mut self, seat: Seat, hello: &v1::Hello) {
-        let (incarnation, term) = (self.cell().identity().incarnation, self.cell().identity().term);
+        let incarnation = self.cell().identity().incarnation;
         let session = if hello.session == 0 {
             let command = Command::OpenSession { scheduler: hello.scheduler.as_str().into() };
             let namespace = hello.namespace.as_str().into();
@@ -93,7 +100,13 @@ impl Stage {
             SessionId(hello.session)
         };
         let snapshot = hello.incarnation != incarnation || hello.revision == 0;
-        let revision = if snapshot { self.cell().revision() } else { Revision(hello.revision) };
+        self.begin(seat, session, (!snapshot).then_some(Revision(hello.revision)));
+    }
+
+    /// A scheduler is told everything, or what comes after a revision.
+    fn begin(&mut self, seat: Seat, session: SessionId, after: Option<Revision>) {
+        let (incarnation, term) = (self.cell().identity().incarnation, self.cell().identity().term);
+        let (snapshot, revision) = (after.is_none(), after.unwrap_or_else(|| self.cell().revision()));
         let mut messages = vec![Tell::Welcome(v1::Welcome {
             session: session.0,
             incarnation,
@@ -108,7 +121,7 @@ impl Stage {
             let pages = self.pages();
             messages.push(Tell::Snapshot(v1::SnapshotPart { revision: revision.0, pages, last: true }));
         }
-        let link = self.seats[seat.0].link.as_mut().expect("it has just said hello");
+        let link = self.seats[seat.0].link.as_mut().expect("it has said hello");
         link.session = Some(session);
         link.told = revision;
         link.to_scheduler.extend(messages.into_iter().map(tell));
