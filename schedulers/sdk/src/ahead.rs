@@ -3,8 +3,8 @@
 //! Each session orders its own jobs alone. So room that came free when a task of one session's urgent job ended was taken for another session's job of a lower band,
 //! and taken back by an eviction, task after task. Now each leaves room to what waits of its peers' jobs of higher bands, as if it had placed that first.
 //!
-//! It does so for as long as a silent peer is waited for, and no longer: a job to which room was left for so long, and of which nothing was granted, has its turn when
-//! its owner comes.
+//! It does so for as long as a silent peer is waited for, for each job, and no longer: one to which room was left for so long, and of which nothing was granted,
+//! has its turn when its owner comes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
