@@ -12,6 +12,10 @@ use plenum_model::{
 
 use super::work::{Declared, GPUS, Laws, MachineClass, Trace, TraceJob};
 
+/// Machines are of one shape when their memory, and their disk, differ by no more than one part of so many. Hosts of one make differ by some kilobytes to some
+/// megabytes, by what their firmware keeps and how their disks are formatted.
+const ALIKE_PARTS: u64 = 100;
+
 /// Reads a file that `plenum backup` wrote.
 ///
 /// # Errors
@@ -27,21 +31,7 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Trace> {
 
 /// The machines that take claims, alike ones together, and a job for each group with tasks that run or wait.
 fn of_cell(name: &str, cell: &Cell) -> Trace {
-    let mut machines: Vec<MachineClass> = Vec::new();
-    for machine in cell.machines().filter(|machine| machine.state == MachineState::Ready) {
-        let capacity = with_gpus(&machine.capacity, &machine.devices);
-        let attributes = machine.attributes.clone();
-        match machines.iter_mut().find(|class| class.capacity == capacity) {
-            Some(class) => {
-                class.count += 1;
-                class.attributes.push(attributes);
-            }
-            None => {
-                let name = format!("shape-{}", machines.len() + 1);
-                machines.push(MachineClass { name, count: 1, capacity, attributes: vec![attributes] });
-            }
-        }
-    }
+    let shapes = Shapes::of(cell);
     let mut jobs = Vec::new();
     for job in cell.jobs().filter(|job| !job.state.is_final()) {
         for (number, shape) in (0_u16..).zip(&job.shape.groups) {
@@ -64,14 +54,69 @@ fn of_cell(name: &str, cell: &Cell) -> Trace {
             }
         }
     }
-    let mut trace = Trace { machines, laws: laws_of(cell), ..Trace::new(name, jobs) };
+    let mut trace = Trace { machines: shapes.classes, laws: laws_of(cell), ..Trace::new(name, jobs) };
     trace.assumed.push(
         "every task of the live cell is placed anew, by its room, constraints, spread, limits and ports, under the partitions and quotas that there are; jobs whose tasks share a machine and gangs are not kept; \
          other jobs than the cell's have no quota, and get no machine that is reserved; \
          parts of a GPU count as a whole one; groups that wait for others count as if they ran; a machine more of a shape has the attributes of one that is there"
             .to_owned(),
     );
+    trace.assumed.extend(shapes.assumed);
     trace
+}
+
+/// The machines of a cell that take claims.
+struct Shapes {
+    classes: Vec<MachineClass>,
+    /// What is not as it is in the cell.
+    assumed: Vec<String>,
+}
+
+impl Shapes {
+    fn of(cell: &Cell) -> Self {
+        let mut classes: Vec<MachineClass> = Vec::new();
+        // What the first of each class has: members are alike to that one, not to one another in a row.
+        let mut firsts: Vec<Resources> = Vec::new();
+        let (mut idle, mut levelled) = (0_u64, false);
+        for machine in cell.machines() {
+            if machine.state != MachineState::Ready {
+                idle += 1;
+                continue;
+            }
+            let capacity = with_gpus(&machine.capacity, &machine.devices);
+            let attributes = machine.attributes.clone();
+            if let Some(number) = firsts.iter().position(|first| are_alike(first, &capacity)) {
+                let class = &mut classes[number];
+                levelled |= class.capacity != capacity;
+                // The least that a member has: nothing fits here that fits none of them.
+                class.capacity.memory_bytes = class.capacity.memory_bytes.min(capacity.memory_bytes);
+                class.capacity.disk_bytes = class.capacity.disk_bytes.min(capacity.disk_bytes);
+                class.count += 1;
+                class.attributes.push(attributes);
+            } else {
+                let name = format!("shape-{}", classes.len() + 1);
+                classes.push(MachineClass { name, count: 1, capacity, attributes: vec![attributes] });
+                firsts.push(capacity);
+            }
+        }
+        let mut assumed = Vec::new();
+        if levelled {
+            assumed.push(format!(
+                "machines whose memory and disk differ by at most a part in {ALIKE_PARTS} are one shape, with the least that one of them has"
+            ));
+        }
+        if idle > 0 {
+            assumed.push(format!("{idle} machines of the cell take no claims now, and are none of these"));
+        }
+        Self { classes, assumed }
+    }
+}
+
+/// Whether two machines are of one shape: as much memory and disk, to a part in [`ALIKE_PARTS`], and exactly as much of all else.
+fn are_alike(first: &Resources, other: &Resources) -> bool {
+    let near = |one: u64, other: u64| one.abs_diff(other) <= one / ALIKE_PARTS;
+    let rest = Resources { memory_bytes: first.memory_bytes, disk_bytes: first.disk_bytes, ..*other };
+    near(first.memory_bytes, other.memory_bytes) && near(first.disk_bytes, other.disk_bytes) && rest == *first
 }
 
 /// What a group asks for besides room and GPUs, which are counted.
@@ -150,6 +195,29 @@ mod tests {
             (trace.machines.len(), trace.machines[0].count, trace.machines[0].capacity.cpu_millis),
             (1, 3, 4000)
         );
+    }
+
+    // Eight hosts of one make, each with some kilobytes more than the one before, were eight shapes: percentages of each were those of one machine.
+    #[test]
+    fn hosts_of_one_make_are_one_shape_with_the_least_that_one_has() {
+        let class = |name: &str, memory: u64, cpu: u64| MachineClass {
+            name: name.into(),
+            count: 1,
+            capacity: resources(cpu, memory, 0),
+            attributes: Vec::new(),
+        };
+        let mut classes: Vec<_> =
+            (0..8).map(|host| class(&format!("h{host}"), (16 << 30) + 4096 * host, 4000)).collect();
+        // A tenth less memory, and another processor, are other shapes.
+        classes.extend([class("less", 14 << 30, 4000), class("other", 16 << 30, 4200)]);
+        let ground = Ground::new(&classes, Placing::named("best-fit", None).unwrap()).unwrap();
+        let shapes = Shapes::of(ground.cell());
+        let seen: Vec<_> = shapes.classes.iter().map(|class| (class.count, class.capacity.memory_bytes)).collect();
+        assert_eq!(seen, [(8, 16 << 30), (1, 14 << 30), (1, 16 << 30)]);
+        assert_eq!(shapes.classes[0].attributes.len(), 8);
+        assert!(shapes.assumed[0].contains("are one shape, with the least") && shapes.assumed.len() == 1);
+        let equal = Ground::new(&classes[..1], Placing::named("best-fit", None).unwrap()).unwrap();
+        assert!(Shapes::of(equal.cell()).assumed.is_empty(), "nothing was levelled");
     }
 
     fn declared(shape: GroupShape) -> Arc<Declared> {

@@ -162,12 +162,14 @@ pub(super) fn changed(machines: &[MachineClass], changes: &[Change]) -> anyhow::
 }
 
 /// Changes how many there are in all. Each class has its share, and shares are rounded along the list: a cell of many small classes changes by as much as
-/// one of a single class.
+/// one of a single class. Along the list means by what machines have: of a cell of single machines, every other one large, half would be all the large ones.
 fn change_all(machines: &mut [MachineClass], by: By) {
     let all: u64 = machines.iter().map(|class| u64::from(class.count)).sum();
     let after = u64::from(after(u32::try_from(all).unwrap_or(u32::MAX), by));
     let (mut passed, mut given) = (0, 0);
-    for class in machines {
+    let mut by_kind: Vec<&mut MachineClass> = machines.iter_mut().collect();
+    by_kind.sort_by_key(|class| class.capacity);
+    for class in by_kind {
         passed += u64::from(class.count);
         let due = (passed * after + all / 2) / all.max(1);
         class.count = u32::try_from(due - given).expect("a part of what a cell takes");
@@ -242,6 +244,18 @@ mod tests {
         }
         assert_eq!(counts("-1", &[class("a", 2), class("b", 2)]), Ok(vec![2, 1]));
         assert_eq!(counts("-30%", &[class("a", 2), class("b", 2)]), Ok(vec![2, 1]));
+    }
+
+    #[test]
+    fn half_of_a_cell_is_half_of_each_kind_in_whatever_order_machines_are_listed() {
+        let machine = |number: u32| {
+            let cores = if number.is_multiple_of(2) { 64_000 } else { 8000 };
+            MachineClass { capacity: resources(cores, 1 << 34, 0), ..class(&format!("m{number}"), 1) }
+        };
+        let each: Vec<_> = (0..20).map(machine).collect();
+        let half = changed(&each, &[Change { class: None, by: By::Percent(-50.0) }]).unwrap();
+        let large = half.iter().filter(|class| class.capacity.cpu_millis == 64_000).count();
+        assert_eq!((large, half.len()), (5, 10));
     }
 
     #[test]
