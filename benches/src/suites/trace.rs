@@ -24,7 +24,8 @@ use crate::kept::Kept;
 use crate::progress::say;
 use crate::replay::{Discipline, generator, placing::Placing, summary::Classes};
 use crate::report::in_order;
-use crate::traces::{backup, open, work::Trace};
+use crate::traces::work::{MEMORY_UNTOLD, MachineClass, Trace, memory_is_told};
+use crate::traces::{backup, open};
 
 /// The name of the suite.
 pub(super) const NAME: &str = "trace";
@@ -226,6 +227,14 @@ fn trace(options: &Run) -> anyhow::Result<Trace> {
         say(&format!("{}: {count} jobs left out: {reason}", trace.name));
     }
     Ok(trace)
+}
+
+/// Notes what nobody told of the machines, for whoever reads of what is used.
+fn note_untold(trace: &mut Trace, machines: &[MachineClass]) {
+    if !memory_is_told(machines) {
+        say(&format!("{}: {MEMORY_UNTOLD}", trace.name));
+        trace.assumed.push(MEMORY_UNTOLD.to_owned());
+    }
 }
 
 /// Seeds from `FIRST..LAST`, both counted in, or from numbers joined by commas.

@@ -8,6 +8,18 @@ use plenum_model::{Attributes, GroupShape, Partition, Quota, Resources, Special}
 /// The custom resource of a cell that counts whole GPUs. Shares of GPUs are another experiment's matter.
 pub(crate) const GPUS: usize = 0;
 
+/// Memory, disk and the like of machines of which nobody told it, or more: beyond what any job asks for, so that it never decides. How much of it is used says
+/// nothing.
+pub(crate) const UNTOLD: u64 = 1 << 44;
+
+/// What a run says of machines whose memory nobody told.
+pub(crate) const MEMORY_UNTOLD: &str = "the memory of the machines is not told: it is enough for every job";
+
+/// Whether somebody told the memory of these machines.
+pub(crate) fn memory_is_told(machines: &[MachineClass]) -> bool {
+    machines.iter().all(|class| class.capacity.memory_bytes < UNTOLD)
+}
+
 /// Microseconds of a second.
 pub(crate) const SECOND: i64 = 1_000_000;
 

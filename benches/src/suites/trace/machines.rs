@@ -6,10 +6,7 @@ use anyhow::{Context, bail, ensure};
 use plenum_model::{CUSTOM_RESOURCES, Resources};
 
 use crate::traces::open;
-use crate::traces::work::{GPUS, MachineClass, resources};
-
-/// Memory, disk and the like of machines of which nobody told it: more than any job asks for, so that it never decides.
-const UNTOLD: u64 = 1 << 44;
+use crate::traces::work::{GPUS, MachineClass, UNTOLD, memory_is_told, resources};
 
 /// A million machines: what a cell takes.
 const MACHINES_MAX: u64 = 1_000_000;
@@ -197,7 +194,7 @@ pub(super) fn words(machines: &[MachineClass]) -> String {
             class.count,
             crate::report::three_digits(crate::figure::number(capacity.cpu_millis) / 1000.0)
         );
-        if capacity.memory_bytes < UNTOLD {
+        if memory_is_told(std::slice::from_ref(class)) {
             words.push_str(&format!(", {} GiB", capacity.memory_bytes >> 30));
         }
         if capacity.custom[0] > 0 {

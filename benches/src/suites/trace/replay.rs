@@ -18,7 +18,7 @@ use crate::replay::placing::Placing;
 use crate::replay::summary::{Classes, Summary, Waits, class, summarise};
 use crate::replay::{Discipline, Ground, Moment, Replay, Replayed, resampled, seconds};
 use crate::report::three_digits;
-use crate::traces::work::{GPUS, MachineClass, Trace, TraceJob};
+use crate::traces::work::{GPUS, MachineClass, Trace, TraceJob, memory_is_told};
 
 /// Points of a distribution's line.
 const CURVE_POINTS: u64 = 120;
@@ -44,6 +44,13 @@ impl Setup<'_> {
         Ok(replayed.map(|replayed| (jobs, replayed)))
     }
 
+    /// What came of a run, without what nobody knows: a part of memory that nobody told is none.
+    fn summary(&self, jobs: &[TraceJob], replayed: &Replayed, classes: Classes) -> Summary {
+        let summary = summarise(jobs, replayed, classes);
+        let memory_used = summary.memory_used.filter(|_| memory_is_told(self.machines));
+        Summary { memory_used, ..summary }
+    }
+
     /// What is not as usual is part of the name: with other machines or arrivals it is another case.
     fn case(&self, options: &Run) -> String {
         let flags = &options.trace;
@@ -66,9 +73,10 @@ pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     };
     let (queues, policies) = (flags.queues(queues)?, flags.policies(policies)?);
     let seeds = seeds(flags.seeds.as_deref().unwrap_or(if options.quick { "0..2" } else { "0..4" }))?;
-    let trace = super::trace(options)?;
+    let mut trace = super::trace(options)?;
     let asked = machines::asked(flags.machines.as_deref(), flags.cell.as_deref(), &trace.machines)?;
     let machines = machines::changed(&asked.machines, &asked.changes)?;
+    super::note_untold(&mut trace, &machines);
     say(&format!("{}: {} jobs on {}", trace.name, trace.jobs.len(), machines::words(&machines)));
     let mut drawn = Drawn::default();
     for queue in &queues {
@@ -106,7 +114,7 @@ fn run_case(setup: &Setup<'_>, seeds: &[u64], options: &Run) -> anyhow::Result<O
         let began = Instant::now();
         let Some((jobs, replayed)) = setup.once(*seed, options.trace.jitter_micros())? else { break };
         let wall_seconds = began.elapsed().as_secs_f64();
-        let summary = summarise(&jobs, &replayed, options.trace.classes());
+        let summary = setup.summary(&jobs, &replayed, options.trace.classes());
         let has_gpus = summary.gpus_used.is_some();
         in_full.get_or_insert(InFull { jobs, replayed, has_gpus });
         runs.push(OneRun { summary, wall_seconds });
