@@ -195,8 +195,10 @@ fn number_of(machines: &[u32]) -> f64 {
     crate::figure::number(machines.len() as u64)
 }
 
-/// The same jobs with arrivals that are each up to `jitter_micros` later, in their new order: what might as well have been recorded.
-pub(crate) fn resampled(jobs: &[TraceJob], jitter_micros: i64, seed: u64) -> Vec<TraceJob> {
+/// The same jobs with arrivals that are each up to `jitter_micros` later, in their new order: what might as well have been recorded. Where all of them are
+/// there at once, as in a live cell, nobody recorded arrivals: then they come in that order, and still at once. A cell that fills for a minute would count as
+/// half used.
+pub(crate) fn resampled(recorded: &[TraceJob], jitter_micros: i64, seed: u64) -> Vec<TraceJob> {
     let mut random = Random::new(seed);
     let bound = jitter_micros.max(0).unsigned_abs() + 1;
     let moved = |job: &TraceJob| {
@@ -207,9 +209,18 @@ pub(crate) fn resampled(jobs: &[TraceJob], jitter_micros: i64, seed: u64) -> Vec
         };
         TraceJob { submit_micros: job.submit_micros.saturating_add(later), ..job.clone() }
     };
-    let mut jobs: Vec<TraceJob> = jobs.iter().map(moved).collect();
+    let mut jobs: Vec<TraceJob> = recorded.iter().map(moved).collect();
     jobs.sort_by_key(|job| job.submit_micros);
+    if let Some(at_micros) = all_at(recorded) {
+        jobs.iter_mut().for_each(|job| job.submit_micros = at_micros);
+    }
     jobs
+}
+
+/// The one moment at which all jobs are submitted, if they are; they stand in the order of submission.
+fn all_at(jobs: &[TraceJob]) -> Option<i64> {
+    let (first, last) = (jobs.first()?.submit_micros, jobs.last()?.submit_micros);
+    (first == last).then_some(first)
 }
 
 #[cfg(test)]

@@ -235,7 +235,8 @@ fn the_same_seed_gives_the_same_arrivals() {
 /// Above 72 minutes the flag was cut without a word.
 #[test]
 fn arrivals_move_by_as_much_as_was_asked_for() {
-    let jobs = jobs(&"a 0 1 1 1\n".repeat(200));
+    // The last one comes later: of jobs that are all there at once none is moved.
+    let jobs = jobs(&format!("{}b 1 1 1 1", "a 0 1 1 1\n".repeat(200)));
     for jitter in [3600 * SECOND, 86_400 * SECOND, i64::from(u32::MAX) * SECOND] {
         let moved = resampled(&jobs, jitter, 7);
         let (first, last) = (moved[0].submit_micros, moved[199].submit_micros);
@@ -244,6 +245,19 @@ fn arrivals_move_by_as_much_as_was_asked_for() {
             "{jitter}: {first} {last}"
         );
     }
+}
+
+// The jobs of a live cell arrived over a minute then, and what is used of a cell that fills meanwhile was told for it: half.
+#[test]
+fn jobs_that_are_there_at_once_come_in_another_order_and_still_at_once() {
+    let jobs = jobs("a 5 1 1 1\nb 5 1 1 1\nc 5 1 1 1\nd 5 1 1 1");
+    let names = |seed| -> Vec<String> {
+        let moved = resampled(&jobs, 60 * SECOND, seed);
+        assert!(moved.iter().all(|job| job.submit_micros == 5 * SECOND));
+        moved.into_iter().map(|job| job.name).collect()
+    };
+    let orders: std::collections::BTreeSet<Vec<String>> = (1..20).map(names).collect();
+    assert!(orders.len() > 5, "{orders:?}");
 }
 
 /// Each job tried the same machines in the same order: a first fit on a shuffled cell.
