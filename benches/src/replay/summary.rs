@@ -36,7 +36,7 @@ pub(crate) struct Waits {
 }
 
 /// What one replay says.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Summary {
     pub(crate) all: Waits,
     pub(crate) by_class: BTreeMap<String, Waits>,

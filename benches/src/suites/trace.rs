@@ -13,7 +13,9 @@ mod capacity;
 mod inflation;
 mod machines;
 mod replay;
+mod words;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
@@ -33,6 +35,10 @@ pub(super) const NAME: &str = "trace";
 /// By how much arrivals are moved, and how long jobs may wait, unless it is said.
 const JITTER_SECONDS: u32 = 60;
 const WAIT_LIMIT_SECONDS: f64 = 600.0;
+
+/// Seeds of replays, unless it is said.
+const SEEDS: &str = "0..4";
+const SEEDS_QUICK: &str = "0..2";
 
 /// What the suite `trace` does.
 #[derive(Clone, Debug, Args)]
@@ -61,16 +67,17 @@ pub(crate) struct Flags {
     /// Who is next: fifo, easy (in order, with backfilling), greedy (whoever fits); joined by ","
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     queue: Vec<String>,
-    /// Runs: FIRST..LAST or numbers joined by ",". 0 is the trace as it was recorded; others move each arrival a little, and break ties at random
+    /// Runs: FIRST..LAST or numbers joined by ",". 0 is the trace as it was recorded; others move each arrival a little, and break ties at random. Where all
+    /// jobs are there at once, these come in another order
     #[arg(long, value_name = "SEEDS")]
     seeds: Option<String>,
     /// By how much seeds above 0 move arrivals, at most
     #[arg(long, value_name = "SECONDS", default_value_t = JITTER_SECONDS)]
     jitter: u32,
-    /// How waits are told apart
+    /// How waits are told apart in a replay
     #[arg(long, value_enum, default_value = "size")]
     classes: ClassesFlag,
-    /// Capacity: machines are enough when 99 of 100 jobs wait no longer
+    /// Capacity: machines are enough when 99 of 100 jobs wait no longer, with each seed
     #[arg(long, value_name = "SECONDS", default_value_t = WAIT_LIMIT_SECONDS)]
     wait_limit: f64,
     /// Drawn jobs: the part of the machines that they would use if none ever waited
@@ -178,6 +185,16 @@ impl Flags {
         self.cell.as_ref().map_or_else(String::new, |cell| format!(" cell={}", cell.display()))
     }
 
+    /// The same of arrivals.
+    fn jitter_mark(&self) -> String {
+        if self.jitter == JITTER_SECONDS { String::new() } else { format!(" jitter={}", self.jitter) }
+    }
+
+    /// The runs of a case.
+    fn seeds_of_replays(&self, quick: bool) -> anyhow::Result<Vec<u64>> {
+        seeds(self.seeds.as_deref().unwrap_or(if quick { SEEDS_QUICK } else { SEEDS }))
+    }
+
     fn classes(&self) -> Classes {
         match self.classes {
             ClassesFlag::Size => Classes::Size,
@@ -237,7 +254,7 @@ fn note_untold(trace: &mut Trace, machines: &[MachineClass]) {
     }
 }
 
-/// Seeds from `FIRST..LAST`, both counted in, or from numbers joined by commas.
+/// Seeds from `FIRST..LAST`, both counted in, or from numbers joined by commas; each once, as a second run of one says nothing more.
 fn seeds(text: &str) -> anyhow::Result<Vec<u64>> {
     let number = |text: &str| text.trim().parse::<u64>().ok();
     let seeds = match text.split_once("..") {
@@ -247,7 +264,12 @@ fn seeds(text: &str) -> anyhow::Result<Vec<u64>> {
         },
         None => text.split(',').map(number).collect::<Option<Vec<u64>>>(),
     };
-    seeds.with_context(|| {
+    let once = |mut seeds: Vec<u64>| {
+        let mut seen = BTreeSet::new();
+        seeds.retain(|seed| seen.insert(*seed));
+        seeds
+    };
+    seeds.map(once).with_context(|| {
         format!("--seeds: expected FIRST..LAST (at most 1,000) or numbers joined by \",\", found {text:?}")
     })
 }

@@ -1,19 +1,18 @@
 //! The experiment `capacity`: the same jobs on more and on fewer machines. Would they fit, who would wait, what would be used; and how many
-//! machines are enough.
+//! machines are enough. One run says little near a limit: the 99th of a hundred waits differs by a fifth when arrivals differ by seconds. So each size is run
+//! with several seeds, and is enough when it is with each of them.
 
-use std::fmt::Write;
+mod page;
 
 use anyhow::ensure;
 use serde_json::json;
 
-use super::replay::Setup;
-use super::{NAME, WAIT_LIMIT_SECONDS, machines};
-use crate::figure::{Better, Case, Figure, Parameters, number};
-use crate::folder::save;
+use super::replay::{Setup, of_trace, outcome};
+use super::{NAME, WAIT_LIMIT_SECONDS, machines, words};
+use crate::figure::{Better, Case, Figure, Parameters, by_name, number};
 use crate::kept::Kept;
-use crate::plot::{Axis, Chart, Point, Series};
 use crate::progress::say;
-use crate::replay::summary::{Summary, summarise};
+use crate::replay::summary::Summary;
 use crate::traces::work::{MachineClass, Trace};
 use crate::{Run, interrupt};
 use machines::{By, Change};
@@ -29,15 +28,38 @@ const SEARCH_FROM_PERCENT: f64 = -100.0;
 const SEARCH_TO_PERCENT: f64 = 400.0;
 
 /// What one size of the cell comes to.
+#[derive(Clone)]
 struct Tried {
     /// In words: `+20%`, or the changes that were asked for.
     name: String,
     /// Percent of the machines there are; `None` for changes by class.
     percent: Option<f64>,
-    machines: u64,
-    summary: Summary,
-    /// Jobs of which not every task was started, the first of them.
+    /// What it consists of.
+    machines: Vec<MachineClass>,
+    /// What came of it, by seed.
+    runs: Vec<Summary>,
+    /// Jobs of which not every task was started with the first seed that left some, the first of them.
     left: Vec<String>,
+}
+
+impl Tried {
+    fn count(&self) -> u64 {
+        count(&self.machines)
+    }
+
+    /// What each seed came to.
+    fn samples(&self, of: impl Fn(&Summary) -> f64) -> Vec<f64> {
+        self.runs.iter().map(of).collect()
+    }
+}
+
+/// How much is looked at of a size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// Each seed, for whoever reads of that size.
+    Last,
+    /// The first seed with which it is not enough: the search asks no more.
+    Failure,
 }
 
 /// What the search for how many are enough came to.
@@ -57,7 +79,9 @@ impl Search {
             Self::NotAsked => String::new(),
             Self::Stopped => "The search for how many are enough was stopped before its end. ".to_owned(),
             Self::Nothing => format!("No size up to {SEARCH_TO_PERCENT:+.0}% was found to be enough. "),
-            Self::Found(one) => format!("**{} machines ({}) are enough**. ", one.machines, one.name),
+            Self::Found(one) => {
+                format!("**{} machines ({}) are enough**: {}. ", one.count(), one.name, machines::words(&one.machines))
+            }
         }
     }
 }
@@ -71,8 +95,9 @@ struct Question<'a> {
     base: &'a [MachineClass],
     policy: &'a str,
     queue: crate::replay::Discipline,
+    seeds: Vec<u64>,
     options: &'a Run,
-    /// What was said of the machines that sizes are told of.
+    /// What was said of the machines that sizes are told of, and of arrivals.
     mark: String,
 }
 
@@ -91,43 +116,25 @@ pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
             policies.len()
         );
     };
-    let trace = super::trace(options)?;
+    let seeds = flags.seeds_of_replays(options.quick)?;
+    let mut trace = super::trace(options)?;
     let asked = machines::asked(flags.machines.as_deref(), flags.cell.as_deref(), &trace.machines)?;
     // Said before anything runs.
     machines::changed(&asked.machines, &asked.changes)?;
+    super::note_untold(&mut trace, &asked.machines);
     say(&format!("{}: {} jobs on {}", trace.name, trace.jobs.len(), machines::words(&asked.machines)));
     // Changes are a size of their own, and leave the others as they are: these are of the cell all the same.
     let mark = if asked.changes.is_empty() { flags.machines_mark() } else { flags.cell_mark() };
-    let question = Question { trace: &trace, base: &asked.machines, policy, queue: *queue, options, mark };
-    let mut tried = Vec::new();
-    let mut sizes = Vec::new();
-    if !asked.changes.is_empty() {
-        sizes.push((format!("as asked ({})", flags.machines.as_deref().unwrap_or_default()), None, asked.changes));
-    }
-    let steps = if options.quick { &QUICK_STEPS[..] } else { &STEPS };
-    sizes.extend(steps.iter().map(|percent| (size(*percent), Some(*percent), vec![of_all(*percent)])));
-    for (name, percent, changes) in sizes {
-        let Some(one) = question.if_asked_for(name, percent, &changes)? else { continue };
-        kept.add(question.figures(&one)?);
-        tried.push(one);
-    }
-    let search = if options.has_case(&question.case_of_enough()) {
-        question.search()?
-    } else if interrupt::asked() {
-        Search::Stopped
-    } else {
-        Search::NotAsked
+    let question = Question {
+        trace: &trace,
+        base: &asked.machines,
+        policy,
+        queue: *queue,
+        seeds,
+        options,
+        mark: mark + &flags.jitter_mark(),
     };
-    // Nothing of a run before is overwritten by one that measures nothing.
-    if tried.is_empty() && matches!(search, Search::NotAsked | Search::Stopped) {
-        return Ok(());
-    }
-    if let Search::Found(enough) = &search {
-        let name = question.case_of_enough();
-        let case = Case { suite: NAME, case: &name, parameters: question.parameters() };
-        kept.add([case.figure("machines_enough", "machines", Better::Lower, vec![number(enough.machines)])?]);
-    }
-    question.write(&tried, &search)
+    question.answer(&asked.changes, kept)
 }
 
 /// So many percent more of every class.
@@ -146,66 +153,121 @@ fn count(machines: &[MachineClass]) -> u64 {
 }
 
 impl Question<'_> {
+    /// Tries sizes, looks for the smallest that is enough, and writes of both.
+    fn answer(&self, asked: &[Change], kept: &mut Kept<'_>) -> anyhow::Result<()> {
+        let mut tried: Vec<Tried> = Vec::new();
+        for (name, percent, changes) in self.sizes(asked) {
+            if !self.options.has_case(&self.case(&name)) {
+                continue;
+            }
+            let Some(one) = self.of(name, percent, &changes, &tried, Until::Last)? else { continue };
+            kept.add(self.figures(&one)?);
+            tried.push(one);
+        }
+        let search = if self.options.has_case(&self.case_of_enough()) {
+            self.search(&tried)?
+        } else if interrupt::asked() {
+            Search::Stopped
+        } else {
+            Search::NotAsked
+        };
+        // Nothing of a run before is overwritten by one that measures nothing.
+        if tried.is_empty() && matches!(search, Search::NotAsked | Search::Stopped) {
+            return Ok(());
+        }
+        if let Search::Found(enough) = &search {
+            let name = self.case_of_enough();
+            let case = Case { suite: NAME, case: &name, parameters: self.parameters() };
+            kept.add([case.figure("machines_enough", "machines", Better::Lower, vec![number(enough.count())])?]);
+        }
+        self.write(&tried, &search)
+    }
+
+    /// The sizes that are told of: their names, percent and changes. What was asked for comes first.
+    fn sizes(&self, asked: &[Change]) -> Vec<(String, Option<f64>, Vec<Change>)> {
+        let mut sizes = Vec::new();
+        if !asked.is_empty() {
+            let words = self.options.trace.machines.as_deref().unwrap_or_default();
+            sizes.push((format!("as asked ({words})"), None, asked.to_vec()));
+        }
+        let steps = if self.options.quick { &QUICK_STEPS[..] } else { &STEPS };
+        sizes.extend(steps.iter().map(|percent| (size(*percent), Some(*percent), vec![of_all(*percent)])));
+        sizes
+    }
+
     fn case(&self, size: &str) -> String {
         let (queue, mark) = (self.queue.name(), &self.mark);
         format!("jobs={} queue={queue} policy={}{mark} size={size}", self.trace.name, self.policy)
     }
 
-    /// Of another limit, something else is enough.
+    /// Of another limit, or of other seeds, something else is enough.
     fn case_of_enough(&self) -> String {
-        let limit = self.options.trace.wait_limit;
-        let usual = limit.to_bits() == WAIT_LIMIT_SECONDS.to_bits();
-        self.case(&if usual { "enough".to_owned() } else { format!("enough wait_limit={limit}") })
+        let flags = &self.options.trace;
+        let seeds = flags.seeds.as_ref().map_or_else(String::new, |_| format!(" seeds={}", words::seeds(&self.seeds)));
+        let usual = flags.wait_limit.to_bits() == WAIT_LIMIT_SECONDS.to_bits();
+        let limit = if usual { String::new() } else { format!(" wait_limit={}", flags.wait_limit) };
+        self.case(&format!("enough{seeds}{limit}"))
     }
 
-    /// What comes of a cell of so many percent more machines; `None` when somebody stopped it, or no machine is left.
-    fn at(&self, percent: f64) -> anyhow::Result<Option<Tried>> {
-        self.of(size(percent), Some(percent), &[of_all(percent)])
-    }
-
-    /// What comes of a size that is a case of its own; `None` also when others were asked for.
-    fn if_asked_for(&self, name: String, percent: Option<f64>, changes: &[Change]) -> anyhow::Result<Option<Tried>> {
-        if self.options.has_case(&self.case(&name)) { self.of(name, percent, changes) } else { Ok(None) }
-    }
-
-    /// How many machines that are; 0 where none is left.
+    /// How many machines so many percent more are; 0 where none is left.
     fn machines_at(&self, percent: f64) -> u64 {
         machines::changed(self.base, &[of_all(percent)]).map_or(0, |machines| count(&machines))
     }
 
-    fn of(&self, name: String, percent: Option<f64>, changes: &[Change]) -> anyhow::Result<Option<Tried>> {
+    /// What comes of the cell after some changes; `None` when somebody stopped it, or no machine is left. A cell that is one of the `known` ones is not tried
+    /// again.
+    fn of(
+        &self,
+        name: String,
+        percent: Option<f64>,
+        changes: &[Change],
+        known: &[Tried],
+        until: Until,
+    ) -> anyhow::Result<Option<Tried>> {
         let Ok(machines) = machines::changed(self.base, changes) else { return Ok(None) };
-        let setup = Setup { trace: self.trace, machines: &machines, policy: self.policy, queue: self.queue };
-        if interrupt::asked() {
-            return Ok(None);
+        if let Some(same) = known.iter().find(|one| one.machines == machines) {
+            return Ok(Some(Tried { name, percent, ..same.clone() }));
         }
-        let Some((jobs, replayed)) = setup.once(0, 0)? else { return Ok(None) };
-        let summary = summarise(&jobs, &replayed, self.options.trace.classes());
-        let machines = count(&machines);
-        let records = jobs.iter().zip(&replayed.ledger.records);
-        let left = records.filter(|(_, record)| record.all_started.is_none());
-        let left = left.map(|(job, _)| job.name.clone()).take(NAMED_MAX).collect();
-        let tried = Tried { name, percent, machines, summary, left };
-        say(&format!(
-            "{}: {machines} machines, {:.1}% used, {} jobs too large, 99 of 100 wait at most {:.0} s",
-            tried.name,
-            tried.summary.cpu_used * 100.0,
-            tried.summary.too_large,
-            tried.summary.all.p99
-        ));
-        Ok(Some(tried))
+        let flags = &self.options.trace;
+        let setup = Setup { trace: self.trace, machines: &machines, policy: self.policy, queue: self.queue };
+        let (mut runs, mut left) = (Vec::new(), Vec::new());
+        for seed in &self.seeds {
+            if interrupt::asked() {
+                return Ok(None);
+            }
+            let Some((jobs, replayed)) = setup.once(*seed, flags.jitter_micros())? else { return Ok(None) };
+            if left.is_empty() {
+                let records = jobs.iter().zip(&replayed.ledger.records);
+                let waiting = records.filter(|(_, record)| record.all_started.is_none());
+                left = waiting.map(|(job, _)| job.name.clone()).take(NAMED_MAX).collect();
+            }
+            runs.push(setup.summary(&jobs, &replayed, flags.classes()));
+            if until == Until::Failure && runs.last().is_some_and(|run| !self.suffices(run)) {
+                break;
+            }
+        }
+        let p99 = runs.iter().map(|run| run.all.p99).fold(0.0, f64::max);
+        let (count, outcome) = (count(&machines), outcome(runs.iter()));
+        say(&format!("{name}: {count} machines, {} seeds, {outcome}, 99 of 100 wait at most {p99:.0} s", runs.len()));
+        Ok(Some(Tried { name, percent, machines, runs, left }))
     }
 
+    /// Whether the machines were enough in one run.
+    fn suffices(&self, run: &Summary) -> bool {
+        not_started(run) == 0 && run.all.p99 <= self.options.trace.wait_limit
+    }
+
+    /// With each seed.
     fn is_enough(&self, tried: &Tried) -> bool {
-        let summary = &tried.summary;
-        summary.too_large == 0 && summary.never_started == 0 && summary.all.p99 <= self.options.trace.wait_limit
+        tried.runs.iter().all(|run| self.suffices(run))
     }
 
     /// The smallest cell that is enough, to [`SEARCH_STEP_PERCENT`] of it or one machine: by halving, so where more machines make somebody wait longer (backfilling has
     /// such cases) a smaller one may be enough, too.
-    fn search(&self) -> anyhow::Result<Search> {
+    fn search(&self, known: &[Tried]) -> anyhow::Result<Search> {
+        let at = |percent: f64| self.of(size(percent), Some(percent), &[of_all(percent)], known, Until::Failure);
         let (mut low, mut high) = (SEARCH_FROM_PERCENT, SEARCH_TO_PERCENT);
-        let mut best = match self.at(high)? {
+        let mut best = match at(high)? {
             Some(tried) if self.is_enough(&tried) => tried,
             _ if interrupt::asked() => return Ok(Search::Stopped),
             _ => {
@@ -220,7 +282,7 @@ impl Question<'_> {
             // Whole percents as long as there are some between.
             let whole = middle.round();
             let middle = if whole > low && whole < high { whole } else { middle };
-            match self.at(middle)? {
+            match at(middle)? {
                 Some(tried) if self.is_enough(&tried) => (best, high) = (tried, middle),
                 _ if interrupt::asked() => return Ok(Search::Stopped),
                 _ => low = middle,
@@ -230,84 +292,72 @@ impl Question<'_> {
     }
 
     fn parameters(&self) -> Parameters {
-        Parameters::from([
-            ("jobs".to_owned(), json!(self.trace.jobs.len())),
-            ("machines".to_owned(), json!(machines::words(self.base))),
-            ("wait_limit_seconds".to_owned(), json!(self.options.trace.wait_limit)),
-        ])
+        let mut parameters = of_trace(self.trace);
+        parameters.extend(by_name([
+            ("machines", json!(machines::words(self.base))),
+            ("seeds", json!(words::seeds(&self.seeds))),
+            ("jitter_seconds", json!(self.options.trace.jitter)),
+            ("wait_limit_seconds", json!(self.options.trace.wait_limit)),
+        ]));
+        parameters
     }
 
+    /// Their samples are the seeds.
     fn figures(&self, tried: &Tried) -> anyhow::Result<Vec<Figure>> {
         let name = self.case(&tried.name);
         let case = Case { suite: NAME, case: &name, parameters: self.parameters() };
-        let summary = &tried.summary;
-        Ok(vec![
-            case.figure("machines", "machines", Better::Lower, vec![number(tried.machines)])?,
-            case.figure("cpu_used_percent", "%", Better::Higher, vec![summary.cpu_used * 100.0])?,
-            case.figure("wait_seconds_mean", "s", Better::Lower, vec![summary.all.mean])?,
-            case.figure("wait_seconds_p99", "s", Better::Lower, vec![summary.all.p99])?,
-            case.figure(
-                "jobs_not_started",
-                "jobs",
-                Better::Lower,
-                vec![number(summary.too_large + summary.never_started)],
-            )?,
-        ])
-    }
-
-    /// A table, and a chart of waits and use over sizes.
-    fn write(&self, tried: &[Tried], search: &Search) -> anyhow::Result<()> {
-        let limit = self.options.trace.wait_limit;
-        let mut text = format!(
-            "### How many machines are enough for {}\n\nFrom {}.\n\n",
-            self.trace.name,
-            machines::words(self.base)
-        );
-        text.push_str("| size | machines | fits | CPU used | mean wait | 99 of 100 wait at most | enough |\n|---|---|---|---|---|---|---|\n");
-        let enough = if let Search::Found(one) = search { Some(one.as_ref()) } else { None };
-        for one in tried.iter().chain(enough) {
-            let summary = &one.summary;
-            let fits = match summary.too_large + summary.never_started {
-                0 => "all".to_owned(),
-                left => format!("all but {left} jobs"),
-            };
-            let seconds = |value: f64| crate::report::quantity(value, "s");
-            let (used, mean, p99) = (summary.cpu_used * 100.0, seconds(summary.all.mean), seconds(summary.all.p99));
-            let verdict = if self.is_enough(one) { "yes" } else { "no" };
-            let _ = writeln!(
-                text,
-                "| {} | {} | {fits} | {used:.1}% | {mean} | {p99} | {verdict} |",
-                one.name, one.machines
-            );
+        let mut figures = vec![case.figure("machines", "machines", Better::Lower, vec![number(tried.count())])?];
+        for used in &words::USED {
+            let percents = used.percents(&tried.runs);
+            if !percents.is_empty() {
+                figures.push(case.figure(used.metric, "%", Better::Higher, percents)?);
+            }
         }
-        let words = search.words();
-        let _ = writeln!(text, "\n{words}Enough: every job is started, and 99 of 100 wait at most {limit} s.");
-        // Those that do not even start on the largest cell that was tried wait for something else than machines.
-        if let Some(largest) = tried.iter().max_by_key(|one| one.machines).filter(|one| !one.left.is_empty()) {
-            let names = largest.left.join(", ");
-            let _ = writeln!(text, "\nNot wholly started on {} machines: {names}.", largest.machines);
-        }
-        let mut sizes: Vec<&Tried> = tried.iter().filter(|one| one.percent.is_some()).collect();
-        sizes.sort_by_key(|one| one.machines);
-        let line = |of: fn(&Summary) -> f64| {
-            // Who waits not at all has a place, too.
-            sizes.iter().map(|one| Point::at(number(one.machines), of(&one.summary).max(1.0))).collect()
+        let mut figure = |metric: &str, unit: &str, of: &dyn Fn(&Summary) -> f64| {
+            figures.push(case.figure(metric, unit, Better::Lower, tried.samples(of))?);
+            anyhow::Ok(())
         };
-        let series = vec![
-            Series::new("mean wait", line(|summary| summary.all.mean)),
-            Series::new("99 of 100 wait at most", line(|summary| summary.all.p99)),
-        ];
-        let (x, y) = (Axis::linear("machines"), Axis::log("wait (s), at least 1"));
-        let chart = Chart { title: "Waits by the size of the cell".to_owned(), x, y, series }.svg();
-        let folder = self.options.folder();
-        save(&folder, "trace-capacity.md", &text)?;
-        save(&folder, "trace-capacity.svg", &chart)
+        figure("wait_seconds_mean", "s", &|run| run.all.mean)?;
+        figure("wait_seconds_p99", "s", &|run| run.all.p99)?;
+        figure("jobs_not_started", "jobs", &|run| number(not_started(run)))?;
+        Ok(figures)
     }
+}
+
+/// Jobs of which not every task was started.
+fn not_started(run: &Summary) -> u64 {
+    run.too_large + run.never_started
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay::{Discipline, generator};
+
+    // The size that was asked for, and what the search met again, ran as often as it was met.
+    #[test]
+    fn a_size_of_the_same_machines_is_not_tried_again() {
+        let trace = generator::jobs(5, 0.5, 1);
+        let options = Run::of(&["trace", "--experiment", "capacity"]);
+        let question = Question {
+            trace: &trace,
+            base: &trace.machines,
+            policy: "best-fit",
+            queue: Discipline::Easy,
+            seeds: vec![0, 1],
+            options: &options,
+            mark: String::new(),
+        };
+        let half = |known: &[Tried]| {
+            let half = question.of("half".to_owned(), None, &[of_all(-50.0)], known, Until::Last);
+            half.unwrap().unwrap()
+        };
+        let tried = half(&[]);
+        assert_eq!((tried.count(), tried.runs.len()), (64, 2));
+        let known = Tried { name: "as asked".to_owned(), runs: Vec::new(), ..tried };
+        let again = half(std::slice::from_ref(&known));
+        assert_eq!((again.name.as_str(), again.runs.len()), ("half", 0), "it is what was known");
+    }
 
     #[test]
     fn a_search_that_was_stopped_does_not_say_that_nothing_is_enough() {

@@ -7,9 +7,9 @@ use anyhow::ensure;
 use plenum_model::Resources;
 use serde_json::json;
 
-use super::{JITTER_SECONDS, NAME, machines, seeds};
+use super::{NAME, machines, words};
 use crate::Run;
-use crate::figure::{Better, Case, Figure, Parameters, number};
+use crate::figure::{Better, Case, Figure, Parameters, by_name, number};
 use crate::folder::save;
 use crate::kept::Kept;
 use crate::plot::{Axis, Chart, Point, Series, over_time};
@@ -45,7 +45,7 @@ impl Setup<'_> {
     }
 
     /// What came of a run, without what nobody knows: a part of memory that nobody told is none.
-    fn summary(&self, jobs: &[TraceJob], replayed: &Replayed, classes: Classes) -> Summary {
+    pub(super) fn summary(&self, jobs: &[TraceJob], replayed: &Replayed, classes: Classes) -> Summary {
         let summary = summarise(jobs, replayed, classes);
         let memory_used = summary.memory_used.filter(|_| memory_is_told(self.machines));
         Summary { memory_used, ..summary }
@@ -54,11 +54,7 @@ impl Setup<'_> {
     /// What is not as usual is part of the name: with other machines or arrivals it is another case.
     fn case(&self, options: &Run) -> String {
         let flags = &options.trace;
-        let jitter = match flags.jitter {
-            JITTER_SECONDS => String::new(),
-            other => format!(" jitter={other}"),
-        };
-        let machines = flags.machines_mark();
+        let (machines, jitter) = (flags.machines_mark(), flags.jitter_mark());
         format!("jobs={} queue={} policy={}{machines}{jitter}", self.trace.name, self.queue.name(), self.policy)
     }
 }
@@ -72,7 +68,7 @@ pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
         (&["fifo", "easy", "greedy"], &["first-fit", "best-fit", "worst-fit", "dot-product"])
     };
     let (queues, policies) = (flags.queues(queues)?, flags.policies(policies)?);
-    let seeds = seeds(flags.seeds.as_deref().unwrap_or(if options.quick { "0..2" } else { "0..4" }))?;
+    let seeds = flags.seeds_of_replays(options.quick)?;
     let mut trace = super::trace(options)?;
     let asked = machines::asked(flags.machines.as_deref(), flags.cell.as_deref(), &trace.machines)?;
     let machines = machines::changed(&asked.machines, &asked.changes)?;
@@ -120,28 +116,33 @@ fn run_case(setup: &Setup<'_>, seeds: &[u64], options: &Run) -> anyhow::Result<O
         runs.push(OneRun { summary, wall_seconds });
     }
     let (Some(in_full), Some(first)) = (in_full, runs.first()) else { return Ok(None) };
-    let summary = &first.summary;
     ensure!(
-        summary.all.jobs > 0,
+        first.summary.all.jobs > 0,
         "no job of {} fits {}, not even alone: the first one asks for {}",
         setup.trace.name,
         machines::words(setup.machines),
-        in_full.jobs.first().map_or_else(String::new, |job| words(&job.each))
+        in_full.jobs.first().map_or_else(String::new, |job| words_of(&job.each))
     );
     say(&format!(
-        "{}: {} seeds, {:.1}% used, mean wait {:.0} s, {} jobs too large, {:.1} s of wall time each",
+        "{}: {} seeds, {}, {:.1} s of wall time each",
         setup.case(options),
         runs.len(),
-        summary.cpu_used * 100.0,
-        summary.all.mean,
-        summary.too_large,
-        first.wall_seconds
+        outcome(runs.iter().map(|run| &run.summary)),
+        runs.iter().map(|run| run.wall_seconds).sum::<f64>() / number(runs.len() as u64)
     ));
     Ok(Some((in_full, runs)))
 }
 
+/// What is used, and how long jobs wait, of all seeds together: what the report has, too.
+pub(super) fn outcome<'a>(runs: impl Iterator<Item = &'a Summary> + Clone) -> String {
+    let waits: Vec<f64> = runs.clone().map(|summary| summary.all.mean).collect();
+    let too_large = runs.clone().map(|summary| summary.too_large).max().unwrap_or(0);
+    let waits = words::over_seeds(&waits, |wait| crate::report::quantity(wait, "s"));
+    format!("used: {}; mean wait {waits}, {too_large} jobs too large", words::used(runs))
+}
+
 /// What a task asks for, for people.
-fn words(each: &Resources) -> String {
+fn words_of(each: &Resources) -> String {
     let cores = three_digits(number(each.cpu_millis) / 1000.0);
     let memory = three_digits(number(each.memory_bytes) / 1_048_576.0);
     let gpus = if each.custom[GPUS] > 0 { format!(", {} GPUs", each.custom[GPUS]) } else { String::new() };
@@ -152,6 +153,12 @@ fn of_case(setup: &Setup<'_>, runs: &[OneRun], options: &Run) -> anyhow::Result<
     let name = setup.case(options);
     let case = Case { suite: NAME, case: &name, parameters: parameters(setup, &runs[0].summary, options) };
     let mut figures = Vec::new();
+    for used in &words::USED {
+        let percents = used.percents(runs.iter().map(|run| &run.summary));
+        if !percents.is_empty() {
+            figures.push(case.figure(used.metric, "%", Better::Higher, percents)?);
+        }
+    }
     let mut figure = |metric: &str, unit: &str, better: Better, of: &dyn Fn(&OneRun) -> Option<f64>| {
         let samples: Vec<f64> = runs.iter().filter_map(of).collect();
         if !samples.is_empty() {
@@ -160,9 +167,6 @@ fn of_case(setup: &Setup<'_>, runs: &[OneRun], options: &Run) -> anyhow::Result<
         anyhow::Ok(())
     };
     let percent = |part: f64| Some(part * 100.0);
-    figure("cpu_used_percent", "%", Better::Higher, &|run| percent(run.summary.cpu_used))?;
-    figure("gpus_used_percent", "%", Better::Higher, &|run| run.summary.gpus_used.and_then(percent))?;
-    figure("memory_used_percent", "%", Better::Higher, &|run| run.summary.memory_used.and_then(percent))?;
     figure("lost_capacity_percent", "%", Better::Lower, &|run| percent(run.summary.lost))?;
     figure("fragmented_percent", "%", Better::Lower, &|run| percent(run.summary.fragmented))?;
     figure("wait_seconds_mean", "s", Better::Lower, &|run| Some(run.summary.all.mean))?;
@@ -189,7 +193,7 @@ fn of_class(case: &str, class: &str, runs: &[OneRun]) -> anyhow::Result<[Figure;
     let waits = || runs.iter().filter_map(|run| run.summary.by_class.get(class));
     let jobs = waits().map(|waits| waits.jobs).max().unwrap_or(0);
     let name = format!("{case} class:{class}");
-    let case = Case { suite: NAME, case: &name, parameters: Parameters::from([("jobs".to_owned(), json!(jobs))]) };
+    let case = Case { suite: NAME, case: &name, parameters: by_name([("jobs", json!(jobs))]) };
     let samples = |of: fn(&Waits) -> f64| waits().map(of).collect::<Vec<f64>>();
     Ok([
         case.figure("wait_seconds_mean_of_class", "s", Better::Lower, samples(|waits| waits.mean))?,
@@ -198,19 +202,25 @@ fn of_class(case: &str, class: &str, runs: &[OneRun]) -> anyhow::Result<[Figure;
 }
 
 fn parameters(setup: &Setup<'_>, summary: &Summary, options: &Run) -> Parameters {
-    let mut parameters = Parameters::from([
-        ("jobs".to_owned(), json!(setup.trace.jobs.len())),
-        ("machines".to_owned(), json!(machines::words(setup.machines))),
-        ("jitter_seconds".to_owned(), json!(options.trace.jitter)),
-        ("placements".to_owned(), json!(summary.placements)),
-        ("jobs_too_large".to_owned(), json!(summary.too_large)),
-        ("jobs_never_started".to_owned(), json!(summary.never_started)),
-    ]);
-    for (reason, count) in &setup.trace.left_out {
+    let mut parameters = of_trace(setup.trace);
+    parameters.extend(by_name([
+        ("machines", json!(machines::words(setup.machines))),
+        ("jitter_seconds", json!(options.trace.jitter)),
+        ("placements", json!(summary.placements)),
+        ("jobs_too_large", json!(summary.too_large)),
+        ("jobs_never_started", json!(summary.never_started)),
+    ]));
+    parameters
+}
+
+/// What is told of the trace beside each figure that is made of it.
+pub(super) fn of_trace(trace: &Trace) -> Parameters {
+    let mut parameters = by_name([("jobs", json!(trace.jobs.len()))]);
+    for (reason, count) in &trace.left_out {
         parameters.insert(format!("jobs left out: {reason}"), json!(count));
     }
-    if !setup.trace.assumed.is_empty() {
-        parameters.insert("assumed".to_owned(), json!(setup.trace.assumed.join("; ")));
+    if !trace.assumed.is_empty() {
+        parameters.insert("assumed".to_owned(), json!(trace.assumed.join("; ")));
     }
     parameters
 }
@@ -305,9 +315,22 @@ mod tests {
     use super::*;
     use crate::traces::work::resources;
 
+    // It was told of the first seed alone, beside the number of all of them, and was not what the report has.
+    #[test]
+    fn what_is_said_of_a_replay_is_of_all_its_seeds() {
+        let run = |cpu_used: f64, mean: f64| {
+            let all = Waits { mean, ..Waits::default() };
+            Summary { cpu_used, gpus_used: Some(0.5), all, ..Summary::default() }
+        };
+        let runs = [run(0.1, 8.0), run(0.3, 9.0), run(0.2, 10.0)];
+        let said =
+            "used: CPU 20.0% (10.0% to 30.0%), GPUs 50.0%; mean wait 9.00 s (8.00 s to 10.0 s), 0 jobs too large";
+        assert_eq!(outcome(runs.iter()), said);
+    }
+
     #[test]
     fn what_fits_nowhere_is_told_in_cores_and_bytes() {
-        assert_eq!(words(&resources(1000, 100 << 20, 0)), "1.00 cores, 100 MiB");
-        assert_eq!(words(&resources(2500, 1 << 30, 2)), "2.50 cores, 1024 MiB, 2 GPUs");
+        assert_eq!(words_of(&resources(1000, 100 << 20, 0)), "1.00 cores, 100 MiB");
+        assert_eq!(words_of(&resources(2500, 1 << 30, 2)), "2.50 cores, 1024 MiB, 2 GPUs");
     }
 }
