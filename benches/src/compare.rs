@@ -11,7 +11,7 @@ use anyhow::ensure;
 use serde_json::Value;
 
 use crate::build::Build;
-use crate::figure::{Better, Figure, Results, median};
+use crate::figure::{Better, Figure, JOBS_DIGEST, MACHINES_DIGEST, Results, median};
 use crate::random::Random;
 use crate::report::quantity;
 use crate::{latency, rate};
@@ -32,7 +32,9 @@ const PART_OF: &str = "_ratio_to_";
 const PEER_THAT: &str = "_with_";
 /// Parameters that are chosen, or belong to what is measured on: figures that differ in one of them are of something else. All others are words, or what was
 /// seen beside a figure.
-const SETTINGS: [&str; 11] = [
+const SETTINGS: [&str; 13] = [
+    JOBS_DIGEST,
+    MACHINES_DIGEST,
     "file_system",
     "segments_used_again",
     "version",
@@ -45,6 +47,11 @@ const SETTINGS: [&str; 11] = [
     rate::PARAMETER,
     latency::PARAMETER,
 ];
+/// Those of them that tell which files of others a figure is made of. Cases are called by the names of files: figures of other files of these names are not of
+/// the same work, and say nothing about Plenum.
+const MADE_OF: [&str; 2] = [JOBS_DIGEST, MACHINES_DIGEST];
+/// What ends the part of a case's name that says which files it is of.
+const PARTS_OF_A_CASE: [&str; 2] = [" class:", " size="];
 /// What cases of the open loop begin with, and what stands before their rates: the highest is measured first, and a lower one only where the cell can't
 /// keep up.
 const OPEN_LOOP: &str = "claims=";
@@ -62,7 +69,8 @@ pub(crate) struct Comparison {
 
 /// Compares what both runs have, and lists what only one has. `threshold` is the part by which a figure may be worse: 0.1 lets 2.0 fall to
 /// 1.8, and rise to 2.2 where less is better. One that is worse by more is a regression, unless its interval has 1 in it. What is no work of
-/// Plenum, peers and the disk, is compared and is none. A figure of ours that B has not, although the same was to be measured, is lost.
+/// Plenum, peers and the disk, is compared and is none, nor is what is made of other jobs or machines. A figure of ours that B has not, although the same was
+/// to be measured, is lost.
 ///
 /// # Errors
 /// When they share no figure, or the threshold is negative or no number.
@@ -73,7 +81,7 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
         threshold * 100.0
     );
     let mut rows = Vec::new();
-    let mut regressions = 0;
+    let (mut regressions, mut of_others) = (0, 0);
     let (mut only_in_a, mut missing) = (Vec::new(), 0);
     for old in &a.figures {
         let Some(new) = b.figures.iter().find(|new| new.key() == old.key()) else {
@@ -83,6 +91,7 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
         };
         let interval = interval(old, new);
         let verdict = verdict(old, new, interval, threshold);
+        of_others += usize::from(verdict == Verdict::OtherFiles);
         regressions += usize::from(verdict == Verdict::Worse);
         rows.push(row(old, new, interval, verdict));
     }
@@ -100,6 +109,9 @@ pub(crate) fn compare(a: &Results, b: &Results, threshold: f64) -> anyhow::Resul
         }
     }
     let _ = writeln!(text, "{regressions} of {} figures are worse by more than {:.0}%", rows.len(), threshold * 100.0);
+    if of_others > 0 {
+        let _ = writeln!(text, "{of_others} figures differ by more, and are of other files of jobs or machines");
+    }
     if missing > 0 {
         let _ = writeln!(text, "{missing} figures that only A has are missing in B, which was to measure the same");
     }
@@ -182,7 +194,27 @@ fn may_be_missing(old: &Figure, b: &Results) -> bool {
         };
         !b.figures.iter().any(|figure| figure.suite == old.suite && figure.system.as_ref().is_some_and(is_of_it))
     });
-    LEFT_OUT_WHEN_SMALL.contains(&old.metric.as_str()) || without_its_peer || keeps_up_with_more(old, b)
+    LEFT_OUT_WHEN_SMALL.contains(&old.metric.as_str())
+        || without_its_peer
+        || keeps_up_with_more(old, b)
+        || has_other_files(old, b)
+}
+
+/// Whether two figures are of other files of the same names. Of results that have no digests nobody knows.
+fn are_of_other_files(old: &Figure, new: &Figure) -> bool {
+    let both = |name: &str| old.parameters.get(name).zip(new.parameters.get(name));
+    MADE_OF.into_iter().filter_map(both).any(|(old, new)| old != new)
+}
+
+/// Whether a run has figures of other files in the place of one: of other jobs there may be other classes.
+fn has_other_files(old: &Figure, b: &Results) -> bool {
+    let files = |figure: &Figure| {
+        let ends = PARTS_OF_A_CASE.iter().filter_map(|part| figure.case.find(part)).min();
+        figure.case[..ends.unwrap_or(figure.case.len())].to_owned()
+    };
+    let of_these = files(old);
+    let same_names = |new: &&Figure| new.suite == old.suite && files(new) == of_these;
+    b.figures.iter().filter(same_names).any(|new| are_of_other_files(old, new))
 }
 
 /// Whether a run that came to its end measured a higher rate of the same open loop: it had no need of this one then.
@@ -211,6 +243,8 @@ enum Verdict {
     Unsure,
     /// Worse by more than the threshold, and none of our doing.
     NotOurs,
+    /// Other by more than the threshold, and so are the jobs or machines.
+    OtherFiles,
     Worse,
 }
 
@@ -254,6 +288,7 @@ fn verdict(old: &Figure, new: &Figure, interval: Option<(f64, f64)>, threshold: 
     // may have an interval of medians that fell.
     let sure = interval.is_none_or(|(low, high)| if rose { low > 1.0 } else { high < 1.0 });
     match (old.better, rose, fell) {
+        (_, true, _) | (_, _, true) if are_of_other_files(old, new) => Verdict::OtherFiles,
         (Better::Higher, true, _) | (Better::Lower, _, true) => Verdict::Better,
         (Better::Higher, _, true) | (Better::Lower, true, _) if !is_ours(old) => Verdict::NotOurs,
         (Better::Higher, _, true) | (Better::Lower, true, _) if sure => Verdict::Worse,
@@ -281,6 +316,7 @@ fn row(old: &Figure, new: &Figure, interval: Option<(f64, f64)>, verdict: Verdic
         Verdict::Better => "better",
         Verdict::Unsure => "worse, perhaps by chance",
         Verdict::NotOurs => "worse, not ours",
+        Verdict::OtherFiles => "of other jobs or machines",
         Verdict::Worse => "WORSE",
     };
     let of = old.system.as_ref().map_or_else(String::new, |system| format!(" ({system})"));

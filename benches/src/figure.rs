@@ -16,6 +16,10 @@ use crate::progress::say;
 /// The name of the file in a run's folder.
 pub(crate) const FILE: &str = "results.json";
 
+/// Parameters that tell which files of others a figure is made of: digests of those that jobs, and machines, were read from.
+pub(crate) const JOBS_DIGEST: &str = "jobs_digest";
+pub(crate) const MACHINES_DIGEST: &str = "machines_digest";
+
 /// How a figure came about: everything that another measurement must share to be comparable, and what was seen beside it.
 pub(crate) type Parameters = BTreeMap<String, Value>;
 

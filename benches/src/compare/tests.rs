@@ -230,6 +230,34 @@ fn what_was_not_the_same_in_both_runs_is_said() {
     assert_eq!(said[3], "the parameter segments_used_again of 1 figures differs: first none and true");
 }
 
+// Of two folders with a file `m.csv` each, the one with a machine more was told as a regression of Plenum, and no line said that the machines were others.
+#[test]
+fn figures_of_other_files_of_the_same_names_are_told_and_no_regressions() {
+    let of = |digest: Option<&str>, value: f64, classes: &[&str]| {
+        let mut run = results(value, Better::Higher);
+        for class in classes {
+            run.figures.push(Figure { case: format!("machines=1 class:{class}"), ..run.figures[0].clone() });
+        }
+        for figure in &mut run.figures {
+            figure.parameters.extend(digest.map(|digest| (MACHINES_DIGEST.to_owned(), digest.into())));
+        }
+        run
+    };
+    let old = of(Some("aaaa"), 100.0, &["small"]);
+    let other = compare(&old, &of(Some("bbbb"), 50.0, &["large"]), 0.1).unwrap();
+    // Other jobs may have other classes.
+    assert_eq!((other.regressions, other.lost), (0, 0), "{}", other.text);
+    assert!(other.text.contains("of other jobs or machines\n"), "{}", other.text);
+    let line = "the parameter machines_digest of 1 figures differs: first \"aaaa\" and \"bbbb\"\n";
+    assert!(other.text.contains(line), "{}", other.text);
+    assert!(other.text.contains("\n1 figures differ by more, and are of other files of jobs or machines\n"));
+
+    let same = compare(&old, &of(Some("aaaa"), 50.0, &["large"]), 0.1).unwrap();
+    assert_eq!((same.regressions, same.lost), (1, 1), "{}", same.text);
+    // Of a run before digests were told nobody knows.
+    assert_eq!(compare(&of(None, 100.0, &[]), &of(Some("aaaa"), 50.0, &[]), 0.1).unwrap().regressions, 1);
+}
+
 // The line that tells a package from a release build stood below each comparison of two commits.
 #[test]
 fn commits_are_told_apart_from_how_they_were_built() {

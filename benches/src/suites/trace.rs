@@ -12,6 +12,7 @@
 mod capacity;
 mod inflation;
 mod machines;
+mod made_of;
 mod replay;
 mod words;
 

@@ -8,7 +8,7 @@ use anyhow::ensure;
 use serde_json::json;
 
 use super::replay::{Setup, of_trace, outcome};
-use super::{NAME, WAIT_LIMIT_SECONDS, machines, words};
+use super::{NAME, WAIT_LIMIT_SECONDS, machines, made_of, words};
 use crate::figure::{Better, Case, Figure, Parameters, by_name, number};
 use crate::kept::Kept;
 use crate::progress::say;
@@ -99,6 +99,7 @@ struct Question<'a> {
     options: &'a Run,
     /// What was said of the machines that sizes are told of, and of arrivals.
     mark: String,
+    made_of: Parameters,
 }
 
 /// Runs the experiment.
@@ -133,6 +134,7 @@ pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
         seeds,
         options,
         mark: mark + &flags.jitter_mark(),
+        made_of: made_of::replay(flags)?,
     };
     question.answer(&asked.changes, kept)
 }
@@ -293,6 +295,7 @@ impl Question<'_> {
 
     fn parameters(&self) -> Parameters {
         let mut parameters = of_trace(self.trace);
+        parameters.extend(self.made_of.clone());
         parameters.extend(by_name([
             ("machines", json!(machines::words(self.base))),
             ("seeds", json!(words::seeds(&self.seeds))),
@@ -347,6 +350,7 @@ mod tests {
             seeds: vec![0, 1],
             options: &options,
             mark: String::new(),
+            made_of: Parameters::new(),
         };
         let half = |known: &[Tried]| {
             let half = question.of("half".to_owned(), None, &[of_all(-50.0)], known, Until::Last);

@@ -3,14 +3,15 @@
 mod pages;
 mod reference;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
 use clap::Args;
 use serde_json::json;
 
-use super::{Flags, NAME, seeds};
-use crate::figure::{Better, Case, Figure, by_name};
+use super::{Flags, NAME, made_of, seeds};
+use crate::figure::{Better, Case, Figure, Parameters, by_name};
 use crate::inflation::{
     ARRIVED_PERCENT, Conditions, Inflated, POLICIES, Workload, check_policy, generated, inflate, names, orders,
 };
@@ -103,7 +104,8 @@ pub(super) struct Prepared {
     seeds: Vec<u64>,
     orders: Orders,
     reference: Reference,
-    workloads: Vec<Workload>,
+    /// With the digests of the files that each is made of.
+    workloads: Vec<(Workload, Parameters)>,
 }
 
 /// Reads what the experiment runs on, and what it is compared with.
@@ -130,7 +132,7 @@ impl Prepared {
         let Self { policies, seeds, orders, reference, workloads } = self;
         let folder = options.folder();
         let mut all = Vec::new();
-        for workload in workloads {
+        for (workload, made_of) in workloads {
             if !policies.iter().any(|policy| options.has_case(&case(policy, &workload.name, orders))) {
                 continue;
             }
@@ -160,7 +162,7 @@ impl Prepared {
                         runs.case(),
                         runs.by_seed.len()
                     ));
-                    kept.add(figures(&runs, &flags.inflation)?);
+                    kept.add(figures(&runs, &made_of, &flags.inflation)?);
                     all.push(runs);
                 }
             }
@@ -191,6 +193,19 @@ impl InflationFlags {
         }
     }
 
+    /// A list's name is all that its cases are told apart by.
+    fn check_names(&self) -> anyhow::Result<()> {
+        let mut seen = BTreeSet::new();
+        for path in &self.pods {
+            let name = list_name(path);
+            ensure!(
+                seen.insert(name.clone()),
+                "--pods: expected lists of different names, found two that are {name:?}"
+            );
+        }
+        Ok(())
+    }
+
     /// A file gives the order of one run: with several seeds it would be run as often, and pass for so many orders.
     fn check_seeds(&self, seeds: &[u64]) -> anyhow::Result<()> {
         ensure!(
@@ -202,26 +217,31 @@ impl InflationFlags {
     }
 }
 
-/// The lists that were asked for, or generated ones.
-fn workloads(own: &InflationFlags, options: &Run) -> anyhow::Result<Vec<Workload>> {
+/// The lists that were asked for, or generated ones, and which files each is made of.
+fn workloads(own: &InflationFlags, options: &Run) -> anyhow::Result<Vec<(Workload, Parameters)>> {
     let Some(nodes) = &own.nodes else {
         say(
             "no --nodes and --pods: running on generated lists; docs/gpu-placement.md says where to get published ones",
         );
         let count = if options.quick { 1 } else { 10 };
-        return Ok((0..count).map(|list| generated::workload(GENERATED_MACHINES, options.seed, list)).collect());
+        let generated = |list| (generated::workload(GENERATED_MACHINES, options.seed, list), Parameters::new());
+        return Ok((0..count).map(generated).collect());
     };
     ensure!(
         own.pods.len() == 1 || own.arrivals.is_none(),
         "--arrivals: expected one list of --pods, found {}",
         own.pods.len()
     );
-    let nodes = openb::read_nodes(nodes)?;
+    own.check_names()?;
+    let machines = nodes.as_path();
+    let nodes = openb::read_nodes(machines)?;
     ensure!(nodes.iter().any(|node| node.gpus > 0), "--nodes: expected machines with GPUs, found none");
     let workload = |path: &PathBuf| {
         let pods = openb::read_pods(path)?;
         ensure!(!pods.is_empty(), "{}: expected tasks, found none", path.display());
-        Ok(Workload { name: list_name(path), nodes: nodes.clone(), pods })
+        let tasks = [Some(path.as_path()), own.arrivals.as_deref()];
+        let made_of = made_of::digests(tasks, [Some(machines), own.node_order.as_deref()])?;
+        Ok((Workload { name: list_name(path), nodes: nodes.clone(), pods }, made_of))
     };
     own.pods.iter().map(workload).collect()
 }
@@ -261,11 +281,12 @@ fn conditions(workload: &Workload, flags: &Flags, seeds: &[u64]) -> anyhow::Resu
     Ok(all)
 }
 
-fn figures(runs: &Runs, own: &InflationFlags) -> anyhow::Result<Vec<Figure>> {
+fn figures(runs: &Runs, made_of: &Parameters, own: &InflationFlags) -> anyhow::Result<Vec<Figure>> {
     let name = runs.case();
     let seeds = runs.by_seed.iter().map(|(seed, _)| *seed).collect::<Vec<_>>();
     let (seeds, orders) = (json!(seeds), json!(runs.orders.words()));
-    let parameters = by_name([("seeds", seeds), ("orders", orders), ("through_core", json!(own.through_core))]);
+    let mut parameters = by_name([("seeds", seeds), ("orders", orders), ("through_core", json!(own.through_core))]);
+    parameters.extend(made_of.clone());
     let case = Case { suite: NAME, case: &name, parameters };
     let of = |value: fn(&Inflated) -> f64| runs.by_seed.iter().map(|(_, run)| value(run)).collect::<Vec<_>>();
     let mut figures = vec![
@@ -325,5 +346,18 @@ mod tests {
             let error = flags.check_seeds(&[42, 43, 44]).unwrap_err().to_string();
             assert!(error.contains("expected --seeds with one number, found 3 seeds"), "{error}");
         }
+    }
+
+    // Both were cases of one name, and the page had two rows that nobody could tell apart.
+    #[test]
+    fn two_lists_of_one_name_are_refused() {
+        let of = |pods: &[&str]| {
+            let flags = ["trace", "--experiment", "inflation", "--nodes", "n.csv", "--pods"];
+            let pods = pods.join(",");
+            Run::of(&[&flags[..], &[pods.as_str()]].concat()).trace.inflation.check_names()
+        };
+        assert!(of(&["a/default.csv", "a/other.csv"]).is_ok());
+        let error = of(&["a/default.csv", "b/openb_pod_list_default.csv"]).unwrap_err().to_string();
+        assert!(error.contains("found two that are \"default\""), "{error}");
     }
 }

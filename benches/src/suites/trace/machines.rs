@@ -110,14 +110,25 @@ fn wrong(text: &str) -> String {
     format!("--machines: expected a change such as +20%, -3, CLASS=+20% or CLASS=40, found {text:?}")
 }
 
+/// What `--machines` may be besides changes.
+const FORMS: &str = "N, NxCORES, NxCORESxGIB or NxCORESxGIBxGPUS, each a whole number to a million, N at least 1";
+
+/// The numbers of `NxCORES` and the like.
+fn numbers(text: &str) -> Option<Vec<u64>> {
+    text.split('x').map(|part| part.parse().ok()).collect()
+}
+
+/// The file that a text names which is neither changes nor numbers.
+pub(super) fn file(text: &str) -> Option<&Path> {
+    (matches!(changes(text), Ok(None)) && numbers(text).is_none()).then(|| Path::new(text))
+}
+
 fn absolute(text: &str, base: &[MachineClass]) -> anyhow::Result<Vec<MachineClass>> {
-    let numbers: Option<Vec<u64>> = text.split('x').map(|part| part.parse().ok()).collect();
-    let Some(numbers) = numbers else { return open::machines(Path::new(text)) };
+    let Some(numbers) = numbers(text) else {
+        return open::machines(Path::new(text));
+    };
     let in_range = numbers.iter().all(|number| *number <= MACHINES_MAX) && numbers[0] > 0 && numbers.len() <= 4;
-    ensure!(
-        in_range,
-        "--machines {text}: expected N, NxCORES, NxCORESxGIB or NxCORESxGIBxGPUS, each at most a million, N at least 1"
-    );
+    ensure!(in_range, "--machines {text}: expected {FORMS}");
     let count = u32::try_from(numbers[0]).context("at most a million")?;
     let capacity = match (numbers.get(1), base) {
         (Some(cores), _) => {

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use plenum_model::Resources;
 use serde_json::json;
 
-use super::{NAME, machines, words};
+use super::{NAME, machines, made_of, words};
 use crate::Run;
 use crate::figure::{Better, Case, Figure, Parameters, by_name, number};
 use crate::folder::save;
@@ -73,6 +73,7 @@ pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let asked = machines::asked(flags.machines.as_deref(), flags.cell.as_deref(), &trace.machines)?;
     let machines = machines::changed(&asked.machines, &asked.changes)?;
     super::note_untold(&mut trace, &machines);
+    let made_of = made_of::replay(flags)?;
     say(&format!("{}: {} jobs on {}", trace.name, trace.jobs.len(), machines::words(&machines)));
     let mut drawn = Drawn::default();
     for queue in &queues {
@@ -82,7 +83,7 @@ pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
                 continue;
             }
             let Some((first, runs)) = run_case(&setup, &seeds, options)? else { break };
-            kept.add(of_case(&setup, &runs, options)?);
+            kept.add(of_case(&setup, &runs, &made_of, options)?);
             drawn.add(&setup, &first, options.trace.classes());
         }
     }
@@ -149,9 +150,11 @@ fn words_of(each: &Resources) -> String {
     format!("{cores} cores, {memory} MiB{gpus}")
 }
 
-fn of_case(setup: &Setup<'_>, runs: &[OneRun], options: &Run) -> anyhow::Result<Vec<Figure>> {
+fn of_case(setup: &Setup<'_>, runs: &[OneRun], made_of: &Parameters, options: &Run) -> anyhow::Result<Vec<Figure>> {
     let name = setup.case(options);
-    let case = Case { suite: NAME, case: &name, parameters: parameters(setup, &runs[0].summary, options) };
+    let mut parameters = parameters(setup, &runs[0].summary, options);
+    parameters.extend(made_of.clone());
+    let case = Case { suite: NAME, case: &name, parameters };
     let mut figures = Vec::new();
     for used in &words::USED {
         let percents = used.percents(runs.iter().map(|run| &run.summary));
@@ -184,16 +187,18 @@ fn of_case(setup: &Setup<'_>, runs: &[OneRun], options: &Run) -> anyhow::Result<
     })?;
     let classes = runs.iter().flat_map(|run| run.summary.by_class.keys()).collect::<std::collections::BTreeSet<_>>();
     for class in classes {
-        figures.extend(of_class(&name, class, runs)?);
+        figures.extend(of_class(&name, class, runs, made_of)?);
     }
     Ok(figures)
 }
 
-fn of_class(case: &str, class: &str, runs: &[OneRun]) -> anyhow::Result<[Figure; 2]> {
+fn of_class(case: &str, class: &str, runs: &[OneRun], made_of: &Parameters) -> anyhow::Result<[Figure; 2]> {
     let waits = || runs.iter().filter_map(|run| run.summary.by_class.get(class));
     let jobs = waits().map(|waits| waits.jobs).max().unwrap_or(0);
     let name = format!("{case} class:{class}");
-    let case = Case { suite: NAME, case: &name, parameters: by_name([("jobs", json!(jobs))]) };
+    let mut parameters = made_of.clone();
+    parameters.insert("jobs".to_owned(), json!(jobs));
+    let case = Case { suite: NAME, case: &name, parameters };
     let samples = |of: fn(&Waits) -> f64| waits().map(of).collect::<Vec<f64>>();
     Ok([
         case.figure("wait_seconds_mean_of_class", "s", Better::Lower, samples(|waits| waits.mean))?,

@@ -1,7 +1,7 @@
 //! Runs of the suite on small files: what is asked for, what comes of it on paper, and what is refused.
 
 use super::*;
-use crate::figure::Figure;
+use crate::figure::{Figure, JOBS_DIGEST, MACHINES_DIGEST};
 
 /// The figures of a run.
 fn run(options: &Run) -> anyhow::Result<Vec<Figure>> {
@@ -235,6 +235,24 @@ fn a_replay_leaves_figures_charts_and_the_list_of_jobs() {
     assert!(folder.path().join("trace-replay-waits.svg").exists());
     let used = std::fs::read_to_string(folder.path().join("trace-replay-used.svg")).unwrap();
     assert!(used.contains(">minutes</text>") && used.contains(">5</text>"), "it takes five of them: {used}");
+}
+
+#[test]
+fn each_figure_says_which_files_it_is_made_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let (jobs, cell) = (folder.path().join("jobs.csv"), folder.path().join("cell.csv"));
+    std::fs::write(&jobs, JOBS).unwrap();
+    std::fs::write(&cell, "class,count,cpu_millis,memory_mib\nnode,10,1000,1024\n").unwrap();
+    let (jobs, cell) = (jobs.to_str().unwrap(), cell.to_str().unwrap());
+    for of_machines in ["--machines", "--cell"] {
+        for experiment in ["replay", "capacity"] {
+            let more = ["--experiment", experiment, "--jobs", jobs, of_machines, cell, "--seeds", "0"];
+            let figures = run(&options(folder.path(), &more)).unwrap();
+            let tells =
+                |figure: &Figure| [JOBS_DIGEST, MACHINES_DIGEST].map(|name| figure.parameters.contains_key(name));
+            assert!(figures.iter().all(|figure| tells(figure) == [true, true]), "{more:?}: {figures:?}");
+        }
+    }
 }
 
 #[test]
