@@ -197,19 +197,27 @@ impl Run {
 impl Run {
     /// What these words behind `run` ask for.
     pub(crate) fn of(words: &[&str]) -> Self {
+        Self::asked_for(words).unwrap()
+    }
+
+    /// The same, or why they are refused.
+    pub(crate) fn asked_for(words: &[&str]) -> Result<Self, clap::Error> {
         let words = ["plenum-bench", "run"].into_iter().chain(words.iter().copied());
-        let Command::Run(run) = Arguments::of(words).unwrap().command else { panic!("`run` is asked for") };
-        *run
+        let Command::Run(run) = Arguments::of(words)?.command else { panic!("`run` is asked for") };
+        Ok(*run)
     }
 }
 
 impl Arguments {
-    /// What these words ask for. A flag of a suite that does not run is refused: it would change nothing.
+    /// What these words ask for. A flag of a suite that does not run, or that its experiment does not read, is refused: it would change nothing.
     fn of<W: Into<OsString> + Clone>(words: impl IntoIterator<Item = W>) -> Result<Self, clap::Error> {
         let mut command = Self::command();
         let matches = command.try_get_matches_from_mut(words)?;
         if let Some((flag, suite)) = of_no_suite(&command, &matches) {
             let what = format!("--{flag} is of the suite {suite}: ask for that, too, or leave the flag out");
+            return Err(command.error(ErrorKind::ArgumentConflict, what));
+        }
+        if let Some(what) = matches.subcommand_matches("run").and_then(suites::unread_flag) {
             return Err(command.error(ErrorKind::ArgumentConflict, what));
         }
         Self::from_arg_matches(&matches)

@@ -65,7 +65,7 @@ pub(crate) const NAMES: [&str; 7] =
 
 pub(crate) use commit::cell::Serving;
 pub(crate) use omega::Flags as OmegaFlags;
-pub(crate) use trace::Flags as TraceFlags;
+pub(crate) use trace::{Flags as TraceFlags, unread_flag};
 
 /// Runs a server until it is killed; the other half of the suites `commit` and `recovery`.
 pub(crate) fn serve(dir: PathBuf, serving: Serving) -> anyhow::Result<()> {

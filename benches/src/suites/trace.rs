@@ -14,6 +14,7 @@ mod inflation;
 mod machines;
 mod made_of;
 mod replay;
+mod unread;
 mod words;
 
 use std::collections::BTreeSet;
@@ -30,12 +31,15 @@ use crate::report::in_order;
 use crate::traces::work::{MEMORY_UNTOLD, MachineClass, Trace, memory_is_told};
 use crate::traces::{backup, open};
 
+pub(crate) use unread::unread_flag;
+
 /// The name of the suite.
 pub(super) const NAME: &str = "trace";
 
-/// By how much arrivals are moved, and how long jobs may wait, unless it is said.
+/// By how much arrivals are moved, how long jobs may wait, and how much drawn jobs would use, unless it is said.
 const JITTER_SECONDS: u32 = 60;
 const WAIT_LIMIT_SECONDS: f64 = 600.0;
+const LOAD: f64 = 0.8;
 
 /// Seeds of replays, unless it is said.
 const SEEDS: &str = "0..4";
@@ -81,9 +85,9 @@ pub(crate) struct Flags {
     /// Capacity: machines are enough when 99 of 100 jobs wait no longer, with each seed
     #[arg(long, value_name = "SECONDS", default_value_t = WAIT_LIMIT_SECONDS)]
     wait_limit: f64,
-    /// Drawn jobs: the part of the machines that they would use if none ever waited
-    #[arg(long, default_value_t = 0.8)]
-    load: f64,
+    /// Jobs are drawn, and none taken from --data: the part of the machines that they would use if none ever waited [default: 0.8]
+    #[arg(long, value_name = "PART")]
+    load: Option<f64>,
     #[command(flatten)]
     inflation: inflation::InflationFlags,
 }
@@ -110,10 +114,6 @@ enum ClassesFlag {
 pub(super) fn run(options: &Run, kept: &mut Kept<'_>) -> anyhow::Result<()> {
     let flags = &options.trace;
     let is_plain = !flags.says_anything();
-    ensure!(
-        flags.experiment.is_some() || !flags.inflation.says_anything(),
-        "expected `--experiment inflation` beside --nodes and --pods: no other experiment reads lists of tasks"
-    );
     let options = &with_known_data(options);
     match flags.experiment {
         None if is_plain => {
@@ -153,7 +153,7 @@ fn with_known_data(options: &Run) -> Run {
     let Some(data) = options.data.clone() else { return options };
     let there = |name: &str| Some(data.join(name)).filter(|path| path.exists());
     let flags = &mut options.trace;
-    if flags.jobs.is_none() && flags.backup.is_none() {
+    if flags.jobs.is_none() && flags.backup.is_none() && flags.load.is_none() {
         flags.jobs = there(LOG);
     }
     let lists = LISTS.iter().take(if options.quick { 1 } else { LISTS.len() });
@@ -162,6 +162,16 @@ fn with_known_data(options: &Run) -> Run {
         flags.inflation.take_lists(nodes, lists);
     }
     options
+}
+
+impl Experiment {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Replay => "replay",
+            Self::Capacity => "capacity",
+            Self::Inflation => "inflation",
+        }
+    }
 }
 
 impl Flags {
@@ -228,14 +238,15 @@ fn named(given: &[String], default: &[&str]) -> Vec<String> {
 /// The jobs that were asked for, or some that are drawn.
 fn trace(options: &Run) -> anyhow::Result<Trace> {
     let flags = &options.trace;
-    ensure!(flags.load > 0.0 && flags.load <= 2.0, "--load: expected a number above 0, to 2, found {}", flags.load);
+    let load = flags.load.unwrap_or(LOAD);
+    ensure!(load > 0.0 && load <= 2.0, "--load: expected a number above 0, to 2, found {load}");
     let trace = match (&flags.jobs, &flags.backup) {
         (None, Some(path)) => backup::read(path)?,
         (Some(jobs), Some(path)) => backup::read(path)?.and(open::jobs(jobs)?),
         (Some(path), None) => open::jobs(path)?,
         (None, None) => {
             let count = if options.quick { 2000 } else { 10_000 };
-            generator::jobs(count, flags.load, options.seed)
+            generator::jobs(count, load, options.seed)
         }
     };
     for assumed in &trace.assumed {

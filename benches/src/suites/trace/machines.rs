@@ -123,6 +123,11 @@ pub(super) fn file(text: &str) -> Option<&Path> {
     (matches!(changes(text), Ok(None)) && numbers(text).is_none()).then(|| Path::new(text))
 }
 
+/// Whether a text tells the machines by itself, and is neither about those there are nor how many of them.
+pub(super) fn are_told(text: &str) -> bool {
+    matches!(changes(text), Ok(None)) && numbers(text).is_none_or(|numbers| numbers.len() > 1)
+}
+
 fn absolute(text: &str, base: &[MachineClass]) -> anyhow::Result<Vec<MachineClass>> {
     let Some(numbers) = numbers(text) else {
         return open::machines(Path::new(text));

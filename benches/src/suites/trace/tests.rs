@@ -37,13 +37,8 @@ fn what_lies_below_data_is_taken_by_every_experiment_that_names_no_files() {
     }
     assert_eq!(taken(&["--jobs", "own.csv"]).0, Some("own.csv".into()));
     assert_eq!(taken(&["--backup", "cell.backup"]).0, None);
-}
-
-// They were passed over without a word: jobs were replayed.
-#[test]
-fn lists_of_tasks_without_their_experiment_are_refused() {
-    let refused = run(&Run::of(&["trace", "--nodes", "nodes.csv", "--pods", "pods.csv"])).unwrap_err().to_string();
-    assert!(refused.contains("`--experiment inflation`"), "{refused}");
+    // A load is of jobs that are drawn: it was passed over where there was a log.
+    assert_eq!(taken(&["--load", "0.5"]).0, None);
 }
 
 // It was read when the replay had run, and all figures of that were lost with the error.
