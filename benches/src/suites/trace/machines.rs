@@ -130,7 +130,9 @@ pub(super) fn are_told(text: &str) -> bool {
 
 fn absolute(text: &str, base: &[MachineClass]) -> anyhow::Result<Vec<MachineClass>> {
     let Some(numbers) = numbers(text) else {
-        return open::machines(Path::new(text));
+        let path = Path::new(text);
+        ensure!(path.exists(), "--machines {text}: expected {FORMS}, or a CSV file, found none of that name");
+        return open::machines(path);
     };
     let in_range = numbers.iter().all(|number| *number <= MACHINES_MAX) && numbers[0] > 0 && numbers.len() <= 4;
     ensure!(in_range, "--machines {text}: expected {FORMS}");
@@ -280,7 +282,10 @@ mod tests {
         assert_eq!((capacity.cpu_millis, capacity.memory_bytes, capacity.custom[GPUS]), (2000, 8 << 30, 1));
         assert_eq!((capacity.disk_bytes, capacity.custom[GPUS + 1]), (UNTOLD, UNTOLD));
         assert!(counts("7", &[class("a", 3), class("b", 4)]).unwrap_err().contains("several classes of machines"));
-        assert!(counts("0x2", &[]).unwrap_err().contains("expected N, NxCORES"));
+        // A part of a core, and the like, were told to be files that are not there.
+        for wrong in ["0x2", "4x0.5", "1e3", "4x-1", "1x1x1x1x1"] {
+            assert!(counts(wrong, &[]).unwrap_err().contains("expected N, NxCORES"), "{wrong}");
+        }
     }
 
     #[test]
