@@ -272,8 +272,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Traces { command: TracesCommand::Check { data } } => {
             let checked = traces::check::check(&data);
             print(checked.text.trim_end())?;
-            let text = format!("{} files are there, {} of them not as they should be", checked.found, checked.wrong);
-            say(&text);
+            say(&checked.verdict());
             return Ok(if checked.found > 0 && checked.wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Command::Serve { dir, serving } => suites::serve(dir, serving)?,

@@ -94,6 +94,17 @@ pub(crate) struct Checked {
     pub(crate) wrong: usize,
 }
 
+impl Checked {
+    /// What came of it, in a line.
+    pub(crate) fn verdict(&self) -> String {
+        match (self.found, self.wrong) {
+            (0, _) => "none of the known files is there".to_owned(),
+            (found, 0) => format!("{found} files are there, all as they should be"),
+            (found, wrong) => format!("{found} files are there, {wrong} of them not as they should be"),
+        }
+    }
+}
+
 /// Reads every known file that is there, and compares its sums.
 pub(crate) fn check(data: &Path) -> Checked {
     let mut checked = Checked { text: String::new(), found: 0, wrong: 0 };
@@ -264,6 +275,9 @@ mod tests {
             .unwrap();
         let checked = check(data.path());
         assert_eq!((checked.found, checked.wrong), (1, 1));
+        assert_eq!(checked.verdict(), "1 files are there, 1 of them not as they should be");
+        assert_eq!(Checked { wrong: 0, ..checked }.verdict(), "1 files are there, all as they should be");
+        let checked = check(data.path());
         assert!(checked.text.contains("WRONG: jobs 1, expected 876; gpus 1, expected 1899"), "{}", checked.text);
         assert!(checked.text.contains("NASA-iPSC-1993-3.1-cln.swf.gz              not there"), "{}", checked.text);
     }
