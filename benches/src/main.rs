@@ -50,6 +50,7 @@ mod thread_time;
 mod traces;
 mod workload;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -220,7 +221,13 @@ impl Arguments {
         if let Some(what) = matches.subcommand_matches("run").and_then(suites::unread_flag) {
             return Err(command.error(ErrorKind::ArgumentConflict, what));
         }
-        Self::from_arg_matches(&matches)
+        let mut arguments = Self::from_arg_matches(&matches)?;
+        if let Command::Run(run) = &mut arguments.command {
+            // A suite that is named twice would be measured twice under one name.
+            let mut seen = BTreeSet::new();
+            run.suites.retain(|suite| seen.insert(suite.clone()));
+        }
+        Ok(arguments)
     }
 }
 
@@ -298,6 +305,11 @@ mod tests {
         assert!(error.contains("--seeds is of the suite trace: ask for that, too"), "{error}");
         assert!(of("core --arch omega").unwrap_err().to_string().contains("of the suite omega"));
         assert!(of("omega --plenum /bin/plenum").unwrap_err().to_string().contains("of the suite dev"));
+    }
+
+    #[test]
+    fn a_suite_that_is_named_twice_runs_once() {
+        assert_eq!(Run::of(&["trace", "core", "trace"]).suites, ["trace", "core"]);
     }
 
     #[test]
