@@ -70,6 +70,10 @@ pub(crate) fn trace(name: &str, tasks: &[BatchTask]) -> Trace {
     let mut trace = Trace::new(name, tasks.iter().map(trace_job).collect());
     let capacity = resources(CORES * 1000, memory_of_part(1.0), 0);
     trace.machines = vec![MachineClass { name: "node".to_owned(), count: MACHINES, capacity, attributes: Vec::new() }];
+    trace.assumed.push(format!(
+        "the trace tells parts of a machine's memory only: all of it is taken for {} GiB",
+        capacity.memory_bytes >> 30
+    ));
     trace
 }
 
@@ -94,6 +98,7 @@ mod tests {
         let job = &trace.jobs[0];
         assert_eq!((job.tasks, job.each.cpu_millis, job.each.memory_bytes), (3, 500, 1 << 36));
         assert_eq!((job.run_micros, job.gang), (Some(1_500_000), false));
+        assert!(trace.assumed[0].ends_with("all of it is taken for 256 GiB"), "{:?}", trace.assumed);
     }
 
     #[test]
