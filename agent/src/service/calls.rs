@@ -1,7 +1,10 @@
 //! Calls to the cell, each in the background: what comes of it arrives in the agent's queue.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -118,6 +121,8 @@ pub(super) struct Calls {
     instance: String,
     arrivals: mpsc::Sender<Arrival>,
     following: Option<JoinHandle<()>>,
+    /// Assignments could not be followed, and nothing of them has come since.
+    unheard: Arc<AtomicBool>,
 }
 
 impl Calls {
@@ -140,7 +145,7 @@ impl Calls {
         let value = instance.parse().map_err(|_| wrong("the agent's instance".to_owned()))?;
         let principal = Principal { principal, instance: value, cell: Arc::default() };
         let connector = Connector { endpoint, principal };
-        Ok(Self { client: connector.client(), connector, instance, arrivals, following: None })
+        Ok(Self { client: connector.client(), connector, instance, arrivals, following: None, unheard: Arc::default() })
     }
 
     /// From now on calls are meant for this cell, by its id in hexadecimal; with an empty one, for whoever answers.
@@ -224,11 +229,12 @@ impl Calls {
             earlier.abort();
         }
         let request = v1::FollowRequest { machine: machine.to_bits(), epoch, revision, incarnation };
-        let (client, arrivals) = (self.client.clone(), self.arrivals.clone());
+        let (client, arrivals, unheard) = (self.client.clone(), self.arrivals.clone(), self.unheard.clone());
         self.following = Some(tokio::spawn(async move {
             let mut input = Input::FollowEnded;
-            if let Err(status) = read_assignments(client, request, machine, epoch, &arrivals).await {
+            if let Err(status) = read_assignments(client, request, (machine, epoch), &arrivals, &unheard).await {
                 tracing::warn!(code = ?status.code(), message = words(&status), "can't follow assignments");
+                unheard.store(true, Ordering::Relaxed);
                 if is_to_register(status.code()) || [MACHINE_TAKEN, NO_SUCH_REVISION].contains(&code_of(&status)) {
                     input = Input::FollowRefused { machine, epoch };
                 }
@@ -246,14 +252,18 @@ fn is_to_register(code: Code) -> bool {
 async fn read_assignments(
     mut client: Client,
     request: v1::FollowRequest,
-    machine: MachineId,
-    epoch: u32,
+    (machine, epoch): (MachineId, u32),
     arrivals: &mpsc::Sender<Arrival>,
+    unheard: &AtomicBool,
 ) -> Result<(), RpcStatus> {
     let mut stream = within(client.follow(request)).await?;
     let mut parts = Parts::default();
     while let Some(part) = stream.message().await? {
         let Some(message) = parts.add(part)? else { continue };
+        if unheard.swap(false, Ordering::Relaxed) {
+            // The warning would be the last word for as long as all is well.
+            tracing::info!("follows assignments again");
+        }
         if arrivals.send(Arrival::Assignments { machine, epoch, message }).await.is_err() {
             break;
         }
