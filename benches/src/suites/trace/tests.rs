@@ -232,6 +232,24 @@ fn a_replay_leaves_figures_charts_and_the_list_of_jobs() {
     assert!(used.contains(">minutes</text>") && used.contains(">5</text>"), "it takes five of them: {used}");
 }
 
+// Of a cell of which 57% of the memory was used, 0.04% was told: of what machines were taken to have, as the log did not say.
+#[test]
+fn a_part_of_memory_is_a_figure_only_where_somebody_told_how_much_there_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let jobs = folder.path().join("jobs.csv");
+    let text = "job,submit_s,run_s,tasks,cpu_millis,memory_mib\na,0,100,1,1000,512\nb,100,10,1,1000,512\n";
+    std::fs::write(&jobs, text).unwrap();
+    let used = |experiment: &str, machines: &str| {
+        let jobs = jobs.to_str().unwrap();
+        let more = ["--experiment", experiment, "--jobs", jobs, "--machines", machines, "--seeds", "0"];
+        let figures = run(&options(folder.path(), &more)).unwrap();
+        figures.iter().find(|figure| figure.metric == "memory_used_percent").map(|figure| figure.value)
+    };
+    for experiment in ["replay", "capacity"] {
+        assert_eq!((used(experiment, "1x8x1"), used(experiment, "1x8")), (Some(50.0), None), "{experiment}");
+    }
+}
+
 #[test]
 fn each_figure_says_which_files_it_is_made_of() {
     let folder = tempfile::tempdir().unwrap();
