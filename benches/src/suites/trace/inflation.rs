@@ -316,6 +316,7 @@ fn deviation(samples: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::figure::{JOBS_DIGEST, MACHINES_DIGEST};
 
     #[test]
     fn deviations_are_those_of_what_was_drawn_from() {
@@ -348,16 +349,33 @@ mod tests {
         }
     }
 
+    /// What is read for these lists, and the digests of their files.
+    fn workloads_of(nodes: &Path, pods: &[&Path]) -> Result<Vec<Parameters>, String> {
+        let pods = pods.iter().map(|path| path.to_str().unwrap()).collect::<Vec<_>>().join(",");
+        let flags = ["trace", "--experiment", "inflation", "--nodes", nodes.to_str().unwrap(), "--pods", pods.as_str()];
+        let options = Run::of(&flags);
+        let read = workloads(&options.trace.inflation, &options).map_err(|error| error.to_string())?;
+        Ok(read.into_iter().map(|(_, made_of)| made_of).collect())
+    }
+
     // Both were cases of one name, and the page had two rows that nobody could tell apart.
     #[test]
-    fn two_lists_of_one_name_are_refused() {
-        let of = |pods: &[&str]| {
-            let flags = ["trace", "--experiment", "inflation", "--nodes", "n.csv", "--pods"];
-            let pods = pods.join(",");
-            Run::of(&[&flags[..], &[pods.as_str()]].concat()).trace.inflation.check_names()
+    fn two_lists_of_one_name_are_refused_and_others_are_told_apart_by_what_is_in_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+            path
         };
-        assert!(of(&["a/default.csv", "a/other.csv"]).is_ok());
-        let error = of(&["a/default.csv", "b/openb_pod_list_default.csv"]).unwrap_err().to_string();
-        assert!(error.contains("found two that are \"default\""), "{error}");
+        let nodes = file("nodes.csv", "sn,cpu_milli,memory_mib,gpu,model\nm,8000,1024,2,A\n");
+        let list = |millis: u32| format!("name,cpu_milli,memory_mib,num_gpu,gpu_milli\nt,{millis},1,1,1000\n");
+        let [one, other] =
+            [("a/default.csv", 1), ("b/openb_pod_list_default.csv", 2)].map(|(name, m)| file(name, &list(m)));
+        let refused = workloads_of(&nodes, &[&one, &other]).unwrap_err();
+        assert!(refused.contains("found two that are \"default\""), "{refused}");
+        let [one, other] = [one, other].map(|list| workloads_of(&nodes, &[&list]).unwrap());
+        assert_ne!(one[0][JOBS_DIGEST], other[0][JOBS_DIGEST]);
+        assert_eq!(one[0][MACHINES_DIGEST], other[0][MACHINES_DIGEST]);
     }
 }
