@@ -27,7 +27,8 @@ impl Signals {
         })
     }
 
-    /// Waits for the next of them.
+    /// Waits for the next of them. A hang-up is none behind another one: when a terminal goes away its shell sends one, and the kernel a second, and nobody has asked
+    /// twice.
     pub(crate) async fn next(&mut self) {
         let hang_up = async {
             match &mut self.hang_up {
@@ -41,6 +42,8 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = hang_up => {}
         }
+        // Its handler stays, so that what comes still ends nothing.
+        self.hang_up = None;
     }
 }
 

@@ -175,6 +175,24 @@ fn a_cell_that_is_to_outlive_its_terminal_does() {
     }
 }
 
+// A shell passes a hang-up on, and the kernel sends another one when the shell has ended: the second was taken for somebody's wish that tasks are killed.
+#[test]
+fn a_terminal_that_goes_away_leaves_tasks_their_time_to_end() {
+    let stage = Stage::new();
+    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "60s"));
+    let mut dev = stage.dev(&["--no-isolation", &file]);
+    both_run(&stage);
+    dev.process.signal(Signal::SIGHUP);
+    eventually("the cell stops its tasks", || stage.text("dev.err").contains("stopping tasks").then_some(()));
+    dev.process.signal(Signal::SIGHUP);
+    // Nothing comes of it that could be waited for.
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(!stage.processes("sleep 1002").is_empty(), "it has a minute");
+    dev.process.signal(Signal::SIGTERM);
+    assert_eq!(dev.process.ended().code(), Some(0));
+    nothing_is_left(&stage);
+}
+
 // The first line about a part that had died ended whoever watched over that one, and the next line the whole cell: its agent was killed, and its
 // tasks went on without.
 #[test]

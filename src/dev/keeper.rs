@@ -69,7 +69,8 @@ impl Keeper {
         let binary = binary.to_owned();
         let task = tokio::spawn(async move {
             if let Err(failure) = keep(&binary, &spec, &progress, receiver).await {
-                let _ = given_up.send(failure).await;
+                // Where one is told already nobody listens for another: who waited for that would never end, nor would the cell.
+                let _ = given_up.try_send(failure);
             }
         });
         Self { wanted, task }
@@ -245,6 +246,24 @@ mod tests {
     }
 
     const LOCKED: &str = r#"echo '{"error":{"code":"DIRECTORY_LOCKED","message":"locked"}}' >&2; exit 1"#;
+
+    // Where no part could be started, `plenum dev` neither said so nor ended, and heard no signal any more.
+    #[test]
+    fn a_part_that_is_given_up_ends_though_nobody_hears_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        block_on(async {
+            let (sender, mut given_up) = mpsc::channel(1);
+            let start =
+                || Keeper::start(Path::new("/nowhere"), spec(folder.path(), ""), Progress::quiet(), sender.clone());
+            let mut keepers = [start(), start(), start()];
+            assert_eq!(given_up.recv().await.unwrap().code, "IO");
+            for keeper in &mut keepers {
+                keeper.kill();
+                tokio::time::timeout(Duration::from_secs(10), keeper.ended()).await.unwrap();
+            }
+        })
+        .unwrap();
+    }
 
     // A script that started a cell again at once after it had killed it was told that the old server has the directory.
     #[test]
