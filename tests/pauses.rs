@@ -110,6 +110,42 @@ fn an_agent_that_slept_past_its_lease_stops_what_runs_elsewhere_by_now() {
     stage.run(&["verify", "--dir", &stage.word("cell")]).says(0, &[]);
 }
 
+/// Tasks that write down that they were asked to end, and don't.
+const DEAF: &str = r#"
+name = "deaf"
+scheduler = "batch"
+[group.main]
+count = 6
+kill_timeout = "1s"
+command = ["/bin/sh", "-c", "trap 'echo >> $STAGE/asked' TERM; while ! [ -e $STAGE/go ]; do sleep 0.1; done"]
+env = { STAGE = "$STAGE" }
+resources = { cpu = "50m", memory = "16MiB" }
+"#;
+
+// An agent that went on found at once that its tasks had ended and that it was time to kill them, and told of shims that hung.
+#[test]
+fn an_agent_that_slept_takes_no_task_that_ended_meanwhile_for_one_that_hangs() {
+    let stage = Stage::new();
+    let server = server_with(&stage, LONG_LEASES);
+    let _scheduler = stage.scheduler(&server.address, "batch");
+    let sleeper = agent(&stage, &server.address, "sleeper");
+    stage.submit(&server.address, "deaf.toml", DEAF);
+    let states = || {
+        let listed = stage.ask(&server.address, &["alloc", "list", "--all"])["items"].clone();
+        listed.as_array().unwrap().iter().map(|each| each["state"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    eventually("all six run", || (states() == ["running"; 6]).then_some(()));
+    stage.run(&["--addr", &server.address, "job", "stop", "deaf"]).says(0, &[]);
+    eventually("all six are asked to end", || (stage.text("asked").lines().count() == 6).then_some(()));
+    sleeper.signal(Signal::SIGSTOP);
+    // Their shims have a second to kill them, and ten more until the agent would.
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    assert_eq!(stage.processes("trap 'echo"), []);
+    sleeper.signal(Signal::SIGCONT);
+    eventually("it tells of their ends", || (states() == ["stopped"; 6]).then_some(()));
+    assert!(!stage.text("sleeper.err").contains("in time: killing"), "{}", stage.text("sleeper.err"));
+}
+
 /// Thirty short tasks that write down that they ran. The last of them wait for a file: until then the job is not over.
 const COUNTED: &str = r#"
 name = "counted"

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     pin::pin,
     process::{Child, Command, ExitStatus, Stdio},
@@ -35,7 +35,7 @@ use crate::{
     driver::{DriverEvent, Exit, Failure, FailureKind, TaskSpec},
     durable, open_files,
     process::{ProcessIdentity, boot_id},
-    shim::{ShimSpec, unix_ms, watched_signals},
+    shim::{ShimSpec, is_readable, unix_ms, watched_signals},
 };
 
 /// A shim kills its task after the kill timeout. One that hasn't managed after this long on top is killed itself.
@@ -390,6 +390,10 @@ async fn watch_shim(
             // When the driver was dropped, the task goes on, and so does watching it as long as the runtime lives.
             changed = stop.changed(), if !is_dropped => is_dropped = changed.is_err(),
             () = reached(overdue_at) => {
+                // Who stood still hears of the time first.
+                if is_readable(shim.get_ref().as_fd()) {
+                    break;
+                }
                 tracing::warn!(%allocation, "a shim didn't end its task in time: killing both");
                 overdue_at = None;
                 if let Some(cgroup) = &facts.cgroup {

@@ -41,7 +41,7 @@ use crate::{
     process::{ProcessIdentity, boot_id, hear_of_children, outlive_limits_of_files},
 };
 
-pub(crate) use self::closing::not_in_kernel;
+pub(crate) use self::{closing::not_in_kernel, supervise::is_readable};
 
 /// The shim's exit code when another shim has the record of this start.
 const RECORDED_BY_ANOTHER: u8 = 3;

@@ -296,7 +296,8 @@ fn longer(pause: Duration) -> Duration {
     (pause * 2).min(KILL_AGAIN_AFTER_MAX)
 }
 
-fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
+/// Whether a pipe has something, or a process has ended, asked of the kernel.
+pub(crate) fn is_readable(descriptor: BorrowedFd<'_>) -> bool {
     let mut descriptors = [PollFd::new(descriptor, PollFlags::POLLIN)];
     matches!(poll(&mut descriptors, PollTimeout::ZERO), Ok(1..))
 }
