@@ -2,6 +2,7 @@
 
 mod answers;
 mod bands;
+mod mates;
 
 use plenum_model::{AllocationId, AllocationState, Command, JobId, Quota, Resources, SessionId};
 use plenum_sdk::{Holding, Settings};

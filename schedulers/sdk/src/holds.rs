@@ -22,6 +22,9 @@ use held::{Aimed, Asked, Held};
 pub(crate) use contenders::Contenders;
 pub(crate) use wish::Wish;
 
+/// So many jobs that rest are remembered of each kind: the end of its rest is when one asks again.
+const RESTING_MAX: usize = 32;
+
 /// How a job comes to be held room for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Why {
@@ -68,11 +71,16 @@ impl Holds {
         self.before.retain(|turn, _| is_own(turn.job));
     }
 
-    /// A job may need a hold. Of each kind the first few of the queue are remembered.
-    pub(crate) fn consider(&mut self, turn: Turn, why: Why, holding: &Holding) {
+    /// A job may need a hold. Of each kind the first few of the queue are remembered; those that rest, as what fits nowhere, take no place of others.
+    pub(crate) fn consider(&mut self, turn: Turn, why: Why, (holding, now_micros): (&Holding, i64)) {
         self.candidates.insert(turn, why);
-        let alike = |candidate: &(&Turn, &Why)| *candidate.1 == why;
-        if self.candidates.iter().filter(alike).count() > holding.jobs_max {
+        let rests = |turn: &Turn| {
+            let held = self.jobs.get(&turn.job).filter(|held| held.asked.is_none());
+            held.is_some_and(|held| now_micros < held.rests_until_micros)
+        };
+        let most = if rests(&turn) { RESTING_MAX } else { holding.jobs_max };
+        let alike = |candidate: &(&Turn, &Why)| *candidate.1 == why && rests(candidate.0) == rests(&turn);
+        if self.candidates.iter().filter(alike).count() > most {
             let last = self.candidates.iter().rfind(alike).map(|(turn, _)| *turn);
             if let Some(last) = last {
                 self.candidates.remove(&last);
@@ -215,13 +223,18 @@ impl Holds {
     /// What a job that holds room waits with, for people: empty of all others.
     pub(crate) fn words(&self, cell: &Cell, job: JobId) -> String {
         let Some(hold) = cell.hold(job) else { return String::new() };
-        let Some(Aimed { aim, .. }) = self.jobs.get(&job).and_then(|held| held.aimed.as_ref()) else {
-            return String::new();
-        };
+        let Some(held) = self.jobs.get(&job) else { return String::new() };
+        let Some(Aimed { aim, .. }) = &held.aimed else { return String::new() };
         if fits(&aim.each, &hold.resources) == 0 {
             return "holds a part of a machine; ".to_owned();
         }
         let machines = u64::try_from(aim.machines).unwrap_or(u64::MAX);
+        if held.is_whole() && hold.machines.len() >= aim.machines {
+            return format!(
+                "holds all room that it takes, on {}, and lacks something else; ",
+                counted(machines, "machine")
+            );
+        }
         format!("holds {} of the {} that it takes; ", hold.machines.len(), counted(machines, "machine"))
     }
 }

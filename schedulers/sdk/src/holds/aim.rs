@@ -2,9 +2,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use plenum_model::{
-    Attributes, Cell, ClassSet, GroupShape, Job, JobId, Machine, MachineState, Resource, Resources, Room,
+    Attributes, Cell, ClassSet, GroupCounts, GroupShape, Job, JobId, Machine, MachineState, Resource, Resources, Room,
 };
 
 /// Free room, as a hold of one job finds it.
@@ -55,26 +56,70 @@ pub(super) struct Aim {
     pub(super) machines: usize,
     /// Of machines on which tasks of the group may run; `None`: of any.
     classes: Option<ClassSet>,
+    /// What the group's own tasks leave of its limits; `None`: it has none.
+    limits: Option<Limits>,
     /// The machine that the job's tasks share, once it was chosen.
     home: Option<u32>,
+}
+
+/// How many tasks of a group may be on machines, for all that `per_machine` and `spread` say and for what runs of it.
+#[derive(Clone, Debug)]
+struct Limits {
+    job: Arc<Job>,
+    group: u16,
+    counts: GroupCounts,
+}
+
+impl Limits {
+    fn of(cell: &Cell, job: &Arc<Job>, group: u16) -> Option<Self> {
+        let are_needed = job.shape.groups.get(usize::from(group)).is_some_and(GroupCounts::are_needed_by);
+        are_needed.then(|| Self { job: job.clone(), group, counts: GroupCounts::of(cell, job, group) })
+    }
+
+    fn shape(&self) -> &GroupShape {
+        &self.job.shape.groups[usize::from(self.group)]
+    }
+
+    /// So many more may be on a machine, were they the only ones that come.
+    fn left_on(&self, cell: &Cell, slot: u32) -> u64 {
+        let shape = self.shape();
+        let less = |limit: u32, there: i64| u64::try_from(i64::from(limit).saturating_sub(there)).unwrap_or(0);
+        let of_machine = (shape.per_machine > 0).then(|| less(shape.per_machine, self.counts.on_machine(slot)));
+        // Where a machine lacks the attribute none may be.
+        let rules = shape.spread.iter().enumerate().map(|(position, rule)| {
+            self.counts.beside(cell, shape, slot, position).map_or(0, |there| less(rule.at_most, there))
+        });
+        rules.chain(of_machine).min().unwrap_or(u64::MAX)
+    }
+
+    /// Counts so many on a machine, if they may be there.
+    fn take(&mut self, cell: &Cell, slot: u32, tasks: u64) -> bool {
+        let may = tasks <= self.left_on(cell, slot);
+        if may {
+            let job = self.job.clone();
+            let shape = &job.shape.groups[usize::from(self.group)];
+            self.counts.add(cell, shape, slot, i64::try_from(tasks).unwrap_or(i64::MAX));
+        }
+        may
+    }
 }
 
 impl Aim {
     /// Room for `count` tasks of a group at once. As a hold has the same amount on all its machines, it is for the fewest tasks a machine with which there are
     /// enough machines, were they empty: the smaller it is on each, the sooner one has that free, and the less is held beyond what is needed. `None` where the
     /// cell has no such room, or the tasks need none; for fewer of them where not `all` are needed. Walks over all machines.
-    pub(super) fn of(cell: &Cell, job: &Job, shape: &GroupShape, (count, all): (u32, bool)) -> Option<Self> {
-        if shape.resources.is_nothing() {
-            return None;
-        }
+    pub(super) fn of(cell: &Cell, job: &Arc<Job>, group: u16, (count, all): (u32, bool)) -> Option<Self> {
+        let shape = job.shape.groups.get(usize::from(group)).filter(|shape| !shape.resources.is_nothing())?;
         let home = job.home.filter(|_| job.shape.same_machine);
         let classes = suitable(cell, job, shape);
-        let mut aim = Self { each: shape.resources, tasks: 1, machines: 1, classes, home };
+        let limits = Limits::of(cell, job, group);
+        let mut aim = Self { each: shape.resources, tasks: 1, machines: 1, classes, limits, home };
         let count = u64::from(count);
         let mut machines: BTreeMap<u64, usize> = BTreeMap::new();
         for slot in (0..cell.machine_rows().len()).filter(|&slot| aim.suits(cell, slot)) {
-            let tasks = cell.machine_in(slot).map_or(0, |machine| at_most(machine, shape)).min(count);
-            *machines.entry(tasks).or_default() += 1;
+            let tasks = cell.machine_in(slot).map_or(0, |machine| at_most(machine, shape));
+            let tasks = aim.limits.iter().map(|limits| limits.left_on(cell, slot)).fold(tasks, u64::min);
+            *machines.entry(tasks.min(count)).or_default() += 1;
         }
         machines.remove(&0);
         let count = if all { count } else { count.min(in_all(&machines)) };
@@ -84,15 +129,28 @@ impl Aim {
             tasks_a_machine(&machines, count)?
         };
         aim.each = times(&shape.resources, aim.tasks)?;
-        aim.machines = usize::try_from(count.div_ceil(aim.tasks)).unwrap_or(usize::MAX);
-        Some(aim)
+        let machines = usize::try_from(count.div_ceil(aim.tasks)).unwrap_or(usize::MAX);
+        aim.machines = aim.within_spread(cell, shape).min(machines);
+        let is_enough = if all { aim.machines == machines } else { aim.machines > 0 };
+        is_enough.then_some(aim)
     }
 
-    /// Whether tasks of the group may run on a machine, whatever is free there.
+    /// On how many machines at once it could be held for all that `spread` says, were they empty.
+    fn within_spread(&self, cell: &Cell, shape: &GroupShape) -> usize {
+        let Some(mut limits) = self.limits.clone().filter(|limits| !limits.shape().spread.is_empty()) else {
+            return usize::MAX;
+        };
+        let has_room = |slot: &u32| cell.machine_in(*slot).is_some_and(|machine| at_most(machine, shape) >= self.tasks);
+        let slots = (0..cell.machine_rows().len()).filter(|&slot| self.suits(cell, slot)).filter(has_room);
+        slots.filter(|&slot| limits.take(cell, slot, self.tasks)).count()
+    }
+
+    /// Whether tasks of the group may run on a machine, whatever is free there, and so many more of them as it is for.
     pub(super) fn suits(&self, cell: &Cell, slot: u32) -> bool {
         let Some(row) = cell.machine_row(slot).filter(|row| row.state == MachineState::Ready) else { return false };
         let of_class = self.classes.as_ref().is_none_or(|classes| classes.contains(row.class));
-        of_class && self.home.is_none_or(|home| home == slot)
+        let is_within = || self.limits.as_ref().is_none_or(|limits| limits.left_on(cell, slot) >= self.tasks);
+        of_class && self.home.is_none_or(|home| home == slot) && is_within()
     }
 
     /// Whether a machine suits, and has some of each resource.
@@ -111,14 +169,18 @@ impl Aim {
         mut leaves: impl FnMut(u32) -> bool,
     ) -> Vec<u32> {
         let has_it = |slot: &u32| self.suits(rooms.cell, *slot) && rooms.may_hold(*slot, &self.each);
-        let mut chosen: BTreeSet<u32> = kept.iter().copied().filter(has_it).take(self.machines).collect();
+        // Of machines that each may have some together not all may.
+        let mut limits = self.limits.clone();
+        let mut takes = |slot: &u32| limits.as_mut().is_none_or(|limits| limits.take(rooms.cell, *slot, self.tasks));
+        let kept = kept.iter().copied().filter(has_it).filter(&mut takes);
+        let mut chosen: BTreeSet<u32> = kept.take(self.machines).collect();
         if chosen.len() < self.machines {
             let others = slots.iter().copied().filter(|slot| !chosen.contains(slot)).filter(has_it);
             let others: BTreeSet<u32> = others.filter(|slot| !leaves(*slot)).collect();
             let (free, held): (Vec<u32>, Vec<u32>) =
                 others.into_iter().partition(|slot| rooms.may_claim(*slot, &self.each));
             let missing = self.machines - chosen.len();
-            chosen.extend(free.into_iter().chain(held).take(missing));
+            chosen.extend(free.into_iter().chain(held).filter(takes).take(missing));
         }
         chosen.into_iter().collect()
     }

@@ -9,6 +9,7 @@ use super::aim::{Aim, Rooms};
 use super::contenders::{Left, Search};
 use super::wish::{Wish, given_back, larger, wish};
 use super::{Sight, Why};
+use crate::settings::Holding;
 
 /// Most tasks of a group without a minimum for which room is held at once: a hold ends with the first grant, and the others ask again.
 const TASKS_MAX: u32 = 64;
@@ -16,6 +17,9 @@ const TASKS_MAX: u32 = 64;
 /// So often at most all machines are looked at for a job; in between those alone whose room changed. So often the walk over ten thousand machines, for each of
 /// the few jobs that starve, is some thousandths of the time that there is.
 const LOOK_MICROS: i64 = 1_000_000;
+
+/// For so long all that a job takes is held for it: what it lacks besides, as devices and ports, may be about to come free.
+const FULL_MICROS: i64 = 30_000_000;
 
 /// What waits of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,19 +159,27 @@ impl Held {
         }
     }
 
-    /// Whether a hold has brought nothing for so long that others have the room for as long. Its job may ask again then.
+    /// Whether a hold has brought nothing for so long that others have the room for a while. Its job may ask again then.
     fn gives_up(&mut self, sight: &Sight<'_>) -> bool {
-        let patience_micros = sight.holding.patience_micros;
-        let is_over = self.grew_micros().is_some_and(|grew| grew.saturating_add(patience_micros) <= sight.now_micros);
+        let is_over = self.patience_ends_micros(sight.holding).is_some_and(|ends| ends <= sight.now_micros);
         if is_over {
-            self.rests_until_micros = sight.now_micros.saturating_add(patience_micros);
+            self.rests_until_micros = sight.now_micros.saturating_add(sight.holding.patience_micros);
         }
         is_over
     }
 
-    /// Since when it has not grown.
-    fn grew_micros(&self) -> Option<i64> {
-        self.kept.map(|kept| kept.grew_micros)
+    /// When a hold has brought nothing for so long.
+    fn patience_ends_micros(&self, holding: &Holding) -> Option<i64> {
+        let patience_micros =
+            if self.is_whole() { FULL_MICROS.min(holding.patience_micros) } else { holding.patience_micros };
+        self.kept.map(|kept| kept.grew_micros.saturating_add(patience_micros))
+    }
+
+    /// Whether all is held that the job takes: what it waits for now is none of that.
+    pub(super) fn is_whole(&self) -> bool {
+        let Some((kept, Aimed { aim, .. })) = self.kept.zip(self.aimed.as_ref()) else { return false };
+        let (machines, resources) = kept.worth;
+        aim.each.fits_in(&resources) && machines >= u64::try_from(aim.machines).unwrap_or(u64::MAX)
     }
 
     /// A larger hold than there is, if the room for one is there.
@@ -177,8 +189,7 @@ impl Held {
         let slots: Vec<u32> = if self.aimed.as_ref().is_some_and(is_current) {
             unseen.into_iter().collect()
         } else {
-            let shape = &job.shape.groups[usize::from(need.group)];
-            let Some(aim) = Aim::of(sight.cell, job, shape, (need.count, need.is_gang)) else {
+            let Some(aim) = Aim::of(sight.cell, job, need.group, (need.count, need.is_gang)) else {
                 // It would not fit if all machines were empty.
                 let rest_micros = sight.holding.after_wait_micros.max(LOOK_MICROS);
                 self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
@@ -212,7 +223,7 @@ impl Held {
     pub(super) fn next_micros(&self, sight: &Sight<'_>) -> Option<i64> {
         let now_micros = sight.now_micros;
         let rests = Some(self.rests_until_micros).filter(|rests| *rests > now_micros);
-        let patience = self.grew_micros().map(|since| since.saturating_add(sight.holding.patience_micros));
+        let patience = self.patience_ends_micros(sight.holding);
         let until = |time: LogTime| time.micros.saturating_sub(sight.log_time.micros);
         let renewal = self.kept.map(|kept| now_micros.saturating_add(until(kept.renew)));
         // What is asked for by then is answered, or its connection is gone; each is an occasion by itself.

@@ -21,6 +21,9 @@ use crate::scheduler::{Decision, PassedOver, Scheduler, Unanswered};
 use crate::share::mix;
 use crate::view::{View, Work};
 
+/// For so long a job that has a reason for a hold is left to the peer whose job it is, in microseconds.
+const PEER_ASKS_MICROS: i64 = 3_000_000;
+
 /// How many tasks of each group.
 type Left = BTreeMap<(JobId, u16), usize>;
 
@@ -149,7 +152,9 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.wake_micros = None;
             self.trial = now_micros >= self.trial_not_before_micros;
             self.notes.begin();
-            self.holds.begin_pass(|job| self.share.is_own(job));
+            let heard_from = now_micros.saturating_sub(PEER_ASKS_MICROS);
+            let is_left = |owner| owner == self.session || self.share.heard_micros(owner) < heard_from;
+            self.holds.begin_pass(|job| is_left(self.share.owner(job)));
         }
         let mut gathered = self.gather(now_micros, from, with_firsts);
         self.look_after_holds(now_micros, outputs);
@@ -343,7 +348,20 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
             let since = *standing.waiting_since_micros.get_or_insert(now_micros);
             let owner = self.share.owner(id);
-            if owner != self.session {
+            let is_own = owner == self.session;
+            // A peer that is there asks for holds for its own jobs, and sooner; and it looks after those that there are.
+            if let Some(candidacy) = candidacy.filter(|_| is_own || cell.hold(id).is_none()) {
+                let reason_since = if is_own {
+                    since
+                } else {
+                    since.max(self.share.heard_micros(owner)).saturating_add(PEER_ASKS_MICROS)
+                };
+                let (why, again) = candidacy.of((cell, job, log_time), standing, (reason_since, now_micros));
+                again.into_iter().for_each(|again| gathered.wake_by(again));
+                why.into_iter()
+                    .for_each(|why| self.holds.consider(standing.turn, why, (candidacy.holding(), now_micros)));
+            }
+            if !is_own {
                 if until.is_some() {
                     // It was tried when the pass was there, or was not to be tried in this pass.
                     continue;
@@ -358,11 +376,6 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 }
                 self.trial_not_before_micros = now_micros.saturating_add(silence_micros);
                 gathered.wake_by(self.trial_not_before_micros);
-            }
-            if let Some(candidacy) = candidacy.filter(|_| owner == self.session) {
-                let (why, again) = candidacy.of((cell, job, log_time), standing, (since, now_micros));
-                again.into_iter().for_each(|again| gathered.wake_by(again));
-                why.into_iter().for_each(|why| self.holds.consider(standing.turn, why, candidacy.holding()));
             }
             if now_micros < standing.not_before_micros {
                 gathered.wake_by(standing.not_before_micros);

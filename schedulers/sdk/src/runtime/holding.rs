@@ -137,6 +137,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 } else {
                     plenum_model::rare!("a runtime took a hold");
                     self.counters.holds_taken += 1;
+                    self.take_over(now_micros, job);
                 }
                 self.see_holds();
             }

@@ -1,0 +1,105 @@
+//! Stories of holds that bring nothing: where a group's own tasks are in the way, where something else is missing, where nothing would ever fit, and where the owner is
+//! gone.
+
+use super::*;
+
+// The replacement of a task was held room for beside its mate, where `per_machine` kept it out, and a running gang went on without it.
+#[test]
+fn no_room_is_held_for_a_task_where_its_mates_keep_it_out() {
+    let mut stage = Stage::new();
+    stage.seat_with(Batch::default(), settings(Some(SOON)));
+    // It comes before its mates in the queue, and has nothing to place until they run.
+    let stream = stage.submit(&JobBuilder::new("stream", "batch").group("main", 0, 600));
+    let mates = stage.submit(&gang("mates", "batch", 3).per_machine(1).forever());
+    // The first three have room for a mate and a small task, or for two mates; the last one for four small ones.
+    for (name, cpu_millis) in [("m1", 2100), ("m2", 2100), ("m3", 2100), ("m4", 2400)] {
+        stage.machine(name, cpu_millis, &[]);
+    }
+    stage.settle();
+    stage.ask("owner", Command::ScaleJob { job: stream, version: None, group: 0, count: 400 });
+    stage.advance(1_000_000);
+    assert_eq!((stage.placed(mates).len(), stage.placed(stream).len()), (3, 7));
+
+    let lost =
+        stage.cell().allocations().find(|found| found.row.job() == mates).map(|found| (found.id, found.row.machine));
+    let (lost, machine) = lost.unwrap();
+    stage.ask("owner", Command::StopAllocation(lost));
+    stage.report(lost, AllocationState::Stopped, 0);
+    stage.settle();
+    for _ in 0..60 {
+        ends_one(&mut stage, stream);
+        let with_mates: Vec<u32> = stage.placed(mates).iter().map(|placed| placed.2).collect();
+        assert!(!held(&stage, mates).iter().any(|slot| with_mates.contains(slot)), "{with_mates:?}, not {machine}");
+    }
+    assert_eq!(stage.placed(mates).len(), 3);
+}
+
+// What `spread` would never let start had a hold of all that it was thought to take, five minutes of ten.
+#[test]
+fn nothing_is_held_for_a_gang_that_spread_keeps_from_starting() {
+    let rounds_with = |at_most| {
+        let mut stage = Stage::new();
+        let seat = stage.seat_with(Batch::default(), settings(Some(SOON)));
+        for (name, rack) in [("m1", "r1"), ("m2", "r1"), ("m3", "r1"), ("m4", "r2")] {
+            stage.machine(name, 1000, &[("rack", rack)]);
+        }
+        let stream = stage.submit(&JobBuilder::new("stream", "batch").group("main", 400, 600));
+        stage.settle();
+        let wide = stage.submit(&gang("wide", "batch", 3).spread("rack", at_most));
+        let rounds = rounds_until_placed(&mut stage, stream, wide, 60);
+        (rounds.is_some(), stage.runtime(seat).counters().holds_taken > 0)
+    };
+    assert_eq!(rounds_with(2), (true, true), "two beside each other, and the one of the other rack");
+    assert_eq!(rounds_with(1), (false, false), "there are two racks");
+}
+
+// A scheduler that was killed left its session for ten minutes. Gangs that were its by then got no hold from the next one, as nothing of them was ever granted.
+#[test]
+fn gangs_of_a_peer_that_is_gone_have_room_held_for_them() {
+    for before in 0..6 {
+        let mut stage = Stage::new();
+        let gone = stage.seat_with(Batch::default(), settings(Some(SOON)));
+        stage.settle();
+        stage.cut_off(gone);
+        let (_, stream) = crowded(&mut stage, Some(SOON));
+        stage.advance(5_000_000);
+        for number in 0..before {
+            // Whose a job is depends on its number.
+            let other = stage.submit(&JobBuilder::new(&format!("other-{number}"), "other").group("main", 1, 100));
+            stage.ask("owner", Command::StopJob { job: other, version: None });
+        }
+        let wanted = stage.submit(&gang("wanted", "batch", 4));
+        let rounds = rounds_until_placed(&mut stage, stream, wanted, 300);
+        assert!(rounds.is_some(), "behind {before} other jobs");
+    }
+}
+
+// A gang that lacked GPUs held all the cores that it takes, five minutes of ten, and was said to need no more.
+#[test]
+fn room_is_not_held_for_long_for_what_lacks_something_else() {
+    let mut stage = Stage::new();
+    let seat = stage.seat_with(Batch::default(), settings(Some(SOON)));
+    for name in ["m1", "m2"] {
+        stage.machine_with_gpus(name, 2000, &[], 1);
+    }
+    let small = stage.submit(&JobBuilder::new("small", "batch").group("main", 2, 100).gpu(1000).forever());
+    stage.settle();
+    let wide = stage.submit(&gang("wide", "batch", 2).gpu(1000));
+    stage.advance(20_000_000);
+    assert_eq!((stage.placed(small).len(), held(&stage, wide).len()), (2, 2));
+    assert!(stage.passed_over(wide, 0).contains("holds all room that it takes"), "{}", stage.passed_over(wide, 0));
+    stage.advance(20_000_000);
+    assert_eq!((held(&stage, wide).len(), stage.runtime(seat).counters().holds_given_back), (0, 1));
+}
+
+// Four gangs that could never fit had all places at the head of the queue, and none behind them had a hold.
+#[test]
+fn what_fits_nowhere_keeps_no_other_gang_from_having_room_held() {
+    let mut stage = Stage::new();
+    let (_, stream) = crowded(&mut stage, Some(SOON));
+    for number in 0..5 {
+        stage.submit(&gang(&format!("huge-{number}"), "batch", 5));
+    }
+    let wanted = stage.submit(&gang("wanted", "batch", 4));
+    assert!(rounds_until_placed(&mut stage, stream, wanted, 100).is_some());
+}
