@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -68,7 +68,9 @@ pub(super) struct Cleaning {
     waits: AtomicBool,
     /// Directories of jobs, too.
     jobs: AtomicBool,
-    /// How many bytes tasks had printed that ended since one last began.
+    /// How many tasks were marked as ended since one last began.
+    tasks: AtomicUsize,
+    /// How many bytes these had printed.
     printed: AtomicU64,
 }
 
@@ -82,14 +84,16 @@ impl Cleaning {
         !self.waits.swap(true, Ordering::SeqCst)
     }
 
-    /// Counts what a task had printed that ended now, and says how much that is with all others since one last began.
-    pub(super) fn printed(&self, bytes: u64) -> u64 {
-        self.printed.fetch_add(bytes, Ordering::SeqCst).saturating_add(bytes)
+    /// Counts a task that is marked as ended now, and what it had printed. Says how many that are with all others since one last began, and how much.
+    pub(super) fn ended(&self, bytes: u64) -> (usize, u64) {
+        let tasks = self.tasks.fetch_add(1, Ordering::SeqCst).saturating_add(1);
+        (tasks, self.printed.fetch_add(bytes, Ordering::SeqCst).saturating_add(bytes))
     }
 
     /// It begins. True: with directories of jobs.
     pub(super) fn begin(&self) -> bool {
         self.waits.store(false, Ordering::SeqCst);
+        self.tasks.store(0, Ordering::SeqCst);
         self.printed.store(0, Ordering::SeqCst);
         self.jobs.swap(false, Ordering::SeqCst)
     }

@@ -120,7 +120,6 @@ pub struct ExecDriver {
     permission: turn::Permission,
     recording: Arc<clean::Recording>,
     cleaning: Arc<clean::Cleaning>,
-    ended_since_cleaning: usize,
     /// Directories of jobs, too.
     cleaned_at: Instant,
 }
@@ -170,7 +169,6 @@ impl ExecDriver {
             permission: turn::Permission::default(),
             recording: Arc::default(),
             cleaning: Arc::default(),
-            ended_since_cleaning: 0,
             cleaned_at: Instant::now(),
         })
     }
@@ -216,7 +214,6 @@ impl ExecDriver {
 
     /// Frees what is kept no longer, on another thread.
     fn clean(&mut self, jobs: bool) {
-        self.ended_since_cleaning = 0;
         if jobs {
             self.cleaned_at = Instant::now();
         }
@@ -289,6 +286,9 @@ impl Driver for ExecDriver {
 
     fn forget(&mut self, allocation: AllocationId) {
         self.starts.remove(&allocation);
+        if self.cleaned_at.elapsed() >= CLEANED_EVERY {
+            self.clean(true);
+        }
         // Aside: who waited here for a disk that does not answer would lose its lease, and its tasks would run
         // elsewhere, too.
         if self.forgotten.forget(allocation) {
@@ -302,16 +302,12 @@ impl Driver for ExecDriver {
                 if let Some(files) = files {
                     in_background(&cleaner.removals, move || drop(remove_tree(&files)));
                 }
-                if cleaner.cleaning.printed(printed::bytes(&directory)) > cleaner.options.ended_bytes_max / 8 {
+                // Counted when it is marked, as what is not stays: the end of many at once may be the last for long.
+                let (tasks, bytes) = cleaner.cleaning.ended(printed::bytes(&directory));
+                if tasks > cleaner.options.ended_kept_max / 8 || bytes > cleaner.options.ended_bytes_max / 8 {
                     cleaner.clean(false);
                 }
             });
-        }
-        self.ended_since_cleaning += 1;
-        let many = self.ended_since_cleaning > self.options.ended_kept_max / 8;
-        let jobs = self.cleaned_at.elapsed() >= CLEANED_EVERY;
-        if many || jobs {
-            self.clean(jobs);
         }
     }
 }
@@ -466,6 +462,25 @@ mod tests {
         };
         tokio::time::timeout(Duration::from_secs(20), given_up).await.unwrap();
         assert!(root.join("stdout-1025.log").exists());
+    }
+
+    // What was there to clean was looked for before the ends were marked, and then nothing ended for hours.
+    #[tokio::test]
+    async fn of_many_that_end_at_once_no_more_are_kept_than_are_to_be() {
+        let place = tempfile::tempdir().unwrap();
+        let mut driver = driver_at(place.path());
+        let allocations = (1..=300).map(|slot| AllocationId { slot, generation: 1 });
+        for allocation in allocations.clone() {
+            fs::create_dir_all(driver.options.directory.allocation(allocation).root()).unwrap();
+        }
+        allocations.for_each(|allocation| driver.forget(allocation));
+        let kept = || fs::read_dir(driver.options.directory.allocations()).unwrap().count();
+        let quiet = async {
+            while kept() > 64 + 64 / 8 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), quiet).await.unwrap();
     }
 
     // A thousand tasks that had left many files ended together. Their removal had all threads there are, and for minutes nothing was
