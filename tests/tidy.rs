@@ -5,6 +5,8 @@
 
 #[path = "tidy/canaries.rs"]
 mod canaries;
+#[path = "tidy/checks.rs"]
+mod checks;
 #[path = "tidy/dependencies.rs"]
 mod dependencies;
 #[path = "tidy/licences.rs"]
@@ -194,6 +196,27 @@ fn every_crate_takes_the_lints_of_the_workspace() {
 #[test]
 fn planted_bugs_are_for_tests_of_checkers_alone() {
     none(findings(|path| path.ends_with("Cargo.toml"), dependencies::plants_no_bugs));
+}
+
+/// The text of a file, or of all files of a folder.
+fn text(of: &str) -> String {
+    let files = files().into_iter().filter(|path| is_rust(path) && path.starts_with(of));
+    let text: String = files.filter_map(|path| fs::read_to_string(root().join(path)).ok()).collect();
+    // A rule that looks at no file finds nothing.
+    assert!(!text.is_empty(), "tests/tidy/checks.rs: there is no {of}: say where it is now");
+    text
+}
+
+#[test]
+fn every_check_of_the_core_is_asked_and_shown_to_fail() {
+    let (lists, tests) = (text(checks::LISTS), text(checks::TESTS));
+    let apart = text(checks::CHECKS);
+    let names = checks::names(&(lists.clone() + &apart));
+    assert!(names.len() > 20, "tests/tidy/checks.rs: only these were found: {names:?}");
+    let mut found = checks::are_asked(&names, &lists);
+    found.extend(checks::are_shown_to_fail(&names, &tests, &text(checks::BUGS)));
+    found.extend(checks::have_all_their_rules_broken(&apart, &tests));
+    none(found);
 }
 
 #[test]

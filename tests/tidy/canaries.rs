@@ -1,6 +1,9 @@
 //! One canary for each rule: a text that breaks it must be found, and one beside it that doesn't must not.
 //! Without them a rule that finds nothing looks just like a project that breaks none.
 
+use std::collections::BTreeSet;
+
+use crate::checks::{are_asked, are_shown_to_fail, have_all_their_rules_broken, names};
 use crate::dependencies::{Graph, check_arrows, check_forbidden, parse_table};
 use crate::licences::is_allowed;
 use crate::rules::*;
@@ -149,4 +152,37 @@ fn a_licence_outside_the_list_is_found() {
     for wrong in ["GPL-3.0", "MIT AND GPL-3.0", "(MIT OR Apache-2.0) AND OpenSSL", ""] {
         assert!(!is_allowed(wrong, &list), "{wrong}");
     }
+}
+
+#[test]
+fn a_check_that_nobody_asks_is_found() {
+    let asked = "pub const OF_A_CELL: &[CellCheck] = &[\n    invariant_first,\n];\npub fn check_step() {\n    invariant_second(after)?;\n}\n";
+    let check = "pub fn invariant_first(cell: &Cell) {}\npub fn invariant_second(after: &Cell) {}\n";
+    check_names(check, &|names| are_asked(names, asked), &[]);
+    let third = format!("{check}pub fn invariant_sec(after: &Cell) {{ invariant_sec(after) }}\n");
+    check_names(&third, &|names| are_asked(names, asked), &["`invariant_sec` is asked neither"]);
+}
+
+#[test]
+fn a_check_that_nothing_shows_to_fail_is_found() {
+    let sources = "pub fn invariant_first(cell: &Cell) {}\npub fn invariant_second(after: &Cell) {}\n";
+    let bugs = "    a_bug_is_found: Bug by \"invariant_first\";\n";
+    let called = "assert_eq!(invariant_second(&cell), found);";
+    check_names(sources, &|names| are_shown_to_fail(names, called, bugs), &[]);
+    let imported = "use crate::invariants::invariant_second;";
+    check_names(sources, &|names| are_shown_to_fail(names, imported, bugs), &["shows `invariant_second` to fail"]);
+    check_names(sources, &|names| are_shown_to_fail(names, called, ""), &["shows `invariant_first` to fail"]);
+}
+
+#[track_caller]
+fn check_names(sources: &str, rule: &dyn Fn(&BTreeSet<String>) -> Vec<String>, expected: &[&str]) {
+    check(rule(&names(sources)), expected);
+}
+
+#[test]
+fn a_rule_that_no_test_breaks_is_found() {
+    let source = "fn broken(rule: &'static str) {}\n    return Err(broken(\"waits for nobody\"));\n";
+    check(have_all_their_rules_broken(source, "found(\"waits for nobody\")"), &[]);
+    check(have_all_their_rules_broken(source, ""), &["\"waits for nobody\""]);
+    check(have_all_their_rules_broken("    return Err(broken(\n        \"waits\",\n", "\"waits\""), &["another line"]);
 }

@@ -23,6 +23,7 @@ mod sizes;
 mod story;
 mod unknown;
 mod violations;
+mod violations_of_few;
 
 use story::check;
 

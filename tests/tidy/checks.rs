@@ -1,0 +1,58 @@
+//! A check that was never seen to fail may as well say that all is well. Each of the core's is asked, and is shown to find something: by a bug that
+//! is planted in the simulator, or by a step that a test of the core forges.
+
+use std::collections::BTreeSet;
+
+/// Where the core's checks and the lists of them are.
+pub(crate) const LISTS: &str = "cellstate/core/src/invariants.rs";
+/// Where those are that have files of their own.
+pub(crate) const CHECKS: &str = "cellstate/core/src/invariants/";
+/// Where steps are forged.
+pub(crate) const TESTS: &str = "cellstate/core/src/tests/";
+/// Which planted bug is found by which check.
+pub(crate) const BUGS: &str = "tests/simulator/tests/simulation/bugs.rs";
+
+/// The names of the checks in these sources.
+pub(crate) fn names(sources: &str) -> BTreeSet<String> {
+    let functions = sources.split("pub fn invariant_").skip(1).filter_map(|rest| rest.split('(').next());
+    functions.map(|name| format!("invariant_{name}")).collect()
+}
+
+/// Those of the names that neither a test calls nor a planted bug is found by.
+pub(crate) fn are_shown_to_fail(names: &BTreeSet<String>, tests: &str, bugs: &str) -> Vec<String> {
+    let is_shown = |name: &str| tests.contains(&format!("{name}(")) || bugs.contains(&format!("by \"{name}\";"));
+    let unshown = names.iter().filter(|name| !is_shown(name));
+    unshown
+        .map(|name| {
+            format!(
+                "{LISTS}: nothing shows `{name}` to fail: forge a step in {TESTS}, or plant a bug and list it in {BUGS}"
+            )
+        })
+        .collect()
+}
+
+/// Those of the names that are on no list by which everybody asks: of a cell by itself, or of a step.
+pub(crate) fn are_asked(names: &BTreeSet<String>, lists: &str) -> Vec<String> {
+    let list = |begins: &str, ends: &str| {
+        let list = lists.split_once(begins).and_then(|(_, rest)| rest.split_once(ends));
+        list.map_or("", |(list, _)| list)
+    };
+    let (of_a_cell, of_a_step) = (list("pub const OF_A_CELL", "];"), list("pub fn check_step", "\n}"));
+    let is_asked = |name: &str| of_a_cell.contains(&format!(" {name},")) || of_a_step.contains(&format!(" {name}("));
+    let unasked = names.iter().filter(|name| !is_asked(name));
+    unasked.map(|name| format!("{LISTS}: `{name}` is asked neither by `OF_A_CELL` nor by `check_step`")).collect()
+}
+
+/// Sentences in which a check says what is broken, each of which no test expects: a check of several rules is shown by none of them but its own.
+pub(crate) fn have_all_their_rules_broken(sources: &str, tests: &str) -> Vec<String> {
+    let calls = sources.lines().filter(|line| line.contains("broken(") && !line.trim_start().starts_with("fn "));
+    calls
+        .filter_map(|line| match line.split('"').nth(1) {
+            None => Some(format!("{CHECKS}: the rule stands on another line than its `broken(`: {}", line.trim())),
+            Some(rule) if tests.contains(&format!("\"{rule}\"")) => None,
+            Some(rule) => {
+                Some(format!("{CHECKS}: no test shows that it is found what {rule:?}: forge a step in {TESTS}"))
+            }
+        })
+        .collect()
+}
