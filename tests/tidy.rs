@@ -220,6 +220,14 @@ fn every_check_of_the_core_is_asked_and_shown_to_fail() {
 }
 
 #[test]
+fn whoever_asks_the_checks_of_the_core_has_a_test_that_fails_without() {
+    let is_of_server = |path: &str| is_rust(path) && path.starts_with("cellstate/server/src/");
+    let mut found = findings(is_of_server, |path, text| checks::are_asked_as_listed(path, text, checks::ASKERS));
+    found.extend(checks::have_their_tests(checks::ASKERS, &text("cellstate/server/src/")));
+    none(found);
+}
+
+#[test]
 fn the_table_of_dependencies_is_true() {
     let rows = table();
     none(dependencies::check_arrows(&rows, &graph(&metadata())));

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::checks::{are_asked, are_shown_to_fail, have_all_their_rules_broken, names};
+use crate::checks::{
+    Asker, are_asked, are_asked_as_listed, are_shown_to_fail, have_all_their_rules_broken, have_their_tests, names,
+};
 use crate::dependencies::{Graph, check_arrows, check_forbidden, parse_table};
 use crate::licences::is_allowed;
 use crate::rules::*;
@@ -185,4 +187,16 @@ fn a_rule_that_no_test_breaks_is_found() {
     check(have_all_their_rules_broken(source, "found(\"waits for nobody\")"), &[]);
     check(have_all_their_rules_broken(source, ""), &["\"waits for nobody\""]);
     check(have_all_their_rules_broken("    return Err(broken(\n        \"waits\",\n", "\"waits\""), &["another line"]);
+}
+
+#[test]
+fn a_place_that_asks_checks_more_or_less_often_than_is_listed_is_found() {
+    let askers = [Asker { path: "a.rs", calls: 1, tests: &["it_is_found"] }];
+    let once = "fn check_cell() {\n    invariants::check_cell(&cell)\n}\n";
+    check(are_asked_as_listed("a.rs", once, &askers), &[]);
+    check(are_asked_as_listed("b.rs", once, &askers), &["b.rs: asks the core's checks 1 times, listed are 0"]);
+    check(are_asked_as_listed("a.rs", "", &askers), &["0 times, listed are 1"]);
+    check(have_their_tests(&askers, "#[test]\nfn it_is_found() {\n"), &[]);
+    check(have_their_tests(&askers, "    #[test]\n    fn it_is_found() {\n"), &[]);
+    check(have_their_tests(&askers, "#[test]\nfn it_is_found_too() {\n"), &["there is no test it_is_found,"]);
 }

@@ -56,3 +56,61 @@ pub(crate) fn have_all_their_rules_broken(sources: &str, tests: &str) -> Vec<Str
         })
         .collect()
 }
+
+/// A source of the server that asks the core's checks.
+pub(crate) struct Asker {
+    pub(crate) path: &'static str,
+    /// How often, calls of its own functions for that among them.
+    pub(crate) calls: usize,
+    /// The tests of which one fails without each of the calls.
+    pub(crate) tests: &'static [&'static str],
+}
+
+/// All of them: what goes on from a cell, or says that it is sound, has looked.
+pub(crate) const ASKERS: &[Asker] = &[
+    Asker {
+        path: "cellstate/server/src/verify/audit.rs",
+        calls: 4,
+        tests: &[
+            "whatever_does_not_hold_behind_what_another_version_decided_is_told_at_each_revision",
+            "whatever_does_not_hold_at_the_end_is_told",
+            "a_step_that_breaks_what_always_holds_is_told_though_again_the_same_comes_out",
+        ],
+    },
+    Asker {
+        path: "cellstate/server/src/backup/restore.rs",
+        calls: 2,
+        tests: &["a_backup_of_a_cell_in_which_something_does_not_hold_is_refused_by_all_who_read_it"],
+    },
+    Asker {
+        path: "cellstate/server/src/backup/fallback.rs",
+        calls: 1,
+        tests: &["a_backup_of_a_cell_in_which_something_does_not_hold_is_refused_by_all_who_read_it"],
+    },
+];
+
+/// A source of the server asks as often as its entry says: whoever asks once more, or no more, looks at the tests, too.
+pub(crate) fn are_asked_as_listed(path: &str, text: &str, askers: &[Asker]) -> Vec<String> {
+    let calls = ["check_cell(", "check_step("].into_iter().flat_map(|call| text.match_indices(call));
+    let found = calls.filter(|(at, _)| !text[..*at].ends_with("fn ")).count();
+    let listed = askers.iter().find(|asker| asker.path == path).map_or(0, |asker| asker.calls);
+    if found == listed {
+        return Vec::new();
+    }
+    vec![format!(
+        "{path}: asks the core's checks {found} times, listed are {listed}: list it in tests/tidy/checks.rs, with a test that fails without it"
+    )]
+}
+
+/// Tests of askers that are nowhere.
+pub(crate) fn have_their_tests(askers: &[Asker], sources: &str) -> Vec<String> {
+    let tests = askers.iter().flat_map(|asker| asker.tests.iter().map(|test| (asker.path, test)));
+    let gone = tests.filter(|(_, test)| {
+        !sources.contains(&format!("#[test]\n    fn {test}() {{"))
+            && !sources.contains(&format!("#[test]\nfn {test}() {{"))
+    });
+    gone.map(|(path, test)| {
+        format!("tests/tidy/checks.rs: there is no test {test}, without which {path} may ask for nothing")
+    })
+    .collect()
+}

@@ -257,6 +257,33 @@ fn sync_folder(path: &Path) -> Result<(), BackupError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use plenum_model::{Delta, Hold, JobId, LogTime, Resources, Revision};
+
+    // A damaged file has a page that is not as it was written. This one is whole, and its cell never was: whatever began from it went on with that.
+    #[test]
+    fn a_backup_of_a_cell_in_which_something_does_not_hold_is_refused_by_all_who_read_it() {
+        let mut cell = Cell::default();
+        let (resources, deadline) = (Resources::new(1, 1), LogTime::from_micros(60_000_000));
+        let hold = Hold { machines: vec![0], resources, deadline, first_wait: Revision(1) };
+        // Of a job that is not there.
+        let holds = vec![(JobId { slot: 7, generation: 1 }, Some(hold))];
+        cell.apply(&Delta { holds, ..Delta::new(Revision(1), LogTime::from_micros(5)) }).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fallback::write(dir.path(), &cell, 1, ChainHash([0; 32])).unwrap();
+        let (from, target) = (dir.path().join(FALLBACK), dir.path().join("cell"));
+        assert!(from_file(&from).is_ok(), "the file is whole");
+        let identity = Identity { cell: CellId(cell.identity().cell_id), incarnation: 1 };
+        let read = [
+            restore(&from, &target, &RestoreOptions::default()).map(drop),
+            read_backup(&from).map(drop),
+            fallback::read(dir.path(), identity).map(drop),
+        ];
+        for read in read {
+            let Err(BackupError::NotSound { revision: 1, what }) = &read else { panic!("{read:?}") };
+            assert!(what.starts_with("HoldAstray"), "{what}");
+        }
+        assert!(!target.exists(), "nothing was made of it");
+    }
 
     /// A directory with a whole draft in it.
     fn drafted() -> (tempfile::TempDir, PathBuf) {

@@ -8,9 +8,12 @@ use plenum_checker::properties::{
 };
 use plenum_checker::{Chronicle, Violation};
 use plenum_model::planted::{self, Bug};
+use plenum_proto::v1;
+use plenum_server::VerifyReport;
+use tonic::transport::Endpoint;
 
 use crate::PLANTING;
-use crate::scenes::{damaged_log, followed, full_disk, killed, slow_watchers};
+use crate::scenes::{Served, damaged_log, followed, full_disk, killed, slow_watchers};
 
 struct Planted;
 
@@ -68,6 +71,32 @@ fn a_log_that_becomes_another_cell_is_found() {
     let found = property_damage_is_named(&chronicle, &damages);
     let other = |found: &Violation| matches!(found, Violation::DamageUnnamed { what, .. } if what.contains("came back as another one"));
     assert!(found.iter().any(other), "{found:?}");
+}
+
+/// What an audit says of a cell that granted more than a quota allows.
+async fn audited() -> VerifyReport {
+    let mut served = Served::start(|_| {}).await;
+    served.machine().await;
+    let channel = Endpoint::from_shared(served.address()).unwrap().connect_lazy();
+    let limit = Some(v1::Quota { cpu_millis: Some(1), ..v1::Quota::default() });
+    let quota = v1::SetQuota { namespace: "default".to_owned(), limit };
+    v1::govern_client::GovernClient::new(channel).set_quota(quota).await.unwrap();
+    let mut client = served.client("anna").await;
+    while client.live.is_empty() {
+        client.commit().await;
+    }
+    served.stop().await;
+    let dir = served.options.dir.clone();
+    tokio::task::spawn_blocking(move || plenum_server::verify(&dir)).await.unwrap().unwrap()
+}
+
+// Deciding again finds nothing in what the same core with the same bug decided: `plenum verify` has to look at what always holds, too.
+#[test]
+fn a_log_that_is_decided_again_as_wrongly_is_found_by_its_audit() {
+    let report = with(Bug::OverlooksQuotas, audited());
+    assert!(report.decided_again > 0, "{report:?}");
+    let exceeded = |found: &plenum_server::Violation| found.what.starts_with("QuotaExceeded");
+    assert!(!report.violations.is_empty() && report.violations.iter().all(exceeded), "{:?}", report.violations);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Logs that are sound, and logs that are not.
 
 mod middle;
+mod unsound;
 
 use super::*;
 use crate::commit::{Asked, CommitOptions, Committer, Input, Output};
