@@ -324,6 +324,37 @@ pub(crate) async fn killed() -> Evidence {
     Evidence { recordings: vec![watcher.recording], calls, ..Evidence::default() }
 }
 
+/// A cell that stops and begins again, is killed and comes back: with a history from its last checkpoint and the log behind that, without one from the
+/// whole log. The first watcher was told of all that was decided, the second one begins with the picture that the cell came back with.
+pub(crate) async fn came_back(history: bool) -> (Chronicle, Vec<Recording>) {
+    let mut served = Served::start(|options| options.settings.history = history).await;
+    served.machine().await;
+    let mut watcher = Watcher::new("main", &served.address()).unwrap();
+    let mut client = served.client("anna").await;
+    // Most of it behind the checkpoint: what moves while there is room.
+    for (commits, kills) in [(3, false), (25, true)] {
+        watcher.connect().await.unwrap();
+        for _ in 0..commits {
+            client.commit().await;
+        }
+        within("the commits", watcher.follow_until(client.newest())).await.unwrap();
+        watcher.disconnect();
+        if kills {
+            served.dies().await;
+        } else {
+            served.begin_again(|_| {}).await;
+        }
+    }
+    let mut fresh = Watcher::new("fresh", &served.address()).unwrap();
+    fresh.connect_for_a_picture().await.unwrap();
+    within("a picture", fresh.follow_until(1)).await.unwrap();
+    watcher.connect().await.unwrap();
+    let (_, shown) = fresh.recording.position().unwrap();
+    within("what the picture shows", watcher.follow_until(shown)).await.unwrap();
+    let chronicle = Chronicle::of(std::slice::from_ref(&watcher.recording)).unwrap().pop().unwrap();
+    (chronicle, vec![watcher.recording, fresh.recording])
+}
+
 /// The first picture that a cell shows: its own start is the last revision in it.
 async fn first_picture(address: &str) -> Made {
     let mut watcher = Watcher::new("after", address).unwrap();

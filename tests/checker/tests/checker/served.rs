@@ -7,8 +7,9 @@ use std::time::Duration;
 use plenum_checker::calls::{self, Clock};
 use plenum_checker::properties::{
     Made, property_a_full_disk_only_refuses, property_damage_is_named, property_revisions_have_no_gaps,
-    property_slow_watchers_cost_nobody,
+    property_slow_watchers_cost_nobody, property_snapshots_equal_the_fold,
 };
+use plenum_checker::stream::Event;
 use plenum_checker::watch::{WatchError, Watcher};
 use plenum_checker::{Evidence, Recording, check};
 use plenum_proto::v1;
@@ -18,7 +19,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::client::Client;
-use crate::scenes::{Served, copy_folder, damaged_log, followed, full_disk, killed, log_in, slow_watchers, within};
+use crate::scenes::{
+    Served, came_back, copy_folder, damaged_log, followed, full_disk, killed, log_in, slow_watchers, within,
+};
 
 /// Follows through restarts until it is told a revision to end at, and has reached it.
 fn follow(mut watcher: Watcher, mut until: watch::Receiver<Option<u64>>) -> JoinHandle<Watcher> {
@@ -380,6 +383,16 @@ async fn a_damaged_log_is_refused_by_name_or_costs_nothing() {
         let started = damages.iter().filter(|damage| matches!(damage.made, Made::Started(_))).count();
         assert!(refused > 3 && started > 0, "hardly any damage was noticed, or every log was refused: {damages:?}");
         assert_eq!(property_damage_is_named(&chronicle, &damages), []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cell_that_comes_back_shows_the_fold_of_all_that_it_told() {
+    for history in [true, false] {
+        let (chronicle, recordings) = came_back(history).await;
+        let pictures = recordings.iter().flat_map(|recording| &recording.events);
+        let pictures = pictures.filter(|event| matches!(event, Event::Snapshot(_))).count();
+        assert_eq!((property_snapshots_equal_the_fold(&chronicle, &recordings), pictures), (vec![], 1), "{history}");
     }
 }
 

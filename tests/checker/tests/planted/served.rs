@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use plenum_checker::properties::{
     property_a_full_disk_only_refuses, property_acknowledged_is_durable, property_damage_is_named,
-    property_revisions_have_no_gaps, property_slow_watchers_cost_nobody,
+    property_revisions_have_no_gaps, property_slow_watchers_cost_nobody, property_snapshots_equal_the_fold,
 };
 use plenum_checker::{Chronicle, Violation};
 use plenum_model::planted::{self, Bug};
@@ -13,7 +13,7 @@ use plenum_server::VerifyReport;
 use tonic::transport::Endpoint;
 
 use crate::PLANTING;
-use crate::scenes::{Served, damaged_log, followed, full_disk, killed, slow_watchers};
+use crate::scenes::{Served, came_back, damaged_log, followed, full_disk, killed, slow_watchers};
 
 struct Planted;
 
@@ -71,6 +71,18 @@ fn a_log_that_becomes_another_cell_is_found() {
     let found = property_damage_is_named(&chronicle, &damages);
     let other = |found: &Violation| matches!(found, Violation::DamageUnnamed { what, .. } if what.contains("came back as another one"));
     assert!(found.iter().any(other), "{found:?}");
+}
+
+// Pictures were compared that a running server publishes, and a log that comes back as another cell was found on damaged copies alone.
+#[test]
+fn a_cell_that_comes_back_with_another_picture_is_found_by_folding() {
+    for history in [true, false] {
+        let (chronicle, recordings) = with(Bug::RecoversAnother, came_back(history));
+        let found = property_snapshots_equal_the_fold(&chronicle, &recordings);
+        let other =
+            |found: &Violation| matches!(found, Violation::OtherPicture { source_name, .. } if source_name == "fresh");
+        assert!(found.iter().any(other), "history {history}: {found:?}");
+    }
 }
 
 /// What an audit says of a cell that granted more than a quota allows.
