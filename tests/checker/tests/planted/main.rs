@@ -10,6 +10,7 @@ mod restored;
 #[path = "../checker/scenes.rs"]
 mod scenes;
 mod served;
+mod shown;
 #[path = "../checker/traffic.rs"]
 mod traffic;
 

@@ -10,7 +10,8 @@ use plenum_simulator::{Failure, Tally, run, run_with};
 /// Seeds within which a planted bug is found: most of them within a few, one that needs a rival whose right was just taken within hundreds.
 const SEEDS: Range<u64> = 0..1000;
 
-/// Bugs in what is not simulated, a server's threads, its start and its memory: they have their tests in `tests/checker`, `planted`.
+/// Bugs in what is not simulated, a server's threads, its start and its memory: they have their tests in `tests/checker`, `planted`, where a test
+/// compares its list with this one.
 const OUTSIDE: &[Bug] = &[Bug::KeepsAllForWatchers, Bug::OverlooksFullDisks, Bug::RecoversAnother];
 
 /// Tries seeds until this checker fails. Others may fail before: the cell is then broken in more than one way.
