@@ -228,6 +228,13 @@ fn whoever_asks_the_checks_of_the_core_has_a_test_that_fails_without() {
 }
 
 #[test]
+fn every_test_of_bad_input_looks_at_what_it_left() {
+    let tests = text(checks::BAD_INPUT);
+    assert!(tests.matches("standing(&server").count() > 20, "tests/tidy/checks.rs: what compares is called otherwise");
+    none(checks::compare_what_stands(checks::BAD_INPUT, &tests));
+}
+
+#[test]
 fn the_table_of_dependencies_is_true() {
     let rows = table();
     none(dependencies::check_arrows(&rows, &graph(&metadata())));

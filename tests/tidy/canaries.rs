@@ -4,7 +4,8 @@
 use std::collections::BTreeSet;
 
 use crate::checks::{
-    Asker, are_asked, are_asked_as_listed, are_shown_to_fail, have_all_their_rules_broken, have_their_tests, names,
+    Asker, are_asked, are_asked_as_listed, are_shown_to_fail, compare_what_stands, have_all_their_rules_broken,
+    have_their_tests, names,
 };
 use crate::dependencies::{Graph, check_arrows, check_forbidden, parse_table};
 use crate::licences::is_allowed;
@@ -199,4 +200,12 @@ fn a_place_that_asks_checks_more_or_less_often_than_is_listed_is_found() {
     check(have_their_tests(&askers, "#[test]\nfn it_is_found() {\n"), &[]);
     check(have_their_tests(&askers, "    #[test]\n    fn it_is_found() {\n"), &[]);
     check(have_their_tests(&askers, "#[test]\nfn it_is_found_too() {\n"), &["there is no test it_is_found,"]);
+}
+
+#[test]
+fn a_test_of_bad_input_that_does_not_look_at_what_it_left_is_found() {
+    let looks = "#[tokio::test]\nasync fn it_looks() {\n    let before = standing(&server, &channel).await;\n}\n";
+    check(compare_what_stands("a.rs", looks), &[]);
+    let blind = format!("{looks}\n#[tokio::test]\nasync fn it_is_blind() {{\n    refused();\n}}\n\n{looks}");
+    check(compare_what_stands("a.rs", &blind), &["a.rs: it_is_blind does not compare"]);
 }

@@ -114,3 +114,15 @@ pub(crate) fn have_their_tests(askers: &[Asker], sources: &str) -> Vec<String> {
     })
     .collect()
 }
+
+/// Where everything is that nobody should send, which changes nothing.
+pub(crate) const BAD_INPUT: &str = "cellstate/server/tests/server/bad_input.rs";
+
+/// Each test of bad input looks at what the server has behind it: a mirror is told of a change later, and a status is right whatever was written.
+pub(crate) fn compare_what_stands(path: &str, text: &str) -> Vec<String> {
+    let tests = text.split("#[tokio::test]\n").skip(1).filter_map(|rest| rest.split("\n}\n").next());
+    let blind = tests.filter(|test| !test.contains("standing(&server"));
+    let name = |test: &str| test.split('(').next().map(|head| head.rsplit(' ').next().unwrap_or(head).to_owned());
+    let blind = blind.filter_map(name);
+    blind.map(|name| format!("{path}: {name} does not compare what `standing` tells before and behind it")).collect()
+}

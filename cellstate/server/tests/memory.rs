@@ -1,9 +1,10 @@
 //! A request that asks for far too much is refused before it is expanded: 4 MiB of it would stand for hundreds in memory. And what was asked is not kept
-//! once it is decided. Counted by an allocator of these tests' own, which is why they have a binary, and each its turn: others would be counted with it.
+//! once it is decided, nor is anything of what is refused, however often it comes. Counted by an allocator of these tests' own, which is why they have a binary, and each its turn: others would be counted with it.
 #![allow(clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use plenum_proto::v1;
 use plenum_server::{Handle, Server, ServerOptions};
 use prost::DecodeError;
 use prost::encoding::{DecodeContext, WireType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::Codec as _;
 use tonic::codegen::http;
@@ -271,4 +274,221 @@ async fn a_stream_keeps_nothing_of_the_large_messages_that_came_on_it() {
     }
     drop((streams, channel));
     server.shutdown().await.unwrap();
+}
+
+/// A server with a session that is open and has decided something, one that is closed, and who sends them what nobody should.
+struct Scene {
+    server: Handle,
+    channel: tonic::transport::Channel,
+    open: v1::OpenResponse,
+    ended: v1::OpenResponse,
+    job: u64,
+    revision: u64,
+}
+
+/// What is sent again and again: small, and each time refused or answered as before.
+#[derive(Clone, Copy, Debug)]
+enum Bad {
+    UnknownSession,
+    EndedSession,
+    ForeignSession,
+    OldNumber,
+    ReusedNumber,
+    RepeatedNumber,
+    FutureBase,
+    Contradiction,
+    WatchFromTheFuture,
+    SessionFromTheFuture,
+    SilentConnection,
+    Garbage,
+}
+
+impl Bad {
+    const ALL: [Self; 12] = [
+        Self::UnknownSession,
+        Self::EndedSession,
+        Self::ForeignSession,
+        Self::OldNumber,
+        Self::ReusedNumber,
+        Self::RepeatedNumber,
+        Self::FutureBase,
+        Self::Contradiction,
+        Self::WatchFromTheFuture,
+        Self::SessionFromTheFuture,
+        Self::SilentConnection,
+        Self::Garbage,
+    ];
+
+    /// Whether it is a connection, and not a request: such are sent to a server that does not wait long for them.
+    fn is_connection(self) -> bool {
+        matches!(self, Self::SilentConnection | Self::Garbage)
+    }
+
+    /// The code with which it is refused; none of connections, which are ended, and of what is answered.
+    fn code(self) -> &'static str {
+        match self {
+            Self::UnknownSession | Self::EndedSession => "NO_SUCH_SESSION",
+            Self::ForeignSession => "NOT_PERMITTED",
+            Self::OldNumber => "NUMBER_RETIRED",
+            Self::ReusedNumber => "NUMBER_REUSED",
+            Self::FutureBase => "FUTURE_BASE",
+            Self::Contradiction => "INVALID_REQUEST",
+            Self::WatchFromTheFuture | Self::SessionFromTheFuture => "NO_SUCH_REVISION",
+            Self::RepeatedNumber | Self::SilentConnection | Self::Garbage => "",
+        }
+    }
+}
+
+impl Scene {
+    async fn begin(dir: &Path, greeting: Duration) -> Self {
+        let mut options = ServerOptions::new(dir);
+        options.settings.reserve_bytes = Some(0);
+        options.settings.greeting = greeting;
+        let server = Server::start(options).await.unwrap();
+        let address = format!("http://{}", server.address());
+        let channel = tonic::transport::Endpoint::from_shared(address).unwrap().connect().await.unwrap();
+        let mut cell = v1::cell_client::CellClient::new(channel.clone());
+        let open = v1::OpenRequest { scheduler: "batch".into(), namespace: "default".into() };
+        let (ended, open) = (cell.open(open.clone()).await.unwrap(), cell.open(open).await.unwrap());
+        let (ended, open) = (ended.into_inner(), open.into_inner());
+        cell.close(v1::CloseRequest { session: ended.session, incarnation: ended.incarnation }).await.unwrap();
+        let mut scene = Self { server, channel, open, ended, job: 1 << 32, revision: 0 };
+        // Number 1 is passed over, and its session forgets it.
+        for number in 2..=LAST_NUMBER {
+            let outcome = cell.commit(scene.transaction(number)).await.unwrap().into_inner();
+            scene.revision = outcome.revision;
+        }
+        scene
+    }
+
+    /// An empty one of the session that is open.
+    fn transaction(&self, number: u64) -> v1::Transaction {
+        let v1::OpenResponse { session, incarnation, .. } = self.open;
+        let (base_revision, check) = (self.revision, v1::ConflictCheck::Fit.into());
+        v1::Transaction { session, incarnation, number, base_revision, check, ..v1::Transaction::default() }
+    }
+
+    /// A claim of these tasks.
+    fn claims(&self, tasks: Vec<u32>) -> Vec<v1::Placement> {
+        let machines = vec![0; tasks.len()];
+        vec![v1::Placement { job: self.job, job_version: 1, machines, tasks, ..v1::Placement::default() }]
+    }
+
+    /// Sends it once. With what it was refused, if it was.
+    async fn send(&self, bad: Bad) -> Option<Status> {
+        let mut cell = v1::cell_client::CellClient::new(self.channel.clone());
+        let good = self.transaction(LAST_NUMBER + 1);
+        let transaction = match bad {
+            Bad::UnknownSession => v1::Transaction { session: 1 << 40, ..good },
+            Bad::EndedSession => v1::Transaction { session: self.ended.session, ..good },
+            Bad::ForeignSession => {
+                let mut request = tonic::Request::new(good);
+                request.metadata_mut().insert("plenum-principal", "scheduler/other".parse().unwrap());
+                return cell.commit(request).await.err();
+            }
+            Bad::OldNumber => self.transaction(1),
+            Bad::ReusedNumber => v1::Transaction { placements: self.claims(vec![0]), ..self.transaction(LAST_NUMBER) },
+            Bad::RepeatedNumber => {
+                let again = self.transaction(LAST_NUMBER);
+                v1::Transaction { base_revision: self.revision - 1, ..again }
+            }
+            Bad::FutureBase => v1::Transaction { base_revision: self.revision + 1, ..good },
+            Bad::Contradiction => v1::Transaction { placements: self.claims(vec![1, 1]), ..good },
+            Bad::WatchFromTheFuture => return cell.watch(self.hello_of_the_future()).await.err(),
+            Bad::SessionFromTheFuture => {
+                let hello = v1::Hello { session: self.open.session, ..self.hello_of_the_future() };
+                let ask = v1::SessionRequest { ask: Some(v1::session_request::Ask::Hello(hello)) };
+                return match cell.session(tokio_stream::once(ask)).await {
+                    Ok(told) => told.into_inner().message().await.err(),
+                    Err(status) => Some(status),
+                };
+            }
+            Bad::SilentConnection => return self.connect(b"PRI * H").await,
+            Bad::Garbage => return self.connect(&[0xff; 64]).await,
+        };
+        cell.commit(transaction).await.err()
+    }
+
+    fn hello_of_the_future(&self) -> v1::Hello {
+        let (incarnation, revision) = (self.open.incarnation, self.revision + 1);
+        v1::Hello { incarnation, revision, ..v1::Hello::default() }
+    }
+
+    /// A connection on which this is said, and nothing else, until the server ends it.
+    async fn connect(&self, said: &[u8]) -> Option<Status> {
+        let mut stream = tokio::net::TcpStream::connect(self.server.address()).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        let mut answer = [0; 1024];
+        // A reset is an end, too.
+        while stream.read(&mut answer).await.is_ok_and(|bytes| bytes > 0) {}
+        None
+    }
+
+    /// Sends it so often, many at once: what is silent is waited for.
+    async fn send_often(self: &Arc<Self>, bad: Bad, times: usize) {
+        for _ in 0..times / AT_ONCE {
+            let mut sent = JoinSet::new();
+            for _ in 0..AT_ONCE {
+                let scene = self.clone();
+                sent.spawn(async move { scene.send(bad).await });
+            }
+            for refused in sent.join_all().await {
+                let told = refused.as_ref().and_then(|refused| refused.metadata().get("plenum-code"));
+                let code = told.map_or("", |code| code.to_str().unwrap());
+                assert_eq!(code, bad.code(), "{bad:?}: {refused:?}");
+            }
+        }
+    }
+
+    async fn revision(&self) -> u64 {
+        let mut inspect = v1::inspect_client::InspectClient::new(self.channel.clone());
+        inspect.status(v1::StatusRequest {}).await.unwrap().into_inner().revision
+    }
+}
+
+/// A session remembers its last 256 numbers, and no number that it passed over before.
+const LAST_NUMBER: u64 = 300;
+/// As many as a client has under way.
+const AT_ONCE: usize = 50;
+/// First what is kept once: buffers, tables that have grown, what the runtime has for its tasks.
+const WARM_UP: usize = 500;
+const TIMES: usize = 2000;
+const ROUNDS: usize = 3;
+/// What may be held more than before, for all of a round: 65 bytes for each, less than a record of any kind.
+const MORE_BYTES: usize = 128 << 10;
+
+// Large messages alone were looked at: what is kept of each small one that is refused, a session, a number, a place, would have been found by nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_grows_with_how_often_what_nobody_should_send_is_sent() {
+    let _turn = TURN.lock().await;
+    let dir = tempfile::tempdir().unwrap();
+    let patient = Arc::new(Scene::begin(&dir.path().join("patient"), Duration::from_secs(60)).await);
+    let impatient = Arc::new(Scene::begin(&dir.path().join("impatient"), Duration::from_millis(50)).await);
+    let before = patient.revision().await;
+    for bad in Bad::ALL {
+        let scene = if bad.is_connection() { &impatient } else { &patient };
+        scene.send_often(bad, WARM_UP).await;
+        let mut more = Vec::new();
+        // A table that grows at last is larger once; what is kept of each is kept in each round.
+        while more.len() < ROUNDS && more.last().is_none_or(|&more| more >= MORE_BYTES) {
+            let held = settled().await;
+            scene.send_often(bad, TIMES).await;
+            more.push(settled().await.saturating_sub(held));
+        }
+        assert!(more.last() < Some(&MORE_BYTES), "{bad:?}: {more:?} bytes are held for {TIMES} of them each");
+    }
+    assert_eq!(patient.revision().await, before, "nothing of that was decided");
+    for scene in [patient, impatient] {
+        Arc::into_inner(scene).unwrap().server.shutdown().await.unwrap();
+    }
+}
+
+/// What is held once nothing is on its way any more: the least of a while.
+async fn settled() -> usize {
+    let mut least = usize::MAX;
+    for _ in 0..15 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        least = least.min(HELD.load(Ordering::Relaxed));
+    }
+    least
 }

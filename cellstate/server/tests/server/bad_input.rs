@@ -184,6 +184,7 @@ async fn a_stream_ends_with_the_reason_at_bytes_that_are_no_request() {
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
+    let before = standing(&server, &channel).await;
     let ended = ended_by_nonsense(&channel).await;
     assert_eq!(refusal(&ended), of(Code::InvalidArgument, "INVALID_REQUEST"));
     assert!(ended.message().starts_with("expected a SessionRequest, found"), "{ended}");
@@ -196,6 +197,8 @@ async fn a_stream_ends_with_the_reason_at_bytes_that_are_no_request() {
     let ended = client.streaming(asks, path, codec).await.unwrap().into_inner().message().await.unwrap_err();
     assert_eq!(refusal(&ended), of(Code::InvalidArgument, "INVALID_REQUEST"));
     assert!(ended.message().starts_with("expected a SessionRequest, found"), "{ended}");
+    let opened = (before.0 + 1, before.1 + 1, before.2);
+    assert_eq!(standing(&server, &channel).await, opened, "one had said who it is, and nothing else was decided");
     server.shutdown().await.unwrap();
 }
 
@@ -210,10 +213,12 @@ async fn a_stream_that_is_told_much_at_once_ends_with_the_reason_too() {
     for number in 0..300 {
         submit(&channel, job(&format!("j{number}"), 1)).await;
     }
+    let before = standing(&server, &channel).await;
     for _ in 0..10 {
         let ended = ended_by_nonsense(&channel).await;
         assert_eq!(refusal(&ended), of(Code::InvalidArgument, "INVALID_REQUEST"));
     }
+    assert_eq!(standing(&server, &channel).await, (before.0 + 10, before.1 + 10, before.2), "each had said who it is");
     server.shutdown().await.unwrap();
 }
 
@@ -339,12 +344,12 @@ async fn a_task_is_not_claimed_twice_in_one_transaction() {
     register(&channel, "m1", 4000).await;
     let job = submit(&channel, job("crunch", 3)).await.job;
     let mut session = Session::open(&channel, "batch").await.unwrap();
-    let revision = session.cell.revision();
+    let before = standing(&server, &channel).await;
     let twice = session.transaction(1, vec![placement(job, vec![0, 0], vec![1, 1])]);
     let error = session.commit(twice).await.unwrap_err();
     assert_eq!(on_stream(&error), of(Code::InvalidArgument, "INVALID_REQUEST"));
     assert!(error.message.contains("1 twice"), "{}", error.message);
-    assert_eq!(session.cell.revision(), revision);
+    assert_eq!(standing(&server, &channel).await, before);
     // In two placements of one transaction it is granted where it first can be: the other one is a second way, that is not needed.
     let (missing, there) = (7, 0);
     for (number, machines, claim, reason) in [
@@ -389,6 +394,7 @@ async fn a_message_above_the_bound_ends_its_stream_with_the_reason() {
     let channel = connect(&server).await;
     let mut session = Session::open(&channel, "batch").await.unwrap();
     assert_eq!(session.welcome.message_bytes_max, 4_194_304);
+    let before = standing(&server, &channel).await;
     let large = session.transaction(1, vec![placement(1 << 32, vec![u32::MAX; 1_000_000], Vec::new())]);
     session.asks.send(v1::SessionRequest { ask: Some(v1::session_request::Ask::Commit(large)) }).await.unwrap();
     let ended = loop {
@@ -406,6 +412,7 @@ async fn a_message_above_the_bound_ends_its_stream_with_the_reason() {
         let expected = "expected a message of at most 4194304 bytes, found one of 5";
         assert!(told.message().starts_with(expected) && told.message().ends_with("; send less at once"), "{told}");
     }
+    assert_eq!(standing(&server, &channel).await, before);
     server.shutdown().await.unwrap();
 }
 
@@ -415,6 +422,7 @@ async fn who_watches_from_the_future_is_told_so() {
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
     let session = Session::open(&channel, "batch").await.unwrap();
+    let before = standing(&server, &channel).await;
     let future = v1::Hello {
         session: session.welcome.session,
         incarnation: session.welcome.incarnation,
@@ -453,7 +461,7 @@ async fn who_watches_from_the_future_is_told_so() {
     let told =
         format!("local has seen incarnation {} of this cell, which is not here", session.welcome.incarnation + 1);
     assert!(status.older_copy.starts_with(&told), "{}", status.older_copy);
-    assert_eq!(status.revision, session.cell.revision().0, "nothing was opened, and nothing else changed");
+    assert_eq!(standing(&server, &channel).await, before, "nothing was opened, and nothing else changed");
     let mut client = v1::cell_client::CellClient::new(channel.clone());
     let watching = client.watch(v1::Hello { session: 0, ..future }).await.unwrap_err();
     assert_eq!(refusal(&watching), of(Code::OutOfRange, "NO_SUCH_REVISION"));
@@ -469,6 +477,7 @@ async fn who_watches_from_the_future_is_told_so() {
     let watching = client.watch(in_session).await.unwrap_err();
     assert_eq!(refusal(&watching), of(Code::InvalidArgument, "INVALID_REQUEST"));
     assert!(watching.message().starts_with("session: expected 0"), "{watching}");
+    assert_eq!(standing(&server, &channel).await, before, "nor by who only watches");
     // Who saw no more than there is gets what it asks for.
     Session::hello(&channel, v1::Hello { seen_revision: newest, ..seen }, Cell::default()).await.unwrap();
     server.shutdown().await.unwrap();
@@ -485,6 +494,7 @@ async fn what_was_seen_of_an_earlier_server_is_none_of_this_ones_revisions() {
     let session = Session::open(&channel, "batch").await.unwrap();
     let newest = session.cell.revision().0;
     assert_eq!(session.welcome.term, 2);
+    let before = standing(&server, &channel).await;
     let seen = |seen_term, seen_revision| v1::Hello {
         cell_id: session.welcome.cell_id.clone(),
         session: session.welcome.session,
@@ -506,6 +516,7 @@ async fn what_was_seen_of_an_earlier_server_is_none_of_this_ones_revisions() {
         let told = format!("local has seen {what} of this cell, which is not here");
         assert!(status.older_copy.starts_with(&told), "{}", status.older_copy);
     }
+    assert_eq!(standing(&server, &channel).await, before);
     for known in [seen(1, 1), seen(2, newest), seen(0, newest)] {
         let welcome = Session::greeted(&channel, known, Cell::default()).await.unwrap().welcome;
         assert_eq!(welcome.session, session.welcome.session);
@@ -521,19 +532,19 @@ async fn simple_clients_commit_under_their_own_open_sessions_only() {
     let session = Session::open(&channel, "batch").await.unwrap();
     let mut client = v1::cell_client::CellClient::new(channel.clone());
     let good = session.transaction(1, Vec::new());
+    let before = standing(&server, &channel).await;
     let unknown = v1::Transaction { session: 1 << 40, ..good.clone() };
     let refused = client.commit(unknown).await.unwrap_err();
     assert_eq!(refusal(&refused), of(Code::NotFound, "NO_SUCH_SESSION"));
     let restored = v1::Transaction { incarnation: good.incarnation + 1, ..good.clone() };
     let refused = client.commit(restored).await.unwrap_err();
     assert_eq!(refusal(&refused), of(Code::Aborted, "OTHER_INCARNATION"));
+    assert_eq!(standing(&server, &channel).await, before);
     client.close(v1::CloseRequest { session: good.session, incarnation: 0 }).await.unwrap();
-    let mut inspect = v1::inspect_client::InspectClient::new(channel.clone());
-    let before = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner().revision;
+    let before = standing(&server, &channel).await;
     let refused = client.commit(good).await.unwrap_err();
     assert_eq!(refusal(&refused), of(Code::NotFound, "NO_SUCH_SESSION"));
-    let after = inspect.status(v1::StatusRequest {}).await.unwrap().into_inner().revision;
-    assert_eq!(before, after, "nothing of that was decided");
+    assert_eq!(standing(&server, &channel).await, before, "nothing of that was decided");
     server.shutdown().await.unwrap();
 }
 
@@ -598,6 +609,7 @@ async fn transactions_that_contradict_themselves_or_come_from_the_future_are_not
     let granted = session.commit(session.transaction(1, vec![placement(low, vec![0], vec![0])])).await.unwrap();
     let victim = granted.placements[0].allocations[0];
     let revision = session.cell.revision();
+    let before = standing(&server, &channel).await;
 
     // Its task is to be placed by the very transaction that evicts it.
     let preemptions = vec![v1::Preemption { machine: 0, victim }];
@@ -618,6 +630,7 @@ async fn transactions_that_contradict_themselves_or_come_from_the_future_are_not
     let refused = client.commit(future.clone()).await.unwrap_err();
     assert_eq!(refusal(&refused), of(Code::InvalidArgument, "FUTURE_BASE"));
     assert_eq!((session.cell.revision(), session.cell.live()), (revision, 1));
+    assert_eq!(standing(&server, &channel).await, before, "nor did anything change that a stream is told of later");
 
     // The number was not used up by any of them.
     let now = v1::Transaction { base_revision: revision.0, ..future };
@@ -661,8 +674,7 @@ async fn connections_that_say_nothing_or_nonsense_are_ended_and_give_their_place
     let other = tokio_stream::once(v1::SessionRequest { ask: None });
     let other = client.session(other).await.unwrap().into_inner().message().await.unwrap_err();
     assert_eq!(refusal(&other), of(Code::InvalidArgument, "INVALID_REQUEST"));
-    let session = Session::open(&channel, "batch").await.unwrap();
-    assert_eq!(session.cell.sessions().count(), 1, "none of them opened a session");
+    assert_eq!(standing(&server, &channel).await, (1, 0, true), "there is nothing but the server's own start");
     server.shutdown().await.unwrap();
 }
 
@@ -704,6 +716,8 @@ async fn a_connection_that_says_nothing_behind_its_greeting_is_ended() {
     let mut mute = tokio::net::TcpStream::connect(server.address()).await.unwrap();
     mute.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
     ends(mute).await;
+    let channel = connect(&server).await;
+    assert_eq!(standing(&server, &channel).await, (1, 0, true), "there is nothing but the server's own start");
     server.shutdown().await.unwrap();
 }
 
@@ -713,7 +727,8 @@ async fn who_asks_for_something_of_an_endless_name_is_told_so_with_the_beginning
     let dir = tempfile::tempdir().unwrap();
     let server = start(dir.path()).await;
     let channel = connect(&server).await;
-    let mut jobs = v1::jobs_client::JobsClient::new(channel);
+    let before = standing(&server, &channel).await;
+    let mut jobs = v1::jobs_client::JobsClient::new(channel.clone());
     let name = "ö".repeat(100 << 10);
     let refused = jobs
         .stop(v1::StopRequest { namespace: "default".into(), name: name.clone(), ..Default::default() })
@@ -726,5 +741,6 @@ async fn who_asks_for_something_of_an_endless_name_is_told_so_with_the_beginning
     let list = v1::ListRequest { filter, ..v1::ListRequest::default() };
     let refused = jobs.list(list).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused:?}");
+    assert_eq!(standing(&server, &channel).await, before);
     server.shutdown().await.unwrap();
 }
