@@ -103,3 +103,13 @@ fn what_fits_nowhere_keeps_no_other_gang_from_having_room_held() {
     let wanted = stage.submit(&gang("wanted", "batch", 4));
     assert!(rounds_until_placed(&mut stage, stream, wanted, 100).is_some());
 }
+
+// What was held for a gang stayed so when a machine was removed that it could not do without.
+#[test]
+fn what_can_not_fit_any_more_gives_its_room_back_at_once() {
+    let (mut stage, _, gang) = half_held(SOON);
+    let unheld = (0..4).find(|slot| !held(&stage, gang).contains(slot) && stage.cell().machine_in(*slot).is_some());
+    stage.remove(unheld.unwrap());
+    stage.advance(3_000_000);
+    assert!(held(&stage, gang).is_empty(), "{:?}", held(&stage, gang));
+}

@@ -193,7 +193,7 @@ impl Held {
                 // It would not fit if all machines were empty.
                 let rest_micros = sight.holding.after_wait_micros.max(LOOK_MICROS);
                 self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
-                return None;
+                return sight.cell.hold(job.id).map(|_| given_back(job.id));
             };
             self.aimed = Some(Aimed { need, aim, walked_micros: sight.now_micros });
             (0..sight.cell.machine_rows().len()).collect()
