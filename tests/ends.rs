@@ -259,6 +259,34 @@ fn kill_9_of_dev_ends_its_parts_and_their_tasks() {
     nothing_is_left(&stage);
 }
 
+// The next cell removed what was written down of tasks whose agent had been killed with its cell: they went on, and nobody could end them any more.
+#[test]
+fn tasks_of_a_cell_that_was_killed_with_its_agent_end_before_it_is_swept_away() {
+    let stage = Stage::new();
+    let file = stage.file("stubborn.toml", &STUBBORN.replace("KILL_TIMEOUT", "1m"));
+    let mut dev = stage.start("dev", &["dev", &file, "--no-isolation"]);
+    both_run(&stage);
+    // It would start another agent.
+    dev.signal(Signal::SIGSTOP);
+    stage.process(" agent --name").kill();
+    dev.kill();
+    for part in [" server --dir", " scheduler "] {
+        eventually(&format!("no{part} is left"), || stage.processes(part).is_empty().then_some(()));
+    }
+    both_run(&stage);
+    let mut next = stage.start("next", &["dev", "--no-isolation"]);
+    eventually("the earlier cell is removed", || {
+        let cells = fs::read_dir(stage.path("tmp")).unwrap().count();
+        (cells == 1 && stage.text("next.err").contains("submit jobs with")).then_some(())
+    });
+    for task in ["sleep 1001", "sleep 1002"] {
+        assert_eq!(stage.processes(task), [], "its tasks have ended");
+    }
+    next.signal(Signal::SIGTERM);
+    assert_eq!(next.ended().code(), Some(0));
+    nothing_is_left(&stage);
+}
+
 // A script that killed a cell and started it again at once was told that its old server had the directory; a moment later, its old agent.
 #[test]
 fn a_cell_that_is_killed_and_started_again_at_once_waits_for_its_own_parts() {

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File, TryLockError},
     os::unix::fs::MetadataExt,
     path::Path,
+    time::Duration,
 };
 
 use nix::{
@@ -12,10 +13,14 @@ use nix::{
     unistd::{Pid, getuid},
 };
 
+use plenum_agent::exec::Left;
+
 use super::folder::TEMPORARY;
 
 /// How deep below a cell's directory its parts lock files: `agents/NAME/lock`.
 const LOCK_DEPTH: u32 = 2;
+/// How long the end of tasks is waited for that were left by a killed agent.
+const LEFT_MAX: Duration = Duration::from_secs(5);
 
 /// Removes what is this user's, was made by a process that is gone, and is used by nobody. Says nothing: what cannot be
 /// removed now is tried again by the next cell.
@@ -25,7 +30,7 @@ pub(super) fn sweep(folder: &Path) {
         let Some(process) = name.to_str().and_then(maker) else { continue };
         // Not through a link: it may lead anywhere.
         let is_own = entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == getuid().as_raw());
-        if is_own && is_gone(process) && !is_in_use(&entry.path(), LOCK_DEPTH) {
+        if is_own && is_gone(process) && !is_in_use(&entry.path(), LOCK_DEPTH) && has_ended(&entry.path()) {
             let _ = plenum_agent::removal::remove_tree(&entry.path());
         }
     }
@@ -53,6 +58,15 @@ fn is_in_use(folder: &Path, depth: u32) -> bool {
         let is_lock = kind.is_file() && entry.file_name().eq_ignore_ascii_case("lock");
         is_lock && File::open(entry.path()).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     })
+}
+
+/// Ends what runs of tasks whose agents were killed with their cell: without what is written down of them there, nobody could
+/// any more. False where something may go on.
+fn has_ended(cell: &Path) -> bool {
+    let agents = fs::read_dir(cell.join("agents")).into_iter().flatten().flatten();
+    let left = agents.map(|agent| plenum_agent::end_tasks_left(&agent.path(), LEFT_MAX));
+    // Each is asked, whatever became of those before it.
+    left.filter(|left| !matches!(left, Ok(Left { hanging: 0, unread: 0, .. }))).count() == 0
 }
 
 #[cfg(test)]
