@@ -49,6 +49,21 @@ fn who_waits_until_a_service_runs_is_told_a_revision_at_which_all_of_it_did() {
     assert_eq!(dev.stop().code(), Some(0));
 }
 
+// It went on waiting for what somebody else had submitted, and ended with the result of that.
+#[test]
+fn who_waits_for_the_end_of_a_job_is_told_where_another_submission_takes_its_place() {
+    let stage = Stage::new();
+    let dev = stage.dev(&["--no-isolation"]);
+    let file = stage.file("web.toml", SERVICE);
+    let mut run = stage.start("run", &["--addr", &dev.address, "job", "run", &file, "--wait", "--timeout", "50s"]);
+    eventually("it is submitted", || stage.try_ask(&dev.address, &["job", "show", "web"]).ok());
+    let later = stage.file("later.toml", &SERVICE.replace("1007", "1008"));
+    stage.ask(&dev.address, &["job", "run", &later]);
+    assert_eq!(run.ended().code(), Some(1));
+    assert!(stage.text("run.err").contains("JOB_OVER"), "{}", stage.text("run.err"));
+    assert_eq!(dev.stop().code(), Some(0));
+}
+
 #[test]
 fn who_waits_until_a_service_runs_that_never_fits_is_told_how_much_of_it_runs_and_why_no_more() {
     let stage = Stage::new();

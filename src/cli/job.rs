@@ -116,7 +116,7 @@ async fn submit(
             ));
         }
         let goal = match wait {
-            WaitFor::End => Goal::End,
+            WaitFor::End => Goal::End { id: answer.job, version: Some(answer.version) },
             WaitFor::Running => Goal::Running { id: answer.job, version: answer.version },
         };
         let (connection, since, deadline) = (&connection.patient(), answer.revision, deadline(timeout));
@@ -436,7 +436,8 @@ async fn launch(
     hints::warn_of_older_copy(&connection).await;
     if let Some(deadline) = wait {
         let (connection, since) = (&connection.patient(), answer.revision);
-        let wait = Wait { connection, job: &child, goal: Goal::End, since, deadline };
+        let goal = Goal::End { id: answer.job, version: None };
+        let wait = Wait { connection, job: &child, goal, since, deadline };
         let look = wait.reached().await?;
         return wait.told(context, &look, look.view.to_json()).await;
     }

@@ -40,8 +40,8 @@ const FAILED_LISTED: u32 = 16;
 /// What a job is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Goal {
-    /// Its end.
-    End,
+    /// The end of the job of this number, in this version where that is known.
+    End { id: u64, version: Option<u32> },
     /// That all tasks of the job of this number, in this version, run at one revision, as far as they are not complete; or its end, if that comes first.
     Running { id: u64, version: u32 },
 }
@@ -50,16 +50,21 @@ impl Goal {
     /// Whether that is the job that is waited for: one that was submitted by its name once it had ended is another one.
     fn is_of(self, view: &JobView) -> bool {
         match self {
-            Self::End => true,
+            Self::End { id, version } => view.id == id && version.is_none_or(|version| view.version == version),
             Self::Running { id, version } => (view.id, view.version) == (id, version),
         }
+    }
+
+    /// Whether tasks that run are enough.
+    const fn is_running(self) -> bool {
+        matches!(self, Self::Running { .. })
     }
 
     /// What is told at the time limit of a job that is called so: how it was seen last, and why it had not come further.
     fn unreached(self, called: &str, last: Option<&Look>, failed: Option<&AllocationView>) -> String {
         let (state, why) = match (self, last) {
-            (Self::End, None) => (format!("is {}", output::job_state(JobState::JobWaiting)), String::new()),
-            (Self::End, Some(look)) => {
+            (Self::End { .. }, None) => (format!("is {}", output::job_state(JobState::JobWaiting)), String::new()),
+            (Self::End { .. }, Some(look)) => {
                 (format!("is {}", output::job_state(look.view.state())), look.view.waiting_reason.clone())
             }
             (Self::Running { .. }, None) => ("is not known to run".to_owned(), String::new()),
@@ -137,7 +142,7 @@ impl Wait<'_> {
                     if look.running_revision.is_some() || look.is_over() {
                         return Ok(look);
                     }
-                    if self.goal != Goal::End {
+                    if self.goal.is_running() {
                         failures.look(self, &look.view).await;
                     }
                 }
@@ -151,7 +156,7 @@ impl Wait<'_> {
     async fn look(&self) -> Result<Look, Failure> {
         let (revision, view) = get_job_to_its_end(self.connection, self.job, self.since).await?;
         let mut look = Look { revision, view, ..Look::default() };
-        let has_to_run = self.goal != Goal::End && revision >= self.since && !look.is_over();
+        let has_to_run = self.goal.is_running() && revision >= self.since && !look.is_over();
         if !has_to_run || !look.running().are_all_there() {
             return Ok(look);
         }
@@ -168,13 +173,13 @@ impl Wait<'_> {
 
     fn replaced(&self) -> Failure {
         let JobName { namespace, name } = self.job;
-        let what = format!("job {} has ended, and another one was submitted by that name", self.job.called());
+        let what = format!("job {} was submitted anew: the one that was waited for is over", self.job.called());
         Failure::new("JOB_OVER", what).with_hint(format!("`plenum job history {namespace}/{name}` tells how"))
     }
 
     /// Prints how the job was found, for programs as this object, and gives the exit code that goes with it.
     pub(super) async fn told(&self, context: &Context, look: &Look, mut object: Value) -> Result<ExitCode, Failure> {
-        if self.goal != Goal::End {
+        if self.goal.is_running() {
             object["running_revision"] = json!(look.running_revision);
         }
         let called = self.job.called();
@@ -356,7 +361,7 @@ mod tests {
     // Nothing waited for tasks to run, and so nothing told why they did not.
     #[test]
     fn at_the_time_limit_it_is_told_how_far_the_job_is_and_why_no_further() {
-        let goal = Goal::Running { id: 7, version: 2 };
+        let (goal, end) = (Goal::Running { id: 7, version: 2 }, Goal::End { id: 7, version: Some(2) });
         let group =
             |waiting, running| GroupView { name: "web".to_owned(), count: 3, waiting, running, ..GroupView::default() };
         let look = |group: GroupView, waiting_reason: &str, down: Vec<AllocationView>| {
@@ -368,22 +373,25 @@ mod tests {
         let told = |goal: Goal, last: Option<&Look>| goal.unreached("ml/web", last, None);
         let why = "at the time limit: web: 1 waiting: no room";
         assert_eq!(told(goal, Some(&waiting)), format!("job ml/web has 2 of 3 tasks running {why}"));
-        assert_eq!(told(Goal::End, Some(&waiting)), format!("job ml/web is running {why}"));
+        assert_eq!(told(end, Some(&waiting)), format!("job ml/web is running {why}"));
         let (job_id, job_version, group_name) = (7, 2, "web".to_owned());
         let down = AllocationView { job_id, job_version, group: group_name, ..AllocationView::default() };
         let why = "at the time limit: web: 1 down until started again";
         let last = look(group(0, 3), "", vec![down]);
         assert_eq!(told(goal, Some(&last)), format!("job ml/web has 2 of 3 tasks running {why}"));
         assert_eq!(told(goal, None), "job ml/web is not known to run at the time limit");
-        assert_eq!(told(Goal::End, None), "job ml/web is waiting at the time limit");
+        assert_eq!(told(end, None), "job ml/web is waiting at the time limit");
     }
 
+    // Of two that ran the same file, one ended with what became of the other's submission, and its own failure was told to nobody.
     #[test]
-    fn another_job_of_the_name_is_not_the_one_that_was_to_run() {
+    fn another_job_of_the_name_is_not_the_one_that_was_waited_for() {
         let view = |id, version| JobView { id, version, ..JobView::default() };
-        let goal = Goal::Running { id: 7, version: 2 };
-        assert!(goal.is_of(&view(7, 2)) && !goal.is_of(&view(7, 3)) && !goal.is_of(&view(8, 2)));
-        assert!(Goal::End.is_of(&view(8, 1)), "whatever is there by then: its end is what is asked for");
+        for goal in [Goal::Running { id: 7, version: 2 }, Goal::End { id: 7, version: Some(2) }] {
+            assert!(goal.is_of(&view(7, 2)) && !goal.is_of(&view(7, 3)) && !goal.is_of(&view(8, 2)), "{goal:?}");
+        }
+        let launched = Goal::End { id: 7, version: None };
+        assert!(launched.is_of(&view(7, 1)) && !launched.is_of(&view(8, 1)), "a launch tells no version");
     }
 
     // Who waited for a job that failed was told an exit code, and had to find the task, and where its words are.
