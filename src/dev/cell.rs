@@ -42,6 +42,8 @@ const GRACE: Duration = Duration::from_secs(5);
 const LEFT_MAX: Duration = Duration::from_secs(5);
 /// What is read of an agent's log at the end, of what it printed since it was asked to end.
 const LOG_BYTES_MAX: u64 = 1 << 20;
+/// What says which of their events parts log.
+const LOG_FILTER: &str = "RUST_LOG";
 /// How long agents of a killed cell are waited for at most, whatever their tasks are given: those of this one have to register meanwhile.
 const EARLIER_AGENTS_MAX: Duration = Duration::from_secs(15);
 
@@ -192,9 +194,10 @@ impl<'dev> DevCell<'dev> {
         &self,
         name: &str,
         arguments: Vec<OsString>,
-        environment: Vec<(&'static str, OsString)>,
+        mut environment: Vec<(&'static str, OsString)>,
         patience: Duration,
     ) -> Keeper {
+        environment.extend(log_filter(std::env::var_os(LOG_FILTER)));
         // Where another cell lives, its parts don't end.
         let patience = if self.folder.is_alone() { patience } else { Duration::ZERO };
         let spec = PartSpec { name: name.to_owned(), arguments, environment, log: self.folder.log(name), patience };
@@ -314,6 +317,15 @@ fn arguments<const N: usize>(arguments: [OsString; N]) -> Vec<OsString> {
     all
 }
 
+/// What parts log where somebody has said so: what is read here of their logs is among it, unless these very crates are named.
+fn log_filter(given: Option<OsString>) -> Option<(&'static str, OsString)> {
+    // An empty variable is how shells unset one for a single command.
+    let given = given.filter(|given| !given.is_empty())?;
+    let mut filter = OsString::from("plenum_agent=warn,plenum_server=error,");
+    filter.push(given);
+    Some((LOG_FILTER, filter))
+}
+
 /// This port, or any for 0, if nobody listens there.
 fn free_port(port: u16) -> Option<u16> {
     let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, port));
@@ -352,6 +364,16 @@ mod tests {
         let unread = |unread| left_words("m1", Ok(Left { unread, ..Left::default() }));
         assert_eq!(unread(1), ["m1: 1 task may go on: what was written down of it can't be read"]);
         assert_eq!(unread(2), ["m1: 2 tasks may go on: what was written down of them can't be read"]);
+    }
+
+    // Whoever had RUST_LOG set for a program of their own was not told what tasks run without, nor that tasks were killed.
+    #[test]
+    fn parts_log_what_is_read_of_their_logs_whatever_else_they_shall_log() {
+        let filter = |given: &str| log_filter(Some(given.into()));
+        let told = |filter: &str| Some((LOG_FILTER, OsString::from(filter)));
+        assert_eq!(filter("error"), told("plenum_agent=warn,plenum_server=error,error"));
+        assert_eq!(filter("plenum_agent=debug"), told("plenum_agent=warn,plenum_server=error,plenum_agent=debug"));
+        assert_eq!((log_filter(None), filter("")), (None, None), "as parts do by themselves");
     }
 
     #[test]

@@ -6,9 +6,11 @@ use tracing_subscriber::EnvFilter;
 
 use crate::output;
 
-/// Begins to write events: from `info` upwards, or as `RUST_LOG` says.
+/// Begins to write events: from `info` upwards, or as `RUST_LOG` says where it says something.
 pub(super) fn begin() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // An empty one, which is how shells unset it for a single command, would be taken for `error`.
+    let said = std::env::var(EnvFilter::DEFAULT_ENV).ok().filter(|said| !said.is_empty());
+    let filter = said.and_then(|said| EnvFilter::try_new(said).ok()).unwrap_or_else(|| EnvFilter::new("info"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
