@@ -18,6 +18,9 @@ pub(super) const LOG_SHOWN_BYTES: u64 = 2000;
 /// How the names of temporary directories begin; then come the process that made it, and a number.
 pub(super) const TEMPORARY: &str = "plenum-dev-";
 
+/// What a cell holds locked for as long as it lives.
+pub(super) const LOCK: &str = "dev.lock";
+
 /// What to do where a cell can't be kept in the place that was chosen for it.
 const ELSEWHERE: &str = "name a directory with --dir, or one for temporary cells in TMPDIR";
 
@@ -76,7 +79,7 @@ impl Folder {
             let made = DirBuilder::new().recursive(true).mode(mode).create(&path);
             made.map_err(|error| with_room_elsewhere(Failure::io(format!("cannot make {}", path.display()), &error)))?;
         }
-        folder.lock = locked(&folder.path.join("dev.lock"));
+        folder.lock = locked(&folder.path.join(LOCK));
         Ok(folder)
     }
 
@@ -304,11 +307,11 @@ mod tests {
     #[test]
     fn nobody_but_its_user_can_lock_a_cell_or_read_what_its_parts_print() {
         let [new, earlier] = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let lock = File::create(earlier.path().join("dev.lock")).unwrap();
+        let lock = File::create(earlier.path().join(LOCK)).unwrap();
         lock.set_permissions(Permissions::from_mode(0o644)).unwrap();
         for named in [new, earlier] {
             let folder = Folder::open(Some(named.path())).unwrap();
-            let rights = ["dev.lock", "logs"].map(|part| named.path().join(part).metadata().unwrap().mode() & 0o777);
+            let rights = [LOCK, "logs"].map(|part| named.path().join(part).metadata().unwrap().mode() & 0o777);
             assert_eq!((rights, folder.is_alone()), ([0o600, 0o700], true));
         }
     }

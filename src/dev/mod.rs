@@ -45,8 +45,9 @@ pub(crate) fn run(context: &Context, options: &cli::Dev) -> Result<ExitCode, Fai
     }
     let started = Instant::now();
     let plan = Plan::read(options, context.namespace.as_deref())?;
+    let left = sweep::left(&folder::temporary_root());
     // What earlier cells that were killed left can be large; nobody shall wait for its end.
-    std::thread::spawn(|| sweep::sweep(&folder::temporary_root()));
+    std::thread::spawn(move || sweep::sweep(&left));
     let folder = Folder::open(options.dir.as_deref())?;
     let result = block_on(cell(started, &plan, &folder)).flatten();
     folder.close();

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, TryLockError},
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -15,23 +15,31 @@ use nix::{
 
 use plenum_agent::exec::Left;
 
-use super::folder::TEMPORARY;
+use super::folder::{LOCK, TEMPORARY};
 
 /// How deep below a cell's directory its parts lock files: `agents/NAME/lock`.
 const LOCK_DEPTH: u32 = 2;
 /// How long the end of tasks is waited for that were left by a killed agent.
 const LEFT_MAX: Duration = Duration::from_secs(5);
 
-/// Removes what is this user's, was made by a process that is gone, and is used by nobody. Says nothing: what cannot be
-/// removed now is tried again by the next cell.
-pub(super) fn sweep(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let Some(process) = name.to_str().and_then(maker) else { continue };
+/// Cells that are this user's and were made by a process that is gone. To be asked before this process makes one: what has its
+/// number then was made by an earlier process of that number, as the first one of a container always has.
+pub(super) fn left(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let left = entries.filter(|entry| {
+        let Some(process) = entry.file_name().to_str().and_then(maker) else { return false };
         // Not through a link: it may lead anywhere.
         let is_own = entry.metadata().is_ok_and(|found| found.is_dir() && found.uid() == getuid().as_raw());
-        if is_own && is_gone(process) && !is_in_use(&entry.path(), LOCK_DEPTH) && has_ended(&entry.path()) {
-            let _ = plenum_agent::removal::remove_tree(&entry.path());
+        is_own && (process == Pid::this() || is_gone(process))
+    });
+    left.map(|entry| entry.path()).collect()
+}
+
+/// Removes those of them that nobody uses. Says nothing: what cannot be removed now is tried again by the next cell.
+pub(super) fn sweep(left: &[PathBuf]) {
+    for cell in left {
+        if !is_in_use(cell, LOCK_DEPTH) && has_ended(cell) {
+            let _ = plenum_agent::removal::remove_tree(cell);
         }
     }
 }
@@ -47,7 +55,7 @@ fn is_gone(process: Pid) -> bool {
     kill(process, None) == Err(Errno::ESRCH)
 }
 
-/// True while a server or an agent holds its lock: they outlive their parent by the time that tasks are given to end. Locks
+/// True while the cell, a server or an agent holds its lock: these outlive their parent by the time that tasks are given to end. Locks
 /// also tell of a cell in another container, whose processes cannot be seen from here.
 fn is_in_use(folder: &Path, depth: u32) -> bool {
     fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
@@ -55,7 +63,8 @@ fn is_in_use(folder: &Path, depth: u32) -> bool {
         if kind.is_dir() {
             return depth > 0 && is_in_use(&entry.path(), depth - 1);
         }
-        let is_lock = kind.is_file() && entry.file_name().eq_ignore_ascii_case("lock");
+        let name = entry.file_name();
+        let is_lock = kind.is_file() && (name.eq_ignore_ascii_case("lock") || name == LOCK);
         is_lock && File::open(entry.path()).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     })
 }
@@ -73,7 +82,7 @@ fn has_ended(cell: &Path) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::{path::PathBuf, process::Command};
+    use std::{os::unix::process::parent_id, process::Command};
 
     use super::*;
 
@@ -91,30 +100,34 @@ mod tests {
         path
     }
 
+    // The first process of a container has the same number each time: what it left when it was killed was taken for its own, and filled the disk.
     #[test]
     fn what_a_killed_cell_left_is_removed_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let left = cell(folder.path(), gone());
-        let alive = cell(folder.path(), std::process::id());
+        let all = [cell(folder.path(), gone()), cell(folder.path(), std::process::id())];
+        let alive = cell(folder.path(), parent_id());
         let link = folder.path().join(format!("{TEMPORARY}{}-1", gone()));
         std::os::unix::fs::symlink(&alive, &link).unwrap();
         let other = folder.path().join("plenum-dev-notes");
         fs::create_dir(&other).unwrap();
-        sweep(folder.path());
-        assert!(!left.exists());
+        sweep(&left(folder.path()));
+        assert!(all.iter().all(|cell| !cell.exists()));
         assert!(alive.exists() && link.exists() && other.exists());
     }
 
+    // A cell that had just begun in another container, which shares the folder, had its own lock alone, and that was not looked at.
     #[test]
-    fn a_cell_whose_parts_are_still_ending_is_left_to_them() {
+    fn a_cell_that_begins_or_whose_parts_are_still_ending_is_left_to_them() {
         let folder = tempfile::tempdir().unwrap();
-        let left = cell(folder.path(), gone());
-        let lock = File::open(left.join("agents/machine-1/lock")).unwrap();
-        lock.lock().unwrap();
-        sweep(folder.path());
-        assert!(left.exists());
-        drop(lock);
-        sweep(folder.path());
-        assert!(!left.exists());
+        let cell = cell(folder.path(), gone());
+        fs::write(cell.join(LOCK), "").unwrap();
+        for name in [LOCK, "agents/machine-1/lock"] {
+            let lock = File::open(cell.join(name)).unwrap();
+            lock.lock().unwrap();
+            sweep(&left(folder.path()));
+            assert!(cell.exists(), "{name}");
+        }
+        sweep(&left(folder.path()));
+        assert!(!cell.exists());
     }
 }
