@@ -22,7 +22,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use plenum_model::MachineId;
 use plenum_proto::v1;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -48,7 +47,7 @@ use crate::{
     durable,
     exec::{ExecDriver, ExecOptions, holds_any, is_unreadable},
     machine::{self, Discovery, Machine},
-    process::{hear_of_children, outlive_limits_of_files},
+    process::{boot_id, hear_of_children, outlive_limits_of_files},
     reconciler::{AgentReconciler, Input, Output, Settings},
 };
 
@@ -128,6 +127,36 @@ pub(crate) struct Remembered {
     machine: String,
     incarnation: u64,
     revision: u64,
+    /// Absent: written by an agent that did not keep it.
+    #[serde(default)]
+    registered: Option<Registered>,
+}
+
+/// As what, and when, an agent registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Registered {
+    /// The machine's id, in words.
+    machine: String,
+    epoch: u32,
+    /// After a reboot the epoch is another one whether the lease had ended or not.
+    boot_id: String,
+}
+
+/// Why a machine is in another epoch than before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Anew {
+    LeaseEnded,
+    CellRestored,
+}
+
+impl Remembered {
+    /// Why it is registered in a later epoch than an agent was before it, in this boot; `None`: it is not, or nobody knows.
+    fn why_anew(&self, registered: &Registered, incarnation: u64) -> Option<Anew> {
+        let earlier = self.registered.as_ref()?;
+        let is_same = (&earlier.machine, &earlier.boot_id) == (&registered.machine, &registered.boot_id);
+        let why = if self.incarnation == incarnation { Anew::LeaseEnded } else { Anew::CellRestored };
+        (is_same && earlier.epoch < registered.epoch).then_some(why)
+    }
 }
 
 /// Runs an agent until SIGTERM or SIGINT. The cell is told, and places nothing more here until the next agent is back. Where its
@@ -258,10 +287,8 @@ struct Agent {
     /// It was said already that another agent serves this machine.
     is_taken_told: bool,
     elsewhere: Elsewhere,
-    /// The epoch in which it registered last.
-    epoch: Option<(MachineId, u32)>,
-    /// It is another one than before, and what is wanted in it is not known yet.
-    is_anew: bool,
+    /// Why it is in another epoch than before, and what is wanted in that one is not known yet.
+    anew: Option<Anew>,
     finished_at: Option<Instant>,
     /// What was told of these last.
     fails_setups: bool,
@@ -330,8 +357,7 @@ impl Agent {
             end_requests: 0,
             is_taken_told: false,
             elsewhere: Elsewhere::default(),
-            epoch: None,
-            is_anew: false,
+            anew: None,
             finished_at: None,
             fails_setups: false,
             is_held_up: false,
@@ -400,20 +426,27 @@ impl Agent {
                 }
                 let input = assignments::read(machine, epoch, message, &self.task_defaults);
                 self.handle(input);
-                self.tell_of_lost_lease();
+                self.tell_of_another_epoch();
             }
         }
     }
 
-    /// Says so when what is wanted in an epoch behind another one is known: the lease had ended between them.
-    fn tell_of_lost_lease(&mut self) {
-        let Some(stopped) = self.reconciler.fenced().filter(|_| self.is_anew) else { return };
-        self.is_anew = false;
-        tracing::warn!(
-            name = self.machine.name,
-            stopped,
-            "its lease had ended, and it is registered anew: what runs here of tasks that the cell gave up or ended meanwhile is stopped"
-        );
+    /// Says so when what is wanted in an epoch behind another one is known: the lease had ended between them, or the cell was restored.
+    fn tell_of_another_epoch(&mut self) {
+        let Some((stopped, anew)) = self.reconciler.fenced().zip(self.anew) else { return };
+        self.anew = None;
+        match anew {
+            Anew::LeaseEnded => tracing::warn!(
+                name = self.machine.name,
+                stopped,
+                "its lease had ended, and it is registered anew: what runs here of tasks that the cell gave up or ended meanwhile is stopped"
+            ),
+            Anew::CellRestored => tracing::warn!(
+                name = self.machine.name,
+                stopped,
+                "the cell was restored, and it is registered anew: what runs here of tasks that the cell does not want any more is stopped"
+            ),
+        }
     }
 
     /// Another agent serves this machine: nothing is started, and asked again, as that one may be on its way out.
@@ -441,13 +474,13 @@ impl Agent {
             return self.handle(Input::RegisterFailed);
         };
         self.is_taken_told = false;
-        let (machine, epoch) = (registration.machine, registration.epoch);
+        let (machine, epoch, incarnation) = (registration.machine, registration.epoch, registration.incarnation);
         self.handle(Input::Registered(registration));
         if self.reconciler.is_in(machine, epoch) {
             tracing::info!(name = self.machine.name, %machine, epoch, "registered");
-            let earlier = self.epoch.replace((machine, epoch));
-            self.is_anew |= earlier.is_some_and(|(of, earlier)| of == machine && earlier < epoch);
-            self.remember(cell_id);
+            let registered = Registered { machine: machine.to_string(), epoch, boot_id: boot_id().to_owned() };
+            self.anew = self.remembered.why_anew(&registered, incarnation).or(self.anew);
+            self.remember(cell_id, registered);
         }
     }
 
@@ -472,17 +505,18 @@ impl Agent {
         let settings = Settings { seed: self.clock.now_ms(), ..Settings::default() };
         self.reconciler = AgentReconciler::new(settings, 0, 0);
         self.remembered = Remembered::default();
-        (self.epoch, self.is_anew) = (None, false);
+        self.anew = None;
         self.calls.mean("");
         self.handle(Input::Recovered(Vec::new()));
     }
 
     /// Has the cell written down whose registration was accepted, and what was seen of it. Nothing was started in it
     /// yet, nor is before that is done.
-    fn remember(&mut self, cell_id: String) {
+    fn remember(&mut self, cell_id: String, registered: Registered) {
         let (incarnation, revision) = self.reconciler.seen();
         self.calls.mean(&cell_id);
-        self.remembered = Remembered { cell_id, machine: self.machine.name.clone(), incarnation, revision };
+        let (machine, registered) = (self.machine.name.clone(), Some(registered));
+        self.remembered = Remembered { cell_id, machine, incarnation, revision, registered };
         self.memory.keep(self.remembered.clone());
     }
 
@@ -587,6 +621,31 @@ mod tests {
         assert!(error.to_string().contains("move the file away"), "{error}");
         let source = std::error::Error::source(&error).unwrap().to_string();
         assert!(source.contains("cell.json"), "{source}");
+    }
+
+    // An agent that was started anew after its lease stopped tasks and said nothing; one whose cell had been restored said that its lease had ended.
+    #[test]
+    fn why_the_machine_is_in_another_epoch_is_known_also_after_a_restart_of_the_agent() {
+        let of = |machine: &str, epoch, boot_id: &str| Registered {
+            machine: machine.to_owned(),
+            epoch,
+            boot_id: boot_id.to_owned(),
+        };
+        let place = tempfile::tempdir().unwrap();
+        let directory = AgentDirectory::new(place.path().to_owned());
+        let read = || remembered(&directory, |error: io::Error| panic!("{error}")).unwrap();
+        fs::write(remembered_file(&directory), r#"{"cell_id":"ab","incarnation":1,"revision":4}"#).unwrap();
+        assert_eq!(read().why_anew(&of("machine-0-1", 2, "a"), 1), None, "an earlier agent did not keep it");
+        let kept = Remembered { registered: Some(of("machine-0-1", 2, "a")), ..read() };
+        durable::write_surely(&remembered_file(&directory), &kept).unwrap();
+        let why = |machine: &str, epoch, boot_id: &str, incarnation| {
+            read().why_anew(&of(machine, epoch, boot_id), incarnation)
+        };
+        assert_eq!(why("machine-0-1", 3, "a", 1), Some(Anew::LeaseEnded));
+        assert_eq!(why("machine-0-1", 3, "a", 2), Some(Anew::CellRestored));
+        assert_eq!(why("machine-0-1", 2, "a", 1), None, "the same one");
+        assert_eq!(why("machine-0-1", 3, "b", 1), None, "a reboot");
+        assert_eq!(why("machine-0-2", 3, "a", 1), None, "another machine");
     }
 
     // Of an unreadable sector it said `Input/output error`, not of which file, and not what to do.
