@@ -236,8 +236,25 @@ fn standing_out(status: &StatusResponse) -> Vec<Pair> {
     pairs
 }
 
-/// What programs read.
+/// What servers told before they told which core decides, and had not always told: where that is not told, nothing may be known.
+const TOLD_WITH_THE_CORE: [&str; 4] = ["waiting_tasks", "failing_jobs", "away_schedulers", "silent_schedulers"];
+
+/// What programs read; `null` of what an earlier server does not tell.
 pub(crate) fn status_json(status: &StatusResponse) -> Value {
+    let mut object = told_json(status);
+    if status.core_version == 0 {
+        for field in TOLD_WITH_THE_CORE {
+            let value = &mut object[field];
+            if *value == json!(0) || *value == json!([]) {
+                *value = Value::Null;
+            }
+        }
+    }
+    object
+}
+
+/// Each field as it is told.
+fn told_json(status: &StatusResponse) -> Value {
     json!({
         "cell_id": hex(&status.cell_id),
         "incarnation": status.incarnation,
@@ -302,7 +319,8 @@ const OF_THE_PRESENT: [&str; 17] = [
 
 /// The same of a cell as it was: the same fields, and `null` what is kept nowhere.
 pub(crate) fn past_status_json(status: &StatusResponse) -> Value {
-    let mut object = status_json(status);
+    // A server that tells of the past tells all that there is of it, though not which core decided then.
+    let mut object = told_json(status);
     for field in OF_THE_PRESENT {
         object[field] = Value::Null;
     }
@@ -327,6 +345,17 @@ mod tests {
         status.core_version = 33;
         assert!(status_text(&status).contains("version 0.1.0, core 33, up "), "{}", status_text(&status));
         assert_eq!(status_json(&status)["core_version"], 33);
+    }
+
+    // A script that waited until no task waited went on at once where the command line was newer than the server.
+    #[test]
+    fn what_an_earlier_server_does_not_tell_is_null_and_not_zero() {
+        let mut status = StatusResponse::default();
+        let told = |status: &StatusResponse| TOLD_WITH_THE_CORE.map(|field| status_json(status)[field].clone());
+        assert_eq!(told(&status), [const { Value::Null }; 4]);
+        assert_eq!(past_status_json(&status)["waiting_tasks"], 0, "it tells of the past");
+        status.core_version = 34;
+        assert_eq!(told(&status), [json!(0), json!(0), json!([]), json!([])]);
     }
 
     // They have their room and were in no number: a full cell seemed to run nothing.
@@ -396,6 +425,7 @@ mod tests {
             machines: counts("ready"),
             jobs: counts("running"),
             waiting_tasks: 4,
+            core_version: 35,
             paused_schedulers: vec!["ml".to_owned()],
             ..StatusResponse::default()
         };
