@@ -84,6 +84,8 @@ async fn submit(
     wait: Option<WaitFor>,
     timeout: Option<i64>,
 ) -> Result<ExitCode, Failure> {
+    // As of all commands that wait: what is asked besides counts.
+    let until = deadline(timeout);
     // A wrong file is told before a missing cell.
     let file = JobFile::read(path)?.in_namespace(context.namespace.as_deref())?;
     if let Some(shape) = file.spec.shape.as_ref().filter(|_| wait.is_some()) {
@@ -119,8 +121,8 @@ async fn submit(
             WaitFor::End => Goal::End { id: answer.job, version: Some(answer.version) },
             WaitFor::Running => Goal::Running { id: answer.job, version: answer.version },
         };
-        let (connection, since, deadline) = (&connection.patient(), answer.revision, deadline(timeout));
-        let wait = Wait { connection, job: &job, goal, since, deadline };
+        let (connection, since) = (&connection.patient(), answer.revision);
+        let wait = Wait { connection, job: &job, goal, since, deadline: until };
         let look = wait.reached().await?;
         return wait.told(context, &look, look.view.to_json()).await;
     }
@@ -172,8 +174,9 @@ async fn warn_unattended(connection: &Connection, shape: &JobShape) {
     let scheduler = placed_by(shape);
     let filter = format!("scheduler={scheduler},connected=true");
     let request = ListRequest { namespace: String::new(), at: None, limit: 1, filter };
-    let Ok(answer) = connection.inspect().list_sessions(request).await else { return };
-    if answer.into_inner().sessions.is_empty() {
+    // A server that stands still would keep an accepted job from being told for as long as a question may take.
+    let answer = hints::besides(hints::look_until(None), connection.inspect().list_sessions(request)).await;
+    if answer.is_some_and(|answer| answer.sessions.is_empty()) {
         output::tell(&unattended(shape));
     }
 }
@@ -524,6 +527,16 @@ mod tests {
     use plenum_proto::v1::{GroupView, TakeOver};
 
     use super::*;
+
+    // A server that took a job and then stood still kept `job run` from saying so for a minute.
+    #[tokio::test]
+    async fn whether_somebody_places_a_job_is_asked_for_some_seconds_only() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let connection = Connection::open(&silent.local_addr().unwrap().to_string()).await.unwrap();
+        let shape = JobShape::default();
+        let asked = tokio::time::timeout(Duration::from_secs(20), warn_unattended(&connection, &shape));
+        assert!(asked.await.is_ok());
+    }
 
     // Tasks were `granted` for as long as those whom they evicted took to end, and nothing said why they did not start.
     #[test]
