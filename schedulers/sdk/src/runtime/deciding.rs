@@ -11,6 +11,7 @@ use plenum_model::{
 use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1::{self, session_request::Ask};
 
+use super::holding::PEER_ASKS_MICROS;
 use super::{Notice, Output, SchedulerRuntime, send};
 use crate::ahead::Around;
 use crate::in_flight::InFlight;
@@ -20,9 +21,6 @@ use crate::queue::{Place, Standing};
 use crate::scheduler::{Decision, PassedOver, Scheduler, Unanswered};
 use crate::share::mix;
 use crate::view::{View, Work};
-
-/// For so long a job that has a reason for a hold is left to the peer whose job it is, in microseconds.
-const PEER_ASKS_MICROS: i64 = 3_000_000;
 
 /// How many tasks of each group.
 type Left = BTreeMap<(JobId, u16), usize>;
@@ -348,20 +346,12 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
             let since = *standing.waiting_since_micros.get_or_insert(now_micros);
             let owner = self.share.owner(id);
-            let is_own = owner == self.session;
-            // A peer that is there asks for holds for its own jobs, and sooner; and it looks after those that there are.
-            if let Some(candidacy) = candidacy.filter(|_| is_own || cell.hold(id).is_none()) {
-                let reason_since = if is_own {
-                    since
-                } else {
-                    since.max(self.share.heard_micros(owner)).saturating_add(PEER_ASKS_MICROS)
-                };
-                let (why, again) = candidacy.of((cell, job, log_time), standing, (reason_since, now_micros));
+            if let Some(candidacy) = &candidacy {
+                let (job, times) = ((cell, &**job, log_time), (since, now_micros));
+                let again = candidacy.consider(&mut self.holds, &self.share, job, standing, times);
                 again.into_iter().for_each(|again| gathered.wake_by(again));
-                why.into_iter()
-                    .for_each(|why| self.holds.consider(standing.turn, why, (candidacy.holding(), now_micros)));
             }
-            if !is_own {
+            if owner != self.session {
                 if until.is_some() {
                     // It was tried when the pass was there, or was not to be tried in this pass.
                     continue;
