@@ -131,7 +131,11 @@ impl Holds {
             let rooms = Rooms { cell: sight.cell, job: job.id, promised: &promised };
             let is_holder = sight.cell.hold(job.id).is_some();
             let has_place = sight.holding.jobs_max > if is_holder { holders } else { taken };
+            let rested_until = held.rests_until_micros;
             let wish = held.look(sight, &rooms, job, (why, has_place));
+            // Who rests from now on makes place for others of the queue.
+            let makes_place = (held.rests_until_micros > rested_until).then_some(sight.now_micros);
+            wake = wake.into_iter().chain(makes_place).min();
             wake = wake.into_iter().chain(held.next_micros(sight)).min();
             holders += usize::from(is_holder);
             taken += usize::from(is_holder || wish.is_some() || held.asked.is_some());
@@ -172,6 +176,9 @@ impl Holds {
     /// Something of a job was granted: room may be left to it once more.
     pub(crate) fn granted(&mut self, job: JobId) {
         self.jobs.values_mut().for_each(|held| held.left.granted(job));
+        // What its tasks leave of its limits is another thing now.
+        let aimed = self.jobs.get_mut(&job).and_then(|held| held.aimed.as_mut());
+        aimed.into_iter().for_each(|aimed| aimed.walked_micros = i64::MIN);
     }
 
     /// A request was executed at this revision. Gives whether it gave room back.

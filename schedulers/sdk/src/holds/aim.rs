@@ -129,28 +129,33 @@ impl Aim {
             tasks_a_machine(&machines, count)?
         };
         aim.each = times(&shape.resources, aim.tasks)?;
-        let machines = usize::try_from(count.div_ceil(aim.tasks)).unwrap_or(usize::MAX);
-        aim.machines = aim.within_spread(cell, shape).min(machines);
-        let is_enough = if all { aim.machines == machines } else { aim.machines > 0 };
-        is_enough.then_some(aim)
+        aim.machines = usize::try_from(count.div_ceil(aim.tasks)).unwrap_or(usize::MAX);
+        aim.is_within_spread(cell, shape, count).then_some(aim)
     }
 
-    /// On how many machines at once it could be held for all that `spread` says, were they empty.
-    fn within_spread(&self, cell: &Cell, shape: &GroupShape) -> usize {
-        let Some(mut limits) = self.limits.clone().filter(|limits| !limits.shape().spread.is_empty()) else {
-            return usize::MAX;
-        };
-        let has_room = |slot: &u32| cell.machine_in(*slot).is_some_and(|machine| at_most(machine, shape) >= self.tasks);
-        let slots = (0..cell.machine_rows().len()).filter(|&slot| self.suits(cell, slot)).filter(has_room);
-        slots.filter(|&slot| limits.take(cell, slot, self.tasks)).count()
+    /// Whether so many could be in the cell for all that `spread` says, were it empty otherwise. Of several rules that is not looked into.
+    fn is_within_spread(&self, cell: &Cell, shape: &GroupShape, count: u64) -> bool {
+        let Some(mut limits) = self.limits.clone().filter(|_| shape.spread.len() == 1) else { return true };
+        let most = |slot: u32| cell.machine_in(slot).map_or(0, |machine| at_most(machine, shape));
+        let slots = (0..cell.machine_rows().len()).filter(|&slot| self.is_open(cell, slot));
+        let taken = slots.map(|slot| {
+            let tasks = most(slot).min(limits.left_on(cell, slot));
+            if limits.take(cell, slot, tasks) { tasks } else { 0 }
+        });
+        taken.fold(0, u64::saturating_add) >= count
     }
 
     /// Whether tasks of the group may run on a machine, whatever is free there, and so many more of them as it is for.
     pub(super) fn suits(&self, cell: &Cell, slot: u32) -> bool {
+        let is_within = || self.limits.as_ref().is_none_or(|limits| limits.left_on(cell, slot) >= self.tasks);
+        self.is_open(cell, slot) && is_within()
+    }
+
+    /// Whether tasks of the group may run on a machine, whatever is there.
+    fn is_open(&self, cell: &Cell, slot: u32) -> bool {
         let Some(row) = cell.machine_row(slot).filter(|row| row.state == MachineState::Ready) else { return false };
         let of_class = self.classes.as_ref().is_none_or(|classes| classes.contains(row.class));
-        let is_within = || self.limits.as_ref().is_none_or(|limits| limits.left_on(cell, slot) >= self.tasks);
-        of_class && self.home.is_none_or(|home| home == slot) && is_within()
+        of_class && self.home.is_none_or(|home| home == slot)
     }
 
     /// Whether a machine suits, and has some of each resource.

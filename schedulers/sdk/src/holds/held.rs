@@ -57,7 +57,7 @@ struct Kept {
     deadline: LogTime,
     /// When half of the time until then is over.
     renew: LogTime,
-    /// For how many tasks it was at most, and how much on each machine.
+    /// On how many machines it was at most, and how much on each.
     worth: (u64, Resources),
     grew_micros: i64,
 }
@@ -193,7 +193,7 @@ impl Held {
                 // It would not fit if all machines were empty.
                 let rest_micros = sight.holding.after_wait_micros.max(LOOK_MICROS);
                 self.rests_until_micros = sight.now_micros.saturating_add(rest_micros);
-                return sight.cell.hold(job.id).map(|_| given_back(job.id));
+                return None;
             };
             self.aimed = Some(Aimed { need, aim, walked_micros: sight.now_micros });
             (0..sight.cell.machine_rows().len()).collect()

@@ -11,7 +11,6 @@ use plenum_model::{
 use plenum_proto::transaction::commit_bytes;
 use plenum_proto::v1::{self, session_request::Ask};
 
-use super::holding::PEER_ASKS_MICROS;
 use super::{Notice, Output, SchedulerRuntime, send};
 use crate::ahead::Around;
 use crate::in_flight::InFlight;
@@ -150,9 +149,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             self.wake_micros = None;
             self.trial = now_micros >= self.trial_not_before_micros;
             self.notes.begin();
-            let heard_from = now_micros.saturating_sub(PEER_ASKS_MICROS);
-            let is_left = |owner| owner == self.session || self.share.heard_micros(owner) < heard_from;
-            self.holds.begin_pass(|job| is_left(self.share.owner(job)));
+            self.holds.begin_pass(|job| self.share.is_own(job));
         }
         let mut gathered = self.gather(now_micros, from, with_firsts);
         self.look_after_holds(now_micros, outputs);
@@ -346,11 +343,6 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             }
             let since = *standing.waiting_since_micros.get_or_insert(now_micros);
             let owner = self.share.owner(id);
-            if let Some(candidacy) = &candidacy {
-                let (job, times) = ((cell, &**job, log_time), (since, now_micros));
-                let again = candidacy.consider(&mut self.holds, &self.share, job, standing, times);
-                again.into_iter().for_each(|again| gathered.wake_by(again));
-            }
             if owner != self.session {
                 if until.is_some() {
                     // It was tried when the pass was there, or was not to be tried in this pass.
@@ -366,6 +358,11 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 }
                 self.trial_not_before_micros = now_micros.saturating_add(silence_micros);
                 gathered.wake_by(self.trial_not_before_micros);
+            }
+            if let Some(candidacy) = candidacy.filter(|_| owner == self.session) {
+                let (job, times) = ((cell, &**job, log_time), (since, now_micros));
+                let again = candidacy.consider(&mut self.holds, job, standing, times);
+                again.into_iter().for_each(|again| gathered.wake_by(again));
             }
             if now_micros < standing.not_before_micros {
                 gathered.wake_by(standing.not_before_micros);

@@ -192,11 +192,7 @@ impl<S: Scheduler> SchedulerRuntime<S> {
             standing.why_refused = Arc::default();
             standing.not_before_micros = i64::MIN;
         }
-        self.take_over(now_micros, job);
-    }
-
-    /// There was room for a job, to place it or to be held for it. Where it is an overdue one of a peer, that has still not asked for any: it is silent.
-    pub(super) fn take_over(&mut self, now_micros: i64, job: JobId) {
+        // There was room for a peer's overdue job, and the peer has still not claimed any.
         let owner = self.share.owner(job);
         let overdue = self.share.heard_micros(owner).saturating_add(self.settings.peer_silence_micros);
         if owner != self.session && overdue <= now_micros {

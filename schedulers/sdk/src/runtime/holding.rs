@@ -10,7 +10,6 @@ use crate::holds::{Contenders, Holds, Sight, Why, Wish};
 use crate::queue::{Standing, Turn};
 use crate::scheduler::Scheduler;
 use crate::settings::Holding;
-use crate::share::Share;
 
 /// Who finds its room held by jobs of lower bands asks for it after so long: by then it was offered, and is not on its way.
 const URGENT_MICROS: i64 = 100_000;
@@ -21,9 +20,6 @@ const LOST_RACE: Backoff = Backoff { first_micros: 1_000, most_micros: 100_000 }
 
 /// Log time is thought to be so little behind the cell's own that a hold which ends later than this process would ask for by as much is none of its own.
 const LAG_MICROS: i64 = 1_000_000;
-
-/// For so long a job that has a reason for a hold is left to the peer whose job it is.
-pub(super) const PEER_ASKS_MICROS: i64 = 3_000_000;
 
 /// Which jobs may have a hold, as it stands when a part of the queue is gone through.
 #[derive(Clone, Copy, Debug)]
@@ -66,22 +62,14 @@ impl Candidacy {
         (None, again)
     }
 
-    /// Remembers a job that waits since then if room may be held for it; gives when to ask again. A peer that is there asks for its own jobs, and sooner, and
-    /// looks after what is held for them.
+    /// Remembers a job that waits since then if room may be held for it; gives when to ask again.
     pub(super) fn consider(
         &self,
         holds: &mut Holds,
-        share: &Share,
         (cell, job, log_time): (&Cell, &Job, LogTime),
         standing: &Standing,
         (since_micros, now_micros): (i64, i64),
     ) -> Option<i64> {
-        let is_own = share.is_own(job.id);
-        if !is_own && cell.hold(job.id).is_some() {
-            return None;
-        }
-        let heard_micros = || since_micros.max(share.heard_micros(share.owner(job.id)));
-        let since_micros = if is_own { since_micros } else { heard_micros().saturating_add(PEER_ASKS_MICROS) };
         let (why, again) = self.of((cell, job, log_time), standing, (since_micros, now_micros));
         why.into_iter().for_each(|why| holds.consider(standing.turn, why, (&self.holding, now_micros)));
         again
@@ -158,7 +146,6 @@ impl<S: Scheduler> SchedulerRuntime<S> {
                 } else {
                     plenum_model::rare!("a runtime took a hold");
                     self.counters.holds_taken += 1;
-                    self.take_over(now_micros, job);
                 }
                 self.see_holds();
             }
