@@ -27,7 +27,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next of them. A hang-up is none behind another one: when a terminal goes away its shell sends one, and the kernel a second, and nobody has asked
+    /// Waits for the next of them. A hang-up is none behind another signal: when a terminal goes away its shell sends one, and the kernel a second, and nobody has asked
     /// twice.
     pub(crate) async fn next(&mut self) {
         let hang_up = async {

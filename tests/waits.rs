@@ -57,8 +57,12 @@ fn who_waits_for_the_end_of_a_job_is_told_where_another_submission_takes_its_pla
     let file = stage.file("web.toml", SERVICE);
     let mut run = stage.start("run", &["--addr", &dev.address, "job", "run", &file, "--wait", "--timeout", "50s"]);
     eventually("it is submitted", || stage.try_ask(&dev.address, &["job", "show", "web"]).ok());
+    // It does not look meanwhile.
+    run.signal(Signal::SIGSTOP);
+    stage.run(&["--addr", &dev.address, "job", "stop", "web", "--wait"]).says(0, &[]);
     let later = stage.file("later.toml", &SERVICE.replace("1007", "1008"));
     stage.ask(&dev.address, &["job", "run", &later]);
+    run.signal(Signal::SIGCONT);
     assert_eq!(run.ended().code(), Some(1));
     assert!(stage.text("run.err").contains("JOB_OVER"), "{}", stage.text("run.err"));
     assert_eq!(dev.stop().code(), Some(0));

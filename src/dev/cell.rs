@@ -18,6 +18,7 @@ use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep},
 };
+use tracing_subscriber::filter::LevelFilter;
 
 use super::{
     folder::{Folder, LOG_SHOWN_BYTES, not_ready, with_room_elsewhere, written},
@@ -321,8 +322,18 @@ fn arguments<const N: usize>(arguments: [OsString; N]) -> Vec<OsString> {
 fn log_filter(given: Option<OsString>) -> Option<(&'static str, OsString)> {
     // An empty variable is how shells unset one for a single command.
     let given = given.filter(|given| !given.is_empty())?;
-    let mut filter = OsString::from("plenum_agent=warn,plenum_server=error,");
-    filter.push(given);
+    let words = given.to_string_lossy();
+    // What names a crate goes before what is said of all, which may be more.
+    let at_least = |part: &str, least: LevelFilter| {
+        let said = words.split(',').map(|word| word.trim().rsplit_once('=').unwrap_or_else(|| ("", word.trim())));
+        let levels = said.filter(|(target, _)| part.starts_with(target));
+        let levels = levels.filter_map(|(target, level)| Some((target.len(), level.parse::<LevelFilter>().ok()?)));
+        let level = levels.max_by_key(|(length, _)| *length).map_or(least, |(_, level)| level.max(least));
+        format!("{part}={level},")
+    };
+    let parts = [("plenum_agent", LevelFilter::WARN), ("plenum_server", LevelFilter::ERROR)];
+    let mut filter = OsString::from(parts.map(|(part, least)| at_least(part, least)).concat());
+    filter.push(&given);
     Some((LOG_FILTER, filter))
 }
 
@@ -372,7 +383,10 @@ mod tests {
         let filter = |given: &str| log_filter(Some(given.into()));
         let told = |filter: &str| Some((LOG_FILTER, OsString::from(filter)));
         assert_eq!(filter("error"), told("plenum_agent=warn,plenum_server=error,error"));
-        assert_eq!(filter("plenum_agent=debug"), told("plenum_agent=warn,plenum_server=error,plenum_agent=debug"));
+        assert_eq!(filter("debug"), told("plenum_agent=debug,plenum_server=debug,debug"), "and not less than that");
+        let of_one = "error,plenum_agent=debug";
+        assert_eq!(filter(of_one), told("plenum_agent=debug,plenum_server=error,error,plenum_agent=debug"));
+        assert_eq!(filter("mine=trace"), told("plenum_agent=warn,plenum_server=error,mine=trace"));
         assert_eq!((log_filter(None), filter("")), (None, None), "as parts do by themselves");
     }
 

@@ -38,10 +38,19 @@ pub(super) fn left(folder: &Path) -> Vec<PathBuf> {
 /// Removes those of them that nobody uses. Says nothing: what cannot be removed now is tried again by the next cell.
 pub(super) fn sweep(left: &[PathBuf]) {
     for cell in left {
+        // Held to the end: of two that sweep at once, each would take the other's looking at an agent's lock for that agent.
+        let Ok(_lock) = own_lock(cell) else { continue };
         if !is_in_use(cell, LOCK_DEPTH) && has_ended(cell) {
             let _ = plenum_agent::removal::remove_tree(cell);
         }
     }
+}
+
+/// The cell's own lock, so that nobody else uses or sweeps it; `None` where it has none yet, as one of an earlier version.
+fn own_lock(cell: &Path) -> Result<Option<File>, TryLockError> {
+    let Ok(lock) = File::open(cell.join(LOCK)) else { return Ok(None) };
+    lock.try_lock()?;
+    Ok(Some(lock))
 }
 
 /// The process in the name of a temporary directory.
@@ -55,7 +64,7 @@ fn is_gone(process: Pid) -> bool {
     kill(process, None) == Err(Errno::ESRCH)
 }
 
-/// True while the cell, a server or an agent holds its lock: these outlive their parent by the time that tasks are given to end. Locks
+/// True while a server or an agent holds its lock: these outlive their parent by the time that tasks are given to end. Locks
 /// also tell of a cell in another container, whose processes cannot be seen from here.
 fn is_in_use(folder: &Path, depth: u32) -> bool {
     fs::read_dir(folder).into_iter().flatten().flatten().any(|entry| {
@@ -63,8 +72,7 @@ fn is_in_use(folder: &Path, depth: u32) -> bool {
         if kind.is_dir() {
             return depth > 0 && is_in_use(&entry.path(), depth - 1);
         }
-        let name = entry.file_name();
-        let is_lock = kind.is_file() && (name.eq_ignore_ascii_case("lock") || name == LOCK);
+        let is_lock = kind.is_file() && entry.file_name().eq_ignore_ascii_case("lock");
         is_lock && File::open(entry.path()).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     })
 }
