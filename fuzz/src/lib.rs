@@ -12,6 +12,7 @@
 //! | [`coverage`] | which code inputs reach, where the build counts that |
 //! | [`weigh`] | how much memory a thread holds |
 //! | [`seeds`] | valid inputs |
+//! | [`shown`] | which fields of messages inputs have |
 //!
 //! No instrumented build is needed: it runs on stable, in the gate for a moment and by `cargo xtask fuzz` for as long as one likes.
 //! Without one it does not know which change led somewhere new, and relies on the corpus for that. `cargo xtask fuzz --coverage` makes one, on
@@ -21,6 +22,7 @@ pub mod coverage;
 pub mod mutate;
 pub mod runner;
 pub mod seeds;
+pub mod shown;
 pub mod targets;
 pub mod weigh;
 

@@ -1,7 +1,9 @@
 //! Valid inputs, from which the corpus is made. The same each time: no seed comes from a clock.
 
 mod files;
+mod job_files;
 mod large;
+mod rest;
 mod session;
 
 use std::mem::discriminant;
@@ -25,6 +27,20 @@ const COUNT: usize = 12;
 /// The largest that are kept, in bytes: small ones are changed at their sore points more often.
 const BYTES_MAX: usize = 1500;
 
+/// Moments of `--at`.
+const MOMENTS: &[&str] = &[
+    "1",
+    "4711",
+    "18446744073709551615",
+    "2026-11-20T08:00:00Z",
+    "1970-01-01T00:00:00.000001+01:00",
+    "-009999-01-02T01:59:59Z",
+    "10m",
+    "1h30m",
+    "9999999d",
+    "1.5s",
+];
+
 /// Valid inputs for a target.
 ///
 /// # Panics
@@ -32,9 +48,15 @@ const BYTES_MAX: usize = 1500;
 #[must_use]
 pub fn of(target: &str) -> Vec<Vec<u8>> {
     match target {
-        "delta" => [some(strategies::delta(), |delta| encoded(&delta)), vec![large::delta()]].concat(),
-        "command" => commands(),
-        "decision" => some(strategies::decision(), |decision| v1::Decision::from(&decision).encode_to_vec().into()),
+        "delta" => {
+            let all = [some(strategies::delta(), |delta| encoded(&delta)), vec![large::delta()]].concat();
+            rest::of_deltas(all)
+        }
+        "command" => rest::of_commands(commands()),
+        "decision" => {
+            let encode = |decision| v1::Decision::from(&decision).encode_to_vec().into();
+            rest::of_decisions(some(strategies::decision(), encode))
+        }
         "transaction" => {
             let encode = |transaction| v1::Transaction::from(&transaction).encode_to_vec().into();
             [some(strategies::transaction(), encode), vec![large::transaction()]].concat()
@@ -65,22 +87,11 @@ pub fn of(target: &str) -> Vec<Vec<u8>> {
         "log" | "sealed_log" => logs(),
         "archive" => kept(),
         "frames" => frames(),
-        "history" => history(),
+        "history" => [history(), rest::rows()].concat(),
         "backup" => files::backups().into_iter().map(|(whole, _)| whole).collect(),
         "sealed_backup" => files::backups().into_iter().map(|(_, records)| records).collect(),
-        "job_file" => job_files(),
-        "moment" => texts(&[
-            "1",
-            "4711",
-            "18446744073709551615",
-            "2026-11-20T08:00:00Z",
-            "1970-01-01T00:00:00.000001+01:00",
-            "-009999-01-02T01:59:59Z",
-            "10m",
-            "1h30m",
-            "9999999d",
-            "1.5s",
-        ]),
+        "job_file" => job_files::all(),
+        "moment" => texts(MOMENTS),
         "ids" => texts(&[
             "alloc-4-1",
             "alloc-4294967295-4294967295",
@@ -195,10 +206,12 @@ fn batch(world: &world::World, bounds: Option<v1::CoreOptions>) -> Vec<u8> {
 /// What the job files give, which a cell takes; and shapes at random, whose bodies do not match them.
 fn jobs() -> Vec<Vec<u8>> {
     let read = |text: &str| crate::job_file::JobFile::parse("job", text).expect("it is a job file").spec;
-    let mut inputs: Vec<Vec<u8>> = [JOB, JSON].map(read).iter().map(Message::encode_to_vec).collect();
+    let mut inputs: Vec<Vec<u8>> =
+        [job_files::JOB, job_files::JSON].map(read).iter().map(Message::encode_to_vec).collect();
     inputs.extend(some(strategies::job_shape(), |shape| {
         v1::JobSpec { shape: Some((&shape).into()), body: Some(v1::JobBody::default()) }.encode_to_vec().into()
     }));
+    inputs.push(rest::job(read(job_files::WHOLE)));
     inputs
 }
 
@@ -306,34 +319,4 @@ fn history() -> Vec<Vec<u8>> {
         inputs.push(row(&1_u64.to_be_bytes(), &[&length.to_le_bytes()[..], &literals].concat()));
     }
     inputs
-}
-
-const JOB: &str = r#"name = "word-count"
-scheduler = "batch"
-priority = 50
-namespace = "default"
-same_machine = true
-
-[group.map]
-after = ["split"]
-count = 8
-command = ["/bin/sh", "-c", "true"]
-env = { LC_ALL = "C" }
-resources = { cpu = "500m", memory = "64MiB", disk = "100MiB" }
-constraints = ['attr.kernel >= "5.10"', 'attr.rack in ["r1", "r2"]']
-retry = { attempts = 3, delay = "2s" }
-restart = { attempts = 2, delay = "1s", within = "5m" }
-kill_timeout = "10s"
-lost_after = "60s"
-
-[group.split]
-command = ["true"]
-resources = { cpu = "1", memory = "1GiB" }
-"#;
-
-const JSON: &str = r#"{"name": "w", "scheduler": "service", "runs": "forever", "group": {"web": {"count": 2, "command": ["/bin/sleep", "1e3"], "resources": {"cpu": 1.5, "memory": "1GiB", "licences": 2}, "constraints": ["attr.disk == \"ssd\""]}}}"#;
-
-fn job_files() -> Vec<Vec<u8>> {
-    let deep = ["[".repeat(3000), "{\"a\":".repeat(1500), format!("a = {}", "[".repeat(3000)), "a.".repeat(1500)];
-    texts(&[JOB, JSON]).into_iter().chain(deep.into_iter().map(String::into_bytes)).collect()
 }

@@ -41,7 +41,7 @@ pub(crate) enum StoredBlock {
 }
 
 /// What the value of a block that stands in the log begins with. Of compressed batches this would be their size, which is less.
-const PLACED: [u8; 4] = [0xff; 4];
+pub(crate) const PLACED: [u8; 4] = [0xff; 4];
 
 impl StoredBlock {
     /// Reads a row of the blocks.

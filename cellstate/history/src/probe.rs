@@ -2,6 +2,10 @@
 //!
 //! Seals are not looked at here. They keep damage out; what a row says must not be able to do harm without them either.
 
+mod rows;
+
+pub use rows::{ProbeRow, rows};
+
 use bytes::Bytes;
 use plenum_proto::v1;
 use prost::Message;
@@ -44,6 +48,7 @@ pub fn row(key: &[u8], value: &Bytes) -> usize {
         decode::<NumberRecord>(Shelf::Index, key, value.clone()).is_ok(),
         decode::<TimeRecord>(Shelf::Index, key, value.clone()).is_ok(),
         decode::<v1::RetiredDay>(Shelf::Index, key, value.clone()).is_ok(),
+        decode::<v1::SessionOpened>(Shelf::Index, key, value.clone()).is_ok(),
         !describe(Shelf::Index, key).is_empty(),
         !describe(Shelf::Blocks, key).is_empty(),
     ];
